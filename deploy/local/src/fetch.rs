@@ -1,0 +1,359 @@
+//! What the local stack needs from outside, brought by the package clients (Maven, npm, pip) in pinned
+//! versions with checked digests, once, into a cache that every checkout shares. A part is complete or
+//! absent: it is built beside its place under a lock and renamed into it, under a name that is the
+//! digest of its pins. Knows nothing of how the parts are run.
+
+mod client;
+mod jars;
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+pub use client::{JAVA, Prerequisite};
+pub use jars::JarError;
+
+use crate::progress::Step;
+
+/// Pins and all: what Maven is asked for, and what must arrive.
+const KAFKA_POM: &str = include_str!("../kafka/pom.xml");
+const KAFKA_JARS: &str = include_str!("../kafka/jars.sha256");
+
+/// The ClickHouse engine's package and lock file, which carries the digest.
+const ENGINE_PACKAGE: &str = include_str!("../clickhouse/package.json");
+const ENGINE_LOCK: &str = include_str!("../clickhouse/package-lock.json");
+
+/// Where the engine's package puts the library; the one platform that the lock file pins.
+const ENGINE_LIBRARY: &str = "node_modules/@chdb/lib-linux-x64-gnu/libchdb.so";
+const ENGINE_PLATFORM: (&str, &str) = ("linux", "x86_64");
+
+const KAFKA_FETCH: &[&str] = &[
+    "-B",
+    "-C",
+    "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies",
+    "-DincludeScope=runtime",
+    "-DoutputDirectory=jars",
+];
+
+const NPM_FETCH: &[&str] = &["ci", "--ignore-scripts", "--no-audit", "--no-fund"];
+
+/// Why a part could not be had.
+#[derive(Debug, Error)]
+pub enum FetchError {
+    /// A program that the machine has to bring is not there: install it and call again.
+    #[error("{} is not installed: {}. To get it: {}", .0.program, .0.why, .0.how)]
+    Missing(Prerequisite),
+    /// The program is there, and too old.
+    #[error("{} is too old ({found}): {}. To get it: {}", .needed.program, .needed.why, .needed.how)]
+    TooOld { needed: Prerequisite, found: String },
+    /// The platform has no pinned engine: use a server that is there already.
+    #[error(
+        "no ClickHouse engine is pinned for {os} on {arch}: start a ClickHouse server and give its \
+         address with --clickhouse http://host:8123"
+    )]
+    Platform { os: &'static str, arch: &'static str },
+    /// The package client failed; most often the network. Its log says why.
+    #[error("`{command}` ended with {status}; its log {} ends:\n{last_lines}", .log.display())]
+    Client { command: String, status: ExitStatus, log: PathBuf, last_lines: String },
+    /// What arrived is not what was pinned.
+    #[error(
+        "refused the jars of Apache Kafka: {0}. Remove that jar from Maven's repository (~/.m2/repository) and try again"
+    )]
+    Jars(#[from] JarError),
+    /// The client succeeded without bringing what it was asked for.
+    #[error("{part} was fetched, but {} is not in it", .path.display())]
+    Incomplete { part: &'static str, path: PathBuf },
+    /// Neither SPLITSTREAM_CACHE nor XDG_CACHE_HOME nor HOME says where the cache is.
+    #[error("no place for the cache: set SPLITSTREAM_CACHE to a directory, or HOME")]
+    NoHome,
+    #[error("{doing} {}: {source}", .path.display())]
+    Disk { doing: &'static str, path: PathBuf, source: io::Error },
+}
+
+impl FetchError {
+    /// For `map_err`: says what was being done to which path.
+    fn disk(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FetchError {
+        let path = path.to_owned();
+        move |source| FetchError::Disk { doing, path, source }
+    }
+}
+
+/// The directory that everything fetched lies in. Safe to use from several processes at once.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// The cache at `SPLITSTREAM_CACHE`, else `$XDG_CACHE_HOME/splitstream`, else
+    /// `~/.cache/splitstream`. Made if it is not there.
+    pub fn open() -> Result<Cache, FetchError> {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let root = if let Some(given) = variable("SPLITSTREAM_CACHE") {
+            PathBuf::from(given)
+        } else if let Some(caches) = variable("XDG_CACHE_HOME") {
+            PathBuf::from(caches).join("splitstream")
+        } else if let Some(home) = variable("HOME") {
+            PathBuf::from(home).join(".cache/splitstream")
+        } else {
+            return Err(FetchError::NoHome);
+        };
+        Cache::at(&root)
+    }
+
+    /// The cache at `root`. Made if it is not there.
+    pub fn at(root: &Path) -> Result<Cache, FetchError> {
+        fs::create_dir_all(root).map_err(FetchError::disk("creating the cache", root))?;
+        let root = fs::canonicalize(root).map_err(FetchError::disk("resolving", root))?;
+        Ok(Cache { root })
+    }
+
+    /// The directory with the jars of Apache Kafka: 92 jars, 54 MB, half a minute the first time.
+    pub fn kafka(&self) -> Result<PathBuf, FetchError> {
+        let part = Part { name: "kafka", title: "Apache Kafka (54 MB)", key: key(&[KAFKA_POM, KAFKA_JARS]) };
+        let place = self.part(&part, |building, log, step| {
+            require_java_17()?;
+            write(&building.join("pom.xml"), KAFKA_POM)?;
+            let maven = Path::new(client::MAVEN.program);
+            client::run(client::MAVEN, maven, KAFKA_FETCH, building, log, step)?;
+            jars::verify(&building.join("jars"), KAFKA_JARS)?;
+            Ok(())
+        })?;
+        Ok(place.join("jars"))
+    }
+
+    /// The ClickHouse engine, `libchdb.so`: 150 MB to fetch, 559 MB on disk.
+    pub fn engine(&self) -> Result<PathBuf, FetchError> {
+        use std::env::consts::{ARCH, OS};
+        if (OS, ARCH) != ENGINE_PLATFORM {
+            return Err(FetchError::Platform { os: OS, arch: ARCH });
+        }
+        let part = Part {
+            name: "engine",
+            title: "the ClickHouse engine (150 MB)",
+            key: key(&[ENGINE_PACKAGE, ENGINE_LOCK]),
+        };
+        let place = self.part(&part, |building, log, step| {
+            write(&building.join("package.json"), ENGINE_PACKAGE)?;
+            write(&building.join("package-lock.json"), ENGINE_LOCK)?;
+            npm_install(building, log, step)?;
+            expect_file(part.name, building.join(ENGINE_LIBRARY))
+        })?;
+        Ok(place.join(ENGINE_LIBRARY))
+    }
+
+    /// A Python with exactly what `requirements` lists, digests included; returns the interpreter.
+    /// The file is pip's, every line with its version and `--hash`.
+    pub fn python(&self, requirements: &Path) -> Result<PathBuf, FetchError> {
+        let pins = read(requirements)?;
+        let version = client::answer(client::PYTHON, &["--version"])?;
+        let part = Part { name: "python", title: "the Python packages", key: key(&[&version, &pins]) };
+        let python = "bin/python";
+        let place = self.part(&part, |building, log, step| {
+            write(&building.join("requirements.txt"), &pins)?;
+            let system = Path::new(client::PYTHON.program);
+            let make = ["-m", "venv", "."];
+            client::run(client::PYTHON, system, &make, building, log, step)?;
+            let install = [
+                "-m",
+                "pip",
+                "install",
+                "--no-input",
+                "--require-hashes",
+                "--requirement",
+                "requirements.txt",
+            ];
+            let own = building.join(python);
+            client::run(client::PYTHON, &own, &install, building, log, step)?;
+            expect_file(part.name, own)
+        })?;
+        // Run as `python -m tool`: a script in bin/ names the place where it was built.
+        Ok(place.join(python))
+    }
+
+    /// The packages that the lock file in `package_dir` pins; returns the directory that contains
+    /// `node_modules` (give it to Node by running there, or as part of NODE_PATH).
+    pub fn node(&self, package_dir: &Path) -> Result<PathBuf, FetchError> {
+        let package = read(&package_dir.join("package.json"))?;
+        let lock = read(&package_dir.join("package-lock.json"))?;
+        let part = Part { name: "node", title: "the JavaScript packages", key: key(&[&package, &lock]) };
+        self.part(&part, |building, log, step| {
+            write(&building.join("package.json"), &package)?;
+            write(&building.join("package-lock.json"), &lock)?;
+            npm_install(building, log, step)
+        })
+    }
+
+    /// The place of a part, built by `build` in a directory of its own if it is not there yet.
+    fn part(
+        &self,
+        part: &Part,
+        build: impl FnOnce(&Path, &Path, &Step) -> Result<(), FetchError>,
+    ) -> Result<PathBuf, FetchError> {
+        let shelf = self.root.join(part.name);
+        let place = shelf.join(&part.key);
+        if place.is_dir() {
+            return Ok(place);
+        }
+        fs::create_dir_all(&shelf).map_err(FetchError::disk("creating", &shelf))?;
+        let step = Step::start(format!("fetching {}", part.title));
+        let _lock = lock(&shelf.join("lock"), &step)?;
+        if place.is_dir() {
+            step.done("by another process");
+            return Ok(place);
+        }
+        // Under the lock, what is found here was left by a process that died.
+        let building = shelf.join("building");
+        remove(&building)?;
+        fs::create_dir(&building).map_err(FetchError::disk("creating", &building))?;
+        build(&building, &shelf.join("log"), &step)?;
+        fs::rename(&building, &place).map_err(FetchError::disk("moving into place", &place))?;
+        step.done("");
+        Ok(place)
+    }
+}
+
+struct Part {
+    /// The directory under the cache's root.
+    name: &'static str,
+    /// In the words of the progress line.
+    title: &'static str,
+    /// Digest of the pins: other pins, other place.
+    key: String,
+}
+
+/// A short name for the pins, each ended by its length so that no two lists look the same.
+fn key(pins: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    for pin in pins {
+        hasher.update(pin.as_bytes());
+        hasher.update((pin.len() as u64).to_le_bytes());
+    }
+    hex(&hasher.finalize()[..8])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Held until dropped, by at most one process; the operating system lets go when the holder dies.
+fn lock(path: &Path, step: &Step) -> Result<File, FetchError> {
+    let disk = |doing| FetchError::disk(doing, path);
+    let file = File::create(path).map_err(disk("creating the lock"))?;
+    match file.try_lock() {
+        Ok(()) => return Ok(file),
+        Err(TryLockError::WouldBlock) => step.note("waiting for another process that fetches it"),
+        Err(TryLockError::Error(error)) => return Err(disk("locking")(error)),
+    }
+    file.lock().map_err(disk("locking"))?;
+    Ok(file)
+}
+
+fn npm_install(building: &Path, log: &Path, step: &Step) -> Result<(), FetchError> {
+    let npm = Path::new(client::NPM.program);
+    client::run(client::NPM, npm, NPM_FETCH, building, log, step)
+}
+
+/// Maven runs on older ones, Kafka does not: said before 54 MB are fetched.
+fn require_java_17() -> Result<(), FetchError> {
+    let answer = client::answer(JAVA, &["-version"])?;
+    match java_major(&answer) {
+        Some(major) if major < 17 => Err(FetchError::TooOld {
+            needed: JAVA,
+            found: answer.lines().next().unwrap_or_default().to_owned(),
+        }),
+        // A version that cannot be read is Kafka's to judge.
+        _ => Ok(()),
+    }
+}
+
+/// `openjdk version "17.0.15" 2025-04-15` is 17, `java version "1.8.0_292"` is 1.
+fn java_major(answer: &str) -> Option<u32> {
+    let quoted = answer.split('"').nth(1)?;
+    quoted.split(['.', '-', '+']).next()?.parse().ok()
+}
+
+fn expect_file(part: &'static str, path: PathBuf) -> Result<(), FetchError> {
+    if path.is_file() {
+        return Ok(());
+    }
+    Err(FetchError::Incomplete { part, path })
+}
+
+fn read(path: &Path) -> Result<String, FetchError> {
+    fs::read_to_string(path).map_err(FetchError::disk("reading", path))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), FetchError> {
+    fs::write(path, text).map_err(FetchError::disk("writing", path))
+}
+
+fn remove(directory: &Path) -> Result<(), FetchError> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(FetchError::disk("removing", directory)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_named_with_its_purpose_and_how_to_get_it() {
+        assert_eq!(
+            FetchError::Missing(client::MAVEN).to_string(),
+            "mvn is not installed: Apache Maven 3.6 or later fetches the jars of Apache Kafka. \
+             To get it: apt-get install maven, or brew install maven"
+        );
+    }
+
+    #[test]
+    fn java_says_its_version_in_two_ways() {
+        let modern = "openjdk version \"17.0.15\" 2025-04-15\nOpenJDK Runtime Environment";
+        assert_eq!(java_major(modern), Some(17));
+        assert_eq!(java_major("java version \"1.8.0_292\""), Some(1));
+        assert_eq!(java_major("openjdk version \"26-ea\""), Some(26));
+        assert_eq!(java_major("no such thing"), None);
+    }
+
+    #[test]
+    fn pins_that_differ_only_in_where_one_ends_have_different_places() {
+        assert_ne!(key(&["ab", "c"]), key(&["a", "bc"]));
+    }
+
+    #[test]
+    fn a_part_is_built_once_and_a_failed_one_leaves_no_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::at(directory.path()).unwrap();
+        let part = Part { name: "thing", title: "a thing", key: key(&["pin"]) };
+        let failed = cache.part(&part, |building, _, _| {
+            write(&building.join("half"), "half")?;
+            Err(FetchError::NoHome)
+        });
+        assert!(matches!(failed, Err(FetchError::NoHome)));
+        let place = cache.part(&part, |building, _, _| write(&building.join("whole"), "1")).unwrap();
+        assert_eq!(place, cache.root.join("thing").join(&part.key));
+        let names: Vec<_> = fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["whole"], "nothing of the failed attempt is left");
+        let again = cache.part(&part, |_, _, _| panic!("it is there already"));
+        assert_eq!(again.unwrap(), place);
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_reported_as_missing() {
+        const NOBODY: Prerequisite = Prerequisite {
+            program: "no-such-program-anywhere",
+            why: "nothing does",
+            how: "it cannot be had",
+        };
+        let refused = client::answer(NOBODY, &[]).unwrap_err();
+        assert!(matches!(refused, FetchError::Missing(NOBODY)));
+    }
+}

@@ -1,0 +1,131 @@
+//! Runs one package client (Maven, npm, pip) to its end, with its output in a log file and its latest
+//! line beside the spinner. Knows how to say that a program is not installed, and nothing of packages.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use super::FetchError;
+use crate::progress::Step;
+
+/// A program that the machine has to bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prerequisite {
+    pub program: &'static str,
+    pub why: &'static str,
+    pub how: &'static str,
+}
+
+pub const MAVEN: Prerequisite = Prerequisite {
+    program: "mvn",
+    why: "Apache Maven 3.6 or later fetches the jars of Apache Kafka",
+    how: "apt-get install maven, or brew install maven",
+};
+
+pub const JAVA: Prerequisite = Prerequisite {
+    program: "java",
+    why: "Apache Kafka 4 runs on Java 17 or later",
+    how: "apt-get install openjdk-17-jre-headless, or brew install openjdk@17",
+};
+
+pub const NPM: Prerequisite = Prerequisite {
+    program: "npm",
+    why: "npm (Node 20 or later) fetches the ClickHouse engine and the JavaScript packages",
+    how: "apt-get install npm, or brew install node",
+};
+
+pub const PYTHON: Prerequisite = Prerequisite {
+    program: "python3",
+    why: "Python 3.10 or later, with venv and pip, runs the Python clients",
+    how: "apt-get install python3-venv, or brew install python",
+};
+
+/// How often a running client is looked at.
+const POLL: Duration = Duration::from_millis(100);
+
+/// The log's end that an error quotes.
+const QUOTED_LINES: usize = 15;
+
+/// Runs `program args` in `directory` until it ends. Its output goes to `log`, and an error quotes
+/// that log's last lines.
+pub fn run(
+    prerequisite: Prerequisite,
+    program: &Path,
+    args: &[&str],
+    directory: &Path,
+    log: &Path,
+    step: &Step,
+) -> Result<(), FetchError> {
+    let disk = |doing| FetchError::disk(doing, log);
+    let output = File::create(log).map_err(disk("creating the log"))?;
+    let errors = output.try_clone().map_err(disk("sharing the log"))?;
+    let mut child = Command::new(program)
+        .args(args)
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(errors)
+        .spawn()
+        .map_err(|error| not_started(prerequisite, program, error))?;
+    loop {
+        match child.try_wait().map_err(disk("waiting for the client of"))? {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => return Err(ended_badly(program, args, status, log)),
+            None => {
+                if let Some(line) = last_lines(log, 1).pop() {
+                    step.note(&line);
+                }
+                std::thread::sleep(POLL);
+            }
+        }
+    }
+}
+
+/// What `program args` prints on stdout and stderr together, for a version or a self-check.
+pub fn answer(prerequisite: Prerequisite, args: &[&str]) -> Result<String, FetchError> {
+    let program = Path::new(prerequisite.program);
+    let output = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| not_started(prerequisite, program, error))?;
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
+    Ok(text)
+}
+
+fn not_started(prerequisite: Prerequisite, program: &Path, source: std::io::Error) -> FetchError {
+    if source.kind() == std::io::ErrorKind::NotFound {
+        return FetchError::Missing(prerequisite);
+    }
+    FetchError::Disk { doing: "starting", path: program.to_owned(), source }
+}
+
+fn ended_badly(program: &Path, args: &[&str], status: ExitStatus, log: &Path) -> FetchError {
+    FetchError::Client {
+        command: format!("{} {}", program.display(), args.join(" ")),
+        status,
+        log: log.to_owned(),
+        last_lines: last_lines(log, QUOTED_LINES).join("\n"),
+    }
+}
+
+/// The last `count` lines of a file that are not blank; none when it cannot be read.
+pub fn last_lines(path: &Path, count: usize) -> Vec<String> {
+    /// Enough for any quotation; a log may be larger than memory.
+    const TAIL_BYTES: u64 = 64 * 1024;
+    let read_tail = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+        let mut tail = Vec::new();
+        file.read_to_end(&mut tail)?;
+        Ok(tail)
+    };
+    let tail = read_tail().unwrap_or_default();
+    let text = String::from_utf8_lossy(&tail);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(count)..].iter().map(|line| (*line).to_owned()).collect()
+}
