@@ -1,0 +1,165 @@
+//! Configuration: a TOML file under the environment, read once into a service's own checked
+//! types. Whatever is unknown, missing or out of bounds is an error that names the setting, where
+//! it was written, what is allowed and how to mend it; nothing is guessed.
+//!
+//! A service declares one struct whose fields are its sections, and lists them as [`Page`]s:
+//!
+//! ```
+//! use ops::config::{Config, Count, Field, Kafka, Page, Section};
+//! use serde::Deserialize;
+//!
+//! #[derive(Deserialize)]
+//! #[serde(deny_unknown_fields)]
+//! struct Service {
+//!     kafka: Kafka,
+//!     consumer: Settings,
+//! }
+//!
+//! impl Config for Service {
+//!     fn pages(&self) -> Vec<Page> {
+//!         vec![Page::of(&self.kafka), Page::of(&self.consumer)]
+//!     }
+//! }
+//!
+//! #[derive(Deserialize)]
+//! #[serde(deny_unknown_fields, default)]
+//! struct Settings {
+//!     batch_rows: Count<1, 1_000_000>,
+//! }
+//!
+//! impl Default for Settings {
+//!     fn default() -> Self {
+//!         Settings { batch_rows: Count::of(100_000) }
+//!     }
+//! }
+//!
+//! impl Section for Settings {
+//!     const NAME: &'static str = "consumer";
+//!
+//!     fn fields(&self) -> Vec<Field> {
+//!         vec![Field::of("batch_rows", &self.batch_rows, "rows at which a batch is closed")]
+//!     }
+//! }
+//!
+//! ops::config::check_declaration::<Settings>().unwrap();
+//! let file = "[kafka]\nbrokers = 'kafka:9092'\n[consumer]\nbatch_rows = 0";
+//! let error = ops::config::parse::<Service>(Some(("service.toml", file)), []).err().unwrap();
+//! assert_eq!(
+//!     error.to_string(),
+//!     "service.toml, line 4: consumer.batch_rows: integer `0` where a whole number from 1 to \
+//!      1000000 is expected"
+//! );
+//! ```
+
+mod clickhouse;
+mod http;
+mod kafka;
+mod log;
+mod page;
+mod tree;
+mod value;
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+pub use clickhouse::{ClickHouse, Identifier, ServerUrl};
+pub use http::Http;
+pub use kafka::{Brokers, Kafka, SaslMechanism, Security, TopicPrefix};
+pub use log::{Filter, Format, Log};
+pub use page::{Field, Page, Section, check_declaration, render};
+pub use value::{Bounded, Bytes, Count, Millis, Secret, Setting, Shown, unit};
+
+/// Environment variables that begin so, and have `__` between section and field, are settings.
+pub const PREFIX: &str = "SPLITSTREAM_";
+
+/// The sections that belong to one service each; the others pass over them in a shared file.
+const SERVICES: [&str; 3] = ["producer", "consumer", "aggregator"];
+
+/// A service's configuration: a struct with `#[serde(deny_unknown_fields)]`, one field for each
+/// section.
+pub trait Config: DeserializeOwned {
+    /// Every section, in the order in which an operator should read them.
+    fn pages(&self) -> Vec<Page>;
+}
+
+/// Why a configuration was refused: one sentence with the setting, its place, and what to do.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(String);
+
+impl From<String> for Error {
+    fn from(message: String) -> Error {
+        Error(message)
+    }
+}
+
+/// Reads the configuration from `file`, if one is given, and the process's environment, which
+/// wins.
+pub fn load<T: Config>(file: Option<&Path>) -> Result<T, Error> {
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
+            continue;
+        };
+        let value =
+            value.into_string().map_err(|_| Error(format!("environment variable {name}: not UTF-8 text")))?;
+        variables.push((name.to_string(), value));
+    }
+    match file {
+        None => parse(None, variables),
+        Some(path) => {
+            let name = path.display().to_string();
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Error(format!("reading the configuration {name}: {error}")))?;
+            parse(Some((&name, &text)), variables)
+        }
+    }
+}
+
+/// [`load`] without the world: from a file's name and text, and variables by name and value.
+pub fn parse<T: Config>(
+    file: Option<(&str, &str)>,
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<T, Error> {
+    let mut root = match file {
+        Some((name, text)) => tree::Node::parse(name, text)?,
+        None => tree::Node::empty(),
+    };
+    for (name, value) in variables {
+        if let Some(path) = setting_path(&name)? {
+            root.overlay(&name, &path, value)?;
+        }
+    }
+    let config: T = tree::read(&root, &SERVICES)?;
+    for page in config.pages() {
+        page.checked?;
+    }
+    Ok(config)
+}
+
+/// The path that a variable's name spells; none for a variable that is no setting, such as those
+/// of the tools around the services.
+fn setting_path(variable: &str) -> Result<Option<Vec<String>>, Error> {
+    let Some(rest) = variable.strip_prefix(PREFIX) else {
+        return Ok(None);
+    };
+    if rest.contains("__") {
+        return Ok(Some(rest.to_lowercase().split("__").map(String::from).collect()));
+    }
+    // One underscore instead of two is the likely slip, and would otherwise go unnoticed.
+    let lower = rest.to_lowercase();
+    let shared = [Kafka::NAME, ClickHouse::NAME, Http::NAME, Log::NAME];
+    for section in shared.iter().chain(&SERVICES) {
+        let field = lower.strip_prefix(section).and_then(|rest| rest.strip_prefix('_'));
+        if let Some(field) = field {
+            return Err(Error(format!(
+                "environment variable {variable}: section and field are separated by two \
+                 underscores: {PREFIX}{}__{}",
+                section.to_uppercase(),
+                field.to_uppercase()
+            )));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,74 @@
+//! `[http]`: where a service listens for operators and clients, and how much it takes on at once.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::{Bytes, Count, Field, Millis, Secret, Section};
+
+/// Where and how a service listens.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    pub listen: SocketAddr,
+    pub port_file: Option<PathBuf>,
+    pub token: Option<Secret>,
+    pub token_file: Option<PathBuf>,
+    pub request_timeout_ms: Millis<10, 600_000>,
+    pub requests_at_once: Count<1, 100_000>,
+    pub body_bytes: Bytes<1_024, 67_108_864>,
+}
+
+impl Default for Http {
+    fn default() -> Http {
+        Http {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            port_file: None,
+            token: None,
+            token_file: None,
+            request_timeout_ms: Millis::of(30_000),
+            requests_at_once: Count::of(256),
+            body_bytes: Bytes::of(1_048_576),
+        }
+    }
+}
+
+impl Section for Http {
+    const NAME: &'static str = "http";
+
+    fn fields(&self) -> Vec<Field> {
+        vec![
+            Field::of("listen", &self.listen, "where the service listens"),
+            Field::of(
+                "port_file",
+                &self.port_file,
+                "file into which the service writes its address once it listens",
+            ),
+            Field::of(
+                "token",
+                &self.token,
+                "bearer token for what is not public; without one, that is refused to everybody",
+            ),
+            Field::of("token_file", &self.token_file, "file that holds the bearer token"),
+            Field::of(
+                "request_timeout_ms",
+                &self.request_timeout_ms,
+                "time for the head of an answer; a request past it gets 503",
+            ),
+            Field::of(
+                "requests_at_once",
+                &self.requests_at_once,
+                "requests under way at once; one more gets 503",
+            ),
+            Field::of("body_bytes", &self.body_bytes, "size of a request's body; a larger one gets 413"),
+        ]
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.token.is_some() && self.token_file.is_some() {
+            return Err("http.token and http.token_file are both set; remove one".into());
+        }
+        Ok(())
+    }
+}

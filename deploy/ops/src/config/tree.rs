@@ -1,0 +1,478 @@
+//! The configuration as a tree in which every value remembers where it came from, and the
+//! deserializer that reads checked types out of it. It knows TOML and environment variables, and
+//! no section or field by name.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::value::{StrDeserializer, StringDeserializer};
+use serde::de::{
+    self, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess,
+    Unexpected, Visitor,
+};
+use serde::forward_to_deserialize_any;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{Error, PREFIX, value::SECRET};
+
+/// A value and where it was written.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub origin: Origin,
+    pub value: Value,
+}
+
+#[derive(Debug)]
+pub(super) enum Value {
+    Table(BTreeMap<String, Node>),
+    List(Vec<Node>),
+    Text(String),
+    /// Text of an environment variable, which becomes whatever the field wants.
+    Raw(String),
+    Whole(i64),
+    Real(f64),
+    Truth(bool),
+}
+
+/// Where a value was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Nowhere: an absent section.
+    Absent,
+    Line {
+        file: String,
+        line: usize,
+    },
+    Variable(String),
+}
+
+impl Node {
+    /// A table with nothing in it.
+    pub(super) fn empty() -> Node {
+        Node { origin: Origin::Absent, value: Value::Table(BTreeMap::new()) }
+    }
+
+    /// Parses the text of a TOML file; `file` is its name in messages.
+    pub(super) fn parse(file: &str, text: &str) -> Result<Node, Error> {
+        let document = DeTable::parse(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| line_at(text, span.start));
+            Error::from(format!("{file}, line {line}: not TOML: {}", error.message()))
+        })?;
+        table(document.get_ref(), &Source { file, text })
+            .map(|value| Node { origin: Origin::Line { file: file.into(), line: 1 }, value })
+            .map_err(Error::from)
+    }
+
+    /// Lays the value of an environment variable over the tree, at the path its name spells.
+    pub(super) fn overlay(&mut self, variable: &str, path: &[String], text: String) -> Result<(), Error> {
+        let mut node = self;
+        for name in path {
+            let Value::Table(entries) = &mut node.value else {
+                return Err(format!(
+                    "environment variable {variable}: the configuration has a value, not a table, \
+                     above {name} (at {})",
+                    node.origin
+                )
+                .into());
+            };
+            node = entries.entry(name.clone()).or_insert_with(|| Node {
+                origin: Origin::Variable(variable.into()),
+                value: Value::Table(BTreeMap::new()),
+            });
+        }
+        *node = Node { origin: Origin::Variable(variable.into()), value: Value::Raw(text) };
+        Ok(())
+    }
+}
+
+struct Source<'a> {
+    file: &'a str,
+    text: &'a str,
+}
+
+fn table(entries: &DeTable<'_>, source: &Source<'_>) -> Result<Value, String> {
+    let mut nodes = BTreeMap::new();
+    for (key, value) in entries.iter() {
+        let line = line_at(source.text, key.span().start);
+        nodes.insert(key.get_ref().to_string(), node(value, line, source)?);
+    }
+    Ok(Value::Table(nodes))
+}
+
+fn node(value: &Spanned<DeValue<'_>>, line: usize, source: &Source<'_>) -> Result<Node, String> {
+    let at = || format!("{}, line {line}", source.file);
+    let value = match value.get_ref() {
+        DeValue::Table(entries) => table(entries, source)?,
+        DeValue::Array(elements) => {
+            let mut nodes = Vec::new();
+            for element in elements.iter() {
+                let line = line_at(source.text, element.span().start);
+                nodes.push(node(element, line, source)?);
+            }
+            Value::List(nodes)
+        }
+        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Boolean(truth) => Value::Truth(*truth),
+        DeValue::Integer(number) => Value::Whole(
+            i64::from_str_radix(number.as_str(), number.radix())
+                .map_err(|error| format!("{}: {number}: {error}", at()))?,
+        ),
+        DeValue::Float(number) => {
+            Value::Real(number.as_str().parse().map_err(|error| format!("{}: {number}: {error}", at()))?)
+        }
+        DeValue::Datetime(time) => Value::Text(time.to_string()),
+    };
+    let origin = Origin::Line { file: source.file.into(), line };
+    Ok(Node { origin, value })
+}
+
+fn line_at(text: &str, offset: usize) -> usize {
+    1 + text[..offset].bytes().filter(|byte| *byte == b'\n').count()
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Absent => f.write_str("configuration"),
+            Origin::Line { file, line } => write!(f, "{file}, line {line}"),
+            Origin::Variable(name) => write!(f, "environment variable {name}"),
+        }
+    }
+}
+
+/// What is wrong with a value, before and after it is known whose value it is.
+#[derive(Debug)]
+pub(super) enum Wrong {
+    /// Found by a type that does not know where it stands.
+    Here(Fault),
+    /// Complete.
+    Located(String),
+}
+
+#[derive(Debug)]
+pub(super) enum Fault {
+    Invalid(String),
+    Missing(&'static str),
+    Unknown { key: String, known: &'static [&'static str] },
+}
+
+impl Wrong {
+    /// Adds where it happened: at the value under `path` (for an unknown key: at the key itself).
+    fn at(self, path: &Path<'_>, origin: &Origin) -> Wrong {
+        let fault = match self {
+            Wrong::Here(fault) => fault,
+            located => return located,
+        };
+        Wrong::Located(match fault {
+            Fault::Invalid(what) => format!("{origin}: {path}: {what}"),
+            Fault::Unknown { known, .. } => match path.parent {
+                Some(Path { name: "", .. }) | None => {
+                    format!("{origin}: {path}: no such section; there are {}", known.join(", "))
+                }
+                Some(section) => {
+                    format!("{origin}: {path}: no such setting; {section} has {}", known.join(", "))
+                }
+            },
+            Fault::Missing(field) => format!(
+                "{path}.{field} is not set and has no default; set it as {field} under [{path}] in \
+                 the configuration file, or as the environment variable {}",
+                path.child(field).variable()
+            ),
+        })
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wrong::Here(Fault::Invalid(what)) | Wrong::Located(what) => f.write_str(what),
+            Wrong::Here(Fault::Missing(field)) => write!(f, "{field} is not set"),
+            Wrong::Here(Fault::Unknown { key, .. }) => write!(f, "{key}: no such setting"),
+        }
+    }
+}
+
+impl std::error::Error for Wrong {}
+
+impl de::Error for Wrong {
+    fn custom<T: fmt::Display>(message: T) -> Wrong {
+        Wrong::Here(Fault::Invalid(message.to_string()))
+    }
+
+    fn invalid_type(found: Unexpected, expected: &dyn de::Expected) -> Wrong {
+        Wrong::custom(format_args!("{found} where {expected} is expected"))
+    }
+
+    fn invalid_value(found: Unexpected, expected: &dyn de::Expected) -> Wrong {
+        Wrong::custom(format_args!("{found} where {expected} is expected"))
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Wrong {
+        Wrong::custom(format_args!("{variant:?} where one of {} is expected", expected.join(", ")))
+    }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Wrong {
+        Wrong::Here(Fault::Unknown { key: field.into(), known: expected })
+    }
+
+    fn missing_field(field: &'static str) -> Wrong {
+        Wrong::Here(Fault::Missing(field))
+    }
+}
+
+/// The dotted path of a value; the root's name is empty.
+#[derive(Clone, Copy)]
+struct Path<'a> {
+    parent: Option<&'a Path<'a>>,
+    name: &'a str,
+}
+
+impl<'a> Path<'a> {
+    const ROOT: Path<'static> = Path { parent: None, name: "" };
+
+    fn child(&'a self, name: &'a str) -> Path<'a> {
+        Path { parent: Some(self), name }
+    }
+
+    fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.to_string().replace('.', "__").to_uppercase())
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.parent {
+            Some(parent) if !parent.name.is_empty() => write!(f, "{parent}.{}", self.name),
+            _ => f.write_str(self.name),
+        }
+    }
+}
+
+/// Reads a service's configuration out of the tree. Its sections are the fields of `T`: one that
+/// is absent is read as empty, and those in `foreign` that `T` does not have are passed over.
+pub(super) fn read<T: de::DeserializeOwned>(root: &Node, foreign: &[&str]) -> Result<T, Error> {
+    let reader = Root { root, foreign };
+    T::deserialize(reader).map_err(|wrong| Error::from(wrong.to_string()))
+}
+
+/// Reads one section out of its own tree; messages call it `name`.
+pub(super) fn read_section<T: de::DeserializeOwned>(name: &str, node: &Node) -> Result<T, Error> {
+    let path = Path::ROOT.child(name);
+    T::deserialize(At { node, path }).map_err(|wrong| Error::from(wrong.at(&path, &node.origin).to_string()))
+}
+
+struct Root<'a> {
+    root: &'a Node,
+    foreign: &'a [&'a str],
+}
+
+impl<'de> Deserializer<'de> for Root<'_> {
+    type Error = Wrong;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Wrong> {
+        Err(Wrong::custom("a configuration must be a struct of sections"))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Wrong> {
+        let Value::Table(entries) = &self.root.value else {
+            return Err(Wrong::custom("the configuration's root is not a table"));
+        };
+        let empty = Node::empty();
+        let mut sections = Vec::new();
+        for (name, node) in entries {
+            if fields.contains(&name.as_str()) || !self.foreign.contains(&name.as_str()) {
+                sections.push((name.as_str(), node));
+            }
+        }
+        for name in fields {
+            if !entries.contains_key(*name) {
+                sections.push((name, &empty));
+            }
+        }
+        visitor.visit_map(Entries { path: Path::ROOT, rest: sections.into_iter(), current: None })
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+/// One value, with its path, as serde sees it.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    node: &'a Node,
+    path: Path<'a>,
+}
+
+impl At<'_> {
+    /// Parses the text of a variable as what the field wants; anything else goes its usual way.
+    fn parsed<'de, T, V>(
+        self,
+        visitor: V,
+        visit: fn(V, T) -> Result<V::Value, Wrong>,
+    ) -> Result<V::Value, Wrong>
+    where
+        T: std::str::FromStr,
+        V: Visitor<'de>,
+    {
+        match &self.node.value {
+            Value::Raw(text) => match text.parse() {
+                Ok(parsed) => visit(visitor, parsed),
+                Err(_) => Err(Wrong::invalid_value(Unexpected::Str(text), &visitor)),
+            },
+            _ => self.deserialize_any(visitor),
+        }
+    }
+}
+
+/// The integers and floats of an environment variable's text, by the width that is asked for.
+macro_rules! parsed {
+    ($($deserialize:ident $visit:ident $type:ty,)*) => {
+        $(fn $deserialize<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+            self.parsed::<$type, V>(visitor, V::$visit)
+        })*
+    };
+}
+
+impl<'de> Deserializer<'de> for At<'_> {
+    type Error = Wrong;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        match &self.node.value {
+            Value::Table(entries) => {
+                let rest = entries.iter().map(|(name, node)| (name.as_str(), node));
+                visitor.visit_map(Entries { path: self.path, rest, current: None })
+            }
+            Value::List(elements) => visitor.visit_seq(Elements { list: self, rest: elements.iter() }),
+            Value::Text(text) | Value::Raw(text) => visitor.visit_str(text),
+            Value::Whole(number) => visitor.visit_i64(*number),
+            Value::Real(number) => visitor.visit_f64(*number),
+            Value::Truth(truth) => visitor.visit_bool(*truth),
+        }
+    }
+
+    parsed! {
+        deserialize_bool visit_bool bool,
+        deserialize_u8 visit_u8 u8,
+        deserialize_u16 visit_u16 u16,
+        deserialize_u32 visit_u32 u32,
+        deserialize_u64 visit_u64 u64,
+        deserialize_i8 visit_i8 i8,
+        deserialize_i16 visit_i16 i16,
+        deserialize_i32 visit_i32 i32,
+        deserialize_i64 visit_i64 i64,
+        deserialize_f32 visit_f32 f32,
+        deserialize_f64 visit_f64 f64,
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Wrong> {
+        if name == SECRET && !matches!(self.node.value, Value::Raw(_)) {
+            return Err(Wrong::custom(format_args!(
+                "a secret is not read from a configuration file; set the environment variable {}, \
+                 or name a file that holds it in {}_file",
+                self.path.variable(),
+                self.path
+            )));
+        }
+        visitor.visit_newtype_struct(self)
+    }
+
+    /// A list in a variable is separated by commas; an empty variable is an empty list.
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        let Value::Raw(text) = &self.node.value else {
+            return self.deserialize_any(visitor);
+        };
+        let mut elements = Vec::new();
+        for part in text.split(',').filter(|_| !text.is_empty()) {
+            elements.push(Node { origin: self.node.origin.clone(), value: Value::Raw(part.trim().into()) });
+        }
+        visitor.visit_seq(Elements { list: self, rest: elements.iter() })
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Wrong> {
+        match &self.node.value {
+            Value::Text(text) | Value::Raw(text) => visitor.visit_enum(Name(text)),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    forward_to_deserialize_any! {
+        i128 u128 char str string bytes byte_buf unit unit_struct tuple tuple_struct map struct
+        identifier ignored_any
+    }
+}
+
+/// The name of a variant without content.
+struct Name<'a>(&'a str);
+
+impl<'de> EnumAccess<'de> for Name<'_> {
+    type Error = Wrong;
+    type Variant = <StrDeserializer<'static, Wrong> as EnumAccess<'de>>::Variant;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self::Variant), Wrong> {
+        let name: StrDeserializer<'_, Wrong> = self.0.into_deserializer();
+        name.variant_seed(seed)
+    }
+}
+
+struct Entries<'a, I> {
+    path: Path<'a>,
+    rest: I,
+    current: Option<(&'a str, &'a Node)>,
+}
+
+impl<'de, 'a, I: Iterator<Item = (&'a str, &'a Node)>> MapAccess<'de> for Entries<'a, I> {
+    type Error = Wrong;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Wrong> {
+        let Some((name, node)) = self.rest.next() else {
+            return Ok(None);
+        };
+        self.current = Some((name, node));
+        let key: StringDeserializer<Wrong> = name.to_string().into_deserializer();
+        seed.deserialize(key).map(Some).map_err(|wrong| wrong.at(&self.path.child(name), &node.origin))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Wrong> {
+        let (name, node) = self.current.take().expect("serde asks for a value only after its key");
+        let path = self.path.child(name);
+        seed.deserialize(At { node, path }).map_err(|wrong| wrong.at(&path, &node.origin))
+    }
+}
+
+struct Elements<'a, I> {
+    list: At<'a>,
+    rest: I,
+}
+
+impl<'de, 'a, I: Iterator<Item = &'a Node>> SeqAccess<'de> for Elements<'a, I> {
+    type Error = Wrong;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Wrong> {
+        let Some(node) = self.rest.next() else {
+            return Ok(None);
+        };
+        let path = self.list.path;
+        seed.deserialize(At { node, path }).map(Some).map_err(|wrong| wrong.at(&path, &node.origin))
+    }
+}

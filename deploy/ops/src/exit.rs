@@ -1,0 +1,123 @@
+//! How a program ends: the exit codes that scripts may rely on, and the one place that prints an
+//! error.
+
+use std::fmt;
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Blocking work left behind by a finished program is given this long before the process ends.
+const LEFTOVERS: Duration = Duration::from_secs(2);
+
+/// The exit code of a program. Give it to an error as context, `.context(Exit::Unreachable)`, and
+/// [`main`] exits with it; an error without one exits with [`Exit::Failed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done.
+    Done = 0,
+    /// 1: something failed that nobody foresaw.
+    Failed = 1,
+    /// 2: the command line was not understood (clap exits with it by itself).
+    Usage = 2,
+    /// 3: the request was understood and refused, with the reason.
+    Refused = 3,
+    /// 4: a file given to the program, its configuration included, is not valid.
+    InvalidInput = 4,
+    /// 5: something needed, such as Kafka or ClickHouse, cannot be reached.
+    Unreachable = 5,
+}
+
+/// Runs a program on a multi-threaded runtime and prints the error it ends with, cause by cause:
+/// as a log event where the log is on, and as `error: ...` on standard error where it is not.
+///
+/// ```no_run
+/// # async fn run() -> anyhow::Result<()> { Ok(()) }
+/// fn main() -> std::process::ExitCode {
+///     ops::main(async {
+///         run().await?;
+///         Ok(ops::Exit::Done)
+///     })
+/// }
+/// ```
+pub fn main(program: impl Future<Output = anyhow::Result<Exit>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: starting the runtime: {error}");
+            return Exit::Failed.into();
+        }
+    };
+    let outcome = runtime.block_on(program);
+    runtime.shutdown_timeout(LEFTOVERS);
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            if tracing::dispatcher::has_been_set() {
+                tracing::error!(error = %format_args!("{error:#}"), "stopped");
+            } else {
+                eprintln!("error: {error:#}");
+            }
+            Exit::of(&error).into()
+        }
+    }
+}
+
+impl Exit {
+    /// The exit code that an error asks for, at whatever depth of its chain.
+    pub fn of(error: &anyhow::Error) -> Exit {
+        if let Some(exit) = error.downcast_ref::<Exit>() {
+            *exit
+        } else if error.downcast_ref::<crate::config::Error>().is_some() {
+            Exit::InvalidInput
+        } else {
+            Exit::Failed
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Exit::Done => "done",
+            Exit::Failed => "failed",
+            Exit::Usage => "wrong usage",
+            Exit::Refused => "refused",
+            Exit::InvalidInput => "invalid input",
+            Exit::Unreachable => "unreachable",
+        })
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn an_error_carries_its_exit_code_through_later_context() {
+        let error = Err::<(), _>(anyhow!("connection refused"))
+            .context(Exit::Unreachable)
+            .context("asking 127.0.0.1:9092 for the topics")
+            .unwrap_err();
+        assert_eq!(Exit::of(&error), Exit::Unreachable);
+        assert_eq!(
+            format!("{error:#}"),
+            "asking 127.0.0.1:9092 for the topics: unreachable: connection refused"
+        );
+    }
+
+    #[test]
+    fn an_error_without_a_code_is_a_failure_and_a_bad_configuration_is_invalid_input() {
+        assert_eq!(Exit::of(&anyhow!("surprise")), Exit::Failed);
+        let bad = crate::config::Error::from("no such setting".to_string());
+        let error = anyhow::Error::new(bad).context("starting");
+        assert_eq!(Exit::of(&error), Exit::InvalidInput);
+    }
+}

@@ -1,0 +1,243 @@
+//! Whether a process is alive, progressing and ready: `/healthz` fails when a loop of work has not
+//! come round within its bound, `/readyz` while a named condition does not hold. Both tell why.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// What a process knows of its own health; clones share it.
+#[derive(Clone)]
+pub struct Health {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    started: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    loops: BTreeMap<String, Loop>,
+    /// Why a condition does not hold; none where it holds.
+    conditions: BTreeMap<String, Option<String>>,
+}
+
+struct Loop {
+    bound: Duration,
+    /// Milliseconds since the start at which it last came round.
+    touched_ms: Arc<AtomicU64>,
+    /// Its handle was dropped without [`Progress::done`]: the loop was left by an error or a panic.
+    lost: bool,
+}
+
+/// The handle of one loop of work. Dropping it without [`done`](Progress::done) means that the
+/// loop died.
+pub struct Progress {
+    name: String,
+    touched_ms: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+    done: bool,
+}
+
+/// A condition for being ready.
+pub struct Condition {
+    name: String,
+    shared: Arc<Shared>,
+}
+
+/// The answer to `/healthz` or `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Whether all is well.
+    pub ok: bool,
+    /// Each loop or condition, with `"ok"` or what is wrong.
+    pub checks: BTreeMap<String, String>,
+}
+
+impl Default for Health {
+    fn default() -> Health {
+        Health::new()
+    }
+}
+
+impl Health {
+    /// A process with nothing to watch: healthy and ready.
+    pub fn new() -> Health {
+        Health { shared: Arc::new(Shared { started: Instant::now(), state: Mutex::default() }) }
+    }
+
+    /// Watches a loop that must come round at least once in `bound`, from now on. A second loop
+    /// of the same name takes the first one's place, as when work is restarted.
+    pub fn progress(&self, name: impl Into<String>, bound: Duration) -> Progress {
+        let name = name.into();
+        let touched_ms = Arc::new(AtomicU64::new(self.shared.now_ms()));
+        self.shared
+            .lock()
+            .loops
+            .insert(name.clone(), Loop { bound, touched_ms: touched_ms.clone(), lost: false });
+        Progress { name, touched_ms, shared: self.shared.clone(), done: false }
+    }
+
+    /// Adds a condition for being ready, which does not hold yet, and why.
+    pub fn condition(&self, name: impl Into<String>, reason: impl Into<String>) -> Condition {
+        let condition = Condition { name: name.into(), shared: self.shared.clone() };
+        condition.fails(reason);
+        condition
+    }
+
+    /// Whether every loop comes round in time.
+    pub fn alive(&self) -> Report {
+        self.shared.lock().alive(self.shared.now_ms())
+    }
+
+    /// Whether every condition holds and every loop comes round in time.
+    pub fn ready(&self) -> Report {
+        self.shared.lock().ready(self.shared.now_ms())
+    }
+}
+
+impl Progress {
+    /// The loop came round. Cheap enough for every turn.
+    pub fn touch(&self) {
+        self.touched_ms.store(self.shared.now_ms(), Ordering::Relaxed);
+    }
+
+    /// The loop ended as it should and is not watched any more.
+    pub fn done(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        let Some(own) = state.loops.get_mut(&self.name) else {
+            return;
+        };
+        // A successor of the same name is none of ours.
+        if !Arc::ptr_eq(&own.touched_ms, &self.touched_ms) {
+            return;
+        }
+        if self.done {
+            state.loops.remove(&self.name);
+        } else {
+            own.lost = true;
+        }
+    }
+}
+
+impl Condition {
+    /// The condition holds.
+    pub fn holds(&self) {
+        self.shared.lock().conditions.insert(self.name.clone(), None);
+    }
+
+    /// The condition does not hold, for this reason.
+    pub fn fails(&self, reason: impl Into<String>) {
+        let reason = Some(reason.into());
+        self.shared.lock().conditions.insert(self.name.clone(), reason);
+    }
+}
+
+impl Shared {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The state is a set of independent facts, sound even after a panic while it was held.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const FINE: &str = "ok";
+
+impl State {
+    fn alive(&self, now_ms: u64) -> Report {
+        let mut checks = BTreeMap::new();
+        for (name, own) in &self.loops {
+            let since_ms = now_ms.saturating_sub(own.touched_ms.load(Ordering::Relaxed));
+            let verdict = if own.lost {
+                "ended unexpectedly".into()
+            } else if Duration::from_millis(since_ms) > own.bound {
+                format!("no progress for {since_ms} ms; the bound is {} ms", own.bound.as_millis())
+            } else {
+                FINE.into()
+            };
+            checks.insert(name.clone(), verdict);
+        }
+        Report::of(checks)
+    }
+
+    fn ready(&self, now_ms: u64) -> Report {
+        let mut checks = self.alive(now_ms).checks;
+        for (name, reason) in &self.conditions {
+            let verdict = reason.clone().unwrap_or_else(|| FINE.into());
+            checks.insert(name.clone(), verdict);
+        }
+        Report::of(checks)
+    }
+}
+
+impl Report {
+    fn of(checks: BTreeMap<String, String>) -> Report {
+        Report { ok: checks.values().all(|verdict| verdict == FINE), checks }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(ok: bool, checks: &[(&str, &str)]) -> Report {
+        let mut all = BTreeMap::new();
+        for (name, verdict) in checks {
+            all.insert(name.to_string(), verdict.to_string());
+        }
+        Report { ok, checks: all }
+    }
+
+    #[test]
+    fn a_loop_is_healthy_up_to_its_bound_and_not_a_millisecond_longer() {
+        let health = Health::new();
+        let fetch = health.progress("fetch", Duration::from_millis(500));
+        fetch.touched_ms.store(1_000, Ordering::Relaxed);
+        let state = health.shared.lock();
+        assert_eq!(state.alive(1_500), report(true, &[("fetch", "ok")]));
+        assert_eq!(
+            state.alive(1_501),
+            report(false, &[("fetch", "no progress for 501 ms; the bound is 500 ms")])
+        );
+        drop(state);
+    }
+
+    #[test]
+    fn a_loop_that_is_done_is_forgotten_and_one_that_is_dropped_is_dead() {
+        let health = Health::new();
+        let bound = Duration::from_secs(60);
+        health.progress("fetch", bound).done();
+        drop(health.progress("insert", bound));
+        assert_eq!(health.alive(), report(false, &[("insert", "ended unexpectedly")]));
+        let first = health.progress("insert", bound);
+        let _second = health.progress("insert", bound);
+        drop(first);
+        assert_eq!(health.alive(), report(true, &[("insert", "ok")]));
+    }
+
+    #[test]
+    fn ready_means_that_every_condition_holds_and_every_loop_is_alive() {
+        let health = Health::new();
+        assert_eq!(health.ready(), report(true, &[]));
+        let tables = health.condition("tables", "not looked for yet");
+        assert_eq!(health.ready(), report(false, &[("tables", "not looked for yet")]));
+        assert_eq!(health.alive(), report(true, &[]));
+        tables.holds();
+        assert_eq!(health.ready(), report(true, &[("tables", "ok")]));
+        drop(health.progress("fetch", Duration::from_secs(60)));
+        assert_eq!(health.ready(), report(false, &[("fetch", "ended unexpectedly"), ("tables", "ok")]));
+    }
+}

@@ -1,0 +1,59 @@
+//! Metrics in Prometheus' text format, each with the service it comes from.
+
+use std::collections::HashMap;
+
+use prometheus::{Encoder, IntGaugeVec, Opts, Registry, TextEncoder};
+
+/// The content type of [`text`].
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// A registry whose metrics are named `splitstream_...` and carry the label `service`. It already
+/// holds `splitstream_build_info`, which is 1 and tells the version.
+///
+/// # Panics
+/// Never: the names are fixed and sound.
+pub fn registry(service: &'static str, version: &'static str) -> Registry {
+    let labels = HashMap::from([("service".to_string(), service.to_string())]);
+    let registry =
+        Registry::new_custom(Some("splitstream".into()), Some(labels)).expect("the prefix is not empty");
+    let build = IntGaugeVec::new(Opts::new("build_info", "The version that runs; always 1."), &["version"])
+        .expect("the name and label are legal");
+    build.with_label_values(&[version]).set(1);
+    registry.register(Box::new(build)).expect("the registry is empty");
+    registry
+}
+
+/// Every metric's current value.
+///
+/// # Errors
+/// When a collector gave a family without samples or a sample without a value, which is a bug in
+/// the collector.
+pub fn text(registry: &Registry) -> Result<String, prometheus::Error> {
+    let mut out = Vec::new();
+    TextEncoder::new().encode(&registry.gather(), &mut out)?;
+    String::from_utf8(out).map_err(|error| prometheus::Error::Msg(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::IntCounter;
+
+    use super::*;
+
+    #[test]
+    fn a_metric_has_the_prefix_and_the_service() {
+        let registry = registry("consumer", "1.2.3");
+        let rows = IntCounter::new("consumer_rows_total", "Rows written.").unwrap();
+        registry.register(Box::new(rows.clone())).unwrap();
+        rows.inc_by(3);
+        assert_eq!(
+            text(&registry).unwrap(),
+            "# HELP splitstream_build_info The version that runs; always 1.\n\
+             # TYPE splitstream_build_info gauge\n\
+             splitstream_build_info{service=\"consumer\",version=\"1.2.3\"} 1\n\
+             # HELP splitstream_consumer_rows_total Rows written.\n\
+             # TYPE splitstream_consumer_rows_total counter\n\
+             splitstream_consumer_rows_total{service=\"consumer\"} 3\n"
+        );
+    }
+}

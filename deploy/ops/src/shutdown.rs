@@ -1,0 +1,195 @@
+//! Orderly shutdown: a signal or a failure asks every part to stop taking work and finish what it
+//! has; a second signal, or the end of the patience, ends the process at once and says what was
+//! still running.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::Exit;
+
+/// The request to stop; clones share it.
+#[derive(Clone)]
+pub struct Shutdown {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    reason: watch::Sender<Option<String>>,
+    /// What still runs, and how many of each.
+    holds: Mutex<BTreeMap<&'static str, usize>>,
+}
+
+/// Something that has to end before the process may; dropped when it has.
+pub struct Hold {
+    name: &'static str,
+    shared: Arc<Shared>,
+}
+
+impl Shutdown {
+    /// A shutdown that only [`begin`](Shutdown::begin) starts and nothing enforces, for tests and
+    /// for commands that are not services.
+    pub fn manual() -> Shutdown {
+        Shutdown { shared: Arc::new(Shared { reason: watch::Sender::new(None), holds: Mutex::default() }) }
+    }
+
+    /// A shutdown that SIGTERM or SIGINT starts. A second signal ends the process at once; so does
+    /// a shutdown, however started, that takes longer than `patience`. Both exit with
+    /// [`Exit::Failed`] and log what was still running.
+    ///
+    /// # Errors
+    /// When the handlers or their thread cannot be set up.
+    pub fn on_signals(patience: Duration) -> io::Result<Shutdown> {
+        let shutdown = Shutdown::manual();
+        let watched = shutdown.clone();
+        // A thread and runtime of its own, so that work that hogs the other threads is ended too.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let signals = {
+            let _inside = runtime.enter();
+            Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? }
+        };
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || runtime.block_on(enforce(watched, signals, patience)))?;
+        Ok(shutdown)
+    }
+
+    /// Starts the shutdown; a later reason does not replace the first.
+    pub fn begin(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        self.shared.reason.send_if_modified(|current| {
+            if current.is_some() {
+                return false;
+            }
+            tracing::info!(%reason, "stopping");
+            *current = Some(reason);
+            true
+        });
+    }
+
+    /// Whether it has started, for loops that do not await.
+    pub fn begun(&self) -> bool {
+        self.shared.reason.borrow().is_some()
+    }
+
+    /// Waits until it starts, and tells why.
+    pub async fn wait(&self) -> String {
+        let mut reasons = self.shared.reason.subscribe();
+        let reason =
+            reasons.wait_for(Option::is_some).await.expect("the sender is ours and lives as long as we do");
+        reason.clone().expect("waited until there is one")
+    }
+
+    /// Sleeps for `duration` or until the shutdown starts; true if it has started.
+    pub async fn sleep(&self, duration: Duration) -> bool {
+        tokio::time::timeout(duration, self.wait()).await.is_ok()
+    }
+
+    /// Registers something that has to end before the process may.
+    pub fn hold(&self, name: &'static str) -> Hold {
+        *self.shared.lock().entry(name).or_insert(0) += 1;
+        Hold { name, shared: self.shared.clone() }
+    }
+
+    /// What still runs, such as `fetch, insert (2)`.
+    pub fn running(&self) -> String {
+        let mut names = Vec::new();
+        for (name, count) in self.shared.lock().iter() {
+            names.push(match count {
+                1 => name.to_string(),
+                _ => format!("{name} ({count})"),
+            });
+        }
+        if names.is_empty() { "nothing that was registered".into() } else { names.join(", ") }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut holds = self.shared.lock();
+        if let Some(count) = holds.get_mut(self.name) {
+            *count -= 1;
+            if *count == 0 {
+                holds.remove(self.name);
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// The counts are sound even after a panic while they were held.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, usize>> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    async fn next(&mut self) -> &'static str {
+        // Both branches only wait: a signal that loses here is delivered to the next call.
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
+}
+
+async fn enforce(shutdown: Shutdown, mut signals: Signals, patience: Duration) {
+    // Losing is harmless: both may happen, and whichever comes second is met below.
+    tokio::select! {
+        name = signals.next() => shutdown.begin(name),
+        _ = shutdown.wait() => {}
+    }
+    match tokio::time::timeout(patience, signals.next()).await {
+        Ok(name) => tracing::error!(
+            running = %shutdown.running(),
+            "{name} while stopping: ended at once"
+        ),
+        Err(_) => tracing::error!(
+            running = %shutdown.running(),
+            "not stopped after {} ms: ended at once",
+            patience.as_millis()
+        ),
+    }
+    std::process::exit(Exit::Failed as i32);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_begins_once_and_keeps_its_first_reason() {
+        let shutdown = Shutdown::manual();
+        let other = shutdown.clone();
+        assert!(!other.begun());
+        assert!(!other.sleep(Duration::from_millis(1)).await);
+        shutdown.begin("the disk is full");
+        shutdown.begin("SIGTERM");
+        assert!(other.begun());
+        assert!(other.sleep(Duration::from_secs(3_600)).await);
+        assert_eq!(other.wait().await, "the disk is full");
+    }
+
+    #[test]
+    fn it_knows_what_still_runs() {
+        let shutdown = Shutdown::manual();
+        assert_eq!(shutdown.running(), "nothing that was registered");
+        let first = shutdown.hold("insert");
+        let second = shutdown.hold("insert");
+        let _fetch = shutdown.hold("fetch");
+        assert_eq!(shutdown.running(), "fetch, insert (2)");
+        drop(first);
+        assert_eq!(shutdown.running(), "fetch, insert");
+        drop(second);
+        assert_eq!(shutdown.running(), "fetch");
+    }
+}
