@@ -1,1 +1,18 @@
-//! To come.
+//! The vocabulary and the contracts of Splitstream: events and definitions as types, their Avro encoding
+//! and framing, the topics, the ClickHouse migrations, and the rule by which a change of a definition is
+//! accepted. Everything here is a function of its arguments; nothing here knows a network, a file or a clock.
+
+pub mod avro;
+pub mod bucket;
+pub mod clickhouse;
+pub mod definition;
+pub mod event;
+pub mod key;
+pub mod time;
+pub mod topics;
+
+pub use bucket::{BUCKETS, BasisPoints, Bucket, BucketRange};
+pub use event::{Alias, Buckets, Conversion, Decimal6, Event, Exposure, Pairs, Sender, Unit};
+pub use key::Key;
+pub use time::Micros;
+pub use uuid::Uuid;

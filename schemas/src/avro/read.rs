@@ -1,0 +1,138 @@
+//! The primitives of Avro binary, read from bytes that anybody may have sent: every length is checked
+//! before it is believed. Source: Apache Avro 1.12 specification, "Binary Encoding".
+
+use std::borrow::Cow;
+
+use super::DecodeError;
+use crate::event::{Decimal6, MAP_ENTRIES_MAX, Pairs};
+
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(bytes: &'a [u8], at: usize) -> Reader<'a> {
+        Reader { bytes, at }
+    }
+
+    pub fn remaining(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
+    pub fn long(&mut self, field: &'static str) -> Result<i64, DecodeError> {
+        let mut value: u64 = 0;
+        for (index, &byte) in self.bytes[self.at..].iter().take(10).enumerate() {
+            value |= u64::from(byte & 0x7F) << (7 * index);
+            if byte & 0x80 == 0 {
+                if index == 9 && byte > 1 {
+                    return Err(self.malformed(field, "the number does not fit 64 bits"));
+                }
+                self.at += index + 1;
+                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
+            }
+        }
+        if self.remaining() < 10 {
+            return Err(self.truncated(field));
+        }
+        Err(self.malformed(field, "the number has more than ten bytes"))
+    }
+
+    /// An `int` or `long` that must not be negative and must fit `T`.
+    pub fn unsigned<T: TryFrom<i64>>(&mut self, field: &'static str) -> Result<T, DecodeError> {
+        let start = self.at;
+        let value = self.long(field)?;
+        if value < 0 {
+            return Err(DecodeError::Malformed { field, what: "negative", at: start });
+        }
+        T::try_from(value).map_err(|_| DecodeError::Malformed { field, what: "too large", at: start })
+    }
+
+    pub fn bytes(&mut self, field: &'static str) -> Result<&'a [u8], DecodeError> {
+        let length: usize = self.unsigned(field)?;
+        if length > self.remaining() {
+            return Err(self.truncated(field));
+        }
+        let bytes = &self.bytes[self.at..self.at + length];
+        self.at += length;
+        Ok(bytes)
+    }
+
+    pub fn text(&mut self, field: &'static str) -> Result<Cow<'a, str>, DecodeError> {
+        let start = self.at;
+        let bytes = self.bytes(field)?;
+        let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::Malformed {
+            field,
+            what: "not UTF-8",
+            at: start,
+        })?;
+        Ok(Cow::Borrowed(text))
+    }
+
+    /// The branch of a union whose branches are numbered below `branches`.
+    pub fn branch(&mut self, field: &'static str, branches: i64) -> Result<i64, DecodeError> {
+        let start = self.at;
+        let branch = self.long(field)?;
+        if (0..branches).contains(&branch) {
+            Ok(branch)
+        } else {
+            Err(DecodeError::Malformed { field, what: "no such branch of the union", at: start })
+        }
+    }
+
+    pub fn map(&mut self, field: &'static str) -> Result<Pairs<'a>, DecodeError> {
+        let mut pairs = Pairs::default();
+        let mut entries: u64 = 0;
+        loop {
+            let start = self.at;
+            let mut count = self.long(field)?;
+            if count == 0 {
+                return Ok(pairs);
+            }
+            if count < 0 {
+                // A negative count is followed by the block's size in bytes, which we need not know.
+                self.long(field)?;
+                count = count.checked_neg().ok_or(DecodeError::Malformed {
+                    field,
+                    what: "impossible count",
+                    at: start,
+                })?;
+            }
+            entries = entries.saturating_add(count as u64);
+            if entries > MAP_ENTRIES_MAX as u64 {
+                return Err(DecodeError::Malformed { field, what: "more than 64 entries", at: start });
+            }
+            for _ in 0..count {
+                let name = self.text(field)?;
+                let value = self.text(field)?;
+                pairs.insert(name, value);
+            }
+        }
+    }
+
+    pub fn decimal(&mut self, field: &'static str) -> Result<Decimal6, DecodeError> {
+        let start = self.at;
+        let bytes = self.bytes(field)?;
+        let too_large = DecodeError::Malformed { field, what: "more than 18 digits", at: start };
+        if bytes.is_empty() {
+            return Err(DecodeError::Malformed { field, what: "a number of no bytes", at: start });
+        }
+        if bytes.len() > 16 {
+            return Err(too_large);
+        }
+        let mut wide = [if bytes[0] & 0x80 == 0 { 0x00 } else { 0xFF }; 16];
+        wide[16 - bytes.len()..].copy_from_slice(bytes);
+        let Ok(millionths) = i64::try_from(i128::from_be_bytes(wide)) else {
+            return Err(too_large);
+        };
+        Decimal6::from_millionths(millionths).map_err(|_| too_large)
+    }
+
+    pub fn malformed(&self, field: &'static str, what: &'static str) -> DecodeError {
+        DecodeError::Malformed { field, what, at: self.at }
+    }
+
+    fn truncated(&self, field: &'static str) -> DecodeError {
+        DecodeError::Truncated { field, at: self.at }
+    }
+}

@@ -1,0 +1,54 @@
+//! The tables, as numbered migrations: applied in order, each once, never changed after a release.
+
+/// One numbered step of the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migration {
+    pub number: u32,
+    pub name: &'static str,
+    /// Statements separated by a semicolon at the end of a line.
+    pub sql: &'static str,
+}
+
+pub const MIGRATIONS: [Migration; 4] = [
+    Migration { number: 1, name: "events", sql: include_str!("../clickhouse/0001_events.sql") },
+    Migration { number: 2, name: "definitions", sql: include_str!("../clickhouse/0002_definitions.sql") },
+    Migration {
+        number: 3,
+        name: "experiment_events",
+        sql: include_str!("../clickhouse/0003_experiment_events.sql"),
+    },
+    Migration { number: 4, name: "results", sql: include_str!("../clickhouse/0004_results.sql") },
+];
+
+/// The schema that this build needs: the number of the last migration.
+pub const SCHEMA_VERSION: u32 = MIGRATIONS[MIGRATIONS.len() - 1].number;
+
+impl Migration {
+    /// The statements, in order, without the comments between them.
+    pub fn statements(&self) -> impl Iterator<Item = &'static str> {
+        self.sql.split(";\n").map(str::trim).filter(|statement| {
+            statement.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with("--"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_count_up_from_one() {
+        let numbers: Vec<u32> = MIGRATIONS.iter().map(|migration| migration.number).collect();
+        assert_eq!(numbers, [1, 2, 3, 4]);
+        assert_eq!(SCHEMA_VERSION, 4);
+    }
+
+    #[test]
+    fn the_events_migration_makes_three_tables() {
+        let made: Vec<&str> = MIGRATIONS[0]
+            .statements()
+            .flat_map(|statement| statement.lines().filter(|line| line.starts_with("CREATE")))
+            .collect();
+        assert_eq!(made, ["CREATE TABLE exposures", "CREATE TABLE conversions", "CREATE TABLE aliases"]);
+    }
+}

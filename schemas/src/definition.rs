@@ -1,0 +1,502 @@
+//! Definitions: flags, experiments, layers, metrics and lists. One type serves the file that a person
+//! writes and the record that the log stores; what the file may leave out (salts, phases, bucket ranges)
+//! is resolved before the change is proposed, so that nothing is left to be guessed at evaluation.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::bucket::{BasisPoints, BucketRange};
+use crate::key::Key;
+
+mod check;
+mod condition;
+mod file;
+mod log;
+
+pub use check::Problem;
+pub use condition::{Condition, Operator, Test};
+pub use file::{FileError, parse_file};
+pub use log::{Accepted, Change, Definitions, RULE_VERSION, Refusal, UnknownRule, Version};
+
+/// The JSON Schema of a definition file, for editors and other languages.
+pub const JSON_SCHEMA: &str = include_str!("../definition.schema.json");
+
+/// Whatever has a key and a history.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Definition {
+    Flag(Flag),
+    Experiment(Experiment),
+    Layer(Layer),
+    Metric(Metric),
+    List(List),
+}
+
+/// The kinds of definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Flag,
+    Experiment,
+    Layer,
+    Metric,
+    List,
+}
+
+/// Named values chosen by ordered rules; the kill switch is `enabled`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flag {
+    pub key: Key,
+    #[serde(default)]
+    pub owner: String,
+    #[serde(default)]
+    pub description: String,
+    pub value_type: ValueType,
+    pub variants: Vec<FlagVariant>,
+    /// Served when the flag is disabled, and when no rule matches.
+    pub default_variant: Key,
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    #[serde(default = "user")]
+    pub unit_type: Key,
+    /// Part of the hash; the key if left out; set once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub salt: Option<Key>,
+    /// Other flags that must serve one of the named variants, else the default is served.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prerequisites: Vec<Prerequisite>,
+    /// Asked in order; the first that matches serves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<FlagRule>,
+    #[serde(default)]
+    pub archived: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ValueType {
+    Boolean,
+    String,
+    Integer,
+    Number,
+    Json,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlagVariant {
+    pub key: Key,
+    pub value: Value,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prerequisite {
+    pub flag: Key,
+    pub variants: Vec<Key>,
+}
+
+/// If `when` holds (or is left out), the units inside `rollout` get the split's variant; the others go on
+/// to the next rule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlagRule {
+    pub key: Key,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<Condition>,
+    #[serde(default = "everything")]
+    pub rollout: BasisPoints,
+    pub split: Vec<Share>,
+}
+
+/// A variant's part of a split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    pub variant: Key,
+    pub weight: BasisPoints,
+    /// The buckets that the weight became.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<BucketRange>,
+}
+
+/// A flag with a control, metrics and a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    pub key: Key,
+    #[serde(default)]
+    pub owner: String,
+    #[serde(default)]
+    pub hypothesis: String,
+    #[serde(default)]
+    pub description: String,
+    #[serde(default)]
+    pub state: State,
+    /// Counts the changes of allocation while it runs, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<u32>,
+    #[serde(default)]
+    pub assignment: Assignment,
+    #[serde(default = "user")]
+    pub unit_type: Key,
+    /// Part of the hash; the key if left out; set once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub salt: Option<Key>,
+    /// Experiments in one layer never share a unit. Left out: it overlaps with all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<Key>,
+    /// Its share of the layer.
+    #[serde(default = "everything")]
+    pub slots: BasisPoints,
+    /// The layer's buckets that the share became.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slot_ranges: Vec<BucketRange>,
+    /// Share of the units in its slots that take part.
+    #[serde(default = "everything")]
+    pub rollout: BasisPoints,
+    /// Who may take part; everybody if left out. The first rule that matches is reported.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targeting: Vec<TargetingRule>,
+    pub variants: Vec<Variant>,
+    /// The variant that the others are compared with.
+    pub control: Key,
+    pub metrics: Metrics,
+    #[serde(default)]
+    pub plan: Plan,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    #[default]
+    Draft,
+    Running,
+    Stopped,
+    Archived,
+}
+
+/// Who decides which variant a unit sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Assignment {
+    /// The hash contract; every exposure can be verified.
+    #[default]
+    Hashed,
+    /// Somebody else, as in imported data.
+    External,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetingRule {
+    pub key: Key,
+    pub when: Condition,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variant {
+    pub key: Key,
+    pub weight: BasisPoints,
+    /// The buckets that the weight became.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<BucketRange>,
+    /// What the evaluation hands to the caller, if anything beyond the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// The one that decides.
+    pub primary: Key,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secondary: Vec<Key>,
+    /// Those that must not be harmed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guardrails: Vec<Key>,
+}
+
+/// How the result will be judged, fixed before the first unit is exposed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Two-sided error rate, in (0, 0.5].
+    #[serde(default = "alpha")]
+    pub alpha: f64,
+    /// In [0.5, 1).
+    #[serde(default = "power")]
+    pub power: f64,
+    /// Smallest relative effect worth finding, above 0; 0.1 is ten percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mde_relative: Option<f64>,
+    /// Units in all arms together at which the final analysis is due. Left out: no horizon is planned and
+    /// the decision rests on the always-valid interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub horizon_units: Option<u64>,
+    #[serde(default)]
+    pub method: Method,
+    /// Smallest relative effect worth shipping, at least 0. Statistical significance alone does not ship
+    /// below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub practical_lift_relative: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// Group sequential where a horizon is planned, always valid where none is.
+    #[default]
+    Auto,
+    AlwaysValid,
+    GroupSequential,
+    FixedHorizon,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<crate::time::Micros>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<crate::time::Micros>,
+}
+
+/// A space of slots that experiments own parts of, so that no unit is in two of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layer {
+    pub key: Key,
+    #[serde(default)]
+    pub owner: String,
+    #[serde(default)]
+    pub description: String,
+    /// Part of the hash; the key if left out; set once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub salt: Option<Key>,
+}
+
+/// What is counted per unit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metric {
+    pub key: Key,
+    #[serde(default)]
+    pub owner: String,
+    #[serde(default)]
+    pub description: String,
+    /// Name of the conversion event.
+    pub event: Key,
+    #[serde(rename = "type")]
+    pub metric_type: MetricType,
+    /// Hours after the first exposure in which an event counts, 1 to 8,760. Left out: no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_hours: Option<u32>,
+    #[serde(default)]
+    pub direction: Direction,
+    /// The upper quantile, in (0.5, 1), at which a unit's value is capped; for `mean` and `count`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub winsorize: Option<f64>,
+    /// The event counted below the line; for `ratio`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denominator_event: Option<Key>,
+    /// First and last day after the exposure in which the unit must come back; for `retention`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_days: Option<(u32, u32)>,
+    /// In (0, 1); for `quantile`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantile: Option<f64>,
+    /// The events after `event` that must follow in this order; for `funnel`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub then_events: Vec<Key>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricType {
+    /// Whether the unit has the event.
+    Conversion,
+    /// How often.
+    Count,
+    /// The sum of the events' values; zero for a unit without.
+    Mean,
+    Ratio,
+    Retention,
+    Quantile,
+    Funnel,
+}
+
+/// Which way is better.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    #[default]
+    Increase,
+    Decrease,
+}
+
+/// A set of units. Its members live in ClickHouse, where they can be forgotten; the log holds their digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct List {
+    pub key: Key,
+    #[serde(default)]
+    pub owner: String,
+    #[serde(default)]
+    pub description: String,
+    #[serde(default = "user")]
+    pub unit_type: Key,
+    /// SHA-256 of the sorted members, one a line, in lower-case hexadecimal.
+    pub members_sha256: String,
+    pub members: u64,
+}
+
+impl Definition {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Definition::Flag(_) => Kind::Flag,
+            Definition::Experiment(_) => Kind::Experiment,
+            Definition::Layer(_) => Kind::Layer,
+            Definition::Metric(_) => Kind::Metric,
+            Definition::List(_) => Kind::List,
+        }
+    }
+
+    pub fn key(&self) -> &Key {
+        match self {
+            Definition::Flag(flag) => &flag.key,
+            Definition::Experiment(experiment) => &experiment.key,
+            Definition::Layer(layer) => &layer.key,
+            Definition::Metric(metric) => &metric.key,
+            Definition::List(list) => &list.key,
+        }
+    }
+
+    /// As the log stores it: JSON without the kind, which the record carries beside it. The same definition
+    /// always gives the same text.
+    pub fn to_json(&self) -> String {
+        let text = match self {
+            Definition::Flag(flag) => serde_json::to_string(flag),
+            Definition::Experiment(experiment) => serde_json::to_string(experiment),
+            Definition::Layer(layer) => serde_json::to_string(layer),
+            Definition::Metric(metric) => serde_json::to_string(metric),
+            Definition::List(list) => serde_json::to_string(list),
+        };
+        text.expect("every map in a definition has text keys")
+    }
+
+    /// From the JSON of [`Definition::to_json`]; the error names the field.
+    pub fn from_json(kind: Kind, value: Value) -> Result<Definition, Problem> {
+        fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Problem> {
+            serde_path_to_error::deserialize(value)
+                .map_err(|error| Problem::new(error.path().to_string(), error.inner().to_string()))
+        }
+        match kind {
+            Kind::Flag => read(value).map(Definition::Flag),
+            Kind::Experiment => read(value).map(Definition::Experiment),
+            Kind::Layer => read(value).map(Definition::Layer),
+            Kind::Metric => read(value).map(Definition::Metric),
+            Kind::List => read(value).map(Definition::List),
+        }
+    }
+}
+
+impl Experiment {
+    /// The text that the hash of this experiment begins with.
+    pub fn salt(&self) -> &Key {
+        self.salt.as_ref().unwrap_or(&self.key)
+    }
+
+    pub fn phase(&self) -> u32 {
+        self.phase.unwrap_or(1)
+    }
+}
+
+impl Layer {
+    pub fn salt(&self) -> &Key {
+        self.salt.as_ref().unwrap_or(&self.key)
+    }
+}
+
+impl Flag {
+    pub fn salt(&self) -> &Key {
+        self.salt.as_ref().unwrap_or(&self.key)
+    }
+}
+
+impl Default for Plan {
+    fn default() -> Plan {
+        Plan {
+            alpha: alpha(),
+            power: power(),
+            mde_relative: None,
+            horizon_units: None,
+            method: Method::default(),
+            practical_lift_relative: None,
+            schedule: None,
+        }
+    }
+}
+
+impl Kind {
+    pub const ALL: [Kind; 5] = [Kind::Flag, Kind::Experiment, Kind::Layer, Kind::Metric, Kind::List];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Flag => "flag",
+            Kind::Experiment => "experiment",
+            Kind::Layer => "layer",
+            Kind::Metric => "metric",
+            Kind::List => "list",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Draft => "draft",
+            State::Running => "running",
+            State::Stopped => "stopped",
+            State::Archived => "archived",
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn user() -> Key {
+    Key::new("user").expect("`user` is a key")
+}
+
+fn everything() -> BasisPoints {
+    BasisPoints::ALL
+}
+
+fn alpha() -> f64 {
+    0.05
+}
+
+fn power() -> f64 {
+    0.8
+}

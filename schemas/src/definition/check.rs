@@ -1,0 +1,425 @@
+//! What a definition may say (on its own), and how it may differ from the version before it (rule 1).
+//! Everything that is wrong is listed, each with the field it is wrong in, so that one look mends the file.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::{
+    Assignment, BasisPoints, BucketRange, Condition, Definition, Experiment, Flag, Key, List, Metric,
+    MetricType, State, ValueType,
+};
+use crate::definition::condition::CONDITION_DEPTH_MAX;
+
+/// The most variants of a flag or an experiment, and the most rules.
+pub const VARIANTS_MAX: usize = 100;
+
+/// Something wrong with a definition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Path of the field, as `variants[1].weight`; `.` is the definition as a whole.
+    pub field: String,
+    pub what: String,
+}
+
+impl Problem {
+    pub fn new(field: impl Into<String>, what: impl Into<String>) -> Problem {
+        Problem { field: field.into(), what: what.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.field, self.what)
+    }
+}
+
+/// Everything wrong with `definition` that can be known without its history and its surroundings.
+pub fn check(definition: &Definition) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    match definition {
+        Definition::Flag(flag) => check_flag(flag, &mut problems),
+        Definition::Experiment(experiment) => check_experiment(experiment, &mut problems),
+        Definition::Layer(_) => {}
+        Definition::Metric(metric) => check_metric(metric, &mut problems),
+        Definition::List(list) => check_list(list, &mut problems),
+    }
+    problems
+}
+
+/// Everything wrong with how `new` follows `previous`.
+pub fn check_step(previous: Option<&Definition>, new: &Definition) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    match (previous, new) {
+        (None, Definition::Experiment(experiment)) => check_first(experiment, &mut problems),
+        (None, _) => {}
+        (Some(Definition::Experiment(old)), Definition::Experiment(new)) => {
+            check_experiment_step(old, new, &mut problems);
+        }
+        (Some(Definition::Flag(old)), Definition::Flag(new)) => {
+            unchanged("salt", old.salt() == new.salt(), &mut problems);
+            unchanged("unit_type", old.unit_type == new.unit_type, &mut problems);
+            unchanged("value_type", old.value_type == new.value_type, &mut problems);
+        }
+        (Some(Definition::Layer(old)), Definition::Layer(new)) => {
+            unchanged("salt", old.salt() == new.salt(), &mut problems);
+        }
+        (Some(Definition::Metric(old)), Definition::Metric(new)) => {
+            unchanged("type", old.metric_type == new.metric_type, &mut problems);
+        }
+        (Some(Definition::List(old)), Definition::List(new)) => {
+            unchanged("unit_type", old.unit_type == new.unit_type, &mut problems);
+        }
+        (Some(old), new) => problems.push(Problem::new(
+            "kind",
+            format!("`{}` is a {} and cannot become a {}", new.key(), old.kind(), new.kind()),
+        )),
+    }
+    problems
+}
+
+fn check_flag(flag: &Flag, problems: &mut Vec<Problem>) {
+    let keys: Vec<&Key> = flag.variants.iter().map(|variant| &variant.key).collect();
+    check_variant_keys(&keys, problems);
+    for (index, variant) in flag.variants.iter().enumerate() {
+        let fits = match flag.value_type {
+            ValueType::Boolean => variant.value.is_boolean(),
+            ValueType::String => variant.value.is_string(),
+            ValueType::Integer => variant.value.is_i64(),
+            ValueType::Number => variant.value.is_number(),
+            ValueType::Json => true,
+        };
+        if !fits {
+            problems.push(Problem::new(
+                format!("variants[{index}].value"),
+                format!("{} is not of the flag's value_type", variant.value),
+            ));
+        }
+    }
+    check_known("default_variant", &flag.default_variant, &keys, problems);
+    if flag.rules.len() > VARIANTS_MAX {
+        problems
+            .push(Problem::new("rules", format!("{} rules is more than {VARIANTS_MAX}", flag.rules.len())));
+    }
+    let mut seen = BTreeSet::new();
+    for (index, rule) in flag.rules.iter().enumerate() {
+        if !seen.insert(&rule.key) {
+            problems
+                .push(Problem::new(format!("rules[{index}].key"), format!("`{}` is used twice", rule.key)));
+        }
+        check_condition(rule.when.as_ref(), &format!("rules[{index}].when"), problems);
+        let mut shares = Vec::new();
+        for (part, share) in rule.split.iter().enumerate() {
+            check_known(&format!("rules[{index}].split[{part}].variant"), &share.variant, &keys, problems);
+            shares.push((share.weight, share.ranges.as_slice()));
+        }
+        check_shares(&format!("rules[{index}].split"), &shares, problems);
+    }
+}
+
+fn check_experiment(experiment: &Experiment, problems: &mut Vec<Problem>) {
+    let keys: Vec<&Key> = experiment.variants.iter().map(|variant| &variant.key).collect();
+    check_variant_keys(&keys, problems);
+    if keys.len() < 2 {
+        problems
+            .push(Problem::new("variants", "an experiment needs a control and at least one more variant"));
+    }
+    check_known("control", &experiment.control, &keys, problems);
+    let shares: Vec<(BasisPoints, &[BucketRange])> =
+        experiment.variants.iter().map(|variant| (variant.weight, variant.ranges.as_slice())).collect();
+    check_shares("variants", &shares, problems);
+    if experiment.assignment == Assignment::External {
+        if experiment.variants.iter().any(|variant| !variant.ranges.is_empty()) {
+            problems
+                .push(Problem::new("variants", "an external experiment owns no buckets; leave `ranges` out"));
+        }
+        if experiment.layer.is_some() {
+            problems.push(Problem::new("layer", "an external experiment is in no layer"));
+        }
+    }
+    if experiment.slots.get() == 0 {
+        problems.push(Problem::new("slots", "0 leaves nobody to take part; 1 to 10000"));
+    }
+    if experiment.layer.is_none() && experiment.slots != BasisPoints::ALL {
+        problems.push(Problem::new(
+            "slots",
+            "a share of a layer needs the `layer`; to expose fewer units use `rollout`",
+        ));
+    }
+    if !experiment.slot_ranges.is_empty() {
+        check_shares("slot_ranges", &[(experiment.slots, experiment.slot_ranges.as_slice())], problems);
+    }
+    let mut seen = BTreeSet::new();
+    for (index, rule) in experiment.targeting.iter().enumerate() {
+        if !seen.insert(&rule.key) {
+            problems.push(Problem::new(
+                format!("targeting[{index}].key"),
+                format!("`{}` is used twice", rule.key),
+            ));
+        }
+        check_condition(Some(&rule.when), &format!("targeting[{index}].when"), problems);
+    }
+    if experiment.phase == Some(0) {
+        problems.push(Problem::new("phase", "phases count from 1"));
+    }
+    let metrics = &experiment.metrics;
+    let mut seen = BTreeSet::from([&metrics.primary]);
+    for (role, keys) in [("secondary", &metrics.secondary), ("guardrails", &metrics.guardrails)] {
+        for (index, key) in keys.iter().enumerate() {
+            if !seen.insert(key) {
+                problems.push(Problem::new(
+                    format!("metrics.{role}[{index}]"),
+                    format!("`{key}` is named twice"),
+                ));
+            }
+        }
+    }
+    check_plan(experiment, problems);
+}
+
+fn check_plan(experiment: &Experiment, problems: &mut Vec<Problem>) {
+    let plan = &experiment.plan;
+    if !(plan.alpha > 0.0 && plan.alpha <= 0.5) {
+        problems.push(Problem::new("plan.alpha", format!("{} is not in (0, 0.5]", plan.alpha)));
+    }
+    if !(plan.power >= 0.5 && plan.power < 1.0) {
+        problems.push(Problem::new("plan.power", format!("{} is not in [0.5, 1)", plan.power)));
+    }
+    if let Some(mde) = plan.mde_relative
+        && !(mde > 0.0 && mde.is_finite())
+    {
+        problems.push(Problem::new("plan.mde_relative", format!("{mde} is not above 0")));
+    }
+    if let Some(lift) = plan.practical_lift_relative
+        && !(lift >= 0.0 && lift.is_finite())
+    {
+        problems.push(Problem::new("plan.practical_lift_relative", format!("{lift} is below 0")));
+    }
+    let needs_horizon = matches!(plan.method, super::Method::GroupSequential | super::Method::FixedHorizon);
+    match plan.horizon_units {
+        Some(0) => problems
+            .push(Problem::new("plan.horizon_units", "0 units is no horizon; leave it out or name one")),
+        None if needs_horizon => problems.push(Problem::new(
+            "plan.horizon_units",
+            "the method needs a planned horizon; `always_valid` does without",
+        )),
+        _ => {}
+    }
+    if let Some(schedule) = &plan.schedule
+        && let (Some(start), Some(end)) = (schedule.start, schedule.end)
+        && end <= start
+    {
+        problems.push(Problem::new("plan.schedule.end", format!("{end} is not after the start, {start}")));
+    }
+}
+
+fn check_metric(metric: &Metric, problems: &mut Vec<Problem>) {
+    if let Some(hours) = metric.window_hours
+        && !(1..=8_760).contains(&hours)
+    {
+        problems.push(Problem::new("window_hours", format!("{hours} is not in 1 to 8760")));
+    }
+    let belongs = |field: &str, given: bool, to: &[MetricType], needed: bool| {
+        let fits = to.contains(&metric.metric_type);
+        if given && !fits {
+            Some(Problem::new(field, "does not belong to this type of metric"))
+        } else if needed && fits && !given {
+            Some(Problem::new(field, "this type of metric needs it"))
+        } else {
+            None
+        }
+    };
+    problems.extend(belongs(
+        "denominator_event",
+        metric.denominator_event.is_some(),
+        &[MetricType::Ratio],
+        true,
+    ));
+    problems.extend(belongs(
+        "retention_days",
+        metric.retention_days.is_some(),
+        &[MetricType::Retention],
+        true,
+    ));
+    problems.extend(belongs("quantile", metric.quantile.is_some(), &[MetricType::Quantile], true));
+    problems.extend(belongs("then_events", !metric.then_events.is_empty(), &[MetricType::Funnel], true));
+    problems.extend(belongs(
+        "winsorize",
+        metric.winsorize.is_some(),
+        &[MetricType::Mean, MetricType::Count],
+        false,
+    ));
+    if let Some(quantile) = metric.winsorize
+        && !(quantile > 0.5 && quantile < 1.0)
+    {
+        problems.push(Problem::new("winsorize", format!("{quantile} is not in (0.5, 1)")));
+    }
+    if let Some(quantile) = metric.quantile
+        && !(quantile > 0.0 && quantile < 1.0)
+    {
+        problems.push(Problem::new("quantile", format!("{quantile} is not in (0, 1)")));
+    }
+    if let Some((first, last)) = metric.retention_days
+        && !(1 <= first && first <= last && last <= 365)
+    {
+        problems.push(Problem::new(
+            "retention_days",
+            format!("[{first}, {last}] is not first <= last in 1 to 365"),
+        ));
+    }
+}
+
+fn check_list(list: &List, problems: &mut Vec<Problem>) {
+    let digest = &list.members_sha256;
+    if digest.len() != 64 || !digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        problems.push(Problem::new("members_sha256", "not 64 lower-case hexadecimal digits"));
+    }
+}
+
+fn check_first(experiment: &Experiment, problems: &mut Vec<Problem>) {
+    if !matches!(experiment.state, State::Draft | State::Running) {
+        problems.push(Problem::new(
+            "state",
+            format!("a new experiment is draft or running, not {}", experiment.state.as_str()),
+        ));
+    }
+    if experiment.phase() != 1 {
+        problems.push(Problem::new("phase", "the first phase is 1"));
+    }
+    let total: u32 = experiment.variants.iter().map(|variant| variant.weight.get()).sum();
+    if total != 10_000 {
+        problems.push(Problem::new(
+            "variants",
+            format!("the weights add up to {total}, not 10000; to expose fewer units use `rollout`"),
+        ));
+    }
+}
+
+/// A draft is open, but for what the hash is made of. Once it has run, what it was compared by stays, and a
+/// change of who sees what opens the next phase.
+fn check_experiment_step(old: &Experiment, new: &Experiment, problems: &mut Vec<Problem>) {
+    let allowed: &[State] = match old.state {
+        State::Draft => &[State::Draft, State::Running, State::Archived],
+        State::Running => &[State::Running, State::Stopped],
+        State::Stopped => &[State::Stopped, State::Running, State::Archived],
+        State::Archived => &[],
+    };
+    if !allowed.contains(&new.state) {
+        problems.push(Problem::new(
+            "state",
+            format!("{} cannot become {}", old.state.as_str(), new.state.as_str()),
+        ));
+    }
+    unchanged("salt", old.salt() == new.salt(), problems);
+    if old.state == State::Draft {
+        if new.phase() != 1 {
+            problems.push(Problem::new("phase", "the first phase is 1"));
+        }
+        return;
+    }
+    unchanged("assignment", old.assignment == new.assignment, problems);
+    unchanged("unit_type", old.unit_type == new.unit_type, problems);
+    unchanged("layer", old.layer == new.layer, problems);
+    unchanged("control", old.control == new.control, problems);
+    unchanged("metrics", old.metrics == new.metrics, problems);
+    unchanged("plan", old.plan == new.plan, problems);
+    let opens = allocation_differs(old, new) || (old.state == State::Stopped && new.state == State::Running);
+    let expected = old.phase().saturating_add(u32::from(opens));
+    if new.phase() != expected {
+        let why = if opens {
+            "a change of who sees what opens the next phase"
+        } else {
+            "nothing opens a new phase"
+        };
+        problems.push(Problem::new("phase", format!("{} instead of {expected}: {why}", new.phase())));
+    }
+    for (index, variant) in new.variants.iter().enumerate() {
+        for other in old.variants.iter().filter(|other| other.key != variant.key) {
+            let taken =
+                variant.ranges.iter().find(|range| other.ranges.iter().any(|owned| owned.overlaps(**range)));
+            if let Some(range) = taken {
+                problems.push(Problem::new(
+                    format!("variants[{index}].ranges"),
+                    format!(
+                        "{range} holds buckets of `{}`; free them in one change and take them in another",
+                        other.key
+                    ),
+                ));
+            }
+        }
+    }
+}
+
+/// Whether any unit could see something else than before.
+pub fn allocation_differs(old: &Experiment, new: &Experiment) -> bool {
+    let shape = |experiment: &Experiment| -> Vec<(Key, BasisPoints, Vec<BucketRange>)> {
+        experiment
+            .variants
+            .iter()
+            .map(|variant| (variant.key.clone(), variant.weight, variant.ranges.clone()))
+            .collect()
+    };
+    shape(old) != shape(new)
+        || old.rollout != new.rollout
+        || old.slots != new.slots
+        || old.slot_ranges != new.slot_ranges
+        || old.targeting != new.targeting
+}
+
+fn check_variant_keys(keys: &[&Key], problems: &mut Vec<Problem>) {
+    if keys.is_empty() || keys.len() > VARIANTS_MAX {
+        problems
+            .push(Problem::new("variants", format!("{} variants is not in 1 to {VARIANTS_MAX}", keys.len())));
+    }
+    let mut seen = BTreeSet::new();
+    for (index, key) in keys.iter().enumerate() {
+        if !seen.insert(key) {
+            problems.push(Problem::new(format!("variants[{index}].key"), format!("`{key}` is used twice")));
+        }
+    }
+}
+
+fn check_known(field: &str, key: &Key, keys: &[&Key], problems: &mut Vec<Problem>) {
+    if !keys.contains(&key) {
+        problems.push(Problem::new(field, format!("`{key}` is not one of the variants")));
+    }
+}
+
+/// Weights within the whole; ranges, once resolved, as wide as the weights and nobody's twice.
+fn check_shares(field: &str, shares: &[(BasisPoints, &[BucketRange])], problems: &mut Vec<Problem>) {
+    let total: u32 = shares.iter().map(|(weight, _)| weight.get()).sum();
+    if total > 10_000 {
+        problems.push(Problem::new(field, format!("the weights add up to {total}, more than 10000")));
+    }
+    if shares.iter().all(|(_, ranges)| ranges.is_empty()) {
+        return;
+    }
+    let mut owned: Vec<BucketRange> = Vec::new();
+    for (index, (weight, ranges)) in shares.iter().enumerate() {
+        let width: u32 = ranges.iter().map(|range| range.width()).fold(0, u32::saturating_add);
+        if width != weight.buckets() {
+            problems.push(Problem::new(
+                format!("{field}[{index}]"),
+                format!("its ranges hold {width} buckets, its weight is {}", weight.buckets()),
+            ));
+        }
+        owned.extend_from_slice(ranges);
+    }
+    owned.sort();
+    if let Some(pair) = owned.windows(2).find(|pair| pair[0].overlaps(pair[1])) {
+        problems.push(Problem::new(field, format!("{} and {} overlap", pair[0], pair[1])));
+    }
+}
+
+fn check_condition(condition: Option<&Condition>, field: &str, problems: &mut Vec<Problem>) {
+    if let Some(condition) = condition
+        && condition.depth() > CONDITION_DEPTH_MAX
+    {
+        problems.push(Problem::new(field, format!("nests deeper than {CONDITION_DEPTH_MAX}")));
+    }
+}
+
+fn unchanged(field: &str, same: bool, problems: &mut Vec<Problem>) {
+    if !same {
+        problems.push(Problem::new(field, "cannot change any more; make a new key for it"));
+    }
+}

@@ -1,0 +1,214 @@
+//! Conditions over what is known of a unit: one test of one attribute, or several joined by `all`, `any`
+//! and `not`. Only the shape lives here; evaluation does not.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::key::Key;
+
+/// How deep conditions may nest.
+pub const CONDITION_DEPTH_MAX: usize = 8;
+
+/// Holds or does not hold for a unit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+pub enum Condition {
+    /// Every one holds; true if there is none.
+    All(Vec<Condition>),
+    /// At least one holds; false if there is none.
+    Any(Vec<Condition>),
+    Not(Box<Condition>),
+    Test(Test),
+}
+
+/// A test of one attribute. An attribute that is absent fails every test but `exists: false`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Test {
+    pub attribute: String,
+    pub operator: Operator,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operator {
+    Equals(Value),
+    In(Vec<Value>),
+    /// The unit is a member of the list with this key.
+    InList(Key),
+    Above(f64),
+    AtLeast(f64),
+    Below(f64),
+    AtMost(f64),
+    StartsWith(String),
+    EndsWith(String),
+    Contains(String),
+    /// A regular expression, unanchored.
+    Matches(String),
+    /// Semantic versions, by their precedence.
+    VersionAtLeast(String),
+    VersionBelow(String),
+    /// RFC 3339 times.
+    Before(String),
+    After(String),
+    Exists(bool),
+}
+
+/// The shape in JSON and YAML: `{all: [...]}`, `{any: [...]}`, `{not: {...}}` or an attribute with exactly
+/// one operator.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Written {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    all: Option<Vec<Condition>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    any: Option<Vec<Condition>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not: Option<Box<Condition>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attribute: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    equals: Option<Value>,
+    #[serde(rename = "in", skip_serializing_if = "Option::is_none")]
+    among: Option<Vec<Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_list: Option<Key>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    above: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at_least: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    below: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at_most: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    starts_with: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends_with: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    contains: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    matches: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version_at_least: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version_below: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exists: Option<bool>,
+}
+
+const SHAPE: &str =
+    "a condition is {all: [...]}, {any: [...]}, {not: {...}} or an attribute with exactly one operator";
+
+impl TryFrom<Written> for Condition {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Condition, &'static str> {
+        let Written { all, any, not, attribute, .. } = written.clone();
+        let mut operators: Vec<Operator> = [
+            written.equals.map(Operator::Equals),
+            written.among.map(Operator::In),
+            written.in_list.map(Operator::InList),
+            written.above.map(Operator::Above),
+            written.at_least.map(Operator::AtLeast),
+            written.below.map(Operator::Below),
+            written.at_most.map(Operator::AtMost),
+            written.starts_with.map(Operator::StartsWith),
+            written.ends_with.map(Operator::EndsWith),
+            written.contains.map(Operator::Contains),
+            written.matches.map(Operator::Matches),
+            written.version_at_least.map(Operator::VersionAtLeast),
+            written.version_below.map(Operator::VersionBelow),
+            written.before.map(Operator::Before),
+            written.after.map(Operator::After),
+            written.exists.map(Operator::Exists),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        match (all, any, not, attribute, operators.pop(), operators.is_empty()) {
+            (Some(all), None, None, None, None, true) => Ok(Condition::All(all)),
+            (None, Some(any), None, None, None, true) => Ok(Condition::Any(any)),
+            (None, None, Some(not), None, None, true) => Ok(Condition::Not(not)),
+            (None, None, None, Some(attribute), Some(operator), true) => {
+                Ok(Condition::Test(Test { attribute, operator }))
+            }
+            _ => Err(SHAPE),
+        }
+    }
+}
+
+impl From<Condition> for Written {
+    fn from(condition: Condition) -> Written {
+        let mut written = Written::default();
+        match condition {
+            Condition::All(all) => written.all = Some(all),
+            Condition::Any(any) => written.any = Some(any),
+            Condition::Not(not) => written.not = Some(not),
+            Condition::Test(Test { attribute, operator }) => {
+                written.attribute = Some(attribute);
+                match operator {
+                    Operator::Equals(value) => written.equals = Some(value),
+                    Operator::In(values) => written.among = Some(values),
+                    Operator::InList(list) => written.in_list = Some(list),
+                    Operator::Above(bound) => written.above = Some(bound),
+                    Operator::AtLeast(bound) => written.at_least = Some(bound),
+                    Operator::Below(bound) => written.below = Some(bound),
+                    Operator::AtMost(bound) => written.at_most = Some(bound),
+                    Operator::StartsWith(text) => written.starts_with = Some(text),
+                    Operator::EndsWith(text) => written.ends_with = Some(text),
+                    Operator::Contains(text) => written.contains = Some(text),
+                    Operator::Matches(pattern) => written.matches = Some(pattern),
+                    Operator::VersionAtLeast(version) => written.version_at_least = Some(version),
+                    Operator::VersionBelow(version) => written.version_below = Some(version),
+                    Operator::Before(time) => written.before = Some(time),
+                    Operator::After(time) => written.after = Some(time),
+                    Operator::Exists(exists) => written.exists = Some(exists),
+                }
+            }
+        }
+        written
+    }
+}
+
+impl Condition {
+    /// How deep it nests: 1 for a single test.
+    pub fn depth(&self) -> usize {
+        match self {
+            Condition::Test(_) => 1,
+            Condition::Not(inner) => 1 + inner.depth(),
+            Condition::All(inner) | Condition::Any(inner) => {
+                1 + inner.iter().map(Condition::depth).max().unwrap_or(0)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_type_are_one() {
+        let text = r#"{"all":[{"attribute":"plan","in":["pro"]},{"not":{"attribute":"age","below":18.0}}]}"#;
+        let condition: Condition = serde_json::from_str(text).unwrap();
+        assert_eq!(condition.depth(), 3);
+        assert_eq!(serde_json::to_string(&condition).unwrap(), text);
+    }
+
+    #[test]
+    fn two_operators_or_none_are_refused() {
+        for text in [
+            r#"{"attribute":"age","above":1,"below":9}"#,
+            r#"{"attribute":"age"}"#,
+            r#"{"below":9}"#,
+            r#"{"all":[],"any":[]}"#,
+            "{}",
+        ] {
+            let error = serde_json::from_str::<Condition>(text).unwrap_err().to_string();
+            assert!(error.starts_with(SHAPE), "{text}: {error}");
+        }
+    }
+}

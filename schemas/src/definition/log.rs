@@ -1,0 +1,302 @@
+//! The log of definitions and its fold. A record only proposes; whether it is accepted follows from the
+//! records before it and a pure rule, so every reader of the same log holds the same definitions without
+//! asking anybody.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::check::{Problem, check, check_step};
+use super::{Assignment, Definition, Experiment, Key, Kind, State};
+
+/// The rule that writers of this build follow. A reader that meets a later one must not go on.
+pub const RULE_VERSION: u32 = 1;
+
+/// Longest author and reason, in bytes.
+const TEXT_BYTES_MAX: usize = 1_024;
+
+/// Names one accepted change for ever: its offset in the log plus one. 0 is "none yet".
+pub type Version = u64;
+
+/// A proposed change, as the log carries it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub change_id: Uuid,
+    pub rule_version: u32,
+    pub kind: String,
+    pub key: String,
+    /// The version of the key that the writer saw.
+    pub based_on: Version,
+    /// JSON.
+    pub definition: String,
+    pub author: String,
+    pub reason: String,
+}
+
+/// Why a change was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Somebody else was first. Read again and decide again.
+    #[error("`{key}` has moved on: the change is based on version {based_on}, the current one is {current}")]
+    Stale { key: String, based_on: Version, current: Version },
+    #[error("the record cannot be understood: {0}")]
+    Unreadable(String),
+    #[error("{}", list(.0))]
+    NotAllowed(Vec<Problem>),
+}
+
+/// The log holds a change by a rule that this build does not know; it must not go on with half of the truth.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the change at offset {offset} of the definitions log follows rule {rule_version}, this build knows rules up to \
+     {RULE_VERSION}: install a newer build"
+)]
+pub struct UnknownRule {
+    pub offset: u64,
+    pub rule_version: u32,
+}
+
+/// An accepted definition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Accepted {
+    pub version: Version,
+    pub definition: Definition,
+}
+
+/// The state of all definitions after a part of the log: what holds now and every version that ever held.
+#[derive(Clone, Debug, Default)]
+pub struct Definitions {
+    current: BTreeMap<(Space, Key), Arc<Accepted>>,
+    history: BTreeMap<Version, Arc<Accepted>>,
+    next_offset: u64,
+}
+
+/// Flags and experiments share their keys: an evaluation names either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Space {
+    Flags,
+    Layers,
+    Metrics,
+    Lists,
+}
+
+impl Definitions {
+    /// Takes the log's record at `offset`. Offsets only grow; a record already taken is taken no second time.
+    pub fn apply(
+        &mut self,
+        offset: u64,
+        change: &Change,
+    ) -> Result<Result<Arc<Accepted>, Refusal>, UnknownRule> {
+        assert!(offset >= self.next_offset, "offset {offset} of the log after {}", self.next_offset);
+        let verdict = match change.rule_version {
+            1 => self.judge(change),
+            rule_version => return Err(UnknownRule { offset, rule_version }),
+        };
+        self.next_offset = offset + 1;
+        Ok(verdict.map(|definition| {
+            let accepted = Arc::new(Accepted { version: offset + 1, definition });
+            let place = (space(accepted.definition.kind()), accepted.definition.key().clone());
+            self.current.insert(place, accepted.clone());
+            self.history.insert(accepted.version, accepted.clone());
+            accepted
+        }))
+    }
+
+    /// Takes note of a record that is no change at all (undecodable bytes).
+    pub fn skip(&mut self, offset: u64) {
+        assert!(offset >= self.next_offset, "offset {offset} of the log after {}", self.next_offset);
+        self.next_offset = offset + 1;
+    }
+
+    /// Rule 1: what the change would be, if it were the next record.
+    pub fn judge(&self, change: &Change) -> Result<Definition, Refusal> {
+        let Some(kind) = Kind::parse(&change.kind) else {
+            return Err(Refusal::Unreadable(format!("`{}` is not a kind of definition", change.kind)));
+        };
+        let value = serde_json::from_str(&change.definition)
+            .map_err(|error| Refusal::Unreadable(format!("the definition is not JSON: {error}")))?;
+        let definition =
+            Definition::from_json(kind, value).map_err(|problem| Refusal::Unreadable(problem.to_string()))?;
+        if definition.key().as_str() != change.key {
+            return Err(Refusal::Unreadable(format!(
+                "the record is for `{}`, the definition inside for `{}`",
+                change.key,
+                definition.key()
+            )));
+        }
+        let previous = self.current.get(&(space(kind), definition.key().clone()));
+        let current = previous.map_or(0, |accepted| accepted.version);
+        if change.based_on != current {
+            return Err(Refusal::Stale { key: change.key.clone(), based_on: change.based_on, current });
+        }
+        let mut problems = check(&definition);
+        problems.extend(check_step(previous.map(|accepted| &accepted.definition), &definition));
+        problems.extend(self.check_surroundings(&definition));
+        for (field, text) in [("author", &change.author), ("reason", &change.reason)] {
+            if text.trim().is_empty() || text.len() > TEXT_BYTES_MAX {
+                problems.push(Problem::new(field, format!("needs 1 to {TEXT_BYTES_MAX} bytes")));
+            }
+        }
+        if problems.is_empty() { Ok(definition) } else { Err(Refusal::NotAllowed(problems)) }
+    }
+
+    pub fn experiment(&self, key: &str) -> Option<(Version, &Experiment)> {
+        let key = Key::new(key).ok()?;
+        let accepted = self.current.get(&(Space::Flags, key))?;
+        match &accepted.definition {
+            Definition::Experiment(experiment) => Some((accepted.version, experiment)),
+            _ => None,
+        }
+    }
+
+    pub fn layer(&self, key: &Key) -> Option<&super::Layer> {
+        match &self.current.get(&(Space::Layers, key.clone()))?.definition {
+            Definition::Layer(layer) => Some(layer),
+            _ => None,
+        }
+    }
+
+    /// What holds for the key of this definition now, whatever its kind.
+    pub fn current_of(&self, definition: &Definition) -> Option<&Arc<Accepted>> {
+        self.current.get(&(space(definition.kind()), definition.key().clone()))
+    }
+
+    /// What was accepted as this version, whether or not it still holds.
+    pub fn at_version(&self, version: Version) -> Option<&Arc<Accepted>> {
+        self.history.get(&version)
+    }
+
+    /// All that holds now, by kind and key.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Accepted>> {
+        self.current.values()
+    }
+
+    /// The first offset of the log that has not been taken yet.
+    pub fn next_offset(&self) -> u64 {
+        self.next_offset
+    }
+
+    /// The highest version accepted so far; it identifies the whole state.
+    pub fn version(&self) -> Version {
+        self.history.keys().next_back().copied().unwrap_or(0)
+    }
+
+    /// Experiments that hold slots of this layer, other than `except`.
+    pub fn holders_of_layer<'a>(
+        &'a self,
+        layer: &'a Key,
+        except: &'a Key,
+    ) -> impl Iterator<Item = &'a Experiment> {
+        self.current.values().filter_map(move |accepted| match &accepted.definition {
+            Definition::Experiment(experiment)
+                if experiment.layer.as_ref() == Some(layer)
+                    && &experiment.key != except
+                    && matches!(experiment.state, State::Running | State::Stopped) =>
+            {
+                Some(experiment)
+            }
+            _ => None,
+        })
+    }
+
+    /// What a definition refers to must be there, and what it takes must be free.
+    fn check_surroundings(&self, definition: &Definition) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let exists = |space: Space, key: &Key| self.current.contains_key(&(space, key.clone()));
+        match definition {
+            Definition::Flag(flag) => {
+                for (index, prerequisite) in flag.prerequisites.iter().enumerate() {
+                    if !exists(Space::Flags, &prerequisite.flag) || prerequisite.flag == flag.key {
+                        problems.push(Problem::new(
+                            format!("prerequisites[{index}].flag"),
+                            format!("there is no other flag `{}`", prerequisite.flag),
+                        ));
+                    }
+                }
+                for (index, rule) in flag.rules.iter().enumerate() {
+                    if rule.split.iter().any(|share| share.weight.get() > 0 && share.ranges.is_empty()) {
+                        problems.push(Problem::new(
+                            format!("rules[{index}].split"),
+                            "its ranges are not resolved",
+                        ));
+                    }
+                }
+            }
+            Definition::Experiment(experiment) => {
+                let metrics = &experiment.metrics;
+                let named = std::iter::once(("metrics.primary".to_owned(), &metrics.primary))
+                    .chain(
+                        metrics
+                            .secondary
+                            .iter()
+                            .enumerate()
+                            .map(|(i, key)| (format!("metrics.secondary[{i}]"), key)),
+                    )
+                    .chain(
+                        metrics
+                            .guardrails
+                            .iter()
+                            .enumerate()
+                            .map(|(i, key)| (format!("metrics.guardrails[{i}]"), key)),
+                    );
+                for (field, key) in named {
+                    if !exists(Space::Metrics, key) {
+                        problems.push(Problem::new(
+                            field,
+                            format!("there is no metric `{key}`; define it first"),
+                        ));
+                    }
+                }
+                if experiment.assignment == Assignment::Hashed
+                    && experiment
+                        .variants
+                        .iter()
+                        .any(|variant| variant.weight.get() > 0 && variant.ranges.is_empty())
+                {
+                    problems.push(Problem::new("variants", "their ranges are not resolved"));
+                }
+                self.check_layer(experiment, &mut problems);
+            }
+            Definition::Layer(_) | Definition::Metric(_) | Definition::List(_) => {}
+        }
+        problems
+    }
+
+    fn check_layer(&self, experiment: &Experiment, problems: &mut Vec<Problem>) {
+        let Some(layer) = &experiment.layer else { return };
+        if self.layer(layer).is_none() {
+            problems.push(Problem::new("layer", format!("there is no layer `{layer}`; define it first")));
+            return;
+        }
+        if !matches!(experiment.state, State::Running | State::Stopped) {
+            return;
+        }
+        if experiment.slot_ranges.is_empty() {
+            problems.push(Problem::new("slot_ranges", "an experiment that runs in a layer owns slots of it"));
+        }
+        for other in self.holders_of_layer(layer, &experiment.key) {
+            let taken = experiment
+                .slot_ranges
+                .iter()
+                .find(|range| other.slot_ranges.iter().any(|owned| owned.overlaps(**range)));
+            if let Some(range) = taken {
+                problems.push(Problem::new("slot_ranges", format!("{range} holds slots of `{}`", other.key)));
+            }
+        }
+    }
+}
+
+fn space(kind: Kind) -> Space {
+    match kind {
+        Kind::Flag | Kind::Experiment => Space::Flags,
+        Kind::Layer => Space::Layers,
+        Kind::Metric => Space::Metrics,
+        Kind::List => Space::Lists,
+    }
+}
+
+fn list(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ")
+}

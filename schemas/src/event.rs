@@ -1,0 +1,369 @@
+//! The three events. Their texts are borrowed where they were decoded and owned where they were made, so
+//! one type serves both ends of the topic. [`Event::check`] is the one place that says which values are
+//! allowed: the emitter refuses by it and the consumer dead-letters by it.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::key::is_key;
+use crate::time::Micros;
+
+mod decimal;
+mod pairs;
+
+pub use decimal::{Decimal6, NotADecimal};
+pub use pairs::Pairs;
+
+/// The longest unit id, in bytes.
+pub const UNIT_ID_BYTES_MAX: usize = 256;
+/// The most entries in `attributes`, `metadata` or `other_ids`.
+pub const MAP_ENTRIES_MAX: usize = 64;
+/// The longest value in a map, and the longest of the sender's texts, in bytes.
+pub const TEXT_BYTES_MAX: usize = 1_024;
+/// The longest event on the wire, framing included, in bytes. Larger ones are refused before they are
+/// sent and dead-lettered where they arrive.
+pub const EVENT_BYTES_MAX: usize = 64 * 1_024;
+
+/// A unit was shown a variant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exposure<'a> {
+    pub event_id: Uuid,
+    pub experiment: Cow<'a, str>,
+    pub variant: Cow<'a, str>,
+    pub unit_type: Cow<'a, str>,
+    pub unit_id: Cow<'a, str>,
+    #[serde(default)]
+    pub other_ids: Pairs<'a>,
+    #[serde(default = "first_phase")]
+    pub phase: u32,
+    /// Version of the definition that was evaluated; 0 if none was.
+    #[serde(default)]
+    pub definition_version: u64,
+    /// `None` if the assignment was made elsewhere.
+    #[serde(default)]
+    pub buckets: Option<Buckets>,
+    /// Key of the targeting rule that matched; empty if none was asked.
+    #[serde(default)]
+    pub rule: Cow<'a, str>,
+    #[serde(default)]
+    pub attributes: Pairs<'a>,
+    #[serde(default = "production")]
+    pub environment: Cow<'a, str>,
+    #[serde(default)]
+    pub sender: Sender<'a>,
+    pub created_at: Micros,
+}
+
+/// A unit did something that may be counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conversion<'a> {
+    pub event_id: Uuid,
+    pub name: Cow<'a, str>,
+    pub unit_type: Cow<'a, str>,
+    pub unit_id: Cow<'a, str>,
+    #[serde(default)]
+    pub other_ids: Pairs<'a>,
+    /// If set it counts in this experiment alone; if not, in every one that exposed its unit before.
+    #[serde(default)]
+    pub experiment: Option<Cow<'a, str>>,
+    #[serde(default)]
+    pub value: Option<Decimal6>,
+    #[serde(default)]
+    pub metadata: Pairs<'a>,
+    #[serde(default = "production")]
+    pub environment: Cow<'a, str>,
+    #[serde(default)]
+    pub sender: Sender<'a>,
+    pub created_at: Micros,
+}
+
+/// Two ids are one unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alias<'a> {
+    pub event_id: Uuid,
+    pub from: Unit<'a>,
+    pub to: Unit<'a>,
+    #[serde(default = "production")]
+    pub environment: Cow<'a, str>,
+    #[serde(default)]
+    pub sender: Sender<'a>,
+    pub created_at: Micros,
+}
+
+/// An id and what it identifies.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unit<'a> {
+    pub unit_type: Cow<'a, str>,
+    pub unit_id: Cow<'a, str>,
+}
+
+/// Where a unit's three hashes fell, each in `[0, BUCKETS)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Buckets {
+    pub slot: u32,
+    pub rollout: u32,
+    pub variant: u32,
+}
+
+/// Who made an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sender<'a> {
+    pub service: Cow<'a, str>,
+    pub instance: Cow<'a, str>,
+    pub library_version: Cow<'a, str>,
+}
+
+/// Any event; in JSON told apart by `type`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event<'a> {
+    Exposure(Exposure<'a>),
+    Conversion(Conversion<'a>),
+    Alias(Alias<'a>),
+}
+
+/// A value that an event may not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {what}")]
+pub struct OutOfRange {
+    pub field: &'static str,
+    pub what: String,
+}
+
+impl Event<'_> {
+    pub fn event_id(&self) -> Uuid {
+        match self {
+            Event::Exposure(exposure) => exposure.event_id,
+            Event::Conversion(conversion) => conversion.event_id,
+            Event::Alias(alias) => alias.event_id,
+        }
+    }
+
+    pub fn created_at(&self) -> Micros {
+        match self {
+            Event::Exposure(exposure) => exposure.created_at,
+            Event::Conversion(conversion) => conversion.created_at,
+            Event::Alias(alias) => alias.created_at,
+        }
+    }
+
+    /// The message key: all events of a unit go to one partition of their topic.
+    pub fn partition_key(&self) -> &str {
+        match self {
+            Event::Exposure(exposure) => &exposure.unit_id,
+            Event::Conversion(conversion) => &conversion.unit_id,
+            Event::Alias(alias) => &alias.from.unit_id,
+        }
+    }
+
+    /// Whether every field is in its range. Allows everything that [`crate::avro`] can carry and that the
+    /// documentation of the fields allows, and nothing else.
+    pub fn check(&self) -> Result<(), OutOfRange> {
+        match self {
+            Event::Exposure(exposure) => exposure.check(),
+            Event::Conversion(conversion) => conversion.check(),
+            Event::Alias(alias) => alias.check(),
+        }
+    }
+}
+
+impl Exposure<'_> {
+    pub fn check(&self) -> Result<(), OutOfRange> {
+        check_event_id(self.event_id)?;
+        check_key("experiment", &self.experiment)?;
+        check_key("variant", &self.variant)?;
+        check_key("unit_type", &self.unit_type)?;
+        check_unit_id("unit_id", &self.unit_id)?;
+        check_other_ids(&self.other_ids, &self.unit_type)?;
+        if self.phase == 0 || self.phase > i32::MAX as u32 {
+            return refuse("phase", format!("{} is not in 1 to 2147483647", self.phase));
+        }
+        if self.definition_version > i64::MAX as u64 {
+            return refuse(
+                "definition_version",
+                format!("{} is not in 0 to 2^63 - 1", self.definition_version),
+            );
+        }
+        if let Some(buckets) = self.buckets {
+            for (field, bucket) in [
+                ("buckets.slot", buckets.slot),
+                ("buckets.rollout", buckets.rollout),
+                ("buckets.variant", buckets.variant),
+            ] {
+                if bucket >= crate::BUCKETS {
+                    return refuse(field, format!("{bucket} is not in 0 to 999999"));
+                }
+            }
+        }
+        if !self.rule.is_empty() {
+            check_key("rule", &self.rule)?;
+        }
+        check_map("attributes", &self.attributes)?;
+        check_key("environment", &self.environment)?;
+        check_sender(&self.sender)
+    }
+}
+
+impl Conversion<'_> {
+    pub fn check(&self) -> Result<(), OutOfRange> {
+        check_event_id(self.event_id)?;
+        check_key("name", &self.name)?;
+        check_key("unit_type", &self.unit_type)?;
+        check_unit_id("unit_id", &self.unit_id)?;
+        check_other_ids(&self.other_ids, &self.unit_type)?;
+        if let Some(experiment) = &self.experiment {
+            check_key("experiment", experiment)?;
+        }
+        check_map("metadata", &self.metadata)?;
+        check_key("environment", &self.environment)?;
+        check_sender(&self.sender)
+    }
+}
+
+impl Alias<'_> {
+    pub fn check(&self) -> Result<(), OutOfRange> {
+        check_event_id(self.event_id)?;
+        check_key("from.unit_type", &self.from.unit_type)?;
+        check_unit_id("from.unit_id", &self.from.unit_id)?;
+        check_key("to.unit_type", &self.to.unit_type)?;
+        check_unit_id("to.unit_id", &self.to.unit_id)?;
+        check_key("environment", &self.environment)?;
+        check_sender(&self.sender)
+    }
+}
+
+fn first_phase() -> u32 {
+    1
+}
+
+fn production<'a>() -> Cow<'a, str> {
+    Cow::Borrowed("production")
+}
+
+fn refuse(field: &'static str, what: String) -> Result<(), OutOfRange> {
+    Err(OutOfRange { field, what })
+}
+
+fn check_event_id(event_id: Uuid) -> Result<(), OutOfRange> {
+    if event_id.is_nil() {
+        return refuse("event_id", "the nil UUID identifies no event".to_owned());
+    }
+    Ok(())
+}
+
+fn check_key(field: &'static str, text: &str) -> Result<(), OutOfRange> {
+    if is_key(text) {
+        return Ok(());
+    }
+    let shown: String = text.chars().take(80).collect();
+    refuse(field, format!("`{shown}` is not 1 to 64 of the characters A-Z a-z 0-9 . _ -"))
+}
+
+fn check_unit_id(field: &'static str, text: &str) -> Result<(), OutOfRange> {
+    if text.is_empty() || text.len() > UNIT_ID_BYTES_MAX {
+        return refuse(field, format!("{} bytes is not in 1 to {UNIT_ID_BYTES_MAX}", text.len()));
+    }
+    Ok(())
+}
+
+fn check_map(field: &'static str, map: &Pairs<'_>) -> Result<(), OutOfRange> {
+    if map.len() > MAP_ENTRIES_MAX {
+        return refuse(field, format!("{} entries is more than {MAP_ENTRIES_MAX}", map.len()));
+    }
+    for (name, value) in map.iter() {
+        check_key(field, name)?;
+        if value.len() > TEXT_BYTES_MAX {
+            return refuse(
+                field,
+                format!("the value of `{name}` has {} bytes, more than {TEXT_BYTES_MAX}", value.len()),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn check_other_ids(ids: &Pairs<'_>, unit_type: &str) -> Result<(), OutOfRange> {
+    check_map("other_ids", ids)?;
+    for (other_type, id) in ids.iter() {
+        check_unit_id("other_ids", id)?;
+        if other_type == unit_type {
+            return refuse("other_ids", format!("`{other_type}` is the unit's own type; it may have one id"));
+        }
+    }
+    Ok(())
+}
+
+fn check_sender(sender: &Sender<'_>) -> Result<(), OutOfRange> {
+    for (field, text) in [
+        ("sender.service", &sender.service),
+        ("sender.instance", &sender.instance),
+        ("sender.library_version", &sender.library_version),
+    ] {
+        if text.len() > TEXT_BYTES_MAX {
+            return refuse(field, format!("{} bytes is more than {TEXT_BYTES_MAX}", text.len()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exposure() -> Exposure<'static> {
+        serde_json::from_str(
+            r#"{"event_id": "0191e3a0-0000-7000-8000-000000000001", "experiment": "e", "variant": "a",
+                "unit_type": "user", "unit_id": "u1", "created_at": "2026-01-01T00:00:00Z"}"#,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn what_json_leaves_out_has_the_default_of_the_schema() {
+        let exposure = exposure();
+        assert_eq!(exposure.phase, 1);
+        assert_eq!(exposure.definition_version, 0);
+        assert_eq!(exposure.environment, "production");
+        assert_eq!(exposure.buckets, None);
+        assert_eq!(exposure.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_unit_id_has_1_to_256_bytes() {
+        let of = |bytes: usize| Exposure { unit_id: Cow::Owned("u".repeat(bytes)), ..exposure() }.check();
+        assert_eq!(of(1), Ok(()));
+        assert_eq!(of(256), Ok(()));
+        assert_eq!(of(257).unwrap_err().to_string(), "unit_id: 257 bytes is not in 1 to 256");
+        assert_eq!(of(0).unwrap_err().to_string(), "unit_id: 0 bytes is not in 1 to 256");
+    }
+
+    #[test]
+    fn a_bucket_is_below_a_million() {
+        let of = |variant| {
+            Exposure { buckets: Some(Buckets { slot: 0, rollout: 0, variant }), ..exposure() }.check()
+        };
+        assert_eq!(of(999_999), Ok(()));
+        assert_eq!(of(1_000_000).unwrap_err().to_string(), "buckets.variant: 1000000 is not in 0 to 999999");
+    }
+
+    #[test]
+    fn other_ids_do_not_repeat_the_units_own_type() {
+        let other_ids = Pairs::from_iter([("user", "u2")]);
+        let refused = Exposure { other_ids, ..exposure() }.check().unwrap_err();
+        assert_eq!(refused.to_string(), "other_ids: `user` is the unit's own type; it may have one id");
+    }
+
+    #[test]
+    fn an_unknown_field_in_json_is_refused() {
+        let error = serde_json::from_str::<Sender>(r#"{"servise": "x"}"#).unwrap_err();
+        assert!(error.to_string().starts_with("unknown field `servise`"), "{error}");
+    }
+}

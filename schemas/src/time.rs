@@ -1,0 +1,93 @@
+//! Time as every contract carries it: microseconds since 1970-01-01 UTC. Nothing here reads a clock.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Microseconds since the Unix epoch, UTC. From 0 (1970) to [`Micros::MAX`] (the end of the year 2261, which
+/// every store on the path can hold).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Micros(i64);
+
+/// Why a number or a text is not a [`Micros`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotATime {
+    #[error("{micros} microseconds since 1970 is outside 1970 to 2261")]
+    OutOfRange { micros: i64 },
+    #[error("`{text}` is not a time such as 2026-01-31T12:00:00.000000Z")]
+    NotRfc3339 { text: String },
+}
+
+impl Micros {
+    pub const MAX: Micros = Micros(9_214_646_399_999_999);
+
+    pub fn new(micros: i64) -> Result<Micros, NotATime> {
+        if (0..=Self::MAX.0).contains(&micros) {
+            Ok(Micros(micros))
+        } else {
+            Err(NotATime::OutOfRange { micros })
+        }
+    }
+
+    /// From RFC 3339, any offset; digits beyond the microsecond are cut off.
+    pub fn parse(text: &str) -> Result<Micros, NotATime> {
+        let stamp: Timestamp = text.parse().map_err(|_| NotATime::NotRfc3339 { text: text.to_owned() })?;
+        Micros::new(stamp.as_microsecond())
+    }
+
+    pub fn get(self) -> i64 {
+        self.0
+    }
+
+    pub fn millis(self) -> i64 {
+        self.0 / 1_000
+    }
+}
+
+impl TryFrom<String> for Micros {
+    type Error = NotATime;
+
+    fn try_from(text: String) -> Result<Micros, NotATime> {
+        Micros::parse(&text)
+    }
+}
+
+impl From<Micros> for String {
+    fn from(time: Micros) -> String {
+        time.to_string()
+    }
+}
+
+impl fmt::Display for Micros {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stamp = Timestamp::from_microsecond(self.0).expect("1970 to 2261 is inside the library's range");
+        write!(formatter, "{stamp:.6}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_number_are_one_time() {
+        let time = Micros::parse("2019-11-24T00:00:17.004101Z").unwrap();
+        assert_eq!(time.get(), 1_574_553_617_004_101);
+        assert_eq!(time.to_string(), "2019-11-24T00:00:17.004101Z");
+        assert_eq!(Micros::parse("2019-11-24T02:00:17.004101+02:00"), Ok(time));
+        assert_eq!(Micros::MAX.to_string(), "2261-12-31T23:59:59.999999Z");
+    }
+
+    #[test]
+    fn both_ends_of_the_range() {
+        assert_eq!(Micros::new(0).unwrap().to_string(), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(Micros::new(-1), Err(NotATime::OutOfRange { micros: -1 }));
+        assert_eq!(
+            Micros::new(9_214_646_400_000_000),
+            Err(NotATime::OutOfRange { micros: 9_214_646_400_000_000 })
+        );
+        assert_eq!(Micros::parse("yesterday"), Err(NotATime::NotRfc3339 { text: "yesterday".to_owned() }));
+    }
+}
