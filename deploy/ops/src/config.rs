@@ -64,7 +64,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 
 pub use clickhouse::{ClickHouse, Identifier, ServerUrl};
-pub use http::Http;
+pub use http::{Address, Http};
 pub use kafka::{Brokers, Kafka, SaslMechanism, Security, TopicPrefix};
 pub use log::{Filter, Format, Log};
 pub use page::{Field, Page, Section, check_declaration, render};

@@ -50,7 +50,7 @@ mod tests {
             text(&registry).unwrap(),
             "# HELP splitstream_build_info The version that runs; always 1.\n\
              # TYPE splitstream_build_info gauge\n\
-             splitstream_build_info{service=\"consumer\",version=\"1.2.3\"} 1\n\
+             splitstream_build_info{version=\"1.2.3\",service=\"consumer\"} 1\n\
              # HELP splitstream_consumer_rows_total Rows written.\n\
              # TYPE splitstream_consumer_rows_total counter\n\
              splitstream_consumer_rows_total{service=\"consumer\"} 3\n"

@@ -47,9 +47,10 @@ pub struct Server {
 /// # Errors
 /// When the address cannot be listened on or the port file cannot be written.
 pub async fn start(http: &Http, served: Served, shutdown: &Shutdown) -> anyhow::Result<Server> {
-    let listener = TcpListener::bind(http.listen)
+    let wanted = http.listen.get();
+    let listener = TcpListener::bind(wanted)
         .await
-        .with_context(|| format!("listening on {}, which is http.listen", http.listen))?;
+        .with_context(|| format!("listening on {wanted}, which is http.listen"))?;
     let address = listener.local_addr().context("asking for the port")?;
     if let Some(path) = &http.port_file {
         write_port_file(path, address)

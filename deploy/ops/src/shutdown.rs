@@ -148,16 +148,15 @@ async fn enforce(shutdown: Shutdown, mut signals: Signals, patience: Duration) {
         name = signals.next() => shutdown.begin(name),
         _ = shutdown.wait() => {}
     }
-    match tokio::time::timeout(patience, signals.next()).await {
-        Ok(name) => tracing::error!(
-            running = %shutdown.running(),
-            "{name} while stopping: ended at once"
-        ),
-        Err(_) => tracing::error!(
-            running = %shutdown.running(),
-            "not stopped after {} ms: ended at once",
-            patience.as_millis()
-        ),
+    let why = match tokio::time::timeout(patience, signals.next()).await {
+        Ok(name) => format!("{name} while stopping: ended at once"),
+        Err(_) => format!("not stopped after {} ms: ended at once", patience.as_millis()),
+    };
+    let running = shutdown.running();
+    if tracing::dispatcher::has_been_set() {
+        tracing::error!(running, "{why}");
+    } else {
+        eprintln!("error: {why}; still running: {running}");
     }
     std::process::exit(Exit::Failed as i32);
 }

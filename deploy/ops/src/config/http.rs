@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{Bytes, Count, Field, Millis, Secret, Section};
+use super::{Bytes, Count, Field, Millis, Secret, Section, Setting, Shown};
 
 /// Where and how a service listens.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
-    pub listen: SocketAddr,
+    pub listen: Address,
     pub port_file: Option<PathBuf>,
     pub token: Option<Secret>,
     pub token_file: Option<PathBuf>,
@@ -23,7 +23,7 @@ pub struct Http {
 impl Default for Http {
     fn default() -> Http {
         Http {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            listen: Address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
             port_file: None,
             token: None,
             token_file: None,
@@ -70,5 +70,38 @@ impl Section for Http {
             return Err("http.token and http.token_file are both set; remove one".into());
         }
         Ok(())
+    }
+}
+
+/// An IP address and a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Address(SocketAddr);
+
+impl Address {
+    /// The address itself.
+    pub fn get(self) -> SocketAddr {
+        self.0
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Address, String> {
+        match text.parse() {
+            Ok(address) => Ok(Address(address)),
+            Err(_) => Err(format!("{text:?} where {} is expected", Address::allowed())),
+        }
+    }
+}
+
+impl Setting for Address {
+    fn allowed() -> String {
+        "an IP address and port, as in 0.0.0.0:8080 (port 0 takes a free one)".into()
+    }
+
+    fn shown(&self) -> Shown {
+        Shown::text(self.0)
     }
 }

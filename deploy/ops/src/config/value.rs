@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -254,16 +253,6 @@ impl Setting for PathBuf {
 
     fn shown(&self) -> Shown {
         Shown::text(self.display())
-    }
-}
-
-impl Setting for SocketAddr {
-    fn allowed() -> String {
-        "an IP address and port; port 0 takes a free one".into()
-    }
-
-    fn shown(&self) -> Shown {
-        Shown::text(self)
     }
 }
 

@@ -1,0 +1,191 @@
+//! The routes that every service has, and the bounds of its own.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::{get, post};
+use ops::config::{Config, Http, Page};
+use ops::serve::{self, Served, Server};
+use ops::{Health, Shutdown, metrics};
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Service {
+    http: Http,
+}
+
+impl Config for Service {
+    fn pages(&self) -> Vec<Page> {
+        vec![Page::of(&self.http)]
+    }
+}
+
+fn http(lines: &str, variables: &[(&str, &str)]) -> Http {
+    let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    let file = format!("[http]\n{lines}");
+    let service: Service = ops::config::parse(Some(("s.toml", &file)), variables).unwrap();
+    service.http
+}
+
+async fn start(http: &Http, routes: Router, health: &Health, shutdown: &Shutdown) -> Server {
+    let served = Served { routes, registry: metrics::registry("example", "1.0.0"), health: health.clone() };
+    serve::start(http, served, shutdown).await.unwrap()
+}
+
+/// Status and body of an answer, whatever the status; off the runtime, as the client blocks.
+async fn ask(server: &Server, path: &str, token: Option<&str>) -> (u16, String) {
+    let url = format!("http://{}{path}", server.address());
+    let token = token.map(|token| format!("Bearer {token}"));
+    tokio::task::spawn_blocking(move || {
+        let mut request = agent().get(url);
+        if let Some(token) = token {
+            request = request.header("authorization", token);
+        }
+        let mut response = request.call().unwrap();
+        let body = response.body_mut().read_to_string().unwrap();
+        (response.status().as_u16(), body)
+    })
+    .await
+    .unwrap()
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(10)))
+        .build()
+        .into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_readiness_and_metrics_are_told() {
+    let health = Health::new();
+    let shutdown = Shutdown::manual();
+    let server = start(&http("", &[]), Router::new(), &health, &shutdown).await;
+
+    let tables = health.condition("tables", "not looked for yet");
+    let work = health.progress("work", Duration::from_secs(60));
+    assert_eq!(ask(&server, "/healthz", None).await, (200, r#"{"ok":true,"checks":{"work":"ok"}}"#.into()));
+    assert_eq!(
+        ask(&server, "/readyz", None).await,
+        (503, r#"{"ok":false,"checks":{"tables":"not looked for yet","work":"ok"}}"#.into())
+    );
+    tables.holds();
+    assert_eq!(ask(&server, "/readyz", None).await.0, 200);
+    drop(work);
+    assert_eq!(
+        ask(&server, "/healthz", None).await,
+        (503, r#"{"ok":false,"checks":{"work":"ended unexpectedly"}}"#.into())
+    );
+    assert_eq!(
+        ask(&server, "/metrics", None).await,
+        (
+            200,
+            "# HELP splitstream_build_info The version that runs; always 1.\n\
+             # TYPE splitstream_build_info gauge\n\
+             splitstream_build_info{version=\"1.0.0\",service=\"example\"} 1\n"
+                .into()
+        )
+    );
+    shutdown.begin("the test is over");
+    server.stopped().await.unwrap();
+    assert_eq!(shutdown.running(), "nothing that was registered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_port_file_holds_the_address_that_is_listened_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("port");
+    let lines = format!("port_file = '{}'", path.display());
+    let shutdown = Shutdown::manual();
+    let server = start(&http(&lines, &[]), Router::new(), &Health::new(), &shutdown).await;
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", server.address()));
+    assert_ne!(server.address().port(), 0);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_file_that_cannot_be_written_stops_the_start() {
+    let lines = "port_file = '/no/such/directory/port'";
+    let served = Served {
+        routes: Router::new(),
+        registry: metrics::registry("example", "1.0.0"),
+        health: Health::new(),
+    };
+    let error = serve::start(&http(lines, &[]), served, &Shutdown::manual()).await.err().unwrap();
+    assert_eq!(
+        format!("{error:#}"),
+        "writing /no/such/directory/port, which is http.port_file: No such file or directory (os error 2)"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_public_wants_the_token() {
+    let private = || Router::new().route("/private", get(async || "yours"));
+    let shutdown = Shutdown::manual();
+
+    let with = http("", &[("SPLITSTREAM_HTTP__TOKEN", "t0ken")]);
+    let routes = serve::protected(private(), &with).unwrap();
+    let server = start(&with, routes, &Health::new(), &shutdown).await;
+    let refused = r#"{"error":"not public; bear the operator's token"}"#;
+    assert_eq!(ask(&server, "/private", Some("t0ken")).await, (200, "yours".into()));
+    for wrong in [None, Some(""), Some("t0ke"), Some("t0ken!"), Some("T0ken")] {
+        assert_eq!(ask(&server, "/private", wrong).await, (401, refused.into()), "{wrong:?}");
+    }
+
+    let without = http("", &[]);
+    let routes = serve::protected(private(), &without).unwrap();
+    let server = start(&without, routes, &Health::new(), &shutdown).await;
+    assert_eq!(
+        ask(&server, "/private", Some("")).await,
+        (
+            403,
+            r#"{"error":"not public, and no token is configured; the operator sets http.token or http.token_file"}"#
+                .into()
+        )
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_request_and_one_too_many_are_turned_away_and_operators_are_not() {
+    let slow = Router::new().route("/slow", get(async || std::future::pending::<()>().await));
+    let shutdown = Shutdown::manual();
+    let http = http("request_timeout_ms = 1500\nrequests_at_once = 1", &[]);
+    let server = start(&http, slow, &Health::new(), &shutdown).await;
+    let (first, second, healthy) = tokio::join!(
+        ask(&server, "/slow", None),
+        async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            ask(&server, "/slow", None).await
+        },
+        async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            ask(&server, "/healthz", None).await
+        },
+    );
+    assert_eq!(first, (503, r#"{"error":"no answer within 1500 ms"}"#.into()));
+    assert_eq!(
+        second,
+        (503, r#"{"error":"as many requests as are allowed at once are under way; try again later"}"#.into())
+    );
+    assert_eq!(healthy.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_is_taken_up_to_its_bound() {
+    let length = Router::new().route("/length", post(async |body: String| body.len().to_string()));
+    let shutdown = Shutdown::manual();
+    let http = http("body_bytes = 2000", &[]);
+    let server = start(&http, length, &Health::new(), &shutdown).await;
+    let url = format!("http://{}/length", server.address());
+    let statuses = tokio::task::spawn_blocking(move || {
+        [2_000, 2_001].map(|bytes| {
+            let response = agent().post(&url).send("x".repeat(bytes)).unwrap();
+            response.status().as_u16()
+        })
+    })
+    .await
+    .unwrap();
+    assert_eq!(statuses, [200, 413]);
+}
