@@ -1,1 +1,26 @@
-//! To come.
+//! The statistics of the platform: sums in, intervals out. Pure functions that know no experiment,
+//! no storage and no clock; every formula names its source and where it stops being accurate.
+//!
+//! What cannot be answered is a [`Missing`] that says what is lacking, and what cannot be true is
+//! an [`Invalid`]; no function returns NaN, or p = 1 for "not enough data".
+
+pub mod confidence_sequence;
+pub mod distributions;
+pub mod lift;
+pub mod power;
+pub mod proportion_interval;
+pub mod srm;
+pub mod two_proportion;
+pub mod welch;
+
+mod error_function;
+mod missing;
+mod quadrature;
+mod sums;
+mod terms;
+mod wide;
+
+pub use lift::Lift;
+pub use missing::{Invalid, Missing, NoAnswer};
+pub use sums::{Arm, Counts, ExactPairSums, ExactSums, Moments, PairMoments};
+pub use terms::{Alpha, Alternative, Effect, Interval, Pair, Power, Side};

@@ -1,0 +1,130 @@
+//! Why a number is not there. [`Missing`] means that the data do not hold the answer (yet);
+//! [`Invalid`] means that the input contradicts itself or its bounds and must be mended.
+
+use std::fmt;
+
+use crate::Side;
+
+/// The data do not hold the answer. It says what is lacking, so that nobody reads "p = 1" where
+/// nothing was tested.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Missing {
+    /// The arm has fewer units than the method needs. More traffic mends it.
+    Units { arm: Side, have: u64, need: u64 },
+    /// The arm has fewer conversions than the method needs. More traffic mends it.
+    Conversions { arm: Side, have: u64, need: u64 },
+    /// No arm shows any variation, so no standard error exists.
+    Variation,
+    /// The control mean is not above 0, so a relative lift has no meaning.
+    PositiveBaseline { control_mean: f64 },
+    /// The treatment mean is not above 0, so its logarithm does not exist.
+    PositiveTreatment { treatment_mean: f64 },
+    /// The control mean is too uncertain: the interval of the ratio has no finite ends.
+    BoundedRatio,
+    /// Too few units over all arms for the approximation: the smallest expected count of an arm.
+    ExpectedCount { smallest: f64, need: f64 },
+    /// One of many arms has no units; `index` counts from 0, the control.
+    EmptyArm { index: usize },
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Missing::Units { arm, have, need } => {
+                write!(f, "the {arm} arm has {have} units, {need} are needed")
+            }
+            Missing::Conversions { arm, have, need } => {
+                write!(f, "the {arm} arm has {have} conversions, {need} are needed")
+            }
+            Missing::Variation => f.write_str("no variation in either arm"),
+            Missing::PositiveBaseline { control_mean } => {
+                write!(f, "the control mean is {control_mean}, a lift needs one above 0")
+            }
+            Missing::PositiveTreatment { treatment_mean } => {
+                write!(f, "the treatment mean is {treatment_mean}, its logarithm needs one above 0")
+            }
+            Missing::BoundedRatio => {
+                f.write_str("the control mean is too uncertain to bound the relative lift")
+            }
+            Missing::ExpectedCount { smallest, need } => {
+                write!(f, "an arm is expected to have {smallest:.1} units, {need} are needed")
+            }
+            Missing::EmptyArm { index } => write!(f, "arm {index} has no units"),
+        }
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// The input cannot be right.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Invalid {
+    /// More units converted than there are.
+    ConversionsAboveUnits { units: u64, conversions: u64 },
+    /// A value outside its bounds (NaN included).
+    OutOfRange { what: &'static str, value: f64, range: &'static str },
+    /// An infinite value or NaN among the data.
+    NotFinite { what: &'static str, value: f64 },
+    /// The sums cannot come from real values: n times the sum of squares is below the square of
+    /// the sum, or the covariance exceeds what the variances allow.
+    ImpossibleSums { what: &'static str },
+    /// Two lists that belong together differ in length.
+    Lengths { what: &'static str, left: usize, right: usize },
+    /// A list has fewer entries than the method needs.
+    TooFew { what: &'static str, have: usize, need: usize },
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Invalid::ConversionsAboveUnits { units, conversions } => {
+                write!(f, "{conversions} conversions cannot come from {units} units")
+            }
+            Invalid::OutOfRange { what, value, range } => {
+                write!(f, "{what} is {value}, it must be {range}")
+            }
+            Invalid::NotFinite { what, value } => write!(f, "{what} is {value}, not a number"),
+            Invalid::ImpossibleSums { what } => {
+                write!(f, "the {what} cannot be the sums of any values")
+            }
+            Invalid::Lengths { what, left, right } => {
+                write!(f, "{what} differ in length: {left} and {right}")
+            }
+            Invalid::TooFew { what, have, need } => {
+                write!(f, "{have} {what} given, at least {need} are needed")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// Either kind, from functions that take lists they have to check themselves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum NoAnswer {
+    Missing(Missing),
+    Invalid(Invalid),
+}
+
+impl From<Missing> for NoAnswer {
+    fn from(missing: Missing) -> NoAnswer {
+        NoAnswer::Missing(missing)
+    }
+}
+
+impl From<Invalid> for NoAnswer {
+    fn from(invalid: Invalid) -> NoAnswer {
+        NoAnswer::Invalid(invalid)
+    }
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoAnswer::Missing(missing) => missing.fmt(f),
+            NoAnswer::Invalid(invalid) => invalid.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for NoAnswer {}

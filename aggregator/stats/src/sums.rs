@@ -1,0 +1,400 @@
+//! What every method takes instead of events: counts of an arm, and moments that merge. Merging is
+//! associative and commutative within rounding, and exact sums stay exact until one division.
+
+use crate::{Invalid, Missing, Side, terms::finite, wide::Wide};
+
+/// How many units an arm has and how many of them converted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    pub units: u64,
+    pub conversions: u64,
+}
+
+/// Counts of one arm, with at most one conversion a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Arm {
+    units: u64,
+    conversions: u64,
+}
+
+impl Arm {
+    pub fn new(Counts { units, conversions }: Counts) -> Result<Arm, Invalid> {
+        if conversions > units {
+            return Err(Invalid::ConversionsAboveUnits { units, conversions });
+        }
+        Ok(Arm { units, conversions })
+    }
+
+    pub fn units(self) -> u64 {
+        self.units
+    }
+
+    pub fn conversions(self) -> u64 {
+        self.conversions
+    }
+
+    /// The share of units that converted; none when there are no units.
+    pub fn rate(self) -> Option<f64> {
+        (self.units > 0).then(|| self.conversions as f64 / self.units as f64)
+    }
+
+    /// The counts of two disjoint sets of units.
+    pub fn merge(self, other: Arm) -> Arm {
+        Arm { units: self.units + other.units, conversions: self.conversions + other.conversions }
+    }
+
+    /// The rate, or that the arm has no units.
+    pub(crate) fn rate_of(self, side: Side) -> Result<f64, Missing> {
+        self.rate().ok_or(Missing::Units { arm: side, have: 0, need: 1 })
+    }
+}
+
+/// Sums of integers, as a database keeps them: each value is a decimal multiplied by
+/// 10^`decimals`. A u128 holds the squares of 10^9 units of 5.8 * 10^14 each (580 million when
+/// there are six decimals).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExactSums {
+    pub count: u64,
+    pub sum: i128,
+    pub sum_of_squares: u128,
+    pub decimals: u32,
+}
+
+/// Count, mean and second central moment of one value per unit.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Moments {
+    count: u64,
+    mean: f64,
+    m2: f64,
+}
+
+impl Moments {
+    /// The moments of no values: the neutral element of [`Moments::merge`].
+    pub const EMPTY: Moments = Moments { count: 0, mean: 0.0, m2: 0.0 };
+
+    /// From integer sums. The central moment is `(n * sum of squares - sum^2) / n`, whose
+    /// numerator is computed in 256-bit integers: nothing cancels, however large the offset.
+    pub fn from_exact(sums: ExactSums) -> Result<Moments, Invalid> {
+        if sums.count == 0 {
+            return if sums.sum == 0 && sums.sum_of_squares == 0 {
+                Ok(Moments::EMPTY)
+            } else {
+                Err(Invalid::ImpossibleSums { what: "sums of no units" })
+            };
+        }
+        let n = sums.count as f64;
+        let scale = 10f64.powi(sums.decimals as i32);
+        let numerator = Wide::product(u128::from(sums.count), sums.sum_of_squares)
+            .checked_sub(Wide::square(sums.sum))
+            .ok_or(Invalid::ImpossibleSums { what: "sum and sum of squares" })?;
+        Ok(Moments {
+            count: sums.count,
+            mean: sums.sum as f64 / n / scale,
+            m2: numerator.to_f64() / n / scale / scale,
+        })
+    }
+
+    /// From floating-point sums. About `2 log10(mean / sd)` of the 16 digits of the variance
+    /// cancel; prefer [`Moments::from_exact`] or [`Moments::of`] where the data allow.
+    pub fn from_sums(count: u64, sum: f64, sum_of_squares: f64) -> Result<Moments, Invalid> {
+        finite("sum", sum)?;
+        finite("sum of squares", sum_of_squares)?;
+        if count == 0 {
+            return Ok(Moments::EMPTY);
+        }
+        let mean = sum / count as f64;
+        // One rounding fewer than sum_of_squares - sum * mean.
+        let m2 = sum.mul_add(-mean, sum_of_squares);
+        let rounding = 8.0 * f64::EPSILON * sum_of_squares.abs();
+        if m2 < -rounding {
+            return Err(Invalid::ImpossibleSums { what: "sum and sum of squares" });
+        }
+        Ok(Moments { count, mean, m2: m2.max(0.0) })
+    }
+
+    /// From a mean and a variance with denominator n - 1, as papers and other tools print them.
+    pub fn from_variance(count: u64, mean: f64, variance: f64) -> Result<Moments, Invalid> {
+        finite("mean", mean)?;
+        if !(variance >= 0.0 && variance.is_finite()) {
+            return Err(Invalid::OutOfRange {
+                what: "variance",
+                value: variance,
+                range: "finite and at least 0",
+            });
+        }
+        let m2 = variance * (count.saturating_sub(1)) as f64;
+        Ok(Moments { count, mean, m2 })
+    }
+
+    /// From the values themselves. Welford (1962), Technometrics 4(3): one pass, no cancellation.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Result<Moments, Invalid> {
+        let mut moments = Moments::EMPTY;
+        for value in values {
+            finite("value", value)?;
+            moments.count += 1;
+            let delta = value - moments.mean;
+            moments.mean += delta / moments.count as f64;
+            moments.m2 += delta * (value - moments.mean);
+        }
+        Ok(moments)
+    }
+
+    /// The moments of both sets of units together. Chan, Golub & LeVeque (1983), The American
+    /// Statistician 37(3), equations 2.1.
+    pub fn merge(self, other: Moments) -> Moments {
+        if self.count == 0 {
+            return other;
+        }
+        if other.count == 0 {
+            return self;
+        }
+        let count = self.count + other.count;
+        let share = other.count as f64 / count as f64;
+        let delta = other.mean - self.mean;
+        Moments {
+            count,
+            mean: self.mean + delta * share,
+            m2: self.m2 + other.m2 + delta * delta * self.count as f64 * share,
+        }
+    }
+
+    pub fn count(self) -> u64 {
+        self.count
+    }
+
+    /// 0 when there are no units.
+    pub fn mean(self) -> f64 {
+        self.mean
+    }
+
+    /// The sum of the values.
+    pub fn sum(self) -> f64 {
+        self.mean * self.count as f64
+    }
+
+    /// The variance with denominator n - 1; none below two units.
+    pub fn variance(self) -> Option<f64> {
+        (self.count >= 2).then(|| self.m2 / (self.count - 1) as f64)
+    }
+
+    /// The variance, or how many units are lacking.
+    pub(crate) fn variance_of(self, side: Side) -> Result<f64, Missing> {
+        self.variance().ok_or(Missing::Units { arm: side, have: self.count, need: 2 })
+    }
+}
+
+/// Integer sums of two values per unit; see [`ExactSums`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExactPairSums {
+    pub x: ExactSums,
+    pub y: ExactSums,
+    pub sum_of_products: i128,
+}
+
+/// Moments of two values per unit and how they vary together: the parts of a ratio, or a
+/// covariate and an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct PairMoments {
+    x: Moments,
+    y: Moments,
+    /// The sum of the products of the deviations from both means.
+    cross: f64,
+}
+
+impl PairMoments {
+    pub const EMPTY: PairMoments = PairMoments { x: Moments::EMPTY, y: Moments::EMPTY, cross: 0.0 };
+
+    /// From integer sums; the cross moment `(n * sum xy - sum x * sum y) / n` does not cancel.
+    pub fn from_exact(sums: ExactPairSums) -> Result<PairMoments, Invalid> {
+        let ExactPairSums { x: sx, y: sy, sum_of_products } = sums;
+        if sx.count != sy.count {
+            return Err(Invalid::ImpossibleSums { what: "sums over different numbers of units" });
+        }
+        let (x, y) = (Moments::from_exact(sx)?, Moments::from_exact(sy)?);
+        if sx.count == 0 {
+            return if sum_of_products == 0 {
+                Ok(PairMoments::EMPTY)
+            } else {
+                Err(Invalid::ImpossibleSums { what: "sums of no units" })
+            };
+        }
+        let scale = 10f64.powi(sx.decimals as i32) * 10f64.powi(sy.decimals as i32);
+        let numerator = Wide::signed_difference((i128::from(sx.count), sum_of_products), (sx.sum, sy.sum));
+        PairMoments { x, y, cross: numerator / sx.count as f64 / scale }.checked()
+    }
+
+    /// From floating-point sums, with the cancellation that [`Moments::from_sums`] describes.
+    pub fn from_sums(
+        count: u64,
+        (sum_x, sum_xx): (f64, f64),
+        (sum_y, sum_yy): (f64, f64),
+        sum_xy: f64,
+    ) -> Result<PairMoments, Invalid> {
+        finite("sum of products", sum_xy)?;
+        let x = Moments::from_sums(count, sum_x, sum_xx)?;
+        let y = Moments::from_sums(count, sum_y, sum_yy)?;
+        PairMoments { x, y, cross: sum_x.mul_add(-y.mean, sum_xy) }.checked()
+    }
+
+    /// From the values themselves, in one pass as [`Moments::of`].
+    pub fn of(values: impl IntoIterator<Item = (f64, f64)>) -> Result<PairMoments, Invalid> {
+        let mut pair = PairMoments::EMPTY;
+        for (x, y) in values {
+            let one = PairMoments {
+                x: Moments { count: 1, mean: finite("x", x)?, m2: 0.0 },
+                y: Moments { count: 1, mean: finite("y", y)?, m2: 0.0 },
+                cross: 0.0,
+            };
+            pair = pair.merge(one);
+        }
+        Ok(pair)
+    }
+
+    /// The moments of both sets of units together; source as [`Moments::merge`].
+    pub fn merge(self, other: PairMoments) -> PairMoments {
+        let count = self.count() + other.count();
+        if count == 0 {
+            return PairMoments::EMPTY;
+        }
+        let between = (other.x.mean - self.x.mean) * (other.y.mean - self.y.mean);
+        let weight = self.count() as f64 * (other.count() as f64 / count as f64);
+        PairMoments {
+            x: self.x.merge(other.x),
+            y: self.y.merge(other.y),
+            cross: self.cross + other.cross + between * weight,
+        }
+    }
+
+    pub fn count(self) -> u64 {
+        self.x.count
+    }
+
+    pub fn x(self) -> Moments {
+        self.x
+    }
+
+    pub fn y(self) -> Moments {
+        self.y
+    }
+
+    /// The covariance with denominator n - 1; none below two units.
+    pub fn covariance(self) -> Option<f64> {
+        (self.count() >= 2).then(|| self.cross / (self.count() - 1) as f64)
+    }
+
+    /// Cauchy-Schwarz, with room for rounding: |cross| <= sqrt(m2 x * m2 y).
+    fn checked(self) -> Result<PairMoments, Invalid> {
+        let largest = (self.x.m2 * self.y.m2).sqrt();
+        let magnitude = self.count() as f64 * (self.x.mean * self.y.mean).abs();
+        if self.cross.abs() <= largest + 1e-9 * (largest + magnitude) {
+            Ok(self)
+        } else {
+            Err(Invalid::ImpossibleSums { what: "sums of squares and products" })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn conversions_cannot_exceed_units() {
+        assert!(Arm::new(Counts { units: 3, conversions: 3 }).is_ok());
+        assert_eq!(
+            Arm::new(Counts { units: 3, conversions: 4 }),
+            Err(Invalid::ConversionsAboveUnits { units: 3, conversions: 4 })
+        );
+    }
+
+    /// 1, 2, 3, 4 shifted by 10^9: variance 5/3, mean 10^9 + 2.5. A double of the sum of squares
+    /// holds 4 * 10^18 to within 512, so the shifted variance would be noise there.
+    #[test]
+    fn integer_sums_keep_the_variance_behind_a_large_offset() {
+        let values = [1, 2, 3, 4].map(|v: i128| v + 1_000_000_000);
+        let sums = ExactSums {
+            count: 4,
+            sum: values.iter().sum(),
+            sum_of_squares: values.iter().map(|v| (v * v) as u128).sum(),
+            decimals: 0,
+        };
+        let moments = Moments::from_exact(sums).unwrap();
+        assert_eq!(moments.variance(), Some(5.0 / 3.0));
+        assert_eq!(moments.mean(), 1_000_000_002.5);
+    }
+
+    #[test]
+    fn decimals_scale_mean_and_variance() {
+        let sums = ExactSums { count: 2, sum: 350, sum_of_squares: 72_500, decimals: 2 };
+        let moments = Moments::from_exact(sums).unwrap();
+        assert_eq!(moments.mean(), 1.75); // 2.50 and 1.00
+        assert_eq!(moments.variance(), Some(1.125));
+    }
+
+    #[test]
+    fn impossible_sums_are_refused() {
+        let sums = ExactSums { count: 2, sum: 10, sum_of_squares: 49, decimals: 0 };
+        assert!(Moments::from_exact(sums).is_err());
+        assert!(Moments::from_exact(ExactSums { sum_of_squares: 50, ..sums }).is_ok());
+        assert!(Moments::from_exact(ExactSums { count: 0, ..sums }).is_err());
+        assert!(Moments::from_sums(2, 10.0, 49.0).is_err());
+        assert!(Moments::from_sums(2, f64::NAN, 49.0).is_err());
+        assert!(Moments::of([1.0, f64::INFINITY]).is_err());
+        let x = ExactSums { count: 2, sum: 1, sum_of_squares: 1, decimals: 0 };
+        let pair = ExactPairSums { x, y: x, sum_of_products: 1 };
+        assert!(PairMoments::from_exact(pair).is_ok());
+        assert!(PairMoments::from_exact(ExactPairSums { sum_of_products: 2, ..pair }).is_err());
+    }
+
+    #[test]
+    fn covariance_of_three_pairs() {
+        let pair = PairMoments::of([(1.0, 10.0), (2.0, 14.0), (6.0, 18.0)]).unwrap();
+        assert_eq!(pair.covariance(), Some(10.0)); // (-2)(-4) + (-1)(0) + (3)(4) = 20, over 2
+    }
+
+    fn close(a: f64, b: f64, scale: f64) -> bool {
+        (a - b).abs() <= 1e-9 * scale
+    }
+
+    fn pairs() -> impl Strategy<Value = Vec<(i32, i32)>> {
+        prop::collection::vec((-1_000_000..1_000_000, -1_000_000..1_000_000), 0..40)
+    }
+
+    fn moments_of(values: &[(i32, i32)]) -> PairMoments {
+        PairMoments::of(values.iter().map(|&(x, y)| (f64::from(x), f64::from(y)))).unwrap()
+    }
+
+    fn same(a: PairMoments, b: PairMoments) -> bool {
+        a.count() == b.count()
+            && close(a.x.mean, b.x.mean, 1e6)
+            && close(a.x.m2, b.x.m2, 1e14)
+            && close(a.y.m2, b.y.m2, 1e14)
+            && close(a.cross, b.cross, 1e14)
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_associative_and_commutative(a in pairs(), b in pairs(), c in pairs()) {
+            let (ma, mb, mc) = (moments_of(&a), moments_of(&b), moments_of(&c));
+            prop_assert!(same(ma.merge(mb), mb.merge(ma)));
+            prop_assert!(same(ma.merge(mb).merge(mc), ma.merge(mb.merge(mc))));
+            let whole = moments_of(&[a, b, c].concat());
+            prop_assert!(same(ma.merge(mb).merge(mc), whole));
+        }
+
+        #[test]
+        fn exact_sums_equal_the_values_moments(values in pairs()) {
+            let exact = |f: fn(&(i32, i32)) -> i32| ExactSums {
+                count: values.len() as u64,
+                sum: values.iter().map(|v| i128::from(f(v))).sum(),
+                sum_of_squares: values.iter().map(|v| (i128::from(f(v)).pow(2)) as u128).sum(),
+                decimals: 0,
+            };
+            let sum_of_products = values.iter().map(|&(x, y)| i128::from(x) * i128::from(y)).sum();
+            let pair = ExactPairSums { x: exact(|v| v.0), y: exact(|v| v.1), sum_of_products };
+            prop_assert!(same(PairMoments::from_exact(pair).unwrap(), moments_of(&values)));
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The words that every method uses: two arms of one kind, a significance level, the alternative,
+//! an interval, an estimated effect. What can be proved about a number is proved here once.
+
+use std::fmt;
+
+use crate::{Invalid, distributions::normal_quantile};
+
+/// Which of the two compared arms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    Control,
+    Treatment,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Side::Control => "control",
+            Side::Treatment => "treatment",
+        })
+    }
+}
+
+/// Two of the same kind that must not be exchanged. Every effect is treatment minus control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Pair<T> {
+    pub control: T,
+    pub treatment: T,
+}
+
+impl<T> Pair<T> {
+    pub fn map<U>(self, mut f: impl FnMut(T) -> U) -> Pair<U> {
+        Pair { control: f(self.control), treatment: f(self.treatment) }
+    }
+
+    /// Applies `f` to both, control first, and stops at the first error.
+    pub fn try_map<U, E>(self, mut f: impl FnMut(Side, T) -> Result<U, E>) -> Result<Pair<U>, E> {
+        Ok(Pair { control: f(Side::Control, self.control)?, treatment: f(Side::Treatment, self.treatment)? })
+    }
+}
+
+/// A significance level: strictly between 0 and 1. It is the whole level, two-sided unless an
+/// [`Alternative`] says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Alpha(f64);
+
+impl Alpha {
+    pub const FIVE_PERCENT: Alpha = Alpha(0.05);
+
+    pub fn new(value: f64) -> Result<Alpha, Invalid> {
+        between_0_and_1("alpha", value).map(Alpha)
+    }
+
+    pub fn get(self) -> f64 {
+        self.0
+    }
+
+    /// `self / parts`: a Bonferroni share, or one of two tails. `parts` is at least 1.
+    pub fn divided_by(self, parts: u32) -> Alpha {
+        Alpha(self.0 / f64::from(parts.max(1)))
+    }
+}
+
+/// The probability of finding the effect that was planned for: strictly between 0 and 1.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Power(f64);
+
+impl Power {
+    pub const EIGHTY_PERCENT: Power = Power(0.8);
+
+    pub fn new(value: f64) -> Result<Power, Invalid> {
+        between_0_and_1("power", value).map(Power)
+    }
+
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+/// `value` if it lies strictly between 0 and 1.
+pub(crate) fn between_0_and_1(what: &'static str, value: f64) -> Result<f64, Invalid> {
+    if value > 0.0 && value < 1.0 {
+        Ok(value)
+    } else {
+        Err(Invalid::OutOfRange { what, value, range: "strictly between 0 and 1" })
+    }
+}
+
+/// `value` if it is finite and above 0.
+pub(crate) fn positive(what: &'static str, value: f64) -> Result<f64, Invalid> {
+    if value > 0.0 && value.is_finite() {
+        Ok(value)
+    } else {
+        Err(Invalid::OutOfRange { what, value, range: "finite and above 0" })
+    }
+}
+
+/// `value` if it is neither infinite nor NaN.
+pub(crate) fn finite(what: &'static str, value: f64) -> Result<f64, Invalid> {
+    if value.is_finite() { Ok(value) } else { Err(Invalid::NotFinite { what, value }) }
+}
+
+/// What the test looks for, against the null hypothesis of no difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Alternative {
+    /// The treatment differs from the control.
+    #[default]
+    TwoSided,
+    /// The treatment is above the control.
+    Greater,
+    /// The treatment is below the control.
+    Less,
+}
+
+impl Alternative {
+    /// The share of alpha in one tail: half of it when two-sided, otherwise all.
+    pub fn tail(self, alpha: Alpha) -> f64 {
+        match self {
+            Alternative::TwoSided => alpha.get() / 2.0,
+            Alternative::Greater | Alternative::Less => alpha.get(),
+        }
+    }
+
+    /// The normal quantile beyond which the test rejects, above 0 for alpha < 1.
+    pub fn critical_z(self, alpha: Alpha) -> f64 {
+        -normal_quantile(self.tail(alpha))
+    }
+
+    /// The p-value of a statistic symmetric about 0 with upper tail `sf`. Two-sided tails are
+    /// doubled from `sf(|x|)`, never taken as `1 - cdf`, so that small p-values keep their digits.
+    pub(crate) fn p_value(self, statistic: f64, sf: impl Fn(f64) -> f64) -> f64 {
+        match self {
+            Alternative::TwoSided => (2.0 * sf(statistic.abs())).min(1.0),
+            Alternative::Greater => sf(statistic),
+            Alternative::Less => sf(-statistic),
+        }
+    }
+
+    /// Keeps the end of a two-sided interval that this alternative bounds; the other is infinite.
+    pub fn of_interval(self, both: Interval) -> Interval {
+        match self {
+            Alternative::TwoSided => both,
+            Alternative::Greater => Interval { upper: f64::INFINITY, ..both },
+            Alternative::Less => Interval { lower: f64::NEG_INFINITY, ..both },
+        }
+    }
+}
+
+/// All values from `lower` to `upper`. Ends may be infinite; they are never NaN.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Interval {
+    pub lower: f64,
+    pub upper: f64,
+}
+
+impl Interval {
+    pub const EVERYTHING: Interval = Interval { lower: f64::NEG_INFINITY, upper: f64::INFINITY };
+
+    /// `center - half_width` to `center + half_width`.
+    pub fn around(center: f64, half_width: f64) -> Interval {
+        Interval { lower: center - half_width, upper: center + half_width }
+    }
+
+    /// Whether `value` lies inside or on an end.
+    pub fn contains(self, value: f64) -> bool {
+        self.lower <= value && value <= self.upper
+    }
+
+    /// Both ends moved by `by`.
+    pub fn shifted(self, by: f64) -> Interval {
+        Interval { lower: self.lower + by, upper: self.upper + by }
+    }
+}
+
+/// An estimated difference and its standard error, in the metric's unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Effect {
+    pub estimate: f64,
+    pub standard_error: f64,
+}
+
+impl Effect {
+    /// Estimate plus and minus `critical` standard errors.
+    pub fn interval(self, critical: f64) -> Interval {
+        Interval::around(self.estimate, critical * self.standard_error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_lies_strictly_between_0_and_1() {
+        assert_eq!(Alpha::new(0.05), Ok(Alpha::FIVE_PERCENT));
+        for value in [0.0, 1.0, -0.1, 1.1, f64::INFINITY] {
+            assert!(matches!(Alpha::new(value), Err(Invalid::OutOfRange { what: "alpha", .. })), "{value}");
+        }
+        assert!(Alpha::new(f64::NAN).is_err());
+    }
+
+    #[test]
+    fn one_sided_intervals_are_open_on_the_other_side() {
+        let both = Interval { lower: 1.0, upper: 2.0 };
+        assert_eq!(Alternative::Greater.of_interval(both), Interval { lower: 1.0, upper: f64::INFINITY });
+        assert_eq!(Alternative::Less.of_interval(both), Interval { lower: f64::NEG_INFINITY, upper: 2.0 });
+    }
+}

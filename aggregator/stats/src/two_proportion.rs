@@ -1,0 +1,228 @@
+//! Two conversion rates, compared once at the planned end: the pooled z-test, the score interval
+//! that is its exact dual, Fisher's exact test where counts are small.
+//!
+//! Other intervals for the difference are in [`crate::proportion_interval`], relative lifts in
+//! [`crate::lift`]. None of this holds under repeated looks; see [`crate::confidence_sequence`].
+
+use crate::{
+    Alpha, Alternative, Arm, Effect, Interval, Lift, Missing, Pair, Side,
+    distributions::normal_sf,
+    lift,
+    proportion_interval::{self, Score},
+};
+
+/// Below this expected count in any of the four cells the platform's p-value is Fisher's exact
+/// one (Cochran's rule, 1954, Biometrics 10(4)).
+pub const SMALL_EXPECTED_CELL: f64 = 5.0;
+
+/// A test of equal rates.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ZTest {
+    /// Treatment rate minus control rate, and the standard error that the test used.
+    pub effect: Effect,
+    pub z: f64,
+    pub p_value: f64,
+}
+
+/// Which test the p-value of a [`Comparison`] comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Test {
+    PooledZ,
+    FisherExact,
+}
+
+/// Everything the platform shows of two rates after a fixed-horizon experiment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Comparison {
+    pub rates: Pair<f64>,
+    /// The pooled z-test, also where `p_value` is Fisher's.
+    pub pooled: ZTest,
+    pub p_value: f64,
+    pub test: Test,
+    /// Mee's score interval for the difference.
+    pub interval: Interval,
+    pub lift: Result<Lift, Missing>,
+}
+
+/// Pooled z (Fisher when an expected cell is below [`SMALL_EXPECTED_CELL`]), Mee's interval and
+/// the relative lift, all two-sided. Fails only when an arm has no units.
+pub fn compare(arms: Pair<Arm>, alpha: Alpha) -> Result<Comparison, Missing> {
+    let pooled = pooled_z(arms, Alternative::TwoSided)?;
+    let small = smallest_expected_cell(arms) < SMALL_EXPECTED_CELL;
+    let (test, p_value) = if small {
+        (Test::FisherExact, fisher_exact(arms, Alternative::TwoSided)?)
+    } else {
+        (Test::PooledZ, pooled.p_value)
+    };
+    Ok(Comparison {
+        rates: rates(arms)?,
+        pooled,
+        p_value,
+        test,
+        interval: proportion_interval::score(arms, alpha, Alternative::TwoSided, Score::Mee)?,
+        lift: lift::of_rates(arms, alpha),
+    })
+}
+
+/// Both rates, or which arm has no units.
+pub fn rates(arms: Pair<Arm>) -> Result<Pair<f64>, Missing> {
+    arms.try_map(|side, arm| arm.rate_of(side))
+}
+
+/// `z = (p_t - p_c) / sqrt(pbar (1 - pbar) (1/n_c + 1/n_t))`, with pbar the rate of both arms
+/// together. z^2 is Pearson's chi-square without continuity correction. Source: Fleiss, Levin &
+/// Paik (2003), Statistical Methods for Rates and Proportions, section 3.1; statsmodels
+/// `proportions_ztest`.
+///
+/// When nobody or everybody converted in both arms, z is 0 and p is 1, which is also what the
+/// exact test gives: these data are possible under equal rates and under nothing else. The normal
+/// tail is poor below about 10 conversions in the smaller arm.
+pub fn pooled_z(arms: Pair<Arm>, alternative: Alternative) -> Result<ZTest, Missing> {
+    let rates = rates(arms)?;
+    let effect =
+        Effect { estimate: rates.treatment - rates.control, standard_error: pooled_standard_error(arms) };
+    if effect.standard_error == 0.0 {
+        return Ok(ZTest { effect, z: 0.0, p_value: 1.0 });
+    }
+    Ok(z_test(effect, alternative))
+}
+
+/// The same with the arms' own variances, `sqrt(p_c q_c / n_c + p_t q_t / n_t)`: the test that
+/// Wald's interval is dual to. Kept for comparison; it rejects too often when counts are small
+/// (Newcombe 1998), and it has nothing to say when neither arm varies.
+pub fn unpooled_z(arms: Pair<Arm>, alternative: Alternative) -> Result<ZTest, Missing> {
+    let effect = unpooled_effect(arms)?;
+    if effect.standard_error == 0.0 {
+        return Err(Missing::Variation);
+    }
+    Ok(z_test(effect, alternative))
+}
+
+fn z_test(effect: Effect, alternative: Alternative) -> ZTest {
+    let z = effect.estimate / effect.standard_error;
+    ZTest { effect, z, p_value: alternative.p_value(z, normal_sf) }
+}
+
+/// The difference of the rates with the standard error `sqrt(p_c q_c / n_c + p_t q_t / n_t)`.
+pub fn unpooled_effect(arms: Pair<Arm>) -> Result<Effect, Missing> {
+    let rates = rates(arms)?;
+    let variance = |p: f64, arm: Arm| p * (1.0 - p) / arm.units() as f64;
+    let total = variance(rates.control, arms.control) + variance(rates.treatment, arms.treatment);
+    Ok(Effect { estimate: rates.treatment - rates.control, standard_error: total.sqrt() })
+}
+
+/// The standard error of the difference if both arms had the common rate; both have units.
+fn pooled_standard_error(arms: Pair<Arm>) -> f64 {
+    let (n_c, n_t) = (arms.control.units() as f64, arms.treatment.units() as f64);
+    let both = arms.control.merge(arms.treatment);
+    let pbar = both.conversions() as f64 / both.units() as f64;
+    let qbar = (both.units() - both.conversions()) as f64 / both.units() as f64;
+    (pbar * qbar * (1.0 / n_c + 1.0 / n_t)).sqrt()
+}
+
+/// The smallest count that equal rates would lead one to expect in the two-by-two table.
+pub fn smallest_expected_cell(arms: Pair<Arm>) -> f64 {
+    let both = arms.control.merge(arms.treatment);
+    let rarer = both.conversions().min(both.units() - both.conversions()) as f64;
+    let smaller = arms.control.units().min(arms.treatment.units()) as f64;
+    if both.units() == 0 { 0.0 } else { rarer * (smaller / both.units() as f64) }
+}
+
+/// Fisher's exact p-value: the treatment's conversions are hypergeometric given both margins.
+/// Two-sided sums every outcome at most as probable as the observed one (with a relative slack of
+/// 1e-7, as R's `fisher.test`). Fisher (1935), JRSS 98(1); conservative by construction.
+///
+/// Probabilities are walked outward from the mode by their ratios, so no factorial is evaluated
+/// and totals of 10^9 lose nothing; the cost is the number of outcomes, which is small whenever an
+/// expected cell is.
+pub fn fisher_exact(arms: Pair<Arm>, alternative: Alternative) -> Result<f64, Missing> {
+    rates(arms)?;
+    let outcomes = Hypergeometric::new(arms);
+    let observed = arms.treatment.conversions();
+    let at_observed = outcomes.relative_weight(observed);
+    let limit = at_observed * (1.0 + 1e-7);
+    let counts = |k: u64, weight: f64| match alternative {
+        Alternative::TwoSided => weight <= limit,
+        Alternative::Greater => k >= observed,
+        Alternative::Less => k <= observed,
+    };
+    let (mut extreme, mut all) = (0.0, 0.0);
+    outcomes.for_each(|k, weight| {
+        all += weight;
+        if counts(k, weight) {
+            extreme += weight;
+        }
+    });
+    Ok(f64::min(extreme / all, 1.0))
+}
+
+/// The possible conversions of the treatment, given all margins.
+struct Hypergeometric {
+    treated: u64,
+    untreated: u64,
+    converted: u64,
+    smallest: u64,
+    largest: u64,
+    mode: u64,
+}
+
+impl Hypergeometric {
+    fn new(arms: Pair<Arm>) -> Hypergeometric {
+        let (treated, untreated) = (arms.treatment.units(), arms.control.units());
+        let converted = arms.treatment.conversions() + arms.control.conversions();
+        let smallest = converted.saturating_sub(untreated);
+        let largest = converted.min(treated);
+        let mode =
+            (u128::from(converted + 1) * u128::from(treated + 1)) / u128::from(treated + untreated + 2);
+        let mode = (mode as u64).clamp(smallest, largest);
+        Hypergeometric { treated, untreated, converted, smallest, largest, mode }
+    }
+
+    /// P(k + 1) / P(k), for `smallest <= k < largest`.
+    fn ratio_up(&self, k: u64) -> f64 {
+        let ways_up = (self.treated - k) as f64 * (self.converted - k) as f64;
+        let ways_down = (k + 1) as f64 * (self.untreated + k + 1 - self.converted) as f64;
+        ways_up / ways_down
+    }
+
+    /// Every outcome with its probability relative to the mode's, until it is below 1e-300.
+    fn for_each(&self, mut visit: impl FnMut(u64, f64)) {
+        const NEGLIGIBLE: f64 = 1e-300;
+        visit(self.mode, 1.0);
+        let mut weight = 1.0;
+        for k in self.mode..self.largest {
+            weight *= self.ratio_up(k);
+            if weight < NEGLIGIBLE {
+                break;
+            }
+            visit(k + 1, weight);
+        }
+        weight = 1.0;
+        for k in (self.smallest..self.mode).rev() {
+            weight /= self.ratio_up(k);
+            if weight < NEGLIGIBLE {
+                break;
+            }
+            visit(k, weight);
+        }
+    }
+
+    fn relative_weight(&self, observed: u64) -> f64 {
+        let mut found = 0.0;
+        self.for_each(|k, weight| {
+            if k == observed {
+                found = weight;
+            }
+        });
+        found
+    }
+}
+
+/// The arm of a pair whose share of the units is smaller, and that share (0 to 0.5).
+pub fn smaller_share(arms: Pair<Arm>) -> (Side, f64) {
+    let (n_c, n_t) = (arms.control.units() as f64, arms.treatment.units() as f64);
+    if n_c + n_t == 0.0 {
+        return (Side::Control, 0.0);
+    }
+    if n_c <= n_t { (Side::Control, n_c / (n_c + n_t)) } else { (Side::Treatment, n_t / (n_c + n_t)) }
+}
