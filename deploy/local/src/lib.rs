@@ -1,4 +1,20 @@
-//! The local stack: what it fetches, and how the real parts are run and stopped on one machine.
+//! The local stack: what it fetches, and how the real parts (Apache Kafka, the embedded ClickHouse engine,
+//! the three services) are run, watched and stopped on one machine. Errors that a person reads are
+//! `anyhow` chains; only [`fetch`] tells its apart, for callers that can do without a part.
 
+pub mod command;
 pub mod fetch;
+mod interrupt;
+pub mod kafka;
+mod part;
+mod ports;
+pub mod probe;
+pub mod process;
+pub mod programs;
 pub mod progress;
+pub mod stack;
+pub mod state;
+pub mod supervise;
+pub mod tail;
+
+pub use stack::{Options, Server, Service, ServiceOptions, Stack};

@@ -1,0 +1,83 @@
+//! The commands of `local`, one module each, and the options that they share.
+
+pub mod down;
+pub mod keep;
+pub mod logs;
+pub mod status;
+pub mod up;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::stack::{Options, Server};
+
+/// Where a stack lives.
+#[derive(Debug, Clone, Args)]
+pub struct Dir {
+    /// The directory that holds the stack's data and logs
+    #[arg(long, value_name = "DIR", default_value = ".splitstream")]
+    pub dir: PathBuf,
+}
+
+/// What a stack consists of.
+#[derive(Debug, Clone, Args)]
+pub struct Wanted {
+    #[command(flatten)]
+    pub dir: Dir,
+    /// Kafka nodes to start
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u8).range(1..=i64::from(crate::kafka::BROKERS_MAX)))]
+    pub brokers: u8,
+    /// Use this Kafka and start none (its security is taken from SPLITSTREAM_KAFKA__*)
+    #[arg(long, value_name = "HOST:PORT,...")]
+    pub kafka: Option<String>,
+    /// Use this ClickHouse and start none (its user and password are taken from SPLITSTREAM_CLICKHOUSE__*)
+    #[arg(long, value_name = "URL")]
+    pub clickhouse: Option<String>,
+    /// Port of the first Kafka node [default: a free one]
+    #[arg(long, value_name = "PORT", conflicts_with = "kafka")]
+    pub kafka_port: Option<u16>,
+    /// Port of ClickHouse [default: a free one]
+    #[arg(long, value_name = "PORT", conflicts_with = "clickhouse")]
+    pub clickhouse_port: Option<u16>,
+    /// Port of the aggregator's page and API [default: a free one]
+    #[arg(long, value_name = "PORT")]
+    pub http_port: Option<u16>,
+    /// Start these parts alone [default: all]
+    #[arg(long, value_name = "PART,...", value_delimiter = ',')]
+    pub only: Vec<PartName>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PartName {
+    Kafka,
+    Clickhouse,
+    Consumer,
+    Aggregator,
+}
+
+impl Wanted {
+    pub fn includes(&self, part: PartName) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
+
+    pub fn options(&self) -> Options {
+        let mut servers = Vec::new();
+        if self.includes(PartName::Kafka) {
+            servers.push(Server::Kafka);
+        }
+        if self.includes(PartName::Clickhouse) {
+            servers.push(Server::ClickHouse);
+        }
+        Options {
+            servers,
+            brokers: self.brokers,
+            kafka: self.kafka.clone(),
+            clickhouse: self.clickhouse.clone(),
+            kafka_port: self.kafka_port,
+            clickhouse_port: self.clickhouse_port,
+            ..Options::at(&self.dir.dir)
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! `local down`: asks the stack's owner to stop everything, then makes sure that nothing is left.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use super::Dir;
+use crate::kafka::BROKERS_MAX;
+use crate::progress::Step;
+use crate::state::{self, State};
+
+/// The owner stops each of its parts within half a minute.
+const OWNER_GRACE: Duration = Duration::from_secs(120);
+
+#[derive(Debug, Clone, Args)]
+pub struct Down {
+    #[command(flatten)]
+    pub dir: Dir,
+    /// Delete the stack's data and logs as well
+    #[arg(long)]
+    pub delete: bool,
+}
+
+pub fn run(down: &Down) -> Result<()> {
+    let dir = &down.dir.dir;
+    match State::load(dir)? {
+        Some(state) => {
+            let step = Step::start(format!("stopping the stack in {}", dir.display()));
+            state.owner.stop(OWNER_GRACE).context("stopping the stack's owner")?;
+            state::stop_left_overs(dir)?;
+            step.done("");
+        }
+        None => eprintln!("no stack runs in {}", dir.display()),
+    }
+    if down.delete {
+        delete(dir)?;
+    }
+    Ok(())
+}
+
+/// Removes what a stack makes, and the directory itself if nothing else is in it.
+pub fn delete(dir: &Path) -> Result<()> {
+    for id in 1..=BROKERS_MAX {
+        remove(&dir.join(format!("kafka-{id}")))?;
+    }
+    for name in ["clickhouse", "logs", "ports", "lock", "state.json", "state.new"] {
+        remove(&dir.join(name))?;
+    }
+    // Whatever else is in it is not ours.
+    match fs::remove_dir(dir) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+            Err(error).with_context(|| format!("removing {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deleting_leaves_what_a_stack_did_not_make() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = directory.path().join("stack");
+        for made in ["kafka-1/data", "clickhouse/store", "logs", "ports", "mine"] {
+            fs::create_dir_all(dir.join(made)).unwrap();
+        }
+        delete(&dir).unwrap();
+        let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["mine"]);
+        fs::remove_dir(dir.join("mine")).unwrap();
+        delete(&dir).unwrap();
+        assert!(!dir.exists());
+        delete(&dir).unwrap();
+    }
+}

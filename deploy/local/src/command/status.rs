@@ -1,0 +1,151 @@
+//! `local status`: for each process of a stack whether it lives and answers, or why not.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde::Serialize;
+
+use super::Dir;
+use crate::state::{PartState, State};
+
+#[derive(Debug, Clone, Args)]
+pub struct Status {
+    #[command(flatten)]
+    pub dir: Dir,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A stack as it is now.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub dir: PathBuf,
+    pub kafka: String,
+    pub clickhouse: String,
+    /// Where the results are shown; `None` if no aggregator runs.
+    pub page: Option<String>,
+    pub parts: Vec<Health>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Health {
+    pub name: String,
+    pub pid: u32,
+    pub address: Option<String>,
+    pub healthy: bool,
+    /// Why it is not healthy.
+    pub reason: Option<String>,
+    pub log: PathBuf,
+}
+
+/// Prints the report; fails if no stack runs, or a part is not healthy.
+pub fn run(status: &Status) -> Result<()> {
+    let dir = &status.dir.dir;
+    let Some(state) = State::load(dir)? else {
+        bail!("no stack runs in {}: `local up` starts one", dir.display());
+    };
+    let report = Report::of(dir, &state);
+    print(&report, status.json)?;
+    let ill = report.parts.iter().filter(|part| !part.healthy).count();
+    if ill > 0 {
+        bail!("{ill} of {} parts are not healthy", report.parts.len());
+    }
+    Ok(())
+}
+
+impl Report {
+    pub fn of(dir: &Path, state: &State) -> Report {
+        let parts: Vec<Health> = state.parts.iter().map(health).collect();
+        let aggregator = parts.iter().find(|part| part.name == "aggregator");
+        Report {
+            dir: dir.to_owned(),
+            kafka: state.kafka.clone(),
+            clickhouse: state.clickhouse.clone(),
+            page: aggregator
+                .and_then(|part| part.address.as_ref())
+                .map(|address| format!("http://{address}/")),
+            parts,
+        }
+    }
+}
+
+fn health(part: &PartState) -> Health {
+    let asked = match &part.address {
+        _ if !part.process.lives() => Err("its process is gone".to_owned()),
+        None => Err("it does not listen yet".to_owned()),
+        Some(address) => part.probe.ask(address),
+    };
+    Health {
+        name: part.name.clone(),
+        pid: part.process.pid,
+        address: part.address.clone(),
+        healthy: asked.is_ok(),
+        reason: asked.err(),
+        log: part.log.clone(),
+    }
+}
+
+/// A table for people, or the report as JSON.
+pub fn print(report: &Report, json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(report)?);
+        return Ok(());
+    }
+    print!("{}", table(report));
+    Ok(())
+}
+
+fn table(report: &Report) -> String {
+    let mut text = format!("{:<12} {:>8}  {:<22} {}\n", "part", "pid", "address", "health");
+    for part in &report.parts {
+        let address = part.address.as_deref().unwrap_or("-");
+        let health = part.reason.as_deref().unwrap_or("healthy");
+        text.push_str(&format!("{:<12} {:>8}  {address:<22} {health}\n", part.name, part.pid));
+    }
+    let page = report.page.as_deref().unwrap_or_default();
+    for (title, value) in
+        [("Kafka", report.kafka.as_str()), ("ClickHouse", &report.clickhouse), ("Page", page)]
+    {
+        if !value.is_empty() {
+            text.push_str(&format!("{title:<12} {value}\n"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_names_what_is_ill_and_why() {
+        let part = |name: &str, address: Option<&str>, reason: Option<&str>| Health {
+            name: name.to_owned(),
+            pid: 4711,
+            address: address.map(str::to_owned),
+            healthy: reason.is_none(),
+            reason: reason.map(str::to_owned),
+            log: PathBuf::new(),
+        };
+        let report = Report {
+            dir: PathBuf::from(".splitstream"),
+            kafka: "127.0.0.1:20001".to_owned(),
+            clickhouse: String::new(),
+            page: Some("http://127.0.0.1:40001/".to_owned()),
+            parts: vec![
+                part("kafka-1", Some("127.0.0.1:20001"), None),
+                part("consumer", None, Some("it does not listen yet")),
+            ],
+        };
+        assert_eq!(
+            table(&report),
+            "part              pid  address                health\n\
+             kafka-1          4711  127.0.0.1:20001        healthy\n\
+             consumer         4711  -                      it does not listen yet\n\
+             Kafka        127.0.0.1:20001\n\
+             Page         http://127.0.0.1:40001/\n"
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! `local up`: builds and fetches in the foreground, then sends `local keep` on its way and returns when
+//! everything runs.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use super::Wanted;
+use super::status::{self, Report};
+use crate::interrupt;
+use crate::process::{self, Detached, Launch, STOP_GRACE};
+use crate::progress::Step;
+use crate::state::State;
+use crate::tail::last_lines;
+
+const POLL: Duration = Duration::from_millis(100);
+
+/// The end of the keeper's log that an error quotes: its message, and the log that that one quotes.
+const QUOTED_LINES: usize = 30;
+
+#[derive(Debug, Clone, Args)]
+pub struct Up {
+    #[command(flatten)]
+    pub wanted: Wanted,
+    /// Print the addresses as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Returns when everything runs; what is running already is left as it is.
+pub fn run(up: &Up) -> Result<()> {
+    interrupt::listen()?;
+    let dir = &up.wanted.dir.dir;
+    match State::load(dir)? {
+        Some(state) if state.owner.lives() && state.ready => {
+            eprintln!("a stack runs in {} already; `local down` stops it", dir.display());
+        }
+        Some(state) if state.owner.lives() => {
+            bail!("process {} is starting a stack in {} right now", state.owner.pid, dir.display());
+        }
+        _ => {
+            up.wanted.options().prepare()?;
+            start(&up.wanted, dir)?;
+        }
+    }
+    let state = State::load(dir)?.context("the stack has stopped again")?;
+    status::print(&Report::of(dir, &state), up.json)
+}
+
+fn start(wanted: &Wanted, dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    let log = dir.join("logs").join("local.log");
+    let launch = Launch {
+        program: std::env::current_exe().context("finding this program's own file")?,
+        args: keep_args(wanted),
+        environment: Vec::new(),
+        log: log.clone(),
+    };
+    let step = Step::start("starting the stack");
+    let mut keeper = process::start_detached(&launch)?;
+    loop {
+        if interrupt::came() {
+            keeper.identity.stop(STOP_GRACE)?;
+            interrupt::check()?;
+        }
+        if let Some(status) = keeper.ended()? {
+            let said = last_lines(&log, QUOTED_LINES).join("\n");
+            bail!("the stack did not start ({status}); {} ends:\n{said}", log.display());
+        }
+        if let Some(state) = state_of(&keeper, dir)? {
+            if state.ready {
+                step.done("");
+                return Ok(());
+            }
+            let names: Vec<&str> = state.parts.iter().map(|part| part.name.as_str()).collect();
+            step.note(&names.join(", "));
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// What the keeper has written down so far.
+fn state_of(keeper: &Detached, dir: &Path) -> Result<Option<State>> {
+    Ok(State::load(dir)?.filter(|state| state.owner == keeper.identity))
+}
+
+/// The same wishes, for `local keep`.
+fn keep_args(wanted: &Wanted) -> Vec<String> {
+    let mut args = vec!["keep".to_owned()];
+    let mut option = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            args.push(format!("--{name}={value}"));
+        }
+    };
+    option("dir", Some(wanted.dir.dir.display().to_string()));
+    option("brokers", Some(wanted.brokers.to_string()));
+    option("kafka", wanted.kafka.clone());
+    option("clickhouse", wanted.clickhouse.clone());
+    option("kafka-port", wanted.kafka_port.map(|port| port.to_string()));
+    option("clickhouse-port", wanted.clickhouse_port.map(|port| port.to_string()));
+    option("http-port", wanted.http_port.map(|port| port.to_string()));
+    for part in &wanted.only {
+        option("only", clap::ValueEnum::to_possible_value(part).map(|value| value.get_name().to_owned()));
+    }
+    args
+}

@@ -1,0 +1,96 @@
+//! Free ports on the loopback interface, and the small files in which a program says where it listens.
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+
+/// Below the range that the kernel takes outgoing ports from (32768 and up on Linux): a server that is
+/// killed must find its port free when it comes back, and no client connecting to the closed port in
+/// the meantime may be given that very port to call from.
+const LOWEST: u16 = 20_000;
+const COUNT: u16 = 12_000;
+
+/// A port that nobody listens on now. Nothing holds it until the server binds it, so each call begins
+/// at another place.
+pub fn free() -> Result<u16> {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.subsec_nanos());
+    let seed = [nanos, std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed)];
+    first_free(scatter(seed))
+}
+
+/// The port that the user asked for, if it can be had, else a free one.
+pub fn given_or_free(given: Option<u16>) -> Result<u16> {
+    let Some(port) = given else { return free() };
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Ok(_) => Ok(port),
+        Err(error) => Err(error).with_context(|| {
+            format!("port {port} cannot be used: stop what listens there, or name another port")
+        }),
+    }
+}
+
+/// What the program wrote into its port file, "host:port"; `None` until it has.
+pub fn read_file(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) if text.trim().is_empty() => Ok(None),
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("reading the port file {}", path.display())),
+    }
+}
+
+fn first_free(start: u16) -> Result<u16> {
+    for step in 0..COUNT {
+        let port = LOWEST + (start + step) % COUNT;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port from {LOWEST} to {}", LOWEST + COUNT - 1)
+}
+
+/// Anywhere from 0 to `COUNT - 1`, evenly enough.
+fn scatter(seed: [u32; 3]) -> u16 {
+    let mixed = seed.iter().fold(0_u64, |mixed, part| {
+        (mixed ^ u64::from(*part)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
+    });
+    u16::try_from(mixed % u64::from(COUNT)).expect("the remainder is below 12,000")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_passed_over_and_the_range_wraps() {
+        let last = COUNT - 1;
+        // Somebody may hold the last port already; then it is taken just as well.
+        let _held = TcpListener::bind((Ipv4Addr::LOCALHOST, LOWEST + last));
+        let found = first_free(last).unwrap();
+        assert!((LOWEST..LOWEST + last).contains(&found), "{found}");
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused_by_number() {
+        let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = held.local_addr().unwrap().port();
+        assert_eq!(
+            given_or_free(Some(port)).unwrap_err().to_string(),
+            format!("port {port} cannot be used: stop what listens there, or name another port")
+        );
+    }
+
+    #[test]
+    fn a_port_file_counts_once_it_has_a_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("port");
+        assert_eq!(read_file(&path).unwrap(), None);
+        std::fs::write(&path, "127.0.0.1:20001\n").unwrap();
+        assert_eq!(read_file(&path).unwrap(), Some("127.0.0.1:20001".to_owned()));
+    }
+}

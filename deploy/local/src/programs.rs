@@ -1,0 +1,124 @@
+//! Where the platform's own programs are: beside the running one. In a checkout they are built first, by
+//! the same cargo with the same profile, so that the demo and the tests never run yesterday's code.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// The workspace that this program was built from.
+const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// Every program of the platform, with the package that it is built from.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("producer", "producer"),
+    ("consumer", "consumer"),
+    ("aggregator", "aggregator"),
+    ("clickhouse-embedded", "local"),
+    ("local", "local"),
+];
+
+/// Builds the programs if this one lies in the target directory of its workspace; does nothing where
+/// they are installed. Cargo shows its own progress; when nothing has changed it takes a second. Done
+/// once in the life of a process.
+pub fn ensure_built() -> Result<()> {
+    static DONE: OnceLock<Result<(), String>> = OnceLock::new();
+    DONE.get_or_init(|| build().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
+}
+
+/// The program called `name`.
+pub fn path(name: &str) -> Result<PathBuf> {
+    let path = directory()?.join(name);
+    ensure!(
+        path.is_file(),
+        "{} is not there: `cargo build --workspace` builds it; an installation keeps all programs in one \
+         directory",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// The directory of the running program; that of the binaries, when a test runs from its `deps`.
+fn directory() -> Result<&'static Path> {
+    // Asked once, at the first call: rebuilding this very program replaces the file behind it.
+    static DIRECTORY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = DIRECTORY.get_or_init(|| {
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        let parent = program.parent().ok_or("a program without a directory")?;
+        Ok(match parent.file_name() {
+            Some(name) if name == "deps" => parent.parent().unwrap_or(parent).to_owned(),
+            _ => parent.to_owned(),
+        })
+    });
+    match found {
+        Ok(directory) => Ok(directory),
+        Err(error) => bail!("finding the directory of the running program: {error}"),
+    }
+}
+
+fn build() -> Result<()> {
+    let directory = directory()?;
+    let Some(target) = target_directory(directory) else { return Ok(()) };
+    let profile = profile(directory);
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    eprintln!("building the programs ...");
+    let mut command = Command::new(cargo);
+    command
+        .current_dir(WORKSPACE)
+        .args(["build", "--locked", "--bins", "--profile", &profile, "--target-dir"])
+        .arg(target)
+        .stdin(Stdio::null());
+    for package in packages() {
+        command.args(["--package", package]);
+    }
+    let status = command.status().context("starting cargo to build the programs")?;
+    ensure!(status.success(), "building the programs failed ({status}); cargo said why above");
+    Ok(())
+}
+
+fn packages() -> Vec<&'static str> {
+    let mut packages: Vec<&str> = PROGRAMS.iter().map(|(_, package)| *package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
+
+/// Cargo's target directory, if `directory` is a profile's directory in one and the workspace is there.
+fn target_directory(directory: &Path) -> Option<&Path> {
+    let built_by_cargo = directory.join(".cargo-lock").is_file();
+    let checkout = Path::new(WORKSPACE).join("Cargo.toml").is_file();
+    if built_by_cargo && checkout { directory.parent() } else { None }
+}
+
+/// The profile that fills `directory`; cargo calls the one for development by another name.
+fn profile(directory: &Path) -> String {
+    match directory.file_name().map(|name| name.to_string_lossy().into_owned()) {
+        Some(name) if name != "debug" => name,
+        _ => "dev".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_names_the_profile() {
+        assert_eq!(profile(Path::new("/w/target/debug")), "dev");
+        assert_eq!(profile(Path::new("/w/target/release")), "release");
+    }
+
+    #[test]
+    fn installed_programs_are_not_built() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(target_directory(directory.path()), None);
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let error = path("no-such-program").unwrap_err().to_string();
+        let expected = directory().unwrap().join("no-such-program").display().to_string();
+        assert!(error.starts_with(&format!("{expected} is not there: `cargo build --workspace`")), "{error}");
+    }
+}

@@ -1,0 +1,532 @@
+//! The stack as a value: [`Stack::up`] starts Kafka and ClickHouse, or takes the ones that are there;
+//! services and single commands are run against them; dropping it stops all it started, the services
+//! first and Kafka last. The demo, `local up` and the end-to-end tests all use this one.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::fetch::Cache;
+use crate::kafka::{self, metadata};
+use crate::part::{Address, Part, Plan};
+use crate::ports;
+use crate::probe::Probe;
+use crate::process::{self, Launch};
+use crate::programs;
+use crate::progress::Step;
+use crate::state::Claim;
+
+/// One of the servers that the services stand on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    Kafka,
+    ClickHouse,
+}
+
+/// What to start, and where.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Holds all data and logs; created if it is not there. One stack at a time.
+    pub dir: PathBuf,
+    /// Which servers the stack has at all.
+    pub servers: Vec<Server>,
+    /// Nodes of the cluster, 1 to 5.
+    pub brokers: u8,
+    /// "host:port,...": use this Kafka and start none.
+    pub kafka: Option<String>,
+    /// "http://host:port": use this ClickHouse and start none.
+    pub clickhouse: Option<String>,
+    /// The first node's port; a free one if not given.
+    pub kafka_port: Option<u16>,
+    /// A free one if not given.
+    pub clickhouse_port: Option<u16>,
+    /// More arguments for `clickhouse-embedded`.
+    pub clickhouse_args: Vec<String>,
+    /// Whether to build the programs first; not if the caller has just done so.
+    pub build: bool,
+}
+
+impl Options {
+    /// One Kafka node and one ClickHouse on free ports, with their data in `dir`.
+    pub fn at(dir: impl Into<PathBuf>) -> Options {
+        Options {
+            dir: dir.into(),
+            servers: vec![Server::Kafka, Server::ClickHouse],
+            brokers: 1,
+            kafka: None,
+            clickhouse: None,
+            kafka_port: None,
+            clickhouse_port: None,
+            clickhouse_args: Vec::new(),
+            build: true,
+        }
+    }
+
+    /// Builds and fetches what a stack with these options needs, so that starting it takes seconds.
+    pub fn prepare(&self) -> Result<()> {
+        if self.build {
+            programs::ensure_built()?;
+        }
+        let cache = Cache::open()?;
+        if self.starts(Server::Kafka) {
+            cache.kafka()?;
+        }
+        if self.starts(Server::ClickHouse) {
+            cache.engine()?;
+        }
+        Ok(())
+    }
+
+    fn wants(&self, server: Server) -> bool {
+        self.servers.contains(&server)
+    }
+
+    fn starts(&self, server: Server) -> bool {
+        let given = match server {
+            Server::Kafka => &self.kafka,
+            Server::ClickHouse => &self.clickhouse,
+        };
+        self.wants(server) && given.is_none()
+    }
+}
+
+/// How a service differs from the usual.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ServiceOptions<'a> {
+    /// More settings for its environment, over those of the stack.
+    pub settings: &'a [(&'a str, &'a str)],
+    /// Where it listens on the loopback interface; a free port if not given.
+    pub port: Option<u16>,
+}
+
+/// A running stack. Stops what it started when dropped.
+#[derive(Debug)]
+pub struct Stack {
+    dir: PathBuf,
+    nodes: Vec<kafka::Node>,
+    /// One for each node.
+    kafka: Vec<Part>,
+    brokers: String,
+    clickhouse: Option<Part>,
+    clickhouse_url: String,
+    /// In the order of their start; the stopped ones too.
+    services: Mutex<Vec<Arc<Part>>>,
+    claim: Arc<Claim>,
+}
+
+impl Stack {
+    /// Builds the programs, fetches what is missing, and starts Kafka and ClickHouse. Returns when both
+    /// answer. Data that is in the directory already is used.
+    pub fn up(options: Options) -> Result<Stack> {
+        options.prepare()?;
+        let dir = create(&options.dir)?;
+        let claim = Arc::new(Claim::take(&dir)?);
+        let mut stack = Stack {
+            dir,
+            nodes: Vec::new(),
+            kafka: Vec::new(),
+            brokers: String::new(),
+            clickhouse: None,
+            clickhouse_url: String::new(),
+            services: Mutex::new(Vec::new()),
+            claim,
+        };
+        if options.wants(Server::Kafka) {
+            stack.plan_kafka(&options)?;
+        }
+        if options.wants(Server::ClickHouse) {
+            stack.plan_clickhouse(&options)?;
+        }
+        stack.start_servers()?;
+        Ok(stack)
+    }
+
+    /// The directory that holds all data and logs, absolute.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Bootstrap addresses, "host:port,..."; empty if the stack has no Kafka.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// "http://host:port"; empty if the stack has no ClickHouse.
+    pub fn clickhouse_url(&self) -> &str {
+        &self.clickhouse_url
+    }
+
+    /// The settings that tell a service where the servers are.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        [("SPLITSTREAM_KAFKA__BROKERS", &self.brokers), ("SPLITSTREAM_CLICKHOUSE__URL", &self.clickhouse_url)]
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| (name.to_owned(), value.clone()))
+            .collect()
+    }
+
+    /// Starts a service, "consumer" with ["run"], and returns when its `/readyz` says so.
+    pub fn service(&self, program: &str, args: &[&str]) -> Result<Service> {
+        self.service_with(program, args, ServiceOptions::default())
+    }
+
+    /// Like [`Stack::service`], with options. A second one of the same program is called "consumer-2".
+    pub fn service_with(&self, program: &str, args: &[&str], options: ServiceOptions) -> Result<Service> {
+        let binary = programs::path(program)?;
+        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = free_name(program, &services);
+        let mut environment = self.environment();
+        environment
+            .extend(options.settings.iter().map(|(name, value)| (String::from(*name), String::from(*value))));
+        let part = Arc::new(self.part(Plan {
+            launch: Launch {
+                program: binary,
+                args: args.iter().map(|arg| String::from(*arg)).collect(),
+                environment,
+                log: self.log(&name),
+            },
+            address: Address::InFile { file: self.port_file(&name), port: options.port.unwrap_or(0) },
+            probe: Probe::Http { path: "/readyz".to_owned() },
+            name,
+        }));
+        services.push(Arc::clone(&part));
+        // Others may start services while this one gets ready.
+        drop(services);
+        let service = Service { part };
+        service.start()?;
+        Ok(service)
+    }
+
+    /// Runs a program to its end, "producer" with ["topics"]. An exit code other than 0 is an error
+    /// that carries what it said on stderr.
+    pub fn run(&self, program: &str, args: &[&str]) -> Result<Output> {
+        let mut command = self.command(program, args)?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let shown = format!("{program} {}", args.join(" "));
+        let output = process::spawn_bound(command)
+            .and_then(|child| child.wait_with_output())
+            .with_context(|| format!("running `{shown}`"))?;
+        ensure!(
+            output.status.success(),
+            "`{shown}` failed ({}):\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
+        Ok(output)
+    }
+
+    /// Creates the topics that are missing, with as many copies as a cluster of `brokers` should keep.
+    pub fn create_topics(&self, brokers: u8) -> Result<()> {
+        let copies = kafka::copies(usize::from(brokers)).to_string();
+        self.run("producer", &["topics", "--replication", &copies])?;
+        Ok(())
+    }
+
+    /// A program with the stack's settings in its environment, for whoever wants its exit code or its
+    /// input; start it with [`process::spawn_bound`] if it must not outlive this process.
+    pub fn command(&self, program: &str, args: &[&str]) -> Result<Command> {
+        let mut command = Command::new(programs::path(program)?);
+        command.args(args).envs(self.environment());
+        Ok(command)
+    }
+
+    /// SIGKILL to ClickHouse. Returns when it is gone.
+    pub fn kill_clickhouse(&self) -> Result<()> {
+        self.own_clickhouse()?.kill()
+    }
+
+    /// Starts ClickHouse again, on its port and data, and returns when it answers.
+    pub fn start_clickhouse(&self) -> Result<()> {
+        self.own_clickhouse()?.start()
+    }
+
+    pub fn clickhouse_pid(&self) -> Option<u32> {
+        self.clickhouse.as_ref().and_then(Part::pid)
+    }
+
+    /// SIGKILL to Kafka's node `index`, from 0. Returns when it is gone.
+    pub fn kill_kafka(&self, index: usize) -> Result<()> {
+        self.own_kafka(index)?.kill()
+    }
+
+    /// Starts Kafka's node `index` again, on its port and data, and returns when it answers.
+    pub fn start_kafka(&self, index: usize) -> Result<()> {
+        self.own_kafka(index)?.start()
+    }
+
+    pub fn kafka_pid(&self, index: usize) -> Option<u32> {
+        self.kafka.get(index).and_then(Part::pid)
+    }
+
+    /// Says in the stack's state that all that was wanted is there.
+    pub fn declare_ready(&self) -> Result<()> {
+        self.claim.change(|state| state.ready = true)
+    }
+
+    /// Every part that should be running: the servers, then `services`.
+    pub(crate) fn parts<'a>(&'a self, services: &'a [Arc<Service>]) -> impl Iterator<Item = &'a Part> {
+        let services = services.iter().map(|service| &*service.part);
+        self.kafka.iter().chain(&self.clickhouse).chain(services)
+    }
+
+    /// Stops everything, the services first (latest first), Kafka last.
+    pub fn down(&self) -> Result<()> {
+        let services = self.services.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for service in services.iter().rev() {
+            service.stop()?;
+        }
+        if let Some(clickhouse) = &self.clickhouse {
+            clickhouse.stop()?;
+        }
+        // Together: a node of a cluster waits for the others to take over what it leads.
+        std::thread::scope(|scope| {
+            let stops: Vec<_> = self.kafka.iter().map(|node| scope.spawn(|| node.stop())).collect();
+            for stop in stops {
+                stop.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn plan_kafka(&mut self, options: &Options) -> Result<()> {
+        if let Some(given) = &options.kafka {
+            check_kafka(given)?;
+            self.brokers.clone_from(given);
+            return Ok(());
+        }
+        let jars = Cache::open()?.kafka()?;
+        self.nodes = kafka::plan(&self.dir, options.brokers, options.kafka_port)?;
+        let addresses: Vec<String> = self.nodes.iter().map(kafka::Node::address).collect();
+        self.brokers = addresses.join(",");
+        for node in &self.nodes {
+            let log = self.log(&node.name());
+            let part = self.part(Plan {
+                name: node.name(),
+                launch: kafka::launch(node, &jars, log),
+                address: Address::Known(node.address()),
+                probe: Probe::Kafka { brokers: self.nodes.len() },
+            });
+            self.kafka.push(part);
+        }
+        Ok(())
+    }
+
+    fn plan_clickhouse(&mut self, options: &Options) -> Result<()> {
+        if let Some(given) = &options.clickhouse {
+            check_clickhouse(given)?;
+            self.clickhouse_url.clone_from(given);
+            return Ok(());
+        }
+        let library = Cache::open()?.engine()?;
+        let address = format!("127.0.0.1:{}", ports::given_or_free(options.clickhouse_port)?);
+        self.clickhouse_url = format!("http://{address}");
+        let data = self.dir.join("clickhouse");
+        let mut args: Vec<String> = Vec::new();
+        for (name, value) in [
+            ("--path", data.display().to_string()),
+            ("--listen", address.clone()),
+            ("--library", library.display().to_string()),
+        ] {
+            args.push(name.to_owned());
+            args.push(value);
+        }
+        args.extend(options.clickhouse_args.iter().cloned());
+        let name = "clickhouse".to_owned();
+        self.clickhouse = Some(self.part(Plan {
+            launch: Launch {
+                program: programs::path("clickhouse-embedded")?,
+                args,
+                environment: Vec::new(),
+                log: self.log(&name),
+            },
+            address: Address::Known(address),
+            probe: Probe::Http { path: "/ping".to_owned() },
+            name,
+        }));
+        Ok(())
+    }
+
+    fn start_servers(&self) -> Result<()> {
+        let addresses = (self.brokers.clone(), self.clickhouse_url.clone());
+        self.claim.change(|state| (state.kafka, state.clickhouse) = addresses)?;
+        if self.kafka.is_empty() && self.clickhouse.is_none() {
+            return Ok(());
+        }
+        let step = Step::start("starting the servers");
+        if let Some(clickhouse) = &self.clickhouse {
+            clickhouse.spawn()?;
+        }
+        self.prepare_kafka()?;
+        for node in &self.kafka {
+            node.spawn()?;
+        }
+        for part in self.parts(&[]) {
+            step.note(&format!("waiting for {}", part.name()));
+            part.wait_ready()?;
+        }
+        let addresses = [self.brokers(), self.clickhouse_url()].map(str::to_owned);
+        step.done(addresses.join(" ").trim());
+        Ok(())
+    }
+
+    /// Formats the new nodes, all at once: each takes two seconds.
+    fn prepare_kafka(&self) -> Result<()> {
+        if self.nodes.is_empty() {
+            return Ok(());
+        }
+        let jars = Cache::open()?.kafka()?;
+        std::thread::scope(|scope| {
+            let prepare = |node| kafka::prepare(node, &self.nodes, &jars);
+            let threads: Vec<_> = self.nodes.iter().map(|node| scope.spawn(move || prepare(node))).collect();
+            for thread in threads {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn own_clickhouse(&self) -> Result<&Part> {
+        self.clickhouse.as_ref().context("this stack started no ClickHouse")
+    }
+
+    fn own_kafka(&self, index: usize) -> Result<&Part> {
+        let started = self.kafka.len();
+        self.kafka
+            .get(index)
+            .with_context(|| format!("this stack started {started} Kafka nodes, none with index {index}"))
+    }
+
+    fn part(&self, plan: Plan) -> Part {
+        Part::new(plan, Arc::clone(&self.claim))
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.dir.join("logs").join(format!("{name}.log"))
+    }
+
+    fn port_file(&self, name: &str) -> PathBuf {
+        self.dir.join("ports").join(name)
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        if let Err(error) = self.down() {
+            eprintln!("stopping the stack in {}: {error:#}", self.dir.display());
+        }
+    }
+}
+
+/// A running service. Stops when dropped.
+#[derive(Debug)]
+pub struct Service {
+    part: Arc<Part>,
+}
+
+impl Service {
+    pub fn name(&self) -> &str {
+        self.part.name()
+    }
+
+    /// The latest process's number; it may have ended.
+    pub fn pid(&self) -> u32 {
+        self.part.pid().expect("a service is made by starting its process")
+    }
+
+    /// "http://127.0.0.1:port", the same after every start.
+    pub fn url(&self) -> String {
+        let address = self.part.address().expect("a service is handed out once it has told its address");
+        format!("http://{address}")
+    }
+
+    pub fn log_path(&self) -> &Path {
+        self.part.log()
+    }
+
+    /// Starts it again after [`Service::kill`], [`Service::stop`] or an end of its own, and returns when
+    /// it is ready.
+    pub fn start(&self) -> Result<()> {
+        self.part.start()
+    }
+
+    /// Starts the process again and does not wait for it to be ready.
+    pub fn spawn(&self) -> Result<()> {
+        self.part.spawn()
+    }
+
+    /// Returns when it is ready, after [`Service::spawn`].
+    pub fn wait_ready(&self) -> Result<()> {
+        self.part.wait_ready()
+    }
+
+    /// SIGKILL, as a crash would have it. Returns when it is gone.
+    pub fn kill(&self) -> Result<()> {
+        self.part.kill()
+    }
+
+    /// SIGTERM, thirty seconds to finish what it accepted, then SIGKILL. Says how it ended; `None` if it
+    /// was not running.
+    pub fn stop(&self) -> Result<Option<ExitStatus>> {
+        self.part.stop()
+    }
+
+    /// How it ended by itself; `None` while it runs, or if it was stopped on purpose.
+    pub fn ended(&self) -> Result<Option<ExitStatus>> {
+        self.part.ended()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            eprintln!("stopping {}: {error:#}", self.name());
+        }
+    }
+}
+
+/// The directory and its own, absolute.
+fn create(dir: &Path) -> Result<PathBuf> {
+    for directory in [dir.join("logs"), dir.join("ports")] {
+        std::fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
+    }
+    dir.canonicalize().with_context(|| format!("resolving {}", dir.display()))
+}
+
+/// Somebody else's Kafka. With security it cannot be asked in plain; then the services will find out.
+fn check_kafka(brokers: &str) -> Result<()> {
+    if std::env::var_os("SPLITSTREAM_KAFKA__SECURITY").is_some() {
+        return Ok(());
+    }
+    let mut reasons = Vec::new();
+    for address in brokers.split(',') {
+        match metadata::live_brokers(address.trim()) {
+            Ok(_) => return Ok(()),
+            Err(error) => reasons.push(format!("{address}: {error}")),
+        }
+    }
+    bail!("no Kafka answers there: {}", reasons.join("; "))
+}
+
+/// Somebody else's ClickHouse. Over TLS it is left to the services, which know its authority.
+fn check_clickhouse(url: &str) -> Result<()> {
+    if url.starts_with("https://") {
+        return Ok(());
+    }
+    ensure!(url.starts_with("http://"), "{url:?} is not the URL of a ClickHouse, as http://host:8123 is");
+    let ping = Probe::Http { path: "/ping".to_owned() };
+    ping.ask(url).map_err(|reason| anyhow::anyhow!("no ClickHouse answers at {url}: {reason}"))
+}
+
+/// "consumer", or "consumer-2" if the first one runs.
+fn free_name(program: &str, services: &[Arc<Part>]) -> String {
+    let taken = |name: &str| services.iter().any(|part| part.name() == name && part.is_running());
+    let mut name = program.to_owned();
+    let mut number = 2;
+    while taken(&name) {
+        name = format!("{program}-{number}");
+        number += 1;
+    }
+    name
+}

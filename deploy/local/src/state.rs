@@ -1,0 +1,205 @@
+//! What runs in a stack's directory, written down while it runs: who owns the stack, and each part's
+//! process, address and log. `local status` reads it; whoever starts or stops a stack after a crash finds
+//! the left-overs in it.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::probe::Probe;
+use crate::process::{Identity, STOP_GRACE};
+
+/// The file of a stack's directory.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct State {
+    /// The process that started the parts and stops them.
+    pub owner: Identity,
+    /// Whether everything that was asked for has been started.
+    pub ready: bool,
+    /// Bootstrap addresses, "host:port,..."; empty if the stack has no Kafka.
+    pub kafka: String,
+    /// Empty if the stack has no ClickHouse.
+    pub clickhouse: String,
+    pub parts: Vec<PartState>,
+}
+
+/// One running process of a stack.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PartState {
+    pub name: String,
+    pub process: Identity,
+    /// `None` until the part has said where it listens.
+    pub address: Option<String>,
+    pub probe: Probe,
+    pub log: PathBuf,
+}
+
+impl State {
+    /// What is written down in `dir`; `None` if no stack ran there since the last orderly stop.
+    pub fn load(dir: &Path) -> Result<Option<State>> {
+        let path = file(dir);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+        };
+        let state = serde_json::from_str(&text).with_context(|| {
+            format!("{} was not written by this program; remove it if no stack runs there", path.display())
+        })?;
+        Ok(Some(state))
+    }
+}
+
+/// The right to run a stack in a directory, held by one process at a time, and the file that it keeps.
+#[derive(Debug)]
+pub struct Claim {
+    dir: PathBuf,
+    state: Mutex<State>,
+    /// Let go by the operating system when this process dies.
+    _lock: File,
+}
+
+impl Claim {
+    /// Claims `dir` and stops what a stack that crashed there has left running.
+    pub fn take(dir: &Path) -> Result<Claim> {
+        let path = dir.join("lock");
+        let lock = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let owner = State::load(dir)?
+                    .map_or_else(String::new, |state| format!(" (process {})", state.owner.pid));
+                bail!(
+                    "a stack is running in {}{owner}: stop it with `local down --dir {}`, or name another \
+                     directory",
+                    dir.display(),
+                    dir.display()
+                );
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("locking {}", path.display()));
+            }
+        }
+        stop_left_overs(dir)?;
+        let owner = Identity::of(std::process::id()).context("this process does not find itself")?;
+        let state =
+            State { owner, ready: false, kafka: String::new(), clickhouse: String::new(), parts: Vec::new() };
+        let claim = Claim { dir: dir.to_owned(), state: Mutex::new(state), _lock: lock };
+        claim.change(|_| {})?;
+        Ok(claim)
+    }
+
+    /// Writes down that a part runs, in place of what was known of it.
+    pub fn put(&self, part: PartState) -> Result<()> {
+        self.change(|state| {
+            state.parts.retain(|known| known.name != part.name);
+            state.parts.push(part);
+        })
+    }
+
+    /// Writes down that a part no longer runs.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        self.change(|state| state.parts.retain(|known| known.name != name))
+    }
+
+    /// Changes the state and writes it, whole or not at all.
+    pub fn change(&self, change: impl FnOnce(&mut State)) -> Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        change(&mut state);
+        let text = serde_json::to_string_pretty(&*state).context("writing the state as JSON")?;
+        let path = file(&self.dir);
+        let new = path.with_extension("new");
+        fs::write(&new, text).with_context(|| format!("writing {}", new.display()))?;
+        fs::rename(&new, &path).with_context(|| format!("replacing {}", path.display()))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let nothing_runs =
+            self.state.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).parts.is_empty();
+        if nothing_runs {
+            // If it stays, the next claim finds nothing alive in it.
+            let _ = fs::remove_file(file(&self.dir));
+        }
+    }
+}
+
+/// Stops every process that the state in `dir` names and that is still the one it was.
+pub fn stop_left_overs(dir: &Path) -> Result<()> {
+    let Some(state) = State::load(dir)? else { return Ok(()) };
+    for part in state.parts.iter().rev() {
+        part.process.stop(STOP_GRACE).with_context(|| format!("stopping {}", part.name))?;
+    }
+    let path = file(dir);
+    fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))
+}
+
+fn file(dir: &Path) -> PathBuf {
+    dir.join("state.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::{Launch, Process};
+
+    #[test]
+    fn a_directory_has_one_owner_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = directory.path();
+        let claim = Claim::take(dir).unwrap();
+        assert_eq!(
+            Claim::take(dir).unwrap_err().to_string(),
+            format!(
+                "a stack is running in {0} (process {1}): stop it with `local down --dir {0}`, or name \
+                 another directory",
+                dir.display(),
+                std::process::id()
+            )
+        );
+        drop(claim);
+        assert!(State::load(dir).unwrap().is_none());
+        Claim::take(dir).unwrap();
+    }
+
+    #[test]
+    fn left_overs_are_stopped_by_the_next_claim_and_strangers_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = directory.path();
+        let sleeper = Launch {
+            program: "sleep".into(),
+            args: vec!["600".to_owned()],
+            environment: Vec::new(),
+            log: dir.join("log"),
+        };
+        let left_over = Process::start(&sleeper).unwrap();
+        let stranger = Process::start(&sleeper).unwrap();
+        // As a crashed owner leaves it: the file, and no lock. The stranger has the number of a part
+        // that ended long ago.
+        let part = |name: &str, process: serde_json::Value| {
+            serde_json::json!({
+                "name": name, "process": process, "address": null, "log": "/log",
+                "probe": {"http": {"path": "/ping"}},
+            })
+        };
+        let state = serde_json::json!({
+            "owner": {"pid": 1, "started": "once"},
+            "ready": true,
+            "kafka": "",
+            "clickhouse": "",
+            "parts": [
+                part("clickhouse", serde_json::to_value(left_over.identity()).unwrap()),
+                part("consumer", serde_json::json!({"pid": stranger.identity().pid, "started": "once"})),
+            ],
+        });
+        fs::write(file(dir), state.to_string()).unwrap();
+        Claim::take(dir).unwrap();
+        assert!(!left_over.identity().lives());
+        assert!(stranger.identity().lives());
+    }
+}

@@ -1,0 +1,23 @@
+//! The end of a log, for an error that quotes it and for `local logs`.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// The last `count` lines of a file that are not blank; none when it cannot be read.
+pub fn last_lines(path: &Path, count: usize) -> Vec<String> {
+    /// Enough for any quotation; a log may be larger than memory.
+    const TAIL_BYTES: u64 = 64 * 1024;
+    let read_tail = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+        let mut tail = Vec::new();
+        file.read_to_end(&mut tail)?;
+        Ok(tail)
+    };
+    let tail = read_tail().unwrap_or_default();
+    let text = String::from_utf8_lossy(&tail);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(count)..].iter().map(|line| (*line).to_owned()).collect()
+}
