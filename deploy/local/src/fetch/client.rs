@@ -2,13 +2,13 @@
 //! line beside the spinner. Knows how to say that a program is not installed, and nothing of packages.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::FetchError;
 use crate::progress::Step;
+use crate::tail::last_lines;
 
 /// A program that the machine has to bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,22 +110,4 @@ fn ended_badly(program: &Path, args: &[&str], status: ExitStatus, log: &Path) ->
         log: log.to_owned(),
         last_lines: last_lines(log, QUOTED_LINES).join("\n"),
     }
-}
-
-/// The last `count` lines of a file that are not blank; none when it cannot be read.
-pub fn last_lines(path: &Path, count: usize) -> Vec<String> {
-    /// Enough for any quotation; a log may be larger than memory.
-    const TAIL_BYTES: u64 = 64 * 1024;
-    let read_tail = || -> std::io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
-        let mut tail = Vec::new();
-        file.read_to_end(&mut tail)?;
-        Ok(tail)
-    };
-    let tail = read_tail().unwrap_or_default();
-    let text = String::from_utf8_lossy(&tail);
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(count)..].iter().map(|line| (*line).to_owned()).collect()
 }
