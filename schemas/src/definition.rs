@@ -15,7 +15,7 @@ mod condition;
 mod file;
 mod log;
 
-pub use check::Problem;
+pub use check::{Problem, allocation_differs};
 pub use condition::{Condition, Operator, Test};
 pub use file::{FileError, parse_file};
 pub use log::{Accepted, Change, Definitions, RULE_VERSION, Refusal, UnknownRule, Version};

@@ -1,1 +1,12 @@
-//! To come.
+//! Which variant a unit sees. Everything follows from the definitions and the unit: no clock, no store, no
+//! network, so the edge, the consumer that verifies and anybody with the vectors get the same answer.
+
+mod allocation;
+mod evaluation;
+mod hash;
+mod targeting;
+
+pub use allocation::resolve;
+pub use evaluation::{Attributes, Evaluation, NotExposed, evaluate, place};
+pub use hash::{Salts, hash};
+pub use targeting::holds;

@@ -411,10 +411,13 @@ fn check_shares(field: &str, shares: &[(BasisPoints, &[BucketRange])], problems:
 }
 
 fn check_condition(condition: Option<&Condition>, field: &str, problems: &mut Vec<Problem>) {
-    if let Some(condition) = condition
-        && condition.depth() > CONDITION_DEPTH_MAX
-    {
+    let Some(condition) = condition else { return };
+    if condition.depth() > CONDITION_DEPTH_MAX {
         problems.push(Problem::new(field, format!("nests deeper than {CONDITION_DEPTH_MAX}")));
+    }
+    if condition.names_a_list() {
+        problems
+            .push(Problem::new(field, "`in_list` is not evaluated under rule 1; name the values with `in`"));
     }
 }
 

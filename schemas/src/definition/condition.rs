@@ -174,6 +174,15 @@ impl From<Condition> for Written {
 }
 
 impl Condition {
+    /// Whether any test in it asks for membership in a list.
+    pub fn names_a_list(&self) -> bool {
+        match self {
+            Condition::Test(test) => matches!(test.operator, Operator::InList(_)),
+            Condition::Not(inner) => inner.names_a_list(),
+            Condition::All(inner) | Condition::Any(inner) => inner.iter().any(Condition::names_a_list),
+        }
+    }
+
     /// How deep it nests: 1 for a single test.
     pub fn depth(&self) -> usize {
         match self {

@@ -1,0 +1,219 @@
+//! From weights to buckets. A weight is what a person writes; what is stored and evaluated are the ranges
+//! it became. Growing takes buckets that nobody owns, shrinking and dropping free some, and no bucket
+//! passes from one owner to another in a single step, so nobody who is in is moved.
+
+use schemas::definition::{Assignment, Condition, Definition, Definitions, Experiment, Flag, Problem, State};
+use schemas::{BUCKETS, BucketRange, Key};
+
+use crate::targeting::unusable;
+
+/// The definition with everything that a file may leave out: salt, phase, ranges, slots. Follows from the
+/// definitions so far and what is written, and from nothing else. What is written is kept as it is.
+///
+/// # Errors
+/// Where there is no room: a share that needs buckets which others own.
+pub fn resolve(definitions: &Definitions, written: Definition) -> Result<Definition, Problem> {
+    let previous = definitions.current_of(&written).map(|accepted| &accepted.definition);
+    match written {
+        Definition::Experiment(experiment) => {
+            let previous = match previous {
+                Some(Definition::Experiment(previous)) => Some(previous),
+                _ => None,
+            };
+            resolve_experiment(definitions, previous, experiment).map(Definition::Experiment)
+        }
+        Definition::Flag(flag) => {
+            let previous = match previous {
+                Some(Definition::Flag(previous)) => Some(previous),
+                _ => None,
+            };
+            resolve_flag(previous, flag).map(Definition::Flag)
+        }
+        Definition::Layer(mut layer) => {
+            if layer.salt.is_none() {
+                layer.salt = match previous {
+                    Some(Definition::Layer(previous)) => Some(previous.salt().clone()),
+                    _ => Some(layer.key.clone()),
+                };
+            }
+            Ok(Definition::Layer(layer))
+        }
+        other @ (Definition::Metric(_) | Definition::List(_)) => Ok(other),
+    }
+}
+
+fn resolve_experiment(
+    definitions: &Definitions,
+    previous: Option<&Experiment>,
+    mut experiment: Experiment,
+) -> Result<Experiment, Problem> {
+    if experiment.salt.is_none() {
+        experiment.salt = Some(previous.map_or(&experiment.key, |previous| previous.salt()).clone());
+    }
+    // A draft has exposed nobody, so there is nobody to keep in place.
+    let settled = previous.filter(|previous| previous.state != State::Draft);
+    if experiment.assignment == Assignment::Hashed
+        && experiment.variants.iter().all(|variant| variant.ranges.is_empty())
+    {
+        let owned: Vec<Owned> = settled
+            .iter()
+            .flat_map(|previous| &previous.variants)
+            .map(|variant| Owned { by: variant.key.clone(), ranges: variant.ranges.clone() })
+            .collect();
+        let wanted: Vec<Wanted> = experiment
+            .variants
+            .iter()
+            .map(|variant| Wanted { by: variant.key.clone(), buckets: variant.weight.buckets() })
+            .collect();
+        let ranges = allocate(&owned, &wanted).map_err(|problem| in_field("variants", problem))?;
+        for (variant, ranges) in experiment.variants.iter_mut().zip(ranges) {
+            variant.ranges = ranges;
+        }
+    }
+    if let Some(layer) = experiment.layer.clone()
+        && experiment.slot_ranges.is_empty()
+        && matches!(experiment.state, State::Running | State::Stopped)
+    {
+        let mut owned: Vec<Owned> = definitions
+            .holders_of_layer(&layer, &experiment.key)
+            .map(|other| Owned { by: other.key.clone(), ranges: other.slot_ranges.clone() })
+            .collect();
+        if let Some(previous) = settled {
+            owned.push(Owned { by: previous.key.clone(), ranges: previous.slot_ranges.clone() });
+        }
+        let wanted = [Wanted { by: experiment.key.clone(), buckets: experiment.slots.buckets() }];
+        let mut ranges = allocate(&owned, &wanted).map_err(|problem| in_field("slots", problem))?;
+        experiment.slot_ranges = ranges.remove(0);
+    }
+    for (index, rule) in experiment.targeting.iter().enumerate() {
+        check_usable(&format!("targeting[{index}].when"), &rule.when)?;
+    }
+    if experiment.phase.is_none() {
+        experiment.phase = Some(match settled {
+            None => 1,
+            Some(previous) => {
+                let opens = schemas::definition::allocation_differs(previous, &experiment)
+                    || (previous.state == State::Stopped && experiment.state == State::Running);
+                previous.phase() + u32::from(opens)
+            }
+        });
+    }
+    Ok(experiment)
+}
+
+fn resolve_flag(previous: Option<&Flag>, mut flag: Flag) -> Result<Flag, Problem> {
+    if flag.salt.is_none() {
+        flag.salt = Some(previous.map_or(&flag.key, |previous| previous.salt()).clone());
+    }
+    for (index, rule) in flag.rules.iter_mut().enumerate() {
+        if let Some(when) = &rule.when {
+            check_usable(&format!("rules[{index}].when"), when)?;
+        }
+        if rule.split.iter().any(|share| !share.ranges.is_empty()) {
+            continue;
+        }
+        let before = previous.and_then(|flag| flag.rules.iter().find(|before| before.key == rule.key));
+        let owned: Vec<Owned> = before
+            .iter()
+            .flat_map(|rule| &rule.split)
+            .map(|share| Owned { by: share.variant.clone(), ranges: share.ranges.clone() })
+            .collect();
+        let wanted: Vec<Wanted> = rule
+            .split
+            .iter()
+            .map(|share| Wanted { by: share.variant.clone(), buckets: share.weight.buckets() })
+            .collect();
+        let ranges = allocate(&owned, &wanted)
+            .map_err(|problem| in_field(&format!("rules[{index}].split"), problem))?;
+        for (share, ranges) in rule.split.iter_mut().zip(ranges) {
+            share.ranges = ranges;
+        }
+    }
+    Ok(flag)
+}
+
+/// Who owns what before the step.
+struct Owned {
+    by: Key,
+    ranges: Vec<BucketRange>,
+}
+
+/// Who shall own how much after it.
+struct Wanted {
+    by: Key,
+    buckets: u32,
+}
+
+/// Ranges for each of `wanted`, in their order. An owner keeps its lowest buckets; what it lacks comes from
+/// the lowest buckets that nobody owned before the step.
+fn allocate(owned: &[Owned], wanted: &[Wanted]) -> Result<Vec<Vec<BucketRange>>, String> {
+    let mut free = complement(owned.iter().flat_map(|owner| owner.ranges.iter().copied()));
+    let mut allocated = Vec::with_capacity(wanted.len());
+    for Wanted { by, buckets } in wanted {
+        let kept =
+            owned.iter().find(|owner| owner.by == *by).map(|owner| owner.ranges.clone()).unwrap_or_default();
+        let mut ranges = Vec::new();
+        let mut lacking = *buckets;
+        take(&mut kept.clone(), &mut lacking, &mut ranges);
+        let before = lacking;
+        take(&mut free, &mut lacking, &mut ranges);
+        if lacking > 0 {
+            return Err(format!(
+                "`{by}` needs {before} more buckets and {} are free; shrink others in one change, grow it in the next",
+                before - lacking
+            ));
+        }
+        allocated.push(joined(ranges));
+    }
+    Ok(allocated)
+}
+
+/// Moves the lowest buckets of `from` to `to` until nothing is lacking or nothing is left.
+fn take(from: &mut Vec<BucketRange>, lacking: &mut u32, to: &mut Vec<BucketRange>) {
+    from.sort();
+    let mut rest = Vec::new();
+    for range in from.drain(..) {
+        let width = range.width().min(*lacking);
+        *lacking -= width;
+        let middle = range.lo() + width;
+        to.extend(BucketRange::new(range.lo(), middle));
+        rest.extend(BucketRange::new(middle, range.hi()));
+    }
+    *from = rest;
+}
+
+fn complement(owned: impl Iterator<Item = BucketRange>) -> Vec<BucketRange> {
+    let mut owned: Vec<BucketRange> = owned.collect();
+    owned.sort();
+    let mut free = Vec::new();
+    let mut at = 0;
+    for range in owned {
+        free.extend(BucketRange::new(at, range.lo()));
+        at = at.max(range.hi());
+    }
+    free.extend(BucketRange::new(at, BUCKETS));
+    free
+}
+
+/// Neighbouring ranges made one, in order.
+fn joined(mut ranges: Vec<BucketRange>) -> Vec<BucketRange> {
+    ranges.sort();
+    let mut joined: Vec<BucketRange> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if last.hi() == range.lo() => {
+                *last = BucketRange::new(last.lo(), range.hi()).expect("two ranges that meet are one");
+            }
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+fn check_usable(field: &str, when: &Condition) -> Result<(), Problem> {
+    unusable(when).map_or(Ok(()), |what| Err(Problem::new(field, what)))
+}
+
+fn in_field(field: &str, what: String) -> Problem {
+    Problem::new(field, what)
+}

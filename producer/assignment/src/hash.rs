@@ -1,0 +1,43 @@
+//! The hash contract: `h = xxh3_64(unit id, seed = xxh3_64(salt))`, over UTF-8 bytes exactly as sent, and
+//! `bucket = floor(h * 1000000 / 2^64)`. The vectors in `schemas/vectors` fix it; changing one is a breaking
+//! change.
+
+use schemas::definition::{Definitions, Experiment};
+use schemas::{Bucket, Buckets};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+/// The hash of a unit under a salt. Units and salts are any texts; different salts give independent hashes.
+pub fn hash(unit_id: &str, salt: &str) -> u64 {
+    xxh3_64_with_seed(unit_id.as_bytes(), xxh3_64(salt.as_bytes()))
+}
+
+/// The three salts of an experiment. They differ in what follows the `/`, which no key contains, so the
+/// three buckets of a unit are independent of each other and of every other experiment's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Salts {
+    pub slot: String,
+    pub rollout: String,
+    pub variant: String,
+}
+
+impl Salts {
+    /// The slot's salt is the layer's, so that all experiments of a layer see a unit at the same slot.
+    /// Without a layer the experiment is alone with its slots and they are salted by itself.
+    pub fn of(definitions: &Definitions, experiment: &Experiment) -> Salts {
+        let own = experiment.salt();
+        let layer = experiment.layer.as_ref().and_then(|layer| definitions.layer(layer));
+        Salts {
+            slot: format!("{}/slot", layer.map_or(own, |layer| layer.salt())),
+            rollout: format!("{own}/rollout"),
+            variant: format!("{own}/variant"),
+        }
+    }
+
+    pub fn buckets(&self, unit_id: &str) -> Buckets {
+        Buckets {
+            slot: Bucket::of_hash(hash(unit_id, &self.slot)).get(),
+            rollout: Bucket::of_hash(hash(unit_id, &self.rollout)).get(),
+            variant: Bucket::of_hash(hash(unit_id, &self.variant)).get(),
+        }
+    }
+}

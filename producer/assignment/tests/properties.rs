@@ -1,0 +1,239 @@
+//! What assignment promises: uniform, independent between experiments, and nobody who is in is moved when
+//! a share is raised, an arm is dropped or a neighbour leaves.
+
+use std::collections::BTreeMap;
+
+use assignment::{Attributes, NotExposed, evaluate, resolve};
+use proptest::prelude::*;
+use schemas::Uuid;
+use schemas::definition::{Change, Definition, Definitions, Experiment, Kind, RULE_VERSION, State};
+
+fn metric() -> Definition {
+    let json = serde_json::json!({"key": "signup", "event": "signup", "type": "conversion"});
+    Definition::from_json(Kind::Metric, json).unwrap()
+}
+
+fn experiment(key: &str, weights: &[u32]) -> Experiment {
+    let variants: Vec<_> = weights
+        .iter()
+        .enumerate()
+        .map(|(index, weight)| serde_json::json!({"key": format!("v{index}"), "weight": weight}))
+        .collect();
+    let json = serde_json::json!({
+        "key": key, "state": "running", "variants": variants, "control": "v0", "metrics": {"primary": "signup"},
+    });
+    match Definition::from_json(Kind::Experiment, json).unwrap() {
+        Definition::Experiment(experiment) => experiment,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A log with nobody else on it.
+struct Log {
+    definitions: Definitions,
+}
+
+impl Log {
+    fn new() -> Log {
+        let mut log = Log { definitions: Definitions::default() };
+        log.apply(metric()).unwrap();
+        log
+    }
+
+    fn apply(&mut self, written: Definition) -> Result<(), String> {
+        let definition = resolve(&self.definitions, written).map_err(|problem| problem.to_string())?;
+        let change = Change {
+            change_id: Uuid::from_u128(1),
+            rule_version: RULE_VERSION,
+            kind: definition.kind().to_string(),
+            key: definition.key().to_string(),
+            based_on: self.definitions.current_of(&definition).map_or(0, |accepted| accepted.version),
+            definition: definition.to_json(),
+            author: "a tester".to_owned(),
+            reason: "a test".to_owned(),
+        };
+        let offset = self.definitions.next_offset();
+        let verdict = self.definitions.apply(offset, &change).expect("rule 1 is known");
+        verdict.map(drop).map_err(|refusal| refusal.to_string())
+    }
+
+    fn put(&mut self, experiment: Experiment) -> Result<(), String> {
+        self.apply(Definition::Experiment(experiment))
+    }
+
+    fn variant(&self, experiment: &str, unit_id: &str) -> Result<String, NotExposed> {
+        let (_, experiment) = self.definitions.experiment(experiment).expect("it was put there");
+        let evaluation = evaluate(&self.definitions, experiment, unit_id, &Attributes::new());
+        evaluation.outcome.map(|variant| variant.key.to_string())
+    }
+
+    fn variants(&self, experiment: &str, units: u32) -> Vec<Result<String, NotExposed>> {
+        (0..units).map(|unit| self.variant(experiment, &format!("unit-{unit}"))).collect()
+    }
+}
+
+fn counts(variants: &[Result<String, NotExposed>]) -> BTreeMap<String, u32> {
+    let mut counts = BTreeMap::new();
+    for variant in variants.iter().flatten() {
+        *counts.entry(variant.clone()).or_insert(0) += 1;
+    }
+    counts
+}
+
+#[test]
+fn shares_are_those_of_the_weights() {
+    let mut log = Log::new();
+    log.put(experiment("checkout", &[5_000, 3_000, 2_000])).unwrap();
+    let counts = counts(&log.variants("checkout", 100_000));
+    let expected = [("v0", 50_000.0), ("v1", 30_000.0), ("v2", 20_000.0)];
+    let chi_square: f64 =
+        expected.iter().map(|(key, expected)| (f64::from(counts[*key]) - expected).powi(2) / expected).sum();
+    // Two degrees of freedom: above 13.8 once in a thousand. The units are fixed, so this never varies.
+    assert!(chi_square < 13.8, "chi-square {chi_square}: {counts:?}");
+}
+
+#[test]
+fn a_thousand_equal_buckets_are_equally_full() {
+    let mut full = vec![0_u32; 1_000];
+    for unit in 0..1_000_000 {
+        let bucket = schemas::Bucket::of_hash(assignment::hash(&format!("unit-{unit}"), "checkout/variant"));
+        full[bucket.get() as usize / 1_000] += 1;
+    }
+    let chi_square: f64 = full.iter().map(|&count| (f64::from(count) - 1_000.0).powi(2) / 1_000.0).sum();
+    // 999 degrees of freedom: mean 999, standard deviation 44.7; four of them either way.
+    assert!((820.0..1_178.0).contains(&chi_square), "chi-square {chi_square}");
+}
+
+#[test]
+fn two_experiments_are_independent() {
+    let mut log = Log::new();
+    log.put(experiment("one", &[5_000, 5_000])).unwrap();
+    log.put(experiment("two", &[5_000, 5_000])).unwrap();
+    let (one, two) = (log.variants("one", 100_000), log.variants("two", 100_000));
+    let mut cells = BTreeMap::new();
+    for pair in one.iter().zip(&two) {
+        *cells.entry((pair.0.clone().unwrap(), pair.1.clone().unwrap())).or_insert(0_u32) += 1;
+    }
+    assert_eq!(cells.len(), 4);
+    let chi_square: f64 = cells.values().map(|&count| (f64::from(count) - 25_000.0).powi(2) / 25_000.0).sum();
+    // Three degrees of freedom: above 16.3 once in a thousand.
+    assert!(chi_square < 16.3, "chi-square {chi_square}: {cells:?}");
+}
+
+#[test]
+fn experiments_in_one_layer_never_share_a_unit() {
+    let mut log = Log::new();
+    let layer = serde_json::json!({"key": "pricing"});
+    log.apply(Definition::from_json(Kind::Layer, layer).unwrap()).unwrap();
+    for (key, slots) in [("one", 3_000), ("two", 5_000)] {
+        let mut experiment = experiment(key, &[5_000, 5_000]);
+        experiment.layer = Some(schemas::Key::new("pricing").unwrap());
+        experiment.slots = schemas::BasisPoints::new(slots).unwrap();
+        log.put(experiment).unwrap();
+    }
+    let (one, two) = (log.variants("one", 20_000), log.variants("two", 20_000));
+    let both = one.iter().zip(&two).filter(|pair| pair.0.is_ok() && pair.1.is_ok()).count();
+    assert_eq!(both, 0);
+    let (in_one, in_two) = (one.iter().flatten().count(), two.iter().flatten().count());
+    assert!((5_740..6_260).contains(&in_one), "{in_one} of 20000 in 30 %");
+    assert!((9_717..10_283).contains(&in_two), "{in_two} of 20000 in 50 %");
+
+    let mut third = experiment("three", &[5_000, 5_000]);
+    third.layer = Some(schemas::Key::new("pricing").unwrap());
+    third.slots = schemas::BasisPoints::new(2_001).unwrap();
+    assert_eq!(
+        log.put(third).unwrap_err(),
+        "slots: `three` needs 200100 more buckets and 200000 are free; shrink others in one change, grow it in the next"
+    );
+}
+
+#[test]
+fn a_bucket_never_changes_hands_in_one_step() {
+    let mut log = Log::new();
+    log.put(experiment("checkout", &[5_000, 5_000])).unwrap();
+    assert_eq!(
+        log.put(experiment("checkout", &[9_000, 1_000])).unwrap_err(),
+        "variants: `v0` needs 400000 more buckets and 0 are free; shrink others in one change, grow it in the next"
+    );
+    log.put(experiment("checkout", &[5_000, 1_000])).unwrap();
+    let before = log.variants("checkout", 10_000);
+    log.put(experiment("checkout", &[9_000, 1_000])).unwrap();
+    for (unit, (before, after)) in before.iter().zip(log.variants("checkout", 10_000)).enumerate() {
+        match before {
+            Ok(variant) => assert_eq!(Ok(variant.clone()), after, "unit-{unit}"),
+            Err(reason) => assert_eq!((*reason, after), (NotExposed::BucketUnowned, Ok("v0".to_owned()))),
+        }
+    }
+    let (_, experiment) = log.definitions.experiment("checkout").unwrap();
+    assert_eq!((experiment.phase(), experiment.state), (3, State::Running));
+}
+
+/// Weights of two to five arms that leave some buckets to nobody.
+fn arms() -> impl Strategy<Value = Vec<u32>> {
+    proptest::collection::vec(0_u32..=1_500, 2..=5)
+}
+
+proptest! {
+    #[test]
+    fn raising_a_share_moves_nobody_already_in(weights in arms(), raised in 0_usize..5, by in 1_u32..=2_000) {
+        let mut log = Log::new();
+        // A new experiment starts whole; shrink it to the weights, then raise one.
+        let mut whole = vec![0; weights.len()];
+        whole[0] = 10_000;
+        log.put(experiment("checkout", &whole)).unwrap();
+        log.put(experiment("checkout", &vec![0; weights.len()])).unwrap();
+        log.put(experiment("checkout", &weights)).unwrap();
+        let before = log.variants("checkout", 500);
+        let mut after = weights.clone();
+        let raised = raised % weights.len();
+        after[raised] += by;
+        log.put(experiment("checkout", &after)).unwrap();
+        let raised = format!("v{raised}");
+        for (before, after) in before.into_iter().zip(log.variants("checkout", 500)) {
+            match before {
+                Ok(variant) => prop_assert_eq!(Ok(variant), after),
+                Err(reason) => prop_assert!(after == Err(reason) || after.as_ref() == Ok(&raised)),
+            }
+        }
+    }
+
+    #[test]
+    fn dropping_an_arm_moves_nobody_else(weights in arms()) {
+        let mut log = Log::new();
+        let mut first = weights.clone();
+        first[0] += 10_000 - weights.iter().sum::<u32>();
+        log.put(experiment("checkout", &first)).unwrap();
+        let before = log.variants("checkout", 500);
+        let mut dropped = experiment("checkout", &first);
+        if dropped.variants.len() > 2 {
+            dropped.variants.pop();
+        } else {
+            dropped.variants[1].weight = schemas::BasisPoints::new(0).unwrap();
+        }
+        let gone = format!("v{}", weights.len() - 1);
+        log.put(dropped).unwrap();
+        for (before, after) in before.into_iter().zip(log.variants("checkout", 500)) {
+            if before == Ok(gone.clone()) {
+                prop_assert_eq!(after, Err(NotExposed::BucketUnowned));
+            } else {
+                prop_assert_eq!(after, before);
+            }
+        }
+    }
+
+    #[test]
+    fn raising_the_rollout_moves_nobody_already_in(from in 0_u32..=10_000, by in 0_u32..=10_000) {
+        let to = (from + by).min(10_000);
+        let mut log = Log::new();
+        let with = |rollout| Experiment {
+            rollout: schemas::BasisPoints::new(rollout).unwrap(),
+            ..experiment("checkout", &[5_000, 5_000])
+        };
+        log.put(with(from)).unwrap();
+        let before = log.variants("checkout", 500);
+        log.put(with(to)).unwrap();
+        for (before, after) in before.into_iter().zip(log.variants("checkout", 500)) {
+            prop_assert!(before.is_err() || before == after);
+        }
+    }
+}
