@@ -12,9 +12,11 @@ pub mod probe;
 pub mod process;
 pub mod programs;
 pub mod progress;
+mod service;
 pub mod stack;
 pub mod state;
 pub mod supervise;
 pub mod tail;
 
-pub use stack::{Options, Server, Service, ServiceOptions, Stack};
+pub use service::{Service, ServiceOptions};
+pub use stack::{Options, Server, Stack};

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::part::Part;
-use crate::stack::{Service, Stack};
+use crate::service::Service;
+use crate::stack::Stack;
 
 /// How often the parts are looked at.
 const POLL: Duration = Duration::from_millis(100);

@@ -8,7 +8,8 @@ use anyhow::{Result, bail};
 
 use super::{PartName, Wanted};
 use crate::interrupt;
-use crate::stack::{Options, Service, ServiceOptions, Stack};
+use crate::service::{Service, ServiceOptions};
+use crate::stack::{Options, Stack};
 use crate::supervise::Supervisor;
 
 const POLL: Duration = Duration::from_millis(100);
