@@ -3,6 +3,7 @@
 //! `anyhow` chains; only [`fetch`] tells its apart, for callers that can do without a part.
 
 pub mod command;
+pub mod embedded;
 pub mod fetch;
 mod interrupt;
 pub mod kafka;

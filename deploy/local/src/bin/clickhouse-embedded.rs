@@ -1,1 +1,86 @@
-fn main() {}
+//! The ClickHouse engine as a server: HTTP in front of libchdb, for one machine.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use local::embedded::{self, Config};
+use local::fetch::Cache;
+use tracing_subscriber::EnvFilter;
+
+/// The ClickHouse engine (libchdb) behind ClickHouse's HTTP interface.
+///
+/// The password comes from --password-file, or from the environment variable
+/// CLICKHOUSE_EMBEDDED_PASSWORD; without either the user has none. Logs go to standard error, at the
+/// level of the environment variable RUST_LOG (default: info).
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The data directory; made if it is not there, kept when the server stops.
+    #[arg(long)]
+    path: PathBuf,
+    /// Address and port; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// libchdb.so; by default the pinned one, fetched into the cache where it is not there yet.
+    #[arg(long)]
+    library: Option<PathBuf>,
+    /// Where "host:port" is written once the server answers; removed when it stops.
+    #[arg(long)]
+    port_file: Option<PathBuf>,
+    /// The one user.
+    #[arg(long, default_value = "default")]
+    user: String,
+    /// A file with the user's password in its first line.
+    #[arg(long)]
+    password_file: Option<PathBuf>,
+    /// Queries at once; more are refused with code 202.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    max_concurrent_queries: u16,
+    /// Sessions at once; more are refused with code 202.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    max_sessions: u16,
+    /// One request's body, as sent and as decompressed; a larger one is refused with code 229.
+    #[arg(long, default_value_t = 1 << 30)]
+    max_body_bytes: u64,
+    /// All bodies at once, which are held in memory; what does not fit is refused with code 202.
+    #[arg(long, default_value_t = 2 << 30)]
+    max_spool_bytes: u64,
+    /// Seconds that running queries get to end on SIGTERM, before they are cancelled.
+    #[arg(long, default_value_t = 20)]
+    stop_timeout: u64,
+}
+
+fn main() -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let arguments = Arguments::parse();
+    let password = match &arguments.password_file {
+        Some(file) => {
+            let text = fs::read_to_string(file)
+                .with_context(|| format!("reading the password file {}", file.display()))?;
+            text.lines().next().unwrap_or("").to_owned()
+        }
+        None => std::env::var("CLICKHOUSE_EMBEDDED_PASSWORD").unwrap_or_default(),
+    };
+    let library = match arguments.library {
+        Some(library) => library,
+        None => Cache::open()?.engine()?,
+    };
+    embedded::serve(Config {
+        library,
+        path: arguments.path,
+        listen: arguments.listen,
+        port_file: arguments.port_file,
+        user: arguments.user,
+        password,
+        queries_max: arguments.max_concurrent_queries.into(),
+        sessions_max: arguments.max_sessions.into(),
+        body_bytes_max: arguments.max_body_bytes,
+        spool_bytes_max: arguments.max_spool_bytes,
+        stop_timeout: Duration::from_secs(arguments.stop_timeout),
+    })
+}

@@ -1,0 +1,443 @@
+//! Runs one query on a thread of its own: body to rows, settings onto the connection, statement to the
+//! engine, result to the output. Blocks; knows nothing of HTTP.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Server;
+use super::compression::{self, Coding};
+use super::engine::{Connection, Parameter, Progress};
+use super::exception::{Exception, code};
+use super::output::Output;
+use super::processes;
+use super::request::{Request, Setting};
+use super::running::{Query, Registration};
+use super::session::Lease;
+use super::spool::Spool;
+use super::statement::{self, Class, Insert, Kill, KillMode, Other, Statement};
+
+/// ClickHouse's format over HTTP where nobody names one.
+const DEFAULT_FORMAT: &str = "TabSeparated";
+/// The head of an INSERT, up to its rows, is looked for in as much of the body; max_query_size.
+const INSERT_HEAD_BYTES_MAX: u64 = 256 * 1024;
+/// A query's text, where it is not followed by rows.
+const TEXT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// A query with all that it holds while it runs.
+pub struct Job {
+    pub server: Arc<Server>,
+    pub request: Request,
+    pub body: Spool,
+    pub registration: Registration,
+    pub permit: OwnedSemaphorePermit,
+    pub output: Output,
+}
+
+/// Runs the job to its end. Everything that it held is free again before its client hears of the end,
+/// so that the next request may have the same query_id and session.
+pub fn run(job: Job) {
+    let Job { server, request, body, registration, permit, mut output } = job;
+    let ended = execute(&server, &request, body, &registration.query, &mut output);
+    if let Err(exception) = &ended {
+        tracing::debug!(query_id = registration.query.id, code = exception.code, "query failed");
+    }
+    drop(registration);
+    drop(permit);
+    match ended {
+        Ok(()) => output.finish(),
+        Err(exception) => output.fail(exception),
+    }
+}
+
+fn execute(
+    server: &Arc<Server>,
+    request: &Request,
+    body: Spool,
+    query: &Arc<Query>,
+    output: &mut Output,
+) -> Result<(), Exception> {
+    let body = match request.body_coding {
+        Coding::Identity => body,
+        coding => {
+            let mut unpacked = server.space.spool()?;
+            compression::unpack(coding, body.read_from(0), &mut unpacked)?;
+            unpacked
+        }
+    };
+    let task = Task::read(server, &request.text, body)?;
+    query.set_text(&task.sql);
+    if task.changes_data() {
+        task.refuse_if_readonly(request)?;
+    } else {
+        query.set_only_reads();
+    }
+    if query.is_asked_to_stop() {
+        return Err(query.cancelled());
+    }
+    match &request.session {
+        None => {
+            let mut connection = server.connect()?;
+            apply_settings(&mut connection, request, query)?;
+            task.run(server, request, &mut connection, query, output)
+        }
+        Some(session) => {
+            let lease = server.sessions.lease(session, || server.connect())?;
+            run_in_session(&task, server, request, lease, query, output)
+        }
+    }
+}
+
+/// A statement with its text, and its rows if it takes any.
+struct Task {
+    sql: Vec<u8>,
+    statement: Statement,
+    rows: Option<Spool>,
+}
+
+impl Task {
+    /// Puts together what ClickHouse reads as one stream: the address's text, a line end, the body.
+    fn read(server: &Server, text: &str, body: Spool) -> Result<Task, Exception> {
+        if text.is_empty() {
+            let start = read_text(&body, INSERT_HEAD_BYTES_MAX)?;
+            if let Ok(Statement::Insert(insert)) = statement::read(&start) {
+                let mut rows = server.space.spool()?;
+                compression::unpack(Coding::Identity, body.read_from(insert.rows_at as u64), &mut rows)?;
+                return Ok(Task::of_insert(start, insert, rows));
+            }
+        } else if let Ok(Statement::Insert(insert)) = statement::read(text.as_bytes()) {
+            let first_rows = text[insert.rows_at..].trim_start();
+            if first_rows.is_empty() {
+                return Ok(Task::of_insert(text.as_bytes().to_vec(), insert, body));
+            }
+            let mut rows = server.space.spool()?;
+            rows.append(text[insert.rows_at..].as_bytes())?;
+            rows.append(b"\n")?;
+            compression::unpack(Coding::Identity, body.read_from(0), &mut rows)?;
+            return Ok(Task::of_insert(text.as_bytes().to_vec(), insert, rows));
+        }
+        if body.len() > TEXT_BYTES_MAX {
+            return Err(Exception::new(
+                code::QUERY_IS_TOO_LARGE,
+                format_args!("the query's text has {} bytes, more than {TEXT_BYTES_MAX}", body.len()),
+            ));
+        }
+        let mut sql = text.as_bytes().to_vec();
+        if !sql.is_empty() && !body.is_empty() {
+            sql.push(b'\n');
+        }
+        sql.append(&mut read_text(&body, TEXT_BYTES_MAX)?);
+        let statement = statement::read(&sql)?;
+        Ok(Task { sql, statement, rows: None })
+    }
+
+    fn of_insert(mut sql: Vec<u8>, insert: Insert, rows: Spool) -> Task {
+        sql.truncate(insert.rows_at);
+        Task { sql, statement: Statement::Insert(insert), rows: Some(rows) }
+    }
+
+    fn changes_data(&self) -> bool {
+        match &self.statement {
+            Statement::Insert(_) => true,
+            Statement::Kill(_) => false,
+            Statement::Other(other) => other.class.changes_data(),
+        }
+    }
+
+    /// SET and USE act on the session itself.
+    fn is_about_the_session(&self) -> bool {
+        matches!(&self.statement, Statement::Other(Other { class: Class::Session, .. }))
+    }
+
+    fn refuse_if_readonly(&self, request: &Request) -> Result<(), Exception> {
+        let asked = request.settings.iter().any(|it| it.name == "readonly" && it.value != "0");
+        if request.method_is_safe {
+            return Err(Exception::new(
+                code::READONLY,
+                "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. You \
+                 should use method POST for modifying queries",
+            ));
+        }
+        if asked {
+            return Err(Exception::new(code::READONLY, "Cannot execute query in readonly mode"));
+        }
+        Ok(())
+    }
+
+    fn run(
+        &self,
+        server: &Arc<Server>,
+        request: &Request,
+        connection: &mut Connection,
+        query: &Arc<Query>,
+        output: &mut Output,
+    ) -> Result<(), Exception> {
+        let default_format = request.default_format.as_deref().unwrap_or(DEFAULT_FORMAT);
+        query.enter_engine();
+        match &self.statement {
+            Statement::Insert(insert) => {
+                output.set_format(default_format);
+                let rows = self.rows.as_ref().expect("an INSERT is read together with its rows");
+                let reply = connection.run(
+                    &insert.from_file(&self.sql, rows.path()),
+                    default_format,
+                    &request.parameters,
+                )?;
+                let written = reply.progress();
+                output.count(Progress {
+                    read_rows: written.written_rows,
+                    read_bytes: written.written_bytes,
+                    ..written
+                });
+                Ok(())
+            }
+            Statement::Kill(kill) => {
+                let format = kill.format.as_deref().unwrap_or(default_format);
+                output.set_format(format);
+                let kill = KillTask { kill, condition: &self.sql[kill.condition.clone()], format };
+                kill.run(server, request, connection, query, output)
+            }
+            Statement::Other(other) => {
+                output.set_format(other.format.as_deref().unwrap_or(default_format));
+                let mut parameters = request.parameters.clone();
+                let sql = if other.processes.is_empty() {
+                    self.sql.clone()
+                } else {
+                    parameters.extend(processes::parameters(&server.running, query));
+                    processes::show_in(&self.sql, &other.processes)
+                };
+                if other.class == Class::Select {
+                    match stream(connection, &sql, default_format, &parameters, query, output) {
+                        Err(exception) if exception.refuses_streaming() => {}
+                        ended => return ended,
+                    }
+                }
+                let reply = connection.run(&sql, default_format, &parameters)?;
+                output.push(reply.bytes(), reply.progress())
+            }
+        }
+    }
+}
+
+fn read_text(body: &Spool, bytes_max: u64) -> Result<Vec<u8>, Exception> {
+    let mut text = Vec::new();
+    body.read_from(0).take(bytes_max).read_to_end(&mut text).map_err(|error| {
+        Exception::new(code::LOGICAL_ERROR, format_args!("cannot read the body back: {error}"))
+    })?;
+    Ok(text)
+}
+
+fn stream(
+    connection: &mut Connection,
+    sql: &[u8],
+    format: &str,
+    parameters: &[Parameter],
+    query: &Query,
+    output: &mut Output,
+) -> Result<(), Exception> {
+    let mut stream = connection.stream(sql, format, parameters)?;
+    while let Some(piece) = stream.next()? {
+        output.push(piece.bytes(), piece.progress())?;
+        if query.is_asked_to_stop() {
+            return Err(query.cancelled());
+        }
+    }
+    Ok(())
+}
+
+/// The session's connection gets the request's settings and database for this query, and its own back.
+fn run_in_session(
+    task: &Task,
+    server: &Arc<Server>,
+    request: &Request,
+    mut lease: Lease,
+    query: &Arc<Query>,
+    output: &mut Output,
+) -> Result<(), Exception> {
+    let connection = lease.connection();
+    let restore = if task.is_about_the_session() {
+        mark(connection, query)?;
+        None
+    } else {
+        let restore = Restore::remember(connection, request)?;
+        if let Err(exception) = apply_settings(connection, request, query) {
+            restore_or_end(lease, restore);
+            return Err(exception);
+        }
+        restore
+    };
+    let ended = task.run(server, request, connection, query, output);
+    restore_or_end(lease, restore);
+    ended
+}
+
+fn restore_or_end(mut lease: Lease, restore: Option<Restore>) {
+    let connection = lease.connection();
+    // Also when there is nothing to restore: a failed query stays in system.processes until the next one.
+    let mut statements = vec![b"SET promql_table = ''".to_vec()];
+    if let Some(restore) = restore {
+        statements.extend(restore.statements);
+    }
+    for statement in statements {
+        if let Err(exception) = connection.run(&statement, DEFAULT_FORMAT, &[]) {
+            tracing::warn!(%exception.message, "a session could not be restored after a query and was ended");
+            lease.end();
+            return;
+        }
+    }
+}
+
+fn apply_settings(connection: &mut Connection, request: &Request, query: &Query) -> Result<(), Exception> {
+    mark(connection, query)?;
+    if let Some(database) = &request.database {
+        connection.run(&use_database(database), DEFAULT_FORMAT, &[])?;
+    }
+    let settings: Vec<Vec<u8>> = applied(request).map(|it| assignment(&it.name, &it.value)).collect();
+    if !settings.is_empty() {
+        connection.run(
+            &[b"SET ".as_slice(), &settings.join(b", ".as_slice())].concat(),
+            DEFAULT_FORMAT,
+            &[],
+        )?;
+    }
+    Ok(())
+}
+
+/// The settings that the engine is told of; `readonly` could not be taken back from a session, and is
+/// enforced by [`Task::refuse_if_readonly`].
+fn applied(request: &Request) -> impl Iterator<Item = &Setting> {
+    request.settings.iter().filter(|it| it.name != "readonly")
+}
+
+/// The engine gives each query an id of its own and takes none; a setting that only another dialect
+/// reads carries ours into system.processes.
+fn mark(connection: &mut Connection, query: &Query) -> Result<(), Exception> {
+    let mark = [b"SET ".as_slice(), &assignment("promql_table", &query.marker)].concat();
+    connection.run(&mark, DEFAULT_FORMAT, &[])?;
+    Ok(())
+}
+
+fn assignment(name: &str, value: &str) -> Vec<u8> {
+    // The name has letters, digits, `_` and `.` alone.
+    [name.as_bytes(), b" = ", &quoted(value, b'\'')].concat()
+}
+
+fn use_database(database: &str) -> Vec<u8> {
+    [b"USE ".as_slice(), &quoted(database, b'`')].concat()
+}
+
+/// A literal or identifier that means exactly `text`.
+fn quoted(text: &str, quote: u8) -> Vec<u8> {
+    let mut literal = vec![quote];
+    for &byte in text.as_bytes() {
+        if byte == quote || byte == b'\\' {
+            literal.push(b'\\');
+        }
+        literal.push(byte);
+    }
+    literal.push(quote);
+    literal
+}
+
+/// How a session's connection gets back what one query changes.
+struct Restore {
+    statements: Vec<Vec<u8>>,
+}
+
+impl Restore {
+    /// `None` if the request changes nothing.
+    fn remember(connection: &mut Connection, request: &Request) -> Result<Option<Restore>, Exception> {
+        let names: Vec<&str> = applied(request).map(|it| it.name.as_str()).collect();
+        let mut statements = Vec::new();
+        if !names.is_empty() {
+            let names = Parameter { name: "embedded_names".to_owned(), value: processes::text_array(&names) };
+            let sql = b"SELECT name, value, changed FROM system.settings WHERE name IN {embedded_names:Array(String)}";
+            let reply = connection.run(sql, "JSONCompactEachRow", &[names])?;
+            for row in reply.bytes().split(|&byte| byte == b'\n').filter(|row| !row.is_empty()) {
+                let (name, value, changed): (String, String, u8) =
+                    serde_json::from_slice(row).map_err(unreadable)?;
+                let value = if changed == 0 { b"DEFAULT".to_vec() } else { quoted(&value, b'\'') };
+                statements.push([b"SET ", name.as_bytes(), b" = ", &value].concat());
+            }
+        }
+        if request.database.is_some() {
+            let reply = connection.run(b"SELECT currentDatabase()", "JSONCompactEachRow", &[])?;
+            let (database,): (String,) = serde_json::from_slice(reply.bytes()).map_err(unreadable)?;
+            statements.push(use_database(&database));
+        }
+        Ok(if statements.is_empty() { None } else { Some(Restore { statements }) })
+    }
+}
+
+fn unreadable(error: serde_json::Error) -> Exception {
+    Exception::new(code::LOGICAL_ERROR, format_args!("cannot read the session's state: {error}"))
+}
+
+/// KILL QUERY: the engine does not know our ids, and cannot see a query whose body is still arriving.
+struct KillTask<'task> {
+    kill: &'task Kill,
+    condition: &'task [u8],
+    format: &'task str,
+}
+
+impl KillTask<'_> {
+    fn run(
+        &self,
+        server: &Arc<Server>,
+        request: &Request,
+        connection: &mut Connection,
+        query: &Arc<Query>,
+        output: &mut Output,
+    ) -> Result<(), Exception> {
+        let mut parameters = request.parameters.clone();
+        parameters.extend(processes::parameters(&server.running, query));
+        let select = processes::matching(self.condition);
+        let reply = connection.run(&select, "JSONCompactEachRow", &parameters)?;
+        let mut victims = Vec::new();
+        for row in reply.bytes().split(|&byte| byte == b'\n').filter(|row| !row.is_empty()) {
+            let (id,): (String,) = serde_json::from_slice(row).map_err(unreadable)?;
+            // Without those that ended meanwhile, and without this one.
+            victims.extend(server.running.find(&id).filter(|victim| victim.id != query.id));
+        }
+        let ids: Vec<&str> = victims.iter().map(|victim| victim.id.as_str()).collect();
+        let status = match self.kill.mode {
+            KillMode::Async => "waiting",
+            KillMode::Sync => "finished",
+            KillMode::Test => "unknown_status",
+        };
+        parameters
+            .push(Parameter { name: "embedded_victims".to_owned(), value: processes::text_array(&ids) });
+        parameters.push(Parameter { name: "embedded_status".to_owned(), value: status.into() });
+        let shown = connection.run(&processes::victims(), self.format, &parameters)?;
+        if self.kill.mode != KillMode::Test {
+            victims.iter().for_each(|victim| server.stop(victim));
+        }
+        if self.kill.mode == KillMode::Sync {
+            Handle::current().block_on(async {
+                for victim in &victims {
+                    // Losing `gone` loses nothing: it is asked again by the next KILL.
+                    tokio::select! {
+                        () = victim.gone() => {}
+                        () = query.asked_to_stop() => return Err(query.cancelled()),
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        output.push(shown.bytes(), shown.progress())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_cannot_be_left() {
+        assert_eq!(quoted("a'b\\c", b'\''), b"'a\\'b\\\\c'");
+        assert_eq!(use_database("d`; DROP"), b"USE `d\\`; DROP`");
+        assert_eq!(assignment("log_comment", "x' , y = '1"), b"log_comment = 'x\\' , y = \\'1'");
+    }
+}

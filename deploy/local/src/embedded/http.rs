@@ -1,0 +1,312 @@
+//! The HTTP side: one address for queries, two for health. Turns a request into a job, its head into a
+//! response, and a client that goes away into a stopped query.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body as HttpResponseBody, HttpBody};
+use axum::extract::State;
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::Server;
+use super::engine::Progress;
+use super::exception::{Exception, code};
+use super::execute::{self, Job};
+use super::output::{Body, Finish, Head, Output, OutputPlan, StreamedBody};
+use super::request::{Credentials, Request};
+use super::running::{Query, Registration, already_running};
+use super::spool::Spool;
+
+/// A body that brings no byte for this long is given up.
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(300);
+/// ClickHouse's replace_running_query_max_wait_ms.
+const REPLACE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Answers any request.
+pub async fn answer(State(server): State<Arc<Server>>, request: axum::extract::Request) -> Response {
+    let (parts, body) = request.into_parts();
+    match parts.uri.path() {
+        "/ping" | "/replicas_status" => plain(StatusCode::OK, "Ok.\n".to_owned()),
+        "/" => query(&server, &parts, body).await,
+        path => plain(
+            StatusCode::NOT_FOUND,
+            format!(
+                "There is no handle {path}\nUse / or /ping for health checks.\nOr /replicas_status for more sophisticated health checks.\nSend queries from your program with POST method or GET /?query=...\n"
+            ),
+        ),
+    }
+}
+
+async fn query(server: &Arc<Server>, parts: &Parts, body: HttpResponseBody) -> Response {
+    let request = match Request::read(&parts.method, parts.uri.query().unwrap_or(""), &parts.headers) {
+        Ok(request) => request,
+        Err(exception) => return failure(server, &Uuid::new_v4().to_string(), &exception),
+    };
+    let id = request.query_id.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
+    match run(server, parts, request, &id, body).await {
+        Ok(response) => response,
+        Err(exception) => failure(server, &id, &exception),
+    }
+}
+
+async fn run(
+    server: &Arc<Server>,
+    parts: &Parts,
+    request: Request,
+    id: &str,
+    body: HttpResponseBody,
+) -> Result<Response, Exception> {
+    server.authenticate(&request.credentials)?;
+    match parts.method {
+        Method::GET | Method::HEAD if request.text.is_empty() => {
+            return Ok(plain(StatusCode::OK, "Ok.\n".to_owned()));
+        }
+        Method::GET | Method::HEAD | Method::POST | Method::PUT => {}
+        ref method => {
+            return Err(Exception::new(
+                code::NOT_IMPLEMENTED,
+                format_args!("the method {method} is not supported"),
+            ));
+        }
+    }
+    let permit = Arc::clone(&server.permits).try_acquire_owned().map_err(|_| {
+        Exception::new(
+            code::TOO_MANY_SIMULTANEOUS_QUERIES,
+            format_args!(
+                "Too many simultaneous queries. Maximum: {}: try again later, or start the server with a larger \
+                 --max-concurrent-queries",
+                server.queries_max
+            ),
+        )
+    })?;
+    let registration = register(server, &request, id).await?;
+    let query = Arc::clone(&registration.query);
+    let body = receive(server, &query, parts, body).await?;
+    let tag = exception_tag();
+    let (sender, head) = oneshot::channel();
+    let plan = OutputPlan {
+        query: Arc::clone(&query),
+        coding: request.response_coding,
+        tag: tag.clone(),
+        version: Arc::clone(&server.version),
+        wait_for_end: request.wait_end_of_query.then(|| Arc::clone(&server.space)),
+        head: sender,
+    };
+    let output = Output::new(plan).map_err(|error| {
+        Exception::new(code::LOGICAL_ERROR, format_args!("cannot start to pack the result: {error}"))
+    })?;
+    let mut response = Response::builder();
+    if let Some(coding) = request.response_coding.http_name() {
+        response = response.header(header::CONTENT_ENCODING, coding);
+    }
+    let timezone = request.settings.iter().find(|it| it.name == "session_timezone" && !it.value.is_empty());
+    let timezone = timezone.map_or_else(|| server.timezone.to_string(), |it| it.value.clone());
+    let mut stop_on_drop = StopOnDrop { server: Arc::clone(server), query: Some(Arc::clone(&query)) };
+    let job = Job { server: Arc::clone(server), request, body, registration, permit, output };
+    tokio::task::spawn_blocking(move || execute::run(job));
+    let head: Head = match head.await {
+        Ok(head) => head.inspect_err(|_| stop_on_drop.finish())?,
+        // The job's thread ended without a word: it panicked, and has said so on standard error.
+        Err(_) => return Err(Exception::new(code::LOGICAL_ERROR, "the query's thread failed")),
+    };
+    let own = |name: &'static str, value: &str| (HeaderName::from_static(name), HeaderValue::from_str(value));
+    let elapsed = query.elapsed();
+    let headers = [
+        own("x-clickhouse-query-id", id),
+        own("x-clickhouse-server-display-name", &server.display_name),
+        own("x-clickhouse-format", &head.format),
+        own("x-clickhouse-timezone", &timezone),
+        own("x-clickhouse-summary", &summary(head.progress, elapsed)),
+        own("x-clickhouse-exception-tag", &tag),
+        own("content-type", content_type(&head.format)),
+    ];
+    for (name, value) in headers {
+        // What cannot stand in a header (a query_id with a line end in it) is left out.
+        if let Ok(value) = value {
+            response = response.header(name, value);
+        }
+    }
+    let body = match head.body {
+        Body::Whole(bytes) => {
+            stop_on_drop.finish();
+            HttpResponseBody::from(bytes)
+        }
+        Body::Streamed(pieces) => HttpResponseBody::new(StreamedBody::new(pieces, stop_on_drop)),
+    };
+    response
+        .body(body)
+        .map_err(|error| Exception::new(code::LOGICAL_ERROR, format_args!("bad response: {error}")))
+}
+
+impl Server {
+    /// Compares digests, so that the time taken says nothing about the password.
+    fn authenticate(&self, given: &Credentials) -> Result<(), Exception> {
+        let digest = |text: &str| Sha256::digest(text.as_bytes());
+        let differ = |left: &str, right: &str| {
+            digest(left)
+                .iter()
+                .zip(digest(right).iter())
+                .fold(0, |differ, (left, right)| differ | (left ^ right))
+        };
+        let expected = &self.credentials;
+        if differ(&given.user, &expected.user) | differ(&given.password, &expected.password) == 0 {
+            return Ok(());
+        }
+        Err(Exception::new(
+            code::AUTHENTICATION_FAILED,
+            format_args!(
+                "{}: Authentication failed: password is incorrect, or there is no user with such name",
+                given.user
+            ),
+        ))
+    }
+}
+
+async fn register(server: &Arc<Server>, request: &Request, id: &str) -> Result<Registration, Exception> {
+    if request.replace_running_query
+        && let Some(older) = server.running.find(id)
+    {
+        server.stop(&older);
+        if tokio::time::timeout(REPLACE_TIMEOUT, older.gone()).await.is_err() {
+            return Err(already_running(id));
+        }
+    }
+    server.running.register(id.to_owned(), &request.text)
+}
+
+/// Takes the body in. One that is cut never becomes a query.
+async fn receive(
+    server: &Arc<Server>,
+    query: &Query,
+    parts: &Parts,
+    mut body: HttpResponseBody,
+) -> Result<Spool, Exception> {
+    let announced =
+        parts.headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > server.space.body_bytes_max) {
+        return Err(server.space.refuse_body());
+    }
+    let mut spool = server.space.spool()?;
+    loop {
+        // Losing the race loses a frame, and with it the request: the other branches end it.
+        let frame = tokio::select! {
+            frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)) => frame,
+            () = query.asked_to_stop() => return Err(query.cancelled()),
+            () = tokio::time::sleep(RECEIVE_TIMEOUT) => {
+                return Err(Exception::new(
+                    code::SOCKET_TIMEOUT,
+                    format_args!("Timeout exceeded while reading from socket: the body brought nothing for {RECEIVE_TIMEOUT:?}"),
+                ));
+            }
+        };
+        match frame {
+            None => return Ok(spool),
+            Some(Ok(frame)) => {
+                if let Ok(bytes) = frame.into_data() {
+                    spool.append(&bytes)?;
+                }
+            }
+            Some(Err(error)) => {
+                return Err(Exception::new(
+                    code::CANNOT_READ_ALL_DATA,
+                    format_args!("Cannot read all data: the body is cut short: {error}"),
+                ));
+            }
+        }
+    }
+}
+
+/// Stops a query that only reads when its client goes away, which is when the response, or the future
+/// that would become it, is dropped.
+struct StopOnDrop {
+    server: Arc<Server>,
+    query: Option<Arc<Query>>,
+}
+
+impl Finish for StopOnDrop {
+    fn finish(&mut self) {
+        self.query = None;
+    }
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        if let Some(query) = self.query.take().filter(|query| query.only_reads()) {
+            self.server.stop(&query);
+        }
+    }
+}
+
+/// Sixteen random letters, as ClickHouse tags its exceptions.
+fn exception_tag() -> String {
+    Uuid::new_v4().as_bytes().iter().map(|byte| char::from(b'a' + byte % 26)).collect()
+}
+
+fn summary(progress: Progress, elapsed: Duration) -> String {
+    format!(
+        "{{\"read_rows\":\"{}\",\"read_bytes\":\"{}\",\"written_rows\":\"{}\",\"written_bytes\":\"{}\",\
+         \"total_rows_to_read\":\"0\",\"result_rows\":\"{}\",\"result_bytes\":\"{}\",\"elapsed_ns\":\"{}\"}}",
+        progress.read_rows,
+        progress.read_bytes,
+        progress.written_rows,
+        progress.written_bytes,
+        progress.result_rows,
+        progress.result_bytes,
+        elapsed.as_nanos()
+    )
+}
+
+fn content_type(format: &str) -> &'static str {
+    match format {
+        "TabSeparated"
+        | "TSV"
+        | "TabSeparatedRaw"
+        | "TSVRaw"
+        | "TabSeparatedWithNames"
+        | "TSVWithNames"
+        | "TabSeparatedWithNamesAndTypes"
+        | "TSVWithNamesAndTypes" => "text/tab-separated-values; charset=UTF-8",
+        "CSV" => "text/csv; charset=UTF-8; header=absent",
+        "CSVWithNames" | "CSVWithNamesAndTypes" => "text/csv; charset=UTF-8; header=present",
+        "JSONEachRow" | "JSONCompactEachRow" | "JSONStringsEachRow" | "JSONLines" | "NDJSON" => {
+            "application/x-ndjson; charset=UTF-8"
+        }
+        name if name.starts_with("JSON") => "application/json; charset=UTF-8",
+        "XML" => "application/xml; charset=UTF-8",
+        name if name == "Native" || name.starts_with("RowBinary") => "application/octet-stream",
+        "Parquet" | "Arrow" | "ArrowStream" | "ORC" | "Avro" | "MsgPack" => "application/octet-stream",
+        _ => "text/plain; charset=UTF-8",
+    }
+}
+
+fn failure(server: &Server, id: &str, exception: &Exception) -> Response {
+    // Every code maps to a status that exists.
+    let status = StatusCode::from_u16(exception.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = plain(status, format!("{}\n", exception.text(&server.version)));
+    let headers = response.headers_mut();
+    headers.insert("x-clickhouse-exception-code", HeaderValue::from(exception.code));
+    let texts = [
+        ("x-clickhouse-query-id", id),
+        ("x-clickhouse-server-display-name", &server.display_name),
+        ("x-clickhouse-timezone", &server.timezone),
+    ];
+    for (name, value) in texts {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    }
+    response
+}
+
+fn plain(status: StatusCode, text: String) -> Response {
+    let mut response = Response::new(HttpResponseBody::from(text));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=UTF-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}

@@ -1,0 +1,415 @@
+//! Reads a request's head (address, headers) into the query that it asks for: settings, parameters,
+//! session, credentials, formats and codings. Touches nothing.
+
+use std::time::Duration;
+
+use axum::http::{HeaderMap, Method};
+
+use super::compression::Coding;
+use super::engine::Parameter;
+use super::exception::{Exception, code};
+
+/// What ClickHouse gives an HTTP session that names no timeout, and the most it may ask for.
+const SESSION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+const SESSION_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+
+/// Everything that a request's head says.
+#[derive(Debug)]
+pub struct Request {
+    /// The query's text, as far as it is in the address.
+    pub text: String,
+    pub query_id: Option<String>,
+    pub credentials: Credentials,
+    pub database: Option<String>,
+    pub default_format: Option<String>,
+    /// Settings for this query alone, in the order of the address.
+    pub settings: Vec<Setting>,
+    pub parameters: Vec<Parameter>,
+    pub session: Option<SessionRequest>,
+    /// GET and HEAD must not change anything.
+    pub method_is_safe: bool,
+    pub replace_running_query: bool,
+    /// Answer only when the whole result is there.
+    pub wait_end_of_query: bool,
+    pub body_coding: Coding,
+    pub response_coding: Coding,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Letters, digits, `_` and `.` alone.
+    pub name: String,
+    pub value: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRequest {
+    pub id: String,
+    pub timeout: Duration,
+    /// The session must be there already.
+    pub must_exist: bool,
+}
+
+/// Who is asking. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub user: String,
+    pub password: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Credentials({:?}, ...)", self.user)
+    }
+}
+
+impl Request {
+    /// Reads the head. `query` is the address after its question mark.
+    pub fn read(method: &Method, query: &str, headers: &HeaderMap) -> Result<Request, Exception> {
+        let mut request = Request {
+            text: String::new(),
+            query_id: header(headers, "x-clickhouse-query-id")?.map(str::to_owned),
+            credentials: Credentials { user: String::new(), password: String::new() },
+            database: header(headers, "x-clickhouse-database")?.map(str::to_owned),
+            default_format: header(headers, "x-clickhouse-format")?.map(str::to_owned),
+            settings: Vec::new(),
+            parameters: Vec::new(),
+            session: None,
+            method_is_safe: matches!(*method, Method::GET | Method::HEAD),
+            replace_running_query: false,
+            wait_end_of_query: false,
+            body_coding: Coding::Identity,
+            response_coding: Coding::Identity,
+        };
+        let mut address_user = None;
+        let mut address_password = None;
+        let mut session_id = None;
+        let mut session_timeout = SESSION_TIMEOUT_DEFAULT;
+        let mut session_check = false;
+        let mut blocks_in = false;
+        let mut blocks_out = false;
+        let mut http_compression = true;
+        for (name, value) in pairs(query)? {
+            match name.as_str() {
+                "query" => request.text.push_str(&value),
+                "query_id" => request.query_id = Some(value).filter(|id| !id.is_empty()),
+                "database" => request.database = Some(value).filter(|name| !name.is_empty()),
+                "default_format" => request.default_format = Some(value).filter(|name| !name.is_empty()),
+                "user" => address_user = Some(value),
+                "password" => address_password = Some(value),
+                "session_id" => session_id = Some(value).filter(|id| !id.is_empty()),
+                "session_timeout" => session_timeout = read_timeout(&value)?,
+                "session_check" => session_check = flag(&name, &value)?,
+                "compress" => blocks_out = flag(&name, &value)?,
+                "decompress" => blocks_in = flag(&name, &value)?,
+                "wait_end_of_query" => request.wait_end_of_query = flag(&name, &value)?,
+                // The answer to these would be the same: a result is buffered as the server sees fit,
+                // there is no quota, stack traces are not printed, and no role can be granted.
+                "buffer_size" | "quota_key" | "stacktrace" | "client_protocol_version" | "close_session" => {}
+                "role" => {
+                    return Err(Exception::new(
+                        code::NOT_IMPLEMENTED,
+                        "roles are not supported by the embedded server",
+                    ));
+                }
+                _ => {
+                    if let Some(parameter) = name.strip_prefix("param_") {
+                        request
+                            .parameters
+                            .push(Parameter { name: parameter.to_owned(), value: value.into_bytes() });
+                        continue;
+                    }
+                    match name.as_str() {
+                        "replace_running_query" => request.replace_running_query = flag(&name, &value)?,
+                        "http_wait_end_of_query" => request.wait_end_of_query = flag(&name, &value)?,
+                        "enable_http_compression" => http_compression = flag(&name, &value)?,
+                        _ => {}
+                    }
+                    request.settings.push(Setting::new(name, value)?);
+                }
+            }
+        }
+        request.credentials = credentials(headers, address_user, address_password)?;
+        if let Some(id) = session_id {
+            request.session =
+                Some(SessionRequest { id, timeout: session_timeout, must_exist: session_check });
+        }
+        refuse_multipart(headers)?;
+        request.body_coding = body_coding(headers, blocks_in)?;
+        request.response_coding = match header(headers, "accept-encoding")? {
+            _ if blocks_out => Coding::Blocks,
+            Some(offers) if http_compression => Coding::negotiate(offers),
+            _ => Coding::Identity,
+        };
+        Ok(request)
+    }
+}
+
+impl Setting {
+    fn new(name: String, value: String) -> Result<Setting, Exception> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.';
+        if name.is_empty() || !name.bytes().all(plain) {
+            // 115 is ClickHouse's code for a setting that it does not know.
+            return Err(Exception {
+                code: 115,
+                message: format!("Unknown setting '{name}'. (UNKNOWN_SETTING)"),
+            });
+        }
+        Ok(Setting { name, value })
+    }
+}
+
+fn header<'headers>(headers: &'headers HeaderMap, name: &str) -> Result<Option<&'headers str>, Exception> {
+    match headers.get(name) {
+        None => Ok(None),
+        Some(value) => match value.to_str() {
+            Ok("") => Ok(None),
+            Ok(text) => Ok(Some(text)),
+            Err(_) => Err(Exception::new(
+                code::BAD_REQUEST_PARAMETER,
+                format_args!("the header {name} is not plain text"),
+            )),
+        },
+    }
+}
+
+/// The pairs of an address, decoded.
+fn pairs(query: &str) -> Result<Vec<(String, String)>, Exception> {
+    let mut pairs = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        pairs.push((decode(name)?, decode(value)?));
+    }
+    Ok(pairs)
+}
+
+fn decode(text: &str) -> Result<String, Exception> {
+    let bad = |what: &str| {
+        Exception::new(code::BAD_REQUEST_PARAMETER, format_args!("the address has {what}: {text}"))
+    };
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
+                match (digit(rest.next()), digit(rest.next())) {
+                    // Two hexadecimal digits make at most 255.
+                    (Some(high), Some(low)) => (high * 16 + low) as u8,
+                    _ => return Err(bad("a % without two hexadecimal digits")),
+                }
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).map_err(|_| bad("bytes that are not UTF-8"))
+}
+
+fn flag(name: &str, value: &str) -> Result<bool, Exception> {
+    match value.to_ascii_lowercase().as_str() {
+        "1" | "true" => Ok(true),
+        "" | "0" | "false" => Ok(false),
+        _ => Err(Exception::new(
+            code::BAD_REQUEST_PARAMETER,
+            format_args!("{name} is {value:?}, neither 0 nor 1"),
+        )),
+    }
+}
+
+fn read_timeout(value: &str) -> Result<Duration, Exception> {
+    let refused = |why: String| Exception::new(code::INVALID_SESSION_TIMEOUT, why);
+    let seconds: u64 = value.parse().map_err(|_| refused(format!("Invalid session timeout: '{value}'")))?;
+    let timeout = Duration::from_secs(seconds);
+    if timeout > SESSION_TIMEOUT_MAX {
+        let max = SESSION_TIMEOUT_MAX.as_secs();
+        return Err(refused(format!("Session timeout '{value}' is larger than max_session_timeout: {max}")));
+    }
+    Ok(timeout)
+}
+
+/// From the first of: ClickHouse's headers, Basic authentication, the address. ClickHouse refuses a
+/// request that gives two of them.
+fn credentials(
+    headers: &HeaderMap,
+    address_user: Option<String>,
+    address_password: Option<String>,
+) -> Result<Credentials, Exception> {
+    const DEFAULT_USER: &str = "default";
+    let refused = |why: &str| {
+        Exception::new(code::AUTHENTICATION_FAILED, format_args!("Invalid authentication: {why}"))
+    };
+    let own_user = header(headers, "x-clickhouse-user")?;
+    let own_key = header(headers, "x-clickhouse-key")?;
+    let authorization = header(headers, "authorization")?;
+    if own_user.is_some() || own_key.is_some() {
+        if authorization.is_some() || address_user.is_some() || address_password.is_some() {
+            return Err(refused(
+                "it is not allowed to use X-ClickHouse HTTP headers and other ways simultaneously",
+            ));
+        }
+        let user = own_user.unwrap_or(DEFAULT_USER).to_owned();
+        return Ok(Credentials { user, password: own_key.unwrap_or("").to_owned() });
+    }
+    if let Some(authorization) = authorization {
+        if address_user.is_some() || address_password.is_some() {
+            return Err(refused(
+                "it is not allowed to use Authorization HTTP header and authentication via parameters simultaneously",
+            ));
+        }
+        let (scheme, encoded) = authorization.split_once(' ').unwrap_or((authorization, ""));
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return Err(refused("'Authorization' HTTP header's scheme is not Basic"));
+        }
+        let decoded = decode_base64(encoded.trim()).and_then(|bytes| String::from_utf8(bytes).ok());
+        let decoded = decoded.ok_or_else(|| refused("'Authorization' HTTP header is not Base64 of UTF-8"))?;
+        let (user, password) = decoded.split_once(':').unwrap_or((&decoded, ""));
+        return Ok(Credentials { user: user.to_owned(), password: password.to_owned() });
+    }
+    let user = address_user.filter(|user| !user.is_empty()).unwrap_or_else(|| DEFAULT_USER.to_owned());
+    Ok(Credentials { user, password: address_password.unwrap_or_default() })
+}
+
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let mut bits = 0_u32;
+    let mut held = 0_u32;
+    for byte in text.trim_end_matches('=').bytes() {
+        let digit = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = (bits << 6 | u32::from(digit)) & 0xff_ffff;
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push((bits >> held & 0xff) as u8);
+        }
+    }
+    Some(bytes)
+}
+
+fn refuse_multipart(headers: &HeaderMap) -> Result<(), Exception> {
+    let content_type = header(headers, "content-type")?.unwrap_or("");
+    if content_type.to_ascii_lowercase().starts_with("multipart/form-data") {
+        return Err(Exception::new(
+            code::NOT_IMPLEMENTED,
+            "external tables (multipart/form-data) are not supported by the embedded server: insert the data into \
+             a temporary table of a session instead",
+        ));
+    }
+    Ok(())
+}
+
+fn body_coding(headers: &HeaderMap, blocks: bool) -> Result<Coding, Exception> {
+    let named = header(headers, "content-encoding")?.unwrap_or("");
+    let Some(coding) = Coding::from_http(named) else {
+        return Err(Exception::new(
+            code::UNKNOWN_COMPRESSION_METHOD,
+            format_args!("Unknown compression method: {named}; lz4, zstd, br, gzip and deflate are read"),
+        ));
+    };
+    if blocks && coding != Coding::Identity {
+        return Err(Exception::new(
+            code::BAD_REQUEST_PARAMETER,
+            format_args!("decompress=1 and Content-Encoding: {named} were both given: pack the body one way"),
+        ));
+    }
+    Ok(if blocks { Coding::Blocks } else { coding })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn read(query: &str, given: &[(&'static str, &'static str)]) -> Result<Request, Exception> {
+        Request::read(&Method::POST, query, &headers(given))
+    }
+
+    fn refused(query: &str, given: &[(&'static str, &'static str)]) -> u16 {
+        read(query, given).expect_err("refused").code
+    }
+
+    #[test]
+    fn an_address_is_taken_apart() {
+        let request = read(
+            "query=SELECT+%7Bx%3AString%7D%20%2B+1&param_x=a%09b%27&database=d&query_id=q1&max_threads=2\
+             &session_id=s&session_timeout=5&session_check=1&default_format=CSV&wait_end_of_query=1",
+            &[],
+        )
+        .expect("reads");
+        assert_eq!(request.text, "SELECT {x:String} + 1");
+        assert_eq!(request.parameters, [Parameter { name: "x".to_owned(), value: b"a\tb'".to_vec() }]);
+        assert_eq!(request.settings, [Setting { name: "max_threads".to_owned(), value: "2".to_owned() }]);
+        assert_eq!((request.database.as_deref(), request.query_id.as_deref()), (Some("d"), Some("q1")));
+        let session =
+            SessionRequest { id: "s".to_owned(), timeout: Duration::from_secs(5), must_exist: true };
+        assert_eq!(request.session, Some(session));
+        assert_eq!(request.default_format.as_deref(), Some("CSV"));
+        assert!(request.wait_end_of_query && !request.method_is_safe);
+    }
+
+    #[test]
+    fn credentials_come_from_one_place() {
+        let who = |query: &str, given: &[(&'static str, &'static str)]| {
+            let it = read(query, given).expect("reads").credentials;
+            (it.user, it.password)
+        };
+        let pair = |user: &str, password: &str| (user.to_owned(), password.to_owned());
+        assert_eq!(who("", &[]), pair("default", ""));
+        assert_eq!(who("user=a&password=b%20c", &[]), pair("a", "b c"));
+        assert_eq!(who("", &[("x-clickhouse-user", "a"), ("x-clickhouse-key", "b")]), pair("a", "b"));
+        assert_eq!(who("", &[("authorization", "Basic YTpiOmPDqQ==")]), pair("a", "b:cé"));
+        assert_eq!(refused("", &[("authorization", "Bearer x")]), 516);
+        assert_eq!(refused("", &[("authorization", "Basic *")]), 516);
+        assert_eq!(refused("user=a", &[("x-clickhouse-user", "a")]), 516);
+        assert_eq!(refused("password=a", &[("authorization", "Basic YTpi")]), 516);
+    }
+
+    #[test]
+    fn passwords_are_not_printed() {
+        let request = read("user=a&password=hidden", &[]).expect("reads");
+        assert!(!format!("{request:?}").contains("hidden"));
+    }
+
+    #[test]
+    fn codings_are_chosen() {
+        let codings = |query: &str, given: &[(&'static str, &'static str)]| {
+            let request = read(query, given).expect("reads");
+            (request.body_coding, request.response_coding)
+        };
+        assert_eq!(codings("compress=1&decompress=1", &[]), (Coding::Blocks, Coding::Blocks));
+        assert_eq!(codings("", &[("accept-encoding", "gzip")]), (Coding::Identity, Coding::Gzip));
+        assert_eq!(
+            codings("enable_http_compression=0", &[("accept-encoding", "gzip"), ("content-encoding", "lz4")]),
+            (Coding::Lz4, Coding::Identity)
+        );
+        assert_eq!(refused("", &[("content-encoding", "snappy")]), 89);
+        assert_eq!(refused("decompress=1", &[("content-encoding", "gzip")]), 408);
+    }
+
+    #[test]
+    fn bad_addresses_are_refused() {
+        assert_eq!(refused("query=%4", &[]), 408);
+        assert_eq!(refused("query=%ff", &[]), 408);
+        assert_eq!(refused("wait_end_of_query=maybe", &[]), 408);
+        assert_eq!(refused("max%20threads=1", &[]), 115);
+        assert_eq!(refused("session_timeout=3601", &[]), 374);
+        assert_eq!(refused("session_timeout=x", &[]), 374);
+        assert_eq!(refused("role=r", &[]), 48);
+    }
+}
