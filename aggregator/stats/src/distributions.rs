@@ -5,7 +5,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
 use statrs::distribution::{ChiSquared, Continuous, ContinuousCDF, Normal, StudentsT};
 
-use crate::error_function::erfc;
+use crate::error_function::{erfc, erfc_from};
 
 /// Above this many degrees of freedom Student's t is computed from normal expansions: statrs'
 /// inverse loses digits from 50,000 on and never returns at 50 million.
@@ -20,6 +20,13 @@ pub fn normal_sf(z: f64) -> f64 {
 /// Standard normal lower tail, P(Z <= z).
 pub fn normal_cdf(z: f64) -> f64 {
     normal_sf(-z)
+}
+
+/// Upper tail and density at z from one exponential; relative error below 1e-13 up to |z| = 10.
+pub(crate) fn normal_tail_and_density(z: f64) -> (f64, f64) {
+    const INVERSE_SQRT_TAU: f64 = 0.398_942_280_401_432_7;
+    let exponential = (-0.5 * z * z).exp();
+    (0.5 * erfc_from(z * FRAC_1_SQRT_2, exponential), INVERSE_SQRT_TAU * exponential)
 }
 
 /// Standard normal density.

@@ -7,6 +7,7 @@
 pub mod confidence_sequence;
 pub mod conversion_counts;
 pub mod distributions;
+pub mod group_sequential;
 pub mod lift;
 pub mod power;
 pub mod proportion_interval;

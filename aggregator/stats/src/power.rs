@@ -302,7 +302,7 @@ fn noncentral_t_sf(t: f64, degrees: f64, noncentrality: f64) -> f64 {
     let log_constant = std::f64::consts::LN_2 + half * half.ln() - ln_gamma(half);
     let density = |s: f64| (log_constant + (degrees - 1.0) * s.ln() - half * s * s).exp();
     let reach = 12.0 / (2.0 * degrees).sqrt();
-    GaussLegendre::new(64).integrate(f64::max(0.0, 1.0 - reach), 1.0 + reach, |s| {
+    GaussLegendre::shared(64).integrate(f64::max(0.0, 1.0 - reach), 1.0 + reach, |s| {
         normal_cdf(noncentrality - t * s) * density(s)
     })
 }

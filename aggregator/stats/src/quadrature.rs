@@ -1,6 +1,8 @@
 //! Gauss-Legendre quadrature: exact for polynomials of degree 2n - 1, and with a few dozen points
 //! exact to rounding for the smooth integrands of this package.
 
+use std::sync::OnceLock;
+
 /// Nodes and weights on [-1, 1], nodes ascending.
 #[derive(Clone, Debug)]
 pub(crate) struct GaussLegendre {
@@ -8,7 +10,21 @@ pub(crate) struct GaussLegendre {
     weights: Vec<f64>,
 }
 
+/// Shared rules have a multiple of this many points.
+const SHARED_STEP: usize = 8;
+
+/// The largest shared rule has this many steps; what wants more gets that one.
+const SHARED_RULES: usize = 512;
+
+static SHARED: [OnceLock<GaussLegendre>; SHARED_RULES] = [const { OnceLock::new() }; SHARED_RULES];
+
 impl GaussLegendre {
+    /// A rule with at least `points` points (at most 4096), computed once per process.
+    pub(crate) fn shared(points: usize) -> &'static GaussLegendre {
+        let steps = points.div_ceil(SHARED_STEP).clamp(1, SHARED_RULES);
+        SHARED[steps - 1].get_or_init(|| GaussLegendre::new(steps * SHARED_STEP))
+    }
+
     /// The rule with `points` >= 1 points. Newton's method on the Legendre polynomial from
     /// Tricomi's starting values (Press et al., Numerical Recipes, section 4.6).
     pub(crate) fn new(points: usize) -> GaussLegendre {

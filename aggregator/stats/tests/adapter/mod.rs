@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use stats::{Alpha, Alternative, Interval, Missing, Moments};
 
 mod fixed;
+mod group_sequential;
 mod planning;
 mod sequential;
 mod trust;
@@ -19,6 +20,9 @@ pub const METHODS: &[(&str, Method)] = &[
     ("sequential_msprt", sequential::msprt),
     ("sequential_asymptotic_cs", sequential::asymptotic_cs),
     ("sequential_conversion_counts", sequential::conversion_counts),
+    ("group_sequential_bounds", group_sequential::bounds),
+    ("group_sequential_analysis", group_sequential::analysis),
+    ("peeking_type1", group_sequential::peeking),
     ("srm_chi_square", trust::srm_chi_square),
     ("srm_sequential", trust::srm_sequential),
     ("power", planning::power),
