@@ -6,15 +6,19 @@
 
 pub mod confidence_sequence;
 pub mod conversion_counts;
+pub mod cuped;
 pub mod distributions;
 pub mod group_sequential;
 pub mod lift;
+pub mod multiple_testing;
 pub mod power;
 pub mod proportion_interval;
+pub mod ratio;
 pub mod srm;
 pub mod srm_sequential;
 pub mod two_proportion;
 pub mod welch;
+pub mod winsorize;
 
 mod error_function;
 mod missing;

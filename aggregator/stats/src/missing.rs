@@ -19,6 +19,8 @@ pub enum Missing {
     PositiveBaseline { control_mean: f64 },
     /// The treatment mean is not above 0, so its logarithm does not exist.
     PositiveTreatment { treatment_mean: f64 },
+    /// The denominators of a ratio metric sum to 0 in this arm.
+    Denominator { arm: Side },
     /// The control mean is too uncertain: the interval of the ratio has no finite ends.
     BoundedRatio,
     /// Too few units over all arms for the approximation: the smallest expected count of an arm.
@@ -42,6 +44,9 @@ impl fmt::Display for Missing {
             }
             Missing::PositiveTreatment { treatment_mean } => {
                 write!(f, "the treatment mean is {treatment_mean}, its logarithm needs one above 0")
+            }
+            Missing::Denominator { arm } => {
+                write!(f, "the denominators of the {arm} arm sum to 0")
             }
             Missing::BoundedRatio => {
                 f.write_str("the control mean is too uncertain to bound the relative lift")

@@ -122,8 +122,12 @@ impl Moments {
                 range: "finite and at least 0",
             });
         }
-        let m2 = variance * (count.saturating_sub(1)) as f64;
-        Ok(Moments { count, mean, m2 })
+        Ok(Moments::with_variance(count, mean, variance))
+    }
+
+    /// The same for a finite mean and a variance that cannot be negative.
+    pub(crate) fn with_variance(count: u64, mean: f64, variance: f64) -> Moments {
+        Moments { count, mean, m2: variance * count.saturating_sub(1) as f64 }
     }
 
     /// From the values themselves. Welford (1962), Technometrics 4(3): one pass, no cancellation.

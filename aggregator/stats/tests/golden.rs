@@ -9,6 +9,10 @@ mod adapter;
 
 use adapter::{Inputs, METHODS};
 
+/// Given for information, and not computable from the sums that are the library's input: they need
+/// every unit's residual.
+const FOR_INFORMATION: &[&str] = &["ancova_se_hc2", "lin_se_hc2"];
+
 #[derive(Clone, Copy)]
 struct Tolerance {
     relative: f64,
@@ -43,6 +47,9 @@ fn every_golden_case_holds() {
             };
             let overrides = case["tolerance"].as_object().cloned().unwrap_or_else(Map::new);
             for (field, expected) in case["expected"].as_object().expect("expected") {
+                if FOR_INFORMATION.contains(&field.as_str()) {
+                    continue;
+                }
                 let tolerance = overrides.get(field).map_or(default, Tolerance::read);
                 let path = format!("{id}.{field}");
                 let found = got.get(field);

@@ -2,8 +2,9 @@
 //! `expected` out. Undefined is null, infinite is "inf" or "-inf", NaN is a bug.
 
 use serde_json::{Map, Value, json};
-use stats::{Alpha, Alternative, Interval, Missing, Moments};
+use stats::{Alpha, Alternative, Interval, Missing, Moments, PairMoments};
 
+mod covariate;
 mod fixed;
 mod group_sequential;
 mod planning;
@@ -17,6 +18,9 @@ pub type Method = fn(&Inputs) -> Answer;
 pub const METHODS: &[(&str, Method)] = &[
     ("two_proportion", fixed::two_proportion),
     ("welch_t", fixed::welch_t),
+    ("ratio_delta", fixed::ratio_delta),
+    ("winsorize", fixed::winsorize),
+    ("cuped", covariate::cuped),
     ("sequential_msprt", sequential::msprt),
     ("sequential_asymptotic_cs", sequential::asymptotic_cs),
     ("sequential_conversion_counts", sequential::conversion_counts),
@@ -25,6 +29,7 @@ pub const METHODS: &[(&str, Method)] = &[
     ("peeking_type1", group_sequential::peeking),
     ("srm_chi_square", trust::srm_chi_square),
     ("srm_sequential", trust::srm_sequential),
+    ("multiple_testing", trust::multiple_testing),
     ("power", planning::power),
 ];
 
@@ -92,6 +97,14 @@ impl<'a> Inputs<'a> {
             "less" => Ok(Alternative::Less),
             other => Err(format!("alternative is {other:?}")),
         }
+    }
+
+    /// The moments of two values per unit from their sums; `names` are those of count, sums, sums of squares and sum of products.
+    pub fn pair_moments(&self, names: [&str; 6]) -> Result<PairMoments, String> {
+        let [count, x, xx, y, yy, xy] = names;
+        let of = |name: &str| self.number(name);
+        PairMoments::from_sums(self.count(count)?, (of(x)?, of(xx)?), (of(y)?, of(yy)?), of(xy)?)
+            .map_err(text)
     }
 
     /// The moments of one arm, from the values or from count, sum and sum of squares.

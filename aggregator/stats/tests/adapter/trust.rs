@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use stats::{
     Missing, NoAnswer,
+    multiple_testing::{Correction, adjust},
     srm::{self, Share},
     srm_sequential::{Phase, evidence},
 };
@@ -89,4 +90,22 @@ pub fn srm_sequential(inputs: &Inputs) -> Answer {
         "first_alarm_index_at_0_01": first(0.01),
         "first_alarm_index_at_0_001": first(0.001),
     }))
+}
+
+pub fn multiple_testing(inputs: &Inputs) -> Answer {
+    let (p_values, alpha) = (inputs.numbers("p_values")?, inputs.alpha()?.get());
+    let all = [
+        ("bonferroni", Correction::Bonferroni),
+        ("holm", Correction::Holm),
+        ("hochberg", Correction::Hochberg),
+        ("benjamini_hochberg", Correction::BenjaminiHochberg),
+        ("benjamini_yekutieli", Correction::BenjaminiYekutieli),
+    ];
+    let mut out = json!({});
+    for (name, correction) in all {
+        let adjusted = adjust(&p_values, correction).map_err(text)?;
+        let reject: Vec<bool> = adjusted.iter().map(|&p| p <= alpha).collect();
+        out[name] = json!({ "adjusted": adjusted, "reject": reject });
+    }
+    Ok(out)
 }

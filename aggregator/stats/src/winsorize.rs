@@ -1,0 +1,122 @@
+//! Caps for heavy-tailed metrics: every unit's total is cut at a quantile of all arms together, and
+//! the capped values are then compared like any others. What is estimated is the capped mean.
+//!
+//! A cap per arm would cut more of a treatment that lifts the tail, and a cap that moves between
+//! looks breaks group-sequential tests: find it once, from all arms, and keep it.
+
+use crate::{Invalid, terms::between_0_and_1};
+
+/// The platform's share of the non-zero totals that stays uncut.
+pub const QUANTILE: f64 = 0.999;
+
+/// How a quantile that falls between two values is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuantileRule {
+    /// Between the two nearest values: type 7 of Hyndman & Fan (1996), The American Statistician
+    /// 50(4); numpy, Excel, ClickHouse `quantileExactInclusive`.
+    Linear,
+    /// The smallest value that at least this share does not exceed: their type 1.
+    InvertedCdf,
+}
+
+/// Where to cut.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    /// Share of the totals that the upper cap leaves alone, strictly between 0 and 1.
+    pub quantile: f64,
+    pub reading: QuantileRule,
+    /// Also cut below the quantile `1 - quantile`.
+    pub both_sides: bool,
+    /// Find the quantiles among the non-zero totals. Without it, more zeros than `quantile` make
+    /// the cap 0 and the metric vanish.
+    pub ignore_zeros: bool,
+}
+
+/// The cut points; a missing one is infinite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Caps {
+    pub lower: f64,
+    pub upper: f64,
+}
+
+impl Caps {
+    /// The caps by `rule` from the totals of the units of all arms; none when no total counts.
+    pub fn find(totals: &[f64], rule: Rule) -> Result<Option<Caps>, Invalid> {
+        let q = between_0_and_1("quantile", rule.quantile)?;
+        if let Some(&value) = totals.iter().find(|total| !total.is_finite()) {
+            return Err(Invalid::NotFinite { what: "total", value });
+        }
+        let counted = totals.iter().copied().filter(|&total| !rule.ignore_zeros || total != 0.0);
+        let mut sorted: Vec<f64> = counted.collect();
+        sorted.sort_by(f64::total_cmp);
+        if sorted.is_empty() {
+            return Ok(None);
+        }
+        let at = |q| quantile_of_sorted(&sorted, q, rule.reading);
+        let lower = if rule.both_sides { at(1.0 - q) } else { f64::NEG_INFINITY };
+        Ok(Some(Caps { lower, upper: at(q) }))
+    }
+
+    pub fn apply(self, total: f64) -> f64 {
+        total.clamp(self.lower, self.upper)
+    }
+
+    /// Whether this total is cut.
+    pub fn cuts(self, total: f64) -> bool {
+        total < self.lower || total > self.upper
+    }
+
+    /// The cap is 0: more than the chosen share of totals is 0, and the metric vanishes. To be
+    /// shown as a warning.
+    pub fn destroys_metric(self) -> bool {
+        self.upper == 0.0
+    }
+}
+
+/// The quantile `q` in 0..=1 of ascending values, at least one.
+fn quantile_of_sorted(sorted: &[f64], q: f64, reading: QuantileRule) -> f64 {
+    let last = sorted.len() - 1;
+    match reading {
+        QuantileRule::Linear => {
+            let position = last as f64 * q;
+            let below = (position.floor() as usize).min(last);
+            let above = (below + 1).min(last);
+            sorted[below] + (position - below as f64) * (sorted[above] - sorted[below])
+        }
+        QuantileRule::InvertedCdf => {
+            let rank = (sorted.len() as f64 * q).ceil() as usize;
+            sorted[rank.saturating_sub(1).min(last)]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UPPER: Rule =
+        Rule { quantile: 0.5, reading: QuantileRule::Linear, both_sides: false, ignore_zeros: false };
+
+    #[test]
+    fn the_two_readings_differ_between_values() {
+        let caps = |reading| Caps::find(&[4.0, 1.0, 2.0, 3.0], Rule { reading, ..UPPER });
+        assert_eq!(caps(QuantileRule::Linear).unwrap().unwrap().upper, 2.5);
+        assert_eq!(caps(QuantileRule::InvertedCdf).unwrap().unwrap().upper, 2.0);
+    }
+
+    #[test]
+    fn a_cap_of_zero_is_told() {
+        let totals = [0.0, 0.0, 0.0, 5.0];
+        assert!(Caps::find(&totals, UPPER).unwrap().unwrap().destroys_metric());
+        let nonzero = Rule { ignore_zeros: true, ..UPPER };
+        assert_eq!(Caps::find(&totals, nonzero).unwrap().unwrap().upper, 5.0);
+        assert_eq!(Caps::find(&[0.0], nonzero), Ok(None));
+        assert_eq!(Caps::find(&[], UPPER), Ok(None));
+    }
+
+    #[test]
+    fn quantiles_lie_strictly_between_0_and_1() {
+        assert!(Caps::find(&[1.0], Rule { quantile: 1.0, ..UPPER }).is_err());
+        assert!(Caps::find(&[f64::NAN], UPPER).is_err());
+    }
+}
