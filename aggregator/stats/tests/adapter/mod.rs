@@ -8,6 +8,7 @@ mod covariate;
 mod fixed;
 mod group_sequential;
 mod planning;
+mod segments;
 mod sequential;
 mod trust;
 
@@ -29,6 +30,8 @@ pub const METHODS: &[(&str, Method)] = &[
     ("peeking_type1", group_sequential::peeking),
     ("srm_chi_square", trust::srm_chi_square),
     ("srm_sequential", trust::srm_sequential),
+    ("simpson_poststrat", segments::simpson_poststrat),
+    ("interaction", segments::interaction),
     ("multiple_testing", trust::multiple_testing),
     ("power", planning::power),
 ];

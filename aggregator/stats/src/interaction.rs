@@ -1,0 +1,170 @@
+//! Two experiments over the same units: does the effect of one depend on the variant of the other,
+//! and were the two assignments independent at all?
+//!
+//! An interaction needs about four times the units of a main effect. Over many pairs, correct with
+//! Benjamini-Hochberg and raise the alarm at a false discovery rate of 0.01.
+
+use crate::{
+    Alpha, Alternative, Effect, Interval, Invalid, Missing, Moments, NoAnswer,
+    distributions::{chi_square_sf, normal_sf, student_t_sf},
+    srm::{self, Balance},
+};
+
+/// The outcome of the units with each pair of variants: `cells[a][b]`, index 0 the controls.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Crossed {
+    cells: Vec<Vec<Moments>>,
+}
+
+/// By how much the effect of variant `b` differs between variant `a` and the control of the other
+/// experiment: `(m_ab - m_a0) - (m_0b - m_00)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Interaction {
+    pub a: usize,
+    pub b: usize,
+    pub effect: Effect,
+    pub z: f64,
+    /// Two-sided, normal.
+    pub p_value: f64,
+    /// Two-sided by t with [`Interaction::degrees`]; differs for small cells only.
+    pub p_value_t: f64,
+    /// Satterthwaite's, over the four cells.
+    pub degrees: f64,
+}
+
+impl Interaction {
+    /// The normal interval.
+    pub fn interval(&self, alpha: Alpha) -> Interval {
+        self.effect.interval(Alternative::TwoSided.critical_z(alpha))
+    }
+}
+
+/// All interactions tested at once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Joint {
+    pub chi2: f64,
+    /// (A - 1)(B - 1)
+    pub degrees: usize,
+    pub p_value: f64,
+}
+
+impl Crossed {
+    /// At least two variants on each side, the same number in every row.
+    pub fn new(cells: Vec<Vec<Moments>>) -> Result<Crossed, Invalid> {
+        let columns = cells.first().map_or(0, Vec::len);
+        if let Some(odd) = cells.iter().find(|row| row.len() != columns) {
+            let (what, right) = ("rows of cells", odd.len());
+            return Err(Invalid::Lengths { what, left: columns, right });
+        }
+        let have = cells.len().min(columns);
+        if have < 2 {
+            return Err(Invalid::TooFew { what: "variants", have, need: 2 });
+        }
+        Ok(Crossed { cells })
+    }
+
+    pub fn cells(&self) -> &[Vec<Moments>] {
+        &self.cells
+    }
+
+    /// The interactions of all pairs of treatment variants. The standard error is
+    /// `sqrt(sum s^2 / n)` over the four cells, which is ordinary least squares on all dummies with
+    /// HC2 errors (MacKinnon & White 1985, Journal of Econometrics 29(3)).
+    ///
+    /// Needs two units in every cell and variation in one of the four. Cells are numbered row by
+    /// row in [`Missing::EmptyArm`].
+    pub fn interactions(&self) -> Result<Vec<Interaction>, Missing> {
+        let mut found = Vec::new();
+        for a in 1..self.cells.len() {
+            for b in 1..self.cells[0].len() {
+                found.push(self.interaction(a, b)?);
+            }
+        }
+        Ok(found)
+    }
+
+    fn interaction(&self, a: usize, b: usize) -> Result<Interaction, Missing> {
+        let mean = |a: usize, b: usize| self.cells[a][b].mean();
+        let four = [(a, b), (a, 0), (0, b), (0, 0)];
+        let (mut variance, mut squares) = (0.0, 0.0);
+        for (a, b) in four {
+            let part = self.variance_of_mean(a, b)?;
+            variance += part;
+            squares += part * part / (self.cells[a][b].count() - 1) as f64;
+        }
+        if variance == 0.0 {
+            return Err(Missing::Variation);
+        }
+        let effect = Effect {
+            estimate: (mean(a, b) - mean(a, 0)) - (mean(0, b) - mean(0, 0)),
+            standard_error: variance.sqrt(),
+        };
+        let z = effect.estimate / effect.standard_error;
+        let degrees = variance * variance / squares;
+        let two_sided = Alternative::TwoSided;
+        Ok(Interaction {
+            a,
+            b,
+            effect,
+            z,
+            p_value: two_sided.p_value(z, normal_sf),
+            p_value_t: two_sided.p_value(z, |z| student_t_sf(z, degrees)),
+            degrees,
+        })
+    }
+
+    fn variance_of_mean(&self, a: usize, b: usize) -> Result<f64, Missing> {
+        let cell = self.cells[a][b];
+        let index = a * self.cells[0].len() + b;
+        let variance = cell.variance().ok_or(Missing::EmptyArm { index })?;
+        Ok(variance / cell.count() as f64)
+    }
+
+    /// Wald's test that no pair of variants interacts: the interactions' vector times the inverse
+    /// of their covariance matrix. Two contrasts share the cells that both contain.
+    pub fn joint(&self) -> Result<Joint, Missing> {
+        let interactions = self.interactions()?;
+        let covariance = |i: &Interaction, j: &Interaction| -> Result<f64, Missing> {
+            let mut sum = self.variance_of_mean(0, 0)?;
+            if i.a == j.a {
+                sum += self.variance_of_mean(i.a, 0)?;
+            }
+            if i.b == j.b {
+                sum += self.variance_of_mean(0, i.b)?;
+            }
+            if (i.a, i.b) == (j.a, j.b) {
+                sum += self.variance_of_mean(i.a, i.b)?;
+            }
+            Ok(sum)
+        };
+        let matrix = interactions
+            .iter()
+            .map(|i| interactions.iter().map(|j| covariance(i, j)).collect())
+            .collect::<Result<Vec<Vec<f64>>, Missing>>()?;
+        let estimates: Vec<f64> = interactions.iter().map(|i| i.effect.estimate).collect();
+        let solved = crate::linear::solve(matrix, estimates.clone()).ok_or(Missing::Variation)?;
+        let chi2 = estimates.iter().zip(&solved).map(|(e, s)| e * s).sum::<f64>().max(0.0);
+        let degrees = interactions.len();
+        Ok(Joint { chi2, degrees, p_value: chi_square_sf(chi2, degrees as f64) })
+    }
+
+    /// Whether the assignments are independent: chi-square on the counts of units. A failure means
+    /// a shared hash seed, or that one experiment filters the units of the other.
+    pub fn independence(&self) -> Result<Balance, NoAnswer> {
+        let counts = |row: &Vec<Moments>| row.iter().map(|cell| cell.count()).collect();
+        srm::balance(&self.cells.iter().map(counts).collect::<Vec<Vec<u64>>>())
+    }
+
+    /// The effect of variant `a` against its control inside each variant of the other experiment.
+    pub fn effects_within(&self, a: usize) -> Vec<f64> {
+        let columns = 0..self.cells[0].len();
+        columns.map(|b| self.cells[a][b].mean() - self.cells[0][b].mean()).collect()
+    }
+
+    /// The effect of variant `a` over all variants of the other experiment, as it is shown for the
+    /// experiment alone.
+    pub fn effect_marginal(&self, a: usize) -> f64 {
+        let all = |row: &[Moments]| row.iter().fold(Moments::EMPTY, |sum, &cell| sum.merge(cell));
+        all(&self.cells[a]).mean() - all(&self.cells[0]).mean()
+    }
+}

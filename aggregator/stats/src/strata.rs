@@ -1,0 +1,266 @@
+//! One comparison inside each stratum and all of them together: the post-stratified difference,
+//! whether the strata agree, and whether the aggregate says the opposite (Simpson's paradox).
+//!
+//! Strata must be fixed before exposure. If the arms differ in their mix of strata
+//! ([`Stratified::mix`] below 0.001), the assignment is broken: raise the alarm, do not ship the
+//! corrected number.
+
+use crate::{
+    Alpha, Alternative, Arm, Effect, Interval, Missing, Pair,
+    distributions::{chi_square_sf, normal_sf},
+    srm::{self, Balance},
+    two_proportion::unpooled_effect,
+};
+
+/// All strata together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stratified {
+    /// The difference that ignores strata, with its unpooled standard error.
+    pub aggregate: Effect,
+    /// One difference per stratum used, in the order given.
+    pub differences: Vec<f64>,
+    /// Strata with an empty arm: left out, their weight shared among the others. To be told.
+    pub dropped: Vec<usize>,
+    /// The differences weighted by each stratum's share of all units, the weights taken as fixed.
+    pub poststratified: Effect,
+    /// The standard error when the strata's sizes are a sample too.
+    pub superpopulation_standard_error: f64,
+    /// Arm by stratum; `None` with fewer than two strata.
+    pub mix: Option<Balance>,
+    pub paradox: Paradox,
+}
+
+/// How the aggregate relates to the strata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Paradox {
+    /// Every stratum has strictly the opposite sign of the aggregate.
+    pub full_reversal: bool,
+    /// The post-stratified difference has the opposite sign of the aggregate.
+    pub sign_flip: bool,
+}
+
+/// `D = sum w_s d_s` with `w_s = N_s / N`, variance `sum w_s^2 (p_c q_c / n_c + p_t q_t / n_t)`;
+/// the superpopulation adds `sum w_s (d_s - D)^2 / N`. Miratrix, Sekhon & Yu (2013), JRSS B 75(2);
+/// GrowthBook. Good when each stratum has a few dozen units in each arm.
+///
+/// [`Missing::Units`] when no stratum has units in both arms.
+pub fn poststratify(strata: &[Pair<Arm>]) -> Result<Stratified, Missing> {
+    let aggregate = unpooled_effect(total(strata))?;
+    let (used, dropped): (Vec<usize>, Vec<usize>) =
+        (0..strata.len()).partition(|&i| has_both_arms(&strata[i]));
+    let used: Vec<Pair<Arm>> = used.into_iter().map(|i| strata[i]).collect();
+    let effects: Vec<Effect> =
+        used.iter().map(|&stratum| unpooled_effect(stratum)).collect::<Result<_, _>>()?;
+    let units: Vec<f64> = used.iter().map(size).collect();
+    let all: f64 = units.iter().sum();
+    if all == 0.0 {
+        return Err(Missing::Units { arm: crate::Side::Treatment, have: 0, need: 1 });
+    }
+    let weighted = |f: &dyn Fn(f64, Effect) -> f64| -> f64 {
+        units.iter().zip(&effects).map(|(n, &effect)| f(n / all, effect)).sum()
+    };
+    let estimate = weighted(&|w, effect| w * effect.estimate);
+    let variance = weighted(&|w, effect| (w * effect.standard_error).powi(2));
+    let between = weighted(&|w, effect| w * (effect.estimate - estimate).powi(2)) / all;
+    let opposite = |d: f64| d * aggregate.estimate < 0.0;
+    Ok(Stratified {
+        aggregate,
+        dropped,
+        poststratified: Effect { estimate, standard_error: variance.sqrt() },
+        superpopulation_standard_error: (variance + between).sqrt(),
+        mix: mix(&used),
+        paradox: Paradox {
+            full_reversal: effects.iter().all(|effect| opposite(effect.estimate)),
+            sign_flip: opposite(estimate),
+        },
+        differences: effects.iter().map(|effect| effect.estimate).collect(),
+    })
+}
+
+impl Stratified {
+    /// z and two-sided p of the post-stratified difference, normal.
+    pub fn test(&self) -> Result<(f64, f64), Missing> {
+        let Effect { estimate, standard_error } = self.poststratified;
+        if standard_error == 0.0 {
+            return Err(Missing::Variation);
+        }
+        let z = estimate / standard_error;
+        Ok((z, Alternative::TwoSided.p_value(z, normal_sf)))
+    }
+
+    /// The normal interval of the post-stratified difference.
+    pub fn interval(&self, alpha: Alpha) -> Interval {
+        self.poststratified.interval(Alternative::TwoSided.critical_z(alpha))
+    }
+}
+
+fn total(strata: &[Pair<Arm>]) -> Pair<Arm> {
+    strata.iter().fold(Pair::default(), |sum: Pair<Arm>, stratum| Pair {
+        control: sum.control.merge(stratum.control),
+        treatment: sum.treatment.merge(stratum.treatment),
+    })
+}
+
+fn has_both_arms(stratum: &Pair<Arm>) -> bool {
+    stratum.control.units() > 0 && stratum.treatment.units() > 0
+}
+
+fn size(stratum: &Pair<Arm>) -> f64 {
+    (stratum.control.units() + stratum.treatment.units()) as f64
+}
+
+fn mix(strata: &[Pair<Arm>]) -> Option<Balance> {
+    let of = |side: fn(&Pair<Arm>) -> Arm| strata.iter().map(|s| side(s).units()).collect();
+    srm::balance(&[of(|s| s.control), of(|s| s.treatment)]).ok()
+}
+
+/// The common odds ratio of the strata, treatment over control, and what speaks against one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CommonOdds {
+    /// Mantel & Haenszel (1959), Journal of the National Cancer Institute 22(4).
+    pub odds_ratio: f64,
+    /// Standard error of its logarithm: Robins, Breslow & Greenland (1986), Biometrics 42(2).
+    pub log_standard_error: f64,
+    /// Cochran-Mantel-Haenszel, without continuity correction, one degree of freedom.
+    pub cmh_chi2: f64,
+    pub cmh_p_value: f64,
+    /// Breslow & Day (1980) without Tarone's correction: do the odds ratios differ? `None` with
+    /// fewer than two strata in which both outcomes occur.
+    pub breslow_day: Option<Heterogeneity>,
+}
+
+/// A test that the strata share one odds ratio.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Heterogeneity {
+    pub chi2: f64,
+    pub degrees: usize,
+    pub p_value: f64,
+}
+
+impl CommonOdds {
+    /// The interval of the odds ratio.
+    pub fn interval(&self, alpha: Alpha) -> Interval {
+        let spread = (Alternative::TwoSided.critical_z(alpha) * self.log_standard_error).exp();
+        Interval { lower: self.odds_ratio / spread, upper: self.odds_ratio * spread }
+    }
+}
+
+/// One two-by-two table: treatment and control, converted or not.
+#[derive(Clone, Copy)]
+struct Table {
+    treated: [f64; 2],
+    untreated: [f64; 2],
+    total: f64,
+}
+
+impl Table {
+    fn of(stratum: &Pair<Arm>) -> Table {
+        let row = |arm: Arm| {
+            let converted = arm.conversions() as f64;
+            [converted, arm.units() as f64 - converted]
+        };
+        let (treated, untreated) = (row(stratum.treatment), row(stratum.control));
+        Table { treated, untreated, total: size(stratum) }
+    }
+
+    fn converted(&self) -> f64 {
+        self.treated[0] + self.untreated[0]
+    }
+
+    fn has_both_outcomes(&self) -> bool {
+        self.converted() > 0.0 && self.converted() < self.total
+    }
+
+    /// The treatment's conversions if the odds ratio were `ratio`, all margins given: the root of
+    /// a quadratic that leaves no cell negative.
+    fn expected(&self, ratio: f64) -> f64 {
+        let (n, m) = (self.treated[0] + self.treated[1], self.converted());
+        let others = self.total - n - m;
+        let (a, b, c) = (1.0 - ratio, others + ratio * (n + m), -ratio * n * m);
+        // 2c / (-b - sqrt) is the root that stays finite as the ratio goes to 1.
+        let root = (b * b - 4.0 * a * c).max(0.0).sqrt();
+        -2.0 * c / (b + root)
+    }
+}
+
+/// Cochran-Mantel-Haenszel over the strata in which both arms and both outcomes occur; the others
+/// carry no information about the odds. [`Missing::Variation`] when none is left, or when the odds
+/// ratio is 0 or infinite.
+pub fn common_odds(strata: &[Pair<Arm>]) -> Result<CommonOdds, Missing> {
+    let tables: Vec<Table> = strata.iter().filter(|s| has_both_arms(s)).map(Table::of).collect();
+    let informative: Vec<Table> = tables.into_iter().filter(Table::has_both_outcomes).collect();
+    let (mut r_sum, mut s_sum) = (0.0, 0.0);
+    let (mut pr, mut ps_qr, mut qs) = (0.0, 0.0, 0.0);
+    let (mut excess, mut variance) = (0.0, 0.0);
+    for table in &informative {
+        let ([a, b], [c, d], n) = (table.treated, table.untreated, table.total);
+        let (r, s) = (a * d / n, b * c / n);
+        let (p, q) = ((a + d) / n, (b + c) / n);
+        r_sum += r;
+        s_sum += s;
+        pr += p * r;
+        ps_qr += p * s + q * r;
+        qs += q * s;
+        let (row, column) = (a + b, a + c);
+        excess += a - row * column / n;
+        variance += row * (n - row) * column * (n - column) / (n * n * (n - 1.0));
+    }
+    if r_sum == 0.0 || s_sum == 0.0 {
+        return Err(Missing::Variation);
+    }
+    let odds_ratio = r_sum / s_sum;
+    let log_variance =
+        pr / (2.0 * r_sum * r_sum) + ps_qr / (2.0 * r_sum * s_sum) + qs / (2.0 * s_sum * s_sum);
+    let cmh_chi2 = excess * excess / variance;
+    Ok(CommonOdds {
+        odds_ratio,
+        log_standard_error: log_variance.sqrt(),
+        cmh_chi2,
+        cmh_p_value: chi_square_sf(cmh_chi2, 1.0),
+        breslow_day: heterogeneity(&informative, odds_ratio),
+    })
+}
+
+fn heterogeneity(tables: &[Table], odds_ratio: f64) -> Option<Heterogeneity> {
+    if tables.len() < 2 {
+        return None;
+    }
+    let part = |table: &Table| {
+        let (n, m) = (table.treated[0] + table.treated[1], table.converted());
+        let e = table.expected(odds_ratio);
+        let cells = [e, n - e, m - e, table.total - n - m + e];
+        let variance = 1.0 / cells.iter().map(|cell| 1.0 / cell).sum::<f64>();
+        (table.treated[0] - e).powi(2) / variance
+    };
+    let chi2 = tables.iter().map(part).sum();
+    let degrees = tables.len() - 1;
+    Some(Heterogeneity { chi2, degrees, p_value: chi_square_sf(chi2, degrees as f64) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Counts;
+
+    fn stratum(control: (u64, u64), treatment: (u64, u64)) -> Pair<Arm> {
+        Pair { control, treatment }
+            .map(|(conversions, units)| Arm::new(Counts { units, conversions }).unwrap())
+    }
+
+    #[test]
+    fn strata_with_an_empty_arm_are_named() {
+        let strata = [stratum((0, 0), (1, 10)), stratum((2, 20), (3, 20)), stratum((2, 20), (0, 0))];
+        let found = poststratify(&strata).unwrap();
+        assert_eq!(found.dropped, [0, 2]);
+        assert_eq!(found.differences.len(), 1);
+        assert_eq!(found.mix, None);
+        assert!(poststratify(&strata[..1]).is_err());
+        assert!(poststratify(&[]).is_err());
+    }
+
+    #[test]
+    fn odds_need_conversions_on_both_sides() {
+        assert_eq!(common_odds(&[stratum((0, 9), (3, 9))]), Err(Missing::Variation));
+        assert_eq!(common_odds(&[stratum((0, 9), (0, 9))]), Err(Missing::Variation));
+    }
+}
