@@ -4,6 +4,7 @@
 //! What cannot be answered is a [`Missing`] that says what is lacking, and what cannot be true is
 //! an [`Invalid`]; no function returns NaN, or p = 1 for "not enough data".
 
+pub mod bayes;
 pub mod confidence_sequence;
 pub mod conversion_counts;
 pub mod cuped;

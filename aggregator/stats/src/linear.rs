@@ -13,12 +13,14 @@ pub(crate) fn solve(mut matrix: Vec<Vec<f64>>, mut right: Vec<f64>) -> Option<Ve
         }
         matrix.swap(column, pivot);
         right.swap(column, pivot);
-        for row in column + 1..n {
-            let factor = matrix[row][column] / matrix[column][column];
-            for k in column..n {
-                matrix[row][k] -= factor * matrix[column][k];
+        let (done, below) = matrix.split_at_mut(column + 1);
+        let pivot_row = &done[column];
+        for (offset, row) in below.iter_mut().enumerate() {
+            let factor = row[column] / pivot_row[column];
+            for (entry, pivot_entry) in row.iter_mut().zip(pivot_row).skip(column) {
+                *entry -= factor * pivot_entry;
             }
-            right[row] -= factor * right[column];
+            right[column + 1 + offset] -= factor * right[column];
         }
     }
     for row in (0..n).rev() {

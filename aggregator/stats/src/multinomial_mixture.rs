@@ -1,9 +1,7 @@
 //! The evidence of counts against fixed shares, with a Dirichlet mixture as the alternative: one
 //! kernel for the anytime-valid sample ratio test and for the conversion-count test.
 
-use std::f64::consts::TAU;
-
-use statrs::function::gamma::ln_gamma;
+use crate::distributions::stirling_remainder;
 
 /// One category: its share under the null (above 0, all summing to 1) and its count.
 #[derive(Clone, Copy, Debug)]
@@ -37,19 +35,10 @@ pub(crate) fn log_bayes_factor(cells: &[Cell], concentration: f64) -> f64 {
     log
 }
 
-/// `ln G(z) - [(z - 1/2) ln z - z + ln(2 pi)/2]` for z > 0: Abramowitz & Stegun 6.1.41, error
-/// below 1e-16 from z = 12 on; by subtraction below, where nothing large cancels.
-fn stirling_remainder(z: f64) -> f64 {
-    if z < 12.0 {
-        return ln_gamma(z) - ((z - 0.5) * z.ln() - z + 0.5 * TAU.ln());
-    }
-    let inverse_square = 1.0 / (z * z);
-    let series = [1.0 / 1188.0, -1.0 / 1680.0, 1.0 / 1260.0, -1.0 / 360.0, 1.0 / 12.0];
-    series.iter().fold(0.0, |sum, coefficient| sum * inverse_square + coefficient) / z
-}
-
 #[cfg(test)]
 mod tests {
+    use statrs::function::gamma::ln_gamma;
+
     use super::*;
 
     /// The textbook form, which cancels for large counts but not for small ones.

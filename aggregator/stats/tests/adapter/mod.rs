@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 use stats::{Alpha, Alternative, Interval, Missing, Moments, PairMoments};
 
+mod bayes;
 mod covariate;
 mod fixed;
 mod group_sequential;
@@ -30,6 +31,8 @@ pub const METHODS: &[(&str, Method)] = &[
     ("peeking_type1", group_sequential::peeking),
     ("srm_chi_square", trust::srm_chi_square),
     ("srm_sequential", trust::srm_sequential),
+    ("bayes_beta_binomial", bayes::beta_binomial),
+    ("bayes_gaussian_effect", bayes::gaussian_effect),
     ("simpson_poststrat", segments::simpson_poststrat),
     ("interaction", segments::interaction),
     ("multiple_testing", trust::multiple_testing),
