@@ -1,1 +1,20 @@
-//! To come.
+//! From topic to table, each event exactly once. Reads exposures, conversions, aliases and the log of
+//! definitions, writes one row for each into ClickHouse, and goes on after any interruption from what
+//! ClickHouse says is durable. Knows nothing of experiments beyond verifying what an exposure claims.
+
+pub mod batch;
+pub mod config;
+pub mod dead_letters;
+pub mod decode;
+pub mod dedupe;
+pub mod definitions;
+pub mod fetch;
+pub mod group;
+pub mod metrics;
+pub mod migrate;
+pub mod native;
+pub mod partition;
+pub mod pipeline;
+pub mod rows;
+pub mod store;
+pub mod verify;

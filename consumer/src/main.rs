@@ -1,1 +1,61 @@
-fn main() {}
+//! `consumer`: from topic to table.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use consumer::config::Config;
+use consumer::{migrate, pipeline};
+
+/// Carries exposures, conversions, aliases and definitions from Kafka into ClickHouse, each exactly once.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Configuration file (TOML); SPLITSTREAM_<SECTION>__<FIELD> in the environment wins over it
+    #[arg(long, global = true)]
+    config: Option<PathBuf>,
+    /// Prints every setting with its unit, bounds and value, and ends
+    #[arg(long, global = true)]
+    print_config: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The pipeline, until SIGTERM or SIGINT
+    Run,
+    /// Brings the tables to this build's schema
+    Migrate,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    ops::main(run(arguments))
+}
+
+async fn run(arguments: Arguments) -> Result<ops::Exit> {
+    let config: Config = ops::config::load(arguments.config.as_deref())?;
+    if arguments.print_config {
+        print!("{}", ops::config::render(&config));
+        return Ok(ops::Exit::Done);
+    }
+    match arguments.command {
+        Command::Run => pipeline::run(config).await,
+        Command::Migrate => migrate_tables(&config).await,
+    }
+}
+
+async fn migrate_tables(config: &Config) -> Result<ops::Exit> {
+    let client = config.clickhouse.client().map_err(anyhow::Error::msg)?;
+    let made = migrate::migrate(&client, config.clickhouse.database.as_str())
+        .await
+        .with_context(|| format!("migrating {}", config.clickhouse.url.as_str()))
+        .context(ops::Exit::Unreachable)?;
+    match made.is_empty() {
+        true => println!("the tables are up to date"),
+        false => println!("applied {}", made.join(", ")),
+    }
+    Ok(ops::Exit::Done)
+}

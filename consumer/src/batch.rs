@@ -1,0 +1,166 @@
+//! A batch: a run of offsets of one Kafka partition, filled row by row, closed by rows, bytes or age, and
+//! inserted as one block. Offsets of duplicates and dead letters are inside it too, so that the batches of
+//! a partition form a chain without gaps. No clock and no network here.
+
+use std::time::{Duration, Instant};
+
+use schemas::{Micros, Uuid};
+
+use crate::rows::{Rows, Table};
+
+/// The offsets that a batch covers, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub first: u64,
+    pub last: u64,
+}
+
+/// What every row of a batch carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    pub partition: u16,
+    pub epoch: u32,
+    pub first: u64,
+    pub last: u64,
+    /// Milliseconds since 1970, chosen once: it names the table's partition that the block goes to.
+    pub ingest_ms: i64,
+}
+
+/// When a batch is closed, whichever comes first.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub rows: usize,
+    /// Of the messages as they came.
+    pub bytes: usize,
+    pub age: Duration,
+}
+
+/// Why a batch was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    Rows,
+    Bytes,
+    Age,
+}
+
+impl Due {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Due::Rows => "rows",
+            Due::Bytes => "bytes",
+            Due::Age => "age",
+        }
+    }
+}
+
+/// A batch being filled.
+pub struct Batch {
+    pub rows: Rows,
+    pub row_count: usize,
+    /// Of the rows, for the window, once they are durable.
+    pub ids: Vec<(Uuid, Micros)>,
+    first: u64,
+    /// The offset after the last one taken, whatever became of it.
+    next: u64,
+    bytes: usize,
+    opened: Option<Instant>,
+}
+
+impl Batch {
+    /// An empty batch that follows everything before `first`.
+    pub fn open(table: Table, first: u64) -> Batch {
+        Batch {
+            rows: table.rows(),
+            row_count: 0,
+            ids: Vec::new(),
+            first,
+            next: first,
+            bytes: 0,
+            opened: None,
+        }
+    }
+
+    /// Takes note of a message at `offset`, whether or not it becomes a row.
+    pub fn cover(&mut self, offset: u64, bytes: usize, now: Instant) {
+        assert!(offset >= self.next, "offset {offset} after {}", self.next);
+        self.next = offset + 1;
+        self.bytes += bytes;
+        self.opened.get_or_insert(now);
+    }
+
+    /// Whether it should be closed now. A batch without rows is never due: it grows until there is one.
+    pub fn due(&self, limits: &Limits, now: Instant) -> Option<Due> {
+        if self.row_count == 0 {
+            return None;
+        }
+        if self.row_count >= limits.rows {
+            return Some(Due::Rows);
+        }
+        if self.bytes >= limits.bytes {
+            return Some(Due::Bytes);
+        }
+        let opened = self.opened?;
+        (now.duration_since(opened) >= limits.age).then_some(Due::Age)
+    }
+
+    /// Whether it may take no more before it has been closed.
+    pub fn full(&self, limits: &Limits) -> bool {
+        self.row_count >= limits.rows || self.bytes >= limits.bytes
+    }
+
+    /// The offset after everything it covers.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// What it covers; `None` if nothing.
+    pub fn span(&self) -> Option<Span> {
+        (self.next > self.first).then(|| Span { first: self.first, last: self.next - 1 })
+    }
+
+    pub fn age(&self, now: Instant) -> Duration {
+        self.opened.map_or(Duration::ZERO, |opened| now.duration_since(opened))
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { rows: 3, bytes: 100, age: Duration::from_secs(1) };
+
+    fn batch(rows: usize, bytes: usize, opened: Instant) -> Batch {
+        let mut batch = Batch::open(Table::Conversions, 10);
+        batch.cover(12, bytes, opened);
+        batch.row_count = rows;
+        batch
+    }
+
+    #[test]
+    fn it_is_due_by_rows_bytes_or_age() {
+        let opened = Instant::now();
+        assert_eq!(batch(3, 1, opened).due(&LIMITS, opened), Some(Due::Rows));
+        assert_eq!(batch(2, 100, opened).due(&LIMITS, opened), Some(Due::Bytes));
+        assert_eq!(batch(2, 99, opened).due(&LIMITS, opened + Duration::from_millis(999)), None);
+        assert_eq!(batch(2, 99, opened).due(&LIMITS, opened + Duration::from_secs(1)), Some(Due::Age));
+    }
+
+    #[test]
+    fn without_rows_it_grows_whatever_its_age() {
+        let opened = Instant::now();
+        assert_eq!(batch(0, 1_000, opened).due(&LIMITS, opened + Duration::from_secs(60)), None);
+    }
+
+    #[test]
+    fn its_span_begins_where_the_last_one_ended_and_covers_the_gap() {
+        let mut batch = Batch::open(Table::Exposures, 10);
+        assert_eq!(batch.span(), None);
+        batch.cover(14, 1, Instant::now());
+        assert_eq!(batch.span(), Some(Span { first: 10, last: 14 }));
+        assert_eq!(batch.next(), 15);
+    }
+}

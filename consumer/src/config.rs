@@ -1,0 +1,113 @@
+//! The consumer's own settings. Each field has its unit, its bounds and what happens at them.
+
+use ops::config::{Bytes, Config as Declared, Count, Field, Millis, Page, Section};
+use serde::Deserialize;
+
+/// Everything that `consumer` reads.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub kafka: ops::config::Kafka,
+    pub clickhouse: ops::config::ClickHouse,
+    pub http: ops::config::Http,
+    pub log: ops::config::Log,
+    pub consumer: Settings,
+}
+
+impl Declared for Config {
+    fn pages(&self) -> Vec<Page> {
+        vec![
+            Page::of(&self.kafka),
+            Page::of(&self.clickhouse),
+            Page::of(&self.http),
+            Page::of(&self.log),
+            Page::of(&self.consumer),
+        ]
+    }
+}
+
+/// Section `[consumer]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    pub group: String,
+    pub batch_rows: Count<1, 1_000_000>,
+    pub batch_bytes: Bytes<1_024, 268_435_456>,
+    pub batch_age_ms: Millis<10, 60_000>,
+    pub insert_timeout_ms: Millis<1_000, 600_000>,
+    pub session_timeout_ms: Millis<6_000, 300_000>,
+    pub fetch_bytes_per_partition: Bytes<65_536, 268_435_456>,
+    pub window_hours: Count<1, 168>,
+    pub window_ids_per_partition: Count<1_000, 100_000_000>,
+    pub epoch: Count<1, 4_294_967_295>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            group: "splitstream-consumer".to_owned(),
+            batch_rows: Count::of(100_000),
+            batch_bytes: Bytes::of(16 * 1_024 * 1_024),
+            batch_age_ms: Millis::of(1_000),
+            insert_timeout_ms: Millis::of(60_000),
+            session_timeout_ms: Millis::of(45_000),
+            fetch_bytes_per_partition: Bytes::of(16 * 1_024 * 1_024),
+            window_hours: Count::of(24),
+            window_ids_per_partition: Count::of(5_000_000),
+            epoch: Count::of(1),
+        }
+    }
+}
+
+impl Section for Settings {
+    const NAME: &'static str = "consumer";
+
+    fn fields(&self) -> Vec<Field> {
+        vec![
+            Field::of("group", &self.group, "consumer group; members of one group share the partitions"),
+            Field::of("batch_rows", &self.batch_rows, "rows at which a batch is closed and inserted"),
+            Field::of("batch_bytes", &self.batch_bytes, "bytes of messages at which a batch is closed"),
+            Field::of("batch_age_ms", &self.batch_age_ms, "age at which a batch with any row is closed"),
+            Field::of(
+                "insert_timeout_ms",
+                &self.insert_timeout_ms,
+                "after which an insert is in doubt: it is killed, and ClickHouse is asked what became of it",
+            ),
+            Field::of(
+                "session_timeout_ms",
+                &self.session_timeout_ms,
+                "silence after which the broker gives the partitions to others",
+            ),
+            Field::of(
+                "fetch_bytes_per_partition",
+                &self.fetch_bytes_per_partition,
+                "bytes of messages fetched ahead for each partition; fetching pauses there",
+            ),
+            Field::of(
+                "window_hours",
+                &self.window_hours,
+                "age of an event up to which its id is remembered in memory; older ones are asked of ClickHouse",
+            ),
+            Field::of(
+                "window_ids_per_partition",
+                &self.window_ids_per_partition,
+                "ids remembered for each partition; beyond it the oldest are asked of ClickHouse",
+            ),
+            Field::of(
+                "epoch",
+                &self.epoch,
+                "raise it after a topic was made anew, so that its offsets are told apart",
+            ),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_are_declared_soundly() {
+        ops::config::check_declaration::<Settings>().unwrap();
+    }
+}

@@ -1,0 +1,124 @@
+//! What the consumer counts. Names without the common prefix; labels are few and bounded.
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+#[derive(Clone)]
+pub struct Metrics {
+    /// Messages by what became of them: inserted, duplicate, dead_letter.
+    pub records: IntCounterVec,
+    pub dead_letters: IntCounterVec,
+    pub batch_rows: HistogramVec,
+    pub batch_age: Histogram,
+    pub batches: IntCounterVec,
+    pub insert_seconds: Histogram,
+    /// Inserts whose outcome had to be asked for, by the reason.
+    pub doubts: IntCounterVec,
+    pub poisoned_tokens: IntCounter,
+    pub ended_inserts: IntCounter,
+    pub rebalances: IntCounterVec,
+    pub durable_offset: IntGaugeVec,
+    pub position: IntGaugeVec,
+    /// 1 while a partition refuses to go on.
+    pub stalled: IntGaugeVec,
+    pub on_their_way: IntGauge,
+    pub window_ids: IntGaugeVec,
+    pub store_look_ups: IntCounter,
+    pub exposures: IntCounterVec,
+    pub commit_failures: IntCounter,
+    pub end_to_end: Histogram,
+}
+
+impl Metrics {
+    pub fn new(registry: &Registry) -> prometheus::Result<Metrics> {
+        let counters = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
+            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok(counters)
+        };
+        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntGaugeVec> {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok(gauges)
+        };
+        let histogram = |name: &str, help: &str, buckets: Vec<f64>| -> prometheus::Result<Histogram> {
+            let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+            registry.register(Box::new(histogram.clone()))?;
+            Ok(histogram)
+        };
+        let seconds = || prometheus::exponential_buckets(0.005, 2.0, 14);
+        let batch_rows = HistogramVec::new(
+            HistogramOpts::new("consumer_batch_rows", "rows of a batch")
+                .buckets(prometheus::exponential_buckets(1.0, 4.0, 10)?),
+            &["topic"],
+        )?;
+        registry.register(Box::new(batch_rows.clone()))?;
+        let on_their_way =
+            IntGauge::new("consumer_inserts_on_their_way", "batches sent and not yet answered")?;
+        registry.register(Box::new(on_their_way.clone()))?;
+        let place = &["topic", "partition"];
+        Ok(Metrics {
+            records: counters(
+                "consumer_records_total",
+                "messages by what became of them",
+                &["topic", "result"],
+            )?,
+            dead_letters: counters(
+                "consumer_dead_letters_total",
+                "messages sent to the dead letters",
+                &["topic", "code"],
+            )?,
+            batch_rows,
+            batch_age: histogram("consumer_batch_age_seconds", "age of a batch when closed", seconds()?)?,
+            batches: counters("consumer_batches_total", "batches closed, by why", &["topic", "due"])?,
+            insert_seconds: histogram(
+                "consumer_insert_seconds",
+                "from sending a batch to its answer",
+                seconds()?,
+            )?,
+            doubts: counters(
+                "consumer_doubtful_inserts_total",
+                "times that ClickHouse had to be asked what is durable, by why",
+                &["reason"],
+            )?,
+            poisoned_tokens: counter(
+                "consumer_poisoned_tokens_total",
+                "inserts answered as done whose rows were not there",
+            )?,
+            ended_inserts: counter(
+                "consumer_ended_inserts_total",
+                "inserts of earlier writers that still ran and were ended",
+            )?,
+            rebalances: counters("consumer_rebalances_total", "changes of the assignment", &["kind"])?,
+            durable_offset: gauges(
+                "consumer_durable_offset",
+                "last offset that is durable in ClickHouse",
+                place,
+            )?,
+            position: gauges("consumer_position", "offset after the last message taken", place)?,
+            stalled: gauges("consumer_stalled", "1 while the partition refuses to go on", place)?,
+            on_their_way,
+            window_ids: gauges("consumer_window_ids", "event ids remembered", place)?,
+            store_look_ups: counter(
+                "consumer_window_misses_total",
+                "event ids looked up in ClickHouse, older than the window",
+            )?,
+            exposures: counters("consumer_exposures_total", "exposures by verification", &["verification"])?,
+            commit_failures: counter(
+                "consumer_commit_failures_total",
+                "offset commits that failed; harmless by themselves",
+            )?,
+            end_to_end: histogram(
+                "consumer_end_to_end_seconds",
+                "from the broker's time stamp of a batch's oldest message to its rows being durable",
+                seconds()?,
+            )?,
+        })
+    }
+}

@@ -1,0 +1,189 @@
+//! The consumer as a whole: the tables are there, the definitions log is followed, the group is joined, the
+//! partitions are worked on, and at the end everything on its way is brought in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use axum::Router;
+use tokio::runtime::Handle;
+
+use crate::batch::Limits;
+use crate::config::Config;
+use crate::dead_letters::DeadLetters;
+use crate::definitions::Follower;
+use crate::group::{self, GroupConsumer};
+use crate::metrics::Metrics;
+use crate::migrate::check_schema;
+use crate::partition::{Shared, Worker};
+use crate::rows::Table;
+use crate::store::{Place, Store};
+
+/// Longest time in which a loop may stand still before the process counts as hung; above every bounded wait.
+const STANDSTILL_MAX: Duration = Duration::from_secs(180);
+const GROUP_POLL: Duration = Duration::from_millis(100);
+const STORE_RETRY: Duration = Duration::from_secs(1);
+const DEAD_LETTERS_FLUSH: Duration = Duration::from_secs(10);
+
+/// Runs until told to stop.
+pub async fn run(config: Config) -> Result<ops::Exit> {
+    ops::log::start(&config.log)?;
+    let settings = &config.consumer;
+    let wind_up = Duration::from_millis(settings.session_timeout_ms.get() / 2);
+    let shutdown = ops::Shutdown::on_signals(wind_up + DEAD_LETTERS_FLUSH + Duration::from_secs(10))?;
+    let health = ops::Health::new();
+    let registry = ops::metrics::registry("consumer", env!("CARGO_PKG_VERSION"));
+    let metrics = Metrics::new(&registry)?;
+    let tables_there = health.condition("tables", "not looked for yet");
+    let definitions_read = health.condition("definitions", "the log has not been read yet");
+    let partitions_given = health.condition("partitions", "none has been given yet");
+    let served = ops::serve::Served { routes: Router::new(), registry, health: health.clone() };
+    let server = ops::serve::start(&config.http, served, &shutdown).await?;
+
+    // the tables
+    let client = config.clickhouse.client().map_err(anyhow::Error::msg)?;
+    let insert_timeout = settings.insert_timeout_ms.duration();
+    let store = loop {
+        let opened = match check_schema(&client, config.clickhouse.database.as_str()).await {
+            Ok(()) => Store::open(client.clone(), insert_timeout)
+                .await
+                .context("asking ClickHouse for its settings"),
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(store) => break store,
+            Err(error) => {
+                tracing::warn!("waiting for the tables: {error:#}");
+                tables_there.fails(format!("{error:#}"));
+            }
+        }
+        if shutdown.sleep(STORE_RETRY).await {
+            return Ok(ops::Exit::Done);
+        }
+    };
+    tables_there.holds();
+
+    // the definitions log
+    let follower = Arc::new(Follower::default());
+    let following = {
+        let (follower, kafka, stop) = (follower.clone(), config.kafka.clone(), shutdown.clone());
+        let caught_up = Arc::new(AtomicBool::new(false));
+        let says = caught_up.clone();
+        let thread = thread::Builder::new().name("definitions".to_owned()).spawn(move || {
+            let followed = follower.follow(
+                &kafka,
+                || stop.begun(),
+                || {
+                    says.store(true, Ordering::Release);
+                    definitions_read.holds();
+                },
+            );
+            if followed.is_err() {
+                stop.begin("the definitions log cannot be followed");
+            }
+            followed
+        })?;
+        while !caught_up.load(Ordering::Acquire) && !thread.is_finished() {
+            if shutdown.sleep(Duration::from_millis(20)).await {
+                break;
+            }
+        }
+        thread
+    };
+
+    // the partitions
+    let shared = Arc::new(Shared {
+        store,
+        dead_letters: DeadLetters::open(&config.kafka)?,
+        follower,
+        metrics: metrics.clone(),
+        runtime: Handle::current(),
+        limits: Limits {
+            rows: settings.batch_rows.usize(),
+            bytes: settings.batch_bytes.usize(),
+            age: settings.batch_age_ms.duration(),
+        },
+        window_micros: settings.window_hours.get() as i64 * 3_600_000_000,
+        window_ids: settings.window_ids_per_partition.usize(),
+        wind_up,
+    });
+    let topics: Vec<(String, Table)> =
+        Table::ALL.into_iter().map(|table| (config.kafka.topic(table.topic()), table)).collect();
+    let names: Vec<String> = topics.iter().map(|(topic, _)| topic.clone()).collect();
+    let epoch = u32::try_from(settings.epoch.get()).context("consumer.epoch")?;
+    let start = {
+        let (shared, health) = (shared.clone(), health.clone());
+        move |consumer: Arc<GroupConsumer>, assigned: group::Assigned, stop| {
+            let table = topics.iter().find(|(topic, _)| *topic == assigned.topic).map(|(_, table)| *table);
+            let table =
+                table.ok_or_else(|| std::io::Error::other("a partition of a topic not subscribed to"))?;
+            let partition = u16::try_from(assigned.partition).map_err(std::io::Error::other)?;
+            let place = Place { table, topic: assigned.topic.clone(), partition, epoch };
+            let name = format!("{}/{partition}", assigned.topic);
+            let progress = health.progress(&name, STANDSTILL_MAX);
+            let worker = Worker::new(assigned, place, consumer, shared.clone(), stop, progress);
+            thread::Builder::new().name(name).spawn(move || worker.run())
+        }
+    };
+    let consumer = group::join(&config.kafka, settings, &names, metrics, Box::new(start))?;
+    let polling = {
+        let (shutdown, progress) = (shutdown.clone(), health.progress("group", STANDSTILL_MAX));
+        tokio::task::spawn_blocking(move || {
+            let ended = poll(&consumer, &shutdown, &progress, &partitions_given);
+            progress.done();
+            ended
+        })
+    };
+    let polled = polling.await.context("the group's loop panicked")?;
+    if polled.is_err() {
+        shutdown.begin("a worker ended by itself");
+    }
+    shared.dead_letters.flush(DEAD_LETTERS_FLUSH);
+    let followed = following.join().map_err(|_| anyhow!("the follower of the definitions log panicked"))?;
+    let served = server.stopped().await;
+    polled.and(followed)?;
+    served.context("serving metrics and health")?;
+    Ok(ops::Exit::Done)
+}
+
+/// Serves the group until the end begins, then ends the workers and leaves it.
+fn poll(
+    consumer: &GroupConsumer,
+    shutdown: &ops::Shutdown,
+    progress: &ops::Progress,
+    partitions_given: &ops::Condition,
+) -> Result<()> {
+    use rdkafka::consumer::Consumer;
+    let mut outcome = Ok(());
+    while !shutdown.begun() && outcome.is_ok() {
+        progress.touch();
+        match consumer.poll(GROUP_POLL) {
+            Some(Err(error)) => tracing::warn!(%error, "from the broker"),
+            Some(Ok(message)) => {
+                use rdkafka::Message;
+                outcome = Err(anyhow!(
+                    "a message of {}/{} came past its partition's queue",
+                    message.topic(),
+                    message.partition()
+                ));
+            }
+            None => {}
+        }
+        let (given, ended) = consumer.context().state();
+        if let Some(worker) = ended {
+            outcome = Err(anyhow!("the worker of {worker} ended by itself"));
+        }
+        match given {
+            0 => partitions_given.fails("none is given at the moment"),
+            _ => partitions_given.holds(),
+        }
+    }
+    consumer.context().stop_all();
+    consumer.unsubscribe();
+    if let Err(error) = outcome {
+        bail!(error);
+    }
+    Ok(())
+}

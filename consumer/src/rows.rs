@@ -1,0 +1,391 @@
+//! The four tables as columns being filled: what a decoded message becomes, and the INSERT that takes it.
+//! Each `push` stands beside the list of columns that it fills.
+
+use schemas::definition::Change;
+use schemas::{Alias, Conversion, Exposure, Sender};
+
+use crate::batch::Stamp;
+use crate::native::{Fixed, Maps, Named, Optional, Texts, Uuids, block};
+use crate::verify::Verification;
+
+/// The columns of one batch.
+pub enum Rows {
+    Exposures(Box<ExposureRows>),
+    Conversions(Box<ConversionRows>),
+    Aliases(Box<AliasRows>),
+    Definitions(Box<DefinitionRows>),
+}
+
+/// Where a batch goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Table {
+    Exposures,
+    Conversions,
+    Aliases,
+    Definitions,
+}
+
+impl Table {
+    pub const ALL: [Table; 4] = [Table::Exposures, Table::Conversions, Table::Aliases, Table::Definitions];
+
+    /// The topic that it is filled from, before any prefix.
+    pub fn topic(self) -> &'static str {
+        match self {
+            Table::Exposures => schemas::topics::EXPOSURES,
+            Table::Conversions => schemas::topics::CONVERSIONS,
+            Table::Aliases => schemas::topics::ALIASES,
+            Table::Definitions => schemas::topics::DEFINITIONS,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Table::Exposures => "exposures",
+            Table::Conversions => "conversions",
+            Table::Aliases => "aliases",
+            Table::Definitions => "definition_log",
+        }
+    }
+
+    /// Whether its rows are events with an id to be deduplicated by. The log of definitions has its own
+    /// identity, the offset.
+    pub fn holds_events(self) -> bool {
+        self != Table::Definitions
+    }
+
+    pub fn rows(self) -> Rows {
+        match self {
+            Table::Exposures => Rows::Exposures(Box::default()),
+            Table::Conversions => Rows::Conversions(Box::default()),
+            Table::Aliases => Rows::Aliases(Box::default()),
+            Table::Definitions => Rows::Definitions(Box::default()),
+        }
+    }
+
+    /// The statement that a block of this table follows. The block names its columns itself.
+    pub fn insert(self) -> &'static str {
+        match self {
+            Table::Exposures => {
+                "INSERT INTO exposures (event_id, experiment, variant, unit_type, unit_id, other_ids, phase, \
+                 definition_version, bucket_slot, bucket_rollout, bucket_variant, rule, attributes, region, plan, \
+                 device, browser, environment, sender_service, sender_instance, sender_version, verification, \
+                 created_at, ingest_ts, kafka_partition, kafka_offset, epoch, batch_first, batch_last) FORMAT Native"
+            }
+            Table::Conversions => {
+                "INSERT INTO conversions (event_id, name, unit_type, unit_id, other_ids, experiment, value, metadata, \
+                 region, plan, device, browser, environment, sender_service, sender_instance, sender_version, \
+                 created_at, ingest_ts, kafka_partition, kafka_offset, epoch, batch_first, batch_last) FORMAT Native"
+            }
+            Table::Aliases => {
+                "INSERT INTO aliases (event_id, from_unit_type, from_unit_id, to_unit_type, to_unit_id, environment, \
+                 sender_service, sender_instance, sender_version, created_at, ingest_ts, kafka_partition, \
+                 kafka_offset, epoch, batch_first, batch_last) FORMAT Native"
+            }
+            Table::Definitions => {
+                "INSERT INTO definition_log (version, change_id, rule_version, kind, key, based_on, definition, \
+                 author, reason, accepted, refusal, changed_at, ingest_ts, kafka_partition, kafka_offset, epoch, \
+                 batch_first, batch_last) FORMAT Native"
+            }
+        }
+    }
+}
+
+impl Rows {
+    /// The finished block, every row with the batch's stamp.
+    pub fn encode(&self, rows: usize, stamp: &Stamp) -> Vec<u8> {
+        let ingest_ts = Fixed::repeated(stamp.ingest_ms.to_le_bytes(), rows);
+        let partition = Fixed::repeated(stamp.partition.to_le_bytes(), rows);
+        let epoch = Fixed::repeated(stamp.epoch.to_le_bytes(), rows);
+        let first = Fixed::repeated(stamp.first.to_le_bytes(), rows);
+        let last = Fixed::repeated(stamp.last.to_le_bytes(), rows);
+        let (mut columns, offsets) = match self {
+            Rows::Exposures(rows) => (rows.columns(), &rows.offset),
+            Rows::Conversions(rows) => (rows.columns(), &rows.offset),
+            Rows::Aliases(rows) => (rows.columns(), &rows.offset),
+            Rows::Definitions(rows) => (rows.columns(), &rows.offset),
+        };
+        columns.extend([
+            Named { name: "ingest_ts", kind: "DateTime64(3, 'UTC')", column: &ingest_ts },
+            Named { name: "kafka_partition", kind: "UInt16", column: &partition },
+            Named { name: "kafka_offset", kind: "UInt64", column: offsets },
+            Named { name: "epoch", kind: "UInt32", column: &epoch },
+            Named { name: "batch_first", kind: "UInt64", column: &first },
+            Named { name: "batch_last", kind: "UInt64", column: &last },
+        ]);
+        block(rows, &columns)
+    }
+}
+
+#[derive(Default)]
+pub struct ExposureRows {
+    event_id: Uuids,
+    experiment: Texts,
+    variant: Texts,
+    unit_type: Texts,
+    unit_id: Texts,
+    other_ids: Maps,
+    phase: Fixed,
+    definition_version: Fixed,
+    bucket_slot: Optional,
+    bucket_rollout: Optional,
+    bucket_variant: Optional,
+    rule: Texts,
+    attributes: Maps,
+    context: Context,
+    environment: Texts,
+    sender: Senders,
+    verification: Fixed,
+    created_at: Fixed,
+    offset: Fixed,
+}
+
+impl ExposureRows {
+    pub fn push(&mut self, exposure: &Exposure<'_>, verification: Verification, offset: u64) {
+        let buckets = exposure.buckets;
+        self.event_id.push(exposure.event_id);
+        self.experiment.push(&exposure.experiment);
+        self.variant.push(&exposure.variant);
+        self.unit_type.push(&exposure.unit_type);
+        self.unit_id.push(&exposure.unit_id);
+        self.other_ids.push(exposure.other_ids.iter());
+        self.phase.push(exposure.phase.to_le_bytes());
+        self.definition_version.push(exposure.definition_version.to_le_bytes());
+        self.bucket_slot.push(buckets.map(|buckets| buckets.slot.to_le_bytes()));
+        self.bucket_rollout.push(buckets.map(|buckets| buckets.rollout.to_le_bytes()));
+        self.bucket_variant.push(buckets.map(|buckets| buckets.variant.to_le_bytes()));
+        self.rule.push(&exposure.rule);
+        self.attributes.push(exposure.attributes.iter());
+        self.context.push(|name| exposure.attributes.get(name));
+        self.environment.push(&exposure.environment);
+        self.sender.push(&exposure.sender);
+        self.verification.push((verification as i8).to_le_bytes());
+        self.created_at.push(exposure.created_at.get().to_le_bytes());
+        self.offset.push(offset.to_le_bytes());
+    }
+
+    fn columns(&self) -> Vec<Named<'_>> {
+        let mut columns = vec![
+            Named { name: "event_id", kind: "UUID", column: &self.event_id },
+            Named { name: "experiment", kind: "String", column: &self.experiment },
+            Named { name: "variant", kind: "String", column: &self.variant },
+            Named { name: "unit_type", kind: "String", column: &self.unit_type },
+            Named { name: "unit_id", kind: "String", column: &self.unit_id },
+            Named { name: "other_ids", kind: "Map(String, String)", column: &self.other_ids },
+            Named { name: "phase", kind: "UInt32", column: &self.phase },
+            Named { name: "definition_version", kind: "UInt64", column: &self.definition_version },
+            Named { name: "bucket_slot", kind: "Nullable(UInt32)", column: &self.bucket_slot },
+            Named { name: "bucket_rollout", kind: "Nullable(UInt32)", column: &self.bucket_rollout },
+            Named { name: "bucket_variant", kind: "Nullable(UInt32)", column: &self.bucket_variant },
+            Named { name: "rule", kind: "String", column: &self.rule },
+            Named { name: "attributes", kind: "Map(String, String)", column: &self.attributes },
+            Named { name: "environment", kind: "String", column: &self.environment },
+            Named { name: "verification", kind: "Int8", column: &self.verification },
+            Named { name: "created_at", kind: "DateTime64(6, 'UTC')", column: &self.created_at },
+        ];
+        columns.extend(self.context.columns());
+        columns.extend(self.sender.columns());
+        columns
+    }
+}
+
+#[derive(Default)]
+pub struct ConversionRows {
+    event_id: Uuids,
+    name: Texts,
+    unit_type: Texts,
+    unit_id: Texts,
+    other_ids: Maps,
+    experiment: Texts,
+    value: Optional,
+    metadata: Maps,
+    context: Context,
+    environment: Texts,
+    sender: Senders,
+    created_at: Fixed,
+    offset: Fixed,
+}
+
+impl ConversionRows {
+    pub fn push(&mut self, conversion: &Conversion<'_>, offset: u64) {
+        self.event_id.push(conversion.event_id);
+        self.name.push(&conversion.name);
+        self.unit_type.push(&conversion.unit_type);
+        self.unit_id.push(&conversion.unit_id);
+        self.other_ids.push(conversion.other_ids.iter());
+        self.experiment.push(conversion.experiment.as_deref().unwrap_or(""));
+        self.value.push(conversion.value.map(|value| value.millionths().to_le_bytes()));
+        self.metadata.push(conversion.metadata.iter());
+        self.context.push(|name| conversion.metadata.get(name));
+        self.environment.push(&conversion.environment);
+        self.sender.push(&conversion.sender);
+        self.created_at.push(conversion.created_at.get().to_le_bytes());
+        self.offset.push(offset.to_le_bytes());
+    }
+
+    fn columns(&self) -> Vec<Named<'_>> {
+        let mut columns = vec![
+            Named { name: "event_id", kind: "UUID", column: &self.event_id },
+            Named { name: "name", kind: "String", column: &self.name },
+            Named { name: "unit_type", kind: "String", column: &self.unit_type },
+            Named { name: "unit_id", kind: "String", column: &self.unit_id },
+            Named { name: "other_ids", kind: "Map(String, String)", column: &self.other_ids },
+            Named { name: "experiment", kind: "String", column: &self.experiment },
+            Named { name: "value", kind: "Nullable(Decimal(18, 6))", column: &self.value },
+            Named { name: "metadata", kind: "Map(String, String)", column: &self.metadata },
+            Named { name: "environment", kind: "String", column: &self.environment },
+            Named { name: "created_at", kind: "DateTime64(6, 'UTC')", column: &self.created_at },
+        ];
+        columns.extend(self.context.columns());
+        columns.extend(self.sender.columns());
+        columns
+    }
+}
+
+#[derive(Default)]
+pub struct AliasRows {
+    event_id: Uuids,
+    from_unit_type: Texts,
+    from_unit_id: Texts,
+    to_unit_type: Texts,
+    to_unit_id: Texts,
+    environment: Texts,
+    sender: Senders,
+    created_at: Fixed,
+    offset: Fixed,
+}
+
+impl AliasRows {
+    pub fn push(&mut self, alias: &Alias<'_>, offset: u64) {
+        self.event_id.push(alias.event_id);
+        self.from_unit_type.push(&alias.from.unit_type);
+        self.from_unit_id.push(&alias.from.unit_id);
+        self.to_unit_type.push(&alias.to.unit_type);
+        self.to_unit_id.push(&alias.to.unit_id);
+        self.environment.push(&alias.environment);
+        self.sender.push(&alias.sender);
+        self.created_at.push(alias.created_at.get().to_le_bytes());
+        self.offset.push(offset.to_le_bytes());
+    }
+
+    fn columns(&self) -> Vec<Named<'_>> {
+        let mut columns = vec![
+            Named { name: "event_id", kind: "UUID", column: &self.event_id },
+            Named { name: "from_unit_type", kind: "String", column: &self.from_unit_type },
+            Named { name: "from_unit_id", kind: "String", column: &self.from_unit_id },
+            Named { name: "to_unit_type", kind: "String", column: &self.to_unit_type },
+            Named { name: "to_unit_id", kind: "String", column: &self.to_unit_id },
+            Named { name: "environment", kind: "String", column: &self.environment },
+            Named { name: "created_at", kind: "DateTime64(6, 'UTC')", column: &self.created_at },
+        ];
+        columns.extend(self.sender.columns());
+        columns
+    }
+}
+
+/// What the log's rule said of a change.
+pub struct Verdict {
+    /// Empty if accepted.
+    pub refusal: String,
+}
+
+#[derive(Default)]
+pub struct DefinitionRows {
+    version: Fixed,
+    change_id: Uuids,
+    rule_version: Fixed,
+    kind: Texts,
+    key: Texts,
+    based_on: Fixed,
+    definition: Texts,
+    author: Texts,
+    reason: Texts,
+    accepted: Fixed,
+    refusal: Texts,
+    changed_at: Fixed,
+    offset: Fixed,
+}
+
+impl DefinitionRows {
+    pub fn push(&mut self, change: &Change, verdict: &Verdict, changed_at_ms: i64, offset: u64) {
+        self.version.push((offset + 1).to_le_bytes());
+        self.change_id.push(change.change_id);
+        self.rule_version.push(change.rule_version.to_le_bytes());
+        self.kind.push(&change.kind);
+        self.key.push(&change.key);
+        self.based_on.push(change.based_on.to_le_bytes());
+        self.definition.push(&change.definition);
+        self.author.push(&change.author);
+        self.reason.push(&change.reason);
+        self.accepted.push([u8::from(verdict.refusal.is_empty())]);
+        self.refusal.push(&verdict.refusal);
+        self.changed_at.push(changed_at_ms.to_le_bytes());
+        self.offset.push(offset.to_le_bytes());
+    }
+
+    fn columns(&self) -> Vec<Named<'_>> {
+        vec![
+            Named { name: "version", kind: "UInt64", column: &self.version },
+            Named { name: "change_id", kind: "UUID", column: &self.change_id },
+            Named { name: "rule_version", kind: "UInt32", column: &self.rule_version },
+            Named { name: "kind", kind: "String", column: &self.kind },
+            Named { name: "key", kind: "String", column: &self.key },
+            Named { name: "based_on", kind: "UInt64", column: &self.based_on },
+            Named { name: "definition", kind: "String", column: &self.definition },
+            Named { name: "author", kind: "String", column: &self.author },
+            Named { name: "reason", kind: "String", column: &self.reason },
+            Named { name: "accepted", kind: "Bool", column: &self.accepted },
+            Named { name: "refusal", kind: "String", column: &self.refusal },
+            Named { name: "changed_at", kind: "DateTime64(3, 'UTC')", column: &self.changed_at },
+        ]
+    }
+}
+
+/// The attributes that have columns of their own.
+#[derive(Default)]
+struct Context {
+    region: Texts,
+    plan: Texts,
+    device: Texts,
+    browser: Texts,
+}
+
+impl Context {
+    fn push<'a>(&mut self, attribute: impl Fn(&str) -> Option<&'a str>) {
+        self.region.push(attribute("region").unwrap_or(""));
+        self.plan.push(attribute("plan").unwrap_or(""));
+        self.device.push(attribute("device").unwrap_or(""));
+        self.browser.push(attribute("browser").unwrap_or(""));
+    }
+
+    fn columns(&self) -> [Named<'_>; 4] {
+        [
+            Named { name: "region", kind: "String", column: &self.region },
+            Named { name: "plan", kind: "String", column: &self.plan },
+            Named { name: "device", kind: "String", column: &self.device },
+            Named { name: "browser", kind: "String", column: &self.browser },
+        ]
+    }
+}
+
+#[derive(Default)]
+struct Senders {
+    service: Texts,
+    instance: Texts,
+    version: Texts,
+}
+
+impl Senders {
+    fn push(&mut self, sender: &Sender<'_>) {
+        self.service.push(&sender.service);
+        self.instance.push(&sender.instance);
+        self.version.push(&sender.library_version);
+    }
+
+    fn columns(&self) -> [Named<'_>; 3] {
+        [
+            Named { name: "sender_service", kind: "String", column: &self.service },
+            Named { name: "sender_instance", kind: "String", column: &self.instance },
+            Named { name: "sender_version", kind: "String", column: &self.version },
+        ]
+    }
+}

@@ -1,0 +1,208 @@
+//! ClickHouse, as the consumer uses it: insert a block, ask what is durable, end what still runs, look ids
+//! up. Every statement is fixed text with bound parameters. Waiting and retrying are the caller's.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use clickhouse::Client;
+use clickhouse::sql::Identifier;
+use schemas::{Micros, Uuid};
+use serde::Deserialize;
+
+use crate::batch::Span;
+use crate::rows::Table;
+
+/// Ids asked for in one statement; with 40 bytes each it stays below the server's limit on a statement.
+const LOOKUP_IDS_MAX: usize = 5_000;
+
+/// Which partition of which topic.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    pub table: Table,
+    /// The topic's name as the broker knows it.
+    pub topic: String,
+    pub partition: u16,
+    pub epoch: u32,
+}
+
+/// Names one attempt to insert one batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    pub query_id: String,
+    pub token: String,
+}
+
+impl Place {
+    /// What the ids of all queries that insert into this place begin with, whoever sent them.
+    pub fn query_prefix(&self) -> String {
+        format!("splitstream/{}/{}/{}/", self.topic, self.epoch, self.partition)
+    }
+
+    /// The token is the same for every batch that begins at the same offset, so that of two writers only
+    /// one gets in. `poisoned` counts how often a batch beginning there was taken for a repetition without
+    /// its rows being there; then the token must be another.
+    pub fn attempt(&self, span: Span, poisoned: u32, nonce: u64) -> Attempt {
+        let token = format!("{}{}#{poisoned}", self.query_prefix(), span.first);
+        Attempt { query_id: format!("{token}-{}/{nonce:016x}", span.last), token }
+    }
+}
+
+/// The tables.
+#[derive(Clone)]
+pub struct Store {
+    client: Client,
+    insert_timeout: Duration,
+}
+
+impl Store {
+    /// Asks the server once which of the settings it knows that keep an insert whole.
+    pub async fn open(client: Client, insert_timeout: Duration) -> clickhouse::error::Result<Store> {
+        let known: Vec<String> = client
+            .query("SELECT name FROM system.settings WHERE name IN ?")
+            .bind([
+                "async_insert",
+                "insert_deduplicate",
+                "deduplicate_insert",
+                "deduplicate_blocks_in_dependent_materialized_views",
+            ])
+            .fetch_all()
+            .await?;
+        let mut client =
+            client.with_setting("max_execution_time", insert_timeout.as_secs().max(1).to_string());
+        for (name, value) in
+            [("async_insert", "0"), ("insert_deduplicate", "1"), ("deduplicate_insert", "enable")]
+        {
+            if known.iter().any(|known| known == name) {
+                client = client.with_setting(name, value);
+            }
+        }
+        Ok(Store { client, insert_timeout })
+    }
+
+    /// Sends a block. An error says nothing of whether the rows are there.
+    pub async fn insert(
+        &self,
+        table: Table,
+        attempt: &Attempt,
+        block: Bytes,
+    ) -> clickhouse::error::Result<()> {
+        let mut insert = self
+            .client
+            .insert_formatted_with(table.insert())
+            .with_setting("query_id", &attempt.query_id)
+            .with_setting("insert_deduplication_token", &attempt.token)
+            .with_timeouts(Some(self.insert_timeout), Some(self.insert_timeout));
+        insert.send(block).await?;
+        insert.end().await
+    }
+
+    /// Ends every insert into `place` that still runs on the server, whoever sent it, and returns when none
+    /// is left.
+    pub async fn end_inserts(&self, place: &Place) -> clickhouse::error::Result<u64> {
+        let prefix = place.query_prefix();
+        let running: u64 = self
+            .client
+            .query("SELECT count() FROM system.processes WHERE startsWith(query_id, ?)")
+            .bind(&prefix)
+            .fetch_one()
+            .await?;
+        if running > 0 {
+            self.client
+                .query("KILL QUERY WHERE startsWith(query_id, ?) SYNC")
+                .bind(&prefix)
+                .execute()
+                .await?;
+        }
+        Ok(running)
+    }
+
+    /// The last offset that the rows of `place` cover; `None` if there are none.
+    pub async fn durable(&self, place: &Place) -> clickhouse::error::Result<Option<u64>> {
+        let (rows, last): (u64, u64) = self
+            .client
+            .query("SELECT count(), max(batch_last) FROM ? WHERE kafka_partition = ? AND epoch = ?")
+            .bind(Identifier(place.table.name()))
+            .bind(place.partition)
+            .bind(place.epoch)
+            .fetch_one()
+            .await?;
+        Ok((rows > 0).then_some(last))
+    }
+
+    /// The durable events of `place` created since `horizon`, newest first, at most `ids_max`. If there are
+    /// more, the second value is the time before which they are missing.
+    pub async fn ids_since(
+        &self,
+        place: &Place,
+        horizon: Micros,
+        ids_max: usize,
+    ) -> clickhouse::error::Result<(Vec<(Uuid, Micros)>, Micros)> {
+        #[derive(clickhouse::Row, Deserialize)]
+        struct Seen {
+            #[serde(with = "clickhouse::serde::uuid")]
+            event_id: Uuid,
+            created_at: i64,
+        }
+        let mut rows = self
+            .client
+            .query(
+                "SELECT event_id, toUnixTimestamp64Micro(created_at) AS created_at FROM ? \
+                 WHERE kafka_partition = ? AND created_at >= fromUnixTimestamp64Micro(?, 'UTC') \
+                 ORDER BY created_at DESC LIMIT ?",
+            )
+            .bind(Identifier(place.table.name()))
+            .bind(place.partition)
+            .bind(horizon.get())
+            .bind(ids_max as u64)
+            .fetch::<Seen>()?;
+        let mut ids = Vec::new();
+        while let Some(seen) = rows.next().await? {
+            ids.push((seen.event_id, Micros::new(seen.created_at).unwrap_or(Micros::MAX)));
+        }
+        // Of the oldest instant only a part may have come; the horizon goes past it.
+        let complete_since = match ids.last() {
+            Some((_, oldest)) if ids.len() == ids_max => Micros::new(oldest.get() + 1).unwrap_or(Micros::MAX),
+            _ => horizon,
+        };
+        Ok((ids, complete_since))
+    }
+
+    /// Those of `ids` that are in the table.
+    pub async fn look_up(&self, table: Table, ids: &[Uuid]) -> clickhouse::error::Result<Vec<Uuid>> {
+        #[derive(clickhouse::Row, Deserialize)]
+        struct Found {
+            #[serde(with = "clickhouse::serde::uuid")]
+            event_id: Uuid,
+        }
+        let mut found = Vec::new();
+        for ids in ids.chunks(LOOKUP_IDS_MAX) {
+            let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
+            let rows = self
+                .client
+                .query("SELECT DISTINCT event_id FROM ? WHERE event_id IN ?")
+                .bind(Identifier(table.name()))
+                .bind(&ids)
+                .fetch_all::<Found>()
+                .await?;
+            found.extend(rows.into_iter().map(|row| row.event_id));
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_that_begin_at_one_offset_share_their_token() {
+        let place = Place { table: Table::Exposures, topic: "exposures".to_owned(), partition: 3, epoch: 1 };
+        let short = place.attempt(Span { first: 100, last: 149 }, 0, 1);
+        let long = place.attempt(Span { first: 100, last: 199 }, 0, 2);
+        assert_eq!(short.token, "splitstream/exposures/1/3/100#0");
+        assert_eq!(short.token, long.token);
+        assert_eq!(short.query_id, "splitstream/exposures/1/3/100#0-149/0000000000000001");
+        assert!(short.query_id.starts_with(&place.query_prefix()));
+        assert_ne!(place.attempt(Span { first: 100, last: 149 }, 1, 1).token, short.token);
+    }
+}
