@@ -5,6 +5,7 @@
 //! an [`Invalid`]; no function returns NaN, or p = 1 for "not enough data".
 
 pub mod bayes;
+pub mod clusters;
 pub mod confidence_sequence;
 pub mod conversion_counts;
 pub mod cuped;
@@ -13,12 +14,14 @@ pub mod group_sequential;
 pub mod interaction;
 pub mod lift;
 pub mod multiple_testing;
+pub mod permutation;
 pub mod power;
 pub mod proportion_interval;
 pub mod ratio;
 pub mod srm;
 pub mod srm_sequential;
 pub mod strata;
+pub mod switchback;
 pub mod two_proportion;
 pub mod welch;
 pub mod winsorize;

@@ -25,6 +25,8 @@ pub enum Missing {
     BoundedRatio,
     /// Too few units over all arms for the approximation: the smallest expected count of an arm.
     ExpectedCount { smallest: f64, need: f64 },
+    /// The arm has fewer clusters with units than the method needs.
+    Clusters { arm: Side, have: usize, need: usize },
     /// One of many arms has no units; `index` counts from 0, the control.
     EmptyArm { index: usize },
 }
@@ -53,6 +55,9 @@ impl fmt::Display for Missing {
             }
             Missing::ExpectedCount { smallest, need } => {
                 write!(f, "an arm is expected to have {smallest:.1} units, {need} are needed")
+            }
+            Missing::Clusters { arm, have, need } => {
+                write!(f, "the {arm} arm has {have} clusters, {need} are needed")
             }
             Missing::EmptyArm { index } => write!(f, "arm {index} has no units"),
         }

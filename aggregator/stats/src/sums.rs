@@ -181,6 +181,11 @@ impl Moments {
         (self.count >= 2).then(|| self.m2 / (self.count - 1) as f64)
     }
 
+    /// The sum of the squared deviations from the mean.
+    pub fn sum_of_squared_deviations(self) -> f64 {
+        self.m2
+    }
+
     /// The variance, or how many units are lacking.
     pub(crate) fn variance_of(self, side: Side) -> Result<f64, Missing> {
         self.variance().ok_or(Missing::Units { arm: side, have: self.count, need: 2 })

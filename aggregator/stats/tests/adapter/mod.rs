@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use stats::{Alpha, Alternative, Interval, Missing, Moments, PairMoments};
 
 mod bayes;
+mod clustered;
 mod covariate;
 mod fixed;
 mod group_sequential;
@@ -35,6 +36,8 @@ pub const METHODS: &[(&str, Method)] = &[
     ("bayes_gaussian_effect", bayes::gaussian_effect),
     ("simpson_poststrat", segments::simpson_poststrat),
     ("interaction", segments::interaction),
+    ("cluster_randomized", clustered::cluster_randomized),
+    ("switchback", clustered::switchback),
     ("multiple_testing", trust::multiple_testing),
     ("power", planning::power),
 ];

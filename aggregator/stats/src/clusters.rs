@@ -1,0 +1,225 @@
+//! Whole clusters were assigned (accounts, schools, regions, time windows), units were measured.
+//! Units of a cluster resemble each other, so standard errors come from clusters; the error of a
+//! test on units is too small by the root of the design effect.
+
+use crate::{
+    Alpha, Alternative, Effect, Interval, Missing, Moments, Pair, Side,
+    distributions::{student_t_quantile, student_t_sf},
+    lift::means_of_moments,
+};
+
+/// From this many clusters on the platform uses [`delta`], below it [`bias_reduced`].
+pub const MANY_CLUSTERS: usize = 40;
+
+/// Below this many clusters in an arm an exact permutation p-value is to be preferred
+/// ([`crate::permutation`]).
+pub const FEW_CLUSTERS: usize = 10;
+
+/// The clusters of both arms, each with the moments of its units.
+pub type Clusters<'a> = Pair<&'a [Moments]>;
+
+/// A two-sided t-test of the difference between the arms' means over all units.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClusterTest {
+    pub effect: Effect,
+    pub t: f64,
+    pub degrees: f64,
+    pub p_value: f64,
+}
+
+impl ClusterTest {
+    fn new(effect: Effect, degrees: f64) -> Result<ClusterTest, Missing> {
+        if effect.standard_error == 0.0 {
+            return Err(Missing::Variation);
+        }
+        let t = effect.estimate / effect.standard_error;
+        let p_value = Alternative::TwoSided.p_value(t, |t| student_t_sf(t, degrees));
+        Ok(ClusterTest { effect, t, degrees, p_value })
+    }
+
+    pub fn interval(&self, alpha: Alpha) -> Interval {
+        let tail = Alternative::TwoSided.tail(alpha);
+        self.effect.interval(-student_t_quantile(tail, self.degrees))
+    }
+}
+
+/// The platform's choice: [`delta`] with [`MANY_CLUSTERS`], else [`bias_reduced`].
+pub fn compare(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
+    let with_units = |arm: &[Moments]| arm.iter().filter(|one| one.count() > 0).count();
+    if with_units(clusters.control) + with_units(clusters.treatment) >= MANY_CLUSTERS {
+        delta(clusters)
+    } else {
+        bias_reduced(clusters)
+    }
+}
+
+/// The ratio of totals `R = sum y / sum n` in each arm, with the delta method's variance over its K
+/// clusters, `K/(K-1) sum (y_k - R n_k)^2 / (sum n_k)^2`, and t with `K_c + K_t - 2` degrees of
+/// freedom. Deng, Knoblich & Lu (2018), section 3. Too small with few clusters of unequal size.
+pub fn delta(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
+    let arms = arms(clusters)?;
+    let variance = |arm: &ArmTotals| {
+        let k = arm.residuals.len() as f64;
+        k / (k - 1.0) * arm.sum_of(|residual, _| residual * residual)
+    };
+    let total = variance(&arms.control) + variance(&arms.treatment);
+    ClusterTest::new(difference(&arms, total), count(&arms) - 2.0)
+}
+
+/// Ordinary least squares on units with errors clustered (CR1): the sum of squared residuals times
+/// `G/(G-1) (N-1)/(N-2)`, t with G - 1 degrees of freedom, as most software does (Liang & Zeger
+/// 1986, Biometrika 73(1)). For comparison.
+pub fn clustered_ols(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
+    let arms = arms(clusters)?;
+    let squares = |arm: &ArmTotals| arm.sum_of(|residual, _| residual * residual);
+    let g = count(&arms);
+    let n = arms.control.units + arms.treatment.units;
+    let factor = g / (g - 1.0) * (n - 1.0) / (n - 2.0);
+    let total = factor * (squares(&arms.control) + squares(&arms.treatment));
+    ClusterTest::new(difference(&arms, total), g - 1.0)
+}
+
+/// The same with the bias-reduced variance CR2 and Satterthwaite's degrees of freedom (Bell &
+/// McCaffrey 2002, Survey Methodology 28(2); Pustejovsky & Tipton 2018, JBES 36(4); R clubSandwich
+/// with a working model of independent units). Right for few clusters.
+///
+/// For two arms the matrices have closed forms: a cluster's residual is divided by
+/// `sqrt(1 - n_g/N)`, and with `B_gg = n_g/N^2`, `B_gh = -k_g k_h n_g n_h / N` inside an arm,
+/// `k_g = 1 / (N sqrt(1 - n_g/N))`, the degrees are `(sum B_gg)^2 / sum B_gh^2`.
+pub fn bias_reduced(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
+    let arms = arms(clusters)?;
+    let squares = |arm: &ArmTotals| arm.sum_of(|residual, n| residual * residual / (1.0 - n / arm.units));
+    let total = squares(&arms.control) + squares(&arms.treatment);
+    let trace = 1.0 / arms.control.units + 1.0 / arms.treatment.units;
+    let degrees =
+        trace * trace / (satterthwaite_squares(&arms.control) + satterthwaite_squares(&arms.treatment));
+    ClusterTest::new(difference(&arms, total), degrees)
+}
+
+/// The sum of all squared B_gh of one arm.
+fn satterthwaite_squares(arm: &ArmTotals) -> f64 {
+    let n_all = arm.units;
+    // k_g n_g, the cluster's part of an entry off the diagonal times sqrt(N).
+    let part = |n: f64| n / (n_all * (1.0 - n / n_all).sqrt());
+    let (mut diagonal, mut parts, mut own) = (0.0, 0.0, 0.0);
+    for &(_, n) in &arm.residuals {
+        diagonal += (n / (n_all * n_all)).powi(2);
+        parts += part(n).powi(2);
+        own += part(n).powi(4);
+    }
+    diagonal + (parts * parts - own) / (n_all * n_all)
+}
+
+/// The difference of means as if units had been assigned: Welch's error without clusters. Only to
+/// show how wrong it is.
+pub fn ignoring_clusters(clusters: Clusters<'_>) -> Result<Effect, Missing> {
+    let pool = |arm: &[Moments]| arm.iter().fold(Moments::EMPTY, |sum, &one| sum.merge(one));
+    let means = means_of_moments(clusters.map(pool))?;
+    Ok(Effect {
+        estimate: means.treatment.mean - means.control.mean,
+        standard_error: (means.control.variance + means.treatment.variance).sqrt(),
+    })
+}
+
+/// How much alike the units of a cluster are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct IntraclassCorrelation {
+    /// 0 for no resemblance, 1 for equal units; the estimate may fall below 0.
+    pub icc: f64,
+    /// The size of clusters that matters, close to their mean.
+    pub size: f64,
+}
+
+/// The ANOVA estimator within arms, `(MSB - MSW) / (MSB + (n0 - 1) MSW)` with
+/// `n0 = (N - sum over arms of sum n_g^2 / N_a) / (G - 2)` (Donner & Klar 2000, section 6.2).
+pub fn intraclass_correlation(clusters: Clusters<'_>) -> Result<IntraclassCorrelation, Missing> {
+    let totals = arms(clusters)?;
+    let both = [(clusters.control, &totals.control), (clusters.treatment, &totals.treatment)];
+    let (mut between, mut within, mut sizes) = (0.0, 0.0, 0.0);
+    for (clusters, arm) in both {
+        for cluster in clusters {
+            let n = cluster.count() as f64;
+            between += n * (cluster.mean() - arm.mean).powi(2);
+            within += cluster.sum_of_squared_deviations();
+            sizes += n * n / arm.units;
+        }
+    }
+    let groups = count(&totals);
+    let units = totals.control.units + totals.treatment.units;
+    let freedom = groups - 2.0;
+    let (msb, msw) = (between / freedom, within / (units - groups));
+    let size = (units - sizes) / freedom;
+    let icc = (msb - msw) / (msb + (size - 1.0) * msw);
+    // 0/0 when nothing varies, or when every cluster is one unit.
+    if icc.is_nan() { Err(Missing::Variation) } else { Ok(IntraclassCorrelation { icc, size }) }
+}
+
+/// One arm over all its clusters.
+struct ArmTotals {
+    units: f64,
+    mean: f64,
+    /// `(y_k - R n_k) / sum n` and n_k of each cluster that has units.
+    residuals: Vec<(f64, f64)>,
+}
+
+impl ArmTotals {
+    fn of(side: Side, clusters: &[Moments]) -> Result<ArmTotals, Missing> {
+        let with_units = clusters.iter().filter(|cluster| cluster.count() > 0);
+        let have = with_units.clone().count();
+        if have < 2 {
+            return Err(Missing::Clusters { arm: side, have, need: 2 });
+        }
+        let units: f64 = with_units.clone().map(|cluster| cluster.count() as f64).sum();
+        let mean = with_units.clone().map(|cluster| cluster.sum()).sum::<f64>() / units;
+        let residual = |cluster: &Moments| {
+            let n = cluster.count() as f64;
+            ((cluster.mean() - mean) * n / units, n)
+        };
+        Ok(ArmTotals { units, mean, residuals: with_units.map(residual).collect() })
+    }
+
+    fn sum_of(&self, f: impl Fn(f64, f64) -> f64) -> f64 {
+        self.residuals.iter().map(|&(residual, n)| f(residual, n)).sum()
+    }
+}
+
+fn arms(clusters: Clusters<'_>) -> Result<Pair<ArmTotals>, Missing> {
+    clusters.try_map(ArmTotals::of)
+}
+
+/// Clusters with units, of both arms.
+fn count(arms: &Pair<ArmTotals>) -> f64 {
+    (arms.control.residuals.len() + arms.treatment.residuals.len()) as f64
+}
+
+fn difference(arms: &Pair<ArmTotals>, variance: f64) -> Effect {
+    Effect { estimate: arms.treatment.mean - arms.control.mean, standard_error: variance.sqrt() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(values: &[f64]) -> Moments {
+        Moments::of(values.iter().copied()).unwrap()
+    }
+
+    #[test]
+    fn one_cluster_in_an_arm_allows_no_inference() {
+        let (two, one) = (vec![cluster(&[1.0]), cluster(&[2.0])], vec![cluster(&[1.0, 2.0])]);
+        let found = compare(Pair { control: &two, treatment: &one });
+        let missing = Missing::Clusters { arm: Side::Treatment, have: 1, need: 2 };
+        assert_eq!(found, Err(missing));
+    }
+
+    /// With one unit per cluster the delta method is the t-test, up to its degrees of freedom.
+    #[test]
+    fn clusters_of_one_are_units() {
+        let control: Vec<Moments> = [1.0, 2.0, 6.0].iter().map(|&v| cluster(&[v])).collect();
+        let treatment: Vec<Moments> = [3.0, 4.0, 9.0].iter().map(|&v| cluster(&[v])).collect();
+        let clusters = Pair { control: &control[..], treatment: &treatment[..] };
+        let (clustered, plain) = (delta(clusters).unwrap().effect, ignoring_clusters(clusters));
+        assert!((clustered.standard_error - plain.unwrap().standard_error).abs() < 1e-15);
+        assert_eq!(intraclass_correlation(clusters), Err(Missing::Variation));
+    }
+}
