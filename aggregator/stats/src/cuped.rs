@@ -5,8 +5,8 @@
 //! a covariate of 0 and stay in.
 
 use crate::{
-    Alpha, Alternative, Interval, Lift, Missing, Moments, Pair, PairMoments,
-    distributions::student_t_quantile, lift::Method, welch,
+    Alpha, Alternative, Interval, Missing, Moments, Pair, PairMoments, distributions::student_t_quantile,
+    welch,
 };
 
 /// Both arms after the adjustment.
@@ -50,9 +50,17 @@ pub fn variance_reduction(before: Pair<PairMoments>, after: &Adjusted) -> Result
     Ok(1.0 - variance(after.arms)? / raw)
 }
 
+/// A relative lift after the adjustment, as a share.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdjustedLift {
+    pub estimate: f64,
+    /// By the delta method.
+    pub interval: Interval,
+}
+
 /// The relative lift: adjusted difference over the UNADJUSTED control mean, with
 /// [`lift_variance`].
-pub fn lift(arms: Pair<PairMoments>, alpha: Alpha) -> Result<Lift, Missing> {
+pub fn lift(arms: Pair<PairMoments>, alpha: Alpha) -> Result<AdjustedLift, Missing> {
     let adjusted = adjust(arms)?.arms;
     let parts = lift_variance(arms)?;
     let control_mean = arms.control.y().mean();
@@ -61,7 +69,7 @@ pub fn lift(arms: Pair<PairMoments>, alpha: Alpha) -> Result<Lift, Missing> {
     let degrees = welch::satterthwaite(parts, arms.map(PairMoments::count));
     let critical = -student_t_quantile(Alternative::TwoSided.tail(alpha), degrees);
     let interval = Interval::around(estimate, critical * standard_error);
-    Ok(Lift { estimate, interval, method: Method::Delta })
+    Ok(AdjustedLift { estimate, interval })
 }
 
 /// What each arm contributes to the variance of the relative lift, by the delta method (GrowthBook):

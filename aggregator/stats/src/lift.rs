@@ -19,8 +19,6 @@ pub struct Mean {
 pub enum Method {
     Fieller,
     LogRatio,
-    /// The delta method, where no other is known (with CUPED).
-    Delta,
 }
 
 /// A relative lift as a share: 0.1 is ten per cent more than the control.

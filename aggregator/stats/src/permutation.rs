@@ -182,7 +182,7 @@ impl SplitMix {
 
     /// Uniform below `bound`, which is small: the bias is below bound / 2^64.
     fn below(&mut self, bound: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 }
 
