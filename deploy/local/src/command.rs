@@ -6,10 +6,11 @@ pub mod logs;
 pub mod status;
 pub mod up;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use crate::kafka::BROKERS_MAX;
 use crate::stack::{Options, Server};
 
 /// Where a stack lives.
@@ -20,14 +21,12 @@ pub struct Dir {
     pub dir: PathBuf,
 }
 
-/// What a stack consists of.
+/// The servers under the services, and where the page is.
 #[derive(Debug, Clone, Args)]
-pub struct Wanted {
-    #[command(flatten)]
-    pub dir: Dir,
+pub struct Servers {
     /// Kafka nodes to start
     #[arg(long, value_name = "N", default_value_t = 1,
-          value_parser = clap::value_parser!(u8).range(1..=i64::from(crate::kafka::BROKERS_MAX)))]
+          value_parser = clap::value_parser!(u8).range(1..=i64::from(BROKERS_MAX)))]
     pub brokers: u8,
     /// Use this Kafka and start none (its security is taken from SPLITSTREAM_KAFKA__*)
     #[arg(long, value_name = "HOST:PORT,...")]
@@ -44,6 +43,28 @@ pub struct Wanted {
     /// Port of the aggregator's page and API [default: a free one]
     #[arg(long, value_name = "PORT")]
     pub http_port: Option<u16>,
+}
+
+impl Servers {
+    pub fn options(&self, dir: &Path) -> Options {
+        Options {
+            brokers: self.brokers,
+            kafka: self.kafka.clone(),
+            clickhouse: self.clickhouse.clone(),
+            kafka_port: self.kafka_port,
+            clickhouse_port: self.clickhouse_port,
+            ..Options::at(dir)
+        }
+    }
+}
+
+/// What a stack consists of.
+#[derive(Debug, Clone, Args)]
+pub struct Wanted {
+    #[command(flatten)]
+    pub dir: Dir,
+    #[command(flatten)]
+    pub servers: Servers,
     /// Start these parts alone [default: all]
     #[arg(long, value_name = "PART,...", value_delimiter = ',')]
     pub only: Vec<PartName>,
@@ -70,14 +91,6 @@ impl Wanted {
         if self.includes(PartName::Clickhouse) {
             servers.push(Server::ClickHouse);
         }
-        Options {
-            servers,
-            brokers: self.brokers,
-            kafka: self.kafka.clone(),
-            clickhouse: self.clickhouse.clone(),
-            kafka_port: self.kafka_port,
-            clickhouse_port: self.clickhouse_port,
-            ..Options::at(&self.dir.dir)
-        }
+        Options { servers, ..self.servers.options(&self.dir.dir) }
     }
 }

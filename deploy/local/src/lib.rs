@@ -3,6 +3,7 @@
 //! `anyhow` chains; only [`fetch`] tells its apart, for callers that can do without a part.
 
 pub mod command;
+pub mod demo;
 pub mod embedded;
 pub mod fetch;
 mod interrupt;
@@ -14,6 +15,7 @@ pub mod process;
 pub mod programs;
 pub mod progress;
 mod service;
+pub mod services;
 pub mod stack;
 pub mod state;
 pub mod supervise;

@@ -19,6 +19,10 @@ use crate::progress::Step;
 use crate::service::{Service, ServiceOptions};
 use crate::state::Claim;
 
+/// Directories under a stack's own, beside those of Kafka and ClickHouse.
+const LOGS: &str = "logs";
+const PORTS: &str = "ports";
+
 /// One of the servers that the services stand on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
@@ -47,6 +51,8 @@ pub struct Options {
     pub clickhouse_args: Vec<String>,
     /// Whether to build the programs first; not if the caller has just done so.
     pub build: bool,
+    /// Whether to delete what an earlier stack left in the directory.
+    pub fresh: bool,
 }
 
 impl Options {
@@ -62,6 +68,7 @@ impl Options {
             clickhouse_port: None,
             clickhouse_args: Vec::new(),
             build: true,
+            fresh: false,
         }
     }
 
@@ -115,6 +122,13 @@ impl Stack {
         options.prepare()?;
         let dir = create(&options.dir)?;
         let claim = Arc::new(Claim::take(&dir)?);
+        if options.fresh {
+            delete_data(&dir)?;
+        }
+        for directory in [dir.join(LOGS), dir.join(PORTS)] {
+            std::fs::create_dir_all(&directory)
+                .with_context(|| format!("creating {}", directory.display()))?;
+        }
         let mut stack = Stack {
             dir,
             nodes: Vec::new(),
@@ -395,11 +409,11 @@ impl Stack {
     }
 
     fn log(&self, name: &str) -> PathBuf {
-        self.dir.join("logs").join(format!("{name}.log"))
+        self.dir.join(LOGS).join(format!("{name}.log"))
     }
 
     fn port_file(&self, name: &str) -> PathBuf {
-        self.dir.join("ports").join(name)
+        self.dir.join(PORTS).join(name)
     }
 }
 
@@ -411,11 +425,25 @@ impl Drop for Stack {
     }
 }
 
-/// The directory and its own, absolute.
-fn create(dir: &Path) -> Result<PathBuf> {
-    for directory in [dir.join("logs"), dir.join("ports")] {
-        std::fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
+/// Removes the data, the logs and the port files of a stack that does not run. What else is in its
+/// directory stays.
+pub fn delete_data(dir: &Path) -> Result<()> {
+    let nodes = (1..=kafka::BROKERS_MAX).map(|id| format!("kafka-{id}"));
+    for name in nodes.chain(["clickhouse", LOGS, PORTS].map(str::to_owned)) {
+        let path = dir.join(name);
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("removing {}", path.display()));
+            }
+            _ => {}
+        }
     }
+    Ok(())
+}
+
+/// The directory, absolute.
+fn create(dir: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     dir.canonicalize().with_context(|| format!("resolving {}", dir.display()))
 }
 

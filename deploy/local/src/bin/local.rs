@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use local::command::{Wanted, down, keep, logs, status, up};
+use local::demo;
 
 #[derive(Debug, Parser)]
 #[command(version, about = "Runs the whole platform on this machine, with real parts")]
@@ -22,6 +23,8 @@ enum Command {
     Status(status::Status),
     /// Show the parts' logs
     Logs(logs::Logs),
+    /// Three real experiments through the whole platform, then a live one
+    Demo(demo::Demo),
     /// Start everything and stay (what `up` leaves running; also for a service manager)
     Keep(Wanted),
 }
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         Command::Down(down) => down::run(&down),
         Command::Status(status) => status::run(&status),
         Command::Logs(logs) => logs::run(&logs),
+        Command::Demo(demo) => demo::run(&demo),
         Command::Keep(wanted) => keep::run(&wanted),
     };
     match done {

@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::Dir;
-use crate::kafka::BROKERS_MAX;
 use crate::progress::Step;
+use crate::stack::delete_data;
 use crate::state::{self, State};
 
 /// The owner stops each of its parts within half a minute.
@@ -44,28 +44,22 @@ pub fn run(down: &Down) -> Result<()> {
 
 /// Removes what a stack makes, and the directory itself if nothing else is in it.
 pub fn delete(dir: &Path) -> Result<()> {
-    for id in 1..=BROKERS_MAX {
-        remove(&dir.join(format!("kafka-{id}")))?;
+    delete_data(dir)?;
+    for name in ["lock", "state.json", "state.new"] {
+        absent(fs::remove_file(dir.join(name))).with_context(|| format!("removing {name}"))?;
     }
-    for name in ["clickhouse", "logs", "ports", "lock", "state.json", "state.new"] {
-        remove(&dir.join(name))?;
-    }
-    // Whatever else is in it is not ours.
     match fs::remove_dir(dir) {
-        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
-            Err(error).with_context(|| format!("removing {}", dir.display()))
-        }
-        _ => Ok(()),
+        // Whatever else is in it is not ours.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        removed => absent(removed).with_context(|| format!("removing {}", dir.display())),
     }
 }
 
-fn remove(path: &Path) -> Result<()> {
-    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+/// To remove what is not there is no failure.
+fn absent(removed: io::Result<()>) -> io::Result<()> {
     match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing {}", path.display()))
-        }
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use super::{PartName, Wanted};
 use crate::interrupt;
-use crate::service::{Service, ServiceOptions};
+use crate::services::{self, Services};
 use crate::stack::{Options, Stack};
 use crate::supervise::Supervisor;
 
@@ -20,7 +20,16 @@ pub fn run(wanted: &Wanted) -> Result<()> {
     // The command that started this one has built the programs.
     let stack = Arc::new(Stack::up(Options { build: false, ..wanted.options() })?);
     interrupt::check()?;
-    let services = start_services(&stack, wanted)?;
+    let services = services::start(
+        &stack,
+        &Services {
+            brokers: wanted.servers.brokers,
+            consumer: wanted.includes(PartName::Consumer),
+            aggregator: wanted.includes(PartName::Aggregator),
+            http_port: wanted.servers.http_port,
+            aggregator_settings: &[],
+        },
+    )?;
     stack.declare_ready()?;
     let supervisor = Supervisor::start(Arc::clone(&stack), services, |line| eprintln!("{line}"));
     while !interrupt::came() {
@@ -32,26 +41,4 @@ pub fn run(wanted: &Wanted) -> Result<()> {
     // First, or it would start again what is being stopped.
     drop(supervisor);
     stack.down()
-}
-
-/// Topics, tables, then the services that were asked for.
-pub fn start_services(stack: &Stack, wanted: &Wanted) -> Result<Vec<Arc<Service>>> {
-    if !stack.brokers().is_empty() {
-        stack.create_topics(wanted.brokers)?;
-    }
-    interrupt::check()?;
-    if !stack.clickhouse_url().is_empty() {
-        stack.run("consumer", &["migrate"])?;
-    }
-    let mut services = Vec::new();
-    for (part, program, port) in
-        [(PartName::Consumer, "consumer", None), (PartName::Aggregator, "aggregator", wanted.http_port)]
-    {
-        interrupt::check()?;
-        if wanted.includes(part) {
-            let options = ServiceOptions { port, ..ServiceOptions::default() };
-            services.push(Arc::new(stack.service_with(program, &["run"], options)?));
-        }
-    }
-    Ok(services)
 }

@@ -90,18 +90,19 @@ fn state_of(keeper: &Detached, dir: &Path) -> Result<Option<State>> {
 /// The same wishes, for `local keep`.
 fn keep_args(wanted: &Wanted) -> Vec<String> {
     let mut args = vec!["keep".to_owned()];
+    let servers = &wanted.servers;
     let mut option = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             args.push(format!("--{name}={value}"));
         }
     };
     option("dir", Some(wanted.dir.dir.display().to_string()));
-    option("brokers", Some(wanted.brokers.to_string()));
-    option("kafka", wanted.kafka.clone());
-    option("clickhouse", wanted.clickhouse.clone());
-    option("kafka-port", wanted.kafka_port.map(|port| port.to_string()));
-    option("clickhouse-port", wanted.clickhouse_port.map(|port| port.to_string()));
-    option("http-port", wanted.http_port.map(|port| port.to_string()));
+    option("brokers", Some(servers.brokers.to_string()));
+    option("kafka", servers.kafka.clone());
+    option("clickhouse", servers.clickhouse.clone());
+    option("kafka-port", servers.kafka_port.map(|port| port.to_string()));
+    option("clickhouse-port", servers.clickhouse_port.map(|port| port.to_string()));
+    option("http-port", servers.http_port.map(|port| port.to_string()));
     for part in &wanted.only {
         option("only", clap::ValueEnum::to_possible_value(part).map(|value| value.get_name().to_owned()));
     }

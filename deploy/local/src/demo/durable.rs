@@ -1,0 +1,121 @@
+//! Waits until what was sent is in ClickHouse, counted there.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::interrupt;
+use crate::progress::Step;
+use crate::stack::Stack;
+
+const POLL: Duration = Duration::from_millis(300);
+
+/// Without a new row for so long, something is wrong. Longer than any restart.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Rows of one kind of event that belong to experiments with a common prefix.
+const EXPOSURES: &str = "SELECT count() FROM exposures WHERE startsWith(experiment, {prefix:String})";
+const CONVERSIONS: &str = "SELECT count() FROM conversions WHERE startsWith(experiment, {prefix:String})";
+
+/// How many rows there are, or should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rows {
+    pub exposures: u64,
+    pub conversions: u64,
+}
+
+impl Rows {
+    fn total(self) -> u64 {
+        self.exposures + self.conversions
+    }
+}
+
+/// Returns when ClickHouse holds exactly `expected` of the experiments whose keys begin with `prefix`. More
+/// than that is an error: some event was counted twice.
+pub fn wait(stack: &Stack, prefix: &str, expected: Rows) -> Result<()> {
+    let access = Access::of(stack)?;
+    let step = Step::start(format!("waiting for {} rows in ClickHouse", expected.total()));
+    let mut best = 0;
+    let mut progressed = Instant::now();
+    loop {
+        interrupt::check()?;
+        // ClickHouse may be restarting: no answer is no progress.
+        let reason = match access.rows(prefix) {
+            Ok(found) if found == expected => {
+                step.done(&format!("{} exposures, {} conversions", found.exposures, found.conversions));
+                return Ok(());
+            }
+            Ok(found) if found.exposures > expected.exposures || found.conversions > expected.conversions => {
+                bail!("ClickHouse holds {found:?} where {expected:?} were sent: some event was stored twice")
+            }
+            Ok(found) => {
+                if found.total() > best {
+                    best = found.total();
+                    progressed = Instant::now();
+                }
+                step.note(&format!("{} of {}", found.total(), expected.total()));
+                format!("there are {} of {}", found.total(), expected.total())
+            }
+            Err(error) => format!("{error:#}"),
+        };
+        if progressed.elapsed() >= PATIENCE {
+            bail!(
+                "no new row in ClickHouse for {} s ({reason}); see the consumer's log, {}",
+                PATIENCE.as_secs(),
+                stack.dir().join("logs/consumer.log").display()
+            );
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// How ClickHouse is reached: the same settings that the services take.
+struct Access {
+    agent: ureq::Agent,
+    url: String,
+    database: String,
+    user: Option<String>,
+    password: Option<String>,
+}
+
+impl Access {
+    fn of(stack: &Stack) -> Result<Access> {
+        let setting = |name: &str| std::env::var(format!("SPLITSTREAM_CLICKHOUSE__{name}")).ok();
+        let password = match (setting("PASSWORD"), setting("PASSWORD_FILE")) {
+            (Some(password), _) => Some(password),
+            (None, Some(file)) => {
+                let text = std::fs::read_to_string(&file)
+                    .with_context(|| format!("reading the password of ClickHouse from {file}"))?;
+                Some(text.trim_end().to_owned())
+            }
+            (None, None) => None,
+        };
+        Ok(Access {
+            agent: ureq::Agent::config_builder().timeout_global(Some(REQUEST_TIMEOUT)).build().new_agent(),
+            url: stack.clickhouse_url().to_owned(),
+            database: setting("DATABASE").unwrap_or_else(|| "splitstream".to_owned()),
+            user: setting("USER"),
+            password,
+        })
+    }
+
+    fn rows(&self, prefix: &str) -> Result<Rows> {
+        Ok(Rows { exposures: self.count(EXPOSURES, prefix)?, conversions: self.count(CONVERSIONS, prefix)? })
+    }
+
+    fn count(&self, query: &str, prefix: &str) -> Result<u64> {
+        let mut request =
+            self.agent.post(&self.url).query("database", &self.database).query("param_prefix", prefix);
+        if let Some(user) = &self.user {
+            request = request.header("X-ClickHouse-User", user);
+        }
+        if let Some(password) = &self.password {
+            request = request.header("X-ClickHouse-Key", password);
+        }
+        let mut answer = request.send(query).context("asking ClickHouse for the number of rows")?;
+        let text = answer.body_mut().read_to_string().context("reading ClickHouse's answer")?;
+        text.trim().parse().with_context(|| format!("ClickHouse counts {text:?} rows"))
+    }
+}
