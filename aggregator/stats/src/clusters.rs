@@ -55,7 +55,7 @@ pub fn compare(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
 
 /// The ratio of totals `R = sum y / sum n` in each arm, with the delta method's variance over its K
 /// clusters, `K/(K-1) sum (y_k - R n_k)^2 / (sum n_k)^2`, and t with `K_c + K_t - 2` degrees of
-/// freedom. Deng, Knoblich & Lu (2018), section 3. Too small with few clusters of unequal size.
+/// freedom. Deng, Knoblich & Lu (2018), KDD. Too small with few clusters of unequal size.
 pub fn delta(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
     let arms = arms(clusters)?;
     let variance = |arm: &ArmTotals| {
@@ -131,7 +131,7 @@ pub struct IntraclassCorrelation {
 }
 
 /// The ANOVA estimator within arms, `(MSB - MSW) / (MSB + (n0 - 1) MSW)` with
-/// `n0 = (N - sum over arms of sum n_g^2 / N_a) / (G - 2)` (Donner & Klar 2000, section 6.2).
+/// `n0 = (N - sum over arms of sum n_g^2 / N_a) / (G - 2)` (Donner & Klar 2000, Design and Analysis of Cluster Randomization Trials).
 pub fn intraclass_correlation(clusters: Clusters<'_>) -> Result<IntraclassCorrelation, Missing> {
     let totals = arms(clusters)?;
     let both = [(clusters.control, &totals.control), (clusters.treatment, &totals.treatment)];

@@ -6,11 +6,11 @@
 //! them, hence the pooled variance and the gate of [`Design::look_at_rates`].
 
 use crate::{
-    Alpha, Alternative, Arm, Effect, Interval, Invalid, Missing, Moments, Pair,
+    Alpha, Alternative, Arm, Effect, Interval, Invalid, Missing, Moments, NoAnswer, Pair,
     lift::means_of_moments,
     proportion_interval::{Score, score_at},
     terms::{finite, positive},
-    two_proportion::{pooled_z, smaller_share},
+    two_proportion::{score_z, smaller_share},
 };
 
 /// The total units for which the interval is tuned when no horizon is planned (GrowthBook's
@@ -83,7 +83,7 @@ impl Design {
     /// `half width = se sqrt((1 + 1/r) (2 ln(1/alpha) + ln(1 + r)))`.
     /// Robbins (1970), Annals of Mathematical Statistics 41(5); Johari, Koomen, Pekelis & Walsh
     /// (2022), Operations Research 70(3), with r = tau^2 / se^2; Waudby-Smith et al. (2024),
-    /// Annals of Statistics 52(6), equation 9, with r = N rho^2.
+    /// Annals of Statistics 52(6) (equation 9 of arXiv 2103.06476v7), with r = N rho^2.
     ///
     /// Without variation (se = 0) nothing is known yet: e = 1 and the interval is everything.
     pub fn look(&self, effect: Effect, units: u64) -> Look {
@@ -100,9 +100,9 @@ impl Design {
         }
     }
 
-    /// Two conversion rates, with the pooled variance under the null. The interval holds every
-    /// difference that the score statistic does not reject at the sequence's critical value, so it
-    /// excludes 0 exactly when the p-value is at most alpha. A null other than 0 is not supported.
+    /// Two conversion rates, with the variance under the null (the pooled one for no difference).
+    /// The interval holds every difference that the score statistic does not reject at the
+    /// sequence's critical value, so it excludes the null exactly when the p-value is at most alpha.
     ///
     /// [`Missing::Conversions`] while an arm has fewer than [`MIN_CONVERSIONS`]
     /// ([`MIN_CONVERSIONS_UNEVEN`] for splits beyond 80/20): too early to say anything.
@@ -113,17 +113,19 @@ impl Design {
             have if have < need => Err(Missing::Conversions { arm, have, need }),
             _ => Ok(()),
         })?;
-        let pooled = pooled_z(arms, Alternative::TwoSided)?;
-        if pooled.effect.standard_error == 0.0 {
-            return Err(Missing::Variation);
-        }
+        let score = match score_z(arms, self.null, Alternative::TwoSided) {
+            Ok(score) if score.effect.standard_error > 0.0 => score,
+            Err(NoAnswer::Missing(missing)) => return Err(missing),
+            // No variation, or a null that no two rates can differ by.
+            Ok(_) | Err(NoAnswer::Invalid(_)) => return Err(Missing::Variation),
+        };
         let units = arms.control.units() + arms.treatment.units();
-        let ratio = self.mixing_ratio(pooled.effect.standard_error, units);
+        let ratio = self.mixing_ratio(score.effect.standard_error, units);
         let interval = score_at(arms, self.critical(ratio), Score::Mee)?;
         Ok(Look {
-            effect: pooled.effect,
-            log_e_value: log_e_value(pooled.z, ratio),
-            p_value: self.p_value(pooled.z, ratio),
+            effect: score.effect,
+            log_e_value: log_e_value(score.z, ratio),
+            p_value: self.p_value(score.z, ratio),
             interval: self.alternative.of_interval(interval),
         })
     }
@@ -141,7 +143,7 @@ impl Design {
     }
 
     /// rho^2 of the asymptotic confidence sequence, `(-2 ln a + ln(-2 ln a + 1)) / N*`, with a
-    /// the level, doubled when one-sided: Waudby-Smith et al., equation 161. None for mSPRT.
+    /// the level, doubled when one-sided: equation 161 of arXiv 2103.06476v7. None for mSPRT.
     pub fn rho_squared(&self) -> Option<f64> {
         match self.mixing {
             Mixing::EffectSd(_) => None,
@@ -164,7 +166,7 @@ impl Design {
         }
     }
 
-    /// The |Z| from which on the look rejects. One-sided: equation 134 of arXiv 2103.06476,
+    /// The |Z| from which on the look rejects. One-sided: equation 134 of arXiv 2103.06476v7,
     /// `sqrt(2 (1 + 1/r) ln(1 + sqrt(1 + r) / (2 alpha)))`.
     fn critical(&self, ratio: f64) -> f64 {
         let alpha = self.alpha.get();
@@ -274,7 +276,7 @@ mod tests {
     proptest! {
         /// Interval and p-value never contradict each other, on either side of alpha.
         #[test]
-        fn the_interval_excludes_0_exactly_when_p_is_at_most_alpha(
+        fn the_interval_excludes_the_null_exactly_when_p_is_at_most_alpha(
             n_c in 1000u64..20_000,
             n_t in 1000u64..20_000,
             rates in (0.05f64..0.95, -0.05f64..0.05),
@@ -287,9 +289,12 @@ mod tests {
                 (n_c, conversions(n_c, rates.0)),
                 (n_t, conversions(n_t, (rates.0 + rates.1).clamp(0.03, 0.97))),
             );
-            let look = tuned(alternative).look_at_rates(arms).unwrap();
-            prop_assume!((look.p_value - 0.05).abs() > 1e-9);
-            prop_assert_eq!(look.p_value < 0.05, !look.interval.contains(0.0));
+            for null in [0.0, -0.01] {
+                let design = tuned(alternative).against(null).unwrap();
+                let look = design.look_at_rates(arms).unwrap();
+                prop_assume!((look.p_value - 0.05).abs() > 1e-9);
+                prop_assert_eq!(look.p_value < 0.05, !look.interval.contains(null));
+            }
         }
     }
 }

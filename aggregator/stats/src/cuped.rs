@@ -21,8 +21,7 @@ pub struct Adjusted {
 
 /// Adjusts outcome y by covariate x (x and y of [`PairMoments`]): `theta = cov(x, y) / var(x)`
 /// pooled, `mean' = ybar - theta (xbar - xbar pooled)`,
-/// `var' = var y + theta^2 var x - 2 theta cov` per arm. Deng, Xu, Kohavi & Walker (2013), WSDM,
-/// section 3; as gbstats and tea-tasting. Theta per arm would be wrong in this formula. Its
+/// `var' = var y + theta^2 var x - 2 theta cov` per arm. Deng, Xu, Kohavi & Walker (2013), WSDM; as gbstats and tea-tasting. Theta per arm would be wrong in this formula. Its
 /// estimation is ignored, which is harmless from a few dozen units on.
 pub fn adjust(arms: Pair<PairMoments>) -> Result<Adjusted, Missing> {
     let Pooled { theta, mean_x } = Pooled::of(arms);

@@ -310,6 +310,53 @@ mod tests {
         assert!(information_fraction(planned, Pair { control: 5, treatment: 0 }).is_err());
     }
 
+    /// The probability to leave at each look, by the plainest second route: Simpson's rule on a
+    /// fixed grid of z from bound to bound.
+    fn crossing_by_simpson(fractions: &[f64], criticals: &[f64]) -> Vec<f64> {
+        const STEPS: usize = 800;
+        let grid = |bound: f64| -> Vec<(f64, f64)> {
+            let h = 2.0 * bound / STEPS as f64;
+            let weight = |i: usize| match i {
+                0 | STEPS => h / 3.0,
+                i if i % 2 == 1 => 4.0 * h / 3.0,
+                _ => 2.0 * h / 3.0,
+            };
+            (0..=STEPS).map(|i| (-bound + h * i as f64, weight(i))).collect()
+        };
+        let mut leaving = vec![2.0 * normal_sf(criticals[0])];
+        let first = grid(criticals[0]);
+        let mut mass: Vec<(f64, f64)> =
+            first.iter().map(|&(z, w)| (z, w * crate::distributions::normal_pdf(z))).collect();
+        for k in 1..fractions.len() {
+            let (before, now) = (fractions[k - 1], fractions[k]);
+            let sd = (now - before).sqrt();
+            let standardized = |y: f64, x: f64| (y * now.sqrt() - x * before.sqrt()) / sd;
+            let above = |(x, m): &(f64, f64)| m * normal_sf(standardized(criticals[k], *x));
+            leaving.push(2.0 * mass.iter().map(above).sum::<f64>());
+            let density = |y: f64| -> f64 {
+                let pdf = crate::distributions::normal_pdf;
+                mass.iter().map(|(x, m)| m * pdf(standardized(y, *x))).sum::<f64>()
+            };
+            let scale = now.sqrt() / sd;
+            mass = grid(criticals[k]).iter().map(|&(y, w)| (y, w * scale * density(y))).collect();
+        }
+        leaving
+    }
+
+    /// Bounds at uneven looks spend what they should, by a route that shares nothing with theirs.
+    #[test]
+    fn bounds_agree_with_simpsons_rule() {
+        let fractions = [0.3, 0.42, 0.7, 0.75, 1.0];
+        let boundary = Boundary::planned(design(Alternative::TwoSided), &fractions).unwrap();
+        let criticals = boundary.looks().criticals();
+        let mut spent = 0.0;
+        for (k, leaving) in crossing_by_simpson(&fractions, &criticals).iter().enumerate() {
+            spent += leaving;
+            let expected = boundary.bounds()[k].alpha_spent;
+            assert!((spent - expected).abs() < 1e-9, "{k}: {spent} {expected}");
+        }
+    }
+
     proptest! {
         /// Whatever the looks, all of alpha is spent and no more: the crossing probabilities of
         /// the bounds found add up to it.

@@ -71,8 +71,7 @@ impl Crossed {
     /// `sqrt(sum s^2 / n)` over the four cells, which is ordinary least squares on all dummies with
     /// HC2 errors (MacKinnon & White 1985, Journal of Econometrics 29(3)).
     ///
-    /// Needs two units in every cell and variation in one of the four. Cells are numbered row by
-    /// row in [`Missing::EmptyArm`].
+    /// Needs two units in every cell and variation in one of the four.
     pub fn interactions(&self) -> Result<Vec<Interaction>, Missing> {
         let mut found = Vec::new();
         for a in 1..self.cells.len() {
@@ -115,8 +114,8 @@ impl Crossed {
 
     fn variance_of_mean(&self, a: usize, b: usize) -> Result<f64, Missing> {
         let cell = self.cells[a][b];
-        let index = a * self.cells[0].len() + b;
-        let variance = cell.variance().ok_or(Missing::EmptyArm { index })?;
+        let missing = Missing::Cell { a, b, have: cell.count(), need: 2 };
+        let variance = cell.variance().ok_or(missing)?;
         Ok(variance / cell.count() as f64)
     }
 
@@ -166,5 +165,43 @@ impl Crossed {
     pub fn effect_marginal(&self, a: usize) -> f64 {
         let all = |row: &[Moments]| row.iter().fold(Moments::EMPTY, |sum, &cell| sum.merge(cell));
         all(&self.cells[a]).mean() - all(&self.cells[0]).mean()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_cell_is_named() {
+        let cell = Moments::of([1.0, 2.0, 4.0]).unwrap();
+        let small = Moments::of([1.0]).unwrap();
+        let crossed = Crossed::new(vec![vec![cell, cell], vec![small, cell]]).unwrap();
+        let missing = Missing::Cell { a: 1, b: 0, have: 1, need: 2 };
+        assert_eq!(crossed.interactions(), Err(missing));
+        assert_eq!(crossed.joint(), Err(missing));
+    }
+
+    #[test]
+    fn cells_form_a_table() {
+        let cell = Moments::of([1.0, 2.0]).unwrap();
+        assert!(Crossed::new(vec![vec![cell, cell], vec![cell]]).is_err());
+        assert!(Crossed::new(vec![vec![cell, cell]]).is_err());
+        assert!(Crossed::new(vec![]).is_err());
+    }
+
+    /// With one interaction, Wald's statistic is z squared.
+    #[test]
+    fn one_interaction_is_tested_alike() {
+        let cell = |values: [f64; 3]| Moments::of(values).unwrap();
+        let crossed = Crossed::new(vec![
+            vec![cell([1.0, 2.0, 4.0]), cell([2.0, 2.0, 3.0])],
+            vec![cell([1.0, 5.0, 4.0]), cell([9.0, 7.0, 7.5])],
+        ])
+        .unwrap();
+        let one = crossed.interactions().unwrap()[0];
+        let joint = crossed.joint().unwrap();
+        assert!((joint.chi2 - one.z * one.z).abs() < 1e-12);
+        assert_eq!(joint.degrees, 1);
     }
 }

@@ -91,7 +91,7 @@ pub fn estimate(means: Pair<Mean>) -> Result<f64, Missing> {
 }
 
 /// The standard error of the ratio by the delta method: `sqrt(V_t / m_c^2 + V_c m_t^2 / m_c^4)`
-/// (Deng, Knoblich & Lu 2018, KDD, section 3; GrowthBook `frequentist_variance`). Wanting when the
+/// (Deng, Knoblich & Lu 2018, KDD; GrowthBook `frequentist_variance`). Wanting when the
 /// control mean is within a few standard errors of 0, and 0 when the treatment neither varies nor
 /// differs from 0.
 pub fn delta_standard_error(means: Pair<Mean>) -> Result<f64, Missing> {

@@ -27,6 +27,9 @@ pub enum Missing {
     ExpectedCount { smallest: f64, need: f64 },
     /// The arm has fewer clusters with units than the method needs.
     Clusters { arm: Side, have: usize, need: usize },
+    /// A cell of two crossed experiments has fewer units than the method needs; variants count
+    /// from 0, the controls.
+    Cell { a: usize, b: usize, have: u64, need: u64 },
     /// One of many arms has no units; `index` counts from 0, the control.
     EmptyArm { index: usize },
 }
@@ -58,6 +61,9 @@ impl fmt::Display for Missing {
             }
             Missing::Clusters { arm, have, need } => {
                 write!(f, "the {arm} arm has {have} clusters, {need} are needed")
+            }
+            Missing::Cell { a, b, have, need } => {
+                write!(f, "variants {a} and {b} together have {have} units, {need} are needed")
             }
             Missing::EmptyArm { index } => write!(f, "arm {index} has no units"),
         }

@@ -11,7 +11,7 @@ pub(crate) struct Cell {
 }
 
 /// The logarithm of the Bayes factor of a Dirichlet(k p)-multinomial against a multinomial with
-/// shares p: Lindon & Malek (2022), NeurIPS (arXiv 2011.03567), equation 8,
+/// shares p: Lindon & Malek (2022), NeurIPS (arXiv 2011.03567),
 ///
 /// `ln G(k) - ln G(k + n) + sum [ln G(k p_i + n_i) - ln G(k p_i)] - sum n_i ln p_i`.
 ///

@@ -94,7 +94,7 @@ pub enum NullVariance {
 /// Units to find the difference between two true rates.
 ///
 /// Unpooled: `n_c = (z_{1-a/2} + z_power)^2 (p_c q_c + p_t q_t / k) / d^2`, Fleiss, Levin & Paik
-/// (2003), section 4.2. Pooled: the first z times `sqrt(pb qb (1 + 1/k))` instead, with
+/// (2003), chapter 4. Pooled: the first z times `sqrt(pb qb (1 + 1/k))` instead, with
 /// `pb = (p_c + k p_t) / (1 + k)`. Both ignore the wrong tail, whose share is below 1e-6 from 60 %
 /// power on; both are optimistic when fewer than about 10 conversions are expected in an arm.
 pub fn rates_sample_size(
@@ -132,7 +132,7 @@ pub fn rates_sample_size_at(
 }
 
 /// Units by Cohen's effect size h, the difference of the arcsines of the square roots (Cohen 1988,
-/// section 6.2). For comparison.
+/// chapter 6). For comparison.
 pub fn rates_sample_size_arcsine(rates: Pair<f64>, power: Power, plan: &Plan) -> Result<SampleSize, Invalid> {
     RateSpread::of(rates, plan)?;
     let angle = |p: f64| 2.0 * p.sqrt().asin();
@@ -308,7 +308,7 @@ fn noncentral_t_sf(t: f64, degrees: f64, noncentrality: f64) -> f64 {
 }
 
 /// How much larger the variance of a mean is when whole clusters are assigned: `1 + (m - 1) icc`
-/// for clusters of `size` units and intraclass correlation `icc` (Kish 1965, section 5.4).
+/// for clusters of `size` units and intraclass correlation `icc` (Kish 1965, Survey Sampling).
 /// Understates for clusters of very unequal size.
 pub fn design_effect(size: f64, icc: f64) -> Result<f64, Invalid> {
     positive("cluster size", size)?;

@@ -65,7 +65,7 @@ fn boundary(inside: f64, outside: f64, accepts: impl Fn(f64) -> bool) -> f64 {
 
 /// The variance of the difference at the most likely rates (pc, pc + delta). They solve a cubic,
 /// whose root in closed form is from Miettinen & Nurminen (1985), appendix I.
-fn restricted_variance(arms: Pair<Arm>, delta: f64) -> f64 {
+pub(crate) fn restricted_variance(arms: Pair<Arm>, delta: f64) -> f64 {
     let (n_c, n_t) = (arms.control.units() as f64, arms.treatment.units() as f64);
     let (x_c, x_t) = (arms.control.conversions() as f64, arms.treatment.conversions() as f64);
     let (n, x) = (n_c + n_t, x_c + x_t);

@@ -5,7 +5,7 @@ use crate::{Missing, Moments, Pair, PairMoments, Side};
 
 /// Both arms as moments of the linearised values: mean `R = sum x / sum y`, variance
 /// `[var x - 2 R cov + R^2 var y] / mean(y)^2`. Feed them to [`crate::welch`], [`crate::lift`] or
-/// [`crate::confidence_sequence`]. Deng, Knoblich & Lu (2018), KDD, section 3; GrowthBook
+/// [`crate::confidence_sequence`]. Deng, Knoblich & Lu (2018), KDD; GrowthBook
 /// `RatioStatistic`.
 ///
 /// Units without denominator stay in: nothing divides by a unit's own denominator. Neither test

@@ -45,11 +45,11 @@ pub struct Share {
 
 /// The alarm: needs [`MIN_EXPECTED`] units expected in every planned arm.
 pub fn check(arms: &[Share]) -> Result<Verdict, NoAnswer> {
-    let test = chi_square(arms)?;
-    let unplanned = arms.iter().position(|arm| arm.weight == 0.0 && arm.units > 0);
-    if let Some(arm) = unplanned {
+    sum_of_weights(arms)?;
+    if let Some(arm) = arms.iter().position(|arm| arm.weight == 0.0 && arm.units > 0) {
         return Ok(Verdict::UnplannedArm { arm, units: arms[arm].units });
     }
+    let test = chi_square(arms)?;
     let planned = arms.iter().zip(&test.expected).filter(|(arm, _)| arm.weight > 0.0);
     let smallest = planned.map(|(_, &expected)| expected).fold(f64::INFINITY, f64::min);
     if smallest < MIN_EXPECTED {

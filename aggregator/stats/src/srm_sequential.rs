@@ -41,7 +41,7 @@ impl Evidence {
     }
 }
 
-/// The test of Lindon & Malek (2022), equation 8, multiplied over phases: each factor is a
+/// The test of Lindon & Malek (2022), NeurIPS, multiplied over phases: each factor is a
 /// martingale under its own planned shares, so their product is one and changing the split costs
 /// no false alarm.
 pub fn evidence(phases: &[Phase<'_>], concentration: f64) -> Result<Evidence, Invalid> {

@@ -144,7 +144,7 @@ impl Moments {
     }
 
     /// The moments of both sets of units together. Chan, Golub & LeVeque (1983), The American
-    /// Statistician 37(3), equations 2.1.
+    /// Statistician 37(3).
     pub fn merge(self, other: Moments) -> Moments {
         if self.count == 0 {
             return other;

@@ -104,7 +104,7 @@ pub fn fixed_effects(windows: &[Window]) -> Result<Effect, Missing> {
 /// The Horvitz-Thompson estimate when a treatment still acts `carryover` windows later and every
 /// window was a fair coin: the mean over windows t after the first `carryover` ones of
 /// `Y_t [1{last m + 1 all treated} - 1{all control}] 2^(m + 1)`. Bojinov, Simchi-Levi & Zhao (2023),
-/// Management Science 69(7), section 3. Unbiased, and very variable: few windows have such a past.
+/// Management Science 69(7). Unbiased, and very variable: few windows have such a past.
 ///
 /// Windows that do not count give no Y, but their arm belongs to the past of those after them.
 pub fn horvitz_thompson(windows: &[Window], carryover: usize) -> Result<f64, Missing> {

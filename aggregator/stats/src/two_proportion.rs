@@ -5,7 +5,7 @@
 //! [`crate::lift`]. None of this holds under repeated looks; see [`crate::confidence_sequence`].
 
 use crate::{
-    Alpha, Alternative, Arm, Effect, Interval, Lift, Missing, Pair, Side,
+    Alpha, Alternative, Arm, Effect, Interval, Invalid, Lift, Missing, NoAnswer, Pair, Side,
     distributions::normal_sf,
     lift,
     proportion_interval::{self, Score},
@@ -45,7 +45,8 @@ pub struct Comparison {
 }
 
 /// Pooled z (Fisher when an expected cell is below [`SMALL_EXPECTED_CELL`]), Mee's interval and
-/// the relative lift, all two-sided. Fails only when an arm has no units.
+/// the relative lift, all two-sided. Fails only when an arm has no units. Fisher's p-value is the
+/// more cautious one: it may stay above alpha where the interval excludes 0.
 pub fn compare(arms: Pair<Arm>, alpha: Alpha) -> Result<Comparison, Missing> {
     let pooled = pooled_z(arms, Alternative::TwoSided)?;
     let small = smallest_expected_cell(arms) < SMALL_EXPECTED_CELL;
@@ -71,7 +72,7 @@ pub fn rates(arms: Pair<Arm>) -> Result<Pair<f64>, Missing> {
 
 /// `z = (p_t - p_c) / sqrt(pbar (1 - pbar) (1/n_c + 1/n_t))`, with pbar the rate of both arms
 /// together. z^2 is Pearson's chi-square without continuity correction. Source: Fleiss, Levin &
-/// Paik (2003), Statistical Methods for Rates and Proportions, section 3.1; statsmodels
+/// Paik (2003), Statistical Methods for Rates and Proportions, chapter 3; statsmodels
 /// `proportions_ztest`.
 ///
 /// When nobody or everybody converted in both arms, z is 0 and p is 1, which is also what the
@@ -87,7 +88,30 @@ pub fn pooled_z(arms: Pair<Arm>, alternative: Alternative) -> Result<ZTest, Miss
     Ok(z_test(effect, alternative))
 }
 
-/// The same with the arms' own variances, `sqrt(p_c q_c / n_c + p_t q_t / n_t)`: the test that
+/// The test that the rates differ by exactly `null` (strictly between -1 and 1; 0 is
+/// [`pooled_z`]): the variance is that at the most likely rates which do. Farrington & Manning
+/// (1990), Statistics in Medicine 9(12). One-sided with a margin, it tests for non-inferiority.
+pub fn score_z(arms: Pair<Arm>, null: f64, alternative: Alternative) -> Result<ZTest, NoAnswer> {
+    if !(null > -1.0 && null < 1.0) {
+        let range = "strictly between -1 and 1";
+        return Err(Invalid::OutOfRange { what: "null difference", value: null, range }.into());
+    }
+    if null == 0.0 {
+        return Ok(pooled_z(arms, alternative)?);
+    }
+    let rates = rates(arms)?;
+    let effect = Effect {
+        estimate: rates.treatment - rates.control,
+        standard_error: proportion_interval::restricted_variance(arms, null).sqrt(),
+    };
+    if effect.standard_error == 0.0 {
+        return Err(Missing::Variation.into());
+    }
+    let z = (effect.estimate - null) / effect.standard_error;
+    Ok(ZTest { effect, z, p_value: alternative.p_value(z, normal_sf) })
+}
+
+/// The same as [`pooled_z`] with the arms' own variances, `sqrt(p_c q_c / n_c + p_t q_t / n_t)`: the test that
 /// Wald's interval is dual to. Kept for comparison; it rejects too often when counts are small
 /// (Newcombe 1998), and it has nothing to say when neither arm varies.
 pub fn unpooled_z(arms: Pair<Arm>, alternative: Alternative) -> Result<ZTest, Missing> {
@@ -225,4 +249,53 @@ pub fn smaller_share(arms: Pair<Arm>) -> (Side, f64) {
         return (Side::Control, 0.0);
     }
     if n_c <= n_t { (Side::Control, n_c / (n_c + n_t)) } else { (Side::Treatment, n_t / (n_c + n_t)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Counts;
+
+    fn arms(control: (u64, u64), treatment: (u64, u64)) -> Pair<Arm> {
+        Pair { control, treatment }
+            .map(|(conversions, units)| Arm::new(Counts { units, conversions }).unwrap())
+    }
+
+    #[test]
+    fn an_empty_arm_is_named() {
+        let found = compare(arms((0, 0), (1, 2)), Alpha::FIVE_PERCENT);
+        let missing = Missing::Units { arm: Side::Control, have: 0, need: 1 };
+        assert_eq!(found, Err(missing));
+    }
+
+    /// Expected conversions 4.5 of 9 in each arm: below 5 the exact test takes over.
+    #[test]
+    fn small_cells_are_tested_exactly() {
+        let small = compare(arms((3, 90), (6, 90)), Alpha::FIVE_PERCENT).unwrap();
+        assert_eq!(small.test, Test::FisherExact);
+        let large = compare(arms((3, 90), (7, 90)), Alpha::FIVE_PERCENT).unwrap();
+        assert_eq!(large.test, Test::PooledZ);
+    }
+
+    /// Lady tasting tea: 3 of 4 against 1 of 4, one-sided 17/70, two-sided 34/70.
+    #[test]
+    fn the_lady_tasting_tea() {
+        let cups = arms((1, 4), (3, 4));
+        let p = |alternative| fisher_exact(cups, alternative).unwrap();
+        assert!((p(Alternative::Greater) - 17.0 / 70.0).abs() < 1e-15);
+        assert!((p(Alternative::TwoSided) - 34.0 / 70.0).abs() < 1e-15);
+        assert!((p(Alternative::Less) - 69.0 / 70.0).abs() < 1e-15);
+    }
+
+    /// The ends of the score interval are the differences that are just not rejected.
+    #[test]
+    fn the_score_test_is_dual_to_the_score_interval() {
+        let arms = arms((48, 80), (56, 70));
+        let interval = compare(arms, Alpha::FIVE_PERCENT).unwrap().interval;
+        for end in [interval.lower, interval.upper] {
+            let test = score_z(arms, end, Alternative::TwoSided).unwrap();
+            assert!((test.p_value - 0.05).abs() < 1e-9, "{end}: {test:?}");
+        }
+        assert!(score_z(arms, 1.0, Alternative::Greater).is_err());
+    }
 }

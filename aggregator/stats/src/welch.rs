@@ -2,7 +2,7 @@
 
 use crate::{
     Alpha, Alternative, Effect, Interval, Lift, Missing, Moments, Pair,
-    distributions::{student_t_quantile, student_t_sf},
+    distributions::{normal_deviate_of_t, student_t_quantile, student_t_sf},
     lift,
 };
 
@@ -74,8 +74,51 @@ impl Welch {
         -student_t_quantile(self.alternative.tail(alpha), self.degrees)
     }
 
+    /// The normal deviate with the same tail as t, for [`crate::group_sequential`]. Matters below
+    /// about 100 degrees of freedom.
+    pub fn as_z(&self) -> f64 {
+        normal_deviate_of_t(self.t, self.degrees)
+    }
+
     /// The differences that the test would not reject at `alpha`.
     pub fn interval(&self, alpha: Alpha) -> Interval {
         self.alternative.of_interval(self.effect.interval(self.critical(alpha)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Side;
+
+    fn moments(control: &[f64], treatment: &[f64]) -> Pair<Moments> {
+        Pair { control, treatment }.map(|values| Moments::of(values.iter().copied()).unwrap())
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let found = compare(moments(&[1.0, 2.0], &[1.0]), Alpha::FIVE_PERCENT);
+        let missing = Missing::Units { arm: Side::Treatment, have: 1, need: 2 };
+        assert_eq!(found, Err(missing));
+        let found = compare(moments(&[1.0, 1.0], &[2.0, 2.0]), Alpha::FIVE_PERCENT);
+        assert_eq!(found, Err(Missing::Variation));
+    }
+
+    /// Student's sleep data, whose t, df and p every textbook prints.
+    #[test]
+    fn students_sleep_data() {
+        let test = test(
+            moments(
+                &[0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0],
+                &[1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4],
+            ),
+            Alternative::TwoSided,
+        )
+        .unwrap();
+        assert!((test.t - 1.8608).abs() < 5e-5, "{test:?}");
+        assert!((test.degrees - 17.776).abs() < 5e-4, "{test:?}");
+        assert!((test.p_value - 0.07939).abs() < 5e-6, "{test:?}");
+        let tail = 2.0 * crate::distributions::normal_sf(test.as_z());
+        assert!((tail / test.p_value - 1.0).abs() < 1e-9, "{tail}");
     }
 }

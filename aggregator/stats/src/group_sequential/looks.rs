@@ -152,7 +152,7 @@ impl Looks {
     }
 
     /// What these looks cost a test of level `alpha` with this power, relative to one look whose
-    /// information is `((z_{1-a/2} + z_power) / effect)^2`. Jennison & Turnbull (2000), section 2.3.
+    /// information is `((z_{1-a/2} + z_power) / effect)^2`. Jennison & Turnbull (2000), chapter 2.
     pub fn cost(&self, alpha: Alpha, power: Power) -> Cost {
         let fixed = self.alternative.critical_z(alpha) + normal_quantile(power.get());
         let (mut low, mut high) = (0.0, 2.0 * fixed.abs() + 1.0);

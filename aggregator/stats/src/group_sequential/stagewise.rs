@@ -18,7 +18,7 @@ impl Looks {
     /// Inference after the analysis ended at look `last` (from 0) with this effect: at the first
     /// crossing, or at the final look. Results are ordered by stage first: an earlier crossing is
     /// more extreme, and within a look a larger z. Siegmund (1978, Biometrika 65(2)); Tsiatis,
-    /// Rosner & Mehta (1984, Biometrics 40(3)); Jennison & Turnbull (2000), section 8.4.
+    /// Rosner & Mehta (1984, Biometrics 40(3)); Jennison & Turnbull (2000), chapter 8.
     ///
     /// The standard error at that look turns drift into the metric's unit. `None` if there was no
     /// such look, or no variation.
