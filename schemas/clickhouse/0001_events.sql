@@ -33,7 +33,7 @@ CREATE TABLE exposures
     verification        Enum8('unknown' = 0, 'verified' = 1, 'mismatched' = 2, 'external' = 3)
                         COMMENT 'the buckets and the variant, computed again from the definition version named',
     created_at          DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
-    ingest_ts           DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'one value for a whole batch',
+    ingest_ts           DateTime64(3, 'UTC') COMMENT 'one value for a whole batch' CODEC(Delta, ZSTD(1)),
     kafka_partition     UInt16 CODEC(ZSTD(1)),
     kafka_offset        UInt64 CODEC(T64, ZSTD(1)),
     epoch               UInt32 CODEC(ZSTD(1)),

@@ -14,6 +14,7 @@ mod check;
 mod condition;
 mod file;
 mod log;
+mod reading;
 
 pub use check::{Problem, allocation_differs};
 pub use condition::{Condition, Operator, Test};
@@ -395,16 +396,12 @@ impl Definition {
 
     /// From the JSON of [`Definition::to_json`]; the error names the field.
     pub fn from_json(kind: Kind, value: Value) -> Result<Definition, Problem> {
-        fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Problem> {
-            serde_path_to_error::deserialize(value)
-                .map_err(|error| Problem::new(error.path().to_string(), error.inner().to_string()))
-        }
         match kind {
-            Kind::Flag => read(value).map(Definition::Flag),
-            Kind::Experiment => read(value).map(Definition::Experiment),
-            Kind::Layer => read(value).map(Definition::Layer),
-            Kind::Metric => read(value).map(Definition::Metric),
-            Kind::List => read(value).map(Definition::List),
+            Kind::Flag => reading::read(value).map(Definition::Flag),
+            Kind::Experiment => reading::read(value).map(Definition::Experiment),
+            Kind::Layer => reading::read(value).map(Definition::Layer),
+            Kind::Metric => reading::read(value).map(Definition::Metric),
+            Kind::List => reading::read(value).map(Definition::List),
         }
     }
 }

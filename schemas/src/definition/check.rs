@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use serde_json::Value;
+
 use super::{
     Assignment, BasisPoints, BucketRange, Condition, Definition, Experiment, Flag, Key, List, Metric,
     MetricType, State, ValueType,
@@ -29,7 +31,10 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.field, self.what)
+        match self.field.as_str() {
+            "." => formatter.write_str(&self.what),
+            field => write!(formatter, "{field}: {}", self.what),
+        }
     }
 }
 
@@ -71,7 +76,7 @@ pub fn check_step(previous: Option<&Definition>, new: &Definition) -> Vec<Proble
         }
         (Some(old), new) => problems.push(Problem::new(
             "kind",
-            format!("`{}` is a {} and cannot become a {}", new.key(), old.kind(), new.kind()),
+            format!("`{}` is taken: its kind is {} and cannot become {}", new.key(), old.kind(), new.kind()),
         )),
     }
     problems
@@ -96,6 +101,14 @@ fn check_flag(flag: &Flag, problems: &mut Vec<Problem>) {
         }
     }
     check_known("default_variant", &flag.default_variant, &keys, problems);
+    for (index, prerequisite) in flag.prerequisites.iter().enumerate() {
+        if prerequisite.variants.is_empty() {
+            problems.push(Problem::new(
+                format!("prerequisites[{index}].variants"),
+                "names none, so the flag would never serve by its rules",
+            ));
+        }
+    }
     if flag.rules.len() > VARIANTS_MAX {
         problems
             .push(Problem::new("rules", format!("{} rules is more than {VARIANTS_MAX}", flag.rules.len())));
@@ -282,6 +295,11 @@ fn check_first(experiment: &Experiment, problems: &mut Vec<Problem>) {
             format!("a new experiment is draft or running, not {}", experiment.state.as_str()),
         ));
     }
+    check_open(experiment, problems);
+}
+
+/// What holds before the first unit is exposed. Afterwards a variant may shrink and leave buckets unowned.
+fn check_open(experiment: &Experiment, problems: &mut Vec<Problem>) {
     if experiment.phase() != 1 {
         problems.push(Problem::new("phase", "the first phase is 1"));
     }
@@ -311,9 +329,7 @@ fn check_experiment_step(old: &Experiment, new: &Experiment, problems: &mut Vec<
     }
     unchanged("salt", old.salt() == new.salt(), problems);
     if old.state == State::Draft {
-        if new.phase() != 1 {
-            problems.push(Problem::new("phase", "the first phase is 1"));
-        }
+        check_open(new, problems);
         return;
     }
     unchanged("assignment", old.assignment == new.assignment, problems);
@@ -351,14 +367,14 @@ fn check_experiment_step(old: &Experiment, new: &Experiment, problems: &mut Vec<
 
 /// Whether any unit could see something else than before.
 pub fn allocation_differs(old: &Experiment, new: &Experiment) -> bool {
-    let shape = |experiment: &Experiment| -> Vec<(Key, BasisPoints, Vec<BucketRange>)> {
+    fn shown(experiment: &Experiment) -> Vec<(&Key, BasisPoints, &[BucketRange], Option<&Value>)> {
         experiment
             .variants
             .iter()
-            .map(|variant| (variant.key.clone(), variant.weight, variant.ranges.clone()))
+            .map(|variant| (&variant.key, variant.weight, variant.ranges.as_slice(), variant.value.as_ref()))
             .collect()
-    };
-    shape(old) != shape(new)
+    }
+    shown(old) != shown(new)
         || old.rollout != new.rollout
         || old.slots != new.slots
         || old.slot_ranges != new.slot_ranges

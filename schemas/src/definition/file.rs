@@ -1,17 +1,18 @@
 //! Definition files: YAML (several documents allowed) or JSON (one object or an array of them). An error
-//! names the file's line and the field, and all errors of a file come at once.
+//! names the file's line and the field; the errors of all definitions in a file come at once.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
-use serde_json::{Map, Number, Value};
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
 
 use super::check::{Problem, check};
 use super::{Definition, Kind};
+use yaml::{Content, Node};
 
-/// How deep a file may nest; far above any definition.
-const DEPTH_MAX: usize = 64;
+mod yaml;
 
 /// Something wrong with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,19 +30,21 @@ impl fmt::Display for FileError {
 
 /// The definitions of a file, in its order. What can be said without the log has been checked.
 pub fn parse_file(text: &str) -> Result<Vec<Definition>, Vec<FileError>> {
-    let documents = MarkedYaml::load_from_str(text).map_err(|error| {
-        vec![FileError { line: error.marker().line(), problem: Problem::new(".", error.to_string()) }]
+    let text = without_surrogates(text.strip_prefix('\u{feff}').unwrap_or(text));
+    let documents = yaml::documents(&text).map_err(|error| {
+        let what = format!("neither YAML nor JSON: {}", error.info());
+        vec![FileError { line: error.marker().line(), problem: Problem::new(".", what) }]
     })?;
     let mut definitions = Vec::new();
     let mut errors = Vec::new();
     for document in &documents {
-        match &document.data {
-            YamlData::Sequence(items) => {
+        match &document.content {
+            Content::List(items) => {
                 for item in items {
                     read(item, &mut definitions, &mut errors);
                 }
             }
-            YamlData::Value(Scalar::Null) => {}
+            Content::Scalar(Value::Null) => {}
             _ => read(document, &mut definitions, &mut errors),
         }
     }
@@ -51,9 +54,14 @@ pub fn parse_file(text: &str) -> Result<Vec<Definition>, Vec<FileError>> {
     if errors.is_empty() { Ok(definitions) } else { Err(errors) }
 }
 
-fn read(node: &MarkedYaml<'_>, definitions: &mut Vec<Definition>, errors: &mut Vec<FileError>) {
+fn read(node: &Node, definitions: &mut Vec<Definition>, errors: &mut Vec<FileError>) {
     let mut lines = BTreeMap::new();
-    let problems = match plain(node, String::new(), 0, &mut lines).and_then(definition) {
+    let before = errors.len();
+    let value = plain(node, String::new(), &mut lines, errors);
+    if errors.len() > before {
+        return;
+    }
+    let problems = match definition(value) {
         Ok(definition) => {
             let problems = check(&definition);
             definitions.push(definition);
@@ -75,51 +83,48 @@ fn definition(mut value: Value) -> Result<Definition, Problem> {
         Some(Value::String(text)) => Kind::parse(&text)
             .ok_or_else(|| Problem::new("kind", format!("`{text}` is none of {}", kinds())))?,
         Some(_) => return Err(Problem::new("kind", format!("must be one of {}", kinds()))),
-        None => return Err(Problem::new(".", format!("has no `kind`: one of {}", kinds()))),
+        None => return Err(Problem::new(".", format!("the definition has no `kind`: one of {}", kinds()))),
     };
     Definition::from_json(kind, value)
 }
 
-/// The node as JSON; `lines` learns where each path begins.
+/// The node as JSON; `lines` learns where each path begins, `errors` what JSON cannot hold.
 fn plain(
-    node: &MarkedYaml<'_>,
+    node: &Node,
     path: String,
-    depth: usize,
     lines: &mut BTreeMap<String, usize>,
-) -> Result<Value, Problem> {
-    lines.insert(path.clone(), node.span.start.line());
-    if depth > DEPTH_MAX {
-        return Err(Problem::new(path, format!("nests deeper than {DEPTH_MAX}")));
-    }
-    match &node.data {
-        YamlData::Value(Scalar::Null) => Ok(Value::Null),
-        YamlData::Value(Scalar::Boolean(value)) => Ok(Value::Bool(*value)),
-        YamlData::Value(Scalar::Integer(value)) => Ok(Value::Number((*value).into())),
-        YamlData::Value(Scalar::FloatingPoint(value)) => match Number::from_f64(value.into_inner()) {
-            Some(number) => Ok(Value::Number(number)),
-            None => Err(Problem::new(path, "infinite or not a number")),
-        },
-        YamlData::Value(Scalar::String(value)) => Ok(Value::String(value.to_string())),
-        YamlData::Sequence(items) => {
+    errors: &mut Vec<FileError>,
+) -> Value {
+    // A name in a map came before its value, perhaps on an earlier line.
+    lines.entry(path.clone()).or_insert(node.line);
+    match &node.content {
+        Content::Scalar(value) => value.clone(),
+        Content::List(items) => {
             let mut array = Vec::with_capacity(items.len());
             for (index, item) in items.iter().enumerate() {
-                array.push(plain(item, format!("{path}[{index}]"), depth + 1, lines)?);
+                array.push(plain(item, format!("{path}[{index}]"), lines, errors));
             }
-            Ok(Value::Array(array))
+            Value::Array(array)
         }
-        YamlData::Mapping(entries) => {
+        Content::Map(entries) => {
             let mut object = Map::new();
-            for (name, value) in entries {
-                let YamlData::Value(Scalar::String(name)) = &name.data else {
-                    return Err(Problem::new(path, "the names in a map must be text"));
-                };
-                let inner = if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
-                let value = plain(value, inner, depth + 1, lines)?;
-                object.insert(name.to_string(), value);
+            for entry in entries {
+                let inner =
+                    if path.is_empty() { entry.name.clone() } else { format!("{path}.{}", entry.name) };
+                lines.entry(inner.clone()).or_insert(entry.line);
+                if object.contains_key(&entry.name) {
+                    let problem = Problem::new(inner.clone(), "is given twice");
+                    errors.push(FileError { line: entry.line, problem });
+                }
+                object.insert(entry.name.clone(), plain(&entry.value, inner, lines, errors));
             }
-            Ok(Value::Object(object))
+            Value::Object(object)
         }
-        _ => Err(Problem::new(path, "tags, anchors and aliases are not used in definitions")),
+        Content::Refused(why) => {
+            let field = if path.is_empty() { ".".to_owned() } else { path };
+            errors.push(FileError { line: node.line, problem: Problem::new(field, why) });
+            Value::Null
+        }
     }
 }
 
@@ -135,4 +140,45 @@ fn line_of(lines: &BTreeMap<String, usize>, field: &str) -> usize {
             return lines.get("").copied().unwrap_or(1);
         }
     }
+}
+
+/// JSON writes a character beyond the first 65,536 as two escapes (RFC 8259, section 7), YAML as one:
+/// `\ud83d\ude00` becomes `\U0001f600`. Only for a text that is JSON, where a backslash is always an escape.
+fn without_surrogates(text: &str) -> Cow<'_, str> {
+    if !text.contains("\\u") || serde_json::from_str::<IgnoredAny>(text).is_err() {
+        return Cow::Borrowed(text);
+    }
+    let mut written = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        written.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let length = match surrogate_pair(rest.as_bytes()) {
+            Some(character) => {
+                written.push_str(&format!("\\U{:08x}", u32::from(character)));
+                12
+            }
+            // The backslash and what it escapes, which is one byte: JSON has no others.
+            None => {
+                written.push_str(&rest[..2]);
+                2
+            }
+        };
+        rest = &rest[length..];
+    }
+    written.push_str(rest);
+    Cow::Owned(written)
+}
+
+/// The character of two escapes such as `\ud83d\ude00` at the start of `text`.
+fn surrogate_pair(text: &[u8]) -> Option<char> {
+    let unit = |at: usize| -> Option<u16> {
+        let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let units = [unit(0)?, unit(6)?];
+    // A first unit that is a whole character by itself would be taken alone.
+    let mut characters = char::decode_utf16(units);
+    let first = characters.next()?.ok()?;
+    characters.next().is_none().then_some(first)
 }

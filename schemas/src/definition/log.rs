@@ -2,14 +2,14 @@
 //! records before it and a pure rule, so every reader of the same log holds the same definitions without
 //! asking anybody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::check::{Problem, check, check_step};
-use super::{Assignment, Definition, Experiment, Key, Kind, State};
+use super::{Assignment, Definition, Experiment, Flag, Key, Kind, Prerequisite, State};
 
 /// The rule that writers of this build follow. A reader that meets a later one must not go on.
 pub const RULE_VERSION: u32 = 1;
@@ -208,11 +208,8 @@ impl Definitions {
         match definition {
             Definition::Flag(flag) => {
                 for (index, prerequisite) in flag.prerequisites.iter().enumerate() {
-                    if !exists(Space::Flags, &prerequisite.flag) || prerequisite.flag == flag.key {
-                        problems.push(Problem::new(
-                            format!("prerequisites[{index}].flag"),
-                            format!("there is no other flag `{}`", prerequisite.flag),
-                        ));
+                    if let Some(what) = self.hindrance(flag, prerequisite) {
+                        problems.push(Problem::new(format!("prerequisites[{index}]"), what));
                     }
                 }
                 for (index, rule) in flag.rules.iter().enumerate() {
@@ -262,6 +259,36 @@ impl Definitions {
             Definition::Layer(_) | Definition::Metric(_) | Definition::List(_) => {}
         }
         problems
+    }
+
+    /// Why the flag cannot have this prerequisite: it is not there, serves no such variant, or waits for the
+    /// flag itself.
+    fn hindrance(&self, flag: &Flag, prerequisite: &Prerequisite) -> Option<String> {
+        let required = &prerequisite.flag;
+        let in_flags = |key: &Key| self.current.get(&(Space::Flags, key.clone())).map(|it| &it.definition);
+        let served: Vec<&Key> = match in_flags(required).filter(|_| *required != flag.key) {
+            Some(Definition::Flag(other)) => other.variants.iter().map(|variant| &variant.key).collect(),
+            Some(Definition::Experiment(other)) => {
+                other.variants.iter().map(|variant| &variant.key).collect()
+            }
+            _ => return Some(format!("there is no other flag `{required}`; define it first")),
+        };
+        if let Some(unknown) = prerequisite.variants.iter().find(|key| !served.contains(key)) {
+            return Some(format!("`{required}` has no variant `{unknown}`"));
+        }
+        let mut seen = BTreeSet::new();
+        let mut waiting = vec![required];
+        while let Some(key) = waiting.pop() {
+            if *key == flag.key {
+                return Some(format!("`{required}` itself waits for `{}`", flag.key));
+            }
+            if seen.insert(key)
+                && let Some(Definition::Flag(other)) = in_flags(key)
+            {
+                waiting.extend(other.prerequisites.iter().map(|prerequisite| &prerequisite.flag));
+            }
+        }
+        None
     }
 
     fn check_layer(&self, experiment: &Experiment, problems: &mut Vec<Problem>) {

@@ -1,0 +1,191 @@
+//! YAML as a tree whose every value knows its line. Only what JSON can say too is taken; tags, anchors and
+//! aliases are refused, and so is what nests too deep, before anything walks down into it.
+
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput};
+use serde_json::{Number, Value};
+
+/// How deep a file may nest; far above any definition.
+const DEPTH_MAX: usize = 64;
+
+pub struct Node {
+    /// From 1.
+    pub line: usize,
+    pub content: Content,
+}
+
+pub enum Content {
+    /// Text, a number, true, false or null.
+    Scalar(Value),
+    List(Vec<Node>),
+    /// As in the file: a name may be there twice.
+    Map(Vec<Entry>),
+    /// What a definition cannot hold, and why.
+    Refused(String),
+}
+
+pub struct Entry {
+    /// Where the name is.
+    pub line: usize,
+    pub name: String,
+    pub value: Node,
+}
+
+/// The documents of the text; the error is the first place that is no YAML.
+pub fn documents(text: &str) -> Result<Vec<Node>, ScanError> {
+    let mut parser = Parser::new_from_str(text);
+    let mut documents = Vec::new();
+    while let Some(event) = parser.next_event() {
+        let (event, span) = event?;
+        if matches!(
+            event,
+            Event::Nothing
+                | Event::StreamStart
+                | Event::StreamEnd
+                | Event::DocumentStart(_)
+                | Event::DocumentEnd
+        ) {
+            continue;
+        }
+        documents.push(node(&mut parser, event, span, 0)?);
+    }
+    Ok(documents)
+}
+
+/// The node that `event` opens; takes its end too. Recursion ends at `DEPTH_MAX`.
+fn node<'text>(
+    parser: &mut Parser<'text, StrInput<'text>>,
+    event: Event<'text>,
+    span: Span,
+    depth: usize,
+) -> Result<Node, ScanError> {
+    let line = span.start.line();
+    if let Some(why) = refusal(&event, depth) {
+        pass_over(parser, &event)?;
+        return Ok(Node { line, content: Content::Refused(why) });
+    }
+    let content = match event {
+        Event::Scalar(text, style, ..) => match scalar(&text, style) {
+            Ok(value) => Content::Scalar(value),
+            Err(why) => Content::Refused(why),
+        },
+        Event::SequenceStart(..) => {
+            let mut items = Vec::new();
+            loop {
+                match next(parser)? {
+                    (Event::SequenceEnd, _) => break,
+                    (event, span) => items.push(node(parser, event, span, depth + 1)?),
+                }
+            }
+            Content::List(items)
+        }
+        Event::MappingStart(..) => {
+            let mut entries = Vec::new();
+            loop {
+                let name = match next(parser)? {
+                    (Event::MappingEnd, _) => break,
+                    (event, span) => node(parser, event, span, depth + 1)?,
+                };
+                let (event, span) = next(parser)?;
+                entries.push(entry(name, node(parser, event, span, depth + 1)?));
+            }
+            Content::Map(entries)
+        }
+        event => unreachable!("{event:?} opens no node"),
+    };
+    Ok(Node { line, content })
+}
+
+fn refusal(event: &Event<'_>, depth: usize) -> Option<String> {
+    let (anchor, tag, nests) = match event {
+        Event::Scalar(_, _, anchor, tag) => (*anchor, tag, false),
+        Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag) => (*anchor, tag, true),
+        Event::Alias(_) => {
+            return Some("aliases are not used in definitions; write the value out".to_owned());
+        }
+        _ => return None,
+    };
+    // Anchors are numbered from 1.
+    if anchor > 0 {
+        Some("anchors are not used in definitions; write the value out where it is needed".to_owned())
+    } else if tag.is_some() {
+        Some("tags are not used in definitions; leave it out".to_owned())
+    } else if nests && depth >= DEPTH_MAX {
+        Some(format!("nests deeper than {DEPTH_MAX}"))
+    } else {
+        None
+    }
+}
+
+/// Takes all that belongs to a node which `event` opened.
+fn pass_over<'text>(
+    parser: &mut Parser<'text, StrInput<'text>>,
+    event: &Event<'text>,
+) -> Result<(), ScanError> {
+    let mut open = usize::from(matches!(event, Event::SequenceStart(..) | Event::MappingStart(..)));
+    while open > 0 {
+        match next(parser)?.0 {
+            Event::SequenceStart(..) | Event::MappingStart(..) => open += 1,
+            Event::SequenceEnd | Event::MappingEnd => open -= 1,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn next<'text>(parser: &mut Parser<'text, StrInput<'text>>) -> Result<(Event<'text>, Span), ScanError> {
+    parser.next_event().expect("the stream ends after every list and map in it has ended, or with an error")
+}
+
+fn entry(name: Node, value: Node) -> Entry {
+    let line = name.line;
+    let (name, why) = match name.content {
+        Content::Scalar(Value::String(name)) => return Entry { line, name, value },
+        Content::Scalar(name) => (name.to_string(), "a name must be text; put it in quotes".to_owned()),
+        Content::List(_) | Content::Map(_) => ("?".to_owned(), "a name must be text".to_owned()),
+        Content::Refused(why) => ("?".to_owned(), why),
+    };
+    Entry { line, name, value: Node { line, content: Content::Refused(why) } }
+}
+
+/// By the core schema of YAML 1.2 (10.3.2): `yes`, `no`, `on` and `off` are text. Numbers keep their value or
+/// are refused.
+fn scalar(text: &str, style: ScalarStyle) -> Result<Value, String> {
+    if style != ScalarStyle::Plain {
+        return Ok(Value::String(text.to_owned()));
+    }
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Ok(Value::Null),
+        "true" | "True" | "TRUE" => return Ok(Value::Bool(true)),
+        "false" | "False" | "FALSE" => return Ok(Value::Bool(false)),
+        _ => {}
+    }
+    for (prefix, radix) in [("0x", 16), ("0o", 8)] {
+        if let Some(digits) = text.strip_prefix(prefix)
+            && !digits.is_empty()
+            && digits.chars().all(|digit| digit.is_digit(radix))
+        {
+            return u64::from_str_radix(digits, radix).map(Value::from).map_err(|_| too_large(text));
+        }
+    }
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if !unsigned.is_empty() && unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text
+            .parse::<i64>()
+            .map(Value::from)
+            .or_else(|_| text.parse::<u64>().map(Value::from))
+            .map_err(|_| too_large(text));
+    }
+    if [".inf", ".Inf", ".INF", ".nan", ".NaN", ".NAN"].contains(&unsigned) {
+        return Err(format!("`{text}` is not a finite number"));
+    }
+    if unsigned.starts_with(|first: char| first.is_ascii_digit() || first == '.')
+        && let Ok(number) = text.parse::<f64>()
+    {
+        return Number::from_f64(number).map(Value::Number).ok_or_else(|| too_large(text));
+    }
+    Ok(Value::String(text.to_owned()))
+}
+
+fn too_large(text: &str) -> String {
+    format!("{text} is too large for a number; if it is a name, put it in quotes")
+}

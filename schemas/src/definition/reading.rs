@@ -1,0 +1,232 @@
+//! From JSON to the types of definitions. Stricter than the JSON library's own way in (a list does not pass
+//! for a map, nor a map for a word), and an error says what the field must be and what is there instead.
+
+use std::fmt;
+
+use serde::de::value::{MapDeserializer, SeqDeserializer};
+use serde::de::{DeserializeOwned, Deserializer, Error, Expected, IntoDeserializer, Unexpected, Visitor};
+use serde::forward_to_deserialize_any;
+use serde_json::Value;
+
+use super::check::Problem;
+
+/// How much of a text that is out of place an error quotes, in characters.
+const QUOTED_CHARS_MAX: usize = 40;
+
+/// The error names the field.
+pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+    serde_path_to_error::deserialize(Strict(value))
+        .map_err(|error| Problem::new(error.path().to_string(), error.into_inner().0))
+}
+
+/// The first number that is too large for 64 bits.
+const TWO_TO_THE_64: f64 = 18_446_744_073_709_551_616.0;
+
+struct Strict(Value);
+
+impl Strict {
+    /// JSON has one kind of number: 5e3 and 5000.0 are the whole number 5000.
+    fn whole(self) -> Strict {
+        match self.0.as_f64() {
+            Some(number)
+                if self.0.is_f64() && number.fract() == 0.0 && (0.0..TWO_TO_THE_64).contains(&number) =>
+            {
+                Strict(Value::from(number as u64))
+            }
+            _ => self,
+        }
+    }
+
+    fn unexpected(&self) -> Unexpected<'_> {
+        match &self.0 {
+            Value::Null => Unexpected::Unit,
+            Value::Bool(value) => Unexpected::Bool(*value),
+            Value::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
+                (Some(number), _, _) => Unexpected::Unsigned(number),
+                (_, Some(number), _) => Unexpected::Signed(number),
+                (_, _, Some(number)) => Unexpected::Float(number),
+                _ => Unexpected::Other("a number"),
+            },
+            Value::String(text) => Unexpected::Str(text),
+            Value::Array(_) => Unexpected::Seq,
+            Value::Object(_) => Unexpected::Map,
+        }
+    }
+}
+
+impl<'de> Deserializer<'de> for Strict {
+    type Error = Misfit;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+        match self.0 {
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(value) => visitor.visit_bool(value),
+            Value::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
+                (Some(number), _, _) => visitor.visit_u64(number),
+                (_, Some(number), _) => visitor.visit_i64(number),
+                (_, _, Some(number)) => visitor.visit_f64(number),
+                _ => Err(Misfit::custom(format!("{number} is too large for a number"))),
+            },
+            Value::String(text) => visitor.visit_string(text),
+            Value::Array(items) => {
+                let mut items = SeqDeserializer::new(items.into_iter().map(Strict));
+                let list = visitor.visit_seq(&mut items)?;
+                items.end()?;
+                Ok(list)
+            }
+            Value::Object(fields) => visitor.visit_map(MapDeserializer::new(
+                fields.into_iter().map(|(name, value)| (name, Strict(value))),
+            )),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+        if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Misfit> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Misfit> {
+        if self.0.is_object() {
+            self.deserialize_any(visitor)
+        } else {
+            Err(Misfit::invalid_type(self.unexpected(), &visitor))
+        }
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        words: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Misfit> {
+        match self.0 {
+            Value::String(word) => visitor.visit_enum(word.into_deserializer()),
+            _ => {
+                Err(Misfit(format!("must be one of {}, not {}", words.join(", "), given(self.unexpected()))))
+            }
+        }
+    }
+
+    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+        self.whole().deserialize_any(visitor)
+    }
+
+    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+        self.whole().deserialize_any(visitor)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        tuple_struct map identifier ignored_any
+    }
+}
+
+impl IntoDeserializer<'_, Misfit> for Strict {
+    type Deserializer = Strict;
+
+    fn into_deserializer(self) -> Strict {
+        self
+    }
+}
+
+/// What is wrong with a field, in the words of the file.
+#[derive(Debug)]
+struct Misfit(String);
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Misfit {}
+
+impl Error for Misfit {
+    fn custom<T: fmt::Display>(what: T) -> Misfit {
+        Misfit(what.to_string())
+    }
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Misfit {
+        let expected = expected.to_string();
+        let mend = match found {
+            Unexpected::Bool(_) | Unexpected::Unsigned(_) | Unexpected::Signed(_) | Unexpected::Float(_)
+                if expected == "a string" =>
+            {
+                "; put it in quotes"
+            }
+            _ => "",
+        };
+        Misfit(format!("must be {}, not {}{mend}", wanted(&expected), given(found)))
+    }
+
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Misfit {
+        match found {
+            Unexpected::Unsigned(number) => Misfit(format!("{number} is too large")),
+            Unexpected::Signed(number) if number < 0 => Misfit(format!("must be 0 or more, not {number}")),
+            found => Misfit::invalid_type(found, expected),
+        }
+    }
+
+    /// Of the lists in a definition only the pairs have a length of their own.
+    fn invalid_length(length: usize, _expected: &dyn Expected) -> Misfit {
+        Misfit(format!("must be a pair of whole numbers, not a list of {length}"))
+    }
+
+    fn unknown_variant(word: &str, words: &'static [&'static str]) -> Misfit {
+        Misfit(format!("`{}` is none of {}", shortened(word), words.join(", ")))
+    }
+
+    fn unknown_field(_field: &str, fields: &'static [&'static str]) -> Misfit {
+        Misfit(format!("no such field; there can be {}", fields.join(", ")))
+    }
+
+    fn missing_field(field: &'static str) -> Misfit {
+        Misfit(format!("`{field}` is missing"))
+    }
+}
+
+fn wanted(expected: &str) -> &str {
+    match expected {
+        "u32" | "u64" => "a whole number",
+        "f64" => "a number",
+        "a string" => "text",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "a tuple of size 2" => "a pair of whole numbers",
+        structure if structure.starts_with("struct ") => "a map of fields",
+        other => other,
+    }
+}
+
+fn given(found: Unexpected<'_>) -> String {
+    match found {
+        Unexpected::Bool(value) => value.to_string(),
+        Unexpected::Unsigned(number) => format!("the number {number}"),
+        Unexpected::Signed(number) => format!("the number {number}"),
+        Unexpected::Float(number) => format!("the number {number}"),
+        Unexpected::Str(text) => format!("the text `{}`", shortened(text)),
+        Unexpected::Unit => "nothing (null)".to_owned(),
+        Unexpected::Seq => "a list".to_owned(),
+        Unexpected::Map => "a map".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(QUOTED_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}

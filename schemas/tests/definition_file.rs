@@ -1,0 +1,419 @@
+//! Definition files as people write them: what is taken, and what exactly is said, with line and field, about
+//! what is not.
+
+use schemas::definition::{Definition, parse_file};
+
+/// The file's errors, one a line, or what it holds.
+fn told(text: &str) -> String {
+    match parse_file(text) {
+        Ok(definitions) => definitions
+            .iter()
+            .map(|definition| format!("{} {}", definition.kind(), definition.key()))
+            .collect::<Vec<_>>()
+            .join(", "),
+        Err(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+#[track_caller]
+fn check(text: &str, expected: &str) {
+    assert_eq!(told(text), expected, "\n{text}");
+}
+
+/// An experiment in which the lines are worth telling.
+const YAML: &str = "\
+# The button.
+kind: experiment
+key: button
+
+variants:
+  - key: control
+    weight: 5000
+  # The new one.
+  - key: treatment
+    weight: 5000
+    description: >
+      Green,
+      and larger.
+control: control
+metrics:
+  primary: purchase
+  guardrails:
+    - refund
+targeting:
+  - key: adults
+    when:
+      all:
+        - {attribute: age, at_least: 18}
+        - attribute: region
+          in:
+            - EU
+            - US
+plan:
+  alpha: 0.05
+  schedule:
+    start: 2026-01-01T00:00:00Z
+";
+
+const JSON: &str = r#"
+{
+	"kind": "experiment",
+	"key": "button",
+	"variants": [
+		{"key": "control", "weight": 5000},
+		{
+			"key": "treatment",
+			"weight": 5000
+		}
+	],
+	"control":
+		"control",
+	"metrics": {"primary": "purchase",
+		"guardrails": ["refund"]}
+}
+"#;
+
+/// `YAML` or `JSON` with one part replaced, which is there once.
+fn with(text: &str, part: &str, replacement: &str) -> String {
+    assert_eq!(text.matches(part).count(), 1, "{part}");
+    text.replace(part, replacement)
+}
+
+#[test]
+fn every_way_to_put_definitions_into_a_file() {
+    check(YAML, "experiment button");
+    check(JSON, "experiment button");
+    check("kind: layer\nkey: a\n---\nkind: layer\nkey: b\n", "layer a, layer b");
+    check("---\nkind: layer\nkey: a\n...\n---\n---\nkind: layer\nkey: b\n---\n", "layer a, layer b");
+    check(
+        "- kind: layer\n  key: a\n- {kind: layer, key: b}\n---\nkind: layer\nkey: c\n",
+        "layer a, layer b, layer c",
+    );
+    check(r#"[{"kind": "layer", "key": "a"}, {"kind": "layer", "key": "b"}]"#, "layer a, layer b");
+    check("[\n\t{\n\t\t\"kind\":\"layer\",\n\t\t\"key\":\"a\"\n\t}\n]\n", "layer a");
+    check(
+        "%YAML 1.2\n---\n# One.\nkind: layer # it is\nkey: a#b\n",
+        "line 5: key: `a#b` is not a key: 1 to 64 of the characters A-Z a-z 0-9 . _ -",
+    );
+    check("\u{feff}kind: layer\r\nkey: a\r\n", "layer a");
+    check("\u{feff}{\"kind\": \"layer\",\r\n \"key\": \"a\"}", "layer a");
+    check("kind: layer\nkey: 'a'\ndescription: \"b\"\n", "layer a");
+}
+
+#[test]
+fn nothing_in_the_file() {
+    for text in ["", "\n\n", "# Later.\n", "---\n", "---\n---\n", "[]", "null", "~"] {
+        check(text, "line 1: the file holds no definition");
+    }
+}
+
+#[test]
+fn both_escapes_of_a_character_in_json() {
+    let described = |text: &str| match &parse_file(text).unwrap()[0] {
+        Definition::Layer(layer) => layer.description.clone(),
+        other => panic!("{other:?}"),
+    };
+    let json =
+        |text: &str| described(&format!(r#"{{"kind": "layer", "key": "a", "description": "{text}"}}"#));
+    assert_eq!(json(r"\ud83c\udf89 \u00e9\n\/\\"), "🎉 é\n/\\");
+    assert_eq!(json(r"\\ud83c\\udf89"), r"\ud83c\udf89");
+    assert_eq!(json(r"\uD83D\uDE00\uD83D\uDE00"), "😀😀");
+    assert_eq!(described("kind: layer\nkey: a\ndescription: '\\ud83c\\udf89'\n"), r"\ud83c\udf89");
+    check(
+        "{\"kind\": \"layer\",\n\"key\": \"a\",\n\"description\": \"\\ud83c\"}",
+        "line 3: neither YAML nor JSON: while parsing a quoted scalar, found invalid Unicode character escape code",
+    );
+}
+
+#[test]
+fn lines_of_nested_fields_in_yaml() {
+    for (part, replacement, expected) in [
+        (
+            "weight: 5000\n  #",
+            "weight: lots\n  #",
+            "line 7: variants[0].weight: must be a whole number, not the text `lots`",
+        ),
+        (
+            "    weight: 5000\n  #",
+            "    wieght: 5000\n  #",
+            "line 7: variants[0].wieght: no such field; there can be key, weight, ranges, value, description",
+        ),
+        (
+            "- key: treatment\n    weight: 5000",
+            "- key: treatment",
+            "line 9: variants[1]: `weight` is missing",
+        ),
+        (
+            "    - refund",
+            "    - a/b",
+            "line 18: metrics.guardrails[0]: `a/b` is not a key: 1 to 64 of the characters A-Z a-z 0-9 . _ -",
+        ),
+        (
+            "    - refund",
+            "    - refund\n    - purchase",
+            "line 19: metrics.guardrails[1]: `purchase` is named twice",
+        ),
+        ("  primary: purchase\n", "", "line 15: metrics: `primary` is missing"),
+        (
+            "at_least: 18",
+            "at_least: old",
+            "line 23: targeting[0].when.all[0].at_least: must be a number, not the text `old`",
+        ),
+        (
+            "in:\n",
+            "is:\n",
+            "line 25: targeting[0].when.all[1].is: no such field; there can be all, any, not, attribute, equals, in, in_list, above, at_least, below, at_most, starts_with, ends_with, contains, matches, version_at_least, version_below, before, after, exists",
+        ),
+        (
+            "attribute: region",
+            "exists: true",
+            "line 24: targeting[0].when.all[1]: a condition is {all: [...]}, {any: [...]}, {not: {...}} or an attribute with exactly one operator",
+        ),
+        ("alpha: 0.05", "alpha: 5", "line 29: plan.alpha: 5 is not in (0, 0.5]"),
+        ("alpha: 0.05", "alpha: 5 %", "line 29: plan.alpha: must be a number, not the text `5 %`"),
+        (
+            "start: 2026-01-01T00:00:00Z",
+            "start: 2026-01-01",
+            "line 31: plan.schedule.start: `2026-01-01` is not a time such as 2026-01-31T12:00:00.000000Z",
+        ),
+        ("control: control", "control: contrl", "line 14: control: `contrl` is not one of the variants"),
+        ("control: control", "", "line 2: `control` is missing"),
+        ("key: treatment\n", "key: control\n", "line 9: variants[1].key: `control` is used twice"),
+    ] {
+        check(&with(YAML, part, replacement), expected);
+    }
+}
+
+#[test]
+fn lines_of_nested_fields_in_json() {
+    for (part, replacement, expected) in [
+        (
+            "5000},",
+            "50000},",
+            "line 6: variants[0].weight: 50000 is not a share in basis points: 0 to 10000, 10000 being everything",
+        ),
+        ("5000\n", "5000.5\n", "line 9: variants[1].weight: must be a whole number, not the number 5000.5"),
+        ("5000\n", "\"5000\"\n", "line 9: variants[1].weight: must be a whole number, not the text `5000`"),
+        // The line is that of the name.
+        ("\t\t\"control\",", "\t\t7,", "line 12: control: must be text, not the number 7; put it in quotes"),
+        ("\"refund\"", "null", "line 15: metrics.guardrails[0]: must be text, not nothing (null)"),
+        ("[\"refund\"]", "\"refund\"", "line 15: metrics.guardrails: must be a list, not the text `refund`"),
+        (
+            "\"kind\"",
+            "\"Kind\"",
+            "line 3: the definition has no `kind`: one of flag, experiment, layer, metric, list",
+        ),
+    ] {
+        check(&with(JSON, part, replacement), expected);
+    }
+}
+
+#[test]
+fn weights_within_a_file() {
+    check(
+        &with(YAML, "weight: 5000\n  #", "weight: 5001\n  #"),
+        "line 5: variants: the weights add up to 10001, more than 10000",
+    );
+    // Whether less will do depends on what holds already; the log's rule says so.
+    check(&with(YAML, "weight: 5000\n  #", "weight: 4999\n  #"), "experiment button");
+}
+
+#[test]
+fn a_name_given_twice() {
+    check("kind: layer\nkey: a\nowner: b\nkey: c\n", "line 4: key: is given twice");
+    check("{\"kind\": \"layer\", \"key\": \"a\",\n\"key\": \"a\"}", "line 2: key: is given twice");
+    check(
+        &with(YAML, "  primary: purchase\n", "  primary: purchase\n  primary: visit\n"),
+        "line 17: metrics.primary: is given twice",
+    );
+    // A point in a name is no step into a map.
+    check(
+        "kind: flag\nkey: a\nvalue_type: json\nvariants:\n- key: x\n  value: {a.b: 1, a: {b: 1}}\ndefault_variant: x\n",
+        "flag a",
+    );
+}
+
+#[test]
+fn what_yaml_has_and_definitions_do_not() {
+    check(
+        "kind: layer\nkey: &k a\n",
+        "line 2: key: anchors are not used in definitions; write the value out where it is needed",
+    );
+    check(
+        "kind: layer\nkey: a\nowner: &o web\ndescription: *o\n",
+        "line 3: owner: anchors are not used in definitions; write the value out where it is needed\n\
+         line 4: description: aliases are not used in definitions; write the value out",
+    );
+    check(
+        "kind: layer\nkey: *k\n",
+        "line 2: neither YAML nor JSON: while parsing node, found unknown anchor",
+    );
+    check("kind: layer\nkey: !!str 7\n", "line 2: key: tags are not used in definitions; leave it out");
+    check("!layer\nkey: a\n", "line 2: tags are not used in definitions; leave it out");
+    check("kind: layer\nkey: a\n7: b\n", "line 3: 7: a name must be text; put it in quotes");
+    check("kind: layer\nkey: a\n? [b]\n: c\n", "line 3: ?: a name must be text");
+    // Ten lists, each of ten times the one before.
+    let laughs: String =
+        (1..10).map(|n| format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 10].join(", "))).collect();
+    assert!(told(&format!("a0: &a0 [x]\n{laughs}")).starts_with("line 1: a0: anchors are not used"));
+}
+
+#[test]
+fn words_that_other_yaml_takes_for_true_are_text() {
+    let flag = |value_type: &str, value: &str| {
+        format!(
+            "kind: flag\nkey: f\nvalue_type: {value_type}\nvariants:\n- {{key: x, value: {value}}}\ndefault_variant: x\n"
+        )
+    };
+    for word in ["yes", "no", "on", "off", "y", "n", "Yes", "NO"] {
+        check(&flag("string", word), "flag f");
+        check(
+            &flag("boolean", word),
+            &format!("line 5: variants[0].value: \"{word}\" is not of the flag's value_type"),
+        );
+    }
+    for word in ["true", "True", "TRUE", "false"] {
+        check(&flag("boolean", word), "flag f");
+    }
+    check("kind: layer\nkey: no\n", "layer no");
+    check("kind: layer\nkey: true\n", "line 2: key: must be text, not true; put it in quotes");
+    check("kind: layer\nkey: null\n", "line 2: key: must be text, not nothing (null)");
+    check("kind: layer\nkey:\n", "line 2: key: must be text, not nothing (null)");
+    check(
+        &with(YAML, "in:\n            - EU\n            - US\n", "version_at_least: 1.10\n"),
+        "line 25: targeting[0].when.all[1].version_at_least: must be text, not the number 1.1; put it in quotes",
+    );
+    check(
+        &format!("{}enabled: yes\n", flag("string", "a")),
+        "line 7: enabled: must be true or false, not the text `yes`",
+    );
+}
+
+#[test]
+fn numbers_keep_their_value_or_are_refused() {
+    let list = |members: &str| {
+        format!("kind: list\nkey: l\nmembers_sha256: {}\nmembers: {members}\n", "0".repeat(64))
+    };
+    let members = |text: &str| match parse_file(&list(text)).unwrap().remove(0) {
+        Definition::List(list) => list.members,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(members("0"), 0);
+    assert_eq!(members("+7"), 7);
+    assert_eq!(members("007"), 7);
+    assert_eq!(members("0x1F"), 31);
+    assert_eq!(members("0o17"), 15);
+    assert_eq!(members("1e3"), 1_000);
+    assert_eq!(members("1000.0"), 1_000);
+    assert_eq!(members("18446744073709551615"), u64::MAX);
+    for (text, error) in [
+        (
+            "18446744073709551616",
+            "18446744073709551616 is too large for a number; if it is a name, put it in quotes",
+        ),
+        (
+            "-9223372036854775809",
+            "-9223372036854775809 is too large for a number; if it is a name, put it in quotes",
+        ),
+        (
+            "0xFFFFFFFFFFFFFFFFF",
+            "0xFFFFFFFFFFFFFFFFF is too large for a number; if it is a name, put it in quotes",
+        ),
+        ("1e999", "1e999 is too large for a number; if it is a name, put it in quotes"),
+        (".inf", "`.inf` is not a finite number"),
+        ("-.INF", "`-.INF` is not a finite number"),
+        (".nan", "`.nan` is not a finite number"),
+        ("-1", "must be 0 or more, not -1"),
+        ("1e30", "must be a whole number, not the number 1000000000000000000000000000000"),
+        ("1_000", "must be a whole number, not the text `1_000`"),
+        ("1,000", "must be a whole number, not the text `1,000`"),
+        ("0x", "must be a whole number, not the text `0x`"),
+        ("-", "must be a whole number, not the text `-`"),
+    ] {
+        check(&list(text), &format!("line 4: members: {error}"));
+    }
+    check(&with(YAML, "alpha: 0.05", "horizon_units: 4294967296"), "experiment button");
+    check(
+        &with(YAML, "key: button", "key: button\nphase: 4294967296"),
+        "line 4: phase: 4294967296 is too large",
+    );
+}
+
+#[test]
+fn what_is_no_yaml_at_all() {
+    check(
+        "kind: layer\nkey: [a\nowner: b\n",
+        "line 3: neither YAML nor JSON: while parsing a flow sequence, expected ',' or ']'",
+    );
+    check("kind: layer\n key: a\n", "");
+    check("{\"kind\": \"layer\",\n \"key\": \"a\"\n", "");
+    check("{\"kind\": \"layer\",\n \"key\" \"a\"}\n", "");
+    check("kind: layer\n\tkey: a\n", "");
+    check("kind: layer\nkey: \"a\n", "");
+    check("kind: layer\nkey: a\n---\nkind: @layer\n", "");
+}
+
+#[test]
+fn all_errors_of_all_definitions_at_once() {
+    let text = "\
+kind: layer
+kee: a
+---
+- kind: experiment
+  key: e
+  variants:
+  - {key: a, weight: 6000}
+  - {key: a, weight: 6000}
+  control: b
+  metrics: {primary: m, guardrails: [m]}
+  plan: {alpha: 1, power: 0}
+- kind: leyer
+- kind: layer
+  key: fine
+---
+kind: layer
+key: a
+owner: *nobody
+";
+    check(text, "line 18: neither YAML nor JSON: while parsing node, found unknown anchor");
+    check(
+        &with(text, "*nobody", "!nobody"),
+        "line 2: kee: no such field; there can be key, owner, description, salt\n\
+         line 8: variants[1].key: `a` is used twice\n\
+         line 9: control: `b` is not one of the variants\n\
+         line 6: variants: the weights add up to 12000, more than 10000\n\
+         line 10: metrics.guardrails[0]: `m` is named twice\n\
+         line 11: plan.alpha: 1 is not in (0, 0.5]\n\
+         line 11: plan.power: 0 is not in [0.5, 1)\n\
+         line 12: kind: `leyer` is none of flag, experiment, layer, metric, list\n\
+         line 18: owner: tags are not used in definitions; leave it out",
+    );
+}
+
+#[test]
+fn nesting_has_an_end() {
+    let deep = |levels: usize, open: &str, close: &str| {
+        format!(
+            "kind: flag\nkey: f\nvalue_type: json\ndefault_variant: x\nvariants:\n- key: x\n  value: {}1{}\n",
+            open.repeat(levels),
+            close.repeat(levels)
+        )
+    };
+    // The value itself is the third level, in a variant in a list.
+    check(&deep(61, "[", "]"), "flag f");
+    let place = "[0]".repeat(61);
+    let error = format!("line 7: variants[0].value{place}: nests deeper than 64");
+    check(&deep(62, "[", "]"), &error);
+    check(&deep(200, "[", "]"), &error);
+    check(&deep(300, "[", "]"), "line 7: neither YAML nor JSON: recursion limit exceeded");
+    check(&deep(100_000, "[", "]"), "line 7: neither YAML nor JSON: recursion limit exceeded");
+    // Not an overflow of the stack, whatever the way.
+    check(&deep(100_000, "\n  - ", ""), "");
+    check(&format!("kind: layer\nkey: a\nowner: {}", "- ".repeat(100_000)), "");
+    let when =
+        (0..10).fold("{attribute: a, exists: true}".to_owned(), |inner, _| format!("{{not: {inner}}}"));
+    check(
+        &with(YAML, "{attribute: age, at_least: 18}", &when),
+        "line 21: targeting[0].when: nests deeper than 8",
+    );
+}

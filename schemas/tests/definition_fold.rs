@@ -1,0 +1,197 @@
+//! Whatever stands in the definitions log: no reader panics, all readers hold the same, and what experiments
+//! own they own alone.
+
+use std::collections::BTreeMap;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use schemas::definition::{Accepted, Change, Definition, Definitions, Experiment, RULE_VERSION, State};
+use schemas::{BucketRange, Uuid};
+use serde_json::{Value, json};
+
+/// What a writer does: a definition, and what it believes to hold.
+#[derive(Clone, Debug)]
+struct Proposal {
+    kind: &'static str,
+    definition: String,
+    key: String,
+    /// The version that holds, or another.
+    based_on: Option<Index>,
+}
+
+fn json_proposal(kind: &'static str, definition: Value) -> (&'static str, String, String) {
+    (kind, definition.to_string(), definition["key"].as_str().unwrap_or("").to_owned())
+}
+
+fn experiment() -> impl Strategy<Value = (&'static str, String, String)> {
+    let cut = select(vec![0_u32, 250_000, 500_000, 750_000, 1_000_000]);
+    (
+        select(vec!["e", "g"]),
+        select(vec!["draft", "running", "running", "running", "stopped", "archived"]),
+        1..4_u32,
+        vec(cut.clone(), 4),
+        select(vec![None, Some("l")]),
+        (cut.clone(), cut),
+        select(vec!["m", "m", "m", "n"]),
+        any::<bool>(),
+    )
+        .prop_map(|(key, state, phase, cuts, layer, (low, high), metric, swapped)| {
+            let mut cuts = cuts;
+            cuts.sort_unstable();
+            let range = |lo: u32, hi: u32| if lo < hi { json!([[lo, hi]]) } else { json!([]) };
+            // Often one whole, now and then with a gap.
+            let middle = if cuts[0] % 500_000 == 0 { cuts[1] } else { cuts[2] };
+            let mut variants = vec![
+                json!({"key": "a", "weight": cuts[1] / 100, "ranges": range(0, cuts[1])}),
+                json!({"key": "b", "weight": (1_000_000 - middle) / 100, "ranges": range(middle, 1_000_000)}),
+            ];
+            if swapped {
+                let (first, second) = (variants[0]["key"].take(), variants[1]["key"].take());
+                variants[0]["key"] = second;
+                variants[1]["key"] = first;
+            }
+            let mut definition = json!({
+                "key": key, "state": state, "phase": phase, "variants": variants, "control": "a",
+                "metrics": {"primary": metric},
+            });
+            if layer.is_some() {
+                let (low, high) = (low.min(high), low.max(high));
+                definition["layer"] = json!(layer);
+                definition["slots"] = json!((high - low) / 100);
+                definition["slot_ranges"] = range(low, high);
+            }
+            json_proposal("experiment", definition)
+        })
+}
+
+fn flag() -> impl Strategy<Value = (&'static str, String, String)> {
+    (select(vec!["e", "f", "h"]), vec((select(vec!["e", "f", "h"]), select(vec!["a", "on"])), 0..3)).prop_map(
+        |(key, prerequisites)| {
+            let prerequisites: Vec<Value> = prerequisites
+                .into_iter()
+                .map(|(flag, variant)| json!({"flag": flag, "variants": [variant]}))
+                .collect();
+            json_proposal(
+                "flag",
+                json!({
+                    "key": key, "value_type": "boolean", "variants": [{"key": "on", "value": true}],
+                    "default_variant": "on", "prerequisites": prerequisites,
+                }),
+            )
+        },
+    )
+}
+
+fn proposal() -> impl Strategy<Value = Proposal> {
+    let definition = prop_oneof![
+        12 => experiment(),
+        3 => flag(),
+        1 => select(vec!["l", "e"]).prop_map(|key| json_proposal("layer", json!({"key": key}))),
+        2 => select(vec!["m", "n"])
+            .prop_map(|key| json_proposal("metric", json!({"key": key, "event": "buy", "type": "count"}))),
+        1 => (select(vec!["flag", "layer", "list", "no-kind"]), any::<String>(), any::<String>()),
+    ];
+    (definition, proptest::option::weighted(0.1, any::<Index>()))
+        .prop_map(|((kind, definition, key), based_on)| Proposal { kind, definition, key, based_on })
+}
+
+/// Takes the records from `from` on; what it said to each.
+fn read(definitions: &mut Definitions, records: &[(u64, Change)]) -> Vec<String> {
+    records
+        .iter()
+        .map(|(offset, change)| match definitions.apply(*offset, change).unwrap() {
+            Ok(accepted) => format!("version {}", accepted.version),
+            Err(refusal) => refusal.to_string(),
+        })
+        .collect()
+}
+
+fn state(definitions: &Definitions) -> (Vec<&Accepted>, u64, u64) {
+    (definitions.iter().map(AsRef::as_ref).collect(), definitions.version(), definitions.next_offset())
+}
+
+fn running(definitions: &Definitions) -> impl Iterator<Item = &Experiment> {
+    definitions.iter().filter_map(|accepted| match &accepted.definition {
+        Definition::Experiment(experiment) if experiment.state == State::Running => Some(experiment),
+        _ => None,
+    })
+}
+
+fn overlap(left: &[BucketRange], right: &[BucketRange]) -> bool {
+    left.iter().any(|left| right.iter().any(|right| left.overlaps(*right)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn all_readers_hold_the_same_and_no_unit_moves(
+        proposals in vec((0..3_u64, proposal()), 1..40),
+        joins in any::<Index>(),
+    ) {
+        let mut first = Definitions::default();
+        let mut records = Vec::new();
+        let mut said = Vec::new();
+        let mut versions: BTreeMap<(bool, String), u64> = BTreeMap::new();
+        // What the rest needs, most of the time.
+        let basis = [("metric", json!({"key": "m", "event": "buy", "type": "count"})), ("layer", json!({"key": "l"}))]
+            .map(|(kind, definition)| {
+                let (kind, definition, key) = json_proposal(kind, definition);
+                (0, Proposal { kind, definition, key, based_on: None })
+            });
+        for (gap, proposal) in basis.into_iter().chain(proposals) {
+            let offset = first.next_offset() + gap;
+            let place = (matches!(proposal.kind, "flag" | "experiment"), format!("{} {}", match proposal.kind {
+                "flag" | "experiment" => "",
+                kind => kind,
+            }, proposal.key));
+            let holds = versions.get(&place).copied().unwrap_or(0);
+            let change = Change {
+                change_id: Uuid::from_u128(u128::from(offset)),
+                rule_version: RULE_VERSION,
+                kind: proposal.kind.to_owned(),
+                key: proposal.key.clone(),
+                based_on: proposal.based_on.map_or(holds, |other| other.index(offset as usize + 1) as u64),
+                definition: proposal.definition,
+                author: "ann".to_owned(),
+                reason: "because".to_owned(),
+            };
+            let before: BTreeMap<String, Experiment> =
+                running(&first).map(|experiment| (experiment.key.to_string(), experiment.clone())).collect();
+            let verdict = read(&mut first, &[(offset, change.clone())]).remove(0);
+            if verdict == format!("version {}", offset + 1) {
+                versions.insert(place, offset + 1);
+            }
+            said.push(verdict);
+            records.push((offset, change));
+
+            let now: Vec<&Experiment> = running(&first).collect();
+            for (index, experiment) in now.iter().enumerate() {
+                if let Some(before) = before.get(experiment.key.as_str()) {
+                    for old in &before.variants {
+                        for new in experiment.variants.iter().filter(|new| new.key != old.key) {
+                            prop_assert!(!overlap(&old.ranges, &new.ranges), "{} moved", experiment.key);
+                        }
+                    }
+                }
+                for other in now[..index].iter().filter(|other| other.layer.is_some() && other.layer == experiment.layer) {
+                    prop_assert!(!overlap(&experiment.slot_ranges, &other.slot_ranges));
+                }
+            }
+        }
+        // A second reads it all at once; a third took the first's state over somewhere on the way.
+        let mut second = Definitions::default();
+        prop_assert_eq!(&read(&mut second, &records), &said);
+        prop_assert_eq!(state(&second), state(&first));
+        let (early, late) = records.split_at(joins.index(records.len()));
+        let mut third = Definitions::default();
+        read(&mut third, early);
+        let mut third = third.clone();
+        read(&mut third, late);
+        prop_assert_eq!(state(&third), state(&first));
+        for (offset, _) in &records {
+            prop_assert_eq!(second.at_version(offset + 1), first.at_version(offset + 1));
+        }
+    }
+}

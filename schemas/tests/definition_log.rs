@@ -1,0 +1,652 @@
+//! The rule of the definitions log: what is accepted after what, and the exact reason where it is not.
+
+use schemas::Uuid;
+use schemas::definition::{Change, Definition, Definitions, RULE_VERSION, UnknownRule, Version};
+use serde_json::{Value, json};
+
+/// A reader of the log, and its end.
+#[derive(Clone, Default)]
+struct Log {
+    read: Definitions,
+    offset: u64,
+}
+
+impl Log {
+    /// The next record. Its version, or why it has none.
+    fn take(&mut self, change: &Change) -> Result<Version, String> {
+        let judged = self.read.judge(change);
+        let verdict = self.read.apply(self.offset, change).expect("a rule that is known");
+        assert_eq!(judged, verdict.clone().map(|accepted| accepted.definition.clone()));
+        self.offset += 1;
+        verdict.map(|accepted| accepted.version).map_err(|refusal| refusal.to_string())
+    }
+
+    /// A definition based on what holds.
+    fn propose(&mut self, kind: &str, definition: Value) -> Result<Version, String> {
+        let change = self.change(kind, definition);
+        self.take(&change)
+    }
+
+    fn change(&self, kind: &str, definition: Value) -> Change {
+        let key = definition["key"].as_str().unwrap().to_owned();
+        let space = |kind: &str| if kind == "flag" { "experiment" } else { kind }.to_owned();
+        let based_on = self
+            .read
+            .iter()
+            .find(|accepted| {
+                accepted.definition.key().as_str() == key
+                    && space(accepted.definition.kind().as_str()) == space(kind)
+            })
+            .map_or(0, |accepted| accepted.version);
+        Change {
+            change_id: Uuid::from_u128(u128::from(self.offset)),
+            rule_version: RULE_VERSION,
+            kind: kind.to_owned(),
+            key,
+            based_on,
+            definition: definition.to_string(),
+            author: "ann".to_owned(),
+            reason: "because".to_owned(),
+        }
+    }
+
+    /// One in which the metrics `m` and `n` and the layers `l` and `k` are defined, at the versions 1 to 4.
+    fn furnished() -> Log {
+        let mut log = Log::default();
+        for (kind, key) in [("metric", "m"), ("metric", "n"), ("layer", "l"), ("layer", "k")] {
+            let definition = match kind {
+                "metric" => json!({"key": key, "event": "buy", "type": "conversion"}),
+                _ => json!({"key": key}),
+            };
+            log.propose(kind, definition).unwrap();
+        }
+        log
+    }
+
+    /// With the experiment `e` brought to this state.
+    fn with_experiment(state: &str) -> Log {
+        let mut log = Log::furnished();
+        let way: &[&str] = match state {
+            "draft" => &["draft"],
+            "running" => &["running"],
+            "stopped" => &["running", "stopped"],
+            "archived" => &["draft", "archived"],
+            other => panic!("{other}"),
+        };
+        for state in way {
+            log.propose("experiment", experiment(json!({"state": state}))).unwrap();
+        }
+        log
+    }
+
+    #[track_caller]
+    fn check(&mut self, kind: &str, definition: Value, expected: Result<(), &str>) {
+        let verdict = self.propose(kind, definition.clone()).map(|_| ());
+        assert_eq!(verdict, expected.map_err(str::to_owned), "{definition}");
+    }
+}
+
+/// `base` with the fields of `fields`; null takes one away.
+fn with(mut base: Value, fields: Value) -> Value {
+    for (name, value) in fields.as_object().unwrap() {
+        match value {
+            Value::Null => base.as_object_mut().unwrap().remove(name),
+            value => base.as_object_mut().unwrap().insert(name.clone(), value.clone()),
+        };
+    }
+    base
+}
+
+/// The experiment `e`, running, in its first phase, split in half, with these fields instead.
+fn experiment(fields: Value) -> Value {
+    let base = json!({
+        "key": "e",
+        "state": "running",
+        "phase": 1,
+        "variants": halves(500_000, 500_000),
+        "control": "a",
+        "metrics": {"primary": "m"},
+    });
+    with(base, fields)
+}
+
+/// `a` from the start to `end`, `b` from `start` to the end.
+fn halves(end: u32, start: u32) -> Value {
+    json!([variant("a", &[[0, end]]), variant("b", &[[start, 1_000_000]])])
+}
+
+fn variant(key: &str, ranges: &[[u32; 2]]) -> Value {
+    let buckets: u32 = ranges.iter().map(|[lo, hi]| hi - lo).sum();
+    json!({"key": key, "weight": buckets / 100, "ranges": ranges})
+}
+
+fn flag(fields: Value) -> Value {
+    let base = json!({
+        "key": "f",
+        "value_type": "boolean",
+        "variants": [{"key": "on", "value": true}, {"key": "off", "value": false}],
+        "default_variant": "off",
+    });
+    with(base, fields)
+}
+
+#[test]
+fn a_record_that_cannot_be_understood() {
+    let log = Log::furnished();
+    let layer = log.change("layer", json!({"key": "x"}));
+    for (change, refusal) in [
+        (Change { kind: "layers".to_owned(), ..layer.clone() }, "`layers` is not a kind of definition"),
+        (Change { kind: "Layer".to_owned(), ..layer.clone() }, "`Layer` is not a kind of definition"),
+        (
+            Change { definition: "{".to_owned(), ..layer.clone() },
+            "the definition is not JSON: EOF while parsing an object at line 1 column 1",
+        ),
+        (
+            Change { definition: "[".repeat(100_000), ..layer.clone() },
+            "the definition is not JSON: recursion limit exceeded at line 1 column 128",
+        ),
+        (Change { definition: "[]".to_owned(), ..layer.clone() }, "must be a map of fields, not a list"),
+        (Change { definition: "{}".to_owned(), ..layer.clone() }, "`key` is missing"),
+        (
+            Change { definition: r#"{"kind":"layer","key":"x"}"#.to_owned(), ..layer.clone() },
+            "kind: no such field; there can be key, owner, description, salt",
+        ),
+        (
+            Change { definition: r#"{"key":"y"}"#.to_owned(), ..layer.clone() },
+            "the record is for `x`, the definition inside for `y`",
+        ),
+        (
+            Change { key: "X".to_owned(), ..layer.clone() },
+            "the record is for `X`, the definition inside for `x`",
+        ),
+    ] {
+        assert_eq!(
+            log.clone().take(&change),
+            Err(format!("the record cannot be understood: {refusal}")),
+            "{change:?}"
+        );
+    }
+}
+
+#[test]
+fn an_author_and_a_reason() {
+    let log = Log::furnished();
+    let layer = log.change("layer", json!({"key": "x"}));
+    let (longest, longer) = ("é".repeat(512), "é".repeat(512) + ".");
+    for (author, reason, verdict) in [
+        ("ann", "because", Ok(5)),
+        (longest.as_str(), longest.as_str(), Ok(5)),
+        ("", "because", Err("author: needs 1 to 1024 bytes")),
+        ("ann", " \n", Err("reason: needs 1 to 1024 bytes")),
+        (longer.as_str(), "", Err("author: needs 1 to 1024 bytes; reason: needs 1 to 1024 bytes")),
+    ] {
+        let change = Change { author: author.to_owned(), reason: reason.to_owned(), ..layer.clone() };
+        assert_eq!(log.clone().take(&change), verdict.map_err(str::to_owned), "{author:?} {reason:?}");
+    }
+}
+
+#[test]
+fn a_change_is_based_on_what_holds() {
+    let log = Log::furnished();
+    let moved_on = |key: &str, based_on: u64, current: u64| {
+        Err(format!(
+            "`{key}` has moved on: the change is based on version {based_on}, the current one is {current}"
+        ))
+    };
+    let on = |kind: &str, key: &str, based_on: Version| {
+        let change = log.change(kind, json!({"key": key}));
+        log.clone().take(&Change { based_on, ..change })
+    };
+    assert_eq!(on("layer", "x", 0), Ok(5));
+    assert_eq!(on("layer", "x", 4), moved_on("x", 4, 0));
+    assert_eq!(on("layer", "l", 3), Ok(5));
+    assert_eq!(on("layer", "l", 0), moved_on("l", 0, 3));
+    assert_eq!(on("layer", "l", 2), moved_on("l", 2, 3));
+    // A version that is still to come.
+    assert_eq!(on("layer", "l", 5), moved_on("l", 5, 3));
+    // A metric of that name is another thing.
+    assert_eq!(on("layer", "m", 1), moved_on("m", 1, 0));
+    // That it moved on is said before what else is wrong.
+    let change = Change { based_on: 0, author: String::new(), ..log.change("layer", json!({"key": "l"})) };
+    assert_eq!(log.clone().take(&change), moved_on("l", 0, 3));
+}
+
+#[test]
+fn of_two_writers_on_one_version_the_first_wins_for_every_reader() {
+    let log = Log::with_experiment("running");
+    let first = log.change("experiment", experiment(json!({"state": "stopped"})));
+    let second = log.change("experiment", experiment(json!({"hypothesis": "it helps"})));
+    for (winner, loser) in [(&first, &second), (&second, &first)] {
+        let mut readers = [log.clone(), log.clone()];
+        for reader in &mut readers {
+            assert_eq!(reader.take(winner), Ok(6));
+            assert_eq!(
+                reader.take(loser),
+                Err("`e` has moved on: the change is based on version 5, the current one is 6".to_owned())
+            );
+            assert_eq!(reader.read.version(), 6);
+            assert_eq!(reader.read.at_version(7), None);
+        }
+        // One that reads from the beginning later holds the same.
+        assert!(readers[0].read.iter().eq(readers[1].read.iter()));
+    }
+}
+
+#[test]
+fn a_new_experiment() {
+    let weights = |a: u32, b: u32| json!([{"key": "a", "weight": a, "ranges": [[0, a * 100]]}, {"key": "b", "weight": b, "ranges": [[a * 100, (a + b) * 100]]}]);
+    for (fields, verdict) in [
+        (json!({}), Ok(())),
+        (json!({"state": "draft"}), Ok(())),
+        (json!({"state": null, "phase": null}), Ok(())),
+        (json!({"state": "stopped"}), Err("state: a new experiment is draft or running, not stopped")),
+        (json!({"state": "archived"}), Err("state: a new experiment is draft or running, not archived")),
+        (json!({"phase": 2}), Err("phase: the first phase is 1")),
+        (
+            json!({"variants": weights(5_000, 4_999)}),
+            Err("variants: the weights add up to 9999, not 10000; to expose fewer units use `rollout`"),
+        ),
+        (
+            json!({"variants": [{"key": "a", "weight": 5_000}, {"key": "b", "weight": 5_001}]}),
+            Err("variants: the weights add up to 10001, more than 10000; \
+                 variants: the weights add up to 10001, not 10000; to expose fewer units use `rollout`; \
+                 variants: their ranges are not resolved"),
+        ),
+        (
+            json!({"variants": [{"key": "a", "weight": 5_000}, {"key": "b", "weight": 5_000}]}),
+            Err("variants: their ranges are not resolved"),
+        ),
+        (
+            json!({"variants": [{"key": "a", "weight": 5_000}, {"key": "b", "weight": 5_000}], "assignment": "external"}),
+            Ok(()),
+        ),
+        (
+            json!({"metrics": {"primary": "x"}}),
+            Err("metrics.primary: there is no metric `x`; define it first"),
+        ),
+        (
+            json!({"metrics": {"primary": "m", "secondary": ["n", "y"], "guardrails": ["l"]}}),
+            Err("metrics.secondary[1]: there is no metric `y`; define it first; \
+                 metrics.guardrails[0]: there is no metric `l`; define it first"),
+        ),
+    ] {
+        Log::furnished().check("experiment", experiment(fields), verdict);
+    }
+}
+
+#[test]
+fn every_step_from_state_to_state() {
+    const STATES: [&str; 4] = ["draft", "running", "stopped", "archived"];
+    for (from, to_allowed) in [
+        ("draft", ["draft", "running", "archived"].as_slice()),
+        ("running", &["running", "stopped"]),
+        ("stopped", &["running", "stopped", "archived"]),
+        ("archived", &[]),
+    ] {
+        for to in STATES {
+            // To run again is a new phase.
+            let phase = if (from, to) == ("stopped", "running") { 2 } else { 1 };
+            let verdict = Log::with_experiment(from)
+                .propose("experiment", experiment(json!({"state": to, "phase": phase})))
+                .map(|_| ());
+            let expected = if to_allowed.contains(&to) {
+                Ok(())
+            } else {
+                Err(format!("state: {from} cannot become {to}"))
+            };
+            assert_eq!(verdict, expected, "{from} to {to}");
+        }
+    }
+}
+
+#[test]
+fn what_stays_once_it_has_run() {
+    let salt = json!({"salt": "other"});
+    for (field, fields) in [
+        ("salt", salt.clone()),
+        ("unit_type", json!({"unit_type": "device"})),
+        ("layer", json!({"layer": "l", "slot_ranges": [[0, 1_000_000]]})),
+        ("control", json!({"control": "b"})),
+        ("metrics", json!({"metrics": {"primary": "n"}})),
+        ("metrics", json!({"metrics": {"primary": "m", "guardrails": ["n"]}})),
+        ("plan", json!({"plan": {"alpha": 0.1}})),
+        ("plan", json!({"plan": {"horizon_units": 1_000}})),
+    ] {
+        let refusal = format!("{field}: cannot change any more; make a new key for it");
+        for state in ["running", "stopped"] {
+            let phase = if fields.get("slot_ranges").is_some() { 2 } else { 1 };
+            let changed = with(experiment(json!({"state": state, "phase": phase})), fields.clone());
+            Log::with_experiment(state).check("experiment", changed, Err(&refusal));
+        }
+        let open = if fields == salt { Err(refusal.as_str()) } else { Ok(()) };
+        let changed = with(experiment(json!({"state": "draft"})), fields);
+        Log::with_experiment("draft").check("experiment", changed, open);
+    }
+    // The salt is the key unless it was said; saying so changes nothing.
+    Log::with_experiment("running").check("experiment", experiment(json!({"salt": "e"})), Ok(()));
+    let words = json!({"owner": "bob", "hypothesis": "it helps", "description": "on the web"});
+    Log::with_experiment("running").check("experiment", experiment(words), Ok(()));
+}
+
+#[test]
+fn who_decides_stays_once_it_has_run() {
+    let plain = json!([{"key": "a", "weight": 5_000}, {"key": "b", "weight": 5_000}]);
+    Log::with_experiment("running").check(
+        "experiment",
+        experiment(json!({"assignment": "external", "variants": plain, "phase": 2})),
+        Err("assignment: cannot change any more; make a new key for it"),
+    );
+}
+
+#[test]
+fn a_draft_is_open_but_whole() {
+    for (fields, verdict) in [
+        (json!({"variants": halves(100_000, 100_000)}), Ok(())),
+        (
+            json!({"rollout": 1, "targeting": [{"key": "t", "when": {"attribute": "a", "exists": true}}]}),
+            Ok(()),
+        ),
+        (json!({"phase": 2}), Err("phase: the first phase is 1")),
+        (
+            json!({"variants": halves(100_000, 500_000)}),
+            Err("variants: the weights add up to 6000, not 10000; to expose fewer units use `rollout`"),
+        ),
+    ] {
+        for state in ["draft", "running"] {
+            let changed = with(experiment(json!({"state": state})), fields.clone());
+            Log::with_experiment("draft").check("experiment", changed, verdict);
+        }
+    }
+}
+
+#[test]
+fn a_change_of_who_sees_what_opens_the_next_phase() {
+    let mut valued = halves(500_000, 500_000);
+    valued[0]["value"] = json!("blue");
+    let mut described = halves(500_000, 500_000);
+    described[0]["description"] = json!("Blue.");
+    for (fields, opens) in [
+        (json!({"rollout": 5_000}), true),
+        (json!({"variants": halves(400_000, 500_000)}), true),
+        (json!({"variants": valued}), true),
+        (json!({"targeting": [{"key": "t", "when": {"attribute": "a", "exists": true}}]}), true),
+        (json!({"variants": described}), false),
+        (json!({"owner": "bob"}), false),
+        (json!({"state": "stopped"}), false),
+    ] {
+        let (expected, why) = if opens {
+            (2, "a change of who sees what opens the next phase")
+        } else {
+            (1, "nothing opens a new phase")
+        };
+        for phase in 1..=3 {
+            let verdict = Log::with_experiment("running")
+                .propose("experiment", with(experiment(json!({"phase": phase})), fields.clone()))
+                .map(|_| ());
+            let refused = Err(format!("phase: {phase} instead of {expected}: {why}"));
+            assert_eq!(verdict, if phase == expected { Ok(()) } else { refused }, "{fields}");
+        }
+    }
+    Log::with_experiment("stopped").check(
+        "experiment",
+        experiment(json!({})),
+        Err("phase: 1 instead of 2: a change of who sees what opens the next phase"),
+    );
+}
+
+#[test]
+fn no_bucket_changes_its_owner_in_one_step() {
+    let taken = |index: usize, range: &str, owner: &str| {
+        Err(format!(
+            "variants[{index}].ranges: {range} holds buckets of `{owner}`; free them in one change and take them \
+             in another"
+        ))
+    };
+    let steps = [
+        // `a` cannot grow into `b`, not by a single bucket's hundred,
+        (
+            json!([variant("a", &[[0, 500_100]]), variant("b", &[[500_100, 1_000_000]])]),
+            taken(0, "[0, 500100)", "b"),
+        ),
+        // nor can a third take from them,
+        (
+            json!([
+                variant("a", &[[0, 400_000]]),
+                variant("b", &[[500_000, 1_000_000]]),
+                variant("c", &[[400_000, 500_000]])
+            ]),
+            taken(2, "[400000, 500000)", "a"),
+        ),
+        // nor can two change places.
+        (
+            json!([variant("a", &[[500_000, 1_000_000]]), variant("b", &[[0, 500_000]])]),
+            taken(0, "[500000, 1000000)", "b")
+                .map_err(|first| first + "; " + &taken(1, "[0, 500000)", "a").unwrap_err()),
+        ),
+        // `b` frees some,
+        (json!([variant("a", &[[0, 500_000]]), variant("b", &[[500_000, 600_000]])]), Ok(())),
+        // `a` and a third take them,
+        (
+            json!([
+                variant("a", &[[0, 500_000], [900_000, 1_000_000]]),
+                variant("b", &[[500_000, 600_000]]),
+                variant("c", &[[600_000, 900_000]])
+            ]),
+            Ok(()),
+        ),
+        // `b` is dropped, which hands nothing on,
+        (
+            json!([variant("a", &[[0, 600_000]]), variant("c", &[[600_000, 900_000]])]),
+            taken(0, "[0, 600000)", "b"),
+        ),
+        (json!([variant("a", &[[0, 500_000]]), variant("c", &[[600_000, 900_000]])]), Ok(())),
+        // until the next step.
+        (json!([variant("a", &[[0, 600_000]]), variant("c", &[[600_000, 1_000_000]])]), Ok(())),
+    ];
+    let mut log = Log::with_experiment("running");
+    let mut phase = 1;
+    for (variants, verdict) in steps {
+        let change = experiment(json!({"variants": variants, "phase": phase + 1}));
+        assert_eq!(log.propose("experiment", change).map(|_| ()), verdict, "{variants}");
+        phase += u32::from(verdict.is_ok());
+    }
+    assert_eq!(log.read.experiment("e").unwrap().1.phase(), 5);
+}
+
+#[test]
+fn experiments_in_a_layer_share_no_slot() {
+    let in_layer = |key: &str, state: &str, slots: [u32; 2]| {
+        experiment(json!({
+            "key": key, "state": state, "layer": "l", "slots": (slots[1] - slots[0]) / 100, "slot_ranges": [slots]
+        }))
+    };
+    let mut log = Log::furnished();
+    log.check(
+        "experiment",
+        experiment(json!({"layer": "x", "slot_ranges": [[0, 1_000_000]]})),
+        Err("layer: there is no layer `x`; define it first"),
+    );
+    log.check(
+        "experiment",
+        experiment(json!({"layer": "l", "slots": 5_000})),
+        Err("slot_ranges: an experiment that runs in a layer owns slots of it"),
+    );
+    log.check(
+        "experiment",
+        experiment(json!({"layer": "l", "slots": 5_000, "slot_ranges": [[0, 400_000]]})),
+        Err("slot_ranges[0]: its ranges hold 400000 buckets, its weight is 500000"),
+    );
+    log.check("experiment", in_layer("e", "running", [0, 500_000]), Ok(()));
+    let overlap = Err("slot_ranges: [499900, 700000) holds slots of `e`");
+    log.check("experiment", in_layer("g", "running", [499_900, 700_000]), overlap);
+    // A draft may wish.
+    log.check("experiment", in_layer("g", "draft", [499_900, 700_000]), Ok(()));
+    log.check("experiment", in_layer("g", "running", [499_900, 700_000]), overlap);
+    log.check("experiment", in_layer("g", "running", [500_000, 700_000]), Ok(()));
+    // Another layer is another space.
+    log.check(
+        "experiment",
+        experiment(json!({"key": "h", "layer": "k", "slot_ranges": [[0, 1_000_000]]})),
+        Ok(()),
+    );
+    // One that is stopped may run again, so it keeps its slots; one that is archived frees them.
+    log.check("experiment", in_layer("e", "stopped", [0, 500_000]), Ok(()));
+    log.check(
+        "experiment",
+        in_layer("i", "running", [0, 100]),
+        Err("slot_ranges: [0, 100) holds slots of `e`"),
+    );
+    log.check("experiment", in_layer("e", "archived", [0, 500_000]), Ok(()));
+    log.check("experiment", in_layer("i", "running", [0, 100]), Ok(()));
+    // Growing into free slots is a change of who sees what; into another's it is refused.
+    let grown = |hi: u32| with(in_layer("i", "running", [0, hi]), json!({"phase": 2}));
+    log.check("experiment", grown(500_100), Err("slot_ranges: [0, 500100) holds slots of `g`"));
+    log.check("experiment", grown(500_000), Ok(()));
+}
+
+#[test]
+fn prerequisites_are_there_and_wait_for_nobody_in_a_circle() {
+    let waits = |key: &str, flags: &[(&str, &str)]| {
+        let prerequisites: Vec<Value> =
+            flags.iter().map(|(flag, variant)| json!({"flag": flag, "variants": [variant]})).collect();
+        flag(json!({"key": key, "prerequisites": prerequisites}))
+    };
+    let mut log = Log::with_experiment("running");
+    log.check(
+        "flag",
+        waits("f", &[("g", "on")]),
+        Err("prerequisites[0]: there is no other flag `g`; define it first"),
+    );
+    log.check(
+        "flag",
+        waits("f", &[("f", "on")]),
+        Err("prerequisites[0]: there is no other flag `f`; define it first"),
+    );
+    log.check(
+        "flag",
+        waits("f", &[("m", "on")]),
+        Err("prerequisites[0]: there is no other flag `m`; define it first"),
+    );
+    log.check("flag", flag(json!({})), Ok(()));
+    log.check("flag", waits("g", &[("f", "up")]), Err("prerequisites[0]: `f` has no variant `up`"));
+    // An experiment is a flag too.
+    log.check("flag", waits("g", &[("e", "b"), ("f", "on")]), Ok(()));
+    log.check("flag", waits("h", &[("g", "on")]), Ok(()));
+    log.check(
+        "flag",
+        waits("f", &[("e", "a"), ("h", "on")]),
+        Err("prerequisites[1]: `h` itself waits for `f`"),
+    );
+    log.check("flag", waits("f", &[("g", "on")]), Err("prerequisites[0]: `g` itself waits for `f`"));
+    log.check(
+        "flag",
+        waits("g", &[("g", "on")]),
+        Err("prerequisites[0]: there is no other flag `g`; define it first"),
+    );
+}
+
+#[test]
+fn a_flag_that_is_served_has_its_ranges() {
+    let rule = |split: Value| flag(json!({"rules": [{"key": "r", "split": split}]}));
+    let mut log = Log::default();
+    let resolved =
+        json!([{"variant": "on", "weight": 100, "ranges": [[0, 10_000]]}, {"variant": "off", "weight": 0}]);
+    log.check(
+        "flag",
+        rule(json!([{"variant": "on", "weight": 100}])),
+        Err("rules[0].split: its ranges are not resolved"),
+    );
+    log.check("flag", rule(resolved), Ok(()));
+}
+
+#[test]
+fn what_never_changes() {
+    let metric = json!({"key": "m", "event": "buy", "type": "conversion"});
+    let list = json!({"key": "u", "members_sha256": "0".repeat(64), "members": 1});
+    for (kind, first, field, change) in [
+        ("flag", flag(json!({})), "salt", json!({"salt": "s"})),
+        ("flag", flag(json!({})), "unit_type", json!({"unit_type": "device"})),
+        ("flag", flag(json!({})), "value_type", json!({"value_type": "json"})),
+        ("layer", json!({"key": "l"}), "salt", json!({"salt": "s"})),
+        ("metric", metric, "type", json!({"type": "count"})),
+        ("list", list, "unit_type", json!({"unit_type": "device"})),
+    ] {
+        let mut log = Log::default();
+        log.propose(kind, first.clone()).unwrap();
+        let refusal = format!("{field}: cannot change any more; make a new key for it");
+        log.check(kind, with(first.clone(), change), Err(&refusal));
+        log.check(kind, with(first, json!({"owner": "bob"})), Ok(()));
+    }
+}
+
+#[test]
+fn flags_and_experiments_share_their_keys_and_the_others_do_not() {
+    let mut log = Log::with_experiment("draft");
+    let taken = "kind: `e` is taken: its kind is experiment and cannot become flag";
+    log.check("flag", flag(json!({"key": "e"})), Err(taken));
+    log.check("layer", json!({"key": "e"}), Ok(()));
+    log.check("metric", json!({"key": "e", "event": "e", "type": "count"}), Ok(()));
+    log.check("list", json!({"key": "e", "members_sha256": "0".repeat(64), "members": 0}), Ok(()));
+    assert_eq!(log.read.iter().filter(|accepted| accepted.definition.key().as_str() == "e").count(), 4);
+}
+
+#[test]
+fn a_later_rule_stops_the_reader() {
+    let mut log = Log::furnished();
+    for rule_version in [0, RULE_VERSION + 1, u32::MAX] {
+        let change = Change { rule_version, ..log.change("layer", json!({"key": "x"})) };
+        let stop = log.read.apply(4, &change).unwrap_err();
+        assert_eq!(stop, UnknownRule { offset: 4, rule_version });
+        assert_eq!(
+            stop.to_string(),
+            format!(
+                "the change at offset 4 of the definitions log follows rule {rule_version}, this build knows rules up \
+                 to 1: install a newer build"
+            )
+        );
+        // It has not gone past it.
+        assert_eq!((log.read.next_offset(), log.read.version()), (4, 4));
+    }
+    assert_eq!(log.propose("layer", json!({"key": "x"})), Ok(5));
+}
+
+#[test]
+fn every_version_is_remembered() {
+    let mut log = Log::with_experiment("running");
+    assert_eq!(
+        log.propose("experiment", experiment(json!({"state": "draft"}))),
+        Err("state: running cannot become draft".to_owned())
+    );
+    assert_eq!(log.propose("experiment", experiment(json!({"owner": "bob"}))), Ok(7));
+    let owner = |version: Version| match &log.read.at_version(version)?.definition {
+        Definition::Experiment(experiment) => Some(experiment.owner.clone()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(owner(5).as_deref(), Some(""));
+    assert_eq!(owner(6), None);
+    assert_eq!(owner(7).as_deref(), Some("bob"));
+    assert_eq!(log.read.at_version(0), None);
+    let (version, experiment) = log.read.experiment("e").unwrap();
+    assert_eq!((version, experiment.owner.as_str()), (7, "bob"));
+    assert_eq!(log.read.experiment("m"), None);
+    assert_eq!(log.read.experiment("not a key"), None);
+}
+
+#[test]
+fn a_record_that_is_no_change_takes_its_offset() {
+    let mut log = Log::furnished();
+    log.read.skip(4);
+    // Offsets have holes where the broker keeps its own records.
+    log.read.skip(7);
+    assert_eq!((log.read.next_offset(), log.read.version()), (8, 4));
+    log.offset = 8;
+    assert_eq!(log.propose("layer", json!({"key": "x"})), Ok(9));
+}
+
+#[test]
+#[should_panic(expected = "offset 3 of the log after 4")]
+fn no_record_is_taken_twice() {
+    let mut log = Log::furnished();
+    let change = log.change("layer", json!({"key": "x"}));
+    let _ = log.read.apply(3, &change);
+}

@@ -1,0 +1,524 @@
+//! The JSON Schema of definition files against the parser: what the parser takes the schema takes, and what
+//! the parser alone refuses is named here.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use boon::{Compiler, SchemaIndex, Schemas};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use schemas::definition::{Definition, FileError, JSON_SCHEMA, parse_file};
+use serde_json::{Value, json};
+
+struct Schema {
+    schemas: Schemas,
+    index: SchemaIndex,
+}
+
+impl Schema {
+    fn new() -> Schema {
+        let mut schemas = Schemas::new();
+        let mut compiler = Compiler::new();
+        let location = "file:///definition.schema.json";
+        compiler.add_resource(location, schema_json()).unwrap();
+        let index = compiler.compile(location, &mut schemas).unwrap();
+        Schema { schemas, index }
+    }
+
+    fn refusal(&self, document: &Value) -> Option<String> {
+        self.schemas.validate(document, self.index).err().map(|error| error.to_string())
+    }
+}
+
+fn schema_json() -> Value {
+    serde_json::from_str(JSON_SCHEMA).unwrap()
+}
+
+fn valid_text(file: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/definitions/valid");
+    std::fs::read_to_string(folder.join(file)).unwrap()
+}
+
+fn valid_json(file: &str) -> Value {
+    serde_json::from_str(&valid_text(file)).unwrap()
+}
+
+const FULL: [&str; 4] = ["experiment", "external", "flags", "metrics_layers_lists"];
+
+fn parse(document: &Value) -> Result<Vec<Definition>, Vec<FileError>> {
+    parse_file(&document.to_string())
+}
+
+fn messages(errors: &[FileError]) -> Vec<String> {
+    errors.iter().map(|error| error.problem.to_string()).collect()
+}
+
+#[test]
+fn an_example_is_the_same_in_yaml_and_json_and_fits_the_schema() {
+    let schema = Schema::new();
+    for name in FULL {
+        let from_yaml = parse_file(&valid_text(&format!("{name}.yaml"))).unwrap();
+        let from_json = parse_file(&valid_text(&format!("{name}.json"))).unwrap();
+        assert_eq!(from_yaml, from_json, "{name}");
+        assert_eq!(schema.refusal(&valid_json(&format!("{name}.json"))), None, "{name}");
+    }
+    assert_eq!(parse_file(&valid_text("smallest.json")).unwrap().len(), 4);
+    assert_eq!(schema.refusal(&valid_json("smallest.json")), None);
+}
+
+#[test]
+fn what_the_log_stores_fits_the_schema_and_reads_back() {
+    let schema = Schema::new();
+    for name in FULL {
+        for definition in parse_file(&valid_text(&format!("{name}.yaml"))).unwrap() {
+            let stored: Value = serde_json::from_str(&definition.to_json()).unwrap();
+            let mut written = stored.clone();
+            written["kind"] = json!(definition.kind());
+            assert_eq!(schema.refusal(&written), None, "{written}");
+            assert_eq!(Definition::from_json(definition.kind(), stored), Ok(definition));
+        }
+    }
+}
+
+/// Where an example of each object with fields is, and its place in the schema.
+const OBJECTS: [(&str, &str, &str); 16] = [
+    ("flags.json", "/0", "flag"),
+    ("flags.json", "/0/variants/0", "flag_variant"),
+    ("flags.json", "/0/prerequisites/0", "prerequisite"),
+    ("flags.json", "/0/rules/0", "flag_rule"),
+    ("flags.json", "/0/rules/0/split/0", "share"),
+    ("experiment.json", "", "experiment"),
+    ("experiment.json", "/targeting/0", "targeting_rule"),
+    ("experiment.json", "/variants/0", "variant"),
+    ("experiment.json", "/metrics", "metrics"),
+    ("experiment.json", "/plan", "plan"),
+    ("experiment.json", "/plan/schedule", "schedule"),
+    ("metrics_layers_lists.json", "/0", "metric"),
+    ("metrics_layers_lists.json", "/8", "layer"),
+    ("metrics_layers_lists.json", "/9", "list"),
+    // The parser has one shape for all conditions, the schema one for each.
+    ("experiment.json", "/targeting/0/when", "test"),
+    ("experiment.json", "/targeting/1/when", "all"),
+];
+
+#[test]
+fn the_schema_and_the_types_have_the_same_fields() {
+    let schema = schema_json();
+    let properties = |name: &str| -> BTreeSet<String> {
+        schema["$defs"][name]["properties"].as_object().unwrap().keys().cloned().collect()
+    };
+    for (file, pointer, name) in OBJECTS {
+        let mut document = valid_json(file);
+        document.pointer_mut(pointer).unwrap()["no-such-field"] = json!(1);
+        let errors = parse(&document).unwrap_err();
+        let fields: BTreeSet<String> = errors[0]
+            .problem
+            .what
+            .strip_prefix("no such field; there can be ")
+            .unwrap_or_else(|| panic!("{name}: {errors:?}"))
+            .split(", ")
+            .map(str::to_owned)
+            .collect();
+        let mut described = match name {
+            "all" | "test" => {
+                ["all", "any", "not", "test"].into_iter().flat_map(properties).collect::<BTreeSet<_>>()
+            }
+            name => properties(name),
+        };
+        described.remove("kind");
+        assert_eq!(fields, described, "{name}");
+    }
+    let with_fields: BTreeSet<&str> = schema["$defs"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(_, place)| place.get("properties").is_some())
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let seen = OBJECTS.map(|(_, _, name)| name).into_iter().chain(["any", "not", "definition"]).collect();
+    assert_eq!(with_fields, seen);
+}
+
+#[test]
+fn every_field_is_described_and_nothing_else_is_allowed() {
+    let schema = schema_json();
+    for (name, place) in schema["$defs"].as_object().unwrap() {
+        for (field, described) in place["properties"].as_object().into_iter().flatten() {
+            assert!(described["description"].is_string(), "{name}.{field} has no description");
+        }
+        if place.get("properties").is_some() && name != "definition" {
+            assert_eq!(place["additionalProperties"], json!(false), "{name}");
+        }
+    }
+}
+
+#[test]
+fn leaving_a_field_out_means_its_default() {
+    let schema = schema_json();
+    let mut tried = 0;
+    for (file, pointer, name) in OBJECTS {
+        for (field, described) in schema["$defs"][name]["properties"].as_object().unwrap() {
+            let Some(default) = described.get("default") else { continue };
+            let mut with = valid_json(file);
+            with.pointer_mut(pointer).unwrap()[field] = default.clone();
+            let mut without = with.clone();
+            without.pointer_mut(pointer).unwrap().as_object_mut().unwrap().remove(field);
+            assert_eq!(parse(&with), parse(&without), "{name}.{field}");
+            tried += 1;
+        }
+    }
+    assert_eq!(tried, 36);
+}
+
+#[test]
+fn refused_by_both() {
+    let schema = Schema::new();
+    let layer = |field: &str, value: Value| {
+        let mut layer = json!({"kind": "layer", "key": "l"});
+        layer[field] = value;
+        layer
+    };
+    let of = |file: &str, pointer: &str, value: Value| {
+        let mut document = valid_json(file);
+        match pointer.rsplit_once('/') {
+            Some((parent, field)) if document.pointer(parent).is_some_and(Value::is_object) => {
+                document.pointer_mut(parent).unwrap()[field] = value;
+            }
+            _ => *document.pointer_mut(pointer).unwrap() = value,
+        }
+        document
+    };
+    let experiment = |pointer: &str, value: Value| of("experiment.json", pointer, value);
+    let when = |value: Value| of("experiment.json", "/targeting/0/when", value);
+    let shape = "targeting[0].when: a condition is {all: [...]}, {any: [...]}, {not: {...}} or an attribute with \
+                 exactly one operator";
+    let metric = |fields: Value| {
+        let mut metric = json!({"kind": "metric", "key": "m", "event": "e"});
+        metric.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        metric
+    };
+    for (document, error) in [
+        (json!([]), "the file holds no definition"),
+        (json!(null), "the file holds no definition"),
+        (json!([null]), "a definition is a map with a `kind`"),
+        (json!([[]]), "a definition is a map with a `kind`"),
+        (json!("layer"), "a definition is a map with a `kind`"),
+        (json!({"key": "l"}), "the definition has no `kind`: one of flag, experiment, layer, metric, list"),
+        (layer("kind", json!("layers")), "kind: `layers` is none of flag, experiment, layer, metric, list"),
+        (layer("kind", json!(["layer"])), "kind: must be one of flag, experiment, layer, metric, list"),
+        (json!({"kind": "layer"}), "`key` is missing"),
+        (layer("key", json!("")), "key: `` is not a key: 1 to 64 of the characters A-Z a-z 0-9 . _ -"),
+        (layer("key", json!("a b")), "key: `a b` is not a key: 1 to 64 of the characters A-Z a-z 0-9 . _ -"),
+        (layer("key", json!(7)), "key: must be text, not the number 7; put it in quotes"),
+        (layer("key", json!(null)), "key: must be text, not nothing (null)"),
+        (layer("salt", json!(false)), "salt: must be text, not false; put it in quotes"),
+        (layer("owner", json!(null)), "owner: must be text, not nothing (null)"),
+        (layer("slots", json!(1)), "slots: no such field; there can be key, owner, description, salt"),
+        (
+            experiment("/state", json!("paused")),
+            "state: `paused` is none of draft, running, stopped, archived",
+        ),
+        (
+            experiment("/state", json!({"running": null})),
+            "state: must be one of draft, running, stopped, archived, not a map",
+        ),
+        (experiment("/phase", json!(0)), "phase: phases count from 1"),
+        (experiment("/phase", json!(4_294_967_296_u64)), "phase: 4294967296 is too large"),
+        (experiment("/slots", json!(0)), "slots: 0 leaves nobody to take part; 1 to 10000"),
+        (
+            experiment("/rollout", json!(10_001)),
+            "rollout: 10001 is not a share in basis points: 0 to 10000, 10000 being everything",
+        ),
+        (experiment("/rollout", json!(-1)), "rollout: must be 0 or more, not -1"),
+        (experiment("/rollout", json!(0.5)), "rollout: must be a whole number, not the number 0.5"),
+        (experiment("/rollout", json!("50%")), "rollout: must be a whole number, not the text `50%`"),
+        (experiment("/metrics", json!(["purchase"])), "metrics: must be a map of fields, not a list"),
+        (experiment("/metrics", json!({})), "metrics: `primary` is missing"),
+        (
+            experiment("/variants/0", json!(["control", 5000])),
+            "variants[0]: must be a map of fields, not a list",
+        ),
+        (experiment("/variants", json!({"control": 5000})), "variants: must be a list, not a map"),
+        (
+            experiment("/variants", json!([{"key": "control", "weight": 10_000}])),
+            "variants: an experiment needs a control and at least one more variant",
+        ),
+        (
+            experiment("/variants/0/ranges/0", json!([0, 500_000, 1])),
+            "variants[0].ranges[0]: must be a pair of whole numbers, not a list of 3",
+        ),
+        (
+            experiment("/variants/0/ranges/0", json!([0])),
+            "variants[0].ranges[0]: must be a pair of whole numbers, not a list of 1",
+        ),
+        (
+            experiment("/variants/0/ranges/0", json!([0, 1_000_001])),
+            "variants[0].ranges[0]: [0, 1000001) is not a range of buckets: it must be non-empty and inside \
+             [0, 1000000)",
+        ),
+        (experiment("/metrics/guardrails", json!(["a", "a"])), "metrics.guardrails[1]: `a` is named twice"),
+        (experiment("/plan", json!(null)), "plan: must be a map of fields, not nothing (null)"),
+        (experiment("/plan/alpha", json!(0)), "plan.alpha: 0 is not in (0, 0.5]"),
+        (experiment("/plan/power", json!(1)), "plan.power: 1 is not in [0.5, 1)"),
+        (experiment("/plan/mde_relative", json!(0.0)), "plan.mde_relative: 0 is not above 0"),
+        (
+            experiment("/plan/practical_lift_relative", json!(-0.1)),
+            "plan.practical_lift_relative: -0.1 is below 0",
+        ),
+        (
+            experiment("/plan/horizon_units", json!(null)),
+            "plan.horizon_units: the method needs a planned horizon; `always_valid` does without",
+        ),
+        (
+            experiment("/plan/horizon_units", json!(0)),
+            "plan.horizon_units: 0 units is no horizon; leave it out or name one",
+        ),
+        (
+            experiment("/assignment", json!("external")),
+            "variants: an external experiment owns no buckets; leave `ranges` out",
+        ),
+        (
+            experiment("/layer", json!(null)),
+            "slots: a share of a layer needs the `layer`; to expose fewer units use `rollout`",
+        ),
+        (when(json!({})), shape),
+        (when(json!({"attribute": "a"})), shape),
+        (when(json!({"attribute": "a", "above": 1, "below": 2})), shape),
+        (
+            when(json!({"attribute": "a", "above": null, "below": 2})),
+            "targeting[0].when.above: must be a number, not nothing (null)",
+        ),
+        (
+            when(json!({"attribute": "a", "equals": null})),
+            "targeting[0].when: `equals` needs a value; whether an attribute is there is what `exists` asks",
+        ),
+        (
+            when(json!({"attribute": "a", "in_list": "employees"})),
+            "targeting[0].when: `in_list` is not evaluated under rule 1; name the values with `in`",
+        ),
+        (
+            when(json!({"all": [{"not": {"attribute": 1, "exists": true}}]})),
+            "targeting[0].when.all[0].not.attribute: must be text, not the number 1; put it in quotes",
+        ),
+        (when(json!([])), "targeting[0].when: must be a map of fields, not a list"),
+        (
+            metric(json!({"type": "conversion", "window_hours": 8_761})),
+            "window_hours: 8761 is not in 1 to 8760",
+        ),
+        (metric(json!({"type": "ratio"})), "denominator_event: this type of metric needs it"),
+        (
+            metric(json!({"type": "ratio", "denominator_event": null})),
+            "denominator_event: this type of metric needs it",
+        ),
+        (
+            metric(json!({"type": "mean", "quantile": 0.5})),
+            "quantile: does not belong to this type of metric",
+        ),
+        (metric(json!({"type": "mean", "winsorize": 0.5})), "winsorize: 0.5 is not in (0.5, 1)"),
+        (
+            metric(json!({"type": "conversion", "winsorize": 0.9})),
+            "winsorize: does not belong to this type of metric",
+        ),
+        (metric(json!({"type": "quantile", "quantile": 1})), "quantile: 1 is not in (0, 1)"),
+        (
+            metric(json!({"type": "retention", "retention_days": [0, 7]})),
+            "retention_days: [0, 7] is not first <= last in 1 to 365",
+        ),
+        (metric(json!({"type": "funnel", "then_events": []})), "then_events: this type of metric needs it"),
+        (
+            of("metrics_layers_lists.json", "/9/members_sha256", json!("E3B0")),
+            "members_sha256: not 64 lower-case hexadecimal digits",
+        ),
+        (of("metrics_layers_lists.json", "/9/members", json!(-1)), "members: must be 0 or more, not -1"),
+        (
+            of("flags.json", "/1/variants/0/value", json!(1.5)),
+            "variants[0].value: 1.5 is not of the flag's value_type",
+        ),
+        (of("flags.json", "/1/variants", json!([])), "variants: 0 variants is not in 1 to 100"),
+        (
+            of("flags.json", "/0/prerequisites/0/variants", json!([])),
+            "prerequisites[0].variants: names none, so the flag would never serve by its rules",
+        ),
+    ] {
+        let errors = parse(&document).expect_err(&document.to_string());
+        assert_eq!(messages(&errors)[0], error, "{document}");
+        assert!(schema.refusal(&document).is_some(), "the schema takes {document}");
+    }
+}
+
+/// What a schema cannot say: how fields agree with each other, how deep conditions nest, what years a time
+/// may be in.
+const BEYOND_THE_SCHEMA: [&str; 13] = [
+    "is used twice",
+    "is named twice",
+    "is not one of the variants",
+    "the weights add up to",
+    "its ranges hold",
+    "overlap",
+    "is not a range of buckets",
+    "is not first <= last in 1 to 365",
+    "nests deeper than 8",
+    "is not after the start",
+    "is not a time such as",
+    "is outside 1970 to 2261",
+    // JSON Schema takes 5.0 for an integer.
+    "is not of the flag's value_type",
+];
+
+#[test]
+fn refused_by_the_parser_alone() {
+    let schema = Schema::new();
+    let of = |pointer: &str, value: Value| {
+        let mut document = valid_json("experiment.json");
+        *document.pointer_mut(pointer).unwrap() = value;
+        document
+    };
+    let mut deep = json!({"attribute": "a", "exists": true});
+    for _ in 0..8 {
+        deep = json!({"not": deep});
+    }
+    for (document, error) in [
+        (of("/variants/1/key", json!("control")), "variants[1].key: `control` is used twice"),
+        (of("/control", json!("nobody")), "control: `nobody` is not one of the variants"),
+        (of("/rollout", json!(1)), ""),
+        (
+            of("/variants/0/weight", json!(4_999)),
+            "variants[0]: its ranges hold 500000 buckets, its weight is 499900",
+        ),
+        (
+            of("/variants/1/ranges", json!([[499_999, 833_299]])),
+            "variants: [0, 500000) and [499999, 833299) overlap",
+        ),
+        (
+            of("/variants/1/ranges", json!([[833_300, 500_000]])),
+            "variants[1].ranges[0]: [833300, 500000) is not a range of buckets: it must be non-empty and inside \
+             [0, 1000000)",
+        ),
+        (of("/metrics/secondary/0", json!("purchase")), "metrics.secondary[0]: `purchase` is named twice"),
+        (of("/targeting/1/when", deep), "targeting[1].when: nests deeper than 8"),
+        (
+            of("/plan/schedule/end", json!("2026-02-01T00:00:00Z")),
+            "plan.schedule.end: 2026-02-01T00:00:00.000000Z is not after the start, 2026-02-01T00:00:00.000000Z",
+        ),
+        (
+            of("/plan/schedule/start", json!("tomorrow")),
+            "plan.schedule.start: `tomorrow` is not a time such as 2026-01-31T12:00:00.000000Z",
+        ),
+        (
+            of("/plan/schedule/start", json!("1969-12-31T23:59:59Z")),
+            "plan.schedule.start: -1000000 microseconds since 1970 is outside 1970 to 2261",
+        ),
+    ] {
+        assert_eq!(schema.refusal(&document), None, "{document}");
+        let errors = parse(&document).expect_err(&document.to_string());
+        assert_eq!(messages(&errors), [error], "{document}");
+    }
+}
+
+fn places(value: &Value, pointer: &str, found: &mut Vec<String>) {
+    found.push(pointer.to_owned());
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                places(value, &format!("{pointer}/{name}"), found);
+            }
+        }
+        Value::Array(items) => {
+            for (index, value) in items.iter().enumerate() {
+                places(value, &format!("{pointer}/{index}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// One change somewhere in the document: a value taken away, put twice, or replaced by another or by
+/// something from elsewhere in it.
+fn mutated(mut document: Value, (place, other, what): (Index, Index, usize)) -> Value {
+    let values = [
+        json!(null),
+        json!(true),
+        json!(0),
+        json!(1),
+        json!(-1),
+        json!(1.5),
+        json!(0.5),
+        json!(5000.0),
+        json!(10_001),
+        json!(1e300),
+        json!(u64::MAX),
+        json!(""),
+        json!("a"),
+        json!("a b"),
+        json!("running"),
+        json!([]),
+        json!(["a"]),
+        json!([0, 1]),
+        json!([1, 0]),
+        json!({}),
+        json!({"a": 1}),
+    ];
+    let mut found = Vec::new();
+    places(&document, "", &mut found);
+    let (place, other) = (&found[place.index(found.len())], &found[other.index(found.len())]);
+    let replacement = match what {
+        0 | 1 => None,
+        2 => document.pointer(other).cloned(),
+        value => Some(values[value % values.len()].clone()),
+    };
+    if let Some(replacement) = replacement {
+        *document.pointer_mut(place).unwrap() = replacement;
+        return document;
+    }
+    let (parent, name) = place.rsplit_once('/').unwrap_or(("", ""));
+    match (document.pointer_mut(parent), name.parse::<usize>()) {
+        (Some(Value::Object(fields)), _) if what == 0 => {
+            fields.remove(name);
+        }
+        (Some(Value::Object(fields)), _) => {
+            fields.insert("extra".to_owned(), json!(1));
+        }
+        (Some(Value::Array(items)), Ok(index)) if what == 0 => {
+            items.remove(index);
+        }
+        (Some(Value::Array(items)), Ok(index)) => items.push(items[index].clone()),
+        // The whole document.
+        _ => {}
+    }
+    document
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    #[test]
+    fn the_schema_and_the_parser_agree_on_whatever_a_file_becomes(
+        file in 0..FULL.len(),
+        which in any::<Index>(),
+        changes in proptest::collection::vec((any::<Index>(), any::<Index>(), 0..40_usize), 1..4),
+    ) {
+        thread_local! {
+            static SCHEMA: Schema = Schema::new();
+        }
+        let mut document = match valid_json(&format!("{}.json", FULL[file])) {
+            Value::Array(items) => which.get(&items).clone(),
+            document => document,
+        };
+        for change in changes {
+            document = mutated(document, change);
+        }
+        let by_schema = SCHEMA.with(|schema| schema.refusal(&document));
+        match (parse(&document), by_schema) {
+            (Ok(_), by_schema) => prop_assert_eq!(by_schema, None, "the parser takes {}", document),
+            (Err(_), Some(_)) => {}
+            (Err(errors), None) => {
+                for error in messages(&errors) {
+                    prop_assert!(
+                        BEYOND_THE_SCHEMA.iter().any(|known| error.contains(known)),
+                        "the schema takes {document}, the parser says {error}"
+                    );
+                }
+            }
+        }
+    }
+}
