@@ -1,1 +1,17 @@
-//! To come.
+//! The edge of the platform as a library: the log of definitions, read and proposed to ([`log`], [`apply`]),
+//! and events on their way to Kafka ([`emitter`], [`replay`], [`simulate`]). Which variant a unit sees is
+//! decided in the package `assignment`; what becomes of an event after its topic is not known here.
+
+pub mod apply;
+pub mod diff;
+pub mod emitter;
+pub mod event;
+pub mod explain;
+pub mod kafka;
+pub mod log;
+pub mod replay;
+pub mod simulate;
+pub mod topics;
+
+pub use emitter::{Emitter, Refused, Undelivered, Unflushed};
+pub use log::DefinitionLog;

@@ -1,0 +1,271 @@
+//! From the definitions of a file to changes of the log: in an order in which everything referred to is there
+//! first, with what the file left out filled in, and without those that change nothing.
+
+use std::collections::BTreeSet;
+
+use schemas::Uuid;
+use schemas::definition::{
+    Change, Definition, Definitions, Kind, RULE_VERSION, Refusal, UnknownRule, Version,
+};
+use serde::{Serialize, Serializer};
+
+use crate::diff::{Changed, diff};
+use crate::log::{DefinitionLog, LogError};
+
+/// Who changes something, and why.
+#[derive(Clone, Debug)]
+pub struct Signature {
+    pub author: String,
+    pub reason: String,
+}
+
+/// What became of one definition.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Applied {
+    #[serde(serialize_with = "as_text")]
+    pub kind: Kind,
+    pub key: String,
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// Compared with the version before; empty for a new key.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<Changed>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub enum Verdict {
+    Accepted {
+        version: Version,
+    },
+    /// Of a rehearsal.
+    WouldBeAccepted,
+    /// It holds already; nothing was written.
+    Unchanged {
+        version: Version,
+    },
+    Refused {
+        reason: String,
+    },
+}
+
+/// Two definitions of a file that claim one key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} `{key}` is defined twice in the file; keep one")]
+pub struct DefinedTwice {
+    pub kind: Kind,
+    pub key: String,
+}
+
+/// The definitions so that what is referred to comes first: metrics, lists, layers, then flags after their
+/// prerequisites, then experiments. Otherwise the file's order stays.
+pub fn in_order(mut definitions: Vec<Definition>) -> Result<Vec<Definition>, DefinedTwice> {
+    let mut seen = BTreeSet::new();
+    for definition in &definitions {
+        if !seen.insert((rank(definition.kind()), definition.key().clone())) {
+            return Err(DefinedTwice { kind: definition.kind(), key: definition.key().to_string() });
+        }
+    }
+    definitions.sort_by_key(|definition| rank(definition.kind()));
+    let (flags, others): (Vec<_>, Vec<_>) =
+        definitions.into_iter().partition(|definition| definition.kind() == Kind::Flag);
+    let at = others.partition_point(|definition| rank(definition.kind()) < rank(Kind::Flag));
+    let mut ordered = others;
+    ordered.splice(at..at, after_prerequisites(flags));
+    Ok(ordered)
+}
+
+fn rank(kind: Kind) -> u8 {
+    match kind {
+        Kind::Metric => 0,
+        Kind::List => 1,
+        Kind::Layer => 2,
+        Kind::Flag => 3,
+        Kind::Experiment => 4,
+    }
+}
+
+/// Flags that wait for each other in a circle keep their order; the log refuses them with the reason.
+fn after_prerequisites(mut waiting: Vec<Definition>) -> Vec<Definition> {
+    let mut ordered = Vec::with_capacity(waiting.len());
+    while !waiting.is_empty() {
+        let ready = waiting.iter().position(|definition| {
+            let Definition::Flag(flag) = definition else { return true };
+            let waits_for = |key| waiting.iter().any(|other| other.key() == key);
+            !flag.prerequisites.iter().any(|prerequisite| waits_for(&prerequisite.flag))
+        });
+        ordered.push(waiting.remove(ready.unwrap_or(0)));
+    }
+    ordered
+}
+
+/// Proposes one definition, unless it holds already or can be known to be refused: what cannot be accepted
+/// is not put on a log that is kept for ever.
+pub async fn apply(
+    log: &mut DefinitionLog,
+    written: Definition,
+    signature: &Signature,
+) -> Result<Applied, LogError> {
+    let (kind, key) = (written.kind(), written.key().to_string());
+    let prepared = prepare(log.definitions(), written, signature, Uuid::now_v7());
+    let (change, changed) = match prepared {
+        Prepared::Settled(verdict) => return Ok(Applied { kind, key, verdict, changed: Vec::new() }),
+        Prepared::Propose { change, changed } => (change, changed),
+    };
+    let verdict = match log.propose(&change).await? {
+        Ok(accepted) => Verdict::Accepted { version: accepted.version },
+        Err(refusal) => Verdict::Refused { reason: refusal.to_string() },
+    };
+    Ok(Applied { kind, key, verdict, changed })
+}
+
+/// What [`apply`] would do with all of them, one after the other, if nobody else writes.
+pub fn rehearse(
+    definitions: &Definitions,
+    written: Vec<Definition>,
+    signature: &Signature,
+) -> Result<Vec<Applied>, UnknownRule> {
+    let mut definitions = definitions.clone();
+    let mut all = Vec::new();
+    for written in written {
+        let (kind, key) = (written.kind(), written.key().to_string());
+        let applied = match prepare(&definitions, written, signature, Uuid::now_v7()) {
+            Prepared::Settled(verdict) => Applied { kind, key, verdict, changed: Vec::new() },
+            Prepared::Propose { change, changed } => {
+                let verdict = match definitions.apply(definitions.next_offset(), &change)? {
+                    Ok(_) => Verdict::WouldBeAccepted,
+                    Err(refusal) => refused(&refusal),
+                };
+                Applied { kind, key, verdict, changed }
+            }
+        };
+        all.push(applied);
+    }
+    Ok(all)
+}
+
+enum Prepared {
+    Settled(Verdict),
+    Propose { change: Change, changed: Vec<Changed> },
+}
+
+fn prepare(
+    definitions: &Definitions,
+    written: Definition,
+    signature: &Signature,
+    change_id: Uuid,
+) -> Prepared {
+    let definition = match assignment::resolve(definitions, written) {
+        Ok(definition) => definition,
+        Err(problem) => return Prepared::Settled(refused(&Refusal::NotAllowed(vec![problem]))),
+    };
+    let current = definitions.current_of(&definition);
+    if let Some(current) = current
+        && current.definition == definition
+    {
+        return Prepared::Settled(Verdict::Unchanged { version: current.version });
+    }
+    let change = Change {
+        change_id,
+        rule_version: RULE_VERSION,
+        kind: definition.kind().to_string(),
+        key: definition.key().to_string(),
+        based_on: current.map_or(0, |current| current.version),
+        definition: definition.to_json(),
+        author: signature.author.clone(),
+        reason: signature.reason.clone(),
+    };
+    match definitions.judge(&change) {
+        Ok(_) => {
+            let changed = diff(current.map(|current| &current.definition), &definition);
+            Prepared::Propose { change, changed }
+        }
+        Err(refusal) => Prepared::Settled(refused(&refusal)),
+    }
+}
+
+fn refused(refusal: &Refusal) -> Verdict {
+    Verdict::Refused { reason: refusal.to_string() }
+}
+
+fn as_text<S: Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(kind.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::definition::parse_file;
+
+    use super::*;
+
+    const FILE: &str = r#"
+kind: experiment
+key: checkout
+state: running
+control: old
+variants: [{key: old, weight: 5000}, {key: new, weight: 5000}]
+metrics: {primary: signup}
+layer: shop
+slots: 5000
+---
+{kind: flag, key: child, value_type: boolean, default_variant: a, variants: [{key: a, value: true}],
+ prerequisites: [{flag: parent, variants: [a]}]}
+---
+{kind: layer, key: shop}
+---
+{kind: flag, key: parent, value_type: boolean, default_variant: a, variants: [{key: a, value: true}]}
+---
+{kind: metric, key: signup, event: signup, type: conversion}
+"#;
+
+    fn signature() -> Signature {
+        Signature { author: "ann".to_owned(), reason: "first".to_owned() }
+    }
+
+    #[test]
+    fn what_is_referred_to_comes_first() {
+        let ordered = in_order(parse_file(FILE).unwrap()).unwrap();
+        let keys: Vec<&str> = ordered.iter().map(|definition| definition.key().as_str()).collect();
+        assert_eq!(keys, ["signup", "shop", "parent", "child", "checkout"]);
+    }
+
+    #[test]
+    fn one_key_twice_is_refused() {
+        let text = "{kind: layer, key: a}\n---\n{kind: layer, key: a}\n";
+        let error = in_order(parse_file(text).unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "layer `a` is defined twice in the file; keep one");
+        // The same key in another space is another thing.
+        let text = "{kind: layer, key: a}\n---\n{kind: metric, key: a, event: e, type: count}\n";
+        assert_eq!(in_order(parse_file(text).unwrap()).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_rehearsal_sees_what_the_same_file_brought_before() {
+        let ordered = in_order(parse_file(FILE).unwrap()).unwrap();
+        let all = rehearse(&Definitions::default(), ordered, &signature()).unwrap();
+        assert_eq!(all.len(), 5);
+        for applied in &all {
+            assert_eq!(applied.verdict, Verdict::WouldBeAccepted, "{}", applied.key);
+        }
+    }
+
+    #[test]
+    fn what_holds_already_is_unchanged_and_what_is_missing_is_named() {
+        let metric = parse_file("{kind: metric, key: m, event: e, type: count}").unwrap();
+        let mut definitions = Definitions::default();
+        let Prepared::Propose { change, .. } =
+            prepare(&definitions, metric[0].clone(), &signature(), Uuid::from_u128(1))
+        else {
+            panic!("a new metric is proposed");
+        };
+        definitions.apply(0, &change).unwrap().unwrap();
+        let all = rehearse(&definitions, metric, &signature()).unwrap();
+        assert_eq!(all[0].verdict, Verdict::Unchanged { version: 1 });
+
+        let alone = parse_file(FILE).unwrap().remove(0);
+        let all = rehearse(&definitions, vec![alone], &signature()).unwrap();
+        let Verdict::Refused { reason } = &all[0].verdict else { panic!("{:?}", all[0]) };
+        assert!(reason.contains("there is no metric `signup`; define it first"), "{reason}");
+        assert!(reason.contains("there is no layer `shop`; define it first"), "{reason}");
+    }
+}

@@ -1,0 +1,92 @@
+//! `producer apply`
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use ops::Exit;
+use producer::apply::{Applied, Signature, Verdict, apply, in_order, rehearse};
+use schemas::definition::{Definition, parse_file};
+
+use super::{log_error, open_log, show, show_json};
+use crate::config::Config;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Definitions in YAML or JSON
+    file: PathBuf,
+    /// Who changes them
+    #[arg(long)]
+    author: String,
+    /// Why
+    #[arg(long)]
+    reason: String,
+    /// Say what would become of them and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
+    let definitions = read(&args.file)?;
+    let signature = Signature { author: args.author, reason: args.reason };
+    let mut log = open_log(config, |_| {}).await?;
+    let mut all = Vec::new();
+    let mut failure = None;
+    if args.dry_run {
+        all = rehearse(log.definitions(), definitions, &signature)?;
+        for applied in all.iter().filter(|_| !args.json) {
+            show(&text(applied))?;
+        }
+    } else {
+        for definition in definitions {
+            match apply(&mut log, definition, &signature).await {
+                Ok(applied) => {
+                    if !args.json {
+                        show(&text(&applied))?;
+                    }
+                    all.push(applied);
+                }
+                Err(error) => {
+                    failure = Some(log_error(error));
+                    break;
+                }
+            }
+        }
+    }
+    if args.json {
+        show_json(&serde_json::json!({ "definitions": all }))?;
+    }
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    let refused = all.iter().any(|applied| matches!(applied.verdict, Verdict::Refused { .. }));
+    Ok(if refused { Exit::Refused } else { Exit::Done })
+}
+
+fn read(file: &PathBuf) -> anyhow::Result<Vec<Definition>> {
+    let name = file.display();
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("reading {name}"))
+        .context(Exit::InvalidInput)?;
+    let definitions = parse_file(&text).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(|error| format!("{name}, {error}")).collect();
+        anyhow::Error::msg(lines.join("\n")).context(Exit::InvalidInput)
+    })?;
+    in_order(definitions).map_err(|error| anyhow::anyhow!("{name}: {error}")).context(Exit::InvalidInput)
+}
+
+fn text(applied: &Applied) -> String {
+    let Applied { kind, key, verdict, changed } = applied;
+    let verdict = match verdict {
+        Verdict::Accepted { version } => format!("accepted, version {version}"),
+        Verdict::WouldBeAccepted => "would be accepted".to_owned(),
+        Verdict::Unchanged { version } => format!("unchanged, version {version}"),
+        Verdict::Refused { reason } => format!("refused: {reason}"),
+    };
+    let mut text = format!("{kind} {key}: {verdict}\n");
+    for changed in changed {
+        text.push_str(&format!("    {changed}\n"));
+    }
+    text
+}

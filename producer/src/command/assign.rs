@@ -1,0 +1,105 @@
+//! `producer assign`
+
+use assignment::Attributes;
+use ops::Exit;
+use producer::explain::explain;
+use schemas::event::UNIT_ID_BYTES_MAX;
+use serde_json::{Value, json};
+
+use super::{open_log, show, show_json};
+use crate::config::Config;
+
+#[derive(clap::Args)]
+pub struct Args {
+    experiment: String,
+    /// The unit's id, 1 to 256 bytes, used exactly as given
+    #[arg(value_parser = unit_id)]
+    unit: String,
+    /// What is known of the unit, for targeting: `plan=pro`, `age=42`, `beta=true`; quoted it is text: `zip="42"`
+    #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
+    attributes: Vec<(String, Value)>,
+    /// Show every step with its numbers
+    #[arg(long)]
+    explain: bool,
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
+    let log = open_log(config, |_| {}).await?;
+    let definitions = log.definitions();
+    let Some(versioned) = definitions.experiment(&args.experiment) else {
+        let refused = anyhow::anyhow!(
+            "there is no experiment `{}`; `producer definitions` lists what there is",
+            args.experiment
+        );
+        return Err(refused.context(Exit::Refused));
+    };
+    let attributes: Attributes = args.attributes.into_iter().collect();
+    let explanation = explain(definitions, versioned, &args.unit, attributes);
+    match (args.json, args.explain) {
+        (true, true) => show_json(&explanation)?,
+        (true, false) => show_json(&json!({
+            "experiment": explanation.experiment,
+            "version": explanation.version,
+            "phase": explanation.phase,
+            "unit_id": explanation.unit_id,
+            "variant": explanation.variant,
+            "rule": explanation.rule,
+            "reason": explanation.reason,
+        }))?,
+        (false, true) => {
+            show(&format!("{explanation}\n"))?;
+        }
+        (false, false) => {
+            show(&match (explanation.variant, explanation.reason) {
+                (Some(variant), _) => format!("{variant}\n"),
+                (None, reason) => format!("no variant: {}\n", reason.unwrap_or_default()),
+            })?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn unit_id(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > UNIT_ID_BYTES_MAX {
+        return Err(format!("{} bytes is not in 1 to {UNIT_ID_BYTES_MAX}", text.len()));
+    }
+    Ok(text.to_owned())
+}
+
+/// A value that reads as a JSON number, truth value or quoted text is that; anything else is text as it stands.
+fn attribute(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("name=value is expected")?;
+    if name.is_empty() {
+        return Err("the name is missing".to_owned());
+    }
+    let value = match serde_json::from_str(value) {
+        Ok(scalar @ (Value::Bool(_) | Value::Number(_) | Value::String(_))) => scalar,
+        _ => Value::from(value),
+    };
+    Ok((name.to_owned(), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_attribute_is() {
+        for (text, expected) in [
+            ("age=42", json!(42)),
+            ("beta=true", json!(true)),
+            ("zip=\"42\"", json!("42")),
+            ("plan=pro", json!("pro")),
+            ("version=1.2.3", json!("1.2.3")),
+            ("query=a=b", json!("a=b")),
+            ("empty=", json!("")),
+            ("list=[1]", json!("[1]")),
+        ] {
+            assert_eq!(attribute(text).unwrap().1, expected, "{text}");
+        }
+        assert_eq!(attribute("plan").unwrap_err(), "name=value is expected");
+        assert_eq!(attribute("=pro").unwrap_err(), "the name is missing");
+    }
+}

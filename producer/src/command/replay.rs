@@ -1,0 +1,132 @@
+//! `producer replay`
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use flate2::read::MultiGzDecoder;
+use indicatif::{ProgressBar, ProgressStyle};
+use ops::{Exit, Shutdown};
+use producer::replay::{Lines, event};
+use schemas::Event;
+use serde::Serialize;
+
+use super::sending::Sending;
+use super::{open_log, show, show_json};
+use crate::config::Config;
+
+/// How many bad lines are reported one by one; the rest are counted.
+const REPORTED_MAX: u64 = 100;
+/// How long what was read before a signal may take to be acknowledged.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Events, one JSON object a line; gzip if the name ends in .gz; `-` is standard input
+    file: PathBuf,
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was read and sent.
+#[derive(Debug, Default, Serialize)]
+struct Summary {
+    exposures: u64,
+    conversions: u64,
+    aliases: u64,
+    /// All of them acknowledged by Kafka.
+    delivered: u64,
+    bad_lines: u64,
+    seconds: f64,
+}
+
+pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
+    let began = Instant::now();
+    let shutdown = Shutdown::on_signals(PATIENCE).context("listening for signals")?;
+    let bar = bar();
+    let mut lines = Lines::new(open(&args.file, &bar)?);
+    let log = open_log(config, |_| {}).await?;
+    let sending = Sending::open(config, "replay".to_owned()).await?;
+    let mut summary = Summary::default();
+
+    while !shutdown.begun() {
+        let reading = || format!("reading {}", args.file.display());
+        let Some(line) = lines.next_line().with_context(reading).context(Exit::InvalidInput)? else { break };
+        let number = line.number;
+        let read = match line.text {
+            Ok(text) => event(text, log.definitions()),
+            Err(too_long) => Err(too_long.to_string()),
+        };
+        let counted = match &read {
+            Ok(Event::Exposure(_)) => &mut summary.exposures,
+            Ok(Event::Conversion(_)) => &mut summary.conversions,
+            Ok(Event::Alias(_)) => &mut summary.aliases,
+            Err(_) => &mut summary.bad_lines,
+        };
+        let outcome = match read {
+            Ok(event) => sending.send(event).await?,
+            Err(problem) => Err(problem),
+        };
+        match outcome {
+            Ok(()) => *counted += 1,
+            Err(problem) => {
+                summary.bad_lines += 1;
+                if summary.bad_lines <= REPORTED_MAX {
+                    bar.suspend(|| eprintln!("line {number}: {problem}"));
+                }
+            }
+        }
+    }
+    bar.set_message("waiting for the last acknowledgements");
+    summary.delivered = sending.finish().await?.delivered;
+    summary.seconds = began.elapsed().as_secs_f64();
+    bar.finish_and_clear();
+
+    if args.json {
+        show_json(&summary)?;
+    } else {
+        show(&text(&summary))?;
+    }
+    if shutdown.begun() {
+        return Err(anyhow!("stopped by a signal before the end of the file; what was read is delivered"));
+    }
+    if summary.bad_lines > 0 {
+        let error = anyhow!("{} lines are no events and were not sent; the others were", summary.bad_lines);
+        return Err(error.context(Exit::InvalidInput));
+    }
+    Ok(Exit::Done)
+}
+
+fn open(file: &PathBuf, bar: &ProgressBar) -> anyhow::Result<Box<dyn BufRead + Send>> {
+    if file.as_os_str() == "-" {
+        return Ok(Box::new(BufReader::new(std::io::stdin())));
+    }
+    let opened = File::open(file)
+        .and_then(|opened| opened.metadata().map(|metadata| (opened, metadata)))
+        .with_context(|| format!("opening {}", file.display()))
+        .context(Exit::InvalidInput)?;
+    let (opened, metadata) = opened;
+    bar.set_length(metadata.len());
+    let bytes = bar.wrap_read(opened);
+    let zipped = file.extension().is_some_and(|extension| extension == "gz");
+    let text: Box<dyn Read + Send> =
+        if zipped { Box::new(MultiGzDecoder::new(bytes)) } else { Box::new(bytes) };
+    Ok(Box::new(BufReader::with_capacity(128 * 1_024, text)))
+}
+
+/// Hidden where standard error is no terminal.
+fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta} {msg}")
+        .expect("the template is sound");
+    ProgressBar::no_length().with_style(style)
+}
+
+fn text(summary: &Summary) -> String {
+    let Summary { exposures, conversions, aliases, delivered, bad_lines, seconds } = summary;
+    format!(
+        "{exposures} exposures, {conversions} conversions, {aliases} aliases: {delivered} delivered in \
+         {seconds:.1} s, {bad_lines} bad lines\n"
+    )
+}

@@ -1,0 +1,108 @@
+//! What replay and simulation share: an emitter that never drops, and the wait until everything is
+//! acknowledged.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use ops::Exit;
+use producer::emitter::{Emitter, Refused, Totals};
+use producer::topics;
+use schemas::{Event, Sender};
+
+use crate::config::Config;
+
+/// How long Kafka may acknowledge nothing while something is waiting. A broker that is restarted is back well
+/// within it.
+const STALLED_AFTER: Duration = Duration::from_secs(120);
+/// Between two looks at what is left.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Events on their way, and the first one that did not arrive.
+pub struct Sending {
+    emitter: Emitter,
+    brokers: String,
+    lost: Arc<Mutex<Option<String>>>,
+}
+
+impl Sending {
+    /// `instance` names the sender in the events that name none.
+    pub async fn open(config: &Config, instance: String) -> anyhow::Result<Sending> {
+        let missing = topics::missing(&config.kafka).await.context(Exit::Unreachable)?;
+        if !missing.is_empty() {
+            let error =
+                anyhow!("kafka has no topic {}; create it with `producer topics`", missing.join(", "));
+            return Err(error.context(Exit::Unreachable));
+        }
+        let sender = Sender {
+            service: "producer".into(),
+            instance: instance.into(),
+            library_version: env!("CARGO_PKG_VERSION").into(),
+        };
+        let lost = Arc::new(Mutex::new(None));
+        let first = lost.clone();
+        let emitter = Emitter::open(
+            &config.kafka,
+            &config.producer,
+            sender,
+            &ops::metrics::registry("producer", env!("CARGO_PKG_VERSION")),
+            move |undelivered| {
+                let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+                first.get_or_insert_with(|| format!("{}: {}", undelivered.topic, undelivered.reason));
+            },
+        )?;
+        Ok(Sending { emitter, brokers: config.kafka.brokers.as_str().to_owned(), lost })
+    }
+
+    /// Takes the event, waiting for room. The inner error is the event's own: it is out of range.
+    pub async fn send(&self, event: Event<'_>) -> anyhow::Result<Result<(), String>> {
+        match self.emitter.emit_when_room(event, STALLED_AFTER).await {
+            Ok(()) => Ok(Ok(())),
+            Err(refused @ (Refused::OutOfRange(_) | Refused::Oversize { .. })) => {
+                Ok(Err(refused.to_string()))
+            }
+            Err(Refused::QueueFull) => Err(self.stalled()),
+            Err(refused @ Refused::Stopped { .. }) => Err(refused.into()),
+        }
+    }
+
+    /// Waits until all is acknowledged, and ends the client.
+    ///
+    /// # Errors
+    /// When an event was given up, or Kafka stopped acknowledging.
+    pub async fn finish(self) -> anyhow::Result<Totals> {
+        let (mut settled, mut since) = (0, Instant::now());
+        while self.emitter.flush(LOOK_EVERY).await.is_err() {
+            let totals = self.emitter.totals();
+            if totals.delivered + totals.failed != settled {
+                (settled, since) = (totals.delivered + totals.failed, Instant::now());
+            }
+            if since.elapsed() >= STALLED_AFTER {
+                return Err(self.stalled());
+            }
+        }
+        let totals = self.emitter.totals();
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.emitter.close(Duration::ZERO).await?;
+        if let Some(first) = lost {
+            bail!(
+                "{} of {} events were not delivered, the first because {first}; sending all of them again is \
+                 safe, they keep their ids",
+                totals.failed,
+                totals.accepted
+            );
+        }
+        Ok(totals)
+    }
+
+    fn stalled(&self) -> anyhow::Error {
+        anyhow!(
+            "kafka at {} acknowledged nothing for {} s while {} events were waiting; sending all of them again \
+             is safe, they keep their ids",
+            self.brokers,
+            STALLED_AFTER.as_secs(),
+            self.emitter.remaining()
+        )
+        .context(Exit::Unreachable)
+    }
+}

@@ -1,0 +1,293 @@
+//! `producer simulate`
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use ops::{Exit, Shutdown};
+use producer::event::now;
+use producer::simulate::{Mix, Plan, Simulation, Tally};
+use schemas::definition::Experiment;
+use schemas::{Decimal6, Event, Key, Micros};
+use serde::Serialize;
+
+use super::sending::Sending;
+use super::{open_log, show, show_json};
+use crate::config::Config;
+
+/// How long what was sent before a signal may take to be acknowledged.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How many events pass between two looks at the progress bar.
+const SHOW_EVERY: u64 = 1_024;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A running, hashed experiment
+    #[arg(long, value_name = "KEY")]
+    experiment: String,
+    /// Units that arrive
+    #[arg(long, value_name = "N")]
+    units: u64,
+    /// The true conversion rate of each variant: `control=0.05,treatment=0.058`
+    #[arg(long, value_name = "VARIANT=RATE,...", value_delimiter = ',', value_parser = rate, required = true)]
+    rates: Vec<(String, f64)>,
+    /// Name of the conversion event
+    #[arg(long, value_name = "NAME", value_parser = key)]
+    event: Key,
+    /// The same seed and batch id are the same units, events and ids
+    #[arg(long)]
+    seed: u64,
+    /// Begins the unit ids and is part of the event ids; `sim-SEED` if left out
+    #[arg(long, value_name = "NAME", value_parser = key)]
+    batch_id: Option<Key>,
+    /// Live traffic at about this many events a second; flat out if left out
+    #[arg(long, value_name = "EVENTS_PER_S", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    rate: Option<u64>,
+    /// Share of the events that are sent a second time, unchanged, at once or later
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    duplicates: f64,
+    /// Who the units are
+    #[arg(long, value_name = "MIX", value_enum, default_value_t = AttributeMix::Default)]
+    attribute_mix: AttributeMix,
+    /// What a conversion is worth, from and to: `5.00,49.99`; no value if left out
+    #[arg(long, value_name = "FROM,TO", value_parser = value)]
+    value: Option<(Decimal6, Decimal6)>,
+    /// When the first unit arrives (RFC 3339); if left out, now with --rate, else the span before now
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    start: Option<Micros>,
+    /// The time over which the units arrive, when they are sent flat out
+    #[arg(long, value_name = "SECONDS", default_value_t = 3_600, conflicts_with = "rate",
+          value_parser = clap::value_parser!(u64).range(0..=315_360_000))]
+    span: u64,
+    /// The longest time from arrival to conversion, and from an event to its repetition
+    #[arg(long, value_name = "SECONDS", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
+    delay: u64,
+    /// Write the id and kind of every distinct event here, one a line
+    #[arg(long, value_name = "FILE")]
+    ids: Option<PathBuf>,
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum AttributeMix {
+    /// region, plan, device and browser, independent of each other
+    Default,
+    None,
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    experiment: &'a Key,
+    definition_version: u64,
+    seed: u64,
+    batch_id: &'a Key,
+    start: Micros,
+    #[serde(flatten)]
+    tally: &'a Tally,
+    distinct_events: u64,
+    sent: u64,
+    /// All of them acknowledged by Kafka.
+    delivered: u64,
+    seconds: f64,
+    events_per_second: f64,
+}
+
+pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
+    let shutdown = Shutdown::on_signals(PATIENCE).context("listening for signals")?;
+    let log = open_log(config, |_| {}).await?;
+    let definitions = log.definitions();
+    let Some((version, experiment)) = definitions.experiment(&args.experiment) else {
+        let refused = anyhow!(
+            "there is no experiment `{}`; `producer definitions` lists what there is",
+            args.experiment
+        );
+        return Err(refused.context(Exit::Refused));
+    };
+    let plan = plan(&args, experiment)?;
+    let (batch_id, start) = (plan.batch_id.clone(), plan.start);
+    let mut simulation = Simulation::new(definitions, (version, experiment), plan).context(Exit::Refused)?;
+    let mut ids = args.ids.as_deref().map(Ids::create).transpose()?;
+    let sending = Sending::open(config, batch_id.to_string()).await?;
+    let bar = bar(args.units);
+    let began = Instant::now();
+
+    while let Some(sent) = simulation.next() {
+        if args.rate.is_some() {
+            let early = sent.at.get().saturating_sub(now().get()).max(0).unsigned_abs();
+            if early > 0 && shutdown.sleep(Duration::from_micros(early)).await {
+                break;
+            }
+        }
+        if let Some(ids) = ids.as_mut().filter(|_| !sent.repeated) {
+            ids.add(&sent.event)?;
+        }
+        if let Err(problem) = sending.send(sent.event).await? {
+            return Err(anyhow!("a simulated event is refused: {problem}").context(Exit::Refused));
+        }
+        if simulation.tally().sent() % SHOW_EVERY == 0 {
+            bar.set_position(simulation.tally().units);
+            if shutdown.begun() {
+                break;
+            }
+        }
+    }
+    bar.set_message("waiting for the last acknowledgements");
+    let delivered = sending.finish().await?.delivered;
+    bar.finish_and_clear();
+    if let Some(ids) = ids {
+        ids.finish()?;
+    }
+
+    let tally = simulation.tally();
+    let seconds = began.elapsed().as_secs_f64();
+    let summary = Summary {
+        experiment: &experiment.key,
+        definition_version: version,
+        seed: args.seed,
+        batch_id: &batch_id,
+        start,
+        tally,
+        distinct_events: tally.distinct(),
+        sent: tally.sent(),
+        delivered,
+        seconds,
+        events_per_second: (tally.sent() as f64 / seconds).round(),
+    };
+    if args.json {
+        show_json(&summary)?;
+    } else {
+        show(&text(&summary))?;
+    }
+    if shutdown.begun() {
+        return Err(anyhow!("stopped by a signal before the last unit; what was counted is delivered"));
+    }
+    Ok(Exit::Done)
+}
+
+fn plan(args: &Args, experiment: &Experiment) -> anyhow::Result<Plan> {
+    let rates: BTreeMap<String, f64> = args.rates.iter().cloned().collect();
+    let batch_id = match &args.batch_id {
+        Some(batch_id) => batch_id.clone(),
+        None => Key::new(format!("sim-{}", args.seed)).context(Exit::Usage)?,
+    };
+    let (start, step_nanos) = match args.rate {
+        Some(rate) => {
+            let nanos = 1e9 * events_per_unit(experiment, &rates, args.duplicates) / rate as f64;
+            (args.start.unwrap_or_else(now), nanos.round() as u64)
+        }
+        None => {
+            let before = Micros::new(now().get() - args.span as i64 * 1_000_000).context(Exit::Usage)?;
+            (args.start.unwrap_or(before), args.span * 1_000_000_000 / args.units.max(1))
+        }
+    };
+    Ok(Plan {
+        seed: args.seed,
+        batch_id,
+        units: args.units,
+        rates,
+        event: args.event.clone(),
+        value: args.value,
+        duplicates: args.duplicates,
+        mix: match args.attribute_mix {
+            AttributeMix::Default => Mix::Default,
+            AttributeMix::None => Mix::None,
+        },
+        start,
+        step_nanos,
+        delay_micros_max: args.delay * 1_000_000,
+    })
+}
+
+/// How many messages a unit that takes part makes on average.
+fn events_per_unit(experiment: &Experiment, rates: &BTreeMap<String, f64>, duplicates: f64) -> f64 {
+    let mut conversions = 0.0;
+    for variant in &experiment.variants {
+        let share = f64::from(variant.weight.get()) / 10_000.0;
+        conversions += share * rates.get(variant.key.as_str()).copied().unwrap_or(0.0);
+    }
+    (1.0 + conversions) * (1.0 + duplicates)
+}
+
+/// The file that a test compares with what arrived.
+struct Ids {
+    file: BufWriter<File>,
+    name: String,
+}
+
+impl Ids {
+    fn create(path: &std::path::Path) -> anyhow::Result<Ids> {
+        let name = path.display().to_string();
+        let file = File::create(path).with_context(|| format!("creating {name}"))?;
+        Ok(Ids { file: BufWriter::new(file), name })
+    }
+
+    fn add(&mut self, event: &Event<'_>) -> anyhow::Result<()> {
+        let kind = match event {
+            Event::Exposure(_) => "exposure",
+            Event::Conversion(_) => "conversion",
+            Event::Alias(_) => "alias",
+        };
+        writeln!(self.file, "{} {kind}", event.event_id()).with_context(|| format!("writing {}", self.name))
+    }
+
+    fn finish(mut self) -> anyhow::Result<()> {
+        self.file.flush().with_context(|| format!("writing {}", self.name))
+    }
+}
+
+/// Hidden where standard error is no terminal.
+fn bar(units: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} units {per_sec} {eta} {msg}")
+        .expect("the template is sound");
+    ProgressBar::new(units).with_style(style)
+}
+
+fn text(summary: &Summary<'_>) -> String {
+    let Summary { tally, distinct_events, sent, seconds, events_per_second, .. } = summary;
+    let mut text = format!("{} units, {} exposed\n", tally.units, tally.exposed);
+    for (reason, units) in &tally.not_exposed {
+        text.push_str(&format!("  not exposed: {units}, {reason}\n"));
+    }
+    for variant in &tally.variants {
+        text.push_str(&format!(
+            "  {}: {} units, {} conversions\n",
+            variant.key, variant.units, variant.conversions
+        ));
+    }
+    text.push_str(&format!(
+        "{distinct_events} events, {} sent twice: {sent} messages in {seconds:.1} s, {events_per_second} a second\n",
+        tally.duplicates
+    ));
+    text
+}
+
+fn key(text: &str) -> Result<Key, String> {
+    Key::new(text).map_err(|error| error.to_string())
+}
+
+fn rate(text: &str) -> Result<(String, f64), String> {
+    let (variant, rate) = text.split_once('=').ok_or("variant=rate is expected")?;
+    let rate = rate.parse().map_err(|_| format!("`{rate}` is not a number"))?;
+    Ok((variant.to_owned(), rate))
+}
+
+fn value(text: &str) -> Result<(Decimal6, Decimal6), String> {
+    let (from, to) = text.split_once(',').ok_or("from,to is expected")?;
+    let parse = |text: &str| Decimal6::parse(text).map_err(|error| error.to_string());
+    let (from, to) = (parse(from)?, parse(to)?);
+    if to < from {
+        return Err(format!("{to} is less than {from}"));
+    }
+    Ok((from, to))
+}
+
+fn time(text: &str) -> Result<Micros, String> {
+    Micros::parse(text).map_err(|error| error.to_string())
+}

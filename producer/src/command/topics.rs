@@ -1,0 +1,50 @@
+//! `producer topics`
+
+use anyhow::Context;
+use ops::Exit;
+use producer::topics::{Difference, Outcome, Replication, TopicsError, ensure};
+
+use super::show;
+use crate::config::Config;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Copies of each partition; the brokers' default if left out. From 3 on a write needs two copies
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
+    replication: Option<u8>,
+    /// Set the settings that differ (never the number of partitions)
+    #[arg(long)]
+    fix: bool,
+}
+
+pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
+    let replication = args.replication.map_or(Replication::Brokers, Replication::Copies);
+    let reports = ensure(&config.kafka, replication, args.fix).await.map_err(|error| match error {
+        TopicsError::Connect(_) => anyhow::Error::new(error).context(Exit::Unreachable),
+        TopicsError::Refused { .. } => error.into(),
+    })?;
+    let mut exit = Exit::Done;
+    for report in reports {
+        let line = match &report.outcome {
+            Outcome::Created => "created".to_owned(),
+            Outcome::Present => "present".to_owned(),
+            Outcome::Fixed(differences) => format!("set: {}", list(differences)),
+            Outcome::Differs(differences) => {
+                exit = Exit::Refused;
+                format!("differs: {}", list(differences))
+            }
+        };
+        show(&format!("{}: {line}\n", report.topic)).context("reporting the topics")?;
+    }
+    if matches!(exit, Exit::Refused) {
+        eprintln!(
+            "error: topics differ from the contracts; `producer topics --fix` sets their settings, a number of \
+             partitions can only be mended by a new topic"
+        );
+    }
+    Ok(exit)
+}
+
+fn list(differences: &[Difference]) -> String {
+    differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}

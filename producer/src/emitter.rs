@@ -1,0 +1,232 @@
+//! Events onto Kafka from inside another program. [`Emitter::emit`] takes an event into a bounded queue or
+//! refuses it with a reason, and never waits; librdkafka sends the queue in compressed batches, each event
+//! once and in order whatever it has to repeat, for as long as it takes.
+//!
+//! Nothing ends silently: an event is delivered, or refused to the caller's face, or handed back to the
+//! [`Undelivered`] callback. A spool on disk for the time when Kafka is away fits between these two ends: it
+//! takes what [`Refused::QueueFull`] and the callback give, as the bytes that were to be sent, and emits it
+//! again later.
+
+use std::time::{Duration, Instant};
+
+use ops::config::Kafka;
+use prometheus::Registry;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use schemas::event::{EVENT_BYTES_MAX, OutOfRange};
+use schemas::{Event, Sender, avro, topics};
+
+use crate::kafka::ConnectError;
+
+mod delivery;
+mod settings;
+
+pub use delivery::{Totals, Undelivered};
+pub use settings::Settings;
+
+use delivery::{Counters, Deliveries};
+
+/// How often a flush or somebody who waits for room looks again.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// A handle to the queue. It is meant to be shared; everything takes `&self`.
+pub struct Emitter {
+    producer: ThreadedProducer<Deliveries>,
+    exposures: String,
+    conversions: String,
+    aliases: String,
+    sender: Sender<'static>,
+    counters: Counters,
+    opened: Instant,
+}
+
+/// Why an event was not taken. Nothing of it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The event says something that no event may say; sending it later helps nobody.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
+    /// Longer than a consumer would take.
+    #[error("{bytes} bytes, more than {EVENT_BYTES_MAX}")]
+    Oversize { bytes: usize },
+    /// Kafka has been slower than the caller, or away, for a whole queue. Drop the event or offer it later.
+    #[error("the queue is full; kafka takes less than is emitted, or nothing")]
+    QueueFull,
+    /// The client cannot go on, as after the broker forgot it in the middle of a batch. A new [`Emitter`] can.
+    #[error("the kafka client stopped: {reason}")]
+    Stopped { reason: String },
+}
+
+impl Refused {
+    /// A word for the counter.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Refused::OutOfRange(_) => "out_of_range",
+            Refused::Oversize { .. } => "oversize",
+            Refused::QueueFull => "queue_full",
+            Refused::Stopped { .. } => "stopped",
+        }
+    }
+}
+
+/// A flush that ran out of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{remaining} events are not acknowledged yet")]
+pub struct Unflushed {
+    pub remaining: u64,
+}
+
+impl Emitter {
+    /// Makes the client; does not wait for a broker, so that a service starts while Kafka is away.
+    /// `undelivered` is called, from the client's thread, with every event that was taken and will not be
+    /// delivered.
+    pub fn open(
+        kafka: &Kafka,
+        settings: &Settings,
+        sender: Sender<'static>,
+        registry: &Registry,
+        undelivered: impl Fn(Undelivered) + Send + Sync + 'static,
+    ) -> Result<Emitter, ConnectError> {
+        let counters =
+            Counters::register(registry).map_err(|error| ConnectError::Settings(error.to_string()))?;
+        let opened = Instant::now();
+        let deliveries = Deliveries::new(counters.clone(), opened, Box::new(undelivered));
+        let producer = settings
+            .producer(kafka)?
+            .create_with_context(deliveries)
+            .map_err(|error| ConnectError::Settings(error.to_string()))?;
+        Ok(Emitter {
+            producer,
+            exposures: kafka.topic(topics::EXPOSURES),
+            conversions: kafka.topic(topics::CONVERSIONS),
+            aliases: kafka.topic(topics::ALIASES),
+            sender,
+            counters,
+            opened,
+        })
+    }
+
+    /// Takes the event, or says at once why not. An event without a sender gets this emitter's.
+    pub fn emit(&self, event: Event<'_>) -> Result<(), Refused> {
+        self.counted(self.encoded(event).and_then(|ready| self.enqueue(&ready)))
+    }
+
+    /// Like [`Emitter::emit`], but waits for room while the queue is full, for up to `patience`. For replays,
+    /// which must not drop anything; a service that answers somebody uses [`Emitter::emit`].
+    pub async fn emit_when_room(&self, event: Event<'_>, patience: Duration) -> Result<(), Refused> {
+        let ready = match self.encoded(event) {
+            Ok(ready) => ready,
+            Err(refused) => return self.counted(Err(refused)),
+        };
+        let mut deadline = None;
+        loop {
+            match self.enqueue(&ready) {
+                Err(Refused::QueueFull)
+                    if Instant::now() < *deadline.get_or_insert_with(|| Instant::now() + patience) =>
+                {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                settled => return self.counted(settled),
+            }
+        }
+    }
+
+    /// How many events were taken and are neither delivered nor given up.
+    pub fn remaining(&self) -> u64 {
+        self.counters.remaining()
+    }
+
+    /// What has happened so far.
+    pub fn totals(&self) -> Totals {
+        self.counters.totals()
+    }
+
+    /// Returns when nothing is left in the queue. Events that come meanwhile are waited for too. Harmless to
+    /// give up.
+    pub async fn flush(&self, timeout: Duration) -> Result<(), Unflushed> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            match self.remaining() {
+                0 => return Ok(()),
+                remaining if Instant::now() >= deadline => return Err(Unflushed { remaining }),
+                _ => tokio::time::sleep(LOOK_EVERY).await,
+            }
+        }
+    }
+
+    /// Flushes, then ends the client. What is left after `timeout` goes to the `undelivered` callback, as it
+    /// does when an emitter is merely dropped.
+    pub async fn close(self, timeout: Duration) -> Result<(), Unflushed> {
+        let flushed = self.flush(timeout).await;
+        // Ending the client joins its thread, which takes up to half a second.
+        tokio::task::spawn_blocking(move || drop(self)).await.expect("ending a client does not panic");
+        flushed
+    }
+
+    fn encoded<'a>(&'a self, mut event: Event<'a>) -> Result<Ready<'a>, Refused> {
+        fill_sender(&mut event, &self.sender);
+        event.check()?;
+        let value = avro::encode(&event);
+        if value.len() > EVENT_BYTES_MAX {
+            return Err(Refused::Oversize { bytes: value.len() });
+        }
+        let topic = match &event {
+            Event::Exposure(_) => &self.exposures,
+            Event::Conversion(_) => &self.conversions,
+            Event::Alias(_) => &self.aliases,
+        };
+        Ok(Ready { topic, event, value })
+    }
+
+    fn enqueue(&self, ready: &Ready<'_>) -> Result<(), Refused> {
+        let bytes = ready.value.len();
+        let enqueued = self.opened.elapsed().as_micros() as usize;
+        let record = BaseRecord::with_opaque_to(ready.topic, enqueued)
+            .key(ready.event.partition_key())
+            .payload(&ready.value[..]);
+        // Counted first: the delivery may be reported before `send` returns.
+        self.counters.entered(bytes);
+        let Err((error, _)) = self.producer.send(record) else { return Ok(()) };
+        self.counters.left(bytes);
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::QueueFull) => Err(Refused::QueueFull),
+            _ => {
+                let fatal = self.producer.client().fatal_error();
+                let reason =
+                    fatal.map_or_else(|| error.to_string(), |(code, text)| format!("{code}: {text}"));
+                Err(Refused::Stopped { reason })
+            }
+        }
+    }
+
+    fn counted(&self, outcome: Result<(), Refused>) -> Result<(), Refused> {
+        match &outcome {
+            Ok(()) => self.counters.accepted(),
+            Err(refused) => self.counters.refused(refused.code()),
+        }
+        outcome
+    }
+}
+
+/// An event with its bytes.
+struct Ready<'a> {
+    topic: &'a str,
+    event: Event<'a>,
+    value: Vec<u8>,
+}
+
+/// An event that names its sender was made elsewhere and must stay the same bytes.
+fn fill_sender<'a>(event: &mut Event<'a>, sender: &'a Sender<'static>) {
+    let place = match event {
+        Event::Exposure(exposure) => &mut exposure.sender,
+        Event::Conversion(conversion) => &mut conversion.sender,
+        Event::Alias(alias) => &mut alias.sender,
+    };
+    if *place == Sender::default() {
+        *place = Sender {
+            service: sender.service.as_ref().into(),
+            instance: sender.instance.as_ref().into(),
+            library_version: sender.library_version.as_ref().into(),
+        };
+    }
+}

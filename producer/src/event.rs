@@ -1,0 +1,115 @@
+//! Events as they are made here: from an evaluation and a moment to an exposure, a conversion, an alias. Only
+//! [`now`] and [`Stamp::at`] touch the world (the clock, the random numbers of an id).
+
+use std::borrow::Cow;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use assignment::{Evaluation, NotExposed};
+use schemas::definition::{Experiment, Version};
+use schemas::{Alias, Conversion, Exposure, Micros, Pairs, Sender, Unit, Uuid};
+use uuid::{NoContext, Timestamp};
+
+/// What an event carries in `environment` unless its maker says otherwise.
+const ENVIRONMENT: &str = "production";
+
+/// What makes an event this one and no other. It is made once; a resend carries the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    pub event_id: Uuid,
+    pub created_at: Micros,
+}
+
+impl Stamp {
+    /// A new UUIDv7 for an event that happened at `now`.
+    pub fn at(now: Micros) -> Stamp {
+        let micros = now.get().unsigned_abs();
+        let nanos = (micros % 1_000_000) as u32 * 1_000;
+        let event_id = Uuid::new_v7(Timestamp::from_unix(NoContext, micros / 1_000_000, nanos));
+        Stamp { event_id, created_at: now }
+    }
+}
+
+/// The system's clock.
+///
+/// # Panics
+/// If the clock is set before 1970 or after 2261.
+pub fn now() -> Micros {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is not set before 1970");
+    let micros = i64::try_from(since.as_micros()).expect("the clock is not set after 2261");
+    Micros::new(micros).expect("the clock is set between 1970 and 2261")
+}
+
+/// The unit was shown what the evaluation of `experiment`, at `version`, came to.
+///
+/// # Errors
+/// The evaluation's reason, if the unit takes no part: then there is nothing to report.
+pub fn exposure<'a>(
+    stamp: Stamp,
+    (version, experiment): (Version, &'a Experiment),
+    unit_id: impl Into<Cow<'a, str>>,
+    evaluation: &Evaluation<'a>,
+    attributes: Pairs<'a>,
+) -> Result<Exposure<'a>, NotExposed> {
+    let variant = evaluation.outcome?;
+    Ok(Exposure {
+        event_id: stamp.event_id,
+        experiment: experiment.key.as_str().into(),
+        variant: variant.key.as_str().into(),
+        unit_type: experiment.unit_type.as_str().into(),
+        unit_id: unit_id.into(),
+        other_ids: Pairs::default(),
+        phase: experiment.phase(),
+        definition_version: version,
+        buckets: Some(evaluation.buckets),
+        rule: evaluation.rule.map_or("", |rule| rule.as_str()).into(),
+        attributes,
+        environment: ENVIRONMENT.into(),
+        sender: Sender::default(),
+        created_at: stamp.created_at,
+    })
+}
+
+/// The unit did `name`. It counts in every experiment that exposed the unit before, unless the caller sets
+/// `experiment`.
+pub fn conversion<'a>(stamp: Stamp, name: impl Into<Cow<'a, str>>, unit: Unit<'a>) -> Conversion<'a> {
+    Conversion {
+        event_id: stamp.event_id,
+        name: name.into(),
+        unit_type: unit.unit_type,
+        unit_id: unit.unit_id,
+        other_ids: Pairs::default(),
+        experiment: None,
+        value: None,
+        metadata: Pairs::default(),
+        environment: ENVIRONMENT.into(),
+        sender: Sender::default(),
+        created_at: stamp.created_at,
+    }
+}
+
+/// `from`, known so far by one id, turned out to be `to`, as when somebody logs in.
+pub fn alias<'a>(stamp: Stamp, from: Unit<'a>, to: Unit<'a>) -> Alias<'a> {
+    Alias {
+        event_id: stamp.event_id,
+        from,
+        to,
+        environment: ENVIRONMENT.into(),
+        sender: Sender::default(),
+        created_at: stamp.created_at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_uuid_of_version_7_with_the_events_millisecond() {
+        let created_at = Micros::parse("2026-01-31T12:00:00.123456Z").unwrap();
+        let (one, other) = (Stamp::at(created_at), Stamp::at(created_at));
+        assert_eq!(one.event_id.get_version_num(), 7);
+        assert_eq!(one.event_id.as_u128() >> 80, 1_769_860_800_123);
+        assert_eq!(one.created_at, created_at);
+        assert_ne!(one.event_id, other.event_id);
+    }
+}

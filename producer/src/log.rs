@@ -1,0 +1,286 @@
+//! The log of definitions on Kafka: read from its beginning into [`Definitions`], and proposed to. A proposal
+//! is settled by reading it back, never by the answer to the write: of two racing writers the log's order
+//! lets one through, and a write whose answer was lost may have happened.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ops::config::Kafka;
+use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::util::Timeout;
+use schemas::avro::{self, DecodeError};
+use schemas::definition::{Accepted, Change, Definitions, Refusal, UnknownRule};
+use schemas::{Micros, Uuid, topics};
+
+use crate::kafka::{self, ANSWER_WITHIN, ConnectError};
+
+/// How long a write is tried before its outcome is looked for in the log instead.
+const WRITE_WITHIN: Duration = Duration::from_secs(15);
+/// How long a change whose write failed is looked for in the log. A broker that still holds the request
+/// answers it, one way or the other, well within this.
+const READ_BACK_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks.
+const READ_BACK_EVERY: Duration = Duration::from_millis(200);
+
+/// The log, read up to some offset, and what holds there.
+pub struct DefinitionLog {
+    kafka: Kafka,
+    topic: String,
+    consumer: Arc<StreamConsumer>,
+    definitions: Definitions,
+    undecodable: u64,
+}
+
+/// One record of the log, as [`DefinitionLog::catch_up`] shows it.
+#[derive(Debug)]
+pub struct Record {
+    pub offset: u64,
+    /// The broker's clock, the only one of the log.
+    pub time: Option<Micros>,
+    pub content: Content,
+}
+
+#[derive(Debug)]
+pub enum Content {
+    Judged {
+        change: Change,
+        /// What held for the key before, if anything did.
+        previous: Option<Arc<Accepted>>,
+        verdict: Result<Arc<Accepted>, Refusal>,
+    },
+    /// Bytes that are no change; they have no effect.
+    Undecodable(DecodeError),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("kafka has no topic {topic}; create it with `producer topics`")]
+    NoTopic { topic: String },
+    #[error("topic {topic} has {partitions} partitions; a log in order needs exactly one")]
+    NotOneLog { topic: String, partitions: usize },
+    /// Without its beginning the log cannot be folded.
+    #[error(
+        "topic {topic} begins at offset {low}: older changes were deleted; its retention.ms and \
+         retention.bytes must be -1, and the topic must be restored from a copy"
+    )]
+    BeginningLost { topic: String, low: u64 },
+    #[error(
+        "topic {topic} ends at offset {high}, before the {read} records read from it: it was recreated; start again"
+    )]
+    Recreated { topic: String, high: u64, read: u64 },
+    #[error(transparent)]
+    UnknownRule(#[from] UnknownRule),
+    #[error("reading topic {topic} at offset {offset}: {source}")]
+    Read { topic: String, offset: u64, source: KafkaError },
+    /// Certainly not written.
+    #[error("topic {topic} did not take the change of `{key}`: {source}")]
+    NotWritten { topic: String, key: String, source: KafkaError },
+    /// Written or not: the broker's answer is missing and the log does not show the change.
+    #[error(
+        "the change {change_id} of `{key}` was sent to topic {topic} and not seen there since ({source}); it may \
+         still arrive. Applying the same file again is safe: both are based on version {based_on}, and the log \
+         accepts only one of them"
+    )]
+    Doubtful { topic: String, key: String, change_id: Uuid, based_on: u64, source: KafkaError },
+}
+
+impl DefinitionLog {
+    /// Reads the whole log. `see` is shown every record in order.
+    pub async fn open(kafka: &Kafka, see: impl FnMut(&Record)) -> Result<DefinitionLog, LogError> {
+        let topic = kafka.topic(topics::DEFINITIONS);
+        let found = kafka::topics(kafka).await?.into_iter().find(|(name, _)| *name == topic);
+        match found {
+            None => return Err(LogError::NoTopic { topic }),
+            Some((_, 1)) => {}
+            Some((_, partitions)) => return Err(LogError::NotOneLog { topic, partitions }),
+        }
+        let consumer: StreamConsumer = kafka::client(kafka)?
+            // librdkafka assigns nothing without a group's name; nobody joins it and nothing is committed.
+            .set("group.id", "splitstream-definitions")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("fetch.wait.max.ms", "100")
+            .create()
+            .map_err(|error| ConnectError::Settings(error.to_string()))?;
+        let mut beginning = TopicPartitionList::new();
+        beginning
+            .add_partition_offset(&topic, 0, Offset::Beginning)
+            .and_then(|()| consumer.assign(&beginning))
+            .map_err(|source| LogError::Read { topic: topic.clone(), offset: 0, source })?;
+        let mut log = DefinitionLog {
+            kafka: kafka.clone(),
+            topic,
+            consumer: Arc::new(consumer),
+            definitions: Definitions::default(),
+            undecodable: 0,
+        };
+        log.catch_up(see).await?;
+        Ok(log)
+    }
+
+    /// What holds at the last record read.
+    pub fn definitions(&self) -> &Definitions {
+        &self.definitions
+    }
+
+    /// How many records were no changes at all. They were skipped.
+    pub fn undecodable(&self) -> u64 {
+        self.undecodable
+    }
+
+    /// Reads on to what is the log's end at the time of the call.
+    pub async fn catch_up(&mut self, mut see: impl FnMut(&Record)) -> Result<(), LogError> {
+        let end = self.end().await?;
+        while self.definitions.next_offset() < end {
+            let consumer = self.consumer.clone();
+            let record = match tokio::time::timeout(ANSWER_WITHIN, next(&consumer)).await {
+                Ok(Ok(message)) => self.take(&message)?,
+                Ok(Err(source)) => return Err(self.read_error(source)),
+                Err(_) => {
+                    return Err(
+                        self.read_error(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut))
+                    );
+                }
+            };
+            see(&record);
+        }
+        Ok(())
+    }
+
+    /// Writes the change to the log and reads it back: the verdict is the log's.
+    pub async fn propose(&mut self, change: &Change) -> Result<Result<Arc<Accepted>, Refusal>, LogError> {
+        // A producer of its own: once it is dropped, nothing of it is on its way any more but what a broker
+        // has already received.
+        let producer: FutureProducer = kafka::client(&self.kafka)?
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("linger.ms", "0")
+            .set("message.timeout.ms", WRITE_WITHIN.as_millis().to_string())
+            .create()
+            .map_err(|error| ConnectError::Settings(error.to_string()))?;
+        let bytes = avro::encode_change(change);
+        let record = FutureRecord::to(&self.topic).partition(0).key(&change.key).payload(&bytes);
+        let sent = producer.send(record, Timeout::After(Duration::ZERO)).await;
+        drop(producer);
+
+        let failure = match sent {
+            Ok(_) => None,
+            Err((source, _)) if certainly_not_written(&source) => {
+                let (topic, key) = (self.topic.clone(), change.key.clone());
+                return Err(LogError::NotWritten { topic, key, source });
+            }
+            Err((source, _)) => Some(source),
+        };
+        let deadline = Instant::now() + READ_BACK_WITHIN;
+        loop {
+            let mut own = None;
+            let read = self
+                .catch_up(|record| match &record.content {
+                    Content::Judged { change: read, verdict, .. } if read.change_id == change.change_id => {
+                        own = Some(verdict.clone());
+                    }
+                    _ => {}
+                })
+                .await;
+            if let Some(verdict) = own {
+                return Ok(verdict);
+            }
+            if Instant::now() >= deadline {
+                read?;
+                return Err(LogError::Doubtful {
+                    topic: self.topic.clone(),
+                    key: change.key.clone(),
+                    change_id: change.change_id,
+                    based_on: change.based_on,
+                    source: failure.unwrap_or(KafkaError::MessageConsumption(RDKafkaErrorCode::NoError)),
+                });
+            }
+            tokio::time::sleep(READ_BACK_EVERY).await;
+        }
+    }
+
+    /// The offset after the last record.
+    async fn end(&self) -> Result<u64, LogError> {
+        let (consumer, topic) = (self.consumer.clone(), self.topic.clone());
+        let asking = tokio::task::spawn_blocking(move || consumer.fetch_watermarks(&topic, 0, ANSWER_WITHIN));
+        let (low, high) = asking
+            .await
+            .expect("asking for watermarks does not panic")
+            .map_err(|error| kafka::diagnose(self.kafka.brokers.as_str().to_owned(), &error))?;
+        let (low, high) = (low.unsigned_abs(), high.unsigned_abs());
+        let read = self.definitions.next_offset();
+        if low > read {
+            return Err(LogError::BeginningLost { topic: self.topic.clone(), low });
+        }
+        if high < read {
+            return Err(LogError::Recreated { topic: self.topic.clone(), high, read });
+        }
+        Ok(high)
+    }
+
+    /// Folds one record in.
+    fn take(&mut self, message: &BorrowedMessage<'_>) -> Result<Record, LogError> {
+        let offset = message.offset().unsigned_abs();
+        let millis = message.timestamp().to_millis();
+        let time = millis.and_then(|millis| Micros::new(millis.checked_mul(1_000)?).ok());
+        let change = match avro::decode_change(message.payload().unwrap_or_default()) {
+            Ok(change) => change,
+            Err(error) => {
+                self.definitions.skip(offset);
+                self.undecodable += 1;
+                tracing::warn!(topic = self.topic, offset, %error, "a record of the log is no change; skipped");
+                return Ok(Record { offset, time, content: Content::Undecodable(error) });
+            }
+        };
+        let before = self.definitions.version();
+        let verdict = self.definitions.apply(offset, &change)?;
+        debug_assert!(verdict.is_err() || self.definitions.version() > before);
+        let previous =
+            if change.based_on == 0 { None } else { self.definitions.at_version(change.based_on).cloned() };
+        Ok(Record { offset, time, content: Content::Judged { change, previous, verdict } })
+    }
+
+    fn read_error(&self, source: KafkaError) -> LogError {
+        LogError::Read { topic: self.topic.clone(), offset: self.definitions.next_offset(), source }
+    }
+}
+
+/// The next record. Errors that librdkafka mends by itself (a broker that went away) are waited out; the
+/// caller sets the deadline.
+async fn next(consumer: &StreamConsumer) -> Result<BorrowedMessage<'_>, KafkaError> {
+    loop {
+        match consumer.recv().await {
+            Ok(message) => return Ok(message),
+            Err(error) => match error.rdkafka_error_code() {
+                Some(
+                    RDKafkaErrorCode::BrokerTransportFailure
+                    | RDKafkaErrorCode::AllBrokersDown
+                    | RDKafkaErrorCode::Resolve
+                    | RDKafkaErrorCode::OperationTimedOut
+                    | RDKafkaErrorCode::CoordinatorNotAvailable
+                    | RDKafkaErrorCode::CoordinatorLoadInProgress,
+                ) => continue,
+                _ => return Err(error),
+            },
+        }
+    }
+}
+
+fn certainly_not_written(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::MessageSizeTooLarge
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
+                | RDKafkaErrorCode::PolicyViolation
+        )
+    )
+}

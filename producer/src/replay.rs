@@ -1,0 +1,227 @@
+//! Events from lines of JSON, with their own ids and times. A line is an event or a reason why it is none;
+//! what a line leaves out is filled in from the definitions that hold now.
+
+use std::io::{self, BufRead};
+
+use schemas::definition::Definitions;
+use schemas::{Event, Exposure};
+use serde::Deserialize;
+
+/// The longest line, in bytes, its end included. No event in range comes near it.
+pub const LINE_BYTES_MAX: usize = 1024 * 1024;
+
+/// The lines of a file, one at a time in a buffer of bounded size.
+pub struct Lines<R> {
+    reader: R,
+    number: u64,
+    buffer: Vec<u8>,
+}
+
+/// A line of a file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// From 1.
+    pub number: u64,
+    /// Without its end; an error if it is longer than [`LINE_BYTES_MAX`].
+    pub text: Result<&'a [u8], TooLong>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("longer than {LINE_BYTES_MAX} bytes")]
+pub struct TooLong;
+
+impl<R: BufRead> Lines<R> {
+    pub fn new(reader: R) -> Lines<R> {
+        Lines { reader, number: 0, buffer: Vec::new() }
+    }
+
+    /// The next line that is not blank.
+    pub fn next_line(&mut self) -> io::Result<Option<Line<'_>>> {
+        let text = loop {
+            self.buffer.clear();
+            let length = read_line(&mut self.reader, &mut self.buffer)?;
+            if length == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            if length > LINE_BYTES_MAX {
+                break Err(TooLong);
+            }
+            if !self.buffer.trim_ascii().is_empty() {
+                break Ok(self.buffer.trim_ascii());
+            }
+        };
+        Ok(Some(Line { number: self.number, text }))
+    }
+}
+
+/// Reads through the next line end and returns how many bytes that were; `buffer` gets no more than
+/// [`LINE_BYTES_MAX`] of them.
+fn read_line(reader: &mut impl BufRead, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    let mut length = 0;
+    loop {
+        let available = match reader.fill_buf() {
+            Ok(available) => available,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        if available.is_empty() {
+            return Ok(length);
+        }
+        let end = available.iter().position(|&byte| byte == b'\n');
+        let taken = end.map_or(available.len(), |at| at + 1);
+        let room = LINE_BYTES_MAX.saturating_sub(buffer.len()).min(taken);
+        buffer.extend_from_slice(&available[..room]);
+        reader.consume(taken);
+        length += taken;
+        if end.is_some() {
+            return Ok(length);
+        }
+    }
+}
+
+/// The event of a line.
+///
+/// # Errors
+/// Why it is none, naming the field.
+pub fn event(line: &[u8], definitions: &Definitions) -> Result<Event<'static>, String> {
+    let mut event: Event<'static> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    if let Event::Exposure(exposure) = &mut event
+        && exposure.definition_version == 0
+    {
+        fill_version(exposure, line, definitions)?;
+    }
+    event.check().map_err(|problem| problem.to_string())?;
+    Ok(event)
+}
+
+/// An exposure that does not say by which version it came is taken to be of the current one, which must then
+/// know its variant.
+fn fill_version(exposure: &mut Exposure<'_>, line: &[u8], definitions: &Definitions) -> Result<(), String> {
+    let key = &exposure.experiment;
+    let Some((version, experiment)) = definitions.experiment(key) else {
+        return Err(format!(
+            "experiment: `{key}` is not defined; apply its definition, or give definition_version"
+        ));
+    };
+    if !experiment.variants.iter().any(|variant| variant.key.as_str() == exposure.variant) {
+        let known: Vec<&str> = experiment.variants.iter().map(|variant| variant.key.as_str()).collect();
+        return Err(format!("variant: `{}` is none of `{key}`'s: {}", exposure.variant, known.join(", ")));
+    }
+    exposure.definition_version = version;
+    if exposure.phase != experiment.phase() && !gives_phase(line) {
+        exposure.phase = experiment.phase();
+    }
+    Ok(())
+}
+
+/// Whether the line says the phase, which reads as 1 where it does not.
+fn gives_phase(line: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Given {
+        phase: Option<u32>,
+    }
+    serde_json::from_slice::<Given>(line).is_ok_and(|given| given.phase.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::Uuid;
+    use schemas::definition::{Change, parse_file};
+
+    use super::*;
+
+    fn definitions() -> Definitions {
+        let text = r#"
+{kind: metric, key: click, event: click, type: conversion}
+---
+{kind: experiment, key: e, assignment: external, state: running, control: a,
+ variants: [{key: a, weight: 5000}, {key: b, weight: 5000}], metrics: {primary: click}}
+"#;
+        let mut definitions = Definitions::default();
+        for (offset, written) in parse_file(text).unwrap().into_iter().enumerate() {
+            let definition = assignment::resolve(&definitions, written).unwrap();
+            let change = Change {
+                change_id: Uuid::from_u128(1),
+                rule_version: 1,
+                kind: definition.kind().to_string(),
+                key: definition.key().to_string(),
+                based_on: 0,
+                definition: definition.to_json(),
+                author: "ann".to_owned(),
+                reason: "test".to_owned(),
+            };
+            definitions.apply(offset as u64, &change).unwrap().unwrap();
+        }
+        definitions
+    }
+
+    fn exposure(more: &str) -> Vec<u8> {
+        format!(
+            r#"{{"type": "exposure", "event_id": "0191e3a0-0000-7000-8000-000000000001", "experiment": "e",
+                "variant": "a", "unit_type": "user", "unit_id": "u1", "created_at": "2019-11-24T00:00:17.004101Z"
+                {more}}}"#
+        )
+        .into_bytes()
+    }
+
+    #[test]
+    fn the_current_version_is_filled_in_and_a_given_one_stays() {
+        let definitions = definitions();
+        let version_of = |line: &[u8]| match event(line, &definitions).unwrap() {
+            Event::Exposure(exposure) => (exposure.definition_version, exposure.phase),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(version_of(&exposure("")), (2, 1));
+        assert_eq!(version_of(&exposure(r#", "definition_version": 0"#)), (2, 1));
+        assert_eq!(version_of(&exposure(r#", "phase": 3"#)), (2, 3));
+        assert_eq!(version_of(&exposure(r#", "definition_version": 9, "phase": 4"#)), (9, 4));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let definitions = definitions();
+        let wrong = |line: &[u8]| event(line, &definitions).unwrap_err();
+        let with =
+            |from: &str, to: &str| String::from_utf8(exposure("")).unwrap().replace(from, to).into_bytes();
+        assert_eq!(
+            wrong(&with(r#""experiment": "e""#, r#""experiment": "f""#)),
+            "experiment: `f` is not defined; apply its definition, or give definition_version"
+        );
+        assert_eq!(
+            wrong(&with(r#""variant": "a""#, r#""variant": "c""#)),
+            "variant: `c` is none of `e`'s: a, b"
+        );
+        assert_eq!(
+            wrong(&exposure(r#", "environment": "no t""#)),
+            "environment: `no t` is not 1 to 64 of the characters A-Z a-z 0-9 . _ -"
+        );
+        assert!(wrong(&exposure(r#", "colour": "red""#)).starts_with("unknown field `colour`"));
+        assert_eq!(wrong(b"{"), "EOF while parsing an object at line 1 column 1");
+    }
+
+    #[test]
+    fn lines_are_numbered_and_blank_ones_passed_over() {
+        let text = b"one\n\n  \r\ntwo\r\nthree";
+        let mut lines = Lines::new(io::BufReader::with_capacity(3, &text[..]));
+        let mut read = Vec::new();
+        while let Some(line) = lines.next_line().unwrap() {
+            read.push((line.number, line.text.unwrap().to_vec()));
+        }
+        assert_eq!(read, [(1, b"one".to_vec()), (4, b"two".to_vec()), (5, b"three".to_vec())]);
+    }
+
+    #[test]
+    fn a_line_beyond_the_bound_is_passed_over_whole() {
+        let mut text = vec![b'x'; LINE_BYTES_MAX];
+        text.extend_from_slice(b"\nnext\n");
+        text.extend(vec![b'y'; LINE_BYTES_MAX - 1]);
+        text.push(b'\n');
+        let mut lines = Lines::new(&text[..]);
+        assert_eq!(lines.next_line().unwrap(), Some(Line { number: 1, text: Err(TooLong) }));
+        assert_eq!(lines.next_line().unwrap(), Some(Line { number: 2, text: Ok(b"next") }));
+        let last = lines.next_line().unwrap().unwrap();
+        assert_eq!((last.number, last.text.unwrap().len()), (3, LINE_BYTES_MAX - 1));
+        assert_eq!(lines.next_line().unwrap(), None);
+    }
+}

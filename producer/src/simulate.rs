@@ -1,0 +1,560 @@
+//! Seeded traffic with known true rates: units arrive one after the other, are assigned as real ones are, and
+//! some convert a little later. The same plan is the same events, byte for byte and in the same order; what
+//! one unit does depends on the seed and its number alone.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use assignment::evaluate;
+use schemas::definition::{Assignment, Definitions, Experiment, State, Version};
+use schemas::{Decimal6, Event, Key, Micros, Unit};
+use serde::Serialize;
+use uuid::Builder;
+use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
+
+use crate::event::{self, Stamp};
+
+mod mix;
+mod random;
+
+pub use mix::Mix;
+
+use mix::Profiles;
+use random::Random;
+
+/// What to simulate.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    /// Begins every unit id and is part of every event id.
+    pub batch_id: Key,
+    pub units: u64,
+    /// The true conversion rate of each variant, in [0, 1].
+    pub rates: BTreeMap<String, f64>,
+    /// Name of the conversion.
+    pub event: Key,
+    /// What a conversion is worth: anything from the first to the second, in whole hundredths.
+    pub value: Option<(Decimal6, Decimal6)>,
+    /// Share of the events that are sent a second time, in [0, 1].
+    pub duplicates: f64,
+    pub mix: Mix,
+    /// When the first unit arrives.
+    pub start: Micros,
+    /// Nanoseconds between two arrivals.
+    pub step_nanos: u64,
+    /// The longest time from a unit's arrival to its conversion, and from an event to its repetition, in
+    /// microseconds.
+    pub delay_micros_max: u64,
+}
+
+/// Why a plan cannot be simulated.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Impossible {
+    #[error(
+        "experiment `{0}` is external: its assignment is made elsewhere, there is nothing to simulate it by"
+    )]
+    External(Key),
+    #[error("experiment `{key}` is {}, not running: nobody would be exposed", state.as_str())]
+    NotRunning { key: Key, state: State },
+    #[error("variant `{0}` has no rate; give one for each variant")]
+    NoRate(Key),
+    #[error("`{variant}` is no variant of `{key}`; it has {}", known.join(", "))]
+    NoVariant { variant: String, key: Key, known: Vec<String> },
+    #[error("the rate {rate} of `{variant}` is not in [0, 1]")]
+    Rate { variant: String, rate: f64 },
+    #[error("the share of duplicates, {0}, is not in [0, 1]")]
+    Duplicates(f64),
+    #[error("the last event would happen after the year 2261; use fewer units or an earlier start")]
+    TooLate,
+}
+
+/// The traffic, in the order in which it is to be sent.
+pub struct Simulation<'a> {
+    plan: Plan,
+    definitions: &'a Definitions,
+    version: Version,
+    experiment: &'a Experiment,
+    /// For each variant, in the experiment's order.
+    rates: Vec<f64>,
+    profiles: Profiles,
+    /// Seeds of what units are and of what they do in this experiment.
+    population: u64,
+    behaviour: u64,
+    arrived: u64,
+    due: BinaryHeap<Reverse<Due>>,
+    tally: Tally,
+}
+
+/// An event to be sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sent<'a> {
+    /// When; later than the event's own time if it is repeated.
+    pub at: Micros,
+    pub event: Event<'a>,
+    /// The same event was sent before.
+    pub repeated: bool,
+}
+
+/// What has been sent so far, exactly.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Units that arrived.
+    pub units: u64,
+    pub exposed: u64,
+    /// Units that take no part, by reason.
+    pub not_exposed: BTreeMap<String, u64>,
+    pub variants: Vec<VariantTally>,
+    pub exposures: u64,
+    pub conversions: u64,
+    /// Events sent a second time; not in the counts above.
+    pub duplicates: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VariantTally {
+    pub key: String,
+    pub units: u64,
+    pub conversions: u64,
+}
+
+impl Tally {
+    /// Events with an id of their own.
+    pub fn distinct(&self) -> u64 {
+        self.exposures + self.conversions
+    }
+
+    /// Messages, duplicates included.
+    pub fn sent(&self) -> u64 {
+        self.distinct() + self.duplicates
+    }
+}
+
+/// Something that will be sent when its time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Due {
+    /// When to send it, and when it happened, in microseconds after the start.
+    at: u64,
+    happened: u64,
+    unit: u64,
+    what: What,
+    repeated: bool,
+    profile: usize,
+    variant: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Exposure = 1,
+    Conversion = 2,
+}
+
+impl<'a> Simulation<'a> {
+    pub fn new(
+        definitions: &'a Definitions,
+        (version, experiment): (Version, &'a Experiment),
+        plan: Plan,
+    ) -> Result<Simulation<'a>, Impossible> {
+        let key = || experiment.key.clone();
+        if experiment.assignment == Assignment::External {
+            return Err(Impossible::External(key()));
+        }
+        if experiment.state != State::Running {
+            return Err(Impossible::NotRunning { key: key(), state: experiment.state });
+        }
+        if !(0.0..=1.0).contains(&plan.duplicates) {
+            return Err(Impossible::Duplicates(plan.duplicates));
+        }
+        let rates = rates(experiment, &plan.rates)?;
+        let last = plan
+            .units
+            .checked_mul(plan.step_nanos)
+            .and_then(|arrival| (arrival / 1_000).checked_add(plan.delay_micros_max.checked_mul(2)?))
+            .and_then(|after| i64::try_from(after).ok()?.checked_add(plan.start.get()));
+        if last.is_none_or(|last| Micros::new(last).is_err()) {
+            return Err(Impossible::TooLate);
+        }
+        let population = xxh3_64_with_seed(plan.batch_id.as_str().as_bytes(), plan.seed);
+        let behaviour = xxh3_64_with_seed(experiment.key.as_str().as_bytes(), population);
+        let variants = experiment.variants.iter().map(|variant| variant.key.to_string());
+        let tally = Tally {
+            variants: variants.map(|key| VariantTally { key, units: 0, conversions: 0 }).collect(),
+            ..Tally::default()
+        };
+        Ok(Simulation {
+            profiles: Profiles::of(plan.mix),
+            plan,
+            definitions,
+            version,
+            experiment,
+            rates,
+            population,
+            behaviour,
+            arrived: 0,
+            due: BinaryHeap::new(),
+            tally,
+        })
+    }
+
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// The next unit comes, is exposed, and what it will do is decided. `None` if it takes no part.
+    fn arrive(&mut self) -> Option<Sent<'a>> {
+        let unit = self.arrived;
+        self.arrived += 1;
+        self.tally.units += 1;
+        let at = self.arrival(unit);
+        let profile = self.profiles.draw(&mut Random::new(spread(self.population, unit)));
+        let unit_id = self.unit_id(unit);
+        let known = self.profiles.get(profile);
+        let evaluation = evaluate(self.definitions, self.experiment, &unit_id, &known.attributes);
+        let stamp = self.stamp(unit, What::Exposure, at);
+        let made = event::exposure(
+            stamp,
+            (self.version, self.experiment),
+            unit_id,
+            &evaluation,
+            known.pairs.clone(),
+        );
+        let exposure = match made {
+            Ok(exposure) => exposure,
+            Err(reason) => {
+                *self.tally.not_exposed.entry(reason.to_string()).or_default() += 1;
+                return None;
+            }
+        };
+        let variants = &self.experiment.variants;
+        let variant = variants.iter().position(|variant| variant.key.as_str() == exposure.variant);
+        let variant = variant.expect("an evaluation names a variant of its experiment");
+        self.tally.exposed += 1;
+        self.tally.variants[variant].units += 1;
+
+        // Always the same draws in the same order, so that changing a rate moves nothing else.
+        let mut random = Random::new(spread(self.behaviour, unit));
+        let converts = random.unit() < self.rates[variant];
+        let conversion_at = at + random.below(self.plan.delay_micros_max);
+        let exposure_repeats = random.unit() < self.plan.duplicates;
+        let exposure_again_at = at + self.repetition_delay(&mut random);
+        let conversion_repeats = random.unit() < self.plan.duplicates;
+        let conversion_again_at = conversion_at + self.repetition_delay(&mut random);
+
+        let due = Due { at, happened: at, unit, what: What::Exposure, repeated: true, profile, variant };
+        if exposure_repeats {
+            self.due.push(Reverse(Due { at: exposure_again_at, ..due }));
+        }
+        let due = Due { happened: conversion_at, what: What::Conversion, ..due };
+        if converts {
+            self.due.push(Reverse(Due { at: conversion_at, repeated: false, ..due }));
+        }
+        if converts && conversion_repeats {
+            self.due.push(Reverse(Due { at: conversion_again_at, ..due }));
+        }
+        let at = self.moment(at);
+        Some(self.tallied(Sent { at, event: Event::Exposure(exposure), repeated: false }))
+    }
+
+    /// Half of the repetitions follow at once, the others some time later.
+    fn repetition_delay(&self, random: &mut Random) -> u64 {
+        let at_once = random.bits() & 1 == 0;
+        let later = random.below(self.plan.delay_micros_max);
+        if at_once { 0 } else { later }
+    }
+
+    fn make(&mut self, due: Due) -> Sent<'a> {
+        let stamp = self.stamp(due.unit, due.what, due.happened);
+        let unit_id = self.unit_id(due.unit);
+        let known = self.profiles.get(due.profile);
+        let event = match due.what {
+            What::Exposure => {
+                let evaluation = evaluate(self.definitions, self.experiment, &unit_id, &known.attributes);
+                let versioned = (self.version, self.experiment);
+                let exposure = event::exposure(stamp, versioned, unit_id, &evaluation, known.pairs.clone());
+                Event::Exposure(exposure.expect("a unit that was exposed once is exposed again"))
+            }
+            What::Conversion => {
+                if !due.repeated {
+                    self.tally.variants[due.variant].conversions += 1;
+                }
+                let unit_type = self.experiment.unit_type.as_str().into();
+                let unit = Unit { unit_type, unit_id: unit_id.into() };
+                let mut conversion = event::conversion(stamp, self.plan.event.to_string(), unit);
+                conversion.metadata = known.pairs.clone();
+                conversion.value = self.value(due.unit);
+                Event::Conversion(conversion)
+            }
+        };
+        self.tallied(Sent { at: self.moment(due.at), event, repeated: due.repeated })
+    }
+
+    fn tallied(&mut self, sent: Sent<'a>) -> Sent<'a> {
+        match (&sent.event, sent.repeated) {
+            (_, true) => self.tally.duplicates += 1,
+            (Event::Exposure(_), false) => self.tally.exposures += 1,
+            (_, false) => self.tally.conversions += 1,
+        }
+        sent
+    }
+
+    fn value(&self, unit: u64) -> Option<Decimal6> {
+        const HUNDREDTH: i64 = 10_000;
+        let (least, most) = self.plan.value?;
+        let hundredths = (most.millionths() - least.millionths()).max(0).unsigned_abs() / HUNDREDTH as u64;
+        let mut random = Random::new(spread(self.behaviour.rotate_left(32), unit));
+        let above = random.below(hundredths + 1) as i64 * HUNDREDTH;
+        Some(
+            Decimal6::from_millionths(least.millionths() + above)
+                .expect("between two decimals lies a decimal"),
+        )
+    }
+
+    /// Microseconds after the start.
+    fn arrival(&self, unit: u64) -> u64 {
+        unit * self.plan.step_nanos / 1_000
+    }
+
+    fn unit_id(&self, unit: u64) -> String {
+        format!("{}-{:06}", self.plan.batch_id, unit + 1)
+    }
+
+    /// A UUIDv8 made of the seed, the batch, the experiment, the unit and the kind of event.
+    fn stamp(&self, unit: u64, what: What, happened: u64) -> Stamp {
+        let mut identity = [0; 17];
+        identity[..8].copy_from_slice(&self.behaviour.to_le_bytes());
+        identity[8..16].copy_from_slice(&unit.to_le_bytes());
+        identity[16] = what as u8;
+        let event_id = Builder::from_custom_bytes(xxh3_128(&identity).to_be_bytes()).into_uuid();
+        Stamp { event_id, created_at: self.moment(happened) }
+    }
+
+    fn moment(&self, micros_after_start: u64) -> Micros {
+        let micros = self.plan.start.get() + micros_after_start as i64;
+        Micros::new(micros).expect("a plan that ends after 2261 is not made")
+    }
+}
+
+impl<'a> Iterator for Simulation<'a> {
+    type Item = Sent<'a>;
+
+    fn next(&mut self) -> Option<Sent<'a>> {
+        loop {
+            let arrival = (self.arrived < self.plan.units).then(|| self.arrival(self.arrived));
+            let due = self.due.peek().map(|Reverse(due)| due.at);
+            match (arrival, due) {
+                (Some(arrival), Some(due)) if due > arrival => {}
+                (Some(_), None) => {}
+                (None, None) => return None,
+                (_, Some(_)) => {
+                    let Reverse(due) = self.due.pop().expect("it was peeked at");
+                    return Some(self.make(due));
+                }
+            }
+            if let Some(sent) = self.arrive() {
+                return Some(sent);
+            }
+        }
+    }
+}
+
+fn rates(experiment: &Experiment, given: &BTreeMap<String, f64>) -> Result<Vec<f64>, Impossible> {
+    let variants = &experiment.variants;
+    for (variant, rate) in given {
+        if !variants.iter().any(|known| known.key.as_str() == variant) {
+            let known = variants.iter().map(|variant| variant.key.to_string()).collect();
+            return Err(Impossible::NoVariant {
+                variant: variant.clone(),
+                key: experiment.key.clone(),
+                known,
+            });
+        }
+        if !(0.0..=1.0).contains(rate) {
+            return Err(Impossible::Rate { variant: variant.clone(), rate: *rate });
+        }
+    }
+    let rate = |variant: &schemas::definition::Variant| {
+        given.get(variant.key.as_str()).copied().ok_or_else(|| Impossible::NoRate(variant.key.clone()))
+    };
+    variants.iter().map(rate).collect()
+}
+
+/// A seed for the unit's own sequence, far from its neighbours'.
+fn spread(seed: u64, unit: u64) -> u64 {
+    xxh3_64_with_seed(&unit.to_le_bytes(), seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use schemas::definition::{Change, parse_file};
+    use schemas::{Uuid, avro};
+
+    use super::*;
+
+    const FILE: &str = r#"
+{kind: metric, key: signup, event: signup, type: conversion}
+---
+{kind: experiment, key: checkout, state: STATE, assignment: ASSIGNMENT, control: control, rollout: 9000,
+ variants: [{key: control, weight: 5000}, {key: treatment, weight: 5000}], metrics: {primary: signup}}
+"#;
+
+    fn definitions(state: &str, assignment: &str) -> Definitions {
+        let mut definitions = Definitions::default();
+        let text = FILE.replace("STATE", state).replace("ASSIGNMENT", assignment);
+        for (offset, written) in parse_file(&text).unwrap().into_iter().enumerate() {
+            let definition = assignment::resolve(&definitions, written).unwrap();
+            let change = Change {
+                change_id: Uuid::from_u128(1),
+                rule_version: 1,
+                kind: definition.kind().to_string(),
+                key: definition.key().to_string(),
+                based_on: 0,
+                definition: definition.to_json(),
+                author: "ann".to_owned(),
+                reason: "test".to_owned(),
+            };
+            definitions.apply(offset as u64, &change).unwrap().unwrap();
+        }
+        definitions
+    }
+
+    fn plan() -> Plan {
+        Plan {
+            seed: 42,
+            batch_id: Key::new("sim").unwrap(),
+            units: 10_000,
+            rates: BTreeMap::from([("control".to_owned(), 0.05), ("treatment".to_owned(), 0.5)]),
+            event: Key::new("signup").unwrap(),
+            value: Some((Decimal6::parse("5").unwrap(), Decimal6::parse("5.02").unwrap())),
+            duplicates: 0.1,
+            mix: Mix::Default,
+            start: Micros::parse("2026-01-01T00:00:00Z").unwrap(),
+            step_nanos: 1_000_500,
+            delay_micros_max: 5_000_000,
+        }
+    }
+
+    fn run(definitions: &Definitions, plan: Plan) -> (Vec<Sent<'_>>, Tally) {
+        let experiment = definitions.experiment("checkout").unwrap();
+        let mut simulation = Simulation::new(definitions, experiment, plan).unwrap();
+        let sent: Vec<Sent> = simulation.by_ref().collect();
+        (sent, simulation.tally().clone())
+    }
+
+    #[test]
+    fn a_seed_gives_these_counts() {
+        let definitions = definitions("running", "hashed");
+        let (sent, tally) = run(&definitions, plan());
+        assert_eq!(tally.units, 10_000);
+        assert_eq!(tally.sent(), sent.len() as u64);
+        assert_eq!(
+            (tally.exposed, &tally.variants[..], tally.conversions, tally.duplicates),
+            (0, &[][..], 0, 0)
+        );
+    }
+
+    #[test]
+    fn the_same_plan_is_the_same_bytes_and_a_repetition_too() {
+        let definitions = definitions("running", "hashed");
+        let bytes =
+            |sent: &[Sent]| -> Vec<Vec<u8>> { sent.iter().map(|sent| avro::encode(&sent.event)).collect() };
+        let (first, tally) = run(&definitions, plan());
+        let (second, _) = run(&definitions, plan());
+        assert_eq!(bytes(&first), bytes(&second));
+
+        let distinct: HashSet<Vec<u8>> = bytes(&first).into_iter().collect();
+        let ids: HashSet<Uuid> = first.iter().map(|sent| sent.event.event_id()).collect();
+        assert_eq!(distinct.len() as u64, tally.distinct());
+        assert_eq!(ids.len() as u64, tally.distinct());
+        let repeated = first.iter().filter(|sent| sent.repeated).count() as u64;
+        assert_eq!(repeated, tally.duplicates);
+    }
+
+    #[test]
+    fn events_come_in_the_order_in_which_they_are_due() {
+        let definitions = definitions("running", "hashed");
+        let (sent, _) = run(&definitions, plan());
+        assert!(sent.windows(2).all(|pair| pair[0].at <= pair[1].at));
+        for Sent { at, event, repeated } in &sent {
+            assert_eq!(event.check(), Ok(()));
+            assert!(*at >= event.created_at());
+            assert!(*repeated || *at == event.created_at());
+        }
+    }
+
+    #[test]
+    fn a_rate_moves_nobody_elses_events() {
+        let definitions = definitions("running", "hashed");
+        let of_control = |plan: Plan| -> HashSet<Vec<u8>> {
+            let (sent, _) = run(&definitions, plan);
+            let exposed: HashSet<String> = sent
+                .iter()
+                .filter_map(|sent| match &sent.event {
+                    Event::Exposure(exposure) if exposure.variant == "control" => {
+                        Some(exposure.unit_id.to_string())
+                    }
+                    _ => None,
+                })
+                .collect();
+            sent.iter()
+                .filter(|sent| exposed.contains(sent.event.partition_key()))
+                .map(|sent| avro::encode(&sent.event))
+                .collect()
+        };
+        let mut other = plan();
+        other.rates.insert("treatment".to_owned(), 0.9);
+        assert_eq!(of_control(plan()), of_control(other));
+    }
+
+    #[test]
+    fn a_conversion_is_worth_one_of_the_hundredths_between() {
+        let definitions = definitions("running", "hashed");
+        let (sent, _) = run(&definitions, plan());
+        let values: HashSet<String> = sent
+            .iter()
+            .filter_map(|sent| match &sent.event {
+                Event::Conversion(conversion) => Some(conversion.value.unwrap().to_string()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(values, ["5.000000", "5.010000", "5.020000"].map(String::from).into());
+    }
+
+    #[test]
+    fn what_cannot_be_simulated_is_refused() {
+        let running = definitions("running", "hashed");
+        let refusal = |definitions: &Definitions, plan: Plan| {
+            let experiment = definitions.experiment("checkout").unwrap();
+            Simulation::new(definitions, experiment, plan).err().unwrap().to_string()
+        };
+        assert_eq!(
+            refusal(&definitions("running", "external"), plan()),
+            "experiment `checkout` is external: its assignment is made elsewhere, there is nothing to simulate it by"
+        );
+        assert_eq!(
+            refusal(&definitions("draft", "hashed"), plan()),
+            "experiment `checkout` is draft, not running: nobody would be exposed"
+        );
+        let with = |name: &str, rate: f64| {
+            let mut plan = plan();
+            plan.rates.insert(name.to_owned(), rate);
+            plan
+        };
+        assert_eq!(
+            refusal(&running, with("blue", 0.1)),
+            "`blue` is no variant of `checkout`; it has control, treatment"
+        );
+        assert_eq!(refusal(&running, with("control", 1.5)), "the rate 1.5 of `control` is not in [0, 1]");
+        let mut without = plan();
+        without.rates.remove("treatment");
+        assert_eq!(refusal(&running, without), "variant `treatment` has no rate; give one for each variant");
+        assert_eq!(
+            refusal(&running, Plan { duplicates: -0.1, ..plan() }),
+            "the share of duplicates, -0.1, is not in [0, 1]"
+        );
+        assert_eq!(
+            refusal(&running, Plan { start: Micros::MAX, ..plan() }),
+            "the last event would happen after the year 2261; use fewer units or an earlier start"
+        );
+    }
+}

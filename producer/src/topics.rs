@@ -1,0 +1,227 @@
+//! The topics on a cluster: made where they are missing, compared where they are there. A topic is never
+//! silently changed, and its number of partitions never at all: it decides where a unit's events go.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use ops::config::Kafka;
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
+};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use schemas::topics::{TOPICS, Topic};
+
+use crate::kafka::{self, ConnectError};
+
+/// How long the cluster may take to carry out one request.
+const CARRIED_OUT_WITHIN: Duration = Duration::from_secs(30);
+
+/// How many copies of a partition a cluster keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replication {
+    /// As the brokers' `default.replication.factor` says.
+    Brokers,
+    /// From 1 to the number of brokers. From 3 on a write needs two copies to be acknowledged, so that losing
+    /// one broker loses nothing.
+    Copies(u8),
+}
+
+/// What was found or done with one topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub topic: String,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Created,
+    /// There, and as it should be.
+    Present,
+    /// The settings that differed were set; the others were left.
+    Fixed(Vec<Difference>),
+    Differs(Vec<Difference>),
+}
+
+/// A setting that is not what the contracts need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    pub setting: String,
+    pub wanted: String,
+    pub found: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TopicsError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("{action} topic {topic}: {source}")]
+    Refused { action: &'static str, topic: String, source: KafkaError },
+}
+
+/// Makes every topic of the contracts that is missing and compares the others. With `fix`, settings that differ
+/// are set; the number of partitions is not.
+pub async fn ensure(kafka: &Kafka, replication: Replication, fix: bool) -> Result<Vec<Report>, TopicsError> {
+    let present: BTreeMap<String, usize> = kafka::topics(kafka).await?.into_iter().collect();
+    let admin: AdminClient<DefaultClientContext> =
+        kafka::client(kafka)?.create().map_err(|error| ConnectError::Settings(error.to_string()))?;
+    let mut reports = Vec::new();
+    for topic in &TOPICS {
+        let name = kafka.topic(topic.name);
+        let settings = settings(topic, replication);
+        let outcome = match present.get(&name) {
+            Some(partitions) => compare(&admin, &name, topic, *partitions, &settings, fix).await?,
+            None => match create(&admin, &name, topic, replication, &settings).await? {
+                true => Outcome::Created,
+                // Somebody else was first; they asked for the same.
+                false => Outcome::Present,
+            },
+        };
+        reports.push(Report { topic: name, outcome });
+    }
+    Ok(reports)
+}
+
+/// The names of the contracts' topics that the cluster does not have.
+pub async fn missing(kafka: &Kafka) -> Result<Vec<String>, ConnectError> {
+    let present = kafka::topics(kafka).await?;
+    let there = |name: &String| present.iter().any(|(present, _)| present == name);
+    Ok(TOPICS.iter().map(|topic| kafka.topic(topic.name)).filter(|name| !there(name)).collect())
+}
+
+fn settings(topic: &Topic, replication: Replication) -> Vec<(&'static str, &'static str)> {
+    let mut settings = topic.settings.to_vec();
+    if let Replication::Copies(3..) = replication {
+        settings.push(("min.insync.replicas", "2"));
+    }
+    settings
+}
+
+/// Whether it was this call that made it.
+async fn create(
+    admin: &AdminClient<DefaultClientContext>,
+    name: &str,
+    topic: &Topic,
+    replication: Replication,
+    settings: &[(&str, &str)],
+) -> Result<bool, TopicsError> {
+    let refused = |source| TopicsError::Refused { action: "creating", topic: name.to_owned(), source };
+    let copies = match replication {
+        Replication::Brokers => -1,
+        Replication::Copies(copies) => copies.into(),
+    };
+    let mut wanted = NewTopic::new(name, topic.partitions, TopicReplication::Fixed(copies));
+    for (setting, value) in settings {
+        wanted = wanted.set(setting, value);
+    }
+    let options = AdminOptions::new().operation_timeout(Some(CARRIED_OUT_WITHIN));
+    for result in admin.create_topics([&wanted], &options).await.map_err(refused)? {
+        match result {
+            Ok(_) => {}
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => return Ok(false),
+            Err((_, code)) => return Err(refused(KafkaError::AdminOp(code))),
+        }
+    }
+    Ok(true)
+}
+
+async fn compare(
+    admin: &AdminClient<DefaultClientContext>,
+    name: &str,
+    topic: &Topic,
+    partitions: usize,
+    wanted: &[(&str, &str)],
+    fix: bool,
+) -> Result<Outcome, TopicsError> {
+    let found = describe(admin, name).await?;
+    let mut differences = differences(wanted, &found);
+    if fix && !differences.is_empty() {
+        alter(admin, name, wanted, &found).await?;
+        if partitions == topic.partitions as usize {
+            return Ok(Outcome::Fixed(differences));
+        }
+        differences.clear();
+    }
+    if partitions != topic.partitions as usize {
+        differences.push(Difference {
+            setting: "partitions".to_owned(),
+            wanted: topic.partitions.to_string(),
+            found: partitions.to_string(),
+        });
+    }
+    Ok(if differences.is_empty() { Outcome::Present } else { Outcome::Differs(differences) })
+}
+
+/// A topic's setting, and whether it was set for this topic.
+struct Setting {
+    value: String,
+    of_topic: bool,
+}
+
+fn differences(wanted: &[(&str, &str)], found: &BTreeMap<String, Setting>) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    for (setting, value) in wanted {
+        let found = found.get(*setting).map_or("", |found| &found.value);
+        if found != *value {
+            differences.push(Difference {
+                setting: (*setting).to_owned(),
+                wanted: (*value).to_owned(),
+                found: found.to_owned(),
+            });
+        }
+    }
+    differences
+}
+
+async fn describe(
+    admin: &AdminClient<DefaultClientContext>,
+    name: &str,
+) -> Result<BTreeMap<String, Setting>, TopicsError> {
+    let refused =
+        |source| TopicsError::Refused { action: "reading the settings of", topic: name.to_owned(), source };
+    let mut settings = BTreeMap::new();
+    let described = admin
+        .describe_configs([&ResourceSpecifier::Topic(name)], &AdminOptions::new())
+        .await
+        .map_err(refused)?;
+    for resource in described {
+        for entry in resource.map_err(|code| refused(KafkaError::AdminOp(code)))?.entries {
+            let of_topic = entry.source == ConfigSource::DynamicTopic;
+            settings.insert(entry.name, Setting { value: entry.value.unwrap_or_default(), of_topic });
+        }
+    }
+    Ok(settings)
+}
+
+/// The request replaces all settings of the topic, so those that are not ours are sent along.
+async fn alter(
+    admin: &AdminClient<DefaultClientContext>,
+    name: &str,
+    wanted: &[(&str, &str)],
+    found: &BTreeMap<String, Setting>,
+) -> Result<(), TopicsError> {
+    let refused =
+        |source| TopicsError::Refused { action: "changing the settings of", topic: name.to_owned(), source };
+    let mut change = AlterConfig::new(ResourceSpecifier::Topic(name));
+    for (setting, Setting { value, of_topic }) in found {
+        if *of_topic {
+            change = change.set(setting, value);
+        }
+    }
+    for (setting, value) in wanted {
+        change = change.set(setting, value);
+    }
+    for result in admin.alter_configs([&change], &AdminOptions::new()).await.map_err(refused)? {
+        result.map_err(|(_, code)| refused(KafkaError::AdminOp(code)))?;
+    }
+    Ok(())
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Difference { setting, wanted, found } = self;
+        write!(formatter, "{setting} is {found}, wanted {wanted}")
+    }
+}
