@@ -8,6 +8,7 @@ mod feed;
 mod live;
 mod open_bandit;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use serde_json::Value;
 
 use crate::command::Servers;
 use crate::interrupt;
-use crate::progress::Step;
+use crate::progress::{Step, tell};
 use crate::services::{self, Services};
 use crate::stack::{Options, Stack};
 use crate::supervise::Supervisor;
@@ -75,7 +76,7 @@ pub fn run(demo: &Demo) -> Result<()> {
     )?;
     let page = services.iter().find(|service| service.name() == "aggregator").map(|service| service.url());
     stack.declare_ready()?;
-    let supervisor = Supervisor::start(Arc::clone(&stack), services, |line| eprintln!("{line}"));
+    let supervisor = Supervisor::start(Arc::clone(&stack), services, tell);
 
     let outcome = real_experiments(&stack)
         .and_then(|()| live_experiment(&stack, demo, page.as_deref().unwrap_or_default()));
@@ -112,7 +113,11 @@ fn real_experiments(stack: &Stack) -> Result<()> {
     durable::wait(stack, open_bandit::PREFIX, expected)?;
 
     let step = Step::start("analyzing");
-    patiently(|| stack.run("aggregator", &["analyze"]))?;
+    let keys: BTreeSet<&String> = arms.keys().map(|(experiment, _)| experiment).collect();
+    for key in keys {
+        // An experiment is unknown until the consumer has copied its definition to ClickHouse.
+        patiently(|| stack.run("aggregator", &["analyze", key]))?;
+    }
     let document = Document::parse(&results(stack)?)?;
     document.check(&arms)?;
     step.done("every number is the data's");
@@ -125,7 +130,7 @@ fn real_experiments(stack: &Stack) -> Result<()> {
 fn live_experiment(stack: &Stack, demo: &Demo, page: &str) -> Result<()> {
     feed::apply(stack, "live.yaml", live::DEFINITIONS)?;
     let traffic = if demo.exit { SHORT } else { LONG };
-    eprintln!("A live experiment, true rates 5.0 % and 5.8 %: watch it at {page}");
+    tell(&format!("A live experiment, true rates 5.0 % and 5.8 %: watch it at {page}"));
     live::run(stack, traffic)?;
     let results = results(stack)?;
     println!("{}", Document::parse(&results)?.table());
@@ -135,10 +140,10 @@ fn live_experiment(stack: &Stack, demo: &Demo, page: &str) -> Result<()> {
     if demo.exit {
         return Ok(());
     }
-    eprintln!(
+    tell(&format!(
         "Everything keeps running: {page} shows it, ClickHouse is at {}; Ctrl-C ends it",
         stack.clickhouse_url()
-    );
+    ));
     while !interrupt::came() {
         std::thread::sleep(POLL);
     }
@@ -151,6 +156,6 @@ fn results(stack: &Stack) -> Result<Vec<u8>> {
 
 fn write(file: &Path, document: &[u8]) -> Result<()> {
     fs::write(file, document).with_context(|| format!("writing {}", file.display()))?;
-    eprintln!("the numbers are in {}", file.display());
+    tell(&format!("the numbers are in {}", file.display()));
     Ok(())
 }

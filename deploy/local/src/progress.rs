@@ -2,9 +2,25 @@
 //! plain line at the beginning and at the end anywhere else. Always on stderr; stdout is for results.
 
 use std::io::IsTerminal;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+/// Prints a line of its own, above a spinner if one turns.
+pub fn tell(line: &str) {
+    match &*shown() {
+        Some(spinner) => spinner.suspend(|| eprintln!("{line}")),
+        None => eprintln!("{line}"),
+    }
+}
+
+/// The spinner that turns now; one at a time.
+fn shown() -> MutexGuard<'static, Option<ProgressBar>> {
+    static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+    // A handle to the terminal is whole at any moment.
+    SHOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// One thing being done. Dropped without [`Step::done`], it says that it did not finish.
 pub struct Step {
@@ -25,6 +41,7 @@ impl Step {
             );
             spinner.set_prefix(what.clone());
             spinner.enable_steady_tick(Duration::from_millis(120));
+            *shown() = Some(spinner.clone());
             spinner
         });
         if spinner.is_none() {
@@ -40,14 +57,6 @@ impl Step {
         }
     }
 
-    /// Prints a whole line above the spinner.
-    pub fn line(&self, line: &str) {
-        match &self.spinner {
-            Some(spinner) => spinner.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
-        }
-    }
-
     /// It is finished; `outcome` says with what, and may be empty.
     pub fn done(mut self, outcome: &str) {
         self.finished = true;
@@ -58,6 +67,7 @@ impl Step {
     fn end(&self, how: &str) {
         if let Some(spinner) = &self.spinner {
             spinner.finish_and_clear();
+            *shown() = None;
         }
         let seconds = self.started.elapsed().as_secs_f64();
         eprintln!("{}: {how} ({seconds:.1} s)", self.what);

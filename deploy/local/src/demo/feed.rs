@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::interrupt;
 use crate::process::spawn_bound;
-use crate::progress::Step;
+use crate::progress::{Step, tell};
 use crate::stack::Stack;
 use crate::tail::last_lines;
 
@@ -59,7 +59,7 @@ pub fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
         interrupt::check()?;
         match attempt() {
             Ok(done) => return Ok(done),
-            Err(error) => eprintln!("{error:#}\ntrying again in {} s", WAIT.as_secs()),
+            Err(error) => tell(&format!("{error:#}\ntrying again in {} s", WAIT.as_secs())),
         }
         std::thread::sleep(WAIT);
     }

@@ -11,6 +11,7 @@ use super::document::Document;
 use super::feed::patiently;
 use crate::interrupt;
 use crate::process::spawn_bound;
+use crate::progress::tell;
 use crate::stack::Stack;
 
 /// The metric and the experiment.
@@ -66,9 +67,9 @@ pub fn run(stack: &Stack, traffic: Traffic) -> Result<()> {
 
 /// Prints the latest result if it has moved. Returns how many visitors it counts.
 fn look(stack: &Stack, shown: &mut u64) -> Result<u64> {
-    let output = patiently(|| stack.run("aggregator", &["results", EXPERIMENT, "--json"]))?;
+    // Of all: to ask for one that has not been analyzed yet is refused.
+    let output = patiently(|| stack.run("aggregator", &["results", "--json"]))?;
     let document = Document::parse(&output.stdout)?;
-    // Before the first round of analyses there is none.
     let Some(experiment) = document.experiment(EXPERIMENT) else { return Ok(0) };
     let units = experiment.variants.iter().map(|variant| variant.units).sum();
     if units != *shown {
@@ -80,7 +81,12 @@ fn look(stack: &Stack, shown: &mut u64) -> Result<u64> {
                 format!("{} {} of {} ({})", variant.key, variant.conversions, variant.units, variant.rate())
             })
             .collect();
-        eprintln!("{}, lift {}, {}", arms.join(", "), experiment.interval(), experiment.decision.verdict);
+        tell(&format!(
+            "{}, lift {}, {}",
+            arms.join(", "),
+            experiment.interval(),
+            experiment.decision.verdict
+        ));
     }
     Ok(units)
 }
@@ -130,7 +136,7 @@ impl Visitors<'_> {
             self.attempts < ATTEMPTS_MAX,
             "`producer simulate` failed {ATTEMPTS_MAX} times ({status}); its log is {log}"
         );
-        eprintln!("`producer simulate` ended ({status}); beginning again with the same events");
+        tell(&format!("`producer simulate` ended ({status}); beginning again with the same events"));
         self.begin()?;
         Ok(false)
     }

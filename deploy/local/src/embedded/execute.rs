@@ -11,7 +11,7 @@ use super::Server;
 use super::compression::{self, Coding};
 use super::engine::{Connection, Parameter, Progress};
 use super::exception::{Exception, code};
-use super::output::Output;
+use super::output::{self, Output};
 use super::processes;
 use super::request::{Request, Setting};
 use super::running::{Query, Registration};
@@ -25,6 +25,9 @@ const DEFAULT_FORMAT: &str = "TabSeparated";
 const INSERT_HEAD_BYTES_MAX: u64 = 256 * 1024;
 /// A query's text, where it is not followed by rows.
 const TEXT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Where the embedded engine's settings are not a server's.
+pub const SERVER_DEFAULTS: &[u8] = b", implicit_select = 0, allow_introspection_functions = 0";
 
 /// A query with all that it holds while it runs.
 pub struct Job {
@@ -73,14 +76,18 @@ fn execute(
         task.refuse_if_readonly(request)?;
     } else {
         query.set_only_reads();
+        // From here on a client that leaves stops the query; this is for one that just left.
+        if output.is_abandoned() {
+            return Err(output::client_left());
+        }
     }
     if query.is_asked_to_stop() {
         return Err(query.cancelled());
     }
     match &request.session {
         None => {
-            let mut connection = server.connect()?;
-            apply_settings(&mut connection, request, query)?;
+            let mut connection = server.engine.connect()?;
+            apply_settings(&mut connection, SERVER_DEFAULTS, request, query)?;
             task.run(server, request, &mut connection, query, output)
         }
         Some(session) => {
@@ -258,11 +265,11 @@ fn run_in_session(
 ) -> Result<(), Exception> {
     let connection = lease.connection();
     let restore = if task.is_about_the_session() {
-        mark(connection, query)?;
+        connection.run(&marking(query, b""), DEFAULT_FORMAT, &[])?;
         None
     } else {
         let restore = Restore::remember(connection, request)?;
-        if let Err(exception) = apply_settings(connection, request, query) {
+        if let Err(exception) = apply_settings(connection, b"", request, query) {
             restore_or_end(lease, restore);
             return Err(exception);
         }
@@ -289,18 +296,21 @@ fn restore_or_end(mut lease: Lease, restore: Option<Restore>) {
     }
 }
 
-fn apply_settings(connection: &mut Connection, request: &Request, query: &Query) -> Result<(), Exception> {
-    mark(connection, query)?;
+/// `more` is assignments, with a comma before each.
+fn apply_settings(
+    connection: &mut Connection,
+    more: &[u8],
+    request: &Request,
+    query: &Query,
+) -> Result<(), Exception> {
+    let mut set = marking(query, more);
+    for setting in applied(request) {
+        set.extend_from_slice(b", ");
+        set.append(&mut assignment(&setting.name, &setting.value));
+    }
+    connection.run(&set, DEFAULT_FORMAT, &[])?;
     if let Some(database) = &request.database {
         connection.run(&use_database(database), DEFAULT_FORMAT, &[])?;
-    }
-    let settings: Vec<Vec<u8>> = applied(request).map(|it| assignment(&it.name, &it.value)).collect();
-    if !settings.is_empty() {
-        connection.run(
-            &[b"SET ".as_slice(), &settings.join(b", ".as_slice())].concat(),
-            DEFAULT_FORMAT,
-            &[],
-        )?;
     }
     Ok(())
 }
@@ -313,10 +323,8 @@ fn applied(request: &Request) -> impl Iterator<Item = &Setting> {
 
 /// The engine gives each query an id of its own and takes none; a setting that only another dialect
 /// reads carries ours into system.processes.
-fn mark(connection: &mut Connection, query: &Query) -> Result<(), Exception> {
-    let mark = [b"SET ".as_slice(), &assignment("promql_table", &query.marker)].concat();
-    connection.run(&mark, DEFAULT_FORMAT, &[])?;
-    Ok(())
+fn marking(query: &Query, more: &[u8]) -> Vec<u8> {
+    [b"SET ".as_slice(), &assignment("promql_table", &query.marker), more].concat()
 }
 
 fn assignment(name: &str, value: &str) -> Vec<u8> {

@@ -206,7 +206,8 @@ impl Server {
     /// A connection with a server's defaults where the embedded engine has others.
     fn connect(&self) -> Result<Connection, Exception> {
         let mut connection = self.engine.connect()?;
-        connection.run(b"SET implicit_select = 0, allow_introspection_functions = 0", "Null", &[])?;
+        let defaults = [b"SET promql_table = ''".as_slice(), execute::SERVER_DEFAULTS].concat();
+        connection.run(&defaults, "Null", &[])?;
         Ok(connection)
     }
 
@@ -229,7 +230,7 @@ impl Server {
                 return;
             }
             if query.is_in_engine() {
-                let killed = self.connect().and_then(|mut connection| {
+                let killed = self.engine.connect().and_then(|mut connection| {
                     connection.run(sql, "Null", std::slice::from_ref(&marker)).map(drop)
                 });
                 if let Err(exception) = killed {

@@ -123,6 +123,11 @@ impl Output {
         self.send_held()
     }
 
+    /// Whether the client went away before any of the result was ready.
+    pub fn is_abandoned(&self) -> bool {
+        matches!(&self.stage, Stage::Held(head) if head.is_closed())
+    }
+
     /// Says what the pieces are in; before the first of them.
     pub fn set_format(&mut self, format: &str) {
         self.format = format.to_owned();
@@ -246,7 +251,8 @@ fn finish_with(mut encoder: Encoder, tail: &[u8], packed: &mut Vec<u8>) -> io::R
     encoder.finish(packed)
 }
 
-fn client_left() -> Exception {
+/// Nobody reads it; it ends the query.
+pub fn client_left() -> Exception {
     Exception::new(code::NETWORK_ERROR, "the client closed the connection")
 }
 

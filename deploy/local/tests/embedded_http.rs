@@ -1,0 +1,272 @@
+//! clickhouse-embedded as plain HTTP sees it: what a ClickHouse server answers, byte for byte where it
+//! matters.
+
+mod embedded_server;
+
+use std::fs;
+use std::io::Write;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use embedded_server::{Server, escape, read_answer};
+
+/// Reads for as long as it is let.
+const SLOW: &str = "SELECT sum(sleepEachRow(1)) FROM numbers(60) \
+                    SETTINGS max_block_size = 1, function_sleep_max_microseconds_per_block = 100000000";
+
+#[test]
+fn queries_come_in_the_address_the_body_or_both() {
+    let server = Server::start(&[]);
+    let get = |address: &str| server.send("GET", address, &[], b"");
+    assert_eq!(get("").text(), "Ok.\n");
+    assert_eq!(get("query=SELECT%201%2B1").text(), "2\n");
+    assert_eq!(server.sql("SELECT 'a\tb'"), "a\\tb\n");
+    assert_eq!(server.sql_with("query=SELECT+number+FROM", "numbers(2) FORMAT CSV"), "0\n1\n");
+    assert_eq!(server.sql("-- a note\nSELECT 1; "), "1\n");
+    assert_eq!(server.send("GET", "query=DROP+TABLE+t", &[], b"").code(), 164);
+    assert_eq!(get("query=SHOW+DATABASES+LIKE+'def%25'").text(), "default\n");
+
+    let ping = |path: &str| {
+        let mut stream = server.connect();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").expect("sends");
+        let answer = read_answer(stream);
+        (answer.status, answer.text().lines().next().unwrap_or("").to_owned())
+    };
+    assert_eq!(ping("/ping"), (200, "Ok.".to_owned()));
+    assert_eq!(ping("/replicas_status"), (200, "Ok.".to_owned()));
+    assert_eq!(ping("/nowhere"), (404, "There is no handle /nowhere".to_owned()));
+}
+
+#[test]
+fn parameters_settings_formats_and_databases_are_the_requests_own() {
+    let server = Server::start(&[]);
+    let bound = format!("param_s={}&param_n=7", escape("it's; \\\\ \\n"));
+    assert_eq!(server.sql_with(&bound, "SELECT {n:UInt8} + 1, {s:String}"), "8\tit\\'s; \\\\ \\n\n");
+    assert_eq!(server.refused("", b"SELECT {n:UInt8}"), (500, 456));
+    assert_eq!(server.sql_with("max_threads=3", "SELECT getSetting('max_threads')"), "3\n");
+    let quoted = format!("log_comment={}", escape("a', max_threads = '9\\"));
+    assert_eq!(
+        server.sql_with(&quoted, "SELECT getSetting('log_comment') FORMAT RawBLOB"),
+        "a', max_threads = '9\\"
+    );
+    assert_eq!(server.refused("no_such_setting=1", b"SELECT 1"), (404, 115));
+    server.sql("CREATE DATABASE d");
+    server.sql_with("database=d", "CREATE TABLE t (a UInt8) ENGINE = Memory");
+    assert_eq!(server.sql("EXISTS TABLE d.t"), "1\n");
+    assert_eq!(server.refused("database=nowhere", b"SELECT 1"), (404, 81));
+
+    let answer = server.post("default_format=JSONCompactEachRow&query_id=mine", b"SELECT 1, 'x'");
+    assert_eq!(answer.text(), "[1, \"x\"]\n");
+    assert_eq!(answer.header("X-ClickHouse-Format"), Some("JSONCompactEachRow"));
+    assert_eq!(answer.header("Content-Type"), Some("application/x-ndjson; charset=UTF-8"));
+    assert_eq!(answer.header("X-ClickHouse-Query-Id"), Some("mine"));
+    assert!(answer.header("X-ClickHouse-Server-Display-Name").is_some());
+    assert!(answer.header("X-ClickHouse-Timezone").is_some());
+    let named = server.send("POST", "", &[("X-ClickHouse-Format", "CSV")], b"SELECT 'x'");
+    assert_eq!((named.text().as_str(), named.header("X-ClickHouse-Format")), ("\"x\"\n", Some("CSV")));
+    let summary = server.post("", b"SELECT * FROM numbers(1000)");
+    let summary = summary.header("X-ClickHouse-Summary").expect("a summary");
+    let summary: serde_json::Value = serde_json::from_str(summary).expect("JSON");
+    assert_eq!((&summary["read_rows"], &summary["result_rows"]), (&"1000".into(), &"1000".into()));
+}
+
+#[test]
+fn errors_have_clickhouses_codes_and_statuses() {
+    let server = Server::start(&[]);
+    for (sql, expected) in [
+        ("SELEC 1", (400, 62)),
+        ("", (400, 62)),
+        ("exit", (400, 62)),
+        ("SELECT 1; SELECT 2", (400, 62)),
+        ("SELECT * FROM nowhere", (404, 60)),
+        ("SELECT nowhere", (404, 47)),
+        ("SELECT 1 FORMAT Nowhere", (404, 73)),
+        ("SELECT 1 INTO OUTFILE '/tmp/x'", (500, 358)),
+        ("INSERT INTO t FROM INFILE 'x' FORMAT CSV", (404, 78)),
+        ("SELECT throwIf(1)", (500, 395)),
+        ("SELECT sleep(3) SETTINGS max_execution_time = 1", (408, 159)),
+    ] {
+        assert_eq!(server.refused("", sql.as_bytes()), expected, "{sql}");
+    }
+    let text = server.post("", b"SELECT throwIf(1, 'a reason')").text();
+    assert!(text.starts_with("Code: 395. DB::Exception: a reason: "), "{text}");
+    assert!(text.trim_end().ends_with("(official build))"), "{text}");
+}
+
+#[test]
+fn one_user_with_a_password() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("password");
+    fs::write(&file, "open sesame\n").expect("writes");
+    let server = Server::start(&["--user", "app", "--password-file", file.to_str().expect("UTF-8")]);
+    let status = |address: &str, headers: &[(&str, &str)]| {
+        let answer = server.send("POST", address, headers, b"SELECT 1");
+        (answer.status, answer.code())
+    };
+    assert_eq!(status("user=app&password=open+sesame", &[]), (200, 0));
+    assert_eq!(status("", &[("X-ClickHouse-User", "app"), ("X-ClickHouse-Key", "open sesame")]), (200, 0));
+    assert_eq!(status("", &[("Authorization", "Basic YXBwOm9wZW4gc2VzYW1l")]), (200, 0));
+    assert_eq!(status("", &[]), (403, 516));
+    assert_eq!(status("user=app&password=open", &[]), (403, 516));
+    assert_eq!(status("user=default&password=open+sesame", &[]), (403, 516));
+}
+
+#[test]
+fn sessions_keep_tables_and_settings() {
+    let server = Server::start(&[]);
+    server.sql_with("session_id=a", "CREATE TEMPORARY TABLE own (n UInt8)");
+    server.sql_with("session_id=a&query=INSERT+INTO+own+FORMAT+CSV", "1\n2\n");
+    assert_eq!(server.sql_with("session_id=a", "SELECT sum(n) FROM own"), "3\n");
+    assert_eq!(server.refused("session_id=b", b"SELECT sum(n) FROM own"), (404, 60));
+    assert_eq!(server.refused("", b"SELECT sum(n) FROM own"), (404, 60));
+    server.sql_with("session_id=a", "SET max_block_size = 1234");
+    let asked = "SELECT getSetting('max_block_size'), currentDatabase()";
+    assert_eq!(server.sql_with("session_id=a&max_block_size=99&database=system", asked), "99\tsystem\n");
+    assert_eq!(server.sql_with("session_id=a", asked), "1234\tdefault\n");
+    server.sql_with("session_id=a", "USE system");
+    assert_eq!(server.sql_with("session_id=a", asked), "1234\tsystem\n");
+    // A failed query leaves the session as it was.
+    assert_eq!(server.refused("session_id=a&max_block_size=98", b"SELECT nowhere"), (404, 47));
+    assert_eq!(server.sql_with("session_id=a", asked), "1234\tsystem\n");
+
+    assert_eq!(server.refused("session_id=new&session_check=1", b"SELECT 1"), (500, 372));
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| server.sql_with("session_id=a&query_id=first", "SELECT sleep(1)"));
+        server.wait_for("SELECT count() FROM system.processes WHERE query_id = 'first'", "1\n");
+        assert_eq!(server.refused("session_id=a", b"SELECT 1"), (500, 373));
+        assert_eq!(slow.join().expect("ends"), "0\n");
+    });
+    server.sql_with("session_id=short&session_timeout=1", "CREATE TEMPORARY TABLE own (n UInt8)");
+    thread::sleep(Duration::from_millis(1100));
+    assert_eq!(server.refused("session_id=short&session_check=1", b"SELECT 1"), (500, 372));
+}
+
+#[test]
+fn a_killed_query_is_gone_when_kill_sync_answers() {
+    let server = Server::start(&[]);
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| server.refused("query_id=slow", SLOW.as_bytes()));
+        server.wait_for("SELECT query_id FROM system.processes WHERE query_id = 'slow'", "slow\n");
+        assert_eq!(server.sql("SELECT elapsed < 20 FROM system.processes WHERE query_id = 'slow'"), "1\n");
+        // One id runs once.
+        assert_eq!(server.refused("query_id=slow", b"SELECT 1"), (500, 216));
+        let test = server.sql("KILL QUERY WHERE query_id = 'slow' TEST FORMAT CSV");
+        assert!(test.starts_with("\"unknown_status\",\"slow\",\"default\",\"SELECT sum"), "{test}");
+        let killed =
+            server.sql_with("param_id=slow", "KILL QUERY WHERE query_id = {id:String} SYNC FORMAT CSV");
+        assert!(killed.starts_with("\"finished\",\"slow\",\"default\",\"SELECT sum"), "{killed}");
+        assert_eq!(server.sql("SELECT count() FROM system.processes WHERE query_id = 'slow'"), "0\n");
+        assert_eq!(slow.join().expect("ends"), (500, 394));
+    });
+    assert_eq!(server.sql("KILL QUERY WHERE query_id = 'slow' SYNC"), "");
+    // By what it does, and at once.
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| server.refused("query_id=slow", SLOW.as_bytes()));
+        server.wait_for("SELECT count() FROM system.processes WHERE query_id = 'slow'", "1\n");
+        let killed = server.sql("KILL QUERY WHERE query LIKE '%sleepEachRow%' AND elapsed < 60");
+        assert!(killed.starts_with("waiting\tslow\tdefault\t"), "{killed}");
+        assert_eq!(slow.join().expect("ends"), (500, 394));
+    });
+    // By a newer one with its id.
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| server.refused("query_id=slow", SLOW.as_bytes()));
+        server.wait_for("SELECT count() FROM system.processes WHERE query_id = 'slow'", "1\n");
+        assert_eq!(server.sql_with("query_id=slow&replace_running_query=1", "SELECT 2"), "2\n");
+        assert_eq!(slow.join().expect("ends"), (500, 394));
+    });
+}
+
+#[test]
+fn a_query_whose_body_still_arrives_can_be_killed() {
+    let server = Server::start(&[]);
+    server.sql("CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a");
+    let mut stream = server.connect();
+    let head = "POST /?query_id=up&query=INSERT+INTO+t+FORMAT+RowBinary HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 800\r\n\r\n";
+    stream.write_all(head.as_bytes()).expect("sends");
+    stream.write_all(&[1; 80]).expect("sends");
+    server.wait_for(
+        "SELECT query FROM system.processes WHERE query_id = 'up'",
+        "INSERT INTO t FORMAT RowBinary\n",
+    );
+    assert_eq!(
+        server.sql("KILL QUERY WHERE query_id = 'up' SYNC"),
+        "finished\tup\tdefault\tINSERT INTO t FORMAT RowBinary\n"
+    );
+    assert_eq!(read_answer(stream).code(), 394);
+    assert_eq!(server.sql("SELECT count() FROM t"), "0\n");
+}
+
+#[test]
+fn a_client_that_leaves_takes_its_reads_along_but_not_its_writes() {
+    let server = Server::start(&[]);
+    server.sql("CREATE TABLE t (a UInt8) ENGINE = MergeTree ORDER BY a");
+    let leave = |id: &str, sql: &str| {
+        let mut stream = server.connect();
+        let length = sql.len();
+        let head =
+            format!("POST /?query_id={id} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n{sql}");
+        stream.write_all(head.as_bytes()).expect("sends");
+        server.wait_for(&format!("SELECT count() FROM system.processes WHERE query_id = '{id}'"), "1\n");
+    };
+    let started = Instant::now();
+    leave("read", SLOW);
+    server.wait_for("SELECT count() FROM system.processes WHERE query_id = 'read'", "0\n");
+    assert!(started.elapsed() < Duration::from_secs(30), "it ran to its end");
+    leave("write", "INSERT INTO t SELECT sleepEachRow(0.5) + 7 FROM numbers(3)");
+    server.wait_for("SELECT count() FROM system.processes WHERE query_id = 'write'", "0\n");
+    assert_eq!(server.sql("SELECT a, count() FROM t GROUP BY a"), "7\t3\n");
+}
+
+#[test]
+fn queries_run_side_by_side_within_the_bound() {
+    let server = Server::start(&["--max-concurrent-queries", "4"]);
+    let started = Instant::now();
+    thread::scope(|scope| {
+        let slow: Vec<_> = (0..4).map(|_| scope.spawn(|| server.sql("SELECT sleep(2)"))).collect();
+        // All four hold their places by now, and nothing else gets one.
+        thread::sleep(Duration::from_secs(1));
+        assert_eq!(server.refused("", b"SELECT 1"), (503, 202));
+        for query in slow {
+            assert_eq!(query.join().expect("ends"), "0\n");
+        }
+    });
+    assert!(started.elapsed() < Duration::from_secs(6), "one after the other: {:?}", started.elapsed());
+    assert_eq!(server.sql("SELECT 1"), "1\n");
+}
+
+#[test]
+fn a_large_result_streams_in_bounded_memory() {
+    let server = Server::start(&[]);
+    let resident = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("readable");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");
+        line.split_whitespace().nth(1).and_then(|it| it.parse::<u64>().ok()).expect("kilobytes") * 1024
+    };
+    server.sql("SELECT number, toString(number) FROM numbers(1000000) FORMAT Null");
+    let before = resident();
+    let answer = server.post("", b"SELECT number, repeat('x', 90) FROM numbers(3000000)");
+    assert!(answer.whole);
+    assert_eq!(answer.body.len(), 3_000_000 * 92 + 19_888_890 + 1_000_000);
+    let grown = resident() - before;
+    assert!(grown < 150 << 20, "a result of {} bytes took {grown} bytes of memory", answer.body.len());
+}
+
+#[test]
+fn an_exception_in_the_middle_cannot_be_overlooked() {
+    let server = Server::start(&[]);
+    let failing = b"SELECT rand64(), throwIf(number = 1000000, 'too far') FROM numbers(2000000)";
+    let answer = server.post("", failing);
+    assert_eq!((answer.status, answer.whole), (200, false));
+    let tag = answer.header("X-ClickHouse-Exception-Tag").expect("a tag");
+    let text = answer.text();
+    let (_, exception) = text.split_once("\r\n__exception__\r\n").expect("an exception behind the rows");
+    let exception =
+        exception.strip_prefix(&format!("{tag}\r\nCode: 395. DB::Exception: too far: ")).expect(exception);
+    assert!(exception.ends_with(&format!(" {tag}\r\n__exception__\r\n")), "{exception}");
+    // Whoever waits for the end gets a proper answer.
+    assert_eq!(server.refused("wait_end_of_query=1", failing), (500, 395));
+    let waited = server.post("wait_end_of_query=1", b"SELECT number FROM numbers(1000000)");
+    assert_eq!((waited.status, waited.whole, waited.body.len()), (200, true, 6_888_890));
+    let summary = waited.header("X-ClickHouse-Summary").expect("a summary");
+    assert!(summary.contains("\"result_rows\":\"1000000\""), "{summary}");
+}
