@@ -1,1 +1,22 @@
-//! To come.
+//! From tables to verdicts. On a schedule each experiment is counted at a recorded cut of the stream,
+//! analyzed, decided upon and published: as rows, as JSON and as a page. What decides
+//! ([`analysis`], [`decision`], [`power`], the page) is a function of its arguments; what touches the
+//! world ([`database`], [`schedule`], [`http`]) decides nothing.
+
+pub mod analysis;
+pub mod analyze;
+pub mod chart;
+pub mod command;
+pub mod counts;
+pub mod cut;
+pub mod database;
+pub mod decision;
+pub mod definitions;
+pub mod document;
+pub mod http;
+pub mod page;
+pub mod power;
+pub mod say;
+pub mod schedule;
+pub mod settings;
+pub mod store;

@@ -11,10 +11,10 @@ pub(crate) struct GaussLegendre {
 }
 
 /// Shared rules have a multiple of this many points.
-const SHARED_STEP: usize = 8;
+const SHARED_STEP: usize = 2;
 
 /// The largest shared rule has this many steps; what wants more gets that one.
-const SHARED_RULES: usize = 512;
+const SHARED_RULES: usize = 2048;
 
 static SHARED: [OnceLock<GaussLegendre>; SHARED_RULES] = [const { OnceLock::new() }; SHARED_RULES];
 

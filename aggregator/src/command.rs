@@ -1,0 +1,227 @@
+//! The command line: the service itself, one analysis now, the latest document, and planning.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use ops::serve::{self, Served};
+use ops::{Exit, Health, Shutdown};
+
+use crate::analyze::{Moment, analyze};
+use crate::database::Database;
+use crate::document::{Document, ExperimentResult};
+use crate::power::{self, Outcome, Request, Split};
+use crate::settings::Settings;
+use crate::{cut, definitions, http, schedule, store};
+
+mod show;
+
+/// Counts, analyzes and decides experiments, and shows what it found.
+#[derive(Parser)]
+#[command(name = "aggregator", version, about)]
+pub struct Arguments {
+    /// Configuration file (TOML); environment variables SPLITSTREAM_<SECTION>__<FIELD> win over it.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Analyzes on a schedule and serves the page, the JSON API and the metrics, until it is stopped.
+    Run {
+        /// Prints the configuration with every field's meaning and bounds, and exits.
+        #[arg(long)]
+        print_config: bool,
+    },
+    /// Analyzes now and keeps the result: one experiment, or all that run or are stopped.
+    Analyze(Which),
+    /// Shows the latest result of one experiment, or of all.
+    Results(Which),
+    /// Says how many units an experiment needs.
+    Power(PowerArguments),
+}
+
+#[derive(Args)]
+struct Which {
+    /// Key of the experiment; all if left out.
+    experiment: Option<String>,
+    /// Prints the document as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct PowerArguments {
+    /// Conversion rate of the control, between 0 and 1.
+    #[arg(long, required_unless_present = "mean", conflicts_with = "mean")]
+    baseline: Option<f64>,
+    /// Mean of the control per unit, for a metric that is not a rate.
+    #[arg(long, requires = "sd", allow_negative_numbers = true)]
+    mean: Option<f64>,
+    /// Standard deviation of one unit's value, above 0.
+    #[arg(long, requires = "mean")]
+    sd: Option<f64>,
+    /// Smallest effect to find, as a share of the control's level: 0.1 is ten per cent more.
+    #[arg(
+        long,
+        required_unless_present = "mde_absolute",
+        conflicts_with = "mde_absolute",
+        allow_negative_numbers = true
+    )]
+    mde_relative: Option<f64>,
+    /// Smallest effect to find, in the metric's unit: 0.005 is half a percentage point of a rate.
+    #[arg(long, allow_negative_numbers = true)]
+    mde_absolute: Option<f64>,
+    /// Two-sided error rate, between 0 and 1.
+    #[arg(long, default_value_t = 0.05)]
+    alpha: f64,
+    /// Probability to find the effect if it is there, between 0 and 1.
+    #[arg(long, default_value_t = 0.8)]
+    power: f64,
+    /// Shares of the arms, the control first: 50/50, 90/10, 50/25/25.
+    #[arg(long, default_value = "50/50")]
+    split: Split,
+    /// Units exposed for the first time each day, for the duration.
+    #[arg(long)]
+    daily_units: Option<f64>,
+    /// Prints the answer as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Does what the command line says.
+pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+    let settings = || ops::config::load::<Settings>(arguments.config.as_deref());
+    match arguments.command {
+        Command::Run { print_config: true } => {
+            print!("{}", ops::config::render(&settings()?));
+            Ok(Exit::Done)
+        }
+        Command::Run { print_config: false } => serve(settings()?).await,
+        Command::Analyze(which) => analyze_now(settings()?, which).await,
+        Command::Results(which) => results(settings()?, which).await,
+        Command::Power(arguments) => plan(&arguments),
+    }
+}
+
+/// The service, in order: log, shutdown, database, HTTP, schedule; and the same backwards.
+async fn serve(settings: Settings) -> anyhow::Result<Exit> {
+    ops::log::start(&settings.log)?;
+    let shutdown = Shutdown::on_signals(settings.aggregator.query_timeout_ms.duration())
+        .context("listening for signals")?;
+    let database = Database::new(&settings.clickhouse, settings.aggregator.query_timeout_ms.duration())?;
+    let health = Health::new();
+    let registry = ops::metrics::registry("aggregator", env!("CARGO_PKG_VERSION"));
+    let metrics = schedule::Metrics::register(&registry);
+    let served = Served { routes: http::routes(database.clone()), registry, health: health.clone() };
+    let server = serve::start(&settings.http, served, &shutdown).await?;
+    schedule::run(database, settings.aggregator, health, metrics, shutdown).await;
+    server.stopped().await?;
+    Ok(Exit::Done)
+}
+
+async fn analyze_now(settings: Settings, which: Which) -> anyhow::Result<Exit> {
+    let database = open(&settings)?;
+    let definitions = definitions::read(&database).await?;
+    for why in &definitions.unreadable {
+        eprintln!("warning: {why}");
+    }
+    let cut = cut::read(&database).await?;
+    let moment = Moment { definitions: &definitions, cut: &cut, as_of: cut::now()? };
+    let keys: Vec<&String> = match &which.experiment {
+        Some(key) => match definitions.experiments.get_key_value(key) {
+            Some((key, _)) => vec![key],
+            None => {
+                let known: Vec<&str> = definitions.experiments.keys().map(String::as_str).collect();
+                return Err(unknown(key, "is defined", &known));
+            }
+        },
+        // However long ago it was stopped: somebody asked.
+        None => definitions
+            .experiments
+            .iter()
+            .filter(|(_, defined)| defined.is_followed(0, i64::MAX))
+            .map(|(key, _)| key)
+            .collect(),
+    };
+    let mut experiments = Vec::new();
+    for key in keys {
+        let previous = store::latest(&database, key).await?;
+        let result = analyze(&database, &moment, key, previous.as_ref()).await?;
+        store::write(&database, &result).await?;
+        experiments.push(result);
+    }
+    show(experiments, which.json)
+}
+
+async fn results(settings: Settings, which: Which) -> anyhow::Result<Exit> {
+    let database = open(&settings)?;
+    let experiments = match &which.experiment {
+        None => store::latest_of_all(&database).await?,
+        Some(key) => match store::latest(&database, key).await? {
+            Some(result) => vec![result],
+            None => {
+                let analyzed = store::latest_of_all(&database).await?;
+                let known: Vec<&str> = analyzed.iter().map(|result| result.key.as_str()).collect();
+                return Err(unknown(key, "has been analyzed", &known));
+            }
+        },
+    };
+    show(experiments, which.json)
+}
+
+fn open(settings: &Settings) -> anyhow::Result<Database> {
+    Database::new(&settings.clickhouse, settings.aggregator.query_timeout_ms.duration())
+}
+
+/// No such experiment; `lacks` says what there is none of.
+fn unknown(key: &str, lacks: &str, known: &[&str]) -> anyhow::Error {
+    let known = if known.is_empty() { "there is none".to_owned() } else { known.join(", ") };
+    anyhow::anyhow!("no experiment `{key}` {lacks}; known: {known}").context(Exit::Refused)
+}
+
+fn show(experiments: Vec<ExperimentResult>, json: bool) -> anyhow::Result<Exit> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(&Document { experiments })?);
+    } else {
+        print!("{}", show::experiments(&experiments));
+    }
+    Ok(Exit::Done)
+}
+
+fn plan(arguments: &PowerArguments) -> anyhow::Result<Exit> {
+    let answer = power::plan(&arguments.request()?).map_err(anyhow::Error::new).context(Exit::Usage)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&answer)?);
+    } else {
+        print!("{}", show::power(&answer, &arguments.split.to_string()));
+    }
+    Ok(Exit::Done)
+}
+
+impl PowerArguments {
+    fn request(&self) -> anyhow::Result<Request> {
+        let level = match (self.baseline, self.mean) {
+            (Some(level), _) | (None, Some(level)) => level,
+            (None, None) => bail!("neither --baseline nor --mean is given"),
+        };
+        let difference = match (self.mde_relative, self.mde_absolute) {
+            (Some(relative), _) => level * relative,
+            (None, Some(absolute)) => absolute,
+            (None, None) => bail!("neither --mde-relative nor --mde-absolute is given"),
+        };
+        let outcome = match self.sd {
+            None => Outcome::Rates { baseline: level, treatment: level + difference },
+            Some(sd) => Outcome::Means { mean: level, sd, difference },
+        };
+        Ok(Request {
+            outcome,
+            alpha: self.alpha,
+            power: self.power,
+            split: self.split.clone(),
+            daily_units: self.daily_units,
+        })
+    }
+}

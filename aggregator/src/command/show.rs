@@ -1,0 +1,152 @@
+//! Results and plans as text for a terminal. Pure.
+
+use std::fmt::Write;
+
+use crate::document::{ExperimentResult, MetricResult};
+use crate::power::{ALWAYS_VALID_FACTOR, Answer, Size};
+use crate::say;
+
+/// Experiments one after the other: the verdict, its reason, and a table for each metric.
+pub fn experiments(experiments: &[ExperimentResult]) -> String {
+    if experiments.is_empty() {
+        return "no experiment has been analyzed\n".to_owned();
+    }
+    let mut text = String::new();
+    for (index, result) in experiments.iter().enumerate() {
+        if index > 0 {
+            text.push('\n');
+        }
+        put(
+            &mut text,
+            format_args!(
+                "{}: {}\n  {}\n  {}, phase {}, definition version {}, as of {}\n",
+                result.key,
+                result.decision.verdict.title().to_uppercase(),
+                result.decision.reason,
+                result.state.as_str(),
+                result.phase,
+                result.definition_version,
+                result.as_of,
+            ),
+        );
+        for metric in &result.metrics {
+            text.push_str(&metric_table(metric));
+        }
+        match (result.srm.p_value, &result.srm.missing) {
+            (Some(p), _) => put(&mut text, format_args!("  sample ratio: chi-square {}\n", say::p_value(p))),
+            (None, Some(missing)) => put(&mut text, format_args!("  sample ratio: {missing}\n")),
+            (None, None) => {}
+        }
+    }
+    text
+}
+
+fn metric_table(metric: &MetricResult) -> String {
+    let mut text = format!("  {} ({})\n", metric.key, metric.role.as_str());
+    if let Some(missing) = &metric.missing {
+        put(&mut text, format_args!("    no numbers: {missing}\n"));
+    }
+    let level = if metric.is_rate() { "rate" } else { "mean" };
+    let mut rows = vec![
+        ["variant", "units", "converted", level, "lift", "always-valid p", "fixed-horizon p"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for variant in &metric.variants {
+        let test = metric.tests.iter().find(|test| test.treatment == variant.key);
+        let look = metric.always_valid.iter().find(|look| look.treatment == variant.key);
+        let number = |number: Option<f64>| number.map_or("-".to_owned(), |number| format!("{number:.4}"));
+        let of_treatment = |text: String| if variant.control { String::new() } else { text };
+        rows.push(vec![
+            variant.key.clone(),
+            say::count(variant.units),
+            say::count(variant.conversions),
+            variant.mean.map_or("-".to_owned(), |mean| {
+                if metric.is_rate() { say::percent(mean) } else { say::mean(mean) }
+            }),
+            of_treatment(
+                test.and_then(|test| test.lift_relative).map_or("-".to_owned(), say::signed_percent),
+            ),
+            of_treatment(number(look.and_then(|look| look.p_value))),
+            of_treatment(number(test.and_then(|test| test.p_value))),
+        ]);
+    }
+    text.push_str(&table(&rows));
+    if let Some(test) = metric.tests.first() {
+        put(&mut text, format_args!("    fixed-horizon p, {}: {}\n", test.method.title(), test.p_value_use));
+    }
+    text
+}
+
+/// A plan as a table.
+pub fn power(answer: &Answer, split: &str) -> String {
+    let effect =
+        answer.effect_relative.map_or(String::new(), |lift| format!(" ({})", say::signed_percent(lift)));
+    let levels = match answer.metric {
+        "conversion" => format!("{} to {}", say::percent(answer.baseline), say::percent(answer.treatment)),
+        _ => format!("{} to {}", say::mean(answer.baseline), say::mean(answer.treatment)),
+    };
+    let mut text = format!(
+        "to find {levels}{effect} with {:.0} % power at alpha {} (two-sided), split {split}:\n",
+        answer.power * 100.0,
+        answer.alpha,
+    );
+    if answer.alpha_per_comparison < answer.alpha {
+        put(
+            &mut text,
+            format_args!("alpha is shared among the treatments: {:.4} each\n", answer.alpha_per_comparison),
+        );
+    }
+    let mut rows =
+        vec![["", "units per arm", "units in all", "days", "whole weeks"].map(str::to_owned).to_vec()];
+    rows.push(size("one look, at the planned end", &answer.fixed_horizon));
+    rows.push(size("always valid, looking daily", &answer.always_valid));
+    text.push_str(&table(&rows));
+    put(
+        &mut text,
+        format_args!(
+            "  Without a planned horizon verdicts rest on the always-valid interval, which costs about {ALWAYS_VALID_FACTOR} \
+             times the sample\n  (simulated for 80 % power).\n"
+        ),
+    );
+    text
+}
+
+fn size(name: &str, size: &Size) -> Vec<String> {
+    let arms: Vec<String> = size.units_per_arm.iter().map(|units| say::count(*units)).collect();
+    let alike = arms.windows(2).all(|pair| pair[0] == pair[1]);
+    let days = |days: Option<u64>| days.map_or("-".to_owned(), |days| days.to_string());
+    vec![
+        name.to_owned(),
+        if alike { arms[0].clone() } else { arms.join(" / ") },
+        say::count(size.units_total),
+        days(size.days),
+        days(size.whole_week_days.map(|days| days / 7)),
+    ]
+}
+
+/// The first column to the left, the others to the right.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::from("   ");
+        for (column, cell) in row.iter().enumerate() {
+            let width = widths[column];
+            if column == 0 {
+                put(&mut line, format_args!(" {cell:<width$}"));
+            } else {
+                put(&mut line, format_args!("  {cell:>width$}"));
+            }
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn put(text: &mut String, what: std::fmt::Arguments<'_>) {
+    text.write_fmt(what).expect("writing to a string never fails");
+}

@@ -1,0 +1,84 @@
+-- Units and outcomes of one experiment and one event, at a cut. Sums are exact integers (values in
+-- millionths), so neither order, nor batching, nor repetition can change a byte of the answer.
+WITH
+    ? AS the_experiment,
+    ? AS the_event,
+    ? AS first_phase_counted,
+    ? AS window_microseconds, -- 0: no end
+    fromUnixTimestamp64Micro(toInt64(?), 'UTC') AS as_of,
+    -- The cut, by partition: rows before (epoch, next offset) belong to it.
+    CAST(? AS Array(UInt32)) AS exposure_epochs,
+    CAST(? AS Array(UInt64)) AS exposure_ends,
+    CAST(? AS Array(UInt32)) AS conversion_epochs,
+    CAST(? AS Array(UInt64)) AS conversion_ends,
+
+-- Each exposed unit with what its earliest exposure says, whenever that one arrived.
+exposed AS
+(
+    SELECT
+        (CAST(unit_type, 'String'), unit_id)              AS unit,
+        min(created_at)                                   AS first_exposed_at,
+        argMin(variant, (created_at, event_id))           AS first_variant,
+        argMin(phase, (created_at, event_id))             AS first_phase,
+        uniqExact(variant) > 1                            AS in_several_variants
+    FROM exposures
+    WHERE experiment = the_experiment
+      AND created_at <= as_of
+      AND (epoch, kafka_offset) < (exposure_epochs[kafka_partition + 1], exposure_ends[kafka_partition + 1])
+    GROUP BY unit
+),
+
+-- Each conversion once for every unit that it carries.
+carried AS
+(
+    SELECT
+        event_id,
+        arrayJoin(arrayConcat(
+            [(CAST(unit_type, 'String'), unit_id)],
+            arrayZip(CAST(mapKeys(other_ids), 'Array(String)'), mapValues(other_ids)))) AS unit,
+        min(created_at)                                                                 AS converted_at,
+        min(CAST(toDecimal256(ifNull(value, 0), 6) * 1000000, 'Int256'))                 AS millionths
+    FROM conversions
+    WHERE name = the_event
+      AND experiment IN ('', the_experiment)
+      AND created_at <= as_of
+      AND (epoch, kafka_offset) < (conversion_epochs[kafka_partition + 1], conversion_ends[kafka_partition + 1])
+    GROUP BY event_id, unit
+),
+
+-- Each unit with those that count: not before its first exposure, and inside the window.
+outcomes AS
+(
+    SELECT
+        any(first_variant)                        AS unit_variant,
+        any(first_phase) >= first_phase_counted   AS counted,
+        any(in_several_variants)                  AS several,
+        CAST(countIf(counts), 'Int256')           AS unit_events,
+        sumIf(millionths, counts)                 AS unit_total
+    FROM
+    (
+        SELECT
+            exposed.*,
+            millionths,
+            notEmpty(event_id)
+                AND converted_at >= first_exposed_at
+                AND (window_microseconds = 0
+                     OR dateDiff('microsecond', first_exposed_at, converted_at) < window_microseconds) AS counts
+        FROM exposed LEFT JOIN carried ON exposed.unit = carried.unit
+    )
+    GROUP BY unit
+)
+
+SELECT
+    CAST(unit_variant, 'String')                      AS variant,
+    countIf(counted)                                    AS units,
+    countIf(counted AND several)                        AS units_in_several_variants,
+    countIf(NOT counted)                                AS units_of_earlier_phases,
+    countIf(counted AND unit_events > 0)                AS conversions,
+    toString(sumIf(unit_events, counted))               AS events,
+    toString(sumIf(unit_events * unit_events, counted)) AS events_squared,
+    toString(sumIf(unit_total, counted))                AS total,
+    toString(sumIf(unit_total * unit_total, counted))   AS total_squared
+FROM outcomes
+GROUP BY variant
+ORDER BY variant

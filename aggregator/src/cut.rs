@@ -1,0 +1,120 @@
+//! The cut: up to which offset of every partition the tables hold the stream. Every result names the cut
+//! that it was computed at, and counting at the same cut again gives the same numbers.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use clickhouse::Row;
+use schemas::Micros;
+use schemas::topics::{CONVERSIONS, EXPOSURES};
+use serde::{Deserialize, Serialize};
+
+use crate::database::Database;
+
+/// Where each partition of the two event topics stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    pub exposures: Positions,
+    pub conversions: Positions,
+}
+
+/// By partition; one that never delivered anything is left out.
+pub type Positions = BTreeMap<u16, Position>;
+
+/// Everything before this place is in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Counts the re-creations of the topic; earlier epochs belong to the cut as a whole.
+    pub epoch: u32,
+    /// One past the last durable offset.
+    pub next_offset: u64,
+}
+
+/// A cut in the shape in which the queries take it: two values for each partition from 0 on, `(0, 0)`
+/// where nothing is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ends {
+    pub epochs: Vec<u32>,
+    pub next_offsets: Vec<u64>,
+}
+
+/// A batch is there as a whole or not at all, and the batches of a partition follow each other without
+/// gaps: hence the end of the last one says it all.
+const SQL: &str = "
+SELECT
+    ? AS topic,
+    kafka_partition AS partition,
+    max((epoch, batch_last)).1 AS last_epoch,
+    max((epoch, batch_last)).2 + 1 AS next_offset
+FROM exposures
+GROUP BY kafka_partition
+UNION ALL
+SELECT
+    ? AS topic,
+    kafka_partition AS partition,
+    max((epoch, batch_last)).1 AS last_epoch,
+    max((epoch, batch_last)).2 + 1 AS next_offset
+FROM conversions
+GROUP BY kafka_partition";
+
+#[derive(Row, Deserialize)]
+struct Found {
+    topic: String,
+    partition: u16,
+    last_epoch: u32,
+    next_offset: u64,
+}
+
+/// What is durable now.
+pub async fn read(database: &Database) -> anyhow::Result<Cut> {
+    let query = database.query(SQL).bind(EXPOSURES).bind(CONVERSIONS);
+    let mut cut = Cut::default();
+    for found in database.rows::<Found>("reading the durable offsets", query).await? {
+        let position = Position { epoch: found.last_epoch, next_offset: found.next_offset };
+        let positions = if found.topic == EXPOSURES { &mut cut.exposures } else { &mut cut.conversions };
+        positions.insert(found.partition, position);
+    }
+    Ok(cut)
+}
+
+/// The clock; events made later than the as-of time of an analysis are left out of it.
+pub fn now() -> anyhow::Result<Micros> {
+    Micros::new(jiff::Timestamp::now().as_microsecond()).context("reading the clock")
+}
+
+/// The positions as the queries take them.
+pub fn ends(positions: &Positions) -> Ends {
+    let partitions = positions.keys().last().map_or(0, |last| usize::from(*last) + 1);
+    let mut ends = Ends { epochs: vec![0; partitions], next_offsets: vec![0; partitions] };
+    for (partition, position) in positions {
+        ends.epochs[usize::from(*partition)] = position.epoch;
+        ends.next_offsets[usize::from(*partition)] = position.next_offset;
+    }
+    ends
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_without_a_position_ends_before_its_first_row() {
+        let positions = Positions::from([
+            (0, Position { epoch: 0, next_offset: 7 }),
+            (2, Position { epoch: 1, next_offset: 3 }),
+        ]);
+        assert_eq!(ends(&positions), Ends { epochs: vec![0, 0, 1], next_offsets: vec![7, 0, 3] });
+        assert_eq!(ends(&Positions::new()), Ends { epochs: vec![], next_offsets: vec![] });
+    }
+
+    #[test]
+    fn a_cut_is_json_by_topic_and_partition() {
+        let cut = Cut {
+            exposures: Positions::from([(0, Position { epoch: 0, next_offset: 15_000 })]),
+            conversions: Positions::new(),
+        };
+        let json = r#"{"exposures":{"0":{"epoch":0,"next_offset":15000}},"conversions":{}}"#;
+        assert_eq!(serde_json::to_string(&cut).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Cut>(json).unwrap(), cut);
+    }
+}

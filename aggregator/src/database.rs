@@ -1,0 +1,125 @@
+//! ClickHouse as this service asks it: every question bounded in time, every failure named, and the two
+//! that an operator can mend (no server, no tables) told apart from the rest.
+
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::Context;
+use clickhouse::error::Error;
+use clickhouse::query::Query;
+use clickhouse::{Client, RowOwned, RowRead};
+use ops::Exit;
+use ops::config::ClickHouse;
+use serde::Serialize;
+
+/// Our end waits this much longer than the server was told to work, so that the server's own message comes
+/// first.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The server's codes for "no such table" and "no such database".
+const NO_TABLES: [&str; 2] = ["Code: 60.", "Code: 81."];
+
+/// A client with its bounds; clones share its connections.
+#[derive(Clone)]
+pub struct Database {
+    client: Client,
+    query_timeout: Duration,
+}
+
+impl Database {
+    /// Connects when it is first used.
+    pub fn new(config: &ClickHouse, query_timeout: Duration) -> anyhow::Result<Database> {
+        let client = config.client().map_err(anyhow::Error::msg)?;
+        // The queries rely on these, whatever the user's profile says.
+        let client = client
+            .with_setting("max_execution_time", query_timeout.as_secs().max(1).to_string())
+            .with_setting("join_use_nulls", "0")
+            .with_setting("async_insert", "0")
+            .with_setting("date_time_input_format", "best_effort");
+        Ok(Database { client, query_timeout })
+    }
+
+    /// A query whose every `?` is to be bound.
+    pub fn query(&self, sql: &str) -> Query {
+        self.client.query(sql)
+    }
+
+    /// All rows; `doing` says what for, as in "reading the cut".
+    pub async fn rows<T>(&self, doing: &str, query: Query) -> anyhow::Result<Vec<T>>
+    where
+        T: RowOwned + RowRead,
+    {
+        self.bounded(doing, query.fetch_all::<T>()).await
+    }
+
+    /// Inserts rows as one block: all of them or none. `table` is one of ours.
+    pub async fn insert<T: Serialize>(&self, table: &'static str, rows: &[T]) -> anyhow::Result<()> {
+        let mut body = Vec::new();
+        for row in rows {
+            serde_json::to_writer(&mut body, row).context("writing a row as JSON")?;
+            body.push(b'\n');
+        }
+        let mut insert = self
+            .client
+            .insert_formatted_with(format!("INSERT INTO {table} FORMAT JSONEachRow"))
+            .buffered_with_capacity(body.len());
+        self.bounded(&format!("inserting into {table}"), async move {
+            insert.write_buffered(&body);
+            insert.end().await
+        })
+        .await
+    }
+
+    async fn bounded<T>(
+        &self,
+        doing: &str,
+        answer: impl Future<Output = Result<T, Error>>,
+    ) -> anyhow::Result<T> {
+        match tokio::time::timeout(self.query_timeout + GRACE, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(failure(error)).with_context(|| doing.to_owned()),
+            Err(_) => {
+                Err(anyhow::anyhow!("ClickHouse gave no answer within {:?}", self.query_timeout + GRACE)
+                    .context(Exit::Unreachable)
+                    .context(doing.to_owned()))
+            }
+        }
+    }
+}
+
+/// The error with its exit code and, where there is one, the remedy.
+fn failure(error: Error) -> anyhow::Error {
+    match &error {
+        Error::Network(_) | Error::TimedOut => anyhow::Error::new(error)
+            .context("ClickHouse cannot be reached; is it running, and is clickhouse.url right?")
+            .context(Exit::Unreachable),
+        Error::BadResponse(message) if NO_TABLES.iter().any(|code| message.starts_with(code)) => {
+            anyhow::Error::new(error)
+                .context("the tables are not there; `consumer migrate` makes them")
+                .context(Exit::Unreachable)
+        }
+        _ => anyhow::Error::new(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_tables_name_the_remedy() {
+        let error = failure(Error::BadResponse("Code: 60. DB::Exception: Unknown table".into()));
+        assert_eq!(Exit::of(&error), Exit::Unreachable);
+        assert_eq!(
+            format!("{error:#}"),
+            "unreachable: the tables are not there; `consumer migrate` makes them: bad response: Code: 60. \
+             DB::Exception: Unknown table"
+        );
+    }
+
+    #[test]
+    fn a_wrong_query_is_a_failure_of_ours() {
+        let error = failure(Error::BadResponse("Code: 62. DB::Exception: Syntax error".into()));
+        assert_eq!(Exit::of(&error), Exit::Failed);
+    }
+}

@@ -1,0 +1,345 @@
+//! From numbers to a verdict, by ordered rules: the first that applies decides, and its reason is one
+//! sentence with the numbers. Everything rests on the always-valid interval, which holds however often one
+//! looks; a fixed-horizon p-value never decides here.
+
+use schemas::definition::{Direction, Experiment, Method, Plan};
+
+use crate::document::{AlwaysValid, Bounds, Decision, MetricResult, Role, SampleRatio, Test, Verdict};
+use crate::say;
+
+/// An arm without any unit is called missing from this many expected ones on: by chance it would happen
+/// once in 3,000 experiments (e^-8).
+const MISSING_ARM_EXPECTED: f64 = 8.0;
+
+/// A p-value below this reads as significant to most people, so the reason says why it does not count.
+const LOOKS_SIGNIFICANT: f64 = 0.05;
+
+/// What a verdict is made from.
+pub struct Evidence<'a> {
+    pub experiment: &'a Experiment,
+    pub srm: &'a SampleRatio,
+    /// All metrics, the primary one among them.
+    pub metrics: &'a [MetricResult],
+}
+
+/// The verdict of the first rule that has one.
+pub fn decide(evidence: &Evidence<'_>) -> Decision {
+    let (verdict, treatment, reason) = invalid(evidence)
+        .or_else(|| guardrail_harmed(evidence))
+        .or_else(|| not_computed(evidence))
+        .unwrap_or_else(|| by_the_primary_metric(evidence));
+    Decision { verdict, reason, method_used: method_used(evidence.experiment), treatment }
+}
+
+/// Verdict, the treatment it is about, reason.
+type Ruling = (Verdict, Option<String>, String);
+
+fn invalid(evidence: &Evidence<'_>) -> Option<Ruling> {
+    let srm = evidence.srm;
+    let missing = srm.variants.iter().find(|variant| {
+        variant.units == 0 && variant.expected.is_some_and(|expected| expected >= MISSING_ARM_EXPECTED)
+    });
+    if let Some(variant) = missing {
+        let reason = format!(
+            "No unit has seen `{}`, where {} were expected: find out why before reading any number here.",
+            variant.key,
+            say::count(variant.expected.unwrap_or_default().round() as u64)
+        );
+        return Some((Verdict::Invalid, Some(variant.key.clone()), reason));
+    }
+    if srm.alarm != Some(true) {
+        return None;
+    }
+    let shares: Vec<String> = srm
+        .variants
+        .iter()
+        .map(|variant| match variant.expected {
+            Some(expected) => format!(
+                "`{}` has {} units instead of {}",
+                variant.key,
+                say::count(variant.units),
+                say::count(expected.round() as u64)
+            ),
+            None => format!("`{}` has {} units", variant.key, say::count(variant.units)),
+        })
+        .collect();
+    let chance = match srm.p_value {
+        Some(p) => {
+            format!("which chance would do in fewer than 1 of 1,000 experiments ({})", say::p_value(p))
+        }
+        None => srm.missing.clone().unwrap_or_default(),
+    };
+    let reason = format!(
+        "The split is not the planned one: {}, {chance}; find out why before reading any number here.",
+        shares.join(", ")
+    );
+    Some((Verdict::Invalid, None, reason))
+}
+
+fn guardrail_harmed(evidence: &Evidence<'_>) -> Option<Ruling> {
+    let guardrails = evidence.metrics.iter().filter(|metric| metric.role == Role::Guardrail);
+    for metric in guardrails {
+        for (look, test) in metric.always_valid.iter().zip(&metric.tests) {
+            let Some(p) = look.harm_p_value.filter(|p| *p <= look.alpha) else {
+                continue;
+            };
+            let reason = format!(
+                "The guardrail `{}` got worse under `{}`: {} (always-valid {}), so the treatment should not go \
+                 on whatever the primary metric says.",
+                metric.key,
+                look.treatment,
+                levels(metric, test),
+                say::p_value(p)
+            );
+            return Some((Verdict::GuardrailHarmed, Some(look.treatment.clone()), reason));
+        }
+    }
+    None
+}
+
+fn not_computed(evidence: &Evidence<'_>) -> Option<Ruling> {
+    let key = evidence.experiment.metrics.primary.as_str();
+    let why = match primary(evidence) {
+        None => "it was not analyzed".to_owned(),
+        Some(metric) => metric.missing.clone()?,
+    };
+    let reason = format!("There is no verdict on the primary metric `{key}`: {why}.");
+    Some((Verdict::NotComputed, None, reason))
+}
+
+fn primary<'a>(evidence: &Evidence<'a>) -> Option<&'a MetricResult> {
+    evidence.metrics.iter().find(|metric| metric.role == Role::Primary)
+}
+
+/// What one treatment's interval says; the order is that of importance to the verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Finding {
+    Better,
+    /// Nothing worth having can be hoped for any more, though no harm is shown.
+    NotWorthwhile,
+    Worse,
+    Open,
+    TooEarly,
+}
+
+fn by_the_primary_metric(evidence: &Evidence<'_>) -> Ruling {
+    let Some(metric) = primary(evidence) else {
+        unreachable!("without a primary metric nothing is computed, and that rule came before");
+    };
+    let plan = &evidence.experiment.plan;
+    let findings: Vec<(Finding, &AlwaysValid, &Test)> = metric
+        .always_valid
+        .iter()
+        .zip(&metric.tests)
+        .map(|(look, test)| (finding(plan, metric.direction, look, test), look, test))
+        .collect();
+    let best = |finding: Finding| {
+        findings
+            .iter()
+            .filter(|(found, ..)| *found == finding)
+            .max_by(|(_, a, _), (_, b, _)| gain(metric.direction, a).total_cmp(&gain(metric.direction, b)))
+            .map(|(_, look, test)| (*look, *test))
+    };
+    if let Some((look, test)) = best(Finding::Better) {
+        return ship(metric, look, test);
+    }
+    if let Some((look, test)) = best(Finding::Open) {
+        return keep_running(evidence.experiment, metric, look, test);
+    }
+    if let Some((look, _)) = best(Finding::TooEarly) {
+        return not_enough_data(look);
+    }
+    if let Some((look, test)) = best(Finding::NotWorthwhile) {
+        return not_worthwhile(plan, metric, look, test);
+    }
+    if let Some((look, test)) = best(Finding::Worse) {
+        return worse(metric, look, test);
+    }
+    let reason = "Not enough data: no treatment gets any units now.".to_owned();
+    (Verdict::NotEnoughData, None, reason)
+}
+
+fn finding(plan: &Plan, direction: Direction, look: &AlwaysValid, test: &Test) -> Finding {
+    let Some(interval) = look.interval_absolute else {
+        return Finding::TooEarly;
+    };
+    let toward_better = interval.toward_better(direction);
+    let hoped =
+        look.interval_relative_to_control.and_then(|interval| interval.toward_better(direction).upper);
+    let worthwhile = smallest_worthwhile(plan);
+    if toward_better.upper.is_some_and(|upper| upper < 0.0) {
+        return Finding::Worse;
+    }
+    if let (Some((smallest, _)), Some(hoped)) = (worthwhile, hoped)
+        && hoped < smallest
+    {
+        return Finding::NotWorthwhile;
+    }
+    if !toward_better.lower.is_some_and(|lower| lower > 0.0) {
+        return Finding::Open;
+    }
+    // Significance alone does not ship: the effect must also be worth it.
+    let lift = test.lift_relative.map(|lift| toward(direction, lift));
+    match (plan.practical_lift_relative, lift) {
+        (Some(practical), Some(lift)) if lift < practical => Finding::Open,
+        (Some(_), None) => Finding::Open,
+        _ => Finding::Better,
+    }
+}
+
+/// Below this relative effect nobody wants the treatment, and what it is called.
+fn smallest_worthwhile(plan: &Plan) -> Option<(f64, &'static str)> {
+    let practical = plan.practical_lift_relative.filter(|lift| *lift > 0.0);
+    practical
+        .map(|lift| (lift, "smallest effect worth shipping"))
+        .or_else(|| plan.mde_relative.map(|effect| (effect, "smallest effect worth finding")))
+}
+
+fn ship(metric: &MetricResult, look: &AlwaysValid, test: &Test) -> Ruling {
+    let reason = format!(
+        "Ship `{}`: {}, and the always-valid interval lies wholly on the better side of zero ({}).",
+        look.treatment,
+        levels(metric, test),
+        interval(metric, look)
+    );
+    (Verdict::Ship, Some(look.treatment.clone()), reason)
+}
+
+fn worse(metric: &MetricResult, look: &AlwaysValid, test: &Test) -> Ruling {
+    let reason = format!(
+        "Stop: `{}` does harm: {}, and the always-valid interval lies wholly on the worse side of zero ({}).",
+        look.treatment,
+        levels(metric, test),
+        interval(metric, look)
+    );
+    (Verdict::Stop, Some(look.treatment.clone()), reason)
+}
+
+fn not_worthwhile(plan: &Plan, metric: &MetricResult, look: &AlwaysValid, test: &Test) -> Ruling {
+    let (smallest, what) = smallest_worthwhile(plan).unwrap_or((0.0, "smallest effect worth finding"));
+    let reason = format!(
+        "Stop: even the best end of the always-valid interval ({}) is below the {what}, {}, with {}.",
+        interval(metric, look),
+        say::signed_percent(toward(metric.direction, smallest)),
+        levels(metric, test)
+    );
+    (Verdict::Stop, Some(look.treatment.clone()), reason)
+}
+
+fn not_enough_data(look: &AlwaysValid) -> Ruling {
+    let lacking = look.missing.as_deref().unwrap_or("nothing has been counted");
+    let reason = format!(
+        "Not enough data on `{}`: {lacking}; whether `{}` has an effect is open.",
+        look.metric, look.treatment
+    );
+    (Verdict::NotEnoughData, None, reason)
+}
+
+fn keep_running(experiment: &Experiment, metric: &MetricResult, look: &AlwaysValid, test: &Test) -> Ruling {
+    let levels = levels(metric, test);
+    let interval = interval(metric, look);
+    let tempting = test.p_value.filter(|p| *p < LOOKS_SIGNIFICANT);
+    let reason = if look.includes_zero == Some(false) {
+        let practical = experiment.plan.practical_lift_relative.unwrap_or(0.0);
+        format!(
+            "Keep running: the effect of `{}` is real ({levels}; always-valid interval {interval}), but not yet \
+             as large as the smallest one worth shipping, {}.",
+            look.treatment,
+            say::signed_percent(toward(metric.direction, practical))
+        )
+    } else if let Some(p) = tempting {
+        let unprotected = match experiment.plan.horizon_units {
+            None => {
+                "no horizon was planned, so reading p day after day is not protected against false alarms"
+            }
+            Some(_) => "p counts only if it is read once, at the planned horizon",
+        };
+        format!(
+            "Keep running: `{}` looks good or bad enough to decide ({levels}, {}), but {unprotected}, and the \
+             always-valid interval, which holds however often one looks, still includes zero ({interval}).",
+            look.treatment,
+            say::p_value(p)
+        )
+    } else {
+        format!(
+            "Keep running: {levels} under `{}`, and the always-valid interval still includes zero ({interval}), \
+             so an effect is neither shown nor ruled out.",
+            look.treatment
+        )
+    };
+    (Verdict::KeepRunning, Some(look.treatment.clone()), reason)
+}
+
+/// Both arms' levels and the lift: "0.69 % against 0.46 % (+50.0 %)".
+fn levels(metric: &MetricResult, test: &Test) -> String {
+    let level = |key: &str| {
+        let variant = metric.variants.iter().find(|variant| variant.key == key);
+        variant.and_then(|variant| variant.mean).map_or("nothing".to_owned(), |mean| {
+            if metric.is_rate() { say::percent(mean) } else { say::mean(mean) }
+        })
+    };
+    let lift = test.lift_relative.map_or(String::new(), |lift| format!(" ({})", say::signed_percent(lift)));
+    format!("{} against {}{lift}", level(&test.treatment), level(&test.control))
+}
+
+/// The always-valid interval of the absolute lift: "-0.17 to +0.63 percentage points".
+fn interval(metric: &MetricResult, look: &AlwaysValid) -> String {
+    let end = |end: Option<f64>| match end {
+        None => "unbounded".to_owned(),
+        Some(end) if metric.is_rate() => format!("{:+.2}", end * 100.0),
+        Some(end) => format!("{}{}", if end < 0.0 { "" } else { "+" }, say::mean(end)),
+    };
+    let Some(interval) = look.interval_absolute else {
+        return "not known yet".to_owned();
+    };
+    let unit = if metric.is_rate() { " percentage points" } else { " per unit" };
+    format!("{} to {}{unit}", end(interval.lower), end(interval.upper))
+}
+
+fn method_used(experiment: &Experiment) -> String {
+    const USED: &str = "always-valid interval (asymptotic confidence sequence)";
+    let treatments = experiment
+        .variants
+        .iter()
+        .filter(|variant| variant.key != experiment.control && variant.weight.get() > 0)
+        .count();
+    let shared = match treatments {
+        0 | 1 => String::new(),
+        several => format!(", alpha shared among {several} treatments"),
+    };
+    let planned = match (experiment.plan.method, experiment.plan.horizon_units) {
+        (Method::GroupSequential, _) | (Method::Auto, Some(_)) => {
+            "; the plan asks for a group sequential test, whose boundaries this version does not compute"
+        }
+        (Method::FixedHorizon, _) => {
+            "; the plan asks for one test at the horizon, which this version shows but does not decide by"
+        }
+        (Method::AlwaysValid, _) | (Method::Auto, None) => "",
+    };
+    format!("{USED}{shared}{planned}")
+}
+
+/// How good the lift looks, for choosing among treatments.
+fn gain(direction: Direction, look: &AlwaysValid) -> f64 {
+    look.lift_absolute.map_or(f64::NEG_INFINITY, |lift| toward(direction, lift))
+}
+
+/// The number, mirrored where less is better, so that above zero is always better.
+fn toward(direction: Direction, number: f64) -> f64 {
+    match direction {
+        Direction::Increase => number,
+        Direction::Decrease => -number,
+    }
+}
+
+impl Bounds {
+    /// The same interval in a scale on which above zero is better.
+    fn toward_better(self, direction: Direction) -> Bounds {
+        match direction {
+            Direction::Increase => self,
+            Direction::Decrease => {
+                Bounds { lower: self.upper.map(|end| -end), upper: self.lower.map(|end| -end) }
+            }
+        }
+    }
+}

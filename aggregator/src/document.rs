@@ -1,0 +1,298 @@
+//! The document: what the platform says about an experiment. The command line, the HTTP API and the page
+//! all show this one; numbers that are not defined are null, and a `missing` beside them says why.
+
+use schemas::Uuid;
+use schemas::definition::{Direction, MetricType, State, Version};
+use serde::{Deserialize, Serialize};
+
+use crate::cut::Cut;
+
+/// What is published, with one entry for each experiment asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Document {
+    pub experiments: Vec<ExperimentResult>,
+}
+
+/// One analysis of one experiment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExperimentResult {
+    pub key: String,
+    pub state: State,
+    pub phase: u32,
+    /// Units first exposed in an earlier phase were split otherwise and are not counted.
+    pub counted_since_phase: u32,
+    pub definition_version: Version,
+    pub hypothesis: String,
+    /// RFC 3339; events made later are left out.
+    pub as_of: String,
+    pub computed_at: String,
+    pub analysis_id: Uuid,
+    pub cut: Cut,
+    /// Planned total of units; null where no horizon is planned.
+    pub horizon_units: Option<u64>,
+    /// By the primary metric, in the order of the definition.
+    pub variants: Vec<VariantResult>,
+    /// Exposed to more than one variant; counted in the first.
+    pub units_in_several_variants: u64,
+    pub units_of_earlier_phases: u64,
+    /// First exposed to a variant that the definition does not have; not counted.
+    pub units_of_unknown_variants: u64,
+    /// Events of this experiment that carry a time after `as_of`, left out for now.
+    pub events_after_as_of: u64,
+    pub metrics: Vec<MetricResult>,
+    /// Of the primary metric; the first of `tests`.
+    pub test: Option<Test>,
+    /// Of the primary metric: the control against each treatment.
+    pub tests: Vec<Test>,
+    /// Of the primary metric and the first treatment.
+    pub always_valid: Option<AlwaysValid>,
+    pub srm: SampleRatio,
+    pub decision: Decision,
+    pub sql: Vec<CountingQuery>,
+}
+
+/// One variant by one metric.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VariantResult {
+    pub key: String,
+    pub control: bool,
+    /// Share of the units that it was planned to get, in basis points.
+    pub weight: u32,
+    pub units: u64,
+    /// Units with at least one event.
+    pub conversions: u64,
+    /// conversions / units; null without units.
+    pub rate: Option<f64>,
+    /// What the metric compares: the rate, or the mean per unit.
+    pub mean: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Primary,
+    Secondary,
+    Guardrail,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetricResult {
+    pub key: String,
+    pub role: Role,
+    /// Null with the rest if the metric is not defined.
+    #[serde(rename = "type")]
+    pub metric_type: Option<MetricType>,
+    pub definition_version: Option<Version>,
+    pub event: Option<String>,
+    pub window_hours: Option<u32>,
+    pub direction: Direction,
+    /// Why this metric is not computed at all.
+    pub missing: Option<String>,
+    pub variants: Vec<VariantResult>,
+    /// The control against each treatment.
+    pub tests: Vec<Test>,
+    pub always_valid: Vec<AlwaysValid>,
+}
+
+/// From `lower` to `upper`; a null end is infinite.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bounds {
+    pub lower: Option<f64>,
+    pub upper: Option<f64>,
+}
+
+/// What the p-value of a [`Test`] comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TestMethod {
+    /// Two proportions, pooled variance.
+    TwoProportionZ,
+    /// Two proportions, where an expected count is below 5; `z` is still the pooled one.
+    FisherExact,
+    /// Two means, unequal variances.
+    WelchT,
+}
+
+/// A fixed-horizon test: right if read once, at a planned end. Treatment minus control.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Test {
+    pub metric: String,
+    pub control: String,
+    pub treatment: String,
+    pub method: TestMethod,
+    pub z: Option<f64>,
+    pub t: Option<f64>,
+    pub degrees_of_freedom: Option<f64>,
+    /// Two-sided.
+    pub p_value: Option<f64>,
+    /// What the p-value may be used for.
+    pub p_value_use: String,
+    /// Of the intervals: 1 - alpha.
+    pub confidence: f64,
+    pub lift_absolute: Option<f64>,
+    pub interval_absolute: Option<Bounds>,
+    /// treatment / control - 1.
+    pub lift_relative: Option<f64>,
+    pub interval_relative: Option<Bounds>,
+    /// `fieller` or `log_ratio`.
+    pub interval_relative_method: Option<String>,
+    pub missing: Option<String>,
+}
+
+/// What holds however often one looks: an asymptotic confidence sequence. Treatment minus control.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AlwaysValid {
+    pub metric: String,
+    pub control: String,
+    pub treatment: String,
+    /// The plan's alpha, divided by the number of treatments.
+    pub alpha: f64,
+    /// Total units of both arms at which the interval is narrowest; fixed for the experiment's life.
+    pub tuned_for_units: f64,
+    pub lift_absolute: Option<f64>,
+    /// The smallest of all looks so far.
+    pub p_value: Option<f64>,
+    /// Of this look.
+    pub p_value_now: Option<f64>,
+    pub log_e_value: Option<f64>,
+    pub interval_absolute: Option<Bounds>,
+    /// The interval divided by the control's mean as observed: for reading, not exact.
+    pub interval_relative_to_control: Option<Bounds>,
+    pub includes_zero: Option<bool>,
+    /// For guardrails: the one-sided p-value, at this look, of "it got worse".
+    pub harm_p_value: Option<f64>,
+    pub missing: Option<String>,
+}
+
+/// Whether the variants have the shares of units that were planned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SampleRatio {
+    /// Null while there is too little to say.
+    pub alarm: Option<bool>,
+    /// p-values below this alarm.
+    pub alarm_level: f64,
+    pub chi_square: Option<f64>,
+    pub degrees_of_freedom: Option<u64>,
+    pub p_value: Option<f64>,
+    pub variants: Vec<Expectation>,
+    pub missing: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Expectation {
+    pub key: String,
+    pub units: u64,
+    pub expected: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The numbers cannot be trusted, so nothing follows from them.
+    Invalid,
+    /// A guardrail got worse.
+    GuardrailHarmed,
+    /// The primary metric is of a kind that this version does not compute.
+    NotComputed,
+    /// Too early. Not to be read as "no effect".
+    NotEnoughData,
+    Ship,
+    Stop,
+    KeepRunning,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    pub verdict: Verdict,
+    /// One sentence with the numbers it rests on.
+    pub reason: String,
+    /// What the verdict rests on statistically.
+    pub method_used: String,
+    /// The treatment that the verdict is about, where it is about one.
+    pub treatment: Option<String>,
+}
+
+/// A query that counted, as it was run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CountingQuery {
+    pub metric: String,
+    pub query: String,
+}
+
+impl Verdict {
+    pub const ALL: [Verdict; 7] = [
+        Verdict::Invalid,
+        Verdict::GuardrailHarmed,
+        Verdict::NotComputed,
+        Verdict::NotEnoughData,
+        Verdict::Ship,
+        Verdict::Stop,
+        Verdict::KeepRunning,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Invalid => "invalid",
+            Verdict::GuardrailHarmed => "guardrail_harmed",
+            Verdict::NotComputed => "not_computed",
+            Verdict::NotEnoughData => "not_enough_data",
+            Verdict::Ship => "ship",
+            Verdict::Stop => "stop",
+            Verdict::KeepRunning => "keep_running",
+        }
+    }
+
+    /// For people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Verdict::Invalid => "Invalid",
+            Verdict::GuardrailHarmed => "Guardrail harmed",
+            Verdict::NotComputed => "Not computed",
+            Verdict::NotEnoughData => "Not enough data",
+            Verdict::Ship => "Ship",
+            Verdict::Stop => "Stop",
+            Verdict::KeepRunning => "Keep running",
+        }
+    }
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Primary => "primary",
+            Role::Secondary => "secondary",
+            Role::Guardrail => "guardrail",
+        }
+    }
+}
+
+impl TestMethod {
+    /// For people.
+    pub fn title(self) -> &'static str {
+        match self {
+            TestMethod::TwoProportionZ => "two-proportion z, pooled",
+            TestMethod::FisherExact => "Fisher's exact",
+            TestMethod::WelchT => "Welch's t",
+        }
+    }
+}
+
+impl ExperimentResult {
+    pub fn primary(&self) -> Option<&MetricResult> {
+        self.metrics.iter().find(|metric| metric.role == Role::Primary)
+    }
+}
+
+impl Bounds {
+    /// Whether zero lies inside or on an end.
+    pub fn includes_zero(self) -> bool {
+        self.lower.is_none_or(|lower| lower <= 0.0) && self.upper.is_none_or(|upper| upper >= 0.0)
+    }
+}
+
+impl MetricResult {
+    /// Whether the means are shares of units.
+    pub fn is_rate(&self) -> bool {
+        self.metric_type == Some(MetricType::Conversion)
+    }
+}

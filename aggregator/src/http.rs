@@ -1,0 +1,147 @@
+//! The HTTP side: the JSON API and the page, both showing the latest document. Public within the
+//! operator's network: nothing here changes anything.
+
+use std::collections::BTreeMap;
+
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use ops::serve::error;
+use schemas::key::is_key;
+use serde::{Deserialize, Serialize};
+
+use crate::database::Database;
+use crate::document::{Document, ExperimentResult};
+use crate::page;
+use crate::store::{self, Point};
+
+/// No script, style or frame but our own; nothing is sent anywhere else.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+                      img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What the API answers to a question about the past.
+#[derive(Serialize)]
+struct History {
+    experiment: String,
+    metric: String,
+    points: Vec<Point>,
+}
+
+#[derive(Deserialize)]
+struct HistoryQuestion {
+    /// The primary one if it is left out.
+    metric: Option<String>,
+}
+
+/// All routes of the service.
+pub fn routes(database: Database) -> Router {
+    Router::new()
+        .route("/api/v1/experiments", get(api_experiments))
+        .route("/api/v1/experiments/{key}", get(api_experiment))
+        .route("/api/v1/experiments/{key}/history", get(api_history))
+        .route("/", get(page_experiments))
+        .route("/experiments/{key}", get(page_experiment))
+        .route("/style.css", get(async || ([(header::CONTENT_TYPE, "text/css")], page::STYLE)))
+        .route("/refresh.js", get(async || ([(header::CONTENT_TYPE, "text/javascript")], page::REFRESH)))
+        .with_state(database)
+}
+
+async fn api_experiments(State(database): State<Database>) -> Response {
+    match store::latest_of_all(&database).await {
+        Ok(experiments) => Json(Document { experiments }).into_response(),
+        Err(failure) => unavailable(&failure),
+    }
+}
+
+async fn api_experiment(State(database): State<Database>, Path(key): Path<String>) -> Response {
+    match find(&database, &key).await {
+        Ok(result) => Json(Document { experiments: vec![result] }).into_response(),
+        Err(refusal) => refusal,
+    }
+}
+
+async fn api_history(
+    State(database): State<Database>,
+    Path(key): Path<String>,
+    Query(question): Query<HistoryQuestion>,
+) -> Response {
+    let result = match find(&database, &key).await {
+        Ok(result) => result,
+        Err(refusal) => return refusal,
+    };
+    let asked = question.metric.as_deref();
+    let found = match asked {
+        None => result.primary(),
+        Some(asked) => result.metrics.iter().find(|metric| metric.key == asked),
+    };
+    let Some(metric) = found else {
+        let asked: String = asked.unwrap_or_default().chars().take(80).collect();
+        return error(StatusCode::NOT_FOUND, format!("experiment `{key}` has no metric `{asked}`"));
+    };
+    match store::history(&database, &key, &metric.key).await {
+        Ok(points) => Json(History { experiment: key, metric: metric.key.clone(), points }).into_response(),
+        Err(failure) => unavailable(&failure),
+    }
+}
+
+async fn page_experiments(State(database): State<Database>) -> Response {
+    match store::latest_of_all(&database).await {
+        Ok(experiments) => html(StatusCode::OK, page::overview(&experiments)),
+        Err(failure) => html_unavailable(&failure),
+    }
+}
+
+async fn page_experiment(State(database): State<Database>, Path(key): Path<String>) -> Response {
+    let result = match is_key(&key) {
+        true => store::latest(&database, &key).await,
+        false => Ok(None),
+    };
+    let result = match result {
+        Ok(Some(result)) => result,
+        Ok(None) => return html(StatusCode::NOT_FOUND, page::not_found(&key)),
+        Err(failure) => return html_unavailable(&failure),
+    };
+    let mut histories = BTreeMap::new();
+    for metric in &result.metrics {
+        match store::history(&database, &key, &metric.key).await {
+            Ok(points) => histories.insert(metric.key.clone(), points),
+            Err(failure) => return html_unavailable(&failure),
+        };
+    }
+    html(StatusCode::OK, page::experiment(&result, &histories))
+}
+
+async fn find(database: &Database, key: &str) -> Result<ExperimentResult, Response> {
+    let found = match is_key(key) {
+        true => store::latest(database, key).await.map_err(|failure| unavailable(&failure))?,
+        false => None,
+    };
+    found.ok_or_else(|| {
+        let shown: String = key.chars().take(80).collect();
+        error(StatusCode::NOT_FOUND, format!("no analysis of an experiment `{shown}` has been made"))
+    })
+}
+
+fn unavailable(failure: &anyhow::Error) -> Response {
+    tracing::warn!(error = %format_args!("{failure:#}"), "a request could not be answered");
+    error(StatusCode::SERVICE_UNAVAILABLE, format!("{failure:#}"))
+}
+
+fn html_unavailable(failure: &anyhow::Error) -> Response {
+    tracing::warn!(error = %format_args!("{failure:#}"), "a page could not be shown");
+    html(StatusCode::SERVICE_UNAVAILABLE, page::unavailable(&format!("{failure:#}")))
+}
+
+fn html(status: StatusCode, body: String) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ];
+    (status, headers, body).into_response()
+}

@@ -1,0 +1,98 @@
+//! What the operator may set.
+
+use ops::config::{ClickHouse, Config, Count, Field, Http, Log, Millis, Page, Section};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+/// The aggregator's configuration.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Passed over: a file shared by all services has it, and the aggregator never asks Kafka.
+    #[serde(rename = "kafka")]
+    _kafka: IgnoredAny,
+    pub clickhouse: ClickHouse,
+    pub http: Http,
+    pub log: Log,
+    pub aggregator: Aggregator,
+}
+
+impl Config for Settings {
+    fn pages(&self) -> Vec<Page> {
+        vec![
+            Page::of(&self.clickhouse),
+            Page::of(&self.http),
+            Page::of(&self.log),
+            Page::of(&self.aggregator),
+        ]
+    }
+}
+
+/// The section `[aggregator]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Aggregator {
+    pub interval_ms: Millis<100, 3_600_000>,
+    pub follow_stopped_hours: Count<0, 8_760>,
+    pub query_timeout_ms: Millis<1_000, 600_000>,
+}
+
+impl Default for Aggregator {
+    fn default() -> Aggregator {
+        Aggregator {
+            interval_ms: Millis::of(10_000),
+            follow_stopped_hours: Count::of(168),
+            query_timeout_ms: Millis::of(60_000),
+        }
+    }
+}
+
+impl Section for Aggregator {
+    const NAME: &'static str = "aggregator";
+
+    fn fields(&self) -> Vec<Field> {
+        vec![
+            Field::of(
+                "interval_ms",
+                &self.interval_ms,
+                "from the start of one round of analyses to the next",
+            ),
+            Field::of(
+                "follow_stopped_hours",
+                &self.follow_stopped_hours,
+                "hours for which a stopped experiment is still analyzed, for conversions that come late",
+            ),
+            Field::of("query_timeout_ms", &self.query_timeout_ms, "time that one query may take"),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(file: &str) -> Result<Settings, ops::config::Error> {
+        ops::config::parse(Some(("aggregator.toml", file)), [])
+    }
+
+    #[test]
+    fn the_settings_are_declared_soundly() {
+        ops::config::check_declaration::<Aggregator>().unwrap();
+    }
+
+    #[test]
+    fn a_file_shared_with_the_other_services_is_read() {
+        let file = "[kafka]\nbrokers = 'k:9092'\n[clickhouse]\nurl = 'http://c:8123'\n[consumer]\nx = 1";
+        assert_eq!(parse(file).unwrap().aggregator.interval_ms.get(), 10_000);
+    }
+
+    #[test]
+    fn an_interval_out_of_bounds_is_refused() {
+        let file = "[clickhouse]\nurl = 'http://c:8123'\n[aggregator]\ninterval_ms = 99";
+        assert_eq!(
+            parse(file).unwrap_err().to_string(),
+            "aggregator.toml, line 4: aggregator.interval_ms: integer `99` where a whole number of \
+             milliseconds from 100 to 3600000 is expected"
+        );
+    }
+}
