@@ -1,0 +1,382 @@
+//! The shape of the house as a test: who may import whom, what stands at the top level, how long a
+//! file may be, and what no source may contain. It reads `cargo metadata` and the files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Our packages, each with those of ours that it may import, at any depth and for its tests too.
+/// No service imports a service, and `schemas` and `stats` never meet but in `aggregator`.
+const MAY_IMPORT: [(&str, &[&str]); 9] = [
+    ("schemas", &[]),
+    ("stats", &[]),
+    ("ops", &[]),
+    ("assignment", &["schemas"]),
+    ("producer", &["schemas", "assignment", "ops"]),
+    ("consumer", &["schemas", "assignment", "ops"]),
+    ("aggregator", &["schemas", "stats", "ops"]),
+    ("local", &["schemas", "ops"]),
+    ("tests", &["schemas", "assignment", "stats", "ops", "local"]),
+];
+
+/// Packages that decide and never touch the world, and what would let them touch it.
+const PURE: [&str; 3] = ["schemas", "assignment", "stats"];
+const WORLDLY: [&str; 5] = ["tokio", "rdkafka", "clickhouse", "axum", "prometheus"];
+
+/// What may stand at the top level besides hidden files.
+const TOP_LEVEL: [&str; 11] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "LICENSE",
+    "README.md",
+    "aggregator",
+    "consumer",
+    "deploy",
+    "producer",
+    "schemas",
+    "tests",
+    // Cargo's own, not kept.
+    "target",
+];
+
+const LINES_MAX: usize = 600;
+
+#[test]
+fn packages_import_only_whom_they_may() {
+    let metadata = Metadata::read();
+    let allowed: BTreeMap<_, _> = MAY_IMPORT.into_iter().collect();
+    assert_eq!(
+        metadata.ours.keys().map(String::as_str).collect::<Vec<_>>(),
+        allowed.keys().copied().collect::<Vec<_>>(),
+        "the packages of the workspace"
+    );
+    let mut wrong = Vec::new();
+    for (name, id) in &metadata.ours {
+        for import in metadata.reachable(id, &[Kind::Normal, Kind::Build, Kind::Dev]) {
+            let ours = allowed.contains_key(import.as_str()) && import != *name;
+            if ours && !allowed[name.as_str()].contains(&import.as_str()) {
+                wrong.push(format!("{name} imports {import}"));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn pure_packages_do_not_touch_the_world() {
+    let metadata = Metadata::read();
+    let mut wrong = Vec::new();
+    for name in PURE {
+        for import in metadata.reachable(&metadata.ours[name], &[Kind::Normal, Kind::Build]) {
+            if WORLDLY.contains(&import.as_str()) {
+                wrong.push(format!("{name} imports {import}"));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn the_services_do_touch_the_world_and_the_check_sees_it() {
+    let metadata = Metadata::read();
+    let consumer = metadata.reachable(&metadata.ours["consumer"], &[Kind::Normal]);
+    for worldly in ["tokio", "rdkafka", "clickhouse"] {
+        assert!(consumer.contains(worldly), "{worldly}");
+    }
+}
+
+#[test]
+fn every_package_takes_the_lints_of_the_workspace() {
+    for (name, folder) in &Metadata::read().folders {
+        let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        assert!(manifest.contains("[lints]\nworkspace = true\n"), "{name}");
+    }
+}
+
+#[test]
+fn nothing_else_stands_at_the_top_level() {
+    let mut others = Vec::new();
+    for entry in std::fs::read_dir(root()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if !name.starts_with('.') && !TOP_LEVEL.contains(&name.as_str()) {
+            others.push(name);
+        }
+    }
+    assert_eq!(others, Vec::<String>::new());
+}
+
+#[test]
+fn every_source_file_is_introduced_and_short_enough_to_read() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let lines = text.lines().count();
+        if lines > LINES_MAX {
+            wrong.push(format!("{path}: {lines} lines; the most is {LINES_MAX}"));
+        }
+        if !text.starts_with("//! ") {
+            wrong.push(format!("{path}: does not begin with what it is for (//!)"));
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn no_source_holds_something_to_be_done_or_a_test_that_does_not_run() {
+    // Spelled in halves, so that this file does not find itself.
+    let banned = [
+        concat!("todo", "!("),
+        concat!("unimplemented", "!("),
+        concat!("dbg", "!("),
+        concat!("#[", "ignore"),
+    ];
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        for (index, line) in text.lines().enumerate() {
+            for word in banned {
+                if line.contains(word) {
+                    wrong.push(format!("{path}, line {}: {word}", index + 1));
+                }
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn sql_takes_bound_parameters_and_is_never_formatted() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        for line in formatted_sql(&text) {
+            wrong.push(format!("{path}, line {line}: SQL with a value formatted into it"));
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn formatted_sql_is_told_from_bound_sql() {
+    let format = concat!("format", "!");
+    for (source, lines) in [
+        ("let sql = F(\"SELECT x FROM t WHERE k = '{key}'\");", vec![1]),
+        ("\n\nF(\n    \"INSERT INTO {} VALUES\",\n    t)", vec![3]),
+        ("F(r#\"DELETE FROM t WHERE k = {k}\"#)", vec![1]),
+        ("F(\"with {x} as (SELECT 1)\"); F(\"KILL QUERY WHERE {}\")", vec![1, 1]),
+        ("F(\"SELECT x FROM t WHERE k = {{key:String}}\")", vec![]),
+        ("F(\"selected {count} rows\")", vec![]),
+        ("query(\"SELECT x FROM t WHERE k = {key:String}\")", vec![]),
+    ] {
+        let source = source.replace('F', format).replace(&format!("{format}ROM"), "FROM");
+        assert_eq!(formatted_sql(&source), lines, "{source}");
+    }
+}
+
+#[test]
+fn the_code_map_names_every_package_and_nothing_that_is_gone() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, rest) = readme.split_once("\n## Code map\n").expect("README.md has a section \"Code map\"");
+    let map = rest.split("\n## ").next().unwrap_or(rest);
+    let mut paths = BTreeSet::new();
+    for word in map.split('`').skip(1).step_by(2) {
+        if word.contains('/') {
+            paths.insert(word);
+        }
+    }
+    let mut wrong = Vec::new();
+    for path in &paths {
+        if !root().join(path).exists() {
+            wrong.push(format!("{path} is on the map and does not exist"));
+        }
+    }
+    for folder in Metadata::read().folders.values() {
+        let folder = format!("{}/", folder.strip_prefix(root()).unwrap().display());
+        if !paths.contains(folder.as_str()) {
+            wrong.push(format!("{folder} is a package and not on the map"));
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is a folder of the workspace")
+}
+
+/// Every Rust source in the packages' folders, by its path from the root.
+fn sources() -> Vec<(String, String)> {
+    let mut sources = Vec::new();
+    let mut folders: Vec<PathBuf> = Vec::new();
+    for name in TOP_LEVEL {
+        if name != "target" && root().join(name).is_dir() {
+            folders.push(root().join(name));
+        }
+    }
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                let skipped = ["target", "node_modules"];
+                if !skipped.iter().any(|name| path.ends_with(name)) {
+                    folders.push(path);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root()).unwrap().display().to_string();
+                sources.push((name, std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    sources.sort();
+    assert!(sources.len() > 20, "the sources were found");
+    sources
+}
+
+/// The lines of formatting macros whose text is SQL with a placeholder in it.
+fn formatted_sql(source: &str) -> Vec<usize> {
+    const VERBS: [&str; 12] = [
+        "SELECT ",
+        "INSERT INTO ",
+        "DELETE FROM ",
+        "UPDATE ",
+        "ALTER TABLE ",
+        "CREATE TABLE ",
+        "CREATE DATABASE ",
+        "DROP ",
+        "TRUNCATE ",
+        "OPTIMIZE TABLE ",
+        "KILL QUERY ",
+        "SYSTEM ",
+    ];
+    let mut lines = Vec::new();
+    for macro_name in ["format!(", "format_args!(", "write!(", "writeln!("] {
+        for (at, _) in source.match_indices(macro_name) {
+            let Some(text) = first_literal(&source[at + macro_name.len()..]) else {
+                continue;
+            };
+            let placeholder = text.replace("{{", "").contains('{');
+            if placeholder && VERBS.iter().any(|verb| text.contains(verb)) {
+                lines.push(1 + source[..at].matches('\n').count());
+            }
+        }
+    }
+    lines.sort();
+    lines
+}
+
+/// The text of the first string literal, up to its closing quote; none where the code goes on to
+/// another statement before any.
+fn first_literal(code: &str) -> Option<&str> {
+    let open = code.find('"')?;
+    if code[..open].contains(';') {
+        return None;
+    }
+    let raw = code[..open].ends_with('#') || code[..open].ends_with('r');
+    let body = &code[open + 1..];
+    let mut escaped = false;
+    for (at, character) in body.char_indices() {
+        match character {
+            '\\' if !raw && !escaped => escaped = true,
+            '"' if !escaped && (!raw || !code[..open].ends_with('#') || body[at..].starts_with("\"#")) => {
+                return Some(&body[..at]);
+            }
+            _ => escaped = false,
+        }
+    }
+    None
+}
+
+/// What a dependency is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Normal,
+    Build,
+    Dev,
+}
+
+/// The packages of the workspace and the graph of what they import.
+struct Metadata {
+    /// Ids of our packages by name.
+    ours: BTreeMap<String, String>,
+    /// Folders of our packages by name.
+    folders: BTreeMap<String, PathBuf>,
+    /// Names of all packages by id.
+    names: BTreeMap<String, String>,
+    /// Imports of all packages, by id.
+    imports: BTreeMap<String, Vec<(String, Vec<Kind>)>>,
+}
+
+impl Metadata {
+    /// Asks cargo, for the platform that runs the tests: what the others would add need not have
+    /// been fetched.
+    fn read() -> Metadata {
+        let version = output(Command::new(env!("CARGO")).args(["--version", "--verbose"]));
+        let host =
+            version.lines().find_map(|line| line.strip_prefix("host: ")).expect("cargo names its host");
+        let text = output(
+            Command::new(env!("CARGO"))
+                .args(["metadata", "--format-version", "1", "--locked"])
+                .args(["--filter-platform", host])
+                .current_dir(root()),
+        );
+        Metadata::parse(&serde_json::from_str(&text).unwrap())
+    }
+
+    fn parse(metadata: &Value) -> Metadata {
+        let text = |value: &Value| value.as_str().unwrap().to_string();
+        let list = |value: &Value| value.as_array().unwrap().clone();
+        let members: BTreeSet<_> = list(&metadata["workspace_members"]).iter().map(text).collect();
+        let mut ours = BTreeMap::new();
+        let mut folders = BTreeMap::new();
+        let mut names = BTreeMap::new();
+        for package in list(&metadata["packages"]) {
+            let (id, name) = (text(&package["id"]), text(&package["name"]));
+            if members.contains(&id) {
+                let manifest = PathBuf::from(text(&package["manifest_path"]));
+                folders.insert(name.clone(), manifest.parent().unwrap().to_path_buf());
+                ours.insert(name.clone(), id.clone());
+            }
+            names.insert(id, name);
+        }
+        let mut imports = BTreeMap::new();
+        for node in list(&metadata["resolve"]["nodes"]) {
+            let mut of_node = Vec::new();
+            for import in list(&node["deps"]) {
+                let mut kinds = Vec::new();
+                for kind in list(&import["dep_kinds"]) {
+                    kinds.push(match kind["kind"].as_str() {
+                        None => Kind::Normal,
+                        Some("build") => Kind::Build,
+                        Some("dev") => Kind::Dev,
+                        Some(other) => panic!("cargo knows another kind of import: {other}"),
+                    });
+                }
+                of_node.push((text(&import["pkg"]), kinds));
+            }
+            imports.insert(text(&node["id"]), of_node);
+        }
+        Metadata { ours, folders, names, imports }
+    }
+
+    /// The names of all packages that `id` imports at any depth: directly for the given purposes,
+    /// and from there on for building and running.
+    fn reachable(&self, id: &str, purposes: &[Kind]) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        let mut seen = BTreeSet::from([id]);
+        let mut open = vec![(id, purposes)];
+        while let Some((id, purposes)) = open.pop() {
+            for (import, kinds) in &self.imports[id] {
+                let wanted = kinds.iter().any(|kind| purposes.contains(kind));
+                if wanted && seen.insert(import) {
+                    names.insert(self.names[import].clone());
+                    open.push((import, &[Kind::Normal, Kind::Build]));
+                }
+            }
+        }
+        names
+    }
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
