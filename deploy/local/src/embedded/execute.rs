@@ -12,6 +12,7 @@ use super::compression::{self, Coding};
 use super::engine::{Connection, Parameter, Progress};
 use super::exception::{Exception, code};
 use super::output::{self, Output};
+use super::pieces::Joining;
 use super::processes;
 use super::request::{Request, Setting};
 use super::running::{Query, Registration};
@@ -42,8 +43,8 @@ pub struct Job {
 /// Runs the job to its end. Everything that it held is free again before its client hears of the end,
 /// so that the next request may have the same query_id and session.
 pub fn run(job: Job) {
-    let Job { server, request, body, registration, permit, mut output } = job;
-    let ended = execute(&server, &request, body, &registration.query, &mut output);
+    let Job { server, mut request, body, registration, permit, mut output } = job;
+    let ended = execute(&server, &mut request, body, &registration.query, &mut output);
     if let Err(exception) = &ended {
         tracing::debug!(query_id = registration.query.id, code = exception.code, "query failed");
     }
@@ -57,7 +58,7 @@ pub fn run(job: Job) {
 
 fn execute(
     server: &Arc<Server>,
-    request: &Request,
+    request: &mut Request,
     body: Spool,
     query: &Arc<Query>,
     output: &mut Output,
@@ -70,6 +71,14 @@ fn execute(
             unpacked
         }
     };
+    let body = match request.form.take() {
+        None => body,
+        Some(boundary) => {
+            request.read_form(&read_text(&body, TEXT_BYTES_MAX)?, &boundary)?;
+            server.space.spool()?
+        }
+    };
+    let request = &*request;
     let task = Task::read(server, &request.text, body)?;
     query.set_text(&task.sql);
     if task.changes_data() {
@@ -215,8 +224,11 @@ impl Task {
                     parameters.extend(processes::parameters(&server.running, query));
                     processes::show_in(&self.sql, &other.processes)
                 };
-                if other.class == Class::Select {
-                    match stream(connection, &sql, default_format, &parameters, query, output) {
+                let format = other.format.as_deref().unwrap_or(default_format);
+                let settings = request.settings.iter().map(|setting| setting.name.as_str());
+                let joining = Joining::of(format, &sql, settings);
+                if other.class == Class::Select && joining != Joining::Whole {
+                    match stream(connection, &sql, default_format, &parameters, joining, query, output) {
                         Err(exception) if exception.refuses_streaming() => {}
                         ended => return ended,
                     }
@@ -241,12 +253,19 @@ fn stream(
     sql: &[u8],
     format: &str,
     parameters: &[Parameter],
+    joining: Joining,
     query: &Query,
     output: &mut Output,
 ) -> Result<(), Exception> {
     let mut stream = connection.stream(sql, format, parameters)?;
+    let mut is_first = true;
     while let Some(piece) = stream.next()? {
-        output.push(piece.bytes(), piece.progress())?;
+        let bytes = match joining {
+            Joining::Head(head) if !is_first => head.strip(piece.bytes()),
+            _ => piece.bytes(),
+        };
+        is_first = false;
+        output.push(bytes, piece.progress())?;
         if query.is_asked_to_stop() {
             return Err(query.cancelled());
         }

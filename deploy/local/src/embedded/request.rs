@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, Method};
 use super::compression::Coding;
 use super::engine::Parameter;
 use super::exception::{Exception, code};
+use super::form;
 
 /// What ClickHouse gives an HTTP session that names no timeout, and the most it may ask for.
 const SESSION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
@@ -32,6 +33,8 @@ pub struct Request {
     /// Answer only when the whole result is there.
     pub wait_end_of_query: bool,
     pub body_coding: Coding,
+    /// The body is a form; the text that stands between its fields.
+    pub form: Option<String>,
     pub response_coding: Coding,
 }
 
@@ -79,6 +82,7 @@ impl Request {
             replace_running_query: false,
             wait_end_of_query: false,
             body_coding: Coding::Identity,
+            form: None,
             response_coding: Coding::Identity,
         };
         let mut address_user = None;
@@ -134,7 +138,7 @@ impl Request {
             request.session =
                 Some(SessionRequest { id, timeout: session_timeout, must_exist: session_check });
         }
-        refuse_multipart(headers)?;
+        request.form = form::boundary(header(headers, "content-type")?.unwrap_or(""))?;
         request.body_coding = body_coding(headers, blocks_in)?;
         request.response_coding = match header(headers, "accept-encoding")? {
             _ if blocks_out => Coding::Blocks,
@@ -142,6 +146,30 @@ impl Request {
             _ => Coding::Identity,
         };
         Ok(request)
+    }
+
+    /// Takes the fields of a form as if they stood in the address.
+    pub fn read_form(&mut self, body: &[u8], boundary: &str) -> Result<(), Exception> {
+        for field in form::fields(body, boundary)? {
+            if field.is_file || field.name.ends_with("_structure") || field.name.ends_with("_types") {
+                return Err(Exception::new(
+                    code::NOT_IMPLEMENTED,
+                    "external tables are not supported by the embedded server: insert the data into a temporary \
+                     table of a session instead",
+                ));
+            }
+            match (field.name.as_str(), field.name.strip_prefix("param_")) {
+                ("query", _) => self.text.push_str(&String::from_utf8_lossy(field.value)),
+                (_, Some(name)) => {
+                    self.parameters.push(Parameter { name: name.to_owned(), value: field.value.to_vec() });
+                }
+                (name, None) => {
+                    let value = String::from_utf8_lossy(field.value).into_owned();
+                    self.settings.push(Setting::new(name.to_owned(), value)?);
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -291,18 +319,6 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
         }
     }
     Some(bytes)
-}
-
-fn refuse_multipart(headers: &HeaderMap) -> Result<(), Exception> {
-    let content_type = header(headers, "content-type")?.unwrap_or("");
-    if content_type.to_ascii_lowercase().starts_with("multipart/form-data") {
-        return Err(Exception::new(
-            code::NOT_IMPLEMENTED,
-            "external tables (multipart/form-data) are not supported by the embedded server: insert the data into \
-             a temporary table of a session instead",
-        ));
-    }
-    Ok(())
 }
 
 fn body_coding(headers: &HeaderMap, blocks: bool) -> Result<Coding, Exception> {
