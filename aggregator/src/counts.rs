@@ -76,12 +76,14 @@ pub async fn count(
 
 /// Made after the as-of time, by a clock ahead of ours, and therefore left out for now.
 const LATER_SQL: &str = "
-SELECT
-    (SELECT count() FROM exposures
-     WHERE experiment = ? AND created_at > fromUnixTimestamp64Micro(toInt64(?), 'UTC'))
-    +
-    (SELECT count() FROM conversions
-     WHERE name IN ? AND experiment IN ('', ?) AND created_at > fromUnixTimestamp64Micro(toInt64(?), 'UTC'))";
+SELECT sum(later) FROM
+(
+    SELECT count() AS later FROM exposures
+    WHERE experiment = ? AND created_at > fromUnixTimestamp64Micro(toInt64(?), 'UTC')
+    UNION ALL
+    SELECT count() AS later FROM conversions
+    WHERE name IN ? AND experiment IN ('', ?) AND created_at > fromUnixTimestamp64Micro(toInt64(?), 'UTC')
+)";
 
 /// How many events of an experiment carry a time after `as_of`.
 pub async fn count_later(
