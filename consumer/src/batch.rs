@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use schemas::{Micros, Uuid};
 
+use crate::dedupe::Ids;
+use crate::memory::Share;
 use crate::rows::{Rows, Table};
 
 /// The offsets that a batch covers, both ends included.
@@ -41,6 +43,10 @@ pub enum Due {
     Rows,
     Bytes,
     Age,
+    /// The process holds as much as it may.
+    Memory,
+    /// It is a batch made again, and all of its messages are there.
+    Replay,
 }
 
 impl Due {
@@ -49,43 +55,71 @@ impl Due {
             Due::Rows => "rows",
             Due::Bytes => "bytes",
             Due::Age => "age",
+            Due::Memory => "memory",
+            Due::Replay => "replay",
         }
     }
 }
 
 /// A batch being filled.
 pub struct Batch {
+    table: Table,
     pub rows: Rows,
     pub row_count: usize,
-    /// Of the rows, for the window, once they are durable.
-    pub ids: Vec<(Uuid, Micros)>,
+    /// Of the rows, for the window once they are durable; and as a set, for what else comes meanwhile.
+    pub identities: Vec<(Uuid, Micros)>,
+    pub ids: Ids,
     first: u64,
     /// The offset after the last one taken, whatever became of it.
     next: u64,
-    bytes: usize,
+    /// Of the messages as they came.
+    share: Share,
     opened: Option<Instant>,
+    /// The broker's time stamp of the oldest message.
+    oldest_ms: i64,
 }
 
 impl Batch {
     /// An empty batch that follows everything before `first`.
-    pub fn open(table: Table, first: u64) -> Batch {
+    pub fn open(table: Table, first: u64, share: Share) -> Batch {
         Batch {
+            table,
             rows: table.rows(),
             row_count: 0,
-            ids: Vec::new(),
+            identities: Vec::new(),
+            ids: Ids::default(),
             first,
             next: first,
-            bytes: 0,
+            share,
             opened: None,
+            oldest_ms: i64::MAX,
         }
     }
 
+    /// Takes an event's row into account.
+    pub fn remember(&mut self, id: Uuid, created_at: Micros) {
+        self.ids.insert(id);
+        self.identities.push((id, created_at));
+    }
+
     /// Takes note of a message at `offset`, whether or not it becomes a row.
-    pub fn cover(&mut self, offset: u64, bytes: usize, now: Instant) {
+    pub fn cover(&mut self, offset: u64, bytes: usize, timestamp_ms: i64, now: Instant) {
         assert!(offset >= self.next, "offset {offset} after {}", self.next);
         self.next = offset + 1;
-        self.bytes += bytes;
+        self.share.grow(bytes);
         self.opened.get_or_insert(now);
+        self.oldest_ms = self.oldest_ms.min(timestamp_ms);
+    }
+
+    /// Nothing more comes up to `last`.
+    pub fn cover_until(&mut self, last: u64) {
+        self.next = self.next.max(last + 1);
+    }
+
+    /// The finished block. Its columns are given up for it.
+    pub fn take_block(&mut self, stamp: &Stamp) -> Vec<u8> {
+        let rows = std::mem::replace(&mut self.rows, self.table.rows());
+        rows.encode(self.row_count, stamp)
     }
 
     /// Whether it should be closed now. A batch without rows is never due: it grows until there is one.
@@ -96,7 +130,7 @@ impl Batch {
         if self.row_count >= limits.rows {
             return Some(Due::Rows);
         }
-        if self.bytes >= limits.bytes {
+        if self.bytes() >= limits.bytes {
             return Some(Due::Bytes);
         }
         let opened = self.opened?;
@@ -105,7 +139,7 @@ impl Batch {
 
     /// Whether it may take no more before it has been closed.
     pub fn full(&self, limits: &Limits) -> bool {
-        self.row_count >= limits.rows || self.bytes >= limits.bytes
+        self.row_count >= limits.rows || self.bytes() >= limits.bytes
     }
 
     /// The offset after everything it covers.
@@ -123,19 +157,25 @@ impl Batch {
     }
 
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.share.bytes()
+    }
+
+    /// Milliseconds since 1970.
+    pub fn oldest_ms(&self) -> i64 {
+        self.oldest_ms
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::Budget;
 
     const LIMITS: Limits = Limits { rows: 3, bytes: 100, age: Duration::from_secs(1) };
 
     fn batch(rows: usize, bytes: usize, opened: Instant) -> Batch {
-        let mut batch = Batch::open(Table::Conversions, 10);
-        batch.cover(12, bytes, opened);
+        let mut batch = Batch::open(Table::Conversions, 10, Budget::new(1_000).share());
+        batch.cover(12, bytes, 0, opened);
         batch.row_count = rows;
         batch
     }
@@ -157,9 +197,10 @@ mod tests {
 
     #[test]
     fn its_span_begins_where_the_last_one_ended_and_covers_the_gap() {
-        let mut batch = Batch::open(Table::Exposures, 10);
+        let mut batch = Batch::open(Table::Exposures, 10, Budget::new(1_000).share());
         assert_eq!(batch.span(), None);
-        batch.cover(14, 1, Instant::now());
+        batch.cover(14, 1, 7, Instant::now());
+        assert_eq!(batch.oldest_ms(), 7);
         assert_eq!(batch.span(), Some(Span { first: 10, last: 14 }));
         assert_eq!(batch.next(), 15);
     }

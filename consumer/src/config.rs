@@ -37,7 +37,8 @@ pub struct Settings {
     pub insert_timeout_ms: Millis<1_000, 600_000>,
     pub session_timeout_ms: Millis<6_000, 300_000>,
     pub fetch_bytes_per_partition: Bytes<65_536, 268_435_456>,
-    pub window_hours: Count<1, 168>,
+    pub memory_bytes: Bytes<16_777_216, 68_719_476_736>,
+    pub window_hours: Count<0, 168>,
     pub window_ids_per_partition: Count<1_000, 100_000_000>,
     pub epoch: Count<1, 4_294_967_295>,
 }
@@ -52,6 +53,7 @@ impl Default for Settings {
             insert_timeout_ms: Millis::of(60_000),
             session_timeout_ms: Millis::of(45_000),
             fetch_bytes_per_partition: Bytes::of(16 * 1_024 * 1_024),
+            memory_bytes: Bytes::of(512 * 1_024 * 1_024),
             window_hours: Count::of(24),
             window_ids_per_partition: Count::of(5_000_000),
             epoch: Count::of(1),
@@ -84,9 +86,15 @@ impl Section for Settings {
                 "bytes of messages fetched ahead for each partition; fetching pauses there",
             ),
             Field::of(
+                "memory_bytes",
+                &self.memory_bytes,
+                "bytes of messages in batches that are not durable yet, over all partitions; taking pauses there",
+            ),
+            Field::of(
                 "window_hours",
                 &self.window_hours,
-                "age of an event up to which its id is remembered in memory; older ones are asked of ClickHouse",
+                "age of an event up to which its id is remembered in memory; older ones are asked of ClickHouse; 0 \
+                 asks for all, as after a topic got more partitions",
             ),
             Field::of(
                 "window_ids_per_partition",

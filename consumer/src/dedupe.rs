@@ -4,9 +4,13 @@
 //! horizon are asked of ClickHouse. Ids enter only once their rows are durable; those on their way are held
 //! apart. Exact: nothing is ever taken for a duplicate that is none.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use schemas::{Micros, Uuid};
+
+pub use ids::Ids;
+
+mod ids;
 
 /// A minute's ids are kept and forgotten together.
 const SLICE_MICROS: i64 = 60_000_000;
@@ -22,7 +26,7 @@ pub enum Known {
 
 /// The durable ids of one partition.
 pub struct Window {
-    slices: BTreeMap<i64, HashSet<Uuid>>,
+    slices: BTreeMap<i64, Ids>,
     ids: usize,
     ids_max: usize,
     horizon: Micros,
@@ -54,7 +58,7 @@ impl Window {
             return Known::AskStore;
         }
         let seen =
-            self.slices.get(&(created_at.get() / SLICE_MICROS)).is_some_and(|slice| slice.contains(&id));
+            self.slices.get(&(created_at.get() / SLICE_MICROS)).is_some_and(|slice| slice.contains(id));
         if seen { Known::Seen } else { Known::New }
     }
 
@@ -66,11 +70,16 @@ impl Window {
         self.horizon = horizon;
         let kept = self.slices.split_off(&(horizon.get() / SLICE_MICROS));
         self.slices = kept;
-        self.ids = self.slices.values().map(HashSet::len).sum();
+        self.ids = self.slices.values().map(Ids::len).sum();
     }
 
     pub fn ids(&self) -> usize {
         self.ids
+    }
+
+    /// Bytes of memory that the ids take.
+    pub fn bytes(&self) -> usize {
+        self.slices.values().map(Ids::bytes).sum()
     }
 
     pub fn horizon(&self) -> Micros {

@@ -60,6 +60,28 @@ impl<C: ConsumerContext + 'static> Drop for PartitionQueue<C> {
     }
 }
 
+/// The end of a partition as of the last fetch; asks nobody. `None` before the first.
+pub fn high_watermark<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+) -> Option<u64> {
+    let name = CString::new(topic).ok()?;
+    let (mut low, mut high) = (-1, -1);
+    // SAFETY: the client and the name are alive during the call, which writes two numbers.
+    let error = unsafe {
+        sys::rd_kafka_get_watermark_offsets(
+            consumer.client().native_ptr(),
+            name.as_ptr(),
+            partition,
+            &mut low,
+            &mut high,
+        )
+    };
+    let known = error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+    u64::try_from(high).ok().filter(|_| known)
+}
+
 /// Some messages of a partition, in order. They live as long as this does.
 pub struct Fetched<'a> {
     messages: &'a mut [*mut sys::rd_kafka_message_t],

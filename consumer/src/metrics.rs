@@ -1,5 +1,7 @@
 //! What the consumer counts. Names without the common prefix; labels are few and bounded.
 
+use std::time::Instant;
+
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
@@ -10,20 +12,33 @@ pub struct Metrics {
     pub records: IntCounterVec,
     pub dead_letters: IntCounterVec,
     pub batch_rows: HistogramVec,
+    pub batch_bytes: Histogram,
     pub batch_age: Histogram,
+    /// By stage: fetch, decode, dedupe, encode, intent, insert, verify, commit.
+    stage_seconds: HistogramVec,
+    /// By ClickHouse's code; 0 is success.
+    pub insert_attempts: IntCounterVec,
+    /// What the table said when asked for a batch: present, absent.
+    pub verdicts: IntCounterVec,
     pub batches: IntCounterVec,
     pub insert_seconds: Histogram,
     /// Inserts whose outcome had to be asked for, by the reason.
     pub doubts: IntCounterVec,
-    pub poisoned_tokens: IntCounter,
     pub ended_inserts: IntCounter,
     pub rebalances: IntCounterVec,
     pub durable_offset: IntGaugeVec,
+    pub committed_offset: IntGaugeVec,
     pub position: IntGaugeVec,
+    pub lag: IntGaugeVec,
     /// 1 while a partition refuses to go on.
     pub stalled: IntGaugeVec,
+    /// 1 while it waits for an operator.
+    pub halted: IntGaugeVec,
+    pub lost_offsets: IntGaugeVec,
     pub on_their_way: IntGauge,
     pub window_ids: IntGaugeVec,
+    pub window_bytes: IntGaugeVec,
+    pub window_oldest_seconds: IntGaugeVec,
     pub store_look_ups: IntCounter,
     pub exposures: IntCounterVec,
     pub commit_failures: IntCounter,
@@ -31,6 +46,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Counts the time since `began` towards a stage.
+    pub fn stage(&self, stage: &str, began: Instant) {
+        self.stage_seconds.with_label_values(&[stage]).observe(began.elapsed().as_secs_f64());
+    }
+
     pub fn new(registry: &Registry) -> prometheus::Result<Metrics> {
         let counters = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
             let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
@@ -59,6 +79,12 @@ impl Metrics {
             &["topic"],
         )?;
         registry.register(Box::new(batch_rows.clone()))?;
+        let stage_seconds = HistogramVec::new(
+            HistogramOpts::new("consumer_stage_seconds", "time that a stage took, by stage")
+                .buckets(prometheus::exponential_buckets(0.000_1, 4.0, 10)?),
+            &["stage"],
+        )?;
+        registry.register(Box::new(stage_seconds.clone()))?;
         let on_their_way =
             IntGauge::new("consumer_inserts_on_their_way", "batches sent and not yet answered")?;
         registry.register(Box::new(on_their_way.clone()))?;
@@ -75,8 +101,24 @@ impl Metrics {
                 &["topic", "code"],
             )?,
             batch_rows,
+            batch_bytes: histogram(
+                "consumer_batch_bytes",
+                "bytes of a batch's messages",
+                prometheus::exponential_buckets(1_024.0, 4.0, 9)?,
+            )?,
             batch_age: histogram("consumer_batch_age_seconds", "age of a batch when closed", seconds()?)?,
             batches: counters("consumer_batches_total", "batches closed, by why", &["topic", "due"])?,
+            stage_seconds,
+            insert_attempts: counters(
+                "consumer_insert_attempts_total",
+                "inserts by ClickHouse's code; 0 is success",
+                &["code"],
+            )?,
+            verdicts: counters(
+                "consumer_batch_verdicts_total",
+                "what the table said when it was asked for a batch's rows",
+                &["verdict"],
+            )?,
             insert_seconds: histogram(
                 "consumer_insert_seconds",
                 "from sending a batch to its answer",
@@ -86,10 +128,6 @@ impl Metrics {
                 "consumer_doubtful_inserts_total",
                 "times that ClickHouse had to be asked what is durable, by why",
                 &["reason"],
-            )?,
-            poisoned_tokens: counter(
-                "consumer_poisoned_tokens_total",
-                "inserts answered as done whose rows were not there",
             )?,
             ended_inserts: counter(
                 "consumer_ended_inserts_total",
@@ -101,10 +139,36 @@ impl Metrics {
                 "last offset that is durable in ClickHouse",
                 place,
             )?,
+            committed_offset: gauges(
+                "consumer_committed_offset",
+                "offset committed to Kafka, as far as this process knows",
+                place,
+            )?,
+            lag: gauges(
+                "consumer_lag",
+                "messages behind the end of the partition when a batch landed",
+                place,
+            )?,
             position: gauges("consumer_position", "offset after the last message taken", place)?,
             stalled: gauges("consumer_stalled", "1 while the partition refuses to go on", place)?,
+            halted: gauges(
+                "consumer_halted",
+                "1 while the partition waits for an operator's decision",
+                place,
+            )?,
+            lost_offsets: gauges(
+                "consumer_lost_offsets",
+                "offsets that the broker no longer has and the table never had",
+                place,
+            )?,
             on_their_way,
             window_ids: gauges("consumer_window_ids", "event ids remembered", place)?,
+            window_bytes: gauges("consumer_window_bytes", "memory of the event ids remembered", place)?,
+            window_oldest_seconds: gauges(
+                "consumer_window_oldest_seconds",
+                "age up to which event ids are remembered; older ones are looked up in ClickHouse",
+                place,
+            )?,
             store_look_ups: counter(
                 "consumer_window_misses_total",
                 "event ids looked up in ClickHouse, older than the window",

@@ -15,6 +15,11 @@ impl Fixed {
         self.bytes.extend_from_slice(&value);
     }
 
+    /// The values so far.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The same value in every row.
     pub fn repeated<const N: usize>(value: [u8; N], rows: usize) -> Fixed {
         Fixed { bytes: value.repeat(rows) }

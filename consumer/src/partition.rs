@@ -1,10 +1,5 @@
-//! One Kafka partition on its way into its table: fetch, decode, verify, dedupe, batch, insert, commit.
-//!
-//! Exactly once rests on three things. A batch is one block, so it is in the table as a whole or not at all.
-//! Every row carries the offsets of its batch, so the table itself says where to go on. And nothing is ever
-//! sent twice in the hope that it was not taken: at the start, and whenever an insert's outcome is not a
-//! clean answer, whatever still runs is ended, the durable offset is read again and the work goes on behind
-//! it. Kafka's committed offsets follow and decide nothing.
+//! One Kafka partition on its way into its table: fetch, decode, verify, dedupe, batch, announce, insert,
+//! commit. What is to be done next, and after any doubt, is the protocol's to say; this does it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,26 +18,26 @@ use crate::dead_letters::{DeadLetters, Sent};
 use crate::decode::{Decoded, decode};
 use crate::dedupe::{Known, Window};
 use crate::definitions::Follower;
-use crate::fetch::{Fetched, Message};
+use crate::fetch::{Fetched, Message, high_watermark};
 use crate::group::{Assigned, GroupConsumer, Stop};
+use crate::memory::Budget;
 use crate::metrics::Metrics;
+use crate::protocol::{Action, Closed, Event, Found, Halt, Intent, Machine, Note};
 use crate::rows::{Rows, Verdict};
 use crate::store::{Place, Store};
-use crate::verify::verify;
-
-mod start;
-
-use start::start_offset;
+use crate::verify::{Verification, verify};
 
 /// Longest wait for messages; also how soon a stop is noticed.
 const FETCH_WAIT: Duration = Duration::from_millis(50);
-/// Pauses between attempts to go on, doubling from the first to the last.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// Longest wait for an answer while there is nothing to fetch.
+const ANSWER_WAIT: Duration = Duration::from_millis(5);
 const KAFKA_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 /// Longest wait for the definitions log to reach a version that an exposure names, and the shortest time
 /// between two such waits, so that a version nobody ever made cannot hold the stream up.
 const VERSION_WAIT: Duration = Duration::from_millis(500);
 const VERSION_WAITS_APART: Duration = Duration::from_secs(5);
+/// Messages passed without a row before their offset is committed, if they never cease.
+const TAIL_MESSAGES_MAX: u64 = 100_000;
 
 /// What all workers of a process share.
 pub struct Shared {
@@ -52,8 +47,11 @@ pub struct Shared {
     pub metrics: Metrics,
     pub runtime: Handle,
     pub limits: Limits,
+    pub memory: Budget,
     pub window_micros: i64,
     pub window_ids: usize,
+    /// Longest time from announcing a batch to sending it.
+    pub deadline: Duration,
     /// How long a worker that must go may wait for what it has on its way.
     pub wind_up: Duration,
 }
@@ -61,47 +59,38 @@ pub struct Shared {
 /// The worker of one partition.
 pub struct Worker {
     assigned: Assigned,
+    machine: Machine,
     line: Line,
 }
 
-/// Everything of a worker but its source.
+/// Everything of a worker but its source and its protocol.
 struct Line {
     place: Place,
     consumer: Arc<GroupConsumer>,
     shared: Arc<Shared>,
     stop: Stop,
     progress: ops::Progress,
+    started: Instant,
     window: Window,
-    /// Ids of rows that are in a batch and not yet durable.
-    pending: HashSet<Uuid>,
+    /// The durable offset up to which the window knows the ids; `None` before it has been seeded.
+    window_reaches: Option<Option<u64>>,
+    filling: Batch,
+    /// The batch that is being announced, inserted or counted; kept until its rows are durable.
+    closed: Option<ClosedBatch>,
+    /// The batch that `filling` must become exactly.
+    replay: Option<Intent>,
+    /// The committed offset, as far as this worker knows.
+    committed: u64,
     /// Dead letters sent and not yet acknowledged.
     dead: Vec<Sent>,
-    /// The offset at which a token was found used up without its rows, and how often.
-    poisoned: Option<(u64, u32)>,
     waited_for_version: Option<Instant>,
 }
 
-/// A batch that was sent and whose answer is awaited. There is at most one for each partition.
-struct OnItsWay {
-    span: Span,
-    ids: Vec<(Uuid, Micros)>,
-    rows: usize,
-    oldest_ms: i64,
-    sent: Instant,
-    /// Whether a clean answer has to be checked against the table: so for the first batch after a start, when
-    /// an earlier writer's insert may have come in between.
-    read_back: bool,
-    answer: mpsc::Receiver<Result<()>>,
-}
-
-/// Why a worker stopped consuming.
-enum End {
-    Stopped,
-    /// What is durable is not known for sure.
-    Doubt {
-        reason: &'static str,
-        error: anyhow::Error,
-    },
+/// A batch that takes no more messages.
+struct ClosedBatch {
+    batch: Batch,
+    /// Made with the first sending; sent again as it is.
+    block: Option<Bytes>,
 }
 
 impl Worker {
@@ -113,157 +102,298 @@ impl Worker {
         stop: Stop,
         progress: ops::Progress,
     ) -> Worker {
-        let window = Window::new(Micros::MAX, shared.window_ids);
+        let machine = Machine::new(place.epoch, shared.deadline);
         let line = Line {
+            window: Window::new(Micros::MAX, shared.window_ids),
+            window_reaches: None,
+            filling: Batch::open(place.table, 0, shared.memory.share()),
+            closed: None,
+            replay: None,
+            committed: 0,
+            dead: Vec::new(),
+            waited_for_version: None,
+            started: Instant::now(),
             place,
             consumer,
             shared,
             stop,
             progress,
-            window,
-            pending: HashSet::new(),
-            dead: Vec::new(),
-            poisoned: None,
-            waited_for_version: None,
         };
-        Worker { assigned, line }
+        Worker { assigned, machine, line }
     }
 
     /// Works until told to stop.
     pub fn run(mut self) {
-        while let Some(start) = self.line.recover() {
-            match self.consume(start) {
-                End::Stopped => break,
-                End::Doubt { reason, error } => self.line.doubt(reason, &error),
-            }
+        let mut event = Event::Begun;
+        loop {
+            self.line.progress.touch();
+            let action = self.machine.on(event, self.line.started.elapsed());
+            self.line.note_durable(self.machine.durable());
+            event = match self.perform(action) {
+                Some(event) => event,
+                None => break,
+            };
+        }
+        if let Some((offset, note)) = self.machine.farewell() {
+            self.line.commit(offset, &note).unwrap_or_else(|error| {
+                tracing::info!("the last commit failed, the next owner asks the table: {error:#}");
+            });
         }
         self.line.set_stalled(false);
         self.line.progress.done();
     }
 
-    /// The way of the messages from `start` on. Returns when the partition is taken away or when an outcome
-    /// is in doubt; what was not durable then is fetched again.
-    fn consume(&mut self, start: u64) -> End {
-        let limits = self.line.shared.limits;
-        let table = self.line.place.table;
-        let mut filling = Batch::open(table, start);
-        let mut oldest_ms = i64::MAX;
-        let mut on_its_way: Option<OnItsWay> = None;
-        let mut read_back = true;
-        let mut committed = start;
+    /// Does what the protocol says and reports what came of it. `None` when told to stop.
+    fn perform(&mut self, action: Action) -> Option<Event> {
+        if self.line.stop.said() && !matches!(action, Action::Land(_)) {
+            return None;
+        }
+        let line = &mut self.line;
+        Some(match action {
+            Action::End => line.report("end_inserts", line.end_inserts().map(|()| Event::Done)),
+            Action::Look => {
+                let found = line.look().map(Event::Found);
+                line.report("look", found)
+            }
+            Action::Count(span) => line.report("count", line.count(span).map(Event::Counted)),
+            Action::Resume { from, replay } => {
+                let resumed = line.resume(from, replay).map(|()| Event::Done);
+                line.report("resume", resumed)
+            }
+            Action::Commit { offset, note } => {
+                let committed = line.announce(offset, &note).map(|()| Event::Done);
+                line.report("commit", committed)
+            }
+            Action::Land(intent) => {
+                line.land(&intent);
+                Event::Done
+            }
+            Action::Rest { pause, halted } => {
+                line.rest(pause, halted)?;
+                Event::Begun
+            }
+            Action::Fill => self.fill()?,
+            Action::Insert { intent, not_after } => self.insert(&intent, not_after)?,
+        })
+    }
 
-        while !self.line.stop.said() {
+    /// Takes messages until a batch is due, or until there is nothing to take but a tail to commit.
+    fn fill(&mut self) -> Option<Event> {
+        loop {
+            if self.line.stop.said() {
+                return None;
+            }
             self.line.progress.touch();
-
-            // fetch, decode, verify, dedupe, append; a full batch waits for the one before it to land
-            if !filling.full(&limits) {
-                let fetched = self.assigned.queue.fetch(FETCH_WAIT);
-                oldest_ms = oldest_ms.min(oldest_timestamp(&fetched));
-                if let Err(error) = self.line.take(&fetched, &mut filling) {
-                    return End::Doubt { reason: "take", error };
-                }
+            let taken = match self.take(FETCH_WAIT) {
+                Ok(taken) => taken,
+                Err(error) => return Some(self.line.doubt("take", &error)),
+            };
+            if let Some(closed) = self.line.close_if_due() {
+                return Some(Event::Closed(closed));
             }
-
-            // has the batch before landed?
-            if let Some(sent) = &on_its_way {
-                let patience = if filling.full(&limits) { FETCH_WAIT } else { Duration::ZERO };
-                match sent.answered(patience) {
-                    None => {}
-                    Some(Err(error)) => return End::Doubt { reason: "insert", error },
-                    Some(Ok(())) => {
-                        if let Err(error) = self.line.landed(sent) {
-                            return End::Doubt { reason: "read_back", error };
-                        }
-                        committed = sent.span.last + 1;
-                        self.line.commit(committed, CommitMode::Async);
-                        read_back = false;
-                        on_its_way = None;
-                    }
-                }
-            }
-            if on_its_way.is_some() {
-                continue;
-            }
-
-            // close and insert, or let a tail without rows be committed
-            if let Some(due) = filling.due(&limits, Instant::now()) {
-                let closed = std::mem::replace(&mut filling, Batch::open(table, start));
-                filling = Batch::open(table, closed.next());
-                match self.line.send(closed, due, read_back, std::mem::replace(&mut oldest_ms, i64::MAX)) {
-                    Ok(sent) => on_its_way = Some(sent),
-                    Err(error) => return End::Doubt { reason: "dead_letters", error },
-                }
-            } else if filling.row_count == 0 && filling.next() > committed {
-                if let Err(error) = self.line.acknowledge_dead_letters() {
-                    return End::Doubt { reason: "dead_letters", error };
-                }
-                committed = filling.next();
-                self.line.commit(committed, CommitMode::Async);
+            let line = &mut self.line;
+            let tail = line.filling.next().saturating_sub(line.committed);
+            let passed_only = line.replay.is_none() && line.filling.row_count == 0 && tail > 0;
+            if passed_only && (taken == 0 || tail > TAIL_MESSAGES_MAX) {
+                return Some(match line.acknowledge_dead_letters() {
+                    Ok(()) => Event::Idle { next: line.filling.next() },
+                    Err(error) => line.doubt("dead_letters", &error),
+                });
             }
         }
-        self.line.wind_up(on_its_way);
-        End::Stopped
+    }
+
+    /// Sends the closed batch, and fills the next one until the answer is there.
+    fn insert(&mut self, intent: &Intent, not_after: Duration) -> Option<Event> {
+        if self.line.started.elapsed() > not_after {
+            let late = anyhow!("the process stood still between announcing a batch and sending it");
+            return Some(self.line.doubt("late", &late));
+        }
+        let answer = self.line.send(intent);
+        let sent = Instant::now();
+        let mut told_to_stop = None;
+        // A batch made again is followed by a seek, so nothing is taken behind it.
+        let fills_ahead = self.line.replay.is_none();
+        loop {
+            self.line.progress.touch();
+            let may_take = fills_ahead && told_to_stop.is_none() && !self.line.is_full();
+            let patience = if may_take { Duration::ZERO } else { FETCH_WAIT };
+            match answer.recv_timeout(patience) {
+                Ok(Ok(())) => {
+                    self.line.shared.metrics.insert_seconds.observe(sent.elapsed().as_secs_f64());
+                    self.line.stage("insert", sent);
+                    return Some(Event::Inserted);
+                }
+                Ok(Err(error)) => return Some(self.line.doubt("insert", &error)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Some(self.line.doubt("insert", &anyhow!("the insert ended without an answer")));
+                }
+            }
+            if self.line.stop.said() {
+                // Lost: the next owner may be at work already, and finds the batch announced.
+                let since = *told_to_stop.get_or_insert_with(Instant::now);
+                if self.line.stop.lost() || since.elapsed() >= self.line.shared.wind_up {
+                    tracing::info!(topic = self.line.place.topic, "left an insert to the next owner");
+                    return None;
+                }
+            }
+            if may_take && let Err(error) = self.take(ANSWER_WAIT) {
+                // The batch on its way is announced: it is found again when the partition is looked at.
+                return Some(self.line.doubt("take", &error));
+            }
+        }
+    }
+
+    /// Fetches once and takes what came. Returns how many messages that were.
+    fn take(&mut self, wait: Duration) -> Result<usize> {
+        if self.line.is_full() {
+            std::thread::sleep(wait);
+            return Ok(0);
+        }
+        let began = Instant::now();
+        let fetched = self.assigned.queue.fetch(wait);
+        if fetched.is_empty() {
+            return Ok(0);
+        }
+        self.line.stage("fetch", began);
+        self.line.take(&fetched)?;
+        Ok(fetched.len())
     }
 }
 
 impl Line {
-    /// Finds out where to go on and holds the partition there. `None` when told to stop.
-    fn recover(&mut self) -> Option<u64> {
-        let mut pause = BACK_OFF.0;
-        while !self.stop.said() {
-            self.progress.touch();
-            match self.try_recover() {
-                Ok(start) => {
-                    self.set_stalled(false);
-                    tracing::info!(
-                        topic = self.place.topic,
-                        partition = self.place.partition,
-                        start,
-                        "going on"
-                    );
-                    return Some(start);
-                }
-                Err(error) => {
-                    self.set_stalled(true);
-                    let (topic, partition) = (&self.place.topic, self.place.partition);
-                    tracing::warn!(topic, partition, "cannot go on yet: {error:#}");
-                    self.wait(pause);
-                    pause = (pause * 2).min(BACK_OFF.1);
-                }
-            }
-        }
-        None
+    /// The event, or the doubt in its place.
+    fn report(&self, doing: &'static str, outcome: Result<Event>) -> Event {
+        outcome.unwrap_or_else(|error| self.doubt(doing, &error))
     }
 
-    /// End what still runs, read what is durable, remember its ids, seek behind it: in this order.
-    fn try_recover(&mut self) -> Result<u64> {
-        let Shared { store, runtime, metrics, .. } = &*self.shared;
-        let place = &self.place;
-        self.pending.clear();
-        self.dead.clear();
+    fn doubt(&self, reason: &'static str, error: &anyhow::Error) -> Event {
+        self.shared.metrics.doubts.with_label_values(&[reason]).inc();
+        let (topic, partition) = (&self.place.topic, self.place.partition);
+        tracing::warn!(topic, partition, reason, "starting over from what is durable: {error:#}");
+        Event::Failed
+    }
 
-        let ended = runtime.block_on(store.end_inserts(place)).context("ending inserts that still run")?;
-        metrics.ended_inserts.inc_by(ended);
-        let durable = runtime.block_on(store.durable(place)).context("reading the durable offset")?;
+    fn rest(&mut self, pause: Duration, halted: Option<Halt>) -> Option<()> {
+        self.hold();
+        self.open(0);
+        let (topic, partition) = (&self.place.topic, self.place.partition);
+        self.set_stalled(true);
+        if let Some(halt) = halted {
+            self.gauge(&self.shared.metrics.halted).set(1);
+            if let Halt::Overtaken { next, low } = halt {
+                self.gauge(&self.shared.metrics.lost_offsets).set((low - next) as i64);
+            }
+            tracing::error!(topic, partition, "standing still until an operator has decided: {halt}");
+        }
+        let until = Instant::now() + pause;
+        while Instant::now() < until {
+            if self.stop.said() {
+                return None;
+            }
+            self.progress.touch();
+            std::thread::sleep(FETCH_WAIT.min(until.saturating_duration_since(Instant::now())));
+        }
+        Some(())
+    }
+
+    fn end_inserts(&self) -> Result<()> {
+        let ending = self.shared.store.end_inserts(&self.place);
+        let ended = self.shared.runtime.block_on(ending).context("ending inserts that still run")?;
+        self.shared.metrics.ended_inserts.inc_by(ended);
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<Found> {
+        let Place { topic, partition, .. } = &self.place;
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(topic, i32::from(*partition));
+        // First the group's word: from here on no earlier owner can announce anything.
+        let committed = self
+            .consumer
+            .committed_offsets(asked, KAFKA_ANSWERS_WITHIN)
+            .context("asking for the group's committed offset")?;
+        let element = committed
+            .find_partition(topic, i32::from(*partition))
+            .context("the broker left the partition out of its answer")?;
+        element.error().context("asking for the group's committed offset")?;
+        let note = Note::parse(element.metadata())?;
+        let committed = match element.offset() {
+            Offset::Offset(offset) => u64::try_from(offset).ok(),
+            _ => None,
+        };
+        let durable = self
+            .shared
+            .runtime
+            .block_on(self.shared.store.durable(&self.place))
+            .context("reading the durable offset")?;
         let (low, high) = self
             .consumer
-            .fetch_watermarks(&place.topic, place.partition.into(), KAFKA_ANSWERS_WITHIN)
+            .fetch_watermarks(topic, i32::from(*partition), KAFKA_ANSWERS_WITHIN)
             .context("asking the broker for the ends of the partition")?;
-        let start = start_offset(durable, low, high)?;
+        let (Ok(low), Ok(high)) = (u64::try_from(low), u64::try_from(high)) else {
+            return Err(anyhow!("the broker does not know the ends of the partition yet ({low} to {high})"));
+        };
+        self.committed = committed.unwrap_or(0);
+        Ok(Found { committed, note, durable, low, high })
+    }
+
+    fn count(&self, span: Span) -> Result<u64> {
+        let began = Instant::now();
+        let counting = self.shared.store.count(&self.place, span);
+        let rows = self.shared.runtime.block_on(counting).context("counting a batch's rows")?;
+        self.stage("verify", began);
+        let verdict = if rows == 0 { "absent" } else { "present" };
+        self.shared.metrics.verdicts.with_label_values(&[verdict]).inc();
+        Ok(rows)
+    }
+
+    /// Remembers the ids of durable events, as far as it does not yet, and lets the partition run from `from`.
+    fn resume(&mut self, from: u64, replay: Option<Intent>) -> Result<()> {
+        let Shared { store, runtime, .. } = &*self.shared;
+        let place = &self.place;
         if place.table.holds_events() {
+            // A window that was right up to an offset only misses what became durable behind it.
             let now = micros_now();
             let horizon = Micros::new(now.get() - self.shared.window_micros).unwrap_or(now);
+            let after = self.window_reaches.flatten();
             let (ids, complete_since) = runtime
-                .block_on(store.ids_since(place, horizon, self.shared.window_ids))
+                .block_on(store.ids_since(place, horizon, after, self.shared.window_ids))
                 .context("reading the ids of recent events")?;
-            self.window = Window::new(complete_since, self.shared.window_ids);
+            if after.is_none() {
+                self.window = Window::new(complete_since, self.shared.window_ids);
+            } else {
+                self.window.advance(complete_since);
+            }
             for (id, created_at) in ids {
                 self.window.enter(id, created_at);
             }
         }
-        self.seek(start)?;
-        self.note_durable(durable);
-        Ok(start)
+        self.window_reaches = Some(from.checked_sub(1));
+        self.gauge(&self.shared.metrics.window_ids).set(self.window.ids() as i64);
+        self.gauge(&self.shared.metrics.window_bytes).set(self.window.bytes() as i64);
+        self.open(from);
+        self.replay = replay;
+        self.seek(from)?;
+        self.set_stalled(false);
+        let (topic, partition) = (&self.place.topic, self.place.partition);
+        match replay {
+            None => tracing::info!(topic, partition, from, "going on"),
+            Some(intent) => {
+                let Span { first, last } = intent.span;
+                tracing::info!(topic, partition, first, last, "making an announced batch again");
+            }
+        }
+        Ok(())
+    }
+
+    /// An empty batch from `first` on; nothing else of what was taken is kept.
+    fn open(&mut self, first: u64) {
+        self.closed = None;
+        self.replay = None;
+        self.dead.clear();
+        self.filling = Batch::open(self.place.table, first, self.shared.memory.share());
     }
 
     /// Lets the partition run from `start`. A partition that was just assigned takes a moment to be seekable.
@@ -278,18 +408,59 @@ impl Line {
         self.consumer.resume(&partitions).context("letting the partition run")
     }
 
+    /// Whether the batch being filled may take no more for now.
+    fn is_full(&self) -> bool {
+        self.filling.full(&self.shared.limits)
+            || (self.shared.memory.is_spent() && (self.filling.row_count > 0 || self.closed.is_some()))
+    }
+
+    /// Closes the batch if it is due; one that is made again, once all its messages are there.
+    fn close_if_due(&mut self) -> Option<Closed> {
+        let due = match &self.replay {
+            None if self.shared.memory.is_spent() && self.filling.row_count > 0 => Due::Memory,
+            None => self.filling.due(&self.shared.limits, Instant::now())?,
+            Some(intent) if self.filling.next() > intent.span.last => Due::Replay,
+            Some(_) => return None,
+        };
+        let following = Batch::open(self.place.table, self.filling.next(), self.shared.memory.share());
+        let batch = std::mem::replace(&mut self.filling, following);
+        let topic = self.place.table.topic();
+        let metrics = &self.shared.metrics;
+        metrics.batch_rows.with_label_values(&[topic]).observe(batch.row_count as f64);
+        metrics.batch_bytes.observe(batch.bytes() as f64);
+        metrics.batch_age.observe(batch.age(Instant::now()).as_secs_f64());
+        metrics.batches.with_label_values(&[topic, due.as_str()]).inc();
+        let closed = Closed {
+            span: batch.span().expect("a batch that is due covers an offset"),
+            rows: batch.row_count as u64,
+            kept: batch.rows.kept(),
+            now_ms: micros_now().millis(),
+        };
+        self.closed = Some(ClosedBatch { batch, block: None });
+        Some(closed)
+    }
+
     /// Takes messages into the batch: decoded, verified, deduplicated; what cannot be a row goes to the dead
     /// letters. An error leaves the batch unusable.
-    fn take(&mut self, fetched: &Fetched<'_>, batch: &mut Batch) -> Result<()> {
+    fn take(&mut self, fetched: &Fetched<'_>) -> Result<()> {
+        let began = Instant::now();
+        let last = self.replay.map_or(u64::MAX, |intent| intent.span.last);
         let mut decoded = Vec::with_capacity(fetched.len());
+        let mut passed_last = false;
         for message in fetched.iter() {
             let message = message.map_err(|code| anyhow!("fetching: {code}"))?;
-            if message.offset < batch.next() {
+            if message.offset < self.filling.next() {
                 // Fetched before the seek took hold.
                 continue;
             }
+            if message.offset > last {
+                passed_last = true;
+                break;
+            }
             decoded.push((message, decode(self.place.table, message.payload)));
         }
+        self.stage("decode", began);
+        let began = Instant::now();
         let stored = self.ask_store(decoded.iter().filter_map(|(_, decoded)| decoded.as_ref().ok()))?;
         let now = Instant::now();
         let (mut duplicates, mut rows) = (0, 0);
@@ -301,21 +472,25 @@ impl Line {
                     if identity.is_some_and(|(id, created_at)| self.is_known(id, created_at, &stored)) {
                         duplicates += 1;
                     } else {
-                        self.append(decoded, message, batch)?;
+                        self.append(decoded, message)?;
                         rows += 1;
                         if let Some((id, created_at)) = identity {
-                            self.pending.insert(id);
-                            batch.ids.push((id, created_at));
+                            self.filling.remember(id, created_at);
                         }
                     }
                 }
             }
-            batch.cover(message.offset, message.payload.len(), now);
+            self.filling.cover(message.offset, message.payload.len(), message.timestamp_ms, now);
         }
+        if passed_last {
+            // The log has a gap where the batch ends, as behind a transaction.
+            self.filling.cover_until(last);
+        }
+        self.stage("dedupe", began);
         let counted = &self.shared.metrics.records;
         counted.with_label_values(&[self.place.table.topic(), "taken"]).inc_by(rows);
         counted.with_label_values(&[self.place.table.topic(), "duplicate"]).inc_by(duplicates);
-        self.gauge(&self.shared.metrics.position).set(batch.next() as i64);
+        self.gauge(&self.shared.metrics.position).set(self.filling.next() as i64);
         Ok(())
     }
 
@@ -324,7 +499,7 @@ impl Line {
         let asked: Vec<Uuid> = events
             .filter_map(Decoded::identity)
             .filter(|(id, created_at)| {
-                !self.pending.contains(id) && self.window.know(*id, *created_at) == Known::AskStore
+                !self.is_on_its_way(*id) && self.window.know(*id, *created_at) == Known::AskStore
             })
             .map(|(id, _)| id)
             .collect();
@@ -338,7 +513,7 @@ impl Line {
     }
 
     fn is_known(&self, id: Uuid, created_at: Micros, stored: &HashSet<Uuid>) -> bool {
-        self.pending.contains(&id)
+        self.is_on_its_way(id)
             || match self.window.know(id, created_at) {
                 Known::Seen => true,
                 Known::New => false,
@@ -346,13 +521,22 @@ impl Line {
             }
     }
 
-    fn append(&mut self, decoded: &Decoded<'_>, message: &Message<'_>, batch: &mut Batch) -> Result<()> {
+    /// Whether a batch that is not durable yet has it.
+    fn is_on_its_way(&self, id: Uuid) -> bool {
+        self.filling.ids.contains(id)
+            || self.closed.as_ref().is_some_and(|closed| closed.batch.ids.contains(id))
+    }
+
+    fn append(&mut self, decoded: &Decoded<'_>, message: &Message<'_>) -> Result<()> {
         let offset = message.offset;
-        match (decoded, &mut batch.rows) {
+        let verification = match decoded {
+            Decoded::Exposure(exposure) => {
+                verify(&self.log_of_version(exposure.definition_version).definitions, exposure)
+            }
+            _ => Verification::Unknown,
+        };
+        match (decoded, &mut self.filling.rows) {
             (Decoded::Exposure(exposure), Rows::Exposures(rows)) => {
-                let log = self.log_of_version(exposure.definition_version);
-                let verification = verify(&log.definitions, exposure);
-                drop(log);
                 self.shared.metrics.exposures.with_label_values(&[verification.as_str()]).inc();
                 rows.push(exposure, verification, offset);
             }
@@ -368,7 +552,7 @@ impl Line {
             }
             _ => unreachable!("each table decodes its own record"),
         }
-        batch.row_count += 1;
+        self.filling.row_count += 1;
         Ok(())
     }
 
@@ -417,120 +601,97 @@ impl Line {
         self.shared.runtime.block_on(self.shared.dead_letters.acknowledged(sent))
     }
 
-    /// Sends a closed batch, its dead letters being acknowledged first. The answer comes later.
-    fn send(&mut self, batch: Batch, due: Due, read_back: bool, oldest_ms: i64) -> Result<OnItsWay> {
+    /// Commits, the dead letters that the offset passes being acknowledged first.
+    fn announce(&mut self, offset: u64, note: &Note) -> Result<()> {
         self.acknowledge_dead_letters()?;
-        let span = batch.span().expect("a batch with rows covers their offsets");
-        let poisoned = self.poisoned.filter(|(first, _)| *first == span.first).map_or(0, |(_, times)| times);
-        let now = Instant::now();
-        let attempt = self.place.attempt(span, poisoned, Uuid::now_v7().as_u64_pair().1);
-        let stamp = Stamp {
-            partition: self.place.partition,
-            epoch: self.place.epoch,
-            first: span.first,
-            last: span.last,
-            ingest_ms: micros_now().millis(),
-        };
-        let topic = self.place.table.topic();
-        let metrics = &self.shared.metrics;
-        metrics.batch_rows.with_label_values(&[topic]).observe(batch.row_count as f64);
-        metrics.batch_age.observe(batch.age(now).as_secs_f64());
-        metrics.batches.with_label_values(&[topic, due.as_str()]).inc();
-        metrics.on_their_way.inc();
-
-        let block = Bytes::from(batch.rows.encode(batch.row_count, &stamp));
-        let (topic, partition) = (&self.place.topic, self.place.partition);
-        tracing::info!(
-            topic,
-            partition,
-            first = span.first,
-            last = span.last,
-            rows = batch.row_count,
-            "inserting"
-        );
-        let (answer_to, answer) = mpsc::sync_channel(1);
-        let (shared, table) = (self.shared.clone(), self.place.table);
-        self.shared.runtime.spawn(async move {
-            let inserted = shared.store.insert(table, &attempt, block).await.map_err(anyhow::Error::from);
-            shared.metrics.on_their_way.dec();
-            // A worker that ended meanwhile does not ask any more; the next one reads the table.
-            let _ = answer_to.send(inserted);
-        });
-        Ok(OnItsWay { span, ids: batch.ids, rows: batch.row_count, oldest_ms, sent: now, read_back, answer })
+        let began = Instant::now();
+        self.commit(offset, note)?;
+        self.stage(if note.intent.is_some() { "intent" } else { "commit" }, began);
+        self.committed = offset;
+        Ok(())
     }
 
-    /// A clean answer: read back where that is due, then the rows count as durable.
-    fn landed(&mut self, sent: &OnItsWay) -> Result<()> {
-        let Span { first, last } = sent.span;
-        if sent.read_back {
-            let read = self.shared.store.durable(&self.place);
-            let durable = self.shared.runtime.block_on(read).context("reading the first batch back")?;
-            if durable != Some(last) {
-                let times = self.poisoned.filter(|(known, _)| *known == first).map_or(0, |(_, times)| times);
-                if durable.is_none_or(|durable| durable < first) {
-                    self.poisoned = Some((first, times + 1));
-                    self.shared.metrics.poisoned_tokens.inc();
-                }
-                return Err(anyhow!(
-                    "the insert of {first} to {last} was answered as done; durable is {durable:?}"
-                ));
-            }
+    /// Waits for the broker to take the offset and the note. It takes neither from a member that has lost the
+    /// partition.
+    fn commit(&self, offset: u64, note: &Note) -> Result<()> {
+        if self.stop.lost() || self.consumer.assignment_lost() {
+            return Err(anyhow!("the partition is lost"));
         }
-        for (id, created_at) in &sent.ids {
-            self.pending.remove(id);
+        let (topic, partition) = (self.place.topic.as_str(), i32::from(self.place.partition));
+        let mut offsets = TopicPartitionList::new();
+        let offset = i64::try_from(offset).context("an offset beyond 2^63")?;
+        offsets.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+        let mut element = offsets.find_partition(topic, partition).expect("was just added");
+        element.set_metadata(note.to_string());
+        let committed = self.consumer.commit(&offsets, CommitMode::Sync);
+        if committed.is_err() {
+            self.shared.metrics.commit_failures.inc();
+        }
+        committed.with_context(|| format!("committing offset {offset}"))
+    }
+
+    /// Sends the closed batch. The answer comes later.
+    fn send(&mut self, intent: &Intent) -> mpsc::Receiver<Result<()>> {
+        let closed = self.closed.as_mut().expect("a batch was closed before it is inserted");
+        assert_eq!(closed.batch.span(), Some(intent.span), "the announced batch is the closed one");
+        let block = closed.block.get_or_insert_with(|| {
+            let began = Instant::now();
+            let stamp = Stamp {
+                partition: self.place.partition,
+                epoch: self.place.epoch,
+                first: intent.span.first,
+                last: intent.span.last,
+                ingest_ms: intent.ingest_ms,
+            };
+            let block = Bytes::from(closed.batch.take_block(&stamp));
+            self.shared.metrics.stage("encode", began);
+            block
+        });
+        let block = block.clone();
+        let attempt = self.place.attempt(intent, Uuid::now_v7().as_u64_pair().1);
+        let (topic, partition) = (&self.place.topic, self.place.partition);
+        let Span { first, last } = intent.span;
+        tracing::debug!(topic, partition, first, last, rows = intent.rows, "inserting");
+        let (answer_to, answer) = mpsc::sync_channel(1);
+        let (shared, table) = (self.shared.clone(), self.place.table);
+        shared.metrics.on_their_way.inc();
+        self.shared.runtime.spawn(async move {
+            let inserted = shared.store.insert(table, &attempt, block).await;
+            shared.metrics.on_their_way.dec();
+            let code = inserted.as_ref().map_or_else(error_code, |()| "0".to_owned());
+            shared.metrics.insert_attempts.with_label_values(&[&code]).inc();
+            // A worker that ended meanwhile does not ask any more; the next one finds the batch announced.
+            let _ = answer_to.send(inserted.map_err(anyhow::Error::from));
+        });
+        answer
+    }
+
+    /// The batch is durable: its ids are remembered, its memory is free.
+    fn land(&mut self, intent: &Intent) {
+        let closed = self.closed.take().expect("a batch lands that was closed");
+        for (id, created_at) in &closed.batch.identities {
             self.window.enter(*id, *created_at);
         }
+        self.window_reaches = Some(Some(intent.span.last));
         let now = micros_now();
         if let Ok(horizon) = Micros::new(now.get() - self.shared.window_micros) {
             self.window.advance(horizon);
         }
-        self.note_durable(Some(last));
         let metrics = &self.shared.metrics;
-        metrics.records.with_label_values(&[self.place.table.topic(), "inserted"]).inc_by(sent.rows as u64);
-        metrics.insert_seconds.observe(sent.sent.elapsed().as_secs_f64());
-        metrics.end_to_end.observe((now.millis() - sent.oldest_ms).max(0) as f64 / 1_000.0);
+        metrics.records.with_label_values(&[self.place.table.topic(), "inserted"]).inc_by(intent.rows);
+        metrics.end_to_end.observe((now.millis() - closed.batch.oldest_ms()).max(0) as f64 / 1_000.0);
         self.gauge(&metrics.window_ids).set(self.window.ids() as i64);
+        self.gauge(&metrics.window_bytes).set(self.window.bytes() as i64);
+        let oldest = (now.get() - self.window.horizon().get()).max(0) / 1_000_000;
+        self.gauge(&metrics.window_oldest_seconds).set(oldest);
+        let high = high_watermark(&self.consumer, &self.place.topic, self.place.partition.into());
+        if let Some(high) = high {
+            let lag = high.saturating_sub(intent.span.last + 1);
+            self.gauge(&metrics.lag).set(i64::try_from(lag).unwrap_or(i64::MAX));
+        }
         let (topic, partition) = (&self.place.topic, self.place.partition);
-        tracing::info!(topic, partition, first, last, rows = sent.rows, "inserted");
-        Ok(())
-    }
-
-    /// Tells Kafka how far the partition is done. For people who watch the lag; nothing depends on it.
-    fn commit(&self, next: u64, mode: CommitMode) {
-        if self.stop.lost() || self.consumer.assignment_lost() {
-            return;
-        }
-        let mut offsets = TopicPartitionList::new();
-        let committed = offsets
-            .add_partition_offset(&self.place.topic, self.place.partition.into(), Offset::Offset(next as i64))
-            .and_then(|()| self.consumer.commit(&offsets, mode));
-        if let Err(error) = committed {
-            self.shared.metrics.commit_failures.inc();
-            tracing::debug!(%error, next, "committing; the next commit covers it");
-        }
-    }
-
-    /// The partition is taken away: what is on its way may land for a bounded time, what is being filled is
-    /// dropped, since nothing durable refers to it.
-    fn wind_up(&mut self, on_its_way: Option<OnItsWay>) {
-        let Some(sent) = on_its_way else { return };
-        if self.stop.lost() {
-            return;
-        }
-        match sent.answered(self.shared.wind_up) {
-            Some(Ok(())) if self.landed(&sent).is_ok() => self.commit(sent.span.last + 1, CommitMode::Sync),
-            _ => tracing::info!(
-                topic = self.place.topic,
-                "left an insert to be looked after by the next owner"
-            ),
-        }
-    }
-
-    fn doubt(&self, reason: &'static str, error: &anyhow::Error) {
-        self.shared.metrics.doubts.with_label_values(&[reason]).inc();
-        let (topic, partition) = (&self.place.topic, self.place.partition);
-        tracing::warn!(topic, partition, reason, "starting over from what is durable: {error:#}");
-        self.hold();
+        let Span { first, last } = intent.span;
+        tracing::debug!(topic, partition, first, last, rows = intent.rows, "inserted");
     }
 
     /// Keeps the partition still until the worker knows where to go on.
@@ -544,37 +705,35 @@ impl Line {
 
     fn set_stalled(&self, stalled: bool) {
         self.gauge(&self.shared.metrics.stalled).set(i64::from(stalled));
+        if !stalled {
+            self.gauge(&self.shared.metrics.halted).set(0);
+        }
     }
 
     fn note_durable(&self, durable: Option<u64>) {
         self.gauge(&self.shared.metrics.durable_offset).set(durable.map_or(-1, |offset| offset as i64));
+        self.gauge(&self.shared.metrics.committed_offset).set(self.committed as i64);
+    }
+
+    fn stage(&self, stage: &str, began: Instant) {
+        self.shared.metrics.stage(stage, began);
     }
 
     fn gauge(&self, gauges: &prometheus::IntGaugeVec) -> prometheus::IntGauge {
         gauges.with_label_values(&[self.place.table.topic(), &self.place.partition.to_string()])
     }
-
-    fn wait(&self, pause: Duration) {
-        let until = Instant::now() + pause;
-        while Instant::now() < until && !self.stop.said() {
-            std::thread::sleep(FETCH_WAIT);
-        }
-    }
 }
 
-impl OnItsWay {
-    /// The answer, if it comes within `patience`.
-    fn answered(&self, patience: Duration) -> Option<Result<()>> {
-        match self.answer.recv_timeout(patience) {
-            Ok(answer) => Some(answer),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => Some(Err(anyhow!("the insert ended without an answer"))),
-        }
+/// ClickHouse's code of an error, or what else it was.
+fn error_code(error: &clickhouse::error::Error) -> String {
+    match error {
+        clickhouse::error::Error::BadResponse(text) => text
+            .strip_prefix("Code: ")
+            .and_then(|rest| rest.split_once('.'))
+            .map_or("unknown".to_owned(), |(code, _)| code.to_owned()),
+        clickhouse::error::Error::TimedOut => "timeout".to_owned(),
+        _ => "network".to_owned(),
     }
-}
-
-fn oldest_timestamp(fetched: &Fetched<'_>) -> i64 {
-    fetched.iter().next().and_then(|first| first.ok()).map_or(i64::MAX, |first| first.timestamp_ms)
 }
 
 fn micros_now() -> Micros {

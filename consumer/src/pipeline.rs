@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::dead_letters::DeadLetters;
 use crate::definitions::Follower;
 use crate::group::{self, GroupConsumer};
+use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::migrate::check_schema;
 use crate::partition::{Shared, Worker};
@@ -105,8 +106,10 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
             bytes: settings.batch_bytes.usize(),
             age: settings.batch_age_ms.duration(),
         },
+        memory: Budget::new(settings.memory_bytes.usize()),
         window_micros: settings.window_hours.get() as i64 * 3_600_000_000,
         window_ids: settings.window_ids_per_partition.usize(),
+        deadline: insert_timeout,
         wind_up,
     });
     let topics: Vec<(String, Table)> =

@@ -3,6 +3,7 @@
 
 use schemas::definition::Change;
 use schemas::{Alias, Conversion, Exposure, Sender};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::batch::Stamp;
 use crate::native::{Fixed, Maps, Named, Optional, Texts, Uuids, block};
@@ -91,6 +92,17 @@ impl Table {
 }
 
 impl Rows {
+    /// A digest of the offsets of the rows so far.
+    pub fn kept(&self) -> u64 {
+        let offsets = match self {
+            Rows::Exposures(rows) => &rows.offset,
+            Rows::Conversions(rows) => &rows.offset,
+            Rows::Aliases(rows) => &rows.offset,
+            Rows::Definitions(rows) => &rows.offset,
+        };
+        xxh3_64(offsets.bytes())
+    }
+
     /// The finished block, every row with the batch's stamp.
     pub fn encode(&self, rows: usize, stamp: &Stamp) -> Vec<u8> {
         let ingest_ts = Fixed::repeated(stamp.ingest_ms.to_le_bytes(), rows);

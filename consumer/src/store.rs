@@ -10,6 +10,7 @@ use schemas::{Micros, Uuid};
 use serde::Deserialize;
 
 use crate::batch::Span;
+use crate::protocol::Intent;
 use crate::rows::Table;
 
 /// Ids asked for in one statement; with 40 bytes each it stays below the server's limit on a statement.
@@ -38,12 +39,12 @@ impl Place {
         format!("splitstream/{}/{}/{}/", self.topic, self.epoch, self.partition)
     }
 
-    /// The token is the same for every batch that begins at the same offset, so that of two writers only
-    /// one gets in. `poisoned` counts how often a batch beginning there was taken for a repetition without
-    /// its rows being there; then the token must be another.
-    pub fn attempt(&self, span: Span, poisoned: u32, nonce: u64) -> Attempt {
-        let token = format!("{}{}#{poisoned}", self.query_prefix(), span.first);
-        Attempt { query_id: format!("{token}-{}/{nonce:016x}", span.last), token }
+    /// The token belongs to the announced batch and its attempt: sent again by whomever, it is the same, and
+    /// of two sendings one gets in. Ids of queries are told apart by `nonce`.
+    pub fn attempt(&self, intent: &Intent, nonce: u64) -> Attempt {
+        let Span { first, last } = intent.span;
+        let token = format!("{}{first}-{last}/{}#{}", self.query_prefix(), intent.ingest_ms, intent.attempt);
+        Attempt { query_id: format!("{token}/{nonce:016x}"), token }
     }
 }
 
@@ -129,12 +130,29 @@ impl Store {
         Ok((rows > 0).then_some(last))
     }
 
-    /// The durable events of `place` created since `horizon`, newest first, at most `ids_max`. If there are
-    /// more, the second value is the time before which they are missing.
+    /// How many rows of a batch there are.
+    pub async fn count(&self, place: &Place, span: Span) -> clickhouse::error::Result<u64> {
+        self.client
+            .query(
+                "SELECT count() FROM ? WHERE kafka_partition = ? AND epoch = ? AND kafka_offset BETWEEN ? AND ?",
+            )
+            .bind(Identifier(place.table.name()))
+            .bind(place.partition)
+            .bind(place.epoch)
+            .bind(span.first)
+            .bind(span.last)
+            .fetch_one()
+            .await
+    }
+
+    /// The durable events of `place` created since `horizon`, newest first, at most `ids_max`; only those
+    /// behind `after`, if that is given. If there are more, the second value is the time before which they are
+    /// missing.
     pub async fn ids_since(
         &self,
         place: &Place,
         horizon: Micros,
+        after: Option<u64>,
         ids_max: usize,
     ) -> clickhouse::error::Result<(Vec<(Uuid, Micros)>, Micros)> {
         #[derive(clickhouse::Row, Deserialize)]
@@ -148,11 +166,15 @@ impl Store {
             .query(
                 "SELECT event_id, toUnixTimestamp64Micro(created_at) AS created_at FROM ? \
                  WHERE kafka_partition = ? AND created_at >= fromUnixTimestamp64Micro(?, 'UTC') \
+                 AND (? = 0 OR (epoch = ? AND kafka_offset >= ?)) \
                  ORDER BY created_at DESC LIMIT ?",
             )
             .bind(Identifier(place.table.name()))
             .bind(place.partition)
             .bind(horizon.get())
+            .bind(u8::from(after.is_some()))
+            .bind(place.epoch)
+            .bind(after.map_or(0, |after| after + 1))
             .bind(ids_max as u64)
             .fetch::<Seen>()?;
         let mut ids = Vec::new();
@@ -195,14 +217,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batches_that_begin_at_one_offset_share_their_token() {
+    fn an_announced_batch_has_one_token_and_many_query_ids() {
         let place = Place { table: Table::Exposures, topic: "exposures".to_owned(), partition: 3, epoch: 1 };
-        let short = place.attempt(Span { first: 100, last: 149 }, 0, 1);
-        let long = place.attempt(Span { first: 100, last: 199 }, 0, 2);
-        assert_eq!(short.token, "splitstream/exposures/1/3/100#0");
-        assert_eq!(short.token, long.token);
-        assert_eq!(short.query_id, "splitstream/exposures/1/3/100#0-149/0000000000000001");
-        assert!(short.query_id.starts_with(&place.query_prefix()));
-        assert_ne!(place.attempt(Span { first: 100, last: 149 }, 1, 1).token, short.token);
+        let span = Span { first: 100, last: 149 };
+        let intent =
+            Intent { span, rows: 50, kept: 7, ingest_ms: 1_790_000_000_000, earlier_rows: 0, attempt: 0 };
+        let first = place.attempt(&intent, 1);
+        assert_eq!(first.token, "splitstream/exposures/1/3/100-149/1790000000000#0");
+        assert_eq!(first.query_id, "splitstream/exposures/1/3/100-149/1790000000000#0/0000000000000001");
+        assert!(first.query_id.starts_with(&place.query_prefix()));
+        assert_eq!(place.attempt(&intent, 2).token, first.token);
+        assert_ne!(place.attempt(&Intent { attempt: 1, ..intent }, 1).token, first.token);
     }
 }

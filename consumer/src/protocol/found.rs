@@ -1,0 +1,186 @@
+//! Where a partition goes on, from what the broker and the table say of it. No network here.
+
+use super::note::{Intent, Note};
+
+/// What Kafka and ClickHouse say of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The group's committed offset.
+    pub committed: Option<u64>,
+    pub note: Option<Note>,
+    /// The last offset that the rows of this epoch cover.
+    pub durable: Option<u64>,
+    /// The first offset that the broker still has, and the one that it will give next.
+    pub low: u64,
+    pub high: u64,
+}
+
+/// What to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// A batch was announced and none of its rows seem to be there: to be counted, and made again.
+    Settle(Intent),
+    /// Nothing is open.
+    GoOn { from: u64 },
+}
+
+/// Why a partition stands still until an operator has decided: going on would lose messages, double them or
+/// mix two topics up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Halt {
+    #[error(
+        "the broker's retention has overtaken us: {} messages from {next} to {} are gone before they were durable; \
+         raise the topic's retention, and to accept the loss raise `consumer.epoch`",
+        .low - .next, .low - 1
+    )]
+    Overtaken { next: u64, low: u64 },
+    #[error(
+        "the table has offsets up to {durable}, the topic only up to {high}: it was made anew or lost its end; if it \
+         was made anew, raise `consumer.epoch`"
+    )]
+    TopicShorter { durable: u64, high: u64 },
+    #[error(
+        "the table reached offset {noted} and now ends at {}: rows are gone (restored, truncated or expired); \
+         `consumer audit --heal` brings back what Kafka still has, and to accept the loss raise `consumer.epoch`",
+        .durable.map_or("nothing".to_owned(), |durable| durable.to_string())
+    )]
+    RowsGone { noted: u64, durable: Option<u64> },
+    #[error(
+        "of the batch {first} to {last} the table has {found} rows where {rows} were announced; run `consumer audit`"
+    )]
+    PartOfBatch { first: u64, last: u64, rows: u64, found: u64 },
+    #[error(
+        "another consumer already works at epoch {noted}, this one is set to {ours}: raise `consumer.epoch`"
+    )]
+    EpochBehind { noted: u32, ours: u32 },
+}
+
+impl Found {
+    /// Where to go on at `epoch`.
+    pub fn way(&self, epoch: u32) -> Result<Way, Halt> {
+        let note = match self.note {
+            Some(note) if note.epoch > epoch => {
+                return Err(Halt::EpochBehind { noted: note.epoch, ours: epoch });
+            }
+            // Of an earlier topic, or from before a loss was accepted.
+            Some(note) if note.epoch < epoch => None,
+            note => note,
+        };
+        let noted = note.and_then(|note| note.durable);
+        if let Some(noted) = noted.filter(|noted| self.durable.is_none_or(|durable| durable < *noted)) {
+            return Err(Halt::RowsGone { noted, durable: self.durable });
+        }
+        if let Some(durable) = self.durable.filter(|durable| durable + 1 > self.high) {
+            return Err(Halt::TopicShorter { durable, high: self.high });
+        }
+        if let Some(intent) = note.and_then(|note| note.intent) {
+            let landed = self.durable.is_some_and(|durable| durable >= intent.span.last);
+            if !landed {
+                return Ok(Way::Settle(intent));
+            }
+        }
+        let next = self.durable.map_or(0, |durable| durable + 1);
+        // A committed tail of nothing but duplicates and dead letters lies behind the last row.
+        let committed = note.and(self.committed);
+        let passed = committed.unwrap_or(0).max(next);
+        let is_new = self.durable.is_none() && committed.is_none();
+        if !is_new && passed < self.low {
+            return Err(Halt::Overtaken { next: passed, low: self.low });
+        }
+        // That tail is read again while the broker has it, so that the chain of batches has no gap.
+        Ok(Way::GoOn { from: next.max(self.low) })
+    }
+
+    /// Whether the broker still has all of an announced batch.
+    pub fn can_replay(&self, intent: &Intent) -> Result<(), Halt> {
+        if self.low > intent.span.first {
+            return Err(Halt::Overtaken { next: intent.span.first, low: self.low });
+        }
+        if self.high <= intent.span.last {
+            return Err(Halt::TopicShorter { durable: intent.span.last, high: self.high });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::Span;
+
+    const INTENT: Intent = Intent {
+        span: Span { first: 9, last: 11 },
+        rows: 2,
+        kept: 1,
+        ingest_ms: 5,
+        earlier_rows: 0,
+        attempt: 0,
+    };
+
+    fn found(durable: Option<u64>, low: u64, high: u64) -> Found {
+        Found { committed: None, note: None, durable, low, high }
+    }
+
+    fn noted(committed: u64, durable: Option<u64>, intent: Option<Intent>) -> Found {
+        let note = Some(Note { epoch: 1, durable, intent });
+        Found { committed: Some(committed), note, ..found(durable, 0, 20) }
+    }
+
+    #[test]
+    fn behind_what_is_durable_or_at_the_beginning() {
+        assert_eq!(found(None, 0, 0).way(1), Ok(Way::GoOn { from: 0 }));
+        assert_eq!(found(None, 7, 9).way(1), Ok(Way::GoOn { from: 7 }));
+        assert_eq!(found(Some(8), 0, 20).way(1), Ok(Way::GoOn { from: 9 }));
+        assert_eq!(found(Some(8), 9, 9).way(1), Ok(Way::GoOn { from: 9 }));
+    }
+
+    #[test]
+    fn an_announced_batch_is_settled_first_unless_it_is_there() {
+        assert_eq!(noted(9, Some(8), Some(INTENT)).way(1), Ok(Way::Settle(INTENT)));
+        let landed = Found { durable: Some(11), ..noted(9, Some(8), Some(INTENT)) };
+        assert_eq!(landed.way(1), Ok(Way::GoOn { from: 12 }));
+        // Of an earlier epoch: nothing to do with this topic.
+        let raised = Found { durable: None, ..noted(9, Some(8), Some(INTENT)) };
+        assert_eq!(raised.way(2), Ok(Way::GoOn { from: 0 }));
+    }
+
+    #[test]
+    fn a_tail_of_duplicates_is_read_again_while_it_is_there() {
+        let tail = noted(15, Some(8), None);
+        assert_eq!(tail.way(1), Ok(Way::GoOn { from: 9 }));
+        assert_eq!(Found { low: 12, ..tail }.way(1), Ok(Way::GoOn { from: 12 }));
+        assert_eq!(Found { low: 15, ..tail }.way(1), Ok(Way::GoOn { from: 15 }));
+        assert_eq!(Found { low: 16, ..tail }.way(1), Err(Halt::Overtaken { next: 15, low: 16 }));
+    }
+
+    #[test]
+    fn a_loss_stops_the_partition() {
+        let halt = found(Some(8), 12, 20).way(1).unwrap_err();
+        assert_eq!(halt, Halt::Overtaken { next: 9, low: 12 });
+        assert_eq!(
+            halt.to_string(),
+            "the broker's retention has overtaken us: 3 messages from 9 to 11 are gone before they were durable; raise \
+             the topic's retention, and to accept the loss raise `consumer.epoch`"
+        );
+        assert_eq!(
+            Found { low: 10, ..noted(9, Some(8), Some(INTENT)) }.can_replay(&INTENT),
+            Err(Halt::Overtaken { next: 9, low: 10 })
+        );
+    }
+
+    #[test]
+    fn rows_that_were_there_and_are_gone_stop_the_partition() {
+        let gone = Found { durable: Some(5), ..noted(9, Some(8), None) };
+        assert_eq!(gone.way(1), Err(Halt::RowsGone { noted: 8, durable: Some(5) }));
+        let all = Found { durable: None, ..noted(9, Some(8), None) };
+        let halt = all.way(1).unwrap_err();
+        assert!(halt.to_string().starts_with("the table reached offset 8 and now ends at nothing"), "{halt}");
+    }
+
+    #[test]
+    fn a_topic_made_anew_stops_the_partition() {
+        assert_eq!(found(Some(8), 0, 8).way(1), Err(Halt::TopicShorter { durable: 8, high: 8 }));
+        let behind = noted(9, Some(8), None);
+        assert_eq!(behind.way(0), Err(Halt::EpochBehind { noted: 1, ours: 0 }));
+    }
+}

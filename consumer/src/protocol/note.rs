@@ -1,0 +1,164 @@
+//! What the consumer writes beside a committed offset: how far the table reached, and the batch that it is
+//! about to insert. The broker keeps it and refuses it from a member that has lost the partition, which makes
+//! it the one place that a writer left behind cannot write to. Plain text, a few hundred bytes of the 4,096
+//! that a broker takes by default.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::batch::Span;
+
+/// Stands first in every note; a later form of it gets another number.
+const HEAD: &str = "splitstream/1";
+const HEAD_ANY: &str = "splitstream/";
+
+/// A batch that is about to be inserted, exactly enough of it to be made again from the messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intent {
+    pub span: Span,
+    /// Messages of the span that become rows, at least 1.
+    pub rows: u64,
+    /// Of the offsets that become rows; differs where another set would be kept.
+    pub kept: u64,
+    /// The batch's `ingest_ts`, in milliseconds since 1970, chosen once.
+    pub ingest_ms: i64,
+    /// How many rows an earlier announcement of the same batch had, if another set was kept then; 0 if none
+    /// was. Its token is the same, so at most one of the two gets in.
+    pub earlier_rows: u64,
+    /// Counts from 0; raised where a token turned out to be used up without its rows being there.
+    pub attempt: u32,
+}
+
+impl Intent {
+    /// Whether a count of the batch's rows says that it is in the table.
+    pub fn is_there(&self, rows: u64) -> bool {
+        rows > 0 && (rows == self.rows || rows == self.earlier_rows)
+    }
+}
+
+/// The text beside a committed offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note {
+    pub epoch: u32,
+    /// The last offset that the table covered when this was written.
+    pub durable: Option<u64>,
+    pub intent: Option<Intent>,
+}
+
+/// Why a text is no note of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoteError {
+    /// A later build wrote it.
+    #[error("the text beside the committed offset is of a later build ({0}); install that build")]
+    Later(String),
+    #[error("the text beside the committed offset is damaged: {0}")]
+    Damaged(String),
+}
+
+impl Note {
+    /// The note in `text`; `None` if it is empty or somebody else's, as after an operator has set the offset.
+    pub fn parse(text: &str) -> Result<Option<Note>, NoteError> {
+        if !text.starts_with(HEAD_ANY) {
+            return Ok(None);
+        }
+        let mut words = text.split(' ');
+        if words.next() != Some(HEAD) {
+            return Err(NoteError::Later(text.to_owned()));
+        }
+        parse_words(words).map(Some).ok_or_else(|| NoteError::Damaged(text.to_owned()))
+    }
+}
+
+fn parse_words<'text>(mut words: impl Iterator<Item = &'text str>) -> Option<Note> {
+    let epoch = value(words.next()?, "epoch")?;
+    let durable = match words.next()? {
+        "durable=none" => None,
+        word => Some(value(word, "durable")?),
+    };
+    let intent = match words.next()? {
+        "intent=none" => None,
+        word => {
+            let (first, last) = word.strip_prefix("intent=")?.split_once('-')?;
+            let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+            Some(Intent {
+                span: Span { first, last },
+                rows: value(words.next()?, "rows")?,
+                kept: u64::from_str_radix(words.next()?.strip_prefix("kept=")?, 16).ok()?,
+                ingest_ms: value(words.next()?, "ingest")?,
+                earlier_rows: value(words.next()?, "earlier")?,
+                attempt: value(words.next()?, "attempt")?,
+            })
+        }
+    };
+    let sound = intent.is_none_or(|intent| intent.span.first <= intent.span.last && intent.rows > 0);
+    (sound && words.next().is_none()).then_some(Note { epoch, durable, intent })
+}
+
+fn value<T: FromStr>(word: &str, name: &str) -> Option<T> {
+    word.strip_prefix(name)?.strip_prefix('=')?.parse().ok()
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{HEAD} epoch={} durable=", self.epoch)?;
+        match self.durable {
+            None => write!(out, "none")?,
+            Some(durable) => write!(out, "{durable}")?,
+        }
+        match &self.intent {
+            None => write!(out, " intent=none"),
+            Some(Intent { span, rows, kept, ingest_ms, earlier_rows, attempt }) => write!(
+                out,
+                " intent={}-{} rows={rows} kept={kept:016x} ingest={ingest_ms} \
+                 earlier={earlier_rows} attempt={attempt}",
+                span.first, span.last
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTE: Note = Note {
+        epoch: 1,
+        durable: Some(149),
+        intent: Some(Intent {
+            span: Span { first: 150, last: 249 },
+            rows: 98,
+            kept: 0xabc,
+            ingest_ms: 1_790_000_000_000,
+            earlier_rows: 0,
+            attempt: 2,
+        }),
+    };
+    const TEXT: &str = "splitstream/1 epoch=1 durable=149 intent=150-249 rows=98 kept=0000000000000abc \
+                        ingest=1790000000000 earlier=0 attempt=2";
+
+    #[test]
+    fn a_note_is_this_text_and_this_text_that_note() {
+        assert_eq!(NOTE.to_string(), TEXT);
+        assert_eq!(Note::parse(TEXT), Ok(Some(NOTE)));
+        let none = Note { durable: None, intent: None, ..NOTE };
+        assert_eq!(none.to_string(), "splitstream/1 epoch=1 durable=none intent=none");
+        assert_eq!(Note::parse(&none.to_string()), Ok(Some(none)));
+    }
+
+    #[test]
+    fn other_peoples_texts_are_none_and_a_later_builds_is_refused() {
+        assert_eq!(Note::parse(""), Ok(None));
+        assert_eq!(Note::parse("set by hand"), Ok(None));
+        assert_eq!(Note::parse("splitstream/2 x"), Err(NoteError::Later("splitstream/2 x".into())));
+    }
+
+    #[test]
+    fn half_a_note_is_damaged() {
+        for cut in [&TEXT[..TEXT.len() - 10], "splitstream/1", "splitstream/1 epoch=1 durable=x intent=none"]
+        {
+            assert_eq!(Note::parse(cut), Err(NoteError::Damaged(cut.into())));
+        }
+        let backwards = TEXT.replace("150-249", "250-249");
+        assert_eq!(Note::parse(&backwards), Err(NoteError::Damaged(backwards.clone())));
+    }
+}
