@@ -672,7 +672,8 @@ impl Line {
         for (id, created_at) in &closed.batch.identities {
             self.window.enter(*id, *created_at);
         }
-        self.window_reaches = Some(Some(intent.span.last));
+        // Announced twice with other rows, either of the two may be there: the ids are read anew.
+        self.window_reaches = (intent.earlier_rows == 0).then_some(Some(intent.span.last));
         let now = micros_now();
         if let Ok(horizon) = Micros::new(now.get() - self.shared.window_micros) {
             self.window.advance(horizon);

@@ -57,6 +57,10 @@ fn directory() -> Result<&'static Path> {
     }
 }
 
+/// Beginnings of the names under which cargo describes the package of a program that it runs.
+const OWN_VARIABLES: [&str; 5] =
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"];
+
 fn build() -> Result<()> {
     let directory = directory()?;
     let Some(target) = target_directory(directory) else { return Ok(()) };
@@ -69,6 +73,14 @@ fn build() -> Result<()> {
         .args(["build", "--locked", "--bins", "--profile", &profile, "--target-dir"])
         .arg(target)
         .stdin(Stdio::null());
+    // What cargo told this program of itself is not for another cargo: build scripts that watch these
+    // variables would run again at each change between the two, and half of the dependencies with them.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if OWN_VARIABLES.iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
     for package in packages() {
         command.args(["--package", package]);
     }
