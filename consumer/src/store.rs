@@ -159,12 +159,13 @@ impl Store {
         struct Seen {
             #[serde(with = "clickhouse::serde::uuid")]
             event_id: Uuid,
-            created_at: i64,
+            // Not named as the column is: the condition would read the alias.
+            created_at_micros: i64,
         }
         let mut rows = self
             .client
             .query(
-                "SELECT event_id, toUnixTimestamp64Micro(created_at) AS created_at FROM ? \
+                "SELECT event_id, toUnixTimestamp64Micro(created_at) AS created_at_micros FROM ? \
                  WHERE kafka_partition = ? AND created_at >= fromUnixTimestamp64Micro(?, 'UTC') \
                  AND (? = 0 OR (epoch = ? AND kafka_offset >= ?)) \
                  ORDER BY created_at DESC LIMIT ?",
@@ -179,7 +180,7 @@ impl Store {
             .fetch::<Seen>()?;
         let mut ids = Vec::new();
         while let Some(seen) = rows.next().await? {
-            ids.push((seen.event_id, Micros::new(seen.created_at).unwrap_or(Micros::MAX)));
+            ids.push((seen.event_id, Micros::new(seen.created_at_micros).unwrap_or(Micros::MAX)));
         }
         // Of the oldest instant only a part may have come; the horizon goes past it.
         let complete_since = match ids.last() {
