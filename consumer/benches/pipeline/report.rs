@@ -1,0 +1,64 @@
+//! The table: medians over the rounds, each beside the limit of the same rounds.
+
+use std::fmt;
+
+use super::place::Measured;
+
+#[derive(Default)]
+pub struct Report {
+    rows: Vec<(String, Vec<Measured>)>,
+    limit: Option<String>,
+}
+
+impl Report {
+    pub fn add(&mut self, name: &str, measured: Measured) {
+        match self.rows.iter_mut().find(|(known, _)| known == name) {
+            Some((_, all)) => all.push(measured),
+            None => self.rows.push((name.to_owned(), vec![measured])),
+        }
+    }
+
+    /// What the others are shares of.
+    pub fn add_limit(&mut self, name: &str, measured: Measured) {
+        self.limit = Some(name.to_owned());
+        self.add(name, measured);
+    }
+
+    /// Rows a second.
+    pub fn median(&self, name: &str) -> f64 {
+        let of_name = self.rows.iter().find(|(known, _)| known == name);
+        of_name.map_or(f64::NAN, |(_, all)| median(all.iter().map(|one| one.rows_per_second)))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limit = self.limit.as_ref().map_or(f64::NAN, |name| self.median(name));
+        writeln!(
+            out,
+            "{:28} {:>12} {:>21} {:>14} {:>8}",
+            "median of the rounds", "rows/s", "lowest to highest", "CPU ns/row", "of limit"
+        )?;
+        for (name, all) in &self.rows {
+            let rates: Vec<f64> = all.iter().map(|one| one.rows_per_second).collect();
+            let lowest = rates.iter().copied().fold(f64::INFINITY, f64::min);
+            let highest = rates.iter().copied().fold(0.0, f64::max);
+            let cpu: Vec<f64> = all.iter().filter_map(|one| one.cpu_nanoseconds_per_row).collect();
+            let cpu = if cpu.is_empty() { "-".to_owned() } else { format!("{:.0}", median(cpu.into_iter())) };
+            let rate = median(rates.iter().copied());
+            writeln!(
+                out,
+                "{name:28} {rate:>12.0} {:>21} {cpu:>14} {:>7.0}%",
+                format!("{lowest:.0} to {highest:.0}"),
+                100.0 * rate / limit
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
