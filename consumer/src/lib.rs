@@ -19,4 +19,5 @@ pub mod pipeline;
 pub mod protocol;
 pub mod rows;
 pub mod store;
+pub mod tally;
 pub mod verify;

@@ -1,10 +1,13 @@
 //! What the consumer counts. Names without the common prefix; labels are few and bounded.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
+
+use crate::tally::Senders;
 
 #[derive(Clone)]
 pub struct Metrics {
@@ -40,7 +43,8 @@ pub struct Metrics {
     pub window_bytes: IntGaugeVec,
     pub window_oldest_seconds: IntGaugeVec,
     pub store_look_ups: IntCounter,
-    pub exposures: IntCounterVec,
+    /// Exposures by verification and sender.
+    pub senders: Arc<Senders>,
     pub commit_failures: IntCounter,
     pub end_to_end: Histogram,
 }
@@ -173,7 +177,11 @@ impl Metrics {
                 "consumer_window_misses_total",
                 "event ids looked up in ClickHouse, older than the window",
             )?,
-            exposures: counters("consumer_exposures_total", "exposures by verification", &["verification"])?,
+            senders: Arc::new(Senders::new(counters(
+                "consumer_exposures_total",
+                "exposures by verification and by the service that sent them",
+                &["verification", "sender"],
+            )?)),
             commit_failures: counter(
                 "consumer_commit_failures_total",
                 "offset commits that failed; harmless by themselves",

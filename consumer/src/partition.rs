@@ -1,7 +1,7 @@
 //! One Kafka partition on its way into its table: fetch, decode, verify, dedupe, batch, announce, insert,
 //! commit. What is to be done next, and after any doubt, is the protocol's to say; this does it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
-use schemas::{Micros, Uuid};
+use schemas::{Exposure, Micros, Uuid};
 use tokio::runtime::Handle;
 
 use crate::batch::{Batch, Due, Limits, Span, Stamp};
@@ -25,7 +25,8 @@ use crate::metrics::Metrics;
 use crate::protocol::{Action, Closed, Event, Found, Halt, Intent, Machine, Note};
 use crate::rows::{Rows, Verdict};
 use crate::store::{Place, Store};
-use crate::verify::{Verification, verify};
+use crate::tally::Tally;
+use crate::verify::{Named, Verification};
 
 /// Longest wait for messages; also how soon a stop is noticed.
 const FETCH_WAIT: Duration = Duration::from_millis(50);
@@ -84,6 +85,9 @@ struct Line {
     /// Dead letters sent and not yet acknowledged.
     dead: Vec<Sent>,
     waited_for_version: Option<Instant>,
+    tally: Tally,
+    /// The definitions that exposures have named, by version; as many as the log has.
+    named: HashMap<u64, Named>,
 }
 
 /// A batch that takes no more messages.
@@ -112,6 +116,8 @@ impl Worker {
             committed: 0,
             dead: Vec::new(),
             waited_for_version: None,
+            tally: Tally::default(),
+            named: HashMap::new(),
             started: Instant::now(),
             place,
             consumer,
@@ -486,6 +492,7 @@ impl Line {
             // The log has a gap where the batch ends, as behind a transaction.
             self.filling.cover_until(last);
         }
+        self.tally.flush(&self.shared.metrics.senders);
         self.stage("dedupe", began);
         let counted = &self.shared.metrics.records;
         counted.with_label_values(&[self.place.table.topic(), "taken"]).inc_by(rows);
@@ -530,14 +537,12 @@ impl Line {
     fn append(&mut self, decoded: &Decoded<'_>, message: &Message<'_>) -> Result<()> {
         let offset = message.offset;
         let verification = match decoded {
-            Decoded::Exposure(exposure) => {
-                verify(&self.log_of_version(exposure.definition_version).definitions, exposure)
-            }
+            Decoded::Exposure(exposure) => self.verify(exposure),
             _ => Verification::Unknown,
         };
         match (decoded, &mut self.filling.rows) {
             (Decoded::Exposure(exposure), Rows::Exposures(rows)) => {
-                self.shared.metrics.exposures.with_label_values(&[verification.as_str()]).inc();
+                self.tally.count(&exposure.sender.service, verification);
                 rows.push(exposure, verification, offset);
             }
             (Decoded::Conversion(conversion), Rows::Conversions(rows)) => rows.push(conversion, offset),
@@ -556,15 +561,28 @@ impl Line {
         Ok(())
     }
 
-    /// The definitions log, which should know `version`: waited for once in a while, never for long.
-    fn log_of_version(&mut self, version: u64) -> std::sync::MutexGuard<'_, crate::definitions::Log> {
-        let behind = version > 0 && self.shared.follower.lock().definitions.version() < version;
+    /// Compares an exposure with the version of its definition, which is looked up once.
+    fn verify(&mut self, exposure: &Exposure<'_>) -> Verification {
+        let version = exposure.definition_version;
+        if !self.named.contains_key(&version) {
+            match self.name(version) {
+                Some(named) => self.named.insert(version, named),
+                None => return Verification::Unknown,
+            };
+        }
+        self.named[&version].verify(exposure)
+    }
+
+    /// What the definitions log says of `version`; waited for once in a while, never for long.
+    fn name(&mut self, version: u64) -> Option<Named> {
+        let follower = self.shared.follower.clone();
+        let behind = version > 0 && follower.lock().definitions.version() < version;
         let rested = self.waited_for_version.is_none_or(|waited| waited.elapsed() >= VERSION_WAITS_APART);
         if behind && rested {
             self.waited_for_version = Some(Instant::now());
-            return self.shared.follower.past(version - 1, VERSION_WAIT);
+            return Named::of(&follower.past(version - 1, VERSION_WAIT).definitions, version);
         }
-        self.shared.follower.lock()
+        Named::of(&follower.lock().definitions, version)
     }
 
     /// Sends a message to the dead letters, waiting for room if need be.

@@ -1,7 +1,9 @@
 //! Whether an exposure is what its definition says: the buckets computed again from the unit and the salts,
 //! the variant from the buckets. The answer is a mark on the row, never a reason to drop it.
 
-use assignment::{Salts, place};
+use std::sync::Arc;
+
+use assignment::{Salts, Seeds, place};
 use schemas::Exposure;
 use schemas::definition::{Accepted, Assignment, Definition, Definitions};
 
@@ -17,6 +19,9 @@ pub enum Verification {
 }
 
 impl Verification {
+    pub const ALL: [Verification; 4] =
+        [Verification::Unknown, Verification::Verified, Verification::Mismatched, Verification::External];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Verification::Unknown => "unknown",
@@ -27,35 +32,57 @@ impl Verification {
     }
 }
 
-/// Compares `exposure` with the definition version that it names. The state of the experiment and its
-/// targeting are not asked again: the attributes on an exposure need not be all that the rule saw.
-pub fn verify(definitions: &Definitions, exposure: &Exposure<'_>) -> Verification {
-    let Some(accepted) = definitions.at_version(exposure.definition_version) else {
-        return Verification::Unknown;
-    };
-    let Accepted { definition: Definition::Experiment(experiment), .. } = accepted.as_ref() else {
-        return Verification::Unknown;
-    };
-    if experiment.key.as_str() != exposure.experiment {
-        return Verification::Unknown;
+/// What a version of a definition says of the exposures that name it, with its salts hashed.
+pub enum Named {
+    Experiment {
+        accepted: Arc<Accepted>,
+        seeds: Seeds,
+    },
+    /// A version of something else.
+    Other,
+}
+
+impl Named {
+    /// `None` if the log does not hold that version, or not yet.
+    pub fn of(definitions: &Definitions, version: u64) -> Option<Named> {
+        let accepted = definitions.at_version(version)?;
+        Some(match &accepted.definition {
+            Definition::Experiment(experiment) => Named::Experiment {
+                accepted: accepted.clone(),
+                seeds: Salts::of(definitions, experiment).seeds(),
+            },
+            _ => Named::Other,
+        })
     }
-    if experiment.unit_type.as_str() != exposure.unit_type {
-        return Verification::Mismatched;
-    }
-    if experiment.assignment == Assignment::External {
-        let known = experiment.variants.iter().any(|variant| variant.key.as_str() == exposure.variant);
-        return if known && exposure.buckets.is_none() {
-            Verification::External
+
+    /// Compares `exposure` with the version that it names. The state of the experiment and its targeting are
+    /// not asked again: the attributes on an exposure need not be all that the rule saw.
+    pub fn verify(&self, exposure: &Exposure<'_>) -> Verification {
+        let Named::Experiment { accepted, seeds } = self else { return Verification::Unknown };
+        let Definition::Experiment(experiment) = &accepted.definition else {
+            return Verification::Unknown;
+        };
+        if experiment.key.as_str() != exposure.experiment {
+            return Verification::Unknown;
+        }
+        if experiment.unit_type.as_str() != exposure.unit_type {
+            return Verification::Mismatched;
+        }
+        if experiment.assignment == Assignment::External {
+            let known = experiment.variants.iter().any(|variant| variant.key.as_str() == exposure.variant);
+            return if known && exposure.buckets.is_none() {
+                Verification::External
+            } else {
+                Verification::Mismatched
+            };
+        }
+        let buckets = seeds.buckets(&exposure.unit_id);
+        let placed = place(experiment, buckets).is_ok_and(|variant| variant.key.as_str() == exposure.variant);
+        if placed && exposure.buckets == Some(buckets) {
+            Verification::Verified
         } else {
             Verification::Mismatched
-        };
-    }
-    let buckets = Salts::of(definitions, experiment).buckets(&exposure.unit_id);
-    let placed = place(experiment, buckets).is_ok_and(|variant| variant.key.as_str() == exposure.variant);
-    if placed && exposure.buckets == Some(buckets) {
-        Verification::Verified
-    } else {
-        Verification::Mismatched
+        }
     }
 }
 
@@ -131,7 +158,9 @@ mod tests {
             (exposure("elsewhere", 3, "c", None), Verification::Mismatched),
             (exposure("elsewhere", 3, "b", Some(buckets)), Verification::Mismatched),
         ] {
-            assert_eq!(verify(&definitions, &exposure), expected, "{exposure:?}");
+            let named = Named::of(&definitions, exposure.definition_version);
+            let found = named.map_or(Verification::Unknown, |named| named.verify(&exposure));
+            assert_eq!(found, expected, "{exposure:?}");
         }
     }
 }

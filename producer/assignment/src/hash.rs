@@ -34,10 +34,27 @@ impl Salts {
     }
 
     pub fn buckets(&self, unit_id: &str) -> Buckets {
-        Buckets {
-            slot: Bucket::of_hash(hash(unit_id, &self.slot)).get(),
-            rollout: Bucket::of_hash(hash(unit_id, &self.rollout)).get(),
-            variant: Bucket::of_hash(hash(unit_id, &self.variant)).get(),
-        }
+        self.seeds().buckets(unit_id)
+    }
+
+    /// The salts, hashed once for whoever asks for many units.
+    pub fn seeds(&self) -> Seeds {
+        let seed = |salt: &str| xxh3_64(salt.as_bytes());
+        Seeds { slot: seed(&self.slot), rollout: seed(&self.rollout), variant: seed(&self.variant) }
+    }
+}
+
+/// What the three salts come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seeds {
+    slot: u64,
+    rollout: u64,
+    variant: u64,
+}
+
+impl Seeds {
+    pub fn buckets(&self, unit_id: &str) -> Buckets {
+        let bucket = |seed| Bucket::of_hash(xxh3_64_with_seed(unit_id.as_bytes(), seed)).get();
+        Buckets { slot: bucket(self.slot), rollout: bucket(self.rollout), variant: bucket(self.variant) }
     }
 }

@@ -8,5 +8,5 @@ mod targeting;
 
 pub use allocation::resolve;
 pub use evaluation::{Attributes, Evaluation, NotExposed, evaluate, place};
-pub use hash::{Salts, hash};
+pub use hash::{Salts, Seeds, hash};
 pub use targeting::holds;
