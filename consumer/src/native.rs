@@ -1,8 +1,12 @@
 //! ClickHouse's Native format, written: a block of columns that carries its own row count, so that a body
 //! cut anywhere is refused as a whole. Columns are filled value by value and never looked at again.
-//! LowCardinality and Enum columns are sent as the plain types they are made of; the server converts.
+//! Enum columns are sent as the plain numbers that they are made of; the server converts.
 
 use uuid::Uuid;
+
+pub use low::LowTexts;
+
+mod low;
 
 /// Fixed-width values, little-endian.
 #[derive(Default)]
@@ -67,12 +71,12 @@ impl Texts {
     }
 }
 
-/// Maps of text to text: where each ends, then all names, then all values.
+/// Maps of text to text, the names of low cardinality: where each ends, then all names, then all values.
 #[derive(Default)]
 pub struct Maps {
     ends: Vec<u8>,
     entries: u64,
-    names: Texts,
+    names: LowTexts,
     values: Texts,
 }
 
@@ -86,6 +90,10 @@ impl Maps {
         self.ends.extend_from_slice(&self.entries.to_le_bytes());
     }
 }
+
+/// The types of columns that are used more than once.
+pub const LOW: &str = "LowCardinality(String)";
+pub const MAP: &str = "Map(LowCardinality(String), String)";
 
 /// Something that can stand as a column's data.
 pub trait Column {
@@ -136,8 +144,9 @@ impl Column for Texts {
 
 impl Column for Maps {
     fn write(&self, out: &mut Vec<u8>) {
+        LowTexts::write_head(out);
         out.extend_from_slice(&self.ends);
-        self.names.write(out);
+        self.names.write_rows(out);
         self.values.write(out);
     }
 
@@ -194,14 +203,17 @@ mod tests {
             2,
             &[
                 Named { name: "n", kind: "Nullable(UInt32)", column: &numbers },
-                Named { name: "m", kind: "Map(String, String)", column: &maps },
+                Named { name: "m", kind: MAP, column: &maps },
             ],
         );
         let mut expected = vec![2, 2, 1, b'n', 16];
         expected.extend_from_slice(b"Nullable(UInt32)");
-        expected.extend_from_slice(&[0, 1, 7, 0, 0, 0, 0, 0, 0, 0, 1, b'm', 19]);
-        expected.extend_from_slice(b"Map(String, String)");
-        expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, b'k', 2, b'v', b'w']);
+        expected.extend_from_slice(&[0, 1, 7, 0, 0, 0, 0, 0, 0, 0, 1, b'm', 35]);
+        expected.extend_from_slice(b"Map(LowCardinality(String), String)");
+        expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend_from_slice(&[0, 6, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, b'k']);
+        expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 0, 2, b'v', b'w']);
         assert_eq!(block, expected);
     }
 

@@ -6,7 +6,7 @@ use schemas::{Alias, Conversion, Exposure, Sender};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::batch::Stamp;
-use crate::native::{Fixed, Maps, Named, Optional, Texts, Uuids, block};
+use crate::native::{Fixed, LOW, LowTexts, MAP, Maps, Named, Optional, Texts, Uuids, block};
 use crate::verify::Verification;
 
 /// The columns of one batch.
@@ -131,9 +131,9 @@ impl Rows {
 #[derive(Default)]
 pub struct ExposureRows {
     event_id: Uuids,
-    experiment: Texts,
-    variant: Texts,
-    unit_type: Texts,
+    experiment: LowTexts,
+    variant: LowTexts,
+    unit_type: LowTexts,
     unit_id: Texts,
     other_ids: Maps,
     phase: Fixed,
@@ -141,10 +141,10 @@ pub struct ExposureRows {
     bucket_slot: Optional,
     bucket_rollout: Optional,
     bucket_variant: Optional,
-    rule: Texts,
+    rule: LowTexts,
     attributes: Maps,
     context: Context,
-    environment: Texts,
+    environment: LowTexts,
     sender: Senders,
     verification: Fixed,
     created_at: Fixed,
@@ -178,19 +178,19 @@ impl ExposureRows {
     fn columns(&self) -> Vec<Named<'_>> {
         let mut columns = vec![
             Named { name: "event_id", kind: "UUID", column: &self.event_id },
-            Named { name: "experiment", kind: "String", column: &self.experiment },
-            Named { name: "variant", kind: "String", column: &self.variant },
-            Named { name: "unit_type", kind: "String", column: &self.unit_type },
+            Named { name: "experiment", kind: LOW, column: &self.experiment },
+            Named { name: "variant", kind: LOW, column: &self.variant },
+            Named { name: "unit_type", kind: LOW, column: &self.unit_type },
             Named { name: "unit_id", kind: "String", column: &self.unit_id },
-            Named { name: "other_ids", kind: "Map(String, String)", column: &self.other_ids },
+            Named { name: "other_ids", kind: MAP, column: &self.other_ids },
             Named { name: "phase", kind: "UInt32", column: &self.phase },
             Named { name: "definition_version", kind: "UInt64", column: &self.definition_version },
             Named { name: "bucket_slot", kind: "Nullable(UInt32)", column: &self.bucket_slot },
             Named { name: "bucket_rollout", kind: "Nullable(UInt32)", column: &self.bucket_rollout },
             Named { name: "bucket_variant", kind: "Nullable(UInt32)", column: &self.bucket_variant },
-            Named { name: "rule", kind: "String", column: &self.rule },
-            Named { name: "attributes", kind: "Map(String, String)", column: &self.attributes },
-            Named { name: "environment", kind: "String", column: &self.environment },
+            Named { name: "rule", kind: LOW, column: &self.rule },
+            Named { name: "attributes", kind: MAP, column: &self.attributes },
+            Named { name: "environment", kind: LOW, column: &self.environment },
             Named { name: "verification", kind: "Int8", column: &self.verification },
             Named { name: "created_at", kind: "DateTime64(6, 'UTC')", column: &self.created_at },
         ];
@@ -203,15 +203,15 @@ impl ExposureRows {
 #[derive(Default)]
 pub struct ConversionRows {
     event_id: Uuids,
-    name: Texts,
-    unit_type: Texts,
+    name: LowTexts,
+    unit_type: LowTexts,
     unit_id: Texts,
     other_ids: Maps,
-    experiment: Texts,
+    experiment: LowTexts,
     value: Optional,
     metadata: Maps,
     context: Context,
-    environment: Texts,
+    environment: LowTexts,
     sender: Senders,
     created_at: Fixed,
     offset: Fixed,
@@ -237,14 +237,14 @@ impl ConversionRows {
     fn columns(&self) -> Vec<Named<'_>> {
         let mut columns = vec![
             Named { name: "event_id", kind: "UUID", column: &self.event_id },
-            Named { name: "name", kind: "String", column: &self.name },
-            Named { name: "unit_type", kind: "String", column: &self.unit_type },
+            Named { name: "name", kind: LOW, column: &self.name },
+            Named { name: "unit_type", kind: LOW, column: &self.unit_type },
             Named { name: "unit_id", kind: "String", column: &self.unit_id },
-            Named { name: "other_ids", kind: "Map(String, String)", column: &self.other_ids },
-            Named { name: "experiment", kind: "String", column: &self.experiment },
+            Named { name: "other_ids", kind: MAP, column: &self.other_ids },
+            Named { name: "experiment", kind: LOW, column: &self.experiment },
             Named { name: "value", kind: "Nullable(Decimal(18, 6))", column: &self.value },
-            Named { name: "metadata", kind: "Map(String, String)", column: &self.metadata },
-            Named { name: "environment", kind: "String", column: &self.environment },
+            Named { name: "metadata", kind: MAP, column: &self.metadata },
+            Named { name: "environment", kind: LOW, column: &self.environment },
             Named { name: "created_at", kind: "DateTime64(6, 'UTC')", column: &self.created_at },
         ];
         columns.extend(self.context.columns());
@@ -256,11 +256,11 @@ impl ConversionRows {
 #[derive(Default)]
 pub struct AliasRows {
     event_id: Uuids,
-    from_unit_type: Texts,
+    from_unit_type: LowTexts,
     from_unit_id: Texts,
-    to_unit_type: Texts,
+    to_unit_type: LowTexts,
     to_unit_id: Texts,
-    environment: Texts,
+    environment: LowTexts,
     sender: Senders,
     created_at: Fixed,
     offset: Fixed,
@@ -282,11 +282,11 @@ impl AliasRows {
     fn columns(&self) -> Vec<Named<'_>> {
         let mut columns = vec![
             Named { name: "event_id", kind: "UUID", column: &self.event_id },
-            Named { name: "from_unit_type", kind: "String", column: &self.from_unit_type },
+            Named { name: "from_unit_type", kind: LOW, column: &self.from_unit_type },
             Named { name: "from_unit_id", kind: "String", column: &self.from_unit_id },
-            Named { name: "to_unit_type", kind: "String", column: &self.to_unit_type },
+            Named { name: "to_unit_type", kind: LOW, column: &self.to_unit_type },
             Named { name: "to_unit_id", kind: "String", column: &self.to_unit_id },
-            Named { name: "environment", kind: "String", column: &self.environment },
+            Named { name: "environment", kind: LOW, column: &self.environment },
             Named { name: "created_at", kind: "DateTime64(6, 'UTC')", column: &self.created_at },
         ];
         columns.extend(self.sender.columns());
@@ -305,7 +305,7 @@ pub struct DefinitionRows {
     version: Fixed,
     change_id: Uuids,
     rule_version: Fixed,
-    kind: Texts,
+    kind: LowTexts,
     key: Texts,
     based_on: Fixed,
     definition: Texts,
@@ -339,7 +339,7 @@ impl DefinitionRows {
             Named { name: "version", kind: "UInt64", column: &self.version },
             Named { name: "change_id", kind: "UUID", column: &self.change_id },
             Named { name: "rule_version", kind: "UInt32", column: &self.rule_version },
-            Named { name: "kind", kind: "String", column: &self.kind },
+            Named { name: "kind", kind: LOW, column: &self.kind },
             Named { name: "key", kind: "String", column: &self.key },
             Named { name: "based_on", kind: "UInt64", column: &self.based_on },
             Named { name: "definition", kind: "String", column: &self.definition },
@@ -355,10 +355,10 @@ impl DefinitionRows {
 /// The attributes that have columns of their own.
 #[derive(Default)]
 struct Context {
-    region: Texts,
-    plan: Texts,
-    device: Texts,
-    browser: Texts,
+    region: LowTexts,
+    plan: LowTexts,
+    device: LowTexts,
+    browser: LowTexts,
 }
 
 impl Context {
@@ -371,19 +371,19 @@ impl Context {
 
     fn columns(&self) -> [Named<'_>; 4] {
         [
-            Named { name: "region", kind: "String", column: &self.region },
-            Named { name: "plan", kind: "String", column: &self.plan },
-            Named { name: "device", kind: "String", column: &self.device },
-            Named { name: "browser", kind: "String", column: &self.browser },
+            Named { name: "region", kind: LOW, column: &self.region },
+            Named { name: "plan", kind: LOW, column: &self.plan },
+            Named { name: "device", kind: LOW, column: &self.device },
+            Named { name: "browser", kind: LOW, column: &self.browser },
         ]
     }
 }
 
 #[derive(Default)]
 struct Senders {
-    service: Texts,
-    instance: Texts,
-    version: Texts,
+    service: LowTexts,
+    instance: LowTexts,
+    version: LowTexts,
 }
 
 impl Senders {
@@ -395,9 +395,9 @@ impl Senders {
 
     fn columns(&self) -> [Named<'_>; 3] {
         [
-            Named { name: "sender_service", kind: "String", column: &self.service },
-            Named { name: "sender_instance", kind: "String", column: &self.instance },
-            Named { name: "sender_version", kind: "String", column: &self.version },
+            Named { name: "sender_service", kind: LOW, column: &self.service },
+            Named { name: "sender_instance", kind: LOW, column: &self.instance },
+            Named { name: "sender_version", kind: LOW, column: &self.version },
         ]
     }
 }
