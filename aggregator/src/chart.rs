@@ -31,9 +31,10 @@ pub struct Stretch {
     pub upper: Option<f64>,
 }
 
-const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 260.0;
-const LEFT: f64 = 64.0;
+/// About the width in pixels that a chart has on a page, so that its text is as large as the page's.
+const WIDTH: f64 = 460.0;
+const HEIGHT: f64 = 220.0;
+const LEFT: f64 = 70.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 28.0;
@@ -255,7 +256,7 @@ mod tests {
     fn a_line_runs_from_edge_to_edge_and_breaks_where_a_value_is_missing() {
         let frame = Frame { from_ms: 0, to_ms: 100, low: 0.0, high: 1.0 };
         let points = [(0, Some(0.0)), (50, Some(1.0)), (75, None), (100, Some(0.5))];
-        assert_eq!(line_path(&frame, &points), "M64.0 232.0L406.0 10.0M748.0 121.0");
+        assert_eq!(line_path(&frame, &points), "M70.0 192.0L259.0 10.0M448.0 101.0");
     }
 
     #[test]
@@ -270,7 +271,7 @@ mod tests {
             [at(0, Some((0.0, 1.0))), at(50, Some((0.5, 1.0))), at(75, None), at(100, Some((0.0, 1.0)))];
         assert_eq!(
             band_path(&frame, &band),
-            "M64.0 10.0L406.0 10.0L406.0 121.0L64.0 232.0ZM748.0 10.0L748.0 232.0Z"
+            "M70.0 10.0L259.0 10.0L259.0 101.0L70.0 192.0ZM448.0 10.0L448.0 192.0Z"
         );
     }
 

@@ -248,15 +248,19 @@ fn keep_running(experiment: &Experiment, metric: &MetricResult, look: &AlwaysVal
             say::signed_percent(toward(metric.direction, practical))
         )
     } else if let Some(p) = tempting {
+        let acted = match test.lift_relative.map(|lift| toward(metric.direction, lift)) {
+            Some(lift) if lift < 0.0 => "stopped",
+            _ => "shipped",
+        };
         let unprotected = match experiment.plan.horizon_units {
             None => {
-                "no horizon was planned, so reading p day after day is not protected against false alarms"
+                "no horizon was planned, and a p read on any day one likes is below 0.05 by luck far too often"
             }
-            Some(_) => "p counts only if it is read once, at the planned horizon",
+            Some(_) => "a p counts only if it is read once, at the planned horizon",
         };
         format!(
-            "Keep running: `{}` looks good or bad enough to decide ({levels}, {}), but {unprotected}, and the \
-             always-valid interval, which holds however often one looks, still includes zero ({interval}).",
+            "Keep running: `{}` has {levels} and {}, and is not {acted}: {unprotected}; the always-valid interval, \
+             which holds however often one looks, still includes zero ({interval}).",
             look.treatment,
             say::p_value(p)
         )

@@ -11,6 +11,8 @@ use crate::document::{
 use crate::say;
 use crate::store::Point;
 
+mod interval;
+
 /// Served as `/style.css`.
 pub const STYLE: &str = include_str!("page/style.css");
 /// Served as `/refresh.js`.
@@ -24,7 +26,10 @@ pub type Histories = BTreeMap<String, Vec<Point>>;
 
 /// All experiments, one line each.
 pub fn overview(experiments: &[ExperimentResult]) -> String {
-    let mut main = String::from("<h1>Experiments</h1>\n");
+    let mut main = String::from(
+        "<h1>Experiments</h1>\n<p class=\"soft\">Every verdict rests on an interval that holds however often one \
+         looks; a bar that crosses the line has not excluded zero.</p>\n",
+    );
     if experiments.is_empty() {
         main.push_str(
             "<div class=\"card\"><p>No experiment has been analyzed yet. Running experiments appear here with \
@@ -34,7 +39,8 @@ pub fn overview(experiments: &[ExperimentResult]) -> String {
     }
     main.push_str(
         "<div class=\"card scroll\"><table><thead><tr><th>experiment</th><th class=\"text\">verdict</th>\
-         <th>units</th><th>lift</th><th>always-valid interval</th><th class=\"text\">state</th></tr></thead>\
+         <th>units</th><th>lift</th><th colspan=\"2\">always-valid interval</th><th class=\"text\">state</th>\
+         </tr></thead>\
          <tbody>\n",
     );
     for result in experiments {
@@ -46,11 +52,16 @@ pub fn overview(experiments: &[ExperimentResult]) -> String {
             (Some(metric), Some((_, look))) => absolute_interval(metric, look.interval_absolute),
             _ => "–".to_owned(),
         };
+        let colour = interval::colour(&result.decision);
+        let bar = shown.and_then(|(test, look)| {
+            Some(interval::bar(look.interval_absolute?, test.lift_absolute, colour))
+        });
+        let bar = bar.unwrap_or_default();
         put(
             &mut main,
             format_args!(
                 "<tr><th><a href=\"/experiments/{key}\">{key}</a></th><td class=\"text\">{}</td><td>{}</td>\
-                 <td>{lift}</td><td>{interval}</td><td class=\"text\">{}</td></tr>\n",
+                 <td>{lift}</td><td>{bar}</td><td>{interval}</td><td class=\"text\">{}</td></tr>\n",
                 badge(&result.decision),
                 say::count(units),
                 result.state.as_str(),
@@ -71,13 +82,13 @@ pub fn experiment(result: &ExperimentResult, histories: &Histories) -> String {
     put(
         &mut main,
         format_args!(
-            "<section class=\"card\"><p>{} <span class=\"soft\">{}, phase {}, analyzed {}</span></p>\
+            "<section class=\"card verdict\"><p>{} <span class=\"soft\">{}, phase {}, analyzed {}</span></p>\
              <p class=\"reason\">{}</p><p class=\"facts\">Decided by: {}.</p></section>\n",
             badge(&result.decision),
             result.state.as_str(),
             result.phase,
             moment(&result.computed_at),
-            escape(&result.decision.reason),
+            prose(&result.decision.reason),
             escape(&result.decision.method_used),
         ),
     );
@@ -167,18 +178,26 @@ fn variants_table(metric: &MetricResult) -> String {
     let level = if metric.is_rate() { "rate" } else { "mean" };
     let mut table = format!(
         "<div class=\"scroll\"><table><thead><tr><th>variant</th><th>units</th><th>converted</th><th>{level}</th>\
-         <th>lift</th><th>always-valid interval</th><th>always-valid p</th><th>fixed-horizon p</th></tr></thead>\
-         <tbody>\n",
+         <th>lift</th><th colspan=\"2\">always-valid interval</th><th>always-valid p</th>\
+         <th>fixed-horizon p</th></tr></thead><tbody>\n",
     );
     for variant in &metric.variants {
         let test = metric.tests.iter().find(|test| test.treatment == variant.key);
         let look = metric.always_valid.iter().find(|look| look.treatment == variant.key);
         let control = if variant.control { " <span class=\"soft\">control</span>" } else { "" };
+        let bar = look.and_then(|look| {
+            let colour = match look.includes_zero {
+                Some(false) => "tone-accent",
+                _ => "tone-calm",
+            };
+            Some(interval::bar(look.interval_absolute?, look.lift_absolute, colour))
+        });
+        let bar = bar.unwrap_or_default();
         put(
             &mut table,
             format_args!(
-                "<tr><th>{}{control}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
-                 <td>{}</td></tr>\n",
+                "<tr><th>{}{control}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{bar}</td><td>{}</td>\
+                 <td>{}</td><td class=\"soft\">{}</td></tr>\n",
                 escape(&variant.key),
                 say::count(variant.units),
                 say::count(variant.conversions),
@@ -353,7 +372,9 @@ fn sample_ratio(srm: &SampleRatio) -> String {
         .variants
         .iter()
         .map(|variant| {
-            let expected = variant.expected.map_or(String::new(), |expected| format!(" of {expected:.0}"));
+            let expected = variant
+                .expected
+                .map_or(String::new(), |expected| format!(" of {}", say::count(expected.round() as u64)));
             format!("{} {}{expected}", escape(&variant.key), say::count(variant.units))
         })
         .collect();
@@ -425,6 +446,18 @@ fn absolute_interval(metric: &MetricResult, interval: Option<Bounds>) -> String 
 fn moment(text: &str) -> String {
     let seconds = text.get(..19).unwrap_or(text);
     format!("{} UTC", escape(&seconds.replace('T', " ")))
+}
+
+/// A sentence with the names in it, which stand between backticks, set as such.
+fn prose(text: &str) -> String {
+    let mut html = String::with_capacity(text.len());
+    for (index, part) in escape(text).split('`').enumerate() {
+        match index % 2 {
+            0 => html.push_str(part),
+            _ => put(&mut html, format_args!("<code>{part}</code>")),
+        }
+    }
+    html
 }
 
 /// Text as it may stand in HTML, in an element or a quoted attribute.

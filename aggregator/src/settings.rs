@@ -91,8 +91,8 @@ mod tests {
         let file = "[clickhouse]\nurl = 'http://c:8123'\n[aggregator]\ninterval_ms = 99";
         assert_eq!(
             parse(file).unwrap_err().to_string(),
-            "aggregator.toml, line 4: aggregator.interval_ms: integer `99` where a whole number of \
-             milliseconds from 100 to 3600000 is expected"
+            "aggregator.toml, line 4: aggregator.interval_ms: integer `99` where a whole number \
+             from 100 to 3600000 milliseconds is expected"
         );
     }
 }

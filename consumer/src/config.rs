@@ -2,6 +2,7 @@
 
 use ops::config::{Bytes, Config as Declared, Count, Field, Millis, Page, Section};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 /// Everything that `consumer` reads.
 #[derive(Debug, Clone, Deserialize)]
@@ -23,6 +24,27 @@ impl Declared for Config {
             Page::of(&self.log),
             Page::of(&self.consumer),
         ]
+    }
+}
+
+/// What making the tables needs: no Kafka. The other sections may stand in the same file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TablesConfig {
+    pub clickhouse: ops::config::ClickHouse,
+    #[serde(rename = "kafka")]
+    _kafka: IgnoredAny,
+    #[serde(rename = "http")]
+    _http: IgnoredAny,
+    #[serde(rename = "log")]
+    _log: IgnoredAny,
+    #[serde(rename = "consumer")]
+    _consumer: IgnoredAny,
+}
+
+impl Declared for TablesConfig {
+    fn pages(&self) -> Vec<Page> {
+        vec![Page::of(&self.clickhouse)]
     }
 }
 

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use consumer::config::Config;
+use consumer::config::{Config, TablesConfig};
 use consumer::{migrate, pipeline};
+use ops::config::load;
 
 /// Carries exposures, conversions, aliases and definitions from Kafka into ClickHouse, each exactly once.
 #[derive(Parser)]
@@ -36,18 +37,18 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<ops::Exit> {
-    let config: Config = ops::config::load(arguments.config.as_deref())?;
+    let file = arguments.config.as_deref();
     if arguments.print_config {
-        print!("{}", ops::config::render(&config));
+        print!("{}", ops::config::render(&load::<Config>(file)?));
         return Ok(ops::Exit::Done);
     }
     match arguments.command {
-        Command::Run => pipeline::run(config).await,
-        Command::Migrate => migrate_tables(&config).await,
+        Command::Run => pipeline::run(load(file)?).await,
+        Command::Migrate => migrate_tables(load(file)?).await,
     }
 }
 
-async fn migrate_tables(config: &Config) -> Result<ops::Exit> {
+async fn migrate_tables(config: TablesConfig) -> Result<ops::Exit> {
     let client = config.clickhouse.client().map_err(anyhow::Error::msg)?;
     let made = migrate::migrate(&client, config.clickhouse.database.as_str())
         .await

@@ -447,10 +447,9 @@ mod tests {
         let (sent, tally) = run(&definitions, plan());
         assert_eq!(tally.units, 10_000);
         assert_eq!(tally.sent(), sent.len() as u64);
-        assert_eq!(
-            (tally.exposed, &tally.variants[..], tally.conversions, tally.duplicates),
-            (0, &[][..], 0, 0)
-        );
+        let arm = |key: &str, units, conversions| VariantTally { key: key.to_owned(), units, conversions };
+        assert_eq!(tally.variants, [arm("control", 4_562, 233), arm("treatment", 4_480, 2_240)]);
+        assert_eq!((tally.exposed, tally.conversions, tally.duplicates), (9_042, 2_473, 1_147));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ops::config::Kafka;
 use rdkafka::admin::{
@@ -17,6 +17,8 @@ use crate::kafka::{self, ConnectError};
 
 /// How long the cluster may take to carry out one request.
 const CARRIED_OUT_WITHIN: Duration = Duration::from_secs(30);
+/// Between two looks for a new topic.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How many copies of a partition a cluster keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +64,7 @@ pub enum TopicsError {
 }
 
 /// Makes every topic of the contracts that is missing and compares the others. With `fix`, settings that differ
-/// are set; the number of partitions is not.
+/// are set; the number of partitions is not. Returns when what it made can be used.
 pub async fn ensure(kafka: &Kafka, replication: Replication, fix: bool) -> Result<Vec<Report>, TopicsError> {
     let present: BTreeMap<String, usize> = kafka::topics(kafka).await?.into_iter().collect();
     let admin: AdminClient<DefaultClientContext> =
@@ -81,7 +83,25 @@ pub async fn ensure(kafka: &Kafka, replication: Replication, fix: bool) -> Resul
         };
         reports.push(Report { topic: name, outcome });
     }
+    let made = reports.iter().any(|report| report.outcome == Outcome::Created);
+    if made {
+        wait_for_all(kafka).await?;
+    }
     Ok(reports)
+}
+
+/// The controller answers before every broker has heard of a new topic.
+async fn wait_for_all(kafka: &Kafka) -> Result<(), TopicsError> {
+    let deadline = Instant::now() + CARRIED_OUT_WITHIN;
+    loop {
+        let missing = missing(kafka).await?;
+        let Some(topic) = missing.into_iter().next() else { return Ok(()) };
+        if Instant::now() >= deadline {
+            let source = KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut);
+            return Err(TopicsError::Refused { action: "waiting for the new", topic, source });
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// The names of the contracts' topics that the cluster does not have.

@@ -201,7 +201,8 @@ fn lines_of_nested_fields_in_json() {
         (
             "\"kind\"",
             "\"Kind\"",
-            "line 3: the definition has no `kind`: one of flag, experiment, layer, metric, list",
+            // That of the whole definition, which begins with its brace.
+            "line 2: the definition has no `kind`: one of flag, experiment, layer, metric, list",
         ),
     ] {
         check(&with(JSON, part, replacement), expected);
@@ -249,7 +250,7 @@ fn what_yaml_has_and_definitions_do_not() {
         "line 2: neither YAML nor JSON: while parsing node, found unknown anchor",
     );
     check("kind: layer\nkey: !!str 7\n", "line 2: key: tags are not used in definitions; leave it out");
-    check("!layer\nkey: a\n", "line 2: tags are not used in definitions; leave it out");
+    check("!layer\nkey: a\n", "line 1: tags are not used in definitions; leave it out");
     check("kind: layer\nkey: a\n7: b\n", "line 3: 7: a name must be text; put it in quotes");
     check("kind: layer\nkey: a\n? [b]\n: c\n", "line 3: ?: a name must be text");
     // Ten lists, each of ten times the one before.
@@ -292,7 +293,7 @@ fn words_that_other_yaml_takes_for_true_are_text() {
 #[test]
 fn numbers_keep_their_value_or_are_refused() {
     let list = |members: &str| {
-        format!("kind: list\nkey: l\nmembers_sha256: {}\nmembers: {members}\n", "0".repeat(64))
+        format!("kind: list\nkey: l\nmembers_sha256: \"{}\"\nmembers: {members}\n", "0".repeat(64))
     };
     let members = |text: &str| match parse_file(&list(text)).unwrap().remove(0) {
         Definition::List(list) => list.members,
@@ -328,7 +329,7 @@ fn numbers_keep_their_value_or_are_refused() {
         ("1_000", "must be a whole number, not the text `1_000`"),
         ("1,000", "must be a whole number, not the text `1,000`"),
         ("0x", "must be a whole number, not the text `0x`"),
-        ("-", "must be a whole number, not the text `-`"),
+        ("-x", "must be a whole number, not the text `-x`"),
     ] {
         check(&list(text), &format!("line 4: members: {error}"));
     }
@@ -341,16 +342,24 @@ fn numbers_keep_their_value_or_are_refused() {
 
 #[test]
 fn what_is_no_yaml_at_all() {
-    check(
-        "kind: layer\nkey: [a\nowner: b\n",
-        "line 3: neither YAML nor JSON: while parsing a flow sequence, expected ',' or ']'",
+    let says = |text: &str, line: usize, what: &str| {
+        check(text, &format!("line {line}: neither YAML nor JSON: {what}"));
+    };
+    says("kind: layer\nkey: [a\nowner: b\n", 3, "illegal placement of ':' indicator");
+    says("kind: layer\n key: a\n", 2, "mapping values are not allowed in this context");
+    says(
+        "{\"kind\": \"layer\",\n \"key\": \"a\"\n",
+        3,
+        "while parsing a flow mapping, did not find expected ',' or '}'",
     );
-    check("kind: layer\n key: a\n", "");
-    check("{\"kind\": \"layer\",\n \"key\": \"a\"\n", "");
-    check("{\"kind\": \"layer\",\n \"key\" \"a\"}\n", "");
-    check("kind: layer\n\tkey: a\n", "");
-    check("kind: layer\nkey: \"a\n", "");
-    check("kind: layer\nkey: a\n---\nkind: @layer\n", "");
+    says(
+        "{\"kind\": \"layer\",\n \"key\" \"a\"}\n",
+        2,
+        "invalid trailing content after double-quoted scalar",
+    );
+    says("kind: layer\n\tkey: a\n", 1, "while scanning a plain scalar, found a tab");
+    says("kind: layer\nkey: \"a\n", 2, "while scanning a quoted scalar, found unexpected end of stream");
+    says("kind: layer\nkey: a\n---\nkind: @layer\n", 4, "unexpected character: `@'");
 }
 
 #[test]
@@ -408,8 +417,10 @@ fn nesting_has_an_end() {
     check(&deep(300, "[", "]"), "line 7: neither YAML nor JSON: recursion limit exceeded");
     check(&deep(100_000, "[", "]"), "line 7: neither YAML nor JSON: recursion limit exceeded");
     // Not an overflow of the stack, whatever the way.
-    check(&deep(100_000, "\n  - ", ""), "");
-    check(&format!("kind: layer\nkey: a\nowner: {}", "- ".repeat(100_000)), "");
+    check(
+        &format!("kind: layer\nkey: a\nowner:\n  {}b\n", "- ".repeat(100_000)),
+        &format!("line 4: owner{}: nests deeper than 64", "[0]".repeat(63)),
+    );
     let when =
         (0..10).fold("{attribute: a, exists: true}".to_owned(), |inner, _| format!("{{not: {inner}}}"));
     check(

@@ -380,7 +380,6 @@ fn refused_by_the_parser_alone() {
     for (document, error) in [
         (of("/variants/1/key", json!("control")), "variants[1].key: `control` is used twice"),
         (of("/control", json!("nobody")), "control: `nobody` is not one of the variants"),
-        (of("/rollout", json!(1)), ""),
         (
             of("/variants/0/weight", json!(4_999)),
             "variants[0]: its ranges hold 500000 buckets, its weight is 499900",

@@ -65,8 +65,8 @@ pub enum FetchError {
     )]
     Jars(#[from] JarError),
     /// The client succeeded without bringing what it was asked for.
-    #[error("{part} was fetched, but {} is not in it", .path.display())]
-    Incomplete { part: &'static str, path: PathBuf },
+    #[error("{part} was fetched, but {} is not in it; the client's log is {}", .path.display(), .log.display())]
+    Incomplete { part: &'static str, path: PathBuf, log: PathBuf },
     /// Neither SPLITSTREAM_CACHE nor XDG_CACHE_HOME nor HOME says where the cache is.
     #[error("no place for the cache: set SPLITSTREAM_CACHE to a directory, or HOME")]
     NoHome,
@@ -141,7 +141,7 @@ impl Cache {
             write(&building.join("package.json"), ENGINE_PACKAGE)?;
             write(&building.join("package-lock.json"), ENGINE_LOCK)?;
             npm_install(building, log, step)?;
-            expect_file(part.name, building.join(ENGINE_LIBRARY))
+            expect_file(part.name, building.join(ENGINE_LIBRARY), log)
         })?;
         Ok(place.join(ENGINE_LIBRARY))
     }
@@ -169,7 +169,7 @@ impl Cache {
             ];
             let own = building.join(python);
             client::run(client::PYTHON, &own, &install, building, log, step)?;
-            expect_file(part.name, own)
+            expect_file(part.name, own, log)
         })?;
         // Run as `python -m tool`: a script in bin/ names the place where it was built.
         Ok(place.join(python))
@@ -277,11 +277,11 @@ fn java_major(answer: &str) -> Option<u32> {
     quoted.split(['.', '-', '+']).next()?.parse().ok()
 }
 
-fn expect_file(part: &'static str, path: PathBuf) -> Result<(), FetchError> {
+fn expect_file(part: &'static str, path: PathBuf, log: &Path) -> Result<(), FetchError> {
     if path.is_file() {
         return Ok(());
     }
-    Err(FetchError::Incomplete { part, path })
+    Err(FetchError::Incomplete { part, path, log: log.to_owned() })
 }
 
 fn read(path: &Path) -> Result<String, FetchError> {

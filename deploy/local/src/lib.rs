@@ -4,6 +4,7 @@
 
 pub mod command;
 pub mod demo;
+mod disk;
 pub mod embedded;
 pub mod fetch;
 mod interrupt;

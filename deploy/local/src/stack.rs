@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::disk;
 use crate::fetch::Cache;
 use crate::kafka::{self, metadata};
 use crate::part::{Address, Part, Plan};
@@ -124,6 +125,9 @@ impl Stack {
         let claim = Arc::new(Claim::take(&dir)?);
         if options.fresh {
             delete_data(&dir)?;
+        }
+        if options.starts(Server::Kafka) || options.starts(Server::ClickHouse) {
+            disk::require_room(&dir)?;
         }
         for directory in [dir.join(LOGS), dir.join(PORTS)] {
             std::fs::create_dir_all(&directory)
@@ -277,23 +281,23 @@ impl Stack {
         self.kafka.iter().chain(&self.clickhouse).chain(services)
     }
 
-    /// Stops everything, the services first (latest first), Kafka last.
+    /// Stops everything, the services first (latest first), Kafka last. What cannot be stopped in order
+    /// keeps nothing else from it; the first reason is returned.
     pub fn down(&self) -> Result<()> {
         let services = self.services.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for service in services.iter().rev() {
-            service.stop()?;
-        }
-        if let Some(clickhouse) = &self.clickhouse {
-            clickhouse.stop()?;
+        let mut outcomes: Vec<Result<()>> = Vec::new();
+        for part in services.iter().rev().map(|service| &**service).chain(&self.clickhouse) {
+            outcomes.push(part.stop().map(drop));
         }
         // Together: a node of a cluster waits for the others to take over what it leads.
         std::thread::scope(|scope| {
             let stops: Vec<_> = self.kafka.iter().map(|node| scope.spawn(|| node.stop())).collect();
             for stop in stops {
-                stop.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                let stopped = stop.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                outcomes.push(stopped.map(drop));
             }
-            Ok(())
-        })
+        });
+        outcomes.into_iter().collect()
     }
 
     fn plan_kafka(&mut self, options: &Options) -> Result<()> {

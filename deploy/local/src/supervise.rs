@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::disk;
 use crate::part::Part;
 use crate::service::Service;
 use crate::stack::Stack;
@@ -136,7 +137,8 @@ fn look_after(part: &Part, history: &mut History, status: ExitStatus, tell: &dyn
         Step::NotYet => Ok(()),
         Step::Wait(wait) => {
             let seconds = wait.as_secs_f64();
-            tell(&format!("{} ended ({status}); starting it again in {seconds:.1} s", part.name()));
+            let disk = part.log().parent().map(disk::remark).unwrap_or_default();
+            tell(&format!("{} ended ({status}{disk}); starting it again in {seconds:.1} s", part.name()));
             Ok(())
         }
         // Not waited for: what it needs may be the next part to be started.

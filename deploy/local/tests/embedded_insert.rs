@@ -82,7 +82,8 @@ fn statements_of_every_shape() {
     server.sql_with("param_b=it%27s", "INSERT INTO t VALUES (1, {b:String})");
     assert_eq!(taken(&server), "1\tit\\'s\n");
     assert_eq!(server.refused("query=INSERT+INTO+nowhere+FORMAT+CSV", b"1"), (404, 60));
-    assert_eq!(server.refused("query=INSERT+INTO+t+(a)+FORMAT+CSV", b"word\n"), (400, 27));
+    assert_eq!(server.refused("query=INSERT+INTO+t+(a)+FORMAT+TSV", b"word\n"), (400, 27));
+    assert_eq!(server.refused("query=INSERT+INTO+t+(a)+FORMAT+CSV", b"word\n"), (400, 117));
     assert_eq!(taken(&server), "");
 }
 

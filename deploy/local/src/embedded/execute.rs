@@ -11,6 +11,7 @@ use super::Server;
 use super::compression::{self, Coding};
 use super::engine::{Connection, Parameter, Progress};
 use super::exception::{Exception, code};
+use super::external::ExternalTable;
 use super::output::{self, Output};
 use super::pieces::Joining;
 use super::processes;
@@ -26,6 +27,8 @@ const DEFAULT_FORMAT: &str = "TabSeparated";
 const INSERT_HEAD_BYTES_MAX: u64 = 256 * 1024;
 /// A query's text, where it is not followed by rows.
 const TEXT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// A form with its files, which is taken apart in memory.
+const FORM_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Where the embedded engine's settings are not a server's.
 pub const SERVER_DEFAULTS: &[u8] = b", implicit_select = 0, allow_introspection_functions = 0";
@@ -71,15 +74,21 @@ fn execute(
             unpacked
         }
     };
-    let body = match request.form.take() {
-        None => body,
+    let (body, tables) = match request.form.take() {
+        None => (body, Vec::new()),
         Some(boundary) => {
-            request.read_form(&read_text(&body, TEXT_BYTES_MAX)?, &boundary)?;
-            server.space.spool()?
+            if body.len() > FORM_BYTES_MAX {
+                return Err(Exception::new(
+                    code::QUERY_IS_TOO_LARGE,
+                    format_args!("the form has {} bytes, more than {FORM_BYTES_MAX}", body.len()),
+                ));
+            }
+            let form = read_text(&body, FORM_BYTES_MAX)?;
+            (server.space.spool()?, request.read_form(&form, &boundary, &server.space)?)
         }
     };
     let request = &*request;
-    let task = Task::read(server, &request.text, body)?;
+    let task = Task::read(server, &request.text, body, tables)?;
     query.set_text(&task.sql);
     if task.changes_data() {
         task.refuse_if_readonly(request)?;
@@ -97,6 +106,9 @@ fn execute(
         None => {
             let mut connection = server.engine.connect()?;
             apply_settings(&mut connection, SERVER_DEFAULTS, request, query)?;
+            for table in &task.tables {
+                connection.run(&create_external(table), DEFAULT_FORMAT, &[])?;
+            }
             task.run(server, request, &mut connection, query, output)
         }
         Some(session) => {
@@ -106,33 +118,34 @@ fn execute(
     }
 }
 
-/// A statement with its text, and its rows if it takes any.
+/// A statement with its text, its rows if it takes any, and the tables that came with it.
 struct Task {
     sql: Vec<u8>,
     statement: Statement,
     rows: Option<Spool>,
+    tables: Vec<ExternalTable>,
 }
 
 impl Task {
     /// Puts together what ClickHouse reads as one stream: the address's text, a line end, the body.
-    fn read(server: &Server, text: &str, body: Spool) -> Result<Task, Exception> {
+    fn read(server: &Server, text: &str, body: Spool, tables: Vec<ExternalTable>) -> Result<Task, Exception> {
         if text.is_empty() {
             let start = read_text(&body, INSERT_HEAD_BYTES_MAX)?;
             if let Ok(Statement::Insert(insert)) = statement::read(&start) {
                 let mut rows = server.space.spool()?;
                 compression::unpack(Coding::Identity, body.read_from(insert.rows_at as u64), &mut rows)?;
-                return Ok(Task::of_insert(start, insert, rows));
+                return Ok(Task::of_insert(start, insert, rows, tables));
             }
         } else if let Ok(Statement::Insert(insert)) = statement::read(text.as_bytes()) {
             let first_rows = text[insert.rows_at..].trim_start();
             if first_rows.is_empty() {
-                return Ok(Task::of_insert(text.as_bytes().to_vec(), insert, body));
+                return Ok(Task::of_insert(text.as_bytes().to_vec(), insert, body, tables));
             }
             let mut rows = server.space.spool()?;
             rows.append(text[insert.rows_at..].as_bytes())?;
             rows.append(b"\n")?;
             compression::unpack(Coding::Identity, body.read_from(0), &mut rows)?;
-            return Ok(Task::of_insert(text.as_bytes().to_vec(), insert, rows));
+            return Ok(Task::of_insert(text.as_bytes().to_vec(), insert, rows, tables));
         }
         if body.len() > TEXT_BYTES_MAX {
             return Err(Exception::new(
@@ -146,12 +159,12 @@ impl Task {
         }
         sql.append(&mut read_text(&body, TEXT_BYTES_MAX)?);
         let statement = statement::read(&sql)?;
-        Ok(Task { sql, statement, rows: None })
+        Ok(Task { sql, statement, rows: None, tables })
     }
 
-    fn of_insert(mut sql: Vec<u8>, insert: Insert, rows: Spool) -> Task {
+    fn of_insert(mut sql: Vec<u8>, insert: Insert, rows: Spool, tables: Vec<ExternalTable>) -> Task {
         sql.truncate(insert.rows_at);
-        Task { sql, statement: Statement::Insert(insert), rows: Some(rows) }
+        Task { sql, statement: Statement::Insert(insert), rows: Some(rows), tables }
     }
 
     fn changes_data(&self) -> bool {
@@ -283,29 +296,24 @@ fn run_in_session(
     output: &mut Output,
 ) -> Result<(), Exception> {
     let connection = lease.connection();
-    let restore = if task.is_about_the_session() {
-        connection.run(&marking(query, b""), DEFAULT_FORMAT, &[])?;
-        None
+    let mut restore = Restore::default();
+    let ended = if task.is_about_the_session() {
+        connection.run(&marking(query, b""), DEFAULT_FORMAT, &[]).map(drop)
     } else {
-        let restore = Restore::remember(connection, request)?;
-        if let Err(exception) = apply_settings(connection, b"", request, query) {
-            restore_or_end(lease, restore);
-            return Err(exception);
-        }
-        restore
+        restore.remember(connection, request)?;
+        apply_settings(connection, b"", request, query)
+            .and_then(|()| restore.create_until_then(connection, &task.tables))
     };
-    let ended = task.run(server, request, connection, query, output);
+    let ended = ended.and_then(|()| task.run(server, request, connection, query, output));
     restore_or_end(lease, restore);
     ended
 }
 
-fn restore_or_end(mut lease: Lease, restore: Option<Restore>) {
+fn restore_or_end(mut lease: Lease, restore: Restore) {
     let connection = lease.connection();
     // Also when there is nothing to restore: a failed query stays in system.processes until the next one.
     let mut statements = vec![b"SET promql_table = ''".to_vec()];
-    if let Some(restore) = restore {
-        statements.extend(restore.statements);
-    }
+    statements.extend(restore.statements);
     for statement in statements {
         if let Err(exception) = connection.run(&statement, DEFAULT_FORMAT, &[]) {
             tracing::warn!(%exception.message, "a session could not be restored after a query and was ended");
@@ -368,16 +376,35 @@ fn quoted(text: &str, quote: u8) -> Vec<u8> {
     literal
 }
 
+fn create_external(table: &ExternalTable) -> Vec<u8> {
+    [
+        b"CREATE TEMPORARY TABLE ".as_slice(),
+        &quoted(&table.name, b'`'),
+        b" AS SELECT * FROM file(",
+        &quoted(table.rows.path(), b'\''),
+        b", ",
+        &quoted(&table.format, b'\''),
+        b", ",
+        &quoted(&table.structure, b'\''),
+        b")",
+    ]
+    .concat()
+}
+
+fn drop_external(table: &ExternalTable) -> Vec<u8> {
+    [b"DROP TEMPORARY TABLE IF EXISTS ".as_slice(), &quoted(&table.name, b'`')].concat()
+}
+
 /// How a session's connection gets back what one query changes.
+#[derive(Default)]
 struct Restore {
     statements: Vec<Vec<u8>>,
 }
 
 impl Restore {
-    /// `None` if the request changes nothing.
-    fn remember(connection: &mut Connection, request: &Request) -> Result<Option<Restore>, Exception> {
+    /// Notes what the request's settings and database replace.
+    fn remember(&mut self, connection: &mut Connection, request: &Request) -> Result<(), Exception> {
         let names: Vec<&str> = applied(request).map(|it| it.name.as_str()).collect();
-        let mut statements = Vec::new();
         if !names.is_empty() {
             let names = Parameter { name: "embedded_names".to_owned(), value: processes::text_array(&names) };
             let sql = b"SELECT name, value, changed FROM system.settings WHERE name IN {embedded_names:Array(String)}";
@@ -386,15 +413,29 @@ impl Restore {
                 let (name, value, changed): (String, String, u8) =
                     serde_json::from_slice(row).map_err(unreadable)?;
                 let value = if changed == 0 { b"DEFAULT".to_vec() } else { quoted(&value, b'\'') };
-                statements.push([b"SET ", name.as_bytes(), b" = ", &value].concat());
+                self.statements.push([b"SET ", name.as_bytes(), b" = ", &value].concat());
             }
         }
         if request.database.is_some() {
             let reply = connection.run(b"SELECT currentDatabase()", "JSONCompactEachRow", &[])?;
             let (database,): (String,) = serde_json::from_slice(reply.bytes()).map_err(unreadable)?;
-            statements.push(use_database(&database));
+            self.statements.push(use_database(&database));
         }
-        Ok(if statements.is_empty() { None } else { Some(Restore { statements }) })
+        Ok(())
+    }
+
+    /// Creates the external tables. Stops at the first that fails, which is then not dropped: the session
+    /// may have a table of that name.
+    fn create_until_then(
+        &mut self,
+        connection: &mut Connection,
+        tables: &[ExternalTable],
+    ) -> Result<(), Exception> {
+        for table in tables {
+            connection.run(&create_external(table), DEFAULT_FORMAT, &[])?;
+            self.statements.push(drop_external(table));
+        }
+        Ok(())
     }
 }
 

@@ -18,6 +18,7 @@ mod compression;
 mod engine;
 mod exception;
 mod execute;
+mod external;
 mod form;
 mod http;
 mod lexer;

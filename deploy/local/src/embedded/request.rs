@@ -1,6 +1,7 @@
 //! Reads a request's head (address, headers) into the query that it asks for: settings, parameters,
 //! session, credentials, formats and codings. Touches nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, Method};
@@ -8,7 +9,9 @@ use axum::http::{HeaderMap, Method};
 use super::compression::Coding;
 use super::engine::Parameter;
 use super::exception::{Exception, code};
+use super::external::{Description, ExternalTable};
 use super::form;
+use super::spool::SpoolSpace;
 
 /// What ClickHouse gives an HTTP session that names no timeout, and the most it may ask for.
 const SESSION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
@@ -148,15 +151,18 @@ impl Request {
         Ok(request)
     }
 
-    /// Takes the fields of a form as if they stood in the address.
-    pub fn read_form(&mut self, body: &[u8], boundary: &str) -> Result<(), Exception> {
+    /// Takes the fields of a form as if they stood in the address, and its files as external tables.
+    pub fn read_form(
+        &mut self,
+        body: &[u8],
+        boundary: &str,
+        space: &Arc<SpoolSpace>,
+    ) -> Result<Vec<ExternalTable>, Exception> {
+        let mut files = Vec::new();
         for field in form::fields(body, boundary)? {
-            if field.is_file || field.name.ends_with("_structure") || field.name.ends_with("_types") {
-                return Err(Exception::new(
-                    code::NOT_IMPLEMENTED,
-                    "external tables are not supported by the embedded server: insert the data into a temporary \
-                     table of a session instead",
-                ));
+            if field.is_file {
+                files.push(field);
+                continue;
             }
             match (field.name.as_str(), field.name.strip_prefix("param_")) {
                 ("query", _) => self.text.push_str(&String::from_utf8_lossy(field.value)),
@@ -169,7 +175,16 @@ impl Request {
                 }
             }
         }
-        Ok(())
+        // What describes a table came among the settings; without a file of that name it stays one.
+        let mut descriptions = Vec::new();
+        self.settings.retain(|setting| {
+            let description = Description::read(&setting.name, &setting.value)
+                .filter(|description| files.iter().any(|file| file.name == description.table));
+            let is_setting = description.is_none();
+            descriptions.extend(description);
+            is_setting
+        });
+        files.iter().map(|file| ExternalTable::read(file, &descriptions, space)).collect()
     }
 }
 

@@ -68,6 +68,11 @@ def parameters(client):
     found = client.query("SELECT {text:String}, {numbers:Array(UInt8)}, {day:Date}", parameters=values)
     expect(found.result_rows, [(values["text"], [1, 2], values["day"])])
     expect(client.command("SELECT getSetting('max_threads')", settings={"max_threads": 3}), 3)
+    bound = client.query("SELECT %(text)s, %(numbers)s", parameters=values)
+    expect(bound.result_rows, [(values["text"], [1, 2])])
+    with connect(form_encode_query_params=True) as form:
+        found = form.query("SELECT {text:String}", parameters={"text": values["text"] * 1000})
+        expect(found.result_rows, [(values["text"] * 1000,)])
 
 
 def sessions(client):
@@ -123,7 +128,20 @@ def external_data(client):
     from clickhouse_connect.driver.external import ExternalData
 
     data = ExternalData(file_name="rows.csv", fmt="CSV", structure=["n UInt8", "s String"], data=b"1,a\n2,b\n")
-    refused(48, client.query, "SELECT * FROM rows", external_data=data)
+    data.add_file(file_name="more.tsv", types=["UInt8", "Decimal(18, 2)"], data=b"2\t9.99\n")
+    for _ in range(2):  # It lives as long as its query, also in a session.
+        found = client.query(
+            "SELECT n, s, _2 FROM rows JOIN more ON n = _1 WHERE s = {s:String}",
+            parameters={"s": "b"},
+            external_data=data,
+        )
+        expect(found.result_rows, [(2, "b", decimal.Decimal("9.99"))])
+    refused(60, client.query, "SELECT * FROM rows")
+    # A table of the session is neither taken for it nor dropped with it.
+    client.command("CREATE TEMPORARY TABLE rows (n UInt8)")
+    refused(57, client.query, "SELECT * FROM rows", external_data=data)
+    expect(client.command("SELECT count() FROM rows"), 0)
+    client.command("DROP TEMPORARY TABLE rows")
 
 
 with connect() as shared:

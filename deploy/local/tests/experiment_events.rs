@@ -1,0 +1,132 @@
+//! The view `experiment_events` on the real engine: queries that people write for PostgreSQL, as they
+//! stand, over a handful of events that can be counted by eye.
+
+mod embedded_server;
+
+use embedded_server::Server;
+use schemas::clickhouse::MIGRATIONS;
+
+/// In the order of their arrival: a conversion before its exposure, a unit seen in both variants, a repeated
+/// exposure, a conversion of somebody who took no part, and one that names another experiment.
+const EXPOSURES: &[(&str, &str, &str, &str, &str)] = &[
+    // experiment, variant, unit, attributes, minute after noon
+    ("checkout", "control", "ann", "US free mobile", "01"),
+    ("checkout", "treatment", "bob", "US pro desktop", "02"),
+    ("checkout", "control", "cid", "EU free desktop", "03"),
+    ("checkout", "treatment", "dot", "EU pro mobile", "04"),
+    ("checkout", "treatment", "ann", "US free mobile", "05"),
+    ("checkout", "control", "cid", "EU free desktop", "06"),
+    ("pricing", "a", "bob", "US pro desktop", "07"),
+];
+const CONVERSIONS: &[(&str, &str, &str, &str)] = &[
+    // name, unit, experiment, minute after noon
+    ("signup", "ann", "", "10"),
+    ("signup", "bob", "", "11"),
+    ("signup", "bob", "", "12"),
+    ("signup", "dot", "", "03"),
+    ("signup", "eve", "", "13"),
+    ("signup", "cid", "pricing", "14"),
+];
+
+fn server_with_events() -> Server {
+    let server = Server::start(&[]);
+    for migration in &MIGRATIONS {
+        for statement in migration.statements() {
+            server.sql(statement);
+        }
+    }
+    for (number, (experiment, variant, unit, attributes, minute)) in EXPOSURES.iter().enumerate() {
+        let [region, plan, device] = attributes.split(' ').collect::<Vec<_>>()[..] else { panic!("three") };
+        server.sql(&format!(
+            "INSERT INTO exposures (event_id, experiment, variant, unit_type, unit_id, region, plan, device, \
+             created_at, kafka_offset) VALUES (generateUUIDv4(), '{experiment}', '{variant}', 'user', '{unit}', \
+             '{region}', '{plan}', '{device}', '2026-01-31 12:{minute}:00', {number})"
+        ));
+    }
+    for (number, (name, unit, experiment, minute)) in CONVERSIONS.iter().enumerate() {
+        server.sql(&format!(
+            "INSERT INTO conversions (event_id, name, unit_type, unit_id, experiment, value, created_at, \
+             kafka_offset) VALUES (generateUUIDv4(), '{name}', 'user', '{unit}', '{experiment}', 9.99, \
+             '2026-01-31 12:{minute}:00', {number})"
+        ));
+    }
+    server
+}
+
+#[test]
+fn exposures_conversions_and_the_rate_of_each_variant() {
+    let server = server_with_events();
+    let sql = "
+        SELECT
+            variant,
+            COUNT(DISTINCT user_id) FILTER (WHERE event_type = 'exposure') AS exposures,
+            COUNT(DISTINCT user_id) FILTER (WHERE event_type = 'conversion' AND event_name = 'signup') AS conversions,
+            COUNT(DISTINCT user_id) FILTER (WHERE event_type = 'conversion' AND event_name = 'signup')::FLOAT
+                / NULLIF(COUNT(DISTINCT user_id) FILTER (WHERE event_type = 'exposure'), 0) AS conversion_rate
+        FROM experiment_events
+        WHERE experiment_id = 'checkout'
+          AND created_at >= '2026-01-31 12:00:00'
+          AND created_at < '2026-02-01'
+        GROUP BY variant
+        ORDER BY variant;";
+    // Ann converted, in her first variant; dot before she was exposed, so that does not count.
+    assert_eq!(server.sql(sql), "control\t2\t1\t0.5\ntreatment\t3\t1\t0.3333333333333333\n");
+    let windows = "
+        SELECT DATE_TRUNC('day', created_at) AS day, variant, COUNT(*) AS events, AVG(event_value) AS value
+        FROM experiment_events
+        WHERE experiment_id = 'checkout' AND event_type = 'conversion'
+          AND created_at BETWEEN '2026-01-31' AND '2026-02-01'
+        GROUP BY day, variant
+        ORDER BY day, variant";
+    assert_eq!(
+        server.sql(windows),
+        "2026-01-31 00:00:00\tcontrol\t1\t9.99\n2026-01-31 00:00:00\ttreatment\t2\t9.99\n"
+    );
+    let recent = "SELECT COUNT(*) FROM experiment_events WHERE created_at >= NOW() - INTERVAL '7 days'";
+    assert_eq!(server.sql(recent), "0\n");
+    assert_eq!(server.sql(&recent.replace("'7 days'", "7 DAY")), "0\n");
+}
+
+#[test]
+fn the_balance_of_regions_plans_and_devices_by_variant() {
+    let server = server_with_events();
+    let sql = "
+        SELECT
+            variant,
+            COUNT(DISTINCT user_id) AS users,
+            AVG(CASE WHEN region = 'US' THEN 1 ELSE 0 END) AS pct_us,
+            AVG(CASE WHEN plan = 'pro' THEN 1.0 ELSE 0 END) AS pct_pro,
+            AVG(CASE WHEN device = 'mobile' THEN 1 ELSE 0 END) AS pct_mobile
+        FROM experiment_events
+        WHERE experiment_id = 'checkout' AND event_type = 'exposure'
+        GROUP BY variant
+        ORDER BY variant";
+    let third = "0.3333333333333333";
+    let two_thirds = "0.6666666666666666";
+    assert_eq!(
+        server.sql(sql),
+        format!("control\t2\t{third}\t0\t{third}\ntreatment\t3\t{two_thirds}\t{two_thirds}\t{two_thirds}\n")
+    );
+}
+
+#[test]
+fn a_conversion_appears_once_for_each_experiment_that_exposed_its_unit_before() {
+    let server = server_with_events();
+    let sql = "SELECT experiment_id, variant, user_id, event_name, region, created_at FROM experiment_events \
+               WHERE event_type = 'conversion' ORDER BY experiment_id, created_at FORMAT CSV";
+    assert_eq!(
+        server.sql(sql),
+        "\"checkout\",\"control\",\"ann\",\"signup\",\"US\",\"2026-01-31 12:10:00.000000\"\n\
+         \"checkout\",\"treatment\",\"bob\",\"signup\",\"US\",\"2026-01-31 12:11:00.000000\"\n\
+         \"checkout\",\"treatment\",\"bob\",\"signup\",\"US\",\"2026-01-31 12:12:00.000000\"\n\
+         \"pricing\",\"a\",\"bob\",\"signup\",\"US\",\"2026-01-31 12:11:00.000000\"\n\
+         \"pricing\",\"a\",\"bob\",\"signup\",\"US\",\"2026-01-31 12:12:00.000000\"\n"
+    );
+    // A unit that an event names twice, as itself and among its other ids, converts once.
+    server.sql(
+        "INSERT INTO conversions (event_id, name, unit_type, unit_id, other_ids, created_at) VALUES \
+         (generateUUIDv4(), 'twice', 'user', 'bob', map('user', 'bob', 'device', 'd1'), '2026-01-31 13:00:00')",
+    );
+    let twice = "SELECT experiment_id, count() FROM experiment_events WHERE event_name = 'twice' GROUP BY 1 ORDER BY 1";
+    assert_eq!(server.sql(twice), "checkout\t1\npricing\t1\n");
+}

@@ -1,0 +1,185 @@
+//! Definitions onto a real log: accepted, refused with a reason, written once, and never by two writers.
+
+mod edge;
+
+use std::thread;
+
+use edge::Edge;
+use producer::DefinitionLog;
+use producer::apply::{Signature, Verdict, apply};
+use schemas::definition::{Definition, parse_file};
+
+const CHECKOUT: &str = "\
+kind: metric
+key: purchase
+event: purchase
+type: conversion
+---
+kind: experiment
+key: checkout
+state: running
+variants: [{ key: control, weight: 5000 }, { key: treatment, weight: 5000 }]
+control: control
+metrics: { primary: purchase }
+plan: { alpha: 0.05 }
+";
+
+#[test]
+fn a_file_is_accepted_once_and_unchanged_from_then_on() {
+    let edge = Edge::new("once");
+    let rehearsed = edge.apply("checkout.yaml", CHECKOUT, &["--dry-run"]);
+    assert_eq!(rehearsed.out, "metric purchase: would be accepted\nexperiment checkout: would be accepted\n");
+    assert_eq!(edge.stored("definitions").len(), 0);
+
+    let applied = edge.apply("checkout.yaml", CHECKOUT, &[]);
+    assert_eq!(
+        (applied.code, applied.out.as_str()),
+        (0, "metric purchase: accepted, version 1\nexperiment checkout: accepted, version 2\n")
+    );
+    let again = edge.apply("checkout.yaml", CHECKOUT, &[]);
+    assert_eq!(
+        (again.code, again.out.as_str()),
+        (0, "metric purchase: unchanged, version 1\nexperiment checkout: unchanged, version 2\n")
+    );
+    let stored = edge.stored("definitions");
+    let keys: Vec<(i32, i64, &str)> =
+        stored.iter().map(|change| (change.partition, change.offset, change.key.as_str())).collect();
+    assert_eq!(keys, [(0, 0, "purchase"), (0, 1, "checkout")]);
+    let listed = edge.producer(&["definitions"]);
+    assert_eq!(listed.out, "experiment checkout: version 2, running, phase 1\nmetric purchase: version 1\n");
+}
+
+#[test]
+fn what_is_running_changes_only_as_it_may_and_the_log_tells_what_and_why() {
+    let edge = Edge::new("change");
+    edge.accept("checkout.yaml", CHECKOUT);
+
+    let other_alpha = CHECKOUT.replace("0.05", "0.1");
+    let refused = edge.apply("checkout.yaml", &other_alpha, &[]);
+    assert_eq!(
+        (refused.code, refused.out.as_str()),
+        (
+            3,
+            "metric purchase: unchanged, version 1\nexperiment checkout: refused: plan: cannot change any more; \
+             make a new key for it\n"
+        )
+    );
+    let grown = CHECKOUT.replace("treatment, weight: 5000", "treatment, weight: 6000");
+    let refused = edge.apply("checkout.yaml", &grown, &["--json"]);
+    let document: serde_json::Value = serde_json::from_str(&refused.out).unwrap();
+    assert_eq!(refused.code, 3);
+    assert_eq!(
+        document["definitions"][1]["reason"],
+        "variants: the weights add up to 11000, not 10000; to expose fewer units use `rollout`"
+    );
+    // What is known to be refused is not put on a log that is kept for ever.
+    assert_eq!(edge.stored("definitions").len(), 2);
+
+    let stopped = CHECKOUT.replace("running", "stopped");
+    let accepted = edge.apply("checkout.yaml", &stopped, &[]);
+    assert_eq!(
+        (accepted.code, accepted.out.as_str()),
+        (
+            0,
+            "metric purchase: unchanged, version 1\nexperiment checkout: accepted, version 3\n    state: \
+             \"running\" -> \"stopped\"\n"
+        )
+    );
+    let log = edge.producer(&["definitions", "log", "--json"]);
+    let log: serde_json::Value = serde_json::from_str(&log.out).unwrap();
+    assert_eq!(log.as_array().unwrap().len(), 3);
+    let last = &log[2];
+    assert_eq!((&last["version"], &last["based_on"]), (&3.into(), &2.into()));
+    assert_eq!((&last["author"], &last["reason"]), (&"ann".into(), &"because".into()));
+    assert_eq!(last["changed"][0]["field"], "state");
+}
+
+#[test]
+fn a_file_that_is_no_definition_is_refused_by_line_and_field_before_anything_is_written() {
+    let edge = Edge::new("invalid");
+    let file = CHECKOUT.replace("control: control", "control: contrl").replace("alpha: 0.05", "alpha: 5");
+    let refused = edge.apply("checkout.yaml", &file, &[]);
+    assert_eq!(refused.code, 4);
+    let path = edge.file("checkout.yaml", &file);
+    assert_eq!(refused.err, format!("error: invalid input: {0}, line 10: control: ...\n", path.display()));
+    assert_eq!(edge.stored("definitions").len(), 0);
+}
+
+#[test]
+fn of_two_writers_racing_on_one_definition_exactly_one_wins() {
+    let edge = Edge::new("race");
+    edge.accept("checkout.yaml", CHECKOUT);
+    let kafka = edge.kafka();
+    // Both have read the same version before either writes.
+    let wishes = ["state: stopped", "state: running\nowner: web"].map(|wish| {
+        let definition = experiment(&CHECKOUT.replace("state: running", wish));
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let log = runtime.block_on(DefinitionLog::open(&kafka, |_| {})).unwrap();
+        (runtime, log, definition)
+    });
+    let signature = Signature { author: "ann".to_owned(), reason: "race".to_owned() };
+    let verdicts: Vec<Verdict> = thread::scope(|scope| {
+        let writers: Vec<_> = wishes
+            .into_iter()
+            .map(|(runtime, mut log, definition)| {
+                let signature = &signature;
+                scope.spawn(move || runtime.block_on(apply(&mut log, definition, signature)).unwrap().verdict)
+            })
+            .collect();
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    let won = verdicts.iter().filter(|verdict| **verdict == Verdict::Accepted { version: 3 }).count();
+    let lost = verdicts.iter().find_map(|verdict| match verdict {
+        Verdict::Refused { reason } => Some(reason.as_str()),
+        _ => None,
+    });
+    assert_eq!(
+        (won, lost),
+        (1, Some("`checkout` has moved on: the change is based on version 2, the current one is 3")),
+        "{verdicts:?}"
+    );
+    // Both stand in the log, which every reader judges alike.
+    assert_eq!(edge.stored("definitions").len(), 4);
+}
+
+fn experiment(file: &str) -> Definition {
+    parse_file(file).unwrap().remove(1)
+}
+
+#[test]
+fn without_topics_or_without_kafka_the_program_says_what_to_do() {
+    let edge = Edge::without_topics("none");
+    let refused = edge.producer(&["definitions"]);
+    assert_eq!(
+        (refused.code, refused.err.as_str()),
+        (5, "error: unreachable: kafka has no topic none.definitions; create it with `producer topics`\n")
+    );
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = edge.command(&["definitions"]);
+    let refused = command.env("SPLITSTREAM_KAFKA__BROKERS", closed.to_string()).output().unwrap();
+    assert_eq!(refused.status.code(), Some(5));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        said.contains(&format!("kafka at {closed} does not answer: {closed}: Connection refused")),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_assignment_is_explained_by_numbers_that_anyone_can_compute_again() {
+    let edge = Edge::new("assign");
+    edge.accept("checkout.yaml", CHECKOUT);
+    let assigned = edge.producer(&["assign", "checkout", "u1"]);
+    assert_eq!((assigned.code, assigned.out.as_str()), (0, "treatment\n"));
+    let explained = edge.producer(&["assign", "checkout", "u1", "--explain", "--json"]);
+    let explained: serde_json::Value = serde_json::from_str(&explained.out).unwrap();
+    assert_eq!(explained["bucket"]["salt"], "checkout/variant");
+    // xxh3_64("checkout/variant"), then xxh3_64("u1") with that seed, computed with python-xxhash.
+    assert_eq!(explained["bucket"]["seed"], "d451498ee4f32d18");
+    assert_eq!(explained["bucket"]["hash"], "fa048ce9def92831");
+    assert_eq!(explained["bucket"]["bucket"], 976_631);
+    let unknown = edge.producer(&["assign", "nothing", "u1"]);
+    assert_eq!(unknown.code, 3);
+    let too_long = edge.producer(&["assign", "checkout", &"u".repeat(257)]);
+    assert_eq!(too_long.code, 2);
+}

@@ -1,0 +1,188 @@
+//! A real Kafka for the tests of this package, shared by those that run at one time, each with topics of its
+//! own; the program as a person runs it; and what stands in a topic afterwards.
+
+// Each test binary uses its part.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use local::{Options, Server, Stack};
+use ops::config::Kafka;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tempfile::TempDir;
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// A Kafka with the platform's topics under a prefix, and a directory for files.
+pub struct Edge {
+    cluster: Arc<Cluster>,
+    prefix: String,
+    files: TempDir,
+}
+
+struct Cluster {
+    stack: Stack,
+    _directory: TempDir,
+}
+
+/// What a program left.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+/// A message as it stands in a topic.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stored {
+    pub partition: i32,
+    pub offset: i64,
+    pub key: String,
+    pub value: Vec<u8>,
+}
+
+impl Edge {
+    /// With topics that begin with `name`, made here.
+    pub fn new(name: &str) -> Edge {
+        let edge = Edge::without_topics(name);
+        let made = edge.producer(&["topics"]);
+        assert_eq!(made.code, 0, "{made:?}");
+        edge
+    }
+
+    pub fn without_topics(name: &str) -> Edge {
+        static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let cluster = shared.upgrade().unwrap_or_else(|| {
+            let directory = tempfile::tempdir().unwrap();
+            let options =
+                Options { servers: vec![Server::Kafka], build: false, ..Options::at(directory.path()) };
+            Arc::new(Cluster { stack: Stack::up(options).unwrap(), _directory: directory })
+        });
+        *shared = Arc::downgrade(&cluster);
+        Edge { cluster, prefix: format!("{name}."), files: tempfile::tempdir().unwrap() }
+    }
+
+    /// `producer` with these arguments.
+    pub fn producer(&self, args: &[&str]) -> Ran {
+        let output = self.command(args).stdin(Stdio::null()).output().unwrap();
+        Ran {
+            code: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_producer"));
+        command.args(args).envs(self.cluster.stack.environment());
+        command.env("SPLITSTREAM_KAFKA__TOPIC_PREFIX", &self.prefix);
+        command
+    }
+
+    /// `producer apply` of `definitions`, written to a file called `name`.
+    pub fn apply(&self, name: &str, definitions: &str, more: &[&str]) -> Ran {
+        let file = self.file(name, definitions);
+        let args = ["apply", file.to_str().unwrap(), "--author", "ann", "--reason", "because"];
+        self.producer(&[&args[..], more].concat())
+    }
+
+    /// The same, which must be accepted as a whole.
+    pub fn accept(&self, name: &str, definitions: &str) {
+        let applied = self.apply(name, definitions, &[]);
+        assert_eq!(applied.code, 0, "{applied:?}");
+    }
+
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.files.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    pub fn stack(&self) -> &Stack {
+        &self.cluster.stack
+    }
+
+    /// The settings that lead to these topics.
+    pub fn kafka(&self) -> Kafka {
+        kafka(self.stack().brokers(), &self.prefix)
+    }
+
+    /// All that stands in a topic, by partition and offset.
+    pub fn stored(&self, topic: &str) -> Vec<Stored> {
+        stored(self.stack().brokers(), &format!("{}{topic}", self.prefix))
+    }
+
+    /// The files of a topic's partition on the broker's disk.
+    pub fn partition_directory(&self, topic: &str, partition: i32) -> PathBuf {
+        let data = self.stack().dir().join("kafka-1");
+        find(&data, &format!("{}{topic}-{partition}", self.prefix)).expect("the partition is on the disk")
+    }
+}
+
+/// The section `[kafka]` of a configuration.
+pub fn kafka(brokers: &str, prefix: &str) -> Kafka {
+    #[derive(serde::Deserialize)]
+    struct Config {
+        kafka: Kafka,
+    }
+    impl ops::config::Config for Config {
+        fn pages(&self) -> Vec<ops::config::Page> {
+            vec![ops::config::Page::of(&self.kafka)]
+        }
+    }
+    let text = format!("[kafka]\nbrokers = '{brokers}'\ntopic_prefix = '{prefix}'\n");
+    ops::config::parse::<Config>(Some(("test", &text)), []).unwrap().kafka
+}
+
+/// All that stands in a topic, read by a client that is not the platform's.
+pub fn stored(brokers: &str, topic: &str) -> Vec<Stored> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "nobody")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "false")
+        .create()
+        .unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), ANSWER_WITHIN).unwrap();
+    let mut from = TopicPartitionList::new();
+    let mut expected = 0;
+    for partition in metadata.topics()[0].partitions() {
+        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), ANSWER_WITHIN).unwrap();
+        from.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
+        expected += (high - low) as usize;
+    }
+    consumer.assign(&from).unwrap();
+    let mut found = Vec::new();
+    while found.len() < expected {
+        let message = consumer.poll(ANSWER_WITHIN).expect("the topic has more").unwrap();
+        found.push(Stored {
+            partition: message.partition(),
+            offset: message.offset(),
+            key: String::from_utf8(message.key().unwrap_or_default().to_vec()).unwrap(),
+            value: message.payload().unwrap_or_default().to_vec(),
+        });
+    }
+    found.sort();
+    found
+}
+
+fn find(directory: &Path, name: &str) -> Option<PathBuf> {
+    for entry in std::fs::read_dir(directory).ok()? {
+        let path = entry.ok()?.path();
+        if path.file_name().is_some_and(|found| found == name) {
+            return Some(path);
+        }
+        if let Some(found) = find(&path, name) {
+            return Some(found);
+        }
+    }
+    None
+}

@@ -1,0 +1,177 @@
+//! Events onto a real Kafka: replayed from a file and simulated, read back by a client that is not ours.
+
+mod edge;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use edge::{Edge, Stored};
+use schemas::avro;
+
+const CAMPAIGN: &str = "\
+{ kind: metric, key: click, event: click, type: conversion }
+---
+{ kind: experiment, key: campaign, assignment: external, state: running, control: a, metrics: { primary: click },
+  variants: [{ key: a, weight: 5000 }, { key: b, weight: 5000 }] }
+";
+
+const CHECKOUT: &str = "\
+{ kind: metric, key: purchase, event: purchase, type: conversion }
+---
+{ kind: experiment, key: checkout, state: running, control: control, metrics: { primary: purchase },
+  variants: [{ key: control, weight: 5000 }, { key: treatment, weight: 5000 }] }
+";
+
+fn exposure(number: u32, more: &str) -> String {
+    format!(
+        r#"{{"type": "exposure", "event_id": "0191e3a0-0000-7000-8000-{number:012}", "experiment": "campaign", "variant": "a", "unit_type": "user", "unit_id": "u{number}", "created_at": "2019-11-24T00:00:17.004101Z"{more}}}"#
+    )
+}
+
+#[test]
+fn a_replayed_file_keeps_its_ids_and_times_and_a_second_replay_is_the_same_bytes() {
+    let edge = Edge::new("replay");
+    edge.accept("campaign.yaml", CAMPAIGN);
+    let conversion = r#"{"type": "conversion", "event_id": "0191e3a0-0000-7000-8000-00000000000c", "name": "click", "unit_type": "user", "unit_id": "u1", "value": "12.5", "created_at": "2019-11-24T00:01:00Z"}"#;
+    let file = edge.file("events.jsonl", &format!("{}\n\n{conversion}\n", exposure(1, "")));
+    for _ in 0..2 {
+        let replayed = edge.producer(&["replay", file.to_str().unwrap(), "--json"]);
+        assert_eq!(replayed.code, 0, "{replayed:?}");
+        let mut summary: serde_json::Value = serde_json::from_str(&replayed.out).unwrap();
+        summary.as_object_mut().unwrap().remove("seconds");
+        let expected = r#"{"exposures": 1, "conversions": 1, "aliases": 0, "delivered": 2, "bad_lines": 0}"#;
+        assert_eq!(summary, serde_json::from_str::<serde_json::Value>(expected).unwrap());
+    }
+    let stored = edge.stored("exposures");
+    let [first, second] = &stored[..] else { panic!("{stored:?}") };
+    assert_eq!((&first.key, &first.value), (&"u1".to_owned(), &second.value));
+    assert_eq!(first.partition, second.partition);
+    let read = avro::decode_exposure(&first.value).unwrap();
+    assert_eq!(read.event_id.to_string(), "0191e3a0-0000-7000-8000-000000000001");
+    assert_eq!(read.created_at.to_string(), "2019-11-24T00:00:17.004101Z");
+    assert_eq!((read.definition_version, read.phase, read.buckets), (2, 1, None));
+    let conversions = edge.stored("conversions");
+    let read = avro::decode_conversion(&conversions[0].value).unwrap();
+    assert_eq!((read.name.as_ref(), read.value.unwrap().millionths()), ("click", 12_500_000));
+    // One unit, one partition number, whatever the topic.
+    assert_eq!(conversions[0].partition, first.partition);
+}
+
+#[test]
+fn bad_lines_are_named_and_their_neighbours_are_sent() {
+    let edge = Edge::new("badlines");
+    edge.accept("campaign.yaml", CAMPAIGN);
+    let lines = [
+        exposure(1, ""),
+        "{".to_owned(),
+        exposure(2, r#", "colour": "red""#),
+        exposure(3, "").replace(r#""variant": "a""#, r#""variant": "c""#),
+        exposure(4, ""),
+    ];
+    let path = edge.file("events.jsonl.gz", "");
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(lines.join("\n").as_bytes()).unwrap();
+    std::fs::write(&path, packed.finish().unwrap()).unwrap();
+    let replayed = edge.producer(&["replay", path.to_str().unwrap()]);
+    assert_eq!(replayed.code, 4);
+    assert!(
+        replayed.out.starts_with("2 exposures, 0 conversions, 0 aliases: 2 delivered in "),
+        "{}",
+        replayed.out
+    );
+    let said: Vec<&str> = replayed.err.lines().collect();
+    assert_eq!(said[0], "line 2: EOF while parsing an object at line 1 column 1");
+    assert!(said[1].starts_with("line 3: unknown field `colour`, expected one of "), "{}", said[1]);
+    assert_eq!(said[2], "line 4: variant: `c` is none of `campaign`'s: a, b");
+    let mut keys: Vec<String> = edge.stored("exposures").into_iter().map(|stored| stored.key).collect();
+    keys.sort();
+    assert_eq!(keys, ["u1", "u4"]);
+}
+
+#[test]
+fn a_simulation_sends_what_it_says_and_the_same_seed_sends_the_same_again() {
+    let edge = Edge::new("simulate");
+    edge.accept("checkout.yaml", CHECKOUT);
+    let ids = edge.file("ids", "");
+    let arguments = [
+        "simulate",
+        "--experiment",
+        "checkout",
+        "--units",
+        "5000",
+        "--rates",
+        "control=0.05,treatment=0.5",
+        "--event",
+        "purchase",
+        "--seed",
+        "7",
+        "--duplicates",
+        "0.1",
+        "--start",
+        "2026-01-31T12:00:00Z",
+        "--json",
+        "--ids",
+        ids.to_str().unwrap(),
+    ];
+    let simulated = edge.producer(&arguments);
+    assert_eq!(simulated.code, 0, "{simulated:?}");
+    let summary: serde_json::Value = serde_json::from_str(&simulated.out).unwrap();
+    let number = |field: &str| usize::try_from(summary[field].as_u64().unwrap()).unwrap();
+    assert_eq!((number("exposed"), number("delivered")), (5_000, number("sent")));
+    assert_eq!(number("sent"), number("distinct_events") + number("duplicates"));
+
+    let (exposures, conversions) = (edge.stored("exposures"), edge.stored("conversions"));
+    assert_eq!(exposures.len() + conversions.len(), number("sent"));
+    let arms = &summary["variants"];
+    let mut counted: BTreeMap<String, u64> = BTreeMap::new();
+    let first_copies = distinct(&exposures);
+    for value in &first_copies {
+        *counted.entry(avro::decode_exposure(value).unwrap().variant.into_owned()).or_default() += 1;
+    }
+    assert_eq!(counted["control"], arms[0]["units"].as_u64().unwrap());
+    assert_eq!(counted["treatment"], arms[1]["units"].as_u64().unwrap());
+    let converted = distinct(&conversions).len() as u64;
+    let conversions_of = |arm: usize| arms[arm]["conversions"].as_u64().unwrap();
+    assert_eq!(converted, conversions_of(0) + conversions_of(1));
+    let listed = std::fs::read_to_string(&ids).unwrap();
+    assert_eq!(listed.lines().count(), number("distinct_events"));
+    // A copy is in the partition of its original, where a consumer of that partition can recognize it.
+    let mut homes: BTreeMap<&str, i32> = BTreeMap::new();
+    for stored in &exposures {
+        assert_eq!(*homes.entry(&stored.key).or_insert(stored.partition), stored.partition);
+    }
+
+    assert_eq!(edge.producer(&arguments).code, 0);
+    let twice = edge.stored("exposures");
+    assert_eq!(twice.len(), 2 * exposures.len());
+    assert_eq!(distinct(&twice), first_copies);
+}
+
+/// The different messages, in order.
+fn distinct(stored: &[Stored]) -> Vec<&[u8]> {
+    let mut values: Vec<&[u8]> = stored.iter().map(|stored| stored.value.as_slice()).collect();
+    values.sort();
+    values.dedup();
+    values
+}
+
+#[test]
+fn what_cannot_be_simulated_is_refused_with_the_reason() {
+    let edge = Edge::new("refuse");
+    edge.accept("campaign.yaml", CAMPAIGN);
+    let simulate = |experiment: &str| {
+        let arguments = ["--units", "1", "--rates", "a=0.1,b=0.1", "--event", "click", "--seed", "1"];
+        edge.producer(&[&["simulate", "--experiment", experiment], &arguments[..]].concat())
+    };
+    let refused = simulate("campaign");
+    assert_eq!(
+        (refused.code, refused.err.as_str()),
+        (
+            3,
+            "error: refused: experiment `campaign` is external: its assignment is made elsewhere, there is nothing \
+             to simulate it by\n"
+        )
+    );
+    assert_eq!(simulate("nothing").code, 3);
+    assert_eq!(edge.stored("exposures"), []);
+}
