@@ -1,5 +1,6 @@
 //! The command line: the service itself, one analysis now, the latest document, and planning.
 
+use std::io::{BufRead, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -8,6 +9,7 @@ use ops::serve::{self, Served};
 use ops::{Exit, Health, Shutdown};
 
 use crate::analyze::{Moment, analyze};
+use crate::compute::Method;
 use crate::database::Database;
 use crate::document::{Document, ExperimentResult};
 use crate::power::{self, Outcome, Request, Split};
@@ -41,6 +43,11 @@ enum Command {
     Results(Which),
     /// Says how many units an experiment needs.
     Power(PowerArguments),
+    /// Computes from numbers given as JSON, one object a line, and answers each on a line.
+    Compute {
+        /// The method, by the name of its golden file: two_proportion, welch_t, ...
+        method: Method,
+    },
 }
 
 #[derive(Args)]
@@ -103,7 +110,20 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Analyze(which) => analyze_now(settings()?, which).await,
         Command::Results(which) => results(settings()?, which).await,
         Command::Power(arguments) => plan(&arguments),
+        Command::Compute { method } => compute(method),
     }
+}
+
+/// Answers standard input line by line; each answer is out before the next line is read.
+fn compute(method: Method) -> anyhow::Result<Exit> {
+    let mut output = std::io::stdout().lock();
+    for line in std::io::stdin().lock().split(b'\n') {
+        let line = line.context("reading standard input")?;
+        // What is not UTF-8 is no JSON either, and answered so.
+        let answer = method.answer(&String::from_utf8_lossy(&line));
+        writeln!(output, "{answer}").and_then(|()| output.flush()).context("writing standard output")?;
+    }
+    Ok(Exit::Done)
 }
 
 /// The service, in order: log, shutdown, database, HTTP, schedule; and the same backwards.

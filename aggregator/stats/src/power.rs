@@ -69,9 +69,10 @@ pub struct SampleSize {
 }
 
 impl SampleSize {
-    /// The units of one control and `treatments` treatment arms.
+    /// The units of one control and `treatments` treatment arms; counts end at `u64::MAX`, more than there
+    /// are units for anyway.
     pub fn total(&self, treatments: u64) -> u64 {
-        self.control + self.treatment * treatments
+        self.control.saturating_add(self.treatment.saturating_mul(treatments))
     }
 
     /// The same plan for an outcome whose variance is `factor` times as large: 1 - rho^2 with a
