@@ -233,12 +233,16 @@ pub fn means_sample_size_t(
     plan: &Plan,
 ) -> Result<SampleSize, Invalid> {
     let normal = means_sample_size(sd, difference, power, plan)?.control_exact;
+    if normal > MOST_UNITS {
+        // Beyond, t is normal to the last digit.
+        return means_sample_size(sd, difference, power, plan);
+    }
     let effect_size = effect_size(sd, difference)?;
     let enough = |n: f64| t_test_power(n, effect_size, plan) >= power.get();
     // Below 2 units in all there are no degrees of freedom; above, power grows with n.
     let mut low = 2.0 / (1.0 + plan.treatment_per_control);
     let mut high = normal.max(low) + 10.0;
-    while !enough(high) {
+    while !enough(high) && high < MOST_UNITS {
         high *= 2.0;
     }
     for _ in 0..100 {
@@ -273,6 +277,9 @@ pub fn means_detectable(sd: f64, control_units: f64, power: Power, plan: &Plan) 
     let z = plan.critical_z() + normal_quantile(power.get());
     Ok(z * positive("standard deviation", sd)? * ((1.0 + 1.0 / plan.treatment_per_control) / n).sqrt())
 }
+
+/// More units than that are as good as infinitely many.
+const MOST_UNITS: f64 = 1e12;
 
 fn effect_size(sd: f64, difference: f64) -> Result<f64, Invalid> {
     positive("standard deviation", sd)?;
@@ -373,5 +380,13 @@ mod tests {
         let power = Power::EIGHTY_PERCENT;
         assert!(rates_sample_size(rates, power, &plan, NullVariance::Unpooled).is_err());
         assert!(means_sample_size(1.0, 0.0, power, &plan).is_err());
+    }
+
+    /// A bound on the search: an effect that no number of units finds ended it never.
+    #[test]
+    fn a_vanishing_effect_needs_endlessly_many_units() {
+        let plan = Plan::even(Alpha::FIVE_PERCENT);
+        let size = means_sample_size_t(1e300, 1.0, Power::EIGHTY_PERCENT, &plan).unwrap();
+        assert_eq!((size.control, size.total(1)), (u64::MAX, u64::MAX));
     }
 }
