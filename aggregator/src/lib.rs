@@ -5,6 +5,7 @@
 
 pub mod analysis;
 pub mod analyze;
+pub mod calibrate;
 pub mod chart;
 pub mod command;
 pub mod compute;

@@ -100,6 +100,14 @@ impl Continued {
         self.beyond.as_ref()
     }
 
+    /// What look `index` (from 0) says of this effect; its bound was laid down by [`Continued::look`].
+    ///
+    /// # Panics
+    /// When there was no such look.
+    pub fn at(&self, index: usize, effect: Effect, units: u64) -> Monitored {
+        self.monitored(self.boundary.bounds()[index], effect, units)
+    }
+
     fn monitored(&self, bound: Bound, effect: Effect, units: u64) -> Monitored {
         if bound.stage != Stage::Past {
             let rejects =
