@@ -16,9 +16,10 @@ mod tally;
 
 use methods::{Watcher, watchers};
 use paths::{Truth, Worlds};
-use tally::{Mean, Share, Tally};
+use tally::Tally;
+pub use tally::{Mean, Share};
 
-/// A look past this many is a hardly noticeable gain in calibration and a noticeable one in time.
+/// The most looks up to the planned units; every experiment without an effect has four times as many.
 pub const LOOKS_MAX: u32 = 200;
 
 /// Experiments without an effect are watched up to this many times the planned units.
@@ -131,14 +132,13 @@ struct Planned {
 
 impl Planned {
     fn of(settings: Settings) -> Result<Planned, Invalid> {
-        let bounded = |what, value: u32, most: u32| {
-            if (1..=most).contains(&value) {
-                return Ok(());
-            }
-            Err(Invalid::OutOfRange { what, value: f64::from(value), range: "from 1 to the most" })
-        };
-        bounded("runs", settings.runs, u32::MAX)?;
-        bounded("looks", settings.looks, LOOKS_MAX)?;
+        if settings.runs == 0 {
+            return Err(Invalid::OutOfRange { what: "runs", value: 0.0, range: "at least 1" });
+        }
+        if !(1..=LOOKS_MAX).contains(&settings.looks) {
+            let value = f64::from(settings.looks);
+            return Err(Invalid::OutOfRange { what: "looks", value, range: "from 1 to 200" });
+        }
         Binomial::new(settings.treatment)?;
         let alpha = Alpha::FIVE_PERCENT;
         let even = Plan::even(alpha);

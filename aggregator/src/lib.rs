@@ -10,6 +10,7 @@ pub mod chart;
 pub mod command;
 pub mod compute;
 pub mod counts;
+pub mod curve;
 pub mod cut;
 pub mod database;
 pub mod decision;

@@ -52,7 +52,7 @@ pub fn watchers(plan: &Planned) -> Result<Vec<Watcher>, Invalid> {
         proportion_interval::score(at.arms, alpha, Alternative::TwoSided, Score::Mee).expect("units")
     };
     let counts = conversion_counts::Design::new(0.5, conversion_counts::CONCENTRATION, alpha)?;
-    // A true effect upwards does no harm: where it is there, harm is looked for in the other arm.
+    // The treatment's rate rises, which is harm where lower is better.
     let harm = Guardrail::new(Better::Lower, 0.0)?.harm().always_valid(alpha, tuned)?;
 
     let rates = |name, ends_at, rejects, interval| Watcher {
