@@ -1,19 +1,22 @@
 //! The command line: the service itself, one analysis now, the latest document, and planning.
 
+use std::io::{BufRead, Write};
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use ops::serve::{self, Served};
 use ops::{Exit, Health, Shutdown};
 
 use crate::analyze::{Moment, analyze};
+use crate::compute::Method;
 use crate::database::Database;
 use crate::document::{Document, ExperimentResult};
-use crate::power::{self, Outcome, Request, Split};
 use crate::settings::Settings;
 use crate::{cut, definitions, http, schedule, store};
 
+mod calibration;
+mod planning;
 mod show;
 
 /// Counts, analyzes and decides experiments, and shows what it found.
@@ -39,8 +42,15 @@ enum Command {
     Analyze(Which),
     /// Shows the latest result of one experiment, or of all.
     Results(Which),
-    /// Says how many units an experiment needs.
-    Power(PowerArguments),
+    /// Says how many units an experiment needs, what it can find, and with what power.
+    Power(planning::PowerArguments),
+    /// Draws experiments with and without an effect and counts what every method says of them.
+    Calibrate(calibration::CalibrateArguments),
+    /// Computes from numbers given as JSON, one object a line, and answers each on a line.
+    Compute {
+        /// The method, by the name of its golden file: two_proportion, welch_t, ...
+        method: Method,
+    },
 }
 
 #[derive(Args)]
@@ -48,45 +58,6 @@ struct Which {
     /// Key of the experiment; all if left out.
     experiment: Option<String>,
     /// Prints the document as JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Args)]
-struct PowerArguments {
-    /// Conversion rate of the control, between 0 and 1.
-    #[arg(long, required_unless_present = "mean", conflicts_with = "mean")]
-    baseline: Option<f64>,
-    /// Mean of the control per unit, for a metric that is not a rate.
-    #[arg(long, requires = "sd", allow_negative_numbers = true)]
-    mean: Option<f64>,
-    /// Standard deviation of one unit's value, above 0.
-    #[arg(long, requires = "mean")]
-    sd: Option<f64>,
-    /// Smallest effect to find, as a share of the control's level: 0.1 is ten per cent more.
-    #[arg(
-        long,
-        required_unless_present = "mde_absolute",
-        conflicts_with = "mde_absolute",
-        allow_negative_numbers = true
-    )]
-    mde_relative: Option<f64>,
-    /// Smallest effect to find, in the metric's unit: 0.005 is half a percentage point of a rate.
-    #[arg(long, allow_negative_numbers = true)]
-    mde_absolute: Option<f64>,
-    /// Two-sided error rate, between 0 and 1.
-    #[arg(long, default_value_t = 0.05)]
-    alpha: f64,
-    /// Probability to find the effect if it is there, between 0 and 1.
-    #[arg(long, default_value_t = 0.8)]
-    power: f64,
-    /// Shares of the arms, the control first: 50/50, 90/10, 50/25/25.
-    #[arg(long, default_value = "50/50")]
-    split: Split,
-    /// Units exposed for the first time each day, for the duration.
-    #[arg(long)]
-    daily_units: Option<f64>,
-    /// Prints the answer as JSON.
     #[arg(long)]
     json: bool,
 }
@@ -102,8 +73,22 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Run { print_config: false } => serve(settings()?).await,
         Command::Analyze(which) => analyze_now(settings()?, which).await,
         Command::Results(which) => results(settings()?, which).await,
-        Command::Power(arguments) => plan(&arguments),
+        Command::Power(arguments) => planning::run(&arguments),
+        Command::Calibrate(arguments) => calibration::run(&arguments),
+        Command::Compute { method } => compute(method),
     }
+}
+
+/// Answers standard input line by line; each answer is out before the next line is read.
+fn compute(method: Method) -> anyhow::Result<Exit> {
+    let mut output = std::io::stdout().lock();
+    for line in std::io::stdin().lock().split(b'\n') {
+        let line = line.context("reading standard input")?;
+        // What is not UTF-8 is no JSON either, and answered so.
+        let answer = method.answer(&String::from_utf8_lossy(&line));
+        writeln!(output, "{answer}").and_then(|()| output.flush()).context("writing standard output")?;
+    }
+    Ok(Exit::Done)
 }
 
 /// The service, in order: log, shutdown, database, HTTP, schedule; and the same backwards.
@@ -189,39 +174,4 @@ fn show(experiments: Vec<ExperimentResult>, json: bool) -> anyhow::Result<Exit> 
         print!("{}", show::experiments(&experiments));
     }
     Ok(Exit::Done)
-}
-
-fn plan(arguments: &PowerArguments) -> anyhow::Result<Exit> {
-    let answer = power::plan(&arguments.request()?).map_err(anyhow::Error::new).context(Exit::Usage)?;
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&answer)?);
-    } else {
-        print!("{}", show::power(&answer, &arguments.split.to_string()));
-    }
-    Ok(Exit::Done)
-}
-
-impl PowerArguments {
-    fn request(&self) -> anyhow::Result<Request> {
-        let level = match (self.baseline, self.mean) {
-            (Some(level), _) | (None, Some(level)) => level,
-            (None, None) => bail!("neither --baseline nor --mean is given"),
-        };
-        let difference = match (self.mde_relative, self.mde_absolute) {
-            (Some(relative), _) => level * relative,
-            (None, Some(absolute)) => absolute,
-            (None, None) => bail!("neither --mde-relative nor --mde-absolute is given"),
-        };
-        let outcome = match self.sd {
-            None => Outcome::Rates { baseline: level, treatment: level + difference },
-            Some(sd) => Outcome::Means { mean: level, sd, difference },
-        };
-        Ok(Request {
-            outcome,
-            alpha: self.alpha,
-            power: self.power,
-            split: self.split.clone(),
-            daily_units: self.daily_units,
-        })
-    }
 }

@@ -1,13 +1,16 @@
 //! From tables to verdicts. On a schedule each experiment is counted at a recorded cut of the stream,
 //! analyzed, decided upon and published: as rows, as JSON and as a page. What decides
-//! ([`analysis`], [`decision`], [`power`], the page) is a function of its arguments; what touches the
+//! ([`analysis`], [`decision`], [`compute`], [`power`], the page) is a function of its arguments; what touches the
 //! world ([`database`], [`schedule`], [`http`]) decides nothing.
 
 pub mod analysis;
 pub mod analyze;
+pub mod calibrate;
 pub mod chart;
 pub mod command;
+pub mod compute;
 pub mod counts;
+pub mod curve;
 pub mod cut;
 pub mod database;
 pub mod decision;

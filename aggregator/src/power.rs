@@ -1,35 +1,106 @@
-//! Planning before the run: how many units each arm needs and for how long. Pure; never asked of an
-//! experiment that has run, whose power is a function of its p-value and says nothing new.
+//! Planning before the run: how many units each arm needs and for how long, what can be found with those there are,
+//! with what power. Pure; never asked of an experiment that has run, whose power is a function of its p-value and says
+//! nothing new.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
-use stats::power::{self, NullVariance, Plan, SampleSize};
+use stats::group_sequential::{Boundary, Design, Looks, Spending};
+use stats::power::{self, NullVariance, Plan, RatioParts};
 use stats::{Alpha, Alternative, Invalid, Pair, Power};
 
 /// How many times the sample an always-valid interval needs for 80 % power, looked at daily over two
 /// weeks (simulated). For 90 % it is more than this.
 pub const ALWAYS_VALID_FACTOR: f64 = 1.79;
 
+/// The most looks of a planned boundary.
+pub const LOOKS_MAX: u32 = 500;
+
+/// Points of the power curve, evenly up to [`CURVE_END`] times the units of one look.
+const CURVE_POINTS: u32 = 40;
+const CURVE_END: f64 = 2.0;
+
 /// What is planned.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     pub outcome: Outcome,
+    pub question: Question,
     pub alpha: f64,
     pub power: f64,
     pub split: Split,
+    pub correction: Correction,
+    pub sequential: Sequential,
+    pub variance: Variance,
     /// Units that are exposed for the first time each day.
     pub daily_units: Option<f64>,
 }
 
-/// What is compared, and the effect to be found.
+/// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome {
     /// Rates of conversion, from 0 to 1.
-    Rates { baseline: f64, treatment: f64 },
+    Rates { baseline: f64 },
     /// Means, with the standard deviation of one unit.
-    Means { mean: f64, sd: f64, difference: f64 },
+    Means { mean: f64, sd: f64 },
+    /// A ratio of two sums, by the parts of one unit.
+    Ratio(RatioParts),
+}
+
+/// Two of units, effect and power are given, the third is asked for. Effects are absolute, in the metric's unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Question {
+    /// How many units find the effect with the wanted power?
+    Units { difference: f64 },
+    /// Which effect is found with so many units in all, with the wanted power?
+    Effect { units_total: u64 },
+    /// With which power do so many units in all find the effect?
+    Power { difference: f64, units_total: u64 },
+}
+
+/// How alpha is shared among several treatments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Correction {
+    /// In equal parts: all of them together err with alpha.
+    Bonferroni,
+    /// Each errs with alpha.
+    None,
+}
+
+/// The boundary that looks before the end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sequential {
+    /// Equally spaced, from 1 to [`LOOKS_MAX`].
+    pub looks: u32,
+    pub spending: Spending,
+}
+
+/// What makes the variance of a difference larger or smaller than that of independent units.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Variance {
+    /// Units of one cluster, 1 where units are assigned themselves.
+    pub cluster_size: f64,
+    /// Resemblance of a cluster's units, from 0 to 1.
+    pub intraclass_correlation: f64,
+    /// Of the outcome with a covariate from before, from -1 to 1 (exclusive): CUPED.
+    pub covariate_correlation: f64,
+}
+
+impl Variance {
+    /// Independent units without a covariate.
+    pub const PLAIN: Variance =
+        Variance { cluster_size: 1.0, intraclass_correlation: 0.0, covariate_correlation: 0.0 };
+
+    /// `(1 + (m - 1) icc) (1 - rho^2)`
+    fn factor(self) -> Result<f64, Invalid> {
+        let rho = self.covariate_correlation;
+        if !(rho > -1.0 && rho < 1.0) {
+            let range = "strictly between -1 and 1";
+            return Err(Invalid::OutOfRange { what: "covariate correlation", value: rho, range });
+        }
+        let effect = power::design_effect(self.cluster_size, self.intraclass_correlation)?;
+        Ok(effect * (1.0 - rho * rho))
+    }
 }
 
 /// Shares of the units, the control first: at least two, all above 0, in any scale.
@@ -39,90 +110,258 @@ pub struct Split(Vec<f64>);
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Answer {
+    /// `units`, `effect` or `power`: what was asked for.
+    pub asked: &'static str,
     pub metric: &'static str,
     pub baseline: f64,
-    pub treatment: f64,
-    pub effect_absolute: f64,
-    /// Null where the baseline is 0.
-    pub effect_relative: Option<f64>,
     /// Two-sided, of the experiment as a whole.
     pub alpha: f64,
     /// Of each comparison: alpha shared among the treatments.
     pub alpha_per_comparison: f64,
-    pub power: f64,
+    /// Variance of the difference relative to independent units without a covariate.
+    pub variance_factor: f64,
+    pub looks: u32,
     /// For one look, at the planned end.
-    pub fixed_horizon: Size,
-    /// For looking at any time, which is how verdicts are reached where no horizon is planned.
-    pub always_valid: Size,
+    pub fixed_horizon: Row,
+    /// For a boundary with so many looks, which is how verdicts are reached where a horizon is planned.
+    pub group_sequential: Row,
+    /// For looking at any time, which is how verdicts are reached where no horizon is planned. By one simulated factor,
+    /// so good near 80 % power only.
+    pub always_valid: Row,
+    /// Power over units; empty where the effect was asked for.
+    pub curve: Vec<CurvePoint>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Size {
+pub struct Row {
+    /// Effect, treatment minus control; null where none can be found.
+    pub effect_absolute: Option<f64>,
+    /// Null where the baseline is 0 too.
+    pub effect_relative: Option<f64>,
+    pub power: f64,
     /// The control first, in the order of the split.
     pub units_per_arm: Vec<u64>,
     pub units_total: u64,
+    /// Largest units relative to one look.
+    pub inflation: f64,
+    /// Units that are expected to be used, if the effect is there and if none is; null where it cannot end early or is
+    /// not known.
+    pub expected_units_if_effect: Option<f64>,
+    pub expected_units_if_none: Option<f64>,
     /// Null if the daily units are not given.
     pub days: Option<u64>,
     /// `days` in whole weeks, so that every weekday counts alike.
     pub whole_week_days: Option<u64>,
 }
 
-/// The sample for which every treatment is found with the wanted power if it has the effect.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct CurvePoint {
+    pub units_total: u64,
+    pub power_fixed_horizon: f64,
+    pub power_group_sequential: f64,
+    pub power_always_valid: f64,
+}
+
+/// The answer for the treatment that needs the most units; the others are found more easily.
 pub fn plan(request: &Request) -> Result<Answer, Invalid> {
-    let alpha = Alpha::new(request.alpha)?;
-    let power = Power::new(request.power)?;
-    let treatments = u32::try_from(request.split.0.len() - 1).unwrap_or(u32::MAX);
-    let each = alpha.divided_by(treatments);
-    let control_share = request.split.0[0];
-    let mut neediest: Option<(SampleSize, Plan)> = None;
-    for share in &request.split.0[1..] {
-        let plan = Plan::new(each, Alternative::TwoSided, share / control_share)?;
-        let size = match request.outcome {
-            Outcome::Rates { baseline, treatment } => power::rates_sample_size(
-                Pair { control: baseline, treatment },
-                power,
-                &plan,
-                NullVariance::Unpooled,
-            )?,
-            Outcome::Means { sd, difference, .. } => power::means_sample_size(sd, difference, power, &plan)?,
-        };
-        if neediest.as_ref().is_none_or(|(so_far, _)| size.control_exact > so_far.control_exact) {
-            neediest = Some((size, plan));
+    let planner = Planner::of(request)?;
+    let (asked, effects, units) = match request.question {
+        Question::Units { difference } => {
+            let units = planner.units(difference)?;
+            ("units", [Some(difference); 3], planner.factors.map(|factor| units * factor))
         }
-    }
-    let (size, _) = neediest.expect("a split has at least one treatment");
-    let (metric, baseline, treatment) = match request.outcome {
-        Outcome::Rates { baseline, treatment } => ("conversion", baseline, treatment),
-        Outcome::Means { mean, difference, .. } => ("mean", mean, mean + difference),
+        Question::Effect { units_total } => {
+            let units = planner.control_units(units_total)?;
+            let mut effects = [None; 3];
+            for (effect, factor) in effects.iter_mut().zip(planner.factors) {
+                *effect = planner.effect(units / factor)?;
+            }
+            ("effect", effects, [units; 3])
+        }
+        Question::Power { difference, units_total } => {
+            ("power", [Some(difference); 3], [planner.control_units(units_total)?; 3])
+        }
     };
+    let mut rows = Vec::new();
+    for (method, (effect, units)) in effects.into_iter().zip(units).enumerate() {
+        let power = match (request.question, effect) {
+            (Question::Power { .. }, Some(difference)) => planner.powers(difference, units)?[method],
+            _ => request.power,
+        };
+        rows.push(planner.row(method, effect, power, units)?);
+    }
+    let [fixed_horizon, group_sequential, always_valid] = <[Row; 3]>::try_from(rows).expect("three methods");
     Ok(Answer {
-        metric,
-        baseline,
-        treatment,
-        effect_absolute: treatment - baseline,
-        effect_relative: (baseline != 0.0).then(|| treatment / baseline - 1.0),
+        asked,
+        metric: planner.metric,
+        baseline: planner.baseline,
         alpha: request.alpha,
-        alpha_per_comparison: each.get(),
-        power: request.power,
-        fixed_horizon: request.size(size.control_exact)?,
-        always_valid: request.size(size.control_exact * ALWAYS_VALID_FACTOR)?,
+        alpha_per_comparison: planner.each.get(),
+        variance_factor: planner.variance,
+        looks: request.sequential.looks,
+        fixed_horizon,
+        group_sequential,
+        always_valid,
+        curve: match request.question {
+            Question::Units { difference } | Question::Power { difference, .. } => {
+                planner.curve(difference)?
+            }
+            Question::Effect { .. } => Vec::new(),
+        },
     })
 }
 
-impl Request {
-    fn size(&self, control_units: f64) -> Result<Size, Invalid> {
-        let control_share = self.split.0[0];
-        let units_per_arm: Vec<u64> = self
-            .split
-            .0
-            .iter()
-            .map(|share| (control_units * (share / control_share)).ceil() as u64)
-            .collect();
+/// What all questions share.
+struct Planner<'a> {
+    request: &'a Request,
+    metric: &'static str,
+    baseline: f64,
+    /// None for rates, whose spread follows from them.
+    sd: Option<f64>,
+    wanted: Power,
+    each: Alpha,
+    /// Of the treatment with the smallest share.
+    plan: Plan,
+    variance: f64,
+    looks: Looks,
+    cost: stats::group_sequential::Cost,
+    /// Largest units relative to one look: one look, boundary, always valid.
+    factors: [f64; 3],
+}
+
+impl<'a> Planner<'a> {
+    fn of(request: &'a Request) -> Result<Planner<'a>, Invalid> {
+        let Sequential { looks, spending } = request.sequential;
+        if !(1..=LOOKS_MAX).contains(&looks) {
+            let value = f64::from(looks);
+            return Err(Invalid::OutOfRange { what: "looks", value, range: "from 1 to 500" });
+        }
+        let (metric, baseline, sd) = match request.outcome {
+            Outcome::Rates { baseline } => ("conversion", baseline, None),
+            Outcome::Means { mean, sd } => ("mean", mean, Some(sd)),
+            Outcome::Ratio(parts) => ("ratio", parts.ratio, Some(parts.sd()?)),
+        };
+        let (alpha, wanted) = (Alpha::new(request.alpha)?, Power::new(request.power)?);
+        let shares = &request.split.0;
+        let treatments = u32::try_from(shares.len() - 1).unwrap_or(u32::MAX);
+        let each = match request.correction {
+            Correction::Bonferroni => alpha.divided_by(treatments),
+            Correction::None => alpha,
+        };
+        let smallest = shares[1..].iter().copied().fold(f64::INFINITY, f64::min);
+        let design = Design { alpha: each, alternative: Alternative::TwoSided, spending };
+        let fractions: Vec<f64> = (1..=looks).map(|k| f64::from(k) / f64::from(looks)).collect();
+        let looks = Boundary::planned(design, &fractions)?.looks().clone();
+        let cost = looks.cost(each, wanted);
+        Ok(Planner {
+            request,
+            metric,
+            baseline,
+            sd,
+            wanted,
+            each,
+            plan: Plan::new(each, Alternative::TwoSided, smallest / shares[0])?,
+            variance: request.variance.factor()?,
+            looks,
+            cost,
+            factors: [1.0, cost.inflation, ALWAYS_VALID_FACTOR],
+        })
+    }
+
+    /// Control units for one look, real.
+    fn units(&self, difference: f64) -> Result<f64, Invalid> {
+        let size = match self.sd {
+            None => power::rates_sample_size(
+                self.rates(difference),
+                self.wanted,
+                &self.plan,
+                NullVariance::Unpooled,
+            )?,
+            Some(sd) => power::means_sample_size(sd, difference, self.wanted, &self.plan)?,
+        };
+        Ok(size.control_exact * self.variance)
+    }
+
+    fn rates(&self, difference: f64) -> Pair<f64> {
+        Pair { control: self.baseline, treatment: self.baseline + difference }
+    }
+
+    /// The smallest increase that so many control units find at one look.
+    fn effect(&self, control_units: f64) -> Result<Option<f64>, Invalid> {
+        let independent = control_units / self.variance;
+        match self.sd {
+            None => {
+                let found = power::rates_detectable(self.baseline, independent, self.wanted, &self.plan)?;
+                Ok(found.increase.map(|rate| rate - self.baseline))
+            }
+            Some(sd) => power::means_detectable(sd, independent, self.wanted, &self.plan).map(Some),
+        }
+    }
+
+    /// At one look, with the boundary, always valid; the last by its factor.
+    fn powers(&self, difference: f64, control_units: f64) -> Result<[f64; 3], Invalid> {
+        let drift = |control_units: f64| match self.sd {
+            None => power::rates_drift(self.rates(difference), control_units / self.variance, &self.plan),
+            Some(sd) => power::means_drift(sd, difference, control_units / self.variance, &self.plan),
+        };
+        let at_end = drift(control_units)?;
+        Ok([
+            self.plan.power_of_drift(at_end),
+            self.looks.crossing_probability(at_end).min(1.0),
+            self.plan.power_of_drift(drift(control_units / ALWAYS_VALID_FACTOR)?),
+        ])
+    }
+
+    fn curve(&self, difference: f64) -> Result<Vec<CurvePoint>, Invalid> {
+        let whole = self.units(difference)?;
+        let mut points = Vec::new();
+        for point in 1..=CURVE_POINTS {
+            let units = whole * CURVE_END * f64::from(point) / f64::from(CURVE_POINTS);
+            let [fixed, sequential, always] = self.powers(difference, units)?;
+            points.push(CurvePoint {
+                units_total: self.per_arm(units).iter().sum(),
+                power_fixed_horizon: fixed,
+                power_group_sequential: sequential,
+                power_always_valid: always,
+            });
+        }
+        Ok(points)
+    }
+
+    fn control_units(&self, units_total: u64) -> Result<f64, Invalid> {
+        if units_total == 0 {
+            return Err(Invalid::OutOfRange { what: "units", value: 0.0, range: "above 0" });
+        }
+        let shares = &self.request.split.0;
+        Ok(units_total as f64 * shares[0] / shares.iter().sum::<f64>())
+    }
+
+    fn per_arm(&self, control_units: f64) -> Vec<u64> {
+        let shares = &self.request.split.0;
+        shares.iter().map(|share| (control_units * (share / shares[0])).ceil() as u64).collect()
+    }
+
+    fn row(&self, method: usize, effect: Option<f64>, power: f64, units: f64) -> Result<Row, Invalid> {
+        const BOUNDARY: usize = 1;
+        let units_per_arm = self.per_arm(units);
         let units_total = units_per_arm.iter().sum();
-        let duration = self.daily_units.map(|daily| power::duration(units_total, daily)).transpose()?;
-        Ok(Size {
+        let daily = self.request.daily_units;
+        let duration = daily.map(|daily| power::duration(units_total, daily)).transpose()?;
+        // The plan's cost is relative to one look with the wanted power.
+        let expected = |share: f64| match self.request.question {
+            Question::Power { .. } => None,
+            _ if method == BOUNDARY => Some(units_total as f64 * share / self.cost.inflation),
+            _ => None,
+        };
+        Ok(Row {
+            effect_absolute: effect,
+            effect_relative: effect.filter(|_| self.baseline != 0.0).map(|effect| effect / self.baseline),
+            power,
             units_per_arm,
             units_total,
+            inflation: self.factors[method],
+            expected_units_if_effect: expected(self.cost.expected_if_effect),
+            expected_units_if_none: expected(self.cost.expected_if_none),
             days: duration.map(|duration| duration.days),
             whole_week_days: duration.map(|duration| duration.whole_week_days),
         })
@@ -161,48 +400,130 @@ impl fmt::Display for Split {
 mod tests {
     use super::*;
 
-    fn request(outcome: Outcome, split: &str) -> Request {
-        Request { outcome, alpha: 0.05, power: 0.8, split: split.parse().unwrap(), daily_units: None }
+    const FIVE_PERCENT: Outcome = Outcome::Rates { baseline: 0.05 };
+
+    fn request(outcome: Outcome, question: Question, split: &str) -> Request {
+        Request {
+            outcome,
+            question,
+            alpha: 0.05,
+            power: 0.8,
+            split: split.parse().unwrap(),
+            correction: Correction::Bonferroni,
+            sequential: Sequential { looks: 14, spending: Spending::OBrienFleming },
+            variance: Variance::PLAIN,
+            daily_units: None,
+        }
+    }
+
+    fn units(outcome: Outcome, difference: f64, split: &str) -> Request {
+        request(outcome, Question::Units { difference }, split)
     }
 
     #[test]
     fn five_percent_and_a_lift_of_ten_percent_need_31_231_units_a_variant() {
-        let outcome = Outcome::Rates { baseline: 0.05, treatment: 0.055 };
-        let answer = plan(&Request { daily_units: Some(10_000.0), ..request(outcome, "50/50") }).unwrap();
-        assert_eq!(answer.fixed_horizon.units_per_arm, [31_231, 31_231]);
-        assert_eq!(answer.fixed_horizon.units_total, 62_462);
-        assert_eq!((answer.fixed_horizon.days, answer.fixed_horizon.whole_week_days), (Some(7), Some(7)));
+        let answer =
+            plan(&Request { daily_units: Some(10_000.0), ..units(FIVE_PERCENT, 0.005, "50/50") }).unwrap();
+        let fixed = &answer.fixed_horizon;
+        assert_eq!((&fixed.units_per_arm[..], fixed.units_total), (&[31_231, 31_231][..], 62_462));
+        assert_eq!((fixed.days, fixed.whole_week_days), (Some(7), Some(7)));
         // 31,230.2 times 1.79.
         assert_eq!(answer.always_valid.units_per_arm, [55_903, 55_903]);
+        // 14 looks of O'Brien-Fleming spending: 1.042 times, and a fourth less on average if the effect is there.
+        let sequential = &answer.group_sequential;
+        assert!((sequential.inflation - 1.042).abs() < 0.0005, "{sequential:?}");
+        let expected = sequential.expected_units_if_effect.unwrap() / 62_462.0;
+        assert!((expected - 0.783).abs() < 0.005, "{expected}");
     }
 
     #[test]
     fn an_uneven_split_needs_more_and_several_treatments_share_alpha() {
-        let outcome = Outcome::Rates { baseline: 0.05, treatment: 0.055 };
-        let uneven = plan(&request(outcome, "90/10")).unwrap();
-        assert_eq!(uneven.fixed_horizon.units_total, 176_637);
-        let three = plan(&request(outcome, "1/1/1")).unwrap();
+        let uneven = plan(&units(FIVE_PERCENT, 0.005, "90/10")).unwrap();
+        assert_eq!(uneven.fixed_horizon.units_total, 179_749);
+        let three = plan(&units(FIVE_PERCENT, 0.005, "1/1/1")).unwrap();
         assert_eq!(three.alpha_per_comparison, 0.025);
         assert_eq!(three.fixed_horizon.units_per_arm, [37_820; 3]);
+        let alone = Request { correction: Correction::None, ..units(FIVE_PERCENT, 0.005, "1/1/1") };
+        assert_eq!(plan(&alone).unwrap().fixed_horizon.units_per_arm, [31_231; 3]);
     }
 
     #[test]
-    fn means_need_their_standard_deviation() {
+    fn means_need_their_standard_deviation_and_ratios_their_parts() {
         // (1.95996 + 0.84162)^2 * 10^2 * 2 / 1^2
-        let outcome = Outcome::Means { mean: 20.0, sd: 10.0, difference: 1.0 };
-        assert_eq!(plan(&request(outcome, "50/50")).unwrap().fixed_horizon.units_per_arm, [1_570, 1_570]);
+        let mean = plan(&units(Outcome::Means { mean: 20.0, sd: 10.0 }, 1.0, "50/50")).unwrap();
+        assert_eq!(mean.fixed_horizon.units_per_arm, [1_570, 1_570]);
+        // A constant denominator of 2: the mean of half the numerator.
+        let parts = RatioParts {
+            ratio: 20.0,
+            numerator_sd: 20.0,
+            denominator_mean: 2.0,
+            denominator_sd: 0.0,
+            correlation: 0.0,
+        };
+        let ratio = plan(&units(Outcome::Ratio(parts), 1.0, "50/50")).unwrap();
+        assert_eq!(ratio.fixed_horizon.units_per_arm, [1_570, 1_570]);
+    }
+
+    /// Clusters of 21 with icc 0.05 double the variance; a covariate with rho^2 = 0.5 halves it.
+    #[test]
+    fn clusters_and_covariates_change_the_variance() {
+        let outcome = Outcome::Means { mean: 20.0, sd: 10.0 };
+        let of = |variance| plan(&Request { variance, ..units(outcome, 1.0, "50/50") });
+        let clusters = Variance { cluster_size: 21.0, intraclass_correlation: 0.05, ..Variance::PLAIN };
+        assert_eq!(of(clusters).unwrap().fixed_horizon.units_per_arm, [3_140, 3_140]);
+        let both = Variance { covariate_correlation: 0.5_f64.sqrt(), ..clusters };
+        assert_eq!(of(both).unwrap().fixed_horizon.units_per_arm, [1_570, 1_570]);
+        assert!(of(Variance { covariate_correlation: 1.0, ..clusters }).is_err());
+    }
+
+    /// The three questions are inverse to each other, for each method.
+    #[test]
+    fn units_effect_and_power_agree() {
+        for outcome in [FIVE_PERCENT, Outcome::Means { mean: 20.0, sd: 3.0 }] {
+            for split in ["50/50", "80/20", "50/25/25"] {
+                let planned = plan(&units(outcome, 0.005, split)).unwrap();
+                let rows = [&planned.fixed_horizon, &planned.group_sequential, &planned.always_valid];
+                for (method, row) in rows.into_iter().enumerate() {
+                    let units_total = row.units_total;
+                    let effect = plan(&request(outcome, Question::Effect { units_total }, split)).unwrap();
+                    let power = Question::Power { difference: 0.005, units_total };
+                    let power = plan(&request(outcome, power, split)).unwrap();
+                    let of = |answer: &Answer| {
+                        let rows = [&answer.fixed_horizon, &answer.group_sequential, &answer.always_valid];
+                        rows[method].clone()
+                    };
+                    let found = of(&effect).effect_absolute.unwrap();
+                    assert!((found / 0.005 - 1.0).abs() < 1e-4, "{outcome:?} {split} {method}: {found}");
+                    assert!((of(&power).power - 0.8).abs() < 2e-4, "{outcome:?} {split} {method}: {power:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_curve_reaches_the_wanted_power_at_the_planned_units() {
+        let answer = plan(&units(FIVE_PERCENT, 0.005, "50/50")).unwrap();
+        let middle = answer.curve[19];
+        assert_eq!(middle.units_total, 62_462);
+        assert!((middle.power_fixed_horizon - 0.8).abs() < 1e-4, "{middle:?}");
+        assert!(middle.power_group_sequential < 0.8 && middle.power_always_valid < 0.6, "{middle:?}");
+        let rising = answer.curve.windows(2);
+        assert!({ rising }.all(|pair| pair[0].power_group_sequential < pair[1].power_group_sequential));
     }
 
     #[test]
     fn what_cannot_be_planned_is_named() {
-        let refusal = |baseline, treatment| {
-            plan(&request(Outcome::Rates { baseline, treatment }, "50/50")).unwrap_err().to_string()
+        let refusal = |baseline, treatment: f64| {
+            let of = units(Outcome::Rates { baseline }, treatment - baseline, "50/50");
+            plan(&of).unwrap_err().to_string()
         };
         assert_eq!(refusal(5.0, 5.5), "baseline rate is 5, it must be strictly between 0 and 1");
         assert_eq!(
             refusal(0.6, 1.2),
             "treatment rate is 1.2, it must be from 0 to 1 and unlike the baseline"
         );
+        let never = request(Outcome::Rates { baseline: 0.9 }, Question::Effect { units_total: 40 }, "50/50");
+        assert_eq!(plan(&never).unwrap().fixed_horizon.effect_absolute, None);
         for text in ["100", "50/0", "50/x", "-1/2", "1/NaN", ""] {
             let expected = format!(
                 "`{text}` is not a split: shares above 0 with slashes between, the control first, as in 50/50"

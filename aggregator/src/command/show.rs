@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use crate::document::{ExperimentResult, MetricResult};
-use crate::power::{ALWAYS_VALID_FACTOR, Answer, Size};
 use crate::say;
 
 /// Experiments one after the other: the verdict, its reason, and a table for each metric.
@@ -78,55 +77,8 @@ fn metric_table(metric: &MetricResult) -> String {
     text
 }
 
-/// A plan as a table.
-pub fn power(answer: &Answer, split: &str) -> String {
-    let effect =
-        answer.effect_relative.map_or(String::new(), |lift| format!(" ({})", say::signed_percent(lift)));
-    let levels = match answer.metric {
-        "conversion" => format!("{} to {}", say::percent(answer.baseline), say::percent(answer.treatment)),
-        _ => format!("{} to {}", say::mean(answer.baseline), say::mean(answer.treatment)),
-    };
-    let mut text = format!(
-        "to find {levels}{effect} with {:.0} % power at alpha {} (two-sided), split {split}:\n",
-        answer.power * 100.0,
-        answer.alpha,
-    );
-    if answer.alpha_per_comparison < answer.alpha {
-        put(
-            &mut text,
-            format_args!("alpha is shared among the treatments: {:.4} each\n", answer.alpha_per_comparison),
-        );
-    }
-    let mut rows =
-        vec![["", "units per arm", "units in all", "days", "whole weeks"].map(str::to_owned).to_vec()];
-    rows.push(size("one look, at the planned end", &answer.fixed_horizon));
-    rows.push(size("always valid, looking daily", &answer.always_valid));
-    text.push_str(&table(&rows));
-    put(
-        &mut text,
-        format_args!(
-            "  Without a planned horizon verdicts rest on the always-valid interval, which costs about {ALWAYS_VALID_FACTOR} \
-             times the sample\n  (simulated for 80 % power).\n"
-        ),
-    );
-    text
-}
-
-fn size(name: &str, size: &Size) -> Vec<String> {
-    let arms: Vec<String> = size.units_per_arm.iter().map(|units| say::count(*units)).collect();
-    let alike = arms.windows(2).all(|pair| pair[0] == pair[1]);
-    let days = |days: Option<u64>| days.map_or("-".to_owned(), |days| days.to_string());
-    vec![
-        name.to_owned(),
-        if alike { arms[0].clone() } else { arms.join(" / ") },
-        say::count(size.units_total),
-        days(size.days),
-        days(size.whole_week_days.map(|days| days / 7)),
-    ]
-}
-
 /// The first column to the left, the others to the right.
-fn table(rows: &[Vec<String>]) -> String {
+pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
@@ -147,6 +99,6 @@ fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
-fn put(text: &mut String, what: std::fmt::Arguments<'_>) {
+pub fn put(text: &mut String, what: std::fmt::Arguments<'_>) {
     text.write_fmt(what).expect("writing to a string never fails");
 }

@@ -67,6 +67,11 @@ impl NormalPosterior {
         normal_sf(-self.mean / self.sd)
     }
 
+    /// P(effect < 0), with its digits where it is small.
+    pub fn probability_below_0(&self) -> f64 {
+        normal_sf(self.mean / self.sd)
+    }
+
     /// The equal-tailed credible interval.
     pub fn interval(&self, alpha: Alpha) -> Interval {
         Interval::around(self.mean, Alternative::TwoSided.critical_z(alpha) * self.sd)

@@ -71,6 +71,11 @@ impl Design {
         Ok(Design { alpha, alternative, mixing, null: 0.0 })
     }
 
+    /// The level at which [`Look::interval`] holds.
+    pub fn alpha(&self) -> Alpha {
+        self.alpha
+    }
+
     /// Tests against `null` instead of 0, in the metric's unit.
     pub fn against(self, null: f64) -> Result<Design, Invalid> {
         Ok(Design { null: finite("null effect", null)?, ..self })

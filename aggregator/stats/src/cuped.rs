@@ -5,8 +5,8 @@
 //! a covariate of 0 and stay in.
 
 use crate::{
-    Alpha, Alternative, Interval, Missing, Moments, Pair, PairMoments, distributions::student_t_quantile,
-    welch,
+    Alpha, Alternative, Effect, Interval, Missing, Moments, Pair, PairMoments,
+    distributions::student_t_quantile, linear::solve, welch,
 };
 
 /// Both arms after the adjustment.
@@ -120,6 +120,62 @@ pub fn ancova_difference(arms: Pair<PairMoments>) -> f64 {
     let slope = slope(weighted(PairMoments::covariance), weighted(|arm| arm.x().variance()));
     let of = |f: fn(PairMoments) -> f64| f(arms.treatment) - f(arms.control);
     of(|arm| arm.y().mean()) - slope * of(|arm| arm.x().mean())
+}
+
+/// [`ancova_difference`] with its error, from every unit's (covariate, outcome): ordinary least squares on
+/// treatment and covariate, with HC2 errors (MacKinnon & White 1985, Journal of Econometrics 29(3)).
+///
+/// [`Missing::Variation`] when the covariate does not vary, or is told by the arm.
+pub fn ancova(values: Pair<&[(f64, f64)]>) -> Result<Effect, Missing> {
+    least_squares(values, |treated, x| vec![1.0, treated, x])
+}
+
+/// [`lin_difference`] with its error, likewise: treatment, covariate and their product, the covariate centred
+/// on its mean over both arms (Lin 2013).
+pub fn lin(values: Pair<&[(f64, f64)]>) -> Result<Effect, Missing> {
+    least_squares(values, |treated, x| vec![1.0, treated, x, treated * x])
+}
+
+/// The coefficient of the second regressor and its HC2 error; `row` makes the regressors of one unit from
+/// whether it is treated (1 or 0) and its centred covariate.
+fn least_squares(values: Pair<&[(f64, f64)]>, row: impl Fn(f64, f64) -> Vec<f64>) -> Result<Effect, Missing> {
+    const TREATMENT: usize = 1;
+    let count = values.control.len() + values.treatment.len();
+    let all = || {
+        let of = |treated: f64| move |&(x, y): &(f64, f64)| (treated, x, y);
+        values.control.iter().map(of(0.0)).chain(values.treatment.iter().map(of(1.0)))
+    };
+    let mean_x = all().map(|(_, x, _)| x).sum::<f64>() / count as f64;
+    let rows: Vec<Vec<f64>> = all().map(|(treated, x, _)| row(treated, x - mean_x)).collect();
+    let columns = rows.first().map_or(0, Vec::len);
+    if count <= columns {
+        return Err(Missing::Variation);
+    }
+    let mut normal = vec![vec![0.0; columns]; columns];
+    let mut right = vec![0.0; columns];
+    for (row, (_, _, y)) in rows.iter().zip(all()) {
+        for i in 0..columns {
+            right[i] += row[i] * y;
+            for j in 0..columns {
+                normal[i][j] += row[i] * row[j];
+            }
+        }
+    }
+    let unit = |column: usize| (0..columns).map(|i| if i == column { 1.0 } else { 0.0 }).collect();
+    let solved = |right: Vec<f64>| solve(normal.clone(), right).ok_or(Missing::Variation);
+    let coefficients = solved(right)?;
+    // The columns of the inverse, which is symmetric.
+    let inverse = (0..columns).map(|column| solved(unit(column))).collect::<Result<Vec<_>, _>>()?;
+    let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(x, y)| x * y).sum() };
+    let mut variance = 0.0;
+    for (row, (_, _, y)) in rows.iter().zip(all()) {
+        let residual = y - dot(row, &coefficients);
+        let leverage: f64 = (0..columns).map(|i| row[i] * dot(&inverse[i], row)).sum();
+        // A unit that its own row fits alone has no residual, whatever it is divided by.
+        let rest = (1.0 - leverage).max(f64::EPSILON);
+        variance += (dot(&inverse[TREATMENT], row) * residual).powi(2) / rest;
+    }
+    Ok(Effect { estimate: coefficients[TREATMENT], standard_error: variance.sqrt() })
 }
 
 /// Slope and mean of the covariate over both arms in one pool.

@@ -6,10 +6,14 @@
 //! also after winsorizing with a fixed cap or CUPED. Boundaries are symmetric when two-sided.
 
 mod brownian;
+mod continuation;
+mod futility;
 mod looks;
 mod spending;
 mod stagewise;
 
+pub use continuation::{Basis, Continued, Monitored, Reserve};
+pub use futility::{Futility, FutilityPlan};
 pub use looks::{Cost, Crossing, Family, Looks};
 pub use spending::Spending;
 pub use stagewise::Stagewise;

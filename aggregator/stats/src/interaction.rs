@@ -7,6 +7,7 @@
 use crate::{
     Alpha, Alternative, Effect, Interval, Invalid, Missing, Moments, NoAnswer,
     distributions::{chi_square_sf, normal_sf, student_t_sf},
+    multiple_testing::{Correction, adjust},
     srm::{self, Balance},
 };
 
@@ -168,6 +169,40 @@ impl Crossed {
     }
 }
 
+/// The false discovery rate at which the platform raises an alarm over pairs of experiments.
+pub const ALARM_RATE: f64 = 0.01;
+
+/// What a pair of experiments says among all pairs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Screened {
+    /// The joint test of interaction, adjusted for all pairs.
+    pub interaction: Result<f64, Missing>,
+    /// The test that the assignments are independent, adjusted for all pairs.
+    pub independence: Result<f64, Missing>,
+}
+
+/// All pairs at once: p-values adjusted by Benjamini & Hochberg (1995, JRSS B 57(1)), the interactions among
+/// themselves and the independences among themselves, in the order given. Compare them with [`ALARM_RATE`].
+/// Pairs without an answer are not counted. Pairs that share an experiment depend on each other; the rate then
+/// holds as far as they are positively dependent (Benjamini & Yekutieli 2001, Annals of Statistics 29(4)).
+pub fn screen(pairs: &[Crossed]) -> Vec<Screened> {
+    let interaction = pairs.iter().map(|pair| pair.joint().map(|joint| joint.p_value)).collect();
+    let independence = pairs.iter().map(|pair| match pair.independence() {
+        Ok(test) => Ok(test.p_value),
+        Err(NoAnswer::Missing(missing)) => Err(missing),
+        Err(NoAnswer::Invalid(invalid)) => panic!("{invalid}, which the type excludes"),
+    });
+    let adjusted = adjusted(interaction).into_iter().zip(adjusted(independence.collect()));
+    adjusted.map(|(interaction, independence)| Screened { interaction, independence }).collect()
+}
+
+fn adjusted(p_values: Vec<Result<f64, Missing>>) -> Vec<Result<f64, Missing>> {
+    let known: Vec<f64> = p_values.iter().flatten().copied().collect();
+    let adjusted = adjust(&known, Correction::BenjaminiHochberg).expect("p-values lie between 0 and 1");
+    let mut next = adjusted.into_iter();
+    p_values.into_iter().map(|p| p.map(|_| next.next().expect("one each"))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,5 +238,23 @@ mod tests {
         let joint = crossed.joint().unwrap();
         assert!((joint.chi2 - one.z * one.z).abs() < 1e-12);
         assert_eq!(joint.degrees, 1);
+    }
+
+    /// One pair interacts, one has no answer; 3 tests are counted, so that p becomes 3 p for the smallest.
+    #[test]
+    fn all_pairs_are_adjusted_together() {
+        let cell = |mean: f64| Moments::from_variance(1_000, mean, 1.0).unwrap();
+        let pair =
+            |last: f64| Crossed::new(vec![vec![cell(0.0), cell(0.0)], vec![cell(0.0), cell(last)]]).unwrap();
+        let empty = Crossed::new(vec![vec![Moments::EMPTY; 2], vec![Moments::EMPTY; 2]]).unwrap();
+        let pairs = [pair(0.0), pair(0.3), empty, pair(0.0)];
+        let screened = screen(&pairs);
+        let alone = pairs[1].joint().unwrap().p_value;
+        assert_eq!(screened[1].interaction, Ok(3.0 * alone));
+        assert!(screened[1].interaction.unwrap() < ALARM_RATE);
+        assert_eq!(screened[0].interaction, Ok(1.0));
+        assert_eq!(screened[2].interaction, Err(Missing::Cell { a: 1, b: 1, have: 0, need: 2 }));
+        assert_eq!(screened[0].independence, Ok(1.0));
+        assert!(screened[2].independence.is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! Exact p-values for few assigned things: every assignment that the design could have drawn is
 //! compared with the one it drew. No assumption about the outcomes is made.
 
-use crate::{Invalid, Missing, NoAnswer, Side};
+use crate::{Invalid, Missing, NoAnswer, Side, random::Random};
 
 /// Up to this many assignments all of them are tried, beyond it [`DRAWS`] are drawn.
 pub const MOST_ASSIGNMENTS: u64 = 1 << 14;
@@ -71,7 +71,7 @@ pub fn test(things: &[Assigned], design: Design, seed: u64) -> Result<Permutatio
         let p_value = count as f64 / assignments as f64;
         return Ok(Permutation { p_value, assignments, exact: true });
     }
-    let mut random = SplitMix(seed);
+    let mut random = Random::new(seed);
     let (mut count, mut assignments) = (0, 0);
     while assignments < DRAWS {
         let mask = draw(n, drawn.count_ones() as usize, design, &mut random);
@@ -151,10 +151,10 @@ fn spread_pairs(coins: u64, n: usize) -> u64 {
     (0..n / 2).fold(0, |mask, i| mask | (1 + (coins >> i & 1)) << (2 * i))
 }
 
-fn draw(n: usize, treated: usize, design: Design, random: &mut SplitMix) -> u64 {
+fn draw(n: usize, treated: usize, design: Design, random: &mut Random) -> u64 {
     match design {
-        Design::FairCoins => random.next() >> (64 - n as u32),
-        Design::Pairs => spread_pairs(random.next(), n),
+        Design::FairCoins => random.bits() >> (64 - n as u32),
+        Design::Pairs => spread_pairs(random.bits(), n),
         Design::FixedNumber => {
             // Selection sampling (Knuth, The Art of Computer Programming, 3.4.2, algorithm S).
             let (mut mask, mut left) = (0, treated as u64);
@@ -166,23 +166,6 @@ fn draw(n: usize, treated: usize, design: Design, random: &mut SplitMix) -> u64 
             }
             mask
         }
-    }
-}
-
-/// Steele, Lea & Flood (2014), OOPSLA: 64 good bits from a counter.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    /// Uniform below `bound`, which is small: the bias is below bound / 2^64.
-    fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 }
 
@@ -224,7 +207,7 @@ mod tests {
         let few = things(&many[..12]);
         let exact = test(&few, Design::FixedNumber, SEED).unwrap();
         assert_eq!((exact.exact, exact.assignments), (true, 924));
-        let mut random = SplitMix(SEED);
+        let mut random = Random::new(SEED);
         let observed = difference(&few, mask(&few)).unwrap().abs();
         let hits = (0..DRAWS)
             .filter(|_| {

@@ -48,6 +48,11 @@ impl Plan {
         }
     }
 
+    /// The probability to reject when z has mean `drift`, both tails counted where the test has two.
+    pub fn power_of_drift(&self, drift: f64) -> f64 {
+        self.power_at(drift, self.critical_z())
+    }
+
     /// Both tails where the test has two: `sf(z - shift) + sf(z + shift)`, scaled.
     fn power_at(&self, shift: f64, critical: f64) -> f64 {
         let wrong_tail = match self.alternative {
@@ -69,9 +74,10 @@ pub struct SampleSize {
 }
 
 impl SampleSize {
-    /// The units of one control and `treatments` treatment arms.
+    /// The units of one control and `treatments` treatment arms; counts end at `u64::MAX`, more than there
+    /// are units for anyway.
     pub fn total(&self, treatments: u64) -> u64 {
-        self.control + self.treatment * treatments
+        self.control.saturating_add(self.treatment.saturating_mul(treatments))
     }
 
     /// The same plan for an outcome whose variance is `factor` times as large: 1 - rho^2 with a
@@ -160,6 +166,54 @@ pub fn rates_power(
     Ok(plan.power_at(spread.difference * root_n / spread.alternative, critical))
 }
 
+/// The mean of z with so many control units (real, so that they may be divided by a design effect) and two true rates,
+/// with the arms' own variances; also the drift of [`crate::group_sequential::Looks::crossing`] at fraction 1.
+pub fn rates_drift(rates: Pair<f64>, control_units: f64, plan: &Plan) -> Result<f64, Invalid> {
+    let spread = RateSpread::of(rates, plan)?;
+    Ok(spread.difference * positive("control units", control_units)?.sqrt() / spread.alternative)
+}
+
+/// The same for a difference of means of units with standard deviation `sd`.
+pub fn means_drift(sd: f64, difference: f64, control_units: f64, plan: &Plan) -> Result<f64, Invalid> {
+    let n = positive("control units", control_units)?;
+    Ok(effect_size(sd, difference)? * (n / (1.0 + 1.0 / plan.treatment_per_control)).sqrt())
+}
+
+/// The standard deviation that a ratio of two sums behaves like, per unit: the delta method on the parts of one unit,
+/// as [`crate::ratio`]. Deng, Knoblich & Lu (2018), KDD.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RatioParts {
+    /// Sum of numerators over sum of denominators.
+    pub ratio: f64,
+    pub numerator_sd: f64,
+    /// Above 0.
+    pub denominator_mean: f64,
+    pub denominator_sd: f64,
+    /// Of numerator and denominator, from -1 to 1.
+    pub correlation: f64,
+}
+
+impl RatioParts {
+    /// `sqrt(s_x^2 - 2 R rho s_x s_y + R^2 s_y^2) / mean y`, for the formulas of means.
+    pub fn sd(self) -> Result<f64, Invalid> {
+        let RatioParts { ratio, numerator_sd, denominator_mean, denominator_sd, correlation } = self;
+        finite("ratio", ratio)?;
+        positive("denominator mean", denominator_mean)?;
+        for (what, value) in [("numerator sd", numerator_sd), ("denominator sd", denominator_sd)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(Invalid::OutOfRange { what, value, range: "finite and at least 0" });
+            }
+        }
+        if !(-1.0..=1.0).contains(&correlation) {
+            let range = "from -1 to 1";
+            return Err(Invalid::OutOfRange { what: "correlation", value: correlation, range });
+        }
+        let (x, y) = (numerator_sd, ratio * denominator_sd);
+        let variance = x * x - 2.0 * correlation * x * y + y * y;
+        positive("standard deviation of the ratio", variance.max(0.0).sqrt() / denominator_mean)
+    }
+}
+
 /// Standard deviations of the difference for one control unit, and the difference itself.
 struct RateSpread {
     difference: f64,
@@ -232,12 +286,16 @@ pub fn means_sample_size_t(
     plan: &Plan,
 ) -> Result<SampleSize, Invalid> {
     let normal = means_sample_size(sd, difference, power, plan)?.control_exact;
+    if normal > MOST_UNITS {
+        // Beyond, t is normal to the last digit.
+        return means_sample_size(sd, difference, power, plan);
+    }
     let effect_size = effect_size(sd, difference)?;
     let enough = |n: f64| t_test_power(n, effect_size, plan) >= power.get();
     // Below 2 units in all there are no degrees of freedom; above, power grows with n.
     let mut low = 2.0 / (1.0 + plan.treatment_per_control);
     let mut high = normal.max(low) + 10.0;
-    while !enough(high) {
+    while !enough(high) && high < MOST_UNITS {
         high *= 2.0;
     }
     for _ in 0..100 {
@@ -272,6 +330,9 @@ pub fn means_detectable(sd: f64, control_units: f64, power: Power, plan: &Plan) 
     let z = plan.critical_z() + normal_quantile(power.get());
     Ok(z * positive("standard deviation", sd)? * ((1.0 + 1.0 / plan.treatment_per_control) / n).sqrt())
 }
+
+/// More units than that are as good as infinitely many.
+const MOST_UNITS: f64 = 1e12;
 
 fn effect_size(sd: f64, difference: f64) -> Result<f64, Invalid> {
     positive("standard deviation", sd)?;
@@ -372,5 +433,44 @@ mod tests {
         let power = Power::EIGHTY_PERCENT;
         assert!(rates_sample_size(rates, power, &plan, NullVariance::Unpooled).is_err());
         assert!(means_sample_size(1.0, 0.0, power, &plan).is_err());
+    }
+
+    /// A bound on the search: an effect that no number of units finds ended it never.
+    #[test]
+    fn a_vanishing_effect_needs_endlessly_many_units() {
+        let plan = Plan::even(Alpha::FIVE_PERCENT);
+        let size = means_sample_size_t(1e300, 1.0, Power::EIGHTY_PERCENT, &plan).unwrap();
+        assert_eq!((size.control, size.total(1)), (u64::MAX, u64::MAX));
+    }
+
+    /// The parts of a unit: 3 views (sd 2), 0.6 clicks (sd 1), correlation 0.5, so that R is 0.2 and the variance
+    /// (1 - 2 * 0.2 * 0.5 * 2 + 0.04 * 4) / 9.
+    #[test]
+    fn a_ratio_behaves_like_a_mean() {
+        let parts = RatioParts {
+            ratio: 0.2,
+            numerator_sd: 1.0,
+            denominator_mean: 3.0,
+            denominator_sd: 2.0,
+            correlation: 0.5,
+        };
+        assert!((parts.sd().unwrap() - 0.76_f64.sqrt() / 3.0).abs() < 1e-15);
+        assert!(RatioParts { correlation: 1.1, ..parts }.sd().is_err());
+        assert!(RatioParts { denominator_mean: 0.0, ..parts }.sd().is_err());
+    }
+
+    /// Power by way of the drift is power.
+    #[test]
+    fn the_drift_has_the_power() {
+        let plan = Plan::new(Alpha::FIVE_PERCENT, Alternative::TwoSided, 0.5).unwrap();
+        let rates = Pair { control: 0.1, treatment: 0.12 };
+        let units = Pair { control: 4_000, treatment: 2_000 };
+        let direct =
+            rates_power(rates, units, Alpha::FIVE_PERCENT, Alternative::TwoSided, NullVariance::Unpooled);
+        let drift = rates_drift(rates, 4_000.0, &plan).unwrap();
+        assert!((plan.power_of_drift(drift) - direct.unwrap()).abs() < 1e-12);
+        let direct = means_power(2.0, 0.1, units, Alpha::FIVE_PERCENT, Alternative::TwoSided).unwrap();
+        let drift = means_drift(2.0, 0.1, 4_000.0, &plan).unwrap();
+        assert!((plan.power_of_drift(drift) - direct).abs() < 1e-12);
     }
 }

@@ -15,14 +15,22 @@ pub fn linearized(arms: Pair<PairMoments>) -> Result<Pair<Moments>, Missing> {
     arms.try_map(linearized_arm)
 }
 
+/// `R = sum x / sum y` of one arm, which needs no variance.
+pub fn of_sums(side: Side, arm: PairMoments) -> Result<f64, Missing> {
+    if arm.count() == 0 {
+        return Err(Missing::Units { arm: side, have: 0, need: 1 });
+    }
+    if arm.y().mean() == 0.0 {
+        return Err(Missing::Denominator { arm: side });
+    }
+    Ok(arm.x().mean() / arm.y().mean())
+}
+
 fn linearized_arm(side: Side, arm: PairMoments) -> Result<Moments, Missing> {
     let (x, y) = (arm.x(), arm.y());
     let (var_x, var_y) = (x.variance_of(side)?, y.variance_of(side)?);
     let covariance = arm.covariance().unwrap_or(0.0);
-    if y.mean() == 0.0 {
-        return Err(Missing::Denominator { arm: side });
-    }
-    let ratio = x.mean() / y.mean();
+    let ratio = of_sums(side, arm)?;
     let variance = var_x - 2.0 * ratio * covariance + ratio * ratio * var_y;
     let variance = variance.max(0.0) / (y.mean() * y.mean());
     Ok(Moments::with_variance(arm.count(), ratio, variance))

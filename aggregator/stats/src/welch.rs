@@ -44,6 +44,12 @@ pub fn compare(moments: Pair<Moments>, alpha: Alpha) -> Result<Comparison, Missi
 /// Needs two units in each arm and some variation in one of them. The t approximation is good from
 /// a few dozen units on for light tails; heavy-tailed revenue needs thousands, or winsorizing.
 pub fn test(moments: Pair<Moments>, alternative: Alternative) -> Result<Welch, Missing> {
+    test_against(moments, 0.0, alternative)
+}
+
+/// The same against a difference of `null` instead of 0, in the metric's unit; one-sided with a margin, it tests
+/// for non-inferiority.
+pub fn test_against(moments: Pair<Moments>, null: f64, alternative: Alternative) -> Result<Welch, Missing> {
     let of_mean = moments.try_map(|side, arm| Ok(arm.variance_of(side)? / arm.count() as f64))?;
     let variance = of_mean.control + of_mean.treatment;
     if variance == 0.0 {
@@ -54,7 +60,7 @@ pub fn test(moments: Pair<Moments>, alternative: Alternative) -> Result<Welch, M
         standard_error: variance.sqrt(),
     };
     let degrees = satterthwaite(of_mean, moments.map(Moments::count));
-    let t = effect.estimate / effect.standard_error;
+    let t = (effect.estimate - null) / effect.standard_error;
     let p_value = alternative.p_value(t, |t| student_t_sf(t, degrees));
     Ok(Welch { effect, t, degrees, p_value, alternative })
 }

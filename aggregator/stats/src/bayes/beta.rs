@@ -89,7 +89,7 @@ impl BetaPosterior {
     }
 
     /// P(rate > p)
-    pub(super) fn sf(&self, p: f64) -> f64 {
+    pub(crate) fn sf(&self, p: f64) -> f64 {
         self.mirrored().cdf(1.0 - p)
     }
 

@@ -1,0 +1,215 @@
+//! The methods that watch, each by its public functions alone.
+
+use stats::confidence_sequence::{self, Mixing};
+use stats::conversion_counts;
+use stats::group_sequential::{Boundary, Continued, Design, Reserve, Spending};
+use stats::guardrail::{Better, Guardrail};
+use stats::proportion_interval::{self, Score};
+use stats::srm_sequential::{self, Phase};
+use stats::{Alternative, Arm, Interval, Invalid, Pair, srm};
+
+use super::paths::At;
+use super::{NULL_HORIZONS, Planned, boundary_at_looks};
+
+pub const UNCORRECTED: &str = "rates: uncorrected z at every look";
+pub const FIXED: &str = "rates: z once, at the planned end";
+pub const OBRIEN_FLEMING: &str = "rates: boundary, O'Brien-Fleming spending";
+pub const POCOCK: &str = "rates: boundary, Pocock spending";
+pub const CONTINUED: &str = "rates: boundary, a fifth of alpha reserved for beyond";
+pub const TWICE: &str = "rates: boundary, then a full second test";
+pub const SEQUENCE: &str = "rates: confidence sequence";
+pub const MSPRT: &str = "rates: mSPRT, sd the effect";
+pub const COUNTS: &str = "rates: conversion counts";
+pub const HARM: &str = "rates: guardrail, one-sided harm";
+pub const MEANS_BOUNDARY: &str = "means: boundary, O'Brien-Fleming spending";
+pub const MEANS_SEQUENCE: &str = "means: confidence sequence";
+pub const SRM_DAILY: &str = "sample ratio: chi-square at every look, 0.001";
+pub const SRM_SEQUENTIAL: &str = "sample ratio: sequential, 0.01";
+
+/// A method as it is watched.
+pub struct Watcher {
+    pub name: &'static str,
+    /// Looks after which it ends; none goes on for ever.
+    pub ends_at: Option<usize>,
+    pub rejects: Box<dyn Fn(&At) -> bool + Sync>,
+    /// The interval of the effect at a look, where the method has one.
+    pub interval: Option<Box<dyn Fn(&At) -> Interval + Sync>>,
+    pub true_effect: f64,
+    /// Where stage-wise inference is possible.
+    pub boundary: Option<Boundary>,
+}
+
+pub fn watchers(plan: &Planned) -> Result<Vec<Watcher>, Invalid> {
+    let two_sided = Alternative::TwoSided;
+    let looks = plan.looks();
+    let units = 2 * plan.units;
+    let difference = plan.settings.treatment - plan.settings.baseline;
+    let design = |spending| Design { alpha: plan.alpha, alternative: two_sided, spending };
+    let tuned = Mixing::TunedForUnits(units as f64);
+    let sequence = |mixing| confidence_sequence::Design::new(plan.alpha, two_sided, mixing);
+    let alpha = plan.alpha;
+    let score = move |at: &At| {
+        proportion_interval::score(at.arms, alpha, Alternative::TwoSided, Score::Mee).expect("units")
+    };
+    let counts = conversion_counts::Design::new(0.5, conversion_counts::CONCENTRATION, alpha)?;
+    // The treatment's rate rises, which is harm where lower is better.
+    let harm = Guardrail::new(Better::Lower, 0.0)?.harm().always_valid(alpha, tuned)?;
+
+    let rates = |name, ends_at, rejects, interval| Watcher {
+        name,
+        ends_at,
+        rejects,
+        interval: Some(interval),
+        true_effect: difference,
+        boundary: None,
+    };
+    let mut all = vec![
+        rates(UNCORRECTED, None, Box::new(move |at: &At| at.rates.p_value <= alpha.get()), Box::new(score)),
+        rates(
+            FIXED,
+            Some(looks),
+            Box::new(move |at: &At| at.index + 1 == looks && at.rates.p_value <= alpha.get()),
+            Box::new(score),
+        ),
+    ];
+    for (name, spending) in [(OBRIEN_FLEMING, Spending::OBrienFleming), (POCOCK, Spending::Pocock)] {
+        all.push(on_boundary(name, plan, design(spending), difference, |at| (at.rates.z, at.rates.effect))?);
+    }
+    all.push(continued(plan, design(Spending::OBrienFleming), difference)?);
+    all.push(twice(plan, design(Spending::OBrienFleming), sequence(tuned)?, difference)?);
+    for (name, mixing) in [(SEQUENCE, tuned), (MSPRT, Mixing::EffectSd(difference.abs()))] {
+        all.push(on_rates(name, sequence(mixing)?, difference));
+    }
+    let look = move |arms: Pair<Arm>| counts.look(arms.map(Arm::conversions));
+    all.push(Watcher {
+        name: COUNTS,
+        ends_at: None,
+        rejects: Box::new(move |at| look(at.arms).p_value <= alpha.get()),
+        interval: Some(Box::new(move |at| look(at.arms).interval)),
+        // The logarithm of the odds of a conversion to be the treatment's.
+        true_effect: (plan.settings.treatment / plan.settings.baseline).ln(),
+        boundary: None,
+    });
+    all.push(on_rates(HARM, harm, difference));
+    let on_means = |at: &At| (at.means.as_z(), at.means.effect);
+    all.push(on_boundary(MEANS_BOUNDARY, plan, design(Spending::OBrienFleming), plan.mean_effect, on_means)?);
+    let of_means = sequence(tuned)?;
+    let look = move |at: &At| of_means.look_at_means(at.moments).expect("normal values vary");
+    all.push(Watcher {
+        name: MEANS_SEQUENCE,
+        ends_at: None,
+        rejects: Box::new(move |at| look(at).p_value <= alpha.get()),
+        interval: Some(Box::new(move |at| look(at).interval)),
+        true_effect: plan.mean_effect,
+        boundary: None,
+    });
+    all.extend(sample_ratio(looks));
+    Ok(all)
+}
+
+/// A boundary up to the planned looks; the statistic and the effect that it is held against.
+fn on_boundary(
+    name: &'static str,
+    plan: &Planned,
+    design: Design,
+    true_effect: f64,
+    of: impl Fn(&At) -> (f64, stats::Effect) + Sync + Copy + 'static,
+) -> Result<Watcher, Invalid> {
+    let boundary = boundary_at_looks(plan, design)?;
+    let bounds = boundary.bounds().to_vec();
+    let again = bounds.clone();
+    let rates = name.starts_with("rates");
+    Ok(Watcher {
+        name,
+        ends_at: Some(plan.looks()),
+        rejects: Box::new(move |at| bounds[at.index].rejects(of(at).0)),
+        interval: Some(Box::new(move |at| again[at.index].repeated_interval(of(at).1))),
+        true_effect,
+        boundary: rates.then_some(boundary),
+    })
+}
+
+/// The boundary on most of alpha, and past it the confidence sequence on the rest.
+fn continued(plan: &Planned, design: Design, true_effect: f64) -> Result<Watcher, Invalid> {
+    let mut walked = Continued::new(design, Some(Reserve::FIFTH), 2 * plan.units)?;
+    let nothing = stats::Effect { estimate: 0.0, standard_error: 0.0 };
+    // The bounds depend on the looks alone, which are the same in every experiment.
+    for index in 0..plan.looks() * NULL_HORIZONS {
+        walked.look(plan.fraction_at(index), nothing, 2 * plan.units_at(index))?;
+    }
+    let again = walked.clone();
+    Ok(Watcher {
+        name: CONTINUED,
+        ends_at: None,
+        rejects: Box::new(move |at| walked.at(at.index, at.rates.effect, at.units).rejects),
+        interval: Some(Box::new(move |at| again.at(at.index, at.rates.effect, at.units).interval)),
+        true_effect,
+        boundary: None,
+    })
+}
+
+/// What must not be done: all of alpha for the boundary, and all of it again beyond.
+fn twice(
+    plan: &Planned,
+    design: Design,
+    beyond: confidence_sequence::Design,
+    true_effect: f64,
+) -> Result<Watcher, Invalid> {
+    let bounds = boundary_at_looks(plan, design)?.bounds().to_vec();
+    let again = bounds.clone();
+    let alpha = design.alpha.get();
+    Ok(Watcher {
+        name: TWICE,
+        ends_at: None,
+        rejects: Box::new(move |at| match bounds.get(at.index) {
+            Some(bound) => bound.rejects(at.rates.z),
+            None => beyond.look(at.rates.effect, at.units).p_value <= alpha,
+        }),
+        interval: Some(Box::new(move |at| match again.get(at.index) {
+            Some(bound) => bound.repeated_interval(at.rates.effect),
+            None => beyond.look(at.rates.effect, at.units).interval,
+        })),
+        true_effect,
+        boundary: None,
+    })
+}
+
+fn on_rates(name: &'static str, design: confidence_sequence::Design, true_effect: f64) -> Watcher {
+    let alpha = design.alpha().get();
+    Watcher {
+        name,
+        ends_at: None,
+        // The same p-value as that of the score look, without its interval; and the gate of that.
+        rejects: Box::new(move |at| {
+            let enough = at.arms.map(|arm| arm.conversions() >= confidence_sequence::MIN_CONVERSIONS);
+            enough.control && enough.treatment && design.look(at.rates.effect, at.units).p_value <= alpha
+        }),
+        interval: Some(Box::new(move |at| {
+            design.look_at_rates(at.arms).map_or(Interval::EVERYTHING, |look| look.interval)
+        })),
+        true_effect,
+        boundary: None,
+    }
+}
+
+/// Alarms about the split; the effect is 51/49 where 50/50 was planned.
+fn sample_ratio(looks: usize) -> [Watcher; 2] {
+    let daily = |at: &At| {
+        let shares = at.assigned.map(|units| srm::Share { weight: 1.0, units });
+        matches!(srm::check(&shares), Ok(srm::Verdict::Mismatch(_)))
+    };
+    let sequential = |at: &At| {
+        let phase = Phase { weights: &[1.0, 1.0], units: &at.assigned };
+        let found = srm_sequential::evidence(&[phase], srm_sequential::CONCENTRATION);
+        found.expect("two arms").p_value <= srm_sequential::ALARM_LEVEL
+    };
+    let watcher = |name, rejects| Watcher {
+        name,
+        ends_at: Some(looks),
+        rejects,
+        interval: None,
+        true_effect: 0.0,
+        boundary: None,
+    };
+    [watcher(SRM_DAILY, Box::new(daily)), watcher(SRM_SEQUENTIAL, Box::new(sequential))]
+}

@@ -1,0 +1,104 @@
+//! `aggregator calibrate`: draws with a progress bar, and the counts as a table or as JSON.
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use ops::Exit;
+
+use anyhow::Context;
+
+use super::show::{put, table};
+use crate::calibrate::{self, Report, Settings};
+use crate::say;
+
+#[derive(Args)]
+pub struct CalibrateArguments {
+    /// Experiments to draw without an effect, and as many with one.
+    #[arg(long, default_value_t = Settings::default().runs)]
+    runs: u32,
+    /// Decides all that is drawn.
+    #[arg(long, default_value_t = Settings::default().seed)]
+    seed: u64,
+    /// Conversion rate of the control, between 0 and 1.
+    #[arg(long, default_value_t = Settings::default().baseline)]
+    baseline: f64,
+    /// Conversion rate of a treatment that has an effect.
+    #[arg(long, default_value_t = Settings::default().treatment)]
+    treatment: f64,
+    /// Looks up to the planned units.
+    #[arg(long, default_value_t = Settings::default().looks)]
+    looks: u32,
+    /// Prints the counts as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<Exit> {
+    let settings = Settings {
+        runs: arguments.runs,
+        seed: arguments.seed,
+        baseline: arguments.baseline,
+        treatment: arguments.treatment,
+        looks: arguments.looks,
+    };
+    let bar = ProgressBar::new(u64::from(settings.runs))
+        .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} experiments, {eta} left")?);
+    let report = calibrate::calibrate(settings, &|runs| bar.inc(runs));
+    bar.finish_and_clear();
+    let report = report.map_err(anyhow::Error::new).context(Exit::Usage)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", shown(&report));
+    }
+    Ok(Exit::Done)
+}
+
+fn shown(report: &Report) -> String {
+    let Settings { runs, seed, baseline, treatment, looks } = report.settings;
+    let mut text = format!(
+        "{} experiments without and as many with an effect ({} to {}), {} units an arm planned for 80 % power,\n\
+         {looks} looks up to there and as often beyond; seed {seed}. Per cent, plus or minus a standard error.\n\
+         False alarms up to {} times the planned units, power up to {} times; stopped at a share of them.\n",
+        say::count(u64::from(runs)),
+        say::percent(baseline),
+        say::percent(treatment),
+        say::count(report.units_per_arm),
+        report.null_horizons,
+        report.effect_horizons,
+    );
+    let heads =
+        ["", "alarms by plan", "by end", "power by plan", "by end", "covered", "stage-wise", "stopped at"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    let share = |share: calibrate::Share| {
+        format!("{:.2} ±{:.2}", share.estimate() * 100.0, share.standard_error() * 100.0)
+    };
+    let or_none = |of: Option<calibrate::Share>| of.map_or("-".to_owned(), share);
+    for row in &report.methods {
+        rows.push(vec![
+            row.method.to_owned(),
+            share(row.false_positives_by_plan),
+            share(row.false_positives_by_end),
+            share(row.power_by_plan),
+            share(row.power_by_end),
+            or_none(row.coverage),
+            or_none(row.coverage_stagewise),
+            format!(
+                "{:.3} ±{:.3}",
+                row.stopped_at_if_effect.value(),
+                row.stopped_at_if_effect.standard_error()
+            ),
+        ]);
+    }
+    text.push_str(&table(&rows));
+    put(
+        &mut text,
+        format_args!(
+            "Peeking without correction, 20 looks of 500 an arm: {} of accumulating data ({:.2} exactly, for a normal \
+             process);\n{} where each look tests its own batch alone.\n",
+            share(report.peeking.accumulating),
+            report.peeking.accumulating_exact * 100.0,
+            share(report.peeking.batches),
+        ),
+    );
+    text
+}

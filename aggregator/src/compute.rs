@@ -1,0 +1,157 @@
+//! The calculator for machines: one JSON object in, one out, so that anybody can check any number of the
+//! statistics without a stream behind it. One function a method; the fields are those of the golden files,
+//! `inputs` in and `expected` out. Pure; it knows no experiment and reads nothing.
+//!
+//! Infinite is "inf" or "-inf". What the data do not hold is null, and the object's `missing` says of each
+//! null why. What cannot be right is an answer of `error` and the `field` to mend.
+
+use std::str::FromStr;
+
+use serde_json::{Map, Value, json};
+
+mod bayes;
+mod clustered;
+mod covariate;
+mod fixed;
+mod found;
+mod group_sequential;
+mod inputs;
+mod planning;
+mod segments;
+mod sequential;
+mod trust;
+
+use found::Found;
+use inputs::{Inputs, Refused};
+
+/// A method by the name of its golden file.
+#[derive(Clone, Copy)]
+pub struct Method {
+    pub name: &'static str,
+    run: fn(&Inputs) -> Result<Found, Refused>,
+}
+
+/// Every method there is.
+pub const METHODS: [Method; 21] = [
+    Method { name: "two_proportion", run: fixed::two_proportion },
+    Method { name: "welch_t", run: fixed::welch_t },
+    Method { name: "ratio_delta", run: fixed::ratio_delta },
+    Method { name: "winsorize", run: fixed::winsorize },
+    Method { name: "cuped", run: covariate::cuped },
+    Method { name: "power", run: planning::power },
+    Method { name: "sequential_msprt", run: sequential::msprt },
+    Method { name: "sequential_asymptotic_cs", run: sequential::asymptotic_cs },
+    Method { name: "sequential_conversion_counts", run: sequential::conversion_counts },
+    Method { name: "group_sequential_bounds", run: group_sequential::bounds },
+    Method { name: "group_sequential_analysis", run: group_sequential::analysis },
+    Method { name: "srm_chi_square", run: trust::srm_chi_square },
+    Method { name: "srm_sequential", run: trust::srm_sequential },
+    Method { name: "multiple_testing", run: trust::multiple_testing },
+    Method { name: "bayes_beta_binomial", run: bayes::beta_binomial },
+    Method { name: "bayes_gaussian_effect", run: bayes::gaussian_effect },
+    Method { name: "simpson_poststrat", run: segments::simpson_poststrat },
+    Method { name: "interaction", run: segments::interaction },
+    Method { name: "cluster_randomized", run: clustered::cluster_randomized },
+    Method { name: "switchback", run: clustered::switchback },
+    Method { name: "peeking_type1", run: group_sequential::peeking },
+];
+
+impl Method {
+    /// The answer to one line of text, on one line. A line that is no JSON object, or one that lacks a
+    /// field, is answered by an error; it never panics and never says NaN.
+    ///
+    /// A whole case is taken as well: `inputs` are read from inside it, and its `id` is given back.
+    pub fn answer(self, line: &str) -> String {
+        let object = match serde_json::from_str::<Value>(line) {
+            Ok(Value::Object(object)) => object,
+            Ok(_) => return Refused::whole_line("it is not a JSON object").shown().to_string(),
+            Err(error) => return Refused::whole_line(error).shown().to_string(),
+        };
+        let (inputs, id) = match object.get("inputs") {
+            Some(Value::Object(inputs)) => (inputs, object.get("id")),
+            _ => (&object, None),
+        };
+        let mut answer = self.compute(inputs);
+        if let Some(id) = id {
+            answer["id"] = id.clone();
+        }
+        answer.to_string()
+    }
+
+    /// The answer to one object.
+    pub fn compute(self, inputs: &Map<String, Value>) -> Value {
+        match (self.run)(&Inputs::top(inputs)) {
+            Ok(found) => found.shown(),
+            Err(refused) => refused.shown(),
+        }
+    }
+}
+
+impl FromStr for Method {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Method, String> {
+        let known = METHODS.iter().find(|method| method.name == name).copied();
+        known.ok_or_else(|| {
+            let names: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
+            format!("`{name}` is none of {}", names.join(", "))
+        })
+    }
+}
+
+impl Refused {
+    fn shown(&self) -> Value {
+        json!({ "error": self.to_string(), "field": self.field })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(method: &str, line: &str) -> String {
+        method.parse::<Method>().unwrap().answer(line)
+    }
+
+    #[test]
+    fn a_bad_input_is_an_error_that_names_the_field() {
+        assert_eq!(
+            answer("two_proportion", r#"{"n_c": 10, "x_c": 11, "n_t": 5, "x_t": 1, "alpha": 0.05}"#),
+            r#"{"error":"x_c: 11 conversions cannot come from 10 units","field":"x_c"}"#
+        );
+        assert_eq!(answer("peeking_type1", "{}"), r#"{"error":"looks: it is missing","field":"looks"}"#);
+        assert_eq!(
+            answer("sequential_msprt", r#"{"tau": 1, "alpha": 0.05, "looks": [{"estimate": 1, "se": "x"}]}"#),
+            r#"{"error":"looks[0].se: \"x\" is not a number","field":"looks[0].se"}"#
+        );
+    }
+
+    #[test]
+    fn a_line_that_is_no_object_is_an_error_of_the_line() {
+        assert_eq!(answer("power", "[]"), r#"{"error":"line: it is not a JSON object","field":"line"}"#);
+        assert!(answer("power", "").starts_with(r#"{"error":"line: EOF"#));
+    }
+
+    #[test]
+    fn what_the_data_do_not_hold_is_null_and_says_why() {
+        let line = r#"{"n_c": 0, "x_c": 0, "n_t": 5, "x_t": 1, "alpha": 0.05}"#;
+        let answer: Value = serde_json::from_str(&answer("two_proportion", line)).unwrap();
+        assert_eq!(answer["z"], Value::Null);
+        assert_eq!(answer["missing"]["z"], "the control arm has 0 units, 1 are needed");
+        assert_eq!((&answer["p_t"], &answer["p_c"]), (&json!(0.2), &Value::Null));
+    }
+
+    #[test]
+    fn a_whole_case_is_answered_under_its_id() {
+        let case = r#"{"id": "five", "inputs": {"looks": 1, "alpha": 0.05, "critical_value": null}, "expected": {}}"#;
+        let answer: Value = serde_json::from_str(&answer("peeking_type1", case)).unwrap();
+        assert_eq!(answer["id"], "five");
+        assert!((answer["overall_type1"].as_f64().unwrap() - 0.05).abs() < 1e-12);
+    }
+
+    #[test]
+    fn an_unknown_method_is_told_the_known_ones() {
+        let refusal = "t_test".parse::<Method>().err().unwrap();
+        assert!(refusal.starts_with("`t_test` is none of two_proportion, welch_t, "), "{refusal}");
+    }
+}

@@ -1,0 +1,157 @@
+//! The Bayesian view.
+
+use serde_json::json;
+use stats::{
+    Alpha, Effect, Moments, Pair,
+    bayes::{BetaPrior, NormalPosterior, NormalPrior, Rates, best_of},
+    lift::{self, Mean},
+};
+
+use super::{Found, Inputs, Refused};
+
+pub fn beta_binomial(inputs: &Inputs) -> Result<Found, Refused> {
+    let (a, b) = (inputs.number("prior_alpha")?, inputs.number("prior_beta")?);
+    let blamed = if a > 0.0 { "prior_beta" } else { "prior_alpha" };
+    let prior = inputs.check(blamed, BetaPrior::new(a, b))?;
+    if inputs.has("arms") {
+        let of = |arm: &Inputs| Ok(prior.after(arm.arm("n", "x")?));
+        let all = inputs.objects("arms")?.iter().map(of).collect::<Result<Vec<_>, Refused>>()?;
+        return Ok(Found::default().with("prob_best", inputs.check("arms", best_of(&all))?));
+    }
+    let rates = Rates(inputs.arms()?.map(|arm| prior.after(arm)));
+    let Pair { control, treatment } = rates.0;
+    let alpha = inputs.alpha()?;
+    let parameters = |(a, b): (f64, f64)| vec![a, b];
+    Ok(Found::default()
+        .with("post_c", parameters(control.parameters()))
+        .with("post_t", parameters(treatment.parameters()))
+        .with("mean_c", control.mean())
+        .with("mean_t", treatment.mean())
+        .with("ci_c", control.interval(alpha))
+        .with("ci_t", treatment.interval(alpha))
+        .with("prob_treatment_better", rates.probability_treatment_better())
+        .with("expected_loss_choose_treatment", rates.expected_loss_of_treatment())
+        .with("expected_loss_choose_control", rates.expected_loss_of_control())
+        .with("expected_diff", rates.expected_difference())
+        .with("diff_ci", rates.interval_of_difference(alpha)))
+}
+
+pub fn gaussian_effect(inputs: &Inputs) -> Result<Found, Refused> {
+    let arms =
+        Pair { control: ArmMean::read(inputs, "control")?, treatment: ArmMean::read(inputs, "treatment")? };
+    let alpha = inputs.alpha()?;
+    let relative = is_relative(inputs, "difference_type")?;
+    let inverse = inputs.flag("inverse")?;
+    let baseline = arms.control.mean.mean;
+    let refusal = if relative && baseline == 0.0 {
+        Some("ZERO_NEGATIVE_BASELINE_VARIATION")
+    } else if arms.control.units == 0 || arms.treatment.units == 0 {
+        Some("NO_UNITS_IN_VARIATION")
+    } else if arms.control.mean.variance <= 0.0 || arms.treatment.mean.variance <= 0.0 {
+        Some("ZERO_NEGATIVE_VARIANCE")
+    } else {
+        None
+    };
+    if let Some(refusal) = refusal {
+        return Ok(refused(refusal));
+    }
+    let means = arms.map(|arm| arm.mean);
+    let effect = if relative {
+        let standard_error = lift::delta_standard_error(means);
+        Effect {
+            estimate: means.treatment.mean / baseline - 1.0,
+            standard_error: inputs.check("control", standard_error)?,
+        }
+    } else {
+        Effect {
+            estimate: means.treatment.mean - baseline,
+            standard_error: (means.control.variance + means.treatment.variance).sqrt(),
+        }
+    };
+    match NormalPosterior::new(effect, prior(inputs, relative, baseline)?) {
+        Some(posterior) => Ok(shown(posterior, alpha, inverse)),
+        None => Ok(refused("ZERO_NEGATIVE_VARIANCE")),
+    }
+}
+
+/// What the reference shows when it refuses, in its words.
+fn refused(refusal: &str) -> Found {
+    Found::default()
+        .with("error", refusal)
+        .with("expected", 0.0)
+        .with("se", 0.0)
+        .with("ci", vec![0.0, 0.0])
+        .with("chance_to_win", 0.5)
+        .with("risk_control", 0.0)
+        .with("risk_treatment", 0.0)
+}
+
+fn is_relative(inputs: &Inputs, name: &str) -> Result<bool, Refused> {
+    match inputs.text(name)? {
+        "relative" => Ok(true),
+        "absolute" => Ok(false),
+        other => Err(inputs.refuse(name, format!("{other:?} is neither relative nor absolute"))),
+    }
+}
+
+/// One arm as a mean: 0 without units, variance 0 where it is not known, as the reference has it.
+pub struct ArmMean {
+    pub units: u64,
+    pub mean: Mean,
+    /// Where it is a rate.
+    pub rate: Option<stats::Arm>,
+}
+
+impl ArmMean {
+    /// `{kind: "prop", n, sum}` or `{kind: "mean", n, sum, ss}`.
+    pub fn read(inputs: &Inputs, name: &str) -> Result<ArmMean, Refused> {
+        let arm = inputs.object(name)?;
+        let units = arm.count("n")?;
+        let of_mean = |variance: f64| if units == 0 { 0.0 } else { variance / units as f64 };
+        match arm.text("kind")? {
+            "prop" => {
+                let counts = arm.arm("n", "sum")?;
+                let p = counts.rate().unwrap_or(0.0);
+                let mean = Mean { mean: p, variance: of_mean(p * (1.0 - p)) };
+                Ok(ArmMean { units, mean, rate: Some(counts) })
+            }
+            "mean" => {
+                let moments: Moments = arm.moments("n", "sum", "ss")?;
+                let variance = of_mean(moments.variance().unwrap_or(0.0));
+                Ok(ArmMean { units, mean: Mean { mean: moments.mean(), variance }, rate: None })
+            }
+            other => Err(arm.refuse("kind", format!("{other:?} is neither prop nor mean"))),
+        }
+    }
+}
+
+/// The prior in the unit of the effect; none when it is improper.
+fn prior(inputs: &Inputs, relative: bool, control_mean: f64) -> Result<Option<NormalPrior>, Refused> {
+    let given = inputs.object("prior")?;
+    if !given.flag("proper")? {
+        return Ok(None);
+    }
+    let prior = NormalPrior::new(given.number("mean")?, given.number("variance")?.sqrt());
+    let prior = given.check("variance", prior)?;
+    let scaled = match (is_relative(inputs, "prior_type")?, relative) {
+        (true, false) => prior.scaled(control_mean.abs()),
+        (false, true) => prior.scaled(1.0 / control_mean.abs()),
+        _ => Ok(prior),
+    };
+    given.check("variance", scaled).map(Some)
+}
+
+fn shown(posterior: NormalPosterior, alpha: Alpha, inverse: bool) -> Found {
+    let above = posterior.probability_above_0();
+    let (gain, loss) = (posterior.expected_gain(), posterior.expected_loss());
+    let (win, risk_control, risk_treatment) =
+        if inverse { (posterior.probability_below_0(), loss, gain) } else { (above, gain, loss) };
+    Found::default()
+        .with("error", json!(null))
+        .with("expected", posterior.mean)
+        .with("se", posterior.sd)
+        .with("ci", posterior.interval(alpha))
+        .with("chance_to_win", win)
+        .with("risk_control", risk_control)
+        .with("risk_treatment", risk_treatment)
+}

@@ -1,0 +1,62 @@
+//! Adjustment by a covariate from before the experiment.
+
+use stats::{Alternative, Missing, Pair, PairMoments, Side, cuped, lift, welch};
+
+use super::{Found, Inputs, Refused, fixed};
+
+pub fn cuped(inputs: &Inputs) -> Result<Found, Refused> {
+    let names = ["n", "sum_pre", "sum_pre_sq", "sum_post", "sum_post_sq", "sum_pre_post"];
+    let arms = inputs.pairs("pre", "post", names)?;
+    let alpha = inputs.alpha()?;
+    let adjusted = cuped::adjust(arms);
+    let after = adjusted.map(|adjusted| adjusted.arms);
+    let raw = arms.map(PairMoments::y);
+    let test = after.and_then(|after| welch::test(after, Alternative::TwoSided));
+    let unadjusted = welch::test(raw, Alternative::TwoSided);
+    // The fields named after GrowthBook are those of the lift without adjustment.
+    let means = lift::means_of_moments(raw);
+    let raw_lift = if raw.control.mean() == 0.0 {
+        Err(Missing::PositiveBaseline { control_mean: 0.0 })
+    } else {
+        Ok(raw.treatment.mean() / raw.control.mean() - 1.0)
+    };
+    let mean = |side| {
+        after.map(|after| match side {
+            Side::Control => after.control.mean(),
+            Side::Treatment => after.treatment.mean(),
+        })
+    };
+    let mut found = Found::default()
+        .with("theta", adjusted.map(|adjusted| adjusted.theta))
+        .with("mean_post_c", fixed::mean(Side::Control, raw.control))
+        .with("mean_post_t", fixed::mean(Side::Treatment, raw.treatment))
+        .with("adj_mean_c", after.map(|after| after.control.mean()))
+        .with("adj_mean_t", after.map(|after| after.treatment.mean()))
+        .with("var_adj_c", after.and_then(|after| fixed::variance(Side::Control, after.control)))
+        .with("var_adj_t", after.and_then(|after| fixed::variance(Side::Treatment, after.treatment)))
+        .with("diff", after.map(|after| after.treatment.mean() - after.control.mean()))
+        .with("se", test.map(|test| test.effect.standard_error))
+        .with("df", test.map(|test| test.degrees))
+        .with("t", test.map(|test| test.t))
+        .with("p_value", fixed::p_value(test, mean(Side::Control), mean(Side::Treatment)))
+        .with("ci", test.map(|test| test.interval(alpha)))
+        .with("diff_unadjusted", raw.treatment.mean() - raw.control.mean())
+        .with("se_unadjusted", unadjusted.map(|test| test.effect.standard_error))
+        .with("variance_reduction", adjusted.and_then(|adjusted| cuped::variance_reduction(arms, &adjusted)))
+        .with("rel_lift_growthbook", raw_lift)
+        .with("rel_se_growthbook", means.and_then(lift::delta_standard_error))
+        .with("rel_ci_growthbook", unadjusted.and_then(|test| lift::delta(means?, test.critical(alpha))))
+        .with("ancova_diff", cuped::ancova_difference(arms))
+        .with("lin_diff", cuped::lin_difference(arms));
+    // Their errors need every unit's residual, which no sums hold.
+    if inputs.has("control_raw") && inputs.has("treatment_raw") {
+        let (control, treatment) = (
+            inputs.pairs_of_values("control_raw", "pre", "post")?,
+            inputs.pairs_of_values("treatment_raw", "pre", "post")?,
+        );
+        let values = Pair { control: &control[..], treatment: &treatment[..] };
+        found.put("ancova_se_hc2", cuped::ancova(values).map(|effect| effect.standard_error));
+        found.put("lin_se_hc2", cuped::lin(values).map(|effect| effect.standard_error));
+    }
+    Ok(found)
+}

@@ -1,0 +1,265 @@
+//! Fixed-horizon tests.
+
+use stats::{
+    Alternative, Interval, Missing, Moments, Pair, PairMoments, Side,
+    distributions::{normal_sf, student_t_sf},
+    lift::{self, Mean},
+    proportion_interval::{self as intervals, Score},
+    ratio, two_proportion,
+    welch::{self, Welch},
+    winsorize::{Caps, QuantileRule, Rule},
+};
+
+use super::{Found, Inputs, Refused};
+
+/// Up to this many units in all Fisher's p-value is given too; above, its outcomes are many and it says
+/// what the pooled z says.
+const FISHER_UNITS_MAX: u64 = 100_000;
+
+pub fn two_proportion(inputs: &Inputs) -> Result<Found, Refused> {
+    let arms = inputs.arms()?;
+    let (alpha, side) = (inputs.alpha()?, inputs.alternative()?);
+    let critical = side.critical_z(alpha);
+    let pooled = two_proportion::pooled_z(arms, side);
+    let unpooled = two_proportion::unpooled_z(arms, side);
+    let means = lift::means_of_rates(arms);
+    let relative = |of: fn(Pair<Mean>, f64) -> Result<Interval, Missing>| {
+        means.and_then(|means| of(means, critical)).map(|interval| side.of_interval(interval))
+    };
+    let rate = |arm: Side, counts: stats::Arm| counts.rate().ok_or(Missing::Units { arm, have: 0, need: 1 });
+    let mut found = Found::default()
+        .with("p_c", rate(Side::Control, arms.control))
+        .with("p_t", rate(Side::Treatment, arms.treatment))
+        .with("diff", pooled.map(|test| test.effect.estimate))
+        .with("rel_lift", means.and_then(lift::estimate))
+        .with("se_pooled", pooled.map(|test| test.effect.standard_error))
+        .with("se_unpooled", two_proportion::unpooled_effect(arms).map(|effect| effect.standard_error))
+        .with("z", pooled.map(|test| test.z))
+        .with("p_value", pooled.map(|test| test.p_value))
+        .with("chi2", pooled.map(|test| test.z * test.z))
+        .with("z_unpooled", unpooled.map(|test| test.z))
+        .with("p_value_unpooled", unpooled.map(|test| test.p_value))
+        .with("ci_wald", intervals::wald(arms, alpha, side))
+        .with("ci_newcombe", intervals::newcombe(arms, alpha, side))
+        .with("ci_agresti_caffo", intervals::agresti_caffo(arms, alpha, side))
+        .with("ci_score_mee", intervals::score(arms, alpha, side, Score::Mee))
+        .with("ci_score_mn", intervals::score(arms, alpha, side, Score::MiettinenNurminen))
+        .with("rel_se_delta", means.and_then(lift::delta_standard_error))
+        .with("rel_ci_delta", relative(lift::delta))
+        .with("rel_ci_fieller", relative(lift::fieller))
+        .with("rel_ci_log", relative(lift::log_ratio));
+    if arms.control.units() + arms.treatment.units() <= FISHER_UNITS_MAX {
+        found.put("p_value_fisher", two_proportion::fisher_exact(arms, side));
+    }
+    Ok(found)
+}
+
+pub fn welch_t(inputs: &Inputs) -> Result<Found, Refused> {
+    let arm = |values: &str, [count, sum, squares]: [&str; 3]| {
+        if inputs.has(values) {
+            inputs.check(values, Moments::of(inputs.numbers(values)?))
+        } else {
+            inputs.moments(count, sum, squares)
+        }
+    };
+    let moments = Pair {
+        control: arm("control", ["n_c", "sum_c", "sum_sq_c"])?,
+        treatment: arm("treatment", ["n_t", "sum_t", "sum_sq_t"])?,
+    };
+    let (alpha, side) = (inputs.alpha()?, inputs.alternative()?);
+    let test = welch::test(moments, side);
+    let critical = test.map(|test| test.critical(alpha));
+    let means = lift::means_of_moments(moments);
+    let relative = |of: fn(Pair<Mean>, f64) -> Result<Interval, Missing>| {
+        let interval = means.and_then(|means| of(means, critical?));
+        interval.map(|interval| side.of_interval(interval))
+    };
+    let log_ratio = lift::log_ratio_critical(moments, alpha, side)
+        .and_then(|critical| lift::log_ratio(means?, critical))
+        .map(|interval| side.of_interval(interval));
+    let (mean_c, mean_t) = (mean(Side::Control, moments.control), mean(Side::Treatment, moments.treatment));
+    let relative_lift = ratio_of(mean_t, mean_c);
+    let relative_p = test.and_then(|test| {
+        let t = relative_lift? / lift::delta_standard_error(means?)?;
+        Ok(2.0 * student_t_sf(t.abs(), test.degrees))
+    });
+    Ok(Found::default()
+        .with("mean_c", mean_c)
+        .with("mean_t", mean_t)
+        .with("var_c", variance(Side::Control, moments.control))
+        .with("var_t", variance(Side::Treatment, moments.treatment))
+        .with("diff", mean_t.and_then(|treatment| Ok(treatment - mean_c?)))
+        .with("se", means.map(standard_error))
+        .with("df", test.map(|test| test.degrees))
+        .with("t", test.map(|test| test.t))
+        .with("p_value", p_value(test, mean_c, mean_t))
+        .with("ci", test.map(|test| test.interval(alpha)))
+        .with("rel_lift", relative_lift)
+        .with("rel_se_delta", means.and_then(lift::delta_standard_error))
+        .with("rel_ci_delta", relative(lift::delta))
+        .with("rel_ci_fieller", relative(lift::fieller))
+        .with("rel_ci_log", log_ratio)
+        .with("rel_p_value_delta", relative_p))
+}
+
+/// Nothing varies: p is 1 where the means are equal too, by the files' convention.
+pub fn p_value(
+    test: Result<Welch, Missing>,
+    control: Result<f64, Missing>,
+    treatment: Result<f64, Missing>,
+) -> Result<f64, Missing> {
+    match test {
+        Err(Missing::Variation) if control == treatment => Ok(1.0),
+        test => test.map(|test| test.p_value),
+    }
+}
+
+pub fn mean(arm: Side, moments: Moments) -> Result<f64, Missing> {
+    if moments.count() == 0 { Err(Missing::Units { arm, have: 0, need: 1 }) } else { Ok(moments.mean()) }
+}
+
+pub fn variance(arm: Side, moments: Moments) -> Result<f64, Missing> {
+    moments.variance().ok_or(Missing::Units { arm, have: moments.count(), need: 2 })
+}
+
+fn standard_error(means: Pair<Mean>) -> f64 {
+    (means.control.variance + means.treatment.variance).sqrt()
+}
+
+/// `treatment / control - 1`, also for a control below 0.
+fn ratio_of(treatment: Result<f64, Missing>, control: Result<f64, Missing>) -> Result<f64, Missing> {
+    match (treatment?, control?) {
+        (_, 0.0) => Err(Missing::PositiveBaseline { control_mean: 0.0 }),
+        (treatment, control) => Ok(treatment / control - 1.0),
+    }
+}
+
+pub fn ratio_delta(inputs: &Inputs) -> Result<Found, Refused> {
+    let names = ["n", "sum_num", "sum_num_sq", "sum_den", "sum_den_sq", "sum_num_den"];
+    let arms = inputs.pairs("num", "den", names)?;
+    let alpha = inputs.alpha()?;
+    let ratio = |side, arm: PairMoments| ratio::of_sums(side, arm);
+    let (ratio_c, ratio_t) = (ratio(Side::Control, arms.control), ratio(Side::Treatment, arms.treatment));
+    let linear = ratio::linearized(arms);
+    let means = linear.and_then(lift::means_of_moments);
+    let test = linear.and_then(|linear| welch::test(linear, Alternative::TwoSided));
+    let delta = test.and_then(|test| lift::delta(means?, test.critical(alpha)));
+    let log_ratio = linear
+        .and_then(|linear| lift::log_ratio_critical(linear, alpha, Alternative::TwoSided))
+        .and_then(|critical| lift::log_ratio(means?, critical));
+    Ok(Found::default()
+        .with("ratio_c", ratio_c)
+        .with("ratio_t", ratio_t)
+        .with("var_lin_c", linear.and_then(|linear| variance(Side::Control, linear.control)))
+        .with("var_lin_t", linear.and_then(|linear| variance(Side::Treatment, linear.treatment)))
+        .with("diff", ratio_t.and_then(|treatment| Ok(treatment - ratio_c?)))
+        .with("se", means.map(standard_error))
+        .with("df", test.map(|test| test.degrees))
+        .with("t", test.map(|test| test.t))
+        .with("p_value", p_value(test, ratio_c, ratio_t))
+        .with("p_value_z", test.map(|test| 2.0 * normal_sf(test.t.abs())))
+        .with("ci", test.map(|test| test.interval(alpha)))
+        .with("rel_lift", ratio_of(ratio_t, ratio_c))
+        .with("rel_se_delta", means.and_then(lift::delta_standard_error))
+        .with("rel_ci_delta", delta)
+        .with("rel_ci_log", log_ratio))
+}
+
+pub fn winsorize(inputs: &Inputs) -> Result<Found, Refused> {
+    let (control, treatment) = (inputs.numbers("control")?, inputs.numbers("treatment")?);
+    let alpha = inputs.alpha()?;
+    let rule = rule(inputs)?;
+    let find = |totals: &[f64]| inputs.check("percentile", Caps::find(totals, rule));
+    let (caps_c, caps_t) = match inputs.text("scope")? {
+        "per_arm" => (find(&control)?, find(&treatment)?),
+        "pooled" => {
+            let pooled = find(&[control.clone(), treatment.clone()].concat())?;
+            (pooled, pooled)
+        }
+        other => {
+            return Err(inputs.refuse("scope", format!("{other:?} is neither pooled nor per_arm")));
+        }
+    };
+    let mut found = Found::default();
+    for (suffix, caps) in [("c", caps_c), ("t", caps_t)] {
+        match caps {
+            None => {
+                found.lacking(&format!("cap_{suffix}"), "no totals to find a cap in");
+                found.lacking(&format!("floor_{suffix}"), "no totals to find a floor in");
+            }
+            Some(caps) => {
+                found.put(&format!("cap_{suffix}"), caps.upper);
+                if rule.both_sides {
+                    found.put(&format!("floor_{suffix}"), caps.lower);
+                } else {
+                    found.lacking(&format!("floor_{suffix}"), "only the upper side is cut");
+                }
+            }
+        }
+    }
+    // Without a cap nothing is cut.
+    let unbounded = Caps { lower: f64::NEG_INFINITY, upper: f64::INFINITY };
+    let mut moments = Vec::new();
+    for (suffix, side, values, caps) in
+        [("c", Side::Control, &control, caps_c), ("t", Side::Treatment, &treatment, caps_t)]
+    {
+        let caps = caps.unwrap_or(unbounded);
+        let capped: Vec<f64> = values.iter().map(|&value| caps.apply(value)).collect();
+        let arm = inputs.check("control", Moments::of(capped.iter().copied()))?;
+        let cut = values.iter().filter(|&&value| caps.cuts(value)).count();
+        found.put(&format!("n_capped_{suffix}"), cut);
+        found.put(&format!("sum_{suffix}"), capped.iter().sum::<f64>());
+        found.put(&format!("sum_sq_{suffix}"), capped.iter().map(|value| value * value).sum::<f64>());
+        found.put(&format!("mean_{suffix}"), mean(side, arm));
+        found.put(&format!("var_{suffix}"), variance(side, arm));
+        moments.push(arm);
+    }
+    let moments = Pair { control: moments[0], treatment: moments[1] };
+    let test = welch::test(moments, Alternative::TwoSided);
+    let means = moments.map(Moments::mean);
+    Ok(found
+        .with("t", test.map(|test| test.t))
+        .with("df", test.map(|test| test.degrees))
+        .with("p_value", p_value(test, Ok(means.control), Ok(means.treatment)))
+        .with("ci", test.map(|test| test.interval(alpha))))
+}
+
+fn rule(inputs: &Inputs) -> Result<Rule, Refused> {
+    let method = inputs.text("quantile_method")?;
+    // The files explain the method after its name.
+    let reading = match method.split_whitespace().next() {
+        Some("linear") => QuantileRule::Linear,
+        Some("inverted_cdf") => QuantileRule::InvertedCdf,
+        _ => {
+            let why = format!("{method:?} is neither linear nor inverted_cdf");
+            return Err(inputs.refuse("quantile_method", why));
+        }
+    };
+    let both_sides = match inputs.text_or("side", "upper")? {
+        "upper" => false,
+        "both" => true,
+        other => return Err(inputs.refuse("side", format!("{other:?} is neither upper nor both"))),
+    };
+    Ok(Rule {
+        quantile: inputs.number("percentile")?,
+        reading,
+        both_sides,
+        ignore_zeros: inputs.flag("ignore_zeros")?,
+    })
+}
+
+impl Inputs<'_> {
+    /// Two values of every unit of both arms: from `control_raw` and `treatment_raw` where they are given,
+    /// which keep more digits, else from the sums.
+    pub fn pairs(&self, x: &str, y: &str, names: [&str; 6]) -> Result<Pair<PairMoments>, Refused> {
+        let arm = |sums: &str, raw: &str| {
+            if self.has(raw) {
+                let values = self.pairs_of_values(raw, x, y)?;
+                self.check(raw, PairMoments::of(values))
+            } else {
+                self.object(sums)?.pair_moments(names)
+            }
+        };
+        Ok(Pair { control: arm("control", "control_raw")?, treatment: arm("treatment", "treatment_raw")? })
+    }
+}

@@ -1,0 +1,184 @@
+//! Boundaries on the z scale and what follows from them.
+
+use stats::{
+    Alternative, Arm, Missing, Pair, Power,
+    distributions::normal_sf,
+    group_sequential::{Bound, Boundary, Crossing, Design, Family, Looks, Spending, information_fraction},
+    two_proportion::{self, ZTest},
+};
+
+use super::{Found, Inputs, Refused};
+
+/// The files write null for a bound beyond, which nothing reaches.
+const UNREACHABLE: f64 = 6.0;
+
+/// The most uncorrected looks; each costs an integral over the last one's grid.
+const PEEKS_MAX: u64 = 2_000;
+
+fn spending(inputs: &Inputs) -> Result<Spending, Refused> {
+    match inputs.text("spending")? {
+        "obf" => Ok(Spending::OBrienFleming),
+        "pocock" => Ok(Spending::Pocock),
+        "kim_demets" => inputs.check("gamma", Spending::power(inputs.number("gamma")?)),
+        "hsd" => inputs.check("gamma", Spending::gamma(inputs.number("gamma")?)),
+        other => {
+            let why =
+                format!("{other:?} is none of obf, pocock, kim_demets, hsd, classic_obf, classic_pocock");
+            Err(inputs.refuse("spending", why))
+        }
+    }
+}
+
+/// The bound itself, or why nothing reaches it.
+fn reachable(critical: f64) -> Result<f64, String> {
+    if critical <= UNREACHABLE {
+        Ok(critical)
+    } else {
+        Err(format!("no z up to {UNREACHABLE} reaches the bound: next to nothing may be spent here"))
+    }
+}
+
+pub fn bounds(inputs: &Inputs) -> Result<Found, Refused> {
+    let fractions = inputs.numbers("information_fractions")?;
+    if fractions.is_empty() {
+        return Err(inputs.refuse("information_fractions", "there is no look"));
+    }
+    let (alpha, alternative) = (inputs.alpha()?, inputs.sides()?);
+    let power = inputs.check("power", Power::new(inputs.number("power")?))?;
+    let classical = |family| {
+        inputs.check("information_fractions", Looks::classical(family, &fractions, alpha, alternative))
+    };
+    let (looks, spent) = match inputs.text("spending")? {
+        "classic_obf" => (classical(Family::OBrienFleming)?, None),
+        "classic_pocock" => (classical(Family::Pocock)?, None),
+        _ => {
+            let design = Design { alpha, alternative, spending: spending(inputs)? };
+            let boundary = Boundary::planned(design, &fractions);
+            let boundary = inputs.check("information_fractions", boundary)?;
+            let spent: Vec<f64> = boundary.bounds().iter().map(|bound| bound.alpha_spent).collect();
+            (boundary.looks().clone(), Some(spent))
+        }
+    };
+    let criticals = looks.criticals();
+    let cost = looks.cost(alpha, power);
+    let (nominal, sides) = match alternative {
+        Alternative::TwoSided => ("nominal_p_two_sided", 2.0),
+        Alternative::Greater | Alternative::Less => ("nominal_p_one_sided", 1.0),
+    };
+    let each = |of: fn(f64) -> f64, times: f64| -> Vec<Option<f64>> {
+        criticals.iter().map(|&critical| reachable(critical).ok().map(|z| times * of(z))).collect()
+    };
+    let mut found = Found::default();
+    put_list(&mut found, "z", each(|z| z, 1.0));
+    put_list(&mut found, nominal, each(normal_sf, sides));
+    found.put("cumulative_alpha_spent", spent.unwrap_or_else(|| cumulative(&looks.crossing(0.0))));
+    found.put("inflation_factor", cost.inflation);
+    found.put("expected_information_ratio_h1", cost.expected_if_effect);
+    found.put("expected_information_ratio_h0", cost.expected_if_none);
+    found.put("constant", criticals[criticals.len() - 1]);
+    Ok(found)
+}
+
+/// A list in which nulls are the bounds that nothing reaches.
+fn put_list(found: &mut Found, name: &str, values: Vec<Option<f64>>) {
+    let unreached = values.iter().any(Option::is_none);
+    found.put(name, serde_json::json!(values));
+    if unreached {
+        found.note(name, format!("null: no z up to {UNREACHABLE} reaches the bound"));
+    }
+}
+
+fn cumulative(crossing: &[Crossing]) -> Vec<f64> {
+    let mut sum = 0.0;
+    let mut sums = Vec::new();
+    for look in crossing {
+        sum += look.toward + look.away;
+        sums.push(sum);
+    }
+    sums
+}
+
+pub fn analysis(inputs: &Inputs) -> Result<Found, Refused> {
+    let alpha = inputs.alpha()?;
+    let design = Design { alpha, alternative: inputs.sides()?, spending: spending(inputs)? };
+    let planned = Pair { control: inputs.count("planned_n_c")?, treatment: inputs.count("planned_n_t")? };
+    let last_is_final = inputs.flag("last_look_is_final")?;
+    let mut boundary = Boundary::new(design);
+    let (mut shown, mut tests, mut stop) = (Vec::new(), Vec::new(), None);
+    let looks = inputs.objects("looks")?;
+    if looks.is_empty() {
+        return Err(inputs.refuse("looks", "there is no look"));
+    }
+    for (index, look) in looks.iter().enumerate() {
+        let arms = look.arms()?;
+        let fraction = information_fraction(arms.map(Arm::units), planned);
+        let fraction = inputs.check("planned_n_c", fraction)?;
+        let bound = if last_is_final && index + 1 == looks.len() {
+            boundary.final_look(fraction)
+        } else {
+            boundary.look(fraction)
+        };
+        let bound = look.check("n_c", bound)?;
+        let test = two_proportion::pooled_z(arms, Alternative::TwoSided);
+        let rejects = test.is_ok_and(|test| reachable(bound.critical).is_ok() && bound.rejects(test.z));
+        if rejects && stop.is_none() {
+            stop = Some(index);
+        }
+        tests.push(test);
+        shown.push(look_shown(&bound, test, rejects));
+    }
+    let analysed = stop.unwrap_or(looks.len() - 1);
+    let after = tests[analysed]
+        .and_then(|test| boundary.looks().stagewise(analysed, test.effect, alpha).ok_or(Missing::Variation));
+    let mut found = Found::default()
+        .with("looks", shown)
+        .with("analysed_at_index", analysed)
+        .with("p_value_stagewise", after.map(|after| after.p_value))
+        .with("ci_stagewise", after.map(|after| after.interval))
+        .with("median_unbiased", after.map(|after| after.median_unbiased));
+    match stop {
+        Some(index) => found.put("stop_index", index),
+        None => found.lacking("stop_index", "no look rejected"),
+    }
+    Ok(found)
+}
+
+fn look_shown(bound: &Bound, test: Result<ZTest, Missing>, rejects: bool) -> Found {
+    let mut found = Found::default()
+        .with("information_fraction", bound.fraction)
+        .with("estimate", test.map(|test| test.effect.estimate))
+        .with("se", test.map(|test| test.effect.standard_error))
+        .with("z", test.map(|test| test.z))
+        .with("cumulative_alpha_spent", bound.alpha_spent)
+        .with("reject", rejects);
+    match reachable(bound.critical) {
+        Ok(critical) => {
+            found.put("bound", critical);
+            found.put("nominal_p_bound", bound.nominal_p());
+            found.put("repeated_ci", test.map(|test| bound.repeated_interval(test.effect)));
+        }
+        Err(why) => {
+            for name in ["bound", "nominal_p_bound", "repeated_ci"] {
+                found.lacking(name, &why);
+            }
+        }
+    }
+    found
+}
+
+pub fn peeking(inputs: &Inputs) -> Result<Found, Refused> {
+    let looks = inputs.count("looks")?;
+    if !(1..=PEEKS_MAX).contains(&looks) {
+        return Err(inputs.refuse("looks", format!("{looks} is not from 1 to {PEEKS_MAX}")));
+    }
+    // A number, or in words that the quantile of alpha is meant.
+    let critical = match inputs.number("critical_value") {
+        Ok(given) => given,
+        Err(_) => Alternative::TwoSided.critical_z(inputs.alpha()?),
+    };
+    let fractions: Vec<f64> = (1..=looks).map(|k| k as f64 / looks as f64).collect();
+    let criticals = vec![critical; fractions.len()];
+    let looks = Looks::with_bounds(&fractions, &criticals, Alternative::TwoSided);
+    let looks = inputs.check("critical_value", looks)?;
+    Ok(Found::default().with("overall_type1", looks.crossing_probability(0.0)))
+}

@@ -1,0 +1,233 @@
+//! One JSON object, read field by field. Every refusal names the field by its path in the line.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+use stats::{Alpha, Alternative, Arm, Counts, Invalid, Moments, Pair, PairMoments};
+
+/// Counts above this are no longer exact in JSON's numbers, nor their sums in 64 bits.
+const COUNT_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// A field that cannot be right.
+#[derive(Debug, PartialEq)]
+pub struct Refused {
+    /// Its path: `looks[2].x_c`; `line` for the whole.
+    pub field: String,
+    why: String,
+}
+
+impl Refused {
+    pub fn whole_line(why: impl fmt::Display) -> Refused {
+        Refused { field: "line".to_owned(), why: why.to_string() }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.why)
+    }
+}
+
+/// An object and where it stands in the line.
+pub struct Inputs<'a> {
+    object: &'a Map<String, Value>,
+    /// "" at the top, else ending in a dot.
+    path: String,
+}
+
+impl<'a> Inputs<'a> {
+    pub fn top(object: &'a Map<String, Value>) -> Inputs<'a> {
+        Inputs { object, path: String::new() }
+    }
+
+    /// What `name` is to be blamed for.
+    pub fn refuse(&self, name: &str, why: impl fmt::Display) -> Refused {
+        Refused { field: format!("{}{name}", self.path), why: why.to_string() }
+    }
+
+    /// The same for a check that ran.
+    pub fn check<T, E: fmt::Display>(&self, name: &str, result: Result<T, E>) -> Result<T, Refused> {
+        result.map_err(|why| self.refuse(name, why))
+    }
+
+    /// Whether the field is there and not null.
+    pub fn has(&self, name: &str) -> bool {
+        self.object.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    fn get(&self, name: &str) -> Result<&'a Value, Refused> {
+        self.object.get(name).ok_or_else(|| self.refuse(name, "it is missing"))
+    }
+
+    pub fn object(&self, name: &str) -> Result<Inputs<'a>, Refused> {
+        let value = self.get(name)?;
+        let object = value.as_object().ok_or_else(|| self.refuse(name, "it is not an object"))?;
+        Ok(Inputs { object, path: format!("{}{name}.", self.path) })
+    }
+
+    pub fn list(&self, name: &str) -> Result<&'a Vec<Value>, Refused> {
+        self.get(name)?.as_array().ok_or_else(|| self.refuse(name, "it is not a list"))
+    }
+
+    /// The entries of a list of objects.
+    pub fn objects(&self, name: &str) -> Result<Vec<Inputs<'a>>, Refused> {
+        let mut objects = Vec::new();
+        for (index, value) in self.list(name)?.iter().enumerate() {
+            let place = format!("{name}[{index}]");
+            let object = value.as_object().ok_or_else(|| self.refuse(&place, "it is not an object"))?;
+            objects.push(Inputs { object, path: format!("{}{place}.", self.path) });
+        }
+        Ok(objects)
+    }
+
+    /// A list of lists of objects.
+    pub fn rows_of_objects(&self, name: &str) -> Result<Vec<Vec<Inputs<'a>>>, Refused> {
+        let mut rows = Vec::new();
+        for (i, row) in self.list(name)?.iter().enumerate() {
+            let place = format!("{name}[{i}]");
+            let row = row.as_array().ok_or_else(|| self.refuse(&place, "it is not a list"))?;
+            let mut objects = Vec::new();
+            for (j, value) in row.iter().enumerate() {
+                let place = format!("{name}[{i}][{j}]");
+                let object = value.as_object().ok_or_else(|| self.refuse(&place, "it is not an object"))?;
+                objects.push(Inputs { object, path: format!("{}{place}.", self.path) });
+            }
+            rows.push(objects);
+        }
+        Ok(rows)
+    }
+
+    /// A list of lists of counts.
+    pub fn rows_of_counts(&self, name: &str) -> Result<Vec<Vec<u64>>, Refused> {
+        let mut rows = Vec::new();
+        for (i, row) in self.list(name)?.iter().enumerate() {
+            let place = format!("{name}[{i}]");
+            let row = row.as_array().ok_or_else(|| self.refuse(&place, "it is not a list"))?;
+            let count = |(j, value)| self.count_of(&format!("{name}[{i}][{j}]"), value);
+            rows.push(row.iter().enumerate().map(count).collect::<Result<_, _>>()?);
+        }
+        Ok(rows)
+    }
+
+    pub fn number(&self, name: &str) -> Result<f64, Refused> {
+        self.number_of(name, self.get(name)?)
+    }
+
+    fn number_of(&self, place: &str, value: &Value) -> Result<f64, Refused> {
+        value.as_f64().ok_or_else(|| self.refuse(place, format!("{value} is not a number")))
+    }
+
+    pub fn count(&self, name: &str) -> Result<u64, Refused> {
+        self.count_of(name, self.get(name)?)
+    }
+
+    /// A whole number, also one written as 5.0.
+    fn count_of(&self, place: &str, value: &Value) -> Result<u64, Refused> {
+        match value.as_f64() {
+            Some(number) if (0.0..=COUNT_MAX).contains(&number) && number.fract() == 0.0 => Ok(number as u64),
+            _ => Err(self.refuse(place, format!("{value} is not a whole number from 0 to 2^53"))),
+        }
+    }
+
+    pub fn text(&self, name: &str) -> Result<&'a str, Refused> {
+        let value = self.get(name)?;
+        value.as_str().ok_or_else(|| self.refuse(name, format!("{value} is not a text")))
+    }
+
+    /// A text, or the default where the field is not there.
+    pub fn text_or(&self, name: &str, default: &'a str) -> Result<&'a str, Refused> {
+        if self.has(name) { self.text(name) } else { Ok(default) }
+    }
+
+    /// False where the field is not there.
+    pub fn flag(&self, name: &str) -> Result<bool, Refused> {
+        if !self.has(name) {
+            return Ok(false);
+        }
+        let value = self.get(name)?;
+        value.as_bool().ok_or_else(|| self.refuse(name, format!("{value} is neither true nor false")))
+    }
+
+    pub fn numbers(&self, name: &str) -> Result<Vec<f64>, Refused> {
+        let number = |(i, value)| self.number_of(&format!("{name}[{i}]"), value);
+        self.list(name)?.iter().enumerate().map(number).collect()
+    }
+
+    /// Numbers among which some may be null.
+    pub fn numbers_or_null(&self, name: &str) -> Result<Vec<Option<f64>>, Refused> {
+        let number = |(i, value): (usize, &Value)| match value {
+            Value::Null => Ok(None),
+            value => self.number_of(&format!("{name}[{i}]"), value).map(Some),
+        };
+        self.list(name)?.iter().enumerate().map(number).collect()
+    }
+
+    pub fn counts(&self, name: &str) -> Result<Vec<u64>, Refused> {
+        let count = |(i, value)| self.count_of(&format!("{name}[{i}]"), value);
+        self.list(name)?.iter().enumerate().map(count).collect()
+    }
+
+    pub fn alpha(&self) -> Result<Alpha, Refused> {
+        self.check("alpha", Alpha::new(self.number("alpha")?))
+    }
+
+    /// Two-sided where nothing is said.
+    pub fn alternative(&self) -> Result<Alternative, Refused> {
+        match self.text_or("alternative", "two-sided")? {
+            "two-sided" => Ok(Alternative::TwoSided),
+            "greater" => Ok(Alternative::Greater),
+            "less" => Ok(Alternative::Less),
+            other => {
+                let why = format!("{other:?} is none of two-sided, greater, less");
+                Err(self.refuse("alternative", why))
+            }
+        }
+    }
+
+    /// `sides`: 1 looks upwards.
+    pub fn sides(&self) -> Result<Alternative, Refused> {
+        match self.count("sides")? {
+            2 => Ok(Alternative::TwoSided),
+            1 => Ok(Alternative::Greater),
+            other => Err(self.refuse("sides", format!("{other} is neither 1 nor 2"))),
+        }
+    }
+
+    /// The counts of one arm; conversions above units are the conversions' fault.
+    pub fn arm(&self, units: &str, conversions: &str) -> Result<Arm, Refused> {
+        let counts = Counts { units: self.count(units)?, conversions: self.count(conversions)? };
+        self.check(conversions, Arm::new(counts))
+    }
+
+    /// `n_c`, `x_c`, `n_t`, `x_t`.
+    pub fn arms(&self) -> Result<Pair<Arm>, Refused> {
+        Ok(Pair { control: self.arm("n_c", "x_c")?, treatment: self.arm("n_t", "x_t")? })
+    }
+
+    /// Count, sum and sum of squares under these names.
+    pub fn moments(&self, count: &str, sum: &str, squares: &str) -> Result<Moments, Refused> {
+        let moments = Moments::from_sums(self.count(count)?, self.number(sum)?, self.number(squares)?);
+        self.check(squares, moments)
+    }
+
+    /// Both values of every unit in `name`, `{x: [..], y: [..]}`.
+    pub fn pairs_of_values(&self, name: &str, x: &str, y: &str) -> Result<Vec<(f64, f64)>, Refused> {
+        let object = self.object(name)?;
+        let (xs, ys) = (object.numbers(x)?, object.numbers(y)?);
+        if xs.len() != ys.len() {
+            let (what, left, right) = ("the values of a unit", xs.len(), ys.len());
+            return Err(object.refuse(y, Invalid::Lengths { what, left, right }));
+        }
+        Ok(xs.into_iter().zip(ys).collect())
+    }
+
+    /// The moments of two values a unit from the sums, by the names of count, sums of x, of x squared, of y,
+    /// of y squared, of products.
+    pub fn pair_moments(&self, names: [&str; 6]) -> Result<PairMoments, Refused> {
+        let [count, x, xx, y, yy, xy] = names;
+        let sums_x = (self.number(x)?, self.number(xx)?);
+        let sums_y = (self.number(y)?, self.number(yy)?);
+        let moments = PairMoments::from_sums(self.count(count)?, sums_x, sums_y, self.number(xy)?);
+        self.check(xy, moments)
+    }
+}

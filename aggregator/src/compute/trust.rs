@@ -1,0 +1,133 @@
+//! Sample ratio, balance, and several tests at once.
+
+use serde_json::json;
+use stats::{
+    Missing, NoAnswer,
+    multiple_testing::{Correction, adjust},
+    srm::{self, Share},
+    srm_sequential::{Phase, evidence},
+};
+
+use super::{Found, Inputs, Refused};
+
+pub fn srm_chi_square(inputs: &Inputs) -> Result<Found, Refused> {
+    match inputs.text_or("kind", "srm")? {
+        "covariate_balance" => return covariate_balance(inputs),
+        "srm" => {}
+        other => return Err(inputs.refuse("kind", format!("{other:?} is not covariate_balance"))),
+    }
+    let (observed, weights) = (inputs.counts("observed")?, inputs.numbers("weights")?);
+    if observed.len() != weights.len() {
+        let why = format!("{} weights for {} counts", weights.len(), observed.len());
+        return Err(inputs.refuse("weights", why));
+    }
+    let arms: Vec<Share> =
+        observed.iter().zip(&weights).map(|(&units, &weight)| Share { weight, units }).collect();
+    let found = Found::default().with("total", observed.iter().sum::<u64>());
+    let unplanned = arms.iter().position(|arm| arm.weight == 0.0 && arm.units > 0);
+    let mut found = match srm::chi_square(&arms) {
+        Ok(test) => found
+            .with("expected_counts", test.expected)
+            .with("chi2", test.statistic)
+            .with("df", test.degrees)
+            .with("p_value", test.p_value)
+            .with("srm_at_0.001", test.p_value < srm::ALARM_LEVEL),
+        // Nobody was assigned: p is 1 by the file's convention.
+        Err(NoAnswer::Missing(Missing::ExpectedCount { .. })) => found
+            .with("expected_counts", vec![0.0; weights.len()])
+            .with("chi2", 0.0)
+            .with("df", weights.iter().filter(|&&weight| weight > 0.0).count() - 1)
+            .with("p_value", 1.0)
+            .with("srm_at_0.001", false),
+        Err(other) => return Err(inputs.refuse("weights", other)),
+    };
+    if let Some(arm) = unplanned {
+        found.put("unplanned_arm", arm);
+    }
+    Ok(found)
+}
+
+fn covariate_balance(inputs: &Inputs) -> Result<Found, Refused> {
+    let counts = inputs.rows_of_counts("counts_by_arm")?;
+    let balance = match srm::balance(&counts) {
+        Ok(balance) => Ok(balance),
+        Err(NoAnswer::Missing(missing)) => Err(missing),
+        Err(NoAnswer::Invalid(invalid)) => return Err(inputs.refuse("counts_by_arm", invalid)),
+    };
+    let differences = balance.as_ref().map_err(|why| *why).map(|balance| {
+        let pairs = balance.shares[0].iter().zip(&balance.shares[1]);
+        pairs.map(|(&control, &treatment)| srm::standardized_difference(control, treatment)).collect()
+    });
+    let differences: Result<Vec<f64>, Missing> = differences;
+    Ok(Found::default()
+        .with("chi2", balance.as_ref().map(|balance| balance.statistic).map_err(|why| *why))
+        .with("df", balance.as_ref().map(|balance| balance.degrees).map_err(|why| *why))
+        .with("p_value", balance.as_ref().map(|balance| balance.p_value).map_err(|why| *why))
+        .with("smd_treatment_minus_control", differences)
+        .with("proportions", balance.map(|balance| balance.shares)))
+}
+
+pub fn srm_sequential(inputs: &Inputs) -> Result<Found, Refused> {
+    let weights = inputs.numbers("null_probabilities")?;
+    let concentration = inputs.number("concentration")?;
+    let mut units = vec![0_u64; weights.len()];
+    let mut p = 1.0_f64;
+    let (mut cumulative, mut logs, mut p_values, mut posteriors) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (index, batch) in inputs.rows_of_counts("batches")?.into_iter().enumerate() {
+        if batch.len() != units.len() {
+            let why = format!("{} counts for {} arms", batch.len(), units.len());
+            return Err(inputs.refuse(&format!("batches[{index}]"), why));
+        }
+        for (total, new) in units.iter_mut().zip(batch) {
+            *total = total.saturating_add(new);
+        }
+        let phase = Phase { weights: &weights, units: &units };
+        let blamed = if concentration > 0.0 { "null_probabilities" } else { "concentration" };
+        let found = inputs.check(blamed, evidence(&[phase], concentration))?;
+        p = p.min(found.p_value);
+        cumulative.push(units.clone());
+        logs.push(found.log_bayes_factor);
+        p_values.push(p);
+        posteriors.push(found.posterior_probability());
+    }
+    let mut found = Found::default();
+    for (name, level) in [("first_alarm_index_at_0_01", 0.01), ("first_alarm_index_at_0_001", 0.001)] {
+        match p_values.iter().position(|&p| p <= level) {
+            Some(index) => found.put(name, index),
+            None => found.lacking(name, "there was no alarm"),
+        }
+    }
+    Ok(found
+        .with("cumulative", cumulative)
+        .with("log_bayes_factor", logs)
+        .with("p_value", p_values)
+        .with("posterior_probability_prior_odds_1", posteriors))
+}
+
+/// A p-value of null was not tested: it is not counted and stays null.
+pub fn multiple_testing(inputs: &Inputs) -> Result<Found, Refused> {
+    let (p_values, alpha) = (inputs.numbers_or_null("p_values")?, inputs.alpha()?.get());
+    let tested: Vec<f64> = p_values.iter().flatten().copied().collect();
+    let all = [
+        ("bonferroni", Correction::Bonferroni),
+        ("holm", Correction::Holm),
+        ("hochberg", Correction::Hochberg),
+        ("benjamini_hochberg", Correction::BenjaminiHochberg),
+        ("benjamini_yekutieli", Correction::BenjaminiYekutieli),
+    ];
+    let mut found = Found::default();
+    for (name, correction) in all {
+        let adjusted = inputs.check("p_values", adjust(&tested, correction))?;
+        let mut next = adjusted.into_iter();
+        let in_order: Vec<Option<f64>> =
+            p_values.iter().map(|given| given.and_then(|_| next.next())).collect();
+        let reject: Vec<bool> = in_order.iter().map(|p| p.is_some_and(|p| p <= alpha)).collect();
+        let of = json!({ "adjusted": in_order, "reject": reject });
+        found.put(name, of);
+        if tested.len() < p_values.len() {
+            found.note(name, "null: it was not tested");
+        }
+    }
+    Ok(found)
+}
