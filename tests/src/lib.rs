@@ -7,6 +7,7 @@ pub mod faults;
 pub mod metrics;
 pub mod oracle;
 pub mod platform;
+pub mod proxy;
 pub mod random;
 pub mod signals;
 pub mod topic;
