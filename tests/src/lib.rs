@@ -9,6 +9,7 @@ pub mod oracle;
 pub mod platform;
 pub mod proxy;
 pub mod random;
+pub mod relayed;
 pub mod signals;
 pub mod topic;
 pub mod traffic;

@@ -5,11 +5,11 @@
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 const CHUNK_BYTES: usize = 16 * 1_024;
 /// How soon a held connection notices that it may go on.
@@ -57,7 +57,7 @@ pub struct Proxy {
 }
 
 struct Shared {
-    to: SocketAddr,
+    to: OnceLock<SocketAddr>,
     faults: Mutex<Vec<Fault>>,
     /// Requests that were met, ever; waited for with `told`.
     met: Mutex<u64>,
@@ -71,16 +71,17 @@ struct Shared {
 impl Proxy {
     /// Forwards to `to`, "host:port".
     pub fn to(to: &str) -> Result<Proxy> {
-        Proxy::listening_on(0, to)
+        let proxy = Proxy::open()?;
+        proxy.forward_to(to)?;
+        Ok(proxy)
     }
 
-    /// Like [`Proxy::to`], on a given port of the loopback interface.
-    pub fn listening_on(port: u16, to: &str) -> Result<Proxy> {
-        let to = to.parse().with_context(|| format!("{to} is no address"))?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).context("listening")?;
+    /// Has its port, and drops every connection until it is told where to forward them.
+    pub fn open() -> Result<Proxy> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening")?;
         let address = listener.local_addr().context("listening")?;
         let shared = Arc::new(Shared {
-            to,
+            to: OnceLock::new(),
             faults: Mutex::default(),
             met: Mutex::new(0),
             told: Condvar::new(),
@@ -101,6 +102,17 @@ impl Proxy {
             }
         });
         Ok(Proxy { shared, address })
+    }
+
+    /// To be called once, with "host:port".
+    pub fn forward_to(&self, to: &str) -> Result<()> {
+        let address = to.parse().with_context(|| format!("{to} is no address"))?;
+        ensure!(self.shared.to.set(address).is_ok(), "the proxy forwards already");
+        Ok(())
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     /// "127.0.0.1:port".
@@ -175,7 +187,8 @@ struct Connection {
 
 impl Shared {
     fn serve(&self, client: TcpStream) {
-        let Ok(server) = TcpStream::connect(self.to) else { return };
+        let Some(to) = self.to.get() else { return };
+        let Ok(server) = TcpStream::connect(to) else { return };
         for side in [&client, &server] {
             // Small requests must not wait for more; if it cannot be set they only come later.
             let _ = side.set_nodelay(true);
@@ -261,9 +274,7 @@ impl Shared {
         for (index, fault) in faults.iter_mut().enumerate() {
             let at = match &fault.meets {
                 Meets::Any => Some(0),
-                Meets::Text(text) => {
-                    bytes.windows(text.len()).position(|window| window == text.as_bytes())
-                }
+                Meets::Text(text) => bytes.windows(text.len()).position(|window| window == text.as_bytes()),
                 Meets::KafkaApi(api) => begun.iter().find(|(_, found)| found == api).map(|(at, _)| *at),
             };
             if let Some(at) = at {
