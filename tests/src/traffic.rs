@@ -142,6 +142,8 @@ pub fn exposures(first: u64, count: u64, created_at: Micros) -> Vec<Event<'stati
             "variant": if number.is_multiple_of(2) { "control" } else { "treatment" },
             "unit_type": "user",
             "unit_id": format!("u{number}"),
+            // What the second definition of DEFINITIONS becomes in an empty log.
+            "definition_version": 2,
             "created_at": created_at,
         });
         serde_json::from_value(json).expect("a sound exposure")

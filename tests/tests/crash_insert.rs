@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Four thousand exposures, some thousand in each partition: bodies of 60 kB and more.
 fn with_events() -> Relayed {
     let relayed = Relayed::up().unwrap();
+    relayed.platform.apply(DEFINITIONS).unwrap();
     replay(&relayed.platform, &exposures(0, 4_000, ago(MINUTE))).unwrap();
     relayed
 }
