@@ -116,7 +116,7 @@ fn case_20_out_of_memory() {
     let running = traffic.start(&relayed.platform).unwrap();
     // Not a page more than it has.
     let pid = consumer.pid();
-    let limit = format!("--as={}", address_space_bytes(pid));
+    let limit = format!("--data={}", data_bytes(pid));
     let limited = Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status().unwrap();
     assert!(limited.success(), "{limited}");
     wait_until("the end of the process", PATIENCE, POLL, || Ok(consumer.ended()?.is_some())).unwrap();
@@ -125,8 +125,9 @@ fn case_20_out_of_memory() {
     expect_every_event_once(&relayed, tally.distinct_events);
 }
 
-/// What the process has mapped now.
-fn address_space_bytes(pid: u32) -> u64 {
-    let pages = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
-    pages.split(' ').next().unwrap().parse::<u64>().unwrap() * 4_096
+/// What the process may write to now: its heap and all other private memory.
+fn data_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmData:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
 }

@@ -42,7 +42,7 @@ fn expect_stalled(consumer: &Service) {
 }
 
 fn stalled(url: &str) -> anyhow::Result<f64> {
-    let all = metrics::series(url, "consumer_stalled")?;
+    let all = metrics::series(url, "splitstream_consumer_stalled")?;
     let ours = all.iter().filter(|(labels, _)| {
         labels.contains(&format!("topic=\"{EXPOSURES}\"")) && labels.contains(&format!("=\"{PARTITION}\""))
     });
