@@ -1,1 +1,19 @@
-//! To come.
+//! What the end-to-end tests and the fault harness share: a platform of real parts, the traffic, the
+//! faults, and the oracle that compares the events of Kafka with the rows of ClickHouse. It knows the
+//! platform from outside alone: processes, topics, tables and metrics.
+
+pub mod clickhouse;
+pub mod faults;
+pub mod metrics;
+pub mod oracle;
+pub mod platform;
+pub mod proxy;
+pub mod random;
+pub mod relayed;
+pub mod signals;
+pub mod topic;
+pub mod traffic;
+
+pub use clickhouse::ClickHouse;
+pub use platform::Platform;
+pub use random::Random;

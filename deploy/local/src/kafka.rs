@@ -36,7 +36,18 @@ pub struct Node {
     pub id: u8,
     pub broker: u16,
     controller: u16,
+    relayed: Option<Relayed>,
     directory: PathBuf,
+}
+
+/// A second listener of a node, whose clients are told to come back through a relay: how a proxy gets between
+/// a client and a broker, which else names its own address to everybody who asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Relayed {
+    /// Where the node listens for the relay.
+    pub port: u16,
+    /// Where the relay listens for the clients.
+    pub relay: u16,
 }
 
 impl Node {
@@ -49,6 +60,11 @@ impl Node {
         format!("kafka-{}", self.id)
     }
 
+    /// "127.0.0.1:port", where the node listens for the relay, if it has one.
+    pub fn relayed_address(&self) -> Option<String> {
+        self.relayed.map(|relayed| format!("127.0.0.1:{}", relayed.port))
+    }
+
     fn data(&self) -> PathBuf {
         self.directory.join("data")
     }
@@ -58,9 +74,10 @@ impl Node {
     }
 }
 
-/// A cluster of `brokers` nodes with their data under `dir`. The first node's port may be given.
+/// A cluster of `brokers` nodes with their data under `dir`. The first node's port may be given, and that of
+/// a relay before it.
 /// Fails if `dir` holds a cluster of another size: its quorum would not recognize the new one.
-pub fn plan(dir: &Path, brokers: u8, port: Option<u16>) -> Result<Vec<Node>> {
+pub fn plan(dir: &Path, brokers: u8, port: Option<u16>, relay: Option<u16>) -> Result<Vec<Node>> {
     ensure!((1..=BROKERS_MAX).contains(&brokers), "{brokers} brokers: from 1 to {BROKERS_MAX} can be run");
     ensure!(
         !dir.to_string_lossy().contains([',', '\n']),
@@ -79,7 +96,11 @@ pub fn plan(dir: &Path, brokers: u8, port: Option<u16>) -> Result<Vec<Node>> {
     let mut nodes = Vec::new();
     for id in 1..=brokers {
         let broker = if id == 1 { ports::given_or_free(port)? } else { ports::free()? };
-        nodes.push(Node { id, broker, controller: ports::free()?, directory: place(id) });
+        let relayed = match relay {
+            Some(relay) if id == 1 => Some(Relayed { port: ports::free()?, relay }),
+            _ => None,
+        };
+        nodes.push(Node { id, broker, controller: ports::free()?, relayed, directory: place(id) });
     }
     Ok(nodes)
 }
@@ -141,13 +162,19 @@ fn properties_of(node: &Node, all: &[Node]) -> String {
         all.iter().map(|node| format!("{}@127.0.0.1:{}", node.id, node.controller)).collect();
     let replicas = copies(all.len());
     let in_sync = if replicas == 3 { 2 } else { 1 };
+    let (listener, advertised) = match node.relayed {
+        Some(Relayed { port, relay }) => {
+            (format!(",RELAYED://127.0.0.1:{port}"), format!(",RELAYED://127.0.0.1:{relay}"))
+        }
+        None => (String::new(), String::new()),
+    };
     let mut text = format!(
         "node.id={id}
 process.roles=broker,controller
 controller.quorum.voters={voters}
-listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{broker}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}{listener}
+advertised.listeners=PLAINTEXT://127.0.0.1:{broker}{advertised}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,RELAYED:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 log.dirs={data}
@@ -188,6 +215,7 @@ mod tests {
                 id,
                 broker: 20_000 + u16::from(id),
                 controller: 21_000 + u16::from(id),
+                relayed: None,
                 directory: PathBuf::from(format!("/data/kafka-{id}")),
             })
             .collect()
@@ -227,18 +255,34 @@ mod tests {
     }
 
     #[test]
+    fn clients_of_the_second_listener_are_told_to_come_through_the_relay() {
+        let mut all = nodes(1);
+        all[0].relayed = Some(Relayed { port: 22_001, relay: 23_001 });
+        let properties = properties_of(&all[0], &all);
+        assert_eq!(
+            setting(&properties, "listeners").unwrap(),
+            "PLAINTEXT://127.0.0.1:20001,CONTROLLER://127.0.0.1:21001,RELAYED://127.0.0.1:22001"
+        );
+        assert_eq!(
+            setting(&properties, "advertised.listeners").unwrap(),
+            "PLAINTEXT://127.0.0.1:20001,RELAYED://127.0.0.1:23001"
+        );
+        assert_eq!(all[0].relayed_address().unwrap(), "127.0.0.1:22001");
+    }
+
+    #[test]
     fn data_of_one_broker_is_not_opened_as_three() {
         let directory = tempfile::tempdir().unwrap();
         let dir = directory.path();
         fs::create_dir_all(dir.join("kafka-1/data")).unwrap();
         assert_eq!(
-            plan(dir, 3, None).unwrap_err().to_string(),
+            plan(dir, 3, None, None).unwrap_err().to_string(),
             format!(
                 "{} holds the data of 1 brokers, asked for are 3: say --brokers 1, or delete the data with \
                  `local down --delete`",
                 dir.display()
             )
         );
-        assert_eq!(plan(dir, 1, None).unwrap().len(), 1);
+        assert_eq!(plan(dir, 1, None, None).unwrap().len(), 1);
     }
 }

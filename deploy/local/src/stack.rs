@@ -46,6 +46,8 @@ pub struct Options {
     pub clickhouse: Option<String>,
     /// The first node's port; a free one if not given.
     pub kafka_port: Option<u16>,
+    /// Where a relay to the first node listens, for tests that put a proxy before it.
+    pub kafka_relay: Option<u16>,
     /// A free one if not given.
     pub clickhouse_port: Option<u16>,
     /// More arguments for `clickhouse-embedded`.
@@ -66,6 +68,7 @@ impl Options {
             kafka: None,
             clickhouse: None,
             kafka_port: None,
+            kafka_relay: None,
             clickhouse_port: None,
             clickhouse_args: Vec::new(),
             build: true,
@@ -161,6 +164,11 @@ impl Stack {
     /// Bootstrap addresses, "host:port,..."; empty if the stack has no Kafka.
     pub fn brokers(&self) -> &str {
         &self.brokers
+    }
+
+    /// Where the first node listens for the relay of [`Options::kafka_relay`].
+    pub fn relayed_kafka(&self) -> Option<String> {
+        self.nodes.first().and_then(kafka::Node::relayed_address)
     }
 
     /// "http://host:port"; empty if the stack has no ClickHouse.
@@ -307,7 +315,7 @@ impl Stack {
             return Ok(());
         }
         let jars = Cache::open()?.kafka()?;
-        self.nodes = kafka::plan(&self.dir, options.brokers, options.kafka_port)?;
+        self.nodes = kafka::plan(&self.dir, options.brokers, options.kafka_port, options.kafka_relay)?;
         let addresses: Vec<String> = self.nodes.iter().map(kafka::Node::address).collect();
         self.brokers = addresses.join(",");
         for node in &self.nodes {

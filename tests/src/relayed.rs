@@ -1,0 +1,56 @@
+//! A platform whose consumers reach Kafka and ClickHouse through proxies. The test itself, the producer and
+//! the oracle go straight to the servers.
+
+use anyhow::{Context, Result};
+use local::Service;
+
+use crate::platform::Platform;
+use crate::proxy::{Fault, Harm, Meets, Proxy};
+
+/// What every insert of the consumer carries in the head of its request, and nothing else does.
+pub const INSERT: Meets = Meets::Text("insert_deduplication_token");
+
+/// The API key of OffsetCommit.
+pub const OFFSET_COMMIT: Meets = Meets::KafkaApi(8);
+
+/// More requests than any test makes.
+const ALWAYS: u64 = u64::MAX;
+
+/// A platform with a proxy before each server.
+pub struct Relayed {
+    // Before the proxies: the consumers end while they can still reach the servers.
+    pub platform: Platform,
+    pub kafka: Proxy,
+    pub clickhouse: Proxy,
+}
+
+impl Relayed {
+    pub fn up() -> Result<Relayed> {
+        let (kafka, clickhouse) = (Proxy::open()?, Proxy::open()?);
+        let relay = kafka.port();
+        let platform = Platform::with(|options| local::Options { kafka_relay: Some(relay), ..options })?;
+        let listener = platform.stack().relayed_kafka().context("the broker has no second listener")?;
+        kafka.forward_to(&listener)?;
+        clickhouse.forward_to(platform.stack().clickhouse_url().trim_start_matches("http://"))?;
+        Ok(Relayed { platform, kafka, clickhouse })
+    }
+
+    /// Starts a consumer behind the proxies, and returns when it has partitions.
+    pub fn consumer(&self, settings: &[(&str, &str)]) -> Result<Service> {
+        let (brokers, url) = (self.kafka.address(), format!("http://{}", self.clickhouse.address()));
+        let places = [("SPLITSTREAM_KAFKA__BROKERS", brokers), ("SPLITSTREAM_CLICKHOUSE__URL", url)];
+        let mut all: Vec<(&str, &str)> = places.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        all.extend(settings);
+        self.platform.consumer(&all)
+    }
+}
+
+impl Fault {
+    pub fn once(meets: Meets, harm: Harm) -> Fault {
+        Fault { meets, harm, times: 1 }
+    }
+
+    pub fn always(meets: Meets, harm: Harm) -> Fault {
+        Fault { meets, harm, times: ALWAYS }
+    }
+}

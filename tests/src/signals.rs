@@ -1,0 +1,20 @@
+//! Signals to processes that a test started itself.
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// SIGSTOP: the process does nothing any more, and does not know.
+pub fn freeze(pid: u32) -> Result<()> {
+    send(pid, Signal::SIGSTOP)
+}
+
+/// SIGCONT: it goes on as if no time had passed.
+pub fn thaw(pid: u32) -> Result<()> {
+    send(pid, Signal::SIGCONT)
+}
+
+fn send(pid: u32, signal: Signal) -> Result<()> {
+    let number = i32::try_from(pid).context("a process number is below 2^22")?;
+    kill(Pid::from_raw(number), signal).with_context(|| format!("sending {signal} to process {pid}"))
+}

@@ -1,0 +1,144 @@
+//! Topics read from end to end and written to byte by byte, with librdkafka and no group.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::platform::wait_until;
+
+const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(100);
+/// Nothing arrives for so long only if the broker is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// Where a message lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    pub partition: u16,
+    pub offset: u64,
+}
+
+/// Calls `see` with every message that the topic has at this moment, each partition in order.
+pub fn read(brokers: &str, topic: &str, mut see: impl FnMut(Position, &BorrowedMessage)) -> Result<()> {
+    let consumer = reader(brokers)?;
+    let mut open = Vec::new();
+    let mut list = TopicPartitionList::new();
+    for (partition, first, end) in bounds(&consumer, topic)? {
+        if first < end {
+            list.add_partition_offset(topic, partition, Offset::Beginning)?;
+            open.push((partition, end));
+        }
+    }
+    consumer.assign(&list).with_context(|| format!("reading {topic}"))?;
+    let mut heard = Instant::now();
+    while !open.is_empty() {
+        match consumer.poll(POLL) {
+            Some(Ok(message)) => {
+                heard = Instant::now();
+                see(position(&message)?, &message);
+            }
+            Some(Err(error)) => eprintln!("reading {topic}: {error}"),
+            // Only now and then: asking after each message would cost more than reading it.
+            None => {
+                let at = consumer.position().context("asking how far the reading is")?;
+                open.retain(|(partition, end)| {
+                    let position = at.find_partition(topic, *partition).map(|found| found.offset());
+                    !matches!(position, Some(Offset::Offset(next)) if next >= *end)
+                });
+            }
+        }
+        if heard.elapsed() > SILENCE_MAX {
+            bail!("{topic}: nothing comes any more, {open:?} (partition, end) being unread");
+        }
+    }
+    Ok(())
+}
+
+/// Returns when every partition of the topic has a leader: a broker that was started again answers before
+/// it leads anything.
+pub fn wait_for_leaders(brokers: &str, topic: &str) -> Result<()> {
+    let reader = reader(brokers)?;
+    wait_until("leaders of all partitions", ANSWERS_WITHIN, POLL, || {
+        bounds(&reader, topic)?;
+        Ok(true)
+    })
+}
+
+/// How many messages were ever written, the offsets' ends summed up.
+pub fn length(brokers: &str, topic: &str) -> Result<u64> {
+    let mut sum = 0;
+    for (_, _, end) in bounds(&reader(brokers)?, topic)? {
+        sum += u64::try_from(end).context("an end below 0")?;
+    }
+    Ok(sum)
+}
+
+/// The text of a header; `None` if the message has none of that name.
+pub fn header<'m>(message: &'m BorrowedMessage<'_>, name: &str) -> Option<&'m str> {
+    let headers = message.headers()?;
+    let found = headers.iter().find(|header| header.key == name)?;
+    std::str::from_utf8(found.value?).ok()
+}
+
+/// Writes messages to one partition, in order, and returns their offsets.
+pub fn write(brokers: &str, topic: &str, partition: u16, messages: &[Vec<u8>]) -> Result<Vec<u64>> {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("enable.idempotence", "true")
+        .create()
+        .context("making a producer")?;
+    let before = {
+        let all = bounds(&reader(brokers)?, topic)?;
+        let found = all.iter().find(|(number, _, _)| *number == i32::from(partition));
+        let (_, _, end) = found.with_context(|| format!("{topic} has no partition {partition}"))?;
+        u64::try_from(*end).context("an end below 0")?
+    };
+    for message in messages {
+        let record = BaseRecord::<str, [u8]>::to(topic).partition(partition.into()).payload(message);
+        producer.send(record).map_err(|(error, _)| error).with_context(|| format!("writing to {topic}"))?;
+    }
+    producer.flush(ANSWERS_WITHIN).with_context(|| format!("writing to {topic}"))?;
+    // The only writer of this partition at this moment is the test.
+    Ok((before..before + messages.len() as u64).collect())
+}
+
+fn reader(brokers: &str) -> Result<BaseConsumer> {
+    ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        // A name is asked for; nothing is ever committed under it.
+        .set("group.id", "splitstream-oracle")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("queued.max.messages.kbytes", "65536")
+        .create()
+        .context("making a reader")
+}
+
+/// Each partition with its first offset and the one after its last.
+fn bounds(reader: &BaseConsumer, topic: &str) -> Result<Vec<(i32, i64, i64)>> {
+    let metadata = reader
+        .fetch_metadata(Some(topic), ANSWERS_WITHIN)
+        .with_context(|| format!("asking for the partitions of {topic}"))?;
+    let found = metadata.topics().first().ok_or_else(|| anyhow!("there is no topic {topic}"))?;
+    let mut bounds = Vec::new();
+    for partition in found.partitions() {
+        let (first, end) = reader
+            .fetch_watermarks(topic, partition.id(), ANSWERS_WITHIN)
+            .with_context(|| format!("asking for the ends of {topic}/{}", partition.id()))?;
+        bounds.push((partition.id(), first, end));
+    }
+    Ok(bounds)
+}
+
+fn position(message: &BorrowedMessage) -> Result<Position> {
+    Ok(Position {
+        partition: u16::try_from(message.partition()).context("a partition's number")?,
+        offset: u64::try_from(message.offset()).context("an offset")?,
+    })
+}

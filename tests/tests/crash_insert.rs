@@ -1,0 +1,165 @@
+//! The crash cases around one insert, each met on purpose on the real parts; the numbers are those of the
+//! table of crash cases in the consumer's documentation. After each of them every event is there once.
+
+use std::time::Duration;
+
+use local::Service;
+use tests::oracle::row_count;
+use tests::platform::wait_until;
+use tests::proxy::{Fault, Harm};
+use tests::relayed::{INSERT, Relayed};
+use tests::signals::{freeze, thaw};
+use tests::traffic::{DEFINITIONS, Traffic, ago, exposures, replay};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Four thousand exposures, some thousand in each partition: bodies of 60 kB and more.
+fn with_events() -> Relayed {
+    let relayed = Relayed::up().unwrap();
+    relayed.platform.apply(DEFINITIONS).unwrap();
+    replay(&relayed.platform, &exposures(0, 4_000, ago(MINUTE))).unwrap();
+    relayed
+}
+
+fn expect_every_event_once(relayed: &Relayed) {
+    let agreement = relayed.platform.every_event_once().unwrap();
+    assert_eq!((agreement.messages, agreement.rows), (4_000, 4_000));
+}
+
+fn rows(relayed: &Relayed) -> u64 {
+    row_count(&relayed.platform.clickhouse()).unwrap()
+}
+
+fn expect_running(consumer: &Service) {
+    assert_eq!(consumer.ended().unwrap(), None, "the consumer ended by itself");
+}
+
+#[test]
+fn case_01_killed_before_the_intent() {
+    let relayed = with_events();
+    let patient =
+        [("SPLITSTREAM_CONSUMER__BATCH_ROWS", "1000000"), ("SPLITSTREAM_CONSUMER__BATCH_AGE_MS", "60000")];
+    let consumer = relayed.consumer(&patient).unwrap();
+    // Fetched and in a batch that nothing closes.
+    std::thread::sleep(Duration::from_secs(2));
+    expect_running(&consumer);
+    consumer.kill().unwrap();
+    assert_eq!(rows(&relayed), 0);
+    let _next = relayed.consumer(&[]).unwrap();
+    expect_every_event_once(&relayed);
+}
+
+#[test]
+fn case_02_killed_between_the_intent_and_the_insert() {
+    let relayed = with_events();
+    relayed.clickhouse.break_with(Fault::always(INSERT, Harm::CutRequest { after: 0 }));
+    let consumer = relayed.consumer(&[]).unwrap();
+    relayed.clickhouse.wait_until_met(1, PATIENCE).unwrap();
+    consumer.kill().unwrap();
+    assert_eq!(rows(&relayed), 0);
+    relayed.clickhouse.heal();
+    consumer.start().unwrap();
+    expect_every_event_once(&relayed);
+}
+
+#[test]
+fn case_03_cut_in_the_middle_of_the_body() {
+    let relayed = with_events();
+    for after in [1_000, 5_000, 20_000, 40_000] {
+        relayed.clickhouse.break_with(Fault::once(INSERT, Harm::CutRequest { after }));
+    }
+    let consumer = relayed.consumer(&[]).unwrap();
+    relayed.clickhouse.wait_until_met(4, PATIENCE).unwrap();
+    expect_every_event_once(&relayed);
+    expect_running(&consumer);
+}
+
+#[test]
+fn case_04_committed_by_the_server_and_the_answer_lost() {
+    let relayed = with_events();
+    for after in [0, 0, 10, 20] {
+        relayed.clickhouse.break_with(Fault::once(INSERT, Harm::CutAnswer { after }));
+    }
+    let consumer = relayed.consumer(&[]).unwrap();
+    relayed.clickhouse.wait_until_withheld(4, PATIENCE).unwrap();
+    expect_every_event_once(&relayed);
+    expect_running(&consumer);
+}
+
+#[test]
+fn case_05_answered_and_killed_before_the_offset_is_committed() {
+    let relayed = with_events();
+    relayed.clickhouse.break_with(Fault::always(INSERT, Harm::Delay(Duration::from_millis(700))));
+    let consumer = relayed.consumer(&[]).unwrap();
+    relayed.clickhouse.wait_until_met(1, PATIENCE).unwrap();
+    // The answer comes and no broker takes the commit.
+    let broker = relayed.platform.stack().kafka_pid(0).unwrap();
+    freeze(broker).unwrap();
+    let there = wait_until("rows", PATIENCE, Duration::from_millis(20), || Ok(rows(&relayed) > 0));
+    std::thread::sleep(Duration::from_millis(1_500));
+    consumer.kill().unwrap();
+    thaw(broker).unwrap();
+    there.unwrap();
+    relayed.clickhouse.heal();
+    consumer.start().unwrap();
+    expect_every_event_once(&relayed);
+}
+
+#[test]
+fn case_06_given_up_by_the_client_while_the_query_runs() {
+    let relayed = Relayed::up().unwrap();
+    relayed.platform.apply(DEFINITIONS).unwrap();
+    let consumer = relayed.consumer(&[("SPLITSTREAM_CONSUMER__INSERT_TIMEOUT_MS", "1000")]).unwrap();
+    let traffic = Traffic { name: "slow".to_owned(), seed: 6, units: 60_000, duplicates: 0.0 };
+    let running = traffic.start(&relayed.platform).unwrap();
+    let clickhouse = relayed.platform.clickhouse();
+    let server = relayed.platform.stack().clickhouse_pid().unwrap();
+    for _ in 0..3 {
+        wait_until("an insert", PATIENCE, Duration::ZERO, || Ok(clickhouse.running_inserts()? > 0)).unwrap();
+        // Longer than the consumer waits; then the query goes on where it stood.
+        freeze(server).unwrap();
+        std::thread::sleep(Duration::from_millis(2_500));
+        thaw(server).unwrap();
+        if row_count(&clickhouse).unwrap() >= 60_000 {
+            break;
+        }
+    }
+    let tally = running.finish().unwrap();
+    let agreement = relayed.platform.every_event_once().unwrap();
+    assert_eq!(agreement.rows, tally.distinct_events);
+    expect_running(&consumer);
+}
+
+#[test]
+fn case_08_clickhouse_killed_after_the_part_is_there_and_before_the_answer() {
+    let relayed = with_events();
+    relayed.clickhouse.break_with(Fault::once(INSERT, Harm::HoldAnswer));
+    let consumer = relayed.consumer(&[]).unwrap();
+    relayed.clickhouse.wait_until_withheld(1, PATIENCE).unwrap();
+    relayed.platform.stack().kill_clickhouse().unwrap();
+    relayed.platform.stack().start_clickhouse().unwrap();
+    relayed.clickhouse.heal();
+    expect_every_event_once(&relayed);
+    expect_running(&consumer);
+}
+
+#[test]
+fn case_15_the_table_is_not_there() {
+    let relayed = Relayed::up().unwrap();
+    relayed.platform.apply(DEFINITIONS).unwrap();
+    let consumer = relayed.consumer(&[]).unwrap();
+    let clickhouse = relayed.platform.clickhouse();
+    clickhouse.text("RENAME TABLE exposures TO exposures_away", &[]).unwrap();
+    let traffic = Traffic { name: "refused".to_owned(), seed: 15, units: 4_000, duplicates: 0.1 };
+    let tally = traffic.send(&relayed.platform).unwrap();
+    // The other topics are not held up by this one.
+    let sql = "SELECT count() FROM conversions";
+    wait_until("conversions", PATIENCE, Duration::from_millis(100), || Ok(clickhouse.number(sql, &[])? > 0))
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    expect_running(&consumer);
+    clickhouse.text("RENAME TABLE exposures_away TO exposures", &[]).unwrap();
+    let agreement = relayed.platform.every_event_once().unwrap();
+    assert_eq!((agreement.messages, agreement.rows), (tally.sent, tally.distinct_events));
+}

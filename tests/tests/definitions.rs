@@ -1,0 +1,114 @@
+//! Definitions are refused with a reason that their author can act on, and of two who change the same one
+//! at the same time exactly one wins.
+
+use std::process::Stdio;
+
+use local::process::spawn_bound;
+use serde_json::Value;
+use tests::Platform;
+use tests::platform::Platform as Stack;
+use tests::traffic::DEFINITIONS;
+
+/// Exit codes of `producer`.
+const REFUSED: i32 = 3;
+const INVALID_INPUT: i32 = 4;
+
+#[test]
+fn definitions_are_refused_with_a_reason() {
+    let platform = Platform::up().unwrap();
+    platform.apply(DEFINITIONS).unwrap();
+    let experiment = DEFINITIONS.split("---\n").nth(1).unwrap();
+    for (definition, code, reason) in [
+        (
+            experiment.replace("key: checkout", "key: other").replace("purchase", "no-such-metric"),
+            REFUSED,
+            "experiment other: refused: metrics.primary: there is no metric `no-such-metric`; define it first",
+        ),
+        (
+            experiment.replace("unit_type: user", "unit_type: device"),
+            REFUSED,
+            "experiment checkout: refused: unit_type: ",
+        ),
+        ("kind: layer\nkey: a key with spaces\n".to_owned(), INVALID_INPUT, "definitions.yaml, line 2"),
+        ("kind: metric\nkey: m\nevnt: x\n".to_owned(), INVALID_INPUT, "definitions.yaml, line 3"),
+        (experiment.replacen("weight: 5000", "weight: 5001", 1), INVALID_INPUT, "10001"),
+    ] {
+        let output = platform.try_apply(&definition).unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(reason), "{said}\ndoes not say\n{reason}");
+    }
+    // What was refused has changed nothing.
+    let output = platform.try_apply(DEFINITIONS).unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "metric purchase: unchanged, version 1\nexperiment checkout: unchanged, version 2\n"
+    );
+}
+
+/// Rounds that count: those in which both writers had seen the same version.
+const RACES: usize = 5;
+/// Starting two processes at once makes nearly every round such a race.
+const ROUNDS_MAX: usize = 40;
+
+#[test]
+fn of_two_writers_of_one_definition_exactly_one_wins_each_round() {
+    let platform = Platform::up().unwrap();
+    let mut races = 0;
+    let mut rounds = 0;
+    while races < RACES {
+        rounds += 1;
+        assert!(rounds <= ROUNDS_MAX, "{races} of {rounds} rounds were races");
+        // A layer's salt never changes, so the second cannot win either by coming late.
+        let key = format!("layer-{rounds}");
+        let writers = ["ann", "bob"].map(|author| (author, Writer::start(&platform, &key, author)));
+        let outcomes = writers.map(|(author, writer)| (author, writer.finish()));
+        let winners: Vec<&str> =
+            outcomes.iter().filter(|(_, (code, _))| *code == 0).map(|(author, _)| *author).collect();
+        let losers: Vec<&(i32, String)> =
+            outcomes.iter().map(|(_, outcome)| outcome).filter(|(code, _)| *code != 0).collect();
+        let ([winner], [(code, said)]) = (&winners[..], &losers[..]) else {
+            panic!("round {rounds}: {outcomes:?}");
+        };
+        assert_eq!(*code, REFUSED, "{said}");
+        let stale = said.contains("has moved on: the change is based on version 0");
+        let late = said.contains("salt: ");
+        assert!(stale || late, "{said}");
+        races += usize::from(stale);
+        assert_eq!(salt(&platform, &key), *winner, "round {rounds}: the winner's definition holds");
+    }
+    eprintln!("{races} races in {rounds} rounds");
+}
+
+/// A run of `producer apply` that sets a layer's salt to its author's name.
+struct Writer(std::process::Child);
+
+impl Writer {
+    fn start(platform: &Stack, key: &str, author: &str) -> Writer {
+        let file = platform.path(&format!("{author}.yaml"));
+        std::fs::write(&file, format!("kind: layer\nkey: {key}\nsalt: {author}\n")).unwrap();
+        let path = file.display().to_string();
+        let mut command = platform
+            .stack()
+            .command("producer", &["apply", &path, "--author", author, "--reason", "a race"])
+            .unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Writer(spawn_bound(command).unwrap())
+    }
+
+    /// Its exit code and all that it said.
+    fn finish(self) -> (i32, String) {
+        let output = self.0.wait_with_output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+    }
+}
+
+/// The salt that a new reader of the log sees.
+fn salt(platform: &Stack, key: &str) -> String {
+    let output = platform.stack().run("producer", &["definitions", "--json"]).unwrap();
+    let all: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let layer = all.iter().find(|definition| definition["key"] == key).unwrap();
+    layer["salt"].as_str().unwrap().to_owned()
+}
