@@ -80,6 +80,10 @@ struct Line {
     closed: Option<ClosedBatch>,
     /// The batch that `filling` must become exactly.
     replay: Option<Intent>,
+    /// Where the partition was let run from, until its first message is there.
+    resumed_at: Option<u64>,
+    /// A first message that was not the one asked for.
+    gap: Option<Gap>,
     /// The committed offset, as far as this worker knows.
     committed: u64,
     /// Dead letters sent and not yet acknowledged.
@@ -88,6 +92,13 @@ struct Line {
     tally: Tally,
     /// The definitions that exposures have named, by version; as many as the log has.
     named: HashMap<u64, Named>,
+}
+
+/// The log has nothing between the offset asked for and the one that came first, or a seek went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Gap {
+    asked: u64,
+    came: u64,
 }
 
 /// A batch that takes no more messages.
@@ -113,6 +124,8 @@ impl Worker {
             filling: Batch::open(place.table, 0, shared.memory.share()),
             closed: None,
             replay: None,
+            resumed_at: None,
+            gap: None,
             committed: 0,
             dead: Vec::new(),
             waited_for_version: None,
@@ -381,6 +394,7 @@ impl Line {
         self.gauge(&self.shared.metrics.window_bytes).set(self.window.bytes() as i64);
         self.open(from);
         self.replay = replay;
+        self.resumed_at = Some(from);
         self.seek(from)?;
         self.set_stalled(false);
         let (topic, partition) = (&self.place.topic, self.place.partition);
@@ -459,6 +473,7 @@ impl Line {
                 // Fetched before the seek took hold.
                 continue;
             }
+            self.check_first(message.offset)?;
             if message.offset > last {
                 passed_last = true;
                 break;
@@ -499,6 +514,18 @@ impl Line {
         counted.with_label_values(&[self.place.table.topic(), "duplicate"]).inc_by(duplicates);
         self.gauge(&self.shared.metrics.position).set(self.filling.next() as i64);
         Ok(())
+    }
+
+    /// The first message behind a seek must be the one asked for. A log may have a gap there (a transaction's
+    /// mark), so what comes twice in the same way is believed.
+    fn check_first(&mut self, came: u64) -> Result<()> {
+        let Some(asked) = self.resumed_at.take() else { return Ok(()) };
+        let gap = Gap { asked, came };
+        if came == asked || self.gap == Some(gap) {
+            return Ok(());
+        }
+        self.gap = Some(gap);
+        Err(anyhow!("the first message behind offset {asked} is {came}; asking again"))
     }
 
     /// Which of the events that the window cannot know are in the table.
