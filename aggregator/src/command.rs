@@ -43,7 +43,7 @@ enum Command {
     /// Shows the latest result of one experiment, or of all.
     Results(Which),
     /// Says how many units an experiment needs, what it can find, and with what power.
-    Power(planning::PowerArguments),
+    Power(Box<planning::PowerArguments>),
     /// Draws experiments with and without an effect and counts what every method says of them.
     Calibrate(calibration::CalibrateArguments),
     /// Computes from numbers given as JSON, one object a line, and answers each on a line.

@@ -26,14 +26,17 @@ pub const MEANS_SEQUENCE: &str = "means: confidence sequence";
 pub const SRM_DAILY: &str = "sample ratio: chi-square at every look, 0.001";
 pub const SRM_SEQUENTIAL: &str = "sample ratio: sequential, 0.01";
 
+/// What a method says of all data so far at one look.
+pub type AtLook<T> = Box<dyn Fn(&At) -> T + Sync>;
+
 /// A method as it is watched.
 pub struct Watcher {
     pub name: &'static str,
     /// Looks after which it ends; none goes on for ever.
     pub ends_at: Option<usize>,
-    pub rejects: Box<dyn Fn(&At) -> bool + Sync>,
+    pub rejects: AtLook<bool>,
     /// The interval of the effect at a look, where the method has one.
-    pub interval: Option<Box<dyn Fn(&At) -> Interval + Sync>>,
+    pub interval: Option<AtLook<Interval>>,
     pub true_effect: f64,
     /// Where stage-wise inference is possible.
     pub boundary: Option<Boundary>,
