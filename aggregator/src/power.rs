@@ -442,7 +442,7 @@ mod tests {
         assert_eq!(uneven.fixed_horizon.units_total, 179_749);
         let three = plan(&units(FIVE_PERCENT, 0.005, "1/1/1")).unwrap();
         assert_eq!(three.alpha_per_comparison, 0.025);
-        assert_eq!(three.fixed_horizon.units_per_arm, [37_820; 3]);
+        assert_eq!(three.fixed_horizon.units_per_arm, [37_821; 3]);
         let alone = Request { correction: Correction::None, ..units(FIVE_PERCENT, 0.005, "1/1/1") };
         assert_eq!(plan(&alone).unwrap().fixed_horizon.units_per_arm, [31_231; 3]);
     }
