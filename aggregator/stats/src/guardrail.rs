@@ -13,7 +13,9 @@ use crate::{
 /// Which way is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Better {
+    /// Revenue, conversions.
     Higher,
+    /// Errors, latency.
     Lower,
 }
 

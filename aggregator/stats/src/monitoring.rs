@@ -12,9 +12,17 @@ use crate::{
 #[derive(Clone, Debug)]
 pub enum Monitoring {
     /// Lan-DeMets O'Brien-Fleming up to the planned units, and past them what was reserved pays for.
-    Planned { plan: Continued, planned: Pair<u64> },
+    Planned {
+        /// Takes the looks as they come.
+        plan: Continued,
+        /// Planned units of each arm, for [`crate::group_sequential::information_fraction`].
+        planned: Pair<u64>,
+    },
     /// An asymptotic confidence sequence, from the first look to whenever.
-    Open { sequence: confidence_sequence::Design },
+    Open {
+        /// Says of any look what holds at all of them.
+        sequence: confidence_sequence::Design,
+    },
 }
 
 impl Monitoring {

@@ -23,6 +23,7 @@ pub const MIN_BEYOND: f64 = 10.0;
 pub struct Level(f64);
 
 impl Level {
+    /// Half of the values lie below.
     pub const MEDIAN: Level = Level(0.5);
 
     pub fn new(level: f64) -> Result<Level, Invalid> {
@@ -37,8 +38,11 @@ impl Level {
 /// The three levels at which to ask for an arm's quantiles.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Levels {
+    /// From 0 to `level`.
     pub lower: f64,
+    /// The wanted one.
     pub level: f64,
+    /// From `level` to 1.
     pub upper: f64,
 }
 

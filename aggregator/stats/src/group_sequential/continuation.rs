@@ -41,7 +41,9 @@ pub enum Basis {
 /// One look, before or past the maximum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Monitored {
+    /// Infinite past the maximum.
     pub bound: Bound,
+    /// What the rest of this look follows from.
     pub basis: Basis,
     /// Whether there is an effect, by what the look rests on.
     pub rejects: bool,
