@@ -64,13 +64,16 @@ fn what_is_running_changes_only_as_it_may_and_the_log_tells_what_and_why() {
              make a new key for it\n"
         )
     );
-    let grown = CHECKOUT.replace("treatment, weight: 5000", "treatment, weight: 6000");
+    let grown = CHECKOUT
+        .replace("control, weight: 5000", "control, weight: 4000")
+        .replace("treatment, weight: 5000", "treatment, weight: 6000");
     let refused = edge.apply("checkout.yaml", &grown, &["--json"]);
     let document: serde_json::Value = serde_json::from_str(&refused.out).unwrap();
     assert_eq!(refused.code, 3);
     assert_eq!(
         document["definitions"][1]["reason"],
-        "variants: the weights add up to 11000, not 10000; to expose fewer units use `rollout`"
+        "variants: `treatment` needs 100000 more buckets and 0 are free; shrink others in one change, grow it in \
+         the next"
     );
     // What is known to be refused is not put on a log that is kept for ever.
     assert_eq!(edge.stored("definitions").len(), 2);
@@ -101,7 +104,12 @@ fn a_file_that_is_no_definition_is_refused_by_line_and_field_before_anything_is_
     let refused = edge.apply("checkout.yaml", &file, &[]);
     assert_eq!(refused.code, 4);
     let path = edge.file("checkout.yaml", &file);
-    assert_eq!(refused.err, format!("error: invalid input: {0}, line 10: control: ...\n", path.display()));
+    let expected = format!(
+        "error: invalid input: {0}, line 10: control: `contrl` is not one of the variants\n\
+         {0}, line 12: plan.alpha: 5 is not in (0, 0.5]\n",
+        path.display()
+    );
+    assert_eq!(refused.err, expected);
     assert_eq!(edge.stored("definitions").len(), 0);
 }
 
