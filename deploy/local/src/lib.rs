@@ -10,6 +10,7 @@ pub mod fetch;
 mod interrupt;
 pub mod kafka;
 mod part;
+mod patience;
 mod ports;
 pub mod probe;
 pub mod process;

@@ -1,6 +1,7 @@
 //! One program of a stack: started, waited for until it answers, killed, stopped, started again where it
 //! was. Kafka's nodes, ClickHouse and the services differ only in what they are given here.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -169,6 +170,12 @@ impl Part {
         };
         if let Some(status) = process.ended()? {
             running.process = None;
+            // Killed by somebody: that says nothing against the next start. It ends with READY_WAIT.
+            if status.signal().is_some() {
+                drop(running);
+                self.spawn()?;
+                return Ok(Some(format!("it was killed while it was starting ({status}) and started again")));
+            }
             self.claim.remove(&self.plan.name)?;
             bail!("{} ended while it was starting ({status}){}", self.plan.name, self.log_end());
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::interrupt;
+use crate::patience::patiently;
 use crate::service::{Service, ServiceOptions};
 use crate::stack::Stack;
 
@@ -23,12 +24,12 @@ pub struct Services<'a> {
 /// Creates what is missing of the topics and tables, then starts the services. Returns when they are ready.
 pub fn start(stack: &Stack, wanted: &Services) -> Result<Vec<Arc<Service>>> {
     if !stack.brokers().is_empty() {
-        stack.create_topics(wanted.brokers)?;
+        patiently(|| stack.revive().and_then(|()| stack.create_topics(wanted.brokers)))?;
     }
-    interrupt::check()?;
     if !stack.clickhouse_url().is_empty() {
-        stack.run("consumer", &["migrate"])?;
+        patiently(|| stack.revive().and_then(|()| stack.run("consumer", &["migrate"]).map(drop)))?;
     }
+    stack.revive()?;
     let mut services = Vec::new();
     if wanted.consumer {
         interrupt::check()?;

@@ -250,6 +250,17 @@ impl Stack {
         Ok(command)
     }
 
+    /// Starts the servers again that have died since they were started; for the time in which no supervisor
+    /// watches yet.
+    pub(crate) fn revive(&self) -> Result<()> {
+        for part in self.parts(&[]) {
+            if part.ended()?.is_some() {
+                part.start()?;
+            }
+        }
+        Ok(())
+    }
+
     /// SIGKILL to ClickHouse. Returns when it is gone.
     pub fn kill_clickhouse(&self) -> Result<()> {
         self.own_clickhouse()?.kill()

@@ -6,20 +6,16 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::interrupt;
+use crate::patience::patiently;
 use crate::process::spawn_bound;
-use crate::progress::{Step, tell};
+use crate::progress::Step;
 use crate::stack::Stack;
 use crate::tail::last_lines;
-
-/// With the waits between them they span half a minute: longer than Kafka or ClickHouse takes to come back.
-const ATTEMPTS_MAX: u32 = 6;
-const WAIT: Duration = Duration::from_secs(5);
 
 /// The end of the producer's log that an error quotes.
 const QUOTED_LINES: usize = 10;
@@ -51,20 +47,6 @@ pub fn replay(stack: &Stack, events: &[Value]) -> Result<()> {
         step.done("Kafka has all of them");
         Ok(())
     })
-}
-
-/// Does it, again and again within bounds, until it succeeds.
-pub fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    for _ in 1..ATTEMPTS_MAX {
-        interrupt::check()?;
-        match attempt() {
-            Ok(done) => return Ok(done),
-            Err(error) => tell(&format!("{error:#}\ntrying again in {} s", WAIT.as_secs())),
-        }
-        std::thread::sleep(WAIT);
-    }
-    interrupt::check()?;
-    attempt()
 }
 
 fn start_replay(stack: &Stack, log: &Path) -> Result<Child> {

@@ -1,15 +1,17 @@
 //! The live experiment: simulated visitors of a checkout, whose purchases truly differ, arrive at a steady
 //! rate while the aggregator looks again and again and the page shows what it sees.
 
-use std::fs::OpenOptions;
+use std::fs::{self, File, OpenOptions};
+use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
 
 use super::document::Document;
-use super::feed::patiently;
 use crate::interrupt;
+use crate::patience::patiently;
 use crate::process::spawn_bound;
 use crate::progress::tell;
 use crate::stack::Stack;
@@ -39,41 +41,52 @@ pub struct Traffic {
     pub events_per_second: u64,
 }
 
+/// Units and conversions of both arms together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Counted {
+    units: u64,
+    conversions: u64,
+}
+
 /// Lets the visitors come and prints what the aggregator says of them meanwhile. Returns when it has
-/// counted all of them.
+/// counted all of them and of their purchases.
 pub fn run(stack: &Stack, traffic: Traffic) -> Result<()> {
     let mut visitors = Visitors::start(stack, traffic)?;
-    let mut shown = 0;
+    let mut shown = Counted::default();
     let mut all_sent: Option<Instant> = None;
     loop {
-        let units = look(stack, &mut shown)?;
-        if units >= traffic.units {
-            visitors.wait()?;
-            return Ok(());
-        }
-        match all_sent {
-            Some(since) if since.elapsed() > CATCH_UP => bail!(
-                "the aggregator has counted {units} of {} visitors {} s after the last one",
-                traffic.units,
-                CATCH_UP.as_secs()
-            ),
-            Some(_) => {}
-            None if visitors.finished()? => all_sent = Some(Instant::now()),
-            None => {}
+        let counted = look(stack, &mut shown)?;
+        if visitors.finished()? {
+            let sent = visitors.sent()?;
+            if counted == sent {
+                return Ok(());
+            }
+            let since = all_sent.get_or_insert_with(Instant::now);
+            if since.elapsed() > CATCH_UP {
+                let seconds = CATCH_UP.as_secs();
+                bail!(
+                    "the aggregator has {counted:?} where {sent:?} were sent, {seconds} s after the last one"
+                );
+            }
         }
         pause(LOOK)?;
     }
 }
 
-/// Prints the latest result if it has moved. Returns how many visitors it counts.
-fn look(stack: &Stack, shown: &mut u64) -> Result<u64> {
+/// Prints the latest result if it has moved. Returns what it counts.
+fn look(stack: &Stack, shown: &mut Counted) -> Result<Counted> {
     // Of all: to ask for one that has not been analyzed yet is refused.
     let output = patiently(|| stack.run("aggregator", &["results", "--json"]))?;
     let document = Document::parse(&output.stdout)?;
-    let Some(experiment) = document.experiment(EXPERIMENT) else { return Ok(0) };
-    let units = experiment.variants.iter().map(|variant| variant.units).sum();
-    if units != *shown {
-        *shown = units;
+    let Some(experiment) = document.experiment(EXPERIMENT) else {
+        return Ok(Counted::default());
+    };
+    let counted = Counted {
+        units: experiment.variants.iter().map(|variant| variant.units).sum(),
+        conversions: experiment.variants.iter().map(|variant| variant.conversions).sum(),
+    };
+    if counted != *shown {
+        *shown = counted;
         let arms: Vec<String> = experiment
             .variants
             .iter()
@@ -88,7 +101,7 @@ fn look(stack: &Stack, shown: &mut u64) -> Result<u64> {
             experiment.decision.verdict
         ));
     }
-    Ok(units)
+    Ok(counted)
 }
 
 /// A run of `producer simulate`, begun again with the same seed, hence the same events, if it fails.
@@ -97,6 +110,13 @@ struct Visitors<'a> {
     traffic: Traffic,
     running: Option<Child>,
     attempts: u32,
+}
+
+/// What `producer simulate --json` says, as far as it is compared.
+#[derive(Deserialize)]
+struct Summary {
+    exposed: u64,
+    conversions: u64,
 }
 
 /// Runs of the simulation before it is given up.
@@ -118,12 +138,13 @@ impl Visitors<'_> {
         }
     }
 
-    /// Returns when all have come.
-    fn wait(&mut self) -> Result<()> {
-        while !self.finished()? {
-            pause(POLL)?;
-        }
-        Ok(())
+    /// What the finished run says that it sent.
+    fn sent(&self) -> Result<Counted> {
+        let path = self.summary();
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let summary: Summary =
+            serde_json::from_str(&text).with_context(|| format!("understanding {}", path.display()))?;
+        Ok(Counted { units: summary.exposed, conversions: summary.conversions })
     }
 
     fn ended(&mut self, status: ExitStatus) -> Result<bool> {
@@ -169,11 +190,18 @@ impl Visitors<'_> {
                 &rate,
                 "--delay",
                 "2",
+                "--json",
             ],
         )?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let path = self.summary();
+        let summary = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+        command.stdin(Stdio::null()).stdout(summary).stderr(log);
         self.running = Some(spawn_bound(command).context("starting `producer simulate`")?);
         Ok(())
+    }
+
+    fn summary(&self) -> PathBuf {
+        self.stack.dir().join("logs/simulate.json")
     }
 
     fn log(&self) -> String {
