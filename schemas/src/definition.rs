@@ -26,6 +26,8 @@ pub const JSON_SCHEMA: &str = include_str!("../definition.schema.json");
 
 /// Whatever has a key and a history.
 #[derive(Clone, Debug, PartialEq)]
+// There are hundreds of them, each behind an Arc once it is accepted: a box would save nothing.
+#[expect(clippy::large_enum_variant)]
 pub enum Definition {
     Flag(Flag),
     Experiment(Experiment),

@@ -98,10 +98,10 @@ impl Part {
     /// Starts the process and does not wait.
     pub fn spawn(&self) -> Result<()> {
         let mut running = self.running();
-        if let Some(process) = &mut running.process {
-            if process.ended()?.is_none() {
-                bail!("{} is running already, as process {}", self.plan.name, process.identity().pid);
-            }
+        if let Some(process) = &mut running.process
+            && process.ended()?.is_none()
+        {
+            bail!("{} is running already, as process {}", self.plan.name, process.identity().pid);
         }
         let mut launch = self.plan.launch.clone();
         if let Address::InFile { file, port } = &self.plan.address {

@@ -39,7 +39,10 @@ pub fn run(logs: &Logs) -> Result<()> {
             writeln!(out, "{line}")?;
         }
     }
-    while logs.follow {
+    if !logs.follow {
+        return Ok(());
+    }
+    loop {
         for log in &mut found {
             let added = log.added().with_context(|| format!("reading {}", log.path.display()))?;
             for line in added.lines() {
@@ -52,7 +55,6 @@ pub fn run(logs: &Logs) -> Result<()> {
         out.flush()?;
         std::thread::sleep(POLL);
     }
-    Ok(())
 }
 
 struct Log {

@@ -128,7 +128,7 @@ fn unpack_blocks(mut packed: impl Read, unpacked: &mut Spool) -> Result<(), Exce
         let number =
             |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]) as usize;
         let (packed_bytes, unpacked_bytes) = (number(1), number(5));
-        if packed_bytes < HEADER_BYTES || packed_bytes > BLOCK_BYTES_MAX || unpacked_bytes > BLOCK_BYTES_MAX {
+        if !(HEADER_BYTES..=BLOCK_BYTES_MAX).contains(&packed_bytes) || unpacked_bytes > BLOCK_BYTES_MAX {
             return Err(Exception::new(
                 code::TOO_LARGE_SIZE_COMPRESSED,
                 format_args!("a compressed block claims {packed_bytes} bytes for {unpacked_bytes} unpacked"),

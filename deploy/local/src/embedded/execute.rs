@@ -142,7 +142,7 @@ impl Task {
                 return Ok(Task::of_insert(text.as_bytes().to_vec(), insert, body, tables));
             }
             let mut rows = server.space.spool()?;
-            rows.append(text[insert.rows_at..].as_bytes())?;
+            rows.append(&text.as_bytes()[insert.rows_at..])?;
             rows.append(b"\n")?;
             compression::unpack(Coding::Identity, body.read_from(0), &mut rows)?;
             return Ok(Task::of_insert(text.as_bytes().to_vec(), insert, rows, tables));
@@ -210,7 +210,7 @@ impl Task {
                 output.set_format(default_format);
                 let rows = self.rows.as_ref().expect("an INSERT is read together with its rows");
                 let reply = connection.run(
-                    &insert.from_file(&self.sql, rows.path()),
+                    &insert.reading_file(&self.sql, rows.path()),
                     default_format,
                     &request.parameters,
                 )?;

@@ -109,7 +109,7 @@ pub fn read(sql: &[u8]) -> Result<Statement, Exception> {
 
 impl Insert {
     /// The statement for the engine, with the rows in the file at `path`, which needs no escaping.
-    pub fn from_file(&self, sql: &[u8], path: &str) -> Vec<u8> {
+    pub fn reading_file(&self, sql: &[u8], path: &str) -> Vec<u8> {
         let format = self.format.as_bytes();
         match &self.source {
             Source::Rows { infile_at, format_at } => [
@@ -389,7 +389,7 @@ mod tests {
     }
 
     fn engine_sql(sql: &str) -> String {
-        String::from_utf8(insert(sql).from_file(sql.as_bytes(), "/f")).expect("utf-8")
+        String::from_utf8(insert(sql).reading_file(sql.as_bytes(), "/f")).expect("utf-8")
     }
 
     fn rows(sql: &str) -> &str {
