@@ -226,7 +226,7 @@ impl DefinitionLog {
     }
 
     /// Folds one record in.
-    fn take(&mut self, message: &BorrowedMessage<'_>) -> Result<Record, LogError> {
+    fn take(&mut self, message: &BorrowedMessage<'_>) -> Result<Record, UnknownRule> {
         let offset = message.offset().unsigned_abs();
         let millis = message.timestamp().to_millis();
         let time = millis.and_then(|millis| Micros::new(millis.checked_mul(1_000)?).ok());

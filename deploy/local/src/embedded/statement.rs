@@ -473,11 +473,13 @@ mod tests {
     #[test]
     fn finds_the_processes_that_are_read() {
         let found = |sql: &str| match read(sql.as_bytes()) {
-            Ok(Statement::Other(other)) => other.processes,
+            Ok(Statement::Other(other)) => {
+                other.processes.iter().map(|place| (place.start, place.end)).collect::<Vec<_>>()
+            }
             other => panic!("{other:?}"),
         };
-        assert_eq!(found("SELECT * FROM system.processes"), [14..30]);
-        assert_eq!(found("SELECT 'FROM system.processes' FROM `system`.\"processes\" p"), [36..56]);
+        assert_eq!(found("SELECT * FROM system.processes"), [(14, 30)]);
+        assert_eq!(found("SELECT 'FROM system.processes' FROM `system`.\"processes\" p"), [(36, 56)]);
         assert_eq!(found("SELECT system.processes.query_id FROM system.processes_x"), []);
     }
 
