@@ -12,6 +12,7 @@ use super::Wanted;
 use super::status::{self, Report};
 use crate::interrupt;
 use crate::process::{self, Detached, Launch, STOP_GRACE};
+use crate::programs;
 use crate::progress::Step;
 use crate::state::State;
 use crate::tail::last_lines;
@@ -54,7 +55,8 @@ fn start(wanted: &Wanted, dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     let log = dir.join("logs").join("local.log");
     let launch = Launch {
-        program: std::env::current_exe().context("finding this program's own file")?,
+        // Not this process's own file: `prepare` may just have built another in its place.
+        program: programs::path("local")?,
         args: keep_args(wanted),
         environment: Vec::new(),
         log: log.clone(),
