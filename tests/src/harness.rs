@@ -48,7 +48,7 @@ pub enum Kind {
     NetworkBroker,
     /// SIGKILL to the consumer inside a system call that sends or writes (needs strace)
     SyscallConsumer,
-    /// SIGKILL to ClickHouse inside a system call that renames, writes or syncs (needs strace)
+    /// SIGKILL to ClickHouse inside a system call that renames or writes (needs strace)
     SyscallClickhouse,
 }
 
@@ -192,7 +192,7 @@ fn draw(kind: Kind, random: &mut Random) -> Strike {
             Strike::Syscall(Victim::Consumer, calls, 1 + random.below(40))
         }
         Kind::SyscallClickhouse => {
-            let calls = random.choose(&["rename,renameat,renameat2", "write,pwrite64", "fsync,fdatasync"]);
+            let calls = random.choose(&["rename,renameat,renameat2", "write,pwrite64"]);
             Strike::Syscall(Victim::ClickHouse, calls, 1 + random.below(12))
         }
     }
