@@ -134,7 +134,11 @@ impl Auditor {
             mends.push((place, heal::plan(&chain, report.committed, &settled.holes)));
             topics[topic].partitions.push(report);
         }
-        Ok(Audit { report: Report::of(topics), mends })
+        let report = Report::of(topics);
+        if report.clean && depth == Depth::Whole {
+            self.note_ends(only).await?;
+        }
+        Ok(Audit { report, mends })
     }
 
     /// Brings back what an audit found missing and Kafka still has, and audits again.
@@ -166,6 +170,14 @@ impl Auditor {
             }
         }
         Ok(Report::of(report.topics))
+    }
+
+    /// Proven whole, what there is may expire: consumers then still know how far it reached.
+    async fn note_ends(&self, only: Option<Table>) -> Result<()> {
+        for table in Table::ALL.into_iter().filter(|table| only.is_none_or(|only| only == *table)) {
+            Store::note_ends(self.tables.client(), table).await.context("noting how far batches reach")?;
+        }
+        Ok(())
     }
 
     /// How many consumers are in the group.

@@ -25,3 +25,16 @@ CREATE TABLE forgotten_deletions
 )
 ENGINE = MergeTree
 ORDER BY (unit_hash, finished_at);
+
+-- How far the batches of a partition reached, as noted before rows were deleted and by audits: where all rows
+-- of the last batches are deleted or expire, the consumer still knows where to go on.
+CREATE TABLE batch_ends
+(
+    table_name          LowCardinality(String),
+    kafka_partition     UInt16,
+    epoch               UInt32,
+    batch_last          UInt64,
+    noted_at            DateTime64(3, 'UTC') DEFAULT now64(3)
+)
+ENGINE = ReplacingMergeTree(batch_last)
+ORDER BY (table_name, kafka_partition, epoch);

@@ -54,7 +54,11 @@ fn a_cluster_has_the_tables_of_one_server_on_other_engines() {
             migration.name
         );
         for statement in own.iter().filter(|statement| statement.contains("ENGINE = ")) {
-            assert!(statement.contains("ENGINE = ReplicatedMergeTree("), "{statement}");
+            assert!(
+                statement.contains("ENGINE = ReplicatedMergeTree(")
+                    || statement.contains("ENGINE = ReplicatedReplacingMergeTree("),
+                "{statement}"
+            );
         }
         let expected = if migration.name == "events" { 3 } else { 0 };
         assert_eq!(distributed.len(), expected, "{}", migration.name);

@@ -44,6 +44,10 @@ impl Tables {
         Tables { client }
     }
 
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// The partitions and epochs of which there are rows.
     pub async fn parts(&self, table: Table) -> Result<Vec<Part>> {
         let parts: Vec<(u16, u32)> = self
@@ -147,7 +151,7 @@ impl Tables {
         for slice in 0..slices {
             let beyond: u64 = self
                 .client
-                .query("SELECT count() - uniqExact(event_id) FROM ? WHERE cityHash64(event_id) % ? = ?")
+                .query("SELECT toUInt64(count() - uniqExact(event_id)) FROM ? WHERE cityHash64(event_id) % ? = ?")
                 .bind(Identifier(table.name()))
                 .bind(slices)
                 .bind(slice)

@@ -9,6 +9,8 @@ use schemas::Micros;
 use serde::Serialize;
 
 use super::{LedgerKey, UnitHash};
+use crate::rows::Table;
+use crate::store::Store;
 
 /// Rounds of deleting before it is given up: each one removes what was on its way during the one before.
 const ROUNDS_MAX: usize = 10;
@@ -36,7 +38,7 @@ pub struct Deleted {
 
 /// The statements of one table; each takes the unit's type and id as often as `marks` says, then the time.
 struct Statements {
-    table: &'static str,
+    table: Table,
     find: &'static str,
     delete: &'static str,
     marks: &'static [Mark],
@@ -50,7 +52,7 @@ enum Mark {
 
 const TABLES: [Statements; 3] = [
     Statements {
-        table: "exposures",
+        table: Table::Exposures,
         find: "SELECT count(), toUnixTimestamp64Micro(max(created_at)) FROM exposures \
                WHERE ((unit_type = ? AND unit_id = ?) OR other_ids[?] = ?) \
                AND created_at <= fromUnixTimestamp64Micro(?, 'UTC')",
@@ -60,7 +62,7 @@ const TABLES: [Statements; 3] = [
         marks: &[Mark::Type, Mark::Id, Mark::Type, Mark::Id],
     },
     Statements {
-        table: "conversions",
+        table: Table::Conversions,
         find: "SELECT count(), toUnixTimestamp64Micro(max(created_at)) FROM conversions \
                WHERE ((unit_type = ? AND unit_id = ?) OR other_ids[?] = ?) \
                AND created_at <= fromUnixTimestamp64Micro(?, 'UTC')",
@@ -70,7 +72,7 @@ const TABLES: [Statements; 3] = [
         marks: &[Mark::Type, Mark::Id, Mark::Type, Mark::Id],
     },
     Statements {
-        table: "aliases",
+        table: Table::Aliases,
         find: "SELECT count(), toUnixTimestamp64Micro(max(created_at)) FROM aliases \
                WHERE ((from_unit_type = ? AND from_unit_id = ?) OR (to_unit_type = ? AND to_unit_id = ?)) \
                AND created_at <= fromUnixTimestamp64Micro(?, 'UTC')",
@@ -105,6 +107,8 @@ pub async fn request(client: &Client, key: &LedgerKey, request: &Request<'_>) ->
         for (statements, deleted) in TABLES.iter().zip(&mut deleted) {
             let (rows, _) = found(client, statements, request, until).await?;
             if rows > 0 {
+                // Its last batches may consist of nothing else.
+                Store::note_ends(client, statements.table).await.context("noting how far batches reach")?;
                 let mut delete = client.query(statements.delete);
                 for mark in statements.marks {
                     delete = delete.bind(request.text(*mark));
@@ -113,7 +117,7 @@ pub async fn request(client: &Client, key: &LedgerKey, request: &Request<'_>) ->
                     .bind(until.get())
                     .execute()
                     .await
-                    .with_context(|| format!("deleting from {}", statements.table))?;
+                    .with_context(|| format!("deleting from {}", statements.table.name()))?;
                 *deleted += rows;
                 left += rows;
             }
@@ -129,7 +133,7 @@ pub async fn request(client: &Client, key: &LedgerKey, request: &Request<'_>) ->
         client
             .query("INSERT INTO forgotten_deletions (unit_hash, table_name, rows_deleted) VALUES (?, ?, ?)")
             .bind(hash.to_string())
-            .bind(statements.table)
+            .bind(statements.table.name())
             .bind(rows)
             .execute()
             .await
@@ -162,7 +166,7 @@ async fn found(
     find.bind(until.get())
         .fetch_one()
         .await
-        .with_context(|| format!("looking for the unit in {}", statements.table))
+        .with_context(|| format!("looking for the unit in {}", statements.table.name()))
 }
 
 async fn enter(
