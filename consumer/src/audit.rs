@@ -131,7 +131,7 @@ impl Auditor {
             report.hole_spans = shown(&chain::runs(settled.holes.iter().copied()));
             report.lost = settled.lost.iter().map(|span| chain::length(*span)).sum();
             report.lost_spans = shown(&settled.lost);
-            mends.push((place, heal::plan(&chain, report.committed, &settled.holes)));
+            mends.push((place, heal::plan(&chain, report.committed, &settled.holes, &settled.lost)));
             topics[topic].partitions.push(report);
         }
         let report = Report::of(topics);

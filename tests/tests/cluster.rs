@@ -21,7 +21,11 @@ impl ClickHouse {
     fn formatted(&self, statement: &str) -> String {
         let sql = "SELECT formatQuery({statement:String}) FORMAT TSVRaw";
         let answer = ureq::post(self.stack.clickhouse_url())
-            .query("param_statement", statement.replace('\\', "\\\\"))
+            // As a field of tab-separated values, which is how parameters are read.
+            .query(
+                "param_statement",
+                statement.replace('\\', "\\\\").replace('\n', "\\n").replace('\t', "\\t"),
+            )
             .send(sql);
         let text = answer.unwrap_or_else(|error| panic!("{error}: {statement}")).body_mut().read_to_string();
         text.unwrap().trim_end().to_owned()

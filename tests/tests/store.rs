@@ -121,10 +121,10 @@ fn an_audit_finds_what_was_taken_out_and_a_heal_brings_exactly_that_back() {
     consumer.stop().unwrap();
 
     // Single rows of a batch.
-    bench.sql("ALTER TABLE conversions DELETE WHERE kafka_offset IN (3, 4, 11, 35)");
+    bench.sql("ALTER TABLE conversions DELETE WHERE kafka_offset IN (13, 14, 18, 35)");
     let (code, found) = bench.audit(&[]);
     assert_eq!((code, &found["holes"]), (6, &json!(4)), "{found}");
-    assert_eq!(found["hole_spans"], json!([[3, 4], [11, 11], [35, 35]]));
+    assert_eq!(found["hole_spans"], json!([[13, 14], [18, 18], [35, 35]]));
     let (code, found) = bench.audit(&["--heal"]);
     assert_eq!((code, &found["holes"], &found["healed"]), (0, &json!(0), &json!(4)), "{found}");
     assert_eq!(bench.contents(), whole);

@@ -239,7 +239,7 @@ fn split(span: Span, ends: Option<Ends>) -> (Vec<Span>, Option<Span>) {
 }
 
 /// `spans` less those offsets that are in `less`, both in ascending order.
-fn without(spans: &[Span], less: &[Span]) -> Vec<Span> {
+pub fn without(spans: &[Span], less: &[Span]) -> Vec<Span> {
     let mut left = Vec::new();
     for span in spans {
         let mut next = span.first;

@@ -17,7 +17,7 @@ use rdkafka::message::Message;
 use schemas::Uuid;
 
 use super::chain::{Chain, contains, length, missing, runs};
-use super::explain::Witnesses;
+use super::explain::{Witnesses, without};
 use super::tables::{Part, Tables, repeated};
 use crate::batch::{Span, Stamp};
 use crate::dead_letters::DeadLetters;
@@ -42,23 +42,25 @@ pub struct Mend {
 
 /// The batches that fill `holes`, which are in ascending order. Inside a batch that is there, a new one
 /// reaches from its first hole to its last; in a gap, and behind the last batch up to what is `committed`, the
-/// new ones cover it from end to end, so that the chain is whole again.
-pub fn plan(chain: &Chain, committed: Option<u64>, holes: &[u64]) -> Vec<Mend> {
+/// new ones cover it from end to end, so that the chain is whole again; but for what is `lost`, which no batch
+/// may claim to cover.
+pub fn plan(chain: &Chain, committed: Option<u64>, holes: &[u64], lost: &[Span]) -> Vec<Mend> {
     let mut mends = Vec::new();
     let mut stretches: Vec<(Span, bool)> =
         chain.clusters.iter().map(|cluster| (cluster.span, false)).collect();
-    stretches.extend(chain.gaps().iter().map(|gap| (gap.span, true)));
+    let mut gaps: Vec<Span> = chain.gaps().iter().map(|gap| gap.span).collect();
     if let (Some(whole), Some(first)) = (chain.span(), holes.first())
         && *first < whole.first
     {
-        stretches.push((Span { first: *first, last: whole.first - 1 }, true));
+        gaps.push(Span { first: *first, last: whole.first - 1 });
     }
     let behind = chain.span().map_or(holes.first().copied(), |whole| Some(whole.last + 1));
     if let (Some(first), Some(committed)) = (behind, committed)
         && first < committed
     {
-        stretches.push((Span { first, last: committed - 1 }, true));
+        gaps.push(Span { first, last: committed - 1 });
     }
+    stretches.extend(without(&gaps, lost).into_iter().map(|span| (span, true)));
     stretches.sort_by_key(|(span, _)| span.first);
     for (stretch, gap) in stretches {
         let from = holes.partition_point(|hole| *hole < stretch.first);
@@ -296,7 +298,7 @@ mod tests {
 
     #[test]
     fn holes_in_a_batch_are_covered_from_the_first_to_the_last() {
-        let mends = plan(&chain(&[(0, 9), (10, 19)]), None, &[3, 5, 12]);
+        let mends = plan(&chain(&[(0, 9), (10, 19)]), None, &[3, 5, 12], &[]);
         assert_eq!(
             mends,
             [Mend { span: span(3, 5), offsets: vec![3, 5] }, Mend { span: span(12, 12), offsets: vec![12] }]
@@ -306,23 +308,26 @@ mod tests {
 
     #[test]
     fn a_gap_is_covered_from_end_to_end() {
-        let mends = plan(&chain(&[(0, 9), (20, 29)]), None, &[12, 13]);
+        let mends = plan(&chain(&[(0, 9), (20, 29)]), None, &[12, 13], &[]);
         assert_eq!(mends, [Mend { span: span(10, 19), offsets: vec![12, 13] }]);
+        // Once a batch covered what is lost, nobody would know.
+        let mends = plan(&chain(&[(0, 9), (20, 29)]), None, &[15, 16], &[span(10, 14)]);
+        assert_eq!(mends, [Mend { span: span(15, 19), offsets: vec![15, 16] }]);
     }
 
     #[test]
     fn before_the_first_batch_from_the_first_hole_on_and_behind_the_last_up_to_the_commit() {
         let mend = |first, last, offsets: &[u64]| Mend { span: span(first, last), offsets: offsets.to_vec() };
-        let mends = plan(&chain(&[(10, 19)]), Some(30), &[4, 6, 25]);
+        let mends = plan(&chain(&[(10, 19)]), Some(30), &[4, 6, 25], &[]);
         assert_eq!(mends, [mend(4, 9, &[4, 6]), mend(20, 29, &[25])]);
-        assert_eq!(plan(&chain(&[(10, 19)]), Some(30), &[]), []);
-        assert_eq!(plan(&Chain::default(), Some(9), &[4, 5]), [mend(4, 8, &[4, 5])]);
+        assert_eq!(plan(&chain(&[(10, 19)]), Some(30), &[], &[]), []);
+        assert_eq!(plan(&Chain::default(), Some(9), &[4, 5], &[]), [mend(4, 8, &[4, 5])]);
     }
 
     #[test]
     fn a_long_gap_becomes_several_batches_that_join() {
         let holes: Vec<u64> = (10..30_010).collect();
-        let mends = plan(&chain(&[(0, 9), (40_000, 40_001)]), None, &holes);
+        let mends = plan(&chain(&[(0, 9), (40_000, 40_001)]), None, &holes, &[]);
         let spans: Vec<Span> = mends.iter().map(|mend| mend.span).collect();
         assert_eq!(spans, [span(10, 20_009), span(20_010, 39_999)]);
         assert_eq!(offsets_of(&mends), 30_000);
