@@ -268,6 +268,39 @@ fn a_forgotten_unit_stays_away_from_resends_replays_and_heals() {
     assert_eq!(bench.sql("SELECT count() FROM conversions WHERE unit_id = 'u3'"), "0");
 }
 
+#[test]
+fn the_tables_keep_events_for_as_long_as_configured() {
+    let bench = Bench::up();
+    let migrate = |days: &str| -> String {
+        let mut command = bench.stack.command("consumer", &["migrate"]).unwrap();
+        let output = command.env("SPLITSTREAM_CONSUMER__RETENTION_DAYS_CONVERSIONS", days).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let up_to_date = "the tables are up to date\n";
+    assert_eq!(migrate("30"), [up_to_date, "conversions are kept for 30 days\n"].concat());
+    assert_eq!(migrate("30"), up_to_date);
+    let consumer = bench.consumer();
+    bench.produce(&[conversion(1, "u1"), conversion(2, "u2")]);
+    bench.wait_for(2);
+    consumer.stop().unwrap();
+    let (_, report) = bench.command(&["audit", "--json"]);
+    let days: Vec<&Value> =
+        report["topics"].as_array().unwrap().iter().map(|topic| &topic["retention_days"]).collect();
+    assert_eq!(days, [&json!(null), &json!(30), &json!(null), &json!(null)]);
+
+    // A row of long ago goes with the next merge; it is a batch of its own before the others.
+    bench.sql(
+        "INSERT INTO conversions (event_id, kafka_offset, ingest_ts, epoch) \
+         VALUES (generateUUIDv4(), 0, '2020-01-01 00:00:00', 9)",
+    );
+    bench.sql("OPTIMIZE TABLE conversions FINAL");
+    assert_eq!(bench.sql("SELECT count() FROM conversions"), "2");
+
+    assert_eq!(migrate("0"), [up_to_date, "conversions are kept for ever\n"].concat());
+    assert_eq!(migrate("0"), up_to_date);
+}
+
 /// Kafka forgets what is before `offset` of partition 0 of the conversions.
 fn forget_records(bench: &Bench, offset: i64) {
     use rdkafka::admin::{AdminClient, AdminOptions};
