@@ -25,7 +25,7 @@ use crate::decode::{Decoded, decode};
 use crate::definitions::Follower;
 use crate::rows::{Rows, Verdict};
 use crate::store::{Attempt, Place};
-use crate::verify::verify;
+use crate::verify::{Named, Verification};
 
 /// Offsets of one batch: below what makes one part, with room for the largest rows.
 const OFFSETS_MAX: usize = 20_000;
@@ -244,7 +244,8 @@ fn push(
 ) -> Result<()> {
     match (record, rows) {
         (Decoded::Exposure(exposure), Rows::Exposures(rows)) => {
-            let verification = verify(&follower.lock().definitions, exposure);
+            let named = Named::of(&follower.lock().definitions, exposure.definition_version);
+            let verification = named.map_or(Verification::Unknown, |named| named.verify(exposure));
             rows.push(exposure, verification, offset);
         }
         (Decoded::Conversion(conversion), Rows::Conversions(rows)) => rows.push(conversion, offset),
