@@ -19,6 +19,7 @@ use crate::decode::{Decoded, decode};
 use crate::dedupe::{Known, Window};
 use crate::definitions::Follower;
 use crate::fetch::{Fetched, Message, high_watermark};
+use crate::forget::Forgotten;
 use crate::group::{Assigned, GroupConsumer, Stop};
 use crate::memory::Budget;
 use crate::metrics::Metrics;
@@ -44,6 +45,7 @@ const TAIL_MESSAGES_MAX: u64 = 100_000;
 pub struct Shared {
     pub store: Store,
     pub dead_letters: DeadLetters,
+    pub forgotten: Forgotten,
     pub follower: Arc<Follower>,
     pub metrics: Metrics,
     pub runtime: Handle,
@@ -483,11 +485,13 @@ impl Line {
         self.stage("decode", began);
         let began = Instant::now();
         let stored = self.ask_store(decoded.iter().filter_map(|(_, decoded)| decoded.as_ref().ok()))?;
+        let ledger = self.shared.forgotten.ledger();
         let now = Instant::now();
-        let (mut duplicates, mut rows) = (0, 0);
+        let (mut duplicates, mut forgotten, mut rows) = (0, 0, 0);
         for (message, decoded) in &decoded {
             match decoded {
                 Err(error) => self.bury(message, error.code(), &error.to_string())?,
+                Ok(decoded) if ledger.covers(decoded) => forgotten += 1,
                 Ok(decoded) => {
                     let identity = decoded.identity();
                     if identity.is_some_and(|(id, created_at)| self.is_known(id, created_at, &stored)) {
@@ -512,6 +516,7 @@ impl Line {
         let counted = &self.shared.metrics.records;
         counted.with_label_values(&[self.place.table.topic(), "taken"]).inc_by(rows);
         counted.with_label_values(&[self.place.table.topic(), "duplicate"]).inc_by(duplicates);
+        counted.with_label_values(&[self.place.table.topic(), "forgotten"]).inc_by(forgotten);
         self.gauge(&self.shared.metrics.position).set(self.filling.next() as i64);
         Ok(())
     }
