@@ -18,6 +18,7 @@ pub mod partition;
 pub mod pipeline;
 pub mod protocol;
 pub mod rows;
+pub mod schema_cache;
 pub mod store;
 pub mod tally;
 pub mod verify;

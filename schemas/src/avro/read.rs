@@ -1,7 +1,7 @@
 //! The primitives of Avro binary, read from bytes that anybody may have sent: every length is checked
 //! before it is believed. Source: Apache Avro 1.12 specification, "Binary Encoding".
 
-use std::borrow::Cow;
+use uuid::Uuid;
 
 use super::DecodeError;
 use crate::event::{Decimal6, MAP_ENTRIES_MAX, Pairs};
@@ -14,6 +14,11 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub fn new(bytes: &'a [u8], at: usize) -> Reader<'a> {
         Reader { bytes, at }
+    }
+
+    /// The place of the next byte in the message.
+    pub fn at(&self) -> usize {
+        self.at
     }
 
     pub fn remaining(&self) -> usize {
@@ -38,35 +43,44 @@ impl<'a> Reader<'a> {
         Err(self.malformed(field, "the number has more than ten bytes"))
     }
 
-    /// An `int` or `long` that must not be negative and must fit `T`.
-    pub fn unsigned<T: TryFrom<i64>>(&mut self, field: &'static str) -> Result<T, DecodeError> {
+    pub fn int(&mut self, field: &'static str) -> Result<i32, DecodeError> {
         let start = self.at;
         let value = self.long(field)?;
-        if value < 0 {
-            return Err(DecodeError::Malformed { field, what: "negative", at: start });
-        }
-        T::try_from(value).map_err(|_| DecodeError::Malformed { field, what: "too large", at: start })
+        i32::try_from(value).map_err(|_| DecodeError::Malformed {
+            field,
+            what: "the number does not fit 32 bits",
+            at: start,
+        })
     }
 
-    pub fn bytes(&mut self, field: &'static str) -> Result<&'a [u8], DecodeError> {
-        let length: usize = self.unsigned(field)?;
-        if length > self.remaining() {
+    /// So many bytes, without their number before them.
+    pub fn fixed(&mut self, field: &'static str, size: usize) -> Result<&'a [u8], DecodeError> {
+        if size > self.remaining() {
             return Err(self.truncated(field));
         }
-        let bytes = &self.bytes[self.at..self.at + length];
-        self.at += length;
+        let bytes = &self.bytes[self.at..self.at + size];
+        self.at += size;
         Ok(bytes)
     }
 
-    pub fn text(&mut self, field: &'static str) -> Result<Cow<'a, str>, DecodeError> {
+    pub fn bytes(&mut self, field: &'static str) -> Result<&'a [u8], DecodeError> {
+        let start = self.at;
+        let length = self.long(field)?;
+        if length < 0 {
+            return Err(DecodeError::Malformed { field, what: "negative", at: start });
+        }
+        self.fixed(field, usize::try_from(length).unwrap_or(usize::MAX))
+    }
+
+    pub fn text(&mut self, field: &'static str) -> Result<&'a str, DecodeError> {
         let start = self.at;
         let bytes = self.bytes(field)?;
-        let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::Malformed {
-            field,
-            what: "not UTF-8",
-            at: start,
-        })?;
-        Ok(Cow::Borrowed(text))
+        std::str::from_utf8(bytes).map_err(|_| DecodeError::Malformed { field, what: "not UTF-8", at: start })
+    }
+
+    pub fn uuid(&mut self, field: &'static str) -> Result<Uuid, DecodeError> {
+        let text = self.bytes(field)?;
+        Uuid::try_parse_ascii(text).map_err(|_| self.malformed(field, "not a UUID"))
     }
 
     /// The branch of a union whose branches are numbered below `branches`.
@@ -80,26 +94,29 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// How many entries or items follow until this is to be asked again; 0 at the end.
+    pub fn block(&mut self, field: &'static str) -> Result<i64, DecodeError> {
+        let start = self.at;
+        let count = self.long(field)?;
+        if count >= 0 {
+            return Ok(count);
+        }
+        // A negative count is followed by the block's size in bytes, which we need not know.
+        self.long(field)?;
+        count.checked_neg().ok_or(DecodeError::Malformed { field, what: "impossible count", at: start })
+    }
+
     pub fn map(&mut self, field: &'static str) -> Result<Pairs<'a>, DecodeError> {
         let mut pairs = Pairs::default();
-        let mut entries: u64 = 0;
+        let mut entries: i64 = 0;
         loop {
             let start = self.at;
-            let mut count = self.long(field)?;
+            let count = self.block(field)?;
             if count == 0 {
                 return Ok(pairs);
             }
-            if count < 0 {
-                // A negative count is followed by the block's size in bytes, which we need not know.
-                self.long(field)?;
-                count = count.checked_neg().ok_or(DecodeError::Malformed {
-                    field,
-                    what: "impossible count",
-                    at: start,
-                })?;
-            }
-            entries = entries.saturating_add(count as u64);
-            if entries > MAP_ENTRIES_MAX as u64 {
+            entries = entries.saturating_add(count);
+            if entries > MAP_ENTRIES_MAX as i64 {
                 return Err(DecodeError::Malformed { field, what: "more than 64 entries", at: start });
             }
             for _ in 0..count {
