@@ -69,7 +69,7 @@ pub struct Cells<'a> {
 
 impl<'a> Cells<'a> {
     pub fn new(paths: &'static [&'static str]) -> Cells<'a> {
-        assert!(paths.len() < ENTRY, "{} leaves and the entry of a map do not fit", paths.len());
+        assert!(paths.len() <= ENTRY, "{} leaves and the entry of a map do not fit", paths.len());
         Cells { paths, cells: Default::default(), next: 0 }
     }
 

@@ -13,8 +13,10 @@ pub struct Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    pub fn new(random: &'a mut Random) -> Values<'a> {
-        Values { random, names: HashMap::new() }
+    pub fn new(schema: &Value, random: &'a mut Random) -> Values<'a> {
+        let mut names = HashMap::new();
+        declare(schema, &mut names);
+        Values { random, names }
     }
 
     pub fn write(&mut self, schema: &Value, field: &str, bytes: &mut Vec<u8>) {
@@ -32,23 +34,18 @@ impl<'a> Values<'a> {
                 long(branch as i64, bytes);
                 self.write(&branches[branch], field, bytes);
             }
-            Value::Object(fields) => {
-                if let Some(name) = fields.get("name") {
-                    self.names.insert(name.as_str().unwrap().to_owned(), schema.clone());
-                }
-                match schema["type"].as_str().unwrap() {
-                    "record" => {
-                        for inner in schema["fields"].as_array().unwrap() {
-                            self.write(&inner["type"], inner["name"].as_str().unwrap(), bytes);
-                        }
+            Value::Object(_) => match schema["type"].as_str().unwrap() {
+                "record" => {
+                    for inner in schema["fields"].as_array().unwrap() {
+                        self.write(&inner["type"], inner["name"].as_str().unwrap(), bytes);
                     }
-                    "array" => self.items(&schema["items"], field, false, bytes),
-                    "map" => self.items(&schema["values"], field, true, bytes),
-                    "fixed" => bytes.extend(vec![7; schema["size"].as_u64().unwrap() as usize]),
-                    "enum" => long(self.random.below(3) as i64, bytes),
-                    name => self.primitive(name, field, bytes),
                 }
-            }
+                "array" => self.items(&schema["items"], field, false, bytes),
+                "map" => self.items(&schema["values"], field, true, bytes),
+                "fixed" => bytes.extend(vec![7; schema["size"].as_u64().unwrap() as usize]),
+                "enum" => long(self.random.below(3) as i64, bytes),
+                name => self.primitive(name, field, bytes),
+            },
             other => unreachable!("{other} is no schema"),
         }
     }
@@ -118,8 +115,10 @@ impl<'a> Values<'a> {
             let mut block = Vec::new();
             for _ in 0..count {
                 if keyed {
-                    // Names that are no unit's type.
-                    let key = format!("x.{}", self.random.below(10));
+                    // Names that are no unit's type. Twice the same only where any value will do: the library
+                    // forgets the first one before it looks whether it can be read.
+                    let names = if item == "string" { 10 } else { usize::MAX };
+                    let key = format!("x.{}", self.random.below(names));
                     long(key.len() as i64, &mut block);
                     block.extend(key.as_bytes());
                 }
@@ -134,6 +133,22 @@ impl<'a> Values<'a> {
             bytes.extend(block);
         }
         bytes.push(0);
+    }
+}
+
+/// Every named type, wherever it is declared.
+fn declare(schema: &Value, names: &mut HashMap<String, Value>) {
+    match schema {
+        Value::Array(branches) => branches.iter().for_each(|branch| declare(branch, names)),
+        Value::Object(fields) => {
+            if let (Some(Value::String(name)), Some(Value::String(_))) =
+                (fields.get("name"), fields.get("type"))
+            {
+                names.insert(name.clone(), schema.clone());
+            }
+            fields.values().for_each(|part| declare(part, names));
+        }
+        _ => {}
     }
 }
 

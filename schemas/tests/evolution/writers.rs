@@ -9,12 +9,22 @@ use serde_json::{Value, json};
 
 use super::random::Random;
 
+/// Where the field that declared it was left out.
+const UNIT: &str = r#"{"type": "record", "name": "Unit", "fields": [
+    {"name": "unit_type", "type": "string"}, {"name": "unit_id", "type": "string"}]}"#;
+
 pub fn writer(ours: &str, random: &mut Random) -> Value {
     let mut schema: Value = serde_json::from_str(ours).unwrap();
     let mut names = 0;
     // Some stay near to ours, so that many can be read.
     let calm = *random.pick(&[4, 12, 40]);
     change_record(&mut schema, calm, random, &mut names);
+    let declared = schema.to_string().contains(r#""name":"Unit""#);
+    for field in schema["fields"].as_array_mut().unwrap() {
+        if field["type"] == "Unit" && !declared {
+            field["type"] = serde_json::from_str(UNIT).unwrap();
+        }
+    }
     schema
 }
 
@@ -102,11 +112,11 @@ fn change_type(kind: Value, calm: usize, random: &mut Random, names: &mut usize)
             let nested = branches[1].is_array();
             match random.below(calm) {
                 _ if nested => branches[1].clone(),
+                _ if branches[1] == "null" => json!("null"),
                 0 => branches[1].clone(),
                 1 => json!("null"),
                 2 => json!([branches[1], "null"]),
                 3 if branches[1] != "boolean" => json!(["boolean", "null", branches[1]]),
-                _ if branches[1] == "null" => json!("null"),
                 _ => json!(branches),
             }
         }
@@ -116,7 +126,7 @@ fn change_type(kind: Value, calm: usize, random: &mut Random, names: &mut usize)
 /// Mostly one that can be read.
 fn one_of(good: &[&str], bad: &[&str], random: &mut Random) -> Value {
     let text = if random.one_in(5) { random.pick(bad) } else { random.pick(good) };
-    serde_json::from_str(text).unwrap_or_else(|_| json!(text))
+    if text.starts_with(['{', '[']) { serde_json::from_str(text).unwrap() } else { json!(text) }
 }
 
 /// Any type at all, to be skipped.

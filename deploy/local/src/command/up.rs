@@ -105,11 +105,11 @@ fn keep_args(wanted: &Wanted) -> Vec<String> {
     option("clickhouse-port", servers.clickhouse_port.map(|port| port.to_string()));
     option("registry-port", servers.registry_port.map(|port| port.to_string()));
     option("http-port", servers.http_port.map(|port| port.to_string()));
-    if servers.registry {
-        args.push("--registry".to_owned());
-    }
     for part in &wanted.only {
         option("only", clap::ValueEnum::to_possible_value(part).map(|value| value.get_name().to_owned()));
+    }
+    if servers.registry {
+        args.push("--registry".to_owned());
     }
     args
 }
