@@ -25,7 +25,19 @@ impl<'a> Reader<'a> {
         self.bytes.len() - self.at
     }
 
+    #[inline]
     pub fn long(&mut self, field: &'static str) -> Result<i64, DecodeError> {
+        // Nearly all lengths and counts have one byte.
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(unzigzag(byte.into()))
+            }
+            _ => self.long_of_many_bytes(field),
+        }
+    }
+
+    fn long_of_many_bytes(&mut self, field: &'static str) -> Result<i64, DecodeError> {
         let mut value: u64 = 0;
         for (index, &byte) in self.bytes[self.at..].iter().take(10).enumerate() {
             value |= u64::from(byte & 0x7F) << (7 * index);
@@ -34,7 +46,7 @@ impl<'a> Reader<'a> {
                     return Err(self.malformed(field, "the number does not fit 64 bits"));
                 }
                 self.at += index + 1;
-                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
+                return Ok(unzigzag(value));
             }
         }
         if self.remaining() < 10 {
@@ -54,6 +66,7 @@ impl<'a> Reader<'a> {
     }
 
     /// So many bytes, without their number before them.
+    #[inline]
     pub fn fixed(&mut self, field: &'static str, size: usize) -> Result<&'a [u8], DecodeError> {
         if size > self.remaining() {
             return Err(self.truncated(field));
@@ -63,6 +76,7 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
+    #[inline]
     pub fn bytes(&mut self, field: &'static str) -> Result<&'a [u8], DecodeError> {
         let start = self.at;
         let length = self.long(field)?;
@@ -72,6 +86,7 @@ impl<'a> Reader<'a> {
         self.fixed(field, usize::try_from(length).unwrap_or(usize::MAX))
     }
 
+    #[inline]
     pub fn text(&mut self, field: &'static str) -> Result<&'a str, DecodeError> {
         let start = self.at;
         let bytes = self.bytes(field)?;
@@ -84,6 +99,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The branch of a union whose branches are numbered below `branches`.
+    #[inline]
     pub fn branch(&mut self, field: &'static str, branches: i64) -> Result<i64, DecodeError> {
         let start = self.at;
         let branch = self.long(field)?;
@@ -95,6 +111,7 @@ impl<'a> Reader<'a> {
     }
 
     /// How many entries or items follow until this is to be asked again; 0 at the end.
+    #[inline]
     pub fn block(&mut self, field: &'static str) -> Result<i64, DecodeError> {
         let start = self.at;
         let count = self.long(field)?;
@@ -119,6 +136,7 @@ impl<'a> Reader<'a> {
             if entries > MAP_ENTRIES_MAX as i64 {
                 return Err(DecodeError::Malformed { field, what: "more than 64 entries", at: start });
             }
+            pairs.reserve(count as usize);
             for _ in 0..count {
                 let name = self.text(field)?;
                 let value = self.text(field)?;
@@ -145,11 +163,17 @@ impl<'a> Reader<'a> {
         Decimal6::from_millionths(millionths).map_err(|_| too_large)
     }
 
+    #[cold]
     pub fn malformed(&self, field: &'static str, what: &'static str) -> DecodeError {
         DecodeError::Malformed { field, what, at: self.at }
     }
 
+    #[cold]
     fn truncated(&self, field: &'static str) -> DecodeError {
         DecodeError::Truncated { field, at: self.at }
     }
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
 }

@@ -144,28 +144,34 @@ impl<'a> Source<'a> for Cells<'a> {
 }
 
 impl<'a> Source<'a> for Reader<'a> {
+    #[inline]
     fn text(&mut self, field: &'static str) -> Result<Cow<'a, str>, DecodeError> {
         Reader::text(self, field).map(Cow::Borrowed)
     }
 
+    #[inline]
     fn uuid(&mut self, field: &'static str) -> Result<Uuid, DecodeError> {
         Reader::uuid(self, field)
     }
 
+    #[inline]
     fn number(&mut self, field: &'static str) -> Result<Number, DecodeError> {
         let at = self.at();
         self.long(field).map(|value| Number { value, at })
     }
 
+    #[inline]
     fn map(&mut self, field: &'static str) -> Result<Pairs<'a>, DecodeError> {
         Reader::map(self, field)
     }
 
+    #[inline]
     fn decimal(&mut self, field: &'static str) -> Result<Decimal6, DecodeError> {
         Reader::decimal(self, field)
     }
 
     /// In our own schemas null is the first of two branches.
+    #[inline]
     fn present(&mut self, field: &'static str) -> Result<bool, DecodeError> {
         self.branch(field, 2).map(|branch| branch == 1)
     }
