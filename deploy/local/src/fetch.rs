@@ -156,7 +156,7 @@ impl Cache {
             let tar = Path::new(client::TAR.program);
             client::run(client::TAR, tar, &["-xzf", &file], building, log, step)?;
             remove(&archive)?;
-            expect_file(part.name, building.join(REGISTRY_RUNNER))
+            expect_file(part.name, building.join(REGISTRY_RUNNER), log)
         })?;
         Ok(place.join(REGISTRY_RUNNER))
     }

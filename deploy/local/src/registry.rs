@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::fetch::JAVA;
 use crate::probe::Probe;
@@ -13,14 +13,8 @@ use crate::process::Launch;
 const INTERFACE: &str = "/apis/ccompat/v7";
 
 /// It starts in six seconds and holds 226 MB.
-const JVM: &[&str] = &[
-    "-Xmx256m",
-    "-XX:+UseSerialGC",
-    "-XX:TieredStopAtLevel=1",
-    "-Dquarkus.http.host=127.0.0.1",
-    // Old and new readers of old and new writers: what a subject's schemas promise unless it says otherwise.
-    "-Dregistry.rules.global.compatibility=FULL",
-];
+const JVM: &[&str] =
+    &["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dquarkus.http.host=127.0.0.1"];
 
 /// What clients are told.
 pub fn url(address: &str) -> String {
@@ -40,6 +34,16 @@ pub fn launch(runner: &Path, directory: &Path, port: u16, log: PathBuf) -> Resul
     args.push(runner.display().to_string());
     let environment = vec![("REGISTRY_DATASOURCE_URL".to_owned(), format!("jdbc:h2:file:{file}"))];
     Ok(Launch { program: JAVA.program.into(), args, environment, log })
+}
+
+/// Old and new readers of old and new writers: the promise that every subject's schemas are held to. Apicurio
+/// itself begins with none.
+pub fn demand_compatibility(url: &str) -> Result<()> {
+    ureq::put(format!("{url}/config"))
+        .content_type("application/vnd.schemaregistry.v1+json")
+        .send(r#"{"compatibility": "FULL"}"#)
+        .map(drop)
+        .context("telling the schema registry which schemas go together")
 }
 
 pub fn probe() -> Probe {

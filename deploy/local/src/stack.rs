@@ -448,6 +448,9 @@ impl Stack {
             step.note(&format!("waiting for {}", part.name()));
             part.wait_ready()?;
         }
+        if self.registry.is_some() {
+            registry::demand_compatibility(&self.registry_url)?;
+        }
         let addresses = [self.brokers(), self.clickhouse_url(), self.registry_url()].map(str::to_owned);
         step.done(addresses.join(" ").trim());
         Ok(())

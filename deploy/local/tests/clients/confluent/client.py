@@ -7,7 +7,7 @@ Usage: client.py BROKERS REGISTRY COMMAND [ARGUMENT...]
     read TOPIC                 every event so far, as JSON lines
     dead-letters TOPIC         every dead letter so far, as JSON lines
     register TOPIC SCHEMA_FILE prints the schema's number, or the registry's status and code
-    compatibility TOPIC LEVEL
+    compatibility LEVEL        of every subject
 """
 
 import json
@@ -83,8 +83,8 @@ def register(topic, schema_file):
         print(error.http_status_code, error.error_code)
 
 
-def compatibility(topic, level):
-    REGISTRY.set_compatibility(f"{topic}-value", level)
+def compatibility(level):
+    REGISTRY.set_compatibility(level=level)
     print(level)
 
 
