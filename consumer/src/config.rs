@@ -14,6 +14,8 @@ pub struct Config {
     pub clickhouse: ops::config::ClickHouse,
     pub http: ops::config::Http,
     pub log: ops::config::Log,
+    #[serde(default)]
+    pub registry: ops::config::Registry,
     pub consumer: Settings,
 }
 
@@ -24,6 +26,7 @@ impl Declared for Config {
             Page::of(&self.clickhouse),
             Page::of(&self.http),
             Page::of(&self.log),
+            Page::of(&self.registry),
             Page::of(&self.consumer),
         ]
     }

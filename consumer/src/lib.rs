@@ -23,6 +23,7 @@ pub mod pipeline;
 pub mod protocol;
 pub mod retention;
 pub mod rows;
+pub mod schema_cache;
 pub mod store;
 pub mod tally;
 pub mod verify;

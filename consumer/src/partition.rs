@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 
 use crate::batch::{Batch, Due, Limits, Span, Stamp};
 use crate::dead_letters::{DeadLetters, Sent};
-use crate::decode::{Decoded, decode};
+use crate::decode::Decoded;
 use crate::dedupe::{Known, Window};
 use crate::definitions::Follower;
 use crate::fetch::{Fetched, Message, high_watermark};
@@ -25,9 +25,12 @@ use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::protocol::{Action, Closed, Event, Found, Halt, Intent, Machine, Note};
 use crate::rows::{Rows, Verdict};
+use crate::schema_cache::{Plans, SchemaCache};
 use crate::store::{Place, Store};
 use crate::tally::Tally;
 use crate::verify::{Named, Verification};
+
+mod decoding;
 
 /// Longest wait for messages; also how soon a stop is noticed.
 const FETCH_WAIT: Duration = Duration::from_millis(50);
@@ -47,6 +50,7 @@ pub struct Shared {
     pub dead_letters: DeadLetters,
     pub forgotten: Forgotten,
     pub follower: Arc<Follower>,
+    pub schema_cache: Arc<SchemaCache>,
     pub metrics: Metrics,
     pub runtime: Handle,
     pub limits: Limits,
@@ -74,6 +78,7 @@ struct Line {
     stop: Stop,
     progress: ops::Progress,
     started: Instant,
+    plans: Plans,
     window: Window,
     /// The durable offset up to which the window knows the ids; `None` before it has been seeded.
     window_reaches: Option<Option<u64>>,
@@ -120,6 +125,7 @@ impl Worker {
         progress: ops::Progress,
     ) -> Worker {
         let machine = Machine::new(place.epoch, shared.deadline);
+        let plans = Plans::new(shared.schema_cache.clone());
         let line = Line {
             window: Window::new(Micros::MAX, shared.window_ids),
             window_reaches: None,
@@ -139,6 +145,7 @@ impl Worker {
             shared,
             stop,
             progress,
+            plans,
         };
         Worker { assigned, machine, line }
     }
@@ -480,7 +487,8 @@ impl Line {
                 passed_last = true;
                 break;
             }
-            decoded.push((message, decode(self.place.table, message.payload)));
+            let held = self.decoded(&message)?;
+            decoded.push((message, held));
         }
         self.stage("decode", began);
         let began = Instant::now();
