@@ -1,6 +1,8 @@
 //! The consumer's own settings. Each field has its unit, its bounds and what happens at them.
 
-use ops::config::{Bytes, Config as Declared, Count, Field, Millis, Page, Section};
+use std::path::PathBuf;
+
+use ops::config::{Bytes, Config as Declared, Count, Field, Millis, Page, Secret, Section};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -12,6 +14,8 @@ pub struct Config {
     pub clickhouse: ops::config::ClickHouse,
     pub http: ops::config::Http,
     pub log: ops::config::Log,
+    #[serde(default)]
+    pub registry: ops::config::Registry,
     pub consumer: Settings,
 }
 
@@ -22,6 +26,7 @@ impl Declared for Config {
             Page::of(&self.clickhouse),
             Page::of(&self.http),
             Page::of(&self.log),
+            Page::of(&self.registry),
             Page::of(&self.consumer),
         ]
     }
@@ -38,13 +43,13 @@ pub struct TablesConfig {
     _http: IgnoredAny,
     #[serde(rename = "log")]
     _log: IgnoredAny,
-    #[serde(rename = "consumer")]
-    _consumer: IgnoredAny,
+    /// How long they keep events.
+    pub consumer: Settings,
 }
 
 impl Declared for TablesConfig {
     fn pages(&self) -> Vec<Page> {
-        vec![Page::of(&self.clickhouse)]
+        vec![Page::of(&self.clickhouse), Page::of(&self.consumer)]
     }
 }
 
@@ -63,6 +68,11 @@ pub struct Settings {
     pub window_hours: Count<0, 168>,
     pub window_ids_per_partition: Count<1_000, 100_000_000>,
     pub epoch: Count<1, 4_294_967_295>,
+    pub forget_key: Option<Secret>,
+    pub forget_key_file: Option<PathBuf>,
+    pub retention_days_exposures: Count<0, 36_500>,
+    pub retention_days_conversions: Count<0, 36_500>,
+    pub retention_days_aliases: Count<0, 36_500>,
 }
 
 impl Default for Settings {
@@ -79,6 +89,11 @@ impl Default for Settings {
             window_hours: Count::of(24),
             window_ids_per_partition: Count::of(5_000_000),
             epoch: Count::of(1),
+            forget_key: None,
+            forget_key_file: None,
+            retention_days_exposures: Count::of(0),
+            retention_days_conversions: Count::of(0),
+            retention_days_aliases: Count::of(0),
         }
     }
 }
@@ -128,7 +143,35 @@ impl Section for Settings {
                 &self.epoch,
                 "raise it after a topic was made anew, so that its offsets are told apart",
             ),
+            Field::of(
+                "forget_key",
+                &self.forget_key,
+                "key of the ledger of forgotten units, at least 32 bytes; needed once there is one",
+            ),
+            Field::of("forget_key_file", &self.forget_key_file, "file that holds the key of the ledger"),
+            Field::of(
+                "retention_days_exposures",
+                &self.retention_days_exposures,
+                "days that exposures are kept after their ingestion, by `consumer migrate`; 0: for ever",
+            ),
+            Field::of(
+                "retention_days_conversions",
+                &self.retention_days_conversions,
+                "days that conversions are kept after their ingestion; 0: for ever",
+            ),
+            Field::of(
+                "retention_days_aliases",
+                &self.retention_days_aliases,
+                "days that aliases are kept after their ingestion; 0: for ever",
+            ),
         ]
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.forget_key.is_some() && self.forget_key_file.is_some() {
+            return Err("consumer.forget_key and consumer.forget_key_file are both set; remove one".into());
+        }
+        Ok(())
     }
 }
 

@@ -17,6 +17,11 @@ use crate::store::Place;
 const QUEUE_MAX: &str = "10000";
 /// Longest wait for one acknowledgement before the partition is started over.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(60);
+/// Bytes of a message that its dead letter carries. Whatever the brokers took must fit with its headers, or
+/// the partition would stand still before it for ever; no event has a tenth of this.
+const PAYLOAD_BYTES_MAX: usize = 900_000;
+/// Bytes of a reason.
+const REASON_BYTES_MAX: usize = 4_096;
 
 pub struct DeadLetters {
     producer: FutureProducer,
@@ -55,13 +60,17 @@ impl DeadLetters {
         let (partition, offset) = (place.partition.to_string(), offset.to_string());
         let key = format!("{}/{partition}/{offset}", place.topic);
         let header = |key, value| Header { key, value: Some(value) };
+        let whole_bytes = payload.len().to_string();
+        let payload = &payload[..payload.len().min(PAYLOAD_BYTES_MAX)];
+        let reason = beginning(reason, REASON_BYTES_MAX);
         let record = FutureRecord::to(&self.topic).key(&key).payload(payload).headers(
             OwnedHeaders::new()
                 .insert(header(headers::TOPIC, place.topic.as_str()))
                 .insert(header(headers::PARTITION, &partition))
                 .insert(header(headers::OFFSET, &offset))
                 .insert(header(headers::CODE, code))
-                .insert(header(headers::REASON, reason)),
+                .insert(header(headers::REASON, reason))
+                .insert(header(headers::PAYLOAD_BYTES, &whole_bytes)),
         );
         match self.producer.send_result(record) {
             Ok(sent) => Ok(Some(Sent(sent))),
@@ -89,5 +98,26 @@ impl DeadLetters {
         if let Err(error) = self.producer.flush(within) {
             tracing::warn!(%error, "dead letters unacknowledged at the end; they will be sent again");
         }
+    }
+}
+
+/// As much of a text as fits, ending where a character ends.
+fn beginning(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        assert_eq!(beginning("a\u{e9}b", 2), "a");
+        assert_eq!(beginning("a\u{e9}b", 3), "a\u{e9}");
+        assert_eq!(beginning("ab", 9), "ab");
     }
 }

@@ -1,11 +1,12 @@
 //! From a message's bytes to what they hold. Which record belongs in which topic is settled here; what is
 //! wrong with one that does not is a value, not a failure.
 
-use schemas::avro::{self, DecodeError};
+use schemas::avro::{self, AvroRecord, WrittenWith};
 use schemas::definition::Change;
 use schemas::{Alias, Conversion, Exposure, Micros, Uuid};
 
 use crate::rows::Table;
+use crate::schema_cache::{NoPlan, Plans};
 
 /// What a message holds; texts are borrowed from its bytes.
 pub enum Decoded<'a> {
@@ -15,13 +16,25 @@ pub enum Decoded<'a> {
     Change(Change),
 }
 
-pub fn decode(table: Table, bytes: &[u8]) -> Result<Decoded<'_>, DecodeError> {
+/// # Errors
+/// `Never` for what belongs among the dead letters, `NotNow` for what has to wait until the registry answers.
+pub fn decode<'a>(table: Table, bytes: &'a [u8], plans: &mut Plans) -> Result<Decoded<'a>, NoPlan> {
     match table {
-        Table::Exposures => avro::decode_exposure(bytes).map(Decoded::Exposure),
-        Table::Conversions => avro::decode_conversion(bytes).map(Decoded::Conversion),
-        Table::Aliases => avro::decode_alias(bytes).map(Decoded::Alias),
-        Table::Definitions => avro::decode_change(bytes).map(Decoded::Change),
+        Table::Exposures => event(bytes, plans).map(Decoded::Exposure),
+        Table::Conversions => event(bytes, plans).map(Decoded::Conversion),
+        Table::Aliases => event(bytes, plans).map(Decoded::Alias),
+        // Written by our own tools alone, which know each other's schemas; every reader of the log, the
+        // producer's too, reads it without a registry.
+        Table::Definitions => Ok(Decoded::Change(avro::decode_change(bytes)?)),
     }
+}
+
+fn event<'a, T: AvroRecord<'a>>(bytes: &'a [u8], plans: &mut Plans) -> Result<T, NoPlan> {
+    let (schema, body) = avro::open(T::KIND, bytes)?;
+    Ok(match schema {
+        WrittenWith::Fingerprint(fingerprint) => avro::known(T::KIND, fingerprint)?.decode(body)?,
+        WrittenWith::RegistryId(id) => plans.plan(T::KIND, id)?.decode(body)?,
+    })
 }
 
 impl Decoded<'_> {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use consumer::config::{Config, TablesConfig};
-use consumer::{migrate, pipeline};
+use consumer::{commands, migrate, pipeline, retention};
 use ops::config::load;
 
 /// Carries exposures, conversions, aliases and definitions from Kafka into ClickHouse, each exactly once.
@@ -27,8 +27,15 @@ struct Arguments {
 enum Command {
     /// The pipeline, until SIGTERM or SIGINT
     Run,
-    /// Brings the tables to this build's schema
+    /// Brings the tables to this build's schema, and their retention to what is configured
     Migrate,
+    /// Proves that every event is in its table once; exit code 6 if not
+    Audit(commands::Audit),
+    /// Messages that could not become rows
+    #[command(subcommand)]
+    DeadLetters(commands::DeadLetters),
+    /// Deletes everything of one unit, and keeps what it did up to now from coming back
+    Forget(commands::Forget),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +52,9 @@ async fn run(arguments: Arguments) -> Result<ops::Exit> {
     match arguments.command {
         Command::Run => pipeline::run(load(file)?).await,
         Command::Migrate => migrate_tables(load(file)?).await,
+        Command::Audit(arguments) => commands::audit(&load(file)?, &arguments).await,
+        Command::DeadLetters(command) => commands::dead_letters(&load(file)?, &command).await,
+        Command::Forget(arguments) => commands::forget(&load(file)?, &arguments).await,
     }
 }
 
@@ -57,6 +67,13 @@ async fn migrate_tables(config: TablesConfig) -> Result<ops::Exit> {
     match made.is_empty() {
         true => println!("the tables are up to date"),
         false => println!("applied {}", made.join(", ")),
+    }
+    let changed = retention::apply(&client, &config.consumer).await.context(ops::Exit::Unreachable)?;
+    for (table, days) in changed {
+        match days {
+            0 => println!("{table} are kept for ever"),
+            days => println!("{table} are kept for {days} days"),
+        }
     }
     Ok(ops::Exit::Done)
 }

@@ -15,18 +15,22 @@ use tokio::runtime::Handle;
 
 use crate::batch::{Batch, Due, Limits, Span, Stamp};
 use crate::dead_letters::{DeadLetters, Sent};
-use crate::decode::{Decoded, decode};
+use crate::decode::Decoded;
 use crate::dedupe::{Known, Window};
 use crate::definitions::Follower;
 use crate::fetch::{Fetched, Message, high_watermark};
+use crate::forget::Forgotten;
 use crate::group::{Assigned, GroupConsumer, Stop};
 use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::protocol::{Action, Closed, Event, Found, Halt, Intent, Machine, Note};
 use crate::rows::{Rows, Verdict};
+use crate::schema_cache::{Plans, SchemaCache};
 use crate::store::{Place, Store};
 use crate::tally::Tally;
 use crate::verify::{Named, Verification};
+
+mod decoding;
 
 /// Longest wait for messages; also how soon a stop is noticed.
 const FETCH_WAIT: Duration = Duration::from_millis(50);
@@ -44,7 +48,9 @@ const TAIL_MESSAGES_MAX: u64 = 100_000;
 pub struct Shared {
     pub store: Store,
     pub dead_letters: DeadLetters,
+    pub forgotten: Forgotten,
     pub follower: Arc<Follower>,
+    pub schema_cache: Arc<SchemaCache>,
     pub metrics: Metrics,
     pub runtime: Handle,
     pub limits: Limits,
@@ -72,6 +78,7 @@ struct Line {
     stop: Stop,
     progress: ops::Progress,
     started: Instant,
+    plans: Plans,
     window: Window,
     /// The durable offset up to which the window knows the ids; `None` before it has been seeded.
     window_reaches: Option<Option<u64>>,
@@ -118,6 +125,7 @@ impl Worker {
         progress: ops::Progress,
     ) -> Worker {
         let machine = Machine::new(place.epoch, shared.deadline);
+        let plans = Plans::new(shared.schema_cache.clone());
         let line = Line {
             window: Window::new(Micros::MAX, shared.window_ids),
             window_reaches: None,
@@ -137,6 +145,7 @@ impl Worker {
             shared,
             stop,
             progress,
+            plans,
         };
         Worker { assigned, machine, line }
     }
@@ -478,16 +487,19 @@ impl Line {
                 passed_last = true;
                 break;
             }
-            decoded.push((message, decode(self.place.table, message.payload)));
+            let held = self.decoded(&message)?;
+            decoded.push((message, held));
         }
         self.stage("decode", began);
         let began = Instant::now();
         let stored = self.ask_store(decoded.iter().filter_map(|(_, decoded)| decoded.as_ref().ok()))?;
+        let ledger = self.shared.forgotten.ledger();
         let now = Instant::now();
-        let (mut duplicates, mut rows) = (0, 0);
+        let (mut duplicates, mut forgotten, mut rows) = (0, 0, 0);
         for (message, decoded) in &decoded {
             match decoded {
                 Err(error) => self.bury(message, error.code(), &error.to_string())?,
+                Ok(decoded) if ledger.covers(decoded) => forgotten += 1,
                 Ok(decoded) => {
                     let identity = decoded.identity();
                     if identity.is_some_and(|(id, created_at)| self.is_known(id, created_at, &stored)) {
@@ -512,6 +524,7 @@ impl Line {
         let counted = &self.shared.metrics.records;
         counted.with_label_values(&[self.place.table.topic(), "taken"]).inc_by(rows);
         counted.with_label_values(&[self.place.table.topic(), "duplicate"]).inc_by(duplicates);
+        counted.with_label_values(&[self.place.table.topic(), "forgotten"]).inc_by(forgotten);
         self.gauge(&self.shared.metrics.position).set(self.filling.next() as i64);
         Ok(())
     }

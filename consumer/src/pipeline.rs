@@ -10,16 +10,19 @@ use anyhow::{Context, Result, anyhow, bail};
 use axum::Router;
 use tokio::runtime::Handle;
 
+use crate::audit::{self, AuditMetrics};
 use crate::batch::Limits;
 use crate::config::Config;
 use crate::dead_letters::DeadLetters;
 use crate::definitions::Follower;
+use crate::forget::{Forgotten, Ledger};
 use crate::group::{self, GroupConsumer};
 use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::migrate::check_schema;
 use crate::partition::{Shared, Worker};
 use crate::rows::Table;
+use crate::schema_cache::{Fetch, SchemaCache};
 use crate::store::{Place, Store};
 
 /// Longest time in which a loop may stand still before the process counts as hung; above every bounded wait.
@@ -37,6 +40,8 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
     let health = ops::Health::new();
     let registry = ops::metrics::registry("consumer", env!("CARGO_PKG_VERSION"));
     let metrics = Metrics::new(&registry)?;
+    let audit_metrics = AuditMetrics::new(&registry)?;
+    let ledger_key = audit::ledger_key(&config)?;
     let tables_there = health.condition("tables", "not looked for yet");
     let definitions_read = health.condition("definitions", "the log has not been read yet");
     let partitions_given = health.condition("partitions", "none has been given yet");
@@ -46,16 +51,17 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
     // the tables
     let client = config.clickhouse.client().map_err(anyhow::Error::msg)?;
     let insert_timeout = settings.insert_timeout_ms.duration();
-    let store = loop {
-        let opened = match check_schema(&client, config.clickhouse.database.as_str()).await {
-            Ok(()) => Store::open(client.clone(), insert_timeout)
-                .await
-                .context("asking ClickHouse for its settings"),
-            Err(error) => Err(error),
+    let (store, ledger) = loop {
+        let opened = async {
+            check_schema(&client, config.clickhouse.database.as_str()).await?;
+            let ledger = Ledger::read(&client, ledger_key.as_ref()).await?;
+            let store = Store::open(client.clone(), insert_timeout);
+            Ok((store.await.context("asking ClickHouse for its settings")?, ledger))
         };
-        match opened {
-            Ok(store) => break store,
+        match opened.await {
+            Ok(opened) => break opened,
             Err(error) => {
+                let error: anyhow::Error = error;
                 tracing::warn!("waiting for the tables: {error:#}");
                 tables_there.fails(format!("{error:#}"));
             }
@@ -65,6 +71,9 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
         }
     };
     tables_there.holds();
+    let forgotten = Forgotten::new(ledger);
+    tokio::spawn(forgotten.clone().keep_fresh(client, ledger_key, shutdown.clone()));
+    tokio::spawn(audit::watch(config.clone(), audit_metrics, shutdown.clone()));
 
     // the definitions log
     let follower = Arc::new(Follower::default());
@@ -95,9 +104,13 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
     };
 
     // the partitions
+    let schemas = ops::registry::Registry::open(&config.registry).map_err(anyhow::Error::msg)?;
+    let schemas = schemas.map(|registry| Box::new(registry) as Box<dyn Fetch>);
     let shared = Arc::new(Shared {
         store,
+        schema_cache: Arc::new(SchemaCache::new(schemas)),
         dead_letters: DeadLetters::open(&config.kafka)?,
+        forgotten,
         follower,
         metrics: metrics.clone(),
         runtime: Handle::current(),

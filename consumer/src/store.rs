@@ -117,17 +117,39 @@ impl Store {
         Ok(running)
     }
 
-    /// The last offset that the rows of `place` cover; `None` if there are none.
+    /// The last offset that the rows of `place` cover, or covered before some were deleted on purpose; `None` if
+    /// there were none.
     pub async fn durable(&self, place: &Place) -> clickhouse::error::Result<Option<u64>> {
         let (rows, last): (u64, u64) = self
             .client
-            .query("SELECT count(), max(batch_last) FROM ? WHERE kafka_partition = ? AND epoch = ?")
+            .query(
+                "SELECT sum(found), max(last) FROM (\
+                   SELECT count() AS found, max(batch_last) AS last FROM ? WHERE kafka_partition = ? AND epoch = ? \
+                   UNION ALL SELECT count() AS found, max(batch_last) AS last FROM batch_ends \
+                   WHERE table_name = ? AND kafka_partition = ? AND epoch = ?)",
+            )
             .bind(Identifier(place.table.name()))
+            .bind(place.partition)
+            .bind(place.epoch)
+            .bind(place.table.name())
             .bind(place.partition)
             .bind(place.epoch)
             .fetch_one()
             .await?;
         Ok((rows > 0).then_some(last))
+    }
+
+    /// Notes how far the batches of a table reach, by partition, before rows are deleted from it on purpose.
+    pub async fn note_ends(client: &Client, table: Table) -> clickhouse::error::Result<()> {
+        client
+            .query(
+                "INSERT INTO batch_ends (table_name, kafka_partition, epoch, batch_last) \
+                 SELECT ?, kafka_partition, epoch, max(batch_last) FROM ? GROUP BY kafka_partition, epoch",
+            )
+            .bind(table.name())
+            .bind(Identifier(table.name()))
+            .execute()
+            .await
     }
 
     /// How many rows of a batch there are.

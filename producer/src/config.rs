@@ -1,17 +1,19 @@
 //! The program's settings.
 
-use ops::config::{Kafka, Page};
+use ops::config::{Kafka, Page, Registry};
 use producer::emitter::Settings;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// `[kafka]` and `[producer]`. The sections that the services share are let pass: the producer has no use for
+/// `[kafka]`, `[producer]` and `[registry]`. The sections that the services share are let pass: the producer has no use for
 /// them yet they may stand in one file with its own.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub kafka: Kafka,
     pub producer: Settings,
+    #[serde(default)]
+    pub registry: Registry,
     #[serde(rename = "clickhouse")]
     _clickhouse: IgnoredAny,
     #[serde(rename = "http")]
@@ -22,7 +24,7 @@ pub struct Config {
 
 impl ops::config::Config for Config {
     fn pages(&self) -> Vec<Page> {
-        vec![Page::of(&self.kafka), Page::of(&self.producer)]
+        vec![Page::of(&self.kafka), Page::of(&self.producer), Page::of(&self.registry)]
     }
 }
 

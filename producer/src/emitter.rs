@@ -19,9 +19,11 @@ use schemas::{Event, Sender, avro, topics};
 use crate::kafka::ConnectError;
 
 mod delivery;
+mod schema_ids;
 mod settings;
 
 pub use delivery::{Totals, Undelivered};
+pub use schema_ids::SchemaIds;
 pub use settings::Settings;
 
 use delivery::{Counters, Deliveries};
@@ -36,6 +38,7 @@ pub struct Emitter {
     conversions: String,
     aliases: String,
     sender: Sender<'static>,
+    schema_ids: Option<SchemaIds>,
     counters: Counters,
     opened: Instant,
 }
@@ -101,9 +104,16 @@ impl Emitter {
             conversions: kafka.topic(topics::CONVERSIONS),
             aliases: kafka.topic(topics::ALIASES),
             sender,
+            schema_ids: None,
             counters,
             opened,
         })
+    }
+
+    /// From now on events name their schema by its number in a registry, in Confluent's framing, instead of by
+    /// its fingerprint.
+    pub fn with_schema_ids(self, schema_ids: Option<SchemaIds>) -> Emitter {
+        Emitter { schema_ids, ..self }
     }
 
     /// Takes the event, or says at once why not. An event without a sender gets this emitter's.
@@ -166,7 +176,10 @@ impl Emitter {
     fn encoded<'a>(&'a self, mut event: Event<'a>) -> Result<Ready<'a>, Refused> {
         fill_sender(&mut event, &self.sender);
         event.check()?;
-        let value = avro::encode(&event);
+        let value = match &self.schema_ids {
+            Some(ids) => avro::encode_with(&event, ids.of(&event)),
+            None => avro::encode(&event),
+        };
         if value.len() > EVENT_BYTES_MAX {
             return Err(Refused::Oversize { bytes: value.len() });
         }

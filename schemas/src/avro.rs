@@ -1,15 +1,26 @@
-//! The records on the wire: Avro binary in single-object encoding (`C3 01`, the fingerprint of the writer's
-//! schema, the body). The codec is written for our own four schemas and nothing else, since a generic one
-//! costs the event path ten to fifty times as much; the library is the oracle in the tests.
+//! The records on the wire: Avro binary behind a name of the writer's schema. The codec is written for our own
+//! four records, since a generic one costs the event path ten to fifty times as much: what was written with our
+//! own schema is read straight from the bytes, and any other writer's schema is compiled once into a [`Plan`].
+//! Where schemas come from is somebody else's affair; the library is the oracle in the tests.
 
 use crate::definition::Change;
 use crate::event::{Alias, Conversion, EVENT_BYTES_MAX, Event, Exposure, OutOfRange};
 
+mod framing;
+mod kind;
+mod plan;
 mod read;
 mod records;
+mod schema;
+mod source;
 mod write;
 
-use read::Reader;
+pub use framing::WrittenWith;
+pub use kind::RecordKind;
+pub use plan::{Body, Plan};
+
+use framing::unframe;
+use source::Source;
 
 pub const EXPOSURE_SCHEMA: &str = include_str!("../avro/exposure.avsc");
 pub const CONVERSION_SCHEMA: &str = include_str!("../avro/conversion.avsc");
@@ -33,8 +44,34 @@ impl std::fmt::Display for Fingerprint {
     }
 }
 
-const MARKER: [u8; 2] = [0xC3, 0x01];
-const HEADER_BYTES: usize = 10;
+/// One of the records that travel, read field by field.
+pub trait AvroRecord<'a>: Sized + sealed::Sealed {
+    const KIND: RecordKind;
+
+    #[doc(hidden)]
+    #[allow(private_bounds)]
+    fn read<S: Source<'a>>(source: &mut S) -> Result<Self, DecodeError>;
+
+    #[doc(hidden)]
+    fn check(&self) -> Result<(), OutOfRange>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Exposure<'_> {}
+    impl Sealed for super::Conversion<'_> {}
+    impl Sealed for super::Alias<'_> {}
+    impl Sealed for super::Change {}
+}
+
+/// Why a writer's schema cannot be read as one of our records. A property of the two schemas alone.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IncompatibleSchema {
+    #[error("not a schema: {what}")]
+    NotASchema { what: String },
+    #[error("`{field}`: {what}")]
+    Field { field: String, what: String },
+}
 
 /// Why bytes are not a record. Each is a property of the bytes alone: reading them again gives the same.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,10 +80,16 @@ pub enum DecodeError {
     Empty,
     #[error("{bytes} bytes, more than {EVENT_BYTES_MAX}")]
     Oversize { bytes: usize },
-    #[error("no single-object header: the message begins with {start}, not c301 and a fingerprint")]
+    #[error(
+        "names no schema: begins with {start}, not with c301 and a fingerprint, nor with 00 and a number"
+    )]
     NotFramed { start: String },
     #[error("written with the unknown schema {fingerprint}")]
     UnknownSchema { fingerprint: Fingerprint },
+    #[error("written with schema {id} of a registry, {what}")]
+    UnknownId { id: u32, what: &'static str },
+    #[error("written with schema {id} of the registry, which does not fit: {source}")]
+    Incompatible { id: u32, source: IncompatibleSchema },
     #[error("holds {found}, which does not belong in this topic")]
     WrongRecord { found: &'static str },
     #[error("ends inside `{field}`, at byte {at}")]
@@ -66,7 +109,8 @@ impl DecodeError {
             DecodeError::Empty => "empty",
             DecodeError::Oversize { .. } => "oversize",
             DecodeError::NotFramed { .. } => "not_framed",
-            DecodeError::UnknownSchema { .. } => "unknown_schema",
+            DecodeError::UnknownSchema { .. } | DecodeError::UnknownId { .. } => "unknown_schema",
+            DecodeError::Incompatible { .. } => "incompatible_schema",
             DecodeError::WrongRecord { .. } => "wrong_record",
             DecodeError::Truncated { .. } => "truncated",
             DecodeError::Trailing { .. } => "trailing",
@@ -76,110 +120,82 @@ impl DecodeError {
     }
 }
 
-/// The bytes of an event. It must have passed [`Event::check`]; whatever it holds, the bytes say the same.
+/// The bytes of an event, named by our own schema's fingerprint. It must have passed [`Event::check`]; whatever
+/// it holds, the bytes say the same.
 pub fn encode(event: &Event<'_>) -> Vec<u8> {
+    encode_with(event, WrittenWith::Fingerprint(kind_of(event).fingerprint()))
+}
+
+/// The same with the name that a registry gave to our own schema.
+pub fn encode_with(event: &Event<'_>, schema: WrittenWith) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256);
+    schema.write(&mut bytes);
     match event {
-        Event::Exposure(exposure) => {
-            header(&mut bytes, Fingerprint::EXPOSURE);
-            records::write_exposure(&mut bytes, exposure);
-        }
-        Event::Conversion(conversion) => {
-            header(&mut bytes, Fingerprint::CONVERSION);
-            records::write_conversion(&mut bytes, conversion);
-        }
-        Event::Alias(alias) => {
-            header(&mut bytes, Fingerprint::ALIAS);
-            records::write_alias(&mut bytes, alias);
-        }
+        Event::Exposure(exposure) => records::write_exposure(&mut bytes, exposure),
+        Event::Conversion(conversion) => records::write_conversion(&mut bytes, conversion),
+        Event::Alias(alias) => records::write_alias(&mut bytes, alias),
     }
     bytes
 }
 
-/// An exposure with every field in its range, borrowing its texts from `bytes`.
+fn kind_of(event: &Event<'_>) -> RecordKind {
+    match event {
+        Event::Exposure(_) => RecordKind::Exposure,
+        Event::Conversion(_) => RecordKind::Conversion,
+        Event::Alias(_) => RecordKind::Alias,
+    }
+}
+
+/// An exposure with every field in its range, borrowing its texts from `bytes`; see [`decode`].
 pub fn decode_exposure(bytes: &[u8]) -> Result<Exposure<'_>, DecodeError> {
-    let exposure = body(bytes, Fingerprint::EXPOSURE, records::read_exposure)?;
-    exposure.check()?;
-    Ok(exposure)
+    decode(bytes)
 }
 
-/// A conversion with every field in its range, borrowing its texts from `bytes`.
+/// A conversion with every field in its range, borrowing its texts from `bytes`; see [`decode`].
 pub fn decode_conversion(bytes: &[u8]) -> Result<Conversion<'_>, DecodeError> {
-    let conversion = body(bytes, Fingerprint::CONVERSION, records::read_conversion)?;
-    conversion.check()?;
-    Ok(conversion)
+    decode(bytes)
 }
 
-/// An alias with every field in its range, borrowing its texts from `bytes`.
+/// An alias with every field in its range, borrowing its texts from `bytes`; see [`decode`].
 pub fn decode_alias(bytes: &[u8]) -> Result<Alias<'_>, DecodeError> {
-    let alias = body(bytes, Fingerprint::ALIAS, records::read_alias)?;
-    alias.check()?;
-    Ok(alias)
+    decode(bytes)
 }
 
 /// The bytes of a proposed change of a definition.
 pub fn encode_change(change: &Change) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(1_024);
-    header(&mut bytes, Fingerprint::DEFINITION_CHANGE);
+    WrittenWith::Fingerprint(Fingerprint::DEFINITION_CHANGE).write(&mut bytes);
     records::write_change(&mut bytes, change);
     bytes
 }
 
 /// A proposed change; whether it is allowed is another question, the log's.
 pub fn decode_change(bytes: &[u8]) -> Result<Change, DecodeError> {
-    body(bytes, Fingerprint::DEFINITION_CHANGE, records::read_change)
+    decode(bytes)
 }
 
-fn header(bytes: &mut Vec<u8>, fingerprint: Fingerprint) {
-    bytes.extend_from_slice(&MARKER);
-    bytes.extend_from_slice(&fingerprint.0.to_le_bytes());
-}
-
-fn body<'a, T>(
-    bytes: &'a [u8],
-    expected: Fingerprint,
-    read: fn(&mut Reader<'a>) -> Result<T, DecodeError>,
-) -> Result<T, DecodeError> {
-    if bytes.is_empty() {
-        return Err(DecodeError::Empty);
-    }
-    if bytes.len() > EVENT_BYTES_MAX && expected != Fingerprint::DEFINITION_CHANGE {
-        return Err(DecodeError::Oversize { bytes: bytes.len() });
-    }
-    let Some((&[first, second, f0, f1, f2, f3, f4, f5, f6, f7], _)) =
-        bytes.split_first_chunk::<HEADER_BYTES>()
-    else {
-        return Err(not_framed(bytes));
-    };
-    if [first, second] != MARKER {
-        return Err(not_framed(bytes));
-    }
-    let fingerprint = Fingerprint(u64::from_le_bytes([f0, f1, f2, f3, f4, f5, f6, f7]));
-    if fingerprint != expected {
-        return Err(match record_name(fingerprint) {
-            Some(found) => DecodeError::WrongRecord { found },
-            None => DecodeError::UnknownSchema { fingerprint },
-        });
-    }
-    let mut reader = Reader::new(bytes, HEADER_BYTES);
-    let record = read(&mut reader)?;
-    match reader.remaining() {
-        0 => Ok(record),
-        extra => Err(DecodeError::Trailing { extra }),
+/// A record that one of our own writers wrote, of this version or an earlier one, where no registry is asked.
+pub fn decode<'a, T: AvroRecord<'a>>(message: &'a [u8]) -> Result<T, DecodeError> {
+    let (schema, body) = open(T::KIND, message)?;
+    match schema {
+        WrittenWith::Fingerprint(fingerprint) => known(T::KIND, fingerprint)?.decode(body),
+        WrittenWith::RegistryId(id) => Err(DecodeError::UnknownId { id, what: "and none is asked here" }),
     }
 }
 
-fn not_framed(bytes: &[u8]) -> DecodeError {
-    let start = bytes.iter().take(HEADER_BYTES).map(|byte| format!("{byte:02x}")).collect();
-    DecodeError::NotFramed { start }
+/// The name of the schema that a message was written with, and its body, where its size is allowed.
+pub fn open(kind: RecordKind, message: &[u8]) -> Result<(WrittenWith, Body<'_>), DecodeError> {
+    if message.len() > EVENT_BYTES_MAX && kind != RecordKind::DefinitionChange {
+        return Err(DecodeError::Oversize { bytes: message.len() });
+    }
+    unframe(message)
 }
 
-fn record_name(fingerprint: Fingerprint) -> Option<&'static str> {
-    match fingerprint {
-        Fingerprint::EXPOSURE => Some("an exposure"),
-        Fingerprint::CONVERSION => Some("a conversion"),
-        Fingerprint::ALIAS => Some("an alias"),
-        Fingerprint::DEFINITION_CHANGE => Some("a change of a definition"),
-        _ => None,
+/// The plan for what one of our own writers wrote.
+pub fn known(kind: RecordKind, fingerprint: Fingerprint) -> Result<&'static Plan, DecodeError> {
+    match kind::known(fingerprint) {
+        Some(plan) if plan.kind() == kind => Ok(plan),
+        Some(plan) => Err(DecodeError::WrongRecord { found: plan.kind().a_record() }),
+        None => Err(DecodeError::UnknownSchema { fingerprint }),
     }
 }

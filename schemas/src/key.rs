@@ -34,10 +34,19 @@ impl Key {
 
 /// Whether `text` may be a [`Key`].
 pub fn is_key(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= KEY_BYTES_MAX
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+    !text.is_empty() && text.len() <= KEY_BYTES_MAX && text.bytes().all(|byte| IN_A_KEY[usize::from(byte)])
 }
+
+/// Asked of every byte of some ten keys an event.
+const IN_A_KEY: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        byte += 1;
+    }
+    table
+};
 
 impl TryFrom<String> for Key {
     type Error = NotAKey;

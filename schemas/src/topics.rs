@@ -20,6 +20,10 @@ pub mod dead_letter_headers {
     pub const REASON: &str = "reason";
     /// A word for counting: `truncated`, `unknown_schema`, `out_of_range`, ...
     pub const CODE: &str = "code";
+    /// How many bytes the message had. A dead letter that carries fewer was cut to fit and cannot be replayed.
+    pub const PAYLOAD_BYTES: &str = "payload_bytes";
+    /// The code of a record, with the key of a dead letter and no payload, that says that it was replayed.
+    pub const REPLAYED: &str = "replayed";
 }
 
 /// How a topic is made.

@@ -4,6 +4,7 @@
 
 pub mod clickhouse;
 pub mod faults;
+pub mod harness;
 pub mod metrics;
 pub mod oracle;
 pub mod platform;

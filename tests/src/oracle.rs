@@ -313,7 +313,8 @@ fn compare_rows(
         match (wanted.peek().copied(), found.peek().copied()) {
             (None, None) => return,
             (Some(want), Some(have)) if want == have => {
-                (wanted.next(), found.next());
+                wanted.next();
+                found.next();
                 let mut copies = 0;
                 while found.next_if(|(position, _)| *position == have.0).is_some() {
                     copies += 1;

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -29,7 +30,8 @@ pub const SMALL_BATCHES: &[(&str, &str)] = &[
 pub struct Platform {
     // Before the directory, so that everything has stopped when that goes.
     stack: Stack,
-    dir: Option<TempDir>,
+    dir: TempDir,
+    keep: AtomicBool,
 }
 
 impl Platform {
@@ -45,7 +47,7 @@ impl Platform {
         let brokers = options.brokers;
         let stack = Stack::up(options)?;
         stack.create_topics(brokers)?;
-        let platform = Platform { stack, dir: Some(dir) };
+        let platform = Platform { stack, dir, keep: AtomicBool::new(false) };
         platform.wait_for_leaders()?;
         platform.stack.run("consumer", &["migrate"])?;
         Ok(platform)
@@ -119,6 +121,12 @@ impl Platform {
             .with_context(|| format!("running {program} {}", args.join(" ")))
     }
 
+    /// Keeps the directory, whatever comes. Returns where the logs are.
+    pub fn keep(&self) -> PathBuf {
+        self.keep.store(true, Ordering::Relaxed);
+        self.path("logs")
+    }
+
     /// The oracle's question, asked of this platform.
     pub fn every_event_once(&self) -> Result<Agreement> {
         oracle::every_event_once(self.brokers(), &self.clickhouse())
@@ -128,10 +136,9 @@ impl Platform {
 impl Drop for Platform {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            if let Some(dir) = self.dir.take() {
-                eprintln!("the logs of the failed test are in {}", dir.keep().join("logs").display());
-            }
+            eprintln!("the logs of the failed test are in {}", self.keep().display());
         }
+        self.dir.disable_cleanup(self.keep.load(Ordering::Relaxed));
     }
 }
 

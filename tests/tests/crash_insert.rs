@@ -4,11 +4,14 @@
 use std::time::Duration;
 
 use local::Service;
+use schemas::avro;
+use schemas::topics::EXPOSURES;
 use tests::oracle::row_count;
 use tests::platform::wait_until;
 use tests::proxy::{Fault, Harm};
 use tests::relayed::{INSERT, Relayed};
 use tests::signals::{freeze, thaw};
+use tests::topic;
 use tests::traffic::{DEFINITIONS, Traffic, ago, exposures, replay};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -61,6 +64,26 @@ fn case_02_killed_between_the_intent_and_the_insert() {
     relayed.clickhouse.heal();
     consumer.start().unwrap();
     expect_every_event_once(&relayed);
+}
+
+/// An announced batch is made again as it was, whatever its next owner's limits are. Found by a run of twenty
+/// kills: a batch may exceed its limits by one fetch, and then its replay waited for ever, seemingly well.
+#[test]
+fn case_02_the_announced_batch_is_larger_than_the_limits_of_its_next_owner() {
+    // More than any owner fetches at once.
+    const MESSAGES: u64 = 25_000;
+    let relayed = Relayed::up().unwrap();
+    let messages: Vec<Vec<u8>> = exposures(0, MESSAGES, ago(MINUTE)).iter().map(avro::encode).collect();
+    topic::write(relayed.platform.brokers(), EXPOSURES, 0, &messages).unwrap();
+    relayed.clickhouse.break_with(Fault::always(INSERT, Harm::CutRequest { after: 0 }));
+    let large =
+        [("SPLITSTREAM_CONSUMER__BATCH_ROWS", "25000"), ("SPLITSTREAM_CONSUMER__BATCH_AGE_MS", "60000")];
+    let consumer = relayed.consumer(&large).unwrap();
+    relayed.clickhouse.wait_until_met(1, PATIENCE).unwrap();
+    consumer.kill().unwrap();
+    relayed.clickhouse.heal();
+    let _next = relayed.consumer(&[("SPLITSTREAM_CONSUMER__BATCH_ROWS", "1000")]).unwrap();
+    assert_eq!(relayed.platform.every_event_once().unwrap().rows, MESSAGES);
 }
 
 #[test]

@@ -34,12 +34,21 @@ pub struct Servers {
     /// Use this ClickHouse and start none (its user and password are taken from SPLITSTREAM_CLICKHOUSE__*)
     #[arg(long, value_name = "URL")]
     pub clickhouse: Option<String>,
+    /// Start a schema registry too, which the services then use
+    #[arg(long, conflicts_with = "registry_url")]
+    pub registry: bool,
+    /// Use this schema registry and start none (its user and password are taken from SPLITSTREAM_REGISTRY__*)
+    #[arg(long, value_name = "URL")]
+    pub registry_url: Option<String>,
     /// Port of the first Kafka node [default: a free one]
     #[arg(long, value_name = "PORT", conflicts_with = "kafka")]
     pub kafka_port: Option<u16>,
     /// Port of ClickHouse [default: a free one]
     #[arg(long, value_name = "PORT", conflicts_with = "clickhouse")]
     pub clickhouse_port: Option<u16>,
+    /// Port of the schema registry [default: a free one]
+    #[arg(long, value_name = "PORT", requires = "registry")]
+    pub registry_port: Option<u16>,
     /// Port of the aggregator's page and API [default: a free one]
     #[arg(long, value_name = "PORT")]
     pub http_port: Option<u16>,
@@ -47,14 +56,20 @@ pub struct Servers {
 
 impl Servers {
     pub fn options(&self, dir: &Path) -> Options {
-        Options {
+        let mut options = Options {
             brokers: self.brokers,
             kafka: self.kafka.clone(),
             clickhouse: self.clickhouse.clone(),
+            registry: self.registry_url.clone(),
             kafka_port: self.kafka_port,
             clickhouse_port: self.clickhouse_port,
+            registry_port: self.registry_port,
             ..Options::at(dir)
+        };
+        if self.registry || self.registry_url.is_some() {
+            options.servers.push(Server::Registry);
         }
+        options
     }
 }
 
@@ -84,13 +99,13 @@ impl Wanted {
     }
 
     pub fn options(&self) -> Options {
-        let mut servers = Vec::new();
-        if self.includes(PartName::Kafka) {
-            servers.push(Server::Kafka);
-        }
-        if self.includes(PartName::Clickhouse) {
-            servers.push(Server::ClickHouse);
-        }
-        Options { servers, ..self.servers.options(&self.dir.dir) }
+        let mut options = self.servers.options(&self.dir.dir);
+        options.servers.retain(|server| match server {
+            Server::Kafka => self.includes(PartName::Kafka),
+            Server::ClickHouse => self.includes(PartName::Clickhouse),
+            // It has a flag of its own.
+            Server::Registry => true,
+        });
+        options
     }
 }

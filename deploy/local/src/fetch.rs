@@ -23,6 +23,11 @@ use crate::progress::Step;
 const KAFKA_POM: &str = include_str!("../kafka/pom.xml");
 const KAFKA_JARS: &str = include_str!("../kafka/jars.sha256");
 
+/// The schema registry's one archive.
+const REGISTRY_ARCHIVE: &str = include_str!("../registry/archive.sha256");
+const REGISTRY_FILE: &str = "apicurio-registry-app-2.6.13.Final-all.tar.gz";
+const REGISTRY_RUNNER: &str = "apicurio-registry-app-2.6.13.Final-runner.jar";
+
 /// The ClickHouse engine's package and lock file, which carries the digest.
 const ENGINE_PACKAGE: &str = include_str!("../clickhouse/package.json");
 const ENGINE_LOCK: &str = include_str!("../clickhouse/package-lock.json");
@@ -37,6 +42,14 @@ const KAFKA_FETCH: &[&str] = &[
     "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies",
     "-DincludeScope=runtime",
     "-DoutputDirectory=jars",
+];
+
+const REGISTRY_FETCH: &[&str] = &[
+    "-B",
+    "-C",
+    "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy",
+    "-Dartifact=io.apicurio:apicurio-registry-app:2.6.13.Final:tar.gz:all",
+    "-DoutputDirectory=archive",
 ];
 
 const NPM_FETCH: &[&str] = &["ci", "--ignore-scripts", "--no-audit", "--no-fund"];
@@ -61,7 +74,7 @@ pub enum FetchError {
     Client { command: String, status: ExitStatus, log: PathBuf, last_lines: String },
     /// What arrived is not what was pinned.
     #[error(
-        "refused the jars of Apache Kafka: {0}. Remove that jar from Maven's repository (~/.m2/repository) and try again"
+        "refused what Maven brought: {0}. Remove that file from Maven's repository (~/.m2/repository) and try again"
     )]
     Jars(#[from] JarError),
     /// The client succeeded without bringing what it was asked for.
@@ -124,6 +137,28 @@ impl Cache {
             Ok(())
         })?;
         Ok(place.join("jars"))
+    }
+
+    /// The schema registry's jar that runs it: 142 MB to fetch, 146 MB on disk.
+    pub fn registry(&self) -> Result<PathBuf, FetchError> {
+        let part = Part {
+            name: "registry",
+            title: "the schema registry (142 MB)",
+            key: key(&[REGISTRY_ARCHIVE, REGISTRY_FILE]),
+        };
+        let place = self.part(&part, |building, log, step| {
+            require_java_17()?;
+            let maven = Path::new(client::MAVEN.program);
+            client::run(client::MAVEN, maven, REGISTRY_FETCH, building, log, step)?;
+            let archive = building.join("archive");
+            jars::verify(&archive, REGISTRY_ARCHIVE)?;
+            let file = archive.join(REGISTRY_FILE).display().to_string();
+            let tar = Path::new(client::TAR.program);
+            client::run(client::TAR, tar, &["-xzf", &file], building, log, step)?;
+            remove(&archive)?;
+            expect_file(part.name, building.join(REGISTRY_RUNNER), log)
+        })?;
+        Ok(place.join(REGISTRY_RUNNER))
     }
 
     /// The ClickHouse engine, `libchdb.so`: 150 MB to fetch, 559 MB on disk.
@@ -309,7 +344,7 @@ mod tests {
     fn a_missing_program_is_named_with_its_purpose_and_how_to_get_it() {
         assert_eq!(
             FetchError::Missing(client::MAVEN).to_string(),
-            "mvn is not installed: Apache Maven 3.6 or later fetches the jars of Apache Kafka. \
+            "mvn is not installed: Apache Maven 3.6 or later fetches Apache Kafka and the schema registry. \
              To get it: apt-get install maven, or brew install maven"
         );
     }

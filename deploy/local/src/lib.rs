@@ -16,6 +16,7 @@ pub mod probe;
 pub mod process;
 pub mod programs;
 pub mod progress;
+mod registry;
 mod service;
 pub mod services;
 pub mod stack;

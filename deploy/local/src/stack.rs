@@ -1,4 +1,5 @@
-//! The stack as a value: [`Stack::up`] starts Kafka and ClickHouse, or takes the ones that are there;
+//! The stack as a value: [`Stack::up`] starts Kafka and ClickHouse, and a schema registry where one is asked
+//! for, or takes the ones that are there;
 //! services and single commands are run against them; dropping it stops all it started, the services
 //! first and Kafka last. The demo, `local up` and the end-to-end tests all use this one.
 
@@ -17,6 +18,7 @@ use crate::probe::Probe;
 use crate::process::{self, Launch};
 use crate::programs;
 use crate::progress::Step;
+use crate::registry;
 use crate::service::{Service, ServiceOptions};
 use crate::state::Claim;
 
@@ -29,6 +31,7 @@ const PORTS: &str = "ports";
 pub enum Server {
     Kafka,
     ClickHouse,
+    Registry,
 }
 
 /// What to start, and where.
@@ -44,12 +47,16 @@ pub struct Options {
     pub kafka: Option<String>,
     /// "http://host:port": use this ClickHouse and start none.
     pub clickhouse: Option<String>,
+    /// "http://host:port": use this schema registry and start none.
+    pub registry: Option<String>,
     /// The first node's port; a free one if not given.
     pub kafka_port: Option<u16>,
     /// Where a relay to the first node listens, for tests that put a proxy before it.
     pub kafka_relay: Option<u16>,
     /// A free one if not given.
     pub clickhouse_port: Option<u16>,
+    /// A free one if not given.
+    pub registry_port: Option<u16>,
     /// More arguments for `clickhouse-embedded`.
     pub clickhouse_args: Vec<String>,
     /// Whether to build the programs first; not if the caller has just done so.
@@ -67,9 +74,11 @@ impl Options {
             brokers: 1,
             kafka: None,
             clickhouse: None,
+            registry: None,
             kafka_port: None,
             kafka_relay: None,
             clickhouse_port: None,
+            registry_port: None,
             clickhouse_args: Vec::new(),
             build: true,
             fresh: false,
@@ -88,6 +97,9 @@ impl Options {
         if self.starts(Server::ClickHouse) {
             cache.engine()?;
         }
+        if self.starts(Server::Registry) {
+            cache.registry()?;
+        }
         Ok(())
     }
 
@@ -99,6 +111,7 @@ impl Options {
         let given = match server {
             Server::Kafka => &self.kafka,
             Server::ClickHouse => &self.clickhouse,
+            Server::Registry => &self.registry,
         };
         self.wants(server) && given.is_none()
     }
@@ -114,6 +127,8 @@ pub struct Stack {
     brokers: String,
     clickhouse: Option<Part>,
     clickhouse_url: String,
+    registry: Option<Part>,
+    registry_url: String,
     /// In the order of their start; the stopped ones too.
     services: Mutex<Vec<Arc<Part>>>,
     claim: Arc<Claim>,
@@ -143,6 +158,8 @@ impl Stack {
             brokers: String::new(),
             clickhouse: None,
             clickhouse_url: String::new(),
+            registry: None,
+            registry_url: String::new(),
             services: Mutex::new(Vec::new()),
             claim,
         };
@@ -151,6 +168,9 @@ impl Stack {
         }
         if options.wants(Server::ClickHouse) {
             stack.plan_clickhouse(&options)?;
+        }
+        if options.wants(Server::Registry) {
+            stack.plan_registry(&options)?;
         }
         stack.start_servers()?;
         Ok(stack)
@@ -176,13 +196,22 @@ impl Stack {
         &self.clickhouse_url
     }
 
+    /// The schema registry, in Confluent's interface; empty if the stack has none.
+    pub fn registry_url(&self) -> &str {
+        &self.registry_url
+    }
+
     /// The settings that tell a service where the servers are.
     pub fn environment(&self) -> Vec<(String, String)> {
-        [("SPLITSTREAM_KAFKA__BROKERS", &self.brokers), ("SPLITSTREAM_CLICKHOUSE__URL", &self.clickhouse_url)]
-            .into_iter()
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(name, value)| (name.to_owned(), value.clone()))
-            .collect()
+        [
+            ("SPLITSTREAM_KAFKA__BROKERS", &self.brokers),
+            ("SPLITSTREAM_CLICKHOUSE__URL", &self.clickhouse_url),
+            ("SPLITSTREAM_REGISTRY__URL", &self.registry_url),
+        ]
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| (name.to_owned(), value.clone()))
+        .collect()
     }
 
     /// Starts a service, "consumer" with ["run"], and returns when its `/readyz` says so.
@@ -275,6 +304,16 @@ impl Stack {
         self.clickhouse.as_ref().and_then(Part::pid)
     }
 
+    /// SIGKILL to the schema registry. Returns when it is gone.
+    pub fn kill_registry(&self) -> Result<()> {
+        self.own_registry()?.kill()
+    }
+
+    /// Starts the schema registry again, on its port and data, and returns when it answers.
+    pub fn start_registry(&self) -> Result<()> {
+        self.own_registry()?.start()
+    }
+
     /// SIGKILL to Kafka's node `index`, from 0. Returns when it is gone.
     pub fn kill_kafka(&self, index: usize) -> Result<()> {
         self.own_kafka(index)?.kill()
@@ -297,7 +336,7 @@ impl Stack {
     /// Every part that should be running: the servers, then `services`.
     pub(crate) fn parts<'a>(&'a self, services: &'a [Arc<Service>]) -> impl Iterator<Item = &'a Part> {
         let services = services.iter().map(|service| &*service.part);
-        self.kafka.iter().chain(&self.clickhouse).chain(services)
+        self.kafka.iter().chain(&self.clickhouse).chain(&self.registry).chain(services)
     }
 
     /// Stops everything, the services first (latest first), Kafka last. What cannot be stopped in order
@@ -305,7 +344,9 @@ impl Stack {
     pub fn down(&self) -> Result<()> {
         let services = self.services.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut outcomes: Vec<Result<()>> = Vec::new();
-        for part in services.iter().rev().map(|service| &**service).chain(&self.clickhouse) {
+        for part in
+            services.iter().rev().map(|service| &**service).chain(&self.registry).chain(&self.clickhouse)
+        {
             outcomes.push(part.stop().map(drop));
         }
         // Together: a node of a cluster waits for the others to take over what it leads.
@@ -377,15 +418,38 @@ impl Stack {
         Ok(())
     }
 
+    fn plan_registry(&mut self, options: &Options) -> Result<()> {
+        if let Some(given) = &options.registry {
+            registry::check(given)?;
+            self.registry_url.clone_from(given);
+            return Ok(());
+        }
+        let runner = Cache::open()?.registry()?;
+        let port = ports::given_or_free(options.registry_port)?;
+        let address = format!("127.0.0.1:{port}");
+        self.registry_url = registry::url(&address);
+        let name = "registry".to_owned();
+        self.registry = Some(self.part(Plan {
+            launch: registry::launch(&runner, &self.dir.join(&name), port, self.log(&name))?,
+            address: Address::Known(address),
+            probe: registry::probe(),
+            name,
+        }));
+        Ok(())
+    }
+
     fn start_servers(&self) -> Result<()> {
-        let addresses = (self.brokers.clone(), self.clickhouse_url.clone());
-        self.claim.change(|state| (state.kafka, state.clickhouse) = addresses)?;
-        if self.kafka.is_empty() && self.clickhouse.is_none() {
+        self.claim.change(|state| {
+            state.kafka.clone_from(&self.brokers);
+            state.clickhouse.clone_from(&self.clickhouse_url);
+            state.registry.clone_from(&self.registry_url);
+        })?;
+        if self.parts(&[]).next().is_none() {
             return Ok(());
         }
         let step = Step::start("starting the servers");
-        if let Some(clickhouse) = &self.clickhouse {
-            clickhouse.spawn()?;
+        for server in self.clickhouse.iter().chain(&self.registry) {
+            server.spawn()?;
         }
         self.prepare_kafka()?;
         for node in &self.kafka {
@@ -395,7 +459,10 @@ impl Stack {
             step.note(&format!("waiting for {}", part.name()));
             part.wait_ready()?;
         }
-        let addresses = [self.brokers(), self.clickhouse_url()].map(str::to_owned);
+        if self.registry.is_some() {
+            registry::demand_compatibility(&self.registry_url)?;
+        }
+        let addresses = [self.brokers(), self.clickhouse_url(), self.registry_url()].map(str::to_owned);
         step.done(addresses.join(" ").trim());
         Ok(())
     }
@@ -418,6 +485,10 @@ impl Stack {
 
     fn own_clickhouse(&self) -> Result<&Part> {
         self.clickhouse.as_ref().context("this stack started no ClickHouse")
+    }
+
+    fn own_registry(&self) -> Result<&Part> {
+        self.registry.as_ref().context("this stack started no schema registry")
     }
 
     fn own_kafka(&self, index: usize) -> Result<&Part> {
@@ -452,7 +523,7 @@ impl Drop for Stack {
 /// directory stays.
 pub fn delete_data(dir: &Path) -> Result<()> {
     let nodes = (1..=kafka::BROKERS_MAX).map(|id| format!("kafka-{id}"));
-    for name in nodes.chain(["clickhouse", LOGS, PORTS].map(str::to_owned)) {
+    for name in nodes.chain(["clickhouse", "registry", LOGS, PORTS].map(str::to_owned)) {
         let path = dir.join(name);
         match std::fs::remove_dir_all(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

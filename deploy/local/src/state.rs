@@ -24,6 +24,9 @@ pub struct State {
     pub kafka: String,
     /// Empty if the stack has no ClickHouse.
     pub clickhouse: String,
+    /// Empty if the stack has no schema registry.
+    #[serde(default)]
+    pub registry: String,
     pub parts: Vec<PartState>,
 }
 
@@ -86,8 +89,14 @@ impl Claim {
         }
         stop_left_overs(dir)?;
         let owner = Identity::of(std::process::id()).context("this process does not find itself")?;
-        let state =
-            State { owner, ready: false, kafka: String::new(), clickhouse: String::new(), parts: Vec::new() };
+        let state = State {
+            owner,
+            ready: false,
+            kafka: String::new(),
+            clickhouse: String::new(),
+            registry: String::new(),
+            parts: Vec::new(),
+        };
         let claim = Claim { dir: dir.to_owned(), state: Mutex::new(state), _lock: lock };
         claim.change(|_| {})?;
         Ok(claim)

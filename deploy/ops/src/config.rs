@@ -56,6 +56,7 @@ mod http;
 mod kafka;
 mod log;
 mod page;
+mod registry;
 mod tree;
 mod value;
 
@@ -68,13 +69,14 @@ pub use http::{Address, Http};
 pub use kafka::{Brokers, Kafka, SaslMechanism, Security, TopicPrefix};
 pub use log::{Filter, Format, Log};
 pub use page::{Field, Page, Section, check_declaration, render};
+pub use registry::Registry;
 pub use value::{Bounded, Bytes, Count, Millis, Secret, Setting, Shown, unit};
 
 /// Environment variables that begin so, and have `__` between section and field, are settings.
 pub const PREFIX: &str = "SPLITSTREAM_";
 
-/// The sections that belong to one service each; the others pass over them in a shared file.
-const SERVICES: [&str; 3] = ["producer", "consumer", "aggregator"];
+/// The sections that some services have no use for; those pass over them in a shared file.
+const SERVICES: [&str; 4] = ["producer", "consumer", "aggregator", "registry"];
 
 /// A service's configuration: a struct with `#[serde(deny_unknown_fields)]`, one field for each
 /// section.

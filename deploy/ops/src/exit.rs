@@ -25,6 +25,8 @@ pub enum Exit {
     InvalidInput = 4,
     /// 5: something needed, such as Kafka or ClickHouse, cannot be reached.
     Unreachable = 5,
+    /// 6: a check came to its end and found what should not be.
+    Found = 6,
 }
 
 /// Runs a program on a multi-threaded runtime and prints the error it ends with, cause by cause:
@@ -84,6 +86,7 @@ impl fmt::Display for Exit {
             Exit::Refused => "refused",
             Exit::InvalidInput => "invalid input",
             Exit::Unreachable => "unreachable",
+            Exit::Found => "found",
         })
     }
 }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use ops::Exit;
-use producer::emitter::{Emitter, Refused, Totals};
+use ops::registry::{NoId, Registry};
+use producer::emitter::{Emitter, Refused, SchemaIds, Totals};
 use producer::topics;
 use schemas::{Event, Sender};
 
@@ -39,6 +40,7 @@ impl Sending {
             instance: instance.into(),
             library_version: env!("CARGO_PKG_VERSION").into(),
         };
+        let schema_ids = schema_ids(config).await?;
         let lost = Arc::new(Mutex::new(None));
         let first = lost.clone();
         let emitter = Emitter::open(
@@ -50,7 +52,8 @@ impl Sending {
                 let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
                 first.get_or_insert_with(|| format!("{}: {}", undelivered.topic, undelivered.reason));
             },
-        )?;
+        )?
+        .with_schema_ids(schema_ids);
         Ok(Sending { emitter, brokers: config.kafka.brokers.as_str().to_owned(), lost })
     }
 
@@ -104,5 +107,19 @@ impl Sending {
             self.emitter.remaining()
         )
         .context(Exit::Unreachable)
+    }
+}
+
+/// The numbers under which the events name their schemas; `None` without a registry.
+async fn schema_ids(config: &Config) -> anyhow::Result<Option<SchemaIds>> {
+    let Some(registry) = Registry::open(&config.registry).map_err(anyhow::Error::msg)? else {
+        return Ok(None);
+    };
+    let kafka = config.kafka.clone();
+    let asked = tokio::task::spawn_blocking(move || SchemaIds::ask(&registry, &kafka)).await?;
+    match asked {
+        Ok(ids) => Ok(Some(ids)),
+        Err(error @ NoId::Unavailable(_)) => Err(anyhow::Error::new(error).context(Exit::Unreachable)),
+        Err(error) => Err(error.into()),
     }
 }

@@ -1,7 +1,7 @@
 //! The primitives of Avro binary, read from bytes that anybody may have sent: every length is checked
 //! before it is believed. Source: Apache Avro 1.12 specification, "Binary Encoding".
 
-use std::borrow::Cow;
+use uuid::Uuid;
 
 use super::DecodeError;
 use crate::event::{Decimal6, MAP_ENTRIES_MAX, Pairs};
@@ -16,11 +16,28 @@ impl<'a> Reader<'a> {
         Reader { bytes, at }
     }
 
+    /// The place of the next byte in the message.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
     pub fn remaining(&self) -> usize {
         self.bytes.len() - self.at
     }
 
+    #[inline]
     pub fn long(&mut self, field: &'static str) -> Result<i64, DecodeError> {
+        // Nearly all lengths and counts have one byte.
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(unzigzag(byte.into()))
+            }
+            _ => self.long_of_many_bytes(field),
+        }
+    }
+
+    fn long_of_many_bytes(&mut self, field: &'static str) -> Result<i64, DecodeError> {
         let mut value: u64 = 0;
         for (index, &byte) in self.bytes[self.at..].iter().take(10).enumerate() {
             value |= u64::from(byte & 0x7F) << (7 * index);
@@ -29,7 +46,7 @@ impl<'a> Reader<'a> {
                     return Err(self.malformed(field, "the number does not fit 64 bits"));
                 }
                 self.at += index + 1;
-                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
+                return Ok(unzigzag(value));
             }
         }
         if self.remaining() < 10 {
@@ -38,38 +55,51 @@ impl<'a> Reader<'a> {
         Err(self.malformed(field, "the number has more than ten bytes"))
     }
 
-    /// An `int` or `long` that must not be negative and must fit `T`.
-    pub fn unsigned<T: TryFrom<i64>>(&mut self, field: &'static str) -> Result<T, DecodeError> {
+    pub fn int(&mut self, field: &'static str) -> Result<i32, DecodeError> {
         let start = self.at;
         let value = self.long(field)?;
-        if value < 0 {
-            return Err(DecodeError::Malformed { field, what: "negative", at: start });
-        }
-        T::try_from(value).map_err(|_| DecodeError::Malformed { field, what: "too large", at: start })
+        i32::try_from(value).map_err(|_| DecodeError::Malformed {
+            field,
+            what: "the number does not fit 32 bits",
+            at: start,
+        })
     }
 
-    pub fn bytes(&mut self, field: &'static str) -> Result<&'a [u8], DecodeError> {
-        let length: usize = self.unsigned(field)?;
-        if length > self.remaining() {
+    /// So many bytes, without their number before them.
+    #[inline]
+    pub fn fixed(&mut self, field: &'static str, size: usize) -> Result<&'a [u8], DecodeError> {
+        if size > self.remaining() {
             return Err(self.truncated(field));
         }
-        let bytes = &self.bytes[self.at..self.at + length];
-        self.at += length;
+        let bytes = &self.bytes[self.at..self.at + size];
+        self.at += size;
         Ok(bytes)
     }
 
-    pub fn text(&mut self, field: &'static str) -> Result<Cow<'a, str>, DecodeError> {
+    #[inline]
+    pub fn bytes(&mut self, field: &'static str) -> Result<&'a [u8], DecodeError> {
+        let start = self.at;
+        let length = self.long(field)?;
+        if length < 0 {
+            return Err(DecodeError::Malformed { field, what: "negative", at: start });
+        }
+        self.fixed(field, usize::try_from(length).unwrap_or(usize::MAX))
+    }
+
+    #[inline]
+    pub fn text(&mut self, field: &'static str) -> Result<&'a str, DecodeError> {
         let start = self.at;
         let bytes = self.bytes(field)?;
-        let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::Malformed {
-            field,
-            what: "not UTF-8",
-            at: start,
-        })?;
-        Ok(Cow::Borrowed(text))
+        std::str::from_utf8(bytes).map_err(|_| DecodeError::Malformed { field, what: "not UTF-8", at: start })
+    }
+
+    pub fn uuid(&mut self, field: &'static str) -> Result<Uuid, DecodeError> {
+        let text = self.bytes(field)?;
+        Uuid::try_parse_ascii(text).map_err(|_| self.malformed(field, "not a UUID"))
     }
 
     /// The branch of a union whose branches are numbered below `branches`.
+    #[inline]
     pub fn branch(&mut self, field: &'static str, branches: i64) -> Result<i64, DecodeError> {
         let start = self.at;
         let branch = self.long(field)?;
@@ -80,28 +110,33 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// How many entries or items follow until this is to be asked again; 0 at the end.
+    #[inline]
+    pub fn block(&mut self, field: &'static str) -> Result<i64, DecodeError> {
+        let start = self.at;
+        let count = self.long(field)?;
+        if count >= 0 {
+            return Ok(count);
+        }
+        // A negative count is followed by the block's size in bytes, which we need not know.
+        self.long(field)?;
+        count.checked_neg().ok_or(DecodeError::Malformed { field, what: "impossible count", at: start })
+    }
+
     pub fn map(&mut self, field: &'static str) -> Result<Pairs<'a>, DecodeError> {
         let mut pairs = Pairs::default();
-        let mut entries: u64 = 0;
+        let mut entries: i64 = 0;
         loop {
             let start = self.at;
-            let mut count = self.long(field)?;
+            let count = self.block(field)?;
             if count == 0 {
                 return Ok(pairs);
             }
-            if count < 0 {
-                // A negative count is followed by the block's size in bytes, which we need not know.
-                self.long(field)?;
-                count = count.checked_neg().ok_or(DecodeError::Malformed {
-                    field,
-                    what: "impossible count",
-                    at: start,
-                })?;
-            }
-            entries = entries.saturating_add(count as u64);
-            if entries > MAP_ENTRIES_MAX as u64 {
+            entries = entries.saturating_add(count);
+            if entries > MAP_ENTRIES_MAX as i64 {
                 return Err(DecodeError::Malformed { field, what: "more than 64 entries", at: start });
             }
+            pairs.reserve(count as usize);
             for _ in 0..count {
                 let name = self.text(field)?;
                 let value = self.text(field)?;
@@ -128,11 +163,17 @@ impl<'a> Reader<'a> {
         Decimal6::from_millionths(millionths).map_err(|_| too_large)
     }
 
+    #[cold]
     pub fn malformed(&self, field: &'static str, what: &'static str) -> DecodeError {
         DecodeError::Malformed { field, what, at: self.at }
     }
 
+    #[cold]
     fn truncated(&self, field: &'static str) -> DecodeError {
         DecodeError::Truncated { field, at: self.at }
     }
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
 }

@@ -1,13 +1,11 @@
-//! The four records, field by field in the order of their schemas; each `write_` stands beside its `read_`.
-
-use std::borrow::Cow;
+//! The four records, field by field in the order of their schemas; each `write_` stands beside its `read`.
 
 use uuid::Uuid;
 
-use super::read::Reader;
-use super::{DecodeError, write};
+use super::source::{Number, Source};
+use super::{AvroRecord, DecodeError, RecordKind, write};
 use crate::definition::Change;
-use crate::event::{Alias, Buckets, Conversion, Exposure, Sender, Unit};
+use crate::event::{Alias, Buckets, Conversion, Exposure, OutOfRange, Sender, Unit};
 use crate::time::Micros;
 
 pub fn write_exposure(bytes: &mut Vec<u8>, exposure: &Exposure<'_>) {
@@ -35,30 +33,38 @@ pub fn write_exposure(bytes: &mut Vec<u8>, exposure: &Exposure<'_>) {
     write::long(bytes, exposure.created_at.get());
 }
 
-pub fn read_exposure<'a>(reader: &mut Reader<'a>) -> Result<Exposure<'a>, DecodeError> {
-    Ok(Exposure {
-        event_id: read_uuid(reader, "event_id")?,
-        experiment: reader.text("experiment")?,
-        variant: reader.text("variant")?,
-        unit_type: reader.text("unit_type")?,
-        unit_id: reader.text("unit_id")?,
-        other_ids: reader.map("other_ids")?,
-        phase: reader.unsigned("phase")?,
-        definition_version: reader.unsigned("definition_version")?,
-        buckets: match reader.branch("buckets", 2)? {
-            0 => None,
-            _ => Some(Buckets {
-                slot: reader.unsigned("buckets.slot")?,
-                rollout: reader.unsigned("buckets.rollout")?,
-                variant: reader.unsigned("buckets.variant")?,
-            }),
-        },
-        rule: reader.text("rule")?,
-        attributes: reader.map("attributes")?,
-        environment: reader.text("environment")?,
-        sender: read_sender(reader)?,
-        created_at: read_time(reader, "created_at")?,
-    })
+impl<'a> AvroRecord<'a> for Exposure<'a> {
+    const KIND: RecordKind = RecordKind::Exposure;
+
+    fn read<S: Source<'a>>(source: &mut S) -> Result<Self, DecodeError> {
+        Ok(Exposure {
+            event_id: source.uuid("event_id")?,
+            experiment: source.text("experiment")?,
+            variant: source.text("variant")?,
+            unit_type: source.text("unit_type")?,
+            unit_id: source.text("unit_id")?,
+            other_ids: source.map("other_ids")?,
+            phase: source.unsigned("phase")?,
+            definition_version: source.unsigned("definition_version")?,
+            buckets: match source.present("buckets")? {
+                false => None,
+                true => Some(Buckets {
+                    slot: source.unsigned("buckets.slot")?,
+                    rollout: source.unsigned("buckets.rollout")?,
+                    variant: source.unsigned("buckets.variant")?,
+                }),
+            },
+            rule: source.text("rule")?,
+            attributes: source.map("attributes")?,
+            environment: source.text("environment")?,
+            sender: read_sender(source)?,
+            created_at: read_time(source, "created_at")?,
+        })
+    }
+
+    fn check(&self) -> Result<(), OutOfRange> {
+        Exposure::check(self)
+    }
 }
 
 pub fn write_conversion(bytes: &mut Vec<u8>, conversion: &Conversion<'_>) {
@@ -87,26 +93,34 @@ pub fn write_conversion(bytes: &mut Vec<u8>, conversion: &Conversion<'_>) {
     write::long(bytes, conversion.created_at.get());
 }
 
-pub fn read_conversion<'a>(reader: &mut Reader<'a>) -> Result<Conversion<'a>, DecodeError> {
-    Ok(Conversion {
-        event_id: read_uuid(reader, "event_id")?,
-        name: reader.text("name")?,
-        unit_type: reader.text("unit_type")?,
-        unit_id: reader.text("unit_id")?,
-        other_ids: reader.map("other_ids")?,
-        experiment: match reader.branch("experiment", 2)? {
-            0 => None,
-            _ => Some(reader.text("experiment")?),
-        },
-        value: match reader.branch("value", 2)? {
-            0 => None,
-            _ => Some(reader.decimal("value")?),
-        },
-        metadata: reader.map("metadata")?,
-        environment: reader.text("environment")?,
-        sender: read_sender(reader)?,
-        created_at: read_time(reader, "created_at")?,
-    })
+impl<'a> AvroRecord<'a> for Conversion<'a> {
+    const KIND: RecordKind = RecordKind::Conversion;
+
+    fn read<S: Source<'a>>(source: &mut S) -> Result<Self, DecodeError> {
+        Ok(Conversion {
+            event_id: source.uuid("event_id")?,
+            name: source.text("name")?,
+            unit_type: source.text("unit_type")?,
+            unit_id: source.text("unit_id")?,
+            other_ids: source.map("other_ids")?,
+            experiment: match source.present("experiment")? {
+                false => None,
+                true => Some(source.text("experiment")?),
+            },
+            value: match source.present("value")? {
+                false => None,
+                true => Some(source.decimal("value")?),
+            },
+            metadata: source.map("metadata")?,
+            environment: source.text("environment")?,
+            sender: read_sender(source)?,
+            created_at: read_time(source, "created_at")?,
+        })
+    }
+
+    fn check(&self) -> Result<(), OutOfRange> {
+        Conversion::check(self)
+    }
 }
 
 pub fn write_alias(bytes: &mut Vec<u8>, alias: &Alias<'_>) {
@@ -118,15 +132,23 @@ pub fn write_alias(bytes: &mut Vec<u8>, alias: &Alias<'_>) {
     write::long(bytes, alias.created_at.get());
 }
 
-pub fn read_alias<'a>(reader: &mut Reader<'a>) -> Result<Alias<'a>, DecodeError> {
-    Ok(Alias {
-        event_id: read_uuid(reader, "event_id")?,
-        from: Unit { unit_type: reader.text("from.unit_type")?, unit_id: reader.text("from.unit_id")? },
-        to: Unit { unit_type: reader.text("to.unit_type")?, unit_id: reader.text("to.unit_id")? },
-        environment: reader.text("environment")?,
-        sender: read_sender(reader)?,
-        created_at: read_time(reader, "created_at")?,
-    })
+impl<'a> AvroRecord<'a> for Alias<'a> {
+    const KIND: RecordKind = RecordKind::Alias;
+
+    fn read<S: Source<'a>>(source: &mut S) -> Result<Self, DecodeError> {
+        Ok(Alias {
+            event_id: source.uuid("event_id")?,
+            from: Unit { unit_type: source.text("from.unit_type")?, unit_id: source.text("from.unit_id")? },
+            to: Unit { unit_type: source.text("to.unit_type")?, unit_id: source.text("to.unit_id")? },
+            environment: source.text("environment")?,
+            sender: read_sender(source)?,
+            created_at: read_time(source, "created_at")?,
+        })
+    }
+
+    fn check(&self) -> Result<(), OutOfRange> {
+        Alias::check(self)
+    }
 }
 
 pub fn write_change(bytes: &mut Vec<u8>, change: &Change) {
@@ -140,26 +162,30 @@ pub fn write_change(bytes: &mut Vec<u8>, change: &Change) {
     write::text(bytes, &change.reason);
 }
 
-pub fn read_change(reader: &mut Reader<'_>) -> Result<Change, DecodeError> {
-    Ok(Change {
-        change_id: read_uuid(reader, "change_id")?,
-        rule_version: reader.unsigned("rule_version")?,
-        kind: reader.text("kind")?.into_owned(),
-        key: reader.text("key")?.into_owned(),
-        based_on: reader.unsigned("based_on")?,
-        definition: reader.text("definition")?.into_owned(),
-        author: reader.text("author")?.into_owned(),
-        reason: reader.text("reason")?.into_owned(),
-    })
+impl<'a> AvroRecord<'a> for Change {
+    const KIND: RecordKind = RecordKind::DefinitionChange;
+
+    fn read<S: Source<'a>>(source: &mut S) -> Result<Self, DecodeError> {
+        Ok(Change {
+            change_id: source.uuid("change_id")?,
+            rule_version: source.unsigned("rule_version")?,
+            kind: source.text("kind")?.into_owned(),
+            key: source.text("key")?.into_owned(),
+            based_on: source.unsigned("based_on")?,
+            definition: source.text("definition")?.into_owned(),
+            author: source.text("author")?.into_owned(),
+            reason: source.text("reason")?.into_owned(),
+        })
+    }
+
+    /// Whether a change is allowed is the log's question.
+    fn check(&self) -> Result<(), OutOfRange> {
+        Ok(())
+    }
 }
 
 fn write_uuid(bytes: &mut Vec<u8>, uuid: Uuid) {
     write::text(bytes, uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
-}
-
-fn read_uuid(reader: &mut Reader<'_>, field: &'static str) -> Result<Uuid, DecodeError> {
-    let text = reader.bytes(field)?;
-    Uuid::try_parse_ascii(text).map_err(|_| reader.malformed(field, "not a UUID"))
 }
 
 fn write_unit(bytes: &mut Vec<u8>, unit: &Unit<'_>) {
@@ -173,14 +199,14 @@ fn write_sender(bytes: &mut Vec<u8>, sender: &Sender<'_>) {
     write::text(bytes, &sender.library_version);
 }
 
-fn read_sender<'a>(reader: &mut Reader<'a>) -> Result<Sender<'a>, DecodeError> {
-    let service: Cow<'a, str> = reader.text("sender.service")?;
-    let instance = reader.text("sender.instance")?;
-    let library_version = reader.text("sender.library_version")?;
+fn read_sender<'a>(source: &mut impl Source<'a>) -> Result<Sender<'a>, DecodeError> {
+    let service = source.text("sender.service")?;
+    let instance = source.text("sender.instance")?;
+    let library_version = source.text("sender.library_version")?;
     Ok(Sender { service, instance, library_version })
 }
 
-fn read_time(reader: &mut Reader<'_>, field: &'static str) -> Result<Micros, DecodeError> {
-    let micros = reader.long(field)?;
-    Micros::new(micros).map_err(|_| reader.malformed(field, "not a time in 1970 to 2261"))
+fn read_time<'a>(source: &mut impl Source<'a>, field: &'static str) -> Result<Micros, DecodeError> {
+    let Number { value, at } = source.number(field)?;
+    Micros::new(value).map_err(|_| DecodeError::Malformed { field, what: "not a time in 1970 to 2261", at })
 }

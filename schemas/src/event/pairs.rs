@@ -21,6 +21,11 @@ impl<'a> Pairs<'a> {
         }
     }
 
+    /// Room for so many more.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.0.reserve_exact(more);
+    }
+
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_ref())
     }

@@ -24,6 +24,8 @@ pub struct Report {
     pub dir: PathBuf,
     pub kafka: String,
     pub clickhouse: String,
+    /// Empty if the stack has no schema registry.
+    pub registry: String,
     /// Where the results are shown; `None` if no aggregator runs.
     pub page: Option<String>,
     pub parts: Vec<Health>,
@@ -63,6 +65,7 @@ impl Report {
             dir: dir.to_owned(),
             kafka: state.kafka.clone(),
             clickhouse: state.clickhouse.clone(),
+            registry: state.registry.clone(),
             page: aggregator
                 .and_then(|part| part.address.as_ref())
                 .map(|address| format!("http://{address}/")),
@@ -105,9 +108,12 @@ fn table(report: &Report) -> String {
         text.push_str(&format!("{:<12} {:>8}  {address:<22} {health}\n", part.name, part.pid));
     }
     let page = report.page.as_deref().unwrap_or_default();
-    for (title, value) in
-        [("Kafka", report.kafka.as_str()), ("ClickHouse", &report.clickhouse), ("Page", page)]
-    {
+    for (title, value) in [
+        ("Kafka", report.kafka.as_str()),
+        ("ClickHouse", &report.clickhouse),
+        ("Registry", &report.registry),
+        ("Page", page),
+    ] {
         if !value.is_empty() {
             text.push_str(&format!("{title:<12} {value}\n"));
         }
@@ -133,6 +139,7 @@ mod tests {
             dir: PathBuf::from(".splitstream"),
             kafka: "127.0.0.1:20001".to_owned(),
             clickhouse: String::new(),
+            registry: String::new(),
             page: Some("http://127.0.0.1:40001/".to_owned()),
             parts: vec![
                 part("kafka-1", Some("127.0.0.1:20001"), None),

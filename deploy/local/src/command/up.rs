@@ -102,11 +102,16 @@ fn keep_args(wanted: &Wanted) -> Vec<String> {
     option("brokers", Some(servers.brokers.to_string()));
     option("kafka", servers.kafka.clone());
     option("clickhouse", servers.clickhouse.clone());
+    option("registry-url", servers.registry_url.clone());
     option("kafka-port", servers.kafka_port.map(|port| port.to_string()));
     option("clickhouse-port", servers.clickhouse_port.map(|port| port.to_string()));
+    option("registry-port", servers.registry_port.map(|port| port.to_string()));
     option("http-port", servers.http_port.map(|port| port.to_string()));
     for part in &wanted.only {
         option("only", clap::ValueEnum::to_possible_value(part).map(|value| value.get_name().to_owned()));
+    }
+    if servers.registry {
+        args.push("--registry".to_owned());
     }
     args
 }

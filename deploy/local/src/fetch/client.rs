@@ -20,14 +20,20 @@ pub struct Prerequisite {
 
 pub const MAVEN: Prerequisite = Prerequisite {
     program: "mvn",
-    why: "Apache Maven 3.6 or later fetches the jars of Apache Kafka",
+    why: "Apache Maven 3.6 or later fetches Apache Kafka and the schema registry",
     how: "apt-get install maven, or brew install maven",
 };
 
 pub const JAVA: Prerequisite = Prerequisite {
     program: "java",
-    why: "Apache Kafka 4 runs on Java 17 or later",
+    why: "Apache Kafka and the schema registry run on Java 17 or later",
     how: "apt-get install openjdk-17-jre-headless, or brew install openjdk@17",
+};
+
+pub const TAR: Prerequisite = Prerequisite {
+    program: "tar",
+    why: "tar unpacks the schema registry",
+    how: "apt-get install tar, or brew install gnu-tar",
 };
 
 pub const NPM: Prerequisite = Prerequisite {

@@ -158,7 +158,7 @@ impl ServerUrl {
         &self.0
     }
 
-    fn https(&self) -> bool {
+    pub(crate) fn https(&self) -> bool {
         self.0.starts_with("https://")
     }
 }

@@ -1,0 +1,341 @@
+//! Proves that every event is in its table once. The batches of a partition must form a chain; each offset
+//! that they cover is a row, or a duplicate, a dead letter, forgotten, expired, or no message at all. What
+//! is none of these is a hole while Kafka still has it, and lost when it has not; a hole can be healed.
+//!
+//! ClickHouse is asked first. Kafka is read only for offsets that have no row, and the dead letters only if
+//! some of those were no record or are gone.
+
+use std::collections::HashMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+
+use crate::batch::Span;
+use crate::config::Config;
+use crate::dead_letters::DeadLetters;
+use crate::forget::{Ledger, LedgerKey};
+use crate::rows::Table;
+use crate::store::{Place, Store};
+
+pub mod chain;
+mod explain;
+mod heal;
+mod letters;
+mod log;
+pub mod report;
+pub mod tables;
+mod watch;
+
+pub use letters::origin;
+pub use log::{Ends, Log};
+pub use watch::{AuditMetrics, watch};
+
+use chain::{Chain, missing};
+use explain::{Findings, From, Missing, Witnesses, expired_before_ms};
+use heal::{Healer, Mend};
+use letters::Buried;
+use report::{PartitionReport, Report, TopicReport, shown};
+use tables::{Part, Tables, repeated};
+
+/// What to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// All that is in the tables.
+    Whole,
+    /// Batches ingested since, in milliseconds since 1970: what a restart can have taken.
+    Since { ingest_ms: i64 },
+}
+
+/// Everything that an audit asks.
+pub struct Auditor {
+    tables: Tables,
+    store: Store,
+    log: Log,
+    kafka: ops::config::Kafka,
+    ledger: Ledger,
+    /// The epoch whose offsets are those of the topic as it is now.
+    epoch: u32,
+}
+
+/// An audit, and what a heal needs to know of it.
+pub struct Audit {
+    pub report: Report,
+    mends: Vec<(Place, Vec<Mend>)>,
+}
+
+/// What was found of one partition before the dead letters were read.
+struct Examined {
+    place: Place,
+    chain: Chain,
+    findings: Findings,
+    report: PartitionReport,
+}
+
+impl Auditor {
+    pub async fn open(config: &Config) -> Result<Auditor> {
+        let client = config.clickhouse.client().map_err(anyhow::Error::msg)?;
+        let settings = &config.consumer;
+        let key = ledger_key(config)?;
+        let ledger = Ledger::read(&client, key.as_ref()).await.context(ops::Exit::Unreachable)?;
+        let store = Store::open(client.clone(), settings.insert_timeout_ms.duration())
+            .await
+            .context("asking ClickHouse for its settings")
+            .context(ops::Exit::Unreachable)?;
+        Ok(Auditor {
+            tables: Tables::new(client),
+            store,
+            log: Log::open(&config.kafka, &settings.group)?,
+            kafka: config.kafka.clone(),
+            ledger,
+            epoch: u32::try_from(settings.epoch.get()).context("consumer.epoch")?,
+        })
+    }
+
+    /// Audits `only` one table, or all.
+    pub async fn audit(&self, only: Option<Table>, depth: Depth) -> Result<Audit> {
+        let mut examined = Vec::new();
+        let mut topics = Vec::new();
+        let mut perhaps_buried = HashMap::new();
+        for table in Table::ALL.into_iter().filter(|table| only.is_none_or(|only| only == *table)) {
+            let topic = self.kafka.topic(table.topic());
+            let mut report =
+                TopicReport { topic: topic.clone(), table: table.name(), ..TopicReport::default() };
+            report.retention_days =
+                self.tables.retention_days(table).await.context("reading the retention")?;
+            if depth == Depth::Whole && table.holds_events() {
+                let doubled = self.tables.doubled_events(table).await.context("looking for events twice")?;
+                (report.event_ids_twice, report.event_ids_twice_examples) = doubled;
+            }
+            for place in self.places(table, &topic).await? {
+                let found = self.examine(place, report.retention_days, depth).await?;
+                let wanted = found.findings.perhaps_buried();
+                let spans: &mut Vec<Span> =
+                    perhaps_buried.entry((found.place.topic.clone(), found.place.partition)).or_default();
+                spans.extend(wanted);
+                spans.sort_by_key(|span| span.first);
+                examined.push((topics.len(), found));
+            }
+            topics.push(report);
+        }
+        let dead_letters = self.kafka.topic(schemas::topics::DEAD_LETTERS);
+        let buried = tokio::task::block_in_place(|| Buried::read(&self.log, &dead_letters, &perhaps_buried))?;
+        let mut mends = Vec::new();
+        for (topic, found) in examined {
+            let Examined { place, chain, findings, mut report } = found;
+            let settled = findings.settle(&buried, &place);
+            let end = chain.span().map(|span| span.last);
+            report.skipped = settled.skipped;
+            report.holes = settled.holes.len() as u64;
+            report.holes_at_the_end =
+                settled.holes.iter().filter(|hole| end.is_none_or(|end| **hole > end)).count() as u64;
+            report.hole_spans = shown(&chain::runs(settled.holes.iter().copied()));
+            report.lost = settled.lost.iter().map(|span| chain::length(*span)).sum();
+            report.lost_spans = shown(&settled.lost);
+            mends.push((place, heal::plan(&chain, report.committed, &settled.holes, &settled.lost)));
+            topics[topic].partitions.push(report);
+        }
+        let report = Report::of(topics);
+        if report.clean && depth == Depth::Whole {
+            self.note_ends(only).await?;
+        }
+        Ok(Audit { report, mends })
+    }
+
+    /// Brings back what an audit found missing and Kafka still has, and audits again.
+    pub async fn heal(&self, audit: Audit, only: Option<Table>) -> Result<Report> {
+        let dead_letters = DeadLetters::open(&self.kafka)?;
+        let kafka = self.kafka.clone();
+        let follower = tokio::task::spawn_blocking(move || heal::definitions(&kafka))
+            .await
+            .context("the reader of the definitions log panicked")??;
+        let healer = Healer {
+            witnesses: self.witnesses(None),
+            tables: &self.tables,
+            dead_letters: &dead_letters,
+            follower: &follower,
+        };
+        let mut healed: HashMap<(String, u16, u32), u64> = HashMap::new();
+        for (place, mends) in audit.mends.iter().filter(|(_, mends)| !mends.is_empty()) {
+            let (topic, partition) = (&place.topic, place.partition);
+            tracing::info!(topic, partition, offsets = heal::offsets_of(mends), "bringing offsets back");
+            let back =
+                healer.heal(place, mends).await.with_context(|| format!("healing {topic}/{partition}"))?;
+            healed.insert((topic.clone(), partition, place.epoch), back);
+        }
+        let mut report = self.audit(only, Depth::Whole).await?.report;
+        for topic in &mut report.topics {
+            for part in &mut topic.partitions {
+                let key = (topic.topic.clone(), part.partition, part.epoch);
+                part.healed = healed.get(&key).copied().unwrap_or(0);
+            }
+        }
+        Ok(Report::of(report.topics))
+    }
+
+    /// Proven whole, what there is may expire: consumers then still know how far it reached.
+    async fn note_ends(&self, only: Option<Table>) -> Result<()> {
+        for table in Table::ALL.into_iter().filter(|table| only.is_none_or(|only| only == *table)) {
+            Store::note_ends(self.tables.client(), table).await.context("noting how far batches reach")?;
+        }
+        Ok(())
+    }
+
+    /// How many consumers are in the group.
+    pub fn consumers(&self) -> Result<usize> {
+        tokio::task::block_in_place(|| self.log.members())
+    }
+
+    /// Every partition and epoch that the table has rows of, and every partition of the topic as it is now.
+    async fn places(&self, table: Table, topic: &str) -> Result<Vec<Place>> {
+        let mut parts = self.tables.parts(table).await.context("asking for the partitions in the table")?;
+        for partition in 0..tokio::task::block_in_place(|| self.log.partitions(topic))? {
+            parts.push(Part { partition, epoch: self.epoch });
+        }
+        parts.sort_unstable();
+        parts.dedup();
+        let place = |part: Part| Place {
+            table,
+            topic: topic.to_owned(),
+            partition: part.partition,
+            epoch: part.epoch,
+        };
+        Ok(parts.into_iter().map(place).collect())
+    }
+
+    async fn examine(&self, place: Place, retention_days: Option<u64>, depth: Depth) -> Result<Examined> {
+        let (table, part) = (place.table, Part { partition: place.partition, epoch: place.epoch });
+        let current = place.epoch == self.epoch;
+        // Read before the batches: what is committed by now is in the table by then.
+        let (committed, ends) = match current {
+            true => tokio::task::block_in_place(|| {
+                let committed = self.log.committed(&place.topic, place.partition)?;
+                anyhow::Ok((committed, Some(self.log.ends(&place.topic, place.partition)?)))
+            })?,
+            false => (None, None),
+        };
+        let since_ms = match depth {
+            Depth::Whole => 0,
+            Depth::Since { ingest_ms } => ingest_ms,
+        };
+        let links = self.tables.links(table, part, since_ms).await.context("reading the batches")?;
+        let chain = Chain::of(links);
+        // A topic that ends before the table does is another one than the table was filled from.
+        let ends = ends.filter(|ends| chain.span().is_none_or(|span| span.last < ends.high));
+        let mut report = PartitionReport {
+            partition: place.partition,
+            epoch: place.epoch,
+            covered: chain.span().map(|span| [span.first, span.last]),
+            committed,
+            batches: chain.clusters.iter().map(|cluster| cluster.links.len() as u64).sum(),
+            rows: chain.clusters.iter().flat_map(|cluster| &cluster.links).map(|link| link.rows).sum(),
+            gaps: chain.gaps().len() as u64,
+            astray: self.tables.astray(table, part).await.context("looking for rows outside their batch")?,
+            ..PartitionReport::default()
+        };
+        let mut absent = Vec::new();
+        for cluster in chain.clusters.iter().filter(|cluster| !cluster.full()) {
+            let present = self.tables.offsets(table, part, cluster.span).await.context("reading offsets")?;
+            report.offsets_twice += repeated(&present);
+            let spans = missing(cluster.span, &present).into_iter();
+            absent.extend(spans.map(|span| Missing { span, from: From::Batch }));
+        }
+        for gap in chain.gaps() {
+            absent.push(Missing { span: gap.span, from: From::Gap { next_ingest_ms: gap.next_ingest_ms } });
+        }
+        absent.extend(outside(&chain, committed, ends, depth));
+        absent.sort_by_key(|missing| missing.span.first);
+        let before = retention_days.map(|days| expired_before_ms(days, now_ms()));
+        let findings = Findings::of(&self.witnesses(before), &place, &absent, ends)
+            .await
+            .with_context(|| format!("explaining what is missing of {}/{}", place.topic, place.partition))?;
+        Ok(Examined { place, chain, findings, report })
+    }
+
+    fn witnesses(&self, expired_before_ms: Option<i64>) -> Witnesses<'_> {
+        Witnesses { log: &self.log, store: &self.store, ledger: &self.ledger, expired_before_ms }
+    }
+}
+
+/// What should be there before the first batch and behind the last: all that Kafka still has before it, and
+/// all that the group has committed.
+fn outside(chain: &Chain, committed: Option<u64>, ends: Option<Ends>, depth: Depth) -> Vec<Missing> {
+    let mut outside = Vec::new();
+    let Some(ends) = ends else { return outside };
+    let covered = chain.span();
+    if let Some(covered) = covered
+        && depth == Depth::Whole
+        && ends.low < covered.first
+    {
+        let span = Span { first: ends.low, last: covered.first - 1 };
+        outside.push(Missing { span, from: From::Beginning });
+    }
+    // Where only recent batches were read, their absence says nothing.
+    if covered.is_none() && depth != Depth::Whole {
+        return outside;
+    }
+    let next = covered.map_or(ends.low, |covered| covered.last + 1);
+    if let Some(committed) = committed
+        && next < committed
+    {
+        outside.push(Missing { span: Span { first: next, last: committed - 1 }, from: From::End });
+    }
+    outside
+}
+
+/// The key of the ledger of forgotten units, if one is configured.
+pub fn ledger_key(config: &Config) -> Result<Option<LedgerKey>> {
+    let settings = &config.consumer;
+    let secret =
+        ops::config::Secret::resolve(settings.forget_key.as_ref(), settings.forget_key_file.as_ref())
+            .map_err(anyhow::Error::msg)
+            .context("consumer.forget_key_file")?;
+    secret.map(|secret| LedgerKey::new(secret.reveal().as_bytes())).transpose().context("consumer.forget_key")
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chain::Link;
+    use super::*;
+
+    fn span(first: u64, last: u64) -> Span {
+        Span { first, last }
+    }
+
+    fn chain(first: u64, last: u64) -> Chain {
+        Chain::of(vec![Link { span: span(first, last), rows: 1, offsets: 1, ingest_ms: 0 }])
+    }
+
+    #[test]
+    fn what_should_be_there_outside_of_the_batches() {
+        let ends = Some(Ends { low: 2, high: 30 });
+        assert_eq!(
+            outside(&chain(5, 9), Some(12), ends, Depth::Whole),
+            [
+                Missing { span: span(2, 4), from: From::Beginning },
+                Missing { span: span(10, 11), from: From::End }
+            ]
+        );
+        assert_eq!(outside(&chain(2, 9), Some(10), ends, Depth::Whole), []);
+        assert_eq!(outside(&chain(2, 9), None, ends, Depth::Whole), []);
+        assert_eq!(outside(&chain(5, 9), Some(12), None, Depth::Whole), []);
+        assert_eq!(
+            outside(&Chain::default(), Some(12), ends, Depth::Whole),
+            [Missing { span: span(2, 11), from: From::End }]
+        );
+    }
+
+    #[test]
+    fn of_recent_batches_only_what_lies_behind_them_is_asked_for() {
+        let (ends, recent) = (Some(Ends { low: 2, high: 30 }), Depth::Since { ingest_ms: 7 });
+        assert_eq!(
+            outside(&chain(5, 9), Some(12), ends, recent),
+            [Missing { span: span(10, 11), from: From::End }]
+        );
+        assert_eq!(outside(&Chain::default(), Some(12), ends, recent), []);
+    }
+}

@@ -1,0 +1,305 @@
+//! Why an offset has no row. Kafka is asked for the offsets that the table does not show, and for no other;
+//! what its messages hold is compared with the ledger of forgotten units and with the events in the table.
+//! What is left is a hole, or lost.
+
+use anyhow::{Context, Result};
+use rdkafka::message::Message;
+use schemas::Uuid;
+
+use super::chain::{contains, joined, length, runs};
+use super::letters::Buried;
+use super::log::{Ends, Log};
+use super::report::Skipped;
+use super::tables::sliced;
+use crate::batch::Span;
+use crate::decode::decode;
+use crate::forget::Ledger;
+use crate::rows::Table;
+use crate::store::{Place, Store};
+
+const DAY_MS: i64 = 86_400_000;
+/// Spans closer than this are read in one go.
+const READ_TOGETHER: u64 = 1_000;
+/// Messages taken in before their ids are looked up.
+const MESSAGES_AT_ONCE: u64 = 100_000;
+
+/// Offsets without a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    pub span: Span,
+    pub from: From,
+}
+
+/// Where they are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// From a batch of which there are rows.
+    Batch,
+    /// Between two batches. The one behind was ingested then.
+    Gap { next_ingest_ms: i64 },
+    /// Before the first batch, as far as Kafka reaches back.
+    Beginning,
+    /// Behind the last batch, before what the group has committed.
+    End,
+}
+
+/// Before which time of ingestion rows have expired, where a table keeps them for `days`: a day's partition
+/// goes as a whole.
+pub fn expired_before_ms(days: u64, now_ms: i64) -> i64 {
+    let kept = i64::try_from(days).unwrap_or(i64::MAX / DAY_MS).saturating_mul(DAY_MS);
+    now_ms.saturating_sub(kept).div_euclid(DAY_MS).saturating_add(1).saturating_mul(DAY_MS)
+}
+
+/// What came out for one partition; dead letters are settled when their topic has been read.
+#[derive(Default)]
+pub struct Findings {
+    pub skipped: Skipped,
+    /// Unexplained, in Kafka, and could be a row.
+    pub holes: Vec<u64>,
+    /// In Kafka and no record: dead letters, or should be.
+    pub undecodable: Vec<u64>,
+    /// No longer in Kafka: of batches that are there, and between batches.
+    pub gone_of_batches: Vec<Span>,
+    pub gone_between: Vec<Span>,
+}
+
+/// Who can explain.
+pub struct Witnesses<'a> {
+    pub log: &'a Log,
+    pub store: &'a Store,
+    pub ledger: &'a Ledger,
+    /// Rows ingested before have expired; `None` if they never do.
+    pub expired_before_ms: Option<i64>,
+}
+
+enum Said {
+    Undecodable,
+    Forgotten,
+    /// A record that should be in the table; its id, if it is an event.
+    Wanted {
+        event_id: Option<Uuid>,
+        timestamp_ms: i64,
+    },
+}
+
+impl Findings {
+    /// Finds out about `missing`, which is in ascending order. `ends` are what Kafka has of the partition, if
+    /// it has anything of this epoch.
+    pub async fn of(
+        witnesses: &Witnesses<'_>,
+        place: &Place,
+        missing: &[Missing],
+        ends: Option<Ends>,
+    ) -> Result<Findings> {
+        let mut findings = Findings::default();
+        let mut here = Vec::new();
+        for missing in missing {
+            let (gone, there) = split(missing.span, ends);
+            findings.set_aside(missing.from, &gone, witnesses.expired_before_ms);
+            here.extend(there);
+        }
+        here.sort_by_key(|span| span.first);
+        for together in joined(&here, READ_TOGETHER) {
+            for slice in sliced(together, MESSAGES_AT_ONCE) {
+                findings.ask_kafka(witnesses, place, slice, &here).await?;
+            }
+        }
+        Ok(findings)
+    }
+
+    fn set_aside(&mut self, from: From, gone: &[Span], expired_before_ms: Option<i64>) {
+        let offsets: u64 = gone.iter().map(|span| length(*span)).sum();
+        match from {
+            From::Batch => self.gone_of_batches.extend(gone),
+            From::Gap { next_ingest_ms }
+                if expired_before_ms.is_some_and(|before| next_ingest_ms < before) =>
+            {
+                self.skipped.expired += offsets;
+            }
+            From::Gap { .. } | From::End => self.gone_between.extend(gone),
+            // Before the first batch and gone from Kafka: nobody can tell that it was ever read.
+            From::Beginning => {}
+        }
+    }
+
+    async fn ask_kafka(
+        &mut self,
+        witnesses: &Witnesses<'_>,
+        place: &Place,
+        slice: Span,
+        wanted: &[Span],
+    ) -> Result<()> {
+        let asked: u64 = wanted
+            .iter()
+            .filter(|span| span.first <= slice.last && span.last >= slice.first)
+            .map(|span| length(Span { first: span.first.max(slice.first), last: span.last.min(slice.last) }))
+            .sum();
+        if asked == 0 {
+            return Ok(());
+        }
+        let mut said: Vec<(u64, Said)> = Vec::new();
+        tokio::task::block_in_place(|| {
+            witnesses.log.read(&place.topic, place.partition, slice, |offset, message| {
+                if contains(wanted, offset) {
+                    let payload = message.payload().unwrap_or_default();
+                    let timestamp_ms = message.timestamp().to_millis().unwrap_or(i64::MAX);
+                    said.push((offset, hear(place.table, payload, timestamp_ms, witnesses.ledger)));
+                }
+                Ok(())
+            })
+        })?;
+        self.skipped.not_in_log += asked - said.len() as u64;
+        let ids: Vec<Uuid> = said
+            .iter()
+            .filter_map(|(_, said)| match said {
+                Said::Wanted { event_id, .. } => *event_id,
+                _ => None,
+            })
+            .collect();
+        let stored: std::collections::HashSet<Uuid> = witnesses
+            .store
+            .look_up(place.table, &ids)
+            .await
+            .context("looking up the ids of skipped events")?
+            .into_iter()
+            .collect();
+        for (offset, said) in said {
+            match said {
+                Said::Undecodable => self.undecodable.push(offset),
+                Said::Forgotten => self.skipped.forgotten += 1,
+                Said::Wanted { event_id: Some(id), .. } if stored.contains(&id) => {
+                    self.skipped.duplicate += 1
+                }
+                Said::Wanted { timestamp_ms, .. }
+                    if witnesses.expired_before_ms.is_some_and(|before| timestamp_ms < before) =>
+                {
+                    self.skipped.expired += 1;
+                }
+                Said::Wanted { .. } => self.holes.push(offset),
+            }
+        }
+        Ok(())
+    }
+
+    /// The offsets whose dead letters are to be looked for.
+    pub fn perhaps_buried(&self) -> Vec<Span> {
+        let mut spans = runs(self.undecodable.iter().copied());
+        spans.extend(self.gone_of_batches.iter().chain(&self.gone_between));
+        spans.sort_by_key(|span| span.first);
+        spans
+    }
+
+    /// Settles what the dead-letter topic explains. Returns the holes and what is lost, in ascending order.
+    pub fn settle(mut self, buried: &Buried, place: &Place) -> Settled {
+        let mut found = buried.of(&place.topic, place.partition);
+        found.sort_unstable();
+        found.dedup();
+        let explained = runs(found);
+        self.skipped.dead_letter = explained.iter().map(|span| length(*span)).sum();
+        self.holes.extend(self.undecodable.iter().filter(|offset| !contains(&explained, **offset)));
+        self.holes.sort_unstable();
+        let unproven = without(&self.gone_of_batches, &explained);
+        self.skipped.unproven = unproven.iter().map(|span| length(*span)).sum();
+        Settled { skipped: self.skipped, holes: self.holes, lost: without(&self.gone_between, &explained) }
+    }
+}
+
+/// What an audit says of the missing offsets of one partition.
+pub struct Settled {
+    pub skipped: Skipped,
+    pub holes: Vec<u64>,
+    pub lost: Vec<Span>,
+}
+
+fn hear(table: Table, payload: &[u8], timestamp_ms: i64, ledger: &Ledger) -> Said {
+    match decode(table, payload) {
+        Err(_) => Said::Undecodable,
+        Ok(decoded) if ledger.covers(&decoded) => Said::Forgotten,
+        Ok(decoded) => Said::Wanted { event_id: decoded.identity().map(|(id, _)| id), timestamp_ms },
+    }
+}
+
+/// What of `span` Kafka does not have, and what it has.
+fn split(span: Span, ends: Option<Ends>) -> (Vec<Span>, Option<Span>) {
+    let Some(Ends { low, high }) = ends.filter(|ends| ends.low < ends.high) else {
+        return (vec![span], None);
+    };
+    let (first, last) = (span.first.max(low), span.last.min(high - 1));
+    if first > last {
+        return (vec![span], None);
+    }
+    let mut gone = Vec::new();
+    if span.first < first {
+        gone.push(Span { first: span.first, last: first - 1 });
+    }
+    if last < span.last {
+        gone.push(Span { first: last + 1, last: span.last });
+    }
+    (gone, Some(Span { first, last }))
+}
+
+/// `spans` less those offsets that are in `less`, both in ascending order.
+pub fn without(spans: &[Span], less: &[Span]) -> Vec<Span> {
+    let mut left = Vec::new();
+    for span in spans {
+        let mut next = span.first;
+        for taken in less.iter().filter(|taken| taken.last >= span.first && taken.first <= span.last) {
+            if taken.first > next {
+                left.push(Span { first: next, last: taken.first - 1 });
+            }
+            next = taken.last + 1;
+        }
+        if next <= span.last {
+            left.push(Span { first: next, last: span.last });
+        }
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(first: u64, last: u64) -> Span {
+        Span { first, last }
+    }
+
+    #[test]
+    fn a_day_expires_as_a_whole() {
+        let (day, noon) = (DAY_MS, DAY_MS / 2);
+        // On day 10 at noon, with 3 days kept, day 7 is over its time (7 + 3 <= 10.5) and day 8 is not.
+        assert_eq!(expired_before_ms(3, 10 * day + noon), 8 * day);
+        // The moment day 8 goes.
+        assert_eq!(expired_before_ms(3, 11 * day - 1), 8 * day);
+        assert_eq!(expired_before_ms(3, 11 * day), 9 * day);
+    }
+
+    #[test]
+    fn what_kafka_still_has_of_a_span() {
+        let ends = Some(Ends { low: 5, high: 10 });
+        assert_eq!(split(span(6, 8), ends), (vec![], Some(span(6, 8))));
+        assert_eq!(split(span(3, 12), ends), (vec![span(3, 4), span(10, 12)], Some(span(5, 9))));
+        assert_eq!(split(span(0, 4), ends), (vec![span(0, 4)], None));
+        assert_eq!(split(span(0, 4), None), (vec![span(0, 4)], None));
+        assert_eq!(split(span(0, 4), Some(Ends { low: 0, high: 0 })), (vec![span(0, 4)], None));
+    }
+
+    #[test]
+    fn what_is_left_without_others() {
+        assert_eq!(without(&[span(0, 9)], &[span(0, 0), span(4, 5), span(9, 20)]), [span(1, 3), span(6, 8)]);
+        assert_eq!(without(&[span(0, 9)], &[]), [span(0, 9)]);
+        assert_eq!(without(&[span(0, 9)], &[span(0, 9)]), []);
+    }
+
+    #[test]
+    fn what_is_gone_is_judged_by_where_it_is_missing() {
+        let mut findings = Findings::default();
+        findings.set_aside(From::Batch, &[span(0, 1)], Some(100));
+        findings.set_aside(From::Gap { next_ingest_ms: 99 }, &[span(2, 4)], Some(100));
+        findings.set_aside(From::Gap { next_ingest_ms: 100 }, &[span(5, 8)], Some(100));
+        findings.set_aside(From::Beginning, &[span(9, 9)], Some(100));
+        assert_eq!(findings.skipped.expired, 3);
+        assert_eq!(findings.gone_of_batches, [span(0, 1)]);
+        assert_eq!(findings.gone_between, [span(5, 8)]);
+    }
+}

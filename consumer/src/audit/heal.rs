@@ -1,0 +1,344 @@
+//! Brings rows back that the table lost and Kafka still has. Each hole is read again and inserted as a batch
+//! of its own, one block, with its own token. Nothing that is there is doubled: whatever still runs is ended
+//! first, only offsets that are still missing then and events that are in no row are inserted, and what
+//! became of an insert is read back before anything else is tried. Killed anywhere and run again, it goes on.
+//!
+//! The consumers must not run meanwhile: one that started after the loss has a window that knows nothing of
+//! the ids that come back.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use rdkafka::message::Message;
+use schemas::Uuid;
+
+use super::chain::{Chain, contains, length, missing, runs};
+use super::explain::{Witnesses, without};
+use super::tables::{Part, Tables, repeated};
+use crate::batch::{Span, Stamp};
+use crate::dead_letters::DeadLetters;
+use crate::decode::{Decoded, decode};
+use crate::definitions::Follower;
+use crate::rows::{Rows, Verdict};
+use crate::store::{Attempt, Place};
+use crate::verify::{Named, Verification};
+
+/// Offsets of one batch: below what makes one part, with room for the largest rows.
+const OFFSETS_MAX: usize = 20_000;
+/// Attempts for one batch. Each is preceded by reading what is there.
+const ATTEMPTS_MAX: u32 = 5;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
+
+/// A batch to be made: what it covers, and the offsets in it that have no row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mend {
+    pub span: Span,
+    pub offsets: Vec<u64>,
+}
+
+/// The batches that fill `holes`, which are in ascending order. Inside a batch that is there, a new one
+/// reaches from its first hole to its last; in a gap, and behind the last batch up to what is `committed`, the
+/// new ones cover it from end to end, so that the chain is whole again; but for what is `lost`, which no batch
+/// may claim to cover.
+pub fn plan(chain: &Chain, committed: Option<u64>, holes: &[u64], lost: &[Span]) -> Vec<Mend> {
+    let mut mends = Vec::new();
+    let mut stretches: Vec<(Span, bool)> =
+        chain.clusters.iter().map(|cluster| (cluster.span, false)).collect();
+    let mut gaps: Vec<Span> = chain.gaps().iter().map(|gap| gap.span).collect();
+    if let (Some(whole), Some(first)) = (chain.span(), holes.first())
+        && *first < whole.first
+    {
+        gaps.push(Span { first: *first, last: whole.first - 1 });
+    }
+    let behind = chain.span().map_or(holes.first().copied(), |whole| Some(whole.last + 1));
+    if let (Some(first), Some(committed)) = (behind, committed)
+        && first < committed
+    {
+        gaps.push(Span { first, last: committed - 1 });
+    }
+    stretches.extend(without(&gaps, lost).into_iter().map(|span| (span, true)));
+    stretches.sort_by_key(|(span, _)| span.first);
+    for (stretch, gap) in stretches {
+        let from = holes.partition_point(|hole| *hole < stretch.first);
+        let to = holes.partition_point(|hole| *hole <= stretch.last);
+        let before = mends.len();
+        let mut first = stretch.first;
+        for offsets in holes[from..to].chunks(OFFSETS_MAX) {
+            let last = *offsets.last().expect("a chunk has one");
+            let span = Span { first: if gap { first } else { offsets[0] }, last };
+            first = last + 1;
+            mends.push(Mend { span, offsets: offsets.to_vec() });
+        }
+        if gap && mends.len() > before {
+            mends.last_mut().expect("one was pushed").span.last = stretch.last;
+        }
+    }
+    mends
+}
+
+/// Mends the places of one audit.
+pub struct Healer<'a> {
+    pub witnesses: Witnesses<'a>,
+    pub tables: &'a Tables,
+    pub dead_letters: &'a DeadLetters,
+    /// The definitions log, read to its end.
+    pub follower: &'a Follower,
+}
+
+/// What Kafka has of the offsets of a mend.
+struct Gathered {
+    rows: Rows,
+    /// The offsets of the rows.
+    filled: Vec<u64>,
+    /// Dead letters that were missing and are there now.
+    buried: u64,
+}
+
+/// What became of an attempt, by what is in the table.
+#[derive(Debug, PartialEq, Eq)]
+enum Landed {
+    Whole,
+    Not,
+}
+
+impl Healer<'_> {
+    /// Returns how many rows and dead letters were brought back.
+    pub async fn heal(&self, place: &Place, mends: &[Mend]) -> Result<u64> {
+        let Witnesses { store, .. } = self.witnesses;
+        // An insert of a consumer or of a heal that was killed may still run; what it brings is then there.
+        store.end_inserts(place).await.context("ending inserts that still run")?;
+        let mut healed = 0;
+        for mend in mends {
+            healed += self
+                .mend(place, mend)
+                .await
+                .with_context(|| format!("bringing back {} to {}", mend.span.first, mend.span.last))?;
+        }
+        Ok(healed)
+    }
+
+    async fn mend(&self, place: &Place, mend: &Mend) -> Result<u64> {
+        let part = Part { partition: place.partition, epoch: place.epoch };
+        let (mut poisoned, mut healed) = (0, 0);
+        for _ in 0..ATTEMPTS_MAX {
+            let present =
+                self.tables.offsets(place.table, part, mend.span).await.context("reading offsets")?;
+            let still = missing(mend.span, &present);
+            let offsets: Vec<u64> =
+                mend.offsets.iter().copied().filter(|offset| contains(&still, *offset)).collect();
+            if offsets.is_empty() {
+                return Ok(healed);
+            }
+            let Gathered { rows, filled, buried } = self.gather(place, mend.span, &offsets).await?;
+            if filled.is_empty() {
+                return Ok(buried);
+            }
+            healed = buried + filled.len() as u64;
+            let stamp = Stamp {
+                partition: place.partition,
+                epoch: place.epoch,
+                first: mend.span.first,
+                last: mend.span.last,
+                ingest_ms: now_ms(),
+            };
+            let block = Bytes::from(rows.encode(filled.len(), &stamp));
+            let attempt = attempt(place, mend.span, poisoned);
+            let answered = self.witnesses.store.insert(place.table, &attempt, block).await;
+            if answered.is_err() {
+                self.witnesses.store.end_inserts(place).await.context("ending an insert in doubt")?;
+            }
+            let now = self.tables.offsets(place.table, part, mend.span).await.context("reading back")?;
+            match (landed(&filled, &now)?, answered) {
+                (Landed::Whole, _) => return Ok(healed),
+                // Taken for a repetition of an insert whose rows are gone.
+                (Landed::Not, Ok(())) => poisoned += 1,
+                (Landed::Not, Err(error)) => {
+                    tracing::warn!(%error, "an insert did not land; trying again");
+                    tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+                }
+            }
+        }
+        bail!("not in the table after {ATTEMPTS_MAX} attempts")
+    }
+
+    /// Reads `offsets` again. What is no record is sent to the dead letters.
+    async fn gather(&self, place: &Place, span: Span, offsets: &[u64]) -> Result<Gathered> {
+        let wanted = runs(offsets.iter().copied());
+        let (log, store) = (self.witnesses.log, self.witnesses.store);
+        let mut messages: Vec<(u64, i64, Vec<u8>)> = Vec::new();
+        let read = Span { first: offsets[0], last: offsets[offsets.len() - 1] };
+        assert!(span.first <= read.first && read.last <= span.last, "a batch covers its own offsets");
+        tokio::task::block_in_place(|| {
+            log.read(&place.topic, place.partition, read, |offset, message| {
+                if contains(&wanted, offset) {
+                    let timestamp_ms = message.timestamp().to_millis().unwrap_or(0);
+                    messages.push((offset, timestamp_ms, message.payload().unwrap_or_default().to_vec()));
+                }
+                Ok(())
+            })
+        })?;
+        let mut decoded = Vec::with_capacity(messages.len());
+        let mut sent = Vec::new();
+        for (offset, timestamp_ms, payload) in &messages {
+            match decode(place.table, payload) {
+                Ok(record) => decoded.push((*offset, *timestamp_ms, record)),
+                Err(error) => {
+                    let letter =
+                        self.dead_letters.send(place, *offset, error.code(), &error.to_string(), payload)?;
+                    sent.push(letter.context("the queue of dead letters is full; run it again")?);
+                }
+            }
+        }
+        let buried = sent.len() as u64;
+        self.dead_letters.acknowledged(sent).await?;
+        let ids: Vec<Uuid> =
+            decoded.iter().filter_map(|(_, _, record)| record.identity()).map(|(id, _)| id).collect();
+        let stored = store.look_up(place.table, &ids).await.context("looking ids up")?;
+        let mut known: HashSet<Uuid> = stored.into_iter().collect();
+        let mut rows = place.table.rows();
+        let mut filled = Vec::new();
+        for (offset, timestamp_ms, record) in &decoded {
+            let new = record.identity().is_none_or(|(id, _)| known.insert(id));
+            if new && !self.witnesses.ledger.covers(record) {
+                push(&mut rows, record, *offset, *timestamp_ms, self.follower)?;
+                filled.push(*offset);
+            }
+        }
+        Ok(Gathered { rows, filled, buried })
+    }
+}
+
+/// Its token names the span, so that of two heals only one gets in.
+fn attempt(place: &Place, span: Span, poisoned: u32) -> Attempt {
+    let token = format!("{}heal/{}-{}#{poisoned}", place.query_prefix(), span.first, span.last);
+    let nonce = Uuid::now_v7().as_u64_pair().1;
+    Attempt { query_id: format!("{token}/{nonce:016x}"), token }
+}
+
+/// What is there of a block, which is there as a whole or not at all.
+fn landed(filled: &[u64], present: &[u64]) -> Result<Landed> {
+    let there = filled.iter().filter(|offset| present.binary_search(offset).is_ok()).count();
+    if repeated(present) > 0 {
+        bail!("offsets are there twice: another writer was at work; run the audit again");
+    }
+    match there {
+        0 => Ok(Landed::Not),
+        all if all == filled.len() => Ok(Landed::Whole),
+        some => bail!(
+            "{some} of {} rows are there: another writer was at work; run the audit again",
+            filled.len()
+        ),
+    }
+}
+
+fn push(
+    rows: &mut Rows,
+    record: &Decoded<'_>,
+    offset: u64,
+    timestamp_ms: i64,
+    follower: &Follower,
+) -> Result<()> {
+    match (record, rows) {
+        (Decoded::Exposure(exposure), Rows::Exposures(rows)) => {
+            let named = Named::of(&follower.lock().definitions, exposure.definition_version);
+            let verification = named.map_or(Verification::Unknown, |named| named.verify(exposure));
+            rows.push(exposure, verification, offset);
+        }
+        (Decoded::Conversion(conversion), Rows::Conversions(rows)) => rows.push(conversion, offset),
+        (Decoded::Alias(alias), Rows::Aliases(rows)) => rows.push(alias, offset),
+        (Decoded::Change(change), Rows::Definitions(rows)) => {
+            let refusal = follower.lock().verdicts.get(&offset).cloned();
+            let refusal = refusal.context("the definitions log has been read, and not this record of it")?;
+            rows.push(change, &Verdict { refusal }, timestamp_ms, offset);
+        }
+        _ => unreachable!("each table decodes its own record"),
+    }
+    Ok(())
+}
+
+/// The definitions log, read to its end.
+pub fn definitions(kafka: &ops::config::Kafka) -> Result<Arc<Follower>> {
+    let follower = Arc::new(Follower::default());
+    let caught_up = AtomicBool::new(false);
+    follower.clone().follow(
+        kafka,
+        || caught_up.load(Ordering::Acquire),
+        || caught_up.store(true, Ordering::Release),
+    )?;
+    Ok(follower)
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// How many offsets the batches of a plan bring back.
+pub fn offsets_of(mends: &[Mend]) -> u64 {
+    mends.iter().map(|mend| (mend.offsets.len() as u64).min(length(mend.span))).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::chain::Link;
+    use super::*;
+
+    fn span(first: u64, last: u64) -> Span {
+        Span { first, last }
+    }
+
+    fn chain(spans: &[(u64, u64)]) -> Chain {
+        let link =
+            |&(first, last): &(u64, u64)| Link { span: span(first, last), rows: 1, offsets: 1, ingest_ms: 0 };
+        Chain::of(spans.iter().map(link).collect())
+    }
+
+    #[test]
+    fn holes_in_a_batch_are_covered_from_the_first_to_the_last() {
+        let mends = plan(&chain(&[(0, 9), (10, 19)]), None, &[3, 5, 12], &[]);
+        assert_eq!(
+            mends,
+            [Mend { span: span(3, 5), offsets: vec![3, 5] }, Mend { span: span(12, 12), offsets: vec![12] }]
+        );
+        assert_eq!(offsets_of(&mends), 3);
+    }
+
+    #[test]
+    fn a_gap_is_covered_from_end_to_end() {
+        let mends = plan(&chain(&[(0, 9), (20, 29)]), None, &[12, 13], &[]);
+        assert_eq!(mends, [Mend { span: span(10, 19), offsets: vec![12, 13] }]);
+        // Once a batch covered what is lost, nobody would know.
+        let mends = plan(&chain(&[(0, 9), (20, 29)]), None, &[15, 16], &[span(10, 14)]);
+        assert_eq!(mends, [Mend { span: span(15, 19), offsets: vec![15, 16] }]);
+    }
+
+    #[test]
+    fn before_the_first_batch_from_the_first_hole_on_and_behind_the_last_up_to_the_commit() {
+        let mend = |first, last, offsets: &[u64]| Mend { span: span(first, last), offsets: offsets.to_vec() };
+        let mends = plan(&chain(&[(10, 19)]), Some(30), &[4, 6, 25], &[]);
+        assert_eq!(mends, [mend(4, 9, &[4, 6]), mend(20, 29, &[25])]);
+        assert_eq!(plan(&chain(&[(10, 19)]), Some(30), &[], &[]), []);
+        assert_eq!(plan(&Chain::default(), Some(9), &[4, 5], &[]), [mend(4, 8, &[4, 5])]);
+    }
+
+    #[test]
+    fn a_long_gap_becomes_several_batches_that_join() {
+        let holes: Vec<u64> = (10..30_010).collect();
+        let mends = plan(&chain(&[(0, 9), (40_000, 40_001)]), None, &holes, &[]);
+        let spans: Vec<Span> = mends.iter().map(|mend| mend.span).collect();
+        assert_eq!(spans, [span(10, 20_009), span(20_010, 39_999)]);
+        assert_eq!(offsets_of(&mends), 30_000);
+    }
+
+    #[test]
+    fn a_block_is_there_as_a_whole_or_not_at_all() {
+        assert_eq!(landed(&[3, 5], &[1, 2, 3, 5]).unwrap(), Landed::Whole);
+        assert_eq!(landed(&[3, 5], &[1, 2]).unwrap(), Landed::Not);
+        assert!(landed(&[3, 5], &[3]).is_err());
+        assert!(landed(&[3, 5], &[3, 3, 5]).is_err());
+    }
+}

@@ -1,0 +1,70 @@
+//! Which of the missing offsets are in the dead-letter topic. It is read once for all partitions, and only
+//! if there is an offset that it could explain.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use rdkafka::message::Message;
+
+use super::chain::contains;
+use super::log::Log;
+use crate::batch::Span;
+
+/// Offsets of dead letters, by the topic and partition that they came from.
+#[derive(Default)]
+pub struct Buried {
+    offsets: HashMap<(String, u16), Vec<u64>>,
+}
+
+impl Buried {
+    /// Looks for those of `wanted`: for each topic and partition, spans in ascending order.
+    pub fn read(log: &Log, topic: &str, wanted: &HashMap<(String, u16), Vec<Span>>) -> Result<Buried> {
+        let mut buried = Buried::default();
+        if wanted.values().all(Vec::is_empty) {
+            return Ok(buried);
+        }
+        for partition in 0..log.partitions(topic)? {
+            let ends = log.ends(topic, partition)?;
+            if ends.low >= ends.high {
+                continue;
+            }
+            let span = Span { first: ends.low, last: ends.high - 1 };
+            log.read(topic, partition, span, |_, message| {
+                if let Some((topic, partition, offset)) = message.key().and_then(origin) {
+                    let place = (topic.to_owned(), partition);
+                    if wanted.get(&place).is_some_and(|spans| contains(spans, offset)) {
+                        buried.offsets.entry(place).or_default().push(offset);
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        Ok(buried)
+    }
+
+    pub fn of(&self, topic: &str, partition: u16) -> Vec<u64> {
+        self.offsets.get(&(topic.to_owned(), partition)).cloned().unwrap_or_default()
+    }
+}
+
+/// Where a dead letter came from, by its key: topic, partition and offset, each behind a slash, which no
+/// topic's name has.
+pub fn origin(key: &[u8]) -> Option<(&str, u16, u64)> {
+    let mut parts = std::str::from_utf8(key).ok()?.split('/');
+    let origin = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    (!origin.0.is_empty() && parts.next().is_none()).then_some(origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_names_its_origin() {
+        assert_eq!(origin(b"exposures/3/17"), Some(("exposures", 3, 17)));
+        assert_eq!(origin(b"exposures/3"), None);
+        assert_eq!(origin(b"exposures/3/17/1"), None);
+        assert_eq!(origin(b"exposures/70000/17"), None);
+        assert_eq!(origin(b"/3/17"), None);
+    }
+}

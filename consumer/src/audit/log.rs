@@ -1,0 +1,138 @@
+//! Kafka, as the auditor reads it: single spans of single partitions, by offset, without joining the group
+//! and without committing anything.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use crate::batch::Span;
+
+const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
+const POLL_WAIT: Duration = Duration::from_millis(200);
+/// Longest silence while a span is read.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+pub struct Log {
+    consumer: BaseConsumer,
+    group: String,
+}
+
+/// The offsets that the broker has of a partition: the first, and the one after the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    pub low: u64,
+    pub high: u64,
+}
+
+impl Log {
+    /// `group` is whose commits and members are asked for.
+    pub fn open(kafka: &ops::config::Kafka, group: &str) -> Result<Log> {
+        let mut config = ClientConfig::new();
+        for (name, value) in kafka.properties().map_err(anyhow::Error::msg)? {
+            config.set(name, value);
+        }
+        let consumer = config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("enable.partition.eof", "true")
+            .set("isolation.level", "read_committed")
+            .set("fetch.wait.max.ms", "50")
+            .set("queued.max.messages.kbytes", "16384")
+            .create()
+            .context("making the reader of the log")?;
+        Ok(Log { consumer, group: group.to_owned() })
+    }
+
+    /// How many partitions a topic has; 0 if there is none of the name.
+    pub fn partitions(&self, topic: &str) -> Result<u16> {
+        let metadata = self
+            .consumer
+            .fetch_metadata(Some(topic), ANSWERS_WITHIN)
+            .with_context(|| format!("asking the brokers for `{topic}`"))?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        u16::try_from(found.map_or(0, |found| found.partitions().len())).context("more partitions than 65535")
+    }
+
+    pub fn ends(&self, topic: &str, partition: u16) -> Result<Ends> {
+        let (low, high) = self
+            .consumer
+            .fetch_watermarks(topic, partition.into(), ANSWERS_WITHIN)
+            .with_context(|| format!("asking for the ends of {topic}/{partition}"))?;
+        let known = |offset: i64| u64::try_from(offset).context("the broker does not know the ends yet");
+        Ok(Ends { low: known(low)?, high: known(high)? })
+    }
+
+    /// The offset that the group has committed: everything before it is done.
+    pub fn committed(&self, topic: &str, partition: u16) -> Result<Option<u64>> {
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(topic, partition.into());
+        let answered = self
+            .consumer
+            .committed_offsets(asked, ANSWERS_WITHIN)
+            .with_context(|| format!("asking what `{}` has committed of {topic}/{partition}", self.group))?;
+        let found = answered.find_partition(topic, partition.into()).map(|found| found.offset());
+        Ok(match found {
+            Some(Offset::Offset(offset)) => u64::try_from(offset).ok(),
+            _ => None,
+        })
+    }
+
+    /// How many consumers are in the group at the moment.
+    pub fn members(&self) -> Result<usize> {
+        let groups = self
+            .consumer
+            .fetch_group_list(Some(&self.group), ANSWERS_WITHIN)
+            .with_context(|| format!("asking who is in the group `{}`", self.group))?;
+        Ok(groups.groups().iter().map(|group| group.members().len()).sum())
+    }
+
+    /// Calls `each` for every message of `span`, in order. Offsets for which it is not called are not in the
+    /// log: control records, aborted transactions, what compaction removed, or what is beyond the end.
+    pub fn read(
+        &self,
+        topic: &str,
+        partition: u16,
+        span: Span,
+        mut each: impl FnMut(u64, &BorrowedMessage<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let first = i64::try_from(span.first).context("an offset beyond 2^63")?;
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(topic, partition.into(), Offset::Offset(first))?;
+        self.consumer.assign(&from).with_context(|| format!("assigning {topic}/{partition}"))?;
+        let mut heard = Instant::now();
+        let ended = loop {
+            match self.consumer.poll(POLL_WAIT) {
+                Some(Ok(message)) => {
+                    heard = Instant::now();
+                    let offset = u64::try_from(message.offset()).context("a message has no offset")?;
+                    if offset > span.last {
+                        break Ok(());
+                    }
+                    if offset >= span.first {
+                        each(offset, &message)?;
+                    }
+                    if offset == span.last {
+                        break Ok(());
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => break Ok(()),
+                Some(Err(error)) => {
+                    break Err(error)
+                        .with_context(|| format!("reading {topic}/{partition} from {}", span.first));
+                }
+                None => {}
+            }
+            if heard.elapsed() > SILENCE_MAX {
+                bail!("the broker sends nothing of {topic}/{partition} from {} on", span.first);
+            }
+        };
+        self.consumer.unassign().context("letting go of a partition")?;
+        ended
+    }
+}

@@ -1,0 +1,203 @@
+//! The dead letters, as an operator handles them: listed, shown, and sent again to where they came from once
+//! the reason is mended. Copies of one letter, as after a restart, share their origin and are one. A letter
+//! that was sent again is marked by a record of the same key in its own topic.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use schemas::topics::{DEAD_LETTERS, dead_letter_headers as headers};
+use serde::Serialize;
+
+use crate::audit::{Log, origin};
+use crate::batch::Span;
+
+mod replay;
+mod show;
+
+pub use replay::{Replayed, replay};
+pub use show::{list, show};
+
+/// Where a message that became a dead letter stood.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Origin {
+    pub topic: String,
+    pub partition: u16,
+    pub offset: u64,
+}
+
+/// One dead letter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Letter {
+    #[serde(flatten)]
+    pub origin: Origin,
+    pub code: String,
+    pub reason: String,
+    /// Milliseconds since 1970, by the broker of the dead letters.
+    pub buried_at_ms: i64,
+    /// Of the message as it came.
+    pub payload_bytes: u64,
+    /// Times that it was sent again.
+    pub replays: u64,
+    /// What the letter carries of the message; less than all where that was too long.
+    #[serde(skip)]
+    pub payload: Vec<u8>,
+}
+
+/// Which letters are meant; what is not given does not restrict.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    pub topic: Option<String>,
+    pub partition: Option<u16>,
+    pub offset: Option<u64>,
+    pub code: Option<String>,
+}
+
+impl Choice {
+    fn wants_origin(&self, origin: &Origin) -> bool {
+        self.topic.as_ref().is_none_or(|topic| *topic == origin.topic)
+            && self.partition.is_none_or(|partition| partition == origin.partition)
+            && self.offset.is_none_or(|offset| offset == origin.offset)
+    }
+
+    fn wants(&self, letter: &Letter) -> bool {
+        self.wants_origin(&letter.origin) && self.code.as_ref().is_none_or(|code| *code == letter.code)
+    }
+}
+
+/// The letters chosen, each once, by origin. Payloads are kept only where they are asked for: there may be
+/// many letters.
+pub fn read(kafka: &ops::config::Kafka, choice: &Choice, payloads: bool) -> Result<Vec<Letter>> {
+    let topic = kafka.topic(DEAD_LETTERS);
+    // Nobody's group: nothing is committed.
+    let log = Log::open(kafka, "splitstream-dead-letters-reader")?;
+    let mut pile = Pile::default();
+    for partition in 0..log.partitions(&topic)? {
+        let ends = log.ends(&topic, partition)?;
+        if ends.low >= ends.high {
+            continue;
+        }
+        let span = Span { first: ends.low, last: ends.high - 1 };
+        log.read(&topic, partition, span, |_, message| {
+            if let Some(mut record) = Record::of(message).filter(|record| choice.wants_origin(&record.origin))
+            {
+                if !payloads {
+                    record.payload = Vec::new();
+                }
+                pile.take(record);
+            }
+            Ok(())
+        })
+        .context("reading the dead letters")?;
+    }
+    Ok(pile.letters().filter(|letter| choice.wants(letter)).collect())
+}
+
+/// A record of the dead-letter topic.
+struct Record {
+    origin: Origin,
+    code: String,
+    reason: String,
+    at_ms: i64,
+    payload_bytes: u64,
+    payload: Vec<u8>,
+}
+
+impl Record {
+    /// `None` for what no consumer has sent.
+    fn of(message: &BorrowedMessage<'_>) -> Option<Record> {
+        let (topic, partition, offset) = origin(message.key()?)?;
+        let payload = message.payload().unwrap_or_default();
+        let header = |name: &str| -> Option<String> {
+            let headers = message.headers()?;
+            let found = headers.iter().find(|header| header.key == name)?;
+            Some(String::from_utf8_lossy(found.value?).into_owned())
+        };
+        Some(Record {
+            origin: Origin { topic: topic.to_owned(), partition, offset },
+            code: header(headers::CODE)?,
+            reason: header(headers::REASON).unwrap_or_default(),
+            at_ms: message.timestamp().to_millis().unwrap_or(0),
+            payload_bytes: header(headers::PAYLOAD_BYTES)
+                .and_then(|bytes| bytes.parse().ok())
+                .unwrap_or(payload.len() as u64),
+            payload: payload.to_vec(),
+        })
+    }
+}
+
+/// Records in whatever order, as the letters that they make.
+#[derive(Default)]
+struct Pile {
+    letters: BTreeMap<Origin, Letter>,
+    replays: BTreeMap<Origin, u64>,
+}
+
+impl Pile {
+    /// Of several copies the first stays.
+    fn take(&mut self, record: Record) {
+        if record.code == headers::REPLAYED {
+            *self.replays.entry(record.origin).or_default() += 1;
+            return;
+        }
+        let Record { origin, code, reason, at_ms, payload_bytes, payload } = record;
+        self.letters.entry(origin.clone()).or_insert(Letter {
+            origin,
+            code,
+            reason,
+            buried_at_ms: at_ms,
+            payload_bytes,
+            replays: 0,
+            payload,
+        });
+    }
+
+    fn letters(mut self) -> impl Iterator<Item = Letter> {
+        self.letters.into_values().map(move |mut letter| {
+            letter.replays = self.replays.remove(&letter.origin).unwrap_or(0);
+            letter
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(offset: u64, code: &str) -> Record {
+        Record {
+            origin: Origin { topic: "exposures".to_owned(), partition: 1, offset },
+            code: code.to_owned(),
+            reason: "why".to_owned(),
+            at_ms: 5,
+            payload_bytes: 3,
+            payload: vec![1, 2, 3],
+        }
+    }
+
+    #[test]
+    fn copies_are_one_letter_and_marks_count_replays() {
+        let mut pile = Pile::default();
+        for record in
+            [record(7, "truncated"), record(4, "empty"), record(7, "truncated"), record(7, "replayed")]
+        {
+            pile.take(record);
+        }
+        let letters: Vec<(u64, String, u64)> =
+            pile.letters().map(|letter| (letter.origin.offset, letter.code, letter.replays)).collect();
+        assert_eq!(letters, [(4, "empty".to_owned(), 0), (7, "truncated".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn a_choice_restricts_by_what_it_names() {
+        let mut pile = Pile::default();
+        pile.take(record(7, "truncated"));
+        let letter = pile.letters().next().unwrap();
+        let all = Choice::default();
+        assert!(all.wants(&letter));
+        assert!(Choice { code: Some("truncated".to_owned()), offset: Some(7), ..all.clone() }.wants(&letter));
+        assert!(!Choice { code: Some("empty".to_owned()), ..all.clone() }.wants(&letter));
+        assert!(!Choice { topic: Some("aliases".to_owned()), ..all.clone() }.wants(&letter));
+        assert!(!Choice { partition: Some(0), ..all }.wants(&letter));
+    }
+}

@@ -1,0 +1,142 @@
+//! Dead letters sent again: the same bytes, into the partition that they came from, so that an event which
+//! was taken meanwhile is known there by its id. Each is acknowledged before it is marked; a crash between
+//! the two sends it once more, which the consumer sees as a duplicate.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use rdkafka::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use schemas::topics::{DEAD_LETTERS, dead_letter_headers as headers};
+use serde::Serialize;
+
+use super::Letter;
+use crate::decode::{Decoded, decode};
+use crate::rows::Table;
+
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
+
+/// How many were sent, and how many were not and why.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Replayed {
+    pub sent: u64,
+    /// Sent again before.
+    pub before: u64,
+    /// Too long to have been kept whole.
+    pub cut: u64,
+}
+
+/// What is to be done with a letter.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    Send,
+    Before,
+    Cut,
+}
+
+fn fate(letter: &Letter, again: bool) -> Fate {
+    match letter {
+        _ if letter.payload.len() as u64 != letter.payload_bytes => Fate::Cut,
+        _ if letter.replays > 0 && !again => Fate::Before,
+        _ => Fate::Send,
+    }
+}
+
+/// Sends `letters` again; those that were before only if `again` says so.
+pub async fn replay(kafka: &ops::config::Kafka, letters: &[Letter], again: bool) -> Result<Replayed> {
+    let mut config = ClientConfig::new();
+    for (name, value) in kafka.properties().map_err(anyhow::Error::msg)? {
+        config.set(name, value);
+    }
+    let producer: FutureProducer = config
+        .set("enable.idempotence", "true")
+        .set("message.timeout.ms", ACKNOWLEDGED_WITHIN.as_millis().to_string())
+        .set("partitioner", "murmur2_random")
+        .create()
+        .context("making the producer of replayed letters")?;
+    let marks = kafka.topic(DEAD_LETTERS);
+    let mut replayed = Replayed::default();
+    for letter in letters {
+        match fate(letter, again) {
+            Fate::Before => replayed.before += 1,
+            Fate::Cut => replayed.cut += 1,
+            Fate::Send => {
+                send(&producer, kafka, letter).await?;
+                mark(&producer, &marks, letter).await?;
+                replayed.sent += 1;
+            }
+        }
+    }
+    Ok(replayed)
+}
+
+async fn send(producer: &FutureProducer, kafka: &ops::config::Kafka, letter: &Letter) -> Result<()> {
+    let origin = &letter.origin;
+    let table = Table::ALL.into_iter().find(|table| kafka.topic(table.topic()) == origin.topic);
+    let key = table.and_then(|table| key(table, &letter.payload));
+    let mut record = FutureRecord::<str, [u8]>::to(&origin.topic)
+        .partition(origin.partition.into())
+        .payload(&letter.payload);
+    if let Some(key) = &key {
+        record = record.key(key);
+    }
+    let sent = producer.send(record, ACKNOWLEDGED_WITHIN).await;
+    sent.map_err(|(error, _)| anyhow!(error))
+        .with_context(|| format!("sending {}/{}/{} again", origin.topic, origin.partition, origin.offset))?;
+    Ok(())
+}
+
+/// The key that the sender gave it, as far as its bytes tell.
+fn key(table: Table, payload: &[u8]) -> Option<String> {
+    match decode(table, payload).ok()? {
+        Decoded::Exposure(exposure) => Some(exposure.unit_id.into_owned()),
+        Decoded::Conversion(conversion) => Some(conversion.unit_id.into_owned()),
+        Decoded::Alias(alias) => Some(alias.from.unit_id.into_owned()),
+        Decoded::Change(change) => Some(change.key),
+    }
+}
+
+async fn mark(producer: &FutureProducer, topic: &str, letter: &Letter) -> Result<()> {
+    let origin = &letter.origin;
+    let (partition, offset) = (origin.partition.to_string(), origin.offset.to_string());
+    let key = format!("{}/{partition}/{offset}", origin.topic);
+    let header = |key, value| Header { key, value: Some(value) };
+    let record = FutureRecord::<str, [u8]>::to(topic).key(&key).headers(
+        OwnedHeaders::new()
+            .insert(header(headers::TOPIC, origin.topic.as_str()))
+            .insert(header(headers::PARTITION, &partition))
+            .insert(header(headers::OFFSET, &offset))
+            .insert(header(headers::CODE, headers::REPLAYED))
+            .insert(header(headers::REASON, &letter.code)),
+    );
+    let sent = producer.send(record, ACKNOWLEDGED_WITHIN).await;
+    sent.map_err(|(error, _)| anyhow!(error)).with_context(|| format!("marking {key} as sent again"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Origin;
+    use super::*;
+
+    fn letter(replays: u64, payload_bytes: u64) -> Letter {
+        Letter {
+            origin: Origin { topic: "aliases".to_owned(), partition: 0, offset: 9 },
+            code: "not_framed".to_owned(),
+            reason: String::new(),
+            buried_at_ms: 0,
+            payload_bytes,
+            replays,
+            payload: b"oops!".to_vec(),
+        }
+    }
+
+    #[test]
+    fn once_unless_asked_again_and_only_what_is_whole() {
+        assert_eq!(fate(&letter(0, 5), false), Fate::Send);
+        assert_eq!(fate(&letter(1, 5), false), Fate::Before);
+        assert_eq!(fate(&letter(1, 5), true), Fate::Send);
+        assert_eq!(fate(&letter(0, 6), true), Fate::Cut);
+    }
+}

@@ -1,0 +1,292 @@
+//! The plan for what another writer's schema wrote, by the number that a registry gave the schema. Each schema
+//! is fetched and compiled once; that there is no such schema is remembered for a while, and that the registry
+//! does not answer for a moment, so that neither is asked for at the pace of the messages.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use ops::registry::{Registry, Unavailable};
+use schemas::avro::{DecodeError, Plan, RecordKind};
+
+/// Between two questions for a schema that the registry did not have, doubling from the first to the last.
+const ABSENT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// Between two questions to a registry that did not answer.
+const AWAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// The most schemas remembered, there or not; beyond it all that are not there are forgotten.
+const REMEMBERED_MAX: usize = 10_000;
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum NoPlan {
+    /// The message cannot be read, now or later.
+    #[error(transparent)]
+    Never(#[from] DecodeError),
+    /// It may be readable, and nobody says so at the moment.
+    #[error(transparent)]
+    NotNow(#[from] Unavailable),
+}
+
+/// Where schemas are fetched; a function in the tests.
+pub trait Fetch: Send + Sync {
+    /// `None` if there is certainly no such schema.
+    fn fetch(&self, id: u32) -> Result<Option<String>, Unavailable>;
+}
+
+impl Fetch for Registry {
+    fn fetch(&self, id: u32) -> Result<Option<String>, Unavailable> {
+        self.schema(id)
+    }
+}
+
+/// What all workers of a process share.
+pub struct SchemaCache {
+    /// `None` where no registry is configured.
+    registry: Option<Box<dyn Fetch>>,
+    known: RwLock<HashMap<(RecordKind, u32), Known>>,
+    /// Held while the registry is asked: one question at a time.
+    away: Mutex<Option<Away>>,
+}
+
+#[derive(Clone)]
+enum Known {
+    Plan(Arc<Plan>),
+    Unfit(DecodeError),
+    Absent { until: Instant, pause: Duration },
+}
+
+struct Away {
+    until: Instant,
+    pause: Duration,
+    error: Unavailable,
+}
+
+impl SchemaCache {
+    pub fn new(registry: Option<Box<dyn Fetch>>) -> SchemaCache {
+        SchemaCache { registry, known: RwLock::default(), away: Mutex::new(None) }
+    }
+
+    /// The plan for records of `kind` that were written with schema `id`.
+    pub fn plan(&self, kind: RecordKind, id: u32) -> Result<Arc<Plan>, NoPlan> {
+        self.plan_at(kind, id, Instant::now)
+    }
+
+    fn plan_at(&self, kind: RecordKind, id: u32, now: impl Fn() -> Instant) -> Result<Arc<Plan>, NoPlan> {
+        if let Some(settled) = self.settled(kind, id, &now) {
+            return settled;
+        }
+        let Some(registry) = &self.registry else {
+            return Err(DecodeError::UnknownId { id, what: "and registry.url is not set" }.into());
+        };
+        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another worker may have asked meanwhile.
+        if let Some(settled) = self.settled(kind, id, &now) {
+            return settled;
+        }
+        if let Some(away) = &*away {
+            if now() < away.until {
+                return Err(away.error.clone().into());
+            }
+        }
+        match registry.fetch(id) {
+            Ok(text) => {
+                *away = None;
+                self.learn(kind, id, text, now())
+            }
+            Err(error) => {
+                let pause = away.as_ref().map_or(AWAY.0, |away| (away.pause * 2).min(AWAY.1));
+                *away = Some(Away { until: now() + pause, pause, error: error.clone() });
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The answer that needs no question.
+    fn settled(
+        &self,
+        kind: RecordKind,
+        id: u32,
+        now: &impl Fn() -> Instant,
+    ) -> Option<Result<Arc<Plan>, NoPlan>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        match known.get(&(kind, id))? {
+            Known::Plan(plan) => Some(Ok(plan.clone())),
+            Known::Unfit(error) => Some(Err(error.clone().into())),
+            Known::Absent { until, .. } if now() < *until => Some(Err(absent(id).into())),
+            Known::Absent { .. } => None,
+        }
+    }
+
+    fn learn(
+        &self,
+        kind: RecordKind,
+        id: u32,
+        text: Option<String>,
+        now: Instant,
+    ) -> Result<Arc<Plan>, NoPlan> {
+        let mut all = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= REMEMBERED_MAX {
+            all.retain(|_, known| matches!(known, Known::Plan(_)));
+        }
+        let (known, answer) = match text {
+            Some(text) => match Plan::compile(kind, &text) {
+                Ok(plan) => {
+                    let plan = Arc::new(plan);
+                    tracing::info!(id, ?kind, exact = plan.is_exact(), "a writer's schema");
+                    (Known::Plan(plan.clone()), Ok(plan))
+                }
+                Err(source) => {
+                    let error = DecodeError::Incompatible { id, source };
+                    tracing::warn!(id, ?kind, %error, "a writer's schema");
+                    (Known::Unfit(error.clone()), Err(error.into()))
+                }
+            },
+            None => {
+                let pause = match all.get(&(kind, id)) {
+                    Some(Known::Absent { pause, .. }) => (*pause * 2).min(ABSENT.1),
+                    _ => ABSENT.0,
+                };
+                (Known::Absent { until: now + pause, pause }, Err(absent(id).into()))
+            }
+        };
+        all.insert((kind, id), known);
+        answer
+    }
+}
+
+fn absent(id: u32) -> DecodeError {
+    DecodeError::UnknownId { id, what: "which the registry does not have" }
+}
+
+/// One worker's view of the cache: the plans that it used last, at hand without a lock.
+pub struct Plans {
+    cache: Arc<SchemaCache>,
+    recent: Vec<(RecordKind, u32, Arc<Plan>)>,
+}
+
+/// Writers at work at one time in one partition use few schemas.
+const RECENT_MAX: usize = 8;
+
+impl Plans {
+    pub fn new(cache: Arc<SchemaCache>) -> Plans {
+        Plans { cache, recent: Vec::new() }
+    }
+
+    pub fn plan(&mut self, kind: RecordKind, id: u32) -> Result<&Plan, NoPlan> {
+        let found = self.recent.iter().position(|(known, number, _)| *number == id && *known == kind);
+        let at = match found {
+            Some(at) => at,
+            None => {
+                let plan = self.cache.plan(kind, id)?;
+                if self.recent.len() == RECENT_MAX {
+                    self.recent.remove(0);
+                }
+                self.recent.push((kind, id, plan));
+                self.recent.len() - 1
+            }
+        };
+        Ok(&self.recent[at].2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Knows our own schema as number 1, a stranger's as 2, and nothing else; away while told so.
+    #[derive(Clone, Default)]
+    struct Registry(Arc<Mutex<(bool, Vec<u32>)>>);
+
+    impl Registry {
+        fn away(&self, away: bool) {
+            self.0.lock().unwrap().0 = away;
+        }
+
+        fn asked(&self) -> Vec<u32> {
+            std::mem::take(&mut self.0.lock().unwrap().1)
+        }
+    }
+
+    impl Fetch for Registry {
+        fn fetch(&self, id: u32) -> Result<Option<String>, Unavailable> {
+            let mut state = self.0.lock().unwrap();
+            state.1.push(id);
+            if state.0 {
+                return Err(Unavailable { url: "http://r".to_owned(), reason: "no answer".to_owned() });
+            }
+            Ok(match id {
+                1 => Some(schemas::avro::ALIAS_SCHEMA.to_owned()),
+                2 => Some("\"string\"".to_owned()),
+                _ => None,
+            })
+        }
+    }
+
+    struct Case {
+        registry: Registry,
+        cache: SchemaCache,
+        start: Instant,
+    }
+
+    impl Case {
+        fn new() -> Case {
+            let registry = Registry::default();
+            let cache = SchemaCache::new(Some(Box::new(registry.clone())));
+            Case { registry, cache, start: Instant::now() }
+        }
+
+        /// What is said of the schema so many milliseconds after the start, and what was asked for it.
+        fn at(&self, millis: u64, id: u32) -> (String, Vec<u32>) {
+            let now = || self.start + Duration::from_millis(millis);
+            let said = match self.cache.plan_at(RecordKind::Alias, id, now) {
+                Ok(plan) => format!("exact: {}", plan.is_exact()),
+                Err(NoPlan::Never(error)) => format!("{}: {error}", error.code()),
+                Err(NoPlan::NotNow(error)) => error.reason,
+            };
+            (said, self.registry.asked())
+        }
+    }
+
+    #[test]
+    fn a_schema_is_asked_for_once_and_so_is_one_that_does_not_fit() {
+        let case = Case::new();
+        assert_eq!(case.at(0, 1), ("exact: true".to_owned(), vec![1]));
+        assert_eq!(case.at(1_000_000, 1), ("exact: true".to_owned(), vec![]));
+        let unfit = "incompatible_schema: written with schema 2 of the registry, which does not fit: \
+                     `the record`: a string where a record \"Alias\" is read";
+        assert_eq!(case.at(0, 2), (unfit.to_owned(), vec![2]));
+        assert_eq!(case.at(1_000_000, 2), (unfit.to_owned(), vec![]));
+    }
+
+    #[test]
+    fn one_that_is_not_there_is_asked_for_again_after_a_growing_while() {
+        let case = Case::new();
+        let absent = "unknown_schema: written with schema 9 of a registry, which the registry does not have";
+        for (millis, asked) in
+            [(0, vec![9]), (999, vec![]), (1_000, vec![9]), (2_999, vec![]), (3_000, vec![9])]
+        {
+            assert_eq!(case.at(millis, 9), (absent.to_owned(), asked), "{millis}");
+        }
+    }
+
+    #[test]
+    fn an_outage_is_no_answer_and_is_asked_about_again_soon() {
+        let case = Case::new();
+        case.registry.away(true);
+        assert_eq!(case.at(0, 1), ("no answer".to_owned(), vec![1]));
+        assert_eq!(case.at(99, 9), ("no answer".to_owned(), vec![]));
+        assert_eq!(case.at(100, 1), ("no answer".to_owned(), vec![1]));
+        case.registry.away(false);
+        assert_eq!(case.at(299, 1), ("no answer".to_owned(), vec![]));
+        assert_eq!(case.at(300, 1), ("exact: true".to_owned(), vec![1]));
+        // What is known needs no registry.
+        case.registry.away(true);
+        assert_eq!(case.at(301, 1), ("exact: true".to_owned(), vec![]));
+    }
+
+    #[test]
+    fn without_a_registry_a_number_says_nothing() {
+        let said = SchemaCache::new(None).plan(RecordKind::Alias, 1).err().unwrap();
+        assert_eq!(said.to_string(), "written with schema 1 of a registry, and registry.url is not set");
+    }
+}

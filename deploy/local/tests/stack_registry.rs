@@ -1,0 +1,258 @@
+//! Events that name their schemas by a registry's numbers, on real parts: Kafka, Apicurio, the producer, the
+//! consumer, ClickHouse, and Confluent's own client on either side of ours.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use local::fetch::Cache;
+use local::process::spawn_bound;
+use local::{Options, Server, Stack};
+use schemas::avro::{Fingerprint, WrittenWith, encode_with};
+use serde_json::{Value, json};
+
+struct Line {
+    stack: Stack,
+    python: PathBuf,
+    directory: tempfile::TempDir,
+}
+
+impl Line {
+    /// Servers, topics and tables; no consumer yet.
+    fn up() -> Line {
+        let directory = tempfile::tempdir().unwrap();
+        let mut options = Options::at(directory.path().join("stack"));
+        options.servers.push(Server::Registry);
+        let stack = Stack::up(options).unwrap();
+        stack.create_topics(1).unwrap();
+        stack.run("consumer", &["migrate"]).unwrap();
+        let pins = clients().join("requirements.txt");
+        let python = Cache::open().unwrap().python(&pins).unwrap();
+        Line { stack, python, directory }
+    }
+
+    /// What Confluent's client prints.
+    fn client(&self, args: &[&str], input: &str) -> String {
+        let mut command = Command::new(&self.python);
+        command.arg(clients().join("client.py")).arg(self.stack.brokers()).arg(self.stack.registry_url());
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = spawn_bound(command).unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json_lines(&self, args: &[&str]) -> Vec<Value> {
+        self.client(args, "").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn file(&self, name: &str, content: &str) -> String {
+        let path = self.directory.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    }
+
+    /// Through our own emitter.
+    fn replay(&self, events: &[Value]) -> Result<(), String> {
+        let text: String = events.iter().map(|event| format!("{event}\n")).collect();
+        let file = self.file("events.jsonl", &text);
+        self.stack.run("producer", &["replay", &file]).map(|_| ()).map_err(|error| format!("{error:#}"))
+    }
+
+    fn sql(&self, sql: &str) -> String {
+        let url = format!("{}/?database=splitstream", self.stack.clickhouse_url());
+        let mut answer = ureq::post(url).send(sql).unwrap();
+        answer.body_mut().read_to_string().unwrap().trim_end().to_owned()
+    }
+
+    /// Waits until so many events are there.
+    fn await_rows(&self, table: &str, rows: usize) {
+        let sql = format!("SELECT count() FROM {table}");
+        within("the rows", || self.sql(&sql) == rows.to_string());
+    }
+}
+
+fn clients() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/confluent")
+}
+
+fn within(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(90);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within ninety seconds: {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A conversion as `producer replay` takes it.
+fn conversion(number: u32) -> Value {
+    json!({
+        "type": "conversion", "event_id": id(number), "name": "buy", "unit_type": "user",
+        "unit_id": format!("u{number}"), "value": "12.5", "metadata": {"plan": "pro"},
+        "created_at": "2026-01-01T00:00:00Z",
+    })
+}
+
+fn id(number: u32) -> String {
+    format!("0191e3a0-0000-7000-8000-{number:012}")
+}
+
+/// A whole message, in hexadecimal digits.
+fn hex(number: u32, schema: WrittenWith) -> String {
+    let bytes = encode_with(&serde_json::from_value(conversion(number)).unwrap(), schema);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A conversion as Confluent's client writes it, with the fields that `more` adds.
+fn written(number: u32, more: Value) -> String {
+    let mut event = json!({
+        "event_id": id(number), "name": "buy", "unit_type": "user", "unit_id": format!("u{number}"),
+        "other_ids": {}, "experiment": null, "value": null, "metadata": {"plan": "pro"},
+        "environment": "production", "sender": {"service": "py", "instance": "1", "library_version": "2"},
+        "created_at": 1_767_225_600_000_000_u64,
+    });
+    event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    format!("{event}\n")
+}
+
+fn schema() -> Value {
+    serde_json::from_str(schemas::avro::CONVERSION_SCHEMA).unwrap()
+}
+
+fn with_field(field: Value) -> String {
+    let mut schema = schema();
+    schema["fields"].as_array_mut().unwrap().push(field);
+    schema.to_string()
+}
+
+fn without_field(name: &str) -> String {
+    let mut schema = schema();
+    schema["fields"].as_array_mut().unwrap().retain(|field| field["name"] != name);
+    schema.to_string()
+}
+
+const ROWS: &str = "SELECT unit_id, name, environment, sender_service, value FROM conversions \
+                    ORDER BY unit_id FORMAT TSV";
+
+#[test]
+fn confluents_client_reads_ours_and_we_read_its_old_and_new_and_refuse_what_does_not_fit() {
+    let line = Line::up();
+
+    // Ours, read by theirs.
+    line.replay(&[conversion(1)]).unwrap();
+    let read = line.json_lines(&["read", "conversions"]);
+    assert_eq!(
+        read,
+        [json!({
+            "event_id": id(1), "name": "buy", "unit_type": "user", "unit_id": "u1", "other_ids": {},
+            "experiment": null, "value": "12.500000", "metadata": {"plan": "pro"}, "environment": "production",
+            "sender": {"service": "producer", "instance": "replay", "library_version": env!("CARGO_PKG_VERSION")},
+            "created_at": "2026-01-01 00:00:00+00:00",
+        })]
+    );
+
+    // Theirs: with our schema, with one more optional field, and with one less.
+    let current = line.file("current.avsc", schemas::avro::CONVERSION_SCHEMA);
+    line.client(&["write", "conversions", &current], &written(2, json!({})));
+    let wider = with_field(json!({"name": "channel", "type": ["null", "string"], "default": null}));
+    let wider = line.file("wider.avsc", &wider);
+    line.client(&["write", "conversions", &wider], &written(3, json!({"channel": "web"})));
+    let narrower = line.file("narrower.avsc", &without_field("environment"));
+    line.client(&["write", "conversions", &narrower], &written(4, json!({})));
+    // And one that names its schema by the fingerprint.
+    let ours = WrittenWith::Fingerprint(Fingerprint::CONVERSION);
+    line.client(&["raw", "conversions"], &hex(5, ours));
+
+    // What does not fit is refused where it is registered ...
+    let unfit = line.file("unfit.avsc", &without_field("unit_id"));
+    assert_eq!(line.client(&["register", "conversions", &unfit], ""), "409 409\n");
+    // ... and where it arrives, if somebody has switched that off; as is a number that nobody gave.
+    line.client(&["compatibility", "NONE"], "");
+    line.client(&["write", "conversions", &unfit], &written(6, json!({})));
+    line.client(&["raw", "conversions"], "000000ffff02\n");
+
+    let _consumer = line.stack.service("consumer", &["run"]).unwrap();
+    line.await_rows("conversions", 5);
+    assert_eq!(
+        line.sql(ROWS),
+        "u1\tbuy\tproduction\tproducer\t12.5\nu2\tbuy\tproduction\tpy\t\\N\nu3\tbuy\tproduction\tpy\t\\N\n\
+         u4\tbuy\tproduction\tpy\t\\N\nu5\tbuy\tproduction\t\t12.5"
+    );
+    let mut letters = Vec::new();
+    within("two dead letters", || {
+        letters = line.json_lines(&["dead-letters", "dead_letters"]);
+        letters.len() == 2
+    });
+    let mut said: Vec<(&str, &str)> = Vec::new();
+    for letter in &letters {
+        assert_eq!(letter["origin_topic"], "conversions");
+        said.push((letter["code"].as_str().unwrap(), letter["reason"].as_str().unwrap()));
+    }
+    said.sort_unstable();
+    assert_eq!(said[0].0, "incompatible_schema");
+    assert!(
+        said[0]
+            .1
+            .ends_with("which does not fit: `unit_id`: the writer does not have it, and it has no default"),
+        "{said:?}"
+    );
+    assert_eq!(
+        said[1],
+        ("unknown_schema", "written with schema 65535 of a registry, which the registry does not have")
+    );
+}
+
+#[test]
+fn a_schema_that_the_registry_refuses_stops_the_producer_at_its_start() {
+    let line = Line::up();
+    let other = json!({"type": "record", "name": "Conversion", "fields": [{"name": "what", "type": "int"}]});
+    let other = line.file("other.avsc", &other.to_string());
+    line.client(&["register", "conversions", &other], "");
+    let refused = line.replay(&[conversion(1)]).unwrap_err();
+    assert!(
+        refused.contains(
+            "the schema registry refuses the schema of conversions-value as incompatible with its others: "
+        ),
+        "{refused}"
+    );
+    assert_eq!(line.json_lines(&["read", "conversions"]), Vec::<Value>::new());
+
+    line.stack.kill_registry().unwrap();
+    let refused = line.replay(&[conversion(1)]).unwrap_err();
+    assert!(refused.contains("exit status: 5"), "{refused}");
+    assert!(refused.contains("is not available: "), "{refused}");
+}
+
+#[test]
+fn without_the_registry_a_partition_stands_and_goes_on_when_it_is_back() {
+    let line = Line::up();
+    let events: Vec<Value> = (1..=40).map(conversion).collect();
+    line.replay(&events).unwrap();
+    line.stack.kill_registry().unwrap();
+
+    let consumer = line.stack.service("consumer", &["run"]).unwrap();
+    let metrics = || {
+        let mut answer = ureq::get(format!("{}/metrics", consumer.url())).call().unwrap();
+        answer.body_mut().read_to_string().unwrap()
+    };
+    within("a partition that stands", || {
+        metrics().lines().any(|line| line.contains("consumer_stalled{") && line.ends_with(" 1"))
+    });
+    // Long enough for anything that would be dropped or passed.
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(line.sql("SELECT count() FROM conversions"), "0");
+    line.stack.start_registry().unwrap();
+    line.await_rows("conversions", 40);
+    assert_eq!(line.sql("SELECT count(), uniqExact(event_id) FROM conversions FORMAT TSV"), "40\t40");
+    assert_eq!(line.json_lines(&["dead-letters", "dead_letters"]), Vec::<Value>::new());
+
+    // Away again: what is known needs no registry.
+    let current = line.file("current.avsc", schemas::avro::CONVERSION_SCHEMA);
+    let number = line.client(&["register", "conversions", &current], "").trim().parse().unwrap();
+    line.stack.kill_registry().unwrap();
+    line.client(&["raw", "conversions"], &hex(41, WrittenWith::RegistryId(number)));
+    line.await_rows("conversions", 41);
+    assert_eq!(line.sql("SELECT count(), uniqExact(event_id) FROM conversions FORMAT TSV"), "41\t41");
+}

@@ -1,0 +1,273 @@
+//! How a message that was written with one schema becomes one of our records: a flat list of steps, compiled
+//! once for each writer's schema and run for each message. A step reads a leaf, skips something, or goes on
+//! somewhere else; a writer's schema that is our own needs none.
+
+use std::borrow::Cow;
+
+use super::read::Reader;
+use super::source::{Cell, Cells, ENTRY};
+use super::{AvroRecord, DecodeError, IncompatibleSchema, RecordKind};
+use crate::event::{MAP_ENTRIES_MAX, Pairs};
+
+mod compile;
+
+/// How deep a message's skipped values may lie in each other.
+const DEPTH_MAX: usize = 64;
+/// The most items without a byte of their own in one message; others are bounded by the message's size.
+const EMPTY_ITEMS_MAX: i64 = 65_536;
+/// What errors call a field that is ours to skip.
+const SKIPPED: &str = "a field of the writer's own";
+
+/// The way from one writer's schema to one of our records.
+pub struct Plan {
+    kind: RecordKind,
+    /// The writer's schema is ours to the last field: the record is read straight from the message.
+    exact: bool,
+    steps: Vec<Step>,
+    /// The end of the steps of the record itself; behind it lie those of named types that are skipped.
+    end: usize,
+    /// Where the steps of each named type lie.
+    subroutines: Vec<(usize, usize)>,
+}
+
+/// One step. `body` counts the steps that follow and belong to it.
+#[derive(Clone, Debug)]
+enum Step {
+    Text(usize),
+    Uuid(usize),
+    Int(usize),
+    Long(usize),
+    Decimal(usize),
+    /// A value that does not come from the message.
+    Constant(usize, Cell<'static>),
+    /// A map into the cell; the body puts one value into the cell of entries.
+    Map {
+        slot: usize,
+        body: usize,
+    },
+    /// The index of a union's branch, and where each branch's steps begin.
+    Branch {
+        field: &'static str,
+        targets: Box<[usize]>,
+    },
+    GoOn(usize),
+    /// A value that our record has no place for, though other values of its writer do.
+    Refuse {
+        field: &'static str,
+        what: &'static str,
+    },
+    SkipInt,
+    SkipLong,
+    SkipBoolean,
+    SkipBytes,
+    SkipText,
+    SkipFixed(usize),
+    SkipEnum(usize),
+    SkipItems {
+        keyed: bool,
+        body: usize,
+    },
+    SkipNamed(usize),
+}
+
+impl Plan {
+    /// # Errors
+    /// When the text is no schema, or records written with it do not hold what `kind` needs.
+    pub fn compile(kind: RecordKind, writer: &str) -> Result<Plan, IncompatibleSchema> {
+        compile::compile(kind, writer, kind.reader())
+    }
+
+    pub fn kind(&self) -> RecordKind {
+        self.kind
+    }
+
+    /// Whether records are read without a detour.
+    pub fn is_exact(&self) -> bool {
+        self.exact
+    }
+
+    /// The record in the body of a message, every field in its range.
+    pub fn decode<'a, T: AvroRecord<'a>>(&self, body: Body<'a>) -> Result<T, DecodeError> {
+        assert_eq!(self.kind, T::KIND, "a plan is for one kind of record");
+        let mut reader = Reader::new(body.message, body.at);
+        let record = if self.exact {
+            T::read(&mut reader)?
+        } else {
+            let mut cells = Cells::new(self.kind.paths());
+            self.run(&mut reader, &mut cells, 0, self.end, 0)?;
+            T::read(&mut cells)?
+        };
+        match reader.remaining() {
+            0 => {}
+            extra => return Err(DecodeError::Trailing { extra }),
+        }
+        record.check()?;
+        Ok(record)
+    }
+
+    fn run<'a>(
+        &self,
+        reader: &mut Reader<'a>,
+        cells: &mut Cells<'a>,
+        start: usize,
+        end: usize,
+        depth: usize,
+    ) -> Result<(), DecodeError> {
+        let paths = self.kind.paths();
+        let path = |slot: usize| paths.get(slot).copied().unwrap_or("a map's value");
+        let mut at = start;
+        while at < end {
+            let mut next = at + 1;
+            match &self.steps[at] {
+                Step::Text(slot) => {
+                    let text = reader.text(path(*slot))?;
+                    cells.put(*slot, Cell::Text(Cow::Borrowed(text)));
+                }
+                Step::Uuid(slot) => {
+                    let uuid = reader.uuid(path(*slot))?;
+                    cells.put(*slot, Cell::Uuid(uuid));
+                }
+                Step::Int(slot) => {
+                    let start = reader.at();
+                    let value = reader.int(path(*slot))?;
+                    cells.put(*slot, Cell::Number { value: value.into(), at: start });
+                }
+                Step::Long(slot) => {
+                    let start = reader.at();
+                    let value = reader.long(path(*slot))?;
+                    cells.put(*slot, Cell::Number { value, at: start });
+                }
+                Step::Decimal(slot) => {
+                    let decimal = reader.decimal(path(*slot))?;
+                    cells.put(*slot, Cell::Decimal(decimal));
+                }
+                Step::Constant(slot, cell) => cells.put(*slot, cell.clone()),
+                Step::Map { slot, body } => {
+                    next = at + 1 + body;
+                    let map = match &self.steps[at + 1..next] {
+                        [Step::Text(ENTRY)] => reader.map(path(*slot))?,
+                        _ => self.map(reader, cells, path(*slot), at + 1, next, depth)?,
+                    };
+                    cells.put(*slot, Cell::Map(map));
+                }
+                Step::Branch { field, targets } => {
+                    next = targets[reader.branch(field, targets.len() as i64)? as usize];
+                }
+                Step::GoOn(target) => next = *target,
+                Step::Refuse { field, what } => return Err(reader.malformed(field, what)),
+                Step::SkipInt => {
+                    reader.int(SKIPPED)?;
+                }
+                Step::SkipLong => {
+                    reader.long(SKIPPED)?;
+                }
+                Step::SkipBoolean => match reader.fixed(SKIPPED, 1)? {
+                    [0 | 1] => {}
+                    _ => return Err(reader.malformed(SKIPPED, "neither true nor false")),
+                },
+                Step::SkipBytes => {
+                    reader.bytes(SKIPPED)?;
+                }
+                Step::SkipText => {
+                    reader.text(SKIPPED)?;
+                }
+                Step::SkipFixed(size) => {
+                    reader.fixed(SKIPPED, *size)?;
+                }
+                Step::SkipEnum(symbols) => {
+                    let symbol = reader.int(SKIPPED)?;
+                    if !usize::try_from(symbol).is_ok_and(|symbol| symbol < *symbols) {
+                        return Err(reader.malformed(SKIPPED, "no such symbol of the enum"));
+                    }
+                }
+                Step::SkipItems { keyed, body } => {
+                    next = at + 1 + body;
+                    self.skip_items(reader, cells, *keyed, at + 1, next, depth)?;
+                }
+                Step::SkipNamed(subroutine) => {
+                    if depth == DEPTH_MAX {
+                        return Err(reader.malformed(SKIPPED, "nested too deep"));
+                    }
+                    let (start, end) = self.subroutines[*subroutine];
+                    self.run(reader, cells, start, end, depth + 1)?;
+                }
+            }
+            at = next;
+        }
+        Ok(())
+    }
+
+    /// A map whose values are not plainly texts.
+    fn map<'a>(
+        &self,
+        reader: &mut Reader<'a>,
+        cells: &mut Cells<'a>,
+        field: &'static str,
+        start: usize,
+        end: usize,
+        depth: usize,
+    ) -> Result<Pairs<'a>, DecodeError> {
+        let mut pairs = Pairs::default();
+        let mut entries = 0_i64;
+        loop {
+            let count = reader.block(field)?;
+            if count == 0 {
+                return Ok(pairs);
+            }
+            entries = entries.saturating_add(count);
+            if entries > MAP_ENTRIES_MAX as i64 {
+                return Err(reader.malformed(field, "more than 64 entries"));
+            }
+            for _ in 0..count {
+                let name = reader.text(field)?;
+                self.run(reader, cells, start, end, depth)?;
+                match cells.take_entry() {
+                    Cell::Text(value) => pairs.insert(name, value),
+                    other => unreachable!("a map's value is a text, not {other:?}"),
+                }
+            }
+        }
+    }
+
+    fn skip_items<'a>(
+        &self,
+        reader: &mut Reader<'a>,
+        cells: &mut Cells<'a>,
+        keyed: bool,
+        start: usize,
+        end: usize,
+        depth: usize,
+    ) -> Result<(), DecodeError> {
+        if depth == DEPTH_MAX {
+            return Err(reader.malformed(SKIPPED, "nested too deep"));
+        }
+        let mut empty_items = 0_i64;
+        loop {
+            let count = reader.block(SKIPPED)?;
+            if count == 0 {
+                return Ok(());
+            }
+            if start == end && !keyed {
+                // Nothing is read for them, so nothing but this ends them.
+                empty_items = empty_items.saturating_add(count);
+                if empty_items > EMPTY_ITEMS_MAX {
+                    return Err(reader.malformed(SKIPPED, "too many items"));
+                }
+                continue;
+            }
+            for _ in 0..count {
+                if keyed {
+                    reader.text(SKIPPED)?;
+                }
+                self.run(reader, cells, start, end, depth + 1)?;
+            }
+        }
+    }
+}
+
+/// The body of a message: behind its framing.
+#[derive(Clone, Copy, Debug)]
+pub struct Body<'a> {
+    pub(super) message: &'a [u8],
+    pub(super) at: usize,
+}

@@ -1,0 +1,178 @@
+//! Where a record's fields come from: the message itself, where it was written with our own schema, or the
+//! cells that a plan has filled from a message that was not. The records are read from either in one and the
+//! same order.
+
+use std::borrow::Cow;
+
+use uuid::Uuid;
+
+use super::DecodeError;
+use super::read::Reader;
+use crate::event::{Decimal6, Pairs};
+
+/// Fields by their path, asked for in the order of our schema.
+pub trait Source<'a> {
+    fn text(&mut self, field: &'static str) -> Result<Cow<'a, str>, DecodeError>;
+    fn uuid(&mut self, field: &'static str) -> Result<Uuid, DecodeError>;
+    /// An `int` or `long`.
+    fn number(&mut self, field: &'static str) -> Result<Number, DecodeError>;
+    fn map(&mut self, field: &'static str) -> Result<Pairs<'a>, DecodeError>;
+    fn decimal(&mut self, field: &'static str) -> Result<Decimal6, DecodeError>;
+    /// Whether an optional field has a value, which then follows.
+    fn present(&mut self, field: &'static str) -> Result<bool, DecodeError>;
+
+    /// A number that must not be negative and must fit `T`.
+    fn unsigned<T: TryFrom<i64>>(&mut self, field: &'static str) -> Result<T, DecodeError> {
+        let Number { value, at } = self.number(field)?;
+        if value < 0 {
+            return Err(DecodeError::Malformed { field, what: "negative", at });
+        }
+        T::try_from(value).map_err(|_| DecodeError::Malformed { field, what: "too large", at })
+    }
+}
+
+/// A number and where it stood.
+#[derive(Clone, Copy)]
+pub struct Number {
+    pub value: i64,
+    pub at: usize,
+}
+
+/// The most cells of any record, that of a map's value included.
+pub const CELLS_MAX: usize = 20;
+/// Where a plan puts the value of a map's entry until it is in the map.
+pub const ENTRY: usize = CELLS_MAX - 1;
+
+/// One leaf of a record.
+#[derive(Clone, Debug, Default)]
+pub enum Cell<'a> {
+    #[default]
+    Empty,
+    Null,
+    Present,
+    Text(Cow<'a, str>),
+    Uuid(Uuid),
+    Number {
+        value: i64,
+        at: usize,
+    },
+    Decimal(Decimal6),
+    Map(Pairs<'a>),
+}
+
+/// The leaves of one record, filled in the order of the writer and read in ours.
+pub struct Cells<'a> {
+    paths: &'static [&'static str],
+    cells: [Cell<'a>; CELLS_MAX],
+    next: usize,
+}
+
+impl<'a> Cells<'a> {
+    pub fn new(paths: &'static [&'static str]) -> Cells<'a> {
+        assert!(paths.len() <= ENTRY, "{} leaves and the entry of a map do not fit", paths.len());
+        Cells { paths, cells: Default::default(), next: 0 }
+    }
+
+    pub fn put(&mut self, slot: usize, cell: Cell<'a>) {
+        self.cells[slot] = cell;
+    }
+
+    pub fn take_entry(&mut self) -> Cell<'a> {
+        std::mem::take(&mut self.cells[ENTRY])
+    }
+
+    /// The cell of `field`. The leaves of an optional record that is not there are passed over.
+    fn take(&mut self, field: &'static str) -> Cell<'a> {
+        while self.paths[self.next] != field {
+            self.next += 1;
+        }
+        std::mem::take(&mut self.cells[self.next])
+    }
+}
+
+/// A plan fills each cell with what its leaf is, or does not compile.
+fn unfilled(field: &'static str, cell: &Cell<'_>) -> ! {
+    panic!("the plan put {cell:?} where `{field}` is read")
+}
+
+impl<'a> Source<'a> for Cells<'a> {
+    fn text(&mut self, field: &'static str) -> Result<Cow<'a, str>, DecodeError> {
+        match self.take(field) {
+            Cell::Text(text) => Ok(text),
+            other => unfilled(field, &other),
+        }
+    }
+
+    fn uuid(&mut self, field: &'static str) -> Result<Uuid, DecodeError> {
+        match self.take(field) {
+            Cell::Uuid(uuid) => Ok(uuid),
+            other => unfilled(field, &other),
+        }
+    }
+
+    fn number(&mut self, field: &'static str) -> Result<Number, DecodeError> {
+        match self.take(field) {
+            Cell::Number { value, at } => Ok(Number { value, at }),
+            other => unfilled(field, &other),
+        }
+    }
+
+    fn map(&mut self, field: &'static str) -> Result<Pairs<'a>, DecodeError> {
+        match self.take(field) {
+            Cell::Map(pairs) => Ok(pairs),
+            other => unfilled(field, &other),
+        }
+    }
+
+    fn decimal(&mut self, field: &'static str) -> Result<Decimal6, DecodeError> {
+        match self.take(field) {
+            Cell::Decimal(decimal) => Ok(decimal),
+            other => unfilled(field, &other),
+        }
+    }
+
+    fn present(&mut self, field: &'static str) -> Result<bool, DecodeError> {
+        while self.paths[self.next] != field {
+            self.next += 1;
+        }
+        match &self.cells[self.next] {
+            Cell::Null => Ok(false),
+            Cell::Empty => unfilled(field, &Cell::Empty),
+            _ => Ok(true),
+        }
+    }
+}
+
+impl<'a> Source<'a> for Reader<'a> {
+    #[inline]
+    fn text(&mut self, field: &'static str) -> Result<Cow<'a, str>, DecodeError> {
+        Reader::text(self, field).map(Cow::Borrowed)
+    }
+
+    #[inline]
+    fn uuid(&mut self, field: &'static str) -> Result<Uuid, DecodeError> {
+        Reader::uuid(self, field)
+    }
+
+    #[inline]
+    fn number(&mut self, field: &'static str) -> Result<Number, DecodeError> {
+        let at = self.at();
+        self.long(field).map(|value| Number { value, at })
+    }
+
+    #[inline]
+    fn map(&mut self, field: &'static str) -> Result<Pairs<'a>, DecodeError> {
+        Reader::map(self, field)
+    }
+
+    #[inline]
+    fn decimal(&mut self, field: &'static str) -> Result<Decimal6, DecodeError> {
+        Reader::decimal(self, field)
+    }
+
+    /// In our own schemas null is the first of two branches.
+    #[inline]
+    fn present(&mut self, field: &'static str) -> Result<bool, DecodeError> {
+        self.branch(field, 2).map(|branch| branch == 1)
+    }
+}
