@@ -6,6 +6,7 @@
 //! some of those were no record or are gone.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -15,6 +16,7 @@ use crate::config::Config;
 use crate::dead_letters::DeadLetters;
 use crate::forget::{Ledger, LedgerKey};
 use crate::rows::Table;
+use crate::schema_cache::SchemaCache;
 use crate::store::{Place, Store};
 
 pub mod chain;
@@ -53,6 +55,7 @@ pub struct Auditor {
     log: Log,
     kafka: ops::config::Kafka,
     ledger: Ledger,
+    schemas: Arc<SchemaCache>,
     /// The epoch whose offsets are those of the topic as it is now.
     epoch: u32,
 }
@@ -87,6 +90,7 @@ impl Auditor {
             log: Log::open(&config.kafka, &settings.group)?,
             kafka: config.kafka.clone(),
             ledger,
+            schemas: SchemaCache::open(&config.registry).map_err(anyhow::Error::msg)?,
             epoch: u32::try_from(settings.epoch.get()).context("consumer.epoch")?,
         })
     }
@@ -252,7 +256,13 @@ impl Auditor {
     }
 
     fn witnesses(&self, expired_before_ms: Option<i64>) -> Witnesses<'_> {
-        Witnesses { log: &self.log, store: &self.store, ledger: &self.ledger, expired_before_ms }
+        Witnesses {
+            log: &self.log,
+            store: &self.store,
+            ledger: &self.ledger,
+            schemas: &self.schemas,
+            expired_before_ms,
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::forget::{self, REFRESHED_EVERY};
 use crate::letters::{self, Choice};
 use crate::rows::Table;
+use crate::schema_cache::{Plans, SchemaCache};
 
 /// What a batch may take from its last message to its rows, beside the settings' own bounds.
 const LANDING: Duration = Duration::from_secs(2);
@@ -130,6 +131,7 @@ pub async fn dead_letters(config: &Config, command: &DeadLetters) -> Result<ops:
         tokio::task::block_in_place(|| letters::read(&config.kafka, &choice, payloads))
             .context(ops::Exit::Unreachable)
     };
+    let mut plans = Plans::new(SchemaCache::open(&config.registry).map_err(anyhow::Error::msg)?);
     match command {
         DeadLetters::List(chosen) => {
             let letters = read(chosen, false)?;
@@ -140,15 +142,16 @@ pub async fn dead_letters(config: &Config, command: &DeadLetters) -> Result<ops:
                 |topic: &str| Table::ALL.into_iter().find(|table| config.kafka.topic(table.topic()) == topic);
             let shown: Vec<_> = read(chosen, true)?
                 .iter()
-                .map(|letter| letters::show(letter, table(&letter.origin.topic)))
+                .map(|letter| letters::show(letter, table(&letter.origin.topic), &mut plans))
                 .collect();
             // Its parts differ in length: also for people as a document.
             print(true, &shown, String::new)?;
         }
         DeadLetters::Replay { chosen, again } => {
             let letters = read(chosen, true)?;
-            let replayed =
-                letters::replay(&config.kafka, &letters, *again).await.context(ops::Exit::Unreachable)?;
+            let replayed = letters::replay(&config.kafka, &letters, *again, &mut plans)
+                .await
+                .context(ops::Exit::Unreachable)?;
             print(chosen.json, &replayed, || {
                 format!(
                     "{} sent again, {} were before, {} are too long to have been kept whole\n",

@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::migrate::check_schema;
 use crate::partition::{Shared, Worker};
 use crate::rows::Table;
-use crate::schema_cache::{Fetch, SchemaCache};
+use crate::schema_cache::SchemaCache;
 use crate::store::{Place, Store};
 
 /// Longest time in which a loop may stand still before the process counts as hung; above every bounded wait.
@@ -104,11 +104,9 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
     };
 
     // the partitions
-    let schemas = ops::registry::Registry::open(&config.registry).map_err(anyhow::Error::msg)?;
-    let schemas = schemas.map(|registry| Box::new(registry) as Box<dyn Fetch>);
     let shared = Arc::new(Shared {
         store,
-        schema_cache: Arc::new(SchemaCache::new(schemas)),
+        schema_cache: SchemaCache::open(&config.registry).map_err(anyhow::Error::msg)?,
         dead_letters: DeadLetters::open(&config.kafka)?,
         forgotten,
         follower,

@@ -66,6 +66,15 @@ impl SchemaCache {
         SchemaCache { registry, known: RwLock::default(), away: Mutex::new(None) }
     }
 
+    /// The cache in front of the registry that is configured, if any.
+    ///
+    /// # Errors
+    /// Settings that cannot be used; the registry is not asked yet.
+    pub fn open(config: &ops::config::Registry) -> Result<Arc<SchemaCache>, String> {
+        let registry = Registry::open(config)?.map(|registry| Box::new(registry) as Box<dyn Fetch>);
+        Ok(Arc::new(SchemaCache::new(registry)))
+    }
+
     /// The plan for records of `kind` that were written with schema `id`.
     pub fn plan(&self, kind: RecordKind, id: u32) -> Result<Arc<Plan>, NoPlan> {
         self.plan_at(kind, id, Instant::now)
@@ -166,6 +175,16 @@ pub struct Plans {
 
 /// Writers at work at one time in one partition use few schemas.
 const RECENT_MAX: usize = 8;
+
+impl NoPlan {
+    /// As it stands in the headers of a dead letter.
+    pub fn code(&self) -> &'static str {
+        match self {
+            NoPlan::Never(error) => error.code(),
+            NoPlan::NotNow(_) => "registry_unavailable",
+        }
+    }
+}
 
 impl Plans {
     pub fn new(cache: Arc<SchemaCache>) -> Plans {

@@ -2,6 +2,8 @@
 //! what its messages hold is compared with the ledger of forgotten units and with the events in the table.
 //! What is left is a hole, or lost.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use rdkafka::message::Message;
 use schemas::Uuid;
@@ -15,6 +17,7 @@ use crate::batch::Span;
 use crate::decode::decode;
 use crate::forget::Ledger;
 use crate::rows::Table;
+use crate::schema_cache::{NoPlan, Plans, SchemaCache};
 use crate::store::{Place, Store};
 
 const DAY_MS: i64 = 86_400_000;
@@ -68,6 +71,7 @@ pub struct Witnesses<'a> {
     pub log: &'a Log,
     pub store: &'a Store,
     pub ledger: &'a Ledger,
+    pub schemas: &'a Arc<SchemaCache>,
     /// Rows ingested before have expired; `None` if they never do.
     pub expired_before_ms: Option<i64>,
 }
@@ -138,12 +142,16 @@ impl Findings {
             return Ok(());
         }
         let mut said: Vec<(u64, Said)> = Vec::new();
+        let mut plans = Plans::new(witnesses.schemas.clone());
         tokio::task::block_in_place(|| {
             witnesses.log.read(&place.topic, place.partition, slice, |offset, message| {
                 if contains(wanted, offset) {
                     let payload = message.payload().unwrap_or_default();
                     let timestamp_ms = message.timestamp().to_millis().unwrap_or(i64::MAX);
-                    said.push((offset, hear(place.table, payload, timestamp_ms, witnesses.ledger)));
+                    said.push((
+                        offset,
+                        hear(place.table, payload, timestamp_ms, witnesses.ledger, &mut plans)?,
+                    ));
                 }
                 Ok(())
             })
@@ -211,12 +219,14 @@ pub struct Settled {
     pub lost: Vec<Span>,
 }
 
-fn hear(table: Table, payload: &[u8], timestamp_ms: i64, ledger: &Ledger) -> Said {
-    match decode(table, payload) {
-        Err(_) => Said::Undecodable,
+/// An outage of the registry ends the audit: what cannot be read now is not undecodable.
+fn hear(table: Table, payload: &[u8], timestamp_ms: i64, ledger: &Ledger, plans: &mut Plans) -> Result<Said> {
+    Ok(match decode(table, payload, plans) {
+        Err(NoPlan::Never(_)) => Said::Undecodable,
+        Err(NoPlan::NotNow(error)) => return Err(error).context("reading a writer's schema"),
         Ok(decoded) if ledger.covers(&decoded) => Said::Forgotten,
         Ok(decoded) => Said::Wanted { event_id: decoded.identity().map(|(id, _)| id), timestamp_ms },
-    }
+    })
 }
 
 /// What of `span` Kafka does not have, and what it has.

@@ -24,6 +24,7 @@ use crate::dead_letters::DeadLetters;
 use crate::decode::{Decoded, decode};
 use crate::definitions::Follower;
 use crate::rows::{Rows, Verdict};
+use crate::schema_cache::{NoPlan, Plans};
 use crate::store::{Attempt, Place};
 use crate::verify::{Named, Verification};
 
@@ -183,10 +184,12 @@ impl Healer<'_> {
         })?;
         let mut decoded = Vec::with_capacity(messages.len());
         let mut sent = Vec::new();
+        let mut plans = Plans::new(self.witnesses.schemas.clone());
         for (offset, timestamp_ms, payload) in &messages {
-            match decode(place.table, payload) {
+            match decode(place.table, payload, &mut plans) {
                 Ok(record) => decoded.push((*offset, *timestamp_ms, record)),
-                Err(error) => {
+                Err(NoPlan::NotNow(error)) => return Err(error).context("reading a writer's schema"),
+                Err(NoPlan::Never(error)) => {
                     let letter =
                         self.dead_letters.send(place, *offset, error.code(), &error.to_string(), payload)?;
                     sent.push(letter.context("the queue of dead letters is full; run it again")?);

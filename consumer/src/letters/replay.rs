@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::Letter;
 use crate::decode::{Decoded, decode};
 use crate::rows::Table;
+use crate::schema_cache::Plans;
 
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -44,7 +45,12 @@ fn fate(letter: &Letter, again: bool) -> Fate {
 }
 
 /// Sends `letters` again; those that were before only if `again` says so.
-pub async fn replay(kafka: &ops::config::Kafka, letters: &[Letter], again: bool) -> Result<Replayed> {
+pub async fn replay(
+    kafka: &ops::config::Kafka,
+    letters: &[Letter],
+    again: bool,
+    plans: &mut Plans,
+) -> Result<Replayed> {
     let mut config = ClientConfig::new();
     for (name, value) in kafka.properties().map_err(anyhow::Error::msg)? {
         config.set(name, value);
@@ -62,7 +68,7 @@ pub async fn replay(kafka: &ops::config::Kafka, letters: &[Letter], again: bool)
             Fate::Before => replayed.before += 1,
             Fate::Cut => replayed.cut += 1,
             Fate::Send => {
-                send(&producer, kafka, letter).await?;
+                send(&producer, kafka, letter, plans).await?;
                 mark(&producer, &marks, letter).await?;
                 replayed.sent += 1;
             }
@@ -71,10 +77,15 @@ pub async fn replay(kafka: &ops::config::Kafka, letters: &[Letter], again: bool)
     Ok(replayed)
 }
 
-async fn send(producer: &FutureProducer, kafka: &ops::config::Kafka, letter: &Letter) -> Result<()> {
+async fn send(
+    producer: &FutureProducer,
+    kafka: &ops::config::Kafka,
+    letter: &Letter,
+    plans: &mut Plans,
+) -> Result<()> {
     let origin = &letter.origin;
     let table = Table::ALL.into_iter().find(|table| kafka.topic(table.topic()) == origin.topic);
-    let key = table.and_then(|table| key(table, &letter.payload));
+    let key = table.and_then(|table| key(table, &letter.payload, plans));
     let mut record = FutureRecord::<str, [u8]>::to(&origin.topic)
         .partition(origin.partition.into())
         .payload(&letter.payload);
@@ -88,8 +99,8 @@ async fn send(producer: &FutureProducer, kafka: &ops::config::Kafka, letter: &Le
 }
 
 /// The key that the sender gave it, as far as its bytes tell.
-fn key(table: Table, payload: &[u8]) -> Option<String> {
-    match decode(table, payload).ok()? {
+fn key(table: Table, payload: &[u8], plans: &mut Plans) -> Option<String> {
+    match decode(table, payload, plans).ok()? {
         Decoded::Exposure(exposure) => Some(exposure.unit_id.into_owned()),
         Decoded::Conversion(conversion) => Some(conversion.unit_id.into_owned()),
         Decoded::Alias(alias) => Some(alias.from.unit_id.into_owned()),

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::Letter;
 use crate::decode::{Decoded, decode};
 use crate::rows::Table;
+use crate::schema_cache::Plans;
 
 /// Bytes shown of a payload.
 const SHOWN_BYTES_MAX: usize = 4_096;
@@ -34,8 +35,8 @@ pub fn list(letters: &[Letter]) -> String {
 }
 
 /// A letter with everything that is known of it. `table` is the one that its topic fills.
-pub fn show(letter: &Letter, table: Option<Table>) -> Value {
-    let holds = table.map(|table| match decode(table, &letter.payload) {
+pub fn show(letter: &Letter, table: Option<Table>, plans: &mut Plans) -> Value {
+    let holds = table.map(|table| match decode(table, &letter.payload, plans) {
         Ok(Decoded::Exposure(exposure)) => json!({ "exposure": exposure }),
         Ok(Decoded::Conversion(conversion)) => json!({ "conversion": conversion }),
         Ok(Decoded::Alias(alias)) => json!({ "alias": alias }),
@@ -67,7 +68,10 @@ fn dump(bytes: &[u8]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::super::Origin;
+    use std::sync::Arc;
+
     use super::*;
+    use crate::schema_cache::SchemaCache;
 
     #[test]
     fn bytes_in_lines_of_sixteen() {
@@ -91,7 +95,7 @@ mod tests {
             replays: 0,
             payload: b"oops!".to_vec(),
         };
-        let shown = show(&letter, Some(Table::Aliases));
+        let shown = show(&letter, Some(Table::Aliases), &mut Plans::new(Arc::new(SchemaCache::new(None))));
         assert_eq!(shown["whole"], json!(true));
         assert_eq!(shown["decodes_now"]["code"], json!("not_framed"));
         assert_eq!(shown["offset"], json!(9));
