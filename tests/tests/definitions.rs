@@ -6,7 +6,6 @@ use std::process::Stdio;
 use local::process::spawn_bound;
 use serde_json::Value;
 use tests::Platform;
-use tests::platform::Platform as Stack;
 use tests::traffic::DEFINITIONS;
 
 /// Exit codes of `producer`.
@@ -85,7 +84,7 @@ fn of_two_writers_of_one_definition_exactly_one_wins_each_round() {
 struct Writer(std::process::Child);
 
 impl Writer {
-    fn start(platform: &Stack, key: &str, author: &str) -> Writer {
+    fn start(platform: &Platform, key: &str, author: &str) -> Writer {
         let file = platform.path(&format!("{author}.yaml"));
         std::fs::write(&file, format!("kind: layer\nkey: {key}\nsalt: {author}\n")).unwrap();
         let path = file.display().to_string();
@@ -106,7 +105,7 @@ impl Writer {
 }
 
 /// The salt that a new reader of the log sees.
-fn salt(platform: &Stack, key: &str) -> String {
+fn salt(platform: &Platform, key: &str) -> String {
     let output = platform.stack().run("producer", &["definitions", "--json"]).unwrap();
     let all: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let layer = all.iter().find(|definition| definition["key"] == key).unwrap();

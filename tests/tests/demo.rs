@@ -16,9 +16,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::ClickHouse;
 
+/// A variant with its units and conversions.
+type Arm = (&'static str, u64, u64);
+
 /// What the README of the data says: units and conversions of each arm, z and the two-sided p to four
 /// digits.
-const CAMPAIGNS: [(&str, [(&str, u64, u64); 2], &str, &str); 3] = [
+const CAMPAIGNS: [(&str, [Arm; 2], &str, &str); 3] = [
     ("open_bandit_all", [("random", 10_000, 38), ("bts", 10_000, 42)], "0.4481", "0.6541"),
     ("open_bandit_men", [("random", 10_000, 46), ("bts", 10_000, 69)], "2.1510", "0.0315"),
     ("open_bandit_women", [("random", 10_000, 46), ("bts", 10_000, 46)], "0.0000", "1.0000"),
@@ -170,10 +173,10 @@ impl Drop for Demo {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-        if std::thread::panicking() {
-            if let Some(dir) = self.dir.take() {
-                eprintln!("the logs of the failed test are in {}", dir.keep().display());
-            }
+        if std::thread::panicking()
+            && let Some(dir) = self.dir.take()
+        {
+            eprintln!("the logs of the failed test are in {}", dir.keep().display());
         }
     }
 }
