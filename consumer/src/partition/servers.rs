@@ -1,0 +1,230 @@
+//! What a partition's worker asks of Kafka and ClickHouse: where it stands, to take an offset, to take a batch.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use bytes::Bytes;
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+use schemas::{Micros, Uuid};
+
+use super::{Line, Shared, micros_now};
+use crate::batch::{Span, Stamp};
+use crate::dedupe::Window;
+use crate::fetch::high_watermark;
+use crate::protocol::{Found, Intent, Note};
+use crate::store::Place;
+
+pub(super) const KAFKA_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+
+impl Line {
+    pub(super) fn end_inserts(&self) -> Result<()> {
+        let ending = self.shared.store.end_inserts(&self.place);
+        let ended = self.shared.runtime.block_on(ending).context("ending inserts that still run")?;
+        self.shared.metrics.ended_inserts.inc_by(ended);
+        Ok(())
+    }
+
+    pub(super) fn look(&mut self) -> Result<Found> {
+        let Place { topic, partition, .. } = &self.place;
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(topic, i32::from(*partition));
+        // First the group's word: from here on no earlier owner can announce anything.
+        let committed = self
+            .consumer
+            .committed_offsets(asked, KAFKA_ANSWERS_WITHIN)
+            .context("asking for the group's committed offset")?;
+        let element = committed
+            .find_partition(topic, i32::from(*partition))
+            .context("the broker left the partition out of its answer")?;
+        element.error().context("asking for the group's committed offset")?;
+        let note = Note::parse(element.metadata())?;
+        let committed = match element.offset() {
+            Offset::Offset(offset) => u64::try_from(offset).ok(),
+            _ => None,
+        };
+        let durable = self
+            .shared
+            .runtime
+            .block_on(self.shared.store.durable(&self.place))
+            .context("reading the durable offset")?;
+        let (low, high) = self
+            .consumer
+            .fetch_watermarks(topic, i32::from(*partition), KAFKA_ANSWERS_WITHIN)
+            .context("asking the broker for the ends of the partition")?;
+        let (Ok(low), Ok(high)) = (u64::try_from(low), u64::try_from(high)) else {
+            return Err(anyhow!("the broker does not know the ends of the partition yet ({low} to {high})"));
+        };
+        self.committed = committed.unwrap_or(0);
+        Ok(Found { committed, note, durable, low, high })
+    }
+
+    pub(super) fn count(&self, span: Span) -> Result<u64> {
+        let began = Instant::now();
+        let counting = self.shared.store.count(&self.place, span);
+        let rows = self.shared.runtime.block_on(counting).context("counting a batch's rows")?;
+        self.stage("verify", began);
+        let verdict = if rows == 0 { "absent" } else { "present" };
+        self.shared.metrics.verdicts.with_label_values(&[verdict]).inc();
+        Ok(rows)
+    }
+
+    /// Remembers the ids of durable events, as far as it does not yet, and lets the partition run from `from`.
+    pub(super) fn resume(&mut self, from: u64, replay: Option<Intent>) -> Result<()> {
+        let Shared { store, runtime, .. } = &*self.shared;
+        let place = &self.place;
+        if place.table.holds_events() {
+            // A window that was right up to an offset only misses what became durable behind it.
+            let now = micros_now();
+            let horizon = Micros::new(now.get() - self.shared.window_micros).unwrap_or(now);
+            let after = self.window_reaches.flatten();
+            let (ids, complete_since) = runtime
+                .block_on(store.ids_since(place, horizon, after, self.shared.window_ids))
+                .context("reading the ids of recent events")?;
+            if after.is_none() {
+                self.window = Window::new(complete_since, self.shared.window_ids);
+            } else {
+                self.window.advance(complete_since);
+            }
+            for (id, created_at) in ids {
+                self.window.enter(id, created_at);
+            }
+        }
+        self.window_reaches = Some(from.checked_sub(1));
+        self.gauge(&self.shared.metrics.window_ids).set(self.window.ids() as i64);
+        self.gauge(&self.shared.metrics.window_bytes).set(self.window.bytes() as i64);
+        self.open(from);
+        self.replay = replay;
+        self.resumed_at = Some(from);
+        self.seek(from)?;
+        self.set_stalled(false);
+        let (topic, partition) = (&self.place.topic, self.place.partition);
+        match replay {
+            None => tracing::info!(topic, partition, from, "going on"),
+            Some(intent) => {
+                let Span { first, last } = intent.span;
+                tracing::info!(topic, partition, first, last, "making an announced batch again");
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the partition run from `start`. A partition that was just assigned takes a moment to be seekable.
+    fn seek(&self, start: u64) -> Result<()> {
+        let (topic, partition) = (self.place.topic.as_str(), i32::from(self.place.partition));
+        let offset = i64::try_from(start).context("an offset beyond 2^63")?;
+        self.consumer
+            .seek(topic, partition, Offset::Offset(offset), KAFKA_ANSWERS_WITHIN)
+            .with_context(|| format!("seeking to {start}"))?;
+        let mut partitions = TopicPartitionList::new();
+        partitions.add_partition(topic, partition);
+        self.consumer.resume(&partitions).context("letting the partition run")
+    }
+
+    /// Commits, the dead letters that the offset passes being acknowledged first.
+    pub(super) fn announce(&mut self, offset: u64, note: &Note) -> Result<()> {
+        self.acknowledge_dead_letters()?;
+        let began = Instant::now();
+        self.commit(offset, note)?;
+        self.stage(if note.intent.is_some() { "intent" } else { "commit" }, began);
+        self.committed = offset;
+        Ok(())
+    }
+
+    /// Waits for the broker to take the offset and the note. It takes neither from a member that has lost the
+    /// partition.
+    pub(super) fn commit(&self, offset: u64, note: &Note) -> Result<()> {
+        if self.stop.lost() || self.consumer.assignment_lost() {
+            return Err(anyhow!("the partition is lost"));
+        }
+        let (topic, partition) = (self.place.topic.as_str(), i32::from(self.place.partition));
+        let mut offsets = TopicPartitionList::new();
+        let offset = i64::try_from(offset).context("an offset beyond 2^63")?;
+        offsets.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+        let mut element = offsets.find_partition(topic, partition).expect("was just added");
+        element.set_metadata(note.to_string());
+        let committed = self.consumer.commit(&offsets, CommitMode::Sync);
+        if committed.is_err() {
+            self.shared.metrics.commit_failures.inc();
+        }
+        committed.with_context(|| format!("committing offset {offset}"))
+    }
+
+    /// Sends the closed batch. The answer comes later.
+    pub(super) fn send(&mut self, intent: &Intent) -> mpsc::Receiver<Result<()>> {
+        let closed = self.closed.as_mut().expect("a batch was closed before it is inserted");
+        assert_eq!(closed.batch.span(), Some(intent.span), "the announced batch is the closed one");
+        let block = closed.block.get_or_insert_with(|| {
+            let began = Instant::now();
+            let stamp = Stamp {
+                partition: self.place.partition,
+                epoch: self.place.epoch,
+                first: intent.span.first,
+                last: intent.span.last,
+                ingest_ms: intent.ingest_ms,
+            };
+            let block = Bytes::from(closed.batch.take_block(&stamp));
+            self.shared.metrics.stage("encode", began);
+            block
+        });
+        let block = block.clone();
+        let attempt = self.place.attempt(intent, Uuid::now_v7().as_u64_pair().1);
+        let (topic, partition) = (&self.place.topic, self.place.partition);
+        let Span { first, last } = intent.span;
+        tracing::debug!(topic, partition, first, last, rows = intent.rows, "inserting");
+        let (answer_to, answer) = mpsc::sync_channel(1);
+        let (shared, table) = (self.shared.clone(), self.place.table);
+        shared.metrics.on_their_way.inc();
+        self.shared.runtime.spawn(async move {
+            let inserted = shared.store.insert(table, &attempt, block).await;
+            shared.metrics.on_their_way.dec();
+            let code = inserted.as_ref().map_or_else(error_code, |()| "0".to_owned());
+            shared.metrics.insert_attempts.with_label_values(&[&code]).inc();
+            // A worker that ended meanwhile does not ask any more; the next one finds the batch announced.
+            let _ = answer_to.send(inserted.map_err(anyhow::Error::from));
+        });
+        answer
+    }
+
+    /// The batch is durable: its ids are remembered, its memory is free.
+    pub(super) fn land(&mut self, intent: &Intent) {
+        let closed = self.closed.take().expect("a batch lands that was closed");
+        for (id, created_at) in &closed.batch.identities {
+            self.window.enter(*id, *created_at);
+        }
+        // Announced twice with other rows, either of the two may be there: the ids are read anew.
+        self.window_reaches = (intent.earlier_rows == 0).then_some(Some(intent.span.last));
+        let now = micros_now();
+        if let Ok(horizon) = Micros::new(now.get() - self.shared.window_micros) {
+            self.window.advance(horizon);
+        }
+        let metrics = &self.shared.metrics;
+        metrics.records.with_label_values(&[self.place.table.topic(), "inserted"]).inc_by(intent.rows);
+        metrics.end_to_end.observe((now.millis() - closed.batch.oldest_ms()).max(0) as f64 / 1_000.0);
+        self.gauge(&metrics.window_ids).set(self.window.ids() as i64);
+        self.gauge(&metrics.window_bytes).set(self.window.bytes() as i64);
+        let oldest = (now.get() - self.window.horizon().get()).max(0) / 1_000_000;
+        self.gauge(&metrics.window_oldest_seconds).set(oldest);
+        let high = high_watermark(&self.consumer, &self.place.topic, self.place.partition.into());
+        if let Some(high) = high {
+            let lag = high.saturating_sub(intent.span.last + 1);
+            self.gauge(&metrics.lag).set(i64::try_from(lag).unwrap_or(i64::MAX));
+        }
+        let (topic, partition) = (&self.place.topic, self.place.partition);
+        let Span { first, last } = intent.span;
+        tracing::debug!(topic, partition, first, last, rows = intent.rows, "inserted");
+    }
+}
+
+/// ClickHouse's code of an error, or what else it was.
+fn error_code(error: &clickhouse::error::Error) -> String {
+    match error {
+        clickhouse::error::Error::BadResponse(text) => text
+            .strip_prefix("Code: ")
+            .and_then(|rest| rest.split_once('.'))
+            .map_or("unknown".to_owned(), |(code, _)| code.to_owned()),
+        clickhouse::error::Error::TimedOut => "timeout".to_owned(),
+        _ => "network".to_owned(),
+    }
+}

@@ -1,0 +1,248 @@
+//! Messages into a batch: decoded, verified, deduplicated, appended, or sent to the dead letters.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use schemas::{Exposure, Micros, Uuid};
+
+use super::servers::KAFKA_ANSWERS_WITHIN;
+use super::{ClosedBatch, Gap, Line, micros_now};
+use crate::batch::{Batch, Due};
+use crate::decode::Decoded;
+use crate::dedupe::Known;
+use crate::fetch::{Fetched, Message};
+use crate::protocol::Closed;
+use crate::rows::{Rows, Verdict};
+use crate::verify::{Named, Verification};
+
+/// Longest wait for the definitions log to reach a version that an exposure names, and the shortest time
+/// between two such waits, so that a version nobody ever made cannot hold the stream up.
+const VERSION_WAIT: Duration = Duration::from_millis(500);
+const VERSION_WAITS_APART: Duration = Duration::from_secs(5);
+
+impl Line {
+    /// Whether the batch being filled may take no more for now.
+    pub(super) fn is_full(&self) -> bool {
+        // A batch made again is as large as it was announced, whatever the limits are now.
+        self.replay.is_none()
+            && (self.filling.full(&self.shared.limits)
+                || (self.shared.memory.is_spent() && (self.filling.row_count > 0 || self.closed.is_some())))
+    }
+
+    /// Closes the batch if it is due; one that is made again, once all its messages are there.
+    pub(super) fn close_if_due(&mut self) -> Option<Closed> {
+        let due = match &self.replay {
+            None if self.shared.memory.is_spent() && self.filling.row_count > 0 => Due::Memory,
+            None => self.filling.due(&self.shared.limits, Instant::now())?,
+            Some(intent) if self.filling.next() > intent.span.last => Due::Replay,
+            Some(_) => return None,
+        };
+        let following = Batch::open(self.place.table, self.filling.next(), self.shared.memory.share());
+        let batch = std::mem::replace(&mut self.filling, following);
+        let topic = self.place.table.topic();
+        let metrics = &self.shared.metrics;
+        metrics.batch_rows.with_label_values(&[topic]).observe(batch.row_count as f64);
+        metrics.batch_bytes.observe(batch.bytes() as f64);
+        metrics.batch_age.observe(batch.age(Instant::now()).as_secs_f64());
+        metrics.batches.with_label_values(&[topic, due.as_str()]).inc();
+        let closed = Closed {
+            span: batch.span().expect("a batch that is due covers an offset"),
+            rows: batch.row_count as u64,
+            kept: batch.rows.kept(),
+            now_ms: micros_now().millis(),
+        };
+        self.closed = Some(ClosedBatch { batch, block: None });
+        Some(closed)
+    }
+
+    /// Takes messages into the batch: decoded, verified, deduplicated; what cannot be a row goes to the dead
+    /// letters. An error leaves the batch unusable.
+    pub(super) fn take(&mut self, fetched: &Fetched<'_>) -> Result<()> {
+        let began = Instant::now();
+        let last = self.replay.map_or(u64::MAX, |intent| intent.span.last);
+        let mut decoded = Vec::with_capacity(fetched.len());
+        let mut passed_last = false;
+        for message in fetched.iter() {
+            let message = message.map_err(|code| anyhow!("fetching: {code}"))?;
+            if message.offset < self.filling.next() {
+                // Fetched before the seek took hold.
+                continue;
+            }
+            self.check_first(message.offset)?;
+            if message.offset > last {
+                passed_last = true;
+                break;
+            }
+            let held = self.decoded(&message)?;
+            decoded.push((message, held));
+        }
+        self.stage("decode", began);
+        let began = Instant::now();
+        let stored = self.ask_store(decoded.iter().filter_map(|(_, decoded)| decoded.as_ref().ok()))?;
+        let ledger = self.shared.forgotten.ledger();
+        let now = Instant::now();
+        let (mut duplicates, mut forgotten, mut rows) = (0, 0, 0);
+        for (message, decoded) in &decoded {
+            match decoded {
+                Err(error) => self.bury(message, error.code(), &error.to_string())?,
+                Ok(decoded) if ledger.covers(decoded) => forgotten += 1,
+                Ok(decoded) => {
+                    let identity = decoded.identity();
+                    if identity.is_some_and(|(id, created_at)| self.is_known(id, created_at, &stored)) {
+                        duplicates += 1;
+                    } else {
+                        self.append(decoded, message)?;
+                        rows += 1;
+                        if let Some((id, created_at)) = identity {
+                            self.filling.remember(id, created_at);
+                        }
+                    }
+                }
+            }
+            self.filling.cover(message.offset, message.payload.len(), message.timestamp_ms, now);
+        }
+        if passed_last {
+            // The log has a gap where the batch ends, as behind a transaction.
+            self.filling.cover_until(last);
+        }
+        self.tally.flush(&self.shared.metrics.senders);
+        self.stage("dedupe", began);
+        let counted = &self.shared.metrics.records;
+        counted.with_label_values(&[self.place.table.topic(), "taken"]).inc_by(rows);
+        counted.with_label_values(&[self.place.table.topic(), "duplicate"]).inc_by(duplicates);
+        counted.with_label_values(&[self.place.table.topic(), "forgotten"]).inc_by(forgotten);
+        self.gauge(&self.shared.metrics.position).set(self.filling.next() as i64);
+        Ok(())
+    }
+
+    /// The first message behind a seek must be the one asked for. A log may have a gap there (a transaction's
+    /// mark), so what comes twice in the same way is believed.
+    fn check_first(&mut self, came: u64) -> Result<()> {
+        let Some(asked) = self.resumed_at.take() else { return Ok(()) };
+        let gap = Gap { asked, came };
+        if came == asked || self.gap == Some(gap) {
+            return Ok(());
+        }
+        self.gap = Some(gap);
+        Err(anyhow!("the first message behind offset {asked} is {came}; asking again"))
+    }
+
+    /// Which of the events that the window cannot know are in the table.
+    fn ask_store<'a>(&self, events: impl Iterator<Item = &'a Decoded<'a>>) -> Result<HashSet<Uuid>> {
+        let asked: Vec<Uuid> = events
+            .filter_map(Decoded::identity)
+            .filter(|(id, created_at)| {
+                !self.is_on_its_way(*id) && self.window.know(*id, *created_at) == Known::AskStore
+            })
+            .map(|(id, _)| id)
+            .collect();
+        if asked.is_empty() {
+            return Ok(HashSet::new());
+        }
+        self.shared.metrics.store_look_ups.inc_by(asked.len() as u64);
+        let look_up = self.shared.store.look_up(self.place.table, &asked);
+        let found = self.shared.runtime.block_on(look_up).context("looking up ids of old events")?;
+        Ok(found.into_iter().collect())
+    }
+
+    fn is_known(&self, id: Uuid, created_at: Micros, stored: &HashSet<Uuid>) -> bool {
+        self.is_on_its_way(id)
+            || match self.window.know(id, created_at) {
+                Known::Seen => true,
+                Known::New => false,
+                Known::AskStore => stored.contains(&id),
+            }
+    }
+
+    /// Whether a batch that is not durable yet has it.
+    fn is_on_its_way(&self, id: Uuid) -> bool {
+        self.filling.ids.contains(id)
+            || self.closed.as_ref().is_some_and(|closed| closed.batch.ids.contains(id))
+    }
+
+    fn append(&mut self, decoded: &Decoded<'_>, message: &Message<'_>) -> Result<()> {
+        let offset = message.offset;
+        let verification = match decoded {
+            Decoded::Exposure(exposure) => self.verify(exposure),
+            _ => Verification::Unknown,
+        };
+        match (decoded, &mut self.filling.rows) {
+            (Decoded::Exposure(exposure), Rows::Exposures(rows)) => {
+                self.tally.count(&exposure.sender.service, verification);
+                rows.push(exposure, verification, offset);
+            }
+            (Decoded::Conversion(conversion), Rows::Conversions(rows)) => rows.push(conversion, offset),
+            (Decoded::Alias(alias), Rows::Aliases(rows)) => rows.push(alias, offset),
+            (Decoded::Change(change), Rows::Definitions(rows)) => {
+                let log = self.shared.follower.past(offset, KAFKA_ANSWERS_WITHIN);
+                let refusal = log.verdicts.get(&offset).cloned();
+                drop(log);
+                let refusal =
+                    refusal.context("the follower of the definitions log is behind the log's own mirror")?;
+                rows.push(change, &Verdict { refusal }, message.timestamp_ms, offset);
+            }
+            _ => unreachable!("each table decodes its own record"),
+        }
+        self.filling.row_count += 1;
+        Ok(())
+    }
+
+    /// Compares an exposure with the version of its definition, which is looked up once.
+    fn verify(&mut self, exposure: &Exposure<'_>) -> Verification {
+        let version = exposure.definition_version;
+        if !self.named.contains_key(&version) {
+            match self.name(version) {
+                Some(named) => self.named.insert(version, named),
+                None => return Verification::Unknown,
+            };
+        }
+        self.named[&version].verify(exposure)
+    }
+
+    /// What the definitions log says of `version`; waited for once in a while, never for long.
+    fn name(&mut self, version: u64) -> Option<Named> {
+        let follower = self.shared.follower.clone();
+        let behind = version > 0 && follower.lock().definitions.version() < version;
+        let rested = self.waited_for_version.is_none_or(|waited| waited.elapsed() >= VERSION_WAITS_APART);
+        if behind && rested {
+            self.waited_for_version = Some(Instant::now());
+            return Named::of(&follower.past(version - 1, VERSION_WAIT).definitions, version);
+        }
+        Named::of(&follower.lock().definitions, version)
+    }
+
+    /// Sends a message to the dead letters, waiting for room if need be.
+    fn bury(&mut self, message: &Message<'_>, code: &str, reason: &str) -> Result<()> {
+        let topic = self.place.table.topic();
+        tracing::warn!(
+            topic,
+            partition = self.place.partition,
+            offset = message.offset,
+            code,
+            reason,
+            "dead letter"
+        );
+        loop {
+            let letters = &self.shared.dead_letters;
+            if let Some(sent) = letters.send(&self.place, message.offset, code, reason, message.payload)? {
+                self.dead.push(sent);
+                self.shared.metrics.dead_letters.with_label_values(&[topic, code]).inc();
+                self.shared.metrics.records.with_label_values(&[topic, "dead_letter"]).inc();
+                return Ok(());
+            }
+            if self.stop.said() {
+                return Err(anyhow!("told to stop while waiting for room among the dead letters"));
+            }
+            self.acknowledge_dead_letters()?;
+        }
+    }
+
+    pub(super) fn acknowledge_dead_letters(&mut self) -> Result<()> {
+        if self.dead.is_empty() {
+            return Ok(());
+        }
+        let sent = std::mem::take(&mut self.dead);
+        self.shared.runtime.block_on(self.shared.dead_letters.acknowledged(sent))
+    }
+}
