@@ -2,18 +2,19 @@
 //! every metric and treatment. Pure; the counts come in, and the earlier looks that an always-valid
 //! p-value remembers.
 
-use schemas::definition::{Direction, Experiment, Metric, MetricType, Variant, Version};
+use schemas::definition::{Direction, Experiment, Method, Metric, MetricType, Variant, Version};
 use stats::confidence_sequence::{DEFAULT_TUNING_UNITS, Design, Look, Mixing, Monitor};
-use stats::{
-    Alpha, Alternative, Arm, Interval, Lift, Missing, Moments, NoAnswer, Pair, lift, srm, two_proportion,
-    welch,
-};
+use stats::{Alpha, Alternative, Arm, Interval, Lift, Missing, Moments, Pair, lift, two_proportion, welch};
 
 use crate::counts::{Counts, Value};
 use crate::document::{
-    AlwaysValid, Bounds, Expectation, ExperimentResult, MetricResult, Role, SampleRatio, Test, TestMethod,
-    VariantResult,
+    AlwaysValid, Bounds, ExperimentResult, MetricResult, Role, Test, TestMethod, VariantResult,
 };
+
+pub mod boundary;
+mod sample_ratio;
+
+pub use sample_ratio::sample_ratio;
 
 /// A metric with what was counted for it.
 pub struct Outcome<'a> {
@@ -45,6 +46,7 @@ pub fn metric(frame: &Frame<'_>, outcome: &Outcome<'_>) -> MetricResult {
         variants: Vec::new(),
         tests: Vec::new(),
         always_valid: Vec::new(),
+        boundaries: Vec::new(),
     };
     let kind = match outcome.definition {
         None => Err(format!("no metric `{}` is defined", outcome.key)),
@@ -173,7 +175,7 @@ fn compare(
             Compared::Rate => Data::Rates(pair.try_map(|_, arm| arm.arm())?),
             Compared::Mean(value) => Data::Means(pair.try_map(|_, arm| arm.moments(value))?),
         };
-        let units = arms.iter().map(Counted::units).sum();
+        let units: u64 = arms.iter().map(Counted::units).sum();
         result.tests.push(test(&names, &data, alpha, p_value_use(experiment, units)));
         let planned = Planned {
             alpha: alpha.divided_by(share),
@@ -181,7 +183,23 @@ fn compare(
             harm: (result.role == Role::Guardrail).then_some(result.direction),
         };
         let smallest = smallest_so_far(frame.previous, result, &names);
-        result.always_valid.push(always_valid(names, &data, planned, smallest)?);
+        let share_of_alpha = planned.alpha;
+        let look = always_valid(&names, &data, planned, smallest)?;
+        if result.role == Role::Primary
+            && let Some(asked) = boundary::Asked::by(&experiment.plan)
+        {
+            let before = boundary::before(frame.previous, result, &names);
+            let now = boundary::Now {
+                names: &names,
+                data: &data,
+                units: pair.map(Counted::units),
+                units_of_all_arms: units,
+                planned: planned_units(experiment, pair, asked.horizon).map(|units| units.round() as u64),
+                missing: look.missing.clone(),
+            };
+            result.boundaries.push(boundary::follow(asked, share_of_alpha, &now, before));
+        }
+        result.always_valid.push(look);
     }
     Ok(())
 }
@@ -263,7 +281,7 @@ struct Planned {
     harm: Option<Direction>,
 }
 
-fn always_valid(names: Names, data: &Data, planned: Planned, smallest: f64) -> Result<AlwaysValid, String> {
+fn always_valid(names: &Names, data: &Data, planned: Planned, smallest: f64) -> Result<AlwaysValid, String> {
     let design = |alternative| {
         Design::new(planned.alpha, alternative, Mixing::TunedForUnits(planned.tuned_for_units))
             .map_err(|invalid| invalid.to_string())
@@ -292,7 +310,7 @@ fn always_valid(names: Names, data: &Data, planned: Planned, smallest: f64) -> R
         missing: None,
     };
     match look(design(Alternative::TwoSided)?) {
-        Err(missing) => result.missing = Some(named(missing, &names)),
+        Err(missing) => result.missing = Some(named(missing, names)),
         Ok(look) => {
             let so_far = Monitor { p_value: smallest, interval: Interval::EVERYTHING }.after(&look);
             let interval = Bounds::from(look.interval);
@@ -344,10 +362,15 @@ fn tuned_for_units(experiment: &Experiment, pair: Pair<&Counted<'_>>) -> f64 {
     let Some(horizon) = experiment.plan.horizon_units else {
         return DEFAULT_TUNING_UNITS;
     };
-    let weight = |arm: &Counted<'_>| f64::from(arm.variant.weight.get());
-    let all: f64 = experiment.variants.iter().map(|variant| f64::from(variant.weight.get())).sum();
-    let planned = horizon as f64 * (weight(pair.control) + weight(pair.treatment)) / all;
+    let Pair { control, treatment } = planned_units(experiment, pair, horizon);
+    let planned = control + treatment;
     if planned > 0.0 { planned } else { DEFAULT_TUNING_UNITS }
+}
+
+/// Each arm's part of a planned total.
+fn planned_units(experiment: &Experiment, pair: Pair<&Counted<'_>>, horizon: u64) -> Pair<f64> {
+    let all: f64 = experiment.variants.iter().map(|variant| f64::from(variant.weight.get())).sum();
+    pair.map(|arm| horizon as f64 * f64::from(arm.variant.weight.get()) / all)
 }
 
 fn p_value_use(experiment: &Experiment, units: u64) -> String {
@@ -356,64 +379,11 @@ fn p_value_use(experiment: &Experiment, units: u64) -> String {
         Some(horizon) if units < horizon => {
             format!("reference only: {units} of the planned {horizon} units are there")
         }
+        Some(_) if experiment.plan.method == Method::FixedHorizon => {
+            "reference only: the one planned look, which decides, was taken once".to_owned()
+        }
         Some(_) => "reference only: it was looked at before the planned end".to_owned(),
     }
-}
-
-/// Whether the variants have their planned shares of the units.
-pub fn sample_ratio(experiment: &Experiment, counts: &[Counts]) -> SampleRatio {
-    let shares: Vec<srm::Share> = experiment
-        .variants
-        .iter()
-        .map(|variant| srm::Share {
-            weight: f64::from(variant.weight.get()),
-            units: counts.iter().filter(|of| of.variant == variant.key.as_str()).map(|of| of.units).sum(),
-        })
-        .collect();
-    let mut ratio = SampleRatio {
-        alarm: None,
-        alarm_level: srm::ALARM_LEVEL,
-        chi_square: None,
-        degrees_of_freedom: None,
-        p_value: None,
-        variants: experiment
-            .variants
-            .iter()
-            .zip(&shares)
-            .map(|(variant, share)| Expectation {
-                key: variant.key.as_str().to_owned(),
-                units: share.units,
-                expected: None,
-            })
-            .collect(),
-        missing: None,
-    };
-    let (alarm, test) = match srm::check(&shares) {
-        Ok(srm::Verdict::AsPlanned(test)) => (false, test),
-        Ok(srm::Verdict::Mismatch(test)) => (true, test),
-        Ok(srm::Verdict::UnplannedArm { arm, units }) => {
-            ratio.alarm = Some(true);
-            let key = &ratio.variants[arm].key;
-            ratio.missing = Some(format!("`{key}` has {units} units, and a planned share of none"));
-            return ratio;
-        }
-        Err(NoAnswer::Missing(missing)) => {
-            ratio.missing = Some(missing.to_string());
-            return ratio;
-        }
-        Err(NoAnswer::Invalid(invalid)) => {
-            ratio.missing = Some(invalid.to_string());
-            return ratio;
-        }
-    };
-    ratio.alarm = Some(alarm);
-    ratio.chi_square = Some(test.statistic);
-    ratio.degrees_of_freedom = Some(test.degrees as u64);
-    ratio.p_value = Some(test.p_value);
-    for (variant, expected) in ratio.variants.iter_mut().zip(test.expected) {
-        variant.expected = Some(expected);
-    }
-    ratio
 }
 
 /// What is missing, with the variants' names in place of "control arm" and "treatment arm".

@@ -1,11 +1,18 @@
 //! From numbers to a verdict, by ordered rules: the first that applies decides, and its reason is one
-//! sentence with the numbers. Everything rests on the always-valid interval, which holds however often one
-//! looks; a fixed-horizon p-value never decides here.
+//! sentence with the numbers. Without a horizon everything rests on the always-valid interval, which holds
+//! however often one looks; with one, the primary metric is judged by its boundary at the looks taken.
 
 use schemas::definition::{Direction, Experiment, Method, Plan};
 
-use crate::document::{AlwaysValid, Bounds, Decision, MetricResult, Role, SampleRatio, Test, Verdict};
+use crate::analysis::boundary::Asked;
+use crate::document::{
+    AlwaysValid, BoundaryMethod, Bounds, Decision, MetricResult, Role, SampleRatio, Test, Verdict,
+};
 use crate::say;
+
+mod boundary;
+
+pub use boundary::progress;
 
 /// An arm without any unit is called missing from this many expected ones on: by chance it would happen
 /// once in 3,000 experiments (e^-8).
@@ -101,10 +108,23 @@ fn not_computed(evidence: &Evidence<'_>) -> Option<Ruling> {
     let key = evidence.experiment.metrics.primary.as_str();
     let why = match primary(evidence) {
         None => "it was not analyzed".to_owned(),
-        Some(metric) => metric.missing.clone()?,
+        Some(metric) => match &metric.missing {
+            Some(missing) => missing.clone(),
+            None => no_horizon(&evidence.experiment.plan)?,
+        },
     };
     let reason = format!("There is no verdict on the primary metric `{key}`: {why}.");
     Some((Verdict::NotComputed, None, reason))
+}
+
+/// A plan that cannot be followed. Nothing else decides in its place.
+fn no_horizon(plan: &Plan) -> Option<String> {
+    let what = match plan.method {
+        Method::GroupSequential => "a group sequential test",
+        Method::FixedHorizon => "one test at the horizon",
+        Method::Auto | Method::AlwaysValid => return None,
+    };
+    plan.horizon_units.is_none().then(|| format!("the plan asks for {what} and names no horizon"))
 }
 
 fn primary<'a>(evidence: &Evidence<'a>) -> Option<&'a MetricResult> {
@@ -127,6 +147,9 @@ fn by_the_primary_metric(evidence: &Evidence<'_>) -> Ruling {
         unreachable!("without a primary metric nothing is computed, and that rule came before");
     };
     let plan = &evidence.experiment.plan;
+    if !metric.boundaries.is_empty() {
+        return boundary::rule(plan, metric);
+    }
     let findings: Vec<(Finding, &AlwaysValid, &Test)> = metric
         .always_valid
         .iter()
@@ -288,20 +311,36 @@ fn levels(metric: &MetricResult, test: &Test) -> String {
 
 /// The always-valid interval of the absolute lift: "-0.17 to +0.63 percentage points".
 fn interval(metric: &MetricResult, look: &AlwaysValid) -> String {
+    look.interval_absolute.map_or("not known yet".to_owned(), |interval| bounds(metric, interval))
+}
+
+fn bounds(metric: &MetricResult, interval: Bounds) -> String {
     let end = |end: Option<f64>| match end {
         None => "unbounded".to_owned(),
-        Some(end) if metric.is_rate() => format!("{:+.2}", end * 100.0),
-        Some(end) => format!("{}{}", if end < 0.0 { "" } else { "+" }, say::mean(end)),
-    };
-    let Some(interval) = look.interval_absolute else {
-        return "not known yet".to_owned();
+        Some(end) => lift(metric, end),
     };
     let unit = if metric.is_rate() { " percentage points" } else { " per unit" };
     format!("{} to {}{unit}", end(interval.lower), end(interval.upper))
 }
 
+/// An absolute lift without its unit.
+fn lift(metric: &MetricResult, lift: f64) -> String {
+    if metric.is_rate() {
+        format!("{:+.2}", lift * 100.0)
+    } else {
+        format!("{}{}", if lift < 0.0 { "" } else { "+" }, say::mean(lift))
+    }
+}
+
 fn method_used(experiment: &Experiment) -> String {
-    const USED: &str = "always-valid interval (asymptotic confidence sequence)";
+    let asked = Asked::by(&experiment.plan).map(|asked| asked.method);
+    let used = match asked {
+        None => "always-valid interval (asymptotic confidence sequence)",
+        Some(BoundaryMethod::GroupSequential) => {
+            "group sequential test (Lan-DeMets spending, O'Brien-Fleming) up to the planned horizon"
+        }
+        Some(BoundaryMethod::FixedHorizon) => "one test at the planned horizon",
+    };
     let treatments = experiment
         .variants
         .iter()
@@ -311,16 +350,12 @@ fn method_used(experiment: &Experiment) -> String {
         0 | 1 => String::new(),
         several => format!(", alpha shared among {several} treatments"),
     };
-    let planned = match (experiment.plan.method, experiment.plan.horizon_units) {
-        (Method::GroupSequential, _) | (Method::Auto, Some(_)) => {
-            "; the plan asks for a group sequential test, whose boundaries this version does not compute"
-        }
-        (Method::FixedHorizon, _) => {
-            "; the plan asks for one test at the horizon, which this version shows but does not decide by"
-        }
-        (Method::AlwaysValid, _) | (Method::Auto, None) => "",
+    let guardrails = if asked.is_some() && !experiment.metrics.guardrails.is_empty() {
+        "; guardrails by always-valid p-values"
+    } else {
+        ""
     };
-    format!("{USED}{shared}{planned}")
+    format!("{used}{shared}{guardrails}")
 }
 
 /// How good the lift looks, for choosing among treatments.

@@ -92,6 +92,10 @@ pub struct MetricResult {
     /// The control against each treatment.
     pub tests: Vec<Test>,
     pub always_valid: Vec<AlwaysValid>,
+    /// Of the primary metric, where the plan names a horizon; each then decides in place of the always-valid
+    /// interval.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boundaries: Vec<Boundary>,
 }
 
 /// From `lower` to `upper`; a null end is infinite.
@@ -162,6 +166,87 @@ pub struct AlwaysValid {
     /// For guardrails: the one-sided p-value, at this look, of "it got worse".
     pub harm_p_value: Option<f64>,
     pub missing: Option<String>,
+}
+
+/// Which test a plan with a horizon decides by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BoundaryMethod {
+    /// Looks on the way, by Lan-DeMets spending of O'Brien-Fleming's kind.
+    GroupSequential,
+    /// One look, when the planned units are there.
+    FixedHorizon,
+}
+
+/// Where an analysis stands in its plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BoundaryStage {
+    BeforeFirstLook,
+    Interim,
+    /// The look that spent all of alpha.
+    Final,
+    /// Units came after the final look: estimates go on, nothing is decided by them.
+    PastEnd,
+}
+
+/// A test with planned units and the looks it has taken; they are read back for the next one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Boundary {
+    pub metric: String,
+    pub control: String,
+    pub treatment: String,
+    pub method: BoundaryMethod,
+    /// The plan's alpha, divided by the number of treatments.
+    pub alpha: f64,
+    pub planned_units_control: u64,
+    pub planned_units_treatment: u64,
+    /// Share of the planned information that both arms hold now; a look is taken at some of these only.
+    pub fraction: f64,
+    pub stage: BoundaryStage,
+    pub looks: Vec<BoundaryLook>,
+    /// The first look that crossed; later ones do not take it back.
+    pub crossed_at_look: Option<u32>,
+    /// Once it has crossed or ended.
+    pub after_stopping: Option<AfterStopping>,
+    /// Why no look could be taken now.
+    pub missing: Option<String>,
+}
+
+/// One look, as it was taken. Treatment minus control.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BoundaryLook {
+    /// From 1.
+    pub look: u32,
+    pub units_control: u64,
+    pub units_treatment: u64,
+    /// Share of the planned information.
+    pub fraction: f64,
+    pub is_final: bool,
+    /// |z| from here on crosses; null where too little may be spent for any bound.
+    pub critical_value: Option<f64>,
+    /// Up to and with this look.
+    pub alpha_spent: f64,
+    pub z: f64,
+    pub crossed: bool,
+    pub lift_absolute: f64,
+    pub standard_error: f64,
+    pub lift_relative: Option<f64>,
+    /// The repeated interval: those of all looks hold at once.
+    pub interval_absolute: Bounds,
+    /// The interval divided by the control's mean as observed: for reading, not exact.
+    pub interval_relative_to_control: Option<Bounds>,
+}
+
+/// The estimate that allows for the stopping, by stage-wise ordering. Treatment minus control.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AfterStopping {
+    /// The first that crossed, else the final one.
+    pub look: u32,
+    pub p_value: f64,
+    /// Median-unbiased.
+    pub lift_absolute: f64,
+    pub interval_absolute: Bounds,
 }
 
 /// Whether the variants have the shares of units that were planned.
@@ -274,6 +359,18 @@ impl TestMethod {
             TestMethod::FisherExact => "Fisher's exact",
             TestMethod::WelchT => "Welch's t",
         }
+    }
+}
+
+impl Boundary {
+    /// The look that settled the test: the first that crossed, else the final one, else none yet.
+    pub fn settled(&self) -> Option<&BoundaryLook> {
+        let crossed = self.looks.iter().find(|look| look.crossed);
+        crossed.or_else(|| self.looks.last().filter(|look| look.is_final))
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.looks.last().is_some_and(|look| look.is_final)
     }
 }
 

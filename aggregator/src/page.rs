@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::chart::{Chart, Series, Stretch};
+use crate::decision::progress;
 use crate::document::{
     AlwaysValid, Bounds, Decision, ExperimentResult, MetricResult, Role, SampleRatio, Test,
 };
@@ -214,6 +215,12 @@ fn variants_table(metric: &MetricResult) -> String {
         if let Some(missing) = &look.missing {
             put(&mut table, format_args!("<p class=\"facts\">Too early: {}.</p>\n", escape(missing)));
         }
+    }
+    for boundary in &metric.boundaries {
+        put(
+            &mut table,
+            format_args!("<p class=\"facts\">Decided by the {}.</p>\n", escape(&progress(boundary))),
+        );
     }
     if let Some(test) = metric.tests.first() {
         put(

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::decision::progress;
 use crate::document::{ExperimentResult, MetricResult};
 use crate::say;
 
@@ -71,6 +72,9 @@ fn metric_table(metric: &MetricResult) -> String {
         ]);
     }
     text.push_str(&table(&rows));
+    for boundary in &metric.boundaries {
+        put(&mut text, format_args!("    decided by the {}\n", progress(boundary)));
+    }
     if let Some(test) = metric.tests.first() {
         put(&mut text, format_args!("    fixed-horizon p, {}: {}\n", test.method.title(), test.p_value_use));
     }

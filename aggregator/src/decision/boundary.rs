@@ -1,0 +1,229 @@
+//! The verdict of a plan with a horizon. It rests on the looks taken and on nothing since, so that neither a
+//! second analysis of the same data nor units past the planned end make a new decision.
+
+use schemas::definition::{Direction, Plan};
+
+use super::{Ruling, bounds, levels, lift, smallest_worthwhile, toward};
+use crate::document::{Boundary, BoundaryLook, BoundaryMethod, BoundaryStage, MetricResult, Test, Verdict};
+use crate::say;
+
+/// What one treatment's looks say; the order is that of importance to the verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Finding {
+    Better,
+    /// Shown to be better, and more looks may show it to be worth shipping.
+    NotYetWorthwhile,
+    Open,
+    TooEarly,
+    /// Shown to be better, and at the planned end not worth shipping.
+    TooSmall,
+    /// Nothing worth having can be hoped for any more, though no harm is shown.
+    NotWorthwhile,
+    Worse,
+    /// All of alpha is spent, and nothing is shown.
+    NotShown,
+}
+
+/// The verdict on the treatment whose finding matters most; of several, the one with the largest lift.
+pub fn rule(plan: &Plan, metric: &MetricResult) -> Ruling {
+    let gain = |boundary: &Boundary| {
+        let last = boundary.looks.last();
+        last.map_or(f64::NEG_INFINITY, |look| toward(metric.direction, look.lift_absolute))
+    };
+    let first = metric
+        .boundaries
+        .iter()
+        .zip(&metric.tests)
+        .map(|(boundary, test)| (finding(plan, metric.direction, boundary), boundary, test))
+        .min_by(|(a, of_a, _), (b, of_b, _)| a.cmp(b).then(gain(of_b).total_cmp(&gain(of_a))));
+    let Some((finding, boundary, test)) = first else {
+        unreachable!("it is asked only where there are boundaries");
+    };
+    let (verdict, reason) = match boundary.looks.last() {
+        None => before_first_look(plan, boundary),
+        Some(last) => after_a_look(finding, &Looked { plan, metric, boundary, test, last }),
+    };
+    let since = if boundary.stage == BoundaryStage::PastEnd {
+        " The units since the planned end are estimates only: all of alpha is spent, and they decide nothing."
+    } else {
+        ""
+    };
+    (verdict, Some(boundary.treatment.clone()), format!("{reason}{since}"))
+}
+
+fn finding(plan: &Plan, direction: Direction, boundary: &Boundary) -> Finding {
+    let Some(last) = boundary.looks.last() else {
+        return Finding::TooEarly;
+    };
+    let crossed = boundary.looks.iter().find(|look| look.crossed);
+    let shown = crossed.map(|look| toward(direction, look.lift_absolute) > 0.0);
+    if shown == Some(false) {
+        return Finding::Worse;
+    }
+    let hoped =
+        last.interval_relative_to_control.and_then(|interval| interval.toward_better(direction).upper);
+    if let (Some((smallest, _)), Some(hoped)) = (smallest_worthwhile(plan), hoped)
+        && hoped < smallest
+    {
+        return Finding::NotWorthwhile;
+    }
+    match (shown, boundary.has_ended()) {
+        (Some(_), _) if is_worth_shipping(plan, direction, last) => Finding::Better,
+        (Some(_), false) => Finding::NotYetWorthwhile,
+        (Some(_), true) => Finding::TooSmall,
+        (None, false) => Finding::Open,
+        (None, true) => Finding::NotShown,
+    }
+}
+
+/// Significance alone does not ship: the effect must also be worth it, and still be there.
+fn is_worth_shipping(plan: &Plan, direction: Direction, last: &BoundaryLook) -> bool {
+    let is_there = toward(direction, last.lift_absolute) > 0.0;
+    let is_enough = plan
+        .practical_lift_relative
+        .is_none_or(|practical| last.lift_relative.is_some_and(|lift| toward(direction, lift) >= practical));
+    is_there && is_enough
+}
+
+fn before_first_look(plan: &Plan, boundary: &Boundary) -> (Verdict, String) {
+    let (metric, treatment) = (&boundary.metric, &boundary.treatment);
+    let horizon = say::count(plan.horizon_units.unwrap_or_default());
+    match (&boundary.missing, boundary.method) {
+        (Some(missing), _) => {
+            let reason = format!(
+                "Not enough data on `{metric}`: {missing}; whether `{treatment}` has an effect is open."
+            );
+            (Verdict::NotEnoughData, reason)
+        }
+        (None, BoundaryMethod::FixedHorizon) => {
+            let reason = format!(
+                "Keep running: the plan is one test at {horizon} units, which are not there yet; until then \
+                 whether `{treatment}` has an effect is open."
+            );
+            (Verdict::KeepRunning, reason)
+        }
+        (None, BoundaryMethod::GroupSequential) => {
+            let reason = format!(
+                "Not enough data on `{metric}`: {} of the planned information is too little for a first look; \
+                 whether `{treatment}` has an effect is open.",
+                say::percent(boundary.fraction)
+            );
+            (Verdict::NotEnoughData, reason)
+        }
+    }
+}
+
+/// A treatment with at least one look.
+struct Looked<'a> {
+    plan: &'a Plan,
+    metric: &'a MetricResult,
+    boundary: &'a Boundary,
+    test: &'a Test,
+    last: &'a BoundaryLook,
+}
+
+fn after_a_look(finding: Finding, of: &Looked<'_>) -> (Verdict, String) {
+    let treatment = &of.boundary.treatment;
+    let levels = levels(of.metric, of.test);
+    let last = standing(of.last);
+    let settled = of.boundary.settled().map_or(String::new(), standing);
+    let interval = bounds(of.metric, of.last.interval_absolute);
+    let practical = of.plan.practical_lift_relative.unwrap_or(0.0);
+    let practical = say::signed_percent(toward(of.metric.direction, practical));
+    match finding {
+        Finding::Better => {
+            let reason = format!(
+                "Ship `{treatment}`: {levels}, and the boundary was crossed on the better side at {settled}{}.",
+                adjusted(of)
+            );
+            (Verdict::Ship, reason)
+        }
+        Finding::Worse => {
+            let reason = format!(
+                "Stop: `{treatment}` does harm: {levels}, and the boundary was crossed on the worse side at \
+                 {settled}{}.",
+                adjusted(of)
+            );
+            (Verdict::Stop, reason)
+        }
+        Finding::NotYetWorthwhile => {
+            let reason = format!(
+                "Keep running: the effect of `{treatment}` is real ({levels}; the boundary was crossed at \
+                 {settled}), but at the last look not as large as the smallest one worth shipping, {practical}."
+            );
+            (Verdict::KeepRunning, reason)
+        }
+        Finding::TooSmall => {
+            let reason = format!(
+                "Stop: the effect of `{treatment}` is real ({levels}; the boundary was crossed at {settled}), but \
+                 at the planned end not as large as the smallest one worth shipping, {practical}."
+            );
+            (Verdict::Stop, reason)
+        }
+        Finding::NotWorthwhile => {
+            let (smallest, what) =
+                smallest_worthwhile(of.plan).unwrap_or((0.0, "smallest effect worth finding"));
+            let reason = format!(
+                "Stop: even the best end of the repeated interval ({interval}) is below the {what}, {}, with \
+                 {levels} (at {last}).",
+                say::signed_percent(toward(of.metric.direction, smallest))
+            );
+            (Verdict::Stop, reason)
+        }
+        Finding::NotShown => {
+            let reason = format!(
+                "Stop: the planned units are there, {levels} under `{treatment}`, and the boundary was not \
+                 crossed at {last}: an effect is not shown, which does not mean that there is none ({interval})."
+            );
+            (Verdict::Stop, reason)
+        }
+        Finding::Open | Finding::TooEarly => {
+            let reason = format!(
+                "Keep running: {levels} under `{treatment}`, and the boundary was not crossed at {last}, so an \
+                 effect is neither shown nor ruled out."
+            );
+            (Verdict::KeepRunning, reason)
+        }
+    }
+}
+
+/// Where a treatment stands in its plan, for people.
+pub fn progress(boundary: &Boundary) -> String {
+    let method = match boundary.method {
+        BoundaryMethod::GroupSequential => "group sequential test",
+        BoundaryMethod::FixedHorizon => "one planned test",
+    };
+    let last = boundary.looks.last().map_or("no look taken yet".to_owned(), standing);
+    let now = say::percent(boundary.fraction);
+    let stage = match boundary.stage {
+        BoundaryStage::BeforeFirstLook | BoundaryStage::Interim => "",
+        BoundaryStage::Final => "; this is the planned end",
+        BoundaryStage::PastEnd => "; past the planned end, estimates only",
+    };
+    format!("{method} of {}, {now} of the planned information now: {last}{stage}", boundary.treatment)
+}
+
+/// "look 3 (60.00 % of the planned information; z = -0.88, 2.68 is needed)".
+fn standing(look: &BoundaryLook) -> String {
+    let needed = match look.critical_value {
+        Some(critical) => format!("{critical:.2} is needed"),
+        None => "no z is enough this early".to_owned(),
+    };
+    format!(
+        "look {} ({} of the planned information; z = {:.2}, {needed})",
+        look.look,
+        say::percent(look.fraction),
+        look.z
+    )
+}
+
+/// The estimate that allows for the stopping.
+fn adjusted(of: &Looked<'_>) -> String {
+    of.boundary.after_stopping.map_or(String::new(), |after| {
+        format!(
+            "; allowing for the stopping, the lift is {} ({})",
+            lift(of.metric, after.lift_absolute),
+            bounds(of.metric, after.interval_absolute)
+        )
+    })
+}

@@ -1,0 +1,384 @@
+//! Plans with a horizon, look by look: the counts of a day and the document of the day before in, the document
+//! out. The numbers are those of the golden file `group_sequential_analysis`, whose cases name their sources.
+
+use aggregator::analyze::{Computed, CountedMetric, Moment, assemble};
+use aggregator::counts::Counts;
+use aggregator::cut::Cut;
+use aggregator::definitions::{Defined, Definitions};
+use aggregator::document::{
+    Boundary, BoundaryLook, BoundaryMethod, BoundaryStage, ExperimentResult, Role, Verdict,
+};
+use schemas::definition::{Definition, Experiment, Kind, Metric};
+use schemas::{Micros, Uuid};
+use serde_json::{Value, json};
+
+/// An experiment on its way.
+struct Story {
+    experiment: Defined<Experiment>,
+    metric: Metric,
+    metric_version: u64,
+    previous: Option<ExperimentResult>,
+}
+
+/// Units and conversions.
+type Arm = (u64, u64);
+
+impl Story {
+    fn of(plan: Value) -> Story {
+        Story::with_weights(plan, &[("a", 5_000), ("b", 5_000)])
+    }
+
+    fn with_weights(plan: Value, weights: &[(&str, u32)]) -> Story {
+        let variants: Vec<Value> =
+            weights.iter().map(|(key, weight)| json!({"key": key, "weight": weight})).collect();
+        let experiment = json!({
+            "key": "e", "state": "running", "assignment": "external", "control": "a", "variants": variants,
+            "metrics": {"primary": "m"}, "plan": plan,
+        });
+        let Ok(Definition::Experiment(definition)) = Definition::from_json(Kind::Experiment, experiment)
+        else {
+            panic!("the experiment is a definition");
+        };
+        let metric = json!({"key": "m", "event": "buy", "type": "conversion"});
+        let Ok(Definition::Metric(metric)) = Definition::from_json(Kind::Metric, metric) else {
+            panic!("the metric is a definition");
+        };
+        let experiment = Defined { version: 1, definition, changed_at_ms: 0, split_since_phase: 1 };
+        Story { experiment, metric, metric_version: 1, previous: None }
+    }
+
+    /// Analyzes; the document goes through its JSON, as between two runs of the service.
+    fn analyze(&mut self, arms: &[Arm]) -> &ExperimentResult {
+        let of = |((units, conversions), variant): (&Arm, &str)| Counts {
+            variant: variant.to_owned(),
+            units: *units,
+            units_in_several_variants: 0,
+            units_of_earlier_phases: 0,
+            conversions: *conversions,
+            events: conversions.to_string(),
+            events_squared: conversions.to_string(),
+            total: "0".to_owned(),
+            total_squared: "0".to_owned(),
+        };
+        let counted = CountedMetric {
+            key: "m",
+            role: Role::Primary,
+            definition: Some((self.metric_version, &self.metric)),
+            counts: arms.iter().zip(["a", "b", "c"]).map(of).collect(),
+            sql: String::new(),
+        };
+        let at = Micros::new(1_700_000_000_000_000).unwrap();
+        let (definitions, cut) = (Definitions::default(), Cut::default());
+        let moment = Moment { definitions: &definitions, cut: &cut, as_of: at };
+        let computed = Computed { analysis_id: Uuid::now_v7(), at, events_after_as_of: 0 };
+        let result = assemble(&self.experiment, &moment, &[counted], self.previous.as_ref(), computed);
+        let text = serde_json::to_string(&result).unwrap();
+        self.previous.insert(serde_json::from_str(&text).unwrap())
+    }
+
+    /// The first treatment's looks after these analyses.
+    fn boundary(&mut self, days: &[[Arm; 2]]) -> Boundary {
+        for day in days {
+            self.analyze(day);
+        }
+        self.last().metrics[0].boundaries[0].clone()
+    }
+
+    fn last(&self) -> &ExperimentResult {
+        self.previous.as_ref().unwrap()
+    }
+
+    #[track_caller]
+    fn check(&self, verdict: Verdict, reason: &str) {
+        let decision = &self.last().decision;
+        assert_eq!((decision.verdict, decision.reason.as_str()), (verdict, reason));
+    }
+}
+
+fn planned() -> Value {
+    json!({"horizon_units": 25_000})
+}
+
+const EFFECT: [[Arm; 2]; 5] = [
+    [(2_500, 114), (2_500, 156)],
+    [(5_000, 232), (5_000, 302)],
+    [(7_500, 350), (7_500, 457)],
+    [(10_000, 486), (10_000, 583)],
+    [(12_500, 605), (12_500, 741)],
+];
+
+const NOTHING: [[Arm; 2]; 5] = [
+    [(2_500, 120), (2_500, 107)],
+    [(5_000, 252), (5_000, 240)],
+    [(7_500, 373), (7_500, 350)],
+    [(10_000, 509), (10_000, 471)],
+    [(12_500, 626), (12_500, 608)],
+];
+
+#[track_caller]
+fn near(found: f64, expected: f64) {
+    assert!((found - expected).abs() < 2e-5, "{found} is not {expected}");
+}
+
+#[track_caller]
+fn criticals(looks: &[BoundaryLook], expected: &[f64]) {
+    assert_eq!(looks.len(), expected.len());
+    for (look, expected) in looks.iter().zip(expected) {
+        near(look.critical_value.unwrap(), *expected);
+    }
+}
+
+#[test]
+fn an_effect_ships_at_the_look_that_crosses() {
+    let mut story = Story::of(planned());
+    story.boundary(&EFFECT[..2]);
+    story.check(
+        Verdict::KeepRunning,
+        "Keep running: 6.04 % against 4.64 % (+30.2 %) under `b`, and the boundary was not crossed at look 2 \
+         (40.00 % of the planned information; z = 3.11, 3.36 is needed), so an effect is neither shown nor ruled \
+         out.",
+    );
+    let boundary = story.boundary(&EFFECT[2..3]);
+    criticals(&boundary.looks, &[4.876884948790762, 3.3570119207197817, 2.6802800636119324]);
+    let look = boundary.looks[2];
+    assert_eq!((boundary.crossed_at_look, boundary.stage, look.look), (Some(3), BoundaryStage::Interim, 3));
+    near(look.z, 3.8721800088376894);
+    near(look.fraction, 0.6);
+    near(look.interval_absolute.lower.unwrap(), 0.004391438202703378);
+    let after = boundary.after_stopping.unwrap();
+    near(after.p_value, 0.0008429880264140998);
+    near(after.lift_absolute, 0.013651227828207739);
+    near(after.interval_absolute.lower.unwrap(), 0.0058689693819037525);
+    near(after.interval_absolute.upper.unwrap(), 0.021103140247885982);
+    story.check(
+        Verdict::Ship,
+        "Ship `b`: 6.09 % against 4.67 % (+30.6 %), and the boundary was crossed on the better side at look 3 \
+         (60.00 % of the planned information; z = 3.87, 2.68 is needed); allowing for the stopping, the lift is \
+         +1.37 (+0.59 to +2.11 percentage points).",
+    );
+    assert_eq!(
+        story.last().decision.method_used,
+        "group sequential test (Lan-DeMets spending, O'Brien-Fleming) up to the planned horizon"
+    );
+}
+
+#[test]
+fn a_crossing_stands_and_its_estimate_with_it() {
+    let mut story = Story::of(planned());
+    let crossed = story.boundary(&EFFECT[..3]);
+    let ended = story.boundary(&EFFECT[3..]);
+    assert_eq!(ended.looks.len(), 5);
+    assert_eq!((ended.crossed_at_look, ended.stage), (Some(3), BoundaryStage::Final));
+    assert_eq!(ended.after_stopping.unwrap().look, 3);
+    near(ended.after_stopping.unwrap().p_value, crossed.after_stopping.unwrap().p_value);
+    assert_eq!(story.last().decision.verdict, Verdict::Ship);
+}
+
+#[test]
+fn at_the_end_nothing_shown_is_not_called_no_effect() {
+    let mut story = Story::of(planned());
+    let boundary = story.boundary(&NOTHING);
+    let last = boundary.looks[4];
+    near(last.critical_value.unwrap(), 2.0310320435920852);
+    near(last.alpha_spent, 0.05);
+    assert!(last.is_final);
+    near(boundary.after_stopping.unwrap().p_value, 0.5992417478492771);
+    story.check(
+        Verdict::Stop,
+        "Stop: the planned units are there, 4.86 % against 5.01 % (-2.9 %) under `b`, and the boundary was not \
+         crossed at look 5 (100.00 % of the planned information; z = -0.53, 2.03 is needed): an effect is not \
+         shown, which does not mean that there is none (-0.70 to +0.41 percentage points).",
+    );
+}
+
+#[test]
+fn past_the_planned_end_estimates_go_on_and_nothing_new_is_decided() {
+    let mut story = Story::of(planned());
+    let ended = story.boundary(&NOTHING);
+    let past = story.boundary(&[[(20_000, 1_000), (20_000, 1_400)]]);
+    assert_eq!(past.looks, ended.looks);
+    assert_eq!((past.stage, past.crossed_at_look), (BoundaryStage::PastEnd, None));
+    let test = story.last().test.as_ref().unwrap();
+    near(test.lift_absolute.unwrap(), 0.02);
+    story.check(
+        Verdict::Stop,
+        "Stop: the planned units are there, 7.00 % against 5.00 % (+40.0 %) under `b`, and the boundary was not \
+         crossed at look 5 (100.00 % of the planned information; z = -0.53, 2.03 is needed): an effect is not \
+         shown, which does not mean that there is none (-0.70 to +0.41 percentage points). The units since the \
+         planned end are estimates only: all of alpha is spent, and they decide nothing.",
+    );
+}
+
+/// Nor does a new description of the metric spend alpha anew.
+#[test]
+fn an_analysis_without_new_information_is_not_another_look() {
+    let mut story = Story::of(planned());
+    let first = story.boundary(&EFFECT[..2]);
+    assert_eq!(story.boundary(&EFFECT[1..2]), first);
+    // Late conversions of the same units, and less than 1 % more units.
+    assert_eq!(story.boundary(&[[(5_000, 240), (5_000, 400)]]), first);
+    assert_eq!(story.boundary(&[[(5_124, 240), (5_124, 400)]]).looks, first.looks);
+    assert_eq!(story.last().decision.verdict, Verdict::KeepRunning);
+    story.metric_version = 2;
+    assert_eq!(story.boundary(&[[(5_126, 240), (5_126, 400)]]).looks.len(), 3);
+    // It counts other units.
+    story.metric.window_hours = Some(24);
+    assert_eq!(story.boundary(&[[(5_200, 240), (5_200, 400)]]).looks.len(), 1);
+}
+
+#[test]
+fn bounds_follow_the_looks_as_they_come() {
+    let overrun = Story::of(planned()).boundary(&[
+        [(6_000, 298), (6_000, 328)],
+        [(12_000, 604), (12_000, 618)],
+        [(13_400, 669), (13_400, 699)],
+    ]);
+    criticals(&overrun.looks, &[3.031766894156259, 2.018717319010397, 2.1776202013721373]);
+    near(overrun.looks[2].fraction, 1.072);
+    assert_eq!(overrun.stage, BoundaryStage::Final);
+}
+
+#[test]
+fn a_final_look_right_after_another_keeps_its_bound() {
+    let boundary =
+        Story::of(planned()).boundary(&[[(12_499, 625), (12_499, 610)], [(12_500, 626), (12_500, 610)]]);
+    assert_eq!(boundary.looks.len(), 2);
+    let critical = boundary.looks[1].critical_value.unwrap();
+    assert!(critical > 1.96 && critical < 4.0, "{critical}");
+    near(boundary.looks[1].alpha_spent, 0.05);
+}
+
+#[test]
+fn too_few_conversions_are_not_a_look() {
+    let mut story = Story::of(planned());
+    let boundary = story.boundary(&[[(2_500, 40), (2_500, 9)]]);
+    assert_eq!((boundary.looks.len(), boundary.stage), (0, BoundaryStage::BeforeFirstLook));
+    story.check(
+        Verdict::NotEnoughData,
+        "Not enough data on `m`: `b` has 9 conversions, 10 are needed; whether `b` has an effect is open.",
+    );
+    story.boundary(&[[(124, 20), (124, 20)]]);
+    story.check(
+        Verdict::NotEnoughData,
+        "Not enough data on `m`: 0.99 % of the planned information is too little for a first look; whether `b` \
+         has an effect is open.",
+    );
+}
+
+#[test]
+fn harm_stops_and_where_less_is_better_it_ships() {
+    let days = [[(3_000, 187), (3_000, 114)], [(6_000, 360), (6_000, 259)]];
+    let mut story = Story::of(json!({"horizon_units": 24_000}));
+    let boundary = story.boundary(&days);
+    criticals(&boundary.looks, &[4.332633646051611, 2.963131596770292]);
+    near(boundary.after_stopping.unwrap().lift_absolute, -0.01679836579954661);
+    story.check(
+        Verdict::Stop,
+        "Stop: `b` does harm: 4.32 % against 6.00 % (-28.1 %), and the boundary was crossed on the worse side at \
+         look 2 (50.00 % of the planned information; z = -4.17, 2.96 is needed); allowing for the stopping, the \
+         lift is -1.68 (-2.47 to -0.88 percentage points).",
+    );
+    let mut story = Story::of(json!({"horizon_units": 24_000}));
+    story.metric.direction = schemas::definition::Direction::Decrease;
+    story.boundary(&days);
+    assert_eq!(story.last().decision.verdict, Verdict::Ship);
+}
+
+#[test]
+fn an_effect_below_the_practical_one_runs_on_and_at_the_end_stops() {
+    let mut story = Story::of(json!({"horizon_units": 25_000, "practical_lift_relative": 0.31}));
+    story.boundary(&EFFECT[..3]);
+    story.check(
+        Verdict::KeepRunning,
+        "Keep running: the effect of `b` is real (6.09 % against 4.67 % (+30.6 %); the boundary was crossed at \
+         look 3 (60.00 % of the planned information; z = 3.87, 2.68 is needed)), but at the last look not as \
+         large as the smallest one worth shipping, +31.0 %.",
+    );
+    story.boundary(&EFFECT[3..]);
+    assert_eq!(story.last().decision.verdict, Verdict::Stop);
+    // A lift that grows after the end is no new decision.
+    story.boundary(&[[(20_000, 1_000), (20_000, 1_400)]]);
+    assert_eq!(story.last().decision.verdict, Verdict::Stop);
+}
+
+#[test]
+fn a_plan_of_one_test_looks_once() {
+    let mut story = Story::of(json!({"horizon_units": 25_000, "method": "fixed_horizon"}));
+    let before = story.boundary(&EFFECT[..4]);
+    assert_eq!((before.looks.len(), before.method), (0, BoundaryMethod::FixedHorizon));
+    story.check(
+        Verdict::KeepRunning,
+        "Keep running: the plan is one test at 25,000 units, which are not there yet; until then whether `b` has \
+         an effect is open.",
+    );
+    let at = story.boundary(&[[(12_500, 645), (12_500, 736)]]);
+    criticals(&at.looks, &[1.9599639845400545]);
+    near(at.looks[0].z, 2.5193227258334105);
+    near(at.looks[0].interval_absolute.upper.unwrap(), 0.012943640335214088);
+    assert_eq!(story.last().decision.verdict, Verdict::Ship);
+    assert_eq!(story.boundary(&[[(13_000, 700), (13_000, 700)]]).looks, at.looks);
+    assert_eq!(story.last().decision.method_used, "one test at the planned horizon");
+}
+
+#[test]
+fn treatments_share_alpha() {
+    let mut story =
+        Story::with_weights(json!({"horizon_units": 37_500}), &[("a", 3_333), ("b", 3_333), ("c", 3_333)]);
+    story.analyze(&[(12_500, 626), (12_500, 608), (12_500, 750)]);
+    let boundaries = &story.last().metrics[0].boundaries;
+    assert_eq!(boundaries.len(), 2);
+    // The normal quantile of 1 - 0.025 / 2.
+    criticals(&boundaries[1].looks, &[2.2414027276]);
+    let decision = &story.last().decision;
+    assert_eq!((decision.verdict, decision.treatment.as_deref()), (Verdict::Ship, Some("c")));
+}
+
+#[test]
+fn means_are_looked_at_by_the_normal_deviate_of_welchs_t() {
+    let mut story = Story::of(planned());
+    story.metric.metric_type = schemas::definition::MetricType::Count;
+    let boundary = story.boundary(&EFFECT[..3]);
+    // One event a conversion: Welch's t of the same zeros and ones, and its deviate at 14,766.6 degrees of freedom.
+    near(story.last().test.as_ref().unwrap().t.unwrap(), 3.873858464767819);
+    near(boundary.looks[2].z, 3.872809229292448);
+    assert_eq!(story.last().decision.verdict, Verdict::Ship);
+}
+
+#[test]
+fn without_a_horizon_or_by_the_plans_wish_the_always_valid_interval_decides() {
+    for plan in [json!({}), json!({"horizon_units": 25_000, "method": "always_valid"})] {
+        let mut story = Story::of(plan);
+        story.analyze(&EFFECT[2]);
+        assert!(story.last().metrics[0].boundaries.is_empty());
+        assert_eq!(
+            story.last().decision.method_used,
+            "always-valid interval (asymptotic confidence sequence)"
+        );
+        let document = serde_json::to_value(story.last()).unwrap();
+        assert_eq!(document["metrics"][0].get("boundaries"), None);
+    }
+}
+
+#[test]
+fn a_method_that_needs_a_horizon_and_has_none_is_refused() {
+    let mut story = Story::of(json!({}));
+    story.experiment.definition.plan.method = schemas::definition::Method::GroupSequential;
+    story.analyze(&EFFECT[2]);
+    story.check(
+        Verdict::NotComputed,
+        "There is no verdict on the primary metric `m`: the plan asks for a group sequential test and names no \
+         horizon.",
+    );
+}
+
+#[test]
+fn guardrails_keep_their_always_valid_p_and_the_document_says_so() {
+    let mut story = Story::of(planned());
+    story.experiment.definition.metrics.guardrails = vec![schemas::Key::new("g").unwrap()];
+    story.analyze(&EFFECT[2]);
+    assert_eq!(
+        story.last().decision.method_used,
+        "group sequential test (Lan-DeMets spending, O'Brien-Fleming) up to the planned horizon; guardrails by \
+         always-valid p-values"
+    );
+}
