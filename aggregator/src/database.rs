@@ -52,18 +52,15 @@ impl Database {
         self.bounded(doing, query.fetch_all::<T>()).await
     }
 
-    /// Inserts rows as one block: all of them or none. `table` is one of ours.
-    pub async fn insert<T: Serialize>(&self, table: &'static str, rows: &[T]) -> anyhow::Result<()> {
+    /// Inserts rows as one block: all of them or none. `statement` ends in `FORMAT JSONEachRow`.
+    pub async fn insert<T: Serialize>(&self, statement: &'static str, rows: &[T]) -> anyhow::Result<()> {
         let mut body = Vec::new();
         for row in rows {
             serde_json::to_writer(&mut body, row).context("writing a row as JSON")?;
             body.push(b'\n');
         }
-        let mut insert = self
-            .client
-            .insert_formatted_with(format!("INSERT INTO {table} FORMAT JSONEachRow"))
-            .buffered_with_capacity(body.len());
-        self.bounded(&format!("inserting into {table}"), async move {
+        let mut insert = self.client.insert_formatted_with(statement).buffered_with_capacity(body.len());
+        self.bounded(statement, async move {
             insert.write_buffered(&body);
             insert.end().await
         })

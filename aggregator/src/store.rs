@@ -50,8 +50,8 @@ struct ResultRow<'a> {
 
 /// Writes an analysis. The row of `analyses` comes last: where it is, the others are.
 pub async fn write(database: &Database, result: &ExperimentResult) -> anyhow::Result<()> {
-    database.insert("results", &result_rows(result)).await?;
-    database.insert("analyses", &[analysis_row(result)?]).await
+    database.insert("INSERT INTO results FORMAT JSONEachRow", &result_rows(result)).await?;
+    database.insert("INSERT INTO analyses FORMAT JSONEachRow", &[analysis_row(result)?]).await
 }
 
 fn analysis_row(result: &ExperimentResult) -> anyhow::Result<AnalysisRow<'_>> {

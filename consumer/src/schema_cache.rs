@@ -92,10 +92,10 @@ impl SchemaCache {
         if let Some(settled) = self.settled(kind, id, &now) {
             return settled;
         }
-        if let Some(away) = &*away {
-            if now() < away.until {
-                return Err(away.error.clone().into());
-            }
+        if let Some(away) = &*away
+            && now() < away.until
+        {
+            return Err(away.error.clone().into());
         }
         match registry.fetch(id) {
             Ok(text) => {

