@@ -135,7 +135,7 @@ fn a_missing_prerequisite_is_named_with_its_purpose_and_how_to_get_it() {
     assert_eq!(refused.status.code(), Some(1));
     assert_eq!(
         String::from_utf8(refused.stderr).unwrap().lines().last().unwrap(),
-        "error: java is not installed: Apache Kafka 4 runs on Java 17 or later. To get it: apt-get install \
+        "error: java is not installed: Apache Kafka and the schema registry run on Java 17 or later. To get it: apt-get install \
          openjdk-17-jre-headless, or brew install openjdk@17"
     );
 }

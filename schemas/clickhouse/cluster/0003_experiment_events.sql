@@ -38,9 +38,9 @@ FROM
     SELECT
         event_id, name, value, metadata, region, plan, device, created_at,
         experiment AS named_experiment,
-        arrayJoin(arrayConcat(
+        arrayJoin(arrayDistinct(arrayConcat(
             [(CAST(unit_type, 'String'), unit_id)],
-            arrayZip(CAST(mapKeys(other_ids), 'Array(String)'), mapValues(other_ids)))) AS carried
+            arrayZip(CAST(mapKeys(other_ids), 'Array(String)'), mapValues(other_ids))))) AS carried
     FROM splitstream.conversions
 ) AS c
 GLOBAL INNER JOIN
