@@ -64,9 +64,7 @@ impl Workload {
     pub fn produce(&self, place: &Place) -> Result<()> {
         place.stack.create_topics(1)?;
         let producer = producer(place)?;
-        for change in &self.experiments.changes {
-            send(&producer, DEFINITIONS, 0, &schemas::avro::encode_change(change))?;
-        }
+        self.experiments.produce(&producer, DEFINITIONS)?;
         for (partition, messages) in self.messages.iter().enumerate() {
             for message in messages {
                 send(&producer, TOPIC, partition as i32, message)?;
@@ -176,6 +174,14 @@ impl Experiments {
             changes.push(change);
         }
         Experiments { changes, definitions }
+    }
+
+    /// Puts the definitions into the topic of that name.
+    pub fn produce(&self, producer: &BaseProducer, topic: &str) -> Result<()> {
+        for change in &self.changes {
+            send(producer, topic, 0, &schemas::avro::encode_change(change))?;
+        }
+        Ok(())
     }
 
     /// All columns filled, as a service in production would.

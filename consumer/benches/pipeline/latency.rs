@@ -15,7 +15,7 @@ const SLICE: Duration = Duration::from_millis(10);
 
 pub fn measure(place: &Place, workload: &Workload, rows_per_second: f64) -> Result<String> {
     let client = place.database("latency")?;
-    let running = Running::start(place, "latency", "bench-latency")?;
+    let running = Running::start(place, "latency", "")?;
     running.wait_for_first()?;
     // What the earlier runs left in the topic is taken first.
     let mut before = 0.0;

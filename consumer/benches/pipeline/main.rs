@@ -5,6 +5,7 @@
 //!
 //! `cargo bench -p consumer --bench pipeline`, with SPLITSTREAM_BENCH_EVENTS and SPLITSTREAM_BENCH_ROUNDS.
 
+mod engine;
 mod events;
 mod latency;
 mod limit;
@@ -34,9 +35,10 @@ fn main() -> Result<()> {
     let place = Place::open(directory.path())?;
     let workload = Workload::make(events);
     workload.produce(&place)?;
+    engine::produce(&place, &workload)?;
 
     let mut report = Report::default();
-    let bar = ProgressBar::new((rounds * 5) as u64)
+    let bar = ProgressBar::new((rounds * 7) as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}")?);
     let step = |what: &'static str| {
         bar.set_message(what);
@@ -53,9 +55,13 @@ fn main() -> Result<()> {
         step("the limit: both at once");
         report.add_limit("limit: both at once", limit::both(&place, &workload, round)?);
         step("this consumer");
-        report.add("this consumer", ours::run(&place, &workload, round)?);
+        report.add("this consumer", ours::run(&place, &workload, "", round)?);
         step("a naive consumer");
         report.add("naive consumer", naive::run(&place, &workload, round)?);
+        step("this consumer, registry's framing");
+        report.add("this consumer, framed", ours::run(&place, &workload, engine::PREFIX, round)?);
+        step("ClickHouse's Kafka engine");
+        report.add("ClickHouse's Kafka engine", engine::run(&place, &workload, round)?);
     }
     bar.finish_and_clear();
     report.add("decode alone", workload.decode());

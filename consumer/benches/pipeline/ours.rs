@@ -21,13 +21,14 @@ pub struct Running {
 }
 
 impl Running {
-    pub fn start(place: &Place, database: &str, group: &str) -> Result<Running> {
+    pub fn start(place: &Place, database: &str, prefix: &str) -> Result<Running> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let child = Command::new(env!("CARGO_BIN_EXE_consumer"))
             .arg("run")
             .envs(place.stack.environment())
             .env("SPLITSTREAM_CLICKHOUSE__DATABASE", database)
-            .env("SPLITSTREAM_CONSUMER__GROUP", group)
+            .env("SPLITSTREAM_CONSUMER__GROUP", database)
+            .env("SPLITSTREAM_KAFKA__TOPIC_PREFIX", prefix)
             .env("SPLITSTREAM_HTTP__LISTEN", format!("127.0.0.1:{port}"))
             .env("SPLITSTREAM_LOG__LEVEL", "warn")
             .stdin(Stdio::null())
@@ -71,10 +72,11 @@ impl Drop for Running {
     }
 }
 
-pub fn run(place: &Place, workload: &Workload, round: usize) -> Result<Measured> {
-    let name = format!("ours_{round}");
+/// On the topics that begin with `prefix`.
+pub fn run(place: &Place, workload: &Workload, prefix: &str, round: usize) -> Result<Measured> {
+    let name = format!("ours_{prefix}{round}");
     let client = place.database(&name)?;
-    let running = Running::start(place, &name, &name)?;
+    let running = Running::start(place, &name, prefix)?;
     running.wait_for_first()?;
     let (began, cpu) = (Instant::now(), running.cpu()?);
     let before = sum(&running.metrics()?, "consumer_records_total", "taken") as usize;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clickhouse::Client;
-use local::{Options, Stack};
+use local::{Options, Server, Stack};
 use tokio::runtime::Runtime;
 
 pub const PARTITIONS: u16 = 4;
@@ -25,7 +25,8 @@ pub struct Measured {
 
 impl Place {
     pub fn open(directory: &Path) -> Result<Place> {
-        let stack = Stack::up(Options::at(directory))?;
+        let servers = vec![Server::Kafka, Server::ClickHouse, Server::Registry];
+        let stack = Stack::up(Options { servers, ..Options::at(directory) })?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         Ok(Place { stack, runtime })
     }
