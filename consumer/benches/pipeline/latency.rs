@@ -71,8 +71,10 @@ pub fn measure(place: &Place, workload: &Workload, rows_per_second: f64) -> Resu
 fn buckets(page: &str) -> Vec<(f64, f64)> {
     page.lines()
         .filter_map(|line| {
-            let rest = line.strip_prefix("consumer_end_to_end_seconds_bucket{le=\"")?;
-            let (bound, count) = rest.split_once("\"} ")?;
+            let rest = line.strip_prefix("splitstream_consumer_end_to_end_seconds_bucket{")?;
+            let (_, rest) = rest.split_once("le=\"")?;
+            let (bound, rest) = rest.split_once('"')?;
+            let (_, count) = rest.rsplit_once(' ')?;
             let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().ok()? };
             Some((bound, count.parse().ok()?))
         })

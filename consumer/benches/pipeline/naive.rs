@@ -60,6 +60,7 @@ pub fn run(place: &Place, workload: &Workload, round: usize) -> Result<Measured>
     let client = place.database(&name)?;
     let schema = Schema::parse_str(include_str!("../../../schemas/avro/exposure.avsc"))?;
     let reader = GenericDatumReader::builder(&schema).build()?;
+    let _inside = place.runtime.enter();
     let consumer: StreamConsumer = ClientConfig::new()
         .set("bootstrap.servers", place.stack.brokers())
         .set("group.id", &name)

@@ -109,7 +109,9 @@ pub fn account(_: &Place) -> Result<String> {
 /// The sum of a metric's samples whose labels mention `label`.
 pub fn sum(page: &str, name: &str, label: &str) -> f64 {
     page.lines()
-        .filter(|line| line.starts_with(name) && line.contains(&format!("\"{label}\"")))
+        .filter(|line| {
+            line.starts_with(&format!("splitstream_{name}")) && line.contains(&format!("\"{label}\""))
+        })
         .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
         .sum()
 }

@@ -38,9 +38,9 @@ impl Place {
         Ok(client)
     }
 
-    /// Frees what a run has filled, so that merges of one do not slow the next.
+    /// Gives up what a run has filled, so that merges of one do not slow the next. The files go later.
     pub fn drop_database(&self, client: &Client, name: &str) -> Result<()> {
-        let drop = client.query("DROP DATABASE ? SYNC").bind(clickhouse::sql::Identifier(name));
+        let drop = client.query("DROP DATABASE ?").bind(clickhouse::sql::Identifier(name));
         Ok(self.runtime.block_on(drop.execute())?)
     }
 
