@@ -53,7 +53,7 @@ pub fn run(place: &Place, workload: &Workload, round: usize) -> Result<Measured>
     let name = format!("engine_{round}");
     let client = place.database(&name)?;
     let execute = |sql: &str| -> Result<()> {
-        Ok(place.runtime.block_on(client.query_raw(sql).execute()).with_context(|| sql.to_owned())?)
+        place.runtime.block_on(client.query_raw(sql).execute()).with_context(|| sql.to_owned())
     };
     execute(&reading(place, &name))?;
     execute(FILLING)?;
