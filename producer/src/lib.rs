@@ -10,6 +10,8 @@ pub mod explain;
 pub mod kafka;
 pub mod log;
 pub mod replay;
+#[cfg(test)]
+mod samples;
 pub mod simulate;
 pub mod topics;
 

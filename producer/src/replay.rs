@@ -126,10 +126,8 @@ fn gives_phase(line: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use schemas::Uuid;
-    use schemas::definition::{Change, parse_file};
-
     use super::*;
+    use crate::samples;
 
     fn definitions() -> Definitions {
         let text = r#"
@@ -138,22 +136,7 @@ mod tests {
 {kind: experiment, key: e, assignment: external, state: running, control: a,
  variants: [{key: a, weight: 5000}, {key: b, weight: 5000}], metrics: {primary: click}}
 "#;
-        let mut definitions = Definitions::default();
-        for (offset, written) in parse_file(text).unwrap().into_iter().enumerate() {
-            let definition = assignment::resolve(&definitions, written).unwrap();
-            let change = Change {
-                change_id: Uuid::from_u128(1),
-                rule_version: 1,
-                kind: definition.kind().to_string(),
-                key: definition.key().to_string(),
-                based_on: 0,
-                definition: definition.to_json(),
-                author: "ann".to_owned(),
-                reason: "test".to_owned(),
-            };
-            definitions.apply(offset as u64, &change).unwrap().unwrap();
-        }
-        definitions
+        samples::definitions(text)
     }
 
     fn exposure(more: &str) -> Vec<u8> {

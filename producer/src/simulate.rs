@@ -386,10 +386,10 @@ fn spread(seed: u64, unit: u64) -> u64 {
 mod tests {
     use std::collections::HashSet;
 
-    use schemas::definition::{Change, parse_file};
     use schemas::{Uuid, avro};
 
     use super::*;
+    use crate::samples;
 
     const FILE: &str = r#"
 {kind: metric, key: signup, event: signup, type: conversion}
@@ -399,23 +399,7 @@ mod tests {
 "#;
 
     fn definitions(state: &str, assignment: &str) -> Definitions {
-        let mut definitions = Definitions::default();
-        let text = FILE.replace("STATE", state).replace("ASSIGNMENT", assignment);
-        for (offset, written) in parse_file(&text).unwrap().into_iter().enumerate() {
-            let definition = assignment::resolve(&definitions, written).unwrap();
-            let change = Change {
-                change_id: Uuid::from_u128(1),
-                rule_version: 1,
-                kind: definition.kind().to_string(),
-                key: definition.key().to_string(),
-                based_on: 0,
-                definition: definition.to_json(),
-                author: "ann".to_owned(),
-                reason: "test".to_owned(),
-            };
-            definitions.apply(offset as u64, &change).unwrap().unwrap();
-        }
-        definitions
+        samples::definitions(&FILE.replace("STATE", state).replace("ASSIGNMENT", assignment))
     }
 
     fn plan() -> Plan {

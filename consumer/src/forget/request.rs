@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clickhouse::Client;
+use clickhouse::query::Query;
 use schemas::Micros;
 use serde::Serialize;
 
@@ -41,13 +42,6 @@ struct Statements {
     table: Table,
     find: &'static str,
     delete: &'static str,
-    marks: &'static [Mark],
-}
-
-#[derive(Clone, Copy)]
-enum Mark {
-    Type,
-    Id,
 }
 
 const TABLES: [Statements; 3] = [
@@ -59,7 +53,6 @@ const TABLES: [Statements; 3] = [
         delete: "ALTER TABLE exposures DELETE \
                  WHERE ((unit_type = ? AND unit_id = ?) OR other_ids[?] = ?) \
                  AND created_at <= fromUnixTimestamp64Micro(?, 'UTC') SETTINGS mutations_sync = 2",
-        marks: &[Mark::Type, Mark::Id, Mark::Type, Mark::Id],
     },
     Statements {
         table: Table::Conversions,
@@ -69,7 +62,6 @@ const TABLES: [Statements; 3] = [
         delete: "ALTER TABLE conversions DELETE \
                  WHERE ((unit_type = ? AND unit_id = ?) OR other_ids[?] = ?) \
                  AND created_at <= fromUnixTimestamp64Micro(?, 'UTC') SETTINGS mutations_sync = 2",
-        marks: &[Mark::Type, Mark::Id, Mark::Type, Mark::Id],
     },
     Statements {
         table: Table::Aliases,
@@ -79,7 +71,6 @@ const TABLES: [Statements; 3] = [
         delete: "ALTER TABLE aliases DELETE \
                  WHERE ((from_unit_type = ? AND from_unit_id = ?) OR (to_unit_type = ? AND to_unit_id = ?)) \
                  AND created_at <= fromUnixTimestamp64Micro(?, 'UTC') SETTINGS mutations_sync = 2",
-        marks: &[Mark::Type, Mark::Id, Mark::Type, Mark::Id],
     },
 ];
 
@@ -109,11 +100,8 @@ pub async fn request(client: &Client, key: &LedgerKey, request: &Request<'_>) ->
             if rows > 0 {
                 // Its last batches may consist of nothing else.
                 Store::note_ends(client, statements.table).await.context("noting how far batches reach")?;
-                let mut delete = client.query(statements.delete);
-                for mark in statements.marks {
-                    delete = delete.bind(request.text(*mark));
-                }
-                delete
+                request
+                    .bound(client.query(statements.delete))
                     .bind(until.get())
                     .execute()
                     .await
@@ -144,11 +132,9 @@ pub async fn request(client: &Client, key: &LedgerKey, request: &Request<'_>) ->
 }
 
 impl Request<'_> {
-    fn text(&self, mark: Mark) -> &str {
-        match mark {
-            Mark::Type => self.unit_type,
-            Mark::Id => self.unit_id,
-        }
+    /// Every statement asks for the unit twice: as an event's own, and among its others.
+    fn bound(&self, query: Query) -> Query {
+        query.bind(self.unit_type).bind(self.unit_id).bind(self.unit_type).bind(self.unit_id)
     }
 }
 
@@ -159,11 +145,9 @@ async fn found(
     request: &Request<'_>,
     until: Micros,
 ) -> Result<(u64, i64)> {
-    let mut find = client.query(statements.find);
-    for mark in statements.marks {
-        find = find.bind(request.text(*mark));
-    }
-    find.bind(until.get())
+    request
+        .bound(client.query(statements.find))
+        .bind(until.get())
         .fetch_one()
         .await
         .with_context(|| format!("looking for the unit in {}", statements.table.name()))

@@ -1,0 +1,24 @@
+//! Definitions for this package's tests.
+
+use schemas::Uuid;
+use schemas::definition::{Change, Definitions, parse_file};
+
+/// The definitions of a file, all accepted in its order.
+pub fn definitions(text: &str) -> Definitions {
+    let mut definitions = Definitions::default();
+    for (offset, written) in parse_file(text).unwrap().into_iter().enumerate() {
+        let definition = assignment::resolve(&definitions, written).unwrap();
+        let change = Change {
+            change_id: Uuid::from_u128(1),
+            rule_version: 1,
+            kind: definition.kind().to_string(),
+            key: definition.key().to_string(),
+            based_on: 0,
+            definition: definition.to_json(),
+            author: "ann".to_owned(),
+            reason: "test".to_owned(),
+        };
+        definitions.apply(offset as u64, &change).unwrap().unwrap();
+    }
+    definitions
+}
