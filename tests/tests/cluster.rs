@@ -39,6 +39,7 @@ const CLUSTER: [&str; MIGRATIONS.len()] = [
     include_str!("../../schemas/clickhouse/cluster/0003_experiment_events.sql"),
     include_str!("../../schemas/clickhouse/cluster/0004_results.sql"),
     include_str!("../../schemas/clickhouse/cluster/0005_forgotten.sql"),
+    include_str!("../../schemas/clickhouse/cluster/0006_insert_parts.sql"),
 ];
 
 #[test]

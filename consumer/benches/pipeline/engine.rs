@@ -2,15 +2,14 @@
 //! It reads a registry's framing only, so the same events stand in topics of their own with that framing; this
 //! consumer is measured on them too.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use clickhouse::Client;
 use ops::registry::Registry;
 use rdkafka::producer::Producer;
 
 use super::events::{TOPIC, Workload, producer, send};
-use super::place::{Measured, PARTITIONS, Place};
+use super::place::{Measured, PARTITIONS, Place, measured};
 
 /// What the topics with a registry's framing begin with.
 pub const PREFIX: &str = "framed_";
@@ -57,19 +56,15 @@ pub fn run(place: &Place, workload: &Workload, round: usize) -> Result<Measured>
     };
     execute(&reading(place, &name))?;
     execute(FILLING)?;
-    let first = wait(place, &client, 1)?;
-    let began = Instant::now();
-    wait(place, &client, workload.total() as u64)?;
-    let took = began.elapsed();
+    let first = place.wait_for_rows(&client, 1)?;
+    // It works inside ClickHouse.
+    let meter = place.meter(std::process::id())?;
+    let rows = place.wait_for_rows(&client, measured(workload.total()))?;
+    let result = Measured { client: None, ..meter.stop((rows - first) as usize)? };
     execute("DROP TABLE filling")?;
     execute("DROP TABLE reading")?;
     place.drop_database(&client, &name)?;
-    Ok(Measured::of(workload.total().saturating_sub(first as usize), took, None))
-}
-
-fn wait(place: &Place, client: &Client, rows: u64) -> Result<u64> {
-    place.wait_for_rows(client, rows)?;
-    Ok(place.runtime.block_on(client.query("SELECT count() FROM exposures").fetch_one::<u64>())?)
+    Ok(result)
 }
 
 /// Addresses and names are of our own making.

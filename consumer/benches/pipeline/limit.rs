@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use bytes::Bytes;
 use clickhouse::Client;
 use consumer::fetch::PartitionQueue;
@@ -14,15 +14,15 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::events::{TOPIC, Workload};
-use super::place::{Measured, PARTITIONS, Place};
+use super::place::{Measured, Meter, PARTITIONS, Place};
 
 const FETCH_MESSAGES_MAX: usize = 10_000;
 const WAIT: Duration = Duration::from_millis(50);
 
 /// Fetches everything and throws it away.
 pub fn fetch(place: &Place, workload: &Workload) -> Result<Measured> {
-    let took = fetch_all(place, workload)?;
-    Ok(Measured::of(workload.total(), took, None))
+    let meter = fetch_all(place, workload)?;
+    meter.stop(workload.total())
 }
 
 /// Inserts everything from blocks made before.
@@ -30,11 +30,11 @@ pub fn insert(place: &Place, workload: &Workload, round: usize) -> Result<Measur
     let name = format!("insert_{round}");
     let client = place.database(&name)?;
     let blocks = blocks(workload);
-    let began = Instant::now();
+    let meter = place.meter(std::process::id())?;
     insert_all(place, &client, blocks)?;
-    let took = began.elapsed();
+    let measured = meter.stop(workload.total())?;
     place.drop_database(&client, &name)?;
-    Ok(Measured::of(workload.total(), took, None))
+    Ok(measured)
 }
 
 /// Both at the same time, on the same cores.
@@ -42,15 +42,15 @@ pub fn both(place: &Place, workload: &Workload, round: usize) -> Result<Measured
     let name = format!("limit_{round}");
     let client = place.database(&name)?;
     let blocks = blocks(workload);
-    let began = Instant::now();
+    let meter = place.meter(std::process::id())?;
     thread::scope(|scope| {
         let fetching = scope.spawn(|| fetch_all(place, workload));
         insert_all(place, &client, blocks)?;
         fetching.join().map_err(|_| anyhow!("the fetching thread panicked"))?
     })?;
-    let took = began.elapsed();
+    let measured = meter.stop(workload.total())?;
     place.drop_database(&client, &name)?;
-    Ok(Measured::of(workload.total(), took, None))
+    Ok(measured)
 }
 
 fn blocks(workload: &Workload) -> Vec<Vec<Bytes>> {
@@ -60,7 +60,7 @@ fn blocks(workload: &Workload) -> Vec<Vec<Bytes>> {
 }
 
 /// From the first message on: joining and connecting are not counted.
-fn fetch_all(place: &Place, workload: &Workload) -> Result<Duration> {
+fn fetch_all(place: &Place, workload: &Workload) -> Result<Meter> {
     let consumer: Arc<BaseConsumer> = Arc::new(
         ClientConfig::new()
             .set("bootstrap.servers", place.stack.brokers())
@@ -80,31 +80,35 @@ fn fetch_all(place: &Place, workload: &Workload) -> Result<Duration> {
     }
     consumer.assign(&partitions)?;
     let mut left = workload.total();
-    let mut began = None;
+    let mut meter = None;
     let started = Instant::now();
     while left > 0 {
         ensure!(started.elapsed() < Duration::from_secs(300), "{left} messages do not come");
         for queue in &mut queues {
-            let fetched = queue.fetch(if began.is_none() { WAIT } else { Duration::from_millis(1) });
+            let fetched = queue.fetch(if meter.is_none() { WAIT } else { Duration::from_millis(1) });
             let count = fetched.iter().filter(Result::is_ok).count();
-            if count > 0 {
-                began.get_or_insert_with(Instant::now);
+            if count > 0 && meter.is_none() {
+                meter = Some(place.meter(std::process::id())?);
             }
             left -= count;
         }
     }
-    Ok(began.map_or(Duration::ZERO, |began| began.elapsed()))
+    meter.context("there is no message")
 }
 
 /// One request at a time for each partition, as the consumer does.
 fn insert_all(place: &Place, client: &Client, blocks: Vec<Vec<Bytes>>) -> Result<()> {
     place.runtime.block_on(async {
         let mut running = Vec::new();
-        for blocks in blocks {
+        for (partition, blocks) in blocks.into_iter().enumerate() {
             let client = client.clone().with_setting("async_insert", "0");
             running.push(tokio::spawn(async move {
-                for block in blocks {
-                    let mut insert = client.insert_formatted_with(Table::Exposures.insert());
+                for (number, block) in blocks.into_iter().enumerate() {
+                    // With a token, as every consumer that retries: without one ClickHouse hashes the rows.
+                    let token = format!("{partition}/{number}");
+                    let mut insert = client
+                        .insert_formatted_with(Table::Exposures.insert())
+                        .with_setting("insert_deduplication_token", token);
                     insert.send(block).await?;
                     insert.end().await?;
                 }

@@ -2,7 +2,6 @@
 //! library's values, appended row by row as RowBinary, offsets committed by a timer.
 
 use std::collections::HashMap;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use apache_avro::Schema;
@@ -15,7 +14,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::events::{TOPIC, Workload};
-use super::place::{Measured, Place, process_cpu};
+use super::place::{Measured, Place};
 
 const BATCH_ROWS: usize = 100_000;
 /// Single-object encoding: two bytes of mark, eight of fingerprint.
@@ -70,13 +69,14 @@ pub fn run(place: &Place, workload: &Workload, round: usize) -> Result<Measured>
         .create()?;
     consumer.subscribe(&[TOPIC])?;
     let total = workload.total();
-    let (took, cpu) = place.runtime.block_on(async {
-        let mut began = None;
+    let measured = place.runtime.block_on(async {
+        let mut meter = None;
         let mut insert = None;
         for number in 0..total {
             let message = consumer.recv().await?;
-            let (began, _) = began.get_or_insert((Instant::now(), process_cpu(std::process::id())?));
-            let _ = began;
+            if meter.is_none() {
+                meter = Some(place.meter(std::process::id())?);
+            }
             let payload = message.payload().context("an empty message")?;
             let value = reader.read_value(&mut &payload[FRAME_BYTES..])?;
             let row = row(value, message.partition() as u16, message.offset() as u64)?;
@@ -94,12 +94,11 @@ pub fn run(place: &Place, workload: &Workload, round: usize) -> Result<Measured>
         if let Some(rest) = insert.take() {
             rest.end().await?;
         }
-        let (began, cpu) = began.context("no message came")?;
-        Ok::<_, anyhow::Error>((began.elapsed(), process_cpu(std::process::id())?.saturating_sub(cpu)))
+        meter.context("no message came")?.stop(total)
     })?;
     drop(consumer);
     place.drop_database(&client, &name)?;
-    Ok(Measured::of(total, took, Some(cpu)))
+    Ok(measured)
 }
 
 fn row(value: Value, kafka_partition: u16, kafka_offset: u64) -> Result<Row> {

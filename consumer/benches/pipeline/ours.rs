@@ -6,10 +6,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::events::Workload;
-use super::place::{Measured, Place, process_cpu};
+use super::place::{Measured, Place, measured};
 
 /// What the last run said of its stages.
 static STAGES: Mutex<String> = Mutex::new(String::new());
@@ -38,8 +38,8 @@ impl Running {
         Ok(Running { child, port })
     }
 
-    pub fn cpu(&self) -> Result<Duration> {
-        process_cpu(self.child.id())
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The page of metrics.
@@ -78,15 +78,16 @@ pub fn run(place: &Place, workload: &Workload, prefix: &str, round: usize) -> Re
     let client = place.database(&name)?;
     let running = Running::start(place, &name, prefix)?;
     running.wait_for_first()?;
-    let (began, cpu) = (Instant::now(), running.cpu()?);
-    let before = sum(&running.metrics()?, "consumer_records_total", "taken") as usize;
-    place.wait_for_rows(&client, workload.distinct as u64)?;
-    let took = began.elapsed();
-    let cpu = running.cpu()?.saturating_sub(cpu);
+    let meter = place.meter(running.pid())?;
+    let rows = place.wait_for_rows(&client, measured(workload.distinct))?;
+    let result = meter.stop(rows as usize)?;
+    // That the rest comes too is not measured, but demanded.
+    let rows = place.wait_for_rows(&client, workload.distinct as u64)?;
+    ensure!(rows == workload.distinct as u64, "{rows} rows of {} events", workload.distinct);
     *STAGES.lock().expect("no thread panics with it") = running.metrics()?;
     drop(running);
     place.drop_database(&client, &name)?;
-    Ok(Measured::of(workload.total().saturating_sub(before), took, Some(cpu)))
+    Ok(result)
 }
 
 /// Where the time of the last run's workers went, and with it the price of exactly once.

@@ -9,6 +9,16 @@ use local::{Options, Server, Stack};
 use tokio::runtime::Runtime;
 
 pub const PARTITIONS: u16 = 4;
+/// Shortest and longest pause between two questions for the number of rows.
+const POLL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
+/// A run's rate is taken when so many hundredths of its rows are in the table: the last batches of all are
+/// not full, and wait for their age.
+const MEASURED_PERCENT: usize = 90;
+
+/// How many of `rows` a run is measured by.
+pub fn measured(rows: usize) -> u64 {
+    (rows * MEASURED_PERCENT / 100) as u64
+}
 
 pub struct Place {
     pub stack: Stack,
@@ -19,8 +29,17 @@ pub struct Place {
 #[derive(Clone, Copy, Debug)]
 pub struct Measured {
     pub rows_per_second: f64,
-    /// Of the measured process alone; of its threads if it is this one.
-    pub cpu_nanoseconds_per_row: Option<f64>,
+    /// Processor time in nanoseconds a row; `None` where that process had no part in it.
+    pub client: Option<f64>,
+    pub clickhouse: Option<f64>,
+    pub broker: Option<f64>,
+}
+
+/// Reads the clock and every process's processor time, from its start to its stop.
+pub struct Meter {
+    began: Instant,
+    /// The measured process, ClickHouse and the broker, with what each had used.
+    processes: [(u32, Duration); 3],
 }
 
 impl Place {
@@ -44,20 +63,45 @@ impl Place {
         Ok(self.runtime.block_on(drop.execute())?)
     }
 
-    /// Waits until the table has so many rows.
-    pub fn wait_for_rows(&self, client: &Client, rows: u64) -> Result<()> {
+    /// Begins to measure; `client` is the process that does the work, perhaps this one.
+    pub fn meter(&self, client: u32) -> Result<Meter> {
+        let servers = (self.stack.clickhouse_pid(), self.stack.kafka_pid(0));
+        let (Some(clickhouse), Some(broker)) = servers else { bail!("the stack's servers do not run") };
+        let mut processes = [client, clickhouse, broker].map(|pid| (pid, Duration::ZERO));
+        for (pid, used) in &mut processes {
+            *used = process_cpu(*pid)?;
+        }
+        Ok(Meter { began: Instant::now(), processes })
+    }
+
+    /// Waits until the table has so many rows; returns how many it has. Asked seldom while there is far to go,
+    /// since asking takes time from what is measured.
+    pub fn wait_for_rows(&self, client: &Client, rows: u64) -> Result<u64> {
         let began = Instant::now();
         loop {
             let count = client.query("SELECT count() FROM exposures").fetch_one::<u64>();
             let count = self.runtime.block_on(count)?;
             if count >= rows {
-                return Ok(());
+                return Ok(count);
             }
             if began.elapsed() > Duration::from_secs(300) {
                 bail!("{count} of {rows} rows after five minutes");
             }
-            std::thread::sleep(Duration::from_millis(10));
+            let left = began.elapsed().mul_f64((rows - count) as f64 / count.max(1) as f64);
+            std::thread::sleep((left / 2).clamp(POLL.0, POLL.1));
         }
+    }
+}
+
+impl Meter {
+    pub fn stop(&self, rows: usize) -> Result<Measured> {
+        let took = self.began.elapsed();
+        let mut used = [0.0; 3];
+        for (used, (pid, before)) in used.iter_mut().zip(self.processes) {
+            *used = process_cpu(pid)?.saturating_sub(before).as_nanos() as f64 / rows as f64;
+        }
+        let [client, clickhouse, broker] = used.map(Some);
+        Ok(Measured { rows_per_second: rows as f64 / took.as_secs_f64(), client, clickhouse, broker })
     }
 }
 
@@ -69,14 +113,4 @@ pub fn process_cpu(pid: u32) -> Result<Duration> {
     let ticks: u64 = rest.split_whitespace().skip(11).take(2).map(|word| word.parse().unwrap_or(0_u64)).sum();
     // A tick is a hundredth of a second on every Linux that Rust runs on.
     Ok(Duration::from_millis(ticks * 10))
-}
-
-impl Measured {
-    pub fn of(rows: usize, took: Duration, cpu: Option<Duration>) -> Measured {
-        let rows = rows as f64;
-        Measured {
-            rows_per_second: rows / took.as_secs_f64(),
-            cpu_nanoseconds_per_row: cpu.map(|cpu| cpu.as_nanos() as f64 / rows),
-        }
-    }
 }

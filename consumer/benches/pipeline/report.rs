@@ -36,23 +36,35 @@ impl fmt::Display for Report {
         let limit = self.limit.as_ref().map_or(f64::NAN, |name| self.median(name));
         writeln!(
             out,
-            "{:28} {:>12} {:>21} {:>14} {:>8}",
-            "median of the rounds", "rows/s", "lowest to highest", "CPU ns/row", "of limit"
+            "{:28} {:>11} {:>22} {:>9}   {:>8} {:>11} {:>7}",
+            "median of the rounds",
+            "rows/s",
+            "lowest to highest",
+            "of limit",
+            "consumer",
+            "ClickHouse",
+            "broker"
         )?;
         for (name, all) in &self.rows {
             let rates: Vec<f64> = all.iter().map(|one| one.rows_per_second).collect();
             let lowest = rates.iter().copied().fold(f64::INFINITY, f64::min);
             let highest = rates.iter().copied().fold(0.0, f64::max);
-            let cpu: Vec<f64> = all.iter().filter_map(|one| one.cpu_nanoseconds_per_row).collect();
-            let cpu = if cpu.is_empty() { "-".to_owned() } else { format!("{:.0}", median(cpu.into_iter())) };
             let rate = median(rates.iter().copied());
+            let cpu = |of: fn(&Measured) -> Option<f64>| {
+                let all: Vec<f64> = all.iter().filter_map(of).collect();
+                if all.is_empty() { "-".to_owned() } else { format!("{:.0}", median(all.into_iter())) }
+            };
             writeln!(
                 out,
-                "{name:28} {rate:>12.0} {:>21} {cpu:>14} {:>7.0}%",
+                "{name:28} {rate:>11.0} {:>22} {:>8.0}%   {:>8} {:>11} {:>7}",
                 format!("{lowest:.0} to {highest:.0}"),
-                100.0 * rate / limit
+                100.0 * rate / limit,
+                cpu(|one| one.client),
+                cpu(|one| one.clickhouse),
+                cpu(|one| one.broker)
             )?;
         }
+        writeln!(out, "the three last columns: processor time of each process, in nanoseconds a row")?;
         Ok(())
     }
 }
