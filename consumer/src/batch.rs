@@ -8,7 +8,7 @@ use schemas::{Micros, Uuid};
 
 use crate::dedupe::Ids;
 use crate::memory::Share;
-use crate::rows::{Rows, Table};
+use crate::rows::Rows;
 
 /// The offsets that a batch covers, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +63,11 @@ impl Due {
 
 /// A batch being filled.
 pub struct Batch {
-    table: Table,
     pub rows: Rows,
     pub row_count: usize,
     /// Of the rows, for the window once they are durable; and as a set, for what else comes meanwhile.
-    pub identities: Vec<(Uuid, Micros)>,
-    pub ids: Ids,
+    identities: Vec<(Uuid, Micros)>,
+    ids: Ids,
     first: u64,
     /// The offset after the last one taken, whatever became of it.
     next: u64,
@@ -80,11 +79,10 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// An empty batch that follows everything before `first`.
-    pub fn open(table: Table, first: u64, share: Share) -> Batch {
+    /// An empty batch that follows everything before `first`. `rows` are empty columns of its table.
+    pub fn open(rows: Rows, first: u64, share: Share) -> Batch {
         Batch {
-            table,
-            rows: table.rows(),
+            rows,
             row_count: 0,
             identities: Vec::new(),
             ids: Ids::default(),
@@ -96,10 +94,32 @@ impl Batch {
         }
     }
 
-    /// Takes an event's row into account.
-    pub fn remember(&mut self, id: Uuid, created_at: Micros) {
-        self.ids.insert(id);
-        self.identities.push((id, created_at));
+    /// An empty batch that follows this one, with room for as many ids.
+    pub fn following(&self, rows: Rows, share: Share) -> Batch {
+        Batch {
+            identities: Vec::with_capacity(self.identities.len()),
+            ids: Ids::with_room(self.identities.len()),
+            ..Batch::open(rows, self.next, share)
+        }
+    }
+
+    /// Takes an event that is to be a row into account, unless it has it already.
+    pub fn remember(&mut self, id: Uuid, created_at: Micros) -> bool {
+        let new = self.ids.insert(id);
+        if new {
+            self.identities.push((id, created_at));
+        }
+        new
+    }
+
+    /// Whether one of its rows has that id.
+    pub fn has(&self, id: Uuid) -> bool {
+        self.ids.contains(id)
+    }
+
+    /// The ids and times of its events.
+    pub fn identities(&self) -> &[(Uuid, Micros)] {
+        &self.identities
     }
 
     /// Takes note of a message at `offset`, whether or not it becomes a row.
@@ -114,12 +134,6 @@ impl Batch {
     /// Nothing more comes up to `last`.
     pub fn cover_until(&mut self, last: u64) {
         self.next = self.next.max(last + 1);
-    }
-
-    /// The finished block. Its columns are given up for it.
-    pub fn take_block(&mut self, stamp: &Stamp) -> Vec<u8> {
-        let rows = std::mem::replace(&mut self.rows, self.table.rows());
-        rows.encode(self.row_count, stamp)
     }
 
     /// Whether it should be closed now. A batch without rows is never due: it grows until there is one.
@@ -170,11 +184,12 @@ impl Batch {
 mod tests {
     use super::*;
     use crate::memory::Budget;
+    use crate::rows::Table;
 
     const LIMITS: Limits = Limits { rows: 3, bytes: 100, age: Duration::from_secs(1) };
 
     fn batch(rows: usize, bytes: usize, opened: Instant) -> Batch {
-        let mut batch = Batch::open(Table::Conversions, 10, Budget::new(1_000).share());
+        let mut batch = Batch::open(Table::Conversions.rows(), 10, Budget::new(1_000).share());
         batch.cover(12, bytes, 0, opened);
         batch.row_count = rows;
         batch
@@ -197,7 +212,7 @@ mod tests {
 
     #[test]
     fn its_span_begins_where_the_last_one_ended_and_covers_the_gap() {
-        let mut batch = Batch::open(Table::Exposures, 10, Budget::new(1_000).share());
+        let mut batch = Batch::open(Table::Exposures.rows(), 10, Budget::new(1_000).share());
         assert_eq!(batch.span(), None);
         batch.cover(14, 1, 7, Instant::now());
         assert_eq!(batch.oldest_ms(), 7);

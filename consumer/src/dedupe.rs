@@ -38,28 +38,28 @@ impl Window {
         Window { slices: BTreeMap::new(), ids: 0, ids_max, horizon }
     }
 
-    /// Enters an event whose row is durable. Where the window would outgrow its bound, its oldest slice is
+    /// Enters events whose rows are durable. Where the window would outgrow its bound, its oldest slice is
     /// forgotten and the horizon moves up behind it.
-    pub fn enter(&mut self, id: Uuid, created_at: Micros) {
-        if created_at < self.horizon {
-            return;
-        }
-        let slice = self.slices.entry(created_at.get() / SLICE_MICROS).or_default();
-        self.ids += usize::from(slice.insert(id));
-        while self.ids > self.ids_max && self.slices.len() > 1 {
-            let (slice, ids) = self.slices.pop_first().expect("there are at least two");
-            self.ids -= ids.len();
-            self.horizon = Micros::new((slice + 1) * SLICE_MICROS).unwrap_or(Micros::MAX).max(self.horizon);
+    pub fn enter(&mut self, events: &[(Uuid, Micros)]) {
+        for run in events.chunk_by(|(_, one), (_, next)| slice_of(*one) == slice_of(*next)) {
+            let slice = self.slices.entry(slice_of(run[0].1)).or_default();
+            for (id, created_at) in run {
+                if *created_at >= self.horizon {
+                    self.ids += usize::from(slice.insert(*id));
+                }
+            }
+            while self.ids > self.ids_max && self.slices.len() > 1 {
+                let (slice, ids) = self.slices.pop_first().expect("there are at least two");
+                self.ids -= ids.len();
+                self.horizon =
+                    Micros::new((slice + 1) * SLICE_MICROS).unwrap_or(Micros::MAX).max(self.horizon);
+            }
         }
     }
 
-    pub fn know(&self, id: Uuid, created_at: Micros) -> Known {
-        if created_at < self.horizon {
-            return Known::AskStore;
-        }
-        let seen =
-            self.slices.get(&(created_at.get() / SLICE_MICROS)).is_some_and(|slice| slice.contains(id));
-        if seen { Known::Seen } else { Known::New }
+    /// Answers for one event after another; quickest where they are of one time.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader { window: self, number: i64::MIN, slice: None }
     }
 
     /// Forgets what was created before `horizon`.
@@ -68,7 +68,7 @@ impl Window {
             return;
         }
         self.horizon = horizon;
-        let kept = self.slices.split_off(&(horizon.get() / SLICE_MICROS));
+        let kept = self.slices.split_off(&slice_of(horizon));
         self.slices = kept;
         self.ids = self.slices.values().map(Ids::len).sum();
     }
@@ -87,6 +87,31 @@ impl Window {
     }
 }
 
+/// Looks ids up in a window.
+pub struct Reader<'w> {
+    window: &'w Window,
+    /// The slice asked last.
+    number: i64,
+    slice: Option<&'w Ids>,
+}
+
+impl Reader<'_> {
+    pub fn know(&mut self, id: Uuid, created_at: Micros) -> Known {
+        if created_at < self.window.horizon {
+            return Known::AskStore;
+        }
+        let number = slice_of(created_at);
+        if number != self.number {
+            (self.number, self.slice) = (number, self.window.slices.get(&number));
+        }
+        if self.slice.is_some_and(|slice| slice.contains(id)) { Known::Seen } else { Known::New }
+    }
+}
+
+fn slice_of(created_at: Micros) -> i64 {
+    created_at.get() / SLICE_MICROS
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,39 +127,56 @@ mod tests {
     #[test]
     fn an_id_is_seen_once_entered_and_only_then() {
         let mut window = Window::new(at(10), 100);
-        assert_eq!(window.know(id(1), at(10)), Known::New);
-        window.enter(id(1), at(10));
-        assert_eq!(window.know(id(1), at(10)), Known::Seen);
-        assert_eq!(window.know(id(2), at(10)), Known::New);
+        assert_eq!(window.reader().know(id(1), at(10)), Known::New);
+        window.enter(&[(id(1), at(10))]);
+        assert_eq!(window.reader().know(id(1), at(10)), Known::Seen);
+        assert_eq!(window.reader().know(id(2), at(10)), Known::New);
     }
 
     #[test]
     fn before_the_horizon_the_store_is_asked() {
         let mut window = Window::new(at(10), 100);
-        window.enter(id(1), at(9));
-        assert_eq!(window.know(id(1), at(9)), Known::AskStore);
+        window.enter(&[(id(1), at(9))]);
+        assert_eq!(window.reader().know(id(1), at(9)), Known::AskStore);
         assert_eq!(window.ids(), 0);
     }
 
     #[test]
     fn outgrowing_the_bound_moves_the_horizon_and_loses_no_answer() {
         let mut window = Window::new(at(10), 2);
-        window.enter(id(1), at(10));
-        window.enter(id(2), at(11));
-        window.enter(id(3), at(11));
+        window.enter(&[(id(1), at(10))]);
+        window.enter(&[(id(2), at(11))]);
+        window.enter(&[(id(3), at(11))]);
         assert_eq!((window.ids(), window.horizon()), (2, at(11)));
-        assert_eq!(window.know(id(1), at(10)), Known::AskStore);
-        assert_eq!(window.know(id(2), at(11)), Known::Seen);
+        assert_eq!(window.reader().know(id(1), at(10)), Known::AskStore);
+        assert_eq!(window.reader().know(id(2), at(11)), Known::Seen);
+    }
+
+    #[test]
+    fn events_entered_together_are_what_they_are_one_by_one() {
+        let events: Vec<(Uuid, Micros)> = [(1, 9), (2, 10), (3, 11), (4, 11), (5, 10), (2, 10)]
+            .map(|(number, minute)| (id(number), at(minute)))
+            .into();
+        let (mut together, mut one_by_one) = (Window::new(at(10), 100), Window::new(at(10), 100));
+        together.enter(&events);
+        events.iter().for_each(|event| one_by_one.enter(&[*event]));
+        assert_eq!((together.ids(), one_by_one.ids()), (4, 4));
+        let (mut reader, mut other) = (together.reader(), one_by_one.reader());
+        let known: Vec<Known> = events.iter().map(|(id, created_at)| reader.know(*id, *created_at)).collect();
+        assert_eq!(known[0], Known::AskStore);
+        assert!(known[1..].iter().all(|known| *known == Known::Seen), "{known:?}");
+        assert_eq!(other.know(id(5), at(10)), Known::Seen);
+        assert_eq!(reader.know(id(5), at(11)), Known::New);
     }
 
     #[test]
     fn advancing_forgets_whole_slices() {
         let mut window = Window::new(at(10), 100);
-        window.enter(id(1), at(10));
-        window.enter(id(2), at(12));
+        window.enter(&[(id(1), at(10))]);
+        window.enter(&[(id(2), at(12))]);
         window.advance(at(12));
         assert_eq!(window.ids(), 1);
-        assert_eq!(window.know(id(1), at(10)), Known::AskStore);
-        assert_eq!(window.know(id(2), at(12)), Known::Seen);
+        assert_eq!(window.reader().know(id(1), at(10)), Known::AskStore);
+        assert_eq!(window.reader().know(id(2), at(12)), Known::Seen);
     }
 }

@@ -24,6 +24,7 @@ pub mod protocol;
 pub mod retention;
 pub mod rows;
 pub mod schema_cache;
+pub mod spares;
 pub mod store;
 pub mod tally;
 pub mod verify;

@@ -1,5 +1,6 @@
 //! ClickHouse's Native format, written: a block of columns that carries its own row count, so that a body
-//! cut anywhere is refused as a whole. Columns are filled value by value and never looked at again.
+//! cut anywhere is refused as a whole. Columns are filled value by value; writing empties them, and they keep
+//! their room to be filled again.
 //! Enum columns are sent as the plain numbers that they are made of; the server converts.
 
 use uuid::Uuid;
@@ -22,11 +23,6 @@ impl Fixed {
     /// The values so far.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
-    }
-
-    /// The same value in every row.
-    pub fn repeated<const N: usize>(value: [u8; N], rows: usize) -> Fixed {
-        Fixed { bytes: value.repeat(rows) }
     }
 }
 
@@ -97,61 +93,107 @@ pub const MAP: &str = "Map(LowCardinality(String), String)";
 
 /// Something that can stand as a column's data.
 pub trait Column {
-    fn write(&self, out: &mut Vec<u8>);
+    /// Writes the data and leaves the column empty.
+    fn drain(&mut self, out: &mut Vec<u8>);
+    /// Of the data, about.
     fn byte_count(&self) -> usize;
+    /// Bytes of memory held, about.
+    fn room(&self) -> usize;
 }
 
 impl Column for Fixed {
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.bytes);
+    fn drain(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.bytes);
     }
 
     fn byte_count(&self) -> usize {
         self.bytes.len()
+    }
+
+    fn room(&self) -> usize {
+        self.bytes.capacity()
     }
 }
 
 impl Column for Uuids {
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.bytes);
+    fn drain(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.bytes);
     }
 
     fn byte_count(&self) -> usize {
         self.bytes.len()
     }
+
+    fn room(&self) -> usize {
+        self.bytes.capacity()
+    }
 }
 
 impl Column for Optional {
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.absent);
-        out.extend_from_slice(&self.bytes);
+    fn drain(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.absent);
+        out.append(&mut self.bytes);
     }
 
     fn byte_count(&self) -> usize {
         self.absent.len() + self.bytes.len()
     }
+
+    fn room(&self) -> usize {
+        self.absent.capacity() + self.bytes.capacity()
+    }
 }
 
 impl Column for Texts {
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.bytes);
+    fn drain(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.bytes);
     }
 
     fn byte_count(&self) -> usize {
         self.bytes.len()
     }
+
+    fn room(&self) -> usize {
+        self.bytes.capacity()
+    }
 }
 
 impl Column for Maps {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn drain(&mut self, out: &mut Vec<u8>) {
         LowTexts::write_head(out);
-        out.extend_from_slice(&self.ends);
-        self.names.write_rows(out);
-        self.values.write(out);
+        out.append(&mut self.ends);
+        self.entries = 0;
+        self.names.drain_rows(out);
+        self.values.drain(out);
     }
 
     fn byte_count(&self) -> usize {
         self.ends.len() + self.names.byte_count() + self.values.byte_count()
+    }
+
+    fn room(&self) -> usize {
+        self.ends.capacity() + self.names.room() + self.values.room()
+    }
+}
+
+/// The same value in every row of a block.
+pub struct Repeated<const N: usize> {
+    pub value: [u8; N],
+    pub rows: usize,
+}
+
+impl<const N: usize> Column for Repeated<N> {
+    fn drain(&mut self, out: &mut Vec<u8>) {
+        out.extend(std::iter::repeat_n(self.value, self.rows).flatten());
+        self.rows = 0;
+    }
+
+    fn byte_count(&self) -> usize {
+        N * self.rows
+    }
+
+    fn room(&self) -> usize {
+        0
     }
 }
 
@@ -159,11 +201,11 @@ impl Column for Maps {
 pub struct Named<'a> {
     pub name: &'static str,
     pub kind: &'static str,
-    pub column: &'a dyn Column,
+    pub column: &'a mut dyn Column,
 }
 
-/// The block: how many columns and rows, then each column with its name and type.
-pub fn block(rows: usize, columns: &[Named<'_>]) -> Vec<u8> {
+/// The block: how many columns and rows, then each column with its name and type. The columns are empty then.
+pub fn block(rows: usize, columns: &mut [Named<'_>]) -> Vec<u8> {
     let bytes: usize = columns.iter().map(|named| named.column.byte_count() + 64).sum();
     let mut out = Vec::with_capacity(bytes + 16);
     varint(&mut out, columns.len() as u64);
@@ -173,7 +215,7 @@ pub fn block(rows: usize, columns: &[Named<'_>]) -> Vec<u8> {
             varint(&mut out, text.len() as u64);
             out.extend_from_slice(text.as_bytes());
         }
-        named.column.write(&mut out);
+        named.column.drain(&mut out);
     }
     out
 }
@@ -199,13 +241,11 @@ mod tests {
         let mut maps = Maps::default();
         maps.push([("k", "vw")].into_iter());
         maps.push(std::iter::empty());
-        let block = block(
-            2,
-            &[
-                Named { name: "n", kind: "Nullable(UInt32)", column: &numbers },
-                Named { name: "m", kind: MAP, column: &maps },
-            ],
-        );
+        let columns = &mut [
+            Named { name: "n", kind: "Nullable(UInt32)", column: &mut numbers },
+            Named { name: "m", kind: MAP, column: &mut maps },
+        ];
+        let first = block(2, columns);
         let mut expected = vec![2, 2, 1, b'n', 16];
         expected.extend_from_slice(b"Nullable(UInt32)");
         expected.extend_from_slice(&[0, 1, 7, 0, 0, 0, 0, 0, 0, 0, 1, b'm', 35]);
@@ -214,7 +254,25 @@ mod tests {
         expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
         expected.extend_from_slice(&[0, 6, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, b'k']);
         expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 0, 2, b'v', b'w']);
-        assert_eq!(block, expected);
+        assert_eq!(first, expected);
+        // Empty again: what is written next has nothing of what was.
+        let columns = &mut [
+            Named { name: "n", kind: "Nullable(UInt32)", column: &mut numbers },
+            Named { name: "m", kind: MAP, column: &mut maps },
+        ];
+        let mut expected = vec![2, 0, 1, b'n', 16];
+        expected.extend_from_slice(b"Nullable(UInt32)");
+        expected.extend_from_slice(&[1, b'm', 35]);
+        expected.extend_from_slice(b"Map(LowCardinality(String), String)");
+        expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(block(0, columns), expected);
+    }
+
+    #[test]
+    fn a_repeated_value_stands_in_every_row() {
+        let mut out = Vec::new();
+        Repeated { value: [1, 2], rows: 3 }.drain(&mut out);
+        assert_eq!(out, [1, 2, 1, 2, 1, 2]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::protocol::{Action, Event, Halt, Intent, Machine};
 use crate::schema_cache::{Plans, SchemaCache};
+use crate::spares::Spares;
 use crate::store::{Place, Store};
 use crate::tally::Tally;
 use crate::verify::Named;
@@ -49,6 +50,7 @@ pub struct Shared {
     pub runtime: Handle,
     pub limits: Limits,
     pub memory: Budget,
+    pub spares: Spares,
     pub window_micros: i64,
     pub window_ids: usize,
     /// Longest time from announcing a batch to sending it.
@@ -93,6 +95,8 @@ struct Line {
     tally: Tally,
     /// The definitions that exposures have named, by version; as many as the log has.
     named: HashMap<u64, Named>,
+    /// Whether the last events were older than the window, so that ClickHouse had to be asked.
+    asks_store: bool,
 }
 
 /// The log has nothing between the offset asked for and the one that came first, or a seek went wrong.
@@ -123,7 +127,7 @@ impl Worker {
         let line = Line {
             window: Window::new(Micros::MAX, shared.window_ids),
             window_reaches: None,
-            filling: Batch::open(place.table, 0, shared.memory.share()),
+            filling: Batch::open(shared.spares.take(place.table), 0, shared.memory.share()),
             closed: None,
             replay: None,
             resumed_at: None,
@@ -133,6 +137,7 @@ impl Worker {
             waited_for_version: None,
             tally: Tally::default(),
             named: HashMap::new(),
+            asks_store: false,
             started: Instant::now(),
             place,
             consumer,
@@ -325,7 +330,8 @@ impl Line {
         self.closed = None;
         self.replay = None;
         self.dead.clear();
-        self.filling = Batch::open(self.place.table, first, self.shared.memory.share());
+        let rows = self.shared.spares.take(self.place.table);
+        self.filling = Batch::open(rows, first, self.shared.memory.share());
     }
 
     /// Keeps the partition still until the worker knows where to go on.

@@ -23,6 +23,7 @@ use crate::migrate::check_schema;
 use crate::partition::{Shared, Worker};
 use crate::rows::Table;
 use crate::schema_cache::SchemaCache;
+use crate::spares::Spares;
 use crate::store::{Place, Store};
 
 /// Longest time in which a loop may stand still before the process counts as hung; above every bounded wait.
@@ -30,6 +31,8 @@ const STANDSTILL_MAX: Duration = Duration::from_secs(180);
 const GROUP_POLL: Duration = Duration::from_millis(100);
 const STORE_RETRY: Duration = Duration::from_secs(1);
 const DEAD_LETTERS_FLUSH: Duration = Duration::from_secs(10);
+/// Empty columns kept for the next batches take at most this part of what batches may hold, beside it.
+const SPARES_SHARE: usize = 4;
 
 /// Runs until told to stop.
 pub async fn run(config: Config) -> Result<ops::Exit> {
@@ -118,6 +121,7 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
             age: settings.batch_age_ms.duration(),
         },
         memory: Budget::new(settings.memory_bytes.usize()),
+        spares: Spares::new(settings.memory_bytes.usize() / SPARES_SHARE),
         window_micros: settings.window_hours.get() as i64 * 3_600_000_000,
         window_ids: settings.window_ids_per_partition.usize(),
         deadline: insert_timeout,

@@ -6,7 +6,7 @@ use schemas::{Alias, Conversion, Exposure, Sender};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::batch::Stamp;
-use crate::native::{Fixed, LOW, LowTexts, MAP, Maps, Named, Optional, Texts, Uuids, block};
+use crate::native::{Fixed, LOW, LowTexts, MAP, Maps, Named, Optional, Repeated, Texts, Uuids, block};
 use crate::verify::Verification;
 
 /// The columns of one batch.
@@ -103,28 +103,36 @@ impl Rows {
         xxh3_64(offsets.bytes())
     }
 
-    /// The finished block, every row with the batch's stamp.
-    pub fn encode(&self, rows: usize, stamp: &Stamp) -> Vec<u8> {
-        let ingest_ts = Fixed::repeated(stamp.ingest_ms.to_le_bytes(), rows);
-        let partition = Fixed::repeated(stamp.partition.to_le_bytes(), rows);
-        let epoch = Fixed::repeated(stamp.epoch.to_le_bytes(), rows);
-        let first = Fixed::repeated(stamp.first.to_le_bytes(), rows);
-        let last = Fixed::repeated(stamp.last.to_le_bytes(), rows);
-        let (mut columns, offsets) = match self {
-            Rows::Exposures(rows) => (rows.columns(), &rows.offset),
-            Rows::Conversions(rows) => (rows.columns(), &rows.offset),
-            Rows::Aliases(rows) => (rows.columns(), &rows.offset),
-            Rows::Definitions(rows) => (rows.columns(), &rows.offset),
-        };
+    /// The finished block, every row with the batch's stamp. The columns are empty then.
+    pub fn drain(&mut self, rows: usize, stamp: &Stamp) -> Vec<u8> {
+        let mut ingest_ts = Repeated { value: stamp.ingest_ms.to_le_bytes(), rows };
+        let mut partition = Repeated { value: stamp.partition.to_le_bytes(), rows };
+        let mut epoch = Repeated { value: stamp.epoch.to_le_bytes(), rows };
+        let mut first = Repeated { value: stamp.first.to_le_bytes(), rows };
+        let mut last = Repeated { value: stamp.last.to_le_bytes(), rows };
+        let mut columns = self.columns();
         columns.extend([
-            Named { name: "ingest_ts", kind: "DateTime64(3, 'UTC')", column: &ingest_ts },
-            Named { name: "kafka_partition", kind: "UInt16", column: &partition },
-            Named { name: "kafka_offset", kind: "UInt64", column: offsets },
-            Named { name: "epoch", kind: "UInt32", column: &epoch },
-            Named { name: "batch_first", kind: "UInt64", column: &first },
-            Named { name: "batch_last", kind: "UInt64", column: &last },
+            Named { name: "ingest_ts", kind: "DateTime64(3, 'UTC')", column: &mut ingest_ts },
+            Named { name: "kafka_partition", kind: "UInt16", column: &mut partition },
+            Named { name: "epoch", kind: "UInt32", column: &mut epoch },
+            Named { name: "batch_first", kind: "UInt64", column: &mut first },
+            Named { name: "batch_last", kind: "UInt64", column: &mut last },
         ]);
-        block(rows, &columns)
+        block(rows, &mut columns)
+    }
+
+    /// Bytes of memory held, about.
+    pub fn room(&mut self) -> usize {
+        self.columns().iter().map(|named| named.column.room()).sum()
+    }
+
+    fn columns(&mut self) -> Vec<Named<'_>> {
+        match self {
+            Rows::Exposures(rows) => rows.columns(),
+            Rows::Conversions(rows) => rows.columns(),
+            Rows::Aliases(rows) => rows.columns(),
+            Rows::Definitions(rows) => rows.columns(),
+        }
     }
 }
 
@@ -167,7 +175,7 @@ impl ExposureRows {
         self.bucket_variant.push(buckets.map(|buckets| buckets.variant.to_le_bytes()));
         self.rule.push(&exposure.rule);
         self.attributes.push(exposure.attributes.iter());
-        self.context.push(|name| exposure.attributes.get(name));
+        self.context.push(exposure.attributes.iter());
         self.environment.push(&exposure.environment);
         self.sender.push(&exposure.sender);
         self.verification.push((verification as i8).to_le_bytes());
@@ -175,24 +183,25 @@ impl ExposureRows {
         self.offset.push(offset.to_le_bytes());
     }
 
-    fn columns(&self) -> Vec<Named<'_>> {
+    fn columns(&mut self) -> Vec<Named<'_>> {
         let mut columns = vec![
-            Named { name: "event_id", kind: "UUID", column: &self.event_id },
-            Named { name: "experiment", kind: LOW, column: &self.experiment },
-            Named { name: "variant", kind: LOW, column: &self.variant },
-            Named { name: "unit_type", kind: LOW, column: &self.unit_type },
-            Named { name: "unit_id", kind: "String", column: &self.unit_id },
-            Named { name: "other_ids", kind: MAP, column: &self.other_ids },
-            Named { name: "phase", kind: "UInt32", column: &self.phase },
-            Named { name: "definition_version", kind: "UInt64", column: &self.definition_version },
-            Named { name: "bucket_slot", kind: "Nullable(UInt32)", column: &self.bucket_slot },
-            Named { name: "bucket_rollout", kind: "Nullable(UInt32)", column: &self.bucket_rollout },
-            Named { name: "bucket_variant", kind: "Nullable(UInt32)", column: &self.bucket_variant },
-            Named { name: "rule", kind: LOW, column: &self.rule },
-            Named { name: "attributes", kind: MAP, column: &self.attributes },
-            Named { name: "environment", kind: LOW, column: &self.environment },
-            Named { name: "verification", kind: "Int8", column: &self.verification },
-            Named { name: "created_at", kind: "DateTime64(6, 'UTC')", column: &self.created_at },
+            Named { name: "event_id", kind: "UUID", column: &mut self.event_id },
+            Named { name: "experiment", kind: LOW, column: &mut self.experiment },
+            Named { name: "variant", kind: LOW, column: &mut self.variant },
+            Named { name: "unit_type", kind: LOW, column: &mut self.unit_type },
+            Named { name: "unit_id", kind: "String", column: &mut self.unit_id },
+            Named { name: "other_ids", kind: MAP, column: &mut self.other_ids },
+            Named { name: "phase", kind: "UInt32", column: &mut self.phase },
+            Named { name: "definition_version", kind: "UInt64", column: &mut self.definition_version },
+            Named { name: "bucket_slot", kind: "Nullable(UInt32)", column: &mut self.bucket_slot },
+            Named { name: "bucket_rollout", kind: "Nullable(UInt32)", column: &mut self.bucket_rollout },
+            Named { name: "bucket_variant", kind: "Nullable(UInt32)", column: &mut self.bucket_variant },
+            Named { name: "rule", kind: LOW, column: &mut self.rule },
+            Named { name: "attributes", kind: MAP, column: &mut self.attributes },
+            Named { name: "environment", kind: LOW, column: &mut self.environment },
+            Named { name: "verification", kind: "Int8", column: &mut self.verification },
+            Named { name: "created_at", kind: "DateTime64(6, 'UTC')", column: &mut self.created_at },
+            Named { name: "kafka_offset", kind: "UInt64", column: &mut self.offset },
         ];
         columns.extend(self.context.columns());
         columns.extend(self.sender.columns());
@@ -227,25 +236,26 @@ impl ConversionRows {
         self.experiment.push(conversion.experiment.as_deref().unwrap_or(""));
         self.value.push(conversion.value.map(|value| value.millionths().to_le_bytes()));
         self.metadata.push(conversion.metadata.iter());
-        self.context.push(|name| conversion.metadata.get(name));
+        self.context.push(conversion.metadata.iter());
         self.environment.push(&conversion.environment);
         self.sender.push(&conversion.sender);
         self.created_at.push(conversion.created_at.get().to_le_bytes());
         self.offset.push(offset.to_le_bytes());
     }
 
-    fn columns(&self) -> Vec<Named<'_>> {
+    fn columns(&mut self) -> Vec<Named<'_>> {
         let mut columns = vec![
-            Named { name: "event_id", kind: "UUID", column: &self.event_id },
-            Named { name: "name", kind: LOW, column: &self.name },
-            Named { name: "unit_type", kind: LOW, column: &self.unit_type },
-            Named { name: "unit_id", kind: "String", column: &self.unit_id },
-            Named { name: "other_ids", kind: MAP, column: &self.other_ids },
-            Named { name: "experiment", kind: LOW, column: &self.experiment },
-            Named { name: "value", kind: "Nullable(Decimal(18, 6))", column: &self.value },
-            Named { name: "metadata", kind: MAP, column: &self.metadata },
-            Named { name: "environment", kind: LOW, column: &self.environment },
-            Named { name: "created_at", kind: "DateTime64(6, 'UTC')", column: &self.created_at },
+            Named { name: "event_id", kind: "UUID", column: &mut self.event_id },
+            Named { name: "name", kind: LOW, column: &mut self.name },
+            Named { name: "unit_type", kind: LOW, column: &mut self.unit_type },
+            Named { name: "unit_id", kind: "String", column: &mut self.unit_id },
+            Named { name: "other_ids", kind: MAP, column: &mut self.other_ids },
+            Named { name: "experiment", kind: LOW, column: &mut self.experiment },
+            Named { name: "value", kind: "Nullable(Decimal(18, 6))", column: &mut self.value },
+            Named { name: "metadata", kind: MAP, column: &mut self.metadata },
+            Named { name: "environment", kind: LOW, column: &mut self.environment },
+            Named { name: "created_at", kind: "DateTime64(6, 'UTC')", column: &mut self.created_at },
+            Named { name: "kafka_offset", kind: "UInt64", column: &mut self.offset },
         ];
         columns.extend(self.context.columns());
         columns.extend(self.sender.columns());
@@ -279,15 +289,16 @@ impl AliasRows {
         self.offset.push(offset.to_le_bytes());
     }
 
-    fn columns(&self) -> Vec<Named<'_>> {
+    fn columns(&mut self) -> Vec<Named<'_>> {
         let mut columns = vec![
-            Named { name: "event_id", kind: "UUID", column: &self.event_id },
-            Named { name: "from_unit_type", kind: LOW, column: &self.from_unit_type },
-            Named { name: "from_unit_id", kind: "String", column: &self.from_unit_id },
-            Named { name: "to_unit_type", kind: LOW, column: &self.to_unit_type },
-            Named { name: "to_unit_id", kind: "String", column: &self.to_unit_id },
-            Named { name: "environment", kind: LOW, column: &self.environment },
-            Named { name: "created_at", kind: "DateTime64(6, 'UTC')", column: &self.created_at },
+            Named { name: "event_id", kind: "UUID", column: &mut self.event_id },
+            Named { name: "from_unit_type", kind: LOW, column: &mut self.from_unit_type },
+            Named { name: "from_unit_id", kind: "String", column: &mut self.from_unit_id },
+            Named { name: "to_unit_type", kind: LOW, column: &mut self.to_unit_type },
+            Named { name: "to_unit_id", kind: "String", column: &mut self.to_unit_id },
+            Named { name: "environment", kind: LOW, column: &mut self.environment },
+            Named { name: "created_at", kind: "DateTime64(6, 'UTC')", column: &mut self.created_at },
+            Named { name: "kafka_offset", kind: "UInt64", column: &mut self.offset },
         ];
         columns.extend(self.sender.columns());
         columns
@@ -334,20 +345,21 @@ impl DefinitionRows {
         self.offset.push(offset.to_le_bytes());
     }
 
-    fn columns(&self) -> Vec<Named<'_>> {
+    fn columns(&mut self) -> Vec<Named<'_>> {
         vec![
-            Named { name: "version", kind: "UInt64", column: &self.version },
-            Named { name: "change_id", kind: "UUID", column: &self.change_id },
-            Named { name: "rule_version", kind: "UInt32", column: &self.rule_version },
-            Named { name: "kind", kind: LOW, column: &self.kind },
-            Named { name: "key", kind: "String", column: &self.key },
-            Named { name: "based_on", kind: "UInt64", column: &self.based_on },
-            Named { name: "definition", kind: "String", column: &self.definition },
-            Named { name: "author", kind: "String", column: &self.author },
-            Named { name: "reason", kind: "String", column: &self.reason },
-            Named { name: "accepted", kind: "Bool", column: &self.accepted },
-            Named { name: "refusal", kind: "String", column: &self.refusal },
-            Named { name: "changed_at", kind: "DateTime64(3, 'UTC')", column: &self.changed_at },
+            Named { name: "version", kind: "UInt64", column: &mut self.version },
+            Named { name: "change_id", kind: "UUID", column: &mut self.change_id },
+            Named { name: "rule_version", kind: "UInt32", column: &mut self.rule_version },
+            Named { name: "kind", kind: LOW, column: &mut self.kind },
+            Named { name: "key", kind: "String", column: &mut self.key },
+            Named { name: "based_on", kind: "UInt64", column: &mut self.based_on },
+            Named { name: "definition", kind: "String", column: &mut self.definition },
+            Named { name: "author", kind: "String", column: &mut self.author },
+            Named { name: "reason", kind: "String", column: &mut self.reason },
+            Named { name: "accepted", kind: "Bool", column: &mut self.accepted },
+            Named { name: "refusal", kind: "String", column: &mut self.refusal },
+            Named { name: "changed_at", kind: "DateTime64(3, 'UTC')", column: &mut self.changed_at },
+            Named { name: "kafka_offset", kind: "UInt64", column: &mut self.offset },
         ]
     }
 }
@@ -362,19 +374,29 @@ struct Context {
 }
 
 impl Context {
-    fn push<'a>(&mut self, attribute: impl Fn(&str) -> Option<&'a str>) {
-        self.region.push(attribute("region").unwrap_or(""));
-        self.plan.push(attribute("plan").unwrap_or(""));
-        self.device.push(attribute("device").unwrap_or(""));
-        self.browser.push(attribute("browser").unwrap_or(""));
+    fn push<'a>(&mut self, attributes: impl Iterator<Item = (&'a str, &'a str)>) {
+        let (mut region, mut plan, mut device, mut browser) = ("", "", "", "");
+        for (name, value) in attributes {
+            match name {
+                "region" => region = value,
+                "plan" => plan = value,
+                "device" => device = value,
+                "browser" => browser = value,
+                _ => {}
+            }
+        }
+        self.region.push(region);
+        self.plan.push(plan);
+        self.device.push(device);
+        self.browser.push(browser);
     }
 
-    fn columns(&self) -> [Named<'_>; 4] {
+    fn columns(&mut self) -> [Named<'_>; 4] {
         [
-            Named { name: "region", kind: LOW, column: &self.region },
-            Named { name: "plan", kind: LOW, column: &self.plan },
-            Named { name: "device", kind: LOW, column: &self.device },
-            Named { name: "browser", kind: LOW, column: &self.browser },
+            Named { name: "region", kind: LOW, column: &mut self.region },
+            Named { name: "plan", kind: LOW, column: &mut self.plan },
+            Named { name: "device", kind: LOW, column: &mut self.device },
+            Named { name: "browser", kind: LOW, column: &mut self.browser },
         ]
     }
 }
@@ -393,11 +415,11 @@ impl Senders {
         self.version.push(&sender.library_version);
     }
 
-    fn columns(&self) -> [Named<'_>; 3] {
+    fn columns(&mut self) -> [Named<'_>; 3] {
         [
-            Named { name: "sender_service", kind: LOW, column: &self.service },
-            Named { name: "sender_instance", kind: LOW, column: &self.instance },
-            Named { name: "sender_version", kind: LOW, column: &self.version },
+            Named { name: "sender_service", kind: LOW, column: &mut self.service },
+            Named { name: "sender_instance", kind: LOW, column: &mut self.instance },
+            Named { name: "sender_version", kind: LOW, column: &mut self.version },
         ]
     }
 }

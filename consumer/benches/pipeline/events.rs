@@ -115,7 +115,7 @@ impl Workload {
                 last: run[run.len() - 1].0,
                 ingest_ms: 1_790_000_000_000,
             };
-            blocks.push(Rows::Exposures(rows).encode(run.len(), &stamp));
+            blocks.push(Rows::Exposures(rows).drain(run.len(), &stamp));
         }
         blocks
     }

@@ -134,7 +134,7 @@ impl Healer<'_> {
             if offsets.is_empty() {
                 return Ok(healed);
             }
-            let Gathered { rows, filled, buried } = self.gather(place, mend.span, &offsets).await?;
+            let Gathered { mut rows, filled, buried } = self.gather(place, mend.span, &offsets).await?;
             if filled.is_empty() {
                 return Ok(buried);
             }
@@ -146,7 +146,7 @@ impl Healer<'_> {
                 last: mend.span.last,
                 ingest_ms: now_ms(),
             };
-            let block = Bytes::from(rows.encode(filled.len(), &stamp));
+            let block = Bytes::from(rows.drain(filled.len(), &stamp));
             let attempt = attempt(place, mend.span, poisoned);
             let answered = self.witnesses.store.insert(place.table, &attempt, block).await;
             if answered.is_err() {

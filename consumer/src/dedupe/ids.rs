@@ -31,6 +31,11 @@ impl Default for Ids {
 }
 
 impl Ids {
+    /// An empty set that takes so many ids without growing.
+    pub fn with_room(ids: usize) -> Ids {
+        Ids { slots: vec![EMPTY; (ids + 1) * GROWN.1 / GROWN.0], ..Ids::default() }
+    }
+
     pub fn len(&self) -> usize {
         self.count + usize::from(self.has_zero)
     }
@@ -116,6 +121,17 @@ mod tests {
         }
         assert_eq!((ids.len(), oracle.len()), (5_000, 5_000));
         assert!((5_000..6_000).all(|value| !ids.contains(Uuid::from_u128(value))));
+    }
+
+    #[test]
+    fn a_set_with_room_does_not_grow_until_it_is_used_up() {
+        let mut ids = Ids::with_room(1_000);
+        let bytes = ids.bytes();
+        assert!((1..=1_000).all(|value| ids.insert(Uuid::from_u128(value))));
+        assert_eq!((ids.len(), ids.bytes()), (1_000, bytes));
+        assert!((1_001..=2_000).all(|value| ids.insert(Uuid::from_u128(value))));
+        assert!((1..=2_000).all(|value| ids.contains(Uuid::from_u128(value))));
+        assert!(!Ids::with_room(0).contains(Uuid::from_u128(1)));
     }
 
     #[test]

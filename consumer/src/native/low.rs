@@ -11,8 +11,10 @@ const ADDITIONAL_KEYS: u64 = 1;
 const HAS_KEYS: u64 = 1 << 9;
 const IS_NEW: u64 = 1 << 10;
 
-/// Texts of up to this many bytes are compared as one number.
-const SHORT_BYTES_MAX: usize = 16;
+/// Texts of up to this many bytes are compared as one number, their length in its last byte.
+const SHORT_BYTES_MAX: usize = 15;
+/// What no short text is as a number.
+const NOTHING: u128 = u128::MAX;
 const REMEMBERED: usize = 64;
 
 /// A column of texts of which most are the same few.
@@ -20,8 +22,10 @@ pub struct LowTexts {
     keys: Texts,
     places: HashMap<Box<str>, u32>,
     rows: Vec<u32>,
-    /// Short texts met lately, at the place that their bytes lead to.
-    lately: Box<[Option<(u128, u8, u32)>; REMEMBERED]>,
+    /// The last row's text, if it was short, and its place.
+    last: (u128, u32),
+    /// Short texts met lately, where their bytes lead to, and their places.
+    lately: Box<([u128; REMEMBERED], [u32; REMEMBERED])>,
 }
 
 impl Default for LowTexts {
@@ -30,7 +34,8 @@ impl Default for LowTexts {
             keys: Texts::default(),
             places: HashMap::new(),
             rows: Vec::new(),
-            lately: Box::new([None; REMEMBERED]),
+            last: (NOTHING, 0),
+            lately: Box::new(([NOTHING; REMEMBERED], [0; REMEMBERED])),
         }
     }
 }
@@ -42,21 +47,17 @@ impl LowTexts {
             self.rows.push(place);
             return;
         }
-        let mut bytes = [0; SHORT_BYTES_MAX];
-        bytes[..value.len()].copy_from_slice(value.as_bytes());
-        let number = u128::from_le_bytes(bytes);
-        let length = value.len() as u8;
-        let mixed = ((number as u64) ^ (number >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let at = (mixed >> 58) as usize;
-        let place = match self.lately[at] {
-            Some((known, known_length, place)) if known == number && known_length == length => place,
-            _ => {
-                let place = self.place(value);
-                self.lately[at] = Some((number, length, place));
-                place
+        let number = short(value.as_bytes());
+        if self.last.0 != number {
+            let mixed = ((number as u64) ^ (number >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let at = (mixed >> 58) as usize;
+            if self.lately.0[at] != number {
+                self.lately.1[at] = self.place(value);
+                self.lately.0[at] = number;
             }
-        };
-        self.rows.push(place);
+            self.last = (number, self.lately.1[at]);
+        }
+        self.rows.push(self.last.1);
     }
 
     fn place(&mut self, value: &str) -> u32 {
@@ -75,33 +76,67 @@ impl LowTexts {
     }
 
     /// Nothing, if there is no row.
-    pub(super) fn write_rows(&self, out: &mut Vec<u8>) {
+    pub(super) fn drain_rows(&mut self, out: &mut Vec<u8>) {
         if self.rows.is_empty() {
             return;
         }
-        let (width, write): (u64, fn(&mut Vec<u8>, u32)) = match self.places.len() {
-            0..=0x100 => (0, |out, place| out.push(place as u8)),
-            0x101..=0x1_0000 => (1, |out, place| out.extend_from_slice(&(place as u16).to_le_bytes())),
-            _ => (2, |out, place| out.extend_from_slice(&place.to_le_bytes())),
+        let keys = self.places.len();
+        let width: u64 = match keys {
+            0..=0x100 => 0,
+            0x101..=0x1_0000 => 1,
+            _ => 2,
         };
         out.extend_from_slice(&(width | HAS_KEYS | IS_NEW).to_le_bytes());
-        out.extend_from_slice(&(self.places.len() as u64).to_le_bytes());
-        self.keys.write(out);
+        out.extend_from_slice(&(keys as u64).to_le_bytes());
+        self.keys.drain(out);
         out.extend_from_slice(&(self.rows.len() as u64).to_le_bytes());
-        for place in &self.rows {
-            write(out, *place);
+        match width {
+            0 => out.extend(self.rows.iter().map(|place| *place as u8)),
+            1 => out.extend(self.rows.iter().flat_map(|place| (*place as u16).to_le_bytes())),
+            _ => out.extend(self.rows.iter().flat_map(|place| place.to_le_bytes())),
         }
+        self.rows.clear();
+        self.places.clear();
+        self.last = (NOTHING, 0);
+        self.lately.0.fill(NOTHING);
     }
 }
 
+/// A text of at most 15 bytes as a number that no other text has.
+fn short(bytes: &[u8]) -> u128 {
+    fn number<const N: usize>(bytes: &[u8]) -> u128 {
+        let mut wide = [0; 16];
+        wide[..N].copy_from_slice(&bytes[..N]);
+        u128::from_le_bytes(wide)
+    }
+    let length = bytes.len();
+    // Two pieces of a fixed size that overlap, rather than a loop over so many bytes.
+    let text = match length {
+        8.. => number::<8>(bytes) | number::<8>(&bytes[length - 8..]) << (8 * (length - 8)),
+        4..8 => number::<4>(bytes) | number::<4>(&bytes[length - 4..]) << (8 * (length - 4)),
+        2..4 => number::<2>(bytes) | number::<2>(&bytes[length - 2..]) << (8 * (length - 2)),
+        1 => u128::from(bytes[0]),
+        0 => 0,
+    };
+    text | (length as u128) << 120
+}
+
 impl Column for LowTexts {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn drain(&mut self, out: &mut Vec<u8>) {
         LowTexts::write_head(out);
-        self.write_rows(out);
+        self.drain_rows(out);
     }
 
     fn byte_count(&self) -> usize {
         self.keys.byte_count() + 4 * self.rows.len() + 32
+    }
+
+    fn room(&self) -> usize {
+        // A key's text stands twice, once in a box of its own.
+        2 * self.keys.room()
+            + 4 * self.rows.capacity()
+            + 64 * self.places.capacity()
+            + size_of_val(&*self.lately)
     }
 }
 
@@ -115,8 +150,41 @@ mod tests {
             column.push(&value);
         }
         let mut out = Vec::new();
-        column.write(&mut out);
+        column.drain(&mut out);
         out
+    }
+
+    /// Every text of up to 15 bytes that differs from another in one byte or in its length is another number.
+    #[test]
+    fn short_texts_are_numbers_of_their_own() {
+        let mut seen = HashMap::new();
+        for length in 0..=SHORT_BYTES_MAX {
+            let plain = vec![0; length];
+            let changed = (0..length).map(|at| {
+                let mut bytes = plain.clone();
+                bytes[at] = 1 + at as u8;
+                bytes
+            });
+            for bytes in changed.chain([plain.clone()]) {
+                let other = seen.insert(short(&bytes), bytes.clone());
+                assert_eq!(other, None, "{bytes:?}");
+                assert_ne!(short(&bytes), NOTHING);
+            }
+        }
+        assert_eq!(seen.len(), 16 + 15 * 16 / 2);
+    }
+
+    #[test]
+    fn a_column_that_was_written_begins_anew() {
+        let mut column = LowTexts::default();
+        let texts = ["a", "b", "b"];
+        texts.iter().for_each(|text| column.push(text));
+        let mut first = Vec::new();
+        column.drain(&mut first);
+        let mut second = Vec::new();
+        texts.iter().for_each(|text| column.push(text));
+        column.drain(&mut second);
+        assert_eq!(first, second);
     }
 
     #[test]

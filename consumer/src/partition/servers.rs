@@ -10,7 +10,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use schemas::{Micros, Uuid};
 
 use super::{Line, Shared, micros_now};
-use crate::batch::{Span, Stamp};
+use crate::batch::{Batch, Span, Stamp};
 use crate::dedupe::Window;
 use crate::fetch::high_watermark;
 use crate::protocol::{Found, Intent, Note};
@@ -87,9 +87,7 @@ impl Line {
             } else {
                 self.window.advance(complete_since);
             }
-            for (id, created_at) in ids {
-                self.window.enter(id, created_at);
-            }
+            self.window.enter(&ids);
         }
         self.window_reaches = Some(from.checked_sub(1));
         self.gauge(&self.shared.metrics.window_ids).set(self.window.ids() as i64);
@@ -164,7 +162,10 @@ impl Line {
                 last: intent.span.last,
                 ingest_ms: intent.ingest_ms,
             };
-            let block = Bytes::from(closed.batch.take_block(&stamp));
+            let Batch { rows, row_count, .. } = &mut closed.batch;
+            let block = Bytes::from(rows.drain(*row_count, &stamp));
+            let drained = std::mem::replace(rows, self.place.table.rows());
+            self.shared.spares.give(self.place.table, drained);
             self.shared.metrics.stage("encode", began);
             block
         });
@@ -190,9 +191,7 @@ impl Line {
     /// The batch is durable: its ids are remembered, its memory is free.
     pub(super) fn land(&mut self, intent: &Intent) {
         let closed = self.closed.take().expect("a batch lands that was closed");
-        for (id, created_at) in &closed.batch.identities {
-            self.window.enter(*id, *created_at);
-        }
+        self.window.enter(closed.batch.identities());
         // Announced twice with other rows, either of the two may be there: the ids are read anew.
         self.window_reaches = (intent.earlier_rows == 0).then_some(Some(intent.span.last));
         let now = micros_now();

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use schemas::avro::DecodeError;
 use schemas::{Exposure, Micros, Uuid};
 
 use super::servers::KAFKA_ANSWERS_WITHIN;
 use super::{ClosedBatch, Gap, Line, micros_now};
-use crate::batch::{Batch, Due};
+use crate::batch::Due;
 use crate::decode::Decoded;
 use crate::dedupe::Known;
 use crate::fetch::{Fetched, Message};
@@ -20,6 +21,43 @@ use crate::verify::{Named, Verification};
 /// between two such waits, so that a version nobody ever made cannot hold the stream up.
 const VERSION_WAIT: Duration = Duration::from_millis(500);
 const VERSION_WAITS_APART: Duration = Duration::from_secs(5);
+
+/// Messages decoded before they are looked at further.
+const AT_ONCE: usize = 512;
+
+/// A message and what it holds, or why it holds nothing.
+type Taken<'a> = (Message<'a>, Result<Decoded<'a>, DecodeError>);
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Letter,
+    Forgotten,
+    Duplicate,
+    /// A row without an identity to be deduplicated by.
+    Row,
+    /// A row.
+    Event(Uuid, Micros),
+    /// Created before the window's horizon: a row unless ClickHouse has it.
+    Asked(Uuid, Micros),
+}
+
+/// How many messages had which fate.
+#[derive(Default)]
+struct Counts {
+    rows: u64,
+    duplicates: u64,
+    forgotten: u64,
+}
+
+impl Fate {
+    fn id(self) -> Option<Uuid> {
+        match self {
+            Fate::Event(id, _) | Fate::Asked(id, _) => Some(id),
+            _ => None,
+        }
+    }
+}
 
 impl Line {
     /// Whether the batch being filled may take no more for now.
@@ -38,7 +76,8 @@ impl Line {
             Some(intent) if self.filling.next() > intent.span.last => Due::Replay,
             Some(_) => return None,
         };
-        let following = Batch::open(self.place.table, self.filling.next(), self.shared.memory.share());
+        let rows = self.shared.spares.take(self.place.table);
+        let following = self.filling.following(rows, self.shared.memory.share());
         let batch = std::mem::replace(&mut self.filling, following);
         let topic = self.place.table.topic();
         let metrics = &self.shared.metrics;
@@ -59,60 +98,102 @@ impl Line {
     /// Takes messages into the batch: decoded, verified, deduplicated; what cannot be a row goes to the dead
     /// letters. An error leaves the batch unusable.
     pub(super) fn take(&mut self, fetched: &Fetched<'_>) -> Result<()> {
-        let began = Instant::now();
         let last = self.replay.map_or(u64::MAX, |intent| intent.span.last);
-        let mut decoded = Vec::with_capacity(fetched.len());
+        // As many as the processor's cache holds decoded; where ClickHouse has to be asked, as many as there are.
+        let at_once = if self.asks_store { fetched.len() } else { AT_ONCE };
+        let mut messages = fetched.iter().peekable();
+        let mut decoded = Vec::with_capacity(at_once);
         let mut passed_last = false;
-        for message in fetched.iter() {
-            let message = message.map_err(|code| anyhow!("fetching: {code}"))?;
-            if message.offset < self.filling.next() {
-                // Fetched before the seek took hold.
-                continue;
-            }
-            self.check_first(message.offset)?;
-            if message.offset > last {
-                passed_last = true;
-                break;
-            }
-            let held = self.decoded(&message)?;
-            decoded.push((message, held));
-        }
-        self.stage("decode", began);
-        let began = Instant::now();
-        let stored = self.ask_store(decoded.iter().filter_map(|(_, decoded)| decoded.as_ref().ok()))?;
-        let ledger = self.shared.forgotten.ledger();
-        let now = Instant::now();
-        let (mut duplicates, mut forgotten, mut rows) = (0, 0, 0);
-        for (message, decoded) in &decoded {
-            match decoded {
-                Err(error) => self.bury(message, error.code(), &error.to_string())?,
-                Ok(decoded) if ledger.covers(decoded) => forgotten += 1,
-                Ok(decoded) => {
-                    let identity = decoded.identity();
-                    if identity.is_some_and(|(id, created_at)| self.is_known(id, created_at, &stored)) {
-                        duplicates += 1;
-                    } else {
-                        self.append(decoded, message)?;
-                        rows += 1;
-                        if let Some((id, created_at)) = identity {
-                            self.filling.remember(id, created_at);
-                        }
-                    }
+        let mut counts = Counts::default();
+        while messages.peek().is_some() && !passed_last {
+            let began = Instant::now();
+            decoded.clear();
+            for message in messages.by_ref().take(at_once) {
+                let message = message.map_err(|code| anyhow!("fetching: {code}"))?;
+                if message.offset < self.filling.next() {
+                    // Fetched before the seek took hold.
+                    continue;
                 }
+                self.check_first(message.offset)?;
+                if message.offset > last {
+                    passed_last = true;
+                    break;
+                }
+                let held = self.decoded(&message)?;
+                decoded.push((message, held));
             }
-            self.filling.cover(message.offset, message.payload.len(), message.timestamp_ms, now);
+            self.stage("decode", began);
+            let began = Instant::now();
+            let fates = self.fates(&decoded)?;
+            self.stage("dedupe", began);
+            let began = Instant::now();
+            self.append_all(&decoded, &fates, &mut counts)?;
+            self.stage("append", began);
         }
         if passed_last {
             // The log has a gap where the batch ends, as behind a transaction.
             self.filling.cover_until(last);
         }
         self.tally.flush(&self.shared.metrics.senders);
-        self.stage("dedupe", began);
         let counted = &self.shared.metrics.records;
-        counted.with_label_values(&[self.place.table.topic(), "taken"]).inc_by(rows);
-        counted.with_label_values(&[self.place.table.topic(), "duplicate"]).inc_by(duplicates);
-        counted.with_label_values(&[self.place.table.topic(), "forgotten"]).inc_by(forgotten);
+        counted.with_label_values(&[self.place.table.topic(), "taken"]).inc_by(counts.rows);
+        counted.with_label_values(&[self.place.table.topic(), "duplicate"]).inc_by(counts.duplicates);
+        counted.with_label_values(&[self.place.table.topic(), "forgotten"]).inc_by(counts.forgotten);
         self.gauge(&self.shared.metrics.position).set(self.filling.next() as i64);
+        Ok(())
+    }
+
+    /// What becomes of each message. One question after another is put to all of them, since a table of ids
+    /// that is larger than the processor's cache answers many at once as fast as one.
+    fn fates(&mut self, decoded: &[Taken<'_>]) -> Result<Vec<Fate>> {
+        let mut fates = {
+            let (ledger, mut window) = (self.shared.forgotten.ledger(), self.window.reader());
+            let fate = |(_, held): &Taken<'_>| match held {
+                Err(_) => Fate::Letter,
+                Ok(decoded) if ledger.covers(decoded) => Fate::Forgotten,
+                Ok(decoded) => match decoded.identity() {
+                    None => Fate::Row,
+                    Some((id, created_at)) => match window.know(id, created_at) {
+                        Known::Seen => Fate::Duplicate,
+                        Known::New => Fate::Event(id, created_at),
+                        Known::AskStore => Fate::Asked(id, created_at),
+                    },
+                },
+            };
+            decoded.iter().map(fate).collect::<Vec<Fate>>()
+        };
+        if let Some(closed) = &self.closed {
+            for fate in &mut fates {
+                if fate.id().is_some_and(|id| closed.batch.has(id)) {
+                    *fate = Fate::Duplicate;
+                }
+            }
+        }
+        self.ask_store(&mut fates)?;
+        for fate in &mut fates {
+            if let Fate::Event(id, created_at) = *fate
+                && !self.filling.remember(id, created_at)
+            {
+                *fate = Fate::Duplicate;
+            }
+        }
+        Ok(fates)
+    }
+
+    fn append_all(&mut self, decoded: &[Taken<'_>], fates: &[Fate], counts: &mut Counts) -> Result<()> {
+        let now = Instant::now();
+        for ((message, held), fate) in decoded.iter().zip(fates) {
+            match (held, fate) {
+                (Err(error), _) => self.bury(message, error.code(), &error.to_string())?,
+                (_, Fate::Forgotten) => counts.forgotten += 1,
+                (_, Fate::Duplicate) => counts.duplicates += 1,
+                (Ok(decoded), _) => {
+                    self.append(decoded, message)?;
+                    counts.rows += 1;
+                }
+            }
+            self.filling.cover(message.offset, message.payload.len(), message.timestamp_ms, now);
+        }
         Ok(())
     }
 
@@ -128,37 +209,27 @@ impl Line {
         Err(anyhow!("the first message behind offset {asked} is {came}; asking again"))
     }
 
-    /// Which of the events that the window cannot know are in the table.
-    fn ask_store<'a>(&self, events: impl Iterator<Item = &'a Decoded<'a>>) -> Result<HashSet<Uuid>> {
-        let asked: Vec<Uuid> = events
-            .filter_map(Decoded::identity)
-            .filter(|(id, created_at)| {
-                !self.is_on_its_way(*id) && self.window.know(*id, *created_at) == Known::AskStore
-            })
-            .map(|(id, _)| id)
-            .collect();
-        if asked.is_empty() {
-            return Ok(HashSet::new());
+    /// Settles which of the events that the window cannot know are in the table.
+    fn ask_store(&mut self, fates: &mut [Fate]) -> Result<()> {
+        let asked = fates.iter().filter_map(|fate| match fate {
+            Fate::Asked(id, _) if !self.filling.has(*id) => Some(*id),
+            _ => None,
+        });
+        let asked: Vec<Uuid> = asked.collect();
+        self.asks_store = !asked.is_empty();
+        let mut stored = HashSet::new();
+        if self.asks_store {
+            self.shared.metrics.store_look_ups.inc_by(asked.len() as u64);
+            let look_up = self.shared.store.look_up(self.place.table, &asked);
+            let found = self.shared.runtime.block_on(look_up).context("looking up ids of old events")?;
+            stored.extend(found);
         }
-        self.shared.metrics.store_look_ups.inc_by(asked.len() as u64);
-        let look_up = self.shared.store.look_up(self.place.table, &asked);
-        let found = self.shared.runtime.block_on(look_up).context("looking up ids of old events")?;
-        Ok(found.into_iter().collect())
-    }
-
-    fn is_known(&self, id: Uuid, created_at: Micros, stored: &HashSet<Uuid>) -> bool {
-        self.is_on_its_way(id)
-            || match self.window.know(id, created_at) {
-                Known::Seen => true,
-                Known::New => false,
-                Known::AskStore => stored.contains(&id),
+        for fate in fates {
+            if let Fate::Asked(id, created_at) = *fate {
+                *fate = if stored.contains(&id) { Fate::Duplicate } else { Fate::Event(id, created_at) };
             }
-    }
-
-    /// Whether a batch that is not durable yet has it.
-    fn is_on_its_way(&self, id: Uuid) -> bool {
-        self.filling.ids.contains(id)
-            || self.closed.as_ref().is_some_and(|closed| closed.batch.ids.contains(id))
+        }
+        Ok(())
     }
 
     fn append(&mut self, decoded: &Decoded<'_>, message: &Message<'_>) -> Result<()> {
@@ -191,13 +262,11 @@ impl Line {
     /// Compares an exposure with the version of its definition, which is looked up once.
     fn verify(&mut self, exposure: &Exposure<'_>) -> Verification {
         let version = exposure.definition_version;
-        if !self.named.contains_key(&version) {
-            match self.name(version) {
-                Some(named) => self.named.insert(version, named),
-                None => return Verification::Unknown,
-            };
+        if let Some(named) = self.named.get(&version) {
+            return named.verify(exposure);
         }
-        self.named[&version].verify(exposure)
+        let Some(named) = self.name(version) else { return Verification::Unknown };
+        self.named.entry(version).or_insert(named).verify(exposure)
     }
 
     /// What the definitions log says of `version`; waited for once in a while, never for long.

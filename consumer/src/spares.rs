@@ -1,0 +1,83 @@
+//! Columns that have been written out, kept to be filled again: those of a batch are tens of megabytes, and
+//! asking the system for them anew costs more than filling them. Shared by all partitions, and bounded.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::rows::{Rows, Table};
+
+/// Empty columns with room.
+pub struct Spares {
+    kept: Mutex<Vec<(Table, Rows, usize)>>,
+    bytes_max: usize,
+}
+
+impl Spares {
+    /// Keeps at most so many bytes.
+    pub fn new(bytes_max: usize) -> Spares {
+        Spares { kept: Mutex::default(), bytes_max }
+    }
+
+    /// Columns of `table`, with room if some were given back.
+    pub fn take(&self, table: Table) -> Rows {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept.iter().rposition(|(of, ..)| *of == table) {
+            Some(at) => kept.swap_remove(at).1,
+            None => table.rows(),
+        }
+    }
+
+    /// Takes back columns that were drained; lets them go where they would be too many.
+    pub fn give(&self, table: Table, mut rows: Rows) {
+        let bytes = rows.room();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let held: usize = kept.iter().map(|(.., bytes)| bytes).sum();
+        if held + bytes <= self.bytes_max {
+            kept.push((table, rows, bytes));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::Uuid;
+
+    use super::*;
+    use crate::batch::Stamp;
+
+    const STAMP: Stamp = Stamp { partition: 0, epoch: 1, first: 0, last: 999, ingest_ms: 0 };
+
+    /// Columns that a thousand aliases were drained from.
+    fn drained() -> Rows {
+        let mut rows = Table::Aliases.rows();
+        let Rows::Aliases(aliases) = &mut rows else { unreachable!("rows of aliases") };
+        for offset in 0..1_000 {
+            let alias = serde_json::json!({
+                "event_id": Uuid::from_u128(1), "from": {"unit_type": "user", "unit_id": "a"},
+                "to": {"unit_type": "user", "unit_id": "b"}, "created_at": "2026-01-01T00:00:00Z",
+            });
+            aliases.push(&serde_json::from_value(alias).unwrap(), offset);
+        }
+        rows.drain(1_000, &STAMP);
+        rows
+    }
+
+    #[test]
+    fn what_is_given_back_is_taken_again_with_its_room_and_without_its_rows() {
+        let spares = Spares::new(10_000_000);
+        let empty = spares.take(Table::Aliases).room();
+        spares.give(Table::Aliases, drained());
+        assert_eq!(spares.take(Table::Conversions).room(), Table::Conversions.rows().room());
+        let mut again = spares.take(Table::Aliases);
+        assert!(again.room() > empty + 50_000, "{} after {empty}", again.room());
+        assert_eq!(again.drain(0, &STAMP), Table::Aliases.rows().drain(0, &STAMP));
+        assert_eq!(spares.take(Table::Aliases).room(), empty);
+    }
+
+    #[test]
+    fn no_more_is_kept_than_allowed() {
+        let spares = Spares::new(drained().room());
+        spares.give(Table::Aliases, drained());
+        spares.give(Table::Aliases, drained());
+        assert_eq!(spares.kept.lock().unwrap().len(), 1);
+    }
+}
