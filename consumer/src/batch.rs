@@ -112,6 +112,11 @@ impl Batch {
         new
     }
 
+    /// As [`Ids::warm`].
+    pub fn warm(&self, events: &[(Uuid, Micros)]) {
+        self.ids.warm(events.iter().map(|(id, _)| *id));
+    }
+
     /// Whether one of its rows has that id.
     pub fn has(&self, id: Uuid) -> bool {
         self.ids.contains(id)

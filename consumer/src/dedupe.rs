@@ -15,6 +15,9 @@ mod ids;
 /// A minute's ids are kept and forgotten together.
 const SLICE_MICROS: i64 = 60_000_000;
 
+/// Ids whose places the processor's cache surely holds together.
+const WARM_AT_ONCE: usize = 256;
+
 /// What is known of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
@@ -43,9 +46,12 @@ impl Window {
     pub fn enter(&mut self, events: &[(Uuid, Micros)]) {
         for run in events.chunk_by(|(_, one), (_, next)| slice_of(*one) == slice_of(*next)) {
             let slice = self.slices.entry(slice_of(run[0].1)).or_default();
-            for (id, created_at) in run {
-                if *created_at >= self.horizon {
-                    self.ids += usize::from(slice.insert(*id));
+            for some in run.chunks(WARM_AT_ONCE) {
+                slice.warm(some.iter().map(|(id, _)| *id));
+                for (id, created_at) in some {
+                    if *created_at >= self.horizon {
+                        self.ids += usize::from(slice.insert(*id));
+                    }
                 }
             }
             while self.ids > self.ids_max && self.slices.len() > 1 {
@@ -60,6 +66,15 @@ impl Window {
     /// Answers for one event after another; quickest where they are of one time.
     pub fn reader(&self) -> Reader<'_> {
         Reader { window: self, number: i64::MIN, slice: None }
+    }
+
+    /// As [`Ids::warm`].
+    pub fn warm(&self, events: &[(Uuid, Micros)]) {
+        for run in events.chunk_by(|(_, one), (_, next)| slice_of(*one) == slice_of(*next)) {
+            if let Some(slice) = self.slices.get(&slice_of(run[0].1)) {
+                slice.warm(run.iter().map(|(id, _)| *id));
+            }
+        }
     }
 
     /// Forgets what was created before `horizon`.

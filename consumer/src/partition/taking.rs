@@ -146,6 +146,9 @@ impl Line {
     /// What becomes of each message. One question after another is put to all of them, since a table of ids
     /// that is larger than the processor's cache answers many at once as fast as one.
     fn fates(&mut self, decoded: &[Taken<'_>]) -> Result<Vec<Fate>> {
+        let events: Vec<(Uuid, Micros)> =
+            decoded.iter().filter_map(|(_, held)| held.as_ref().ok()?.identity()).collect();
+        self.window.warm(&events);
         let mut fates = {
             let (ledger, mut window) = (self.shared.forgotten.ledger(), self.window.reader());
             let fate = |(_, held): &Taken<'_>| match held {
@@ -163,6 +166,7 @@ impl Line {
             decoded.iter().map(fate).collect::<Vec<Fate>>()
         };
         if let Some(closed) = &self.closed {
+            closed.batch.warm(&events);
             for fate in &mut fates {
                 if fate.id().is_some_and(|id| closed.batch.has(id)) {
                     *fate = Fate::Duplicate;
@@ -170,6 +174,7 @@ impl Line {
             }
         }
         self.ask_store(&mut fates)?;
+        self.filling.warm(&events);
         for fate in &mut fates {
             if let Fate::Event(id, created_at) = *fate
                 && !self.filling.remember(id, created_at)
