@@ -1,8 +1,9 @@
 //! The methods that watch, each by its public functions alone.
 
+use stats::bayes::{NormalPosterior, NormalPrior};
 use stats::confidence_sequence::{self, Mixing};
 use stats::conversion_counts;
-use stats::group_sequential::{Boundary, Continued, Design, Reserve, Spending};
+use stats::group_sequential::{Continued, Design, Reserve, Spending};
 use stats::guardrail::{Better, Guardrail};
 use stats::proportion_interval::{self, Score};
 use stats::srm_sequential::{self, Phase};
@@ -21,28 +22,34 @@ pub const SEQUENCE: &str = "rates: confidence sequence";
 pub const MSPRT: &str = "rates: mSPRT, sd the effect";
 pub const COUNTS: &str = "rates: conversion counts";
 pub const HARM: &str = "rates: guardrail, one-sided harm";
+pub const MEANS_ONCE: &str = "means: Welch once, at the planned end";
 pub const MEANS_BOUNDARY: &str = "means: boundary, O'Brien-Fleming spending";
 pub const MEANS_SEQUENCE: &str = "means: confidence sequence";
+pub const BAYES: &str = "Bayes, means: P(better) > 0.95, not protected";
+pub const BAYES_WITH_PRIOR: &str = "Bayes, means: with a prior, not protected";
 pub const SRM_DAILY: &str = "sample ratio: chi-square at every look, 0.001";
 pub const SRM_SEQUENTIAL: &str = "sample ratio: sequential, 0.01";
 
-/// What a method says of all data so far at one look.
-pub type AtLook<T> = Box<dyn Fn(&At) -> T + Sync>;
+/// From here on a Bayesian decision is made, as many tools suggest.
+pub const PROBABLE: f64 = 0.95;
 
-/// A method as it is watched.
-pub struct Watcher {
-    pub name: &'static str,
+/// What a method says of all data so far at one look, `L`.
+pub type AtLook<L, T> = Box<dyn Fn(&L) -> T + Sync>;
+
+/// A method as it watches looks of the kind `L`.
+pub struct Watcher<L> {
+    pub name: String,
     /// Looks after which it ends; none goes on for ever.
     pub ends_at: Option<usize>,
-    pub rejects: AtLook<bool>,
+    pub rejects: AtLook<L, bool>,
     /// The interval of the effect at a look, where the method has one.
-    pub interval: Option<AtLook<Interval>>,
+    pub interval: Option<AtLook<L, Interval>>,
     pub true_effect: f64,
-    /// Where stage-wise inference is possible.
-    pub boundary: Option<Boundary>,
+    /// The interval after stopping at a look of a boundary, where it is computed.
+    pub stagewise: Option<AtLook<L, Option<Interval>>>,
 }
 
-pub fn watchers(plan: &Planned) -> Result<Vec<Watcher>, Invalid> {
+pub fn watchers(plan: &Planned) -> Result<Vec<Watcher<At>>, Invalid> {
     let two_sided = Alternative::TwoSided;
     let looks = plan.looks();
     let units = 2 * plan.units;
@@ -58,13 +65,13 @@ pub fn watchers(plan: &Planned) -> Result<Vec<Watcher>, Invalid> {
     // The treatment's rate rises, which is harm where lower is better.
     let harm = Guardrail::new(Better::Lower, 0.0)?.harm().always_valid(alpha, tuned)?;
 
-    let rates = |name, ends_at, rejects, interval| Watcher {
-        name,
+    let rates = |name: &str, ends_at, rejects, interval| Watcher {
+        name: name.to_owned(),
         ends_at,
         rejects,
         interval: Some(interval),
         true_effect: difference,
-        boundary: None,
+        stagewise: None,
     };
     let mut all = vec![
         rates(UNCORRECTED, None, Box::new(move |at: &At| at.rates.p_value <= alpha.get()), Box::new(score)),
@@ -85,27 +92,39 @@ pub fn watchers(plan: &Planned) -> Result<Vec<Watcher>, Invalid> {
     }
     let look = move |arms: Pair<Arm>| counts.look(arms.map(Arm::conversions));
     all.push(Watcher {
-        name: COUNTS,
+        name: COUNTS.to_owned(),
         ends_at: None,
         rejects: Box::new(move |at| look(at.arms).p_value <= alpha.get()),
         interval: Some(Box::new(move |at| look(at.arms).interval)),
         // The logarithm of the odds of a conversion to be the treatment's.
         true_effect: (plan.settings.treatment / plan.settings.baseline).ln(),
-        boundary: None,
+        stagewise: None,
     });
     all.push(on_rates(HARM, harm, difference));
+    all.push(Watcher {
+        name: MEANS_ONCE.to_owned(),
+        ends_at: Some(looks),
+        rejects: Box::new(move |at| at.index + 1 == looks && at.means.p_value <= alpha.get()),
+        interval: Some(Box::new(move |at| at.means.interval(alpha))),
+        true_effect: plan.mean_effect,
+        stagewise: None,
+    });
     let on_means = |at: &At| (at.means.as_z(), at.means.effect);
     all.push(on_boundary(MEANS_BOUNDARY, plan, design(Spending::OBrienFleming), plan.mean_effect, on_means)?);
     let of_means = sequence(tuned)?;
     let look = move |at: &At| of_means.look_at_means(at.moments).expect("normal values vary");
     all.push(Watcher {
-        name: MEANS_SEQUENCE,
+        name: MEANS_SEQUENCE.to_owned(),
         ends_at: None,
         rejects: Box::new(move |at| look(at).p_value <= alpha.get()),
         interval: Some(Box::new(move |at| look(at).interval)),
         true_effect: plan.mean_effect,
-        boundary: None,
+        stagewise: None,
     });
+    let belief = NormalPrior::new(0.0, plan.mean_effect)?;
+    for (name, prior) in [(BAYES, None), (BAYES_WITH_PRIOR, Some(belief))] {
+        all.push(bayes(name, prior, alpha, plan.mean_effect));
+    }
     all.extend(sample_ratio(looks));
     Ok(all)
 }
@@ -117,23 +136,28 @@ fn on_boundary(
     design: Design,
     true_effect: f64,
     of: impl Fn(&At) -> (f64, stats::Effect) + Sync + Copy + 'static,
-) -> Result<Watcher, Invalid> {
+) -> Result<Watcher<At>, Invalid> {
     let boundary = boundary_at_looks(plan, design)?;
     let bounds = boundary.bounds().to_vec();
     let again = bounds.clone();
     let rates = name.starts_with("rates");
     Ok(Watcher {
-        name,
+        name: name.to_owned(),
         ends_at: Some(plan.looks()),
         rejects: Box::new(move |at| bounds[at.index].rejects(of(at).0)),
         interval: Some(Box::new(move |at| again[at.index].repeated_interval(of(at).1))),
         true_effect,
-        boundary: rates.then_some(boundary),
+        stagewise: rates.then(|| -> AtLook<At, Option<Interval>> {
+            Box::new(move |at| {
+                let after = boundary.looks().stagewise(at.index, of(at).1, boundary.design().alpha);
+                after.map(|after| after.interval)
+            })
+        }),
     })
 }
 
 /// The boundary on most of alpha, and past it the confidence sequence on the rest.
-fn continued(plan: &Planned, design: Design, true_effect: f64) -> Result<Watcher, Invalid> {
+fn continued(plan: &Planned, design: Design, true_effect: f64) -> Result<Watcher<At>, Invalid> {
     let mut walked = Continued::new(design, Some(Reserve::FIFTH), 2 * plan.units)?;
     let nothing = stats::Effect { estimate: 0.0, standard_error: 0.0 };
     // The bounds depend on the looks alone, which are the same in every experiment.
@@ -142,12 +166,12 @@ fn continued(plan: &Planned, design: Design, true_effect: f64) -> Result<Watcher
     }
     let again = walked.clone();
     Ok(Watcher {
-        name: CONTINUED,
+        name: CONTINUED.to_owned(),
         ends_at: None,
         rejects: Box::new(move |at| walked.at(at.index, at.rates.effect, at.units).rejects),
         interval: Some(Box::new(move |at| again.at(at.index, at.rates.effect, at.units).interval)),
         true_effect,
-        boundary: None,
+        stagewise: None,
     })
 }
 
@@ -157,12 +181,12 @@ fn twice(
     design: Design,
     beyond: confidence_sequence::Design,
     true_effect: f64,
-) -> Result<Watcher, Invalid> {
+) -> Result<Watcher<At>, Invalid> {
     let bounds = boundary_at_looks(plan, design)?.bounds().to_vec();
     let again = bounds.clone();
     let alpha = design.alpha.get();
     Ok(Watcher {
-        name: TWICE,
+        name: TWICE.to_owned(),
         ends_at: None,
         rejects: Box::new(move |at| match bounds.get(at.index) {
             Some(bound) => bound.rejects(at.rates.z),
@@ -173,14 +197,14 @@ fn twice(
             None => beyond.look(at.rates.effect, at.units).interval,
         })),
         true_effect,
-        boundary: None,
+        stagewise: None,
     })
 }
 
-fn on_rates(name: &'static str, design: confidence_sequence::Design, true_effect: f64) -> Watcher {
+fn on_rates(name: &'static str, design: confidence_sequence::Design, true_effect: f64) -> Watcher<At> {
     let alpha = design.alpha().get();
     Watcher {
-        name,
+        name: name.to_owned(),
         ends_at: None,
         // The same p-value as that of the score look, without its interval; and the gate of that.
         rejects: Box::new(move |at| {
@@ -191,12 +215,34 @@ fn on_rates(name: &'static str, design: confidence_sequence::Design, true_effect
             design.look_at_rates(at.arms).map_or(Interval::EVERYTHING, |look| look.interval)
         })),
         true_effect,
-        boundary: None,
+        stagewise: None,
+    }
+}
+
+/// The Bayesian habit of choosing as soon as one side is probable enough. Its probability is right over all the
+/// experiments that its prior describes; whoever looks often at experiments without an effect is often wrong.
+fn bayes(
+    name: &'static str,
+    prior: Option<NormalPrior>,
+    alpha: stats::Alpha,
+    true_effect: f64,
+) -> Watcher<At> {
+    let posterior = move |at: &At| NormalPosterior::new(at.means.effect, prior).expect("normal values vary");
+    Watcher {
+        name: name.to_owned(),
+        ends_at: None,
+        rejects: Box::new(move |at| {
+            let posterior = posterior(at);
+            posterior.probability_above_0().max(posterior.probability_below_0()) > PROBABLE
+        }),
+        interval: Some(Box::new(move |at| posterior(at).interval(alpha))),
+        true_effect,
+        stagewise: None,
     }
 }
 
 /// Alarms about the split; the effect is 51/49 where 50/50 was planned.
-fn sample_ratio(looks: usize) -> [Watcher; 2] {
+fn sample_ratio(looks: usize) -> [Watcher<At>; 2] {
     let daily = |at: &At| {
         let shares = at.assigned.map(|units| srm::Share { weight: 1.0, units });
         matches!(srm::check(&shares), Ok(srm::Verdict::Mismatch(_)))
@@ -206,13 +252,13 @@ fn sample_ratio(looks: usize) -> [Watcher; 2] {
         let found = srm_sequential::evidence(&[phase], srm_sequential::CONCENTRATION);
         found.expect("two arms").p_value <= srm_sequential::ALARM_LEVEL
     };
-    let watcher = |name, rejects| Watcher {
-        name,
+    let watcher = |name: &str, rejects| Watcher {
+        name: name.to_owned(),
         ends_at: Some(looks),
         rejects,
         interval: None,
         true_effect: 0.0,
-        boundary: None,
+        stagewise: None,
     };
     [watcher(SRM_DAILY, Box::new(daily)), watcher(SRM_SEQUENTIAL, Box::new(sequential))]
 }

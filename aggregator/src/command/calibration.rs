@@ -66,8 +66,17 @@ fn shown(report: &Report) -> String {
         report.null_horizons,
         report.effect_horizons,
     );
-    let heads =
-        ["", "alarms by plan", "by end", "power by plan", "by end", "covered", "stage-wise", "stopped at"];
+    let heads = [
+        "",
+        "runs",
+        "alarms by plan",
+        "by end",
+        "power by plan",
+        "by end",
+        "covered",
+        "stage-wise",
+        "stopped at",
+    ];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     let share = |share: calibrate::Share| {
         format!("{:.2} ±{:.2}", share.estimate() * 100.0, share.standard_error() * 100.0)
@@ -75,7 +84,8 @@ fn shown(report: &Report) -> String {
     let or_none = |of: Option<calibrate::Share>| of.map_or("-".to_owned(), share);
     for row in &report.methods {
         rows.push(vec![
-            row.method.to_owned(),
+            row.method.clone(),
+            say::count(row.false_positives_by_plan.total()),
             share(row.false_positives_by_plan),
             share(row.false_positives_by_end),
             share(row.power_by_plan),

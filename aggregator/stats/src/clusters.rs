@@ -4,7 +4,7 @@
 
 use crate::{
     Alpha, Alternative, Effect, Interval, Missing, Moments, Pair, Side,
-    distributions::{student_t_quantile, student_t_sf},
+    distributions::{normal_deviate_of_t, student_t_quantile, student_t_sf},
     lift::means_of_moments,
 };
 
@@ -37,6 +37,12 @@ impl ClusterTest {
         Ok(ClusterTest { effect, t, degrees, p_value })
     }
 
+    /// The normal deviate with the same tail as t, for a boundary; far below t while clusters are few.
+    pub fn as_z(&self) -> f64 {
+        normal_deviate_of_t(self.t, self.degrees)
+    }
+
+    /// The differences that the test would not reject at `alpha`, in the metric's unit.
     pub fn interval(&self, alpha: Alpha) -> Interval {
         let tail = Alternative::TwoSided.tail(alpha);
         self.effect.interval(-student_t_quantile(tail, self.degrees))
@@ -210,6 +216,16 @@ mod tests {
         let found = compare(Pair { control: &two, treatment: &one });
         let missing = Missing::Clusters { arm: Side::Treatment, have: 1, need: 2 };
         assert_eq!(found, Err(missing));
+    }
+
+    /// t = 3 with 4 degrees of freedom has the two-sided p 0.03994, and so has its deviate.
+    #[test]
+    fn the_deviate_has_the_tail_of_t() {
+        let effect = Effect { estimate: -3.0, standard_error: 1.0 };
+        let test = ClusterTest::new(effect, 4.0).unwrap();
+        assert!((test.p_value - 0.039_942).abs() < 1e-6, "{}", test.p_value);
+        let tail = 2.0 * crate::distributions::normal_sf(-test.as_z());
+        assert!((tail / test.p_value - 1.0).abs() < 1e-9 && test.as_z() < 0.0, "{tail}");
     }
 
     /// With one unit per cluster the delta method is the t-test, up to its degrees of freedom.
