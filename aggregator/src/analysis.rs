@@ -30,6 +30,8 @@ pub struct Frame<'a> {
     pub experiment: &'a Experiment,
     /// The analysis before, if it counted the same units in the same way.
     pub previous: Option<&'a ExperimentResult>,
+    /// The analysis before, whatever it counted: its looks have spent alpha.
+    pub latest: Option<&'a ExperimentResult>,
 }
 
 /// Everything about one metric.
@@ -183,12 +185,11 @@ fn compare(
             harm: (result.role == Role::Guardrail).then_some(result.direction),
         };
         let smallest = smallest_so_far(frame.previous, result, &names);
-        let share_of_alpha = planned.alpha;
         let look = always_valid(&names, &data, planned, smallest)?;
         if result.role == Role::Primary
             && let Some(asked) = boundary::Asked::by(&experiment.plan)
         {
-            let before = boundary::before(frame.previous, result, &names);
+            let past = boundary::Past::of(frame, result, &names.control);
             let now = boundary::Now {
                 names: &names,
                 data: &data,
@@ -197,7 +198,7 @@ fn compare(
                 planned: planned_units(experiment, pair, asked.horizon).map(|units| units.round() as u64),
                 missing: look.missing.clone(),
             };
-            result.boundaries.push(boundary::follow(asked, share_of_alpha, &now, before));
+            result.boundaries.push(boundary::follow(asked, alpha, share, &now, &past));
         }
         result.always_valid.push(look);
     }
