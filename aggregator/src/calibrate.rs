@@ -347,8 +347,8 @@ mod tests {
     }
 
     /// What is shown to warn of it.
-    const NOT_KEPT: [&str; 6] =
-        ["uncorrected", "full second", "not protected", "P(better)", "as if", "burn-in kept"];
+    const NOT_KEPT: [&str; 7] =
+        ["uncorrected", "full second", "not protected", "P(better)", "as if", "burn-in kept", "from too few"];
 
     #[test]
     fn methods_keep_their_level() {
@@ -415,12 +415,12 @@ mod tests {
         }
     }
 
-    /// What adjusting gains: the plain mean's power is that of a drift smaller by sqrt(1 - 0.65^2), the plain rate's
-    /// by the root of 0.0848 / 0.1056, as the variances inside strata and in all are.
+    /// What adjusting gains: the plain mean's power is that of a drift smaller by sqrt(1 - 0.65^2); that of the rate
+    /// without strata was found by 20,000 runs (seed 20261124).
     #[test]
     fn covariates_and_strata_gain_power() {
         about(row(&REPORT, "CUPED: left out, the plain mean, once").power_by_plan, 0.567);
-        about(row(&REPORT, "strata: ignored, once").power_by_plan, 0.713);
+        about(row(&REPORT, "strata: ignored, once").power_by_plan, 0.692);
         let capped = row(&REPORT, "heavy tail: winsorized, its own effect, once").power_by_plan;
         let plain = row(&REPORT, "heavy tail: plain mean, once").power_by_plan;
         assert!(capped.estimate() > plain.estimate() + 0.1, "{capped:?} {plain:?}");

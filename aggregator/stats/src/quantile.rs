@@ -120,6 +120,10 @@ pub struct QuantileTest {
 /// hundred values beyond the quantile's rarer side; level is kept within half a point from [`MIN_BEYOND`] on for
 /// smooth distributions (see the tests).
 ///
+/// Looked at again and again it rejects a little too often: the standard error rests on few order statistics, and early
+/// bounds ask for tails that it does not have. A boundary of 28 looks up to 1,000 units an arm calls 6.0 % of exponential
+/// medians and 5.8 % of 90th percentiles an effect instead of 5 %, the confidence sequence 3.2 % (`aggregator calibrate`).
+///
 /// [`Missing::Variation`] when the three quantiles of both arms are one value each.
 pub fn compare(arms: Pair<ArmQuantile>, alternative: Alternative) -> Result<QuantileTest, Missing> {
     let errors = arms.map(ArmQuantile::standard_error);

@@ -74,25 +74,28 @@ pub fn many(plan: &Planned) -> Result<Study, Invalid> {
     Ok(Study { every: 1, horizons: None, watchers, draw: Box::new(draw) })
 }
 
-/// Fixed effects of regions and hours take out what the windows have in common; their least squares take long.
+/// Fixed effects of regions and hours take out what the windows have in common; their least squares take long. With
+/// the first few windows they leave next to no degrees of freedom: looks then are what must not be done.
 pub fn fixed(plan: &Planned) -> Result<Study, Invalid> {
     let course = Course::of(plan)?;
     let alpha = plan.alpha;
-    let estimator = Estimator { name: "switchback: fixed effects", place: 0, true_effect: course.effect };
+    let estimator = |name, place| Estimator { name, place, true_effect: course.effect };
+    let mut watchers = estimator("switchback: fixed effects, from 40 windows", 0).all_ways(plan)?;
+    watchers.push(estimator("switchback: fixed effects, from too few", 1).by_sequence(plan)?);
     let draw = move |truth, looks, random: &mut Random| {
         let mut city = City::new(course, truth, random);
         let mut found = Vec::with_capacity(looks);
         for index in 0..looks {
             (0..course.per_look).for_each(|_| city.switch(random));
-            let effect = switchback::fixed_effects(&city.windows);
-            found.push(Found {
-                index,
-                by: vec![effect.ok().and_then(|effect| Finding::normal(effect, alpha))],
-            });
+            let counted = city.windows.iter().filter(|window| window.counts()).count();
+            let effect = switchback::fixed_effects(&city.windows).ok();
+            let finding = effect.and_then(|effect| Finding::normal(effect, alpha));
+            let enough = counted >= switchback::FIXED_EFFECTS_WINDOWS;
+            found.push(Found { index, by: vec![finding.filter(|_| enough), finding] });
         }
         found
     };
-    Ok(Study { every: 10, horizons: Some(1), watchers: estimator.all_ways(plan)?, draw: Box::new(draw) })
+    Ok(Study { every: 10, horizons: Some(1), watchers, draw: Box::new(draw) })
 }
 
 pub fn few(plan: &Planned) -> Result<Study, Invalid> {
