@@ -13,7 +13,7 @@ mod spending;
 mod stagewise;
 
 pub use continuation::{Basis, Continued, Monitored, Reserve};
-pub use futility::{Futility, FutilityPlan};
+pub use futility::{Futility, FutilityBounds, FutilityPlan};
 pub use looks::{Cost, Crossing, Family, Looks};
 pub use spending::Spending;
 pub use stagewise::Stagewise;

@@ -57,7 +57,5 @@ fn compared(sorted: Pair<&Vec<f64>>, level: Level, alpha: Alpha) -> Option<Findi
 fn arm(side: Side, sorted: &[f64], level: Level) -> Option<ArmQuantile> {
     let error = quantile::share_error(side, level, sorted.len() as u64).ok()?;
     let levels = quantile::levels(level, error).ok()?;
-    // The nearest rank.
-    let at = |level: f64| sorted[((level * sorted.len() as f64).ceil() as usize).clamp(1, sorted.len()) - 1];
-    ArmQuantile::new(at(levels.lower), at(levels.level), at(levels.upper)).ok()
+    ArmQuantile::of_sorted(sorted, levels).ok()
 }
