@@ -171,6 +171,11 @@ impl Design {
         }
     }
 
+    /// The |Z| from which on a look at these units rejects, for a sequence tuned for units.
+    pub(crate) fn critical_at(&self, units: f64) -> f64 {
+        self.critical(units * self.rho_squared().expect("tuned for units"))
+    }
+
     /// The |Z| from which on the look rejects. One-sided: equation 134 of arXiv 2103.06476v7,
     /// `sqrt(2 (1 + 1/r) ln(1 + sqrt(1 + r) / (2 alpha)))`.
     fn critical(&self, ratio: f64) -> f64 {
