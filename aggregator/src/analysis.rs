@@ -13,8 +13,10 @@ use crate::document::{
 
 pub mod boundary;
 mod sample_ratio;
+mod secondary;
 
 pub use sample_ratio::sample_ratio;
+pub use secondary::adjust_p_values;
 
 /// A metric with what was counted for it.
 pub struct Outcome<'a> {
@@ -302,6 +304,7 @@ fn always_valid(names: &Names, data: &Data, planned: Planned, smallest: f64) -> 
         lift_absolute: None,
         // An earlier look stays true, whatever this one has to say.
         p_value: (smallest < 1.0).then_some(smallest),
+        p_value_adjusted: None,
         p_value_now: None,
         log_e_value: None,
         interval_absolute: None,

@@ -94,7 +94,7 @@ pub fn assemble(
     let latest = previous;
     let previous = latest.filter(|latest| latest.counted_since_phase == defined.split_since_phase);
     let frame = Frame { experiment, previous, latest };
-    let metrics: Vec<MetricResult> = counted
+    let mut metrics: Vec<MetricResult> = counted
         .iter()
         .map(|of| {
             let outcome =
@@ -102,6 +102,7 @@ pub fn assemble(
             analysis::metric(&frame, &outcome)
         })
         .collect();
+    analysis::adjust_p_values(&mut metrics);
     let primary = metrics.iter().find(|metric| metric.role == Role::Primary);
     let units: &[Counts] =
         counted.iter().find(|of| of.role == Role::Primary).map_or(&[], |of| of.counts.as_slice());

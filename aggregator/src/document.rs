@@ -159,6 +159,9 @@ pub struct AlwaysValid {
     pub lift_absolute: Option<f64>,
     /// The smallest of all looks so far.
     pub p_value: Option<f64>,
+    /// For secondary metrics: `p_value` adjusted for all of them and their treatments (Benjamini-Hochberg).
+    #[serde(default)]
+    pub p_value_adjusted: Option<f64>,
     /// Of this look.
     pub p_value_now: Option<f64>,
     pub log_e_value: Option<f64>,

@@ -54,6 +54,11 @@ impl Story {
 
     /// Analyzes; the document goes through its JSON, as between two runs of the service.
     fn analyze(&mut self, arms: &[Arm]) -> &ExperimentResult {
+        self.analyze_with(arms, &[])
+    }
+
+    /// The same with secondary metrics of the same kind.
+    fn analyze_with(&mut self, arms: &[Arm], secondary: &[(&str, [Arm; 2])]) -> &ExperimentResult {
         let of = |((units, conversions), variant): (&Arm, &str)| Counts {
             variant: variant.to_owned(),
             units: *units,
@@ -65,18 +70,20 @@ impl Story {
             total: "0".to_owned(),
             total_squared: "0".to_owned(),
         };
-        let counted = CountedMetric {
-            key: "m",
-            role: Role::Primary,
+        let metric = |key, role, arms: &[Arm]| CountedMetric {
+            key,
+            role,
             definition: Some((self.metric_version, &self.metric)),
             counts: arms.iter().zip(["a", "b", "c"]).map(of).collect(),
             sql: String::new(),
         };
+        let mut counted = vec![metric("m", Role::Primary, arms)];
+        counted.extend(secondary.iter().map(|(key, arms)| metric(key, Role::Secondary, arms)));
         let at = Micros::new(1_700_000_000_000_000).unwrap();
         let (definitions, cut) = (Definitions::default(), Cut::default());
         let moment = Moment { definitions: &definitions, cut: &cut, as_of: at };
         let computed = Computed { analysis_id: Uuid::now_v7(), at, events_after_as_of: 0 };
-        let result = assemble(&self.experiment, &moment, &[counted], self.previous.as_ref(), computed);
+        let result = assemble(&self.experiment, &moment, &counted, self.previous.as_ref(), computed);
         let text = serde_json::to_string(&result).unwrap();
         self.previous.insert(serde_json::from_str(&text).unwrap())
     }
@@ -450,6 +457,29 @@ fn a_method_that_needs_a_horizon_and_has_none_is_refused() {
         Verdict::NotComputed,
         "There is no verdict on the primary metric `m`: the plan asks for a group sequential test and names no \
          horizon.",
+    );
+}
+
+/// They have no boundary; their always-valid p-values are adjusted: of two tests the smaller is doubled.
+#[test]
+fn secondary_metrics_are_always_valid_and_adjusted_for_their_number() {
+    let mut story = Story::of(planned());
+    story.experiment.definition.metrics.secondary =
+        ["s", "t"].map(|key| schemas::Key::new(key).unwrap()).to_vec();
+    let weaker = [(7_500, 350), (7_500, 400)];
+    story.analyze_with(&EFFECT[2], &[("s", EFFECT[2]), ("t", weaker)]);
+    let metrics = &story.last().metrics;
+    let look = |index: usize| metrics[index].always_valid[0].clone();
+    assert_eq!(look(0).p_value_adjusted, None);
+    assert!(metrics[1].boundaries.is_empty() && metrics[2].boundaries.is_empty());
+    let (s, t) = (look(1).p_value.unwrap(), look(2).p_value.unwrap());
+    assert!(s < 0.05 && t > 0.05, "{s} {t}");
+    near(look(1).p_value_adjusted.unwrap(), 2.0 * s);
+    near(look(2).p_value_adjusted.unwrap(), t);
+    assert_eq!(
+        story.last().decision.method_used,
+        "group sequential test (Lan-DeMets spending, O'Brien-Fleming) up to the planned horizon; secondary metrics, \
+         which decide nothing, by always-valid p-values adjusted for their number"
     );
 }
 
