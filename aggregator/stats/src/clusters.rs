@@ -21,9 +21,13 @@ pub type Clusters<'a> = Pair<&'a [Moments]>;
 /// A two-sided t-test of the difference between the arms' means over all units.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClusterTest {
+    /// Treatment minus control, in the metric's unit.
     pub effect: Effect,
+    /// Estimate over standard error.
     pub t: f64,
+    /// Degrees of freedom of t, above 0; Satterthwaite's are not whole.
     pub degrees: f64,
+    /// Two-sided, from 0 to 1.
     pub p_value: f64,
 }
 

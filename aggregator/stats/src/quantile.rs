@@ -26,10 +26,12 @@ impl Level {
     /// Half of the values lie below.
     pub const MEDIAN: Level = Level(0.5);
 
+    /// Strictly between 0 and 1.
     pub fn new(level: f64) -> Result<Level, Invalid> {
         between_0_and_1("quantile", level).map(Level)
     }
 
+    /// The share of the values below, between 0 and 1.
     pub fn get(self) -> f64 {
         self.0
     }
@@ -126,8 +128,11 @@ pub struct QuantileTest {
     /// Treatment minus control; feed it to [`crate::confidence_sequence`] or, as `z`, to
     /// [`crate::group_sequential`].
     pub effect: Effect,
+    /// Estimate over standard error.
     pub z: f64,
+    /// From 0 to 1, by `alternative`.
     pub p_value: f64,
+    /// What the test looked for.
     pub alternative: Alternative,
 }
 

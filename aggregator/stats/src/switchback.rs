@@ -12,10 +12,13 @@ pub const FIXED_EFFECTS_WINDOWS: usize = 40;
 /// One region in one period.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Window {
+    /// Any number; the same for all windows of a region.
     pub region: u32,
     /// In order of time; consecutive periods of a region follow each other.
     pub period: u32,
+    /// Whether the region had the treatment in this period.
     pub treated: bool,
+    /// Measured in the window; one without any does not count.
     pub units: u64,
     /// The sum of the outcome over its units.
     pub sum: f64,
