@@ -3,11 +3,12 @@
 use stats::bayes::{NormalPosterior, NormalPrior};
 use stats::confidence_sequence::{self, Mixing};
 use stats::conversion_counts;
-use stats::group_sequential::{Continued, Design, Reserve, Spending};
+use stats::distributions::normal_quantile;
+use stats::group_sequential::{Continued, Design, Futility, Reserve, Spending};
 use stats::guardrail::{Better, Guardrail};
 use stats::proportion_interval::{self, Score};
 use stats::srm_sequential::{self, Phase};
-use stats::{Alternative, Arm, Interval, Invalid, Pair, srm};
+use stats::{Alternative, Arm, Effect, Interval, Invalid, Pair, Power, srm};
 
 use super::paths::At;
 use super::{NULL_HORIZONS, Planned, boundary_at_looks};
@@ -16,6 +17,7 @@ pub const UNCORRECTED: &str = "rates: uncorrected z at every look";
 pub const FIXED: &str = "rates: z once, at the planned end";
 pub const OBRIEN_FLEMING: &str = "rates: boundary, O'Brien-Fleming spending";
 pub const POCOCK: &str = "rates: boundary, Pocock spending";
+pub const FUTILITY: &str = "rates: the same, stopped for futility";
 pub const CONTINUED: &str = "rates: boundary, a fifth of alpha reserved for beyond";
 pub const TWICE: &str = "rates: boundary, then a full second test";
 pub const SEQUENCE: &str = "rates: confidence sequence";
@@ -27,8 +29,13 @@ pub const MEANS_BOUNDARY: &str = "means: boundary, O'Brien-Fleming spending";
 pub const MEANS_SEQUENCE: &str = "means: confidence sequence";
 pub const BAYES: &str = "Bayes, means: P(better) > 0.95, not protected";
 pub const BAYES_WITH_PRIOR: &str = "Bayes, means: with a prior, not protected";
+pub const NOT_WORSE_BOUNDARY: &str = "means: guardrail, non-inferiority, boundary";
+pub const NOT_WORSE_SEQUENCE: &str = "means: guardrail, non-inferiority, sequence";
 pub const SRM_DAILY: &str = "sample ratio: chi-square at every look, 0.001";
 pub const SRM_SEQUENTIAL: &str = "sample ratio: sequential, 0.01";
+
+/// How beta is spent: little early.
+const FUTILITY_GAMMA: f64 = -2.0;
 
 /// From here on a Bayesian decision is made, as many tools suggest.
 pub const PROBABLE: f64 = 0.95;
@@ -42,6 +49,8 @@ pub struct Watcher<L> {
     /// Looks after which it ends; none goes on for ever.
     pub ends_at: Option<usize>,
     pub rejects: AtLook<L, bool>,
+    /// Whether it ends without a decision, because none is to be hoped for.
+    pub gives_up: Option<AtLook<L, bool>>,
     /// The interval of the effect at a look, where the method has one.
     pub interval: Option<AtLook<L, Interval>>,
     pub true_effect: f64,
@@ -72,6 +81,7 @@ pub fn watchers(plan: &Planned) -> Result<Vec<Watcher<At>>, Invalid> {
         interval: Some(interval),
         true_effect: difference,
         stagewise: None,
+        gives_up: None,
     };
     let mut all = vec![
         rates(UNCORRECTED, None, Box::new(move |at: &At| at.rates.p_value <= alpha.get()), Box::new(score)),
@@ -85,6 +95,7 @@ pub fn watchers(plan: &Planned) -> Result<Vec<Watcher<At>>, Invalid> {
     for (name, spending) in [(OBRIEN_FLEMING, Spending::OBrienFleming), (POCOCK, Spending::Pocock)] {
         all.push(on_boundary(name, plan, design(spending), difference, |at| (at.rates.z, at.rates.effect))?);
     }
+    all.push(futile(plan, design(Spending::OBrienFleming), difference)?);
     all.push(continued(plan, design(Spending::OBrienFleming), difference)?);
     all.push(twice(plan, design(Spending::OBrienFleming), sequence(tuned)?, difference)?);
     for (name, mixing) in [(SEQUENCE, tuned), (MSPRT, Mixing::EffectSd(difference.abs()))] {
@@ -99,6 +110,7 @@ pub fn watchers(plan: &Planned) -> Result<Vec<Watcher<At>>, Invalid> {
         // The logarithm of the odds of a conversion to be the treatment's.
         true_effect: (plan.settings.treatment / plan.settings.baseline).ln(),
         stagewise: None,
+        gives_up: None,
     });
     all.push(on_rates(HARM, harm, difference));
     all.push(Watcher {
@@ -108,6 +120,7 @@ pub fn watchers(plan: &Planned) -> Result<Vec<Watcher<At>>, Invalid> {
         interval: Some(Box::new(move |at| at.means.interval(alpha))),
         true_effect: plan.mean_effect,
         stagewise: None,
+        gives_up: None,
     });
     let on_means = |at: &At| (at.means.as_z(), at.means.effect);
     all.push(on_boundary(MEANS_BOUNDARY, plan, design(Spending::OBrienFleming), plan.mean_effect, on_means)?);
@@ -120,7 +133,9 @@ pub fn watchers(plan: &Planned) -> Result<Vec<Watcher<At>>, Invalid> {
         interval: Some(Box::new(move |at| look(at).interval)),
         true_effect: plan.mean_effect,
         stagewise: None,
+        gives_up: None,
     });
+    all.extend(not_worse(plan, tuned)?);
     let belief = NormalPrior::new(0.0, plan.mean_effect)?;
     for (name, prior) in [(BAYES, None), (BAYES_WITH_PRIOR, Some(belief))] {
         all.push(bayes(name, prior, alpha, plan.mean_effect));
@@ -135,7 +150,7 @@ fn on_boundary(
     plan: &Planned,
     design: Design,
     true_effect: f64,
-    of: impl Fn(&At) -> (f64, stats::Effect) + Sync + Copy + 'static,
+    of: impl Fn(&At) -> (f64, Effect) + Sync + Copy + 'static,
 ) -> Result<Watcher<At>, Invalid> {
     let boundary = boundary_at_looks(plan, design)?;
     let bounds = boundary.bounds().to_vec();
@@ -147,6 +162,7 @@ fn on_boundary(
         rejects: Box::new(move |at| bounds[at.index].rejects(of(at).0)),
         interval: Some(Box::new(move |at| again[at.index].repeated_interval(of(at).1))),
         true_effect,
+        gives_up: None,
         stagewise: rates.then(|| -> AtLook<At, Option<Interval>> {
             Box::new(move |at| {
                 let after = boundary.looks().stagewise(at.index, of(at).1, boundary.design().alpha);
@@ -156,10 +172,51 @@ fn on_boundary(
     })
 }
 
+/// The boundary, and an end as soon as the planned effect is unlikely to be found any more. What is not found then costs
+/// power, and no alarm is raised more.
+fn futile(plan: &Planned, design: Design, true_effect: f64) -> Result<Watcher<At>, Invalid> {
+    let of = |at: &At| (at.rates.z, at.rates.effect);
+    let futility = Futility { power: Power::EIGHTY_PERCENT, spending: Spending::gamma(FUTILITY_GAMMA)? };
+    let drift = design.alternative.critical_z(design.alpha) + normal_quantile(Power::EIGHTY_PERCENT.get());
+    let bounds = boundary_at_looks(plan, design)?.looks().futility(futility, drift)?.bounds;
+    let gives_up = move |at: &At| at.rates.z.abs() <= bounds[at.index];
+    let watcher = on_boundary(FUTILITY, plan, design, true_effect, of)?;
+    Ok(Watcher { gives_up: Some(Box::new(gives_up)), stagewise: None, ..watcher })
+}
+
+/// Whether the treatment is not worse than by a margin, which is as large as the effect to be found. Its values are
+/// taken lower by the margin: where there is "no effect" it is just so much worse, where there is one as good.
+fn not_worse(plan: &Planned, tuned: Mixing) -> Result<[Watcher<At>; 2], Invalid> {
+    let margin = plan.mean_effect;
+    let hypothesis = Guardrail::new(Better::Higher, margin)?.non_inferiority();
+    let lower = move |at: &At| {
+        let Effect { estimate, standard_error } = at.means.effect;
+        Effect { estimate: estimate - margin, standard_error }
+    };
+    let design =
+        Design { alpha: plan.alpha, alternative: hypothesis.alternative, spending: Spending::OBrienFleming };
+    let z = move |at: &At| hypothesis.z(lower(at)).expect("normal values vary");
+    let of = move |at: &At| (z(at), lower(at));
+    let boundary = on_boundary(NOT_WORSE_BOUNDARY, plan, design, 0.0, of)?;
+    let sequence = hypothesis.always_valid(plan.alpha, tuned)?;
+    let alpha = plan.alpha.get();
+    let look = move |at: &At| sequence.look(lower(at), at.units);
+    let always = Watcher {
+        name: NOT_WORSE_SEQUENCE.to_owned(),
+        ends_at: None,
+        rejects: Box::new(move |at: &At| look(at).p_value <= alpha),
+        gives_up: None,
+        interval: Some(Box::new(move |at: &At| look(at).interval)),
+        true_effect: 0.0,
+        stagewise: None,
+    };
+    Ok([boundary, always])
+}
+
 /// The boundary on most of alpha, and past it the confidence sequence on the rest.
 fn continued(plan: &Planned, design: Design, true_effect: f64) -> Result<Watcher<At>, Invalid> {
     let mut walked = Continued::new(design, Some(Reserve::FIFTH), 2 * plan.units)?;
-    let nothing = stats::Effect { estimate: 0.0, standard_error: 0.0 };
+    let nothing = Effect { estimate: 0.0, standard_error: 0.0 };
     // The bounds depend on the looks alone, which are the same in every experiment.
     for index in 0..plan.looks() * NULL_HORIZONS {
         walked.look(plan.fraction_at(index), nothing, 2 * plan.units_at(index))?;
@@ -172,6 +229,7 @@ fn continued(plan: &Planned, design: Design, true_effect: f64) -> Result<Watcher
         interval: Some(Box::new(move |at| again.at(at.index, at.rates.effect, at.units).interval)),
         true_effect,
         stagewise: None,
+        gives_up: None,
     })
 }
 
@@ -198,6 +256,7 @@ fn twice(
         })),
         true_effect,
         stagewise: None,
+        gives_up: None,
     })
 }
 
@@ -216,6 +275,7 @@ fn on_rates(name: &'static str, design: confidence_sequence::Design, true_effect
         })),
         true_effect,
         stagewise: None,
+        gives_up: None,
     }
 }
 
@@ -238,6 +298,7 @@ fn bayes(
         interval: Some(Box::new(move |at| posterior(at).interval(alpha))),
         true_effect,
         stagewise: None,
+        gives_up: None,
     }
 }
 
@@ -259,6 +320,7 @@ fn sample_ratio(looks: usize) -> [Watcher<At>; 2] {
         interval: None,
         true_effect: 0.0,
         stagewise: None,
+        gives_up: None,
     };
     [watcher(SRM_DAILY, Box::new(daily)), watcher(SRM_SEQUENTIAL, Box::new(sequential))]
 }

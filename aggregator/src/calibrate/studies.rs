@@ -130,6 +130,7 @@ impl Estimator {
             })),
             true_effect: self.true_effect,
             stagewise: None,
+            gives_up: None,
         }
     }
 
@@ -162,6 +163,7 @@ impl Estimator {
             })),
             true_effect: self.true_effect,
             stagewise: None,
+            gives_up: None,
         })
     }
 
@@ -185,6 +187,7 @@ impl Estimator {
             })),
             true_effect: self.true_effect,
             stagewise: None,
+            gives_up: None,
         })
     }
 }

@@ -58,7 +58,8 @@ fn shown(report: &Report) -> String {
     let mut text = format!(
         "{} experiments without and as many with an effect ({} to {}), {} units an arm planned for 80 % power,\n\
          {looks} looks up to there and as often beyond; seed {seed}. Per cent, plus or minus a standard error.\n\
-         False alarms up to {} times the planned units, power up to {} times; stopped at a share of them.\n",
+         False alarms up to {} times the planned units, power up to {} times; stopped at a share of them,\n\
+         where there is an effect and where there is none.\n",
         say::count(u64::from(runs)),
         say::percent(baseline),
         say::percent(treatment),
@@ -81,6 +82,7 @@ fn shown(report: &Report) -> String {
     let share = |share: calibrate::Share| {
         format!("{:.2} ±{:.2}", share.estimate() * 100.0, share.standard_error() * 100.0)
     };
+    let mean = |mean: calibrate::Mean| format!("{:.3} ±{:.3}", mean.value(), mean.standard_error());
     let or_none = |of: Option<calibrate::Share>| of.map_or("-".to_owned(), share);
     for row in &report.methods {
         rows.push(vec![
@@ -92,11 +94,8 @@ fn shown(report: &Report) -> String {
             share(row.power_by_end),
             or_none(row.coverage),
             or_none(row.coverage_stagewise),
-            format!(
-                "{:.3} ±{:.3}",
-                row.stopped_at_if_effect.value(),
-                row.stopped_at_if_effect.standard_error()
-            ),
+            mean(row.stopped_at_if_effect),
+            mean(row.stopped_at_if_none),
         ]);
     }
     text.push_str(&table(&rows));

@@ -49,6 +49,7 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
         interval: None,
         true_effect: treatment - RATE,
         stagewise: None,
+        gives_up: None,
     };
     let watchers = vec![
         watcher("Bayes, rates: P(better) > 0.95, once", false),
