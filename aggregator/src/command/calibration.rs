@@ -77,6 +77,7 @@ fn shown(report: &Report) -> String {
         "covered",
         "stage-wise",
         "stopped at",
+        "if none",
     ];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     let share = |share: calibrate::Share| {
@@ -110,4 +111,22 @@ fn shown(report: &Report) -> String {
         ),
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every method has its line, and every column its head.
+    #[test]
+    fn a_small_report_is_a_whole_table() {
+        let settings = Settings { runs: 2, looks: 2, ..Settings::default() };
+        let report = calibrate::calibrate(settings, &|_| {}).unwrap();
+        let text = shown(&report);
+        let heads = text.lines().find(|line| line.contains("alarms by plan")).unwrap();
+        assert!(heads.trim_end().ends_with("stopped at       if none"), "{heads}");
+        for row in &report.methods {
+            assert_eq!(text.lines().filter(|line| line.contains(&row.method)).count(), 1, "{}", row.method);
+        }
+    }
 }
