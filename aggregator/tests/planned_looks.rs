@@ -4,6 +4,7 @@
 use aggregator::analyze::{Computed, CountedMetric, Moment, assemble};
 use aggregator::counts::Counts;
 use aggregator::cut::Cut;
+use aggregator::decision::progress;
 use aggregator::definitions::{Defined, Definitions};
 use aggregator::document::{
     Boundary, BoundaryLook, BoundaryMethod, BoundaryStage, ExperimentResult, Role, Verdict,
@@ -250,6 +251,12 @@ fn new_weights_go_on_with_the_alpha_that_is_left() {
     near(anew.alpha_spent_before, spent);
     near(anew.looks[0].alpha_spent, 0.05 - spent);
     assert!(anew.looks[0].critical_value.unwrap() > 1.96, "{anew:?}");
+    assert!(
+        progress(&anew)
+            .ends_with("this is the planned end (0.08 % of alpha spent before the units were counted anew)"),
+        "{}",
+        progress(&anew)
+    );
     // And none is left for a third.
     story.change_the_weights();
     let third = story.boundary(&[[(20_000, 1_000), (20_000, 1_400)]]);
