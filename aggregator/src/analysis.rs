@@ -13,8 +13,10 @@ use crate::document::{
 
 pub mod boundary;
 mod sample_ratio;
+mod secondary;
 
 pub use sample_ratio::sample_ratio;
+pub use secondary::adjust_p_values;
 
 /// A metric with what was counted for it.
 pub struct Outcome<'a> {
@@ -30,6 +32,8 @@ pub struct Frame<'a> {
     pub experiment: &'a Experiment,
     /// The analysis before, if it counted the same units in the same way.
     pub previous: Option<&'a ExperimentResult>,
+    /// The analysis before, whatever it counted: its looks have spent alpha.
+    pub latest: Option<&'a ExperimentResult>,
 }
 
 /// Everything about one metric.
@@ -183,12 +187,11 @@ fn compare(
             harm: (result.role == Role::Guardrail).then_some(result.direction),
         };
         let smallest = smallest_so_far(frame.previous, result, &names);
-        let share_of_alpha = planned.alpha;
         let look = always_valid(&names, &data, planned, smallest)?;
         if result.role == Role::Primary
             && let Some(asked) = boundary::Asked::by(&experiment.plan)
         {
-            let before = boundary::before(frame.previous, result, &names);
+            let past = boundary::Past::of(frame, result, &names.control);
             let now = boundary::Now {
                 names: &names,
                 data: &data,
@@ -197,7 +200,7 @@ fn compare(
                 planned: planned_units(experiment, pair, asked.horizon).map(|units| units.round() as u64),
                 missing: look.missing.clone(),
             };
-            result.boundaries.push(boundary::follow(asked, share_of_alpha, &now, before));
+            result.boundaries.push(boundary::follow(asked, alpha, share, &now, &past));
         }
         result.always_valid.push(look);
     }
@@ -301,6 +304,7 @@ fn always_valid(names: &Names, data: &Data, planned: Planned, smallest: f64) -> 
         lift_absolute: None,
         // An earlier look stays true, whatever this one has to say.
         p_value: (smallest < 1.0).then_some(smallest),
+        p_value_adjusted: None,
         p_value_now: None,
         log_e_value: None,
         interval_absolute: None,

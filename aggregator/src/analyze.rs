@@ -91,9 +91,10 @@ pub fn assemble(
 ) -> ExperimentResult {
     let experiment = &defined.definition;
     // The looks are one sequence only while they are at the same, growing set of units.
-    let previous = previous.filter(|previous| previous.counted_since_phase == defined.split_since_phase);
-    let frame = Frame { experiment, previous };
-    let metrics: Vec<MetricResult> = counted
+    let latest = previous;
+    let previous = latest.filter(|latest| latest.counted_since_phase == defined.split_since_phase);
+    let frame = Frame { experiment, previous, latest };
+    let mut metrics: Vec<MetricResult> = counted
         .iter()
         .map(|of| {
             let outcome =
@@ -101,6 +102,7 @@ pub fn assemble(
             analysis::metric(&frame, &outcome)
         })
         .collect();
+    analysis::adjust_p_values(&mut metrics);
     let primary = metrics.iter().find(|metric| metric.role == Role::Primary);
     let units: &[Counts] =
         counted.iter().find(|of| of.role == Role::Primary).map_or(&[], |of| of.counts.as_slice());
@@ -127,6 +129,7 @@ pub fn assemble(
         test: primary.and_then(|metric| metric.tests.first().cloned()),
         tests: primary.map(|metric| metric.tests.clone()).unwrap_or_default(),
         always_valid: primary.and_then(|metric| metric.always_valid.first().cloned()),
+        alpha_spent_before: alpha_spent_before(primary, latest),
         metrics,
         srm,
         decision,
@@ -135,6 +138,12 @@ pub fn assemble(
             .map(|of| CountingQuery { metric: of.key.to_owned(), query: of.sql.clone() })
             .collect(),
     }
+}
+
+/// By boundaries that those of this analysis do not go on: all so far where it has none.
+fn alpha_spent_before(primary: Option<&MetricResult>, latest: Option<&ExperimentResult>) -> f64 {
+    let goes_on = primary.and_then(|metric| metric.boundaries.first()).map(|of| of.alpha_spent_before);
+    goes_on.unwrap_or_else(|| latest.map_or(0.0, ExperimentResult::alpha_spent))
 }
 
 /// Whether an analysis now would say what the previous one said: no row is new, no definition has changed,

@@ -17,6 +17,7 @@ mod found;
 mod group_sequential;
 mod inputs;
 mod planning;
+mod quantile;
 mod segments;
 mod sequential;
 mod trust;
@@ -32,11 +33,12 @@ pub struct Method {
 }
 
 /// Every method there is.
-pub const METHODS: [Method; 21] = [
+pub const METHODS: [Method; 23] = [
     Method { name: "two_proportion", run: fixed::two_proportion },
     Method { name: "welch_t", run: fixed::welch_t },
     Method { name: "ratio_delta", run: fixed::ratio_delta },
     Method { name: "winsorize", run: fixed::winsorize },
+    Method { name: "quantile", run: quantile::quantile },
     Method { name: "cuped", run: covariate::cuped },
     Method { name: "power", run: planning::power },
     Method { name: "sequential_msprt", run: sequential::msprt },
@@ -44,6 +46,7 @@ pub const METHODS: [Method; 21] = [
     Method { name: "sequential_conversion_counts", run: sequential::conversion_counts },
     Method { name: "group_sequential_bounds", run: group_sequential::bounds },
     Method { name: "group_sequential_analysis", run: group_sequential::analysis },
+    Method { name: "futility", run: group_sequential::futility },
     Method { name: "srm_chi_square", run: trust::srm_chi_square },
     Method { name: "srm_sequential", run: trust::srm_sequential },
     Method { name: "multiple_testing", run: trust::multiple_testing },
@@ -123,6 +126,23 @@ mod tests {
         assert_eq!(
             answer("sequential_msprt", r#"{"tau": 1, "alpha": 0.05, "looks": [{"estimate": 1, "se": "x"}]}"#),
             r#"{"error":"looks[0].se: \"x\" is not a number","field":"looks[0].se"}"#
+        );
+    }
+
+    #[test]
+    fn quantiles_and_spending_are_refused_by_their_fields() {
+        let line = r#"{"level": 0.5, "alpha": 0.05, "quantiles_c": [1, 2], "quantiles_t": [1, 2, 3]}"#;
+        assert_eq!(
+            answer("quantile", line),
+            r#"{"error":"quantiles_c: three quantiles differ in length: 3 and 2","field":"quantiles_c"}"#
+        );
+        let line = r#"{"level": 0.5, "alpha": 0.05, "quantiles_c": [1, 3, 2], "quantiles_t": [1, 2, 3]}"#;
+        assert!(answer("quantile", line).ends_with(r#""field":"quantiles_c"}"#));
+        let line = r#"{"information_fractions": [1], "alpha": 0.05, "sides": 2, "spending": "obf", "power": 0.8,
+            "futility_spending": "classic_obf"}"#;
+        assert_eq!(
+            answer("futility", line),
+            r#"{"error":"futility_spending: \"classic_obf\" is none of obf, pocock, kim_demets, hsd","field":"futility_spending"}"#
         );
     }
 

@@ -355,7 +355,12 @@ fn method_used(experiment: &Experiment) -> String {
     } else {
         ""
     };
-    format!("{used}{shared}{guardrails}")
+    let secondary = if experiment.metrics.secondary.is_empty() {
+        ""
+    } else {
+        "; secondary metrics, which decide nothing, by always-valid p-values adjusted for their number"
+    };
+    format!("{used}{shared}{guardrails}{secondary}")
 }
 
 /// How good the lift looks, for choosing among treatments.

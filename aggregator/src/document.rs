@@ -39,6 +39,9 @@ pub struct ExperimentResult {
     pub units_of_unknown_variants: u64,
     /// Events of this experiment that carry a time after `as_of`, left out for now.
     pub events_after_as_of: u64,
+    /// Of the plan's alpha, by boundaries that the ones here do not go on.
+    #[serde(default)]
+    pub alpha_spent_before: f64,
     pub metrics: Vec<MetricResult>,
     /// Of the primary metric; the first of `tests`.
     pub test: Option<Test>,
@@ -156,6 +159,9 @@ pub struct AlwaysValid {
     pub lift_absolute: Option<f64>,
     /// The smallest of all looks so far.
     pub p_value: Option<f64>,
+    /// For secondary metrics: `p_value` adjusted for all of them and their treatments (Benjamini-Hochberg).
+    #[serde(default)]
+    pub p_value_adjusted: Option<f64>,
     /// Of this look.
     pub p_value_now: Option<f64>,
     pub log_e_value: Option<f64>,
@@ -188,6 +194,8 @@ pub enum BoundaryStage {
     Final,
     /// Units came after the final look: estimates go on, nothing is decided by them.
     PastEnd,
+    /// Looks at units that are counted no more left nothing of alpha: estimates only, no look is taken.
+    AlphaSpent,
 }
 
 /// A test with planned units and the looks it has taken; they are read back for the next one.
@@ -197,8 +205,12 @@ pub struct Boundary {
     pub control: String,
     pub treatment: String,
     pub method: BoundaryMethod,
-    /// The plan's alpha, divided by the number of treatments.
+    /// What earlier looks left of the plan's alpha, divided by the number of treatments.
     pub alpha: f64,
+    /// Spent, by all treatments together, on looks at units that are counted no more: before the weights, the
+    /// control or what the metric counts were changed.
+    #[serde(default)]
+    pub alpha_spent_before: f64,
     pub planned_units_control: u64,
     pub planned_units_treatment: u64,
     /// Share of the planned information that both arms hold now; a look is taken at some of these only.
@@ -375,6 +387,13 @@ impl Boundary {
 }
 
 impl ExperimentResult {
+    /// Of the plan's alpha, up to and with this analysis; each treatment spends its own part.
+    pub fn alpha_spent(&self) -> f64 {
+        let boundaries = self.metrics.iter().flat_map(|metric| &metric.boundaries);
+        let spent = boundaries.filter_map(|boundary| boundary.looks.last()).map(|look| look.alpha_spent);
+        self.alpha_spent_before + spent.sum::<f64>()
+    }
+
     pub fn primary(&self) -> Option<&MetricResult> {
         self.metrics.iter().find(|metric| metric.role == Role::Primary)
     }

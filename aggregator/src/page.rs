@@ -215,6 +215,17 @@ fn variants_table(metric: &MetricResult) -> String {
         if let Some(missing) = &look.missing {
             put(&mut table, format_args!("<p class=\"facts\">Too early: {}.</p>\n", escape(missing)));
         }
+        if let Some(adjusted) = look.p_value_adjusted {
+            put(
+                &mut table,
+                format_args!(
+                    "<p class=\"facts\">{}: always-valid p adjusted for all secondary metrics \
+                     (Benjamini-Hochberg): {}.</p>\n",
+                    escape(&look.treatment),
+                    p_value(Some(adjusted))
+                ),
+            );
+        }
     }
     for boundary in &metric.boundaries {
         put(

@@ -6,7 +6,7 @@ use stats::group_sequential::{Continued, Stage, information_fraction};
 use stats::monitoring::Monitoring;
 use stats::{Alpha, Alternative, Effect, Pair, two_proportion, welch};
 
-use super::{Data, Names, named};
+use super::{Data, Frame, Names, named};
 use crate::document::{
     AfterStopping, Boundary, BoundaryLook, BoundaryMethod, BoundaryStage, Bounds, ExperimentResult,
     MetricResult,
@@ -51,44 +51,83 @@ pub(super) struct Now<'a> {
     pub missing: Option<String>,
 }
 
-/// The looks before at the same comparison: they are one sequence as long as the units, what is counted of them
-/// and the control are the same. A new description of the metric must not spend alpha anew.
-pub(super) fn before<'a>(
-    previous: Option<&'a ExperimentResult>,
-    now: &MetricResult,
-    names: &Names,
-) -> &'a [BoundaryLook] {
-    previous
-        .into_iter()
-        .flat_map(|previous| &previous.metrics)
-        .filter(|metric| metric.key == now.key && counts_the_same(metric, now))
-        .flat_map(|metric| &metric.boundaries)
-        .find(|of| of.control == names.control && of.treatment == names.treatment)
-        .map_or(&[], |of| &of.looks)
+/// What was looked at before.
+pub(super) struct Past<'a> {
+    /// With the looks of the same sequence, one a treatment; none at its start.
+    boundaries: &'a [Boundary],
+    /// Of the plan's alpha, by sequences that have ended.
+    pub alpha_spent: f64,
+}
+
+impl<'a> Past<'a> {
+    /// Looks are one sequence as long as the units, what is counted of them and the control are the same; a new
+    /// description of the metric does not start another. A new sequence has only what all before it left of alpha,
+    /// so that however often the weights change the probability of a false alarm stays below it (Bonferroni's
+    /// inequality; as for every look, the change must not depend on the effect seen).
+    pub fn of(frame: &Frame<'a>, now: &MetricResult, control: &str) -> Past<'a> {
+        let goes_on = |metric: &&MetricResult| {
+            let same = metric.key == now.key && counts_the_same(metric, now);
+            same && metric.boundaries.first().is_some_and(|of| of.control == control)
+        };
+        let same_units = frame.previous.filter(|previous| previous.metrics.iter().any(|of| goes_on(&of)));
+        match same_units {
+            Some(previous) => Past {
+                boundaries: previous.metrics.iter().find(goes_on).map_or(&[], |of| &of.boundaries),
+                alpha_spent: previous.alpha_spent_before,
+            },
+            None => {
+                Past { boundaries: &[], alpha_spent: frame.latest.map_or(0.0, ExperimentResult::alpha_spent) }
+            }
+        }
+    }
+
+    fn looks(&self, treatment: &str) -> &'a [BoundaryLook] {
+        let of_treatment = self.boundaries.iter().find(|of| of.treatment == treatment);
+        of_treatment.map_or(&[], |of| &of.looks)
+    }
+
+    /// Each treatment's part of what is left; none where that is nothing but rounding.
+    fn left(&self, alpha: Alpha, treatments: u32) -> Option<Alpha> {
+        const NOTHING: f64 = 1e-9;
+        let left = alpha.get() - self.alpha_spent;
+        Alpha::new(left).ok().filter(|left| left.get() > NOTHING).map(|left| left.divided_by(treatments))
+    }
 }
 
 fn counts_the_same(a: &MetricResult, b: &MetricResult) -> bool {
     (a.metric_type, &a.event, a.window_hours) == (b.metric_type, &b.event, b.window_hours)
 }
 
-/// The test with this analysis, which takes a look if one is due.
-pub(super) fn follow(asked: Asked, alpha: Alpha, now: &Now<'_>, before: &[BoundaryLook]) -> Boundary {
+/// The test with this analysis, which takes a look if one is due and any of the plan's `alpha` is left.
+pub(super) fn follow(
+    asked: Asked,
+    alpha: Alpha,
+    treatments: u32,
+    now: &Now<'_>,
+    past: &Past<'_>,
+) -> Boundary {
+    let left = past.left(alpha, treatments);
     let mut result = Boundary {
         metric: now.names.metric.clone(),
         control: now.names.control.clone(),
         treatment: now.names.treatment.clone(),
         method: asked.method,
-        alpha: alpha.get(),
+        alpha: left.map_or(0.0, Alpha::get),
+        alpha_spent_before: past.alpha_spent,
         planned_units_control: now.planned.control,
         planned_units_treatment: now.planned.treatment,
-        fraction: 0.0,
+        fraction: information_fraction(now.units, now.planned).unwrap_or_default(),
         stage: BoundaryStage::BeforeFirstLook,
-        looks: before.to_vec(),
+        looks: past.looks(&now.names.treatment).to_vec(),
         crossed_at_look: None,
         after_stopping: None,
         missing: None,
     };
-    if let Err(why) = look(asked, alpha, now, &mut result) {
+    let Some(left) = left else {
+        result.stage = BoundaryStage::AlphaSpent;
+        return result;
+    };
+    if let Err(why) = look(asked, left, now, &mut result) {
         result.missing = Some(why);
     }
     result.crossed_at_look = result.looks.iter().find(|look| look.crossed).map(|look| look.look);

@@ -16,12 +16,6 @@ pub enum Truth {
     Effect,
 }
 
-/// One experiment on two outcomes and one assignment, look by look.
-pub struct Worlds {
-    pub truth: Truth,
-    pub looks: Vec<At>,
-}
-
 /// All data so far at one look.
 pub struct At {
     pub index: usize,
@@ -35,48 +29,47 @@ pub struct At {
     pub assigned: [u64; 2],
 }
 
-impl Worlds {
-    pub fn draw(plan: &Planned, truth: Truth, looks: usize, random: &mut Random) -> Worlds {
-        let (rate, mean_effect, share) = match truth {
-            Truth::NoEffect => (plan.settings.baseline, 0.0, 0.5),
-            Truth::Effect => (plan.settings.treatment, plan.mean_effect, BROKEN_SHARE),
+/// One experiment on two outcomes and one assignment.
+pub fn draw(plan: &Planned, truth: Truth, looks: usize, random: &mut Random) -> Vec<At> {
+    let (rate, mean_effect, share) = match truth {
+        Truth::NoEffect => (plan.settings.baseline, 0.0, 0.5),
+        Truth::Effect => (plan.settings.treatment, plan.mean_effect, BROKEN_SHARE),
+    };
+    let binomial = |rate| Binomial::new(rate).expect("checked with the settings");
+    let rates = Pair { control: binomial(plan.settings.baseline), treatment: binomial(rate) };
+    let means = Pair { control: 0.0, treatment: mean_effect };
+    let mut found = Vec::with_capacity(looks);
+    let (mut arms, mut moments) = (Pair::<Arm>::default(), Pair::<Moments>::default());
+    let (mut units_before, mut to_treatment) = (0, 0.0);
+    for index in 0..looks {
+        let units = plan.units_at(index);
+        let new = units - units_before;
+        units_before = units;
+        let counts = rates.map(|rate| batch(rate, new, random));
+        let values = means.map(|mean| normal_batch(mean, new, random));
+        arms = Pair {
+            control: arms.control.merge(counts.control),
+            treatment: arms.treatment.merge(counts.treatment),
         };
-        let binomial = |rate| Binomial::new(rate).expect("checked with the settings");
-        let rates = Pair { control: binomial(plan.settings.baseline), treatment: binomial(rate) };
-        let means = Pair { control: 0.0, treatment: mean_effect };
-        let mut worlds = Worlds { truth, looks: Vec::with_capacity(looks) };
-        let (mut arms, mut moments) = (Pair::<Arm>::default(), Pair::<Moments>::default());
-        let (mut units_before, mut to_treatment) = (0, 0.0);
-        for index in 0..looks {
-            let units = plan.units_at(index);
-            let new = units - units_before;
-            units_before = units;
-            let counts = rates.map(|rate| batch(rate, new, random));
-            let values = means.map(|mean| normal_batch(mean, new, random));
-            arms = Pair {
-                control: arms.control.merge(counts.control),
-                treatment: arms.treatment.merge(counts.treatment),
-            };
-            moments = Pair {
-                control: moments.control.merge(values.control),
-                treatment: moments.treatment.merge(values.treatment),
-            };
-            // Hundreds of fair coins at once are as good as normal.
-            let both = 2.0 * new as f64;
-            to_treatment += both * share + (both * share * (1.0 - share)).sqrt() * random.normal();
-            let treated = (to_treatment.round().max(0.0) as u64).min(2 * units);
-            worlds.looks.push(At {
-                index,
-                units: 2 * units,
-                arms,
-                rates: two_proportion::pooled_z(arms, Alternative::TwoSided).expect("both arms have units"),
-                moments,
-                means: welch::test(moments, Alternative::TwoSided).expect("normal values vary"),
-                assigned: [2 * units - treated, treated],
-            });
-        }
-        worlds
+        moments = Pair {
+            control: moments.control.merge(values.control),
+            treatment: moments.treatment.merge(values.treatment),
+        };
+        // Hundreds of fair coins at once are as good as normal.
+        let both = 2.0 * new as f64;
+        to_treatment += both * share + (both * share * (1.0 - share)).sqrt() * random.normal();
+        let treated = (to_treatment.round().max(0.0) as u64).min(2 * units);
+        found.push(At {
+            index,
+            units: 2 * units,
+            arms,
+            rates: two_proportion::pooled_z(arms, Alternative::TwoSided).expect("both arms have units"),
+            moments,
+            means: welch::test(moments, Alternative::TwoSided).expect("normal values vary"),
+            assigned: [2 * units - treated, treated],
+        });
     }
+    found
 }
 
 fn batch(rate: Binomial, units: u64, random: &mut Random) -> Arm {
@@ -86,7 +79,7 @@ fn batch(rate: Binomial, units: u64, random: &mut Random) -> Arm {
 
 /// The moments of so many normal values of variance 1: the mean is normal, the variance chi-square (drawn by Wilson
 /// and Hilferty's cube, 1931, whose error at hundreds of degrees is below 1e-4 of its spread).
-fn normal_batch(mean: f64, units: u64, random: &mut Random) -> Moments {
+pub fn normal_batch(mean: f64, units: u64, random: &mut Random) -> Moments {
     let n = units as f64;
     let found = mean + random.normal() / n.sqrt();
     let spread = 2.0 / (9.0 * (n - 1.0).max(1.0));

@@ -22,6 +22,11 @@ impl Share {
         self.of += other.of;
     }
 
+    /// How many were counted.
+    pub fn total(self) -> u64 {
+        self.of
+    }
+
     /// Nothing where nothing was counted.
     pub fn if_any(self) -> Option<Share> {
         (self.of > 0).then_some(self)

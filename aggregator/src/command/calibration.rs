@@ -58,7 +58,8 @@ fn shown(report: &Report) -> String {
     let mut text = format!(
         "{} experiments without and as many with an effect ({} to {}), {} units an arm planned for 80 % power,\n\
          {looks} looks up to there and as often beyond; seed {seed}. Per cent, plus or minus a standard error.\n\
-         False alarms up to {} times the planned units, power up to {} times; stopped at a share of them.\n",
+         False alarms up to {} times the planned units, power up to {} times; stopped at a share of them,\n\
+         where there is an effect and where there is none.\n",
         say::count(u64::from(runs)),
         say::percent(baseline),
         say::percent(treatment),
@@ -66,27 +67,36 @@ fn shown(report: &Report) -> String {
         report.null_horizons,
         report.effect_horizons,
     );
-    let heads =
-        ["", "alarms by plan", "by end", "power by plan", "by end", "covered", "stage-wise", "stopped at"];
+    let heads = [
+        "",
+        "runs",
+        "alarms by plan",
+        "by end",
+        "power by plan",
+        "by end",
+        "covered",
+        "stage-wise",
+        "stopped at",
+        "if none",
+    ];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     let share = |share: calibrate::Share| {
         format!("{:.2} ±{:.2}", share.estimate() * 100.0, share.standard_error() * 100.0)
     };
+    let mean = |mean: calibrate::Mean| format!("{:.3} ±{:.3}", mean.value(), mean.standard_error());
     let or_none = |of: Option<calibrate::Share>| of.map_or("-".to_owned(), share);
     for row in &report.methods {
         rows.push(vec![
-            row.method.to_owned(),
+            row.method.clone(),
+            say::count(row.false_positives_by_plan.total()),
             share(row.false_positives_by_plan),
             share(row.false_positives_by_end),
             share(row.power_by_plan),
             share(row.power_by_end),
             or_none(row.coverage),
             or_none(row.coverage_stagewise),
-            format!(
-                "{:.3} ±{:.3}",
-                row.stopped_at_if_effect.value(),
-                row.stopped_at_if_effect.standard_error()
-            ),
+            mean(row.stopped_at_if_effect),
+            mean(row.stopped_at_if_none),
         ]);
     }
     text.push_str(&table(&rows));
@@ -101,4 +111,22 @@ fn shown(report: &Report) -> String {
         ),
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every method has its line, and every column its head.
+    #[test]
+    fn a_small_report_is_a_whole_table() {
+        let settings = Settings { runs: 2, looks: 2, ..Settings::default() };
+        let report = calibrate::calibrate(settings, &|_| {}).unwrap();
+        let text = shown(&report);
+        let heads = text.lines().find(|line| line.contains("alarms by plan")).unwrap();
+        assert!(heads.trim_end().ends_with("stopped at       if none"), "{heads}");
+        for row in &report.methods {
+            assert_eq!(text.lines().filter(|line| line.contains(&row.method)).count(), 1, "{}", row.method);
+        }
+    }
 }

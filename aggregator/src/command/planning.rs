@@ -10,8 +10,7 @@ use stats::power::RatioParts;
 
 use super::show::{put, table};
 use crate::power::{
-    self, ALWAYS_VALID_FACTOR, Answer, Correction, CurvePoint, Outcome, Question, Request, Row, Sequential,
-    Split, Variance,
+    self, Answer, Correction, CurvePoint, Outcome, Question, Request, Row, Sequential, Split, Variance,
 };
 use crate::{curve, say};
 
@@ -228,9 +227,9 @@ fn shown(answer: &Answer, split: &str) -> String {
     put(
         &mut text,
         format_args!(
-            "  Expected: units used on average if the effect is there. Without a planned horizon verdicts rest on the \
-             always-valid\n  interval, which costs about {ALWAYS_VALID_FACTOR} times the sample (simulated for 80 % \
-             power).\n"
+            "  Expected: units used on average if the effect is there. Always valid: the interval is tuned for the units \
+             of one look\n  and looked at as often as the boundary; it costs {:.2} times the sample for this power.\n",
+            answer.always_valid.inflation
         ),
     );
     if !answer.curve.is_empty() {

@@ -75,6 +75,12 @@ fn metric_table(metric: &MetricResult) -> String {
     for boundary in &metric.boundaries {
         put(&mut text, format_args!("    decided by the {}\n", progress(boundary)));
     }
+    for look in &metric.always_valid {
+        if let Some(adjusted) = look.p_value_adjusted {
+            let what = "always-valid p adjusted for all secondary metrics (Benjamini-Hochberg)";
+            put(&mut text, format_args!("    {}: {what}: {adjusted:.4}\n", look.treatment));
+        }
+    }
     if let Some(test) = metric.tests.first() {
         put(&mut text, format_args!("    fixed-horizon p, {}: {}\n", test.method.title(), test.p_value_use));
     }

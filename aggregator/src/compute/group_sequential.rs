@@ -3,7 +3,9 @@
 use stats::{
     Alternative, Arm, Missing, Pair, Power,
     distributions::normal_sf,
-    group_sequential::{Bound, Boundary, Crossing, Design, Family, Looks, Spending, information_fraction},
+    group_sequential::{
+        Bound, Boundary, Crossing, Design, Family, Futility, Looks, Spending, information_fraction,
+    },
     two_proportion::{self, ZTest},
 };
 
@@ -16,17 +18,49 @@ const UNREACHABLE: f64 = 6.0;
 const PEEKS_MAX: u64 = 2_000;
 
 fn spending(inputs: &Inputs) -> Result<Spending, Refused> {
-    match inputs.text("spending")? {
+    let others = ", classic_obf, classic_pocock";
+    spending_by(inputs, "spending", "gamma", others)
+}
+
+/// The function named in one field, with the parameter in another.
+fn spending_by(inputs: &Inputs, name: &str, gamma: &str, others: &str) -> Result<Spending, Refused> {
+    match inputs.text(name)? {
         "obf" => Ok(Spending::OBrienFleming),
         "pocock" => Ok(Spending::Pocock),
-        "kim_demets" => inputs.check("gamma", Spending::power(inputs.number("gamma")?)),
-        "hsd" => inputs.check("gamma", Spending::gamma(inputs.number("gamma")?)),
+        "kim_demets" => inputs.check(gamma, Spending::power(inputs.number(gamma)?)),
+        "hsd" => inputs.check(gamma, Spending::gamma(inputs.number(gamma)?)),
         other => {
-            let why =
-                format!("{other:?} is none of obf, pocock, kim_demets, hsd, classic_obf, classic_pocock");
-            Err(inputs.refuse("spending", why))
+            let why = format!("{other:?} is none of obf, pocock, kim_demets, hsd{others}");
+            Err(inputs.refuse(name, why))
         }
     }
+}
+
+/// Futility bounds beside a boundary that does not know of them; for a given `drift`, or as a plan.
+pub fn futility(inputs: &Inputs) -> Result<Found, Refused> {
+    let fractions = inputs.numbers("information_fractions")?;
+    if fractions.is_empty() {
+        return Err(inputs.refuse("information_fractions", "there is no look"));
+    }
+    let (alpha, alternative) = (inputs.alpha()?, inputs.sides()?);
+    let design = Design { alpha, alternative, spending: spending_by(inputs, "spending", "gamma", "")? };
+    let boundary = inputs.check("information_fractions", Boundary::planned(design, &fractions))?;
+    let looks = boundary.looks();
+    let futility = Futility {
+        power: inputs.check("power", Power::new(inputs.number("power")?))?,
+        spending: spending_by(inputs, "futility_spending", "futility_gamma", "")?,
+    };
+    let mut found = Found::default();
+    put_list(&mut found, "z", looks.criticals().into_iter().map(|z| reachable(z).ok()).collect());
+    let drift = if inputs.has("drift") {
+        inputs.number("drift")?
+    } else {
+        let plan = looks.plan_with_futility(futility, alpha);
+        found.put("inflation_factor", plan.inflation);
+        plan.drift
+    };
+    let bounds = inputs.check("drift", looks.futility(futility, drift))?;
+    Ok(found.with("futility_z", bounds.bounds).with("drift", drift).with("power", bounds.power))
 }
 
 /// The bound itself, or why nothing reaches it.

@@ -40,6 +40,7 @@ pub fn rule(plan: &Plan, metric: &MetricResult) -> Ruling {
         unreachable!("it is asked only where there are boundaries");
     };
     let (verdict, reason) = match boundary.looks.last() {
+        None if boundary.stage == BoundaryStage::AlphaSpent => alpha_spent(metric, boundary, test),
         None => before_first_look(plan, boundary),
         Some(last) => after_a_look(finding, &Looked { plan, metric, boundary, test, last }),
     };
@@ -49,6 +50,17 @@ pub fn rule(plan: &Plan, metric: &MetricResult) -> Ruling {
         ""
     };
     (verdict, Some(boundary.treatment.clone()), format!("{reason}{since}"))
+}
+
+/// More units could decide nothing, which is what stopping means here.
+fn alpha_spent(metric: &MetricResult, boundary: &Boundary, test: &Test) -> (Verdict, String) {
+    let reason = format!(
+        "Stop: the looks before the units were counted anew spent all of alpha, so nothing new can be decided, and \
+         what was decided by them stands; {} under `{}` are estimates only.",
+        levels(metric, test),
+        boundary.treatment
+    );
+    (Verdict::Stop, reason)
 }
 
 fn finding(plan: &Plan, direction: Direction, boundary: &Boundary) -> Finding {
@@ -199,8 +211,17 @@ pub fn progress(boundary: &Boundary) -> String {
         BoundaryStage::BeforeFirstLook | BoundaryStage::Interim => "",
         BoundaryStage::Final => "; this is the planned end",
         BoundaryStage::PastEnd => "; past the planned end, estimates only",
+        BoundaryStage::AlphaSpent => "; no look is possible, estimates only",
     };
-    format!("{method} of {}, {now} of the planned information now: {last}{stage}", boundary.treatment)
+    let before = if boundary.alpha_spent_before > 0.0 {
+        format!(
+            " ({} of alpha spent before the units were counted anew)",
+            say::percent(boundary.alpha_spent_before)
+        )
+    } else {
+        String::new()
+    };
+    format!("{method} of {}, {now} of the planned information now: {last}{stage}{before}", boundary.treatment)
 }
 
 /// "look 3 (60.00 % of the planned information; z = -0.88, 2.68 is needed)".

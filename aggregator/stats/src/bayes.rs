@@ -25,6 +25,7 @@ impl NormalPrior {
     /// GrowthBook's default for a relative lift when a proper prior is asked for: N(0, 0.3^2).
     pub const LIFT: NormalPrior = NormalPrior { mean: 0.0, sd: 0.3 };
 
+    /// `mean` and `sd` in the unit of the effect; `mean` finite, `sd` finite and above 0.
     pub fn new(mean: f64, sd: f64) -> Result<NormalPrior, Invalid> {
         Ok(NormalPrior { mean: finite("prior mean", mean)?, sd: positive("prior sd", sd)? })
     }
@@ -39,7 +40,9 @@ impl NormalPrior {
 /// What is believed of the effect after the data: normal.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NormalPosterior {
+    /// In the unit of the effect.
     pub mean: f64,
+    /// In the unit of the effect, above 0.
     pub sd: f64,
 }
 

@@ -4,7 +4,7 @@
 
 use crate::{
     Alpha, Alternative, Effect, Interval, Missing, Moments, Pair, Side,
-    distributions::{student_t_quantile, student_t_sf},
+    distributions::{normal_deviate_of_t, student_t_quantile, student_t_sf},
     lift::means_of_moments,
 };
 
@@ -21,9 +21,13 @@ pub type Clusters<'a> = Pair<&'a [Moments]>;
 /// A two-sided t-test of the difference between the arms' means over all units.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClusterTest {
+    /// Treatment minus control, in the metric's unit.
     pub effect: Effect,
+    /// Estimate over standard error.
     pub t: f64,
+    /// Degrees of freedom of t, above 0; Satterthwaite's are not whole.
     pub degrees: f64,
+    /// Two-sided, from 0 to 1.
     pub p_value: f64,
 }
 
@@ -37,6 +41,12 @@ impl ClusterTest {
         Ok(ClusterTest { effect, t, degrees, p_value })
     }
 
+    /// The normal deviate with the same tail as t, for a boundary; far below t while clusters are few.
+    pub fn as_z(&self) -> f64 {
+        normal_deviate_of_t(self.t, self.degrees)
+    }
+
+    /// The differences that the test would not reject at `alpha`, in the metric's unit.
     pub fn interval(&self, alpha: Alpha) -> Interval {
         let tail = Alternative::TwoSided.tail(alpha);
         self.effect.interval(-student_t_quantile(tail, self.degrees))
@@ -55,7 +65,8 @@ pub fn compare(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
 
 /// The ratio of totals `R = sum y / sum n` in each arm, with the delta method's variance over its K
 /// clusters, `K/(K-1) sum (y_k - R n_k)^2 / (sum n_k)^2`, and t with `K_c + K_t - 2` degrees of
-/// freedom. Deng, Knoblich & Lu (2018), KDD. Too small with few clusters of unequal size.
+/// freedom. Deng, Knoblich & Lu (2018), KDD. Too small with few clusters of unequal size: with 10 to 30 units each it
+/// rejects in 5.8 % at 6 clusters an arm ([`bias_reduced`]: 5.3 %) and in 5.3 % at 56 (`aggregator calibrate`).
 pub fn delta(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
     let arms = arms(clusters)?;
     let variance = |arm: &ArmTotals| {
@@ -111,7 +122,7 @@ fn satterthwaite_squares(arm: &ArmTotals) -> f64 {
 }
 
 /// The difference of means as if units had been assigned: Welch's error without clusters. Only to
-/// show how wrong it is.
+/// show how wrong it is: an alarm in 26 % of clusters of 20 units with an intraclass correlation of 0.1.
 pub fn ignoring_clusters(clusters: Clusters<'_>) -> Result<Effect, Missing> {
     let pool = |arm: &[Moments]| arm.iter().fold(Moments::EMPTY, |sum, &one| sum.merge(one));
     let means = means_of_moments(clusters.map(pool))?;
@@ -210,6 +221,16 @@ mod tests {
         let found = compare(Pair { control: &two, treatment: &one });
         let missing = Missing::Clusters { arm: Side::Treatment, have: 1, need: 2 };
         assert_eq!(found, Err(missing));
+    }
+
+    /// t = 3 with 4 degrees of freedom has the two-sided p 0.03994, and so has its deviate.
+    #[test]
+    fn the_deviate_has_the_tail_of_t() {
+        let effect = Effect { estimate: -3.0, standard_error: 1.0 };
+        let test = ClusterTest::new(effect, 4.0).unwrap();
+        assert!((test.p_value - 0.039_942).abs() < 1e-6, "{}", test.p_value);
+        let tail = 2.0 * crate::distributions::normal_sf(-test.as_z());
+        assert!((tail / test.p_value - 1.0).abs() < 1e-9 && test.as_z() < 0.0, "{tail}");
     }
 
     /// With one unit per cluster the delta method is the t-test, up to its degrees of freedom.

@@ -53,6 +53,7 @@ pub struct Design {
 /// What one look says.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Look {
+    /// Treatment minus control in the metric's unit, with the error that this look used.
     pub effect: Effect,
     /// Logarithm of the e-value: the evidence against the null, 0 at the start. Two-sided only.
     pub log_e_value: f64,
@@ -63,6 +64,7 @@ pub struct Look {
 }
 
 impl Design {
+    /// `alpha` is the level over all looks together; the mixing's number must be finite and above 0.
     pub fn new(alpha: Alpha, alternative: Alternative, mixing: Mixing) -> Result<Design, Invalid> {
         match mixing {
             Mixing::EffectSd(sd) => positive("prior sd of the effect", sd)?,
@@ -171,6 +173,11 @@ impl Design {
         }
     }
 
+    /// The |Z| from which on a look at these units rejects, for a sequence tuned for units.
+    pub(crate) fn critical_at(&self, units: f64) -> f64 {
+        self.critical(units * self.rho_squared().expect("tuned for units"))
+    }
+
     /// The |Z| from which on the look rejects. One-sided: equation 134 of arXiv 2103.06476v7,
     /// `sqrt(2 (1 + 1/r) ln(1 + sqrt(1 + r) / (2 alpha)))`.
     fn critical(&self, ratio: f64) -> f64 {
@@ -216,6 +223,7 @@ impl Monitor {
     /// Before the first look.
     pub const START: Monitor = Monitor { p_value: 1.0, interval: Interval::EVERYTHING };
 
+    /// With one look more.
     pub fn after(self, look: &Look) -> Monitor {
         Monitor {
             p_value: self.p_value.min(look.p_value),

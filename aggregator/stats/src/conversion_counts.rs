@@ -25,6 +25,7 @@ pub struct Design {
 /// What the conversions so far say.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Look {
+    /// Logarithm of the Bayes factor against an unchanged share of conversions; 0 says nothing either way.
     pub log_bayes_factor: f64,
     /// `min(1, 1/BF)` of this look; the always-valid p-value is the smallest over all looks.
     pub p_value: f64,

@@ -52,6 +52,7 @@ pub fn variance_reduction(before: Pair<PairMoments>, after: &Adjusted) -> Result
 /// A relative lift after the adjustment, as a share.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdjustedLift {
+    /// Adjusted difference over the control mean: 0.1 is ten per cent more.
     pub estimate: f64,
     /// By the delta method.
     pub interval: Interval,

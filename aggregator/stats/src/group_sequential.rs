@@ -13,7 +13,7 @@ mod spending;
 mod stagewise;
 
 pub use continuation::{Basis, Continued, Monitored, Reserve};
-pub use futility::{Futility, FutilityPlan};
+pub use futility::{Futility, FutilityBounds, FutilityPlan};
 pub use looks::{Cost, Crossing, Family, Looks};
 pub use spending::Spending;
 pub use stagewise::Stagewise;
@@ -34,8 +34,11 @@ const NEGLIGIBLE_SPENDING: f64 = 1e-14;
 /// The analysis as laid down before the first look.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Design {
+    /// Over all looks together, of both sides when two-sided.
     pub alpha: Alpha,
+    /// Whether the boundary has one side or two.
     pub alternative: Alternative,
+    /// How much of alpha may be spent by when.
     pub spending: Spending,
 }
 
@@ -68,6 +71,7 @@ pub enum Stage {
 pub struct Bound {
     /// Share of the planned information, above 1 when overrun.
     pub fraction: f64,
+    /// Whether more looks may follow.
     pub stage: Stage,
     /// Reject when z reaches it (|z| when two-sided, -z for [`Alternative::Less`]). Infinite where
     /// there is nothing to spend: too early, too close to the last look, or past the end.
@@ -85,6 +89,7 @@ impl Bound {
         sides * normal_sf(self.critical)
     }
 
+    /// Whether this z reaches the bound; never for an infinite one.
     pub fn rejects(&self, z: f64) -> bool {
         match self.alternative {
             Alternative::TwoSided => z.abs() >= self.critical,
@@ -146,6 +151,7 @@ impl Boundary {
         self.look_as(fraction, true)
     }
 
+    /// As it was laid down before the first look.
     pub fn design(&self) -> Design {
         self.design
     }

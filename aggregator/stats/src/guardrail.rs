@@ -32,6 +32,7 @@ pub struct Guardrail {
 pub struct Hypothesis {
     /// In the metric's unit.
     pub null: f64,
+    /// Towards which side of the null is rejected.
     pub alternative: Alternative,
 }
 

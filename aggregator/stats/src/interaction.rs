@@ -21,9 +21,13 @@ pub struct Crossed {
 /// experiment: `(m_ab - m_a0) - (m_0b - m_00)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interaction {
+    /// Variant of the first experiment, from 1.
     pub a: usize,
+    /// Variant of the second experiment, from 1.
     pub b: usize,
+    /// In the metric's unit.
     pub effect: Effect,
+    /// Estimate over standard error.
     pub z: f64,
     /// Two-sided, normal.
     pub p_value: f64,
@@ -43,9 +47,11 @@ impl Interaction {
 /// All interactions tested at once.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Joint {
+    /// Wald's statistic, at least 0.
     pub chi2: f64,
     /// (A - 1)(B - 1)
     pub degrees: usize,
+    /// From 0 to 1.
     pub p_value: f64,
 }
 
@@ -64,6 +70,7 @@ impl Crossed {
         Ok(Crossed { cells })
     }
 
+    /// By variant of the first and of the second experiment, the controls at 0.
     pub fn cells(&self) -> &[Vec<Moments>] {
         &self.cells
     }

@@ -4,6 +4,9 @@
 //! What cannot be answered is a [`Missing`] that says what is lacking, and what cannot be true is
 //! an [`Invalid`]; no function returns NaN, or p = 1 for "not enough data".
 
+#![warn(missing_docs)]
+
+pub mod always_valid_power;
 pub mod bayes;
 pub mod clusters;
 pub mod confidence_sequence;

@@ -10,22 +10,29 @@ use crate::{
 /// A mean and the variance of that mean (the squared standard error).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mean {
+    /// In the metric's unit.
     pub mean: f64,
+    /// Of the mean, not of one unit: its standard error squared, at least 0.
     pub variance: f64,
 }
 
 /// Which formula gave a lift's interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
+    /// The set of ratios that a test would not reject (Fieller 1954).
     Fieller,
+    /// Symmetric for the logarithm of the ratio, where Fieller's set is unbounded.
     LogRatio,
 }
 
 /// A relative lift as a share: 0.1 is ten per cent more than the control.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lift {
+    /// Treatment mean over control mean, minus 1.
     pub estimate: f64,
+    /// Of the lift, as a share too.
     pub interval: Interval,
+    /// Which formula gave the interval.
     pub method: Method,
 }
 

@@ -10,28 +10,75 @@ use crate::Side;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Missing {
     /// The arm has fewer units than the method needs. More traffic mends it.
-    Units { arm: Side, have: u64, need: u64 },
+    Units {
+        /// Which of the two.
+        arm: Side,
+        /// How many there are.
+        have: u64,
+        /// How many are needed.
+        need: u64,
+    },
     /// The arm has fewer conversions than the method needs. More traffic mends it.
-    Conversions { arm: Side, have: u64, need: u64 },
+    Conversions {
+        /// Which of the two.
+        arm: Side,
+        /// How many there are.
+        have: u64,
+        /// How many are needed.
+        need: u64,
+    },
     /// No arm shows any variation, so no standard error exists.
     Variation,
     /// The control mean is not above 0, so a relative lift has no meaning.
-    PositiveBaseline { control_mean: f64 },
+    PositiveBaseline {
+        /// In the metric's unit, at most 0.
+        control_mean: f64,
+    },
     /// The treatment mean is not above 0, so its logarithm does not exist.
-    PositiveTreatment { treatment_mean: f64 },
+    PositiveTreatment {
+        /// In the metric's unit, at most 0.
+        treatment_mean: f64,
+    },
     /// The denominators of a ratio metric sum to 0 in this arm.
-    Denominator { arm: Side },
+    Denominator {
+        /// Which of the two.
+        arm: Side,
+    },
     /// The control mean is too uncertain: the interval of the ratio has no finite ends.
     BoundedRatio,
     /// Too few units over all arms for the approximation: the smallest expected count of an arm.
-    ExpectedCount { smallest: f64, need: f64 },
+    ExpectedCount {
+        /// Units expected in the smallest arm.
+        smallest: f64,
+        /// How many are needed.
+        need: f64,
+    },
     /// The arm has fewer clusters with units than the method needs.
-    Clusters { arm: Side, have: usize, need: usize },
+    Clusters {
+        /// Which of the two.
+        arm: Side,
+        /// How many there are.
+        have: usize,
+        /// How many are needed.
+        need: usize,
+    },
     /// A cell of two crossed experiments has fewer units than the method needs; variants count
     /// from 0, the controls.
-    Cell { a: usize, b: usize, have: u64, need: u64 },
+    Cell {
+        /// Variant of the first experiment.
+        a: usize,
+        /// Variant of the second experiment.
+        b: usize,
+        /// How many there are.
+        have: u64,
+        /// How many are needed.
+        need: u64,
+    },
     /// One of many arms has no units; `index` counts from 0, the control.
-    EmptyArm { index: usize },
+    EmptyArm {
+        /// Place of the arm.
+        index: usize,
+    },
 }
 
 impl fmt::Display for Missing {
@@ -76,18 +123,52 @@ impl std::error::Error for Missing {}
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Invalid {
     /// More units converted than there are.
-    ConversionsAboveUnits { units: u64, conversions: u64 },
+    ConversionsAboveUnits {
+        /// As given.
+        units: u64,
+        /// As given, above `units`.
+        conversions: u64,
+    },
     /// A value outside its bounds (NaN included).
-    OutOfRange { what: &'static str, value: f64, range: &'static str },
+    OutOfRange {
+        /// Name of the input, for people.
+        what: &'static str,
+        /// As given.
+        value: f64,
+        /// What it must be, for people.
+        range: &'static str,
+    },
     /// An infinite value or NaN among the data.
-    NotFinite { what: &'static str, value: f64 },
+    NotFinite {
+        /// Name of the input, for people.
+        what: &'static str,
+        /// As given.
+        value: f64,
+    },
     /// The sums cannot come from real values: n times the sum of squares is below the square of
     /// the sum, or the covariance exceeds what the variances allow.
-    ImpossibleSums { what: &'static str },
+    ImpossibleSums {
+        /// Name of the input, for people.
+        what: &'static str,
+    },
     /// Two lists that belong together differ in length.
-    Lengths { what: &'static str, left: usize, right: usize },
+    Lengths {
+        /// Name of the input, for people.
+        what: &'static str,
+        /// Length of the first.
+        left: usize,
+        /// Length of the second.
+        right: usize,
+    },
     /// A list has fewer entries than the method needs.
-    TooFew { what: &'static str, have: usize, need: usize },
+    TooFew {
+        /// Name of the input, for people.
+        what: &'static str,
+        /// How many there are.
+        have: usize,
+        /// How many are needed.
+        need: usize,
+    },
 }
 
 impl fmt::Display for Invalid {
@@ -118,7 +199,9 @@ impl std::error::Error for Invalid {}
 /// Either kind, from functions that take lists they have to check themselves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum NoAnswer {
+    /// The data do not hold the answer.
     Missing(Missing),
+    /// The input cannot be right.
     Invalid(Invalid),
 }
 

@@ -1,6 +1,6 @@
 //! How an experiment is to be watched, chosen by one thing: whether its end is planned. With a planned number of
-//! units a boundary costs next to nothing in power; without one only an always-valid method holds, at 1.6 to 1.8
-//! times the units for the same power.
+//! units a boundary costs next to nothing in power; without one only an always-valid method holds, at 1.6 to 2
+//! times the units for the same power ([`crate::always_valid_power`]).
 
 use crate::{
     Alpha, Alternative, Invalid, Pair,

@@ -23,7 +23,9 @@ pub enum Design {
 /// One assigned thing: a cluster, a time window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Assigned {
+    /// Whether it got the treatment.
     pub treated: bool,
+    /// Measured in it; 0 counts for nothing.
     pub units: u64,
     /// The sum of the outcome over its units.
     pub sum: f64,
@@ -32,6 +34,7 @@ pub struct Assigned {
 /// The two-sided p-value of the difference of the arms' ratios `sum / units`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Permutation {
+    /// From 0 (exclusive) to 1.
     pub p_value: f64,
     /// How many assignments were compared, the true one included when all were.
     pub assignments: u64,

@@ -68,6 +68,7 @@ impl Plan {
 pub struct SampleSize {
     /// The control's units before rounding up.
     pub control_exact: f64,
+    /// The control's units, rounded up.
     pub control: u64,
     /// Units of one treatment arm.
     pub treatment: u64,
@@ -116,7 +117,9 @@ pub fn rates_sample_size(
 /// The two normal quantiles of a sample-size formula.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ZValues {
+    /// `z_{1 - alpha/2}`, or `z_{1 - alpha}` one-sided.
     pub alpha: f64,
+    /// `z_power`; above 0 from 50 % power on.
     pub power: f64,
 }
 
@@ -185,9 +188,11 @@ pub fn means_drift(sd: f64, difference: f64, control_units: f64, plan: &Plan) ->
 pub struct RatioParts {
     /// Sum of numerators over sum of denominators.
     pub ratio: f64,
+    /// Standard deviation of a unit's numerator, at least 0.
     pub numerator_sd: f64,
     /// Above 0.
     pub denominator_mean: f64,
+    /// Standard deviation of a unit's denominator, at least 0.
     pub denominator_sd: f64,
     /// Of numerator and denominator, from -1 to 1.
     pub correlation: f64,
@@ -243,7 +248,9 @@ impl RateSpread {
 /// where not even 100 % or 0 % would be found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DetectableRates {
+    /// Above the baseline, at most 1.
     pub increase: Option<f64>,
+    /// Below the baseline, at least 0.
     pub decrease: Option<f64>,
 }
 

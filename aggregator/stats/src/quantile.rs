@@ -26,10 +26,12 @@ impl Level {
     /// Half of the values lie below.
     pub const MEDIAN: Level = Level(0.5);
 
+    /// Strictly between 0 and 1.
     pub fn new(level: f64) -> Result<Level, Invalid> {
         between_0_and_1("quantile", level).map(Level)
     }
 
+    /// The share of the values below, between 0 and 1.
     pub fn get(self) -> f64 {
         self.0
     }
@@ -60,7 +62,8 @@ pub fn levels(level: Level, share_error: f64) -> Result<Levels, Invalid> {
 /// [`Missing::Units`] while fewer than [`MIN_BEYOND`] are expected on either side.
 pub fn share_error(side: Side, level: Level, units: u64) -> Result<f64, Missing> {
     let tail = level.0.min(1.0 - level.0);
-    let need = (MIN_BEYOND / tail).ceil() as u64;
+    // 1 - 0.9 is below 0.1 by a rounding, which must not ask for one unit more.
+    let need = (MIN_BEYOND / tail * (1.0 - 1e-12)).ceil() as u64;
     if units < need {
         return Err(Missing::Units { arm: side, have: units, need });
     }
@@ -88,6 +91,20 @@ impl ArmQuantile {
         Ok(ArmQuantile { lower, estimate, upper })
     }
 
+    /// From all values of the arm, ascending and at least one: the smallest that at least the share `level` does not
+    /// exceed (type 1 of Hyndman & Fan 1996), and the same at both other levels.
+    pub fn of_sorted(values: &[f64], levels: Levels) -> Result<ArmQuantile, Invalid> {
+        if values.is_empty() {
+            return Err(Invalid::TooFew { what: "values", have: 0, need: 1 });
+        }
+        let at = |level: f64| {
+            let rank = (level * values.len() as f64).ceil() as usize;
+            values[rank.clamp(1, values.len()) - 1]
+        };
+        ArmQuantile::new(at(levels.lower), at(levels.level), at(levels.upper))
+    }
+
+    /// In the metric's unit.
     pub fn estimate(self) -> f64 {
         self.estimate
     }
@@ -111,14 +128,22 @@ pub struct QuantileTest {
     /// Treatment minus control; feed it to [`crate::confidence_sequence`] or, as `z`, to
     /// [`crate::group_sequential`].
     pub effect: Effect,
+    /// Estimate over standard error.
     pub z: f64,
+    /// From 0 to 1, by `alternative`.
     pub p_value: f64,
+    /// What the test looked for.
     pub alternative: Alternative,
 }
 
 /// The difference of the arms' quantiles with the errors of both, and normal z. Holds once both arms have a few
 /// hundred values beyond the quantile's rarer side; level is kept within half a point from [`MIN_BEYOND`] on for
 /// smooth distributions (see the tests).
+///
+/// Looked at again and again it rejects a little too often: the standard error rests on few order statistics, and early
+/// bounds ask for tails that it does not have. A boundary of 28 looks up to 1,000 units an arm calls 6.0 % of exponential
+/// medians and 5.8 % of 90th percentiles an effect instead of 5 %, up to 8,000 units 5.7 and 5.6 % (each within 0.3); the
+/// confidence sequence 3.3 % (`aggregator calibrate`).
 ///
 /// [`Missing::Variation`] when the three quantiles of both arms are one value each.
 pub fn compare(arms: Pair<ArmQuantile>, alternative: Alternative) -> Result<QuantileTest, Missing> {
@@ -182,24 +207,16 @@ mod tests {
     use super::*;
     use crate::random::Random;
 
-    /// The value at a level of sorted values, by the nearest rank.
-    fn at(sorted: &[f64], level: f64) -> f64 {
-        let rank = (level * sorted.len() as f64).ceil() as usize;
-        sorted[rank.clamp(1, sorted.len()) - 1]
-    }
-
     fn of_values(mut values: Vec<f64>, level: Level) -> ArmQuantile {
         values.sort_by(f64::total_cmp);
         let error = share_error(Side::Control, level, values.len() as u64).unwrap();
         let levels = levels(level, error).unwrap();
-        ArmQuantile::new(at(&values, levels.lower), at(&values, levels.level), at(&values, levels.upper))
-            .unwrap()
+        ArmQuantile::of_sorted(&values, levels).unwrap()
     }
 
     /// First route: the asymptotic error `sqrt(q (1 - q) / n) / f(x_q)` in closed form, on values that are exactly
     /// exponential quantiles (density 1 - q at the quantile q). Ranks are whole: at 0.99 one of the 390 between the
     /// two ends is a fourth of a per cent.
-    /// Ranks are whole: at 0.99 one of the 390 between both ends is a fourth of a per cent.
     #[test]
     fn the_standard_error_is_that_of_the_density() {
         let n = 1_000_000;

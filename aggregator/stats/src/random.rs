@@ -8,6 +8,7 @@ use crate::{Invalid, terms::between_0_and_1};
 pub struct Random(u64);
 
 impl Random {
+    /// Any seed is as good as any other.
     pub fn new(seed: u64) -> Random {
         Random(seed)
     }
@@ -83,6 +84,7 @@ impl Binomial {
         }
     }
 
+    /// Strictly between 0 and 1.
     pub fn rate(&self) -> f64 {
         self.rate
     }

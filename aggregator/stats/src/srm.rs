@@ -19,9 +19,11 @@ pub const LARGE_SMD: f64 = 0.1;
 pub struct ChiSquare {
     /// Planned share times total, one per arm.
     pub expected: Vec<f64>,
+    /// The chi-square itself, at least 0.
     pub statistic: f64,
     /// Arms with a positive weight, minus 1.
     pub degrees: usize,
+    /// From 0 to 1.
     pub p_value: f64,
 }
 
@@ -33,13 +35,20 @@ pub enum Verdict {
     /// p is below [`ALARM_LEVEL`]: do not read the effects.
     Mismatch(ChiSquare),
     /// An arm has units though its weight is 0.
-    UnplannedArm { arm: usize, units: u64 },
+    UnplannedArm {
+        /// Place of the arm, from 0.
+        arm: usize,
+        /// That it has, above 0.
+        units: u64,
+    },
 }
 
 /// One arm's planned weight (any scale) and its units.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Share {
+    /// At least 0, in any scale.
     pub weight: f64,
+    /// Units that the arm has.
     pub units: u64,
 }
 
@@ -101,8 +110,11 @@ fn sum_of_weights(arms: &[Share]) -> Result<f64, Invalid> {
 pub struct Balance {
     /// `shares[arm][level]`, each arm summing to 1.
     pub shares: Vec<Vec<f64>>,
+    /// The chi-square itself, at least 0.
     pub statistic: f64,
+    /// (arms - 1)(levels - 1)
     pub degrees: usize,
+    /// From 0 to 1.
     pub p_value: f64,
 }
 

@@ -27,6 +27,7 @@ pub struct Stratified {
     pub superpopulation_standard_error: f64,
     /// Arm by stratum; `None` with fewer than two strata.
     pub mix: Option<Balance>,
+    /// Whether the aggregate contradicts the strata.
     pub paradox: Paradox,
 }
 
@@ -123,6 +124,7 @@ pub struct CommonOdds {
     pub log_standard_error: f64,
     /// Cochran-Mantel-Haenszel, without continuity correction, one degree of freedom.
     pub cmh_chi2: f64,
+    /// From 0 to 1.
     pub cmh_p_value: f64,
     /// Breslow & Day (1980) without Tarone's correction: do the odds ratios differ? `None` with
     /// fewer than two strata in which both outcomes occur.
@@ -132,8 +134,11 @@ pub struct CommonOdds {
 /// A test that the strata share one odds ratio.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Heterogeneity {
+    /// The statistic, at least 0.
     pub chi2: f64,
+    /// Strata in which both outcomes occur, minus 1.
     pub degrees: usize,
+    /// From 0 to 1.
     pub p_value: f64,
 }
 

@@ -6,7 +6,9 @@ use crate::{Invalid, Missing, Side, terms::finite, wide::Wide};
 /// How many units an arm has and how many of them converted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
+    /// Assigned and exposed, each once.
     pub units: u64,
+    /// Of these, at most as many.
     pub conversions: u64,
 }
 
@@ -18,6 +20,7 @@ pub struct Arm {
 }
 
 impl Arm {
+    /// Refuses more conversions than units.
     pub fn new(Counts { units, conversions }: Counts) -> Result<Arm, Invalid> {
         if conversions > units {
             return Err(Invalid::ConversionsAboveUnits { units, conversions });
@@ -25,10 +28,12 @@ impl Arm {
         Ok(Arm { units, conversions })
     }
 
+    /// How many there are.
     pub fn units(self) -> u64 {
         self.units
     }
 
+    /// How many of the units converted.
     pub fn conversions(self) -> u64 {
         self.conversions
     }
@@ -54,9 +59,13 @@ impl Arm {
 /// there are six decimals).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExactSums {
+    /// Of the units; each has one value, which may be 0.
     pub count: u64,
+    /// Of the values, multiplied by 10^`decimals`.
     pub sum: i128,
+    /// Of the squared values, multiplied by 10^(2 `decimals`).
     pub sum_of_squares: u128,
+    /// Decimal places that an integer stands for.
     pub decimals: u32,
 }
 
@@ -162,6 +171,7 @@ impl Moments {
         }
     }
 
+    /// Of the units.
     pub fn count(self) -> u64 {
         self.count
     }
@@ -195,8 +205,11 @@ impl Moments {
 /// Integer sums of two values per unit; see [`ExactSums`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExactPairSums {
+    /// Of the first value.
     pub x: ExactSums,
+    /// Of the second value, over the same units.
     pub y: ExactSums,
+    /// Of x times y, multiplied by 10 to the power of both their decimals.
     pub sum_of_products: i128,
 }
 
@@ -211,6 +224,7 @@ pub struct PairMoments {
 }
 
 impl PairMoments {
+    /// The moments of no units: the neutral element of [`PairMoments::merge`].
     pub const EMPTY: PairMoments = PairMoments { x: Moments::EMPTY, y: Moments::EMPTY, cross: 0.0 };
 
     /// From integer sums; the cross moment `(n * sum xy - sum x * sum y) / n` does not cancel.
@@ -274,14 +288,17 @@ impl PairMoments {
         }
     }
 
+    /// Of the units.
     pub fn count(self) -> u64 {
         self.x.count
     }
 
+    /// Of the first value: a numerator, a covariate.
     pub fn x(self) -> Moments {
         self.x
     }
 
+    /// Of the second value: a denominator, an outcome.
     pub fn y(self) -> Moments {
         self.y
     }

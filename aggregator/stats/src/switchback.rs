@@ -6,13 +6,19 @@ use std::collections::BTreeSet;
 
 use crate::{Effect, Missing, Moments, Pair, Side, linear::solve, permutation::Assigned};
 
+/// From this many counted windows on [`fixed_effects`] may be looked at again and again.
+pub const FIXED_EFFECTS_WINDOWS: usize = 40;
+
 /// One region in one period.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Window {
+    /// Any number; the same for all windows of a region.
     pub region: u32,
     /// In order of time; consecutive periods of a region follow each other.
     pub period: u32,
+    /// Whether the region had the treatment in this period.
     pub treated: bool,
+    /// Measured in the window; one without any does not count.
     pub units: u64,
     /// The sum of the outcome over its units.
     pub sum: f64,
@@ -50,6 +56,10 @@ pub fn assigned(windows: &[Window]) -> Vec<Assigned> {
 /// The effect with region and period fixed: least squares on window means weighted by units, with
 /// dummies for both, and HC1 errors (MacKinnon & White 1985, Journal of Econometrics 29(3)). Takes
 /// out what regions and times of day differ in anyway.
+///
+/// The error is normal only while the windows are many more than regions and periods. Of 4 regions without an effect,
+/// watched from their second period on, a confidence sequence calls 11 % an effect; from [`FIXED_EFFECTS_WINDOWS`] on
+/// it keeps its 5 %, and single tests at 112 windows reject in 5.9 % (`aggregator calibrate`).
 ///
 /// [`Missing::Variation`] when the treatment cannot be told from regions and periods, as in a
 /// single region.

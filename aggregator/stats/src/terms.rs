@@ -8,7 +8,9 @@ use crate::{Invalid, distributions::normal_quantile};
 /// Which of the two compared arms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
+    /// What there was before.
     Control,
+    /// What is tried.
     Treatment,
 }
 
@@ -24,11 +26,14 @@ impl fmt::Display for Side {
 /// Two of the same kind that must not be exchanged. Every effect is treatment minus control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Pair<T> {
+    /// What there was before.
     pub control: T,
+    /// What is tried.
     pub treatment: T,
 }
 
 impl<T> Pair<T> {
+    /// Applies `f` to both, control first.
     pub fn map<U>(self, mut f: impl FnMut(T) -> U) -> Pair<U> {
         Pair { control: f(self.control), treatment: f(self.treatment) }
     }
@@ -45,12 +50,15 @@ impl<T> Pair<T> {
 pub struct Alpha(f64);
 
 impl Alpha {
+    /// 0.05, the platform's.
     pub const FIVE_PERCENT: Alpha = Alpha(0.05);
 
+    /// Strictly between 0 and 1.
     pub fn new(value: f64) -> Result<Alpha, Invalid> {
         between_0_and_1("alpha", value).map(Alpha)
     }
 
+    /// Between 0 and 1.
     pub fn get(self) -> f64 {
         self.0
     }
@@ -66,12 +74,15 @@ impl Alpha {
 pub struct Power(f64);
 
 impl Power {
+    /// 0.8, the platform's.
     pub const EIGHTY_PERCENT: Power = Power(0.8);
 
+    /// Strictly between 0 and 1.
     pub fn new(value: f64) -> Result<Power, Invalid> {
         between_0_and_1("power", value).map(Power)
     }
 
+    /// Between 0 and 1.
     pub fn get(self) -> f64 {
         self.0
     }
@@ -149,11 +160,14 @@ impl Alternative {
 /// All values from `lower` to `upper`. Ends may be infinite; they are never NaN.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interval {
+    /// At most `upper`; minus infinity where it is open.
     pub lower: f64,
+    /// Infinite where it is open.
     pub upper: f64,
 }
 
 impl Interval {
+    /// From minus infinity to infinity: nothing is known.
     pub const EVERYTHING: Interval = Interval { lower: f64::NEG_INFINITY, upper: f64::INFINITY };
 
     /// `center - half_width` to `center + half_width`.
@@ -175,7 +189,9 @@ impl Interval {
 /// An estimated difference and its standard error, in the metric's unit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Effect {
+    /// Treatment minus control.
     pub estimate: f64,
+    /// At least 0; 0 where nothing varies.
     pub standard_error: f64,
 }
 

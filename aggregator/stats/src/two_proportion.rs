@@ -20,27 +20,35 @@ pub const SMALL_EXPECTED_CELL: f64 = 5.0;
 pub struct ZTest {
     /// Treatment rate minus control rate, and the standard error that the test used.
     pub effect: Effect,
+    /// Difference (less the null) over standard error.
     pub z: f64,
+    /// From 0 to 1, by the alternative that was asked for.
     pub p_value: f64,
 }
 
 /// Which test the p-value of a [`Comparison`] comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Test {
+    /// [`pooled_z`].
     PooledZ,
+    /// [`fisher_exact`].
     FisherExact,
 }
 
 /// Everything the platform shows of two rates after a fixed-horizon experiment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Comparison {
+    /// From 0 to 1.
     pub rates: Pair<f64>,
     /// The pooled z-test, also where `p_value` is Fisher's.
     pub pooled: ZTest,
+    /// Two-sided, from 0 to 1.
     pub p_value: f64,
+    /// Where `p_value` is from.
     pub test: Test,
     /// Mee's score interval for the difference.
     pub interval: Interval,
+    /// The relative lift with its interval, or why there is none.
     pub lift: Result<Lift, Missing>,
 }
 

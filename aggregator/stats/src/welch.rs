@@ -11,19 +11,26 @@ use crate::{
 pub struct Welch {
     /// Treatment mean minus control mean, with `sqrt(v_c / n_c + v_t / n_t)`.
     pub effect: Effect,
+    /// Difference (less the null) over standard error.
     pub t: f64,
     /// Welch-Satterthwaite degrees of freedom; not a whole number.
     pub degrees: f64,
+    /// From 0 to 1, by `alternative`.
     pub p_value: f64,
+    /// What the test looked for.
     pub alternative: Alternative,
 }
 
 /// Everything the platform shows of two means after a fixed-horizon experiment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Comparison {
+    /// In the metric's unit.
     pub means: Pair<f64>,
+    /// Two-sided.
     pub test: Welch,
+    /// Of the difference, in the metric's unit.
     pub interval: Interval,
+    /// The relative lift with its interval, or why there is none.
     pub lift: Result<Lift, Missing>,
 }
 

@@ -24,6 +24,7 @@ pub enum QuantileRule {
 pub struct Rule {
     /// Share of the totals that the upper cap leaves alone, strictly between 0 and 1.
     pub quantile: f64,
+    /// Between which values a quantile is read.
     pub reading: QuantileRule,
     /// Also cut below the quantile `1 - quantile`.
     pub both_sides: bool,
@@ -35,7 +36,9 @@ pub struct Rule {
 /// The cut points; a missing one is infinite.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Caps {
+    /// In the metric's unit; minus infinity cuts nothing.
     pub lower: f64,
+    /// In the metric's unit.
     pub upper: f64,
 }
 
@@ -57,6 +60,7 @@ impl Caps {
         Ok(Some(Caps { lower, upper: at(q) }))
     }
 
+    /// The total, or the cap beyond which it lies.
     pub fn apply(self, total: f64) -> f64 {
         total.clamp(self.lower, self.upper)
     }

@@ -47,6 +47,7 @@ impl BetaPosterior {
         (self.alpha, self.beta)
     }
 
+    /// The expected rate, between 0 and 1.
     pub fn mean(&self) -> f64 {
         self.alpha / (self.alpha + self.beta)
     }

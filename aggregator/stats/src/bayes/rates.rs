@@ -26,6 +26,7 @@ impl Rates {
         expected_excess(self.0.treatment, self.0.control)
     }
 
+    /// The posterior mean of p_t - p_c, from -1 to 1.
     pub fn expected_difference(&self) -> f64 {
         self.0.treatment.mean() - self.0.control.mean()
     }

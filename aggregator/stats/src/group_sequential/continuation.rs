@@ -22,6 +22,7 @@ impl Reserve {
         between_0_and_1("reserved share of alpha", share).map(Reserve)
     }
 
+    /// Of alpha, between 0 and 1.
     pub fn share(self) -> f64 {
         self.0
     }

@@ -32,6 +32,16 @@ pub struct FutilityPlan {
     pub bounds: Vec<f64>,
 }
 
+/// Futility bounds for a given drift.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FutilityBounds {
+    /// One z a look, in the direction of the alternative.
+    pub bounds: Vec<f64>,
+    /// The probability under the drift not to fall below any of them, and so to reject; two-sided, a rejection on the
+    /// wrong side counts as lost. Between 0 and 1.
+    pub power: f64,
+}
+
 impl Looks {
     /// The z at or below which each look is futile, in the direction of the alternative, when the planned
     /// effect gives z the mean `drift` > 0 at fraction 1. Minus infinity where nothing may be spent yet; the
@@ -39,9 +49,10 @@ impl Looks {
     ///
     /// Two-sided, a look is futile when neither z nor -z is above the bound; the probability to stop so
     /// under the planned effect is then below beta, by what falls below minus the bound.
-    pub fn futility(&self, futility: Futility, drift: f64) -> Result<Vec<f64>, Invalid> {
+    pub fn futility(&self, futility: Futility, drift: f64) -> Result<FutilityBounds, Invalid> {
         let drift = positive("drift", drift)?;
-        Ok(self.with_futility(futility, drift).bounds)
+        let Bounded { bounds, lost } = self.with_futility(futility, drift);
+        Ok(FutilityBounds { bounds, power: 1.0 - lost })
     }
 
     /// The plan in which the last look, taken as final, spends exactly what is left of beta: the drift for
@@ -221,9 +232,10 @@ mod tests {
     #[test]
     fn the_last_look_either_rejects_or_is_futile() {
         let looks = looks(Alternative::TwoSided, 0.05, Spending::OBrienFleming, &[0.5, 1.0]);
-        let bounds = looks.futility(ninety(-2.0), 3.3).unwrap();
+        let FutilityBounds { bounds, power } = looks.futility(ninety(-2.0), 3.3).unwrap();
         assert_eq!(bounds[1], looks.criticals()[1]);
         assert!(bounds[0] < 1.0 && bounds[0] > -1.0, "{bounds:?}");
+        assert!(power > 0.85 && power < 0.9, "{power}");
         assert!(looks.futility(ninety(-2.0), 0.0).is_err());
     }
 }

@@ -15,10 +15,16 @@ pub enum Spending {
     /// Much early, at the price of the end.
     Pocock,
     /// `alpha t^exponent` (Kim & DeMets 1987, Biometrika 74(1)); see [`Spending::power`].
-    Power { exponent: f64 },
+    Power {
+        /// Above 0.
+        exponent: f64,
+    },
     /// `alpha (1 - e^(-gamma t)) / (1 - e^-gamma)` (Hwang, Shih & DeCani 1990, Statistics in
     /// Medicine 9(12)); see [`Spending::gamma`].
-    Gamma { gamma: f64 },
+    Gamma {
+        /// From -100 to 100.
+        gamma: f64,
+    },
 }
 
 impl Spending {

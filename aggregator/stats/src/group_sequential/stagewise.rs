@@ -7,6 +7,7 @@ use crate::{Alpha, Alternative, Effect, Interval};
 /// Inference that accounts for the stopping.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stagewise {
+    /// From 0 to 1, one- or two-sided as the boundary; at most alpha exactly when it was crossed.
     pub p_value: f64,
     /// In the metric's unit; excludes 0 exactly when the boundary was crossed.
     pub interval: Interval,

@@ -1,0 +1,226 @@
+//! Experiments on the other kinds of metric: each study draws its own, unit by unit, and its estimators find an
+//! effect with a standard error in all data so far. Whatever does so can be watched in three ways: once, at the
+//! planned end; by the boundary; by the confidence sequence.
+
+use stats::confidence_sequence::{self, Mixing};
+use stats::distributions::{normal_quantile, normal_sf};
+use stats::group_sequential::{Boundary, Design, Spending};
+use stats::power::{self, Plan};
+use stats::random::Random;
+use stats::welch::Welch;
+use stats::{Alpha, Alternative, Effect, Interval, Invalid, Power};
+
+use super::Planned;
+use super::methods::Watcher;
+use super::paths::Truth;
+
+mod clustered;
+mod covariate;
+mod interaction;
+mod posterior;
+mod quantile;
+mod ratio;
+mod small_counts;
+mod strata;
+mod switchback;
+mod tail;
+
+/// One kind of experiment and who watches it.
+pub struct Study {
+    /// It is drawn in one of so many runs; more than 1 where drawing or estimating takes long.
+    pub every: u64,
+    /// Up to how many times the planned looks it is watched, where that is not as far as all others.
+    pub horizons: Option<usize>,
+    pub watchers: Vec<Watcher<Found>>,
+    /// So many looks at one experiment.
+    pub draw: Draw,
+}
+
+pub type Draw = Box<dyn Fn(Truth, usize, &mut Random) -> Vec<Found> + Sync>;
+
+/// All data so far at one look, as each estimator sees them; nothing while it has too little.
+pub struct Found {
+    pub index: usize,
+    pub by: Vec<Option<Finding>>,
+}
+
+/// What an estimator finds.
+#[derive(Clone, Copy)]
+pub struct Finding {
+    pub effect: Effect,
+    /// The normal deviate with the tail of its own test.
+    pub z: f64,
+    /// Of one look.
+    pub p_value: f64,
+    /// Of one look, at the level of the plan.
+    pub interval: Interval,
+}
+
+impl Finding {
+    /// An estimate whose own test is normal.
+    fn normal(effect: Effect, alpha: Alpha) -> Option<Finding> {
+        if effect.standard_error <= 0.0 {
+            return None;
+        }
+        let z = effect.estimate / effect.standard_error;
+        let interval = effect.interval(Alternative::TwoSided.critical_z(alpha));
+        Some(Finding { effect, z, p_value: 2.0 * normal_sf(z.abs()), interval })
+    }
+
+    fn welch(test: Welch, alpha: Alpha) -> Finding {
+        Finding { effect: test.effect, z: test.as_z(), p_value: test.p_value, interval: test.interval(alpha) }
+    }
+
+    /// A p-value without an estimate.
+    fn p_value(p_value: f64) -> Finding {
+        Finding {
+            effect: Effect { estimate: 0.0, standard_error: 0.0 },
+            z: -normal_quantile(p_value / 2.0),
+            p_value,
+            interval: Interval::EVERYTHING,
+        }
+    }
+
+    /// The effect with the standard error of its z, as a boundary takes it.
+    fn as_normal(&self) -> Effect {
+        let Effect { estimate, standard_error } = self.effect;
+        let standard_error = if self.z == 0.0 { standard_error } else { estimate / self.z };
+        Effect { estimate, standard_error }
+    }
+}
+
+/// All studies, each with the same planned looks.
+pub fn studies(plan: &Planned) -> Result<Vec<Study>, Invalid> {
+    let mut all =
+        vec![ratio::study(plan)?, covariate::study(plan)?, tail::study(plan)?, quantile::study(plan)?];
+    all.extend([clustered::many(plan)?, clustered::few(plan)?]);
+    all.extend([switchback::many(plan)?, switchback::fixed(plan)?, switchback::few(plan)?]);
+    all.extend([strata::study(plan)?, interaction::study(plan)?, small_counts::study(plan)?]);
+    all.push(posterior::study(plan)?);
+    Ok(all)
+}
+
+/// One estimator of a study.
+#[derive(Clone, Copy)]
+struct Estimator {
+    name: &'static str,
+    /// Its place in [`Found::by`].
+    place: usize,
+    true_effect: f64,
+}
+
+impl Estimator {
+    fn all_ways(self, plan: &Planned) -> Result<Vec<Watcher<Found>>, Invalid> {
+        Ok(vec![self.once(plan), self.on_boundary(plan)?, self.by_sequence(plan)?])
+    }
+
+    /// Its own test and interval at the planned end.
+    fn once(self, plan: &Planned) -> Watcher<Found> {
+        let (looks, alpha) = (plan.looks(), plan.alpha.get());
+        let place = self.place;
+        let rejects = move |found: &Found| {
+            found.index + 1 == looks && found.by[place].is_some_and(|of| of.p_value <= alpha)
+        };
+        Watcher {
+            name: format!("{}, once", self.name),
+            ends_at: Some(looks),
+            rejects: Box::new(rejects),
+            interval: Some(Box::new(move |found| {
+                found.by[place].map_or(Interval::EVERYTHING, |of| of.interval)
+            })),
+            true_effect: self.true_effect,
+            stagewise: None,
+            gives_up: None,
+        }
+    }
+
+    /// The same where the estimator is a test alone.
+    fn once_without_interval(self, plan: &Planned) -> Watcher<Found> {
+        Watcher { interval: None, ..self.once(plan) }
+    }
+
+    /// O'Brien-Fleming spending up to the planned end.
+    fn on_boundary(self, plan: &Planned) -> Result<Watcher<Found>, Invalid> {
+        let looks = plan.looks();
+        let fractions: Vec<f64> = (1..=looks).map(|look| look as f64 / looks as f64).collect();
+        let design = Design {
+            alpha: plan.alpha,
+            alternative: Alternative::TwoSided,
+            spending: Spending::OBrienFleming,
+        };
+        let bounds = Boundary::planned(design, &fractions)?.bounds().to_vec();
+        let again = bounds.clone();
+        let place = self.place;
+        Ok(Watcher {
+            name: format!("{}, boundary", self.name),
+            ends_at: Some(looks),
+            rejects: Box::new(move |found| {
+                found.by[place].is_some_and(|of| bounds[found.index].rejects(of.z))
+            }),
+            interval: Some(Box::new(move |found| {
+                let interval = |of: Finding| again[found.index].repeated_interval(of.as_normal());
+                found.by[place].map_or(Interval::EVERYTHING, interval)
+            })),
+            true_effect: self.true_effect,
+            stagewise: None,
+            gives_up: None,
+        })
+    }
+
+    /// The confidence sequence, tuned for the planned end. A study's units come at an even pace, so that the share
+    /// of the looks is that of the units.
+    fn by_sequence(self, plan: &Planned) -> Result<Watcher<Found>, Invalid> {
+        const PER_LOOK: u64 = 100;
+        let tuned = Mixing::TunedForUnits((PER_LOOK * plan.looks() as u64) as f64);
+        let design = confidence_sequence::Design::new(plan.alpha, Alternative::TwoSided, tuned)?;
+        let place = self.place;
+        let look = move |found: &Found| {
+            found.by[place].map(|of| design.look(of.effect, PER_LOOK * (found.index as u64 + 1)))
+        };
+        let alpha = plan.alpha.get();
+        Ok(Watcher {
+            name: format!("{}, confidence sequence", self.name),
+            ends_at: None,
+            rejects: Box::new(move |found| look(found).is_some_and(|look| look.p_value <= alpha)),
+            interval: Some(Box::new(move |found| {
+                look(found).map_or(Interval::EVERYTHING, |look| look.interval)
+            })),
+            true_effect: self.true_effect,
+            stagewise: None,
+            gives_up: None,
+        })
+    }
+}
+
+/// How units come: as many to each arm at every look.
+#[derive(Clone, Copy)]
+struct Pace {
+    per_look: u64,
+    looks: usize,
+}
+
+impl Pace {
+    /// At least so many of each arm by the planned end.
+    fn of(plan: &Planned, units: u64) -> Pace {
+        Pace { per_look: units.div_ceil(plan.looks() as u64).max(2), looks: plan.looks() }
+    }
+
+    fn planned(self) -> f64 {
+        (self.per_look * self.looks as u64) as f64
+    }
+
+    /// The difference of means that is found with 80 % power at the planned end, for units of this spread.
+    fn detectable(self, plan: &Planned, sd: f64) -> Result<f64, Invalid> {
+        power::means_detectable(sd, self.planned(), Power::EIGHTY_PERCENT, &Plan::even(plan.alpha))
+    }
+}
+
+/// An experiment of which only the planned end is looked at.
+fn at_the_end(looks: usize, by: Vec<Option<Finding>>) -> Vec<Found> {
+    let nothing = by.iter().map(|_| None).collect::<Vec<Option<Finding>>>();
+    let mut all: Vec<Found> = (0..looks).map(|index| Found { index, by: nothing.clone() }).collect();
+    if let Some(last) = all.last_mut() {
+        last.by = by;
+    }
+    all
+}

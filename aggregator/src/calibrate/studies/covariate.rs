@@ -1,0 +1,47 @@
+//! An outcome of which 0.65 is the correlation with what was known before: CUPED beside the plain mean on the same
+//! units. The effect is planned for CUPED.
+
+use stats::random::Random;
+use stats::{Alternative, Invalid, Pair, PairMoments, cuped, welch};
+
+use super::{Estimator, Finding, Found, Pace, Study};
+use crate::calibrate::{Planned, paths::Truth};
+
+const UNITS: u64 = 1_000;
+const CORRELATION: f64 = 0.65;
+
+pub fn study(plan: &Planned) -> Result<Study, Invalid> {
+    let pace = Pace::of(plan, UNITS);
+    let unexplained = (1.0 - CORRELATION * CORRELATION).sqrt();
+    let effect = pace.detectable(plan, unexplained)?;
+    let alpha = plan.alpha;
+    let estimator = |name, place| Estimator { name, place, true_effect: effect };
+    let mut watchers = estimator("CUPED: correlation 0.65", 0).all_ways(plan)?;
+    watchers.extend(estimator("CUPED: left out, the plain mean", 1).all_ways(plan)?);
+    let draw = move |truth, looks, random: &mut Random| {
+        let means = Pair { control: 0.0, treatment: if truth == Truth::Effect { effect } else { 0.0 } };
+        let mut arms = Pair::<PairMoments>::default();
+        let mut found = Vec::with_capacity(looks);
+        for index in 0..looks {
+            let new = means.map(|mean| {
+                let mut unit = || {
+                    let before = random.normal();
+                    (before, mean + CORRELATION * before + unexplained * random.normal())
+                };
+                PairMoments::of((0..pace.per_look).map(|_| unit())).expect("finite")
+            });
+            arms = Pair {
+                control: arms.control.merge(new.control),
+                treatment: arms.treatment.merge(new.treatment),
+            };
+            let of = |moments| {
+                let test = welch::test(moments, Alternative::TwoSided).ok()?;
+                Some(Finding::welch(test, alpha))
+            };
+            let adjusted = cuped::adjust(arms).ok().and_then(|adjusted| of(adjusted.arms));
+            found.push(Found { index, by: vec![adjusted, of(arms.map(PairMoments::y))] });
+        }
+        found
+    };
+    Ok(Study { every: 1, horizons: None, watchers, draw: Box::new(draw) })
+}
