@@ -1,5 +1,6 @@
 //! Messages of one partition, fetched many at a time. The library's wrapper hands out one message a call;
-//! this asks librdkafka for a batch, which costs a third as much. All of the package's unsafe code is here.
+//! this asks librdkafka for a batch, which costs a third as much. Beside `heap`, all of the package's unsafe
+//! code is here.
 
 use std::ffi::CString;
 use std::ptr::{self, NonNull};

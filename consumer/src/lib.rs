@@ -13,6 +13,7 @@ pub mod definitions;
 pub mod fetch;
 pub mod forget;
 pub mod group;
+pub mod heap;
 pub mod letters;
 pub mod memory;
 pub mod metrics;

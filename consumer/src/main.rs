@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use consumer::config::{Config, TablesConfig};
-use consumer::{commands, migrate, pipeline, retention};
+use consumer::{commands, heap, migrate, pipeline, retention};
 use ops::config::load;
 
 /// Carries exposures, conversions, aliases and definitions from Kafka into ClickHouse, each exactly once.
@@ -40,6 +40,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    heap::keep_memory();
     ops::main(run(arguments))
 }
 
