@@ -92,6 +92,8 @@ pub fn join(
         .set("session.timeout.ms", settings.session_timeout_ms.get().to_string())
         .set("queued.min.messages", "100000")
         .set("queued.max.messages.kbytes", (settings.fetch_bytes_per_partition.get() / 1_024).to_string())
+        // A full queue is drained within a tenth of a second; by default it is not filled again for a second.
+        .set("fetch.queue.backoff.ms", "5")
         .set("fetch.wait.max.ms", "100")
         .set("isolation.level", "read_committed");
     let group = Group { consumer: OnceLock::new(), start, running: Mutex::default(), metrics };

@@ -9,7 +9,7 @@ use ops::registry::Registry;
 use rdkafka::producer::Producer;
 
 use super::events::{TOPIC, Workload, producer, send};
-use super::place::{Measured, PARTITIONS, Place, measured};
+use super::place::{Measured, PARTITIONS, Place, SLOW_ROWS_MAX, measured};
 
 /// What the topics with a registry's framing begin with.
 pub const PREFIX: &str = "framed_";
@@ -56,11 +56,12 @@ pub fn run(place: &Place, workload: &Workload, round: usize) -> Result<Measured>
     };
     execute(&reading(place, &name))?;
     execute(FILLING)?;
-    let first = place.wait_for_rows(&client, 1)?;
+    let (from, to) = measured(workload.total().min(SLOW_ROWS_MAX));
+    let before = place.wait_for_rows(&client, from)?;
     // It works inside ClickHouse.
     let meter = place.meter(std::process::id())?;
-    let rows = place.wait_for_rows(&client, measured(workload.total()))?;
-    let result = Measured { client: None, ..meter.stop((rows - first) as usize)? };
+    let rows = place.wait_for_rows(&client, to)?;
+    let result = Measured { client: None, ..meter.stop((rows - before) as usize)? };
     execute("DROP TABLE filling")?;
     execute("DROP TABLE reading")?;
     place.drop_database(&client, &name)?;

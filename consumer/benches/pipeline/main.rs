@@ -3,7 +3,8 @@
 //! each several times; rows a second, the consumer's processor time for each row, and each as a share of the
 //! limit. Then the time from produced to durable at a tenth of the load.
 //!
-//! `cargo bench -p consumer --bench pipeline`, with SPLITSTREAM_BENCH_EVENTS and SPLITSTREAM_BENCH_ROUNDS.
+//! `cargo bench -p consumer --bench pipeline`, with SPLITSTREAM_BENCH_EVENTS and SPLITSTREAM_BENCH_ROUNDS;
+//! SPLITSTREAM_BENCH_ONLY names parts of contenders' names, with semicolons between them.
 
 mod engine;
 mod events;
@@ -18,11 +19,17 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use events::Workload;
-use place::Place;
+use place::{Measured, Place};
 use report::Report;
 
-const EVENTS: usize = 2_000_000;
+const EVENTS: usize = 6_000_000;
 const ROUNDS: usize = 3;
+/// What the others are shares of.
+const LIMIT: &str = "limit: both at once";
+const OURS: &str = "this consumer";
+
+/// Carries the workload once; the number is that of the round.
+type Contender = fn(&Place, &Workload, usize) -> Result<Measured>;
 
 fn main() -> Result<()> {
     // `cargo test --benches` runs this as a test; only `cargo bench` measures.
@@ -37,37 +44,38 @@ fn main() -> Result<()> {
     workload.produce(&place)?;
     engine::produce(&place, &workload)?;
 
-    let mut report = Report::default();
-    let bar = ProgressBar::new((rounds * 7) as u64)
+    let mut report = Report::of_limit(LIMIT);
+    let all: [(&'static str, Contender); 7] = [
+        ("fetch, thrown away", |place, workload, _| limit::fetch(place, workload)),
+        ("insert, prepared blocks", limit::insert),
+        (LIMIT, limit::both),
+        (OURS, |place, workload, round| ours::run(place, workload, "", round)),
+        ("naive consumer", naive::run),
+        ("this consumer, framed", |place, workload, round| ours::run(place, workload, engine::PREFIX, round)),
+        ("ClickHouse's Kafka engine", engine::run),
+    ];
+    let only = std::env::var("SPLITSTREAM_BENCH_ONLY").unwrap_or_default();
+    let wanted = all.into_iter().filter(|(name, _)| only.split(';').any(|part| name.contains(part)));
+    let wanted: Vec<(&'static str, Contender)> = wanted.collect();
+    let bar = ProgressBar::new((rounds * wanted.len()) as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}")?);
-    let step = |what: &'static str| {
-        bar.set_message(what);
-        bar.inc(1);
-        if bar.is_hidden() {
-            eprintln!("{what} ...");
-        }
-    };
     for round in 0..rounds {
-        step("fetch alone");
-        report.add("fetch, thrown away", limit::fetch(&place, &workload)?);
-        step("insert alone");
-        report.add("insert, prepared blocks", limit::insert(&place, &workload, round)?);
-        step("the limit: both at once");
-        report.add_limit("limit: both at once", limit::both(&place, &workload, round)?);
-        step("this consumer");
-        report.add("this consumer", ours::run(&place, &workload, "", round)?);
-        step("a naive consumer");
-        report.add("naive consumer", naive::run(&place, &workload, round)?);
-        step("this consumer, registry's framing");
-        report.add("this consumer, framed", ours::run(&place, &workload, engine::PREFIX, round)?);
-        step("ClickHouse's Kafka engine");
-        report.add("ClickHouse's Kafka engine", engine::run(&place, &workload, round)?);
+        for (name, run) in &wanted {
+            bar.set_message(*name);
+            if bar.is_hidden() {
+                eprintln!("{name} ...");
+            }
+            report.add(name, run(&place, &workload, round).context(*name)?);
+            bar.inc(1);
+        }
     }
     bar.finish_and_clear();
     report.add("decode alone", workload.decode());
     print!("{report}");
-    println!("{}", ours::account(&place)?);
-    println!("{}", latency::measure(&place, &workload, report.median("this consumer") / 10.0)?);
+    if wanted.iter().any(|(name, _)| *name == OURS) {
+        println!("{}", ours::account()?);
+        println!("{}", latency::measure(&place, &workload, report.median(OURS) / 10.0)?);
+    }
     Ok(())
 }
 

@@ -77,10 +77,12 @@ pub fn run(place: &Place, workload: &Workload, prefix: &str, round: usize) -> Re
     let name = format!("ours_{prefix}{round}");
     let client = place.database(&name)?;
     let running = Running::start(place, &name, prefix)?;
-    running.wait_for_first()?;
+    // Between two moments of steady work: at first there are batches to be filled before any can land.
+    let (from, to) = measured(workload.distinct);
+    let before = place.wait_for_rows(&client, from)?;
     let meter = place.meter(running.pid())?;
-    let rows = place.wait_for_rows(&client, measured(workload.distinct))?;
-    let result = meter.stop(rows as usize)?;
+    let rows = place.wait_for_rows(&client, to)?;
+    let result = meter.stop((rows - before) as usize)?;
     // That the rest comes too is not measured, but demanded.
     let rows = place.wait_for_rows(&client, workload.distinct as u64)?;
     ensure!(rows == workload.distinct as u64, "{rows} rows of {} events", workload.distinct);
@@ -91,10 +93,10 @@ pub fn run(place: &Place, workload: &Workload, prefix: &str, round: usize) -> Re
 }
 
 /// Where the time of the last run's workers went, and with it the price of exactly once.
-pub fn account(_: &Place) -> Result<String> {
+pub fn account() -> Result<String> {
     let page = STAGES.lock().expect("no thread panics with it").clone();
     let mut text = String::from("where the workers' time went in the last run (seconds, all partitions):\n");
-    let stages = ["fetch", "decode", "dedupe", "encode", "intent", "insert", "verify", "commit"];
+    let stages = ["fetch", "decode", "dedupe", "append", "encode", "intent", "insert", "verify", "commit"];
     for stage in stages {
         let seconds = sum(&page, "consumer_stage_seconds_sum", stage);
         text += &format!("  {stage:8} {seconds:8.3}\n");

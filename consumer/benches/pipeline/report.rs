@@ -4,36 +4,34 @@ use std::fmt;
 
 use super::place::Measured;
 
-#[derive(Default)]
 pub struct Report {
-    rows: Vec<(String, Vec<Measured>)>,
-    limit: Option<String>,
+    rows: Vec<(&'static str, Vec<Measured>)>,
+    limit: &'static str,
 }
 
 impl Report {
-    pub fn add(&mut self, name: &str, measured: Measured) {
-        match self.rows.iter_mut().find(|(known, _)| known == name) {
-            Some((_, all)) => all.push(measured),
-            None => self.rows.push((name.to_owned(), vec![measured])),
-        }
+    /// An empty report; the others are shares of `limit`.
+    pub fn of_limit(limit: &'static str) -> Report {
+        Report { rows: Vec::new(), limit }
     }
 
-    /// What the others are shares of.
-    pub fn add_limit(&mut self, name: &str, measured: Measured) {
-        self.limit = Some(name.to_owned());
-        self.add(name, measured);
+    pub fn add(&mut self, name: &'static str, measured: Measured) {
+        match self.rows.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, all)) => all.push(measured),
+            None => self.rows.push((name, vec![measured])),
+        }
     }
 
     /// Rows a second.
     pub fn median(&self, name: &str) -> f64 {
-        let of_name = self.rows.iter().find(|(known, _)| known == name);
+        let of_name = self.rows.iter().find(|(known, _)| *known == name);
         of_name.map_or(f64::NAN, |(_, all)| median(all.iter().map(|one| one.rows_per_second)))
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let limit = self.limit.as_ref().map_or(f64::NAN, |name| self.median(name));
+        let limit = self.median(self.limit);
         writeln!(
             out,
             "{:28} {:>11} {:>22} {:>9}   {:>8} {:>11} {:>7}",
