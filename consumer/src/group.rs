@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use rdkafka::bindings::rd_kafka_resp_err_t as Code;
@@ -189,7 +190,9 @@ impl ConsumerContext for Group {
         let lost = consumer.assignment_lost();
         tracing::info!(?places, lost, "partitions taken away");
         self.metrics.rebalances.with_label_values(&[if lost { "lost" } else { "revoke" }]).inc();
+        let began = Instant::now();
         self.stop(&places, if lost { Stop::LOST } else { Stop::REVOKED });
+        self.metrics.rebalance_drain.observe(began.elapsed().as_secs_f64());
         if let Err(error) = consumer.incremental_unassign(partitions) {
             tracing::error!(%error, "giving partitions back");
         }

@@ -12,8 +12,6 @@ pub fn keep_memory() {
         (libc::M_MMAP_THRESHOLD, 32 * 1_024 * 1_024),
         // Free at the end of a heap before it is given back.
         (libc::M_TRIM_THRESHOLD, 1_024 * 1_024 * 1_024),
-        // Asked for at once when a heap grows.
-        (libc::M_TOP_PAD, 16 * 1_024 * 1_024),
     ] {
         // SAFETY: changes numbers of the allocator, which takes none or any; it says 0 if it did not.
         if unsafe { libc::mallopt(setting, bytes) } == 0 {

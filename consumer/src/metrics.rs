@@ -17,7 +17,7 @@ pub struct Metrics {
     pub batch_rows: HistogramVec,
     pub batch_bytes: Histogram,
     pub batch_age: Histogram,
-    /// By stage: fetch, decode, dedupe, encode, intent, insert, verify, commit.
+    /// By stage: fetch, decode, dedupe, append, encode, intent, insert, verify, commit.
     stage_seconds: HistogramVec,
     /// By ClickHouse's code; 0 is success.
     pub insert_attempts: IntCounterVec,
@@ -29,6 +29,7 @@ pub struct Metrics {
     pub doubts: IntCounterVec,
     pub ended_inserts: IntCounter,
     pub rebalances: IntCounterVec,
+    pub rebalance_drain: Histogram,
     pub durable_offset: IntGaugeVec,
     pub committed_offset: IntGaugeVec,
     pub position: IntGaugeVec,
@@ -43,6 +44,8 @@ pub struct Metrics {
     pub window_bytes: IntGaugeVec,
     pub window_oldest_seconds: IntGaugeVec,
     pub store_look_ups: IntCounter,
+    /// Of messages in a registry's framing, by result: hit, miss.
+    pub schema_cache: IntCounterVec,
     /// Exposures by verification and sender.
     pub senders: Arc<Senders>,
     pub commit_failures: IntCounter,
@@ -138,6 +141,11 @@ impl Metrics {
                 "inserts of earlier writers that still ran and were ended",
             )?,
             rebalances: counters("consumer_rebalances_total", "changes of the assignment", &["kind"])?,
+            rebalance_drain: histogram(
+                "consumer_rebalance_drain_seconds",
+                "from partitions being taken away to their workers having ended",
+                seconds()?,
+            )?,
             durable_offset: gauges(
                 "consumer_durable_offset",
                 "last offset that is durable in ClickHouse",
@@ -176,6 +184,11 @@ impl Metrics {
             store_look_ups: counter(
                 "consumer_window_misses_total",
                 "event ids looked up in ClickHouse, older than the window",
+            )?,
+            schema_cache: counters(
+                "consumer_schema_cache_total",
+                "messages in a registry's framing by whether their writer's schema was at hand",
+                &["result"],
             )?,
             senders: Arc::new(Senders::new(counters(
                 "consumer_exposures_total",

@@ -171,6 +171,15 @@ fn absent(id: u32) -> DecodeError {
 pub struct Plans {
     cache: Arc<SchemaCache>,
     recent: Vec<(RecordKind, u32, Arc<Plan>)>,
+    counts: PlanCounts,
+}
+
+/// How messages in a registry's framing came by their plan, since this was last asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PlanCounts {
+    pub at_hand: u64,
+    /// From the cache that all workers share, and perhaps from the registry.
+    pub asked: u64,
 }
 
 /// Writers at work at one time in one partition use few schemas.
@@ -188,14 +197,22 @@ impl NoPlan {
 
 impl Plans {
     pub fn new(cache: Arc<SchemaCache>) -> Plans {
-        Plans { cache, recent: Vec::new() }
+        Plans { cache, recent: Vec::new(), counts: PlanCounts::default() }
+    }
+
+    pub fn take_counts(&mut self) -> PlanCounts {
+        std::mem::take(&mut self.counts)
     }
 
     pub fn plan(&mut self, kind: RecordKind, id: u32) -> Result<&Plan, NoPlan> {
         let found = self.recent.iter().position(|(known, number, _)| *number == id && *known == kind);
         let at = match found {
-            Some(at) => at,
+            Some(at) => {
+                self.counts.at_hand += 1;
+                at
+            }
             None => {
+                self.counts.asked += 1;
                 let plan = self.cache.plan(kind, id)?;
                 if self.recent.len() == RECENT_MAX {
                     self.recent.remove(0);
@@ -275,6 +292,16 @@ mod tests {
                      `the record`: a string where a record \"Alias\" is read";
         assert_eq!(case.at(0, 2), (unfit.to_owned(), vec![2]));
         assert_eq!(case.at(1_000_000, 2), (unfit.to_owned(), vec![]));
+    }
+
+    #[test]
+    fn a_worker_counts_what_it_had_at_hand_and_what_it_asked_for() {
+        let mut plans = Plans::new(Arc::new(SchemaCache::new(Some(Box::new(Registry::default())))));
+        for id in [1, 1, 2, 2, 1] {
+            assert_eq!(plans.plan(RecordKind::Alias, id).is_ok(), id == 1);
+        }
+        assert_eq!(plans.take_counts(), PlanCounts { at_hand: 2, asked: 3 });
+        assert_eq!(plans.take_counts(), PlanCounts::default());
     }
 
     #[test]

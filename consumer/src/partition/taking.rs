@@ -15,6 +15,7 @@ use crate::dedupe::Known;
 use crate::fetch::{Fetched, Message};
 use crate::protocol::Closed;
 use crate::rows::{Rows, Verdict};
+use crate::schema_cache::PlanCounts;
 use crate::verify::{Named, Verification};
 
 /// Longest wait for the definitions log to reach a version that an exposure names, and the shortest time
@@ -135,6 +136,9 @@ impl Line {
             self.filling.cover_until(last);
         }
         self.tally.flush(&self.shared.metrics.senders);
+        let PlanCounts { at_hand, asked } = self.plans.take_counts();
+        self.shared.metrics.schema_cache.with_label_values(&["hit"]).inc_by(at_hand);
+        self.shared.metrics.schema_cache.with_label_values(&["miss"]).inc_by(asked);
         let counted = &self.shared.metrics.records;
         counted.with_label_values(&[self.place.table.topic(), "taken"]).inc_by(counts.rows);
         counted.with_label_values(&[self.place.table.topic(), "duplicate"]).inc_by(counts.duplicates);
