@@ -16,6 +16,21 @@ pub enum Truth {
     Effect,
 }
 
+impl Truth {
+    /// Of a treatment: `some` where it has an effect.
+    pub fn treated<T>(self, none: T, some: T) -> T {
+        match self {
+            Truth::NoEffect => none,
+            Truth::Effect => some,
+        }
+    }
+
+    /// Of both arms; the control never has an effect.
+    pub fn arms<T: Clone>(self, none: T, some: T) -> Pair<T> {
+        Pair { control: none.clone(), treatment: self.treated(none, some) }
+    }
+}
+
 /// All data so far at one look.
 pub struct At {
     pub index: usize,
@@ -98,7 +113,7 @@ pub fn peek(plan: &Planned, peeks: u64, units: u64, random: &mut Random) -> (boo
     let (mut accumulating, mut batches) = (false, false);
     for _ in 0..peeks {
         let new = Pair { control: batch(rate, units, random), treatment: batch(rate, units, random) };
-        all = Pair { control: all.control.merge(new.control), treatment: all.treatment.merge(new.treatment) };
+        all = all.with(new, |all, more| all.merge(more));
         accumulating |= rejects(all);
         batches |= rejects(new);
     }

@@ -38,6 +38,11 @@ impl<T> Pair<T> {
         Pair { control: f(self.control), treatment: f(self.treatment) }
     }
 
+    /// Applies `f` to each arm and the same arm of `other`, control first.
+    pub fn with<U, V>(self, other: Pair<U>, mut f: impl FnMut(T, U) -> V) -> Pair<V> {
+        Pair { control: f(self.control, other.control), treatment: f(self.treatment, other.treatment) }
+    }
+
     /// Applies `f` to both, control first, and stops at the first error.
     pub fn try_map<U, E>(self, mut f: impl FnMut(Side, T) -> Result<U, E>) -> Result<Pair<U>, E> {
         Ok(Pair { control: f(Side::Control, self.control)?, treatment: f(Side::Treatment, self.treatment)? })

@@ -36,8 +36,8 @@ pub fn many(plan: &Planned) -> Result<Study, Invalid> {
     let estimator = |name, place| Estimator { name, place, true_effect: effect };
     let mut watchers = estimator("clusters: 56 an arm, looks from 10", 0).all_ways(plan)?;
     watchers.push(estimator("clusters: as if units were assigned", 1).once(plan));
-    let draw = move |truth, looks, random: &mut Random| {
-        let means = Pair { control: 0.0, treatment: if truth == Truth::Effect { effect } else { 0.0 } };
+    let draw = move |truth: Truth, looks, random: &mut Random| {
+        let means = truth.arms(0.0, effect);
         let mut arms = Pair::<Vec<Moments>>::default();
         let mut found = Vec::with_capacity(looks);
         for index in 0..looks {
@@ -67,8 +67,8 @@ pub fn few(plan: &Planned) -> Result<Study, Invalid> {
         estimator("clusters: 6 an arm, delta method", 1).once(plan),
         estimator("clusters: 6 an arm, permutation", 2).once_without_interval(plan),
     ];
-    let draw = move |truth, _: usize, random: &mut Random| {
-        let means = [0.0, if truth == Truth::Effect { effect } else { 0.0 }];
+    let draw = move |truth: Truth, _: usize, random: &mut Random| {
+        let means = [0.0, truth.treated(0.0, effect)];
         let [control, treatment] = means.map(|mean| [(); FEW].map(|()| cluster(mean, random)));
         let all = Pair { control: &control[..], treatment: &treatment[..] };
         let of = |treated| move |of: &Moments| Assigned { treated, units: of.count(), sum: of.sum() };

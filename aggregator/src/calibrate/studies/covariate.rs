@@ -18,8 +18,8 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
     let estimator = |name, place| Estimator { name, place, true_effect: effect };
     let mut watchers = estimator("CUPED: correlation 0.65", 0).all_ways(plan)?;
     watchers.extend(estimator("CUPED: left out, the plain mean", 1).all_ways(plan)?);
-    let draw = move |truth, looks, random: &mut Random| {
-        let means = Pair { control: 0.0, treatment: if truth == Truth::Effect { effect } else { 0.0 } };
+    let draw = move |truth: Truth, looks, random: &mut Random| {
+        let means = truth.arms(0.0, effect);
         let mut arms = Pair::<PairMoments>::default();
         let mut found = Vec::with_capacity(looks);
         for index in 0..looks {
@@ -30,10 +30,7 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
                 };
                 PairMoments::of((0..pace.per_look).map(|_| unit())).expect("finite")
             });
-            arms = Pair {
-                control: arms.control.merge(new.control),
-                treatment: arms.treatment.merge(new.treatment),
-            };
+            arms = arms.with(new, |all, more| all.merge(more));
             let of = |moments| {
                 let test = welch::test(moments, Alternative::TwoSided).ok()?;
                 Some(Finding::welch(test, alpha))

@@ -22,8 +22,8 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
     let effect = pace.detectable(plan, std::f64::consts::SQRT_2)?;
     let alpha = plan.alpha;
     let watchers = Estimator { name: "interaction", place: 0, true_effect: effect };
-    let draw = move |truth, looks, random: &mut Random| {
-        let together = if truth == Truth::Effect { effect } else { 0.0 };
+    let draw = move |truth: Truth, looks, random: &mut Random| {
+        let together = truth.treated(0.0, effect);
         let [a, b] = MAIN_EFFECTS;
         let means = [[0.0, b], [a, a + b + together]];
         let mut cells = [[Moments::EMPTY; 2]; 2];

@@ -19,8 +19,8 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
     let detectable = power::rates_detectable(RATE, pace.planned(), Power::EIGHTY_PERCENT, &even)?;
     let treatment = detectable.increase.expect("1,000 units find some rate below 100 %");
     let (none, some) = (Binomial::new(RATE)?, Binomial::new(treatment)?);
-    let draw = move |truth, looks, random: &mut Random| {
-        let rates = Pair { control: none, treatment: if truth == Truth::Effect { some } else { none } };
+    let draw = move |truth: Truth, looks, random: &mut Random| {
+        let rates = truth.arms(none, some);
         let mut arms = Pair::<Arm>::default();
         let mut found = Vec::with_capacity(looks);
         for index in 0..looks {
@@ -28,10 +28,7 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
                 let conversions = rate.draw(pace.per_look, random);
                 Arm::new(Counts { units: pace.per_look, conversions }).expect("not above")
             });
-            arms = Pair {
-                control: arms.control.merge(new.control),
-                treatment: arms.treatment.merge(new.treatment),
-            };
+            arms = arms.with(new, |all, more| all.merge(more));
             let better = Rates(arms.map(|arm| BetaPrior::UNIFORM.after(arm))).probability_treatment_better();
             // The probability that the arm which looks better is not.
             found.push(Found { index, by: vec![Some(Finding::p_value(better.min(1.0 - better)))] });

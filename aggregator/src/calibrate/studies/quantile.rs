@@ -25,8 +25,8 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
     for (place, name) in ["quantile: median", "quantile: 90th percentile"].into_iter().enumerate() {
         watchers.extend(Estimator { name, place, true_effect: lift * at(levels[place]) }.all_ways(plan)?);
     }
-    let draw = move |truth, looks, random: &mut Random| {
-        let scales = Pair { control: 1.0, treatment: if truth == Truth::Effect { 1.0 + lift } else { 1.0 } };
+    let draw = move |truth: Truth, looks, random: &mut Random| {
+        let scales = truth.arms(1.0, 1.0 + lift);
         let mut sorted = Pair::<Vec<f64>>::default();
         let mut found = Vec::with_capacity(looks);
         for index in 0..looks {

@@ -34,8 +34,8 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
     let estimator = |name, place| Estimator { name, place, true_effect: effect };
     let mut watchers = estimator("ratio: delta method", 0).all_ways(plan)?;
     watchers.push(estimator("ratio: as if sessions were assigned", 1).once(plan));
-    let draw = move |truth, looks, random: &mut Random| {
-        let lifts = Pair { control: 0.0, treatment: if truth == Truth::Effect { lift } else { 0.0 } };
+    let draw = move |truth: Truth, looks, random: &mut Random| {
+        let lifts = truth.arms(0.0, lift);
         let mut arms = Pair::<PairMoments>::default();
         let mut found = Vec::with_capacity(looks);
         for index in 0..looks {
@@ -43,10 +43,7 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
                 let users: Vec<(f64, f64)> = (0..pace.per_look).map(|_| user(lift, random)).collect();
                 PairMoments::of(users).expect("counts are finite")
             });
-            arms = Pair {
-                control: arms.control.merge(new.control),
-                treatment: arms.treatment.merge(new.treatment),
-            };
+            arms = arms.with(new, |all, more| all.merge(more));
             let delta = ratio::linearized(arms)
                 .and_then(|moments| welch::test(moments, Alternative::TwoSided))
                 .map(|test| Finding::welch(test, alpha));

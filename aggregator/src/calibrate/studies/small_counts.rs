@@ -4,7 +4,7 @@
 use stats::power::{self, Plan};
 use stats::random::{Binomial, Random};
 use stats::{
-    Alternative, Arm, Counts, Invalid, Pair, Power, proportion_interval,
+    Alternative, Arm, Counts, Invalid, Power, proportion_interval,
     two_proportion::{self, ZTest},
 };
 
@@ -27,8 +27,8 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
         estimator("4 conversions: pooled z, Newcombe", 1).once(plan),
         estimator("4 conversions: unpooled z, Wald", 2).once(plan),
     ];
-    let draw = move |truth, _: usize, random: &mut Random| -> Vec<Found> {
-        let rates = Pair { control: none, treatment: if truth == Truth::Effect { some } else { none } };
+    let draw = move |truth: Truth, _: usize, random: &mut Random| -> Vec<Found> {
+        let rates = truth.arms(none, some);
         let arms = rates.map(|rate| {
             Arm::new(Counts { units: UNITS, conversions: rate.draw(UNITS, random) }).expect("not above")
         });

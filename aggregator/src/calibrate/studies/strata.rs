@@ -32,8 +32,8 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
     let estimator = |name, place| Estimator { name, place, true_effect: lift * rate };
     let mut watchers = estimator("strata: post-stratified", 0).all_ways(plan)?;
     watchers.extend(estimator("strata: ignored", 1).all_ways(plan)?);
-    let draw = move |truth, looks, random: &mut Random| {
-        let factors = [1.0, if truth == Truth::Effect { 1.0 + lift } else { 1.0 }];
+    let draw = move |truth: Truth, looks, random: &mut Random| {
+        let factors = [1.0, truth.treated(1.0, 1.0 + lift)];
         let mut counts = [[Counts { units: 0, conversions: 0 }; 2]; STRATA.len()];
         let mut found = Vec::with_capacity(looks);
         for index in 0..looks {

@@ -55,7 +55,7 @@ pub fn many(plan: &Planned) -> Result<Study, Invalid> {
     let estimator = |name, place| Estimator { name, place, true_effect: course.effect };
     let mut watchers = estimator("switchback: windows without burn-in", 0).all_ways(plan)?;
     watchers.push(estimator("switchback: burn-in kept as windows", 1).once(plan));
-    let draw = move |truth, looks, random: &mut Random| {
+    let draw = move |truth: Truth, looks, random: &mut Random| {
         let mut city = City::new(course, truth, random);
         let mut found = Vec::with_capacity(looks);
         for index in 0..looks {
@@ -82,7 +82,7 @@ pub fn fixed(plan: &Planned) -> Result<Study, Invalid> {
     let estimator = |name, place| Estimator { name, place, true_effect: course.effect };
     let mut watchers = estimator("switchback: fixed effects, from 40 windows", 0).all_ways(plan)?;
     watchers.push(estimator("switchback: fixed effects, from too few", 1).by_sequence(plan)?);
-    let draw = move |truth, looks, random: &mut Random| {
+    let draw = move |truth: Truth, looks, random: &mut Random| {
         let mut city = City::new(course, truth, random);
         let mut found = Vec::with_capacity(looks);
         for index in 0..looks {
@@ -109,7 +109,7 @@ pub fn few(plan: &Planned) -> Result<Study, Invalid> {
         estimator("switchback: 12 windows, CR2", 0).once(plan),
         estimator("switchback: 12 windows, permutation", 1).once_without_interval(plan),
     ];
-    let draw = move |truth, _: usize, random: &mut Random| {
+    let draw = move |truth: Truth, _: usize, random: &mut Random| {
         let city = loop {
             let mut city = City::new(course, truth, random);
             (0..FEW_WINDOWS).for_each(|_| city.switch(random));
@@ -161,7 +161,7 @@ impl City {
             treated: random.below(2) == 1,
         };
         City {
-            effect: if truth == Truth::Effect { course.effect } else { 0.0 },
+            effect: truth.treated(0.0, course.effect),
             regions: (0..course.regions).map(region).collect(),
             period: 0,
             windows: Vec::new(),

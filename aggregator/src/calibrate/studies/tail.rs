@@ -45,8 +45,8 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
     let of_plain = Estimator { name: "heavy tail: plain mean", place: 1, true_effect: plain_effect };
     let mut watchers = of_capped.all_ways(plan)?;
     watchers.extend(of_plain.all_ways(plan)?);
-    let draw = move |truth, looks, random: &mut Random| {
-        let factors = Pair { control: 1.0, treatment: if truth == Truth::Effect { 1.0 + lift } else { 1.0 } };
+    let draw = move |truth: Truth, looks, random: &mut Random| {
+        let factors = truth.arms(1.0, 1.0 + lift);
         let mut arms = Pair { control: [Moments::EMPTY; 2], treatment: [Moments::EMPTY; 2] };
         let mut found = Vec::with_capacity(looks);
         for index in 0..looks {
