@@ -10,6 +10,9 @@ use crate::proxy::{Fault, Harm, Meets, Proxy};
 /// What every insert of the consumer carries in the head of its request, and nothing else does.
 pub const INSERT: Meets = Meets::Text("insert_deduplication_token");
 
+/// What the inserts of exposures carry alone: the log of definitions is inserted by the same path, and before.
+pub const EXPOSURES_INSERT: Meets = Meets::Text("INSERT+INTO+exposures");
+
 /// The API key of OffsetCommit.
 pub const OFFSET_COMMIT: Meets = Meets::KafkaApi(8);
 

@@ -9,7 +9,7 @@ use local::Service;
 use tests::oracle::row_count;
 use tests::platform::{SESSION_TIMEOUT, wait_until};
 use tests::proxy::{Fault, Harm};
-use tests::relayed::{INSERT, OFFSET_COMMIT, Relayed};
+use tests::relayed::{EXPOSURES_INSERT, INSERT, OFFSET_COMMIT, Relayed};
 use tests::signals::{freeze, thaw};
 use tests::traffic::{DEFINITIONS, Traffic, ago, exposures, replay};
 
@@ -36,7 +36,7 @@ fn expect_running(consumer: &Service) {
 fn case_10_a_zombies_insert_arrives_after_its_successors() {
     let relayed = up();
     let zombie = relayed.consumer(&[]).unwrap();
-    relayed.clickhouse.break_with(Fault::always(INSERT, Harm::HoldRequest));
+    relayed.clickhouse.break_with(Fault::always(EXPOSURES_INSERT, Harm::HoldRequest));
     replay(&relayed.platform, &exposures(0, 2_000, ago(MINUTE))).unwrap();
     relayed.clickhouse.wait_until_met(4, PATIENCE).unwrap();
     freeze(zombie.pid()).unwrap();

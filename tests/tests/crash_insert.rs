@@ -9,7 +9,7 @@ use schemas::topics::EXPOSURES;
 use tests::oracle::row_count;
 use tests::platform::wait_until;
 use tests::proxy::{Fault, Harm};
-use tests::relayed::{INSERT, Relayed};
+use tests::relayed::{EXPOSURES_INSERT, Relayed};
 use tests::signals::{freeze, thaw};
 use tests::topic;
 use tests::traffic::{DEFINITIONS, Traffic, ago, exposures, replay};
@@ -56,7 +56,7 @@ fn case_01_killed_before_the_intent() {
 #[test]
 fn case_02_killed_between_the_intent_and_the_insert() {
     let relayed = with_events();
-    relayed.clickhouse.break_with(Fault::always(INSERT, Harm::CutRequest { after: 0 }));
+    relayed.clickhouse.break_with(Fault::always(EXPOSURES_INSERT, Harm::CutRequest { after: 0 }));
     let consumer = relayed.consumer(&[]).unwrap();
     relayed.clickhouse.wait_until_met(1, PATIENCE).unwrap();
     consumer.kill().unwrap();
@@ -75,7 +75,7 @@ fn case_02_the_announced_batch_is_larger_than_the_limits_of_its_next_owner() {
     let relayed = Relayed::up().unwrap();
     let messages: Vec<Vec<u8>> = exposures(0, MESSAGES, ago(MINUTE)).iter().map(avro::encode).collect();
     topic::write(relayed.platform.brokers(), EXPOSURES, 0, &messages).unwrap();
-    relayed.clickhouse.break_with(Fault::always(INSERT, Harm::CutRequest { after: 0 }));
+    relayed.clickhouse.break_with(Fault::always(EXPOSURES_INSERT, Harm::CutRequest { after: 0 }));
     let large =
         [("SPLITSTREAM_CONSUMER__BATCH_ROWS", "25000"), ("SPLITSTREAM_CONSUMER__BATCH_AGE_MS", "60000")];
     let consumer = relayed.consumer(&large).unwrap();
@@ -90,7 +90,7 @@ fn case_02_the_announced_batch_is_larger_than_the_limits_of_its_next_owner() {
 fn case_03_cut_in_the_middle_of_the_body() {
     let relayed = with_events();
     for after in [1_000, 5_000, 20_000, 40_000] {
-        relayed.clickhouse.break_with(Fault::once(INSERT, Harm::CutRequest { after }));
+        relayed.clickhouse.break_with(Fault::once(EXPOSURES_INSERT, Harm::CutRequest { after }));
     }
     let consumer = relayed.consumer(&[]).unwrap();
     relayed.clickhouse.wait_until_met(4, PATIENCE).unwrap();
@@ -102,7 +102,7 @@ fn case_03_cut_in_the_middle_of_the_body() {
 fn case_04_committed_by_the_server_and_the_answer_lost() {
     let relayed = with_events();
     for after in [0, 0, 10, 20] {
-        relayed.clickhouse.break_with(Fault::once(INSERT, Harm::CutAnswer { after }));
+        relayed.clickhouse.break_with(Fault::once(EXPOSURES_INSERT, Harm::CutAnswer { after }));
     }
     let consumer = relayed.consumer(&[]).unwrap();
     relayed.clickhouse.wait_until_withheld(4, PATIENCE).unwrap();
@@ -113,7 +113,7 @@ fn case_04_committed_by_the_server_and_the_answer_lost() {
 #[test]
 fn case_05_answered_and_killed_before_the_offset_is_committed() {
     let relayed = with_events();
-    relayed.clickhouse.break_with(Fault::always(INSERT, Harm::Delay(Duration::from_millis(700))));
+    relayed.clickhouse.break_with(Fault::always(EXPOSURES_INSERT, Harm::Delay(Duration::from_millis(700))));
     let consumer = relayed.consumer(&[]).unwrap();
     relayed.clickhouse.wait_until_met(1, PATIENCE).unwrap();
     // The answer comes and no broker takes the commit.
@@ -157,7 +157,7 @@ fn case_06_given_up_by_the_client_while_the_query_runs() {
 #[test]
 fn case_08_clickhouse_killed_after_the_part_is_there_and_before_the_answer() {
     let relayed = with_events();
-    relayed.clickhouse.break_with(Fault::once(INSERT, Harm::HoldAnswer));
+    relayed.clickhouse.break_with(Fault::once(EXPOSURES_INSERT, Harm::HoldAnswer));
     let consumer = relayed.consumer(&[]).unwrap();
     relayed.clickhouse.wait_until_withheld(1, PATIENCE).unwrap();
     relayed.platform.stack().kill_clickhouse().unwrap();

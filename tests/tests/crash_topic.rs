@@ -14,7 +14,7 @@ use schemas::topics::{DEAD_LETTERS, EXPOSURES};
 use tests::oracle::{dead_letters, row_count};
 use tests::platform::wait_until;
 use tests::proxy::{Fault, Harm};
-use tests::relayed::{INSERT, Relayed};
+use tests::relayed::{EXPOSURES_INSERT, Relayed};
 use tests::topic;
 use tests::traffic::{ago, exposures};
 use tests::{Platform, metrics};
@@ -69,7 +69,7 @@ fn case_14_poison_and_a_crash_before_its_offset_has_passed() {
         messages.insert(at, b"poison".to_vec());
     }
     topic::write(relayed.platform.brokers(), EXPOSURES, PARTITION, &messages).unwrap();
-    relayed.clickhouse.break_with(Fault::always(INSERT, Harm::CutRequest { after: 0 }));
+    relayed.clickhouse.break_with(Fault::always(EXPOSURES_INSERT, Harm::CutRequest { after: 0 }));
     let consumer = relayed.consumer(&[]).unwrap();
     relayed.clickhouse.wait_until_met(1, PATIENCE).unwrap();
     // Acknowledged before the insert was tried.
