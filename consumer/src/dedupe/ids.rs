@@ -1,39 +1,53 @@
-//! A set of ids in 16 to 24 bytes each: one flat table, probed in line, in the order of the ids' hashes.
-//! Since a larger table keeps that order, growing it is a pass from front to back over both, which is what
-//! allows it to grow by little and to stay full.
+//! A set of ids in 16 to 24 bytes each: one flat table in the order of the ids' hashes, each id in the place
+//! that its hash names or as near behind it as those before it allow. Whether an id is there is known at the
+//! first one of a later place, however full the table is; and since a larger table keeps the order, growing
+//! it is one pass from front to back over both.
 
 use std::hash::{BuildHasher, RandomState};
 
 use schemas::Uuid;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Grown from four fifths full to two thirds full: 20 to 24 bytes an id.
-const FULL: (usize, usize) = (4, 5);
-const GROWN: (usize, usize) = (2, 3);
+/// Grown from nine tenths full to a little over two thirds full: 18 to 24 bytes an id.
+const FULL: (usize, usize) = (9, 10);
+const GROWN: (usize, usize) = (17, 25);
 const SLOTS_MIN: usize = 16;
+/// Slots behind the last place, for ids that were pushed beyond it: so many of a small table, at most so many.
+const TAIL_SHARE: usize = 8;
+const TAIL_MAX: usize = 64;
 
 /// Stands for an empty slot; the id of this value is kept apart.
 const EMPTY: u128 = 0;
 
 /// Ids, without their order.
 pub struct Ids {
+    /// As many as there are places, and the tail.
     slots: Vec<u128>,
+    places: usize,
     count: usize,
     has_zero: bool,
     /// Of this set alone, so that nobody can make ids that all fall into one place.
-    seed: u64,
+    keys: [u64; 2],
 }
 
 impl Default for Ids {
     fn default() -> Ids {
-        Ids { slots: Vec::new(), count: 0, has_zero: false, seed: RandomState::new().hash_one(0_u8) }
+        let random = RandomState::new();
+        Ids {
+            slots: Vec::new(),
+            places: 0,
+            count: 0,
+            has_zero: false,
+            keys: [0_u8, 1].map(|which| random.hash_one(which)),
+        }
     }
 }
 
 impl Ids {
     /// An empty set that takes so many ids without growing.
     pub fn with_room(ids: usize) -> Ids {
-        Ids { slots: vec![EMPTY; (ids + 1) * GROWN.1 / GROWN.0], ..Ids::default() }
+        let mut made = Ids::default();
+        made.resize((ids + 1) * GROWN.1 / GROWN.0);
+        made
     }
 
     pub fn len(&self) -> usize {
@@ -52,7 +66,7 @@ impl Ids {
     pub fn contains(&self, id: Uuid) -> bool {
         match id.as_u128() {
             EMPTY => self.has_zero,
-            value => !self.slots.is_empty() && self.slots[self.find(value)] == value,
+            value => !self.slots.is_empty() && matches!(self.find(value), Found::Here),
         }
     }
 
@@ -60,7 +74,8 @@ impl Ids {
     /// another, each question would wait for memory.
     pub fn warm(&self, ids: impl Iterator<Item = Uuid>) {
         if !self.slots.is_empty() {
-            let touched = ids.fold(0, |touched, id| touched ^ self.slots[self.home(id.as_u128())]);
+            let place = |id: Uuid| place(self.hash(id.as_u128()), self.places);
+            let touched = ids.fold(0, |touched, id| touched ^ self.slots[place(id)]);
             std::hint::black_box(touched);
         }
     }
@@ -72,44 +87,95 @@ impl Ids {
             return !std::mem::replace(&mut self.has_zero, true);
         }
         if self.count * FULL.1 >= self.slots.len() * FULL.0 {
-            self.grow();
+            self.resize((self.count + 1) * GROWN.1 / GROWN.0);
         }
-        let at = self.find(value);
-        if self.slots[at] == value {
-            return false;
+        loop {
+            let Found::Before(at) = self.find(value) else { return false };
+            if self.put(at, value) {
+                self.count += 1;
+                return true;
+            }
+            self.lay_out(2 * (self.slots.len() - self.places));
         }
+    }
+
+    fn find(&self, value: u128) -> Found {
+        let hash = self.hash(value);
+        let first = place(hash, self.places);
+        for (at, slot) in (first..).zip(&self.slots[first..]) {
+            if *slot == value {
+                return Found::Here;
+            }
+            if *slot == EMPTY || self.hash(*slot) > hash {
+                return Found::Before(at);
+            }
+        }
+        Found::Before(self.slots.len())
+    }
+
+    /// Moves what is at `at` and behind it up to the next empty slot by one. False if there is none.
+    fn put(&mut self, at: usize, value: u128) -> bool {
+        let Some(run) = self.slots[at..].iter().position(|slot| *slot == EMPTY) else { return false };
+        self.slots.copy_within(at..at + run, at + 1);
         self.slots[at] = value;
-        self.count += 1;
         true
     }
 
-    /// Where `value` is, or the empty slot where it would be.
-    fn find(&self, value: u128) -> usize {
-        let mut at = self.home(value);
-        while self.slots[at] != EMPTY && self.slots[at] != value {
-            at += 1;
-            if at == self.slots.len() {
-                at = 0;
+    /// The product of both halves, each with a key, folded: every bit of the id moves the upper ones.
+    fn hash(&self, value: u128) -> u64 {
+        let [low, high] = [value as u64 ^ self.keys[0], (value >> 64) as u64 ^ self.keys[1]];
+        let product = u128::from(low) * u128::from(high);
+        product as u64 ^ (product >> 64) as u64
+    }
+
+    fn resize(&mut self, slots: usize) {
+        let slots = slots.max(SLOTS_MIN);
+        self.places = slots - TAIL_MAX.min(slots / TAIL_SHARE);
+        self.lay_out(slots - self.places);
+    }
+
+    /// The table for the number of places as it is now, with a tail of at least so many slots: where its end
+    /// is full, more places would not help.
+    fn lay_out(&mut self, tail: usize) {
+        let mut slots = self.places + tail;
+        self.slots = loop {
+            match self.spread(slots) {
+                Some(spread) => break spread,
+                None => slots += slots - self.places,
             }
-        }
-        at
+        };
     }
 
-    /// The hash, scaled to the number of slots, so that order is kept when that number changes.
-    fn home(&self, value: u128) -> usize {
-        let hash = xxh3_64_with_seed(&value.to_le_bytes(), self.seed);
-        // Below the number of slots, hence within usize.
-        ((u128::from(hash) * self.slots.len() as u128) >> 64) as usize
-    }
-
-    fn grow(&mut self) {
-        let slots = ((self.count + 1) * GROWN.1 / GROWN.0).max(SLOTS_MIN);
-        let old = std::mem::replace(&mut self.slots, vec![EMPTY; slots]);
-        for value in old.into_iter().filter(|value| *value != EMPTY) {
-            let at = self.find(value);
-            self.slots[at] = value;
+    /// A table of so many slots with the same ids; `None` if some are pushed beyond its end.
+    fn spread(&self, slots: usize) -> Option<Vec<u128>> {
+        let mut spread = vec![EMPTY; slots];
+        let mut next = 0;
+        for value in &self.slots {
+            // An empty slot is copied to where the next id may come, so that there is nothing to choose.
+            let empty = *value == EMPTY;
+            let at = if empty { next } else { next.max(place(self.hash(*value), self.places)) };
+            match spread.get_mut(at) {
+                Some(slot) => *slot = *value,
+                None if empty => {}
+                None => return None,
+            }
+            next = if empty { next } else { at + 1 };
         }
+        Some(spread)
     }
+}
+
+/// Where an id is.
+enum Found {
+    Here,
+    /// Not in the table. It belongs before what is in this slot.
+    Before(usize),
+}
+
+/// The hash, scaled to the number of places: its order is that of the places.
+fn place(hash: u64, places: usize) -> usize {
+    // Below the number of places, hence within usize.
+    ((u128::from(hash) * places as u128) >> 64) as usize
 }
 
 #[cfg(test)]
@@ -117,6 +183,48 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    /// An id whose hash is `hash` in a set whose keys are zero.
+    fn hashed(hash: u64) -> Uuid {
+        Uuid::from_u128(1 << 64 | u128::from(hash))
+    }
+
+    fn keyless() -> Ids {
+        Ids { keys: [0, 0], ..Ids::default() }
+    }
+
+    /// Whoever had the keys could make ids that all belong into the last place, or into the first.
+    #[test]
+    fn ids_of_one_place_are_all_kept() {
+        for hash_of in [|number: u64| u64::MAX - number, |number: u64| number + 1] {
+            let mut ids = keyless();
+            assert!((0..3_000).all(|number| ids.insert(hashed(hash_of(number)))));
+            assert!((0..3_000).all(|number| ids.contains(hashed(hash_of(number)))));
+            assert!((3_000..6_000).all(|number| !ids.contains(hashed(hash_of(number)))));
+            assert_eq!(ids.len(), 3_000);
+        }
+    }
+
+    /// Ids that were made one after the other are near their places too, within ten of them on average, and all
+    /// within the tail that every large table has.
+    #[test]
+    fn ids_in_order_are_spread() {
+        let minute = 0x0191_e3a0_0000_7000_u128 << 64;
+        for (name, step) in [("numbers", 1), ("times", 1 << 80), ("both", 1 << 80 | 1 << 32)] {
+            let mut ids = Ids { keys: [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03], ..Ids::default() };
+            assert!(
+                (1..=100_000).all(|number| ids.insert(Uuid::from_u128(minute + number * step))),
+                "{name}"
+            );
+            assert_eq!(ids.slots.len() - ids.places, TAIL_MAX, "{name}");
+            let (mut furthest, mut sum) = (0, 0);
+            for (at, value) in ids.slots.iter().enumerate().filter(|(_, value)| **value != EMPTY) {
+                let from = at - place(ids.hash(*value), ids.places);
+                (furthest, sum) = (furthest.max(from), sum + from);
+            }
+            assert!(furthest < TAIL_MAX && sum < 1_000_000, "{name}: {furthest} and {sum} in all");
+        }
+    }
 
     /// Whatever is inserted, twice or not, the standard library's set says the same.
     #[test]
