@@ -9,6 +9,7 @@ use crate::event::{Alias, Conversion, EVENT_BYTES_MAX, Event, Exposure, OutOfRan
 mod framing;
 mod kind;
 mod plan;
+mod quick;
 mod read;
 mod records;
 mod schema;
@@ -51,6 +52,12 @@ pub trait AvroRecord<'a>: Sized + sealed::Sealed {
     #[doc(hidden)]
     #[allow(private_bounds)]
     fn read<S: Source<'a>>(source: &mut S) -> Result<Self, DecodeError>;
+
+    /// The same for what is like nearly all; `None` leaves it to [`Self::read`], whether good or bad.
+    #[doc(hidden)]
+    fn read_quickly(_body: Body<'a>) -> Option<Self> {
+        None
+    }
 
     #[doc(hidden)]
     fn check(&self) -> Result<(), OutOfRange>;

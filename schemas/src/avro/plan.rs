@@ -89,6 +89,12 @@ impl Plan {
     /// The record in the body of a message, every field in its range.
     pub fn decode<'a, T: AvroRecord<'a>>(&self, body: Body<'a>) -> Result<T, DecodeError> {
         assert_eq!(self.kind, T::KIND, "a plan is for one kind of record");
+        if self.exact
+            && let Some(record) = T::read_quickly(body)
+        {
+            record.check()?;
+            return Ok(record);
+        }
         let mut reader = Reader::new(body.message, body.at);
         let record = if self.exact {
             T::read(&mut reader)?

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::source::{Number, Source};
-use super::{AvroRecord, DecodeError, RecordKind, write};
+use super::{AvroRecord, Body, DecodeError, RecordKind, quick, write};
 use crate::definition::Change;
 use crate::event::{Alias, Buckets, Conversion, Exposure, OutOfRange, Sender, Unit};
 use crate::time::Micros;
@@ -62,6 +62,10 @@ impl<'a> AvroRecord<'a> for Exposure<'a> {
         })
     }
 
+    fn read_quickly(body: Body<'a>) -> Option<Self> {
+        quick::exposure(body)
+    }
+
     fn check(&self) -> Result<(), OutOfRange> {
         Exposure::check(self)
     }
@@ -116,6 +120,10 @@ impl<'a> AvroRecord<'a> for Conversion<'a> {
             sender: read_sender(source)?,
             created_at: read_time(source, "created_at")?,
         })
+    }
+
+    fn read_quickly(body: Body<'a>) -> Option<Self> {
+        quick::conversion(body)
     }
 
     fn check(&self) -> Result<(), OutOfRange> {

@@ -7,39 +7,129 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
+/// The most pairs that are left as they lie in a message.
+const TOGETHER_MAX: usize = 16;
+
 /// Names and values, in the order given. A name given twice is kept once, with the last value, as every map
 /// on the path would.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pairs<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+#[derive(Clone)]
+pub struct Pairs<'a>(Held<'a>);
+
+#[derive(Clone)]
+enum Held<'a> {
+    Apart(Vec<(Cow<'a, str>, Cow<'a, str>)>),
+    /// As they lie in a message, one behind the other, each text behind a byte that is twice its length.
+    Together {
+        text: &'a str,
+        entries: usize,
+    },
+}
 
 impl<'a> Pairs<'a> {
+    /// Names and values as Avro writes them, if each has less than 64 bytes, no name is there twice, and there
+    /// are not many.
+    pub(crate) fn lying_in(text: &'a str, entries: usize) -> Option<Pairs<'a>> {
+        let mut names = [""; TOGETHER_MAX];
+        let mut rest = text;
+        for at in 0..entries {
+            let (name, behind) = first_of(rest)?;
+            (_, rest) = first_of(behind)?;
+            if names[..at].contains(&name) {
+                return None;
+            }
+            *names.get_mut(at)? = name;
+        }
+        rest.is_empty().then_some(Pairs(Held::Together { text, entries }))
+    }
+
     pub fn insert(&mut self, name: impl Into<Cow<'a, str>>, value: impl Into<Cow<'a, str>>) {
         let (name, value) = (name.into(), value.into());
-        match self.0.iter_mut().find(|(known, _)| *known == name) {
+        let entries = self.apart();
+        match entries.iter_mut().find(|(known, _)| *known == name) {
             Some(entry) => entry.1 = value,
-            None => self.0.push((name, value)),
+            None => entries.push((name, value)),
         }
     }
 
     /// Room for so many more.
     pub(crate) fn reserve(&mut self, more: usize) {
-        self.0.reserve_exact(more);
+        self.apart().reserve_exact(more);
+    }
+
+    fn apart(&mut self) -> &mut Vec<(Cow<'a, str>, Cow<'a, str>)> {
+        if let Held::Together { text, .. } = self.0 {
+            self.0 = Held::Apart(Together(text).map(|(name, value)| (name.into(), value.into())).collect());
+        }
+        match &mut self.0 {
+            Held::Apart(entries) => entries,
+            Held::Together { .. } => unreachable!("they have been taken apart"),
+        }
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_ref())
+        self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
+        let (apart, together) = match &self.0 {
+            Held::Apart(entries) => (entries.as_slice(), ""),
+            Held::Together { text, .. } => (&[][..], *text),
+        };
+        apart.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).chain(Together(together))
     }
 
     pub fn len(&self) -> usize {
-        self.0.len()
+        match &self.0 {
+            Held::Apart(entries) => entries.len(),
+            Held::Together { entries, .. } => *entries,
+        }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
+    }
+}
+
+/// The pairs in a text of [`Held::Together`].
+#[derive(Clone)]
+struct Together<'a>(&'a str);
+
+impl<'a> Iterator for Together<'a> {
+    type Item = (&'a str, &'a str);
+
+    #[inline]
+    fn next(&mut self) -> Option<(&'a str, &'a str)> {
+        let (name, rest) = first_of(self.0)?;
+        let (value, rest) = first_of(rest)?;
+        self.0 = rest;
+        Some((name, value))
+    }
+}
+
+/// The first text of several, and what is behind it.
+#[inline]
+fn first_of(texts: &str) -> Option<(&str, &str)> {
+    let length = usize::from(*texts.as_bytes().first()? >> 1);
+    texts.get(1..)?.split_at_checked(length)
+}
+
+impl Default for Pairs<'_> {
+    fn default() -> Self {
+        Pairs(Held::Apart(Vec::new()))
+    }
+}
+
+impl PartialEq for Pairs<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Pairs<'_> {}
+
+impl fmt::Debug for Pairs<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_map().entries(self.iter()).finish()
     }
 }
 
@@ -55,8 +145,8 @@ impl<'a, N: Into<Cow<'a, str>>, V: Into<Cow<'a, str>>> FromIterator<(N, V)> for 
 
 impl Serialize for Pairs<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, value) in &self.0 {
+        let mut map = serializer.serialize_map(Some(self.len()))?;
+        for (name, value) in self.iter() {
             map.serialize_entry(name, value)?;
         }
         map.end()

@@ -1,0 +1,185 @@
+//! The quick way through a record that was written with our own schema, for what nearly every message is like:
+//! no text of 64 bytes or more, no map in several blocks. Then every length is one byte below 0x80, so that a
+//! run of texts is UTF-8 as a whole, lengths included, and is checked at once. What is otherwise, or wrong, is
+//! left to the reader that takes everything and knows the error.
+
+use uuid::Uuid;
+
+use crate::event::{Buckets, Conversion, Exposure, Pairs, Sender};
+use crate::time::Micros;
+
+use super::plan::Body;
+
+pub fn exposure(body: Body<'_>) -> Option<Exposure<'_>> {
+    let mut quick = Quick::at(body);
+    let [event_id, experiment, variant, unit_type, unit_id] = quick.texts()?;
+    let other_ids = quick.map()?;
+    let phase = quick.unsigned()?;
+    let definition_version = quick.unsigned()?;
+    let buckets = match quick.branch()? {
+        0 => None,
+        _ => {
+            Some(Buckets { slot: quick.unsigned()?, rollout: quick.unsigned()?, variant: quick.unsigned()? })
+        }
+    };
+    let [rule] = quick.texts()?;
+    let attributes = quick.map()?;
+    let [environment, service, instance, library_version] = quick.texts()?;
+    let created_at = quick.time()?;
+    quick.end()?;
+    Some(Exposure {
+        event_id: uuid(event_id)?,
+        experiment: experiment.into(),
+        variant: variant.into(),
+        unit_type: unit_type.into(),
+        unit_id: unit_id.into(),
+        other_ids,
+        phase,
+        definition_version,
+        buckets,
+        rule: rule.into(),
+        attributes,
+        environment: environment.into(),
+        sender: sender(service, instance, library_version),
+        created_at,
+    })
+}
+
+/// One whose experiment and value are not there: with either, the other way.
+pub fn conversion(body: Body<'_>) -> Option<Conversion<'_>> {
+    let mut quick = Quick::at(body);
+    let [event_id, name, unit_type, unit_id] = quick.texts()?;
+    let other_ids = quick.map()?;
+    let experiment = match quick.branch()? {
+        0 => None,
+        _ => Some(quick.texts::<1>()?[0].into()),
+    };
+    let value = match quick.branch()? {
+        0 => None,
+        _ => return None,
+    };
+    let metadata = quick.map()?;
+    let [environment, service, instance, library_version] = quick.texts()?;
+    let created_at = quick.time()?;
+    quick.end()?;
+    Some(Conversion {
+        event_id: uuid(event_id)?,
+        name: name.into(),
+        unit_type: unit_type.into(),
+        unit_id: unit_id.into(),
+        other_ids,
+        experiment,
+        value,
+        metadata,
+        environment: environment.into(),
+        sender: sender(service, instance, library_version),
+        created_at,
+    })
+}
+
+struct Quick<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Quick<'a> {
+    fn at(body: Body<'a>) -> Quick<'a> {
+        Quick { bytes: body.message, at: body.at }
+    }
+
+    /// So many texts, one behind the other.
+    #[inline]
+    fn texts<const N: usize>(&mut self) -> Option<[&'a str; N]> {
+        let start = self.at;
+        let mut ends = [0; N];
+        for end in &mut ends {
+            self.pass_text()?;
+            *end = self.at - start;
+        }
+        let run = self.run_since(start)?;
+        let mut texts = [""; N];
+        let mut begin = 0;
+        for (text, end) in texts.iter_mut().zip(ends) {
+            // No text where a character reaches from one into the next.
+            *text = run.get(begin + 1..end)?;
+            begin = end;
+        }
+        Some(texts)
+    }
+
+    #[inline]
+    fn map(&mut self) -> Option<Pairs<'a>> {
+        let entries = self.length()?;
+        self.at += 1;
+        if entries == 0 {
+            return Some(Pairs::default());
+        }
+        let start = self.at;
+        for _ in 0..2 * entries {
+            self.pass_text()?;
+        }
+        let pairs = Pairs::lying_in(self.run_since(start)?, entries)?;
+        // No second block.
+        (self.length()? == 0).then(|| {
+            self.at += 1;
+            pairs
+        })
+    }
+
+    /// A text's length, or a map's count, of one byte and not negative.
+    #[inline]
+    fn length(&self) -> Option<usize> {
+        let byte = *self.bytes.get(self.at)?;
+        (byte & 0x81 == 0).then_some(usize::from(byte >> 1))
+    }
+
+    #[inline]
+    fn pass_text(&mut self) -> Option<()> {
+        self.at += 1 + self.length()?;
+        Some(())
+    }
+
+    #[inline]
+    fn run_since(&self, start: usize) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes.get(start..self.at)?).ok()
+    }
+
+    /// A number that is not negative and fits `T`, of at most eight bytes.
+    #[inline]
+    fn unsigned<T: TryFrom<u64>>(&mut self) -> Option<T> {
+        let mut value = 0;
+        for (index, byte) in self.bytes.get(self.at..)?.iter().take(8).enumerate() {
+            value |= u64::from(byte & 0x7F) << (7 * index);
+            if byte & 0x80 == 0 {
+                self.at += index + 1;
+                return (value & 1 == 0).then(|| T::try_from(value >> 1).ok())?;
+            }
+        }
+        None
+    }
+
+    #[inline]
+    fn time(&mut self) -> Option<Micros> {
+        Micros::new(self.unsigned()?).ok()
+    }
+
+    /// Of a union of null and something.
+    #[inline]
+    fn branch(&mut self) -> Option<usize> {
+        let branch = self.length()?;
+        self.at += 1;
+        (branch < 2).then_some(branch)
+    }
+
+    fn end(&self) -> Option<()> {
+        (self.at == self.bytes.len()).then_some(())
+    }
+}
+
+fn uuid(text: &str) -> Option<Uuid> {
+    Uuid::try_parse_ascii(text.as_bytes()).ok()
+}
+
+fn sender<'a>(service: &'a str, instance: &'a str, library_version: &'a str) -> Sender<'a> {
+    Sender { service: service.into(), instance: instance.into(), library_version: library_version.into() }
+}
