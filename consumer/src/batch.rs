@@ -128,12 +128,16 @@ impl Batch {
     }
 
     /// Takes note of a message at `offset`, whether or not it becomes a row.
-    pub fn cover(&mut self, offset: u64, bytes: usize, timestamp_ms: i64, now: Instant) {
+    pub fn cover(&mut self, offset: u64, timestamp_ms: i64, now: Instant) {
         assert!(offset >= self.next, "offset {offset} after {}", self.next);
         self.next = offset + 1;
-        self.share.grow(bytes);
         self.opened.get_or_insert(now);
         self.oldest_ms = self.oldest_ms.min(timestamp_ms);
+    }
+
+    /// Takes note of so many bytes of messages; of several at a time, since it is counted for all partitions.
+    pub fn hold(&mut self, bytes: usize) {
+        self.share.grow(bytes);
     }
 
     /// Nothing more comes up to `last`.
@@ -195,7 +199,8 @@ mod tests {
 
     fn batch(rows: usize, bytes: usize, opened: Instant) -> Batch {
         let mut batch = Batch::open(Table::Conversions.rows(), 10, Budget::new(1_000).share());
-        batch.cover(12, bytes, 0, opened);
+        batch.cover(12, 0, opened);
+        batch.hold(bytes);
         batch.row_count = rows;
         batch
     }
@@ -219,7 +224,7 @@ mod tests {
     fn its_span_begins_where_the_last_one_ended_and_covers_the_gap() {
         let mut batch = Batch::open(Table::Exposures.rows(), 10, Budget::new(1_000).share());
         assert_eq!(batch.span(), None);
-        batch.cover(14, 1, 7, Instant::now());
+        batch.cover(14, 7, Instant::now());
         assert_eq!(batch.oldest_ms(), 7);
         assert_eq!(batch.span(), Some(Span { first: 10, last: 14 }));
         assert_eq!(batch.next(), 15);

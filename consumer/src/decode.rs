@@ -18,6 +18,7 @@ pub enum Decoded<'a> {
 
 /// # Errors
 /// `Never` for what belongs among the dead letters, `NotNow` for what has to wait until the registry answers.
+#[inline]
 pub fn decode<'a>(table: Table, bytes: &'a [u8], plans: &mut Plans) -> Result<Decoded<'a>, NoPlan> {
     match table {
         Table::Exposures => event(bytes, plans).map(Decoded::Exposure),
@@ -29,6 +30,7 @@ pub fn decode<'a>(table: Table, bytes: &'a [u8], plans: &mut Plans) -> Result<De
     }
 }
 
+#[inline]
 fn event<'a, T: AvroRecord<'a>>(bytes: &'a [u8], plans: &mut Plans) -> Result<T, NoPlan> {
     let (schema, body) = avro::open(T::KIND, bytes)?;
     Ok(match schema {

@@ -62,9 +62,38 @@ pub struct Texts {
 
 impl Texts {
     pub fn push(&mut self, value: &str) {
-        varint(&mut self.bytes, value.len() as u64);
-        self.bytes.extend_from_slice(value.as_bytes());
+        match short(value.as_bytes()) {
+            // Sixteen bytes whatever the length is, and what is too much taken off again.
+            Some(number) => {
+                let end = self.bytes.len() + 1 + value.len();
+                self.bytes.extend_from_slice(&(number << 8 | value.len() as u128).to_le_bytes());
+                self.bytes.truncate(end);
+            }
+            None => {
+                varint(&mut self.bytes, value.len() as u64);
+                self.bytes.extend_from_slice(value.as_bytes());
+            }
+        }
     }
+}
+
+/// A text of at most 15 bytes as a number, its first byte the lowest.
+fn short(bytes: &[u8]) -> Option<u128> {
+    fn number<const N: usize>(bytes: &[u8]) -> u128 {
+        let mut wide = [0; 16];
+        wide[..N].copy_from_slice(&bytes[..N]);
+        u128::from_le_bytes(wide)
+    }
+    let length = bytes.len();
+    // Two pieces of a fixed size that overlap, rather than a loop over so many bytes.
+    Some(match length {
+        16.. => return None,
+        8.. => number::<8>(bytes) | number::<8>(&bytes[length - 8..]) << (8 * (length - 8)),
+        4.. => number::<4>(bytes) | number::<4>(&bytes[length - 4..]) << (8 * (length - 4)),
+        2.. => number::<2>(bytes) | number::<2>(&bytes[length - 2..]) << (8 * (length - 2)),
+        1 => u128::from(bytes[0]),
+        0 => 0,
+    })
 }
 
 /// Maps of text to text, the names of low cardinality: where each ends, then all names, then all values.
@@ -266,6 +295,19 @@ mod tests {
         expected.extend_from_slice(b"Map(LowCardinality(String), String)");
         expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(block(0, columns), expected);
+    }
+
+    /// A text is its length and its bytes, and nothing of another one is left behind it.
+    #[test]
+    fn texts_of_every_length_are_written_as_they_are() {
+        let (mut column, mut expected) = (Texts::default(), Vec::new());
+        for length in (0..40).chain([127, 128, 300]) {
+            let text: String = (0..length).map(|at| char::from(b'A' + (at % 50) as u8)).collect();
+            column.push(&text);
+            varint(&mut expected, length);
+            expected.extend_from_slice(text.as_bytes());
+        }
+        assert_eq!(column.bytes, expected);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! One Kafka partition on its way into its table: fetch, decode, verify, dedupe, batch, announce, insert,
 //! commit. What is to be done next, and after any doubt, is the protocol's to say; this does it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -93,8 +92,8 @@ struct Line {
     dead: Vec<Sent>,
     waited_for_version: Option<Instant>,
     tally: Tally,
-    /// The definitions that exposures have named, by version; as many as the log has.
-    named: HashMap<u64, Named>,
+    /// The definitions that exposures have named, in the order of their versions; as many as the log has.
+    named: Vec<(u64, Named)>,
     /// Whether the last events were older than the window, so that ClickHouse had to be asked.
     asks_store: bool,
 }
@@ -136,7 +135,7 @@ impl Worker {
             dead: Vec::new(),
             waited_for_version: None,
             tally: Tally::default(),
-            named: HashMap::new(),
+            named: Vec::new(),
             asks_store: false,
             started: Instant::now(),
             place,

@@ -174,8 +174,9 @@ impl ExposureRows {
         self.bucket_rollout.push(buckets.map(|buckets| buckets.rollout.to_le_bytes()));
         self.bucket_variant.push(buckets.map(|buckets| buckets.variant.to_le_bytes()));
         self.rule.push(&exposure.rule);
-        self.attributes.push(exposure.attributes.iter());
-        self.context.push(exposure.attributes.iter());
+        let mut known = Known::default();
+        self.attributes.push(exposure.attributes.iter().inspect(|pair| known.see(pair)));
+        self.context.push(&known);
         self.environment.push(&exposure.environment);
         self.sender.push(&exposure.sender);
         self.verification.push((verification as i8).to_le_bytes());
@@ -235,8 +236,9 @@ impl ConversionRows {
         self.other_ids.push(conversion.other_ids.iter());
         self.experiment.push(conversion.experiment.as_deref().unwrap_or(""));
         self.value.push(conversion.value.map(|value| value.millionths().to_le_bytes()));
-        self.metadata.push(conversion.metadata.iter());
-        self.context.push(conversion.metadata.iter());
+        let mut known = Known::default();
+        self.metadata.push(conversion.metadata.iter().inspect(|pair| known.see(pair)));
+        self.context.push(&known);
         self.environment.push(&conversion.environment);
         self.sender.push(&conversion.sender);
         self.created_at.push(conversion.created_at.get().to_le_bytes());
@@ -373,22 +375,33 @@ struct Context {
     browser: LowTexts,
 }
 
-impl Context {
-    fn push<'a>(&mut self, attributes: impl Iterator<Item = (&'a str, &'a str)>) {
-        let (mut region, mut plan, mut device, mut browser) = ("", "", "", "");
-        for (name, value) in attributes {
-            match name {
-                "region" => region = value,
-                "plan" => plan = value,
-                "device" => device = value,
-                "browser" => browser = value,
-                _ => {}
-            }
+/// Their values in one row; empty where there is none.
+#[derive(Default)]
+struct Known<'a> {
+    region: &'a str,
+    plan: &'a str,
+    device: &'a str,
+    browser: &'a str,
+}
+
+impl<'a> Known<'a> {
+    fn see(&mut self, (name, value): &(&'a str, &'a str)) {
+        match *name {
+            "region" => self.region = value,
+            "plan" => self.plan = value,
+            "device" => self.device = value,
+            "browser" => self.browser = value,
+            _ => {}
         }
-        self.region.push(region);
-        self.plan.push(plan);
-        self.device.push(device);
-        self.browser.push(browser);
+    }
+}
+
+impl Context {
+    fn push(&mut self, known: &Known<'_>) {
+        self.region.push(known.region);
+        self.plan.push(known.plan);
+        self.device.push(known.device);
+        self.browser.push(known.browser);
     }
 
     fn columns(&mut self) -> [Named<'_>; 4] {

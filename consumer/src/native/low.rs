@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Column, Texts};
+use super::{Column, Texts, short};
 
 /// The form of the dictionary: one that comes with the block.
 const ADDITIONAL_KEYS: u64 = 1;
@@ -11,8 +11,6 @@ const ADDITIONAL_KEYS: u64 = 1;
 const HAS_KEYS: u64 = 1 << 9;
 const IS_NEW: u64 = 1 << 10;
 
-/// Texts of up to this many bytes are compared as one number, their length in its last byte.
-const SHORT_BYTES_MAX: usize = 15;
 /// What no short text is as a number.
 const NOTHING: u128 = u128::MAX;
 const REMEMBERED: usize = 64;
@@ -42,12 +40,11 @@ impl Default for LowTexts {
 
 impl LowTexts {
     pub fn push(&mut self, value: &str) {
-        if value.len() > SHORT_BYTES_MAX {
+        let Some(number) = number(value.as_bytes()) else {
             let place = self.place(value);
             self.rows.push(place);
             return;
-        }
-        let number = short(value.as_bytes());
+        };
         if self.last.0 != number {
             let mixed = ((number as u64) ^ (number >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let at = (mixed >> 58) as usize;
@@ -102,23 +99,9 @@ impl LowTexts {
     }
 }
 
-/// A text of at most 15 bytes as a number that no other text has.
-fn short(bytes: &[u8]) -> u128 {
-    fn number<const N: usize>(bytes: &[u8]) -> u128 {
-        let mut wide = [0; 16];
-        wide[..N].copy_from_slice(&bytes[..N]);
-        u128::from_le_bytes(wide)
-    }
-    let length = bytes.len();
-    // Two pieces of a fixed size that overlap, rather than a loop over so many bytes.
-    let text = match length {
-        8.. => number::<8>(bytes) | number::<8>(&bytes[length - 8..]) << (8 * (length - 8)),
-        4..8 => number::<4>(bytes) | number::<4>(&bytes[length - 4..]) << (8 * (length - 4)),
-        2..4 => number::<2>(bytes) | number::<2>(&bytes[length - 2..]) << (8 * (length - 2)),
-        1 => u128::from(bytes[0]),
-        0 => 0,
-    };
-    text | (length as u128) << 120
+/// A text of at most 15 bytes as a number that no other text has: its length stands in the last byte.
+fn number(bytes: &[u8]) -> Option<u128> {
+    Some(short(bytes)? | (bytes.len() as u128) << 120)
 }
 
 impl Column for LowTexts {
@@ -158,7 +141,7 @@ mod tests {
     #[test]
     fn short_texts_are_numbers_of_their_own() {
         let mut seen = HashMap::new();
-        for length in 0..=SHORT_BYTES_MAX {
+        for length in 0..=15 {
             let plain = vec![0; length];
             let changed = (0..length).map(|at| {
                 let mut bytes = plain.clone();
@@ -166,9 +149,9 @@ mod tests {
                 bytes
             });
             for bytes in changed.chain([plain.clone()]) {
-                let other = seen.insert(short(&bytes), bytes.clone());
+                let other = seen.insert(number(&bytes), bytes.clone());
                 assert_eq!(other, None, "{bytes:?}");
-                assert_ne!(short(&bytes), NOTHING);
+                assert_ne!(number(&bytes).unwrap(), NOTHING);
             }
         }
         assert_eq!(seen.len(), 16 + 15 * 16 / 2);

@@ -16,6 +16,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 
 impl Line {
     /// What a message holds, or why it never will. While the registry cannot say which, the partition stands.
+    #[inline]
     pub(super) fn decoded<'a>(&mut self, message: &Message<'a>) -> Result<Result<Decoded<'a>, DecodeError>> {
         let mut pause = PAUSE.0;
         loop {

@@ -201,8 +201,9 @@ impl Line {
                     counts.rows += 1;
                 }
             }
-            self.filling.cover(message.offset, message.payload.len(), message.timestamp_ms, now);
+            self.filling.cover(message.offset, message.timestamp_ms, now);
         }
+        self.filling.hold(decoded.iter().map(|(message, _)| message.payload.len()).sum());
         Ok(())
     }
 
@@ -271,11 +272,15 @@ impl Line {
     /// Compares an exposure with the version of its definition, which is looked up once.
     fn verify(&mut self, exposure: &Exposure<'_>) -> Verification {
         let version = exposure.definition_version;
-        if let Some(named) = self.named.get(&version) {
-            return named.verify(exposure);
+        match self.named.binary_search_by_key(&version, |(known, _)| *known) {
+            Ok(at) => self.named[at].1.verify(exposure),
+            Err(at) => {
+                let Some(named) = self.name(version) else { return Verification::Unknown };
+                let verification = named.verify(exposure);
+                self.named.insert(at, (version, named));
+                verification
+            }
         }
-        let Some(named) = self.name(version) else { return Verification::Unknown };
-        self.named.entry(version).or_insert(named).verify(exposure)
     }
 
     /// What the definitions log says of `version`; waited for once in a while, never for long.

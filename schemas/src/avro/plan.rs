@@ -87,6 +87,7 @@ impl Plan {
     }
 
     /// The record in the body of a message, every field in its range.
+    #[inline]
     pub fn decode<'a, T: AvroRecord<'a>>(&self, body: Body<'a>) -> Result<T, DecodeError> {
         assert_eq!(self.kind, T::KIND, "a plan is for one kind of record");
         if self.exact
@@ -95,6 +96,11 @@ impl Plan {
             record.check()?;
             return Ok(record);
         }
+        self.decode_slowly(body)
+    }
+
+    /// Whatever the writer and the message are.
+    fn decode_slowly<'a, T: AvroRecord<'a>>(&self, body: Body<'a>) -> Result<T, DecodeError> {
         let mut reader = Reader::new(body.message, body.at);
         let record = if self.exact {
             T::read(&mut reader)?
