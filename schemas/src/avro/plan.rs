@@ -100,7 +100,7 @@ impl Plan {
     }
 
     /// Whatever the writer and the message are.
-    fn decode_slowly<'a, T: AvroRecord<'a>>(&self, body: Body<'a>) -> Result<T, DecodeError> {
+    pub(super) fn decode_slowly<'a, T: AvroRecord<'a>>(&self, body: Body<'a>) -> Result<T, DecodeError> {
         let mut reader = Reader::new(body.message, body.at);
         let record = if self.exact {
             T::read(&mut reader)?

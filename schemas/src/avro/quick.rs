@@ -45,7 +45,7 @@ pub fn exposure(body: Body<'_>) -> Option<Exposure<'_>> {
     })
 }
 
-/// One whose experiment and value are not there: with either, the other way.
+/// One without a value, which is no text.
 pub fn conversion(body: Body<'_>) -> Option<Conversion<'_>> {
     let mut quick = Quick::at(body);
     let [event_id, name, unit_type, unit_id] = quick.texts()?;
@@ -182,4 +182,132 @@ fn uuid(text: &str) -> Option<Uuid> {
 
 fn sender<'a>(service: &'a str, instance: &'a str, library_version: &'a str) -> Sender<'a> {
     Sender { service: service.into(), instance: instance.into(), library_version: library_version.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::avro::{AvroRecord, DecodeError, RecordKind, known, open};
+    use crate::event::Event;
+
+    /// What a message holds by either way.
+    fn both<'a, T: AvroRecord<'a>>(kind: RecordKind, message: &'a [u8]) -> [Result<T, DecodeError>; 2] {
+        let plan = known(kind, kind.fingerprint()).unwrap();
+        let body = |message| open(kind, message).map(|(_, body)| body);
+        [
+            body(message).and_then(|body| plan.decode(body)),
+            body(message).and_then(|body| plan.decode_slowly(body)),
+        ]
+    }
+
+    fn written(event: serde_json::Value) -> Vec<u8> {
+        crate::avro::encode(&serde_json::from_value::<Event<'_>>(event).unwrap())
+    }
+
+    fn exposures() -> Vec<Vec<u8>> {
+        let long = "x".repeat(64);
+        let event = |unit_id: &str, other_ids, attributes, buckets, rule: &str| {
+            written(serde_json::json!({
+                "type": "exposure", "event_id": "0191e3a0-0000-7000-8000-000000000001",
+                "experiment": "checkout", "variant": "treatment", "unit_type": "user", "unit_id": unit_id,
+                "other_ids": other_ids, "definition_version": 77, "buckets": buckets, "rule": rule,
+                "attributes": attributes, "sender": {"service": "web", "instance": "é"},
+                "created_at": "2026-01-01T00:00:00Z",
+            }))
+        };
+        let none = serde_json::json!({});
+        let some = serde_json::json!({"region": "DE", "plan": "größer", "empty": ""});
+        let buckets = serde_json::json!({"slot": 1, "rollout": 999_999, "variant": 64});
+        vec![
+            event("u", none.clone(), none.clone(), serde_json::Value::Null, ""),
+            event("größer", serde_json::json!({"device": "d1"}), some.clone(), buckets.clone(), "rule"),
+            event(&long, none.clone(), some, buckets, ""),
+            event("u", none, serde_json::json!({"region": long}), serde_json::Value::Null, ""),
+        ]
+    }
+
+    fn conversions() -> Vec<Vec<u8>> {
+        let event = |experiment, value| {
+            written(serde_json::json!({
+                "type": "conversion", "event_id": "0191e3a0-0000-7000-8000-000000000002", "name": "buy",
+                "unit_type": "user", "unit_id": "u", "experiment": experiment, "value": value,
+                "metadata": {"region": "DE"}, "created_at": "2026-01-01T00:00:00Z",
+            }))
+        };
+        let null = serde_json::Value::Null;
+        vec![
+            event(null.clone(), null.clone()),
+            event("checkout".into(), null.clone()),
+            event(null, "12.5".into()),
+        ]
+    }
+
+    /// Every message that differs from `message` in one byte, and every beginning of it.
+    fn spoilt(message: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+        let changed = (0..message.len()).flat_map(move |at| {
+            (0..=255_u8).map(move |byte| {
+                let mut changed = message.to_vec();
+                changed[at] = byte;
+                changed
+            })
+        });
+        changed.chain((0..message.len()).map(|end| message[..end].to_vec()))
+    }
+
+    fn expect_both_agree(kind: RecordKind, messages: &[Vec<u8>]) {
+        for message in messages.iter().flat_map(|message| spoilt(message)) {
+            let alike = match kind {
+                RecordKind::Exposure => {
+                    let [quick, slow] = both::<Exposure<'_>>(kind, &message);
+                    quick == slow
+                }
+                _ => {
+                    let [quick, slow] = both::<Conversion<'_>>(kind, &message);
+                    quick == slow
+                }
+            };
+            assert!(alike, "{message:02x?}");
+        }
+    }
+
+    #[test]
+    fn either_way_says_the_same_of_every_exposure_one_byte_from_a_good_one() {
+        expect_both_agree(RecordKind::Exposure, &exposures());
+    }
+
+    #[test]
+    fn either_way_says_the_same_of_every_conversion_one_byte_from_a_good_one() {
+        expect_both_agree(RecordKind::Conversion, &conversions());
+    }
+
+    /// Which messages take the quick way.
+    #[test]
+    fn short_texts_are_read_quickly() {
+        let quick: Vec<bool> = exposures()
+            .iter()
+            .map(|message| exposure(open(RecordKind::Exposure, message).unwrap().1).is_some())
+            .collect();
+        assert_eq!(quick, [true, true, false, false]);
+        let quick: Vec<bool> = conversions()
+            .iter()
+            .map(|message| conversion(open(RecordKind::Conversion, message).unwrap().1).is_some())
+            .collect();
+        assert_eq!(quick, [true, true, false]);
+    }
+
+    /// A name given twice is kept once, with the last value, whichever way it came.
+    #[test]
+    fn a_name_given_twice_is_left_to_the_other_way() {
+        let message = &exposures()[1];
+        let at = message.windows(5).position(|window| window == b"empty").unwrap();
+        let mut twice = message.clone();
+        twice[at..at + 5].copy_from_slice(b"regio");
+        let at = message.windows(6).position(|window| window == b"region").unwrap();
+        twice.remove(at + 5);
+        twice[at - 1] = 10;
+        let [quick, slow] = both::<Exposure<'_>>(RecordKind::Exposure, &twice);
+        assert_eq!(quick, slow);
+        let attributes = quick.unwrap().attributes;
+        assert_eq!(attributes.iter().collect::<Vec<_>>(), [("regio", "DE"), ("plan", "größer")]);
+    }
 }
