@@ -54,6 +54,7 @@ pub struct Auditor {
     store: Store,
     log: Log,
     kafka: ops::config::Kafka,
+    database: ops::config::Identifier,
     ledger: Ledger,
     schemas: Arc<SchemaCache>,
     /// The epoch whose offsets are those of the topic as it is now.
@@ -89,6 +90,7 @@ impl Auditor {
             store,
             log: Log::open(&config.kafka, &settings.group)?,
             kafka: config.kafka.clone(),
+            database: config.clickhouse.database.clone(),
             ledger,
             schemas: SchemaCache::open(&config.registry).map_err(anyhow::Error::msg)?,
             epoch: u32::try_from(settings.epoch.get()).context("consumer.epoch")?,
@@ -198,6 +200,7 @@ impl Auditor {
         parts.sort_unstable();
         parts.dedup();
         let place = |part: Part| Place {
+            database: self.database.clone(),
             table,
             topic: topic.to_owned(),
             partition: part.partition,

@@ -133,12 +133,14 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
     let epoch = u32::try_from(settings.epoch.get()).context("consumer.epoch")?;
     let start = {
         let (shared, health) = (shared.clone(), health.clone());
+        let database = config.clickhouse.database.clone();
         move |consumer: Arc<GroupConsumer>, assigned: group::Assigned, stop| {
             let table = topics.iter().find(|(topic, _)| *topic == assigned.topic).map(|(_, table)| *table);
             let table =
                 table.ok_or_else(|| std::io::Error::other("a partition of a topic not subscribed to"))?;
             let partition = u16::try_from(assigned.partition).map_err(std::io::Error::other)?;
-            let place = Place { table, topic: assigned.topic.clone(), partition, epoch };
+            let topic = assigned.topic.clone();
+            let place = Place { database: database.clone(), table, topic, partition, epoch };
             let name = format!("{}/{partition}", assigned.topic);
             let progress = health.progress(&name, STANDSTILL_MAX);
             let worker = Worker::new(assigned, place, consumer, shared.clone(), stop, progress);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clickhouse::Client;
 use clickhouse::sql::Identifier;
+use ops::config;
 use schemas::{Micros, Uuid};
 use serde::Deserialize;
 
@@ -16,9 +17,10 @@ use crate::rows::Table;
 /// Ids asked for in one statement; with 40 bytes each it stays below the server's limit on a statement.
 const LOOKUP_IDS_MAX: usize = 5_000;
 
-/// Which partition of which topic.
+/// Which partition of which topic, and where its rows are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
+    pub database: config::Identifier,
     pub table: Table,
     /// The topic's name as the broker knows it.
     pub topic: String,
@@ -34,17 +36,30 @@ pub struct Attempt {
 }
 
 impl Place {
-    /// What the ids of all queries that insert into this place begin with, whoever sent them.
+    /// What the ids of all queries that insert into this place begin with, whoever sent them. A server has one
+    /// list of queries for all its databases, so the id names the database; no name in it holds a slash.
     pub fn query_prefix(&self) -> String {
-        format!("splitstream/{}/{}/{}/", self.topic, self.epoch, self.partition)
+        format!("splitstream/{}/{}/{}/{}/", self.database.as_str(), self.topic, self.epoch, self.partition)
     }
 
     /// The token belongs to the announced batch and its attempt: sent again by whomever, it is the same, and
     /// of two sendings one gets in. Ids of queries are told apart by `nonce`.
     pub fn attempt(&self, intent: &Intent, nonce: u64) -> Attempt {
         let Span { first, last } = intent.span;
-        let token = format!("{}{first}-{last}/{}#{}", self.query_prefix(), intent.ingest_ms, intent.attempt);
-        Attempt { query_id: format!("{token}/{nonce:016x}"), token }
+        self.attempt_at(&format!("{first}-{last}/{}#{}", intent.ingest_ms, intent.attempt), nonce)
+    }
+
+    /// As [`Place::attempt`], for a batch that brings back `span` and was never announced.
+    pub fn attempt_to_heal(&self, span: Span, attempt: u32, nonce: u64) -> Attempt {
+        self.attempt_at(&format!("heal/{}-{}#{attempt}", span.first, span.last), nonce)
+    }
+
+    /// A table remembers its own tokens, so a token names no database.
+    fn attempt_at(&self, batch: &str, nonce: u64) -> Attempt {
+        Attempt {
+            token: format!("splitstream/{}/{}/{}/{batch}", self.topic, self.epoch, self.partition),
+            query_id: format!("{}{batch}/{nonce:016x}", self.query_prefix()),
+        }
     }
 }
 
@@ -239,17 +254,47 @@ impl Store {
 mod tests {
     use super::*;
 
+    fn place(database: &str) -> Place {
+        let database = database.to_owned().try_into().unwrap();
+        Place { database, table: Table::Exposures, topic: "exposures".to_owned(), partition: 3, epoch: 1 }
+    }
+
     #[test]
     fn an_announced_batch_has_one_token_and_many_query_ids() {
-        let place = Place { table: Table::Exposures, topic: "exposures".to_owned(), partition: 3, epoch: 1 };
+        let place = place("metrics");
         let span = Span { first: 100, last: 149 };
         let intent =
             Intent { span, rows: 50, kept: 7, ingest_ms: 1_790_000_000_000, earlier_rows: 0, attempt: 0 };
         let first = place.attempt(&intent, 1);
         assert_eq!(first.token, "splitstream/exposures/1/3/100-149/1790000000000#0");
-        assert_eq!(first.query_id, "splitstream/exposures/1/3/100-149/1790000000000#0/0000000000000001");
+        assert_eq!(
+            first.query_id,
+            "splitstream/metrics/exposures/1/3/100-149/1790000000000#0/0000000000000001"
+        );
         assert!(first.query_id.starts_with(&place.query_prefix()));
         assert_eq!(place.attempt(&intent, 2).token, first.token);
         assert_ne!(place.attempt(&Intent { attempt: 1, ..intent }, 1).token, first.token);
+
+        let heal = place.attempt_to_heal(span, 1, 255);
+        assert_eq!(heal.token, "splitstream/exposures/1/3/heal/100-149#1");
+        assert_eq!(heal.query_id, "splitstream/metrics/exposures/1/3/heal/100-149#1/00000000000000ff");
+        assert!(heal.query_id.starts_with(&place.query_prefix()));
+    }
+
+    /// They shared it once, and two databases on one server ended each other's inserts.
+    #[test]
+    fn a_prefix_of_query_ids_belongs_to_one_partition_of_one_database() {
+        let one = place("metrics");
+        assert_eq!(one.query_prefix(), "splitstream/metrics/exposures/1/3/");
+        let span = Span { first: 100, last: 149 };
+        for other in [
+            place("metrics_b"),
+            Place { topic: "exposures.b".to_owned(), ..one.clone() },
+            Place { epoch: 13, ..one.clone() },
+            Place { partition: 33, ..one.clone() },
+        ] {
+            let id = other.attempt_to_heal(span, 0, 1).query_id;
+            assert!(!id.starts_with(&one.query_prefix()), "{id}");
+        }
     }
 }

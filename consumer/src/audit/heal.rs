@@ -25,7 +25,7 @@ use crate::decode::{Decoded, decode};
 use crate::definitions::Follower;
 use crate::rows::{Rows, Verdict};
 use crate::schema_cache::{NoPlan, Plans};
-use crate::store::{Attempt, Place};
+use crate::store::Place;
 use crate::verify::{Named, Verification};
 
 /// Offsets of one batch: below what makes one part, with room for the largest rows.
@@ -147,7 +147,9 @@ impl Healer<'_> {
                 ingest_ms: now_ms(),
             };
             let block = Bytes::from(rows.drain(filled.len(), &stamp));
-            let attempt = attempt(place, mend.span, poisoned);
+            // Its token names the span, so that of two heals only one gets in.
+            let nonce = Uuid::now_v7().as_u64_pair().1;
+            let attempt = place.attempt_to_heal(mend.span, poisoned, nonce);
             let answered = self.witnesses.store.insert(place.table, &attempt, block).await;
             if answered.is_err() {
                 self.witnesses.store.end_inserts(place).await.context("ending an insert in doubt")?;
@@ -213,13 +215,6 @@ impl Healer<'_> {
         }
         Ok(Gathered { rows, filled, buried })
     }
-}
-
-/// Its token names the span, so that of two heals only one gets in.
-fn attempt(place: &Place, span: Span, poisoned: u32) -> Attempt {
-    let token = format!("{}heal/{}-{}#{poisoned}", place.query_prefix(), span.first, span.last);
-    let nonce = Uuid::now_v7().as_u64_pair().1;
-    Attempt { query_id: format!("{token}/{nonce:016x}"), token }
 }
 
 /// What is there of a block, which is there as a whole or not at all.

@@ -197,7 +197,7 @@ impl Setting for ServerUrl {
 }
 
 /// A name that needs no quoting in SQL; `splitstream` by default.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Identifier(String);
 
