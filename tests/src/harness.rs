@@ -3,13 +3,12 @@
 //! meets follows from the machine too, so a replay repeats the plan and not every interleaving.
 
 use std::fmt;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use local::Service;
-use local::process::{Identity, spawn_bound};
+use local::process::Identity;
 
 use crate::faults::kill_in_flight;
 use crate::platform::SESSION_TIMEOUT;
@@ -17,13 +16,13 @@ use crate::proxy::{Fault, Harm, Meets};
 use crate::random::Random;
 use crate::relayed::{INSERT, Relayed};
 use crate::signals::{freeze, thaw};
+use crate::syscalls::{Call, Trap, find_strace};
 use crate::traffic::{DEFINITIONS, Traffic};
 
 const UNITS_PER_ROUND: u64 = 20_000;
 const DUPLICATES: f64 = 0.02;
 /// Longest wait for a moment that a fault wants to meet.
 const PATIENCE: Duration = Duration::from_secs(20);
-const POLL: Duration = Duration::from_millis(20);
 
 /// What is done to the platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -110,7 +109,7 @@ impl fmt::Display for Strike {
 /// on. `tell` gets a line for each round. The error names the round.
 pub fn run(seed: u64, rounds: u64, kinds: &[Kind], mut tell: impl FnMut(&str)) -> Result<()> {
     if kinds.iter().any(|kind| kind.needs_strace()) {
-        find_strace()?;
+        find_strace().context("these kinds of faults need strace; the others do not")?;
     }
     let mut random = Random::new(seed);
     let relayed = Relayed::up()?;
@@ -248,7 +247,9 @@ fn inflict(relayed: &Relayed, consumer: &Service, strike: &Strike) -> Result<boo
             Ok(all || proxy.met() > before)
         }
         Strike::Syscall(victim, calls, count) => {
-            kill_in_syscall(pid(*victim).context("the process has no number")?, calls, *count)
+            let pid = pid(*victim).context("the process has no number")?;
+            let trap = Trap::set(pid, &Call { names: calls, on: Vec::new(), count: *count })?;
+            Ok(trap.springs_within(PATIENCE))
         }
     }
 }
@@ -272,37 +273,4 @@ fn restore(relayed: &Relayed, consumer: &Service) -> Result<()> {
 
 fn lives(pid: Option<u32>) -> bool {
     pid.is_some_and(|pid| Identity::of(pid).is_some())
-}
-
-/// SIGKILL when a thread of the process enters one of these system calls for the `count`-th time. False if
-/// none has within [`PATIENCE`].
-fn kill_in_syscall(pid: u32, calls: &str, count: u64) -> Result<bool> {
-    let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-o", "/dev/null", "-p", &pid.to_string()]);
-    command.args(["-e", &format!("trace={calls}")]);
-    command.args(["-e", &format!("inject={calls}:signal=SIGKILL:when={count}")]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
-    let mut strace = spawn_bound(command).context("starting strace")?;
-    let begun = Instant::now();
-    while lives(Some(pid)) && begun.elapsed() < PATIENCE {
-        std::thread::sleep(POLL);
-    }
-    let killed = !lives(Some(pid));
-    if !killed {
-        // It lets go of the process when it is told to end.
-        local::process::Identity::of(strace.id()).map(|it| it.stop(Duration::from_secs(5))).transpose()?;
-    }
-    strace.wait().context("waiting for strace")?;
-    Ok(killed)
-}
-
-fn find_strace() -> Result<()> {
-    let found = Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if found.is_ok_and(|status| status.success()) {
-        return Ok(());
-    }
-    bail!(
-        "strace is not installed, by which processes are killed inside system calls: apt-get install strace \
-         (it exists for Linux alone), or leave these kinds out"
-    )
 }

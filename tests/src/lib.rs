@@ -12,6 +12,7 @@ pub mod proxy;
 pub mod random;
 pub mod relayed;
 pub mod signals;
+pub mod syscalls;
 pub mod topic;
 pub mod traffic;
 

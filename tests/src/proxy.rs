@@ -59,13 +59,20 @@ pub struct Proxy {
 struct Shared {
     to: OnceLock<SocketAddr>,
     faults: Mutex<Vec<Fault>>,
-    /// Requests that were met, ever; waited for with `told`.
-    met: Mutex<u64>,
+    /// Waited for with `told`.
+    met: Mutex<Met>,
     told: Condvar,
     /// Answers that came and were not passed on.
     withheld: AtomicU64,
     released: AtomicU64,
     closed: AtomicBool,
+}
+
+/// Requests that were met, ever.
+#[derive(Debug, Default)]
+struct Met {
+    count: u64,
+    latest_from: Option<SocketAddr>,
 }
 
 impl Proxy {
@@ -83,7 +90,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             to: OnceLock::new(),
             faults: Mutex::default(),
-            met: Mutex::new(0),
+            met: Mutex::default(),
             told: Condvar::new(),
             withheld: AtomicU64::new(0),
             released: AtomicU64::new(0),
@@ -138,7 +145,12 @@ impl Proxy {
 
     /// How many requests were met so far.
     pub fn met(&self) -> u64 {
-        *lock(&self.shared.met)
+        lock(&self.shared.met).count
+    }
+
+    /// The client's end of the connection whose request was met last.
+    pub fn met_from(&self) -> Option<SocketAddr> {
+        lock(&self.shared.met).latest_from
     }
 
     /// How many answers came and were held or cut.
@@ -150,10 +162,10 @@ impl Proxy {
     pub fn wait_until_met(&self, requests: u64, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         let mut met = lock(&self.shared.met);
-        while *met < requests {
+        while met.count < requests {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("{met} of {requests} requests met a fault within {} s", patience.as_secs());
+                bail!("{} of {requests} requests met a fault within {} s", met.count, patience.as_secs());
             }
             met = self.shared.told.wait_timeout(met, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -221,7 +233,7 @@ impl Shared {
                 if let Harm::CutRequest { after } = harm {
                     passing = Some(at + after);
                 }
-                self.tell();
+                self.tell(connection.client.peer_addr().ok());
                 if harm == Harm::HoldRequest {
                     self.hold();
                 }
@@ -289,8 +301,11 @@ impl Shared {
         None
     }
 
-    fn tell(&self) {
-        *lock(&self.met) += 1;
+    fn tell(&self, from: Option<SocketAddr>) {
+        let mut met = lock(&self.met);
+        met.count += 1;
+        met.latest_from = from;
+        drop(met);
         self.told.notify_all();
     }
 

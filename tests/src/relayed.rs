@@ -16,6 +16,9 @@ pub const EXPOSURES_INSERT: Meets = Meets::Text("INSERT+INTO+exposures");
 /// The API key of OffsetCommit.
 pub const OFFSET_COMMIT: Meets = Meets::KafkaApi(8);
 
+/// The API key of Heartbeat, which goes the same way as OffsetCommit.
+pub const HEARTBEAT: Meets = Meets::KafkaApi(12);
+
 /// More requests than any test makes.
 const ALWAYS: u64 = u64::MAX;
 

@@ -78,6 +78,20 @@ pub fn length(brokers: &str, topic: &str) -> Result<u64> {
     Ok(sum)
 }
 
+/// What `group` has noted beside its offset of a partition; empty if it has committed none.
+pub fn note(brokers: &str, group: &str, topic: &str, partition: u16) -> Result<String> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", group)
+        .create()
+        .context("making a reader")?;
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition(topic, partition.into());
+    let committed = consumer.committed_offsets(asked, ANSWERS_WITHIN).context("asking for the offsets")?;
+    let found = committed.find_partition(topic, partition.into()).context("the partition asked for")?;
+    Ok(found.metadata().to_owned())
+}
+
 /// The text of a header; `None` if the message has none of that name.
 pub fn header<'m>(message: &'m BorrowedMessage<'_>, name: &str) -> Option<&'m str> {
     let headers = message.headers()?;

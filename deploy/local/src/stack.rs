@@ -4,7 +4,7 @@
 //! first and Kafka last. The demo, `local up` and the end-to-end tests all use this one.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -298,6 +298,11 @@ impl Stack {
     /// Starts ClickHouse again, on its port and data, and returns when it answers.
     pub fn start_clickhouse(&self) -> Result<()> {
         self.own_clickhouse()?.start()
+    }
+
+    /// How ClickHouse ended by itself; `None` while it runs, or if it was killed on purpose.
+    pub fn clickhouse_ended(&self) -> Result<Option<ExitStatus>> {
+        self.own_clickhouse()?.ended()
     }
 
     pub fn clickhouse_pid(&self) -> Option<u32> {
