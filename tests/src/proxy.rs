@@ -35,6 +35,8 @@ pub enum Harm {
     CutAnswer { after: usize },
     /// The request passes only when [`Proxy::release`] is called, whether or not its sender still waits.
     HoldRequest,
+    /// Nothing of the request passes; the connection stays silent until [`Proxy::release`], then it is cut.
+    SwallowRequest,
     /// The request passes, its answer is kept until [`Proxy::release`]; then the connection is cut.
     HoldAnswer,
     /// Everything of the connection comes so much later.
@@ -209,7 +211,11 @@ impl Shared {
         thread::scope(|scope| {
             scope.spawn(|| {
                 let _ = self.requests(&connection);
-                connection.end();
+                // A server that loses its client may give a request up. One that was held arrives for certain:
+                // the connection ends after its answer.
+                if *lock(&connection.harm) != Some(Harm::HoldRequest) {
+                    connection.end();
+                }
             });
             let _ = self.answers(&connection);
             connection.end();
@@ -233,9 +239,15 @@ impl Shared {
                 if let Harm::CutRequest { after } = harm {
                     passing = Some(at + after);
                 }
+                let released = self.releases();
                 self.tell(connection.client.peer_addr().ok());
-                if harm == Harm::HoldRequest {
-                    self.hold();
+                match harm {
+                    Harm::HoldRequest => self.hold(released),
+                    Harm::SwallowRequest => {
+                        self.hold(released);
+                        return Ok(());
+                    }
+                    Harm::CutRequest { .. } | Harm::CutAnswer { .. } | Harm::HoldAnswer | Harm::Delay(_) => {}
                 }
             }
             if let Some(Harm::Delay(delay)) = *lock(&connection.harm) {
@@ -264,8 +276,9 @@ impl Shared {
             let harm = *lock(&connection.harm);
             match harm {
                 Some(Harm::HoldAnswer) => {
+                    let released = self.releases();
                     self.withheld.fetch_add(1, Ordering::AcqRel);
-                    self.hold();
+                    self.hold(released);
                     return Ok(());
                 }
                 Some(Harm::CutAnswer { after }) if passed + count > after => {
@@ -274,7 +287,7 @@ impl Shared {
                 }
                 Some(Harm::CutAnswer { .. }) => passed += count,
                 Some(Harm::Delay(delay)) => thread::sleep(delay),
-                Some(Harm::CutRequest { .. } | Harm::HoldRequest) | None => {}
+                Some(Harm::CutRequest { .. } | Harm::HoldRequest | Harm::SwallowRequest) | None => {}
             }
             (&connection.client).write_all(&buffer[..count])?;
         }
@@ -309,10 +322,13 @@ impl Shared {
         self.told.notify_all();
     }
 
-    /// Until the next release.
-    fn hold(&self) {
-        let released = self.released.load(Ordering::Acquire);
-        while self.released.load(Ordering::Acquire) == released && !self.closed.load(Ordering::Acquire) {
+    fn releases(&self) -> u64 {
+        self.released.load(Ordering::Acquire)
+    }
+
+    /// Until the next release after so many. They are counted before anybody is told, who may release at once.
+    fn hold(&self, releases: u64) {
+        while self.releases() == releases && !self.closed.load(Ordering::Acquire) {
             thread::sleep(LOOK);
         }
     }
@@ -438,6 +454,20 @@ mod tests {
             proxy.release();
             assert_eq!(asked.join().unwrap(), [6, 10]);
         });
+    }
+
+    #[test]
+    fn what_is_swallowed_never_passes() {
+        let proxy = Proxy::to(&doubling_server().to_string()).unwrap();
+        proxy.break_with(fault(Harm::SwallowRequest));
+        thread::scope(|scope| {
+            let asked = scope.spawn(|| ask(&proxy, &[3, 5]));
+            proxy.wait_until_met(1, Duration::from_secs(10)).unwrap();
+            assert!(!asked.is_finished());
+            proxy.release();
+            assert_eq!(asked.join().unwrap(), Vec::<u8>::new());
+        });
+        assert_eq!(ask(&proxy, &[3, 5]), [6, 10]);
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub const OFFSET_COMMIT: Meets = Meets::KafkaApi(8);
 /// The API key of Heartbeat, which goes the same way as OffsetCommit.
 pub const HEARTBEAT: Meets = Meets::KafkaApi(12);
 
+/// The API key of Produce.
+pub const PRODUCE: Meets = Meets::KafkaApi(0);
+
 /// More requests than any test makes.
 const ALWAYS: u64 = u64::MAX;
 
@@ -41,10 +44,15 @@ impl Relayed {
         Ok(Relayed { platform, kafka, clickhouse })
     }
 
+    /// The settings by which a program goes through the proxies.
+    pub fn places(&self) -> [(&'static str, String); 2] {
+        let url = format!("http://{}", self.clickhouse.address());
+        [("SPLITSTREAM_KAFKA__BROKERS", self.kafka.address()), ("SPLITSTREAM_CLICKHOUSE__URL", url)]
+    }
+
     /// Starts a consumer behind the proxies, and returns when it has partitions.
     pub fn consumer(&self, settings: &[(&str, &str)]) -> Result<Service> {
-        let (brokers, url) = (self.kafka.address(), format!("http://{}", self.clickhouse.address()));
-        let places = [("SPLITSTREAM_KAFKA__BROKERS", brokers), ("SPLITSTREAM_CLICKHOUSE__URL", url)];
+        let places = self.places();
         let mut all: Vec<(&str, &str)> = places.iter().map(|(name, value)| (*name, value.as_str())).collect();
         all.extend(settings);
         self.platform.consumer(&all)

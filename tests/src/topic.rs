@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
@@ -119,6 +121,21 @@ pub fn write(brokers: &str, topic: &str, partition: u16, messages: &[Vec<u8>]) -
     producer.flush(ANSWERS_WITHIN).with_context(|| format!("writing to {topic}"))?;
     // The only writer of this partition at this moment is the test.
     Ok((before..before + messages.len() as u64).collect())
+}
+
+/// Deletes every message that the topic has at this moment, as retention would.
+pub fn delete_all(brokers: &str, topic: &str) -> Result<()> {
+    let mut ends = TopicPartitionList::new();
+    for (partition, _, end) in bounds(&reader(brokers)?, topic)? {
+        ends.add_partition_offset(topic, partition, Offset::Offset(end))?;
+    }
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().context("making an admin client")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime
+        .block_on(admin.delete_records(&ends, &AdminOptions::new()))
+        .with_context(|| format!("deleting the messages of {topic}"))?;
+    Ok(())
 }
 
 fn reader(brokers: &str) -> Result<BaseConsumer> {

@@ -4,7 +4,6 @@
 
 use std::time::{Duration, Instant};
 
-use local::process::spawn_bound;
 use local::{Options, Service, ServiceOptions, Stack};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -140,15 +139,6 @@ fn an_audit_finds_what_was_taken_out_and_a_heal_brings_exactly_that_back() {
     bench.sql(&["ALTER TABLE conversions DROP PART '", &part, "'"].concat());
     let (code, found) = bench.audit(&[]);
     assert_eq!((code, &found["holes"]), (6, &json!(expected)), "{found}");
-    // Killed at any moment, started again.
-    for pause_ms in [150, 300, 600, 900, 1_200] {
-        let mut heal = bench.stack.command("consumer", &["audit", "--heal"]).unwrap();
-        heal.envs(SETTINGS).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-        let mut heal = spawn_bound(heal).unwrap();
-        std::thread::sleep(Duration::from_millis(pause_ms));
-        heal.kill().unwrap();
-        heal.wait().unwrap();
-    }
     let (code, found) = bench.audit(&["--heal"]);
     assert_eq!((code, &found["holes"], &found["offsets_twice"]), (0, &json!(0), &json!(0)), "{found}");
     assert_eq!(bench.contents(), whole);
