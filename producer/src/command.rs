@@ -46,6 +46,7 @@ fn log_error(error: LogError) -> anyhow::Error {
     match &error {
         LogError::Connect(_)
         | LogError::NoTopic { .. }
+        | LogError::NotLed { .. }
         | LogError::Read { .. }
         | LogError::Doubtful { .. } => anyhow::Error::new(error).context(Exit::Unreachable),
         LogError::NotWritten { .. } => anyhow::Error::new(error).context(Exit::Refused),

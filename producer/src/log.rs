@@ -25,6 +25,11 @@ const WRITE_WITHIN: Duration = Duration::from_secs(15);
 const READ_BACK_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks.
 const READ_BACK_EVERY: Duration = Duration::from_millis(200);
+/// How long the log may be without a leader that answers. A broker that was restarted answers before it leads;
+/// where another takes over, the election takes seconds.
+const LED_WITHIN: Duration = Duration::from_secs(30);
+/// Between two questions meanwhile.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// The log, read up to some offset, and what holds there.
 pub struct DefinitionLog {
@@ -76,6 +81,12 @@ pub enum LogError {
     Recreated { topic: String, high: u64, read: u64 },
     #[error(transparent)]
     UnknownRule(#[from] UnknownRule),
+    /// The brokers answer, and none of them for the log.
+    #[error(
+        "topic {topic} has had no leader for {} s: {source}; check that its brokers run",
+        LED_WITHIN.as_secs()
+    )]
+    NotLed { topic: String, source: KafkaError },
     #[error("reading topic {topic} at offset {offset}: {source}")]
     Read { topic: String, offset: u64, source: KafkaError },
     /// Certainly not written.
@@ -208,13 +219,20 @@ impl DefinitionLog {
 
     /// The offset after the last record.
     async fn end(&self) -> Result<u64, LogError> {
-        let (consumer, topic) = (self.consumer.clone(), self.topic.clone());
-        let asking = tokio::task::spawn_blocking(move || consumer.fetch_watermarks(&topic, 0, ANSWER_WITHIN));
-        let (low, high) = asking
-            .await
-            .expect("asking for watermarks does not panic")
-            .map_err(|error| kafka::diagnose(self.kafka.brokers.as_str().to_owned(), &error))?;
-        let (low, high) = (low.unsigned_abs(), high.unsigned_abs());
+        let deadline = Instant::now() + LED_WITHIN;
+        let (low, high) = loop {
+            match self.watermarks().await {
+                Ok((low, high)) => break (low.unsigned_abs(), high.unsigned_abs()),
+                Err(error) if !between_leaders(&error) => {
+                    return Err(kafka::diagnose(self.kafka.brokers.as_str().to_owned(), &error).into());
+                }
+                Err(source) if Instant::now() >= deadline => {
+                    return Err(LogError::NotLed { topic: self.topic.clone(), source });
+                }
+                Err(error) => tracing::info!(topic = self.topic, %error, "waiting for the log's leader"),
+            }
+            tokio::time::sleep(ASK_AGAIN_AFTER).await;
+        };
         let read = self.definitions.next_offset();
         if low > read {
             return Err(LogError::BeginningLost { topic: self.topic.clone(), low });
@@ -223,6 +241,13 @@ impl DefinitionLog {
             return Err(LogError::Recreated { topic: self.topic.clone(), high, read });
         }
         Ok(high)
+    }
+
+    /// The log's first offset, and the one after its last. Not asked again by librdkafka, whatever the answer is.
+    async fn watermarks(&self) -> Result<(i64, i64), KafkaError> {
+        let (consumer, topic) = (self.consumer.clone(), self.topic.clone());
+        let asking = tokio::task::spawn_blocking(move || consumer.fetch_watermarks(&topic, 0, ANSWER_WITHIN));
+        asking.await.expect("asking for watermarks does not panic")
     }
 
     /// Folds one record in.
@@ -267,10 +292,27 @@ async fn next(consumer: &StreamConsumer) -> Result<BorrowedMessage<'_>, KafkaErr
                     | RDKafkaErrorCode::CoordinatorNotAvailable
                     | RDKafkaErrorCode::CoordinatorLoadInProgress,
                 ) => continue,
+                _ if between_leaders(&error) => continue,
                 _ => return Err(error),
             },
         }
     }
+}
+
+/// Whether a broker says that the partition is not led, or not by it, or not from where it was: what passes when
+/// a leader is found.
+fn between_leaders(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::ReplicaNotAvailable
+                | RDKafkaErrorCode::FencedLeaderEpoch
+                | RDKafkaErrorCode::UnknownLeaderEpoch
+                | RDKafkaErrorCode::OffsetNotAvailable
+        )
+    )
 }
 
 fn certainly_not_written(error: &KafkaError) -> bool {

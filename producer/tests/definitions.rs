@@ -7,6 +7,8 @@ use std::thread;
 use edge::Edge;
 use producer::DefinitionLog;
 use producer::apply::{Signature, Verdict, apply};
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use schemas::definition::{Definition, parse_file};
 
 const CHECKOUT: &str = "\
@@ -47,6 +49,32 @@ fn a_file_is_accepted_once_and_unchanged_from_then_on() {
     assert_eq!(keys, [(0, 0, "purchase"), (0, 1, "checkout")]);
     let listed = edge.producer(&["definitions"]);
     assert_eq!(listed.out, "experiment checkout: version 2, running, phase 1\nmetric purchase: version 1\n");
+}
+
+/// A broker that was just restarted answers so, and the commands gave up at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_without_a_leader_is_asked_again() {
+    use RDKafkaRespErr::{
+        RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE, RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+        RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+    };
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("definitions", 1, 1).unwrap();
+    let kafka = edge::kafka(&cluster.bootstrap_servers(), "");
+    // Each question takes two of them, for the beginning and for the end.
+    let answers = [
+        [RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 4].as_slice(),
+        &[RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE; 2],
+    ]
+    .concat();
+    cluster.request_errors(RDKafkaApiKey::ListOffsets, &answers);
+    let log = DefinitionLog::open(&kafka, |_| {}).await.unwrap();
+    assert_eq!(log.definitions().next_offset(), 0);
+
+    // What does not pass is told at once.
+    cluster.request_errors(RDKafkaApiKey::ListOffsets, &[RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 2]);
+    let refused = DefinitionLog::open(&kafka, |_| {}).await.map(|_| ()).unwrap_err();
+    assert!(refused.to_string().contains("TopicAuthorizationFailed"), "{refused}");
 }
 
 #[test]

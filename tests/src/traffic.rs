@@ -104,6 +104,11 @@ impl Traffic {
 }
 
 impl Running {
+    /// Whether it has not ended yet.
+    pub fn runs(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait().context("looking after `producer simulate`")?.is_none())
+    }
+
     /// Returns when Kafka has acknowledged all of it.
     pub fn finish(self) -> Result<Tally> {
         let output = self.child.wait_with_output().context("waiting for `producer simulate`")?;
