@@ -34,7 +34,7 @@ pub fn produce(place: &Place, workload: &Workload) -> Result<()> {
         .id(&format!("{topic}-value"), schemas::avro::EXPOSURE_SCHEMA)
         .map_err(|error| anyhow!("registering the schema: {error}"))?;
     let producer = producer(place)?;
-    workload.experiments.produce(&producer, &format!("{PREFIX}definitions"))?;
+    workload.produce_definitions(&producer, &format!("{PREFIX}definitions"))?;
     for (partition, messages) in workload.messages.iter().enumerate() {
         for message in messages {
             let mut framed = vec![0];

@@ -1,34 +1,26 @@
-//! The events that every run carries: full exposures of the contract, assigned as their definitions say, two
-//! in a hundred of them resends.
+//! The events that every run carries, two in a hundred of them resends.
 
-use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
-use assignment::{Salts, place};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use schemas::definition::{Change, Definition, Definitions, Kind, RULE_VERSION};
+use schemas::Event;
+use schemas::definition::Change;
 use schemas::topics::DEFINITIONS;
-use schemas::{Event, Exposure, Micros, Pairs, Sender, Uuid};
 
+use super::exposures::Experiments;
 use super::place::{Measured, PARTITIONS, Place};
 
 pub const TOPIC: &str = "exposures";
 const RESENT_EVERY: usize = 50;
 /// As many as the consumer puts into a batch.
 const BLOCK_ROWS: usize = 100_000;
-const EXPERIMENTS: [&str; 4] = ["checkout_button", "search_ranking", "onboarding", "price_page"];
-
-/// The log of definitions, and what it says.
-pub struct Experiments {
-    changes: Vec<Change>,
-    definitions: Definitions,
-}
-
 pub struct Workload {
     pub experiments: Experiments,
+    /// The log of definitions.
+    changes: Vec<Change>,
     /// By partition, encoded as the emitter does.
     pub messages: Vec<Vec<Vec<u8>>>,
     /// Events, each counted once.
@@ -37,7 +29,7 @@ pub struct Workload {
 
 impl Workload {
     pub fn make(events: usize) -> Workload {
-        let experiments = Experiments::make();
+        let (experiments, changes) = Experiments::make();
         let mut messages = vec![Vec::new(); usize::from(PARTITIONS)];
         let mut distinct = 0;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -53,7 +45,7 @@ impl Workload {
             own.push(schemas::avro::encode(&Event::Exposure(experiments.exposure(number, start))));
             distinct += 1;
         }
-        Workload { experiments, messages, distinct }
+        Workload { experiments, changes, messages, distinct }
     }
 
     pub fn total(&self) -> usize {
@@ -64,13 +56,21 @@ impl Workload {
     pub fn produce(&self, place: &Place) -> Result<()> {
         place.stack.create_topics(1)?;
         let producer = producer(place)?;
-        self.experiments.produce(&producer, DEFINITIONS)?;
+        self.produce_definitions(&producer, DEFINITIONS)?;
         for (partition, messages) in self.messages.iter().enumerate() {
             for message in messages {
                 send(&producer, TOPIC, partition as i32, message)?;
             }
         }
         producer.flush(Duration::from_secs(120))?;
+        Ok(())
+    }
+
+    /// Puts the definitions into the topic of that name.
+    pub fn produce_definitions(&self, producer: &BaseProducer, topic: &str) -> Result<()> {
+        for change in &self.changes {
+            send(producer, topic, 0, &schemas::avro::encode_change(change))?;
+        }
         Ok(())
     }
 
@@ -141,89 +141,6 @@ pub fn send(producer: &BaseProducer, topic: &str, partition: i32, message: &[u8]
                 record = back;
             }
             Err((error, _)) => return Err(anyhow!(error).context("producing")),
-        }
-    }
-}
-
-impl Experiments {
-    fn make() -> Experiments {
-        let metric = serde_json::json!({"key": "buy", "event": "buy", "type": "conversion"});
-        let mut all = vec![(Kind::Metric, metric)];
-        for key in EXPERIMENTS {
-            let experiment = serde_json::json!({
-                "key": key, "state": "running", "assignment": "hashed", "control": "control",
-                "variants": [{"key": "control", "weight": 5000}, {"key": "treatment", "weight": 5000}],
-                "metrics": {"primary": "buy"},
-            });
-            all.push((Kind::Experiment, experiment));
-        }
-        let (mut definitions, mut changes) = (Definitions::default(), Vec::new());
-        for (number, (kind, json)) in all.into_iter().enumerate() {
-            let definition = Definition::from_json(kind, json).expect("is a definition");
-            let definition = assignment::resolve(&definitions, definition).expect("fits the others");
-            let change = Change {
-                change_id: Uuid::from_u128(number as u128 + 1),
-                rule_version: RULE_VERSION,
-                kind: kind.to_string(),
-                key: definition.key().to_string(),
-                based_on: 0,
-                definition: definition.to_json(),
-                author: "bench".to_owned(),
-                reason: "bench".to_owned(),
-            };
-            let applied = definitions.apply(definitions.next_offset(), &change).expect("a known rule");
-            applied.expect("is accepted");
-            changes.push(change);
-        }
-        Experiments { changes, definitions }
-    }
-
-    /// Puts the definitions into the topic of that name.
-    pub fn produce(&self, producer: &BaseProducer, topic: &str) -> Result<()> {
-        for change in &self.changes {
-            send(producer, topic, 0, &schemas::avro::encode_change(change))?;
-        }
-        Ok(())
-    }
-
-    /// All columns filled, as a service in production would.
-    pub fn exposure(&self, number: usize, start_micros: i64) -> Exposure<'static> {
-        let text = Cow::<'static, str>::Borrowed;
-        let created_at = start_micros + number as i64;
-        // A UUIDv7 of that time.
-        let scattered = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let id = ((created_at / 1_000) as u128) << 80 | 0x7 << 76 | 0x2 << 62 | u128::from(scattered >> 2);
-        let mut attributes = Pairs::default();
-        let choose = |choices: [&'static str; 4]| choices[number / 7 % 4];
-        attributes.insert("region", choose(["US", "DE", "BR", "IN"]));
-        attributes.insert("plan", choose(["free", "pro", "team", "free"]));
-        attributes.insert("device", choose(["mobile", "desktop", "mobile", "tablet"]));
-        attributes.insert("browser", choose(["firefox", "chrome", "safari", "chrome"]));
-        let key = choose(EXPERIMENTS);
-        let unit_id = format!("user-{}", number % 700_001);
-        let (version, experiment) = self.definitions.experiment(key).expect("was defined");
-        let buckets = Salts::of(&self.definitions, experiment).buckets(&unit_id);
-        let variant = place(experiment, buckets).expect("every bucket has a variant");
-        let variant = if variant.key.as_str() == "control" { "control" } else { "treatment" };
-        Exposure {
-            event_id: Uuid::from_u128(id),
-            experiment: text(key),
-            variant: text(variant),
-            unit_type: text("user"),
-            unit_id: Cow::Owned(unit_id),
-            other_ids: Pairs::default(),
-            phase: 1,
-            definition_version: version,
-            buckets: Some(buckets),
-            rule: text(""),
-            attributes,
-            environment: text("production"),
-            sender: Sender {
-                service: text("web"),
-                instance: text("web-7f9c"),
-                library_version: text("0.1.0"),
-            },
-            created_at: Micros::new(created_at).unwrap_or(Micros::MAX),
         }
     }
 }

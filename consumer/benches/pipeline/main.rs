@@ -8,6 +8,8 @@
 
 mod engine;
 mod events;
+#[path = "../exposures.rs"]
+mod exposures;
 mod latency;
 mod limit;
 mod naive;

@@ -1,0 +1,178 @@
+//! What a row costs a worker between Kafka and ClickHouse, step by step, on one core and without either: the
+//! consumer's own parts in its own order, on the events that the `pipeline` benchmark carries.
+//!
+//! `cargo bench -p consumer --bench steps`, with SPLITSTREAM_BENCH_EVENTS.
+
+mod exposures;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use consumer::batch::{Batch, Stamp};
+use consumer::decode::{Decoded, decode};
+use consumer::dedupe::{Known, Window};
+use consumer::memory::{Budget, Share};
+use consumer::rows::{Rows, Table};
+use consumer::schema_cache::{Plans, SchemaCache};
+use consumer::verify::{Named, Verification};
+use exposures::Experiments;
+use schemas::definition::Definitions;
+use schemas::{Event, Exposure, Micros, Uuid};
+
+const EVENTS: usize = 1_500_000;
+const ROUNDS: usize = 5;
+const RESENT_EVERY: usize = 50;
+/// As the consumer does.
+const AT_ONCE: usize = 512;
+const BATCH_ROWS: usize = 100_000;
+const STAMP: Stamp = Stamp { partition: 0, epoch: 1, first: 0, last: 0, ingest_ms: 1_790_000_000_000 };
+
+const STEPS: [&str; 5] = ["decode", "dedupe", "append", "encode", "enter"];
+
+fn main() {
+    // `cargo test --benches` runs this as a test; only `cargo bench` measures.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    consumer::heap::keep_memory();
+    let events = std::env::var("SPLITSTREAM_BENCH_EVENTS")
+        .map_or(EVENTS, |events| events.parse().expect("SPLITSTREAM_BENCH_EVENTS is a number"));
+    let (experiments, _) = Experiments::make();
+    let messages = messages(&experiments, events);
+    let rounds: Vec<[Duration; STEPS.len()]> =
+        (0..ROUNDS).map(|_| Worker::new(&experiments.definitions).run(&messages)).collect();
+    println!("{:<10} {:>6}   nanoseconds a message, the least of {ROUNDS} rounds", "step", "ns");
+    let mut sum = 0.0;
+    for (at, step) in STEPS.into_iter().enumerate() {
+        let least = rounds.iter().map(|times| times[at]).min().unwrap_or_default();
+        let nanos = least.as_nanos() as f64 / messages.len() as f64;
+        sum += nanos;
+        println!("{step:<10} {nanos:>6.0}");
+    }
+    println!("{:<10} {sum:>6.0}", "all");
+}
+
+/// Of one partition of four.
+fn messages(experiments: &Experiments, events: usize) -> Vec<Vec<u8>> {
+    let start = STAMP.ingest_ms * 1_000;
+    let mut messages: Vec<Vec<u8>> = Vec::with_capacity(events);
+    for number in 0..events {
+        let message = match number % RESENT_EVERY {
+            49 => messages[number - RESENT_EVERY / 2].clone(),
+            _ => schemas::avro::encode(&Event::Exposure(experiments.exposure(4 * number, start))),
+        };
+        messages.push(message);
+    }
+    messages
+}
+
+/// A worker of one partition, without servers.
+struct Worker<'d> {
+    definitions: &'d Definitions,
+    plans: Plans,
+    named: Vec<(u64, Named)>,
+    window: Window,
+    filling: Batch,
+    /// What a batch that has been sent leaves behind.
+    spare: Option<Rows>,
+    next: u64,
+    times: [Duration; STEPS.len()],
+}
+
+impl<'d> Worker<'d> {
+    fn new(definitions: &'d Definitions) -> Worker<'d> {
+        Worker {
+            definitions,
+            plans: Plans::new(Arc::new(SchemaCache::new(None))),
+            named: Vec::new(),
+            window: Window::new(Micros::new(0).expect("1970"), usize::MAX),
+            filling: Batch::open(Table::Exposures.rows(), 0, share()),
+            spare: None,
+            next: 0,
+            times: [Duration::ZERO; STEPS.len()],
+        }
+    }
+
+    fn run(mut self, messages: &[Vec<u8>]) -> [Duration; STEPS.len()] {
+        let mut decoded = Vec::with_capacity(AT_ONCE);
+        for some in messages.chunks(AT_ONCE) {
+            let began = Instant::now();
+            decoded.clear();
+            for message in some {
+                match decode(Table::Exposures, message, &mut self.plans) {
+                    Ok(Decoded::Exposure(exposure)) => decoded.push(exposure),
+                    _ => unreachable!("it was encoded as an exposure"),
+                }
+            }
+            self.times[0] += began.elapsed();
+            let began = Instant::now();
+            let new = self.new_ones(&decoded);
+            self.times[1] += began.elapsed();
+            let began = Instant::now();
+            self.append(&decoded, &new);
+            self.filling.hold(some.iter().map(Vec::len).sum());
+            self.times[2] += began.elapsed();
+            if self.filling.row_count >= BATCH_ROWS {
+                self.close();
+            }
+        }
+        self.times
+    }
+
+    fn new_ones(&mut self, decoded: &[Exposure<'_>]) -> Vec<bool> {
+        let events: Vec<(Uuid, Micros)> =
+            decoded.iter().map(|exposure| (exposure.event_id, exposure.created_at)).collect();
+        self.window.warm(&events);
+        let mut reader = self.window.reader();
+        let mut new: Vec<bool> =
+            events.iter().map(|(id, created_at)| reader.know(*id, *created_at) == Known::New).collect();
+        self.filling.warm(&events);
+        for (new, (id, created_at)) in new.iter_mut().zip(events) {
+            *new = *new && self.filling.remember(id, created_at);
+        }
+        new
+    }
+
+    fn append(&mut self, decoded: &[Exposure<'_>], new: &[bool]) {
+        let now = Instant::now();
+        for (exposure, new) in decoded.iter().zip(new) {
+            if *new {
+                let verification = self.verify(exposure);
+                assert_eq!(verification, Verification::Verified);
+                let Rows::Exposures(rows) = &mut self.filling.rows else { unreachable!("rows of exposures") };
+                rows.push(exposure, verification, self.next);
+                self.filling.row_count += 1;
+            }
+            self.filling.cover(self.next, 0, now);
+            self.next += 1;
+        }
+    }
+
+    fn verify(&mut self, exposure: &Exposure<'_>) -> Verification {
+        let version = exposure.definition_version;
+        let at = self.named.binary_search_by_key(&version, |(known, _)| *known).unwrap_or_else(|at| {
+            let named = Named::of(self.definitions, version).expect("the definitions hold it");
+            self.named.insert(at, (version, named));
+            at
+        });
+        self.named[at].1.verify(exposure)
+    }
+
+    /// The block, and the ids as those of durable rows.
+    fn close(&mut self) {
+        let began = Instant::now();
+        let rows = self.spare.take().unwrap_or_else(|| Table::Exposures.rows());
+        let following = self.filling.following(rows, share());
+        let mut batch = std::mem::replace(&mut self.filling, following);
+        std::hint::black_box(batch.rows.drain(batch.row_count, &STAMP));
+        self.times[3] += began.elapsed();
+        let began = Instant::now();
+        self.window.enter(batch.identities());
+        self.times[4] += began.elapsed();
+        self.spare = Some(batch.rows);
+    }
+}
+
+fn share() -> Share {
+    Budget::new(usize::MAX).share()
+}
