@@ -5,13 +5,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::batch::Span;
 
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
+/// How long nobody may lead a partition or coordinate the group: a broker that was just restarted answers before
+/// it does, and librdkafka does not ask these questions again.
+const SETTLED_WITHIN: Duration = Duration::from_secs(30);
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 const POLL_WAIT: Duration = Duration::from_millis(200);
 /// Longest silence while a span is read.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -60,9 +64,7 @@ impl Log {
     }
 
     pub fn ends(&self, topic: &str, partition: u16) -> Result<Ends> {
-        let (low, high) = self
-            .consumer
-            .fetch_watermarks(topic, partition.into(), ANSWERS_WITHIN)
+        let (low, high) = settled(|| self.consumer.fetch_watermarks(topic, partition.into(), ANSWERS_WITHIN))
             .with_context(|| format!("asking for the ends of {topic}/{partition}"))?;
         let known = |offset: i64| u64::try_from(offset).context("the broker does not know the ends yet");
         Ok(Ends { low: known(low)?, high: known(high)? })
@@ -72,9 +74,7 @@ impl Log {
     pub fn committed(&self, topic: &str, partition: u16) -> Result<Option<u64>> {
         let mut asked = TopicPartitionList::new();
         asked.add_partition(topic, partition.into());
-        let answered = self
-            .consumer
-            .committed_offsets(asked, ANSWERS_WITHIN)
+        let answered = settled(|| self.consumer.committed_offsets(asked.clone(), ANSWERS_WITHIN))
             .with_context(|| format!("asking what `{}` has committed of {topic}/{partition}", self.group))?;
         let found = answered.find_partition(topic, partition.into()).map(|found| found.offset());
         Ok(match found {
@@ -85,9 +85,7 @@ impl Log {
 
     /// How many consumers are in the group at the moment.
     pub fn members(&self) -> Result<usize> {
-        let groups = self
-            .consumer
-            .fetch_group_list(Some(&self.group), ANSWERS_WITHIN)
+        let groups = settled(|| self.consumer.fetch_group_list(Some(&self.group), ANSWERS_WITHIN))
             .with_context(|| format!("asking who is in the group `{}`", self.group))?;
         Ok(groups.groups().iter().map(|group| group.members().len()).sum())
     }
@@ -134,5 +132,70 @@ impl Log {
         };
         self.consumer.unassign().context("letting go of a partition")?;
         ended
+    }
+}
+
+/// Asks until somebody is there to answer, within a bound. Any other error is told at once.
+fn settled<T>(ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+    let deadline = Instant::now() + SETTLED_WITHIN;
+    loop {
+        match ask() {
+            Err(error) if passes(&error) && Instant::now() < deadline => {
+                tracing::info!(%error, "waiting for a leader");
+                std::thread::sleep(ASK_AGAIN_AFTER);
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Whether it is over once the brokers have found out who leads and who coordinates.
+fn passes(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{
+        CoordinatorLoadInProgress, CoordinatorNotAvailable, LeaderNotAvailable, NotCoordinator,
+        NotLeaderForPartition, OffsetNotAvailable,
+    };
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            CoordinatorLoadInProgress
+                | CoordinatorNotAvailable
+                | LeaderNotAvailable
+                | NotCoordinator
+                | NotLeaderForPartition
+                | OffsetNotAvailable
+        )
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+
+    fn log(cluster: &MockCluster<'_, rdkafka::producer::DefaultProducerContext>) -> Log {
+        let kafka = serde_json::json!({"brokers": cluster.bootstrap_servers()});
+        Log::open(&serde_json::from_value(kafka).unwrap(), "auditor").unwrap()
+    }
+
+    #[test]
+    fn a_partition_without_a_leader_is_asked_again() {
+        use RDKafkaRespErr::{
+            RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+        };
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("exposures", 1, 1).unwrap();
+        let log = log(&cluster);
+        // Each question takes two answers, for the beginning and for the end.
+        cluster.request_errors(RDKafkaApiKey::ListOffsets, &[RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 4]);
+        assert_eq!(log.ends("exposures", 0).unwrap(), Ends { low: 0, high: 0 });
+
+        // What does not pass is told at once.
+        cluster
+            .request_errors(RDKafkaApiKey::ListOffsets, &[RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 2]);
+        let refused = format!("{:#}", log.ends("exposures", 0).unwrap_err());
+        assert!(refused.contains("TopicAuthorizationFailed"), "{refused}");
     }
 }
