@@ -232,9 +232,15 @@ impl Shared {
             if count == 0 {
                 return Ok(());
             }
-            let bytes = &buffer[..count];
+            let mut bytes = &buffer[..count];
+            let whole;
             let begun = frames.see(bytes);
             if let Some((harm, at)) = self.meet(bytes, &begun) {
+                if harm == Harm::HoldRequest {
+                    // Told only when all of it has come: then its sender may die and it still arrives whole.
+                    whole = whole_request(&connection.client, bytes)?;
+                    bytes = &whole;
+                }
                 *lock(&connection.harm) = Some(harm);
                 if let Harm::CutRequest { after } = harm {
                     passing = Some(at + after);
@@ -332,6 +338,23 @@ impl Shared {
             thread::sleep(LOOK);
         }
     }
+}
+
+/// The request that begins in `begun`; for HTTP with a body in chunks, up to the last of them.
+fn whole_request(mut client: &TcpStream, begun: &[u8]) -> io::Result<Vec<u8>> {
+    let mut whole = begun.to_vec();
+    let in_chunks = b"transfer-encoding: chunked";
+    if whole.windows(in_chunks.len()).any(|window| window.eq_ignore_ascii_case(in_chunks)) {
+        let mut buffer = vec![0; CHUNK_BYTES];
+        while !whole.ends_with(b"\r\n0\r\n\r\n") {
+            let count = client.read(&mut buffer)?;
+            if count == 0 {
+                return Ok(whole);
+            }
+            whole.extend_from_slice(&buffer[..count]);
+        }
+    }
+    Ok(whole)
 }
 
 impl Connection {
