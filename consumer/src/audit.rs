@@ -2,6 +2,9 @@
 //! that they cover is a row, or a duplicate, a dead letter, forgotten, expired, or no message at all. What
 //! is none of these is a hole while Kafka still has it, and lost when it has not; a hole can be healed.
 //!
+//! All of that holds for one topic. Where the topic was made anew, or ends before its table does, its offsets
+//! are other messages than those of the rows: nothing is explained by them, and the audit is not clean.
+//!
 //! ClickHouse is asked first. Kafka is read only for offsets that have no row, and the dead letters only if
 //! some of those were no record or are gone.
 
@@ -18,6 +21,7 @@ use crate::forget::{Ledger, LedgerKey};
 use crate::rows::Table;
 use crate::schema_cache::SchemaCache;
 use crate::store::{Place, Store};
+use crate::topic_id::TopicId;
 
 pub mod chain;
 mod explain;
@@ -36,7 +40,7 @@ use chain::{Chain, missing};
 use explain::{Findings, From, Missing, Witnesses, expired_before_ms};
 use heal::{Healer, Mend};
 use letters::Buried;
-use report::{PartitionReport, Report, TopicReport, shown};
+use report::{MadeAnew, PartitionReport, Report, TopicReport, shown};
 use tables::{Part, Tables, repeated};
 
 /// What to look at.
@@ -112,8 +116,11 @@ impl Auditor {
                 let doubled = self.tables.doubled_events(table).await.context("looking for events twice")?;
                 (report.event_ids_twice, report.event_ids_twice_examples) = doubled;
             }
-            for place in self.places(table, &topic).await? {
-                let found = self.examine(place, report.retention_days, depth).await?;
+            let places = self.places(table, &topic).await?;
+            report.made_anew = self.made_anew(&places).await?;
+            for place in places {
+                let is_others = report.made_anew.is_some();
+                let found = self.examine(place, report.retention_days, is_others, depth).await?;
                 let wanted = found.findings.perhaps_buried();
                 let spans: &mut Vec<Span> =
                     perhaps_buried.entry((found.place.topic.clone(), found.place.partition)).or_default();
@@ -209,9 +216,25 @@ impl Auditor {
         Ok(parts.into_iter().map(place).collect())
     }
 
-    async fn examine(&self, place: Place, retention_days: Option<u64>, depth: Depth) -> Result<Examined> {
+    /// Whether the rows of the current epoch came from a topic with another id than it has now.
+    async fn made_anew(&self, places: &[Place]) -> Result<Option<MadeAnew>> {
+        let Some(place) = places.iter().find(|place| place.epoch == self.epoch) else { return Ok(None) };
+        let noted = self.store.topic_ids(place).await.context("reading whose offsets the rows are")?;
+        let now = tokio::task::block_in_place(|| self.log.topic_id(&place.topic))?;
+        let other = |noted: &TopicId| now.filter(|now| now != noted).map(|now| MadeAnew::of(*noted, now));
+        Ok(noted.iter().find_map(other))
+    }
+
+    /// `is_others`: the messages that the topic has now are not those of the rows.
+    async fn examine(
+        &self,
+        place: Place,
+        retention_days: Option<u64>,
+        is_others: bool,
+        depth: Depth,
+    ) -> Result<Examined> {
         let (table, part) = (place.table, Part { partition: place.partition, epoch: place.epoch });
-        let current = place.epoch == self.epoch;
+        let current = place.epoch == self.epoch && !is_others;
         // Read before the batches: what is committed by now is in the table by then.
         let (committed, ends) = match current {
             true => tokio::task::block_in_place(|| {
@@ -226,13 +249,15 @@ impl Auditor {
         };
         let links = self.tables.links(table, part, since_ms).await.context("reading the batches")?;
         let chain = Chain::of(links);
-        // A topic that ends before the table does is another one than the table was filled from.
-        let ends = ends.filter(|ends| chain.span().is_none_or(|span| span.last < ends.high));
+        // A topic that ends before the table does was made anew unseen, or has lost its end.
+        let shorter = ends.filter(|ends| chain.span().is_some_and(|span| span.last >= ends.high));
+        let ends = ends.filter(|_| shorter.is_none());
         let mut report = PartitionReport {
             partition: place.partition,
             epoch: place.epoch,
             covered: chain.span().map(|span| [span.first, span.last]),
             committed,
+            topic_ends_at: shorter.map(|ends| ends.high),
             batches: chain.clusters.iter().map(|cluster| cluster.links.len() as u64).sum(),
             rows: chain.clusters.iter().flat_map(|cluster| &cluster.links).map(|link| link.rows).sum(),
             gaps: chain.gaps().len() as u64,

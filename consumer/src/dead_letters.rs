@@ -58,6 +58,7 @@ impl DeadLetters {
         payload: &[u8],
     ) -> Result<Option<Sent>> {
         let (partition, offset) = (place.partition.to_string(), offset.to_string());
+        let epoch = place.epoch.to_string();
         let key = format!("{}/{partition}/{offset}", place.topic);
         let header = |key, value| Header { key, value: Some(value) };
         let whole_bytes = payload.len().to_string();
@@ -68,6 +69,7 @@ impl DeadLetters {
                 .insert(header(headers::TOPIC, place.topic.as_str()))
                 .insert(header(headers::PARTITION, &partition))
                 .insert(header(headers::OFFSET, &offset))
+                .insert(header(headers::EPOCH, &epoch))
                 .insert(header(headers::CODE, code))
                 .insert(header(headers::REASON, reason))
                 .insert(header(headers::PAYLOAD_BYTES, &whole_bytes)),

@@ -88,7 +88,16 @@ pub struct Fetched<'a> {
     messages: &'a mut [*mut sys::rd_kafka_message_t],
 }
 
-/// A message, or what librdkafka has to say instead of one.
+/// What librdkafka hands out.
+#[derive(Clone, Copy, Debug)]
+pub enum Came<'a> {
+    Message(Message<'a>),
+    /// There is nothing more up to this offset, which is where the partition ends for now. What lies between it
+    /// and the last message are markers of transactions, or messages of an aborted one.
+    End(u64),
+}
+
+/// A message.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     pub offset: u64,
@@ -106,11 +115,15 @@ impl Fetched<'_> {
         self.messages.is_empty()
     }
 
-    /// Each message, or the error that stands in its place (as when retention has overtaken the reader).
-    pub fn iter(&self) -> impl Iterator<Item = Result<Message<'_>, RDKafkaErrorCode>> {
+    /// Each message and each end reached, or the error that stands in their place (as when retention has
+    /// overtaken the reader).
+    pub fn iter(&self) -> impl Iterator<Item = Result<Came<'_>, RDKafkaErrorCode>> {
         self.messages.iter().map(|&message| {
             // SAFETY: librdkafka wrote this pointer in `fetch`; it stays valid until `drop` destroys it.
             let native = unsafe { &*message };
+            if native.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF {
+                return Ok(Came::End(u64::try_from(native.offset).expect("an end has an offset")));
+            }
             if native.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
                 return Err(RDKafkaErrorCode::from(native.err));
             }
@@ -124,7 +137,7 @@ impl Fetched<'_> {
             // SAFETY: the message is alive and `kind` is writable.
             let timestamp_ms = unsafe { sys::rd_kafka_message_timestamp(message, &mut kind) };
             let offset = u64::try_from(native.offset).expect("a message without error has an offset");
-            Ok(Message { offset, payload, timestamp_ms })
+            Ok(Came::Message(Message { offset, payload, timestamp_ms }))
         })
     }
 }

@@ -68,6 +68,10 @@ pub struct Group {
     consumer: OnceLock<Weak<GroupConsumer>>,
     start: StartWorker,
     running: Mutex<HashMap<(String, i32), Running>>,
+    /// Why a partition that was given has no worker: nobody would take its messages.
+    failed: OnceLock<String>,
+    /// Whether a worker's partition cannot be sought any more, and what has been done about it.
+    rejoins: AtomicU8,
     metrics: Metrics,
 }
 
@@ -96,23 +100,76 @@ pub fn join(
         // A full queue is drained within a tenth of a second; by default it is not filled again for a second.
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.wait.max.ms", "100")
-        .set("isolation.level", "read_committed");
-    let group = Group { consumer: OnceLock::new(), start, running: Mutex::default(), metrics };
+        .set("isolation.level", "read_committed")
+        // The end of a partition is told by its offset: markers of transactions have offsets and are no messages.
+        .set("enable.partition.eof", "true");
+    let group = Group {
+        consumer: OnceLock::new(),
+        start,
+        running: Mutex::default(),
+        failed: OnceLock::new(),
+        rejoins: AtomicU8::new(Group::SETTLED),
+        metrics,
+    };
     let consumer: Arc<GroupConsumer> =
         Arc::new(config.create_with_context(group).context("making the group's consumer")?);
     // Set once, before the first poll can call back.
     let _ = consumer.context().consumer.set(Arc::downgrade(&consumer));
-    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-    consumer.subscribe(&topics).with_context(|| format!("subscribing to {}", topics.join(", ")))?;
+    subscribe(&consumer, topics)?;
     Ok(consumer)
 }
 
+fn subscribe(consumer: &GroupConsumer, topics: &[String]) -> Result<()> {
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    consumer.subscribe(&topics).with_context(|| format!("subscribing to {}", topics.join(", ")))
+}
+
+/// Leaves the group if a worker asked for it, and joins it again once every partition has been given back: then
+/// all of them are assigned anew. To be called by the thread that polls.
+pub fn rejoin_if_asked(consumer: &GroupConsumer, topics: &[String]) -> Result<()> {
+    let group = consumer.context();
+    match group.rejoins.load(Ordering::Acquire) {
+        Group::ASKED => {
+            tracing::warn!(
+                "leaving the group and joining it again, to fetch a partition from where it goes on"
+            );
+            group.metrics.rebalances.with_label_values(&["rejoin"]).inc();
+            consumer.unsubscribe();
+            group.rejoins.store(Group::LEAVING, Ordering::Release);
+        }
+        Group::LEAVING if group.running().is_empty() => {
+            subscribe(consumer, topics)?;
+            group.rejoins.store(Group::SETTLED, Ordering::Release);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
 impl Group {
-    /// How many partitions are ours, and whether a worker ended by itself, which none should.
-    pub fn state(&self) -> (usize, Option<String>) {
+    const SETTLED: u8 = 0;
+    const ASKED: u8 = 1;
+    const LEAVING: u8 = 2;
+
+    /// How many partitions are ours; or why one that is ours has no worker, which must not be.
+    pub fn state(&self) -> Result<usize, String> {
+        if let Some(failed) = self.failed.get() {
+            return Err(failed.clone());
+        }
         let running = self.running();
-        let ended = running.iter().find(|(_, running)| running.thread.is_finished());
-        (running.len(), ended.map(|((topic, partition), _)| format!("{topic}/{partition}")))
+        match running.iter().find(|(_, running)| running.thread.is_finished()) {
+            Some(((topic, partition), _)) => {
+                Err(format!("the worker of {topic}/{partition} ended by itself"))
+            }
+            None => Ok(running.len()),
+        }
+    }
+
+    /// librdkafka gives up a partition whose fetch was out of range: it takes no seek until it is assigned anew.
+    pub fn ask_to_rejoin(&self) {
+        // While the group is being left, there is nothing more to ask for.
+        let _ =
+            self.rejoins.compare_exchange(Self::SETTLED, Self::ASKED, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Ends all workers, each with what it has on its way.
@@ -128,13 +185,15 @@ impl Group {
             let queue = PartitionQueue::split(owner.clone(), &topic, partition, FETCH_MESSAGES_MAX);
             assigned.push(Assigned { topic, partition, queue });
         }
-        // Any place will do, as it is held still until the worker seeks; asking the group for its offset would not.
-        if let Err(error) = partitions.set_all_offsets(Offset::Offset(0)) {
-            tracing::warn!(%error, "setting the offsets of an assignment");
-        }
-        if let Err(error) = consumer.incremental_assign(partitions).and_then(|()| consumer.pause(partitions))
-        {
-            tracing::error!(%error, "taking an assignment; it will be given again after the next rebalance");
+        // Held still before it is assigned, so that nothing is ever fetched from the place named here, which is
+        // often one that the broker has no more; the worker seeks to where the partition goes on.
+        let taken = partitions
+            .set_all_offsets(Offset::Offset(0))
+            .and_then(|()| consumer.pause(partitions))
+            .and_then(|()| consumer.incremental_assign(partitions))
+            .and_then(|()| consumer.pause(partitions));
+        if let Err(error) = taken {
+            self.fail(format!("partitions that were given could not be taken: {error}"));
             return;
         }
         for assigned in assigned {
@@ -144,9 +203,7 @@ impl Group {
                 Ok(thread) => {
                     self.running().insert(place, Running { stop, thread });
                 }
-                Err(error) => {
-                    tracing::error!(%error, topic = place.0, partition = place.1, "starting a worker")
-                }
+                Err(error) => self.fail(format!("starting the worker of {}/{}: {error}", place.0, place.1)),
             }
         }
     }
@@ -164,6 +221,13 @@ impl Group {
                 tracing::error!("a worker had panicked before it was stopped");
             }
         }
+    }
+
+    /// Ends the process with the next poll: a partition without a worker would stand still unseen.
+    fn fail(&self, why: String) {
+        tracing::error!("{why}");
+        // The first reason is the one to tell.
+        let _ = self.failed.set(why);
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, HashMap<(String, i32), Running>> {

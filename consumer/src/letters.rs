@@ -24,6 +24,8 @@ pub struct Origin {
     pub topic: String,
     pub partition: u16,
     pub offset: u64,
+    /// The consumer's epoch at the time; null in a letter of an earlier build, which did not tell it.
+    pub epoch: Option<u32>,
 }
 
 /// One dead letter.
@@ -108,13 +110,9 @@ impl Record {
     fn of(message: &BorrowedMessage<'_>) -> Option<Record> {
         let (topic, partition, offset) = origin(message.key()?)?;
         let payload = message.payload().unwrap_or_default();
-        let header = |name: &str| -> Option<String> {
-            let headers = message.headers()?;
-            let found = headers.iter().find(|header| header.key == name)?;
-            Some(String::from_utf8_lossy(found.value?).into_owned())
-        };
+        let header = |name: &str| header(message, name);
         Some(Record {
-            origin: Origin { topic: topic.to_owned(), partition, offset },
+            origin: Origin { topic: topic.to_owned(), partition, offset, epoch: epoch_of(message) },
             code: header(headers::CODE)?,
             reason: header(headers::REASON).unwrap_or_default(),
             at_ms: message.timestamp().to_millis().unwrap_or(0),
@@ -124,6 +122,16 @@ impl Record {
             payload: payload.to_vec(),
         })
     }
+}
+
+fn header(message: &BorrowedMessage<'_>, name: &str) -> Option<String> {
+    let found = message.headers()?.iter().find(|header| header.key == name)?;
+    Some(String::from_utf8_lossy(found.value?).into_owned())
+}
+
+/// The epoch at which a consumer sent a dead letter; `None` of an earlier build.
+pub fn epoch_of(message: &BorrowedMessage<'_>) -> Option<u32> {
+    header(message, headers::EPOCH)?.parse().ok()
 }
 
 /// Records in whatever order, as the letters that they make.
@@ -166,7 +174,7 @@ mod tests {
 
     fn record(offset: u64, code: &str) -> Record {
         Record {
-            origin: Origin { topic: "exposures".to_owned(), partition: 1, offset },
+            origin: Origin { topic: "exposures".to_owned(), partition: 1, offset, epoch: Some(1) },
             code: code.to_owned(),
             reason: "why".to_owned(),
             at_ms: 5,
@@ -186,6 +194,18 @@ mod tests {
         let letters: Vec<(u64, String, u64)> =
             pile.letters().map(|letter| (letter.origin.offset, letter.code, letter.replays)).collect();
         assert_eq!(letters, [(4, "empty".to_owned(), 0), (7, "truncated".to_owned(), 1)]);
+    }
+
+    /// Of a topic that was made anew, another message stood at the same offset.
+    #[test]
+    fn letters_of_two_epochs_are_two() {
+        let mut pile = Pile::default();
+        let mut later = record(7, "empty");
+        later.origin.epoch = Some(2);
+        pile.take(record(7, "truncated"));
+        pile.take(later);
+        let codes: Vec<String> = pile.letters().map(|letter| letter.code).collect();
+        assert_eq!(codes, ["truncated", "empty"]);
     }
 
     #[test]

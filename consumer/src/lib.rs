@@ -28,4 +28,5 @@ pub mod schema_cache;
 pub mod spares;
 pub mod store;
 pub mod tally;
+pub mod topic_id;
 pub mod verify;

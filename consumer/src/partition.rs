@@ -27,8 +27,11 @@ use crate::store::{Place, Store};
 use crate::tally::Tally;
 use crate::verify::Named;
 
+pub use standing::Standing;
+
 mod decoding;
 mod servers;
+mod standing;
 mod taking;
 
 /// Longest wait for messages; also how soon a stop is noticed.
@@ -37,6 +40,8 @@ const FETCH_WAIT: Duration = Duration::from_millis(50);
 const ANSWER_WAIT: Duration = Duration::from_millis(5);
 /// Messages passed without a row before their offset is committed, if they never cease.
 const TAIL_MESSAGES_MAX: u64 = 100_000;
+/// After a silence of this long the broker is asked whether there is nothing.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// What all workers of a process share.
 pub struct Shared {
@@ -72,6 +77,7 @@ struct Line {
     shared: Arc<Shared>,
     stop: Stop,
     progress: ops::Progress,
+    standing: Standing,
     started: Instant,
     plans: Plans,
     window: Window,
@@ -86,6 +92,12 @@ struct Line {
     resumed_at: Option<u64>,
     /// A first message that was not the one asked for.
     gap: Option<Gap>,
+    /// Where the log ended when its end was last reached, since the last seek.
+    end: Option<u64>,
+    /// When a message, or the end of the log, last came.
+    heard: Instant,
+    /// librdkafka fetches the partition no more until it is assigned anew.
+    must_rejoin: bool,
     /// The committed offset, as far as this worker knows.
     committed: u64,
     /// Dead letters sent and not yet acknowledged.
@@ -120,6 +132,7 @@ impl Worker {
         shared: Arc<Shared>,
         stop: Stop,
         progress: ops::Progress,
+        standing: Standing,
     ) -> Worker {
         let machine = Machine::new(place.epoch, shared.deadline);
         let plans = Plans::new(shared.schema_cache.clone());
@@ -131,6 +144,9 @@ impl Worker {
             replay: None,
             resumed_at: None,
             gap: None,
+            end: None,
+            heard: Instant::now(),
+            must_rejoin: false,
             committed: 0,
             dead: Vec::new(),
             waited_for_version: None,
@@ -143,6 +159,7 @@ impl Worker {
             shared,
             stop,
             progress,
+            standing,
             plans,
         };
         Worker { assigned, machine, line }
@@ -166,6 +183,7 @@ impl Worker {
             });
         }
         self.line.set_stalled(false);
+        self.line.standing.given_back();
         self.line.progress.done();
     }
 
@@ -218,13 +236,23 @@ impl Worker {
                 return Some(Event::Closed(closed));
             }
             let line = &mut self.line;
-            let tail = line.filling.next().saturating_sub(line.committed);
-            let passed_only = line.replay.is_none() && line.filling.row_count == 0 && tail > 0;
-            if passed_only && (taken == 0 || tail > TAIL_MESSAGES_MAX) {
+            let nothing_open = line.replay.is_none() && line.filling.row_count == 0;
+            let tail = line.passed().saturating_sub(line.committed);
+            if nothing_open && tail > 0 && (taken == 0 || tail > TAIL_MESSAGES_MAX) {
                 return Some(match line.acknowledge_dead_letters() {
-                    Ok(()) => Event::Idle { next: line.filling.next() },
+                    Ok(()) => Event::Idle { next: line.passed() },
                     Err(error) => line.doubt("dead_letters", &error),
                 });
+            }
+            if nothing_open && taken == 0 && line.end == Some(line.passed()) {
+                line.note_lag(line.passed());
+                line.went_forward();
+            }
+            if taken == 0 && line.heard.elapsed() >= SILENCE_MAX && !line.is_full() {
+                line.heard = Instant::now();
+                if let Err(error) = line.check_end() {
+                    return Some(line.doubt("silence", &error));
+                }
             }
         }
     }
@@ -283,6 +311,7 @@ impl Worker {
             return Ok(0);
         }
         self.line.stage("fetch", began);
+        self.line.heard = Instant::now();
         self.line.take(&fetched)?;
         Ok(fetched.len())
     }
@@ -290,11 +319,12 @@ impl Worker {
 
 impl Line {
     /// The event, or the doubt in its place.
-    fn report(&self, doing: &'static str, outcome: Result<Event>) -> Event {
+    fn report(&mut self, doing: &'static str, outcome: Result<Event>) -> Event {
         outcome.unwrap_or_else(|error| self.doubt(doing, &error))
     }
 
-    fn doubt(&self, reason: &'static str, error: &anyhow::Error) -> Event {
+    fn doubt(&mut self, reason: &'static str, error: &anyhow::Error) -> Event {
+        self.standing.doubt(Instant::now(), &format!("{reason}: {error:#}"));
         self.shared.metrics.doubts.with_label_values(&[reason]).inc();
         let (topic, partition) = (&self.place.topic, self.place.partition);
         tracing::warn!(topic, partition, reason, "starting over from what is durable: {error:#}");
@@ -307,6 +337,7 @@ impl Line {
         let (topic, partition) = (&self.place.topic, self.place.partition);
         self.set_stalled(true);
         if let Some(halt) = halted {
+            self.standing.halt(Instant::now(), &halt.to_string());
             self.gauge(&self.shared.metrics.halted).set(1);
             if let Halt::Overtaken { next, low } = halt {
                 self.gauge(&self.shared.metrics.lost_offsets).set((low - next) as i64);
@@ -329,6 +360,8 @@ impl Line {
         self.closed = None;
         self.replay = None;
         self.dead.clear();
+        self.end = None;
+        self.heard = Instant::now();
         let rows = self.shared.spares.take(self.place.table);
         self.filling = Batch::open(rows, first, self.shared.memory.share());
     }
@@ -340,6 +373,12 @@ impl Line {
         if let Err(error) = self.consumer.pause(&partitions) {
             tracing::debug!(%error, "holding the partition still");
         }
+    }
+
+    /// Rows are durable, an offset is committed, or there is nothing to take.
+    fn went_forward(&mut self) {
+        self.set_stalled(false);
+        self.standing.forward();
     }
 
     fn set_stalled(&self, stalled: bool) {

@@ -20,7 +20,7 @@ use crate::group::{self, GroupConsumer};
 use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::migrate::check_schema;
-use crate::partition::{Shared, Worker};
+use crate::partition::{Shared, Standing, Worker};
 use crate::rows::Table;
 use crate::schema_cache::SchemaCache;
 use crate::spares::Spares;
@@ -143,7 +143,8 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
             let place = Place { database: database.clone(), table, topic, partition, epoch };
             let name = format!("{}/{partition}", assigned.topic);
             let progress = health.progress(&name, STANDSTILL_MAX);
-            let worker = Worker::new(assigned, place, consumer, shared.clone(), stop, progress);
+            let standing = Standing::new(health.condition(format!("{name} goes forward"), "just given"));
+            let worker = Worker::new(assigned, place, consumer, shared.clone(), stop, progress, standing);
             thread::Builder::new().name(name).spawn(move || worker.run())
         }
     };
@@ -151,7 +152,7 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
     let polling = {
         let (shutdown, progress) = (shutdown.clone(), health.progress("group", STANDSTILL_MAX));
         tokio::task::spawn_blocking(move || {
-            let ended = poll(&consumer, &shutdown, &progress, &partitions_given);
+            let ended = poll(&consumer, &names, &shutdown, &progress, &partitions_given);
             progress.done();
             ended
         })
@@ -171,6 +172,7 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
 /// Serves the group until the end begins, then ends the workers and leaves it.
 fn poll(
     consumer: &GroupConsumer,
+    topics: &[String],
     shutdown: &ops::Shutdown,
     progress: &ops::Progress,
     partitions_given: &ops::Condition,
@@ -191,13 +193,13 @@ fn poll(
             }
             None => {}
         }
-        let (given, ended) = consumer.context().state();
-        if let Some(worker) = ended {
-            outcome = Err(anyhow!("the worker of {worker} ended by itself"));
+        match consumer.context().state() {
+            Ok(0) => partitions_given.fails("none is given at the moment"),
+            Ok(_) => partitions_given.holds(),
+            Err(failed) => outcome = Err(anyhow!(failed)),
         }
-        match given {
-            0 => partitions_given.fails("none is given at the moment"),
-            _ => partitions_given.holds(),
+        if outcome.is_ok() {
+            outcome = group::rejoin_if_asked(consumer, topics);
         }
     }
     consumer.context().stop_all();

@@ -24,10 +24,11 @@
 
 use std::time::Duration;
 
-pub use found::{Found, Halt, Way};
+pub use found::{Found, Halt, Topic, Way};
 pub use note::{Intent, Note, NoteError};
 
 use crate::batch::Span;
+use crate::topic_id::TopicId;
 
 mod found;
 mod note;
@@ -144,6 +145,8 @@ pub struct Machine {
     /// Longest time from asking the broker to take an intent to sending the batch.
     deadline: Duration,
     durable: Option<u64>,
+    /// The topic's id when the partition was last looked at.
+    topic: Option<TopicId>,
     state: State,
     /// Rests since the last batch landed.
     rests: u32,
@@ -152,7 +155,7 @@ pub struct Machine {
 impl Machine {
     /// A partition that has just become ours. Its first event is [`Event::Begun`].
     pub fn new(epoch: u32, deadline: Duration) -> Machine {
-        Machine { epoch, deadline, durable: None, state: State::Resting, rests: 0 }
+        Machine { epoch, deadline, durable: None, topic: None, state: State::Resting, rests: 0 }
     }
 
     /// The last offset known to be durable.
@@ -213,6 +216,7 @@ impl Machine {
 
     fn found(&mut self, found: Found) -> Action {
         self.durable = found.durable;
+        self.topic = found.topic.now;
         match found.way(self.epoch) {
             Ok(Way::GoOn { from }) => {
                 self.go(State::Resuming { replay: None }, Action::Resume { from, replay: None })
@@ -309,7 +313,7 @@ impl Machine {
     }
 
     fn note(&self, intent: Option<Intent>) -> Note {
-        Note { epoch: self.epoch, durable: self.durable, intent }
+        Note { epoch: self.epoch, topic: self.topic, durable: self.durable, intent }
     }
 
     fn go(&mut self, state: State, action: Action) -> Action {

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::batch::Span;
 use crate::protocol::Intent;
 use crate::rows::Table;
+use crate::topic_id::TopicId;
 
 /// Ids asked for in one statement; with 40 bytes each it stays below the server's limit on a statement.
 const LOOKUP_IDS_MAX: usize = 5_000;
@@ -152,6 +153,31 @@ impl Store {
             .fetch_one()
             .await?;
         Ok((rows > 0).then_some(last))
+    }
+
+    /// The ids of the topics that the rows of the epoch came from, as they were noted: none before the first
+    /// look, and one, unless two consumers noted two at once.
+    pub async fn topic_ids(&self, place: &Place) -> anyhow::Result<Vec<TopicId>> {
+        let ids: Vec<String> = self
+            .client
+            .query("SELECT DISTINCT topic_id FROM topic_ids WHERE table_name = ? AND epoch = ? ORDER BY topic_id")
+            .bind(place.table.name())
+            .bind(place.epoch)
+            .fetch_all()
+            .await?;
+        ids.iter().map(|id| Ok(id.parse()?)).collect()
+    }
+
+    /// Notes the id of the topic that the rows of the epoch come from.
+    pub async fn note_topic_id(&self, place: &Place, id: TopicId) -> clickhouse::error::Result<()> {
+        self.client
+            .query("INSERT INTO topic_ids (table_name, epoch, topic, topic_id) VALUES (?, ?, ?, ?)")
+            .bind(place.table.name())
+            .bind(place.epoch)
+            .bind(&place.topic)
+            .bind(id.to_string())
+            .execute()
+            .await
     }
 
     /// Notes how far the batches of a table reach, by partition, before rows are deleted from it on purpose.

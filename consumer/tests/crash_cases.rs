@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use consumer::batch::Span;
-use consumer::protocol::{Action, Closed, Event, Found, Halt, Intent, Machine, Note};
+use consumer::protocol::{Action, Closed, Event, Found, Halt, Intent, Machine, Note, Topic};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const NOW: Duration = Duration::from_secs(1_000);
@@ -15,12 +15,12 @@ const INTENT: Intent =
 const CLOSED: Closed = Closed { span: SPAN, rows: 48, kept: 7, now_ms: 1_790_000_000_000 };
 
 fn note(durable: Option<u64>, intent: Option<Intent>) -> Note {
-    Note { epoch: 1, durable, intent }
+    Note { epoch: 1, topic: None, durable, intent }
 }
 
 /// What a new owner finds when the table ends at `durable` and `note` stands beside the offset.
 fn found(durable: Option<u64>, note: Option<Note>) -> Event {
-    Event::Found(Found { committed: Some(100), note, durable, low: 0, high: 1_000 })
+    Event::Found(Found { committed: Some(100), note, topic: Topic::default(), durable, low: 0, high: 1_000 })
 }
 
 /// A machine that has just asked where the partition stands.
@@ -226,7 +226,8 @@ fn case_15_and_16_what_clickhouse_refuses_is_tried_for_ever_ever_more_rarely() {
 #[test]
 fn case_17_retention_that_has_overtaken_us_stops_the_partition() {
     let mut machine = looking();
-    let found = Found { committed: Some(100), note: None, durable: Some(99), low: 120, high: 1_000 };
+    let topic = Topic::default();
+    let found = Found { committed: Some(100), note: None, topic, durable: Some(99), low: 120, high: 1_000 };
     let action = machine.on(Event::Found(found), NOW);
     assert_eq!(action, halted(Halt::Overtaken { next: 100, low: 120 }));
     // It looks again, in case it has been mended, and finds the same.
@@ -236,16 +237,28 @@ fn case_17_retention_that_has_overtaken_us_stops_the_partition() {
 
 #[test]
 fn case_18_a_topic_made_anew_stops_the_partition_until_the_epoch_is_raised() {
-    let found = Found { committed: None, note: None, durable: Some(99), low: 0, high: 40 };
+    let topic = Topic::default();
+    let found = Found { committed: None, note: None, topic, durable: Some(99), low: 0, high: 40 };
     let action = looking().on(Event::Found(found), NOW);
     assert_eq!(action, halted(Halt::TopicShorter { durable: 99, high: 40 }));
+    // Longer than the old one was, it is known by its id. Kafka has forgotten the group's offset with the old one.
+    let (noted, now) = ("Zl3-OYYMR_mYD-iZj0yZ7w".parse().unwrap(), "AZl3OYYMR_mYD-iZj0yZ7w".parse().unwrap());
+    let anew = Topic { noted: Some(noted), now: Some(now) };
+    let longer = Found { topic: anew, high: 300, ..found };
+    let action = looking().on(Event::Found(longer), NOW);
+    assert_eq!(action, halted(Halt::TopicMadeAnew { noted, now }));
     // Of the raised epoch the table has nothing; the note of the old one is not asked.
     let old = Some(note(Some(99), Some(INTENT)));
     let mut raised = Machine::new(2, DEADLINE);
     raised.on(Event::Begun, NOW);
     raised.on(Event::Done, NOW);
-    let found = Found { committed: Some(100), note: old, durable: None, low: 0, high: 40 };
+    let topic = Topic { noted: None, now: Some(now) };
+    let found = Found { committed: Some(100), note: old, topic, durable: None, low: 0, high: 40 };
     assert_eq!(raised.on(Event::Found(found), NOW), Action::Resume { from: 0, replay: None });
+    // From now on it says whose offsets it commits.
+    assert_eq!(raised.on(Event::Done, NOW), Action::Fill);
+    let note = Note { epoch: 2, topic: Some(now), durable: None, intent: None };
+    assert_eq!(raised.on(Event::Idle { next: 7 }, NOW), Action::Commit { offset: 7, note });
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub mod dead_letter_headers {
     pub const TOPIC: &str = "origin_topic";
     pub const PARTITION: &str = "origin_partition";
     pub const OFFSET: &str = "origin_offset";
+    /// The consumer's epoch: of a topic that was made anew, offsets come twice. Earlier builds did not send it.
+    pub const EPOCH: &str = "origin_epoch";
     pub const REASON: &str = "reason";
     /// A word for counting: `truncated`, `unknown_schema`, `out_of_range`, ...
     pub const CODE: &str = "code";

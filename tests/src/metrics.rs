@@ -1,6 +1,6 @@
-//! What a service tells of itself at `/metrics`, read as its operator would.
+//! What a service tells of itself at `/metrics` and `/readyz`, read as its operator would.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 
 /// The values of all series called `name`, each with its labels as they are written.
 pub fn series(url: &str, name: &str) -> Result<Vec<(String, f64)>> {
@@ -12,6 +12,14 @@ pub fn series(url: &str, name: &str) -> Result<Vec<(String, f64)>> {
 pub fn sum(url: &str, name: &str, label: &str) -> Result<f64> {
     let all = series(url, name)?;
     Ok(all.iter().filter(|(labels, _)| labels.contains(label)).map(|(_, value)| value).sum())
+}
+
+/// The document of `/readyz`, whether it says yes or no.
+pub fn readiness(url: &str) -> Result<serde_json::Value> {
+    let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+    let mut answer = agent.get(format!("{url}/readyz")).call().with_context(|| format!("asking {url}"))?;
+    let body = answer.body_mut().read_to_string().context("reading /readyz")?;
+    serde_json::from_str(&body).with_context(|| format!("/readyz says {body}"))
 }
 
 fn parse(text: &str, name: &str) -> Vec<(String, f64)> {

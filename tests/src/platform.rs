@@ -114,7 +114,13 @@ impl Platform {
 
     /// Runs a program to its end, whatever that is.
     pub fn program(&self, program: &str, args: &[&str]) -> Result<Output> {
+        self.program_with(program, args, &[])
+    }
+
+    /// Like [`Platform::program`], with `settings` in its environment.
+    pub fn program_with(&self, program: &str, args: &[&str], settings: &[(&str, &str)]) -> Result<Output> {
         let mut command = self.stack.command(program, args)?;
+        command.envs(settings.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         spawn_bound(command)
             .and_then(|child| child.wait_with_output())

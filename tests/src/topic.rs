@@ -123,19 +123,75 @@ pub fn write(brokers: &str, topic: &str, partition: u16, messages: &[Vec<u8>]) -
     Ok((before..before + messages.len() as u64).collect())
 }
 
+/// How a transaction ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Commit,
+    Abort,
+}
+
+/// Writes messages to one partition in a transaction, as a mirror does; its end leaves a marker in the log.
+pub fn write_in_transaction(
+    brokers: &str,
+    topic: &str,
+    partition: u16,
+    messages: &[Vec<u8>],
+    ending: Ending,
+) -> Result<()> {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("transactional.id", "a-stranger")
+        .create()
+        .context("making a transactional producer")?;
+    producer.init_transactions(ANSWERS_WITHIN).context("readying transactions")?;
+    producer.begin_transaction().context("beginning a transaction")?;
+    for message in messages {
+        let record = BaseRecord::<str, [u8]>::to(topic).partition(partition.into()).payload(message);
+        producer.send(record).map_err(|(error, _)| error).with_context(|| format!("writing to {topic}"))?;
+    }
+    // An aborted transaction drops what has not been sent yet, and then leaves no marker.
+    producer.flush(ANSWERS_WITHIN).with_context(|| format!("writing to {topic}"))?;
+    match ending {
+        Ending::Commit => producer.commit_transaction(ANSWERS_WITHIN),
+        Ending::Abort => producer.abort_transaction(ANSWERS_WITHIN),
+    }
+    .context("ending a transaction")
+}
+
+/// Deletes a topic.
+pub fn delete(brokers: &str, topic: &str) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let deleted = runtime.block_on(admin(brokers)?.delete_topics(&[topic], &AdminOptions::new()));
+    let failed = deleted.with_context(|| format!("deleting {topic}"))?.into_iter().find_map(Result::err);
+    failed.map_or(Ok(()), |(_, code)| Err(anyhow!("deleting {topic}: {code}")))
+}
+
+/// Deletes the messages of one partition that lie before `offset`, as retention would.
+pub fn delete_before(brokers: &str, topic: &str, partition: u16, offset: u64) -> Result<()> {
+    let mut ends = TopicPartitionList::new();
+    ends.add_partition_offset(topic, partition.into(), Offset::Offset(i64::try_from(offset)?))?;
+    delete_records(brokers, topic, &ends)
+}
+
 /// Deletes every message that the topic has at this moment, as retention would.
 pub fn delete_all(brokers: &str, topic: &str) -> Result<()> {
     let mut ends = TopicPartitionList::new();
     for (partition, _, end) in bounds(&reader(brokers)?, topic)? {
         ends.add_partition_offset(topic, partition, Offset::Offset(end))?;
     }
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", brokers).create().context("making an admin client")?;
+    delete_records(brokers, topic, &ends)
+}
+
+fn delete_records(brokers: &str, topic: &str, ends: &TopicPartitionList) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime
-        .block_on(admin.delete_records(&ends, &AdminOptions::new()))
-        .with_context(|| format!("deleting the messages of {topic}"))?;
+        .block_on(admin(brokers)?.delete_records(ends, &AdminOptions::new()))
+        .with_context(|| format!("deleting messages of {topic}"))?;
     Ok(())
+}
+
+fn admin(brokers: &str) -> Result<AdminClient<DefaultClientContext>> {
+    ClientConfig::new().set("bootstrap.servers", brokers).create().context("making an admin client")
 }
 
 fn reader(brokers: &str) -> Result<BaseConsumer> {

@@ -199,7 +199,7 @@ impl Findings {
 
     /// Settles what the dead-letter topic explains. Returns the holes and what is lost, in ascending order.
     pub fn settle(mut self, buried: &Buried, place: &Place) -> Settled {
-        let mut found = buried.of(&place.topic, place.partition);
+        let mut found = buried.of(place);
         found.sort_unstable();
         found.dedup();
         let explained = runs(found);

@@ -9,11 +9,14 @@ use rdkafka::message::Message;
 use super::chain::contains;
 use super::log::Log;
 use crate::batch::Span;
+use crate::letters::epoch_of;
+use crate::store::Place;
 
-/// Offsets of dead letters, by the topic and partition that they came from.
+/// Offsets of dead letters, each with the epoch at which it was sent if the letter tells, by the topic and
+/// partition that they came from.
 #[derive(Default)]
 pub struct Buried {
-    offsets: HashMap<(String, u16), Vec<u64>>,
+    offsets: HashMap<(String, u16), Vec<(Option<u32>, u64)>>,
 }
 
 impl Buried {
@@ -33,7 +36,7 @@ impl Buried {
                 if let Some((topic, partition, offset)) = message.key().and_then(origin) {
                     let place = (topic.to_owned(), partition);
                     if wanted.get(&place).is_some_and(|spans| contains(spans, offset)) {
-                        buried.offsets.entry(place).or_default().push(offset);
+                        buried.offsets.entry(place).or_default().push((epoch_of(message), offset));
                     }
                 }
                 Ok(())
@@ -42,8 +45,12 @@ impl Buried {
         Ok(buried)
     }
 
-    pub fn of(&self, topic: &str, partition: u16) -> Vec<u64> {
-        self.offsets.get(&(topic.to_owned(), partition)).cloned().unwrap_or_default()
+    /// The offsets of a partition at one epoch. A letter that tells no epoch may be of any.
+    pub fn of(&self, place: &Place) -> Vec<u64> {
+        let found = self.offsets.get(&(place.topic.clone(), place.partition));
+        let ours =
+            found.into_iter().flatten().filter(|(epoch, _)| epoch.is_none_or(|epoch| epoch == place.epoch));
+        ours.map(|(_, offset)| *offset).collect()
     }
 }
 

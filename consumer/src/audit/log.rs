@@ -10,6 +10,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::batch::Span;
+use crate::topic_id::TopicId;
 
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 /// How long nobody may lead a partition or coordinate the group: a broker that was just restarted answers before
@@ -61,6 +62,11 @@ impl Log {
             .with_context(|| format!("asking the brokers for `{topic}`"))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         u16::try_from(found.map_or(0, |found| found.partitions().len())).context("more partitions than 65535")
+    }
+
+    /// Kafka's id of the topic; `None` if it gives none.
+    pub fn topic_id(&self, topic: &str) -> Result<Option<TopicId>> {
+        TopicId::ask(self.consumer.client(), topic, ANSWERS_WITHIN)
     }
 
     pub fn ends(&self, topic: &str, partition: u16) -> Result<Ends> {

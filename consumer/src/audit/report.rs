@@ -7,13 +7,14 @@ use serde::Serialize;
 
 use super::tables::Doubled;
 use crate::batch::Span;
+use crate::topic_id::TopicId;
 
 /// Spans listed for one partition; the counts beside them are of all.
 const SPANS_MAX: usize = 100;
 
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
-    /// No hole, nothing lost, nothing twice.
+    /// No hole, nothing lost, nothing twice, and no topic that is another one than the table's.
     pub clean: bool,
     pub holes: u64,
     pub lost: u64,
@@ -28,10 +29,20 @@ pub struct TopicReport {
     pub table: &'static str,
     /// Days that rows are kept after their ingestion; null: for ever.
     pub retention_days: Option<u64>,
+    /// The topic is not the one that the rows of this epoch came from: its messages are in no table.
+    pub made_anew: Option<MadeAnew>,
     /// Rows beyond one for each event id, over all partitions and epochs.
     pub event_ids_twice: u64,
     pub event_ids_twice_examples: Vec<Doubled>,
     pub partitions: Vec<PartitionReport>,
+}
+
+/// Kafka's ids of a topic that was deleted and made again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MadeAnew {
+    /// Of the topic that the rows came from.
+    pub noted: String,
+    pub now: String,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -42,6 +53,9 @@ pub struct PartitionReport {
     pub covered: Option<[u64; 2]>,
     /// What the group has committed; null if nothing, or if the epoch is a past one.
     pub committed: Option<u64>,
+    /// The offset at which the topic ends, if that is before what the batches cover: it was made anew or lost
+    /// its end, and nothing can be explained by it.
+    pub topic_ends_at: Option<u64>,
     pub batches: u64,
     pub rows: u64,
     pub gaps: u64,
@@ -80,20 +94,29 @@ pub struct Skipped {
     pub unproven: u64,
 }
 
+impl MadeAnew {
+    pub fn of(noted: TopicId, now: TopicId) -> MadeAnew {
+        MadeAnew { noted: noted.to_string(), now: now.to_string() }
+    }
+}
+
 impl Report {
     /// Sums up what the partitions say.
     pub fn of(topics: Vec<TopicReport>) -> Report {
         let mut report = Report::default();
+        let mut same = true;
         for topic in &topics {
+            same &= topic.made_anew.is_none();
             report.duplicates += topic.event_ids_twice;
             for partition in &topic.partitions {
+                same &= partition.topic_ends_at.is_none();
                 report.holes += partition.holes;
                 report.lost += partition.lost;
                 report.duplicates += partition.offsets_twice + partition.astray;
                 report.healed += partition.healed;
             }
         }
-        report.clean = report.holes + report.lost + report.duplicates == 0;
+        report.clean = same && report.holes + report.lost + report.duplicates == 0;
         report.topics = topics;
         report
     }
@@ -150,8 +173,25 @@ impl Report {
             }
         }
         for topic in &self.topics {
+            if let Some(MadeAnew { noted, now }) = &topic.made_anew {
+                writeln!(
+                    page,
+                    "{} was made anew: its id was {noted} when the rows were taken and is {now} now; to take its \
+                     messages raise `consumer.epoch`",
+                    topic.topic
+                )
+                .expect("a String takes all");
+            }
             for part in &topic.partitions {
                 let place = format!("{}/{}", topic.topic, part.partition);
+                if let (Some(ends_at), Some([_, last])) = (part.topic_ends_at, part.covered) {
+                    writeln!(
+                        page,
+                        "{place} ends at {ends_at}, its rows reach to {last}: the topic was made anew or lost its end; if \
+                         it was made anew, raise `consumer.epoch`"
+                    )
+                    .expect("a String takes all");
+                }
                 for (what, count, spans) in
                     [("holes", part.holes, &part.hole_spans), ("lost", part.lost, &part.lost_spans)]
                 {
@@ -186,6 +226,9 @@ impl Report {
         let verdict = match (self.clean, self.healed) {
             (true, 0) => "clean: every offset is a row or explained, none twice".to_owned(),
             (true, healed) => format!("clean, after {healed} offsets were brought back"),
+            (false, _) if self.holes + self.lost + self.duplicates == 0 => {
+                "not clean: a topic is not the one that its table was filled from".to_owned()
+            }
             (false, _) => format!("{} holes, {} lost, {} duplicates", self.holes, self.lost, self.duplicates),
         };
         writeln!(page, "{verdict}").expect("a String takes all");
@@ -227,5 +270,32 @@ mod tests {
         assert!(found.page().ends_with("holes in exposures/3: 5-6\n2 holes, 0 lost, 0 duplicates\n"));
         assert!(report(0).clean);
         assert!(report(0).page().ends_with("clean: every offset is a row or explained, none twice\n"));
+    }
+    #[test]
+    fn a_topic_that_is_not_the_tables_own_makes_it_unclean() {
+        let mut topics = report(0).topics;
+        topics[0].made_anew = Some(MadeAnew { noted: "a".to_owned(), now: "b".to_owned() });
+        let anew = Report::of(topics);
+        assert_eq!((anew.clean, anew.holes + anew.lost + anew.duplicates), (false, 0));
+        let page = anew.page();
+        assert!(
+            page.contains("exposures was made anew: its id was a when the rows were taken and is b now"),
+            "{page}"
+        );
+        assert!(
+            page.ends_with("not clean: a topic is not the one that its table was filled from\n"),
+            "{page}"
+        );
+
+        let mut topics = report(0).topics;
+        topics[0].partitions[0].covered = Some([0, 99]);
+        topics[0].partitions[0].topic_ends_at = Some(40);
+        let shorter = Report::of(topics);
+        assert!(!shorter.clean);
+        assert!(
+            shorter.page().contains("exposures/3 ends at 40, its rows reach to 99"),
+            "{}",
+            shorter.page()
+        );
     }
 }

@@ -113,14 +113,16 @@ async fn mark(producer: &FutureProducer, topic: &str, letter: &Letter) -> Result
     let (partition, offset) = (origin.partition.to_string(), origin.offset.to_string());
     let key = format!("{}/{partition}/{offset}", origin.topic);
     let header = |key, value| Header { key, value: Some(value) };
-    let record = FutureRecord::<str, [u8]>::to(topic).key(&key).headers(
-        OwnedHeaders::new()
-            .insert(header(headers::TOPIC, origin.topic.as_str()))
-            .insert(header(headers::PARTITION, &partition))
-            .insert(header(headers::OFFSET, &offset))
-            .insert(header(headers::CODE, headers::REPLAYED))
-            .insert(header(headers::REASON, &letter.code)),
-    );
+    let mut marks = OwnedHeaders::new()
+        .insert(header(headers::TOPIC, origin.topic.as_str()))
+        .insert(header(headers::PARTITION, &partition))
+        .insert(header(headers::OFFSET, &offset))
+        .insert(header(headers::CODE, headers::REPLAYED))
+        .insert(header(headers::REASON, &letter.code));
+    if let Some(epoch) = origin.epoch {
+        marks = marks.insert(header(headers::EPOCH, &epoch.to_string()));
+    }
+    let record = FutureRecord::<str, [u8]>::to(topic).key(&key).headers(marks);
     let sent = producer.send(record, ACKNOWLEDGED_WITHIN).await;
     sent.map_err(|(error, _)| anyhow!(error)).with_context(|| format!("marking {key} as sent again"))?;
     Ok(())
@@ -133,7 +135,7 @@ mod tests {
 
     fn letter(replays: u64, payload_bytes: u64) -> Letter {
         Letter {
-            origin: Origin { topic: "aliases".to_owned(), partition: 0, offset: 9 },
+            origin: Origin { topic: "aliases".to_owned(), partition: 0, offset: 9, epoch: Some(1) },
             code: "not_framed".to_owned(),
             reason: String::new(),
             buried_at_ms: 0,

@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn a_letter_says_what_it_is_and_whether_it_is_whole() {
         let letter = Letter {
-            origin: Origin { topic: "aliases".to_owned(), partition: 0, offset: 9 },
+            origin: Origin { topic: "aliases".to_owned(), partition: 0, offset: 9, epoch: Some(1) },
             code: "not_framed".to_owned(),
             reason: "no header".to_owned(),
             buried_at_ms: 1_000,

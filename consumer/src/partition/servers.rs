@@ -13,8 +13,9 @@ use super::{Line, Shared, micros_now};
 use crate::batch::{Batch, Span, Stamp};
 use crate::dedupe::Window;
 use crate::fetch::high_watermark;
-use crate::protocol::{Found, Intent, Note};
+use crate::protocol::{Found, Intent, Note, Topic};
 use crate::store::Place;
+use crate::topic_id::TopicId;
 
 pub(super) const KAFKA_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -44,6 +45,9 @@ impl Line {
             Offset::Offset(offset) => u64::try_from(offset).ok(),
             _ => None,
         };
+        let topic_now = TopicId::ask(self.consumer.client(), topic, KAFKA_ANSWERS_WITHIN)?;
+        let noted = note.filter(|note| note.epoch == self.place.epoch).and_then(|note| note.topic);
+        let topic_noted = self.noted_topic(noted.or(topic_now))?;
         let durable = self
             .shared
             .runtime
@@ -57,7 +61,35 @@ impl Line {
             return Err(anyhow!("the broker does not know the ends of the partition yet ({low} to {high})"));
         };
         self.committed = committed.unwrap_or(0);
-        Ok(Found { committed, note, durable, low, high })
+        let topic = Topic { noted: topic_noted, now: topic_now };
+        Ok(Found { committed, note, topic, durable, low, high })
+    }
+
+    /// The id that is noted beside the rows of the epoch. Before the first of them it is `known`, noted now.
+    fn noted_topic(&self, known: Option<TopicId>) -> Result<Option<TopicId>> {
+        let Shared { store, runtime, .. } = &*self.shared;
+        let noted =
+            || runtime.block_on(store.topic_ids(&self.place)).context("reading whose offsets the rows are");
+        let mut ids = noted()?;
+        if let (Some(known), true) = (known, ids.is_empty()) {
+            runtime
+                .block_on(store.note_topic_id(&self.place, known))
+                .context("noting whose offsets the rows are")?;
+            // Another consumer may have noted another one meanwhile: then both are read, by both.
+            ids = noted()?;
+        }
+        Ok(ids.iter().find(|id| known != Some(**id)).or(ids.first()).copied())
+    }
+
+    /// What was fetched up to now came from the topic of the last look: an id never comes back.
+    fn check_topic(&self, looked_at: Option<TopicId>) -> Result<()> {
+        let now = TopicId::ask(self.consumer.client(), &self.place.topic, KAFKA_ANSWERS_WITHIN)?;
+        match (looked_at, now) {
+            (Some(looked_at), Some(now)) if looked_at != now => {
+                Err(anyhow!("the topic was made anew: it had the id {looked_at} and has {now} now"))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn count(&self, span: Span) -> Result<u64> {
@@ -96,7 +128,6 @@ impl Line {
         self.replay = replay;
         self.resumed_at = Some(from);
         self.seek(from)?;
-        self.set_stalled(false);
         let (topic, partition) = (&self.place.topic, self.place.partition);
         match replay {
             None => tracing::info!(topic, partition, from, "going on"),
@@ -111,6 +142,10 @@ impl Line {
     /// Lets the partition run from `start`. A partition that was just assigned takes a moment to be seekable.
     fn seek(&self, start: u64) -> Result<()> {
         let (topic, partition) = (self.place.topic.as_str(), i32::from(self.place.partition));
+        if self.must_rejoin {
+            self.consumer.context().ask_to_rejoin();
+            return Err(anyhow!("the partition must be assigned anew before it can be fetched from {start}"));
+        }
         let offset = i64::try_from(start).context("an offset beyond 2^63")?;
         self.consumer
             .seek(topic, partition, Offset::Offset(offset), KAFKA_ANSWERS_WITHIN)
@@ -124,9 +159,16 @@ impl Line {
     pub(super) fn announce(&mut self, offset: u64, note: &Note) -> Result<()> {
         self.acknowledge_dead_letters()?;
         let began = Instant::now();
+        if note.intent.is_some() {
+            self.check_topic(note.topic)?;
+        }
         self.commit(offset, note)?;
         self.stage(if note.intent.is_some() { "intent" } else { "commit" }, began);
         self.committed = offset;
+        if note.intent.is_none() {
+            self.note_lag(offset);
+            self.went_forward();
+        }
         Ok(())
     }
 
@@ -205,14 +247,43 @@ impl Line {
         self.gauge(&metrics.window_bytes).set(self.window.bytes() as i64);
         let oldest = (now.get() - self.window.horizon().get()).max(0) / 1_000_000;
         self.gauge(&metrics.window_oldest_seconds).set(oldest);
-        let high = high_watermark(&self.consumer, &self.place.topic, self.place.partition.into());
-        if let Some(high) = high {
-            let lag = high.saturating_sub(intent.span.last + 1);
-            self.gauge(&metrics.lag).set(i64::try_from(lag).unwrap_or(i64::MAX));
-        }
+        // Markers behind the last message are nothing to be taken.
+        let idle = self.filling.span().is_none();
+        let next = if idle { self.passed() } else { intent.span.last + 1 };
+        self.note_lag(next);
+        self.went_forward();
         let (topic, partition) = (&self.place.topic, self.place.partition);
         let Span { first, last } = intent.span;
         tracing::debug!(topic, partition, first, last, rows = intent.rows, "inserted");
+    }
+}
+
+impl Line {
+    /// Everything before this offset has been taken, or is no message.
+    pub(super) fn passed(&self) -> u64 {
+        self.filling.next().max(self.end.unwrap_or(0))
+    }
+
+    pub(super) fn note_lag(&self, next: u64) {
+        let high = high_watermark(&self.consumer, &self.place.topic, self.place.partition.into());
+        if let Some(high) = high {
+            let lag = high.saturating_sub(next);
+            self.gauge(&self.shared.metrics.lag).set(i64::try_from(lag).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Nothing has come for a while: either the log ends here, or it is not fetched.
+    pub(super) fn check_end(&self) -> Result<()> {
+        let Place { topic, partition, .. } = &self.place;
+        let (_, high) = self
+            .consumer
+            .fetch_watermarks(topic, i32::from(*partition), KAFKA_ANSWERS_WITHIN)
+            .context("asking the broker for the end of the partition")?;
+        let next = self.passed();
+        if u64::try_from(high).is_ok_and(|high| high > next) {
+            return Err(anyhow!("nothing comes from offset {next} on, though the partition ends at {high}"));
+        }
+        Ok(())
     }
 }
 

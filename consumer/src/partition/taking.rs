@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use rdkafka::error::RDKafkaErrorCode;
 use schemas::avro::DecodeError;
 use schemas::{Exposure, Micros, Uuid};
 
@@ -12,7 +13,7 @@ use super::{ClosedBatch, Gap, Line, micros_now};
 use crate::batch::Due;
 use crate::decode::Decoded;
 use crate::dedupe::Known;
-use crate::fetch::{Fetched, Message};
+use crate::fetch::{Came, Fetched, Message};
 use crate::protocol::Closed;
 use crate::rows::{Rows, Verdict};
 use crate::schema_cache::PlanCounts;
@@ -109,8 +110,14 @@ impl Line {
         while messages.peek().is_some() && !passed_last {
             let began = Instant::now();
             decoded.clear();
-            for message in messages.by_ref().take(at_once) {
-                let message = message.map_err(|code| anyhow!("fetching: {code}"))?;
+            for came in messages.by_ref().take(at_once) {
+                let message = match came.map_err(|code| self.fetch_failed(code))? {
+                    Came::Message(message) => message,
+                    Came::End(end) => {
+                        self.end = Some(end);
+                        continue;
+                    }
+                };
                 if message.offset < self.filling.next() {
                     // Fetched before the seek took hold.
                     continue;
@@ -131,7 +138,7 @@ impl Line {
             self.append_all(&decoded, &fates, &mut counts)?;
             self.stage("append", began);
         }
-        if passed_last {
+        if passed_last || self.end.is_some_and(|end| end > last) {
             // The log has a gap where the batch ends, as behind a transaction.
             self.filling.cover_until(last);
         }
@@ -145,6 +152,12 @@ impl Line {
         counted.with_label_values(&[self.place.table.topic(), "forgotten"]).inc_by(counts.forgotten);
         self.gauge(&self.shared.metrics.position).set(self.filling.next() as i64);
         Ok(())
+    }
+
+    /// Behind an offset that is out of range, librdkafka stops fetching, and takes no seek either.
+    fn fetch_failed(&mut self, code: RDKafkaErrorCode) -> anyhow::Error {
+        self.must_rejoin |= code == RDKafkaErrorCode::AutoOffsetReset;
+        anyhow!("fetching: {code}")
     }
 
     /// What becomes of each message. One question after another is put to all of them, since a table of ids

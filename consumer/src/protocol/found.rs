@@ -1,6 +1,7 @@
 //! Where a partition goes on, from what the broker and the table say of it. No network here.
 
 use super::note::{Intent, Note};
+use crate::topic_id::TopicId;
 
 /// What Kafka and ClickHouse say of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,11 +9,21 @@ pub struct Found {
     /// The group's committed offset.
     pub committed: Option<u64>,
     pub note: Option<Note>,
+    pub topic: Topic,
     /// The last offset that the rows of this epoch cover.
     pub durable: Option<u64>,
     /// The first offset that the broker still has, and the one that it will give next.
     pub low: u64,
     pub high: u64,
+}
+
+/// Whose offsets these are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Topic {
+    /// The id of the topic that the rows of this epoch came from, as it was noted with the first of them.
+    pub noted: Option<TopicId>,
+    /// The id that the topic has now; `None` where brokers give topics no ids.
+    pub now: Option<TopicId>,
 }
 
 /// What to do about it.
@@ -34,6 +45,11 @@ pub enum Halt {
         .low - .next, .low - 1
     )]
     Overtaken { next: u64, low: u64 },
+    #[error(
+        "the topic was made anew: the rows of this epoch came from the topic with the id {noted}, and it has the id {now} \
+         now, so that its offsets are others; to take its messages from the beginning raise `consumer.epoch`"
+    )]
+    TopicMadeAnew { noted: TopicId, now: TopicId },
     #[error(
         "the table has offsets up to {durable}, the topic only up to {high}: it was made anew or lost its end; if it \
          was made anew, raise `consumer.epoch`"
@@ -66,6 +82,11 @@ impl Found {
             Some(note) if note.epoch < epoch => None,
             note => note,
         };
+        for noted in [self.topic.noted, note.and_then(|note| note.topic)].into_iter().flatten() {
+            if let Some(now) = self.topic.now.filter(|now| *now != noted) {
+                return Err(Halt::TopicMadeAnew { noted, now });
+            }
+        }
         let noted = note.and_then(|note| note.durable);
         if let Some(noted) = noted.filter(|noted| self.durable.is_none_or(|durable| durable < *noted)) {
             return Err(Halt::RowsGone { noted, durable: self.durable });
@@ -118,11 +139,11 @@ mod tests {
     };
 
     fn found(durable: Option<u64>, low: u64, high: u64) -> Found {
-        Found { committed: None, note: None, durable, low, high }
+        Found { committed: None, note: None, topic: Topic::default(), durable, low, high }
     }
 
     fn noted(committed: u64, durable: Option<u64>, intent: Option<Intent>) -> Found {
-        let note = Some(Note { epoch: 1, durable, intent });
+        let note = Some(Note { epoch: 1, topic: None, durable, intent });
         Found { committed: Some(committed), note, ..found(durable, 0, 20) }
     }
 
@@ -175,6 +196,29 @@ mod tests {
         let all = Found { durable: None, ..noted(9, Some(8), None) };
         let halt = all.way(1).unwrap_err();
         assert!(halt.to_string().starts_with("the table reached offset 8 and now ends at nothing"), "{halt}");
+    }
+
+    /// The new topic may be longer than the old one was: its offsets alone do not tell.
+    #[test]
+    fn another_id_stops_the_partition_however_long_the_topic_is() {
+        let (old, new) =
+            ("Zl3-OYYMR_mYD-iZj0yZ7w".parse().unwrap(), "AZl3OYYMR_mYD-iZj0yZ7w".parse().unwrap());
+        let halt = Halt::TopicMadeAnew { noted: old, now: new };
+        let anew = Found { topic: Topic { noted: Some(old), now: Some(new) }, ..found(Some(8), 0, 300) };
+        assert_eq!(anew.way(1), Err(halt));
+        // The table's note of the id is lost, the one beside the offset is not.
+        let note = Some(Note { epoch: 1, topic: Some(old), durable: Some(8), intent: None });
+        let only_noted =
+            Found { note, topic: Topic { noted: None, now: Some(new) }, ..found(Some(8), 0, 300) };
+        assert_eq!(only_noted.way(1), Err(halt));
+        // At a raised epoch the old topic's note counts for nothing.
+        let raised = Found { topic: Topic { noted: None, now: Some(new) }, durable: None, ..only_noted };
+        assert_eq!(raised.way(2), Ok(Way::GoOn { from: 0 }));
+        // Nothing is known: of rows of an earlier build, or from a broker without ids.
+        let same = Found { topic: Topic { noted: Some(old), now: Some(old) }, ..found(Some(8), 0, 300) };
+        assert_eq!(same.way(1), Ok(Way::GoOn { from: 9 }));
+        let unknown = Found { topic: Topic { noted: Some(old), now: None }, ..found(Some(8), 0, 300) };
+        assert_eq!(unknown.way(1), Ok(Way::GoOn { from: 9 }));
     }
 
     #[test]

@@ -7,9 +7,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::batch::Span;
+use crate::topic_id::TopicId;
 
 /// Stands first in every note; a later form of it gets another number.
-const HEAD: &str = "splitstream/1";
+const HEAD: &str = "splitstream/2";
+/// The form before, which did not name the topic. It is still read.
+const HEAD_WITHOUT_TOPIC: &str = "splitstream/1";
 const HEAD_ANY: &str = "splitstream/";
 
 /// A batch that is about to be inserted, exactly enough of it to be made again from the messages.
@@ -40,6 +43,8 @@ impl Intent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Note {
     pub epoch: u32,
+    /// Whose offsets these are; `None` in a note of an earlier build, or where brokers give topics no ids.
+    pub topic: Option<TopicId>,
     /// The last offset that the table covered when this was written.
     pub durable: Option<u64>,
     pub intent: Option<Intent>,
@@ -62,15 +67,24 @@ impl Note {
             return Ok(None);
         }
         let mut words = text.split(' ');
-        if words.next() != Some(HEAD) {
-            return Err(NoteError::Later(text.to_owned()));
-        }
-        parse_words(words).map(Some).ok_or_else(|| NoteError::Damaged(text.to_owned()))
+        let names_topic = match words.next() {
+            Some(HEAD) => true,
+            Some(HEAD_WITHOUT_TOPIC) => false,
+            _ => return Err(NoteError::Later(text.to_owned())),
+        };
+        parse_words(words, names_topic).map(Some).ok_or_else(|| NoteError::Damaged(text.to_owned()))
     }
 }
 
-fn parse_words<'text>(mut words: impl Iterator<Item = &'text str>) -> Option<Note> {
+fn parse_words<'text>(mut words: impl Iterator<Item = &'text str>, names_topic: bool) -> Option<Note> {
     let epoch = value(words.next()?, "epoch")?;
+    let topic = match names_topic {
+        false => None,
+        true => match words.next()? {
+            "topic=none" => None,
+            word => Some(value(word, "topic")?),
+        },
+    };
     let durable = match words.next()? {
         "durable=none" => None,
         word => Some(value(word, "durable")?),
@@ -91,7 +105,7 @@ fn parse_words<'text>(mut words: impl Iterator<Item = &'text str>) -> Option<Not
         }
     };
     let sound = intent.is_none_or(|intent| intent.span.first <= intent.span.last && intent.rows > 0);
-    (sound && words.next().is_none()).then_some(Note { epoch, durable, intent })
+    (sound && words.next().is_none()).then_some(Note { epoch, topic, durable, intent })
 }
 
 fn value<T: FromStr>(word: &str, name: &str) -> Option<T> {
@@ -100,7 +114,12 @@ fn value<T: FromStr>(word: &str, name: &str) -> Option<T> {
 
 impl fmt::Display for Note {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{HEAD} epoch={} durable=", self.epoch)?;
+        write!(out, "{HEAD} epoch={} topic=", self.epoch)?;
+        match self.topic {
+            None => write!(out, "none")?,
+            Some(topic) => write!(out, "{topic}")?,
+        }
+        write!(out, " durable=")?;
         match self.durable {
             None => write!(out, "none")?,
             Some(durable) => write!(out, "{durable}")?,
@@ -121,41 +140,61 @@ impl fmt::Display for Note {
 mod tests {
     use super::*;
 
-    const NOTE: Note = Note {
-        epoch: 1,
-        durable: Some(149),
-        intent: Some(Intent {
-            span: Span { first: 150, last: 249 },
-            rows: 98,
-            kept: 0xabc,
-            ingest_ms: 1_790_000_000_000,
-            earlier_rows: 0,
-            attempt: 2,
-        }),
-    };
-    const TEXT: &str = "splitstream/1 epoch=1 durable=149 intent=150-249 rows=98 kept=0000000000000abc \
-                        ingest=1790000000000 earlier=0 attempt=2";
+    const TOPIC: &str = "Zl3-OYYMR_mYD-iZj0yZ7w";
+    const TEXT: &str = "splitstream/2 epoch=1 topic=Zl3-OYYMR_mYD-iZj0yZ7w durable=149 intent=150-249 rows=98 \
+                        kept=0000000000000abc ingest=1790000000000 earlier=0 attempt=2";
+    /// As a build wrote it that did not know of topics' ids.
+    const TEXT_WITHOUT_TOPIC: &str = "splitstream/1 epoch=1 durable=149 intent=150-249 rows=98 \
+                                      kept=0000000000000abc ingest=1790000000000 earlier=0 attempt=2";
+
+    fn note() -> Note {
+        Note {
+            epoch: 1,
+            topic: Some(TOPIC.parse().unwrap()),
+            durable: Some(149),
+            intent: Some(Intent {
+                span: Span { first: 150, last: 249 },
+                rows: 98,
+                kept: 0xabc,
+                ingest_ms: 1_790_000_000_000,
+                earlier_rows: 0,
+                attempt: 2,
+            }),
+        }
+    }
 
     #[test]
     fn a_note_is_this_text_and_this_text_that_note() {
-        assert_eq!(NOTE.to_string(), TEXT);
-        assert_eq!(Note::parse(TEXT), Ok(Some(NOTE)));
-        let none = Note { durable: None, intent: None, ..NOTE };
-        assert_eq!(none.to_string(), "splitstream/1 epoch=1 durable=none intent=none");
+        assert_eq!(note().to_string(), TEXT);
+        assert_eq!(Note::parse(TEXT), Ok(Some(note())));
+        let none = Note { topic: None, durable: None, intent: None, ..note() };
+        assert_eq!(none.to_string(), "splitstream/2 epoch=1 topic=none durable=none intent=none");
         assert_eq!(Note::parse(&none.to_string()), Ok(Some(none)));
+    }
+
+    #[test]
+    fn a_note_of_an_earlier_build_names_no_topic() {
+        assert_eq!(Note::parse(TEXT_WITHOUT_TOPIC), Ok(Some(Note { topic: None, ..note() })));
+        let none = Note { topic: None, durable: None, intent: None, ..note() };
+        assert_eq!(Note::parse("splitstream/1 epoch=1 durable=none intent=none"), Ok(Some(none)));
     }
 
     #[test]
     fn other_peoples_texts_are_none_and_a_later_builds_is_refused() {
         assert_eq!(Note::parse(""), Ok(None));
         assert_eq!(Note::parse("set by hand"), Ok(None));
-        assert_eq!(Note::parse("splitstream/2 x"), Err(NoteError::Later("splitstream/2 x".into())));
+        assert_eq!(Note::parse("splitstream/3 x"), Err(NoteError::Later("splitstream/3 x".into())));
     }
 
     #[test]
     fn half_a_note_is_damaged() {
-        for cut in [&TEXT[..TEXT.len() - 10], "splitstream/1", "splitstream/1 epoch=1 durable=x intent=none"]
-        {
+        for cut in [
+            &TEXT[..TEXT.len() - 10],
+            "splitstream/2",
+            "splitstream/2 epoch=1 durable=149 intent=none",
+            "splitstream/2 epoch=1 topic=short durable=149 intent=none",
+            "splitstream/1 epoch=1 durable=x intent=none",
+        ] {
             assert_eq!(Note::parse(cut), Err(NoteError::Damaged(cut.into())));
         }
         let backwards = TEXT.replace("150-249", "250-249");

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use consumer::batch::Span;
-use consumer::protocol::{Action, Closed, Event, Found, Intent, Machine, Note};
+use consumer::protocol::{Action, Closed, Event, Found, Intent, Machine, Note, Topic};
 
 pub const EPOCH: u32 = 1;
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -258,6 +258,7 @@ impl World {
         Found {
             committed,
             note: if self.broken.notes { None } else { note },
+            topic: Topic::default(),
             durable: self.rows.iter().map(|row| row.span.last).max(),
             low: 0,
             high: self.log.len() as u64,

@@ -141,6 +141,11 @@ impl Condition {
         let reason = Some(reason.into());
         self.shared.lock().conditions.insert(self.name.clone(), reason);
     }
+
+    /// The condition is none any more: what it was about is no longer this process's work.
+    pub fn withdraw(self) {
+        self.shared.lock().conditions.remove(&self.name);
+    }
 }
 
 impl Shared {
@@ -239,5 +244,7 @@ mod tests {
         assert_eq!(health.ready(), report(true, &[("tables", "ok")]));
         drop(health.progress("fetch", Duration::from_secs(60)));
         assert_eq!(health.ready(), report(false, &[("fetch", "ended unexpectedly"), ("tables", "ok")]));
+        tables.withdraw();
+        assert_eq!(health.ready(), report(false, &[("fetch", "ended unexpectedly")]));
     }
 }

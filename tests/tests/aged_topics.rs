@@ -1,0 +1,234 @@
+//! What age does to a topic, and strangers: its log begins behind 0, it is deleted and made again, its last
+//! offsets are markers of transactions. No process dies in any of these.
+
+use std::time::Duration;
+
+use local::Service;
+use schemas::avro;
+use schemas::topics::EXPOSURES;
+use tests::oracle::row_count;
+use tests::platform::wait_until;
+use tests::traffic::{ago, exposures};
+use tests::{Platform, metrics, topic};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(100);
+const PARTITION: u16 = 1;
+
+fn messages(first: u64, count: u64) -> Vec<Vec<u8>> {
+    exposures(first, count, ago(MINUTE)).iter().map(avro::encode).collect()
+}
+
+/// Writes exposures number `first` to `first + count - 1` to one partition.
+fn write(platform: &Platform, partition: u16, first: u64, count: u64) {
+    topic::write(platform.brokers(), EXPOSURES, partition, &messages(first, count)).unwrap();
+}
+
+fn wait_for_rows(platform: &Platform, rows: u64) {
+    let clickhouse = platform.clickhouse();
+    wait_until("the rows", PATIENCE, POLL, || Ok(row_count(&clickhouse)? >= rows)).unwrap();
+    assert_eq!(row_count(&clickhouse).unwrap(), rows);
+}
+
+/// Of each partition with rows: the number of rows, and the first and the last offset.
+fn offsets(platform: &Platform) -> String {
+    let sql = "SELECT epoch, kafka_partition, count(), min(kafka_offset), max(kafka_offset) FROM exposures \
+               GROUP BY epoch, kafka_partition ORDER BY epoch, kafka_partition";
+    platform.clickhouse().text(sql, &[]).unwrap()
+}
+
+/// Returns when `/readyz` says yes.
+fn wait_until_ready(consumer: &Service) {
+    let url = consumer.url();
+    wait_until("a ready consumer", PATIENCE, POLL, || Ok(metrics::readiness(&url)?["ok"] == true)).unwrap();
+}
+
+/// Returns when `/readyz` says that the partition halts, with what it says.
+fn wait_until_halted(consumer: &Service) -> String {
+    let url = consumer.url();
+    let told =
+        || Ok(metrics::readiness(&url)?["checks"][format!("{EXPOSURES}/{PARTITION} goes forward")].clone());
+    let halted =
+        |told: &serde_json::Value| told.as_str().is_some_and(|told| told.starts_with("stands still"));
+    wait_until("a halted partition", PATIENCE, POLL, || Ok(halted(&told()?))).unwrap();
+    assert_eq!(metrics::readiness(&url).unwrap()["ok"], false);
+    assert_eq!(gauge(consumer, "splitstream_consumer_halted"), 1.0);
+    told().unwrap_or_else(|error: anyhow::Error| panic!("{error}")).as_str().unwrap().to_owned()
+}
+
+fn gauge(consumer: &Service, name: &str) -> f64 {
+    let all = metrics::series(&consumer.url(), name).unwrap();
+    let ours = all.iter().filter(|(labels, _)| {
+        labels.contains(&format!("topic=\"{EXPOSURES}\"")) && labels.contains(&format!("=\"{PARTITION}\""))
+    });
+    ours.map(|(_, value)| value).sum()
+}
+
+/// Deletes the topic and makes it again, empty.
+fn make_anew(platform: &Platform) {
+    topic::delete(platform.brokers(), EXPOSURES).unwrap();
+    wait_until("the topic made anew", PATIENCE, POLL, || {
+        platform.stack().run("producer", &["topics"])?;
+        topic::wait_for_leaders(platform.brokers(), EXPOSURES)?;
+        Ok(topic::length(platform.brokers(), EXPOSURES)? == 0)
+    })
+    .unwrap();
+}
+
+/// The audit's exit code and its document.
+fn audit(platform: &Platform, epoch: &str) -> (i32, serde_json::Value) {
+    let settings = [("SPLITSTREAM_CONSUMER__EPOCH", epoch)];
+    let output = platform.program_with("consumer", &["audit", "--json"], &settings).unwrap();
+    let code = output.status.code().unwrap();
+    let document = serde_json::from_slice(&output.stdout);
+    (code, document.unwrap_or_else(|error| panic!("{error}: {output:?}")))
+}
+
+fn of_exposures(audit: &serde_json::Value) -> &serde_json::Value {
+    let topics = audit["topics"].as_array().unwrap();
+    topics.iter().find(|topic| topic["topic"] == EXPOSURES).unwrap()
+}
+
+/// Every topic older than its retention is like this.
+#[test]
+fn a_log_that_begins_above_zero_is_taken_from_its_beginning_or_behind_what_is_durable() {
+    let platform = Platform::up().unwrap();
+    for partition in 0..3 {
+        write(&platform, partition, 100 * u64::from(partition), 100);
+    }
+    topic::delete_before(platform.brokers(), EXPOSURES, 0, 50).unwrap();
+    topic::delete_before(platform.brokers(), EXPOSURES, 1, 98).unwrap();
+    topic::delete_before(platform.brokers(), EXPOSURES, 2, 100).unwrap();
+
+    let consumer = platform.consumer(&[]).unwrap();
+    wait_for_rows(&platform, 52);
+    for partition in 0..3 {
+        write(&platform, partition, 1_000 + 100 * u64::from(partition), 10);
+    }
+    wait_for_rows(&platform, 82);
+    assert_eq!(offsets(&platform), "1\t0\t60\t50\t109\n1\t1\t12\t98\t109\n1\t2\t10\t100\t109");
+    wait_until_ready(&consumer);
+
+    // Restarted behind a beginning that has moved past everything that is durable.
+    consumer.stop().unwrap();
+    topic::delete_before(platform.brokers(), EXPOSURES, 0, 105).unwrap();
+    topic::delete_before(platform.brokers(), EXPOSURES, 1, 110).unwrap();
+    consumer.start().unwrap();
+    for partition in 0..3 {
+        write(&platform, partition, 2_000 + 100 * u64::from(partition), 5);
+    }
+    wait_for_rows(&platform, 97);
+    assert_eq!(offsets(&platform), "1\t0\t65\t50\t114\n1\t1\t17\t98\t114\n1\t2\t15\t100\t114");
+    let (code, report) = audit(&platform, "1");
+    assert_eq!((code, &report["clean"]), (0, &serde_json::json!(true)), "{report:#}");
+}
+
+/// Its offsets reach further than those of the rows, so that only Kafka's id of the topic tells the two apart.
+#[test]
+fn a_topic_made_anew_while_the_consumer_is_stopped_is_never_mistaken_for_the_old_one() {
+    let platform = Platform::up().unwrap();
+    write(&platform, PARTITION, 0, 100);
+    let consumer = platform.consumer(&[]).unwrap();
+    wait_for_rows(&platform, 100);
+    consumer.stop().unwrap();
+    make_anew(&platform);
+    write(&platform, PARTITION, 1_000, 300);
+
+    let (code, report) = audit(&platform, "1");
+    assert_eq!((code, &report["clean"]), (6, &serde_json::json!(false)), "{report:#}");
+    let anew = &of_exposures(&report)["made_anew"];
+    assert_ne!(anew["noted"], anew["now"]);
+    assert_eq!(anew["now"].as_str().unwrap().len(), 22, "{anew}");
+
+    consumer.start().unwrap();
+    let told = wait_until_halted(&consumer);
+    assert!(told.contains("the topic was made anew") && told.contains("raise `consumer.epoch`"), "{told}");
+    assert_eq!(row_count(&platform.clickhouse()).unwrap(), 100);
+    consumer.stop().unwrap();
+
+    let next = platform.consumer(&[("SPLITSTREAM_CONSUMER__EPOCH", "2")]).unwrap();
+    wait_for_rows(&platform, 400);
+    assert_eq!(offsets(&platform), "1\t1\t100\t0\t99\n2\t1\t300\t0\t299");
+    next.stop().unwrap();
+    let (code, report) = audit(&platform, "2");
+    assert_eq!((code, &report["clean"]), (0, &serde_json::json!(true)), "{report:#}");
+}
+
+#[test]
+fn a_topic_made_anew_under_a_running_consumer_gives_it_no_rows() {
+    let platform = Platform::up().unwrap();
+    write(&platform, PARTITION, 0, 100);
+    let consumer = platform.consumer(&[]).unwrap();
+    wait_for_rows(&platform, 100);
+    make_anew(&platform);
+    write(&platform, PARTITION, 1_000, 300);
+    wait_until_halted(&consumer);
+    assert_eq!(offsets(&platform), "1\t1\t100\t0\t99");
+    let (code, _) = audit(&platform, "1");
+    assert_eq!(code, 6);
+    consumer.stop().unwrap();
+    let _next = platform.consumer(&[("SPLITSTREAM_CONSUMER__EPOCH", "2")]).unwrap();
+    wait_for_rows(&platform, 400);
+    assert_eq!(offsets(&platform), "1\t1\t100\t0\t99\n2\t1\t300\t0\t299");
+}
+
+/// A marker has an offset and is no message: there is nothing left to take, and everything is committed.
+#[test]
+fn behind_a_transactions_marker_there_is_no_lag() {
+    let platform = Platform::up().unwrap();
+    let consumer = platform.consumer(&[]).unwrap();
+    // Three messages and the marker, all of them nothing.
+    topic::write_in_transaction(
+        platform.brokers(),
+        EXPOSURES,
+        PARTITION,
+        &messages(0, 3),
+        topic::Ending::Abort,
+    )
+    .unwrap();
+    let behind = |offset: f64| {
+        let both = || {
+            (
+                gauge(&consumer, "splitstream_consumer_committed_offset"),
+                gauge(&consumer, "splitstream_consumer_lag"),
+            )
+        };
+        wait_until("the end to be committed", PATIENCE, POLL, || Ok(both() == (offset, 0.0)))
+            .unwrap_or_else(|error| panic!("{error}; committed and lag are {:?}", both()));
+    };
+    behind(4.0);
+    assert_eq!(row_count(&platform.clickhouse()).unwrap(), 0);
+
+    // Rows with a marker behind them.
+    topic::write_in_transaction(
+        platform.brokers(),
+        EXPOSURES,
+        PARTITION,
+        &messages(10, 3),
+        topic::Ending::Commit,
+    )
+    .unwrap();
+    wait_for_rows(&platform, 3);
+    behind(8.0);
+    write(&platform, PARTITION, 20, 1);
+    wait_for_rows(&platform, 4);
+    assert_eq!(offsets(&platform), "1\t1\t4\t4\t8");
+    wait_until_ready(&consumer);
+    // Started anew behind a marker, it goes on all the same.
+    topic::write_in_transaction(
+        platform.brokers(),
+        EXPOSURES,
+        PARTITION,
+        &messages(30, 1),
+        topic::Ending::Abort,
+    )
+    .unwrap();
+    behind(11.0);
+    consumer.stop().unwrap();
+    consumer.start().unwrap();
+    write(&platform, PARTITION, 40, 1);
+    wait_for_rows(&platform, 5);
+    let (code, report) = audit(&platform, "1");
+    assert_eq!((code, &report["clean"]), (0, &serde_json::json!(true)), "{report:#}");
+}
