@@ -33,11 +33,7 @@ pub struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Analyzes on a schedule and serves the page, the JSON API and the metrics, until it is stopped.
-    Run {
-        /// Prints the configuration with every field's meaning and bounds, and exits.
-        #[arg(long)]
-        print_config: bool,
-    },
+    Run,
     /// Analyzes now and keeps the result: one experiment, or all that run or are stopped.
     Analyze(Which),
     /// Shows the latest result of one experiment, or of all.
@@ -51,6 +47,8 @@ enum Command {
         /// The method, by the name of its golden file: two_proportion, welch_t, ...
         method: Method,
     },
+    /// Prints every setting with its unit, bounds and value.
+    Config,
 }
 
 #[derive(Args)]
@@ -66,16 +64,16 @@ struct Which {
 pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     let settings = || ops::config::load::<Settings>(arguments.config.as_deref());
     match arguments.command {
-        Command::Run { print_config: true } => {
-            print!("{}", ops::config::render(&settings()?));
-            Ok(Exit::Done)
-        }
-        Command::Run { print_config: false } => serve(settings()?).await,
+        Command::Run => serve(settings()?).await,
         Command::Analyze(which) => analyze_now(settings()?, which).await,
         Command::Results(which) => results(settings()?, which).await,
         Command::Power(arguments) => planning::run(&arguments),
         Command::Calibrate(arguments) => calibration::run(&arguments),
         Command::Compute { method } => compute(method),
+        Command::Config => {
+            print!("{}", ops::config::render(&settings()?));
+            Ok(Exit::Done)
+        }
     }
 }
 
@@ -100,7 +98,9 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
     let health = Health::new();
     let registry = ops::metrics::registry("aggregator", env!("CARGO_PKG_VERSION"));
     let metrics = schedule::Metrics::register(&registry);
-    let served = Served { routes: http::routes(database.clone()), registry, health: health.clone() };
+    let routes =
+        serve::guarded(http::routes(database.clone()), &settings.http).map_err(anyhow::Error::msg)?;
+    let served = Served { routes, registry, health: health.clone() };
     let server = serve::start(&settings.http, served, &shutdown).await?;
     schedule::run(database, settings.aggregator, health, metrics, shutdown).await;
     server.stopped().await?;

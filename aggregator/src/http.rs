@@ -1,5 +1,5 @@
-//! The HTTP side: the JSON API and the page, both showing the latest document. Public within the
-//! operator's network: nothing here changes anything.
+//! The HTTP side: the JSON API and the page, both showing the latest document. Open to whoever reaches it,
+//! unless a token is configured; nothing here changes anything.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use ops::serve::error;
+use ops::serve::{error, failed, failure_noted};
 use schemas::key::is_key;
 use serde::{Deserialize, Serialize};
 
@@ -125,13 +125,12 @@ async fn find(database: &Database, key: &str) -> Result<ExperimentResult, Respon
 }
 
 fn unavailable(failure: &anyhow::Error) -> Response {
-    tracing::warn!(error = %format_args!("{failure:#}"), "a request could not be answered");
-    error(StatusCode::SERVICE_UNAVAILABLE, format!("{failure:#}"))
+    failed(StatusCode::SERVICE_UNAVAILABLE, "the request could not be answered", failure)
 }
 
 fn html_unavailable(failure: &anyhow::Error) -> Response {
-    tracing::warn!(error = %format_args!("{failure:#}"), "a page could not be shown");
-    html(StatusCode::SERVICE_UNAVAILABLE, page::unavailable(&format!("{failure:#}")))
+    let told = failure_noted("the page could not be shown", failure);
+    html(StatusCode::SERVICE_UNAVAILABLE, page::unavailable(&told))
 }
 
 fn html(status: StatusCode, body: String) -> Response {

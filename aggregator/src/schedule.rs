@@ -1,11 +1,12 @@
 //! The schedule: round after round, each experiment that runs (or was stopped a short while ago) is
 //! analyzed if anything is new. A round that fails is told and tried again, later each time; nothing that
-//! ClickHouse does ends the service.
+//! ClickHouse does ends the service. An experiment that cannot be analyzed is tried again by itself, later
+//! each time, and named; the others, and the service, are not its business.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use ops::{Condition, Health, Progress, Shutdown};
+use ops::{Health, Progress, Shutdown};
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use crate::analyze::{Moment, analyze, is_current};
@@ -31,6 +32,8 @@ pub struct Metrics {
     last_success: Gauge,
     verdict: IntGaugeVec,
     units: IntGaugeVec,
+    /// 1 for an experiment that cannot be analyzed at the moment.
+    failing: IntGaugeVec,
     /// What the gauges have been set for, so that an experiment that ends takes its series along.
     shown: BTreeSet<(String, String)>,
 }
@@ -41,6 +44,41 @@ pub struct Round {
     pub analyzed: usize,
     /// Nothing was new for these.
     pub current: usize,
+    /// These could not be analyzed.
+    pub failed: usize,
+    /// These failed before and rest until they are tried again.
+    pub resting: usize,
+}
+
+/// The experiments that could not be analyzed when they were last tried.
+#[derive(Debug, Default)]
+pub struct Failing(BTreeMap<String, Failure>);
+
+#[derive(Debug)]
+struct Failure {
+    times: u32,
+    tried_again: Instant,
+}
+
+impl Failing {
+    fn rests(&self, key: &str, now: Instant) -> bool {
+        self.0.get(key).is_some_and(|failure| now < failure.tried_again)
+    }
+
+    fn note(&mut self, key: &str, interval: Duration, now: Instant) {
+        let failure = self.0.entry(key.to_owned()).or_insert(Failure { times: 0, tried_again: now });
+        failure.times += 1;
+        // A little less than the pause, so that the round that begins then does try it.
+        failure.tried_again = now + pause(interval, failure.times) - interval / 2;
+    }
+
+    fn forget(&mut self, key: &str) {
+        self.0.remove(key);
+    }
+
+    fn keep_only(&mut self, followed: &BTreeSet<&str>) {
+        self.0.retain(|key, _| followed.contains(key.as_str()));
+    }
 }
 
 /// Runs until the shutdown begins.
@@ -57,12 +95,17 @@ pub async fn run(
     let bound = settings.query_timeout_ms.duration() * ROUND_TIMEOUTS + interval + BACKOFF_MAX;
     let progress = health.progress("schedule", bound);
     let mut failures = 0;
+    let mut failing = Failing::default();
     loop {
         let started = Instant::now();
-        failures = match round(&database, &settings, &mut metrics, &progress, &shutdown).await {
+        failures = match round(&database, &settings, &mut metrics, &mut failing, &progress, &shutdown).await {
             Ok(round) => {
-                tracing::debug!(analyzed = round.analyzed, current = round.current, "a round is done");
-                note_success(&mut metrics, &tables);
+                let Round { analyzed, current, failed, resting } = round;
+                tracing::debug!(analyzed, current, failed, resting, "a round is done");
+                tables.holds();
+                if failed + resting == 0 || analyzed + current > 0 {
+                    note_success(&metrics);
+                }
                 0
             }
             Err(error) => {
@@ -82,11 +125,15 @@ pub async fn run(
 }
 
 /// One round: the definitions, the cut, and each experiment in turn. An experiment that fails does not
-/// keep the others from being analyzed; the first failure is the round's.
+/// keep the others from being analyzed.
+///
+/// # Errors
+/// Where definitions or cut cannot be read: then nothing is analyzed.
 pub async fn round(
     database: &Database,
     settings: &Aggregator,
     metrics: &mut Metrics,
+    failing: &mut Failing,
     progress: &Progress,
     shutdown: &Shutdown,
 ) -> anyhow::Result<Round> {
@@ -103,11 +150,17 @@ pub async fn round(
         .iter()
         .filter(|(_, defined)| defined.is_followed(moment.as_of.millis(), follow_ms))
         .map(|(key, _)| key.as_str());
+    let followed: BTreeSet<&str> = followed.collect();
+    failing.keep_only(&followed);
     let mut round = Round::default();
     let mut shown = BTreeSet::new();
-    let mut first_failure = None;
     for key in followed {
         progress.touch();
+        if failing.rests(key, Instant::now()) {
+            round.resting += 1;
+            metrics.keep(key, &mut shown);
+            continue;
+        }
         // Losing an analysis is harmless: it may have written rows of `results`, but it becomes one only
         // with its row of `analyses`, and the next start makes it anew.
         let analyzed = tokio::select! {
@@ -121,16 +174,22 @@ pub async fn round(
                 } else {
                     round.current += 1;
                 }
+                failing.forget(key);
                 metrics.show(&result, &mut shown);
             }
             Err(error) => {
+                tracing::error!(
+                    experiment = key,
+                    error = %format_args!("{error:#}"),
+                    "an experiment could not be analyzed; it is tried again, the last document stays"
+                );
+                round.failed += 1;
+                failing.note(key, settings.interval_ms.duration(), Instant::now());
                 metrics.analyses.with_label_values(&["failed"]).inc();
-                first_failure.get_or_insert(error);
+                metrics.failing.with_label_values(&[key]).set(1);
+                metrics.keep(key, &mut shown);
             }
         }
-    }
-    if let Some(error) = first_failure {
-        return Err(error);
     }
     metrics.forget_all_but(shown);
     Ok(round)
@@ -164,8 +223,7 @@ async fn analyze_if_new(
     Ok((result, true))
 }
 
-fn note_success(metrics: &mut Metrics, tables: &Condition) {
-    tables.holds();
+fn note_success(metrics: &Metrics) {
     metrics.last_success.set(jiff::Timestamp::now().as_millisecond() as f64 / 1_000.0);
 }
 
@@ -205,7 +263,7 @@ impl Metrics {
             .expect(LEGAL),
             last_success: Gauge::new(
                 "aggregator_last_success_timestamp_seconds",
-                "When the last round without a failure ended.",
+                "When the last round ended in which not all experiments failed.",
             )
             .expect(LEGAL),
             verdict: IntGaugeVec::new(
@@ -221,6 +279,14 @@ impl Metrics {
                 &["experiment", "variant"],
             )
             .expect(LEGAL),
+            failing: IntGaugeVec::new(
+                Opts::new(
+                    "aggregator_experiment_failing",
+                    "1 for an experiment that could not be analyzed when it was last tried.",
+                ),
+                &["experiment"],
+            )
+            .expect(LEGAL),
             shown: BTreeSet::new(),
         };
         for outcome in ["written", "current", "failed"] {
@@ -232,10 +298,17 @@ impl Metrics {
         registry.register(Box::new(metrics.last_success.clone())).expect(LEGAL);
         registry.register(Box::new(metrics.verdict.clone())).expect(LEGAL);
         registry.register(Box::new(metrics.units.clone())).expect(LEGAL);
+        registry.register(Box::new(metrics.failing.clone())).expect(LEGAL);
         metrics
     }
 
+    /// The series of an experiment stay as they are.
+    fn keep(&self, key: &str, shown: &mut BTreeSet<(String, String)>) {
+        shown.extend(self.shown.iter().filter(|(experiment, _)| experiment == key).cloned());
+    }
+
     fn show(&self, result: &ExperimentResult, shown: &mut BTreeSet<(String, String)>) {
+        self.failing.with_label_values(&[result.key.as_str()]).set(0);
         for verdict in Verdict::ALL {
             let holds = i64::from(verdict == result.decision.verdict);
             self.verdict.with_label_values(&[result.key.as_str(), verdict.as_str()]).set(holds);
@@ -255,6 +328,7 @@ impl Metrics {
                 for verdict in Verdict::ALL {
                     let _ = self.verdict.remove_label_values(&[experiment.as_str(), verdict.as_str()]);
                 }
+                let _ = self.failing.remove_label_values(&[experiment.as_str()]);
             }
         }
         self.shown = shown;
@@ -269,6 +343,25 @@ mod tests {
     fn failures_are_retried_later_each_time_up_to_a_minute() {
         let seconds = |failures| pause(Duration::from_secs(10), failures).as_secs();
         assert_eq!([0, 1, 2, 3, 4, 40].map(seconds), [10, 10, 20, 40, 60, 60]);
+    }
+
+    #[test]
+    fn an_experiment_that_fails_rests_longer_each_time_and_alone() {
+        let (interval, start) = (Duration::from_secs(10), Instant::now());
+        let mut failing = Failing::default();
+        let rest =
+            |failing: &Failing| (0..200).find(|s| !failing.rests("one", start + Duration::from_secs(*s)));
+        let rests = [0; 5].map(|_| {
+            failing.note("one", interval, start);
+            rest(&failing)
+        });
+        assert_eq!(rests, [Some(5), Some(15), Some(35), Some(55), Some(55)]);
+        assert!(!failing.rests("other", start));
+        failing.forget("one");
+        assert_eq!(rest(&failing), Some(0));
+        failing.note("one", interval, start);
+        failing.keep_only(&BTreeSet::from(["other"]));
+        assert_eq!(rest(&failing), Some(0));
     }
 
     #[test]

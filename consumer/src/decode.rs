@@ -40,13 +40,14 @@ fn event<'a, T: AvroRecord<'a>>(bytes: &'a [u8], plans: &mut Plans) -> Result<T,
 }
 
 impl Decoded<'_> {
-    /// The event's identity and time; `None` for what is no event.
-    pub fn identity(&self) -> Option<(Uuid, Micros)> {
+    /// What it is known again by, and when it was created. A change of definitions does not tell its time; it
+    /// counts as older than any window, so that the table is asked.
+    pub fn identity(&self) -> (Uuid, Micros) {
         match self {
-            Decoded::Exposure(exposure) => Some((exposure.event_id, exposure.created_at)),
-            Decoded::Conversion(conversion) => Some((conversion.event_id, conversion.created_at)),
-            Decoded::Alias(alias) => Some((alias.event_id, alias.created_at)),
-            Decoded::Change(_) => None,
+            Decoded::Exposure(exposure) => (exposure.event_id, exposure.created_at),
+            Decoded::Conversion(conversion) => (conversion.event_id, conversion.created_at),
+            Decoded::Alias(alias) => (alias.event_id, alias.created_at),
+            Decoded::Change(change) => (change.change_id, Micros::EPOCH),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! apart. Exact: nothing is ever taken for a duplicate that is none.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use schemas::{Micros, Uuid};
 
@@ -12,8 +13,11 @@ pub use ids::Ids;
 
 mod ids;
 
-/// A minute's ids are kept and forgotten together.
-const SLICE_MICROS: i64 = 60_000_000;
+/// A slice of time whose ids are kept and forgotten together is a minute at most.
+const MINUTE_MICROS: i64 = 60_000_000;
+/// A slice that has this part of all the ids allowed ends where its newest one is, so that forgetting one
+/// forgets little, however many events a minute has.
+const SLICES_MIN: usize = 8;
 
 /// Ids whose places the processor's cache surely holds together.
 const WARM_AT_ONCE: usize = 256;
@@ -29,50 +33,86 @@ pub enum Known {
 
 /// The durable ids of one partition.
 pub struct Window {
-    slices: BTreeMap<i64, Ids>,
+    /// By the time at which each begins; it ends where the next one begins, or with its minute.
+    slices: BTreeMap<i64, Slice>,
     ids: usize,
     ids_max: usize,
     horizon: Micros,
 }
 
+#[derive(Default)]
+struct Slice {
+    ids: Ids,
+    newest: i64,
+}
+
 impl Window {
-    /// An empty window. It is only right once every durable event created since `horizon` has been entered.
+    /// An empty window that never holds more than `ids_max` ids. It is only right once every durable event
+    /// created since `horizon` has been entered.
     pub fn new(horizon: Micros, ids_max: usize) -> Window {
         Window { slices: BTreeMap::new(), ids: 0, ids_max, horizon }
     }
 
     /// Enters events whose rows are durable. Where the window would outgrow its bound, its oldest slice is
     /// forgotten and the horizon moves up behind it.
-    pub fn enter(&mut self, events: &[(Uuid, Micros)]) {
-        for run in events.chunk_by(|(_, one), (_, next)| slice_of(*one) == slice_of(*next)) {
-            let slice = self.slices.entry(slice_of(run[0].1)).or_default();
-            for some in run.chunks(WARM_AT_ONCE) {
-                slice.warm(some.iter().map(|(id, _)| *id));
-                for (id, created_at) in some {
-                    if *created_at >= self.horizon {
-                        self.ids += usize::from(slice.insert(*id));
-                    }
+    pub fn enter(&mut self, mut events: &[(Uuid, Micros)]) {
+        while let Some((_, first)) = events.first() {
+            let time = self.slice_around(first.get());
+            let alike =
+                events.iter().take(WARM_AT_ONCE).take_while(|(_, at)| time.contains(&at.get())).count();
+            let (some, rest) = events.split_at(alike);
+            events = rest;
+            let slice = self.slices.entry(time.start).or_default();
+            slice.ids.warm(some.iter().map(|(id, _)| *id));
+            for (id, created_at) in some {
+                if *created_at >= self.horizon {
+                    self.ids += usize::from(slice.ids.insert(*id));
+                    slice.newest = slice.newest.max(created_at.get());
                 }
             }
-            while self.ids > self.ids_max && self.slices.len() > 1 {
-                let (slice, ids) = self.slices.pop_first().expect("there are at least two");
-                self.ids -= ids.len();
-                self.horizon =
-                    Micros::new((slice + 1) * SLICE_MICROS).unwrap_or(Micros::MAX).max(self.horizon);
+            let follows = slice.newest + 1;
+            if slice.ids.len() >= self.ids_max / SLICES_MIN && time.contains(&follows) {
+                self.slices.entry(follows).or_default();
+            }
+            while self.ids > self.ids_max {
+                self.forget_oldest();
             }
         }
     }
 
+    fn forget_oldest(&mut self) {
+        let (start, slice) = self.slices.pop_first().expect("there are ids, hence slices");
+        self.ids -= slice.ids.len();
+        let behind = match self.slices.is_empty() {
+            true => slice.newest + 1,
+            false => self.slice_around(start).end,
+        };
+        self.horizon = Micros::new(behind).unwrap_or(Micros::MAX).max(self.horizon);
+    }
+
+    /// The time of the slice that `at` belongs to.
+    fn slice_around(&self, at: i64) -> Range<i64> {
+        let minute = at.div_euclid(MINUTE_MICROS) * MINUTE_MICROS;
+        let before = self.slices.range(minute..=at).next_back();
+        let behind = self.slices.range(at + 1..minute + MINUTE_MICROS).next();
+        let start = before.map_or(minute, |(start, _)| *start);
+        start..behind.map_or(minute + MINUTE_MICROS, |(start, _)| *start)
+    }
+
     /// Answers for one event after another; quickest where they are of one time.
     pub fn reader(&self) -> Reader<'_> {
-        Reader { window: self, number: i64::MIN, slice: None }
+        Reader { window: self, time: 0..0, slice: None }
     }
 
     /// As [`Ids::warm`].
-    pub fn warm(&self, events: &[(Uuid, Micros)]) {
-        for run in events.chunk_by(|(_, one), (_, next)| slice_of(*one) == slice_of(*next)) {
-            if let Some(slice) = self.slices.get(&slice_of(run[0].1)) {
-                slice.warm(run.iter().map(|(id, _)| *id));
+    pub fn warm(&self, mut events: &[(Uuid, Micros)]) {
+        while let Some((_, first)) = events.first() {
+            let time = self.slice_around(first.get());
+            let alike = events.iter().take_while(|(_, at)| time.contains(&at.get())).count();
+            let (some, rest) = events.split_at(alike);
+            events = rest;
+            if let Some(slice) = self.slices.get(&time.start) {
+                slice.ids.warm(some.iter().map(|(id, _)| *id));
             }
         }
     }
@@ -83,9 +123,9 @@ impl Window {
             return;
         }
         self.horizon = horizon;
-        let kept = self.slices.split_off(&slice_of(horizon));
-        self.slices = kept;
-        self.ids = self.slices.values().map(Ids::len).sum();
+        let first_kept = self.slice_around(horizon.get()).start;
+        self.slices = self.slices.split_off(&first_kept);
+        self.ids = self.slices.values().map(|slice| slice.ids.len()).sum();
     }
 
     pub fn ids(&self) -> usize {
@@ -94,7 +134,7 @@ impl Window {
 
     /// Bytes of memory that the ids take.
     pub fn bytes(&self) -> usize {
-        self.slices.values().map(Ids::bytes).sum()
+        self.slices.values().map(|slice| slice.ids.bytes()).sum()
     }
 
     pub fn horizon(&self) -> Micros {
@@ -106,8 +146,8 @@ impl Window {
 pub struct Reader<'w> {
     window: &'w Window,
     /// The slice asked last.
-    number: i64,
-    slice: Option<&'w Ids>,
+    time: Range<i64>,
+    slice: Option<&'w Slice>,
 }
 
 impl Reader<'_> {
@@ -115,16 +155,13 @@ impl Reader<'_> {
         if created_at < self.window.horizon {
             return Known::AskStore;
         }
-        let number = slice_of(created_at);
-        if number != self.number {
-            (self.number, self.slice) = (number, self.window.slices.get(&number));
+        let at = created_at.get();
+        if !self.time.contains(&at) {
+            self.time = self.window.slice_around(at);
+            self.slice = self.window.slices.get(&self.time.start);
         }
-        if self.slice.is_some_and(|slice| slice.contains(id)) { Known::Seen } else { Known::New }
+        if self.slice.is_some_and(|slice| slice.ids.contains(id)) { Known::Seen } else { Known::New }
     }
-}
-
-fn slice_of(created_at: Micros) -> i64 {
-    created_at.get() / SLICE_MICROS
 }
 
 #[cfg(test)]
@@ -132,7 +169,7 @@ mod tests {
     use super::*;
 
     fn at(minute: i64) -> Micros {
-        Micros::new(minute * SLICE_MICROS).unwrap()
+        Micros::new(minute * MINUTE_MICROS).unwrap()
     }
 
     fn id(number: u128) -> Uuid {
@@ -165,6 +202,72 @@ mod tests {
         assert_eq!((window.ids(), window.horizon()), (2, at(11)));
         assert_eq!(window.reader().know(id(1), at(10)), Known::AskStore);
         assert_eq!(window.reader().know(id(2), at(11)), Known::Seen);
+    }
+
+    /// At a million events a second a minute has more of them than the window may hold.
+    #[test]
+    fn the_bound_holds_within_a_minute_too() {
+        let mut window = Window::new(at(10), 80);
+        let event = |number: i64| (id(1 + number as u128), Micros::new(at(10).get() + number).unwrap());
+        for number in 0..1_000 {
+            window.enter(&[event(number)]);
+            assert!(window.ids() <= 80, "{} ids", window.ids());
+        }
+        // Slices of ten ids: of the last 80 at most one slice has been forgotten too many.
+        assert_eq!((window.ids(), window.horizon().get() - at(10).get()), (80, 920));
+        let mut reader = window.reader();
+        for number in 0..1_000 {
+            let (id, created_at) = event(number);
+            let known = if number < 920 { Known::AskStore } else { Known::Seen };
+            assert_eq!(reader.know(id, created_at), known, "{number}");
+        }
+        let (_, last) = event(999);
+        assert_eq!(reader.know(id(5_000), last), Known::New);
+    }
+
+    #[test]
+    fn ids_of_one_instant_are_bounded_as_well() {
+        let mut window = Window::new(at(10), 80);
+        let events: Vec<(Uuid, Micros)> = (1..=1_000).map(|number| (id(number), at(10))).collect();
+        window.enter(&events);
+        assert!(window.ids() <= 80, "{} ids", window.ids());
+        assert!(events.iter().all(|(id, at)| window.reader().know(*id, *at) == Known::AskStore));
+        assert_eq!(window.horizon().get(), at(10).get() + 1);
+    }
+
+    /// Whatever is entered in whatever order, an answer is right or is ClickHouse's to give.
+    #[test]
+    fn it_never_answers_wrongly() {
+        for seed in 1..=20_u64 {
+            let mut state = seed;
+            let mut dice = |sides: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) % sides
+            };
+            let mut window = Window::new(at(10), 64);
+            let mut entered: Vec<(Uuid, Micros)> = Vec::new();
+            for number in 0..600_u64 {
+                let created_at =
+                    at(10).get() + (dice(4) * 20_000_000 + number * 100_000 + dice(1_000)) as i64;
+                entered.push((id(1 + u128::from(number)), Micros::new(created_at).unwrap()));
+                if dice(3) == 0 {
+                    let since = entered.len() - (1 + dice(entered.len() as u64) as usize);
+                    window.enter(&entered[since..]);
+                } else {
+                    window.enter(&entered[entered.len() - 1..]);
+                }
+                if dice(50) == 0 {
+                    window.advance(Micros::new(at(10).get() + number as i64 * 90_000).unwrap());
+                }
+                assert!(window.ids() <= 64, "seed {seed}: {} ids", window.ids());
+            }
+            let mut reader = window.reader();
+            for (id, created_at) in &entered {
+                let known = if *created_at < window.horizon() { Known::AskStore } else { Known::Seen };
+                assert_eq!(reader.know(*id, *created_at), known, "seed {seed}");
+            }
+            assert_eq!(reader.know(id(9_999), Micros::MAX), Known::New);
+        }
     }
 
     #[test]

@@ -16,9 +16,6 @@ struct Arguments {
     /// Configuration file (TOML); SPLITSTREAM_<SECTION>__<FIELD> in the environment wins over it
     #[arg(long, global = true)]
     config: Option<PathBuf>,
-    /// Prints every setting with its unit, bounds and value, and ends
-    #[arg(long, global = true)]
-    print_config: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -36,6 +33,8 @@ enum Command {
     DeadLetters(commands::DeadLetters),
     /// Deletes everything of one unit, and keeps what it did up to now from coming back
     Forget(commands::Forget),
+    /// Prints every setting with its unit, bounds and value
+    Config,
 }
 
 fn main() -> ExitCode {
@@ -46,16 +45,16 @@ fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<ops::Exit> {
     let file = arguments.config.as_deref();
-    if arguments.print_config {
-        print!("{}", ops::config::render(&load::<Config>(file)?));
-        return Ok(ops::Exit::Done);
-    }
     match arguments.command {
         Command::Run => pipeline::run(load(file)?).await,
         Command::Migrate => migrate_tables(load(file)?).await,
         Command::Audit(arguments) => commands::audit(&load(file)?, &arguments).await,
         Command::DeadLetters(command) => commands::dead_letters(&load(file)?, &command).await,
         Command::Forget(arguments) => commands::forget(&load(file)?, &arguments).await,
+        Command::Config => {
+            print!("{}", ops::config::render(&load::<Config>(file)?));
+            Ok(ops::Exit::Done)
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Brings the tables to this build's schema: each numbered migration once, in order. What was applied is
 //! recorded with a digest, so that a migration changed after the fact is noticed instead of half believed.
+//! Two at once may both apply and record a migration: each statement may be repeated, and what is recorded
+//! twice alike counts once.
 
 use anyhow::{Context, Result, bail};
 use clickhouse::Client;
@@ -26,30 +28,41 @@ pub async fn migrate(client: &Client, database: &str) -> Result<Vec<&'static str
         .execute()
         .await
         .context("making the table `schema_migrations`")?;
-    let mut done = applied(client).await?;
     let mut made = Vec::new();
-    for migration in MIGRATIONS {
-        match done.iter().position(|applied| applied.number == migration.number) {
-            Some(at) => check(&migration, &done.swap_remove(at))?,
-            None => {
-                apply(client, &migration).await?;
-                made.push(migration.name);
-            }
-        }
-    }
-    if let Some(unknown) = done.first() {
-        bail!(
-            "the database `{database}` has migration {} ({}), this build knows only {SCHEMA_VERSION}: install a newer build",
-            unknown.number,
-            unknown.name
-        );
+    for migration in missing(&applied(client).await?).with_context(|| format!("the database `{database}`"))? {
+        apply(client, migration).await?;
+        made.push(migration.name);
     }
     Ok(made)
 }
 
+/// The migrations that are to be applied, in order.
+fn missing(applied: &[Applied]) -> Result<Vec<&'static Migration>> {
+    if let Some(unknown) = applied.iter().find(|applied| applied.number > SCHEMA_VERSION) {
+        bail!(
+            "migration {} ({}) was applied, this build knows only {SCHEMA_VERSION}: install a newer build",
+            unknown.number,
+            unknown.name
+        );
+    }
+    let mut missing = Vec::new();
+    for migration in &MIGRATIONS {
+        let mut recorded = applied.iter().filter(|applied| applied.number == migration.number).peekable();
+        if recorded.peek().is_none() {
+            missing.push(migration);
+        }
+        recorded.try_for_each(|recorded| check(migration, recorded))?;
+    }
+    Ok(missing)
+}
+
 /// Whether the tables are those that this build needs; the error says what to do.
 pub async fn check_schema(client: &Client, database: &str) -> Result<()> {
-    let applied = applied(client).await.unwrap_or_default();
+    let applied = match applied(client).await {
+        // Before the first migration there is no such table, and perhaps no such database.
+        Err(error) if is_unknown(&error) => Vec::new(),
+        applied => applied?,
+    };
     let version = applied.iter().map(|applied| applied.number).max().unwrap_or(0);
     if version != SCHEMA_VERSION {
         bail!(
@@ -57,6 +70,15 @@ pub async fn check_schema(client: &Client, database: &str) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Whether ClickHouse knows no such table (code 60) or no such database (code 81).
+fn is_unknown(error: &anyhow::Error) -> bool {
+    let code = |text: &str| text.starts_with("Code: 60.") || text.starts_with("Code: 81.");
+    matches!(
+        error.downcast_ref::<clickhouse::error::Error>(),
+        Some(clickhouse::error::Error::BadResponse(text)) if code(text)
+    )
 }
 
 #[derive(clickhouse::Row, Deserialize)]
@@ -75,7 +97,7 @@ async fn applied(client: &Client) -> Result<Vec<Applied>> {
 }
 
 async fn apply(client: &Client, migration: &Migration) -> Result<()> {
-    let Migration { number, name, .. } = *migration;
+    let &Migration { number, name, .. } = migration;
     // A statement that a crash left half of a migration behind with is met again; `IF NOT EXISTS` lets it pass.
     for statement in migration.statements() {
         let statement = statement.replacen("CREATE TABLE ", "CREATE TABLE IF NOT EXISTS ", 1).replacen(
@@ -113,4 +135,38 @@ fn check(migration: &Migration, applied: &Applied) -> Result<()> {
 
 fn digest(migration: &Migration) -> String {
     format!("{:016x}", xxh3_64(migration.sql.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn applied(number: usize) -> Applied {
+        let migration = &MIGRATIONS[number - 1];
+        Applied { number: migration.number, name: migration.name.to_owned(), digest: digest(migration) }
+    }
+
+    fn names(applied: &[Applied]) -> Vec<u32> {
+        missing(applied).unwrap().iter().map(|migration| migration.number).collect()
+    }
+
+    /// Once, whoever had run it twice at a time was told for ever to install a newer build.
+    #[test]
+    fn what_was_recorded_twice_alike_counts_once() {
+        let last = MIGRATIONS.len() as u32;
+        assert_eq!(names(&[]), (1..=last).collect::<Vec<u32>>());
+        assert_eq!(names(&[applied(1), applied(1), applied(2)]), (3..=last).collect::<Vec<u32>>());
+        // Left out by a crash, or by the other of two.
+        assert_eq!(names(&[applied(1), applied(3)])[0], 2);
+    }
+
+    #[test]
+    fn another_text_and_a_later_build_are_refused() {
+        let other = Applied { digest: "0".to_owned(), ..applied(2) };
+        let refused = missing(&[applied(1), applied(2), other]).unwrap_err().to_string();
+        assert!(refused.starts_with("migration 2 (definitions) was applied with another text"), "{refused}");
+        let later = Applied { number: SCHEMA_VERSION + 1, name: "later".to_owned(), ..applied(1) };
+        let refused = missing(&[later]).unwrap_err().to_string();
+        assert!(refused.ends_with("install a newer build"), "{refused}");
+    }
 }

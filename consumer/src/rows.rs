@@ -48,8 +48,8 @@ impl Table {
         }
     }
 
-    /// Whether its rows are events with an id to be deduplicated by. The log of definitions has its own
-    /// identity, the offset.
+    /// Whether its rows are events, whose ids are remembered for a while. Of the log of definitions, which is
+    /// short, ClickHouse is always asked.
     pub fn holds_events(self) -> bool {
         self != Table::Definitions
     }

@@ -254,23 +254,37 @@ impl Store {
     }
 
     /// Those of `ids` that are in the table.
-    pub async fn look_up(&self, table: Table, ids: &[Uuid]) -> clickhouse::error::Result<Vec<Uuid>> {
+    pub async fn look_up(&self, place: &Place, ids: &[Uuid]) -> clickhouse::error::Result<Vec<Uuid>> {
         #[derive(clickhouse::Row, Deserialize)]
         struct Found {
             #[serde(with = "clickhouse::serde::uuid")]
-            event_id: Uuid,
+            id: Uuid,
         }
         let mut found = Vec::new();
         for ids in ids.chunks(LOOKUP_IDS_MAX) {
             let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
-            let rows = self
-                .client
-                .query("SELECT DISTINCT event_id FROM ? WHERE event_id IN ?")
-                .bind(Identifier(table.name()))
-                .bind(&ids)
-                .fetch_all::<Found>()
-                .await?;
-            found.extend(rows.into_iter().map(|row| row.event_id));
+            let query = match place.table.holds_events() {
+                true => self
+                    .client
+                    .query("SELECT DISTINCT event_id AS id FROM ? WHERE event_id IN ?")
+                    .bind(Identifier(place.table.name())),
+                // A change is at one offset of one topic. At a raised epoch the same topic is read again; in a
+                // topic that was made anew the same change would have another version.
+                false => self
+                    .client
+                    .query(
+                        "SELECT DISTINCT change_id AS id FROM definition_log WHERE (epoch = ? OR epoch IN (\
+                           SELECT epoch FROM topic_ids WHERE table_name = ? AND topic_id IN (\
+                             SELECT topic_id FROM topic_ids WHERE table_name = ? AND epoch = ?))) \
+                         AND change_id IN ?",
+                    )
+                    .bind(place.epoch)
+                    .bind(place.table.name())
+                    .bind(place.table.name())
+                    .bind(place.epoch),
+            };
+            let rows = query.bind(&ids).fetch_all::<Found>().await?;
+            found.extend(rows.into_iter().map(|row| row.id));
         }
         Ok(found)
     }

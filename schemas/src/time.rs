@@ -21,6 +21,8 @@ pub enum NotATime {
 }
 
 impl Micros {
+    /// The beginning of 1970.
+    pub const EPOCH: Micros = Micros(0);
     pub const MAX: Micros = Micros(9_214_646_399_999_999);
 
     pub fn new(micros: i64) -> Result<Micros, NotATime> {

@@ -8,7 +8,7 @@ use schemas::avro;
 use schemas::topics::EXPOSURES;
 use tests::oracle::row_count;
 use tests::platform::wait_until;
-use tests::traffic::{ago, exposures};
+use tests::traffic::{DEFINITIONS, ago, exposures};
 use tests::{Platform, metrics, topic};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -128,9 +128,12 @@ fn a_log_that_begins_above_zero_is_taken_from_its_beginning_or_behind_what_is_du
 #[test]
 fn a_topic_made_anew_while_the_consumer_is_stopped_is_never_mistaken_for_the_old_one() {
     let platform = Platform::up().unwrap();
+    platform.apply(DEFINITIONS).unwrap();
+    let changes = || platform.clickhouse().text("SELECT count() FROM definition_log", &[]).unwrap();
     write(&platform, PARTITION, 0, 100);
     let consumer = platform.consumer(&[]).unwrap();
     wait_for_rows(&platform, 100);
+    wait_until("the changes", PATIENCE, POLL, || Ok(changes() == "2")).unwrap();
     consumer.stop().unwrap();
     make_anew(&platform);
     write(&platform, PARTITION, 1_000, 300);
@@ -153,6 +156,8 @@ fn a_topic_made_anew_while_the_consumer_is_stopped_is_never_mistaken_for_the_old
     next.stop().unwrap();
     let (code, report) = audit(&platform, "2");
     assert_eq!((code, &report["clean"]), (0, &serde_json::json!(true)), "{report:#}");
+    // The log of definitions is the same as before, and was read again: no change is there twice.
+    assert_eq!(changes(), "2");
 }
 
 #[test]

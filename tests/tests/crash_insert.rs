@@ -11,11 +11,12 @@ use tests::platform::wait_until;
 use tests::proxy::{Fault, Harm};
 use tests::relayed::{EXPOSURES_INSERT, Relayed};
 use tests::signals::{freeze, thaw};
-use tests::topic;
 use tests::traffic::{DEFINITIONS, Traffic, ago, exposures, replay};
+use tests::{metrics, topic};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(100);
 
 /// Four thousand exposures, some thousand in each partition: bodies of 60 kB and more.
 fn with_events() -> Relayed {
@@ -45,7 +46,14 @@ fn case_01_killed_before_the_intent() {
         [("SPLITSTREAM_CONSUMER__BATCH_ROWS", "1000000"), ("SPLITSTREAM_CONSUMER__BATCH_AGE_MS", "60000")];
     let consumer = relayed.consumer(&patient).unwrap();
     // Fetched and in a batch that nothing closes.
-    std::thread::sleep(Duration::from_secs(2));
+    let url = consumer.url();
+    let taken = || {
+        let all = metrics::series(&url, "splitstream_consumer_records_total")?;
+        let ours =
+            |labels: &str| labels.contains("topic=\"exposures\"") && labels.contains("result=\"taken\"");
+        anyhow::Ok(all.iter().filter(|(labels, _)| ours(labels)).map(|(_, value)| value).sum::<f64>())
+    };
+    wait_until("all messages in open batches", PATIENCE, POLL, || Ok(taken()? == 4_000.0)).unwrap();
     expect_running(&consumer);
     consumer.kill().unwrap();
     assert_eq!(rows(&relayed), 0);
@@ -180,7 +188,10 @@ fn case_15_the_table_is_not_there() {
     let sql = "SELECT count() FROM conversions";
     wait_until("conversions", PATIENCE, Duration::from_millis(100), || Ok(clickhouse.number(sql, &[])? > 0))
         .unwrap();
-    std::thread::sleep(Duration::from_secs(2));
+    // Refused, and tried again: ClickHouse knows no such table.
+    let refused =
+        || metrics::sum(&consumer.url(), "splitstream_consumer_insert_attempts_total", "code=\"60\"");
+    wait_until("refused inserts", PATIENCE, POLL, || Ok(refused()? >= 2.0)).unwrap();
     expect_running(&consumer);
     clickhouse.text("RENAME TABLE exposures_away TO exposures", &[]).unwrap();
     let agreement = relayed.platform.every_event_once().unwrap();

@@ -2,6 +2,7 @@
 //! ClickHouse and brings exactly that back, a dead letter is sent again once, and a unit that asked to be
 //! forgotten stays away.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use local::{Options, Service, ServiceOptions, Stack};
@@ -301,4 +302,20 @@ fn forget_records(bench: &Bench, offset: i64) {
     offsets.add_partition_offset("conversions", 0, rdkafka::Offset::Offset(offset)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(admin.delete_records(&offsets, &AdminOptions::new())).unwrap();
+}
+
+/// As when every replica of a deployment migrates before it starts.
+#[test]
+fn migrations_at_once_make_the_tables_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let stack = Stack::up(Options::at(dir.path())).unwrap();
+    let migrate = || stack.command("consumer", &["migrate"]).unwrap();
+    let at_once: Vec<_> =
+        (0..4).map(|_| migrate().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()).collect();
+    for child in at_once {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    let again = migrate().output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&again.stdout), "the tables are up to date\n", "{again:?}");
 }

@@ -79,9 +79,9 @@ pub struct Witnesses<'a> {
 enum Said {
     Undecodable,
     Forgotten,
-    /// A record that should be in the table; its id, if it is an event.
+    /// A record that should be in the table, and what it is known by.
     Wanted {
-        event_id: Option<Uuid>,
+        event_id: Uuid,
         timestamp_ms: i64,
     },
 }
@@ -160,13 +160,13 @@ impl Findings {
         let ids: Vec<Uuid> = said
             .iter()
             .filter_map(|(_, said)| match said {
-                Said::Wanted { event_id, .. } => *event_id,
+                Said::Wanted { event_id, .. } => Some(*event_id),
                 _ => None,
             })
             .collect();
         let stored: std::collections::HashSet<Uuid> = witnesses
             .store
-            .look_up(place.table, &ids)
+            .look_up(place, &ids)
             .await
             .context("looking up the ids of skipped events")?
             .into_iter()
@@ -175,9 +175,7 @@ impl Findings {
             match said {
                 Said::Undecodable => self.undecodable.push(offset),
                 Said::Forgotten => self.skipped.forgotten += 1,
-                Said::Wanted { event_id: Some(id), .. } if stored.contains(&id) => {
-                    self.skipped.duplicate += 1
-                }
+                Said::Wanted { event_id, .. } if stored.contains(&event_id) => self.skipped.duplicate += 1,
                 Said::Wanted { timestamp_ms, .. }
                     if witnesses.expired_before_ms.is_some_and(|before| timestamp_ms < before) =>
                 {
@@ -225,7 +223,7 @@ fn hear(table: Table, payload: &[u8], timestamp_ms: i64, ledger: &Ledger, plans:
         Err(NoPlan::Never(_)) => Said::Undecodable,
         Err(NoPlan::NotNow(error)) => return Err(error).context("reading a writer's schema"),
         Ok(decoded) if ledger.covers(&decoded) => Said::Forgotten,
-        Ok(decoded) => Said::Wanted { event_id: decoded.identity().map(|(id, _)| id), timestamp_ms },
+        Ok(decoded) => Said::Wanted { event_id: decoded.identity().0, timestamp_ms },
     })
 }
 

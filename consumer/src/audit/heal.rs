@@ -200,14 +200,13 @@ impl Healer<'_> {
         }
         let buried = sent.len() as u64;
         self.dead_letters.acknowledged(sent).await?;
-        let ids: Vec<Uuid> =
-            decoded.iter().filter_map(|(_, _, record)| record.identity()).map(|(id, _)| id).collect();
-        let stored = store.look_up(place.table, &ids).await.context("looking ids up")?;
+        let ids: Vec<Uuid> = decoded.iter().map(|(_, _, record)| record.identity().0).collect();
+        let stored = store.look_up(place, &ids).await.context("looking ids up")?;
         let mut known: HashSet<Uuid> = stored.into_iter().collect();
         let mut rows = place.table.rows();
         let mut filled = Vec::new();
         for (offset, timestamp_ms, record) in &decoded {
-            let new = record.identity().is_none_or(|(id, _)| known.insert(id));
+            let new = known.insert(record.identity().0);
             if new && !self.witnesses.ledger.covers(record) {
                 push(&mut rows, record, *offset, *timestamp_ms, self.follower)?;
                 filled.push(*offset);

@@ -36,8 +36,6 @@ enum Fate {
     Letter,
     Forgotten,
     Duplicate,
-    /// A row without an identity to be deduplicated by.
-    Row,
     /// A row.
     Event(Uuid, Micros),
     /// Created before the window's horizon: a row unless ClickHouse has it.
@@ -164,21 +162,21 @@ impl Line {
     /// that is larger than the processor's cache answers many at once as fast as one.
     fn fates(&mut self, decoded: &[Taken<'_>]) -> Result<Vec<Fate>> {
         let events: Vec<(Uuid, Micros)> =
-            decoded.iter().filter_map(|(_, held)| held.as_ref().ok()?.identity()).collect();
+            decoded.iter().filter_map(|(_, held)| Some(held.as_ref().ok()?.identity())).collect();
         self.window.warm(&events);
         let mut fates = {
             let (ledger, mut window) = (self.shared.forgotten.ledger(), self.window.reader());
             let fate = |(_, held): &Taken<'_>| match held {
                 Err(_) => Fate::Letter,
                 Ok(decoded) if ledger.covers(decoded) => Fate::Forgotten,
-                Ok(decoded) => match decoded.identity() {
-                    None => Fate::Row,
-                    Some((id, created_at)) => match window.know(id, created_at) {
+                Ok(decoded) => {
+                    let (id, created_at) = decoded.identity();
+                    match window.know(id, created_at) {
                         Known::Seen => Fate::Duplicate,
                         Known::New => Fate::Event(id, created_at),
                         Known::AskStore => Fate::Asked(id, created_at),
-                    },
-                },
+                    }
+                }
             };
             decoded.iter().map(fate).collect::<Vec<Fate>>()
         };
@@ -243,7 +241,7 @@ impl Line {
         let mut stored = HashSet::new();
         if self.asks_store {
             self.shared.metrics.store_look_ups.inc_by(asked.len() as u64);
-            let look_up = self.shared.store.look_up(self.place.table, &asked);
+            let look_up = self.shared.store.look_up(&self.place, &asked);
             let found = self.shared.runtime.block_on(look_up).context("looking up ids of old events")?;
             stored.extend(found);
         }

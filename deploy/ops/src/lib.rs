@@ -8,6 +8,7 @@
 pub mod config;
 mod exit;
 pub mod health;
+mod listen;
 pub mod log;
 pub mod metrics;
 pub mod registry;

@@ -1,5 +1,5 @@
 //! The HTTP side of a service: the operator's `/metrics`, `/healthz` and `/readyz` beside the
-//! service's own routes, which are bounded in time, number and size. Operators are answered even
+//! service's own routes, which are bounded in time, number and size and may ask for a token. Operators are answered even
 //! when the service's own routes are full.
 
 use std::io::Write;
@@ -15,6 +15,8 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use prometheus::Registry;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -23,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Http, Secret};
 use crate::health::Report;
-use crate::{Health, Shutdown, metrics};
+use crate::{Health, Shutdown, listen, metrics};
 
 /// What a service serves.
 pub struct Served {
@@ -38,7 +40,7 @@ pub struct Served {
 /// A server under way.
 pub struct Server {
     address: SocketAddr,
-    task: JoinHandle<std::io::Result<()>>,
+    task: JoinHandle<()>,
 }
 
 /// Listens as `http` says, writes the port file, and serves until the shutdown begins and the
@@ -59,13 +61,10 @@ pub async fn start(http: &Http, served: Served, shutdown: &Shutdown) -> anyhow::
     let routes = operator(served.registry, served.health).merge(bounded(served.routes, http));
     let stop = shutdown.clone();
     let hold = shutdown.hold("http");
+    let http = http.clone();
     let task = tokio::spawn(async move {
         let _hold = hold;
-        axum::serve(listener, routes)
-            .with_graceful_shutdown(async move {
-                stop.wait().await;
-            })
-            .await
+        listen::serve(listener, routes, &http, stop).await;
     });
     tracing::info!(%address, "listening");
     Ok(Server { address, task })
@@ -82,17 +81,32 @@ impl Server {
     /// # Errors
     /// When it stopped by a failure.
     pub async fn stopped(self) -> anyhow::Result<()> {
-        self.task.await.context("the HTTP server panicked")?.context("serving HTTP")
+        self.task.await.context("the HTTP server panicked")
     }
 }
 
-/// Lets only those through that bear the token of `[http]`; without a configured token, nobody.
+/// Lets only those through that show the token of `[http]`: as a bearer, or as the password of basic auth, which
+/// browsers ask for. Without a configured token everybody is let through.
 ///
 /// # Errors
 /// When the token's file cannot be read.
-pub fn protected(routes: Router, http: &Http) -> Result<Router, String> {
-    let token = Secret::resolve(http.token.as_ref(), http.token_file.as_ref())?;
-    Ok(routes.layer(middleware::from_fn_with_state(Arc::new(token), check_token)))
+pub fn guarded(routes: Router, http: &Http) -> Result<Router, String> {
+    Ok(match Secret::resolve(http.token.as_ref(), http.token_file.as_ref())? {
+        None => routes,
+        Some(token) => routes.layer(middleware::from_fn_with_state(Arc::new(token), check_token)),
+    })
+}
+
+/// A failure whose reason is for operators alone: the log has it under the reference that the answer names.
+pub fn failed(status: StatusCode, what: &str, failure: &anyhow::Error) -> Response {
+    error(status, failure_noted(what, failure))
+}
+
+/// As [`failed`], for who answers in another form: logs the failure and returns what may be told of it.
+pub fn failure_noted(what: &str, failure: &anyhow::Error) -> String {
+    let reference = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+    tracing::warn!(reference, error = %format_args!("{failure:#}"), "{what}");
+    format!("{what}; the service's log has the reason, under {reference}")
 }
 
 /// An error as JSON: `{"error": "..."}`.
@@ -154,24 +168,34 @@ async fn within_bounds(State(bounds): State<Arc<Bounds>>, request: Request, next
     }
 }
 
-async fn check_token(State(token): State<Arc<Option<Secret>>>, request: Request, next: Next) -> Response {
-    let Some(token) = token.as_ref() else {
-        return error(
-            StatusCode::FORBIDDEN,
-            "not public, and no token is configured; the operator sets http.token or http.token_file",
-        );
-    };
-    let given = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    if given.is_some_and(|given| same(given, token.reveal().as_bytes())) {
+async fn check_token(State(token): State<Arc<Secret>>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| shown_token(value.as_bytes()));
+    if given.is_some_and(|given| same(&given, token.reveal().as_bytes())) {
         return next.run(request).await;
     }
-    let mut response = error(StatusCode::UNAUTHORIZED, "not public; bear the operator's token");
-    let scheme = HeaderValue::from_static("Bearer");
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+    let mut response = error(
+        StatusCode::UNAUTHORIZED,
+        "not public: show the service's token as a bearer, or as the password of basic authentication",
+    );
+    for scheme in ["Bearer", "Basic realm=\"splitstream\", charset=\"UTF-8\""] {
+        response.headers_mut().append(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+    }
     response
+}
+
+/// The token in an `Authorization` header: a bearer, or the password of any user. Schemes are known in any case.
+fn shown_token(value: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(value).ok()?;
+    let (scheme, rest) = text.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(rest.as_bytes().to_vec());
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let pair = BASE64.decode(rest.trim()).ok()?;
+    let colon = pair.iter().position(|byte| *byte == b':')?;
+    Some(pair[colon + 1..].to_vec())
 }
 
 /// Equality in a time that depends on the lengths alone, so that a guess learns nothing of how

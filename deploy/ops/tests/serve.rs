@@ -1,5 +1,7 @@
 //! The routes that every service has, and the bounds of its own.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use axum::Router;
@@ -34,13 +36,13 @@ async fn start(http: &Http, routes: Router, health: &Health, shutdown: &Shutdown
 }
 
 /// Status and body of an answer, whatever the status; off the runtime, as the client blocks.
-async fn ask(server: &Server, path: &str, token: Option<&str>) -> (u16, String) {
+async fn ask(server: &Server, path: &str, authorization: Option<&str>) -> (u16, String) {
     let url = format!("http://{}{path}", server.address());
-    let token = token.map(|token| format!("Bearer {token}"));
+    let authorization = authorization.map(str::to_owned);
     tokio::task::spawn_blocking(move || {
         let mut request = agent().get(url);
-        if let Some(token) = token {
-            request = request.header("authorization", token);
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
         }
         let mut response = request.call().unwrap();
         let body = response.body_mut().read_to_string().unwrap();
@@ -126,25 +128,104 @@ async fn what_is_not_public_wants_the_token() {
     let shutdown = Shutdown::manual();
 
     let with = http("", &[("SPLITSTREAM_HTTP__TOKEN", "t0ken")]);
-    let routes = serve::protected(private(), &with).unwrap();
+    let routes = serve::guarded(private(), &with).unwrap();
     let server = start(&with, routes, &Health::new(), &shutdown).await;
-    let refused = r#"{"error":"not public; bear the operator's token"}"#;
-    assert_eq!(ask(&server, "/private", Some("t0ken")).await, (200, "yours".into()));
-    for wrong in [None, Some(""), Some("t0ke"), Some("t0ken!"), Some("T0ken")] {
+    let refused = r#"{"error":"not public: show the service's token as a bearer, or as the password of basic authentication"}"#;
+    // The second one is what a browser sends for any user and the password `t0ken`.
+    for right in ["Bearer t0ken", "bearer t0ken", "Basic YW55Ym9keTp0MGtlbg=="] {
+        assert_eq!(ask(&server, "/private", Some(right)).await, (200, "yours".into()), "{right}");
+    }
+    let wrong = [
+        None,
+        Some("Bearer "),
+        Some("Bearer t0ke"),
+        Some("Bearer t0ken!"),
+        Some("Bearer T0ken"),
+        Some("t0ken"),
+        // `t0ken` without a user, `t0ken:` as the user, and no base64.
+        Some("Basic dDBrZW4="),
+        Some("Basic dDBrZW46"),
+        Some("Basic t0ken"),
+        Some("Digest t0ken"),
+    ];
+    for wrong in wrong {
         assert_eq!(ask(&server, "/private", wrong).await, (401, refused.into()), "{wrong:?}");
     }
+    assert_eq!(ask(&server, "/healthz", None).await.0, 200);
 
     let without = http("", &[]);
-    let routes = serve::protected(private(), &without).unwrap();
+    let routes = serve::guarded(private(), &without).unwrap();
     let server = start(&without, routes, &Health::new(), &shutdown).await;
+    assert_eq!(ask(&server, "/private", None).await, (200, "yours".into()));
+}
+
+/// The reason may name servers and statements: it is for the log.
+#[test]
+fn a_failure_tells_a_stranger_where_to_look_and_not_why() {
+    let failure =
+        anyhow::anyhow!("connecting to clickhouse.internal:8443 as `splitstream`").context("counting");
+    let told = serve::failure_noted("ClickHouse does not answer", &failure);
+    let (what, reference) = told.split_once(", under ").unwrap();
+    assert_eq!(what, "ClickHouse does not answer; the service's log has the reason");
     assert_eq!(
-        ask(&server, "/private", Some("")).await,
-        (
-            403,
-            r#"{"error":"not public, and no token is configured; the operator sets http.token or http.token_file"}"#
-                .into()
-        )
+        (reference.len(), reference.bytes().all(|byte| byte.is_ascii_hexdigit())),
+        (8, true),
+        "{reference}"
     );
+}
+
+/// Reads what comes until the server closes the connection.
+fn read_to_the_end(mut connection: TcpStream) -> String {
+    let mut all = String::new();
+    connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    connection.read_to_string(&mut all).expect("the server closes the connection");
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_does_not_come_is_not_waited_for() {
+    let shutdown = Shutdown::manual();
+    let http = http("head_timeout_ms = 300", &[]);
+    let server = start(&http, Router::new(), &Health::new(), &shutdown).await;
+    let address = server.address();
+    let (silent, slow) = tokio::task::spawn_blocking(move || {
+        let silent = TcpStream::connect(address).unwrap();
+        let mut slow = TcpStream::connect(address).unwrap();
+        slow.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\nx: ").unwrap();
+        (read_to_the_end(silent), read_to_the_end(slow))
+    })
+    .await
+    .unwrap();
+    assert!(!silent.contains("200"), "{silent}");
+    assert!(!slow.contains("200"), "{slow}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_too_many_waits_for_another_to_be_closed() {
+    let shutdown = Shutdown::manual();
+    let http = http("connections = 1\nhead_timeout_ms = 600000", &[]);
+    let server = start(&http, Router::new(), &Health::new(), &shutdown).await;
+    let address = server.address();
+    let answer = tokio::task::spawn_blocking(move || {
+        let ask = b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let mut first = TcpStream::connect(address).unwrap();
+        // It has the only slot: its answer shows that it was accepted.
+        first.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        let mut beginning = [0; 12];
+        first.read_exact(&mut beginning).unwrap();
+        assert_eq!(&beginning, b"HTTP/1.1 200");
+        let mut second = TcpStream::connect(address).unwrap();
+        second.write_all(ask).unwrap();
+        second.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        assert!(second.read(&mut [0]).is_err(), "the second connection was answered beside the first");
+        drop(first);
+        read_to_the_end(second)
+    })
+    .await
+    .unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    shutdown.begin("the test is over");
+    server.stopped().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

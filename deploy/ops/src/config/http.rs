@@ -15,6 +15,8 @@ pub struct Http {
     pub port_file: Option<PathBuf>,
     pub token: Option<Secret>,
     pub token_file: Option<PathBuf>,
+    pub head_timeout_ms: Millis<10, 600_000>,
+    pub connections: Count<1, 100_000>,
     pub request_timeout_ms: Millis<10, 600_000>,
     pub requests_at_once: Count<1, 100_000>,
     pub body_bytes: Bytes<1_024, 67_108_864>,
@@ -27,6 +29,8 @@ impl Default for Http {
             port_file: None,
             token: None,
             token_file: None,
+            head_timeout_ms: Millis::of(10_000),
+            connections: Count::of(1_024),
             request_timeout_ms: Millis::of(30_000),
             requests_at_once: Count::of(256),
             body_bytes: Bytes::of(1_048_576),
@@ -48,9 +52,20 @@ impl Section for Http {
             Field::of(
                 "token",
                 &self.token,
-                "bearer token for what is not public; without one, that is refused to everybody",
+                "token that the service's own routes ask for, as a bearer or as the password of basic auth; without \
+                 one they are open, and /metrics, /healthz and /readyz always are",
             ),
-            Field::of("token_file", &self.token_file, "file that holds the bearer token"),
+            Field::of("token_file", &self.token_file, "file that holds the token"),
+            Field::of(
+                "head_timeout_ms",
+                &self.head_timeout_ms,
+                "time for the head of a request, and between two on one connection; one past it is closed",
+            ),
+            Field::of(
+                "connections",
+                &self.connections,
+                "connections at once; one more waits until another is closed",
+            ),
             Field::of(
                 "request_timeout_ms",
                 &self.request_timeout_ms,

@@ -1,5 +1,5 @@
 //! Sections that document themselves: the list of a section's fields is checked against what
-//! serde reads, so what `--print-config` shows is what the program takes.
+//! serde reads, so what `config` shows is what the program takes.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
