@@ -1,13 +1,18 @@
 //! The plan for what another writer's schema wrote, by the number that a registry gave the schema. Each schema
-//! is fetched and compiled once; that there is no such schema is remembered for a while, and that the registry
-//! does not answer for a moment, so that neither is asked for at the pace of the messages.
+//! is fetched, with those that it refers to, and compiled once; that there is no such schema is remembered for a
+//! while, and that the registry does not answer for a moment, so that neither is asked for at the pace of the
+//! messages.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use ops::registry::{Registry, Unavailable};
-use schemas::avro::{DecodeError, Plan, RecordKind};
+use ops::registry::{Registered, Registry, Unavailable};
+use schemas::avro::{DecodeError, IncompatibleSchema, Plan, RecordKind};
+
+mod references;
+
+use references::{Gathered, gather};
 
 /// Between two questions for a schema that the registry did not have, doubling from the first to the last.
 const ABSENT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
@@ -30,12 +35,24 @@ pub enum NoPlan {
 /// Where schemas are fetched; a function in the tests.
 pub trait Fetch: Send + Sync {
     /// `None` if there is certainly no such schema.
-    fn fetch(&self, id: u32) -> Result<Option<String>, Unavailable>;
+    fn schema(&self, id: u32) -> Result<Option<Registered>, Unavailable>;
+    /// `None` if there is certainly no such version of the subject.
+    fn version(&self, subject: &str, version: i32) -> Result<Option<Registered>, Unavailable>;
+    /// Who is asked.
+    fn url(&self) -> &str;
 }
 
 impl Fetch for Registry {
-    fn fetch(&self, id: u32) -> Result<Option<String>, Unavailable> {
-        self.schema(id)
+    fn schema(&self, id: u32) -> Result<Option<Registered>, Unavailable> {
+        Registry::schema(self, id)
+    }
+
+    fn version(&self, subject: &str, version: i32) -> Result<Option<Registered>, Unavailable> {
+        Registry::version(self, subject, version)
+    }
+
+    fn url(&self) -> &str {
+        Registry::url(self)
     }
 }
 
@@ -52,7 +69,12 @@ pub struct SchemaCache {
 enum Known {
     Plan(Arc<Plan>),
     Unfit(DecodeError),
-    Absent { until: Instant, pause: Duration },
+    /// It, or one that it refers to.
+    Absent {
+        error: DecodeError,
+        until: Instant,
+        pause: Duration,
+    },
 }
 
 struct Away {
@@ -97,10 +119,10 @@ impl SchemaCache {
         {
             return Err(away.error.clone().into());
         }
-        match registry.fetch(id) {
-            Ok(text) => {
+        match gather(registry.as_ref(), id, &now) {
+            Ok(gathered) => {
                 *away = None;
-                self.learn(kind, id, text, now())
+                self.learn(kind, id, gathered, now())
             }
             Err(error) => {
                 let pause = away.as_ref().map_or(AWAY.0, |away| (away.pause * 2).min(AWAY.1));
@@ -121,7 +143,7 @@ impl SchemaCache {
         match known.get(&(kind, id))? {
             Known::Plan(plan) => Some(Ok(plan.clone())),
             Known::Unfit(error) => Some(Err(error.clone().into())),
-            Known::Absent { until, .. } if now() < *until => Some(Err(absent(id).into())),
+            Known::Absent { error, until, .. } if now() < *until => Some(Err(error.clone().into())),
             Known::Absent { .. } => None,
         }
     }
@@ -130,32 +152,35 @@ impl SchemaCache {
         &self,
         kind: RecordKind,
         id: u32,
-        text: Option<String>,
+        gathered: Gathered,
         now: Instant,
     ) -> Result<Arc<Plan>, NoPlan> {
         let mut all = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= REMEMBERED_MAX {
             all.retain(|_, known| matches!(known, Known::Plan(_)));
         }
-        let (known, answer) = match text {
-            Some(text) => match Plan::compile(kind, &text) {
+        let unfit = |source: IncompatibleSchema| {
+            let error = DecodeError::Incompatible { id, source };
+            tracing::warn!(id, ?kind, %error, "a writer's schema");
+            (Known::Unfit(error.clone()), Err(error.into()))
+        };
+        let (known, answer) = match gathered {
+            Gathered::Whole { writer, referenced } => match Plan::compile_with(kind, &writer, &referenced) {
                 Ok(plan) => {
                     let plan = Arc::new(plan);
-                    tracing::info!(id, ?kind, exact = plan.is_exact(), "a writer's schema");
+                    let (references, exact) = (referenced.len(), plan.is_exact());
+                    tracing::info!(id, ?kind, references, exact, "a writer's schema");
                     (Known::Plan(plan.clone()), Ok(plan))
                 }
-                Err(source) => {
-                    let error = DecodeError::Incompatible { id, source };
-                    tracing::warn!(id, ?kind, %error, "a writer's schema");
-                    (Known::Unfit(error.clone()), Err(error.into()))
-                }
+                Err(source) => unfit(source),
             },
-            None => {
+            Gathered::Unfit(source) => unfit(source),
+            Gathered::Absent(error) => {
                 let pause = match all.get(&(kind, id)) {
                     Some(Known::Absent { pause, .. }) => (*pause * 2).min(ABSENT.1),
                     _ => ABSENT.0,
                 };
-                (Known::Absent { until: now + pause, pause }, Err(absent(id).into()))
+                (Known::Absent { error: error.clone(), until: now + pause, pause }, Err(error.into()))
             }
         };
         all.insert((kind, id), known);
@@ -227,35 +252,97 @@ impl Plans {
 
 #[cfg(test)]
 mod tests {
+    use ops::registry::Reference;
+
     use super::*;
 
-    /// Knows our own schema as number 1, a stranger's as 2, and nothing else; away while told so.
+    /// Knows our own schema as number 1, a stranger's as 2, one as 3 that refers to `sender`, which it does not
+    /// have until told so, and nothing else; away while told so.
     #[derive(Clone, Default)]
-    struct Registry(Arc<Mutex<(bool, Vec<u32>)>>);
+    struct Registry(Arc<Mutex<State>>);
+
+    #[derive(Default)]
+    struct State {
+        away: bool,
+        has_sender: bool,
+        asked: Vec<u32>,
+    }
+
+    /// That of `sender`, as it is asked for among the numbers.
+    const SENDER: u32 = 1_000;
 
     impl Registry {
         fn away(&self, away: bool) {
-            self.0.lock().unwrap().0 = away;
+            self.0.lock().unwrap().away = away;
         }
 
         fn asked(&self) -> Vec<u32> {
-            std::mem::take(&mut self.0.lock().unwrap().1)
+            std::mem::take(&mut self.0.lock().unwrap().asked)
+        }
+    }
+
+    fn registered(schema: &str) -> Registered {
+        Registered { schema: schema.to_owned(), references: Vec::new() }
+    }
+
+    impl Registry {
+        fn answer(&self, id: u32) -> Result<Option<Registered>, Unavailable> {
+            let mut state = self.0.lock().unwrap();
+            state.asked.push(id);
+            if state.away {
+                return Err(Unavailable { url: "http://r".to_owned(), reason: "no answer".to_owned() });
+            }
+            Ok(match id {
+                1 => Some(registered(schemas::avro::ALIAS_SCHEMA)),
+                2 => Some(registered("\"string\"")),
+                3 => Some(referring_to_sender()),
+                SENDER if state.has_sender => Some(registered(&declared_sender())),
+                _ => None,
+            })
         }
     }
 
     impl Fetch for Registry {
-        fn fetch(&self, id: u32) -> Result<Option<String>, Unavailable> {
-            let mut state = self.0.lock().unwrap();
-            state.1.push(id);
-            if state.0 {
-                return Err(Unavailable { url: "http://r".to_owned(), reason: "no answer".to_owned() });
-            }
-            Ok(match id {
-                1 => Some(schemas::avro::ALIAS_SCHEMA.to_owned()),
-                2 => Some("\"string\"".to_owned()),
-                _ => None,
-            })
+        fn schema(&self, id: u32) -> Result<Option<Registered>, Unavailable> {
+            self.answer(id)
         }
+
+        fn version(&self, subject: &str, version: i32) -> Result<Option<Registered>, Unavailable> {
+            assert_eq!((subject, version), ("sender", 4));
+            self.answer(SENDER)
+        }
+
+        fn url(&self) -> &str {
+            "http://r"
+        }
+    }
+
+    fn our_alias() -> serde_json::Value {
+        serde_json::from_str(schemas::avro::ALIAS_SCHEMA).unwrap()
+    }
+
+    fn sender(alias: &mut serde_json::Value) -> &mut serde_json::Value {
+        let fields = alias["fields"].as_array_mut().unwrap();
+        &mut fields.iter_mut().find(|field| field["name"] == "sender").unwrap()["type"]
+    }
+
+    fn declared_sender() -> String {
+        let mut alias = our_alias();
+        let mut declared = sender(&mut alias).take();
+        declared["namespace"] = "splitstream.events".into();
+        declared.to_string()
+    }
+
+    /// Our alias, with its sender declared elsewhere.
+    fn referring_to_sender() -> Registered {
+        let mut alias = our_alias();
+        *sender(&mut alias) = "splitstream.events.Sender".into();
+        let reference = Reference {
+            name: "splitstream.events.Sender".to_owned(),
+            subject: "sender".to_owned(),
+            version: 4,
+        };
+        Registered { schema: alias.to_string(), references: vec![reference] }
     }
 
     struct Case {
@@ -313,6 +400,19 @@ mod tests {
         {
             assert_eq!(case.at(millis, 9), (absent.to_owned(), asked), "{millis}");
         }
+    }
+
+    #[test]
+    fn one_whose_reference_is_not_there_is_asked_for_again_and_read_once_it_is() {
+        let case = Case::new();
+        let absent = "unknown_schema: written with schema 3 of a registry, which names \
+                      \"splitstream.events.Sender\" of version 4 of the subject \"sender\", and the registry does \
+                      not have that";
+        assert_eq!(case.at(0, 3), (absent.to_owned(), vec![3, SENDER]));
+        assert_eq!(case.at(999, 3), (absent.to_owned(), vec![]));
+        case.registry.0.lock().unwrap().has_sender = true;
+        assert_eq!(case.at(1_000, 3), ("exact: true".to_owned(), vec![3, SENDER]));
+        assert_eq!(case.at(1_000_000, 3), ("exact: true".to_owned(), vec![]));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod write;
 pub use framing::WrittenWith;
 pub use kind::RecordKind;
 pub use plan::{Body, Plan};
+pub use schema::SCHEMA_BYTES_MAX;
 
 use framing::unframe;
 use source::Source;
@@ -78,6 +79,9 @@ pub enum IncompatibleSchema {
     NotASchema { what: String },
     #[error("`{field}`: {what}")]
     Field { field: String, what: String },
+    /// The types that it names stand in other schemas, and those cannot be had together.
+    #[error("its references: {what}")]
+    References { what: String },
 }
 
 /// Why bytes are not a record. Each is a property of the bytes alone: reading them again gives the same.
@@ -95,6 +99,11 @@ pub enum DecodeError {
     UnknownSchema { fingerprint: Fingerprint },
     #[error("written with schema {id} of a registry, {what}")]
     UnknownId { id: u32, what: &'static str },
+    #[error(
+        "written with schema {id} of a registry, which names {name:?} of version {version} of the subject \
+         {subject:?}, and the registry does not have that"
+    )]
+    UnknownReference { id: u32, name: String, subject: String, version: i32 },
     #[error("written with schema {id} of the registry, which does not fit: {source}")]
     Incompatible { id: u32, source: IncompatibleSchema },
     #[error("holds {found}, which does not belong in this topic")]
@@ -116,7 +125,9 @@ impl DecodeError {
             DecodeError::Empty => "empty",
             DecodeError::Oversize { .. } => "oversize",
             DecodeError::NotFramed { .. } => "not_framed",
-            DecodeError::UnknownSchema { .. } | DecodeError::UnknownId { .. } => "unknown_schema",
+            DecodeError::UnknownSchema { .. }
+            | DecodeError::UnknownId { .. }
+            | DecodeError::UnknownReference { .. } => "unknown_schema",
             DecodeError::Incompatible { .. } => "incompatible_schema",
             DecodeError::WrongRecord { .. } => "wrong_record",
             DecodeError::Truncated { .. } => "truncated",

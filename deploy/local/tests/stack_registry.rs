@@ -204,6 +204,77 @@ fn confluents_client_reads_ours_and_we_read_its_old_and_new_and_refuse_what_does
     );
 }
 
+/// Our schema with the sender declared elsewhere, and a list of hops, each of which has a sender too.
+fn with_references() -> (String, String, String) {
+    let mut uses: Value = schema();
+    let fields = uses["fields"].as_array_mut().unwrap();
+    let sender = fields.iter_mut().find(|field| field["name"] == "sender").unwrap();
+    let mut declared = sender["type"].take();
+    sender["type"] = json!("splitstream.events.Sender");
+    declared["namespace"] = json!("splitstream.events");
+    let hop = json!({
+        "type": "record", "name": "Hop", "namespace": "shop",
+        "fields": [{"name": "by", "type": "splitstream.events.Sender"}],
+    });
+    let hops = json!({"type": "array", "items": "shop.Hop"});
+    fields.push(json!({"name": "hops", "type": hops, "default": []}));
+    (declared.to_string(), hop.to_string(), uses.to_string())
+}
+
+#[test]
+fn a_schema_that_names_other_schemas_is_read_with_them() {
+    let line = Line::up();
+    let (sender, hop, uses) = with_references();
+    // A slash in a subject is no slash of the path.
+    let (sender, hop) = (line.file("sender.avsc", &sender), line.file("hop.avsc", &hop));
+    let uses = line.file("uses.avsc", &uses);
+    line.client(&["register", "shop/sender", &sender], "");
+    let of_sender = ["splitstream.events.Sender", "shop/sender-value", "1"];
+    line.client(&[&["register", "hop", &hop], &of_sender[..]].concat(), "");
+    let of_hop = ["shop.Hop", "hop-value", "1"];
+    let by = json!({"service": "proxy", "instance": "1", "library_version": "2"});
+    let events: String =
+        (1..=3).map(|number| written(number, json!({"hops": [{"by": by}, {"by": by}]}))).collect();
+    line.client(&[&["write", "conversions", &uses], &of_sender[..], &of_hop[..]].concat(), &events);
+
+    let _consumer = line.stack.service("consumer", &["run"]).unwrap();
+    line.await_rows("conversions", 3);
+    assert_eq!(
+        line.sql(ROWS),
+        "u1\tbuy\tproduction\tpy\t\\N\nu2\tbuy\tproduction\tpy\t\\N\nu3\tbuy\tproduction\tpy\t\\N"
+    );
+    assert_eq!(line.json_lines(&["dead-letters", "dead_letters"]), Vec::<Value>::new());
+}
+
+/// Seconds in an int were once read as microseconds of 1970, and the unit counted.
+#[test]
+fn a_time_that_is_an_int_is_refused() {
+    let line = Line::up();
+    let mut seconds = schema();
+    let fields = seconds["fields"].as_array_mut().unwrap();
+    fields.iter_mut().find(|field| field["name"] == "created_at").unwrap()["type"] = json!("int");
+    let seconds = line.file("seconds.avsc", &seconds.to_string());
+    line.client(&["compatibility", "NONE"], "");
+    line.client(&["write", "conversions", &seconds], &written(1, json!({"created_at": 1_700_000_000})));
+    let current = line.file("current.avsc", schemas::avro::CONVERSION_SCHEMA);
+    line.client(&["write", "conversions", &current], &written(2, json!({})));
+
+    let _consumer = line.stack.service("consumer", &["run"]).unwrap();
+    line.await_rows("conversions", 1);
+    assert_eq!(line.sql("SELECT unit_id FROM conversions"), "u2");
+    let letters = line.json_lines(&["dead-letters", "dead_letters"]);
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert_eq!(letters[0]["code"], "incompatible_schema");
+    let reason = letters[0]["reason"].as_str().unwrap();
+    assert!(
+        reason.ends_with(
+            "which does not fit: `created_at`: an int where a time in microseconds is read; an int of microseconds \
+             ends in the first hour of 1970: write a long with the logicalType timestamp-micros"
+        ),
+        "{reason}"
+    );
+}
+
 #[test]
 fn a_schema_that_the_registry_refuses_stops_the_producer_at_its_start() {
     let line = Line::up();

@@ -1,6 +1,6 @@
-//! A client of a schema registry in Confluent's interface: a schema by its number, and the number of a schema
-//! under a subject. It waits for the answer, and says apart what the registry refuses from what it does not
-//! answer. It remembers nothing, and knows nothing of what the schemas say.
+//! A client of a schema registry in Confluent's interface: a schema by its number or by its version of a subject,
+//! and the number of a schema under a subject. It waits for the answer, and says apart what the registry refuses
+//! from what it does not answer. It remembers nothing, and knows nothing of what the schemas say.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,9 +56,28 @@ pub enum NoId {
     Unavailable(#[from] Unavailable),
 }
 
+/// A schema as it is registered.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Registered {
+    /// Its text.
+    pub schema: String,
+    /// Where the types stand that the text names and does not declare.
+    #[serde(default, deserialize_with = "perhaps_none")]
+    pub references: Vec<Reference>,
+}
+
+/// A type that a schema names, and the schema that declares it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Reference {
+    pub name: String,
+    pub subject: String,
+    pub version: i32,
+}
+
 /// A registry's codes: an HTTP status, alone or with two more digits. A plain 404 is no word on a schema: so
 /// answers a registry that does not know the path.
 const SUBJECT_NOT_FOUND: u32 = 40_401;
+const VERSION_NOT_FOUND: u32 = 40_402;
 const SCHEMA_NOT_FOUND: u32 = 40_403;
 
 /// What a registry says of an error.
@@ -72,11 +91,6 @@ struct Said {
 #[derive(Deserialize)]
 struct Id {
     id: u32,
-}
-
-#[derive(Deserialize)]
-struct Schema {
-    schema: String,
 }
 
 enum Answer<T> {
@@ -105,24 +119,39 @@ impl Registry {
         }))
     }
 
-    /// The text of the schema with this number; `None` if the registry says that it has none.
-    pub fn schema(&self, id: u32) -> Result<Option<String>, Unavailable> {
-        let request = self.agent.get(format!("{}/schemas/ids/{id}", self.url)).header("Accept", MEDIA_TYPE);
-        let answer = self.authorized(request).call();
-        match self.read::<Schema>(answer)? {
-            Answer::Good(Schema { schema }) => Ok(Some(schema)),
-            Answer::Bad(SCHEMA_NOT_FOUND, _) => Ok(None),
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The schema with this number; `None` if the registry says that it has none.
+    pub fn schema(&self, id: u32) -> Result<Option<Registered>, Unavailable> {
+        self.registered(format!("{}/schemas/ids/{id}", self.url), &[SCHEMA_NOT_FOUND])
+    }
+
+    /// A version of a subject, one that was deleted since too: what was written with it has not changed. `None`
+    /// if the registry says that it does not have it.
+    pub fn version(&self, subject: &str, version: i32) -> Result<Option<Registered>, Unavailable> {
+        let path =
+            format!("{}/subjects/{}/versions/{version}?deleted=true", self.url, percent_encoded(subject));
+        self.registered(path, &[SUBJECT_NOT_FOUND, VERSION_NOT_FOUND, SCHEMA_NOT_FOUND])
+    }
+
+    /// What stands at `path`; `None` where the answer is one of `absent`.
+    fn registered(&self, path: String, absent: &[u32]) -> Result<Option<Registered>, Unavailable> {
+        let answer = self.authorized(self.agent.get(path).header("Accept", MEDIA_TYPE)).call();
+        match self.read::<Registered>(answer)? {
+            Answer::Good(registered) => Ok(Some(registered)),
+            Answer::Bad(code, _) if absent.contains(&code) => Ok(None),
             Answer::Bad(code, reason) => Err(self.unavailable(format!("{code}: {reason}"))),
         }
     }
 
     /// The number of a schema under a subject, registered now if need be and wanted.
     pub fn id(&self, subject: &str, schema: &str) -> Result<u32, NoId> {
+        let path = format!("{}/subjects/{}", self.url, percent_encoded(subject));
+        let path = if self.register { format!("{path}/versions") } else { path };
         let subject = subject.to_owned();
-        let path = match self.register {
-            true => format!("{}/subjects/{subject}/versions", self.url),
-            false => format!("{}/subjects/{subject}", self.url),
-        };
         let request = self.agent.post(path).header("Accept", MEDIA_TYPE).content_type(MEDIA_TYPE);
         let body = json!({"schema": schema}).to_string();
         let answer = self.authorized(request).send(body);
@@ -227,6 +256,23 @@ fn cut(text: &str) -> String {
     text.trim().chars().take(REASON_CHARS).collect()
 }
 
+/// Some registries write `null` where there are none.
+fn perhaps_none<'de, D: serde::Deserializer<'de>>(list: D) -> Result<Vec<Reference>, D::Error> {
+    Option::<Vec<Reference>>::deserialize(list).map(Option::unwrap_or_default)
+}
+
+/// A text as one segment of a path: all but the unreserved characters of RFC 3986, section 2.3, encoded.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
 /// Of RFC 4648, section 4; for one header, not for volume.
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -247,6 +293,18 @@ fn base64(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_subject_is_one_segment_of_a_path() {
+        for (text, encoded) in [
+            ("exposures-value", "exposures-value"),
+            ("splitstream.events.Sender~1", "splitstream.events.Sender~1"),
+            (":.shop:a/b?c#d e%f", "%3A.shop%3Aa%2Fb%3Fc%23d%20e%25f"),
+            ("größe", "gr%C3%B6%C3%9Fe"),
+        ] {
+            assert_eq!(percent_encoded(text), encoded);
+        }
+    }
 
     #[test]
     fn base64_is_that_of_the_rfc() {

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::thread::JoinHandle;
 
 use ops::config;
-use ops::registry::{NoId, Registry};
+use ops::registry::{NoId, Reference, Registered, Registry};
 
 /// Answers one request; what was asked can be had afterwards.
 fn server(status: &str, body: &str) -> (String, JoinHandle<String>) {
@@ -42,9 +42,47 @@ fn without_a_url_there_is_no_registry() {
 
 #[test]
 fn a_schema_is_asked_for_by_its_number() {
-    let (url, asked) = server("200 OK", r#"{"schema": "\"string\""}"#);
-    assert_eq!(open(&url).schema(7), Ok(Some("\"string\"".to_owned())));
-    assert!(asked.join().unwrap().starts_with("GET /apis/ccompat/v7/schemas/ids/7 HTTP/1.1\r\n"));
+    let string = Registered { schema: "\"string\"".to_owned(), references: Vec::new() };
+    for body in [
+        r#"{"schema": "\"string\""}"#,
+        r#"{"schema": "\"string\"", "schemaType": "AVRO", "references": []}"#,
+        r#"{"schema": "\"string\"", "references": null}"#,
+    ] {
+        let (url, asked) = server("200 OK", body);
+        assert_eq!(open(&url).schema(7), Ok(Some(string.clone())), "{body}");
+        assert!(asked.join().unwrap().starts_with("GET /apis/ccompat/v7/schemas/ids/7 HTTP/1.1\r\n"));
+    }
+}
+
+#[test]
+fn a_schema_comes_with_the_places_of_the_types_that_it_names() {
+    let (url, _asked) = server(
+        "200 OK",
+        r#"{"schema": "\"x.Sender\"", "references": [{"name": "x.Sender", "subject": "sender", "version": 3}]}"#,
+    );
+    let reference = Reference { name: "x.Sender".to_owned(), subject: "sender".to_owned(), version: 3 };
+    let registered = open(&url).schema(7).unwrap().unwrap();
+    assert_eq!((registered.schema.as_str(), registered.references), ("\"x.Sender\"", vec![reference]));
+}
+
+#[test]
+fn a_version_of_a_subject_is_asked_for_even_if_it_was_deleted() {
+    let (url, asked) =
+        server("200 OK", r#"{"subject": ":.shop:a/b", "version": 3, "id": 9, "schema": "\"string\""}"#);
+    let string = Registered { schema: "\"string\"".to_owned(), references: Vec::new() };
+    assert_eq!(open(&url).version(":.shop:a/b", 3), Ok(Some(string)));
+    let asked = asked.join().unwrap();
+    let line = "GET /apis/ccompat/v7/subjects/%3A.shop%3Aa%2Fb/versions/3?deleted=true HTTP/1.1\r\n";
+    assert!(asked.starts_with(line), "{asked}");
+
+    for (code, what) in [(40401, "Subject"), (40402, "Version"), (40403, "Schema")] {
+        let body = format!(r#"{{"error_code": {code}, "message": "{what} not found"}}"#);
+        let (url, _asked) = server("404 Not Found", &body);
+        assert_eq!(open(&url).version("sender", 1), Ok(None), "{code}");
+    }
+    let (url, _asked) = server("404 Not Found", "<html>no such page</html>");
+    let away = open(&url).version("sender", 1).unwrap_err();
+    assert_eq!(away.reason, "404 Not Found <html>no such page</html>");
 }
 
 #[test]

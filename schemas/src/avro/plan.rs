@@ -5,11 +5,13 @@
 use std::borrow::Cow;
 
 use super::read::Reader;
+use super::schema::Schema;
 use super::source::{Cell, Cells, ENTRY};
 use super::{AvroRecord, DecodeError, IncompatibleSchema, RecordKind};
 use crate::event::{MAP_ENTRIES_MAX, Pairs};
 
 mod compile;
+mod leaf;
 
 /// How deep a message's skipped values may lie in each other.
 const DEPTH_MAX: usize = 64;
@@ -37,6 +39,8 @@ enum Step {
     Uuid(usize),
     Int(usize),
     Long(usize),
+    /// A long that nobody says is a time, where one is read.
+    UntypedTime(usize),
     Decimal(usize),
     /// A value that does not come from the message.
     Constant(usize, Cell<'static>),
@@ -74,7 +78,20 @@ impl Plan {
     /// # Errors
     /// When the text is no schema, or records written with it do not hold what `kind` needs.
     pub fn compile(kind: RecordKind, writer: &str) -> Result<Plan, IncompatibleSchema> {
-        compile::compile(kind, writer, kind.reader())
+        Plan::compile_with(kind, writer, &[])
+    }
+
+    /// As [`Plan::compile`], for a schema that names types which other texts declare: those a registry gives as its
+    /// references, each behind the ones that it names itself.
+    ///
+    /// # Errors
+    /// Also when two of the texts declare a type of one name otherwise.
+    pub fn compile_with(
+        kind: RecordKind,
+        writer: &str,
+        referenced: &[String],
+    ) -> Result<Plan, IncompatibleSchema> {
+        compile::compile(kind, &Schema::parse_with(writer, referenced)?, kind.reader())
     }
 
     pub fn kind(&self) -> RecordKind {
@@ -147,6 +164,16 @@ impl Plan {
                 Step::Long(slot) => {
                     let start = reader.at();
                     let value = reader.long(path(*slot))?;
+                    cells.put(*slot, Cell::Number { value, at: start });
+                }
+                Step::UntypedTime(slot) => {
+                    let (start, field) = (reader.at(), path(*slot));
+                    let value = reader.long(field)?;
+                    leaf::untyped_time(value).map_err(|what| DecodeError::Malformed {
+                        field,
+                        what,
+                        at: start,
+                    })?;
                     cells.put(*slot, Cell::Number { value, at: start });
                 }
                 Step::Decimal(slot) => {

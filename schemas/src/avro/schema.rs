@@ -1,15 +1,16 @@
 //! A schema as somebody wrote it, read from its JSON into an arena: only what decides how bytes are read.
 //! Names are resolved, documentation is dropped, and a logical type is kept where it changes what a number
-//! means. Source: Apache Avro 1.12 specification, "Schema Declaration" and "Names".
+//! means. A schema may stand in several texts, as a registry keeps it: those that name types first, then the
+//! one that uses them. Source: Apache Avro 1.12 specification, "Schema Declaration" and "Names".
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
 use super::IncompatibleSchema;
 
-/// Longest text of a schema that is looked at, in bytes. Ours have three thousand.
-const TEXT_BYTES_MAX: usize = 256 * 1_024;
+/// Longest schema that is looked at, in bytes of all its texts. Ours have three thousand.
+pub const SCHEMA_BYTES_MAX: usize = 256 * 1_024;
 
 /// Place of a node in its schema; named types may lead back to themselves.
 pub type NodeId = usize;
@@ -29,7 +30,7 @@ pub enum Node {
     Float,
     Double,
     /// With the scale, where they are a decimal.
-    Bytes(Option<u32>),
+    Bytes(Option<Scale>),
     String {
         uuid: bool,
     },
@@ -37,7 +38,7 @@ pub enum Node {
         size: usize,
     },
     Enum {
-        symbols: usize,
+        symbols: Vec<String>,
     },
     Array(NodeId),
     Map(NodeId),
@@ -50,6 +51,14 @@ pub enum Node {
 pub enum Clock {
     TimestampMicros,
     Other,
+}
+
+/// How many digits of a decimal stand behind its point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    Digits(u32),
+    /// A `big-decimal`, whose bytes hold a number and a scale of its own.
+    InTheValue,
 }
 
 #[derive(Debug, PartialEq)]
@@ -90,31 +99,114 @@ impl Name {
 }
 
 impl Schema {
+    /// A schema that stands in one text.
     pub fn parse(text: &str) -> Result<Schema, IncompatibleSchema> {
-        if text.len() > TEXT_BYTES_MAX {
-            return Err(not_a_schema(format!("{} bytes, more than {TEXT_BYTES_MAX}", text.len())));
+        Schema::parse_with(text, &[])
+    }
+
+    /// A schema whose text names types that `named` declare: each text may use what those before it declare.
+    /// A type may be declared in several of the texts, as long as it is the same in all of them.
+    pub fn parse_with(text: &str, named: &[String]) -> Result<Schema, IncompatibleSchema> {
+        let bytes = named.iter().map(String::len).fold(text.len(), usize::saturating_add);
+        if bytes > SCHEMA_BYTES_MAX {
+            return Err(not_a_schema(format!("{bytes} bytes, more than {SCHEMA_BYTES_MAX}")));
         }
-        // serde_json refuses what is nested more than 128 deep, which bounds the recursion below.
-        let json: Value = serde_json::from_str(text).map_err(|error| not_a_schema(error.to_string()))?;
-        let mut parser = Parser { nodes: Vec::new(), names: HashMap::new() };
-        let root = parser.node(&json, "")?;
-        let nodes =
-            parser.nodes.into_iter().map(|node| node.expect("every name's node was filled")).collect();
-        Ok(Schema { nodes, root })
+        let mut parser = Parser::default();
+        for text in named {
+            parser.text(text)?;
+        }
+        let root = parser.text(text)?;
+        let Parser { nodes, twice, .. } = parser;
+        let nodes: Vec<Node> =
+            nodes.into_iter().map(|node| node.expect("every name's node was filled")).collect();
+        let schema = Schema { nodes, root };
+        for (name, first, second) in twice {
+            if !schema.alike(first, second) {
+                return Err(not_a_schema(format!("two types with the name {:?} that differ", name.0)));
+            }
+        }
+        Ok(schema)
     }
 
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id]
     }
+
+    /// Of each node, whether its values take no bytes at all. A record that contains itself would not end, and is not
+    /// empty.
+    pub fn empty_nodes(&self) -> Vec<bool> {
+        let mut empty = vec![false; self.nodes.len()];
+        loop {
+            let mut changed = false;
+            // Types are named behind their declarations or inside of them: one way or the other is quick.
+            for id in (0..self.nodes.len()).chain((0..self.nodes.len()).rev()) {
+                let is_empty = match self.node(id) {
+                    Node::Null | Node::Fixed { size: 0 } => true,
+                    Node::Record(record) => record.fields.iter().all(|field| empty[field.node]),
+                    _ => false,
+                };
+                changed |= is_empty != empty[id];
+                empty[id] = is_empty;
+            }
+            if !changed {
+                return empty;
+            }
+        }
+    }
+
+    /// Whether the same bytes mean the same in two places. Types that lead back to themselves are taken for
+    /// alike until something differs.
+    fn alike(&self, left: NodeId, right: NodeId) -> bool {
+        let mut asked = HashSet::new();
+        let mut open = vec![(left, right)];
+        while let Some((left, right)) = open.pop() {
+            if left == right || !asked.insert((left, right)) {
+                continue;
+            }
+            match (self.node(left), self.node(right)) {
+                (Node::Array(left), Node::Array(right)) | (Node::Map(left), Node::Map(right)) => {
+                    open.push((*left, *right));
+                }
+                (Node::Union(left), Node::Union(right)) if left.len() == right.len() => {
+                    open.extend(left.iter().copied().zip(right.iter().copied()));
+                }
+                (Node::Record(left), Node::Record(right))
+                    if left.name == right.name && left.fields.len() == right.fields.len() =>
+                {
+                    for (left, right) in left.fields.iter().zip(&right.fields) {
+                        if left.name != right.name {
+                            return false;
+                        }
+                        open.push((left.node, right.node));
+                    }
+                }
+                (left, right) if left == right => {}
+                _ => return false,
+            }
+        }
+        true
+    }
 }
 
+#[derive(Default)]
 struct Parser {
     /// `None` while the node's parts are being read, so that they can name it.
     nodes: Vec<Option<Node>>,
     names: HashMap<Name, NodeId>,
+    /// Names that the text being read declares.
+    declared: HashSet<Name>,
+    /// Types that several texts declare: the first one, which the name means, and another.
+    twice: Vec<(Name, NodeId, NodeId)>,
 }
 
 impl Parser {
+    fn text(&mut self, text: &str) -> Result<NodeId, IncompatibleSchema> {
+        // serde_json refuses what is nested more than 128 deep, which bounds the recursion below.
+        let json: Value = serde_json::from_str(text).map_err(|error| not_a_schema(error.to_string()))?;
+        self.declared.clear();
+        self.node(&json, "")
+    }
+
     fn node(&mut self, json: &Value, namespace: &str) -> Result<NodeId, IncompatibleSchema> {
         match json {
             Value::String(name) => self.named(name, namespace),
@@ -164,12 +256,15 @@ impl Parser {
             "record" | "error" | "enum" | "fixed" => {
                 let (name, id) = self.declare(fields, namespace)?;
                 let node = match kind {
-                    "enum" => {
-                        let symbols = part("symbols")?.as_array().map(Vec::len);
-                        Node::Enum {
-                            symbols: symbols.ok_or_else(|| not_a_schema("symbols that are no list"))?,
-                        }
-                    }
+                    "enum" => match part("symbols")? {
+                        Value::Array(symbols) => Node::Enum {
+                            symbols: symbols
+                                .iter()
+                                .map(|symbol| symbol.as_str().unwrap_or_default().to_owned())
+                                .collect(),
+                        },
+                        _ => return Err(not_a_schema("symbols that are no list")),
+                    },
                     "fixed" => {
                         let size = part("size")?.as_u64().and_then(|size| usize::try_from(size).ok());
                         Node::Fixed { size: size.ok_or_else(|| not_a_schema("a size that is no size"))? }
@@ -197,9 +292,13 @@ impl Parser {
             .ok_or_else(|| not_a_schema("a type without a name"))?;
         let namespace = fields.get("namespace").and_then(Value::as_str).unwrap_or(namespace);
         let name = Name::new(name, namespace);
-        let id = self.nodes.len();
-        if self.names.insert(name.clone(), id).is_some() {
+        if !self.declared.insert(name.clone()) {
             return Err(not_a_schema(format!("two types with the name {:?}", name.0)));
+        }
+        let id = self.nodes.len();
+        match self.names.get(&name) {
+            Some(first) => self.twice.push((name.clone(), *first, id)),
+            None => drop(self.names.insert(name.clone(), id)),
         }
         self.nodes.push(None);
         Ok((name, id))
@@ -254,8 +353,10 @@ fn primitive(name: &str, fields: &Map<String, Value>) -> Option<Node> {
         "double" => Node::Double,
         "bytes" => Node::Bytes(match logical {
             Some("decimal") => {
-                Some(fields.get("scale").and_then(Value::as_u64).unwrap_or(0).try_into().unwrap_or(u32::MAX))
+                let digits = fields.get("scale").and_then(Value::as_u64).unwrap_or(0);
+                Some(Scale::Digits(digits.try_into().unwrap_or(u32::MAX)))
             }
+            Some("big-decimal") => Some(Scale::InTheValue),
             _ => None,
         }),
         "string" => Node::String { uuid: logical == Some("uuid") },
@@ -289,6 +390,73 @@ mod tests {
         assert_eq!(record.fields[2].node, record.fields[0].node);
         let Node::Union(branches) = schema.node(record.fields[3].node) else { panic!("not a union") };
         assert_eq!(branches[1], schema.root);
+    }
+
+    const SENDER: &str = r#"{"type": "record", "name": "Sender", "namespace": "x",
+        "fields": [{"name": "service", "type": "string"}]}"#;
+
+    fn field(schema: &Schema, at: usize) -> &Node {
+        let Node::Record(record) = schema.node(schema.root) else { panic!("not a record") };
+        schema.node(record.fields[at].node)
+    }
+
+    #[test]
+    fn a_text_may_name_the_types_of_other_texts() {
+        let hop = r#"{"type": "record", "name": "Hop", "namespace": "x", "fields": [{"name": "by", "type": "Sender"}]}"#;
+        let uses = r#"{"type": "record", "name": "A", "namespace": "x", "fields": [
+            {"name": "hop", "type": "Hop"}, {"name": "sender", "type": "x.Sender"}]}"#;
+        let schema = Schema::parse_with(uses, &[SENDER.to_owned(), hop.to_owned()]).unwrap();
+        let Node::Record(sender) = field(&schema, 1) else { panic!("not a record") };
+        assert_eq!(sender.name.unqualified(), "Sender");
+        let Node::Record(hop) = field(&schema, 0) else { panic!("not a record") };
+        assert_eq!(schema.node(hop.fields[0].node), field(&schema, 1));
+        // A text that stands behind, or nowhere, is not known.
+        assert_eq!(
+            Schema::parse_with(uses, &[SENDER.to_owned()]).unwrap_err().to_string(),
+            "not a schema: the unknown type \"Hop\""
+        );
+    }
+
+    #[test]
+    fn a_type_that_several_texts_declare_is_the_same_in_all_of_them() {
+        let told_otherwise = SENDER.replace("\"fields\"", "\"doc\": \"Who.\", \"fields\"");
+        let list = |value: &str| {
+            format!(
+                r#"{{"type": "record", "name": "List", "fields": [
+                    {{"name": "next", "type": ["null", "List"]}}, {{"name": "value", "type": {value}}}]}}"#
+            )
+        };
+        let three =
+            |symbol: &str| format!(r#"{{"type": "enum", "name": "E", "symbols": ["A", "{symbol}"]}}"#);
+        for (first, second) in [
+            (SENDER.to_owned(), told_otherwise),
+            (list("\"int\""), list("\"int\"")),
+            (three("B"), three("B")),
+        ] {
+            Schema::parse_with("\"int\"", &[first, second]).unwrap();
+        }
+        let wider = SENDER.replace("}]}", "}, {\"name\": \"zone\", \"type\": \"string\"}]}");
+        for (name, first, second) in [
+            ("x.Sender", SENDER.to_owned(), wider),
+            ("x.Sender", SENDER.to_owned(), SENDER.replace("\"string\"", "\"bytes\"")),
+            ("List", list("\"int\""), list("\"long\"")),
+            ("E", three("B"), three("C")),
+        ] {
+            assert_eq!(
+                Schema::parse_with("\"int\"", &[first, second]).unwrap_err().to_string(),
+                format!("not a schema: two types with the name {name:?} that differ")
+            );
+        }
+    }
+
+    #[test]
+    fn all_texts_together_have_a_bound() {
+        let text = format!("{}\"int\"", " ".repeat(SCHEMA_BYTES_MAX - 5));
+        Schema::parse(&text).unwrap();
+        assert_eq!(
+            Schema::parse_with(&text, &["1".to_owned()]).unwrap_err().to_string(),
+            "not a schema: 262145 bytes, more than 262144"
+        );
     }
 
     #[test]

@@ -3,7 +3,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod promotions;
 mod random;
+mod references;
 mod rules;
 mod values;
 mod writers;
@@ -47,8 +49,14 @@ impl Oracle {
         Oracle { reader: schema(&serde_json::from_str(kind.schema()).unwrap()) }
     }
 
-    fn read(&self, writer: &Schema, mut body: &[u8]) -> Result<Told, String> {
-        let reader = GenericDatumReader::builder(writer).reader_schema(&self.reader).build();
+    fn read(&self, writer: &Schema, body: &[u8]) -> Result<Told, String> {
+        self.read_with(writer, vec![writer], body)
+    }
+
+    /// The names in `writer` are found in `all`.
+    fn read_with(&self, writer: &Schema, all: Vec<&Schema>, mut body: &[u8]) -> Result<Told, String> {
+        let reader = GenericDatumReader::builder(writer).writer_schemata(all);
+        let reader = reader.and_then(|reader| reader.reader_schema(&self.reader).build());
         let value =
             reader.and_then(|reader| reader.read_value(&mut body)).map_err(|error| error.to_string())?;
         Ok(told(&value))
@@ -56,8 +64,13 @@ impl Oracle {
 }
 
 fn schema(json: &serde_json::Value) -> Schema {
-    let text = json.to_string().replace(r#""logicalType":"decimal","#, "");
+    let text = readable(json);
     Schema::parse_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// Its text, as the library takes it.
+fn readable(json: &serde_json::Value) -> String {
+    json.to_string().replace(r#""logicalType":"decimal","#, "")
 }
 
 fn told(value: &Value) -> Told {

@@ -71,11 +71,10 @@ impl<'a> Values<'a> {
         match field {
             "slot" | "rollout" | "variant" => self.random.below(1_000_000) as i64,
             "phase" => self.random.below(i32::MAX as usize) as i64 + 1,
-            "definition_version" | "created_at" if name == "int" => {
-                self.random.below(i32::MAX as usize) as i64
-            }
+            "definition_version" if name == "int" => self.random.below(i32::MAX as usize) as i64,
             "definition_version" => (self.random.next() >> 1) as i64,
-            "created_at" => self.random.below(2_000_000_000_000_000) as i64,
+            // Not where seconds and milliseconds lie: a long that does not say what it counts is refused there.
+            "created_at" => (9_214_646_400_000 + self.random.below(2_000_000_000_000_000)) as i64,
             _ if name == "int" => i64::from(self.random.next() as i32),
             _ => self.random.next() as i64,
         }

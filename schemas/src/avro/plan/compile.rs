@@ -1,35 +1,36 @@
 //! From a writer's schema and ours to the steps between them. Source: Apache Avro 1.12 specification, "Schema
-//! Resolution"; where it leaves a choice, or where meaning would be lost, the narrower reading is taken:
-//! times of another unit and decimals of another scale are incompatible.
+//! Resolution"; where it leaves a choice, or where meaning would be lost, the narrower reading is taken: which
+//! types are taken for which of ours is the table of [`leaf`](super::leaf).
 
 use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::{Plan, Step};
-use crate::avro::schema::{Clock, Field, Node, NodeId, Record, Schema};
+use super::{Plan, Step, leaf};
+use crate::avro::schema::{Field, Node, NodeId, Record, Schema};
 use crate::avro::source::{Cell, ENTRY};
 use crate::avro::{IncompatibleSchema, RecordKind};
 use crate::event::Pairs;
 
-/// Digits behind the point of a value.
-const SCALE: u32 = 6;
 /// A union with so many branches is somebody's mistake.
 const BRANCHES_MAX: usize = 1_000;
 
-pub fn compile(kind: RecordKind, writer: &str, reader: &'static Schema) -> Result<Plan, IncompatibleSchema> {
-    let writer = Schema::parse(writer)?;
-    if same(&writer, writer.root, reader, reader.root) {
+pub fn compile(
+    kind: RecordKind,
+    writer: &Schema,
+    reader: &'static Schema,
+) -> Result<Plan, IncompatibleSchema> {
+    if same(writer, writer.root, reader, reader.root) {
         return Ok(Plan { kind, exact: true, steps: Vec::new(), end: 0, subroutines: Vec::new() });
     }
     let mut compiler = Compiler {
-        writer: &writer,
+        writer,
         reader,
         paths: kind.paths(),
         steps: Vec::new(),
         subroutines: HashMap::new(),
         waiting: Vec::new(),
-        empty: HashMap::new(),
+        empty: writer.empty_nodes(),
     };
     let whole = Place { path: String::new(), slot: None };
     compiler.resolve(writer.root, reader.root, &whole)?;
@@ -77,8 +78,8 @@ struct Compiler<'w> {
     /// Named types that are skipped, each once however often it occurs.
     subroutines: HashMap<NodeId, usize>,
     waiting: Vec<NodeId>,
-    /// Whether a value takes no bytes, of the records asked about so far.
-    empty: HashMap<NodeId, bool>,
+    /// Of each of the writer's nodes, whether its values take no bytes.
+    empty: Vec<bool>,
 }
 
 /// Where in our record something goes.
@@ -177,23 +178,10 @@ impl Compiler<'_> {
             }
             _ => {}
         }
-        let step = match (self.writer.node(writer), self.reader.node(reader)) {
-            (Node::Null, Node::Null) => Step::Constant(place.leaf(), Cell::Null),
-            (Node::String { .. } | Node::Bytes(None), Node::String { uuid: false }) => {
-                Step::Text(place.leaf())
-            }
-            (Node::String { .. }, Node::String { uuid: true }) => Step::Uuid(place.leaf()),
-            (Node::Int(None), Node::Int(None) | Node::Long(None | Some(Clock::TimestampMicros))) => {
-                Step::Int(place.leaf())
-            }
-            (Node::Long(None), Node::Long(_)) => Step::Long(place.leaf()),
-            (Node::Long(Some(Clock::TimestampMicros)), Node::Long(Some(Clock::TimestampMicros))) => {
-                Step::Long(place.leaf())
-            }
-            (Node::Bytes(None | Some(SCALE)), Node::Bytes(Some(SCALE))) => Step::Decimal(place.leaf()),
-            _ => return Err(self.mismatch(writer, reader, place)),
-        };
-        self.steps.push(step);
+        match leaf::step(self.writer.node(writer), self.reader.node(reader)) {
+            Some(step) => self.steps.push(step(place.leaf())),
+            None => return Err(self.mismatch(writer, reader, place)),
+        }
         Ok(())
     }
 
@@ -279,11 +267,11 @@ impl Compiler<'_> {
             Node::String { .. } => Step::SkipText,
             Node::Fixed { size: 0 } => return Ok(()),
             Node::Fixed { size } => Step::SkipFixed(*size),
-            Node::Enum { symbols } => Step::SkipEnum(*symbols),
+            Node::Enum { symbols } => Step::SkipEnum(symbols.len()),
             Node::Array(items) => return self.skip_items(false, *items),
             Node::Map(values) => return self.skip_items(true, *values),
             Node::Union(branches) => return self.skip_union(branches),
-            Node::Record(_) if self.empty(writer) => return Ok(()),
+            Node::Record(_) if self.empty[writer] => return Ok(()),
             Node::Record(_) => {
                 let next = self.waiting.len();
                 let subroutine = *self.subroutines.entry(writer).or_insert(next);
@@ -328,23 +316,6 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// Whether a value of it takes no bytes at all. One that contains itself would not end, and is not empty.
-    fn empty(&mut self, node: NodeId) -> bool {
-        match self.writer.node(node) {
-            Node::Null | Node::Fixed { size: 0 } => true,
-            Node::Record(record) => {
-                if let Some(known) = self.empty.get(&node) {
-                    return *known;
-                }
-                self.empty.insert(node, false);
-                let empty = record.fields.iter().all(|field| self.empty(field.node));
-                self.empty.insert(node, empty);
-                empty
-            }
-            _ => false,
-        }
-    }
-
     fn place_of(&self, place: &Place, field: &Field) -> Place {
         let path = match place.path.as_str() {
             "" => field.name.clone(),
@@ -363,11 +334,7 @@ impl Compiler<'_> {
     }
 
     fn mismatch(&self, writer: NodeId, reader: NodeId, place: &Place) -> IncompatibleSchema {
-        place.incompatible(format!(
-            "{} where {} is read",
-            named(self.writer.node(writer)),
-            named(self.reader.node(reader))
-        ))
+        place.incompatible(leaf::mismatch(self.writer.node(writer), self.reader.node(reader)))
     }
 }
 
@@ -382,29 +349,6 @@ impl Place {
             path => path.to_owned(),
         };
         IncompatibleSchema::Field { field, what: what.into() }
-    }
-}
-
-fn named(node: &Node) -> String {
-    match node {
-        Node::Null => "null".to_owned(),
-        Node::Boolean => "a boolean".to_owned(),
-        Node::Int(None) => "an int".to_owned(),
-        Node::Int(Some(_)) | Node::Long(Some(Clock::Other)) => "a time of another unit".to_owned(),
-        Node::Long(None) => "a long".to_owned(),
-        Node::Long(Some(Clock::TimestampMicros)) => "a time in microseconds".to_owned(),
-        Node::Float => "a float".to_owned(),
-        Node::Double => "a double".to_owned(),
-        Node::Bytes(None) => "bytes".to_owned(),
-        Node::Bytes(Some(scale)) => format!("a decimal of scale {scale}"),
-        Node::String { uuid: false } => "a string".to_owned(),
-        Node::String { uuid: true } => "a UUID".to_owned(),
-        Node::Fixed { size } => format!("{size} fixed bytes"),
-        Node::Enum { .. } => "an enum".to_owned(),
-        Node::Array(_) => "an array".to_owned(),
-        Node::Map(_) => "a map".to_owned(),
-        Node::Union(_) => "a union".to_owned(),
-        Node::Record(record) => format!("a record {:?}", record.name.unqualified()),
     }
 }
 
@@ -460,7 +404,7 @@ mod tests {
                 steps: Vec::new(),
                 subroutines: HashMap::new(),
                 waiting: Vec::new(),
-                empty: HashMap::new(),
+                empty: writer.empty_nodes(),
             };
             let Node::Record(record) = reader.node(reader.root) else { panic!("not a record") };
             let whole = Place { path: String::new(), slot: None };
@@ -489,7 +433,7 @@ mod tests {
             ("\"old.Link\"", false),
         ] {
             let writer = written.replacen("\"Alias\"", name, 1);
-            let plan = compile(RecordKind::Alias, &writer, reader);
+            let plan = compile(RecordKind::Alias, &Schema::parse(&writer).unwrap(), reader);
             assert_eq!(plan.is_ok(), fits, "{name}");
             let Ok(plan) = plan else { continue };
             let slot = RecordKind::Alias.paths().iter().position(|path| *path == "environment").unwrap();

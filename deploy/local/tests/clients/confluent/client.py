@@ -2,11 +2,13 @@
 
 Usage: client.py BROKERS REGISTRY COMMAND [ARGUMENT...]
 
-    write TOPIC SCHEMA_FILE    JSON events on stdin, registering the schema
+    write TOPIC SCHEMA_FILE [NAME SUBJECT VERSION]...
+                               JSON events on stdin, registering the schema with its references
     raw TOPIC                  messages on stdin, a line of hexadecimal digits each
     read TOPIC                 every event so far, as JSON lines
     dead-letters TOPIC         every dead letter so far, as JSON lines
-    register TOPIC SCHEMA_FILE prints the schema's number, or the registry's status and code
+    register TOPIC SCHEMA_FILE [NAME SUBJECT VERSION]...
+                               prints the schema's number, or the registry's status and code
     compatibility LEVEL        of every subject
 """
 
@@ -14,7 +16,7 @@ import json
 import sys
 
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from confluent_kafka.serialization import MessageField, SerializationContext
@@ -23,9 +25,18 @@ BROKERS = sys.argv[1]
 REGISTRY = SchemaRegistryClient({"url": sys.argv[2]})
 
 
-def write(topic, schema_file):
-    with open(schema_file) as file:
-        serializer = AvroSerializer(REGISTRY, file.read())
+def schema(file_name, references):
+    """The schema in a file, with its references: name, subject and version of each."""
+    named = []
+    for at in range(0, len(references), 3):
+        name, subject, version = references[at : at + 3]
+        named.append(SchemaReference(name, subject, int(version)))
+    with open(file_name) as file:
+        return Schema(file.read(), "AVRO", named)
+
+
+def write(topic, schema_file, *references):
+    serializer = AvroSerializer(REGISTRY, schema(schema_file, references))
     context = SerializationContext(topic, MessageField.VALUE)
     send(topic, (serializer(json.loads(line), context) for line in sys.stdin))
 
@@ -74,11 +85,9 @@ def dead_letters(topic):
         print(json.dumps({name: value.decode() for name, value in message.headers()}))
 
 
-def register(topic, schema_file):
-    with open(schema_file) as file:
-        schema = Schema(file.read(), "AVRO")
+def register(topic, schema_file, *references):
     try:
-        print(REGISTRY.register_schema(f"{topic}-value", schema))
+        print(REGISTRY.register_schema(f"{topic}-value", schema(schema_file, references)))
     except SchemaRegistryError as error:
         print(error.http_status_code, error.error_code)
 

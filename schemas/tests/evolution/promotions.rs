@@ -1,0 +1,427 @@
+//! The table of what is taken for which of our types (at the head of `avro/plan/leaf.rs`), row by row, and what
+//! the library does with the same bytes.
+
+use apache_avro::Schema;
+use schemas::avro::{Plan, RecordKind};
+use serde_json::{Value, json};
+
+use super::values::long;
+use super::{Oracle, ours, readable};
+
+const ID: &str = "0191e3a0-0000-7000-8000-000000000001";
+
+/// What the library does with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Library {
+    /// It reads what we read.
+    Same,
+    /// It takes what we refuse.
+    Takes,
+    Refuses,
+    /// Not asked: it is told of no decimals (see [`Oracle`]).
+    NotAsked,
+}
+
+use Library::{NotAsked, Refuses, Same, Takes};
+
+/// One field of a type that is not ours, its bytes, and what becomes of it: what it is then, or why not.
+struct Case {
+    field: &'static str,
+    kind: Value,
+    bytes: Vec<u8>,
+    ours: Result<&'static str, &'static str>,
+    library: Library,
+}
+
+fn number(value: i64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    long(value, &mut bytes);
+    bytes
+}
+
+fn bytes(content: &[u8]) -> Vec<u8> {
+    [number(content.len() as i64), content.to_vec()].concat()
+}
+
+fn logical(kind: &str, name: &str) -> Value {
+    json!({"type": kind, "logicalType": name})
+}
+
+fn decimal(precision: u32, scale: u32) -> Value {
+    json!({"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale})
+}
+
+/// An exposure's or a conversion's bytes, field by field, as our schema has them.
+fn parts(kind: RecordKind) -> Vec<(&'static str, Vec<u8>)> {
+    let unit = [("unit_type", bytes(b"user")), ("unit_id", bytes(b"u1")), ("other_ids", vec![0])];
+    let end = [
+        ("environment", bytes(b"production")),
+        ("sender", vec![0, 0, 0]),
+        ("created_at", number(1_700_000_000_000_000)),
+    ];
+    let id = ("event_id", bytes(ID.as_bytes()));
+    let mut parts = match kind {
+        RecordKind::Exposure => vec![id, ("experiment", bytes(b"e")), ("variant", bytes(b"a"))],
+        _ => vec![id, ("name", bytes(b"buy"))],
+    };
+    parts.extend(unit);
+    parts.extend(match kind {
+        RecordKind::Exposure => vec![
+            ("phase", number(1)),
+            ("definition_version", number(7)),
+            ("buckets", vec![2, 2, 4, 6]),
+            ("rule", vec![0]),
+            ("attributes", vec![0]),
+        ],
+        _ => vec![("experiment", vec![0]), ("value", vec![0]), ("metadata", vec![0])],
+    });
+    parts.extend(end);
+    parts
+}
+
+/// Our schema with the type of `case`, and a body that was written with it.
+fn written(kind: RecordKind, case: &Case) -> (Value, Vec<u8>) {
+    let mut schema: Value = serde_json::from_str(kind.schema()).unwrap();
+    let (outer, inner) = case.field.split_once('.').unwrap_or((case.field, ""));
+    let fields = schema["fields"].as_array_mut().unwrap();
+    let field = fields.iter_mut().find(|known| known["name"] == outer).unwrap();
+    match inner {
+        "" => {
+            field["type"] = case.kind.clone();
+            // The library looks whether a default is one of its type.
+            field.as_object_mut().unwrap().remove("default");
+        }
+        _ => {
+            let fields = field["type"][1]["fields"].as_array_mut().unwrap();
+            fields.iter_mut().find(|known| known["name"] == inner).unwrap()["type"] = case.kind.clone();
+        }
+    }
+    let mut body = Vec::new();
+    for (name, part) in parts(kind) {
+        match (name == outer, inner) {
+            (false, _) => body.extend(part),
+            (true, "") => body.extend(&case.bytes),
+            // The slot, then the two other buckets as they were.
+            (true, _) => body.extend([&[2][..], &case.bytes, &[4, 6]].concat()),
+        }
+    }
+    (schema, body)
+}
+
+fn expect(kind: RecordKind, cases: Vec<Case>) {
+    let oracle = Oracle::new(kind);
+    for case in cases {
+        let (schema, body) = written(kind, &case);
+        let path = format!("/{}", case.field.replace('.', "/"));
+        let plan = Plan::compile(kind, &schema.to_string());
+        let said = ours(kind, &plan, &body);
+        let what = format!("{} as {} of {:02x?}", case.field, case.kind, case.bytes);
+        match (&said, case.ours) {
+            (Ok(told), Ok(expected)) => assert_eq!(told[&path], expected, "{what}"),
+            (Err(error), Err(expected)) => assert_eq!(error, expected, "{what}"),
+            (said, expected) => panic!("{what}: {said:?} where {expected:?} is expected"),
+        }
+        if case.library == NotAsked {
+            continue;
+        }
+        let writer = Schema::parse_str(&readable(&schema)).unwrap();
+        let library = match (said, oracle.read(&writer, &body)) {
+            (Ok(ours), Ok(theirs)) if ours == theirs => Same,
+            (Err(_), Ok(_)) => Takes,
+            (Err(_), Err(_)) => Refuses,
+            (ours, theirs) => panic!("{what}: we say {ours:?}, the library {theirs:?}"),
+        };
+        assert_eq!(library, case.library, "{what}");
+    }
+}
+
+const ANOTHER_UNIT: &str = "`created_at`: a time of another unit where a time in microseconds is read";
+const MILLIS: i64 = 1_700_000_000_000;
+
+/// A writer whose times were seconds in an int was read as of 1970, and its units counted.
+#[test]
+fn a_time_is_taken_in_microseconds_and_refused_in_whatever_else() {
+    let case = |kind, bytes, ours, library| Case { field: "created_at", kind, bytes, ours, library };
+    let micros = "1700000000000000";
+    let not_micros = "`created_at`: seconds or milliseconds, where a long without logicalType counts microseconds, \
+                      at byte 72";
+    expect(
+        RecordKind::Conversion,
+        vec![
+            case(logical("long", "timestamp-micros"), number(MILLIS * 1_000), Ok(micros), Same),
+            // Whoever says so is believed.
+            case(logical("long", "timestamp-micros"), number(1_700_000_000), Ok("1700000000"), Same),
+            case(json!("long"), number(MILLIS * 1_000), Ok(micros), Same),
+            case(json!("long"), number(9_214_646_400_000), Ok("9214646400000"), Same),
+            case(json!("long"), number(9_214_646_399_999), Err(not_micros), Takes),
+            case(json!("long"), number(MILLIS), Err(not_micros), Takes),
+            case(json!("long"), number(1_700_000_000), Err(not_micros), Takes),
+            // A name of somebody else's for a unit is no logical type.
+            case(logical("long", "unix-millis"), number(MILLIS), Err(not_micros), Takes),
+            case(
+                json!("long"),
+                number(MILLIS * 1_000_000),
+                Err("`created_at`: not a time in 1970 to 2261, at byte 72"),
+                Takes,
+            ),
+            case(
+                json!("int"),
+                number(1_700_000_000),
+                Err(
+                    "`created_at`: an int where a time in microseconds is read; an int of microseconds ends in \
+                     the first hour of 1970: write a long with the logicalType timestamp-micros",
+                ),
+                Takes,
+            ),
+            // It belongs to a long, and says nothing of an int.
+            case(
+                logical("int", "timestamp-micros"),
+                number(1_700_000_000),
+                Err(
+                    "`created_at`: an int where a time in microseconds is read; an int of microseconds ends in \
+                     the first hour of 1970: write a long with the logicalType timestamp-micros",
+                ),
+                Takes,
+            ),
+            case(
+                json!(["null", "int"]),
+                [number(1), number(1_700_000_000)].concat(),
+                Err(
+                    "`created_at`: an int where a time in microseconds is read; an int of microseconds ends in \
+                     the first hour of 1970: write a long with the logicalType timestamp-micros",
+                ),
+                Takes,
+            ),
+            case(
+                json!(["int", "long"]),
+                [number(0), number(1_700_000_000)].concat(),
+                Err("`created_at`: a branch of the writer's that ours has not, at byte 73"),
+                Takes,
+            ),
+            case(json!(["int", "long"]), [number(1), number(MILLIS * 1_000)].concat(), Ok(micros), Same),
+            case(logical("int", "date"), number(19_675), Err(ANOTHER_UNIT), Refuses),
+            case(logical("int", "time-millis"), number(1), Err(ANOTHER_UNIT), Refuses),
+            case(logical("long", "time-micros"), number(1), Err(ANOTHER_UNIT), Refuses),
+            case(logical("long", "timestamp-millis"), number(MILLIS), Err(ANOTHER_UNIT), Refuses),
+            case(logical("long", "timestamp-nanos"), number(MILLIS), Err(ANOTHER_UNIT), Refuses),
+            case(logical("long", "local-timestamp-millis"), number(MILLIS), Err(ANOTHER_UNIT), Refuses),
+            case(logical("long", "local-timestamp-micros"), number(MILLIS), Err(ANOTHER_UNIT), Refuses),
+            case(logical("long", "local-timestamp-nanos"), number(MILLIS), Err(ANOTHER_UNIT), Refuses),
+            case(
+                json!("float"),
+                vec![0; 4],
+                Err("`created_at`: a float where a time in microseconds is read"),
+                Refuses,
+            ),
+            case(
+                json!("double"),
+                vec![0; 8],
+                Err("`created_at`: a double where a time in microseconds is read"),
+                Refuses,
+            ),
+            case(
+                json!("string"),
+                bytes(b"2026-01-01T00:00:00Z"),
+                Err("`created_at`: a string where a time in microseconds is read"),
+                Refuses,
+            ),
+        ],
+    );
+}
+
+const NO_SUCH_BRANCH: &str = "`buckets`: a branch of the writer's that ours has not, at byte 58";
+
+#[test]
+fn a_count_is_taken_where_it_is_the_same_count() {
+    let case = |field, kind, bytes, ours, library| Case { field, kind, bytes, ours, library };
+    let (phase, version, slot) = ("phase", "definition_version", "buckets.slot");
+    expect(
+        RecordKind::Exposure,
+        vec![
+            case(phase, json!("int"), number(3), Ok("3"), Same),
+            case(phase, logical("int", "my-count"), number(3), Ok("3"), Same),
+            case(phase, json!("long"), number(3), Err("`phase`: a long where an int is read"), Takes),
+            case(
+                phase,
+                logical("int", "date"),
+                number(3),
+                Err("`phase`: a time of another unit where an int is read"),
+                Refuses,
+            ),
+            case(phase, json!("float"), vec![0; 4], Err("`phase`: a float where an int is read"), Refuses),
+            case(version, json!("long"), number(1 << 40), Ok("1099511627776"), Same),
+            case(version, json!("int"), number(77), Ok("77"), Same),
+            case(
+                version,
+                logical("long", "timestamp-micros"),
+                number(MILLIS),
+                Err("`definition_version`: a time in microseconds where a long is read"),
+                Refuses,
+            ),
+            case(
+                version,
+                logical("long", "timestamp-millis"),
+                number(MILLIS),
+                Err("`definition_version`: a time of another unit where a long is read"),
+                Refuses,
+            ),
+            case(
+                version,
+                json!("double"),
+                vec![0; 8],
+                Err("`definition_version`: a double where a long is read"),
+                Refuses,
+            ),
+            case(slot, json!("int"), number(999_999), Ok("999999"), Same),
+            // The record of the buckets is one branch of two, and does not fit as a whole.
+            case(slot, json!("long"), number(3), Err(NO_SUCH_BRANCH), Takes),
+            case(slot, json!("double"), vec![0; 8], Err(NO_SUCH_BRANCH), Refuses),
+        ],
+    );
+}
+
+#[test]
+fn a_value_is_taken_at_its_own_scale_alone() {
+    let case = |kind, bytes, ours, library| Case { field: "value", kind, bytes, ours, library };
+    let amount = || bytes(&12_500_000_i32.to_be_bytes());
+    let refused = |what: &'static str| Err(what);
+    expect(
+        RecordKind::Conversion,
+        vec![
+            case(decimal(18, 6), amount(), Ok("12500000"), NotAsked),
+            case(decimal(38, 6), amount(), Ok("12500000"), NotAsked),
+            case(
+                decimal(38, 6),
+                bytes(&1_000_000_000_000_000_000_i128.to_be_bytes()),
+                refused("`value`: more than 18 digits, at byte 56"),
+                NotAsked,
+            ),
+            case(json!("bytes"), amount(), Ok("12500000"), Same),
+            case(
+                decimal(18, 2),
+                amount(),
+                refused("`value`: a decimal of scale 2 where a decimal of scale 6 is read"),
+                NotAsked,
+            ),
+            case(
+                json!({"type": "bytes", "logicalType": "decimal", "precision": 18}),
+                amount(),
+                refused("`value`: a decimal of scale 0 where a decimal of scale 6 is read"),
+                NotAsked,
+            ),
+            case(
+                decimal(18, 7),
+                amount(),
+                refused("`value`: a decimal of scale 7 where a decimal of scale 6 is read"),
+                NotAsked,
+            ),
+            // The bytes of one are a number of bytes, a number, and a scale.
+            case(
+                logical("bytes", "big-decimal"),
+                amount(),
+                refused("`value`: a decimal with a scale in each value where a decimal of scale 6 is read"),
+                NotAsked,
+            ),
+            case(
+                json!({"type": "fixed", "name": "Money", "size": 4, "logicalType": "decimal", "precision": 9,
+                       "scale": 6}),
+                12_500_000_i32.to_be_bytes().to_vec(),
+                refused("`value`: 4 fixed bytes where a decimal of scale 6 is read"),
+                NotAsked,
+            ),
+            case(
+                json!("int"),
+                number(12),
+                refused("`value`: an int where a decimal of scale 6 is read"),
+                Refuses,
+            ),
+            case(
+                json!("long"),
+                number(12),
+                refused("`value`: a long where a decimal of scale 6 is read"),
+                Refuses,
+            ),
+            case(
+                json!("float"),
+                vec![0; 4],
+                refused("`value`: a float where a decimal of scale 6 is read"),
+                Refuses,
+            ),
+            case(
+                json!("double"),
+                vec![0; 8],
+                refused("`value`: a double where a decimal of scale 6 is read"),
+                Refuses,
+            ),
+            case(
+                json!("string"),
+                bytes(b"12.5"),
+                refused("`value`: a string where a decimal of scale 6 is read"),
+                Takes,
+            ),
+        ],
+    );
+}
+
+#[test]
+fn an_id_and_a_text_are_taken_as_what_they_spell() {
+    let case = |field, kind, bytes, ours, library| Case { field, kind, bytes, ours, library };
+    let fixed = json!({"type": "fixed", "name": "Id", "size": 2});
+    expect(
+        RecordKind::Conversion,
+        vec![
+            case("event_id", json!("string"), bytes(ID.as_bytes()), Ok(ID), Same),
+            case(
+                "event_id",
+                json!("string"),
+                bytes(b"order 17"),
+                Err("`event_id`: not a UUID, at byte 14"),
+                Refuses,
+            ),
+            case(
+                "event_id",
+                json!("bytes"),
+                bytes(&[7; 16]),
+                Err("`event_id`: bytes where a UUID is read"),
+                Refuses,
+            ),
+            case(
+                "event_id",
+                json!({"type": "fixed", "name": "Id", "size": 16, "logicalType": "uuid"}),
+                vec![7; 16],
+                Err("`event_id`: 16 fixed bytes where a UUID is read"),
+                Takes,
+            ),
+            case("unit_id", json!("bytes"), bytes("ü".as_bytes()), Ok("ü"), Same),
+            case("unit_id", json!("bytes"), bytes(&[0xFF]), Err("`unit_id`: not UTF-8, at byte 51"), Refuses),
+            case(
+                "unit_id",
+                decimal(9, 0),
+                bytes(b"17"),
+                Err("`unit_id`: a decimal of scale 0 where a string is read"),
+                NotAsked,
+            ),
+            case(
+                "unit_id",
+                logical("bytes", "big-decimal"),
+                bytes(b"17"),
+                Err("`unit_id`: a decimal with a scale in each value where a string is read"),
+                NotAsked,
+            ),
+            case(
+                "unit_id",
+                fixed,
+                b"17".to_vec(),
+                Err("`unit_id`: 2 fixed bytes where a string is read"),
+                Takes,
+            ),
+            case(
+                "unit_id",
+                json!("long"),
+                number(17),
+                Err("`unit_id`: a long where a string is read"),
+                Refuses,
+            ),
+        ],
+    );
+}
