@@ -18,10 +18,10 @@ pub const MIN_CONVERSIONS_UNEVEN: u64 = 25;
 /// A smaller arm below this share of the units makes a split uneven (80/20).
 pub const UNEVEN_SHARE: f64 = 0.2;
 
-/// A planned look is at z once so many times the conversions that the gate asks for are *expected* in each arm.
-/// Which of two tests looks must not depend on how the conversions split, or each spends its alpha on the side where it
-/// is the bolder one: in 20,000 null experiments at 95/5, with 20 conversions planned in the smaller arm and the test
-/// chosen by its conversions, 7 % were called an effect. From here on an arm below the gate is no chance any more.
+/// A planned look is at z once so many times the conversions that the gate asks for are *expected* in each arm. Which of
+/// two tests looks must not depend on how the conversions split, or each spends its alpha on the side where it is the
+/// bolder one: of 18,000 experiments at 90/10 without an effect, 20 conversions planned in the smaller arm, 5.5 % were
+/// called one where the gate chose the test, 4.6 % where this does. From here on an arm below the gate is no chance.
 const EXPECTED_AT_PLANNED_LOOKS: u64 = 4;
 
 /// A planned share of 0.8 leaves a little less than 0.2.
