@@ -9,7 +9,7 @@ use crate::analysis::{self, Frame, Outcome};
 use crate::counts::{self, Counts, Question};
 use crate::cut::Cut;
 use crate::database::Database;
-use crate::decision::{self, Evidence};
+use crate::decision::{self, Crossed, Evidence};
 use crate::definitions::{Defined, Definitions};
 use crate::document::{CountingQuery, ExperimentResult, MetricResult, Role};
 
@@ -108,7 +108,12 @@ pub fn assemble(
         counted.iter().find(|of| of.role == Role::Primary).map_or(&[], |of| of.counts.as_slice());
     let known = |counts: &&Counts| experiment.variants.iter().any(|of| of.key.as_str() == counts.variant);
     let srm = analysis::sample_ratio(experiment, units);
-    let decision = decision::decide(&Evidence { experiment, srm: &srm, metrics: &metrics });
+    let crossed = Crossed {
+        units: units.iter().map(|of| of.units_in_several_variants).sum(),
+        of: units.iter().map(|of| of.units).sum(),
+    };
+    let evidence = Evidence { experiment, srm: &srm, crossed, metrics: &metrics };
+    let (decision, warnings) = (decision::decide(&evidence), decision::warnings(&evidence));
     ExperimentResult {
         key: experiment.key.as_str().to_owned(),
         state: experiment.state,
@@ -122,7 +127,8 @@ pub fn assemble(
         cut: moment.cut.clone(),
         horizon_units: experiment.plan.horizon_units,
         variants: primary.map(|metric| metric.variants.clone()).unwrap_or_default(),
-        units_in_several_variants: units.iter().map(|of| of.units_in_several_variants).sum(),
+        warnings,
+        units_in_several_variants: crossed.units,
         units_of_earlier_phases: units.iter().map(|of| of.units_of_earlier_phases).sum(),
         units_of_unknown_variants: units.iter().filter(|of| !known(of)).map(|of| of.units).sum(),
         events_after_as_of: computed.events_after_as_of,

@@ -10,6 +10,7 @@ use stats::power::{self, NullVariance, Plan};
 use stats::random::{Binomial, Random};
 use stats::{Alpha, Alternative, Interval, Invalid, Pair, Power};
 
+pub mod few;
 mod methods;
 mod paths;
 mod studies;
@@ -106,22 +107,23 @@ pub struct Peeking {
 pub fn calibrate(settings: Settings, progress: &(dyn Fn(u64) + Sync)) -> Result<Report, Invalid> {
     let plan = Planned::of(settings)?;
     let watched = Watched { methods: watchers(&plan)?, studies: studies(&plan)? };
-    let runs = u64::from(settings.runs);
-    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64).min(runs);
-    let part = |index: u64| runs * index / threads..runs * (index + 1) / threads;
-    let parts: Vec<Counted> = std::thread::scope(|scope| {
-        let start = |index| {
-            let (plan, watched) = (&plan, &watched);
-            scope.spawn(move || count(plan, watched, part(index), progress))
-        };
-        let started: Vec<_> = (0..threads).map(start).collect();
-        started.into_iter().map(|thread| thread.join().expect("a simulation does not panic")).collect()
-    });
+    let parts = in_parallel(u64::from(settings.runs), |runs| count(&plan, &watched, runs, progress));
     let mut counted = Counted::new(&watched);
     for part in &parts {
         counted.add(part);
     }
     Ok(counted.report(&plan, &watched))
+}
+
+/// So many runs in as many parts as there are processors.
+fn in_parallel<T: Send>(runs: u64, count: impl Fn(Range<u64>) -> T + Sync) -> Vec<T> {
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64).min(runs);
+    let part = |index: u64| runs * index / threads..runs * (index + 1) / threads;
+    std::thread::scope(|scope| {
+        let count = &count;
+        let started: Vec<_> = (0..threads).map(|index| scope.spawn(move || count(part(index)))).collect();
+        started.into_iter().map(|thread| thread.join().expect("a simulation does not panic")).collect()
+    })
 }
 
 /// All who watch.

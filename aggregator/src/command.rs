@@ -17,7 +17,7 @@ use crate::{cut, definitions, http, schedule, store};
 
 mod calibration;
 mod planning;
-mod show;
+pub mod show;
 
 /// Counts, analyzes and decides experiments, and shows what it found.
 #[derive(Parser)]

@@ -11,12 +11,10 @@ use crate::document::{
 use crate::say;
 
 mod boundary;
+mod trust;
 
 pub use boundary::progress;
-
-/// An arm without any unit is called missing from this many expected ones on: by chance it would happen
-/// once in 3,000 experiments (e^-8).
-const MISSING_ARM_EXPECTED: f64 = 8.0;
+pub use trust::{Crossed, warnings};
 
 /// A p-value below this reads as significant to most people, so the reason says why it does not count.
 const LOOKS_SIGNIFICANT: f64 = 0.05;
@@ -25,63 +23,27 @@ const LOOKS_SIGNIFICANT: f64 = 0.05;
 pub struct Evidence<'a> {
     pub experiment: &'a Experiment,
     pub srm: &'a SampleRatio,
+    pub crossed: Crossed,
     /// All metrics, the primary one among them.
     pub metrics: &'a [MetricResult],
 }
 
-/// The verdict of the first rule that has one.
+/// The verdict of the first rule that has one. What the reader must know before any number stands before it.
 pub fn decide(evidence: &Evidence<'_>) -> Decision {
-    let (verdict, treatment, reason) = invalid(evidence)
-        .or_else(|| guardrail_harmed(evidence))
-        .or_else(|| not_computed(evidence))
-        .unwrap_or_else(|| by_the_primary_metric(evidence));
+    let (verdict, treatment, reason) = match trust::invalid(evidence) {
+        Some(ruling) => ruling,
+        None => {
+            let (verdict, treatment, reason) = guardrail_harmed(evidence)
+                .or_else(|| not_computed(evidence))
+                .unwrap_or_else(|| by_the_primary_metric(evidence));
+            (verdict, treatment, trust::told(evidence, reason))
+        }
+    };
     Decision { verdict, reason, method_used: method_used(evidence.experiment), treatment }
 }
 
 /// Verdict, the treatment it is about, reason.
 type Ruling = (Verdict, Option<String>, String);
-
-fn invalid(evidence: &Evidence<'_>) -> Option<Ruling> {
-    let srm = evidence.srm;
-    let missing = srm.variants.iter().find(|variant| {
-        variant.units == 0 && variant.expected.is_some_and(|expected| expected >= MISSING_ARM_EXPECTED)
-    });
-    if let Some(variant) = missing {
-        let reason = format!(
-            "No unit has seen `{}`, where {} were expected: find out why before reading any number here.",
-            variant.key,
-            say::count(variant.expected.unwrap_or_default().round() as u64)
-        );
-        return Some((Verdict::Invalid, Some(variant.key.clone()), reason));
-    }
-    if srm.alarm != Some(true) {
-        return None;
-    }
-    let shares: Vec<String> = srm
-        .variants
-        .iter()
-        .map(|variant| match variant.expected {
-            Some(expected) => format!(
-                "`{}` has {} units instead of {}",
-                variant.key,
-                say::count(variant.units),
-                say::count(expected.round() as u64)
-            ),
-            None => format!("`{}` has {} units", variant.key, say::count(variant.units)),
-        })
-        .collect();
-    let chance = match srm.p_value {
-        Some(p) => {
-            format!("which chance would do in fewer than 1 of 1,000 experiments ({})", say::p_value(p))
-        }
-        None => srm.missing.clone().unwrap_or_default(),
-    };
-    let reason = format!(
-        "The split is not the planned one: {}, {chance}; find out why before reading any number here.",
-        shares.join(", ")
-    );
-    Some((Verdict::Invalid, None, reason))
-}
 
 fn guardrail_harmed(evidence: &Evidence<'_>) -> Option<Ruling> {
     let guardrails = evidence.metrics.iter().filter(|metric| metric.role == Role::Guardrail);

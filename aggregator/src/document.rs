@@ -32,6 +32,9 @@ pub struct ExperimentResult {
     pub horizon_units: Option<u64>,
     /// By the primary metric, in the order of the definition.
     pub variants: Vec<VariantResult>,
+    /// Why the numbers are to be read with care; what forbids reading them is a verdict.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
     /// Exposed to more than one variant; counted in the first.
     pub units_in_several_variants: u64,
     pub units_of_earlier_phases: u64,
@@ -52,6 +55,27 @@ pub struct ExperimentResult {
     pub srm: SampleRatio,
     pub decision: Decision,
     pub sql: Vec<CountingQuery>,
+}
+
+/// Something that the reader of the numbers must know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Warning {
+    pub kind: WarningKind,
+    /// For people.
+    pub text: String,
+    /// Of the counted units, where it is about some of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_of_units: Option<f64>,
+    /// Where it is about one metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WarningKind {
+    /// More units than strays explain have seen more than one variant.
+    UnitsInSeveralVariants,
 }
 
 /// One variant by one metric.

@@ -6,13 +6,12 @@ use std::fmt::Write;
 
 use crate::chart::{Chart, Series, Stretch};
 use crate::decision::progress;
-use crate::document::{
-    AlwaysValid, Bounds, Decision, ExperimentResult, MetricResult, Role, SampleRatio, Test,
-};
+use crate::document::{AlwaysValid, Bounds, ExperimentResult, MetricResult, Role, Test};
 use crate::say;
 use crate::store::Point;
 
 mod interval;
+mod trust;
 
 /// Served as `/style.css`.
 pub const STYLE: &str = include_str!("page/style.css");
@@ -63,7 +62,7 @@ pub fn overview(experiments: &[ExperimentResult]) -> String {
             format_args!(
                 "<tr><th><a href=\"/experiments/{key}\">{key}</a></th><td class=\"text\">{}</td><td>{}</td>\
                  <td>{lift}</td><td>{bar}</td><td>{interval}</td><td class=\"text\">{}</td></tr>\n",
-                badge(&result.decision),
+                badges(result),
                 say::count(units),
                 result.state.as_str(),
                 key = escape(&result.key),
@@ -85,7 +84,7 @@ pub fn experiment(result: &ExperimentResult, histories: &Histories) -> String {
         format_args!(
             "<section class=\"card verdict\"><p>{} <span class=\"soft\">{}, phase {}, analyzed {}</span></p>\
              <p class=\"reason\">{}</p><p class=\"facts\">Decided by: {}.</p></section>\n",
-            badge(&result.decision),
+            badges(result),
             result.state.as_str(),
             result.phase,
             moment(&result.computed_at),
@@ -96,7 +95,7 @@ pub fn experiment(result: &ExperimentResult, histories: &Histories) -> String {
     for metric in &result.metrics {
         main.push_str(&metric_section(metric, histories.get(&metric.key).map_or(&[], Vec::as_slice)));
     }
-    main.push_str(&trust(result));
+    main.push_str(&trust::section(result));
     main.push_str(&origin(result));
     page(&result.key, &main)
 }
@@ -213,7 +212,7 @@ fn variants_table(metric: &MetricResult) -> String {
     table.push_str("</tbody></table></div>\n");
     for look in &metric.always_valid {
         if let Some(missing) = &look.missing {
-            put(&mut table, format_args!("<p class=\"facts\">Too early: {}.</p>\n", escape(missing)));
+            put(&mut table, format_args!("<p class=\"facts\">Too early: {}.</p>\n", prose(missing)));
         }
         if let Some(adjusted) = look.p_value_adjusted {
             put(
@@ -230,7 +229,7 @@ fn variants_table(metric: &MetricResult) -> String {
     for boundary in &metric.boundaries {
         put(
             &mut table,
-            format_args!("<p class=\"facts\">Decided by the {}.</p>\n", escape(&progress(boundary))),
+            format_args!("<p class=\"facts\">Decided by the {}.</p>\n", prose(&progress(boundary))),
         );
     }
     if let Some(test) = metric.tests.first() {
@@ -355,57 +354,6 @@ fn legend(names: &[(String, String)], band: Option<&str>) -> String {
     legend
 }
 
-/// Whether the numbers can be trusted.
-fn trust(result: &ExperimentResult) -> String {
-    let mut section = String::from("<section class=\"card\"><h2>Trust</h2>\n");
-    put(&mut section, format_args!("<p>{}</p>\n", sample_ratio(&result.srm)));
-    let notes = [
-        (result.units_in_several_variants, "units were exposed to several variants and count in their first"),
-        (
-            result.units_of_earlier_phases,
-            "units were first exposed while the split was another and are not counted",
-        ),
-        (
-            result.units_of_unknown_variants,
-            "units saw a variant that the definition does not have and are not counted",
-        ),
-        (result.events_after_as_of, "events carry a time in the future and are left out for now"),
-    ];
-    for (number, what) in notes {
-        if number > 0 {
-            put(&mut section, format_args!("<p>{} {what}.</p>\n", say::count(number)));
-        }
-    }
-    section.push_str("</section>\n");
-    section
-}
-
-fn sample_ratio(srm: &SampleRatio) -> String {
-    let says = match (srm.alarm, srm.p_value) {
-        (Some(true), _) => "Sample ratio: <b>alarm</b>, the split is not the planned one",
-        (Some(false), _) => "Sample ratio: as planned",
-        (None, _) => "Sample ratio: not known yet",
-    };
-    let arms: Vec<String> = srm
-        .variants
-        .iter()
-        .map(|variant| {
-            let expected = variant
-                .expected
-                .map_or(String::new(), |expected| format!(" of {}", say::count(expected.round() as u64)));
-            format!("{} {}{expected}", escape(&variant.key), say::count(variant.units))
-        })
-        .collect();
-    let why = match (srm.p_value, &srm.missing) {
-        (Some(p), _) => {
-            format!("chi-square, {}; alarm below {}", say::p_value(p).replace('<', "&lt;"), srm.alarm_level)
-        }
-        (None, Some(missing)) => escape(missing),
-        (None, None) => String::new(),
-    };
-    format!("{says} <span class=\"soft\">({}; {why})</span>", arms.join(", "))
-}
-
 /// Where the numbers come from.
 fn origin(result: &ExperimentResult) -> String {
     let cut = serde_json::to_string(&result.cut).expect("a cut's keys are numbers");
@@ -434,8 +382,17 @@ fn origin(result: &ExperimentResult) -> String {
     section
 }
 
-fn badge(decision: &Decision) -> String {
-    format!("<span class=\"badge {}\">{}</span>", decision.verdict.as_str(), decision.verdict.title())
+/// The verdict, and beside it that there is a warning, which says its text to whoever points at it.
+fn badges(result: &ExperimentResult) -> String {
+    let verdict = result.decision.verdict;
+    let mut badges = format!("<span class=\"badge {}\">{}</span>", verdict.as_str(), verdict.title());
+    for warning in &result.warnings {
+        put(
+            &mut badges,
+            format_args!(" <span class=\"badge warning\" title=\"{}\">Warning</span>", escape(&warning.text)),
+        );
+    }
+    badges
 }
 
 fn level_of(metric: &MetricResult, mean: f64) -> String {

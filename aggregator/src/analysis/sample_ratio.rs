@@ -37,10 +37,9 @@ pub fn sample_ratio(experiment: &Experiment, counts: &[Counts]) -> SampleRatio {
     let (alarm, test) = match srm::check(&shares) {
         Ok(srm::Verdict::AsPlanned(test)) => (false, test),
         Ok(srm::Verdict::Mismatch(test)) => (true, test),
-        Ok(srm::Verdict::UnplannedArm { arm, units }) => {
+        Ok(srm::Verdict::UnplannedArm { .. }) => {
             ratio.alarm = Some(true);
-            let key = &ratio.variants[arm].key;
-            ratio.missing = Some(format!("`{key}` has {units} units, and a planned share of none"));
+            ratio.missing = Some(unplanned(&mut ratio.variants, &shares));
             return ratio;
         }
         Err(NoAnswer::Missing(missing)) => {
@@ -60,4 +59,18 @@ pub fn sample_ratio(experiment: &Experiment, counts: &[Counts]) -> SampleRatio {
         variant.expected = Some(expected);
     }
     ratio
+}
+
+/// Units where none were planned are expected to be 0, and say which arms have them.
+fn unplanned(variants: &mut [Expectation], shares: &[srm::Share]) -> String {
+    let mut said = Vec::new();
+    for (variant, share) in variants.iter_mut().zip(shares) {
+        if share.weight == 0.0 {
+            variant.expected = Some(0.0);
+            if share.units > 0 {
+                said.push(format!("`{}` has {} units", variant.key, share.units));
+            }
+        }
+    }
+    format!("{}, and a planned share of none", said.join(", "))
 }

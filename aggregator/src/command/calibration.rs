@@ -7,7 +7,7 @@ use ops::Exit;
 use anyhow::Context;
 
 use super::show::{put, table};
-use crate::calibrate::{self, Report, Settings};
+use crate::calibrate::{self, Report, Settings, few};
 use crate::say;
 
 #[derive(Args)]
@@ -27,12 +27,19 @@ pub struct CalibrateArguments {
     /// Looks up to the planned units.
     #[arg(long, default_value_t = Settings::default().looks)]
     looks: u32,
+    /// Draws experiments with few conversions instead, watched after every one: do the exact tests below the gate and the
+    /// normal ones above it keep alpha together?
+    #[arg(long, conflicts_with_all = ["baseline", "treatment", "looks"])]
+    few_conversions: bool,
     /// Prints the counts as JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<Exit> {
+    if arguments.few_conversions {
+        return run_few(arguments);
+    }
     let settings = Settings {
         runs: arguments.runs,
         seed: arguments.seed,
@@ -40,8 +47,7 @@ pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<Exit> {
         treatment: arguments.treatment,
         looks: arguments.looks,
     };
-    let bar = ProgressBar::new(u64::from(settings.runs))
-        .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} experiments, {eta} left")?);
+    let bar = progress_bar(u64::from(settings.runs))?;
     let report = calibrate::calibrate(settings, &|runs| bar.inc(runs));
     bar.finish_and_clear();
     let report = report.map_err(anyhow::Error::new).context(Exit::Usage)?;
@@ -51,6 +57,61 @@ pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<Exit> {
         print!("{}", shown(&report));
     }
     Ok(Exit::Done)
+}
+
+fn run_few(arguments: &CalibrateArguments) -> anyhow::Result<Exit> {
+    let settings = few::Settings { runs: arguments.runs, seed: arguments.seed };
+    let bar = progress_bar(few::runs_in_all(settings))?;
+    let report = few::calibrate(settings, &|runs| bar.inc(runs));
+    bar.finish_and_clear();
+    let report = report.map_err(anyhow::Error::new).context(Exit::Usage)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", shown_few(&report));
+    }
+    Ok(Exit::Done)
+}
+
+fn progress_bar(runs: u64) -> anyhow::Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} experiments, {eta} left")?;
+    Ok(ProgressBar::new(runs).with_style(style))
+}
+
+fn shown_few(report: &few::Report) -> String {
+    let few::Settings { runs, seed } = report.settings;
+    let errors = report.rows.iter().map(|row| row.alarms.standard_error()).fold(0.0, f64::max);
+    let mut text = format!(
+        "{} experiments without an effect at each rate and split, watched up to {} conversions or to the planned end;\n\
+         seed {seed}. False alarms in per cent; a standard error is at most {:.2}.\n",
+        say::count(u64::from(runs)),
+        say::count(few::CONVERSIONS),
+        errors * 100.0,
+    );
+    text.push_str(&few_table("In all", report, |row| row.alarms));
+    text.push_str(&few_table("Of these, raised by counts", report, |row| row.by_counts));
+    text
+}
+
+/// A row for each method, a column for each rate and split.
+fn few_table(head: &str, report: &few::Report, of: impl Fn(&few::Row) -> calibrate::Share) -> String {
+    let mut rows = vec![vec![head.to_owned()]];
+    for row in &report.rows {
+        let place = rows.iter().position(|cells| cells[0] == row.method).unwrap_or(rows.len());
+        if place == rows.len() {
+            rows.push(vec![row.method.to_owned()]);
+        }
+        if place == 1 {
+            let treatment = (row.treatment_share * 100.0).round();
+            rows[0].push(format!("{} % {}/{treatment}", row.rate * 100.0, 100.0 - treatment));
+        }
+        rows[place].push(format!("{:.2}", of(row).estimate() * 100.0));
+    }
+    table(&rows)
+}
+
+fn share(share: calibrate::Share) -> String {
+    format!("{:.2} ±{:.2}", share.estimate() * 100.0, share.standard_error() * 100.0)
 }
 
 fn shown(report: &Report) -> String {
@@ -80,9 +141,6 @@ fn shown(report: &Report) -> String {
         "if none",
     ];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
-    let share = |share: calibrate::Share| {
-        format!("{:.2} ±{:.2}", share.estimate() * 100.0, share.standard_error() * 100.0)
-    };
     let mean = |mean: calibrate::Mean| format!("{:.3} ±{:.3}", mean.value(), mean.standard_error());
     let or_none = |of: Option<calibrate::Share>| of.map_or("-".to_owned(), share);
     for row in &report.methods {
@@ -116,6 +174,18 @@ fn shown(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every method has its line in both tables, every rate and split its column.
+    #[test]
+    fn a_small_report_of_few_conversions_is_two_whole_tables() {
+        let report = few::calibrate(few::Settings { runs: 2, seed: 1 }, &|_| {}).unwrap();
+        let text = shown_few(&report);
+        assert!(text.contains("0.05 % 50/50") && text.contains("50 % 95/5"), "{text}");
+        let lines: Vec<&str> =
+            text.lines().filter(|line| line.contains("guardrail, fewer is harm  ")).collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert_eq!(lines[0].split_whitespace().count(), "guardrail, fewer is harm".split(' ').count() + 11);
+    }
 
     /// Every method has its line, and every column its head.
     #[test]

@@ -37,6 +37,14 @@ pub fn experiments(experiments: &[ExperimentResult]) -> String {
             (None, Some(missing)) => put(&mut text, format_args!("  sample ratio: {missing}\n")),
             (None, None) => {}
         }
+        if result.units_in_several_variants > 0 {
+            let units: u64 = result.variants.iter().map(|variant| variant.units).sum();
+            let (several, units) = (say::count(result.units_in_several_variants), say::count(units));
+            put(&mut text, format_args!("  units that saw several variants: {several} of {units}\n"));
+        }
+        for warning in &result.warnings {
+            put(&mut text, format_args!("  warning: {}\n", warning.text));
+        }
     }
     text
 }

@@ -24,27 +24,38 @@ pub fn srm_chi_square(inputs: &Inputs) -> Result<Found, Refused> {
     let arms: Vec<Share> =
         observed.iter().zip(&weights).map(|(&units, &weight)| Share { weight, units }).collect();
     let found = Found::default().with("total", observed.iter().sum::<u64>());
-    let unplanned = arms.iter().position(|arm| arm.weight == 0.0 && arm.units > 0);
-    let mut found = match srm::chi_square(&arms) {
+    let unplanned = inputs.check("weights", srm::first_unplanned(&arms))?;
+    let planned = arms.iter().filter(|arm| arm.weight > 0.0).count();
+    let found = match srm::chi_square(&arms) {
         Ok(test) => found
             .with("expected_counts", test.expected)
             .with("chi2", test.statistic)
             .with("df", test.degrees)
             .with("p_value", test.p_value)
-            .with("srm_at_0.001", test.p_value < srm::ALARM_LEVEL),
+            .with("srm_at_0.001", unplanned.is_some() || test.p_value < srm::ALARM_LEVEL),
+        // There is no ratio of one arm to itself, and units elsewhere are the alarm.
+        Err(_) if unplanned.is_some() && planned == 1 => {
+            let expected: Vec<u64> =
+                arms.iter().map(|arm| if arm.weight > 0.0 { arm.units } else { 0 }).collect();
+            let mut found = found.with("expected_counts", expected);
+            for name in ["chi2", "p_value"] {
+                found.lacking(name, "one arm alone has a positive weight: there is no ratio to test");
+            }
+            found.with("df", 0_u64).with("srm_at_0.001", true)
+        }
         // Nobody was assigned: p is 1 by the file's convention.
         Err(NoAnswer::Missing(Missing::ExpectedCount { .. })) => found
             .with("expected_counts", vec![0.0; weights.len()])
             .with("chi2", 0.0)
-            .with("df", weights.iter().filter(|&&weight| weight > 0.0).count() - 1)
+            .with("df", planned - 1)
             .with("p_value", 1.0)
-            .with("srm_at_0.001", false),
+            .with("srm_at_0.001", unplanned.is_some()),
         Err(other) => return Err(inputs.refuse("weights", other)),
     };
-    if let Some(arm) = unplanned {
-        found.put("unplanned_arm", arm);
-    }
-    Ok(found)
+    Ok(match unplanned {
+        Some(arm) => found.with("unplanned_arm", arm),
+        None => found,
+    })
 }
 
 fn covariate_balance(inputs: &Inputs) -> Result<Found, Refused> {
@@ -130,4 +141,37 @@ pub fn multiple_testing(inputs: &Inputs) -> Result<Found, Refused> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::compute::Method;
+
+    fn answer(method: &str, line: &str) -> Value {
+        serde_json::from_str(&method.parse::<Method>().unwrap().answer(line)).unwrap()
+    }
+
+    /// One arm has no ratio to be held against; that another has units says enough.
+    #[test]
+    fn units_where_none_were_planned_are_a_mismatch_and_no_refusal() {
+        let one_arm = answer("srm_chi_square", r#"{"observed": [300, 50], "weights": [10000, 0]}"#);
+        let expected = json!({
+            "total": 350, "expected_counts": [300, 0], "chi2": null, "df": 0, "p_value": null,
+            "srm_at_0.001": true, "unplanned_arm": 1,
+            "missing": {
+                "chi2": "one arm alone has a positive weight: there is no ratio to test",
+                "p_value": "one arm alone has a positive weight: there is no ratio to test",
+            },
+        });
+        assert_eq!(one_arm, expected);
+        let three = answer("srm_chi_square", r#"{"observed": [334, 333, 333], "weights": [1, 1, 0]}"#);
+        assert_eq!((&three["srm_at_0.001"], &three["unplanned_arm"]), (&json!(true), &json!(2)));
+        let line = r#"{"batches": [[300, 0], [0, 50]], "null_probabilities": [1, 0], "concentration": 100}"#;
+        let sequential = answer("srm_sequential", line);
+        assert_eq!(sequential["log_bayes_factor"], json!([0.0, "inf"]));
+        assert_eq!(sequential["p_value"], json!([1.0, 0.0]));
+        assert_eq!(sequential["first_alarm_index_at_0_001"], json!(1));
+    }
 }

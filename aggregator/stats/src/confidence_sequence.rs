@@ -7,26 +7,18 @@
 
 use crate::{
     Alpha, Alternative, Arm, Effect, Interval, Invalid, Missing, Moments, NoAnswer, Pair,
+    few_conversions::Few,
     lift::means_of_moments,
     proportion_interval::{Score, score_at},
     terms::{finite, positive},
-    two_proportion::{score_z, smaller_share},
+    two_proportion::score_z,
 };
+
+pub use crate::few_conversions::{MIN_CONVERSIONS, MIN_CONVERSIONS_UNEVEN, UNEVEN_SHARE};
 
 /// The total units for which the interval is tuned when no horizon is planned (GrowthBook's
 /// default).
 pub const DEFAULT_TUNING_UNITS: f64 = 5000.0;
-
-/// Conversions that each arm needs before the first look counts. In 20,000 simulated null
-/// experiments at 1 % base rate and a 90/10 split, false positives were 32.6 % with the plug-in
-/// variance and no gate, 3.0 % with the pooled variance and this gate.
-pub const MIN_CONVERSIONS: u64 = 10;
-
-/// The same when the split is more uneven than [`UNEVEN_SHARE`].
-pub const MIN_CONVERSIONS_UNEVEN: u64 = 25;
-
-/// A smaller arm below this share of the units makes a split uneven (80/20).
-pub const UNEVEN_SHARE: f64 = 0.2;
 
 /// How the method spreads its bet over effect sizes. Fixed before the first look, for the life of
 /// the experiment.
@@ -111,15 +103,13 @@ impl Design {
     /// The interval holds every difference that the score statistic does not reject at the
     /// sequence's critical value, so it excludes the null exactly when the p-value is at most alpha.
     ///
-    /// [`Missing::Conversions`] while an arm has fewer than [`MIN_CONVERSIONS`]
-    /// ([`MIN_CONVERSIONS_UNEVEN`] for splits beyond 80/20): too early to say anything.
+    /// [`Missing::Conversions`] while an arm has fewer than [`MIN_CONVERSIONS`] ([`MIN_CONVERSIONS_UNEVEN`] for splits
+    /// beyond 80/20), [`Missing::Unconverted`] while it has fewer units without one and they are the rarer: nothing
+    /// asymptotic can be said then, see [`crate::few_conversions`].
     pub fn look_at_rates(&self, arms: Pair<Arm>) -> Result<Look, Missing> {
-        let (_, share) = smaller_share(arms);
-        let need = if share < UNEVEN_SHARE { MIN_CONVERSIONS_UNEVEN } else { MIN_CONVERSIONS };
-        arms.try_map(|arm, counts| match counts.conversions() {
-            have if have < need => Err(Missing::Conversions { arm, have, need }),
-            _ => Ok(()),
-        })?;
+        if let Some(few) = Few::of_rates(arms) {
+            return Err(few.missing());
+        }
         let score = match score_z(arms, self.null, Alternative::TwoSided) {
             Ok(score) if score.effect.standard_error > 0.0 => score,
             Err(NoAnswer::Missing(missing)) => return Err(missing),

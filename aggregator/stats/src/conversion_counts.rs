@@ -11,6 +11,10 @@ use crate::{
     terms::{between_0_and_1, positive},
 };
 
+mod one_sided;
+
+pub use one_sided::OneSided;
+
 /// The platform's concentration; 10 suits large effects, 1000 tiny ones.
 pub const CONCENTRATION: f64 = 100.0;
 
@@ -20,6 +24,21 @@ pub struct Design {
     treatment_share: f64,
     concentration: f64,
     alpha: Alpha,
+}
+
+/// How strongly the conversions so far speak against the null.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evidence {
+    /// 0 says nothing either way; minus infinity where it speaks for the null alone.
+    pub log_e_value: f64,
+    /// `min(1, 1/e)` of this look; the always-valid p-value is the smallest over all looks.
+    pub p_value: f64,
+}
+
+impl Evidence {
+    fn of(log_e_value: f64) -> Evidence {
+        Evidence { log_e_value, p_value: (-log_e_value).exp().min(1.0) }
+    }
 }
 
 /// What the conversions so far say.
@@ -46,14 +65,23 @@ impl Design {
         })
     }
 
+    /// The test alone, without the interval of [`Design::look`].
+    pub fn evidence(&self, conversions: Pair<u64>) -> Evidence {
+        let pi = self.treatment_share;
+        let cells = [
+            Cell { share: pi, count: conversions.treatment as f64 },
+            Cell { share: 1.0 - pi, count: conversions.control as f64 },
+        ];
+        Evidence::of(log_bayes_factor(&cells, self.concentration))
+    }
+
     /// Lindon & Malek (2022), section 4, with the mixture Beta(k pi, k (1 - pi)):
     /// `log BF(theta) = log BF(pi) + x_t ln(pi/theta) + x_c ln((1 - pi)/(1 - theta))`; the interval
     /// is every `logit theta - logit pi` with `BF(theta) < 1/alpha`.
     pub fn look(&self, conversions: Pair<u64>) -> Look {
         let (x_c, x_t) = (conversions.control as f64, conversions.treatment as f64);
         let pi = self.treatment_share;
-        let cells = [Cell { share: pi, count: x_t }, Cell { share: 1.0 - pi, count: x_c }];
-        let log_bayes_factor = log_bayes_factor(&cells, self.concentration);
+        let Evidence { log_e_value: log_bayes_factor, p_value } = self.evidence(conversions);
         let logit_pi = (pi / (1.0 - pi)).ln();
         let excess = |shift: f64| {
             let log_odds = logit_pi + shift;
@@ -68,7 +96,7 @@ impl Design {
         let inside = (x_t.max(0.5) / x_c.max(0.5)).ln() - logit_pi;
         Look {
             log_bayes_factor,
-            p_value: (-log_bayes_factor).exp().min(1.0),
+            p_value,
             log_rate_ratio,
             interval: Interval {
                 lower: if x_t == 0.0 { f64::NEG_INFINITY } else { root(inside, -1.0, excess) },

@@ -7,12 +7,14 @@
 
 mod brownian;
 mod continuation;
+mod count_boundary;
 mod futility;
 mod looks;
 mod spending;
 mod stagewise;
 
 pub use continuation::{Basis, Continued, Monitored, Reserve};
+pub use count_boundary::{CountBound, CountBoundary};
 pub use futility::{Futility, FutilityBounds, FutilityPlan};
 pub use looks::{Cost, Crossing, Family, Looks};
 pub use spending::Spending;

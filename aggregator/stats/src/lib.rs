@@ -9,10 +9,12 @@
 pub mod always_valid_power;
 pub mod bayes;
 pub mod clusters;
+pub mod conditional;
 pub mod confidence_sequence;
 pub mod conversion_counts;
 pub mod cuped;
 pub mod distributions;
+pub mod few_conversions;
 pub mod group_sequential;
 pub mod guardrail;
 pub mod interaction;

@@ -27,6 +27,16 @@ pub enum Missing {
         /// How many are needed.
         need: u64,
     },
+    /// The arm has fewer units that did not convert than the method needs, where they are the rarer ones. More traffic
+    /// mends it, unless all convert.
+    Unconverted {
+        /// Which of the two.
+        arm: Side,
+        /// How many there are.
+        have: u64,
+        /// How many are needed.
+        need: u64,
+    },
     /// No arm shows any variation, so no standard error exists.
     Variation,
     /// The control mean is not above 0, so a relative lift has no meaning.
@@ -89,6 +99,9 @@ impl fmt::Display for Missing {
             }
             Missing::Conversions { arm, have, need } => {
                 write!(f, "the {arm} arm has {have} conversions, {need} are needed")
+            }
+            Missing::Unconverted { arm, have, need } => {
+                write!(f, "the {arm} arm has {have} units that did not convert, {need} are needed")
             }
             Missing::Variation => f.write_str("no variation in either arm"),
             Missing::PositiveBaseline { control_mean } => {

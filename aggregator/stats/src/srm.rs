@@ -52,10 +52,10 @@ pub struct Share {
     pub units: u64,
 }
 
-/// The alarm: needs [`MIN_EXPECTED`] units expected in every planned arm.
+/// The alarm: needs [`MIN_EXPECTED`] units expected in every planned arm. Units in an arm that was to get none are
+/// an alarm by themselves, also where only one arm is planned and there is no ratio to test.
 pub fn check(arms: &[Share]) -> Result<Verdict, NoAnswer> {
-    sum_of_weights(arms)?;
-    if let Some(arm) = arms.iter().position(|arm| arm.weight == 0.0 && arm.units > 0) {
+    if let Some(arm) = first_unplanned(arms)? {
         return Ok(Verdict::UnplannedArm { arm, units: arms[arm].units });
     }
     let test = chi_square(arms)?;
@@ -90,8 +90,21 @@ pub fn chi_square(arms: &[Share]) -> Result<ChiSquare, NoAnswer> {
     Ok(ChiSquare { expected, statistic, degrees, p_value })
 }
 
+/// The place of the first arm that has units and a weight of 0, from 0. Whatever the other counts are, such units
+/// cannot come from the planned weights. At least one weight must be above 0, or nothing is planned at all.
+pub fn first_unplanned(arms: &[Share]) -> Result<Option<usize>, Invalid> {
+    positive_weights(arms, 1)?;
+    Ok(arms.iter().position(|arm| arm.weight == 0.0 && arm.units > 0))
+}
+
 /// The sum of the weights: each finite and at least 0, at least two above 0.
 fn sum_of_weights(arms: &[Share]) -> Result<f64, Invalid> {
+    positive_weights(arms, 2)?;
+    Ok(arms.iter().map(|arm| arm.weight).sum())
+}
+
+/// Every weight is finite and at least 0, and at least `need` of them are above 0.
+fn positive_weights(arms: &[Share], need: usize) -> Result<(), Invalid> {
     for arm in arms {
         if !(arm.weight >= 0.0 && arm.weight.is_finite()) {
             let range = "finite and at least 0";
@@ -99,10 +112,10 @@ fn sum_of_weights(arms: &[Share]) -> Result<f64, Invalid> {
         }
     }
     let have = arms.iter().filter(|arm| arm.weight > 0.0).count();
-    if have < 2 {
-        return Err(Invalid::TooFew { what: "arms with a positive weight", have, need: 2 });
+    if have < need {
+        return Err(Invalid::TooFew { what: "arms with a positive weight", have, need });
     }
-    Ok(arms.iter().map(|arm| arm.weight).sum())
+    Ok(())
 }
 
 /// How one attribute is spread over the arms.
@@ -191,6 +204,20 @@ mod tests {
         let mut arms = shares(&[500, 500, 1]);
         arms[2].weight = 0.0;
         assert_eq!(check(&arms), Ok(Verdict::UnplannedArm { arm: 2, units: 1 }));
+    }
+
+    /// Where one arm is to get everything there is no ratio, and units elsewhere are as wrong.
+    #[test]
+    fn units_beside_the_only_planned_arm_are_a_finding_too() {
+        let arms = |units: [u64; 2]| {
+            [Share { weight: 10_000.0, units: units[0] }, Share { weight: 0.0, units: units[1] }]
+        };
+        assert_eq!(check(&arms([300, 50])), Ok(Verdict::UnplannedArm { arm: 1, units: 50 }));
+        assert_eq!(check(&arms([0, 1])), Ok(Verdict::UnplannedArm { arm: 1, units: 1 }));
+        let one_arm = Invalid::TooFew { what: "arms with a positive weight", have: 1, need: 2 };
+        assert_eq!(check(&arms([300, 0])), Err(one_arm.into()));
+        let nothing_planned = Invalid::TooFew { what: "arms with a positive weight", have: 0, need: 1 };
+        assert_eq!(check(&[Share { weight: 0.0, units: 5 }; 2]), Err(nothing_planned.into()));
     }
 
     #[test]

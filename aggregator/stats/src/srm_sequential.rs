@@ -4,6 +4,7 @@
 use crate::{
     Invalid,
     multinomial_mixture::{Cell, log_bayes_factor},
+    srm::{self, Share},
     terms::positive,
 };
 
@@ -19,7 +20,7 @@ pub const ALARM_LEVEL: f64 = 0.01;
 /// first exposed.
 #[derive(Clone, Copy, Debug)]
 pub struct Phase<'a> {
-    /// Planned weights, any scale; at least two above 0. Arms of weight 0 are left out.
+    /// Planned weights, any scale; at least one above 0. Arms of weight 0 are left out while they have no units.
     pub weights: &'a [f64],
     /// Units of each arm so far.
     pub units: &'a [u64],
@@ -44,31 +45,36 @@ impl Evidence {
 /// The test of Lindon & Malek (2022), NeurIPS, multiplied over phases: each factor is a
 /// martingale under its own planned shares, so their product is one and changing the split costs
 /// no false alarm.
+///
+/// Units in an arm of weight 0 are impossible under the plan: the evidence against it is infinite and p is 0. One arm
+/// alone with a weight above 0 has no ratio, so its own units are no evidence.
 pub fn evidence(phases: &[Phase<'_>], concentration: f64) -> Result<Evidence, Invalid> {
     positive("concentration", concentration)?;
     let mut log = 0.0;
     for phase in phases {
-        log += log_bayes_factor(&cells(phase)?, concentration);
+        log += match cells(phase)? {
+            Some(cells) => log_bayes_factor(&cells, concentration),
+            None => f64::INFINITY,
+        };
     }
     Ok(Evidence { log_bayes_factor: log, p_value: (-log).exp().min(1.0) })
 }
 
-fn cells(phase: &Phase<'_>) -> Result<Vec<Cell>, Invalid> {
+/// The planned arms; none where an arm that was to get nothing has units.
+fn cells(phase: &Phase<'_>) -> Result<Option<Vec<Cell>>, Invalid> {
     let Phase { weights, units } = *phase;
     if weights.len() != units.len() {
         let what = "weights and units";
         return Err(Invalid::Lengths { what, left: weights.len(), right: units.len() });
     }
-    if let Some(&value) = weights.iter().find(|w| !(**w >= 0.0 && w.is_finite())) {
-        return Err(Invalid::OutOfRange { what: "weight", value, range: "finite and at least 0" });
-    }
-    let have = weights.iter().filter(|&&weight| weight > 0.0).count();
-    if have < 2 {
-        return Err(Invalid::TooFew { what: "arms with a positive weight", have, need: 2 });
+    let shares: Vec<Share> =
+        weights.iter().zip(units).map(|(&weight, &units)| Share { weight, units }).collect();
+    if srm::first_unplanned(&shares)?.is_some() {
+        return Ok(None);
     }
     let total: f64 = weights.iter().sum();
-    let planned = weights.iter().zip(units).filter(|(weight, _)| **weight > 0.0);
-    Ok(planned.map(|(w, &n)| Cell { share: w / total, count: n as f64 }).collect())
+    let planned = shares.iter().filter(|share| share.weight > 0.0);
+    Ok(Some(planned.map(|of| Cell { share: of.weight / total, count: of.units as f64 }).collect()))
 }
 
 #[cfg(test)]
@@ -101,7 +107,23 @@ mod tests {
     fn lists_must_match() {
         let phase = Phase { weights: &[1.0, 1.0], units: &[1] };
         assert!(matches!(evidence(&[phase], 100.0), Err(Invalid::Lengths { .. })));
-        let phase = Phase { weights: &[1.0, 0.0], units: &[1, 1] };
+        let phase = Phase { weights: &[0.0, 0.0], units: &[1, 1] };
         assert!(matches!(evidence(&[phase], 100.0), Err(Invalid::TooFew { .. })));
+    }
+
+    /// What the plan makes impossible is infinite evidence, and stays it whatever the other phases say.
+    #[test]
+    fn units_in_an_arm_of_weight_0_are_infinite_evidence() {
+        let impossible = Evidence { log_bayes_factor: f64::INFINITY, p_value: 0.0 };
+        let sound = Phase { weights: &[1.0, 1.0], units: &[500, 500] };
+        let one_arm = Phase { weights: &[10_000.0, 0.0], units: &[300, 50] };
+        let two_arms = Phase { weights: &[1.0, 1.0, 0.0], units: &[334, 333, 1] };
+        for phase in [one_arm, two_arms] {
+            let found = evidence(&[sound, phase], 100.0).unwrap();
+            assert_eq!((found, found.posterior_probability()), (impossible, 1.0));
+        }
+        let as_planned = Phase { weights: &[10_000.0, 0.0], units: &[300, 0] };
+        let nothing = Evidence { log_bayes_factor: 0.0, p_value: 1.0 };
+        assert_eq!(evidence(&[as_planned], 100.0), Ok(nothing));
     }
 }

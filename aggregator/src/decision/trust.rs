@@ -1,0 +1,128 @@
+//! Whether the numbers may be read at all: the split, and units that saw more than one variant. And what the reader has
+//! to be told beside them.
+
+use super::{Evidence, Ruling};
+use crate::document::{Expectation, SampleRatio, Verdict, Warning, WarningKind};
+use crate::say;
+
+/// An arm without any unit is called missing from this many expected ones on: by chance it would happen
+/// once in 3,000 experiments (e^-8).
+const MISSING_ARM_EXPECTED: f64 = 8.0;
+
+/// Above this share of units that saw several variants every verdict begins with it. Assignment gives a unit one variant
+/// as long as the weights stand, so the share to be expected is 0; one in a hundred is more than strays (shared devices,
+/// tests by hand), and is where GrowthBook warns.
+const CROSSED_WARNS_ABOVE: f64 = 0.01;
+
+/// Above this share nothing is to be believed. A unit counts in the variant that it saw first; where more than a tenth
+/// saw another one too, that says so little of what they saw that it can make or hide an effect of a tenth, which is
+/// what most experiments look for, and the same fault may have sent the others anywhere. PostHog speaks of a high share
+/// from here on.
+const CROSSED_INVALID_ABOVE: f64 = 0.1;
+
+/// So few units may be anybody's tests by hand: from here on they make the numbers invalid.
+const CROSSED_INVALID_FROM: u64 = 8;
+
+/// Units that were exposed to more than one variant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Crossed {
+    pub units: u64,
+    /// All that are counted.
+    pub of: u64,
+}
+
+impl Crossed {
+    fn share(self) -> f64 {
+        if self.of == 0 { 0.0 } else { self.units as f64 / self.of as f64 }
+    }
+
+    fn is_invalid(self) -> bool {
+        self.units >= CROSSED_INVALID_FROM && self.share() > CROSSED_INVALID_ABOVE
+    }
+
+    /// "312 of 6,000 units (5.20 %) have seen more than one variant", where they are too many for strays.
+    fn sentence(self) -> Option<String> {
+        (self.share() > CROSSED_WARNS_ABOVE).then(|| {
+            format!(
+                "{} of {} units ({}) have seen more than one variant",
+                say::count(self.units),
+                say::count(self.of),
+                say::percent(self.share())
+            )
+        })
+    }
+}
+
+/// The first reason not to read any number.
+pub(super) fn invalid(evidence: &Evidence<'_>) -> Option<Ruling> {
+    crossed(evidence.crossed).or_else(|| missing_arm(evidence.srm)).or_else(|| split(evidence.srm)).map(
+        |(variant, reason)| {
+            (Verdict::Invalid, variant, format!("{reason}; find out why before reading any number here."))
+        },
+    )
+}
+
+/// The variant that it is about, and the reason.
+type Invalid = (Option<String>, String);
+
+fn crossed(crossed: Crossed) -> Option<Invalid> {
+    let sentence = crossed.sentence().filter(|_| crossed.is_invalid())?;
+    Some((
+        None,
+        format!(
+            "{sentence}, and above {:.0} % the first one does not say what a unit saw",
+            CROSSED_INVALID_ABOVE * 100.0
+        ),
+    ))
+}
+
+fn missing_arm(srm: &SampleRatio) -> Option<Invalid> {
+    let missing = srm.variants.iter().find(|variant| {
+        variant.units == 0 && variant.expected.is_some_and(|expected| expected >= MISSING_ARM_EXPECTED)
+    })?;
+    let expected = say::count(missing.expected.unwrap_or_default().round() as u64);
+    let reason = format!("No unit has seen `{}`, where {expected} were expected: ", missing.key);
+    Some((Some(missing.key.clone()), reason.trim_end_matches(": ").to_owned()))
+}
+
+fn split(srm: &SampleRatio) -> Option<Invalid> {
+    if srm.alarm != Some(true) {
+        return None;
+    }
+    let shares: Vec<String> = srm.variants.iter().map(units_of).collect();
+    let chance = srm.p_value.map_or(String::new(), |p| {
+        format!(", which chance would do in fewer than 1 of 1,000 experiments ({})", say::p_value(p))
+    });
+    Some((None, format!("The split is not the planned one: {}{chance}", shares.join(", "))))
+}
+
+/// "`b` has 333 units instead of 400", "`c` has 333 units and a planned share of none".
+fn units_of(variant: &Expectation) -> String {
+    let units = format!("`{}` has {} units", variant.key, say::count(variant.units));
+    match variant.expected {
+        Some(0.0) if variant.units > 0 => format!("{units} and a planned share of none"),
+        Some(expected) => format!("{units} instead of {}", say::count(expected.round() as u64)),
+        None => units,
+    }
+}
+
+/// The reason with what must be said before it.
+pub(super) fn told(evidence: &Evidence<'_>, reason: String) -> String {
+    let before = evidence
+        .crossed
+        .sentence()
+        .map_or(String::new(), |sentence| format!("Warning: {sentence}, and count in the first. "));
+    format!("{before}{reason}")
+}
+
+/// The same for machines, and for those who read a table.
+pub fn warnings(evidence: &Evidence<'_>) -> Vec<Warning> {
+    let crossed = evidence.crossed;
+    let several = crossed.sentence().map(|sentence| Warning {
+        kind: WarningKind::UnitsInSeveralVariants,
+        text: format!("{sentence}, and count in the first."),
+        share_of_units: Some(crossed.share()),
+        metric: None,
+    });
+    several.into_iter().collect()
+}

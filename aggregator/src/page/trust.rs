@@ -1,0 +1,59 @@
+//! The section that says whether the numbers can be trusted: the split, warnings, and units that are counted apart.
+
+use super::{escape, prose, put};
+use crate::document::{ExperimentResult, SampleRatio};
+use crate::say;
+
+/// Whether the numbers can be trusted.
+pub fn section(result: &ExperimentResult) -> String {
+    let mut section = String::from("<section class=\"card\"><h2>Trust</h2>\n");
+    put(&mut section, format_args!("<p>{}</p>\n", sample_ratio(&result.srm)));
+    for warning in &result.warnings {
+        put(&mut section, format_args!("<p><b>Warning:</b> {}</p>\n", prose(&warning.text)));
+    }
+    let notes = [
+        (result.units_in_several_variants, "units were exposed to several variants and count in their first"),
+        (
+            result.units_of_earlier_phases,
+            "units were first exposed while the split was another and are not counted",
+        ),
+        (
+            result.units_of_unknown_variants,
+            "units saw a variant that the definition does not have and are not counted",
+        ),
+        (result.events_after_as_of, "events carry a time in the future and are left out for now"),
+    ];
+    for (number, what) in notes {
+        if number > 0 {
+            put(&mut section, format_args!("<p>{} {what}.</p>\n", say::count(number)));
+        }
+    }
+    section.push_str("</section>\n");
+    section
+}
+
+fn sample_ratio(srm: &SampleRatio) -> String {
+    let says = match (srm.alarm, srm.p_value) {
+        (Some(true), _) => "Sample ratio: <b>alarm</b>, the split is not the planned one",
+        (Some(false), _) => "Sample ratio: as planned",
+        (None, _) => "Sample ratio: not known yet",
+    };
+    let arms: Vec<String> = srm
+        .variants
+        .iter()
+        .map(|variant| {
+            let expected = variant
+                .expected
+                .map_or(String::new(), |expected| format!(" of {}", say::count(expected.round() as u64)));
+            format!("{} {}{expected}", escape(&variant.key), say::count(variant.units))
+        })
+        .collect();
+    let why = match (srm.p_value, &srm.missing) {
+        (Some(p), _) => {
+            format!("chi-square, {}; alarm below {}", say::p_value(p).replace('<', "&lt;"), srm.alarm_level)
+        }
+        (None, Some(missing)) => escape(missing),
+        (None, None) => String::new(),
+    };
+    format!("{says} <span class=\"soft\">({}; {why})</span>", arms.join(", "))
+}

@@ -1,0 +1,294 @@
+//! The boundary of looks at few conversions. Given how many conversions both arms have at each look, the treatment's
+//! are a walk whose steps are binomial with its share of the units, whenever the conversions came; so the chance to
+//! have crossed by a look is a sum, exact at any counts. It spends what the boundary for z may spend by the same share of
+//! the information, and what whole counts leave unspent goes to the next look.
+
+use super::{Design, NEGLIGIBLE_SPENDING};
+use crate::{Alternative, Invalid, terms::between_0_and_1};
+
+/// Outcomes with less than this share of the most probable one are left out: what they add to any tail is far below
+/// what may be spent.
+const NEGLIGIBLE_MASS: f64 = 1e-22;
+
+/// What crosses at one look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountBound {
+    /// Conversions of both arms.
+    pub total: u64,
+    /// So few of them under the treatment cross; none where no count is few enough.
+    pub at_most: Option<u64>,
+    /// So many cross; none where no count is many enough.
+    pub at_least: Option<u64>,
+}
+
+impl CountBound {
+    /// Whether the treatment's conversions cross.
+    pub fn rejects(&self, treatment: u64) -> bool {
+        self.at_most.is_some_and(|most| treatment <= most)
+            || self.at_least.is_some_and(|least| treatment >= least)
+    }
+}
+
+/// Looks so far, each with its bound.
+#[derive(Clone, Debug)]
+pub struct CountBoundary {
+    design: Design,
+    treatment_share: f64,
+    total: u64,
+    /// The treatment's conversions on the paths that have not crossed.
+    walk: Mass,
+    has_bounds: bool,
+    spent_low: f64,
+    spent_high: f64,
+}
+
+impl CountBoundary {
+    /// Before the first look. `treatment_share` is that of the units, strictly between 0 and 1; `spent` of alpha, of
+    /// both sides together when two-sided, was spent by looks at something else.
+    pub fn new(design: Design, treatment_share: f64, spent: f64) -> Result<CountBoundary, Invalid> {
+        let spent = spent / design.sides();
+        Ok(CountBoundary {
+            design,
+            treatment_share: between_0_and_1("treatment share", treatment_share)?,
+            total: 0,
+            walk: Mass::binomial(0, treatment_share),
+            has_bounds: false,
+            spent_low: spent,
+            spent_high: spent,
+        })
+    }
+
+    /// A look at this share of the planned information, at which both arms have `total` conversions, no fewer than
+    /// before. The final look spends all that is left.
+    ///
+    /// Under equal rates the probability to cross at any look is at most alpha, of each side at most half of it when
+    /// two-sided, whatever the totals are. (Jennison & Turnbull 2000, chapter 12, has the recursion for equal steps.)
+    pub fn look(&mut self, fraction: f64, is_final: bool, total: u64) -> Result<CountBound, Invalid> {
+        let Some(new) = total.checked_sub(self.total) else {
+            let range = "not below that of the last look";
+            return Err(Invalid::OutOfRange { what: "conversions of both arms", value: total as f64, range });
+        };
+        self.walk = if self.has_bounds {
+            self.walk.after(&Mass::binomial(new, self.treatment_share))
+        } else {
+            // Nothing has crossed yet, so the way here does not matter.
+            Mass::binomial(total, self.treatment_share)
+        };
+        self.total = total;
+        let alpha = self.design.alternative.tail(self.design.alpha);
+        let target = if is_final { alpha } else { self.design.spending.spent(fraction, alpha) };
+        let mut bound = CountBound { total, at_most: None, at_least: None };
+        if self.design.alternative != Alternative::Greater && target - self.spent_low >= NEGLIGIBLE_SPENDING {
+            let crossed = self.walk.cut_low(target - self.spent_low);
+            self.spent_low += crossed;
+            bound.at_most = self.walk.first.checked_sub(1);
+            self.has_bounds |= bound.at_most.is_some();
+        }
+        if self.design.alternative != Alternative::Less && target - self.spent_high >= NEGLIGIBLE_SPENDING {
+            let crossed = self.walk.cut_high(target - self.spent_high);
+            self.spent_high += crossed;
+            let next = self.walk.first + self.walk.mass.len() as u64;
+            bound.at_least = (next <= total).then_some(next);
+            self.has_bounds |= bound.at_least.is_some();
+        }
+        Ok(bound)
+    }
+}
+
+/// The probability of each count from `first` on; never empty.
+#[derive(Clone, Debug)]
+struct Mass {
+    first: u64,
+    mass: Vec<f64>,
+}
+
+impl Mass {
+    /// Walked outward from the mode by the ratios of neighbours, so that no factorial is evaluated.
+    fn binomial(trials: u64, share: f64) -> Mass {
+        let odds = share / (1.0 - share);
+        let up = |k: u64| (trials - k) as f64 / (k + 1) as f64 * odds;
+        let mode = (((trials + 1) as f64 * share) as u64).min(trials);
+        let mut below = Vec::new();
+        let mut weight = 1.0;
+        for k in (0..mode).rev() {
+            weight /= up(k);
+            if weight < NEGLIGIBLE_MASS {
+                break;
+            }
+            below.push(weight);
+        }
+        let first = mode - below.len() as u64;
+        let mut mass: Vec<f64> = below.into_iter().rev().collect();
+        mass.push(1.0);
+        weight = 1.0;
+        for k in mode..trials {
+            weight *= up(k);
+            if weight < NEGLIGIBLE_MASS {
+                break;
+            }
+            mass.push(weight);
+        }
+        let all: f64 = mass.iter().sum();
+        for weight in &mut mass {
+            *weight /= all;
+        }
+        Mass { first, mass }
+    }
+
+    /// The distribution of the sum with an independent count.
+    fn after(&self, step: &Mass) -> Mass {
+        let mut mass = vec![0.0; self.mass.len() + step.mass.len() - 1];
+        for (i, a) in self.mass.iter().enumerate() {
+            for (j, b) in step.mass.iter().enumerate() {
+                mass[i + j] += a * b;
+            }
+        }
+        Mass { first: self.first + step.first, mass }.trimmed()
+    }
+
+    fn trimmed(mut self) -> Mass {
+        let largest = self.mass.iter().copied().fold(0.0, f64::max);
+        let limit = largest * NEGLIGIBLE_MASS;
+        let kept = |mass: &f64| *mass >= limit;
+        let low = self.mass.iter().position(kept).unwrap_or(0);
+        let high = self.mass.iter().rposition(kept).unwrap_or(0);
+        self.mass.truncate(high + 1);
+        self.mass.drain(..low);
+        self.first += low as u64;
+        self
+    }
+
+    /// Takes away as many of the lowest counts as have at most this probability together, and says how much they had.
+    fn cut_low(&mut self, at_most: f64) -> f64 {
+        let (cut, crossed) = within(self.mass.iter(), at_most);
+        self.mass.drain(..cut);
+        self.first += cut as u64;
+        crossed
+    }
+
+    fn cut_high(&mut self, at_most: f64) -> f64 {
+        let (cut, crossed) = within(self.mass.iter().rev(), at_most);
+        self.mass.truncate(self.mass.len() - cut);
+        crossed
+    }
+}
+
+/// How many of these have at most this sum, one always left over, and their sum.
+fn within<'a>(mass: impl ExactSizeIterator<Item = &'a f64>, at_most: f64) -> (usize, f64) {
+    let last = mass.len() - 1;
+    let mut sum = 0.0;
+    for (index, of) in mass.enumerate() {
+        if index == last || sum + of > at_most {
+            return (index, sum);
+        }
+        sum += of;
+    }
+    unreachable!("the last one ends it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Alpha, group_sequential::Spending};
+
+    fn design(alternative: Alternative) -> Design {
+        Design { alpha: Alpha::FIVE_PERCENT, alternative, spending: Spending::OBrienFleming }
+    }
+
+    fn boundary(share: f64) -> CountBoundary {
+        CountBoundary::new(design(Alternative::TwoSided), share, 0.0).unwrap()
+    }
+
+    /// 8 fair coins: at most 0 in 1 of 256 ways, at most 1 in 9 of them, which is 3.5 % and too many.
+    #[test]
+    fn one_look_is_the_binomial_test_at_half_of_alpha_a_side() {
+        let bound = boundary(0.5).look(1.0, true, 8).unwrap();
+        assert_eq!(bound, CountBound { total: 8, at_most: Some(0), at_least: Some(8) });
+        assert!(bound.rejects(0) && !bound.rejects(1) && !bound.rejects(7) && bound.rejects(8));
+        let nothing = boundary(0.5).look(1.0, true, 5).unwrap();
+        assert_eq!((nothing.at_most, nothing.at_least), (None, None));
+        // 0.95^72 = 2.49 %, 0.95^71 = 2.6 %.
+        assert_eq!(boundary(0.05).look(1.0, true, 71).unwrap().at_most, None);
+        assert_eq!(boundary(0.05).look(1.0, true, 72).unwrap().at_most, Some(0));
+    }
+
+    #[test]
+    fn no_conversions_and_too_early_looks_have_no_bound() {
+        let mut boundary = boundary(0.5);
+        let none = boundary.look(0.5, false, 0).unwrap();
+        assert_eq!((none.at_most, none.at_least), (None, None));
+        let mut early = super::tests::boundary(0.5);
+        let bound = early.look(0.01, false, 1_000_000).unwrap();
+        assert_eq!((bound.at_most, bound.at_least), (None, None));
+        assert!(early.look(0.02, false, 999_999).is_err());
+    }
+
+    /// A first bound that all the mass of few trials is inside of, and then 2,010 conversions, none of the treatment.
+    #[test]
+    fn all_against_none_crosses_as_soon_as_alpha_may_be_spent() {
+        let bound = boundary(0.5).look(0.1, false, 2_010).unwrap();
+        assert!(bound.rejects(0) && bound.rejects(2_010) && !bound.rejects(1_005), "{bound:?}");
+        let far = boundary(0.5).look(0.2, false, 50_000_000).unwrap();
+        assert!(far.rejects(0) && far.rejects(24_000_000) && !far.rejects(25_000_000), "{far:?}");
+    }
+
+    /// The probability to cross at any of the looks, by a walk conversion by conversion that shares nothing with the
+    /// boundary but its bounds.
+    fn crossing(share: f64, looks: &[CountBound]) -> (f64, f64) {
+        let mut paths = vec![1.0];
+        let (mut low, mut high, mut total) = (0.0, 0.0, 0);
+        for look in looks {
+            while total < look.total {
+                let mut next = vec![0.0; paths.len() + 1];
+                for (count, mass) in paths.iter().enumerate() {
+                    next[count] += mass * (1.0 - share);
+                    next[count + 1] += mass * share;
+                }
+                (paths, total) = (next, total + 1);
+            }
+            for (count, mass) in paths.iter_mut().enumerate() {
+                let count = count as u64;
+                if look.at_most.is_some_and(|most| count <= most) {
+                    low += std::mem::take(mass);
+                } else if look.at_least.is_some_and(|least| count >= least) {
+                    high += std::mem::take(mass);
+                }
+            }
+        }
+        (low, high)
+    }
+
+    /// Hundred looks, at few conversions and at many, even splits and uneven ones.
+    #[test]
+    fn all_looks_together_spend_at_most_half_of_alpha_a_side() {
+        for share in [0.05, 0.1, 0.5, 0.95] {
+            for at_the_end in [8, 40, 400] {
+                let mut boundary = boundary(share);
+                let looks: Vec<CountBound> = (1..=100)
+                    .map(|k| boundary.look(k as f64 / 100.0, k == 100, at_the_end * k / 100).unwrap())
+                    .collect();
+                let (low, high) = crossing(share, &looks);
+                assert!(low <= 0.025 + 1e-12 && high <= 0.025 + 1e-12, "{share} {at_the_end}: {low} {high}");
+                assert!((low - boundary.spent_low).abs() < 1e-12, "{low} {}", boundary.spent_low);
+                assert!((high - boundary.spent_high).abs() < 1e-12, "{high} {}", boundary.spent_high);
+                if at_the_end == 400 {
+                    // Whole counts leave little unspent.
+                    assert!(low > 0.015 && high > 0.015, "{share}: {low} {high}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_other_looks_spent_is_spent_and_one_side_leaves_the_other_alone() {
+        let two_sided = design(Alternative::TwoSided);
+        let mut rest = CountBoundary::new(two_sided, 0.5, 0.045).unwrap();
+        // 0.0025 a side is left: 2^-9 = 0.00195, and 10 of 512 are too many.
+        assert_eq!(rest.look(1.0, true, 8).unwrap().at_most, None);
+        assert_eq!(rest.look(1.0, true, 9).unwrap().at_most, Some(0));
+        let mut less = CountBoundary::new(design(Alternative::Less), 0.5, 0.0).unwrap();
+        let bound = less.look(1.0, true, 8).unwrap();
+        assert_eq!((bound.at_most, bound.at_least), (Some(1), None));
+        assert!(CountBoundary::new(two_sided, 0.0, 0.0).is_err());
+    }
+}

@@ -1,0 +1,153 @@
+//! An experiment as it goes on: the counts of a day and the document of the day before in, the document out.
+
+// Each test binary uses a part of it.
+#![allow(dead_code)]
+
+use aggregator::analyze::{Computed, CountedMetric, Moment, assemble};
+use aggregator::counts::Counts;
+use aggregator::cut::Cut;
+use aggregator::definitions::{Defined, Definitions};
+use aggregator::document::{Boundary, ExperimentResult, Role, Verdict};
+use schemas::definition::{Definition, Direction, Experiment, Kind, Metric};
+use schemas::{Micros, Uuid};
+use serde_json::{Value, json};
+
+pub struct Story {
+    pub experiment: Defined<Experiment>,
+    pub metric: Metric,
+    pub metric_version: u64,
+    /// Of the units of the first variant, those that have seen another one.
+    pub crossed: u64,
+    pub previous: Option<ExperimentResult>,
+}
+
+/// Units and conversions.
+pub type Arm = (u64, u64);
+
+impl Story {
+    pub fn of(plan: Value) -> Story {
+        Story::with_weights(plan, &[("a", 5_000), ("b", 5_000)])
+    }
+
+    pub fn with_weights(plan: Value, weights: &[(&str, u32)]) -> Story {
+        let variants: Vec<Value> =
+            weights.iter().map(|(key, weight)| json!({"key": key, "weight": weight})).collect();
+        let experiment = json!({
+            "key": "e", "state": "running", "assignment": "external", "control": "a", "variants": variants,
+            "metrics": {"primary": "m"}, "plan": plan,
+        });
+        let Ok(Definition::Experiment(definition)) = Definition::from_json(Kind::Experiment, experiment)
+        else {
+            panic!("the experiment is a definition");
+        };
+        let metric = json!({"key": "m", "event": "buy", "type": "conversion"});
+        let Ok(Definition::Metric(metric)) = Definition::from_json(Kind::Metric, metric) else {
+            panic!("the metric is a definition");
+        };
+        let experiment = Defined { version: 1, definition, changed_at_ms: 0, split_since_phase: 1 };
+        Story { experiment, metric, metric_version: 1, crossed: 0, previous: None }
+    }
+
+    /// From here on other units are counted.
+    pub fn change_the_weights(&mut self) {
+        self.experiment.split_since_phase += 1;
+    }
+
+    /// Analyzes; the document goes through its JSON, as between two runs of the service.
+    pub fn analyze(&mut self, arms: &[Arm]) -> &ExperimentResult {
+        self.analyze_with(arms, &[])
+    }
+
+    /// The same with secondary metrics of the same kind.
+    pub fn analyze_with(&mut self, arms: &[Arm], secondary: &[(&str, [Arm; 2])]) -> &ExperimentResult {
+        let others: Vec<Other> = secondary
+            .iter()
+            .map(|(key, arms)| Other {
+                key,
+                role: Role::Secondary,
+                direction: self.metric.direction,
+                arms: *arms,
+            })
+            .collect();
+        self.analyze_beside(arms, &others)
+    }
+
+    /// The same with other metrics of the same kind. Each conversion is one event of the value 1.
+    pub fn analyze_beside(&mut self, arms: &[Arm], others: &[Other]) -> &ExperimentResult {
+        let crossed = self.crossed;
+        let of = |(index, ((units, conversions), variant)): (usize, (&Arm, &str))| Counts {
+            variant: variant.to_owned(),
+            units: *units,
+            units_in_several_variants: if index == 0 { crossed } else { 0 },
+            units_of_earlier_phases: 0,
+            conversions: *conversions,
+            events: conversions.to_string(),
+            events_squared: conversions.to_string(),
+            total: (i128::from(*conversions) * 1_000_000).to_string(),
+            total_squared: (i128::from(*conversions) * 1_000_000_000_000).to_string(),
+        };
+        let counts =
+            |arms: &[Arm]| arms.iter().zip(["a", "b", "c"]).enumerate().map(of).collect::<Vec<Counts>>();
+        let metrics: Vec<Metric> = others
+            .iter()
+            .map(|other| Metric {
+                key: schemas::Key::new(other.key).unwrap(),
+                direction: other.direction,
+                ..self.metric.clone()
+            })
+            .collect();
+        let mut counted = vec![CountedMetric {
+            key: "m",
+            role: Role::Primary,
+            definition: Some((self.metric_version, &self.metric)),
+            counts: counts(arms),
+            sql: String::new(),
+        }];
+        counted.extend(others.iter().zip(&metrics).map(|(other, metric)| CountedMetric {
+            key: other.key,
+            role: other.role,
+            definition: Some((self.metric_version, metric)),
+            counts: counts(&other.arms),
+            sql: String::new(),
+        }));
+        let at = Micros::new(1_700_000_000_000_000).unwrap();
+        let (definitions, cut) = (Definitions::default(), Cut::default());
+        let moment = Moment { definitions: &definitions, cut: &cut, as_of: at };
+        let computed = Computed { analysis_id: Uuid::now_v7(), at, events_after_as_of: 0 };
+        let result = assemble(&self.experiment, &moment, &counted, self.previous.as_ref(), computed);
+        let text = serde_json::to_string(&result).unwrap();
+        self.previous.insert(serde_json::from_str(&text).unwrap())
+    }
+
+    /// The first treatment's looks after these analyses.
+    pub fn boundary(&mut self, days: &[[Arm; 2]]) -> Boundary {
+        for day in days {
+            self.analyze(day);
+        }
+        self.last().metrics[0].boundaries[0].clone()
+    }
+
+    pub fn last(&self) -> &ExperimentResult {
+        self.previous.as_ref().unwrap()
+    }
+
+    #[track_caller]
+    pub fn check(&self, verdict: Verdict, reason: &str) {
+        let decision = &self.last().decision;
+        assert_eq!((decision.verdict, decision.reason.as_str()), (verdict, reason));
+    }
+}
+
+/// A metric beside the primary one.
+pub struct Other<'a> {
+    pub key: &'a str,
+    pub role: Role,
+    pub direction: Direction,
+    pub arms: [Arm; 2],
+}
+
+impl Other<'_> {
+    pub fn guardrail(key: &str, direction: Direction, arms: [Arm; 2]) -> Other<'_> {
+        Other { key, role: Role::Guardrail, direction, arms }
+    }
+}

@@ -1,0 +1,134 @@
+//! Whether the numbers may be read: a split that is not the planned one, and units that saw more than one variant. What
+//! is said of it stands in the verdict's sentence, in the document, on the terminal and on the page.
+
+mod story;
+
+use aggregator::command::show;
+use aggregator::document::{ExperimentResult, Verdict, WarningKind};
+use aggregator::page::{self, Histories};
+use serde_json::{Value, json};
+use story::Story;
+
+/// Everything that people see of it.
+fn surfaces(result: &ExperimentResult) -> [String; 3] {
+    let results = std::slice::from_ref(result);
+    [show::experiments(results), page::experiment(result, &Histories::new()), page::overview(results)]
+}
+
+#[test]
+fn units_beside_the_only_planned_arm_are_invalid() {
+    let mut story = Story::with_weights(json!({}), &[("a", 10_000), ("b", 0)]);
+    story.analyze(&[(300, 30), (50, 5)]);
+    story.check(
+        Verdict::Invalid,
+        "The split is not the planned one: `a` has 300 units, `b` has 50 units and a planned share of none; find out \
+         why before reading any number here.",
+    );
+    let srm = &story.last().srm;
+    assert_eq!((srm.alarm, srm.p_value), (Some(true), None));
+    assert_eq!(srm.missing.as_deref(), Some("`b` has 50 units, and a planned share of none"));
+    let expected: Vec<_> = srm.variants.iter().map(|variant| variant.expected).collect();
+    assert_eq!(expected, [None, Some(0.0)]);
+    assert!(
+        surfaces(story.last())[0].contains("sample ratio: `b` has 50 units, and a planned share of none")
+    );
+}
+
+#[test]
+fn units_where_none_were_planned_are_named_once() {
+    let mut story = Story::with_weights(json!({}), &[("a", 5_000), ("b", 5_000), ("c", 0)]);
+    story.analyze(&[(334, 30), (333, 30), (333, 30)]);
+    story.check(
+        Verdict::Invalid,
+        "The split is not the planned one: `a` has 334 units, `b` has 333 units, `c` has 333 units and a planned share \
+         of none; find out why before reading any number here.",
+    );
+}
+
+/// Without units elsewhere there is nothing wrong, and nothing to say.
+#[test]
+fn one_arm_alone_is_no_alarm() {
+    let mut story = Story::with_weights(json!({}), &[("a", 10_000), ("b", 0)]);
+    story.analyze(&[(300, 30), (0, 0)]);
+    story.check(Verdict::NotEnoughData, "Not enough data: no treatment gets any units now.");
+    assert_eq!(story.last().srm.alarm, None);
+}
+
+/// 3,000 units an arm; with this rate of the treatment it ships.
+fn with_crossed(crossed: u64) -> Story {
+    let mut story = Story::of(json!({}));
+    story.crossed = crossed;
+    story.analyze(&[(3_000, 296), (3_000, 571)]);
+    story
+}
+
+const SHIP: &str = "Ship `b`: 19.03 % against 9.87 % (+92.9 %), and the always-valid interval lies wholly on the better \
+                    side of zero (+6.44 to +11.92 percentage points).";
+
+#[test]
+fn where_every_unit_saw_both_variants_no_number_is_to_be_read() {
+    let story = with_crossed(6_000);
+    story.check(
+        Verdict::Invalid,
+        "6,000 of 6,000 units (100.00 %) have seen more than one variant, and above 10 % the first one does not say what \
+         a unit saw; find out why before reading any number here.",
+    );
+    for surface in surfaces(story.last()) {
+        assert!(
+            surface.contains("6,000 of 6,000 units (100.00 %) have seen more than one variant"),
+            "{surface}"
+        );
+    }
+}
+
+/// Up to 1 % nothing is said but how many there are, up to 10 % every verdict begins with it.
+#[test]
+fn units_that_saw_several_variants_are_said_before_any_number() {
+    with_crossed(0).check(Verdict::Ship, SHIP);
+    with_crossed(60).check(Verdict::Ship, SHIP);
+    assert!(with_crossed(60).last().warnings.is_empty());
+    let warned = with_crossed(61);
+    let warning = "61 of 6,000 units (1.02 %) have seen more than one variant, and count in the first.";
+    warned.check(Verdict::Ship, &format!("Warning: {warning} {SHIP}"));
+    for surface in surfaces(warned.last()) {
+        assert!(surface.contains(warning), "{surface}");
+    }
+    let document = serde_json::to_value(warned.last()).unwrap();
+    assert_eq!(
+        document["warnings"],
+        json!([{
+            "kind": "units_in_several_variants", "text": warning, "share_of_units": 61.0 / 6_000.0,
+        }])
+    );
+    assert_eq!(with_crossed(600).last().decision.verdict, Verdict::Ship);
+    let invalid = with_crossed(601);
+    assert_eq!(invalid.last().decision.verdict, Verdict::Invalid);
+    assert_eq!(invalid.last().warnings[0].kind, WarningKind::UnitsInSeveralVariants);
+}
+
+/// Somebody who looked at both by hand does not end an experiment that has just begun.
+#[test]
+fn a_few_strays_are_warned_of_and_no_more() {
+    let mut story = Story::of(json!({}));
+    story.crossed = 7;
+    story.analyze(&[(20, 2), (20, 2)]);
+    let reason = &story.last().decision.reason;
+    assert_eq!(story.last().decision.verdict, Verdict::NotEnoughData);
+    assert!(
+        reason.starts_with("Warning: 7 of 40 units (17.50 %) have seen more than one variant"),
+        "{reason}"
+    );
+    story.crossed = 8;
+    story.analyze(&[(20, 2), (20, 2)]);
+    assert_eq!(story.last().decision.verdict, Verdict::Invalid);
+}
+
+/// A document of a build that knew no warnings.
+#[test]
+fn documents_without_warnings_are_readable() {
+    let mut old: Value = serde_json::to_value(with_crossed(61).last()).unwrap();
+    old.as_object_mut().unwrap().remove("warnings");
+    let read: ExperimentResult = serde_json::from_value(old).unwrap();
+    assert_eq!((read.warnings.len(), read.units_in_several_variants), (0, 61));
+    assert!(surfaces(&read)[0].contains("units that saw several variants: 61 of 6,000"));
+}
