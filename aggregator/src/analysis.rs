@@ -3,7 +3,8 @@
 //! p-value remembers.
 
 use schemas::definition::{Direction, Experiment, Method, Metric, MetricType, Variant, Version};
-use stats::confidence_sequence::{DEFAULT_TUNING_UNITS, Design, Look, Mixing, Monitor};
+use stats::confidence_sequence::{DEFAULT_TUNING_UNITS, Design, Look, Mixing};
+use stats::few_conversions::Few;
 use stats::{Alpha, Alternative, Arm, Interval, Lift, Missing, Moments, Pair, lift, two_proportion, welch};
 
 use crate::counts::{Counts, Value};
@@ -12,6 +13,7 @@ use crate::document::{
 };
 
 pub mod boundary;
+mod exact;
 mod sample_ratio;
 mod secondary;
 
@@ -177,13 +179,18 @@ fn compare(
         };
         let data = match kind {
             Compared::Rate => Data::Rates(pair.try_map(|_, arm| arm.arm())?),
-            Compared::Mean(value) => Data::Means(pair.try_map(|_, arm| arm.moments(value))?),
+            Compared::Mean(value) => Data::Means {
+                moments: pair.try_map(|_, arm| arm.moments(value))?,
+                arms: pair.try_map(|_, arm| arm.arm())?,
+            },
         };
+        let treatment_share = share_of_treatment(pair);
         let units: u64 = arms.iter().map(Counted::units).sum();
         result.tests.push(test(&names, &data, alpha, p_value_use(experiment, units)));
         let planned = Planned {
             alpha: alpha.divided_by(share),
             tuned_for_units: tuned_for_units(experiment, pair),
+            treatment_share,
             harm: (result.role == Role::Guardrail).then_some(result.direction),
         };
         let smallest = smallest_so_far(frame.previous, result, &names);
@@ -198,7 +205,7 @@ fn compare(
                 units: pair.map(Counted::units),
                 units_of_all_arms: units,
                 planned: planned_units(experiment, pair, asked.horizon).map(|units| units.round() as u64),
-                missing: look.missing.clone(),
+                treatment_share,
             };
             result.boundaries.push(boundary::follow(asked, alpha, share, &now, &past));
         }
@@ -216,7 +223,11 @@ struct Names {
 
 enum Data {
     Rates(Pair<Arm>),
-    Means(Pair<Moments>),
+    Means {
+        moments: Pair<Moments>,
+        /// How many units have any event at all.
+        arms: Pair<Arm>,
+    },
 }
 
 fn test(names: &Names, data: &Data, alpha: Alpha, p_value_use: String) -> Test {
@@ -226,7 +237,7 @@ fn test(names: &Names, data: &Data, alpha: Alpha, p_value_use: String) -> Test {
         treatment: names.treatment.clone(),
         method: match data {
             Data::Rates(_) => TestMethod::TwoProportionZ,
-            Data::Means(_) => TestMethod::WelchT,
+            Data::Means { .. } => TestMethod::WelchT,
         },
         z: None,
         t: None,
@@ -252,7 +263,7 @@ fn test(names: &Names, data: &Data, alpha: Alpha, p_value_use: String) -> Test {
             test.interval_absolute = Some(comparison.interval.into());
             comparison.lift
         }),
-        Data::Means(moments) => welch::compare(*moments, alpha).and_then(|comparison| {
+        Data::Means { moments, .. } => welch::compare(*moments, alpha).and_then(|comparison| {
             test.t = Some(comparison.test.t);
             test.degrees_of_freedom = Some(comparison.test.degrees);
             test.p_value = Some(comparison.test.p_value);
@@ -280,21 +291,20 @@ fn test(names: &Names, data: &Data, alpha: Alpha, p_value_use: String) -> Test {
 struct Planned {
     alpha: Alpha,
     tuned_for_units: f64,
+    /// Of both arms' units.
+    treatment_share: f64,
     /// Set for guardrails: the direction that is better.
     harm: Option<Direction>,
 }
 
-fn always_valid(names: &Names, data: &Data, planned: Planned, smallest: f64) -> Result<AlwaysValid, String> {
-    let design = |alternative| {
-        Design::new(planned.alpha, alternative, Mixing::TunedForUnits(planned.tuned_for_units))
+impl Planned {
+    fn design(&self, alternative: Alternative) -> Result<Design, String> {
+        Design::new(self.alpha, alternative, Mixing::TunedForUnits(self.tuned_for_units))
             .map_err(|invalid| invalid.to_string())
-    };
-    let look = |design: Design| -> Result<Look, Missing> {
-        match data {
-            Data::Rates(arms) => design.look_at_rates(*arms),
-            Data::Means(moments) => design.look_at_means(*moments),
-        }
-    };
+    }
+}
+
+fn always_valid(names: &Names, data: &Data, planned: Planned, smallest: f64) -> Result<AlwaysValid, String> {
     let mut result = AlwaysValid {
         metric: names.metric.clone(),
         control: names.control.clone(),
@@ -311,15 +321,35 @@ fn always_valid(names: &Names, data: &Data, planned: Planned, smallest: f64) -> 
         interval_relative_to_control: None,
         includes_zero: None,
         harm_p_value: None,
+        exact: None,
         missing: None,
     };
-    match look(design(Alternative::TwoSided)?) {
+    match data.few() {
+        Some(few) => exact::always_valid(names, data, &planned, &few, &mut result)?,
+        None => by_the_interval(names, data, &planned, &mut result)?,
+    }
+    result.p_value = result.p_value_now.map_or(result.p_value, |now| Some(now.min(smallest)));
+    Ok(result)
+}
+
+/// The asymptotic confidence sequence, where there are conversions enough for it.
+fn by_the_interval(
+    names: &Names,
+    data: &Data,
+    planned: &Planned,
+    result: &mut AlwaysValid,
+) -> Result<(), String> {
+    let look = |design: Design| -> Result<Look, Missing> {
+        match data {
+            Data::Rates(arms) => design.look_at_rates(*arms),
+            Data::Means { moments, .. } => design.look_at_means(*moments),
+        }
+    };
+    match look(planned.design(Alternative::TwoSided)?) {
         Err(missing) => result.missing = Some(named(missing, names)),
         Ok(look) => {
-            let so_far = Monitor { p_value: smallest, interval: Interval::EVERYTHING }.after(&look);
             let interval = Bounds::from(look.interval);
             result.lift_absolute = Some(look.effect.estimate);
-            result.p_value = Some(so_far.p_value);
             result.p_value_now = Some(look.p_value);
             result.log_e_value = Some(look.log_e_value);
             result.interval_absolute = Some(interval);
@@ -332,9 +362,9 @@ fn always_valid(names: &Names, data: &Data, planned: Planned, smallest: f64) -> 
             Direction::Increase => Alternative::Less,
             Direction::Decrease => Alternative::Greater,
         };
-        result.harm_p_value = look(design(worse)?).ok().map(|look| look.p_value);
+        result.harm_p_value = look(planned.design(worse)?).ok().map(|look| look.p_value);
     }
-    Ok(result)
+    Ok(())
 }
 
 impl Data {
@@ -342,9 +372,58 @@ impl Data {
     fn control_mean(&self) -> Option<f64> {
         let mean = match self {
             Data::Rates(arms) => arms.control.rate()?,
-            Data::Means(moments) => moments.control.mean(),
+            Data::Means { moments, .. } => moments.control.mean(),
         };
         (mean > 0.0).then_some(mean)
+    }
+
+    /// Treatment minus control; none without units.
+    fn difference(&self) -> Option<f64> {
+        let means = match self {
+            Data::Rates(arms) => Pair { control: arms.control.rate()?, treatment: arms.treatment.rate()? },
+            Data::Means { moments, .. } => moments.map(|of| of.mean()),
+        };
+        Some(means.treatment - means.control)
+    }
+
+    /// Both arms' units with any event.
+    fn arms(&self) -> Pair<Arm> {
+        match self {
+            Data::Rates(arms) | Data::Means { arms, .. } => *arms,
+        }
+    }
+
+    /// Whether there is anything to count: units in both arms, and of a mean a value that is not 0.
+    fn has_counts(&self) -> bool {
+        let Pair { control, treatment } = self.arms();
+        let has_units = control.units() > 0 && treatment.units() > 0;
+        match self {
+            Data::Rates(_) => has_units,
+            Data::Means { moments, .. } => {
+                let is_zero = |of: Moments| of.mean() == 0.0 && of.variance().unwrap_or_default() == 0.0;
+                let no_values = is_zero(moments.control) && is_zero(moments.treatment);
+                let no_events = control.conversions() + treatment.conversions() == 0;
+                has_units && (no_events || !no_values)
+            }
+        }
+    }
+
+    /// The counts that decide, if they are too few for a normal approximation.
+    fn few(&self) -> Option<Few> {
+        match self {
+            _ if !self.has_counts() => None,
+            Data::Rates(arms) => Few::of_rates(*arms),
+            Data::Means { arms, .. } => Few::of_means(*arms),
+        }
+    }
+
+    /// The same at a planned look.
+    fn few_at_a_planned_look(&self, treatment_share: f64) -> Option<Few> {
+        match self {
+            _ if !self.has_counts() => None,
+            Data::Rates(arms) => Few::of_rates_at_a_planned_look(*arms, treatment_share),
+            Data::Means { arms, .. } => Few::of_means_at_a_planned_look(*arms, treatment_share),
+        }
     }
 }
 
@@ -375,6 +454,12 @@ fn tuned_for_units(experiment: &Experiment, pair: Pair<&Counted<'_>>) -> f64 {
 fn planned_units(experiment: &Experiment, pair: Pair<&Counted<'_>>, horizon: u64) -> Pair<f64> {
     let all: f64 = experiment.variants.iter().map(|variant| f64::from(variant.weight.get())).sum();
     pair.map(|arm| horizon as f64 * f64::from(arm.variant.weight.get()) / all)
+}
+
+/// Of both arms' units, as planned: it does not depend on what came.
+fn share_of_treatment(pair: Pair<&Counted<'_>>) -> f64 {
+    let weights = pair.map(|arm| f64::from(arm.variant.weight.get()));
+    weights.treatment / (weights.control + weights.treatment)
 }
 
 fn p_value_use(experiment: &Experiment, units: u64) -> String {

@@ -11,9 +11,11 @@ use crate::document::{
 use crate::say;
 
 mod boundary;
+mod exact;
 mod trust;
 
 pub use boundary::progress;
+pub use exact::described;
 pub use trust::{Crossed, warnings};
 
 /// A p-value below this reads as significant to most people, so the reason says why it does not count.
@@ -28,18 +30,20 @@ pub struct Evidence<'a> {
     pub metrics: &'a [MetricResult],
 }
 
-/// The verdict of the first rule that has one. What the reader must know before any number stands before it.
+/// The verdict of the first rule that has one. What the reader must know before any number stands before it, and what
+/// the numbers leave open behind it.
 pub fn decide(evidence: &Evidence<'_>) -> Decision {
+    let method_used = method_used(evidence);
     let (verdict, treatment, reason) = match trust::invalid(evidence) {
-        Some(ruling) => ruling,
+        Some((verdict, variant, reason)) => (verdict, variant, trust::told(evidence, verdict, reason)),
         None => {
             let (verdict, treatment, reason) = guardrail_harmed(evidence)
                 .or_else(|| not_computed(evidence))
                 .unwrap_or_else(|| by_the_primary_metric(evidence));
-            (verdict, treatment, trust::told(evidence, reason))
+            (verdict, treatment, trust::told(evidence, verdict, reason))
         }
     };
-    Decision { verdict, reason, method_used: method_used(evidence.experiment), treatment }
+    Decision { verdict, reason, method_used, treatment }
 }
 
 /// Verdict, the treatment it is about, reason.
@@ -52,8 +56,9 @@ fn guardrail_harmed(evidence: &Evidence<'_>) -> Option<Ruling> {
             let Some(p) = look.harm_p_value.filter(|p| *p <= look.alpha) else {
                 continue;
             };
+            let by = look.exact.map_or(String::new(), |exact| format!("{}, ", exact::counts_tested(&exact)));
             let reason = format!(
-                "The guardrail `{}` got worse under `{}`: {} (always-valid {}), so the treatment should not go \
+                "The guardrail `{}` got worse under `{}`: {} ({by}always-valid {}), so the treatment should not go \
                  on whatever the primary metric says.",
                 metric.key,
                 look.treatment,
@@ -116,7 +121,7 @@ fn by_the_primary_metric(evidence: &Evidence<'_>) -> Ruling {
         .always_valid
         .iter()
         .zip(&metric.tests)
-        .map(|(look, test)| (finding(plan, metric.direction, look, test), look, test))
+        .map(|(look, test)| (finding(plan, metric, look, test), look, test))
         .collect();
     let best = |finding: Finding| {
         findings
@@ -144,7 +149,11 @@ fn by_the_primary_metric(evidence: &Evidence<'_>) -> Ruling {
     (Verdict::NotEnoughData, None, reason)
 }
 
-fn finding(plan: &Plan, direction: Direction, look: &AlwaysValid, test: &Test) -> Finding {
+fn finding(plan: &Plan, metric: &MetricResult, look: &AlwaysValid, test: &Test) -> Finding {
+    let direction = metric.direction;
+    if let Some(exact) = &look.exact {
+        return exact::finding(plan, metric, look, test, exact);
+    }
     let Some(interval) = look.interval_absolute else {
         return Finding::TooEarly;
     };
@@ -181,22 +190,38 @@ fn smallest_worthwhile(plan: &Plan) -> Option<(f64, &'static str)> {
 }
 
 fn ship(metric: &MetricResult, look: &AlwaysValid, test: &Test) -> Ruling {
-    let reason = format!(
-        "Ship `{}`: {}, and the always-valid interval lies wholly on the better side of zero ({}).",
-        look.treatment,
-        levels(metric, test),
-        interval(metric, look)
-    );
+    let reason = match &look.exact {
+        None => format!(
+            "Ship `{}`: {}, and the always-valid interval lies wholly on the better side of zero ({}).",
+            look.treatment,
+            levels(metric, test),
+            interval(metric, look)
+        ),
+        Some(exact) => format!(
+            "Ship `{}`: {}, by the {}.",
+            look.treatment,
+            levels(metric, test),
+            exact::shown_by(look, exact)
+        ),
+    };
     (Verdict::Ship, Some(look.treatment.clone()), reason)
 }
 
 fn worse(metric: &MetricResult, look: &AlwaysValid, test: &Test) -> Ruling {
-    let reason = format!(
-        "Stop: `{}` does harm: {}, and the always-valid interval lies wholly on the worse side of zero ({}).",
-        look.treatment,
-        levels(metric, test),
-        interval(metric, look)
-    );
+    let reason = match &look.exact {
+        None => format!(
+            "Stop: `{}` does harm: {}, and the always-valid interval lies wholly on the worse side of zero ({}).",
+            look.treatment,
+            levels(metric, test),
+            interval(metric, look)
+        ),
+        Some(exact) => format!(
+            "Stop: `{}` does harm: {}, by the {}.",
+            look.treatment,
+            levels(metric, test),
+            exact::shown_by(look, exact)
+        ),
+    };
     (Verdict::Stop, Some(look.treatment.clone()), reason)
 }
 
@@ -213,6 +238,10 @@ fn not_worthwhile(plan: &Plan, metric: &MetricResult, look: &AlwaysValid, test: 
 
 fn not_enough_data(look: &AlwaysValid) -> Ruling {
     let lacking = look.missing.as_deref().unwrap_or("nothing has been counted");
+    let lacking = match &look.exact {
+        None => lacking.to_owned(),
+        Some(exact) => format!("{lacking}, and the {} shows no effect yet", exact::named_with_p(exact)),
+    };
     let reason = format!(
         "Not enough data on `{}`: {lacking}; whether `{}` has an effect is open.",
         look.metric, look.treatment
@@ -271,8 +300,11 @@ fn levels(metric: &MetricResult, test: &Test) -> String {
     format!("{} against {}{lift}", level(&test.treatment), level(&test.control))
 }
 
-/// The always-valid interval of the absolute lift: "-0.17 to +0.63 percentage points".
+/// The always-valid interval of the absolute lift: "-0.17 to +0.63 percentage points"; without one, that of the counts.
 fn interval(metric: &MetricResult, look: &AlwaysValid) -> String {
+    if let Some(exact) = &look.exact {
+        return exact::ratio(exact, &look.control, &look.treatment);
+    }
     look.interval_absolute.map_or("not known yet".to_owned(), |interval| bounds(metric, interval))
 }
 
@@ -281,6 +313,9 @@ fn bounds(metric: &MetricResult, interval: Bounds) -> String {
         None => "unbounded".to_owned(),
         Some(end) => lift(metric, end),
     };
+    if interval.lower.is_none() && interval.upper.is_none() {
+        return "the interval has no ends".to_owned();
+    }
     let unit = if metric.is_rate() { " percentage points" } else { " per unit" };
     format!("{} to {}{unit}", end(interval.lower), end(interval.upper))
 }
@@ -294,7 +329,8 @@ fn lift(metric: &MetricResult, lift: f64) -> String {
     }
 }
 
-fn method_used(experiment: &Experiment) -> String {
+fn method_used(evidence: &Evidence<'_>) -> String {
+    let experiment = evidence.experiment;
     let asked = Asked::by(&experiment.plan).map(|asked| asked.method);
     let used = match asked {
         None => "always-valid interval (asymptotic confidence sequence)",
@@ -322,7 +358,12 @@ fn method_used(experiment: &Experiment) -> String {
     } else {
         "; secondary metrics, which decide nothing, by always-valid p-values adjusted for their number"
     };
-    format!("{used}{shared}{guardrails}{secondary}")
+    let exact = if evidence.metrics.iter().any(exact::decides) {
+        "; where an arm has too few conversions, by exact tests of their counts"
+    } else {
+        ""
+    };
+    format!("{used}{shared}{guardrails}{secondary}{exact}")
 }
 
 /// How good the lift looks, for choosing among treatments.

@@ -76,6 +76,8 @@ pub struct Warning {
 pub enum WarningKind {
     /// More units than strays explain have seen more than one variant.
     UnitsInSeveralVariants,
+    /// A guardrail of which no arm has any conversion shows neither harm nor safety.
+    GuardrailWithoutData,
 }
 
 /// One variant by one metric.
@@ -192,10 +194,63 @@ pub struct AlwaysValid {
     pub interval_absolute: Option<Bounds>,
     /// The interval divided by the control's mean as observed: for reading, not exact.
     pub interval_relative_to_control: Option<Bounds>,
+    /// Whether no effect lies in the interval; without one, in that of `exact`.
     pub includes_zero: Option<bool>,
     /// For guardrails: the one-sided p-value, at this look, of "it got worse".
     pub harm_p_value: Option<f64>,
+    /// What decides in place of the interval while an arm has too few conversions for one; `missing` then says which
+    /// arm. The p-values and the e-value of this look are then its.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<ExactTest>,
     pub missing: Option<String>,
+}
+
+/// A test of counts alone, exact at any counts: it stands where an arm has too few conversions for a normal
+/// approximation. Treatment against control.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExactTest {
+    pub method: ExactMethod,
+    pub counted: CountedUnits,
+    pub control: u64,
+    pub treatment: u64,
+    /// From so many in each arm on a normal approximation may do; a planned look waits until four times as many are
+    /// expected.
+    pub needed: u64,
+    /// Two-sided, of this look.
+    pub p_value: f64,
+    /// Whether an effect is shown by this look.
+    pub rejects: bool,
+    /// Of the counted units' rates, treatment over control (of their odds for Fisher's test); a null end is infinite.
+    /// Leaves 1 out exactly where the look rejects.
+    pub ratio: Bounds,
+    /// At a planned look: so few of both arms' counted units under the treatment cross; null where none are few enough.
+    #[serde(default)]
+    pub at_most: Option<u64>,
+    /// So many cross; null where none are many enough.
+    #[serde(default)]
+    pub at_least: Option<u64>,
+}
+
+/// Which exact test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExactMethod {
+    /// Always-valid, of the treatment's share of the counted units (Lindon & Malek).
+    ConversionCounts,
+    /// The same share at planned looks, which together spend what the boundary may.
+    CountBoundary,
+    /// Fisher's, at the one planned look, each side at half of alpha.
+    FisherExact,
+}
+
+/// Which units an exact test counts: the rarer ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CountedUnits {
+    /// With at least one event.
+    Converted,
+    /// Without any.
+    NotConverted,
 }
 
 /// Which test a plan with a horizon decides by.
@@ -243,7 +298,7 @@ pub struct Boundary {
     pub looks: Vec<BoundaryLook>,
     /// The first look that crossed; later ones do not take it back.
     pub crossed_at_look: Option<u32>,
-    /// Once it has crossed or ended.
+    /// Once it has crossed or ended by a look at z.
     pub after_stopping: Option<AfterStopping>,
     /// Why no look could be taken now.
     pub missing: Option<String>,
@@ -259,7 +314,7 @@ pub struct BoundaryLook {
     /// Share of the planned information.
     pub fraction: f64,
     pub is_final: bool,
-    /// |z| from here on crosses; null where too little may be spent for any bound.
+    /// |z| from here on crosses; null where too little may be spent for any bound, or where `exact` decided.
     pub critical_value: Option<f64>,
     /// Up to and with this look.
     pub alpha_spent: f64,
@@ -272,6 +327,10 @@ pub struct BoundaryLook {
     pub interval_absolute: Bounds,
     /// The interval divided by the control's mean as observed: for reading, not exact.
     pub interval_relative_to_control: Option<Bounds>,
+    /// What decided this look in place of z, for an arm had too few conversions; the interval of the difference is then
+    /// open on both sides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<ExactTest>,
 }
 
 /// The estimate that allows for the stopping, by stage-wise ordering. Treatment minus control.
@@ -395,6 +454,13 @@ impl TestMethod {
             TestMethod::FisherExact => "Fisher's exact",
             TestMethod::WelchT => "Welch's t",
         }
+    }
+}
+
+impl ExactTest {
+    /// Whether an arm has fewer than the normal approximation needs.
+    pub fn is_below_the_gate(&self) -> bool {
+        self.control.min(self.treatment) < self.needed
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::chart::{Chart, Series, Stretch};
-use crate::decision::progress;
+use crate::decision::{described, progress};
 use crate::document::{AlwaysValid, Bounds, ExperimentResult, MetricResult, Role, Test};
 use crate::say;
 use crate::store::Point;
@@ -49,7 +49,7 @@ pub fn overview(experiments: &[ExperimentResult]) -> String {
         let shown = shown_comparison(result);
         let lift = shown.map_or("–".to_owned(), |(test, _)| relative(test.lift_relative));
         let interval = match (primary, shown) {
-            (Some(metric), Some((_, look))) => absolute_interval(metric, look.interval_absolute),
+            (Some(metric), Some((_, look))) => interval_of(metric, look),
             _ => "–".to_owned(),
         };
         let colour = interval::colour(&result.decision);
@@ -203,7 +203,7 @@ fn variants_table(metric: &MetricResult) -> String {
                 say::count(variant.conversions),
                 variant.mean.map_or("–".to_owned(), |mean| level_of(metric, mean)),
                 test.map_or(String::new(), |test| relative(test.lift_relative)),
-                look.map_or(String::new(), |look| absolute_interval(metric, look.interval_absolute)),
+                look.map_or(String::new(), |look| interval_of(metric, look)),
                 look.map_or(String::new(), |look| p_value(look.p_value)),
                 test.map_or(String::new(), |test| p_value(test.p_value)),
             ),
@@ -211,7 +211,9 @@ fn variants_table(metric: &MetricResult) -> String {
     }
     table.push_str("</tbody></table></div>\n");
     for look in &metric.always_valid {
-        if let Some(missing) = &look.missing {
+        if let Some(described) = described(look) {
+            put(&mut table, format_args!("<p class=\"facts\">{}.</p>\n", prose(&described)));
+        } else if let Some(missing) = &look.missing {
             put(&mut table, format_args!("<p class=\"facts\">Too early: {}.</p>\n", prose(missing)));
         }
         if let Some(adjusted) = look.p_value_adjusted {
@@ -405,6 +407,17 @@ fn relative(lift: Option<f64>) -> String {
 
 fn p_value(p: Option<f64>) -> String {
     p.map_or("–".to_owned(), |p| if p < 0.0001 { "&lt; 0.0001".to_owned() } else { format!("{p:.4}") })
+}
+
+/// The interval of the difference; without one, the exact one of how many times as much.
+fn interval_of(metric: &MetricResult, look: &AlwaysValid) -> String {
+    match &look.exact {
+        None => absolute_interval(metric, look.interval_absolute),
+        Some(exact) => {
+            let end = |end: Option<f64>| end.map_or("∞".to_owned(), say::times);
+            format!("{} to {} times", end(exact.ratio.lower), end(exact.ratio.upper))
+        }
+    }
 }
 
 fn absolute_interval(metric: &MetricResult, interval: Option<Bounds>) -> String {

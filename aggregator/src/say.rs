@@ -35,6 +35,30 @@ pub fn p_value(p: f64) -> String {
     }
 }
 
+/// A level of significance with four digits at most: 0.05 / 3 as "0.0167".
+pub fn level(alpha: f64) -> String {
+    format!("{alpha:.4}").trim_end_matches('0').to_owned()
+}
+
+/// How many times as much, with two or three digits: 0.0213 as "0.021", 12.34 as "12.3", 1234.5 as "1,234"; near 1, on
+/// whose sides verdicts differ, with as many as keep it there.
+pub fn times(ratio: f64) -> String {
+    const NEAR_1: f64 = 1e4;
+    if ratio != 1.0 && (0.995..1.005).contains(&ratio) {
+        let kept = if ratio < 1.0 { (ratio * NEAR_1).floor() } else { (ratio * NEAR_1).ceil() };
+        format!("{:.4}", kept / NEAR_1)
+    } else if ratio >= 100.0 {
+        count(ratio as u64)
+    } else if ratio >= 10.0 {
+        format!("{ratio:.1}")
+    } else if ratio >= 0.1 {
+        format!("{ratio:.2}")
+    } else {
+        let digits = if ratio > 0.0 { (1.0 - ratio.log10().floor()).clamp(0.0, 9.0) as usize } else { 0 };
+        format!("{ratio:.digits$}")
+    }
+}
+
 /// A mean that is no share, with four significant digits.
 pub fn mean(value: f64) -> String {
     let before = if value == 0.0 { 0 } else { value.abs().log10().floor() as i32 };
@@ -59,6 +83,18 @@ mod tests {
         assert_eq!(
             [mean(12.3456), mean(0.012345), mean(0.0), mean(123_456.7)],
             ["12.35", "0.01235", "0.000", "123457"]
+        );
+        assert_eq!(
+            [
+                times(0.0),
+                times(0.000_213_4),
+                times(0.0213),
+                times(0.5),
+                times(7.456),
+                times(12.34),
+                times(1_234.5)
+            ],
+            ["0", "0.00021", "0.021", "0.50", "7.46", "12.3", "1,234"]
         );
     }
 

@@ -45,6 +45,16 @@ fn units_where_none_were_planned_are_named_once() {
     );
 }
 
+#[test]
+fn an_arm_that_nobody_saw_is_invalid() {
+    let mut story = Story::of(json!({}));
+    story.analyze(&[(40, 4), (0, 0)]);
+    story.check(
+        Verdict::Invalid,
+        "No unit has seen `b`, where 20 were expected: find out why before reading any number here.",
+    );
+}
+
 /// Without units elsewhere there is nothing wrong, and nothing to say.
 #[test]
 fn one_arm_alone_is_no_alarm() {
@@ -104,6 +114,20 @@ fn units_that_saw_several_variants_are_said_before_any_number() {
     let invalid = with_crossed(601);
     assert_eq!(invalid.last().decision.verdict, Verdict::Invalid);
     assert_eq!(invalid.last().warnings[0].kind, WarningKind::UnitsInSeveralVariants);
+}
+
+/// Also before another reason not to read any number.
+#[test]
+fn a_broken_split_does_not_hide_them() {
+    let mut story = Story::of(json!({}));
+    story.crossed = 100;
+    story.analyze(&[(3_000, 300), (2_000, 200)]);
+    story.check(
+        Verdict::Invalid,
+        "Warning: 100 of 5,000 units (2.00 %) have seen more than one variant, and count in the first. The split is not \
+         the planned one: `a` has 3,000 units instead of 2,500, `b` has 2,000 units instead of 2,500, which chance would \
+         do in fewer than 1 of 1,000 experiments (p < 0.001); find out why before reading any number here.",
+    );
 }
 
 /// Somebody who looked at both by hand does not end an experiment that has just begun.

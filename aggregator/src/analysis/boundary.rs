@@ -4,9 +4,9 @@
 use schemas::definition::{Method, Plan};
 use stats::group_sequential::{Continued, Stage, information_fraction};
 use stats::monitoring::Monitoring;
-use stats::{Alpha, Alternative, Effect, Pair, two_proportion, welch};
+use stats::{Alpha, Alternative, Effect, Missing, Pair, two_proportion, welch};
 
-use super::{Data, Frame, Names, named};
+use super::{Data, Frame, Names, exact, named};
 use crate::document::{
     AfterStopping, Boundary, BoundaryLook, BoundaryMethod, BoundaryStage, Bounds, ExperimentResult,
     MetricResult,
@@ -47,8 +47,8 @@ pub(super) struct Now<'a> {
     pub units: Pair<u64>,
     pub units_of_all_arms: u64,
     pub planned: Pair<u64>,
-    /// Why there is too little for any test.
-    pub missing: Option<String>,
+    /// Of both arms' units.
+    pub treatment_share: f64,
 }
 
 /// What was looked at before.
@@ -162,7 +162,8 @@ fn look(asked: Asked, alpha: Alpha, now: &Now<'_>, result: &mut Boundary) -> Res
     if !result.has_ended() {
         take(asked, now, &mut plan, result)?;
     }
-    if let Some(settled) = result.settled() {
+    // After counts the normal estimate is none.
+    if let Some(settled) = result.settled().filter(|settled| settled.exact.is_none()) {
         let index = settled.look as usize - 1;
         let stagewise = plan.boundary().looks().stagewise(index, settled.effect(), alpha);
         result.after_stopping = stagewise.map(|stagewise| AfterStopping {
@@ -175,19 +176,27 @@ fn look(asked: Asked, alpha: Alpha, now: &Now<'_>, result: &mut Boundary) -> Res
     Ok(())
 }
 
-/// Takes a look if there is enough new information for one.
+/// Takes a look if there is enough new information for one. Where an arm has too few conversions the look is at their
+/// counts; both kinds spend the same alpha by the same share of the information.
 fn take(asked: Asked, now: &Now<'_>, plan: &mut Continued, result: &mut Boundary) -> Result<(), String> {
-    if let Some(missing) = &now.missing {
-        return Err(missing.clone());
-    }
+    let few = now.data.few_at_a_planned_look(now.treatment_share);
     let last = result.looks.last().map(|look| look.fraction);
     let is_final = now.units_of_all_arms >= asked.horizon;
     let is_interim =
         asked.method == BoundaryMethod::GroupSequential && result.fraction >= last.unwrap_or(0.0) + STEP;
+    if let Some(nothing) = few.filter(|few| few.total() == 0 && !is_final) {
+        return Err(exact::nothing(now.names, &nothing));
+    }
     if !is_final && !is_interim {
         return Ok(());
     }
-    let effect = now.data.effect().map_err(|missing| named(missing, now.names))?;
+    let effect = match now.data.effect() {
+        Ok(effect) => effect,
+        // Nothing varies, and at the end that decides too: nothing is shown.
+        Err(_) if few.is_some() => nothing_varies(now.data),
+        Err(Missing::Variation) if is_final && now.data.difference() == Some(0.0) => nothing_varies(now.data),
+        Err(missing) => return Err(named(missing, now.names)),
+    };
     let units = now.units.control + now.units.treatment;
     let monitored = if is_final {
         let fraction = last.map_or(result.fraction, |last| result.fraction.max(last + FINAL_STEP));
@@ -196,7 +205,24 @@ fn take(asked: Asked, now: &Now<'_>, plan: &mut Continued, result: &mut Boundary
         plan.look(result.fraction, effect, units)
     };
     let monitored = monitored.map_err(|invalid| invalid.to_string())?;
-    let (bound, interval) = (monitored.bound, Bounds::from(monitored.interval));
+    let bound = monitored.bound;
+    let exact = few
+        .map(|few| {
+            let planning = exact::Planning {
+                method: asked.method,
+                treatment_share: now.treatment_share,
+                design: plan.boundary().design(),
+                before: &result.looks,
+                fraction: bound.fraction,
+                is_final,
+            };
+            exact::at_a_look(&planning, now.data.arms(), &few)
+        })
+        .transpose()?;
+    let interval = match exact {
+        Some(_) => Bounds { lower: None, upper: None },
+        None => Bounds::from(monitored.interval),
+    };
     let control_mean = now.data.control_mean();
     result.looks.push(BoundaryLook {
         look: u32::try_from(result.looks.len()).unwrap_or(u32::MAX).saturating_add(1),
@@ -204,17 +230,27 @@ fn take(asked: Asked, now: &Now<'_>, plan: &mut Continued, result: &mut Boundary
         units_treatment: now.units.treatment,
         fraction: bound.fraction,
         is_final: bound.stage == Stage::Final,
-        critical_value: bound.critical.is_finite().then_some(bound.critical),
+        critical_value: (exact.is_none() && bound.critical.is_finite()).then_some(bound.critical),
         alpha_spent: bound.alpha_spent,
-        z: effect.estimate / effect.standard_error,
-        crossed: monitored.rejects,
+        z: if effect.standard_error > 0.0 { effect.estimate / effect.standard_error } else { 0.0 },
+        // Of a mean that is the same in both arms, the counts show no side.
+        crossed: exact.map_or(monitored.rejects, |exact| exact.rejects && effect.estimate != 0.0),
         lift_absolute: effect.estimate,
         standard_error: effect.standard_error,
         lift_relative: control_mean.map(|mean| effect.estimate / mean),
         interval_absolute: interval,
-        interval_relative_to_control: control_mean.map(|mean| interval.divided_by(mean)),
+        interval_relative_to_control: match exact {
+            Some(_) => None,
+            None => control_mean.map(|mean| interval.divided_by(mean)),
+        },
+        exact,
     });
     Ok(())
+}
+
+/// The difference, without an error that it could be held against.
+fn nothing_varies(data: &Data) -> Effect {
+    Effect { estimate: data.difference().unwrap_or_default(), standard_error: 0.0 }
 }
 
 impl Data {
@@ -223,7 +259,7 @@ impl Data {
     fn effect(&self) -> Result<Effect, stats::Missing> {
         match self {
             Data::Rates(arms) => Ok(two_proportion::pooled_z(*arms, Alternative::TwoSided)?.effect),
-            Data::Means(moments) => {
+            Data::Means { moments, .. } => {
                 let welch = welch::test(*moments, Alternative::TwoSided)?;
                 let Effect { estimate, standard_error } = welch.effect;
                 let z = welch.as_z();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::decision::progress;
+use crate::decision::{described, progress};
 use crate::document::{ExperimentResult, MetricResult};
 use crate::say;
 
@@ -84,6 +84,11 @@ fn metric_table(metric: &MetricResult) -> String {
         put(&mut text, format_args!("    decided by the {}\n", progress(boundary)));
     }
     for look in &metric.always_valid {
+        if let Some(described) = described(look) {
+            put(&mut text, format_args!("    {described}\n"));
+        } else if let Some(missing) = &look.missing {
+            put(&mut text, format_args!("    too early: {missing}\n"));
+        }
         if let Some(adjusted) = look.p_value_adjusted {
             let what = "always-valid p adjusted for all secondary metrics (Benjamini-Hochberg)";
             put(&mut text, format_args!("    {}: {what}: {adjusted:.4}\n", look.treatment));

@@ -3,7 +3,7 @@
 
 use schemas::definition::{Direction, Plan};
 
-use super::{Ruling, bounds, levels, lift, smallest_worthwhile, toward};
+use super::{Ruling, bounds, exact, levels, lift, smallest_worthwhile, toward};
 use crate::document::{Boundary, BoundaryLook, BoundaryMethod, BoundaryStage, MetricResult, Test, Verdict};
 use crate::say;
 
@@ -34,7 +34,7 @@ pub fn rule(plan: &Plan, metric: &MetricResult) -> Ruling {
         .boundaries
         .iter()
         .zip(&metric.tests)
-        .map(|(boundary, test)| (finding(plan, metric.direction, boundary), boundary, test))
+        .map(|(boundary, test)| (finding(plan, metric, boundary), boundary, test))
         .min_by(|(a, of_a, _), (b, of_b, _)| a.cmp(b).then(gain(of_b).total_cmp(&gain(of_a))));
     let Some((finding, boundary, test)) = first else {
         unreachable!("it is asked only where there are boundaries");
@@ -63,7 +63,8 @@ fn alpha_spent(metric: &MetricResult, boundary: &Boundary, test: &Test) -> (Verd
     (Verdict::Stop, reason)
 }
 
-fn finding(plan: &Plan, direction: Direction, boundary: &Boundary) -> Finding {
+fn finding(plan: &Plan, metric: &MetricResult, boundary: &Boundary) -> Finding {
+    let direction = metric.direction;
     let Some(last) = boundary.looks.last() else {
         return Finding::TooEarly;
     };
@@ -72,8 +73,11 @@ fn finding(plan: &Plan, direction: Direction, boundary: &Boundary) -> Finding {
     if shown == Some(false) {
         return Finding::Worse;
     }
-    let hoped =
-        last.interval_relative_to_control.and_then(|interval| interval.toward_better(direction).upper);
+    let relative = match &last.exact {
+        Some(exact) => exact::relative(metric, exact),
+        None => last.interval_relative_to_control,
+    };
+    let hoped = relative.and_then(|interval| interval.toward_better(direction).upper);
     if let (Some((smallest, _)), Some(hoped)) = (smallest_worthwhile(plan), hoped)
         && hoped < smallest
     {
@@ -83,6 +87,7 @@ fn finding(plan: &Plan, direction: Direction, boundary: &Boundary) -> Finding {
         (Some(_), _) if is_worth_shipping(plan, direction, last) => Finding::Better,
         (Some(_), false) => Finding::NotYetWorthwhile,
         (Some(_), true) => Finding::TooSmall,
+        (None, false) if last.exact.is_some_and(|exact| exact.is_below_the_gate()) => Finding::TooEarly,
         (None, false) => Finding::Open,
         (None, true) => Finding::NotShown,
     }
@@ -91,10 +96,7 @@ fn finding(plan: &Plan, direction: Direction, boundary: &Boundary) -> Finding {
 /// Significance alone does not ship: the effect must also be worth it, and still be there.
 fn is_worth_shipping(plan: &Plan, direction: Direction, last: &BoundaryLook) -> bool {
     let is_there = toward(direction, last.lift_absolute) > 0.0;
-    let is_enough = plan
-        .practical_lift_relative
-        .is_none_or(|practical| last.lift_relative.is_some_and(|lift| toward(direction, lift) >= practical));
-    is_there && is_enough
+    is_there && exact::is_worth_shipping(plan, direction, last.lift_relative, last.exact.as_ref())
 }
 
 fn before_first_look(plan: &Plan, boundary: &Boundary) -> (Verdict, String) {
@@ -137,9 +139,12 @@ struct Looked<'a> {
 fn after_a_look(finding: Finding, of: &Looked<'_>) -> (Verdict, String) {
     let treatment = &of.boundary.treatment;
     let levels = levels(of.metric, of.test);
-    let last = standing(of.last);
-    let settled = of.boundary.settled().map_or(String::new(), standing);
-    let interval = bounds(of.metric, of.last.interval_absolute);
+    let last = standing(of.boundary, of.last);
+    let settled = of.boundary.settled().map_or(String::new(), |look| standing(of.boundary, look));
+    let interval = match &of.last.exact {
+        Some(exact) => exact::ratio(exact, &of.boundary.control, treatment),
+        None => bounds(of.metric, of.last.interval_absolute),
+    };
     let practical = of.plan.practical_lift_relative.unwrap_or(0.0);
     let practical = say::signed_percent(toward(of.metric.direction, practical));
     match finding {
@@ -189,7 +194,19 @@ fn after_a_look(finding: Finding, of: &Looked<'_>) -> (Verdict, String) {
             );
             (Verdict::Stop, reason)
         }
-        Finding::Open | Finding::TooEarly => {
+        Finding::TooEarly => {
+            let lacking = of
+                .last
+                .exact
+                .map_or(String::new(), |exact| exact::lacking(&exact, &of.boundary.control, treatment));
+            let reason = format!(
+                "Not enough data on `{}`: {lacking}, and the boundary was not crossed at {last}; whether `{treatment}` \
+                 has an effect is open.",
+                of.metric.key
+            );
+            (Verdict::NotEnoughData, reason)
+        }
+        Finding::Open => {
             let reason = format!(
                 "Keep running: {levels} under `{treatment}`, and the boundary was not crossed at {last}, so an \
                  effect is neither shown nor ruled out."
@@ -205,7 +222,8 @@ pub fn progress(boundary: &Boundary) -> String {
         BoundaryMethod::GroupSequential => "group sequential test",
         BoundaryMethod::FixedHorizon => "one planned test",
     };
-    let last = boundary.looks.last().map_or("no look taken yet".to_owned(), standing);
+    let last = boundary.looks.last();
+    let last = last.map_or("no look taken yet".to_owned(), |look| standing(boundary, look));
     let now = say::percent(boundary.fraction);
     let stage = match boundary.stage {
         BoundaryStage::BeforeFirstLook | BoundaryStage::Interim => "",
@@ -225,17 +243,16 @@ pub fn progress(boundary: &Boundary) -> String {
 }
 
 /// "look 3 (60.00 % of the planned information; z = -0.88, 2.68 is needed)".
-fn standing(look: &BoundaryLook) -> String {
-    let needed = match look.critical_value {
-        Some(critical) => format!("{critical:.2} is needed"),
-        None => "no z is enough this early".to_owned(),
+fn standing(boundary: &Boundary, look: &BoundaryLook) -> String {
+    let found = match (&look.exact, look.critical_value) {
+        (Some(exact), _) => {
+            let is_open = boundary.crossed_at_look.is_none_or(|crossed| crossed >= look.look);
+            exact::at_a_look(look, exact, &boundary.treatment, boundary.alpha, is_open)
+        }
+        (None, Some(critical)) => format!("z = {:.2}, {critical:.2} is needed", look.z),
+        (None, None) => format!("z = {:.2}, no z is enough this early", look.z),
     };
-    format!(
-        "look {} ({} of the planned information; z = {:.2}, {needed})",
-        look.look,
-        say::percent(look.fraction),
-        look.z
-    )
+    format!("look {} ({} of the planned information; {found})", look.look, say::percent(look.fraction))
 }
 
 /// The estimate that allows for the stopping.

@@ -2,7 +2,7 @@
 //! to be told beside them.
 
 use super::{Evidence, Ruling};
-use crate::document::{Expectation, SampleRatio, Verdict, Warning, WarningKind};
+use crate::document::{Expectation, MetricResult, Role, SampleRatio, Verdict, Warning, WarningKind};
 use crate::say;
 
 /// An arm without any unit is called missing from this many expected ones on: by chance it would happen
@@ -53,39 +53,35 @@ impl Crossed {
     }
 }
 
+const FIND_OUT: &str = "find out why before reading any number here.";
+
 /// The first reason not to read any number.
 pub(super) fn invalid(evidence: &Evidence<'_>) -> Option<Ruling> {
-    crossed(evidence.crossed).or_else(|| missing_arm(evidence.srm)).or_else(|| split(evidence.srm)).map(
-        |(variant, reason)| {
-            (Verdict::Invalid, variant, format!("{reason}; find out why before reading any number here."))
-        },
-    )
+    crossed(evidence.crossed).or_else(|| missing_arm(evidence.srm)).or_else(|| split(evidence.srm))
 }
 
-/// The variant that it is about, and the reason.
-type Invalid = (Option<String>, String);
-
-fn crossed(crossed: Crossed) -> Option<Invalid> {
+fn crossed(crossed: Crossed) -> Option<Ruling> {
     let sentence = crossed.sentence().filter(|_| crossed.is_invalid())?;
-    Some((
-        None,
-        format!(
-            "{sentence}, and above {:.0} % the first one does not say what a unit saw",
-            CROSSED_INVALID_ABOVE * 100.0
-        ),
-    ))
+    let reason = format!(
+        "{sentence}, and above {:.0} % the first one does not say what a unit saw; {FIND_OUT}",
+        CROSSED_INVALID_ABOVE * 100.0
+    );
+    Some((Verdict::Invalid, None, reason))
 }
 
-fn missing_arm(srm: &SampleRatio) -> Option<Invalid> {
+fn missing_arm(srm: &SampleRatio) -> Option<Ruling> {
     let missing = srm.variants.iter().find(|variant| {
         variant.units == 0 && variant.expected.is_some_and(|expected| expected >= MISSING_ARM_EXPECTED)
     })?;
-    let expected = say::count(missing.expected.unwrap_or_default().round() as u64);
-    let reason = format!("No unit has seen `{}`, where {expected} were expected: ", missing.key);
-    Some((Some(missing.key.clone()), reason.trim_end_matches(": ").to_owned()))
+    let reason = format!(
+        "No unit has seen `{}`, where {} were expected: {FIND_OUT}",
+        missing.key,
+        say::count(missing.expected.unwrap_or_default().round() as u64)
+    );
+    Some((Verdict::Invalid, Some(missing.key.clone()), reason))
 }
 
-fn split(srm: &SampleRatio) -> Option<Invalid> {
+fn split(srm: &SampleRatio) -> Option<Ruling> {
     if srm.alarm != Some(true) {
         return None;
     }
@@ -93,7 +89,8 @@ fn split(srm: &SampleRatio) -> Option<Invalid> {
     let chance = srm.p_value.map_or(String::new(), |p| {
         format!(", which chance would do in fewer than 1 of 1,000 experiments ({})", say::p_value(p))
     });
-    Some((None, format!("The split is not the planned one: {}{chance}", shares.join(", "))))
+    let reason = format!("The split is not the planned one: {}{chance}; {FIND_OUT}", shares.join(", "));
+    Some((Verdict::Invalid, None, reason))
 }
 
 /// "`b` has 333 units instead of 400", "`c` has 333 units and a planned share of none".
@@ -106,13 +103,19 @@ fn units_of(variant: &Expectation) -> String {
     }
 }
 
-/// The reason with what must be said before it.
-pub(super) fn told(evidence: &Evidence<'_>, reason: String) -> String {
-    let before = evidence
-        .crossed
-        .sentence()
-        .map_or(String::new(), |sentence| format!("Warning: {sentence}, and count in the first. "));
-    format!("{before}{reason}")
+/// The reason with what must be said before it and what is left open behind it.
+pub(super) fn told(evidence: &Evidence<'_>, verdict: Verdict, reason: String) -> String {
+    // Where it is the reason itself, it need not be said twice.
+    let warning = evidence.crossed.sentence().filter(|_| !evidence.crossed.is_invalid());
+    let before =
+        warning.map_or(String::new(), |sentence| format!("Warning: {sentence}, and count in the first. "));
+    let behind = match verdict {
+        Verdict::Ship | Verdict::Stop | Verdict::KeepRunning => {
+            guardrails_without_data(evidence).map(|(_, text)| format!(" {text}")).collect()
+        }
+        _ => String::new(),
+    };
+    format!("{before}{reason}{behind}")
 }
 
 /// The same for machines, and for those who read a table.
@@ -124,5 +127,28 @@ pub fn warnings(evidence: &Evidence<'_>) -> Vec<Warning> {
         share_of_units: Some(crossed.share()),
         metric: None,
     });
-    several.into_iter().collect()
+    let guardrails = guardrails_without_data(evidence).map(|(metric, text)| Warning {
+        kind: WarningKind::GuardrailWithoutData,
+        text,
+        share_of_units: None,
+        metric: Some(metric.key.clone()),
+    });
+    several.into_iter().chain(guardrails).collect()
+}
+
+/// Guardrails of which no arm has any conversion, though both have units.
+fn guardrails_without_data<'a>(evidence: &Evidence<'a>) -> impl Iterator<Item = (&'a MetricResult, String)> {
+    evidence
+        .metrics
+        .iter()
+        .filter(|metric| metric.role == Role::Guardrail && !metric.always_valid.is_empty())
+        .filter(|metric| metric.variants.iter().all(|variant| variant.conversions == 0))
+        .filter(|metric| metric.variants.iter().any(|variant| variant.units > 0))
+        .map(|metric| {
+            let text = format!(
+                "The guardrail `{}` has no conversions in any arm, so it shows neither harm nor safety.",
+                metric.key
+            );
+            (metric, text)
+        })
 }

@@ -18,6 +18,8 @@ pub struct Story {
     pub metric_version: u64,
     /// Of the units of the first variant, those that have seen another one.
     pub crossed: u64,
+    /// Of each event.
+    pub value: i128,
     pub previous: Option<ExperimentResult>,
 }
 
@@ -45,7 +47,7 @@ impl Story {
             panic!("the metric is a definition");
         };
         let experiment = Defined { version: 1, definition, changed_at_ms: 0, split_since_phase: 1 };
-        Story { experiment, metric, metric_version: 1, crossed: 0, previous: None }
+        Story { experiment, metric, metric_version: 1, crossed: 0, value: 1, previous: None }
     }
 
     /// From here on other units are counted.
@@ -72,9 +74,9 @@ impl Story {
         self.analyze_beside(arms, &others)
     }
 
-    /// The same with other metrics of the same kind. Each conversion is one event of the value 1.
+    /// The same with other metrics of the same kind. Each conversion is one event.
     pub fn analyze_beside(&mut self, arms: &[Arm], others: &[Other]) -> &ExperimentResult {
-        let crossed = self.crossed;
+        let (crossed, value) = (self.crossed, self.value);
         let of = |(index, ((units, conversions), variant)): (usize, (&Arm, &str))| Counts {
             variant: variant.to_owned(),
             units: *units,
@@ -83,8 +85,8 @@ impl Story {
             conversions: *conversions,
             events: conversions.to_string(),
             events_squared: conversions.to_string(),
-            total: (i128::from(*conversions) * 1_000_000).to_string(),
-            total_squared: (i128::from(*conversions) * 1_000_000_000_000).to_string(),
+            total: (i128::from(*conversions) * value * 1_000_000).to_string(),
+            total_squared: (i128::from(*conversions) * value * value * 1_000_000_000_000).to_string(),
         };
         let counts =
             |arms: &[Arm]| arms.iter().zip(["a", "b", "c"]).enumerate().map(of).collect::<Vec<Counts>>();

@@ -1,0 +1,188 @@
+//! What the exact tests of counts say, and how it is said.
+
+use schemas::definition::{Direction, Plan};
+
+use super::{Finding, smallest_worthwhile, toward};
+use crate::document::{
+    AlwaysValid, BoundaryLook, Bounds, CountedUnits, ExactMethod, ExactTest, MetricResult, Test,
+};
+use crate::say;
+
+/// What one treatment's counts say, where they decide in place of the always-valid interval.
+pub(super) fn finding(
+    plan: &Plan,
+    metric: &MetricResult,
+    look: &AlwaysValid,
+    test: &Test,
+    exact: &ExactTest,
+) -> Finding {
+    let direction = metric.direction;
+    // Of a mean that is the same in both arms, the counts show no side.
+    let lift = toward(direction, look.lift_absolute.unwrap_or_default());
+    let is_shown = exact.rejects && lift != 0.0;
+    if is_shown && lift < 0.0 {
+        return Finding::Worse;
+    }
+    let hoped = relative(metric, exact).and_then(|interval| interval.toward_better(direction).upper);
+    if let (Some((smallest, _)), Some(hoped)) = (smallest_worthwhile(plan), hoped)
+        && hoped < smallest
+    {
+        return Finding::NotWorthwhile;
+    }
+    if !is_shown {
+        return Finding::TooEarly;
+    }
+    let lift = test.lift_relative.or_else(|| lift_of_means(metric, look));
+    if is_worth_shipping(plan, direction, lift, Some(exact)) { Finding::Better } else { Finding::Open }
+}
+
+/// The lift as it was seen, also where a test has no interval for it: without conversions under the treatment it is -1.
+fn lift_of_means(metric: &MetricResult, look: &AlwaysValid) -> Option<f64> {
+    let control = metric.variants.iter().find(|variant| variant.key == look.control)?.mean?;
+    look.lift_absolute.filter(|_| control > 0.0).map(|lift| lift / control)
+}
+
+/// Whether a lift towards the better side is as large as the plan asks. Over a control without any conversion it is
+/// larger than any share of it.
+pub(super) fn is_worth_shipping(
+    plan: &Plan,
+    direction: Direction,
+    lift_relative: Option<f64>,
+    exact: Option<&ExactTest>,
+) -> bool {
+    let Some(practical) = plan.practical_lift_relative else {
+        return true;
+    };
+    match lift_relative {
+        Some(lift) => toward(direction, lift) >= practical,
+        None => exact.is_some_and(|exact| exact.counted == CountedUnits::Converted && exact.control == 0),
+    }
+}
+
+/// The exact interval as one of the relative lift: a rate's alone, and not that of odds.
+pub(super) fn relative(metric: &MetricResult, exact: &ExactTest) -> Option<Bounds> {
+    let of_rate = metric.is_rate()
+        && exact.counted == CountedUnits::Converted
+        && exact.method != ExactMethod::FisherExact;
+    of_rate.then(|| Bounds {
+        lower: exact.ratio.lower.map(|end| end - 1.0),
+        upper: exact.ratio.upper.map(|end| end - 1.0),
+    })
+}
+
+/// Whether counts decide of this metric now.
+pub(super) fn decides(metric: &MetricResult) -> bool {
+    if metric.boundaries.is_empty() {
+        metric.always_valid.iter().any(|look| look.exact.is_some())
+    } else {
+        metric
+            .boundaries
+            .iter()
+            .any(|boundary| boundary.looks.last().is_some_and(|look| look.exact.is_some()))
+    }
+}
+
+/// "exact test of conversion counts, 0 against 2,010".
+pub(super) fn counts_tested(exact: &ExactTest) -> String {
+    format!("{}, {}", name(exact), against(exact))
+}
+
+/// "exact test of conversion counts (9 against 40, always-valid p = 0.06)".
+pub(super) fn named_with_p(exact: &ExactTest) -> String {
+    format!("{} ({}, always-valid {})", name(exact), against(exact), say::p_value(exact.p_value))
+}
+
+/// The same with the interval.
+pub(super) fn shown_by(look: &AlwaysValid, exact: &ExactTest) -> String {
+    format!("{}: {}", named_with_p(exact), ratio(exact, &look.control, &look.treatment))
+}
+
+/// For tables: what stands in place of the interval.
+pub fn described(look: &AlwaysValid) -> Option<String> {
+    let exact = look.exact.as_ref()?;
+    let lacking = look.missing.as_deref().unwrap_or_default();
+    Some(format!("{lacking}; in place of the interval the {}", shown_by(look, exact)))
+}
+
+fn name(exact: &ExactTest) -> &'static str {
+    match (exact.method, exact.counted) {
+        (ExactMethod::FisherExact, _) => "Fisher's exact test",
+        (_, CountedUnits::Converted) => "exact test of conversion counts",
+        (_, CountedUnits::NotConverted) => "exact test of the counts of units that did not convert",
+    }
+}
+
+fn against(exact: &ExactTest) -> String {
+    format!("{} against {}", say::count(exact.treatment), say::count(exact.control))
+}
+
+/// "conversions are at most 0.021 times as frequent under `b` as under `a`".
+pub(super) fn ratio(exact: &ExactTest, control: &str, treatment: &str) -> String {
+    let what = match (exact.method, exact.counted) {
+        (ExactMethod::FisherExact, CountedUnits::Converted) => "the odds of a conversion are",
+        (ExactMethod::FisherExact, CountedUnits::NotConverted) => "the odds of no conversion are",
+        (_, CountedUnits::Converted) => "conversions are",
+        (_, CountedUnits::NotConverted) => "units that did not convert are",
+    };
+    let compared = match exact.method {
+        ExactMethod::FisherExact => "the odds",
+        _ => "as frequent",
+    };
+    let lower = exact.ratio.lower.filter(|lower| *lower > 0.0).map(say::times);
+    let times = match (lower, exact.ratio.upper.map(say::times)) {
+        (None, None) => "any number of".to_owned(),
+        (None, Some(upper)) => format!("at most {upper}"),
+        (Some(lower), None) => format!("at least {lower}"),
+        (Some(lower), Some(upper)) => format!("{lower} to {upper}"),
+    };
+    match exact.method {
+        ExactMethod::FisherExact => {
+            format!("{what} {times} times under `{treatment}` {compared} under `{control}`")
+        }
+        _ => format!("{what} {times} times {compared} under `{treatment}` as under `{control}`"),
+    }
+}
+
+/// "`b` has 9 conversions, 10 are needed", of the arm with fewer.
+pub(super) fn lacking(exact: &ExactTest, control: &str, treatment: &str) -> String {
+    let (arm, have) =
+        if exact.control < exact.treatment { (control, exact.control) } else { (treatment, exact.treatment) };
+    let what = match exact.counted {
+        CountedUnits::Converted => "conversions",
+        CountedUnits::NotConverted => "units that did not convert",
+    };
+    format!("`{arm}` has {} {what}, {} are needed", say::count(have), exact.needed)
+}
+
+/// What a planned look found: "exact test of conversion counts: `b` has 9 of 49, at most 3 or at least 46 cross".
+pub(super) fn at_a_look(
+    look: &BoundaryLook,
+    exact: &ExactTest,
+    treatment: &str,
+    alpha: f64,
+    is_open: bool,
+) -> String {
+    let what = match exact.counted {
+        CountedUnits::Converted => "conversions",
+        CountedUnits::NotConverted => "units that did not convert",
+    };
+    if exact.method == ExactMethod::FisherExact {
+        return format!(
+            "Fisher's exact test of {} {what}, {}, at most {} is needed",
+            against(exact),
+            say::p_value(exact.p_value),
+            say::level(alpha)
+        );
+    }
+    let total = say::count(exact.control + exact.treatment);
+    let has = format!("{}: `{treatment}` has {} of {total}", name(exact), say::count(exact.treatment));
+    let crosses = match (exact.at_most.map(say::count), exact.at_least.map(say::count)) {
+        _ if !is_open => return has,
+        (None, None) if look.is_final => "no count of so few crosses".to_owned(),
+        (None, None) => "no count crosses this early".to_owned(),
+        (Some(most), None) => format!("at most {most} cross"),
+        (None, Some(least)) => format!("at least {least} cross"),
+        (Some(most), Some(least)) => format!("at most {most} or at least {least} cross"),
+    };
+    format!("{has}, {crosses}")
+}
