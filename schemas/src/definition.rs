@@ -396,6 +396,13 @@ impl Definition {
         text.expect("every map in a definition has text keys")
     }
 
+    /// With its kind, so that it is a definition file again, and of the same definition.
+    pub fn to_document(&self) -> Value {
+        let mut document: Value = serde_json::from_str(&self.to_json()).expect("a definition's JSON is JSON");
+        document["kind"] = Value::from(self.kind().as_str());
+        document
+    }
+
     /// From the JSON of [`Definition::to_json`]; the error names the field.
     pub fn from_json(kind: Kind, value: Value) -> Result<Definition, Problem> {
         match kind {

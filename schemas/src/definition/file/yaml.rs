@@ -2,7 +2,9 @@
 //! aliases are refused, and so is what nests too deep, before anything walks down into it.
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput};
-use serde_json::{Number, Value};
+use serde_json::Value;
+
+use crate::number::{self, NotKept};
 
 /// How deep a file may nest; far above any definition.
 const DEPTH_MAX: usize = 64;
@@ -164,28 +166,18 @@ fn scalar(text: &str, style: ScalarStyle) -> Result<Value, String> {
             && !digits.is_empty()
             && digits.chars().all(|digit| digit.is_digit(radix))
         {
-            return u64::from_str_radix(digits, radix).map(Value::from).map_err(|_| too_large(text));
+            return u64::from_str_radix(digits, radix)
+                .map(Value::from)
+                .map_err(|_| NotKept::TooLarge(text.to_owned()).to_string());
         }
     }
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if !unsigned.is_empty() && unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text
-            .parse::<i64>()
-            .map(Value::from)
-            .or_else(|_| text.parse::<u64>().map(Value::from))
-            .map_err(|_| too_large(text));
-    }
     if [".inf", ".Inf", ".INF", ".nan", ".NaN", ".NAN"].contains(&unsigned) {
         return Err(format!("`{text}` is not a finite number"));
     }
-    if unsigned.starts_with(|first: char| first.is_ascii_digit() || first == '.')
-        && let Ok(number) = text.parse::<f64>()
-    {
-        return Number::from_f64(number).map(Value::Number).ok_or_else(|| too_large(text));
+    match number::read(text) {
+        Ok(number) => Ok(Value::Number(number)),
+        Err(NotKept::NotANumber(_)) => Ok(Value::String(text.to_owned())),
+        Err(not_kept) => Err(not_kept.to_string()),
     }
-    Ok(Value::String(text.to_owned()))
-}
-
-fn too_large(text: &str) -> String {
-    format!("{text} is too large for a number; if it is a name, put it in quotes")
 }
