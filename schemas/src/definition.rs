@@ -17,7 +17,7 @@ mod log;
 mod reading;
 
 pub use check::{Problem, allocation_differs};
-pub use condition::{Condition, Operator, Test};
+pub use condition::{Bound, Condition, Operator, Test};
 pub use file::{FileError, parse_file};
 pub use log::{Accepted, Change, Definitions, RULE_VERSION, Refusal, UnknownRule, Version};
 

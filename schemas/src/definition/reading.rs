@@ -198,7 +198,7 @@ impl Error for Misfit {
 fn wanted(expected: &str) -> &str {
     match expected {
         "u32" | "u64" => "a whole number",
-        "f64" => "a number",
+        "f64" | "a JSON number" => "a number",
         "a string" => "text",
         "a boolean" => "true or false",
         "a sequence" => "a list",
