@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use schemas::avro;
@@ -14,6 +15,7 @@ use schemas::definition::Definitions;
 
 const POLL_WAIT: Duration = Duration::from_millis(200);
 const WATERMARKS_WITHIN: Duration = Duration::from_secs(10);
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What the log has said so far.
 #[derive(Default)]
@@ -53,10 +55,13 @@ impl Follower {
     }
 
     /// Reads the log until `stop` says so. `caught_up` is called once, when all that the log held at the
-    /// start has been read.
+    /// start has been read: by position, as its last offsets may be markers of a transaction or records of one
+    /// that was aborted, which nobody is ever shown. What follows the first record of a transaction that is open
+    /// is no part of the log until that ends.
     ///
     /// # Errors
-    /// Where the log cannot be followed truthfully: a rule that this build does not know.
+    /// Where the log cannot be followed truthfully: a rule that this build does not know, or a beginning or a
+    /// place to go on from that is gone.
     pub fn follow(
         self: Arc<Self>,
         kafka: &ops::config::Kafka,
@@ -73,14 +78,18 @@ impl Follower {
             .set("group.id", "splitstream-definitions-follower")
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
             .create()
             .context("making the reader of the definitions log")?;
+        let Some(held) = end(&consumer, &topic, &stop)? else { return Ok(()) };
         let mut from = TopicPartitionList::new();
         from.add_partition_offset(&topic, 0, Offset::Beginning)?;
+        // Only now: an end of the partition that is reported is then this one or a later one.
         consumer.assign(&from).with_context(|| format!("assigning `{topic}`"))?;
 
-        let mut held: Option<u64> = None;
         let mut behind = true;
+        let mut at_end = false;
         while !stop() {
             match consumer.poll(POLL_WAIT) {
                 Some(Ok(message)) => {
@@ -88,18 +97,20 @@ impl Follower {
                         u64::try_from(message.offset()).context("a record of the log has no offset")?;
                     self.take(offset, message.payload().unwrap_or_default())?;
                 }
+                Some(Err(KafkaError::PartitionEOF(_))) => at_end = true,
+                Some(Err(error)) if is_out_of_reach(&error) => {
+                    return Err(error).with_context(|| {
+                        format!(
+                            "`{topic}` no longer has what comes next: it was recreated or cut; start again"
+                        )
+                    });
+                }
                 Some(Err(error)) => tracing::warn!(%error, topic, "reading the definitions log"),
                 None => {}
             }
-            if behind {
-                if held.is_none() {
-                    let watermarks = consumer.fetch_watermarks(&topic, 0, WATERMARKS_WITHIN);
-                    held = watermarks.ok().and_then(|(_, high)| u64::try_from(high).ok());
-                }
-                if held.is_some_and(|held| self.lock().next >= held) {
-                    behind = false;
-                    caught_up();
-                }
+            if behind && (at_end || self.lock().next >= held) {
+                behind = false;
+                caught_up();
             }
         }
         Ok(())
@@ -122,4 +133,32 @@ impl Follower {
         self.grown.notify_all();
         Ok(())
     }
+}
+
+/// The offset after the last that can be read; `None` if told to stop before the broker has said it.
+fn end(consumer: &BaseConsumer, topic: &str, stop: impl Fn() -> bool) -> Result<Option<u64>> {
+    while !stop() {
+        match consumer.fetch_watermarks(topic, 0, WATERMARKS_WITHIN) {
+            Ok((0, high)) => return Ok(Some(u64::try_from(high).context("the log ends before 0")?)),
+            Ok((..0, _)) => {
+                tracing::warn!(topic, "the broker does not know yet where the definitions log begins")
+            }
+            Ok((low, _)) => bail!(
+                "topic `{topic}` begins at offset {low}: older changes were deleted; its retention.ms and \
+                 retention.bytes must be -1, and the topic must be restored from a copy"
+            ),
+            Err(error) => tracing::warn!(%error, topic, "asking for the end of the definitions log"),
+        }
+        // The brokers' events, and time between two questions.
+        if let Some(Err(error)) = consumer.poll(ASK_AGAIN_AFTER) {
+            tracing::warn!(%error, topic, "before reading the definitions log");
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the client has stopped reading for good: the offset that comes next is not in the log.
+fn is_out_of_reach(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AutoOffsetReset, OffsetOutOfRange};
+    matches!(error.rdkafka_error_code(), Some(AutoOffsetReset | OffsetOutOfRange))
 }

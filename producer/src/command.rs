@@ -48,7 +48,8 @@ fn log_error(error: LogError) -> anyhow::Error {
         | LogError::NoTopic { .. }
         | LogError::NotLed { .. }
         | LogError::Read { .. }
-        | LogError::Doubtful { .. } => anyhow::Error::new(error).context(Exit::Unreachable),
+        | LogError::Doubtful { .. }
+        | LogError::HeldBack { .. } => anyhow::Error::new(error).context(Exit::Unreachable),
         LogError::NotWritten { .. } => anyhow::Error::new(error).context(Exit::Refused),
         LogError::NotOneLog { .. }
         | LogError::BeginningLost { .. }

@@ -13,6 +13,7 @@ pub mod replay;
 #[cfg(test)]
 mod samples;
 pub mod simulate;
+pub mod text;
 pub mod topics;
 
 pub use emitter::{Emitter, Refused, Undelivered, Unflushed};

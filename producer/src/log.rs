@@ -1,6 +1,10 @@
 //! The log of definitions on Kafka: read from its beginning into [`Definitions`], and proposed to. A proposal
 //! is settled by reading it back, never by the answer to the write: of two racing writers the log's order
 //! lets one through, and a write whose answer was lost may have happened.
+//!
+//! Reading ends by position, not by a record: the last offsets may be markers of a transaction, or records of
+//! one that was aborted, which no reader is ever shown. Nor is what follows the first record of a transaction
+//! that is still open; the log ends there until it is over.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,6 +41,8 @@ pub struct DefinitionLog {
     topic: String,
     consumer: Arc<StreamConsumer>,
     definitions: Definitions,
+    /// Everything before this offset has been read. Beyond [`Definitions::next_offset`] where no record is.
+    position: u64,
     undecodable: u64,
 }
 
@@ -76,7 +82,8 @@ pub enum LogError {
     )]
     BeginningLost { topic: String, low: u64 },
     #[error(
-        "topic {topic} ends at offset {high}, before the {read} records read from it: it was recreated; start again"
+        "topic {topic} ends at offset {high}, before the offset {read} that was read up to: it was recreated; start \
+         again"
     )]
     Recreated { topic: String, high: u64, read: u64 },
     #[error(transparent)]
@@ -99,6 +106,16 @@ pub enum LogError {
          accepts only one of them"
     )]
     Doubtful { topic: String, key: String, change_id: Uuid, based_on: u64, source: KafkaError },
+    /// Certainly written, and not judged yet: the log ends before it while somebody's transaction is open.
+    #[error(
+        "the change {change_id} of `{key}` is written to topic {topic} at offset {offset}, behind a transaction of \
+         another producer that has been open since offset {since}: nobody can read it before that ends, and it did \
+         not within {} s. Then the change is judged by itself; `producer definitions log` tells how. A transaction \
+         ends with its producer or after its transaction.timeout.ms; `kafka-transactions.sh find-hanging` finds one \
+         that does not",
+        READ_BACK_WITHIN.as_secs()
+    )]
+    HeldBack { topic: String, key: String, change_id: Uuid, offset: u64, since: u64 },
 }
 
 impl DefinitionLog {
@@ -117,19 +134,17 @@ impl DefinitionLog {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", "100")
             .create()
             .map_err(|error| ConnectError::Settings(error.to_string()))?;
-        let mut beginning = TopicPartitionList::new();
-        beginning
-            .add_partition_offset(&topic, 0, Offset::Beginning)
-            .and_then(|()| consumer.assign(&beginning))
-            .map_err(|source| LogError::Read { topic: topic.clone(), offset: 0, source })?;
         let mut log = DefinitionLog {
             kafka: kafka.clone(),
             topic,
             consumer: Arc::new(consumer),
             definitions: Definitions::default(),
+            position: 0,
             undecodable: 0,
         };
         log.catch_up(see).await?;
@@ -149,20 +164,38 @@ impl DefinitionLog {
     /// Reads on to what is the log's end at the time of the call.
     pub async fn catch_up(&mut self, mut see: impl FnMut(&Record)) -> Result<(), LogError> {
         let end = self.end().await?;
-        while self.definitions.next_offset() < end {
+        if self.position >= end {
+            return Ok(());
+        }
+        // Whatever the client had reported before is dropped with its old assignment, so that an end of the
+        // partition reported from now on is this one or a later one.
+        self.assign().map_err(|source| self.read_error(source))?;
+        while self.position < end {
             let consumer = self.consumer.clone();
-            let record = match tokio::time::timeout(ANSWER_WITHIN, next(&consumer)).await {
-                Ok(Ok(message)) => self.take(&message)?,
+            match tokio::time::timeout(ANSWER_WITHIN, next(&consumer)).await {
+                Ok(Ok(Some(message))) => {
+                    let record = self.take(&message)?;
+                    self.position = record.offset + 1;
+                    see(&record);
+                }
+                Ok(Ok(None)) => self.position = end,
                 Ok(Err(source)) => return Err(self.read_error(source)),
                 Err(_) => {
                     return Err(
                         self.read_error(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut))
                     );
                 }
-            };
-            see(&record);
+            }
         }
         Ok(())
+    }
+
+    /// Lets the client read on from the position.
+    fn assign(&self) -> Result<(), KafkaError> {
+        let from = Offset::Offset(i64::try_from(self.position).expect("an offset is below 2^63"));
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, 0, from)?;
+        self.consumer.assign(&list)
     }
 
     /// Writes the change to the log and reads it back: the verdict is the log's.
@@ -181,13 +214,14 @@ impl DefinitionLog {
         let sent = producer.send(record, Timeout::After(Duration::ZERO)).await;
         drop(producer);
 
-        let failure = match sent {
-            Ok(_) => None,
+        let written = match sent {
+            // Below 0 for a repetition that the broker recognized.
+            Ok(delivery) => Ok(u64::try_from(delivery.offset).ok()),
             Err((source, _)) if certainly_not_written(&source) => {
                 let (topic, key) = (self.topic.clone(), change.key.clone());
                 return Err(LogError::NotWritten { topic, key, source });
             }
-            Err((source, _)) => Some(source),
+            Err((source, _)) => Err(source),
         };
         let deadline = Instant::now() + READ_BACK_WITHIN;
         loop {
@@ -205,19 +239,32 @@ impl DefinitionLog {
             }
             if Instant::now() >= deadline {
                 read?;
-                return Err(LogError::Doubtful {
-                    topic: self.topic.clone(),
-                    key: change.key.clone(),
-                    change_id: change.change_id,
-                    based_on: change.based_on,
-                    source: failure.unwrap_or(KafkaError::MessageConsumption(RDKafkaErrorCode::NoError)),
-                });
+                return Err(self.not_seen(change, written));
             }
             tokio::time::sleep(READ_BACK_EVERY).await;
         }
     }
 
-    /// The offset after the last record.
+    /// Why a change is not in the log as far as it can be read: `written` has its offset, if it is known, or what
+    /// became of the write instead.
+    fn not_seen(&self, change: &Change, written: Result<Option<u64>, KafkaError>) -> LogError {
+        let (topic, key, change_id) = (self.topic.clone(), change.key.clone(), change.change_id);
+        match written {
+            Ok(Some(offset)) if offset >= self.position => {
+                LogError::HeldBack { topic, key, change_id, offset, since: self.position }
+            }
+            written => LogError::Doubtful {
+                topic,
+                key,
+                change_id,
+                based_on: change.based_on,
+                source: written.err().unwrap_or(KafkaError::MessageConsumption(RDKafkaErrorCode::NoError)),
+            },
+        }
+    }
+
+    /// The offset after the last that can be read: that of the first record of an open transaction, if there is
+    /// one.
     async fn end(&self) -> Result<u64, LogError> {
         let deadline = Instant::now() + LED_WITHIN;
         let (low, high) = loop {
@@ -233,7 +280,7 @@ impl DefinitionLog {
             }
             tokio::time::sleep(ASK_AGAIN_AFTER).await;
         };
-        let read = self.definitions.next_offset();
+        let read = self.position;
         if low > read {
             return Err(LogError::BeginningLost { topic: self.topic.clone(), low });
         }
@@ -243,7 +290,7 @@ impl DefinitionLog {
         Ok(high)
     }
 
-    /// The log's first offset, and the one after its last. Not asked again by librdkafka, whatever the answer is.
+    /// The log's first offset, and the one after its last as far as transactions are over. Not asked again by librdkafka, whatever the answer is.
     async fn watermarks(&self) -> Result<(i64, i64), KafkaError> {
         let (consumer, topic) = (self.consumer.clone(), self.topic.clone());
         let asking = tokio::task::spawn_blocking(move || consumer.fetch_watermarks(&topic, 0, ANSWER_WITHIN));
@@ -273,16 +320,17 @@ impl DefinitionLog {
     }
 
     fn read_error(&self, source: KafkaError) -> LogError {
-        LogError::Read { topic: self.topic.clone(), offset: self.definitions.next_offset(), source }
+        LogError::Read { topic: self.topic.clone(), offset: self.position, source }
     }
 }
 
-/// The next record. Errors that librdkafka mends by itself (a broker that went away) are waited out; the
-/// caller sets the deadline.
-async fn next(consumer: &StreamConsumer) -> Result<BorrowedMessage<'_>, KafkaError> {
+/// The next record; `None` at the end of what can be read. Errors that librdkafka mends by itself (a broker that
+/// went away) are waited out; the caller sets the deadline.
+async fn next(consumer: &StreamConsumer) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {
     loop {
         match consumer.recv().await {
-            Ok(message) => return Ok(message),
+            Ok(message) => return Ok(Some(message)),
+            Err(KafkaError::PartitionEOF(_)) => return Ok(None),
             Err(error) => match error.rdkafka_error_code() {
                 Some(
                     RDKafkaErrorCode::BrokerTransportFailure

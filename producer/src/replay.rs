@@ -7,6 +7,8 @@ use schemas::definition::Definitions;
 use schemas::{Event, Exposure};
 use serde::Deserialize;
 
+use crate::text;
+
 /// The longest line, in bytes, its end included. No event in range comes near it.
 pub const LINE_BYTES_MAX: usize = 1024 * 1024;
 
@@ -35,7 +37,11 @@ impl<R: BufRead> Lines<R> {
         Lines { reader, number: 0, buffer: Vec::new() }
     }
 
-    /// The next line that is not blank.
+    /// The next line that is not blank, without the byte order mark that it may begin with: files that were put
+    /// together have them at other lines than the first.
+    ///
+    /// # Errors
+    /// Also where the first line shows that the whole file is in another encoding.
     pub fn next_line(&mut self) -> io::Result<Option<Line<'_>>> {
         let text = loop {
             self.buffer.clear();
@@ -44,15 +50,23 @@ impl<R: BufRead> Lines<R> {
                 return Ok(None);
             }
             self.number += 1;
+            if self.number == 1 {
+                text::check_beginning(&self.buffer)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            }
             if length > LINE_BYTES_MAX {
                 break Err(TooLong);
             }
-            if !self.buffer.trim_ascii().is_empty() {
-                break Ok(self.buffer.trim_ascii());
+            if !without_mark(&self.buffer).is_empty() {
+                break Ok(without_mark(&self.buffer));
             }
         };
         Ok(Some(Line { number: self.number, text }))
     }
+}
+
+fn without_mark(line: &[u8]) -> &[u8] {
+    line.strip_prefix(text::BYTE_ORDER_MARK).unwrap_or(line).trim_ascii()
 }
 
 /// Reads through the next line end and returns how many bytes that were; `buffer` gets no more than
@@ -192,6 +206,31 @@ mod tests {
             read.push((line.number, line.text.unwrap().to_vec()));
         }
         assert_eq!(read, [(1, b"one".to_vec()), (4, b"two".to_vec()), (5, b"three".to_vec())]);
+    }
+
+    /// As Windows tools write it: the first event was left out.
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_line() {
+        let text = b"\xef\xbb\xbf{\"a\": 1}\r\n\xef\xbb\xbf\r\n{}\n\xef\xbb\xbf{}";
+        let mut lines = Lines::new(io::BufReader::with_capacity(1, &text[..]));
+        let mut read = Vec::new();
+        while let Some(line) = lines.next_line().unwrap() {
+            read.push((line.number, line.text.unwrap().to_vec()));
+        }
+        assert_eq!(read, [(1, b"{\"a\": 1}".to_vec()), (3, b"{}".to_vec()), (4, b"{}".to_vec())]);
+        assert_eq!(Lines::new(&b"\xef\xbb\xbf"[..]).next_line().unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_in_another_encoding_is_told_as_a_whole() {
+        let text: Vec<u8> = "\u{feff}{}\n{}\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let error = Lines::new(&text[..]).next_line().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the text is UTF-16LE, not UTF-8; save it as UTF-8, or convert it with `iconv -f UTF-16LE -t UTF-8`"
+        );
+        let error = Lines::new(&b"\x1f\x8b\x08\x00\n"[..]).next_line().unwrap_err();
+        assert_eq!(error.to_string(), "it is compressed with gzip; unpack it first");
     }
 
     #[test]

@@ -88,6 +88,103 @@ fn bad_lines_are_named_and_their_neighbours_are_sent() {
     assert_eq!(keys, ["u1", "u4"]);
 }
 
+/// As Windows tools write files; the first event was left out.
+#[test]
+fn a_byte_order_mark_and_line_ends_of_windows_are_no_part_of_an_event() {
+    let edge = Edge::new("mark");
+    let definitions = format!("\u{feff}{}", CAMPAIGN.replace('\n', "\r\n"));
+    edge.accept("campaign.yaml", &definitions);
+    let lines =
+        format!("\u{feff}{}\r\n\r\n{}\r\n \t\r\n{}", exposure(1, ""), exposure(2, ""), exposure(3, ""));
+    let file = edge.file("events.jsonl", &lines);
+    let replayed = edge.producer(&["replay", file.to_str().unwrap()]);
+    assert_eq!((replayed.code, replayed.err.as_str()), (0, ""), "{replayed:?}");
+    assert!(
+        replayed.out.starts_with("3 exposures, 0 conversions, 0 aliases: 3 delivered in "),
+        "{replayed:?}"
+    );
+}
+
+#[test]
+fn a_file_in_another_encoding_is_refused_as_a_whole() {
+    let edge = Edge::new("encoding");
+    edge.accept("campaign.yaml", CAMPAIGN);
+    let utf16 =
+        |text: &str| format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    let why =
+        "the text is UTF-16LE, not UTF-8; save it as UTF-8, or convert it with `iconv -f UTF-16LE -t UTF-8`";
+
+    let events = edge.file("events.jsonl", "");
+    std::fs::write(&events, utf16(&exposure(1, ""))).unwrap();
+    let replayed = edge.producer(&["replay", events.to_str().unwrap()]);
+    let expected = format!("error: invalid input: reading {}: {why}\n", events.display());
+    assert_eq!((replayed.code, replayed.err), (4, expected));
+
+    let definitions = edge.file("utf16.yaml", "");
+    std::fs::write(&definitions, utf16(CAMPAIGN)).unwrap();
+    let apply = |path: &std::path::Path| {
+        edge.producer(&["apply", path.to_str().unwrap(), "--author", "ann", "--reason", "because"])
+    };
+    let refused = apply(&definitions);
+    assert_eq!(
+        (refused.code, refused.err),
+        (4, format!("error: invalid input: {}: {why}\n", definitions.display()))
+    );
+
+    std::fs::write(&definitions, b"kind: layer\nkey: a\nowner: caf\xe9\n").unwrap();
+    let refused = apply(&definitions);
+    let why = "line 3 is not UTF-8: byte 0xe9 is no part of a character; save the text as UTF-8";
+    assert_eq!(
+        (refused.code, refused.err),
+        (4, format!("error: invalid input: {}: {why}\n", definitions.display()))
+    );
+}
+
+/// One to 256 bytes, wherever one comes in.
+#[test]
+fn a_unit_without_an_id_is_no_unit() {
+    let edge = Edge::new("nobody");
+    edge.accept("checkout.yaml", CHECKOUT);
+    let assigned = edge.producer(&["assign", "checkout", ""]);
+    assert_eq!(assigned.code, 2);
+    assert!(assigned.err.contains("0 bytes is not in 1 to 256"), "{}", assigned.err);
+
+    let conversion = |number: u32, ids: &str| {
+        format!(
+            r#"{{"type": "conversion", "event_id": "0191e3a0-0000-7000-8000-{number:012}", "name": "purchase", "unit_type": "user", {ids}, "created_at": "2019-11-24T00:01:00Z"}}"#
+        )
+    };
+    let alias = r#"{"type": "alias", "event_id": "0191e3a0-0000-7000-8000-000000000009", "from": {"unit_type": "device", "unit_id": "d"}, "to": {"unit_type": "user", "unit_id": ""}, "created_at": "2019-11-24T00:01:00Z"}"#;
+    let lines = [
+        conversion(1, r#""unit_id": """#),
+        conversion(2, &format!(r#""unit_id": "{}""#, "u".repeat(257))),
+        conversion(3, r#""unit_id": "u", "other_ids": {"device": ""}"#),
+        alias.to_owned(),
+        alias.replace(r#""unit_id": "d""#, r#""unit_id": """#),
+        conversion(6, r#""unit_id": null"#),
+        conversion(7, r#""unit_id": 7"#),
+        conversion(8, &format!(r#""unit_id": "{}""#, "u".repeat(256))),
+    ];
+    let file = edge.file("events.jsonl", &lines.join("\n"));
+    let replayed = edge.producer(&["replay", file.to_str().unwrap()]);
+    assert_eq!(replayed.code, 4);
+    let said: Vec<&str> = replayed.err.lines().collect();
+    assert_eq!(
+        said[..5],
+        [
+            "line 1: unit_id: 0 bytes is not in 1 to 256",
+            "line 2: unit_id: 257 bytes is not in 1 to 256",
+            "line 3: other_ids: 0 bytes is not in 1 to 256",
+            "line 4: to.unit_id: 0 bytes is not in 1 to 256",
+            "line 5: from.unit_id: 0 bytes is not in 1 to 256",
+        ]
+    );
+    assert!(said[5].starts_with("line 6: invalid type: null, expected a string"), "{}", said[5]);
+    assert!(said[6].starts_with("line 7: invalid type: integer `7`, expected a string"), "{}", said[6]);
+    let keys: Vec<String> = edge.stored("conversions").into_iter().map(|stored| stored.key).collect();
+    assert_eq!(keys, ["u".repeat(256)]);
+}
+
 #[test]
 fn a_simulation_sends_what_it_says_and_the_same_seed_sends_the_same_again() {
     let edge = Edge::new("simulate");

@@ -17,7 +17,7 @@ mod log;
 mod reading;
 
 pub use check::{Problem, allocation_differs};
-pub use condition::{Condition, Operator, Test};
+pub use condition::{Bound, Condition, Operator, Test};
 pub use file::{FileError, parse_file};
 pub use log::{Accepted, Change, Definitions, RULE_VERSION, Refusal, UnknownRule, Version};
 
@@ -394,6 +394,13 @@ impl Definition {
             Definition::List(list) => serde_json::to_string(list),
         };
         text.expect("every map in a definition has text keys")
+    }
+
+    /// With its kind, so that it is a definition file again, and of the same definition.
+    pub fn to_document(&self) -> Value {
+        let mut document: Value = serde_json::from_str(&self.to_json()).expect("a definition's JSON is JSON");
+        document["kind"] = Value::from(self.kind().as_str());
+        document
     }
 
     /// From the JSON of [`Definition::to_json`]; the error names the field.

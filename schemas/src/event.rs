@@ -11,6 +11,7 @@ use crate::key::is_key;
 use crate::time::Micros;
 
 mod decimal;
+mod json;
 mod pairs;
 
 pub use decimal::{Decimal6, NotADecimal};
@@ -122,7 +123,7 @@ pub struct Sender<'a> {
 }
 
 /// Any event; in JSON told apart by `type`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event<'a> {
     Exposure(Exposure<'a>),

@@ -357,7 +357,7 @@ fn what_is_no_yaml_at_all() {
         2,
         "invalid trailing content after double-quoted scalar",
     );
-    says("kind: layer\n\tkey: a\n", 1, "while scanning a plain scalar, found a tab");
+    says("kind: layer\n\tkey: a\n", 2, "a tab is no indentation; use spaces");
     says("kind: layer\nkey: \"a\n", 2, "while scanning a quoted scalar, found unexpected end of stream");
     says("kind: layer\nkey: a\n---\nkind: @layer\n", 4, "unexpected character: `@'");
 }
@@ -426,5 +426,85 @@ fn nesting_has_an_end() {
     check(
         &with(YAML, "{attribute: age, at_least: 18}", &when),
         "line 21: targeting[0].when: nests deeper than 8",
+    );
+}
+
+#[test]
+fn tabs_separate_and_do_not_indent() {
+    let spaced = |text: &str| text.replace('\t', " ");
+    for text in [
+        "kind:\tlayer\nkey:\ta\n",
+        "kind:\t\tlayer\t\nkey: \ta\n",
+        "kind:\tlayer\t# it is\nkey:\t \ta\t \n",
+        "kind\t: layer\nkey\t:\ta\n",
+        "-\tkind: layer\n  key: a\n",
+        "- {kind:\tlayer,\tkey:\ta\t}\t\n",
+        "{kind:\tlayer,\n\tkey:\ta}\n",
+        "---\tkind: layer\nkey: a\n".replace("---\tkind", "---\nkind").as_str(),
+        "{\"kind\":\t\"layer\",\r\n\t\"key\"\t:\t\"a\"}\r\n",
+        "kind:\tlayer\r\nkey:\ta\r\n",
+        "kind:\t'layer'\nkey:\t\"a\"\n\t\n\t# The end.\n",
+        "'kind':\tlayer\n\"key\":\ta\n",
+    ] {
+        check(text, "layer a");
+        check(&spaced(text), "layer a");
+    }
+    let described = |text: &str| match &parse_file(text).unwrap()[0] {
+        Definition::Layer(layer) => layer.description.clone(),
+        other => panic!("{other:?}"),
+    };
+    for (written, description) in [
+        ("\ta:\tb", None),
+        ("\ta\tb", Some("a\tb")),
+        ("\ta:b\tc", Some("a:b\tc")),
+        ("\t'a:\tb'", Some("a:\tb")),
+        ("\t\"a:\tb\"\t# c:\td", Some("a:\tb")),
+        ("\t\"a:\\\"\tb:\tc\"", Some("a:\"\tb:\tc")),
+        ("\t'it''s:\ta'", Some("it's:\ta")),
+        ("\tit's\t'a", Some("it's\t'a")),
+        ("\té\tü", Some("é\tü")),
+        ("\t|\n  a:\tb\n  \tc:\td\n", Some("a:\tb\n\tc:\td\n")),
+        ("\t>-\t# folded\n  a:\tb\n  c:\td\n", Some("a:\tb c:\td")),
+        ("\t|2\n    a:\tb\n", Some("  a:\tb\n")),
+        ("\t'a:\tb\n  c:\td'", Some("a:\tb c:\td")),
+        ("\ta\n \tb", Some("a b")),
+        ("\t5:30\tam", Some("5:30\tam")),
+    ] {
+        for ending in ["\n", "\r\n"] {
+            let text =
+                format!("kind:\tlayer\nkey:\ta\ndescription:{written}\nowner:\tweb\n").replace('\n', ending);
+            match description {
+                Some(description) => assert_eq!(described(&text), description, "{text:?}"),
+                None => check(
+                    &text,
+                    "line 3: neither YAML nor JSON: mapping values are not allowed in this context",
+                ),
+            }
+        }
+    }
+    for (text, line) in [
+        ("kind: layer\n\tkey: a\n", 2),
+        ("kind: layer\nkey: a\n\n\towner: b\n", 4),
+        ("kind: experiment\nvariants:\n\t- {key: a, weight: 1}\n", 3),
+        ("kind: experiment\nvariants:\n  - key: a\n\t  weight: 1\n", 4),
+        ("kind: layer\nkey: a\ndescription: |\n\tb\n", 4),
+        ("kind: experiment\nplan:\n\talpha: 0.1\n", 3),
+        ("kind: experiment\nplan:\n \talpha: 0.1\n", 3),
+        ("kind: experiment\nplan:\n  alpha: 0.1\n \tpower: 0.8\n", 4),
+        ("kind: experiment\nvariants:\n \t- {key: a, weight: 1}\n", 3),
+        ("kind: experiment\nvariants:\n  - key: a\n \t- key: b\n", 4),
+        ("\tkind: layer\n\tkey: a\n", 1),
+    ] {
+        check(text, &format!("line {line}: neither YAML nor JSON: a tab is no indentation; use spaces"));
+    }
+    // A list in a list needs columns, which a tab does not give.
+    check(
+        "-\t- kind: layer\n",
+        "line 1: neither YAML nor JSON: '-' must be followed by a valid YAML whitespace",
+    );
+    // Lines and fields are those of the file.
+    check(
+        "kind:\tlayer\nkey:\ta b\nowner:\t7\n",
+        "line 2: key: `a b` is not a key: 1 to 64 of the characters A-Z a-z 0-9 . _ -",
     );
 }

@@ -4,6 +4,7 @@
 mod allocation;
 mod evaluation;
 mod hash;
+mod number;
 mod targeting;
 
 pub use allocation::resolve;

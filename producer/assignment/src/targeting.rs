@@ -1,13 +1,14 @@
 //! Whether a condition holds for what is known of a unit. An absent attribute, or one of another type than
-//! the test is about, fails the test.
+//! the test is about, fails the test: the text `"2"` is no number.
 
 use std::cmp::Ordering;
 
 use schemas::Micros;
-use schemas::definition::{Condition, Operator, Test};
+use schemas::definition::{Bound, Condition, Operator, Test};
 use serde_json::Value;
 
 use crate::evaluation::Attributes;
+use crate::number::compare;
 
 /// Longest text that a regular expression is tried on, in bytes; a longer one does not match.
 const MATCHED_BYTES_MAX: usize = 4_096;
@@ -28,7 +29,7 @@ pub fn holds(condition: &Condition, attributes: &Attributes) -> bool {
 }
 
 fn passes(value: &Value, operator: &Operator) -> bool {
-    let number = |bound: f64| value.as_f64().and_then(|number| number.partial_cmp(&bound));
+    let number = |bound: &Bound| Some(compare(value.as_number()?, bound.number()));
     let text = |test: &dyn Fn(&str) -> bool| value.as_str().is_some_and(test);
     let version = |bound: &str| Some(parse_version(value.as_str()?)?.cmp_precedence(&parse_version(bound)?));
     let time = |bound: &str| Some(Micros::parse(value.as_str()?).ok()?.cmp(&Micros::parse(bound).ok()?));
@@ -37,10 +38,10 @@ fn passes(value: &Value, operator: &Operator) -> bool {
         Operator::In(allowed) => allowed.iter().any(|expected| same(value, expected)),
         // Accepted definitions have none; see the check of conditions.
         Operator::InList(_) => false,
-        Operator::Above(bound) => number(*bound) == Some(Ordering::Greater),
-        Operator::AtLeast(bound) => matches!(number(*bound), Some(Ordering::Greater | Ordering::Equal)),
-        Operator::Below(bound) => number(*bound) == Some(Ordering::Less),
-        Operator::AtMost(bound) => matches!(number(*bound), Some(Ordering::Less | Ordering::Equal)),
+        Operator::Above(bound) => number(bound) == Some(Ordering::Greater),
+        Operator::AtLeast(bound) => matches!(number(bound), Some(Ordering::Greater | Ordering::Equal)),
+        Operator::Below(bound) => number(bound) == Some(Ordering::Less),
+        Operator::AtMost(bound) => matches!(number(bound), Some(Ordering::Less | Ordering::Equal)),
         Operator::StartsWith(start) => text(&|text| text.starts_with(start.as_str())),
         Operator::EndsWith(end) => text(&|text| text.ends_with(end.as_str())),
         Operator::Contains(part) => text(&|text| text.contains(part.as_str())),
@@ -73,10 +74,18 @@ pub(crate) fn unusable(condition: &Condition) -> Option<String> {
     }
 }
 
-/// Equal as JSON, numbers by their value: 1 and 1.0 are the same.
+/// Equal as JSON, numbers by their value, wherever in it they are: 1 and 1.0 are the same, 2^53 and 2^53 + 1
+/// are not.
 fn same(left: &Value, right: &Value) -> bool {
-    match (left.as_f64(), right.as_f64()) {
-        (Some(left), Some(right)) => left == right,
+    match (left, right) {
+        (Value::Number(left), Value::Number(right)) => compare(left, right).is_eq(),
+        (Value::Array(left), Value::Array(right)) => {
+            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same(left, right))
+        }
+        (Value::Object(left), Value::Object(right)) => {
+            let same_field = |(name, left)| right.get(name).is_some_and(|right| same(left, right));
+            left.len() == right.len() && left.iter().all(same_field)
+        }
         _ => left == right,
     }
 }
@@ -112,6 +121,21 @@ mod tests {
     fn each_operator_on_both_sides_of_its_edge() {
         for (test, yes, no) in [
             (r#""equals": 1"#, "1.0", "2"),
+            (r#""equals": 1"#, "1", r#""1""#),
+            (r#""equals": "1""#, r#""1""#, "1"),
+            (r#""equals": 9007199254740993"#, "9007199254740993", "9007199254740992"),
+            (r#""equals": 9007199254740992"#, "9007199254740992.0", "9007199254740993"),
+            (
+                r#""equals": [1, {"b": 9007199254740993}]"#,
+                r#"[1.0, {"b": 9007199254740993}]"#,
+                r#"[1, {"b": 9007199254740992}]"#,
+            ),
+            (r#""in": [1, 18446744073709551615]"#, "18446744073709551615", "18446744073709551614"),
+            (r#""above": 9007199254740992"#, "9007199254740993", "9007199254740992"),
+            (r#""above": 9007199254740993"#, "9007199254740994.0", "9007199254740993"),
+            (r#""at_least": 9007199254740993"#, "9007199254740993", "9007199254740992"),
+            (r#""below": -9007199254740992"#, "-9007199254740993", "-9007199254740992"),
+            (r#""at_most": 18446744073709551614"#, "18446744073709551614", "18446744073709551615"),
             (r#""in": ["pro", "team"]"#, r#""team""#, r#""free""#),
             (r#""above": 18"#, "18.5", "18"),
             (r#""at_least": 18"#, "18", "17.9"),

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use ops::Exit;
 use producer::apply::{Applied, Signature, Verdict, apply, in_order, rehearse};
+use producer::text;
 use schemas::definition::{Definition, parse_file};
 
 use super::{log_error, open_log, show, show_json};
@@ -36,14 +37,14 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     if args.dry_run {
         all = rehearse(log.definitions(), definitions, &signature)?;
         for applied in all.iter().filter(|_| !args.json) {
-            show(&text(applied))?;
+            show(&told(applied))?;
         }
     } else {
         for definition in definitions {
             match apply(&mut log, definition, &signature).await {
                 Ok(applied) => {
                     if !args.json {
-                        show(&text(&applied))?;
+                        show(&told(&applied))?;
                     }
                     all.push(applied);
                 }
@@ -66,17 +67,17 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
 
 fn read(file: &PathBuf) -> anyhow::Result<Vec<Definition>> {
     let name = file.display();
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("reading {name}"))
-        .context(Exit::InvalidInput)?;
-    let definitions = parse_file(&text).map_err(|errors| {
+    let bytes = std::fs::read(file).with_context(|| format!("reading {name}")).context(Exit::InvalidInput)?;
+    let text =
+        text::of_file(&bytes).map_err(|error| anyhow!("{name}: {error}")).context(Exit::InvalidInput)?;
+    let definitions = parse_file(text).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(|error| format!("{name}, {error}")).collect();
         anyhow::Error::msg(lines.join("\n")).context(Exit::InvalidInput)
     })?;
-    in_order(definitions).map_err(|error| anyhow::anyhow!("{name}: {error}")).context(Exit::InvalidInput)
+    in_order(definitions).map_err(|error| anyhow!("{name}: {error}")).context(Exit::InvalidInput)
 }
 
-fn text(applied: &Applied) -> String {
+fn told(applied: &Applied) -> String {
     let Applied { kind, key, verdict, changed } = applied;
     let verdict = match verdict {
         Verdict::Accepted { version } => format!("accepted, version {version}"),

@@ -4,6 +4,8 @@ use assignment::Attributes;
 use ops::Exit;
 use producer::explain::explain;
 use schemas::event::UNIT_ID_BYTES_MAX;
+use schemas::number;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{open_log, show, show_json};
@@ -69,14 +71,22 @@ fn unit_id(text: &str) -> Result<String, String> {
 }
 
 /// A value that reads as a JSON number, truth value or quoted text is that; anything else is text as it stands.
+///
+/// # Errors
+/// A number that cannot be kept as it is given: it would be compared as another.
 fn attribute(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("name=value is expected")?;
     if name.is_empty() {
         return Err("the name is missing".to_owned());
     }
-    let value = match serde_json::from_str(value) {
-        Ok(scalar @ (Value::Bool(_) | Value::Number(_) | Value::String(_))) => scalar,
-        _ => Value::from(value),
+    let value = match serde_json::from_str::<&RawValue>(value) {
+        Ok(json) if json.get().starts_with(|first: char| first == '-' || first.is_ascii_digit()) => {
+            number::read(json.get()).map(Value::Number).map_err(|error| error.to_string())?
+        }
+        _ => match serde_json::from_str(value) {
+            Ok(scalar @ (Value::Bool(_) | Value::String(_))) => scalar,
+            _ => Value::from(value),
+        },
     };
     Ok((name.to_owned(), value))
 }
@@ -96,10 +106,32 @@ mod tests {
             ("query=a=b", json!("a=b")),
             ("empty=", json!("")),
             ("list=[1]", json!("[1]")),
+            ("account=9007199254740993", json!(9_007_199_254_740_993_u64)),
+            ("account=18446744073709551615", json!(u64::MAX)),
+            ("account=-9223372036854775808", json!(i64::MIN)),
+            ("account=\"18446744073709551616\"", json!("18446744073709551616")),
+            ("share=0.1", json!(0.1)),
+            ("spaced= 42 ", json!(42)),
+            // No number of JSON begins so.
+            ("zip=007", json!("007")),
+            ("phone=+49", json!("+49")),
+            ("minus=-", json!("-")),
         ] {
             assert_eq!(attribute(text).unwrap().1, expected, "{text}");
         }
         assert_eq!(attribute("plan").unwrap_err(), "name=value is expected");
         assert_eq!(attribute("=pro").unwrap_err(), "the name is missing");
+        assert_eq!(
+            attribute("account=18446744073709551616").unwrap_err(),
+            "18446744073709551616 is too large for a number; if it is a name, put it in quotes"
+        );
+        assert_eq!(
+            attribute("x=1e400").unwrap_err(),
+            "1e400 is too large for a number; if it is a name, put it in quotes"
+        );
+        assert_eq!(
+            attribute("x=9007199254740993.0").unwrap_err(),
+            "9007199254740993.0 has more digits than a double; write a whole number without point and exponent"
+        );
     }
 }

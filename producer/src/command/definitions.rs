@@ -40,7 +40,7 @@ async fn current(config: &Config, json: bool) -> anyhow::Result<Exit> {
     let log = open_log(config, |_| {}).await?;
     if json {
         let all: Vec<Value> =
-            log.definitions().iter().map(|accepted| document(&accepted.definition)).collect();
+            log.definitions().iter().map(|accepted| accepted.definition.to_document()).collect();
         show_json(&all)?;
         return Ok(Exit::Done);
     }
@@ -57,14 +57,6 @@ async fn current(config: &Config, json: bool) -> anyhow::Result<Exit> {
         show(&format!("{} {}: version {}{state}\n", definition.kind(), definition.key(), accepted.version))?;
     }
     Ok(Exit::Done)
-}
-
-/// With its kind, so that it is a definition file again.
-fn document(definition: &Definition) -> Value {
-    let mut document: Value =
-        serde_json::from_str(&definition.to_json()).expect("a definition's JSON is JSON");
-    document["kind"] = Value::from(definition.kind().as_str());
-    document
 }
 
 /// A record of the log.

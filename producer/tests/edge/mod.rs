@@ -4,6 +4,7 @@
 // Each test binary uses its part.
 #![allow(dead_code)]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,7 +14,9 @@ use local::{Options, Server, Stack};
 use ops::config::Kafka;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tempfile::TempDir;
 
@@ -127,6 +130,44 @@ impl Edge {
     }
 }
 
+/// A transaction of somebody else's producer, open from its first record on.
+pub struct Transaction {
+    producer: BaseProducer,
+    topic: String,
+}
+
+impl Transaction {
+    /// Open, with its first record in the topic.
+    pub fn open(edge: &Edge, topic: &str, first: &[u8]) -> Transaction {
+        let topic = format!("{}{topic}", edge.prefix);
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", edge.stack().brokers())
+            .set("transactional.id", &topic)
+            .create()
+            .unwrap();
+        producer.init_transactions(ANSWER_WITHIN).unwrap();
+        producer.begin_transaction().unwrap();
+        let transaction = Transaction { producer, topic };
+        transaction.write(first);
+        transaction
+    }
+
+    /// The record is on the broker's disk.
+    pub fn write(&self, value: &[u8]) {
+        let record = BaseRecord::to(&self.topic).partition(0).key("stranger").payload(value);
+        self.producer.send(record).map_err(|(error, _)| error).unwrap();
+        self.producer.flush(ANSWER_WITHIN).unwrap();
+    }
+
+    pub fn commit(self) {
+        self.producer.commit_transaction(ANSWER_WITHIN).unwrap();
+    }
+
+    pub fn abort(self) {
+        self.producer.abort_transaction(ANSWER_WITHIN).unwrap();
+    }
+}
+
 /// The section `[kafka]` of a configuration.
 pub fn kafka(brokers: &str, prefix: &str) -> Kafka {
     #[derive(serde::Deserialize)]
@@ -148,21 +189,27 @@ pub fn stored(brokers: &str, topic: &str) -> Vec<Stored> {
         .set("bootstrap.servers", brokers)
         .set("group.id", "nobody")
         .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "false")
+        .set("enable.partition.eof", "true")
         .create()
         .unwrap();
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER_WITHIN).unwrap();
     let mut from = TopicPartitionList::new();
-    let mut expected = 0;
+    let mut open = BTreeSet::new();
     for partition in metadata.topics()[0].partitions() {
-        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), ANSWER_WITHIN).unwrap();
         from.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
-        expected += (high - low) as usize;
+        open.insert(partition.id());
     }
     consumer.assign(&from).unwrap();
     let mut found = Vec::new();
-    while found.len() < expected {
-        let message = consumer.poll(ANSWER_WITHIN).expect("the topic has more").unwrap();
+    while !open.is_empty() {
+        let message = match consumer.poll(ANSWER_WITHIN).expect("the topic has an end") {
+            Ok(message) => message,
+            Err(KafkaError::PartitionEOF(partition)) => {
+                open.remove(&partition);
+                continue;
+            }
+            Err(error) => panic!("{error}"),
+        };
         found.push(Stored {
             partition: message.partition(),
             offset: message.offset(),

@@ -2,7 +2,7 @@
 //! and `not`. Only the shape lives here; evaluation does not.
 
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use crate::key::Key;
 
@@ -34,10 +34,10 @@ pub enum Operator {
     In(Vec<Value>),
     /// The unit is a member of the list with this key.
     InList(Key),
-    Above(f64),
-    AtLeast(f64),
-    Below(f64),
-    AtMost(f64),
+    Above(Bound),
+    AtLeast(Bound),
+    Below(Bound),
+    AtMost(Bound),
     StartsWith(String),
     EndsWith(String),
     Contains(String),
@@ -50,6 +50,35 @@ pub enum Operator {
     Before(String),
     After(String),
     Exists(bool),
+}
+
+/// What numbers are compared with. Each value has one form, so that equal bounds are the same bound: a double up
+/// to 2^53 and where 64 bits end, the integer in between, where not every one is a double.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Bound(Number);
+
+impl Bound {
+    pub fn new(number: Number) -> Bound {
+        /// 2^53: up to it every integer is a double.
+        const DOUBLES_TO: u128 = 9_007_199_254_740_992;
+        // A double of so many digits is whole; one beyond 64 bits is no integer of JSON.
+        let integer = number.as_i128().or_else(|| number.as_f64().map(|double| double as i128));
+        let form = match integer {
+            Some(integer) if integer.unsigned_abs() > DOUBLES_TO => Number::from_i128(integer),
+            _ => number.as_f64().and_then(Number::from_f64),
+        };
+        Bound(form.unwrap_or(number))
+    }
+
+    pub fn number(&self) -> &Number {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Bound {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bound, D::Error> {
+        Number::deserialize(deserializer).map(Bound::new)
+    }
 }
 
 /// The shape in JSON and YAML: `{all: [...]}`, `{any: [...]}`, `{not: {...}}` or an attribute with exactly
@@ -72,13 +101,13 @@ struct Written {
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     in_list: Option<Key>,
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
-    above: Option<f64>,
+    above: Option<Bound>,
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
-    at_least: Option<f64>,
+    at_least: Option<Bound>,
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
-    below: Option<f64>,
+    below: Option<Bound>,
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
-    at_most: Option<f64>,
+    at_most: Option<Bound>,
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     starts_with: Option<String>,
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
@@ -227,5 +256,31 @@ mod tests {
             let error = serde_json::from_str::<Condition>(text).unwrap_err().to_string();
             assert!(error.starts_with(SHAPE), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_bound_keeps_its_value_and_equal_ones_are_equal() {
+        let bound = |json: &str| serde_json::from_str::<Bound>(json).unwrap();
+        for (json, kept) in [
+            ("18", "18.0"),
+            ("18.0", "18.0"),
+            ("-0.5", "-0.5"),
+            ("9007199254740992", "9007199254740992.0"),
+            ("9007199254740993", "9007199254740993"),
+            ("-9007199254740993", "-9007199254740993"),
+            ("9223372036854775807", "9223372036854775807"),
+            ("9223372036854775808", "9223372036854775808"),
+            ("9.223372036854775808e18", "9223372036854775808"),
+            ("1.8446744073709552e19", "1.8446744073709552e+19"),
+            ("-1e300", "-1e+300"),
+            ("18446744073709551615", "18446744073709551615"),
+            ("-9223372036854775808", "-9223372036854775808"),
+        ] {
+            assert_eq!(serde_json::to_string(&bound(json)).unwrap(), kept, "{json}");
+            assert_eq!(bound(kept), bound(json), "{json}");
+        }
+        assert_eq!(bound("18"), bound("18.0"));
+        assert_ne!(bound("9007199254740993"), bound("9007199254740992"));
+        assert_ne!(bound("18446744073709551615"), bound("18446744073709551616.0"));
     }
 }

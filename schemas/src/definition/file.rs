@@ -12,6 +12,7 @@ use super::check::{Problem, check};
 use super::{Definition, Kind};
 use yaml::{Content, Node};
 
+mod tabs;
 mod yaml;
 
 /// Something wrong with a file.
@@ -31,9 +32,13 @@ impl fmt::Display for FileError {
 /// The definitions of a file, in its order. What can be said without the log has been checked.
 pub fn parse_file(text: &str) -> Result<Vec<Definition>, Vec<FileError>> {
     let text = without_surrogates(text.strip_prefix('\u{feff}').unwrap_or(text));
+    let text = tabs::separated(&text);
     let documents = yaml::documents(&text).map_err(|error| {
-        let what = format!("neither YAML nor JSON: {}", error.info());
-        vec![FileError { line: error.marker().line(), problem: Problem::new(".", what) }]
+        let (line, why) = match tabs::first_indentation(&text, &error) {
+            Some(line) => (line, tabs::NO_INDENTATION),
+            None => (error.marker().line(), error.info()),
+        };
+        vec![FileError { line, problem: Problem::new(".", format!("neither YAML nor JSON: {why}")) }]
     })?;
     let mut definitions = Vec::new();
     let mut errors = Vec::new();

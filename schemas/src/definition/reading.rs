@@ -9,6 +9,7 @@ use serde::forward_to_deserialize_any;
 use serde_json::Value;
 
 use super::check::Problem;
+use crate::number::TWO_TO_THE_64;
 
 /// How much of a text that is out of place an error quotes, in characters.
 const QUOTED_CHARS_MAX: usize = 40;
@@ -18,9 +19,6 @@ pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
     serde_path_to_error::deserialize(Strict(value))
         .map_err(|error| Problem::new(error.path().to_string(), error.into_inner().0))
 }
-
-/// The first number that is too large for 64 bits.
-const TWO_TO_THE_64: f64 = 18_446_744_073_709_551_616.0;
 
 struct Strict(Value);
 
@@ -200,7 +198,7 @@ impl Error for Misfit {
 fn wanted(expected: &str) -> &str {
     match expected {
         "u32" | "u64" => "a whole number",
-        "f64" => "a number",
+        "f64" | "a JSON number" => "a number",
         "a string" => "text",
         "a boolean" => "true or false",
         "a sequence" => "a list",

@@ -2,12 +2,17 @@
 
 use std::fmt;
 
+use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::number::Digits;
 
 /// A decimal(18, 6), held as millionths. JSON writes it as text (`"12.500000"`); reading also takes a
-/// number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "TextOrNumber", into = "String")]
+/// number, by the digits that are written. It is read by JSON's own deserializer alone: any other hands a
+/// number on as a double, which has too few digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct Decimal6(i64);
 
 /// Why something is not a [`Decimal6`].
@@ -35,7 +40,7 @@ impl Decimal6 {
 
     /// From `12`, `-12.5`, `0.000001`; never rounds: a seventh digit after the point is an error.
     pub fn parse(text: &str) -> Result<Decimal6, NotADecimal> {
-        let refused = || NotADecimal { text: text.chars().take(80).collect() };
+        let refused = || NotADecimal::of(text);
         let (negative, digits) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
             None => (false, text),
@@ -50,23 +55,34 @@ impl Decimal6 {
         let millionths = whole * 1_000_000 + fraction;
         Decimal6::from_millionths(if negative { -millionths } else { millionths })
     }
+
+    /// From a number of JSON, by its value: `1e-6` and `12.5000000` too. Never rounds.
+    fn of_number(text: &str) -> Result<Decimal6, NotADecimal> {
+        let refused = || NotADecimal::of(text);
+        let digits = Digits::of(text).ok_or_else(refused)?;
+        let magnitude = digits.scaled(6).ok_or_else(refused)?;
+        let magnitude = i64::try_from(magnitude).map_err(|_| refused())?;
+        let millionths = if digits.negative { -magnitude } else { magnitude };
+        Decimal6::from_millionths(millionths).map_err(|_| refused())
+    }
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum TextOrNumber {
-    Text(String),
-    Number(serde_json::Number),
+impl NotADecimal {
+    /// Quotes no more of the text than a line holds.
+    fn of(text: &str) -> NotADecimal {
+        NotADecimal { text: text.chars().take(80).collect() }
+    }
 }
 
-impl TryFrom<TextOrNumber> for Decimal6 {
-    type Error = NotADecimal;
-
-    fn try_from(value: TextOrNumber) -> Result<Decimal6, NotADecimal> {
-        match value {
-            TextOrNumber::Text(text) => Decimal6::parse(&text),
-            TextOrNumber::Number(number) => Decimal6::parse(&number.to_string()),
-        }
+impl<'de> Deserialize<'de> for Decimal6 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Decimal6, D::Error> {
+        let written = Box::<RawValue>::deserialize(deserializer)?;
+        let written = written.get();
+        let decimal = match serde_json::from_str::<String>(written) {
+            Ok(text) => Decimal6::parse(&text),
+            Err(_) => Decimal6::of_number(written),
+        };
+        decimal.map_err(D::Error::custom)
     }
 }
 
@@ -106,6 +122,55 @@ mod tests {
     fn what_would_have_to_be_rounded_is_refused() {
         for text in ["0.0000001", "1000000000000", "", "-", ".5", "5.", "1e3", "+1", "1,5"] {
             assert!(Decimal6::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_json_counts_by_its_digits() {
+        let read = |json: &str| serde_json::from_str::<Decimal6>(json).map(Decimal6::millionths);
+        for (json, millionths) in [
+            ("0.000001", 1),
+            ("1e-6", 1),
+            ("-1E-6", -1),
+            ("1E+3", 1_000_000_000),
+            ("12.5000000", 12_500_000),
+            ("0", 0),
+            ("-0.0", 0),
+            ("0e400", 0),
+            ("9999999999.123456", 9_999_999_999_123_456),
+            ("123456789012.123456", 123_456_789_012_123_456),
+            ("8589934592.000001", 8_589_934_592_000_001),
+            ("999999999999.999999", 999_999_999_999_999_999),
+            ("-999999999999.999999", -999_999_999_999_999_999),
+            ("999999999999999999e-6", 999_999_999_999_999_999),
+            ("\"12.5\"", 12_500_000),
+            ("\"\\u0031\"", 1_000_000),
+        ] {
+            assert_eq!(read(json).ok(), Some(millionths), "{json}");
+            // The way over a value, as where an event is made in memory.
+            if json.starts_with('"') {
+                let value = serde_json::from_str(json).unwrap();
+                assert_eq!(serde_json::from_value::<Decimal6>(value).unwrap().millionths(), millionths);
+            }
+        }
+        for json in [
+            "123456789012.1234567",
+            "0.0000001",
+            "1e-7",
+            "1.0000001e0",
+            "1e12",
+            "1000000000000",
+            "1e400",
+            "1e99999999999999999999",
+            "1e-99999999999999999999",
+        ] {
+            assert_eq!(
+                read(json).unwrap_err().to_string(),
+                format!("`{json}` is not a decimal with at most 12 digits before and 6 after the point"),
+            );
+        }
+        for json in ["true", "[1]", "{}", "null"] {
+            assert!(read(json).is_err(), "{json}");
         }
     }
 }

@@ -2,7 +2,10 @@
 //! aliases are refused, and so is what nests too deep, before anything walks down into it.
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput};
-use serde_json::{Number, Value};
+use serde_json::Value;
+
+use super::tabs::{Indented, NO_INDENTATION};
+use crate::number::{self, NotKept};
 
 /// How deep a file may nest; far above any definition.
 const DEPTH_MAX: usize = 64;
@@ -32,9 +35,9 @@ pub struct Entry {
 
 /// The documents of the text; the error is the first place that is no YAML.
 pub fn documents(text: &str) -> Result<Vec<Node>, ScanError> {
-    let mut parser = Parser::new_from_str(text);
+    let mut reader = Reader { parser: Parser::new_from_str(text), by_tabs: Indented::by_tabs(text) };
     let mut documents = Vec::new();
-    while let Some(event) = parser.next_event() {
+    while let Some(event) = reader.parser.next_event() {
         let (event, span) = event?;
         if matches!(
             event,
@@ -46,53 +49,88 @@ pub fn documents(text: &str) -> Result<Vec<Node>, ScanError> {
         ) {
             continue;
         }
-        documents.push(node(&mut parser, event, span, 0)?);
+        documents.push(reader.node(event, span, 0)?);
     }
     Ok(documents)
 }
 
-/// The node that `event` opens; takes its end too. Recursion ends at `DEPTH_MAX`.
-fn node<'text>(
-    parser: &mut Parser<'text, StrInput<'text>>,
-    event: Event<'text>,
-    span: Span,
-    depth: usize,
-) -> Result<Node, ScanError> {
-    let line = span.start.line();
-    if let Some(why) = refusal(&event, depth) {
-        pass_over(parser, &event)?;
-        return Ok(Node { line, content: Content::Refused(why) });
+struct Reader<'text> {
+    parser: Parser<'text, StrInput<'text>>,
+    by_tabs: Indented,
+}
+
+impl<'text> Reader<'text> {
+    /// The node that `event` opens; takes its end too. Recursion ends at `DEPTH_MAX`.
+    fn node(&mut self, event: Event<'text>, span: Span, depth: usize) -> Result<Node, ScanError> {
+        let line = span.start.line();
+        if let Some(why) = refusal(&event, depth) {
+            self.pass_over(&event)?;
+            return Ok(Node { line, content: Content::Refused(why) });
+        }
+        let content = match event {
+            Event::Scalar(text, style, ..) => match scalar(&text, style) {
+                Ok(value) => Content::Scalar(value),
+                Err(why) => Content::Refused(why),
+            },
+            Event::SequenceStart(..) => Content::List(self.list(depth)?),
+            Event::MappingStart(..) => Content::Map(self.map(span, depth)?),
+            event => unreachable!("{event:?} opens no node"),
+        };
+        Ok(Node { line, content })
     }
-    let content = match event {
-        Event::Scalar(text, style, ..) => match scalar(&text, style) {
-            Ok(value) => Content::Scalar(value),
-            Err(why) => Content::Refused(why),
-        },
-        Event::SequenceStart(..) => {
-            let mut items = Vec::new();
-            loop {
-                match next(parser)? {
-                    (Event::SequenceEnd, _) => break,
-                    (event, span) => items.push(node(parser, event, span, depth + 1)?),
-                }
+
+    fn list(&mut self, depth: usize) -> Result<Vec<Node>, ScanError> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(items),
+                (_, span) if self.by_tabs.is_entry(&span.start) => return Err(indented(span)),
+                (event, span) => items.push(self.node(event, span, depth + 1)?),
             }
-            Content::List(items)
         }
-        Event::MappingStart(..) => {
-            let mut entries = Vec::new();
-            loop {
-                let name = match next(parser)? {
-                    (Event::MappingEnd, _) => break,
-                    (event, span) => node(parser, event, span, depth + 1)?,
-                };
-                let (event, span) = next(parser)?;
-                entries.push(entry(name, node(parser, event, span, depth + 1)?));
+    }
+
+    /// Opened by what is at `start`.
+    fn map(&mut self, start: Span, depth: usize) -> Result<Vec<Entry>, ScanError> {
+        let mut entries = Vec::new();
+        // Without braces a map begins with its first name.
+        let mut by_indentation = false;
+        loop {
+            let (event, span) = match self.next()? {
+                (Event::MappingEnd, _) => return Ok(entries),
+                name => name,
+            };
+            by_indentation |= span.start.index() == start.start.index();
+            if by_indentation && self.by_tabs.begins(&span.start) {
+                return Err(indented(span));
             }
-            Content::Map(entries)
+            let name = self.node(event, span, depth + 1)?;
+            let (event, span) = self.next()?;
+            entries.push(entry(name, self.node(event, span, depth + 1)?));
         }
-        event => unreachable!("{event:?} opens no node"),
-    };
-    Ok(Node { line, content })
+    }
+
+    /// Takes all that belongs to a node which `event` opened.
+    fn pass_over(&mut self, event: &Event<'text>) -> Result<(), ScanError> {
+        let mut open = usize::from(matches!(event, Event::SequenceStart(..) | Event::MappingStart(..)));
+        while open > 0 {
+            match self.next()?.0 {
+                Event::SequenceStart(..) | Event::MappingStart(..) => open += 1,
+                Event::SequenceEnd | Event::MappingEnd => open -= 1,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<(Event<'text>, Span), ScanError> {
+        let event = self.parser.next_event();
+        event.expect("the stream ends after every list and map in it has ended, or with an error")
+    }
+}
+
+fn indented(span: Span) -> ScanError {
+    ScanError::new_str(span.start, NO_INDENTATION)
 }
 
 fn refusal(event: &Event<'_>, depth: usize) -> Option<String> {
@@ -114,26 +152,6 @@ fn refusal(event: &Event<'_>, depth: usize) -> Option<String> {
     } else {
         None
     }
-}
-
-/// Takes all that belongs to a node which `event` opened.
-fn pass_over<'text>(
-    parser: &mut Parser<'text, StrInput<'text>>,
-    event: &Event<'text>,
-) -> Result<(), ScanError> {
-    let mut open = usize::from(matches!(event, Event::SequenceStart(..) | Event::MappingStart(..)));
-    while open > 0 {
-        match next(parser)?.0 {
-            Event::SequenceStart(..) | Event::MappingStart(..) => open += 1,
-            Event::SequenceEnd | Event::MappingEnd => open -= 1,
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn next<'text>(parser: &mut Parser<'text, StrInput<'text>>) -> Result<(Event<'text>, Span), ScanError> {
-    parser.next_event().expect("the stream ends after every list and map in it has ended, or with an error")
 }
 
 fn entry(name: Node, value: Node) -> Entry {
@@ -164,28 +182,18 @@ fn scalar(text: &str, style: ScalarStyle) -> Result<Value, String> {
             && !digits.is_empty()
             && digits.chars().all(|digit| digit.is_digit(radix))
         {
-            return u64::from_str_radix(digits, radix).map(Value::from).map_err(|_| too_large(text));
+            return u64::from_str_radix(digits, radix)
+                .map(Value::from)
+                .map_err(|_| NotKept::TooLarge(text.to_owned()).to_string());
         }
     }
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if !unsigned.is_empty() && unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text
-            .parse::<i64>()
-            .map(Value::from)
-            .or_else(|_| text.parse::<u64>().map(Value::from))
-            .map_err(|_| too_large(text));
-    }
     if [".inf", ".Inf", ".INF", ".nan", ".NaN", ".NAN"].contains(&unsigned) {
         return Err(format!("`{text}` is not a finite number"));
     }
-    if unsigned.starts_with(|first: char| first.is_ascii_digit() || first == '.')
-        && let Ok(number) = text.parse::<f64>()
-    {
-        return Number::from_f64(number).map(Value::Number).ok_or_else(|| too_large(text));
+    match number::read(text) {
+        Ok(number) => Ok(Value::Number(number)),
+        Err(NotKept::NotANumber(_)) => Ok(Value::String(text.to_owned())),
+        Err(not_kept) => Err(not_kept.to_string()),
     }
-    Ok(Value::String(text.to_owned()))
-}
-
-fn too_large(text: &str) -> String {
-    format!("{text} is too large for a number; if it is a name, put it in quotes")
 }
