@@ -1,6 +1,9 @@
 //! What a row costs a worker between Kafka and ClickHouse, step by step, on one core and without either: the
 //! consumer's own parts in its own order, on the events that the `pipeline` benchmark carries.
 //!
+//! Behind them stands what asking the ledger of forgotten units adds, by what is in it: nothing in the sum above, which
+//! is that of a ledger without entries. Every event of these carries one id.
+//!
 //! `cargo bench -p consumer --bench steps`, with SPLITSTREAM_BENCH_EVENTS.
 
 mod exposures;
@@ -11,6 +14,7 @@ use std::time::{Duration, Instant};
 use consumer::batch::{Batch, Stamp};
 use consumer::decode::{Decoded, decode};
 use consumer::dedupe::{Known, Window};
+use consumer::forget::{Entry, Ledger, LedgerKey, UNITS_MAX};
 use consumer::memory::{Budget, Share};
 use consumer::rows::{Rows, Table};
 use consumer::schema_cache::{Plans, SchemaCache};
@@ -50,6 +54,53 @@ fn main() {
         println!("{step:<10} {nanos:>6.0}");
     }
     println!("{:<10} {sum:>6.0}", "all");
+    println!("\nthe ledger of forgotten units, nanoseconds a message, the least of {ROUNDS} rounds");
+    for (what, ledger) in ledgers() {
+        let least = (0..ROUNDS).map(|_| asked(&ledger, &messages)).min().unwrap_or_default();
+        println!("{what:<32} {:>6.1}", least.as_nanos() as f64 / messages.len() as f64);
+    }
+}
+
+/// Of units that none of the events carries.
+fn ledgers() -> [(&'static str, Ledger); 5] {
+    let key = LedgerKey::new(&[7; 32]).expect("a key is long enough");
+    let entry = |number: usize| {
+        let unit_id = format!("gone-{number}");
+        Entry {
+            hash: key.unit_hash("user", &unit_id),
+            tag: Some(key.tag("user", &unit_id)),
+            until: Micros::MAX,
+        }
+    };
+    let of = |units: usize| Ledger::of(key.clone(), (0..units).map(entry));
+    let untagged = Ledger::of(key.clone(), [Entry { tag: None, ..entry(0) }]);
+    [
+        ("without entries", Ledger::default()),
+        ("1 unit", of(1)),
+        ("1,000 units", of(1_000)),
+        ("1,000,000 units", of(UNITS_MAX)),
+        ("1 unit of an older build", untagged),
+    ]
+}
+
+/// How long the ledger is asked.
+fn asked(ledger: &Ledger, messages: &[Vec<u8>]) -> Duration {
+    let mut plans = Plans::new(Arc::new(SchemaCache::new(None)));
+    let mut spent = Duration::ZERO;
+    for some in messages.chunks(AT_ONCE) {
+        let decoded: Vec<Decoded<'_>> = some
+            .iter()
+            .map(|message| match decode(Table::Exposures, message, &mut plans) {
+                Ok(decoded) => decoded,
+                Err(_) => unreachable!("it was encoded as an exposure"),
+            })
+            .collect();
+        let began = Instant::now();
+        let covered = decoded.iter().filter(|decoded| ledger.covers(decoded)).count();
+        spent += began.elapsed();
+        assert_eq!(covered, 0, "nobody of these was forgotten");
+    }
+    spent
 }
 
 /// Of one partition of four.

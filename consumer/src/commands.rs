@@ -3,9 +3,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
-use schemas::Micros;
+use schemas::{Micros, Unit};
 use serde::Serialize;
 
 use crate::audit::{Auditor, Depth, ledger_key};
@@ -163,6 +163,8 @@ pub async fn dead_letters(config: &Config, command: &DeadLetters) -> Result<ops:
     Ok(ops::Exit::Done)
 }
 
+/// Exit code 0: nothing of the unit is left. 2: nothing can be called so. 3: the ledger is full. 4: the ledger's key
+/// is missing or another. 5: ClickHouse cannot be reached, or rows keep coming in.
 pub async fn forget(config: &Config, arguments: &Forget) -> Result<ops::Exit> {
     let Some(key) = ledger_key(config).context(ops::Exit::InvalidInput)? else {
         return Err(anyhow!(
@@ -171,20 +173,19 @@ pub async fn forget(config: &Config, arguments: &Forget) -> Result<ops::Exit> {
         ))
         .context(ops::Exit::InvalidInput);
     };
-    if !schemas::key::is_key(&arguments.unit_type) {
-        bail!("`{}` is no unit type", arguments.unit_type);
-    }
     let client = config.clickhouse.client().map_err(anyhow::Error::msg)?;
     let settings = &config.consumer;
     let request = forget::Request {
-        unit_type: &arguments.unit_type,
-        unit_id: &arguments.unit,
+        unit: Unit {
+            unit_type: arguments.unit_type.as_str().into(),
+            unit_id: arguments.unit.as_str().into(),
+        },
         reason: &arguments.reason,
         requested_by: &arguments.by,
         now: now()?,
         settle: REFRESHED_EVERY + settings.batch_age_ms.duration() + LANDING,
     };
-    let deleted = forget::request(&client, &key, &request).await.context(ops::Exit::Unreachable)?;
+    let deleted = forget::request(&client, &key, &request).await?;
     print(arguments.json, &deleted, || {
         format!(
             "forgotten: {} exposures, {} conversions and {} aliases deleted; what was created up to {} is not taken \

@@ -9,7 +9,7 @@ pub struct Migration {
     pub sql: &'static str,
 }
 
-pub const MIGRATIONS: [Migration; 7] = [
+pub const MIGRATIONS: [Migration; 8] = [
     Migration { number: 1, name: "events", sql: include_str!("../clickhouse/0001_events.sql") },
     Migration { number: 2, name: "definitions", sql: include_str!("../clickhouse/0002_definitions.sql") },
     Migration {
@@ -21,6 +21,11 @@ pub const MIGRATIONS: [Migration; 7] = [
     Migration { number: 5, name: "forgotten", sql: include_str!("../clickhouse/0005_forgotten.sql") },
     Migration { number: 6, name: "insert_parts", sql: include_str!("../clickhouse/0006_insert_parts.sql") },
     Migration { number: 7, name: "topic_ids", sql: include_str!("../clickhouse/0007_topic_ids.sql") },
+    Migration {
+        number: 8,
+        name: "forgotten_tags",
+        sql: include_str!("../clickhouse/0008_forgotten_tags.sql"),
+    },
 ];
 
 /// The schema that this build needs: the number of the last migration.
@@ -42,8 +47,8 @@ mod tests {
     #[test]
     fn numbers_count_up_from_one() {
         let numbers: Vec<u32> = MIGRATIONS.iter().map(|migration| migration.number).collect();
-        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(SCHEMA_VERSION, 7);
+        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(SCHEMA_VERSION, 8);
     }
 
     #[test]

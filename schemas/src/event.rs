@@ -241,6 +241,15 @@ impl Alias<'_> {
     }
 }
 
+impl Unit<'_> {
+    /// Whether anything can be called so: the type is a key, and the id has 1 to 256 bytes. Whoever asks for a
+    /// unit by name checks this first, since a table reads an id that is not there as the empty text.
+    pub fn check(&self) -> Result<(), OutOfRange> {
+        check_key("unit_type", &self.unit_type)?;
+        check_unit_id("unit_id", &self.unit_id)
+    }
+}
+
 fn first_phase() -> u32 {
     1
 }
@@ -344,6 +353,69 @@ mod tests {
         assert_eq!(of(256), Ok(()));
         assert_eq!(of(257).unwrap_err().to_string(), "unit_id: 257 bytes is not in 1 to 256");
         assert_eq!(of(0).unwrap_err().to_string(), "unit_id: 0 bytes is not in 1 to 256");
+    }
+
+    fn conversion() -> Conversion<'static> {
+        serde_json::from_str(
+            r#"{"event_id": "0191e3a0-0000-7000-8000-000000000002", "name": "buy", "unit_type": "user",
+                "unit_id": "u1", "created_at": "2026-01-01T00:00:00Z"}"#,
+        )
+        .unwrap()
+    }
+
+    fn unit(unit_type: &str, unit_id: &str) -> Unit<'static> {
+        Unit { unit_type: unit_type.to_owned().into(), unit_id: unit_id.to_owned().into() }
+    }
+
+    fn alias(from: &str, to: &str) -> Alias<'static> {
+        Alias {
+            event_id: Uuid::from_u128(3),
+            from: unit("device", from),
+            to: unit("user", to),
+            environment: production(),
+            sender: Sender::default(),
+            created_at: Micros::new(0).unwrap(),
+        }
+    }
+
+    /// The same rule wherever an id comes in: what is called by the empty text is every unit without that id.
+    #[test]
+    fn every_id_that_an_event_carries_has_1_to_256_bytes() {
+        let other_ids = |bytes: usize| Pairs::from_iter([("device".to_owned(), "d".repeat(bytes))]);
+        let of = |bytes: usize| -> Vec<Result<(), String>> {
+            let id = "u".repeat(bytes);
+            let said = [
+                Exposure { unit_id: id.clone().into(), ..exposure() }.check(),
+                Exposure { other_ids: other_ids(bytes), ..exposure() }.check(),
+                Conversion { unit_id: id.clone().into(), ..conversion() }.check(),
+                Conversion { other_ids: other_ids(bytes), ..conversion() }.check(),
+                alias(&id, "u1").check(),
+                alias("d1", &id).check(),
+                unit("user", &id).check(),
+            ];
+            said.into_iter().map(|said| said.map_err(|error| error.to_string())).collect()
+        };
+        assert_eq!(of(1), vec![Ok(()); 7]);
+        assert_eq!(of(256), vec![Ok(()); 7]);
+        let fields =
+            ["unit_id", "other_ids", "unit_id", "other_ids", "from.unit_id", "to.unit_id", "unit_id"];
+        for bytes in [0, 257] {
+            let refused: Vec<Result<(), String>> = fields
+                .into_iter()
+                .map(|field| Err(format!("{field}: {bytes} bytes is not in 1 to 256")))
+                .collect();
+            assert_eq!(of(bytes), refused);
+        }
+    }
+
+    #[test]
+    fn a_units_type_is_a_key() {
+        assert_eq!(unit("user", "u 1").check(), Ok(()));
+        let refused = |unit_type: &str| unit(unit_type, "u1").check().unwrap_err().to_string();
+        assert_eq!(refused(""), "unit_type: `` is not 1 to 64 of the characters A-Z a-z 0-9 . _ -");
+        assert_eq!(refused("us er"), "unit_type: `us er` is not 1 to 64 of the characters A-Z a-z 0-9 . _ -");
+        assert!(unit(&"k".repeat(64), "u1").check().is_ok());
+        assert!(unit(&"k".repeat(65), "u1").check().is_err());
     }
 
     #[test]

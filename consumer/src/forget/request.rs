@@ -1,15 +1,17 @@
 //! A request to forget a unit: entered in the ledger first, so that nothing of it comes in any more; then
-//! deleted from every table, until nothing is left. Doing it again is harmless and deletes what came since.
+//! deleted from every table, until nothing is left. Doing it again is harmless and deletes what came since. What
+//! nothing can be called is refused, before a table is asked.
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clickhouse::Client;
 use clickhouse::query::Query;
-use schemas::Micros;
+use ops::Exit;
+use schemas::{Micros, Unit};
 use serde::Serialize;
 
-use super::{LedgerKey, UnitHash};
+use super::{LedgerKey, UNITS_MAX, UnitHash};
 use crate::rows::Table;
 use crate::store::Store;
 
@@ -18,8 +20,7 @@ const ROUNDS_MAX: usize = 10;
 
 /// Who is to be forgotten, and why.
 pub struct Request<'a> {
-    pub unit_type: &'a str,
-    pub unit_id: &'a str,
+    pub unit: Unit<'a>,
     pub reason: &'a str,
     pub requested_by: &'a str,
     pub now: Micros,
@@ -37,7 +38,8 @@ pub struct Deleted {
     pub aliases: u64,
 }
 
-/// The statements of one table; each takes the unit's type and id as often as `marks` says, then the time.
+/// The statements of one table, each for a unit and what it did up to a time. A map reads a type that it does not
+/// have as the empty text, so it is asked whether it has it.
 struct Statements {
     table: Table,
     find: &'static str,
@@ -48,39 +50,92 @@ const TABLES: [Statements; 3] = [
     Statements {
         table: Table::Exposures,
         find: "SELECT count(), toUnixTimestamp64Micro(max(created_at)) FROM exposures \
-               WHERE ((unit_type = ? AND unit_id = ?) OR other_ids[?] = ?) \
-               AND created_at <= fromUnixTimestamp64Micro(?, 'UTC')",
+               WHERE ((unit_type = {unit_type:String} AND unit_id = {unit_id:String}) \
+               OR (mapContains(other_ids, {unit_type:String}) AND other_ids[{unit_type:String}] = {unit_id:String})) \
+               AND created_at <= fromUnixTimestamp64Micro({until:Int64}, 'UTC')",
         delete: "ALTER TABLE exposures DELETE \
-                 WHERE ((unit_type = ? AND unit_id = ?) OR other_ids[?] = ?) \
-                 AND created_at <= fromUnixTimestamp64Micro(?, 'UTC') SETTINGS mutations_sync = 2",
+                 WHERE ((unit_type = {unit_type:String} AND unit_id = {unit_id:String}) \
+                 OR (mapContains(other_ids, {unit_type:String}) \
+                 AND other_ids[{unit_type:String}] = {unit_id:String})) \
+                 AND created_at <= fromUnixTimestamp64Micro({until:Int64}, 'UTC') SETTINGS mutations_sync = 2",
     },
     Statements {
         table: Table::Conversions,
         find: "SELECT count(), toUnixTimestamp64Micro(max(created_at)) FROM conversions \
-               WHERE ((unit_type = ? AND unit_id = ?) OR other_ids[?] = ?) \
-               AND created_at <= fromUnixTimestamp64Micro(?, 'UTC')",
+               WHERE ((unit_type = {unit_type:String} AND unit_id = {unit_id:String}) \
+               OR (mapContains(other_ids, {unit_type:String}) AND other_ids[{unit_type:String}] = {unit_id:String})) \
+               AND created_at <= fromUnixTimestamp64Micro({until:Int64}, 'UTC')",
         delete: "ALTER TABLE conversions DELETE \
-                 WHERE ((unit_type = ? AND unit_id = ?) OR other_ids[?] = ?) \
-                 AND created_at <= fromUnixTimestamp64Micro(?, 'UTC') SETTINGS mutations_sync = 2",
+                 WHERE ((unit_type = {unit_type:String} AND unit_id = {unit_id:String}) \
+                 OR (mapContains(other_ids, {unit_type:String}) \
+                 AND other_ids[{unit_type:String}] = {unit_id:String})) \
+                 AND created_at <= fromUnixTimestamp64Micro({until:Int64}, 'UTC') SETTINGS mutations_sync = 2",
     },
     Statements {
         table: Table::Aliases,
         find: "SELECT count(), toUnixTimestamp64Micro(max(created_at)) FROM aliases \
-               WHERE ((from_unit_type = ? AND from_unit_id = ?) OR (to_unit_type = ? AND to_unit_id = ?)) \
-               AND created_at <= fromUnixTimestamp64Micro(?, 'UTC')",
+               WHERE ((from_unit_type = {unit_type:String} AND from_unit_id = {unit_id:String}) \
+               OR (to_unit_type = {unit_type:String} AND to_unit_id = {unit_id:String})) \
+               AND created_at <= fromUnixTimestamp64Micro({until:Int64}, 'UTC')",
         delete: "ALTER TABLE aliases DELETE \
-                 WHERE ((from_unit_type = ? AND from_unit_id = ?) OR (to_unit_type = ? AND to_unit_id = ?)) \
-                 AND created_at <= fromUnixTimestamp64Micro(?, 'UTC') SETTINGS mutations_sync = 2",
+                 WHERE ((from_unit_type = {unit_type:String} AND from_unit_id = {unit_id:String}) \
+                 OR (to_unit_type = {unit_type:String} AND to_unit_id = {unit_id:String})) \
+                 AND created_at <= fromUnixTimestamp64Micro({until:Int64}, 'UTC') SETTINGS mutations_sync = 2",
     },
 ];
+
+/// What the ledger holds already: units, entries for this one, and entries under other keys and one of those.
+const STANDING: &str = "SELECT uniqExact(unit_hash), countIf(unit_hash = {unit_hash:String}), \
+     countIf(key_check != {key_check:String}), anyIf(key_check, key_check != {key_check:String}) FROM forgotten";
 
 /// Forgets a unit and returns when nothing of it is left.
 ///
 /// # Errors
-/// Where ClickHouse cannot be reached, or rows of the unit keep coming in: an old consumer runs somewhere.
-/// The unit is in the ledger by then, and asking again goes on.
+/// Each with its exit code. Where nothing can be called so, or the ledger is full or belongs to another key: then
+/// nothing was entered or deleted. Where ClickHouse cannot be reached, or rows of the unit keep coming in, since an
+/// old consumer runs somewhere: the unit may be in the ledger by then, and asking again goes on.
 pub async fn request(client: &Client, key: &LedgerKey, request: &Request<'_>) -> Result<Deleted> {
-    let hash = key.unit_hash(request.unit_type, request.unit_id);
+    request
+        .unit
+        .check()
+        .context("nothing was deleted, since no unit can be called so")
+        .context(Exit::Usage)?;
+    let hash = key.unit_hash(&request.unit.unit_type, &request.unit.unit_id);
+    check_room(client, key, hash).await?;
+    carry_out(client, key, hash, request).await.context(Exit::Unreachable)
+}
+
+/// Whether the unit may be entered.
+async fn check_room(client: &Client, key: &LedgerKey, hash: UnitHash) -> Result<()> {
+    let (units, here, strange, strange_key): (u64, u64, u64, String) = client
+        .query(STANDING)
+        .param("unit_hash", hash.to_string())
+        .param("key_check", key.check())
+        .fetch_one()
+        .await
+        .context("asking the ledger for its entries")
+        .context(Exit::Unreachable)?;
+    if strange > 0 {
+        return Err(anyhow!(key.other_than(&strange_key))).context(Exit::InvalidInput);
+    }
+    if here == 0 && units >= UNITS_MAX as u64 {
+        return Err(anyhow!(
+            "the ledger of forgotten units is full: it holds {units} units, and every consumer holds all of them. \
+             Nothing was entered or deleted. Delete the entries that nothing can bring back any more: of requests \
+             made before the oldest event in Kafka, dead letter, file to be replayed and backup to be restored, as \
+             ALTER TABLE forgotten DELETE WHERE requested_at < now() - toIntervalDay(60) does; then ask again"
+        ))
+        .context(Exit::Refused);
+    }
+    Ok(())
+}
+
+async fn carry_out(
+    client: &Client,
+    key: &LedgerKey,
+    hash: UnitHash,
+    request: &Request<'_>,
+) -> Result<Deleted> {
     // A sender's clock may be ahead of ours: what is there already is meant, whatever its time.
     let mut until = request.now;
     for statements in &TABLES {
@@ -101,8 +156,7 @@ pub async fn request(client: &Client, key: &LedgerKey, request: &Request<'_>) ->
                 // Its last batches may consist of nothing else.
                 Store::note_ends(client, statements.table).await.context("noting how far batches reach")?;
                 request
-                    .bound(client.query(statements.delete))
-                    .bind(until.get())
+                    .bound(client.query(statements.delete), until)
                     .execute()
                     .await
                     .with_context(|| format!("deleting from {}", statements.table.name()))?;
@@ -132,9 +186,12 @@ pub async fn request(client: &Client, key: &LedgerKey, request: &Request<'_>) ->
 }
 
 impl Request<'_> {
-    /// Every statement asks for the unit twice: as an event's own, and among its others.
-    fn bound(&self, query: Query) -> Query {
-        query.bind(self.unit_type).bind(self.unit_id).bind(self.unit_type).bind(self.unit_id)
+    /// A statement of [`TABLES`] for this unit.
+    fn bound(&self, statement: Query, until: Micros) -> Query {
+        statement
+            .param("unit_type", &self.unit.unit_type)
+            .param("unit_id", &self.unit.unit_id)
+            .param("until", until.get())
     }
 }
 
@@ -146,8 +203,7 @@ async fn found(
     until: Micros,
 ) -> Result<(u64, i64)> {
     request
-        .bound(client.query(statements.find))
-        .bind(until.get())
+        .bound(client.query(statements.find), until)
         .fetch_one()
         .await
         .with_context(|| format!("looking for the unit in {}", statements.table.name()))
@@ -160,14 +216,16 @@ async fn enter(
     request: &Request<'_>,
     until: Micros,
 ) -> Result<()> {
+    let Unit { unit_type, unit_id } = &request.unit;
     client
         .query(
-            "INSERT INTO forgotten (unit_hash, key_check, unit_type, forgotten_at, requested_by, reason) \
-             VALUES (?, ?, ?, fromUnixTimestamp64Micro(?, 'UTC'), ?, ?)",
+            "INSERT INTO forgotten (unit_hash, unit_tag, key_check, unit_type, forgotten_at, requested_by, reason) \
+             VALUES (?, ?, ?, ?, fromUnixTimestamp64Micro(?, 'UTC'), ?, ?)",
         )
         .bind(hash.to_string())
+        .bind(key.tag(unit_type, unit_id).0)
         .bind(key.check())
-        .bind(request.unit_type)
+        .bind(unit_type)
         .bind(until.get())
         .bind(request.requested_by)
         .bind(request.reason)

@@ -1,0 +1,223 @@
+//! Reading the ledger: whole at the start, and from then on what is new. What was read once is read again only
+//! when its number has changed, as when somebody deleted an entry. An entry that cannot be heeded stops everything:
+//! nobody can tell then what must not be kept.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use clickhouse::{Client, Row};
+use schemas::Micros;
+use serde::Deserialize;
+
+use super::ledger::{Entry, Ledger, Seen};
+use super::{LedgerKey, REFRESHED_EVERY, Tag, UNITS_HEEDED_MAX, UnitHash};
+
+/// Why the ledger is not known as it is now.
+#[derive(Debug, thiserror::Error)]
+pub enum Unread {
+    /// Asking again may help; what was read before holds.
+    #[error("reading the ledger of forgotten units")]
+    Unreachable(#[from] clickhouse::error::Error),
+    /// It has entries by which no event can be judged. No event may pass until somebody has mended that.
+    #[error("{0}")]
+    Unheeded(String),
+}
+
+/// How many entries there are, and how many of those were there at a time.
+const COUNT: &str =
+    "SELECT count(), countIf(requested_at <= fromUnixTimestamp64Milli({latest:Int64}, 'UTC')) FROM forgotten";
+
+/// The units of all entries, or of those entered after a time. Columns that stand in the condition have other names
+/// in the answer: the condition would read those.
+const READ: &str = "SELECT unit_hash, any(unit_tag) AS tag, key_check, \
+     toUnixTimestamp64Micro(max(forgotten_at)) AS until, count() AS entries, \
+     toUnixTimestamp64Milli(max(requested_at)) AS latest_ms FROM forgotten \
+     WHERE {whole:Bool} OR requested_at > fromUnixTimestamp64Milli({after:Int64}, 'UTC') \
+     GROUP BY unit_hash, key_check";
+
+#[derive(Row, Deserialize)]
+struct Entered {
+    unit_hash: String,
+    tag: Option<u64>,
+    key_check: String,
+    until: i64,
+    entries: u64,
+    latest_ms: i64,
+}
+
+impl Ledger {
+    /// The whole ledger.
+    ///
+    /// # Errors
+    /// Also where it has entries that this key cannot recognise: then no event may pass.
+    pub async fn read(client: &Client, key: Option<&LedgerKey>) -> Result<Ledger, Unread> {
+        let mut ledger = Ledger::under(key);
+        ledger.take(client, key, None).await?;
+        Ok(ledger)
+    }
+
+    /// The ledger with what was entered since; `None` if nothing was.
+    ///
+    /// # Errors
+    /// As [`Ledger::read`].
+    pub async fn newer(&self, client: &Client, key: Option<&LedgerKey>) -> Result<Option<Ledger>, Unread> {
+        let (entries, known): (u64, u64) =
+            client.query(COUNT).param("latest", self.seen.latest_ms).fetch_one().await?;
+        if known == self.seen.entries && entries == known {
+            return Ok(None);
+        }
+        if known != self.seen.entries || self.is_empty() {
+            // Some were deleted, or became visible late.
+            return Ledger::read(client, key).await.map(Some);
+        }
+        let mut newer = self.clone();
+        newer.take(client, key, Some(self.seen.latest_ms)).await?;
+        Ok(Some(newer))
+    }
+
+    /// Reads the entries made after `after_ms`, or all.
+    async fn take(
+        &mut self,
+        client: &Client,
+        key: Option<&LedgerKey>,
+        after_ms: Option<i64>,
+    ) -> Result<(), Unread> {
+        let mut entries = client
+            .query(READ)
+            .param("whole", after_ms.is_none())
+            .param("after", after_ms.unwrap_or(0))
+            .fetch::<Entered>()?;
+        while let Some(entered) = entries.next().await? {
+            self.enter(entered.judged(key)?);
+            self.seen = Seen {
+                entries: self.seen.entries + entered.entries,
+                latest_ms: self.seen.latest_ms.max(entered.latest_ms),
+            };
+            if self.len() > UNITS_HEEDED_MAX {
+                return Err(Unread::Unheeded(format!(
+                    "the ledger of forgotten units holds more than {UNITS_HEEDED_MAX} units, which `consumer forget` \
+                     does not enter: delete the rows of the table `forgotten` that somebody else wrote"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Entered {
+    fn judged(&self, key: Option<&LedgerKey>) -> Result<Entry, Unread> {
+        let Some(key) = key else {
+            let what =
+                "there are forgotten units, and no key: set consumer.forget_key or consumer.forget_key_file";
+            return Err(Unread::Unheeded(what.to_owned()));
+        };
+        if self.key_check != key.check() {
+            return Err(Unread::Unheeded(key.other_than(&self.key_check)));
+        }
+        let not_one = |column: &str, what: &str| {
+            Unread::Unheeded(format!(
+                "the row of the table `forgotten` with the unit_hash `{}` has no {what} in {column}: mend or delete \
+                 it",
+                self.unit_hash
+            ))
+        };
+        Ok(Entry {
+            hash: UnitHash::parse(&self.unit_hash)
+                .ok_or_else(|| not_one("unit_hash", "64 hexadecimal digits"))?,
+            tag: self.tag.map(Tag),
+            until: Micros::new(self.until)
+                .map_err(|_| not_one("forgotten_at", "time between 1970 and 2261"))?,
+        })
+    }
+}
+
+/// The ledger for many readers, replaced as a whole where there is something new in it.
+#[derive(Clone, Default)]
+pub struct Forgotten {
+    ledger: Arc<RwLock<Arc<Ledger>>>,
+}
+
+impl Forgotten {
+    pub fn new(ledger: Ledger) -> Forgotten {
+        Forgotten { ledger: Arc::new(RwLock::new(Arc::new(ledger))) }
+    }
+
+    /// The ledger as it is now; asked once for each batch of messages.
+    pub fn ledger(&self) -> Arc<Ledger> {
+        self.ledger.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks for new entries again and again until the shutdown begins. A ledger that cannot be read stays as it
+    /// was. One that cannot be heeded begins the shutdown: whoever starts again waits until it is mended, and
+    /// takes nothing in.
+    pub async fn keep_fresh(self, client: Client, key: Option<LedgerKey>, shutdown: ops::Shutdown) {
+        while !shutdown.sleep(REFRESHED_EVERY).await {
+            match self.ledger().newer(&client, key.as_ref()).await {
+                Ok(None) => {}
+                Ok(Some(ledger)) => {
+                    *self.ledger.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ledger);
+                }
+                Err(error @ Unread::Unheeded(_)) => {
+                    tracing::error!(%error, "the ledger of forgotten units cannot be heeded");
+                    shutdown.begin(format!("the ledger of forgotten units cannot be heeded: {error}"));
+                }
+                Err(error) => {
+                    let error = anyhow::Error::new(error);
+                    tracing::warn!("the ledger of forgotten units stays as it was: {error:#}");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entered(unit_hash: &str, key: &LedgerKey, until: i64) -> Entered {
+        Entered {
+            unit_hash: unit_hash.to_owned(),
+            tag: None,
+            key_check: key.check().to_owned(),
+            until,
+            entries: 1,
+            latest_ms: 0,
+        }
+    }
+
+    /// Each would otherwise be an entry that is there and not heeded.
+    #[test]
+    fn an_entry_that_cannot_be_heeded_is_named() {
+        let (key, other) = (LedgerKey::new(&[7; 32]).unwrap(), LedgerKey::new(&[8; 32]).unwrap());
+        let hash = key.unit_hash("user", "u1").to_string();
+        let said = |entered: Entered, key: Option<&LedgerKey>| match entered.judged(key) {
+            Ok(entry) => entry.hash.to_string(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(said(entered(&hash, &key, 5), Some(&key)), hash);
+        assert_eq!(
+            said(entered(&hash, &key, 5), None),
+            "there are forgotten units, and no key: set consumer.forget_key or consumer.forget_key_file"
+        );
+        assert_eq!(
+            said(entered(&hash, &other, 5), Some(&key)),
+            format!(
+                "there are units forgotten under the key {}, and the one configured is {}: configure the key that \
+                 they were entered with",
+                other.check(),
+                key.check()
+            )
+        );
+        assert_eq!(
+            said(entered("", &key, 5), Some(&key)),
+            "the row of the table `forgotten` with the unit_hash `` has no 64 hexadecimal digits in unit_hash: mend \
+             or delete it"
+        );
+        assert_eq!(
+            said(entered(&hash, &key, -1), Some(&key)),
+            format!(
+                "the row of the table `forgotten` with the unit_hash `{hash}` has no time between 1970 and 2261 in \
+                 forgotten_at: mend or delete it"
+            )
+        );
+    }
+}
