@@ -16,8 +16,11 @@ use crate::store::Place;
 /// partition that they came from.
 #[derive(Default)]
 pub struct Buried {
-    offsets: HashMap<(String, u16), Vec<(Option<u32>, u64)>>,
+    offsets: HashMap<(String, u16), Vec<At>>,
 }
+
+/// The epoch, if the letter tells it, and the offset.
+type At = (Option<u32>, u64);
 
 impl Buried {
     /// Looks for those of `wanted`: for each topic and partition, spans in ascending order.
