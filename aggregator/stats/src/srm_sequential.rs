@@ -3,8 +3,8 @@
 
 use crate::{
     Invalid,
-    multinomial_mixture::{Cell, log_bayes_factor},
-    terms::positive,
+    multinomial_mixture::{self, Cell, log_bayes_factor},
+    srm::shares,
 };
 
 /// The platform's concentration (Optimizely's): how closely the mixture hugs the planned shares.
@@ -43,9 +43,9 @@ impl Evidence {
 
 /// The test of Lindon & Malek (2022), NeurIPS, multiplied over phases: each factor is a
 /// martingale under its own planned shares, so their product is one and changing the split costs
-/// no false alarm.
+/// no false alarm. `concentration` is from 1e-6 to 1e15.
 pub fn evidence(phases: &[Phase<'_>], concentration: f64) -> Result<Evidence, Invalid> {
-    positive("concentration", concentration)?;
+    multinomial_mixture::concentration(concentration)?;
     let mut log = 0.0;
     for phase in phases {
         log += log_bayes_factor(&cells(phase)?, concentration);
@@ -59,16 +59,8 @@ fn cells(phase: &Phase<'_>) -> Result<Vec<Cell>, Invalid> {
         let what = "weights and units";
         return Err(Invalid::Lengths { what, left: weights.len(), right: units.len() });
     }
-    if let Some(&value) = weights.iter().find(|w| !(**w >= 0.0 && w.is_finite())) {
-        return Err(Invalid::OutOfRange { what: "weight", value, range: "finite and at least 0" });
-    }
-    let have = weights.iter().filter(|&&weight| weight > 0.0).count();
-    if have < 2 {
-        return Err(Invalid::TooFew { what: "arms with a positive weight", have, need: 2 });
-    }
-    let total: f64 = weights.iter().sum();
-    let planned = weights.iter().zip(units).filter(|(weight, _)| **weight > 0.0);
-    Ok(planned.map(|(w, &n)| Cell { share: w / total, count: n as f64 }).collect())
+    let planned = shares(weights)?.into_iter().zip(units).filter(|(share, _)| *share > 0.0);
+    Ok(planned.map(|(share, &n)| Cell { share, count: n as f64 }).collect())
 }
 
 #[cfg(test)]
