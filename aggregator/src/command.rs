@@ -99,7 +99,7 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
     let registry = ops::metrics::registry("aggregator", env!("CARGO_PKG_VERSION"));
     let metrics = schedule::Metrics::register(&registry);
     let routes =
-        serve::guarded(http::routes(database.clone()), &settings.http).map_err(anyhow::Error::msg)?;
+        serve::guarded(http::routes(database.clone()), &settings.http).map_err(ops::config::Error::from)?;
     let served = Served { routes, registry, health: health.clone() };
     let server = serve::start(&settings.http, served, &shutdown).await?;
     schedule::run(database, settings.aggregator, health, metrics, shutdown).await;

@@ -81,14 +81,13 @@ struct Examined {
 
 impl Auditor {
     pub async fn open(config: &Config) -> Result<Auditor> {
-        let client = config.clickhouse.client().map_err(anyhow::Error::msg)?;
+        let client = config.clickhouse.client().map_err(ops::config::Error::from)?;
         let settings = &config.consumer;
         let key = ledger_key(config)?;
-        let ledger = Ledger::read(&client, key.as_ref()).await.context(ops::Exit::Unreachable)?;
+        let ledger = Ledger::read(&client, key.as_ref()).await?;
         let store = Store::open(client.clone(), settings.insert_timeout_ms.duration())
             .await
-            .context("asking ClickHouse for its settings")
-            .context(ops::Exit::Unreachable)?;
+            .context("asking ClickHouse for its settings")?;
         Ok(Auditor {
             tables: Tables::new(client),
             store,
@@ -96,7 +95,7 @@ impl Auditor {
             kafka: config.kafka.clone(),
             database: config.clickhouse.database.clone(),
             ledger,
-            schemas: SchemaCache::open(&config.registry).map_err(anyhow::Error::msg)?,
+            schemas: SchemaCache::open(&config.registry).map_err(ops::config::Error::from)?,
             epoch: u32::try_from(settings.epoch.get()).context("consumer.epoch")?,
         })
     }
@@ -119,8 +118,7 @@ impl Auditor {
             let places = self.places(table, &topic).await?;
             report.made_anew = self.made_anew(&places).await?;
             for place in places {
-                let is_others = report.made_anew.is_some();
-                let found = self.examine(place, report.retention_days, is_others, depth).await?;
+                let found = self.examine(place, &report, depth).await?;
                 let wanted = found.findings.perhaps_buried();
                 let spans: &mut Vec<Span> =
                     perhaps_buried.entry((found.place.topic.clone(), found.place.partition)).or_default();
@@ -225,16 +223,10 @@ impl Auditor {
         Ok(noted.iter().find_map(other))
     }
 
-    /// `is_others`: the messages that the topic has now are not those of the rows.
-    async fn examine(
-        &self,
-        place: Place,
-        retention_days: Option<u64>,
-        is_others: bool,
-        depth: Depth,
-    ) -> Result<Examined> {
+    async fn examine(&self, place: Place, topic: &TopicReport, depth: Depth) -> Result<Examined> {
         let (table, part) = (place.table, Part { partition: place.partition, epoch: place.epoch });
-        let current = place.epoch == self.epoch && !is_others;
+        // The messages of a topic made anew are not those of the rows.
+        let current = place.epoch == self.epoch && topic.made_anew.is_none();
         // Read before the batches: what is committed by now is in the table by then.
         let (committed, ends) = match current {
             true => tokio::task::block_in_place(|| {
@@ -276,7 +268,7 @@ impl Auditor {
         }
         absent.extend(outside(&chain, committed, ends, depth));
         absent.sort_by_key(|missing| missing.span.first);
-        let before = retention_days.map(|days| expired_before_ms(days, now_ms()));
+        let before = topic.retention_days.map(|days| expired_before_ms(days, now_ms()));
         let findings = Findings::of(&self.witnesses(before), &place, &absent, ends)
             .await
             .with_context(|| format!("explaining what is missing of {}/{}", place.topic, place.partition))?;
@@ -325,9 +317,13 @@ pub fn ledger_key(config: &Config) -> Result<Option<LedgerKey>> {
     let settings = &config.consumer;
     let secret =
         ops::config::Secret::resolve(settings.forget_key.as_ref(), settings.forget_key_file.as_ref())
-            .map_err(anyhow::Error::msg)
+            .map_err(ops::config::Error::from)
             .context("consumer.forget_key_file")?;
-    secret.map(|secret| LedgerKey::new(secret.reveal().as_bytes())).transpose().context("consumer.forget_key")
+    secret
+        .map(|secret| LedgerKey::new(secret.reveal().as_bytes()))
+        .transpose()
+        .context("consumer.forget_key")
+        .context(ops::Exit::InvalidInput)
 }
 
 fn now_ms() -> i64 {

@@ -84,8 +84,8 @@ pub struct Forget {
     json: bool,
 }
 
-/// Exit code 0: clean. 6: holes, losses or duplicates. 5: Kafka or ClickHouse cannot be reached. 3: refused,
-/// because consumers run.
+/// Exit code 0: clean. 6: holes, losses or duplicates. 5: Kafka or ClickHouse cannot be reached. 4: they are not
+/// configured rightly. 3: refused, because consumers run.
 pub async fn audit(config: &Config, arguments: &Audit) -> Result<ops::Exit> {
     let only = match &arguments.topic {
         None => None,
@@ -94,9 +94,9 @@ pub async fn audit(config: &Config, arguments: &Audit) -> Result<ops::Exit> {
             Some(found.ok_or_else(|| anyhow!("there is no topic `{topic}`")).context(ops::Exit::Usage)?)
         }
     };
-    let auditor = Auditor::open(config).await.context("auditing").context(ops::Exit::Unreachable)?;
+    let auditor = Auditor::open(config).await.context("auditing")?;
     if arguments.heal {
-        let consumers = auditor.consumers().context(ops::Exit::Unreachable)?;
+        let consumers = auditor.consumers()?;
         if consumers > 0 {
             let group = &config.consumer.group;
             return Err(anyhow!(
@@ -106,10 +106,9 @@ pub async fn audit(config: &Config, arguments: &Audit) -> Result<ops::Exit> {
             .context(ops::Exit::Refused);
         }
     }
-    let audited =
-        auditor.audit(only, Depth::Whole).await.context("auditing").context(ops::Exit::Unreachable)?;
+    let audited = auditor.audit(only, Depth::Whole).await.context("auditing")?;
     let report = match arguments.heal && audited.report.holes > 0 {
-        true => auditor.heal(audited, only).await.context("healing").context(ops::Exit::Unreachable)?,
+        true => auditor.heal(audited, only).await.context("healing")?,
         false => audited.report,
     };
     print(arguments.json, &report, || report.page())?;
@@ -129,9 +128,8 @@ pub async fn dead_letters(config: &Config, command: &DeadLetters) -> Result<ops:
             code: chosen.code.clone(),
         };
         tokio::task::block_in_place(|| letters::read(&config.kafka, &choice, payloads))
-            .context(ops::Exit::Unreachable)
     };
-    let mut plans = Plans::new(SchemaCache::open(&config.registry).map_err(anyhow::Error::msg)?);
+    let mut plans = Plans::new(SchemaCache::open(&config.registry).map_err(ops::config::Error::from)?);
     match command {
         DeadLetters::List(chosen) => {
             let letters = read(chosen, false)?;
@@ -149,9 +147,7 @@ pub async fn dead_letters(config: &Config, command: &DeadLetters) -> Result<ops:
         }
         DeadLetters::Replay { chosen, again } => {
             let letters = read(chosen, true)?;
-            let replayed = letters::replay(&config.kafka, &letters, *again, &mut plans)
-                .await
-                .context(ops::Exit::Unreachable)?;
+            let replayed = letters::replay(&config.kafka, &letters, *again, &mut plans).await?;
             print(chosen.json, &replayed, || {
                 format!(
                     "{} sent again, {} were before, {} are too long to have been kept whole\n",
@@ -166,14 +162,14 @@ pub async fn dead_letters(config: &Config, command: &DeadLetters) -> Result<ops:
 /// Exit code 0: nothing of the unit is left. 2: nothing can be called so. 3: the ledger is full. 4: the ledger's key
 /// is missing or another. 5: ClickHouse cannot be reached, or rows keep coming in.
 pub async fn forget(config: &Config, arguments: &Forget) -> Result<ops::Exit> {
-    let Some(key) = ledger_key(config).context(ops::Exit::InvalidInput)? else {
+    let Some(key) = ledger_key(config)? else {
         return Err(anyhow!(
             "the ledger has no key: set SPLITSTREAM_CONSUMER__FORGET_KEY or consumer.forget_key_file, for the \
              consumers too"
         ))
         .context(ops::Exit::InvalidInput);
     };
-    let client = config.clickhouse.client().map_err(anyhow::Error::msg)?;
+    let client = config.clickhouse.client().map_err(ops::config::Error::from)?;
     let settings = &config.consumer;
     let request = forget::Request {
         unit: Unit {

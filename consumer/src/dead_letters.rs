@@ -34,7 +34,7 @@ pub struct Sent(DeliveryFuture);
 impl DeadLetters {
     pub fn open(kafka: &ops::config::Kafka) -> Result<DeadLetters> {
         let mut config = ClientConfig::new();
-        for (name, value) in kafka.properties().map_err(anyhow::Error::msg)? {
+        for (name, value) in kafka.properties().map_err(ops::config::Error::from)? {
             config.set(name, value);
         }
         let producer = config

@@ -22,6 +22,9 @@ const SLICES_MIN: usize = 8;
 /// Ids whose places the processor's cache surely holds together.
 const WARM_AT_ONCE: usize = 256;
 
+/// Its id and when it was created.
+type Event = (Uuid, Micros);
+
 /// What is known of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
@@ -55,12 +58,8 @@ impl Window {
 
     /// Enters events whose rows are durable. Where the window would outgrow its bound, its oldest slice is
     /// forgotten and the horizon moves up behind it.
-    pub fn enter(&mut self, mut events: &[(Uuid, Micros)]) {
-        while let Some((_, first)) = events.first() {
-            let time = self.slice_around(first.get());
-            let alike =
-                events.iter().take(WARM_AT_ONCE).take_while(|(_, at)| time.contains(&at.get())).count();
-            let (some, rest) = events.split_at(alike);
+    pub fn enter(&mut self, mut events: &[Event]) {
+        while let Some((time, some, rest)) = self.of_one_slice(events) {
             events = rest;
             let slice = self.slices.entry(time.start).or_default();
             slice.ids.warm(some.iter().map(|(id, _)| *id));
@@ -99,17 +98,24 @@ impl Window {
         start..behind.map_or(minute + MINUTE_MICROS, |(start, _)| *start)
     }
 
+    /// The time of the first event's slice, the events beside it that belong there, at most [`WARM_AT_ONCE`], and
+    /// the rest; `None` of no events.
+    fn of_one_slice<'e>(&self, events: &'e [Event]) -> Option<(Range<i64>, &'e [Event], &'e [Event])> {
+        let (_, first) = events.first()?;
+        let time = self.slice_around(first.get());
+        let belongs = |(_, at): &&Event| time.contains(&at.get());
+        let (some, rest) = events.split_at(events.iter().take(WARM_AT_ONCE).take_while(belongs).count());
+        Some((time, some, rest))
+    }
+
     /// Answers for one event after another; quickest where they are of one time.
     pub fn reader(&self) -> Reader<'_> {
         Reader { window: self, time: 0..0, slice: None }
     }
 
     /// As [`Ids::warm`].
-    pub fn warm(&self, mut events: &[(Uuid, Micros)]) {
-        while let Some((_, first)) = events.first() {
-            let time = self.slice_around(first.get());
-            let alike = events.iter().take_while(|(_, at)| time.contains(&at.get())).count();
-            let (some, rest) = events.split_at(alike);
+    pub fn warm(&self, mut events: &[Event]) {
+        while let Some((time, some, rest)) = self.of_one_slice(events) {
             events = rest;
             if let Some(slice) = self.slices.get(&time.start) {
                 slice.ids.warm(some.iter().map(|(id, _)| *id));
@@ -229,7 +235,7 @@ mod tests {
     #[test]
     fn ids_of_one_instant_are_bounded_as_well() {
         let mut window = Window::new(at(10), 80);
-        let events: Vec<(Uuid, Micros)> = (1..=1_000).map(|number| (id(number), at(10))).collect();
+        let events: Vec<Event> = (1..=1_000).map(|number| (id(number), at(10))).collect();
         window.enter(&events);
         assert!(window.ids() <= 80, "{} ids", window.ids());
         assert!(events.iter().all(|(id, at)| window.reader().know(*id, *at) == Known::AskStore));
@@ -246,7 +252,7 @@ mod tests {
                 (state >> 33) % sides
             };
             let mut window = Window::new(at(10), 64);
-            let mut entered: Vec<(Uuid, Micros)> = Vec::new();
+            let mut entered: Vec<Event> = Vec::new();
             for number in 0..600_u64 {
                 let created_at =
                     at(10).get() + (dice(4) * 20_000_000 + number * 100_000 + dice(1_000)) as i64;
@@ -273,7 +279,7 @@ mod tests {
 
     #[test]
     fn events_entered_together_are_what_they_are_one_by_one() {
-        let events: Vec<(Uuid, Micros)> = [(1, 9), (2, 10), (3, 11), (4, 11), (5, 10), (2, 10)]
+        let events: Vec<Event> = [(1, 9), (2, 10), (3, 11), (4, 11), (5, 10), (2, 10)]
             .map(|(number, minute)| (id(number), at(minute)))
             .into();
         let (mut together, mut one_by_one) = (Window::new(at(10), 100), Window::new(at(10), 100));

@@ -70,7 +70,7 @@ impl Follower {
     ) -> Result<()> {
         let topic = kafka.topic(schemas::topics::DEFINITIONS);
         let mut config = ClientConfig::new();
-        for (name, value) in kafka.properties().map_err(anyhow::Error::msg)? {
+        for (name, value) in kafka.properties().map_err(ops::config::Error::from)? {
             config.set(name, value);
         }
         let consumer: BaseConsumer = config

@@ -2,22 +2,22 @@
 //! asks it for every event, an audit explains by it what is missing, and a heal leaves out what it names.
 //! [`request`] enters a unit and deletes what is there of it.
 
+use std::hash::Hasher;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use siphasher::sip::SipHasher24;
 
 pub mod hmac;
 mod ledger;
 mod read;
 mod request;
-pub mod siphash;
 
 pub use ledger::{Entry, Ledger};
 pub use read::{Forgotten, Unread};
 pub use request::{Deleted, Request, request};
 
 use hmac::HmacSha256;
-use siphash::SipHash24;
 
 /// How often the pipeline looks for new entries. A request waits for longer than this before it deletes.
 pub const REFRESHED_EVERY: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ const UNITS_HEEDED_MAX: usize = 2 * UNITS_MAX;
 #[derive(Clone)]
 pub struct LedgerKey {
     hmac: HmacSha256,
-    tags: SipHash24,
+    tags: SipHasher24,
     check: String,
 }
 
@@ -49,7 +49,7 @@ impl LedgerKey {
         // A unit's text has a zero byte in it, these have none.
         let check = hex(&hmac.of(&[b"splitstream ledger key"])[..8]);
         let tags = hmac.of(&[b"splitstream ledger tags"]);
-        let tags = SipHash24::new(*tags.first_chunk().expect("a hash has 32 bytes"));
+        let tags = SipHasher24::new_with_key(tags.first_chunk().expect("a hash has 32 bytes"));
         Ok(LedgerKey { hmac, tags, check })
     }
 
@@ -60,7 +60,11 @@ impl LedgerKey {
     /// Under a key that is made of the ledger's: without it a tag tells no more of a unit than its hash does.
     #[inline]
     pub fn tag(&self, unit_type: &str, unit_id: &str) -> Tag {
-        Tag(self.tags.of(&[unit_type.as_bytes(), &[0], unit_id.as_bytes()]))
+        let mut tag = self.tags;
+        tag.write(unit_type.as_bytes());
+        tag.write(&[0]);
+        tag.write(unit_id.as_bytes());
+        Tag(tag.finish())
     }
 
     /// What tells this key from another.

@@ -84,7 +84,7 @@ pub fn join(
     start: StartWorker,
 ) -> Result<Arc<GroupConsumer>> {
     let mut config = ClientConfig::new();
-    for (name, value) in kafka.properties().map_err(anyhow::Error::msg)? {
+    for (name, value) in kafka.properties().map_err(ops::config::Error::from)? {
         config.set(name, value);
     }
     config

@@ -10,6 +10,7 @@ pub mod dead_letters;
 pub mod decode;
 pub mod dedupe;
 pub mod definitions;
+pub mod exit;
 pub mod fetch;
 pub mod forget;
 pub mod group;

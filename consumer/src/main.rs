@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use consumer::config::{Config, TablesConfig};
-use consumer::{commands, heap, migrate, pipeline, retention};
+use consumer::{commands, exit, heap, migrate, pipeline, retention};
 use ops::config::load;
 
 /// Carries exposures, conversions, aliases and definitions from Kafka into ClickHouse, each exactly once.
@@ -40,7 +40,7 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     heap::keep_memory();
-    ops::main(run(arguments))
+    ops::main(async { run(arguments).await.map_err(exit::coded) })
 }
 
 async fn run(arguments: Arguments) -> Result<ops::Exit> {
@@ -59,16 +59,15 @@ async fn run(arguments: Arguments) -> Result<ops::Exit> {
 }
 
 async fn migrate_tables(config: TablesConfig) -> Result<ops::Exit> {
-    let client = config.clickhouse.client().map_err(anyhow::Error::msg)?;
+    let client = config.clickhouse.client().map_err(ops::config::Error::from)?;
     let made = migrate::migrate(&client, config.clickhouse.database.as_str())
         .await
-        .with_context(|| format!("migrating {}", config.clickhouse.url.as_str()))
-        .context(ops::Exit::Unreachable)?;
+        .with_context(|| format!("migrating {}", config.clickhouse.url.as_str()))?;
     match made.is_empty() {
         true => println!("the tables are up to date"),
         false => println!("applied {}", made.join(", ")),
     }
-    let changed = retention::apply(&client, &config.consumer).await.context(ops::Exit::Unreachable)?;
+    let changed = retention::apply(&client, &config.consumer).await?;
     for (table, days) in changed {
         match days {
             0 => println!("{table} are kept for ever"),

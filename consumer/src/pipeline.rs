@@ -52,7 +52,7 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
     let server = ops::serve::start(&config.http, served, &shutdown).await?;
 
     // the tables
-    let client = config.clickhouse.client().map_err(anyhow::Error::msg)?;
+    let client = config.clickhouse.client().map_err(ops::config::Error::from)?;
     let insert_timeout = settings.insert_timeout_ms.duration();
     let (store, ledger) = loop {
         let opened = async {
@@ -109,7 +109,7 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
     // the partitions
     let shared = Arc::new(Shared {
         store,
-        schema_cache: SchemaCache::open(&config.registry).map_err(anyhow::Error::msg)?,
+        schema_cache: SchemaCache::open(&config.registry).map_err(ops::config::Error::from)?,
         dead_letters: DeadLetters::open(&config.kafka)?,
         forgotten,
         follower,

@@ -1,7 +1,6 @@
 //! The one place where a librdkafka client is configured, and where "Kafka does not answer" becomes a message
 //! that names the address and what to check.
 
-use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use ops::config::Kafka;
@@ -9,6 +8,7 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
+use tokio::net::TcpStream;
 
 /// How long a cluster may take to answer a question.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(8);
@@ -45,21 +45,23 @@ pub async fn topics(kafka: &Kafka) -> Result<Vec<(String, usize)>, ConnectError>
     let asking = tokio::task::spawn_blocking(move || {
         let consumer: BaseConsumer =
             config.create().map_err(|error| ConnectError::Settings(error.to_string()))?;
-        let metadata =
-            consumer.fetch_metadata(None, ANSWER_WITHIN).map_err(|error| diagnose(brokers, &error))?;
-        let named =
-            |topic: &rdkafka::metadata::MetadataTopic| (topic.name().to_owned(), topic.partitions().len());
-        Ok(metadata.topics().iter().map(named).collect())
+        Ok(consumer.fetch_metadata(None, ANSWER_WITHIN))
     });
-    asking.await.expect("asking for metadata does not panic")
+    let answer = asking.await.expect("asking for metadata does not panic")?;
+    let named =
+        |topic: &rdkafka::metadata::MetadataTopic| (topic.name().to_owned(), topic.partitions().len());
+    match answer {
+        Ok(metadata) => Ok(metadata.topics().iter().map(named).collect()),
+        Err(error) => Err(diagnose(brokers, &error).await),
+    }
 }
 
-/// Why the brokers are silent, as far as a plain connection can tell. Blocks for up to 1.5 s.
-pub(crate) fn diagnose(brokers: String, error: &KafkaError) -> ConnectError {
+/// Why the brokers are silent, as far as a plain connection can tell. Takes up to 1.5 s.
+pub(crate) async fn diagnose(brokers: String, error: &KafkaError) -> ConnectError {
     let mut reasons = Vec::new();
     let mut connected = false;
     for broker in brokers.split(',').map(str::trim).take(ADDRESSES_TRIED_MAX) {
-        match connect(broker) {
+        match connect(broker).await {
             Ok(()) => connected = true,
             Err(reason) => reasons.push(format!("{broker}: {reason}")),
         }
@@ -80,11 +82,53 @@ pub(crate) fn diagnose(brokers: String, error: &KafkaError) -> ConnectError {
     }
 }
 
-fn connect(broker: &str) -> Result<(), String> {
-    let address = broker
-        .to_socket_addrs()
-        .map_err(|error| error.to_string())?
-        .next()
-        .ok_or_else(|| "the name has no address".to_owned())?;
-    TcpStream::connect_timeout(&address, CONNECT_WITHIN).map(drop).map_err(|error| error.to_string())
+async fn connect(broker: &str) -> Result<(), String> {
+    match tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect(broker)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no connection within {} ms", CONNECT_WITHIN.as_millis())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::error::RDKafkaErrorCode::BrokerTransportFailure;
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    /// An address where nobody takes connections, and those that fill its queue.
+    async fn deaf() -> (TcpListener, Vec<TcpStream>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(Ok(stream)) =
+            tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
+        {
+            waiting.push(stream);
+        }
+        (listener, waiting)
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn others_go_on_while_a_silent_broker_is_diagnosed() {
+        let (listener, _waiting) = deaf().await;
+        let broker = listener.local_addr().unwrap().to_string();
+        let error = KafkaError::MetadataFetch(BrokerTransportFailure);
+        let mut diagnosis = std::pin::pin!(diagnose(broker.clone(), &error));
+        tokio::select! {
+            biased;
+            found = &mut diagnosis => panic!("nobody else had a turn before it was found: {found}"),
+            () = tokio::task::yield_now() => {}
+        }
+        assert_eq!(
+            diagnosis.await.to_string(),
+            format!(
+                "kafka at {broker} does not answer: {broker}: no connection within 500 ms; check that it runs and \
+                 that kafka.brokers (SPLITSTREAM_KAFKA__BROKERS) names it"
+            )
+        );
+    }
 }

@@ -271,7 +271,8 @@ impl DefinitionLog {
             match self.watermarks().await {
                 Ok((low, high)) => break (low.unsigned_abs(), high.unsigned_abs()),
                 Err(error) if !between_leaders(&error) => {
-                    return Err(kafka::diagnose(self.kafka.brokers.as_str().to_owned(), &error).into());
+                    let brokers = self.kafka.brokers.as_str().to_owned();
+                    return Err(kafka::diagnose(brokers, &error).await.into());
                 }
                 Err(source) if Instant::now() >= deadline => {
                     return Err(LogError::NotLed { topic: self.topic.clone(), source });

@@ -5,7 +5,7 @@ mod edge;
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use edge::{Edge, kafka, stored};
 use local::{Options, Server, Stack};
@@ -88,9 +88,8 @@ async fn a_full_queue_refuses_at_once_and_gives_everything_back() {
     for number in 1..=1_000 {
         emitter.emit(event(number)).unwrap();
     }
-    let began = Instant::now();
+    // Nothing ever leaves the queue: a caller who had to wait for room would wait for ever.
     assert_eq!(emitter.emit(event(1_001)), Err(Refused::QueueFull));
-    assert!(began.elapsed() < Duration::from_millis(100), "the caller waited {:?}", began.elapsed());
     let long = Event::Conversion(conversion(
         Stamp::at(producer::event::now()),
         "a name with blanks",

@@ -37,7 +37,7 @@ impl Log {
     /// `group` is whose commits and members are asked for.
     pub fn open(kafka: &ops::config::Kafka, group: &str) -> Result<Log> {
         let mut config = ClientConfig::new();
-        for (name, value) in kafka.properties().map_err(anyhow::Error::msg)? {
+        for (name, value) in kafka.properties().map_err(ops::config::Error::from)? {
             config.set(name, value);
         }
         let consumer = config

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use clickhouse::Client;
 use clickhouse::query::Query;
 use ops::Exit;
@@ -102,7 +102,7 @@ pub async fn request(client: &Client, key: &LedgerKey, request: &Request<'_>) ->
         .context(Exit::Usage)?;
     let hash = key.unit_hash(&request.unit.unit_type, &request.unit.unit_id);
     check_room(client, key, hash).await?;
-    carry_out(client, key, hash, request).await.context(Exit::Unreachable)
+    carry_out(client, key, hash, request).await
 }
 
 /// Whether the unit may be entered.
@@ -113,8 +113,7 @@ async fn check_room(client: &Client, key: &LedgerKey, hash: UnitHash) -> Result<
         .param("key_check", key.check())
         .fetch_one()
         .await
-        .context("asking the ledger for its entries")
-        .context(Exit::Unreachable)?;
+        .context("asking the ledger for its entries")?;
     if strange > 0 {
         return Err(anyhow!(key.other_than(&strange_key))).context(Exit::InvalidInput);
     }
@@ -168,7 +167,10 @@ async fn carry_out(
             break;
         }
         if round == ROUNDS_MAX {
-            bail!("rows of the unit keep coming in: a consumer runs that does not know the ledger");
+            return Err(anyhow!(
+                "rows of the unit keep coming in: a consumer runs that does not know the ledger"
+            ))
+            .context(Exit::Unreachable);
         }
     }
     for (statements, rows) in TABLES.iter().zip(deleted) {

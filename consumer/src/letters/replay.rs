@@ -52,7 +52,7 @@ pub async fn replay(
     plans: &mut Plans,
 ) -> Result<Replayed> {
     let mut config = ClientConfig::new();
-    for (name, value) in kafka.properties().map_err(anyhow::Error::msg)? {
+    for (name, value) in kafka.properties().map_err(ops::config::Error::from)? {
         config.set(name, value);
     }
     let producer: FutureProducer = config

@@ -20,6 +20,33 @@ use crate::topic_id::TopicId;
 pub(super) const KAFKA_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 impl Line {
+    /// Everything before this offset has been taken, or is no message.
+    pub(super) fn passed(&self) -> u64 {
+        self.filling.next().max(self.end.unwrap_or(0))
+    }
+
+    pub(super) fn note_lag(&self, next: u64) {
+        let high = high_watermark(&self.consumer, &self.place.topic, self.place.partition.into());
+        if let Some(high) = high {
+            let lag = high.saturating_sub(next);
+            self.gauge(&self.shared.metrics.lag).set(i64::try_from(lag).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Nothing has come for a while: either the log ends here, or it is not fetched.
+    pub(super) fn check_end(&self) -> Result<()> {
+        let Place { topic, partition, .. } = &self.place;
+        let (_, high) = self
+            .consumer
+            .fetch_watermarks(topic, i32::from(*partition), KAFKA_ANSWERS_WITHIN)
+            .context("asking the broker for the end of the partition")?;
+        let next = self.passed();
+        if u64::try_from(high).is_ok_and(|high| high > next) {
+            return Err(anyhow!("nothing comes from offset {next} on, though the partition ends at {high}"));
+        }
+        Ok(())
+    }
+
     pub(super) fn end_inserts(&self) -> Result<()> {
         let ending = self.shared.store.end_inserts(&self.place);
         let ended = self.shared.runtime.block_on(ending).context("ending inserts that still run")?;
@@ -255,35 +282,6 @@ impl Line {
         let (topic, partition) = (&self.place.topic, self.place.partition);
         let Span { first, last } = intent.span;
         tracing::debug!(topic, partition, first, last, rows = intent.rows, "inserted");
-    }
-}
-
-impl Line {
-    /// Everything before this offset has been taken, or is no message.
-    pub(super) fn passed(&self) -> u64 {
-        self.filling.next().max(self.end.unwrap_or(0))
-    }
-
-    pub(super) fn note_lag(&self, next: u64) {
-        let high = high_watermark(&self.consumer, &self.place.topic, self.place.partition.into());
-        if let Some(high) = high {
-            let lag = high.saturating_sub(next);
-            self.gauge(&self.shared.metrics.lag).set(i64::try_from(lag).unwrap_or(i64::MAX));
-        }
-    }
-
-    /// Nothing has come for a while: either the log ends here, or it is not fetched.
-    pub(super) fn check_end(&self) -> Result<()> {
-        let Place { topic, partition, .. } = &self.place;
-        let (_, high) = self
-            .consumer
-            .fetch_watermarks(topic, i32::from(*partition), KAFKA_ANSWERS_WITHIN)
-            .context("asking the broker for the end of the partition")?;
-        let next = self.passed();
-        if u64::try_from(high).is_ok_and(|high| high > next) {
-            return Err(anyhow!("nothing comes from offset {next} on, though the partition ends at {high}"));
-        }
-        Ok(())
     }
 }
 

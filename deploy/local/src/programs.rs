@@ -10,14 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 /// The workspace that this program was built from.
 const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// Every program of the platform, with the package that it is built from.
-const PROGRAMS: &[(&str, &str)] = &[
-    ("producer", "producer"),
-    ("consumer", "consumer"),
-    ("aggregator", "aggregator"),
-    ("clickhouse-embedded", "local"),
-    ("local", "local"),
-];
+/// The packages of the platform's programs.
+const PACKAGES: [&str; 4] = ["producer", "consumer", "aggregator", "local"];
 
 /// Builds the programs if this one lies in the target directory of its workspace; does nothing where
 /// they are installed. Cargo shows its own progress; when nothing has changed it takes a second. Done
@@ -81,19 +75,26 @@ fn build() -> Result<()> {
             command.env_remove(&name);
         }
     }
-    for package in packages() {
-        command.args(["--package", package]);
-    }
+    command.args(selection());
     let status = command.status().context("starting cargo to build the programs")?;
     ensure!(status.success(), "building the programs failed ({status}); cargo said why above");
     Ok(())
 }
 
-fn packages() -> Vec<&'static str> {
-    let mut packages: Vec<&str> = PROGRAMS.iter().map(|(_, package)| *package).collect();
-    packages.sort_unstable();
-    packages.dedup();
-    packages
+/// What cargo is to build: the programs. Beside a test it is the whole workspace and one small
+/// test, so that the dependencies have the features that `cargo test --workspace` gave them: with others, half of
+/// them would be compiled a second time.
+fn selection() -> Vec<&'static str> {
+    if runs_as_a_test() {
+        return vec!["--workspace", "--test", "tidy"];
+    }
+    PACKAGES.iter().flat_map(|package| ["--package", package]).collect()
+}
+
+/// Whether this program is a test, which cargo keeps in `deps`.
+fn runs_as_a_test() -> bool {
+    std::env::current_exe()
+        .is_ok_and(|program| program.parent().is_some_and(|parent| parent.ends_with("deps")))
 }
 
 /// Cargo's target directory, if `directory` is a profile's directory in one and the workspace is there.

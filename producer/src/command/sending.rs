@@ -112,7 +112,7 @@ impl Sending {
 
 /// The numbers under which the events name their schemas; `None` without a registry.
 async fn schema_ids(config: &Config) -> anyhow::Result<Option<SchemaIds>> {
-    let Some(registry) = Registry::open(&config.registry).map_err(anyhow::Error::msg)? else {
+    let Some(registry) = Registry::open(&config.registry).map_err(ops::config::Error::from)? else {
         return Ok(None);
     };
     let kafka = config.kafka.clone();
