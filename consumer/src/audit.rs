@@ -21,7 +21,7 @@ use crate::forget::{Ledger, LedgerKey};
 use crate::rows::Table;
 use crate::schema_cache::SchemaCache;
 use crate::store::{Place, Store};
-use crate::topic_id::TopicId;
+use kafka::TopicId;
 
 pub mod chain;
 mod explain;

@@ -29,5 +29,4 @@ pub mod schema_cache;
 pub mod spares;
 pub mod store;
 pub mod tally;
-pub mod topic_id;
 pub mod verify;

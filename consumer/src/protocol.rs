@@ -28,7 +28,7 @@ pub use found::{Found, Halt, Topic, Way};
 pub use note::{Intent, Note, NoteError};
 
 use crate::batch::Span;
-use crate::topic_id::TopicId;
+use kafka::TopicId;
 
 mod found;
 mod note;

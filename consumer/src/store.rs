@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::batch::Span;
 use crate::protocol::Intent;
 use crate::rows::Table;
-use crate::topic_id::TopicId;
+use kafka::TopicId;
 
 /// Ids asked for in one statement; with 40 bytes each it stays below the server's limit on a statement.
 const LOOKUP_IDS_MAX: usize = 5_000;

@@ -4,6 +4,7 @@
 use std::io::Write;
 
 use anyhow::Context;
+use kafka::LogError as Log;
 use ops::Exit;
 use producer::log::{DefinitionLog, LogError, Record};
 use serde::Serialize;
@@ -43,17 +44,21 @@ async fn open_log(config: &Config, see: impl FnMut(&Record)) -> anyhow::Result<D
 
 /// With the exit code that belongs to it.
 fn log_error(error: LogError) -> anyhow::Error {
-    match &error {
-        LogError::Connect(_)
-        | LogError::NoTopic { .. }
-        | LogError::NotLed { .. }
-        | LogError::Read { .. }
-        | LogError::Doubtful { .. }
-        | LogError::HeldBack { .. } => anyhow::Error::new(error).context(Exit::Unreachable),
-        LogError::NotWritten { .. } => anyhow::Error::new(error).context(Exit::Refused),
-        LogError::NotOneLog { .. }
-        | LogError::BeginningLost { .. }
-        | LogError::Recreated { .. }
-        | LogError::UnknownRule(_) => error.into(),
+    let exit = match &error {
+        LogError::UnknownRule(_) => None,
+        LogError::Log(log) => match **log {
+            Log::Connect(_)
+            | Log::NoTopic { .. }
+            | Log::NotLed { .. }
+            | Log::Read { .. }
+            | Log::Doubtful { .. }
+            | Log::HeldBack { .. } => Some(Exit::Unreachable),
+            Log::NotWritten { .. } => Some(Exit::Refused),
+            Log::NotOneLog { .. } | Log::BeginningLost { .. } | Log::Recreated { .. } => None,
+        },
+    };
+    match exit {
+        Some(exit) => anyhow::Error::new(error).context(exit),
+        None => error.into(),
     }
 }

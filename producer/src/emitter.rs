@@ -16,7 +16,7 @@ use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use schemas::event::{EVENT_BYTES_MAX, OutOfRange};
 use schemas::{Event, Sender, avro, topics};
 
-use crate::kafka::ConnectError;
+use kafka::ConnectError;
 
 mod delivery;
 mod schema_ids;

@@ -7,7 +7,6 @@ pub mod diff;
 pub mod emitter;
 pub mod event;
 pub mod explain;
-pub mod kafka;
 pub mod log;
 pub mod replay;
 #[cfg(test)]
@@ -18,3 +17,6 @@ pub mod topics;
 
 pub use emitter::{Emitter, Refused, Undelivered, Unflushed};
 pub use log::DefinitionLog;
+
+/// What the brokers call this program and every service that uses this library.
+const CLIENT_ID: &str = "splitstream-producer";

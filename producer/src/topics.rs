@@ -13,7 +13,8 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use schemas::topics::{TOPICS, Topic};
 
-use crate::kafka::{self, ConnectError};
+use crate::CLIENT_ID;
+use kafka::{ConnectError, client};
 
 /// How long the cluster may take to carry out one request.
 const CARRIED_OUT_WITHIN: Duration = Duration::from_secs(30);
@@ -66,9 +67,10 @@ pub enum TopicsError {
 /// Makes every topic of the contracts that is missing and compares the others. With `fix`, settings that differ
 /// are set; the number of partitions is not. Returns when what it made can be used.
 pub async fn ensure(kafka: &Kafka, replication: Replication, fix: bool) -> Result<Vec<Report>, TopicsError> {
-    let present: BTreeMap<String, usize> = kafka::topics(kafka).await?.into_iter().collect();
-    let admin: AdminClient<DefaultClientContext> =
-        kafka::client(kafka)?.create().map_err(|error| ConnectError::Settings(error.to_string()))?;
+    let present: BTreeMap<String, usize> = client::topics(kafka, CLIENT_ID).await?.into_iter().collect();
+    let admin: AdminClient<DefaultClientContext> = client::client(kafka, CLIENT_ID)?
+        .create()
+        .map_err(|error| ConnectError::Settings(error.to_string()))?;
     let mut reports = Vec::new();
     for topic in &TOPICS {
         let name = kafka.topic(topic.name);
@@ -106,7 +108,7 @@ async fn wait_for_all(kafka: &Kafka) -> Result<(), TopicsError> {
 
 /// The names of the contracts' topics that the cluster does not have.
 pub async fn missing(kafka: &Kafka) -> Result<Vec<String>, ConnectError> {
-    let present = kafka::topics(kafka).await?;
+    let present = client::topics(kafka, CLIENT_ID).await?;
     let there = |name: &String| present.iter().any(|(present, _)| present == name);
     Ok(TOPICS.iter().map(|topic| kafka.topic(topic.name)).filter(|name| !there(name)).collect())
 }

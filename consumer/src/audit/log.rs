@@ -10,7 +10,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::batch::Span;
-use crate::topic_id::TopicId;
+use kafka::TopicId;
 
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 /// How long nobody may lead a partition or coordinate the group: a broker that was just restarted answers before

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::tables::Doubled;
 use crate::batch::Span;
-use crate::topic_id::TopicId;
+use kafka::TopicId;
 
 /// Spans listed for one partition; the counts beside them are of all.
 const SPANS_MAX: usize = 100;

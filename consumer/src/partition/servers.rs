@@ -15,7 +15,7 @@ use crate::dedupe::Window;
 use crate::fetch::high_watermark;
 use crate::protocol::{Found, Intent, Note, Topic};
 use crate::store::Place;
-use crate::topic_id::TopicId;
+use kafka::TopicId;
 
 pub(super) const KAFKA_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 

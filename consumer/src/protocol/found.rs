@@ -1,7 +1,7 @@
 //! Where a partition goes on, from what the broker and the table say of it. No network here.
 
 use super::note::{Intent, Note};
-use crate::topic_id::TopicId;
+use kafka::TopicId;
 
 /// What Kafka and ClickHouse say of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

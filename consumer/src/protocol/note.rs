@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::batch::Span;
-use crate::topic_id::TopicId;
+use kafka::TopicId;
 
 /// Stands first in every note; a later form of it gets another number.
 const HEAD: &str = "splitstream/2";

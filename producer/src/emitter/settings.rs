@@ -5,7 +5,7 @@ use ops::config::{Bytes, Count, Field, Kafka, Millis, Section};
 use rdkafka::ClientConfig;
 use serde::Deserialize;
 
-use crate::kafka::{self, ConnectError};
+use kafka::{ConnectError, client::client};
 
 /// How much may wait for Kafka, and for how long a batch is left open.
 #[derive(Debug, Clone, Deserialize)]
@@ -53,7 +53,7 @@ impl Section for Settings {
 impl Settings {
     /// The client's configuration.
     pub(super) fn producer(&self, kafka: &Kafka) -> Result<ClientConfig, ConnectError> {
-        let mut config = kafka::client(kafka)?;
+        let mut config = client(kafka, crate::CLIENT_ID)?;
         config
             // A batch that is sent again is recognized by the broker and written once, in its place.
             .set("enable.idempotence", "true")

@@ -28,19 +28,20 @@ pub enum ConnectError {
     Silent { brokers: String, reason: String, advice: &'static str },
 }
 
-/// What every client of ours is configured with; the caller adds what its role needs.
-pub fn client(kafka: &Kafka) -> Result<ClientConfig, ConnectError> {
+/// What every client of ours is configured with; the caller adds what its role needs. `id` is what the brokers call
+/// it in their logs and quotas.
+pub fn client(kafka: &Kafka, id: &str) -> Result<ClientConfig, ConnectError> {
     let mut config = ClientConfig::new();
     for (name, value) in kafka.properties().map_err(ConnectError::Settings)? {
         config.set(name, value);
     }
-    config.set("client.id", "splitstream-producer").set_log_level(RDKafkaLogLevel::Warning);
+    config.set("client.id", id).set_log_level(RDKafkaLogLevel::Warning);
     Ok(config)
 }
 
 /// All topics of the cluster with their numbers of partitions. Creates none.
-pub async fn topics(kafka: &Kafka) -> Result<Vec<(String, usize)>, ConnectError> {
-    let config = client(kafka)?;
+pub async fn topics(kafka: &Kafka, id: &str) -> Result<Vec<(String, usize)>, ConnectError> {
+    let config = client(kafka, id)?;
     let brokers = kafka.brokers.as_str().to_owned();
     let asking = tokio::task::spawn_blocking(move || {
         let consumer: BaseConsumer =
@@ -57,7 +58,7 @@ pub async fn topics(kafka: &Kafka) -> Result<Vec<(String, usize)>, ConnectError>
 }
 
 /// Why the brokers are silent, as far as a plain connection can tell. Takes up to 1.5 s.
-pub(crate) async fn diagnose(brokers: String, error: &KafkaError) -> ConnectError {
+pub async fn diagnose(brokers: String, error: &KafkaError) -> ConnectError {
     let mut reasons = Vec::new();
     let mut connected = false;
     for broker in brokers.split(',').map(str::trim).take(ADDRESSES_TRIED_MAX) {

@@ -1,0 +1,366 @@
+//! A log of one partition that is kept for ever: read from its beginning, and proposed to. What a record means
+//! is the reader's business; its order is Kafka's, and so is who was first. A proposal is settled by reading it
+//! back, never by the answer to the write: of two racing writers the log's order lets one through, and a write
+//! whose answer was lost may have happened.
+//!
+//! Reading ends by position, not by a record: the last offsets may be markers of a transaction, or records of
+//! one that was aborted, which no reader is ever shown. Nor is what follows the first record of a transaction
+//! that is still open; the log ends there until it is over.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ops::config::Kafka;
+use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::util::Timeout;
+use uuid::Uuid;
+
+use crate::client::{self, ANSWER_WITHIN, ConnectError};
+use crate::topic_id::TopicId;
+
+/// How long a write is tried before its outcome is looked for in the log instead.
+const WRITE_WITHIN: Duration = Duration::from_secs(15);
+/// How long a record whose write failed is looked for in the log. A broker that still holds the request
+/// answers it, one way or the other, well within this.
+const READ_BACK_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks.
+const READ_BACK_EVERY: Duration = Duration::from_millis(200);
+/// How long the log may be without a leader that answers. A broker that was restarted answers before it leads;
+/// where another takes over, the election takes seconds.
+const LED_WITHIN: Duration = Duration::from_secs(30);
+/// Between two questions meanwhile.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(250);
+
+/// The log, read up to some offset.
+pub struct OrderedLog {
+    kafka: Kafka,
+    client_id: &'static str,
+    topic: String,
+    consumer: Arc<StreamConsumer>,
+    /// Everything before this offset has been read.
+    position: u64,
+}
+
+/// One record of the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'m> {
+    pub offset: u64,
+    /// Milliseconds since 1970 by the broker's clock, the only one of the log.
+    pub time_ms: Option<i64>,
+    pub payload: &'m [u8],
+}
+
+/// A record to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Proposal<'p> {
+    /// By which it is recognized when it is read back.
+    pub id: Uuid,
+    pub key: &'p str,
+    pub payload: &'p [u8],
+    /// What the errors call it: "change".
+    pub what: &'static str,
+    /// Why it may be proposed again while nobody knows whether it arrived; a sentence.
+    pub again: &'p str,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("kafka has no topic {topic}; create it with `producer topics`")]
+    NoTopic { topic: String },
+    #[error("topic {topic} has {partitions} partitions; a log in order needs exactly one")]
+    NotOneLog { topic: String, partitions: usize },
+    /// Without its beginning the log cannot be folded.
+    #[error(
+        "topic {topic} begins at offset {low}: older records were deleted; its retention.ms and \
+         retention.bytes must be -1, and the topic must be restored from a copy"
+    )]
+    BeginningLost { topic: String, low: u64 },
+    #[error(
+        "topic {topic} ends at offset {high}, before the offset {read} that was read up to: it was recreated; start \
+         again"
+    )]
+    Recreated { topic: String, high: u64, read: u64 },
+    /// The brokers answer, and none of them for the log.
+    #[error(
+        "topic {topic} has had no leader for {} s: {source}; check that its brokers run",
+        LED_WITHIN.as_secs()
+    )]
+    NotLed { topic: String, source: KafkaError },
+    #[error("reading topic {topic} at offset {offset}: {source}")]
+    Read { topic: String, offset: u64, source: KafkaError },
+    /// Certainly not written.
+    #[error("topic {topic} did not take the {what} of `{key}`: {source}")]
+    NotWritten { topic: String, what: &'static str, key: String, source: KafkaError },
+    /// Written or not: the broker's answer is missing and the log does not show the record.
+    #[error(
+        "the {what} {id} of `{key}` was sent to topic {topic} and not seen there since ({source}); it may still \
+         arrive. {again}"
+    )]
+    Doubtful { topic: String, what: &'static str, key: String, id: Uuid, again: String, source: KafkaError },
+    /// Certainly written, and not judged yet: the log ends before it while somebody's transaction is open.
+    #[error(
+        "the {what} {id} of `{key}` is written to topic {topic} at offset {offset}, behind a transaction of \
+         another producer that has been open since offset {since}: nobody can read it before that ends, and it did \
+         not within {} s. Then the {what} is judged by itself; `producer definitions log` tells how. A transaction \
+         ends with its producer or after its transaction.timeout.ms; `kafka-transactions.sh find-hanging` finds one \
+         that does not",
+        READ_BACK_WITHIN.as_secs()
+    )]
+    HeldBack { topic: String, what: &'static str, key: String, id: Uuid, offset: u64, since: u64 },
+}
+
+impl OrderedLog {
+    /// Reads nothing yet. `topic` is the name without the configured prefix.
+    pub async fn open(kafka: &Kafka, topic: &str, client_id: &'static str) -> Result<OrderedLog, LogError> {
+        let topic = kafka.topic(topic);
+        let found = client::topics(kafka, client_id).await?.into_iter().find(|(name, _)| *name == topic);
+        match found {
+            None => return Err(LogError::NoTopic { topic }),
+            Some((_, 1)) => {}
+            Some((_, partitions)) => return Err(LogError::NotOneLog { topic, partitions }),
+        }
+        let consumer: StreamConsumer = client::client(kafka, client_id)?
+            // librdkafka assigns nothing without a group's name; nobody joins it and nothing is committed.
+            .set("group.id", "splitstream-definitions")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "100")
+            .create()
+            .map_err(|error| ConnectError::Settings(error.to_string()))?;
+        let consumer = Arc::new(consumer);
+        Ok(OrderedLog { kafka: kafka.clone(), client_id, topic, consumer, position: 0 })
+    }
+
+    /// The topic's name, prefix included.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Everything before this offset has been read. Beyond the last record where the last offsets are none.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Kafka's id of the topic; `None` if it gives none.
+    ///
+    /// # Errors
+    /// Where no broker answers, or the topic is gone.
+    pub async fn topic_id(&self) -> anyhow::Result<Option<TopicId>> {
+        let (consumer, topic) = (self.consumer.clone(), self.topic.clone());
+        let asking =
+            tokio::task::spawn_blocking(move || TopicId::ask(consumer.client(), &topic, ANSWER_WITHIN));
+        asking.await.expect("asking for a topic's id does not panic")
+    }
+
+    /// Reads on to what is the log's end at the time of the call. A record that `take` refuses is not passed.
+    pub async fn catch_up<E: From<LogError>>(
+        &mut self,
+        mut take: impl FnMut(Record<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let end = self.end().await?;
+        if self.position >= end {
+            return Ok(());
+        }
+        // Whatever the client had reported before is dropped with its old assignment, so that an end of the
+        // partition reported from now on is this one or a later one.
+        self.assign().map_err(|source| self.read_error(source))?;
+        while self.position < end {
+            let consumer = self.consumer.clone();
+            match tokio::time::timeout(ANSWER_WITHIN, next(&consumer)).await {
+                Ok(Ok(Some(message))) => {
+                    let offset = message.offset().unsigned_abs();
+                    let payload = message.payload().unwrap_or_default();
+                    take(Record { offset, time_ms: message.timestamp().to_millis(), payload })?;
+                    self.position = offset + 1;
+                }
+                Ok(Ok(None)) => self.position = end,
+                Ok(Err(source)) => return Err(self.read_error(source).into()),
+                Err(_) => {
+                    let silent = KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut);
+                    return Err(self.read_error(silent).into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the client read on from the position.
+    fn assign(&self) -> Result<(), KafkaError> {
+        let from = Offset::Offset(i64::try_from(self.position).expect("an offset is below 2^63"));
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, 0, from)?;
+        self.consumer.assign(&list)
+    }
+
+    /// Writes the record and reads on until `take`, which is shown every record as by [`OrderedLog::catch_up`], has
+    /// recognized it and says what became of it.
+    pub async fn propose<V, E: From<LogError>>(
+        &mut self,
+        proposal: &Proposal<'_>,
+        mut take: impl FnMut(Record<'_>) -> Result<Option<V>, E>,
+    ) -> Result<V, E> {
+        let written = self.write(proposal).await?;
+        let deadline = Instant::now() + READ_BACK_WITHIN;
+        loop {
+            let mut own = None;
+            let read = self
+                .catch_up(|record| {
+                    if let Some(verdict) = take(record)? {
+                        own = Some(verdict);
+                    }
+                    Ok::<_, E>(())
+                })
+                .await;
+            if let Some(verdict) = own {
+                return Ok(verdict);
+            }
+            if Instant::now() >= deadline {
+                read?;
+                return Err(self.not_seen(proposal, written).into());
+            }
+            tokio::time::sleep(READ_BACK_EVERY).await;
+        }
+    }
+
+    /// The offset if the broker named it, or what became of the write instead.
+    async fn write(&self, proposal: &Proposal<'_>) -> Result<Result<Option<u64>, KafkaError>, LogError> {
+        // A producer of its own: once it is dropped, nothing of it is on its way any more but what a broker
+        // has already received.
+        let producer: FutureProducer = client::client(&self.kafka, self.client_id)?
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("linger.ms", "0")
+            .set("message.timeout.ms", WRITE_WITHIN.as_millis().to_string())
+            .create()
+            .map_err(|error| ConnectError::Settings(error.to_string()))?;
+        let record = FutureRecord::to(&self.topic).partition(0).key(proposal.key).payload(proposal.payload);
+        match producer.send(record, Timeout::After(Duration::ZERO)).await {
+            // Below 0 for a repetition that the broker recognized.
+            Ok(delivery) => Ok(Ok(u64::try_from(delivery.offset).ok())),
+            Err((source, _)) if certainly_not_written(&source) => {
+                let (topic, key) = (self.topic.clone(), proposal.key.to_owned());
+                Err(LogError::NotWritten { topic, what: proposal.what, key, source })
+            }
+            Err((source, _)) => Ok(Err(source)),
+        }
+    }
+
+    /// Why a record is not in the log as far as it can be read.
+    fn not_seen(&self, proposal: &Proposal<'_>, written: Result<Option<u64>, KafkaError>) -> LogError {
+        let Proposal { id, what, .. } = *proposal;
+        let (topic, key) = (self.topic.clone(), proposal.key.to_owned());
+        match written {
+            Ok(Some(offset)) if offset >= self.position => {
+                LogError::HeldBack { topic, what, key, id, offset, since: self.position }
+            }
+            written => LogError::Doubtful {
+                topic,
+                what,
+                key,
+                id,
+                again: proposal.again.to_owned(),
+                source: written.err().unwrap_or(KafkaError::MessageConsumption(RDKafkaErrorCode::NoError)),
+            },
+        }
+    }
+
+    /// The offset after the last that can be read: that of the first record of an open transaction, if there is
+    /// one.
+    async fn end(&self) -> Result<u64, LogError> {
+        let deadline = Instant::now() + LED_WITHIN;
+        let (low, high) = loop {
+            match self.watermarks().await {
+                Ok((low, high)) => break (low.unsigned_abs(), high.unsigned_abs()),
+                Err(error) if !between_leaders(&error) => {
+                    let brokers = self.kafka.brokers.as_str().to_owned();
+                    return Err(client::diagnose(brokers, &error).await.into());
+                }
+                Err(source) if Instant::now() >= deadline => {
+                    return Err(LogError::NotLed { topic: self.topic.clone(), source });
+                }
+                Err(error) => tracing::info!(topic = self.topic, %error, "waiting for the log's leader"),
+            }
+            tokio::time::sleep(ASK_AGAIN_AFTER).await;
+        };
+        let read = self.position;
+        if low > read {
+            return Err(LogError::BeginningLost { topic: self.topic.clone(), low });
+        }
+        if high < read {
+            return Err(LogError::Recreated { topic: self.topic.clone(), high, read });
+        }
+        Ok(high)
+    }
+
+    /// The log's first offset, and the one after its last as far as transactions are over. Not asked again by
+    /// librdkafka, whatever the answer is.
+    async fn watermarks(&self) -> Result<(i64, i64), KafkaError> {
+        let (consumer, topic) = (self.consumer.clone(), self.topic.clone());
+        let asking = tokio::task::spawn_blocking(move || consumer.fetch_watermarks(&topic, 0, ANSWER_WITHIN));
+        asking.await.expect("asking for watermarks does not panic")
+    }
+
+    fn read_error(&self, source: KafkaError) -> LogError {
+        LogError::Read { topic: self.topic.clone(), offset: self.position, source }
+    }
+}
+
+/// The next record; `None` at the end of what can be read. Errors that librdkafka mends by itself (a broker that
+/// went away) are waited out; the caller sets the deadline.
+async fn next(consumer: &StreamConsumer) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {
+    loop {
+        match consumer.recv().await {
+            Ok(message) => return Ok(Some(message)),
+            Err(KafkaError::PartitionEOF(_)) => return Ok(None),
+            Err(error) => match error.rdkafka_error_code() {
+                Some(
+                    RDKafkaErrorCode::BrokerTransportFailure
+                    | RDKafkaErrorCode::AllBrokersDown
+                    | RDKafkaErrorCode::Resolve
+                    | RDKafkaErrorCode::OperationTimedOut
+                    | RDKafkaErrorCode::CoordinatorNotAvailable
+                    | RDKafkaErrorCode::CoordinatorLoadInProgress,
+                ) => continue,
+                _ if between_leaders(&error) => continue,
+                _ => return Err(error),
+            },
+        }
+    }
+}
+
+/// Whether a broker says that the partition is not led, or not by it, or not from where it was: what passes when
+/// a leader is found.
+fn between_leaders(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::ReplicaNotAvailable
+                | RDKafkaErrorCode::FencedLeaderEpoch
+                | RDKafkaErrorCode::UnknownLeaderEpoch
+                | RDKafkaErrorCode::OffsetNotAvailable
+        )
+    )
+}
+
+fn certainly_not_written(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::MessageSizeTooLarge
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
+                | RDKafkaErrorCode::PolicyViolation
+        )
+    )
+}
