@@ -3,6 +3,7 @@
 
 use schemas::avro::{self, AvroRecord, WrittenWith};
 use schemas::definition::Change;
+use schemas::look::LookRecord;
 use schemas::{Alias, Conversion, Exposure, Micros, Uuid};
 
 use crate::rows::Table;
@@ -14,6 +15,7 @@ pub enum Decoded<'a> {
     Conversion(Conversion<'a>),
     Alias(Alias<'a>),
     Change(Change),
+    Look(LookRecord),
 }
 
 /// # Errors
@@ -24,9 +26,10 @@ pub fn decode<'a>(table: Table, bytes: &'a [u8], plans: &mut Plans) -> Result<De
         Table::Exposures => event(bytes, plans).map(Decoded::Exposure),
         Table::Conversions => event(bytes, plans).map(Decoded::Conversion),
         Table::Aliases => event(bytes, plans).map(Decoded::Alias),
-        // Written by our own tools alone, which know each other's schemas; every reader of the log, the
-        // producer's too, reads it without a registry.
+        // Written by our own tools alone, which know each other's schemas; every reader of a log reads it
+        // without a registry.
         Table::Definitions => Ok(Decoded::Change(avro::decode_change(bytes)?)),
+        Table::Looks => Ok(Decoded::Look(avro::decode_look(bytes)?)),
     }
 }
 
@@ -40,7 +43,7 @@ fn event<'a, T: AvroRecord<'a>>(bytes: &'a [u8], plans: &mut Plans) -> Result<T,
 }
 
 impl Decoded<'_> {
-    /// What it is known again by, and when it was created. A change of definitions does not tell its time; it
+    /// What it is known again by, and when it was created. A record of a log does not tell its time; it
     /// counts as older than any window, so that the table is asked.
     pub fn identity(&self) -> (Uuid, Micros) {
         match self {
@@ -48,6 +51,7 @@ impl Decoded<'_> {
             Decoded::Conversion(conversion) => (conversion.event_id, conversion.created_at),
             Decoded::Alias(alias) => (alias.event_id, alias.created_at),
             Decoded::Change(change) => (change.change_id, Micros::EPOCH),
+            Decoded::Look(record) => (record.look_id, Micros::EPOCH),
         }
     }
 }

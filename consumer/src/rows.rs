@@ -1,7 +1,8 @@
-//! The four tables as columns being filled: what a decoded message becomes, and the INSERT that takes it.
+//! The five tables as columns being filled: what a decoded message becomes, and the INSERT that takes it.
 //! Each `push` stands beside the list of columns that it fills.
 
 use schemas::definition::Change;
+use schemas::look::LookRecord;
 use schemas::{Alias, Conversion, Exposure, Sender};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -15,6 +16,7 @@ pub enum Rows {
     Conversions(Box<ConversionRows>),
     Aliases(Box<AliasRows>),
     Definitions(Box<DefinitionRows>),
+    Looks(Box<LookRows>),
 }
 
 /// Where a batch goes.
@@ -24,10 +26,12 @@ pub enum Table {
     Conversions,
     Aliases,
     Definitions,
+    Looks,
 }
 
 impl Table {
-    pub const ALL: [Table; 4] = [Table::Exposures, Table::Conversions, Table::Aliases, Table::Definitions];
+    pub const ALL: [Table; 5] =
+        [Table::Exposures, Table::Conversions, Table::Aliases, Table::Definitions, Table::Looks];
 
     /// The topic that it is filled from, before any prefix.
     pub fn topic(self) -> &'static str {
@@ -36,6 +40,7 @@ impl Table {
             Table::Conversions => schemas::topics::CONVERSIONS,
             Table::Aliases => schemas::topics::ALIASES,
             Table::Definitions => schemas::topics::DEFINITIONS,
+            Table::Looks => schemas::topics::LOOKS,
         }
     }
 
@@ -45,13 +50,23 @@ impl Table {
             Table::Conversions => "conversions",
             Table::Aliases => "aliases",
             Table::Definitions => "definition_log",
+            Table::Looks => "look_log",
         }
     }
 
-    /// Whether its rows are events, whose ids are remembered for a while. Of the log of definitions, which is
-    /// short, ClickHouse is always asked.
+    /// Whether its rows are events, whose ids are remembered for a while. Of the logs, which are short, ClickHouse
+    /// is always asked.
     pub fn holds_events(self) -> bool {
-        self != Table::Definitions
+        !matches!(self, Table::Definitions | Table::Looks)
+    }
+
+    /// The column of what a row is known again by.
+    pub fn identity(self) -> &'static str {
+        match self {
+            Table::Exposures | Table::Conversions | Table::Aliases => "event_id",
+            Table::Definitions => "change_id",
+            Table::Looks => "look_id",
+        }
     }
 
     pub fn rows(self) -> Rows {
@@ -60,6 +75,7 @@ impl Table {
             Table::Conversions => Rows::Conversions(Box::default()),
             Table::Aliases => Rows::Aliases(Box::default()),
             Table::Definitions => Rows::Definitions(Box::default()),
+            Table::Looks => Rows::Looks(Box::default()),
         }
     }
 
@@ -87,6 +103,10 @@ impl Table {
                  author, reason, accepted, refusal, changed_at, ingest_ts, kafka_partition, kafka_offset, epoch, \
                  batch_first, batch_last) FORMAT Native"
             }
+            Table::Looks => {
+                "INSERT INTO look_log (version, look_id, rule_version, experiment, number, based_on, look, looked_at, \
+                 ingest_ts, kafka_partition, kafka_offset, epoch, batch_first, batch_last) FORMAT Native"
+            }
         }
     }
 }
@@ -99,6 +119,7 @@ impl Rows {
             Rows::Conversions(rows) => &rows.offset,
             Rows::Aliases(rows) => &rows.offset,
             Rows::Definitions(rows) => &rows.offset,
+            Rows::Looks(rows) => &rows.offset,
         };
         xxh3_64(offsets.bytes())
     }
@@ -132,6 +153,7 @@ impl Rows {
             Rows::Conversions(rows) => rows.columns(),
             Rows::Aliases(rows) => rows.columns(),
             Rows::Definitions(rows) => rows.columns(),
+            Rows::Looks(rows) => rows.columns(),
         }
     }
 }
@@ -361,6 +383,47 @@ impl DefinitionRows {
             Named { name: "accepted", kind: "Bool", column: &mut self.accepted },
             Named { name: "refusal", kind: "String", column: &mut self.refusal },
             Named { name: "changed_at", kind: "DateTime64(3, 'UTC')", column: &mut self.changed_at },
+            Named { name: "kafka_offset", kind: "UInt64", column: &mut self.offset },
+        ]
+    }
+}
+
+#[derive(Default)]
+pub struct LookRows {
+    version: Fixed,
+    look_id: Uuids,
+    rule_version: Fixed,
+    experiment: Texts,
+    number: Fixed,
+    based_on: Fixed,
+    look: Texts,
+    looked_at: Fixed,
+    offset: Fixed,
+}
+
+impl LookRows {
+    pub fn push(&mut self, record: &LookRecord, looked_at_ms: i64, offset: u64) {
+        self.version.push((offset + 1).to_le_bytes());
+        self.look_id.push(record.look_id);
+        self.rule_version.push(record.rule_version.to_le_bytes());
+        self.experiment.push(&record.experiment);
+        self.number.push(record.number.to_le_bytes());
+        self.based_on.push(record.based_on.to_le_bytes());
+        self.look.push(&record.look);
+        self.looked_at.push(looked_at_ms.to_le_bytes());
+        self.offset.push(offset.to_le_bytes());
+    }
+
+    fn columns(&mut self) -> Vec<Named<'_>> {
+        vec![
+            Named { name: "version", kind: "UInt64", column: &mut self.version },
+            Named { name: "look_id", kind: "UUID", column: &mut self.look_id },
+            Named { name: "rule_version", kind: "UInt32", column: &mut self.rule_version },
+            Named { name: "experiment", kind: "String", column: &mut self.experiment },
+            Named { name: "number", kind: "UInt32", column: &mut self.number },
+            Named { name: "based_on", kind: "UInt64", column: &mut self.based_on },
+            Named { name: "look", kind: "String", column: &mut self.look },
+            Named { name: "looked_at", kind: "DateTime64(3, 'UTC')", column: &mut self.looked_at },
             Named { name: "kafka_offset", kind: "UInt64", column: &mut self.offset },
         ]
     }

@@ -268,16 +268,18 @@ impl Store {
                     .client
                     .query("SELECT DISTINCT event_id AS id FROM ? WHERE event_id IN ?")
                     .bind(Identifier(place.table.name())),
-                // A change is at one offset of one topic. At a raised epoch the same topic is read again; in a
-                // topic that was made anew the same change would have another version.
+                // A record of a log is at one offset of one topic. At a raised epoch the same topic is read again;
+                // in a topic that was made anew the same record would have another version.
                 false => self
                     .client
                     .query(
-                        "SELECT DISTINCT change_id AS id FROM definition_log WHERE (epoch = ? OR epoch IN (\
+                        "SELECT DISTINCT ? AS id FROM ? WHERE (epoch = ? OR epoch IN (\
                            SELECT epoch FROM topic_ids WHERE table_name = ? AND topic_id IN (\
                              SELECT topic_id FROM topic_ids WHERE table_name = ? AND epoch = ?))) \
-                         AND change_id IN ?",
+                         AND id IN ?",
                     )
+                    .bind(Identifier(place.table.identity()))
+                    .bind(Identifier(place.table.name()))
                     .bind(place.epoch)
                     .bind(place.table.name())
                     .bind(place.table.name())

@@ -224,7 +224,7 @@ async fn a_log_that_has_lost_its_beginning_is_not_read() {
             (refused.code, refused.err.as_str()),
             (
                 1,
-                "error: topic cut.definitions begins at offset 1: older changes were deleted; its retention.ms and \
+                "error: topic cut.definitions begins at offset 1: older records were deleted; its retention.ms and \
                  retention.bytes must be -1, and the topic must be restored from a copy\n"
             )
         );

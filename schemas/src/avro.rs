@@ -1,10 +1,11 @@
 //! The records on the wire: Avro binary behind a name of the writer's schema. The codec is written for our own
-//! four records, since a generic one costs the event path ten to fifty times as much: what was written with our
+//! five records, since a generic one costs the event path ten to fifty times as much: what was written with our
 //! own schema is read straight from the bytes, and any other writer's schema is compiled once into a [`Plan`].
 //! Where schemas come from is somebody else's affair; the library is the oracle in the tests.
 
 use crate::definition::Change;
 use crate::event::{Alias, Conversion, EVENT_BYTES_MAX, Event, Exposure, OutOfRange};
+use crate::look::LookRecord;
 
 mod framing;
 mod kind;
@@ -28,6 +29,7 @@ pub const EXPOSURE_SCHEMA: &str = include_str!("../avro/exposure.avsc");
 pub const CONVERSION_SCHEMA: &str = include_str!("../avro/conversion.avsc");
 pub const ALIAS_SCHEMA: &str = include_str!("../avro/alias.avsc");
 pub const DEFINITION_CHANGE_SCHEMA: &str = include_str!("../avro/definition_change.avsc");
+pub const LOOK_SCHEMA: &str = include_str!("../avro/look.avsc");
 
 /// CRC-64-AVRO of the schema's parsing canonical form, as the single-object header carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +40,7 @@ impl Fingerprint {
     pub const CONVERSION: Fingerprint = Fingerprint(0xb54a_a7c0_7c04_449f);
     pub const ALIAS: Fingerprint = Fingerprint(0x32fe_5cc7_49ff_ec4c);
     pub const DEFINITION_CHANGE: Fingerprint = Fingerprint(0xc1ce_61a6_dc0c_77f2);
+    pub const LOOK: Fingerprint = Fingerprint(0x72bd_c525_7a07_ae7c);
 }
 
 impl std::fmt::Display for Fingerprint {
@@ -70,6 +73,7 @@ mod sealed {
     impl Sealed for super::Conversion<'_> {}
     impl Sealed for super::Alias<'_> {}
     impl Sealed for super::Change {}
+    impl Sealed for super::LookRecord {}
 }
 
 /// Why a writer's schema cannot be read as one of our records. A property of the two schemas alone.
@@ -192,6 +196,19 @@ pub fn decode_change(bytes: &[u8]) -> Result<Change, DecodeError> {
     decode(bytes)
 }
 
+/// The bytes of a proposed look.
+pub fn encode_look(record: &LookRecord) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(4_096);
+    WrittenWith::Fingerprint(Fingerprint::LOOK).write(&mut bytes);
+    records::write_look(&mut bytes, record);
+    bytes
+}
+
+/// A proposed look; whether it counts is another question, the log's.
+pub fn decode_look(bytes: &[u8]) -> Result<LookRecord, DecodeError> {
+    decode(bytes)
+}
+
 /// A record that one of our own writers wrote, of this version or an earlier one, where no registry is asked.
 pub fn decode<'a, T: AvroRecord<'a>>(message: &'a [u8]) -> Result<T, DecodeError> {
     let (schema, body) = open(T::KIND, message)?;
@@ -203,7 +220,7 @@ pub fn decode<'a, T: AvroRecord<'a>>(message: &'a [u8]) -> Result<T, DecodeError
 
 /// The name of the schema that a message was written with, and its body, where its size is allowed.
 pub fn open(kind: RecordKind, message: &[u8]) -> Result<(WrittenWith, Body<'_>), DecodeError> {
-    if message.len() > EVENT_BYTES_MAX && kind != RecordKind::DefinitionChange {
+    if message.len() > EVENT_BYTES_MAX && kind.is_event() {
         return Err(DecodeError::Oversize { bytes: message.len() });
     }
     unframe(message)

@@ -8,6 +8,7 @@ pub mod clickhouse;
 pub mod definition;
 pub mod event;
 pub mod key;
+pub mod look;
 pub mod number;
 pub mod time;
 pub mod topics;

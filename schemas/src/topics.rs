@@ -11,6 +11,8 @@ pub const ALIASES: &str = "aliases";
 pub const DEAD_LETTERS: &str = "dead_letters";
 /// The log of definitions. One partition, kept for ever; keyed by the definition's key.
 pub const DEFINITIONS: &str = "definitions";
+/// The log of looks. One partition, kept for ever; keyed by the experiment's key.
+pub const LOOKS: &str = "looks";
 
 /// Headers of a dead letter: where it came from and why it is one. All are text.
 pub mod dead_letter_headers {
@@ -44,7 +46,15 @@ const EVENTS: &[(&str, &str)] = &[
     ("retention.ms", "604800000"),
 ];
 
-pub const TOPICS: [Topic; 5] = [
+/// One log in order, whose beginning every reader needs.
+const LOG: &[(&str, &str)] = &[
+    ("message.timestamp.type", "LogAppendTime"),
+    ("cleanup.policy", "delete"),
+    ("retention.ms", "-1"),
+    ("retention.bytes", "-1"),
+];
+
+pub const TOPICS: [Topic; 6] = [
     Topic { name: EXPOSURES, partitions: 4, settings: EVENTS },
     Topic { name: CONVERSIONS, partitions: 4, settings: EVENTS },
     Topic { name: ALIASES, partitions: 4, settings: EVENTS },
@@ -58,14 +68,6 @@ pub const TOPICS: [Topic; 5] = [
             ("retention.ms", "2592000000"),
         ],
     },
-    Topic {
-        name: DEFINITIONS,
-        partitions: 1,
-        settings: &[
-            ("message.timestamp.type", "LogAppendTime"),
-            ("cleanup.policy", "delete"),
-            ("retention.ms", "-1"),
-            ("retention.bytes", "-1"),
-        ],
-    },
+    Topic { name: DEFINITIONS, partitions: 1, settings: LOG },
+    Topic { name: LOOKS, partitions: 1, settings: LOG },
 ];

@@ -31,6 +31,7 @@ fn fingerprints_are_those_of_the_schema_files() {
     assert_eq!(of(avro::CONVERSION_SCHEMA), avro::Fingerprint::CONVERSION.to_string());
     assert_eq!(of(avro::ALIAS_SCHEMA), avro::Fingerprint::ALIAS.to_string());
     assert_eq!(of(avro::DEFINITION_CHANGE_SCHEMA), avro::Fingerprint::DEFINITION_CHANGE.to_string());
+    assert_eq!(of(avro::LOOK_SCHEMA), avro::Fingerprint::LOOK.to_string());
 }
 
 fn without_logical_types(value: serde_json::Value) -> serde_json::Value {

@@ -42,6 +42,7 @@ const CLUSTER: [&str; MIGRATIONS.len()] = [
     include_str!("../../schemas/clickhouse/cluster/0006_insert_parts.sql"),
     include_str!("../../schemas/clickhouse/cluster/0007_topic_ids.sql"),
     include_str!("../../schemas/clickhouse/cluster/0008_forgotten_tags.sql"),
+    include_str!("../../schemas/clickhouse/cluster/0009_looks.sql"),
 ];
 
 #[test]

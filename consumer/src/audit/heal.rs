@@ -252,6 +252,7 @@ fn push(
             let refusal = refusal.context("the definitions log has been read, and not this record of it")?;
             rows.push(change, &Verdict { refusal }, timestamp_ms, offset);
         }
+        (Decoded::Look(record), Rows::Looks(rows)) => rows.push(record, timestamp_ms, offset),
         _ => unreachable!("each table decodes its own record"),
     }
     Ok(())

@@ -119,7 +119,7 @@ impl Ledger {
             Decoded::Alias(alias) => [&alias.from, &alias.to]
                 .into_iter()
                 .any(|unit| self.contains(&unit.unit_type, &unit.unit_id, alias.created_at)),
-            Decoded::Change(_) => false,
+            Decoded::Change(_) | Decoded::Look(_) => false,
         }
     }
 }

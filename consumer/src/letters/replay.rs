@@ -105,6 +105,7 @@ fn key(table: Table, payload: &[u8], plans: &mut Plans) -> Option<String> {
         Decoded::Conversion(conversion) => Some(conversion.unit_id.into_owned()),
         Decoded::Alias(alias) => Some(alias.from.unit_id.into_owned()),
         Decoded::Change(change) => Some(change.key),
+        Decoded::Look(record) => Some(record.experiment),
     }
 }
 

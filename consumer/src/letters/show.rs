@@ -41,6 +41,7 @@ pub fn show(letter: &Letter, table: Option<Table>, plans: &mut Plans) -> Value {
         Ok(Decoded::Conversion(conversion)) => json!({ "conversion": conversion }),
         Ok(Decoded::Alias(alias)) => json!({ "alias": alias }),
         Ok(Decoded::Change(change)) => json!({ "change_of": change.key }),
+        Ok(Decoded::Look(record)) => json!({ "look_at": record.experiment }),
         Err(error) => json!({ "error": error.to_string(), "code": error.code() }),
     });
     let mut shown = serde_json::to_value(letter).expect("a letter is text and numbers");

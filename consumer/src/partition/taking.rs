@@ -274,6 +274,7 @@ impl Line {
                     refusal.context("the follower of the definitions log is behind the log's own mirror")?;
                 rows.push(change, &Verdict { refusal }, message.timestamp_ms, offset);
             }
+            (Decoded::Look(record), Rows::Looks(rows)) => rows.push(record, message.timestamp_ms, offset),
             _ => unreachable!("each table decodes its own record"),
         }
         self.filling.row_count += 1;

@@ -1,10 +1,13 @@
-//! The four records that travel: our schema of each, the paths of its leaves, and the versions of its schema
+//! The five records that travel: our schema of each, the paths of its leaves, and the versions of its schema
 //! that our own writers have ever used.
 
 use std::sync::OnceLock;
 
 use super::schema::Schema;
-use super::{ALIAS_SCHEMA, CONVERSION_SCHEMA, DEFINITION_CHANGE_SCHEMA, EXPOSURE_SCHEMA, Fingerprint, Plan};
+use super::{
+    ALIAS_SCHEMA, CONVERSION_SCHEMA, DEFINITION_CHANGE_SCHEMA, EXPOSURE_SCHEMA, Fingerprint, LOOK_SCHEMA,
+    Plan,
+};
 
 /// Which record a schema or a plan is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,6 +16,7 @@ pub enum RecordKind {
     Conversion,
     Alias,
     DefinitionChange,
+    Look,
 }
 
 /// A schema that our own writers use or have used, as single-object encoding names it.
@@ -24,7 +28,7 @@ struct Known {
 
 /// When a schema changes, its former text stays in `avro/` under the number of its version, and here: what was
 /// written with it stays in its topic for days, and an older writer runs on. The current ones first.
-const KNOWN: [Known; 4] = [
+const KNOWN: [Known; 5] = [
     Known { fingerprint: Fingerprint::EXPOSURE, kind: RecordKind::Exposure, schema: EXPOSURE_SCHEMA },
     Known { fingerprint: Fingerprint::CONVERSION, kind: RecordKind::Conversion, schema: CONVERSION_SCHEMA },
     Known { fingerprint: Fingerprint::ALIAS, kind: RecordKind::Alias, schema: ALIAS_SCHEMA },
@@ -33,6 +37,7 @@ const KNOWN: [Known; 4] = [
         kind: RecordKind::DefinitionChange,
         schema: DEFINITION_CHANGE_SCHEMA,
     },
+    Known { fingerprint: Fingerprint::LOOK, kind: RecordKind::Look, schema: LOOK_SCHEMA },
 ];
 
 /// The plan for a schema that our own writers use or have used; `None` for a stranger's.
@@ -44,8 +49,21 @@ pub(super) fn known(fingerprint: Fingerprint) -> Option<&'static Plan> {
 }
 
 impl RecordKind {
-    pub const ALL: [RecordKind; 4] =
-        [RecordKind::Exposure, RecordKind::Conversion, RecordKind::Alias, RecordKind::DefinitionChange];
+    pub const ALL: [RecordKind; 5] = [
+        RecordKind::Exposure,
+        RecordKind::Conversion,
+        RecordKind::Alias,
+        RecordKind::DefinitionChange,
+        RecordKind::Look,
+    ];
+
+    /// Whether it is made for a unit, and therefore short; the others are records of our own logs.
+    pub fn is_event(self) -> bool {
+        match self {
+            RecordKind::Exposure | RecordKind::Conversion | RecordKind::Alias => true,
+            RecordKind::DefinitionChange | RecordKind::Look => false,
+        }
+    }
 
     /// The text of our current schema.
     pub fn schema(self) -> &'static str {
@@ -54,6 +72,7 @@ impl RecordKind {
             RecordKind::Conversion => CONVERSION_SCHEMA,
             RecordKind::Alias => ALIAS_SCHEMA,
             RecordKind::DefinitionChange => DEFINITION_CHANGE_SCHEMA,
+            RecordKind::Look => LOOK_SCHEMA,
         }
     }
 
@@ -64,6 +83,7 @@ impl RecordKind {
             RecordKind::Conversion => "a conversion",
             RecordKind::Alias => "an alias",
             RecordKind::DefinitionChange => "a change of a definition",
+            RecordKind::Look => "a look",
         }
     }
 
@@ -73,11 +93,13 @@ impl RecordKind {
             RecordKind::Conversion => Fingerprint::CONVERSION,
             RecordKind::Alias => Fingerprint::ALIAS,
             RecordKind::DefinitionChange => Fingerprint::DEFINITION_CHANGE,
+            RecordKind::Look => Fingerprint::LOOK,
         }
     }
 
     pub(super) fn reader(self) -> &'static Schema {
-        static READERS: [OnceLock<Schema>; 4] = [const { OnceLock::new() }; 4];
+        static READERS: [OnceLock<Schema>; RecordKind::ALL.len()] =
+            [const { OnceLock::new() }; RecordKind::ALL.len()];
         READERS[self as usize]
             .get_or_init(|| Schema::parse(self.schema()).expect("our own schemas are schemas"))
     }
@@ -136,6 +158,7 @@ impl RecordKind {
             RecordKind::DefinitionChange => {
                 &["change_id", "rule_version", "kind", "key", "based_on", "definition", "author", "reason"]
             }
+            RecordKind::Look => &["look_id", "rule_version", "experiment", "number", "based_on", "look"],
         }
     }
 }

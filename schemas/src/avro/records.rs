@@ -6,6 +6,7 @@ use super::source::{Number, Source};
 use super::{AvroRecord, Body, DecodeError, RecordKind, quick, write};
 use crate::definition::Change;
 use crate::event::{Alias, Buckets, Conversion, Exposure, OutOfRange, Sender, Unit};
+use crate::look::LookRecord;
 use crate::time::Micros;
 
 pub fn write_exposure(bytes: &mut Vec<u8>, exposure: &Exposure<'_>) {
@@ -187,6 +188,35 @@ impl<'a> AvroRecord<'a> for Change {
     }
 
     /// Whether a change is allowed is the log's question.
+    fn check(&self) -> Result<(), OutOfRange> {
+        Ok(())
+    }
+}
+
+pub fn write_look(bytes: &mut Vec<u8>, record: &LookRecord) {
+    write_uuid(bytes, record.look_id);
+    write::long(bytes, record.rule_version.into());
+    write::text(bytes, &record.experiment);
+    write::long(bytes, record.number.into());
+    write::long(bytes, record.based_on as i64);
+    write::text(bytes, &record.look);
+}
+
+impl<'a> AvroRecord<'a> for LookRecord {
+    const KIND: RecordKind = RecordKind::Look;
+
+    fn read<S: Source<'a>>(source: &mut S) -> Result<Self, DecodeError> {
+        Ok(LookRecord {
+            look_id: source.uuid("look_id")?,
+            rule_version: source.unsigned("rule_version")?,
+            experiment: source.text("experiment")?.into_owned(),
+            number: source.unsigned("number")?,
+            based_on: source.unsigned("based_on")?,
+            look: source.text("look")?.into_owned(),
+        })
+    }
+
+    /// Whether a look counts is the log's question.
     fn check(&self) -> Result<(), OutOfRange> {
         Ok(())
     }

@@ -393,6 +393,7 @@ mod tests {
                     RecordKind::Exposure => "Exposure",
                     RecordKind::Conversion => "Conversion",
                     RecordKind::Alias => "Alias",
+                    RecordKind::Look => "Look",
                 }
             );
             let writer = Schema::parse(&writer).unwrap();
