@@ -122,7 +122,8 @@ impl Few {
     }
 }
 
-fn rarer(arms: Pair<Arm>) -> Outcome {
+/// Of both arms together; conversions where both are as many.
+pub(crate) fn rarer(arms: Pair<Arm>) -> Outcome {
     let both = arms.control.merge(arms.treatment);
     // In f64, for twice a count may be beyond 64 bits.
     if 2.0 * both.conversions() as f64 <= both.units() as f64 {

@@ -14,7 +14,7 @@ mod spending;
 mod stagewise;
 
 pub use continuation::{Basis, Continued, Monitored, Reserve};
-pub use count_boundary::{CountBound, CountBoundary};
+pub use count_boundary::{CountBound, CountBoundary, PhaseTotal};
 pub use futility::{Futility, FutilityBounds, FutilityPlan};
 pub use looks::{Cost, Crossing, Family, Looks};
 pub use spending::Spending;
@@ -145,12 +145,28 @@ impl Boundary {
     /// above it is final: all that is left of alpha is spent, with the true share kept for the
     /// correlations (overrun).
     pub fn look(&mut self, fraction: f64) -> Result<Bound, Invalid> {
-        self.look_as(fraction, fraction >= 1.0)
+        self.look_as(fraction, fraction >= 1.0, None)
+    }
+
+    /// An interim look up to which `alpha_spent` has been spent, of both sides when two-sided, whatever the spending
+    /// function says: a look that was taken at another share, see [`crate::phases::without`]. It counts as final where
+    /// that is all of alpha.
+    pub fn look_having_spent(&mut self, fraction: f64, alpha_spent: f64) -> Result<Bound, Invalid> {
+        let alpha = self.design.alpha.get();
+        if !(alpha_spent >= 0.0 && alpha_spent <= alpha * (1.0 + 1e-12)) {
+            return Err(Invalid::OutOfRange {
+                what: "alpha spent",
+                value: alpha_spent,
+                range: "from 0 to alpha",
+            });
+        }
+        let is_final = alpha_spent >= alpha * (1.0 - 1e-12);
+        self.look_as(fraction, is_final, Some(alpha_spent / self.design.sides()))
     }
 
     /// The last look, whatever its share (underrun included): all that is left is spent.
     pub fn final_look(&mut self, fraction: f64) -> Result<Bound, Invalid> {
-        self.look_as(fraction, true)
+        self.look_as(fraction, true, None)
     }
 
     /// As it was laid down before the first look.
@@ -168,7 +184,7 @@ impl Boundary {
         &self.looks
     }
 
-    fn look_as(&mut self, fraction: f64, last: bool) -> Result<Bound, Invalid> {
+    fn look_as(&mut self, fraction: f64, last: bool, spent: Option<f64>) -> Result<Bound, Invalid> {
         let previous = self.bounds.last();
         let lowest = previous.map_or(0.0, |bound| bound.fraction);
         if !(fraction.is_finite() && fraction > 0.0 && fraction >= lowest) {
@@ -178,7 +194,13 @@ impl Boundary {
         }
         let over = previous.is_some_and(|bound| bound.stage != Stage::Interim);
         let alpha = self.design.alpha_of_a_side();
-        let target = if last || over { alpha } else { self.design.spending.spent(fraction, alpha) };
+        let target = match spent {
+            _ if last || over => alpha,
+            Some(spent) => spent,
+            None => self.design.spending.spent(fraction, alpha),
+        };
+        // What is spent stays spent.
+        let target = previous.map_or(target, |before| target.max(before.alpha_spent / self.design.sides()));
         let from = self.looks.survivors_for(fraction);
         let increment = target - self.used;
         let step = fraction - from.time();

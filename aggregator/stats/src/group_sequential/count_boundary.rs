@@ -4,11 +4,7 @@
 //! the information, and what whole counts leave unspent goes to the next look.
 
 use super::{Design, NEGLIGIBLE_SPENDING};
-use crate::{Alternative, Invalid, terms::between_0_and_1};
-
-/// Outcomes with less than this share of the most probable one are left out: what they add to any tail is far below
-/// what may be spent.
-const NEGLIGIBLE_MASS: f64 = 1e-22;
+use crate::{Alternative, Invalid, TreatmentShare, count_mass::Mass};
 
 /// What crosses at one look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +25,21 @@ impl CountBound {
     }
 }
 
+/// Conversions of both arms, of the units that were first exposed in one phase.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PhaseTotal {
+    /// Of both arms' units of the phase, as planned.
+    pub treatment_share: TreatmentShare,
+    /// Conversions of both arms.
+    pub total: u64,
+}
+
 /// Looks so far, each with its bound.
 #[derive(Clone, Debug)]
 pub struct CountBoundary {
     design: Design,
-    treatment_share: f64,
-    total: u64,
+    /// As of the last look.
+    phases: Vec<PhaseTotal>,
     /// The treatment's conversions on the paths that have not crossed.
     walk: Mass,
     has_bounds: bool,
@@ -43,147 +48,107 @@ pub struct CountBoundary {
 }
 
 impl CountBoundary {
-    /// Before the first look. `treatment_share` is that of the units, strictly between 0 and 1; `spent` of alpha, of
-    /// both sides together when two-sided, was spent by looks at something else.
+    /// Before the first look of units that have one share throughout. `treatment_share` is that of the units, strictly
+    /// between 0 and 1; `spent` of alpha, of both sides together when two-sided, was spent by looks at something else.
     pub fn new(design: Design, treatment_share: f64, spent: f64) -> Result<CountBoundary, Invalid> {
+        let treatment_share = TreatmentShare::new(treatment_share)?;
+        let phases = vec![PhaseTotal { treatment_share, total: 0 }];
+        Ok(CountBoundary { phases, ..CountBoundary::by_phase(design, spent) })
+    }
+
+    /// Before the first look of [`CountBoundary::look_by_phase`].
+    pub fn by_phase(design: Design, spent: f64) -> CountBoundary {
         let spent = spent / design.sides();
-        Ok(CountBoundary {
+        CountBoundary {
             design,
-            treatment_share: between_0_and_1("treatment share", treatment_share)?,
-            total: 0,
-            walk: Mass::binomial(0, treatment_share),
+            phases: Vec::new(),
+            walk: Mass::none(),
             has_bounds: false,
             spent_low: spent,
             spent_high: spent,
-        })
+        }
     }
 
     /// A look at this share of the planned information, at which both arms have `total` conversions, no fewer than
-    /// before. The final look spends all that is left.
+    /// before. The final look spends all that is left. Of one phase; of several [`CountBoundary::look_by_phase`].
     ///
     /// Under equal rates the probability to cross at any look is at most alpha, of each side at most half of it when
     /// two-sided, whatever the totals are. (Jennison & Turnbull 2000, chapter 12, has the recursion for equal steps.)
     pub fn look(&mut self, fraction: f64, is_final: bool, total: u64) -> Result<CountBound, Invalid> {
-        let Some(new) = total.checked_sub(self.total) else {
-            let range = "not below that of the last look";
-            return Err(Invalid::OutOfRange { what: "conversions of both arms", value: total as f64, range });
+        let Some(&PhaseTotal { treatment_share, .. }) = self.phases.first() else {
+            return Err(Invalid::TooFew { what: "phases", have: 0, need: 1 });
         };
-        self.walk = if self.has_bounds {
-            self.walk.after(&Mass::binomial(new, self.treatment_share))
-        } else {
-            // Nothing has crossed yet, so the way here does not matter.
-            Mass::binomial(total, self.treatment_share)
+        self.look_by_phase(fraction, is_final, &[PhaseTotal { treatment_share, total }])
+    }
+
+    /// The same where the units were assigned in phases: `totals` has all phases of the last look, in the same order and
+    /// with no fewer conversions, and those that began since. What is compared with the bound is the treatment's
+    /// conversions over all phases together.
+    ///
+    /// Given the totals, the treatment's new conversions of a phase are binomial with the phase's share, independent of
+    /// the other phases', so those of a look are a convolution of binomials. That is exact whenever the conversions come
+    /// and however many phases there are, as long as neither the looks nor the shares follow from how the conversions so
+    /// far split between the arms. Where they do, it is as good as the boundary for z, which has the same weakness;
+    /// [`crate::phases::CountTest`] has none.
+    pub fn look_by_phase(
+        &mut self,
+        fraction: f64,
+        is_final: bool,
+        totals: &[PhaseTotal],
+    ) -> Result<CountBound, Invalid> {
+        let new = self.since_the_last_look(totals)?;
+        // Where nothing could have crossed yet the way here does not matter.
+        let (from, steps) =
+            if self.has_bounds { (self.walk.clone(), new.as_slice()) } else { (Mass::none(), totals) };
+        let step = |mass: Mass, of: &PhaseTotal| match of.total {
+            0 => mass,
+            total => mass.after(&Mass::binomial(total, of.treatment_share.into())),
         };
-        self.total = total;
+        self.walk = steps.iter().fold(from, step);
+        self.phases = totals.to_vec();
+        let total = totals.iter().map(|phase| phase.total).sum();
         let alpha = self.design.alternative.tail(self.design.alpha);
         let target = if is_final { alpha } else { self.design.spending.spent(fraction, alpha) };
         let mut bound = CountBound { total, at_most: None, at_least: None };
         if self.design.alternative != Alternative::Greater && target - self.spent_low >= NEGLIGIBLE_SPENDING {
             let crossed = self.walk.cut_low(target - self.spent_low);
             self.spent_low += crossed;
-            bound.at_most = self.walk.first.checked_sub(1);
+            bound.at_most = self.walk.first().checked_sub(1);
             self.has_bounds |= bound.at_most.is_some();
         }
         if self.design.alternative != Alternative::Less && target - self.spent_high >= NEGLIGIBLE_SPENDING {
             let crossed = self.walk.cut_high(target - self.spent_high);
             self.spent_high += crossed;
-            let next = self.walk.first + self.walk.mass.len() as u64;
+            let next = self.walk.end();
             bound.at_least = (next <= total).then_some(next);
             self.has_bounds |= bound.at_least.is_some();
         }
         Ok(bound)
     }
-}
 
-/// The probability of each count from `first` on; never empty.
-#[derive(Clone, Debug)]
-struct Mass {
-    first: u64,
-    mass: Vec<f64>,
-}
-
-impl Mass {
-    /// Walked outward from the mode by the ratios of neighbours, so that no factorial is evaluated.
-    fn binomial(trials: u64, share: f64) -> Mass {
-        let odds = share / (1.0 - share);
-        let up = |k: u64| (trials - k) as f64 / (k + 1) as f64 * odds;
-        let mode = (((trials + 1) as f64 * share) as u64).min(trials);
-        let mut below = Vec::new();
-        let mut weight = 1.0;
-        for k in (0..mode).rev() {
-            weight /= up(k);
-            if weight < NEGLIGIBLE_MASS {
-                break;
+    fn since_the_last_look(&self, totals: &[PhaseTotal]) -> Result<Vec<PhaseTotal>, Invalid> {
+        if totals.len() < self.phases.len() {
+            let (left, right) = (self.phases.len(), totals.len());
+            return Err(Invalid::Lengths { what: "phases of the last look and of this one", left, right });
+        }
+        let mut new = totals.to_vec();
+        for (now, before) in new.iter_mut().zip(&self.phases) {
+            if now.treatment_share != before.treatment_share {
+                let value = now.treatment_share.get();
+                return Err(Invalid::OutOfRange {
+                    what: "treatment share",
+                    value,
+                    range: "the phase's at the last look",
+                });
             }
-            below.push(weight);
+            let Some(grown) = now.total.checked_sub(before.total) else {
+                let (what, range) = ("conversions of both arms", "not below that of the last look");
+                return Err(Invalid::OutOfRange { what, value: now.total as f64, range });
+            };
+            now.total = grown;
         }
-        let first = mode - below.len() as u64;
-        let mut mass: Vec<f64> = below.into_iter().rev().collect();
-        mass.push(1.0);
-        weight = 1.0;
-        for k in mode..trials {
-            weight *= up(k);
-            if weight < NEGLIGIBLE_MASS {
-                break;
-            }
-            mass.push(weight);
-        }
-        let all: f64 = mass.iter().sum();
-        for weight in &mut mass {
-            *weight /= all;
-        }
-        Mass { first, mass }
+        Ok(new)
     }
-
-    /// The distribution of the sum with an independent count.
-    fn after(&self, step: &Mass) -> Mass {
-        let mut mass = vec![0.0; self.mass.len() + step.mass.len() - 1];
-        for (i, a) in self.mass.iter().enumerate() {
-            for (j, b) in step.mass.iter().enumerate() {
-                mass[i + j] += a * b;
-            }
-        }
-        Mass { first: self.first + step.first, mass }.trimmed()
-    }
-
-    fn trimmed(mut self) -> Mass {
-        let largest = self.mass.iter().copied().fold(0.0, f64::max);
-        let limit = largest * NEGLIGIBLE_MASS;
-        let kept = |mass: &f64| *mass >= limit;
-        let low = self.mass.iter().position(kept).unwrap_or(0);
-        let high = self.mass.iter().rposition(kept).unwrap_or(0);
-        self.mass.truncate(high + 1);
-        self.mass.drain(..low);
-        self.first += low as u64;
-        self
-    }
-
-    /// Takes away as many of the lowest counts as have at most this probability together, and says how much they had.
-    fn cut_low(&mut self, at_most: f64) -> f64 {
-        let (cut, crossed) = within(self.mass.iter(), at_most);
-        self.mass.drain(..cut);
-        self.first += cut as u64;
-        crossed
-    }
-
-    fn cut_high(&mut self, at_most: f64) -> f64 {
-        let (cut, crossed) = within(self.mass.iter().rev(), at_most);
-        self.mass.truncate(self.mass.len() - cut);
-        crossed
-    }
-}
-
-/// How many of these have at most this sum, one always left over, and their sum.
-fn within<'a>(mass: impl ExactSizeIterator<Item = &'a f64>, at_most: f64) -> (usize, f64) {
-    let last = mass.len() - 1;
-    let mut sum = 0.0;
-    for (index, of) in mass.enumerate() {
-        if index == last || sum + of > at_most {
-            return (index, sum);
-        }
-        sum += of;
-    }
-    unreachable!("the last one ends it")
 }
 
 #[cfg(test)]

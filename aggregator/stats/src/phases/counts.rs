@@ -1,0 +1,437 @@
+//! Few conversions over phases: the counts of each phase against its own shares, exact at any number.
+
+use super::{Outcome, Stratum, TreatmentShare};
+use crate::{
+    Alpha, Arm, Interval, Invalid, Missing, Pair, Side,
+    conditional::{self, Levels, Tails},
+    conversion_counts::{self, Evidence, OneSided},
+    count_mass::{Chance, Mass},
+    few_conversions::{Few, Outcome as Counted, rarer},
+    group_sequential::PhaseTotal,
+    terms::positive,
+};
+
+/// A tail below this is given as this: outcomes far less probable than any level are left out of a sum.
+const SMALLEST_TAIL: f64 = 1e-18;
+
+/// No logarithm of a ratio is sought beyond this.
+const FARTHEST: f64 = 700.0;
+
+/// Units of one phase that converted or, where they are the rarer ones, that did not.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PhaseCounts {
+    /// Of both arms' units of the phase, as planned.
+    pub treatment_share: TreatmentShare,
+    /// Of each arm.
+    pub counts: Pair<u64>,
+}
+
+impl PhaseCounts {
+    /// What a count boundary takes.
+    pub fn total(&self) -> PhaseTotal {
+        PhaseTotal { treatment_share: self.treatment_share, total: self.both() }
+    }
+
+    fn both(&self) -> u64 {
+        self.counts.control + self.counts.treatment
+    }
+}
+
+/// An arm has too few conversions over all phases, and how many each phase has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FewByPhase {
+    /// Over all phases.
+    pub few: Few,
+    /// In the order of the strata; all of them, for a count is exact whether or not both arms have units.
+    pub by_phase: Vec<PhaseCounts>,
+}
+
+/// [`Few::of_rates`] or [`Few::of_means`] of all phases together; none for means whose events were not counted.
+pub fn few(strata: &[Stratum]) -> Option<FewByPhase> {
+    let (arms, rates) = all(strata)?;
+    let few = if rates { Few::of_rates(arms) } else { Few::of_means(arms) }?;
+    Some(FewByPhase { few, by_phase: counted(strata, few.outcome) })
+}
+
+/// [`Few::of_rates_at_a_planned_look`] or [`Few::of_means_at_a_planned_look`] of all phases together: what is expected in
+/// the smaller arm is, given the total of each phase, its smaller share of that, added up.
+pub fn few_at_a_planned_look(strata: &[Stratum]) -> Option<FewByPhase> {
+    let (arms, rates) = all(strata)?;
+    let outcome = if rates { rarer(arms) } else { Counted::Converted };
+    let by_phase = counted(strata, outcome);
+    let share = smaller_share(strata, &by_phase);
+    let few = if rates {
+        Few::of_rates_at_a_planned_look(arms, share)
+    } else {
+        Few::of_means_at_a_planned_look(arms, share)
+    }?;
+    Some(FewByPhase { few, by_phase })
+}
+
+/// Of what is counted, or of the units where nothing is.
+fn smaller_share(strata: &[Stratum], by_phase: &[PhaseCounts]) -> f64 {
+    if let [one] = strata {
+        return one.treatment_share().get();
+    }
+    let units = |stratum: &Stratum| (stratum.units().control + stratum.units().treatment) as f64;
+    let counted: f64 = by_phase.iter().map(|phase| phase.both() as f64).sum();
+    let (mut smaller, mut sum) = (0.0, 0.0);
+    for (stratum, phase) in strata.iter().zip(by_phase) {
+        let weight = if counted > 0.0 { phase.both() as f64 } else { units(stratum) };
+        smaller += weight * stratum.treatment_share().smaller();
+        sum += weight;
+    }
+    if sum > 0.0 { smaller / sum } else { 0.5 }
+}
+
+/// All units, and whether they are those of rates.
+fn all(strata: &[Stratum]) -> Option<(Pair<Arm>, bool)> {
+    let first = strata.first()?;
+    let mut sum = Pair::<Arm>::default();
+    for stratum in strata {
+        sum = sum.with(stratum.arms()?, Arm::merge);
+    }
+    Some((sum, matches!(first.outcome, Outcome::Rates(_))))
+}
+
+fn counted(strata: &[Stratum], outcome: Counted) -> Vec<PhaseCounts> {
+    let of = |stratum: &Stratum| {
+        let arms = stratum.arms().unwrap_or_default();
+        let counts = arms.map(|arm| match outcome {
+            Counted::Converted => arm.conversions(),
+            Counted::NotConverted => arm.units() - arm.conversions(),
+        });
+        PhaseCounts { treatment_share: stratum.treatment_share(), counts }
+    };
+    strata.iter().map(of).collect()
+}
+
+/// The anytime-valid test on counts over phases, exact whatever made the shares change: in each phase the e-value of
+/// [`conversion_counts`] against the phase's share, and their product. Each factor is a martingale without an effect and
+/// begins at 1, so the product is one (Lindon & Malek 2022, NeurIPS; Ville 1939).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CountTest {
+    concentration: f64,
+    alpha: Alpha,
+}
+
+/// What the counts so far say.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CountLook {
+    /// Logarithm of the e-value against no effect in any phase.
+    pub log_e_value: f64,
+    /// `min(1, 1/e)` of this look; the always-valid p-value is the smallest over all looks.
+    pub p_value: f64,
+    /// The most likely ln(treatment rate / control rate), one for all phases; infinite while one arm has no conversions,
+    /// none while neither has.
+    pub log_rate_ratio: Option<f64>,
+    /// Every log rate ratio that the product does not exclude, if it is one for all phases; covers it at all looks at
+    /// once. None where no single ratio fits the phases.
+    pub interval: Option<Interval>,
+}
+
+impl CountTest {
+    /// `concentration` is finite and above 0, see [`conversion_counts::CONCENTRATION`]; `alpha` is that of the interval.
+    pub fn new(concentration: f64, alpha: Alpha) -> Result<CountTest, Invalid> {
+        Ok(CountTest { concentration: positive("concentration", concentration)?, alpha })
+    }
+
+    /// The test alone. It rejects where the p-value is at most alpha.
+    pub fn evidence(&self, phases: &[PhaseCounts]) -> Evidence {
+        let of = |phase: &PhaseCounts| self.design(phase).evidence(phase.counts).log_e_value;
+        evidence(phases.iter().map(of).sum())
+    }
+
+    /// With the interval. One phase gives exactly [`conversion_counts::Design::look`].
+    pub fn look(&self, phases: &[PhaseCounts]) -> CountLook {
+        match counting(phases).as_slice() {
+            [] => CountLook {
+                log_e_value: 0.0,
+                p_value: 1.0,
+                log_rate_ratio: None,
+                interval: Some(Interval::EVERYTHING),
+            },
+            [one] => {
+                let look = self.design(one).look(one.counts);
+                CountLook {
+                    log_e_value: look.log_bayes_factor,
+                    p_value: look.p_value,
+                    log_rate_ratio: look.log_rate_ratio,
+                    interval: Some(look.interval),
+                }
+            }
+            several => self.look_at_several(several),
+        }
+    }
+
+    fn look_at_several(&self, phases: &[PhaseCounts]) -> CountLook {
+        let Evidence { log_e_value, p_value } = self.evidence(phases);
+        let likeliest = likeliest_log_ratio(phases);
+        // How far the evidence against a ratio is above the limit; convex in the ratio.
+        let excess = |log_ratio: f64| {
+            let mut log = log_e_value + self.alpha.get().ln();
+            for phase in phases {
+                let (treated, control) = log_shares(phase.treatment_share, log_ratio);
+                let share = phase.treatment_share;
+                log += times(phase.counts.treatment, share.get().ln() - treated);
+                log += times(phase.counts.control, share.of_control().ln() - control);
+            }
+            log
+        };
+        let interval = not_excluded(likeliest, &excess).map(|inside| {
+            let excluded = |ratio| excess(ratio) >= 0.0;
+            Interval { lower: crossing(inside, -1.0, excluded), upper: crossing(inside, 1.0, excluded) }
+        });
+        CountLook { log_e_value, p_value, log_rate_ratio: Some(likeliest), interval }
+    }
+
+    fn design(&self, phase: &PhaseCounts) -> conversion_counts::Design {
+        let share = phase.treatment_share.get();
+        conversion_counts::Design::new(share, self.concentration, self.alpha).expect("both were checked")
+    }
+}
+
+/// Whether `suspect` has more of what is counted than its share, over phases: the product of [`OneSided`]'s e-values, a
+/// supermartingale as long as it has at most its share in each. A guardrail's harm. `concentration` as in
+/// [`CountTest::new`].
+pub fn more_than_its_share(
+    phases: &[PhaseCounts],
+    concentration: f64,
+    suspect: Side,
+) -> Result<Evidence, Invalid> {
+    let mut log_e_value = 0.0;
+    for phase in counting(phases) {
+        let test = OneSided::new(phase.treatment_share.get(), concentration, suspect)?;
+        log_e_value += test.look(phase.counts).log_e_value;
+    }
+    Ok(evidence(log_e_value))
+}
+
+fn evidence(log_e_value: f64) -> Evidence {
+    Evidence { log_e_value, p_value: (-log_e_value).exp().min(1.0) }
+}
+
+/// The treatment's counts over all phases, given each phase's total: a convolution of binomials with the phases' shares.
+/// One phase gives [`conditional::binomial_tails`]; of several a tail below 1e-18 is given as that.
+pub fn binomial_tails(phases: &[PhaseCounts]) -> Tails {
+    match counting(phases).as_slice() {
+        [one] => {
+            conditional::binomial_tails(one.counts, one.treatment_share.get()).expect("the share was checked")
+        }
+        several => tails(&sum_at(several, 0.0), sum(several).treatment),
+    }
+}
+
+/// ln(treatment rate / control rate), the same in all phases: the ratios at which neither tail of the treatment's counts
+/// is below its level, as [`conditional::log_rate_ratio`], which it is for one phase. Levels below 1e-18 are not reached.
+pub fn log_rate_ratio(phases: &[PhaseCounts], levels: Levels) -> Result<Interval, Invalid> {
+    let several = match counting(phases).as_slice() {
+        [] => return Ok(Interval::EVERYTHING),
+        [one] => return conditional::log_rate_ratio(one.counts, one.treatment_share.get(), levels),
+        several => several.to_vec(),
+    };
+    let sum = sum(&several);
+    let tails_at = |log_ratio: f64| tails(&sum_at(&several, log_ratio), sum.treatment);
+    let mut interval = Interval::EVERYTHING;
+    if sum.treatment > 0 && levels.below > 0.0 {
+        interval.lower = threshold(|ratio| tails_at(ratio).at_least >= levels.below);
+    }
+    if sum.control > 0 && levels.above > 0.0 {
+        interval.upper = threshold(|ratio| tails_at(ratio).at_most < levels.above);
+    }
+    Ok(interval)
+}
+
+/// The treatment's conversions given both arms' units and conversions of every phase: a convolution of hypergeometric
+/// counts, Fisher's test in each phase added up (the exact test of a common odds ratio, Mehta, Patel & Gray 1985, Journal
+/// of the American Statistical Association 80(392); R's `mantelhaen.test(exact = TRUE)`). Phases with an arm without units
+/// add nothing. One phase gives [`conditional::fisher_tails`]; of several a tail below 1e-18 is given as that.
+pub fn fisher_tails(phases: &[Pair<Arm>]) -> Result<Tails, Missing> {
+    match with_both_arms(phases).as_slice() {
+        [] => Err(Missing::Units { arm: Side::Treatment, have: 0, need: 1 }),
+        [one] => conditional::fisher_tails(*one),
+        several => Ok(tails(&sum_of_tables(several, 0.0), treated_conversions(several))),
+    }
+}
+
+/// The exact interval of the log odds ratio that is the same in all phases: every one that leaves both tails of
+/// [`fisher_tails`] at half of alpha or more. One phase gives [`conditional::log_odds_ratio`].
+pub fn log_odds_ratio(phases: &[Pair<Arm>], alpha: Alpha) -> Interval {
+    let several = match with_both_arms(phases).as_slice() {
+        [] => return Interval::EVERYTHING,
+        [one] => return conditional::log_odds_ratio(*one, alpha),
+        several => several.to_vec(),
+    };
+    let half = alpha.get() / 2.0;
+    let observed = treated_conversions(&several);
+    let tails_at = |log_odds: f64| tails(&sum_of_tables(&several, log_odds), observed);
+    let tables = || several.iter().map(|arms| Table::of(*arms));
+    let mut interval = Interval::EVERYTHING;
+    if observed > tables().map(|table| table.smallest).sum() {
+        interval.lower = threshold(|odds| tails_at(odds).at_least >= half);
+    }
+    if observed < tables().map(|table| table.largest).sum() {
+        interval.upper = threshold(|odds| tails_at(odds).at_most < half);
+    }
+    interval
+}
+
+fn counting(phases: &[PhaseCounts]) -> Vec<PhaseCounts> {
+    phases.iter().copied().filter(|phase| phase.both() > 0).collect()
+}
+
+fn with_both_arms(phases: &[Pair<Arm>]) -> Vec<Pair<Arm>> {
+    let has_both = |arms: &&Pair<Arm>| arms.control.units() > 0 && arms.treatment.units() > 0;
+    phases.iter().filter(has_both).copied().collect()
+}
+
+fn treated_conversions(phases: &[Pair<Arm>]) -> u64 {
+    phases.iter().map(|arms| arms.treatment.conversions()).sum()
+}
+
+fn sum(phases: &[PhaseCounts]) -> Pair<u64> {
+    phases.iter().fold(Pair::default(), |sum: Pair<u64>, phase| sum.with(phase.counts, |sum, of| sum + of))
+}
+
+/// Logarithms of the treatment's and the control's share of what is counted, where the rates have this log ratio.
+fn log_shares(share: TreatmentShare, log_ratio: f64) -> (f64, f64) {
+    let log_odds = (share.get() / share.of_control()).ln() + log_ratio;
+    (-(-log_odds).exp().ln_1p(), -log_odds.exp().ln_1p())
+}
+
+/// 0 times minus infinity is nothing here.
+fn times(count: u64, log: f64) -> f64 {
+    if count == 0 { 0.0 } else { count as f64 * log }
+}
+
+/// Where the treatment's expected counts are the observed ones; infinite where an arm has none.
+fn likeliest_log_ratio(phases: &[PhaseCounts]) -> f64 {
+    let sum = sum(phases);
+    if sum.treatment == 0 {
+        return f64::NEG_INFINITY;
+    }
+    if sum.control == 0 {
+        return f64::INFINITY;
+    }
+    threshold(|log_ratio| {
+        let expected =
+            |phase: &PhaseCounts| phase.both() as f64 * log_shares(phase.treatment_share, log_ratio).0.exp();
+        phases.iter().map(expected).sum::<f64>() >= sum.treatment as f64
+    })
+}
+
+/// A ratio that is not excluded, if there is one: the likeliest or, where that is infinite, one far enough towards it.
+fn not_excluded(likeliest: f64, excess: &impl Fn(f64) -> f64) -> Option<f64> {
+    if likeliest.is_finite() {
+        return (excess(likeliest) < 0.0).then_some(likeliest);
+    }
+    // All counts are in one arm. Towards that arm every phase's likelihood rises to its largest, which no mixture exceeds.
+    let mut at: f64 = 0.0;
+    while excess(at) >= 0.0 && at.abs() < FARTHEST {
+        at += 1.0_f64.copysign(likeliest);
+    }
+    (excess(at) < 0.0).then_some(at)
+}
+
+/// Where `excluded` begins to hold, walking from `inside` in `direction` by doubled steps; it holds from there on, or
+/// nowhere.
+fn crossing(inside: f64, direction: f64, excluded: impl Fn(f64) -> bool) -> f64 {
+    let mut step = direction;
+    while !excluded(inside + step) {
+        step *= 2.0;
+        if step.abs() > FARTHEST {
+            return f64::INFINITY.copysign(direction);
+        }
+    }
+    halved(inside, inside + step, excluded)
+}
+
+/// Where `holds` begins to hold; below it does not. Infinite where it does, or does not, everywhere.
+fn threshold(holds: impl Fn(f64) -> bool) -> f64 {
+    let holds_at_0 = holds(0.0);
+    let mut step = if holds_at_0 { -1.0 } else { 1.0_f64 };
+    let mut last = 0.0;
+    while holds(step) == holds_at_0 {
+        last = step;
+        step *= 2.0;
+        if step.abs() > FARTHEST {
+            return f64::INFINITY.copysign(step);
+        }
+    }
+    halved(last, step, |at| holds(at) != holds_at_0)
+}
+
+/// Between `from`, where `turned` does not hold, and `to`, where it does.
+fn halved(mut from: f64, mut to: f64, turned: impl Fn(f64) -> bool) -> f64 {
+    for _ in 0..60 {
+        let middle = 0.5 * (from + to);
+        if turned(middle) {
+            to = middle;
+        } else {
+            from = middle;
+        }
+    }
+    0.5 * (from + to)
+}
+
+fn tails(mass: &Mass, observed: u64) -> Tails {
+    let (at_most, at_least) = mass.tails(observed);
+    Tails { at_most: at_most.max(SMALLEST_TAIL), at_least: at_least.max(SMALLEST_TAIL) }
+}
+
+/// The treatment's counts over all phases where the rates have this log ratio.
+fn sum_at(phases: &[PhaseCounts], log_ratio: f64) -> Mass {
+    let add = |mass: Mass, phase: &PhaseCounts| {
+        let (treated, control) = log_shares(phase.treatment_share, log_ratio);
+        mass.after(&Mass::binomial(phase.both(), Chance { of: treated.exp(), against: control.exp() }))
+    };
+    phases.iter().fold(Mass::none(), add)
+}
+
+fn sum_of_tables(phases: &[Pair<Arm>], log_odds: f64) -> Mass {
+    let add = |mass: Mass, arms: &Pair<Arm>| mass.after(&Table::of(*arms).mass(log_odds));
+    phases.iter().fold(Mass::none(), add)
+}
+
+/// The treatment's conversions of one phase, given all margins.
+struct Table {
+    treated: u64,
+    untreated: u64,
+    converted: u64,
+    smallest: u64,
+    largest: u64,
+}
+
+impl Table {
+    fn of(arms: Pair<Arm>) -> Table {
+        let (treated, untreated) = (arms.treatment.units(), arms.control.units());
+        let converted = arms.treatment.conversions() + arms.control.conversions();
+        Table {
+            treated,
+            untreated,
+            converted,
+            smallest: converted.saturating_sub(untreated),
+            largest: converted.min(treated),
+        }
+    }
+
+    fn mass(&self, log_odds: f64) -> Mass {
+        let odds = log_odds.exp();
+        let up = |k: u64| {
+            let ways_up = (self.treated - k) as f64 * (self.converted - k) as f64;
+            let ways_down = (k + 1) as f64 * (self.untreated + k + 1 - self.converted) as f64;
+            odds * ways_up / ways_down
+        };
+        // The ratios fall, so the mode is the first count that is not less probable than the next.
+        let (mut low, mut high) = (self.smallest, self.largest);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if up(middle) > 1.0 {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Mass::around(low, self.smallest, self.largest, up)
+    }
+}
