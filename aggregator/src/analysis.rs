@@ -1,19 +1,23 @@
 //! From counts to numbers: the fixed-horizon test, the always-valid interval and the sample ratio, for
-//! every metric and treatment. Pure; the counts come in, and the earlier looks that an always-valid
-//! p-value remembers.
+//! every metric and treatment. Pure; the counts come in, and the looks taken before. A difference is only ever
+//! taken inside a phase, and the phases are added up.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::definition::{Direction, Experiment, Method, Metric, MetricType, Variant, Version};
 use stats::confidence_sequence::{DEFAULT_TUNING_UNITS, Design, Look, Mixing};
-use stats::few_conversions::Few;
-use stats::{Alpha, Alternative, Arm, Interval, Lift, Missing, Moments, Pair, lift, two_proportion, welch};
+use stats::conversion_counts::CONCENTRATION;
+use stats::phases::{self, FewByPhase, Score, Stratum};
+use stats::{Alpha, Alternative, Arm, Interval, Missing, Pair, TreatmentShare};
 
 use crate::counts::{Counts, Value};
-use crate::document::{
-    AlwaysValid, Bounds, ExperimentResult, MetricResult, Role, Test, TestMethod, VariantResult,
-};
+use crate::definitions::Phase;
+use crate::document::{AlwaysValid, Bounds, MetricResult, Role, VariantResult};
+use crate::look::{Comparison, Identity, Looks, PhaseSums, Sums, ValueSums, splits, strata};
 
 pub mod boundary;
 mod exact;
+mod fixed;
 mod sample_ratio;
 mod secondary;
 
@@ -32,14 +36,30 @@ pub struct Outcome<'a> {
 /// What the numbers are computed by, beside the counts.
 pub struct Frame<'a> {
     pub experiment: &'a Experiment,
-    /// The analysis before, if it counted the same units in the same way.
-    pub previous: Option<&'a ExperimentResult>,
-    /// The analysis before, whatever it counted: its looks have spent alpha.
-    pub latest: Option<&'a ExperimentResult>,
+    /// How units were split, in order.
+    pub phases: &'a [Phase],
+    /// Phases whose units do not count.
+    pub left_out: &'a BTreeSet<u32>,
+    /// The looks before this one.
+    pub looks: Looks<'a>,
+}
+
+/// A metric's numbers, and what a look would keep of them.
+pub struct Analyzed {
+    pub result: MetricResult,
+    /// Empty for a secondary metric, which decides nothing.
+    pub comparisons: Vec<Compared>,
+}
+
+/// A comparison as this look would keep it, and whether it has to be kept.
+pub struct Compared {
+    pub comparison: Comparison,
+    /// A planned look was taken, or the always-valid p-value has halved or passed alpha.
+    pub is_due: bool,
 }
 
 /// Everything about one metric.
-pub fn metric(frame: &Frame<'_>, outcome: &Outcome<'_>) -> MetricResult {
+pub fn metric(frame: &Frame<'_>, outcome: &Outcome<'_>) -> Analyzed {
     let mut result = MetricResult {
         key: outcome.key.to_owned(),
         role: outcome.role,
@@ -56,45 +76,58 @@ pub fn metric(frame: &Frame<'_>, outcome: &Outcome<'_>) -> MetricResult {
     };
     let kind = match outcome.definition {
         None => Err(format!("no metric `{}` is defined", outcome.key)),
-        Some((_, metric)) => Compared::of(metric),
+        Some((_, metric)) => Kind::of(metric),
     };
-    let arms: Vec<Counted<'_>> =
-        frame.experiment.variants.iter().map(|of| Counted::find(of, outcome)).collect();
+    let value = kind.as_ref().ok().and_then(|kind| kind.value());
+    let arms: Vec<Counted<'_>> = frame
+        .experiment
+        .variants
+        .iter()
+        .map(|variant| Counted { variant, sums: by_phase(variant, outcome.counts, value) })
+        .collect();
     result.variants = arms.iter().map(|arm| arm.shown(frame, kind.as_ref().ok().copied())).collect();
+    let mut comparisons = Vec::new();
     match kind {
         Err(why) => result.missing = Some(why),
-        Ok(kind) => {
-            if let Err(why) = compare(frame, kind, &arms, &mut result) {
+        Ok(_) => {
+            if let Err(why) = compare(frame, &arms, &mut result, &mut comparisons) {
                 result.missing = Some(why);
             }
         }
     }
-    result
+    Analyzed { result, comparisons }
 }
 
 /// What of a unit is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Compared {
+enum Kind {
     /// Whether it converted.
     Rate,
     /// A value of it.
     Mean(Value),
 }
 
-impl Compared {
-    fn of(metric: &Metric) -> Result<Compared, String> {
+impl Kind {
+    fn of(metric: &Metric) -> Result<Kind, String> {
         let kind = match metric.metric_type {
-            MetricType::Conversion => Compared::Rate,
-            MetricType::Count => Compared::Mean(Value::Events),
-            MetricType::Mean => Compared::Mean(Value::Total),
+            MetricType::Conversion => Kind::Rate,
+            MetricType::Count => Kind::Mean(Value::Events),
+            MetricType::Mean => Kind::Mean(Value::Total),
             MetricType::Ratio => return Err(not_computed("ratio metrics")),
             MetricType::Retention => return Err(not_computed("retention metrics")),
             MetricType::Quantile => return Err(not_computed("quantile metrics")),
             MetricType::Funnel => return Err(not_computed("funnel metrics")),
         };
         match metric.winsorize {
-            Some(_) if kind != Compared::Rate => Err(not_computed("winsorized metrics")),
+            Some(_) if kind != Kind::Rate => Err(not_computed("winsorized metrics")),
             _ => Ok(kind),
+        }
+    }
+
+    fn value(self) -> Option<Value> {
+        match self {
+            Kind::Rate => None,
+            Kind::Mean(value) => Some(value),
         }
     }
 }
@@ -103,62 +136,65 @@ fn not_computed(what: &str) -> String {
     format!("this version does not compute {what}")
 }
 
-/// A variant with its counts; zeros if nobody has been exposed to it.
+/// A variant with its counts, by phase; none of a phase in which nobody was exposed to it.
 struct Counted<'a> {
     variant: &'a Variant,
-    counts: Option<&'a Counts>,
+    sums: Vec<(u32, Sums)>,
 }
 
-impl<'a> Counted<'a> {
-    fn find(variant: &'a Variant, outcome: &Outcome<'a>) -> Counted<'a> {
-        let counts = outcome.counts.iter().find(|counts| counts.variant == variant.key.as_str());
-        Counted { variant, counts }
+fn by_phase(variant: &Variant, counts: &[Counts], value: Option<Value>) -> Vec<(u32, Sums)> {
+    let own = counts.iter().filter(|counts| counts.variant == variant.key.as_str());
+    own.map(|counts| (counts.phase, counts.sums(value))).collect()
+}
+
+impl Counted<'_> {
+    fn of_phase(&self, phase: u32, kind: Option<&ValueSums>) -> Sums {
+        let found = self.sums.iter().find(|(number, _)| *number == phase).map(|(_, sums)| sums.clone());
+        found.unwrap_or_else(|| Sums { values: kind.map(ValueSums::nothing), ..Sums::default() })
     }
 
-    fn units(&self) -> u64 {
-        self.counts.map_or(0, |counts| counts.units)
+    /// Of the phases that count.
+    fn counting<'s>(&'s self, frame: &Frame<'_>) -> impl Iterator<Item = &'s Sums> {
+        let left_out = frame.left_out.clone();
+        self.sums.iter().filter(move |(phase, _)| !left_out.contains(phase)).map(|(_, sums)| sums)
     }
 
-    fn conversions(&self) -> u64 {
-        self.counts.map_or(0, |counts| counts.conversions)
+    fn units(&self, frame: &Frame<'_>) -> u64 {
+        self.counting(frame).map(|sums| sums.units).sum()
     }
 
-    fn moments(&self, value: Value) -> Result<Moments, String> {
-        self.counts.map_or(Ok(Moments::EMPTY), |counts| counts.moments(value))
-    }
-
-    fn arm(&self) -> Result<Arm, String> {
-        let counts = stats::Counts { units: self.units(), conversions: self.conversions() };
-        Arm::new(counts).map_err(|invalid| invalid.to_string())
-    }
-
-    fn shown(&self, frame: &Frame<'_>, kind: Option<Compared>) -> VariantResult {
-        let units = self.units();
-        let rate = (units > 0).then(|| self.conversions() as f64 / units as f64);
+    fn shown(&self, frame: &Frame<'_>, kind: Option<Kind>) -> VariantResult {
+        let units = self.units(frame);
+        let conversions = self.counting(frame).map(|sums| sums.conversions).sum();
+        let rate = (units > 0).then(|| conversions as f64 / units as f64);
         VariantResult {
             key: self.variant.key.as_str().to_owned(),
             control: self.variant.key == frame.experiment.control,
             weight: self.variant.weight.get(),
             units,
-            conversions: self.conversions(),
+            conversions,
             rate,
             mean: match kind {
                 None => None,
-                Some(Compared::Rate) => rate,
-                Some(Compared::Mean(value)) => {
-                    self.moments(value).ok().filter(|_| units > 0).map(|moments| moments.mean())
-                }
+                Some(Kind::Rate) => rate,
+                Some(Kind::Mean(_)) => self.mean(frame).filter(|_| units > 0),
             },
         }
+    }
+
+    /// Of all units, whatever their phase.
+    fn mean(&self, frame: &Frame<'_>) -> Option<f64> {
+        let all = self.counting(frame).cloned().map(Ok).reduce(|one, other| one?.and(&other?))?.ok()?;
+        all.values.as_ref().and_then(|values| all.moments(values).ok()).map(|moments| moments.mean())
     }
 }
 
 /// The control against each treatment that gets any units.
 fn compare(
     frame: &Frame<'_>,
-    kind: Compared,
     arms: &[Counted<'_>],
     result: &mut MetricResult,
+    comparisons: &mut Vec<Compared>,
 ) -> Result<(), String> {
     let experiment = frame.experiment;
     let Some(control) = arms.iter().find(|arm| arm.variant.key == experiment.control) else {
@@ -168,50 +204,94 @@ fn compare(
         .iter()
         .filter(|arm| arm.variant.key != experiment.control && arm.variant.weight.get() > 0)
         .collect::<Vec<_>>();
-    let share = u32::try_from(treatments.len()).unwrap_or(u32::MAX).max(1);
+    let compared: Vec<&str> = treatments.iter().map(|arm| arm.variant.key.as_str()).collect();
+    // Of the always-valid p-values each treatment that was ever compared has had its part.
+    let share = u32::try_from(ever_compared(frame, control.variant)).unwrap_or(u32::MAX).max(1);
     let alpha = Alpha::new(experiment.plan.alpha).map_err(|invalid| invalid.to_string())?;
+    let units: u64 = arms.iter().map(|arm| arm.units(frame)).sum();
     for treatment in treatments {
-        let pair = Pair { control, treatment };
         let names = Names {
             metric: result.key.clone(),
             control: control.variant.key.as_str().to_owned(),
             treatment: treatment.variant.key.as_str().to_owned(),
         };
-        let data = match kind {
-            Compared::Rate => Data::Rates(pair.try_map(|_, arm| arm.arm())?),
-            Compared::Mean(value) => Data::Means {
-                moments: pair.try_map(|_, arm| arm.moments(value))?,
-                arms: pair.try_map(|_, arm| arm.arm())?,
-            },
+        let phases = sums_by_phase(frame, control, treatment);
+        let Some(first) = First::of(frame, &names) else {
+            return Err(format!(
+                "`{}` and `{}` are to get no units in any phase",
+                names.control, names.treatment
+            ));
         };
-        let treatment_share = share_of_treatment(pair);
-        let units: u64 = arms.iter().map(Counted::units).sum();
-        result.tests.push(test(&names, &data, alpha, p_value_use(experiment, units)));
+        let data = Data::of(&phases, frame.left_out)?;
+        let seen = Seen { names: &names, data: &data };
+        result.tests.push(fixed::test(&names, &data, alpha, p_value_use(experiment, units)));
         let planned = Planned {
             alpha: alpha.divided_by(share),
-            tuned_for_units: tuned_for_units(experiment, pair),
-            treatment_share,
+            tuned_for_units: first.tuned_for_units(experiment),
+            share: first.share,
             harm: (result.role == Role::Guardrail).then_some(result.direction),
         };
-        let smallest = smallest_so_far(frame.previous, result, &names);
-        let look = always_valid(&names, &data, planned, smallest)?;
+        let identity = Identity::of(result, &names.control);
+        let past = Past { identity: &identity, frame, seen: &seen };
+        let mut kept = Comparison {
+            of: identity.clone(),
+            treatment: names.treatment.clone(),
+            planned: None,
+            p_value: None,
+            harm_p_value: None,
+            phases: phases.clone(),
+        };
+        let mut is_due = false;
+        let mut look = always_valid(&names, &data, &planned)?;
+        if result.role != Role::Secondary {
+            let smallest = past.smallest(&planned)?;
+            is_due = smallest.keep(&mut look, &mut kept);
+        } else {
+            look.p_value = look.p_value_now;
+        }
         if result.role == Role::Primary
             && let Some(asked) = boundary::Asked::by(&experiment.plan)
         {
-            let past = boundary::Past::of(frame, result, &names.control);
             let now = boundary::Now {
-                names: &names,
-                data: &data,
-                units: pair.map(Counted::units),
+                seen: &seen,
+                treatments: &compared,
                 units_of_all_arms: units,
-                planned: planned_units(experiment, pair, asked.horizon).map(|units| units.round() as u64),
-                treatment_share,
+                planned: first.planned_units(asked.horizon).map(|units| units.round() as u64),
             };
-            result.boundaries.push(boundary::follow(asked, alpha, share, &now, &past));
+            let boundary = boundary::follow(asked, alpha, &now, &past);
+            kept.planned = boundary.taken;
+            is_due |= boundary.taken.is_some();
+            result.boundaries.push(boundary.result);
         }
         result.always_valid.push(look);
+        if result.role != Role::Secondary {
+            comparisons.push(Compared { comparison: kept, is_due });
+        }
     }
     Ok(())
+}
+
+/// How many variants beside the control were to get units in any phase.
+fn ever_compared(frame: &Frame<'_>, control: &Variant) -> usize {
+    let keys = frame.phases.iter().flat_map(|phase| phase.weights.keys());
+    keys.filter(|key| key.as_str() != control.key.as_str()).collect::<BTreeSet<_>>().len()
+}
+
+/// Both arms' units of every phase that the experiment has had.
+fn sums_by_phase(frame: &Frame<'_>, control: &Counted<'_>, treatment: &Counted<'_>) -> Vec<PhaseSums> {
+    let values = |arm: &Counted<'_>| arm.sums.iter().find_map(|(_, sums)| sums.values.clone());
+    let kind = values(control).or_else(|| values(treatment));
+    let weight = |phase: &Phase, arm: &Counted<'_>| {
+        phase.weights.get(arm.variant.key.as_str()).copied().unwrap_or_default()
+    };
+    let of = |phase: &Phase| PhaseSums {
+        phase: phase.number,
+        weight_control: weight(phase, control),
+        weight_treatment: weight(phase, treatment),
+        control: control.of_phase(phase.number, kind.as_ref()),
+        treatment: treatment.of_phase(phase.number, kind.as_ref()),
+    };
+    frame.phases.iter().map(of).collect()
 }
 
 /// Who is compared, and by what.
@@ -221,90 +301,81 @@ struct Names {
     treatment: String,
 }
 
-enum Data {
-    Rates(Pair<Arm>),
-    Means {
-        moments: Pair<Moments>,
-        /// How many units have any event at all.
-        arms: Pair<Arm>,
-    },
+/// The split of the first phase in which both arms were to get units. Plans are laid down by it, for the
+/// experiment's life.
+struct First {
+    /// Of both arms' units.
+    share: TreatmentShare,
+    /// Of all arms' units.
+    of_all: Pair<f64>,
 }
 
-fn test(names: &Names, data: &Data, alpha: Alpha, p_value_use: String) -> Test {
-    let mut test = Test {
-        metric: names.metric.clone(),
-        control: names.control.clone(),
-        treatment: names.treatment.clone(),
-        method: match data {
-            Data::Rates(_) => TestMethod::TwoProportionZ,
-            Data::Means { .. } => TestMethod::WelchT,
-        },
-        z: None,
-        t: None,
-        degrees_of_freedom: None,
-        p_value: None,
-        p_value_use,
-        confidence: 1.0 - alpha.get(),
-        lift_absolute: None,
-        interval_absolute: None,
-        lift_relative: None,
-        interval_relative: None,
-        interval_relative_method: None,
-        missing: None,
-    };
-    let lift = match data {
-        Data::Rates(arms) => two_proportion::compare(*arms, alpha).and_then(|comparison| {
-            if comparison.test == two_proportion::Test::FisherExact {
-                test.method = TestMethod::FisherExact;
-            }
-            test.z = Some(comparison.pooled.z);
-            test.p_value = Some(comparison.p_value);
-            test.lift_absolute = Some(comparison.pooled.effect.estimate);
-            test.interval_absolute = Some(comparison.interval.into());
-            comparison.lift
-        }),
-        Data::Means { moments, .. } => welch::compare(*moments, alpha).and_then(|comparison| {
-            test.t = Some(comparison.test.t);
-            test.degrees_of_freedom = Some(comparison.test.degrees);
-            test.p_value = Some(comparison.test.p_value);
-            test.lift_absolute = Some(comparison.test.effect.estimate);
-            test.interval_absolute = Some(comparison.interval.into());
-            comparison.lift
-        }),
-    };
-    match lift {
-        Ok(Lift { estimate, interval, method }) => {
-            test.lift_relative = Some(estimate);
-            test.interval_relative = Some(interval.into());
-            let method = match method {
-                lift::Method::Fieller => "fieller",
-                lift::Method::LogRatio => "log_ratio",
-            };
-            test.interval_relative_method = Some(method.to_owned());
-        }
-        Err(missing) => test.missing = Some(named(missing, names)),
+impl First {
+    fn of(frame: &Frame<'_>, names: &Names) -> Option<First> {
+        frame.phases.iter().find_map(|phase| {
+            let all: f64 = phase.weights.values().map(|weight| f64::from(*weight)).sum();
+            let weight = |key: &str| f64::from(phase.weights.get(key).copied().unwrap_or_default());
+            let both = Pair { control: weight(&names.control), treatment: weight(&names.treatment) };
+            let share = TreatmentShare::new(both.treatment / (both.control + both.treatment)).ok()?;
+            Some(First { share, of_all: both.map(|weight| weight / all) })
+        })
     }
-    test
+
+    /// Each arm's part of a planned total.
+    fn planned_units(&self, horizon: u64) -> Pair<f64> {
+        self.of_all.map(|share| horizon as f64 * share)
+    }
+
+    /// The planned units of both arms together, or the default.
+    fn tuned_for_units(&self, experiment: &Experiment) -> f64 {
+        let Some(horizon) = experiment.plan.horizon_units else {
+            return DEFAULT_TUNING_UNITS;
+        };
+        let Pair { control, treatment } = self.planned_units(horizon);
+        let planned = control + treatment;
+        if planned > 0.0 { planned } else { DEFAULT_TUNING_UNITS }
+    }
+}
+
+/// What is compared at this look.
+struct Seen<'a> {
+    names: &'a Names,
+    data: &'a Data,
+}
+
+/// Two arms' units of the phases that count.
+struct Data {
+    splits: Vec<PhaseSums>,
+    strata: Vec<Stratum>,
 }
 
 /// What was laid down before the first look.
 struct Planned {
     alpha: Alpha,
     tuned_for_units: f64,
-    /// Of both arms' units.
-    treatment_share: f64,
+    share: TreatmentShare,
     /// Set for guardrails: the direction that is better.
     harm: Option<Direction>,
 }
 
 impl Planned {
-    fn design(&self, alternative: Alternative) -> Result<Design, String> {
-        Design::new(self.alpha, alternative, Mixing::TunedForUnits(self.tuned_for_units))
-            .map_err(|invalid| invalid.to_string())
+    fn design(&self, alternative: Alternative) -> Result<phases::AlwaysValid, String> {
+        let invalid = |invalid: stats::Invalid| invalid.to_string();
+        let mixing = Mixing::TunedForUnits(self.tuned_for_units);
+        let sequence = Design::new(self.alpha, alternative, mixing).map_err(invalid)?;
+        phases::AlwaysValid::new(sequence, self.share, CONCENTRATION).map_err(invalid)
+    }
+
+    /// The side on which a guardrail is harmed.
+    fn worse(better: Direction) -> Alternative {
+        match better {
+            Direction::Increase => Alternative::Less,
+            Direction::Decrease => Alternative::Greater,
+        }
     }
 }
 
-fn always_valid(names: &Names, data: &Data, planned: Planned, smallest: f64) -> Result<AlwaysValid, String> {
+fn always_valid(names: &Names, data: &Data, planned: &Planned) -> Result<AlwaysValid, String> {
     let mut result = AlwaysValid {
         metric: names.metric.clone(),
         control: names.control.clone(),
@@ -312,8 +383,7 @@ fn always_valid(names: &Names, data: &Data, planned: Planned, smallest: f64) -> 
         alpha: planned.alpha.get(),
         tuned_for_units: planned.tuned_for_units,
         lift_absolute: None,
-        // An earlier look stays true, whatever this one has to say.
-        p_value: (smallest < 1.0).then_some(smallest),
+        p_value: None,
         p_value_adjusted: None,
         p_value_now: None,
         log_e_value: None,
@@ -325,10 +395,9 @@ fn always_valid(names: &Names, data: &Data, planned: Planned, smallest: f64) -> 
         missing: None,
     };
     match data.few() {
-        Some(few) => exact::always_valid(names, data, &planned, &few, &mut result)?,
-        None => by_the_interval(names, data, &planned, &mut result)?,
+        Some(few) => exact::always_valid(names, data, planned, &few, &mut result)?,
+        None => by_the_interval(names, data, planned, &mut result)?,
     }
-    result.p_value = result.p_value_now.map_or(result.p_value, |now| Some(now.min(smallest)));
     Ok(result)
 }
 
@@ -339,12 +408,7 @@ fn by_the_interval(
     planned: &Planned,
     result: &mut AlwaysValid,
 ) -> Result<(), String> {
-    let look = |design: Design| -> Result<Look, Missing> {
-        match data {
-            Data::Rates(arms) => design.look_at_rates(*arms),
-            Data::Means { moments, .. } => design.look_at_means(*moments),
-        }
-    };
+    let look = |design: phases::AlwaysValid| -> Result<Look, Missing> { design.look(&data.strata) };
     match look(planned.design(Alternative::TwoSided)?) {
         Err(missing) => result.missing = Some(named(missing, names)),
         Ok(look) => {
@@ -358,108 +422,156 @@ fn by_the_interval(
         }
     }
     if let Some(better) = planned.harm {
-        let worse = match better {
-            Direction::Increase => Alternative::Less,
-            Direction::Decrease => Alternative::Greater,
-        };
-        result.harm_p_value = look(planned.design(worse)?).ok().map(|look| look.p_value);
+        let worse = planned.design(Planned::worse(better))?;
+        result.harm_p_value = look(worse).ok().map(|look| look.p_value);
     }
     Ok(())
 }
 
 impl Data {
+    fn of(phases: &[PhaseSums], left_out: &BTreeSet<u32>) -> Result<Data, String> {
+        let splits = splits(phases, left_out)?;
+        Ok(Data { strata: strata(&splits)?, splits })
+    }
+
+    fn score(&self) -> Result<Score, Missing> {
+        Score::of(&self.strata)
+    }
+
+    /// Of both arms together.
+    fn units(&self) -> Pair<u64> {
+        self.strata.iter().map(Stratum::units).fold(Pair { control: 0, treatment: 0 }, |all, of| Pair {
+            control: all.control + of.control,
+            treatment: all.treatment + of.treatment,
+        })
+    }
+
+    /// Both arms' means, weighted as the effect is; none without units in both.
+    fn means(&self) -> Option<Pair<f64>> {
+        let mut sums = Pair { control: 0.0, treatment: 0.0 };
+        let mut weights = 0.0;
+        for of in &self.splits {
+            let mean = |sums: &Sums| match &sums.values {
+                None => Some(sums.conversions as f64 / sums.units as f64).filter(|_| sums.units > 0),
+                Some(values) => sums.moments(values).ok().filter(|_| sums.units > 0).map(|of| of.mean()),
+            };
+            let (Some(control), Some(treatment)) = (mean(&of.control), mean(&of.treatment)) else {
+                continue;
+            };
+            let (c, t) = (of.control.units as f64, of.treatment.units as f64);
+            let weight = c * (t / (c + t));
+            sums = Pair {
+                control: weight.mul_add(control, sums.control),
+                treatment: weight.mul_add(treatment, sums.treatment),
+            };
+            weights += weight;
+        }
+        (weights > 0.0).then(|| sums.map(|sum| sum / weights))
+    }
+
     /// The control's mean, if a share of it can be taken.
     fn control_mean(&self) -> Option<f64> {
-        let mean = match self {
-            Data::Rates(arms) => arms.control.rate()?,
-            Data::Means { moments, .. } => moments.control.mean(),
-        };
-        (mean > 0.0).then_some(mean)
+        self.means().map(|means| means.control).filter(|mean| *mean > 0.0)
     }
 
     /// Treatment minus control; none without units.
     fn difference(&self) -> Option<f64> {
-        let means = match self {
-            Data::Rates(arms) => Pair { control: arms.control.rate()?, treatment: arms.treatment.rate()? },
-            Data::Means { moments, .. } => moments.map(|of| of.mean()),
-        };
-        Some(means.treatment - means.control)
+        self.means().map(|means| means.treatment - means.control)
     }
 
     /// Both arms' units with any event.
-    fn arms(&self) -> Pair<Arm> {
-        match self {
-            Data::Rates(arms) | Data::Means { arms, .. } => *arms,
-        }
+    fn arms(&self) -> Result<Vec<Pair<Arm>>, String> {
+        let arms = |of: &PhaseSums| Ok(Pair { control: of.control.arm()?, treatment: of.treatment.arm()? });
+        self.splits.iter().map(arms).collect()
     }
 
-    /// Whether there is anything to count: units in both arms, and of a mean a value that is not 0.
-    fn has_counts(&self) -> bool {
-        let Pair { control, treatment } = self.arms();
-        let has_units = control.units() > 0 && treatment.units() > 0;
-        match self {
-            Data::Rates(_) => has_units,
-            Data::Means { moments, .. } => {
-                let is_zero = |of: Moments| of.mean() == 0.0 && of.variance().unwrap_or_default() == 0.0;
-                let no_values = is_zero(moments.control) && is_zero(moments.treatment);
-                let no_events = control.conversions() + treatment.conversions() == 0;
-                has_units && (no_events || !no_values)
-            }
-        }
+    fn is_of_rates(&self) -> bool {
+        self.splits.iter().all(|of| of.control.values.is_none())
+    }
+
+    fn has_units(&self) -> bool {
+        let units = self.units();
+        units.control > 0 && units.treatment > 0
     }
 
     /// The counts that decide, if they are too few for a normal approximation.
-    fn few(&self) -> Option<Few> {
-        match self {
-            _ if !self.has_counts() => None,
-            Data::Rates(arms) => Few::of_rates(*arms),
-            Data::Means { arms, .. } => Few::of_means(*arms),
-        }
+    fn few(&self) -> Option<FewByPhase> {
+        if self.has_units() { phases::few(&self.strata) } else { None }
     }
 
     /// The same at a planned look.
-    fn few_at_a_planned_look(&self, treatment_share: f64) -> Option<Few> {
-        match self {
-            _ if !self.has_counts() => None,
-            Data::Rates(arms) => Few::of_rates_at_a_planned_look(*arms, treatment_share),
-            Data::Means { arms, .. } => Few::of_means_at_a_planned_look(*arms, treatment_share),
-        }
+    fn few_at_a_planned_look(&self) -> Option<FewByPhase> {
+        if self.has_units() { phases::few_at_a_planned_look(&self.strata) } else { None }
     }
 }
 
-/// The smallest always-valid p-value of the looks before: they are one sequence as long as the units, the
-/// metric and the control are the same.
-fn smallest_so_far(previous: Option<&ExperimentResult>, now: &MetricResult, names: &Names) -> f64 {
-    previous
-        .into_iter()
-        .flat_map(|previous| &previous.metrics)
-        .filter(|metric| metric.key == now.key && metric.definition_version == now.definition_version)
-        .flat_map(|metric| &metric.always_valid)
-        .filter(|look| look.control == names.control && look.treatment == names.treatment)
-        .filter_map(|look| look.p_value)
-        .fold(1.0, f64::min)
+/// The looks before, at the same comparison.
+struct Past<'a> {
+    identity: &'a Identity,
+    frame: &'a Frame<'a>,
+    seen: &'a Seen<'a>,
 }
 
-/// The planned units of both arms together, or the default.
-fn tuned_for_units(experiment: &Experiment, pair: Pair<&Counted<'_>>) -> f64 {
-    let Some(horizon) = experiment.plan.horizon_units else {
-        return DEFAULT_TUNING_UNITS;
-    };
-    let Pair { control, treatment } = planned_units(experiment, pair, horizon);
-    let planned = control + treatment;
-    if planned > 0.0 { planned } else { DEFAULT_TUNING_UNITS }
+/// The smallest always-valid p-values of the looks before, as they were kept.
+struct Smallest {
+    p_value: f64,
+    harm_p_value: f64,
+    alpha: f64,
 }
 
-/// Each arm's part of a planned total.
-fn planned_units(experiment: &Experiment, pair: Pair<&Counted<'_>>, horizon: u64) -> Pair<f64> {
-    let all: f64 = experiment.variants.iter().map(|variant| f64::from(variant.weight.get())).sum();
-    pair.map(|arm| horizon as f64 * f64::from(arm.variant.weight.get()) / all)
+impl Past<'_> {
+    fn looks(&self) -> Vec<(&Comparison, &BTreeSet<u32>)> {
+        self.frame.looks.sequence(self.identity, &self.seen.names.treatment).looks
+    }
+
+    /// What each treatment's boundary has spent, of those that this one goes on.
+    fn spent_by_treatment(&self) -> BTreeMap<&str, f64> {
+        let looks = self.frame.looks.taken.iter().flat_map(|look| &look.comparisons);
+        let own = looks.filter(|look| look.of == *self.identity);
+        own.filter_map(|look| Some((look.treatment.as_str(), look.planned?.alpha_spent))).collect()
+    }
+
+    /// Of what was kept. Where other phases were left out then, a look is computed again from those that count now.
+    fn smallest(&self, planned: &Planned) -> Result<Smallest, String> {
+        let (mut p_value, mut harm_p_value) = (1.0_f64, 1.0_f64);
+        for (look, left_out) in self.looks() {
+            if left_out == self.frame.left_out {
+                p_value = p_value.min(look.p_value.unwrap_or(1.0));
+                harm_p_value = harm_p_value.min(look.harm_p_value.unwrap_or(1.0));
+            } else {
+                let again =
+                    always_valid(self.seen.names, &Data::of(&look.phases, self.frame.left_out)?, planned)?;
+                p_value = p_value.min(again.p_value_now.unwrap_or(1.0));
+                harm_p_value = harm_p_value.min(again.harm_p_value.unwrap_or(1.0));
+            }
+        }
+        Ok(Smallest { p_value, harm_p_value, alpha: planned.alpha.get() })
+    }
 }
 
-/// Of both arms' units, as planned: it does not depend on what came.
-fn share_of_treatment(pair: Pair<&Counted<'_>>) -> f64 {
-    let weights = pair.map(|arm| f64::from(arm.variant.weight.get()));
-    weights.treatment / (weights.control + weights.treatment)
+impl Smallest {
+    /// Keeps what this look makes smaller, and tells whether it must be kept for its own sake: when it has halved or
+    /// passed alpha. Until a look is kept its p-value is the larger one before, which holds all the same.
+    fn keep(&self, look: &mut AlwaysValid, kept: &mut Comparison) -> bool {
+        kept.p_value = look.p_value_now.filter(|now| *now < self.p_value);
+        kept.harm_p_value = look.harm_p_value.filter(|now| *now < self.harm_p_value);
+        let known = |now: Option<f64>, before: f64| (now.is_some() || before < 1.0).then_some(before);
+        look.p_value = known(look.p_value_now, self.p_value);
+        look.harm_p_value = known(look.harm_p_value, self.harm_p_value);
+        self.is_due(kept.p_value, self.p_value) || self.is_due(kept.harm_p_value, self.harm_p_value)
+    }
+
+    fn is_due(&self, now: Option<f64>, before: f64) -> bool {
+        now.is_some_and(|now| now <= before / 2.0 || (now <= self.alpha && before > self.alpha))
+    }
+}
+
+impl AlwaysValid {
+    /// The look is kept, and its p-values with it.
+    pub fn is_kept(&mut self, kept: &Comparison) {
+        self.p_value = kept.p_value.or(self.p_value);
+        self.harm_p_value = kept.harm_p_value.or(self.harm_p_value);
+    }
 }
 
 fn p_value_use(experiment: &Experiment, units: u64) -> String {

@@ -1,17 +1,20 @@
-//! One analysis of one experiment, front to back: count each metric at the cut, turn counts into numbers,
-//! numbers into a verdict, and all of it into the document.
+//! One analysis of one experiment, front to back: count each metric at the cut, turn counts and the looks so far
+//! into numbers, numbers into a verdict, and all of it into the document and the look that it rests on.
+
+use std::collections::BTreeSet;
 
 use anyhow::bail;
 use schemas::definition::{Experiment, Metric, Version};
 use schemas::{Micros, Uuid};
 
-use crate::analysis::{self, Frame, Outcome};
+use crate::analysis::{self, Compared, Frame, Outcome};
 use crate::counts::{self, Counts, Question};
 use crate::cut::Cut;
 use crate::database::Database;
 use crate::decision::{self, Crossed, Evidence};
 use crate::definitions::{Defined, Definitions};
-use crate::document::{CountingQuery, ExperimentResult, MetricResult, Role};
+use crate::document::{CountingQuery, DOCUMENT_VERSION, ExperimentResult, MetricResult, PhaseRatio, Role};
+use crate::look::{Look, Looks};
 
 /// The state of the world that an analysis is of.
 pub struct Moment<'a> {
@@ -20,13 +23,15 @@ pub struct Moment<'a> {
     pub as_of: Micros,
 }
 
-/// Counts and decides; writes nothing. `previous` is the latest analysis of the same experiment.
-pub async fn analyze(
-    database: &Database,
-    moment: &Moment<'_>,
-    key: &str,
-    previous: Option<&ExperimentResult>,
-) -> anyhow::Result<ExperimentResult> {
+/// What was counted of an experiment at one moment.
+pub struct Counting<'a> {
+    defined: &'a Defined<Experiment>,
+    counted: Vec<CountedMetric<'a>>,
+    computed: Computed,
+}
+
+/// Counts; decides and writes nothing.
+pub async fn count<'a>(database: &Database, moment: &Moment<'a>, key: &str) -> anyhow::Result<Counting<'a>> {
     let Some(defined) = moment.definitions.experiments.get(key) else {
         bail!("no experiment `{key}` is defined");
     };
@@ -37,23 +42,36 @@ pub async fn analyze(
             experiment: key,
             // Of a metric that is not defined, the units are still worth knowing: no event has this name.
             event: definition.map_or("", |defined| defined.definition.event.as_str()),
-            since_phase: defined.split_since_phase,
             window_hours: definition.and_then(|defined| defined.definition.window_hours),
         };
-        let counts = counts::count(database, &question, moment.cut, moment.as_of).await?;
+        let found = counts::count(database, &question, moment.cut, moment.as_of).await?;
         counted.push(CountedMetric {
             key: metric,
             role,
             definition: definition.map(|defined| (defined.version, &defined.definition)),
-            counts: counts.variants,
-            sql: counts.sql,
+            counts: found.counts,
+            sql: found.sql,
         });
     }
     let events: Vec<&str> =
         counted.iter().filter_map(|of| of.definition).map(|(_, metric)| metric.event.as_str()).collect();
     let events_after_as_of = counts::count_later(database, key, &events, moment.as_of).await?;
     let computed = Computed { analysis_id: Uuid::now_v7(), at: crate::cut::now()?, events_after_as_of };
-    Ok(assemble(defined, moment, &counted, previous, computed))
+    Ok(Counting { defined, counted, computed })
+}
+
+impl Counting<'_> {
+    /// Decides, after the looks taken so far.
+    pub fn analyze(&self, moment: &Moment<'_>, looks: Looks<'_>) -> Analysis {
+        assemble(self.defined, moment, &self.counted, looks, &self.computed)
+    }
+}
+
+/// What an analysis says, and the look that has to be in the log of looks before anybody is told.
+pub struct Analysis {
+    pub result: ExperimentResult,
+    /// None where nothing was spent or shown that the looks before do not hold.
+    pub look: Option<Look>,
 }
 
 /// The metrics of an experiment, the primary one first.
@@ -86,39 +104,58 @@ pub fn assemble(
     defined: &Defined<Experiment>,
     moment: &Moment<'_>,
     counted: &[CountedMetric<'_>],
-    previous: Option<&ExperimentResult>,
-    computed: Computed,
-) -> ExperimentResult {
+    looks: Looks<'_>,
+    computed: &Computed,
+) -> Analysis {
     let experiment = &defined.definition;
-    // The looks are one sequence only while they are at the same, growing set of units.
-    let latest = previous;
-    let previous = latest.filter(|latest| latest.counted_since_phase == defined.split_since_phase);
-    let frame = Frame { experiment, previous, latest };
-    let mut metrics: Vec<MetricResult> = counted
-        .iter()
-        .map(|of| {
-            let outcome =
-                Outcome { key: of.key, role: of.role, definition: of.definition, counts: &of.counts };
-            analysis::metric(&frame, &outcome)
-        })
-        .collect();
-    analysis::adjust_p_values(&mut metrics);
-    let primary = metrics.iter().find(|metric| metric.role == Role::Primary);
     let units: &[Counts] =
         counted.iter().find(|of| of.role == Role::Primary).map_or(&[], |of| of.counts.as_slice());
+    let alarmed = looks.alarms();
+    let srm = analysis::sample_ratio(experiment, &defined.phases, units, &alarmed, &BTreeSet::new());
+    let phases = |of: fn(&PhaseRatio) -> bool| -> BTreeSet<u32> {
+        srm.phases.iter().filter(|phase| of(phase)).map(|phase| phase.phase).collect()
+    };
+    let (left_out, alarms) = (phases(|phase| phase.left_out), phases(|phase| phase.alarm));
+    let frame = Frame { experiment, phases: &defined.phases, left_out: &left_out, looks };
+    let mut metrics = Vec::new();
+    let mut comparisons = Vec::new();
+    for of in counted {
+        let outcome = Outcome { key: of.key, role: of.role, definition: of.definition, counts: &of.counts };
+        let analyzed = analysis::metric(&frame, &outcome);
+        metrics.push(analyzed.result);
+        comparisons.extend(analyzed.comparisons);
+    }
+    let is_due = alarms != alarmed || comparisons.iter().any(|of| of.is_due);
+    let look = is_due.then(|| Look {
+        analysis_id: computed.analysis_id,
+        definition_version: defined.version,
+        as_of: moment.as_of.to_string(),
+        cut: moment.cut.clone(),
+        alpha_spent_before: primary(&comparisons)
+            .map_or(0.0, |of| looks.alpha_spent_before(&of.comparison.of)),
+        phases_left_out: left_out.clone(),
+        sample_ratio_alarms: alarms,
+        comparisons: comparisons.into_iter().map(|of| of.comparison).collect(),
+    });
+    if let Some(look) = &look {
+        keep(&mut metrics, look);
+    }
+    analysis::adjust_p_values(&mut metrics);
+    let primary = metrics.iter().find(|metric| metric.role == Role::Primary);
     let known = |counts: &&Counts| experiment.variants.iter().any(|of| of.key.as_str() == counts.variant);
-    let srm = analysis::sample_ratio(experiment, units);
+    let counts = |of: &&Counts| !left_out.contains(&of.phase);
     let crossed = Crossed {
-        units: units.iter().map(|of| of.units_in_several_variants).sum(),
-        of: units.iter().map(|of| of.units).sum(),
+        units: units.iter().filter(counts).map(|of| of.units_in_several_variants).sum(),
+        of: units.iter().filter(counts).map(|of| of.units).sum(),
     };
     let evidence = Evidence { experiment, srm: &srm, crossed, metrics: &metrics };
     let (decision, warnings) = (decision::decide(&evidence), decision::warnings(&evidence));
-    ExperimentResult {
+    let result = ExperimentResult {
+        document_version: DOCUMENT_VERSION,
         key: experiment.key.as_str().to_owned(),
         state: experiment.state,
         phase: experiment.phase(),
-        counted_since_phase: defined.split_since_phase,
+        looks_recorded: u32::try_from(looks.taken.len() + usize::from(look.is_some())).unwrap_or(u32::MAX),
         definition_version: defined.version,
         hypothesis: experiment.hypothesis.clone(),
         as_of: moment.as_of.to_string(),
@@ -129,13 +166,12 @@ pub fn assemble(
         variants: primary.map(|metric| metric.variants.clone()).unwrap_or_default(),
         warnings,
         units_in_several_variants: crossed.units,
-        units_of_earlier_phases: units.iter().map(|of| of.units_of_earlier_phases).sum(),
+        units_left_out: units.iter().filter(|of| left_out.contains(&of.phase)).map(|of| of.units).sum(),
         units_of_unknown_variants: units.iter().filter(|of| !known(of)).map(|of| of.units).sum(),
         events_after_as_of: computed.events_after_as_of,
         test: primary.and_then(|metric| metric.tests.first().cloned()),
         tests: primary.map(|metric| metric.tests.clone()).unwrap_or_default(),
         always_valid: primary.and_then(|metric| metric.always_valid.first().cloned()),
-        alpha_spent_before: alpha_spent_before(primary, latest),
         metrics,
         srm,
         decision,
@@ -143,13 +179,26 @@ pub fn assemble(
             .iter()
             .map(|of| CountingQuery { metric: of.key.to_owned(), query: of.sql.clone() })
             .collect(),
-    }
+    };
+    Analysis { result, look }
 }
 
-/// By boundaries that those of this analysis do not go on: all so far where it has none.
-fn alpha_spent_before(primary: Option<&MetricResult>, latest: Option<&ExperimentResult>) -> f64 {
-    let goes_on = primary.and_then(|metric| metric.boundaries.first()).map(|of| of.alpha_spent_before);
-    goes_on.unwrap_or_else(|| latest.map_or(0.0, ExperimentResult::alpha_spent))
+fn primary(comparisons: &[Compared]) -> Option<&Compared> {
+    comparisons.iter().find(|of| of.comparison.of.role == Role::Primary)
+}
+
+/// The p-values of a look that is kept are those that hold.
+fn keep(metrics: &mut [MetricResult], look: &Look) {
+    for kept in &look.comparisons {
+        let metric =
+            metrics.iter_mut().find(|metric| metric.key == kept.of.metric && metric.role == kept.of.role);
+        let shown = metric.and_then(|metric| {
+            metric.always_valid.iter_mut().find(|shown| shown.treatment == kept.treatment)
+        });
+        if let Some(shown) = shown {
+            shown.is_kept(kept);
+        }
+    }
 }
 
 /// Whether an analysis now would say what the previous one said: no row is new, no definition has changed,

@@ -2,18 +2,20 @@
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use ops::serve::{self, Served};
 use ops::{Exit, Health, Shutdown};
 
-use crate::analyze::{Moment, analyze};
+use crate::analyze::Moment;
 use crate::compute::Method;
 use crate::database::Database;
 use crate::document::{Document, ExperimentResult};
+use crate::looks::LookLog;
 use crate::settings::Settings;
-use crate::{cut, definitions, http, schedule, store};
+use crate::{cut, definitions, http, publish, restore, schedule, store};
 
 mod calibration;
 mod planning;
@@ -38,6 +40,8 @@ enum Command {
     Analyze(Which),
     /// Shows the latest result of one experiment, or of all.
     Results(Which),
+    /// Writes the looks that ClickHouse has mirrored to a log of looks that has lost them.
+    RestoreLooks,
     /// Says how many units an experiment needs, what it can find, and with what power.
     Power(Box<planning::PowerArguments>),
     /// Draws experiments with and without an effect and counts what every method says of them.
@@ -67,6 +71,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Run => serve(settings()?).await,
         Command::Analyze(which) => analyze_now(settings()?, which).await,
         Command::Results(which) => results(settings()?, which).await,
+        Command::RestoreLooks => {
+            let settings = settings()?;
+            restore::restore(&settings.kafka, &open(&settings)?).await
+        }
         Command::Power(arguments) => planning::run(&arguments),
         Command::Calibrate(arguments) => calibration::run(&arguments),
         Command::Compute { method } => compute(method),
@@ -102,7 +110,7 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
         serve::guarded(http::routes(database.clone()), &settings.http).map_err(ops::config::Error::from)?;
     let served = Served { routes, registry, health: health.clone() };
     let server = serve::start(&settings.http, served, &shutdown).await?;
-    schedule::run(database, settings.aggregator, health, metrics, shutdown).await;
+    schedule::run(database, settings.kafka, settings.aggregator, health, metrics, shutdown).await;
     server.stopped().await?;
     Ok(Exit::Done)
 }
@@ -113,6 +121,8 @@ async fn analyze_now(settings: Settings, which: Which) -> anyhow::Result<Exit> {
     for why in &definitions.unreadable {
         eprintln!("warning: {why}");
     }
+    // Before the cut, so that no look is later than what is counted.
+    let mut looks = LookLog::open(&settings.kafka, &database).await?;
     let cut = cut::read(&database).await?;
     let moment = Moment { definitions: &definitions, cut: &cut, as_of: cut::now()? };
     let keys: Vec<&String> = match &which.experiment {
@@ -133,10 +143,8 @@ async fn analyze_now(settings: Settings, which: Which) -> anyhow::Result<Exit> {
     };
     let mut experiments = Vec::new();
     for key in keys {
-        let previous = store::latest(&database, key).await?;
-        let result = analyze(&database, &moment, key, previous.as_ref()).await?;
-        store::write(&database, &result).await?;
-        experiments.push(result);
+        let published = publish::publish(&database, &mut looks, &moment, key, None, Duration::ZERO).await?;
+        experiments.push(published.written.result);
     }
     show(experiments, which.json)
 }

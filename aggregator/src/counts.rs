@@ -1,21 +1,19 @@
-//! Units and outcomes per variant, counted by ClickHouse at a cut. One query serves every kind of metric
+//! Units and outcomes per variant and phase, counted by ClickHouse at a cut. One query serves every kind of metric
 //! that is computed, and says the same as the view `experiment_events`: first exposure of each unit,
 //! conversions not before it, each event once.
 
 use clickhouse::Row;
 use schemas::Micros;
 use serde::Deserialize;
-use stats::{ExactSums, Moments};
 
 use crate::cut::{Cut, ends};
 use crate::database::Database;
+use crate::look::{Sums, ValueSums};
 
 /// What to count.
 pub struct Question<'a> {
     pub experiment: &'a str,
     pub event: &'a str,
-    /// Units first exposed in an earlier phase are counted apart.
-    pub since_phase: u32,
     /// None: no end.
     pub window_hours: Option<u32>,
 }
@@ -23,19 +21,18 @@ pub struct Question<'a> {
 /// The answer, and the query that gave it, ready to be run again by anybody.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Counted {
-    pub variants: Vec<Counts>,
+    pub counts: Vec<Counts>,
     pub sql: String,
 }
 
-/// One variant's units, by what their first exposure says.
+/// The units of one variant in one phase, by what their first exposure says.
 #[derive(Clone, Debug, PartialEq, Row, Deserialize)]
 pub struct Counts {
     pub variant: String,
+    pub phase: u32,
     pub units: u64,
     /// Of `units`: those that were exposed to another variant later.
     pub units_in_several_variants: u64,
-    /// Not in `units`: first exposed while the variants had other shares.
-    pub units_of_earlier_phases: u64,
     /// Units with at least one event.
     pub conversions: u64,
     /// Over the units: the number of their events, and its square.
@@ -62,7 +59,6 @@ pub async fn count(
         .query(SQL)
         .bind(question.experiment)
         .bind(question.event)
-        .bind(question.since_phase)
         .bind(question.window_hours.map_or(0, |hours| u64::from(hours) * MICROSECONDS_PER_HOUR))
         .bind(as_of.get())
         .bind(exposures.epochs)
@@ -71,7 +67,7 @@ pub async fn count(
         .bind(conversions.next_offsets);
     let sql = query.sql_display().to_string();
     let doing = format!("counting `{}` in {}", question.event, question.experiment);
-    Ok(Counted { variants: database.rows(&doing, query).await?, sql })
+    Ok(Counted { counts: database.rows(&doing, query).await?, sql })
 }
 
 /// Made after the as-of time, by a clock ahead of ours, and therefore left out for now.
@@ -113,20 +109,16 @@ pub enum Value {
 }
 
 impl Counts {
-    /// The moments of a value over the units; an error says what is wrong with the sums.
-    pub fn moments(&self, value: Value) -> Result<Moments, String> {
-        let (sum, squares, decimals) = match value {
-            Value::Events => (&self.events, &self.events_squared, 0),
-            Value::Total => (&self.total, &self.total_squared, 6),
-        };
-        let too_large = || format!("the sums of `{}` ({sum}, {squares}) are beyond 128 bits", self.variant);
-        let sums = ExactSums {
-            count: self.units,
-            sum: sum.parse().map_err(|_| too_large())?,
-            sum_of_squares: squares.parse().map_err(|_| too_large())?,
-            decimals,
-        };
-        Moments::from_exact(sums).map_err(|invalid| invalid.to_string())
+    /// What is compared of the units.
+    pub fn sums(&self, value: Option<Value>) -> Sums {
+        let values = value.map(|value| {
+            let (sum, sum_of_squares, decimals) = match value {
+                Value::Events => (&self.events, &self.events_squared, 0),
+                Value::Total => (&self.total, &self.total_squared, 6),
+            };
+            ValueSums { sum: sum.clone(), sum_of_squares: sum_of_squares.clone(), decimals }
+        });
+        Sums { units: self.units, conversions: self.conversions, values }
     }
 }
 
@@ -137,9 +129,9 @@ mod tests {
     fn counts(total: &str, total_squared: &str) -> Counts {
         Counts {
             variant: "a".into(),
+            phase: 1,
             units: 4,
             units_in_several_variants: 0,
-            units_of_earlier_phases: 0,
             conversions: 2,
             events: "3".into(),
             events_squared: "5".into(),
@@ -152,15 +144,20 @@ mod tests {
     fn moments_come_from_exact_sums() {
         // Two units with 1 and 2 events, worth 10.5 and 20, and two without.
         let counts = counts("30500000", "510250000000000");
-        let events = counts.moments(Value::Events).unwrap();
+        let moments = |value| {
+            let sums = counts.sums(Some(value));
+            sums.moments(sums.values.as_ref().unwrap()).unwrap()
+        };
+        let events = moments(Value::Events);
         assert_eq!((events.mean(), events.variance()), (0.75, Some(11.0 / 12.0)));
-        let total = counts.moments(Value::Total).unwrap();
+        let total = moments(Value::Total);
         assert_eq!((total.mean(), total.variance()), (7.625, Some(92.5625)));
     }
 
     #[test]
     fn sums_beyond_the_arithmetic_are_named() {
-        let refused = counts("1", &"9".repeat(40)).moments(Value::Total).unwrap_err();
-        assert_eq!(refused, format!("the sums of `a` (1, {}) are beyond 128 bits", "9".repeat(40)));
+        let sums = counts("1", &"9".repeat(40)).sums(Some(Value::Total));
+        let refused = sums.moments(sums.values.as_ref().unwrap()).unwrap_err();
+        assert_eq!(refused, format!("the sums (1, {}) are beyond 128 bits", "9".repeat(40)));
     }
 }

@@ -3,7 +3,6 @@
 WITH
     ? AS the_experiment,
     ? AS the_event,
-    ? AS first_phase_counted,
     ? AS window_microseconds, -- 0: no end
     fromUnixTimestamp64Micro(toInt64(?), 'UTC') AS as_of,
     -- The cut, by partition: rows before (epoch, next offset) belong to it.
@@ -51,7 +50,7 @@ outcomes AS
 (
     SELECT
         any(first_variant)                        AS unit_variant,
-        any(first_phase) >= first_phase_counted   AS counted,
+        any(first_phase)                          AS unit_phase,
         any(in_several_variants)                  AS several,
         CAST(countIf(counts), 'Int256')           AS unit_events,
         sumIf(millionths, counts)                 AS unit_total
@@ -70,15 +69,15 @@ outcomes AS
 )
 
 SELECT
-    CAST(unit_variant, 'String')                      AS variant,
-    countIf(counted)                                    AS units,
-    countIf(counted AND several)                        AS units_in_several_variants,
-    countIf(NOT counted)                                AS units_of_earlier_phases,
-    countIf(counted AND unit_events > 0)                AS conversions,
-    toString(sumIf(unit_events, counted))               AS events,
-    toString(sumIf(unit_events * unit_events, counted)) AS events_squared,
-    toString(sumIf(unit_total, counted))                AS total,
-    toString(sumIf(unit_total * unit_total, counted))   AS total_squared
+    CAST(unit_variant, 'String')           AS variant,
+    unit_phase                             AS phase,
+    count()                                AS units,
+    countIf(several)                       AS units_in_several_variants,
+    countIf(unit_events > 0)               AS conversions,
+    toString(sum(unit_events))             AS events,
+    toString(sum(unit_events * unit_events)) AS events_squared,
+    toString(sum(unit_total))              AS total,
+    toString(sum(unit_total * unit_total)) AS total_squared
 FROM outcomes
-GROUP BY variant
-ORDER BY variant
+GROUP BY variant, phase
+ORDER BY variant, phase

@@ -1,5 +1,5 @@
 //! The definitions that analyses go by, read from the mirror of the log: what holds now of each experiment
-//! and metric, and since which phase an experiment splits its units as it does now.
+//! and metric, and how each phase of an experiment split its units.
 
 use std::collections::BTreeMap;
 
@@ -25,10 +25,18 @@ pub struct Defined<T> {
     pub definition: T,
     /// The log's clock, in milliseconds since 1970.
     pub changed_at_ms: i64,
-    /// The first phase from which on the weights of the variants have been what they are; 1 for a metric.
-    /// Units of earlier phases were split otherwise: put together with the later ones, a difference between
-    /// the times would look like one between the variants.
-    pub split_since_phase: u32,
+    /// How units were split, in the order of the phases; none for a metric. Units of different splits are never
+    /// put together: a difference between the times would look like one between the variants.
+    pub phases: Vec<Phase>,
+}
+
+/// A phase that an experiment has or had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Phase {
+    /// From 1.
+    pub number: u32,
+    /// The weight of each variant, in basis points; of those that get any units.
+    pub weights: BTreeMap<String, u32>,
 }
 
 const SQL: &str = "
@@ -62,12 +70,12 @@ pub fn fold(changes: Vec<Change>) -> Definitions {
             Ok(Definition::Experiment(experiment)) => {
                 let key = experiment.key.as_str().to_owned();
                 let before = definitions.experiments.get(&key);
-                let split_since_phase = split_since_phase(before, &experiment);
-                definitions.experiments.insert(key, change.defines(experiment, split_since_phase));
+                let phases = phases(before, &experiment);
+                definitions.experiments.insert(key, change.defines(experiment, phases));
             }
             Ok(Definition::Metric(metric)) => {
                 let key = metric.key.as_str().to_owned();
-                definitions.metrics.insert(key, change.defines(metric, 1));
+                definitions.metrics.insert(key, change.defines(metric, Vec::new()));
             }
             Ok(_) => {}
             Err(why) => definitions
@@ -79,8 +87,8 @@ pub fn fold(changes: Vec<Change>) -> Definitions {
 }
 
 impl Change {
-    fn defines<T>(&self, definition: T, split_since_phase: u32) -> Defined<T> {
-        Defined { version: self.version, definition, changed_at_ms: self.changed_at_ms, split_since_phase }
+    fn defines<T>(&self, definition: T, phases: Vec<Phase>) -> Defined<T> {
+        Defined { version: self.version, definition, changed_at_ms: self.changed_at_ms, phases }
     }
 }
 
@@ -101,20 +109,22 @@ fn parse(change: &Change) -> Result<Definition, String> {
     Definition::from_json(kind, value).map_err(|problem| problem.to_string())
 }
 
-fn split_since_phase(before: Option<&Defined<Experiment>>, now: &Experiment) -> u32 {
-    match before {
-        // Somebody else splits the units and numbers no phases of ours.
-        _ if now.assignment == Assignment::External => 1,
-        Some(before) if weights(&before.definition) == weights(now) => before.split_since_phase,
-        // Before it runs nobody is exposed, so no phase has another split.
-        Some(before) if before.definition.state != State::Draft => now.phase(),
-        _ => 1,
-    }
+/// The phases after this change. Before it runs nobody is exposed, so a draft has only the one that it will begin
+/// with; of an external experiment somebody else splits the units and numbers no phases of ours.
+fn phases(before: Option<&Defined<Experiment>>, now: &Experiment) -> Vec<Phase> {
+    let is_external = now.assignment == Assignment::External;
+    let number = if is_external { 1 } else { now.phase() };
+    let before = before.filter(|before| before.definition.state != State::Draft && !is_external);
+    let earlier = before.map_or(&[][..], |before| &before.phases);
+    let mut phases: Vec<Phase> = earlier.iter().filter(|phase| phase.number < number).cloned().collect();
+    phases.push(Phase { number, weights: weights(now) });
+    phases
 }
 
 /// The shares of the variants that get any units.
-fn weights(experiment: &Experiment) -> BTreeMap<&str, u32> {
-    let weights = experiment.variants.iter().map(|variant| (variant.key.as_str(), variant.weight.get()));
+fn weights(experiment: &Experiment) -> BTreeMap<String, u32> {
+    let weights =
+        experiment.variants.iter().map(|variant| (variant.key.as_str().to_owned(), variant.weight.get()));
     weights.filter(|(_, weight)| *weight > 0).collect()
 }
 
@@ -132,32 +142,24 @@ mod tests {
         Change { kind: "experiment".into(), version, definition, changed_at_ms: version as i64 }
     }
 
-    fn since(changes: Vec<Change>) -> u32 {
+    /// The number of each phase with the weight of `a`.
+    fn phases(changes: Vec<Change>) -> Vec<(u32, u32)> {
         let definitions = fold(changes);
         assert_eq!(definitions.unreadable, Vec::<String>::new());
-        definitions.experiments["e"].split_since_phase
+        let phases = &definitions.experiments["e"].phases;
+        phases.iter().map(|phase| (phase.number, phase.weights["a"])).collect()
     }
 
     #[test]
-    fn a_ramp_of_the_rollout_keeps_the_units_so_far() {
-        let even = (5_000, 5_000);
-        let ramp = vec![
-            change(1, "draft", 1, even, 1_000),
-            change(2, "running", 1, even, 1_000),
-            change(3, "running", 2, even, 10_000),
-        ];
-        assert_eq!(since(ramp), 1);
-    }
-
-    #[test]
-    fn a_change_of_the_split_starts_anew() {
+    fn every_phase_keeps_its_split() {
         let shift = vec![
-            change(1, "running", 1, (9_000, 1_000), 10_000),
-            change(2, "running", 2, (5_000, 5_000), 10_000),
-            change(3, "stopped", 2, (5_000, 5_000), 10_000),
-            change(4, "running", 3, (5_000, 5_000), 10_000),
+            change(1, "running", 1, (9_000, 1_000), 1_000),
+            change(2, "running", 2, (9_000, 1_000), 10_000),
+            change(3, "running", 3, (5_000, 5_000), 10_000),
+            change(4, "stopped", 3, (5_000, 5_000), 10_000),
+            change(5, "running", 4, (5_000, 5_000), 10_000),
         ];
-        assert_eq!(since(shift), 2);
+        assert_eq!(phases(shift), [(1, 9_000), (2, 9_000), (3, 5_000), (4, 5_000)]);
     }
 
     #[test]
@@ -166,7 +168,7 @@ mod tests {
             change(1, "draft", 1, (9_000, 1_000), 10_000),
             change(2, "running", 1, (5_000, 5_000), 10_000),
         ];
-        assert_eq!(since(redraft), 1);
+        assert_eq!(phases(redraft), [(1, 5_000)]);
     }
 
     #[test]

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cut::Cut;
 
+/// The form of the documents that this build writes and reads.
+pub const DOCUMENT_VERSION: u32 = 2;
+
 /// What is published, with one entry for each experiment asked for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Document {
@@ -16,11 +19,14 @@ pub struct Document {
 /// One analysis of one experiment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExperimentResult {
+    /// Of the document's form, [`DOCUMENT_VERSION`]. One of another form is not read.
+    pub document_version: u32,
     pub key: String,
     pub state: State,
     pub phase: u32,
-    /// Units first exposed in an earlier phase were split otherwise and are not counted.
-    pub counted_since_phase: u32,
+    /// Looks that the log of looks holds of this experiment.
+    #[serde(default)]
+    pub looks_recorded: u32,
     pub definition_version: Version,
     pub hypothesis: String,
     /// RFC 3339; events made later are left out.
@@ -37,14 +43,12 @@ pub struct ExperimentResult {
     pub warnings: Vec<Warning>,
     /// Exposed to more than one variant; counted in the first.
     pub units_in_several_variants: u64,
-    pub units_of_earlier_phases: u64,
+    /// First exposed in a phase that is left out.
+    pub units_left_out: u64,
     /// First exposed to a variant that the definition does not have; not counted.
     pub units_of_unknown_variants: u64,
     /// Events of this experiment that carry a time after `as_of`, left out for now.
     pub events_after_as_of: u64,
-    /// Of the plan's alpha, by boundaries that the ones here do not go on.
-    #[serde(default)]
-    pub alpha_spent_before: f64,
     pub metrics: Vec<MetricResult>,
     /// Of the primary metric; the first of `tests`.
     pub test: Option<Test>,
@@ -169,7 +173,21 @@ pub struct Test {
     pub interval_relative: Option<Bounds>,
     /// `fieller` or `log_ratio`.
     pub interval_relative_method: Option<String>,
+    /// Where units came in phases with different splits: the numbers above are taken inside the splits and added up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub across_phases: Option<AcrossPhases>,
     pub missing: Option<String>,
+}
+
+/// What the splits say beside what they say together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AcrossPhases {
+    /// With units in both arms.
+    pub splits: u64,
+    /// The effect weighted by the units that came: what they saw on the whole. For display; no test rests on it.
+    pub lift_by_units: f64,
+    /// Of "the effect is the same in all splits"; null where they cannot be compared. Read once, not at every look.
+    pub heterogeneity_p_value: Option<f64>,
 }
 
 /// What holds however often one looks: an asymptotic confidence sequence. Treatment minus control.
@@ -347,15 +365,32 @@ pub struct AfterStopping {
 /// Whether the variants have the shares of units that were planned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SampleRatio {
-    /// Null while there is too little to say.
+    /// Whether a phase that counts is in alarm; null while there are no units.
     pub alarm: Option<bool>,
-    /// p-values below this alarm.
-    pub alarm_level: f64,
+    /// In order; each with a test of its own, all of them together at 1 %.
+    pub phases: Vec<PhaseRatio>,
+    /// A reference for readers, right if read once; it decides nothing.
     pub chi_square: Option<f64>,
     pub degrees_of_freedom: Option<u64>,
     pub p_value: Option<f64>,
     pub variants: Vec<Expectation>,
     pub missing: Option<String>,
+}
+
+/// The sample ratio of one phase, by a test that may be looked at after every unit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PhaseRatio {
+    pub phase: u32,
+    /// Of the j-th phase 0.01 * 2^-j.
+    pub level: f64,
+    /// Of this look, and valid however often one looks.
+    pub p_value: Option<f64>,
+    /// Whether it has ever reached the level. An alarm stays.
+    pub alarm: bool,
+    /// Its units count in nothing: the owner has left it out, or it ended in alarm.
+    pub left_out: bool,
+    /// First exposed in it.
+    pub units: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -476,12 +511,73 @@ impl Boundary {
     }
 }
 
+/// A document that this build cannot read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    #[error(
+        "the document of `{experiment}` is of form {version}, and this build reads form {DOCUMENT_VERSION}: analyze again, \
+         or install the build that wrote it"
+    )]
+    OtherVersion { experiment: String, version: u64 },
+    #[error("the document of `{experiment}` cannot be read: {why}")]
+    Damaged { experiment: String, why: String },
+}
+
+/// The part that all forms have in common. The first one had no version.
+#[derive(Deserialize)]
+struct Form {
+    #[serde(default = "first_form")]
+    document_version: u64,
+}
+
+fn first_form() -> u64 {
+    1
+}
+
+/// Of the plan's alpha, by the boundaries of a document of the first form; 0 for any other, whose looks are in the log.
+pub fn alpha_spent_by_version_1(text: &str) -> f64 {
+    #[derive(Deserialize)]
+    struct Old {
+        document_version: Option<u32>,
+        #[serde(default)]
+        alpha_spent_before: f64,
+        #[serde(default)]
+        metrics: Vec<OldMetric>,
+    }
+    #[derive(Deserialize)]
+    struct OldMetric {
+        #[serde(default)]
+        boundaries: Vec<OldBoundary>,
+    }
+    #[derive(Deserialize)]
+    struct OldBoundary {
+        looks: Vec<OldLook>,
+    }
+    #[derive(Deserialize)]
+    struct OldLook {
+        alpha_spent: f64,
+    }
+    let Ok(old) = serde_json::from_str::<Old>(text) else { return 0.0 };
+    if old.document_version.is_some() {
+        return 0.0;
+    }
+    let boundaries = old.metrics.iter().flat_map(|metric| &metric.boundaries);
+    let spent = boundaries.filter_map(|boundary| boundary.looks.last()).map(|look| look.alpha_spent);
+    old.alpha_spent_before + spent.sum::<f64>()
+}
+
 impl ExperimentResult {
-    /// Of the plan's alpha, up to and with this analysis; each treatment spends its own part.
-    pub fn alpha_spent(&self) -> f64 {
-        let boundaries = self.metrics.iter().flat_map(|metric| &metric.boundaries);
-        let spent = boundaries.filter_map(|boundary| boundary.looks.last()).map(|look| look.alpha_spent);
-        self.alpha_spent_before + spent.sum::<f64>()
+    /// From its JSON.
+    pub fn read(experiment: &str, text: &str) -> Result<ExperimentResult, Unreadable> {
+        let damaged = |error: serde_json::Error| Unreadable::Damaged {
+            experiment: experiment.to_owned(),
+            why: error.to_string(),
+        };
+        let Form { document_version: version } = serde_json::from_str(text).map_err(damaged)?;
+        if version != u64::from(DOCUMENT_VERSION) {
+            return Err(Unreadable::OtherVersion { experiment: experiment.to_owned(), version });
+        }
+        serde_json::from_str(text).map_err(damaged)
     }
 
     pub fn primary(&self) -> Option<&MetricResult> {

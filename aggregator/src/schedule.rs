@@ -6,16 +6,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use ops::config::Kafka;
 use ops::{Health, Progress, Shutdown};
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
-use crate::analyze::{Moment, analyze, is_current};
+use crate::analyze::{Moment, is_current};
 use crate::cut;
 use crate::database::Database;
 use crate::definitions;
-use crate::document::{ExperimentResult, Verdict};
+use crate::document::{ExperimentResult, Unreadable, Verdict};
+use crate::looks::LookLog;
+use crate::publish::{self, Published};
 use crate::settings::Aggregator;
-use crate::store;
+use crate::store::{self, Written};
 
 /// After a failure the next round waits one interval, then twice as long each time, at most this.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
@@ -34,6 +39,9 @@ pub struct Metrics {
     units: IntGaugeVec,
     /// 1 for an experiment that cannot be analyzed at the moment.
     failing: IntGaugeVec,
+    looks: IntCounterVec,
+    /// 1 while the log of looks can be read and holds all that its mirror has seen.
+    looks_are_known: IntGauge,
     /// What the gauges have been set for, so that an experiment that ends takes its series along.
     shown: BTreeSet<(String, String)>,
 }
@@ -81,9 +89,19 @@ impl Failing {
     }
 }
 
+/// What one round leaves to the next.
+struct State {
+    /// None until it was read, and after it failed: then it is read from its beginning again.
+    looks: Option<LookLog>,
+    failing: Failing,
+    /// What was written last of each experiment.
+    written: BTreeMap<String, Written>,
+}
+
 /// Runs until the shutdown begins.
 pub async fn run(
     database: Database,
+    kafka: Kafka,
     settings: Aggregator,
     health: Health,
     mut metrics: Metrics,
@@ -91,14 +109,25 @@ pub async fn run(
 ) {
     let _hold = shutdown.hold("schedule");
     let tables = health.condition("tables", "not looked for yet");
+    let looks = health.condition("looks", "not read yet");
     let interval = settings.interval_ms.duration();
     let bound = settings.query_timeout_ms.duration() * ROUND_TIMEOUTS + interval + BACKOFF_MAX;
     let progress = health.progress("schedule", bound);
     let mut failures = 0;
-    let mut failing = Failing::default();
+    let mut state = State { looks: None, failing: Failing::default(), written: BTreeMap::new() };
     loop {
         let started = Instant::now();
-        failures = match round(&database, &settings, &mut metrics, &mut failing, &progress, &shutdown).await {
+        let read = read_looks(&kafka, &database, &mut state.looks).await;
+        metrics.looks_are_known.set(i64::from(read.is_ok()));
+        match &read {
+            Ok(()) => looks.holds(),
+            Err(error) => looks.fails(format!("{error:#}")),
+        }
+        let outcome = match read {
+            Ok(()) => round(&database, &settings, &mut metrics, &mut state, &progress, &shutdown).await,
+            Err(error) => Err(error),
+        };
+        failures = match outcome {
             Ok(round) => {
                 let Round { analyzed, current, failed, resting } = round;
                 tracing::debug!(analyzed, current, failed, resting, "a round is done");
@@ -124,16 +153,30 @@ pub async fn run(
     progress.done();
 }
 
+/// The log of looks as it is now. Without it nothing is decided: the last documents stay.
+async fn read_looks(kafka: &Kafka, database: &Database, looks: &mut Option<LookLog>) -> anyhow::Result<()> {
+    match looks {
+        Some(log) => {
+            if let Err(error) = log.catch_up().await {
+                *looks = None;
+                return Err(error);
+            }
+        }
+        None => *looks = Some(LookLog::open(kafka, database).await?),
+    }
+    Ok(())
+}
+
 /// One round: the definitions, the cut, and each experiment in turn. An experiment that fails does not
 /// keep the others from being analyzed.
 ///
 /// # Errors
 /// Where definitions or cut cannot be read: then nothing is analyzed.
-pub async fn round(
+async fn round(
     database: &Database,
     settings: &Aggregator,
     metrics: &mut Metrics,
-    failing: &mut Failing,
+    state: &mut State,
     progress: &Progress,
     shutdown: &Shutdown,
 ) -> anyhow::Result<Round> {
@@ -151,7 +194,11 @@ pub async fn round(
         .filter(|(_, defined)| defined.is_followed(moment.as_of.millis(), follow_ms))
         .map(|(key, _)| key.as_str());
     let followed: BTreeSet<&str> = followed.collect();
+    let State { looks: Some(log), failing, written } = state else {
+        anyhow::bail!("the log of looks was not read");
+    };
     failing.keep_only(&followed);
+    written.retain(|key, _| followed.contains(key.as_str()));
     let mut round = Round::default();
     let mut shown = BTreeSet::new();
     for key in followed {
@@ -161,21 +208,21 @@ pub async fn round(
             metrics.keep(key, &mut shown);
             continue;
         }
-        // Losing an analysis is harmless: it may have written rows of `results`, but it becomes one only
-        // with its row of `analyses`, and the next start makes it anew.
+        // Losing an analysis is harmless: a look that it has put into the log is told of by the next one.
         let analyzed = tokio::select! {
-            analyzed = analyze_if_new(database, &moment, key, metrics) => analyzed,
+            analyzed = analyze_if_new(database, settings, log, &moment, key, written.remove(key), metrics) => analyzed,
             _ = shutdown.wait() => return Ok(round),
         };
         match analyzed {
-            Ok((result, is_new)) => {
+            Ok((latest, is_new)) => {
                 if is_new {
                     round.analyzed += 1;
                 } else {
                     round.current += 1;
                 }
                 failing.forget(key);
-                metrics.show(&result, &mut shown);
+                metrics.show(&latest.result, &mut shown);
+                written.insert(key.to_owned(), latest);
             }
             Err(error) => {
                 tracing::error!(
@@ -197,30 +244,52 @@ pub async fn round(
 
 async fn analyze_if_new(
     database: &Database,
+    settings: &Aggregator,
+    log: &mut LookLog,
     moment: &Moment<'_>,
     key: &str,
+    before: Option<Written>,
     metrics: &Metrics,
-) -> anyhow::Result<(ExperimentResult, bool)> {
-    let previous = store::latest(database, key).await?;
-    if let Some(previous) = previous.as_ref().filter(|previous| is_current(previous, moment)) {
+) -> anyhow::Result<(Written, bool)> {
+    let before = match before {
+        Some(before) => Some(before),
+        None => latest(database, key).await?,
+    };
+    if let Some(current) = before.as_ref().filter(|before| is_current(&before.result, moment)) {
         metrics.analyses.with_label_values(&["current"]).inc();
-        return Ok((previous.clone(), false));
+        return Ok((current.clone(), false));
     }
     let timer = metrics.analysis_seconds.start_timer();
-    let result = analyze(database, moment, key, previous.as_ref()).await?;
-    store::write(database, &result).await?;
+    let every = settings.document_interval_ms.duration();
+    let published = publish::publish(database, log, moment, key, before.as_ref(), every).await?;
     timer.observe_duration();
+    let Published { written, looks, lost } = published;
     metrics.analyses.with_label_values(&["written"]).inc();
-    let changed = previous.is_none_or(|previous| previous.decision.verdict != result.decision.verdict);
-    if changed {
+    metrics.looks.with_label_values(&["recorded"]).inc_by(looks.into());
+    metrics.looks.with_label_values(&["lost"]).inc_by(lost.into());
+    let decision = &written.result.decision;
+    if before.is_none_or(|before| before.result.decision.verdict != decision.verdict) {
         tracing::info!(
             experiment = key,
-            verdict = result.decision.verdict.as_str(),
-            reason = result.decision.reason,
+            verdict = decision.verdict.as_str(),
+            reason = decision.reason,
             "a new verdict"
         );
     }
-    Ok((result, true))
+    Ok((written, true))
+}
+
+/// The latest document, as an earlier process wrote it. One that cannot be read is written anew: what was looked at and
+/// spent stands in the log of looks.
+async fn latest(database: &Database, key: &str) -> anyhow::Result<Option<Written>> {
+    match store::latest(database, key).await {
+        Ok(latest) => Ok(latest.map(Written::read)),
+        Err(error) if error.downcast_ref::<Unreadable>().is_some() => {
+            tracing::warn!(%error, "a document is written anew");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn note_success(metrics: &Metrics) {
@@ -287,8 +356,24 @@ impl Metrics {
                 &["experiment"],
             )
             .expect(LEGAL),
+            looks: IntCounterVec::new(
+                Opts::new(
+                    "aggregator_looks_total",
+                    "Looks for the log of looks: recorded, or lost to another aggregator that looked first.",
+                ),
+                &["outcome"],
+            )
+            .expect(LEGAL),
+            looks_are_known: IntGauge::new(
+                "aggregator_look_log_ok",
+                "1 while the log of looks can be read and holds what its mirror has seen; else nothing is decided.",
+            )
+            .expect(LEGAL),
             shown: BTreeSet::new(),
         };
+        for outcome in ["recorded", "lost"] {
+            metrics.looks.with_label_values(&[outcome]).reset();
+        }
         for outcome in ["written", "current", "failed"] {
             metrics.analyses.with_label_values(&[outcome]).reset();
         }
@@ -299,6 +384,8 @@ impl Metrics {
         registry.register(Box::new(metrics.verdict.clone())).expect(LEGAL);
         registry.register(Box::new(metrics.units.clone())).expect(LEGAL);
         registry.register(Box::new(metrics.failing.clone())).expect(LEGAL);
+        registry.register(Box::new(metrics.looks.clone())).expect(LEGAL);
+        registry.register(Box::new(metrics.looks_are_known.clone())).expect(LEGAL);
         metrics
     }
 

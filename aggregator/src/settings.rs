@@ -1,16 +1,14 @@
 //! What the operator may set.
 
-use ops::config::{ClickHouse, Config, Count, Field, Http, Log, Millis, Page, Section};
+use ops::config::{ClickHouse, Config, Count, Field, Http, Kafka, Log, Millis, Page, Section};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 /// The aggregator's configuration.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Passed over: a file shared by all services has it, and the aggregator never asks Kafka.
-    #[serde(rename = "kafka")]
-    _kafka: IgnoredAny,
+    /// For the log of looks.
+    pub kafka: Kafka,
     pub clickhouse: ClickHouse,
     pub http: Http,
     pub log: Log,
@@ -20,6 +18,7 @@ pub struct Settings {
 impl Config for Settings {
     fn pages(&self) -> Vec<Page> {
         vec![
+            Page::of(&self.kafka),
             Page::of(&self.clickhouse),
             Page::of(&self.http),
             Page::of(&self.log),
@@ -35,6 +34,7 @@ pub struct Aggregator {
     pub interval_ms: Millis<100, 3_600_000>,
     pub follow_stopped_hours: Count<0, 8_760>,
     pub query_timeout_ms: Millis<1_000, 600_000>,
+    pub document_interval_ms: Millis<0, 86_400_000>,
 }
 
 impl Default for Aggregator {
@@ -43,6 +43,7 @@ impl Default for Aggregator {
             interval_ms: Millis::of(10_000),
             follow_stopped_hours: Count::of(168),
             query_timeout_ms: Millis::of(60_000),
+            document_interval_ms: Millis::of(600_000),
         }
     }
 }
@@ -63,6 +64,11 @@ impl Section for Aggregator {
                 "hours for which a stopped experiment is still analyzed, for conversions that come late",
             ),
             Field::of("query_timeout_ms", &self.query_timeout_ms, "time that one query may take"),
+            Field::of(
+                "document_interval_ms",
+                &self.document_interval_ms,
+                "time after which a document is written again that says nothing new",
+            ),
         ]
     }
 }
@@ -88,10 +94,10 @@ mod tests {
 
     #[test]
     fn an_interval_out_of_bounds_is_refused() {
-        let file = "[clickhouse]\nurl = 'http://c:8123'\n[aggregator]\ninterval_ms = 99";
+        let file = "[kafka]\nbrokers = 'k:9092'\n[clickhouse]\nurl = 'http://c:8123'\n[aggregator]\ninterval_ms = 99";
         assert_eq!(
             parse(file).unwrap_err().to_string(),
-            "aggregator.toml, line 4: aggregator.interval_ms: integer `99` where a whole number \
+            "aggregator.toml, line 6: aggregator.interval_ms: integer `99` where a whole number \
              from 100 to 3600000 milliseconds is expected"
         );
     }

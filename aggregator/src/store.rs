@@ -1,12 +1,14 @@
-//! What was found, kept: one row of `analyses` and one of `results` for each metric and variant. And read
-//! again, for the document, the page's chart and the next look.
+//! What was found, kept: rows of `results` for each metric and variant at every round, and the document in `analyses`
+//! when it says something new. And read again, for the document and the page's chart.
+
+use std::time::Duration;
 
 use clickhouse::Row;
 use schemas::Uuid;
 use serde::{Deserialize, Serialize};
 
 use crate::database::Database;
-use crate::document::ExperimentResult;
+use crate::document::{self, ExperimentResult};
 
 /// The most points of a history; beyond, every second, third, ... analysis is left out.
 pub const HISTORY_POINTS_MAX: u32 = 400;
@@ -23,6 +25,8 @@ struct AnalysisRow<'a> {
     verdict: &'static str,
     reason: &'a str,
     document: String,
+    is_look: bool,
+    document_version: u32,
 }
 
 #[derive(Serialize)]
@@ -46,15 +50,85 @@ struct ResultRow<'a> {
     always_valid_p_value: Option<f64>,
     always_valid_lower: Option<f64>,
     always_valid_upper: Option<f64>,
+    kept_as: &'static str,
 }
 
-/// Writes an analysis. The row of `analyses` comes last: where it is, the others are.
-pub async fn write(database: &Database, result: &ExperimentResult) -> anyhow::Result<()> {
-    database.insert("INSERT INTO results FORMAT JSONEachRow", &result_rows(result)).await?;
-    database.insert("INSERT INTO analyses FORMAT JSONEachRow", &[analysis_row(result)?]).await
+/// What was written last of an experiment, as far as this process knows.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The latest analysis, whose rows of numbers were written.
+    pub result: ExperimentResult,
+    /// When the last document was written: by its clock, in microseconds since 1970.
+    document_at: i64,
 }
 
-fn analysis_row(result: &ExperimentResult) -> anyhow::Result<AnalysisRow<'_>> {
+impl Written {
+    /// Of a document that was read back.
+    pub fn read(result: ExperimentResult) -> Written {
+        let document_at = micros(&result.computed_at);
+        Written { result, document_at }
+    }
+}
+
+const MINUTE_MICROS: i64 = 60_000_000;
+
+/// Writes the analysis's rows of numbers, and its document if it says something new or the last one is older than
+/// `document_every`. Without `before` both are written.
+pub async fn write(
+    database: &Database,
+    result: ExperimentResult,
+    is_look: bool,
+    before: Option<&Written>,
+    document_every: Duration,
+) -> anyhow::Result<Written> {
+    let at = micros(&result.computed_at);
+    let kept_as = kept_as(is_look, at, before.map(|before| micros(&before.result.computed_at)));
+    database.insert("INSERT INTO results FORMAT JSONEachRow", &result_rows(&result, kept_as)).await?;
+    let every = i64::try_from(document_every.as_micros()).unwrap_or(i64::MAX);
+    let is_old = |before: &Written| at - before.document_at >= every;
+    let is_due =
+        is_look || before.is_none_or(|before| is_old(before) || says_something_new(&before.result, &result));
+    if is_due {
+        database
+            .insert("INSERT INTO analyses FORMAT JSONEachRow", &[analysis_row(&result, is_look)?])
+            .await?;
+    }
+    let document_at = if is_due { at } else { before.map_or(at, |before| before.document_at) };
+    Ok(Written { result, document_at })
+}
+
+/// Whether people should see the new document at once.
+fn says_something_new(before: &ExperimentResult, now: &ExperimentResult) -> bool {
+    let kinds = |of: &ExperimentResult| -> Vec<_> {
+        of.warnings.iter().map(|warning| (warning.kind, warning.metric.clone())).collect()
+    };
+    let verdict = |of: &ExperimentResult| (of.decision.verdict, of.decision.treatment.clone());
+    verdict(before) != verdict(now)
+        || kinds(before) != kinds(now)
+        || before.looks_recorded != now.looks_recorded
+        || before.definition_version != now.definition_version
+}
+
+/// For how long rows of numbers are kept: see migration `analyses`.
+fn kept_as(is_look: bool, at: i64, before: Option<i64>) -> &'static str {
+    let first_of = |minutes: i64| {
+        let span = minutes * MINUTE_MICROS;
+        before.is_none_or(|before| before.div_euclid(span) != at.div_euclid(span))
+    };
+    match () {
+        () if is_look => "look",
+        () if first_of(60) => "hour",
+        () if first_of(10) => "ten_minutes",
+        () => "round",
+    }
+}
+
+/// Of a time that this program wrote.
+fn micros(time: &str) -> i64 {
+    time.parse::<jiff::Timestamp>().map_or(0, |time| time.as_microsecond())
+}
+
+fn analysis_row(result: &ExperimentResult, is_look: bool) -> anyhow::Result<AnalysisRow<'_>> {
     let queries: Vec<String> =
         result.sql.iter().map(|of| format!("-- {}\n{}", of.metric, of.query.trim_end())).collect();
     Ok(AnalysisRow {
@@ -68,10 +142,12 @@ fn analysis_row(result: &ExperimentResult) -> anyhow::Result<AnalysisRow<'_>> {
         verdict: result.decision.verdict.as_str(),
         reason: &result.decision.reason,
         document: serde_json::to_string(result)?,
+        is_look,
+        document_version: result.document_version,
     })
 }
 
-fn result_rows(result: &ExperimentResult) -> Vec<ResultRow<'_>> {
+fn result_rows<'a>(result: &'a ExperimentResult, kept_as: &'static str) -> Vec<ResultRow<'a>> {
     let mut rows = Vec::new();
     for metric in &result.metrics {
         for variant in &metric.variants {
@@ -99,25 +175,16 @@ fn result_rows(result: &ExperimentResult) -> Vec<ResultRow<'_>> {
                 always_valid_p_value: look.and_then(|look| look.p_value),
                 always_valid_lower: always.and_then(|interval| interval.lower),
                 always_valid_upper: always.and_then(|interval| interval.upper),
+                kept_as,
             });
         }
     }
     rows
 }
 
-const LATEST_OF_ALL: &str = "
-SELECT experiment, document
-FROM analyses
-WHERE (experiment, computed_at) IN (SELECT experiment, max(computed_at) FROM analyses GROUP BY experiment)
-ORDER BY experiment, analysis_id DESC
-LIMIT 1 BY experiment";
+const LATEST_OF_ALL: &str = "SELECT experiment, document FROM latest_analyses FINAL ORDER BY experiment";
 
-const LATEST: &str = "
-SELECT experiment, document
-FROM analyses
-WHERE experiment = ?
-ORDER BY computed_at DESC, analysis_id DESC
-LIMIT 1";
+const LATEST: &str = "SELECT experiment, document FROM latest_analyses FINAL WHERE experiment = ?";
 
 #[derive(Row, Deserialize)]
 struct Kept {
@@ -125,32 +192,37 @@ struct Kept {
     document: String,
 }
 
-/// The latest analysis of each experiment, by key.
+/// The latest document of each experiment, by key. One of another form is named in the log and left out.
 pub async fn latest_of_all(database: &Database) -> anyhow::Result<Vec<ExperimentResult>> {
     let rows = database.rows::<Kept>("reading the latest analyses", database.query(LATEST_OF_ALL)).await?;
-    Ok(rows.iter().filter_map(readable).collect())
+    let read = |kept: &Kept| {
+        let read = ExperimentResult::read(&kept.experiment, &kept.document);
+        read.inspect_err(|error| tracing::warn!(%error, "a document is not shown")).ok()
+    };
+    Ok(rows.iter().filter_map(read).collect())
 }
 
-/// The latest analysis of one experiment, if there is any.
+/// The latest document of one experiment, if there is any.
+///
+/// # Errors
+/// Also where it is of another form.
 pub async fn latest(database: &Database, experiment: &str) -> anyhow::Result<Option<ExperimentResult>> {
-    let query = database.query(LATEST).bind(experiment);
-    let doing = format!("reading the latest analysis of {experiment}");
-    Ok(database.rows::<Kept>(&doing, query).await?.iter().find_map(readable))
+    let rows = latest_rows(database, experiment).await?;
+    rows.first()
+        .map(|kept| ExperimentResult::read(&kept.experiment, &kept.document))
+        .transpose()
+        .map_err(Into::into)
 }
 
-/// A document that another build wrote may be of another shape; the next analysis takes its place.
-fn readable(kept: &Kept) -> Option<ExperimentResult> {
-    match serde_json::from_str(&kept.document) {
-        Ok(result) => Some(result),
-        Err(error) => {
-            tracing::warn!(
-                experiment = kept.experiment,
-                %error,
-                "the latest document was written by another version and cannot be read; analyze again"
-            );
-            None
-        }
-    }
+/// Of the plan's alpha, by the looks that a document of the first form tells of. They are in no log.
+pub async fn alpha_spent_by_an_old_document(database: &Database, experiment: &str) -> anyhow::Result<f64> {
+    let rows = latest_rows(database, experiment).await?;
+    Ok(rows.first().map_or(0.0, |kept| document::alpha_spent_by_version_1(&kept.document)))
+}
+
+async fn latest_rows(database: &Database, experiment: &str) -> anyhow::Result<Vec<Kept>> {
+    let query = database.query(LATEST).bind(experiment);
+    database.rows(&format!("reading the latest analysis of {experiment}"), query).await
 }
 
 /// One variant at one analysis, for charts.
@@ -186,7 +258,6 @@ FROM
         count() OVER (PARTITION BY variant) AS places
     FROM results
     WHERE experiment = ? AND metric = ?
-      AND analysis_id IN (SELECT analysis_id FROM analyses WHERE experiment = ?)
 )
 WHERE place % intDiv(places + ? - 1, ?) = 0
 ORDER BY computed_at_ms, variant";
@@ -197,9 +268,25 @@ pub async fn history(database: &Database, experiment: &str, metric: &str) -> any
         .query(HISTORY)
         .bind(experiment)
         .bind(metric)
-        .bind(experiment)
         .bind(HISTORY_POINTS_MAX)
         .bind(HISTORY_POINTS_MAX);
     let doing = format!("reading the history of `{metric}` in {experiment}");
     database.rows(&doing, query).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_kept_by_where_they_stand_in_their_hour() {
+        let minutes = |minutes: f64| (minutes * 60e6) as i64;
+        let kept = |at, before| kept_as(false, minutes(at), Some(minutes(before)));
+        assert_eq!(kept(60.0, 59.9), "hour");
+        assert_eq!(kept(60.2, 60.0), "round");
+        assert_eq!(kept(70.1, 69.9), "ten_minutes");
+        assert_eq!(kept(185.0, 60.0), "hour");
+        assert_eq!(kept_as(false, 0, None), "hour");
+        assert_eq!(kept_as(true, minutes(60.2), Some(minutes(60.0))), "look");
+    }
 }

@@ -1,5 +1,5 @@
-//! Plans with a horizon, look by look: the counts of a day and the document of the day before in, the document
-//! out. The numbers are those of the golden file `group_sequential_analysis`, whose cases name their sources.
+//! Plans with a horizon, look by look: the counts of a day and the looks of the days before in, the document out.
+//! The numbers are those of the golden file `group_sequential_analysis`, whose cases name their sources.
 
 mod story;
 
@@ -139,13 +139,49 @@ fn an_analysis_without_new_information_is_not_another_look() {
     assert_eq!(story.boundary(&[[(5_200, 240), (5_200, 400)]]).looks.len(), 1);
 }
 
-/// A change of the weights starts the looks anew, on what the looks before left of alpha.
+/// A new split goes on with the looks and with alpha: differences are taken inside the phases and added up.
 #[test]
-fn new_weights_go_on_with_the_alpha_that_is_left() {
+fn a_new_split_goes_on_with_the_looks() {
+    let mut story = Story::of(planned());
+    let before = story.boundary(&NOTHING[..2]).looks;
+    story.open_phase(&[("a", 9_000), ("b", 1_000)]);
+    let boundary = story.boundary(&[[(9_000, 450), (1_000, 70)]]);
+    assert_eq!(boundary.looks[..2], before[..]);
+    assert_eq!((boundary.looks.len(), boundary.alpha_spent_before), (3, 0.0));
+    let look = boundary.looks[2];
+    // Weights of 2,500 and 900 of the planned 6,250; d = -0.0024 and 0.02, pooled rates of 0.0492 and 0.052.
+    near(look.fraction, 3_400.0 / 6_250.0);
+    let score = 2_500.0 * -0.0024 + 900.0 * 0.02;
+    let variance = 2_500.0 * 0.0492 * 0.9508 + 900.0 * 0.052 * 0.948;
+    near(look.z, score / f64::sqrt(variance));
+    near(look.lift_absolute, score / 3_400.0);
+    assert_eq!((look.units_control, look.units_treatment), (14_000, 6_000));
+    let across = story.last().test.as_ref().unwrap().across_phases.clone().unwrap();
+    assert_eq!(across.splits, 2);
+    near(across.lift_by_units, (-0.0024 + 0.02) / 2.0);
+    // Q = 0.0224^2 / (0.0504 0.9496 / 5000 + 0.048 0.952 / 5000 + 0.05 0.95 / 9000 + 0.07 0.93 / 1000) = 5.632.
+    near(across.heterogeneity_p_value.unwrap(), 0.017_634);
+}
+
+/// A ramp that leaves the split alone is no new one.
+#[test]
+fn a_phase_of_the_same_split_is_the_same_units() {
+    let mut story = Story::of(planned());
+    story.analyze(&NOTHING[0]);
+    story.open_phase(&[("a", 5_000), ("b", 5_000)]);
+    let ramped = story.boundary(&[[(2_500, 132), (2_500, 133)]]);
+    let steady = Story::of(planned()).boundary(&NOTHING[..2]);
+    assert_eq!(ramped, steady);
+    assert_eq!(story.last().test.as_ref().unwrap().across_phases, None);
+}
+
+/// What is counted anew starts the looks anew, on what the looks before left of alpha.
+#[test]
+fn another_count_goes_on_with_the_alpha_that_is_left() {
     let mut story = Story::of(planned());
     let spent = story.boundary(&NOTHING[..2]).looks[1].alpha_spent;
     near(spent, 0.000_788_06);
-    story.change_the_weights();
+    story.metric.window_hours = Some(24);
     let anew = story.boundary(&[[(12_500, 626), (12_500, 608)]]);
     assert_eq!((anew.looks.len(), anew.stage), (1, BoundaryStage::Final));
     near(anew.alpha_spent_before, spent);
@@ -158,7 +194,7 @@ fn new_weights_go_on_with_the_alpha_that_is_left() {
         progress(&anew)
     );
     // And none is left for a third.
-    story.change_the_weights();
+    story.metric.window_hours = Some(48);
     let third = story.boundary(&[[(20_000, 1_000), (20_000, 1_400)]]);
     assert_eq!((third.looks.len(), third.stage, third.alpha), (0, BoundaryStage::AlphaSpent, 0.0));
     near(third.alpha_spent_before, 0.05);
@@ -174,25 +210,27 @@ fn new_weights_go_on_with_the_alpha_that_is_left() {
     assert_eq!(story.boundary(&[[(20_002, 1_000), (20_000, 1_400)]]).stage, BoundaryStage::AlphaSpent);
 }
 
-/// The part of a treatment that is dropped is spent, too: 5 % less what both looked with, all for the one that stays.
+/// What a treatment that is dropped has spent stays spent; the rest is for the one that stays.
 #[test]
 fn a_dropped_treatment_does_not_give_its_alpha_back() {
     let plan = json!({"horizon_units": 37_500});
     let mut story = Story::with_weights(plan, &[("a", 3_333), ("b", 3_333), ("c", 3_333)]);
     story.analyze(&[(10_000, 500), (10_000, 510), (10_000, 520)]);
-    let spent: f64 =
-        story.last().metrics[0].boundaries.iter().map(|boundary| boundary.looks[0].alpha_spent).sum();
-    assert!(spent > 0.01 && spent < 0.05, "{spent}");
+    let spent = |story: &Story, of: usize| story.last().metrics[0].boundaries[of].looks[0].alpha_spent;
+    let (kept, dropped) = (spent(&story, 0), spent(&story, 1));
+    assert!(kept + dropped > 0.01 && kept + dropped < 0.05, "{kept} {dropped}");
     story.experiment.definition.variants[2].weight = schemas::bucket::BasisPoints::new(0).unwrap();
-    story.change_the_weights();
-    story.analyze(&[(18_750, 900), (18_750, 910), (0, 0)]);
+    story.open_phase(&[("a", 5_000), ("b", 5_000)]);
+    story.analyze(&[(8_750, 400), (8_750, 400)]);
     let boundaries = &story.last().metrics[0].boundaries;
-    assert_eq!(boundaries.len(), 1);
-    near(boundaries[0].alpha, 0.05 - spent);
+    assert_eq!((boundaries.len(), boundaries[0].looks.len()), (1, 2));
+    near(boundaries[0].alpha, 0.05 - dropped);
+    near(boundaries[0].looks[0].alpha_spent, kept);
+    near(boundaries[0].looks[1].alpha_spent, 0.05 - dropped);
 }
 
-/// All of alpha over all phases, by simulation: experiments without an effect whose weights change at 80 % of the
-/// planned information and which then run to the end. Spending alpha anew, 7.3 % of them would be called an effect.
+/// All of alpha over all phases, by simulation: experiments without an effect whose split changes twice on the way, to
+/// 90/10 wherever nothing shows yet, and which run to the planned end.
 #[test]
 fn phases_together_keep_alpha() {
     const SEED: u64 = 17;
@@ -202,17 +240,22 @@ fn phases_together_keep_alpha() {
     let mut alarms = 0;
     for run in 0..RUNS {
         let mut random = stats::random::Random::stream(SEED, run);
-        let mut story = Story::of(json!({"horizon_units": 5_000}));
+        let mut story = Story::of(json!({"horizon_units": 10_000}));
         let mut crossed = false;
-        for looks in [4, 5] {
+        let mut units = [500, 500];
+        for looks in [4, 3, 3] {
             let mut arms = [(0, 0); 2];
+            let mut z = 0.0;
             for _ in 0..looks {
-                for arm in &mut arms {
-                    *arm = (arm.0 + 500, arm.1 + rate.draw(500, &mut random));
+                for (arm, units) in arms.iter_mut().zip(units) {
+                    *arm = (arm.0 + units, arm.1 + rate.draw(units, &mut random));
                 }
-                crossed |= story.boundary(&[arms]).crossed_at_look.is_some();
+                let boundary = story.boundary(&[arms]);
+                crossed |= boundary.crossed_at_look.is_some();
+                z = boundary.looks.last().map_or(0.0, |look| look.z);
             }
-            story.change_the_weights();
+            units = if z.abs() < 1.0 { [900, 100] } else { [600, 400] };
+            story.open_phase(&[("a", units[0] as u32 * 10), ("b", units[1] as u32 * 10)]);
         }
         alarms += u64::from(crossed);
     }

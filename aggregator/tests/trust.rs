@@ -21,17 +21,15 @@ fn units_beside_the_only_planned_arm_are_invalid() {
     story.analyze(&[(300, 30), (50, 5)]);
     story.check(
         Verdict::Invalid,
-        "The split is not the planned one: `a` has 300 units, `b` has 50 units and a planned share of none; find out \
-         why before reading any number here.",
+        "The split is not the planned one: `a` has 300 units instead of 350, `b` has 50 units and a planned share of \
+         none (always-valid p < 0.001); find out why before reading any number here.",
     );
     let srm = &story.last().srm;
     assert_eq!((srm.alarm, srm.p_value), (Some(true), None));
     assert_eq!(srm.missing.as_deref(), Some("`b` has 50 units, and a planned share of none"));
     let expected: Vec<_> = srm.variants.iter().map(|variant| variant.expected).collect();
-    assert_eq!(expected, [None, Some(0.0)]);
-    assert!(
-        surfaces(story.last())[0].contains("sample ratio: `b` has 50 units, and a planned share of none")
-    );
+    assert_eq!(expected, [Some(350.0), Some(0.0)]);
+    assert!(surfaces(story.last())[0].contains("sample ratio of phase 1: p < 0.001, alarm at 0.005, alarm"));
 }
 
 #[test]
@@ -40,8 +38,8 @@ fn units_where_none_were_planned_are_named_once() {
     story.analyze(&[(334, 30), (333, 30), (333, 30)]);
     story.check(
         Verdict::Invalid,
-        "The split is not the planned one: `a` has 334 units, `b` has 333 units, `c` has 333 units and a planned share \
-         of none; find out why before reading any number here.",
+        "The split is not the planned one: `a` has 334 units instead of 500, `b` has 333 units instead of 500, `c` has \
+         333 units and a planned share of none (always-valid p < 0.001); find out why before reading any number here.",
     );
 }
 
@@ -125,8 +123,8 @@ fn a_broken_split_does_not_hide_them() {
     story.check(
         Verdict::Invalid,
         "Warning: 100 of 5,000 units (2.00 %) have seen more than one variant, and count in the first. The split is not \
-         the planned one: `a` has 3,000 units instead of 2,500, `b` has 2,000 units instead of 2,500, which chance would \
-         do in fewer than 1 of 1,000 experiments (p < 0.001); find out why before reading any number here.",
+         the planned one: `a` has 3,000 units instead of 2,500, `b` has 2,000 units instead of 2,500 (always-valid \
+         p < 0.001); find out why before reading any number here.",
     );
 }
 
@@ -155,4 +153,36 @@ fn documents_without_warnings_are_readable() {
     let read: ExperimentResult = serde_json::from_value(old).unwrap();
     assert_eq!((read.warnings.len(), read.units_in_several_variants), (0, 61));
     assert!(surfaces(&read)[0].contains("units that saw several variants: 61 of 6,000"));
+}
+
+/// An alarm stays for its phase, and ends with it: then its units are left out, and the test of the next phase is a
+/// stricter one.
+#[test]
+fn an_alarm_latches_for_its_phase() {
+    let mut story = Story::of(json!({"horizon_units": 20_000}));
+    story.analyze(&[(1_000, 100), (1_000, 100)]);
+    story.analyze(&[(1_600, 160), (1_200, 120)]);
+    assert_eq!(story.last().decision.verdict, Verdict::Invalid);
+    assert_eq!(story.looks.last().unwrap().sample_ratio_alarms, [1].into());
+    // Units that even it out mend nothing.
+    story.analyze(&[(2_000, 200), (2_000, 200)]);
+    story.check(
+        Verdict::Invalid,
+        "The split of phase 1 was not the planned one at an earlier look, which later units do not mend: `a` has 2,000 \
+         units instead of 2,000, `b` has 2,000 units instead of 2,000; find out why before reading any number here.",
+    );
+    let spent = story.last().metrics[0].boundaries[0].looks.last().unwrap().alpha_spent;
+    story.open_phase(&[("a", 5_000), ("b", 5_000)]);
+    let boundary = story.boundary(&[[(300, 30), (300, 35)]]);
+    let last = story.last();
+    assert_eq!((last.decision.verdict, last.units_left_out), (Verdict::KeepRunning, 4_000));
+    assert_eq!((last.variants[0].units, last.variants[1].units), (300, 300));
+    let phases: Vec<_> =
+        last.srm.phases.iter().map(|of| (of.phase, of.level, of.alarm, of.left_out)).collect();
+    assert_eq!(phases, [(1, 0.005, true, true), (2, 0.0025, false, false)]);
+    // What the looks at the units left out have spent is spent, and the next look waits until there is more to see.
+    assert_eq!(boundary.looks.last().unwrap().alpha_spent, spent);
+    let looks = boundary.looks.len();
+    assert_eq!(story.boundary(&[[(1_900, 190), (1_900, 200)]]).looks.len(), looks);
+    assert_eq!(story.boundary(&[[(2_300, 230), (2_300, 250)]]).looks.len(), looks + 1);
 }

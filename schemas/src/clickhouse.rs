@@ -9,7 +9,7 @@ pub struct Migration {
     pub sql: &'static str,
 }
 
-pub const MIGRATIONS: [Migration; 9] = [
+pub const MIGRATIONS: [Migration; 10] = [
     Migration { number: 1, name: "events", sql: include_str!("../clickhouse/0001_events.sql") },
     Migration { number: 2, name: "definitions", sql: include_str!("../clickhouse/0002_definitions.sql") },
     Migration {
@@ -27,6 +27,7 @@ pub const MIGRATIONS: [Migration; 9] = [
         sql: include_str!("../clickhouse/0008_forgotten_tags.sql"),
     },
     Migration { number: 9, name: "looks", sql: include_str!("../clickhouse/0009_looks.sql") },
+    Migration { number: 10, name: "analyses", sql: include_str!("../clickhouse/0010_analyses.sql") },
 ];
 
 /// The schema that this build needs: the number of the last migration.
@@ -48,8 +49,8 @@ mod tests {
     #[test]
     fn numbers_count_up_from_one() {
         let numbers: Vec<u32> = MIGRATIONS.iter().map(|migration| migration.number).collect();
-        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
-        assert_eq!(SCHEMA_VERSION, 9);
+        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+        assert_eq!(SCHEMA_VERSION, 10);
     }
 
     #[test]

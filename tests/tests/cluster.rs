@@ -43,6 +43,7 @@ const CLUSTER: [&str; MIGRATIONS.len()] = [
     include_str!("../../schemas/clickhouse/cluster/0007_topic_ids.sql"),
     include_str!("../../schemas/clickhouse/cluster/0008_forgotten_tags.sql"),
     include_str!("../../schemas/clickhouse/cluster/0009_looks.sql"),
+    include_str!("../../schemas/clickhouse/cluster/0010_analyses.sql"),
 ];
 
 #[test]

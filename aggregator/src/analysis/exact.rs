@@ -2,11 +2,12 @@
 //! the other is no lack of data. Pure.
 
 use schemas::definition::Direction;
-use stats::conditional::{self, Levels};
-use stats::conversion_counts::{CONCENTRATION, Design, OneSided};
+use stats::conditional::Levels;
+use stats::conversion_counts::CONCENTRATION;
 use stats::few_conversions::{Few, Outcome};
-use stats::group_sequential::CountBoundary;
-use stats::{Alpha, Arm, Counts, Interval, Invalid, Pair, Side, group_sequential};
+use stats::group_sequential::{self, CountBoundary, PhaseTotal};
+use stats::phases::{self, CountTest, FewByPhase, PhaseCounts};
+use stats::{Alpha, Arm, Counts, Interval, Invalid, Pair, Side};
 
 use super::{Data, Names, Planned, named};
 use crate::document::{
@@ -18,9 +19,10 @@ pub(super) fn always_valid(
     names: &Names,
     data: &Data,
     planned: &Planned,
-    few: &Few,
+    below: &FewByPhase,
     result: &mut AlwaysValid,
 ) -> Result<(), String> {
+    let few = &below.few;
     result.lift_absolute = data.difference();
     if few.total() == 0 {
         result.missing = Some(nothing(names, few));
@@ -28,27 +30,26 @@ pub(super) fn always_valid(
     }
     result.missing = Some(named(few.missing(), names));
     let invalid = |invalid: Invalid| invalid.to_string();
-    let design = Design::new(planned.treatment_share, CONCENTRATION, planned.alpha).map_err(invalid)?;
-    let look = design.look(few.counts);
+    let look = CountTest::new(CONCENTRATION, planned.alpha).map_err(invalid)?.look(&below.by_phase);
     let rejects = look.p_value <= planned.alpha.get();
     result.p_value_now = Some(look.p_value);
-    result.log_e_value = Some(look.log_bayes_factor);
+    result.log_e_value = Some(look.log_e_value);
     result.includes_zero = Some(!rejects);
     result.exact = Some(ExactTest {
-        ratio: ratio(look.interval),
+        // Where no one ratio fits all phases, any may.
+        ratio: ratio(look.interval.unwrap_or(Interval::EVERYTHING)),
         ..test(ExactMethod::ConversionCounts, few, look.p_value, rejects)
     });
     if let Some(better) = planned.harm {
-        result.harm_p_value = Some(match data {
-            Data::Rates(_) => {
-                let suspect = has_more_if_worse(better, few.outcome);
-                let harm = OneSided::new(planned.treatment_share, CONCENTRATION, suspect).map_err(invalid)?;
-                harm.look(few.counts).p_value
-            }
+        result.harm_p_value = Some(if data.is_of_rates() {
+            let suspect = has_more_if_worse(better, few.outcome);
+            phases::more_than_its_share(&below.by_phase, CONCENTRATION, suspect).map_err(invalid)?.p_value
+        } else if is_worse(better, data) {
             // Fewer units with an event may mean less or, of values below zero, more: the mean says which, and a side
             // chosen by the data is tested at the level of both.
-            Data::Means { .. } if is_worse(better, data) => look.p_value,
-            Data::Means { .. } => 1.0,
+            look.p_value
+        } else {
+            1.0
         });
     }
     Ok(())
@@ -88,82 +89,102 @@ fn is_worse(better: Direction, data: &Data) -> bool {
 /// One planned look at few conversions.
 pub(super) struct Planning<'a> {
     pub method: BoundaryMethod,
-    pub treatment_share: f64,
     pub design: group_sequential::Design,
     /// The looks before, the last one last.
-    pub before: &'a [BoundaryLook],
+    pub before: &'a [Before],
     pub fraction: f64,
     pub is_final: bool,
 }
 
+/// A look before, and what was counted in each phase where counts decided it.
+pub(super) struct Before {
+    pub look: BoundaryLook,
+    pub totals: Vec<PhaseTotal>,
+}
+
 /// The exact test of this look. One planned test is Fisher's; looks on the way share alpha by the count boundary.
-pub(super) fn at_a_look(planning: &Planning<'_>, arms: Pair<Arm>, few: &Few) -> Result<ExactTest, String> {
+pub(super) fn at_a_look(planning: &Planning<'_>, data: &Data, few: &FewByPhase) -> Result<ExactTest, String> {
     match planning.method {
-        BoundaryMethod::FixedHorizon => fisher(planning.design.alpha, arms, few),
+        BoundaryMethod::FixedHorizon => fisher(planning.design.alpha, data, few),
         BoundaryMethod::GroupSequential => {
             count_boundary(planning, few).map_err(|invalid| invalid.to_string())
         }
     }
 }
 
-fn fisher(alpha: Alpha, arms: Pair<Arm>, few: &Few) -> Result<ExactTest, String> {
-    let counted = arms.with(few.counts, |arm, conversions| {
-        Arm::new(Counts { units: arm.units(), conversions }).expect("they were counted among the units")
-    });
-    let tails = conditional::fisher_tails(counted).map_err(|missing| missing.to_string())?;
+fn fisher(alpha: Alpha, data: &Data, few: &FewByPhase) -> Result<ExactTest, String> {
+    let counted = |(arms, of): (Pair<Arm>, &PhaseCounts)| {
+        arms.with(of.counts, |arm, conversions| {
+            Arm::new(Counts { units: arm.units(), conversions }).expect("they were counted among the units")
+        })
+    };
+    let counted: Vec<Pair<Arm>> = data.arms()?.into_iter().zip(&few.by_phase).map(counted).collect();
+    let tails = phases::fisher_tails(&counted).map_err(|missing| missing.to_string())?;
     let p_value = tails.p_value();
-    let odds = ratio(conditional::log_odds_ratio(counted, alpha));
-    Ok(ExactTest { ratio: odds, ..test(ExactMethod::FisherExact, few, p_value, p_value <= alpha.get()) })
+    let odds = ratio(phases::log_odds_ratio(&counted, alpha));
+    Ok(ExactTest { ratio: odds, ..test(ExactMethod::FisherExact, &few.few, p_value, p_value <= alpha.get()) })
 }
 
 /// A crossing stands, so that looks after it need no bound any more.
-fn count_boundary(planning: &Planning<'_>, few: &Few) -> Result<ExactTest, Invalid> {
-    let share = planning.treatment_share;
-    let p_value = conditional::binomial_tails(few.counts, share)?.p_value();
-    let look = test(ExactMethod::CountBoundary, few, p_value, false);
-    if planning.before.iter().any(|look| look.crossed) {
+fn count_boundary(planning: &Planning<'_>, few: &FewByPhase) -> Result<ExactTest, Invalid> {
+    let p_value = phases::binomial_tails(&few.by_phase).p_value();
+    let look = test(ExactMethod::CountBoundary, &few.few, p_value, false);
+    if planning.before.iter().any(|before| before.look.crossed) {
         return Ok(look);
     }
     let walked = walked(planning.before, &look);
     let others = planning.before.len() - walked.len();
-    let spent = planning.before[..others].last().map_or(0.0, |look| look.alpha_spent);
-    let mut boundary = CountBoundary::new(planning.design, share, spent)?;
-    for (fraction, exact) in walked {
-        boundary.look(fraction, false, exact.control + exact.treatment)?;
+    let spent = planning.before[..others].last().map_or(0.0, |before| before.look.alpha_spent);
+    let mut boundary = CountBoundary::by_phase(planning.design, spent);
+    for before in walked {
+        boundary.look_by_phase(before.look.fraction, false, &before.totals)?;
     }
-    let bound = boundary.look(planning.fraction, planning.is_final, few.total())?;
+    let bound = boundary.look_by_phase(planning.fraction, planning.is_final, &totals(few))?;
     // The levels at which the interval leaves 1 out exactly where the counts cross.
-    let tail = |treatment: u64| {
-        conditional::binomial_tails(Pair { control: few.total() - treatment, treatment }, share)
-    };
+    let tail = |treatment: u64| phases::binomial_tails(&with_treatment(&few.by_phase, treatment));
     let levels = Levels {
-        below: bound.at_least.map_or(Ok(0.0), |least| Ok(tail(least)?.at_least))?,
-        above: bound.at_most.map_or(Ok(0.0), |most| Ok(tail(most)?.at_most))?,
+        below: bound.at_least.map_or(0.0, |least| tail(least).at_least),
+        above: bound.at_most.map_or(0.0, |most| tail(most).at_most),
     };
     Ok(ExactTest {
-        rejects: bound.rejects(few.counts.treatment),
+        rejects: bound.rejects(few.few.counts.treatment),
         at_most: bound.at_most,
         at_least: bound.at_least,
-        ratio: ratio(conditional::log_rate_ratio(few.counts, share, levels)?),
+        ratio: ratio(phases::log_rate_ratio(&few.by_phase, levels)?),
         ..look
     })
 }
 
+pub(super) fn totals(few: &FewByPhase) -> Vec<PhaseTotal> {
+    few.by_phase.iter().map(PhaseCounts::total).collect()
+}
+
+/// The same totals with so many under the treatment. Tails depend on these and on the totals by phase alone.
+fn with_treatment(phases: &[PhaseCounts], treatment: u64) -> Vec<PhaseCounts> {
+    let mut left = treatment;
+    let moved = |of: &PhaseCounts| {
+        let total = of.counts.control + of.counts.treatment;
+        let treatment = left.min(total);
+        left -= treatment;
+        PhaseCounts { counts: Pair { control: total - treatment, treatment }, ..*of }
+    };
+    phases.iter().map(moved).collect()
+}
+
 /// The looks right before `now` at the same growing counts. What looks at anything else have spent is spent.
-fn walked(before: &[BoundaryLook], now: &ExactTest) -> Vec<(f64, ExactTest)> {
+fn walked<'a>(before: &'a [Before], now: &ExactTest) -> &'a [Before] {
     let total = |exact: &ExactTest| exact.control + exact.treatment;
-    let mut walked: Vec<(f64, ExactTest)> = Vec::new();
-    for look in before.iter().rev() {
-        let after = walked.last().map_or(now, |(_, exact)| exact);
-        let Some(exact) = look.exact.filter(|exact| {
-            (exact.method, exact.counted) == (now.method, now.counted) && total(exact) <= total(after)
+    let mut after = *now;
+    let mut first = before.len();
+    for (index, before) in before.iter().enumerate().rev() {
+        let Some(exact) = before.look.exact.filter(|exact| {
+            (exact.method, exact.counted) == (now.method, now.counted) && total(exact) <= total(&after)
         }) else {
             break;
         };
-        walked.push((look.fraction, exact));
+        (after, first) = (exact, index);
     }
-    walked.reverse();
-    walked
+    &before[first..]
 }
 
 fn test(method: ExactMethod, few: &Few, p_value: f64, rejects: bool) -> ExactTest {

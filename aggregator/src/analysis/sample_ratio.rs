@@ -1,76 +1,135 @@
-//! Whether the units came to the variants as planned; if not, no other number can be trusted.
+//! Whether the units came to the variants as planned, phase by phase; if not, no other number can be trusted. The test
+//! may be looked at after every unit, and an alarm stays: later units do not mend the earlier ones.
+
+use std::collections::BTreeSet;
 
 use schemas::definition::Experiment;
-use stats::{NoAnswer, srm};
+use stats::srm_phases::level;
+use stats::{NoAnswer, srm, srm_sequential};
 
 use crate::counts::Counts;
-use crate::document::{Expectation, SampleRatio};
+use crate::definitions::Phase;
+use crate::document::{Expectation, PhaseRatio, SampleRatio};
 
-/// Whether the variants have their planned shares of the units.
-pub fn sample_ratio(experiment: &Experiment, counts: &[Counts]) -> SampleRatio {
-    let shares: Vec<srm::Share> = experiment
-        .variants
+/// Whether the variants have their planned shares of the units. `alarmed` are the phases that were in alarm before, and
+/// `left_out` those whose owner has left them out of the analysis.
+pub fn sample_ratio(
+    experiment: &Experiment,
+    phases: &[Phase],
+    counts: &[Counts],
+    alarmed: &BTreeSet<u32>,
+    left_out: &BTreeSet<u32>,
+) -> SampleRatio {
+    let last = phases.last().map_or(1, |phase| phase.number);
+    let by_phase: Vec<PhaseRatio> = phases
         .iter()
-        .map(|variant| srm::Share {
-            weight: f64::from(variant.weight.get()),
-            units: counts.iter().filter(|of| of.variant == variant.key.as_str()).map(|of| of.units).sum(),
+        .enumerate()
+        .map(|(index, phase)| {
+            let mut found = watch(phase, index + 1, counts, alarmed.contains(&phase.number));
+            // An alarm of a phase that is over takes its units out.
+            found.left_out = left_out.contains(&phase.number) || (found.alarm && phase.number < last);
+            found
         })
         .collect();
+    let counting: Vec<&Phase> =
+        phases.iter().zip(&by_phase).filter(|(_, of)| !of.left_out).map(|(phase, _)| phase).collect();
     let mut ratio = SampleRatio {
         alarm: None,
-        alarm_level: srm::ALARM_LEVEL,
+        phases: by_phase,
         chi_square: None,
         degrees_of_freedom: None,
         p_value: None,
         variants: experiment
             .variants
             .iter()
-            .zip(&shares)
-            .map(|(variant, share)| Expectation {
-                key: variant.key.as_str().to_owned(),
-                units: share.units,
-                expected: None,
-            })
+            .map(|variant| expectation(variant.key.as_str(), &counting, counts))
             .collect(),
         missing: None,
     };
-    let (alarm, test) = match srm::check(&shares) {
-        Ok(srm::Verdict::AsPlanned(test)) => (false, test),
-        Ok(srm::Verdict::Mismatch(test)) => (true, test),
-        Ok(srm::Verdict::UnplannedArm { .. }) => {
-            ratio.alarm = Some(true);
-            ratio.missing = Some(unplanned(&mut ratio.variants, &shares));
-            return ratio;
-        }
-        Err(NoAnswer::Missing(missing)) => {
-            ratio.missing = Some(missing.to_string());
-            return ratio;
-        }
-        Err(NoAnswer::Invalid(invalid)) => {
-            ratio.missing = Some(invalid.to_string());
-            return ratio;
-        }
-    };
-    ratio.alarm = Some(alarm);
-    ratio.chi_square = Some(test.statistic);
-    ratio.degrees_of_freedom = Some(test.degrees as u64);
-    ratio.p_value = Some(test.p_value);
-    for (variant, expected) in ratio.variants.iter_mut().zip(test.expected) {
-        variant.expected = Some(expected);
-    }
+    reference(&mut ratio);
+    let alarms = ratio.phases.iter().any(|of| of.alarm && !of.left_out);
+    // One arm alone has no ratio.
+    let seen: u64 = ratio.variants.iter().map(|variant| variant.units).sum();
+    let compares = seen > 0 && counting.iter().any(|phase| phase.weights.len() > 1);
+    ratio.alarm = (alarms || compares).then_some(alarms);
     ratio
 }
 
-/// Units where none were planned are expected to be 0, and say which arms have them.
-fn unplanned(variants: &mut [Expectation], shares: &[srm::Share]) -> String {
-    let mut said = Vec::new();
-    for (variant, share) in variants.iter_mut().zip(shares) {
-        if share.weight == 0.0 {
-            variant.expected = Some(0.0);
-            if share.units > 0 {
-                said.push(format!("`{}` has {} units", variant.key, share.units));
-            }
-        }
+/// The sequential test of one phase, the `j`-th.
+fn watch(phase: &Phase, j: usize, counts: &[Counts], alarmed: bool) -> PhaseRatio {
+    let variants: BTreeSet<&str> = counts
+        .iter()
+        .filter(|of| of.phase == phase.number)
+        .map(|of| of.variant.as_str())
+        .chain(phase.weights.keys().map(String::as_str))
+        .collect();
+    let weights: Vec<f64> =
+        variants.iter().map(|key| f64::from(phase.weights.get(*key).copied().unwrap_or_default())).collect();
+    let units: Vec<u64> = variants.iter().map(|key| units_of(key, phase, counts)).collect();
+    let found = srm_sequential::evidence(
+        &[srm_sequential::Phase { weights: &weights, units: &units }],
+        srm_sequential::CONCENTRATION,
+    );
+    let p_value = found.ok().map(|evidence| evidence.p_value);
+    PhaseRatio {
+        phase: phase.number,
+        level: level(j),
+        p_value,
+        alarm: alarmed || p_value.is_some_and(|p_value| p_value <= level(j)),
+        left_out: false,
+        units: units.iter().sum(),
     }
+}
+
+fn units_of(variant: &str, phase: &Phase, counts: &[Counts]) -> u64 {
+    counts.iter().filter(|of| of.phase == phase.number && of.variant == variant).map(|of| of.units).sum()
+}
+
+/// What a variant has of the phases that count, and what it was to have of their units.
+fn expectation(variant: &str, phases: &[&Phase], counts: &[Counts]) -> Expectation {
+    let mut expected = 0.0;
+    let mut units = 0;
+    for phase in phases {
+        units += units_of(variant, phase, counts);
+        let all: u64 = counts.iter().filter(|of| of.phase == phase.number).map(|of| of.units).sum();
+        let weights: f64 = phase.weights.values().map(|weight| f64::from(*weight)).sum();
+        let weight = f64::from(phase.weights.get(variant).copied().unwrap_or_default());
+        expected += all as f64 * weight / weights;
+    }
+    Expectation { key: variant.to_owned(), units, expected: (!phases.is_empty()).then_some(expected) }
+}
+
+/// The chi-square over the phases that count: for readers who know it. It is right if read once, and decides nothing.
+fn reference(ratio: &mut SampleRatio) {
+    let shares: Vec<srm::Share> = ratio
+        .variants
+        .iter()
+        .map(|variant| srm::Share { weight: variant.expected.unwrap_or_default(), units: variant.units })
+        .collect();
+    let test = match srm::check(&shares) {
+        Ok(srm::Verdict::AsPlanned(test) | srm::Verdict::Mismatch(test)) => test,
+        Ok(srm::Verdict::UnplannedArm { .. }) => {
+            ratio.missing = Some(unplanned(&ratio.variants));
+            return;
+        }
+        Err(NoAnswer::Missing(missing)) => {
+            ratio.missing = Some(missing.to_string());
+            return;
+        }
+        Err(NoAnswer::Invalid(_)) => {
+            ratio.missing = Some("no units are there yet".to_owned());
+            return;
+        }
+    };
+    ratio.chi_square = Some(test.statistic);
+    ratio.degrees_of_freedom = Some(test.degrees as u64);
+    ratio.p_value = Some(test.p_value);
+}
+
+/// Which arms have units where none were planned.
+fn unplanned(variants: &[Expectation]) -> String {
+    let unplanned = variants.iter().filter(|variant| variant.expected == Some(0.0) && variant.units > 0);
+    let said: Vec<String> =
+        unplanned.map(|variant| format!("`{}` has {} units", variant.key, variant.units)).collect();
     format!("{}, and a planned share of none", said.join(", "))
 }

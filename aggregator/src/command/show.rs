@@ -32,10 +32,17 @@ pub fn experiments(experiments: &[ExperimentResult]) -> String {
         for metric in &result.metrics {
             text.push_str(&metric_table(metric));
         }
-        match (result.srm.p_value, &result.srm.missing) {
-            (Some(p), _) => put(&mut text, format_args!("  sample ratio: chi-square {}\n", say::p_value(p))),
-            (None, Some(missing)) => put(&mut text, format_args!("  sample ratio: {missing}\n")),
-            (None, None) => {}
+        for of in &result.srm.phases {
+            let p = of.p_value.map_or("no test".to_owned(), say::p_value);
+            let stands = match (of.left_out, of.alarm) {
+                (true, _) => ", left out",
+                (false, true) => ", alarm",
+                (false, false) => "",
+            };
+            put(
+                &mut text,
+                format_args!("  sample ratio of phase {}: {p}, alarm at {}{stands}\n", of.phase, of.level),
+            );
         }
         if result.units_in_several_variants > 0 {
             let units: u64 = result.variants.iter().map(|variant| variant.units).sum();

@@ -85,11 +85,24 @@ fn split(srm: &SampleRatio) -> Option<Ruling> {
     if srm.alarm != Some(true) {
         return None;
     }
+    let alarm = srm.phases.iter().find(|of| of.alarm && !of.left_out)?;
     let shares: Vec<String> = srm.variants.iter().map(units_of).collect();
-    let chance = srm.p_value.map_or(String::new(), |p| {
-        format!(", which chance would do in fewer than 1 of 1,000 experiments ({})", say::p_value(p))
-    });
-    let reason = format!("The split is not the planned one: {}{chance}; {FIND_OUT}", shares.join(", "));
+    let shares = shares.join(", ");
+    let what = match (srm.phases.len(), alarm.p_value.filter(|p| *p <= alarm.level)) {
+        (1, Some(p)) => {
+            format!("The split is not the planned one: {shares} (always-valid {})", say::p_value(p))
+        }
+        (_, Some(p)) => format!(
+            "The split of phase {} is not the planned one (always-valid {}): {shares}",
+            alarm.phase,
+            say::p_value(p)
+        ),
+        (_, None) => format!(
+            "The split of phase {} was not the planned one at an earlier look, which later units do not mend: {shares}",
+            alarm.phase
+        ),
+    };
+    let reason = format!("{what}; {FIND_OUT}");
     Some((Verdict::Invalid, None, reason))
 }
 

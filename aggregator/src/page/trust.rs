@@ -1,7 +1,7 @@
 //! The section that says whether the numbers can be trusted: the split, warnings, and units that are counted apart.
 
 use super::{escape, prose, put};
-use crate::document::{ExperimentResult, SampleRatio};
+use crate::document::{ExperimentResult, PhaseRatio, SampleRatio};
 use crate::say;
 
 /// Whether the numbers can be trusted.
@@ -13,10 +13,7 @@ pub fn section(result: &ExperimentResult) -> String {
     }
     let notes = [
         (result.units_in_several_variants, "units were exposed to several variants and count in their first"),
-        (
-            result.units_of_earlier_phases,
-            "units were first exposed while the split was another and are not counted",
-        ),
+        (result.units_left_out, "units were first exposed in a phase that is left out"),
         (
             result.units_of_unknown_variants,
             "units saw a variant that the definition does not have and are not counted",
@@ -33,10 +30,10 @@ pub fn section(result: &ExperimentResult) -> String {
 }
 
 fn sample_ratio(srm: &SampleRatio) -> String {
-    let says = match (srm.alarm, srm.p_value) {
-        (Some(true), _) => "Sample ratio: <b>alarm</b>, the split is not the planned one",
-        (Some(false), _) => "Sample ratio: as planned",
-        (None, _) => "Sample ratio: not known yet",
+    let says = match srm.alarm {
+        Some(true) => "Sample ratio: <b>alarm</b>, the split is not the planned one",
+        Some(false) => "Sample ratio: as planned",
+        None => "Sample ratio: not known yet",
     };
     let arms: Vec<String> = srm
         .variants
@@ -48,12 +45,23 @@ fn sample_ratio(srm: &SampleRatio) -> String {
             format!("{} {}{expected}", escape(&variant.key), say::count(variant.units))
         })
         .collect();
-    let why = match (srm.p_value, &srm.missing) {
-        (Some(p), _) => {
-            format!("chi-square, {}; alarm below {}", say::p_value(p).replace('<', "&lt;"), srm.alarm_level)
-        }
-        (None, Some(missing)) => escape(missing),
+    let phases: Vec<String> = srm.phases.iter().map(phase).collect();
+    let reference = match (srm.p_value, &srm.missing) {
+        (Some(p), _) => format!("; chi-square, for reference: {}", escape(&say::p_value(p))),
+        (None, Some(missing)) => format!("; {}", escape(missing)),
         (None, None) => String::new(),
     };
-    format!("{says} <span class=\"soft\">({}; {why})</span>", arms.join(", "))
+    format!("{says} <span class=\"soft\">({}; {}{reference})</span>", arms.join(", "), phases.join(", "))
+}
+
+/// "phase 2: p = 0.43, alarm at 0.0025".
+fn phase(of: &PhaseRatio) -> String {
+    let p = of.p_value.map_or("no test".to_owned(), |p| escape(&say::p_value(p)));
+    let stands = match (of.left_out, of.alarm) {
+        (true, true) => ", alarm, left out",
+        (true, false) => ", left out",
+        (false, true) => ", alarm",
+        (false, false) => "",
+    };
+    format!("phase {}: {p}, alarm at {}{stands}", of.phase, of.level)
 }

@@ -1,13 +1,16 @@
-//! An experiment as it goes on: the counts of a day and the document of the day before in, the document out.
+//! An experiment as it goes on: the counts of a day and the looks of the days before in, the document out.
 
 // Each test binary uses a part of it.
 #![allow(dead_code)]
 
+use std::collections::BTreeMap;
+
 use aggregator::analyze::{Computed, CountedMetric, Moment, assemble};
 use aggregator::counts::Counts;
 use aggregator::cut::Cut;
-use aggregator::definitions::{Defined, Definitions};
+use aggregator::definitions::{Defined, Definitions, Phase};
 use aggregator::document::{Boundary, ExperimentResult, Role, Verdict};
+use aggregator::look::{Look, Looks};
 use schemas::definition::{Definition, Direction, Experiment, Kind, Metric};
 use schemas::{Micros, Uuid};
 use serde_json::{Value, json};
@@ -21,6 +24,11 @@ pub struct Story {
     /// Of each event.
     pub value: i128,
     pub previous: Option<ExperimentResult>,
+    /// As the log of looks has them.
+    pub looks: Vec<Look>,
+    /// What was counted, of each metric, in the phases that are over.
+    earlier: Vec<(String, Counts)>,
+    latest: Vec<(String, Counts)>,
 }
 
 /// Units and conversions.
@@ -46,13 +54,27 @@ impl Story {
         let Ok(Definition::Metric(metric)) = Definition::from_json(Kind::Metric, metric) else {
             panic!("the metric is a definition");
         };
-        let experiment = Defined { version: 1, definition, changed_at_ms: 0, split_since_phase: 1 };
-        Story { experiment, metric, metric_version: 1, crossed: 0, value: 1, previous: None }
+        let phase = Phase { number: 1, weights: owned(weights) };
+        let experiment = Defined { version: 1, definition, changed_at_ms: 0, phases: vec![phase] };
+        Story {
+            experiment,
+            metric,
+            metric_version: 1,
+            crossed: 0,
+            value: 1,
+            previous: None,
+            looks: Vec::new(),
+            earlier: Vec::new(),
+            latest: Vec::new(),
+        }
     }
 
-    /// From here on other units are counted.
-    pub fn change_the_weights(&mut self) {
-        self.experiment.split_since_phase += 1;
+    /// From here on units are split so; what was counted so far stays.
+    pub fn open_phase(&mut self, weights: &[(&str, u32)]) {
+        let number = self.experiment.phases.len() as u32 + 1;
+        self.experiment.phases.push(Phase { number, weights: owned(weights) });
+        self.experiment.definition.phase = Some(number);
+        self.earlier.append(&mut self.latest);
     }
 
     /// Analyzes; the document goes through its JSON, as between two runs of the service.
@@ -77,11 +99,12 @@ impl Story {
     /// The same with other metrics of the same kind. Each conversion is one event.
     pub fn analyze_beside(&mut self, arms: &[Arm], others: &[Other]) -> &ExperimentResult {
         let (crossed, value) = (self.crossed, self.value);
+        let phase = self.experiment.phases.last().unwrap().number;
         let of = |(index, ((units, conversions), variant)): (usize, (&Arm, &str))| Counts {
             variant: variant.to_owned(),
+            phase,
             units: *units,
             units_in_several_variants: if index == 0 { crossed } else { 0 },
-            units_of_earlier_phases: 0,
             conversions: *conversions,
             events: conversions.to_string(),
             events_squared: conversions.to_string(),
@@ -98,27 +121,40 @@ impl Story {
                 ..self.metric.clone()
             })
             .collect();
+        let named = |key: &str, arms: &[Arm]| -> Vec<(String, Counts)> {
+            counts(arms).into_iter().map(|of| (key.to_owned(), of)).collect()
+        };
+        self.latest = named("m", arms);
+        self.latest.extend(others.iter().flat_map(|other| named(other.key, &other.arms)));
+        let of_all_phases = |key: &str| -> Vec<Counts> {
+            let all = self.earlier.iter().chain(&self.latest);
+            all.filter(|(of, _)| of == key).map(|(_, counts)| counts.clone()).collect()
+        };
         let mut counted = vec![CountedMetric {
             key: "m",
             role: Role::Primary,
             definition: Some((self.metric_version, &self.metric)),
-            counts: counts(arms),
+            counts: of_all_phases("m"),
             sql: String::new(),
         }];
         counted.extend(others.iter().zip(&metrics).map(|(other, metric)| CountedMetric {
             key: other.key,
             role: other.role,
             definition: Some((self.metric_version, metric)),
-            counts: counts(&other.arms),
+            counts: of_all_phases(other.key),
             sql: String::new(),
         }));
         let at = Micros::new(1_700_000_000_000_000).unwrap();
         let (definitions, cut) = (Definitions::default(), Cut::default());
         let moment = Moment { definitions: &definitions, cut: &cut, as_of: at };
         let computed = Computed { analysis_id: Uuid::now_v7(), at, events_after_as_of: 0 };
-        let result = assemble(&self.experiment, &moment, &counted, self.previous.as_ref(), computed);
-        let text = serde_json::to_string(&result).unwrap();
-        self.previous.insert(serde_json::from_str(&text).unwrap())
+        let looks = Looks { taken: &self.looks, spent_before: 0.0 };
+        let analysis = assemble(&self.experiment, &moment, &counted, looks, &computed);
+        if let Some(look) = analysis.look {
+            self.looks.push(serde_json::from_str(&serde_json::to_string(&look).unwrap()).unwrap());
+        }
+        let text = serde_json::to_string(&analysis.result).unwrap();
+        self.previous.insert(ExperimentResult::read("e", &text).unwrap())
     }
 
     /// The first treatment's looks after these analyses.
@@ -138,6 +174,14 @@ impl Story {
         let decision = &self.last().decision;
         assert_eq!((decision.verdict, decision.reason.as_str()), (verdict, reason));
     }
+}
+
+fn owned(weights: &[(&str, u32)]) -> BTreeMap<String, u32> {
+    weights
+        .iter()
+        .filter(|(_, weight)| *weight > 0)
+        .map(|(key, weight)| ((*key).to_owned(), *weight))
+        .collect()
 }
 
 /// A metric beside the primary one.

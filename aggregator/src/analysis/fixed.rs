@@ -1,0 +1,112 @@
+//! The fixed-horizon test: right if read once, at a planned end.
+
+use stats::distributions::{normal_quantile, normal_sf};
+use stats::{Alpha, Lift, Pair, lift, two_proportion, welch};
+
+use super::{Data, Names, named};
+use crate::document::{AcrossPhases, Test, TestMethod};
+
+pub(super) fn test(names: &Names, data: &Data, alpha: Alpha, p_value_use: String) -> Test {
+    let mut test = Test {
+        metric: names.metric.clone(),
+        control: names.control.clone(),
+        treatment: names.treatment.clone(),
+        method: if data.is_of_rates() { TestMethod::TwoProportionZ } else { TestMethod::WelchT },
+        z: None,
+        t: None,
+        degrees_of_freedom: None,
+        p_value: None,
+        p_value_use,
+        confidence: 1.0 - alpha.get(),
+        lift_absolute: None,
+        interval_absolute: None,
+        lift_relative: None,
+        interval_relative: None,
+        interval_relative_method: None,
+        across_phases: None,
+        missing: None,
+    };
+    let found = match data.splits.as_slice() {
+        [_] => of_one_split(data, alpha, &mut test),
+        _ => of_several_splits(data, alpha, &mut test),
+    };
+    if let Err(missing) = found {
+        test.missing = Some(match missing {
+            Lacking::Data(missing) => named(missing, names),
+            Lacking::Sums(why) => why,
+        });
+    }
+    test
+}
+
+/// Why there is no test, or no relative lift.
+enum Lacking {
+    Data(stats::Missing),
+    Sums(String),
+}
+
+impl From<stats::Missing> for Lacking {
+    fn from(missing: stats::Missing) -> Lacking {
+        Lacking::Data(missing)
+    }
+}
+
+fn of_one_split(data: &Data, alpha: Alpha, test: &mut Test) -> Result<(), Lacking> {
+    let [only] = data.splits.as_slice() else { unreachable!("it is asked of one split") };
+    let lift = match (&only.control.values, &only.treatment.values) {
+        (Some(control), Some(treatment)) => {
+            let moments = Pair {
+                control: only.control.moments(control).map_err(Lacking::Sums)?,
+                treatment: only.treatment.moments(treatment).map_err(Lacking::Sums)?,
+            };
+            let comparison = welch::compare(moments, alpha)?;
+            test.t = Some(comparison.test.t);
+            test.degrees_of_freedom = Some(comparison.test.degrees);
+            test.p_value = Some(comparison.test.p_value);
+            test.lift_absolute = Some(comparison.test.effect.estimate);
+            test.interval_absolute = Some(comparison.interval.into());
+            comparison.lift
+        }
+        _ => {
+            let arms = Pair {
+                control: only.control.arm().map_err(Lacking::Sums)?,
+                treatment: only.treatment.arm().map_err(Lacking::Sums)?,
+            };
+            let comparison = two_proportion::compare(arms, alpha)?;
+            if comparison.test == two_proportion::Test::FisherExact {
+                test.method = TestMethod::FisherExact;
+            }
+            test.z = Some(comparison.pooled.z);
+            test.p_value = Some(comparison.p_value);
+            test.lift_absolute = Some(comparison.pooled.effect.estimate);
+            test.interval_absolute = Some(comparison.interval.into());
+            comparison.lift
+        }
+    };
+    let Lift { estimate, interval, method } = lift?;
+    test.lift_relative = Some(estimate);
+    test.interval_relative = Some(interval.into());
+    let method = match method {
+        lift::Method::Fieller => "fieller",
+        lift::Method::LogRatio => "log_ratio",
+    };
+    test.interval_relative_method = Some(method.to_owned());
+    Ok(())
+}
+
+/// Normal in the limit. A relative lift has no interval here.
+fn of_several_splits(data: &Data, alpha: Alpha, test: &mut Test) -> Result<(), Lacking> {
+    let score = data.score()?;
+    let effect = score.effect_of_z();
+    test.z = Some(score.z());
+    test.p_value = Some((2.0 * normal_sf(score.z().abs())).min(1.0));
+    test.lift_absolute = Some(effect.estimate);
+    test.interval_absolute = Some(effect.interval(normal_quantile(1.0 - alpha.get() / 2.0)).into());
+    test.lift_relative = data.control_mean().map(|mean| effect.estimate / mean);
+    test.across_phases = Some(AcrossPhases {
+        splits: data.splits.iter().filter(|of| of.control.units > 0 && of.treatment.units > 0).count() as u64,
+        lift_by_units: score.effect_by_units().estimate,
+        heterogeneity_p_value: stats::phases::heterogeneity(&data.strata).map(|of| of.p_value),
+    });
+    Ok(())
+}

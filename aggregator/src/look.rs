@@ -1,0 +1,288 @@
+//! What a look at an experiment saw and spent, as the log of looks keeps it, and what the looks so far mean for the
+//! next one. Pure: who keeps them in order is [`crate::looks`].
+
+use std::collections::BTreeSet;
+
+use schemas::Uuid;
+use schemas::definition::{MetricType, Version};
+use serde::{Deserialize, Serialize};
+use stats::phases::Stratum;
+use stats::{Arm, ExactSums, Moments, Pair, TreatmentShare};
+
+use crate::cut::Cut;
+use crate::document::{BoundaryLook, MetricResult, Role};
+
+/// One look at one experiment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Look {
+    /// The analysis that took it.
+    pub analysis_id: Uuid,
+    pub definition_version: Version,
+    /// RFC 3339.
+    pub as_of: String,
+    pub cut: Cut,
+    /// Of the plan's alpha, by boundaries that those of this look do not go on.
+    pub alpha_spent_before: f64,
+    /// Phases whose units did not count.
+    pub phases_left_out: BTreeSet<u32>,
+    /// Phases whose sample ratio had alarmed by then. An alarm stays.
+    pub sample_ratio_alarms: BTreeSet<u32>,
+    /// Of the primary metric and the guardrails: the control against each treatment.
+    pub comparisons: Vec<Comparison>,
+}
+
+/// One comparison, as the look saw it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Comparison {
+    pub of: Identity,
+    pub treatment: String,
+    /// The look of the plan's boundary, where one was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned: Option<BoundaryLook>,
+    /// The always-valid p-value up to and with this look, where it is smaller than at all looks before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p_value: Option<f64>,
+    /// The same of "it got worse", for a guardrail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub harm_p_value: Option<f64>,
+    pub phases: Vec<PhaseSums>,
+}
+
+/// Looks at the same are one sequence; a new description of the metric does not start another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    pub metric: String,
+    pub role: Role,
+    #[serde(rename = "type")]
+    pub metric_type: Option<MetricType>,
+    pub event: Option<String>,
+    pub window_hours: Option<u32>,
+    pub control: String,
+}
+
+/// Two arms' units that were first exposed in one phase.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PhaseSums {
+    pub phase: u32,
+    /// In basis points; 0 for an arm that got no units then.
+    pub weight_control: u32,
+    pub weight_treatment: u32,
+    pub control: Sums,
+    pub treatment: Sums,
+}
+
+/// What is compared of an arm's units.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sums {
+    pub units: u64,
+    /// Units with at least one event.
+    pub conversions: u64,
+    /// Of a mean: its values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<ValueSums>,
+}
+
+/// Exact whole numbers as text, for they outgrow what JSON's numbers hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValueSums {
+    /// Over the units: the value, and its square.
+    pub sum: String,
+    pub sum_of_squares: String,
+    /// Digits behind the point that a value has; its square has twice as many.
+    pub decimals: u32,
+}
+
+impl Identity {
+    pub fn of(metric: &MetricResult, control: &str) -> Identity {
+        Identity {
+            metric: metric.key.clone(),
+            role: metric.role,
+            metric_type: metric.metric_type,
+            event: metric.event.clone(),
+            window_hours: metric.window_hours,
+            control: control.to_owned(),
+        }
+    }
+}
+
+impl Sums {
+    pub fn arm(&self) -> Result<Arm, String> {
+        let counts = stats::Counts { units: self.units, conversions: self.conversions };
+        Arm::new(counts).map_err(|invalid| invalid.to_string())
+    }
+
+    pub fn moments(&self, values: &ValueSums) -> Result<Moments, String> {
+        let exact = values.exact(self.units)?;
+        Moments::from_exact(exact).map_err(|invalid| invalid.to_string())
+    }
+
+    /// Both together.
+    pub fn and(&self, other: &Sums) -> Result<Sums, String> {
+        let values = match (&self.values, &other.values) {
+            (Some(one), Some(other)) => Some(one.and(other)?),
+            (one, other) => one.clone().or_else(|| other.clone()),
+        };
+        Ok(Sums {
+            units: self.units + other.units,
+            conversions: self.conversions + other.conversions,
+            values,
+        })
+    }
+}
+
+impl ValueSums {
+    fn exact(&self, count: u64) -> Result<ExactSums, String> {
+        let ValueSums { sum, sum_of_squares, decimals } = self;
+        let too_large = |_| self.too_large();
+        Ok(ExactSums {
+            count,
+            sum: sum.parse().map_err(too_large)?,
+            sum_of_squares: sum_of_squares.parse().map_err(too_large)?,
+            decimals: *decimals,
+        })
+    }
+
+    fn and(&self, other: &ValueSums) -> Result<ValueSums, String> {
+        let (one, two) = (self.exact(0)?, other.exact(0)?);
+        let sum = one.sum.checked_add(two.sum).ok_or_else(|| self.too_large())?;
+        let squares = one.sum_of_squares.checked_add(two.sum_of_squares).ok_or_else(|| self.too_large())?;
+        let decimals = self.decimals;
+        Ok(ValueSums { sum: sum.to_string(), sum_of_squares: squares.to_string(), decimals })
+    }
+
+    fn too_large(&self) -> String {
+        format!("the sums ({}, {}) are beyond 128 bits", self.sum, self.sum_of_squares)
+    }
+
+    /// Of no units, in the same measure.
+    pub fn nothing(&self) -> ValueSums {
+        ValueSums { sum: "0".to_owned(), sum_of_squares: "0".to_owned(), decimals: self.decimals }
+    }
+
+    fn is_zero(&self) -> bool {
+        self.sum == "0" && self.sum_of_squares == "0"
+    }
+}
+
+impl PhaseSums {
+    fn has_the_split_of(&self, other: &PhaseSums) -> bool {
+        let cross = |a: u32, b: u32| u64::from(a) * u64::from(b);
+        cross(self.weight_control, other.weight_treatment)
+            == cross(self.weight_treatment, other.weight_control)
+    }
+
+    /// Of both arms' units, as planned; none where only one arm was to get any.
+    pub fn treatment_share(&self) -> Option<TreatmentShare> {
+        let all = f64::from(self.weight_control) + f64::from(self.weight_treatment);
+        TreatmentShare::new(f64::from(self.weight_treatment) / all).ok()
+    }
+
+    fn and(&self, later: &PhaseSums) -> Result<PhaseSums, String> {
+        Ok(PhaseSums {
+            control: self.control.and(&later.control)?,
+            treatment: self.treatment.and(&later.treatment)?,
+            ..self.clone()
+        })
+    }
+
+    /// Whether no unit has a value other than 0 though units have events.
+    fn has_no_values(&self) -> bool {
+        let none = |sums: &Sums| sums.values.as_ref().is_some_and(ValueSums::is_zero);
+        none(&self.control) && none(&self.treatment)
+    }
+
+    /// `counting`: whether the units with events are counted too.
+    fn stratum(&self, share: TreatmentShare, counting: bool) -> Result<Stratum, String> {
+        let arms = Pair { control: self.control.arm()?, treatment: self.treatment.arm()? };
+        let (Some(control), Some(treatment)) = (&self.control.values, &self.treatment.values) else {
+            return Ok(Stratum::of_rates(share, arms));
+        };
+        let moments =
+            Pair { control: self.control.moments(control)?, treatment: self.treatment.moments(treatment)? };
+        let stratum = Stratum::of_means(share, moments);
+        Ok(if counting { stratum.counting(arms) } else { stratum })
+    }
+}
+
+/// Phases that follow each other with the same split, put together; those left out are not there. A phase in which
+/// one of the arms was to get no units compares nothing.
+pub fn splits(phases: &[PhaseSums], left_out: &BTreeSet<u32>) -> Result<Vec<PhaseSums>, String> {
+    let mut splits: Vec<PhaseSums> = Vec::new();
+    let compared = |of: &&PhaseSums| !left_out.contains(&of.phase) && of.treatment_share().is_some();
+    for phase in phases.iter().filter(compared) {
+        match splits.last_mut() {
+            Some(last) if last.has_the_split_of(phase) => *last = last.and(phase)?,
+            _ => splits.push(phase.clone()),
+        }
+    }
+    Ok(splits)
+}
+
+/// What statistics take of them. Where all events are worth nothing, there is nothing that their number could say of
+/// the values.
+pub fn strata(splits: &[PhaseSums]) -> Result<Vec<Stratum>, String> {
+    let events: u64 = splits.iter().map(|of| of.control.conversions + of.treatment.conversions).sum();
+    let counting = events == 0 || !splits.iter().all(PhaseSums::has_no_values);
+    let share = |of: &PhaseSums| of.treatment_share().ok_or("a split without a share".to_owned());
+    splits.iter().map(|of| of.stratum(share(of)?, counting)).collect()
+}
+
+/// One comparison's looks, the first one first, each with the phases that were left out at it.
+pub struct Sequence<'a> {
+    pub looks: Vec<(&'a Comparison, &'a BTreeSet<u32>)>,
+}
+
+/// The looks at an experiment so far, in order.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Looks<'a> {
+    pub taken: &'a [Look],
+    /// Of the plan's alpha, by looks before the first one here.
+    pub spent_before: f64,
+}
+
+impl<'a> Looks<'a> {
+    /// Those of the same comparison.
+    pub fn sequence(self, of: &Identity, treatment: &str) -> Sequence<'a> {
+        let looks = self.taken.iter().flat_map(|look| {
+            let found = look.comparisons.iter().find(|at| at.of == *of && at.treatment == treatment);
+            found.map(|comparison| (comparison, &look.phases_left_out))
+        });
+        Sequence { looks: looks.collect() }
+    }
+
+    /// Phases whose sample ratio has alarmed.
+    pub fn alarms(self) -> BTreeSet<u32> {
+        self.taken.last().map(|look| look.sample_ratio_alarms.clone()).unwrap_or_default()
+    }
+
+    /// Of the plan's alpha, by looks at anything but `of`: what was compared before the control, or what the metric
+    /// counts, was changed. Each treatment spends its own part. A new sequence has only what all before it left, so that
+    /// the probability of a false alarm stays below alpha (Bonferroni's inequality).
+    pub fn alpha_spent_before(self, of: &Identity) -> f64 {
+        let primary = |look: &&'a Look| look.comparisons.iter().any(|at| at.of.role == Role::Primary);
+        let Some(last) = self.taken.iter().rfind(primary) else { return self.spent_before };
+        let goes_on = last.comparisons.iter().any(|at| at.of == *of);
+        if goes_on { last.alpha_spent_before } else { self.alpha_spent() }
+    }
+
+    /// Of the plan's alpha, up to and with the last look.
+    pub fn alpha_spent(self) -> f64 {
+        let primary = |at: &&'a Comparison| at.of.role == Role::Primary;
+        let Some(last) = self.taken.iter().rfind(|look| look.comparisons.iter().any(|at| primary(&at)))
+        else {
+            return self.spent_before;
+        };
+        let spent = last.comparisons.iter().filter(primary).map(|at| {
+            let looks = self.sequence(&at.of, &at.treatment).looks;
+            let planned = looks.iter().rev().find_map(|(look, _)| look.planned);
+            planned.map_or(0.0, |look| look.alpha_spent)
+        });
+        last.alpha_spent_before + spent.sum::<f64>()
+    }
+}

@@ -1,0 +1,203 @@
+//! The log of looks on Kafka: what was looked at, and what of each plan's alpha is spent. It is read from its
+//! beginning and compared with its mirror in ClickHouse before anything is decided by it: whoever decided by half of
+//! it would spend alpha twice. A look counts once the log shows it; of two aggregators that look at once, one is heard.
+
+use anyhow::{Context, bail, ensure};
+use clickhouse::Row;
+use kafka::{LogError, OrderedLog, Proposal, TopicId};
+use schemas::look::{LookRecord, Looks, RULE_VERSION, Refusal, UnknownRule};
+use schemas::{Uuid, avro, topics};
+use serde::Deserialize;
+
+use crate::database::Database;
+use crate::look::Look;
+
+const CLIENT_ID: &str = "splitstream-aggregator";
+
+/// The log, read up to some offset and found whole.
+pub struct LookLog {
+    log: OrderedLog,
+    looks: Looks,
+    /// None if the brokers give topics no ids.
+    topic_id: Option<TopicId>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(transparent)]
+    Log(Box<LogError>),
+    #[error(transparent)]
+    UnknownRule(#[from] UnknownRule),
+}
+
+impl From<LogError> for ReadError {
+    fn from(error: LogError) -> ReadError {
+        ReadError::Log(Box::new(error))
+    }
+}
+
+/// How far the mirror has come with an experiment.
+#[derive(Row, Deserialize)]
+struct Mirrored {
+    experiment: String,
+    number: u32,
+}
+
+/// Over all topics that the table was ever filled from: the looks of one that was made anew were taken all the same.
+const MIRRORED: &str =
+    "SELECT experiment, max(number) AS number FROM look_log GROUP BY experiment ORDER BY experiment";
+
+/// Kafka's id of the topic that the table is filled from now; empty if none was noted.
+const MIRRORED_TOPIC: &str =
+    "SELECT argMax(topic_id, epoch) AS topic_id FROM topic_ids WHERE table_name = 'look_log'";
+
+impl LookLog {
+    /// Reads the whole log.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or holds less than its mirror: then nothing may be decided.
+    pub async fn open(kafka: &ops::config::Kafka, database: &Database) -> anyhow::Result<LookLog> {
+        let log = LookLog::open_unchecked(kafka).await?;
+        log.compare(database).await?;
+        Ok(log)
+    }
+
+    /// Reads the whole log, which may hold less than its mirror. For mending that.
+    pub async fn open_unchecked(kafka: &ops::config::Kafka) -> anyhow::Result<LookLog> {
+        let log = OrderedLog::open(kafka, topics::LOOKS, CLIENT_ID).await?;
+        // Asked first: a topic that is made anew while it is read is noticed by the next question.
+        let topic_id = log.topic_id().await?;
+        let mut log = LookLog { log, looks: Looks::default(), topic_id };
+        log.read_on().await?;
+        Ok(log)
+    }
+
+    /// Reads what is new.
+    ///
+    /// # Errors
+    /// Where the log is not the one any more that was read so far.
+    pub async fn catch_up(&mut self) -> anyhow::Result<()> {
+        let now = self.log.topic_id().await?;
+        if now != self.topic_id {
+            bail!("topic {} was made anew while it was followed", self.log.topic());
+        }
+        self.read_on().await
+    }
+
+    async fn read_on(&mut self) -> anyhow::Result<()> {
+        let LookLog { log, looks, .. } = self;
+        log.catch_up(|record| take(looks, record).map(drop)).await.context("reading the log of looks")
+    }
+
+    /// Whether everything that the mirror has seen is there.
+    async fn compare(&self, database: &Database) -> anyhow::Result<()> {
+        let topic = self.log.topic();
+        let ids =
+            database.rows::<String>("asking for the topic of the looks", database.query(MIRRORED_TOPIC));
+        let mirrored_id = ids.await?.into_iter().next().unwrap_or_default();
+        if let Some(id) = self.topic_id.map(|id| id.to_string()).filter(|_| !mirrored_id.is_empty()) {
+            ensure!(
+                id == mirrored_id,
+                "topic {topic} was made anew: Kafka gives it the id {id}, and ClickHouse mirrors {mirrored_id}. \
+                 Nothing is decided: the looks of the old topic have spent alpha that this one does not tell of. \
+                 Restore the topic from a copy, or from the mirror with `aggregator restore-looks`"
+            );
+        }
+        let query = database.query(MIRRORED);
+        for mirrored in database.rows::<Mirrored>("asking for the looks mirrored", query).await? {
+            let found = self.looks.of(&mirrored.experiment).last().map_or(0, |look| look.record.number);
+            ensure!(
+                found >= mirrored.number,
+                "topic {topic} holds {found} looks at `{}`, and ClickHouse has mirrored {}: the log was cut or \
+                 damaged. Nothing is decided: the looks that are missing have spent alpha. Restore the topic from a \
+                 copy, or from the mirror with `aggregator restore-looks`",
+                mirrored.experiment,
+                mirrored.number
+            );
+        }
+        Ok(())
+    }
+
+    /// The looks at one experiment, in order.
+    ///
+    /// # Errors
+    /// Where this build cannot read one: whoever knows half of them decides nothing.
+    pub fn of(&self, experiment: &str) -> anyhow::Result<Vec<Look>> {
+        let looks = self.looks.of(experiment).iter();
+        looks
+            .map(|accepted| {
+                serde_json::from_str(&accepted.record.look).with_context(|| {
+                    format!(
+                        "look {} at `{experiment}` (version {} of the log of looks) cannot be read; install a newer \
+                         build",
+                        accepted.record.number, accepted.version
+                    )
+                })
+            })
+            .collect()
+    }
+
+    /// Writes a look and reads it back; the verdict is the log's. Everything before it has been read then.
+    pub async fn propose(&mut self, experiment: &str, look: &Look) -> anyhow::Result<Result<(), Refusal>> {
+        let text = serde_json::to_string(look).context("writing a look as JSON")?;
+        self.propose_text(experiment, text).await
+    }
+
+    /// The same with a look as it was written.
+    pub async fn propose_text(
+        &mut self,
+        experiment: &str,
+        look: String,
+    ) -> anyhow::Result<Result<(), Refusal>> {
+        let last = self.looks.of(experiment).last();
+        let record = LookRecord {
+            look_id: Uuid::now_v7(),
+            rule_version: RULE_VERSION,
+            experiment: experiment.to_owned(),
+            number: last.map_or(0, |last| last.record.number) + 1,
+            based_on: last.map_or(0, |last| last.version),
+            look,
+        };
+        let proposal = Proposal {
+            id: record.look_id,
+            key: experiment,
+            payload: &avro::encode_look(&record),
+            what: "look",
+            again: "The next analysis reads the log first, and looks again only if it is not there",
+        };
+        let LookLog { log, looks, .. } = self;
+        log.propose(&proposal, |read| {
+            let taken = take(looks, read)?;
+            Ok::<_, ReadError>(taken.filter(|taken| taken.id == record.look_id).map(|taken| taken.verdict))
+        })
+        .await
+        .with_context(|| format!("writing a look at `{experiment}` to the log of looks"))
+    }
+
+    /// How many looks at an experiment the log holds.
+    pub fn count(&self, experiment: &str) -> usize {
+        self.looks.of(experiment).len()
+    }
+}
+
+/// A record that was folded in.
+struct Taken {
+    id: Uuid,
+    verdict: Result<(), Refusal>,
+}
+
+/// Folds one record in; none for bytes that are no look, which have no effect.
+fn take(looks: &mut Looks, read: kafka::Record<'_>) -> Result<Option<Taken>, ReadError> {
+    match avro::decode_look(read.payload) {
+        Ok(record) => {
+            let id = record.look_id;
+            let verdict = looks.apply(read.offset, record)?;
+            Ok(Some(Taken { id, verdict: verdict.map(drop) }))
+        }
+        Err(error) => {
+            tracing::warn!(offset = read.offset, %error, "a record of the log of looks is no look; skipped");
+            looks.skip(read.offset);
+            Ok(None)
+        }
+    }
+}
