@@ -2,9 +2,11 @@
 //! statistics without a stream behind it. One function a method; the fields are those of the golden files,
 //! `inputs` in and `expected` out. Pure; it knows no experiment and reads nothing.
 //!
-//! Infinite is "inf" or "-inf". What the data do not hold is null, and the object's `missing` says of each
-//! null why. What cannot be right is an answer of `error` and the `field` to mend.
+//! An open end of an interval is "inf" or "-inf". What the data do not hold is null, and the object's `missing` says of
+//! each null why; `warnings` say what to know before reading a field. What cannot be right is an answer of `error` and the
+//! `field` to mend. Numbers in a metric's unit are 0 or of a magnitude from 1e-100 to 1e100, counts at most 2^53.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
 
 use serde_json::{Map, Value, json};
@@ -81,11 +83,12 @@ impl Method {
         answer.to_string()
     }
 
-    /// The answer to one object.
+    /// The answer to one object. A fault of the program itself is answered too, so that the next line still is.
     pub fn compute(self, inputs: &Map<String, Value>) -> Value {
-        match (self.run)(&Inputs::top(inputs)) {
-            Ok(found) => found.shown(),
-            Err(refused) => refused.shown(),
+        match catch_unwind(AssertUnwindSafe(|| (self.run)(&Inputs::top(inputs)))) {
+            Ok(Ok(found)) => found.shown(),
+            Ok(Err(refused)) => refused.shown(),
+            Err(_) => Refused::whole_line("the program failed at it; please report this").shown(),
         }
     }
 }

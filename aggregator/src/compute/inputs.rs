@@ -3,10 +3,10 @@
 use std::fmt;
 
 use serde_json::{Map, Value};
-use stats::{Alpha, Alternative, Arm, Counts, Invalid, Moments, Pair, PairMoments};
+use stats::{Alpha, Alternative, Arm, Counts, Invalid, Moments, Pair, PairMoments, measured};
 
-/// Counts above this are no longer exact in JSON's numbers, nor their sums in 64 bits.
-const COUNT_MAX: f64 = 9_007_199_254_740_992.0;
+/// Counts above this are no longer exact in a double.
+pub const COUNT_MAX: u64 = 1 << 53;
 
 /// A field that cannot be right.
 #[derive(Debug, PartialEq)]
@@ -117,16 +117,23 @@ impl<'a> Inputs<'a> {
         value.as_f64().ok_or_else(|| self.refuse(place, format!("{value} is not a number")))
     }
 
+    /// A number in a metric's unit, of which squares can be summed.
+    pub fn measure(&self, name: &str) -> Result<f64, Refused> {
+        self.check(name, measured("it", self.number(name)?))
+    }
+
     pub fn count(&self, name: &str) -> Result<u64, Refused> {
         self.count_of(name, self.get(name)?)
     }
 
     /// A whole number, also one written as 5.0.
     fn count_of(&self, place: &str, value: &Value) -> Result<u64, Refused> {
-        match value.as_f64() {
-            Some(number) if (0.0..=COUNT_MAX).contains(&number) && number.fract() == 0.0 => Ok(number as u64),
-            _ => Err(self.refuse(place, format!("{value} is not a whole number from 0 to 2^53"))),
-        }
+        let whole = |number: &f64| *number >= 0.0 && number.fract() == 0.0;
+        // A whole number as it stands: as a double, 2^53 + 1 would be 2^53.
+        let count = value.as_u64().or_else(|| value.as_f64().filter(whole).map(|number| number as u64));
+        count
+            .filter(|count| *count <= COUNT_MAX)
+            .ok_or_else(|| self.refuse(place, format!("{value} is not a whole number from 0 to 2^53")))
     }
 
     pub fn text(&self, name: &str) -> Result<&'a str, Refused> {
@@ -151,6 +158,15 @@ impl<'a> Inputs<'a> {
     pub fn numbers(&self, name: &str) -> Result<Vec<f64>, Refused> {
         let number = |(i, value)| self.number_of(&format!("{name}[{i}]"), value);
         self.list(name)?.iter().enumerate().map(number).collect()
+    }
+
+    /// Numbers in a metric's unit, see [`Inputs::measure`].
+    pub fn measures(&self, name: &str) -> Result<Vec<f64>, Refused> {
+        let values = self.numbers(name)?;
+        for (index, &value) in values.iter().enumerate() {
+            self.check(&format!("{name}[{index}]"), measured("it", value))?;
+        }
+        Ok(values)
     }
 
     /// Numbers among which some may be null.
@@ -184,6 +200,14 @@ impl<'a> Inputs<'a> {
         }
     }
 
+    /// For a method that knows no other: an alternative that it would ignore is refused.
+    pub fn two_sided_only(&self) -> Result<(), Refused> {
+        match self.alternative()? {
+            Alternative::TwoSided => Ok(()),
+            _ => Err(self.refuse("alternative", "this method is two-sided")),
+        }
+    }
+
     /// `sides`: 1 looks upwards.
     pub fn sides(&self) -> Result<Alternative, Refused> {
         match self.count("sides")? {
@@ -207,13 +231,13 @@ impl<'a> Inputs<'a> {
     /// Count, sum and sum of squares under these names.
     pub fn moments(&self, count: &str, sum: &str, squares: &str) -> Result<Moments, Refused> {
         let moments = Moments::from_sums(self.count(count)?, self.number(sum)?, self.number(squares)?);
-        self.check(squares, moments)
+        moments.map_err(|why| self.refuse(if why.what() == "sum" { sum } else { squares }, why))
     }
 
     /// Both values of every unit in `name`, `{x: [..], y: [..]}`.
     pub fn pairs_of_values(&self, name: &str, x: &str, y: &str) -> Result<Vec<(f64, f64)>, Refused> {
         let object = self.object(name)?;
-        let (xs, ys) = (object.numbers(x)?, object.numbers(y)?);
+        let (xs, ys) = (object.measures(x)?, object.measures(y)?);
         if xs.len() != ys.len() {
             let (what, left, right) = ("the values of a unit", xs.len(), ys.len());
             return Err(object.refuse(y, Invalid::Lengths { what, left, right }));
@@ -227,6 +251,9 @@ impl<'a> Inputs<'a> {
         let [count, x, xx, y, yy, xy] = names;
         let sums_x = (self.number(x)?, self.number(xx)?);
         let sums_y = (self.number(y)?, self.number(yy)?);
+        // Each alone first, for its own name.
+        self.moments(count, x, xx)?;
+        self.moments(count, y, yy)?;
         let moments = PairMoments::from_sums(self.count(count)?, sums_x, sums_y, self.number(xy)?);
         self.check(xy, moments)
     }

@@ -7,6 +7,7 @@ use super::{Found, Inputs, Refused};
 pub fn simpson_poststrat(inputs: &Inputs) -> Result<Found, Refused> {
     let stratum = |stratum: &Inputs| stratum.arms();
     let all: Vec<Pair<Arm>> = inputs.objects("strata")?.iter().map(stratum).collect::<Result<_, _>>()?;
+    inputs.two_sided_only()?;
     let alpha = inputs.alpha()?;
     let stratified = strata::poststratify(&all);
     let of = |field: fn(&strata::Stratified) -> f64| stratified.as_ref().map(field).map_err(|why| *why);
@@ -32,7 +33,8 @@ pub fn simpson_poststrat(inputs: &Inputs) -> Result<Found, Refused> {
         other => {
             let why = match other {
                 Err(missing) => missing.to_string(),
-                Ok(_) => "fewer than two strata have both arms and both outcomes".to_owned(),
+                Ok(_) => "fewer than two strata have both arms and both outcomes, or a cell is nearly empty"
+                    .to_owned(),
             };
             found.lacking("breslow_day_chi2", &why);
             found.lacking("breslow_day_p_value", &why);
@@ -69,7 +71,7 @@ pub fn simpson_poststrat(inputs: &Inputs) -> Result<Found, Refused> {
         }
     }
     Ok(found
-        .with("poststrat_ci", stratified.interval(alpha))
+        .with("poststrat_ci", test.map(|_| stratified.interval(alpha)))
         .with("n_strata_used", stratified.differences.len())
         .with("n_strata_dropped", stratified.dropped.len())
         .with("stratum_diffs", stratified.differences)
@@ -78,6 +80,7 @@ pub fn simpson_poststrat(inputs: &Inputs) -> Result<Found, Refused> {
 }
 
 pub fn interaction(inputs: &Inputs) -> Result<Found, Refused> {
+    inputs.two_sided_only()?;
     let mut cells = Vec::new();
     for row in inputs.rows_of_objects("cells")? {
         let cell = |cell: &Inputs| cell.moments("n", "sum", "sum_sq");
