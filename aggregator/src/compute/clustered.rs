@@ -17,7 +17,6 @@ const PERMUTATION_SEED: u64 = 1;
 const CARRYOVER_MAX: u64 = 29;
 
 pub fn cluster_randomized(inputs: &Inputs) -> Result<Found, Refused> {
-    inputs.two_sided_only()?;
     let (mut control, mut treatment) = (Vec::new(), Vec::new());
     for cluster in inputs.objects("clusters")? {
         let moments = if cluster.has("values") {
@@ -110,7 +109,6 @@ fn tests(arms: Clusters, inputs: &Inputs) -> Result<Found, Refused> {
 }
 
 pub fn switchback(inputs: &Inputs) -> Result<Found, Refused> {
-    inputs.two_sided_only()?;
     let mut regions: Vec<&str> = Vec::new();
     let mut windows = Vec::new();
     for window in inputs.objects("windows")? {

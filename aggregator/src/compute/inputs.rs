@@ -28,6 +28,17 @@ impl fmt::Display for Refused {
     }
 }
 
+/// By which field a method is told the side that it looks at.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Sides {
+    /// `alternative`: two-sided, greater or less.
+    Alternative,
+    /// `sides`: 2, or 1 that looks upwards.
+    Number,
+    /// By none: it is two-sided, or gives both.
+    Both,
+}
+
 /// An object and where it stands in the line.
 pub struct Inputs<'a> {
     object: &'a Map<String, Value>,
@@ -48,6 +59,22 @@ impl<'a> Inputs<'a> {
     /// The same for a check that ran.
     pub fn check<T, E: fmt::Display>(&self, name: &str, result: Result<T, E>) -> Result<T, Refused> {
         result.map_err(|why| self.refuse(name, why))
+    }
+
+    /// Refuses a side that the method would not look at.
+    pub fn check_sides(&self, told_by: Sides) -> Result<(), Refused> {
+        let two_sided = "this method is two-sided";
+        if told_by != Sides::Alternative && self.alternative()? != Alternative::TwoSided {
+            let by_sides = "this method is told its side by `sides`";
+            let why = if told_by == Sides::Number { by_sides } else { two_sided };
+            return Err(self.refuse("alternative", why));
+        }
+        if told_by != Sides::Number && self.has("sides") && self.sides()? != Alternative::TwoSided {
+            let by_alternative = "this method is told its side by `alternative`";
+            let why = if told_by == Sides::Alternative { by_alternative } else { two_sided };
+            return Err(self.refuse("sides", why));
+        }
+        Ok(())
     }
 
     /// Whether the field is there and not null.
@@ -197,14 +224,6 @@ impl<'a> Inputs<'a> {
                 let why = format!("{other:?} is none of two-sided, greater, less");
                 Err(self.refuse("alternative", why))
             }
-        }
-    }
-
-    /// For a method that knows no other: an alternative that it would ignore is refused.
-    pub fn two_sided_only(&self) -> Result<(), Refused> {
-        match self.alternative()? {
-            Alternative::TwoSided => Ok(()),
-            _ => Err(self.refuse("alternative", "this method is two-sided")),
         }
     }
 

@@ -7,7 +7,6 @@ use super::{Found, Inputs, Refused};
 pub fn simpson_poststrat(inputs: &Inputs) -> Result<Found, Refused> {
     let stratum = |stratum: &Inputs| stratum.arms();
     let all: Vec<Pair<Arm>> = inputs.objects("strata")?.iter().map(stratum).collect::<Result<_, _>>()?;
-    inputs.two_sided_only()?;
     let alpha = inputs.alpha()?;
     let stratified = strata::poststratify(&all);
     let of = |field: fn(&strata::Stratified) -> f64| stratified.as_ref().map(field).map_err(|why| *why);
@@ -80,7 +79,6 @@ pub fn simpson_poststrat(inputs: &Inputs) -> Result<Found, Refused> {
 }
 
 pub fn interaction(inputs: &Inputs) -> Result<Found, Refused> {
-    inputs.two_sided_only()?;
     let mut cells = Vec::new();
     for row in inputs.rows_of_objects("cells")? {
         let cell = |cell: &Inputs| cell.moments("n", "sum", "sum_sq");

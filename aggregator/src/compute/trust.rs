@@ -105,7 +105,7 @@ pub fn srm_sequential(inputs: &Inputs) -> Result<Found, Refused> {
         })?;
         p = p.min(found.p_value);
         cumulative.push(units.clone());
-        logs.push(found.log_bayes_factor);
+        logs.push(Open(found.log_bayes_factor));
         p_values.push(p);
         posteriors.push(found.posterior_probability());
     }

@@ -52,41 +52,23 @@ pub(crate) struct BetaArguments {
 }
 
 /// The r with `I_x(a, b) = x^a y^b / B(a, b) r`: the continued fraction of Didonato & Morris (1992), ACM
-/// Transactions on Mathematical Software 18(3), equation 9 (BFRAC of their algorithm 708). It needs about as
-/// many steps as the root of the smaller parameter, however large the other is.
+/// Transactions on Mathematical Software 18(3), equation 9. It needs about as many steps as the root of the smaller
+/// parameter, however large the other is.
 pub(crate) fn incomplete_beta_fraction(at: BetaArguments) -> f64 {
-    const STEPS: usize = 10_000;
     let BetaArguments { a, b, x, y, lambda } = at;
-    let c = 1.0 + lambda;
-    let (c0, c1) = (b / a, 1.0 + 1.0 / a);
-    // The last two numerators and denominators, scaled so that the last denominator is 1.
-    let (mut numerator_before, mut numerator) = (0.0, c1 / c);
-    let mut denominator_before = c1 / c;
-    let mut p = 1.0;
-    for step in 1..STEPS {
-        let n = step as f64;
-        let s = a + 2.0 * n - 1.0;
-        let (t, w) = (n / a, n * (b - n) * x);
-        let alpha = p * (p + c0) * (a / s) * (a / s) * (w * x);
-        let beta = n + w / s + (1.0 + t) / (c1 + 2.0 * t) * (c + n * (1.0 + y));
-        p = 1.0 + t;
-        let denominator = alpha * denominator_before + beta;
-        let next = (alpha * numerator_before + beta * numerator) / denominator;
-        let change = (next - numerator).abs();
-        (numerator_before, numerator) = (numerator / denominator, next);
-        denominator_before = 1.0 / denominator;
-        if change <= 1e-16 * next.abs() {
-            break;
+    continued_fraction(a / (a + 1.0) * (lambda + 1.0), |n| {
+        let before = a + 2.0 * n - 1.0;
+        let odd = n * (b - n) * x / before;
+        Term {
+            over: (a + n - 1.0) / before * (a + b + n - 1.0) * odd * x,
+            add: n + odd + (a + n) / (a + 2.0 * n + 1.0) * (lambda + 1.0 + n * (1.0 + y)),
         }
-    }
-    numerator
+    })
 }
 
-/// The regularized upper incomplete gamma function Q(a, x), a > 0 and x >= 0: series and continued fraction of
-/// Press et al., Numerical Recipes, section 6.2. Relative error below 1e-12 up to a = 10^6, down to 1e-300.
+/// The regularized upper incomplete gamma function Q(a, x), a > 0 and x >= 0, by its series below and its continued
+/// fraction above `a + 1` (Abramowitz & Stegun 6.5.29, 6.5.31). Relative error below 1e-12 up to a = 10^6, down to 1e-300.
 pub(crate) fn upper_gamma(a: f64, x: f64) -> f64 {
-    const STEPS: usize = 1_000_000;
-    const TINY: f64 = 1e-300;
     if x <= 0.0 {
         return 1.0;
     }
@@ -106,22 +88,37 @@ pub(crate) fn upper_gamma(a: f64, x: f64) -> f64 {
         }
         return 1.0 - scale * sum / a;
     }
+    scale * continued_fraction(x + 1.0 - a, |n| Term { over: n * (a - n), add: x + 1.0 - a + 2.0 * n })
+}
+
+/// More terms than any series or fraction here needs for the parameters that it is good for.
+const STEPS: usize = 100_000;
+
+/// One level of a continued fraction: `over / (add + the next)`.
+struct Term {
+    over: f64,
+    add: f64,
+}
+
+/// `1 / (first + over_1 / (add_1 + over_2 / (add_2 + ...)))`, by the method of Lentz (1976), Applied Optics 15(3), as
+/// Thompson & Barnett (1986) keep it away from 0: Journal of Computational Physics 64(2).
+fn continued_fraction(first: f64, term: impl Fn(f64) -> Term) -> f64 {
+    const TINY: f64 = 1e-300;
     let away_from_0 = |value: f64| if value.abs() < TINY { TINY } else { value };
-    let mut b = x + 1.0 - a;
-    let (mut c, mut d) = (1.0 / TINY, 1.0 / away_from_0(b));
-    let mut fraction = d;
+    let mut denominator = 1.0 / away_from_0(first);
+    let mut numerator = 1.0 / TINY;
+    let mut fraction = denominator;
     for step in 1..STEPS {
-        let n = step as f64;
-        let term = n * (a - n);
-        b += 2.0;
-        d = 1.0 / away_from_0(term * d + b);
-        c = away_from_0(b + term / c);
-        fraction *= c * d;
-        if (c * d - 1.0).abs() < 1e-16 {
+        let Term { over, add } = term(step as f64);
+        denominator = 1.0 / away_from_0(over * denominator + add);
+        numerator = away_from_0(add + over / numerator);
+        let change = numerator * denominator;
+        fraction *= change;
+        if (change - 1.0).abs() <= f64::EPSILON {
             break;
         }
     }
-    scale * fraction
+    fraction
 }
 
 #[cfg(test)]

@@ -21,8 +21,8 @@ const PROBABILITIES: [&str; 12] = [
 /// The same by their whole names.
 const PROBABILITY_NAMES: [&str; 4] = ["p_c", "p_t", "adjusted", "power"];
 
-/// Fields that may be open: intervals, and bounds that nothing reaches.
-const OPEN: [&str; 5] = ["ci", "one_sided_", "futility_z", "smd_", "interval"];
+/// Fields that may be infinite: intervals that are open, bounds that nothing reaches, evidence of what is impossible.
+const OPEN: [&str; 6] = ["ci", "one_sided_", "futility_z", "smd_", "interval", "log_bayes_factor"];
 
 /// An interval, what it is of, and the p-value that must agree with it.
 pub struct Dual {

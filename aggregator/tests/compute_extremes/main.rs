@@ -1,9 +1,10 @@
-//! Every method of the calculator through its door, a line of JSON in and one out, with numbers of any size: from 5e-324 to
+//! Every method of the calculator as the command line has it, a line of JSON in and one out, with numbers of any size: from 5e-324 to
 //! 1.8e308, counts up to 2^64, levels next to 0 and next to 1, no units, one, two, and all of one value. Each seed is one
 //! case of one method. `COMPUTE_SEED` replays a case, `COMPUTE_CASES` makes it a long hunt.
 
 mod changed;
 mod draw;
+mod exact;
 mod facts;
 
 use std::io::Write;
@@ -53,10 +54,6 @@ fn told(
 
 fn report(failures: &[String], cases: usize) {
     let shown: Vec<&str> = failures.iter().take(5).map(String::as_str).collect();
-    if let Ok(p) = std::env::var("DUMP") {
-        std::fs::write(format!("{p}{}", std::thread::current().name().unwrap()), failures.join("\n\n"))
-            .unwrap();
-    }
     assert!(failures.is_empty(), "{} of {cases} cases, among them:\n{}", failures.len(), shown.join("\n\n"));
 }
 
