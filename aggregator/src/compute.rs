@@ -156,7 +156,8 @@ mod tests {
     /// A p-value of two sides is no answer to a question about one.
     #[test]
     fn a_side_that_a_method_does_not_look_at_is_refused() {
-        let refusal = |method, field, value: Value| answer(method, &json!({ field: value }).to_string());
+        let refusal =
+            |method: &str, field: &str, value: Value| answer(method, &json!({ field: value }).to_string());
         assert_eq!(
             refusal("interaction", "alternative", json!("greater")),
             r#"{"error":"alternative: this method is two-sided","field":"alternative"}"#

@@ -591,11 +591,17 @@ mod tests {
         assert!(refusal(of(0.0)).starts_with("difference to detect is 0, "));
         assert!(refusal(Request { power: 0.05, ..of(0.1) }).starts_with("power is 0.05, "));
         assert!(refusal(Request { alpha: 1e-300, ..of(0.1) }).starts_with("alpha is 1e-300, "));
-        assert!(refusal(Request { daily_units: Some(1e-300), ..of(0.1) }).starts_with("new units a day is 1e-300, "));
+        assert!(
+            refusal(Request { daily_units: Some(1e-300), ..of(0.1) })
+                .starts_with("new units a day is 1e-300, ")
+        );
         let most = Question::Effect { units_total: u64::MAX };
         assert!(refusal(Request { question: most, ..of(0.1) }).starts_with("units is "));
         // A fall is found like a rise, by two sides.
-        assert_eq!(plan(&of(-0.1)).unwrap().fixed_horizon.units_per_arm, plan(&of(0.1)).unwrap().fixed_horizon.units_per_arm);
+        assert_eq!(
+            plan(&of(-0.1)).unwrap().fixed_horizon.units_per_arm,
+            plan(&of(0.1)).unwrap().fixed_horizon.units_per_arm
+        );
     }
 
     /// So many units in all are given, and not one more because a share in doubles is a hair too large.

@@ -103,7 +103,10 @@ pub fn welch_t(inputs: &Inputs) -> Result<Found, Refused> {
         .with("rel_ci_log", log_ratio)
         .with("rel_p_value_delta", relative_p);
     if let (true, Ok(lift)) = (turned, by_growthbook.and_then(lift::estimate)) {
-        let sign = format!("the control mean is below 0, where this is not the sign of diff; over |control| it is {}", -lift);
+        let sign = format!(
+            "the control mean is below 0, where this is not the sign of diff; over |control| it is {}",
+            -lift
+        );
         found.warn("rel_lift", &sign);
         found.warn("rel_ci_delta", &sign);
     }

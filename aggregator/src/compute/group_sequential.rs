@@ -113,7 +113,9 @@ pub fn bounds(inputs: &Inputs) -> Result<Found, Refused> {
     let power = power_above(inputs, alpha)?;
     let classical = |family| {
         let looks = Looks::classical(family, &fractions, alpha, alternative);
-        looks.map_err(|why| inputs.refuse(if why.what() == "alpha" { "alpha" } else { "information_fractions" }, why))
+        looks.map_err(|why| {
+            inputs.refuse(if why.what() == "alpha" { "alpha" } else { "information_fractions" }, why)
+        })
     };
     let (looks, spent) = match inputs.text("spending")? {
         "classic_obf" => (classical(Family::OBrienFleming)?, None),

@@ -150,7 +150,7 @@ pub fn intraclass_correlation(clusters: Clusters<'_>) -> Result<IntraclassCorrel
     for (clusters, arm) in both {
         for cluster in clusters {
             let n = cluster.count() as f64;
-            between += n * arm.from_mean(cluster).powi(2);
+            between += n * arm.distance_from_mean(cluster).powi(2);
             within += cluster.sum_of_squared_deviations();
             sizes += n * n / arm.units;
         }
@@ -199,13 +199,13 @@ impl ArmTotals {
         for cluster in with_units {
             let own = cluster.count() as f64 / units;
             let share = Share { own, others: (whole - u128::from(cluster.count())) as f64 / units };
-            arm.residuals.push((arm.from_mean(cluster) * own, share));
+            arm.residuals.push((arm.distance_from_mean(cluster) * own, share));
         }
         Ok(arm)
     }
 
     /// A cluster's mean minus the arm's; 0 where only rounding differs, which is no variation.
-    fn from_mean(&self, cluster: &Moments) -> f64 {
+    fn distance_from_mean(&self, cluster: &Moments) -> f64 {
         let difference = cluster.mean() - self.mean;
         if difference.abs() <= self.noise { 0.0 } else { difference }
     }

@@ -73,27 +73,28 @@ fn caps_on_both_sides_need_a_percentile_of_at_least_a_half() {
 /// 1e-9, and a panic at 1e-300.
 #[test]
 fn intervals_at_tiny_levels_have_the_width_of_t() {
-    for (alpha, half_width) in [
-        (1e-8, 31_830_988.618_379_064),
-        (1e-9, 318_309_886.183_790_65),
-        (1e-300, 3.183_098_861_837_906_7e299),
-    ] {
+    for (alpha, half_width) in
+        [(1e-8, 31_830_988.618_379_064), (1e-9, 318_309_886.183_790_6), (1e-300, 3.183_098_861_837_906_7e299)]
+    {
         let inputs = json!({ "control": [0, 0], "treatment": [1, 2], "alpha": alpha });
         let ci = &answered("welch_t", inputs)["ci"];
         let [lower, upper] = [&ci[0], &ci[1]].map(|end| end.as_f64().unwrap());
         assert_close(&json!((upper - lower) / 2.0), half_width, 1e-13);
-        assert!((lower + upper - 3.0).abs() <= 1e-7 * half_width.min(1.0), "{ci}");
     }
 }
 
-/// The nearest double to 0.55, times 100, is a hair above 55.
+/// In doubles 0.55, 0.14 and 0.28 times 100 are a hair above the whole number, 0.57 times 100 is one below.
 #[test]
 fn the_quantile_at_0_55_of_100_is_the_55th() {
     let values: Vec<u32> = (1..=100).collect();
-    for (level, expected) in [(0.55, 55.0), (0.07, 7.0), (0.29, 29.0), (0.551, 56.0), (0.5, 50.0)] {
+    for (level, expected) in [(0.55, 55.0), (0.14, 14.0), (0.28, 28.0), (0.57, 57.0), (0.551, 56.0)] {
         let inputs = json!({ "values_c": values, "values_t": values, "level": level, "alpha": 0.05 });
         let answer = answered("quantile", inputs);
-        assert_eq!((&answer["quantile_c"], &answer["quantile_t"]), (&json!(expected), &json!(expected)), "{level}");
+        assert_eq!(
+            (&answer["quantile_c"], &answer["quantile_t"]),
+            (&json!(expected), &json!(expected)),
+            "{level}"
+        );
     }
     // The cap of a winsorized mean reads the same ranks.
     let inputs = json!({

@@ -105,7 +105,7 @@ impl Bell {
     }
 
     /// The rate at a place minus the mean.
-    pub(super) fn from_mean(&self, place: f64) -> f64 {
+    pub(super) fn distance_from_mean(&self, place: f64) -> f64 {
         let Bell { mean, rest, .. } = *self;
         if place <= 0.0 {
             mean * rest * place.exp_m1() / (rest + mean * place.exp())
@@ -161,7 +161,7 @@ impl Bell {
             return self.lower_tail_by_fraction(place);
         }
         // ln of the density is concave: to the left it falls at least as fast as here, which is not at all at the peak.
-        let slope = -(self.a + self.b) * self.from_mean(place);
+        let slope = -(self.a + self.b) * self.distance_from_mean(place);
         let far = if slope > 0.0 { place - NATS / slope } else { f64::NEG_INFINITY };
         let (start, _) = self.reach;
         let from = if place > start { far.max(start) } else { far };
@@ -171,7 +171,7 @@ impl Bell {
     fn lower_tail_by_fraction(&self, place: f64) -> f64 {
         let Bell { a, b, .. } = *self;
         let Rate { p: x, rest: y } = self.rate_at(place);
-        let lambda = -(a + b) * self.from_mean(place);
+        let lambda = -(a + b) * self.distance_from_mean(place);
         self.density(place) * incomplete_beta_fraction(BetaArguments { a, b, x, y, lambda })
     }
 
@@ -260,7 +260,7 @@ mod tests {
                     (bell.place_of_rate(rate) - place).abs() < 2e-15 * (1.0 + place.abs()),
                     "{a} {b} {place}"
                 );
-                let difference = bell.from_mean(place);
+                let difference = bell.distance_from_mean(place);
                 // A rate of which little is left loses digits as a difference.
                 let back = bell.place_of(difference);
                 assert!(

@@ -82,15 +82,15 @@ fn lower_quantile_of_difference(y: &Bell, x: &Bell, tail: f64) -> f64 {
     let means = x.mean_minus(y);
     // P(y <= x + d), over x: the rate x + d by its distance from the mean of y.
     let probability = |d: f64| {
-        let place_in_y = |place: f64| y.place_of(x.from_mean(place) + means + d);
+        let place_in_y = |place: f64| y.place_of(x.distance_from_mean(place) + means + d);
         let breaks: Vec<f64> =
-            y.marks().into_iter().map(|mark| x.place_of(y.from_mean(mark) - means - d)).collect();
+            y.marks().into_iter().map(|mark| x.place_of(y.distance_from_mean(mark) - means - d)).collect();
         x.mean_of(&[], &breaks, |place| y.below(place_in_y(place)))
     };
     let nats = 60.0 - tail.ln();
     let ((x_low, x_high), (y_low, y_high)) = (x.reach_of(nats), y.reach_of(nats));
-    let low = y.from_mean(y_low) - x.from_mean(x_high) - means;
-    let high = y.from_mean(y_high) - x.from_mean(x_low) - means;
+    let low = y.distance_from_mean(y_low) - x.distance_from_mean(x_high) - means;
+    let high = y.distance_from_mean(y_high) - x.distance_from_mean(x_low) - means;
     // As normal deviates, which are nearly a straight line over d.
     let wanted = normal_quantile(tail);
     let deviate = |d: f64| normal_quantile(probability(d).clamp(f64::MIN_POSITIVE, 1.0)).min(40.0) - wanted;
