@@ -182,12 +182,14 @@ impl Moments {
         if other.count == 0 {
             return self;
         }
-        let share = other.count as f64 / (self.count as f64 + other.count as f64);
-        let delta = other.mean - self.mean;
+        // From the mean of the more units: those of a huge one would otherwise be lost next to that of a single one.
+        let (most, least) = if self.count < other.count { (other, self) } else { (self, other) };
+        let share = least.count as f64 / (most.count as f64 + least.count as f64);
+        let delta = least.mean - most.mean;
         Moments {
-            count: self.count.saturating_add(other.count),
-            mean: self.mean + delta * share,
-            m2: self.m2 + other.m2 + delta * delta * self.count as f64 * share,
+            count: most.count.saturating_add(least.count),
+            mean: most.mean + delta * share,
+            m2: most.m2 + least.m2 + delta * delta * most.count as f64 * share,
         }
     }
 
@@ -401,6 +403,17 @@ mod tests {
         let moments = Moments::from_exact(sums).unwrap();
         assert_eq!(moments.mean(), 1.75); // 2.50 and 1.00
         assert_eq!(moments.variance(), Some(1.125));
+    }
+
+    /// 10.7 of one unit and 0 of 2^53 others: the small mean was that of a rounding of 10.7.
+    #[test]
+    fn few_units_do_not_cover_the_mean_of_many() {
+        let (one, many) = (Moments::of([10.7]).unwrap(), Moments::with_variance(1 << 53, 0.0, 0.0));
+        let expected = 10.7 / ((1_u64 << 53) as f64 + 1.0);
+        for merged in [one.merge(many), many.merge(one)] {
+            assert!((merged.mean() / expected - 1.0).abs() < 1e-15, "{merged:?}");
+            assert!((merged.sum_of_squared_deviations() / (10.7 * 10.7) - 1.0).abs() < 1e-15, "{merged:?}");
+        }
     }
 
     #[test]

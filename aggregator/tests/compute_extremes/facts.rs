@@ -213,8 +213,8 @@ fn agree(of: &Dual, part: &Value, inputs: &Map<String, Value>, alpha: f64, wrong
         }
     }
     let Some(p) = of.p_value.and_then(|name| part[name].as_f64()) else { return };
-    // At the level itself rounding decides.
-    if (p / alpha - 1.0).abs() < 1e-6 {
+    // At the level itself rounding decides. Where nothing varies p is 1 by convention, also of one side above a half.
+    if (p / alpha - 1.0).abs() < 1e-6 || (one_sided && alpha > 0.5 && p == 1.0) {
         return;
     }
     let null = inputs.get("theta0").and_then(Value::as_f64).unwrap_or(0.0);

@@ -130,6 +130,11 @@ impl Bell {
         (rate.p / self.mean).ln() - (rate.rest / self.rest).ln()
     }
 
+    /// The place of these log odds.
+    pub(super) fn place_of_log_odds(&self, log_odds: f64) -> f64 {
+        log_odds - (self.a / self.b).ln()
+    }
+
     /// The place in `other` of this bell's peak.
     pub(super) fn peak_in(&self, other: &Bell) -> f64 {
         log_ratio(self.a, other.a) - log_ratio(self.b, other.b)

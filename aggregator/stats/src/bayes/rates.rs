@@ -70,6 +70,8 @@ fn expected_excess(higher: &Bell, lower: &Bell) -> f64 {
     let shift = higher.peak_in(lower);
     let mut edges = lower.marks();
     edges.extend(higher.marks().into_iter().map(|mark| mark + shift));
+    // A rate changes with its place about log odds of 0 alone, which may lie between the two.
+    edges.extend([-30.0, -10.0, 0.0, 10.0, 30.0].map(|log_odds| lower.place_of_log_odds(log_odds)));
     edges.sort_by(f64::total_cmp);
     piecewise(&edges, |place| {
         let rate = lower.rate_at(place);
@@ -170,6 +172,20 @@ mod tests {
         // E[max(u - p, 0)] = E[(1 - p)^2] / 2 for u uniform.
         let expected = (1.0 - p).powi(2) / 2.0;
         assert!((found.expected_loss_of_control() - expected).abs() < 1e-6);
+    }
+
+    /// Nearly all against nearly none: the rates between them are out of reach of both.
+    #[test]
+    fn rates_far_apart_lose_their_whole_difference() {
+        let n = 1 << 53;
+        let found = rates((n - 3, n), (0, 1 << 28));
+        assert!((found.expected_loss_of_treatment() / -found.expected_difference() - 1.0).abs() < 1e-12);
+        assert_eq!(found.expected_loss_of_control(), 0.0);
+        // Each rate is 0 or 1 as good as surely: a quarter of the pairs are 1 and 0.
+        let prior = BetaPrior::new(1e-6, 1e-6).unwrap().after(Arm::default());
+        let undecided = Rates(Pair { control: prior, treatment: prior });
+        assert!((undecided.probability_treatment_better() - 0.5).abs() < 1e-9);
+        assert!((undecided.expected_loss_of_treatment() - 0.25).abs() < 1e-5);
     }
 
     #[test]
