@@ -78,14 +78,16 @@ pub fn rates(arms: Pair<Arm>) -> Result<Pair<f64>, Missing> {
     arms.try_map(|side, arm| arm.rate_of(side))
 }
 
-/// Treatment rate minus control rate, from the rarer outcome where that is the same in both arms: it has more digits.
+/// Treatment rate minus control rate, `(x_t n_c - x_c n_t) / (n_c n_t)` with an exact numerator: nothing cancels, however
+/// close the rates are.
 pub(crate) fn difference(arms: Pair<Arm>) -> Result<f64, Missing> {
-    let Pair { control, treatment } = rates(arms)?;
-    if control <= 0.5 || treatment <= 0.5 {
-        return Ok(treatment - control);
-    }
-    let rest = arms.map(|arm| (arm.units() - arm.conversions()) as f64 / arm.units() as f64);
-    Ok(rest.control - rest.treatment)
+    rates(arms)?;
+    let Pair { control, treatment } = arms;
+    let product = |conversions: u64, units: u64| u128::from(conversions) * u128::from(units);
+    let up = product(treatment.conversions(), control.units());
+    let down = product(control.conversions(), treatment.units());
+    let magnitude = up.abs_diff(down) as f64 / control.units() as f64 / treatment.units() as f64;
+    Ok(if up >= down { magnitude } else { -magnitude })
 }
 
 /// `z = (p_t - p_c) / sqrt(pbar (1 - pbar) (1/n_c + 1/n_t))`, with pbar the rate of both arms
@@ -287,6 +289,16 @@ mod tests {
     fn arms(control: (u64, u64), treatment: (u64, u64)) -> Pair<Arm> {
         Pair { control, treatment }
             .map(|(conversions, units)| Arm::new(Counts { units, conversions }).unwrap())
+    }
+
+    /// 2^52 + 1 of 2^53 against one half: the rates differ by 2^-53, as 0.5 and 0.5 + 2^-53 cannot in doubles.
+    #[test]
+    fn the_difference_of_close_rates_is_exact() {
+        let half = ((1 << 62) - 1, (1 << 63) - 2);
+        let more = ((1 << 52) + 1, 1 << 53);
+        assert_eq!(difference(arms(half, more)), Ok(0.5_f64.powi(53)));
+        assert_eq!(difference(arms(more, half)), Ok(-0.5_f64.powi(53)));
+        assert_eq!(difference(arms(half, (1, 2))), Ok(0.0));
     }
 
     #[test]
