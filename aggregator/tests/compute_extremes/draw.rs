@@ -298,10 +298,46 @@ fn welch(draw: &mut Draw) -> Map<String, Value> {
 
 fn two_pairs(draw: &mut Draw, x: &str, y: &str) -> Map<String, Value> {
     let mut both = Map::new();
-    for side in ["control_raw", "treatment_raw"] {
-        both.insert(side.to_owned(), draw.pairs(x, y));
+    let as_sums = draw.below(2) == 0;
+    for side in ["control", "treatment"] {
+        let values = draw.pairs(x, y);
+        if as_sums {
+            both.insert(side.to_owned(), sums_of_pairs(&values, x, y));
+        } else {
+            both.insert(format!("{side}_raw"), values);
+        }
     }
     both
+}
+
+fn sums_of_pairs(values: &Value, x: &str, y: &str) -> Value {
+    // A product beyond every double was written as null.
+    let list = |name: &str| -> Vec<f64> {
+        values[name]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|value| value.as_f64().unwrap_or(f64::MAX))
+            .collect()
+    };
+    let (xs, ys) = (list(x), list(y));
+    let products = |left: &[f64], right: &[f64]| {
+        let sum: f64 = left.iter().zip(right).map(|(l, r)| l * r).sum();
+        json!(if sum.is_nan() { 0.0 } else { sum.clamp(f64::MIN, f64::MAX) })
+    };
+    let ones = vec![1.0; xs.len()];
+    let mut sums = Map::new();
+    for (name, sum) in [
+        ("n".to_owned(), json!(xs.len())),
+        (format!("sum_{x}"), products(&xs, &ones)),
+        (format!("sum_{x}_sq"), products(&xs, &xs)),
+        (format!("sum_{y}"), products(&ys, &ones)),
+        (format!("sum_{y}_sq"), products(&ys, &ys)),
+        (format!("sum_{x}_{y}"), products(&xs, &ys)),
+    ] {
+        sums.insert(name, sum);
+    }
+    Value::Object(sums)
 }
 
 fn two_means(draw: &mut Draw) -> Map<String, Value> {
