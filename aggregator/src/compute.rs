@@ -2,9 +2,12 @@
 //! statistics without a stream behind it. One function a method; the fields are those of the golden files,
 //! `inputs` in and `expected` out. Pure; it knows no experiment and reads nothing.
 //!
-//! Infinite is "inf" or "-inf". What the data do not hold is null, and the object's `missing` says of each
-//! null why. What cannot be right is an answer of `error` and the `field` to mend.
+//! What the data do not hold is null, and the object's `missing` says of each null why; `warnings` say what to know before
+//! reading a field. What cannot be right is an answer of `error` and the `field` to mend. An open end of an interval is
+//! "inf" or "-inf", as is the evidence against what the plan makes impossible. Numbers in a metric's unit are 0 or of a
+//! magnitude from 1e-100 to 1e100, counts at most 2^53.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
 
 use serde_json::{Map, Value, json};
@@ -23,40 +26,41 @@ mod sequential;
 mod trust;
 
 use found::Found;
-use inputs::{Inputs, Refused};
+use inputs::{Inputs, Refused, Sides};
 
 /// A method by the name of its golden file.
 #[derive(Clone, Copy)]
 pub struct Method {
     pub name: &'static str,
+    sides: Sides,
     run: fn(&Inputs) -> Result<Found, Refused>,
 }
 
 /// Every method there is.
 pub const METHODS: [Method; 23] = [
-    Method { name: "two_proportion", run: fixed::two_proportion },
-    Method { name: "welch_t", run: fixed::welch_t },
-    Method { name: "ratio_delta", run: fixed::ratio_delta },
-    Method { name: "winsorize", run: fixed::winsorize },
-    Method { name: "quantile", run: quantile::quantile },
-    Method { name: "cuped", run: covariate::cuped },
-    Method { name: "power", run: planning::power },
-    Method { name: "sequential_msprt", run: sequential::msprt },
-    Method { name: "sequential_asymptotic_cs", run: sequential::asymptotic_cs },
-    Method { name: "sequential_conversion_counts", run: sequential::conversion_counts },
-    Method { name: "group_sequential_bounds", run: group_sequential::bounds },
-    Method { name: "group_sequential_analysis", run: group_sequential::analysis },
-    Method { name: "futility", run: group_sequential::futility },
-    Method { name: "srm_chi_square", run: trust::srm_chi_square },
-    Method { name: "srm_sequential", run: trust::srm_sequential },
-    Method { name: "multiple_testing", run: trust::multiple_testing },
-    Method { name: "bayes_beta_binomial", run: bayes::beta_binomial },
-    Method { name: "bayes_gaussian_effect", run: bayes::gaussian_effect },
-    Method { name: "simpson_poststrat", run: segments::simpson_poststrat },
-    Method { name: "interaction", run: segments::interaction },
-    Method { name: "cluster_randomized", run: clustered::cluster_randomized },
-    Method { name: "switchback", run: clustered::switchback },
-    Method { name: "peeking_type1", run: group_sequential::peeking },
+    Method { name: "two_proportion", sides: Sides::Alternative, run: fixed::two_proportion },
+    Method { name: "welch_t", sides: Sides::Alternative, run: fixed::welch_t },
+    Method { name: "ratio_delta", sides: Sides::Alternative, run: fixed::ratio_delta },
+    Method { name: "winsorize", sides: Sides::Alternative, run: fixed::winsorize },
+    Method { name: "quantile", sides: Sides::Alternative, run: quantile::quantile },
+    Method { name: "cuped", sides: Sides::Alternative, run: covariate::cuped },
+    Method { name: "power", sides: Sides::Number, run: planning::power },
+    Method { name: "sequential_msprt", sides: Sides::Alternative, run: sequential::msprt },
+    Method { name: "sequential_asymptotic_cs", sides: Sides::Both, run: sequential::asymptotic_cs },
+    Method { name: "sequential_conversion_counts", sides: Sides::Both, run: sequential::conversion_counts },
+    Method { name: "group_sequential_bounds", sides: Sides::Number, run: group_sequential::bounds },
+    Method { name: "group_sequential_analysis", sides: Sides::Number, run: group_sequential::analysis },
+    Method { name: "futility", sides: Sides::Number, run: group_sequential::futility },
+    Method { name: "srm_chi_square", sides: Sides::Both, run: trust::srm_chi_square },
+    Method { name: "srm_sequential", sides: Sides::Both, run: trust::srm_sequential },
+    Method { name: "multiple_testing", sides: Sides::Both, run: trust::multiple_testing },
+    Method { name: "bayes_beta_binomial", sides: Sides::Both, run: bayes::beta_binomial },
+    Method { name: "bayes_gaussian_effect", sides: Sides::Both, run: bayes::gaussian_effect },
+    Method { name: "simpson_poststrat", sides: Sides::Both, run: segments::simpson_poststrat },
+    Method { name: "interaction", sides: Sides::Both, run: segments::interaction },
+    Method { name: "cluster_randomized", sides: Sides::Both, run: clustered::cluster_randomized },
+    Method { name: "switchback", sides: Sides::Both, run: clustered::switchback },
+    Method { name: "peeking_type1", sides: Sides::Both, run: group_sequential::peeking },
 ];
 
 impl Method {
@@ -81,11 +85,14 @@ impl Method {
         answer.to_string()
     }
 
-    /// The answer to one object.
+    /// The answer to one object. A fault of the program itself is answered too, so that the next line still is.
     pub fn compute(self, inputs: &Map<String, Value>) -> Value {
-        match (self.run)(&Inputs::top(inputs)) {
-            Ok(found) => found.shown(),
-            Err(refused) => refused.shown(),
+        let inputs = Inputs::top(inputs);
+        let run = || inputs.check_sides(self.sides).and_then(|()| (self.run)(&inputs));
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(Ok(found)) => found.shown(),
+            Ok(Err(refused)) => refused.shown(),
+            Err(_) => Refused::whole_line("the program failed at it; please report this").shown(),
         }
     }
 }
@@ -144,6 +151,27 @@ mod tests {
             answer("futility", line),
             r#"{"error":"futility_spending: \"classic_obf\" is none of obf, pocock, kim_demets, hsd","field":"futility_spending"}"#
         );
+    }
+
+    /// A p-value of two sides is no answer to a question about one.
+    #[test]
+    fn a_side_that_a_method_does_not_look_at_is_refused() {
+        let refusal =
+            |method: &str, field: &str, value: Value| answer(method, &json!({ field: value }).to_string());
+        assert_eq!(
+            refusal("interaction", "alternative", json!("greater")),
+            r#"{"error":"alternative: this method is two-sided","field":"alternative"}"#
+        );
+        assert_eq!(
+            refusal("power", "alternative", json!("less")),
+            r#"{"error":"alternative: this method is told its side by `sides`","field":"alternative"}"#
+        );
+        assert_eq!(
+            refusal("welch_t", "sides", json!(1)),
+            r#"{"error":"sides: this method is told its side by `alternative`","field":"sides"}"#
+        );
+        assert!(refusal("interaction", "alternative", json!("two-sided")).ends_with(r#""field":"cells"}"#));
+        assert!(refusal("welch_t", "sides", json!(2)).ends_with(r#""field":"n_c"}"#));
     }
 
     #[test]

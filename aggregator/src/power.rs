@@ -2,14 +2,15 @@
 //! with what power. Pure; never asked of an experiment that has run, whose power is a function of its p-value and says
 //! nothing new.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::Serialize;
 use stats::always_valid_power::AlwaysValidPower;
 use stats::group_sequential::{Boundary, Design, Looks, Spending};
-use stats::power::{self, NullVariance, Plan, RatioParts};
-use stats::{Alpha, Alternative, Invalid, Pair, Power};
+use stats::power::{self, MOST_UNITS, NullVariance, Plan, RatioParts};
+use stats::{Alpha, Alternative, Invalid, Pair, Power, measured};
+
+mod split;
+
+pub use split::Split;
 
 /// The most looks of a planned boundary.
 pub const LOOKS_MAX: u32 = 500;
@@ -31,6 +32,26 @@ pub struct Request {
     pub variance: Variance,
     /// Units that are exposed for the first time each day.
     pub daily_units: Option<f64>,
+}
+
+impl Request {
+    /// What is told in the metric's unit, by its name.
+    fn measured(&self) -> Vec<(&'static str, f64)> {
+        let mut all = match self.outcome {
+            Outcome::Rates { .. } => Vec::new(),
+            Outcome::Means { mean, sd } => vec![("mean", mean), ("standard deviation", sd)],
+            Outcome::Ratio(parts) => vec![
+                ("ratio", parts.ratio),
+                ("numerator sd", parts.numerator_sd),
+                ("denominator mean", parts.denominator_mean),
+                ("denominator sd", parts.denominator_sd),
+            ],
+        };
+        if let Question::Units { difference } | Question::Power { difference, .. } = self.question {
+            all.push(("difference to detect", difference));
+        }
+        all
+    }
 }
 
 /// What is compared.
@@ -99,10 +120,6 @@ impl Variance {
         Ok(effect * (1.0 - rho * rho))
     }
 }
-
-/// Shares of the units, the control first: at least two, all above 0, in any scale.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Split(Vec<f64>);
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -235,23 +252,34 @@ impl<'a> Planner<'a> {
             let value = f64::from(looks);
             return Err(Invalid::OutOfRange { what: "looks", value, range: "from 1 to 500" });
         }
+        for (what, value) in request.measured() {
+            measured(what, value)?;
+        }
         let (metric, baseline, sd) = match request.outcome {
             Outcome::Rates { baseline } => ("conversion", baseline, None),
             Outcome::Means { mean, sd } => ("mean", mean, Some(sd)),
             Outcome::Ratio(parts) => ("ratio", parts.ratio, Some(parts.sd()?)),
         };
         let (alpha, wanted) = (Alpha::new(request.alpha)?, Power::new(request.power)?);
-        let shares = &request.split.0;
+        let shares = &request.split.shares();
         let treatments = u32::try_from(shares.len() - 1).unwrap_or(u32::MAX);
         let each = match request.correction {
             Correction::Bonferroni => alpha.divided_by(treatments),
             Correction::None => alpha,
         };
+        if wanted.get() <= each.get() {
+            let range = "above alpha: without any effect a test rejects as often";
+            return Err(Invalid::OutOfRange { what: "power", value: wanted.get(), range });
+        }
         let smallest = shares[1..].iter().copied().fold(f64::INFINITY, f64::min);
         let design = Design { alpha: each, alternative: Alternative::TwoSided, spending };
         let fractions: Vec<f64> = (1..=looks).map(|k| f64::from(k) / f64::from(looks)).collect();
         let looks = Boundary::planned(design, &fractions)?.looks().clone();
         let cost = looks.cost(each, wanted);
+        if cost.inflation.is_infinite() {
+            let range = "large enough to leave the boundary something to spend";
+            return Err(Invalid::OutOfRange { what: "alpha", value: each.get(), range });
+        }
         let always_valid = AlwaysValidPower::new(each, wanted, request.sequential.looks, CURVE_END)?;
         Ok(Planner {
             request,
@@ -329,7 +357,7 @@ impl<'a> Planner<'a> {
             let units = whole * CURVE_END * f64::from(point) / f64::from(CURVE_POINTS);
             let [fixed, sequential, always] = self.powers(difference, units)?;
             points.push(CurvePoint {
-                units_total: self.per_arm(units).iter().sum(),
+                units_total: self.per_arm(units)?.iter().sum(),
                 power_fixed_horizon: fixed,
                 power_group_sequential: sequential,
                 power_always_valid: always,
@@ -339,21 +367,32 @@ impl<'a> Planner<'a> {
     }
 
     fn control_units(&self, units_total: u64) -> Result<f64, Invalid> {
-        if units_total == 0 {
-            return Err(Invalid::OutOfRange { what: "units", value: 0.0, range: "above 0" });
+        if !(1..=MOST_UNITS).contains(&units_total) {
+            let value = units_total as f64;
+            return Err(Invalid::OutOfRange { what: "units", value, range: "from 1 to 2^53" });
         }
-        let shares = &self.request.split.0;
+        let shares = &self.request.split.shares();
         Ok(units_total as f64 * shares[0] / shares.iter().sum::<f64>())
     }
 
-    fn per_arm(&self, control_units: f64) -> Vec<u64> {
-        let shares = &self.request.split.0;
-        shares.iter().map(|share| (control_units * (share / shares[0])).ceil() as u64).collect()
+    /// Rounded up to whole units; refused where they are more than 2^53 in all.
+    fn per_arm(&self, control_units: f64) -> Result<Vec<u64>, Invalid> {
+        // Of 70/30 the treatment's part of 700 is 300, though in doubles it may be a hair more.
+        const ROUNDING: f64 = 1e-12;
+        let shares = &self.request.split.shares();
+        let units: Vec<f64> = shares.iter().map(|share| control_units * (share / shares[0])).collect();
+        let whole: Vec<f64> = units.iter().map(|units| (units * (1.0 - ROUNDING)).ceil()).collect();
+        let total: f64 = whole.iter().sum();
+        if total > MOST_UNITS as f64 {
+            let range = "at most 2^53: the effect is too small to be found";
+            return Err(Invalid::OutOfRange { what: "units needed", value: total, range });
+        }
+        Ok(whole.into_iter().map(|units| units as u64).collect())
     }
 
     fn row(&self, method: usize, effect: Option<f64>, power: f64, units: f64) -> Result<Row, Invalid> {
         const BOUNDARY: usize = 1;
-        let units_per_arm = self.per_arm(units);
+        let units_per_arm = self.per_arm(units)?;
         let units_total = units_per_arm.iter().sum();
         let daily = self.request.daily_units;
         let duration = daily.map(|daily| power::duration(units_total, daily)).transpose()?;
@@ -375,34 +414,6 @@ impl<'a> Planner<'a> {
             days: duration.map(|duration| duration.days),
             whole_week_days: duration.map(|duration| duration.whole_week_days),
         })
-    }
-}
-
-impl FromStr for Split {
-    type Err = String;
-
-    /// From "50/50", "90/10", "50/25/25", ...
-    fn from_str(text: &str) -> Result<Split, String> {
-        let refusal = || {
-            format!(
-                "`{text}` is not a split: shares above 0 with slashes between, the control first, as in 50/50"
-            )
-        };
-        let shares: Vec<f64> = text
-            .split('/')
-            .map(|share| share.trim().parse().map_err(|_| refusal()))
-            .collect::<Result<_, _>>()?;
-        if shares.len() < 2 || shares.iter().any(|share| !(share.is_finite() && *share > 0.0)) {
-            return Err(refusal());
-        }
-        Ok(Split(shares))
-    }
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shares: Vec<String> = self.0.iter().map(f64::to_string).collect();
-        formatter.write_str(&shares.join("/"))
     }
 }
 
@@ -536,6 +547,41 @@ mod tests {
         assert!({ rising }.all(|pair| pair[0].power_group_sequential < pair[1].power_group_sequential));
     }
 
+    /// However small the effect, the alpha or the power: an error that names it, not the largest number there is.
+    #[test]
+    fn extremes_are_refused_by_name() {
+        let refusal = |request: Request| plan(&request).unwrap_err().to_string();
+        let of = |difference| units(Outcome::Means { mean: 20.0, sd: 3.0 }, difference, "50/50");
+        assert!(refusal(of(1e-30)).starts_with("units needed is "), "{}", refusal(of(1e-30)));
+        assert!(refusal(of(1e-300)).starts_with("difference to detect is 1e-300, "));
+        assert!(refusal(of(0.0)).starts_with("difference to detect is 0, "));
+        assert!(refusal(Request { power: 0.05, ..of(0.1) }).starts_with("power is 0.05, "));
+        assert!(refusal(Request { alpha: 1e-300, ..of(0.1) }).starts_with("alpha is 1e-300, "));
+        assert!(
+            refusal(Request { daily_units: Some(1e-300), ..of(0.1) })
+                .starts_with("new units a day is 1e-300, ")
+        );
+        let most = Question::Effect { units_total: u64::MAX };
+        assert!(refusal(Request { question: most, ..of(0.1) }).starts_with("units is "));
+        // A fall is found like a rise, by two sides.
+        assert_eq!(
+            plan(&of(-0.1)).unwrap().fixed_horizon.units_per_arm,
+            plan(&of(0.1)).unwrap().fixed_horizon.units_per_arm
+        );
+    }
+
+    /// So many units in all are given, and not one more because a share in doubles is a hair too large.
+    #[test]
+    fn the_arms_of_given_units_are_no_more_than_these() {
+        for split in ["50/50", "90/10", "70/30", "60/20/20", "34/33/33"] {
+            for units_total in [1_000, 10_000, 123_400] {
+                let question = Question::Effect { units_total };
+                let answer = plan(&request(FIVE_PERCENT, question, split)).unwrap();
+                assert_eq!(answer.fixed_horizon.units_total, units_total, "{split}");
+            }
+        }
+    }
+
     #[test]
     fn what_cannot_be_planned_is_named() {
         let refusal = |baseline, treatment: f64| {
@@ -549,11 +595,5 @@ mod tests {
         );
         let never = request(Outcome::Rates { baseline: 0.9 }, Question::Effect { units_total: 40 }, "50/50");
         assert_eq!(plan(&never).unwrap().fixed_horizon.effect_absolute, None);
-        for text in ["100", "50/0", "50/x", "-1/2", "1/NaN", ""] {
-            let expected = format!(
-                "`{text}` is not a split: shares above 0 with slashes between, the control first, as in 50/50"
-            );
-            assert_eq!(text.parse::<Split>().unwrap_err(), expected);
-        }
     }
 }

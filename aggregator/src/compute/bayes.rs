@@ -2,17 +2,20 @@
 
 use serde_json::json;
 use stats::{
-    Alpha, Effect, Moments, Pair,
+    Alpha, Effect, Missing, Moments, Pair,
     bayes::{BetaPrior, NormalPosterior, NormalPrior, Rates, best_of},
     lift::{self, Mean},
+    measured,
 };
 
 use super::{Found, Inputs, Refused};
 
 pub fn beta_binomial(inputs: &Inputs) -> Result<Found, Refused> {
     let (a, b) = (inputs.number("prior_alpha")?, inputs.number("prior_beta")?);
-    let blamed = if a > 0.0 { "prior_beta" } else { "prior_alpha" };
-    let prior = inputs.check(blamed, BetaPrior::new(a, b))?;
+    let prior = BetaPrior::new(a, b).map_err(|why| {
+        let blamed = if why.what() == "prior alpha" { "prior_alpha" } else { "prior_beta" };
+        inputs.refuse(blamed, why)
+    })?;
     if inputs.has("arms") {
         let of = |arm: &Inputs| Ok(prior.after(arm.arm("n", "x")?));
         let all = inputs.objects("arms")?.iter().map(of).collect::<Result<Vec<_>, Refused>>()?;
@@ -56,22 +59,45 @@ pub fn gaussian_effect(inputs: &Inputs) -> Result<Found, Refused> {
         return Ok(refused(refusal));
     }
     let means = arms.map(|arm| arm.mean);
+    if relative && baseline < 0.0 {
+        return below_0(inputs, means, inverse);
+    }
     let effect = if relative {
-        let standard_error = lift::delta_standard_error(means);
         Effect {
-            estimate: means.treatment.mean / baseline - 1.0,
-            standard_error: inputs.check("control", standard_error)?,
+            estimate: inputs.check("control", lift::estimate(means))?,
+            standard_error: inputs.check("control", lift::delta_standard_error(means))?,
         }
     } else {
-        Effect {
-            estimate: means.treatment.mean - baseline,
-            standard_error: (means.control.variance + means.treatment.variance).sqrt(),
-        }
+        absolute(means)
     };
     match NormalPosterior::new(effect, prior(inputs, relative, baseline)?) {
         Some(posterior) => Ok(shown(posterior, alpha, inverse)),
         None => Ok(refused("ZERO_NEGATIVE_VARIANCE")),
     }
+}
+
+fn absolute(means: Pair<Mean>) -> Effect {
+    Effect {
+        estimate: means.treatment.mean - means.control.mean,
+        standard_error: (means.control.variance + means.treatment.variance).sqrt(),
+    }
+}
+
+/// A relative effect on a control below 0 does not exist, in no method: its sign would be the other one. Which arm is
+/// better does not depend on the scale, and is told from the difference.
+fn below_0(inputs: &Inputs, means: Pair<Mean>, inverse: bool) -> Result<Found, Refused> {
+    let control_mean = means.control.mean;
+    let posterior = NormalPosterior::new(absolute(means), prior(inputs, false, control_mean)?);
+    let mut found = Found::default().with("error", "ZERO_NEGATIVE_BASELINE_VARIATION");
+    for name in ["expected", "se", "ci", "risk_control", "risk_treatment"] {
+        found.lacking(name, Missing::PositiveBaseline { control_mean });
+    }
+    match posterior {
+        Some(posterior) if inverse => found.put("chance_to_win", posterior.probability_below_0()),
+        Some(posterior) => found.put("chance_to_win", posterior.probability_above_0()),
+        None => found.lacking("chance_to_win", Missing::Variation),
+    }
+    Ok(found)
 }
 
 /// What the reference shows when it refuses, in its words.
@@ -111,8 +137,8 @@ impl ArmMean {
         match arm.text("kind")? {
             "prop" => {
                 let counts = arm.arm("n", "sum")?;
-                let p = counts.rate().unwrap_or(0.0);
-                let mean = Mean { mean: p, variance: of_mean(p * (1.0 - p)) };
+                let mean = counts.rate().unwrap_or(0.0);
+                let mean = Mean { mean, variance: counts.variance_of_rate().unwrap_or(0.0) };
                 Ok(ArmMean { units, mean, rate: Some(counts) })
             }
             "mean" => {
@@ -131,8 +157,9 @@ fn prior(inputs: &Inputs, relative: bool, control_mean: f64) -> Result<Option<No
     if !given.flag("proper")? {
         return Ok(None);
     }
-    let prior = NormalPrior::new(given.number("mean")?, given.number("variance")?.sqrt());
-    let prior = given.check("variance", prior)?;
+    let variance = given.number("variance")?;
+    let sd = given.check("variance", measured("its root", variance.sqrt()))?;
+    let prior = given.check("variance", NormalPrior::new(given.measure("mean")?, sd))?;
     let scaled = match (is_relative(inputs, "prior_type")?, relative) {
         (true, false) => prior.scaled(control_mean.abs()),
         (false, true) => prior.scaled(1.0 / control_mean.abs()),

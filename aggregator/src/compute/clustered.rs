@@ -20,11 +20,9 @@ pub fn cluster_randomized(inputs: &Inputs) -> Result<Found, Refused> {
     let (mut control, mut treatment) = (Vec::new(), Vec::new());
     for cluster in inputs.objects("clusters")? {
         let moments = if cluster.has("values") {
-            cluster.check("values", Moments::of(cluster.numbers("values")?))?
+            cluster.check("values", Moments::of(cluster.measures("values")?))?
         } else {
-            // Conversions: every value is its own square.
-            let (units, sum) = (cluster.count("n")?, cluster.number("sum")?);
-            cluster.check("sum", Moments::from_sums(units, sum, sum))?
+            Moments::of_counts(cluster.arm("n", "sum")?)
         };
         if treated(&cluster)? { treatment.push(moments) } else { control.push(moments) }
     }
@@ -39,7 +37,8 @@ pub fn cluster_randomized(inputs: &Inputs) -> Result<Found, Refused> {
         treatment: inputs.check("clusters", means.treatment)?,
     };
     let icc = clusters::intraclass_correlation(arms);
-    let units = |arm: &[Moments]| arm.iter().map(|cluster| cluster.count()).sum::<u64>();
+    // Of up to 2^53 each; the sum ends at 2^64.
+    let units = |arm: &[Moments]| arm.iter().fold(0_u64, |sum, cluster| sum.saturating_add(cluster.count()));
     let error = clusters::delta(arms).map(|test| test.effect.standard_error);
     let mean_of_means = |arm, moments: Moments| match moments.count() {
         0 => Err(Missing::Clusters { arm, have: 0, need: 1 }),
@@ -123,7 +122,7 @@ pub fn switchback(inputs: &Inputs) -> Result<Found, Refused> {
             period: window.check("period", u32::try_from(window.count("period")?))?,
             treated: treated(&window)?,
             units: window.count("n")?,
-            sum: window.number("sum")?,
+            sum: window.measure("sum")?,
             burn_in: window.flag("burn_in")?,
         });
     }

@@ -1,25 +1,25 @@
 //! Adjustment by a covariate from before the experiment.
 
-use stats::{Alternative, Missing, Pair, PairMoments, Side, cuped, lift, welch};
+use stats::{Pair, PairMoments, Side, cuped, lift, welch};
 
 use super::{Found, Inputs, Refused, fixed};
 
 pub fn cuped(inputs: &Inputs) -> Result<Found, Refused> {
     let names = ["n", "sum_pre", "sum_pre_sq", "sum_post", "sum_post_sq", "sum_pre_post"];
     let arms = inputs.pairs("pre", "post", names)?;
-    let alpha = inputs.alpha()?;
+    let (alpha, side) = (inputs.alpha()?, inputs.alternative()?);
     let adjusted = cuped::adjust(arms);
     let after = adjusted.map(|adjusted| adjusted.arms);
     let raw = arms.map(PairMoments::y);
-    let test = after.and_then(|after| welch::test(after, Alternative::TwoSided));
-    let unadjusted = welch::test(raw, Alternative::TwoSided);
+    let test = after.and_then(|after| welch::test(after, side));
+    let unadjusted = welch::test(raw, side);
     // The fields named after GrowthBook are those of the lift without adjustment.
     let means = lift::means_of_moments(raw);
-    let raw_lift = if raw.control.mean() == 0.0 {
-        Err(Missing::PositiveBaseline { control_mean: 0.0 })
-    } else {
-        Ok(raw.treatment.mean() / raw.control.mean() - 1.0)
-    };
+    let raw_lift_interval = unadjusted.and_then(|test| lift::delta(means?, test.critical(alpha)));
+    let (mean_c, mean_t) =
+        (fixed::mean(Side::Control, raw.control), fixed::mean(Side::Treatment, raw.treatment));
+    // What needs no variance needs a unit in each arm.
+    let of_units = |of: fn(Pair<PairMoments>) -> f64| mean_c.and_then(|_| mean_t.map(|_| of(arms)));
     let mean = |side| {
         after.map(|after| match side {
             Side::Control => after.control.mean(),
@@ -28,8 +28,8 @@ pub fn cuped(inputs: &Inputs) -> Result<Found, Refused> {
     };
     let mut found = Found::default()
         .with("theta", adjusted.map(|adjusted| adjusted.theta))
-        .with("mean_post_c", fixed::mean(Side::Control, raw.control))
-        .with("mean_post_t", fixed::mean(Side::Treatment, raw.treatment))
+        .with("mean_post_c", mean_c)
+        .with("mean_post_t", mean_t)
         .with("adj_mean_c", after.map(|after| after.control.mean()))
         .with("adj_mean_t", after.map(|after| after.treatment.mean()))
         .with("var_adj_c", after.and_then(|after| fixed::variance(Side::Control, after.control)))
@@ -40,14 +40,14 @@ pub fn cuped(inputs: &Inputs) -> Result<Found, Refused> {
         .with("t", test.map(|test| test.t))
         .with("p_value", fixed::p_value(test, mean(Side::Control), mean(Side::Treatment)))
         .with("ci", test.map(|test| test.interval(alpha)))
-        .with("diff_unadjusted", raw.treatment.mean() - raw.control.mean())
+        .with("diff_unadjusted", of_units(|arms| arms.treatment.y().mean() - arms.control.y().mean()))
         .with("se_unadjusted", unadjusted.map(|test| test.effect.standard_error))
         .with("variance_reduction", adjusted.and_then(|adjusted| cuped::variance_reduction(arms, &adjusted)))
-        .with("rel_lift_growthbook", raw_lift)
+        .with("rel_lift_growthbook", fixed::lift_of(mean_t, mean_c))
         .with("rel_se_growthbook", means.and_then(lift::delta_standard_error))
-        .with("rel_ci_growthbook", unadjusted.and_then(|test| lift::delta(means?, test.critical(alpha))))
-        .with("ancova_diff", cuped::ancova_difference(arms))
-        .with("lin_diff", cuped::lin_difference(arms));
+        .with("rel_ci_growthbook", raw_lift_interval.map(|interval| side.of_interval(interval)))
+        .with("ancova_diff", of_units(cuped::ancova_difference))
+        .with("lin_diff", of_units(cuped::lin_difference));
     // Their errors need every unit's residual, which no sums hold.
     if inputs.has("control_raw") && inputs.has("treatment_raw") {
         let (control, treatment) = (

@@ -2,7 +2,7 @@
 
 use stats::{
     Alternative, Interval, Missing, Moments, Pair, PairMoments, Side,
-    distributions::{normal_sf, student_t_sf},
+    distributions::normal_sf,
     lift::{self, Mean},
     proportion_interval::{self as intervals, Score},
     ratio, two_proportion,
@@ -57,7 +57,7 @@ pub fn two_proportion(inputs: &Inputs) -> Result<Found, Refused> {
 pub fn welch_t(inputs: &Inputs) -> Result<Found, Refused> {
     let arm = |values: &str, [count, sum, squares]: [&str; 3]| {
         if inputs.has(values) {
-            inputs.check(values, Moments::of(inputs.numbers(values)?))
+            inputs.check(values, Moments::of(inputs.measures(values)?))
         } else {
             inputs.moments(count, sum, squares)
         }
@@ -70,20 +70,22 @@ pub fn welch_t(inputs: &Inputs) -> Result<Found, Refused> {
     let test = welch::test(moments, side);
     let critical = test.map(|test| test.critical(alpha));
     let means = lift::means_of_moments(moments);
-    let relative = |of: fn(Pair<Mean>, f64) -> Result<Interval, Missing>| {
+    let relative = |means: Result<Pair<Mean>, Missing>,
+                    of: fn(Pair<Mean>, f64) -> Result<Interval, Missing>| {
         let interval = means.and_then(|means| of(means, critical?));
         interval.map(|interval| side.of_interval(interval))
     };
+    // The fields of the delta method are GrowthBook's, also below 0: treatment over control, minus 1, of which the sign is
+    // the other one there. Of one side it would be the wrong one.
+    let turned = side == Alternative::TwoSided && means.is_ok_and(|means| means.control.mean < 0.0);
+    let by_growthbook = if turned { means.map(|means| means.map(negated)) } else { means };
     let log_ratio = lift::log_ratio_critical(moments, alpha, side)
         .and_then(|critical| lift::log_ratio(means?, critical))
         .map(|interval| side.of_interval(interval));
     let (mean_c, mean_t) = (mean(Side::Control, moments.control), mean(Side::Treatment, moments.treatment));
-    let relative_lift = ratio_of(mean_t, mean_c);
-    let relative_p = test.and_then(|test| {
-        let t = relative_lift? / lift::delta_standard_error(means?)?;
-        Ok(2.0 * student_t_sf(t.abs(), test.degrees))
-    });
-    Ok(Found::default()
+    let relative_lift = lift_of(mean_t, mean_c);
+    let relative_p = test.and_then(|test| lift::delta_p_value(by_growthbook?, test.degrees, side));
+    let mut found = Found::default()
         .with("mean_c", mean_c)
         .with("mean_t", mean_t)
         .with("var_c", variance(Side::Control, moments.control))
@@ -94,12 +96,25 @@ pub fn welch_t(inputs: &Inputs) -> Result<Found, Refused> {
         .with("t", test.map(|test| test.t))
         .with("p_value", p_value(test, mean_c, mean_t))
         .with("ci", test.map(|test| test.interval(alpha)))
-        .with("rel_lift", relative_lift)
-        .with("rel_se_delta", means.and_then(lift::delta_standard_error))
-        .with("rel_ci_delta", relative(lift::delta))
-        .with("rel_ci_fieller", relative(lift::fieller))
+        .with("rel_lift", if turned { by_growthbook.and_then(lift::estimate) } else { relative_lift })
+        .with("rel_se_delta", by_growthbook.and_then(lift::delta_standard_error))
+        .with("rel_ci_delta", relative(by_growthbook, lift::delta))
+        .with("rel_ci_fieller", relative(means, lift::fieller))
         .with("rel_ci_log", log_ratio)
-        .with("rel_p_value_delta", relative_p))
+        .with("rel_p_value_delta", relative_p);
+    if let (true, Ok(lift)) = (turned, by_growthbook.and_then(lift::estimate)) {
+        let sign = format!(
+            "the control mean is below 0, where this is not the sign of diff; over |control| it is {}",
+            -lift
+        );
+        found.warn("rel_lift", &sign);
+        found.warn("rel_ci_delta", &sign);
+    }
+    Ok(found)
+}
+
+fn negated(of: Mean) -> Mean {
+    Mean { mean: -of.mean, ..of }
 }
 
 /// Nothing varies: p is 1 where the means are equal too, by the files' convention.
@@ -126,27 +141,26 @@ fn standard_error(means: Pair<Mean>) -> f64 {
     (means.control.variance + means.treatment.variance).sqrt()
 }
 
-/// `treatment / control - 1`, also for a control below 0.
-fn ratio_of(treatment: Result<f64, Missing>, control: Result<f64, Missing>) -> Result<f64, Missing> {
-    match (treatment?, control?) {
-        (_, 0.0) => Err(Missing::PositiveBaseline { control_mean: 0.0 }),
-        (treatment, control) => Ok(treatment / control - 1.0),
-    }
+/// `treatment / control - 1`, for a control above 0; it needs no variance.
+pub fn lift_of(treatment: Result<f64, Missing>, control: Result<f64, Missing>) -> Result<f64, Missing> {
+    let mean = |mean: f64| Mean { mean, variance: 0.0 };
+    lift::estimate(Pair { control: mean(control?), treatment: mean(treatment?) })
 }
 
 pub fn ratio_delta(inputs: &Inputs) -> Result<Found, Refused> {
     let names = ["n", "sum_num", "sum_num_sq", "sum_den", "sum_den_sq", "sum_num_den"];
     let arms = inputs.pairs("num", "den", names)?;
-    let alpha = inputs.alpha()?;
+    let (alpha, side) = (inputs.alpha()?, inputs.alternative()?);
     let ratio = |side, arm: PairMoments| ratio::of_sums(side, arm);
     let (ratio_c, ratio_t) = (ratio(Side::Control, arms.control), ratio(Side::Treatment, arms.treatment));
     let linear = ratio::linearized(arms);
     let means = linear.and_then(lift::means_of_moments);
-    let test = linear.and_then(|linear| welch::test(linear, Alternative::TwoSided));
+    let test = linear.and_then(|linear| welch::test(linear, side));
     let delta = test.and_then(|test| lift::delta(means?, test.critical(alpha)));
     let log_ratio = linear
-        .and_then(|linear| lift::log_ratio_critical(linear, alpha, Alternative::TwoSided))
+        .and_then(|linear| lift::log_ratio_critical(linear, alpha, side))
         .and_then(|critical| lift::log_ratio(means?, critical));
+    let bounded = |interval: Result<Interval, Missing>| interval.map(|interval| side.of_interval(interval));
     Ok(Found::default()
         .with("ratio_c", ratio_c)
         .with("ratio_t", ratio_t)
@@ -157,17 +171,17 @@ pub fn ratio_delta(inputs: &Inputs) -> Result<Found, Refused> {
         .with("df", test.map(|test| test.degrees))
         .with("t", test.map(|test| test.t))
         .with("p_value", p_value(test, ratio_c, ratio_t))
-        .with("p_value_z", test.map(|test| 2.0 * normal_sf(test.t.abs())))
+        .with("p_value_z", test.map(|test| side.p_value(test.t, normal_sf)))
         .with("ci", test.map(|test| test.interval(alpha)))
-        .with("rel_lift", ratio_of(ratio_t, ratio_c))
+        .with("rel_lift", lift_of(ratio_t, ratio_c))
         .with("rel_se_delta", means.and_then(lift::delta_standard_error))
-        .with("rel_ci_delta", delta)
-        .with("rel_ci_log", log_ratio))
+        .with("rel_ci_delta", bounded(delta))
+        .with("rel_ci_log", bounded(log_ratio)))
 }
 
 pub fn winsorize(inputs: &Inputs) -> Result<Found, Refused> {
-    let (control, treatment) = (inputs.numbers("control")?, inputs.numbers("treatment")?);
-    let alpha = inputs.alpha()?;
+    let (control, treatment) = (inputs.measures("control")?, inputs.measures("treatment")?);
+    let (alpha, alternative) = (inputs.alpha()?, inputs.alternative()?);
     let rule = rule(inputs)?;
     let find = |totals: &[f64]| inputs.check("percentile", Caps::find(totals, rule));
     let (caps_c, caps_t) = match inputs.text("scope")? {
@@ -205,7 +219,7 @@ pub fn winsorize(inputs: &Inputs) -> Result<Found, Refused> {
     {
         let caps = caps.unwrap_or(unbounded);
         let capped: Vec<f64> = values.iter().map(|&value| caps.apply(value)).collect();
-        let arm = inputs.check("control", Moments::of(capped.iter().copied()))?;
+        let arm = inputs.check(&side.to_string(), Moments::of(capped.iter().copied()))?;
         let cut = values.iter().filter(|&&value| caps.cuts(value)).count();
         found.put(&format!("n_capped_{suffix}"), cut);
         found.put(&format!("sum_{suffix}"), capped.iter().sum::<f64>());
@@ -215,12 +229,12 @@ pub fn winsorize(inputs: &Inputs) -> Result<Found, Refused> {
         moments.push(arm);
     }
     let moments = Pair { control: moments[0], treatment: moments[1] };
-    let test = welch::test(moments, Alternative::TwoSided);
-    let means = moments.map(Moments::mean);
+    let test = welch::test(moments, alternative);
+    let (mean_c, mean_t) = (mean(Side::Control, moments.control), mean(Side::Treatment, moments.treatment));
     Ok(found
         .with("t", test.map(|test| test.t))
         .with("df", test.map(|test| test.degrees))
-        .with("p_value", p_value(test, Ok(means.control), Ok(means.treatment)))
+        .with("p_value", p_value(test, mean_c, mean_t))
         .with("ci", test.map(|test| test.interval(alpha))))
 }
 

@@ -3,11 +3,12 @@
 use serde_json::{Map, Value, json};
 use stats::{Interval, Invalid, Missing, NoAnswer};
 
-/// An object of answers, and for each null among them why it is one.
+/// An object of answers, for each null among them why it is one, and what to know before reading some of the others.
 #[derive(Default)]
 pub struct Found {
     fields: Map<String, Value>,
     missing: Map<String, Value>,
+    warnings: Map<String, Value>,
 }
 
 impl Found {
@@ -38,11 +39,18 @@ impl Found {
         self.missing.insert(name.to_owned(), json!(why.to_string()));
     }
 
-    /// As one JSON object; `missing` only where something is.
+    /// What to know before reading this field.
+    pub fn warn(&mut self, name: &str, what: impl ToString) {
+        self.warnings.insert(name.to_owned(), json!(what.to_string()));
+    }
+
+    /// As one JSON object; `missing` and `warnings` only where there are any.
     pub fn shown(self) -> Value {
         let mut fields = self.fields;
-        if !self.missing.is_empty() {
-            fields.insert("missing".to_owned(), Value::Object(self.missing));
+        for (name, of) in [("missing", self.missing), ("warnings", self.warnings)] {
+            if !of.is_empty() {
+                fields.insert(name.to_owned(), Value::Object(of));
+            }
         }
         Value::Object(fields)
     }
@@ -60,14 +68,27 @@ impl Shown for f64 {
         } else if self.is_finite() {
             Ok(json!(self))
         } else {
-            Ok(json!(if self > 0.0 { "inf" } else { "-inf" }))
+            Err("it is beyond every number".to_owned())
+        }
+    }
+}
+
+/// A number that may be infinite: an open end, a bound that nothing reaches.
+pub struct Open(pub f64);
+
+impl Shown for Open {
+    fn shown(self) -> Result<Value, String> {
+        match self.0 {
+            f64::INFINITY => Ok(json!("inf")),
+            f64::NEG_INFINITY => Ok(json!("-inf")),
+            number => number.shown(),
         }
     }
 }
 
 impl Shown for Interval {
     fn shown(self) -> Result<Value, String> {
-        Ok(json!([self.lower.shown()?, self.upper.shown()?]))
+        Ok(json!([Open(self.lower).shown()?, Open(self.upper).shown()?]))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Boundaries on the z scale and what follows from them.
 
 use stats::{
-    Alternative, Arm, Missing, Pair, Power,
+    Alpha, Alternative, Arm, Missing, Pair, Power,
     distributions::normal_sf,
     group_sequential::{
         Bound, Boundary, Crossing, Design, Family, Futility, Looks, Spending, information_fraction,
@@ -9,13 +9,39 @@ use stats::{
     two_proportion::{self, ZTest},
 };
 
-use super::{Found, Inputs, Refused};
+use super::{Found, Inputs, Refused, found::Open};
 
 /// The files write null for a bound beyond, which nothing reaches.
 const UNREACHABLE: f64 = 6.0;
 
 /// The most uncorrected looks; each costs an integral over the last one's grid.
 const PEEKS_MAX: u64 = 2_000;
+
+/// The most looks with bounds that are to be found.
+const LOOKS_MAX: usize = 500;
+
+/// The largest mean of z that futility bounds are found for; from a few dozen on nothing is futile any more.
+const DRIFT_MAX: f64 = 1e6;
+
+/// Shares of the planned information, of as many looks as have bounds found for them.
+fn fractions(inputs: &Inputs) -> Result<Vec<f64>, Refused> {
+    const NAME: &str = "information_fractions";
+    let fractions = inputs.measures(NAME)?;
+    match fractions.len() {
+        0 => Err(inputs.refuse(NAME, "there is no look")),
+        1..=LOOKS_MAX => Ok(fractions),
+        count => Err(inputs.refuse(NAME, format!("{count} looks are more than {LOOKS_MAX}"))),
+    }
+}
+
+/// A power above alpha: without any effect a test rejects as often as that.
+fn power_above(inputs: &Inputs, alpha: Alpha) -> Result<Power, Refused> {
+    let power = inputs.check("power", Power::new(inputs.number("power")?))?;
+    if power.get() > alpha.get() {
+        return Ok(power);
+    }
+    Err(inputs.refuse("power", format!("{} is not above alpha, {}", power.get(), alpha.get())))
+}
 
 fn spending(inputs: &Inputs) -> Result<Spending, Refused> {
     let others = ", classic_obf, classic_pocock";
@@ -38,16 +64,13 @@ fn spending_by(inputs: &Inputs, name: &str, gamma: &str, others: &str) -> Result
 
 /// Futility bounds beside a boundary that does not know of them; for a given `drift`, or as a plan.
 pub fn futility(inputs: &Inputs) -> Result<Found, Refused> {
-    let fractions = inputs.numbers("information_fractions")?;
-    if fractions.is_empty() {
-        return Err(inputs.refuse("information_fractions", "there is no look"));
-    }
+    let fractions = fractions(inputs)?;
     let (alpha, alternative) = (inputs.alpha()?, inputs.sides()?);
     let design = Design { alpha, alternative, spending: spending_by(inputs, "spending", "gamma", "")? };
     let boundary = inputs.check("information_fractions", Boundary::planned(design, &fractions))?;
     let looks = boundary.looks();
     let futility = Futility {
-        power: inputs.check("power", Power::new(inputs.number("power")?))?,
+        power: power_above(inputs, alpha)?,
         spending: spending_by(inputs, "futility_spending", "futility_gamma", "")?,
     };
     let mut found = Found::default();
@@ -59,8 +82,18 @@ pub fn futility(inputs: &Inputs) -> Result<Found, Refused> {
         found.put("inflation_factor", plan.inflation);
         plan.drift
     };
+    if drift == f64::INFINITY {
+        for name in ["futility_z", "drift", "power"] {
+            found.lacking(name, "no effect reaches the power: next to no alpha leaves no bound");
+        }
+        return Ok(found);
+    }
+    if drift > DRIFT_MAX {
+        return Err(inputs.refuse("drift", format!("{drift} is above {DRIFT_MAX}")));
+    }
     let bounds = inputs.check("drift", looks.futility(futility, drift))?;
-    Ok(found.with("futility_z", bounds.bounds).with("drift", drift).with("power", bounds.power))
+    let futile: Vec<Open> = bounds.bounds.into_iter().map(Open).collect();
+    Ok(found.with("futility_z", futile).with("drift", drift).with("power", bounds.power))
 }
 
 /// The bound itself, or why nothing reaches it.
@@ -68,19 +101,21 @@ fn reachable(critical: f64) -> Result<f64, String> {
     if critical <= UNREACHABLE {
         Ok(critical)
     } else {
-        Err(format!("no z up to {UNREACHABLE} reaches the bound: next to nothing may be spent here"))
+        Err(format!(
+            "no z up to {UNREACHABLE} reaches the bound, {critical}: next to nothing may be spent here"
+        ))
     }
 }
 
 pub fn bounds(inputs: &Inputs) -> Result<Found, Refused> {
-    let fractions = inputs.numbers("information_fractions")?;
-    if fractions.is_empty() {
-        return Err(inputs.refuse("information_fractions", "there is no look"));
-    }
+    let fractions = fractions(inputs)?;
     let (alpha, alternative) = (inputs.alpha()?, inputs.sides()?);
-    let power = inputs.check("power", Power::new(inputs.number("power")?))?;
+    let power = power_above(inputs, alpha)?;
     let classical = |family| {
-        inputs.check("information_fractions", Looks::classical(family, &fractions, alpha, alternative))
+        let looks = Looks::classical(family, &fractions, alpha, alternative);
+        looks.map_err(|why| {
+            inputs.refuse(if why.what() == "alpha" { "alpha" } else { "information_fractions" }, why)
+        })
     };
     let (looks, spent) = match inputs.text("spending")? {
         "classic_obf" => (classical(Family::OBrienFleming)?, None),
@@ -143,6 +178,9 @@ pub fn analysis(inputs: &Inputs) -> Result<Found, Refused> {
     if looks.is_empty() {
         return Err(inputs.refuse("looks", "there is no look"));
     }
+    if looks.len() > LOOKS_MAX {
+        return Err(inputs.refuse("looks", format!("{} looks are more than {LOOKS_MAX}", looks.len())));
+    }
     for (index, look) in looks.iter().enumerate() {
         let arms = look.arms()?;
         let fraction = information_fraction(arms.map(Arm::units), planned);
@@ -154,7 +192,7 @@ pub fn analysis(inputs: &Inputs) -> Result<Found, Refused> {
         };
         let bound = look.check("n_c", bound)?;
         let test = two_proportion::pooled_z(arms, Alternative::TwoSided);
-        let rejects = test.is_ok_and(|test| reachable(bound.critical).is_ok() && bound.rejects(test.z));
+        let rejects = test.is_ok_and(|test| bound.rejects(test.z));
         if rejects && stop.is_none() {
             stop = Some(index);
         }
@@ -162,14 +200,27 @@ pub fn analysis(inputs: &Inputs) -> Result<Found, Refused> {
         shown.push(look_shown(&bound, test, rejects));
     }
     let analysed = stop.unwrap_or(looks.len() - 1);
-    let after = tests[analysed]
-        .and_then(|test| boundary.looks().stagewise(analysed, test.effect, alpha).ok_or(Missing::Variation));
-    let mut found = Found::default()
-        .with("looks", shown)
-        .with("analysed_at_index", analysed)
-        .with("p_value_stagewise", after.map(|after| after.p_value))
-        .with("ci_stagewise", after.map(|after| after.interval))
-        .with("median_unbiased", after.map(|after| after.median_unbiased));
+    let mut found = Found::default().with("looks", shown).with("analysed_at_index", analysed);
+    let after = match tests[analysed] {
+        Ok(test) if test.effect.standard_error > 0.0 => {
+            let after = boundary.looks().stagewise(analysed, test.effect, alpha);
+            after.ok_or_else(|| "next to no alpha can be spent".to_owned())
+        }
+        Ok(_) => Err(Missing::Variation.to_string()),
+        Err(missing) => Err(missing.to_string()),
+    };
+    match after {
+        Ok(after) => {
+            found.put("p_value_stagewise", after.p_value);
+            found.put("ci_stagewise", after.interval);
+            found.put("median_unbiased", after.median_unbiased);
+        }
+        Err(why) => {
+            for name in ["p_value_stagewise", "ci_stagewise", "median_unbiased"] {
+                found.lacking(name, &why);
+            }
+        }
+    }
     match stop {
         Some(index) => found.put("stop_index", index),
         None => found.lacking("stop_index", "no look rejected"),

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use serde_json::{Map, Value};
-use stats::{Alpha, Alternative, Arm, Counts, Invalid, Moments, Pair, PairMoments};
+use stats::{Alpha, Alternative, Arm, Counts, Invalid, Moments, Pair, PairMoments, measured};
 
-/// Counts above this are no longer exact in JSON's numbers, nor their sums in 64 bits.
-const COUNT_MAX: f64 = 9_007_199_254_740_992.0;
+/// Counts above this are no longer exact in a double.
+pub const COUNT_MAX: u64 = 1 << 53;
 
 /// A field that cannot be right.
 #[derive(Debug, PartialEq)]
@@ -26,6 +26,17 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.field, self.why)
     }
+}
+
+/// By which field a method is told the side that it looks at.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Sides {
+    /// `alternative`: two-sided, greater or less.
+    Alternative,
+    /// `sides`: 2, or 1 that looks upwards.
+    Number,
+    /// By none: it is two-sided, or gives both.
+    Both,
 }
 
 /// An object and where it stands in the line.
@@ -48,6 +59,22 @@ impl<'a> Inputs<'a> {
     /// The same for a check that ran.
     pub fn check<T, E: fmt::Display>(&self, name: &str, result: Result<T, E>) -> Result<T, Refused> {
         result.map_err(|why| self.refuse(name, why))
+    }
+
+    /// Refuses a side that the method would not look at.
+    pub fn check_sides(&self, told_by: Sides) -> Result<(), Refused> {
+        let two_sided = "this method is two-sided";
+        if told_by != Sides::Alternative && self.alternative()? != Alternative::TwoSided {
+            let by_sides = "this method is told its side by `sides`";
+            let why = if told_by == Sides::Number { by_sides } else { two_sided };
+            return Err(self.refuse("alternative", why));
+        }
+        if told_by != Sides::Number && self.has("sides") && self.sides()? != Alternative::TwoSided {
+            let by_alternative = "this method is told its side by `alternative`";
+            let why = if told_by == Sides::Alternative { by_alternative } else { two_sided };
+            return Err(self.refuse("sides", why));
+        }
+        Ok(())
     }
 
     /// Whether the field is there and not null.
@@ -117,16 +144,23 @@ impl<'a> Inputs<'a> {
         value.as_f64().ok_or_else(|| self.refuse(place, format!("{value} is not a number")))
     }
 
+    /// A number in a metric's unit, of which squares can be summed.
+    pub fn measure(&self, name: &str) -> Result<f64, Refused> {
+        self.check(name, measured("it", self.number(name)?))
+    }
+
     pub fn count(&self, name: &str) -> Result<u64, Refused> {
         self.count_of(name, self.get(name)?)
     }
 
     /// A whole number, also one written as 5.0.
     fn count_of(&self, place: &str, value: &Value) -> Result<u64, Refused> {
-        match value.as_f64() {
-            Some(number) if (0.0..=COUNT_MAX).contains(&number) && number.fract() == 0.0 => Ok(number as u64),
-            _ => Err(self.refuse(place, format!("{value} is not a whole number from 0 to 2^53"))),
-        }
+        let whole = |number: &f64| *number >= 0.0 && number.fract() == 0.0;
+        // A whole number as it stands: as a double, 2^53 + 1 would be 2^53.
+        let count = value.as_u64().or_else(|| value.as_f64().filter(whole).map(|number| number as u64));
+        count
+            .filter(|count| *count <= COUNT_MAX)
+            .ok_or_else(|| self.refuse(place, format!("{value} is not a whole number from 0 to 2^53")))
     }
 
     pub fn text(&self, name: &str) -> Result<&'a str, Refused> {
@@ -151,6 +185,15 @@ impl<'a> Inputs<'a> {
     pub fn numbers(&self, name: &str) -> Result<Vec<f64>, Refused> {
         let number = |(i, value)| self.number_of(&format!("{name}[{i}]"), value);
         self.list(name)?.iter().enumerate().map(number).collect()
+    }
+
+    /// Numbers in a metric's unit, see [`Inputs::measure`].
+    pub fn measures(&self, name: &str) -> Result<Vec<f64>, Refused> {
+        let values = self.numbers(name)?;
+        for (index, &value) in values.iter().enumerate() {
+            self.check(&format!("{name}[{index}]"), measured("it", value))?;
+        }
+        Ok(values)
     }
 
     /// Numbers among which some may be null.
@@ -207,13 +250,13 @@ impl<'a> Inputs<'a> {
     /// Count, sum and sum of squares under these names.
     pub fn moments(&self, count: &str, sum: &str, squares: &str) -> Result<Moments, Refused> {
         let moments = Moments::from_sums(self.count(count)?, self.number(sum)?, self.number(squares)?);
-        self.check(squares, moments)
+        moments.map_err(|why| self.refuse(if why.what() == "sum" { sum } else { squares }, why))
     }
 
     /// Both values of every unit in `name`, `{x: [..], y: [..]}`.
     pub fn pairs_of_values(&self, name: &str, x: &str, y: &str) -> Result<Vec<(f64, f64)>, Refused> {
         let object = self.object(name)?;
-        let (xs, ys) = (object.numbers(x)?, object.numbers(y)?);
+        let (xs, ys) = (object.measures(x)?, object.measures(y)?);
         if xs.len() != ys.len() {
             let (what, left, right) = ("the values of a unit", xs.len(), ys.len());
             return Err(object.refuse(y, Invalid::Lengths { what, left, right }));
@@ -227,6 +270,9 @@ impl<'a> Inputs<'a> {
         let [count, x, xx, y, yy, xy] = names;
         let sums_x = (self.number(x)?, self.number(xx)?);
         let sums_y = (self.number(y)?, self.number(yy)?);
+        // Each alone first, for its own name.
+        self.moments(count, x, xx)?;
+        self.moments(count, y, yy)?;
         let moments = PairMoments::from_sums(self.count(count)?, sums_x, sums_y, self.number(xy)?);
         self.check(xy, moments)
     }

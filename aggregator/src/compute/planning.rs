@@ -1,11 +1,42 @@
 //! Sample size, power and detectable effects.
 
 use stats::{
-    Alpha, Pair, Power,
-    power::{self, NullVariance, Plan, ZValues},
+    Alpha, Alternative, Invalid, Pair, Power,
+    power::{self, NullVariance, Plan, SampleSize, ZValues},
 };
 
-use super::{Found, Inputs, Refused};
+use super::{Found, Inputs, Refused, inputs::COUNT_MAX};
+
+/// The field that an input of the formulas comes from.
+fn field_of(why: &Invalid) -> &'static str {
+    match why.what() {
+        "baseline rate" => "baseline",
+        "treatment rate" => "treatment_rate",
+        "treatment units" | "treatment units per control unit" => "ratio_t_over_c",
+        "control units" => "n_c",
+        "standard deviation" => "sd",
+        "difference to detect" | "difference in standard deviations" => "mde_abs",
+        "new units a day" => "daily_users",
+        "cluster size" => "cluster_size",
+        "intraclass correlation" => "icc",
+        "normal quantile of the power" => "z_beta",
+        other => other,
+    }
+}
+
+fn checked<T>(inputs: &Inputs, result: Result<T, Invalid>) -> Result<T, Refused> {
+    result.map_err(|why| inputs.refuse(field_of(&why), why))
+}
+
+/// A size of arms that can be counted; of what is planned for, `what` with this value is to blame where it cannot.
+fn countable(
+    inputs: &Inputs,
+    size: SampleSize,
+    what: &'static str,
+    value: f64,
+) -> Result<SampleSize, Refused> {
+    checked(inputs, size.countable(what, value))
+}
 
 pub fn power(inputs: &Inputs) -> Result<Found, Refused> {
     match inputs.text("kind")? {
@@ -24,7 +55,7 @@ pub fn power(inputs: &Inputs) -> Result<Found, Refused> {
 
 fn plan(inputs: &Inputs) -> Result<Plan, Refused> {
     let (alpha, sides, ratio) = (inputs.alpha()?, inputs.sides()?, inputs.number("ratio_t_over_c")?);
-    inputs.check("ratio_t_over_c", Plan::new(alpha, sides, ratio))
+    checked(inputs, Plan::new(alpha, sides, ratio))
 }
 
 fn wanted_power(inputs: &Inputs) -> Result<Power, Refused> {
@@ -32,20 +63,17 @@ fn wanted_power(inputs: &Inputs) -> Result<Power, Refused> {
 }
 
 fn rates(inputs: &Inputs) -> Result<Pair<f64>, Refused> {
-    let baseline = inputs.number("baseline")?;
-    if !(baseline > 0.0 && baseline < 1.0) {
-        return Err(inputs.refuse("baseline", format!("{baseline} is not strictly between 0 and 1")));
-    }
-    Ok(Pair { control: baseline, treatment: inputs.number("treatment_rate")? })
+    Ok(Pair { control: inputs.number("baseline")?, treatment: inputs.number("treatment_rate")? })
 }
 
 fn proportion_sample_size(inputs: &Inputs) -> Result<Found, Refused> {
     let (plan, wanted, rates) = (plan(inputs)?, wanted_power(inputs)?, rates(inputs)?);
-    let size =
-        |variance| inputs.check("treatment_rate", power::rates_sample_size(rates, wanted, &plan, variance));
+    let size = |variance| {
+        let size = checked(inputs, power::rates_sample_size(rates, wanted, &plan, variance))?;
+        countable(inputs, size, "treatment rate", rates.treatment)
+    };
     let (unpooled, pooled) = (size(NullVariance::Unpooled)?, size(NullVariance::Pooled)?);
-    let arcsine = power::rates_sample_size_arcsine(rates, wanted, &plan);
-    let arcsine = inputs.check("treatment_rate", arcsine)?;
+    let arcsine = checked(inputs, power::rates_sample_size_arcsine(rates, wanted, &plan))?;
     let units = Pair { control: unpooled.control, treatment: unpooled.treatment };
     let mut found = Found::default()
         .with("n_c_unpooled_raw", unpooled.control_exact)
@@ -62,7 +90,10 @@ fn proportion_sample_size(inputs: &Inputs) -> Result<Found, Refused> {
             return Err(inputs.refuse("n_variants", format!("{variants} is below 2")));
         }
         let total = unpooled.total(variants - 1);
-        let run = inputs.check("daily_users", power::duration(total, inputs.number("daily_users")?))?;
+        if total > COUNT_MAX {
+            return Err(inputs.refuse("n_variants", format!("{variants} variants need more than 2^53 units")));
+        }
+        let run = checked(inputs, power::duration(total, inputs.number("daily_users")?))?;
         found.put("total_users", total);
         found.put("days", run.days);
     }
@@ -72,30 +103,26 @@ fn proportion_sample_size(inputs: &Inputs) -> Result<Found, Refused> {
 fn proportion_mde(inputs: &Inputs) -> Result<Found, Refused> {
     let (baseline, n) = (inputs.number("baseline")?, inputs.number("n_c")?);
     let (wanted, plan) = (wanted_power(inputs)?, plan(inputs)?);
-    let blamed = if n > 0.0 { "baseline" } else { "n_c" };
-    let detectable = inputs.check(blamed, power::rates_detectable(baseline, n, wanted, &plan))?;
-    let mut found = Found::default();
-    match detectable.increase {
-        Some(rate) => {
-            found.put("p2_up", rate);
-            found.put("mde_abs_up", rate - baseline);
-            found.put("mde_rel_up", rate / baseline - 1.0);
-        }
-        None => {
-            for name in ["p2_up", "mde_abs_up", "mde_rel_up"] {
-                found.lacking(name, "not even a rate of 1 would be found with this power");
-            }
-        }
+    if n > COUNT_MAX as f64 {
+        return Err(inputs.refuse("n_c", format!("{n} is above 2^53")));
     }
-    match detectable.decrease {
-        Some(rate) => {
-            found.put("p2_down", rate);
-            found.put("mde_abs_down", rate - baseline);
-            found.put("mde_rel_down", rate / baseline - 1.0);
-        }
-        None => {
-            for name in ["p2_down", "mde_abs_down", "mde_rel_down"] {
-                found.lacking(name, "not even a rate of 0 would be found with this power");
+    let detectable = checked(inputs, power::rates_detectable(baseline, n, wanted, &plan))?;
+    let mut found = Found::default();
+    let not_even = |rate: f64| format!("not even a rate of {rate} would be found with this power");
+    let downwards = match inputs.sides()? {
+        Alternative::Greater => "a one-sided test that looks upwards finds no decrease".to_owned(),
+        _ => not_even(0.0),
+    };
+    for (side, rate, difference, why) in [
+        ("up", detectable.increase, detectable.difference_up, not_even(1.0)),
+        ("down", detectable.decrease, detectable.difference_down, downwards),
+    ] {
+        let names = ["p2", "mde_abs", "mde_rel"].map(|name| format!("{name}_{side}"));
+        let values = [rate, difference, difference.map(|difference| difference / baseline)];
+        for (name, value) in names.iter().zip(values) {
+            match value {
+                Some(value) => found.put(name, value),
+                None => found.lacking(name, &why),
             }
         }
     }
@@ -104,7 +131,13 @@ fn proportion_mde(inputs: &Inputs) -> Result<Found, Refused> {
 
 fn proportion_power(inputs: &Inputs) -> Result<Found, Refused> {
     let (rates, control) = (rates(inputs)?, inputs.count("n_c")?);
-    let treatment = (control as f64 * inputs.number("ratio_t_over_c")?).round() as u64;
+    let treatment = (control as f64 * inputs.number("ratio_t_over_c")?).round();
+    if !(0.0..=COUNT_MAX as f64).contains(&treatment) {
+        return Err(
+            inputs.refuse("ratio_t_over_c", format!("{treatment} treatment units are not from 0 to 2^53"))
+        );
+    }
+    let treatment = treatment as u64;
     let units = Pair { control, treatment };
     Ok(Found::default()
         .with("power_unpooled", power_of(inputs, rates, units, NullVariance::Unpooled)?)
@@ -117,17 +150,17 @@ fn power_of(
     units: Pair<u64>,
     variance: NullVariance,
 ) -> Result<f64, Refused> {
-    let blamed = if units.control == 0 || units.treatment == 0 { "n_c" } else { "treatment_rate" };
-    let power = power::rates_power(rates, units, inputs.alpha()?, inputs.sides()?, variance);
-    inputs.check(blamed, power)
+    checked(inputs, power::rates_power(rates, units, inputs.alpha()?, inputs.sides()?, variance))
 }
 
 fn mean_sample_size(inputs: &Inputs) -> Result<Found, Refused> {
     let (plan, wanted) = (plan(inputs)?, wanted_power(inputs)?);
-    let (sd, difference) = (inputs.number("sd")?, inputs.number("mde_abs")?);
-    let blamed = if sd > 0.0 { "mde_abs" } else { "sd" };
-    let normal = inputs.check(blamed, power::means_sample_size(sd, difference, wanted, &plan))?;
-    let t = inputs.check(blamed, power::means_sample_size_t(sd, difference, wanted, &plan))?;
+    let (sd, difference) = (inputs.measure("sd")?, inputs.measure("mde_abs")?);
+    let size = |size: Result<SampleSize, Invalid>| {
+        countable(inputs, checked(inputs, size)?, "difference to detect", difference)
+    };
+    let normal = size(power::means_sample_size(sd, difference, wanted, &plan))?;
+    let t = size(power::means_sample_size_t(sd, difference, wanted, &plan))?;
     let mut found = Found::default()
         .with("n_c_normal_raw", normal.control_exact)
         .with("n_c_normal", normal.control)
@@ -135,8 +168,9 @@ fn mean_sample_size(inputs: &Inputs) -> Result<Found, Refused> {
         .with("n_c_t_raw", t.control_exact);
     if inputs.has("cuped_rho") {
         let rho = inputs.number("cuped_rho")?;
-        if !(-1.0..=1.0).contains(&rho) {
-            return Err(inputs.refuse("cuped_rho", format!("{rho} is not from -1 to 1")));
+        // At 1 itself nothing would be left to measure.
+        if !(rho > -1.0 && rho < 1.0) {
+            return Err(inputs.refuse("cuped_rho", format!("{rho} is not strictly between -1 and 1")));
         }
         let size = normal.inflated(1.0 - rho * rho, &plan);
         found.put("n_c_cuped_raw", size.control_exact);
@@ -144,8 +178,8 @@ fn mean_sample_size(inputs: &Inputs) -> Result<Found, Refused> {
     }
     if inputs.has("cluster_size") {
         let cluster = inputs.number("cluster_size")?;
-        let effect = inputs.check("icc", power::design_effect(cluster, inputs.number("icc")?))?;
-        let size = normal.inflated(effect, &plan);
+        let effect = checked(inputs, power::design_effect(cluster, inputs.number("icc")?))?;
+        let size = countable(inputs, normal.inflated(effect, &plan), "cluster size", cluster)?;
         found.put("design_effect", effect);
         found.put("n_c_cluster_raw", size.control_exact);
         found.put("clusters_c", (size.control_exact / cluster).ceil() as u64);
@@ -156,8 +190,13 @@ fn mean_sample_size(inputs: &Inputs) -> Result<Found, Refused> {
 fn article_literal(inputs: &Inputs) -> Result<Found, Refused> {
     let baseline = inputs.number("baseline")?;
     let rates = Pair { control: baseline, treatment: baseline * (1.0 + inputs.number("mde_rel")?) };
+    let blamed = |why: Invalid| match field_of(&why) {
+        "treatment_rate" => inputs.refuse("mde_rel", why),
+        field => inputs.refuse(field, why),
+    };
     let z = ZValues { alpha: inputs.number("z_alpha")?, power: inputs.number("z_beta")? };
     let plan = Plan::even(Alpha::FIVE_PERCENT);
-    let size = power::rates_sample_size_at(rates, z, &plan, NullVariance::Unpooled);
-    Ok(Found::default().with("n", inputs.check("baseline", size)?.control))
+    let size = power::rates_sample_size_at(rates, z, &plan, NullVariance::Unpooled).map_err(blamed)?;
+    let size = size.countable("treatment rate", rates.treatment).map_err(blamed)?;
+    Ok(Found::default().with("n", size.control))
 }

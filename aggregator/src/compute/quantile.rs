@@ -39,7 +39,7 @@ pub fn quantile(inputs: &Inputs) -> Result<Found, Refused> {
 fn arm(inputs: &Inputs, side: Side, suffix: &'static str, level: Level) -> Result<Arm, Refused> {
     let quantiles = format!("quantiles_{suffix}");
     if inputs.has(&quantiles) {
-        let three = inputs.numbers(&quantiles)?;
+        let three = inputs.measures(&quantiles)?;
         let &[lower, estimate, upper] = &three[..] else {
             let (what, left, right) = ("three quantiles", 3, three.len());
             return Err(inputs.refuse(&quantiles, Invalid::Lengths { what, left, right }));
@@ -48,7 +48,7 @@ fn arm(inputs: &Inputs, side: Side, suffix: &'static str, level: Level) -> Resul
         return Ok(Arm { suffix, sorted: None, at: Ok((quantile, None)) });
     }
     let values = format!("values_{suffix}");
-    let mut sorted = inputs.numbers(&values)?;
+    let mut sorted = inputs.measures(&values)?;
     sorted.sort_by(f64::total_cmp);
     let given = format!("share_se_{suffix}");
     let by_units = quantile::share_error(side, level, sorted.len() as u64);

@@ -32,7 +32,8 @@ pub fn simpson_poststrat(inputs: &Inputs) -> Result<Found, Refused> {
         other => {
             let why = match other {
                 Err(missing) => missing.to_string(),
-                Ok(_) => "fewer than two strata have both arms and both outcomes".to_owned(),
+                Ok(_) => "fewer than two strata have both arms and both outcomes, or a cell is nearly empty"
+                    .to_owned(),
             };
             found.lacking("breslow_day_chi2", &why);
             found.lacking("breslow_day_p_value", &why);
@@ -69,7 +70,7 @@ pub fn simpson_poststrat(inputs: &Inputs) -> Result<Found, Refused> {
         }
     }
     Ok(found
-        .with("poststrat_ci", stratified.interval(alpha))
+        .with("poststrat_ci", test.map(|_| stratified.interval(alpha)))
         .with("n_strata_used", stratified.differences.len())
         .with("n_strata_dropped", stratified.dropped.len())
         .with("stratum_diffs", stratified.differences)

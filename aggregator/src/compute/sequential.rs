@@ -1,19 +1,19 @@
 //! Always-valid methods.
 
 use stats::{
-    Alternative, Effect, Missing, Pair,
+    Alternative, Effect, Invalid, Missing, Pair,
     confidence_sequence::{Design, Look, Mixing, Monitor},
     conversion_counts,
     lift::{self, Mean},
     two_proportion,
 };
 
-use super::{Found, Inputs, Refused, bayes::ArmMean};
+use super::{Found, Inputs, Refused, bayes::ArmMean, found::Open};
 
 pub fn msprt(inputs: &Inputs) -> Result<Found, Refused> {
-    let mixing = Mixing::EffectSd(inputs.number("tau")?);
+    let mixing = Mixing::EffectSd(inputs.measure("tau")?);
     let alpha = inputs.alpha()?;
-    let null = if inputs.has("theta0") { inputs.number("theta0")? } else { 0.0 };
+    let null = if inputs.has("theta0") { inputs.measure("theta0")? } else { 0.0 };
     let design = inputs.check("tau", Design::new(alpha, inputs.alternative()?, mixing))?;
     let design = inputs.check("theta0", design.against(null))?;
     if inputs.has("x_control") {
@@ -60,7 +60,7 @@ fn first_significant(mut found: Found, index: Option<usize>) -> Found {
 /// An estimate given as such, or from counts; without units there is no effect yet.
 fn effect_at(look: &Inputs, pooled: bool) -> Result<(Effect, u64), Refused> {
     if look.has("estimate") {
-        let (estimate, standard_error) = (look.number("estimate")?, look.number("se")?);
+        let (estimate, standard_error) = (look.measure("estimate")?, look.measure("se")?);
         if standard_error < 0.0 {
             return Err(look.refuse("se", format!("{standard_error} is below 0")));
         }
@@ -73,14 +73,22 @@ fn effect_at(look: &Inputs, pooled: bool) -> Result<(Effect, u64), Refused> {
         two_proportion::unpooled_effect(arms)
     };
     let nothing = Effect { estimate: 0.0, standard_error: 0.0 };
+    // At most 2^54.
     Ok((effect.unwrap_or(nothing), arms.control.units() + arms.treatment.units()))
 }
 
 /// Units that arrive in pairs, looked at after each pair; the variance is known or, for 0 and 1,
 /// that of the rates so far.
 fn raw_pairs(inputs: &Inputs, design: &Design) -> Result<Found, Refused> {
-    let (x, y) = (inputs.numbers("x_control")?, inputs.numbers("y_treatment")?);
-    let known = if inputs.has("known_sigma") { Some(inputs.number("known_sigma")?) } else { None };
+    let (x, y) = (inputs.measures("x_control")?, inputs.measures("y_treatment")?);
+    if x.len() != y.len() {
+        let (what, left, right) = ("the values of the pairs", x.len(), y.len());
+        return Err(inputs.refuse("y_treatment", Invalid::Lengths { what, left, right }));
+    }
+    let known = if inputs.has("known_sigma") { Some(inputs.measure("known_sigma")?) } else { None };
+    if let Some(sigma) = known.filter(|sigma| *sigma < 0.0) {
+        return Err(inputs.refuse("known_sigma", format!("{sigma} is below 0")));
+    }
     for (name, values) in [("x_control", &x), ("y_treatment", &y)] {
         let odd = values.iter().position(|&value| value != 0.0 && value != 1.0);
         if let (None, Some(index)) = (known, odd) {
@@ -142,12 +150,17 @@ pub fn asymptotic_cs(inputs: &Inputs) -> Result<Found, Refused> {
             found.put("log_e_value", look.log_e_value);
             found.put("p_value", look.p_value);
             found.put("ci", look.interval);
-            found.put("one_sided_greater_ci_low", one_sided(Alternative::Greater)?.interval.lower);
-            found.put("one_sided_less_ci_high", one_sided(Alternative::Less)?.interval.upper);
+            found.put("one_sided_greater_ci_low", Open(one_sided(Alternative::Greater)?.interval.lower));
+            found.put("one_sided_less_ci_high", Open(one_sided(Alternative::Less)?.interval.upper));
         }
         Err(refusal) => {
             found.put("error", refusal);
-            found.put("p_value", 1.0);
+            // The reference calls it 1 where nothing varies; below 0 there is a difference, and no lift.
+            if relative && means.control.mean < 0.0 {
+                found.lacking("p_value", refusal);
+            } else {
+                found.put("p_value", 1.0);
+            }
             for name in
                 ["estimate", "se", "log_e_value", "ci", "one_sided_greater_ci_low", "one_sided_less_ci_high"]
             {
@@ -161,15 +174,20 @@ pub fn asymptotic_cs(inputs: &Inputs) -> Result<Found, Refused> {
 /// The effect with unpooled variances, or the reference's word for why it refuses one.
 fn effect_of(means: Pair<Mean>, relative: bool) -> Result<Effect, &'static str> {
     let Pair { control, treatment } = means;
-    if control.mean == 0.0 {
+    // The reference refuses a control of nothing but zeros by this word too.
+    let nothing = control.mean == 0.0 && control.variance <= 0.0;
+    if nothing || (relative && control.mean <= 0.0) {
         return Err("ZERO_NEGATIVE_BASELINE_VARIATION");
     }
     if control.variance <= 0.0 || treatment.variance <= 0.0 {
         return Err("ZERO_NEGATIVE_VARIANCE");
     }
     if relative {
-        let error = lift::delta_standard_error(means).map_err(|_: Missing| "ZERO_NEGATIVE_VARIANCE")?;
-        return Ok(Effect { estimate: treatment.mean / control.mean - 1.0, standard_error: error });
+        let beyond = |_: Missing| "ZERO_NEGATIVE_BASELINE_VARIATION";
+        return Ok(Effect {
+            estimate: lift::estimate(means).map_err(beyond)?,
+            standard_error: lift::delta_standard_error(means).map_err(beyond)?,
+        });
     }
     Ok(Effect {
         estimate: treatment.mean - control.mean,
@@ -181,8 +199,11 @@ pub fn conversion_counts(inputs: &Inputs) -> Result<Found, Refused> {
     let alpha = inputs.alpha()?;
     let share = inputs.number("treatment_assignment_probability")?;
     let concentration = inputs.number("concentration")?;
-    let blamed = if concentration > 0.0 { "treatment_assignment_probability" } else { "concentration" };
-    let design = inputs.check(blamed, conversion_counts::Design::new(share, concentration, alpha))?;
+    let design = conversion_counts::Design::new(share, concentration, alpha).map_err(|why| {
+        let blamed =
+            if why.what() == "concentration" { "concentration" } else { "treatment_assignment_probability" };
+        inputs.refuse(blamed, why)
+    })?;
     let mut total = Pair { control: 0_u64, treatment: 0_u64 };
     let (mut p_value, mut looks, mut first) = (1.0_f64, Vec::new(), None);
     for (index, batch) in inputs.objects("batches_new_conversions")?.iter().enumerate() {

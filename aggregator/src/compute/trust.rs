@@ -8,7 +8,7 @@ use stats::{
     srm_sequential::{Phase, evidence},
 };
 
-use super::{Found, Inputs, Refused};
+use super::{Found, Inputs, Refused, found::Open};
 
 pub fn srm_chi_square(inputs: &Inputs) -> Result<Found, Refused> {
     match inputs.text_or("kind", "srm")? {
@@ -23,7 +23,10 @@ pub fn srm_chi_square(inputs: &Inputs) -> Result<Found, Refused> {
     }
     let arms: Vec<Share> =
         observed.iter().zip(&weights).map(|(&units, &weight)| Share { weight, units }).collect();
-    let found = Found::default().with("total", observed.iter().sum::<u64>());
+    let Some(total) = observed.iter().try_fold(0_u64, |sum, units| sum.checked_add(*units)) else {
+        return Err(inputs.refuse("observed", "the sum of the counts is above 2^64"));
+    };
+    let found = Found::default().with("total", total);
     let unplanned = inputs.check("weights", srm::first_unplanned(&arms))?;
     let planned = arms.iter().filter(|arm| arm.weight > 0.0).count();
     let found = match srm::chi_square(&arms) {
@@ -67,9 +70,11 @@ fn covariate_balance(inputs: &Inputs) -> Result<Found, Refused> {
     };
     let differences = balance.as_ref().map_err(|why| *why).map(|balance| {
         let pairs = balance.shares[0].iter().zip(&balance.shares[1]);
-        pairs.map(|(&control, &treatment)| srm::standardized_difference(control, treatment)).collect()
+        let each = pairs.map(|(&control, &treatment)| srm::standardized_difference(control, treatment));
+        // Infinite where neither arm varies and they differ.
+        each.map(Open).collect()
     });
-    let differences: Result<Vec<f64>, Missing> = differences;
+    let differences: Result<Vec<Open>, Missing> = differences;
     Ok(Found::default()
         .with("chi2", balance.as_ref().map(|balance| balance.statistic).map_err(|why| *why))
         .with("df", balance.as_ref().map(|balance| balance.degrees).map_err(|why| *why))
@@ -94,11 +99,13 @@ pub fn srm_sequential(inputs: &Inputs) -> Result<Found, Refused> {
             *total = total.saturating_add(new);
         }
         let phase = Phase { weights: &weights, units: &units };
-        let blamed = if concentration > 0.0 { "null_probabilities" } else { "concentration" };
-        let found = inputs.check(blamed, evidence(&[phase], concentration))?;
+        let found = evidence(&[phase], concentration).map_err(|why| {
+            let blamed = if why.what() == "concentration" { "concentration" } else { "null_probabilities" };
+            inputs.refuse(blamed, why)
+        })?;
         p = p.min(found.p_value);
         cumulative.push(units.clone());
-        logs.push(found.log_bayes_factor);
+        logs.push(Open(found.log_bayes_factor));
         p_values.push(p);
         posteriors.push(found.posterior_probability());
     }

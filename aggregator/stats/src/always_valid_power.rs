@@ -11,6 +11,9 @@ use crate::{
 /// Never more looks than that: where more would be needed they are taken less often, which finds a little less.
 const LOOKS_MAX: f64 = 2_000.0;
 
+/// The bounds of a smaller alpha are more than eight standard deviations away.
+const SMALLEST_ALPHA: f64 = 1e-12;
+
 /// How far the search for the wanted power goes, as a multiple of the units of one look.
 const FARTHEST: f64 = 64.0;
 
@@ -30,8 +33,12 @@ impl AlwaysValidPower {
     /// For an effect that one look finds with the power `wanted`; `looks` (at least 1) evenly up to the units which that
     /// takes, and as often beyond, at least up to `end` times these units (above 0).
     ///
-    /// An error where not even 64 times the units find it, which no `wanted` from 6 % on needs at alpha 5 %.
+    /// An error where not even 64 times the units find it, which no `wanted` from 6 % on needs at alpha 5 %; and for an alpha
+    /// below 1e-12, whose bounds are beyond the grid of the recursion.
     pub fn new(alpha: Alpha, wanted: Power, looks: u32, end: f64) -> Result<AlwaysValidPower, Invalid> {
+        if alpha.get() < SMALLEST_ALPHA {
+            return Err(Invalid::OutOfRange { what: "alpha", value: alpha.get(), range: "at least 1e-12" });
+        }
         let sequence = Design::new(alpha, Alternative::TwoSided, Mixing::TunedForUnits(1.0))?;
         let drift = Alternative::TwoSided.critical_z(alpha) + normal_quantile(wanted.get());
         let mut end = if end.is_finite() { end.clamp(2.0, FARTHEST) } else { FARTHEST };
@@ -166,6 +173,7 @@ mod tests {
         assert_eq!(often.by(0.0), 0.0);
         assert!(often.by(1.0) > seldom.by(1.0));
         assert!(often.by(1e9) <= 1.0 && often.by(1e9) > 0.8);
+        assert!(AlwaysValidPower::new(Alpha::new(1e-13).unwrap(), Power::EIGHTY_PERCENT, 14, 2.0).is_err());
         // Far more looks than are taken.
         assert!((power(0.8, u32::MAX).inflation() - often.inflation()).abs() < 0.05);
     }

@@ -3,6 +3,7 @@
 //! peeking.
 
 mod beta;
+mod log_odds;
 mod rates;
 
 pub use beta::{BetaPosterior, BetaPrior};
@@ -58,10 +59,11 @@ impl NormalPosterior {
         let Some(prior) = prior else {
             return Some(NormalPosterior { mean: estimate, sd: standard_error });
         };
-        let (data, before) = (standard_error.powi(-2), prior.sd.powi(-2));
+        // The weight of the prior, whose precision and that of the data need not be doubles.
+        let weight = 1.0 / (1.0 + (prior.sd / standard_error).powi(2));
         Some(NormalPosterior {
-            mean: (data * estimate + before * prior.mean) / (data + before),
-            sd: (data + before).powf(-0.5),
+            mean: estimate + weight * (prior.mean - estimate),
+            sd: standard_error * (prior.sd / prior.sd.hypot(standard_error)),
         })
     }
 
@@ -84,14 +86,14 @@ impl NormalPosterior {
     /// `s phi(m/s) + m Phi(m/s)`.
     pub fn expected_gain(&self) -> f64 {
         let z = self.mean / self.sd;
-        self.sd * (normal_pdf(z) + z * normal_sf(-z))
+        (self.sd * (normal_pdf(z) + z * normal_sf(-z))).max(0.0)
     }
 
     /// E[max(-effect, 0)]: what is lost by choosing the treatment when more is better,
     /// `s phi(m/s) - m Phi(-m/s)`.
     pub fn expected_loss(&self) -> f64 {
         let z = self.mean / self.sd;
-        self.sd * (normal_pdf(z) - z * normal_sf(z))
+        (self.sd * (normal_pdf(z) - z * normal_sf(z))).max(0.0)
     }
 }
 
@@ -108,6 +110,24 @@ mod tests {
         let posterior = NormalPosterior::new(EFFECT, Some(prior)).unwrap();
         assert!((posterior.mean - 0.1).abs() < 1e-15);
         assert!((posterior.sd - 0.1 / 2f64.sqrt()).abs() < 1e-15);
+    }
+
+    /// A prior that knows everything is all there is, one that knows nothing changes nothing.
+    #[test]
+    fn extreme_priors_and_errors_are_numbers() {
+        let of = |sd, standard_error| {
+            NormalPosterior::new(
+                Effect { estimate: 0.2, standard_error },
+                Some(NormalPrior { mean: 1.0, sd }),
+            )
+            .unwrap()
+        };
+        assert_eq!(of(1e-100, 1e90), NormalPosterior { mean: 1.0, sd: 1e-100 });
+        assert_eq!(of(1e100, 1e-120), NormalPosterior { mean: 0.2, sd: 1e-120 });
+        for posterior in [of(1e-100, 1e90), of(1e100, 1e-120)] {
+            assert_eq!((posterior.probability_above_0(), posterior.expected_loss()), (1.0, 0.0));
+            assert_eq!(posterior.expected_gain(), posterior.mean);
+        }
     }
 
     #[test]

@@ -99,7 +99,7 @@ pub fn clustered_ols(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
 /// `k_g = 1 / (N sqrt(1 - n_g/N))`, the degrees are `(sum B_gg)^2 / sum B_gh^2`.
 pub fn bias_reduced(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
     let arms = arms(clusters)?;
-    let squares = |arm: &ArmTotals| arm.sum_of(|residual, n| residual * residual / (1.0 - n / arm.units));
+    let squares = |arm: &ArmTotals| arm.sum_of(|residual, share| residual * residual / share.others);
     let total = squares(&arms.control) + squares(&arms.treatment);
     let trace = 1.0 / arms.control.units + 1.0 / arms.treatment.units;
     let degrees =
@@ -111,12 +111,12 @@ pub fn bias_reduced(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
 fn satterthwaite_squares(arm: &ArmTotals) -> f64 {
     let n_all = arm.units;
     // k_g n_g, the cluster's part of an entry off the diagonal times sqrt(N).
-    let part = |n: f64| n / (n_all * (1.0 - n / n_all).sqrt());
+    let part = |share: Share| share.own / share.others.sqrt();
     let (mut diagonal, mut parts, mut own) = (0.0, 0.0, 0.0);
-    for &(_, n) in &arm.residuals {
-        diagonal += (n / (n_all * n_all)).powi(2);
-        parts += part(n).powi(2);
-        own += part(n).powi(4);
+    for &(_, share) in &arm.residuals {
+        diagonal += (share.own / n_all).powi(2);
+        parts += part(share).powi(2);
+        own += part(share).powi(4);
     }
     diagonal + (parts * parts - own) / (n_all * n_all)
 }
@@ -150,7 +150,7 @@ pub fn intraclass_correlation(clusters: Clusters<'_>) -> Result<IntraclassCorrel
     for (clusters, arm) in both {
         for cluster in clusters {
             let n = cluster.count() as f64;
-            between += n * (cluster.mean() - arm.mean).powi(2);
+            between += n * arm.distance_from_mean(cluster).powi(2);
             within += cluster.sum_of_squared_deviations();
             sizes += n * n / arm.units;
         }
@@ -169,8 +169,17 @@ pub fn intraclass_correlation(clusters: Clusters<'_>) -> Result<IntraclassCorrel
 struct ArmTotals {
     units: f64,
     mean: f64,
-    /// `(y_k - R n_k) / sum n` and n_k of each cluster that has units.
-    residuals: Vec<(f64, f64)>,
+    /// What the rounding of the means may leave of a cluster that does not differ.
+    noise: f64,
+    /// `(y_k - R n_k) / sum n` and the share of the units of each cluster that has units.
+    residuals: Vec<(f64, Share)>,
+}
+
+/// The share of an arm's units that a cluster has and that the others have, each with its own digits.
+#[derive(Clone, Copy)]
+struct Share {
+    own: f64,
+    others: f64,
 }
 
 impl ArmTotals {
@@ -180,17 +189,29 @@ impl ArmTotals {
         if have < 2 {
             return Err(Missing::Clusters { arm: side, have, need: 2 });
         }
-        let units: f64 = with_units.clone().map(|cluster| cluster.count() as f64).sum();
+        let whole: u128 = with_units.clone().map(|cluster| u128::from(cluster.count())).sum();
+        let units = whole as f64;
         let mean = with_units.clone().map(|cluster| cluster.sum()).sum::<f64>() / units;
-        let residual = |cluster: &Moments| {
-            let n = cluster.count() as f64;
-            ((cluster.mean() - mean) * n / units, n)
-        };
-        Ok(ArmTotals { units, mean, residuals: with_units.map(residual).collect() })
+        let largest = with_units.clone().map(|cluster| cluster.mean().abs()).fold(0.0, f64::max);
+        // A rounding each of the sums and of adding them.
+        let noise = f64::EPSILON * (have as f64 + 4.0) * largest;
+        let mut arm = ArmTotals { units, mean, noise, residuals: Vec::new() };
+        for cluster in with_units {
+            let own = cluster.count() as f64 / units;
+            let share = Share { own, others: (whole - u128::from(cluster.count())) as f64 / units };
+            arm.residuals.push((arm.distance_from_mean(cluster) * own, share));
+        }
+        Ok(arm)
     }
 
-    fn sum_of(&self, f: impl Fn(f64, f64) -> f64) -> f64 {
-        self.residuals.iter().map(|&(residual, n)| f(residual, n)).sum()
+    /// A cluster's mean minus the arm's; 0 where only rounding differs, which is no variation.
+    fn distance_from_mean(&self, cluster: &Moments) -> f64 {
+        let difference = cluster.mean() - self.mean;
+        if difference.abs() <= self.noise { 0.0 } else { difference }
+    }
+
+    fn sum_of(&self, f: impl Fn(f64, Share) -> f64) -> f64 {
+        self.residuals.iter().map(|&(residual, share)| f(residual, share)).sum()
     }
 }
 
@@ -231,6 +252,30 @@ mod tests {
         assert!((test.p_value - 0.039_942).abs() < 1e-6, "{}", test.p_value);
         let tail = 2.0 * crate::distributions::normal_sf(-test.as_z());
         assert!((tail / test.p_value - 1.0).abs() < 1e-9 && test.as_z() < 0.0, "{tail}");
+    }
+
+    /// Three tenths in every cluster: the mean over all is off by a rounding, and a t from it would be 10^15.
+    #[test]
+    fn equal_clusters_do_not_vary() {
+        let (c, t) = (cluster(&[0.1, 0.1, 0.1]), cluster(&[0.3, 0.3]));
+        let clusters = Pair { control: &[c, c, c][..], treatment: &[t, t, t][..] };
+        for test in [delta, clustered_ols, bias_reduced] {
+            assert_eq!(test(clusters), Err(Missing::Variation));
+        }
+        assert_eq!(intraclass_correlation(clusters), Err(Missing::Variation));
+    }
+
+    /// One cluster has all units of an arm but two: what the others have must not be rounded away.
+    #[test]
+    fn one_cluster_may_have_nearly_all_units() {
+        let most = Moments::from_variance(1 << 60, 1.0, 1.0).unwrap();
+        let arm = [most, cluster(&[2.0]), cluster(&[5.0])];
+        let clusters = Pair { control: &arm[..], treatment: &[cluster(&[1.0]), cluster(&[2.0])][..] };
+        for test in [delta, clustered_ols, bias_reduced] {
+            let found = test(clusters).unwrap();
+            assert!(found.t.is_finite() && found.degrees > 0.0 && found.degrees <= 4.0, "{found:?}");
+            assert!(found.p_value > 0.0 && found.p_value < 1.0, "{found:?}");
+        }
     }
 
     /// With one unit per cluster the delta method is the t-test, up to its degrees of freedom.

@@ -10,7 +10,7 @@ use crate::{
     few_conversions::Few,
     lift::means_of_moments,
     proportion_interval::{Score, score_at},
-    terms::{finite, positive},
+    terms::{finite, measured, positive},
     two_proportion::score_z,
 };
 
@@ -19,6 +19,9 @@ pub use crate::few_conversions::{MIN_CONVERSIONS, MIN_CONVERSIONS_UNEVEN, UNEVEN
 /// The total units for which the interval is tuned when no horizon is planned (GrowthBook's
 /// default).
 pub const DEFAULT_TUNING_UNITS: f64 = 5000.0;
+
+/// More standard errors than that are taken for as many.
+const MOST_ERRORS: f64 = 1e150;
 
 /// How the method spreads its bet over effect sizes. Fixed before the first look, for the life of
 /// the experiment.
@@ -56,12 +59,13 @@ pub struct Look {
 }
 
 impl Design {
-    /// `alpha` is the level over all looks together; the mixing's number must be finite and above 0.
+    /// `alpha` is the level over all looks together; the mixing's number must be [`measured`] and above 0.
     pub fn new(alpha: Alpha, alternative: Alternative, mixing: Mixing) -> Result<Design, Invalid> {
-        match mixing {
-            Mixing::EffectSd(sd) => positive("prior sd of the effect", sd)?,
-            Mixing::TunedForUnits(units) => positive("units to tune for", units)?,
+        let (what, value) = match mixing {
+            Mixing::EffectSd(sd) => ("prior sd of the effect", sd),
+            Mixing::TunedForUnits(units) => ("units to tune for", units),
         };
+        positive(what, measured(what, value)?)?;
         Ok(Design { alpha, alternative, mixing, null: 0.0 })
     }
 
@@ -84,13 +88,14 @@ impl Design {
     /// (2022), Operations Research 70(3), with r = tau^2 / se^2; Waudby-Smith et al. (2024),
     /// Annals of Statistics 52(6) (equation 9 of arXiv 2103.06476v7), with r = N rho^2.
     ///
-    /// Without variation (se = 0) nothing is known yet: e = 1 and the interval is everything.
+    /// Without variation (se = 0) nothing is known yet: e = 1 and the interval is everything. What is more than 10^150
+    /// standard errors is taken for as many, whose square is still a number.
     pub fn look(&self, effect: Effect, units: u64) -> Look {
         if effect.standard_error <= 0.0 || units == 0 {
             return Look { effect, log_e_value: 0.0, p_value: 1.0, interval: Interval::EVERYTHING };
         }
         let ratio = self.mixing_ratio(effect.standard_error, units);
-        let z = (effect.estimate - self.null) / effect.standard_error;
+        let z = ((effect.estimate - self.null) / effect.standard_error).clamp(-MOST_ERRORS, MOST_ERRORS);
         Look {
             effect,
             log_e_value: log_e_value(z, ratio),
@@ -116,7 +121,7 @@ impl Design {
             // No variation, or a null that no two rates can differ by.
             Ok(_) | Err(NoAnswer::Invalid(_)) => return Err(Missing::Variation),
         };
-        let units = arms.control.units() + arms.treatment.units();
+        let units = arms.control.units().saturating_add(arms.treatment.units());
         let ratio = self.mixing_ratio(score.effect.standard_error, units);
         let interval = score_at(arms, self.critical(ratio), Score::Mee)?;
         Ok(Look {
@@ -136,7 +141,7 @@ impl Design {
         }
         let effect =
             Effect { estimate: means.treatment.mean - means.control.mean, standard_error: variance.sqrt() };
-        Ok(self.look(effect, moments.control.count() + moments.treatment.count()))
+        Ok(self.look(effect, moments.control.count().saturating_add(moments.treatment.count())))
     }
 
     /// rho^2 of the asymptotic confidence sequence, `(-2 ln a + ln(-2 ln a + 1)) / N*`, with a
@@ -158,7 +163,7 @@ impl Design {
 
     fn mixing_ratio(&self, standard_error: f64, units: u64) -> f64 {
         match self.mixing {
-            Mixing::EffectSd(sd) => (sd / standard_error).powi(2),
+            Mixing::EffectSd(sd) => (sd / standard_error).min(MOST_ERRORS).powi(2),
             Mixing::TunedForUnits(_) => units as f64 * self.rho_squared().expect("tuned for units"),
         }
     }
@@ -189,14 +194,14 @@ impl Design {
         if toward <= 0.0 {
             return 1.0;
         }
-        let exponent = ratio * z * z / (2.0 * (1.0 + ratio));
+        let exponent = z * z / (2.0 * (1.0 + 1.0 / ratio));
         ((1.0 + ratio).sqrt() / (2.0 * exponent.exp_m1())).min(1.0)
     }
 }
 
 /// The logarithm of the normal mixture likelihood ratio at mixing ratio `ratio`.
 fn log_e_value(z: f64, ratio: f64) -> f64 {
-    0.5 * (ratio * z * z / (1.0 + ratio) - ratio.ln_1p())
+    0.5 * (z * z / (1.0 + 1.0 / ratio) - ratio.ln_1p())
 }
 
 /// The looks so far: an always-valid p-value only ever falls.
@@ -262,8 +267,24 @@ mod tests {
 
     #[test]
     fn mixing_parameters_must_be_positive() {
-        for mixing in [Mixing::EffectSd(0.0), Mixing::TunedForUnits(f64::NAN)] {
+        for mixing in [Mixing::EffectSd(0.0), Mixing::TunedForUnits(f64::NAN), Mixing::EffectSd(1e-300)] {
             assert!(Design::new(Alpha::FIVE_PERCENT, Alternative::TwoSided, mixing).is_err());
+        }
+    }
+
+    /// However far the estimate is from 0 or the prior from the error, nothing is infinite but an open end.
+    #[test]
+    fn extreme_ratios_are_numbers() {
+        for alternative in [Alternative::TwoSided, Alternative::Greater, Alternative::Less] {
+            for (sd, estimate, standard_error) in
+                [(1e100, 1e100, 1e-120), (1e-100, 1.0, 1e100), (1.0, -1e200, 1e-99)]
+            {
+                let design = Design::new(Alpha::FIVE_PERCENT, alternative, Mixing::EffectSd(sd)).unwrap();
+                let look = design.look(Effect { estimate, standard_error }, 10);
+                assert!(look.log_e_value.is_finite() && (0.0..=1.0).contains(&look.p_value), "{look:?}");
+                assert!(!look.interval.lower.is_nan() && !look.interval.upper.is_nan(), "{look:?}");
+                assert_eq!(look.p_value < 0.05, !look.interval.contains(0.0), "{look:?}");
+            }
         }
     }
 

@@ -7,8 +7,7 @@
 
 use crate::{
     Alpha, Interval, Invalid, Pair,
-    multinomial_mixture::{Cell, log_bayes_factor},
-    terms::{between_0_and_1, positive},
+    multinomial_mixture::{Cell, concentration, log_bayes_factor},
 };
 
 mod one_sided;
@@ -56,13 +55,14 @@ pub struct Look {
 }
 
 impl Design {
-    /// `treatment_share` is the treatment's share of both arms' units, strictly between 0 and 1.
-    pub fn new(treatment_share: f64, concentration: f64, alpha: Alpha) -> Result<Design, Invalid> {
-        Ok(Design {
-            treatment_share: between_0_and_1("treatment share", treatment_share)?,
-            concentration: positive("concentration", concentration)?,
-            alpha,
-        })
+    /// `treatment_share` is the treatment's share of both arms' units, from 1e-15 to 1 - 1e-15; `mixture` the concentration,
+    /// from 1e-6 to 1e15.
+    pub fn new(treatment_share: f64, mixture: f64, alpha: Alpha) -> Result<Design, Invalid> {
+        if !(1e-15..=1.0 - 1e-15).contains(&treatment_share) {
+            let (what, range) = ("treatment share", "strictly between 0 and 1, by 1e-15 at least");
+            return Err(Invalid::OutOfRange { what, value: treatment_share, range });
+        }
+        Ok(Design { treatment_share, concentration: concentration(mixture)?, alpha })
     }
 
     /// The test alone, without the interval of [`Design::look`].
@@ -83,17 +83,16 @@ impl Design {
         let pi = self.treatment_share;
         let Evidence { log_e_value: log_bayes_factor, p_value } = self.evidence(conversions);
         let logit_pi = (pi / (1.0 - pi)).ln();
+        // With the shift s of the log odds, ln(pi/theta) is ln(1 + pi (e^s - 1)) - s and ln((1 - pi)/(1 - theta)) is the
+        // first of these alone: small for a small s, where logarithms of theta would cancel.
         let excess = |shift: f64| {
-            let log_odds = logit_pi + shift;
-            let log_theta = -(-log_odds).exp().ln_1p();
-            let log_rest = -log_odds.exp().ln_1p();
-            log_bayes_factor
-                + x_t * (pi.ln() - log_theta)
-                + x_c * ((1.0 - pi).ln() - log_rest)
-                + self.alpha.get().ln()
+            let log_rest = (pi * shift.exp_m1()).ln_1p();
+            log_bayes_factor + (x_t + x_c) * log_rest - x_t * shift + self.alpha.get().ln()
         };
         let log_rate_ratio = (x_c + x_t > 0.0).then(|| (x_t / x_c).ln() - logit_pi);
-        let inside = (x_t.max(0.5) / x_c.max(0.5)).ln() - logit_pi;
+        // Next to the most likely value, which is infinite where an arm has no conversions.
+        const NEXT_TO_NONE: f64 = 1e-12;
+        let inside = (x_t.max(NEXT_TO_NONE) / x_c.max(NEXT_TO_NONE)).ln() - logit_pi;
         Look {
             log_bayes_factor,
             p_value,
@@ -148,6 +147,41 @@ mod tests {
         let look = design().look(Pair::default());
         assert_eq!((look.p_value, look.log_rate_ratio), (1.0, None));
         assert_eq!(look.interval, Interval::EVERYTHING);
+    }
+
+    /// The Bayes factor of 2^52 + z sd of 2^53 conversions by Laplace's approximation, whose error is of the order 1 / n:
+    /// z^2 / 2 - ln(1 + n/k) / 2. The interval is then normal too.
+    #[test]
+    fn counts_up_to_2_to_53_keep_their_digits() {
+        let (k, n) = (100.0, (1_u64 << 53) as f64);
+        let design = Design::new(0.5, k, Alpha::FIVE_PERCENT).unwrap();
+        for z in [0.0, 3.0, 7.0] {
+            let more = (z * n.sqrt() / 2.0_f64).round();
+            let conversions = Pair { control: (n / 2.0 - more) as u64, treatment: (n / 2.0 + more) as u64 };
+            let look = design.look(conversions);
+            let z = 2.0 * more / n.sqrt();
+            let expected = 0.5 * z * z - 0.5 * (n / k).ln_1p();
+            // Stirling's remainders of the mixture, S(k) - 2 S(k / 2), are left: -1 / (4 k) to first order.
+            assert!((look.log_bayes_factor - expected + 0.25 / k).abs() < 1e-6, "{z}: {look:?}");
+            // The log rate ratio is normal with the error 2 / sqrt n; the interval ends where z^2 / 2 pays for 1 / alpha.
+            let reach = (2.0 * (0.5 * (n / k).ln_1p() + 0.25 / k - 0.05_f64.ln())).sqrt() * 2.0 / n.sqrt();
+            let half_width = 0.5 * (look.interval.upper - look.interval.lower);
+            assert!((half_width / reach - 1.0).abs() < 1e-6, "{z}: {half_width:e} {reach:e}");
+            assert_eq!(!look.interval.contains(0.0), look.p_value < 0.05, "{z}: {look:?}");
+        }
+    }
+
+    /// Without conversions of the treatment any level has its upper end, whose likelihood ratio is (1 - pi) / (1 - theta).
+    #[test]
+    fn levels_near_1_have_an_upper_end() {
+        let design = |alpha| Design::new(0.5, 10.0, Alpha::new(alpha).unwrap()).unwrap();
+        let ends = [0.05, 0.7, 0.999]
+            .map(|alpha| design(alpha).look(Pair { control: 1, treatment: 0 }).interval.upper);
+        // BF = 0.5 / (1 - theta) = 1 / alpha.
+        for (end, alpha) in ends.into_iter().zip([0.05_f64, 0.7, 0.999]) {
+            let theta: f64 = 1.0 - 0.5 * alpha;
+            assert!((end - (theta / (1.0 - theta)).ln()).abs() < 1e-9, "{alpha}: {end}");
+        }
     }
 
     #[test]

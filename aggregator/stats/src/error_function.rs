@@ -103,6 +103,11 @@ pub(crate) fn erfc_from(x: f64, exponential: f64) -> f64 {
     if x < 0.0 { 2.0 - upper } else { upper }
 }
 
+/// The logarithm of erfc(x), for x above a half; finite where erfc itself underflows.
+pub(crate) fn log_erfc(x: f64) -> f64 {
+    scaled(x).ln() - x * x
+}
+
 /// `exp(y^2) erfc(y)` for y above [`NEAR_END`].
 fn scaled(y: f64) -> f64 {
     if y <= 4.0 {

@@ -209,7 +209,12 @@ impl Boundary {
         } else {
             self.used = target;
             let guess = previous.map_or(f64::INFINITY, |bound| bound.critical);
-            critical_z(&from, fraction, increment, guess)
+            let critical = critical_z(&from, fraction, increment, guess);
+            // Two bounds meet at 0, where all that is left of an alpha next to 1 may be spent.
+            match self.design.alternative {
+                Alternative::TwoSided => critical.max(0.0),
+                Alternative::Greater | Alternative::Less => critical,
+            }
         };
         let bound = Bound {
             fraction,

@@ -93,21 +93,25 @@ impl Crossed {
     fn interaction(&self, a: usize, b: usize) -> Result<Interaction, Missing> {
         let mean = |a: usize, b: usize| self.cells[a][b].mean();
         let four = [(a, b), (a, 0), (0, b), (0, 0)];
-        let (mut variance, mut squares) = (0.0, 0.0);
+        let mut variance = 0.0;
         for (a, b) in four {
-            let part = self.variance_of_mean(a, b)?;
-            variance += part;
-            squares += part * part / (self.cells[a][b].count() - 1) as f64;
+            variance += self.variance_of_mean(a, b)?;
         }
         if variance == 0.0 {
             return Err(Missing::Variation);
+        }
+        // Each cell as a share of the whole, so that nothing overflows or underflows when squared.
+        let mut squares = 0.0;
+        for (a, b) in four {
+            let share = self.variance_of_mean(a, b)? / variance;
+            squares += share * share / (self.cells[a][b].count() - 1) as f64;
         }
         let effect = Effect {
             estimate: (mean(a, b) - mean(a, 0)) - (mean(0, b) - mean(0, 0)),
             standard_error: variance.sqrt(),
         };
         let z = effect.estimate / effect.standard_error;
-        let degrees = variance * variance / squares;
+        let degrees = 1.0 / squares;
         let two_sided = Alternative::TwoSided;
         Ok(Interaction {
             a,

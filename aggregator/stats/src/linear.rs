@@ -2,13 +2,26 @@
 
 /// The x with `matrix x = right`, by elimination with partial pivoting; `None` when the matrix is
 /// singular to 12 digits. `matrix` is square, given by rows, and as large as `right`.
+///
+/// Rows and then columns are first brought to a largest entry of about 1: whether a covariate is told in cents or in
+/// millions must not decide whether there is an answer.
 pub(crate) fn solve(mut matrix: Vec<Vec<f64>>, mut right: Vec<f64>) -> Option<Vec<f64>> {
     let n = right.len();
-    let largest = matrix.iter().flatten().fold(0.0, |most: f64, entry| most.max(entry.abs()));
+    for (row, right) in matrix.iter_mut().zip(&mut right) {
+        let scale = power_of_two(row.iter().copied())?;
+        row.iter_mut().for_each(|entry| *entry /= scale);
+        *right /= scale;
+    }
+    let mut of_columns = Vec::new();
+    for column in 0..n {
+        let scale = power_of_two(matrix.iter().map(|row| row[column]))?;
+        matrix.iter_mut().for_each(|row| row[column] /= scale);
+        of_columns.push(scale);
+    }
     for column in 0..n {
         let pivot =
             (column..n).max_by(|&i, &j| matrix[i][column].abs().total_cmp(&matrix[j][column].abs()))?;
-        if matrix[pivot][column].abs() <= 1e-12 * largest {
+        if matrix[pivot][column].abs() <= 1e-12 {
             return None;
         }
         matrix.swap(column, pivot);
@@ -27,7 +40,14 @@ pub(crate) fn solve(mut matrix: Vec<Vec<f64>>, mut right: Vec<f64>) -> Option<Ve
         let known: f64 = (row + 1..n).map(|k| matrix[row][k] * right[k]).sum();
         right[row] = (right[row] - known) / matrix[row][row];
     }
+    right.iter_mut().zip(of_columns).for_each(|(x, scale)| *x /= scale);
     Some(right)
+}
+
+/// A power of two next to the largest entry, by which division is exact; none where all are 0.
+fn power_of_two(entries: impl Iterator<Item = f64>) -> Option<f64> {
+    let largest = entries.fold(0.0, |most: f64, entry| most.max(entry.abs()));
+    (largest > 0.0 && largest.is_finite()).then(|| largest.log2().round().exp2())
 }
 
 #[cfg(test)]
@@ -38,6 +58,19 @@ mod tests {
     fn solves_with_a_zero_pivot() {
         let matrix = vec![vec![0.0, 2.0], vec![3.0, 1.0]];
         assert_eq!(solve(matrix, vec![4.0, 5.0]), Some(vec![1.0, 2.0]));
+    }
+
+    /// The same equations with the second unknown in units of 10^-9 and of 10^9, and the rows likewise.
+    #[test]
+    fn units_of_measure_do_not_make_a_matrix_singular() {
+        for unit in [1e-9, 1.0, 1e9] {
+            let matrix = vec![vec![2.0, unit], vec![unit, 3.0 * unit * unit]];
+            let solved = solve(matrix, vec![3.0, 4.0 * unit]).unwrap();
+            assert!(
+                (solved[0] - 1.0).abs() < 1e-14 && (solved[1] * unit - 1.0).abs() < 1e-14,
+                "{unit}: {solved:?}"
+            );
+        }
     }
 
     #[test]

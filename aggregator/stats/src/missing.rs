@@ -105,10 +105,10 @@ impl fmt::Display for Missing {
             }
             Missing::Variation => f.write_str("no variation in either arm"),
             Missing::PositiveBaseline { control_mean } => {
-                write!(f, "the control mean is {control_mean}, a lift needs one above 0")
+                write!(f, "the control mean is {}, a lift needs one above 0", Short(*control_mean))
             }
             Missing::PositiveTreatment { treatment_mean } => {
-                write!(f, "the treatment mean is {treatment_mean}, its logarithm needs one above 0")
+                write!(f, "the treatment mean is {}, its logarithm needs one above 0", Short(*treatment_mean))
             }
             Missing::Denominator { arm } => {
                 write!(f, "the denominators of the {arm} arm sum to 0")
@@ -131,6 +131,20 @@ impl fmt::Display for Missing {
 }
 
 impl std::error::Error for Missing {}
+
+/// A number in a sentence: with an exponent where its zeros would fill the line.
+struct Short(f64);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Short(value) = *self;
+        if value == 0.0 || !value.is_finite() || (1e-7..1e16).contains(&value.abs()) {
+            write!(f, "{value}")
+        } else {
+            write!(f, "{value:e}")
+        }
+    }
+}
 
 /// The input cannot be right.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -191,9 +205,9 @@ impl fmt::Display for Invalid {
                 write!(f, "{conversions} conversions cannot come from {units} units")
             }
             Invalid::OutOfRange { what, value, range } => {
-                write!(f, "{what} is {value}, it must be {range}")
+                write!(f, "{what} is {}, it must be {range}", Short(*value))
             }
-            Invalid::NotFinite { what, value } => write!(f, "{what} is {value}, not a number"),
+            Invalid::NotFinite { what, value } => write!(f, "{what} is {}, not a number", Short(*value)),
             Invalid::ImpossibleSums { what } => {
                 write!(f, "the {what} cannot be the sums of any values")
             }
@@ -208,6 +222,20 @@ impl fmt::Display for Invalid {
 }
 
 impl std::error::Error for Invalid {}
+
+impl Invalid {
+    /// Name of the input, for people.
+    pub fn what(&self) -> &'static str {
+        match *self {
+            Invalid::ConversionsAboveUnits { .. } => "conversions",
+            Invalid::OutOfRange { what, .. }
+            | Invalid::NotFinite { what, .. }
+            | Invalid::ImpossibleSums { what }
+            | Invalid::Lengths { what, .. }
+            | Invalid::TooFew { what, .. } => what,
+        }
+    }
+}
 
 /// Either kind, from functions that take lists they have to check themselves.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -240,3 +268,18 @@ impl fmt::Display for NoAnswer {
 }
 
 impl std::error::Error for NoAnswer {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 10^154 written out fills two lines.
+    #[test]
+    fn numbers_in_sentences_are_short() {
+        let told = |value| Invalid::NotFinite { what: "it", value }.to_string();
+        assert_eq!(told(5.0), "it is 5, not a number");
+        assert_eq!(told(1e154), "it is 1e154, not a number");
+        assert_eq!(told(-2.5e-300), "it is -2.5e-300, not a number");
+        assert_eq!(told(f64::NAN), "it is NaN, not a number");
+    }
+}

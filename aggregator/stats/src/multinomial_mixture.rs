@@ -1,13 +1,24 @@
 //! The evidence of counts against fixed shares, with a Dirichlet mixture as the alternative: one
 //! kernel for the anytime-valid sample ratio test and for the conversion-count test.
 
-use crate::distributions::stirling_remainder;
+use crate::{
+    Invalid,
+    special::{log1p_minus, stirling_remainder},
+};
 
 /// One category: its share under the null (above 0, all summing to 1) and its count.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cell {
     pub(crate) share: f64,
     pub(crate) count: f64,
+}
+
+/// `value` if the factor keeps its digits with this concentration, from 1e-6 to 1e15.
+pub(crate) fn concentration(value: f64) -> Result<f64, Invalid> {
+    if (1e-6..=1e15).contains(&value) {
+        return Ok(value);
+    }
+    Err(Invalid::OutOfRange { what: "concentration", value, range: "from 1e-6 to 1e15" })
 }
 
 /// The logarithm of the Bayes factor of a Dirichlet(k p)-multinomial against a multinomial with
@@ -27,12 +38,16 @@ pub(crate) fn log_bayes_factor(cells: &[Cell], concentration: f64) -> f64 {
     log -= 0.5 * (cells.len() as f64 - 1.0) * (n / k).ln_1p();
     for &Cell { share, count } in cells {
         let excess = (count - n * share) / (a * share);
-        let log_ratio = excess.ln_1p();
         // sum of a p_i d_i is 0, so subtracting d_i changes nothing but the rounding.
-        log += a * share * ((1.0 + excess) * log_ratio - excess) - 0.5 * log_ratio;
+        log += a * share * relative_entropy(excess) - 0.5 * excess.ln_1p();
         log += stirling_remainder(k * share + count) - stirling_remainder(k * share);
     }
     log
+}
+
+/// `(1 + d) ln(1 + d) - d`, about d^2 / 2 for a small d, where its parts cancel.
+fn relative_entropy(d: f64) -> f64 {
+    if d.abs() < 0.25 { (1.0 + d) * log1p_minus(d) + d * d } else { (1.0 + d) * d.ln_1p() - d }
 }
 
 #[cfg(test)]

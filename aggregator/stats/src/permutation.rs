@@ -58,8 +58,11 @@ pub fn test(things: &[Assigned], design: Design, seed: u64) -> Result<Permutatio
     if design == Design::Pairs {
         check_pairs(things)?;
     }
-    // Equal up to rounding counts as extreme: the true assignment is one of those tried.
-    let least = observed.abs() * (1.0 - 1e-12) - 1e-15;
+    // Equal up to rounding counts as extreme: the true assignment is one of those tried. The rounding is relative to the
+    // ratios, in whatever unit they are.
+    let ratios =
+        things.iter().filter(|thing| thing.units > 0).map(|thing| (thing.sum / thing.units as f64).abs());
+    let least = observed.abs() - 1e-14 * n as f64 * ratios.fold(0.0, f64::max);
     let extreme = |mask: u64| difference(things, mask).map(|d| u64::from(d.abs() >= least));
 
     let possible = number_of_assignments(n, drawn.count_ones() as usize, design);
@@ -94,13 +97,13 @@ fn mask(things: &[Assigned]) -> u64 {
 
 /// Treatment ratio minus control ratio under an assignment; none if an arm has no units.
 fn difference(things: &[Assigned], mask: u64) -> Option<f64> {
-    let (mut sums, mut units) = ([0.0; 2], [0u64; 2]);
+    let (mut sums, mut units) = ([0.0; 2], [0.0; 2]);
     for (i, thing) in things.iter().enumerate() {
         let arm = (mask >> i & 1) as usize;
         sums[arm] += thing.sum;
-        units[arm] += thing.units;
+        units[arm] += thing.units as f64;
     }
-    (units[0] > 0 && units[1] > 0).then(|| sums[1] / units[1] as f64 - sums[0] / units[0] as f64)
+    (units[0] > 0.0 && units[1] > 0.0).then(|| sums[1] / units[1] - sums[0] / units[0])
 }
 
 fn check_pairs(things: &[Assigned]) -> Result<(), Invalid> {
@@ -189,6 +192,16 @@ mod tests {
         assert_eq!(found, Permutation { p_value: 2.0 / 6.0, assignments: 6, exact: true });
         let coins = test(&four, Design::FairCoins, 0).unwrap();
         assert_eq!(coins.assignments, 14);
+    }
+
+    /// 3 and 4 against 1 and 2 in units of 10^-30 and 10^30, where an absolute slack called everything extreme.
+    #[test]
+    fn the_unit_of_measure_does_not_matter() {
+        for unit in [1e-30, 1.0, 1e30] {
+            let four = [(false, 1.0), (false, 2.0), (true, 3.0), (true, 4.0)]
+                .map(|(treated, sum)| (treated, sum * unit));
+            assert_eq!(test(&things(&four), Design::FixedNumber, 0).unwrap().p_value, 2.0 / 6.0, "{unit}");
+        }
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! Planning before the run: how many units, what can be detected with those there are, with what
 //! power, and for how long. Power after the run is a function of the p-value and says nothing new.
 
-use statrs::function::gamma::ln_gamma;
+mod means;
 
 use crate::{
     Alpha, Alternative, Invalid, Pair, Power,
-    distributions::{normal_cdf, normal_quantile, normal_sf, student_t_quantile},
-    quadrature::GaussLegendre,
+    distributions::{normal_quantile, normal_sf},
     terms::{between_0_and_1, finite, positive},
 };
+
+pub use means::{means_detectable, means_drift, means_power, means_sample_size, means_sample_size_t};
+
+/// The most units that are told as a number; more are refused by [`SampleSize::countable`].
+pub const MOST_UNITS: u64 = 1 << 53;
 
 /// The test that will be run at the end.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,10 +23,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// `treatment_per_control` is the size of one treatment arm relative to the control, above 0.
+    /// `treatment_per_control` is the size of one treatment arm relative to the control, from 1e-20 to 1e20.
     pub fn new(alpha: Alpha, alternative: Alternative, treatment_per_control: f64) -> Result<Plan, Invalid> {
-        let ratio = positive("treatment units per control unit", treatment_per_control)?;
-        Ok(Plan { alpha, alternative, treatment_per_control: ratio })
+        if !(1e-20..=1e20).contains(&treatment_per_control) {
+            let (what, range) = ("treatment units per control unit", "from 1e-20 to 1e20");
+            return Err(Invalid::OutOfRange { what, value: treatment_per_control, range });
+        }
+        Ok(Plan { alpha, alternative, treatment_per_control })
     }
 
     /// Two-sided at `alpha`, arms of one size.
@@ -40,6 +47,40 @@ impl Plan {
         self.alternative.critical_z(self.alpha)
     }
 
+    /// The sum of the two quantiles of a sample size, `z_{1-a/2} + z_power`: above 0, for a wanted power above alpha.
+    fn wanted_z(&self, power: Power) -> Result<f64, Invalid> {
+        if power.get() <= self.alpha.get() {
+            let range = "above alpha: without any effect the test rejects as often";
+            return Err(Invalid::OutOfRange { what: "power", value: power.get(), range });
+        }
+        Ok(self.critical_z() + normal_quantile(power.get()))
+    }
+
+    /// A difference (treatment minus control) as far as the test looks for it: below 0 where a one-sided test looks the
+    /// other way.
+    fn toward(&self, difference: f64) -> f64 {
+        match self.alternative {
+            Alternative::TwoSided => difference.abs(),
+            Alternative::Greater => difference,
+            Alternative::Less => -difference,
+        }
+    }
+
+    /// The same, where units are to be found for it: no number of them finds what the test does not look for.
+    /// `value` is what gave the difference, named `what`.
+    fn findable(&self, difference: f64, what: &'static str, value: f64) -> Result<f64, Invalid> {
+        let toward = self.toward(difference);
+        if toward > 0.0 {
+            return Ok(toward);
+        }
+        let range = match self.alternative {
+            Alternative::TwoSided => "unlike the baseline",
+            Alternative::Greater => "an increase: a one-sided test that looks upwards finds no decrease",
+            Alternative::Less => "a decrease: a one-sided test that looks downwards finds no increase",
+        };
+        Err(Invalid::OutOfRange { what, value, range })
+    }
+
     fn arms(&self, control_exact: f64) -> SampleSize {
         SampleSize {
             control_exact,
@@ -48,7 +89,8 @@ impl Plan {
         }
     }
 
-    /// The probability to reject when z has mean `drift`, both tails counted where the test has two.
+    /// The probability to reject when z has mean `drift` in the direction of the alternative, both tails counted where
+    /// the test has two.
     pub fn power_of_drift(&self, drift: f64) -> f64 {
         self.power_at(drift, self.critical_z())
     }
@@ -59,7 +101,7 @@ impl Plan {
             Alternative::TwoSided => normal_sf(critical + shift),
             Alternative::Greater | Alternative::Less => 0.0,
         };
-        normal_sf(critical - shift) + wrong_tail
+        (normal_sf(critical - shift) + wrong_tail).min(1.0)
     }
 }
 
@@ -79,6 +121,15 @@ impl SampleSize {
     /// are units for anyway.
     pub fn total(&self, treatments: u64) -> u64 {
         self.control.saturating_add(self.treatment.saturating_mul(treatments))
+    }
+
+    /// The same, or a refusal of what is named `what` where an arm would need more than [`MOST_UNITS`].
+    pub fn countable(self, what: &'static str, value: f64) -> Result<SampleSize, Invalid> {
+        if self.control.max(self.treatment) <= MOST_UNITS {
+            return Ok(self);
+        }
+        let range = "large enough to be found by 2^53 units of an arm";
+        Err(Invalid::OutOfRange { what, value, range })
     }
 
     /// The same plan for an outcome whose variance is `factor` times as large: 1 - rho^2 with a
@@ -103,13 +154,15 @@ pub enum NullVariance {
 /// Unpooled: `n_c = (z_{1-a/2} + z_power)^2 (p_c q_c + p_t q_t / k) / d^2`, Fleiss, Levin & Paik
 /// (2003), chapter 4. Pooled: the first z times `sqrt(pb qb (1 + 1/k))` instead, with
 /// `pb = (p_c + k p_t) / (1 + k)`. Both ignore the wrong tail, whose share is below 1e-6 from 60 %
-/// power on; both are optimistic when fewer than about 10 conversions are expected in an arm.
+/// power on; both are optimistic when fewer than about 10 conversions are expected in an arm. Refused are an effect
+/// that a one-sided test does not look for, and a power not above alpha.
 pub fn rates_sample_size(
     rates: Pair<f64>,
     power: Power,
     plan: &Plan,
     variance: NullVariance,
 ) -> Result<SampleSize, Invalid> {
+    plan.wanted_z(power)?;
     let z = ZValues { alpha: plan.critical_z(), power: normal_quantile(power.get()) };
     rates_sample_size_at(rates, z, plan, variance)
 }
@@ -124,7 +177,7 @@ pub struct ZValues {
 }
 
 /// [`rates_sample_size`] with quantiles given by hand, to reproduce published numbers that rounded
-/// them (1.96 and 0.84).
+/// them (1.96 and 0.84). Their sum must be above 0, which is a power above alpha.
 pub fn rates_sample_size_at(
     rates: Pair<f64>,
     z: ZValues,
@@ -136,22 +189,29 @@ pub fn rates_sample_size_at(
         NullVariance::Unpooled => spread.alternative,
         NullVariance::Pooled => spread.null,
     };
+    let difference = plan.findable(spread.difference, "treatment rate", rates.treatment)?;
     let numerator = z.alpha * null + z.power * spread.alternative;
-    Ok(plan.arms((numerator / spread.difference).powi(2)))
+    if !(numerator > 0.0 && numerator.is_finite()) {
+        let range = "such that it and that of alpha have a sum above 0";
+        return Err(Invalid::OutOfRange { what: "normal quantile of the power", value: z.power, range });
+    }
+    Ok(plan.arms((numerator / difference).powi(2)))
 }
 
 /// Units by Cohen's effect size h, the difference of the arcsines of the square roots (Cohen 1988,
 /// chapter 6). For comparison.
 pub fn rates_sample_size_arcsine(rates: Pair<f64>, power: Power, plan: &Plan) -> Result<SampleSize, Invalid> {
-    RateSpread::of(rates, plan)?;
-    let angle = |p: f64| 2.0 * p.sqrt().asin();
-    let h = angle(rates.treatment) - angle(rates.control);
-    let z = plan.critical_z() + normal_quantile(power.get());
+    let difference =
+        plan.findable(RateSpread::of(rates, plan)?.difference, "treatment rate", rates.treatment)?;
+    // By the sine of a difference, so that nearly equal angles do not cancel.
+    let Pair { control: c, treatment: t } = rates;
+    let h = 2.0 * (difference / ((t * (1.0 - c)).sqrt() + (c * (1.0 - t)).sqrt())).min(1.0).asin();
+    let z = plan.wanted_z(power)?;
     Ok(plan.arms((z / h).powi(2) * (1.0 + 1.0 / plan.treatment_per_control)))
 }
 
 /// The probability to find the difference between two true rates with so many units in each arm,
-/// both tails counted.
+/// both tails counted where the test has two; below alpha where a one-sided test looks the other way.
 pub fn rates_power(
     rates: Pair<f64>,
     units: Pair<u64>,
@@ -166,20 +226,16 @@ pub fn rates_power(
         NullVariance::Pooled => plan.critical_z() * spread.null / spread.alternative,
     };
     let root_n = (units.control as f64).sqrt();
-    Ok(plan.power_at(spread.difference * root_n / spread.alternative, critical))
+    Ok(plan.power_at(plan.toward(spread.difference) * root_n / spread.alternative, critical))
 }
 
 /// The mean of z with so many control units (real, so that they may be divided by a design effect) and two true rates,
-/// with the arms' own variances; also the drift of [`crate::group_sequential::Looks::crossing`] at fraction 1.
+/// with the arms' own variances, in the direction of the alternative (below 0 where a one-sided test looks the other
+/// way); also the drift of [`crate::group_sequential::Looks::crossing`] at fraction 1.
 pub fn rates_drift(rates: Pair<f64>, control_units: f64, plan: &Plan) -> Result<f64, Invalid> {
     let spread = RateSpread::of(rates, plan)?;
-    Ok(spread.difference * positive("control units", control_units)?.sqrt() / spread.alternative)
-}
-
-/// The same for a difference of means of units with standard deviation `sd`.
-pub fn means_drift(sd: f64, difference: f64, control_units: f64, plan: &Plan) -> Result<f64, Invalid> {
-    let n = positive("control units", control_units)?;
-    Ok(effect_size(sd, difference)? * (n / (1.0 + 1.0 / plan.treatment_per_control)).sqrt())
+    let toward = plan.toward(spread.difference);
+    Ok(toward * positive("control units", control_units)?.sqrt() / spread.alternative)
 }
 
 /// The standard deviation that a ratio of two sums behaves like, per unit: the delta method on the parts of one unit,
@@ -219,7 +275,7 @@ impl RatioParts {
     }
 }
 
-/// Standard deviations of the difference for one control unit, and the difference itself.
+/// Standard deviations of the difference for one control unit, and the difference itself, treatment minus control.
 struct RateSpread {
     difference: f64,
     alternative: f64,
@@ -237,7 +293,7 @@ impl RateSpread {
         let k = plan.treatment_per_control;
         let pooled = (p_c + k * p_t) / (1.0 + k);
         Ok(RateSpread {
-            difference: (p_t - p_c).abs(),
+            difference: p_t - p_c,
             alternative: (p_c * (1.0 - p_c) + p_t * (1.0 - p_t) / k).sqrt(),
             null: (pooled * (1.0 - pooled) * (1.0 + 1.0 / k)).sqrt(),
         })
@@ -245,13 +301,17 @@ impl RateSpread {
 }
 
 /// The treatment rates nearest to the baseline that a plan finds with the wanted power; `None`
-/// where not even 100 % or 0 % would be found.
+/// where not even 100 % or 0 % would be found, and on the side that a one-sided test does not look at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DetectableRates {
     /// Above the baseline, at most 1.
     pub increase: Option<f64>,
     /// Below the baseline, at least 0.
     pub decrease: Option<f64>,
+    /// `increase` minus the baseline, with its own digits; above 0.
+    pub difference_up: Option<f64>,
+    /// `decrease` minus the baseline; below 0.
+    pub difference_down: Option<f64>,
 }
 
 /// Inverts the unpooled [`rates_sample_size`] in closed form: `n d^2 = A p_c q_c + (A/k) p_t q_t`
@@ -264,122 +324,41 @@ pub fn rates_detectable(
 ) -> Result<DetectableRates, Invalid> {
     let p = between_0_and_1("baseline rate", baseline)?;
     let n = positive("control units", control_units)?;
-    let a = (plan.critical_z() + normal_quantile(power.get())).powi(2);
+    let a = plan.wanted_z(power)?.powi(2);
     let a_t = a / plan.treatment_per_control;
     let slope = a_t * (1.0 - 2.0 * p);
-    let root = (slope * slope + 4.0 * (n + a_t) * (a + a_t) * p * (1.0 - p)).sqrt();
-    let rate = |difference: f64| Some(p + difference).filter(|p| (0.0..=1.0).contains(p));
+    let product = (a + a_t) * p * (1.0 - p);
+    let root = slope.hypot(2.0 * (n + a_t).sqrt() * product.sqrt());
+    // The larger root by the formula, the other by the roots' product: nothing cancels.
+    let (up, down) = if slope >= 0.0 {
+        let up = (slope + root) / (2.0 * (n + a_t));
+        (up, -product / ((n + a_t) * up))
+    } else {
+        let down = (slope - root) / (2.0 * (n + a_t));
+        (-product / ((n + a_t) * down), down)
+    };
+    let possible =
+        |difference: &f64| (0.0..=1.0).contains(&(p + difference)) && plan.toward(*difference) > 0.0;
+    let (difference_up, difference_down) = (Some(up).filter(possible), Some(down).filter(possible));
     Ok(DetectableRates {
-        increase: rate((slope + root) / (2.0 * (n + a_t))),
-        decrease: rate((slope - root) / (2.0 * (n + a_t))),
-    })
-}
-
-/// Units to find a difference of means of `difference` when one unit's standard deviation is `sd`
-/// in both arms: `n_c = (z_{1-a/2} + z_power)^2 sd^2 (1 + 1/k) / d^2`. One or two units short for
-/// the t-test, see [`means_sample_size_t`].
-pub fn means_sample_size(sd: f64, difference: f64, power: Power, plan: &Plan) -> Result<SampleSize, Invalid> {
-    let effect_size = effect_size(sd, difference)?;
-    let z = plan.critical_z() + normal_quantile(power.get());
-    Ok(plan.arms((z / effect_size).powi(2) * (1.0 + 1.0 / plan.treatment_per_control)))
-}
-
-/// The same for the t-test with `n_c + n_t - 2` degrees of freedom, by the noncentral t
-/// distribution (R `power.t.test(strict = TRUE)`, statsmodels `TTestIndPower`).
-pub fn means_sample_size_t(
-    sd: f64,
-    difference: f64,
-    power: Power,
-    plan: &Plan,
-) -> Result<SampleSize, Invalid> {
-    let normal = means_sample_size(sd, difference, power, plan)?.control_exact;
-    if normal > MOST_UNITS {
-        // Beyond, t is normal to the last digit.
-        return means_sample_size(sd, difference, power, plan);
-    }
-    let effect_size = effect_size(sd, difference)?;
-    let enough = |n: f64| t_test_power(n, effect_size, plan) >= power.get();
-    // Below 2 units in all there are no degrees of freedom; above, power grows with n.
-    let mut low = 2.0 / (1.0 + plan.treatment_per_control);
-    let mut high = normal.max(low) + 10.0;
-    while !enough(high) && high < MOST_UNITS {
-        high *= 2.0;
-    }
-    for _ in 0..100 {
-        let middle = 0.5 * (low + high);
-        if enough(middle) {
-            high = middle;
-        } else {
-            low = middle;
-        }
-    }
-    Ok(plan.arms(high))
-}
-
-/// The probability to find a difference of means with so many units in each arm (normal
-/// approximation), both tails counted.
-pub fn means_power(
-    sd: f64,
-    difference: f64,
-    units: Pair<u64>,
-    alpha: Alpha,
-    alternative: Alternative,
-) -> Result<f64, Invalid> {
-    let plan = Plan::of_units(units, alpha, alternative)?;
-    let (n_c, n_t) = (units.control as f64, units.treatment as f64);
-    let shift = effect_size(sd, difference)? / (1.0 / n_c + 1.0 / n_t).sqrt();
-    Ok(plan.power_at(shift, plan.critical_z()))
-}
-
-/// The smallest difference of means that is found with the wanted power, in the metric's unit.
-pub fn means_detectable(sd: f64, control_units: f64, power: Power, plan: &Plan) -> Result<f64, Invalid> {
-    let n = positive("control units", control_units)?;
-    let z = plan.critical_z() + normal_quantile(power.get());
-    Ok(z * positive("standard deviation", sd)? * ((1.0 + 1.0 / plan.treatment_per_control) / n).sqrt())
-}
-
-/// More units than that are as good as infinitely many.
-const MOST_UNITS: f64 = 1e12;
-
-fn effect_size(sd: f64, difference: f64) -> Result<f64, Invalid> {
-    positive("standard deviation", sd)?;
-    Ok(positive("difference to detect", finite("difference to detect", difference)?.abs())? / sd)
-}
-
-/// Power of the two-sample t-test with `n` units in the control arm, n real.
-fn t_test_power(n: f64, effect_size: f64, plan: &Plan) -> f64 {
-    let k = plan.treatment_per_control;
-    let degrees = n * (1.0 + k) - 2.0;
-    if degrees <= 0.0 {
-        return 0.0;
-    }
-    let noncentrality = effect_size * (n / (1.0 + 1.0 / k)).sqrt();
-    let critical = -student_t_quantile(plan.alternative.tail(plan.alpha), degrees);
-    let right = noncentral_t_sf(critical, degrees, noncentrality);
-    match plan.alternative {
-        Alternative::TwoSided => right + noncentral_t_sf(critical, degrees, -noncentrality),
-        Alternative::Greater | Alternative::Less => right,
-    }
-}
-
-/// P((Z + noncentrality) / S > t), with S^2 a chi-square over its degrees of freedom, as the
-/// integral of the normal tail over the density of S. 12 standard deviations of S around 1 in 64
-/// points; error below 1e-9 from 2 degrees of freedom on.
-fn noncentral_t_sf(t: f64, degrees: f64, noncentrality: f64) -> f64 {
-    let half = degrees / 2.0;
-    let log_constant = std::f64::consts::LN_2 + half * half.ln() - ln_gamma(half);
-    let density = |s: f64| (log_constant + (degrees - 1.0) * s.ln() - half * s * s).exp();
-    let reach = 12.0 / (2.0 * degrees).sqrt();
-    GaussLegendre::shared(64).integrate(f64::max(0.0, 1.0 - reach), 1.0 + reach, |s| {
-        normal_cdf(noncentrality - t * s) * density(s)
+        increase: difference_up.map(|difference| p + difference),
+        decrease: difference_down.map(|difference| p + difference),
+        difference_up,
+        difference_down,
     })
 }
 
 /// How much larger the variance of a mean is when whole clusters are assigned: `1 + (m - 1) icc`
-/// for clusters of `size` units and intraclass correlation `icc` (Kish 1965, Survey Sampling).
+/// for clusters of `size` >= 1 units and intraclass correlation `icc` (Kish 1965, Survey Sampling).
 /// Understates for clusters of very unequal size.
 pub fn design_effect(size: f64, icc: f64) -> Result<f64, Invalid> {
-    positive("cluster size", size)?;
+    if !(size >= 1.0 && size.is_finite()) {
+        return Err(Invalid::OutOfRange {
+            what: "cluster size",
+            value: size,
+            range: "finite and at least 1",
+        });
+    }
     if !(0.0..=1.0).contains(&icc) {
         let range = "from 0 to 1";
         return Err(Invalid::OutOfRange { what: "intraclass correlation", value: icc, range });
@@ -397,9 +376,13 @@ pub struct Duration {
 }
 
 /// Days to collect `total` units when `new_units_a_day` are exposed for the first time each day
-/// (new ones: daily active users come back and count once).
+/// (new ones: daily active users come back and count once). Refused where they would be more than 2^53.
 pub fn duration(total: u64, new_units_a_day: f64) -> Result<Duration, Invalid> {
     let days = round_up(total as f64 / positive("new units a day", new_units_a_day)?);
+    if days > MOST_UNITS {
+        let (what, range) = ("new units a day", "enough for 2^53 days");
+        return Err(Invalid::OutOfRange { what, value: new_units_a_day, range });
+    }
     Ok(Duration { days, whole_week_days: days.div_ceil(7).max(1) * 7 })
 }
 
@@ -418,6 +401,7 @@ mod tests {
         assert_eq!(run(70_001, 10_000.0), Duration { days: 8, whole_week_days: 14 });
         assert_eq!(run(1, 10_000.0), Duration { days: 1, whole_week_days: 7 });
         assert!(duration(1, 0.0).is_err());
+        assert!(duration(u64::MAX, 1e-9).is_err() && duration(u64::MAX, 1e9).is_ok());
     }
 
     /// What is detectable with n units needs n units.
@@ -442,12 +426,97 @@ mod tests {
         assert!(means_sample_size(1.0, 0.0, power, &plan).is_err());
     }
 
-    /// A bound on the search: an effect that no number of units finds ended it never.
+    const SIDES: [Alternative; 3] = [Alternative::TwoSided, Alternative::Greater, Alternative::Less];
+
+    /// 5 against 4 % is a fall: found by two sides and by a test that looks down, and by one that looks up less often
+    /// than without any effect.
     #[test]
-    fn a_vanishing_effect_needs_endlessly_many_units() {
+    fn one_sided_power_looks_one_way() {
+        let (alpha, units) = (Alpha::FIVE_PERCENT, Pair { control: 10_000, treatment: 10_000 });
+        let rates = Pair { control: 0.05, treatment: 0.04 };
+        let power = |side| rates_power(rates, units, alpha, side, NullVariance::Unpooled).unwrap();
+        let [two, up, down] = SIDES.map(power);
+        assert!(two > 0.9 && down > two && up < 1e-6, "{two} {up} {down}");
+        // P(Z > 1.6449 + 3.4119), by mpmath.
+        assert!((up / 2.131_642_535_664_2e-7 - 1.0).abs() < 1e-9, "{up}");
+        let means = |side| means_power(1.0, -0.5, Pair { control: 50, treatment: 50 }, alpha, side).unwrap();
+        let [two, up, down] = SIDES.map(means);
+        assert!(two > 0.7 && down > two && up < 1e-4, "{two} {up} {down}");
+        for side in SIDES {
+            let plan = Plan::new(alpha, side, 1.0).unwrap();
+            let drift = rates_drift(rates, 10_000.0, &plan).unwrap();
+            assert_eq!(drift < 0.0, side == Alternative::Greater);
+            assert!((plan.power_of_drift(drift) - power(side)).abs() < 1e-15);
+            let drift = means_drift(1.0, -0.5, 50.0, &plan).unwrap();
+            assert!((plan.power_of_drift(drift) - means(side)).abs() < 1e-15);
+        }
+    }
+
+    /// No number of units finds what the test does not look for.
+    #[test]
+    fn the_wrong_direction_has_no_sample_size() {
+        let power = Power::EIGHTY_PERCENT;
+        for (side, treatment, mean) in [(Alternative::Greater, 0.04, -0.5), (Alternative::Less, 0.06, 0.5)] {
+            let plan = Plan::new(Alpha::FIVE_PERCENT, side, 1.0).unwrap();
+            let (wrong, right) =
+                (Pair { control: 0.05, treatment }, Pair { control: 0.05, treatment: 0.1 - treatment });
+            for variance in [NullVariance::Unpooled, NullVariance::Pooled] {
+                let refused = rates_sample_size(wrong, power, &plan, variance).unwrap_err();
+                assert!(matches!(refused, Invalid::OutOfRange { what: "treatment rate", .. }), "{refused}");
+                assert!(rates_sample_size(right, power, &plan, variance).is_ok());
+            }
+            assert!(rates_sample_size_arcsine(wrong, power, &plan).is_err());
+            assert!(rates_sample_size_arcsine(right, power, &plan).is_ok());
+            for size in [means_sample_size, means_sample_size_t] {
+                let refused = size(1.0, mean, power, &plan).unwrap_err();
+                assert!(
+                    matches!(refused, Invalid::OutOfRange { what: "difference to detect", .. }),
+                    "{refused}"
+                );
+                assert!(size(1.0, -mean, power, &plan).is_ok());
+            }
+            let found = rates_detectable(0.05, 10_000.0, power, &plan).unwrap();
+            assert_eq!(found.increase.is_some(), side == Alternative::Greater);
+            assert_eq!(found.decrease.is_some(), side == Alternative::Less);
+        }
+    }
+
+    /// A test rejects with alpha where there is no effect, so that a power up to alpha asks for nothing.
+    #[test]
+    fn a_power_up_to_alpha_is_refused() {
+        let rates = Pair { control: 0.05, treatment: 0.06 };
+        for side in [Alternative::TwoSided, Alternative::Greater] {
+            let plan = Plan::new(Alpha::FIVE_PERCENT, side, 1.0).unwrap();
+            for (power, refused) in [(0.01, true), (0.05, true), (0.051, false)] {
+                let power = Power::new(power).unwrap();
+                let sizes = [
+                    rates_sample_size(rates, power, &plan, NullVariance::Unpooled)
+                        .map(|size| size.control_exact),
+                    rates_sample_size_arcsine(rates, power, &plan).map(|size| size.control_exact),
+                    means_sample_size(1.0, 0.5, power, &plan).map(|size| size.control_exact),
+                    means_detectable(1.0, 100.0, power, &plan),
+                    rates_detectable(0.05, 100.0, power, &plan).map(|found| found.increase.unwrap()),
+                ];
+                for size in sizes {
+                    assert_eq!(size.is_err(), refused, "{power:?}: {size:?}");
+                    assert!(size.unwrap_or(1.0) > 0.0);
+                }
+            }
+        }
+    }
+
+    /// 2^53 units find a difference of 1.6e-9 of 5 %, which the rates themselves tell with seven digits.
+    #[test]
+    fn tiny_detectable_differences_keep_their_digits() {
         let plan = Plan::even(Alpha::FIVE_PERCENT);
-        let size = means_sample_size_t(1e300, 1.0, Power::EIGHTY_PERCENT, &plan).unwrap();
-        assert_eq!((size.control, size.total(1)), (u64::MAX, u64::MAX));
+        let n = MOST_UNITS as f64;
+        let found = rates_detectable(0.05, n, Power::EIGHTY_PERCENT, &plan).unwrap();
+        let z = 1.959_963_984_540_054 + 0.841_621_233_572_914_3;
+        let expected = z * (2.0 * 0.05 * 0.95 / n).sqrt();
+        for difference in [found.difference_up.unwrap(), -found.difference_down.unwrap()] {
+            // The variance at the other rate differs by a part in 10^8.
+            assert!((difference / expected - 1.0).abs() < 1e-7, "{difference:e} {expected:e}");
+        }
     }
 
     /// The parts of a unit: 3 views (sd 2), 0.6 clicks (sd 1), correlation 0.5, so that R is 0.2 and the variance

@@ -3,7 +3,7 @@
 
 use crate::{
     Alpha, Alternative, Arm, Effect, Interval, Missing, Pair,
-    two_proportion::{rates, unpooled_effect},
+    two_proportion::{difference, rates, unpooled_effect},
 };
 
 /// Which variance the score interval uses.
@@ -25,15 +25,21 @@ pub fn score(
     alternative: Alternative,
     variance: Score,
 ) -> Result<Interval, Missing> {
-    let both = score_at(arms, alternative.critical_z(alpha), variance)?;
-    Ok(alternative.of_interval(both))
+    let critical = alternative.critical_z(alpha);
+    let both = score_at(arms, critical.abs(), variance)?;
+    Ok(alternative.of_interval(turned_below_0(both, critical)))
 }
 
-/// The score interval for any critical value of |z|, also one of a confidence sequence.
+/// One-sided above a level of a half the critical value is below 0: the bound lies on the other side of the estimate, as
+/// [`Effect::interval`] has it too.
+pub(crate) fn turned_below_0(both: Interval, critical: f64) -> Interval {
+    if critical < 0.0 { Interval { lower: both.upper, upper: both.lower } } else { both }
+}
+
+/// The score interval for any critical value of |z|, at least 0, also one of a confidence sequence.
 pub(crate) fn score_at(arms: Pair<Arm>, critical: f64, variance: Score) -> Result<Interval, Missing> {
-    let rates = rates(arms)?;
-    let d = rates.treatment - rates.control;
-    let units = (arms.control.units() + arms.treatment.units()) as f64;
+    let d = difference(arms)?;
+    let units = arms.control.units() as f64 + arms.treatment.units() as f64;
     let inflation = match variance {
         Score::Mee => 1.0,
         Score::MiettinenNurminen => units / (units - 1.0),
@@ -91,10 +97,22 @@ fn boundary(inside: f64, outside: f64, room: impl Fn(f64) -> f64) -> f64 {
 }
 
 /// The variance of the difference at the most likely rates (pc, pc + delta). They solve a cubic,
-/// whose root in closed form is from Miettinen & Nurminen (1985), appendix I.
+/// whose root in closed form is from Miettinen & Nurminen (1985), appendix I. Where rates are small that root has the
+/// digits of 1 and not its own; Newton's method on the cubic gives them back.
 pub(crate) fn restricted_variance(arms: Pair<Arm>, delta: f64) -> f64 {
-    let (n_c, n_t) = (arms.control.units() as f64, arms.treatment.units() as f64);
-    let (x_c, x_t) = (arms.control.conversions() as f64, arms.treatment.conversions() as f64);
+    let rest = |arm: Arm| arm.units() - arm.conversions();
+    // The variance does not know which arm is which, nor which outcome. Asked for is the rate of the smaller arm, which makes
+    // most of the variance, and of its rarer outcome, which has its own digits.
+    let Pair { control: mut one, treatment: mut other } = arms;
+    let mut delta = delta;
+    if other.units() < one.units() {
+        (one, other, delta) = (other, one, -delta);
+    }
+    let (mut x_c, mut x_t) = (one.conversions() as f64, other.conversions() as f64);
+    if rest(one) < one.conversions() {
+        (x_c, x_t, delta) = (rest(one) as f64, rest(other) as f64, -delta);
+    }
+    let (n_c, n_t) = (one.units() as f64, other.units() as f64);
     let (n, x) = (n_c + n_t, x_c + x_t);
 
     let l3 = n;
@@ -107,40 +125,80 @@ pub(crate) fn restricted_variance(arms: Pair<Arm>, delta: f64) -> f64 {
     let cosine = if b == 0.0 { 0.0 } else { (c / b.powi(3)).clamp(-1.0, 1.0) };
     let a = (std::f64::consts::PI + cosine.acos()) / 3.0;
 
-    let pc = (2.0 * b * a.cos() - shift).clamp(0.0, 1.0);
+    let cubic = |p: f64| ((l3 * p + l2) * p + l1) * p + l0;
+    let slope = |p: f64| (3.0 * l3 * p + 2.0 * l2) * p + l1;
+    let possible = ((-delta).max(0.0), (1.0 - delta).min(1.0));
+    let pc = polished(2.0 * b * a.cos() - shift, possible, cubic, slope);
     let pt = (pc + delta).clamp(0.0, 1.0);
     pt * (1.0 - pt) / n_t + pc * (1.0 - pc) / n_c
+}
+
+/// The root between two ends of a function that is positive before it, from a guess: Newton's method, by halves where that
+/// leaves the bracket. One or two steps unless the guess has lost its digits.
+fn polished(guess: f64, ends: (f64, f64), f: impl Fn(f64) -> f64, slope: impl Fn(f64) -> f64) -> f64 {
+    const STEPS: usize = 100;
+    let (mut low, mut high) = (ends.0, ends.1.max(ends.0));
+    // Not at the lower end itself, which may be a root too.
+    let mut root = guess.clamp(low, high).max(low + 1e-18 * (high - low));
+    for _ in 0..STEPS {
+        let at = f(root);
+        if at > 0.0 {
+            low = root
+        } else {
+            high = root
+        }
+        let mut next = root - at / slope(root);
+        if !(low <= next && next <= high) {
+            next = 0.5 * (low + high);
+        }
+        let step = (next - root).abs();
+        root = next;
+        if step <= 1e-15 * root || high - low <= 1e-15 * high {
+            break;
+        }
+    }
+    root
 }
 
 /// Newcombe's hybrid score interval (1998, Statistics in Medicine 17(8), method 10): the distances
 /// from each rate to its own Wilson limits, combined as a square root of squares. Never collapses,
 /// never leaves [-1, 1]; no test is its exact dual.
 pub fn newcombe(arms: Pair<Arm>, alpha: Alpha, alternative: Alternative) -> Result<Interval, Missing> {
-    let rates = rates(arms)?;
+    let d = difference(arms)?;
     let z = alternative.critical_z(alpha);
-    let (c, t) = (wilson_at(arms.control, z), wilson_at(arms.treatment, z));
-    let d = rates.treatment - rates.control;
-    let both = Interval {
-        lower: d - (rates.treatment - t.lower).hypot(c.upper - rates.control),
-        upper: d + (t.upper - rates.treatment).hypot(rates.control - c.lower),
-    };
-    Ok(alternative.of_interval(both))
+    let (c, t) = (wilson_reach(arms.control, z.abs()), wilson_reach(arms.treatment, z.abs()));
+    let both = Interval { lower: d - t.down.hypot(c.up), upper: d + t.up.hypot(c.down) };
+    Ok(alternative.of_interval(turned_below_0(both, z)))
 }
 
 /// Wilson's score interval for one rate (1927, JASA 22); `None` without units.
 pub fn wilson(arm: Arm, alpha: Alpha) -> Option<Interval> {
-    (arm.units() > 0).then(|| wilson_at(arm, Alternative::TwoSided.critical_z(alpha)))
+    let rate = arm.rate()?;
+    let reach = wilson_reach(arm, Alternative::TwoSided.critical_z(alpha));
+    let lower = if arm.conversions() == 0 { 0.0 } else { rate - reach.down };
+    let upper = if arm.conversions() == arm.units() { 1.0 } else { rate + reach.up };
+    Some(Interval { lower, upper })
 }
 
-fn wilson_at(arm: Arm, z: f64) -> Interval {
+/// How far Wilson's limits are from the rate, each with its own digits; 0 at a rate of 0 or 1.
+struct Reach {
+    down: f64,
+    up: f64,
+}
+
+/// With `k = z^2 / n` the limits are the rate minus and plus `(root -+ k (1 - 2 p) / 2) / (1 + k)`, where the root is
+/// `sqrt(k p (1 - p) + k^2 / 4)`; the one of them that cancels is `k` times the square of the nearer rate over the other.
+fn wilson_reach(arm: Arm, z: f64) -> Reach {
     let n = arm.units() as f64;
-    let p = arm.conversions() as f64 / n;
-    let center = (p + z * z / (2.0 * n)) / (1.0 + z * z / n);
-    let half_width = z / (1.0 + z * z / n) * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
-    Interval {
-        lower: if arm.conversions() == 0 { 0.0 } else { center - half_width },
-        upper: if arm.conversions() == arm.units() { 1.0 } else { center + half_width },
-    }
+    let (p, q) = (arm.conversions() as f64 / n, (arm.units() - arm.conversions()) as f64 / n);
+    let k = z * (z / n);
+    let root = (k * p * q + 0.25 * k * k).sqrt();
+    let skew = 0.5 * k * (q - p);
+    // (root - |skew|) (root + |skew|) = k p q + k^2 (1 - (q - p)^2) / 4 = k p q (1 + k): the product of both reaches is
+    // k p q / (1 + k).
+    let far = (root + skew.abs()) / (1.0 + k);
+    let near = if far == 0.0 { 0.0 } else { k * p * q / (far * (1.0 + k)) };
+    if skew >= 0.0 { Reach { down: near, up: far } } else { Reach { down: far, up: near } }
 }
 
 /// Wald's interval, `d +- z sqrt(p_c q_c / n_c + p_t q_t / n_t)`. For comparison only: its coverage
@@ -165,4 +223,75 @@ pub fn agresti_caffo(arms: Pair<Arm>, alpha: Alpha, alternative: Alternative) ->
         standard_error: (variance(arms.treatment) + variance(arms.control)).sqrt(),
     };
     Ok(alternative.of_interval(effect.interval(alternative.critical_z(alpha))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Counts,
+        distributions::normal_sf,
+        two_proportion::{pooled_z, score_z},
+    };
+
+    fn arms(control: (u64, u64), treatment: (u64, u64)) -> Pair<Arm> {
+        Pair { control, treatment }
+            .map(|(conversions, units)| Arm::new(Counts { units, conversions }).unwrap())
+    }
+
+    const SIDES: [Alternative; 3] = [Alternative::TwoSided, Alternative::Greater, Alternative::Less];
+
+    /// From a few units to 2^53, for rates from 1e-15 to nearly 1, at levels from 1e-12 to 0.99: Mee's interval leaves 0
+    /// out exactly when the pooled z rejects, and its ends are just not rejected.
+    #[test]
+    fn the_score_interval_is_dual_to_the_pooled_z_at_every_size() {
+        let n = 1 << 53;
+        for arms in [
+            arms((3, n), (8, n)),
+            arms((n - 3, n), (n - 8, n)),
+            arms((3, n), (1, 4)),
+            arms((5, 1_000_000_000_000), (40, 1_000_000_000_000)),
+            arms((n / 2, n), (n / 2 + 200_000_000, n)),
+            arms((1, 3), (2, 5)),
+            arms((0, 1), (n / 3, n)),
+            arms((n / 3, n), (2, 2)),
+        ] {
+            for side in SIDES {
+                for alpha in [1e-12, 0.01, 0.05, 0.2, 0.7, 0.99].map(|alpha| Alpha::new(alpha).unwrap()) {
+                    let p = pooled_z(arms, side).unwrap().p_value;
+                    let interval = score(arms, alpha, side, Score::Mee).unwrap();
+                    let what = format!("{arms:?} {side:?} {alpha:?}: {p} {interval:?}");
+                    assert_eq!(p < alpha.get(), !interval.contains(0.0), "{what}");
+                    for end in [interval.lower, interval.upper].into_iter().filter(|end| end.abs() < 1.0) {
+                        let at_end = score_z(arms, end, side).unwrap().p_value;
+                        assert!((at_end / alpha.get() - 1.0).abs() < 1e-6, "{what}: {at_end}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Newcombe's table II, row a: 56 of 70 against 48 of 80 is 0.0524 to 0.3339; and the mirror of it.
+    #[test]
+    fn newcombes_interval_is_the_printed_one() {
+        let found = newcombe(arms((48, 80), (56, 70)), Alpha::FIVE_PERCENT, Alternative::TwoSided).unwrap();
+        assert!((found.lower - 0.0524).abs() < 5e-5 && (found.upper - 0.3339).abs() < 5e-5, "{found:?}");
+        let mirrored =
+            newcombe(arms((32, 80), (14, 70)), Alpha::FIVE_PERCENT, Alternative::TwoSided).unwrap();
+        assert!((found.lower + mirrored.upper).abs() < 1e-15 && (found.upper + mirrored.lower).abs() < 1e-15);
+    }
+
+    /// Wilson's limits are the rates that a z-test of the one observed just does not reject.
+    #[test]
+    fn wilsons_limits_are_just_not_rejected() {
+        for (conversions, units) in [(0, 10), (3, 10), (10, 10), (2, 1 << 53), (1_000_000, 2_000_001)] {
+            let arm = Arm::new(Counts { units, conversions }).unwrap();
+            let interval = wilson(arm, Alpha::FIVE_PERCENT).unwrap();
+            let rate = arm.rate().unwrap();
+            for end in [interval.lower, interval.upper].into_iter().filter(|end| *end > 0.0 && *end < 1.0) {
+                let z = (rate - end) / (end * (1.0 - end) / units as f64).sqrt();
+                assert!((2.0 * normal_sf(z.abs()) - 0.05).abs() < 1e-9, "{arm:?} {end}");
+            }
+        }
+    }
 }

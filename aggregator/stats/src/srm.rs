@@ -72,14 +72,14 @@ pub fn check(arms: &[Share]) -> Result<Verdict, NoAnswer> {
 ///
 /// [`Missing::ExpectedCount`] when the planned arms have no units at all.
 pub fn chi_square(arms: &[Share]) -> Result<ChiSquare, NoAnswer> {
-    let weights = sum_of_weights(arms)?;
+    let shares = shares_of(arms, 2)?;
     let planned = || arms.iter().filter(|arm| arm.weight > 0.0);
     let degrees = planned().count() - 1;
-    let total = planned().map(|arm| arm.units).sum::<u64>() as f64;
+    let total: f64 = planned().map(|arm| arm.units as f64).sum();
     if total == 0.0 {
         return Err(Missing::ExpectedCount { smallest: 0.0, need: MIN_EXPECTED }.into());
     }
-    let expected: Vec<f64> = arms.iter().map(|arm| total * arm.weight / weights).collect();
+    let expected: Vec<f64> = shares.iter().map(|share| total * share).collect();
     let statistic = arms
         .iter()
         .zip(&expected)
@@ -93,29 +93,37 @@ pub fn chi_square(arms: &[Share]) -> Result<ChiSquare, NoAnswer> {
 /// The place of the first arm that has units and a weight of 0, from 0. Whatever the other counts are, such units
 /// cannot come from the planned weights. At least one weight must be above 0, or nothing is planned at all.
 pub fn first_unplanned(arms: &[Share]) -> Result<Option<usize>, Invalid> {
-    positive_weights(arms, 1)?;
+    shares_of(arms, 1)?;
     Ok(arms.iter().position(|arm| arm.weight == 0.0 && arm.units > 0))
 }
 
-/// The sum of the weights: each finite and at least 0, at least two above 0.
-fn sum_of_weights(arms: &[Share]) -> Result<f64, Invalid> {
-    positive_weights(arms, 2)?;
-    Ok(arms.iter().map(|arm| arm.weight).sum())
+fn shares_of(arms: &[Share], need: usize) -> Result<Vec<f64>, Invalid> {
+    let weights: Vec<f64> = arms.iter().map(|arm| arm.weight).collect();
+    shares(&weights, need)
 }
 
-/// Every weight is finite and at least 0, and at least `need` of them are above 0.
-fn positive_weights(arms: &[Share], need: usize) -> Result<(), Invalid> {
-    for arm in arms {
-        if !(arm.weight >= 0.0 && arm.weight.is_finite()) {
+/// The weights over their sum. Each is finite and at least 0, and at least `need` of them are above 0; these are not
+/// below 1e-15 of the largest, as no plan is, so that every expected count is above 0.
+pub(crate) fn shares(weights: &[f64], need: usize) -> Result<Vec<f64>, Invalid> {
+    const SMALLEST: f64 = 1e-15;
+    let largest = weights.iter().copied().fold(0.0, f64::max);
+    for &weight in weights {
+        if !(weight >= 0.0 && weight.is_finite()) {
             let range = "finite and at least 0";
-            return Err(Invalid::OutOfRange { what: "weight", value: arm.weight, range });
+            return Err(Invalid::OutOfRange { what: "weight", value: weight, range });
+        }
+        if weight > 0.0 && weight < SMALLEST * largest {
+            let range = "0, or at least 1e-15 of the largest weight";
+            return Err(Invalid::OutOfRange { what: "weight", value: weight, range });
         }
     }
-    let have = arms.iter().filter(|arm| arm.weight > 0.0).count();
+    let have = weights.iter().filter(|&&weight| weight > 0.0).count();
     if have < need {
         return Err(Invalid::TooFew { what: "arms with a positive weight", have, need });
     }
-    Ok(())
+    // Over the largest first: the plain sum may be beyond the largest double.
+    let total: f64 = weights.iter().map(|weight| weight / largest).sum();
+    Ok(weights.iter().map(|weight| weight / largest / total).collect())
 }
 
 /// How one attribute is spread over the arms.
@@ -142,12 +150,12 @@ pub fn balance(counts: &[Vec<u64>]) -> Result<Balance, NoAnswer> {
         let what = "level counts";
         return Err(Invalid::Lengths { what, left: levels, right: odd.len() }.into());
     }
-    let of_arm: Vec<f64> = counts.iter().map(|arm| arm.iter().sum::<u64>() as f64).collect();
+    let of_arm: Vec<f64> = counts.iter().map(|arm| arm.iter().map(|&units| units as f64).sum()).collect();
     if let Some(index) = of_arm.iter().position(|&units| units == 0.0) {
         return Err(Missing::EmptyArm { index }.into());
     }
     let of_level: Vec<f64> =
-        (0..levels).map(|level| counts.iter().map(|arm| arm[level]).sum::<u64>() as f64).collect();
+        (0..levels).map(|level| counts.iter().map(|arm| arm[level] as f64).sum()).collect();
     let present = of_level.iter().filter(|&&units| units > 0.0).count();
     if present < 2 {
         return Err(Missing::Variation.into());
@@ -156,7 +164,7 @@ pub fn balance(counts: &[Vec<u64>]) -> Result<Balance, NoAnswer> {
     let mut statistic = 0.0;
     for (arm, &arm_units) in counts.iter().zip(&of_arm) {
         for (&observed, &level_units) in arm.iter().zip(&of_level) {
-            let expected = arm_units * level_units / total;
+            let expected = arm_units * (level_units / total);
             if expected > 0.0 {
                 statistic += (observed as f64 - expected).powi(2) / expected;
             }
@@ -174,7 +182,7 @@ pub fn balance(counts: &[Vec<u64>]) -> Result<Balance, NoAnswer> {
 
 /// The standardised mean difference of one level's shares, treatment minus control:
 /// `(p_t - p_c) / sqrt((p_t q_t + p_c q_c) / 2)`. Austin (2009). Does not grow with the sample;
-/// 0 when neither arm varies and both are equal.
+/// 0 when neither arm varies and both are equal, infinite when neither varies and they differ.
 pub fn standardized_difference(control_share: f64, treatment_share: f64) -> f64 {
     let variance = |p: f64| p * (1.0 - p);
     let difference = treatment_share - control_share;
@@ -225,10 +233,22 @@ mod tests {
         let pair = |weight| [Share { weight: 1.0, units: 5 }, Share { weight, units: 5 }];
         let error = chi_square(&pair(0.0)).unwrap_err();
         assert!(matches!(error, NoAnswer::Invalid(Invalid::TooFew { have: 1, .. })));
-        for weight in [-1.0, f64::NAN, f64::INFINITY] {
+        for weight in [-1.0, f64::NAN, f64::INFINITY, 1e-300] {
             let error = chi_square(&pair(weight)).unwrap_err();
             assert!(matches!(error, NoAnswer::Invalid(Invalid::OutOfRange { .. })));
         }
+    }
+
+    /// Weights in any scale, also where their sum is no double, and counts whose sum is not in 64 bits.
+    #[test]
+    fn huge_weights_and_counts_have_a_test() {
+        let arms = |weight, units| [Share { weight, units }, Share { weight, units: units - units / 10 }];
+        let small = chi_square(&arms(1.0, 1_000)).unwrap();
+        assert_eq!(chi_square(&arms(f64::MAX, 1_000)).unwrap(), small);
+        assert_eq!(chi_square(&arms(1e-300, 1_000)).unwrap(), small);
+        let most = chi_square(&arms(1.0, u64::MAX)).unwrap();
+        assert!(most.statistic > 1e16 && most.p_value == 0.0, "{most:?}");
+        assert!(balance(&[vec![u64::MAX, u64::MAX], vec![u64::MAX, u64::MAX]]).unwrap().p_value > 0.99);
     }
 
     #[test]

@@ -3,9 +3,8 @@
 
 use crate::{
     Invalid,
-    multinomial_mixture::{Cell, log_bayes_factor},
-    srm::{self, Share},
-    terms::positive,
+    multinomial_mixture::{self, Cell, log_bayes_factor},
+    srm::shares,
 };
 
 /// The platform's concentration (Optimizely's): how closely the mixture hugs the planned shares.
@@ -44,12 +43,12 @@ impl Evidence {
 
 /// The test of Lindon & Malek (2022), NeurIPS, multiplied over phases: each factor is a
 /// martingale under its own planned shares, so their product is one and changing the split costs
-/// no false alarm.
+/// no false alarm. `concentration` is from 1e-6 to 1e15.
 ///
 /// Units in an arm of weight 0 are impossible under the plan: the evidence against it is infinite and p is 0. One arm
 /// alone with a weight above 0 has no ratio, so its own units are no evidence.
 pub fn evidence(phases: &[Phase<'_>], concentration: f64) -> Result<Evidence, Invalid> {
-    positive("concentration", concentration)?;
+    multinomial_mixture::concentration(concentration)?;
     let mut log = 0.0;
     for phase in phases {
         log += match cells(phase)? {
@@ -67,14 +66,12 @@ fn cells(phase: &Phase<'_>) -> Result<Option<Vec<Cell>>, Invalid> {
         let what = "weights and units";
         return Err(Invalid::Lengths { what, left: weights.len(), right: units.len() });
     }
-    let shares: Vec<Share> =
-        weights.iter().zip(units).map(|(&weight, &units)| Share { weight, units }).collect();
-    if srm::first_unplanned(&shares)?.is_some() {
+    let planned = shares(weights, 1)?;
+    if planned.iter().zip(units).any(|(&share, &units)| share == 0.0 && units > 0) {
         return Ok(None);
     }
-    let total: f64 = weights.iter().sum();
-    let planned = shares.iter().filter(|share| share.weight > 0.0);
-    Ok(Some(planned.map(|of| Cell { share: of.weight / total, count: of.units as f64 }).collect()))
+    let counted = planned.into_iter().zip(units).filter(|(share, _)| *share > 0.0);
+    Ok(Some(counted.map(|(share, &units)| Cell { share, count: units as f64 }).collect()))
 }
 
 #[cfg(test)]

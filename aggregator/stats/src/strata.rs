@@ -107,7 +107,7 @@ fn has_both_arms(stratum: &Pair<Arm>) -> bool {
 }
 
 fn size(stratum: &Pair<Arm>) -> f64 {
-    (stratum.control.units() + stratum.treatment.units()) as f64
+    stratum.control.units() as f64 + stratum.treatment.units() as f64
 }
 
 fn mix(strata: &[Pair<Arm>]) -> Option<Balance> {
@@ -127,7 +127,7 @@ pub struct CommonOdds {
     /// From 0 to 1.
     pub cmh_p_value: f64,
     /// Breslow & Day (1980) without Tarone's correction: do the odds ratios differ? `None` with
-    /// fewer than two strata in which both outcomes occur.
+    /// fewer than two strata in which both outcomes occur, or where rounding leaves nothing of a cell.
     pub breslow_day: Option<Heterogeneity>,
 }
 
@@ -160,10 +160,7 @@ struct Table {
 
 impl Table {
     fn of(stratum: &Pair<Arm>) -> Table {
-        let row = |arm: Arm| {
-            let converted = arm.conversions() as f64;
-            [converted, arm.units() as f64 - converted]
-        };
+        let row = |arm: Arm| [arm.conversions() as f64, (arm.units() - arm.conversions()) as f64];
         let (treated, untreated) = (row(stratum.treatment), row(stratum.control));
         Table { treated, untreated, total: size(stratum) }
     }
@@ -176,15 +173,38 @@ impl Table {
         self.converted() > 0.0 && self.converted() < self.total
     }
 
-    /// The treatment's conversions if the odds ratio were `ratio`, all margins given: the root of
-    /// a quadratic that leaves no cell negative.
-    fn expected(&self, ratio: f64) -> f64 {
+    /// The cells if the odds ratio were `ratio`, all margins given: treated and untreated, converted before not converted.
+    /// One is the root of a quadratic that leaves no cell negative; the others are what it leaves of the margins.
+    fn expected(&self, ratio: f64) -> [f64; 4] {
+        // The cell is asked for in which nothing cancels: with the outcomes exchanged for a ratio above 1, and
+        // with both arms and outcomes exchanged where more than all are treated or converted.
+        if ratio > 1.0 {
+            let [a, b, c, d] = self.with_outcomes_exchanged().expected(1.0 / ratio);
+            return [b, a, d, c];
+        }
         let (n, m) = (self.treated[0] + self.treated[1], self.converted());
-        let others = self.total - n - m;
-        let (a, b, c) = (1.0 - ratio, others + ratio * (n + m), -ratio * n * m);
-        // 2c / (-b - sqrt) is the root that stays finite as the ratio goes to 1.
-        let root = (b * b - 4.0 * a * c).max(0.0).sqrt();
-        -2.0 * c / (b + root)
+        // Neither treated nor converted, less those who are both.
+        let others = self.untreated[1] - self.treated[0];
+        if others < 0.0 {
+            let exchanged = Table { treated: self.untreated, untreated: self.treated, ..*self };
+            let [a, b, c, d] = exchanged.with_outcomes_exchanged().expected(ratio);
+            return [d, c, b, a];
+        }
+        let (a, b) = (1.0 - ratio, others + ratio * (n + m));
+        let root = (b * b + 4.0 * a * ratio * n * m).sqrt();
+        let both = 2.0 * ratio * n * m / (b + root);
+        let (treated, untreated, neither) = (n - both, m - both, others + both);
+        // Of the two differences the one with fewer digits left follows from the ratio instead.
+        if treated * m < untreated * n {
+            [both, both / untreated * (neither / ratio), untreated, neither]
+        } else {
+            [both, treated, both / treated * (neither / ratio), neither]
+        }
+    }
+
+    fn with_outcomes_exchanged(&self) -> Table {
+        let exchanged = |[converted, not]: [f64; 2]| [not, converted];
+        Table { treated: exchanged(self.treated), untreated: exchanged(self.untreated), ..*self }
     }
 }
 
@@ -206,9 +226,10 @@ pub fn common_odds(strata: &[Pair<Arm>]) -> Result<CommonOdds, Missing> {
         pr += p * r;
         ps_qr += p * s + q * r;
         qs += q * s;
-        let (row, column) = (a + b, a + c);
-        excess += a - row * column / n;
-        variance += row * (n - row) * column * (n - column) / (n * n * (n - 1.0));
+        // Each margin from its own cells: as what is left of the total, a small one would be a rounding of it.
+        let margins = (a + b) * (c + d) * ((a + c) * (b + d));
+        excess += difference_of_products((a, d), (b, c)) / n;
+        variance += margins / (n * n * (n - 1.0));
     }
     if r_sum == 0.0 || s_sum == 0.0 {
         return Err(Missing::Variation);
@@ -226,18 +247,31 @@ pub fn common_odds(strata: &[Pair<Arm>]) -> Result<CommonOdds, Missing> {
     })
 }
 
+/// `a d - b c` to a rounding, also where the products are nearly equal: the errors of both are taken along (Kahan's
+/// algorithm; Jeannerod, Louvet & Muller 2013, Mathematics of Computation 82(284)).
+fn difference_of_products((a, d): (f64, f64), (b, c): (f64, f64)) -> f64 {
+    let product = b * c;
+    let error = b.mul_add(-c, product);
+    a.mul_add(d, -product) + error
+}
+
 fn heterogeneity(tables: &[Table], odds_ratio: f64) -> Option<Heterogeneity> {
     if tables.len() < 2 {
         return None;
     }
     let part = |table: &Table| {
-        let (n, m) = (table.treated[0] + table.treated[1], table.converted());
-        let e = table.expected(odds_ratio);
-        let cells = [e, n - e, m - e, table.total - n - m + e];
-        let variance = 1.0 / cells.iter().map(|cell| 1.0 / cell).sum::<f64>();
-        (table.treated[0] - e).powi(2) / variance
+        let cells = table.expected(odds_ratio);
+        // The excess is that of every cell but for the sign; the smallest has the most digits of it.
+        let pairs = [table.treated, table.untreated].concat().into_iter().zip(cells);
+        let excess =
+            pairs.min_by(|(_, a), (_, b)| a.total_cmp(b)).map_or(0.0, |(observed, cell)| observed - cell);
+        // Squared over the variance, 1 over the sum of the inverse cells.
+        excess * excess * cells.iter().map(|cell| 1.0 / cell).sum::<f64>()
     };
-    let chi2 = tables.iter().map(part).sum();
+    let chi2: f64 = tables.iter().map(part).sum();
+    if !chi2.is_finite() {
+        return None;
+    }
     let degrees = tables.len() - 1;
     Some(Heterogeneity { chi2, degrees, p_value: chi_square_sf(chi2, degrees as f64) })
 }
@@ -261,6 +295,31 @@ mod tests {
         assert_eq!(found.mix, None);
         assert!(poststratify(&strata[..1]).is_err());
         assert!(poststratify(&[]).is_err());
+    }
+
+    /// The cells have the ratio and the margins, from one in 10^30 to 10^30 to one.
+    #[test]
+    fn expected_cells_have_the_ratio() {
+        for stratum in [
+            stratum((8, 10), (9, 10)),
+            stratum((1, 1 << 50), (1 << 49, 1 << 50)),
+            stratum((90, 91), (3, 1_000)),
+        ] {
+            let table = Table::of(&stratum);
+            for exponent in [-30, -5, 0, 3, 30] {
+                let ratio = 10_f64.powi(exponent);
+                let [a, b, c, d] = table.expected(ratio);
+                assert!([a, b, c, d].iter().all(|cell| *cell >= 0.0), "{stratum:?} {ratio}");
+                assert!(((a + b) / (table.treated[0] + table.treated[1]) - 1.0).abs() < 1e-12);
+                assert!(((a + c) / table.converted() - 1.0).abs() < 1e-12);
+                if [a, b, c, d].iter().all(|cell| *cell > 0.0) {
+                    assert!(
+                        ((a / b) * (d / c) / ratio - 1.0).abs() < 1e-6,
+                        "{stratum:?} {ratio}: {a} {b} {c} {d}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! What every method takes instead of events: counts of an arm, and moments that merge. Merging is
 //! associative and commutative within rounding, and exact sums stay exact until one division.
 
-use crate::{Invalid, Missing, Side, terms::finite, wide::Wide};
+use crate::{
+    Invalid, Missing, Side,
+    terms::{LARGEST_MAGNITUDE, SMALLEST_MAGNITUDE, finite, measured},
+    wide::Wide,
+};
 
 /// How many units an arm has and how many of them converted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +47,20 @@ impl Arm {
         (self.units > 0).then(|| self.conversions as f64 / self.units as f64)
     }
 
-    /// The counts of two disjoint sets of units.
+    /// The variance of the rate as an estimate, `p (1 - p) / n`, with the digits of the rarer outcome; none when there
+    /// are no units.
+    pub fn variance_of_rate(self) -> Option<f64> {
+        let (x, n) = (self.conversions as f64, self.units as f64);
+        let rest = (self.units - self.conversions) as f64;
+        (self.units > 0).then(|| (x / n) * (rest / n) / n)
+    }
+
+    /// The counts of two disjoint sets of units; they end at `u64::MAX`.
     pub fn merge(self, other: Arm) -> Arm {
-        Arm { units: self.units + other.units, conversions: self.conversions + other.conversions }
+        Arm {
+            units: self.units.saturating_add(other.units),
+            conversions: self.conversions.saturating_add(other.conversions),
+        }
     }
 
     /// The rate, or that the arm has no units.
@@ -103,33 +118,39 @@ impl Moments {
         })
     }
 
-    /// From floating-point sums. About `2 log10(mean / sd)` of the 16 digits of the variance
-    /// cancel; prefer [`Moments::from_exact`] or [`Moments::of`] where the data allow.
+    /// From floating-point sums of [`measured`] values. About `2 log10(mean / sd)` of the 16 digits of the variance
+    /// cancel; prefer [`Moments::from_exact`] or [`Moments::of`] where the data allow. What the rounding of the sums
+    /// alone may leave, four units in the last place of the sum of squares, is no variation.
     pub fn from_sums(count: u64, sum: f64, sum_of_squares: f64) -> Result<Moments, Invalid> {
-        finite("sum", sum)?;
-        finite("sum of squares", sum_of_squares)?;
+        sums_of_measured(count, sum, sum_of_squares)?;
         if count == 0 {
             return Ok(Moments::EMPTY);
         }
         let mean = sum / count as f64;
         // One rounding fewer than sum_of_squares - sum * mean.
         let m2 = sum.mul_add(-mean, sum_of_squares);
-        let rounding = 8.0 * f64::EPSILON * sum_of_squares.abs();
-        if m2 < -rounding {
+        if m2 < -8.0 * f64::EPSILON * sum_of_squares {
             return Err(Invalid::ImpossibleSums { what: "sum and sum of squares" });
         }
-        Ok(Moments { count, mean, m2: m2.max(0.0) })
+        let noise = 4.0 * f64::EPSILON * sum_of_squares;
+        Ok(Moments { count, mean, m2: if m2 <= noise { 0.0 } else { m2 } })
     }
 
-    /// From a mean and a variance with denominator n - 1, as papers and other tools print them.
+    /// Of units that are 1 where they converted and 0 elsewhere.
+    pub fn of_counts(arm: Arm) -> Moments {
+        let Some(mean) = arm.rate() else { return Moments::EMPTY };
+        let rest = (arm.units - arm.conversions) as f64;
+        Moments { count: arm.units, mean, m2: mean * rest }
+    }
+
+    /// From a [`measured`] mean and a variance with denominator n - 1, as papers and other tools print them.
     pub fn from_variance(count: u64, mean: f64, variance: f64) -> Result<Moments, Invalid> {
-        finite("mean", mean)?;
-        if !(variance >= 0.0 && variance.is_finite()) {
-            return Err(Invalid::OutOfRange {
-                what: "variance",
-                value: variance,
-                range: "finite and at least 0",
-            });
+        measured("mean", mean)?;
+        let largest = LARGEST_MAGNITUDE * LARGEST_MAGNITUDE;
+        let smallest = SMALLEST_MAGNITUDE * SMALLEST_MAGNITUDE;
+        if !(variance == 0.0 || (smallest..=largest).contains(&variance)) {
+            let range = "0, or from 1e-200 to 1e200";
+            return Err(Invalid::OutOfRange { what: "variance", value: variance, range });
         }
         Ok(Moments::with_variance(count, mean, variance))
     }
@@ -139,11 +160,11 @@ impl Moments {
         Moments { count, mean, m2: variance * count.saturating_sub(1) as f64 }
     }
 
-    /// From the values themselves. Welford (1962), Technometrics 4(3): one pass, no cancellation.
+    /// From the values themselves, each [`measured`]. Welford (1962), Technometrics 4(3): one pass, no cancellation.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Result<Moments, Invalid> {
         let mut moments = Moments::EMPTY;
         for value in values {
-            finite("value", value)?;
+            measured("value", value)?;
             moments.count += 1;
             let delta = value - moments.mean;
             moments.mean += delta / moments.count as f64;
@@ -161,13 +182,14 @@ impl Moments {
         if other.count == 0 {
             return self;
         }
-        let count = self.count + other.count;
-        let share = other.count as f64 / count as f64;
-        let delta = other.mean - self.mean;
+        // From the mean of the more units: those of a huge one would otherwise be lost next to that of a single one.
+        let (most, least) = if self.count < other.count { (other, self) } else { (self, other) };
+        let share = least.count as f64 / (most.count as f64 + least.count as f64);
+        let delta = least.mean - most.mean;
         Moments {
-            count,
-            mean: self.mean + delta * share,
-            m2: self.m2 + other.m2 + delta * delta * self.count as f64 * share,
+            count: most.count.saturating_add(least.count),
+            mean: most.mean + delta * share,
+            m2: most.m2 + least.m2 + delta * delta * most.count as f64 * share,
         }
     }
 
@@ -246,7 +268,7 @@ impl PairMoments {
         PairMoments { x, y, cross: numerator / sx.count as f64 / scale }.checked()
     }
 
-    /// From floating-point sums, with the cancellation that [`Moments::from_sums`] describes.
+    /// From floating-point sums of [`measured`] values, with the cancellation that [`Moments::from_sums`] describes.
     pub fn from_sums(
         count: u64,
         (sum_x, sum_xx): (f64, f64),
@@ -264,8 +286,8 @@ impl PairMoments {
         let mut pair = PairMoments::EMPTY;
         for (x, y) in values {
             let one = PairMoments {
-                x: Moments { count: 1, mean: finite("x", x)?, m2: 0.0 },
-                y: Moments { count: 1, mean: finite("y", y)?, m2: 0.0 },
+                x: Moments { count: 1, mean: measured("x", x)?, m2: 0.0 },
+                y: Moments { count: 1, mean: measured("y", y)?, m2: 0.0 },
                 cross: 0.0,
             };
             pair = pair.merge(one);
@@ -275,12 +297,12 @@ impl PairMoments {
 
     /// The moments of both sets of units together; source as [`Moments::merge`].
     pub fn merge(self, other: PairMoments) -> PairMoments {
-        let count = self.count() + other.count();
-        if count == 0 {
+        let (left, right) = (self.count() as f64, other.count() as f64);
+        if left + right == 0.0 {
             return PairMoments::EMPTY;
         }
         let between = (other.x.mean - self.x.mean) * (other.y.mean - self.y.mean);
-        let weight = self.count() as f64 * (other.count() as f64 / count as f64);
+        let weight = left * (right / (left + right));
         PairMoments {
             x: self.x.merge(other.x),
             y: self.y.merge(other.y),
@@ -308,16 +330,40 @@ impl PairMoments {
         (self.count() >= 2).then(|| self.cross / (self.count() - 1) as f64)
     }
 
-    /// Cauchy-Schwarz, with room for rounding: |cross| <= sqrt(m2 x * m2 y).
+    /// Cauchy-Schwarz, |cross| <= sqrt(m2 x * m2 y): what is above it by no more than a rounding is brought back.
     fn checked(self) -> Result<PairMoments, Invalid> {
-        let largest = (self.x.m2 * self.y.m2).sqrt();
+        let largest = self.x.m2.sqrt() * self.y.m2.sqrt();
         let magnitude = self.count() as f64 * (self.x.mean * self.y.mean).abs();
         if self.cross.abs() <= largest + 1e-9 * (largest + magnitude) {
-            Ok(self)
+            Ok(PairMoments { cross: self.cross.clamp(-largest, largest), ..self })
         } else {
             Err(Invalid::ImpossibleSums { what: "sums of squares and products" })
         }
     }
+}
+
+/// Sums that [`measured`] values can have: the largest of them is between the root of the mean square and the root of
+/// the sum of squares.
+fn sums_of_measured(count: u64, sum: f64, sum_of_squares: f64) -> Result<(), Invalid> {
+    const RANGE: &str =
+        "the sum of values that are 0 or of a magnitude from 1e-100 to 1e100 (choose another unit)";
+    finite("sum", sum)?;
+    finite("sum of squares", sum_of_squares)?;
+    if count == 0 {
+        let nothing = sum == 0.0 && sum_of_squares == 0.0;
+        return if nothing { Ok(()) } else { Err(Invalid::ImpossibleSums { what: "sums of no units" }) };
+    }
+    if sum != 0.0 && sum.abs() < SMALLEST_MAGNITUDE {
+        return Err(Invalid::OutOfRange { what: "sum", value: sum, range: RANGE });
+    }
+    if sum_of_squares < 0.0 || (sum_of_squares == 0.0 && sum != 0.0) {
+        return Err(Invalid::ImpossibleSums { what: "sum and sum of squares" });
+    }
+    let root = sum_of_squares.sqrt();
+    if root != 0.0 && (root < SMALLEST_MAGNITUDE || root / (count as f64).sqrt() > LARGEST_MAGNITUDE) {
+        return Err(Invalid::OutOfRange { what: "sum of squares", value: sum_of_squares, range: RANGE });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -359,6 +405,17 @@ mod tests {
         assert_eq!(moments.variance(), Some(1.125));
     }
 
+    /// 10.7 of one unit and 0 of 2^53 others: the small mean was that of a rounding of 10.7.
+    #[test]
+    fn few_units_do_not_cover_the_mean_of_many() {
+        let (one, many) = (Moments::of([10.7]).unwrap(), Moments::with_variance(1 << 53, 0.0, 0.0));
+        let expected = 10.7 / ((1_u64 << 53) as f64 + 1.0);
+        for merged in [one.merge(many), many.merge(one)] {
+            assert!((merged.mean() / expected - 1.0).abs() < 1e-15, "{merged:?}");
+            assert!((merged.sum_of_squared_deviations() / (10.7 * 10.7) - 1.0).abs() < 1e-15, "{merged:?}");
+        }
+    }
+
     #[test]
     fn impossible_sums_are_refused() {
         let sums = ExactSums { count: 2, sum: 10, sum_of_squares: 49, decimals: 0 };
@@ -372,6 +429,57 @@ mod tests {
         let pair = ExactPairSums { x, y: x, sum_of_products: 1 };
         assert!(PairMoments::from_exact(pair).is_ok());
         assert!(PairMoments::from_exact(ExactPairSums { sum_of_products: 2, ..pair }).is_err());
+    }
+
+    /// Beyond, a square would be infinite or 0, and the variance with it.
+    #[test]
+    fn values_of_which_squares_cannot_be_summed_are_refused() {
+        for value in [1e101, -1e154, 1e300, 1e-101, -1e-300, f64::MIN_POSITIVE / 4.0] {
+            assert!(
+                matches!(Moments::of([1.0, value]), Err(Invalid::OutOfRange { what: "value", .. })),
+                "{value}"
+            );
+            assert!(PairMoments::of([(1.0, value)]).is_err() && PairMoments::of([(value, 1.0)]).is_err());
+            assert!(
+                Moments::from_sums(2, value, 1.0).is_err() && Moments::from_variance(2, value, 1.0).is_err()
+            );
+        }
+        for squares in [1e201, 1e-201, -1.0] {
+            assert!(Moments::from_sums(1, 0.0, squares).is_err(), "{squares}");
+            assert!(Moments::from_variance(3, 0.0, squares).is_err(), "{squares}");
+        }
+        for value in [1e100, -1e-100, 0.0] {
+            let variance = Moments::of([value, 2.0 * value, 0.0]).ok().and_then(Moments::variance);
+            assert_eq!(
+                variance.is_some_and(|v| v.is_normal()),
+                value != 0.0 && value.abs() < 1e100,
+                "{value}"
+            );
+        }
+        assert!(Moments::from_sums(0, 1.0, 1.0).is_err() && Moments::from_sums(0, 0.0, 0.0).is_ok());
+        assert!(Moments::from_sums(2, 1.0, 0.0).is_err());
+    }
+
+    /// Three tenths: the sums are off by a rounding, which is no variance.
+    #[test]
+    fn rounding_of_the_sums_is_no_variation() {
+        let sums = Moments::from_sums(3, 0.1 + 0.1 + 0.1, 0.1 * 0.1 + 0.1 * 0.1 + 0.1 * 0.1).unwrap();
+        assert_eq!(sums.variance(), Some(0.0));
+        let varied = Moments::from_sums(2, 2.0, 2.0 + 2e-12).unwrap();
+        assert!((varied.variance().unwrap() / 2e-12 - 1.0).abs() < 1e-3);
+    }
+
+    /// All but one of 2^53 units: the variance is that of the one.
+    #[test]
+    fn counts_keep_the_digits_of_the_rarer_outcome() {
+        let units = 1 << 53;
+        let arm = Arm::new(Counts { units, conversions: units - 1 }).unwrap();
+        let one = 1.0 / units as f64;
+        assert!((arm.variance_of_rate().unwrap() / (one * one) - 1.0).abs() < 1e-15);
+        assert!((Moments::of_counts(arm).variance().unwrap() / one - 1.0).abs() < 1e-15);
+        assert_eq!(Moments::of_counts(Arm::default()), Moments::EMPTY);
+        let most = Arm::new(Counts { units: u64::MAX, conversions: 1 }).unwrap();
+        assert_eq!(most.merge(most).units(), u64::MAX);
     }
 
     #[test]

@@ -58,8 +58,11 @@ impl Alpha {
     /// 0.05, the platform's.
     pub const FIVE_PERCENT: Alpha = Alpha(0.05);
 
-    /// Strictly between 0 and 1.
+    /// Strictly between 0 and 1, and at least 2.3e-308, the smallest number that keeps all its digits.
     pub fn new(value: f64) -> Result<Alpha, Invalid> {
+        if value > 0.0 && value < f64::MIN_POSITIVE {
+            return Err(Invalid::OutOfRange { what: "alpha", value, range: "at least 2.3e-308" });
+        }
         between_0_and_1("alpha", value).map(Alpha)
     }
 
@@ -116,6 +119,27 @@ pub(crate) fn finite(what: &'static str, value: f64) -> Result<f64, Invalid> {
     if value.is_finite() { Ok(value) } else { Err(Invalid::NotFinite { what, value }) }
 }
 
+/// The largest magnitude of a value in a metric's unit, see [`measured`].
+pub(crate) const LARGEST_MAGNITUDE: f64 = 1e100;
+
+/// The smallest magnitude but 0.
+pub(crate) const SMALLEST_MAGNITUDE: f64 = 1e-100;
+
+/// `value` if it is 0 or of a magnitude from 1e-100 to 1e100. Squares of such values, of their differences, and the sums
+/// of 2^64 squares are all within a double's range: what is computed from them neither overflows nor vanishes. A
+/// metric beyond has to be told in a larger or a smaller unit.
+pub fn measured(what: &'static str, value: f64) -> Result<f64, Invalid> {
+    finite(what, value)?;
+    if value == 0.0 || (SMALLEST_MAGNITUDE..=LARGEST_MAGNITUDE).contains(&value.abs()) {
+        return Ok(value);
+    }
+    Err(Invalid::OutOfRange {
+        what,
+        value,
+        range: "0, or of a magnitude from 1e-100 to 1e100 (choose another unit)",
+    })
+}
+
 /// What the test looks for, against the null hypothesis of no difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Alternative {
@@ -144,7 +168,7 @@ impl Alternative {
 
     /// The p-value of a statistic symmetric about 0 with upper tail `sf`. Two-sided tails are
     /// doubled from `sf(|x|)`, never taken as `1 - cdf`, so that small p-values keep their digits.
-    pub(crate) fn p_value(self, statistic: f64, sf: impl Fn(f64) -> f64) -> f64 {
+    pub fn p_value(self, statistic: f64, sf: impl Fn(f64) -> f64) -> f64 {
         match self {
             Alternative::TwoSided => (2.0 * sf(statistic.abs())).min(1.0),
             Alternative::Greater => sf(statistic),

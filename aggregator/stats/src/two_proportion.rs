@@ -78,6 +78,18 @@ pub fn rates(arms: Pair<Arm>) -> Result<Pair<f64>, Missing> {
     arms.try_map(|side, arm| arm.rate_of(side))
 }
 
+/// Treatment rate minus control rate, `(x_t n_c - x_c n_t) / (n_c n_t)` with an exact numerator: nothing cancels, however
+/// close the rates are.
+pub(crate) fn difference(arms: Pair<Arm>) -> Result<f64, Missing> {
+    rates(arms)?;
+    let Pair { control, treatment } = arms;
+    let product = |conversions: u64, units: u64| u128::from(conversions) * u128::from(units);
+    let up = product(treatment.conversions(), control.units());
+    let down = product(control.conversions(), treatment.units());
+    let magnitude = up.abs_diff(down) as f64 / control.units() as f64 / treatment.units() as f64;
+    Ok(if up >= down { magnitude } else { -magnitude })
+}
+
 /// `z = (p_t - p_c) / sqrt(pbar (1 - pbar) (1/n_c + 1/n_t))`, with pbar the rate of both arms
 /// together. z^2 is Pearson's chi-square without continuity correction. Source: Fleiss, Levin &
 /// Paik (2003), Statistical Methods for Rates and Proportions, chapter 3; statsmodels
@@ -87,9 +99,7 @@ pub fn rates(arms: Pair<Arm>) -> Result<Pair<f64>, Missing> {
 /// exact test gives: these data are possible under equal rates and under nothing else. The normal
 /// tail is poor below about 10 conversions in the smaller arm.
 pub fn pooled_z(arms: Pair<Arm>, alternative: Alternative) -> Result<ZTest, Missing> {
-    let rates = rates(arms)?;
-    let effect =
-        Effect { estimate: rates.treatment - rates.control, standard_error: pooled_standard_error(arms) };
+    let effect = Effect { estimate: difference(arms)?, standard_error: pooled_standard_error(arms) };
     if effect.standard_error == 0.0 {
         return Ok(ZTest { effect, z: 0.0, p_value: 1.0 });
     }
@@ -107,9 +117,8 @@ pub fn score_z(arms: Pair<Arm>, null: f64, alternative: Alternative) -> Result<Z
     if null == 0.0 {
         return Ok(pooled_z(arms, alternative)?);
     }
-    let rates = rates(arms)?;
     let effect = Effect {
-        estimate: rates.treatment - rates.control,
+        estimate: difference(arms)?,
         standard_error: proportion_interval::restricted_variance(arms, null).sqrt(),
     };
     if effect.standard_error == 0.0 {
@@ -137,27 +146,39 @@ fn z_test(effect: Effect, alternative: Alternative) -> ZTest {
 
 /// The difference of the rates with the standard error `sqrt(p_c q_c / n_c + p_t q_t / n_t)`.
 pub fn unpooled_effect(arms: Pair<Arm>) -> Result<Effect, Missing> {
-    let rates = rates(arms)?;
-    let variance = |p: f64, arm: Arm| p * (1.0 - p) / arm.units() as f64;
-    let total = variance(rates.control, arms.control) + variance(rates.treatment, arms.treatment);
-    Ok(Effect { estimate: rates.treatment - rates.control, standard_error: total.sqrt() })
+    let estimate = difference(arms)?;
+    let variances = arms.map(|arm| arm.variance_of_rate().unwrap_or(0.0));
+    let total = variances.control + variances.treatment;
+    Ok(Effect { estimate, standard_error: total.sqrt() })
 }
 
 /// The standard error of the difference if both arms had the common rate; both have units.
 fn pooled_standard_error(arms: Pair<Arm>) -> f64 {
+    let Pooled { units, conversions, rest } = Pooled::of(arms);
     let (n_c, n_t) = (arms.control.units() as f64, arms.treatment.units() as f64);
-    let both = arms.control.merge(arms.treatment);
-    let pbar = both.conversions() as f64 / both.units() as f64;
-    let qbar = (both.units() - both.conversions()) as f64 / both.units() as f64;
-    (pbar * qbar * (1.0 / n_c + 1.0 / n_t)).sqrt()
+    (conversions / units * (rest / units) * (1.0 / n_c + 1.0 / n_t)).sqrt()
 }
 
 /// The smallest count that equal rates would lead one to expect in the two-by-two table.
 pub fn smallest_expected_cell(arms: Pair<Arm>) -> f64 {
-    let both = arms.control.merge(arms.treatment);
-    let rarer = both.conversions().min(both.units() - both.conversions()) as f64;
+    let Pooled { units, conversions, rest } = Pooled::of(arms);
     let smaller = arms.control.units().min(arms.treatment.units()) as f64;
-    if both.units() == 0 { 0.0 } else { rarer * (smaller / both.units() as f64) }
+    if units == 0.0 { 0.0 } else { conversions.min(rest) * (smaller / units) }
+}
+
+/// The counts of both arms together, which may exceed 64 bits.
+struct Pooled {
+    units: f64,
+    conversions: f64,
+    rest: f64,
+}
+
+impl Pooled {
+    fn of(arms: Pair<Arm>) -> Pooled {
+        let both = |of: fn(Arm) -> u64| of(arms.control) as f64 + of(arms.treatment) as f64;
+        let (units, conversions) = (both(Arm::units), both(Arm::conversions));
+        Pooled { units, conversions, rest: both(|arm| arm.units() - arm.conversions()) }
+    }
 }
 
 /// Fisher's exact p-value: the treatment's conversions are hypergeometric given both margins.
@@ -201,11 +222,12 @@ struct Hypergeometric {
 impl Hypergeometric {
     fn new(arms: Pair<Arm>) -> Hypergeometric {
         let (treated, untreated) = (arms.treatment.units(), arms.control.units());
-        let converted = arms.treatment.conversions() + arms.control.conversions();
+        let converted = arms.treatment.conversions().saturating_add(arms.control.conversions());
         let smallest = converted.saturating_sub(untreated);
         let largest = converted.min(treated);
-        let mode =
-            (u128::from(converted + 1) * u128::from(treated + 1)) / u128::from(treated + untreated + 2);
+        // In 128 bits: the product of two counts, and a sum of them, may exceed 64.
+        let above = |count: u64| u128::from(count) + 1;
+        let mode = above(converted) * above(treated) / (above(treated) + above(untreated));
         let mode = (mode as u64).clamp(smallest, largest);
         Hypergeometric { treated, untreated, converted, smallest, largest, mode }
     }
@@ -267,6 +289,16 @@ mod tests {
     fn arms(control: (u64, u64), treatment: (u64, u64)) -> Pair<Arm> {
         Pair { control, treatment }
             .map(|(conversions, units)| Arm::new(Counts { units, conversions }).unwrap())
+    }
+
+    /// 2^52 + 1 of 2^53 against one half: the rates differ by 2^-53, as 0.5 and 0.5 + 2^-53 cannot in doubles.
+    #[test]
+    fn the_difference_of_close_rates_is_exact() {
+        let half = ((1 << 62) - 1, (1 << 63) - 2);
+        let more = ((1 << 52) + 1, 1 << 53);
+        assert_eq!(difference(arms(half, more)), Ok(0.5_f64.powi(53)));
+        assert_eq!(difference(arms(more, half)), Ok(-0.5_f64.powi(53)));
+        assert_eq!(difference(arms(half, (1, 2))), Ok(0.0));
     }
 
     #[test]

@@ -75,10 +75,15 @@ pub fn test_against(moments: Pair<Moments>, null: f64, alternative: Alternative)
 /// The degrees of freedom of a sum of two independent variance estimates, each from so many units;
 /// at least two units in each, and one variance above 0.
 pub(crate) fn satterthwaite(variances: Pair<f64>, units: Pair<u64>) -> f64 {
-    let whole = variances.control + variances.treatment;
-    // As shares of the whole, so that tiny variances do not underflow when squared.
-    let part = |variance: f64, units: u64| (variance / whole).powi(2) / (units - 1) as f64;
-    1.0 / (part(variances.control, units.control) + part(variances.treatment, units.treatment))
+    satterthwaite_of_errors(variances.map(f64::sqrt), units)
+}
+
+/// The same from the roots of the variances, whose squares need not be doubles.
+pub(crate) fn satterthwaite_of_errors(errors: Pair<f64>, units: Pair<u64>) -> f64 {
+    let whole = errors.control.hypot(errors.treatment);
+    // As shares of the whole, so that nothing overflows or underflows when squared.
+    let part = |error: f64, units: u64| (error / whole).powi(4) / (units - 1) as f64;
+    1.0 / (part(errors.control, units.control) + part(errors.treatment, units.treatment))
 }
 
 impl Welch {

@@ -4,7 +4,7 @@
 //! A cap per arm would cut more of a treatment that lifts the tail, and a cap that moves between
 //! looks breaks group-sequential tests: find it once, from all arms, and keep it.
 
-use crate::{Invalid, terms::between_0_and_1};
+use crate::{Invalid, quantile::rank, terms::between_0_and_1};
 
 /// The platform's share of the non-zero totals that stays uncut.
 pub const QUANTILE: f64 = 0.999;
@@ -22,7 +22,8 @@ pub enum QuantileRule {
 /// Where to cut.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rule {
-    /// Share of the totals that the upper cap leaves alone, strictly between 0 and 1.
+    /// Share of the totals that the upper cap leaves alone, strictly between 0 and 1; at least 0.5 where both sides are
+    /// cut.
     pub quantile: f64,
     /// Between which values a quantile is read.
     pub reading: QuantileRule,
@@ -33,7 +34,7 @@ pub struct Rule {
     pub ignore_zeros: bool,
 }
 
-/// The cut points; a missing one is infinite.
+/// The cut points, the lower at most the upper; a missing one is infinite.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Caps {
     /// In the metric's unit; minus infinity cuts nothing.
@@ -46,6 +47,14 @@ impl Caps {
     /// The caps by `rule` from the totals of the units of all arms; none when no total counts.
     pub fn find(totals: &[f64], rule: Rule) -> Result<Option<Caps>, Invalid> {
         let q = between_0_and_1("quantile", rule.quantile)?;
+        if rule.both_sides && q < 0.5 {
+            // The lower cap would be above the upper one.
+            return Err(Invalid::OutOfRange {
+                what: "quantile",
+                value: q,
+                range: "at least 0.5 for caps on both sides",
+            });
+        }
         if let Some(&value) = totals.iter().find(|total| !total.is_finite()) {
             return Err(Invalid::NotFinite { what: "total", value });
         }
@@ -56,13 +65,14 @@ impl Caps {
             return Ok(None);
         }
         let at = |q| quantile_of_sorted(&sorted, q, rule.reading);
-        let lower = if rule.both_sides { at(1.0 - q) } else { f64::NEG_INFINITY };
-        Ok(Some(Caps { lower, upper: at(q) }))
+        let upper = at(q);
+        let lower = if rule.both_sides { at(1.0 - q).min(upper) } else { f64::NEG_INFINITY };
+        Ok(Some(Caps { lower, upper }))
     }
 
     /// The total, or the cap beyond which it lies.
     pub fn apply(self, total: f64) -> f64 {
-        total.clamp(self.lower, self.upper)
+        total.max(self.lower).min(self.upper)
     }
 
     /// Whether this total is cut.
@@ -85,12 +95,10 @@ fn quantile_of_sorted(sorted: &[f64], q: f64, reading: QuantileRule) -> f64 {
             let position = last as f64 * q;
             let below = (position.floor() as usize).min(last);
             let above = (below + 1).min(last);
-            sorted[below] + (position - below as f64) * (sorted[above] - sorted[below])
+            let between = sorted[below] + (position - below as f64) * (sorted[above] - sorted[below]);
+            between.min(sorted[above])
         }
-        QuantileRule::InvertedCdf => {
-            let rank = (sorted.len() as f64 * q).ceil() as usize;
-            sorted[rank.saturating_sub(1).min(last)]
-        }
+        QuantileRule::InvertedCdf => sorted[rank(q, sorted.len()) - 1],
     }
 }
 
@@ -106,6 +114,41 @@ mod tests {
         let caps = |reading| Caps::find(&[4.0, 1.0, 2.0, 3.0], Rule { reading, ..UPPER });
         assert_eq!(caps(QuantileRule::Linear).unwrap().unwrap().upper, 2.5);
         assert_eq!(caps(QuantileRule::InvertedCdf).unwrap().unwrap().upper, 2.0);
+    }
+
+    /// 30 % cut above and 30 % below leave a middle; 70 % above and 70 % below would leave less than nothing.
+    #[test]
+    fn caps_on_both_sides_do_not_cross() {
+        let totals = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        for reading in [QuantileRule::Linear, QuantileRule::InvertedCdf] {
+            let both = |quantile| Caps::find(&totals, Rule { quantile, reading, both_sides: true, ..UPPER });
+            for quantile in [0.3, 0.499_999] {
+                let range = "at least 0.5 for caps on both sides";
+                assert_eq!(
+                    both(quantile),
+                    Err(Invalid::OutOfRange { what: "quantile", value: quantile, range })
+                );
+            }
+            for quantile in [0.5, 0.500_000_1, 0.7, 0.999] {
+                let caps = both(quantile).unwrap().unwrap();
+                assert!(caps.lower <= caps.upper, "{quantile}: {caps:?}");
+                assert_eq!(caps.apply(-1.0), caps.lower);
+            }
+        }
+        assert_eq!(Caps::find(&totals, Rule { quantile: 0.3, ..UPPER }).unwrap().unwrap().upper, 2.5);
+    }
+
+    /// 0.55 of 100 totals is the 55th, and 0.45 of them (1 - 0.55) the 45th.
+    #[test]
+    fn shares_of_totals_are_decimals() {
+        let totals: Vec<f64> = (1..=100).map(f64::from).collect();
+        let rule = Rule {
+            quantile: 0.55,
+            reading: QuantileRule::InvertedCdf,
+            both_sides: true,
+            ignore_zeros: false,
+        };
+        assert_eq!(Caps::find(&totals, rule), Ok(Some(Caps { lower: 45.0, upper: 55.0 })));
     }
 
     #[test]

@@ -1,15 +1,11 @@
 //! What is believed of one conversion rate: a Beta distribution, computed so that it keeps its
-//! digits from no units at all to 10^9 (statrs' incomplete beta function does not converge beyond
+//! digits from no units at all to 2^53 (statrs' incomplete beta function does not converge beyond
 //! a few hundred thousand).
 
-use std::f64::consts::TAU;
+use super::log_odds::{Bell, Rate};
+use crate::{Alpha, Arm, Interval, Invalid};
 
-use crate::{
-    Alpha, Arm, Interval, Invalid, distributions::stirling_remainder, quadrature::GaussLegendre,
-    terms::positive,
-};
-
-/// A Beta prior; both parameters above 0.
+/// A Beta prior; both parameters from 1e-6 to 1e20.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BetaPrior {
     alpha: f64,
@@ -20,9 +16,14 @@ impl BetaPrior {
     /// Every rate equally likely: the platform's prior.
     pub const UNIFORM: BetaPrior = BetaPrior { alpha: 1.0, beta: 1.0 };
 
-    /// `alpha` imagined conversions and `beta` imagined non-conversions.
+    /// `alpha` imagined conversions and `beta` imagined non-conversions, each from 1e-6 to 1e20.
     pub fn new(alpha: f64, beta: f64) -> Result<BetaPrior, Invalid> {
-        Ok(BetaPrior { alpha: positive("prior alpha", alpha)?, beta: positive("prior beta", beta)? })
+        for (what, value) in [("prior alpha", alpha), ("prior beta", beta)] {
+            if !(1e-6..=1e20).contains(&value) {
+                return Err(Invalid::OutOfRange { what, value, range: "from 1e-6 to 1e20" });
+            }
+        }
+        Ok(BetaPrior { alpha, beta })
     }
 
     /// `Beta(alpha + x, beta + n - x)`; the prior itself for an empty arm.
@@ -54,189 +55,26 @@ impl BetaPosterior {
 
     /// The equal-tailed credible interval.
     pub fn interval(&self, level: Alpha) -> Interval {
-        let tail = level.get() / 2.0;
-        Interval { lower: self.quantile(tail), upper: self.quantile(1.0 - tail) }
+        let (bell, tail) = (self.bell(), level.get() / 2.0);
+        let end = |place: f64| bell.rate_at(place).p;
+        Interval { lower: end(bell.lower_quantile(tail)), upper: end(bell.upper_quantile(tail)) }
     }
 
-    /// The rate below which a share `probability` lies, by bisection of the log odds.
-    fn quantile(&self, probability: f64) -> f64 {
-        let (mut low, mut high) = self.reach();
-        for _ in 0..60 {
-            let middle = 0.5 * (low + high);
-            // The side with the smaller probability keeps the digits.
-            let below = if probability < 0.5 {
-                self.below(LogOdds(middle)) < probability
-            } else {
-                self.mirrored().below(LogOdds(-middle)) > 1.0 - probability
-            };
-            if below {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        LogOdds(0.5 * (low + high)).rate()
-    }
-
-    /// P(rate <= p)
-    pub(super) fn cdf(&self, p: f64) -> f64 {
-        if p <= 0.0 {
-            0.0
-        } else if p >= 1.0 {
-            1.0
-        } else {
-            self.below(LogOdds((p / (1.0 - p)).ln()))
-        }
-    }
-
-    /// P(rate > p)
+    /// P(rate > p), for p from 0 to 1.
     pub(crate) fn sf(&self, p: f64) -> f64 {
-        self.mirrored().cdf(1.0 - p)
-    }
-
-    /// The posterior of 1 - rate.
-    fn mirrored(&self) -> BetaPosterior {
-        BetaPosterior { alpha: self.beta, beta: self.alpha }
-    }
-
-    /// P(log odds <= x). The tail on the nearer side is computed; the other is its complement.
-    fn below(&self, odds: LogOdds) -> f64 {
-        let peak = self.peak();
-        if odds.0 <= peak {
-            self.lower_tail(odds)
-        } else {
-            1.0 - self.mirrored().lower_tail(LogOdds(-odds.0))
+        if p <= 0.0 {
+            return 1.0;
         }
-    }
-
-    /// The same below the peak: the integral of the density where both parameters are large and
-    /// it is a short bell, a continued fraction where it may have a long tail.
-    fn lower_tail(&self, odds: LogOdds) -> f64 {
-        const LARGE: f64 = 500.0;
-        if self.alpha.min(self.beta) > LARGE {
-            let (from, _) = self.reach();
-            if odds.0 <= from {
-                return 0.0;
-            }
-            return piecewise(&[from, odds.0], |x| self.density_of_log_odds(LogOdds(x)));
+        if p >= 1.0 {
+            return 0.0;
         }
-        let fraction = incomplete_beta_fraction(self.alpha, self.beta, odds.rate());
-        self.density_of_log_odds(odds) * fraction / self.alpha
+        let bell = self.bell();
+        bell.above(bell.place_of_rate(Rate { p, rest: 1.0 - p }))
     }
 
-    fn peak(&self) -> f64 {
-        (self.alpha / self.beta).ln()
+    pub(super) fn bell(&self) -> Bell {
+        Bell::new(self.alpha, self.beta)
     }
-
-    fn density_of_log_odds(&self, odds: LogOdds) -> f64 {
-        self.log_density_of_log_odds(odds).exp()
-    }
-
-    /// The density of the log odds: a bell for every parameter, also where that of the rate itself
-    /// is infinite at an end. Relative to the mean and with Stirling's remainder S, so that nothing
-    /// large cancels: `a ln(p/m) + b ln((1-p)/(1-m)) + ln(a b / (2 pi (a + b))) / 2 + S(a + b) -
-    /// S(a) - S(b)` with mean m.
-    fn log_density_of_log_odds(&self, odds: LogOdds) -> f64 {
-        let (a, b) = (self.alpha, self.beta);
-        let mean = LogOdds((a / b).ln());
-        a * (odds.log_rate() - mean.log_rate())
-            + b * (odds.log_rest() - mean.log_rest())
-            + 0.5 * (a / TAU * (b / (a + b))).ln()
-            + stirling_remainder(a + b)
-            - stirling_remainder(a)
-            - stirling_remainder(b)
-    }
-
-    /// The log odds between which the density is within e^-60 of its peak.
-    fn reach(&self) -> (f64, f64) {
-        const NATS: f64 = 60.0;
-        let peak = self.peak();
-        let lowest = self.log_density_of_log_odds(LogOdds(peak)) - NATS;
-        let edge = |direction: f64| {
-            let mut step = direction * (1.0 / self.alpha + 1.0 / self.beta).sqrt();
-            while self.log_density_of_log_odds(LogOdds(peak + step)) > lowest {
-                step *= 1.25;
-            }
-            peak + step
-        };
-        (edge(-1.0), edge(1.0))
-    }
-
-    /// Rates at which this posterior begins, peaks and ends to matter.
-    pub(super) fn marks(&self) -> [f64; 3] {
-        let (start, end) = self.reach();
-        [start, self.peak(), end].map(|x| LogOdds(x).rate())
-    }
-
-    /// The mean of `f` over this posterior; `breaks` are the rates between which `f` is smooth.
-    pub(super) fn mean_of(&self, breaks: &[f64], f: impl Fn(f64) -> f64) -> f64 {
-        let (from, to) = self.reach();
-        let peak = self.peak();
-        let inside = |&x: &f64| from < x && x < to;
-        let log_odds = breaks.iter().map(|p| (p / (1.0 - p)).ln()).filter(inside);
-        let mut edges: Vec<f64> = log_odds.chain([from, peak, to]).collect();
-        edges.sort_by(f64::total_cmp);
-        let integrand = |x: f64| {
-            let odds = LogOdds(x);
-            self.density_of_log_odds(odds) * f(odds.rate())
-        };
-        piecewise(&edges, integrand)
-    }
-}
-
-/// The integral of a function that is smooth between ascending edges.
-pub(super) fn piecewise(edges: &[f64], f: impl Fn(f64) -> f64) -> f64 {
-    const POINTS: usize = 64;
-    let rule = GaussLegendre::shared(POINTS);
-    edges.windows(2).map(|pair| rule.integrate(pair[0], pair[1], &f)).sum()
-}
-
-/// ln(p / (1 - p))
-#[derive(Clone, Copy)]
-struct LogOdds(f64);
-
-impl LogOdds {
-    fn rate(self) -> f64 {
-        1.0 / (1.0 + (-self.0).exp())
-    }
-
-    /// ln p
-    fn log_rate(self) -> f64 {
-        if self.0 < 0.0 { self.0 - self.0.exp().ln_1p() } else { -(-self.0).exp().ln_1p() }
-    }
-
-    /// ln (1 - p)
-    fn log_rest(self) -> f64 {
-        LogOdds(-self.0).log_rate()
-    }
-}
-
-/// The continued fraction of the incomplete beta function, for x below the mean: Abramowitz &
-/// Stegun 26.5.8 by Lentz's method (Press et al., Numerical Recipes, section 6.4). It needs about
-/// as many steps as the root of the smaller parameter.
-fn incomplete_beta_fraction(a: f64, b: f64, x: f64) -> f64 {
-    const STEPS: usize = 1000;
-    const TINY: f64 = 1e-300;
-    let away_from_0 = |value: f64| if value.abs() < TINY { TINY } else { value };
-    let mut c = 1.0;
-    let mut d = 1.0 / away_from_0(1.0 - (a + b) * x / (a + 1.0));
-    let mut fraction = d;
-    for step in 1..STEPS {
-        let m = step as f64;
-        let even = m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m));
-        let odd = -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0));
-        let mut change = 1.0;
-        for term in [even, odd] {
-            d = 1.0 / away_from_0(1.0 + term * d);
-            c = away_from_0(1.0 + term / c);
-            change = c * d;
-            fraction *= change;
-        }
-        if (change - 1.0).abs() < 1e-15 {
-            break;
-        }
-    }
-    fraction
 }
 
 #[cfg(test)]
@@ -251,31 +89,21 @@ mod tests {
         BetaPrior::UNIFORM.after(Arm::new(Counts { units, conversions }).unwrap())
     }
 
+    fn cdf(of: BetaPosterior, p: f64) -> f64 {
+        let bell = of.bell();
+        bell.below(bell.place_of_rate(Rate { p, rest: 1.0 - p }))
+    }
+
     /// Beta(a, 1) has cdf p^a, Beta(1, b) has 1 - (1 - p)^b.
     #[test]
     fn closed_forms() {
         for n in [0, 1, 7, 300, 100_000, 1_000_000_000] {
             let p: f64 = 1.0 / (n as f64 + 2.0);
             let expected = -((n as f64 + 1.0) * (-p).ln_1p()).exp_m1();
-            let got = posterior(0, n).cdf(p);
+            let got = cdf(posterior(0, n), p);
             assert!((got / expected - 1.0).abs() < 1e-12, "{n}: {got} {expected}");
             let got = posterior(n, n).sf(1.0 - p);
             assert!((got / expected - 1.0).abs() < 1e-7, "{n}: {got} {expected}");
-        }
-    }
-
-    /// The continued fraction and the integral meet where one hands over to the other.
-    #[test]
-    fn both_ways_agree_at_500() {
-        for (a, b) in [(501.0, 501.0), (501.0, 1e4), (501.0, 1e8)] {
-            let posterior = BetaPosterior { alpha: a, beta: b };
-            for away in [-6.0, -2.0, -0.5] {
-                let odds = LogOdds(posterior.peak() + away * (1.0 / a + 1.0 / b).sqrt());
-                let integral = posterior.lower_tail(odds);
-                let fraction =
-                    posterior.density_of_log_odds(odds) * incomplete_beta_fraction(a, b, odds.rate()) / a;
-                assert!((integral / fraction - 1.0).abs() < 1e-10, "{a} {b} {away}");
-            }
         }
     }
 
@@ -289,7 +117,7 @@ mod tests {
         let sd = (mean * (1.0 - mean) / n as f64).sqrt();
         let skewness = 2.0 * (1.0 - 2.0 * mean) / (n as f64 * mean * (1.0 - mean)).sqrt();
         for z in [-3.0, -1.0, 0.0, 2.0f64] {
-            let got = huge.cdf(mean + z * sd);
+            let got = cdf(huge, mean + z * sd);
             let expected = normal_sf(-z) - skewness * (z * z - 1.0) * normal_pdf(z) / 6.0;
             assert!((got - expected).abs() < 1e-8, "{z}: {got} {expected}");
         }

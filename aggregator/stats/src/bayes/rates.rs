@@ -1,8 +1,12 @@
 //! Conversion rates with independent Beta posteriors, compared. Every probability is one integral of
-//! positive terms, so small ones keep their digits.
+//! positive terms, so small ones keep their digits. At 2^53 units the rounding of the counts' logarithms is a part in
+//! 10^8 of a standard deviation; that is the error of all that is found here, in the units of z.
 
-use super::beta::{BetaPosterior, piecewise};
-use crate::{Alpha, Interval, Invalid, Pair};
+use super::{
+    beta::BetaPosterior,
+    log_odds::{Bell, piecewise},
+};
+use crate::{Alpha, Interval, Invalid, Pair, distributions::normal_quantile};
 
 /// Two rates side by side.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,57 +16,116 @@ impl Rates {
     /// P(treatment rate > control rate). The other side is this of the exchanged pair: `1 - P`
     /// would lose the digits of a small one.
     pub fn probability_treatment_better(&self) -> f64 {
-        let Pair { control, treatment } = self.0;
-        treatment.mean_of(&control.marks(), |p| control.cdf(p))
+        let Pair { control, treatment } = self.bells();
+        largest(&treatment, &[control])
     }
 
     /// What choosing the treatment loses in rate, E[max(p_c - p_t, 0)].
     pub fn expected_loss_of_treatment(&self) -> f64 {
-        expected_excess(self.0.control, self.0.treatment)
+        let Pair { control, treatment } = self.bells();
+        expected_excess(&control, &treatment)
     }
 
     /// What keeping the control loses in rate, E[max(p_t - p_c, 0)].
     pub fn expected_loss_of_control(&self) -> f64 {
-        expected_excess(self.0.treatment, self.0.control)
+        let Pair { control, treatment } = self.bells();
+        expected_excess(&treatment, &control)
     }
 
     /// The posterior mean of p_t - p_c, from -1 to 1.
     pub fn expected_difference(&self) -> f64 {
-        self.0.treatment.mean() - self.0.control.mean()
+        let Pair { control, treatment } = self.bells();
+        treatment.mean_minus(&control)
     }
 
-    /// The equal-tailed credible interval of p_t - p_c, its ends by bisection to 1e-12.
+    /// The equal-tailed credible interval of p_t - p_c, its ends to 1e-12 of its width.
     pub fn interval_of_difference(&self, level: Alpha) -> Interval {
-        let tail = level.get() / 2.0;
-        Interval { lower: self.quantile(tail), upper: self.quantile(1.0 - tail) }
+        let (Pair { control, treatment }, tail) = (self.bells(), level.get() / 2.0);
+        Interval {
+            lower: lower_quantile_of_difference(&treatment, &control, tail),
+            upper: -lower_quantile_of_difference(&control, &treatment, tail),
+        }
     }
 
-    /// The d with P(p_t - p_c <= d) = `probability`.
-    fn quantile(&self, probability: f64) -> f64 {
-        let Pair { control, treatment } = self.0;
-        let (mut low, mut high) = (-1.0, 1.0);
-        for _ in 0..40 {
-            let middle = 0.5 * (low + high);
-            let [start, peak, end] = treatment.marks();
-            let moved = [0.0, start, peak, end, 1.0].map(|rate| rate - middle);
-            let below = control.mean_of(&moved, |p| treatment.cdf(p + middle));
-            if below < probability {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        0.5 * (low + high)
+    fn bells(&self) -> Pair<Bell> {
+        self.0.map(|posterior| posterior.bell())
     }
 }
 
-/// E[max(higher - lower, 0)] as the integral of P(higher > u) P(lower < u) over the rate u.
-fn expected_excess(higher: BetaPosterior, lower: BetaPosterior) -> f64 {
-    let mut edges = vec![0.0, 1.0];
-    edges.extend(higher.marks());
-    edges.extend(lower.marks());
+/// P(the rate of `one` is above those of all `others`).
+fn largest(one: &Bell, others: &[Bell]) -> f64 {
+    let shifts: Vec<f64> = others.iter().map(|other| other.peak_in(one)).collect();
+    let marks = others.iter().zip(&shifts).flat_map(|(other, &shift)| {
+        let own = other.marks();
+        own.into_iter().map(move |mark| mark + shift)
+    });
+    let breaks: Vec<f64> = marks.collect();
+    let below_all =
+        |place: f64| others.iter().zip(&shifts).map(|(other, shift)| other.below(place - shift)).product();
+    one.mean_of(&shifts, &breaks, below_all).min(1.0)
+}
+
+/// E[max(higher - lower, 0)] as the integral of P(higher > r) P(lower < r) over the rate r, told by its place in `lower`.
+fn expected_excess(higher: &Bell, lower: &Bell) -> f64 {
+    let shift = higher.peak_in(lower);
+    let mut edges = lower.marks();
+    edges.extend(higher.marks().into_iter().map(|mark| mark + shift));
+    // A rate changes with its place about log odds of 0 alone, which may lie between the two.
+    edges.extend([-30.0, -10.0, 0.0, 10.0, 30.0].map(|log_odds| lower.place_of_log_odds(log_odds)));
     edges.sort_by(f64::total_cmp);
-    piecewise(&edges, |u| higher.sf(u) * lower.cdf(u))
+    piecewise(&edges, |place| {
+        let rate = lower.rate_at(place);
+        higher.above(place - shift) * lower.below(place) * rate.p * rate.rest
+    })
+}
+
+/// The d with P(y - x <= d) = `tail`, which is at most a half.
+fn lower_quantile_of_difference(y: &Bell, x: &Bell, tail: f64) -> f64 {
+    let means = x.mean_minus(y);
+    // P(y <= x + d), over x: the rate x + d by its distance from the mean of y.
+    let probability = |d: f64| {
+        let place_in_y = |place: f64| y.place_of(x.distance_from_mean(place) + means + d);
+        let breaks: Vec<f64> =
+            y.marks().into_iter().map(|mark| x.place_of(y.distance_from_mean(mark) - means - d)).collect();
+        x.mean_of(&[], &breaks, |place| y.below(place_in_y(place)))
+    };
+    let nats = 60.0 - tail.ln();
+    let ((x_low, x_high), (y_low, y_high)) = (x.reach_of(nats), y.reach_of(nats));
+    let low = y.distance_from_mean(y_low) - x.distance_from_mean(x_high) - means;
+    let high = y.distance_from_mean(y_high) - x.distance_from_mean(x_low) - means;
+    // As normal deviates, which are nearly a straight line over d.
+    let wanted = normal_quantile(tail);
+    let deviate = |d: f64| normal_quantile(probability(d).clamp(f64::MIN_POSITIVE, 1.0)).min(40.0) - wanted;
+    rising_root(low, high, deviate)
+}
+
+/// Where a rising function is 0, to 1e-13 of the bracket: by the secant, and by halving where that is slow.
+fn rising_root(mut low: f64, mut high: f64, f: impl Fn(f64) -> f64) -> f64 {
+    const STEPS: usize = 100;
+    let width = high - low;
+    let (mut at_low, mut at_high) = (f(low), f(high));
+    let mut halve = false;
+    for _ in 0..STEPS {
+        let before = high - low;
+        if before <= 1e-13 * width {
+            break;
+        }
+        let share = if halve || at_high - at_low <= 0.0 {
+            0.5
+        } else {
+            (-at_low / (at_high - at_low)).clamp(0.0, 1.0)
+        };
+        // A hair towards the middle, so that both ends close in.
+        let middle = low + (share + 1e-9 * (0.5 - share).signum()) * before;
+        let at = f(middle);
+        if at < 0.0 {
+            (low, at_low) = (middle, at);
+        } else {
+            (high, at_high) = (middle, at);
+        }
+        halve = high - low > 0.5 * before;
+    }
+    0.5 * (low + high)
 }
 
 /// The probability of each of at least two rates to be the largest, in the order given.
@@ -70,13 +133,13 @@ pub fn best_of(posteriors: &[BetaPosterior]) -> Result<Vec<f64>, Invalid> {
     if posteriors.len() < 2 {
         return Err(Invalid::TooFew { what: "arms", have: posteriors.len(), need: 2 });
     }
+    let bells: Vec<Bell> = posteriors.iter().map(BetaPosterior::bell).collect();
     let of = |index: usize| {
-        let others: Vec<BetaPosterior> =
-            posteriors.iter().enumerate().filter(|(i, _)| *i != index).map(|(_, p)| *p).collect();
-        let breaks: Vec<f64> = others.iter().flat_map(BetaPosterior::marks).collect();
-        posteriors[index].mean_of(&breaks, |p| others.iter().map(|other| other.cdf(p)).product())
+        let others: Vec<Bell> =
+            bells.iter().enumerate().filter(|(i, _)| *i != index).map(|(_, bell)| *bell).collect();
+        largest(&bells[index], &others)
     };
-    Ok((0..posteriors.len()).map(of).collect())
+    Ok((0..bells.len()).map(of).collect())
 }
 
 #[cfg(test)]
@@ -109,6 +172,20 @@ mod tests {
         // E[max(u - p, 0)] = E[(1 - p)^2] / 2 for u uniform.
         let expected = (1.0 - p).powi(2) / 2.0;
         assert!((found.expected_loss_of_control() - expected).abs() < 1e-6);
+    }
+
+    /// Nearly all against nearly none: the rates between them are out of reach of both.
+    #[test]
+    fn rates_far_apart_lose_their_whole_difference() {
+        let n = 1 << 53;
+        let found = rates((n - 3, n), (0, 1 << 28));
+        assert!((found.expected_loss_of_treatment() / -found.expected_difference() - 1.0).abs() < 1e-12);
+        assert_eq!(found.expected_loss_of_control(), 0.0);
+        // Each rate is 0 or 1 as good as surely: a quarter of the pairs are 1 and 0.
+        let prior = BetaPrior::new(1e-6, 1e-6).unwrap().after(Arm::default());
+        let undecided = Rates(Pair { control: prior, treatment: prior });
+        assert!((undecided.probability_treatment_better() - 0.5).abs() < 1e-9);
+        assert!((undecided.expected_loss_of_treatment() - 0.25).abs() < 1e-5);
     }
 
     #[test]

@@ -52,15 +52,21 @@ impl Looks {
     pub fn futility(&self, futility: Futility, drift: f64) -> Result<FutilityBounds, Invalid> {
         let drift = positive("drift", drift)?;
         let Bounded { bounds, lost } = self.with_futility(futility, drift);
-        Ok(FutilityBounds { bounds, power: 1.0 - lost })
+        Ok(FutilityBounds { bounds, power: (1.0 - lost).clamp(0.0, 1.0) })
     }
 
     /// The plan in which the last look, taken as final, spends exactly what is left of beta: the drift for
-    /// which its futility bound is the bound of rejection. `alpha` is the boundary's.
+    /// which its futility bound is the bound of rejection. `alpha` is the boundary's, and the power above it.
+    ///
+    /// Drift and inflation are infinite where no effect reaches the power: next to no alpha leaves no bound.
     pub fn plan_with_futility(&self, futility: Futility, alpha: Alpha) -> FutilityPlan {
         let beta = 1.0 - futility.power.get();
         let fixed = self.alternative().critical_z(alpha) + normal_quantile(futility.power.get());
         let (mut low, mut high) = (1e-3, 4.0 * fixed.abs() + 2.0);
+        if self.with_futility(futility, high).lost > beta {
+            let bounds = self.with_futility(futility, high).bounds;
+            return FutilityPlan { drift: f64::INFINITY, inflation: f64::INFINITY, bounds };
+        }
         for _ in 0..50 {
             let middle = 0.5 * (low + high);
             if self.with_futility(futility, middle).lost > beta {

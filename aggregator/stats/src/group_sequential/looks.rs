@@ -8,6 +8,9 @@ use crate::{Alpha, Alternative, Invalid, Power, distributions::normal_quantile};
 /// information: the integration grid grows as its inverse root.
 pub(super) const SMALLEST_STEP: f64 = 1e-4;
 
+/// A drift beyond which nothing more is found.
+const MOST_DRIFT: f64 = 1e9;
+
 /// The shape of a classical boundary, up to one constant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -87,7 +90,8 @@ impl Looks {
         Ok(looks)
     }
 
-    /// The classical boundary of a family with overall level `alpha`, its constant to 1e-12.
+    /// The classical boundary of a family with overall level `alpha`, its constant to 1e-12. Alpha is at least 1e-12, whose
+    /// bounds the grid of the recursion still reaches.
     pub fn classical(
         family: Family,
         fractions: &[f64],
@@ -97,6 +101,10 @@ impl Looks {
         let Some(&end) = fractions.last() else {
             return Err(Invalid::TooFew { what: "looks", have: 0, need: 1 });
         };
+        const SMALLEST_ALPHA: f64 = 1e-12;
+        if alpha.get() < SMALLEST_ALPHA {
+            return Err(Invalid::OutOfRange { what: "alpha", value: alpha.get(), range: "at least 1e-12" });
+        }
         let with_constant = |constant: f64| {
             let bound = |&t: &f64| match family {
                 Family::OBrienFleming => constant / (t / end).sqrt(),
@@ -148,14 +156,28 @@ impl Looks {
     /// The probability to leave at any look: the type I error at drift 0, else the power, a
     /// rejection on the wrong side included.
     pub fn crossing_probability(&self, drift: f64) -> f64 {
-        self.crossing(drift).iter().map(|look| look.toward + look.away).sum()
+        self.crossing(drift).iter().map(|look| look.toward + look.away).sum::<f64>().min(1.0)
     }
 
     /// What these looks cost a test of level `alpha` with this power, relative to one look whose
     /// information is `((z_{1-a/2} + z_power) / effect)^2`. Jennison & Turnbull (2000), chapter 2.
+    ///
+    /// Infinite where no effect reaches the power: next to no alpha leaves no bound. The power is above alpha.
     pub fn cost(&self, alpha: Alpha, power: Power) -> Cost {
         let fixed = self.alternative.critical_z(alpha) + normal_quantile(power.get());
         let (mut low, mut high) = (0.0, 2.0 * fixed.abs() + 1.0);
+        // Early looks alone may have bounds, and may be at hardly any information.
+        while self.crossing_probability(high) < power.get() {
+            high *= 2.0;
+            if high > MOST_DRIFT {
+                let infinite = f64::INFINITY;
+                return Cost {
+                    inflation: infinite,
+                    expected_if_effect: infinite,
+                    expected_if_none: infinite,
+                };
+            }
+        }
         for _ in 0..60 {
             let middle = 0.5 * (low + high);
             if self.crossing_probability(middle) < power.get() {

@@ -1,0 +1,268 @@
+//! Every method of the calculator as the command line has it, a line of JSON in and one out, with numbers of any size: from 5e-324 to
+//! 1.8e308, counts up to 2^64, levels next to 0 and next to 1, no units, one, two, and all of one value. Each seed is one
+//! case of one method. `COMPUTE_SEED` replays a case, `COMPUTE_CASES` makes it a long hunt.
+
+mod changed;
+mod draw;
+mod exact;
+mod facts;
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use aggregator::compute::{METHODS, Method};
+use changed::{EXCHANGED, MEASURED, MIRRORED, differences};
+use draw::Draw;
+use serde_json::{Map, Value, json};
+
+/// Seeds of the cases to be run: a few, or as many as asked for, or one again.
+fn seeds(few: u64) -> std::ops::Range<u64> {
+    let setting = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
+    let cases = setting("COMPUTE_CASES");
+    match setting("COMPUTE_SEED") {
+        Some(seed) => seed..seed + cases.unwrap_or(1),
+        None => 0..cases.unwrap_or(few),
+    }
+}
+
+fn case(seed: u64) -> (Method, Map<String, Value>) {
+    let method = METHODS[(seed % METHODS.len() as u64) as usize];
+    (method, draw::inputs(method.name, &mut Draw::new(seed)))
+}
+
+fn answer(method: Method, inputs: &Map<String, Value>) -> Value {
+    let line = Value::Object(inputs.clone()).to_string();
+    serde_json::from_str(&method.answer(&line)).expect("an answer is JSON")
+}
+
+fn is_refused(answer: &Value) -> bool {
+    answer["field"].is_string()
+}
+
+/// What is wrong with one case, told with all that it takes to see it again.
+fn told(
+    seed: u64,
+    method: Method,
+    inputs: &Map<String, Value>,
+    what: &[String],
+    answer: &Value,
+) -> Option<String> {
+    let line = Value::Object(inputs.clone());
+    (!what.is_empty())
+        .then(|| format!("COMPUTE_SEED={seed} {}\n{line}\n{}\n{answer}", method.name, what.join("\n")))
+}
+
+fn report(failures: &[String], cases: usize) {
+    let shown: Vec<&str> = failures.iter().take(5).map(String::as_str).collect();
+    assert!(failures.is_empty(), "{} of {cases} cases, among them:\n{}", failures.len(), shown.join("\n\n"));
+}
+
+/// An answer or an error that names its field, never a panic and never a number that is none; p-values from 0 to 1,
+/// intervals around their estimates, and both of one mind.
+#[test]
+fn every_answer_is_sound() {
+    let (mut failures, mut answered, mut refused) = (Vec::new(), 0, 0);
+    for seed in seeds(2_300) {
+        let (method, inputs) = case(seed);
+        let answer = answer(method, &inputs);
+        if is_refused(&answer) {
+            refused += 1
+        } else {
+            answered += 1
+        }
+        failures.extend(told(seed, method, &inputs, &facts::wrong(method.name, &inputs, &answer), &answer));
+    }
+    println!("{answered} answered, {refused} refused by their field");
+    report(&failures, answered + refused);
+    if std::env::var_os("COMPUTE_SEED").is_none() {
+        assert!(
+            answered > 500 && refused > 500,
+            "{answered} answered, {refused} refused: the cases are lopsided"
+        );
+    }
+}
+
+/// The unit of measure does not matter: a power of two changes no digit of t, of its degrees or of p.
+#[test]
+fn answers_are_the_same_in_every_unit() {
+    let (mut failures, mut compared) = (Vec::new(), 0);
+    for seed in seeds(2_300) {
+        let (method, inputs) = case(seed);
+        if !MEASURED.contains(&method.name) || !changed::has_a_unit(&inputs) {
+            continue;
+        }
+        // Not as text, of which reading may miss the last digit.
+        let one = method.compute(&inputs);
+        for exponent in [-40, 3, 60] {
+            let other = method.compute(&changed::rescaled(&inputs, 2_f64.powi(exponent)));
+            // A unit may be beyond what can be told.
+            if is_refused(&one) || is_refused(&other) {
+                continue;
+            }
+            compared += 1;
+            failures.extend(told(seed, method, &inputs, &differences(&one, &other, 1.0, 0.0), &other));
+        }
+    }
+    println!("{compared} compared");
+    report(&failures, compared);
+}
+
+/// Up and down are alike: with all signs turned, or with the arms exchanged, and with the other alternative.
+#[test]
+fn answers_are_mirror_images() {
+    let (mut failures, mut compared) = (Vec::new(), 0);
+    for seed in seeds(2_300) {
+        let (method, inputs) = case(seed);
+        let mut others = Vec::new();
+        // A relative effect has no mirror image: of a control below 0 there is none.
+        let relative = inputs.get("difference_type") == Some(&json!("relative"));
+        if MIRRORED.contains(&method.name) && changed::has_a_unit(&inputs) && !relative {
+            others.push(changed::negated(&inputs));
+        }
+        // One side of a boundary looks upwards and has no other.
+        if EXCHANGED.contains(&method.name) && inputs.get("sides") != Some(&json!(1)) {
+            others.push(changed::exchanged(&inputs));
+        }
+        let one = answer(method, &inputs);
+        for other in &others {
+            let mirrored = answer(method, other);
+            if is_refused(&one) || is_refused(&mirrored) {
+                continue;
+            }
+            compared += 1;
+            failures.extend(told(
+                seed,
+                method,
+                &inputs,
+                &differences(&one, &mirrored, -1.0, 1e-6),
+                &mirrored,
+            ));
+        }
+    }
+    println!("{compared} compared");
+    report(&failures, compared);
+}
+
+/// A stricter level has a wider interval, of every method that has one.
+#[test]
+fn intervals_widen_with_the_confidence() {
+    let (mut failures, mut compared) = (Vec::new(), 0);
+    for seed in seeds(2_300) {
+        let (method, inputs) = case(seed);
+        let Some(alpha) = inputs.get("alpha").and_then(Value::as_f64) else { continue };
+        let mut stricter = inputs.clone();
+        stricter.insert("alpha".to_owned(), json!(alpha / 10.0));
+        let (one, other) = (answer(method, &inputs), answer(method, &stricter));
+        for of in facts::duals(method.name) {
+            let (Some(inner), Some(outer)) =
+                (facts::ends(&one[of.interval]), facts::ends(&other[of.interval]))
+            else {
+                continue;
+            };
+            compared += 1;
+            let slack = |end: f64| if end.is_finite() { 1e-9 * end.abs() } else { 0.0 };
+            let wider = outer.0 <= inner.0 + slack(inner.0) && inner.1 - slack(inner.1) <= outer.1;
+            if !wider && !of.interval.starts_with("ci95") {
+                let what = format!("{}: {inner:?} at {alpha:e}, {outer:?} at a tenth of it", of.interval);
+                failures.extend(told(seed, method, &inputs, &[what], &one));
+            }
+        }
+    }
+    println!("{compared} compared");
+    report(&failures, compared);
+}
+
+fn number(method: &str, inputs: Value, field: &str) -> f64 {
+    let method: Method = method.parse().expect("a method");
+    let answer: Value = serde_json::from_str(&method.answer(&inputs.to_string())).expect("JSON");
+    answer[field].as_f64().unwrap_or_else(|| panic!("{field} of {answer}"))
+}
+
+/// Power rises with the units and with the effect, from 0 to 1 and not only in between; sizes fall with the effect.
+#[test]
+fn power_and_sizes_are_monotone() {
+    for sides in [1, 2] {
+        let (mut power_before, mut size_before) = (0.0, f64::INFINITY);
+        for exponent in 0..=53 {
+            let of = |rate: f64| {
+                json!({
+                    "kind": "proportion_power", "baseline": 0.05, "treatment_rate": rate, "n_c": 1_u64 << exponent,
+                    "alpha": 0.05, "ratio_t_over_c": 1, "sides": sides,
+                })
+            };
+            let power = number("power", of(0.051), "power_unpooled");
+            assert!((power_before..=1.0).contains(&power), "{sides} 2^{exponent}: {power}");
+            // A fall: two sides find it, one finds it less often than nothing at all.
+            let fall = number("power", of(0.049), "power_unpooled");
+            assert_eq!(sides == 1, fall < 0.05, "{sides} 2^{exponent}: {fall}");
+            power_before = power;
+            let difference = 0.5_f64.powi(20 - exponent.min(39));
+            let size = json!({
+                "kind": "mean_sample_size", "sd": 1, "mde_abs": difference, "alpha": 0.05, "power": 0.8, "ratio_t_over_c": 1,
+                "sides": sides,
+            });
+            let size = number("power", size, "n_c_normal_raw");
+            assert!(size <= size_before, "{sides} {difference}: {size}");
+            size_before = size;
+        }
+        assert!(power_before > 1.0 - 1e-12);
+    }
+}
+
+/// The larger the difference, the smaller p of "greater", down to where it is no double any more; t rises with it.
+#[test]
+fn p_falls_as_the_difference_grows() {
+    let (mut p_before, mut t_before) = (1.0, f64::NEG_INFINITY);
+    for shift in -60..=60 {
+        let treatment: Vec<f64> = [0.0, 1.0, 2.0, 1.5].iter().map(|value| value + f64::from(shift)).collect();
+        let inputs = json!({ "control": [0.5, 1.0, 1.5, 1.0], "treatment": treatment, "alpha": 0.05, "alternative": "greater" });
+        let (p, t) = (number("welch_t", inputs.clone(), "p_value"), number("welch_t", inputs, "t"));
+        assert!(p < p_before && t > t_before, "{shift}: {p} {t}");
+        (p_before, t_before) = (p, t);
+    }
+}
+
+/// Through the program itself: whatever a line is, the next one has its answer.
+#[test]
+fn an_odd_line_does_not_cost_the_next_one_its_answer() {
+    let good = r#"{"control":[1,2],"treatment":[2,3,4],"alpha":0.05}"#;
+    let odd: [&[u8]; 9] = [
+        b"",
+        b"{",
+        b"[1e154]",
+        b"\xff\xfe",
+        br#"{"control":[1e154,2e154],"treatment":[2e154,3e154,4e154],"alpha":0.05}"#,
+        br#"{"control":[1e999],"treatment":[1],"alpha":0.05}"#,
+        br#"{"control":[0,0],"treatment":[1,2],"alpha":1e-300}"#,
+        br#"{"control":[],"treatment":[],"alpha":5e-324}"#,
+        br#"{"control":[5e-324,0],"treatment":[1.7976931348623157e308,0],"alpha":0.05}"#,
+    ];
+    let mut program = Command::new(env!("CARGO_BIN_EXE_aggregator"))
+        .args(["compute", "welch_t"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut input = program.stdin.take().expect("a pipe");
+    for line in odd {
+        for part in [line, b"\n", good.as_bytes(), b"\n"] {
+            input.write_all(part).expect("the program reads");
+        }
+    }
+    drop(input);
+    let output = program.wait_with_output().expect("the program ends");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let answers = String::from_utf8(output.stdout).expect("UTF-8");
+    let answers: Vec<Value> = answers.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    // A last line feed ends a line and begins none.
+    assert_eq!(answers.len(), 2 * odd.len());
+    for (index, answer) in answers.iter().enumerate() {
+        if index % 2 == 1 {
+            assert!((answer["p_value"].as_f64().unwrap() - 0.148_027_88).abs() < 1e-8, "{index}: {answer}");
+        }
+    }
+    assert_eq!(answers[8]["field"], "control[0]");
+    assert_eq!(answers[16]["field"], "control[0]");
+    assert_eq!(answers[14]["field"], "alpha");
+}
