@@ -255,14 +255,14 @@ mod tests {
 
     /// Every method has its line for every outcome, every rule its column.
     #[test]
-    fn a_small_report_of_phases_is_three_whole_tables() {
+    fn a_small_report_of_phases_is_four_whole_tables() {
         let report = phases::calibrate(phases::Settings { runs: 2, seed: 1 }, &|_| {}).unwrap();
         let text = shown_phases(&report);
-        assert_eq!(text.lines().filter(|line| line.contains("50/50 throughout")).count(), 3, "{text}");
+        assert_eq!(text.lines().filter(|line| line.contains("50/50 throughout")).count(), 4, "{text}");
         let lines: Vec<&str> =
             text.lines().filter(|line| line.contains("always-valid, tuned for the plan  ")).collect();
-        assert_eq!(lines.len(), 3, "{text}");
-        assert_eq!(lines[0].matches('±').count(), 5, "{text}");
+        assert_eq!(lines.len(), 4, "{text}");
+        assert_eq!(lines[0].matches('±').count(), 6, "{text}");
     }
 
     /// Every method has its line, and every column its head.
