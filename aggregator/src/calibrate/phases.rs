@@ -29,6 +29,9 @@ const CHANGES: [u64; 5] = [8, 16, 24, 32, 40];
 
 const BUYERS: f64 = 0.05;
 
+/// Phases are said to differ from here on.
+const DIFFER: f64 = 0.01;
+
 /// Looks at the sample ratio of each phase.
 const RATIO_LOOKS: u64 = 16;
 
@@ -121,16 +124,22 @@ impl Outcome {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rule {
     Never,
-    UnevenThroughout,
     OnceAtHalf,
     WhileSmall,
     TowardsTheBetter,
     EvenWhilePromising,
+    UnevenThroughout,
 }
 
 impl Rule {
-    const ALL: [Rule; 5] =
-        [Rule::Never, Rule::OnceAtHalf, Rule::WhileSmall, Rule::TowardsTheBetter, Rule::EvenWhilePromising];
+    const ALL: [Rule; 6] = [
+        Rule::Never,
+        Rule::OnceAtHalf,
+        Rule::WhileSmall,
+        Rule::TowardsTheBetter,
+        Rule::EvenWhilePromising,
+        Rule::UnevenThroughout,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -171,7 +180,7 @@ impl Rule {
     }
 }
 
-const METHODS: [&str; 7] = [
+const METHODS: [&str; 8] = [
     "boundary, O'Brien-Fleming spending",
     "always-valid, tuned for the plan",
     "always-valid, tuned for 5,000 units",
@@ -179,6 +188,7 @@ const METHODS: [&str; 7] = [
     "WRONG: boundary, effect weighted by units",
     "WRONG: always-valid, effect weighted by units",
     "WRONG: always-valid, all phases in one pot",
+    "the phases differ, heterogeneity at 0.01, at the end",
 ];
 
 /// Every method with every outcome and rule, and the sample ratio. `progress` is called with how many runs were finished.
@@ -326,6 +336,8 @@ impl Methods {
             alarms[5] |=
                 phases::few(&strata).is_none() && self.sequence.look(by_units, units).p_value <= alpha;
             alarms[6] |= at_most_alpha(self.for_the_plan.p_value(&[outcome.stratum(&in_one_pot(&phases))]));
+            alarms[7] = look == 2 * LOOKS
+                && phases::heterogeneity(&strata).is_some_and(|found| found.p_value <= DIFFER);
             if let Some(share) = rule.next(look, score.z(), share) {
                 planned.history.push((look, share.get().to_bits()));
                 phases.push(Phase::new(share));
@@ -463,7 +475,7 @@ mod tests {
             rows.map(|row| row.alarms.count_of()).sum::<u64>()
         };
         let counted = METHODS.map(of);
-        assert_eq!(counted, [31, 9, 10, 28, 42, 31, 156]);
+        assert_eq!(counted, [43, 18, 18, 37, 53, 40, 165, 0]);
         assert_eq!(report.rows.len(), METHODS.len() * Outcome::ALL.len() * Rule::ALL.len());
         let ratio = [report.sample_ratio, report.sample_ratio_each_at_the_whole_level];
         assert_eq!(ratio.map(|share| (share.count_of(), share.total())), [(0, 40), (2, 40)]);
