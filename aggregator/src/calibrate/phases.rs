@@ -179,6 +179,16 @@ impl Rule {
     }
 }
 
+/// Places in [`METHODS`].
+const BOUNDARY: usize = 0;
+const FOR_THE_PLAN: usize = 1;
+const FOR_5000: usize = 2;
+const BEGUN_ANEW: usize = 3;
+const BOUNDARY_BY_UNITS: usize = 4;
+const ALWAYS_VALID_BY_UNITS: usize = 5;
+const IN_ONE_POT: usize = 6;
+const PHASES_DIFFER: usize = 7;
+
 const METHODS: [&str; 8] = [
     "boundary, O'Brien-Fleming spending",
     "always-valid, tuned for the plan",
@@ -322,20 +332,21 @@ impl Methods {
             if look <= LOOKS {
                 let fraction = phases::information_fraction(&strata, self.planned).expect("planned units");
                 let bound = bounds.at(look, &planned.history, fraction);
-                alarms[0] |= planned.rejects(&strata, &score, bound, look == LOOKS);
-                alarms[4] |= by_units.standard_error > 0.0
+                alarms[BOUNDARY] |= planned.rejects(&strata, &score, bound, look == LOOKS);
+                alarms[BOUNDARY_BY_UNITS] |= by_units.standard_error > 0.0
                     && phases::few_at_a_planned_look(&strata).is_none()
                     && bound.rejects(by_units.estimate / by_units.standard_error);
             }
             let at_most_alpha = |p_value: Result<f64, _>| p_value.is_ok_and(|p_value| p_value <= alpha);
-            alarms[1] |= at_most_alpha(self.for_the_plan.p_value(&strata));
-            alarms[2] |= at_most_alpha(self.for_5000.p_value(&strata));
+            alarms[FOR_THE_PLAN] |= at_most_alpha(self.for_the_plan.p_value(&strata));
+            alarms[FOR_5000] |= at_most_alpha(self.for_5000.p_value(&strata));
             let anew = AlwaysValid::new(self.sequence, share, CONCENTRATION).expect("as before");
-            alarms[3] |= at_most_alpha(anew.p_value(&strata[strata.len() - 1..]));
-            alarms[5] |=
+            alarms[BEGUN_ANEW] |= at_most_alpha(anew.p_value(&strata[strata.len() - 1..]));
+            alarms[ALWAYS_VALID_BY_UNITS] |=
                 phases::few(&strata).is_none() && self.sequence.look(by_units, units).p_value <= alpha;
-            alarms[6] |= at_most_alpha(self.for_the_plan.p_value(&[outcome.stratum(&in_one_pot(&phases))]));
-            alarms[7] = look == 2 * LOOKS
+            alarms[IN_ONE_POT] |=
+                at_most_alpha(self.for_the_plan.p_value(&[outcome.stratum(&in_one_pot(&phases))]));
+            alarms[PHASES_DIFFER] = look == 2 * LOOKS
                 && phases::heterogeneity(&strata).is_some_and(|found| found.p_value <= DIFFER);
             if let Some(share) = rule.next(look, score.z(), share) {
                 planned.history.push((look, share.get().to_bits()));

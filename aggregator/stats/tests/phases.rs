@@ -437,6 +437,52 @@ fn looks_are_taken_again_without_a_phase() {
     assert_eq!(later.boundary(obrien_fleming()).unwrap().bounds().len(), 2);
 }
 
+/// Shares that follow from the counts: 90 % to whichever arm has more, chosen anew at 20 and at 60 conversions. The paths of
+/// 100 conversions, each looked at after every one, by enumeration: the counts of all three phases are the state. With a
+/// concentration of 2, at which so few can reach anything.
+#[test]
+fn the_count_test_keeps_alpha_where_the_shares_follow_from_the_counts() {
+    let test = CountTest::new(2.0, Alpha::FIVE_PERCENT).unwrap();
+    let better = |counts: &[[u64; 2]]| {
+        let sum = |arm: usize| counts.iter().map(|of| of[arm]).sum::<u64>();
+        if sum(1) > sum(0) { 0.9 } else { 0.1 }
+    };
+    // Shares and counts (control, treatment) of the phases so far, with their probability.
+    type Path = (Vec<[u64; 2]>, Vec<u64>);
+    let mut paths: std::collections::BTreeMap<Path, f64> = [((vec![[0, 0]], vec![5]), 1.0)].into();
+    let mut reached = 0.0;
+    for conversion in 1..=100_u64 {
+        let mut next = std::collections::BTreeMap::new();
+        for ((counts, tenths), probability) in paths {
+            for (arm, of) in [(1, tenths[tenths.len() - 1]), (0, 10 - tenths[tenths.len() - 1])] {
+                let mut counts = counts.clone();
+                counts.last_mut().unwrap()[arm] += 1;
+                let probability = probability * of as f64 / 10.0;
+                let phases: Vec<PhaseCounts> = counts
+                    .iter()
+                    .zip(&tenths)
+                    .map(|(&[control, treatment], &tenths)| PhaseCounts {
+                        treatment_share: share(tenths as f64 / 10.0),
+                        counts: Pair { control, treatment },
+                    })
+                    .collect();
+                if test.evidence(&phases).p_value <= 0.05 {
+                    reached += probability;
+                    continue;
+                }
+                let mut tenths = tenths.clone();
+                if conversion == 20 || conversion == 60 {
+                    tenths.push((better(&counts) * 10.0) as u64);
+                    counts.push([0, 0]);
+                }
+                *next.entry((counts, tenths)).or_insert(0.0) += probability;
+            }
+        }
+        paths = next;
+    }
+    assert!(reached < 0.05 && reached > 0.01, "{reached}");
+}
+
 #[test]
 fn shares_lie_strictly_between_0_and_1() {
     for wrong in [0.0, 1.0, -0.1, f64::NAN] {
