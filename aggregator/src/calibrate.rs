@@ -13,6 +13,7 @@ use stats::{Alpha, Alternative, Interval, Invalid, Pair, Power};
 pub mod few;
 mod methods;
 mod paths;
+pub mod phases;
 mod studies;
 mod tally;
 

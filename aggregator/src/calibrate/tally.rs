@@ -22,6 +22,11 @@ impl Share {
         self.of += other.of;
     }
 
+    /// How many of them it was.
+    pub fn count_of(self) -> u64 {
+        self.count
+    }
+
     /// How many were counted.
     pub fn total(self) -> u64 {
         self.of

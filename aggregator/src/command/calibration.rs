@@ -7,7 +7,7 @@ use ops::Exit;
 use anyhow::Context;
 
 use super::show::{put, table};
-use crate::calibrate::{self, Report, Settings, few};
+use crate::calibrate::{self, Report, Settings, few, phases};
 use crate::say;
 
 #[derive(Args)]
@@ -31,6 +31,10 @@ pub struct CalibrateArguments {
     /// normal ones above it keep alpha together?
     #[arg(long, conflicts_with_all = ["baseline", "treatment", "looks"])]
     few_conversions: bool,
+    /// Draws experiments whose shares are changed because of the effect seen instead, up to five times: do phases as strata
+    /// keep alpha, and the sample ratio its level?
+    #[arg(long, conflicts_with_all = ["baseline", "treatment", "looks", "few_conversions"])]
+    phases: bool,
     /// Prints the counts as JSON.
     #[arg(long)]
     json: bool,
@@ -39,6 +43,9 @@ pub struct CalibrateArguments {
 pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<Exit> {
     if arguments.few_conversions {
         return run_few(arguments);
+    }
+    if arguments.phases {
+        return run_phases(arguments);
     }
     let settings = Settings {
         runs: arguments.runs,
@@ -73,6 +80,20 @@ fn run_few(arguments: &CalibrateArguments) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+fn run_phases(arguments: &CalibrateArguments) -> anyhow::Result<Exit> {
+    let settings = phases::Settings { runs: arguments.runs, seed: arguments.seed };
+    let bar = progress_bar(phases::runs_in_all(settings))?;
+    let report = phases::calibrate(settings, &|runs| bar.inc(runs));
+    bar.finish_and_clear();
+    let report = report.map_err(anyhow::Error::new).context(Exit::Usage)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", shown_phases(&report));
+    }
+    Ok(Exit::Done)
+}
+
 fn progress_bar(runs: u64) -> anyhow::Result<ProgressBar> {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} experiments, {eta} left")?;
     Ok(ProgressBar::new(runs).with_style(style))
@@ -91,6 +112,51 @@ fn shown_few(report: &few::Report) -> String {
     text.push_str(&few_table("In all", report, |row| row.alarms));
     text.push_str(&few_table("Of these, raised by counts", report, |row| row.by_counts));
     text
+}
+
+fn shown_phases(report: &phases::Report) -> String {
+    let phases::Settings { runs, seed } = report.settings;
+    let mut text = format!(
+        "{} experiments without an effect for each outcome and each rule by which the shares change, {} looks up to the\n\
+         {} planned units of both arms and as many beyond, where the always-valid tests go on; seed {seed}.\n\
+         False alarms in per cent, plus or minus a standard error.\n",
+        say::count(u64::from(runs)),
+        phases::LOOKS,
+        say::count(phases::PLANNED_UNITS),
+    );
+    let mut outcomes: Vec<&str> = Vec::new();
+    for row in &report.rows {
+        if !outcomes.contains(&row.outcome) {
+            outcomes.push(row.outcome);
+            text.push_str(&phases_table(report, row.outcome));
+        }
+    }
+    put(
+        &mut text,
+        format_args!(
+            "Sample ratio over five phases of a million units, 16 looks each: {} by the levels of phases, {} with each\n\
+             phase at the whole level of 1 %.\n",
+            share(report.sample_ratio),
+            share(report.sample_ratio_each_at_the_whole_level),
+        ),
+    );
+    text
+}
+
+/// A row for each method, a column for each rule.
+fn phases_table(report: &phases::Report, outcome: &str) -> String {
+    let mut rows = vec![vec![outcome.to_owned()]];
+    for row in report.rows.iter().filter(|row| row.outcome == outcome) {
+        let place = rows.iter().position(|cells| cells[0] == row.method).unwrap_or(rows.len());
+        if place == rows.len() {
+            rows.push(vec![row.method.to_owned()]);
+        }
+        if place == 1 {
+            rows[0].push(row.rule.to_owned());
+        }
+        rows[place].push(share(row.alarms));
+    }
+    table(&rows)
 }
 
 /// A row for each method, a column for each rate and split.
@@ -185,6 +251,18 @@ mod tests {
             text.lines().filter(|line| line.contains("guardrail, fewer is harm  ")).collect();
         assert_eq!(lines.len(), 2, "{text}");
         assert_eq!(lines[0].split_whitespace().count(), "guardrail, fewer is harm".split(' ').count() + 11);
+    }
+
+    /// Every method has its line for every outcome, every rule its column.
+    #[test]
+    fn a_small_report_of_phases_is_four_whole_tables() {
+        let report = phases::calibrate(phases::Settings { runs: 2, seed: 1 }, &|_| {}).unwrap();
+        let text = shown_phases(&report);
+        assert_eq!(text.lines().filter(|line| line.contains("50/50 throughout")).count(), 4, "{text}");
+        let lines: Vec<&str> =
+            text.lines().filter(|line| line.contains("always-valid, tuned for the plan  ")).collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert_eq!(lines[0].matches('±').count(), 6, "{text}");
     }
 
     /// Every method has its line, and every column its head.

@@ -88,7 +88,7 @@ mod tests {
     /// The same units are an alarm in the first phase and none in the fourth.
     #[test]
     fn a_later_phase_needs_more_evidence() {
-        let units = [50_000, 51_500];
+        let units = [50_000, 51_290];
         let sound = Phase { weights: &EVEN, units: &[5_000, 5_000] };
         let broken = Phase { weights: &EVEN, units: &units };
         let p_value = watch(&START, &[broken]).unwrap()[0].p_value;

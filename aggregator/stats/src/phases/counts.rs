@@ -8,7 +8,6 @@ use crate::{
     count_mass::{Chance, Mass},
     few_conversions::{Few, Outcome as Counted, rarer},
     group_sequential::PhaseTotal,
-    terms::positive,
 };
 
 /// A tail below this is given as this: outcomes far less probable than any level are left out of a sum.
@@ -131,9 +130,10 @@ pub struct CountLook {
 }
 
 impl CountTest {
-    /// `concentration` is finite and above 0, see [`conversion_counts::CONCENTRATION`]; `alpha` is that of the interval.
+    /// `concentration` as in [`conversion_counts::Design::new`]; `alpha` is that of the interval.
     pub fn new(concentration: f64, alpha: Alpha) -> Result<CountTest, Invalid> {
-        Ok(CountTest { concentration: positive("concentration", concentration)?, alpha })
+        conversion_counts::Design::new(TreatmentShare::HALF.get(), concentration, alpha)?;
+        Ok(CountTest { concentration, alpha })
     }
 
     /// The test alone. It rejects where the p-value is at most alpha.
