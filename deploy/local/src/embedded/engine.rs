@@ -1,7 +1,10 @@
-//! The engine behind a safe interface: libchdb's C functions, loaded at run time. All the unsafe code
-//! of the package is here. Knows SQL text, formats and bytes; knows nothing of HTTP.
+//! The engine behind a safe interface: libchdb's C functions, loaded at run time, which is all the unsafe
+//! code of the package but for [`super::confine`]'s system calls. Knows SQL text, formats and bytes; knows
+//! nothing of HTTP.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::fs::File;
+use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -13,12 +16,19 @@ use libloading::Library;
 use thiserror::Error;
 
 use super::exception::{Exception, code};
+use super::spool;
+
+/// What the engine is started with: no configuration that lies about, and what SQL may do.
+const CONFIG: &str = include_str!("rules/config.xml");
+const USERS: &str = include_str!("rules/users.xml");
 
 /// One data path, opened. It stays open for as long as any [`Connection`] of it lives: the last one
 /// that closes shuts the engine down, with everything on disk.
 pub struct Engine {
     api: Api,
     arguments: Vec<CString>,
+    /// Named by the arguments.
+    _rules: [File; 2],
     /// The engine boots with its first connection and stops with its last, so opening and closing are
     /// done one at a time.
     gate: Mutex<()>,
@@ -40,6 +50,9 @@ pub enum EngineError {
     /// The path holds a byte that cannot be passed on.
     #[error("the data path {path:?} contains a zero byte")]
     Path { path: String },
+    /// No memory, or no descriptor, for the engine's rules.
+    #[error("cannot keep the engine's rules in memory: {0}")]
+    Rules(io::Error),
     /// The engine gives no reason; it prints one on standard error.
     #[error("the ClickHouse engine refused to open {path} (its reason, if it gave one, is printed above)")]
     Open { path: String },
@@ -55,10 +68,17 @@ impl Engine {
         let path_argument = [b"--path=", path.as_os_str().as_bytes()].concat();
         let path_argument = CString::new(path_argument)
             .map_err(|_| EngineError::Path { path: path.display().to_string() })?;
-        let arguments = vec![c"clickhouse".to_owned(), path_argument];
+        let (config, users) = (rules(CONFIG)?, rules(USERS)?);
+        let mut arguments = vec![c"clickhouse".to_owned(), path_argument];
+        for (name, file) in [("config-file", &config), ("users_config", &users)] {
+            let argument = CString::new(format!("--{name}={}", spool::path_of(file)));
+            arguments.push(argument.expect("neither part contains a zero byte"));
+        }
         // SAFETY: the signature is the header's; no engine call has been made before.
         unsafe { (api.set_signal_handlers_enabled)(false) };
-        let engine = Arc::new(Engine { api, arguments, gate: Mutex::new(()), kept: Mutex::new(None) });
+        let _rules = [config, users];
+        let engine =
+            Arc::new(Engine { api, arguments, _rules, gate: Mutex::new(()), kept: Mutex::new(None) });
         match engine.connect() {
             Ok(connection) => Ok((engine, connection)),
             Err(_) => Err(EngineError::Open { path: path.display().to_string() }),
@@ -104,6 +124,13 @@ impl Engine {
             }
         }
     }
+}
+
+/// A file in memory that holds `text`.
+fn rules(text: &str) -> Result<File, EngineError> {
+    let mut file = spool::anonymous_file().map_err(EngineError::Rules)?;
+    file.write_all(text.as_bytes()).map_err(EngineError::Rules)?;
+    Ok(file)
 }
 
 /// A named value for a `{name:Type}` in a query, as the engine's text form of the type.
