@@ -3,6 +3,7 @@
 mod embedded_server;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use embedded_server::{Server, escape};
@@ -166,14 +167,15 @@ fn kernel_confines() -> bool {
 }
 
 #[test]
-fn sql_opens_no_file_and_starts_no_program() {
+fn sql_opens_no_file_outside_of_its_folder_and_starts_no_program() {
     let server = server_with_table();
     let outside = tempfile::tempdir().expect("a directory");
     fs::write(outside.path().join("secret.tsv"), "secret\n").expect("writes");
     let there = |sql: &str| sql.replace("$", outside.path().to_str().expect("UTF-8"));
     for (sql, code) in [
         ("SELECT * FROM file('$/secret.tsv', 'LineAsString')", 291),
-        ("SELECT * FROM file('secret.tsv')", 291),
+        ("SELECT file('../../../../../..$/secret.tsv')", 291),
+        ("SELECT file(concat('$', '/secret.tsv'))", 291),
         ("SELECT * FROM file('../../../../../..$/secret.tsv', 'LineAsString')", 291),
         ("SELECT * FROM file(concat('$', '/secret.tsv'), 'LineAsString')", 291),
         ("SELECT * FROM file(0, 'LineAsString', 'line String')", 291),
@@ -195,7 +197,6 @@ fn sql_opens_no_file_and_starts_no_program() {
         ("INSERT INTO FUNCTION file('$/new', 'TSV', 'a Int8') VALUES (1)", 291),
         ("INSERT INTO FUNCTION file('$/new', 'TSV', 'a Int8') SELECT 1", 291),
         ("CREATE TABLE x (a String) ENGINE = File(LineAsString, '$/secret.tsv')", 291),
-        ("CREATE TABLE x (a String) ENGINE File(LineAsString)", 291),
         ("CREATE TEMPORARY TABLE x (a String) ENGINE = `File`(TSV, '$/new')", 291),
         ("CREATE MATERIALIZED VIEW x ENGINE = File(TSV, '$/new') AS SELECT 1 AS a", 291),
         ("CREATE TABLE x (a String) ENGINE = EmbeddedRocksDB(0, '$/new') PRIMARY KEY a", 291),
@@ -241,6 +242,53 @@ fn sql_opens_no_file_and_starts_no_program() {
 }
 
 #[test]
+fn sql_reads_and_writes_the_files_of_its_folder() {
+    if !kernel_confines() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let outside = tempfile::tempdir().expect("a directory");
+    fs::write(outside.path().join("secret.tsv"), "secret\n").expect("writes");
+    let server = Server::start_at(directory.path(), &[]);
+    let folder = directory.path().join("user_files");
+    fs::write(folder.join("a.csv"), "1,one\n").expect("writes");
+    assert_eq!(server.sql("SELECT c2 FROM file('a.csv')"), "one\n");
+    assert_eq!(server.sql("SELECT file('a.csv')"), "1,one\\n\n");
+    let read_by_get = query("SELECT * FROM file('*.csv', 'CSV', 'n UInt8, s String')");
+    assert_eq!(server.send("GET", &read_by_get, &[], b"").text(), "1\tone\n");
+    server.sql("INSERT INTO FUNCTION file('deeper/b.csv', 'CSV', 'n UInt8') SELECT 2");
+    server.sql("INSERT INTO FUNCTION file('c.csv', 'CSV', 'n UInt8') VALUES (3)");
+    assert_eq!(fs::read_to_string(folder.join("deeper/b.csv")).expect("readable"), "2\n");
+    assert_eq!(fs::read_to_string(folder.join("c.csv")).expect("readable"), "3\n");
+    let write_by_get = query("INSERT INTO FUNCTION file('d.csv', 'CSV', 'n UInt8') SELECT 4");
+    assert_eq!(server.send("GET", &write_by_get, &[], b"").code(), 164);
+    server.sql("CREATE TABLE own (n UInt8) ENGINE = File(CSV)");
+    server.sql("INSERT INTO own VALUES (5)");
+    assert_eq!(server.sql("SELECT n FROM own"), "5\n");
+    server.sql("CREATE TABLE named (n UInt8) ENGINE = File(CSV, 'c.csv')");
+    assert_eq!(server.sql("SELECT n FROM named"), "3\n");
+    assert_eq!(server.refused("", b"SELECT * FROM file('nowhere.csv', 'CSV', 'n UInt8')").1, 107);
+
+    // What leads out of it does not lead anywhere.
+    symlink(outside.path(), folder.join("out")).expect("links");
+    symlink(outside.path().join("secret.tsv"), folder.join("link.tsv")).expect("links");
+    for sql in [
+        "SELECT * FROM file('link.tsv', 'LineAsString')",
+        "SELECT * FROM file('out/secret.tsv', 'LineAsString')",
+        "SELECT file('out/secret.tsv')",
+        "INSERT INTO FUNCTION file('out/new.tsv', 'TSV', 'n UInt8') SELECT 1",
+        "SELECT * FROM file('../metadata/default.sql', 'LineAsString')",
+        "SELECT * FROM file('a.csv', 'LineAsString'), file('../../a', 'LineAsString')",
+    ] {
+        let answer = server.post("", sql.as_bytes());
+        assert_eq!((answer.status, answer.code()), (500, 291), "{sql}: {}", answer.text());
+    }
+    assert_eq!(server.sql("SELECT count() FROM file('out/*', 'LineAsString', 'line String')"), "0\n");
+    assert_eq!(names(outside.path()), ["secret.tsv"]);
+    assert_eq!(names(&folder), ["a.csv", "c.csv", "deeper", "link.tsv", "out"]);
+}
+
+#[test]
 fn what_a_text_hides_the_kernel_refuses() {
     if !kernel_confines() {
         return;
@@ -254,7 +302,7 @@ fn what_a_text_hides_the_kernel_refuses() {
             "SELECT y FROM format(JSONEachRow, 'x String, y String DEFAULT file(''{place}'')', '{{\"x\":\"1\"}}')"
         );
         let answer = server.post("", hidden.as_bytes());
-        assert_eq!(answer.code(), 76, "{place}: {}", answer.text());
+        assert_eq!(answer.code(), 291, "{place}: {}", answer.text());
     }
     // The engine's own work within the data directory goes on.
     server.sql("CREATE TABLE u (a Int8, b Int8) ENGINE = MergeTree ORDER BY a");

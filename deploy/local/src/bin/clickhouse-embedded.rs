@@ -13,8 +13,8 @@ use tracing_subscriber::EnvFilter;
 
 /// The ClickHouse engine (libchdb) behind ClickHouse's HTTP interface.
 ///
-/// SQL reaches tables and the network, and no file of this machine (code 291). A request that is not a
-/// POST cannot write (code 164).
+/// SQL reaches tables, the network and the files in user_files of the data directory, and no other file of
+/// this machine (code 291). A request that is not a POST cannot write (code 164).
 ///
 /// The password comes from --password-file, or from the environment variable
 /// CLICKHOUSE_EMBEDDED_PASSWORD; without either the user has none. Logs go to standard error, at the

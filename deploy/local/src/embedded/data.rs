@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-/// Where the engine takes a relative path to lead, as a server's; what it makes of its own accord (the cache
-/// of format schemas) lies here.
+/// Where SQL's own files lie, as a server's, and what the engine makes of its own accord (the cache of format
+/// schemas): it takes a relative path from this process's directory.
 const USER_FILES: &str = "user_files";
 
 /// The engine's own; some of its formats look for it in the environment.

@@ -15,12 +15,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use libloading::Library;
 use thiserror::Error;
 
+use super::confine::Confinement;
 use super::exception::{Exception, code};
 use super::spool;
 
 /// What the engine is started with: no configuration that lies about, and what SQL may do.
 const CONFIG: &str = include_str!("rules/config.xml");
 const USERS: &str = include_str!("rules/users.xml");
+/// The one of them that the kernel has to bound.
+const FILE_GRANT: &str = "<query>GRANT FILE ON *.*</query>";
 
 /// One data path, opened. It stays open for as long as any [`Connection`] of it lives: the last one
 /// that closes shuts the engine down, with everything on disk.
@@ -61,14 +64,22 @@ pub enum EngineError {
 impl Engine {
     /// Loads `library` and opens the data at `path`, which exists. Loads all tables there, so it takes
     /// from a tenth of a second to as long as the parts need. Returns the engine with the connection
-    /// that keeps it open.
-    pub fn open(library: &Path, path: &Path) -> Result<(Arc<Engine>, Connection), EngineError> {
+    /// that keeps it open. Without confinement SQL opens no file.
+    pub fn open(
+        library: &Path,
+        path: &Path,
+        confinement: Confinement,
+    ) -> Result<(Arc<Engine>, Connection), EngineError> {
         let api = Api::load(library)
             .map_err(|source| EngineError::Load { path: library.display().to_string(), source })?;
         let path_argument = [b"--path=", path.as_os_str().as_bytes()].concat();
         let path_argument = CString::new(path_argument)
             .map_err(|_| EngineError::Path { path: path.display().to_string() })?;
-        let (config, users) = (rules(CONFIG)?, rules(USERS)?);
+        let users = match confinement {
+            Confinement::Kept => USERS.to_owned(),
+            Confinement::Unavailable => USERS.replace(FILE_GRANT, ""),
+        };
+        let (config, users) = (rules(CONFIG)?, rules(&users)?);
         let mut arguments = vec![c"clickhouse".to_owned(), path_argument];
         for (name, file) in [("config-file", &config), ("users_config", &users)] {
             let argument = CString::new(format!("--{name}={}", spool::path_of(file)));
@@ -438,5 +449,16 @@ impl Api {
             bytes_written: function!(b"chdb_result_bytes_written\0"),
             set_signal_handlers_enabled: function!(b"chdb_set_signal_handlers_enabled\0"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grant_of_files_can_be_left_out() {
+        assert_eq!(USERS.matches(FILE_GRANT).count(), 1);
+        assert_eq!(USERS.matches("FILE").count(), 1);
     }
 }

@@ -13,6 +13,7 @@ pub mod code {
     pub const LOGICAL_ERROR: u16 = 49;
     pub const SYNTAX_ERROR: u16 = 62;
     pub const CANNOT_WRITE_TO_FILE_DESCRIPTOR: u16 = 75;
+    pub const CANNOT_OPEN_FILE: u16 = 76;
     pub const UNKNOWN_FORMAT: u16 = 73;
     pub const UNKNOWN_TYPE_OF_QUERY: u16 = 78;
     pub const UNKNOWN_COMPRESSION_METHOD: u16 = 89;
@@ -97,7 +98,7 @@ impl Exception {
             code::NOT_IMPLEMENTED => 501,
             159 => 408,
             381 => 411,
-            76 | 439 | code::SOCKET_TIMEOUT | code::TOO_MANY_SIMULTANEOUS_QUERIES => 503,
+            code::CANNOT_OPEN_FILE | 439 | code::SOCKET_TIMEOUT | code::TOO_MANY_SIMULTANEOUS_QUERIES => 503,
             _ => 500,
         }
     }

@@ -127,8 +127,7 @@ fn execute(
                 settings::create_external(&mut connection, table)?;
             }
             settings::restrict(&mut connection, readonly)?;
-            let limits = Limits { readonly, is_in_session: false };
-            task.run(server, request, limits, &mut connection, query, output)
+            task.run(server, request, readonly, &mut connection, query, output)
         }
         Some(lease) => {
             let mut session = InSession { lease, readonly, own_headers };
@@ -137,14 +136,6 @@ fn execute(
             ended
         }
     }
-}
-
-/// How far a statement may go.
-#[derive(Clone, Copy)]
-struct Limits {
-    readonly: Readonly,
-    /// Temporary tables may be there.
-    is_in_session: bool,
 }
 
 /// A statement with its text, its rows if it takes any, and the tables that came with it.
@@ -223,16 +214,16 @@ impl Task {
         &self,
         server: &Arc<Server>,
         request: &Request,
-        limits: Limits,
+        readonly: Readonly,
         connection: &mut Connection,
         query: &Arc<Query>,
         output: &mut Output,
     ) -> Result<(), Exception> {
         let default_format = request.default_format.as_deref().unwrap_or(DEFAULT_FORMAT);
         query.enter_engine();
-        let ast = self.ast(connection, &request.parameters, limits)?;
-        if let Some(ast) = ast.as_ref().filter(|_| limits.readonly != Readonly::Off) {
-            self.refuse_writing(ast, limits)?;
+        let ast = self.ast(connection, &request.parameters, readonly)?;
+        if readonly != Readonly::Off && ast.as_ref().is_some_and(|ast| !ast.is_read()) {
+            return Err(Exception::new(code::READONLY, "Cannot execute query in readonly mode"));
         }
         let named = self.named_format().filter(|name| ast.as_ref().is_none_or(|ast| ast.has_format(name)));
         let format = named.unwrap_or(default_format);
@@ -283,23 +274,15 @@ impl Task {
         &self,
         connection: &mut Connection,
         parameters: &[Parameter],
-        limits: Limits,
+        readonly: Readonly,
     ) -> Result<Option<Ast>, Exception> {
-        if limits.readonly == Readonly::Off && self.named_format().is_none() {
+        if readonly == Readonly::Off && self.named_format().is_none() {
             return Ok(None);
         }
         match Ast::of(connection, &self.sql, parameters) {
             Ok(ast) => Ok(Some(ast)),
             Err(exception) if exception.code == code::SYNTAX_ERROR => Ok(None),
             Err(exception) => Err(exception),
-        }
-    }
-
-    fn refuse_writing(&self, ast: &Ast, limits: Limits) -> Result<(), Exception> {
-        let all: Vec<Token> = tokens(&self.sql, 0).collect();
-        match ast.may_be_a_read(&all, limits.is_in_session) {
-            true => Ok(()),
-            false => Err(Exception::new(code::READONLY, "Cannot execute query in readonly mode")),
         }
     }
 
@@ -383,10 +366,9 @@ impl InSession {
         output: &mut Output,
     ) -> (Restore, Result<(), Exception>) {
         let mut restore = Restore::default();
-        let ended = self.prepare(task, request, query, &mut restore).and_then(|()| {
-            let limits = Limits { readonly: self.readonly, is_in_session: true };
-            task.run(server, request, limits, self.lease.connection(), query, output)
-        });
+        let ended = self
+            .prepare(task, request, query, &mut restore)
+            .and_then(|()| task.run(server, request, self.readonly, self.lease.connection(), query, output));
         let ended = ended.and_then(|()| if task.is_about_the_session() { self.keep() } else { Ok(()) });
         (restore, ended)
     }

@@ -1,12 +1,12 @@
-//! Refuses SQL that would reach past the tables: to a file of this machine, to a program, or out of a
-//! read-only request. Says what and where; the engine's own rules (`rules/users.xml`) and
-//! [`super::confine`] hold for what a text can hide.
+//! Refuses SQL that would reach past the tables and the user files: to another file of this machine, to a
+//! program, or out of a read-only request. Says what and where; the engine's own rules (`rules/users.xml`)
+//! and [`super::confine`] hold for what a text can hide.
 
 use super::exception::{Exception, code};
 use super::lexer::{Kind, Token};
 
 /// Functions that open files of this machine or start a program: those that return a table, and file() also as
-/// a value.
+/// a value, which may name a user file.
 const FILE_FUNCTIONS: [&str; 11] = [
     "file",
     "fileCluster",
@@ -21,7 +21,7 @@ const FILE_FUNCTIONS: [&str; 11] = [
     "jdbc",
 ];
 
-/// Engines of tables and databases that do so.
+/// Engines of tables and databases that do so. File may name a user file, or none.
 const FILE_ENGINES: [&str; 12] = [
     "File",
     "FileLog",
@@ -52,7 +52,7 @@ const FILE_SETTINGS: [&str; 8] = [
     "rabbitmq_schema",
 ];
 
-/// Refuses a statement, given by its tokens, that names a file or a program.
+/// Refuses a statement, given by its tokens, that names a program, or a file other than a user file.
 pub fn refuse_files(all: &[Token]) -> Result<(), Exception> {
     let attaches = all.iter().any(|token| token.is("ATTACH"));
     for (at, token) in all.iter().enumerate() {
@@ -107,6 +107,9 @@ pub fn reword(exception: Exception, may_write: bool) -> Exception {
             Exception::new(code::READONLY, READONLY_METHOD)
         }
         code::ACCESS_DENIED if FILE_GRANTS.iter().any(|grant| says(grant)) => refused("this statement"),
+        code::CANNOT_OPEN_FILE if says("errno: 13,") => {
+            refused(&format!("this statement ({})", exception.message))
+        }
         _ => exception,
     }
 }
@@ -121,9 +124,9 @@ fn refused(what: &str) -> Exception {
     Exception::new(
         code::DATABASE_ACCESS_DENIED,
         format_args!(
-            "Access to files is denied, and {what} needs it: the SQL of this server opens no file and starts no \
-             program on its machine. Send rows in the request's body, as INSERT INTO ... FORMAT ..., and take them \
-             from the answer"
+            "Access to files outside of user_files is denied, and {what} needs it: the SQL of this server starts no \
+             program and opens the files of that folder alone (in the data directory), by a relative path in quotes \
+             without `..`. Rows need no file: send them in the request's body, as INSERT INTO ... FORMAT ..."
         ),
     )
 }
@@ -132,24 +135,56 @@ fn refused(what: &str) -> Exception {
 fn file_function(before: Option<&Token>, token: &Token, rest: &[Token]) -> Option<&'static str> {
     const DEFINES: [&str; 5] = ["INTO", "TABLE", "EXISTS", "VIEW", "DICTIONARY"];
     let defines = before.is_some_and(|it| it.is_mark(b'.') || DEFINES.iter().any(|word| it.is(word)));
-    FILE_FUNCTIONS.into_iter().find(|function| !defines && is_call(rest) && token.names(function))
+    if defines || !is_call(rest) {
+        return None;
+    }
+    let function = FILE_FUNCTIONS.into_iter().find(|function| token.names(function))?;
+    let may = function == "file" && is_user_file(&rest[1..]);
+    (!may).then_some(function)
 }
 
 fn is_call(rest: &[Token]) -> bool {
     rest.first().is_some_and(|next| next.is_mark(b'('))
 }
 
-/// `ENGINE = name` or `ENGINE name`.
+/// `ENGINE = name` or `ENGINE name`. File has a format, and behind it a name where the table is not to lie in a
+/// directory of its own.
 fn file_engine(token: &Token, rest: &[Token]) -> Option<&'static str> {
     if !token.is("ENGINE") {
         return None;
     }
-    let name = match rest {
-        [equals, name, ..] if equals.is_mark(b'=') => name,
-        [name, ..] => name,
-        [] => return None,
+    let equals = usize::from(rest.first().is_some_and(|next| next.is_mark(b'=')));
+    let (name, rest) = rest[equals..].split_first()?;
+    let engine = FILE_ENGINES.into_iter().find(|engine| name.names(engine))?;
+    let may = match rest {
+        _ if engine != "File" => false,
+        [open, _format, close, ..] if open.is_mark(b'(') && close.is_mark(b')') => true,
+        [open, _format, comma, path @ ..] if open.is_mark(b'(') && comma.is_mark(b',') => is_user_file(path),
+        _ => false,
     };
-    FILE_ENGINES.into_iter().find(|engine| name.names(engine))
+    (!may).then_some(engine)
+}
+
+/// Whether the first argument of `arguments` is a text that names something in the folder of user files: a path
+/// without `..`, also once its braces are put together, and none of the names that stand for something else.
+fn is_user_file(arguments: &[Token]) -> bool {
+    const STREAMS: [&[u8]; 4] = [b"-", b"stdin", b"stdout", b"stderr"];
+    /// What a row says takes its place.
+    const PARTITION: &[u8] = b"{_partition_id}";
+    let [path, end, ..] = arguments else { return false };
+    // Anything else behind the text makes it part of an expression.
+    if path.kind != Kind::Text || !(end.is_mark(b',') || end.is_mark(b')')) {
+        return false;
+    }
+    let path = path.meaning();
+    let mut pieces = path.split(|byte| b"/{,}".contains(byte));
+    let climbs = pieces.any(|piece| !piece.is_empty() && piece.iter().all(|&byte| byte == b'.'));
+    let is_filled_in = path.windows(PARTITION.len()).any(|window| window == PARTITION);
+    !path.is_empty()
+        && !path.starts_with(b"/")
+        && !climbs
+        && !is_filled_in
+        && !STREAMS.contains(&path.as_slice())
 }
 
 /// `SOURCE(name(`.
@@ -183,12 +218,13 @@ mod tests {
     fn what_names_a_file_is_refused_with_its_place() {
         let found = |sql: &str, what: &str| assert_eq!(refusal(sql).as_deref(), Some(what), "{sql}");
         found("SELECT * FROM file('/etc/hostname', 'TSV')", "file() at position 15");
-        found("SELECT file /* */ ('a')", "file() at position 8");
-        found("SELECT `f\\x69le`('a')", "file() at position 8");
-        found("INSERT INTO FUNCTION file('a', 'TSV') SELECT 1", "file() at position 22");
-        found("INSERT INTO TABLE FUNCTION\u{a0}file('a')", "file() at position 29");
-        found("CREATE TABLE t (a String DEFAULT file('a'))", "file() at position 34");
-        found("CREATE TABLE t (a Int8) ENGINE = File(TSV, 'a')", "the engine File at position 25");
+        found("SELECT file /* */ ('../a')", "file() at position 8");
+        found("SELECT `f\\x69le`('/a')", "file() at position 8");
+        found("INSERT INTO FUNCTION file('/a', 'TSV') SELECT 1", "file() at position 22");
+        found("INSERT INTO TABLE FUNCTION\u{a0}file('/a')", "file() at position 29");
+        found("CREATE TABLE t (a String DEFAULT file(name))", "file() at position 34");
+        found("CREATE TABLE t (a Int8) ENGINE = File(TSV, '/a')", "the engine File at position 25");
+        found("CREATE TABLE t (a Int8) ENGINE File(TSV, stdin)", "the engine File at position 25");
         found("CREATE TABLE t (a Int8) engine sqlite('a', 'b')", "the engine SQLite at position 25");
         found("CREATE DATABASE d ENGINE=\"Filesystem\"('/')", "the engine Filesystem at position 19");
         found(
@@ -204,6 +240,54 @@ mod tests {
             "CREATE TABLE t (a Int8) ENGINE = Log SETTINGS disk = disk(type = 'local')",
             "disk() at position 54",
         );
+    }
+
+    #[test]
+    fn user_files_are_named_by_a_relative_path() {
+        for name in [
+            "'a.csv'",
+            "'a/b..c/.d'",
+            "'*/part-{1..3}.{csv,tsv}'",
+            "'**'",
+            "$x$it's.csv$x$",
+            "‘a’",
+            "'a.zip :: b'",
+        ] {
+            assert_eq!(refusal(&format!("SELECT * FROM file({name}, 'CSV')")), None, "{name}");
+            assert_eq!(refusal(&format!("SELECT file({name})")), None, "{name}");
+            assert_eq!(
+                refusal(&format!("CREATE TABLE t (a Int8) ENGINE = File(CSV, {name})")),
+                None,
+                "{name}"
+            );
+        }
+        assert_eq!(refusal("CREATE TABLE t (a Int8) ENGINE = `file`(CSV)"), None);
+        for name in [
+            "'/a'",
+            "'../a'",
+            "'a/../../b'",
+            "'\\x2e./a'",
+            "'..'",
+            "'a/..'",
+            "'{.,a}{.,b}/c'",
+            "'{,a}.{,b}./c'",
+            "''",
+            "'-'",
+            "'stdin'",
+            "'{_partition_id}'",
+            "'a' || '/../../b'",
+            "concat('a', 'b')",
+            "0",
+            "a",
+            "{a:String}",
+            "collection, path = '/a'",
+        ] {
+            let refused = refusal(&format!("SELECT * FROM file({name}, 'CSV')"));
+            assert_eq!(refused.as_deref(), Some("file() at position 15"), "{name}");
+        }
+        assert_eq!(refusal("SELECT file('a'").as_deref(), Some("file() at position 8"));
+        assert_eq!(refusal("SELECT file(").as_deref(), Some("file() at position 8"));
+        assert_eq!(refusal("SELECT * FROM filesystem('a')").as_deref(), Some("filesystem() at position 15"));
     }
 
     #[test]

@@ -18,18 +18,21 @@
 //!
 //! # What SQL can reach
 //!
-//! Tables, and nothing else of the machine. The engine is built for one trusted program and would open any
-//! file and start any command for whoever reaches the port; so it is held from three sides:
+//! Tables, the files in `user_files` of the data directory, and nothing else of the machine. The engine is built
+//! for one trusted program and would open any file and start any command for whoever reaches the port; so it is
+//! held from three sides:
 //!
-//! - the engine's own rules, which it is started with (`rules/users.xml`): no grant for files, for SQLite,
-//!   for ODBC and JDBC; the settings that name a file, and disks of a table's own, cannot be changed; no
-//!   path for backups;
-//! - [`guard`], on the tokens of each statement, for what the engine checks by no grant: file() as a scalar
-//!   function, the table and database engines that are files or programs, dictionaries of such a source,
-//!   ATTACH ... FROM a path, and INTO OUTFILE and FROM INFILE, which the engine's client half would act on;
-//! - [`confine`], by the kernel (Linux 5.19 or later; a warning is logged where it is missing): no file
-//!   outside the data directory, no program, whichever way is found past the other two. SQL inside a text,
-//!   such as a DEFAULT in the columns given to format(), is what the tokens do not show.
+//! - [`guard`], on the tokens of each statement: file() and tables of that engine name a user file, by a relative
+//!   path without `..`; and what the engine checks by no grant is refused: the table and database engines that
+//!   are other files or programs, dictionaries of such a source, ATTACH ... FROM a path, and INTO OUTFILE and
+//!   FROM INFILE, which the engine's client half would act on;
+//! - the engine's own rules, which it is started with (`rules/users.xml`): no grant for SQLite, for ODBC and
+//!   JDBC, or for tables that are named like paths; the settings that name a file, and disks of a table's own,
+//!   cannot be changed; no path for backups;
+//! - [`confine`], by the kernel (Linux 5.19 or later): no file outside the data directory, no program, whichever
+//!   way is found past the other two. SQL inside a text, such as a DEFAULT in the columns given to format(), is
+//!   what the tokens do not show, and where a symbolic link leads neither. On an older kernel a warning is logged
+//!   and the grant for files is left out, so that file() is refused altogether.
 //!
 //! Refused files are answered with code 291 (DATABASE_ACCESS_DENIED). A name like `/etc/hosts` in the
 //! default database still tells whether there is such a file (EXISTS), and no more.
@@ -179,12 +182,12 @@ fn serve_confined(
 ) -> anyhow::Result<()> {
     let own = std::env::current_exe().context("looking for this program's file")?;
     let confined = confine::confine(data, &[library.to_owned(), own]);
-    match confined.context("confining the server to its data directory with Landlock")? {
-        Confinement::Kept => {}
-        Confinement::Unavailable => tracing::warn!(
-            "this kernel cannot confine the server to its data directory (Landlock, Linux 5.19 or later): only the \
-             engine's own rules keep SQL from this machine's files"
-        ),
+    let confinement = confined.context("confining the server to its data directory with Landlock")?;
+    if confinement == Confinement::Unavailable {
+        tracing::warn!(
+            "this kernel cannot confine the server to its data directory (Landlock, Linux 5.19 or later): SQL cannot \
+             use the user files, and only the engine's own rules keep it from this machine's"
+        );
     }
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -192,11 +195,12 @@ fn serve_confined(
         .max_blocking_threads(2 * config.queries_max + SPARE_THREADS)
         .build()
         .context("starting the threads")?
-        .block_on(run(config, library.to_owned(), data.to_owned(), answering))
+        .block_on(run(config, confinement, library.to_owned(), data.to_owned(), answering))
 }
 
 async fn run(
     config: Config,
+    confinement: Confinement,
     library: PathBuf,
     data: PathBuf,
     answering: mpsc::Sender<SocketAddr>,
@@ -211,7 +215,7 @@ async fn run(
 
     let opening = tokio::task::spawn_blocking({
         let data = data.clone();
-        move || Engine::open(&library, &data)
+        move || Engine::open(&library, &data, confinement)
     });
     let (engine, keeper) = opening.await.context("opening the engine")??;
     let server = Arc::new(Server::new(engine, keeper, &config, origins)?);

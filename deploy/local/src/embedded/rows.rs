@@ -1,6 +1,6 @@
 //! Rows that a query reads as a table, though they came in a request's body: a temporary table over the
-//! spool, whose name nobody can guess, for as long as the query runs. SQL itself may open no file
-//! (`rules/users.xml`), and could not name this one.
+//! spool, whose name nobody can guess, for as long as the query runs. SQL of the request may not name a
+//! spool itself ([`super::guard`]).
 
 use uuid::Uuid;
 
