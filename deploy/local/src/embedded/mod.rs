@@ -22,10 +22,10 @@
 //! for one trusted program and would open any file and start any command for whoever reaches the port; so it is
 //! held from three sides:
 //!
-//! - [`guard`], on the tokens of each statement: file() and tables of that engine name a user file, by a relative
-//!   path without `..`; and what the engine checks by no grant is refused: the table and database engines that
-//!   are other files or programs, dictionaries of such a source, ATTACH ... FROM a path, and INTO OUTFILE and
-//!   FROM INFILE, which the engine's client half would act on;
+//! - [`guard`], on the tokens of each statement: file() names a user file, by a relative path without `..`; and
+//!   what the engine checks by no grant is refused: the table and database engines that are files or programs,
+//!   dictionaries of such a source, ATTACH ... FROM a path, and INTO OUTFILE and FROM INFILE, which the engine's
+//!   client half would act on;
 //! - the engine's own rules, which it is started with (`rules/users.xml`): no grant for SQLite, for ODBC and
 //!   JDBC, or for tables that are named like paths; the settings that name a file, and disks of a table's own,
 //!   cannot be changed; no path for backups;
