@@ -18,7 +18,7 @@ use nix::libc;
 
 /// Read where they are there. The engine ends itself over a library, or the debug information of one, that it
 /// finds and may not read.
-const READABLE: [&str; 26] = [
+const READABLE: [&str; 27] = [
     "/lib",
     "/lib64",
     "/usr/lib",
@@ -43,6 +43,8 @@ const READABLE: [&str; 26] = [
     "/sys/fs/cgroup",
     "/sys/devices/system",
     "/sys/kernel/mm/transparent_hugepage",
+    // Without it the engine looks for the same behind the environment, where a changed one is not, and crashes.
+    "/proc/self/auxv",
     "/proc/self/cgroup",
     "/proc/sys/vm/overcommit_memory",
     "/dev/urandom",
@@ -193,6 +195,7 @@ mod tests {
         let denied = |result: io::Result<()>| result.err().map(|error| error.kind());
         let found = confined(&data, || {
             let text = fs::read_to_string(data.join("file")).expect("reads");
+            fs::read("/proc/self/auxv").expect("reads what the engine asks of the kernel");
             fs::rename(data.join("file"), data.join("deeper/file")).expect("renames");
             fs::hard_link(data.join("deeper/file"), data.join("again")).expect("links");
             let refused = [

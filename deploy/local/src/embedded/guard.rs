@@ -172,14 +172,29 @@ fn is_user_file(arguments: &[Token]) -> bool {
         return false;
     }
     let path = path.meaning();
-    let mut pieces = path.split(|byte| b"/{,}".contains(byte));
-    let climbs = pieces.any(|piece| !piece.is_empty() && piece.iter().all(|&byte| byte == b'.'));
     let is_filled_in = path.windows(PARTITION.len()).any(|window| window == PARTITION);
     !path.is_empty()
         && !path.starts_with(b"/")
-        && !climbs
+        && !path.split(|&byte| byte == b'/').any(may_be_dots)
         && !is_filled_in
         && !STREAMS.contains(&path.as_slice())
+}
+
+/// Whether a path's component is `..`, or may be once one of each `{alternatives}` is chosen.
+fn may_be_dots(component: &[u8]) -> bool {
+    let dots = |part: &[u8]| part.iter().all(|&byte| byte == b'.');
+    let count = |wanted: u8| component.iter().filter(|&&byte| byte == wanted).count();
+    let Some((_, behind)) = split_at(component, b'{') else {
+        return count(b'}') > 0 || (!component.is_empty() && dots(component));
+    };
+    let Some((alternatives, _)) = split_at(behind, b'}') else { return true };
+    // Whatever is chosen of the first, it is more than dots; and no alternative spreads over a slash.
+    count(b'{') != count(b'}') || alternatives.split(|&byte| byte == b',').any(dots)
+}
+
+fn split_at(text: &[u8], mark: u8) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().position(|&byte| byte == mark)?;
+    Some((&text[..at], &text[at + 1..]))
 }
 
 /// `SOURCE(name(`.
@@ -246,6 +261,7 @@ mod tests {
             "'**'",
             "$x$it's.csv$x$",
             "‘a’",
+            "x'61'",
             "'a.zip :: b'",
         ] {
             assert_eq!(refusal(&format!("SELECT * FROM file({name}, 'CSV')")), None, "{name}");
@@ -256,10 +272,13 @@ mod tests {
             "'../a'",
             "'a/../../b'",
             "'\\x2e./a'",
+            "x'2f61'",
             "'..'",
             "'a/..'",
             "'{.,a}{.,b}/c'",
             "'{,a}.{,b}./c'",
+            "'{x}{/..,}{/..,}/c'",
+            "'{x}{c/..,d}'",
             "''",
             "'-'",
             "'stdin'",

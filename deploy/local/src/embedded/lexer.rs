@@ -12,7 +12,7 @@ pub enum Kind {
     Word,
     /// "a", `a` or “a”.
     Identifier,
-    /// 'a', ‘a’ or $tag$a$tag$.
+    /// 'a', ‘a’, $tag$a$tag$, x'61' or b'01100001'.
     Text,
     Number,
     /// Punctuation of one byte.
@@ -56,8 +56,11 @@ impl<'sql> Token<'sql> {
 
     /// What a text or a quoted identifier stands for, without its quotes and escapes.
     pub fn meaning(&self) -> Vec<u8> {
-        if self.text.first() != Some(&b'$') {
-            return unquoted(self.text);
+        match self.text[0] {
+            b'$' => {}
+            b'x' | b'X' => return bytes_of(&self.text[2..self.text.len() - 1], 16),
+            b'b' | b'B' => return bytes_of(&self.text[2..self.text.len() - 1], 2),
+            _ => return unquoted(self.text),
         }
         // A heredoc: the same tag on both sides, and nothing escapes.
         let tag = self.text[1..].iter().position(|&byte| byte == b'$').map_or(0, |inside| inside + 2);
@@ -103,6 +106,7 @@ impl<'sql> Iterator for Tokens<'sql> {
             b'$' => dollar(rest),
             b'0'..=b'9' => number(rest, self.before == Some(Kind::Mark(b'.'))),
             b'.' if self.starts_a_number(rest) => (Kind::Number, fraction(rest)),
+            b'x' | b'X' | b'b' | b'B' if rest.len() > 2 && rest[1] == b'\'' => digits_in_quotes(rest),
             0xe2 => curly(rest),
             byte if is_word(byte) => (Kind::Word, word(rest)),
             _ => operator(rest),
@@ -203,6 +207,19 @@ fn quoted(rest: &[u8], quote: u8) -> (Kind, usize) {
     (Kind::Unfinished, rest.len())
 }
 
+/// x'6f' or b'01': the digits of a text. What is no digit before the quote ends leaves it open.
+fn digits_in_quotes(rest: &[u8]) -> (Kind, usize) {
+    let is_digit = |byte: &u8| match rest[0] {
+        b'x' | b'X' => byte.is_ascii_hexdigit(),
+        _ => matches!(byte, b'0' | b'1'),
+    };
+    let end = 2 + rest[2..].iter().take_while(|byte| is_digit(byte)).count();
+    match rest.get(end) {
+        Some(b'\'') => (Kind::Text, end + 1),
+        _ => (Kind::Unfinished, rest.len()),
+    }
+}
+
 /// ‘text’, “identifier” or the mathematical minus sign. Nothing escapes inside curly quotes, and behind one there
 /// must be room for the other.
 fn curly(rest: &[u8]) -> (Kind, usize) {
@@ -234,14 +251,14 @@ fn dollar(rest: &[u8]) -> (Kind, usize) {
     }
 }
 
-/// What starts with a digit: a number, or a word like `2nd`.
+/// What starts with a digit: a number, or a word like `2nd`, which a dollar sign ends.
 fn number(rest: &[u8], after_dot: bool) -> (Kind, usize) {
     let at = if after_dot { digits(rest, 1, Digits::Decimal, false) } else { whole_number(rest) };
-    if !rest.get(at).copied().is_some_and(is_word_part) {
+    let end = at + rest[at..].iter().take_while(|&&byte| is_word(byte)).count();
+    if end == at {
         return (Kind::Number, at);
     }
-    let end = at + word(&rest[at..]);
-    match rest[..end].iter().copied().all(is_word_part) {
+    match rest[..end].iter().copied().all(is_word) {
         true => (Kind::Word, end),
         false => (Kind::Other, end),
     }
@@ -368,6 +385,18 @@ fn unquoted(token: &[u8]) -> Vec<u8> {
     meant
 }
 
+/// The bytes that `digits` of base 16 or 2 make, the first of them filled up with zeros.
+fn bytes_of(digits: &[u8], base: u32) -> Vec<u8> {
+    let per_byte = if base == 16 { 2 } else { 8 };
+    let byte = |part: &[u8]| {
+        part.iter().fold(0, |byte, &it| byte * base + char::from(it).to_digit(base).unwrap_or(0))
+    };
+    // As many digits as fit into a byte.
+    let mut bytes: Vec<u8> = digits.rchunks(per_byte).map(|part| byte(part) as u8).collect();
+    bytes.reverse();
+    bytes
+}
+
 fn unescaped(byte: u8) -> u8 {
     match byte {
         b'a' => 0x07,
@@ -411,6 +440,18 @@ mod tests {
             texts("x.1.1, .5e-3, 1_000.5, 0xFFp-2, 2nd"),
             ["x", ".", "1", ".", "1", ",", ".5e-3", ",", "1_000.5", ",", "0xFFp-2", ",", "2nd"]
         );
+        // A dollar sign goes on with a word, but not with one that starts with a digit.
+        assert_eq!(texts("a$a$'$a$ 1a$a$'$a$"), ["a$a$", "'$a$ 1a$a$'", "$a$"]);
+        assert_eq!(texts("1a$a$'$a$"), ["1a", "$a$'$a$"]);
+    }
+
+    #[test]
+    fn digits_in_quotes_are_a_text() {
+        assert_eq!(
+            texts("x'41' B'01'x'' ax'41' 1x'4'"),
+            ["x'41'", "B'01'", "x''", "ax", "'41'", "1x", "'4'"]
+        );
+        assert_eq!(kinds("x'41' b'0' x '41'"), [Kind::Text, Kind::Text, Kind::Word, Kind::Text]);
     }
 
     #[test]
@@ -441,7 +482,7 @@ mod tests {
 
     #[test]
     fn says_what_is_unfinished() {
-        for sql in ["'a", "'a\\'", "`a", "/* a", "/* /* a */"] {
+        for sql in ["'a", "'a\\'", "`a", "/* a", "/* /* a */", "x'4g'", "b'2'", "x'4"] {
             assert_eq!(kinds(sql), [Kind::Unfinished], "{sql}");
         }
     }
@@ -469,5 +510,9 @@ mod tests {
         assert_eq!(meaning("$x$it's $y$$x$"), "it's $y$");
         assert_eq!(meaning("$$$$"), "");
         assert_eq!(meaning("‘a\\n’"), "a\\n");
+        assert_eq!(meaning("x'2F6574632F'"), "/etc/");
+        assert_eq!(meaning("X'a41'"), "\nA");
+        assert_eq!(meaning("b'100101111'"), "\u{1}/");
+        assert_eq!(meaning("x''"), "");
     }
 }
