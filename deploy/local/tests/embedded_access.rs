@@ -37,6 +37,8 @@ fn a_request_that_is_no_post_changes_nothing() {
         "WITH 1 AS x INSERT INTO t SELECT x",
         "WITH 1 AS x INSERT INTO t VALUES (1)",
         "INSERT INTO FUNCTION null('a Int8') SELECT 1",
+        "INSERT INTO FUNCTION file('own.csv', 'CSV', 'a Int8') VALUES (1)",
+        "CREATE TEMPORARY TABLE u ENGINE = Memory AS SELECT 1",
         "TRUNCATE TABLE t",
         "RENAME TABLE t TO u",
         "ALTER TABLE t DELETE WHERE 1",
@@ -76,6 +78,16 @@ fn a_request_that_is_no_post_changes_nothing() {
         let several = server.send(method, &query("SELECT 1; DROP TABLE t"), &[], b"");
         assert_eq!((several.status, several.code()), (400, 62));
     }
+    // What the engine reads only without the words that ask how it reads it.
+    for sql in ["SELECT 1 PARALLEL WITH DROP TABLE t", "SYSTEM STOP MERGES"] {
+        for more in 0..20 {
+            let bound = format!("max_query_size={}&{}", sql.len() + more, query(sql));
+            let answer = server.send("GET", &bound, &[], b"");
+            assert!([62, 164].contains(&answer.code()), "{sql} {more}: {}", answer.text());
+        }
+    }
+    let misspelt = server.send("GET", &query("SELECT 1 FORM t"), &[], b"");
+    assert_eq!(misspelt.text(), server.post("", b"SELECT 1 FORM t").text());
     let text = server.send("GET", &query("DROP TABLE t"), &[], b"").text();
     assert!(text.contains("You should use method POST for modifying queries"), "{text}");
     assert_eq!(server.sql("SELECT a FROM t"), "7\n");

@@ -19,10 +19,11 @@ impl Ast {
     /// Asks the engine, which runs nothing of the statement.
     ///
     /// # Errors
-    /// What the engine cannot read, it cannot run either.
+    /// The engine cannot read it; it may be able to without what stands before it here (max_query_size).
     pub fn of(connection: &mut Connection, sql: &[u8], parameters: &[Parameter]) -> Result<Ast, Exception> {
-        let explain = [b"EXPLAIN AST ", sql].concat();
-        let shown = connection.run(&explain, "TSVRaw", parameters)?;
+        const EXPLAIN: &[u8] = b"EXPLAIN AST ";
+        let shown = connection.run(&[EXPLAIN, sql].concat(), "TSVRaw", parameters);
+        let shown = shown.map_err(|exception| exception.moved_back(EXPLAIN.len()))?;
         Ok(Ast { lines: shown.bytes().to_vec() })
     }
 

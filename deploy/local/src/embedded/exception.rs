@@ -78,6 +78,19 @@ impl Exception {
             && self.message.starts_with("Streaming query is not supported for query")
     }
 
+    /// The same about the text behind the first `bytes` of the line that the engine was given.
+    pub fn moved_back(mut self, bytes: usize) -> Exception {
+        for before in ["failed at position ", "(line 1, col "] {
+            let Some(start) = self.message.find(before).map(|at| at + before.len()) else { continue };
+            let digits = self.message[start..].bytes().take_while(u8::is_ascii_digit).count();
+            let place = self.message[start..start + digits].parse::<usize>().ok();
+            if let Some(place) = place.and_then(|place| place.checked_sub(bytes)) {
+                self.message.replace_range(start..start + digits, &place.to_string());
+            }
+        }
+        self
+    }
+
     /// The text of the response's body, without a line end.
     pub fn text(&self, version: &str) -> String {
         format!("Code: {}. DB::Exception: {} (version {version} (official build))", self.code, self.message)
@@ -176,6 +189,25 @@ mod tests {
             "Cannot read all data in NativeReader. Rows read: 1. Rows expected: 2: While executing Native. \
              (CANNOT_READ_ALL_DATA)"
         );
+    }
+
+    #[test]
+    fn places_are_moved_back() {
+        let moved =
+            |message: &str| Exception { code: 62, message: message.to_owned() }.moved_back(12).message;
+        assert_eq!(
+            moved("Syntax error: failed at position 13 (SELEC): SELEC 13"),
+            "Syntax error: failed at position 1 (SELEC): SELEC 13"
+        );
+        assert_eq!(
+            moved("failed at position 20 (b) (line 1, col 20): b"),
+            "failed at position 8 (b) (line 1, col 8): b"
+        );
+        assert_eq!(
+            moved("failed at position 20 (b) (line 2, col 1): b"),
+            "failed at position 8 (b) (line 2, col 1): b"
+        );
+        assert_eq!(moved("Max query size exceeded"), "Max query size exceeded");
     }
 
     #[test]

@@ -268,8 +268,8 @@ impl Task {
         }
     }
 
-    /// How the engine reads the statement, if anything depends on it. What the engine cannot read is left to
-    /// fail when it is run, with the places of its own text.
+    /// How the engine reads the statement, if anything depends on it. A request that only reads runs nothing
+    /// that could not be read before; otherwise it is the format alone that depends on it.
     fn ast(
         &self,
         connection: &mut Connection,
@@ -281,7 +281,7 @@ impl Task {
         }
         match Ast::of(connection, &self.sql, parameters) {
             Ok(ast) => Ok(Some(ast)),
-            Err(exception) if exception.code == code::SYNTAX_ERROR => Ok(None),
+            Err(exception) if readonly == Readonly::Off && exception.code == code::SYNTAX_ERROR => Ok(None),
             Err(exception) => Err(exception),
         }
     }

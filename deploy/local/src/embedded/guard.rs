@@ -37,8 +37,10 @@ const FILE_ENGINES: [&str; 12] = [
     "JDBC",
 ];
 
-/// Sources of a dictionary that do the same.
-const FILE_SOURCES: [&str; 6] = ["FILE", "EXECUTABLE", "EXECUTABLE_POOL", "LIBRARY", "ODBC", "JDBC"];
+/// Sources and layouts of a dictionary that do the same.
+const FILE_SOURCES: [&str; 7] =
+    ["FILE", "EXECUTABLE", "EXECUTABLE_POOL", "LIBRARY", "YAMLRegExpTree", "ODBC", "JDBC"];
+const FILE_LAYOUTS: [&str; 2] = ["SSD_CACHE", "COMPLEX_KEY_SSD_CACHE"];
 
 /// Settings whose value is a file's name, of queries and of tables.
 const FILE_SETTINGS: [&str; 8] = [
@@ -62,8 +64,8 @@ pub fn refuse_files(all: &[Token]) -> Result<(), Exception> {
             Some(format!("{function}()"))
         } else if let Some(engine) = file_engine(token, rest) {
             Some(format!("the engine {engine}"))
-        } else if let Some(source) = file_source(token, rest) {
-            Some(format!("a dictionary's source {source}"))
+        } else if let Some(part) = dictionary_part(token, rest) {
+            Some(format!("a dictionary of {part}"))
         } else if let Some(setting) = file_setting(token, rest) {
             Some(format!("the setting {setting}"))
         } else if token.names("disk") && is_call(rest) && before.is_some_and(|it| it.is_mark(b'=')) {
@@ -106,7 +108,9 @@ pub fn reword(exception: Exception, may_write: bool) -> Exception {
         code::READONLY if !may_write && says("Cannot execute query in readonly mode") => {
             Exception::new(code::READONLY, READONLY_METHOD)
         }
-        code::ACCESS_DENIED if FILE_GRANTS.iter().any(|grant| says(grant)) => refused("this statement"),
+        code::ACCESS_DENIED if FILE_GRANTS.iter().any(|grant| says(&format!("have the grant {grant}"))) => {
+            refused("this statement")
+        }
         code::CANNOT_OPEN_FILE if says("errno: 13,") => {
             refused(&format!("this statement ({})", exception.message))
         }
@@ -118,7 +122,7 @@ const READONLY_METHOD: &str = "Cannot execute query in readonly mode. For querie
                                readonly. You should use method POST for modifying queries";
 
 const FILE_GRANTS: [&str; 6] =
-    ["READ ON FILE", "WRITE ON FILE", "READ ON SQLITE", "WRITE ON SQLITE", "ON ODBC", "ON JDBC"];
+    ["READ ON FILE", "WRITE ON FILE", "READ ON SQLITE", "WRITE ON SQLITE", "READ ON ODBC", "READ ON JDBC"];
 
 fn refused(what: &str) -> Exception {
     Exception::new(
@@ -126,7 +130,7 @@ fn refused(what: &str) -> Exception {
         format_args!(
             "Access to files outside of user_files is denied, and {what} needs it: the SQL of this server starts no \
              program and opens the files of that folder alone (in the data directory), by a relative path in quotes \
-             without `..`. Rows need no file: send them in the request's body, as INSERT INTO ... FORMAT ..."
+             without `..`. Rows need no file: send them in the request's body, behind INSERT INTO t FORMAT CSV"
         ),
     )
 }
@@ -197,11 +201,15 @@ fn split_at(text: &[u8], mark: u8) -> Option<(&[u8], &[u8])> {
     Some((&text[..at], &text[at + 1..]))
 }
 
-/// `SOURCE(name(`.
-fn file_source(token: &Token, rest: &[Token]) -> Option<&'static str> {
+/// `SOURCE(name(` or `LAYOUT(name(`, which a dictionary has.
+fn dictionary_part(token: &Token, rest: &[Token]) -> Option<&'static str> {
     let [open, name, call, ..] = rest else { return None };
-    let is_source = token.is("SOURCE") && open.is_mark(b'(') && call.is_mark(b'(');
-    FILE_SOURCES.into_iter().find(|source| is_source && name.names(source))
+    if !open.is_mark(b'(') || !call.is_mark(b'(') {
+        return None;
+    }
+    let sources = FILE_SOURCES.iter().filter(|_| token.is("SOURCE"));
+    let layouts = FILE_LAYOUTS.iter().filter(|_| token.is("LAYOUT"));
+    sources.chain(layouts).copied().find(|part| name.names(part))
 }
 
 /// `name =` in SET, in SETTINGS of a query, or in those of a table.
@@ -239,7 +247,11 @@ mod tests {
         found("CREATE DATABASE d ENGINE=\"Filesystem\"('/')", "the engine Filesystem at position 19");
         found(
             "CREATE DICTIONARY d (k UInt64) PRIMARY KEY k SOURCE(EXECUTABLE(command 'id'))",
-            "a dictionary's source EXECUTABLE at position 46",
+            "a dictionary of EXECUTABLE at position 46",
+        );
+        found(
+            "CREATE DICTIONARY d (k UInt64) PRIMARY KEY k LAYOUT(ssd_cache(PATH '/a'))",
+            "a dictionary of SSD_CACHE at position 46",
         );
         found("ATTACH TABLE t FROM '/tmp' (a Int8)", "ATTACH ... FROM a path at position 16");
         found(
