@@ -360,6 +360,7 @@ fn pages_of_this_machine_may_ask_and_read() {
     assert_eq!(header("Access-Control-Allow-Methods").as_deref(), Some("GET, HEAD, POST, PUT, OPTIONS"));
     assert_eq!(header("Access-Control-Allow-Headers").as_deref(), Some("authorization,content-encoding"));
     assert_eq!(header("Access-Control-Max-Age").as_deref(), Some("86400"));
+    assert_eq!(preflight.headers.iter().filter(|(name, _)| name == "vary").count(), 1);
 
     let may_read = |address: &str, sql: &str| {
         let answer = server.send("POST", address, &[page], sql.as_bytes());
@@ -395,6 +396,8 @@ fn pages_of_other_sites_may_not() {
     assert_eq!(refused(&form, "POST"), (403, 497, false));
     assert_eq!(refused(&form, "OPTIONS"), (403, 497, false));
     assert_eq!(refused(&[("Origin", "null")], "POST"), (403, 497, false));
+    let sandboxed = server.send("POST", "", &[("Origin", "null")], b"SELECT 1").text();
+    assert!(sandboxed.contains("--allow-origin '*' to let them"), "{sandboxed}");
     // As an image of any page asks, and a page that has this machine's address under its own name.
     assert_eq!(refused(&[("Sec-Fetch-Site", "cross-site")], "GET"), (403, 497, false));
     assert_eq!(server.send_to("evil.example:80", "GET", &query("SELECT 1")).code(), 497);

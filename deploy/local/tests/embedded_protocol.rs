@@ -40,6 +40,8 @@ fn the_answers_format_is_the_one_that_the_engine_uses() {
     assert!(explained.text().starts_with("{\"explain\":"), "{}", explained.text());
     let json = server.post("default_format=JSON", b"SELECT format FROM format ORDER BY format ASC");
     assert_eq!(json.header("Content-Type"), Some("application/json; charset=UTF-8"));
+    let small = server.post("", b"SELECT 1 FORMAT csv");
+    assert_eq!(small.header("Content-Type"), Some("text/csv; charset=UTF-8; header=absent"));
     // A column called format does not decide how a large result is put together.
     let large = "SELECT number AS format FROM numbers(400000) ORDER BY format DESC";
     let answer = server.post("default_format=JSON", large.as_bytes());

@@ -70,7 +70,7 @@ async fn dispatch(
     body: HttpResponseBody,
 ) -> (Response, bool) {
     if parts.method == Method::OPTIONS {
-        return (preflight(page, parts), true);
+        return (preflight(page.is_some(), parts), true);
     }
     match path {
         "/ping" | "/replicas_status" => (plain(StatusCode::OK, "Ok.\n".to_owned()), true),
@@ -103,13 +103,13 @@ async fn answer_query(
     (response, page_may_read)
 }
 
-/// What a browser asks before it sends what no form could.
-fn preflight(page: Option<&HeaderValue>, parts: &Parts) -> Response {
+/// What a browser asks before it sends what no form could. Whether a page asks says whether it may.
+fn preflight(page_asks: bool, parts: &Parts) -> Response {
     let mut response = Response::new(HttpResponseBody::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(header::ALLOW, origins::METHODS);
-    if let Some(page) = page {
-        origins::let_ask(response.headers_mut(), page, &parts.headers);
+    if page_asks {
+        origins::let_ask(response.headers_mut(), &parts.headers);
     }
     response
 }
@@ -347,25 +347,26 @@ fn summary(progress: Progress, elapsed: Duration) -> String {
     )
 }
 
+/// By the format's name, whose case does not matter to the engine.
 fn content_type(format: &str) -> &'static str {
-    match format {
-        "TabSeparated"
-        | "TSV"
-        | "TabSeparatedRaw"
-        | "TSVRaw"
-        | "TabSeparatedWithNames"
-        | "TSVWithNames"
-        | "TabSeparatedWithNamesAndTypes"
-        | "TSVWithNamesAndTypes" => "text/tab-separated-values; charset=UTF-8",
-        "CSV" => "text/csv; charset=UTF-8; header=absent",
-        "CSVWithNames" | "CSVWithNamesAndTypes" => "text/csv; charset=UTF-8; header=present",
-        "JSONEachRow" | "JSONCompactEachRow" | "JSONStringsEachRow" | "JSONLines" | "NDJSON" => {
+    match format.to_ascii_lowercase().as_str() {
+        "tabseparated"
+        | "tsv"
+        | "tabseparatedraw"
+        | "tsvraw"
+        | "tabseparatedwithnames"
+        | "tsvwithnames"
+        | "tabseparatedwithnamesandtypes"
+        | "tsvwithnamesandtypes" => "text/tab-separated-values; charset=UTF-8",
+        "csv" => "text/csv; charset=UTF-8; header=absent",
+        "csvwithnames" | "csvwithnamesandtypes" => "text/csv; charset=UTF-8; header=present",
+        "jsoneachrow" | "jsoncompacteachrow" | "jsonstringseachrow" | "jsonlines" | "ndjson" => {
             "application/x-ndjson; charset=UTF-8"
         }
-        name if name.starts_with("JSON") => "application/json; charset=UTF-8",
-        "XML" => "application/xml; charset=UTF-8",
-        name if name == "Native" || name.starts_with("RowBinary") => "application/octet-stream",
-        "Parquet" | "Arrow" | "ArrowStream" | "ORC" | "Avro" | "MsgPack" => "application/octet-stream",
+        name if name.starts_with("json") => "application/json; charset=UTF-8",
+        "xml" => "application/xml; charset=UTF-8",
+        name if name == "native" || name.starts_with("rowbinary") => "application/octet-stream",
+        "parquet" | "arrow" | "arrowstream" | "orc" | "avro" | "msgpack" => "application/octet-stream",
         _ => "text/plain; charset=UTF-8",
     }
 }

@@ -46,8 +46,7 @@ impl Origins {
                 continue;
             }
             let origin = given.to_ascii_lowercase();
-            let is_web = ["http", "https"].contains(&origin.split("://").next().unwrap_or(""));
-            if !is_web || host_of(&origin).is_none() {
+            if !can_be_listed(&origin) {
                 bail!("--allow-origin {given} is no origin: give scheme://host[:port] without a path, or *");
             }
             origins.listed.push(origin);
@@ -75,7 +74,7 @@ impl Origins {
         }
         let is_cross_site = text(&SEC_FETCH_SITE).is_some_and(|site| site == "cross-site");
         if is_cross_site && !self.any {
-            return Err(denied("a page of another site", "the page's origin"));
+            return Err(denied("pages of other sites", ""));
         }
         Ok(None)
     }
@@ -96,9 +95,8 @@ pub fn let_read(headers: &mut HeaderMap, origin: &HeaderValue) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
 }
 
-/// What a preflight asks: whether the page at `origin` may send what it is about to.
-pub fn let_ask(headers: &mut HeaderMap, origin: &HeaderValue, asked: &HeaderMap) {
-    let_read(headers, origin);
+/// Lets a page send what it asks to send, in a preflight.
+pub fn let_ask(headers: &mut HeaderMap, asked: &HeaderMap) {
     let wanted = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned().unwrap_or(REQUEST_HEADERS);
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted);
@@ -106,10 +104,16 @@ pub fn let_ask(headers: &mut HeaderMap, origin: &HeaderValue, asked: &HeaderMap)
 }
 
 fn denied(who: &str, origin: &str) -> Exception {
+    let origin = if can_be_listed(origin) { origin } else { "'*'" };
     Exception::new(
         code::ACCESS_DENIED,
         format_args!("{who} may not use this server: start it with --allow-origin {origin} to let them"),
     )
+}
+
+fn can_be_listed(origin: &str) -> bool {
+    let is_web = origin.starts_with("http://") || origin.starts_with("https://");
+    is_web && host_of(origin).is_some()
 }
 
 /// Whether the page comes from this machine.
