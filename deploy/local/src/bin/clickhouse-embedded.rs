@@ -42,7 +42,8 @@ struct Arguments {
     password_file: Option<PathBuf>,
     /// The origin of web pages that may use the server beside those of this machine (localhost, 127.0.0.1 and
     /// [::1] on any port), as scheme://host[:port]; * is any page. May be given more than once. What other
-    /// pages send is refused with code 497.
+    /// pages send is refused with code 497, and where --listen is this machine alone, so is a Host header with
+    /// another domain name, as pages can take this machine's address under their own.
     #[arg(long)]
     allow_origin: Vec<String>,
     /// Queries at once; more are refused with code 202.

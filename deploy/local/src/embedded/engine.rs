@@ -64,7 +64,7 @@ pub enum EngineError {
 impl Engine {
     /// Loads `library` and opens the data at `path`, which exists. Loads all tables there, so it takes
     /// from a tenth of a second to as long as the parts need. Returns the engine with the connection
-    /// that keeps it open. Without confinement SQL opens no file.
+    /// that keeps it open. Without confinement no file is a table for SQL.
     pub fn open(
         library: &Path,
         path: &Path,

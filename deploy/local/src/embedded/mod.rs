@@ -8,7 +8,7 @@
 //!                       │ └──▶ spool     the body, in memory, bounded
 //!                       ▼
 //!                     execute ─▶ compression, statement, insert   rows and their statement
-//!                       │  └───▶ guard                            what SQL may not name
+//!                       │  └───▶ guard, ast                       what SQL may name, and what it is
 //!                       │  └───▶ session, settings                a connection that is kept
 //!                       ▼
 //!                     engine  (libchdb, confined to the data directory)
@@ -31,11 +31,11 @@
 //!   cannot be changed; no path for backups;
 //! - [`confine`], by the kernel (Linux 5.19 or later): no file outside the data directory, no program, whichever
 //!   way is found past the other two. SQL inside a text, such as a DEFAULT in the columns given to format(), is
-//!   what the tokens do not show, and where a symbolic link leads neither. On an older kernel a warning is logged
-//!   and the grant for files is left out, so that file() is refused altogether.
+//!   what the tokens do not show, nor where a symbolic link leads. On an older kernel a warning is logged and
+//!   the grant for files is left out: no file is a table, and [`guard`] alone holds file() as a value.
 //!
 //! Refused files are answered with code 291 (DATABASE_ACCESS_DENIED). A name like `/etc/hosts` in the
-//! default database still tells whether there is such a file (EXISTS), and no more.
+//! default database still tells whether there is such a file (EXISTS).
 //!
 //! A request that is not a POST runs with the engine's `readonly = 2`, or 1 if it asks for that; what the
 //! engine would run all the same ([`ast`]) is refused before.
@@ -186,7 +186,7 @@ fn serve_confined(
     if confinement == Confinement::Unavailable {
         tracing::warn!(
             "this kernel cannot confine the server to its data directory (Landlock, Linux 5.19 or later): SQL cannot \
-             use the user files, and only the engine's own rules keep it from this machine's"
+             read user files as tables, and only the engine's own rules keep it from this machine's files"
         );
     }
     tokio::runtime::Builder::new_multi_thread()
