@@ -198,6 +198,7 @@ fn sql_opens_no_file_outside_of_its_folder_and_starts_no_program() {
         ("SELECT * FROM default.`$/secret.tsv`", 291),
         ("SELECT * FROM '$/secret.tsv'", 291),
         ("DESCRIBE TABLE `$/secret.tsv`", 291),
+        ("DESCRIBE TABLE file('/etc/hosts')", 291),
         ("INSERT INTO `$/secret.tsv` SELECT 'new'", 291),
         ("CREATE TABLE x AS `$/secret.tsv`", 390),
         ("CREATE TABLE x AS file('$/secret.tsv', 'LineAsString')", 291),
@@ -305,13 +306,17 @@ fn what_a_text_hides_the_kernel_refuses() {
     let outside = tempfile::tempdir().expect("a directory");
     let secret = outside.path().join("secret.tsv");
     fs::write(&secret, "secret\n").expect("writes");
+    server.sql("CREATE TABLE texts (a String) ENGINE = Memory");
     for place in [secret.to_str().expect("UTF-8"), "/etc/passwd", "/proc/self/environ", "/proc/1/cmdline"] {
         let hidden = format!(
             "SELECT y FROM format(JSONEachRow, 'x String, y String DEFAULT file(''{place}'')', '{{\"x\":\"1\"}}')"
         );
         let answer = server.post("", hidden.as_bytes());
         assert_eq!(answer.code(), 291, "{place}: {}", answer.text());
+        let among_rows = format!("INSERT INTO texts VALUES (file('{place}'))");
+        assert_eq!(server.refused("", among_rows.as_bytes()), (500, 291), "{place}");
     }
+    assert_eq!(server.sql("SELECT count() FROM texts"), "0\n");
     // The engine's own work within the data directory goes on.
     server.sql("CREATE TABLE u (a Int8, b Int8) ENGINE = MergeTree ORDER BY a");
     server.sql("INSERT INTO u VALUES (1, 2)");

@@ -18,7 +18,7 @@ use nix::libc;
 
 /// Read where they are there. The engine ends itself over a library, or the debug information of one, that it
 /// finds and may not read.
-const READABLE: [&str; 27] = [
+const READABLE: [&str; 29] = [
     "/lib",
     "/lib64",
     "/usr/lib",
@@ -37,6 +37,8 @@ const READABLE: [&str; 27] = [
     "/run/systemd/resolve",
     "/etc/ssl",
     "/etc/pki",
+    "/etc/ca-certificates",
+    "/var/lib/ca-certificates",
     "/usr/share/ca-certificates",
     "/usr/local/share/ca-certificates",
     // The memory and the processors that a container may use, and how memory is given; read at the start.

@@ -187,7 +187,7 @@ impl Task {
         Task { sql, statement: Statement::Insert(insert), rows: Some(rows), tables }
     }
 
-    /// Refuses what reaches past the tables; the headers that the text wants on the answer.
+    /// Refuses what reaches past the tables and the user files; the headers that the text wants on the answer.
     fn check(&self, readonly: Readonly) -> Result<Option<Headers>, Exception> {
         let all: Vec<Token> = tokens(&self.sql, 0).collect();
         guard::refuse_files(&all)?;

@@ -58,8 +58,7 @@ const FILE_SETTINGS: [&str; 8] = [
 pub fn refuse_files(all: &[Token]) -> Result<(), Exception> {
     let attaches = all.iter().any(|token| token.is("ATTACH"));
     for (at, token) in all.iter().enumerate() {
-        let before = at.checked_sub(1).map(|before| &all[before]);
-        let rest = &all[at + 1..];
+        let (before, rest) = (&all[..at], &all[at + 1..]);
         let found = if let Some(function) = file_function(before, token, rest) {
             Some(format!("{function}()"))
         } else if let Some(engine) = file_engine(token, rest) {
@@ -68,7 +67,7 @@ pub fn refuse_files(all: &[Token]) -> Result<(), Exception> {
             Some(format!("a dictionary of {part}"))
         } else if let Some(setting) = file_setting(token, rest) {
             Some(format!("the setting {setting}"))
-        } else if token.names("disk") && is_call(rest) && before.is_some_and(|it| it.is_mark(b'=')) {
+        } else if token.names("disk") && is_call(rest) && before.last().is_some_and(|it| it.is_mark(b'=')) {
             Some("disk()".to_owned())
         } else if attaches && token.is("FROM") && rest.first().is_some_and(|next| next.kind == Kind::Text) {
             Some("ATTACH ... FROM a path".to_owned())
@@ -135,16 +134,26 @@ fn refused(what: &str) -> Exception {
     )
 }
 
-/// A table or view may be called file, with its columns in parentheses behind it.
-fn file_function(before: Option<&Token>, token: &Token, rest: &[Token]) -> Option<&'static str> {
-    const DEFINES: [&str; 5] = ["INTO", "TABLE", "EXISTS", "VIEW", "DICTIONARY"];
-    let defines = before.is_some_and(|it| it.is_mark(b'.') || DEFINES.iter().any(|word| it.is(word)));
-    if defines || !is_call(rest) {
+fn file_function(before: &[Token], token: &Token, rest: &[Token]) -> Option<&'static str> {
+    let function = FILE_FUNCTIONS.into_iter().find(|function| token.names(function))?;
+    if !is_call(rest) || is_defined(before) {
         return None;
     }
-    let function = FILE_FUNCTIONS.into_iter().find(|function| token.names(function))?;
     let may = function == "file" && is_user_file(&rest[1..]);
     (!may).then_some(function)
+}
+
+/// Whether what follows names a table, which may be called file and have its columns in parentheses behind it.
+fn is_defined(before: &[Token]) -> bool {
+    const KINDS: [&str; 5] = ["INTO", "TABLE", "EXISTS", "VIEW", "DICTIONARY"];
+    match before {
+        // DESCRIBE TABLE takes functions too.
+        [.., describe, table] if table.is("TABLE") && (describe.is("DESCRIBE") || describe.is("DESC")) => {
+            false
+        }
+        [.., last] => last.is_mark(b'.') || KINDS.iter().any(|kind| last.is(kind)),
+        [] => false,
+    }
 }
 
 fn is_call(rest: &[Token]) -> bool {
@@ -239,6 +248,8 @@ mod tests {
         found("SELECT file /* */ ('../a')", "file() at position 8");
         found("SELECT `f\\x69le`('/a')", "file() at position 8");
         found("INSERT INTO FUNCTION file('/a', 'TSV') SELECT 1", "file() at position 22");
+        found("DESCRIBE TABLE file('/a')", "file() at position 16");
+        found("desc table file(concat('/', 'a'))", "file() at position 12");
         found("INSERT INTO TABLE FUNCTION\u{a0}file('/a')", "file() at position 29");
         found("CREATE TABLE t (a String DEFAULT file(name))", "file() at position 34");
         found("CREATE TABLE t (a Int8) ENGINE = File(TSV, 'a')", "the engine File at position 25");

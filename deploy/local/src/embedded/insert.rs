@@ -77,7 +77,8 @@ pub fn read(sql: &[u8], insert: Token) -> Result<Option<Insert>, Exception> {
             _ => {}
         }
         // A table may be called format: the name of the target is not a clause.
-        let names_target = before.is_mark(b'.') || before.is("INTO") || before.is("TABLE");
+        let names_target =
+            before.is_mark(b'.') || ["INSERT", "INTO", "TABLE"].iter().any(|word| before.is(word));
         if depth == 0 && !names_target {
             if token.is("VALUES") && !selects {
                 let source = Source::Rows { infile_at: settings_at.unwrap_or(token.at), format_at: token.at };
@@ -247,6 +248,7 @@ mod tests {
         assert_eq!(rows("INSERT INTO t FORMAT CSV;"), "");
         assert_eq!(rows("INSERT INTO t VALUES (1, 'a;b'), (2, 'FORMAT')"), " (1, 'a;b'), (2, 'FORMAT')");
         assert_eq!(rows("INSERT INTO format FORMAT CSV\n1"), "1");
+        assert_eq!(rows("INSERT format FORMAT CSV\n1"), "1");
         assert_eq!(rows("INSERT INTO FUNCTION remote('h', 'values') (a) VALUES (3)"), " (3)");
     }
 

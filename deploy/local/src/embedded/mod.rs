@@ -31,7 +31,7 @@
 //!   cannot be changed; no path for backups;
 //! - [`confine`], by the kernel (Linux 5.19 or later): no file outside the data directory, no program, whichever
 //!   way is found past the other two. SQL inside a text, such as a DEFAULT in the columns given to format(), is
-//!   what the tokens do not show, nor where a symbolic link leads. On an older kernel a warning is logged and
+//!   what the tokens do not show, nor expressions among the rows of VALUES, nor where a symbolic link leads. On an older kernel a warning is logged and
 //!   the grant for files is left out: no file is a table, and [`guard`] alone holds file() as a value.
 //!
 //! Refused files are answered with code 291 (DATABASE_ACCESS_DENIED). A name like `/etc/hosts` in the

@@ -72,7 +72,7 @@ pub struct SessionRequest {
 pub enum Readonly {
     #[default]
     Off,
-    /// Settings, and temporary tables.
+    /// Settings alone.
     Settings,
     Nothing,
 }
