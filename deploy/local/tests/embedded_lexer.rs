@@ -104,11 +104,14 @@ fn texts_are_split_as_in_the_engine() {
 #[test]
 fn random_texts_are_split_as_in_the_engine() {
     let server = Server::start(&[]);
-    const PIECES: [&str; 50] = [
-        " ", "\n", "\t", "a", "Z", "_", "$", "$a$", "1", "0", "0x", "0b", "x'", "b'", "e", "p", ".", "..",
-        "-", "--", "->", "+", "/", "/*", "*/", "*", "'", "''", "\\", "\\'", "\"", "`", "‘", "’", "“", "”",
-        "\u{a0}", "\u{feff}", "−", "#", "# ", "#!", "(", ")", "]", ";", ":", "|", "=", "ä",
+    const PIECES: [&str; 68] = [
+        " ", "\n", "\t", "\r", "\0", "a", "Z", "_", "$", "$a$", "$$", "1", "0", "0x", "0b", "x'", "b'", "e",
+        "p", ".", "..", ",", "-", "--", "->", "+", "/", "/*", "*/", "*", "'", "''", "\\", "\\'", "\\G", "\"",
+        "`", "‘", "’", "“", "”", "\u{a0}", "\u{feff}", "−", "#", "# ", "#!", "(", ")", "]", "{", "}", ";",
+        ":", "|", "=", "<", ">", "!", "@", "?", "&", "~", "%", "^", "[", "\u{1}", "ä",
     ];
+    // Bytes that begin or end a character beyond ASCII, without the rest of it.
+    const PARTS: [&[u8]; 6] = [b"\xff", b"\xc2", b"\xe2", b"\xe2\x80", b"\x98", b"\xa0"];
     let seed = std::env::var("SEED").ok().and_then(|it| it.parse().ok()).unwrap_or(0x5eed_u64);
     println!("SEED={seed}");
     let mut state = seed;
@@ -122,8 +125,15 @@ fn random_texts_are_split_as_in_the_engine() {
     let texts: Vec<Vec<u8>> = (0..20_000)
         .map(|_| {
             let length = 1 + random() % 12;
-            let pieces = (0..length).map(|_| PIECES[(random() % PIECES.len() as u64) as usize]);
-            pieces.collect::<String>().into_bytes()
+            let mut text = Vec::new();
+            for _ in 0..length {
+                let chosen = (random() % (PIECES.len() + PARTS.len()) as u64) as usize;
+                text.extend_from_slice(match PIECES.get(chosen) {
+                    Some(piece) => piece.as_bytes(),
+                    None => PARTS[chosen - PIECES.len()],
+                });
+            }
+            text
         })
         .collect();
     for part in texts.chunks(5_000) {

@@ -330,10 +330,11 @@ fn operator(rest: &[u8]) -> (Kind, usize) {
     if let Some(long) = LONG.iter().find(|long| rest.starts_with(long)) {
         return (Kind::Other, long.len());
     }
-    if rest[0].is_ascii() {
+    let means_nothing = rest[0].is_ascii_control() || matches!(rest[0], b'&' | b'~');
+    if rest[0].is_ascii() && !means_nothing {
         return (Kind::Mark(rest[0]), 1);
     }
-    // A character beyond ASCII is one, however many bytes it has.
+    // No token at all, as long as the character that it seems to start.
     let more = rest[1..].iter().take_while(|&&byte| byte & 0xc0 == 0x80).count();
     (Kind::Other, 1 + more)
 }
