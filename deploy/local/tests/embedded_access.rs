@@ -111,6 +111,27 @@ fn a_request_that_is_no_post_reads_with_settings_of_its_own() {
             assert_eq!(server.send(method, &query(sql), &[], b"").text(), expected, "{method} {sql}");
         }
     }
+    // Bounds on the answer are none on how the statement is read.
+    for bound in [
+        "max_result_rows=1",
+        "max_result_rows=1&readonly=1",
+        "max_result_bytes=1",
+        "max_block_size=1&limit=1&offset=0",
+    ] {
+        let address = format!("{bound}&{}", query("SELECT a AS format FROM t ORDER BY format ASC"));
+        assert_eq!(server.send("GET", &address, &[], b"").text(), "7\n", "{bound}");
+        let address = format!("{bound}&{}", query("SELECT 1 PARALLEL WITH DROP TABLE t"));
+        assert_eq!(server.send("GET", &address, &[], b"").code(), 164, "{bound}");
+        let dropping = format!("{bound}&session_id=s&{}", query("SYSTEM STOP MERGES"));
+        assert_eq!(server.send("GET", &dropping, &[], b"").code(), 164, "{bound}");
+    }
+    let too_many = server.send(
+        "GET",
+        &format!("max_result_rows=1&{}", query("SELECT number FROM numbers(2)")),
+        &[],
+        b"",
+    );
+    assert_eq!(too_many.code(), 396);
     let set =
         server.send("GET", &format!("max_threads=5&{}", query("SELECT getSetting('max_threads')")), &[], b"");
     assert_eq!(set.text(), "5\n");

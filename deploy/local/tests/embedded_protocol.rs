@@ -40,6 +40,8 @@ fn the_answers_format_is_the_one_that_the_engine_uses() {
     assert!(explained.text().starts_with("{\"explain\":"), "{}", explained.text());
     let json = server.post("default_format=JSON", b"SELECT format FROM format ORDER BY format ASC");
     assert_eq!(json.header("Content-Type"), Some("application/json; charset=UTF-8"));
+    let ends = server.post("max_result_rows=1&output_format_tsv_crlf_end_of_line=1", b"SELECT 1 FORMAT CSV");
+    assert_eq!((ends.header("X-ClickHouse-Format"), ends.text().as_str()), (Some("CSV"), "1\n"));
     let small = server.post("", b"SELECT 1 FORMAT csv");
     assert_eq!(small.header("Content-Type"), Some("text/csv; charset=UTF-8; header=absent"));
     // A column called format does not decide how a large result is put together.

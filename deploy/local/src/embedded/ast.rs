@@ -37,7 +37,8 @@ impl Ast {
 
     /// Whether `name` is the answer's format: the last part but for the settings.
     pub fn has_format(&self, name: &str) -> bool {
-        let mut lines = self.lines.split(|&byte| byte == b'\n');
+        // With a setting, lines end in \r\n.
+        let mut lines = self.lines.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_end);
         let last = lines.rfind(|line| line.starts_with(b" ") && !line.starts_with(b"  ") && *line != b" Set");
         last.and_then(|line| line.strip_prefix(b" Identifier ")) == Some(name.as_bytes())
     }
@@ -91,6 +92,7 @@ mod tests {
     fn the_format_is_the_last_part() {
         let select = "SelectWithUnionQuery (children 3)\n ExpressionList (children 1)\n  Identifier ASC\n Set\n Identifier CSV\n";
         assert!(ast(select).has_format("CSV"));
+        assert!(ast(&select.replace("\n", "\r\n")).has_format("CSV"));
         assert!(!ast(select).has_format("ASC"));
         assert!(
             !ast("SelectWithUnionQuery (children 1)\n ExpressionList (children 1)\n  Identifier ASC\n")

@@ -32,6 +32,7 @@ pub mod code {
     pub const SESSION_IS_LOCKED: u16 = 373;
     pub const INVALID_SESSION_TIMEOUT: u16 = 374;
     pub const QUERY_WAS_CANCELLED: u16 = 394;
+    pub const TOO_MANY_ROWS_OR_BYTES: u16 = 396;
     pub const BAD_REQUEST_PARAMETER: u16 = 408;
     pub const ACCESS_DENIED: u16 = 497;
     pub const AUTHENTICATION_FAILED: u16 = 516;

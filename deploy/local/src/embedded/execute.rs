@@ -279,7 +279,13 @@ impl Task {
         if readonly == Readonly::Off && self.named_format().is_none() {
             return Ok(None);
         }
-        match Ast::of(connection, &self.sql, parameters) {
+        let mut read = Ast::of(connection, &self.sql, parameters);
+        if read.as_ref().is_err_and(|exception| exception.code == code::TOO_MANY_ROWS_OR_BYTES) {
+            // Bounds on the answer (max_result_rows) are none on the lines that tell how the statement is read.
+            let of = |connection: &mut Connection| Ast::of(connection, &self.sql, parameters);
+            read = settings::past_result_bounds(connection, readonly, of);
+        }
+        match read {
             Ok(ast) => Ok(Some(ast)),
             Err(exception) if readonly == Readonly::Off && exception.code == code::SYNTAX_ERROR => Ok(None),
             Err(exception) => Err(exception),

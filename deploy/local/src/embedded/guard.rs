@@ -100,7 +100,7 @@ pub fn refuse_lifting(all: &[Token]) -> Result<(), Exception> {
     }
 }
 
-/// The engine's refusal of a query that may not write, or may, in a server's words and with what mends it.
+/// The engine's refusals in a server's words, with what mends them. `may_write` is what the method says.
 pub fn reword(exception: Exception, may_write: bool) -> Exception {
     let says = |text: &str| exception.message.contains(text);
     match exception.code {

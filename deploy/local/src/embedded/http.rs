@@ -42,7 +42,7 @@ pub async fn answer(
         Ok(page) => page,
         Err(exception) => return failure(&server, &Uuid::new_v4().to_string(), &exception),
     };
-    let (response, page_may_read) = match aside.take(parts.uri.path()) {
+    let (mut response, page_may_read) = match aside.take(parts.uri.path()) {
         None => {
             let query = parts.uri.query().unwrap_or("");
             dispatch(&server, &parts, parts.uri.path(), query, page.as_ref(), body).await
@@ -53,7 +53,6 @@ pub async fn answer(
         }
         Some(Address::TooLong) => (too_long(&server), true),
     };
-    let mut response = response;
     if let Some(page) = page.filter(|_| page_may_read) {
         origins::let_read(response.headers_mut(), &page);
     }

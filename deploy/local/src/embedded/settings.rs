@@ -57,6 +57,22 @@ pub fn release(connection: &mut Connection, readonly: Readonly) -> Result<(), Ex
     connection.run(b"SET readonly = DEFAULT", FORMAT, &[]).map(drop)
 }
 
+/// Acts past the bounds on a result that have just refused it, on a connection that is restricted to `readonly`.
+/// With `break` the engine still gives its first block, which is all of what it has to explain.
+pub fn past_result_bounds<T>(
+    connection: &mut Connection,
+    readonly: Readonly,
+    act: impl FnOnce(&mut Connection) -> Result<T, Exception>,
+) -> Result<T, Exception> {
+    release(connection, readonly)?;
+    connection.run(b"SET result_overflow_mode = 'break'", FORMAT, &[])?;
+    let done = act(connection);
+    // It was that, or nothing would have been refused.
+    connection.run(b"SET result_overflow_mode = 'throw'", FORMAT, &[])?;
+    restrict(connection, readonly)?;
+    done
+}
+
 /// What a SET has made of `readonly`.
 pub fn readonly(connection: &mut Connection) -> Result<Readonly, Exception> {
     let reply = connection.run(b"SELECT toString(getSetting('readonly'))", "TSV", &[])?;
