@@ -1,5 +1,5 @@
 //! clickhouse-embedded with ordinary clients as they come: the clickhouse crate, clickhouse-connect for
-//! Python, @clickhouse/client for Node.
+//! Python, @clickhouse/client for Node and @clickhouse/client-web for pages.
 
 mod embedded_server;
 
@@ -108,6 +108,17 @@ fn the_javascript_client() {
     let mut command = Command::new("node");
     command.current_dir(modules).arg(here.join("client.cjs")).arg(server.url());
     passes(&mut command, "@clickhouse/client: all checks passed");
+}
+
+#[test]
+fn the_javascript_client_in_a_page() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/javascript");
+    let cache = Cache::open().expect("a cache");
+    let modules = cache.node(&here).expect("the packages can be fetched");
+    let server = Server::start(&[]);
+    let mut command = Command::new("node");
+    command.current_dir(modules).arg(here.join("web.cjs")).arg(server.url());
+    passes(&mut command, "@clickhouse/client-web: all checks passed");
 }
 
 fn passes(command: &mut Command, expected: &str) {

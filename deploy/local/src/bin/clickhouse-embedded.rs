@@ -13,6 +13,9 @@ use tracing_subscriber::EnvFilter;
 
 /// The ClickHouse engine (libchdb) behind ClickHouse's HTTP interface.
 ///
+/// SQL reaches tables, the network and the files in user_files of the data directory, and no other file of
+/// this machine (code 291). A request that is not a POST cannot write (code 164).
+///
 /// The password comes from --password-file, or from the environment variable
 /// CLICKHOUSE_EMBEDDED_PASSWORD; without either the user has none. Logs go to standard error, at the
 /// level of the environment variable RUST_LOG (default: info).
@@ -37,6 +40,12 @@ struct Arguments {
     /// A file with the user's password in its first line.
     #[arg(long)]
     password_file: Option<PathBuf>,
+    /// The origin of web pages that may use the server beside those of this machine (localhost, 127.0.0.1 and
+    /// [::1] on any port), as scheme://host[:port]; * is any page. May be given more than once. What other
+    /// pages send is refused with code 497, and where --listen is this machine alone, so is a Host header with
+    /// another domain name, as pages can take this machine's address under their own.
+    #[arg(long)]
+    allow_origin: Vec<String>,
     /// Queries at once; more are refused with code 202.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     max_concurrent_queries: u16,
@@ -77,6 +86,7 @@ fn main() -> anyhow::Result<()> {
         port_file: arguments.port_file,
         user: arguments.user,
         password,
+        allow_origins: arguments.allow_origin,
         queries_max: arguments.max_concurrent_queries.into(),
         sessions_max: arguments.max_sessions.into(),
         body_bytes_max: arguments.max_body_bytes,

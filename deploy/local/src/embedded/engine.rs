@@ -1,7 +1,10 @@
-//! The engine behind a safe interface: libchdb's C functions, loaded at run time. All the unsafe code
-//! of the package is here. Knows SQL text, formats and bytes; knows nothing of HTTP.
+//! The engine behind a safe interface: libchdb's C functions, loaded at run time, which is all the unsafe
+//! code of the package but for [`super::confine`]'s system calls. Knows SQL text, formats and bytes; knows
+//! nothing of HTTP.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::fs::File;
+use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -12,13 +15,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use libloading::Library;
 use thiserror::Error;
 
+use super::confine::Confinement;
 use super::exception::{Exception, code};
+use super::spool;
+
+/// What the engine is started with: no configuration that lies about, and what SQL may do.
+const CONFIG: &str = include_str!("rules/config.xml");
+const USERS: &str = include_str!("rules/users.xml");
+/// The one of them that the kernel has to bound.
+const FILE_GRANT: &str = "<query>GRANT FILE ON *.*</query>";
 
 /// One data path, opened. It stays open for as long as any [`Connection`] of it lives: the last one
 /// that closes shuts the engine down, with everything on disk.
 pub struct Engine {
     api: Api,
     arguments: Vec<CString>,
+    /// Named by the arguments.
+    _rules: [File; 2],
     /// The engine boots with its first connection and stops with its last, so opening and closing are
     /// done one at a time.
     gate: Mutex<()>,
@@ -40,6 +53,9 @@ pub enum EngineError {
     /// The path holds a byte that cannot be passed on.
     #[error("the data path {path:?} contains a zero byte")]
     Path { path: String },
+    /// No memory, or no descriptor, for the engine's rules.
+    #[error("cannot keep the engine's rules in memory: {0}")]
+    Rules(io::Error),
     /// The engine gives no reason; it prints one on standard error.
     #[error("the ClickHouse engine refused to open {path} (its reason, if it gave one, is printed above)")]
     Open { path: String },
@@ -48,17 +64,32 @@ pub enum EngineError {
 impl Engine {
     /// Loads `library` and opens the data at `path`, which exists. Loads all tables there, so it takes
     /// from a tenth of a second to as long as the parts need. Returns the engine with the connection
-    /// that keeps it open.
-    pub fn open(library: &Path, path: &Path) -> Result<(Arc<Engine>, Connection), EngineError> {
+    /// that keeps it open. Without confinement no file is a table for SQL.
+    pub fn open(
+        library: &Path,
+        path: &Path,
+        confinement: Confinement,
+    ) -> Result<(Arc<Engine>, Connection), EngineError> {
         let api = Api::load(library)
             .map_err(|source| EngineError::Load { path: library.display().to_string(), source })?;
         let path_argument = [b"--path=", path.as_os_str().as_bytes()].concat();
         let path_argument = CString::new(path_argument)
             .map_err(|_| EngineError::Path { path: path.display().to_string() })?;
-        let arguments = vec![c"clickhouse".to_owned(), path_argument];
+        let users = match confinement {
+            Confinement::Kept => USERS.to_owned(),
+            Confinement::Unavailable => USERS.replace(FILE_GRANT, ""),
+        };
+        let (config, users) = (rules(CONFIG)?, rules(&users)?);
+        let mut arguments = vec![c"clickhouse".to_owned(), path_argument];
+        for (name, file) in [("config-file", &config), ("users_config", &users)] {
+            let argument = CString::new(format!("--{name}={}", spool::path_of(file)));
+            arguments.push(argument.expect("neither part contains a zero byte"));
+        }
         // SAFETY: the signature is the header's; no engine call has been made before.
         unsafe { (api.set_signal_handlers_enabled)(false) };
-        let engine = Arc::new(Engine { api, arguments, gate: Mutex::new(()), kept: Mutex::new(None) });
+        let _rules = [config, users];
+        let engine =
+            Arc::new(Engine { api, arguments, _rules, gate: Mutex::new(()), kept: Mutex::new(None) });
         match engine.connect() {
             Ok(connection) => Ok((engine, connection)),
             Err(_) => Err(EngineError::Open { path: path.display().to_string() }),
@@ -104,6 +135,13 @@ impl Engine {
             }
         }
     }
+}
+
+/// A file in memory that holds `text`.
+fn rules(text: &str) -> Result<File, EngineError> {
+    let mut file = spool::anonymous_file().map_err(EngineError::Rules)?;
+    file.write_all(text.as_bytes()).map_err(EngineError::Rules)?;
+    Ok(file)
 }
 
 /// A named value for a `{name:Type}` in a query, as the engine's text form of the type.
@@ -411,5 +449,16 @@ impl Api {
             bytes_written: function!(b"chdb_result_bytes_written\0"),
             set_signal_handlers_enabled: function!(b"chdb_set_signal_handlers_enabled\0"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grant_of_files_can_be_left_out() {
+        assert_eq!(USERS.matches(FILE_GRANT).count(), 1);
+        assert_eq!(USERS.matches("FILE").count(), 1);
     }
 }

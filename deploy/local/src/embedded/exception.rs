@@ -13,6 +13,8 @@ pub mod code {
     pub const LOGICAL_ERROR: u16 = 49;
     pub const SYNTAX_ERROR: u16 = 62;
     pub const CANNOT_WRITE_TO_FILE_DESCRIPTOR: u16 = 75;
+    pub const CANNOT_OPEN_FILE: u16 = 76;
+    pub const UNKNOWN_FORMAT: u16 = 73;
     pub const UNKNOWN_TYPE_OF_QUERY: u16 = 78;
     pub const UNKNOWN_COMPRESSION_METHOD: u16 = 89;
     pub const READONLY: u16 = 164;
@@ -24,12 +26,15 @@ pub mod code {
     pub const ABORTED: u16 = 236;
     pub const NOT_ENOUGH_SPACE: u16 = 243;
     pub const CANNOT_DECOMPRESS: u16 = 271;
+    pub const DATABASE_ACCESS_DENIED: u16 = 291;
     pub const INTO_OUTFILE_NOT_ALLOWED: u16 = 358;
     pub const SESSION_NOT_FOUND: u16 = 372;
     pub const SESSION_IS_LOCKED: u16 = 373;
     pub const INVALID_SESSION_TIMEOUT: u16 = 374;
     pub const QUERY_WAS_CANCELLED: u16 = 394;
+    pub const TOO_MANY_ROWS_OR_BYTES: u16 = 396;
     pub const BAD_REQUEST_PARAMETER: u16 = 408;
+    pub const ACCESS_DENIED: u16 = 497;
     pub const AUTHENTICATION_FAILED: u16 = 516;
 }
 
@@ -74,6 +79,19 @@ impl Exception {
             && self.message.starts_with("Streaming query is not supported for query")
     }
 
+    /// The same about the text behind the first `bytes` of the line that the engine was given.
+    pub fn moved_back(mut self, bytes: usize) -> Exception {
+        for before in ["failed at position ", "(line 1, col "] {
+            let Some(start) = self.message.find(before).map(|at| at + before.len()) else { continue };
+            let digits = self.message[start..].bytes().take_while(u8::is_ascii_digit).count();
+            let place = self.message[start..start + digits].parse::<usize>().ok();
+            if let Some(place) = place.and_then(|place| place.checked_sub(bytes)) {
+                self.message.replace_range(start..start + digits, &place.to_string());
+            }
+        }
+        self
+    }
+
     /// The text of the response's body, without a line end.
     pub fn text(&self, version: &str) -> String {
         format!("Code: {}. DB::Exception: {} (version {version} (official build))", self.code, self.message)
@@ -84,15 +102,17 @@ impl Exception {
     pub fn status(&self) -> u16 {
         match self.code {
             194 => 401,
-            192 | 193 | 497 | 512 | 516 => 403,
+            192 | 193 | code::ACCESS_DENIED | 512 | code::AUTHENTICATION_FAILED => 403,
             6 | 8 | 15 | 25 | 26 | 27 | 36 | 37 | 38 | 41 | 44 | 53 | 62 | 72 | 117 | 123 | 167 | 168
             | 223 | 321 | 376 | 427 | 441 | 675 | 676 => 400,
-            46 | 47 | 50 | 56 | 60 | 63 | 73 | 78 | 81 | 115 | 152 | 336 | 511 => 404,
+            46 | 47 | 50 | 56 | 60 | 63 | 73 | 78 | 81 | 115 | 152 | 336 | code::SESSION_NOT_FOUND | 511 => {
+                404
+            }
             code::QUERY_IS_TOO_LARGE => 413,
             code::NOT_IMPLEMENTED => 501,
             159 => 408,
             381 => 411,
-            76 | 439 | code::SOCKET_TIMEOUT | code::TOO_MANY_SIMULTANEOUS_QUERIES => 503,
+            code::CANNOT_OPEN_FILE | 439 | code::SOCKET_TIMEOUT | code::TOO_MANY_SIMULTANEOUS_QUERIES => 503,
             _ => 500,
         }
     }
@@ -114,6 +134,7 @@ fn name(code: u16) -> &'static str {
         code::NOT_IMPLEMENTED => "NOT_IMPLEMENTED",
         code::SYNTAX_ERROR => "SYNTAX_ERROR",
         code::CANNOT_WRITE_TO_FILE_DESCRIPTOR => "CANNOT_WRITE_TO_FILE_DESCRIPTOR",
+        code::UNKNOWN_FORMAT => "UNKNOWN_FORMAT",
         code::UNKNOWN_TYPE_OF_QUERY => "UNKNOWN_TYPE_OF_QUERY",
         code::UNKNOWN_COMPRESSION_METHOD => "UNKNOWN_COMPRESSION_METHOD",
         code::READONLY => "READONLY",
@@ -125,12 +146,14 @@ fn name(code: u16) -> &'static str {
         code::ABORTED => "ABORTED",
         code::NOT_ENOUGH_SPACE => "NOT_ENOUGH_SPACE",
         code::CANNOT_DECOMPRESS => "CANNOT_DECOMPRESS",
+        code::DATABASE_ACCESS_DENIED => "DATABASE_ACCESS_DENIED",
         code::INTO_OUTFILE_NOT_ALLOWED => "INTO_OUTFILE_NOT_ALLOWED",
         code::SESSION_NOT_FOUND => "SESSION_NOT_FOUND",
         code::SESSION_IS_LOCKED => "SESSION_IS_LOCKED",
         code::INVALID_SESSION_TIMEOUT => "INVALID_SESSION_TIMEOUT",
         code::QUERY_WAS_CANCELLED => "QUERY_WAS_CANCELLED",
         code::BAD_REQUEST_PARAMETER => "BAD_REQUEST_PARAMETER",
+        code::ACCESS_DENIED => "ACCESS_DENIED",
         code::AUTHENTICATION_FAILED => "AUTHENTICATION_FAILED",
         _ => "LOGICAL_ERROR",
     }
@@ -170,6 +193,25 @@ mod tests {
     }
 
     #[test]
+    fn places_are_moved_back() {
+        let moved =
+            |message: &str| Exception { code: 62, message: message.to_owned() }.moved_back(12).message;
+        assert_eq!(
+            moved("Syntax error: failed at position 13 (SELEC): SELEC 13"),
+            "Syntax error: failed at position 1 (SELEC): SELEC 13"
+        );
+        assert_eq!(
+            moved("failed at position 20 (b) (line 1, col 20): b"),
+            "failed at position 8 (b) (line 1, col 8): b"
+        );
+        assert_eq!(
+            moved("failed at position 20 (b) (line 2, col 1): b"),
+            "failed at position 8 (b) (line 2, col 1): b"
+        );
+        assert_eq!(moved("Max query size exceeded"), "Max query size exceeded");
+    }
+
+    #[test]
     fn text_without_a_code_is_kept() {
         let read = Exception::from_engine("No active streaming query");
         assert_eq!(
@@ -182,8 +224,8 @@ mod tests {
     fn statuses_are_clickhouses() {
         let status = |code| Exception { code, message: String::new() }.status();
         assert_eq!(
-            [194, 516, 62, 115, 60, 229, 48, 159, 202, 241].map(status),
-            [401, 403, 400, 404, 404, 413, 501, 408, 503, 500]
+            [194, 516, 62, 115, 60, 229, 48, 159, 202, 241, 372, 497].map(status),
+            [401, 403, 400, 404, 404, 413, 501, 408, 503, 500, 404, 403]
         );
     }
 }

@@ -4,22 +4,29 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Server;
+use super::ast::Ast;
 use super::compression::{self, Coding};
-use super::engine::{Connection, Parameter, Progress};
+use super::engine::{Connection, Parameter, Progress, Reply};
 use super::exception::{Exception, code};
 use super::external::ExternalTable;
+use super::guard;
+use super::insert::{Insert, Source};
+use super::kill::KillTask;
+use super::lexer::{Token, tokens};
 use super::output::{self, Output};
 use super::pieces::Joining;
 use super::processes;
-use super::request::{Request, Setting};
+use super::request::{Readonly, Request};
+use super::response_headers::{self, Headers};
+use super::rows;
 use super::running::{Query, Registration};
 use super::session::Lease;
+use super::settings::{self, Restore};
 use super::spool::Spool;
-use super::statement::{self, Class, Insert, Kill, KillMode, Other, Statement};
+use super::statement::{self, Class, Other, Statement};
 
 /// ClickHouse's format over HTTP where nobody names one.
 const DEFAULT_FORMAT: &str = "TabSeparated";
@@ -29,9 +36,6 @@ const INSERT_HEAD_BYTES_MAX: u64 = 256 * 1024;
 const TEXT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// A form with its files, which is taken apart in memory.
 const FORM_BYTES_MAX: u64 = 64 * 1024 * 1024;
-
-/// Where the embedded engine's settings are not a server's.
-pub const SERVER_DEFAULTS: &[u8] = b", implicit_select = 0, allow_introspection_functions = 0";
 
 /// A query with all that it holds while it runs.
 pub struct Job {
@@ -55,7 +59,7 @@ pub fn run(job: Job) {
     drop(permit);
     match ended {
         Ok(()) => output.finish(),
-        Err(exception) => output.fail(exception),
+        Err(exception) => output.fail(guard::reword(exception, request.method_may_write)),
     }
 }
 
@@ -66,6 +70,11 @@ fn execute(
     query: &Arc<Query>,
     output: &mut Output,
 ) -> Result<(), Exception> {
+    // Before anything else: whatever becomes of the query, a session that it ends is ended.
+    let lease = match &request.session {
+        Some(session) => Some(server.sessions.lease(session, || server.connect())?),
+        None => None,
+    };
     let body = match request.body_coding {
         Coding::Identity => body,
         coding => {
@@ -88,11 +97,18 @@ fn execute(
         }
     };
     let request = &*request;
+    let kept = lease.as_ref().map(|lease| &lease.kept);
+    let readonly = request.readonly.max(kept.map_or(Readonly::Off, |kept| kept.readonly));
     let task = Task::read(server, &request.text, body, tables)?;
+    let own_headers = task.check(readonly)?;
+    let headers = match (&own_headers, kept) {
+        (Some(headers), _) => headers,
+        (None, Some(kept)) if request.response_headers.is_empty() => &kept.response_headers,
+        (None, _) => &request.response_headers,
+    };
+    output.set_headers(headers.clone());
     query.set_text(&task.sql);
-    if task.changes_data() {
-        task.refuse_if_readonly(request)?;
-    } else {
+    if readonly != Readonly::Off || !task.changes_data() {
         query.set_only_reads();
         // From here on a client that leaves stops the query; this is for one that just left.
         if output.is_abandoned() {
@@ -102,18 +118,22 @@ fn execute(
     if query.is_asked_to_stop() {
         return Err(query.cancelled());
     }
-    match &request.session {
+    match lease {
         None => {
             let mut connection = server.engine.connect()?;
-            apply_settings(&mut connection, SERVER_DEFAULTS, request, query)?;
+            settings::mark(&mut connection, query, settings::SERVER_DEFAULTS)?;
+            settings::apply(&mut connection, request)?;
             for table in &task.tables {
-                connection.run(&create_external(table), DEFAULT_FORMAT, &[])?;
+                settings::create_external(&mut connection, table)?;
             }
-            task.run(server, request, &mut connection, query, output)
+            settings::restrict(&mut connection, readonly)?;
+            task.run(server, request, readonly, &mut connection, query, output)
         }
-        Some(session) => {
-            let lease = server.sessions.lease(session, || server.connect())?;
-            run_in_session(&task, server, request, lease, query, output)
+        Some(lease) => {
+            let mut session = InSession { lease, readonly, own_headers };
+            let (restore, ended) = session.run(&task, server, request, query, output);
+            session.give_back(restore);
+            ended
         }
     }
 }
@@ -167,11 +187,21 @@ impl Task {
         Task { sql, statement: Statement::Insert(insert), rows: Some(rows), tables }
     }
 
+    /// Refuses what reaches past the tables and the user files; the headers that the text wants on the answer.
+    fn check(&self, readonly: Readonly) -> Result<Option<Headers>, Exception> {
+        let all: Vec<Token> = tokens(&self.sql, 0).collect();
+        guard::refuse_files(&all)?;
+        if readonly != Readonly::Off {
+            guard::refuse_lifting(&all)?;
+        }
+        response_headers::find(&all)
+    }
+
     fn changes_data(&self) -> bool {
         match &self.statement {
             Statement::Insert(_) => true,
             Statement::Kill(_) => false,
-            Statement::Other(other) => other.class.changes_data(),
+            Statement::Other(other) => other.class == Class::Write,
         }
     }
 
@@ -180,40 +210,27 @@ impl Task {
         matches!(&self.statement, Statement::Other(Other { class: Class::Session, .. }))
     }
 
-    fn refuse_if_readonly(&self, request: &Request) -> Result<(), Exception> {
-        let asked = request.settings.iter().any(|it| it.name == "readonly" && it.value != "0");
-        if request.method_is_safe {
-            return Err(Exception::new(
-                code::READONLY,
-                "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. You \
-                 should use method POST for modifying queries",
-            ));
-        }
-        if asked {
-            return Err(Exception::new(code::READONLY, "Cannot execute query in readonly mode"));
-        }
-        Ok(())
-    }
-
     fn run(
         &self,
         server: &Arc<Server>,
         request: &Request,
+        readonly: Readonly,
         connection: &mut Connection,
         query: &Arc<Query>,
         output: &mut Output,
     ) -> Result<(), Exception> {
         let default_format = request.default_format.as_deref().unwrap_or(DEFAULT_FORMAT);
         query.enter_engine();
+        let ast = self.ast(connection, &request.parameters, readonly)?;
+        if readonly != Readonly::Off && ast.as_ref().is_some_and(|ast| !ast.is_read()) {
+            return Err(Exception::new(code::READONLY, "Cannot execute query in readonly mode"));
+        }
+        let named = self.named_format().filter(|name| ast.as_ref().is_none_or(|ast| ast.has_format(name)));
+        let format = named.unwrap_or(default_format);
         match &self.statement {
             Statement::Insert(insert) => {
                 output.set_format(default_format);
-                let rows = self.rows.as_ref().expect("an INSERT is read together with its rows");
-                let reply = connection.run(
-                    &insert.reading_file(&self.sql, rows.path()),
-                    default_format,
-                    &request.parameters,
-                )?;
+                let reply = self.insert(insert, connection, default_format, &request.parameters)?;
                 let written = reply.progress();
                 output.count(Progress {
                     read_rows: written.written_rows,
@@ -223,13 +240,13 @@ impl Task {
                 Ok(())
             }
             Statement::Kill(kill) => {
-                let format = kill.format.as_deref().unwrap_or(default_format);
                 output.set_format(format);
-                let kill = KillTask { kill, condition: &self.sql[kill.condition.clone()], format };
-                kill.run(server, request, connection, query, output)
+                let condition = &self.sql[kill.condition.clone()];
+                let kill = KillTask { condition, mode: kill.mode, format, parameters: &request.parameters };
+                kill.run(server, connection, query, output)
             }
             Statement::Other(other) => {
-                output.set_format(other.format.as_deref().unwrap_or(default_format));
+                output.set_format(format);
                 let mut parameters = request.parameters.clone();
                 let sql = if other.processes.is_empty() {
                     self.sql.clone()
@@ -237,7 +254,6 @@ impl Task {
                     parameters.extend(processes::parameters(&server.running, query));
                     processes::show_in(&self.sql, &other.processes)
                 };
-                let format = other.format.as_deref().unwrap_or(default_format);
                 let settings = request.settings.iter().map(|setting| setting.name.as_str());
                 let joining = Joining::of(format, &sql, settings);
                 if other.class == Class::Select && joining != Joining::Whole {
@@ -250,6 +266,59 @@ impl Task {
                 output.push(reply.bytes(), reply.progress())
             }
         }
+    }
+
+    /// How the engine reads the statement, if anything depends on it. A request that only reads runs nothing
+    /// that could not be read before; otherwise it is the format alone that depends on it.
+    fn ast(
+        &self,
+        connection: &mut Connection,
+        parameters: &[Parameter],
+        readonly: Readonly,
+    ) -> Result<Option<Ast>, Exception> {
+        if readonly == Readonly::Off && self.named_format().is_none() {
+            return Ok(None);
+        }
+        let mut read = Ast::of(connection, &self.sql, parameters);
+        if read.as_ref().is_err_and(|exception| exception.code == code::TOO_MANY_ROWS_OR_BYTES) {
+            // Bounds on the answer (max_result_rows) are none on the lines that tell how the statement is read.
+            let of = |connection: &mut Connection| Ast::of(connection, &self.sql, parameters);
+            read = settings::past_result_bounds(connection, readonly, of);
+        }
+        match read {
+            Ok(ast) => Ok(Some(ast)),
+            Err(exception) if readonly == Readonly::Off && exception.code == code::SYNTAX_ERROR => Ok(None),
+            Err(exception) => Err(exception),
+        }
+    }
+
+    /// The name behind FORMAT, which the engine may take for something else.
+    fn named_format(&self) -> Option<&str> {
+        match &self.statement {
+            Statement::Insert(_) => None,
+            Statement::Kill(kill) => kill.format.as_deref(),
+            Statement::Other(other) => other.format.as_deref(),
+        }
+    }
+
+    fn insert(
+        &self,
+        insert: &Insert,
+        connection: &mut Connection,
+        format: &str,
+        parameters: &[Parameter],
+    ) -> Result<Reply, Exception> {
+        let rows = self.rows.as_ref().expect("an INSERT is read together with its rows");
+        let Source::Input { structure, .. } = &insert.source else {
+            return connection.run(&insert.reading_file(&self.sql, rows.path()), format, parameters);
+        };
+        let table = rows::table_name();
+        let create = rows::create(&table, rows, &insert.format, structure.as_deref());
+        connection.run(&create, format, &[])?;
+        let inserted = connection.run(&insert.reading_table(&self.sql, &table), format, parameters);
+        // A session outlives the rows.
+        let dropped = connection.run(&rows::drop(&table), format, &[]);
+        inserted.and_then(|reply| dropped.map(|_| reply))
     }
 }
 
@@ -286,226 +355,73 @@ fn stream(
     Ok(())
 }
 
-/// The session's connection gets the request's settings and database for this query, and its own back.
-fn run_in_session(
-    task: &Task,
-    server: &Arc<Server>,
-    request: &Request,
-    mut lease: Lease,
-    query: &Arc<Query>,
-    output: &mut Output,
-) -> Result<(), Exception> {
-    let connection = lease.connection();
-    let mut restore = Restore::default();
-    let ended = if task.is_about_the_session() {
-        connection.run(&marking(query, b""), DEFAULT_FORMAT, &[]).map(drop)
-    } else {
-        restore.remember(connection, request)?;
-        apply_settings(connection, b"", request, query)
-            .and_then(|()| restore.create_until_then(connection, &task.tables))
-    };
-    let ended = ended.and_then(|()| task.run(server, request, connection, query, output));
-    restore_or_end(lease, restore);
-    ended
+/// A query in a session: the connection gets the request's settings and database for it, and its own back.
+struct InSession {
+    lease: Lease,
+    readonly: Readonly,
+    own_headers: Option<Headers>,
 }
 
-fn restore_or_end(mut lease: Lease, restore: Restore) {
-    let connection = lease.connection();
-    // Also when there is nothing to restore: a failed query stays in system.processes until the next one.
-    let mut statements = vec![b"SET promql_table = ''".to_vec()];
-    statements.extend(restore.statements);
-    for statement in statements {
-        if let Err(exception) = connection.run(&statement, DEFAULT_FORMAT, &[]) {
-            tracing::warn!(%exception.message, "a session could not be restored after a query and was ended");
-            lease.end();
-            return;
-        }
-    }
-}
-
-/// `more` is assignments, with a comma before each.
-fn apply_settings(
-    connection: &mut Connection,
-    more: &[u8],
-    request: &Request,
-    query: &Query,
-) -> Result<(), Exception> {
-    let mut set = marking(query, more);
-    for setting in applied(request) {
-        set.extend_from_slice(b", ");
-        set.append(&mut assignment(&setting.name, &setting.value));
-    }
-    connection.run(&set, DEFAULT_FORMAT, &[])?;
-    if let Some(database) = &request.database {
-        connection.run(&use_database(database), DEFAULT_FORMAT, &[])?;
-    }
-    Ok(())
-}
-
-/// The settings that the engine is told of; `readonly` could not be taken back from a session, and is
-/// enforced by [`Task::refuse_if_readonly`].
-fn applied(request: &Request) -> impl Iterator<Item = &Setting> {
-    request.settings.iter().filter(|it| it.name != "readonly")
-}
-
-/// The engine gives each query an id of its own and takes none; a setting that only another dialect
-/// reads carries ours into system.processes.
-fn marking(query: &Query, more: &[u8]) -> Vec<u8> {
-    [b"SET ".as_slice(), &assignment("promql_table", &query.marker), more].concat()
-}
-
-fn assignment(name: &str, value: &str) -> Vec<u8> {
-    // The name has letters, digits, `_` and `.` alone.
-    [name.as_bytes(), b" = ", &quoted(value, b'\'')].concat()
-}
-
-fn use_database(database: &str) -> Vec<u8> {
-    [b"USE ".as_slice(), &quoted(database, b'`')].concat()
-}
-
-/// A literal or identifier that means exactly `text`.
-fn quoted(text: &str, quote: u8) -> Vec<u8> {
-    let mut literal = vec![quote];
-    for &byte in text.as_bytes() {
-        if byte == quote || byte == b'\\' {
-            literal.push(b'\\');
-        }
-        literal.push(byte);
-    }
-    literal.push(quote);
-    literal
-}
-
-fn create_external(table: &ExternalTable) -> Vec<u8> {
-    [
-        b"CREATE TEMPORARY TABLE ".as_slice(),
-        &quoted(&table.name, b'`'),
-        b" AS SELECT * FROM file(",
-        &quoted(table.rows.path(), b'\''),
-        b", ",
-        &quoted(&table.format, b'\''),
-        b", ",
-        &quoted(&table.structure, b'\''),
-        b")",
-    ]
-    .concat()
-}
-
-fn drop_external(table: &ExternalTable) -> Vec<u8> {
-    [b"DROP TEMPORARY TABLE IF EXISTS ".as_slice(), &quoted(&table.name, b'`')].concat()
-}
-
-/// How a session's connection gets back what one query changes.
-#[derive(Default)]
-struct Restore {
-    statements: Vec<Vec<u8>>,
-}
-
-impl Restore {
-    /// Notes what the request's settings and database replace.
-    fn remember(&mut self, connection: &mut Connection, request: &Request) -> Result<(), Exception> {
-        let names: Vec<&str> = applied(request).map(|it| it.name.as_str()).collect();
-        if !names.is_empty() {
-            let names = Parameter { name: "embedded_names".to_owned(), value: processes::text_array(&names) };
-            let sql = b"SELECT name, value, changed FROM system.settings WHERE name IN {embedded_names:Array(String)}";
-            let reply = connection.run(sql, "JSONCompactEachRow", &[names])?;
-            for row in reply.bytes().split(|&byte| byte == b'\n').filter(|row| !row.is_empty()) {
-                let (name, value, changed): (String, String, u8) =
-                    serde_json::from_slice(row).map_err(unreadable)?;
-                let value = if changed == 0 { b"DEFAULT".to_vec() } else { quoted(&value, b'\'') };
-                self.statements.push([b"SET ", name.as_bytes(), b" = ", &value].concat());
-            }
-        }
-        if request.database.is_some() {
-            let reply = connection.run(b"SELECT currentDatabase()", "JSONCompactEachRow", &[])?;
-            let (database,): (String,) = serde_json::from_slice(reply.bytes()).map_err(unreadable)?;
-            self.statements.push(use_database(&database));
-        }
-        Ok(())
-    }
-
-    /// Creates the external tables. Stops at the first that fails, which is then not dropped: the session
-    /// may have a table of that name.
-    fn create_until_then(
-        &mut self,
-        connection: &mut Connection,
-        tables: &[ExternalTable],
-    ) -> Result<(), Exception> {
-        for table in tables {
-            connection.run(&create_external(table), DEFAULT_FORMAT, &[])?;
-            self.statements.push(drop_external(table));
-        }
-        Ok(())
-    }
-}
-
-fn unreadable(error: serde_json::Error) -> Exception {
-    Exception::new(code::LOGICAL_ERROR, format_args!("cannot read the session's state: {error}"))
-}
-
-/// KILL QUERY: the engine does not know our ids, and cannot see a query whose body is still arriving.
-struct KillTask<'task> {
-    kill: &'task Kill,
-    condition: &'task [u8],
-    format: &'task str,
-}
-
-impl KillTask<'_> {
+impl InSession {
     fn run(
-        &self,
+        &mut self,
+        task: &Task,
         server: &Arc<Server>,
         request: &Request,
-        connection: &mut Connection,
         query: &Arc<Query>,
         output: &mut Output,
-    ) -> Result<(), Exception> {
-        let mut parameters = request.parameters.clone();
-        parameters.extend(processes::parameters(&server.running, query));
-        let select = processes::matching(self.condition);
-        let reply = connection.run(&select, "JSONCompactEachRow", &parameters)?;
-        let mut victims = Vec::new();
-        for row in reply.bytes().split(|&byte| byte == b'\n').filter(|row| !row.is_empty()) {
-            let (id,): (String,) = serde_json::from_slice(row).map_err(unreadable)?;
-            // Without those that ended meanwhile, and without this one.
-            victims.extend(server.running.find(&id).filter(|victim| victim.id != query.id));
-        }
-        let ids: Vec<&str> = victims.iter().map(|victim| victim.id.as_str()).collect();
-        let status = match self.kill.mode {
-            KillMode::Async => "waiting",
-            KillMode::Sync => "finished",
-            KillMode::Test => "unknown_status",
-        };
-        parameters
-            .push(Parameter { name: "embedded_victims".to_owned(), value: processes::text_array(&ids) });
-        parameters.push(Parameter { name: "embedded_status".to_owned(), value: status.into() });
-        let shown = connection.run(&processes::victims(), self.format, &parameters)?;
-        if self.kill.mode != KillMode::Test {
-            victims.iter().for_each(|victim| server.stop(victim));
-        }
-        if self.kill.mode == KillMode::Sync {
-            Handle::current().block_on(async {
-                for victim in &victims {
-                    // Losing `gone` loses nothing: it is asked again by the next KILL.
-                    tokio::select! {
-                        () = victim.gone() => {}
-                        () = query.asked_to_stop() => return Err(query.cancelled()),
-                    }
-                }
-                Ok(())
-            })?;
-        }
-        output.push(shown.bytes(), shown.progress())
+    ) -> (Restore, Result<(), Exception>) {
+        let mut restore = Restore::default();
+        let ended = self
+            .prepare(task, request, query, &mut restore)
+            .and_then(|()| task.run(server, request, self.readonly, self.lease.connection(), query, output));
+        let ended = ended.and_then(|()| if task.is_about_the_session() { self.keep() } else { Ok(()) });
+        (restore, ended)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    fn prepare(
+        &mut self,
+        task: &Task,
+        request: &Request,
+        query: &Query,
+        restore: &mut Restore,
+    ) -> Result<(), Exception> {
+        let kept = self.lease.kept.readonly;
+        let connection = self.lease.connection();
+        settings::mark(connection, query, b"")?;
+        if !task.is_about_the_session() {
+            restore.remember(connection, request)?;
+            restore.create_until_then(connection, &task.tables)?;
+            // The engine refuses the request's settings where the session lets none be changed.
+            settings::restrict(connection, kept)?;
+            settings::apply(connection, request)?;
+            settings::release(connection, kept)?;
+        }
+        settings::restrict(connection, self.readonly)
+    }
 
-    #[test]
-    fn literals_cannot_be_left() {
-        assert_eq!(quoted("a'b\\c", b'\''), b"'a\\'b\\\\c'");
-        assert_eq!(use_database("d`; DROP"), b"USE `d\\`; DROP`");
-        assert_eq!(assignment("log_comment", "x' , y = '1"), b"log_comment = 'x\\' , y = \\'1'");
+    /// Notes what a SET has said that the connection cannot keep.
+    fn keep(&mut self) -> Result<(), Exception> {
+        if let Some(headers) = self.own_headers.take() {
+            self.lease.kept.response_headers = headers;
+        }
+        if self.readonly == Readonly::Off {
+            self.readonly = settings::readonly(self.lease.connection())?;
+            self.lease.kept.readonly = self.readonly;
+        }
+        Ok(())
+    }
+
+    fn give_back(mut self, restore: Restore) {
+        let connection = self.lease.connection();
+        // Whatever failed, the connection may be restricted. The mark goes also when there is nothing to
+        // restore: a failed query stays in system.processes until the next one.
+        let restored = settings::release(connection, Readonly::Nothing)
+            .and_then(|()| connection.run(settings::UNMARK, DEFAULT_FORMAT, &[]).map(drop))
+            .and_then(|()| restore.run(connection));
+        if let Err(exception) = restored {
+            tracing::warn!(%exception.message, "a session could not be restored after a query and was ended");
+            self.lease.end();
+        }
     }
 }

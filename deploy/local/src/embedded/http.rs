@@ -1,11 +1,11 @@
-//! The HTTP side: one address for queries, two for health. Turns a request into a job, its head into a
+//! The HTTP side: one path for queries, two for health. Turns a request into a job, its head into a
 //! response, and a client that goes away into a stopped query.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body as HttpResponseBody, HttpBody};
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
@@ -14,11 +14,15 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::Server;
+use super::credentials::Credentials;
 use super::engine::Progress;
 use super::exception::{Exception, code};
 use super::execute::{self, Job};
+use super::heads::{ADDRESS_BYTES_MAX, Address};
+use super::listener::LongAddresses;
+use super::origins;
 use super::output::{Body, Finish, Head, Output, OutputPlan, StreamedBody};
-use super::request::{Credentials, Request};
+use super::request::Request;
 use super::running::{Query, Registration, already_running};
 use super::spool::Spool;
 
@@ -28,30 +32,107 @@ const RECEIVE_TIMEOUT: Duration = Duration::from_secs(300);
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Answers any request.
-pub async fn answer(State(server): State<Arc<Server>>, request: axum::extract::Request) -> Response {
+pub async fn answer(
+    State(server): State<Arc<Server>>,
+    ConnectInfo(LongAddresses(aside)): ConnectInfo<LongAddresses>,
+    request: axum::extract::Request,
+) -> Response {
     let (parts, body) = request.into_parts();
-    match parts.uri.path() {
-        "/ping" | "/replicas_status" => plain(StatusCode::OK, "Ok.\n".to_owned()),
-        "/" => query(&server, &parts, body).await,
-        path => plain(
-            StatusCode::NOT_FOUND,
-            format!(
+    let page = match server.origins.judge(&parts.headers) {
+        Ok(page) => page,
+        Err(exception) => return failure(&server, &Uuid::new_v4().to_string(), &exception),
+    };
+    let (mut response, page_may_read) = match aside.take(parts.uri.path()) {
+        None => {
+            let query = parts.uri.query().unwrap_or("");
+            dispatch(&server, &parts, parts.uri.path(), query, page.as_ref(), body).await
+        }
+        Some(Address::Given(address)) => {
+            let (path, query) = split_address(&address);
+            dispatch(&server, &parts, path, query, page.as_ref(), body).await
+        }
+        Some(Address::TooLong) => (too_long(&server), true),
+    };
+    if let Some(page) = page.filter(|_| page_may_read) {
+        origins::let_read(response.headers_mut(), &page);
+    }
+    response
+}
+
+/// The answer, and whether a page may read it.
+async fn dispatch(
+    server: &Arc<Server>,
+    parts: &Parts,
+    path: &str,
+    query: &str,
+    page: Option<&HeaderValue>,
+    body: HttpResponseBody,
+) -> (Response, bool) {
+    if parts.method == Method::OPTIONS {
+        return (preflight(page.is_some(), parts), true);
+    }
+    match path {
+        "/ping" | "/replicas_status" => (plain(StatusCode::OK, "Ok.\n".to_owned()), true),
+        "/" => answer_query(server, parts, query, body).await,
+        path => {
+            let text = format!(
                 "There is no handle {path}\nUse / or /ping for health checks.\nOr /replicas_status for more sophisticated health checks.\nSend queries from your program with POST method or GET /?query=...\n"
-            ),
-        ),
+            );
+            (plain(StatusCode::NOT_FOUND, text), true)
+        }
     }
 }
 
-async fn query(server: &Arc<Server>, parts: &Parts, body: HttpResponseBody) -> Response {
-    let request = match Request::read(&parts.method, parts.uri.query().unwrap_or(""), &parts.headers) {
+async fn answer_query(
+    server: &Arc<Server>,
+    parts: &Parts,
+    query: &str,
+    body: HttpResponseBody,
+) -> (Response, bool) {
+    let request = match Request::read(&parts.method, query, &parts.headers) {
         Ok(request) => request,
-        Err(exception) => return failure(server, &Uuid::new_v4().to_string(), &exception),
+        Err(exception) => return (failure(server, &Uuid::new_v4().to_string(), &exception), true),
     };
+    let page_may_read = request.page_may_read;
     let id = request.query_id.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
-    match run(server, parts, request, &id, body).await {
+    let response = match run(server, parts, request, &id, body).await {
         Ok(response) => response,
         Err(exception) => failure(server, &id, &exception),
+    };
+    (response, page_may_read)
+}
+
+/// What a browser asks before it sends what no form could. Whether a page asks says whether it may.
+fn preflight(page_asks: bool, parts: &Parts) -> Response {
+    let mut response = Response::new(HttpResponseBody::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(header::ALLOW, origins::METHODS);
+    if page_asks {
+        origins::let_ask(response.headers_mut(), &parts.headers);
     }
+    response
+}
+
+fn too_long(server: &Server) -> Response {
+    let exception = Exception::new(
+        code::BAD_REQUEST_PARAMETER,
+        format_args!(
+            "the address has more than {ADDRESS_BYTES_MAX} bytes (http_max_uri_size): send the query in the body of a \
+             POST, and its parameters as fields of a form (multipart/form-data)"
+        ),
+    );
+    let mut response = failure(server, &Uuid::new_v4().to_string(), &exception);
+    *response.status_mut() = StatusCode::URI_TOO_LONG;
+    response
+}
+
+/// The path and the query of an address, which may name a host before them.
+fn split_address(address: &str) -> (&str, &str) {
+    let path = match address.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('/') => rest.find('/').map_or("/", |at| &rest[at..]),
+        _ => address,
+    };
+    path.split_once('?').unwrap_or((path, ""))
 }
 
 async fn run(
@@ -130,6 +211,10 @@ async fn run(
         if let Ok(value) = value {
             response = response.header(name, value);
         }
+    }
+    if let Some(headers) = response.headers_mut() {
+        // Each of them once, also where it is one of the server's own.
+        head.headers.into_iter().for_each(|(name, value)| drop(headers.insert(name, value)));
     }
     let body = match head.body {
         Body::Whole(bytes) => {
@@ -261,25 +346,26 @@ fn summary(progress: Progress, elapsed: Duration) -> String {
     )
 }
 
+/// By the format's name, whose case does not matter to the engine.
 fn content_type(format: &str) -> &'static str {
-    match format {
-        "TabSeparated"
-        | "TSV"
-        | "TabSeparatedRaw"
-        | "TSVRaw"
-        | "TabSeparatedWithNames"
-        | "TSVWithNames"
-        | "TabSeparatedWithNamesAndTypes"
-        | "TSVWithNamesAndTypes" => "text/tab-separated-values; charset=UTF-8",
-        "CSV" => "text/csv; charset=UTF-8; header=absent",
-        "CSVWithNames" | "CSVWithNamesAndTypes" => "text/csv; charset=UTF-8; header=present",
-        "JSONEachRow" | "JSONCompactEachRow" | "JSONStringsEachRow" | "JSONLines" | "NDJSON" => {
+    match format.to_ascii_lowercase().as_str() {
+        "tabseparated"
+        | "tsv"
+        | "tabseparatedraw"
+        | "tsvraw"
+        | "tabseparatedwithnames"
+        | "tsvwithnames"
+        | "tabseparatedwithnamesandtypes"
+        | "tsvwithnamesandtypes" => "text/tab-separated-values; charset=UTF-8",
+        "csv" => "text/csv; charset=UTF-8; header=absent",
+        "csvwithnames" | "csvwithnamesandtypes" => "text/csv; charset=UTF-8; header=present",
+        "jsoneachrow" | "jsoncompacteachrow" | "jsonstringseachrow" | "jsonlines" | "ndjson" => {
             "application/x-ndjson; charset=UTF-8"
         }
-        name if name.starts_with("JSON") => "application/json; charset=UTF-8",
-        "XML" => "application/xml; charset=UTF-8",
-        name if name == "Native" || name.starts_with("RowBinary") => "application/octet-stream",
-        "Parquet" | "Arrow" | "ArrowStream" | "ORC" | "Avro" | "MsgPack" => "application/octet-stream",
+        name if name.starts_with("json") => "application/json; charset=UTF-8",
+        "xml" => "application/xml; charset=UTF-8",
+        name if name == "native" || name.starts_with("rowbinary") => "application/octet-stream",
+        "parquet" | "arrow" | "arrowstream" | "orc" | "avro" | "msgpack" => "application/octet-stream",
         _ => "text/plain; charset=UTF-8",
     }
 }
@@ -309,4 +395,18 @@ fn plain(status: StatusCode, text: String) -> Response {
     let plain = HeaderValue::from_static("text/plain; charset=UTF-8");
     response.headers_mut().insert(header::CONTENT_TYPE, plain);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_split() {
+        assert_eq!(split_address("/?query=a?b"), ("/", "query=a?b"));
+        assert_eq!(split_address("/ping"), ("/ping", ""));
+        assert_eq!(split_address("/?x=http://a/b"), ("/", "x=http://a/b"));
+        assert_eq!(split_address("http://localhost:1/?query=1"), ("/", "query=1"));
+        assert_eq!(split_address("http://localhost"), ("/", ""));
+    }
 }

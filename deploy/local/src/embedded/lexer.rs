@@ -1,17 +1,24 @@
-//! Splits ClickHouse SQL into tokens, as far as telling statements apart needs it: what is quoted, what
+//! Splits ClickHouse SQL into tokens exactly where the engine's own lexer splits it: what is quoted, what
 //! is a comment, what is a word. Works on bytes, since an INSERT's rows may follow in the same text.
+//!
+//! A difference would let a text mean one thing here and another in the engine, so that
+//! tests/embedded_lexer.rs compares the two (the engine shows its own with `tokenizeQuery`).
+
+use std::borrow::Cow;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A keyword or a bare identifier.
     Word,
-    /// "a" or `a`.
+    /// "a", `a` or “a”.
     Identifier,
-    /// 'a' or $tag$a$tag$.
+    /// 'a', ‘a’, $tag$a$tag$, x'61' or b'01100001'.
     Text,
     Number,
-    /// One byte of anything else.
+    /// Punctuation of one byte.
     Mark(u8),
+    /// An operator of several bytes, or what the engine takes for no token at all.
+    Other,
     /// A quote or comment that the text ends inside of.
     Unfinished,
 }
@@ -24,7 +31,7 @@ pub struct Token<'sql> {
     pub at: usize,
 }
 
-impl Token<'_> {
+impl<'sql> Token<'sql> {
     /// Whether this is the keyword, given in upper case.
     pub fn is(&self, keyword: &str) -> bool {
         self.kind == Kind::Word && self.text.eq_ignore_ascii_case(keyword.as_bytes())
@@ -37,16 +44,45 @@ impl Token<'_> {
     pub fn end(&self) -> usize {
         self.at + self.text.len()
     }
+
+    /// What a word or a quoted identifier names; `None` of any other token.
+    pub fn name(&self) -> Option<Cow<'sql, [u8]>> {
+        match self.kind {
+            Kind::Word => Some(Cow::Borrowed(self.text)),
+            Kind::Identifier => Some(Cow::Owned(unquoted(self.text))),
+            _ => None,
+        }
+    }
+
+    /// What a text or a quoted identifier stands for, without its quotes and escapes.
+    pub fn meaning(&self) -> Vec<u8> {
+        match self.text[0] {
+            b'$' => {}
+            b'x' | b'X' => return bytes_of(&self.text[2..self.text.len() - 1], 16),
+            b'b' | b'B' => return bytes_of(&self.text[2..self.text.len() - 1], 2),
+            _ => return unquoted(self.text),
+        }
+        // A heredoc: the same tag on both sides, and nothing escapes.
+        let tag = self.text[1..].iter().position(|&byte| byte == b'$').map_or(0, |inside| inside + 2);
+        self.text.get(tag..self.text.len() - tag).unwrap_or_default().to_vec()
+    }
+
+    /// Whether this names `name`, quoted or not, in any case of letters.
+    pub fn names(&self, name: &str) -> bool {
+        self.name().is_some_and(|it| it.eq_ignore_ascii_case(name.as_bytes()))
+    }
 }
 
-/// The tokens of `sql` from byte `from`; blanks and comments are left out.
+/// The tokens of `sql` from byte `from`, which no token may reach across; blanks and comments are left out.
 pub fn tokens(sql: &[u8], from: usize) -> Tokens<'_> {
-    Tokens { sql, at: from }
+    Tokens { sql, at: from, before: None }
 }
 
 pub struct Tokens<'sql> {
     sql: &'sql [u8],
     at: usize,
+    /// The token before this place: `1.1` is a number, and in `x.1.1` there are two.
+    before: Option<Kind>,
 }
 
 impl<'sql> Iterator for Tokens<'sql> {
@@ -55,36 +91,27 @@ impl<'sql> Iterator for Tokens<'sql> {
     fn next(&mut self) -> Option<Token<'sql>> {
         loop {
             let rest = &self.sql[self.at..];
-            let first = *rest.first()?;
-            let blank = match first {
-                b' ' | b'\t' | b'\n' | b'\r' | b'\x0b' | b'\x0c' => Some(1),
-                b'-' if rest.starts_with(b"--") => Some(line(rest)),
-                b'#' if rest.starts_with(b"# ") || rest.starts_with(b"#!") => Some(line(rest)),
-                b'/' if rest.starts_with(b"/*") => match find(&rest[2..], b"*/") {
-                    Some(inside) => Some(inside + 4),
-                    None => return Some(self.take(Kind::Unfinished, rest.len())),
-                },
-                _ => None,
-            };
-            match blank {
-                Some(length) => self.at += length,
-                None => break,
+            if rest.is_empty() {
+                return None;
+            }
+            match skipped(rest) {
+                Skipped::Nothing => break,
+                Skipped::Bytes(length) => self.at += length,
+                Skipped::Unfinished => return Some(self.take(Kind::Unfinished, rest.len())),
             }
         }
         let rest = &self.sql[self.at..];
-        let first = *rest.first()?;
-        let token = match first {
-            b'\'' => self.quoted(rest, Kind::Text),
-            b'"' | b'`' => self.quoted(rest, Kind::Identifier),
-            b'$' => match heredoc(rest) {
-                Some(length) => self.take(Kind::Text, length),
-                None => self.take(Kind::Mark(first), 1),
-            },
-            b'0'..=b'9' => self.take(Kind::Number, word(rest)),
-            _ if is_word(first) => self.take(Kind::Word, word(rest)),
-            _ => self.take(Kind::Mark(first), 1),
+        let (kind, length) = match rest[0] {
+            quote @ (b'\'' | b'"' | b'`') => quoted(rest, quote),
+            b'$' => dollar(rest),
+            b'0'..=b'9' => number(rest, self.before == Some(Kind::Mark(b'.'))),
+            b'.' if self.starts_a_number(rest) => (Kind::Number, fraction(rest)),
+            b'x' | b'X' | b'b' | b'B' if rest.len() > 2 && rest[1] == b'\'' => digits_in_quotes(rest),
+            0xe2 => curly(rest),
+            byte if is_word(byte) => (Kind::Word, word(rest)),
+            _ => operator(rest),
         };
-        Some(token)
+        Some(self.take(kind, length))
     }
 }
 
@@ -92,49 +119,298 @@ impl<'sql> Tokens<'sql> {
     fn take(&mut self, kind: Kind, length: usize) -> Token<'sql> {
         let token = Token { kind, text: &self.sql[self.at..self.at + length], at: self.at };
         self.at += length;
+        self.before = Some(kind);
         token
     }
 
-    /// A quoted token: a backslash escapes, a doubled quote stands for itself.
-    fn quoted(&mut self, rest: &'sql [u8], kind: Kind) -> Token<'sql> {
-        let quote = rest[0];
-        let mut at = 1;
-        while at < rest.len() {
-            match rest[at] {
-                b'\\' => at += 2,
-                byte if byte == quote && rest.get(at + 1) == Some(&quote) => at += 2,
-                byte if byte == quote => return self.take(kind, at + 1),
-                _ => at += 1,
-            }
-        }
-        self.take(Kind::Unfinished, rest.len())
+    /// Whether the dot that `rest` starts with reaches into nothing before it. The engine takes the first
+    /// byte of a text for a number, whatever follows.
+    fn starts_a_number(&self, rest: &[u8]) -> bool {
+        use Kind::{Identifier, Mark, Number, Word};
+        let follows_a_value = matches!(self.before, Some(Mark(b')' | b']') | Word | Identifier | Number));
+        self.at == 0 || (rest.get(1).is_some_and(u8::is_ascii_digit) && !follows_a_value)
     }
+}
+
+enum Skipped {
+    Nothing,
+    Bytes(usize),
+    /// A comment that the text ends inside of.
+    Unfinished,
+}
+
+/// The blank or comment that `rest` starts with.
+fn skipped(rest: &[u8]) -> Skipped {
+    match rest[0] {
+        b' ' | b'\t' | b'\n' | b'\r' | b'\x0b' | b'\x0c' => Skipped::Bytes(1),
+        b'-' | b'/' if rest.starts_with(b"--") || rest.starts_with(b"//") => Skipped::Bytes(line(rest)),
+        b'#' if rest.starts_with(b"# ") || rest.starts_with(b"#!") => Skipped::Bytes(line(rest)),
+        b'/' if rest.starts_with(b"/*") => match nested_comment(rest) {
+            Some(length) => Skipped::Bytes(length),
+            None => Skipped::Unfinished,
+        },
+        _ => match wide_blank(rest) {
+            0 => Skipped::Nothing,
+            length => Skipped::Bytes(length),
+        },
+    }
+}
+
+/// The length of the blank beyond ASCII that `rest` starts with, as the engine counts blanks: U+0085,
+/// U+00A0, U+180E, U+2000 to U+200D, U+2028, U+2029, U+202F, U+205F, U+2060, U+3000, U+FEFF.
+fn wide_blank(rest: &[u8]) -> usize {
+    match rest {
+        [0xc2, 0x85 | 0xa0, ..] => 2,
+        [0xe1, 0xa0, 0x8e, ..]
+        | [0xe2, 0x80, 0x80..=0x8d | 0xa8 | 0xa9 | 0xaf, ..]
+        | [0xe2, 0x81, 0x9f | 0xa0, ..]
+        | [0xe3, 0x80, 0x80, ..]
+        | [0xef, 0xbb, 0xbf, ..] => 3,
+        _ => 0,
+    }
+}
+
+fn nested_comment(rest: &[u8]) -> Option<usize> {
+    let mut depth = 1;
+    let mut at = 2;
+    while at + 2 <= rest.len() {
+        match &rest[at..at + 2] {
+            b"/*" => {
+                depth += 1;
+                at += 2;
+            }
+            b"*/" => {
+                depth -= 1;
+                at += 2;
+                if depth == 0 {
+                    return Some(at);
+                }
+            }
+            _ => at += 1,
+        }
+    }
+    None
+}
+
+/// A quoted token: a backslash escapes, a doubled quote stands for itself.
+fn quoted(rest: &[u8], quote: u8) -> (Kind, usize) {
+    let kind = if quote == b'\'' { Kind::Text } else { Kind::Identifier };
+    let mut at = 1;
+    while at < rest.len() {
+        match rest[at] {
+            b'\\' => at += 2,
+            byte if byte == quote && rest.get(at + 1) == Some(&quote) => at += 2,
+            byte if byte == quote => return (kind, at + 1),
+            _ => at += 1,
+        }
+    }
+    (Kind::Unfinished, rest.len())
+}
+
+/// x'6f' or b'01': the digits of a text. What is no digit before the quote ends leaves it open.
+fn digits_in_quotes(rest: &[u8]) -> (Kind, usize) {
+    let is_digit = |byte: &u8| match rest[0] {
+        b'x' | b'X' => byte.is_ascii_hexdigit(),
+        _ => matches!(byte, b'0' | b'1'),
+    };
+    let end = 2 + rest[2..].iter().take_while(|byte| is_digit(byte)).count();
+    match rest.get(end) {
+        Some(b'\'') => (Kind::Text, end + 1),
+        _ => (Kind::Unfinished, rest.len()),
+    }
+}
+
+/// ‘text’, “identifier” or the mathematical minus sign. Nothing escapes inside curly quotes, and behind one there
+/// must be room for the other.
+fn curly(rest: &[u8]) -> (Kind, usize) {
+    let (kind, end): (Kind, &[u8]) = match rest {
+        [0xe2, 0x88, 0x92, ..] => return (Kind::Other, 3),
+        _ if rest.len() < 2 * "’".len() => return operator(rest),
+        [0xe2, 0x80, 0x98, ..] => (Kind::Text, "’".as_bytes()),
+        [0xe2, 0x80, 0x9c, ..] => (Kind::Identifier, "”".as_bytes()),
+        _ => return operator(rest),
+    };
+    match find(&rest[3..], end) {
+        Some(inside) => (kind, 3 + inside + end.len()),
+        None => (Kind::Unfinished, rest.len()),
+    }
+}
+
+/// A heredoc, a word that starts with a dollar sign, or the sign alone.
+fn dollar(rest: &[u8]) -> (Kind, usize) {
+    let tag = 1 + rest[1..].iter().take_while(|&&byte| is_word(byte)).count();
+    if rest.get(tag) == Some(&b'$') {
+        let tag = tag + 1;
+        if let Some(inside) = find(&rest[tag..], &rest[..tag]) {
+            return (Kind::Text, tag + inside + tag);
+        }
+    }
+    match rest.get(1) {
+        Some(&next) if is_word(next) => (Kind::Word, word(rest)),
+        _ => (Kind::Mark(b'$'), 1),
+    }
+}
+
+/// What starts with a digit: a number, or a word like `2nd`, which a dollar sign ends.
+fn number(rest: &[u8], after_dot: bool) -> (Kind, usize) {
+    let at = if after_dot { digits(rest, 1, Digits::Decimal, false) } else { whole_number(rest) };
+    let end = at + rest[at..].iter().take_while(|&&byte| is_word(byte)).count();
+    if end == at {
+        return (Kind::Number, at);
+    }
+    match rest[..end].iter().copied().all(is_word) {
+        true => (Kind::Word, end),
+        false => (Kind::Other, end),
+    }
+}
+
+fn whole_number(rest: &[u8]) -> usize {
+    let prefixed = match rest {
+        [b'0', b'x' | b'X', next, ..] if next.is_ascii_hexdigit() => Some(Digits::Hexadecimal),
+        [b'0', b'b' | b'B', b'0' | b'1', ..] => Some(Digits::Decimal),
+        _ => None,
+    };
+    let base = prefixed.unwrap_or(Digits::Decimal);
+    let mut at = match prefixed {
+        Some(_) => digits(rest, 2, base, true),
+        None => digits(rest, 1, base, false),
+    };
+    if rest.get(at) == Some(&b'.') {
+        at = digits(rest, at + 1, base, true);
+    }
+    exponent(rest, at, base)
+}
+
+/// `.5e3`.
+fn fraction(rest: &[u8]) -> usize {
+    exponent(rest, digits(rest, 1, Digits::Decimal, true), Digits::Decimal)
+}
+
+fn exponent(rest: &[u8], at: usize, base: Digits) -> usize {
+    let sign = match base {
+        Digits::Decimal => b'e',
+        Digits::Hexadecimal => b'p',
+    };
+    if at + 1 >= rest.len() || rest[at].to_ascii_lowercase() != sign {
+        return at;
+    }
+    let mut at = at + 1;
+    if at + 1 < rest.len() && matches!(rest[at], b'+' | b'-') {
+        at += 1;
+    }
+    digits(rest, at, Digits::Decimal, true)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Digits {
+    Decimal,
+    Hexadecimal,
+}
+
+/// The end of the digits from `at` on; an underscore may stand between two of them.
+fn digits(rest: &[u8], at: usize, base: Digits, at_start: bool) -> usize {
+    let is_digit = |byte: &u8| match base {
+        Digits::Decimal => byte.is_ascii_digit(),
+        Digits::Hexadecimal => byte.is_ascii_hexdigit(),
+    };
+    let mut at = at;
+    let mut at_start = at_start;
+    loop {
+        let separates = !at_start && rest.get(at) == Some(&b'_') && rest.get(at + 1).is_some_and(is_digit);
+        if !separates && !rest.get(at).is_some_and(is_digit) {
+            return at;
+        }
+        at += 1;
+        at_start = false;
+    }
+}
+
+fn operator(rest: &[u8]) -> (Kind, usize) {
+    const LONG: [&[u8]; 11] = [b"<=>", b"->", b"==", b"!=", b"<=", b"<>", b">=", b"::", b"||", b"@@", b"\\G"];
+    if let Some(long) = LONG.iter().find(|long| rest.starts_with(long)) {
+        return (Kind::Other, long.len());
+    }
+    let means_nothing = rest[0].is_ascii_control() || matches!(rest[0], b'&' | b'~');
+    if rest[0].is_ascii() && !means_nothing {
+        return (Kind::Mark(rest[0]), 1);
+    }
+    // No token at all, as long as the character that it seems to start.
+    let more = rest[1..].iter().take_while(|&&byte| byte & 0xc0 == 0x80).count();
+    (Kind::Other, 1 + more)
 }
 
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
+fn is_word_part(byte: u8) -> bool {
+    is_word(byte) || byte == b'$'
+}
+
 fn word(rest: &[u8]) -> usize {
-    rest.iter().position(|&byte| !is_word(byte)).unwrap_or(rest.len())
+    rest.iter().position(|&byte| !is_word_part(byte)).unwrap_or(rest.len())
 }
 
 fn line(rest: &[u8]) -> usize {
     rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len())
 }
 
-/// The length of a heredoc that `rest` starts with, if it is one and ends.
-fn heredoc(rest: &[u8]) -> Option<usize> {
-    let tag = 1 + word(&rest[1..]) + 1;
-    if rest.get(tag - 1) != Some(&b'$') {
-        return None;
-    }
-    let inside = find(&rest[tag..], &rest[..tag])?;
-    Some(tag + inside + tag)
-}
-
 fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
     text.windows(wanted.len()).position(|window| window == wanted)
+}
+
+/// What a quoted token means, without its quotes and escapes.
+fn unquoted(token: &[u8]) -> Vec<u8> {
+    let quote = token[0];
+    if !quote.is_ascii() {
+        return token[3..token.len() - 3].to_vec();
+    }
+    let inside = &token[1..token.len() - 1];
+    let mut meant = Vec::with_capacity(inside.len());
+    let mut at = 0;
+    while at < inside.len() {
+        let (byte, length) = match &inside[at..] {
+            [b'\\', b'x', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                let digit = |byte: u8| char::from(byte).to_digit(16).unwrap_or(0);
+                // Two hexadecimal digits make at most 255.
+                ((digit(*high) * 16 + digit(*low)) as u8, 4)
+            }
+            [b'\\', escaped, ..] => (unescaped(*escaped), 2),
+            [first, second, ..] if *first == quote && *second == quote => (quote, 2),
+            [first, ..] => (*first, 1),
+            [] => break,
+        };
+        meant.push(byte);
+        at += length;
+    }
+    meant
+}
+
+/// The bytes that `digits` of base 16 or 2 make, the first of them filled up with zeros.
+fn bytes_of(digits: &[u8], base: u32) -> Vec<u8> {
+    let per_byte = if base == 16 { 2 } else { 8 };
+    let byte = |part: &[u8]| {
+        part.iter().fold(0, |byte, &it| byte * base + char::from(it).to_digit(base).unwrap_or(0))
+    };
+    // As many digits as fit into a byte.
+    let mut bytes: Vec<u8> = digits.rchunks(per_byte).map(|part| byte(part) as u8).collect();
+    bytes.reverse();
+    bytes
+}
+
+fn unescaped(byte: u8) -> u8 {
+    match byte {
+        b'a' => 0x07,
+        b'b' => 0x08,
+        b'e' => 0x1b,
+        b'f' => 0x0c,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'v' => 0x0b,
+        b'0' => 0,
+        other => other,
+    }
 }
 
 #[cfg(test)]
@@ -145,37 +421,99 @@ mod tests {
         tokens(sql.as_bytes(), 0).map(|token| String::from_utf8_lossy(token.text).into_owned()).collect()
     }
 
+    fn kinds(sql: &str) -> Vec<Kind> {
+        tokens(sql.as_bytes(), 0).map(|token| token.kind).collect()
+    }
+
     #[test]
     fn splits_words_quotes_and_marks() {
         assert_eq!(
             texts("SELECT a.b, 'it''s; \\' x', `q``r`, 1.5 -- end; \nFROM t /* ; */;"),
-            [
-                "SELECT",
-                "a",
-                ".",
-                "b",
-                ",",
-                "'it''s; \\' x'",
-                ",",
-                "`q``r`",
-                ",",
-                "1",
-                ".",
-                "5",
-                "FROM",
-                "t",
-                ";"
-            ]
+            ["SELECT", "a", ".", "b", ",", "'it''s; \\' x'", ",", "`q``r`", ",", "1.5", "FROM", "t", ";"]
         );
         assert_eq!(texts("$x$ a ; $y$ $x$ b"), ["$x$ a ; $y$ $x$", "b"]);
-        assert_eq!(texts("# note\n#!sh\na"), ["a"]);
+        assert_eq!(texts("# note\n#!sh\n// note\na"), ["a"]);
+    }
+
+    #[test]
+    fn numbers_are_whole() {
+        assert_eq!(
+            texts("x.1.1, .5e-3, 1_000.5, 0xFFp-2, 2nd"),
+            ["x", ".", "1", ".", "1", ",", ".5e-3", ",", "1_000.5", ",", "0xFFp-2", ",", "2nd"]
+        );
+        // A dollar sign goes on with a word, but not with one that starts with a digit.
+        assert_eq!(texts("a$a$'$a$ 1a$a$'$a$"), ["a$a$", "'$a$ 1a$a$'", "$a$"]);
+        assert_eq!(texts("1a$a$'$a$"), ["1a", "$a$'$a$"]);
+    }
+
+    #[test]
+    fn digits_in_quotes_are_a_text() {
+        assert_eq!(
+            texts("x'41' B'01'x'' ax'41' 1x'4'"),
+            ["x'41'", "B'01'", "x''", "ax", "'41'", "1x", "'4'"]
+        );
+        assert_eq!(kinds("x'41' b'0' x '41'"), [Kind::Text, Kind::Text, Kind::Word, Kind::Text]);
+    }
+
+    #[test]
+    fn comments_nest() {
+        assert_eq!(texts("a /* /* ' */ ' */ b"), ["a", "b"]);
+    }
+
+    #[test]
+    fn blanks_beyond_ascii_separate() {
+        for blank in ["\u{feff}", "\u{a0}", "\u{3000}", "\u{2003}", "\u{200b}", "\u{85}", "\u{2028}"] {
+            assert_eq!(texts(&format!("{blank}INTO{blank}OUTFILE")), ["INTO", "OUTFILE"], "{blank:?}");
+        }
+    }
+
+    #[test]
+    fn curly_quotes_quote() {
+        assert_eq!(
+            kinds("SELECT ‘a;\\’, “b;”"),
+            [Kind::Word, Kind::Text, Kind::Mark(b','), Kind::Identifier]
+        );
+    }
+
+    #[test]
+    fn a_curly_quote_without_room_quotes_nothing() {
+        assert_eq!(kinds("‘a"), [Kind::Other, Kind::Word]);
+        assert_eq!(kinds("‘abc"), [Kind::Unfinished]);
     }
 
     #[test]
     fn says_what_is_unfinished() {
-        for sql in ["'a", "'a\\'", "`a", "/* a"] {
-            let kinds: Vec<Kind> = tokens(sql.as_bytes(), 0).map(|token| token.kind).collect();
-            assert_eq!(kinds, [Kind::Unfinished], "{sql}");
+        for sql in ["'a", "'a\\'", "`a", "/* a", "/* /* a */", "x'4g'", "b'2'", "x'4"] {
+            assert_eq!(kinds(sql), [Kind::Unfinished], "{sql}");
         }
+    }
+
+    #[test]
+    fn names_are_read_through_their_quotes() {
+        let names = |sql: &str| tokens(sql.as_bytes(), 0).all(|token| token.names("readonly"));
+        for sql in ["readonly", "ReadOnly", "`readonly`", "\"READONLY\"", "`read\\x6fnly`", "“readonly”"]
+        {
+            assert!(names(sql), "{sql}");
+        }
+        assert!(!names("'readonly'") && !names("`read``only`"));
+        let name = |sql: &str| tokens(sql.as_bytes(), 0).next().and_then(|it| it.name().map(Cow::into_owned));
+        assert_eq!(name("`a``b\\n\\``").as_deref(), Some(b"a`b\n`".as_slice()));
+    }
+
+    #[test]
+    fn texts_are_read_through_their_quotes() {
+        let meaning = |sql: &str| {
+            let token = tokens(sql.as_bytes(), 0).next().expect("a token");
+            assert_eq!(token.kind, Kind::Text, "{sql}");
+            String::from_utf8(token.meaning()).expect("utf-8")
+        };
+        assert_eq!(meaning("'it''s \\'\\t\\x41'"), "it's '\tA");
+        assert_eq!(meaning("$x$it's $y$$x$"), "it's $y$");
+        assert_eq!(meaning("$$$$"), "");
+        assert_eq!(meaning("‘a\\n’"), "a\\n");
+        assert_eq!(meaning("x'2F6574632F'"), "/etc/");
+        assert_eq!(meaning("X'a41'"), "\nA");
+        assert_eq!(meaning("b'100101111'"), "\u{1}/");
+        assert_eq!(meaning("x''"), "");
     }
 }

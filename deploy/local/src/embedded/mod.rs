@@ -3,50 +3,91 @@
 //! native protocol, no TLS.
 //!
 //! ```text
-//!  request ─▶ http ─▶ request   who asks, and for what
-//!              │  └─▶ spool     the body, in memory, bounded
-//!              ▼
-//!            execute ─▶ compression, statement   rows and their statement
-//!              │    └─▶ session                  a connection that is kept
-//!              ▼
-//!            engine  (libchdb: all the unsafe code)
-//!              ▼
-//!            output  ─▶ response   1 MiB held back, then streamed, two pieces ahead at most
+//!  request ─▶ heads ─▶ http ─▶ origins   may this page ask?
+//!                       │ └──▶ request   who asks, and for what
+//!                       │ └──▶ spool     the body, in memory, bounded
+//!                       ▼
+//!                     execute ─▶ compression, statement, insert   rows and their statement
+//!                       │  └───▶ guard, ast                       what SQL may name, and what it is
+//!                       │  └───▶ session, settings                a connection that is kept
+//!                       ▼
+//!                     engine  (libchdb, confined to the data directory)
+//!                       ▼
+//!                     output ─▶ response   1 MiB held back, then streamed, two pieces ahead at most
 //! ```
+//!
+//! # What SQL can reach
+//!
+//! Tables, the files in `user_files` of the data directory, and nothing else of the machine. The engine is built
+//! for one trusted program and would open any file and start any command for whoever reaches the port; so it is
+//! held from three sides:
+//!
+//! - [`guard`], on the tokens of each statement: file() names a user file, by a relative path without `..`; and
+//!   what the engine checks by no grant is refused: the table and database engines that are files or programs,
+//!   dictionaries of such a source, ATTACH ... FROM a path, and INTO OUTFILE and FROM INFILE, which the engine's
+//!   client half would act on;
+//! - the engine's own rules, which it is started with (`rules/users.xml`): no grant for SQLite, for ODBC and
+//!   JDBC, or for tables that are named like paths; the settings that name a file, and disks of a table's own,
+//!   cannot be changed; no path for backups;
+//! - [`confine`], by the kernel (Linux 5.19 or later): no file outside the data directory, no program, whichever
+//!   way is found past the other two. SQL inside a text, such as a DEFAULT in the columns given to format(), is
+//!   what the tokens do not show, nor expressions among the rows of VALUES, nor where a symbolic link leads. On an older kernel a warning is logged and
+//!   the grant for files is left out: no file is a table, and [`guard`] alone holds file() as a value.
+//!
+//! Refused files are answered with code 291 (DATABASE_ACCESS_DENIED). A name like `/etc/hosts` in the
+//! default database still tells whether there is such a file (EXISTS).
+//!
+//! A request that is not a POST runs with the engine's `readonly = 2`, or 1 if it asks for that; what the
+//! engine would run all the same ([`ast`]) is refused before.
 
+mod ast;
 mod compression;
+mod confine;
+mod credentials;
+mod data;
 mod engine;
 mod exception;
 mod execute;
 mod external;
 mod form;
+mod guard;
+mod heads;
 mod http;
+mod insert;
+mod kill;
 mod lexer;
+mod listener;
+mod literal;
+mod origins;
 mod output;
 mod pieces;
 mod processes;
 mod request;
+mod response_headers;
+mod rows;
 mod running;
 mod session;
+mod settings;
 mod spool;
 mod statement;
 
-use std::fs::{self, File};
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use axum::serve::ListenerExt;
+use anyhow::{Context, anyhow};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
+use confine::Confinement;
+use credentials::Credentials;
 use engine::{Connection, Engine, Parameter};
 use exception::Exception;
-use request::Credentials;
+use listener::{Connections, LongAddresses};
+use origins::Origins;
 use running::{Query, Running};
 use session::Sessions;
 use spool::SpoolSpace;
@@ -63,6 +104,8 @@ pub struct Config {
     pub user: String,
     /// Empty: the user must give none.
     pub password: String,
+    /// Origins of web pages that may use the server beside those of this machine; `*` is any.
+    pub allow_origins: Vec<String>,
     /// Queries at once, those whose bodies are still arriving included; more are refused (code 202).
     pub queries_max: usize,
     /// Sessions at once, each holding a connection; more are refused (code 202).
@@ -92,6 +135,7 @@ struct Server {
     permits: Arc<Semaphore>,
     queries_max: usize,
     credentials: Credentials,
+    origins: Origins,
     display_name: String,
     timezone: String,
     version: Arc<str>,
@@ -100,35 +144,81 @@ struct Server {
 /// Serves until SIGTERM or SIGINT; then stops accepting, lets running queries end within the bound, and
 /// closes the engine with everything on disk.
 pub fn serve(config: Config) -> anyhow::Result<()> {
+    let data = data::open(&config.path)?;
+    let library = data::resolve(&config.library)?;
+    let port_file = match &config.port_file {
+        Some(place) => Some(std::path::absolute(place).context("resolving the port file's place")?),
+        None => None,
+    };
+    // SAFETY: what reads the environment is started below; what fetched the engine, if it had to be, is done.
+    unsafe { data.enter()? };
+    // All that reads and writes for SQL runs on this thread and those that it starts, which are confined. This
+    // one is not: the port file may lie anywhere.
+    let (sender, answering) = mpsc::channel();
+    let server = thread::Builder::new().name("server".to_owned()).spawn(move || {
+        let outcome = serve_confined(config, &library, data.path(), sender);
+        drop(data);
+        outcome
+    });
+    let server = server.context("starting the server's thread")?;
+    if let Ok(address) = answering.recv() {
+        if let Some(place) = &port_file {
+            data::write_port_file(place, address)?;
+        }
+        // An error means that the sender is gone: the server stops.
+        let _ = answering.recv();
+        if let Some(place) = &port_file {
+            data::remove_port_file(place);
+        }
+    }
+    server.join().map_err(|_| anyhow!("the server's thread failed, and has said why above"))?
+}
+
+fn serve_confined(
+    config: Config,
+    library: &Path,
+    data: &Path,
+    answering: mpsc::Sender<SocketAddr>,
+) -> anyhow::Result<()> {
+    let own = std::env::current_exe().context("looking for this program's file")?;
+    let confined = confine::confine(data, &[library.to_owned(), own]);
+    let confinement = confined.context("confining the server to its data directory with Landlock")?;
+    if confinement == Confinement::Unavailable {
+        tracing::warn!(
+            "this kernel cannot confine the server to its data directory (Landlock, Linux 5.19 or later): SQL cannot \
+             read user files as tables, and only the engine's own rules keep it from this machine's files"
+        );
+    }
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(STACK_BYTES)
         .max_blocking_threads(2 * config.queries_max + SPARE_THREADS)
         .build()
         .context("starting the threads")?
-        .block_on(run(config))
+        .block_on(run(config, confinement, library.to_owned(), data.to_owned(), answering))
 }
 
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(
+    config: Config,
+    confinement: Confinement,
+    library: PathBuf,
+    data: PathBuf,
+    answering: mpsc::Sender<SocketAddr>,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    let path = &config.path;
-    fs::create_dir_all(path).with_context(|| format!("creating the data directory {}", path.display()))?;
-    let path =
-        fs::canonicalize(path).with_context(|| format!("resolving the data directory {}", path.display()))?;
-    let _lock = lock(&path)?;
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!("listening on {}: choose another --listen, or port 0 for any", config.listen)
     })?;
     let address = listener.local_addr().context("reading the address that is listened on")?;
+    let origins = Origins::new(&config.allow_origins, address.ip().is_loopback())?;
 
-    let library = config.library.clone();
     let opening = tokio::task::spawn_blocking({
-        let path = path.clone();
-        move || Engine::open(&library, &path)
+        let data = data.clone();
+        move || Engine::open(&library, &data, confinement)
     });
     let (engine, keeper) = opening.await.context("opening the engine")??;
-    let server = Arc::new(Server::new(engine, keeper, &config)?);
+    let server = Arc::new(Server::new(engine, keeper, &config, origins)?);
     let keeper = Arc::clone(&server);
     tokio::spawn(async move {
         let mut period = tokio::time::interval(SWEEP_PERIOD);
@@ -142,24 +232,18 @@ async fn run(config: Config) -> anyhow::Result<()> {
         }
     });
 
-    if let Some(port_file) = &config.port_file {
-        write_port_file(port_file, address)?;
-    }
-    tracing::info!(%address, path = %path.display(), version = %server.version, "serving ClickHouse over HTTP");
     let app = axum::Router::new().fallback(http::answer).with_state(Arc::clone(&server));
-    // Small answers must not wait for the acknowledgement of the one before.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-    });
+    let app = app.into_make_service_with_connect_info::<LongAddresses>();
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
+    let serving = axum::serve(Connections(listener), app).with_graceful_shutdown(async move {
         let mut stopped = stopped;
         // An error means that the sender is gone, and with it the server.
         let _ = stopped.wait_for(|stopped| *stopped).await;
     });
     let serving = tokio::spawn(serving.into_future());
+    tracing::info!(%address, path = %data.display(), version = %server.version, "serving ClickHouse over HTTP");
+    // The receiver is there until the server's thread has ended.
+    let _ = answering.send(address);
     // Losing either branch loses a signal of the same meaning.
     tokio::select! {
         _ = terminate.recv() => {}
@@ -171,18 +255,19 @@ async fn run(config: Config) -> anyhow::Result<()> {
     if tokio::time::timeout(CANCEL_TIMEOUT, serving).await.is_err() {
         tracing::warn!("some clients still hold their connections; leaving them");
     }
-    if let Some(port_file) = &config.port_file
-        && let Err(error) = fs::remove_file(port_file)
-    {
-        tracing::debug!(%error, "cannot remove the port file");
-    }
+    drop(answering);
     tokio::task::spawn_blocking(move || server.close()).await.context("closing the engine")?;
     tracing::info!("stopped");
     Ok(())
 }
 
 impl Server {
-    fn new(engine: Arc<Engine>, keeper: Connection, config: &Config) -> anyhow::Result<Server> {
+    fn new(
+        engine: Arc<Engine>,
+        keeper: Connection,
+        config: &Config,
+        origins: Origins,
+    ) -> anyhow::Result<Server> {
         let mut keeper = keeper;
         let asked = "SELECT version(), timezone(), hostName()";
         let facts = keeper.run(asked.as_bytes(), "JSONCompactEachRow", &[]);
@@ -200,6 +285,7 @@ impl Server {
             permits: Arc::new(Semaphore::new(config.queries_max)),
             queries_max: config.queries_max,
             credentials: Credentials { user: config.user.clone(), password: config.password.clone() },
+            origins,
             display_name,
             timezone,
             version: version.into(),
@@ -209,7 +295,7 @@ impl Server {
     /// A connection with a server's defaults where the embedded engine has others.
     fn connect(&self) -> Result<Connection, Exception> {
         let mut connection = self.engine.connect()?;
-        let defaults = [b"SET promql_table = ''".as_slice(), execute::SERVER_DEFAULTS].concat();
+        let defaults = [settings::UNMARK, settings::SERVER_DEFAULTS].concat();
         connection.run(&defaults, "Null", &[])?;
         Ok(connection)
     }
@@ -272,32 +358,4 @@ impl Server {
         self.sessions.close();
         self.engine.release();
     }
-}
-
-/// One server per data path: the engine itself does not look.
-fn lock(path: &Path) -> anyhow::Result<File> {
-    let place = path.join("clickhouse-embedded.lock");
-    let file = File::create(&place).with_context(|| format!("creating {}", place.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => bail!(
-            "another clickhouse-embedded serves {} (it holds {}): stop it, or choose another --path",
-            path.display(),
-            place.display()
-        ),
-        Err(fs::TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("locking {}", place.display()))
-        }
-    }
-}
-
-/// Written beside its place and renamed, so that a reader finds all of it or nothing.
-fn write_port_file(place: &Path, address: SocketAddr) -> anyhow::Result<()> {
-    let mut beside = place.as_os_str().to_owned();
-    beside.push(".new");
-    let write = || -> io::Result<()> {
-        fs::write(&beside, format!("{address}\n"))?;
-        fs::rename(&beside, place)
-    };
-    write().with_context(|| format!("writing the port file {}", place.display()))
 }

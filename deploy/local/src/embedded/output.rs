@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 use super::compression::{Coding, Encoder};
 use super::engine::Progress;
 use super::exception::{Exception, code};
+use super::response_headers::Headers;
 use super::running::Query;
 use super::spool::{Spool, SpoolSpace};
 
@@ -37,6 +38,8 @@ pub struct Head {
     pub progress: Progress,
     /// The name of the result's format.
     pub format: String,
+    /// What the asker wants on the answer beyond the server's own.
+    pub headers: Headers,
     pub body: Body,
 }
 
@@ -61,6 +64,7 @@ pub struct Output {
     wait_for_end: Option<Arc<SpoolSpace>>,
     progress: Progress,
     format: String,
+    headers: Headers,
     tag: String,
     version: Arc<str>,
     stage: Stage,
@@ -96,6 +100,7 @@ impl Output {
             wait_for_end: plan.wait_for_end,
             progress: Progress::default(),
             format: String::new(),
+            headers: Headers::new(),
             tag: plan.tag,
             version: plan.version,
             stage: Stage::Held(plan.head),
@@ -131,6 +136,11 @@ impl Output {
     /// Says what the pieces are in; before the first of them.
     pub fn set_format(&mut self, format: &str) {
         self.format = format.to_owned();
+    }
+
+    /// Adds to the answer's headers; before the first piece.
+    pub fn set_headers(&mut self, headers: Headers) {
+        self.headers = headers;
     }
 
     /// Adds to the counts what came without bytes.
@@ -205,7 +215,7 @@ impl Output {
     }
 
     fn head(&self, body: Body) -> Head {
-        Head { progress: self.progress, format: self.format.clone(), body }
+        Head { progress: self.progress, format: self.format.clone(), headers: self.headers.clone(), body }
     }
 
     /// Sends what is held, the head first if it has not gone out.

@@ -7,10 +7,13 @@ use std::time::Duration;
 use axum::http::{HeaderMap, Method};
 
 use super::compression::Coding;
+use super::credentials::Credentials;
 use super::engine::Parameter;
 use super::exception::{Exception, code};
 use super::external::{Description, ExternalTable};
 use super::form;
+use super::guard;
+use super::response_headers::{self, Headers};
 use super::spool::SpoolSpace;
 
 /// What ClickHouse gives an HTTP session that names no timeout, and the most it may ask for.
@@ -30,8 +33,14 @@ pub struct Request {
     pub settings: Vec<Setting>,
     pub parameters: Vec<Parameter>,
     pub session: Option<SessionRequest>,
-    /// GET and HEAD must not change anything.
-    pub method_is_safe: bool,
+    /// POST alone may change anything.
+    pub method_may_write: bool,
+    /// The stricter of what the method and the parameter of that name say; never among the settings.
+    pub readonly: Readonly,
+    /// The headers that the address or the form wants on the answer.
+    pub response_headers: Headers,
+    /// A page in a browser may read the answer.
+    pub page_may_read: bool,
     pub replace_running_query: bool,
     /// Answer only when the whole result is there.
     pub wait_end_of_query: bool,
@@ -54,18 +63,43 @@ pub struct SessionRequest {
     pub timeout: Duration,
     /// The session must be there already.
     pub must_exist: bool,
+    /// The session ends with this query.
+    pub ends: bool,
 }
 
-/// Who is asking. Never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    pub user: String,
-    pub password: String,
+/// What a query may change, from anything to nothing: ClickHouse's setting `readonly`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Readonly {
+    #[default]
+    Off,
+    /// Settings alone.
+    Settings,
+    Nothing,
 }
 
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Credentials({:?}, ...)", self.user)
+impl Readonly {
+    /// Reads the setting's value.
+    pub fn read(value: &str) -> Result<Readonly, Exception> {
+        match value.trim().parse::<u64>() {
+            Ok(0) => Ok(Readonly::Off),
+            Ok(1) => Ok(Readonly::Nothing),
+            Ok(_) => Ok(Readonly::Settings),
+            Err(_) => Err(Exception::new(
+                code::BAD_ARGUMENTS,
+                format_args!(
+                    "readonly is {value:?}: it is 0, 1 (nothing can be changed) or 2 (settings can)"
+                ),
+            )),
+        }
+    }
+
+    /// The setting's value.
+    pub fn value(self) -> u8 {
+        match self {
+            Readonly::Off => 0,
+            Readonly::Settings => 2,
+            Readonly::Nothing => 1,
+        }
     }
 }
 
@@ -81,7 +115,10 @@ impl Request {
             settings: Vec::new(),
             parameters: Vec::new(),
             session: None,
-            method_is_safe: matches!(*method, Method::GET | Method::HEAD),
+            method_may_write: *method == Method::POST,
+            readonly: if *method == Method::POST { Readonly::Off } else { Readonly::Settings },
+            response_headers: Headers::new(),
+            page_may_read: true,
             replace_running_query: false,
             wait_end_of_query: false,
             body_coding: Coding::Identity,
@@ -93,6 +130,7 @@ impl Request {
         let mut session_id = None;
         let mut session_timeout = SESSION_TIMEOUT_DEFAULT;
         let mut session_check = false;
+        let mut close_session = false;
         let mut blocks_in = false;
         let mut blocks_out = false;
         let mut http_compression = true;
@@ -107,12 +145,13 @@ impl Request {
                 "session_id" => session_id = Some(value).filter(|id| !id.is_empty()),
                 "session_timeout" => session_timeout = read_timeout(&value)?,
                 "session_check" => session_check = flag(&name, &value)?,
+                "close_session" => close_session = flag(&name, &value)?,
                 "compress" => blocks_out = flag(&name, &value)?,
                 "decompress" => blocks_in = flag(&name, &value)?,
                 "wait_end_of_query" => request.wait_end_of_query = flag(&name, &value)?,
                 // The answer to these would be the same: a result is buffered as the server sees fit,
                 // there is no quota, stack traces are not printed, and no role can be granted.
-                "buffer_size" | "quota_key" | "stacktrace" | "client_protocol_version" | "close_session" => {}
+                "buffer_size" | "quota_key" | "stacktrace" | "client_protocol_version" => {}
                 "role" => {
                     return Err(Exception::new(
                         code::NOT_IMPLEMENTED,
@@ -132,14 +171,18 @@ impl Request {
                         "enable_http_compression" => http_compression = flag(&name, &value)?,
                         _ => {}
                     }
-                    request.settings.push(Setting::new(name, value)?);
+                    request.set(name, value)?;
                 }
             }
         }
-        request.credentials = credentials(headers, address_user, address_password)?;
+        request.credentials = Credentials::read(headers, address_user, address_password)?;
         if let Some(id) = session_id {
-            request.session =
-                Some(SessionRequest { id, timeout: session_timeout, must_exist: session_check });
+            request.session = Some(SessionRequest {
+                id,
+                timeout: session_timeout,
+                must_exist: session_check,
+                ends: close_session,
+            });
         }
         request.form = form::boundary(header(headers, "content-type")?.unwrap_or(""))?;
         request.body_coding = body_coding(headers, blocks_in)?;
@@ -151,6 +194,29 @@ impl Request {
         Ok(request)
     }
 
+    /// Takes a setting of the query.
+    fn set(&mut self, name: String, value: String) -> Result<(), Exception> {
+        guard::refuse_file_setting(&name)?;
+        match name.as_str() {
+            "readonly" => {
+                let asked = Readonly::read(&value)?;
+                if asked == Readonly::Off && !self.method_may_write {
+                    return Err(Exception::new(
+                        code::READONLY,
+                        "Cannot modify 'readonly' setting in readonly mode: only a POST may write",
+                    ));
+                }
+                self.readonly = self.readonly.max(asked);
+                return Ok(());
+            }
+            "add_http_cors_header" => self.page_may_read = flag(&name, &value)?,
+            response_headers::SETTING => self.response_headers = response_headers::read(&value)?,
+            _ => {}
+        }
+        self.settings.push(Setting::new(name, value)?);
+        Ok(())
+    }
+
     /// Takes the fields of a form as if they stood in the address, and its files as external tables.
     pub fn read_form(
         &mut self,
@@ -159,6 +225,7 @@ impl Request {
         space: &Arc<SpoolSpace>,
     ) -> Result<Vec<ExternalTable>, Exception> {
         let mut files = Vec::new();
+        let mut settings = Vec::new();
         for field in form::fields(body, boundary)? {
             if field.is_file {
                 files.push(field);
@@ -171,9 +238,12 @@ impl Request {
                 }
                 (name, None) => {
                     let value = String::from_utf8_lossy(field.value).into_owned();
-                    self.settings.push(Setting::new(name.to_owned(), value)?);
+                    settings.push((name.to_owned(), value));
                 }
             }
+        }
+        for (name, value) in settings {
+            self.set(name, value)?;
         }
         // What describes a table came among the settings; without a file of that name it stays one.
         let mut descriptions = Vec::new();
@@ -202,7 +272,11 @@ impl Setting {
     }
 }
 
-fn header<'headers>(headers: &'headers HeaderMap, name: &str) -> Result<Option<&'headers str>, Exception> {
+/// A header's text; an empty one counts as none.
+pub fn header<'headers>(
+    headers: &'headers HeaderMap,
+    name: &str,
+) -> Result<Option<&'headers str>, Exception> {
     match headers.get(name) {
         None => Ok(None),
         Some(value) => match value.to_str() {
@@ -271,71 +345,6 @@ fn read_timeout(value: &str) -> Result<Duration, Exception> {
     Ok(timeout)
 }
 
-/// From the first of: ClickHouse's headers, Basic authentication, the address. ClickHouse refuses a
-/// request that gives two of them.
-fn credentials(
-    headers: &HeaderMap,
-    address_user: Option<String>,
-    address_password: Option<String>,
-) -> Result<Credentials, Exception> {
-    const DEFAULT_USER: &str = "default";
-    let refused = |why: &str| {
-        Exception::new(code::AUTHENTICATION_FAILED, format_args!("Invalid authentication: {why}"))
-    };
-    let own_user = header(headers, "x-clickhouse-user")?;
-    let own_key = header(headers, "x-clickhouse-key")?;
-    let authorization = header(headers, "authorization")?;
-    if own_user.is_some() || own_key.is_some() {
-        if authorization.is_some() || address_user.is_some() || address_password.is_some() {
-            return Err(refused(
-                "it is not allowed to use X-ClickHouse HTTP headers and other ways simultaneously",
-            ));
-        }
-        let user = own_user.unwrap_or(DEFAULT_USER).to_owned();
-        return Ok(Credentials { user, password: own_key.unwrap_or("").to_owned() });
-    }
-    if let Some(authorization) = authorization {
-        if address_user.is_some() || address_password.is_some() {
-            return Err(refused(
-                "it is not allowed to use Authorization HTTP header and authentication via parameters simultaneously",
-            ));
-        }
-        let (scheme, encoded) = authorization.split_once(' ').unwrap_or((authorization, ""));
-        if !scheme.eq_ignore_ascii_case("basic") {
-            return Err(refused("'Authorization' HTTP header's scheme is not Basic"));
-        }
-        let decoded = decode_base64(encoded.trim()).and_then(|bytes| String::from_utf8(bytes).ok());
-        let decoded = decoded.ok_or_else(|| refused("'Authorization' HTTP header is not Base64 of UTF-8"))?;
-        let (user, password) = decoded.split_once(':').unwrap_or((&decoded, ""));
-        return Ok(Credentials { user: user.to_owned(), password: password.to_owned() });
-    }
-    let user = address_user.filter(|user| !user.is_empty()).unwrap_or_else(|| DEFAULT_USER.to_owned());
-    Ok(Credentials { user, password: address_password.unwrap_or_default() })
-}
-
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let mut bits = 0_u32;
-    let mut held = 0_u32;
-    for byte in text.trim_end_matches('=').bytes() {
-        let digit = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = (bits << 6 | u32::from(digit)) & 0xff_ffff;
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held & 0xff) as u8);
-        }
-    }
-    Some(bytes)
-}
-
 fn body_coding(headers: &HeaderMap, blocks: bool) -> Result<Coding, Exception> {
     let named = header(headers, "content-encoding")?.unwrap_or("");
     let Some(coding) = Coding::from_http(named) else {
@@ -354,7 +363,7 @@ fn body_coding(headers: &HeaderMap, blocks: bool) -> Result<Coding, Exception> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use axum::http::{HeaderName, HeaderValue};
 
     use super::*;
@@ -367,11 +376,11 @@ mod tests {
         headers
     }
 
-    fn read(query: &str, given: &[(&'static str, &'static str)]) -> Result<Request, Exception> {
+    pub fn read(query: &str, given: &[(&'static str, &'static str)]) -> Result<Request, Exception> {
         Request::read(&Method::POST, query, &headers(given))
     }
 
-    fn refused(query: &str, given: &[(&'static str, &'static str)]) -> u16 {
+    pub fn refused(query: &str, given: &[(&'static str, &'static str)]) -> u16 {
         read(query, given).expect_err("refused").code
     }
 
@@ -387,34 +396,47 @@ mod tests {
         assert_eq!(request.parameters, [Parameter { name: "x".to_owned(), value: b"a\tb'".to_vec() }]);
         assert_eq!(request.settings, [Setting { name: "max_threads".to_owned(), value: "2".to_owned() }]);
         assert_eq!((request.database.as_deref(), request.query_id.as_deref()), (Some("d"), Some("q1")));
-        let session =
-            SessionRequest { id: "s".to_owned(), timeout: Duration::from_secs(5), must_exist: true };
+        let session = SessionRequest {
+            id: "s".to_owned(),
+            timeout: Duration::from_secs(5),
+            must_exist: true,
+            ends: false,
+        };
         assert_eq!(request.session, Some(session));
         assert_eq!(request.default_format.as_deref(), Some("CSV"));
-        assert!(request.wait_end_of_query && !request.method_is_safe);
+        assert!(request.wait_end_of_query && request.method_may_write && request.page_may_read);
+        let session =
+            read("session_id=s&close_session=1", &[]).expect("reads").session.expect("has a session");
+        assert!(session.ends && !session.must_exist);
+        assert!(!read("add_http_cors_header=0", &[]).expect("reads").page_may_read);
     }
 
     #[test]
-    fn credentials_come_from_one_place() {
-        let who = |query: &str, given: &[(&'static str, &'static str)]| {
-            let it = read(query, given).expect("reads").credentials;
-            (it.user, it.password)
+    fn the_stricter_of_method_and_parameter_counts() {
+        let readonly = |method: Method, query: &str| {
+            Request::read(&method, query, &HeaderMap::new()).map(|it| it.readonly).map_err(|it| it.code)
         };
-        let pair = |user: &str, password: &str| (user.to_owned(), password.to_owned());
-        assert_eq!(who("", &[]), pair("default", ""));
-        assert_eq!(who("user=a&password=b%20c", &[]), pair("a", "b c"));
-        assert_eq!(who("", &[("x-clickhouse-user", "a"), ("x-clickhouse-key", "b")]), pair("a", "b"));
-        assert_eq!(who("", &[("authorization", "Basic YTpiOmPDqQ==")]), pair("a", "b:cé"));
-        assert_eq!(refused("", &[("authorization", "Bearer x")]), 516);
-        assert_eq!(refused("", &[("authorization", "Basic *")]), 516);
-        assert_eq!(refused("user=a", &[("x-clickhouse-user", "a")]), 516);
-        assert_eq!(refused("password=a", &[("authorization", "Basic YTpi")]), 516);
+        assert_eq!(readonly(Method::POST, ""), Ok(Readonly::Off));
+        assert_eq!(readonly(Method::POST, "readonly=0"), Ok(Readonly::Off));
+        assert_eq!(readonly(Method::POST, "readonly=1"), Ok(Readonly::Nothing));
+        assert_eq!(readonly(Method::POST, "readonly=2"), Ok(Readonly::Settings));
+        for method in [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::PATCH] {
+            assert_eq!(readonly(method.clone(), ""), Ok(Readonly::Settings));
+            assert_eq!(readonly(method.clone(), "readonly=1"), Ok(Readonly::Nothing));
+            assert_eq!(readonly(method, "readonly=0"), Err(164));
+        }
+        assert_eq!(readonly(Method::POST, "readonly=yes"), Err(36));
     }
 
     #[test]
-    fn passwords_are_not_printed() {
-        let request = read("user=a&password=hidden", &[]).expect("reads");
-        assert!(!format!("{request:?}").contains("hidden"));
+    fn the_answers_headers_are_read() {
+        let request = read("http_response_headers=%7B%27X-My%27%3A%271%27%7D", &[]).expect("reads");
+        assert_eq!(
+            request.response_headers,
+            [("x-my".parse().expect("a name"), HeaderValue::from_static("1"))]
+        );
+        assert_eq!(request.settings.len(), 1);
+        assert_eq!(refused("http_response_headers=%7B%27X%27%3A%27a%5Cnb%27%7D", &[]), 36);
     }
 
     #[test]
@@ -442,5 +464,6 @@ mod tests {
         assert_eq!(refused("session_timeout=3601", &[]), 374);
         assert_eq!(refused("session_timeout=x", &[]), 374);
         assert_eq!(refused("role=r", &[]), 48);
+        assert_eq!(refused("format_template_row=/etc/hosts", &[]), 291);
     }
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::engine::Connection;
 use super::exception::{Exception, code};
-use super::request::SessionRequest;
+use super::request::{Readonly, SessionRequest};
+use super::response_headers::Headers;
 
 /// All sessions.
 pub struct Sessions {
@@ -20,8 +21,18 @@ enum State {
     Busy,
     Idle {
         connection: Connection,
+        kept: Kept,
         expires: Instant,
     },
+}
+
+/// What a SET in the session said that its connection does not keep between two queries.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// The connection would not let go of it again.
+    pub readonly: Readonly,
+    /// The engine has no answer to put them on.
+    pub response_headers: Headers,
 }
 
 /// A session held by one query; dropping it gives it back.
@@ -29,6 +40,8 @@ pub struct Lease {
     sessions: Arc<Sessions>,
     id: String,
     timeout: Duration,
+    ends: bool,
+    pub kept: Kept,
     /// `None` when the session is to be ended.
     connection: Option<Connection>,
 }
@@ -45,10 +58,12 @@ impl Sessions {
         request: &SessionRequest,
         connect: impl FnOnce() -> Result<Connection, Exception>,
     ) -> Result<Lease, Exception> {
-        let lease = |connection| Lease {
+        let lease = |connection, kept| Lease {
             sessions: Arc::clone(self),
             id: request.id.clone(),
             timeout: request.timeout,
+            ends: request.ends,
+            kept,
             connection: Some(connection),
         };
         {
@@ -61,9 +76,9 @@ impl Sessions {
                         format_args!("Session {} is locked by a concurrent client", request.id),
                     ));
                 }
-                Some(State::Idle { connection, expires }) if expires > Instant::now() => {
+                Some(State::Idle { connection, kept, expires }) if expires > Instant::now() => {
                     sessions.insert(request.id.clone(), State::Busy);
-                    return Ok(lease(connection));
+                    return Ok(lease(connection, kept));
                 }
                 // What expired a moment ago is gone, whether or not it was swept.
                 Some(State::Idle { .. }) | None => {}
@@ -87,7 +102,7 @@ impl Sessions {
             sessions.insert(request.id.clone(), State::Busy);
         }
         match connect() {
-            Ok(connection) => Ok(lease(connection)),
+            Ok(connection) => Ok(lease(connection, Kept::default())),
             Err(exception) => {
                 self.lock().remove(&request.id);
                 Err(exception)
@@ -136,14 +151,19 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        let connection = self.connection.take();
         let mut sessions = self.sessions.lock();
-        match self.connection.take() {
-            Some(connection) => {
+        match connection {
+            Some(connection) if !self.ends => {
+                let kept = std::mem::take(&mut self.kept);
                 let expires = Instant::now() + self.timeout;
-                sessions.insert(self.id.clone(), State::Idle { connection, expires });
+                sessions.insert(self.id.clone(), State::Idle { connection, kept, expires });
             }
-            None => {
+            ended => {
                 sessions.remove(&self.id);
+                drop(sessions);
+                // Closes outside of the lock, and for the others the session is gone by now.
+                drop(ended);
             }
         }
     }

@@ -27,12 +27,7 @@ impl SpoolSpace {
     /// An empty spool.
     pub fn spool(self: &Arc<SpoolSpace>) -> Result<Spool, Exception> {
         let file = anonymous_file().map_err(cannot_write)?;
-        Ok(Spool {
-            space: Arc::clone(self),
-            path: format!("/proc/self/fd/{}", file.as_raw_fd()),
-            file,
-            bytes: 0,
-        })
+        Ok(Spool { space: Arc::clone(self), path: path_of(&file), file, bytes: 0 })
     }
 
     pub fn refuse_body(&self) -> Exception {
@@ -123,8 +118,14 @@ fn cannot_write(error: io::Error) -> Exception {
     Exception::new(code, format_args!("cannot keep the body in memory: {error}"))
 }
 
+/// The path that this process can open `file` at, while `file` is open.
+pub fn path_of(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// A file in memory, without a name.
 #[cfg(target_os = "linux")]
-fn anonymous_file() -> io::Result<File> {
+pub fn anonymous_file() -> io::Result<File> {
     use nix::sys::memfd::{MFdFlags, memfd_create};
     Ok(File::from(memfd_create(c"request-body", MFdFlags::MFD_CLOEXEC)?))
 }

@@ -1,10 +1,11 @@
 //! Tells what a statement is, as far as this server has to know: an INSERT and where its rows begin, a
-//! KILL QUERY and its condition, a read, a write, the format that the text asks for. The engine's own
-//! parser has the last word on everything else.
+//! KILL QUERY and its condition, what may return many rows, what acts on the session, the format that the
+//! text seems to ask for. Whether it may run at all, and what it then changes, the engine decides.
 
 use std::ops::Range;
 
 use super::exception::{Exception, code};
+use super::insert::{self, Insert};
 use super::lexer::{Kind, Token, tokens};
 
 /// What the text holds. All positions are bytes of the text.
@@ -19,30 +20,11 @@ pub enum Statement {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Insert {
-    pub source: Source,
-    /// The format's name as the text has it.
-    pub format: String,
-    /// Where the head ends and rows begin; the text's length if none follow in it.
-    pub rows_at: usize,
-}
-
-/// How the rows come into the statement.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// `INSERT INTO t (a) [SETTINGS ...] FORMAT x` or `VALUES`: `infile_at` is before SETTINGS,
-    /// `format_at` before FORMAT or VALUES.
-    Rows { infile_at: usize, format_at: usize },
-    /// `INSERT INTO t SELECT ... FROM input('structure') FORMAT x`: the call, what is inside its
-    /// parentheses, and where FORMAT begins.
-    Input { call: Range<usize>, inside: Range<usize>, format_at: usize },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kill {
     /// The expression after WHERE.
     pub condition: Range<usize>,
     pub mode: KillMode,
+    /// See [`Other::format`].
     pub format: Option<String>,
 }
 
@@ -59,11 +41,15 @@ pub enum KillMode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Other {
     pub class: Class,
+    /// The name behind a FORMAT at the statement's end. It may be a column called format, with an alias or a
+    /// direction behind it: the engine is asked.
     pub format: Option<String>,
     /// Each `system.processes` that is read from.
     pub processes: Vec<Range<usize>>,
 }
 
+/// What is worth trying with a statement. A wrong class costs nothing but that: the engine refuses to
+/// stream what is no SELECT, and to write where nothing may be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// Returns rows, and possibly many.
@@ -73,12 +59,6 @@ pub enum Class {
     /// SET or USE: its effect must outlive the query.
     Session,
     Write,
-}
-
-impl Class {
-    pub fn changes_data(self) -> bool {
-        self == Class::Write
-    }
 }
 
 /// Reads `sql`. What the engine's client half would act on here, instead of sending it to a server, is
@@ -91,12 +71,15 @@ pub fn read(sql: &[u8]) -> Result<Statement, Exception> {
             "Syntax error: failed at position 1 (end of query): Empty query",
         ));
     };
-    if first.is("INSERT") {
-        return read_insert(sql, first);
-    }
     const SHELL: [&str; 5] = ["EXIT", "QUIT", "LOGOUT", "Q", "HELP"];
     if !matches!(first.kind, Kind::Word | Kind::Mark(b'(')) || SHELL.iter().any(|command| first.is(command)) {
         return Err(syntax_error(&first, "a query"));
+    }
+    // The rows of an INSERT are no SQL, so that its head is read first.
+    if let Some(insert) = insert_at(sql, first)
+        && let Some(insert) = insert::read(sql, insert)?
+    {
+        return Ok(Statement::Insert(insert));
     }
     let all: Vec<Token> = tokens(sql, 0).collect();
     refuse_client_clauses(&all)?;
@@ -107,147 +90,28 @@ pub fn read(sql: &[u8]) -> Result<Statement, Exception> {
     Ok(Statement::Other(Other { class, format: format_of(&all), processes: find_processes(&all) }))
 }
 
-impl Insert {
-    /// The statement for the engine, with the rows in the file at `path`, which needs no escaping.
-    pub fn reading_file(&self, sql: &[u8], path: &str) -> Vec<u8> {
-        let format = self.format.as_bytes();
-        match &self.source {
-            Source::Rows { infile_at, format_at } => [
-                &sql[..*infile_at],
-                b" FROM INFILE '",
-                path.as_bytes(),
-                b"' ",
-                &sql[*infile_at..*format_at],
-                b" FORMAT ",
-                format,
-            ]
-            .concat(),
-            Source::Input { call, inside, format_at } => {
-                let comma: &[u8] = if inside.is_empty() { b"" } else { b", " };
-                [
-                    &sql[..call.start],
-                    b"file('",
-                    path.as_bytes(),
-                    b"', '",
-                    format,
-                    b"'",
-                    comma,
-                    &sql[inside.clone()],
-                    b")",
-                    &sql[call.end..*format_at],
-                ]
-                .concat()
-            }
-        }
+/// The INSERT that the statement is: its first word, or the first INTO's behind WITH.
+fn insert_at<'sql>(sql: &'sql [u8], first: Token<'sql>) -> Option<Token<'sql>> {
+    if first.is("INSERT") {
+        return Some(first);
     }
-}
-
-fn read_insert(sql: &[u8], insert: Token) -> Result<Statement, Exception> {
+    if !first.is("WITH") {
+        return None;
+    }
     let mut depth = 0_usize;
-    let mut settings_at = None;
-    let mut selects = false;
-    let mut input = None;
-    let mut before = insert;
-    let mut rest = tokens(sql, insert.end());
-    while let Some(token) = rest.next() {
+    let mut before = first;
+    for token in tokens(sql, first.end()) {
         match token.kind {
             Kind::Mark(b'(' | b'[' | b'{') => depth += 1,
             Kind::Mark(b')' | b']' | b'}') => depth = depth.saturating_sub(1),
-            // The head ends with a semicolon: no rows can follow.
-            Kind::Mark(b';') => {
-                refuse_more(rest.next())?;
-                break;
-            }
             _ => {}
         }
-        // A table may be called format: the name of the target is not a clause.
-        let names_target = before.is_mark(b'.') || before.is("INTO") || before.is("TABLE");
-        if depth == 0 && !names_target {
-            if token.is("VALUES") && !selects {
-                let source = Source::Rows { infile_at: settings_at.unwrap_or(token.at), format_at: token.at };
-                return Ok(insert_of(source, "Values".to_owned(), token.end()));
-            }
-            if token.is("FORMAT") && (!selects || input.is_some()) {
-                let Some(name) = rest.next().filter(|name| name.kind == Kind::Word) else {
-                    return Err(syntax_error(&token, "FORMAT and its name"));
-                };
-                let source = match input {
-                    Some((call, inside)) => Source::Input { call, inside, format_at: token.at },
-                    None => Source::Rows { infile_at: settings_at.unwrap_or(token.at), format_at: token.at },
-                };
-                let format = String::from_utf8_lossy(name.text).into_owned();
-                let rows_at = skip_line_end(sql, name.end());
-                if sql.get(rows_at) == Some(&b';') {
-                    refuse_more(tokens(sql, rows_at + 1).next())?;
-                    return Ok(insert_of(source, format, sql.len()));
-                }
-                return Ok(insert_of(source, format, rows_at));
-            }
-            if token.is("SETTINGS") && !selects {
-                settings_at = Some(token.at);
-            }
-            if token.is("INFILE") && before.is("FROM") {
-                return Err(Exception::new(
-                    code::UNKNOWN_TYPE_OF_QUERY,
-                    "Query has infile and was sent directly to the server",
-                ));
-            }
-            if token.is("SELECT") || token.is("WITH") || token.is("FROM") {
-                selects = true;
-            }
-        }
-        if token.is("SELECT") {
-            selects = true;
-        }
-        if token.is("INPUT")
-            && selects
-            && let Some(call) = call_of(sql, &token)
-        {
-            input = Some(call);
+        if depth == 0 && before.is("INSERT") && token.is("INTO") {
+            return Some(before);
         }
         before = token;
     }
-    let all: Vec<Token> = tokens(sql, 0).collect();
-    refuse_client_clauses(&all)?;
-    let other = Other { class: Class::Write, format: None, processes: find_processes(&all) };
-    Ok(Statement::Other(other))
-}
-
-fn insert_of(source: Source, format: String, rows_at: usize) -> Statement {
-    Statement::Insert(Insert { source, format, rows_at })
-}
-
-/// The call `name(...)` that starts at `name`, and what is inside its parentheses.
-fn call_of(sql: &[u8], name: &Token) -> Option<(Range<usize>, Range<usize>)> {
-    let mut rest = tokens(sql, name.end());
-    let open = rest.next().filter(|token| token.is_mark(b'('))?;
-    let mut depth = 1;
-    for token in rest {
-        match token.kind {
-            Kind::Mark(b'(') => depth += 1,
-            Kind::Mark(b')') => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            return Some((name.at..token.end(), open.end()..token.at));
-        }
-    }
     None
-}
-
-/// Rows begin after the blanks that follow the format's name, and after one line end if there is one.
-fn skip_line_end(sql: &[u8], from: usize) -> usize {
-    let mut at = from;
-    while matches!(sql.get(at), Some(b' ' | b'\t' | b'\x0c')) {
-        at += 1;
-    }
-    if sql.get(at) == Some(&b'\r') {
-        at += 1;
-    }
-    if sql.get(at) == Some(&b'\n') {
-        at += 1;
-    }
-    at
 }
 
 fn read_kill(sql: &[u8], all: &[Token]) -> Result<Statement, Exception> {
@@ -305,30 +169,29 @@ fn classify(all: &[Token]) -> Class {
     Class::Write
 }
 
-/// The name after the last FORMAT outside of parentheses.
+/// The name behind the last FORMAT outside of parentheses, if nothing but SETTINGS follows it.
 fn format_of(all: &[Token]) -> Option<String> {
     let mut depth = 0_usize;
     let mut format = None;
-    for pair in all.windows(2) {
-        match pair[0].kind {
+    for (at, token) in all.iter().enumerate() {
+        match token.kind {
             Kind::Mark(b'(' | b'[' | b'{') => depth += 1,
             Kind::Mark(b')' | b']' | b'}') => depth = depth.saturating_sub(1),
             _ => {}
         }
-        if depth == 0 && pair[0].is("FORMAT") && pair[1].kind == Kind::Word {
-            format = Some(String::from_utf8_lossy(pair[1].text).into_owned());
+        if depth > 0 || !token.is("FORMAT") {
+            continue;
         }
+        let ends = all.get(at + 2).is_none_or(|next| next.is("SETTINGS") || next.is_mark(b';'));
+        let name = all.get(at + 1).filter(|_| ends).and_then(Token::name);
+        format = name.map(|name| String::from_utf8_lossy(&name).into_owned());
     }
     format
 }
 
 /// Each `system.processes` after FROM, JOIN or a comma.
 fn find_processes(all: &[Token]) -> Vec<Range<usize>> {
-    let names = |token: &Token, name: &str| match token.kind {
-        Kind::Word => token.text == name.as_bytes(),
-        Kind::Identifier => token.text.get(1..token.text.len() - 1) == Some(name.as_bytes()),
-        _ => false,
-    };
+    let names = |token: &Token, name: &str| token.name().is_some_and(|it| *it == *name.as_bytes());
     let mut found = Vec::new();
     for (index, window) in all.windows(4).enumerate() {
         let [before, database, dot, table] = window else { continue };
@@ -350,11 +213,21 @@ fn refuse_client_clauses(all: &[Token]) -> Result<(), Exception> {
     if writes_file {
         return Err(Exception::new(code::INTO_OUTFILE_NOT_ALLOWED, "INTO OUTFILE is not allowed"));
     }
+    // A table may be called infile; a path in quotes makes the clause.
+    let reads_file = all
+        .windows(3)
+        .any(|three| three[0].is("FROM") && three[1].is("INFILE") && three[2].kind == Kind::Text);
+    if reads_file {
+        return Err(Exception::new(
+            code::UNKNOWN_TYPE_OF_QUERY,
+            "Query has infile and was sent directly to the server",
+        ));
+    }
     Ok(())
 }
 
 /// Refuses what follows a semicolon.
-fn refuse_more(next: Option<Token>) -> Result<(), Exception> {
+pub fn refuse_more(next: Option<Token>) -> Result<(), Exception> {
     match next {
         None => Ok(()),
         Some(token) => Err(Exception::new(
@@ -368,7 +241,8 @@ fn refuse_more(next: Option<Token>) -> Result<(), Exception> {
     }
 }
 
-fn syntax_error(token: &Token, expected: &str) -> Exception {
+/// Says where the text is not SQL.
+pub fn syntax_error(token: &Token, expected: &str) -> Exception {
     let text = String::from_utf8_lossy(token.text);
     let position = token.at + 1;
     Exception::new(
@@ -380,52 +254,6 @@ fn syntax_error(token: &Token, expected: &str) -> Exception {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn insert(sql: &str) -> Insert {
-        match read(sql.as_bytes()) {
-            Ok(Statement::Insert(insert)) => insert,
-            other => panic!("{sql}: {other:?}"),
-        }
-    }
-
-    fn engine_sql(sql: &str) -> String {
-        String::from_utf8(insert(sql).reading_file(sql.as_bytes(), "/f")).expect("utf-8")
-    }
-
-    fn rows(sql: &str) -> &str {
-        &sql[insert(sql).rows_at..]
-    }
-
-    #[test]
-    fn an_inserts_rows_become_a_file() {
-        assert_eq!(
-            engine_sql("INSERT INTO t (a, b) FORMAT Native"),
-            "INSERT INTO t (a, b)  FROM INFILE '/f'  FORMAT Native"
-        );
-        assert_eq!(
-            engine_sql(
-                "insert into d.t settings async_insert=0, insert_deduplication_token='x' format JSONEachRow {}"
-            ),
-            "insert into d.t  FROM INFILE '/f' settings async_insert=0, insert_deduplication_token='x'  FORMAT JSONEachRow"
-        );
-        assert_eq!(engine_sql("INSERT INTO t VALUES (1)"), "INSERT INTO t  FROM INFILE '/f'  FORMAT Values");
-        assert_eq!(
-            engine_sql("INSERT INTO t SELECT upper(a) FROM input('a String, b Array(UInt8)') FORMAT CSV\nx"),
-            "INSERT INTO t SELECT upper(a) FROM file('/f', 'CSV', 'a String, b Array(UInt8)') "
-        );
-    }
-
-    #[test]
-    fn rows_begin_after_the_format() {
-        assert_eq!(rows("INSERT INTO t FORMAT CSV\n1,2\n"), "1,2\n");
-        assert_eq!(rows("INSERT INTO t FORMAT CSV \t\r\n\n1"), "\n1");
-        assert_eq!(rows("INSERT INTO t FORMAT JSONEachRow {\"a\": 1}"), "{\"a\": 1}");
-        assert_eq!(rows("INSERT INTO t FORMAT Native"), "");
-        assert_eq!(rows("INSERT INTO t FORMAT CSV;"), "");
-        assert_eq!(rows("INSERT INTO t VALUES (1, 'a;b'), (2, 'FORMAT')"), " (1, 'a;b'), (2, 'FORMAT')");
-        assert_eq!(rows("INSERT INTO format FORMAT CSV\n1"), "1");
-        assert_eq!(rows("INSERT INTO FUNCTION remote('h', 'values') (a) VALUES (3)"), " (3)");
-    }
 
     #[test]
     fn an_insert_without_rows_is_a_write() {
@@ -468,6 +296,12 @@ mod tests {
         check("SET max_threads = 1", Class::Session, None);
         check("KILL MUTATION WHERE 1", Class::Write, None);
         check("CREATE TABLE t (a UInt8) ENGINE = Memory", Class::Write, None);
+        check("\u{feff}SELECT\u{a0}1\u{3000}FORMAT `CSV`;", Class::Select, Some("CSV"));
+        check("SELECT format FROM t", Class::Select, None);
+        check("SELECT format, 1 FROM t", Class::Select, None);
+        check("SELECT 1 FORMAT CSV UNION ALL SELECT 2", Class::Select, None);
+        // What the engine is asked about.
+        check("SELECT a FROM t ORDER BY format ASC", Class::Select, Some("ASC"));
     }
 
     #[test]
@@ -492,6 +326,11 @@ mod tests {
         assert_eq!(code("\\l"), 62);
         assert_eq!(code("SELECT 1; SELECT 2"), 62);
         assert_eq!(code("SELECT 1 INTO OUTFILE 'x'"), 358);
+        assert_eq!(code("SELECT 1 INTO\u{a0}/* /* */ */OUTFILE 'x'"), 358);
+        assert_eq!(code("/* /* ' */ */ SELECT 1 INTO OUTFILE 'x' -- '"), 358);
+        assert_eq!(code("WITH 1 AS y INSERT INTO t FROM INFILE 'x' FORMAT CSV"), 78);
+        assert_eq!(code("EXPLAIN INSERT INTO t FROM INFILE 'x' FORMAT CSV"), 78);
+        assert!(read(b"SELECT * FROM infile").is_ok());
         assert_eq!(code("INSERT INTO t FROM INFILE 'x' FORMAT CSV"), 78);
         assert!(read(b"SELECT 1;  -- end").is_ok());
     }

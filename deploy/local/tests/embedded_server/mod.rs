@@ -41,13 +41,25 @@ impl Server {
     /// One that serves `path`.
     pub fn start_at(path: &Path, arguments: &[&str]) -> Server {
         let port_file = path.join("address");
-        let mut process =
-            command(path, arguments).arg("--port-file").arg(&port_file).spawn().expect("starts");
+        let mut command = command(path, arguments);
+        command.arg("--port-file").arg(&port_file);
+        Server::start_command(command, &port_file)
+    }
+
+    /// One that serves `path` and is started in `directory`, with a port file there under a relative name.
+    pub fn start_in(directory: &Path, path: &Path) -> Server {
+        let mut command = command(path, &[]);
+        command.current_dir(directory).args(["--port-file", "address"]);
+        Server::start_command(command, &directory.join("address"))
+    }
+
+    fn start_command(mut command: Command, port_file: &Path) -> Server {
+        let mut process = command.spawn().expect("starts");
         let deadline = Instant::now() + START_TIMEOUT;
         let pid = process.id().to_string();
         loop {
             // A killed server leaves its file behind: only what answers counts.
-            if let Ok(address) = fs::read_to_string(&port_file)
+            if let Ok(address) = fs::read_to_string(port_file)
                 && TcpStream::connect(address.trim()).is_ok()
             {
                 return Server { process, address: address.trim().to_owned(), _directory: None };
@@ -117,6 +129,14 @@ impl Server {
     pub fn refused(&self, address: &str, body: &[u8]) -> (u16, u16) {
         let answer = self.post(address, body);
         (answer.status, answer.code())
+    }
+
+    /// A request without a body to the server under the name `host`.
+    pub fn send_to(&self, host: &str, method: &str, address: &str) -> Answer {
+        let mut stream = self.connect();
+        write!(stream, "{method} /?{address} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+            .expect("sends");
+        read_answer(stream)
     }
 
     pub fn send(&self, method: &str, address: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {

@@ -1,0 +1,142 @@
+//! The front splits SQL exactly where the engine does: `tokenizeQuery` shows the engine's own lexer.
+
+mod embedded_server;
+/// The front's own, as it is compiled into the server.
+#[path = "../src/embedded/lexer.rs"]
+#[allow(dead_code)]
+mod lexer;
+
+use embedded_server::Server;
+use lexer::{Kind, tokens};
+
+/// A token's bytes and its kind by the engine's name, as far as the front tells kinds apart.
+type Split = (usize, usize, &'static str);
+
+fn ours(sql: &[u8]) -> Vec<Split> {
+    let name = |kind: Kind| match kind {
+        Kind::Word => "word",
+        Kind::Identifier => "identifier",
+        Kind::Text => "text",
+        Kind::Number => "number",
+        Kind::Mark(_) | Kind::Other => "other",
+        Kind::Unfinished => "unfinished",
+    };
+    tokens(sql, 0).map(|token| (token.at, token.end(), name(token.kind))).collect()
+}
+
+/// What the engine makes of each text.
+fn engines(server: &Server, texts: &[Vec<u8>]) -> Vec<Vec<Split>> {
+    let hex = |text: &Vec<u8>| text.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let list: Vec<String> = texts.iter().map(|text| format!("'{}'", hex(text))).collect();
+    let sql = format!(
+        "SELECT arrayMap(token -> (token.begin, token.end, toString(token.type)), tokenizeQuery(unhex(text))) \
+         FROM (SELECT arrayJoin([{}]) AS text) SETTINGS max_query_size = 100000000, max_threads = 1 \
+         FORMAT JSONCompactEachRow",
+        list.join(",")
+    );
+    let answer = server.sql(&sql);
+    let name = |kind: &str| match kind {
+        "Whitespace" | "Comment" | "EndOfStream" => None,
+        "BareWord" => Some("word"),
+        "QuotedIdentifier" => Some("identifier"),
+        "StringLiteral" | "HereDoc" => Some("text"),
+        "Number" => Some("number"),
+        _ if kind.ends_with("NotClosed") => Some("unfinished"),
+        _ => Some("other"),
+    };
+    answer
+        .lines()
+        .map(|line| {
+            let (all,): (Vec<(usize, usize, String)>,) = serde_json::from_str(line).expect(line);
+            all.iter().filter_map(|(begin, end, kind)| Some((*begin, *end, name(kind)?))).collect()
+        })
+        .collect()
+}
+
+fn compare(server: &Server, texts: &[Vec<u8>]) {
+    let found = engines(server, texts);
+    assert_eq!(found.len(), texts.len());
+    for (text, mut expected) in texts.iter().zip(found) {
+        // The engine goes on inside of what is not closed; nothing is run of such a text.
+        if let Some(unfinished) = expected.iter().position(|(_, _, kind)| *kind == "unfinished") {
+            expected.truncate(unfinished + 1);
+        }
+        assert_eq!(ours(text), expected, "{:?}", String::from_utf8_lossy(text));
+    }
+}
+
+#[test]
+fn every_character_separates_or_not_as_in_the_engine() {
+    let server = Server::start(&[]);
+    let texts: Vec<Vec<u8>> = (1..=0xffff_u32)
+        .filter_map(char::from_u32)
+        .map(|character| format!("a{character}b").into_bytes())
+        .collect();
+    for part in texts.chunks(8192) {
+        compare(&server, part);
+    }
+}
+
+#[test]
+fn texts_are_split_as_in_the_engine() {
+    let server = Server::start(&[]);
+    let whole = [
+        "/* /* ' */ */ INTO /* */ OUTFILE",
+        "/* /* ' */ SELECT '",
+        "SELECT 'it''s', 'a\\'b', \"q\"\"r\", `a\\`b` -- ; '\n#! x\n# y\n#z",
+        "$$ a $$, $tag$ ' $tag$, $a b$ x $a b$, $1, $, a$b, $a$",
+        "x.1.1, .5, 1.5e+3, 1.e, 0x, 0xFF_FFp1, 0b1012, 1__2, 12_, 1_000, 2nd, 1a.b, 1.1.1, t.1a, ).5, ].5",
+        "‘a\\’ “b\" ” ‘a’’ “”, ‘’, −1, …",
+        "x'41' X'4' b'01' B'' ax'41' 1x'41' x'4'x'' .0x'41' x'4g' y",
+        "1a$a$ ' $a$ a$a$ '",
+        "a->b a::b a||b a|b a==b a!=b a!b a<=>b a<>b @@x @x ?:; {x:y} [1] ~ % ^ & \\ \\G \\H",
+        "\u{feff}SELECT\u{a0}1\u{3000}",
+    ];
+    let mut texts: Vec<Vec<u8>> = whole.iter().map(|text| text.as_bytes().to_vec()).collect();
+    // Each cut short anywhere, also inside a character.
+    for text in whole {
+        texts.extend((0..text.len()).map(|end| text.as_bytes()[..end].to_vec()));
+    }
+    texts.retain(|text| !text.is_empty());
+    compare(&server, &texts);
+}
+
+#[test]
+fn random_texts_are_split_as_in_the_engine() {
+    let server = Server::start(&[]);
+    const PIECES: [&str; 68] = [
+        " ", "\n", "\t", "\r", "\0", "a", "Z", "_", "$", "$a$", "$$", "1", "0", "0x", "0b", "x'", "b'", "e",
+        "p", ".", "..", ",", "-", "--", "->", "+", "/", "/*", "*/", "*", "'", "''", "\\", "\\'", "\\G", "\"",
+        "`", "‘", "’", "“", "”", "\u{a0}", "\u{feff}", "−", "#", "# ", "#!", "(", ")", "]", "{", "}", ";",
+        ":", "|", "=", "<", ">", "!", "@", "?", "&", "~", "%", "^", "[", "\u{1}", "ä",
+    ];
+    // Bytes that begin or end a character beyond ASCII, without the rest of it.
+    const PARTS: [&[u8]; 6] = [b"\xff", b"\xc2", b"\xe2", b"\xe2\x80", b"\x98", b"\xa0"];
+    let seed = std::env::var("SEED").ok().and_then(|it| it.parse().ok()).unwrap_or(0x5eed_u64);
+    println!("SEED={seed}");
+    let mut state = seed;
+    // xorshift64* (Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled", 2016).
+    let mut random = || {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33
+    };
+    let texts: Vec<Vec<u8>> = (0..20_000)
+        .map(|_| {
+            let length = 1 + random() % 12;
+            let mut text = Vec::new();
+            for _ in 0..length {
+                let chosen = (random() % (PIECES.len() + PARTS.len()) as u64) as usize;
+                text.extend_from_slice(match PIECES.get(chosen) {
+                    Some(piece) => piece.as_bytes(),
+                    None => PARTS[chosen - PIECES.len()],
+                });
+            }
+            text
+        })
+        .collect();
+    for part in texts.chunks(5_000) {
+        compare(&server, part);
+    }
+}
