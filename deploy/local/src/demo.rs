@@ -71,7 +71,10 @@ pub fn run(demo: &Demo) -> Result<()> {
             consumer: true,
             aggregator: true,
             http_port: demo.servers.http_port,
-            aggregator_settings: &[("SPLITSTREAM_AGGREGATOR__INTERVAL_MS", ANALYZE_EVERY_MS)],
+            aggregator_settings: &[
+                ("SPLITSTREAM_AGGREGATOR__INTERVAL_MS", ANALYZE_EVERY_MS),
+                ("SPLITSTREAM_AGGREGATOR__DOCUMENT_INTERVAL_MS", "0"),
+            ],
         },
     )?;
     let page = services.iter().find(|service| service.name() == "aggregator").map(|service| service.url());

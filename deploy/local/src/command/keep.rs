@@ -27,7 +27,8 @@ pub fn run(wanted: &Wanted) -> Result<()> {
             consumer: wanted.includes(PartName::Consumer),
             aggregator: wanted.includes(PartName::Aggregator),
             http_port: wanted.servers.http_port,
-            aggregator_settings: &[],
+            // People watch: every round is a document.
+            aggregator_settings: &[("SPLITSTREAM_AGGREGATOR__DOCUMENT_INTERVAL_MS", "0")],
         },
     )?;
     stack.declare_ready()?;

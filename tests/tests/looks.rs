@@ -1,0 +1,309 @@
+//! The log of looks on the real parts: two aggregators at once, and a log that was lost, cut, or that nobody can
+//! read. What a plan's looks have spent is spent once.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use local::{Service, ServiceOptions};
+use schemas::look::LookRecord;
+use schemas::{Uuid, avro};
+use serde_json::Value;
+use tests::platform::wait_until;
+use tests::{Platform, metrics, topic};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(100);
+const LOOKS: &str = "looks";
+const DEFINITIONS: &str = "\
+kind: metric
+key: purchase
+event: purchase
+type: conversion
+---
+kind: experiment
+key: checkout
+state: running
+assignment: external
+variants:
+  - { key: a, weight: 5000 }
+  - { key: b, weight: 5000 }
+control: a
+metrics:
+  primary: purchase
+plan:
+  horizon_units: 2000
+";
+
+fn platform() -> Platform {
+    let platform = Platform::up().unwrap();
+    platform.apply(DEFINITIONS).unwrap();
+    platform
+}
+
+/// Sends units number `first` to `first + count - 1`, every second one to `b`; a tenth of each arm buys.
+fn send(platform: &Platform, first: u64, count: u64) {
+    let mut events = String::new();
+    let id = |kind: u64, number: u64| Uuid::from_u128(u128::from(kind) << 64 | u128::from(number));
+    for number in first..first + count {
+        let variant = if number % 2 == 0 { "a" } else { "b" };
+        writeln!(
+            events,
+            r#"{{"type": "exposure", "event_id": "{}", "experiment": "checkout", "variant": "{variant}", "unit_type": "user", "unit_id": "u{number}", "created_at": "2026-01-01T00:00:00Z"}}"#,
+            id(1, number)
+        )
+        .unwrap();
+        if number % 20 < 2 {
+            writeln!(
+                events,
+                r#"{{"type": "conversion", "event_id": "{}", "name": "purchase", "unit_type": "user", "unit_id": "u{number}", "created_at": "2026-01-01T01:00:00Z"}}"#,
+                id(2, number)
+            )
+            .unwrap();
+        }
+    }
+    let file = platform.path("events.jsonl");
+    std::fs::write(&file, events).unwrap();
+    let output = platform.program("producer", &["replay", &file.display().to_string()]).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Returns when the tables have so many units.
+fn wait_for_units(platform: &Platform, units: u64) {
+    let clickhouse = platform.clickhouse();
+    wait_until("the units", PATIENCE, POLL, || {
+        let converted = clickhouse.number("SELECT count() FROM conversions", &[])?;
+        Ok(clickhouse.number("SELECT count() FROM exposures", &[])? == units && converted == units / 10)
+    })
+    .unwrap();
+}
+
+/// Analyzes now: the exit code, what was said, and the document.
+fn analyze(platform: &Platform) -> (i32, String, Value) {
+    let output = platform.program("aggregator", &["analyze", "--json"]).unwrap();
+    let document = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap(), document)
+}
+
+/// The looks of the boundary in a document: units of both arms, and alpha spent.
+fn looks(document: &Value) -> Vec<(u64, f64)> {
+    let boundary = &document["experiments"][0]["metrics"][0]["boundaries"][0];
+    let looks = boundary["looks"].as_array().unwrap_or_else(|| panic!("{document}"));
+    let of = |look: &Value| {
+        let units = look["units_control"].as_u64().unwrap() + look["units_treatment"].as_u64().unwrap();
+        (units, look["alpha_spent"].as_f64().unwrap())
+    };
+    looks.iter().map(of).collect()
+}
+
+/// The records of the log, in order.
+fn records(platform: &Platform) -> Vec<LookRecord> {
+    let mut records = Vec::new();
+    topic::read(platform.brokers(), LOOKS, |_, message| {
+        use rdkafka::message::Message as _;
+        records.extend(avro::decode_look(message.payload().unwrap_or_default()));
+    })
+    .unwrap();
+    records
+}
+
+fn start(platform: &Platform) -> Service {
+    let settings = [
+        ("SPLITSTREAM_AGGREGATOR__INTERVAL_MS", "100"),
+        ("SPLITSTREAM_AGGREGATOR__DOCUMENT_INTERVAL_MS", "0"),
+    ];
+    let options = ServiceOptions { settings: &settings, port: None };
+    platform.stack().service_with("aggregator", &["run"], options).unwrap()
+}
+
+fn gauge(service: &Service, name: &str) -> f64 {
+    metrics::series(&service.url(), name).unwrap().iter().map(|(_, value)| value).sum()
+}
+
+/// Whoever loses a race looks again after the winner, so that both tell of the same looks.
+#[test]
+fn two_aggregators_at_once_spend_alpha_once() {
+    let platform = platform();
+    let _consumer = platform.consumer(&[]).unwrap();
+    let (one, other) = (start(&platform), start(&platform));
+    for batch in 0..10 {
+        send(&platform, batch * 100, 100);
+        // A third one beside them.
+        let (code, said, _) = analyze(&platform);
+        assert_eq!(code, 0, "{said}");
+    }
+    wait_for_units(&platform, 1_000);
+    wait_until("both documents", PATIENCE, POLL, || {
+        let units = |service: &Service| -> anyhow::Result<Value> {
+            let url = format!("{}/api/v1/experiments/checkout", service.url());
+            Ok(ureq::get(&url).call()?.body_mut().read_json::<Value>()?["experiments"][0]["srm"]["phases"][0]
+                ["units"]
+                .clone())
+        };
+        Ok(units(&one)? == 1_000 && units(&other)? == 1_000)
+    })
+    .unwrap();
+    let (code, said, last) = analyze(&platform);
+    assert_eq!(code, 0, "{said}");
+
+    // Each look was taken once: by their units, no look is closer than a step to the one before, and what counts is
+    // one chain.
+    let records = records(&platform);
+    let mut chain: Vec<&LookRecord> = Vec::new();
+    for record in &records {
+        if record.number == chain.len() as u32 + 1 {
+            chain.push(record);
+        }
+    }
+    let planned: Vec<(u64, f64)> = chain
+        .iter()
+        .filter_map(|record| {
+            let look: Value = serde_json::from_str(&record.look).unwrap();
+            let planned = look["comparisons"][0]["planned"].clone();
+            let units = planned["units_control"].as_u64()? + planned["units_treatment"].as_u64()?;
+            Some((units, planned["alpha_spent"].as_f64()?))
+        })
+        .collect();
+    assert_eq!(looks(&last), planned);
+    assert!(planned.len() > 3, "{planned:?}");
+    assert!(
+        planned.windows(2).all(|pair| pair[0].0 + 20 <= pair[1].0 && pair[0].1 <= pair[1].1),
+        "{planned:?}"
+    );
+    let recorded = |service: &Service| {
+        let all = metrics::series(&service.url(), "splitstream_aggregator_looks_total").unwrap();
+        all.iter().filter(|(labels, _)| labels.contains("recorded")).map(|(_, value)| value).sum::<f64>()
+    };
+    assert!(recorded(&one) + recorded(&other) <= chain.len() as f64);
+    // The mirror says the same, by the rule in SQL.
+    let clickhouse = platform.clickhouse();
+    wait_until("the mirror", PATIENCE, POLL, || {
+        Ok(clickhouse.number("SELECT count() FROM look_log", &[])? == records.len() as u64)
+    })
+    .unwrap();
+    let numbers =
+        clickhouse.text("SELECT groupArray(number) FROM (SELECT number FROM looks ORDER BY version)", &[]);
+    let expected: Vec<String> = (1..=chain.len()).map(|number| number.to_string()).collect();
+    assert_eq!(numbers.unwrap().trim(), format!("[{}]", expected.join(",")));
+}
+
+/// The log lost: nothing is decided, loudly, until it has been written again from the mirror.
+#[test]
+fn a_lost_log_stops_decisions_until_it_is_restored() {
+    let platform = platform();
+    let consumer = platform.consumer(&[]).unwrap();
+    send(&platform, 0, 400);
+    wait_for_units(&platform, 400);
+    let (code, said, before) = analyze(&platform);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(looks(&before).len(), 1);
+    let clickhouse = platform.clickhouse();
+    wait_until(
+        "the mirror",
+        PATIENCE,
+        POLL,
+        || Ok(clickhouse.number("SELECT count() FROM looks", &[])? == 1),
+    )
+    .unwrap();
+    let aggregator = start(&platform);
+    assert_eq!(gauge(&aggregator, "splitstream_aggregator_look_log_ok"), 1.0);
+
+    topic::delete(platform.brokers(), LOOKS).unwrap();
+    wait_until("the topic made anew", PATIENCE, POLL, || {
+        platform.stack().run("producer", &["topics"])?;
+        topic::wait_for_leaders(platform.brokers(), LOOKS)?;
+        Ok(topic::length(platform.brokers(), LOOKS)? == 0)
+    })
+    .unwrap();
+    let told = || anyhow::Ok(metrics::readiness(&aggregator.url())?["checks"]["looks"].clone());
+    let made_anew =
+        |told: &Value| told.as_str().is_some_and(|told| told.contains("topic looks was made anew"));
+    wait_until("a stopped aggregator", PATIENCE, POLL, || Ok(made_anew(&told()?))).unwrap();
+    assert_eq!(metrics::readiness(&aggregator.url()).unwrap()["ok"], false);
+    assert_eq!(gauge(&aggregator, "splitstream_aggregator_look_log_ok"), 0.0);
+    send(&platform, 400, 400);
+    wait_for_units(&platform, 800);
+    let (code, said, _) = analyze(&platform);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("topic looks was made anew"), "{said}");
+    let analyses = "SELECT max(JSONExtractUInt(document, 'looks_recorded')) FROM analyses";
+    assert_eq!(clickhouse.number(analyses, &[]).unwrap(), 1);
+
+    let restored = platform.program("aggregator", &["restore-looks"]).unwrap();
+    assert_eq!(String::from_utf8(restored.stdout).unwrap(), "1 looks were written to the log again\n");
+    let again = platform.program("aggregator", &["restore-looks"]).unwrap();
+    assert_eq!(String::from_utf8(again.stdout).unwrap(), "0 looks were written to the log again\n");
+    // As for any topic that was made anew, the mirror's epoch is raised; then decisions go on where they stopped.
+    consumer.stop().unwrap();
+    let _consumer = platform.consumer(&[("SPLITSTREAM_CONSUMER__EPOCH", "2")]).unwrap();
+    wait_until("decisions", PATIENCE, POLL, || {
+        Ok(gauge(&aggregator, "splitstream_aggregator_look_log_ok") == 1.0)
+    })
+    .unwrap();
+    wait_until("the second look", PATIENCE, POLL, || Ok(records(&platform).len() == 2)).unwrap();
+    let (code, said, after) = analyze(&platform);
+    assert_eq!(code, 0, "{said}");
+    let (old, new) = (looks(&before), looks(&after));
+    assert_eq!(new[0], old[0]);
+    assert_eq!((new.len(), new[1].0), (2, 800));
+}
+
+/// A log without its end, as after a restore of an older copy: shorter than its mirror.
+#[test]
+fn a_log_that_is_shorter_than_its_mirror_decides_nothing() {
+    let platform = platform();
+    let _consumer = platform.consumer(&[]).unwrap();
+    send(&platform, 0, 400);
+    wait_for_units(&platform, 400);
+    let (code, said, _) = analyze(&platform);
+    assert_eq!(code, 0, "{said}");
+    // The mirror has seen two more looks than the log holds.
+    let clickhouse = platform.clickhouse();
+    wait_until("the mirror", PATIENCE, POLL, || {
+        Ok(clickhouse.number("SELECT count() FROM look_log", &[])? == 1)
+    })
+    .unwrap();
+    let lost = "INSERT INTO look_log SELECT * REPLACE (number + 2 AS number, version + 2 AS version, generateUUIDv4() AS \
+                look_id, kafka_offset + 2 AS kafka_offset, batch_first + 2 AS batch_first, batch_last + 2 AS \
+                batch_last) FROM look_log";
+    clickhouse.text(lost, &[]).unwrap();
+    let (code, said, _) = analyze(&platform);
+    assert_eq!(code, 1, "{said}");
+    let told = "topic looks holds 1 looks at `checkout`, and ClickHouse has mirrored 3: the log was cut or damaged. \
+                Nothing is decided: the looks that are missing have spent alpha.";
+    assert!(said.contains(told), "{said}");
+}
+
+/// What nobody can read stops the experiment that it is of, and nothing else; bytes that are no record are none.
+#[test]
+fn a_look_that_cannot_be_read_is_not_nothing_before() {
+    let platform = platform();
+    let _consumer = platform.consumer(&[]).unwrap();
+    send(&platform, 0, 400);
+    wait_for_units(&platform, 400);
+    topic::write(platform.brokers(), LOOKS, 0, &[b"no record".to_vec()]).unwrap();
+    let (code, said, document) = analyze(&platform);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(looks(&document).len(), 1);
+    let last = records(&platform).pop().unwrap();
+    // Records that are not based on the last look count as little as those of strangers to the rule.
+    let stale = LookRecord { look_id: Uuid::from_u128(7), based_on: 0, number: 1, ..last.clone() };
+    let of_a_later_build = LookRecord {
+        look_id: Uuid::from_u128(8),
+        number: 2,
+        based_on: 2,
+        look: r#"{"form": "of a later build"}"#.into(),
+        ..last
+    };
+    let bytes: Vec<Vec<u8>> = [&stale, &of_a_later_build].into_iter().map(avro::encode_look).collect();
+    topic::write(platform.brokers(), LOOKS, 0, &bytes).unwrap();
+    let (code, said, _) = analyze(&platform);
+    assert_eq!(code, 1, "{said}");
+    let told = "look 2 at `checkout` (version 4 of the log of looks) cannot be read; install a newer build";
+    assert!(said.contains(told), "{said}");
+
+    let later_rule = LookRecord { look_id: Uuid::from_u128(9), rule_version: 2, ..of_a_later_build };
+    topic::write(platform.brokers(), LOOKS, 0, &[avro::encode_look(&later_rule)]).unwrap();
+    let (code, said, _) = analyze(&platform);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("follows rule 2, this build knows rules up to 1: install a newer build"), "{said}");
+}
