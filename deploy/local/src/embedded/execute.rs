@@ -287,7 +287,8 @@ impl Task {
         }
         match read {
             Ok(ast) => Ok(Some(ast)),
-            Err(exception) if readonly == Readonly::Off && exception.code == code::SYNTAX_ERROR => Ok(None),
+            // What is wrong with it, if anything is, shows when it is run.
+            Err(_) if readonly == Readonly::Off => Ok(None),
             Err(exception) => Err(exception),
         }
     }
