@@ -18,7 +18,7 @@ ALTER TABLE results MODIFY TTL
     toDateTime(computed_at) + INTERVAL 7 DAY DELETE WHERE kept_as = 'ten_minutes';
 
 -- The last document of each day, and the last of all: the newest row of a key replaces the others.
-CREATE TABLE IF NOT EXISTS analyses_of_days
+CREATE TABLE analyses_of_days
 (
     experiment          LowCardinality(String),
     day                 Date,
@@ -36,7 +36,7 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS analyses_to_days TO analyses_of_days AS
 SELECT experiment, toDate(computed_at) AS day, computed_at, analysis_id, verdict, reason, document_version, document
 FROM analyses;
 
-CREATE TABLE IF NOT EXISTS latest_analyses
+CREATE TABLE latest_analyses
 (
     experiment          LowCardinality(String),
     computed_at         DateTime64(3, 'UTC'),
