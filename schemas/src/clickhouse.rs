@@ -9,7 +9,7 @@ pub struct Migration {
     pub sql: &'static str,
 }
 
-pub const MIGRATIONS: [Migration; 8] = [
+pub const MIGRATIONS: [Migration; 9] = [
     Migration { number: 1, name: "events", sql: include_str!("../clickhouse/0001_events.sql") },
     Migration { number: 2, name: "definitions", sql: include_str!("../clickhouse/0002_definitions.sql") },
     Migration {
@@ -26,6 +26,7 @@ pub const MIGRATIONS: [Migration; 8] = [
         name: "forgotten_tags",
         sql: include_str!("../clickhouse/0008_forgotten_tags.sql"),
     },
+    Migration { number: 9, name: "unit_keys", sql: include_str!("../clickhouse/0009_unit_keys.sql") },
 ];
 
 /// The schema that this build needs: the number of the last migration.
@@ -47,8 +48,8 @@ mod tests {
     #[test]
     fn numbers_count_up_from_one() {
         let numbers: Vec<u32> = MIGRATIONS.iter().map(|migration| migration.number).collect();
-        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8]);
-        assert_eq!(SCHEMA_VERSION, 8);
+        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(SCHEMA_VERSION, 9);
     }
 
     #[test]

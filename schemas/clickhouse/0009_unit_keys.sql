@@ -1,0 +1,19 @@
+-- The key of each unit: xxh3 of its type, a zero byte and its id, by which tables join and count. Two units may have
+-- one key, so rows are deleted and forgotten by type and id. The consumer writes the keys; the defaults give those of
+-- the rows that were there before.
+
+ALTER TABLE exposures
+    ADD COLUMN unit_key UInt64 DEFAULT xxh3(concat(CAST(unit_type, 'String'), char(0), unit_id)) AFTER unit_id,
+    ADD COLUMN carried_keys Array(UInt64)
+        DEFAULT arrayMap((type, id) -> xxh3(concat(CAST(type, 'String'), char(0), id)), mapKeys(other_ids), mapValues(other_ids))
+        COMMENT 'keys of other_ids, in its order' AFTER other_ids;
+
+ALTER TABLE conversions
+    ADD COLUMN unit_key UInt64 DEFAULT xxh3(concat(CAST(unit_type, 'String'), char(0), unit_id)) AFTER unit_id,
+    ADD COLUMN carried_keys Array(UInt64)
+        DEFAULT arrayMap((type, id) -> xxh3(concat(CAST(type, 'String'), char(0), id)), mapKeys(other_ids), mapValues(other_ids))
+        COMMENT 'keys of other_ids, in its order' AFTER other_ids;
+
+ALTER TABLE aliases
+    ADD COLUMN from_unit_key UInt64 DEFAULT xxh3(concat(CAST(from_unit_type, 'String'), char(0), from_unit_id)) AFTER from_unit_id,
+    ADD COLUMN to_unit_key UInt64 DEFAULT xxh3(concat(CAST(to_unit_type, 'String'), char(0), to_unit_id)) AFTER to_unit_id;
