@@ -70,19 +70,21 @@ impl Table {
         match self {
             Table::Exposures => {
                 "INSERT INTO exposures (event_id, experiment, variant, unit_type, unit_id, unit_key, other_ids, \
-                 carried_keys, phase, definition_version, bucket_slot, bucket_rollout, bucket_variant, rule, attributes, region, plan, \
-                 device, browser, environment, sender_service, sender_instance, sender_version, verification, \
-                 created_at, ingest_ts, kafka_partition, kafka_offset, epoch, batch_first, batch_last) FORMAT Native"
+                 carried_keys, phase, definition_version, configuration_version, bucket_slot, bucket_rollout, \
+                 bucket_variant, rule, reason, attributes, region, plan, device, browser, environment, sender_service, \
+                 sender_instance, sender_version, verification, created_at, ingest_ts, kafka_partition, kafka_offset, \
+                 epoch, batch_first, batch_last) FORMAT Native"
             }
             Table::Conversions => {
                 "INSERT INTO conversions (event_id, name, unit_type, unit_id, unit_key, other_ids, carried_keys, \
-                 experiment, value, metadata, region, plan, device, browser, environment, sender_service, sender_instance, sender_version, \
-                 created_at, ingest_ts, kafka_partition, kafka_offset, epoch, batch_first, batch_last) FORMAT Native"
+                 experiment, value, metadata, region, plan, device, browser, environment, sender_service, \
+                 sender_instance, sender_version, created_at, ingest_ts, kafka_partition, kafka_offset, epoch, \
+                 batch_first, batch_last) FORMAT Native"
             }
             Table::Aliases => {
                 "INSERT INTO aliases (event_id, from_unit_type, from_unit_id, from_unit_key, to_unit_type, to_unit_id, \
-                 to_unit_key, environment, sender_service, sender_instance, sender_version, created_at, ingest_ts, kafka_partition, \
-                 kafka_offset, epoch, batch_first, batch_last) FORMAT Native"
+                 to_unit_key, environment, sender_service, sender_instance, sender_version, created_at, ingest_ts, \
+                 kafka_partition, kafka_offset, epoch, batch_first, batch_last) FORMAT Native"
             }
             Table::Definitions => {
                 "INSERT INTO definition_log (version, change_id, rule_version, kind, key, based_on, definition, \
@@ -150,10 +152,12 @@ pub struct ExposureRows {
     carried_keys: Lists,
     phase: Fixed,
     definition_version: Fixed,
+    configuration_version: Fixed,
     bucket_slot: Optional,
     bucket_rollout: Optional,
     bucket_variant: Optional,
     rule: LowTexts,
+    reason: LowTexts,
     attributes: Maps,
     context: Context,
     environment: LowTexts,
@@ -176,10 +180,12 @@ impl ExposureRows {
         self.carried_keys.push(exposure.carried_keys().map(UnitKey::get));
         self.phase.push(exposure.phase.to_le_bytes());
         self.definition_version.push(exposure.definition_version.to_le_bytes());
+        self.configuration_version.push(exposure.configuration_version.to_le_bytes());
         self.bucket_slot.push(buckets.map(|buckets| buckets.slot.to_le_bytes()));
         self.bucket_rollout.push(buckets.map(|buckets| buckets.rollout.to_le_bytes()));
         self.bucket_variant.push(buckets.map(|buckets| buckets.variant.to_le_bytes()));
         self.rule.push(&exposure.rule);
+        self.reason.push(exposure.reason.as_str());
         let mut known = Known::default();
         self.attributes.push(exposure.attributes.iter().inspect(|pair| known.see(pair)));
         self.context.push(&known);
@@ -202,10 +208,12 @@ impl ExposureRows {
             Named { name: "carried_keys", kind: KEYS, column: &mut self.carried_keys },
             Named { name: "phase", kind: "UInt32", column: &mut self.phase },
             Named { name: "definition_version", kind: "UInt64", column: &mut self.definition_version },
+            Named { name: "configuration_version", kind: "UInt64", column: &mut self.configuration_version },
             Named { name: "bucket_slot", kind: "Nullable(UInt32)", column: &mut self.bucket_slot },
             Named { name: "bucket_rollout", kind: "Nullable(UInt32)", column: &mut self.bucket_rollout },
             Named { name: "bucket_variant", kind: "Nullable(UInt32)", column: &mut self.bucket_variant },
             Named { name: "rule", kind: LOW, column: &mut self.rule },
+            Named { name: "reason", kind: LOW, column: &mut self.reason },
             Named { name: "attributes", kind: MAP, column: &mut self.attributes },
             Named { name: "environment", kind: LOW, column: &mut self.environment },
             Named { name: "verification", kind: "Int8", column: &mut self.verification },

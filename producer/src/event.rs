@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use assignment::{Evaluation, NotExposed};
-use schemas::definition::{Experiment, Version};
-use schemas::{Alias, Conversion, Exposure, Micros, Pairs, Sender, Unit, Uuid};
+use schemas::definition::{Definitions, Experiment, Version};
+use schemas::{Alias, Conversion, Exposure, Micros, Pairs, Reason, Sender, Unit, Uuid};
 use uuid::{NoContext, Timestamp};
 
 /// What an event carries in `environment` unless its maker says otherwise.
@@ -39,18 +39,37 @@ pub fn now() -> Micros {
     Micros::new(micros).expect("the clock is set between 1970 and 2261")
 }
 
-/// The unit was shown what the evaluation of `experiment`, at `version`, came to.
+/// An experiment, and the state of the definitions in which it was evaluated.
+#[derive(Clone, Copy, Debug)]
+pub struct Evaluated<'a> {
+    pub experiment: &'a Experiment,
+    /// Of the experiment's definition.
+    pub definition_version: Version,
+    /// Of all definitions together: it pins what the experiment refers to.
+    pub configuration_version: Version,
+}
+
+impl<'a> Evaluated<'a> {
+    /// The experiment as `definitions` have it now; `None` if they have none of this key.
+    pub fn of(definitions: &'a Definitions, key: &str) -> Option<Evaluated<'a>> {
+        let (definition_version, experiment) = definitions.experiment(key)?;
+        Some(Evaluated { experiment, definition_version, configuration_version: definitions.version() })
+    }
+}
+
+/// The unit was shown what an evaluation came to.
 ///
 /// # Errors
 /// The evaluation's reason, if the unit takes no part: then there is nothing to report.
 pub fn exposure<'a>(
     stamp: Stamp,
-    (version, experiment): (Version, &'a Experiment),
+    evaluated: Evaluated<'a>,
     unit_id: impl Into<Cow<'a, str>>,
     evaluation: &Evaluation<'a>,
     attributes: Pairs<'a>,
 ) -> Result<Exposure<'a>, NotExposed> {
     let variant = evaluation.outcome?;
+    let Evaluated { experiment, definition_version, configuration_version } = evaluated;
     Ok(Exposure {
         event_id: stamp.event_id,
         experiment: experiment.key.as_str().into(),
@@ -59,9 +78,12 @@ pub fn exposure<'a>(
         unit_id: unit_id.into(),
         other_ids: Pairs::default(),
         phase: experiment.phase(),
-        definition_version: version,
+        definition_version,
+        configuration_version,
         buckets: Some(evaluation.buckets),
         rule: evaluation.rule.map_or("", |rule| rule.as_str()).into(),
+        // Whom definitions force or hold out, an evaluation does not know.
+        reason: Reason::Split,
         attributes,
         environment: ENVIRONMENT.into(),
         sender: Sender::default(),

@@ -110,7 +110,7 @@ pub fn event(line: &[u8], definitions: &Definitions) -> Result<Event<'static>, S
 }
 
 /// An exposure that does not say by which version it came is taken to be of the current one, which must then
-/// know its variant.
+/// know its variant; it is then of the current configuration too, unless it names another.
 fn fill_version(exposure: &mut Exposure<'_>, line: &[u8], definitions: &Definitions) -> Result<(), String> {
     let key = &exposure.experiment;
     let Some((version, experiment)) = definitions.experiment(key) else {
@@ -123,6 +123,9 @@ fn fill_version(exposure: &mut Exposure<'_>, line: &[u8], definitions: &Definiti
         return Err(format!("variant: `{}` is none of `{key}`'s: {}", exposure.variant, known.join(", ")));
     }
     exposure.definition_version = version;
+    if exposure.configuration_version == 0 {
+        exposure.configuration_version = definitions.version();
+    }
     if exposure.phase != experiment.phase() && !gives_phase(line) {
         exposure.phase = experiment.phase();
     }
@@ -149,6 +152,8 @@ mod tests {
 ---
 {kind: experiment, key: e, assignment: external, state: running, control: a,
  variants: [{key: a, weight: 5000}, {key: b, weight: 5000}], metrics: {primary: click}}
+---
+{kind: layer, key: main}
 "#;
         samples::definitions(text)
     }
@@ -166,13 +171,17 @@ mod tests {
     fn the_current_version_is_filled_in_and_a_given_one_stays() {
         let definitions = definitions();
         let version_of = |line: &[u8]| match event(line, &definitions).unwrap() {
-            Event::Exposure(exposure) => (exposure.definition_version, exposure.phase),
+            Event::Exposure(exposure) => {
+                (exposure.definition_version, exposure.configuration_version, exposure.phase)
+            }
             other => panic!("{other:?}"),
         };
-        assert_eq!(version_of(&exposure("")), (2, 1));
-        assert_eq!(version_of(&exposure(r#", "definition_version": 0"#)), (2, 1));
-        assert_eq!(version_of(&exposure(r#", "phase": 3"#)), (2, 3));
-        assert_eq!(version_of(&exposure(r#", "definition_version": 9, "phase": 4"#)), (9, 4));
+        assert_eq!(version_of(&exposure("")), (2, 3, 1));
+        assert_eq!(version_of(&exposure(r#", "definition_version": 0"#)), (2, 3, 1));
+        assert_eq!(version_of(&exposure(r#", "phase": 3"#)), (2, 3, 3));
+        assert_eq!(version_of(&exposure(r#", "configuration_version": 8"#)), (2, 8, 1));
+        // Of which configuration, its maker did not say.
+        assert_eq!(version_of(&exposure(r#", "definition_version": 9, "phase": 4"#)), (9, 0, 4));
     }
 
     #[test]

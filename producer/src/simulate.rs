@@ -1,6 +1,6 @@
 //! Seeded traffic with known true rates: units arrive one after the other, are assigned as real ones are, and
-//! some convert a little later. The same plan is the same events, byte for byte and in the same order; what
-//! one unit does depends on the seed and its number alone.
+//! some convert a little later. The same plan on the same definitions is the same events, byte for byte and in the
+//! same order; what one unit does depends on the seed and its number alone.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -12,7 +12,7 @@ use serde::Serialize;
 use uuid::Builder;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
-use crate::event::{self, Stamp};
+use crate::event::{self, Evaluated, Stamp};
 
 mod mix;
 mod random;
@@ -72,8 +72,8 @@ pub enum Impossible {
 pub struct Simulation<'a> {
     plan: Plan,
     definitions: &'a Definitions,
-    version: Version,
     experiment: &'a Experiment,
+    evaluated: Evaluated<'a>,
     /// For each variant, in the experiment's order.
     rates: Vec<f64>,
     profiles: Profiles,
@@ -184,8 +184,12 @@ impl<'a> Simulation<'a> {
             profiles: Profiles::of(plan.mix),
             plan,
             definitions,
-            version,
             experiment,
+            evaluated: Evaluated {
+                experiment,
+                definition_version: version,
+                configuration_version: definitions.version(),
+            },
             rates,
             population,
             behaviour,
@@ -210,13 +214,7 @@ impl<'a> Simulation<'a> {
         let known = self.profiles.get(profile);
         let evaluation = evaluate(self.definitions, self.experiment, &unit_id, &known.attributes);
         let stamp = self.stamp(unit, What::Exposure, at);
-        let made = event::exposure(
-            stamp,
-            (self.version, self.experiment),
-            unit_id,
-            &evaluation,
-            known.pairs.clone(),
-        );
+        let made = event::exposure(stamp, self.evaluated, unit_id, &evaluation, known.pairs.clone());
         let exposure = match made {
             Ok(exposure) => exposure,
             Err(reason) => {
@@ -268,8 +266,8 @@ impl<'a> Simulation<'a> {
         let event = match due.what {
             What::Exposure => {
                 let evaluation = evaluate(self.definitions, self.experiment, &unit_id, &known.attributes);
-                let versioned = (self.version, self.experiment);
-                let exposure = event::exposure(stamp, versioned, unit_id, &evaluation, known.pairs.clone());
+                let exposure =
+                    event::exposure(stamp, self.evaluated, unit_id, &evaluation, known.pairs.clone());
                 Event::Exposure(exposure.expect("a unit that was exposed once is exposed again"))
             }
             What::Conversion => {

@@ -1,12 +1,17 @@
 -- The key of each unit: xxh3 of its type, a zero byte and its id, by which tables join and count. Two units may have
 -- one key, so rows are deleted and forgotten by type and id. The consumer writes the keys; the defaults give those of
--- the rows that were there before.
+-- the rows that were there before. An exposure says besides which configuration was evaluated, and why the unit saw
+-- its variant.
 
 ALTER TABLE exposures
     ADD COLUMN unit_key UInt64 DEFAULT xxh3(concat(CAST(unit_type, 'String'), char(0), unit_id)) AFTER unit_id,
     ADD COLUMN carried_keys Array(UInt64)
         DEFAULT arrayMap((type, id) -> xxh3(concat(CAST(type, 'String'), char(0), id)), mapKeys(other_ids), mapValues(other_ids))
-        COMMENT 'keys of other_ids, in its order' AFTER other_ids;
+        COMMENT 'keys of other_ids, in its order' AFTER other_ids,
+    ADD COLUMN configuration_version UInt64
+        COMMENT 'of the whole configuration that was evaluated; 0 if none was or nobody said' AFTER definition_version,
+    ADD COLUMN reason LowCardinality(String) DEFAULT 'split'
+        COMMENT 'split, forced or held_out' AFTER rule;
 
 ALTER TABLE conversions
     ADD COLUMN unit_key UInt64 DEFAULT xxh3(concat(CAST(unit_type, 'String'), char(0), unit_id)) AFTER unit_id,

@@ -11,13 +11,16 @@ use tests::Platform;
 use tests::traffic::{DEFINITIONS, Traffic, replay};
 
 /// Every field filled, and texts that need care.
-const CHOSEN: [&str; 3] = [
+const CHOSEN: [&str; 4] = [
     r#"{"type": "exposure", "event_id": "0191e3a0-0000-7000-8000-00000000000a", "experiment": "banner",
         "variant": "b", "unit_type": "user", "unit_id": "日本 \"u\" \\ \n", "other_ids": {"device": "d'1"},
-        "phase": 3, "definition_version": 9, "buckets": {"slot": 0, "rollout": 999999, "variant": 5},
+        "phase": 3, "definition_version": 9, "configuration_version": 1099511627776, "buckets": {"slot": 0, "rollout": 999999, "variant": 5},
         "rule": "eu", "attributes": {"region": "EU", "plan": "pro", "x": "ü"}, "environment": "staging",
         "sender": {"service": "s", "instance": "i", "library_version": "1.2.3"},
         "created_at": "2026-01-02T03:04:05.678901Z"}"#,
+    r#"{"type": "exposure", "event_id": "0191e3a0-0000-7000-8000-00000000000d", "experiment": "banner",
+        "variant": "a", "unit_type": "user", "unit_id": "tester", "definition_version": 9,
+        "configuration_version": 12, "reason": "forced", "created_at": "2026-01-02T03:04:05Z"}"#,
     r#"{"type": "conversion", "event_id": "0191e3a0-0000-7000-8000-00000000000b", "name": "refund",
         "unit_type": "user", "unit_id": "u-1", "experiment": "banner", "value": "-123456789012.345678",
         "metadata": {"browser": "firefox", "note": ""}, "created_at": "2026-01-02T03:04:06Z"}"#,

@@ -86,6 +86,7 @@ enum AttributeMix {
 struct Summary<'a> {
     experiment: &'a Key,
     definition_version: u64,
+    configuration_version: u64,
     seed: u64,
     batch_id: &'a Key,
     start: Micros,
@@ -150,6 +151,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let summary = Summary {
         experiment: &experiment.key,
         definition_version: version,
+        configuration_version: definitions.version(),
         seed: args.seed,
         batch_id: &batch_id,
         start,

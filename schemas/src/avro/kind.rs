@@ -4,7 +4,10 @@
 use std::sync::OnceLock;
 
 use super::schema::Schema;
-use super::{ALIAS_SCHEMA, CONVERSION_SCHEMA, DEFINITION_CHANGE_SCHEMA, EXPOSURE_SCHEMA, Fingerprint, Plan};
+use super::{
+    ALIAS_SCHEMA, CONVERSION_SCHEMA, DEFINITION_CHANGE_SCHEMA, EXPOSURE_SCHEMA, EXPOSURE_SCHEMA_1,
+    Fingerprint, Plan,
+};
 
 /// Which record a schema or a plan is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,7 +27,7 @@ struct Known {
 
 /// When a schema changes, its former text stays in `avro/` under the number of its version, and here: what was
 /// written with it stays in its topic for days, and an older writer runs on. The current ones first.
-const KNOWN: [Known; 4] = [
+const KNOWN: [Known; 5] = [
     Known { fingerprint: Fingerprint::EXPOSURE, kind: RecordKind::Exposure, schema: EXPOSURE_SCHEMA },
     Known { fingerprint: Fingerprint::CONVERSION, kind: RecordKind::Conversion, schema: CONVERSION_SCHEMA },
     Known { fingerprint: Fingerprint::ALIAS, kind: RecordKind::Alias, schema: ALIAS_SCHEMA },
@@ -33,6 +36,8 @@ const KNOWN: [Known; 4] = [
         kind: RecordKind::DefinitionChange,
         schema: DEFINITION_CHANGE_SCHEMA,
     },
+    // Without configuration_version and reason.
+    Known { fingerprint: Fingerprint::EXPOSURE_1, kind: RecordKind::Exposure, schema: EXPOSURE_SCHEMA_1 },
 ];
 
 /// The plan for a schema that our own writers use or have used; `None` for a stranger's.
@@ -94,11 +99,13 @@ impl RecordKind {
                 "other_ids",
                 "phase",
                 "definition_version",
+                "configuration_version",
                 "buckets",
                 "buckets.slot",
                 "buckets.rollout",
                 "buckets.variant",
                 "rule",
+                "reason",
                 "attributes",
                 "environment",
                 "sender.service",

@@ -5,8 +5,11 @@ use uuid::Uuid;
 use super::source::{Number, Source};
 use super::{AvroRecord, Body, DecodeError, RecordKind, quick, write};
 use crate::definition::Change;
-use crate::event::{Alias, Buckets, Conversion, Exposure, OutOfRange, Sender, Unit};
+use crate::event::{Alias, Buckets, Conversion, Exposure, OutOfRange, Reason, Sender, Unit};
 use crate::time::Micros;
+
+/// How many characters of an unknown reason an error shows.
+const REASON_SHOWN_MAX: usize = 80;
 
 pub fn write_exposure(bytes: &mut Vec<u8>, exposure: &Exposure<'_>) {
     write_uuid(bytes, exposure.event_id);
@@ -17,6 +20,7 @@ pub fn write_exposure(bytes: &mut Vec<u8>, exposure: &Exposure<'_>) {
     write::map(bytes, &exposure.other_ids);
     write::long(bytes, exposure.phase.into());
     write::long(bytes, exposure.definition_version as i64);
+    write::long(bytes, exposure.configuration_version as i64);
     match exposure.buckets {
         None => write::long(bytes, 0),
         Some(buckets) => {
@@ -27,6 +31,7 @@ pub fn write_exposure(bytes: &mut Vec<u8>, exposure: &Exposure<'_>) {
         }
     }
     write::text(bytes, &exposure.rule);
+    write::text(bytes, exposure.reason.as_str());
     write::map(bytes, &exposure.attributes);
     write::text(bytes, &exposure.environment);
     write_sender(bytes, &exposure.sender);
@@ -46,6 +51,7 @@ impl<'a> AvroRecord<'a> for Exposure<'a> {
             other_ids: source.map("other_ids")?,
             phase: source.unsigned("phase")?,
             definition_version: source.unsigned("definition_version")?,
+            configuration_version: source.unsigned("configuration_version")?,
             buckets: match source.present("buckets")? {
                 false => None,
                 true => Some(Buckets {
@@ -55,6 +61,7 @@ impl<'a> AvroRecord<'a> for Exposure<'a> {
                 }),
             },
             rule: source.text("rule")?,
+            reason: read_reason(source)?,
             attributes: source.map("attributes")?,
             environment: source.text("environment")?,
             sender: read_sender(source)?,
@@ -212,6 +219,12 @@ fn read_sender<'a>(source: &mut impl Source<'a>) -> Result<Sender<'a>, DecodeErr
     let instance = source.text("sender.instance")?;
     let library_version = source.text("sender.library_version")?;
     Ok(Sender { service, instance, library_version })
+}
+
+fn read_reason<'a>(source: &mut impl Source<'a>) -> Result<Reason, DecodeError> {
+    let reason = source.text("reason")?;
+    Reason::parse(&reason)
+        .ok_or_else(|| DecodeError::UnknownReason { reason: reason.chars().take(REASON_SHOWN_MAX).collect() })
 }
 
 fn read_time<'a>(source: &mut impl Source<'a>, field: &'static str) -> Result<Micros, DecodeError> {
