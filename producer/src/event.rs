@@ -9,6 +9,8 @@ use schemas::definition::{Definitions, Experiment, Version};
 use schemas::{Alias, Conversion, Exposure, Micros, Pairs, Reason, Sender, Unit, Uuid};
 use uuid::{NoContext, Timestamp};
 
+use crate::attributes::Picked;
+
 /// What an event carries in `environment` unless its maker says otherwise.
 const ENVIRONMENT: &str = "production";
 
@@ -66,7 +68,7 @@ pub fn exposure<'a>(
     evaluated: Evaluated<'a>,
     unit_id: impl Into<Cow<'a, str>>,
     evaluation: &Evaluation<'a>,
-    attributes: Pairs<'a>,
+    attributes: Picked<'a>,
 ) -> Result<Exposure<'a>, NotExposed> {
     let variant = evaluation.outcome?;
     let Evaluated { experiment, definition_version, configuration_version } = evaluated;
@@ -84,7 +86,7 @@ pub fn exposure<'a>(
         rule: evaluation.rule.map_or("", |rule| rule.as_str()).into(),
         // Whom definitions force or hold out, an evaluation does not know.
         reason: Reason::Split,
-        attributes,
+        attributes: attributes.into_pairs(),
         environment: ENVIRONMENT.into(),
         sender: Sender::default(),
         created_at: stamp.created_at,

@@ -1,5 +1,6 @@
 //! Events from lines of JSON, with their own ids and times. A line is an event or a reason why it is none;
-//! what a line leaves out is filled in from the definitions that hold now.
+//! what a line leaves out is filled in from the definitions that hold now. All attributes of an exposure that
+//! somebody else made travel with it, in their bounds.
 
 use std::io::{self, BufRead};
 
@@ -105,6 +106,7 @@ pub fn event(line: &[u8], definitions: &Definitions) -> Result<Event<'static>, S
     {
         fill_version(exposure, line, definitions)?;
     }
+    event.fit_attributes();
     event.check().map_err(|problem| problem.to_string())?;
     Ok(event)
 }
@@ -145,6 +147,7 @@ fn gives_phase(line: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::samples;
+    use schemas::event::CUT_MARK;
 
     fn definitions() -> Definitions {
         let text = r#"
@@ -182,6 +185,19 @@ mod tests {
         assert_eq!(version_of(&exposure(r#", "configuration_version": 8"#)), (2, 8, 1));
         // Of which configuration, its maker did not say.
         assert_eq!(version_of(&exposure(r#", "definition_version": 9, "phase": 4"#)), (9, 0, 4));
+    }
+
+    #[test]
+    fn all_attributes_of_a_line_are_kept_and_long_ones_are_cut() {
+        let more = format!(r#", "attributes": {{"user_feature_0": "x", "note": "{}"}}"#, "n".repeat(1_025));
+        let Event::Exposure(read) = event(&exposure(&more), &definitions()).unwrap() else {
+            panic!("an exposure")
+        };
+        let cut = ["n".repeat(1_016).as_str(), CUT_MARK].concat();
+        assert_eq!(
+            read.attributes.iter().collect::<Vec<_>>(),
+            [("user_feature_0", "x"), ("note", cut.as_str())]
+        );
     }
 
     #[test]

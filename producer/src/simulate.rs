@@ -12,6 +12,7 @@ use serde::Serialize;
 use uuid::Builder;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
+use crate::attributes::{AttributeNames, Travelling};
 use crate::event::{self, Evaluated, Stamp};
 
 mod mix;
@@ -38,6 +39,8 @@ pub struct Plan {
     /// Share of the events that are sent a second time, in [0, 1].
     pub duplicates: f64,
     pub mix: Mix,
+    /// The attributes that travel with exposures besides those that always do.
+    pub attributes: AttributeNames,
     /// When the first unit arrives.
     pub start: Micros,
     /// Nanoseconds between two arrivals.
@@ -181,7 +184,7 @@ impl<'a> Simulation<'a> {
             ..Tally::default()
         };
         Ok(Simulation {
-            profiles: Profiles::of(plan.mix),
+            profiles: Profiles::of(plan.mix, &Travelling::of(experiment, &plan.attributes)),
             plan,
             definitions,
             experiment,
@@ -214,7 +217,7 @@ impl<'a> Simulation<'a> {
         let known = self.profiles.get(profile);
         let evaluation = evaluate(self.definitions, self.experiment, &unit_id, &known.attributes);
         let stamp = self.stamp(unit, What::Exposure, at);
-        let made = event::exposure(stamp, self.evaluated, unit_id, &evaluation, known.pairs.clone());
+        let made = event::exposure(stamp, self.evaluated, unit_id, &evaluation, known.travelling.clone());
         let exposure = match made {
             Ok(exposure) => exposure,
             Err(reason) => {
@@ -267,7 +270,7 @@ impl<'a> Simulation<'a> {
             What::Exposure => {
                 let evaluation = evaluate(self.definitions, self.experiment, &unit_id, &known.attributes);
                 let exposure =
-                    event::exposure(stamp, self.evaluated, unit_id, &evaluation, known.pairs.clone());
+                    event::exposure(stamp, self.evaluated, unit_id, &evaluation, known.travelling.clone());
                 Event::Exposure(exposure.expect("a unit that was exposed once is exposed again"))
             }
             What::Conversion => {
@@ -410,6 +413,7 @@ mod tests {
             value: Some((Decimal6::parse("5").unwrap(), Decimal6::parse("5.02").unwrap())),
             duplicates: 0.1,
             mix: Mix::Default,
+            attributes: AttributeNames::default(),
             start: Micros::parse("2026-01-01T00:00:00Z").unwrap(),
             step_nanos: 1_000_500,
             delay_micros_max: 5_000_000,

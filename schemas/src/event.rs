@@ -10,10 +10,13 @@ use uuid::Uuid;
 use crate::key::is_key;
 use crate::time::Micros;
 
+mod attributes;
 mod decimal;
 mod json;
 mod pairs;
 
+pub(crate) use attributes::cut_values;
+pub use attributes::{ATTRIBUTES_BYTES_MAX, CUT_MARK, LEFT_OUT, STANDARD_ATTRIBUTES};
 pub use decimal::{Decimal6, NotADecimal};
 pub use pairs::Pairs;
 
@@ -21,7 +24,7 @@ pub use pairs::Pairs;
 pub const UNIT_ID_BYTES_MAX: usize = 256;
 /// The most entries in `attributes`, `metadata` or `other_ids`.
 pub const MAP_ENTRIES_MAX: usize = 64;
-/// The longest value in a map, and the longest of the sender's texts, in bytes.
+/// The longest value in a map (one in `attributes` is cut to it), and the longest of the sender's texts, in bytes.
 pub const TEXT_BYTES_MAX: usize = 1_024;
 /// The longest event on the wire, framing included, in bytes. Larger ones are refused before they are
 /// sent and dead-lettered where they arrive.
@@ -56,6 +59,8 @@ pub struct Exposure<'a> {
     pub rule: Cow<'a, str>,
     #[serde(default)]
     pub reason: Reason,
+    /// What is known of the unit. Those of an exposure that is sent are brought into their bounds first, and values
+    /// that arrive too long are cut: see [`Exposure::fit_attributes`].
     #[serde(default)]
     pub attributes: Pairs<'a>,
     #[serde(default = "production")]

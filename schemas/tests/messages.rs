@@ -5,7 +5,8 @@ use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 use schemas::avro::{self, Plan, RecordKind, WrittenWith};
-use schemas::{Event, Exposure};
+use schemas::event::CUT_MARK;
+use schemas::{Event, Exposure, Pairs};
 use serde::Deserialize;
 
 const VECTORS: &str = include_str!("../vectors/messages.json");
@@ -162,4 +163,32 @@ fn an_exposure_for_an_unknown_reason_is_refused_by_its_own_code() {
             format!("exposed for the unknown reason `{said}`; known are split, forced, held_out")
         );
     }
+}
+
+/// As a stranger writes it who knows no bounds: the value is cut as our own sender would have cut it.
+#[test]
+fn a_value_that_arrives_too_long_is_cut_and_too_many_are_still_refused() {
+    let json = r#"{"event_id": "0191e3a0-0000-7000-8000-000000000001", "experiment": "e", "variant": "a",
+        "unit_type": "user", "unit_id": "u1", "created_at": "2026-01-01T00:00:00Z"}"#;
+    let exposure =
+        |attributes: Pairs<'static>| Exposure { attributes, ..serde_json::from_str(json).unwrap() };
+    let long = exposure(Pairs::from_iter([("region", "é".repeat(600)), ("plan", "pro".to_owned())]));
+    let cut = ["é".repeat(508).as_str(), CUT_MARK].concat();
+    let message = avro::encode(&Event::Exposure(long.clone()));
+    let mut evolved: serde_json::Value = serde_json::from_str(avro::EXPOSURE_SCHEMA).unwrap();
+    evolved["fields"].as_array_mut().unwrap().push(serde_json::json!({"name": "more", "type": "null"}));
+    let plan = Plan::compile(RecordKind::Exposure, &evolved.to_string()).unwrap();
+    assert!(!plan.is_exact());
+    let (_, body) = avro::open(RecordKind::Exposure, &message).unwrap();
+    let mut sent = long;
+    sent.fit_attributes();
+    for read in [avro::decode_exposure(&message).unwrap(), plan.decode(body).unwrap()] {
+        assert_eq!(read.attributes.iter().collect::<Vec<_>>(), [("region", cut.as_str()), ("plan", "pro")]);
+        assert_eq!(read, sent);
+    }
+
+    let many = exposure((0..65).map(|number| (format!("a{number}"), "x")).collect());
+    let message = avro::encode(&Event::Exposure(many));
+    let refused = avro::decode_exposure(&message).unwrap_err();
+    assert_eq!((refused.code(), refused.to_string().contains("more than 64 entries")), ("malformed", true));
 }

@@ -111,7 +111,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         );
         return Err(refused.context(Exit::Refused));
     };
-    let plan = plan(&args, experiment)?;
+    let plan = plan(config, &args, experiment)?;
     let (batch_id, start) = (plan.batch_id.clone(), plan.start);
     let mut simulation = Simulation::new(definitions, (version, experiment), plan).context(Exit::Refused)?;
     let mut ids = args.ids.as_deref().map(Ids::create).transpose()?;
@@ -173,7 +173,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn plan(args: &Args, experiment: &Experiment) -> anyhow::Result<Plan> {
+fn plan(config: &Config, args: &Args, experiment: &Experiment) -> anyhow::Result<Plan> {
     let rates: BTreeMap<String, f64> = args.rates.iter().cloned().collect();
     let batch_id = match &args.batch_id {
         Some(batch_id) => batch_id.clone(),
@@ -201,6 +201,7 @@ fn plan(args: &Args, experiment: &Experiment) -> anyhow::Result<Plan> {
             AttributeMix::Default => Mix::Default,
             AttributeMix::None => Mix::None,
         },
+        attributes: config.producer.attributes.clone(),
         start,
         step_nanos,
         delay_micros_max: args.delay * 1_000_000,

@@ -5,7 +5,9 @@ use uuid::Uuid;
 use super::source::{Number, Source};
 use super::{AvroRecord, Body, DecodeError, RecordKind, quick, write};
 use crate::definition::Change;
-use crate::event::{Alias, Buckets, Conversion, Exposure, OutOfRange, Reason, Sender, Unit};
+use crate::event::{
+    Alias, Buckets, Conversion, Exposure, OutOfRange, Pairs, Reason, Sender, Unit, cut_values,
+};
 use crate::time::Micros;
 
 /// How many characters of an unknown reason an error shows.
@@ -62,7 +64,7 @@ impl<'a> AvroRecord<'a> for Exposure<'a> {
             },
             rule: source.text("rule")?,
             reason: read_reason(source)?,
-            attributes: source.map("attributes")?,
+            attributes: read_attributes(source)?,
             environment: source.text("environment")?,
             sender: read_sender(source)?,
             created_at: read_time(source, "created_at")?,
@@ -225,6 +227,13 @@ fn read_reason<'a>(source: &mut impl Source<'a>) -> Result<Reason, DecodeError> 
     let reason = source.text("reason")?;
     Reason::parse(&reason)
         .ok_or_else(|| DecodeError::UnknownReason { reason: reason.chars().take(REASON_SHOWN_MAX).collect() })
+}
+
+/// A value that is too long is no reason to refuse the exposure.
+fn read_attributes<'a>(source: &mut impl Source<'a>) -> Result<Pairs<'a>, DecodeError> {
+    let mut attributes = source.map("attributes")?;
+    cut_values(&mut attributes);
+    Ok(attributes)
 }
 
 fn read_time<'a>(source: &mut impl Source<'a>, field: &'static str) -> Result<Micros, DecodeError> {
