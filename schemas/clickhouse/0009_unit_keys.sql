@@ -4,21 +4,21 @@
 -- its variant.
 
 ALTER TABLE exposures
-    ADD COLUMN unit_key UInt64 DEFAULT xxh3(concat(CAST(unit_type, 'String'), char(0), unit_id)) AFTER unit_id,
-    ADD COLUMN carried_keys Array(UInt64)
+    ADD COLUMN IF NOT EXISTS unit_key UInt64 DEFAULT xxh3(concat(CAST(unit_type, 'String'), char(0), unit_id)) AFTER unit_id,
+    ADD COLUMN IF NOT EXISTS carried_keys Array(UInt64)
         DEFAULT arrayMap((type, id) -> xxh3(concat(CAST(type, 'String'), char(0), id)), mapKeys(other_ids), mapValues(other_ids))
         COMMENT 'keys of other_ids, in its order' AFTER other_ids,
-    ADD COLUMN configuration_version UInt64
+    ADD COLUMN IF NOT EXISTS configuration_version UInt64
         COMMENT 'of the whole configuration that was evaluated; 0 if none was or nobody said' AFTER definition_version,
-    ADD COLUMN reason LowCardinality(String) DEFAULT 'split'
+    ADD COLUMN IF NOT EXISTS reason LowCardinality(String) DEFAULT 'split'
         COMMENT 'split, forced or held_out' AFTER rule;
 
 ALTER TABLE conversions
-    ADD COLUMN unit_key UInt64 DEFAULT xxh3(concat(CAST(unit_type, 'String'), char(0), unit_id)) AFTER unit_id,
-    ADD COLUMN carried_keys Array(UInt64)
+    ADD COLUMN IF NOT EXISTS unit_key UInt64 DEFAULT xxh3(concat(CAST(unit_type, 'String'), char(0), unit_id)) AFTER unit_id,
+    ADD COLUMN IF NOT EXISTS carried_keys Array(UInt64)
         DEFAULT arrayMap((type, id) -> xxh3(concat(CAST(type, 'String'), char(0), id)), mapKeys(other_ids), mapValues(other_ids))
         COMMENT 'keys of other_ids, in its order' AFTER other_ids;
 
 ALTER TABLE aliases
-    ADD COLUMN from_unit_key UInt64 DEFAULT xxh3(concat(CAST(from_unit_type, 'String'), char(0), from_unit_id)) AFTER from_unit_id,
-    ADD COLUMN to_unit_key UInt64 DEFAULT xxh3(concat(CAST(to_unit_type, 'String'), char(0), to_unit_id)) AFTER to_unit_id;
+    ADD COLUMN IF NOT EXISTS from_unit_key UInt64 DEFAULT xxh3(concat(CAST(from_unit_type, 'String'), char(0), from_unit_id)) AFTER from_unit_id,
+    ADD COLUMN IF NOT EXISTS to_unit_key UInt64 DEFAULT xxh3(concat(CAST(to_unit_type, 'String'), char(0), to_unit_id)) AFTER to_unit_id;

@@ -52,6 +52,15 @@ mod tests {
         assert_eq!(SCHEMA_VERSION, 9);
     }
 
+    /// Of two who migrate at once the second meets what the first has made.
+    #[test]
+    fn a_column_is_added_where_it_is_not_there() {
+        for statement in MIGRATIONS.iter().flat_map(Migration::statements) {
+            let added = statement.matches("ADD COLUMN ").count();
+            assert_eq!(statement.matches("ADD COLUMN IF NOT EXISTS ").count(), added, "{statement}");
+        }
+    }
+
     #[test]
     fn the_events_migration_makes_three_tables() {
         let made: Vec<&str> = MIGRATIONS[0]
