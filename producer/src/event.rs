@@ -52,10 +52,12 @@ pub struct Evaluated<'a> {
 }
 
 impl<'a> Evaluated<'a> {
-    /// The experiment as `definitions` have it now; `None` if they have none of this key.
-    pub fn of(definitions: &'a Definitions, key: &str) -> Option<Evaluated<'a>> {
-        let (definition_version, experiment) = definitions.experiment(key)?;
-        Some(Evaluated { experiment, definition_version, configuration_version: definitions.version() })
+    /// An experiment of `definitions` and its version, as [`Definitions::experiment`] gives them.
+    pub fn of(
+        definitions: &Definitions,
+        (definition_version, experiment): (Version, &'a Experiment),
+    ) -> Evaluated<'a> {
+        Evaluated { experiment, definition_version, configuration_version: definitions.version() }
     }
 }
 

@@ -188,11 +188,7 @@ impl<'a> Simulation<'a> {
             plan,
             definitions,
             experiment,
-            evaluated: Evaluated {
-                experiment,
-                definition_version: version,
-                configuration_version: definitions.version(),
-            },
+            evaluated: Evaluated::of(definitions, (version, experiment)),
             rates,
             population,
             behaviour,

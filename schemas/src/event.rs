@@ -46,8 +46,8 @@ pub struct Exposure<'a> {
     /// Version of the definition that was evaluated; 0 if none was.
     #[serde(default)]
     pub definition_version: u64,
-    /// Version of the whole configuration that was evaluated: the offset behind the last record of the definitions
-    /// log that it holds. `definition_version` alone does not pin prerequisites, lists or holdouts. 0 if no
+    /// Version of the whole configuration that was evaluated: the offset, plus one, of the last change accepted in
+    /// the definitions log that it holds. `definition_version` alone does not pin prerequisites, lists or holdouts. 0 if no
     /// configuration was evaluated, or the maker did not say.
     #[serde(default)]
     pub configuration_version: u64,

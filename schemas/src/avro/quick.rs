@@ -213,7 +213,8 @@ mod tests {
             written(serde_json::json!({
                 "type": "exposure", "event_id": "0191e3a0-0000-7000-8000-000000000001",
                 "experiment": "checkout", "variant": "treatment", "unit_type": "user", "unit_id": unit_id,
-                "other_ids": other_ids, "definition_version": 77, "configuration_version": 300, "reason": reason, "buckets": buckets, "rule": rule,
+                "other_ids": other_ids, "definition_version": 77, "configuration_version": 300,
+                "buckets": buckets, "rule": rule, "reason": reason,
                 "attributes": attributes, "sender": {"service": "web", "instance": "é"},
                 "created_at": "2026-01-01T00:00:00Z",
             }))
