@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use assignment::{Salts, place};
 use schemas::definition::{Change, Definition, Definitions, Kind, RULE_VERSION};
-use schemas::{Exposure, Micros, Pairs, Sender, Uuid};
+use schemas::{Exposure, Micros, Pairs, Reason, Sender, Uuid};
 
 const EXPERIMENTS: [&str; 4] = ["checkout_button", "search_ranking", "onboarding", "price_page"];
 
@@ -75,8 +75,10 @@ impl Experiments {
             other_ids: Pairs::default(),
             phase: 1,
             definition_version: version,
+            configuration_version: self.definitions.version(),
             buckets: Some(buckets),
             rule: text(""),
+            reason: Reason::Split,
             attributes,
             environment: text("production"),
             sender: Sender {

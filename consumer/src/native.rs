@@ -116,9 +116,28 @@ impl Maps {
     }
 }
 
+/// Lists of 64-bit numbers: where each ends, then all numbers.
+#[derive(Default)]
+pub struct Lists {
+    ends: Vec<u8>,
+    numbers: Vec<u8>,
+}
+
+impl Lists {
+    pub fn push(&mut self, numbers: impl Iterator<Item = u64>) {
+        for number in numbers {
+            self.numbers.extend_from_slice(&number.to_le_bytes());
+        }
+        let end = (self.numbers.len() / size_of::<u64>()) as u64;
+        self.ends.extend_from_slice(&end.to_le_bytes());
+    }
+}
+
 /// The types of columns that are used more than once.
 pub const LOW: &str = "LowCardinality(String)";
 pub const MAP: &str = "Map(LowCardinality(String), String)";
+pub const KEY: &str = "UInt64";
+pub const KEYS: &str = "Array(UInt64)";
 
 /// Something that can stand as a column's data.
 pub trait Column {
@@ -202,6 +221,21 @@ impl Column for Maps {
 
     fn room(&self) -> usize {
         self.ends.capacity() + self.names.room() + self.values.room()
+    }
+}
+
+impl Column for Lists {
+    fn drain(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.ends);
+        out.append(&mut self.numbers);
+    }
+
+    fn byte_count(&self) -> usize {
+        self.ends.len() + self.numbers.len()
+    }
+
+    fn room(&self) -> usize {
+        self.ends.capacity() + self.numbers.capacity()
     }
 }
 
@@ -295,6 +329,25 @@ mod tests {
         expected.extend_from_slice(b"Map(LowCardinality(String), String)");
         expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(block(0, columns), expected);
+    }
+
+    #[test]
+    fn a_list_is_known_by_where_it_ends() {
+        let mut lists = Lists::default();
+        lists.push([1, 2].into_iter());
+        lists.push(std::iter::empty());
+        lists.push([3].into_iter());
+        let (mut out, mut expected) = (Vec::new(), Vec::new());
+        lists.drain(&mut out);
+        for number in [2_u64, 2, 3, 1, 2, 3] {
+            expected.extend_from_slice(&number.to_le_bytes());
+        }
+        assert_eq!(out, expected);
+        // Empty again: the ends count from nothing.
+        lists.push([4].into_iter());
+        out.clear();
+        lists.drain(&mut out);
+        assert_eq!(out, [1_u64.to_le_bytes(), 4_u64.to_le_bytes()].concat());
     }
 
     /// A text is its length and its bytes, and nothing of another one is left behind it.

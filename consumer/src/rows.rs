@@ -3,11 +3,13 @@
 
 use schemas::definition::Change;
 use schemas::look::LookRecord;
-use schemas::{Alias, Conversion, Exposure, Sender};
+use schemas::{Alias, Conversion, Exposure, Sender, UnitKey};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::batch::Stamp;
-use crate::native::{Fixed, LOW, LowTexts, MAP, Maps, Named, Optional, Repeated, Texts, Uuids, block};
+use crate::native::{
+    Fixed, KEY, KEYS, LOW, Lists, LowTexts, MAP, Maps, Named, Optional, Repeated, Texts, Uuids, block,
+};
 use crate::verify::Verification;
 
 /// The columns of one batch.
@@ -83,20 +85,22 @@ impl Table {
     pub fn insert(self) -> &'static str {
         match self {
             Table::Exposures => {
-                "INSERT INTO exposures (event_id, experiment, variant, unit_type, unit_id, other_ids, phase, \
-                 definition_version, bucket_slot, bucket_rollout, bucket_variant, rule, attributes, region, plan, \
-                 device, browser, environment, sender_service, sender_instance, sender_version, verification, \
-                 created_at, ingest_ts, kafka_partition, kafka_offset, epoch, batch_first, batch_last) FORMAT Native"
+                "INSERT INTO exposures (event_id, experiment, variant, unit_type, unit_id, unit_key, other_ids, \
+                 carried_keys, phase, definition_version, configuration_version, bucket_slot, bucket_rollout, \
+                 bucket_variant, rule, reason, attributes, region, plan, device, browser, environment, sender_service, \
+                 sender_instance, sender_version, verification, created_at, ingest_ts, kafka_partition, kafka_offset, \
+                 epoch, batch_first, batch_last) FORMAT Native"
             }
             Table::Conversions => {
-                "INSERT INTO conversions (event_id, name, unit_type, unit_id, other_ids, experiment, value, metadata, \
-                 region, plan, device, browser, environment, sender_service, sender_instance, sender_version, \
-                 created_at, ingest_ts, kafka_partition, kafka_offset, epoch, batch_first, batch_last) FORMAT Native"
+                "INSERT INTO conversions (event_id, name, unit_type, unit_id, unit_key, other_ids, carried_keys, \
+                 experiment, value, metadata, region, plan, device, browser, environment, sender_service, \
+                 sender_instance, sender_version, created_at, ingest_ts, kafka_partition, kafka_offset, epoch, \
+                 batch_first, batch_last) FORMAT Native"
             }
             Table::Aliases => {
-                "INSERT INTO aliases (event_id, from_unit_type, from_unit_id, to_unit_type, to_unit_id, environment, \
-                 sender_service, sender_instance, sender_version, created_at, ingest_ts, kafka_partition, \
-                 kafka_offset, epoch, batch_first, batch_last) FORMAT Native"
+                "INSERT INTO aliases (event_id, from_unit_type, from_unit_id, from_unit_key, to_unit_type, to_unit_id, \
+                 to_unit_key, environment, sender_service, sender_instance, sender_version, created_at, ingest_ts, \
+                 kafka_partition, kafka_offset, epoch, batch_first, batch_last) FORMAT Native"
             }
             Table::Definitions => {
                 "INSERT INTO definition_log (version, change_id, rule_version, kind, key, based_on, definition, \
@@ -165,13 +169,17 @@ pub struct ExposureRows {
     variant: LowTexts,
     unit_type: LowTexts,
     unit_id: Texts,
+    unit_key: Keys,
     other_ids: Maps,
+    carried_keys: Lists,
     phase: Fixed,
     definition_version: Fixed,
+    configuration_version: Fixed,
     bucket_slot: Optional,
     bucket_rollout: Optional,
     bucket_variant: Optional,
     rule: LowTexts,
+    reason: LowTexts,
     attributes: Maps,
     context: Context,
     environment: LowTexts,
@@ -189,13 +197,17 @@ impl ExposureRows {
         self.variant.push(&exposure.variant);
         self.unit_type.push(&exposure.unit_type);
         self.unit_id.push(&exposure.unit_id);
+        self.unit_key.push(exposure.unit_key());
         self.other_ids.push(exposure.other_ids.iter());
+        self.carried_keys.push(exposure.carried_keys().map(UnitKey::get));
         self.phase.push(exposure.phase.to_le_bytes());
         self.definition_version.push(exposure.definition_version.to_le_bytes());
+        self.configuration_version.push(exposure.configuration_version.to_le_bytes());
         self.bucket_slot.push(buckets.map(|buckets| buckets.slot.to_le_bytes()));
         self.bucket_rollout.push(buckets.map(|buckets| buckets.rollout.to_le_bytes()));
         self.bucket_variant.push(buckets.map(|buckets| buckets.variant.to_le_bytes()));
         self.rule.push(&exposure.rule);
+        self.reason.push(exposure.reason.as_str());
         let mut known = Known::default();
         self.attributes.push(exposure.attributes.iter().inspect(|pair| known.see(pair)));
         self.context.push(&known);
@@ -213,13 +225,17 @@ impl ExposureRows {
             Named { name: "variant", kind: LOW, column: &mut self.variant },
             Named { name: "unit_type", kind: LOW, column: &mut self.unit_type },
             Named { name: "unit_id", kind: "String", column: &mut self.unit_id },
+            Named { name: "unit_key", kind: KEY, column: &mut self.unit_key.0 },
             Named { name: "other_ids", kind: MAP, column: &mut self.other_ids },
+            Named { name: "carried_keys", kind: KEYS, column: &mut self.carried_keys },
             Named { name: "phase", kind: "UInt32", column: &mut self.phase },
             Named { name: "definition_version", kind: "UInt64", column: &mut self.definition_version },
+            Named { name: "configuration_version", kind: "UInt64", column: &mut self.configuration_version },
             Named { name: "bucket_slot", kind: "Nullable(UInt32)", column: &mut self.bucket_slot },
             Named { name: "bucket_rollout", kind: "Nullable(UInt32)", column: &mut self.bucket_rollout },
             Named { name: "bucket_variant", kind: "Nullable(UInt32)", column: &mut self.bucket_variant },
             Named { name: "rule", kind: LOW, column: &mut self.rule },
+            Named { name: "reason", kind: LOW, column: &mut self.reason },
             Named { name: "attributes", kind: MAP, column: &mut self.attributes },
             Named { name: "environment", kind: LOW, column: &mut self.environment },
             Named { name: "verification", kind: "Int8", column: &mut self.verification },
@@ -238,7 +254,9 @@ pub struct ConversionRows {
     name: LowTexts,
     unit_type: LowTexts,
     unit_id: Texts,
+    unit_key: Keys,
     other_ids: Maps,
+    carried_keys: Lists,
     experiment: LowTexts,
     value: Optional,
     metadata: Maps,
@@ -255,7 +273,9 @@ impl ConversionRows {
         self.name.push(&conversion.name);
         self.unit_type.push(&conversion.unit_type);
         self.unit_id.push(&conversion.unit_id);
+        self.unit_key.push(conversion.unit_key());
         self.other_ids.push(conversion.other_ids.iter());
+        self.carried_keys.push(conversion.carried_keys().map(UnitKey::get));
         self.experiment.push(conversion.experiment.as_deref().unwrap_or(""));
         self.value.push(conversion.value.map(|value| value.millionths().to_le_bytes()));
         let mut known = Known::default();
@@ -273,7 +293,9 @@ impl ConversionRows {
             Named { name: "name", kind: LOW, column: &mut self.name },
             Named { name: "unit_type", kind: LOW, column: &mut self.unit_type },
             Named { name: "unit_id", kind: "String", column: &mut self.unit_id },
+            Named { name: "unit_key", kind: KEY, column: &mut self.unit_key.0 },
             Named { name: "other_ids", kind: MAP, column: &mut self.other_ids },
+            Named { name: "carried_keys", kind: KEYS, column: &mut self.carried_keys },
             Named { name: "experiment", kind: LOW, column: &mut self.experiment },
             Named { name: "value", kind: "Nullable(Decimal(18, 6))", column: &mut self.value },
             Named { name: "metadata", kind: MAP, column: &mut self.metadata },
@@ -292,8 +314,10 @@ pub struct AliasRows {
     event_id: Uuids,
     from_unit_type: LowTexts,
     from_unit_id: Texts,
+    from_unit_key: Keys,
     to_unit_type: LowTexts,
     to_unit_id: Texts,
+    to_unit_key: Keys,
     environment: LowTexts,
     sender: Senders,
     created_at: Fixed,
@@ -305,8 +329,10 @@ impl AliasRows {
         self.event_id.push(alias.event_id);
         self.from_unit_type.push(&alias.from.unit_type);
         self.from_unit_id.push(&alias.from.unit_id);
+        self.from_unit_key.push(alias.from_unit_key());
         self.to_unit_type.push(&alias.to.unit_type);
         self.to_unit_id.push(&alias.to.unit_id);
+        self.to_unit_key.push(alias.to_unit_key());
         self.environment.push(&alias.environment);
         self.sender.push(&alias.sender);
         self.created_at.push(alias.created_at.get().to_le_bytes());
@@ -318,14 +344,26 @@ impl AliasRows {
             Named { name: "event_id", kind: "UUID", column: &mut self.event_id },
             Named { name: "from_unit_type", kind: LOW, column: &mut self.from_unit_type },
             Named { name: "from_unit_id", kind: "String", column: &mut self.from_unit_id },
+            Named { name: "from_unit_key", kind: KEY, column: &mut self.from_unit_key.0 },
             Named { name: "to_unit_type", kind: LOW, column: &mut self.to_unit_type },
             Named { name: "to_unit_id", kind: "String", column: &mut self.to_unit_id },
+            Named { name: "to_unit_key", kind: KEY, column: &mut self.to_unit_key.0 },
             Named { name: "environment", kind: LOW, column: &mut self.environment },
             Named { name: "created_at", kind: "DateTime64(6, 'UTC')", column: &mut self.created_at },
             Named { name: "kafka_offset", kind: "UInt64", column: &mut self.offset },
         ];
         columns.extend(self.sender.columns());
         columns
+    }
+}
+
+/// Keys of units.
+#[derive(Default)]
+struct Keys(Fixed);
+
+impl Keys {
+    fn push(&mut self, key: UnitKey) {
+        self.0.push(key.get().to_le_bytes());
     }
 }
 

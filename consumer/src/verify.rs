@@ -1,11 +1,12 @@
 //! Whether an exposure is what its definition says: the buckets computed again from the unit and the salts,
-//! the variant from the buckets. The answer is a mark on the row, never a reason to drop it.
+//! the variant from the buckets. Where no bucket of the experiment decided, what is left to check is that the
+//! variant is one of the experiment's. The answer is a mark on the row, never a reason to drop it.
 
 use std::sync::Arc;
 
 use assignment::{Salts, Seeds, place};
-use schemas::Exposure;
-use schemas::definition::{Accepted, Assignment, Definition, Definitions};
+use schemas::definition::{Accepted, Assignment, Definition, Definitions, Experiment};
+use schemas::{Exposure, Reason};
 
 /// The `verification` column; the numbers are those of its Enum8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,7 +15,8 @@ pub enum Verification {
     Unknown = 0,
     Verified = 1,
     Mismatched = 2,
-    /// Somebody else assigns; there is nothing to compute.
+    /// No bucket of the experiment decided, so there is nothing to compute: somebody else assigns, the variant was
+    /// forced, or the unit is held out. The column `reason` tells them apart.
     External = 3,
 }
 
@@ -55,7 +57,9 @@ impl Named {
         })
     }
 
-    /// Compares `exposure` with the version that it names. The state of the experiment and its targeting are
+    /// Compares `exposure` with the version that it names. Of a forced one nothing is hashed; of one that is held
+    /// out the buckets, where it carries them, are hashed again, but not whether the unit is in the holdout, of which
+    /// definitions say nothing. The state of the experiment and its targeting are
     /// not asked again: the attributes on an exposure need not be all that the rule saw.
     pub fn verify(&self, exposure: &Exposure<'_>) -> Verification {
         let Named::Experiment { accepted, seeds } = self else { return Verification::Unknown };
@@ -68,22 +72,32 @@ impl Named {
         if experiment.unit_type.as_str() != exposure.unit_type {
             return Verification::Mismatched;
         }
-        if experiment.assignment == Assignment::External {
-            let known = experiment.variants.iter().any(|variant| variant.key.as_str() == exposure.variant);
-            return if known && exposure.buckets.is_none() {
-                Verification::External
-            } else {
-                Verification::Mismatched
-            };
-        }
-        let buckets = seeds.buckets(&exposure.unit_id);
-        let placed = place(experiment, buckets).is_ok_and(|variant| variant.key.as_str() == exposure.variant);
-        if placed && exposure.buckets == Some(buckets) {
-            Verification::Verified
-        } else {
-            Verification::Mismatched
+        let hashed = || seeds.buckets(&exposure.unit_id);
+        match (experiment.assignment, exposure.reason) {
+            (Assignment::External, _) | (_, Reason::Forced) => {
+                undecided(experiment, exposure, exposure.buckets.is_none())
+            }
+            (Assignment::Hashed, Reason::HeldOut) => {
+                undecided(experiment, exposure, exposure.buckets.is_none_or(|carried| carried == hashed()))
+            }
+            (Assignment::Hashed, Reason::Split) => {
+                let buckets = hashed();
+                let placed =
+                    place(experiment, buckets).is_ok_and(|variant| variant.key.as_str() == exposure.variant);
+                if placed && exposure.buckets == Some(buckets) {
+                    Verification::Verified
+                } else {
+                    Verification::Mismatched
+                }
+            }
         }
     }
+}
+
+/// The mark where no bucket decided.
+fn undecided(experiment: &Experiment, exposure: &Exposure<'_>, buckets_are_sound: bool) -> Verification {
+    let known = experiment.variants.iter().any(|variant| variant.key.as_str() == exposure.variant);
+    if known && buckets_are_sound { Verification::External } else { Verification::Mismatched }
 }
 
 #[cfg(test)]
@@ -136,6 +150,30 @@ mod tests {
             "created_at": "2026-01-01T00:00:00Z",
         });
         serde_json::from_value(json).unwrap()
+    }
+
+    /// Whatever the split would give the unit.
+    #[test]
+    fn a_forced_exposure_has_no_buckets_and_a_known_variant_and_one_held_out_may_carry_buckets() {
+        let definitions = definitions();
+        let (_, experiment) = definitions.experiment("hashed").unwrap();
+        let buckets = Salts::of(&definitions, experiment).buckets("user-1");
+        let moved = Buckets { slot: buckets.slot ^ 1, ..buckets };
+        for (reason, variant, buckets, expected) in [
+            (Reason::Forced, "a", None, Verification::External),
+            (Reason::Forced, "b", None, Verification::External),
+            (Reason::Forced, "c", None, Verification::Mismatched),
+            (Reason::Forced, "a", Some(buckets), Verification::Mismatched),
+            (Reason::HeldOut, "a", None, Verification::External),
+            (Reason::HeldOut, "a", Some(buckets), Verification::External),
+            (Reason::HeldOut, "b", Some(buckets), Verification::External),
+            (Reason::HeldOut, "a", Some(moved), Verification::Mismatched),
+            (Reason::HeldOut, "c", None, Verification::Mismatched),
+        ] {
+            let exposure = Exposure { reason, ..exposure("hashed", 2, variant, buckets) };
+            let found = Named::of(&definitions, 2).unwrap().verify(&exposure);
+            assert_eq!(found, expected, "{exposure:?}");
+        }
     }
 
     #[test]

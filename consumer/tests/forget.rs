@@ -142,6 +142,39 @@ fn a_unit_is_deleted_wherever_it_stands_and_nobody_else_is() {
     assert_eq!(bench.numbers("SELECT uniqExact(unit_hash) FROM forgotten"), [3]);
 }
 
+/// As if the keys of two units were the same, which nobody can make happen by their ids.
+#[test]
+fn a_unit_with_the_key_of_a_forgotten_one_stays() {
+    let bench = Bench::up();
+    EVENTS.iter().for_each(|statement| bench.run(statement));
+    for same_key in [
+        "INSERT INTO exposures (event_id, unit_type, unit_id, unit_key, carried_keys, created_at) SELECT \
+         generateUUIDv4(), 'user', 'double', unit_key, [unit_key], created_at FROM exposures WHERE unit_id = 'u1'",
+        "INSERT INTO conversions (event_id, unit_type, unit_id, unit_key, carried_keys, created_at) SELECT \
+         generateUUIDv4(), 'user', 'double', unit_key, [unit_key], created_at FROM exposures WHERE unit_id = 'u1'",
+        "INSERT INTO aliases (event_id, from_unit_type, from_unit_id, from_unit_key, to_unit_type, to_unit_id, \
+         to_unit_key, created_at) SELECT generateUUIDv4(), 'user', 'double', unit_key, 'user', 'double', unit_key, \
+         created_at FROM exposures WHERE unit_id = 'u1'",
+    ] {
+        bench.run(same_key);
+    }
+    assert_eq!(
+        bench.numbers("SELECT uniqExact(unit_key) FROM exposures WHERE unit_id IN ('u1', 'double')"),
+        [1]
+    );
+    assert_eq!(bench.deleted("user", "u1"), [2, 2, 2]);
+    for left in [
+        "SELECT count() FROM exposures WHERE unit_id = 'double'",
+        "SELECT count() FROM conversions WHERE unit_id = 'double'",
+        "SELECT count() FROM aliases WHERE from_unit_id = 'double'",
+    ] {
+        assert_eq!(bench.numbers(left), [1], "{left}");
+    }
+    let ledger = bench.read().unwrap();
+    let then = at("2026-01-01T00:00:00Z");
+    assert_eq!(["u1", "double"].map(|id| ledger.contains("user", id, then)), [true, false]);
+}
+
 /// An id that was empty, as of an unset variable, once deleted every event: a type that a map does not have reads
 /// as the empty text.
 #[test]

@@ -116,7 +116,9 @@ impl Emitter {
         Emitter { schema_ids, ..self }
     }
 
-    /// Takes the event, or says at once why not. An event without a sender gets this emitter's.
+    /// Takes the event, or says at once why not. An event without a sender gets this emitter's. An exposure's
+    /// attributes are brought into their bounds ([`Event::fit_attributes`]) and never refuse it by their length or
+    /// number.
     pub fn emit(&self, event: Event<'_>) -> Result<(), Refused> {
         self.counted(self.encoded(event).and_then(|ready| self.enqueue(&ready)))
     }
@@ -175,6 +177,7 @@ impl Emitter {
 
     fn encoded<'a>(&'a self, mut event: Event<'a>) -> Result<Ready<'a>, Refused> {
         fill_sender(&mut event, &self.sender);
+        event.fit_attributes();
         event.check()?;
         let value = match &self.schema_ids {
             Some(ids) => avro::encode_with(&event, ids.of(&event)),

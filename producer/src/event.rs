@@ -5,9 +5,11 @@ use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use assignment::{Evaluation, NotExposed};
-use schemas::definition::{Experiment, Version};
-use schemas::{Alias, Conversion, Exposure, Micros, Pairs, Sender, Unit, Uuid};
+use schemas::definition::{Definitions, Experiment, Version};
+use schemas::{Alias, Conversion, Exposure, Micros, Pairs, Reason, Sender, Unit, Uuid};
 use uuid::{NoContext, Timestamp};
+
+use crate::attributes::Picked;
 
 /// What an event carries in `environment` unless its maker says otherwise.
 const ENVIRONMENT: &str = "production";
@@ -39,18 +41,39 @@ pub fn now() -> Micros {
     Micros::new(micros).expect("the clock is set between 1970 and 2261")
 }
 
-/// The unit was shown what the evaluation of `experiment`, at `version`, came to.
+/// An experiment, and the state of the definitions in which it was evaluated.
+#[derive(Clone, Copy, Debug)]
+pub struct Evaluated<'a> {
+    pub experiment: &'a Experiment,
+    /// Of the experiment's definition.
+    pub definition_version: Version,
+    /// Of all definitions together: it pins what the experiment refers to.
+    pub configuration_version: Version,
+}
+
+impl<'a> Evaluated<'a> {
+    /// An experiment of `definitions` and its version, as [`Definitions::experiment`] gives them.
+    pub fn of(
+        definitions: &Definitions,
+        (definition_version, experiment): (Version, &'a Experiment),
+    ) -> Evaluated<'a> {
+        Evaluated { experiment, definition_version, configuration_version: definitions.version() }
+    }
+}
+
+/// The unit was shown what an evaluation came to.
 ///
 /// # Errors
 /// The evaluation's reason, if the unit takes no part: then there is nothing to report.
 pub fn exposure<'a>(
     stamp: Stamp,
-    (version, experiment): (Version, &'a Experiment),
+    evaluated: Evaluated<'a>,
     unit_id: impl Into<Cow<'a, str>>,
     evaluation: &Evaluation<'a>,
-    attributes: Pairs<'a>,
+    attributes: Picked<'a>,
 ) -> Result<Exposure<'a>, NotExposed> {
     let variant = evaluation.outcome?;
+    let Evaluated { experiment, definition_version, configuration_version } = evaluated;
     Ok(Exposure {
         event_id: stamp.event_id,
         experiment: experiment.key.as_str().into(),
@@ -59,10 +82,13 @@ pub fn exposure<'a>(
         unit_id: unit_id.into(),
         other_ids: Pairs::default(),
         phase: experiment.phase(),
-        definition_version: version,
+        definition_version,
+        configuration_version,
         buckets: Some(evaluation.buckets),
         rule: evaluation.rule.map_or("", |rule| rule.as_str()).into(),
-        attributes,
+        // Whom definitions force or hold out, an evaluation does not know.
+        reason: Reason::Split,
+        attributes: attributes.into_pairs(),
         environment: ENVIRONMENT.into(),
         sender: Sender::default(),
         created_at: stamp.created_at,

@@ -13,6 +13,8 @@ use xxhash_rust::xxh3::xxh3_64;
 pub struct Explanation {
     pub experiment: String,
     pub version: Version,
+    /// Of all definitions together.
+    pub configuration_version: Version,
     pub phase: u32,
     pub unit_type: String,
     pub unit_id: String,
@@ -75,6 +77,7 @@ pub fn explain(
     Explanation {
         experiment: key.to_owned(),
         version,
+        configuration_version: definitions.version(),
         phase: experiment.phase(),
         unit_type: experiment.unit_type.to_string(),
         unit_id: unit_id.to_owned(),

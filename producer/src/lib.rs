@@ -3,6 +3,7 @@
 //! decided in the package `assignment`; what becomes of an event after its topic is not known here.
 
 pub mod apply;
+pub mod attributes;
 pub mod diff;
 pub mod emitter;
 pub mod event;

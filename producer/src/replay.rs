@@ -1,5 +1,6 @@
 //! Events from lines of JSON, with their own ids and times. A line is an event or a reason why it is none;
-//! what a line leaves out is filled in from the definitions that hold now.
+//! what a line leaves out is filled in from the definitions that hold now. All attributes of an exposure that
+//! somebody else made travel with it, in their bounds.
 
 use std::io::{self, BufRead};
 
@@ -105,12 +106,13 @@ pub fn event(line: &[u8], definitions: &Definitions) -> Result<Event<'static>, S
     {
         fill_version(exposure, line, definitions)?;
     }
+    event.fit_attributes();
     event.check().map_err(|problem| problem.to_string())?;
     Ok(event)
 }
 
 /// An exposure that does not say by which version it came is taken to be of the current one, which must then
-/// know its variant.
+/// know its variant; it is then of the current configuration too, unless it names another.
 fn fill_version(exposure: &mut Exposure<'_>, line: &[u8], definitions: &Definitions) -> Result<(), String> {
     let key = &exposure.experiment;
     let Some((version, experiment)) = definitions.experiment(key) else {
@@ -123,6 +125,9 @@ fn fill_version(exposure: &mut Exposure<'_>, line: &[u8], definitions: &Definiti
         return Err(format!("variant: `{}` is none of `{key}`'s: {}", exposure.variant, known.join(", ")));
     }
     exposure.definition_version = version;
+    if exposure.configuration_version == 0 {
+        exposure.configuration_version = definitions.version();
+    }
     if exposure.phase != experiment.phase() && !gives_phase(line) {
         exposure.phase = experiment.phase();
     }
@@ -142,6 +147,7 @@ fn gives_phase(line: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::samples;
+    use schemas::event::CUT_MARK;
 
     fn definitions() -> Definitions {
         let text = r#"
@@ -149,6 +155,8 @@ mod tests {
 ---
 {kind: experiment, key: e, assignment: external, state: running, control: a,
  variants: [{key: a, weight: 5000}, {key: b, weight: 5000}], metrics: {primary: click}}
+---
+{kind: layer, key: main}
 "#;
         samples::definitions(text)
     }
@@ -166,13 +174,30 @@ mod tests {
     fn the_current_version_is_filled_in_and_a_given_one_stays() {
         let definitions = definitions();
         let version_of = |line: &[u8]| match event(line, &definitions).unwrap() {
-            Event::Exposure(exposure) => (exposure.definition_version, exposure.phase),
+            Event::Exposure(exposure) => {
+                (exposure.definition_version, exposure.configuration_version, exposure.phase)
+            }
             other => panic!("{other:?}"),
         };
-        assert_eq!(version_of(&exposure("")), (2, 1));
-        assert_eq!(version_of(&exposure(r#", "definition_version": 0"#)), (2, 1));
-        assert_eq!(version_of(&exposure(r#", "phase": 3"#)), (2, 3));
-        assert_eq!(version_of(&exposure(r#", "definition_version": 9, "phase": 4"#)), (9, 4));
+        assert_eq!(version_of(&exposure("")), (2, 3, 1));
+        assert_eq!(version_of(&exposure(r#", "definition_version": 0"#)), (2, 3, 1));
+        assert_eq!(version_of(&exposure(r#", "phase": 3"#)), (2, 3, 3));
+        assert_eq!(version_of(&exposure(r#", "configuration_version": 8"#)), (2, 8, 1));
+        // Of which configuration, its maker did not say.
+        assert_eq!(version_of(&exposure(r#", "definition_version": 9, "phase": 4"#)), (9, 0, 4));
+    }
+
+    #[test]
+    fn all_attributes_of_a_line_are_kept_and_long_ones_are_cut() {
+        let more = format!(r#", "attributes": {{"user_feature_0": "x", "note": "{}"}}"#, "n".repeat(1_025));
+        let Event::Exposure(read) = event(&exposure(&more), &definitions()).unwrap() else {
+            panic!("an exposure")
+        };
+        let cut = ["n".repeat(1_016).as_str(), CUT_MARK].concat();
+        assert_eq!(
+            read.attributes.iter().collect::<Vec<_>>(),
+            [("user_feature_0", "x"), ("note", cut.as_str())]
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Seeded traffic with known true rates: units arrive one after the other, are assigned as real ones are, and
-//! some convert a little later. The same plan is the same events, byte for byte and in the same order; what
-//! one unit does depends on the seed and its number alone.
+//! some convert a little later. The same plan on the same definitions is the same events, byte for byte and in the
+//! same order; what one unit does depends on the seed and its number alone.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -12,7 +12,8 @@ use serde::Serialize;
 use uuid::Builder;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
-use crate::event::{self, Stamp};
+use crate::attributes::{AttributeNames, Travelling};
+use crate::event::{self, Evaluated, Stamp};
 
 mod mix;
 mod random;
@@ -38,6 +39,8 @@ pub struct Plan {
     /// Share of the events that are sent a second time, in [0, 1].
     pub duplicates: f64,
     pub mix: Mix,
+    /// The attributes that travel with exposures besides those that always do.
+    pub attributes: AttributeNames,
     /// When the first unit arrives.
     pub start: Micros,
     /// Nanoseconds between two arrivals.
@@ -72,8 +75,8 @@ pub enum Impossible {
 pub struct Simulation<'a> {
     plan: Plan,
     definitions: &'a Definitions,
-    version: Version,
     experiment: &'a Experiment,
+    evaluated: Evaluated<'a>,
     /// For each variant, in the experiment's order.
     rates: Vec<f64>,
     profiles: Profiles,
@@ -181,11 +184,11 @@ impl<'a> Simulation<'a> {
             ..Tally::default()
         };
         Ok(Simulation {
-            profiles: Profiles::of(plan.mix),
+            profiles: Profiles::of(plan.mix, &Travelling::of(experiment, &plan.attributes)),
             plan,
             definitions,
-            version,
             experiment,
+            evaluated: Evaluated::of(definitions, (version, experiment)),
             rates,
             population,
             behaviour,
@@ -210,13 +213,7 @@ impl<'a> Simulation<'a> {
         let known = self.profiles.get(profile);
         let evaluation = evaluate(self.definitions, self.experiment, &unit_id, &known.attributes);
         let stamp = self.stamp(unit, What::Exposure, at);
-        let made = event::exposure(
-            stamp,
-            (self.version, self.experiment),
-            unit_id,
-            &evaluation,
-            known.pairs.clone(),
-        );
+        let made = event::exposure(stamp, self.evaluated, unit_id, &evaluation, known.travelling.clone());
         let exposure = match made {
             Ok(exposure) => exposure,
             Err(reason) => {
@@ -268,8 +265,8 @@ impl<'a> Simulation<'a> {
         let event = match due.what {
             What::Exposure => {
                 let evaluation = evaluate(self.definitions, self.experiment, &unit_id, &known.attributes);
-                let versioned = (self.version, self.experiment);
-                let exposure = event::exposure(stamp, versioned, unit_id, &evaluation, known.pairs.clone());
+                let exposure =
+                    event::exposure(stamp, self.evaluated, unit_id, &evaluation, known.travelling.clone());
                 Event::Exposure(exposure.expect("a unit that was exposed once is exposed again"))
             }
             What::Conversion => {
@@ -412,6 +409,7 @@ mod tests {
             value: Some((Decimal6::parse("5").unwrap(), Decimal6::parse("5.02").unwrap())),
             duplicates: 0.1,
             mix: Mix::Default,
+            attributes: AttributeNames::default(),
             start: Micros::parse("2026-01-01T00:00:00Z").unwrap(),
             step_nanos: 1_000_500,
             delay_micros_max: 5_000_000,

@@ -209,6 +209,7 @@ fn an_assignment_is_explained_by_numbers_that_anyone_can_compute_again() {
     assert_eq!((assigned.code, assigned.out.as_str()), (0, "treatment\n"));
     let explained = edge.producer(&["assign", "checkout", "u1", "--explain", "--json"]);
     let explained: serde_json::Value = serde_json::from_str(&explained.out).unwrap();
+    assert_eq!((&explained["version"], &explained["configuration_version"]), (&2.into(), &2.into()));
     assert_eq!(explained["bucket"]["salt"], "checkout/variant");
     // xxh3_64("checkout/variant"), then xxh3_64("u1") with that seed, computed with python-xxhash.
     assert_eq!(explained["bucket"]["seed"], "d451498ee4f32d18");

@@ -12,7 +12,8 @@ use local::{Options, Server, Stack};
 use ops::config::Count;
 use producer::emitter::{Emitter, Refused, Settings, Totals, Undelivered};
 use producer::event::{Stamp, conversion};
-use schemas::{Event, Micros, Pairs, Sender, Unit, Uuid, avro};
+use schemas::event::{CUT_MARK, LEFT_OUT};
+use schemas::{Event, Exposure, Micros, Pairs, Sender, Unit, Uuid, avro};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -119,6 +120,27 @@ async fn a_full_queue_refuses_at_once_and_gives_everything_back() {
     ids.sort_unstable();
     assert_eq!(ids, (1..=1_000).collect::<Vec<u128>>());
     assert_eq!((lost[0].topic.as_str(), lost[0].key.as_slice()), ("conversions", b"u1".as_slice()));
+}
+
+/// They were refused, and the unit with them.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exposure_is_taken_however_long_and_however_many_its_attributes_are() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (emitter, lost, _) = open(&kafka(&closed.to_string(), ""), &Settings::default());
+    let json = r#"{"event_id": "0191e3a0-0000-7000-8000-000000000001", "experiment": "e", "variant": "a",
+        "unit_type": "user", "unit_id": "u1", "created_at": "2026-01-31T12:00:00Z"}"#;
+    let mut exposure: Exposure<'static> = serde_json::from_str(json).unwrap();
+    exposure.attributes = (0..100).map(|number| (format!("a{number}"), "x")).collect();
+    exposure.attributes.insert("region", "é".repeat(100_000));
+    emitter.emit(Event::Exposure(exposure)).unwrap();
+    emitter.close(Duration::ZERO).await.unwrap_err();
+    let lost = lost.lock().unwrap();
+    let read = avro::decode_exposure(&lost[0].value).unwrap();
+    assert_eq!(read.attributes.len(), 64);
+    assert_eq!(read.attributes.get("a61"), Some("x"));
+    assert_eq!(read.attributes.get("a62"), None);
+    assert_eq!(read.attributes.get("region"), Some(["é".repeat(508).as_str(), CUT_MARK].concat().as_str()));
+    assert_eq!(read.attributes.get(LEFT_OUT), Some("38"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

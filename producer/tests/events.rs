@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use edge::{Edge, Stored};
-use schemas::avro;
+use schemas::event::STANDARD_ATTRIBUTES;
+use schemas::{Reason, avro};
 
 const CAMPAIGN: &str = "\
 { kind: metric, key: click, event: click, type: conversion }
@@ -49,7 +50,8 @@ fn a_replayed_file_keeps_its_ids_and_times_and_a_second_replay_is_the_same_bytes
     let read = avro::decode_exposure(&first.value).unwrap();
     assert_eq!(read.event_id.to_string(), "0191e3a0-0000-7000-8000-000000000001");
     assert_eq!(read.created_at.to_string(), "2019-11-24T00:00:17.004101Z");
-    assert_eq!((read.definition_version, read.phase, read.buckets), (2, 1, None));
+    assert_eq!((read.definition_version, read.configuration_version), (2, 2));
+    assert_eq!((read.phase, read.buckets, read.reason), (1, None, Reason::Split));
     let conversions = edge.stored("conversions");
     let read = avro::decode_conversion(&conversions[0].value).unwrap();
     assert_eq!((read.name.as_ref(), read.value.unwrap().millionths()), ("click", 12_500_000));
@@ -222,8 +224,14 @@ fn a_simulation_sends_what_it_says_and_the_same_seed_sends_the_same_again() {
     let arms = &summary["variants"];
     let mut counted: BTreeMap<String, u64> = BTreeMap::new();
     let first_copies = distinct(&exposures);
+    assert_eq!((number("definition_version"), number("configuration_version")), (2, 2));
     for value in &first_copies {
-        *counted.entry(avro::decode_exposure(value).unwrap().variant.into_owned()).or_default() += 1;
+        let exposure = avro::decode_exposure(value).unwrap();
+        assert_eq!((exposure.definition_version, exposure.configuration_version), (2, 2));
+        assert_eq!(exposure.reason, Reason::Split);
+        let names: Vec<&str> = exposure.attributes.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, STANDARD_ATTRIBUTES);
+        *counted.entry(exposure.variant.into_owned()).or_default() += 1;
     }
     assert_eq!(counted["control"], arms[0]["units"].as_u64().unwrap());
     assert_eq!(counted["treatment"], arms[1]["units"].as_u64().unwrap());

@@ -4,7 +4,7 @@
 //! Where schemas come from is somebody else's affair; the library is the oracle in the tests.
 
 use crate::definition::Change;
-use crate::event::{Alias, Conversion, EVENT_BYTES_MAX, Event, Exposure, OutOfRange};
+use crate::event::{Alias, Conversion, EVENT_BYTES_MAX, Event, Exposure, OutOfRange, Reason};
 use crate::look::LookRecord;
 
 mod framing;
@@ -26,6 +26,8 @@ use framing::unframe;
 use source::Source;
 
 pub const EXPOSURE_SCHEMA: &str = include_str!("../avro/exposure.avsc");
+/// The first version of the schema of exposures; see [`known`].
+pub const EXPOSURE_SCHEMA_1: &str = include_str!("../avro/exposure_1.avsc");
 pub const CONVERSION_SCHEMA: &str = include_str!("../avro/conversion.avsc");
 pub const ALIAS_SCHEMA: &str = include_str!("../avro/alias.avsc");
 pub const DEFINITION_CHANGE_SCHEMA: &str = include_str!("../avro/definition_change.avsc");
@@ -36,7 +38,8 @@ pub const LOOK_SCHEMA: &str = include_str!("../avro/look.avsc");
 pub struct Fingerprint(u64);
 
 impl Fingerprint {
-    pub const EXPOSURE: Fingerprint = Fingerprint(0xb3a2_1e72_a0d9_e276);
+    pub const EXPOSURE: Fingerprint = Fingerprint(0xeb14_fc79_cbf4_33ec);
+    pub const EXPOSURE_1: Fingerprint = Fingerprint(0xb3a2_1e72_a0d9_e276);
     pub const CONVERSION: Fingerprint = Fingerprint(0xb54a_a7c0_7c04_449f);
     pub const ALIAS: Fingerprint = Fingerprint(0x32fe_5cc7_49ff_ec4c);
     pub const DEFINITION_CHANGE: Fingerprint = Fingerprint(0xc1ce_61a6_dc0c_77f2);
@@ -118,6 +121,9 @@ pub enum DecodeError {
     Trailing { extra: usize },
     #[error("`{field}`: {what}, at byte {at}")]
     Malformed { field: &'static str, what: &'static str, at: usize },
+    /// A newer writer's, or nobody's: what it counts as is not known here.
+    #[error("exposed for the unknown reason `{reason}`; known are {}", Reason::NAMES.join(", "))]
+    UnknownReason { reason: String },
     #[error(transparent)]
     OutOfRange(#[from] OutOfRange),
 }
@@ -137,6 +143,7 @@ impl DecodeError {
             DecodeError::Truncated { .. } => "truncated",
             DecodeError::Trailing { .. } => "trailing",
             DecodeError::Malformed { .. } => "malformed",
+            DecodeError::UnknownReason { .. } => "unknown_reason",
             DecodeError::OutOfRange(_) => "out_of_range",
         }
     }

@@ -9,7 +9,7 @@ pub struct Migration {
     pub sql: &'static str,
 }
 
-pub const MIGRATIONS: [Migration; 10] = [
+pub const MIGRATIONS: [Migration; 11] = [
     Migration { number: 1, name: "events", sql: include_str!("../clickhouse/0001_events.sql") },
     Migration { number: 2, name: "definitions", sql: include_str!("../clickhouse/0002_definitions.sql") },
     Migration {
@@ -26,8 +26,9 @@ pub const MIGRATIONS: [Migration; 10] = [
         name: "forgotten_tags",
         sql: include_str!("../clickhouse/0008_forgotten_tags.sql"),
     },
-    Migration { number: 9, name: "looks", sql: include_str!("../clickhouse/0009_looks.sql") },
-    Migration { number: 10, name: "analyses", sql: include_str!("../clickhouse/0010_analyses.sql") },
+    Migration { number: 9, name: "unit_keys", sql: include_str!("../clickhouse/0009_unit_keys.sql") },
+    Migration { number: 10, name: "looks", sql: include_str!("../clickhouse/0010_looks.sql") },
+    Migration { number: 11, name: "analyses", sql: include_str!("../clickhouse/0011_analyses.sql") },
 ];
 
 /// The schema that this build needs: the number of the last migration.
@@ -49,8 +50,17 @@ mod tests {
     #[test]
     fn numbers_count_up_from_one() {
         let numbers: Vec<u32> = MIGRATIONS.iter().map(|migration| migration.number).collect();
-        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
-        assert_eq!(SCHEMA_VERSION, 10);
+        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+        assert_eq!(SCHEMA_VERSION, 11);
+    }
+
+    /// Of two who migrate at once the second meets what the first has made.
+    #[test]
+    fn a_column_is_added_where_it_is_not_there() {
+        for statement in MIGRATIONS.iter().flat_map(Migration::statements) {
+            let added = statement.matches("ADD COLUMN ").count();
+            assert_eq!(statement.matches("ADD COLUMN IF NOT EXISTS ").count(), added, "{statement}");
+        }
     }
 
     #[test]

@@ -10,10 +10,13 @@ use uuid::Uuid;
 use crate::key::is_key;
 use crate::time::Micros;
 
+mod attributes;
 mod decimal;
 mod json;
 mod pairs;
 
+pub(crate) use attributes::cut_values;
+pub use attributes::{ATTRIBUTES_BYTES_MAX, CUT_MARK, LEFT_OUT, STANDARD_ATTRIBUTES};
 pub use decimal::{Decimal6, NotADecimal};
 pub use pairs::Pairs;
 
@@ -21,7 +24,7 @@ pub use pairs::Pairs;
 pub const UNIT_ID_BYTES_MAX: usize = 256;
 /// The most entries in `attributes`, `metadata` or `other_ids`.
 pub const MAP_ENTRIES_MAX: usize = 64;
-/// The longest value in a map, and the longest of the sender's texts, in bytes.
+/// The longest value in a map (one in `attributes` is cut to it), and the longest of the sender's texts, in bytes.
 pub const TEXT_BYTES_MAX: usize = 1_024;
 /// The longest event on the wire, framing included, in bytes. Larger ones are refused before they are
 /// sent and dead-lettered where they arrive.
@@ -43,12 +46,21 @@ pub struct Exposure<'a> {
     /// Version of the definition that was evaluated; 0 if none was.
     #[serde(default)]
     pub definition_version: u64,
-    /// `None` if the assignment was made elsewhere.
+    /// Version of the whole configuration that was evaluated: the offset, plus one, of the last change accepted in
+    /// the definitions log that it holds. `definition_version` alone does not pin prerequisites, lists or holdouts. 0 if no
+    /// configuration was evaluated, or the maker did not say.
+    #[serde(default)]
+    pub configuration_version: u64,
+    /// `None` if no bucket decided: the assignment was made elsewhere, or forced.
     #[serde(default)]
     pub buckets: Option<Buckets>,
     /// Key of the targeting rule that matched; empty if none was asked.
     #[serde(default)]
     pub rule: Cow<'a, str>,
+    #[serde(default)]
+    pub reason: Reason,
+    /// What is known of the unit. Those of an exposure that is sent are brought into their bounds first, and values
+    /// that arrive too long are cut: see [`Exposure::fit_attributes`].
     #[serde(default)]
     pub attributes: Pairs<'a>,
     #[serde(default = "production")]
@@ -111,6 +123,37 @@ pub struct Buckets {
     pub slot: u32,
     pub rollout: u32,
     pub variant: u32,
+}
+
+/// Why a unit saw its variant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The buckets decided, or whoever assigns an external experiment.
+    #[default]
+    Split,
+    /// The variant was set for this unit, as for a tester; it says nothing of what the split would give.
+    Forced,
+    /// The unit is in a holdout, which is asked before any split.
+    HeldOut,
+}
+
+impl Reason {
+    pub const NAMES: [&'static str; 3] = ["split", "forced", "held_out"];
+
+    pub fn as_str(self) -> &'static str {
+        Reason::NAMES[self as usize]
+    }
+
+    /// `None` for a reason that this build does not know.
+    pub fn parse(text: &str) -> Option<Reason> {
+        Some(match text {
+            "split" => Reason::Split,
+            "forced" => Reason::Forced,
+            "held_out" => Reason::HeldOut,
+            _ => return None,
+        })
+    }
 }
 
 /// Who made an event.
@@ -187,12 +230,8 @@ impl Exposure<'_> {
         if self.phase == 0 || self.phase > i32::MAX as u32 {
             return refuse("phase", format!("{} is not in 1 to 2147483647", self.phase));
         }
-        if self.definition_version > i64::MAX as u64 {
-            return refuse(
-                "definition_version",
-                format!("{} is not in 0 to 2^63 - 1", self.definition_version),
-            );
-        }
+        check_version("definition_version", self.definition_version)?;
+        check_version("configuration_version", self.configuration_version)?;
         if let Some(buckets) = self.buckets {
             for (field, bucket) in [
                 ("buckets.slot", buckets.slot),
@@ -277,6 +316,13 @@ fn check_key(field: &'static str, text: &str) -> Result<(), OutOfRange> {
     refuse(field, format!("`{shown}` is not 1 to 64 of the characters A-Z a-z 0-9 . _ -"))
 }
 
+fn check_version(field: &'static str, version: u64) -> Result<(), OutOfRange> {
+    if version > i64::MAX as u64 {
+        return refuse(field, format!("{version} is not in 0 to 2^63 - 1"));
+    }
+    Ok(())
+}
+
 fn check_unit_id(field: &'static str, text: &str) -> Result<(), OutOfRange> {
     if text.is_empty() || text.len() > UNIT_ID_BYTES_MAX {
         return refuse(field, format!("{} bytes is not in 1 to {UNIT_ID_BYTES_MAX}", text.len()));
@@ -340,10 +386,37 @@ mod tests {
     fn what_json_leaves_out_has_the_default_of_the_schema() {
         let exposure = exposure();
         assert_eq!(exposure.phase, 1);
-        assert_eq!(exposure.definition_version, 0);
+        assert_eq!((exposure.definition_version, exposure.configuration_version), (0, 0));
+        assert_eq!(exposure.reason, Reason::Split);
         assert_eq!(exposure.environment, "production");
         assert_eq!(exposure.buckets, None);
         assert_eq!(exposure.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_reason_is_one_of_three_names_in_json_as_on_the_wire() {
+        for (reason, name) in
+            [(Reason::Split, "split"), (Reason::Forced, "forced"), (Reason::HeldOut, "held_out")]
+        {
+            assert_eq!((reason.as_str(), Reason::parse(name)), (name, Some(reason)));
+            assert_eq!(serde_json::to_value(reason).unwrap(), name);
+            assert_eq!(serde_json::from_value::<Reason>(name.into()).unwrap(), reason);
+        }
+        assert_eq!(Reason::parse("Split"), None);
+        assert_eq!(
+            serde_json::from_str::<Reason>("\"drawn\"").unwrap_err().to_string(),
+            "unknown variant `drawn`, expected one of `split`, `forced`, `held_out` at line 1 column 7"
+        );
+    }
+
+    #[test]
+    fn a_version_is_one_that_avro_can_carry() {
+        let of = |configuration_version| Exposure { configuration_version, ..exposure() }.check();
+        assert_eq!(of(i64::MAX as u64), Ok(()));
+        assert_eq!(
+            of(1 << 63).unwrap_err().to_string(),
+            "configuration_version: 9223372036854775808 is not in 0 to 2^63 - 1"
+        );
     }
 
     #[test]

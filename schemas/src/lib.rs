@@ -12,9 +12,11 @@ pub mod look;
 pub mod number;
 pub mod time;
 pub mod topics;
+pub mod unit_key;
 
 pub use bucket::{BUCKETS, BasisPoints, Bucket, BucketRange};
-pub use event::{Alias, Buckets, Conversion, Decimal6, Event, Exposure, Pairs, Sender, Unit};
+pub use event::{Alias, Buckets, Conversion, Decimal6, Event, Exposure, Pairs, Reason, Sender, Unit};
 pub use key::Key;
 pub use time::Micros;
+pub use unit_key::UnitKey;
 pub use uuid::Uuid;

@@ -10,7 +10,9 @@ use common::value;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use schemas::avro::{self, DecodeError};
-use schemas::{Alias, Buckets, Conversion, Decimal6, Event, Exposure, Micros, Pairs, Sender, Unit, Uuid};
+use schemas::{
+    Alias, Buckets, Conversion, Decimal6, Event, Exposure, Micros, Pairs, Reason, Sender, Unit, Uuid,
+};
 
 const HEADER_BYTES: usize = 10;
 
@@ -28,6 +30,7 @@ fn fingerprints_are_those_of_the_schema_files() {
         format!("{:016x}", u64::from_le_bytes(bytes.try_into().unwrap()))
     };
     assert_eq!(of(avro::EXPOSURE_SCHEMA), avro::Fingerprint::EXPOSURE.to_string());
+    assert_eq!(of(avro::EXPOSURE_SCHEMA_1), avro::Fingerprint::EXPOSURE_1.to_string());
     assert_eq!(of(avro::CONVERSION_SCHEMA), avro::Fingerprint::CONVERSION.to_string());
     assert_eq!(of(avro::ALIAS_SCHEMA), avro::Fingerprint::ALIAS.to_string());
     assert_eq!(of(avro::DEFINITION_CHANGE_SCHEMA), avro::Fingerprint::DEFINITION_CHANGE.to_string());
@@ -91,20 +94,24 @@ fn event_id() -> impl Strategy<Value = Uuid> {
     (1..u128::MAX).prop_map(Uuid::from_u128)
 }
 
+fn reason() -> impl Strategy<Value = Reason> {
+    prop_oneof![Just(Reason::Split), Just(Reason::Forced), Just(Reason::HeldOut)]
+}
+
 fn event() -> impl Strategy<Value = Event<'static>> {
     let bucket = 0..1_000_000u32;
     let exposure = (
         (event_id(), key(), key(), "[a-z]{1,8}", unit_id(), pairs()),
         (
             1..=i32::MAX as u32,
-            0..=i64::MAX as u64,
+            (0..=i64::MAX as u64, 0..=i64::MAX as u64),
             proptest::option::of((bucket.clone(), bucket.clone(), bucket)),
         ),
-        (prop_oneof![Just(String::new()), key()], pairs(), key(), sender(), time()),
+        ((prop_oneof![Just(String::new()), key()], reason()), pairs(), key(), sender(), time()),
     )
         .prop_map(|((event_id, experiment, variant, unit_type, unit_id, other_ids), middle, end)| {
-            let (phase, definition_version, buckets) = middle;
-            let (rule, attributes, environment, sender, created_at) = end;
+            let (phase, (definition_version, configuration_version), buckets) = middle;
+            let ((rule, reason), attributes, environment, sender, created_at) = end;
             Event::Exposure(Exposure {
                 event_id,
                 experiment: experiment.into(),
@@ -114,8 +121,10 @@ fn event() -> impl Strategy<Value = Event<'static>> {
                 other_ids,
                 phase,
                 definition_version,
+                configuration_version,
                 buckets: buckets.map(|(slot, rollout, variant)| Buckets { slot, rollout, variant }),
                 rule: rule.into(),
+                reason,
                 attributes,
                 environment: environment.into(),
                 sender,

@@ -11,19 +11,32 @@ use tests::Platform;
 use tests::traffic::{DEFINITIONS, Traffic, replay};
 
 /// Every field filled, and texts that need care.
-const CHOSEN: [&str; 3] = [
+const CHOSEN: [&str; 4] = [
     r#"{"type": "exposure", "event_id": "0191e3a0-0000-7000-8000-00000000000a", "experiment": "banner",
         "variant": "b", "unit_type": "user", "unit_id": "日本 \"u\" \\ \n", "other_ids": {"device": "d'1"},
-        "phase": 3, "definition_version": 9, "buckets": {"slot": 0, "rollout": 999999, "variant": 5},
+        "phase": 3, "definition_version": 9, "configuration_version": 1099511627776, "buckets": {"slot": 0, "rollout": 999999, "variant": 5},
         "rule": "eu", "attributes": {"region": "EU", "plan": "pro", "x": "ü"}, "environment": "staging",
         "sender": {"service": "s", "instance": "i", "library_version": "1.2.3"},
         "created_at": "2026-01-02T03:04:05.678901Z"}"#,
+    r#"{"type": "exposure", "event_id": "0191e3a0-0000-7000-8000-00000000000d", "experiment": "banner",
+        "variant": "a", "unit_type": "user", "unit_id": "tester", "definition_version": 9,
+        "configuration_version": 12, "reason": "forced", "created_at": "2026-01-02T03:04:05Z"}"#,
     r#"{"type": "conversion", "event_id": "0191e3a0-0000-7000-8000-00000000000b", "name": "refund",
         "unit_type": "user", "unit_id": "u-1", "experiment": "banner", "value": "-123456789012.345678",
         "metadata": {"browser": "firefox", "note": ""}, "created_at": "2026-01-02T03:04:06Z"}"#,
     r#"{"type": "alias", "event_id": "0191e3a0-0000-7000-8000-00000000000c",
         "from": {"unit_type": "device", "unit_id": "d-1"}, "to": {"unit_type": "user", "unit_id": "u-1"},
         "created_at": "2026-01-02T03:04:07Z"}"#,
+];
+
+/// Rows whose keys are not those that the engine computes.
+const OTHER_KEYS: [&str; 3] = [
+    "SELECT count() FROM exposures WHERE unit_key != xxh3(concat(unit_type, char(0), unit_id)) OR carried_keys != \
+     arrayMap((type, id) -> xxh3(concat(type, char(0), id)), mapKeys(other_ids), mapValues(other_ids))",
+    "SELECT count() FROM conversions WHERE unit_key != xxh3(concat(unit_type, char(0), unit_id)) OR carried_keys != \
+     arrayMap((type, id) -> xxh3(concat(type, char(0), id)), mapKeys(other_ids), mapValues(other_ids))",
+    "SELECT count() FROM aliases WHERE from_unit_key != xxh3(concat(from_unit_type, char(0), from_unit_id)) \
+     OR to_unit_key != xxh3(concat(to_unit_type, char(0), to_unit_id))",
 ];
 
 #[test]
@@ -38,6 +51,9 @@ fn strangers_read_and_write_by_the_schema_files_alone() {
     traffic.send(&platform).unwrap();
     let _consumer = platform.consumer(&[]).unwrap();
     platform.every_event_once().unwrap();
+    for otherwise in OTHER_KEYS {
+        assert_eq!(platform.clickhouse().number(otherwise, &[]).unwrap(), 0, "{otherwise}");
+    }
 
     let url = platform.stack().clickhouse_url();
     let (host, port) = url.trim_start_matches("http://").split_once(':').unwrap();

@@ -73,7 +73,8 @@ fn reading(place: &Place, group: &str) -> String {
     [
         "CREATE TABLE reading (event_id UUID, experiment LowCardinality(String), variant LowCardinality(String), \
          unit_type LowCardinality(String), unit_id String, other_ids Map(String, String), phase Int32, \
-         definition_version Int64, rule LowCardinality(String), attributes Map(String, String), \
+         definition_version Int64, configuration_version Int64, rule LowCardinality(String), \
+         reason LowCardinality(String), attributes Map(String, String), \
          environment LowCardinality(String), \
          sender Tuple(service String, instance String, library_version String), created_at DateTime64(6, 'UTC')) \
          ENGINE = Kafka SETTINGS kafka_broker_list = '",
@@ -99,7 +100,7 @@ const CONSUMERS: u16 = 2;
 /// Buckets are left out: it cannot read a record that may be null. It has that much less to do.
 const FILLING: &str = "CREATE MATERIALIZED VIEW filling TO exposures AS SELECT event_id, experiment, variant, \
     unit_type, unit_id, CAST(other_ids, 'Map(LowCardinality(String), String)') AS other_ids, phase, \
-    definition_version, rule, CAST(attributes, 'Map(LowCardinality(String), String)') AS attributes, \
+    definition_version, configuration_version, rule, reason, CAST(attributes, 'Map(LowCardinality(String), String)') AS attributes, \
     attributes['region'] AS region, attributes['plan'] AS plan, attributes['device'] AS device, \
     attributes['browser'] AS browser, environment, sender.service AS sender_service, \
     sender.instance AS sender_instance, sender.library_version AS sender_version, created_at, \

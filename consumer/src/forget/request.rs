@@ -38,8 +38,9 @@ pub struct Deleted {
     pub aliases: u64,
 }
 
-/// The statements of one table, each for a unit and what it did up to a time. A map reads a type that it does not
-/// have as the empty text, so it is asked whether it has it.
+/// The statements of one table, each for a unit and what it did up to a time: by its type and its id, since the key
+/// of another unit may be the same. A map reads a type that it does not have as the empty text, so it is asked whether
+/// it has it.
 struct Statements {
     table: Table,
     find: &'static str,
@@ -234,4 +235,25 @@ async fn enter(
         .execute()
         .await
         .context("entering the unit in the ledger")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_found_and_deleted_by_its_type_and_id_and_never_by_its_key() {
+        for Statements { table, find, delete } in TABLES {
+            for statement in [find, delete] {
+                assert!(!statement.contains("_key"), "{}: {statement}", table.name());
+                assert_eq!(statement.matches("unit_type = {unit_type:String}").count(), sides(table));
+                assert_eq!(statement.matches("unit_id = {unit_id:String}").count(), sides(table));
+            }
+        }
+    }
+
+    /// How many units of its own a row has.
+    fn sides(table: Table) -> usize {
+        if table == Table::Aliases { 2 } else { 1 }
+    }
 }

@@ -117,6 +117,27 @@ fn written(number: u32, more: Value) -> String {
     format!("{event}\n")
 }
 
+/// An exposure as Confluent's client writes it with the first schema, which had no configuration and no reason.
+fn former_exposure(number: u32) -> String {
+    let event = json!({
+        "event_id": id(number), "experiment": "e", "variant": "a", "unit_type": "user",
+        "unit_id": format!("u{number}"), "other_ids": {}, "phase": 1, "definition_version": 3, "buckets": null,
+        "rule": "", "attributes": {"plan": "pro"}, "environment": "production",
+        "sender": {"service": "py", "instance": "1", "library_version": "2"},
+        "created_at": 1_767_225_600_000_000_u64,
+    });
+    format!("{event}\n")
+}
+
+/// An exposure as `producer replay` takes it.
+fn exposure(number: u32) -> Value {
+    json!({
+        "type": "exposure", "event_id": id(number), "experiment": "e", "variant": "a", "unit_type": "user",
+        "unit_id": format!("u{number}"), "definition_version": 3, "configuration_version": 77,
+        "reason": "forced", "created_at": "2026-01-01T00:00:00Z",
+    })
+}
+
 fn schema() -> Value {
     serde_json::from_str(schemas::avro::CONVERSION_SCHEMA).unwrap()
 }
@@ -133,6 +154,8 @@ fn without_field(name: &str) -> String {
     schema.to_string()
 }
 
+const EXPOSURES: &str = "SELECT unit_id, configuration_version, reason, \
+                         unit_key = xxh3(concat(unit_type, char(0), unit_id)) FROM exposures ORDER BY unit_id FORMAT TSV";
 const ROWS: &str = "SELECT unit_id, name, environment, sender_service, value FROM conversions \
                     ORDER BY unit_id FORMAT TSV";
 
@@ -165,6 +188,11 @@ fn confluents_client_reads_ours_and_we_read_its_old_and_new_and_refuse_what_does
     let ours = WrittenWith::Fingerprint(Fingerprint::CONVERSION);
     line.client(&["raw", "conversions"], &hex(5, ours));
 
+    // Exposures of the schema of before, registered first; ours is its next version.
+    let former = line.file("exposure_1.avsc", schemas::avro::EXPOSURE_SCHEMA_1);
+    line.client(&["write", "exposures", &former], &former_exposure(8));
+    line.replay(&[exposure(9)]).unwrap();
+
     // What does not fit is refused where it is registered ...
     let unfit = line.file("unfit.avsc", &without_field("unit_id"));
     assert_eq!(line.client(&["register", "conversions", &unfit], ""), "409 409\n");
@@ -180,6 +208,8 @@ fn confluents_client_reads_ours_and_we_read_its_old_and_new_and_refuse_what_does
         "u1\tbuy\tproduction\tproducer\t12.5\nu2\tbuy\tproduction\tpy\t\\N\nu3\tbuy\tproduction\tpy\t\\N\n\
          u4\tbuy\tproduction\tpy\t\\N\nu5\tbuy\tproduction\t\t12.5"
     );
+    line.await_rows("exposures", 2);
+    assert_eq!(line.sql(EXPOSURES), "u8\t0\tsplit\t1\nu9\t77\tforced\t1");
     let mut letters = Vec::new();
     within("two dead letters", || {
         letters = line.json_lines(&["dead-letters", "dead_letters"]);

@@ -44,6 +44,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         (true, false) => show_json(&json!({
             "experiment": explanation.experiment,
             "version": explanation.version,
+            "configuration_version": explanation.configuration_version,
             "phase": explanation.phase,
             "unit_id": explanation.unit_id,
             "variant": explanation.variant,

@@ -86,6 +86,7 @@ enum AttributeMix {
 struct Summary<'a> {
     experiment: &'a Key,
     definition_version: u64,
+    configuration_version: u64,
     seed: u64,
     batch_id: &'a Key,
     start: Micros,
@@ -110,7 +111,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         );
         return Err(refused.context(Exit::Refused));
     };
-    let plan = plan(&args, experiment)?;
+    let plan = plan(config, &args, experiment)?;
     let (batch_id, start) = (plan.batch_id.clone(), plan.start);
     let mut simulation = Simulation::new(definitions, (version, experiment), plan).context(Exit::Refused)?;
     let mut ids = args.ids.as_deref().map(Ids::create).transpose()?;
@@ -150,6 +151,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let summary = Summary {
         experiment: &experiment.key,
         definition_version: version,
+        configuration_version: definitions.version(),
         seed: args.seed,
         batch_id: &batch_id,
         start,
@@ -171,7 +173,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn plan(args: &Args, experiment: &Experiment) -> anyhow::Result<Plan> {
+fn plan(config: &Config, args: &Args, experiment: &Experiment) -> anyhow::Result<Plan> {
     let rates: BTreeMap<String, f64> = args.rates.iter().cloned().collect();
     let batch_id = match &args.batch_id {
         Some(batch_id) => batch_id.clone(),
@@ -199,6 +201,7 @@ fn plan(args: &Args, experiment: &Experiment) -> anyhow::Result<Plan> {
             AttributeMix::Default => Mix::Default,
             AttributeMix::None => Mix::None,
         },
+        attributes: config.producer.attributes.clone(),
         start,
         step_nanos,
         delay_micros_max: args.delay * 1_000_000,

@@ -1,10 +1,11 @@
-//! `[producer]`: the bounds of the queue, and what librdkafka is told so that events are sent once, in order
+//! `[producer]`: the bounds of the queue, what travels with an exposure, and what librdkafka is told so that events are sent once, in order
 //! and in batches.
 
 use ops::config::{Bytes, Count, Field, Kafka, Millis, Section};
 use rdkafka::ClientConfig;
 use serde::Deserialize;
 
+use crate::attributes::AttributeNames;
 use kafka::{ConnectError, client::client};
 
 /// How much may wait for Kafka, and for how long a batch is left open.
@@ -14,6 +15,7 @@ pub struct Settings {
     pub queue_events: Count<1_000, 10_000_000>,
     pub queue_bytes: Bytes<1_048_576, 2_147_482_624>,
     pub linger_ms: Millis<0, 1_000>,
+    pub attributes: AttributeNames,
 }
 
 impl Default for Settings {
@@ -22,6 +24,7 @@ impl Default for Settings {
             queue_events: Count::of(200_000),
             queue_bytes: Bytes::of(134_217_728),
             linger_ms: Millis::of(20),
+            attributes: AttributeNames::default(),
         }
     }
 }
@@ -45,6 +48,12 @@ impl Section for Settings {
                 "linger_ms",
                 &self.linger_ms,
                 "how long an event waits for others to share its batch; longer means fewer, larger requests",
+            ),
+            Field::of(
+                "attributes",
+                &self.attributes,
+                "attributes that travel with exposures besides region, plan, device, browser and what targeting asks; \
+                 others stay where they are known",
             ),
         ]
     }

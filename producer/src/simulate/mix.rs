@@ -5,6 +5,7 @@ use schemas::Pairs;
 use serde_json::Value;
 
 use super::random::Random;
+use crate::attributes::{Picked, Travelling};
 
 /// The population that units are drawn from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,10 +26,11 @@ const ATTRIBUTES: [(&str, Shares); 4] = [
     ("browser", &[("chrome", 60), ("safari", 25), ("firefox", 10), ("edge", 5)]),
 ];
 
-/// One kind of unit, as events carry it and as targeting sees it.
+/// One kind of unit, as conversions and exposures carry it and as targeting sees it.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
     pub pairs: Pairs<'static>,
+    pub travelling: Picked<'static>,
     pub attributes: Attributes,
 }
 
@@ -36,12 +38,15 @@ pub struct Profile {
 pub struct Profiles(Vec<Profile>);
 
 impl Profiles {
-    pub fn of(mix: Mix) -> Profiles {
+    pub fn of(mix: Mix, travelling: &Travelling) -> Profiles {
         let mut profiles = vec![Profile::default()];
         if mix == Mix::Default {
             for (name, shares) in ATTRIBUTES {
                 profiles = profiles.iter().flat_map(|profile| with_each(profile, name, shares)).collect();
             }
+        }
+        for profile in &mut profiles {
+            profile.travelling = travelling.pick(&profile.pairs).into_owned();
         }
         Profiles(profiles)
     }
@@ -93,7 +98,7 @@ mod tests {
 
     #[test]
     fn every_combination_has_its_place() {
-        let profiles = Profiles::of(Mix::Default);
+        let profiles = Profiles::of(Mix::Default, &Travelling::default());
         assert_eq!(profiles.0.len(), 4 * 3 * 3 * 4);
         let pairs = |index: usize| profiles.get(index).pairs.iter().collect::<Vec<_>>();
         assert_eq!(

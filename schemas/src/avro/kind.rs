@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 
 use super::schema::Schema;
 use super::{
-    ALIAS_SCHEMA, CONVERSION_SCHEMA, DEFINITION_CHANGE_SCHEMA, EXPOSURE_SCHEMA, Fingerprint, LOOK_SCHEMA,
-    Plan,
+    ALIAS_SCHEMA, CONVERSION_SCHEMA, DEFINITION_CHANGE_SCHEMA, EXPOSURE_SCHEMA, EXPOSURE_SCHEMA_1,
+    Fingerprint, LOOK_SCHEMA, Plan,
 };
 
 /// Which record a schema or a plan is for.
@@ -28,7 +28,7 @@ struct Known {
 
 /// When a schema changes, its former text stays in `avro/` under the number of its version, and here: what was
 /// written with it stays in its topic for days, and an older writer runs on. The current ones first.
-const KNOWN: [Known; 5] = [
+const KNOWN: [Known; 6] = [
     Known { fingerprint: Fingerprint::EXPOSURE, kind: RecordKind::Exposure, schema: EXPOSURE_SCHEMA },
     Known { fingerprint: Fingerprint::CONVERSION, kind: RecordKind::Conversion, schema: CONVERSION_SCHEMA },
     Known { fingerprint: Fingerprint::ALIAS, kind: RecordKind::Alias, schema: ALIAS_SCHEMA },
@@ -38,6 +38,8 @@ const KNOWN: [Known; 5] = [
         schema: DEFINITION_CHANGE_SCHEMA,
     },
     Known { fingerprint: Fingerprint::LOOK, kind: RecordKind::Look, schema: LOOK_SCHEMA },
+    // Without configuration_version and reason.
+    Known { fingerprint: Fingerprint::EXPOSURE_1, kind: RecordKind::Exposure, schema: EXPOSURE_SCHEMA_1 },
 ];
 
 /// The plan for a schema that our own writers use or have used; `None` for a stranger's.
@@ -116,11 +118,13 @@ impl RecordKind {
                 "other_ids",
                 "phase",
                 "definition_version",
+                "configuration_version",
                 "buckets",
                 "buckets.slot",
                 "buckets.rollout",
                 "buckets.variant",
                 "rule",
+                "reason",
                 "attributes",
                 "environment",
                 "sender.service",

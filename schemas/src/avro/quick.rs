@@ -5,7 +5,7 @@
 
 use uuid::Uuid;
 
-use crate::event::{Buckets, Conversion, Exposure, Pairs, Sender};
+use crate::event::{Buckets, Conversion, Exposure, Pairs, Reason, Sender};
 use crate::time::Micros;
 
 use super::plan::Body;
@@ -16,13 +16,14 @@ pub fn exposure(body: Body<'_>) -> Option<Exposure<'_>> {
     let other_ids = quick.map()?;
     let phase = quick.unsigned()?;
     let definition_version = quick.unsigned()?;
+    let configuration_version = quick.unsigned()?;
     let buckets = match quick.branch()? {
         0 => None,
         _ => {
             Some(Buckets { slot: quick.unsigned()?, rollout: quick.unsigned()?, variant: quick.unsigned()? })
         }
     };
-    let [rule] = quick.texts()?;
+    let [rule, reason] = quick.texts()?;
     let attributes = quick.map()?;
     let [environment, service, instance, library_version] = quick.texts()?;
     let created_at = quick.time()?;
@@ -36,8 +37,10 @@ pub fn exposure(body: Body<'_>) -> Option<Exposure<'_>> {
         other_ids,
         phase,
         definition_version,
+        configuration_version,
         buckets,
         rule: rule.into(),
+        reason: Reason::parse(reason)?,
         attributes,
         environment: environment.into(),
         sender: sender(service, instance, library_version),
@@ -206,11 +209,12 @@ mod tests {
 
     fn exposures() -> Vec<Vec<u8>> {
         let long = "x".repeat(64);
-        let event = |unit_id: &str, other_ids, attributes, buckets, rule: &str| {
+        let event = |unit_id: &str, other_ids, attributes, buckets, (rule, reason): (&str, &str)| {
             written(serde_json::json!({
                 "type": "exposure", "event_id": "0191e3a0-0000-7000-8000-000000000001",
                 "experiment": "checkout", "variant": "treatment", "unit_type": "user", "unit_id": unit_id,
-                "other_ids": other_ids, "definition_version": 77, "buckets": buckets, "rule": rule,
+                "other_ids": other_ids, "definition_version": 77, "configuration_version": 300,
+                "buckets": buckets, "rule": rule, "reason": reason,
                 "attributes": attributes, "sender": {"service": "web", "instance": "é"},
                 "created_at": "2026-01-01T00:00:00Z",
             }))
@@ -219,10 +223,16 @@ mod tests {
         let some = serde_json::json!({"region": "DE", "plan": "größer", "empty": ""});
         let buckets = serde_json::json!({"slot": 1, "rollout": 999_999, "variant": 64});
         vec![
-            event("u", none.clone(), none.clone(), serde_json::Value::Null, ""),
-            event("größer", serde_json::json!({"device": "d1"}), some.clone(), buckets.clone(), "rule"),
-            event(&long, none.clone(), some, buckets, ""),
-            event("u", none, serde_json::json!({"region": long}), serde_json::Value::Null, ""),
+            event("u", none.clone(), none.clone(), serde_json::Value::Null, ("", "forced")),
+            event(
+                "größer",
+                serde_json::json!({"device": "d1"}),
+                some.clone(),
+                buckets.clone(),
+                ("rule", "held_out"),
+            ),
+            event(&long, none.clone(), some, buckets, ("", "split")),
+            event("u", none, serde_json::json!({"region": long}), serde_json::Value::Null, ("", "split")),
         ]
     }
 

@@ -5,9 +5,14 @@ use uuid::Uuid;
 use super::source::{Number, Source};
 use super::{AvroRecord, Body, DecodeError, RecordKind, quick, write};
 use crate::definition::Change;
-use crate::event::{Alias, Buckets, Conversion, Exposure, OutOfRange, Sender, Unit};
+use crate::event::{
+    Alias, Buckets, Conversion, Exposure, OutOfRange, Pairs, Reason, Sender, Unit, cut_values,
+};
 use crate::look::LookRecord;
 use crate::time::Micros;
+
+/// How many characters of an unknown reason an error shows.
+const REASON_SHOWN_MAX: usize = 80;
 
 pub fn write_exposure(bytes: &mut Vec<u8>, exposure: &Exposure<'_>) {
     write_uuid(bytes, exposure.event_id);
@@ -18,6 +23,7 @@ pub fn write_exposure(bytes: &mut Vec<u8>, exposure: &Exposure<'_>) {
     write::map(bytes, &exposure.other_ids);
     write::long(bytes, exposure.phase.into());
     write::long(bytes, exposure.definition_version as i64);
+    write::long(bytes, exposure.configuration_version as i64);
     match exposure.buckets {
         None => write::long(bytes, 0),
         Some(buckets) => {
@@ -28,6 +34,7 @@ pub fn write_exposure(bytes: &mut Vec<u8>, exposure: &Exposure<'_>) {
         }
     }
     write::text(bytes, &exposure.rule);
+    write::text(bytes, exposure.reason.as_str());
     write::map(bytes, &exposure.attributes);
     write::text(bytes, &exposure.environment);
     write_sender(bytes, &exposure.sender);
@@ -47,6 +54,7 @@ impl<'a> AvroRecord<'a> for Exposure<'a> {
             other_ids: source.map("other_ids")?,
             phase: source.unsigned("phase")?,
             definition_version: source.unsigned("definition_version")?,
+            configuration_version: source.unsigned("configuration_version")?,
             buckets: match source.present("buckets")? {
                 false => None,
                 true => Some(Buckets {
@@ -56,7 +64,8 @@ impl<'a> AvroRecord<'a> for Exposure<'a> {
                 }),
             },
             rule: source.text("rule")?,
-            attributes: source.map("attributes")?,
+            reason: read_reason(source)?,
+            attributes: read_attributes(source)?,
             environment: source.text("environment")?,
             sender: read_sender(source)?,
             created_at: read_time(source, "created_at")?,
@@ -242,6 +251,19 @@ fn read_sender<'a>(source: &mut impl Source<'a>) -> Result<Sender<'a>, DecodeErr
     let instance = source.text("sender.instance")?;
     let library_version = source.text("sender.library_version")?;
     Ok(Sender { service, instance, library_version })
+}
+
+fn read_reason<'a>(source: &mut impl Source<'a>) -> Result<Reason, DecodeError> {
+    let reason = source.text("reason")?;
+    Reason::parse(&reason)
+        .ok_or_else(|| DecodeError::UnknownReason { reason: reason.chars().take(REASON_SHOWN_MAX).collect() })
+}
+
+/// A value that is too long is no reason to refuse the exposure.
+fn read_attributes<'a>(source: &mut impl Source<'a>) -> Result<Pairs<'a>, DecodeError> {
+    let mut attributes = source.map("attributes")?;
+    cut_values(&mut attributes);
+    Ok(attributes)
 }
 
 fn read_time<'a>(source: &mut impl Source<'a>, field: &'static str) -> Result<Micros, DecodeError> {

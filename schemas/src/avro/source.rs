@@ -39,7 +39,7 @@ pub struct Number {
 }
 
 /// The most cells of any record, that of a map's value included.
-pub const CELLS_MAX: usize = 20;
+pub const CELLS_MAX: usize = 22;
 /// Where a plan puts the value of a map's entry until it is in the map.
 pub const ENTRY: usize = CELLS_MAX - 1;
 

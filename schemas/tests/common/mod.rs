@@ -39,6 +39,7 @@ pub fn value(event: &Event<'_>) -> Value {
             ("other_ids", map(&e.other_ids)),
             ("phase", Value::Int(e.phase as i32)),
             ("definition_version", Value::Long(e.definition_version as i64)),
+            ("configuration_version", Value::Long(e.configuration_version as i64)),
             (
                 "buckets",
                 optional(e.buckets.map(|b| {
@@ -50,6 +51,7 @@ pub fn value(event: &Event<'_>) -> Value {
                 })),
             ),
             ("rule", text(&e.rule)),
+            ("reason", text(e.reason.as_str())),
             ("attributes", map(&e.attributes)),
             ("environment", text(&e.environment)),
             ("sender", sender(&e.sender)),

@@ -69,8 +69,10 @@ fn parts(kind: RecordKind) -> Vec<(&'static str, Vec<u8>)> {
         RecordKind::Exposure => vec![
             ("phase", number(1)),
             ("definition_version", number(7)),
+            ("configuration_version", number(9)),
             ("buckets", vec![2, 2, 4, 6]),
             ("rule", vec![0]),
+            ("reason", bytes(b"forced")),
             ("attributes", vec![0]),
         ],
         _ => vec![("experiment", vec![0]), ("value", vec![0]), ("metadata", vec![0])],
@@ -229,12 +231,13 @@ fn a_time_is_taken_in_microseconds_and_refused_in_whatever_else() {
     );
 }
 
-const NO_SUCH_BRANCH: &str = "`buckets`: a branch of the writer's that ours has not, at byte 58";
+const NO_SUCH_BRANCH: &str = "`buckets`: a branch of the writer's that ours has not, at byte 59";
 
 #[test]
 fn a_count_is_taken_where_it_is_the_same_count() {
     let case = |field, kind, bytes, ours, library| Case { field, kind, bytes, ours, library };
     let (phase, version, slot) = ("phase", "definition_version", "buckets.slot");
+    let configuration = "configuration_version";
     expect(
         RecordKind::Exposure,
         vec![
@@ -270,6 +273,15 @@ fn a_count_is_taken_where_it_is_the_same_count() {
                 json!("double"),
                 vec![0; 8],
                 Err("`definition_version`: a double where a long is read"),
+                Refuses,
+            ),
+            case(configuration, json!("long"), number(1 << 40), Ok("1099511627776"), Same),
+            case(configuration, json!("int"), number(77), Ok("77"), Same),
+            case(
+                configuration,
+                json!("double"),
+                vec![0; 8],
+                Err("`configuration_version`: a double where a long is read"),
                 Refuses,
             ),
             case(slot, json!("int"), number(999_999), Ok("999999"), Same),
@@ -422,6 +434,33 @@ fn an_id_and_a_text_are_taken_as_what_they_spell() {
                 Err("`unit_id`: a long where a string is read"),
                 Refuses,
             ),
+        ],
+    );
+}
+
+/// Whatever type the writer gives it, the library cares for no meaning, and a reason that we do not know is refused.
+#[test]
+fn a_reason_is_taken_where_it_is_one_that_we_know() {
+    let case = |kind, bytes, ours, library| Case { field: "reason", kind, bytes, ours, library };
+    let symbols = json!({"type": "enum", "name": "Why", "symbols": ["split", "forced"]});
+    expect(
+        RecordKind::Exposure,
+        vec![
+            case(json!("string"), bytes(b"held_out"), Ok("held_out"), Same),
+            case(json!("bytes"), bytes(b"split"), Ok("split"), Same),
+            case(
+                json!("string"),
+                bytes(b"drawn"),
+                Err("exposed for the unknown reason `drawn`; known are split, forced, held_out"),
+                Takes,
+            ),
+            case(
+                json!("string"),
+                bytes(b""),
+                Err("exposed for the unknown reason ``; known are split, forced, held_out"),
+                Takes,
+            ),
+            case(symbols, number(1), Err("`reason`: an enum where a string is read"), Refuses),
         ],
     );
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use schemas::Reason;
 use serde_json::Value;
 
 use super::random::Random;
@@ -71,8 +72,10 @@ impl<'a> Values<'a> {
         match field {
             "slot" | "rollout" | "variant" => self.random.below(1_000_000) as i64,
             "phase" => self.random.below(i32::MAX as usize) as i64 + 1,
-            "definition_version" if name == "int" => self.random.below(i32::MAX as usize) as i64,
-            "definition_version" => (self.random.next() >> 1) as i64,
+            "definition_version" | "configuration_version" if name == "int" => {
+                self.random.below(i32::MAX as usize) as i64
+            }
+            "definition_version" | "configuration_version" => (self.random.next() >> 1) as i64,
             // Not where seconds and milliseconds lie: a long that does not say what it counts is refused there.
             "created_at" => (9_214_646_400_000 + self.random.below(2_000_000_000_000_000)) as i64,
             _ if name == "int" => i64::from(self.random.next() as i32),
@@ -96,6 +99,7 @@ impl<'a> Values<'a> {
                 }
                 number
             }
+            "reason" => self.random.pick(&Reason::NAMES).as_bytes().to_vec(),
             _ if name == "bytes" && self.random.one_in(50) => vec![0xFF, 0xFE],
             "unit_id" | "service" | "instance" | "library_version" => {
                 "ünit ".repeat(self.random.below(4) + 1).into()

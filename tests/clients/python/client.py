@@ -207,11 +207,12 @@ def write(client):
     deadline = time.monotonic() + ROWS_WITHIN_S
     while time.monotonic() < deadline:
         found = client.query(
-            "SELECT unit_id, environment, sender_service FROM exposures WHERE event_id = {id:UUID}",
+            "SELECT unit_id, environment, sender_service, configuration_version, reason FROM exposures"
+            " WHERE event_id = {id:UUID}",
             parameters={"id": event_id},
         ).result_rows
         if found:
-            expect(found, [(record["unit_id"], "production", "stranger")], "the stranger's event")
+            expect(found, [(record["unit_id"], "production", "stranger", 0, "split")], "the stranger's event")
             return
         time.sleep(0.2)
     raise AssertionError("the stranger's event has not arrived")

@@ -8,7 +8,7 @@
 //! | `event_id`: `string`, `uuid` | the same; a `string`, which must read as a UUID | `bytes`, `fixed`: sixteen bytes are no text |
 //! | texts, and the values of maps: `string` | the same, a `uuid` too; `bytes`, which must be UTF-8 | `bytes` that are a decimal, `fixed`, `enum`, numbers |
 //! | `phase` and the buckets: `int` | the same | `long`, `float`, `double`; `date`, `time-millis`: times are no counts |
-//! | `definition_version`: `long` | the same; an `int` | `float`, `double`; every logical type of a time |
+//! | `definition_version`, `configuration_version`: `long` | the same; an `int` | `float`, `double`; every logical type of a time |
 //! | `value`: `bytes`, `decimal` of scale 6 | the same at any precision, where a value has at most 18 digits; `bytes` without a logical type, as millionths | `decimal` of another scale, which the specification does not resolve; `big-decimal`, whose bytes hold a scale of their own; `fixed`; `int`, `long`, `float`, `double`, `string` |
 //!
 //! (1) Writers' libraries may leave a logical type out, and some name the unit elsewhere. Seconds and milliseconds of

@@ -1,0 +1,152 @@
+//! Which attributes travel with an exposure that is made here: those that its experiment asks about, those that the
+//! settings name, and the standard ones. Whatever else a service knows of a unit decides nothing, and stays with it.
+
+use std::collections::BTreeSet;
+
+use ops::config::{Setting, Shown};
+use schemas::Pairs;
+use schemas::definition::{Condition, Experiment, Test};
+use schemas::event::STANDARD_ATTRIBUTES;
+use schemas::key::{Key, is_key};
+use serde::Deserialize;
+
+/// The names of the attributes that may travel with the exposures of one experiment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Travelling(BTreeSet<String>);
+
+/// What [`Travelling`] has let through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Picked<'a>(Pairs<'a>);
+
+impl Travelling {
+    /// The standard ones, those that any condition of the experiment's targeting tests, and the `named` ones.
+    pub fn of(experiment: &Experiment, named: &AttributeNames) -> Travelling {
+        let mut names: BTreeSet<String> = STANDARD_ATTRIBUTES.map(str::to_owned).into();
+        names.extend(named.0.iter().map(Key::to_string));
+        for rule in &experiment.targeting {
+            collect(&rule.when, &mut names);
+        }
+        // A condition may test what no event can carry by its name.
+        names.retain(|name| is_key(name));
+        Travelling(names)
+    }
+
+    pub fn pick<'a>(&self, known: &'a Pairs<'_>) -> Picked<'a> {
+        Picked(known.iter().filter(|(name, _)| self.0.contains(*name)).collect())
+    }
+}
+
+impl<'a> Picked<'a> {
+    pub fn into_pairs(self) -> Pairs<'a> {
+        self.0
+    }
+
+    /// To be kept beyond what it was picked from.
+    pub fn into_owned(self) -> Picked<'static> {
+        Picked(self.0.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+}
+
+fn collect(condition: &Condition, names: &mut BTreeSet<String>) {
+    match condition {
+        Condition::All(inner) | Condition::Any(inner) => {
+            for condition in inner {
+                collect(condition, names);
+            }
+        }
+        Condition::Not(inner) => collect(inner, names),
+        Condition::Test(Test { attribute, .. }) => {
+            names.insert(attribute.clone());
+        }
+    }
+}
+
+/// Names of attributes, separated by commas; empty by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct AttributeNames(Vec<Key>);
+
+/// An exposure has room for 64, the four standard ones among them.
+const NAMES_MAX: usize = 60;
+
+impl TryFrom<String> for AttributeNames {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<AttributeNames, String> {
+        if text.trim().is_empty() {
+            return Ok(AttributeNames::default());
+        }
+        let refused = || format!("{text:?} where {} is expected", AttributeNames::allowed());
+        let names = text.split(',').map(|name| Key::new(name.trim())).collect::<Result<Vec<Key>, _>>();
+        let names = names.map_err(|_| refused())?;
+        if names.len() > NAMES_MAX { Err(refused()) } else { Ok(AttributeNames(names)) }
+    }
+}
+
+impl Setting for AttributeNames {
+    fn allowed() -> String {
+        format!(
+            "0 to {NAMES_MAX} names of attributes, each of 1 to 64 of the characters A-Z a-z 0-9 . _ -, separated by commas"
+        )
+    }
+
+    fn shown(&self) -> Shown {
+        let names: Vec<&str> = self.0.iter().map(Key::as_str).collect();
+        Shown::text(names.join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+
+    const TARGETED: &str = r#"
+{kind: metric, key: buy, event: buy, type: conversion}
+---
+{kind: experiment, key: e, state: running, control: a, metrics: {primary: buy},
+ variants: [{key: a, weight: 5000}, {key: b, weight: 5000}],
+ targeting: [
+   {key: adults, when: {all: [{attribute: age, at_least: 18}, {not: {attribute: "e-mail kind", equals: work}}]}},
+   {key: others, when: {any: [{attribute: country, in: [DE, AT]}, {attribute: beta, exists: true}]}}]}
+"#;
+
+    #[test]
+    fn what_the_experiment_tests_what_the_settings_name_and_the_standard_ones_travel() {
+        let definitions = samples::definitions(TARGETED);
+        let (_, experiment) = definitions.experiment("e").unwrap();
+        let known: Pairs = [
+            ("e-mail", "ann@example.org"),
+            ("e-mail kind", "home"),
+            ("region", "EU"),
+            ("country", "DE"),
+            ("tier", "gold"),
+            ("age", "42"),
+            ("beta", "yes"),
+            ("browser", "firefox"),
+        ]
+        .into_iter()
+        .collect();
+        let travels = |named: &str| -> Vec<String> {
+            let named = AttributeNames::try_from(named.to_owned()).unwrap();
+            let picked = Travelling::of(experiment, &named).pick(&known).into_pairs();
+            picked.iter().map(|(name, _)| name.to_owned()).collect()
+        };
+        assert_eq!(travels(""), ["region", "country", "age", "beta", "browser"]);
+        assert_eq!(travels("tier, score"), ["region", "country", "tier", "age", "beta", "browser"]);
+    }
+
+    #[test]
+    fn names_are_keys_separated_by_commas() {
+        let read = |text: &str| AttributeNames::try_from(text.to_owned());
+        assert_eq!(read(" ").unwrap(), AttributeNames::default());
+        assert_eq!(read("tier, score").unwrap().shown(), Shown::text("tier,score"));
+        assert_eq!(
+            read("tier,,score").unwrap_err(),
+            "\"tier,,score\" where 0 to 60 names of attributes, each of 1 to 64 of the characters A-Z a-z 0-9 . _ -, \
+             separated by commas is expected"
+        );
+        assert!(read(&vec!["a"; 60].join(",")).is_ok());
+        assert!(read(&vec!["a"; 61].join(",")).is_err());
+    }
+}
