@@ -4,9 +4,7 @@
 use std::collections::BTreeSet;
 
 use schemas::Uuid;
-use schemas::definition::{
-    Change, Definition, Definitions, Kind, RULE_VERSION, Refusal, UnknownRule, Version,
-};
+use schemas::definition::{Change, Definition, Definitions, Kind, Refusal, UnknownRule, Version};
 use serde::{Serialize, Serializer};
 
 use crate::diff::{Changed, diff};
@@ -107,7 +105,7 @@ pub async fn apply(
     signature: &Signature,
 ) -> Result<Applied, LogError> {
     let (kind, key) = (written.kind(), written.key().to_string());
-    let prepared = prepare(log.definitions(), written, signature, Uuid::now_v7());
+    let prepared = prepare(log.definitions(), written, signature, Uuid::now_v7())?;
     let (change, changed) = match prepared {
         Prepared::Settled(verdict) => return Ok(Applied { kind, key, verdict, changed: Vec::new() }),
         Prepared::Propose { change, changed } => (change, changed),
@@ -129,7 +127,7 @@ pub fn rehearse(
     let mut all = Vec::new();
     for written in written {
         let (kind, key) = (written.kind(), written.key().to_string());
-        let applied = match prepare(&definitions, written, signature, Uuid::now_v7()) {
+        let applied = match prepare(&definitions, written, signature, Uuid::now_v7())? {
             Prepared::Settled(verdict) => Applied { kind, key, verdict, changed: Vec::new() },
             Prepared::Propose { change, changed } => {
                 let verdict = match definitions.apply(definitions.next_offset(), &change)? {
@@ -154,20 +152,20 @@ fn prepare(
     written: Definition,
     signature: &Signature,
     change_id: Uuid,
-) -> Prepared {
+) -> Result<Prepared, UnknownRule> {
     let definition = match assignment::resolve(definitions, written) {
         Ok(definition) => definition,
-        Err(problem) => return Prepared::Settled(refused(&Refusal::NotAllowed(vec![problem]))),
+        Err(problem) => return Ok(Prepared::Settled(refused(&Refusal::NotAllowed(vec![problem])))),
     };
     let current = definitions.current_of(&definition);
     if let Some(current) = current
         && current.definition == definition
     {
-        return Prepared::Settled(Verdict::Unchanged { version: current.version });
+        return Ok(Prepared::Settled(Verdict::Unchanged { version: current.version }));
     }
     let change = Change {
         change_id,
-        rule_version: RULE_VERSION,
+        rule_version: definitions.rule_for(&definition).version(),
         kind: definition.kind().to_string(),
         key: definition.key().to_string(),
         based_on: current.map_or(0, |current| current.version),
@@ -175,13 +173,13 @@ fn prepare(
         author: signature.author.clone(),
         reason: signature.reason.clone(),
     };
-    match definitions.judge(&change) {
+    Ok(match definitions.judge(&change)? {
         Ok(_) => {
             let changed = diff(current.map(|current| &current.definition), &definition);
             Prepared::Propose { change, changed }
         }
         Err(refusal) => Prepared::Settled(refused(&refusal)),
-    }
+    })
 }
 
 fn refused(refusal: &Refusal) -> Verdict {
@@ -254,7 +252,7 @@ slots: 5000
         let metric = parse_file("{kind: metric, key: m, event: e, type: count}").unwrap();
         let mut definitions = Definitions::default();
         let Prepared::Propose { change, .. } =
-            prepare(&definitions, metric[0].clone(), &signature(), Uuid::from_u128(1))
+            prepare(&definitions, metric[0].clone(), &signature(), Uuid::from_u128(1)).unwrap()
         else {
             panic!("a new metric is proposed");
         };

@@ -15,11 +15,13 @@ mod condition;
 mod file;
 mod log;
 mod reading;
+mod rule;
 
 pub use check::{Problem, allocation_differs};
 pub use condition::{Bound, Condition, Operator, Test};
 pub use file::{FileError, parse_file};
-pub use log::{Accepted, Change, Definitions, RULE_VERSION, Refusal, UnknownRule, Version};
+pub use log::{Accepted, Change, Definitions, Refusal, UnknownRule, Version};
+pub use rule::{RULE_VERSION, Rule};
 
 /// The JSON Schema of a definition file, for editors and other languages.
 pub const JSON_SCHEMA: &str = include_str!("../definition.schema.json");

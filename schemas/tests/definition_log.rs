@@ -340,7 +340,7 @@ fn a_later_rule_stops_the_reader() {
             stop.to_string(),
             format!(
                 "the change at offset 4 of the definitions log follows rule {rule_version}, this build knows rules up \
-                 to 1: install a newer build"
+                 to {RULE_VERSION}: install a newer build"
             )
         );
         // It has not gone past it.

@@ -1,4 +1,4 @@
-//! What a definition may say (on its own), and how it may differ from the version before it (rule 1).
+//! What a definition may say (on its own), and how it may differ from the version before it.
 //! Everything that is wrong is listed, each with the field it is wrong in, so that one look mends the file.
 
 use std::collections::BTreeSet;

@@ -9,10 +9,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::check::{Problem, check, check_step};
+use super::rule::{self, RULE_VERSION, Rule};
 use super::{Assignment, Definition, Experiment, Flag, Key, Kind, Prerequisite, State};
-
-/// The rule that writers of this build follow. A reader that meets a later one must not go on.
-pub const RULE_VERSION: u32 = 1;
 
 /// Longest author and reason, in bytes.
 const TEXT_BYTES_MAX: usize = 1_024;
@@ -90,10 +88,10 @@ impl Definitions {
         change: &Change,
     ) -> Result<Result<Arc<Accepted>, Refusal>, UnknownRule> {
         assert!(offset >= self.next_offset, "offset {offset} of the log after {}", self.next_offset);
-        let verdict = match change.rule_version {
-            1 => self.judge(change),
-            rule_version => return Err(UnknownRule { offset, rule_version }),
+        let Some(rule) = Rule::of(change.rule_version) else {
+            return Err(UnknownRule { offset, rule_version: change.rule_version });
         };
+        let verdict = self.judge_by(rule, change);
         self.next_offset = offset + 1;
         Ok(verdict.map(|definition| {
             let accepted = Arc::new(Accepted { version: offset + 1, definition });
@@ -110,13 +108,28 @@ impl Definitions {
         self.next_offset = offset + 1;
     }
 
-    /// Rule 1: what the change would be, if it were the next record.
-    pub fn judge(&self, change: &Change) -> Result<Definition, Refusal> {
+    /// What the change would be, if it were the next record.
+    pub fn judge(&self, change: &Change) -> Result<Result<Definition, Refusal>, UnknownRule> {
+        match Rule::of(change.rule_version) {
+            Some(rule) => Ok(self.judge_by(rule, change)),
+            None => Err(UnknownRule { offset: self.next_offset, rule_version: change.rule_version }),
+        }
+    }
+
+    /// The lowest rule that can say the change of what holds now to `new`: what its record is to name.
+    pub fn rule_for(&self, new: &Definition) -> Rule {
+        rule::lowest(self.current_of(new).map(|accepted| &accepted.definition), new)
+    }
+
+    fn judge_by(&self, rule: Rule, change: &Change) -> Result<Definition, Refusal> {
         let Some(kind) = Kind::parse(&change.kind) else {
             return Err(Refusal::Unreadable(format!("`{}` is not a kind of definition", change.kind)));
         };
         let value = serde_json::from_str(&change.definition)
             .map_err(|error| Refusal::Unreadable(format!("the definition is not JSON: {error}")))?;
+        if let Some(unknown) = rule.unknown_to(kind, &value) {
+            return Err(Refusal::Unreadable(unknown));
+        }
         let definition =
             Definition::from_json(kind, value).map_err(|problem| Refusal::Unreadable(problem.to_string()))?;
         if definition.key().as_str() != change.key {

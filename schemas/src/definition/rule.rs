@@ -1,0 +1,59 @@
+//! The rules by which changes of definitions are judged. Every record of the log names its rule; what an old one
+//! says stays readable, and is judged for ever as it was when it was written.
+
+use serde_json::Value;
+
+use super::{Definition, Kind};
+
+/// The latest rule that this build knows. A reader that meets a later one must not go on.
+pub const RULE_VERSION: u32 = Rule::Two.version();
+
+/// A rule. Writers propose by the lowest one that can say their change ([`super::Definitions::rule_for`]), so that
+/// readers of an earlier build go on for as long as they can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// Flags, experiments, layers, metrics and lists, each judged beside the version before it.
+    One,
+    /// What [`SINCE_RULE_2`] names, too; and what a change does to others is judged.
+    Two,
+}
+
+/// The fields, by kind, that rule 1 does not know.
+const SINCE_RULE_2: [(Kind, &[&str]); 0] = [];
+
+impl Rule {
+    /// As a record names it.
+    pub const fn version(self) -> u32 {
+        match self {
+            Rule::One => 1,
+            Rule::Two => 2,
+        }
+    }
+
+    /// `None` for a rule of a later build.
+    pub fn of(version: u32) -> Option<Rule> {
+        [Rule::One, Rule::Two].into_iter().find(|rule| rule.version() == version)
+    }
+
+    /// Why the rule cannot read a definition of this kind that has these fields.
+    pub(super) fn unknown_to(self, kind: Kind, definition: &Value) -> Option<String> {
+        if self == Rule::Two {
+            return None;
+        }
+        let field = later_fields(kind).find(|field| definition.get(field).is_some())?;
+        Some(format!("{field}: no such field under rule 1"))
+    }
+}
+
+/// The lowest rule that can say the step from `previous` to `new`, whatever surrounds it.
+pub(super) fn lowest(previous: Option<&Definition>, new: &Definition) -> Rule {
+    let later = |definition: &Definition| {
+        let fields = definition.to_document();
+        later_fields(definition.kind()).any(|field| fields.get(field).is_some())
+    };
+    if later(new) || previous.is_some_and(later) { Rule::Two } else { Rule::One }
+}
+
+fn later_fields(kind: Kind) -> impl Iterator<Item = &'static str> {
+    SINCE_RULE_2.into_iter().filter(move |(of, _)| *of == kind).flat_map(|(_, fields)| fields.iter().copied())
+}
