@@ -43,7 +43,7 @@ pub fn metric(frame: &Frame<'_>, outcome: &Outcome<'_>) -> MetricResult {
     let mut result = MetricResult {
         key: outcome.key.to_owned(),
         role: outcome.role,
-        metric_type: outcome.definition.map(|(_, metric)| metric.metric_type),
+        metric_type: outcome.definition.map(|(_, metric)| metric.metric_type()),
         definition_version: outcome.definition.map(|(version, _)| version),
         event: outcome.definition.map(|(_, metric)| metric.event.as_str().to_owned()),
         window_hours: outcome.definition.and_then(|(_, metric)| metric.window_hours),
@@ -83,7 +83,7 @@ enum Compared {
 
 impl Compared {
     fn of(metric: &Metric) -> Result<Compared, String> {
-        let kind = match metric.metric_type {
+        let kind = match metric.metric_type() {
             MetricType::Conversion => Compared::Rate,
             MetricType::Count => Compared::Mean(Value::Events),
             MetricType::Mean => Compared::Mean(Value::Total),
@@ -92,7 +92,7 @@ impl Compared {
             MetricType::Quantile => return Err(not_computed("quantile metrics")),
             MetricType::Funnel => return Err(not_computed("funnel metrics")),
         };
-        match metric.winsorize {
+        match metric.winsorize() {
             Some(_) if kind != Compared::Rate => Err(not_computed("winsorized metrics")),
             _ => Ok(kind),
         }

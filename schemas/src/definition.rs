@@ -14,6 +14,7 @@ mod check;
 mod condition;
 mod file;
 mod log;
+mod metric;
 mod reading;
 mod rule;
 
@@ -21,6 +22,7 @@ pub use check::{Problem, allocation_differs};
 pub use condition::{Bound, Condition, Operator, Test};
 pub use file::{FileError, parse_file};
 pub use log::{Accepted, Change, Definitions, Refusal, UnknownRule, Version};
+pub use metric::{Metric, MetricKind, MetricType};
 pub use rule::{RULE_VERSION, Rule};
 
 /// The JSON Schema of a definition file, for editors and other languages.
@@ -289,56 +291,6 @@ pub struct Layer {
     pub salt: Option<Key>,
 }
 
-/// What is counted per unit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Metric {
-    pub key: Key,
-    #[serde(default)]
-    pub owner: String,
-    #[serde(default)]
-    pub description: String,
-    /// Name of the conversion event.
-    pub event: Key,
-    #[serde(rename = "type")]
-    pub metric_type: MetricType,
-    /// Hours after the first exposure in which an event counts, 1 to 8,760. Left out: no end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub window_hours: Option<u32>,
-    #[serde(default)]
-    pub direction: Direction,
-    /// The upper quantile, in (0.5, 1), at which a unit's value is capped; for `mean` and `count`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub winsorize: Option<f64>,
-    /// The event counted below the line; for `ratio`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub denominator_event: Option<Key>,
-    /// First and last day after the exposure in which the unit must come back; for `retention`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retention_days: Option<(u32, u32)>,
-    /// In (0, 1); for `quantile`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub quantile: Option<f64>,
-    /// The events after `event` that must follow in this order; for `funnel`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub then_events: Vec<Key>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MetricType {
-    /// Whether the unit has the event.
-    Conversion,
-    /// How often.
-    Count,
-    /// The sum of the events' values; zero for a unit without.
-    Mean,
-    Ratio,
-    Retention,
-    Quantile,
-    Funnel,
-}
-
 /// Which way is better.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -405,19 +357,68 @@ impl Definition {
         document
     }
 
+    /// As [`Definition::from_json`], with everything that is wrong.
+    fn read(kind: Kind, value: Value) -> Result<Definition, Unfit> {
+        match kind {
+            Kind::Metric => Metric::read(value).map(Definition::Metric),
+            kind => Definition::from_json(kind, value).map_err(Unfit::Unreadable),
+        }
+    }
+
     /// From the JSON of [`Definition::to_json`]; the error names the field.
     pub fn from_json(kind: Kind, value: Value) -> Result<Definition, Problem> {
         match kind {
             Kind::Flag => reading::read(value).map(Definition::Flag),
             Kind::Experiment => reading::read(value).map(Definition::Experiment),
             Kind::Layer => reading::read(value).map(Definition::Layer),
-            Kind::Metric => reading::read(value).map(Definition::Metric),
+            Kind::Metric => {
+                Metric::read(value).map(Definition::Metric).map_err(|unfit| unfit.problems().remove(0))
+            }
             Kind::List => reading::read(value).map(Definition::List),
         }
     }
 }
 
+/// Why a JSON is no definition.
+enum Unfit {
+    /// A field is not what it can be.
+    Unreadable(Problem),
+    /// Each field can be read; they do not go together. At least one problem.
+    Misfit(Vec<Problem>),
+}
+
+impl Unfit {
+    fn problems(self) -> Vec<Problem> {
+        match self {
+            Unfit::Unreadable(problem) => vec![problem],
+            Unfit::Misfit(problems) => problems,
+        }
+    }
+}
+
+impl Metrics {
+    /// Every metric named, with the path of its field in the experiment.
+    pub fn fields(&self) -> impl Iterator<Item = (String, &Key)> {
+        let of = |role: &'static str, keys| {
+            let keys: &Vec<Key> = keys;
+            keys.iter().enumerate().map(move |(index, key)| (format!("metrics.{role}[{index}]"), key))
+        };
+        std::iter::once(("metrics.primary".to_owned(), &self.primary))
+            .chain(of("secondary", &self.secondary))
+            .chain(of("guardrails", &self.guardrails))
+    }
+
+    pub fn name(&self, key: &Key) -> bool {
+        self.fields().any(|(_, named)| named == key)
+    }
+}
+
 impl Experiment {
+    /// Whether somebody may have looked at it: it runs, or ran and may run again.
+    pub fn has_looks(&self) -> bool {
+        matches!(self.state, State::Running | State::Stopped)
+    }
+
     /// The text that the hash of this experiment begins with.
     pub fn salt(&self) -> &Key {
         self.salt.as_ref().unwrap_or(&self.key)

@@ -53,3 +53,134 @@ fn what_rule_1_can_say_is_proposed_by_it() {
         assert_eq!(rule_for(&log, kind, definition.clone()), Rule::One, "{definition}");
     }
 }
+
+#[test]
+fn what_a_metric_measures_stays_under_an_experiment_that_has_looks() {
+    let metric = |fields: Value| {
+        with(json!({"key": "m", "event": "buy", "type": "conversion", "direction": "increase"}), fields)
+    };
+    let refused = |field: &str, state: &str| {
+        Err(format!(
+            "{field}: cannot change under experiment `e`, which is {state}; define a metric with another key and name \
+             it in a clone of the experiment"
+        ))
+    };
+    for (field, fields) in [
+        ("event", json!({"event": "visit"})),
+        ("window_hours", json!({"window_hours": 24})),
+        ("direction", json!({"direction": "decrease"})),
+    ] {
+        for state in ["running", "stopped"] {
+            let mut log = Log::with_experiment(state);
+            assert_eq!(rule_for(&log, "metric", metric(fields.clone())), Rule::Two, "{field}");
+            assert_eq!(log.propose_by(2, "metric", metric(fields.clone())), refused(field, state));
+        }
+        for state in ["draft", "archived"] {
+            let mut log = Log::with_experiment(state);
+            assert_eq!(rule_for(&log, "metric", metric(fields.clone())), Rule::Two, "{field}");
+            assert!(log.propose_by(2, "metric", metric(fields.clone())).is_ok(), "{field} {state}");
+        }
+    }
+    // By rule 1, which a build of then follows, it passes as it did then.
+    assert_eq!(
+        Log::with_experiment("running").propose_by(1, "metric", metric(json!({"event": "visit"}))),
+        Ok(6)
+    );
+    // Words about it may change, and need no later rule.
+    let words = metric(json!({"description": "Of all.", "owner": "bob"}));
+    let mut log = Log::with_experiment("running");
+    assert_eq!(rule_for(&log, "metric", words.clone()), Rule::One);
+    assert_eq!(log.propose_by(1, "metric", words.clone()), Ok(6));
+    assert_eq!(log.propose_by(2, "metric", with(words, json!({"owner": "eve"}))), Ok(7));
+    // Another metric is nobody's.
+    let other = json!({"key": "n", "event": "visit", "type": "conversion"});
+    assert_eq!(log.propose_by(2, "metric", other), Ok(8));
+}
+
+#[test]
+fn an_experiment_that_starts_meanwhile_keeps_its_metrics() {
+    let mut log = Log::with_experiment("draft");
+    let flipped = json!({"key": "m", "event": "buy", "type": "conversion", "direction": "decrease"});
+    // Both writers saw the draft; the start came first.
+    let flip = Change { rule_version: 2, ..log.change("metric", flipped) };
+    assert_eq!(log.propose("experiment", experiment(json!({}))), Ok(6));
+    assert_eq!(
+        log.take(&flip),
+        Err("direction: cannot change under experiment `e`, which is running; define a metric with another key and \
+             name it in a clone of the experiment"
+            .to_owned())
+    );
+}
+
+#[test]
+fn every_option_of_every_kind_of_metric_stays() {
+    for (field, before, after) in [
+        ("winsorize", json!({"type": "mean", "winsorize": 0.99}), json!({"type": "mean", "winsorize": 0.9})),
+        ("winsorize", json!({"type": "count"}), json!({"type": "count", "winsorize": 0.9})),
+        (
+            "denominator_event",
+            json!({"type": "ratio", "denominator_event": "click"}),
+            json!({"type": "ratio", "denominator_event": "view"}),
+        ),
+        (
+            "retention_days",
+            json!({"type": "retention", "retention_days": [1, 7]}),
+            json!({"type": "retention", "retention_days": [1, 8]}),
+        ),
+        (
+            "quantile",
+            json!({"type": "quantile", "quantile": 0.5}),
+            json!({"type": "quantile", "quantile": 0.9}),
+        ),
+        (
+            "then_events",
+            json!({"type": "funnel", "then_events": ["a", "b"]}),
+            json!({"type": "funnel", "then_events": ["b", "a"]}),
+        ),
+    ] {
+        let metric = |fields: &Value| with(json!({"key": "x", "event": "buy"}), fields.clone());
+        let mut log = Log::furnished();
+        log.propose("metric", metric(&before)).unwrap();
+        let guarded = json!({"metrics": {"primary": "m", "guardrails": ["x"]}});
+        log.propose("experiment", experiment(guarded)).unwrap();
+        let refusal = log.propose_by(2, "metric", metric(&after)).unwrap_err();
+        assert!(refusal.starts_with(&format!("{field}: cannot change under experiment `e`")), "{refusal}");
+    }
+}
+
+#[test]
+fn a_running_experiment_may_get_metrics_and_lose_none() {
+    let of = |secondary: &[&str], guardrails: &[&str]| {
+        experiment(json!({"metrics": {"primary": "m", "secondary": secondary, "guardrails": guardrails}}))
+    };
+    let mut log = Log::furnished();
+    for key in ["x", "y"] {
+        log.propose("metric", json!({"key": key, "event": "buy", "type": "count"})).unwrap();
+    }
+    log.propose("experiment", of(&["n"], &[])).unwrap();
+    assert_eq!(rule_for(&log, "experiment", of(&["n"], &["x"])), Rule::Two);
+    assert_eq!(
+        log.propose_by(1, "experiment", of(&["n"], &["x"])),
+        Err("metrics: cannot change any more; make a new key for it".to_owned())
+    );
+    assert_eq!(log.propose_by(2, "experiment", of(&["n"], &["x"])), Ok(9));
+    assert_eq!(log.propose_by(2, "experiment", of(&["y", "n"], &["x"])), Ok(10));
+    for (definition, refusal) in [
+        (
+            of(&["y"], &["x"]),
+            "metrics.secondary: `n` cannot be taken out any more; clone the experiment without it",
+        ),
+        (
+            of(&["y", "n"], &[]),
+            "metrics.guardrails: `x` cannot be taken out any more; clone the experiment without it",
+        ),
+        (
+            experiment(json!({"metrics": {"primary": "y", "secondary": ["n"], "guardrails": ["x"]}})),
+            "metrics.primary: cannot change any more; make a new key for it; \
+             metrics.secondary: `y` cannot be taken out any more; clone the experiment without it",
+        ),
+        (of(&["y", "n"], &["x", "z"]), "metrics.guardrails[1]: there is no metric `z`; define it first"),
+    ] {
+        assert_eq!(log.propose_by(2, "experiment", definition), Err(refusal.to_owned()));
+    }
+}

@@ -7,8 +7,8 @@ use std::fmt;
 use serde_json::Value;
 
 use super::{
-    Assignment, BasisPoints, BucketRange, Condition, Definition, Experiment, Flag, Key, List, Metric,
-    MetricType, State, ValueType,
+    Assignment, BasisPoints, BucketRange, Condition, Definition, Experiment, Flag, Key, List, Metrics, Rule,
+    State, ValueType,
 };
 use crate::definition::condition::CONDITION_DEPTH_MAX;
 
@@ -45,20 +45,20 @@ pub fn check(definition: &Definition) -> Vec<Problem> {
         Definition::Flag(flag) => check_flag(flag, &mut problems),
         Definition::Experiment(experiment) => check_experiment(experiment, &mut problems),
         Definition::Layer(_) => {}
-        Definition::Metric(metric) => check_metric(metric, &mut problems),
+        Definition::Metric(metric) => problems = metric.check(),
         Definition::List(list) => check_list(list, &mut problems),
     }
     problems
 }
 
 /// Everything wrong with how `new` follows `previous`.
-pub fn check_step(previous: Option<&Definition>, new: &Definition) -> Vec<Problem> {
+pub fn check_step(rule: Rule, previous: Option<&Definition>, new: &Definition) -> Vec<Problem> {
     let mut problems = Vec::new();
     match (previous, new) {
         (None, Definition::Experiment(experiment)) => check_first(experiment, &mut problems),
         (None, _) => {}
         (Some(Definition::Experiment(old)), Definition::Experiment(new)) => {
-            check_experiment_step(old, new, &mut problems);
+            check_experiment_step(rule, old, new, &mut problems);
         }
         (Some(Definition::Flag(old)), Definition::Flag(new)) => {
             unchanged("salt", old.salt() == new.salt(), &mut problems);
@@ -69,7 +69,7 @@ pub fn check_step(previous: Option<&Definition>, new: &Definition) -> Vec<Proble
             unchanged("salt", old.salt() == new.salt(), &mut problems);
         }
         (Some(Definition::Metric(old)), Definition::Metric(new)) => {
-            unchanged("type", old.metric_type == new.metric_type, &mut problems);
+            unchanged("type", old.metric_type() == new.metric_type(), &mut problems);
         }
         (Some(Definition::List(old)), Definition::List(new)) => {
             unchanged("unit_type", old.unit_type == new.unit_type, &mut problems);
@@ -225,62 +225,6 @@ fn check_plan(experiment: &Experiment, problems: &mut Vec<Problem>) {
     }
 }
 
-fn check_metric(metric: &Metric, problems: &mut Vec<Problem>) {
-    if let Some(hours) = metric.window_hours
-        && !(1..=8_760).contains(&hours)
-    {
-        problems.push(Problem::new("window_hours", format!("{hours} is not in 1 to 8760")));
-    }
-    let belongs = |field: &str, given: bool, to: &[MetricType], needed: bool| {
-        let fits = to.contains(&metric.metric_type);
-        if given && !fits {
-            Some(Problem::new(field, "does not belong to this type of metric"))
-        } else if needed && fits && !given {
-            Some(Problem::new(field, "this type of metric needs it"))
-        } else {
-            None
-        }
-    };
-    problems.extend(belongs(
-        "denominator_event",
-        metric.denominator_event.is_some(),
-        &[MetricType::Ratio],
-        true,
-    ));
-    problems.extend(belongs(
-        "retention_days",
-        metric.retention_days.is_some(),
-        &[MetricType::Retention],
-        true,
-    ));
-    problems.extend(belongs("quantile", metric.quantile.is_some(), &[MetricType::Quantile], true));
-    problems.extend(belongs("then_events", !metric.then_events.is_empty(), &[MetricType::Funnel], true));
-    problems.extend(belongs(
-        "winsorize",
-        metric.winsorize.is_some(),
-        &[MetricType::Mean, MetricType::Count],
-        false,
-    ));
-    if let Some(quantile) = metric.winsorize
-        && !(quantile > 0.5 && quantile < 1.0)
-    {
-        problems.push(Problem::new("winsorize", format!("{quantile} is not in (0.5, 1)")));
-    }
-    if let Some(quantile) = metric.quantile
-        && !(quantile > 0.0 && quantile < 1.0)
-    {
-        problems.push(Problem::new("quantile", format!("{quantile} is not in (0, 1)")));
-    }
-    if let Some((first, last)) = metric.retention_days
-        && !(1 <= first && first <= last && last <= 365)
-    {
-        problems.push(Problem::new(
-            "retention_days",
-            format!("[{first}, {last}] is not first <= last in 1 to 365"),
-        ));
-    }
-}
-
 fn check_list(list: &List, problems: &mut Vec<Problem>) {
     let digest = &list.members_sha256;
     if digest.len() != 64 || !digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
@@ -314,7 +258,7 @@ fn check_open(experiment: &Experiment, problems: &mut Vec<Problem>) {
 
 /// A draft is open, but for what the hash is made of. Once it has run, what it was compared by stays, and a
 /// change of who sees what opens the next phase.
-fn check_experiment_step(old: &Experiment, new: &Experiment, problems: &mut Vec<Problem>) {
+fn check_experiment_step(rule: Rule, old: &Experiment, new: &Experiment, problems: &mut Vec<Problem>) {
     let allowed: &[State] = match old.state {
         State::Draft => &[State::Draft, State::Running, State::Archived],
         State::Running => &[State::Running, State::Stopped],
@@ -336,7 +280,10 @@ fn check_experiment_step(old: &Experiment, new: &Experiment, problems: &mut Vec<
     unchanged("unit_type", old.unit_type == new.unit_type, problems);
     unchanged("layer", old.layer == new.layer, problems);
     unchanged("control", old.control == new.control, problems);
-    unchanged("metrics", old.metrics == new.metrics, problems);
+    match rule {
+        Rule::One => unchanged("metrics", old.metrics == new.metrics, problems),
+        Rule::Two => check_metrics_step(&old.metrics, &new.metrics, problems),
+    }
     unchanged("plan", old.plan == new.plan, problems);
     let opens = allocation_differs(old, new) || (old.state == State::Stopped && new.state == State::Running);
     let expected = old.phase().saturating_add(u32::from(opens));
@@ -361,6 +308,22 @@ fn check_experiment_step(old: &Experiment, new: &Experiment, problems: &mut Vec<
                     ),
                 ));
             }
+        }
+    }
+}
+
+/// More may be measured than at the start, never less: whoever may drop a metric once it looks bad finds what they
+/// wish to find.
+fn check_metrics_step(old: &Metrics, new: &Metrics, problems: &mut Vec<Problem>) {
+    unchanged("metrics.primary", old.primary == new.primary, problems);
+    for (role, old, new) in
+        [("secondary", &old.secondary, &new.secondary), ("guardrails", &old.guardrails, &new.guardrails)]
+    {
+        for key in old.iter().filter(|key| !new.contains(key)) {
+            problems.push(Problem::new(
+                format!("metrics.{role}"),
+                format!("`{key}` cannot be taken out any more; clone the experiment without it"),
+            ));
         }
     }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::check::{Problem, check, check_step};
 use super::rule::{self, RULE_VERSION, Rule};
-use super::{Assignment, Definition, Experiment, Flag, Key, Kind, Prerequisite, State};
+use super::{Assignment, Definition, Experiment, Flag, Key, Kind, Metric, Prerequisite, Unfit};
 
 /// Longest author and reason, in bytes.
 const TEXT_BYTES_MAX: usize = 1_024;
@@ -130,8 +130,10 @@ impl Definitions {
         if let Some(unknown) = rule.unknown_to(kind, &value) {
             return Err(Refusal::Unreadable(unknown));
         }
-        let definition =
-            Definition::from_json(kind, value).map_err(|problem| Refusal::Unreadable(problem.to_string()))?;
+        let definition = Definition::read(kind, value).map_err(|unfit| match unfit {
+            Unfit::Unreadable(problem) => Refusal::Unreadable(problem.to_string()),
+            Unfit::Misfit(problems) => Refusal::NotAllowed(problems),
+        })?;
         if definition.key().as_str() != change.key {
             return Err(Refusal::Unreadable(format!(
                 "the record is for `{}`, the definition inside for `{}`",
@@ -145,8 +147,9 @@ impl Definitions {
             return Err(Refusal::Stale { key: change.key.clone(), based_on: change.based_on, current });
         }
         let mut problems = check(&definition);
-        problems.extend(check_step(previous.map(|accepted| &accepted.definition), &definition));
-        problems.extend(self.check_surroundings(&definition));
+        let before = previous.map(|accepted| &accepted.definition);
+        problems.extend(check_step(rule, before, &definition));
+        problems.extend(self.check_surroundings(rule, before, &definition));
         for (field, text) in [("author", &change.author), ("reason", &change.reason)] {
             if text.trim().is_empty() || text.len() > TEXT_BYTES_MAX {
                 problems.push(Problem::new(field, format!("needs 1 to {TEXT_BYTES_MAX} bytes")));
@@ -202,20 +205,18 @@ impl Definitions {
         layer: &'a Key,
         except: &'a Key,
     ) -> impl Iterator<Item = &'a Experiment> {
-        self.current.values().filter_map(move |accepted| match &accepted.definition {
-            Definition::Experiment(experiment)
-                if experiment.layer.as_ref() == Some(layer)
-                    && &experiment.key != except
-                    && matches!(experiment.state, State::Running | State::Stopped) =>
-            {
-                Some(experiment)
-            }
-            _ => None,
+        self.experiments().filter(move |experiment| {
+            experiment.layer.as_ref() == Some(layer) && &experiment.key != except && experiment.has_looks()
         })
     }
 
     /// What a definition refers to must be there, and what it takes must be free.
-    fn check_surroundings(&self, definition: &Definition) -> Vec<Problem> {
+    fn check_surroundings(
+        &self,
+        rule: Rule,
+        previous: Option<&Definition>,
+        definition: &Definition,
+    ) -> Vec<Problem> {
         let mut problems = Vec::new();
         let exists = |space: Space, key: &Key| self.current.contains_key(&(space, key.clone()));
         match definition {
@@ -235,23 +236,7 @@ impl Definitions {
                 }
             }
             Definition::Experiment(experiment) => {
-                let metrics = &experiment.metrics;
-                let named = std::iter::once(("metrics.primary".to_owned(), &metrics.primary))
-                    .chain(
-                        metrics
-                            .secondary
-                            .iter()
-                            .enumerate()
-                            .map(|(i, key)| (format!("metrics.secondary[{i}]"), key)),
-                    )
-                    .chain(
-                        metrics
-                            .guardrails
-                            .iter()
-                            .enumerate()
-                            .map(|(i, key)| (format!("metrics.guardrails[{i}]"), key)),
-                    );
-                for (field, key) in named {
+                for (field, key) in experiment.metrics.fields() {
                     if !exists(Space::Metrics, key) {
                         problems.push(Problem::new(
                             field,
@@ -269,9 +254,40 @@ impl Definitions {
                 }
                 self.check_layer(experiment, &mut problems);
             }
-            Definition::Layer(_) | Definition::Metric(_) | Definition::List(_) => {}
+            Definition::Metric(metric) => {
+                if let (Rule::Two, Some(Definition::Metric(before))) = (rule, previous) {
+                    self.check_measured_alike(before, metric, &mut problems);
+                }
+            }
+            Definition::Layer(_) | Definition::List(_) => {}
         }
         problems
+    }
+
+    /// What was measured so far stays comparable with what comes: a direction that is flipped would turn harm into
+    /// a reason to ship.
+    fn check_measured_alike(&self, before: &Metric, metric: &Metric, problems: &mut Vec<Problem>) {
+        let Some(field) = metric.measures_otherwise(before) else { return };
+        for experiment in self.experiments().filter(|experiment| experiment.has_looks()) {
+            if experiment.metrics.name(&metric.key) {
+                problems.push(Problem::new(
+                    field,
+                    format!(
+                        "cannot change under experiment `{}`, which is {}; define a metric with another key and name \
+                         it in a clone of the experiment",
+                        experiment.key,
+                        experiment.state.as_str()
+                    ),
+                ));
+            }
+        }
+    }
+
+    fn experiments(&self) -> impl Iterator<Item = &Experiment> {
+        self.current.values().filter_map(|accepted| match &accepted.definition {
+            Definition::Experiment(experiment) => Some(experiment),
+            _ => None,
+        })
     }
 
     /// Why the flag cannot have this prerequisite: it is not there, serves no such variant, or waits for the
@@ -310,7 +326,7 @@ impl Definitions {
             problems.push(Problem::new("layer", format!("there is no layer `{layer}`; define it first")));
             return;
         }
-        if !matches!(experiment.state, State::Running | State::Stopped) {
+        if !experiment.has_looks() {
             return;
         }
         if experiment.slot_ranges.is_empty() {

@@ -51,7 +51,15 @@ pub(super) fn lowest(previous: Option<&Definition>, new: &Definition) -> Rule {
         let fields = definition.to_document();
         later_fields(definition.kind()).any(|field| fields.get(field).is_some())
     };
-    if later(new) || previous.is_some_and(later) { Rule::Two } else { Rule::One }
+    let reaches_others = match (previous, new) {
+        // Whether or not an experiment runs on it: one may start meanwhile.
+        (Some(Definition::Metric(old)), Definition::Metric(new)) => new.measures_otherwise(old).is_some(),
+        (Some(Definition::Experiment(old)), Definition::Experiment(new)) => {
+            old.has_looks() && old.metrics != new.metrics
+        }
+        _ => false,
+    };
+    if reaches_others || later(new) || previous.is_some_and(later) { Rule::Two } else { Rule::One }
 }
 
 fn later_fields(kind: Kind) -> impl Iterator<Item = &'static str> {
