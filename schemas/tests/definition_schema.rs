@@ -230,8 +230,19 @@ fn refused_by_both() {
             "rollout: 10001 is not a share in basis points: 0 to 10000, 10000 being everything",
         ),
         (experiment("/rollout", json!(-1)), "rollout: must be 0 or more, not -1"),
-        (experiment("/rollout", json!(0.5)), "rollout: must be a whole number, not the number 0.5"),
-        (experiment("/rollout", json!("50%")), "rollout: must be a whole number, not the text `50%`"),
+        (
+            experiment("/rollout", json!(0.5)),
+            "rollout: must be a percentage such as 50% or 33.33%, or basis points: 0 to 10000, 10000 being \
+             everything, not the number 0.5",
+        ),
+        (
+            experiment("/rollout", json!("5000")),
+            "rollout: must be a percentage such as 50% or 33.33%, or basis points: 0 to 10000, 10000 being \
+             everything, not the text `5000`",
+        ),
+        (experiment("/rollout", json!("33.333%")), "rollout: the text `33.333%` has more than two decimals"),
+        (experiment("/rollout", json!("100.01%")), "rollout: the text `100.01%` is more than 100%"),
+        (experiment("/slots", json!("0.00%")), "slots: 0 leaves nobody to take part; 1 to 10000"),
         (experiment("/metrics", json!(["purchase"])), "metrics: must be a map of fields, not a list"),
         (experiment("/metrics", json!({})), "metrics: `primary` is missing"),
         (
@@ -414,6 +425,32 @@ fn refused_by_the_parser_alone() {
     }
 }
 
+#[test]
+fn a_share_in_percent_is_the_same_in_basis_points() {
+    let schema = Schema::new();
+    for (file, pointer, percentage, basis_points) in [
+        ("experiment.json", "/rollout", "12.5%", 1_250),
+        ("experiment.json", "/slots", "25%", 2_500),
+        ("experiment.json", "/variants/1/weight", "33.33%", 3_333),
+        ("flags.json", "/0/rules/1/rollout", "0.01%", 1),
+        ("flags.json", "/0/rules/1/split/1/weight", "99.99%", 9_999),
+    ] {
+        let with = |share: Value| {
+            let mut document = valid_json(file);
+            *document.pointer_mut(pointer).unwrap() = share;
+            document
+        };
+        let written = with(json!(percentage));
+        assert_eq!(schema.refusal(&written), None, "{written}");
+        assert_eq!(parse(&written).unwrap(), parse(&with(json!(basis_points))).unwrap(), "{written}");
+    }
+    // A record of the log holds basis points alone.
+    let mut layerless = json!({"key": "e", "variants": [], "control": "a", "metrics": {"primary": "m"}});
+    layerless["rollout"] = json!("50%");
+    let refused = Definition::from_json(schemas::definition::Kind::Experiment, layerless).unwrap_err();
+    assert_eq!(refused.to_string(), "rollout: must be a whole number, not the text `50%`");
+}
+
 fn places(value: &Value, pointer: &str, found: &mut Vec<String>) {
     found.push(pointer.to_owned());
     match value {
@@ -444,6 +481,10 @@ fn mutated(mut document: Value, (place, other, what): (Index, Index, usize)) -> 
         json!(0.5),
         json!(5000.0),
         json!(10_001),
+        json!("50%"),
+        json!("0.0%"),
+        json!("100.00%"),
+        json!("33.333%"),
         json!(1e300),
         json!(u64::MAX),
         json!(""),
@@ -494,7 +535,7 @@ proptest! {
     fn the_schema_and_the_parser_agree_on_whatever_a_file_becomes(
         file in 0..FULL.len(),
         which in any::<Index>(),
-        changes in proptest::collection::vec((any::<Index>(), any::<Index>(), 0..40_usize), 1..4),
+        changes in proptest::collection::vec((any::<Index>(), any::<Index>(), 0..44_usize), 1..4),
     ) {
         thread_local! {
             static SCHEMA: Schema = Schema::new();

@@ -248,11 +248,10 @@ fn check_open(experiment: &Experiment, problems: &mut Vec<Problem>) {
         problems.push(Problem::new("phase", "the first phase is 1"));
     }
     let total: u32 = experiment.variants.iter().map(|variant| variant.weight.get()).sum();
-    if total != 10_000 {
-        problems.push(Problem::new(
-            "variants",
-            format!("the weights add up to {total}, not 10000; to expose fewer units use `rollout`"),
-        ));
+    // That they are no more is what every set of shares must be.
+    if total < 10_000 {
+        problems
+            .push(Problem::new("variants", format!("{}; to expose fewer units use `rollout`", sum(total))));
     }
 }
 
@@ -367,7 +366,7 @@ fn check_known(field: &str, key: &Key, keys: &[&Key], problems: &mut Vec<Problem
 fn check_shares(field: &str, shares: &[(BasisPoints, &[BucketRange])], problems: &mut Vec<Problem>) {
     let total: u32 = shares.iter().map(|(weight, _)| weight.get()).sum();
     if total > 10_000 {
-        problems.push(Problem::new(field, format!("the weights add up to {total}, more than 10000")));
+        problems.push(Problem::new(field, sum(total)));
     }
     if shares.iter().all(|(_, ranges)| ranges.is_empty()) {
         return;
@@ -387,6 +386,19 @@ fn check_shares(field: &str, shares: &[(BasisPoints, &[BucketRange])], problems:
     if let Some(pair) = owned.windows(2).find(|pair| pair[0].overlaps(pair[1])) {
         problems.push(Problem::new(field, format!("{} and {} overlap", pair[0], pair[1])));
     }
+}
+
+/// By how much the weights miss the whole: `the weights add up to 99.99%, 1 basis point too few`.
+fn sum(total: u32) -> String {
+    let (missed, way) = (total.abs_diff(10_000), if total < 10_000 { "few" } else { "many" });
+    let points = if missed == 1 { "basis point" } else { "basis points" };
+    format!("the weights add up to {}, {missed} {points} too {way}", percent(total))
+}
+
+/// Basis points as a percentage: 9,999 are `99.99%`.
+fn percent(basis_points: u32) -> String {
+    let text = format!("{}.{:02}", basis_points / 100, basis_points % 100);
+    format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
 fn check_condition(condition: Option<&Condition>, field: &str, problems: &mut Vec<Problem>) {

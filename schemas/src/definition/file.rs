@@ -12,6 +12,7 @@ use super::check::{Problem, check};
 use super::{Definition, Kind, Unfit};
 use yaml::{Content, Node};
 
+mod shares;
 mod tabs;
 mod yaml;
 
@@ -92,6 +93,10 @@ fn definition(mut value: Value) -> Result<Definition, Vec<Problem>> {
         Some(_) => return Err(wrong("kind", format!("must be one of {}", kinds()))),
         None => return Err(wrong(".", format!("the definition has no `kind`: one of {}", kinds()))),
     };
+    let problems = shares::in_basis_points(kind, &mut value);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
     Definition::read(kind, value).map_err(Unfit::problems)
 }
 
