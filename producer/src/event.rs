@@ -10,7 +10,7 @@ use schemas::{Alias, Conversion, Exposure, Micros, Pairs, Sender, Unit, Uuid};
 use uuid::{NoContext, Timestamp};
 
 /// What an event carries in `environment` unless its maker says otherwise.
-const ENVIRONMENT: &str = "production";
+const ENVIRONMENT: &str = schemas::definition::PRODUCTION;
 
 /// What makes an event this one and no other. It is made once; a resend carries the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub fn exposure<'a>(
         buckets: Some(evaluation.buckets),
         rule: evaluation.rule.map_or("", |rule| rule.as_str()).into(),
         attributes,
-        environment: ENVIRONMENT.into(),
+        environment: evaluation.environment.0.into(),
         sender: Sender::default(),
         created_at: stamp.created_at,
     })

@@ -5,6 +5,7 @@
 pub mod apply;
 pub mod diff;
 pub mod emitter;
+pub mod environments;
 pub mod event;
 pub mod explain;
 pub mod kafka;

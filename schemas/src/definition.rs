@@ -2,6 +2,7 @@
 //! writes and the record that the log stores; what the file may leave out (salts, phases, bucket ranges)
 //! is resolved before the change is proposed, so that nothing is left to be guessed at evaluation.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use crate::key::Key;
 
 mod check;
 mod condition;
+mod environments;
 mod file;
 mod log;
 mod metric;
@@ -20,6 +22,7 @@ mod rule;
 
 pub use check::{Problem, allocation_differs};
 pub use condition::{Bound, Condition, Operator, Test};
+pub use environments::{ExperimentOverride, ExperimentThere, FlagOverride, FlagThere, PRODUCTION};
 pub use file::{FileError, parse_file};
 pub use log::{Accepted, Change, Definitions, Refusal, UnknownRule, Version};
 pub use metric::{Metric, MetricKind, MetricType};
@@ -77,6 +80,9 @@ pub struct Flag {
     /// Asked in order; the first that matches serves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<FlagRule>,
+    /// What is otherwise in some environments.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environments: BTreeMap<Key, FlagOverride>,
     #[serde(default)]
     pub archived: bool,
 }
@@ -173,6 +179,15 @@ pub struct Experiment {
     pub metrics: Metrics,
     #[serde(default)]
     pub plan: Plan,
+    /// What is otherwise in some environments.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environments: BTreeMap<Key, ExperimentOverride>,
+    /// Those whose events count, at least one. Events of the others are stored and never counted.
+    #[serde(
+        default = "environments::counted_by_default",
+        skip_serializing_if = "environments::is_counted_by_default"
+    )]
+    pub counted_environments: Vec<Key>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

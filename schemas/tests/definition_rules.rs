@@ -184,3 +184,89 @@ fn a_running_experiment_may_get_metrics_and_lose_none() {
         assert_eq!(log.propose_by(2, "experiment", definition), Err(refusal.to_owned()));
     }
 }
+
+#[test]
+fn an_override_of_a_counted_environment_opens_the_next_phase() {
+    let start = json!({"environments": {"staging": {"rollout": 10_000}}});
+    for (fields, opens) in [
+        (json!({"environments": {"staging": {"rollout": 5_000}}}), false),
+        (json!({"environments": {"staging": {"enabled": false}}}), false),
+        (json!({"environments": null}), false),
+        (json!({"environments": {"staging": {"rollout": 10_000}, "production": {"rollout": 10_000}}}), false),
+        (json!({"environments": {"staging": {"rollout": 10_000}, "production": {"rollout": 5_000}}}), true),
+        (json!({"environments": {"staging": {"rollout": 10_000}, "production": {"enabled": false}}}), true),
+        (json!({"environments": {"production": {"targeting": [{"key": "t", "when": {"all": []}}]}}}), true),
+        (json!({"rollout": 5_000}), true),
+        // Production says itself what it has, so what holds elsewhere is not counted.
+        (json!({"rollout": 5_000, "environments": {"production": {"rollout": 10_000}}}), false),
+    ] {
+        let base = experiment(start.clone());
+        let mut log = Log::furnished();
+        assert_eq!(rule_for(&log, "experiment", base.clone()), Rule::Two);
+        log.propose_by(2, "experiment", base.clone()).unwrap();
+        let changed = |phase: u32| with(with(base.clone(), fields.clone()), json!({"phase": phase}));
+        assert_eq!(rule_for(&log, "experiment", changed(1)), Rule::Two);
+        let (right, wrong, why) = match opens {
+            true => (2, 1, "1 instead of 2: a change of who sees what opens the next phase"),
+            false => (1, 2, "2 instead of 1: nothing opens a new phase"),
+        };
+        assert_eq!(log.propose_by(2, "experiment", changed(wrong)), Err(format!("phase: {why}")), "{fields}");
+        assert!(log.propose_by(2, "experiment", changed(right)).is_ok(), "{fields}");
+    }
+    // Where staging counts, so do its overrides.
+    let counted =
+        json!({"counted_environments": ["staging"], "environments": {"staging": {"rollout": 10_000}}});
+    let mut log = Log::furnished();
+    log.propose_by(2, "experiment", experiment(counted.clone())).unwrap();
+    let lower = with(experiment(counted), json!({"environments": {"staging": {"rollout": 1}}}));
+    assert_eq!(
+        log.propose_by(2, "experiment", lower.clone()),
+        Err("phase: 1 instead of 2: a change of who sees what opens the next phase".to_owned())
+    );
+    assert_eq!(log.propose_by(2, "experiment", with(lower, json!({"phase": 2}))), Ok(7));
+}
+
+#[test]
+fn the_environments_that_count() {
+    for (counted, verdict) in [
+        (json!(["production"]), Ok(5)),
+        (json!(["staging", "production"]), Ok(5)),
+        (json!([]), Err("counted_environments: 0 environments is not in 1 to 100")),
+        (json!(["a", "b", "a"]), Err("counted_environments[2]: `a` is named twice")),
+    ] {
+        let mut log = Log::furnished();
+        let change = experiment(json!({"counted_environments": counted}));
+        assert_eq!(log.propose_by(2, "experiment", change), verdict.map_err(str::to_owned), "{counted}");
+    }
+    // The default is not written, so that rule 1 can say it.
+    let by_default = experiment(json!({"counted_environments": ["production"]}));
+    assert_eq!(rule_for(&Log::furnished(), "experiment", by_default.clone()), Rule::One);
+    let read = Definition::from_json(Kind::Experiment, by_default).unwrap();
+    assert!(!read.to_json().contains("environments"), "{}", read.to_json());
+    // Like the plan, they stay once it has run.
+    for state in ["draft", "running", "stopped"] {
+        let change = experiment(json!({"state": state, "counted_environments": ["staging"]}));
+        let verdict = Log::with_experiment(state).propose_by(2, "experiment", change).map(|_| ());
+        let refusal = Err("counted_environments: cannot change any more; make a new key for it".to_owned());
+        assert_eq!(verdict, if state == "draft" { Ok(()) } else { refusal }, "{state}");
+    }
+}
+
+#[test]
+fn what_an_override_says_is_checked_as_what_it_overrides() {
+    let twice = json!([{"key": "t", "when": {"all": []}}, {"key": "t", "when": {"all": []}}]);
+    let change = experiment(json!({"environments": {"staging": {"targeting": twice}}}));
+    assert_eq!(
+        Log::furnished().propose_by(2, "experiment", change),
+        Err("environments.staging.targeting[1].key: `t` is used twice".to_owned())
+    );
+    let rule =
+        json!({"key": "r", "split": [{"variant": "on", "weight": 10_000}, {"variant": "x", "weight": 0}]});
+    let change = flag(json!({"environments": {"staging": {"rules": [rule]}}}));
+    assert_eq!(
+        Log::furnished().propose_by(2, "flag", change),
+        Err("environments.staging.rules[0].split[1].variant: `x` is not one of the variants; \
+             environments.staging.rules[0].split: its ranges are not resolved"
+            .to_owned())
+    );
+}

@@ -81,16 +81,18 @@ fn what_the_log_stores_fits_the_schema_and_reads_back() {
 }
 
 /// Where an example of each object with fields is, and its place in the schema.
-const OBJECTS: [(&str, &str, &str); 16] = [
+const OBJECTS: [(&str, &str, &str); 18] = [
     ("flags.json", "/0", "flag"),
     ("flags.json", "/0/variants/0", "flag_variant"),
     ("flags.json", "/0/prerequisites/0", "prerequisite"),
     ("flags.json", "/0/rules/0", "flag_rule"),
     ("flags.json", "/0/rules/0/split/0", "share"),
+    ("flags.json", "/0/environments/staging", "flag_override"),
     ("experiment.json", "", "experiment"),
     ("experiment.json", "/targeting/0", "targeting_rule"),
     ("experiment.json", "/variants/0", "variant"),
     ("experiment.json", "/metrics", "metrics"),
+    ("experiment.json", "/environments/staging", "experiment_override"),
     ("experiment.json", "/plan", "plan"),
     ("experiment.json", "/plan/schedule", "schedule"),
     ("metrics_layers_lists.json", "/0", "metric"),
@@ -167,7 +169,7 @@ fn leaving_a_field_out_means_its_default() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 36);
+    assert_eq!(tried, 39);
 }
 
 #[test]

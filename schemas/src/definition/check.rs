@@ -7,13 +7,16 @@ use std::fmt;
 use serde_json::Value;
 
 use super::{
-    Assignment, BasisPoints, BucketRange, Condition, Definition, Experiment, Flag, Key, List, Metrics, Rule,
-    State, ValueType,
+    Assignment, BasisPoints, BucketRange, Condition, Definition, Experiment, Flag, FlagRule, Key, List,
+    Metrics, Rule, State, TargetingRule, ValueType,
 };
 use crate::definition::condition::CONDITION_DEPTH_MAX;
 
 /// The most variants of a flag or an experiment, and the most rules.
 pub const VARIANTS_MAX: usize = 100;
+
+/// The most environments that a definition names.
+pub const ENVIRONMENTS_MAX: usize = 100;
 
 /// Something wrong with a definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,23 +112,70 @@ fn check_flag(flag: &Flag, problems: &mut Vec<Problem>) {
             ));
         }
     }
-    if flag.rules.len() > VARIANTS_MAX {
-        problems
-            .push(Problem::new("rules", format!("{} rules is more than {VARIANTS_MAX}", flag.rules.len())));
+    check_rules("rules", &flag.rules, &keys, problems);
+    check_environments(flag.environments.keys(), problems);
+    for (environment, says) in &flag.environments {
+        if let Some(rules) = &says.rules {
+            check_rules(&format!("environments.{environment}.rules"), rules, &keys, problems);
+        }
+    }
+}
+
+fn check_rules(field: &str, rules: &[FlagRule], variants: &[&Key], problems: &mut Vec<Problem>) {
+    if rules.len() > VARIANTS_MAX {
+        problems.push(Problem::new(field, format!("{} rules is more than {VARIANTS_MAX}", rules.len())));
     }
     let mut seen = BTreeSet::new();
-    for (index, rule) in flag.rules.iter().enumerate() {
+    for (index, rule) in rules.iter().enumerate() {
+        let field = format!("{field}[{index}]");
         if !seen.insert(&rule.key) {
-            problems
-                .push(Problem::new(format!("rules[{index}].key"), format!("`{}` is used twice", rule.key)));
+            problems.push(Problem::new(format!("{field}.key"), format!("`{}` is used twice", rule.key)));
         }
-        check_condition(rule.when.as_ref(), &format!("rules[{index}].when"), problems);
+        check_condition(rule.when.as_ref(), &format!("{field}.when"), problems);
         let mut shares = Vec::new();
         for (part, share) in rule.split.iter().enumerate() {
-            check_known(&format!("rules[{index}].split[{part}].variant"), &share.variant, &keys, problems);
+            check_known(&format!("{field}.split[{part}].variant"), &share.variant, variants, problems);
             shares.push((share.weight, share.ranges.as_slice()));
         }
-        check_shares(&format!("rules[{index}].split"), &shares, problems);
+        check_shares(&format!("{field}.split"), &shares, problems);
+    }
+}
+
+fn check_targeting(field: &str, rules: &[TargetingRule], problems: &mut Vec<Problem>) {
+    let mut seen = BTreeSet::new();
+    for (index, rule) in rules.iter().enumerate() {
+        if !seen.insert(&rule.key) {
+            problems
+                .push(Problem::new(format!("{field}[{index}].key"), format!("`{}` is used twice", rule.key)));
+        }
+        check_condition(Some(&rule.when), &format!("{field}[{index}].when"), problems);
+    }
+}
+
+fn check_environments<'a>(named: impl ExactSizeIterator<Item = &'a Key>, problems: &mut Vec<Problem>) {
+    if named.len() > ENVIRONMENTS_MAX {
+        problems.push(Problem::new(
+            "environments",
+            format!("{} environments is more than {ENVIRONMENTS_MAX}", named.len()),
+        ));
+    }
+}
+
+fn check_counted(counted: &[Key], problems: &mut Vec<Problem>) {
+    if counted.is_empty() || counted.len() > ENVIRONMENTS_MAX {
+        problems.push(Problem::new(
+            "counted_environments",
+            format!("{} environments is not in 1 to {ENVIRONMENTS_MAX}", counted.len()),
+        ));
+    }
+    let mut seen = BTreeSet::new();
+    for (index, environment) in counted.iter().enumerate() {
+        if !seen.insert(environment) {
+            problems.push(Problem::new(
+                format!("counted_environments[{index}]"),
+                format!("`{environment}` is named twice"),
+            ));
+        }
     }
 }
 
@@ -161,16 +211,14 @@ fn check_experiment(experiment: &Experiment, problems: &mut Vec<Problem>) {
     if !experiment.slot_ranges.is_empty() {
         check_shares("slot_ranges", &[(experiment.slots, experiment.slot_ranges.as_slice())], problems);
     }
-    let mut seen = BTreeSet::new();
-    for (index, rule) in experiment.targeting.iter().enumerate() {
-        if !seen.insert(&rule.key) {
-            problems.push(Problem::new(
-                format!("targeting[{index}].key"),
-                format!("`{}` is used twice", rule.key),
-            ));
+    check_targeting("targeting", &experiment.targeting, problems);
+    check_environments(experiment.environments.keys(), problems);
+    for (environment, says) in &experiment.environments {
+        if let Some(targeting) = &says.targeting {
+            check_targeting(&format!("environments.{environment}.targeting"), targeting, problems);
         }
-        check_condition(Some(&rule.when), &format!("targeting[{index}].when"), problems);
     }
+    check_counted(&experiment.counted_environments, problems);
     if experiment.phase == Some(0) {
         problems.push(Problem::new("phase", "phases count from 1"));
     }
@@ -284,6 +332,7 @@ fn check_experiment_step(rule: Rule, old: &Experiment, new: &Experiment, problem
         Rule::Two => check_metrics_step(&old.metrics, &new.metrics, problems),
     }
     unchanged("plan", old.plan == new.plan, problems);
+    unchanged("counted_environments", old.counted_environments == new.counted_environments, problems);
     let opens = allocation_differs(old, new) || (old.state == State::Stopped && new.state == State::Running);
     let expected = old.phase().saturating_add(u32::from(opens));
     if new.phase() != expected {
@@ -327,7 +376,7 @@ fn check_metrics_step(old: &Metrics, new: &Metrics, problems: &mut Vec<Problem>)
     }
 }
 
-/// Whether any unit could see something else than before.
+/// Whether any unit whose events count could see something else than before.
 pub fn allocation_differs(old: &Experiment, new: &Experiment) -> bool {
     fn shown(experiment: &Experiment) -> Vec<(&Key, BasisPoints, &[BucketRange], Option<&Value>)> {
         experiment
@@ -336,11 +385,11 @@ pub fn allocation_differs(old: &Experiment, new: &Experiment) -> bool {
             .map(|variant| (&variant.key, variant.weight, variant.ranges.as_slice(), variant.value.as_ref()))
             .collect()
     }
+    let mut counted = old.counted_environments.iter().chain(&new.counted_environments);
     shown(old) != shown(new)
-        || old.rollout != new.rollout
         || old.slots != new.slots
         || old.slot_ranges != new.slot_ranges
-        || old.targeting != new.targeting
+        || counted.any(|counted| old.in_environment(counted.as_str()) != new.in_environment(counted.as_str()))
 }
 
 fn check_variant_keys(keys: &[&Key], problems: &mut Vec<Problem>) {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::check::{Problem, check, check_step};
 use super::rule::{self, RULE_VERSION, Rule};
-use super::{Assignment, Definition, Experiment, Flag, Key, Kind, Metric, Prerequisite, Unfit};
+use super::{Assignment, Definition, Experiment, Flag, FlagRule, Key, Kind, Metric, Prerequisite, Unfit};
 
 /// Longest author and reason, in bytes.
 const TEXT_BYTES_MAX: usize = 1_024;
@@ -226,12 +226,10 @@ impl Definitions {
                         problems.push(Problem::new(format!("prerequisites[{index}]"), what));
                     }
                 }
-                for (index, rule) in flag.rules.iter().enumerate() {
-                    if rule.split.iter().any(|share| share.weight.get() > 0 && share.ranges.is_empty()) {
-                        problems.push(Problem::new(
-                            format!("rules[{index}].split"),
-                            "its ranges are not resolved",
-                        ));
+                check_resolved("rules", &flag.rules, &mut problems);
+                for (environment, says) in &flag.environments {
+                    if let Some(rules) = &says.rules {
+                        check_resolved(&format!("environments.{environment}.rules"), rules, &mut problems);
                     }
                 }
             }
@@ -340,6 +338,14 @@ impl Definitions {
             if let Some(range) = taken {
                 problems.push(Problem::new("slot_ranges", format!("{range} holds slots of `{}`", other.key)));
             }
+        }
+    }
+}
+
+fn check_resolved(field: &str, rules: &[FlagRule], problems: &mut Vec<Problem>) {
+    for (index, rule) in rules.iter().enumerate() {
+        if rule.split.iter().any(|share| share.weight.get() > 0 && share.ranges.is_empty()) {
+            problems.push(Problem::new(format!("{field}[{index}].split"), "its ranges are not resolved"));
         }
     }
 }

@@ -19,7 +19,14 @@ pub enum Rule {
 }
 
 /// The fields, by kind, that rule 1 does not know.
-const SINCE_RULE_2: [(Kind, &[&str]); 0] = [];
+const SINCE_RULE_2: [(Kind, &[&str]); 2] =
+    [(Kind::Flag, &["environments"]), (Kind::Experiment, &["environments", "counted_environments"])];
+
+/// What a build that knew rule 1 alone said that there can be.
+const FLAG_BY_RULE_1: &str = "key, owner, description, value_type, variants, default_variant, enabled, unit_type, \
+                              salt, prerequisites, rules, archived";
+const EXPERIMENT_BY_RULE_1: &str = "key, owner, hypothesis, description, state, phase, assignment, unit_type, salt, \
+                                    layer, slots, slot_ranges, rollout, targeting, variants, control, metrics, plan";
 
 impl Rule {
     /// As a record names it.
@@ -41,7 +48,11 @@ impl Rule {
             return None;
         }
         let field = later_fields(kind).find(|field| definition.get(field).is_some())?;
-        Some(format!("{field}: no such field under rule 1"))
+        let known = match kind {
+            Kind::Flag => FLAG_BY_RULE_1,
+            _ => EXPERIMENT_BY_RULE_1,
+        };
+        Some(format!("{field}: no such field; there can be {known}"))
     }
 }
 

@@ -35,8 +35,15 @@ pub fn in_basis_points(kind: Kind, definition: &mut Value) -> Vec<Problem> {
 /// Where the shares of a definition are, each with its path, as far as it has the form of one.
 fn shares(kind: Kind, definition: &mut Value) -> Vec<(String, &mut Value)> {
     let steps: &[&[&str]] = match kind {
-        Kind::Experiment => &[&["slots"], &["rollout"], &["variants", "[]", "weight"]],
-        Kind::Flag => &[&["rules", "[]", "rollout"], &["rules", "[]", "split", "[]", "weight"]],
+        Kind::Experiment => {
+            &[&["slots"], &["rollout"], &["variants", "[]", "weight"], &["environments", "{}", "rollout"]]
+        }
+        Kind::Flag => &[
+            &["rules", "[]", "rollout"],
+            &["rules", "[]", "split", "[]", "weight"],
+            &["environments", "{}", "rules", "[]", "rollout"],
+            &["environments", "{}", "rules", "[]", "split", "[]", "weight"],
+        ],
         Kind::Layer | Kind::Metric | Kind::List => &[],
     };
     let mut found = Vec::new();
