@@ -188,6 +188,18 @@ pub struct Experiment {
         skip_serializing_if = "environments::is_counted_by_default"
     )]
     pub counted_environments: Vec<Key>,
+    /// Phases that its owner leaves out of the analysis. One that is out stays out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excluded_phases: Vec<ExcludedPhase>,
+}
+
+/// A phase whose units are not analyzed, as after an alarm of the sample ratio.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExcludedPhase {
+    pub phase: u32,
+    /// 1 to 1,024 bytes.
+    pub reason: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

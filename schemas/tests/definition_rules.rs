@@ -270,3 +270,72 @@ fn what_an_override_says_is_checked_as_what_it_overrides() {
             .to_owned())
     );
 }
+
+#[test]
+fn phases_are_excluded_while_there_are_looks_and_stay_so() {
+    let out = |phases: &[u32]| -> Value {
+        phases.iter().map(|phase| json!({"phase": phase, "reason": "the split was off"})).collect()
+    };
+    let at = |state: &str, phase: u32, excluded: Value| {
+        let fields = json!({"state": state, "phase": phase, "excluded_phases": excluded});
+        // Stopped and started again, so that there are two phases.
+        with(experiment(json!({})), fields)
+    };
+    let mut log = Log::with_experiment("stopped");
+    log.propose("experiment", experiment(json!({"phase": 2}))).unwrap();
+    assert_eq!(rule_for(&log, "experiment", at("running", 2, out(&[1]))), Rule::Two);
+    for (excluded, refusal) in [
+        (out(&[0]), "excluded_phases[0].phase: phases count from 1"),
+        (out(&[3]), "excluded_phases[0].phase: there is no phase 3 yet; the last is 2"),
+        (out(&[1, 1]), "excluded_phases[1].phase: phase 1 is excluded twice"),
+        (json!([{"phase": 1, "reason": " "}]), "excluded_phases[0].reason: needs 1 to 1024 bytes"),
+        (
+            json!([{"phase": 1, "reason": "é".repeat(513)}]),
+            "excluded_phases[0].reason: needs 1 to 1024 bytes",
+        ),
+    ] {
+        let verdict = log.clone().propose_by(2, "experiment", at("running", 2, excluded.clone()));
+        assert_eq!(verdict, Err(refusal.to_owned()), "{excluded}");
+    }
+    // The phase that a change opens has not been yet.
+    let opening = with(at("running", 3, out(&[3])), json!({"rollout": 1}));
+    assert_eq!(
+        log.clone().propose_by(2, "experiment", opening),
+        Err("excluded_phases[0].phase: there is no phase 3 yet; the last is 2".to_owned())
+    );
+    // It opens none itself.
+    assert_eq!(log.propose_by(2, "experiment", at("running", 2, out(&[1]))), Ok(8));
+    let stays = |phase: u32| {
+        Err(format!("excluded_phases: phase {phase} was excluded for a reason, and stays so in these words"))
+    };
+    assert_eq!(log.propose_by(2, "experiment", at("running", 2, out(&[]))), stays(1));
+    // Not by a record of rule 1 either.
+    assert_eq!(log.propose_by(1, "experiment", experiment(json!({"phase": 2}))), stays(1));
+    let other = json!([{"phase": 1, "reason": "other words"}]);
+    assert_eq!(
+        log.propose_by(2, "experiment", at("running", 2, other)).unwrap_err().lines().next().unwrap(),
+        stays(1).map(|_: u64| "").unwrap_err()
+    );
+    assert_eq!(log.propose_by(2, "experiment", at("stopped", 2, out(&[2, 1]))), Ok(12));
+    assert_eq!(
+        log.propose_by(2, "experiment", at("archived", 2, out(&[]))),
+        stays(2).map_err(|first| first + "; " + &stays(1).unwrap_err())
+    );
+    assert_eq!(log.propose_by(2, "experiment", at("archived", 2, out(&[2, 1]))), Ok(14));
+}
+
+#[test]
+fn nothing_is_excluded_before_it_has_run_or_as_it_ends() {
+    let excluded = json!([{"phase": 1, "reason": "the split was off"}]);
+    let early = Err("excluded_phases: nothing has run that could be excluded".to_owned());
+    for state in ["draft", "running"] {
+        let change = experiment(json!({"state": state, "excluded_phases": excluded}));
+        assert_eq!(Log::furnished().propose_by(2, "experiment", change.clone()), early, "{state}");
+        assert_eq!(Log::with_experiment("draft").propose_by(2, "experiment", change), early, "{state}");
+    }
+    let change = experiment(json!({"state": "archived", "excluded_phases": excluded}));
+    assert_eq!(
+        Log::with_experiment("stopped").propose_by(2, "experiment", change),
+        Err("excluded_phases[0]: phases are excluded while the experiment runs or is stopped".to_owned())
+    );
+}

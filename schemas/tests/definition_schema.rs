@@ -81,7 +81,7 @@ fn what_the_log_stores_fits_the_schema_and_reads_back() {
 }
 
 /// Where an example of each object with fields is, and its place in the schema.
-const OBJECTS: [(&str, &str, &str); 18] = [
+const OBJECTS: [(&str, &str, &str); 19] = [
     ("flags.json", "/0", "flag"),
     ("flags.json", "/0/variants/0", "flag_variant"),
     ("flags.json", "/0/prerequisites/0", "prerequisite"),
@@ -93,6 +93,7 @@ const OBJECTS: [(&str, &str, &str); 18] = [
     ("experiment.json", "/variants/0", "variant"),
     ("experiment.json", "/metrics", "metrics"),
     ("experiment.json", "/environments/staging", "experiment_override"),
+    ("experiment.json", "/excluded_phases/0", "excluded_phase"),
     ("experiment.json", "/plan", "plan"),
     ("experiment.json", "/plan/schedule", "schedule"),
     ("metrics_layers_lists.json", "/0", "metric"),
@@ -169,7 +170,7 @@ fn leaving_a_field_out_means_its_default() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 39);
+    assert_eq!(tried, 40);
 }
 
 #[test]
@@ -361,9 +362,10 @@ fn refused_by_both() {
 
 /// What a schema cannot say: how fields agree with each other, how deep conditions nest, what years a time
 /// may be in.
-const BEYOND_THE_SCHEMA: [&str; 13] = [
+const BEYOND_THE_SCHEMA: [&str; 14] = [
     "is used twice",
     "is named twice",
+    "is excluded twice",
     "is not one of the variants",
     "the weights add up to",
     "its ranges hold",

@@ -52,6 +52,12 @@ fn resolve_experiment(
     if experiment.salt.is_none() {
         experiment.salt = Some(previous.map_or(&experiment.key, |previous| previous.salt()).clone());
     }
+    // They cannot be taken back, so a file need not repeat them.
+    if let Some(previous) = previous
+        && experiment.excluded_phases.is_empty()
+    {
+        experiment.excluded_phases = previous.excluded_phases.clone();
+    }
     // A draft has exposed nobody, so there is nobody to keep in place.
     let settled = previous.filter(|previous| previous.state != State::Draft);
     if experiment.assignment == Assignment::Hashed

@@ -18,6 +18,14 @@ pub const VARIANTS_MAX: usize = 100;
 /// The most environments that a definition names.
 pub const ENVIRONMENTS_MAX: usize = 100;
 
+/// Longest author and reason, in bytes.
+pub(super) const TEXT_BYTES_MAX: usize = 1_024;
+
+/// Whether it says something, in at most [`TEXT_BYTES_MAX`].
+pub(super) fn is_text(text: &str) -> bool {
+    !text.trim().is_empty() && text.len() <= TEXT_BYTES_MAX
+}
+
 /// Something wrong with a definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -219,6 +227,7 @@ fn check_experiment(experiment: &Experiment, problems: &mut Vec<Problem>) {
         }
     }
     check_counted(&experiment.counted_environments, problems);
+    check_excluded(experiment, problems);
     if experiment.phase == Some(0) {
         problems.push(Problem::new("phase", "phases count from 1"));
     }
@@ -235,6 +244,27 @@ fn check_experiment(experiment: &Experiment, problems: &mut Vec<Problem>) {
         }
     }
     check_plan(experiment, problems);
+}
+
+/// Which phases there are is known where the history is.
+fn check_excluded(experiment: &Experiment, problems: &mut Vec<Problem>) {
+    let mut seen = BTreeSet::new();
+    for (index, excluded) in experiment.excluded_phases.iter().enumerate() {
+        let field = format!("excluded_phases[{index}]");
+        if excluded.phase == 0 {
+            problems.push(Problem::new(format!("{field}.phase"), "phases count from 1"));
+        }
+        if !seen.insert(excluded.phase) {
+            problems.push(Problem::new(
+                format!("{field}.phase"),
+                format!("phase {} is excluded twice", excluded.phase),
+            ));
+        }
+        if !is_text(&excluded.reason) {
+            problems
+                .push(Problem::new(format!("{field}.reason"), format!("needs 1 to {TEXT_BYTES_MAX} bytes")));
+        }
+    }
 }
 
 fn check_plan(experiment: &Experiment, problems: &mut Vec<Problem>) {
@@ -295,6 +325,9 @@ fn check_open(experiment: &Experiment, problems: &mut Vec<Problem>) {
     if experiment.phase() != 1 {
         problems.push(Problem::new("phase", "the first phase is 1"));
     }
+    if !experiment.excluded_phases.is_empty() {
+        problems.push(Problem::new("excluded_phases", "nothing has run that could be excluded"));
+    }
     let total: u32 = experiment.variants.iter().map(|variant| variant.weight.get()).sum();
     // That they are no more is what every set of shares must be.
     if total < 10_000 {
@@ -333,6 +366,7 @@ fn check_experiment_step(rule: Rule, old: &Experiment, new: &Experiment, problem
     }
     unchanged("plan", old.plan == new.plan, problems);
     unchanged("counted_environments", old.counted_environments == new.counted_environments, problems);
+    check_excluded_step(old, new, problems);
     let opens = allocation_differs(old, new) || (old.state == State::Stopped && new.state == State::Running);
     let expected = old.phase().saturating_add(u32::from(opens));
     if new.phase() != expected {
@@ -371,6 +405,33 @@ fn check_metrics_step(old: &Metrics, new: &Metrics, problems: &mut Vec<Problem>)
             problems.push(Problem::new(
                 format!("metrics.{role}"),
                 format!("`{key}` cannot be taken out any more; clone the experiment without it"),
+            ));
+        }
+    }
+}
+
+/// What was left out stays out: a phase that comes and goes with its numbers is an analysis of one's choice.
+fn check_excluded_step(old: &Experiment, new: &Experiment, problems: &mut Vec<Problem>) {
+    for gone in old.excluded_phases.iter().filter(|excluded| !new.excluded_phases.contains(excluded)) {
+        problems.push(Problem::new(
+            "excluded_phases",
+            format!("phase {} was excluded for a reason, and stays so in these words", gone.phase),
+        ));
+    }
+    for (index, excluded) in new.excluded_phases.iter().enumerate() {
+        if old.excluded_phases.contains(excluded) {
+            continue;
+        }
+        if !new.has_looks() {
+            problems.push(Problem::new(
+                format!("excluded_phases[{index}]"),
+                "phases are excluded while the experiment runs or is stopped",
+            ));
+        }
+        if excluded.phase > old.phase() {
+            problems.push(Problem::new(
+                format!("excluded_phases[{index}].phase"),
+                format!("there is no phase {} yet; the last is {}", excluded.phase, old.phase()),
             ));
         }
     }

@@ -8,12 +8,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::check::{Problem, check, check_step};
+use super::check::{Problem, TEXT_BYTES_MAX, check, check_step, is_text};
 use super::rule::{self, RULE_VERSION, Rule};
 use super::{Assignment, Definition, Experiment, Flag, FlagRule, Key, Kind, Metric, Prerequisite, Unfit};
-
-/// Longest author and reason, in bytes.
-const TEXT_BYTES_MAX: usize = 1_024;
 
 /// Names one accepted change for ever: its offset in the log plus one. 0 is "none yet".
 pub type Version = u64;
@@ -151,7 +148,7 @@ impl Definitions {
         problems.extend(check_step(rule, before, &definition));
         problems.extend(self.check_surroundings(rule, before, &definition));
         for (field, text) in [("author", &change.author), ("reason", &change.reason)] {
-            if text.trim().is_empty() || text.len() > TEXT_BYTES_MAX {
+            if !is_text(text) {
                 problems.push(Problem::new(field, format!("needs 1 to {TEXT_BYTES_MAX} bytes")));
             }
         }

@@ -19,8 +19,10 @@ pub enum Rule {
 }
 
 /// The fields, by kind, that rule 1 does not know.
-const SINCE_RULE_2: [(Kind, &[&str]); 2] =
-    [(Kind::Flag, &["environments"]), (Kind::Experiment, &["environments", "counted_environments"])];
+const SINCE_RULE_2: [(Kind, &[&str]); 2] = [
+    (Kind::Flag, &["environments"]),
+    (Kind::Experiment, &["environments", "counted_environments", "excluded_phases"]),
+];
 
 /// What a build that knew rule 1 alone said that there can be.
 const FLAG_BY_RULE_1: &str = "key, owner, description, value_type, variants, default_variant, enabled, unit_type, \
