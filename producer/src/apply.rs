@@ -55,7 +55,7 @@ pub struct DefinedTwice {
     pub key: String,
 }
 
-/// The definitions so that what is referred to comes first: metrics, lists, layers, then flags after their
+/// The definitions so that what is referred to comes first: settings, metrics, lists, layers, then flags after their
 /// prerequisites, then experiments. Otherwise the file's order stays.
 pub fn in_order(mut definitions: Vec<Definition>) -> Result<Vec<Definition>, DefinedTwice> {
     let mut seen = BTreeSet::new();
@@ -75,11 +75,12 @@ pub fn in_order(mut definitions: Vec<Definition>) -> Result<Vec<Definition>, Def
 
 fn rank(kind: Kind) -> u8 {
     match kind {
-        Kind::Metric => 0,
-        Kind::List => 1,
-        Kind::Layer => 2,
-        Kind::Flag => 3,
-        Kind::Experiment => 4,
+        Kind::Settings => 0,
+        Kind::Metric => 1,
+        Kind::List => 2,
+        Kind::Layer => 3,
+        Kind::Flag => 4,
+        Kind::Experiment => 5,
     }
 }
 

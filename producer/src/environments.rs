@@ -83,7 +83,9 @@ impl Promotion {
                     None => experiment.environments.remove(&self.to),
                 };
             }
-            Definition::Layer(_) | Definition::Metric(_) | Definition::List(_) => return None,
+            Definition::Layer(_) | Definition::Metric(_) | Definition::List(_) | Definition::Settings(_) => {
+                return None;
+            }
         }
         Some(definition)
     }

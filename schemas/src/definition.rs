@@ -1,4 +1,4 @@
-//! Definitions: flags, experiments, layers, metrics and lists. One type serves the file that a person
+//! Definitions: flags, experiments, layers, metrics, lists and the settings of the platform. One type serves the file that a person
 //! writes and the record that the log stores; what the file may leave out (salts, phases, bucket ranges)
 //! is resolved before the change is proposed, so that nothing is left to be guessed at evaluation.
 
@@ -19,6 +19,7 @@ mod log;
 mod metric;
 mod reading;
 mod rule;
+mod settings;
 
 pub use check::{Problem, allocation_differs};
 pub use condition::{Bound, Condition, Operator, Test};
@@ -27,6 +28,7 @@ pub use file::{FileError, parse_file};
 pub use log::{Accepted, Change, Definitions, Refusal, UnknownRule, Version};
 pub use metric::{Metric, MetricKind, MetricType};
 pub use rule::{RULE_VERSION, Rule};
+pub use settings::{RETENTION_DAYS_MAX, RetentionDays, SETTINGS_KEY, Settings};
 
 /// The JSON Schema of a definition file, for editors and other languages.
 pub const JSON_SCHEMA: &str = include_str!("../definition.schema.json");
@@ -41,6 +43,7 @@ pub enum Definition {
     Layer(Layer),
     Metric(Metric),
     List(List),
+    Settings(Settings),
 }
 
 /// The kinds of definition.
@@ -52,6 +55,7 @@ pub enum Kind {
     Layer,
     Metric,
     List,
+    Settings,
 }
 
 /// Named values chosen by ordered rules; the kill switch is `enabled`.
@@ -351,6 +355,7 @@ impl Definition {
             Definition::Layer(_) => Kind::Layer,
             Definition::Metric(_) => Kind::Metric,
             Definition::List(_) => Kind::List,
+            Definition::Settings(_) => Kind::Settings,
         }
     }
 
@@ -361,6 +366,7 @@ impl Definition {
             Definition::Layer(layer) => &layer.key,
             Definition::Metric(metric) => &metric.key,
             Definition::List(list) => &list.key,
+            Definition::Settings(settings) => &settings.key,
         }
     }
 
@@ -373,6 +379,7 @@ impl Definition {
             Definition::Layer(layer) => serde_json::to_string(layer),
             Definition::Metric(metric) => serde_json::to_string(metric),
             Definition::List(list) => serde_json::to_string(list),
+            Definition::Settings(settings) => serde_json::to_string(settings),
         };
         text.expect("every map in a definition has text keys")
     }
@@ -402,6 +409,7 @@ impl Definition {
                 Metric::read(value).map(Definition::Metric).map_err(|unfit| unfit.problems().remove(0))
             }
             Kind::List => reading::read(value).map(Definition::List),
+            Kind::Settings => reading::read(value).map(Definition::Settings),
         }
     }
 }
@@ -483,7 +491,8 @@ impl Default for Plan {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 5] = [Kind::Flag, Kind::Experiment, Kind::Layer, Kind::Metric, Kind::List];
+    pub const ALL: [Kind; 6] =
+        [Kind::Flag, Kind::Experiment, Kind::Layer, Kind::Metric, Kind::List, Kind::Settings];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -492,6 +501,7 @@ impl Kind {
             Kind::Layer => "layer",
             Kind::Metric => "metric",
             Kind::List => "list",
+            Kind::Settings => "settings",
         }
     }
 

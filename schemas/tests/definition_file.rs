@@ -210,7 +210,7 @@ fn lines_of_nested_fields_in_json() {
             "\"kind\"",
             "\"Kind\"",
             // That of the whole definition, which begins with its brace.
-            "line 2: the definition has no `kind`: one of flag, experiment, layer, metric, list",
+            "line 2: the definition has no `kind`: one of flag, experiment, layer, metric, list, settings",
         ),
     ] {
         check(&with(JSON, part, replacement), expected);
@@ -432,7 +432,7 @@ owner: *nobody
          line 10: metrics.guardrails[0]: `m` is named twice\n\
          line 11: plan.alpha: 1 is not in (0, 0.5]\n\
          line 11: plan.power: 0 is not in [0.5, 1)\n\
-         line 12: kind: `leyer` is none of flag, experiment, layer, metric, list\n\
+         line 12: kind: `leyer` is none of flag, experiment, layer, metric, list, settings\n\
          line 18: owner: tags are not used in definitions; leave it out",
     );
 }

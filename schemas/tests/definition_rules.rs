@@ -339,3 +339,123 @@ fn nothing_is_excluded_before_it_has_run_or_as_it_ends() {
         Err("excluded_phases[0]: phases are excluded while the experiment runs or is stopped".to_owned())
     );
 }
+
+/// From 1 February to 1 March 2026, 28 days, with the metric `m` and its window.
+fn scheduled(fields: Value) -> Value {
+    let schedule = json!({"start": "2026-02-01T00:00:00Z", "end": "2026-03-01T00:00:00Z"});
+    with(experiment(json!({"plan": {"schedule": schedule}})), fields)
+}
+
+fn keeping(exposures: u32, conversions: u32) -> Value {
+    json!({"key": "platform", "retention_days": {"exposures": exposures, "conversions": conversions}})
+}
+
+/// With a window of a week on `m`.
+fn with_window() -> Log {
+    let mut log = Log::furnished();
+    let metric = json!({"key": "m", "event": "buy", "type": "conversion", "window_hours": 168});
+    log.propose_by(2, "metric", metric).unwrap();
+    log
+}
+
+#[test]
+fn an_experiment_is_kept_to_the_end_of_its_last_window() {
+    let refused = |table: &str, needed: u32, days: u32| {
+        Err(format!(
+            "plan.schedule.end: from its start to its end and through the longest window of its metrics are {needed} \
+             days, and the settings keep {table} for {days}; end it earlier, or raise `retention_days.{table}` first"
+        ))
+    };
+    for (settings, fields, verdict) in [
+        (keeping(35, 35), json!({}), Ok(7)),
+        (keeping(0, 0), json!({}), Ok(7)),
+        (keeping(34, 35), json!({}), refused("exposures", 35, 34)),
+        (keeping(0, 34), json!({}), refused("conversions", 35, 34)),
+        (keeping(34, 0), json!({"state": "draft"}), refused("exposures", 35, 34)),
+        // Without a window events count up to the end.
+        (keeping(28, 28), json!({"metrics": {"primary": "n"}}), Ok(7)),
+        (keeping(27, 28), json!({"metrics": {"primary": "n"}}), refused("exposures", 28, 27)),
+        // The longest of all counts, and a day that is begun is a day.
+        (
+            keeping(35, 35),
+            json!({"plan": {"schedule": {"start": "2026-02-01T00:00:00Z", "end": "2026-03-01T00:00:01Z"}}}),
+            refused("exposures", 36, 35)
+                .map_err(|first| first + "; " + &refused("conversions", 36, 35).unwrap_err()),
+        ),
+        (
+            keeping(27, 35),
+            json!({"metrics": {"primary": "n", "guardrails": ["m"]}}),
+            refused("exposures", 35, 27),
+        ),
+        // Nothing is known of one that is open at an end.
+        (keeping(1, 1), json!({"plan": {"schedule": {"end": "2026-03-01T00:00:00Z"}}}), Ok(7)),
+        (keeping(1, 1), json!({"plan": {}}), Ok(7)),
+    ] {
+        let mut log = with_window();
+        assert_eq!(rule_for(&log, "settings", settings.clone()), Rule::Two);
+        assert_eq!(rule_for(&log, "experiment", scheduled(fields.clone())), Rule::One);
+        assert_eq!(log.propose_by(2, "settings", settings.clone()), Ok(6));
+        assert_eq!(rule_for(&log, "experiment", scheduled(fields.clone())), Rule::Two);
+        let verdict: Result<u64, String> = verdict;
+        assert_eq!(
+            log.propose_by(2, "experiment", scheduled(fields.clone())),
+            verdict,
+            "{settings} {fields}"
+        );
+    }
+}
+
+#[test]
+fn a_retention_metric_needs_the_days_in_which_units_may_come_back() {
+    let mut log = Log::furnished();
+    let metric = json!({"key": "back", "event": "visit", "type": "retention", "retention_days": [1, 7]});
+    log.propose("metric", metric).unwrap();
+    log.propose_by(2, "settings", keeping(35, 36)).unwrap();
+    let named = json!({"metrics": {"primary": "back"}});
+    let refusal = log.propose_by(2, "experiment", scheduled(named.clone())).unwrap_err();
+    assert!(refusal.contains("are 36 days, and the settings keep exposures for 35"), "{refusal}");
+    log.propose_by(2, "settings", keeping(36, 36)).unwrap();
+    assert!(log.propose_by(2, "experiment", scheduled(named)).is_ok());
+}
+
+#[test]
+fn the_settings_shorten_no_experiment_that_has_looks() {
+    let refused = |table: &str, state: &str| {
+        format!(
+            "retention_days.{table}: experiment `e`, which is {state}, needs its events for 35 days, from its start to \
+             its end and through the longest window of its metrics"
+        )
+    };
+    let mut log = with_window();
+    log.propose("experiment", scheduled(json!({"state": "draft"}))).unwrap();
+    // A draft holds nobody back; it cannot start then.
+    assert_eq!(log.clone().propose_by(2, "settings", keeping(1, 1)), Ok(7));
+    log.propose("experiment", scheduled(json!({}))).unwrap();
+    assert_eq!(log.propose_by(2, "settings", keeping(34, 0)), Err(refused("exposures", "running")));
+    assert_eq!(
+        log.propose_by(2, "settings", keeping(34, 34)),
+        Err(refused("exposures", "running") + "; " + &refused("conversions", "running"))
+    );
+    assert_eq!(log.propose_by(2, "settings", keeping(35, 0)), Ok(10));
+    log.propose_by(2, "experiment", scheduled(json!({"state": "stopped"}))).unwrap();
+    assert_eq!(log.propose_by(2, "settings", keeping(34, 0)), Err(refused("exposures", "stopped")));
+    log.propose_by(2, "experiment", scheduled(json!({"state": "archived"}))).unwrap();
+    assert_eq!(log.propose_by(2, "settings", keeping(1, 1)), Ok(14));
+    assert_eq!(log.read.settings().unwrap().retention_days.exposures, 1);
+}
+
+/// One from before the settings, or that a build of rule 1 let start, can still be steered and ended.
+#[test]
+fn an_experiment_that_is_not_kept_can_be_ended() {
+    let mut log = with_window();
+    log.propose_by(2, "settings", keeping(1, 0)).unwrap();
+    log.propose_by(1, "experiment", scheduled(json!({}))).unwrap();
+    // What is short already may stay so, and must not get shorter for another table.
+    assert_eq!(log.propose_by(2, "settings", with(keeping(1, 0), json!({"owner": "ann"}))), Ok(8));
+    assert!(log.propose_by(2, "settings", keeping(1, 1)).is_err());
+    assert_eq!(log.propose_by(2, "experiment", scheduled(json!({"rollout": 1, "phase": 2}))), Ok(10));
+    let more = json!({"rollout": 1, "phase": 2, "metrics": {"primary": "m", "secondary": ["n"]}});
+    assert!(log.propose_by(2, "experiment", scheduled(more)).unwrap_err().starts_with("plan.schedule.end: "));
+    let stopped = json!({"rollout": 1, "phase": 2, "state": "stopped"});
+    assert_eq!(log.propose_by(2, "experiment", scheduled(stopped)), Ok(12));
+}

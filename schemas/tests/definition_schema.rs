@@ -43,7 +43,7 @@ fn valid_json(file: &str) -> Value {
     serde_json::from_str(&valid_text(file)).unwrap()
 }
 
-const FULL: [&str; 4] = ["experiment", "external", "flags", "metrics_layers_lists"];
+const FULL: [&str; 5] = ["experiment", "external", "flags", "metrics_layers_lists", "settings"];
 
 fn parse(document: &Value) -> Result<Vec<Definition>, Vec<FileError>> {
     parse_file(&document.to_string())
@@ -81,7 +81,7 @@ fn what_the_log_stores_fits_the_schema_and_reads_back() {
 }
 
 /// Where an example of each object with fields is, and its place in the schema.
-const OBJECTS: [(&str, &str, &str); 19] = [
+const OBJECTS: [(&str, &str, &str); 21] = [
     ("flags.json", "/0", "flag"),
     ("flags.json", "/0/variants/0", "flag_variant"),
     ("flags.json", "/0/prerequisites/0", "prerequisite"),
@@ -99,6 +99,8 @@ const OBJECTS: [(&str, &str, &str); 19] = [
     ("metrics_layers_lists.json", "/0", "metric"),
     ("metrics_layers_lists.json", "/8", "layer"),
     ("metrics_layers_lists.json", "/9", "list"),
+    ("settings.json", "", "settings"),
+    ("settings.json", "/retention_days", "retention_days"),
     // The parser has one shape for all conditions, the schema one for each.
     ("experiment.json", "/targeting/0/when", "test"),
     ("experiment.json", "/targeting/1/when", "all"),
@@ -170,7 +172,7 @@ fn leaving_a_field_out_means_its_default() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 40);
+    assert_eq!(tried, 46);
 }
 
 #[test]
@@ -206,9 +208,18 @@ fn refused_by_both() {
         (json!([null]), "a definition is a map with a `kind`"),
         (json!([[]]), "a definition is a map with a `kind`"),
         (json!("layer"), "a definition is a map with a `kind`"),
-        (json!({"key": "l"}), "the definition has no `kind`: one of flag, experiment, layer, metric, list"),
-        (layer("kind", json!("layers")), "kind: `layers` is none of flag, experiment, layer, metric, list"),
-        (layer("kind", json!(["layer"])), "kind: must be one of flag, experiment, layer, metric, list"),
+        (
+            json!({"key": "l"}),
+            "the definition has no `kind`: one of flag, experiment, layer, metric, list, settings",
+        ),
+        (
+            layer("kind", json!("layers")),
+            "kind: `layers` is none of flag, experiment, layer, metric, list, settings",
+        ),
+        (
+            layer("kind", json!(["layer"])),
+            "kind: must be one of flag, experiment, layer, metric, list, settings",
+        ),
         (json!({"kind": "layer"}), "`key` is missing"),
         (layer("key", json!("")), "key: `` is not a key: 1 to 64 of the characters A-Z a-z 0-9 . _ -"),
         (layer("key", json!("a b")), "key: `a b` is not a key: 1 to 64 of the characters A-Z a-z 0-9 . _ -"),
@@ -352,6 +363,11 @@ fn refused_by_both() {
         (
             of("flags.json", "/0/prerequisites/0/variants", json!([])),
             "prerequisites[0].variants: names none, so the flag would never serve by its rules",
+        ),
+        (of("settings.json", "/key", json!("other")), "key: there is one definition of settings, `platform`"),
+        (
+            of("settings.json", "/retention_days/exposures", json!(36_501)),
+            "retention_days.exposures: 36501 is not in 0 to 36500",
         ),
     ] {
         let errors = parse(&document).expect_err(&document.to_string());

@@ -40,7 +40,7 @@ pub fn resolve(definitions: &Definitions, written: Definition) -> Result<Definit
             }
             Ok(Definition::Layer(layer))
         }
-        other @ (Definition::Metric(_) | Definition::List(_)) => Ok(other),
+        other @ (Definition::Metric(_) | Definition::List(_) | Definition::Settings(_)) => Ok(other),
     }
 }
 

@@ -58,6 +58,7 @@ pub fn check(definition: &Definition) -> Vec<Problem> {
         Definition::Layer(_) => {}
         Definition::Metric(metric) => problems = metric.check(),
         Definition::List(list) => check_list(list, &mut problems),
+        Definition::Settings(settings) => problems = settings.check(),
     }
     problems
 }
@@ -85,6 +86,7 @@ pub fn check_step(rule: Rule, previous: Option<&Definition>, new: &Definition) -
         (Some(Definition::List(old)), Definition::List(new)) => {
             unchanged("unit_type", old.unit_type == new.unit_type, &mut problems);
         }
+        (Some(Definition::Settings(_)), Definition::Settings(_)) => {}
         (Some(old), new) => problems.push(Problem::new(
             "kind",
             format!("`{}` is taken: its kind is {} and cannot become {}", new.key(), old.kind(), new.kind()),

@@ -10,7 +10,10 @@ use uuid::Uuid;
 
 use super::check::{Problem, TEXT_BYTES_MAX, check, check_step, is_text};
 use super::rule::{self, RULE_VERSION, Rule};
-use super::{Assignment, Definition, Experiment, Flag, FlagRule, Key, Kind, Metric, Prerequisite, Unfit};
+use super::{
+    Assignment, Definition, Experiment, Flag, FlagRule, Key, Kind, Metric, Prerequisite, RetentionDays,
+    SETTINGS_KEY, Settings, State, Unfit, settings,
+};
 
 /// Names one accepted change for ever: its offset in the log plus one. 0 is "none yet".
 pub type Version = u64;
@@ -75,6 +78,7 @@ enum Space {
     Layers,
     Metrics,
     Lists,
+    Settings,
 }
 
 impl Definitions {
@@ -115,11 +119,15 @@ impl Definitions {
 
     /// The lowest rule that can say the change of what holds now to `new`: what its record is to name.
     pub fn rule_for(&self, new: &Definition) -> Rule {
+        // Every reader that has come so far knows rule 2, and rule 1 would not ask how long events are kept.
+        if new.kind() == Kind::Experiment && self.settings().is_some() {
+            return Rule::Two;
+        }
         rule::lowest(self.current_of(new).map(|accepted| &accepted.definition), new)
     }
 
     fn judge_by(&self, rule: Rule, change: &Change) -> Result<Definition, Refusal> {
-        let Some(kind) = Kind::parse(&change.kind) else {
+        let Some(kind) = Kind::parse(&change.kind).filter(|kind| rule.knows(*kind)) else {
             return Err(Refusal::Unreadable(format!("`{}` is not a kind of definition", change.kind)));
         };
         let value = serde_json::from_str(&change.definition)
@@ -167,6 +175,15 @@ impl Definitions {
     pub fn layer(&self, key: &Key) -> Option<&super::Layer> {
         match &self.current.get(&(Space::Layers, key.clone()))?.definition {
             Definition::Layer(layer) => Some(layer),
+            _ => None,
+        }
+    }
+
+    /// The settings of the platform, once they were said.
+    pub fn settings(&self) -> Option<&Settings> {
+        let key = Key::new(SETTINGS_KEY).expect("the settings have a key");
+        match &self.current.get(&(Space::Settings, key))?.definition {
+            Definition::Settings(settings) => Some(settings),
             _ => None,
         }
     }
@@ -248,11 +265,21 @@ impl Definitions {
                     problems.push(Problem::new("variants", "their ranges are not resolved"));
                 }
                 self.check_layer(experiment, &mut problems);
+                if rule == Rule::Two {
+                    self.check_kept(previous, experiment, &mut problems);
+                }
             }
             Definition::Metric(metric) => {
                 if let (Rule::Two, Some(Definition::Metric(before))) = (rule, previous) {
                     self.check_measured_alike(before, metric, &mut problems);
                 }
+            }
+            Definition::Settings(settings) => {
+                let before = match previous {
+                    Some(Definition::Settings(before)) => before.retention_days,
+                    _ => RetentionDays::default(),
+                };
+                self.check_still_kept(before, settings.retention_days, &mut problems);
             }
             Definition::Layer(_) | Definition::List(_) => {}
         }
@@ -276,6 +303,67 @@ impl Definitions {
                 ));
             }
         }
+    }
+
+    /// An experiment whose first events are gone before its last count would be analyzed on what is left.
+    fn check_kept(
+        &self,
+        previous: Option<&Definition>,
+        experiment: &Experiment,
+        problems: &mut Vec<Problem>,
+    ) {
+        let Some(settings) = self.settings() else { return };
+        // What has begun can be ended, and what was judged before is judged no second time.
+        let settled = match previous {
+            Some(Definition::Experiment(before)) if before.has_looks() => {
+                before.metrics == experiment.metrics && before.plan == experiment.plan
+            }
+            _ => false,
+        };
+        if settled || !matches!(experiment.state, State::Draft | State::Running) {
+            return;
+        }
+        let Some(needed) = self.days_needed(experiment) else { return };
+        for (table, days) in settings.retention_days.too_short_for(needed) {
+            problems.push(Problem::new(
+                "plan.schedule.end",
+                format!(
+                    "from its start to its end and through the longest window of its metrics are {needed} days, and \
+                     the settings keep {table} for {days}; end it earlier, or raise `retention_days.{table}` first"
+                ),
+            ));
+        }
+    }
+
+    /// The same from the other side: what is not shortened may be as short as it was.
+    fn check_still_kept(&self, before: RetentionDays, after: RetentionDays, problems: &mut Vec<Problem>) {
+        for experiment in self.experiments().filter(|experiment| experiment.has_looks()) {
+            let Some(needed) = self.days_needed(experiment) else { continue };
+            for (table, days) in after.too_short_for(needed) {
+                if before.tables().contains(&(table, days)) {
+                    continue;
+                }
+                problems.push(Problem::new(
+                    format!("retention_days.{table}"),
+                    format!(
+                        "experiment `{}`, which is {}, needs its events for {needed} days, from its start to its end \
+                         and through the longest window of its metrics",
+                        experiment.key,
+                        experiment.state.as_str()
+                    ),
+                ));
+            }
+        }
+    }
+
+    fn days_needed(&self, experiment: &Experiment) -> Option<u64> {
+        let metrics = experiment.metrics.fields().filter_map(|(_, key)| {
+            match &self.current.get(&(Space::Metrics, key.clone()))?.definition {
+                Definition::Metric(metric) => Some(metric),
+                _ => None,
+            }
+        });
+        settings::days_needed(experiment, metrics)
     }
 
     fn experiments(&self) -> impl Iterator<Item = &Experiment> {
@@ -353,6 +441,7 @@ fn space(kind: Kind) -> Space {
         Kind::Layer => Space::Layers,
         Kind::Metric => Space::Metrics,
         Kind::List => Space::Lists,
+        Kind::Settings => Space::Settings,
     }
 }
 

@@ -44,6 +44,11 @@ impl Rule {
         [Rule::One, Rule::Two].into_iter().find(|rule| rule.version() == version)
     }
 
+    /// Whether definitions of this kind can be proposed by it.
+    pub(super) fn knows(self, kind: Kind) -> bool {
+        self == Rule::Two || kind != Kind::Settings
+    }
+
     /// Why the rule cannot read a definition of this kind that has these fields.
     pub(super) fn unknown_to(self, kind: Kind, definition: &Value) -> Option<String> {
         if self == Rule::Two {
@@ -72,7 +77,11 @@ pub(super) fn lowest(previous: Option<&Definition>, new: &Definition) -> Rule {
         }
         _ => false,
     };
-    if reaches_others || later(new) || previous.is_some_and(later) { Rule::Two } else { Rule::One }
+    if !Rule::One.knows(new.kind()) || reaches_others || later(new) || previous.is_some_and(later) {
+        Rule::Two
+    } else {
+        Rule::One
+    }
 }
 
 fn later_fields(kind: Kind) -> impl Iterator<Item = &'static str> {

@@ -44,7 +44,7 @@ fn shares(kind: Kind, definition: &mut Value) -> Vec<(String, &mut Value)> {
             &["environments", "{}", "rules", "[]", "rollout"],
             &["environments", "{}", "rules", "[]", "split", "[]", "weight"],
         ],
-        Kind::Layer | Kind::Metric | Kind::List => &[],
+        Kind::Layer | Kind::Metric | Kind::List | Kind::Settings => &[],
     };
     let mut found = Vec::new();
     collect(String::new(), definition, steps, &mut found);
