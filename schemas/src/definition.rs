@@ -443,7 +443,7 @@ impl Metrics {
             .chain(of("guardrails", &self.guardrails))
     }
 
-    pub fn name(&self, key: &Key) -> bool {
+    pub fn names(&self, key: &Key) -> bool {
         self.fields().any(|(_, named)| named == key)
     }
 }

@@ -387,6 +387,12 @@ fn an_experiment_is_kept_to_the_end_of_its_last_window() {
             json!({"metrics": {"primary": "n", "guardrails": ["m"]}}),
             refused("exposures", 35, 27),
         ),
+        // Of the day in which it starts, all is gone at once.
+        (
+            keeping(34, 35),
+            json!({"plan": {"schedule": {"start": "2026-02-01T23:59:59Z", "end": "2026-02-28T23:59:59Z"}}}),
+            refused("exposures", 35, 34),
+        ),
         // Nothing is known of one that is open at an end.
         (keeping(1, 1), json!({"plan": {"schedule": {"end": "2026-03-01T00:00:00Z"}}}), Ok(7)),
         (keeping(1, 1), json!({"plan": {}}), Ok(7)),

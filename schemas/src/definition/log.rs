@@ -291,7 +291,7 @@ impl Definitions {
     fn check_measured_alike(&self, before: &Metric, metric: &Metric, problems: &mut Vec<Problem>) {
         let Some(field) = metric.measures_otherwise(before) else { return };
         for experiment in self.experiments().filter(|experiment| experiment.has_looks()) {
-            if experiment.metrics.name(&metric.key) {
+            if experiment.metrics.names(&metric.key) {
                 problems.push(Problem::new(
                     field,
                     format!(

@@ -13,7 +13,8 @@ pub const SETTINGS_KEY: &str = "platform";
 pub const RETENTION_DAYS_MAX: u32 = 36_500;
 
 const MICROS_PER_HOUR: i64 = 3_600_000_000;
-const HOURS_PER_DAY: u64 = 24;
+const HOURS_PER_DAY: i64 = 24;
+const MICROS_PER_DAY: i64 = HOURS_PER_DAY * MICROS_PER_HOUR;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,21 +76,22 @@ impl Settings {
     }
 }
 
-/// Days from an experiment's planned start to the last event that counts, begun ones whole: its events must be kept
-/// for so long to be there in its last analysis. `None` where no start or no end is planned. A metric without a window
-/// counts up to the end.
+/// Days from the one (UTC) in which an experiment is planned to start to the last event that counts, begun ones whole:
+/// the tables let go of what was ingested in one day together, when so many have passed since it began. `None` where no
+/// start or no end is planned. A metric without a window counts up to the end.
 pub(super) fn days_needed<'a>(
     experiment: &Experiment,
     metrics: impl Iterator<Item = &'a Metric>,
 ) -> Option<u64> {
     let Some(Schedule { start: Some(start), end: Some(end) }) = experiment.plan.schedule else { return None };
-    let hours = (end.get() - start.get()).max(0).unsigned_abs().div_ceil(MICROS_PER_HOUR.unsigned_abs());
-    let window = metrics.filter_map(window_hours).max().unwrap_or(0);
-    Some((hours + window).div_ceil(HOURS_PER_DAY))
+    let first_day = start.get() - start.get().rem_euclid(MICROS_PER_DAY);
+    let window = metrics.filter_map(window_hours).max().unwrap_or(0) * MICROS_PER_HOUR;
+    let needed = (end.get() - first_day + window).max(0);
+    Some(needed.unsigned_abs().div_ceil(MICROS_PER_DAY.unsigned_abs()))
 }
 
 /// Hours after a unit's first exposure in which its events count, if that has an end.
-fn window_hours(metric: &Metric) -> Option<u64> {
-    let days = metric.retention_days().map(|(_, last)| (u64::from(last) + 1) * HOURS_PER_DAY);
-    days.or(metric.window_hours().map(u64::from))
+fn window_hours(metric: &Metric) -> Option<i64> {
+    let days = metric.retention_days().map(|(_, last)| (i64::from(last) + 1) * HOURS_PER_DAY);
+    days.or(metric.window_hours().map(i64::from))
 }
