@@ -63,7 +63,7 @@ pub fn metric(frame: &Frame<'_>, outcome: &Outcome<'_>) -> Analyzed {
     let mut result = MetricResult {
         key: outcome.key.to_owned(),
         role: outcome.role,
-        metric_type: outcome.definition.map(|(_, metric)| metric.metric_type),
+        metric_type: outcome.definition.map(|(_, metric)| metric.metric_type()),
         definition_version: outcome.definition.map(|(version, _)| version),
         event: outcome.definition.map(|(_, metric)| metric.event.as_str().to_owned()),
         window_hours: outcome.definition.and_then(|(_, metric)| metric.window_hours),
@@ -109,7 +109,7 @@ enum Kind {
 
 impl Kind {
     fn of(metric: &Metric) -> Result<Kind, String> {
-        let kind = match metric.metric_type {
+        let kind = match metric.metric_type() {
             MetricType::Conversion => Kind::Rate,
             MetricType::Count => Kind::Mean(Value::Events),
             MetricType::Mean => Kind::Mean(Value::Total),
@@ -118,7 +118,7 @@ impl Kind {
             MetricType::Quantile => return Err(not_computed("quantile metrics")),
             MetricType::Funnel => return Err(not_computed("funnel metrics")),
         };
-        match metric.winsorize {
+        match metric.winsorize() {
             Some(_) if kind != Kind::Rate => Err(not_computed("winsorized metrics")),
             _ => Ok(kind),
         }

@@ -43,7 +43,7 @@ pub struct TablesConfig {
     _http: IgnoredAny,
     #[serde(rename = "log")]
     _log: IgnoredAny,
-    /// How long they keep events.
+    /// Not needed; read so that what is wrong in it is told before the consumers start.
     pub consumer: Settings,
 }
 
@@ -70,9 +70,6 @@ pub struct Settings {
     pub epoch: Count<1, 4_294_967_295>,
     pub forget_key: Option<Secret>,
     pub forget_key_file: Option<PathBuf>,
-    pub retention_days_exposures: Count<0, 36_500>,
-    pub retention_days_conversions: Count<0, 36_500>,
-    pub retention_days_aliases: Count<0, 36_500>,
 }
 
 impl Default for Settings {
@@ -91,9 +88,6 @@ impl Default for Settings {
             epoch: Count::of(1),
             forget_key: None,
             forget_key_file: None,
-            retention_days_exposures: Count::of(0),
-            retention_days_conversions: Count::of(0),
-            retention_days_aliases: Count::of(0),
         }
     }
 }
@@ -149,21 +143,6 @@ impl Section for Settings {
                 "key of the ledger of forgotten units, at least 32 bytes; needed once there is one",
             ),
             Field::of("forget_key_file", &self.forget_key_file, "file that holds the key of the ledger"),
-            Field::of(
-                "retention_days_exposures",
-                &self.retention_days_exposures,
-                "days that exposures are kept after their ingestion, by `consumer migrate`; 0: for ever",
-            ),
-            Field::of(
-                "retention_days_conversions",
-                &self.retention_days_conversions,
-                "days that conversions are kept after their ingestion; 0: for ever",
-            ),
-            Field::of(
-                "retention_days_aliases",
-                &self.retention_days_aliases,
-                "days that aliases are kept after their ingestion; 0: for ever",
-            ),
         ]
     }
 
@@ -178,6 +157,24 @@ impl Section for Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whoever set them learns where it is said now, and not only that there is no such setting.
+    #[test]
+    fn the_retention_of_earlier_builds_names_the_new_way() {
+        let file = "[clickhouse]\nurl = 'http://c:8123'\n[consumer]\nretention_days_exposures = 90\n";
+        let error = ops::config::parse::<TablesConfig>(Some(("consumer.toml", file)), []).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "consumer.toml, line 4: consumer.retention_days_exposures: no setting any more: how long events are kept is \
+             a definition, `{kind: settings, key: platform, retention_days: {exposures: 90}}`, which `producer apply` \
+             proposes and `consumer migrate` carries out"
+        );
+        let variable = ("SPLITSTREAM_CONSUMER__RETENTION_DAYS_ALIASES".to_owned(), "0".to_owned());
+        let file = "[clickhouse]\nurl = 'http://c:8123'\n";
+        let error =
+            ops::config::parse::<TablesConfig>(Some(("consumer.toml", file)), [variable]).unwrap_err();
+        assert!(error.to_string().contains("retention_days: {aliases: 90}"), "{error}");
+    }
 
     #[test]
     fn the_settings_are_declared_soundly() {

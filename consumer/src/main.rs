@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use consumer::config::{Config, TablesConfig};
+use consumer::retention::Changed;
 use consumer::{commands, exit, heap, migrate, pipeline, retention};
 use ops::config::load;
 
@@ -24,7 +25,7 @@ struct Arguments {
 enum Command {
     /// The pipeline, until SIGTERM or SIGINT
     Run,
-    /// Brings the tables to this build's schema, and their retention to what is configured
+    /// Brings the tables to this build's schema, and their retention to what the platform's settings say
     Migrate,
     /// Proves that every event is in its table once; exit code 6 if not
     Audit(commands::Audit),
@@ -67,11 +68,12 @@ async fn migrate_tables(config: TablesConfig) -> Result<ops::Exit> {
         true => println!("the tables are up to date"),
         false => println!("applied {}", made.join(", ")),
     }
-    let changed = retention::apply(&client, &config.consumer).await?;
-    for (table, days) in changed {
-        match days {
-            0 => println!("{table} are kept for ever"),
-            days => println!("{table} are kept for {days} days"),
+    let changed = retention::apply(&client).await?;
+    for Changed { table, days, done } in changed {
+        let time = if days == 0 { "ever".to_owned() } else { format!("{days} days") };
+        match done {
+            true => println!("{table} are kept for {time}"),
+            false => println!("{table} are to be kept for {time}: set the TTL of the local tables by hand"),
         }
     }
     Ok(ops::Exit::Done)

@@ -1,10 +1,11 @@
 //! Whether an exposure is what its definition says: the buckets computed again from the unit and the salts,
-//! the variant from the buckets. Where no bucket of the experiment decided, what is left to check is that the
-//! variant is one of the experiment's. The answer is a mark on the row, never a reason to drop it.
+//! the variant from the buckets and what holds in the exposure's environment. Where no bucket of the experiment
+//! decided, what is left to check is that the variant is one of the experiment's. The answer is a mark on the row,
+//! never a reason to drop it.
 
 use std::sync::Arc;
 
-use assignment::{Salts, Seeds, place};
+use assignment::{Environment, Salts, Seeds, place};
 use schemas::definition::{Accepted, Assignment, Definition, Definitions, Experiment};
 use schemas::{Exposure, Reason};
 
@@ -82,8 +83,9 @@ impl Named {
             }
             (Assignment::Hashed, Reason::Split) => {
                 let buckets = hashed();
-                let placed =
-                    place(experiment, buckets).is_ok_and(|variant| variant.key.as_str() == exposure.variant);
+                let environment = Environment(&exposure.environment);
+                let placed = place(experiment, environment, buckets)
+                    .is_ok_and(|variant| variant.key.as_str() == exposure.variant);
                 if placed && exposure.buckets == Some(buckets) {
                     Verification::Verified
                 } else {
@@ -138,6 +140,44 @@ mod tests {
         definitions
     }
 
+    /// Of the environment that an exposure names, not of another.
+    #[test]
+    fn an_exposure_is_verified_by_what_holds_in_its_environment() {
+        let mut definitions = definitions();
+        let json = serde_json::json!({
+            "key": "split", "state": "running", "control": "a", "rollout": 0,
+            "variants": [{"key": "a", "weight": 5000}, {"key": "b", "weight": 5000}],
+            "metrics": {"primary": "buy"},
+            "environments": {"staging": {"rollout": 10000}, "canary": {"enabled": false, "rollout": 10000}},
+        });
+        let definition = Definition::from_json(Kind::Experiment, json).unwrap();
+        let definition = assignment::resolve(&definitions, definition).unwrap();
+        let change = Change {
+            change_id: Uuid::from_u128(1),
+            rule_version: RULE_VERSION,
+            kind: "experiment".to_owned(),
+            key: "split".to_owned(),
+            based_on: 0,
+            definition: definition.to_json(),
+            author: "a tester".to_owned(),
+            reason: "a test".to_owned(),
+        };
+        let accepted = definitions.apply(definitions.next_offset(), &change).unwrap().unwrap();
+        let (_, experiment) = definitions.experiment("split").unwrap();
+        let buckets = Salts::of(&definitions, experiment).buckets("user-1");
+        let variant = place(experiment, Environment("staging"), buckets).unwrap().key.as_str();
+        let named = Named::of(&definitions, accepted.version).unwrap();
+        for (environment, expected) in [
+            ("staging", Verification::Verified),
+            ("production", Verification::Mismatched),
+            ("canary", Verification::Mismatched),
+        ] {
+            let mut exposure = exposure("split", accepted.version, variant, Some(buckets));
+            exposure.environment = environment.into();
+            assert_eq!(named.verify(&exposure), expected, "{environment}");
+        }
+    }
+
     fn exposure(
         experiment: &str,
         version: u64,
@@ -181,7 +221,7 @@ mod tests {
         let definitions = definitions();
         let (_, experiment) = definitions.experiment("hashed").unwrap();
         let buckets = Salts::of(&definitions, experiment).buckets("user-1");
-        let variant = place(experiment, buckets).unwrap().key.as_str();
+        let variant = place(experiment, Environment::PRODUCTION, buckets).unwrap().key.as_str();
         let other = if variant == "a" { "b" } else { "a" };
         let moved = Buckets { slot: buckets.slot ^ 1, ..buckets };
         for (exposure, expected) in [

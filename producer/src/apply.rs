@@ -4,9 +4,7 @@
 use std::collections::BTreeSet;
 
 use schemas::Uuid;
-use schemas::definition::{
-    Change, Definition, Definitions, Kind, RULE_VERSION, Refusal, UnknownRule, Version,
-};
+use schemas::definition::{Change, Definition, Definitions, Kind, Refusal, UnknownRule, Version};
 use serde::{Serialize, Serializer};
 
 use crate::diff::{Changed, diff};
@@ -57,7 +55,7 @@ pub struct DefinedTwice {
     pub key: String,
 }
 
-/// The definitions so that what is referred to comes first: metrics, lists, layers, then flags after their
+/// The definitions so that what is referred to comes first: settings, metrics, lists, layers, then flags after their
 /// prerequisites, then experiments. Otherwise the file's order stays.
 pub fn in_order(mut definitions: Vec<Definition>) -> Result<Vec<Definition>, DefinedTwice> {
     let mut seen = BTreeSet::new();
@@ -77,11 +75,12 @@ pub fn in_order(mut definitions: Vec<Definition>) -> Result<Vec<Definition>, Def
 
 fn rank(kind: Kind) -> u8 {
     match kind {
-        Kind::Metric => 0,
-        Kind::List => 1,
-        Kind::Layer => 2,
-        Kind::Flag => 3,
-        Kind::Experiment => 4,
+        Kind::Settings => 0,
+        Kind::Metric => 1,
+        Kind::List => 2,
+        Kind::Layer => 3,
+        Kind::Flag => 4,
+        Kind::Experiment => 5,
     }
 }
 
@@ -107,7 +106,7 @@ pub async fn apply(
     signature: &Signature,
 ) -> Result<Applied, LogError> {
     let (kind, key) = (written.kind(), written.key().to_string());
-    let prepared = prepare(log.definitions(), written, signature, Uuid::now_v7());
+    let prepared = prepare(log.definitions(), written, signature, Uuid::now_v7())?;
     let (change, changed) = match prepared {
         Prepared::Settled(verdict) => return Ok(Applied { kind, key, verdict, changed: Vec::new() }),
         Prepared::Propose { change, changed } => (change, changed),
@@ -129,7 +128,7 @@ pub fn rehearse(
     let mut all = Vec::new();
     for written in written {
         let (kind, key) = (written.kind(), written.key().to_string());
-        let applied = match prepare(&definitions, written, signature, Uuid::now_v7()) {
+        let applied = match prepare(&definitions, written, signature, Uuid::now_v7())? {
             Prepared::Settled(verdict) => Applied { kind, key, verdict, changed: Vec::new() },
             Prepared::Propose { change, changed } => {
                 let verdict = match definitions.apply(definitions.next_offset(), &change)? {
@@ -154,20 +153,20 @@ fn prepare(
     written: Definition,
     signature: &Signature,
     change_id: Uuid,
-) -> Prepared {
+) -> Result<Prepared, UnknownRule> {
     let definition = match assignment::resolve(definitions, written) {
         Ok(definition) => definition,
-        Err(problem) => return Prepared::Settled(refused(&Refusal::NotAllowed(vec![problem]))),
+        Err(problem) => return Ok(Prepared::Settled(refused(&Refusal::NotAllowed(vec![problem])))),
     };
     let current = definitions.current_of(&definition);
     if let Some(current) = current
         && current.definition == definition
     {
-        return Prepared::Settled(Verdict::Unchanged { version: current.version });
+        return Ok(Prepared::Settled(Verdict::Unchanged { version: current.version }));
     }
     let change = Change {
         change_id,
-        rule_version: RULE_VERSION,
+        rule_version: definitions.rule_for(&definition).version(),
         kind: definition.kind().to_string(),
         key: definition.key().to_string(),
         based_on: current.map_or(0, |current| current.version),
@@ -175,13 +174,13 @@ fn prepare(
         author: signature.author.clone(),
         reason: signature.reason.clone(),
     };
-    match definitions.judge(&change) {
+    Ok(match definitions.judge(&change)? {
         Ok(_) => {
             let changed = diff(current.map(|current| &current.definition), &definition);
             Prepared::Propose { change, changed }
         }
         Err(refusal) => Prepared::Settled(refused(&refusal)),
-    }
+    })
 }
 
 fn refused(refusal: &Refusal) -> Verdict {
@@ -254,7 +253,7 @@ slots: 5000
         let metric = parse_file("{kind: metric, key: m, event: e, type: count}").unwrap();
         let mut definitions = Definitions::default();
         let Prepared::Propose { change, .. } =
-            prepare(&definitions, metric[0].clone(), &signature(), Uuid::from_u128(1))
+            prepare(&definitions, metric[0].clone(), &signature(), Uuid::from_u128(1)).unwrap()
         else {
             panic!("a new metric is proposed");
         };

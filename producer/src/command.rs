@@ -7,6 +7,7 @@ use anyhow::Context;
 use kafka::LogError as Log;
 use ops::Exit;
 use producer::log::{DefinitionLog, LogError, Record};
+use schemas::Key;
 use serde::Serialize;
 
 use crate::config::Config;
@@ -14,6 +15,8 @@ use crate::config::Config;
 pub mod apply;
 pub mod assign;
 pub mod definitions;
+pub mod diff;
+pub mod promote;
 pub mod replay;
 mod sending;
 pub mod simulate;
@@ -40,6 +43,11 @@ async fn open_log(config: &Config, see: impl FnMut(&Record)) -> anyhow::Result<D
         eprintln!("warning: {} records of the definitions log are no changes; skipped", log.undecodable());
     }
     Ok(log)
+}
+
+/// The name of an environment.
+fn environment(text: &str) -> Result<Key, String> {
+    Key::new(text).map_err(|error| error.to_string())
 }
 
 /// With the exit code that belongs to it.

@@ -31,6 +31,14 @@ impl fmt::Display for Changed {
 /// The changed fields in the order of their paths; none if there was nothing before.
 pub fn diff(before: Option<&Definition>, after: &Definition) -> Vec<Changed> {
     let Some(before) = before else { return Vec::new() };
+    let json = |definition: &Definition| {
+        serde_json::from_str(&definition.to_json()).expect("a definition's JSON is JSON")
+    };
+    changes(json(before), json(after))
+}
+
+/// The same of any two documents.
+pub fn changes(before: Value, after: Value) -> Vec<Changed> {
     let (mut before, after) = (leaves(before), leaves(after));
     let mut changed = Vec::new();
     for (field, after) in after {
@@ -46,8 +54,7 @@ pub fn diff(before: Option<&Definition>, after: &Definition) -> Vec<Changed> {
     changed
 }
 
-fn leaves(definition: &Definition) -> BTreeMap<String, Value> {
-    let value = serde_json::from_str(&definition.to_json()).expect("a definition's JSON is JSON");
+fn leaves(value: Value) -> BTreeMap<String, Value> {
     let mut leaves = BTreeMap::new();
     collect(String::new(), value, &mut leaves);
     leaves

@@ -12,7 +12,7 @@ use uuid::{NoContext, Timestamp};
 use crate::attributes::Picked;
 
 /// What an event carries in `environment` unless its maker says otherwise.
-const ENVIRONMENT: &str = "production";
+const ENVIRONMENT: &str = schemas::definition::PRODUCTION;
 
 /// What makes an event this one and no other. It is made once; a resend carries the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ pub fn exposure<'a>(
         // Whom definitions force or hold out, an evaluation does not know.
         reason: Reason::Split,
         attributes: attributes.into_pairs(),
-        environment: ENVIRONMENT.into(),
+        environment: evaluation.environment.0.into(),
         sender: Sender::default(),
         created_at: stamp.created_at,
     })

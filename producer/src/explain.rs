@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use assignment::{Attributes, Salts, evaluate, hash};
+use assignment::{Attributes, Environment, Salts, evaluate, hash};
 use schemas::definition::{Assignment, Definitions, Experiment, Version};
 use schemas::{BUCKETS, Bucket, BucketRange};
 use serde::Serialize;
@@ -24,6 +24,9 @@ pub struct Explanation {
     pub reason: Option<String>,
     pub state: String,
     pub assignment: Assignment,
+    pub environment: String,
+    /// Whether anybody takes part in this environment.
+    pub enabled: bool,
     pub attributes: Attributes,
     /// The targeting rule that let the unit in; none if the experiment has none, or none matched.
     pub rule: Option<String>,
@@ -57,16 +60,18 @@ pub struct Owned {
 pub fn explain(
     definitions: &Definitions,
     (version, experiment): (Version, &Experiment),
+    environment: Environment<'_>,
     unit_id: &str,
     attributes: Attributes,
 ) -> Explanation {
-    let evaluation = evaluate(definitions, experiment, unit_id, &attributes);
+    let evaluation = evaluate(definitions, experiment, environment, unit_id, &attributes);
+    let there = experiment.in_environment(environment.0);
     let salts = Salts::of(definitions, experiment);
     let slots = match &experiment.layer {
         Some(_) => experiment.slot_ranges.clone(),
         None => vec![BucketRange::ALL],
     };
-    let rollout = BucketRange::new(0, experiment.rollout.buckets()).into_iter().collect();
+    let rollout = BucketRange::new(0, there.rollout.buckets()).into_iter().collect();
     let owned_by = |owner: &str, ranges: Vec<BucketRange>| Owned { owner: owner.to_owned(), ranges };
     let key = experiment.key.as_str();
     let variants = experiment
@@ -85,8 +90,10 @@ pub fn explain(
         reason: evaluation.outcome.as_ref().err().map(ToString::to_string),
         state: experiment.state.as_str().to_owned(),
         assignment: experiment.assignment,
+        environment: environment.0.to_owned(),
+        enabled: there.enabled,
         rule: evaluation.rule.map(ToString::to_string),
-        rules: experiment.targeting.iter().map(|rule| rule.key.to_string()).collect(),
+        rules: there.targeting.iter().map(|rule| rule.key.to_string()).collect(),
         attributes,
         layer: experiment.layer.as_ref().map(ToString::to_string),
         slot: step(unit_id, salts.slot, vec![owned_by(key, slots)]),
@@ -110,11 +117,18 @@ fn step(unit_id: &str, salt: String, ranges: Vec<Owned>) -> Step {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Explanation { experiment, version, phase, unit_type, unit_id, state, .. } = self;
-        writeln!(f, "experiment {experiment}, version {version}, phase {phase}; {unit_type} {unit_id}")?;
+        writeln!(
+            f,
+            "experiment {experiment}, version {version}, phase {phase}, in {}; {unit_type} {unit_id}",
+            self.environment
+        )?;
         writeln!(f, "1. state: {state}; it must be running")?;
         match self.assignment {
             Assignment::Hashed => writeln!(f, "2. assignment: hashed")?,
             Assignment::External => writeln!(f, "2. assignment: external, made elsewhere; no hash decides")?,
+        }
+        if !self.enabled {
+            writeln!(f, "   in {} it is disabled: nobody takes part", self.environment)?;
         }
         match (&self.rule, self.rules.is_empty()) {
             (_, true) => writeln!(f, "3. targeting: none, everybody may take part")?,

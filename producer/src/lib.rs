@@ -6,6 +6,7 @@ pub mod apply;
 pub mod attributes;
 pub mod diff;
 pub mod emitter;
+pub mod environments;
 pub mod event;
 pub mod explain;
 pub mod log;

@@ -28,6 +28,10 @@ enum Command {
     Topics(command::topics::Args),
     /// Propose the definitions of a file
     Apply(command::apply::Args),
+    /// Show what differs between two environments
+    Diff(command::diff::Args),
+    /// Carry what one environment says of a flag or an experiment to another, as one change
+    Promote(command::promote::Args),
     /// Show what holds now, or how it came about
     Definitions(command::definitions::Args),
     /// Say which variant a unit gets, and why
@@ -50,6 +54,8 @@ async fn run(args: Args) -> anyhow::Result<Exit> {
     match args.command {
         Command::Topics(args) => command::topics::run(&config, args).await,
         Command::Apply(args) => command::apply::run(&config, args).await,
+        Command::Diff(args) => command::diff::run(&config, args).await,
+        Command::Promote(args) => command::promote::run(&config, args).await,
         Command::Definitions(args) => command::definitions::run(&config, args).await,
         Command::Assign(args) => command::assign::run(&config, args).await,
         Command::Replay(args) => command::replay::run(&config, args).await,

@@ -10,7 +10,7 @@ pub fn definitions(text: &str) -> Definitions {
         let definition = assignment::resolve(&definitions, written).unwrap();
         let change = Change {
             change_id: Uuid::from_u128(1),
-            rule_version: 1,
+            rule_version: definitions.rule_for(&definition).version(),
             kind: definition.kind().to_string(),
             key: definition.key().to_string(),
             based_on: 0,

@@ -5,7 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use assignment::evaluate;
+use assignment::{Environment, evaluate};
 use schemas::definition::{Assignment, Definitions, Experiment, State, Version};
 use schemas::{Decimal6, Event, Key, Micros, Unit};
 use serde::Serialize;
@@ -211,7 +211,8 @@ impl<'a> Simulation<'a> {
         let profile = self.profiles.draw(&mut Random::new(spread(self.population, unit)));
         let unit_id = self.unit_id(unit);
         let known = self.profiles.get(profile);
-        let evaluation = evaluate(self.definitions, self.experiment, &unit_id, &known.attributes);
+        let evaluation =
+            evaluate(self.definitions, self.experiment, Environment::PRODUCTION, &unit_id, &known.attributes);
         let stamp = self.stamp(unit, What::Exposure, at);
         let made = event::exposure(stamp, self.evaluated, unit_id, &evaluation, known.travelling.clone());
         let exposure = match made {
@@ -264,7 +265,13 @@ impl<'a> Simulation<'a> {
         let known = self.profiles.get(due.profile);
         let event = match due.what {
             What::Exposure => {
-                let evaluation = evaluate(self.definitions, self.experiment, &unit_id, &known.attributes);
+                let evaluation = evaluate(
+                    self.definitions,
+                    self.experiment,
+                    Environment::PRODUCTION,
+                    &unit_id,
+                    &known.attributes,
+                );
                 let exposure =
                     event::exposure(stamp, self.evaluated, unit_id, &evaluation, known.travelling.clone());
                 Event::Exposure(exposure.expect("a unit that was exposed once is exposed again"))

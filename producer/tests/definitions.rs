@@ -220,3 +220,65 @@ fn an_assignment_is_explained_by_numbers_that_anyone_can_compute_again() {
     let too_long = edge.producer(&["assign", "checkout", &"u".repeat(257)]);
     assert_eq!(too_long.code, 2);
 }
+
+/// What the log names a change's rule is what its readers must know, so nothing is said by a later one than it needs.
+#[test]
+fn an_environment_is_tried_and_promoted_and_each_change_names_the_lowest_rule() {
+    let edge = Edge::new("environments");
+    assert_eq!(edge.apply("checkout.yaml", CHECKOUT, &[]).code, 0);
+    let staged = format!("{CHECKOUT}rollout: 0%\nenvironments: {{ staging: {{ rollout: 100% }} }}\n");
+    let applied = edge.apply("staged.yaml", &staged, &[]);
+    assert_eq!(
+        (applied.code, applied.out.as_str()),
+        (
+            0,
+            "metric purchase: unchanged, version 1\n\
+             experiment checkout: accepted, version 3\n    \
+             environments.staging.rollout: 10000 (new)\n    phase: 1 -> 2\n    rollout: 10000 -> 0\n"
+        )
+    );
+    let assigned = |environment: &str| {
+        edge.producer(&["assign", "checkout", "user-1", "--environment", environment]).out
+    };
+    assert_eq!(
+        edge.producer(&["assign", "checkout", "user-1"]).out,
+        "no variant: the unit is outside the rollout\n"
+    );
+    let in_staging = assigned("staging");
+    assert!(["control\n", "treatment\n"].contains(&in_staging.as_str()), "{in_staging}");
+    assert_eq!(assigned("a/b"), "");
+
+    let between = ["--from", "staging", "--to", "production"];
+    let differs = edge.producer(&[&["diff"], &between[..]].concat());
+    assert_eq!(
+        (differs.code, differs.out.as_str()),
+        (0, "experiment checkout, version 3\n    rollout: 0 -> 10000\n")
+    );
+    let promote = |key: &str, more: &[&str]| {
+        edge.producer(
+            &[&["promote", key, "--author", "ann", "--reason", "it works"], &between[..], more].concat(),
+        )
+    };
+    assert_eq!(promote("purchase", &[]).code, 3);
+    let rehearsed = promote("checkout", &["--dry-run"]);
+    assert_eq!(
+        rehearsed.out,
+        "experiment checkout: would be accepted\n    \
+         environments.production.rollout: 10000 (new)\n    phase: 2 -> 3\n"
+    );
+    let promoted = promote("checkout", &[]);
+    assert!(promoted.out.starts_with("experiment checkout: accepted, version 4\n"), "{promoted:?}");
+    assert_eq!(assigned("production"), in_staging);
+    let same = edge.producer(&[&["diff"], &between[..]].concat());
+    assert_eq!(same.out, "nothing differs between staging and production\n");
+    assert_eq!(promote("checkout", &[]).out, "experiment checkout: unchanged, version 4\n");
+
+    let rules: Vec<(String, u32)> = edge
+        .stored("definitions")
+        .iter()
+        .map(|record| schemas::avro::decode_change(&record.value).unwrap())
+        .map(|change| (change.key, change.rule_version))
+        .collect();
+    let expected = [("purchase", 1), ("checkout", 1), ("checkout", 2), ("checkout", 2)];
+    assert_eq!(rules, expected.map(|(key, rule)| (key.to_owned(), rule)));
+}

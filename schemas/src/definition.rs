@@ -1,7 +1,8 @@
-//! Definitions: flags, experiments, layers, metrics and lists. One type serves the file that a person
+//! Definitions: flags, experiments, layers, metrics, lists and the settings of the platform. One type serves the file that a person
 //! writes and the record that the log stores; what the file may leave out (salts, phases, bucket ranges)
 //! is resolved before the change is proposed, so that nothing is left to be guessed at evaluation.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -12,14 +13,22 @@ use crate::key::Key;
 
 mod check;
 mod condition;
+mod environments;
 mod file;
 mod log;
+mod metric;
 mod reading;
+mod rule;
+mod settings;
 
 pub use check::{Problem, allocation_differs};
 pub use condition::{Bound, Condition, Operator, Test};
+pub use environments::{ExperimentOverride, ExperimentThere, FlagOverride, FlagThere, PRODUCTION};
 pub use file::{FileError, parse_file};
-pub use log::{Accepted, Change, Definitions, RULE_VERSION, Refusal, UnknownRule, Version};
+pub use log::{Accepted, Change, Definitions, Refusal, UnknownRule, Version};
+pub use metric::{Metric, MetricKind, MetricType};
+pub use rule::{RULE_VERSION, Rule};
+pub use settings::{RETENTION_DAYS_MAX, RetentionDays, SETTINGS_KEY, Settings};
 
 /// The JSON Schema of a definition file, for editors and other languages.
 pub const JSON_SCHEMA: &str = include_str!("../definition.schema.json");
@@ -34,6 +43,7 @@ pub enum Definition {
     Layer(Layer),
     Metric(Metric),
     List(List),
+    Settings(Settings),
 }
 
 /// The kinds of definition.
@@ -45,6 +55,7 @@ pub enum Kind {
     Layer,
     Metric,
     List,
+    Settings,
 }
 
 /// Named values chosen by ordered rules; the kill switch is `enabled`.
@@ -73,6 +84,9 @@ pub struct Flag {
     /// Asked in order; the first that matches serves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<FlagRule>,
+    /// What is otherwise in some environments.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environments: BTreeMap<Key, FlagOverride>,
     #[serde(default)]
     pub archived: bool,
 }
@@ -169,6 +183,27 @@ pub struct Experiment {
     pub metrics: Metrics,
     #[serde(default)]
     pub plan: Plan,
+    /// What is otherwise in some environments.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environments: BTreeMap<Key, ExperimentOverride>,
+    /// Those whose events count, at least one. Events of the others are stored and never counted.
+    #[serde(
+        default = "environments::counted_by_default",
+        skip_serializing_if = "environments::is_counted_by_default"
+    )]
+    pub counted_environments: Vec<Key>,
+    /// Phases that its owner leaves out of the analysis. One that is out stays out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excluded_phases: Vec<ExcludedPhase>,
+}
+
+/// A phase whose units are not analyzed, as after an alarm of the sample ratio.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExcludedPhase {
+    pub phase: u32,
+    /// 1 to 1,024 bytes.
+    pub reason: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -287,56 +322,6 @@ pub struct Layer {
     pub salt: Option<Key>,
 }
 
-/// What is counted per unit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Metric {
-    pub key: Key,
-    #[serde(default)]
-    pub owner: String,
-    #[serde(default)]
-    pub description: String,
-    /// Name of the conversion event.
-    pub event: Key,
-    #[serde(rename = "type")]
-    pub metric_type: MetricType,
-    /// Hours after the first exposure in which an event counts, 1 to 8,760. Left out: no end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub window_hours: Option<u32>,
-    #[serde(default)]
-    pub direction: Direction,
-    /// The upper quantile, in (0.5, 1), at which a unit's value is capped; for `mean` and `count`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub winsorize: Option<f64>,
-    /// The event counted below the line; for `ratio`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub denominator_event: Option<Key>,
-    /// First and last day after the exposure in which the unit must come back; for `retention`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retention_days: Option<(u32, u32)>,
-    /// In (0, 1); for `quantile`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub quantile: Option<f64>,
-    /// The events after `event` that must follow in this order; for `funnel`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub then_events: Vec<Key>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MetricType {
-    /// Whether the unit has the event.
-    Conversion,
-    /// How often.
-    Count,
-    /// The sum of the events' values; zero for a unit without.
-    Mean,
-    Ratio,
-    Retention,
-    Quantile,
-    Funnel,
-}
-
 /// Which way is better.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -370,6 +355,7 @@ impl Definition {
             Definition::Layer(_) => Kind::Layer,
             Definition::Metric(_) => Kind::Metric,
             Definition::List(_) => Kind::List,
+            Definition::Settings(_) => Kind::Settings,
         }
     }
 
@@ -380,6 +366,7 @@ impl Definition {
             Definition::Layer(layer) => &layer.key,
             Definition::Metric(metric) => &metric.key,
             Definition::List(list) => &list.key,
+            Definition::Settings(settings) => &settings.key,
         }
     }
 
@@ -392,6 +379,7 @@ impl Definition {
             Definition::Layer(layer) => serde_json::to_string(layer),
             Definition::Metric(metric) => serde_json::to_string(metric),
             Definition::List(list) => serde_json::to_string(list),
+            Definition::Settings(settings) => serde_json::to_string(settings),
         };
         text.expect("every map in a definition has text keys")
     }
@@ -403,19 +391,69 @@ impl Definition {
         document
     }
 
+    /// As [`Definition::from_json`], with everything that is wrong.
+    fn read(kind: Kind, value: Value) -> Result<Definition, Unfit> {
+        match kind {
+            Kind::Metric => Metric::read(value).map(Definition::Metric),
+            kind => Definition::from_json(kind, value).map_err(Unfit::Unreadable),
+        }
+    }
+
     /// From the JSON of [`Definition::to_json`]; the error names the field.
     pub fn from_json(kind: Kind, value: Value) -> Result<Definition, Problem> {
         match kind {
             Kind::Flag => reading::read(value).map(Definition::Flag),
             Kind::Experiment => reading::read(value).map(Definition::Experiment),
             Kind::Layer => reading::read(value).map(Definition::Layer),
-            Kind::Metric => reading::read(value).map(Definition::Metric),
+            Kind::Metric => {
+                Metric::read(value).map(Definition::Metric).map_err(|unfit| unfit.problems().remove(0))
+            }
             Kind::List => reading::read(value).map(Definition::List),
+            Kind::Settings => reading::read(value).map(Definition::Settings),
         }
     }
 }
 
+/// Why a JSON is no definition.
+enum Unfit {
+    /// A field is not what it can be.
+    Unreadable(Problem),
+    /// Each field can be read; they do not go together. At least one problem.
+    Misfit(Vec<Problem>),
+}
+
+impl Unfit {
+    fn problems(self) -> Vec<Problem> {
+        match self {
+            Unfit::Unreadable(problem) => vec![problem],
+            Unfit::Misfit(problems) => problems,
+        }
+    }
+}
+
+impl Metrics {
+    /// Every metric named, with the path of its field in the experiment.
+    pub fn fields(&self) -> impl Iterator<Item = (String, &Key)> {
+        let of = |role: &'static str, keys| {
+            let keys: &Vec<Key> = keys;
+            keys.iter().enumerate().map(move |(index, key)| (format!("metrics.{role}[{index}]"), key))
+        };
+        std::iter::once(("metrics.primary".to_owned(), &self.primary))
+            .chain(of("secondary", &self.secondary))
+            .chain(of("guardrails", &self.guardrails))
+    }
+
+    pub fn names(&self, key: &Key) -> bool {
+        self.fields().any(|(_, named)| named == key)
+    }
+}
+
 impl Experiment {
+    /// Whether somebody may have looked at it: it runs, or ran and may run again.
+    pub fn has_looks(&self) -> bool {
+        matches!(self.state, State::Running | State::Stopped)
+    }
+
     /// The text that the hash of this experiment begins with.
     pub fn salt(&self) -> &Key {
         self.salt.as_ref().unwrap_or(&self.key)
@@ -453,7 +491,8 @@ impl Default for Plan {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 5] = [Kind::Flag, Kind::Experiment, Kind::Layer, Kind::Metric, Kind::List];
+    pub const ALL: [Kind; 6] =
+        [Kind::Flag, Kind::Experiment, Kind::Layer, Kind::Metric, Kind::List, Kind::Settings];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -462,6 +501,7 @@ impl Kind {
             Kind::Layer => "layer",
             Kind::Metric => "metric",
             Kind::List => "list",
+            Kind::Settings => "settings",
         }
     }
 

@@ -294,7 +294,7 @@ fn first_phase() -> u32 {
 }
 
 fn production<'a>() -> Cow<'a, str> {
-    Cow::Borrowed("production")
+    Cow::Borrowed(crate::definition::PRODUCTION)
 }
 
 fn refuse(field: &'static str, what: String) -> Result<(), OutOfRange> {

@@ -131,7 +131,7 @@ fn lines_of_nested_fields_in_yaml() {
         (
             "weight: 5000\n  #",
             "weight: lots\n  #",
-            "line 7: variants[0].weight: must be a whole number, not the text `lots`",
+            "line 7: variants[0].weight: must be a percentage such as 50% or 33.33%, or basis points: 0 to 10000, 10000 being everything, not the text `lots`",
         ),
         (
             "    weight: 5000\n  #",
@@ -192,8 +192,16 @@ fn lines_of_nested_fields_in_json() {
             "50000},",
             "line 6: variants[0].weight: 50000 is not a share in basis points: 0 to 10000, 10000 being everything",
         ),
-        ("5000\n", "5000.5\n", "line 9: variants[1].weight: must be a whole number, not the number 5000.5"),
-        ("5000\n", "\"5000\"\n", "line 9: variants[1].weight: must be a whole number, not the text `5000`"),
+        (
+            "5000\n",
+            "5000.5\n",
+            "line 9: variants[1].weight: must be a percentage such as 50% or 33.33%, or basis points: 0 to 10000, 10000 being everything, not the number 5000.5",
+        ),
+        (
+            "5000\n",
+            "\"5000\"\n",
+            "line 9: variants[1].weight: must be a percentage such as 50% or 33.33%, or basis points: 0 to 10000, 10000 being everything, not the text `5000`",
+        ),
         // The line is that of the name.
         ("\t\t\"control\",", "\t\t7,", "line 12: control: must be text, not the number 7; put it in quotes"),
         ("\"refund\"", "null", "line 15: metrics.guardrails[0]: must be text, not nothing (null)"),
@@ -202,7 +210,7 @@ fn lines_of_nested_fields_in_json() {
             "\"kind\"",
             "\"Kind\"",
             // That of the whole definition, which begins with its brace.
-            "line 2: the definition has no `kind`: one of flag, experiment, layer, metric, list",
+            "line 2: the definition has no `kind`: one of flag, experiment, layer, metric, list, settings",
         ),
     ] {
         check(&with(JSON, part, replacement), expected);
@@ -213,10 +221,40 @@ fn lines_of_nested_fields_in_json() {
 fn weights_within_a_file() {
     check(
         &with(YAML, "weight: 5000\n  #", "weight: 5001\n  #"),
-        "line 5: variants: the weights add up to 10001, more than 10000",
+        "line 5: variants: the weights add up to 100.01%, 1 basis point too many",
     );
     // Whether less will do depends on what holds already; the log's rule says so.
     check(&with(YAML, "weight: 5000\n  #", "weight: 4999\n  #"), "experiment button");
+}
+
+#[test]
+fn a_newcomers_percentages() {
+    let halves = "\
+kind: experiment
+key: button
+variants:
+  - key: control
+    weight: 50%
+  - {key: treatment, weight: 50%}
+control: control
+metrics: {primary: purchase}
+rollout: 12.5%
+";
+    let in_points = halves.replace("50%", "5000").replace("12.5%", "1250");
+    assert_eq!(parse_file(halves).unwrap(), parse_file(&in_points).unwrap());
+    check(
+        &halves.replace("weight: 50%}", "weight: 50.01%}"),
+        "line 3: variants: the weights add up to 100.01%, 1 basis point too many",
+    );
+    check(
+        &halves.replace("weight: 50%}", "weight: 33.333%}"),
+        "line 6: variants[1].weight: the text `33.333%` has more than two decimals",
+    );
+    check(
+        &halves.replace("weight: 50%\n", "weight: half\n").replace("12.5%", "0.5"),
+        "line 9: rollout: must be a percentage such as 50% or 33.33%, or basis points: 0 to 10000, 10000 being everything, not the number 0.5\n\
+         line 5: variants[0].weight: must be a percentage such as 50% or 33.33%, or basis points: 0 to 10000, 10000 being everything, not the text `half`",
+    );
 }
 
 #[test]
@@ -390,11 +428,11 @@ owner: *nobody
         "line 2: kee: no such field; there can be key, owner, description, salt\n\
          line 8: variants[1].key: `a` is used twice\n\
          line 9: control: `b` is not one of the variants\n\
-         line 6: variants: the weights add up to 12000, more than 10000\n\
+         line 6: variants: the weights add up to 120%, 2000 basis points too many\n\
          line 10: metrics.guardrails[0]: `m` is named twice\n\
          line 11: plan.alpha: 1 is not in (0, 0.5]\n\
          line 11: plan.power: 0 is not in [0.5, 1)\n\
-         line 12: kind: `leyer` is none of flag, experiment, layer, metric, list\n\
+         line 12: kind: `leyer` is none of flag, experiment, layer, metric, list, settings\n\
          line 18: owner: tags are not used in definitions; leave it out",
     );
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use schemas::definition::{Accepted, Change, Definition, Definitions, Experiment, RULE_VERSION, State};
+use schemas::definition::{Accepted, Change, Definition, Definitions, Experiment, State};
 use schemas::{BucketRange, Uuid};
 use serde_json::{Value, json};
 
@@ -18,6 +18,7 @@ struct Proposal {
     key: String,
     /// The version that holds, or another.
     based_on: Option<Index>,
+    rule_version: u32,
 }
 
 fn json_proposal(kind: &'static str, definition: Value) -> (&'static str, String, String) {
@@ -92,8 +93,15 @@ fn proposal() -> impl Strategy<Value = Proposal> {
             .prop_map(|key| json_proposal("metric", json!({"key": key, "event": "buy", "type": "count"}))),
         1 => (select(vec!["flag", "layer", "list", "no-kind"]), any::<String>(), any::<String>()),
     ];
-    (definition, proptest::option::weighted(0.1, any::<Index>()))
-        .prop_map(|((kind, definition, key), based_on)| Proposal { kind, definition, key, based_on })
+    (definition, proptest::option::weighted(0.1, any::<Index>()), select(vec![1, 2])).prop_map(
+        |((kind, definition, key), based_on, rule_version)| Proposal {
+            kind,
+            definition,
+            key,
+            based_on,
+            rule_version,
+        },
+    )
 }
 
 /// Takes the records from `from` on; what it said to each.
@@ -138,7 +146,7 @@ proptest! {
         let basis = [("metric", json!({"key": "m", "event": "buy", "type": "count"})), ("layer", json!({"key": "l"}))]
             .map(|(kind, definition)| {
                 let (kind, definition, key) = json_proposal(kind, definition);
-                (0, Proposal { kind, definition, key, based_on: None })
+                (0, Proposal { kind, definition, key, based_on: None, rule_version: 1 })
             });
         for (gap, proposal) in basis.into_iter().chain(proposals) {
             let offset = first.next_offset() + gap;
@@ -149,7 +157,7 @@ proptest! {
             let holds = versions.get(&place).copied().unwrap_or(0);
             let change = Change {
                 change_id: Uuid::from_u128(u128::from(offset)),
-                rule_version: RULE_VERSION,
+                rule_version: proposal.rule_version,
                 kind: proposal.kind.to_owned(),
                 key: proposal.key.clone(),
                 based_on: proposal.based_on.map_or(holds, |other| other.index(offset as usize + 1) as u64),

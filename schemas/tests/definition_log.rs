@@ -120,12 +120,13 @@ fn a_new_experiment() {
         (json!({"phase": 2}), Err("phase: the first phase is 1")),
         (
             json!({"variants": weights(5_000, 4_999)}),
-            Err("variants: the weights add up to 9999, not 10000; to expose fewer units use `rollout`"),
+            Err(
+                "variants: the weights add up to 99.99%, 1 basis point too few; to expose fewer units use `rollout`",
+            ),
         ),
         (
             json!({"variants": [{"key": "a", "weight": 5_000}, {"key": "b", "weight": 5_001}]}),
-            Err("variants: the weights add up to 10001, more than 10000; \
-                 variants: the weights add up to 10001, not 10000; to expose fewer units use `rollout`; \
+            Err("variants: the weights add up to 100.01%, 1 basis point too many; \
                  variants: their ranges are not resolved"),
         ),
         (
@@ -225,7 +226,9 @@ fn a_draft_is_open_but_whole() {
         (json!({"phase": 2}), Err("phase: the first phase is 1")),
         (
             json!({"variants": halves(100_000, 500_000)}),
-            Err("variants: the weights add up to 6000, not 10000; to expose fewer units use `rollout`"),
+            Err(
+                "variants: the weights add up to 60%, 4000 basis points too few; to expose fewer units use `rollout`",
+            ),
         ),
     ] {
         for state in ["draft", "running"] {
@@ -340,7 +343,7 @@ fn a_later_rule_stops_the_reader() {
             stop.to_string(),
             format!(
                 "the change at offset 4 of the definitions log follows rule {rule_version}, this build knows rules up \
-                 to 1: install a newer build"
+                 to {RULE_VERSION}: install a newer build"
             )
         );
         // It has not gone past it.

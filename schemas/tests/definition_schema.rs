@@ -43,7 +43,7 @@ fn valid_json(file: &str) -> Value {
     serde_json::from_str(&valid_text(file)).unwrap()
 }
 
-const FULL: [&str; 4] = ["experiment", "external", "flags", "metrics_layers_lists"];
+const FULL: [&str; 5] = ["experiment", "external", "flags", "metrics_layers_lists", "settings"];
 
 fn parse(document: &Value) -> Result<Vec<Definition>, Vec<FileError>> {
     parse_file(&document.to_string())
@@ -81,21 +81,26 @@ fn what_the_log_stores_fits_the_schema_and_reads_back() {
 }
 
 /// Where an example of each object with fields is, and its place in the schema.
-const OBJECTS: [(&str, &str, &str); 16] = [
+const OBJECTS: [(&str, &str, &str); 21] = [
     ("flags.json", "/0", "flag"),
     ("flags.json", "/0/variants/0", "flag_variant"),
     ("flags.json", "/0/prerequisites/0", "prerequisite"),
     ("flags.json", "/0/rules/0", "flag_rule"),
     ("flags.json", "/0/rules/0/split/0", "share"),
+    ("flags.json", "/0/environments/staging", "flag_override"),
     ("experiment.json", "", "experiment"),
     ("experiment.json", "/targeting/0", "targeting_rule"),
     ("experiment.json", "/variants/0", "variant"),
     ("experiment.json", "/metrics", "metrics"),
+    ("experiment.json", "/environments/staging", "experiment_override"),
+    ("experiment.json", "/excluded_phases/0", "excluded_phase"),
     ("experiment.json", "/plan", "plan"),
     ("experiment.json", "/plan/schedule", "schedule"),
     ("metrics_layers_lists.json", "/0", "metric"),
     ("metrics_layers_lists.json", "/8", "layer"),
     ("metrics_layers_lists.json", "/9", "list"),
+    ("settings.json", "", "settings"),
+    ("settings.json", "/retention_days", "retention_days"),
     // The parser has one shape for all conditions, the schema one for each.
     ("experiment.json", "/targeting/0/when", "test"),
     ("experiment.json", "/targeting/1/when", "all"),
@@ -167,7 +172,7 @@ fn leaving_a_field_out_means_its_default() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 36);
+    assert_eq!(tried, 46);
 }
 
 #[test]
@@ -203,9 +208,18 @@ fn refused_by_both() {
         (json!([null]), "a definition is a map with a `kind`"),
         (json!([[]]), "a definition is a map with a `kind`"),
         (json!("layer"), "a definition is a map with a `kind`"),
-        (json!({"key": "l"}), "the definition has no `kind`: one of flag, experiment, layer, metric, list"),
-        (layer("kind", json!("layers")), "kind: `layers` is none of flag, experiment, layer, metric, list"),
-        (layer("kind", json!(["layer"])), "kind: must be one of flag, experiment, layer, metric, list"),
+        (
+            json!({"key": "l"}),
+            "the definition has no `kind`: one of flag, experiment, layer, metric, list, settings",
+        ),
+        (
+            layer("kind", json!("layers")),
+            "kind: `layers` is none of flag, experiment, layer, metric, list, settings",
+        ),
+        (
+            layer("kind", json!(["layer"])),
+            "kind: must be one of flag, experiment, layer, metric, list, settings",
+        ),
         (json!({"kind": "layer"}), "`key` is missing"),
         (layer("key", json!("")), "key: `` is not a key: 1 to 64 of the characters A-Z a-z 0-9 . _ -"),
         (layer("key", json!("a b")), "key: `a b` is not a key: 1 to 64 of the characters A-Z a-z 0-9 . _ -"),
@@ -230,8 +244,19 @@ fn refused_by_both() {
             "rollout: 10001 is not a share in basis points: 0 to 10000, 10000 being everything",
         ),
         (experiment("/rollout", json!(-1)), "rollout: must be 0 or more, not -1"),
-        (experiment("/rollout", json!(0.5)), "rollout: must be a whole number, not the number 0.5"),
-        (experiment("/rollout", json!("50%")), "rollout: must be a whole number, not the text `50%`"),
+        (
+            experiment("/rollout", json!(0.5)),
+            "rollout: must be a percentage such as 50% or 33.33%, or basis points: 0 to 10000, 10000 being \
+             everything, not the number 0.5",
+        ),
+        (
+            experiment("/rollout", json!("5000")),
+            "rollout: must be a percentage such as 50% or 33.33%, or basis points: 0 to 10000, 10000 being \
+             everything, not the text `5000`",
+        ),
+        (experiment("/rollout", json!("33.333%")), "rollout: the text `33.333%` has more than two decimals"),
+        (experiment("/rollout", json!("100.01%")), "rollout: the text `100.01%` is more than 100%"),
+        (experiment("/slots", json!("0.00%")), "slots: 0 leaves nobody to take part; 1 to 10000"),
         (experiment("/metrics", json!(["purchase"])), "metrics: must be a map of fields, not a list"),
         (experiment("/metrics", json!({})), "metrics: `primary` is missing"),
         (
@@ -339,6 +364,11 @@ fn refused_by_both() {
             of("flags.json", "/0/prerequisites/0/variants", json!([])),
             "prerequisites[0].variants: names none, so the flag would never serve by its rules",
         ),
+        (of("settings.json", "/key", json!("other")), "key: there is one definition of settings, `platform`"),
+        (
+            of("settings.json", "/retention_days/exposures", json!(36_501)),
+            "retention_days.exposures: 36501 is not in 0 to 36500",
+        ),
     ] {
         let errors = parse(&document).expect_err(&document.to_string());
         assert_eq!(messages(&errors)[0], error, "{document}");
@@ -348,9 +378,10 @@ fn refused_by_both() {
 
 /// What a schema cannot say: how fields agree with each other, how deep conditions nest, what years a time
 /// may be in.
-const BEYOND_THE_SCHEMA: [&str; 13] = [
+const BEYOND_THE_SCHEMA: [&str; 14] = [
     "is used twice",
     "is named twice",
+    "is excluded twice",
     "is not one of the variants",
     "the weights add up to",
     "its ranges hold",
@@ -414,6 +445,32 @@ fn refused_by_the_parser_alone() {
     }
 }
 
+#[test]
+fn a_share_in_percent_is_the_same_in_basis_points() {
+    let schema = Schema::new();
+    for (file, pointer, percentage, basis_points) in [
+        ("experiment.json", "/rollout", "12.5%", 1_250),
+        ("experiment.json", "/slots", "25%", 2_500),
+        ("experiment.json", "/variants/1/weight", "33.33%", 3_333),
+        ("flags.json", "/0/rules/1/rollout", "0.01%", 1),
+        ("flags.json", "/0/rules/1/split/1/weight", "99.99%", 9_999),
+    ] {
+        let with = |share: Value| {
+            let mut document = valid_json(file);
+            *document.pointer_mut(pointer).unwrap() = share;
+            document
+        };
+        let written = with(json!(percentage));
+        assert_eq!(schema.refusal(&written), None, "{written}");
+        assert_eq!(parse(&written).unwrap(), parse(&with(json!(basis_points))).unwrap(), "{written}");
+    }
+    // A record of the log holds basis points alone.
+    let mut layerless = json!({"key": "e", "variants": [], "control": "a", "metrics": {"primary": "m"}});
+    layerless["rollout"] = json!("50%");
+    let refused = Definition::from_json(schemas::definition::Kind::Experiment, layerless).unwrap_err();
+    assert_eq!(refused.to_string(), "rollout: must be a whole number, not the text `50%`");
+}
+
 fn places(value: &Value, pointer: &str, found: &mut Vec<String>) {
     found.push(pointer.to_owned());
     match value {
@@ -444,6 +501,10 @@ fn mutated(mut document: Value, (place, other, what): (Index, Index, usize)) -> 
         json!(0.5),
         json!(5000.0),
         json!(10_001),
+        json!("50%"),
+        json!("0.0%"),
+        json!("100.00%"),
+        json!("33.333%"),
         json!(1e300),
         json!(u64::MAX),
         json!(""),
@@ -494,7 +555,7 @@ proptest! {
     fn the_schema_and_the_parser_agree_on_whatever_a_file_becomes(
         file in 0..FULL.len(),
         which in any::<Index>(),
-        changes in proptest::collection::vec((any::<Index>(), any::<Index>(), 0..40_usize), 1..4),
+        changes in proptest::collection::vec((any::<Index>(), any::<Index>(), 0..44_usize), 1..4),
     ) {
         thread_local! {
             static SCHEMA: Schema = Schema::new();

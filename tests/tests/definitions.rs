@@ -30,7 +30,11 @@ fn definitions_are_refused_with_a_reason() {
         ),
         ("kind: layer\nkey: a key with spaces\n".to_owned(), INVALID_INPUT, "definitions.yaml, line 2"),
         ("kind: metric\nkey: m\nevnt: x\n".to_owned(), INVALID_INPUT, "definitions.yaml, line 3"),
-        (experiment.replacen("weight: 5000", "weight: 5001", 1), INVALID_INPUT, "10001"),
+        (
+            experiment.replacen("weight: 5000", "weight: 5001", 1),
+            INVALID_INPUT,
+            "100.01%, 1 basis point too many",
+        ),
     ] {
         let output = platform.try_apply(&definition).unwrap();
         let said = [output.stdout, output.stderr].concat();

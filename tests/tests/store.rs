@@ -260,18 +260,36 @@ fn a_forgotten_unit_stays_away_from_resends_replays_and_heals() {
 }
 
 #[test]
-fn the_tables_keep_events_for_as_long_as_configured() {
+fn the_tables_keep_events_for_as_long_as_the_settings_say() {
     let bench = Bench::up();
-    let migrate = |days: &str| -> String {
-        let mut command = bench.stack.command("consumer", &["migrate"]).unwrap();
-        let output = command.env("SPLITSTREAM_CONSUMER__RETENTION_DAYS_CONVERSIONS", days).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let migrate = || -> String {
+        let output = bench.stack.run("consumer", &["migrate"]).unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
+    // Proposed, and mirrored by the consumer; a change that is refused is mirrored too, and changes nothing.
+    let file = bench._dir.path().join("settings.yaml");
+    let propose = |days: u32, version: u32| {
+        let settings = format!("kind: settings\nkey: platform\nretention_days: {{ conversions: {days} }}\n");
+        std::fs::write(&file, settings).unwrap();
+        let path = file.display().to_string();
+        bench.stack.run("producer", &["apply", &path, "--author", "ann", "--reason", "a test"]).unwrap();
+        let begun = Instant::now();
+        while bench.sql("SELECT max(version) FROM definition_log") != version.to_string() {
+            assert!(begun.elapsed() < PATIENCE, "version {version} is not mirrored");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
     let up_to_date = "the tables are up to date\n";
-    assert_eq!(migrate("30"), [up_to_date, "conversions are kept for 30 days\n"].concat());
-    assert_eq!(migrate("30"), up_to_date);
+    // Nothing was said yet, and what is in force by hand stays so.
+    bench.sql("ALTER TABLE aliases MODIFY TTL toDate(ingest_ts) + toIntervalDay(7)");
+    assert_eq!(migrate(), up_to_date);
     let consumer = bench.consumer();
+    propose(30, 1);
+    assert_eq!(
+        migrate(),
+        [up_to_date, "conversions are kept for 30 days\naliases are kept for ever\n"].concat()
+    );
+    assert_eq!(migrate(), up_to_date);
     bench.produce(&[conversion(1, "u1"), conversion(2, "u2")]);
     bench.wait_for(2);
     consumer.stop().unwrap();
@@ -288,8 +306,18 @@ fn the_tables_keep_events_for_as_long_as_configured() {
     bench.sql("OPTIMIZE TABLE conversions FINAL");
     assert_eq!(bench.sql("SELECT count() FROM conversions"), "2");
 
-    assert_eq!(migrate("0"), [up_to_date, "conversions are kept for ever\n"].concat());
-    assert_eq!(migrate("0"), up_to_date);
+    let consumer = bench.consumer();
+    propose(0, 2);
+    assert_eq!(migrate(), [up_to_date, "conversions are kept for ever\n"].concat());
+    assert_eq!(migrate(), up_to_date);
+    consumer.stop().unwrap();
+
+    // The settings of before are told where it is said now.
+    let mut command = bench.stack.command("consumer", &["migrate"]).unwrap();
+    let output = command.env("SPLITSTREAM_CONSUMER__RETENTION_DAYS_CONVERSIONS", "30").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("consumer.retention_days_conversions: no setting any more: "), "{said}");
 }
 
 /// Kafka forgets what is before `offset` of partition 0 of the conversions.

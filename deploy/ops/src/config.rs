@@ -140,6 +140,17 @@ pub fn parse<T: Config>(
     Ok(config)
 }
 
+/// What there is instead of a setting of earlier builds.
+fn instead_of(setting: &str) -> Option<String> {
+    let table = setting.strip_prefix("consumer.retention_days_")?;
+    ["exposures", "conversions", "aliases"].contains(&table).then(|| {
+        format!(
+            "how long events are kept is a definition, `{{kind: settings, key: platform, retention_days: {{{table}: \
+             90}}}}`, which `producer apply` proposes and `consumer migrate` carries out"
+        )
+    })
+}
+
 /// The path that a variable's name spells; none for a variable that is no setting, such as those
 /// of the tools around the services.
 fn setting_path(variable: &str) -> Result<Option<Vec<String>>, Error> {

@@ -2,7 +2,9 @@
 //! it became. Growing takes buckets that nobody owns, shrinking and dropping free some, and no bucket
 //! passes from one owner to another in a single step, so nobody who is in is moved.
 
-use schemas::definition::{Assignment, Condition, Definition, Definitions, Experiment, Flag, Problem, State};
+use schemas::definition::{
+    Assignment, Condition, Definition, Definitions, Experiment, Flag, FlagRule, Problem, State,
+};
 use schemas::{BUCKETS, BucketRange, Key};
 
 use crate::targeting::unusable;
@@ -38,7 +40,7 @@ pub fn resolve(definitions: &Definitions, written: Definition) -> Result<Definit
             }
             Ok(Definition::Layer(layer))
         }
-        other @ (Definition::Metric(_) | Definition::List(_)) => Ok(other),
+        other @ (Definition::Metric(_) | Definition::List(_) | Definition::Settings(_)) => Ok(other),
     }
 }
 
@@ -49,6 +51,12 @@ fn resolve_experiment(
 ) -> Result<Experiment, Problem> {
     if experiment.salt.is_none() {
         experiment.salt = Some(previous.map_or(&experiment.key, |previous| previous.salt()).clone());
+    }
+    // They cannot be taken back, so a file need not repeat them.
+    if let Some(previous) = previous
+        && experiment.excluded_phases.is_empty()
+    {
+        experiment.excluded_phases = previous.excluded_phases.clone();
     }
     // A draft has exposed nobody, so there is nobody to keep in place.
     let settled = previous.filter(|previous| previous.state != State::Draft);
@@ -88,6 +96,11 @@ fn resolve_experiment(
     for (index, rule) in experiment.targeting.iter().enumerate() {
         check_usable(&format!("targeting[{index}].when"), &rule.when)?;
     }
+    for (environment, says) in &experiment.environments {
+        for (index, rule) in says.targeting.iter().flatten().enumerate() {
+            check_usable(&format!("environments.{environment}.targeting[{index}].when"), &rule.when)?;
+        }
+    }
     if experiment.phase.is_none() {
         experiment.phase = Some(match settled {
             None => 1,
@@ -105,14 +118,27 @@ fn resolve_flag(previous: Option<&Flag>, mut flag: Flag) -> Result<Flag, Problem
     if flag.salt.is_none() {
         flag.salt = Some(previous.map_or(&flag.key, |previous| previous.salt()).clone());
     }
-    for (index, rule) in flag.rules.iter_mut().enumerate() {
+    let before = previous.map_or(&[][..], |previous| &previous.rules);
+    resolve_rules("rules", before, &mut flag.rules)?;
+    for (environment, says) in &mut flag.environments {
+        // What the units there saw so far, whether or not it was said for that environment.
+        let before = previous.map_or(&[][..], |previous| previous.in_environment(environment.as_str()).rules);
+        if let Some(rules) = &mut says.rules {
+            resolve_rules(&format!("environments.{environment}.rules"), before, rules)?;
+        }
+    }
+    Ok(flag)
+}
+
+fn resolve_rules(field: &str, before: &[FlagRule], rules: &mut [FlagRule]) -> Result<(), Problem> {
+    for (index, rule) in rules.iter_mut().enumerate() {
         if let Some(when) = &rule.when {
-            check_usable(&format!("rules[{index}].when"), when)?;
+            check_usable(&format!("{field}[{index}].when"), when)?;
         }
         if rule.split.iter().any(|share| !share.ranges.is_empty()) {
             continue;
         }
-        let before = previous.and_then(|flag| flag.rules.iter().find(|before| before.key == rule.key));
+        let before = before.iter().find(|before| before.key == rule.key);
         let owned: Vec<Owned> = before
             .iter()
             .flat_map(|rule| &rule.split)
@@ -124,12 +150,12 @@ fn resolve_flag(previous: Option<&Flag>, mut flag: Flag) -> Result<Flag, Problem
             .map(|share| Wanted { by: share.variant.clone(), buckets: share.weight.buckets() })
             .collect();
         let ranges = allocate(&owned, &wanted)
-            .map_err(|problem| in_field(&format!("rules[{index}].split"), problem))?;
+            .map_err(|problem| in_field(&format!("{field}[{index}].split"), problem))?;
         for (share, ranges) in rule.split.iter_mut().zip(ranges) {
             share.ranges = ranges;
         }
     }
-    Ok(flag)
+    Ok(())
 }
 
 /// Who owns what before the step.

@@ -12,10 +12,19 @@ use crate::targeting::holds;
 /// What is known of a unit, by name.
 pub type Attributes = BTreeMap<String, serde_json::Value>;
 
+/// Where a unit is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Environment<'a>(pub &'a str);
+
+impl Environment<'static> {
+    pub const PRODUCTION: Environment<'static> = Environment(schemas::definition::PRODUCTION);
+}
+
 /// What came of an evaluation. The buckets are there whether or not the unit takes part, so that a person
 /// can see why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation<'a> {
+    pub environment: Environment<'a>,
     pub buckets: Buckets,
     /// The targeting rule that let the unit in; `None` where the experiment has no targeting.
     pub rule: Option<&'a Key>,
@@ -28,6 +37,8 @@ pub enum NotExposed {
     NotRunning(State),
     /// Somebody else assigns.
     External,
+    /// In this environment.
+    Disabled,
     NotTargeted,
     OutsideSlots,
     OutsideRollout,
@@ -39,11 +50,13 @@ pub enum NotExposed {
 pub fn evaluate<'a>(
     definitions: &Definitions,
     experiment: &'a Experiment,
+    environment: Environment<'a>,
     unit_id: &str,
     attributes: &Attributes,
 ) -> Evaluation<'a> {
     let buckets = Salts::of(definitions, experiment).buckets(unit_id);
-    let not = |reason| Evaluation { buckets, rule: None, outcome: Err(reason) };
+    let not = |reason| Evaluation { environment, buckets, rule: None, outcome: Err(reason) };
+    let there = experiment.in_environment(environment.0);
 
     if experiment.state != State::Running {
         return not(NotExposed::NotRunning(experiment.state));
@@ -51,24 +64,35 @@ pub fn evaluate<'a>(
     if experiment.assignment == Assignment::External {
         return not(NotExposed::External);
     }
-    let rule = experiment.targeting.iter().find(|rule| holds(&rule.when, attributes));
-    if rule.is_none() && !experiment.targeting.is_empty() {
+    if !there.enabled {
+        return not(NotExposed::Disabled);
+    }
+    let rule = there.targeting.iter().find(|rule| holds(&rule.when, attributes));
+    if rule.is_none() && !there.targeting.is_empty() {
         return not(NotExposed::NotTargeted);
     }
     let rule = rule.map(|rule| &rule.key);
-    let outcome = place(experiment, buckets);
-    Evaluation { buckets, rule, outcome }
+    let outcome = place(experiment, environment, buckets);
+    Evaluation { environment, buckets, rule, outcome }
 }
 
 /// From three buckets to a variant: what anybody can compute again from an exposure and its definition.
-pub fn place(experiment: &Experiment, buckets: Buckets) -> Result<&Variant, NotExposed> {
+pub fn place<'a>(
+    experiment: &'a Experiment,
+    environment: Environment<'_>,
+    buckets: Buckets,
+) -> Result<&'a Variant, NotExposed> {
+    let there = experiment.in_environment(environment.0);
+    if !there.enabled {
+        return Err(NotExposed::Disabled);
+    }
     let inside = |ranges: &[schemas::BucketRange], bucket: u32| {
         Bucket::new(bucket).is_some_and(|bucket| ranges.iter().any(|range| range.contains(bucket)))
     };
     if experiment.layer.is_some() && !inside(&experiment.slot_ranges, buckets.slot) {
         return Err(NotExposed::OutsideSlots);
     }
-    if buckets.rollout >= experiment.rollout.buckets() {
+    if buckets.rollout >= there.rollout.buckets() {
         return Err(NotExposed::OutsideRollout);
     }
     experiment
@@ -85,6 +109,7 @@ impl fmt::Display for NotExposed {
                 write!(formatter, "the experiment is {}, not running", state.as_str())
             }
             NotExposed::External => formatter.write_str("the experiment's assignment is made elsewhere"),
+            NotExposed::Disabled => formatter.write_str("the experiment is disabled in this environment"),
             NotExposed::NotTargeted => formatter.write_str("no targeting rule matches the unit's attributes"),
             NotExposed::OutsideSlots => {
                 formatter.write_str("the unit's slot of the layer is not this experiment's")

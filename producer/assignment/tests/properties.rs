@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use assignment::{Attributes, NotExposed, evaluate, resolve};
+use assignment::{Attributes, Environment, NotExposed, evaluate, resolve};
 use proptest::prelude::*;
 use schemas::Uuid;
 use schemas::definition::{Change, Definition, Definitions, Experiment, Kind, RULE_VERSION, State};
@@ -53,7 +53,7 @@ impl Log {
             reason: "a test".to_owned(),
         };
         let offset = self.definitions.next_offset();
-        let verdict = self.definitions.apply(offset, &change).expect("rule 1 is known");
+        let verdict = self.definitions.apply(offset, &change).expect("the rule is known");
         verdict.map(drop).map_err(|refusal| refusal.to_string())
     }
 
@@ -63,7 +63,8 @@ impl Log {
 
     fn variant(&self, experiment: &str, unit_id: &str) -> Result<String, NotExposed> {
         let (_, experiment) = self.definitions.experiment(experiment).expect("it was put there");
-        let evaluation = evaluate(&self.definitions, experiment, unit_id, &Attributes::new());
+        let evaluation =
+            evaluate(&self.definitions, experiment, Environment::PRODUCTION, unit_id, &Attributes::new());
         evaluation.outcome.map(|variant| variant.key.to_string())
     }
 
@@ -236,4 +237,42 @@ proptest! {
             prop_assert!(before.is_err() || before == after);
         }
     }
+}
+
+#[test]
+fn each_environment_has_its_own_part_of_the_units() {
+    let mut log = Log::new();
+    let mut split = experiment("checkout", &[5_000, 5_000]);
+    let says = |json: serde_json::Value| serde_json::from_value(json).unwrap();
+    split.rollout = schemas::BasisPoints::new(1_000).unwrap();
+    split.environments = says(serde_json::json!({
+        "staging": {"rollout": 10_000}, "canary": {"enabled": false},
+        "internal": {"targeting": [{"key": "staff", "when": {"attribute": "staff", "equals": true}}]},
+    }));
+    log.put(split).unwrap();
+    let (_, split) = log.definitions.experiment("checkout").unwrap();
+    let outcome = |environment: &str, unit: u32| {
+        let (unit, attributes) = (format!("unit-{unit}"), Attributes::new());
+        let evaluation = evaluate(&log.definitions, split, Environment(environment), &unit, &attributes);
+        evaluation.outcome.map(|variant| variant.key.to_string())
+    };
+    let mut in_production = 0;
+    for unit in 0..1_000 {
+        let staging = outcome("staging", unit);
+        assert!(staging.is_ok(), "{staging:?}");
+        // Who is in production too sees the same there.
+        match outcome("production", unit) {
+            Ok(variant) => {
+                in_production += 1;
+                assert_eq!(Ok(variant), staging);
+            }
+            Err(reason) => assert_eq!(reason, NotExposed::OutsideRollout),
+        }
+        // One that is not named is as everywhere.
+        assert_eq!(outcome("elsewhere", unit), outcome("production", unit));
+        assert_eq!(outcome("canary", unit), Err(NotExposed::Disabled));
+        assert_eq!(outcome("internal", unit), Err(NotExposed::NotTargeted));
+    }
+    // Of a thousand, about a tenth; the units are fixed, so this never varies.
+    assert_eq!(in_production, 96);
 }

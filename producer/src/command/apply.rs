@@ -77,7 +77,7 @@ fn read(file: &PathBuf) -> anyhow::Result<Vec<Definition>> {
     in_order(definitions).map_err(|error| anyhow!("{name}: {error}")).context(Exit::InvalidInput)
 }
 
-fn told(applied: &Applied) -> String {
+pub fn told(applied: &Applied) -> String {
     let Applied { kind, key, verdict, changed } = applied;
     let verdict = match verdict {
         Verdict::Accepted { version } => format!("accepted, version {version}"),

@@ -1,10 +1,11 @@
 //! `producer assign`
 
-use assignment::Attributes;
+use assignment::{Attributes, Environment};
 use ops::Exit;
 use producer::explain::explain;
+use schemas::definition::PRODUCTION;
 use schemas::event::UNIT_ID_BYTES_MAX;
-use schemas::number;
+use schemas::{Key, number};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -20,6 +21,9 @@ pub struct Args {
     /// What is known of the unit, for targeting: `plan=pro`, `age=42`, `beta=true`; quoted it is text: `zip="42"`
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, Value)>,
+    /// Where the unit is met
+    #[arg(long, value_name = "NAME", value_parser = super::environment, default_value = PRODUCTION)]
+    environment: Key,
     /// Show every step with its numbers
     #[arg(long)]
     explain: bool,
@@ -38,7 +42,8 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         return Err(refused.context(Exit::Refused));
     };
     let attributes: Attributes = args.attributes.into_iter().collect();
-    let explanation = explain(definitions, versioned, &args.unit, attributes);
+    let explanation =
+        explain(definitions, versioned, Environment(args.environment.as_str()), &args.unit, attributes);
     match (args.json, args.explain) {
         (true, true) => show_json(&explanation)?,
         (true, false) => show_json(&json!({
@@ -46,6 +51,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
             "version": explanation.version,
             "configuration_version": explanation.configuration_version,
             "phase": explanation.phase,
+            "environment": explanation.environment,
             "unit_id": explanation.unit_id,
             "variant": explanation.variant,
             "rule": explanation.rule,

@@ -52,7 +52,9 @@ async fn current(config: &Config, json: bool) -> anyhow::Result<Exit> {
             }
             Definition::Flag(flag) if flag.archived => ", archived".to_owned(),
             Definition::Flag(flag) => if flag.enabled { ", enabled" } else { ", disabled" }.to_owned(),
-            Definition::Layer(_) | Definition::Metric(_) | Definition::List(_) => String::new(),
+            Definition::Layer(_) | Definition::Metric(_) | Definition::List(_) | Definition::Settings(_) => {
+                String::new()
+            }
         };
         show(&format!("{} {}: version {}{state}\n", definition.kind(), definition.key(), accepted.version))?;
     }

@@ -1,4 +1,4 @@
-//! What a definition may say (on its own), and how it may differ from the version before it (rule 1).
+//! What a definition may say (on its own), and how it may differ from the version before it.
 //! Everything that is wrong is listed, each with the field it is wrong in, so that one look mends the file.
 
 use std::collections::BTreeSet;
@@ -7,13 +7,24 @@ use std::fmt;
 use serde_json::Value;
 
 use super::{
-    Assignment, BasisPoints, BucketRange, Condition, Definition, Experiment, Flag, Key, List, Metric,
-    MetricType, State, ValueType,
+    Assignment, BasisPoints, BucketRange, Condition, Definition, Experiment, Flag, FlagRule, Key, List,
+    Metrics, Rule, State, TargetingRule, ValueType,
 };
 use crate::definition::condition::CONDITION_DEPTH_MAX;
 
 /// The most variants of a flag or an experiment, and the most rules.
 pub const VARIANTS_MAX: usize = 100;
+
+/// The most environments that a definition names.
+pub const ENVIRONMENTS_MAX: usize = 100;
+
+/// Longest author and reason, in bytes.
+pub(super) const TEXT_BYTES_MAX: usize = 1_024;
+
+/// Whether it says something, in at most [`TEXT_BYTES_MAX`].
+pub(super) fn is_text(text: &str) -> bool {
+    !text.trim().is_empty() && text.len() <= TEXT_BYTES_MAX
+}
 
 /// Something wrong with a definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,20 +56,21 @@ pub fn check(definition: &Definition) -> Vec<Problem> {
         Definition::Flag(flag) => check_flag(flag, &mut problems),
         Definition::Experiment(experiment) => check_experiment(experiment, &mut problems),
         Definition::Layer(_) => {}
-        Definition::Metric(metric) => check_metric(metric, &mut problems),
+        Definition::Metric(metric) => problems = metric.check(),
         Definition::List(list) => check_list(list, &mut problems),
+        Definition::Settings(settings) => problems = settings.check(),
     }
     problems
 }
 
 /// Everything wrong with how `new` follows `previous`.
-pub fn check_step(previous: Option<&Definition>, new: &Definition) -> Vec<Problem> {
+pub fn check_step(rule: Rule, previous: Option<&Definition>, new: &Definition) -> Vec<Problem> {
     let mut problems = Vec::new();
     match (previous, new) {
         (None, Definition::Experiment(experiment)) => check_first(experiment, &mut problems),
         (None, _) => {}
         (Some(Definition::Experiment(old)), Definition::Experiment(new)) => {
-            check_experiment_step(old, new, &mut problems);
+            check_experiment_step(rule, old, new, &mut problems);
         }
         (Some(Definition::Flag(old)), Definition::Flag(new)) => {
             unchanged("salt", old.salt() == new.salt(), &mut problems);
@@ -69,11 +81,12 @@ pub fn check_step(previous: Option<&Definition>, new: &Definition) -> Vec<Proble
             unchanged("salt", old.salt() == new.salt(), &mut problems);
         }
         (Some(Definition::Metric(old)), Definition::Metric(new)) => {
-            unchanged("type", old.metric_type == new.metric_type, &mut problems);
+            unchanged("type", old.metric_type() == new.metric_type(), &mut problems);
         }
         (Some(Definition::List(old)), Definition::List(new)) => {
             unchanged("unit_type", old.unit_type == new.unit_type, &mut problems);
         }
+        (Some(Definition::Settings(_)), Definition::Settings(_)) => {}
         (Some(old), new) => problems.push(Problem::new(
             "kind",
             format!("`{}` is taken: its kind is {} and cannot become {}", new.key(), old.kind(), new.kind()),
@@ -109,23 +122,70 @@ fn check_flag(flag: &Flag, problems: &mut Vec<Problem>) {
             ));
         }
     }
-    if flag.rules.len() > VARIANTS_MAX {
-        problems
-            .push(Problem::new("rules", format!("{} rules is more than {VARIANTS_MAX}", flag.rules.len())));
+    check_rules("rules", &flag.rules, &keys, problems);
+    check_environments(flag.environments.keys(), problems);
+    for (environment, says) in &flag.environments {
+        if let Some(rules) = &says.rules {
+            check_rules(&format!("environments.{environment}.rules"), rules, &keys, problems);
+        }
+    }
+}
+
+fn check_rules(field: &str, rules: &[FlagRule], variants: &[&Key], problems: &mut Vec<Problem>) {
+    if rules.len() > VARIANTS_MAX {
+        problems.push(Problem::new(field, format!("{} rules is more than {VARIANTS_MAX}", rules.len())));
     }
     let mut seen = BTreeSet::new();
-    for (index, rule) in flag.rules.iter().enumerate() {
+    for (index, rule) in rules.iter().enumerate() {
+        let field = format!("{field}[{index}]");
         if !seen.insert(&rule.key) {
-            problems
-                .push(Problem::new(format!("rules[{index}].key"), format!("`{}` is used twice", rule.key)));
+            problems.push(Problem::new(format!("{field}.key"), format!("`{}` is used twice", rule.key)));
         }
-        check_condition(rule.when.as_ref(), &format!("rules[{index}].when"), problems);
+        check_condition(rule.when.as_ref(), &format!("{field}.when"), problems);
         let mut shares = Vec::new();
         for (part, share) in rule.split.iter().enumerate() {
-            check_known(&format!("rules[{index}].split[{part}].variant"), &share.variant, &keys, problems);
+            check_known(&format!("{field}.split[{part}].variant"), &share.variant, variants, problems);
             shares.push((share.weight, share.ranges.as_slice()));
         }
-        check_shares(&format!("rules[{index}].split"), &shares, problems);
+        check_shares(&format!("{field}.split"), &shares, problems);
+    }
+}
+
+fn check_targeting(field: &str, rules: &[TargetingRule], problems: &mut Vec<Problem>) {
+    let mut seen = BTreeSet::new();
+    for (index, rule) in rules.iter().enumerate() {
+        if !seen.insert(&rule.key) {
+            problems
+                .push(Problem::new(format!("{field}[{index}].key"), format!("`{}` is used twice", rule.key)));
+        }
+        check_condition(Some(&rule.when), &format!("{field}[{index}].when"), problems);
+    }
+}
+
+fn check_environments<'a>(named: impl ExactSizeIterator<Item = &'a Key>, problems: &mut Vec<Problem>) {
+    if named.len() > ENVIRONMENTS_MAX {
+        problems.push(Problem::new(
+            "environments",
+            format!("{} environments is more than {ENVIRONMENTS_MAX}", named.len()),
+        ));
+    }
+}
+
+fn check_counted(counted: &[Key], problems: &mut Vec<Problem>) {
+    if counted.is_empty() || counted.len() > ENVIRONMENTS_MAX {
+        problems.push(Problem::new(
+            "counted_environments",
+            format!("{} environments is not in 1 to {ENVIRONMENTS_MAX}", counted.len()),
+        ));
+    }
+    let mut seen = BTreeSet::new();
+    for (index, environment) in counted.iter().enumerate() {
+        if !seen.insert(environment) {
+            problems.push(Problem::new(
+                format!("counted_environments[{index}]"),
+                format!("`{environment}` is named twice"),
+            ));
+        }
     }
 }
 
@@ -161,16 +221,15 @@ fn check_experiment(experiment: &Experiment, problems: &mut Vec<Problem>) {
     if !experiment.slot_ranges.is_empty() {
         check_shares("slot_ranges", &[(experiment.slots, experiment.slot_ranges.as_slice())], problems);
     }
-    let mut seen = BTreeSet::new();
-    for (index, rule) in experiment.targeting.iter().enumerate() {
-        if !seen.insert(&rule.key) {
-            problems.push(Problem::new(
-                format!("targeting[{index}].key"),
-                format!("`{}` is used twice", rule.key),
-            ));
+    check_targeting("targeting", &experiment.targeting, problems);
+    check_environments(experiment.environments.keys(), problems);
+    for (environment, says) in &experiment.environments {
+        if let Some(targeting) = &says.targeting {
+            check_targeting(&format!("environments.{environment}.targeting"), targeting, problems);
         }
-        check_condition(Some(&rule.when), &format!("targeting[{index}].when"), problems);
     }
+    check_counted(&experiment.counted_environments, problems);
+    check_excluded(experiment, problems);
     if experiment.phase == Some(0) {
         problems.push(Problem::new("phase", "phases count from 1"));
     }
@@ -187,6 +246,27 @@ fn check_experiment(experiment: &Experiment, problems: &mut Vec<Problem>) {
         }
     }
     check_plan(experiment, problems);
+}
+
+/// Which phases there are is known where the history is.
+fn check_excluded(experiment: &Experiment, problems: &mut Vec<Problem>) {
+    let mut seen = BTreeSet::new();
+    for (index, excluded) in experiment.excluded_phases.iter().enumerate() {
+        let field = format!("excluded_phases[{index}]");
+        if excluded.phase == 0 {
+            problems.push(Problem::new(format!("{field}.phase"), "phases count from 1"));
+        }
+        if !seen.insert(excluded.phase) {
+            problems.push(Problem::new(
+                format!("{field}.phase"),
+                format!("phase {} is excluded twice", excluded.phase),
+            ));
+        }
+        if !is_text(&excluded.reason) {
+            problems
+                .push(Problem::new(format!("{field}.reason"), format!("needs 1 to {TEXT_BYTES_MAX} bytes")));
+        }
+    }
 }
 
 fn check_plan(experiment: &Experiment, problems: &mut Vec<Problem>) {
@@ -225,62 +305,6 @@ fn check_plan(experiment: &Experiment, problems: &mut Vec<Problem>) {
     }
 }
 
-fn check_metric(metric: &Metric, problems: &mut Vec<Problem>) {
-    if let Some(hours) = metric.window_hours
-        && !(1..=8_760).contains(&hours)
-    {
-        problems.push(Problem::new("window_hours", format!("{hours} is not in 1 to 8760")));
-    }
-    let belongs = |field: &str, given: bool, to: &[MetricType], needed: bool| {
-        let fits = to.contains(&metric.metric_type);
-        if given && !fits {
-            Some(Problem::new(field, "does not belong to this type of metric"))
-        } else if needed && fits && !given {
-            Some(Problem::new(field, "this type of metric needs it"))
-        } else {
-            None
-        }
-    };
-    problems.extend(belongs(
-        "denominator_event",
-        metric.denominator_event.is_some(),
-        &[MetricType::Ratio],
-        true,
-    ));
-    problems.extend(belongs(
-        "retention_days",
-        metric.retention_days.is_some(),
-        &[MetricType::Retention],
-        true,
-    ));
-    problems.extend(belongs("quantile", metric.quantile.is_some(), &[MetricType::Quantile], true));
-    problems.extend(belongs("then_events", !metric.then_events.is_empty(), &[MetricType::Funnel], true));
-    problems.extend(belongs(
-        "winsorize",
-        metric.winsorize.is_some(),
-        &[MetricType::Mean, MetricType::Count],
-        false,
-    ));
-    if let Some(quantile) = metric.winsorize
-        && !(quantile > 0.5 && quantile < 1.0)
-    {
-        problems.push(Problem::new("winsorize", format!("{quantile} is not in (0.5, 1)")));
-    }
-    if let Some(quantile) = metric.quantile
-        && !(quantile > 0.0 && quantile < 1.0)
-    {
-        problems.push(Problem::new("quantile", format!("{quantile} is not in (0, 1)")));
-    }
-    if let Some((first, last)) = metric.retention_days
-        && !(1 <= first && first <= last && last <= 365)
-    {
-        problems.push(Problem::new(
-            "retention_days",
-            format!("[{first}, {last}] is not first <= last in 1 to 365"),
-        ));
-    }
-}
-
 fn check_list(list: &List, problems: &mut Vec<Problem>) {
     let digest = &list.members_sha256;
     if digest.len() != 64 || !digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
@@ -303,18 +327,20 @@ fn check_open(experiment: &Experiment, problems: &mut Vec<Problem>) {
     if experiment.phase() != 1 {
         problems.push(Problem::new("phase", "the first phase is 1"));
     }
+    if !experiment.excluded_phases.is_empty() {
+        problems.push(Problem::new("excluded_phases", "nothing has run that could be excluded"));
+    }
     let total: u32 = experiment.variants.iter().map(|variant| variant.weight.get()).sum();
-    if total != 10_000 {
-        problems.push(Problem::new(
-            "variants",
-            format!("the weights add up to {total}, not 10000; to expose fewer units use `rollout`"),
-        ));
+    // That they are no more is what every set of shares must be.
+    if total < 10_000 {
+        problems
+            .push(Problem::new("variants", format!("{}; to expose fewer units use `rollout`", sum(total))));
     }
 }
 
 /// A draft is open, but for what the hash is made of. Once it has run, what it was compared by stays, and a
 /// change of who sees what opens the next phase.
-fn check_experiment_step(old: &Experiment, new: &Experiment, problems: &mut Vec<Problem>) {
+fn check_experiment_step(rule: Rule, old: &Experiment, new: &Experiment, problems: &mut Vec<Problem>) {
     let allowed: &[State] = match old.state {
         State::Draft => &[State::Draft, State::Running, State::Archived],
         State::Running => &[State::Running, State::Stopped],
@@ -336,8 +362,13 @@ fn check_experiment_step(old: &Experiment, new: &Experiment, problems: &mut Vec<
     unchanged("unit_type", old.unit_type == new.unit_type, problems);
     unchanged("layer", old.layer == new.layer, problems);
     unchanged("control", old.control == new.control, problems);
-    unchanged("metrics", old.metrics == new.metrics, problems);
+    match rule {
+        Rule::One => unchanged("metrics", old.metrics == new.metrics, problems),
+        Rule::Two => check_metrics_step(&old.metrics, &new.metrics, problems),
+    }
     unchanged("plan", old.plan == new.plan, problems);
+    unchanged("counted_environments", old.counted_environments == new.counted_environments, problems);
+    check_excluded_step(old, new, problems);
     let opens = allocation_differs(old, new) || (old.state == State::Stopped && new.state == State::Running);
     let expected = old.phase().saturating_add(u32::from(opens));
     if new.phase() != expected {
@@ -365,7 +396,50 @@ fn check_experiment_step(old: &Experiment, new: &Experiment, problems: &mut Vec<
     }
 }
 
-/// Whether any unit could see something else than before.
+/// More may be measured than at the start, never less: whoever may drop a metric once it looks bad finds what they
+/// wish to find.
+fn check_metrics_step(old: &Metrics, new: &Metrics, problems: &mut Vec<Problem>) {
+    unchanged("metrics.primary", old.primary == new.primary, problems);
+    for (role, old, new) in
+        [("secondary", &old.secondary, &new.secondary), ("guardrails", &old.guardrails, &new.guardrails)]
+    {
+        for key in old.iter().filter(|key| !new.contains(key)) {
+            problems.push(Problem::new(
+                format!("metrics.{role}"),
+                format!("`{key}` cannot be taken out any more; clone the experiment without it"),
+            ));
+        }
+    }
+}
+
+/// What was left out stays out: a phase that comes and goes with its numbers is an analysis of one's choice.
+fn check_excluded_step(old: &Experiment, new: &Experiment, problems: &mut Vec<Problem>) {
+    for gone in old.excluded_phases.iter().filter(|excluded| !new.excluded_phases.contains(excluded)) {
+        problems.push(Problem::new(
+            "excluded_phases",
+            format!("phase {} was excluded for a reason, and stays so in these words", gone.phase),
+        ));
+    }
+    for (index, excluded) in new.excluded_phases.iter().enumerate() {
+        if old.excluded_phases.contains(excluded) {
+            continue;
+        }
+        if !new.has_looks() {
+            problems.push(Problem::new(
+                format!("excluded_phases[{index}]"),
+                "phases are excluded while the experiment runs or is stopped",
+            ));
+        }
+        if excluded.phase > old.phase() {
+            problems.push(Problem::new(
+                format!("excluded_phases[{index}].phase"),
+                format!("there is no phase {} yet; the last is {}", excluded.phase, old.phase()),
+            ));
+        }
+    }
+}
+
+/// Whether any unit whose events count could see something else than before.
 pub fn allocation_differs(old: &Experiment, new: &Experiment) -> bool {
     fn shown(experiment: &Experiment) -> Vec<(&Key, BasisPoints, &[BucketRange], Option<&Value>)> {
         experiment
@@ -374,11 +448,11 @@ pub fn allocation_differs(old: &Experiment, new: &Experiment) -> bool {
             .map(|variant| (&variant.key, variant.weight, variant.ranges.as_slice(), variant.value.as_ref()))
             .collect()
     }
+    let mut counted = old.counted_environments.iter().chain(&new.counted_environments);
     shown(old) != shown(new)
-        || old.rollout != new.rollout
         || old.slots != new.slots
         || old.slot_ranges != new.slot_ranges
-        || old.targeting != new.targeting
+        || counted.any(|counted| old.in_environment(counted.as_str()) != new.in_environment(counted.as_str()))
 }
 
 fn check_variant_keys(keys: &[&Key], problems: &mut Vec<Problem>) {
@@ -404,7 +478,7 @@ fn check_known(field: &str, key: &Key, keys: &[&Key], problems: &mut Vec<Problem
 fn check_shares(field: &str, shares: &[(BasisPoints, &[BucketRange])], problems: &mut Vec<Problem>) {
     let total: u32 = shares.iter().map(|(weight, _)| weight.get()).sum();
     if total > 10_000 {
-        problems.push(Problem::new(field, format!("the weights add up to {total}, more than 10000")));
+        problems.push(Problem::new(field, sum(total)));
     }
     if shares.iter().all(|(_, ranges)| ranges.is_empty()) {
         return;
@@ -424,6 +498,19 @@ fn check_shares(field: &str, shares: &[(BasisPoints, &[BucketRange])], problems:
     if let Some(pair) = owned.windows(2).find(|pair| pair[0].overlaps(pair[1])) {
         problems.push(Problem::new(field, format!("{} and {} overlap", pair[0], pair[1])));
     }
+}
+
+/// By how much the weights miss the whole: `the weights add up to 99.99%, 1 basis point too few`.
+fn sum(total: u32) -> String {
+    let (missed, way) = (total.abs_diff(10_000), if total < 10_000 { "few" } else { "many" });
+    let points = if missed == 1 { "basis point" } else { "basis points" };
+    format!("the weights add up to {}, {missed} {points} too {way}", percent(total))
+}
+
+/// Basis points as a percentage: 9,999 are `99.99%`.
+fn percent(basis_points: u32) -> String {
+    let text = format!("{}.{:02}", basis_points / 100, basis_points % 100);
+    format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
 fn check_condition(condition: Option<&Condition>, field: &str, problems: &mut Vec<Problem>) {

@@ -9,9 +9,10 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::check::{Problem, check};
-use super::{Definition, Kind};
+use super::{Definition, Kind, Unfit};
 use yaml::{Content, Node};
 
+mod shares;
 mod tabs;
 mod yaml;
 
@@ -72,25 +73,31 @@ fn read(node: &Node, definitions: &mut Vec<Definition>, errors: &mut Vec<FileErr
             definitions.push(definition);
             problems
         }
-        Err(problem) => vec![problem],
+        Err(problems) => problems,
     };
     errors.extend(
         problems.into_iter().map(|problem| FileError { line: line_of(&lines, &problem.field), problem }),
     );
 }
 
-fn definition(mut value: Value) -> Result<Definition, Problem> {
+fn definition(mut value: Value) -> Result<Definition, Vec<Problem>> {
+    let wrong = |field: &str, what: String| vec![Problem::new(field, what)];
     let Some(fields) = value.as_object_mut() else {
-        return Err(Problem::new(".", "a definition is a map with a `kind`"));
+        return Err(wrong(".", "a definition is a map with a `kind`".to_owned()));
     };
     let kinds = || Kind::ALL.map(Kind::as_str).join(", ");
     let kind = match fields.remove("kind") {
-        Some(Value::String(text)) => Kind::parse(&text)
-            .ok_or_else(|| Problem::new("kind", format!("`{text}` is none of {}", kinds())))?,
-        Some(_) => return Err(Problem::new("kind", format!("must be one of {}", kinds()))),
-        None => return Err(Problem::new(".", format!("the definition has no `kind`: one of {}", kinds()))),
+        Some(Value::String(text)) => {
+            Kind::parse(&text).ok_or_else(|| wrong("kind", format!("`{text}` is none of {}", kinds())))?
+        }
+        Some(_) => return Err(wrong("kind", format!("must be one of {}", kinds()))),
+        None => return Err(wrong(".", format!("the definition has no `kind`: one of {}", kinds()))),
     };
-    Definition::from_json(kind, value)
+    let problems = shares::in_basis_points(kind, &mut value);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Definition::read(kind, value).map_err(Unfit::problems)
 }
 
 /// The node as JSON; `lines` learns where each path begins, `errors` what JSON cannot hold.

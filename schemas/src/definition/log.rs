@@ -8,14 +8,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::check::{Problem, check, check_step};
-use super::{Assignment, Definition, Experiment, Flag, Key, Kind, Prerequisite, State};
-
-/// The rule that writers of this build follow. A reader that meets a later one must not go on.
-pub const RULE_VERSION: u32 = 1;
-
-/// Longest author and reason, in bytes.
-const TEXT_BYTES_MAX: usize = 1_024;
+use super::check::{Problem, TEXT_BYTES_MAX, check, check_step, is_text};
+use super::rule::{self, RULE_VERSION, Rule};
+use super::{
+    Assignment, Definition, Experiment, Flag, FlagRule, Key, Kind, Metric, Prerequisite, RetentionDays,
+    SETTINGS_KEY, Settings, State, Unfit, settings,
+};
 
 /// Names one accepted change for ever: its offset in the log plus one. 0 is "none yet".
 pub type Version = u64;
@@ -80,6 +78,7 @@ enum Space {
     Layers,
     Metrics,
     Lists,
+    Settings,
 }
 
 impl Definitions {
@@ -90,10 +89,10 @@ impl Definitions {
         change: &Change,
     ) -> Result<Result<Arc<Accepted>, Refusal>, UnknownRule> {
         assert!(offset >= self.next_offset, "offset {offset} of the log after {}", self.next_offset);
-        let verdict = match change.rule_version {
-            1 => self.judge(change),
-            rule_version => return Err(UnknownRule { offset, rule_version }),
+        let Some(rule) = Rule::of(change.rule_version) else {
+            return Err(UnknownRule { offset, rule_version: change.rule_version });
         };
+        let verdict = self.judge_by(rule, change);
         self.next_offset = offset + 1;
         Ok(verdict.map(|definition| {
             let accepted = Arc::new(Accepted { version: offset + 1, definition });
@@ -110,15 +109,36 @@ impl Definitions {
         self.next_offset = offset + 1;
     }
 
-    /// Rule 1: what the change would be, if it were the next record.
-    pub fn judge(&self, change: &Change) -> Result<Definition, Refusal> {
-        let Some(kind) = Kind::parse(&change.kind) else {
+    /// What the change would be, if it were the next record.
+    pub fn judge(&self, change: &Change) -> Result<Result<Definition, Refusal>, UnknownRule> {
+        match Rule::of(change.rule_version) {
+            Some(rule) => Ok(self.judge_by(rule, change)),
+            None => Err(UnknownRule { offset: self.next_offset, rule_version: change.rule_version }),
+        }
+    }
+
+    /// The lowest rule that can say the change of what holds now to `new`: what its record is to name.
+    pub fn rule_for(&self, new: &Definition) -> Rule {
+        // Every reader that has come so far knows rule 2, and rule 1 would not ask how long events are kept.
+        if new.kind() == Kind::Experiment && self.settings().is_some() {
+            return Rule::Two;
+        }
+        rule::lowest(self.current_of(new).map(|accepted| &accepted.definition), new)
+    }
+
+    fn judge_by(&self, rule: Rule, change: &Change) -> Result<Definition, Refusal> {
+        let Some(kind) = Kind::parse(&change.kind).filter(|kind| rule.knows(*kind)) else {
             return Err(Refusal::Unreadable(format!("`{}` is not a kind of definition", change.kind)));
         };
         let value = serde_json::from_str(&change.definition)
             .map_err(|error| Refusal::Unreadable(format!("the definition is not JSON: {error}")))?;
-        let definition =
-            Definition::from_json(kind, value).map_err(|problem| Refusal::Unreadable(problem.to_string()))?;
+        if let Some(unknown) = rule.unknown_to(kind, &value) {
+            return Err(Refusal::Unreadable(unknown));
+        }
+        let definition = Definition::read(kind, value).map_err(|unfit| match unfit {
+            Unfit::Unreadable(problem) => Refusal::Unreadable(problem.to_string()),
+            Unfit::Misfit(problems) => Refusal::NotAllowed(problems),
+        })?;
         if definition.key().as_str() != change.key {
             return Err(Refusal::Unreadable(format!(
                 "the record is for `{}`, the definition inside for `{}`",
@@ -132,10 +152,11 @@ impl Definitions {
             return Err(Refusal::Stale { key: change.key.clone(), based_on: change.based_on, current });
         }
         let mut problems = check(&definition);
-        problems.extend(check_step(previous.map(|accepted| &accepted.definition), &definition));
-        problems.extend(self.check_surroundings(&definition));
+        let before = previous.map(|accepted| &accepted.definition);
+        problems.extend(check_step(rule, before, &definition));
+        problems.extend(self.check_surroundings(rule, before, &definition));
         for (field, text) in [("author", &change.author), ("reason", &change.reason)] {
-            if text.trim().is_empty() || text.len() > TEXT_BYTES_MAX {
+            if !is_text(text) {
                 problems.push(Problem::new(field, format!("needs 1 to {TEXT_BYTES_MAX} bytes")));
             }
         }
@@ -154,6 +175,15 @@ impl Definitions {
     pub fn layer(&self, key: &Key) -> Option<&super::Layer> {
         match &self.current.get(&(Space::Layers, key.clone()))?.definition {
             Definition::Layer(layer) => Some(layer),
+            _ => None,
+        }
+    }
+
+    /// The settings of the platform, once they were said.
+    pub fn settings(&self) -> Option<&Settings> {
+        let key = Key::new(SETTINGS_KEY).expect("the settings have a key");
+        match &self.current.get(&(Space::Settings, key))?.definition {
+            Definition::Settings(settings) => Some(settings),
             _ => None,
         }
     }
@@ -189,20 +219,18 @@ impl Definitions {
         layer: &'a Key,
         except: &'a Key,
     ) -> impl Iterator<Item = &'a Experiment> {
-        self.current.values().filter_map(move |accepted| match &accepted.definition {
-            Definition::Experiment(experiment)
-                if experiment.layer.as_ref() == Some(layer)
-                    && &experiment.key != except
-                    && matches!(experiment.state, State::Running | State::Stopped) =>
-            {
-                Some(experiment)
-            }
-            _ => None,
+        self.experiments().filter(move |experiment| {
+            experiment.layer.as_ref() == Some(layer) && &experiment.key != except && experiment.has_looks()
         })
     }
 
     /// What a definition refers to must be there, and what it takes must be free.
-    fn check_surroundings(&self, definition: &Definition) -> Vec<Problem> {
+    fn check_surroundings(
+        &self,
+        rule: Rule,
+        previous: Option<&Definition>,
+        definition: &Definition,
+    ) -> Vec<Problem> {
         let mut problems = Vec::new();
         let exists = |space: Space, key: &Key| self.current.contains_key(&(space, key.clone()));
         match definition {
@@ -212,33 +240,15 @@ impl Definitions {
                         problems.push(Problem::new(format!("prerequisites[{index}]"), what));
                     }
                 }
-                for (index, rule) in flag.rules.iter().enumerate() {
-                    if rule.split.iter().any(|share| share.weight.get() > 0 && share.ranges.is_empty()) {
-                        problems.push(Problem::new(
-                            format!("rules[{index}].split"),
-                            "its ranges are not resolved",
-                        ));
+                check_resolved("rules", &flag.rules, &mut problems);
+                for (environment, says) in &flag.environments {
+                    if let Some(rules) = &says.rules {
+                        check_resolved(&format!("environments.{environment}.rules"), rules, &mut problems);
                     }
                 }
             }
             Definition::Experiment(experiment) => {
-                let metrics = &experiment.metrics;
-                let named = std::iter::once(("metrics.primary".to_owned(), &metrics.primary))
-                    .chain(
-                        metrics
-                            .secondary
-                            .iter()
-                            .enumerate()
-                            .map(|(i, key)| (format!("metrics.secondary[{i}]"), key)),
-                    )
-                    .chain(
-                        metrics
-                            .guardrails
-                            .iter()
-                            .enumerate()
-                            .map(|(i, key)| (format!("metrics.guardrails[{i}]"), key)),
-                    );
-                for (field, key) in named {
+                for (field, key) in experiment.metrics.fields() {
                     if !exists(Space::Metrics, key) {
                         problems.push(Problem::new(
                             field,
@@ -255,10 +265,112 @@ impl Definitions {
                     problems.push(Problem::new("variants", "their ranges are not resolved"));
                 }
                 self.check_layer(experiment, &mut problems);
+                if rule == Rule::Two {
+                    self.check_kept(previous, experiment, &mut problems);
+                }
             }
-            Definition::Layer(_) | Definition::Metric(_) | Definition::List(_) => {}
+            Definition::Metric(metric) => {
+                if let (Rule::Two, Some(Definition::Metric(before))) = (rule, previous) {
+                    self.check_measured_alike(before, metric, &mut problems);
+                }
+            }
+            Definition::Settings(settings) => {
+                let before = match previous {
+                    Some(Definition::Settings(before)) => before.retention_days,
+                    _ => RetentionDays::default(),
+                };
+                self.check_still_kept(before, settings.retention_days, &mut problems);
+            }
+            Definition::Layer(_) | Definition::List(_) => {}
         }
         problems
+    }
+
+    /// What was measured so far stays comparable with what comes: a direction that is flipped would turn harm into
+    /// a reason to ship.
+    fn check_measured_alike(&self, before: &Metric, metric: &Metric, problems: &mut Vec<Problem>) {
+        let Some(field) = metric.measures_otherwise(before) else { return };
+        for experiment in self.experiments().filter(|experiment| experiment.has_looks()) {
+            if experiment.metrics.names(&metric.key) {
+                problems.push(Problem::new(
+                    field,
+                    format!(
+                        "cannot change under experiment `{}`, which is {}; define a metric with another key and name \
+                         it in a clone of the experiment",
+                        experiment.key,
+                        experiment.state.as_str()
+                    ),
+                ));
+            }
+        }
+    }
+
+    /// An experiment whose first events are gone before its last count would be analyzed on what is left.
+    fn check_kept(
+        &self,
+        previous: Option<&Definition>,
+        experiment: &Experiment,
+        problems: &mut Vec<Problem>,
+    ) {
+        let Some(settings) = self.settings() else { return };
+        // What has begun can be ended, and what was judged before is judged no second time.
+        let settled = match previous {
+            Some(Definition::Experiment(before)) if before.has_looks() => {
+                before.metrics == experiment.metrics && before.plan == experiment.plan
+            }
+            _ => false,
+        };
+        if settled || !matches!(experiment.state, State::Draft | State::Running) {
+            return;
+        }
+        let Some(needed) = self.days_needed(experiment) else { return };
+        for (table, days) in settings.retention_days.too_short_for(needed) {
+            problems.push(Problem::new(
+                "plan.schedule.end",
+                format!(
+                    "from its start to its end and through the longest window of its metrics are {needed} days, and \
+                     the settings keep {table} for {days}; end it earlier, or raise `retention_days.{table}` first"
+                ),
+            ));
+        }
+    }
+
+    /// The same from the other side: what is not shortened may be as short as it was.
+    fn check_still_kept(&self, before: RetentionDays, after: RetentionDays, problems: &mut Vec<Problem>) {
+        for experiment in self.experiments().filter(|experiment| experiment.has_looks()) {
+            let Some(needed) = self.days_needed(experiment) else { continue };
+            for (table, days) in after.too_short_for(needed) {
+                if before.tables().contains(&(table, days)) {
+                    continue;
+                }
+                problems.push(Problem::new(
+                    format!("retention_days.{table}"),
+                    format!(
+                        "experiment `{}`, which is {}, needs its events for {needed} days, from its start to its end \
+                         and through the longest window of its metrics",
+                        experiment.key,
+                        experiment.state.as_str()
+                    ),
+                ));
+            }
+        }
+    }
+
+    fn days_needed(&self, experiment: &Experiment) -> Option<u64> {
+        let metrics = experiment.metrics.fields().filter_map(|(_, key)| {
+            match &self.current.get(&(Space::Metrics, key.clone()))?.definition {
+                Definition::Metric(metric) => Some(metric),
+                _ => None,
+            }
+        });
+        settings::days_needed(experiment, metrics)
+    }
+
+    fn experiments(&self) -> impl Iterator<Item = &Experiment> {
+        self.current.values().filter_map(|accepted| match &accepted.definition {
+            Definition::Experiment(experiment) => Some(experiment),
+            _ => None,
+        })
     }
 
     /// Why the flag cannot have this prerequisite: it is not there, serves no such variant, or waits for the
@@ -297,7 +409,7 @@ impl Definitions {
             problems.push(Problem::new("layer", format!("there is no layer `{layer}`; define it first")));
             return;
         }
-        if !matches!(experiment.state, State::Running | State::Stopped) {
+        if !experiment.has_looks() {
             return;
         }
         if experiment.slot_ranges.is_empty() {
@@ -315,12 +427,21 @@ impl Definitions {
     }
 }
 
+fn check_resolved(field: &str, rules: &[FlagRule], problems: &mut Vec<Problem>) {
+    for (index, rule) in rules.iter().enumerate() {
+        if rule.split.iter().any(|share| share.weight.get() > 0 && share.ranges.is_empty()) {
+            problems.push(Problem::new(format!("{field}[{index}].split"), "its ranges are not resolved"));
+        }
+    }
+}
+
 fn space(kind: Kind) -> Space {
     match kind {
         Kind::Flag | Kind::Experiment => Space::Flags,
         Kind::Layer => Space::Layers,
         Kind::Metric => Space::Metrics,
         Kind::List => Space::Lists,
+        Kind::Settings => Space::Settings,
     }
 }
 

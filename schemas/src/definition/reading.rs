@@ -20,6 +20,27 @@ pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
         .map_err(|error| Problem::new(error.path().to_string(), error.into_inner().0))
 }
 
+/// What stands there, in the words of the file.
+pub(super) fn given(value: &Value) -> String {
+    told(unexpected(value))
+}
+
+fn unexpected(value: &Value) -> Unexpected<'_> {
+    match value {
+        Value::Null => Unexpected::Unit,
+        Value::Bool(value) => Unexpected::Bool(*value),
+        Value::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
+            (Some(number), _, _) => Unexpected::Unsigned(number),
+            (_, Some(number), _) => Unexpected::Signed(number),
+            (_, _, Some(number)) => Unexpected::Float(number),
+            _ => Unexpected::Other("a number"),
+        },
+        Value::String(text) => Unexpected::Str(text),
+        Value::Array(_) => Unexpected::Seq,
+        Value::Object(_) => Unexpected::Map,
+    }
+}
+
 struct Strict(Value);
 
 impl Strict {
@@ -36,19 +57,7 @@ impl Strict {
     }
 
     fn unexpected(&self) -> Unexpected<'_> {
-        match &self.0 {
-            Value::Null => Unexpected::Unit,
-            Value::Bool(value) => Unexpected::Bool(*value),
-            Value::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
-                (Some(number), _, _) => Unexpected::Unsigned(number),
-                (_, Some(number), _) => Unexpected::Signed(number),
-                (_, _, Some(number)) => Unexpected::Float(number),
-                _ => Unexpected::Other("a number"),
-            },
-            Value::String(text) => Unexpected::Str(text),
-            Value::Array(_) => Unexpected::Seq,
-            Value::Object(_) => Unexpected::Map,
-        }
+        unexpected(&self.0)
     }
 }
 
@@ -111,9 +120,7 @@ impl<'de> Deserializer<'de> for Strict {
     ) -> Result<V::Value, Misfit> {
         match self.0 {
             Value::String(word) => visitor.visit_enum(word.into_deserializer()),
-            _ => {
-                Err(Misfit(format!("must be one of {}, not {}", words.join(", "), given(self.unexpected()))))
-            }
+            _ => Err(Misfit(format!("must be one of {}, not {}", words.join(", "), told(self.unexpected())))),
         }
     }
 
@@ -166,7 +173,7 @@ impl Error for Misfit {
             }
             _ => "",
         };
-        Misfit(format!("must be {}, not {}{mend}", wanted(&expected), given(found)))
+        Misfit(format!("must be {}, not {}{mend}", wanted(&expected), told(found)))
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Misfit {
@@ -208,7 +215,7 @@ fn wanted(expected: &str) -> &str {
     }
 }
 
-fn given(found: Unexpected<'_>) -> String {
+fn told(found: Unexpected<'_>) -> String {
     match found {
         Unexpected::Bool(value) => value.to_string(),
         Unexpected::Unsigned(number) => format!("the number {number}"),

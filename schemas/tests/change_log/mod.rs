@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use schemas::Uuid;
-use schemas::definition::{Change, Definitions, RULE_VERSION, Version};
+use schemas::definition::{Change, Definitions, Version};
 use serde_json::{Value, json};
 
 /// A reader of the log, and its end.
@@ -17,7 +17,7 @@ pub struct Log {
 impl Log {
     /// The next record. Its version, or why it has none.
     pub fn take(&mut self, change: &Change) -> Result<Version, String> {
-        let judged = self.read.judge(change);
+        let judged = self.read.judge(change).expect("a rule that is known");
         let verdict = self.read.apply(self.offset, change).expect("a rule that is known");
         assert_eq!(judged, verdict.clone().map(|accepted| accepted.definition.clone()));
         self.offset += 1;
@@ -30,6 +30,7 @@ impl Log {
         self.take(&change)
     }
 
+    /// By rule 1, which says most of them.
     pub fn change(&self, kind: &str, definition: Value) -> Change {
         let key = definition["key"].as_str().unwrap().to_owned();
         let space = |kind: &str| if kind == "flag" { "experiment" } else { kind }.to_owned();
@@ -43,7 +44,7 @@ impl Log {
             .map_or(0, |accepted| accepted.version);
         Change {
             change_id: Uuid::from_u128(u128::from(self.offset)),
-            rule_version: RULE_VERSION,
+            rule_version: 1,
             kind: kind.to_owned(),
             key,
             based_on,
@@ -51,6 +52,17 @@ impl Log {
             author: "ann".to_owned(),
             reason: "because".to_owned(),
         }
+    }
+
+    /// By this rule.
+    pub fn propose_by(
+        &mut self,
+        rule_version: u32,
+        kind: &str,
+        definition: Value,
+    ) -> Result<Version, String> {
+        let change = Change { rule_version, ..self.change(kind, definition) };
+        self.take(&change)
     }
 
     /// One in which the metrics `m` and `n` and the layers `l` and `k` are defined, at the versions 1 to 4.

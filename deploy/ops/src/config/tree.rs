@@ -170,9 +170,10 @@ impl Wrong {
                 Some(Path { name: "", .. }) | None => {
                     format!("{origin}: {path}: no such section; there are {}", known.join(", "))
                 }
-                Some(section) => {
-                    format!("{origin}: {path}: no such setting; {section} has {}", known.join(", "))
-                }
+                Some(section) => match super::instead_of(&path.to_string()) {
+                    Some(instead) => format!("{origin}: {path}: no setting any more: {instead}"),
+                    None => format!("{origin}: {path}: no such setting; {section} has {}", known.join(", ")),
+                },
             },
             Fault::Missing(field) => format!(
                 "{path}.{field} is not set and has no default; set it as {field} under [{path}] in \

@@ -1,0 +1,41 @@
+//! `producer diff`
+
+use ops::Exit;
+use producer::environments::Promotion;
+use schemas::Key;
+
+use super::{open_log, show, show_json};
+use crate::config::Config;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The environment that would be promoted
+    #[arg(long, value_name = "NAME", value_parser = super::environment)]
+    from: Key,
+    /// The environment that it would be promoted to
+    #[arg(long, value_name = "NAME", value_parser = super::environment)]
+    to: Key,
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
+    let log = open_log(config, |_| {}).await?;
+    let promotion = Promotion { from: args.from, to: args.to };
+    let differences = promotion.differences(log.definitions());
+    if args.json {
+        show_json(&differences)?;
+        return Ok(Exit::Done);
+    }
+    for difference in &differences {
+        let mut text = format!("{} {}, version {}\n", difference.kind, difference.key, difference.version);
+        for changed in &difference.changed {
+            text.push_str(&format!("    {changed}\n"));
+        }
+        show(&text)?;
+    }
+    if differences.is_empty() {
+        show(&format!("nothing differs between {} and {}\n", promotion.from, promotion.to))?;
+    }
+    Ok(Exit::Done)
+}

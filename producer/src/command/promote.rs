@@ -1,0 +1,63 @@
+//! `producer promote`
+
+use anyhow::anyhow;
+use ops::Exit;
+use producer::apply::{Signature, Verdict, apply, rehearse};
+use producer::environments::Promotion;
+use schemas::Key;
+use schemas::definition::{Definition, Kind};
+
+use super::apply::told;
+use super::{log_error, open_log, show, show_json};
+use crate::config::Config;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The key of a flag or an experiment
+    key: String,
+    /// The environment whose settings are carried over
+    #[arg(long, value_name = "NAME", value_parser = super::environment)]
+    from: Key,
+    /// The environment that gets them
+    #[arg(long, value_name = "NAME", value_parser = super::environment)]
+    to: Key,
+    /// Who changes it
+    #[arg(long)]
+    author: String,
+    /// Why
+    #[arg(long)]
+    reason: String,
+    /// Say what would become of it and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
+    let mut log = open_log(config, |_| {}).await?;
+    let promotion = Promotion { from: args.from, to: args.to };
+    let is_named = |definition: &Definition| {
+        matches!(definition.kind(), Kind::Flag | Kind::Experiment) && definition.key().as_str() == args.key
+    };
+    let named = log.definitions().iter().find(|accepted| is_named(&accepted.definition));
+    let Some(promoted) = named.and_then(|accepted| promotion.applied(&accepted.definition)) else {
+        let refused = anyhow!(
+            "there is no flag or experiment `{}`; `producer definitions` lists what there is",
+            args.key
+        );
+        return Err(refused.context(Exit::Refused));
+    };
+    let signature = Signature { author: args.author, reason: args.reason };
+    let applied = if args.dry_run {
+        rehearse(log.definitions(), vec![promoted], &signature)?.remove(0)
+    } else {
+        apply(&mut log, promoted, &signature).await.map_err(log_error)?
+    };
+    if args.json {
+        show_json(&applied)?;
+    } else {
+        show(&told(&applied))?;
+    }
+    Ok(if matches!(applied.verdict, Verdict::Refused { .. }) { Exit::Refused } else { Exit::Done })
+}

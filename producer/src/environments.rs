@@ -1,0 +1,207 @@
+//! Two environments beside each other: what flags and experiments say otherwise in one than in the other, and how
+//! what one says is carried to the other.
+
+use schemas::Key;
+use schemas::definition::{Definition, Definitions, Kind, State, Version};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::diff::{Changed, changes};
+
+/// A definition that holds otherwise in two environments.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Difference {
+    pub kind: Kind,
+    pub key: Key,
+    pub version: Version,
+    /// What promoting changes: `before` is what holds in the environment that is promoted to, `after` what holds in
+    /// the one that is promoted from.
+    pub changed: Vec<Changed>,
+}
+
+/// Two environments, the first promoted to the second.
+#[derive(Clone, Debug)]
+pub struct Promotion {
+    pub from: Key,
+    pub to: Key,
+}
+
+impl Promotion {
+    /// Every flag and experiment that is not archived and holds otherwise in the two.
+    pub fn differences(&self, definitions: &Definitions) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        for accepted in definitions.iter() {
+            let definition = &accepted.definition;
+            let changed = self.changes(definition);
+            if !changed.is_empty() {
+                differences.push(Difference {
+                    kind: definition.kind(),
+                    key: definition.key().clone(),
+                    version: accepted.version,
+                    changed,
+                });
+            }
+        }
+        differences
+    }
+
+    fn changes(&self, definition: &Definition) -> Vec<Changed> {
+        let there = |environment: &Key| -> Option<Value> {
+            let there = match definition {
+                Definition::Flag(flag) if !flag.archived => {
+                    serde_json::to_value(flag.in_environment(environment.as_str()))
+                }
+                Definition::Experiment(experiment) if experiment.state != State::Archived => {
+                    serde_json::to_value(experiment.in_environment(environment.as_str()))
+                }
+                _ => return None,
+            };
+            Some(there.expect("what holds in an environment is JSON"))
+        };
+        match (there(&self.to), there(&self.from)) {
+            (Some(to), Some(from)) => changes(to, from),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The definition as it is to be written for what holds in `from` to hold in `to`, to the bucket; then the two
+    /// differ in nothing. The phase is left out: it follows from whether `to` is counted. `None` for a definition that
+    /// is the same in all environments.
+    pub fn applied(&self, definition: &Definition) -> Option<Definition> {
+        let mut definition = definition.clone();
+        match &mut definition {
+            Definition::Flag(flag) => {
+                match flag.environments.get(&self.from).cloned() {
+                    Some(says) => flag.environments.insert(self.to.clone(), says),
+                    None => flag.environments.remove(&self.to),
+                };
+            }
+            Definition::Experiment(experiment) => {
+                experiment.phase = None;
+                match experiment.environments.get(&self.from).cloned() {
+                    Some(says) => experiment.environments.insert(self.to.clone(), says),
+                    None => experiment.environments.remove(&self.to),
+                };
+            }
+            Definition::Layer(_) | Definition::Metric(_) | Definition::List(_) | Definition::Settings(_) => {
+                return None;
+            }
+        }
+        Some(definition)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::{Signature, Verdict, rehearse};
+    use crate::samples;
+
+    const FILE: &str = "
+{kind: metric, key: m, event: buy, type: conversion}
+---
+kind: experiment
+key: checkout
+state: running
+variants: [{key: a, weight: 50%}, {key: b, weight: 50%}]
+control: a
+metrics: {primary: m}
+rollout: 10%
+environments:
+  staging: {rollout: 100%, targeting: [{key: staff, when: {attribute: staff, equals: true}}]}
+  production: {enabled: false}
+---
+kind: flag
+key: search
+value_type: boolean
+variants: [{key: off, value: false}, {key: on, value: true}]
+default_variant: off
+rules: [{key: some, split: [{variant: off, weight: 90%}, {variant: on, weight: 10%}]}]
+environments:
+  staging: {rules: [{key: some, split: [{variant: on, weight: 100%}]}]}
+---
+{kind: flag, key: same, value_type: boolean, variants: [{key: on, value: true}], default_variant: on}
+";
+
+    fn promotion(from: &str, to: &str) -> Promotion {
+        Promotion { from: Key::new(from).unwrap(), to: Key::new(to).unwrap() }
+    }
+
+    fn shown(definitions: &Definitions, promotion: &Promotion) -> Vec<String> {
+        let mut shown = Vec::new();
+        for difference in promotion.differences(definitions) {
+            for changed in difference.changed {
+                shown.push(format!("{} {}: {changed}", difference.kind, difference.key));
+            }
+        }
+        shown
+    }
+
+    #[test]
+    fn what_differs_is_what_promoting_changes() {
+        let definitions = samples::definitions(FILE);
+        assert_eq!(
+            shown(&definitions, &promotion("staging", "production")),
+            [
+                "experiment checkout: enabled: false -> true",
+                "experiment checkout: rollout: 1000 -> 10000",
+                "experiment checkout: targeting: [] (gone)",
+                r#"experiment checkout: targeting[0].key: "staff" (new)"#,
+                "experiment checkout: targeting[0].when.attribute: \"staff\" (new)",
+                "experiment checkout: targeting[0].when.equals: true (new)",
+                "flag search: rules[0].split[0].ranges[0]: [0,900000] -> [0,1000000]",
+                r#"flag search: rules[0].split[0].variant: "off" -> "on""#,
+                "flag search: rules[0].split[0].weight: 9000 -> 10000",
+                "flag search: rules[0].split[1].ranges[0]: [900000,1000000] (gone)",
+                r#"flag search: rules[0].split[1].variant: "on" (gone)"#,
+                "flag search: rules[0].split[1].weight: 1000 (gone)",
+            ]
+        );
+        assert_eq!(shown(&definitions, &promotion("staging", "staging")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn promoting_carries_all_that_one_environment_says_as_one_change() {
+        let definitions = samples::definitions(FILE);
+        let promotion = promotion("staging", "production");
+        let (_, experiment) = definitions.experiment("checkout").unwrap();
+        let promoted = promotion.applied(&Definition::Experiment(experiment.clone())).unwrap();
+        let signature = Signature { author: "ann".to_owned(), reason: "tried".to_owned() };
+        let applied = rehearse(&definitions, vec![promoted.clone()], &signature).unwrap().remove(0);
+        assert_eq!(applied.verdict, Verdict::WouldBeAccepted);
+        let changed: Vec<String> = applied.changed.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            changed,
+            [
+                "environments.production.enabled: false (gone)",
+                "environments.production.rollout: 10000 (new)",
+                r#"environments.production.targeting[0].key: "staff" (new)"#,
+                "environments.production.targeting[0].when.attribute: \"staff\" (new)",
+                "environments.production.targeting[0].when.equals: true (new)",
+                // Production is counted, and the experiment runs.
+                "phase: 1 -> 2",
+            ]
+        );
+        let Definition::Experiment(promoted) = promoted else { panic!("it stays an experiment") };
+        assert_eq!(promoted.in_environment("production"), promoted.in_environment("staging"));
+        let flag =
+            definitions.iter().find(|accepted| accepted.definition.key().as_str() == "search").unwrap();
+        let promoted = promotion.applied(&flag.definition).unwrap();
+        assert_eq!(promotion.changes(&promoted), []);
+        let applied = rehearse(&definitions, vec![promoted], &signature).unwrap().remove(0);
+        assert_eq!(applied.verdict, Verdict::WouldBeAccepted);
+        // What no environment says is everywhere alike.
+        let metric = definitions.iter().find(|accepted| accepted.definition.kind() == Kind::Metric).unwrap();
+        assert_eq!(promotion.applied(&metric.definition), None);
+    }
+
+    #[test]
+    fn promoting_what_is_said_nowhere_takes_the_override_away() {
+        let definitions = samples::definitions(FILE);
+        let (_, experiment) = definitions.experiment("checkout").unwrap();
+        let promoted = promotion("canary", "staging").applied(&Definition::Experiment(experiment.clone()));
+        let Some(Definition::Experiment(promoted)) = promoted else { panic!("it stays an experiment") };
+        let named: Vec<&str> = promoted.environments.keys().map(Key::as_str).collect();
+        assert_eq!(named, ["production"]);
+    }
+}

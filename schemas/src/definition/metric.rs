@@ -1,0 +1,298 @@
+//! Metrics: what is counted per unit. Each kind has exactly its own options; in JSON they stand beside the
+//! common fields, so `type: ratio` is followed by `denominator_event` and by nothing of another kind.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::check::Problem;
+use super::{Direction, Unfit, reading};
+use crate::key::Key;
+
+/// What is counted per unit.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(into = "Written")]
+pub struct Metric {
+    pub key: Key,
+    pub owner: String,
+    pub description: String,
+    /// Name of the conversion event.
+    pub event: Key,
+    /// Hours after the first exposure in which an event counts, 1 to 8,760. `None`: no end.
+    pub window_hours: Option<u32>,
+    pub direction: Direction,
+    pub kind: MetricKind,
+}
+
+/// How the events make a unit's value, with the options of that way.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MetricKind {
+    /// Whether the unit has the event.
+    Conversion,
+    /// How often.
+    Count {
+        /// The upper quantile, in (0.5, 1), at which a unit's value is capped.
+        winsorize: Option<f64>,
+    },
+    /// The sum of the events' values; zero for a unit without.
+    Mean {
+        /// The upper quantile, in (0.5, 1), at which a unit's value is capped.
+        winsorize: Option<f64>,
+    },
+    Ratio {
+        /// The event counted below the line.
+        denominator_event: Key,
+    },
+    Retention {
+        /// First and last day after the exposure in which the unit must come back.
+        days: (u32, u32),
+    },
+    Quantile {
+        /// In (0, 1).
+        quantile: f64,
+    },
+    Funnel {
+        /// The events after `event` that must follow in this order; at least one.
+        then_events: Vec<Key>,
+    },
+}
+
+/// A [`MetricKind`] without its options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricType {
+    Conversion,
+    Count,
+    Mean,
+    Ratio,
+    Retention,
+    Quantile,
+    Funnel,
+}
+
+impl Metric {
+    pub fn metric_type(&self) -> MetricType {
+        match self.kind {
+            MetricKind::Conversion => MetricType::Conversion,
+            MetricKind::Count { .. } => MetricType::Count,
+            MetricKind::Mean { .. } => MetricType::Mean,
+            MetricKind::Ratio { .. } => MetricType::Ratio,
+            MetricKind::Retention { .. } => MetricType::Retention,
+            MetricKind::Quantile { .. } => MetricType::Quantile,
+            MetricKind::Funnel { .. } => MetricType::Funnel,
+        }
+    }
+
+    pub fn event(&self) -> &Key {
+        &self.event
+    }
+
+    pub fn window_hours(&self) -> Option<u32> {
+        self.window_hours
+    }
+
+    pub fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    /// Of a count or a mean.
+    pub fn winsorize(&self) -> Option<f64> {
+        match self.kind {
+            MetricKind::Count { winsorize } | MetricKind::Mean { winsorize } => winsorize,
+            _ => None,
+        }
+    }
+
+    /// Of a ratio.
+    pub fn denominator_event(&self) -> Option<&Key> {
+        match &self.kind {
+            MetricKind::Ratio { denominator_event } => Some(denominator_event),
+            _ => None,
+        }
+    }
+
+    /// Of a retention: first and last day after the exposure.
+    pub fn retention_days(&self) -> Option<(u32, u32)> {
+        match self.kind {
+            MetricKind::Retention { days } => Some(days),
+            _ => None,
+        }
+    }
+
+    /// Of a quantile.
+    pub fn quantile(&self) -> Option<f64> {
+        match self.kind {
+            MetricKind::Quantile { quantile } => Some(quantile),
+            _ => None,
+        }
+    }
+
+    /// Of a funnel; empty for the others.
+    pub fn then_events(&self) -> &[Key] {
+        match &self.kind {
+            MetricKind::Funnel { then_events } => then_events,
+            _ => &[],
+        }
+    }
+
+    /// The first field in which this metric measures something else than `other`: all but words about it.
+    pub fn measures_otherwise(&self, other: &Metric) -> Option<&'static str> {
+        let differs = [
+            ("type", self.metric_type() != other.metric_type()),
+            ("event", self.event != other.event),
+            ("window_hours", self.window_hours != other.window_hours),
+            ("direction", self.direction != other.direction),
+            ("winsorize", self.winsorize() != other.winsorize()),
+            ("denominator_event", self.denominator_event() != other.denominator_event()),
+            ("retention_days", self.retention_days() != other.retention_days()),
+            ("quantile", self.quantile() != other.quantile()),
+            ("then_events", self.then_events() != other.then_events()),
+        ];
+        differs.into_iter().find(|(_, differs)| *differs).map(|(field, _)| field)
+    }
+
+    /// Everything wrong with the metric.
+    pub(super) fn check(&self) -> Vec<Problem> {
+        Written::from(self.clone()).check()
+    }
+
+    /// From JSON, with everything that is wrong where the fields can be read.
+    pub(super) fn read(value: Value) -> Result<Metric, Unfit> {
+        let written: Written = reading::read(value).map_err(Unfit::Unreadable)?;
+        let problems = written.check();
+        // What is out of range is a metric, if a wrong one; what does not fit its type is none.
+        written.metric().ok_or(Unfit::Misfit(problems))
+    }
+}
+
+/// The shape in JSON and YAML.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    key: Key,
+    #[serde(default)]
+    owner: String,
+    #[serde(default)]
+    description: String,
+    event: Key,
+    #[serde(rename = "type")]
+    metric_type: MetricType,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    window_hours: Option<u32>,
+    #[serde(default)]
+    direction: Direction,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    winsorize: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    denominator_event: Option<Key>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retention_days: Option<(u32, u32)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    quantile: Option<f64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    then_events: Vec<Key>,
+}
+
+impl From<Metric> for Written {
+    fn from(metric: Metric) -> Written {
+        let metric_type = metric.metric_type();
+        let mut written = Written {
+            key: metric.key,
+            owner: metric.owner,
+            description: metric.description,
+            event: metric.event,
+            metric_type,
+            window_hours: metric.window_hours,
+            direction: metric.direction,
+            winsorize: None,
+            denominator_event: None,
+            retention_days: None,
+            quantile: None,
+            then_events: Vec::new(),
+        };
+        match metric.kind {
+            MetricKind::Conversion => {}
+            MetricKind::Count { winsorize } | MetricKind::Mean { winsorize } => written.winsorize = winsorize,
+            MetricKind::Ratio { denominator_event } => written.denominator_event = Some(denominator_event),
+            MetricKind::Retention { days } => written.retention_days = Some(days),
+            MetricKind::Quantile { quantile } => written.quantile = Some(quantile),
+            MetricKind::Funnel { then_events } => written.then_events = then_events,
+        }
+        written
+    }
+}
+
+impl Written {
+    /// `None` where an option is missing, or one is there that belongs to another type.
+    fn metric(self) -> Option<Metric> {
+        if self.misplaced().next().is_some() {
+            return None;
+        }
+        let kind = match self.metric_type {
+            MetricType::Conversion => MetricKind::Conversion,
+            MetricType::Count => MetricKind::Count { winsorize: self.winsorize },
+            MetricType::Mean => MetricKind::Mean { winsorize: self.winsorize },
+            MetricType::Ratio => MetricKind::Ratio { denominator_event: self.denominator_event? },
+            MetricType::Retention => MetricKind::Retention { days: self.retention_days? },
+            MetricType::Quantile => MetricKind::Quantile { quantile: self.quantile? },
+            MetricType::Funnel => MetricKind::Funnel { then_events: self.then_events },
+        };
+        Some(Metric {
+            key: self.key,
+            owner: self.owner,
+            description: self.description,
+            event: self.event,
+            window_hours: self.window_hours,
+            direction: self.direction,
+            kind,
+        })
+    }
+
+    /// The options that are there without belonging to the type, or belong to it and are missing.
+    fn misplaced(&self) -> impl Iterator<Item = Problem> {
+        use MetricType::{Count, Funnel, Mean, Quantile, Ratio, Retention};
+        let metric_type = self.metric_type;
+        let options: [(&str, bool, &[MetricType], bool); 5] = [
+            ("denominator_event", self.denominator_event.is_some(), &[Ratio], true),
+            ("retention_days", self.retention_days.is_some(), &[Retention], true),
+            ("quantile", self.quantile.is_some(), &[Quantile], true),
+            ("then_events", !self.then_events.is_empty(), &[Funnel], true),
+            ("winsorize", self.winsorize.is_some(), &[Mean, Count], false),
+        ];
+        options.into_iter().filter_map(move |(field, given, belongs_to, needed)| {
+            match (given, belongs_to.contains(&metric_type)) {
+                (true, false) => Some(Problem::new(field, "does not belong to this type of metric")),
+                (false, true) if needed => Some(Problem::new(field, "this type of metric needs it")),
+                _ => None,
+            }
+        })
+    }
+
+    fn check(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if let Some(hours) = self.window_hours
+            && !(1..=8_760).contains(&hours)
+        {
+            problems.push(Problem::new("window_hours", format!("{hours} is not in 1 to 8760")));
+        }
+        problems.extend(self.misplaced());
+        if let Some(quantile) = self.winsorize
+            && !(quantile > 0.5 && quantile < 1.0)
+        {
+            problems.push(Problem::new("winsorize", format!("{quantile} is not in (0.5, 1)")));
+        }
+        if let Some(quantile) = self.quantile
+            && !(quantile > 0.0 && quantile < 1.0)
+        {
+            problems.push(Problem::new("quantile", format!("{quantile} is not in (0, 1)")));
+        }
+        if let Some((first, last)) = self.retention_days
+            && !(1 <= first && first <= last && last <= 365)
+        {
+            problems.push(Problem::new(
+                "retention_days",
+                format!("[{first}, {last}] is not first <= last in 1 to 365"),
+            ));
+        }
+        problems
+    }
+}

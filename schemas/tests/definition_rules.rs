@@ -1,0 +1,467 @@
+//! The rules of the definitions log beside each other: what a record of rule 1 says stays what it was, and which
+//! rule a writer's change needs.
+
+mod change_log;
+
+use change_log::*;
+use schemas::definition::{Change, Definition, Definitions, Kind, Rule};
+use serde_json::{Value, json};
+
+/// Records as builds that knew rule 1 alone wrote them, with the verdicts that those builds gave.
+const RULE_1: &str = include_str!("definitions/rule_1.jsonl");
+
+#[test]
+fn records_of_rule_1_are_read_and_judged_as_when_they_were_written() {
+    let mut definitions = Definitions::default();
+    for (offset, line) in (0..).zip(RULE_1.lines()) {
+        let mut record: Value = serde_json::from_str(line).unwrap();
+        let verdict = record.as_object_mut().unwrap().remove("verdict").unwrap();
+        let change: Change = serde_json::from_value(record).unwrap();
+        assert_eq!(change.rule_version, 1);
+        let judged = match definitions.apply(offset, &change).unwrap() {
+            Ok(accepted) => {
+                // What a writer wrote through its types is written again to the byte.
+                if change.key != "by-hand" {
+                    assert_eq!(accepted.definition.to_json(), change.definition);
+                }
+                json!({"accepted": accepted.version})
+            }
+            Err(refusal) => json!({"refused": refusal.to_string()}),
+        };
+        assert_eq!(judged, verdict, "{line}");
+    }
+    assert_eq!(definitions.next_offset(), 37);
+    assert_eq!(definitions.version(), 36);
+}
+
+/// The rule that a writer names in a change to this definition.
+fn rule_for(log: &Log, kind: &str, definition: Value) -> Rule {
+    log.read.rule_for(&Definition::from_json(Kind::parse(kind).unwrap(), definition).unwrap())
+}
+
+#[test]
+fn what_rule_1_can_say_is_proposed_by_it() {
+    let log = Log::with_experiment("running");
+    for (kind, definition) in [
+        ("experiment", experiment(json!({"state": "stopped"}))),
+        ("experiment", experiment(json!({"rollout": 5_000, "phase": 2}))),
+        ("experiment", experiment(json!({"key": "new"}))),
+        ("flag", flag(json!({}))),
+        ("layer", json!({"key": "l", "owner": "ann"})),
+        ("metric", json!({"key": "new", "event": "buy", "type": "count"})),
+    ] {
+        assert_eq!(rule_for(&log, kind, definition.clone()), Rule::One, "{definition}");
+    }
+}
+
+#[test]
+fn what_a_metric_measures_stays_under_an_experiment_that_has_looks() {
+    let metric = |fields: Value| {
+        with(json!({"key": "m", "event": "buy", "type": "conversion", "direction": "increase"}), fields)
+    };
+    let refused = |field: &str, state: &str| {
+        Err(format!(
+            "{field}: cannot change under experiment `e`, which is {state}; define a metric with another key and name \
+             it in a clone of the experiment"
+        ))
+    };
+    for (field, fields) in [
+        ("event", json!({"event": "visit"})),
+        ("window_hours", json!({"window_hours": 24})),
+        ("direction", json!({"direction": "decrease"})),
+    ] {
+        for state in ["running", "stopped"] {
+            let mut log = Log::with_experiment(state);
+            assert_eq!(rule_for(&log, "metric", metric(fields.clone())), Rule::Two, "{field}");
+            assert_eq!(log.propose_by(2, "metric", metric(fields.clone())), refused(field, state));
+        }
+        for state in ["draft", "archived"] {
+            let mut log = Log::with_experiment(state);
+            assert_eq!(rule_for(&log, "metric", metric(fields.clone())), Rule::Two, "{field}");
+            assert!(log.propose_by(2, "metric", metric(fields.clone())).is_ok(), "{field} {state}");
+        }
+    }
+    // By rule 1, which a build of then follows, it passes as it did then.
+    assert_eq!(
+        Log::with_experiment("running").propose_by(1, "metric", metric(json!({"event": "visit"}))),
+        Ok(6)
+    );
+    // Words about it may change, and need no later rule.
+    let words = metric(json!({"description": "Of all.", "owner": "bob"}));
+    let mut log = Log::with_experiment("running");
+    assert_eq!(rule_for(&log, "metric", words.clone()), Rule::One);
+    assert_eq!(log.propose_by(1, "metric", words.clone()), Ok(6));
+    assert_eq!(log.propose_by(2, "metric", with(words, json!({"owner": "eve"}))), Ok(7));
+    // Another metric is nobody's.
+    let other = json!({"key": "n", "event": "visit", "type": "conversion"});
+    assert_eq!(log.propose_by(2, "metric", other), Ok(8));
+}
+
+#[test]
+fn an_experiment_that_starts_meanwhile_keeps_its_metrics() {
+    let mut log = Log::with_experiment("draft");
+    let flipped = json!({"key": "m", "event": "buy", "type": "conversion", "direction": "decrease"});
+    // Both writers saw the draft; the start came first.
+    let flip = Change { rule_version: 2, ..log.change("metric", flipped) };
+    assert_eq!(log.propose("experiment", experiment(json!({}))), Ok(6));
+    assert_eq!(
+        log.take(&flip),
+        Err("direction: cannot change under experiment `e`, which is running; define a metric with another key and \
+             name it in a clone of the experiment"
+            .to_owned())
+    );
+}
+
+#[test]
+fn every_option_of_every_kind_of_metric_stays() {
+    for (field, before, after) in [
+        ("winsorize", json!({"type": "mean", "winsorize": 0.99}), json!({"type": "mean", "winsorize": 0.9})),
+        ("winsorize", json!({"type": "count"}), json!({"type": "count", "winsorize": 0.9})),
+        (
+            "denominator_event",
+            json!({"type": "ratio", "denominator_event": "click"}),
+            json!({"type": "ratio", "denominator_event": "view"}),
+        ),
+        (
+            "retention_days",
+            json!({"type": "retention", "retention_days": [1, 7]}),
+            json!({"type": "retention", "retention_days": [1, 8]}),
+        ),
+        (
+            "quantile",
+            json!({"type": "quantile", "quantile": 0.5}),
+            json!({"type": "quantile", "quantile": 0.9}),
+        ),
+        (
+            "then_events",
+            json!({"type": "funnel", "then_events": ["a", "b"]}),
+            json!({"type": "funnel", "then_events": ["b", "a"]}),
+        ),
+    ] {
+        let metric = |fields: &Value| with(json!({"key": "x", "event": "buy"}), fields.clone());
+        let mut log = Log::furnished();
+        log.propose("metric", metric(&before)).unwrap();
+        let guarded = json!({"metrics": {"primary": "m", "guardrails": ["x"]}});
+        log.propose("experiment", experiment(guarded)).unwrap();
+        let refusal = log.propose_by(2, "metric", metric(&after)).unwrap_err();
+        assert!(refusal.starts_with(&format!("{field}: cannot change under experiment `e`")), "{refusal}");
+    }
+}
+
+#[test]
+fn a_running_experiment_may_get_metrics_and_lose_none() {
+    let of = |secondary: &[&str], guardrails: &[&str]| {
+        experiment(json!({"metrics": {"primary": "m", "secondary": secondary, "guardrails": guardrails}}))
+    };
+    let mut log = Log::furnished();
+    for key in ["x", "y"] {
+        log.propose("metric", json!({"key": key, "event": "buy", "type": "count"})).unwrap();
+    }
+    log.propose("experiment", of(&["n"], &[])).unwrap();
+    assert_eq!(rule_for(&log, "experiment", of(&["n"], &["x"])), Rule::Two);
+    assert_eq!(
+        log.propose_by(1, "experiment", of(&["n"], &["x"])),
+        Err("metrics: cannot change any more; make a new key for it".to_owned())
+    );
+    assert_eq!(log.propose_by(2, "experiment", of(&["n"], &["x"])), Ok(9));
+    assert_eq!(log.propose_by(2, "experiment", of(&["y", "n"], &["x"])), Ok(10));
+    for (definition, refusal) in [
+        (
+            of(&["y"], &["x"]),
+            "metrics.secondary: `n` cannot be taken out any more; clone the experiment without it",
+        ),
+        (
+            of(&["y", "n"], &[]),
+            "metrics.guardrails: `x` cannot be taken out any more; clone the experiment without it",
+        ),
+        (
+            experiment(json!({"metrics": {"primary": "y", "secondary": ["n"], "guardrails": ["x"]}})),
+            "metrics.primary: cannot change any more; make a new key for it; \
+             metrics.secondary: `y` cannot be taken out any more; clone the experiment without it",
+        ),
+        (of(&["y", "n"], &["x", "z"]), "metrics.guardrails[1]: there is no metric `z`; define it first"),
+    ] {
+        assert_eq!(log.propose_by(2, "experiment", definition), Err(refusal.to_owned()));
+    }
+}
+
+#[test]
+fn an_override_of_a_counted_environment_opens_the_next_phase() {
+    let start = json!({"environments": {"staging": {"rollout": 10_000}}});
+    for (fields, opens) in [
+        (json!({"environments": {"staging": {"rollout": 5_000}}}), false),
+        (json!({"environments": {"staging": {"enabled": false}}}), false),
+        (json!({"environments": null}), false),
+        (json!({"environments": {"staging": {"rollout": 10_000}, "production": {"rollout": 10_000}}}), false),
+        (json!({"environments": {"staging": {"rollout": 10_000}, "production": {"rollout": 5_000}}}), true),
+        (json!({"environments": {"staging": {"rollout": 10_000}, "production": {"enabled": false}}}), true),
+        (json!({"environments": {"production": {"targeting": [{"key": "t", "when": {"all": []}}]}}}), true),
+        (json!({"rollout": 5_000}), true),
+        // Production says itself what it has, so what holds elsewhere is not counted.
+        (json!({"rollout": 5_000, "environments": {"production": {"rollout": 10_000}}}), false),
+    ] {
+        let base = experiment(start.clone());
+        let mut log = Log::furnished();
+        assert_eq!(rule_for(&log, "experiment", base.clone()), Rule::Two);
+        log.propose_by(2, "experiment", base.clone()).unwrap();
+        let changed = |phase: u32| with(with(base.clone(), fields.clone()), json!({"phase": phase}));
+        assert_eq!(rule_for(&log, "experiment", changed(1)), Rule::Two);
+        let (right, wrong, why) = match opens {
+            true => (2, 1, "1 instead of 2: a change of who sees what opens the next phase"),
+            false => (1, 2, "2 instead of 1: nothing opens a new phase"),
+        };
+        assert_eq!(log.propose_by(2, "experiment", changed(wrong)), Err(format!("phase: {why}")), "{fields}");
+        assert!(log.propose_by(2, "experiment", changed(right)).is_ok(), "{fields}");
+    }
+    // Where staging counts, so do its overrides.
+    let counted =
+        json!({"counted_environments": ["staging"], "environments": {"staging": {"rollout": 10_000}}});
+    let mut log = Log::furnished();
+    log.propose_by(2, "experiment", experiment(counted.clone())).unwrap();
+    let lower = with(experiment(counted), json!({"environments": {"staging": {"rollout": 1}}}));
+    assert_eq!(
+        log.propose_by(2, "experiment", lower.clone()),
+        Err("phase: 1 instead of 2: a change of who sees what opens the next phase".to_owned())
+    );
+    assert_eq!(log.propose_by(2, "experiment", with(lower, json!({"phase": 2}))), Ok(7));
+}
+
+#[test]
+fn the_environments_that_count() {
+    for (counted, verdict) in [
+        (json!(["production"]), Ok(5)),
+        (json!(["staging", "production"]), Ok(5)),
+        (json!([]), Err("counted_environments: 0 environments is not in 1 to 100")),
+        (json!(["a", "b", "a"]), Err("counted_environments[2]: `a` is named twice")),
+    ] {
+        let mut log = Log::furnished();
+        let change = experiment(json!({"counted_environments": counted}));
+        assert_eq!(log.propose_by(2, "experiment", change), verdict.map_err(str::to_owned), "{counted}");
+    }
+    // The default is not written, so that rule 1 can say it.
+    let by_default = experiment(json!({"counted_environments": ["production"]}));
+    assert_eq!(rule_for(&Log::furnished(), "experiment", by_default.clone()), Rule::One);
+    let read = Definition::from_json(Kind::Experiment, by_default).unwrap();
+    assert!(!read.to_json().contains("environments"), "{}", read.to_json());
+    // Like the plan, they stay once it has run.
+    for state in ["draft", "running", "stopped"] {
+        let change = experiment(json!({"state": state, "counted_environments": ["staging"]}));
+        let verdict = Log::with_experiment(state).propose_by(2, "experiment", change).map(|_| ());
+        let refusal = Err("counted_environments: cannot change any more; make a new key for it".to_owned());
+        assert_eq!(verdict, if state == "draft" { Ok(()) } else { refusal }, "{state}");
+    }
+}
+
+#[test]
+fn what_an_override_says_is_checked_as_what_it_overrides() {
+    let twice = json!([{"key": "t", "when": {"all": []}}, {"key": "t", "when": {"all": []}}]);
+    let change = experiment(json!({"environments": {"staging": {"targeting": twice}}}));
+    assert_eq!(
+        Log::furnished().propose_by(2, "experiment", change),
+        Err("environments.staging.targeting[1].key: `t` is used twice".to_owned())
+    );
+    let rule =
+        json!({"key": "r", "split": [{"variant": "on", "weight": 10_000}, {"variant": "x", "weight": 0}]});
+    let change = flag(json!({"environments": {"staging": {"rules": [rule]}}}));
+    assert_eq!(
+        Log::furnished().propose_by(2, "flag", change),
+        Err("environments.staging.rules[0].split[1].variant: `x` is not one of the variants; \
+             environments.staging.rules[0].split: its ranges are not resolved"
+            .to_owned())
+    );
+}
+
+#[test]
+fn phases_are_excluded_while_there_are_looks_and_stay_so() {
+    let out = |phases: &[u32]| -> Value {
+        phases.iter().map(|phase| json!({"phase": phase, "reason": "the split was off"})).collect()
+    };
+    let at = |state: &str, phase: u32, excluded: Value| {
+        let fields = json!({"state": state, "phase": phase, "excluded_phases": excluded});
+        // Stopped and started again, so that there are two phases.
+        with(experiment(json!({})), fields)
+    };
+    let mut log = Log::with_experiment("stopped");
+    log.propose("experiment", experiment(json!({"phase": 2}))).unwrap();
+    assert_eq!(rule_for(&log, "experiment", at("running", 2, out(&[1]))), Rule::Two);
+    for (excluded, refusal) in [
+        (out(&[0]), "excluded_phases[0].phase: phases count from 1"),
+        (out(&[3]), "excluded_phases[0].phase: there is no phase 3 yet; the last is 2"),
+        (out(&[1, 1]), "excluded_phases[1].phase: phase 1 is excluded twice"),
+        (json!([{"phase": 1, "reason": " "}]), "excluded_phases[0].reason: needs 1 to 1024 bytes"),
+        (
+            json!([{"phase": 1, "reason": "é".repeat(513)}]),
+            "excluded_phases[0].reason: needs 1 to 1024 bytes",
+        ),
+    ] {
+        let verdict = log.clone().propose_by(2, "experiment", at("running", 2, excluded.clone()));
+        assert_eq!(verdict, Err(refusal.to_owned()), "{excluded}");
+    }
+    // The phase that a change opens has not been yet.
+    let opening = with(at("running", 3, out(&[3])), json!({"rollout": 1}));
+    assert_eq!(
+        log.clone().propose_by(2, "experiment", opening),
+        Err("excluded_phases[0].phase: there is no phase 3 yet; the last is 2".to_owned())
+    );
+    // It opens none itself.
+    assert_eq!(log.propose_by(2, "experiment", at("running", 2, out(&[1]))), Ok(8));
+    let stays = |phase: u32| {
+        Err(format!("excluded_phases: phase {phase} was excluded for a reason, and stays so in these words"))
+    };
+    assert_eq!(log.propose_by(2, "experiment", at("running", 2, out(&[]))), stays(1));
+    // Not by a record of rule 1 either.
+    assert_eq!(log.propose_by(1, "experiment", experiment(json!({"phase": 2}))), stays(1));
+    let other = json!([{"phase": 1, "reason": "other words"}]);
+    assert_eq!(
+        log.propose_by(2, "experiment", at("running", 2, other)).unwrap_err().lines().next().unwrap(),
+        stays(1).map(|_: u64| "").unwrap_err()
+    );
+    assert_eq!(log.propose_by(2, "experiment", at("stopped", 2, out(&[2, 1]))), Ok(12));
+    assert_eq!(
+        log.propose_by(2, "experiment", at("archived", 2, out(&[]))),
+        stays(2).map_err(|first| first + "; " + &stays(1).unwrap_err())
+    );
+    assert_eq!(log.propose_by(2, "experiment", at("archived", 2, out(&[2, 1]))), Ok(14));
+}
+
+#[test]
+fn nothing_is_excluded_before_it_has_run_or_as_it_ends() {
+    let excluded = json!([{"phase": 1, "reason": "the split was off"}]);
+    let early = Err("excluded_phases: nothing has run that could be excluded".to_owned());
+    for state in ["draft", "running"] {
+        let change = experiment(json!({"state": state, "excluded_phases": excluded}));
+        assert_eq!(Log::furnished().propose_by(2, "experiment", change.clone()), early, "{state}");
+        assert_eq!(Log::with_experiment("draft").propose_by(2, "experiment", change), early, "{state}");
+    }
+    let change = experiment(json!({"state": "archived", "excluded_phases": excluded}));
+    assert_eq!(
+        Log::with_experiment("stopped").propose_by(2, "experiment", change),
+        Err("excluded_phases[0]: phases are excluded while the experiment runs or is stopped".to_owned())
+    );
+}
+
+/// From 1 February to 1 March 2026, 28 days, with the metric `m` and its window.
+fn scheduled(fields: Value) -> Value {
+    let schedule = json!({"start": "2026-02-01T00:00:00Z", "end": "2026-03-01T00:00:00Z"});
+    with(experiment(json!({"plan": {"schedule": schedule}})), fields)
+}
+
+fn keeping(exposures: u32, conversions: u32) -> Value {
+    json!({"key": "platform", "retention_days": {"exposures": exposures, "conversions": conversions}})
+}
+
+/// With a window of a week on `m`.
+fn with_window() -> Log {
+    let mut log = Log::furnished();
+    let metric = json!({"key": "m", "event": "buy", "type": "conversion", "window_hours": 168});
+    log.propose_by(2, "metric", metric).unwrap();
+    log
+}
+
+#[test]
+fn an_experiment_is_kept_to_the_end_of_its_last_window() {
+    let refused = |table: &str, needed: u32, days: u32| {
+        Err(format!(
+            "plan.schedule.end: from its start to its end and through the longest window of its metrics are {needed} \
+             days, and the settings keep {table} for {days}; end it earlier, or raise `retention_days.{table}` first"
+        ))
+    };
+    for (settings, fields, verdict) in [
+        (keeping(35, 35), json!({}), Ok(7)),
+        (keeping(0, 0), json!({}), Ok(7)),
+        (keeping(34, 35), json!({}), refused("exposures", 35, 34)),
+        (keeping(0, 34), json!({}), refused("conversions", 35, 34)),
+        (keeping(34, 0), json!({"state": "draft"}), refused("exposures", 35, 34)),
+        // Without a window events count up to the end.
+        (keeping(28, 28), json!({"metrics": {"primary": "n"}}), Ok(7)),
+        (keeping(27, 28), json!({"metrics": {"primary": "n"}}), refused("exposures", 28, 27)),
+        // The longest of all counts, and a day that is begun is a day.
+        (
+            keeping(35, 35),
+            json!({"plan": {"schedule": {"start": "2026-02-01T00:00:00Z", "end": "2026-03-01T00:00:01Z"}}}),
+            refused("exposures", 36, 35)
+                .map_err(|first| first + "; " + &refused("conversions", 36, 35).unwrap_err()),
+        ),
+        (
+            keeping(27, 35),
+            json!({"metrics": {"primary": "n", "guardrails": ["m"]}}),
+            refused("exposures", 35, 27),
+        ),
+        // Of the day in which it starts, all is gone at once.
+        (
+            keeping(34, 35),
+            json!({"plan": {"schedule": {"start": "2026-02-01T23:59:59Z", "end": "2026-02-28T23:59:59Z"}}}),
+            refused("exposures", 35, 34),
+        ),
+        // Nothing is known of one that is open at an end.
+        (keeping(1, 1), json!({"plan": {"schedule": {"end": "2026-03-01T00:00:00Z"}}}), Ok(7)),
+        (keeping(1, 1), json!({"plan": {}}), Ok(7)),
+    ] {
+        let mut log = with_window();
+        assert_eq!(rule_for(&log, "settings", settings.clone()), Rule::Two);
+        assert_eq!(rule_for(&log, "experiment", scheduled(fields.clone())), Rule::One);
+        assert_eq!(log.propose_by(2, "settings", settings.clone()), Ok(6));
+        assert_eq!(rule_for(&log, "experiment", scheduled(fields.clone())), Rule::Two);
+        let verdict: Result<u64, String> = verdict;
+        assert_eq!(
+            log.propose_by(2, "experiment", scheduled(fields.clone())),
+            verdict,
+            "{settings} {fields}"
+        );
+    }
+}
+
+#[test]
+fn a_retention_metric_needs_the_days_in_which_units_may_come_back() {
+    let mut log = Log::furnished();
+    let metric = json!({"key": "back", "event": "visit", "type": "retention", "retention_days": [1, 7]});
+    log.propose("metric", metric).unwrap();
+    log.propose_by(2, "settings", keeping(35, 36)).unwrap();
+    let named = json!({"metrics": {"primary": "back"}});
+    let refusal = log.propose_by(2, "experiment", scheduled(named.clone())).unwrap_err();
+    assert!(refusal.contains("are 36 days, and the settings keep exposures for 35"), "{refusal}");
+    log.propose_by(2, "settings", keeping(36, 36)).unwrap();
+    assert!(log.propose_by(2, "experiment", scheduled(named)).is_ok());
+}
+
+#[test]
+fn the_settings_shorten_no_experiment_that_has_looks() {
+    let refused = |table: &str, state: &str| {
+        format!(
+            "retention_days.{table}: experiment `e`, which is {state}, needs its events for 35 days, from its start to \
+             its end and through the longest window of its metrics"
+        )
+    };
+    let mut log = with_window();
+    log.propose("experiment", scheduled(json!({"state": "draft"}))).unwrap();
+    // A draft holds nobody back; it cannot start then.
+    assert_eq!(log.clone().propose_by(2, "settings", keeping(1, 1)), Ok(7));
+    log.propose("experiment", scheduled(json!({}))).unwrap();
+    assert_eq!(log.propose_by(2, "settings", keeping(34, 0)), Err(refused("exposures", "running")));
+    assert_eq!(
+        log.propose_by(2, "settings", keeping(34, 34)),
+        Err(refused("exposures", "running") + "; " + &refused("conversions", "running"))
+    );
+    assert_eq!(log.propose_by(2, "settings", keeping(35, 0)), Ok(10));
+    log.propose_by(2, "experiment", scheduled(json!({"state": "stopped"}))).unwrap();
+    assert_eq!(log.propose_by(2, "settings", keeping(34, 0)), Err(refused("exposures", "stopped")));
+    log.propose_by(2, "experiment", scheduled(json!({"state": "archived"}))).unwrap();
+    assert_eq!(log.propose_by(2, "settings", keeping(1, 1)), Ok(14));
+    assert_eq!(log.read.settings().unwrap().retention_days.exposures, 1);
+}
+
+/// One from before the settings, or that a build of rule 1 let start, can still be steered and ended.
+#[test]
+fn an_experiment_that_is_not_kept_can_be_ended() {
+    let mut log = with_window();
+    log.propose_by(2, "settings", keeping(1, 0)).unwrap();
+    log.propose_by(1, "experiment", scheduled(json!({}))).unwrap();
+    // What is short already may stay so, and must not get shorter for another table.
+    assert_eq!(log.propose_by(2, "settings", with(keeping(1, 0), json!({"owner": "ann"}))), Ok(8));
+    assert!(log.propose_by(2, "settings", keeping(1, 1)).is_err());
+    assert_eq!(log.propose_by(2, "experiment", scheduled(json!({"rollout": 1, "phase": 2}))), Ok(10));
+    let more = json!({"rollout": 1, "phase": 2, "metrics": {"primary": "m", "secondary": ["n"]}});
+    assert!(log.propose_by(2, "experiment", scheduled(more)).unwrap_err().starts_with("plan.schedule.end: "));
+    let stopped = json!({"rollout": 1, "phase": 2, "state": "stopped"});
+    assert_eq!(log.propose_by(2, "experiment", scheduled(stopped)), Ok(12));
+}
