@@ -35,11 +35,14 @@ pub async fn count<'a>(database: &Database, moment: &Moment<'a>, key: &str) -> a
     let Some(defined) = moment.definitions.experiments.get(key) else {
         bail!("no experiment `{key}` is defined");
     };
+    let environments: Vec<&str> =
+        defined.definition.counted_environments.iter().map(|key| key.as_str()).collect();
     let mut counted = Vec::new();
     for (metric, role) in metrics(&defined.definition) {
         let definition = moment.definitions.metrics.get(metric);
         let question = Question {
             experiment: key,
+            environments: &environments,
             // Of a metric that is not defined, the units are still worth knowing: no event has this name.
             event: definition.map_or("", |defined| defined.definition.event.as_str()),
             window_hours: definition.and_then(|defined| defined.definition.window_hours),
@@ -55,7 +58,7 @@ pub async fn count<'a>(database: &Database, moment: &Moment<'a>, key: &str) -> a
     }
     let events: Vec<&str> =
         counted.iter().filter_map(|of| of.definition).map(|(_, metric)| metric.event.as_str()).collect();
-    let events_after_as_of = counts::count_later(database, key, &events, moment.as_of).await?;
+    let events_after_as_of = counts::count_later(database, key, &events, &environments, moment.as_of).await?;
     let computed = Computed { analysis_id: Uuid::now_v7(), at: crate::cut::now()?, events_after_as_of };
     Ok(Counting { defined, counted, computed })
 }
@@ -111,7 +114,8 @@ pub fn assemble(
     let units: &[Counts] =
         counted.iter().find(|of| of.role == Role::Primary).map_or(&[], |of| of.counts.as_slice());
     let alarmed = looks.alarms();
-    let srm = analysis::sample_ratio(experiment, &defined.phases, units, &alarmed, &BTreeSet::new());
+    let excluded = experiment.excluded_phases.iter().map(|of| of.phase).collect();
+    let srm = analysis::sample_ratio(experiment, &defined.phases, units, &alarmed, &excluded);
     let phases = |of: fn(&PhaseRatio) -> bool| -> BTreeSet<u32> {
         srm.phases.iter().filter(|phase| of(phase)).map(|phase| phase.phase).collect()
     };
@@ -166,6 +170,7 @@ pub fn assemble(
         variants: primary.map(|metric| metric.variants.clone()).unwrap_or_default(),
         warnings,
         units_in_several_variants: crossed.units,
+        units_forced: units.iter().map(|of| of.units_forced).sum(),
         units_left_out: units.iter().filter(|of| left_out.contains(&of.phase)).map(|of| of.units).sum(),
         units_of_unknown_variants: units.iter().filter(|of| !known(of)).map(|of| of.units).sum(),
         events_after_as_of: computed.events_after_as_of,

@@ -14,6 +14,8 @@ use crate::look::{Sums, ValueSums};
 pub struct Question<'a> {
     pub experiment: &'a str,
     pub event: &'a str,
+    /// Those whose events count.
+    pub environments: &'a [&'a str],
     /// None: no end.
     pub window_hours: Option<u32>,
 }
@@ -31,6 +33,8 @@ pub struct Counts {
     pub variant: String,
     pub phase: u32,
     pub units: u64,
+    /// Not in `units`: ever forced into a variant.
+    pub units_forced: u64,
     /// Of `units`: those that were exposed to another variant later.
     pub units_in_several_variants: u64,
     /// Units with at least one event.
@@ -59,6 +63,7 @@ pub async fn count(
         .query(SQL)
         .bind(question.experiment)
         .bind(question.event)
+        .bind(question.environments)
         .bind(question.window_hours.map_or(0, |hours| u64::from(hours) * MICROSECONDS_PER_HOUR))
         .bind(as_of.get())
         .bind(exposures.epochs)
@@ -75,10 +80,10 @@ const LATER_SQL: &str = "
 SELECT sum(later) FROM
 (
     SELECT count() AS later FROM exposures
-    WHERE experiment = ? AND created_at > fromUnixTimestamp64Micro(toInt64(?), 'UTC')
+    WHERE experiment = ? AND has(?, environment) AND created_at > fromUnixTimestamp64Micro(toInt64(?), 'UTC')
     UNION ALL
     SELECT count() AS later FROM conversions
-    WHERE name IN ? AND experiment IN ('', ?) AND created_at > fromUnixTimestamp64Micro(toInt64(?), 'UTC')
+    WHERE name IN ? AND experiment IN ('', ?) AND has(?, environment) AND created_at > fromUnixTimestamp64Micro(toInt64(?), 'UTC')
 )";
 
 /// How many events of an experiment carry a time after `as_of`.
@@ -86,14 +91,17 @@ pub async fn count_later(
     database: &Database,
     experiment: &str,
     events: &[&str],
+    environments: &[&str],
     as_of: Micros,
 ) -> anyhow::Result<u64> {
     let query = database
         .query(LATER_SQL)
         .bind(experiment)
+        .bind(environments)
         .bind(as_of.get())
         .bind(events)
         .bind(experiment)
+        .bind(environments)
         .bind(as_of.get());
     let doing = format!("looking for events from the future in {experiment}");
     Ok(database.rows::<u64>(&doing, query).await?.into_iter().sum())
@@ -131,6 +139,7 @@ mod tests {
             variant: "a".into(),
             phase: 1,
             units: 4,
+            units_forced: 0,
             units_in_several_variants: 0,
             conversions: 2,
             events: "3".into(),

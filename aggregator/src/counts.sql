@@ -3,6 +3,7 @@
 WITH
     ? AS the_experiment,
     ? AS the_event,
+    CAST(? AS Array(String)) AS the_environments, -- those whose events count
     ? AS window_microseconds, -- 0: no end
     fromUnixTimestamp64Micro(toInt64(?), 'UTC') AS as_of,
     -- The cut, by partition: rows before (epoch, next offset) belong to it.
@@ -11,17 +12,21 @@ WITH
     CAST(? AS Array(UInt32)) AS conversion_epochs,
     CAST(? AS Array(UInt64)) AS conversion_ends,
 
--- Each exposed unit with what its earliest exposure says, whenever that one arrived.
+-- Each exposed unit with what its earliest exposure says, whenever that one arrived. A unit that was held out takes
+-- no part; of one that was ever forced into a variant nothing counts.
 exposed AS
 (
     SELECT
-        (CAST(unit_type, 'String'), unit_id)              AS unit,
+        unit_key                                          AS unit,
         min(created_at)                                   AS first_exposed_at,
         argMin(variant, (created_at, event_id))           AS first_variant,
         argMin(phase, (created_at, event_id))             AS first_phase,
-        uniqExact(variant) > 1                            AS in_several_variants
+        uniqExact(variant) > 1                            AS in_several_variants,
+        countIf(reason = 'forced') > 0                    AS was_forced
     FROM exposures
     WHERE experiment = the_experiment
+      AND has(the_environments, environment)
+      AND reason != 'held_out'
       AND created_at <= as_of
       AND (epoch, kafka_offset) < (exposure_epochs[kafka_partition + 1], exposure_ends[kafka_partition + 1])
     GROUP BY unit
@@ -32,13 +37,12 @@ carried AS
 (
     SELECT
         event_id,
-        arrayJoin(arrayConcat(
-            [(CAST(unit_type, 'String'), unit_id)],
-            arrayZip(CAST(mapKeys(other_ids), 'Array(String)'), mapValues(other_ids)))) AS unit,
-        min(created_at)                                                                 AS converted_at,
-        min(CAST(toDecimal256(ifNull(value, 0), 6) * 1000000, 'Int256'))                 AS millionths
+        arrayJoin(arrayPushFront(carried_keys, unit_key))                AS unit,
+        min(created_at)                                                  AS converted_at,
+        min(CAST(toDecimal256(ifNull(value, 0), 6) * 1000000, 'Int256')) AS millionths
     FROM conversions
     WHERE name = the_event
+      AND has(the_environments, environment)
       AND experiment IN ('', the_experiment)
       AND created_at <= as_of
       AND (epoch, kafka_offset) < (conversion_epochs[kafka_partition + 1], conversion_ends[kafka_partition + 1])
@@ -52,6 +56,7 @@ outcomes AS
         any(first_variant)                        AS unit_variant,
         any(first_phase)                          AS unit_phase,
         any(in_several_variants)                  AS several,
+        any(was_forced)                           AS forced,
         CAST(countIf(counts), 'Int256')           AS unit_events,
         sumIf(millionths, counts)                 AS unit_total
     FROM
@@ -69,15 +74,16 @@ outcomes AS
 )
 
 SELECT
-    CAST(unit_variant, 'String')           AS variant,
-    unit_phase                             AS phase,
-    count()                                AS units,
-    countIf(several)                       AS units_in_several_variants,
-    countIf(unit_events > 0)               AS conversions,
-    toString(sum(unit_events))             AS events,
-    toString(sum(unit_events * unit_events)) AS events_squared,
-    toString(sum(unit_total))              AS total,
-    toString(sum(unit_total * unit_total)) AS total_squared
+    CAST(unit_variant, 'String')                             AS variant,
+    unit_phase                                               AS phase,
+    countIf(NOT forced)                                      AS units,
+    countIf(forced)                                          AS units_forced,
+    countIf(NOT forced AND several)                          AS units_in_several_variants,
+    countIf(NOT forced AND unit_events > 0)                  AS conversions,
+    toString(sumIf(unit_events, NOT forced))                 AS events,
+    toString(sumIf(unit_events * unit_events, NOT forced))   AS events_squared,
+    toString(sumIf(unit_total, NOT forced))                  AS total,
+    toString(sumIf(unit_total * unit_total, NOT forced))     AS total_squared
 FROM outcomes
 GROUP BY variant, phase
 ORDER BY variant, phase

@@ -43,6 +43,8 @@ pub struct ExperimentResult {
     pub warnings: Vec<Warning>,
     /// Exposed to more than one variant; counted in the first.
     pub units_in_several_variants: u64,
+    /// Ever forced into a variant: they count in nothing.
+    pub units_forced: u64,
     /// First exposed in a phase that is left out.
     pub units_left_out: u64,
     /// First exposed to a variant that the definition does not have; not counted.

@@ -9,7 +9,7 @@ pub struct Migration {
     pub sql: &'static str,
 }
 
-pub const MIGRATIONS: [Migration; 11] = [
+pub const MIGRATIONS: [Migration; 12] = [
     Migration { number: 1, name: "events", sql: include_str!("../clickhouse/0001_events.sql") },
     Migration { number: 2, name: "definitions", sql: include_str!("../clickhouse/0002_definitions.sql") },
     Migration {
@@ -29,6 +29,11 @@ pub const MIGRATIONS: [Migration; 11] = [
     Migration { number: 9, name: "unit_keys", sql: include_str!("../clickhouse/0009_unit_keys.sql") },
     Migration { number: 10, name: "looks", sql: include_str!("../clickhouse/0010_looks.sql") },
     Migration { number: 11, name: "analyses", sql: include_str!("../clickhouse/0011_analyses.sql") },
+    Migration {
+        number: 12,
+        name: "counted_events",
+        sql: include_str!("../clickhouse/0012_counted_events.sql"),
+    },
 ];
 
 /// The schema that this build needs: the number of the last migration.
@@ -50,8 +55,8 @@ mod tests {
     #[test]
     fn numbers_count_up_from_one() {
         let numbers: Vec<u32> = MIGRATIONS.iter().map(|migration| migration.number).collect();
-        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
-        assert_eq!(SCHEMA_VERSION, 11);
+        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+        assert_eq!(SCHEMA_VERSION, 12);
     }
 
     /// Of two who migrate at once the second meets what the first has made.

@@ -104,6 +104,7 @@ impl Story {
             variant: variant.to_owned(),
             phase,
             units: *units,
+            units_forced: 0,
             units_in_several_variants: if index == 0 { crossed } else { 0 },
             conversions: *conversions,
             events: conversions.to_string(),
