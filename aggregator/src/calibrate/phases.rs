@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 use stats::confidence_sequence::{self, DEFAULT_TUNING_UNITS, Mixing};
 use stats::conversion_counts::CONCENTRATION;
-use stats::group_sequential::{Bound, Boundary, CountBoundary, Design, PhaseTotal, Spending};
+use stats::group_sequential::{Bound, Boundary, CountBoundary, Design, PhaseTotal, Spending, Stage};
 use stats::phases::{self, AlwaysValid, Score, Stratum, TreatmentShare};
 use stats::random::{Binomial, Random};
 use stats::srm_phases::{self, Watched};
@@ -188,8 +188,9 @@ const BOUNDARY_BY_UNITS: usize = 4;
 const ALWAYS_VALID_BY_UNITS: usize = 5;
 const IN_ONE_POT: usize = 6;
 const PHASES_DIFFER: usize = 7;
+const BOUNDARY_BY_WEIGHT: usize = 8;
 
-const METHODS: [&str; 8] = [
+const METHODS: [&str; 9] = [
     "boundary, O'Brien-Fleming spending",
     "always-valid, tuned for the plan",
     "always-valid, tuned for 5,000 units",
@@ -198,6 +199,7 @@ const METHODS: [&str; 8] = [
     "WRONG: always-valid, effect weighted by units",
     "WRONG: always-valid, all phases in one pot",
     "the phases differ, heterogeneity at 0.01, at the end",
+    "boundary that ends with the planned weight",
 ];
 
 /// Every method with every outcome and rule, and the sample ratio. `progress` is called with how many runs were finished.
@@ -213,7 +215,7 @@ pub fn calibrate(settings: Settings, progress: &(dyn Fn(u64) + Sync)) -> Result<
             let seed = settings.seed.wrapping_add(100 * place + rule_place);
             let parts = in_parallel(runs, |runs| {
                 let mut counted = [Share::NONE; METHODS.len()];
-                let mut bounds = Bounds::new(methods.design);
+                let mut bounds = Ends::ALL.map(|ends| Bounds::new(methods.design, ends));
                 for run in runs {
                     let alarms = methods.watch(outcome, rule, &mut bounds, &mut Random::stream(seed, run));
                     for (share, alarm) in counted.iter_mut().zip(alarms) {
@@ -314,13 +316,15 @@ impl Methods {
         &self,
         outcome: Outcome,
         rule: Rule,
-        bounds: &mut Bounds,
+        [by_units_planned, by_weight_planned]: &mut [Bounds; 2],
         random: &mut Random,
     ) -> [bool; METHODS.len()] {
         let alpha = Alpha::FIVE_PERCENT.get();
         let mut phases = vec![Phase::new(self.first)];
         let mut alarms = [false; METHODS.len()];
+        let mut history = Vec::new();
         let mut planned = PlannedLooks::new(self.design);
+        let mut by_weight = PlannedLooks::new(self.design);
         for look in 1..=2 * LOOKS {
             let now = phases.last_mut().expect("there is a first");
             now.grow(outcome, look, random);
@@ -329,10 +333,12 @@ impl Methods {
             let Ok(score) = Score::of(&strata) else { continue };
             let units = look * UNITS_PER_LOOK;
             let by_units = score.effect_by_units();
+            let fraction = phases::information_fraction(&strata, self.planned).expect("planned units");
+            let bound = by_weight_planned.at(look, &history, fraction);
+            alarms[BOUNDARY_BY_WEIGHT] |= by_weight.rejects(&strata, &score, bound);
             if look <= LOOKS {
-                let fraction = phases::information_fraction(&strata, self.planned).expect("planned units");
-                let bound = bounds.at(look, &planned.history, fraction);
-                alarms[BOUNDARY] |= planned.rejects(&strata, &score, bound, look == LOOKS);
+                let bound = by_units_planned.at(look, &history, fraction);
+                alarms[BOUNDARY] |= planned.rejects(&strata, &score, bound);
                 alarms[BOUNDARY_BY_UNITS] |= by_units.standard_error > 0.0
                     && phases::few_at_a_planned_look(&strata).is_none()
                     && bound.rejects(by_units.estimate / by_units.standard_error);
@@ -349,7 +355,7 @@ impl Methods {
             alarms[PHASES_DIFFER] = look == 2 * LOOKS
                 && phases::heterogeneity(&strata).is_some_and(|found| found.p_value <= DIFFER);
             if let Some(share) = rule.next(look, score.z(), share) {
-                planned.history.push((look, share.get().to_bits()));
+                history.push((look, share.get().to_bits()));
                 phases.push(Phase::new(share));
             }
         }
@@ -375,8 +381,6 @@ fn in_one_pot(phases: &[Phase]) -> Phase {
 /// The planned looks of one experiment, as the service takes them: at counts while those are few.
 struct PlannedLooks {
     design: Design,
-    /// After which look the shares became which.
-    history: Vec<(u64, u64)>,
     counts: CountBoundary,
     counted: Option<stats::few_conversions::Outcome>,
     spent: f64,
@@ -386,13 +390,14 @@ struct PlannedLooks {
 impl PlannedLooks {
     fn new(design: Design) -> PlannedLooks {
         let counts = CountBoundary::by_phase(design, 0.0);
-        PlannedLooks { design, history: Vec::new(), counts, counted: None, spent: 0.0, has_crossed: false }
+        PlannedLooks { design, counts, counted: None, spent: 0.0, has_crossed: false }
     }
 
-    fn rejects(&mut self, strata: &[Stratum], score: &Score, bound: Bound, is_final: bool) -> bool {
-        if self.has_crossed {
-            return true;
+    fn rejects(&mut self, strata: &[Stratum], score: &Score, bound: Bound) -> bool {
+        if self.has_crossed || bound.stage == Stage::Past {
+            return self.has_crossed;
         }
+        let is_final = bound.stage == Stage::Final;
         self.has_crossed = match phases::few_at_a_planned_look(strata) {
             Some(few) => {
                 // Counts of something else are another walk, on what is left.
@@ -414,15 +419,28 @@ impl PlannedLooks {
     }
 }
 
-/// The boundary at every look of every history of shares. The shares decide the fractions, and there are few histories.
+/// When a boundary takes its last look and spends what is left.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    WithThePlannedUnits,
+    WithThePlannedWeight,
+}
+
+impl Ends {
+    const ALL: [Ends; 2] = [Ends::WithThePlannedUnits, Ends::WithThePlannedWeight];
+}
+
+/// The boundary at every look of every history of shares: after which look they became which. The shares decide the
+/// fractions, and there are few histories.
 struct Bounds {
     design: Design,
+    ends: Ends,
     known: HashMap<(u64, Vec<(u64, u64)>), Boundary>,
 }
 
 impl Bounds {
-    fn new(design: Design) -> Bounds {
-        Bounds { design, known: HashMap::new() }
+    fn new(design: Design, ends: Ends) -> Bounds {
+        Bounds { design, ends, known: HashMap::new() }
     }
 
     fn at(&mut self, look: u64, history: &[(u64, u64)], fraction: f64) -> Bound {
@@ -433,7 +451,11 @@ impl Bounds {
                 Some(boundary) => boundary.clone(),
                 None => Boundary::new(self.design),
             };
-            let bound = if look == LOOKS { boundary.final_look(fraction) } else { boundary.look(fraction) };
+            let bound = if self.ends == Ends::WithThePlannedUnits && look == LOOKS {
+                boundary.final_look(fraction)
+            } else {
+                boundary.look(fraction)
+            };
             bound.expect("fractions grow");
             self.known.insert(key.clone(), boundary);
         }
@@ -485,7 +507,7 @@ mod tests {
             rows.map(|row| row.alarms.count_of()).sum::<u64>()
         };
         let counted = METHODS.map(of);
-        assert_eq!(counted, [44, 19, 17, 31, 52, 32, 162, 0]);
+        assert_eq!(counted, [44, 19, 17, 31, 52, 32, 162, 0, 46]);
         assert_eq!(report.rows.len(), METHODS.len() * Outcome::ALL.len() * Rule::ALL.len());
         let ratio = [report.sample_ratio, report.sample_ratio_each_at_the_whole_level];
         assert_eq!(ratio.map(|share| (share.count_of(), share.total())), [(0, 40), (2, 40)]);
