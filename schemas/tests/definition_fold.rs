@@ -36,8 +36,9 @@ fn experiment() -> impl Strategy<Value = (&'static str, String, String)> {
         (cut.clone(), cut),
         select(vec!["m", "m", "m", "n"]),
         any::<bool>(),
+        later_fields(),
     )
-        .prop_map(|(key, state, phase, cuts, layer, (low, high), metric, swapped)| {
+        .prop_map(|(key, state, phase, cuts, layer, (low, high), metric, swapped, later)| {
             let mut cuts = cuts;
             cuts.sort_unstable();
             let range = |lo: u32, hi: u32| if lo < hi { json!([[lo, hi]]) } else { json!([]) };
@@ -62,8 +63,22 @@ fn experiment() -> impl Strategy<Value = (&'static str, String, String)> {
                 definition["slots"] = json!((high - low) / 100);
                 definition["slot_ranges"] = range(low, high);
             }
+            definition.as_object_mut().unwrap().extend(later.as_object().unwrap().clone());
             json_proposal("experiment", definition)
         })
+}
+
+/// What rule 2 adds to an experiment, mostly nothing.
+fn later_fields() -> impl Strategy<Value = Value> {
+    let schedule = json!({"schedule": {"start": "2026-02-01T00:00:00Z", "end": "2026-03-01T00:00:00Z"}});
+    prop_oneof![
+        6 => Just(json!({})),
+        1 => Just(json!({"plan": schedule})),
+        1 => Just(json!({"counted_environments": ["staging"]})),
+        1 => select(vec![0, 5_000])
+            .prop_map(|rollout| json!({"environments": {"staging": {"rollout": rollout}}})),
+        1 => (1..3_u32).prop_map(|phase| json!({"excluded_phases": [{"phase": phase, "reason": "off"}]})),
+    ]
 }
 
 fn flag() -> impl Strategy<Value = (&'static str, String, String)> {
@@ -91,6 +106,12 @@ fn proposal() -> impl Strategy<Value = Proposal> {
         1 => select(vec!["l", "e"]).prop_map(|key| json_proposal("layer", json!({"key": key}))),
         2 => select(vec!["m", "n"])
             .prop_map(|key| json_proposal("metric", json!({"key": key, "event": "buy", "type": "count"}))),
+        1 => select(vec!["increase", "decrease"]).prop_map(|direction| {
+            json_proposal("metric", json!({"key": "m", "event": "buy", "type": "count", "direction": direction}))
+        }),
+        1 => select(vec![0, 27, 28]).prop_map(|days| {
+            json_proposal("settings", json!({"key": "platform", "retention_days": {"exposures": days}}))
+        }),
         1 => (select(vec!["flag", "layer", "list", "no-kind"]), any::<String>(), any::<String>()),
     ];
     (definition, proptest::option::weighted(0.1, any::<Index>()), select(vec![1, 2])).prop_map(
@@ -170,6 +191,18 @@ proptest! {
             let verdict = read(&mut first, &[(offset, change.clone())]).remove(0);
             if verdict == format!("version {}", offset + 1) {
                 versions.insert(place, offset + 1);
+            }
+            // By rule 2 nothing is measured otherwise under an experiment that runs.
+            if change.rule_version == 2 && change.kind == "metric" && first.version() == offset + 1 {
+                let named = |experiment: &Experiment| experiment.metrics.primary.as_str() == change.key;
+                let metrics = |version| match first.at_version(version).map(|accepted| &accepted.definition) {
+                    Some(Definition::Metric(metric)) => Some((metric.event().clone(), metric.direction())),
+                    _ => None,
+                };
+                prop_assert!(
+                    !running(&first).any(named) || metrics(change.based_on) == metrics(offset + 1),
+                    "{} was changed under an experiment", change.key
+                );
             }
             said.push(verdict);
             records.push((offset, change));

@@ -14,7 +14,7 @@ pub const RULE_VERSION: u32 = Rule::Two.version();
 pub enum Rule {
     /// Flags, experiments, layers, metrics and lists, each judged beside the version before it.
     One,
-    /// What [`SINCE_RULE_2`] names, too; and what a change does to others is judged.
+    /// The settings of the platform and the fields of `SINCE_RULE_2`, too; and what a change does to others is judged.
     Two,
 }
 
