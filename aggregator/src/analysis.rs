@@ -256,6 +256,7 @@ fn compare(
                 seen: &seen,
                 treatments: &compared,
                 units_of_all_arms: units,
+                is_split_anew: splits(&phases, &BTreeSet::new())?.len() > 1,
                 planned: first.planned_units(asked.horizon).map(|units| units.round() as u64),
             };
             let boundary = boundary::follow(asked, alpha, &now, &past);

@@ -14,6 +14,7 @@ use crate::database::Database;
 use crate::decision::{self, Crossed, Evidence};
 use crate::definitions::{Defined, Definitions};
 use crate::document::{CountingQuery, DOCUMENT_VERSION, ExperimentResult, MetricResult, PhaseRatio, Role};
+use crate::expiry;
 use crate::look::{Look, Looks};
 
 /// The state of the world that an analysis is of.
@@ -153,7 +154,9 @@ pub fn assemble(
         of: units.iter().filter(counts).map(|of| of.units).sum(),
     };
     let evidence = Evidence { experiment, srm: &srm, crossed, metrics: &metrics };
-    let (decision, warnings) = (decision::decide(&evidence), decision::warnings(&evidence));
+    let (decision, mut warnings) = (decision::decide(&evidence), decision::warnings(&evidence));
+    let complete_until = expiry::complete_until(units, moment.definitions.exposures_kept_days);
+    warnings.extend(expiry::warning(complete_until, moment.as_of));
     let result = ExperimentResult {
         document_version: DOCUMENT_VERSION,
         key: experiment.key.as_str().to_owned(),
@@ -170,6 +173,7 @@ pub fn assemble(
         variants: primary.map(|metric| metric.variants.clone()).unwrap_or_default(),
         warnings,
         units_in_several_variants: crossed.units,
+        complete_until,
         units_forced: units.iter().map(|of| of.units_forced).sum(),
         units_left_out: units.iter().filter(|of| left_out.contains(&of.phase)).map(|of| of.units).sum(),
         units_of_unknown_variants: units.iter().filter(|of| !known(of)).map(|of| of.units).sum(),

@@ -143,7 +143,9 @@ async fn analyze_now(settings: Settings, which: Which) -> anyhow::Result<Exit> {
     };
     let mut experiments = Vec::new();
     for key in keys {
-        let published = publish::publish(&database, &mut looks, &moment, key, None, Duration::ZERO).await?;
+        let before = store::last_written(&database, key).await?;
+        let published =
+            publish::publish(&database, &mut looks, &moment, key, before.as_ref(), Duration::ZERO).await?;
         experiments.push(published.written.result);
     }
     show(experiments, which.json)

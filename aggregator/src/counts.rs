@@ -32,6 +32,8 @@ pub struct Counted {
 pub struct Counts {
     pub variant: String,
     pub phase: u32,
+    /// When the first of the exposures came into the table, in milliseconds since 1970: they expire by that.
+    pub ingested_since_ms: i64,
     pub units: u64,
     /// Not in `units`: ever forced into a variant.
     pub units_forced: u64,
@@ -138,6 +140,7 @@ mod tests {
         Counts {
             variant: "a".into(),
             phase: 1,
+            ingested_since_ms: 0,
             units: 4,
             units_forced: 0,
             units_in_several_variants: 0,

@@ -22,7 +22,8 @@ exposed AS
         argMin(variant, (created_at, event_id))           AS first_variant,
         argMin(phase, (created_at, event_id))             AS first_phase,
         uniqExact(variant) > 1                            AS in_several_variants,
-        countIf(reason = 'forced') > 0                    AS was_forced
+        countIf(reason = 'forced') > 0                    AS was_forced,
+        min(ingest_ts)                                    AS first_ingested_at
     FROM exposures
     WHERE experiment = the_experiment
       AND has(the_environments, environment)
@@ -57,6 +58,7 @@ outcomes AS
         any(first_phase)                          AS unit_phase,
         any(in_several_variants)                  AS several,
         any(was_forced)                           AS forced,
+        any(first_ingested_at)                    AS ingested_at,
         CAST(countIf(counts), 'Int256')           AS unit_events,
         sumIf(millionths, counts)                 AS unit_total
     FROM
@@ -76,6 +78,7 @@ outcomes AS
 SELECT
     CAST(unit_variant, 'String')                             AS variant,
     unit_phase                                               AS phase,
+    toUnixTimestamp64Milli(min(ingested_at))                 AS ingested_since_ms,
     countIf(NOT forced)                                      AS units,
     countIf(forced)                                          AS units_forced,
     countIf(NOT forced AND several)                          AS units_in_several_variants,

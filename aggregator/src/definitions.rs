@@ -14,6 +14,8 @@ use crate::database::Database;
 pub struct Definitions {
     pub experiments: BTreeMap<String, Defined<Experiment>>,
     pub metrics: BTreeMap<String, Defined<Metric>>,
+    /// Days after their ingestion for which exposures are kept; 0 for ever.
+    pub exposures_kept_days: u32,
     /// One sentence for each row of the mirror that this build cannot read.
     pub unreadable: Vec<String>,
 }
@@ -42,7 +44,7 @@ pub struct Phase {
 const SQL: &str = "
 SELECT kind, version, definition, toUnixTimestamp64Milli(changed_at) AS changed_at_ms
 FROM definition_log
-WHERE accepted AND kind IN (?, ?)
+WHERE accepted AND kind IN (?, ?, ?)
 ORDER BY version
 LIMIT 1 BY version";
 
@@ -58,7 +60,10 @@ pub struct Change {
 
 /// What the mirror holds now.
 pub async fn read(database: &Database) -> anyhow::Result<Definitions> {
-    let query = database.query(SQL).bind(Kind::Experiment.as_str()).bind(Kind::Metric.as_str());
+    let query = database.query(SQL);
+    let query = [Kind::Experiment, Kind::Metric, Kind::Settings]
+        .into_iter()
+        .fold(query, |query, kind| query.bind(kind.as_str()));
     Ok(fold(database.rows("reading the definitions", query).await?))
 }
 
@@ -76,6 +81,9 @@ pub fn fold(changes: Vec<Change>) -> Definitions {
             Ok(Definition::Metric(metric)) => {
                 let key = metric.key.as_str().to_owned();
                 definitions.metrics.insert(key, change.defines(metric, Vec::new()));
+            }
+            Ok(Definition::Settings(settings)) => {
+                definitions.exposures_kept_days = settings.retention_days.exposures;
             }
             Ok(_) => {}
             Err(why) => definitions

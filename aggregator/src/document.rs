@@ -1,8 +1,8 @@
 //! The document: what the platform says about an experiment. The command line, the HTTP API and the page
 //! all show this one; numbers that are not defined are null, and a `missing` beside them says why.
 
-use schemas::Uuid;
 use schemas::definition::{Direction, MetricType, State, Version};
+use schemas::{Micros, Uuid};
 use serde::{Deserialize, Serialize};
 
 use crate::cut::Cut;
@@ -43,6 +43,9 @@ pub struct ExperimentResult {
     pub warnings: Vec<Warning>,
     /// Exposed to more than one variant; counted in the first.
     pub units_in_several_variants: u64,
+    /// RFC 3339: when the first of the exposures counted here will be dropped from the table; null if never. From then
+    /// on this document stays as it is.
+    pub complete_until: Option<Micros>,
     /// Ever forced into a variant: they count in nothing.
     pub units_forced: u64,
     /// First exposed in a phase that is left out.
@@ -84,6 +87,10 @@ pub enum WarningKind {
     UnitsInSeveralVariants,
     /// A guardrail of which no arm has any conversion shows neither harm nor safety.
     GuardrailWithoutData,
+    /// The first exposures are dropped from the table within four weeks.
+    ExposuresExpire,
+    /// They have begun to be dropped: nothing is counted any more.
+    Frozen,
 }
 
 /// One variant by one metric.

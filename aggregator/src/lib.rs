@@ -16,6 +16,7 @@ pub mod database;
 pub mod decision;
 pub mod definitions;
 pub mod document;
+pub mod expiry;
 pub mod http;
 pub mod look;
 pub mod looks;

@@ -5,9 +5,12 @@
 use std::time::Duration;
 
 use anyhow::bail;
+use schemas::Uuid;
 
 use crate::analyze::{Analysis, Moment, count};
+use crate::cut;
 use crate::database::Database;
+use crate::expiry;
 use crate::look::Looks;
 use crate::looks::LookLog;
 use crate::store::{self, Written};
@@ -24,7 +27,8 @@ pub struct Published {
     pub lost: u32,
 }
 
-/// Counts, analyzes and publishes. `before` is what was written last; without it the document is written in any case.
+/// Counts, analyzes and publishes. `before` is what was written last; without it the document is written in any
+/// case. An experiment whose first exposures are gone is counted no more.
 pub async fn publish(
     database: &Database,
     log: &mut LookLog,
@@ -33,6 +37,16 @@ pub async fn publish(
     before: Option<&Written>,
     document_every: Duration,
 ) -> anyhow::Result<Published> {
+    if let Some(before) = before.filter(|before| expiry::is_frozen(&before.result, moment.as_of)) {
+        let written = match expiry::frozen(&before.result) {
+            None => before.clone(),
+            Some(mut frozen) => {
+                (frozen.analysis_id, frozen.computed_at) = (Uuid::now_v7(), cut::now()?.to_string());
+                store::write(database, frozen, false, Some(before), document_every).await?
+            }
+        };
+        return Ok(Published { written, looks: 0, lost: 0 });
+    }
     let counting = count(database, moment, key).await?;
     let spent_before = match log.count(key) {
         0 => store::alpha_spent_by_an_old_document(database, key).await?,

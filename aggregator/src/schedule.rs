@@ -16,7 +16,7 @@ use crate::analyze::{Moment, is_current};
 use crate::cut;
 use crate::database::Database;
 use crate::definitions;
-use crate::document::{ExperimentResult, Unreadable, Verdict};
+use crate::document::{ExperimentResult, Verdict};
 use crate::looks::LookLog;
 use crate::publish::{self, Published};
 use crate::settings::Aggregator;
@@ -253,7 +253,7 @@ async fn analyze_if_new(
 ) -> anyhow::Result<(Written, bool)> {
     let before = match before {
         Some(before) => Some(before),
-        None => latest(database, key).await?,
+        None => store::last_written(database, key).await?,
     };
     if let Some(current) = before.as_ref().filter(|before| is_current(&before.result, moment)) {
         metrics.analyses.with_label_values(&["current"]).inc();
@@ -277,19 +277,6 @@ async fn analyze_if_new(
         );
     }
     Ok((written, true))
-}
-
-/// The latest document, as an earlier process wrote it. One that cannot be read is written anew: what was looked at and
-/// spent stands in the log of looks.
-async fn latest(database: &Database, key: &str) -> anyhow::Result<Option<Written>> {
-    match store::latest(database, key).await {
-        Ok(latest) => Ok(latest.map(Written::read)),
-        Err(error) if error.downcast_ref::<Unreadable>().is_some() => {
-            tracing::warn!(%error, "a document is written anew");
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 fn note_success(metrics: &Metrics) {

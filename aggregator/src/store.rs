@@ -8,7 +8,7 @@ use schemas::Uuid;
 use serde::{Deserialize, Serialize};
 
 use crate::database::Database;
-use crate::document::{self, ExperimentResult};
+use crate::document::{self, ExperimentResult, Unreadable};
 
 /// The most points of a history; beyond, every second, third, ... analysis is left out.
 pub const HISTORY_POINTS_MAX: u32 = 400;
@@ -212,6 +212,19 @@ pub async fn latest(database: &Database, experiment: &str) -> anyhow::Result<Opt
         .map(|kept| ExperimentResult::read(&kept.experiment, &kept.document))
         .transpose()
         .map_err(Into::into)
+}
+
+/// The latest document, as an earlier process wrote it. One that cannot be read is written anew: what was looked at and
+/// spent stands in the log of looks.
+pub async fn last_written(database: &Database, key: &str) -> anyhow::Result<Option<Written>> {
+    match latest(database, key).await {
+        Ok(latest) => Ok(latest.map(Written::read)),
+        Err(error) if error.downcast_ref::<Unreadable>().is_some() => {
+            tracing::warn!(%error, "a document is written anew");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Of the plan's alpha, by the looks that a document of the first form tells of. They are in no log.

@@ -4,7 +4,8 @@
 mod story;
 
 use aggregator::command::show;
-use aggregator::document::{ExperimentResult, Verdict, WarningKind};
+use aggregator::document::{self, ExperimentResult, Verdict, WarningKind};
+use aggregator::expiry;
 use aggregator::page::{self, Histories};
 use serde_json::{Value, json};
 use story::Story;
@@ -185,4 +186,66 @@ fn an_alarm_latches_for_its_phase() {
     let looks = boundary.looks.len();
     assert_eq!(story.boundary(&[[(1_900, 190), (1_900, 200)]]).looks.len(), looks);
     assert_eq!(story.boundary(&[[(2_300, 230), (2_300, 250)]]).looks.len(), looks + 1);
+}
+
+/// Four weeks before the first exposures are dropped the document says so, and from then on it stays.
+#[test]
+fn exposures_that_expire_are_warned_of_and_then_the_experiment_is_frozen() {
+    let mut story = Story::of(json!({}));
+    story.exposures_kept_days = 60;
+    story.days = 31;
+    story.analyze(&[(1_000, 100), (1_000, 100)]);
+    // The day of the first one, 2023-11-14, and 60 days.
+    let until = schemas::Micros::parse("2024-01-13T00:00:00Z").unwrap();
+    assert_eq!((story.last().complete_until, story.last().warnings.len()), (Some(until), 0));
+    story.days = 32;
+    story.analyze(&[(1_000, 100), (1_000, 100)]);
+    assert_eq!(
+        serde_json::to_value(&story.last().warnings).unwrap(),
+        json!([{
+            "kind": "exposures_expire",
+            "text": "The first exposures are dropped from the table at 2024-01-13T00:00:00Z; from then on nothing is \
+                     counted and this document stays. Stop the experiment before, or keep exposures for longer (`kind: \
+                     settings`).",
+        }])
+    );
+    let last = story.last();
+    let at = |micros: i64| schemas::Micros::new(micros).unwrap();
+    assert!(!expiry::is_frozen(last, at(until.get() - 1)));
+    assert!(expiry::is_frozen(last, until));
+    let frozen = expiry::frozen(last).unwrap();
+    assert_eq!(frozen.warnings.iter().map(|warning| warning.kind).collect::<Vec<_>>(), [WarningKind::Frozen]);
+    assert_eq!(
+        (frozen.decision.clone(), frozen.metrics.clone()),
+        (last.decision.clone(), last.metrics.clone())
+    );
+    assert_eq!(expiry::frozen(&frozen), None);
+}
+
+/// A document of the first form is not read as nothing before: it is refused, and what its looks have spent stays spent.
+#[test]
+fn an_old_document_is_refused_and_its_looks_count() {
+    let old = r#"{"key": "e", "state": "running", "phase": 1, "counted_since_phase": 1, "alpha_spent_before": 0.001,
+        "metrics": [{"key": "m", "boundaries": [{"treatment": "b", "looks": [{"look": 1, "alpha_spent": 0.002},
+        {"look": 2, "alpha_spent": 0.004}]}, {"treatment": "c", "looks": [{"look": 1, "alpha_spent": 0.01}]}]}]}"#;
+    let refused = ExperimentResult::read("e", old).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the document of `e` is of form 1, and this build reads form 2: analyze again, or install the build that wrote it"
+    );
+    assert!((document::alpha_spent_by_version_1(old) - 0.015).abs() < 1e-12);
+    let mut story = Story::of(json!({"horizon_units": 20_000}));
+    let now = serde_json::to_string(story.analyze(&[(1_000, 100), (1_000, 100)])).unwrap();
+    assert_eq!(document::alpha_spent_by_version_1(&now), 0.0);
+    let later = now.replace(r#""document_version":2"#, r#""document_version":3"#);
+    assert_eq!(
+        ExperimentResult::read("e", &later).unwrap_err().to_string(),
+        "the document of `e` is of form 3, and this build reads form 2: analyze again, or install the build that wrote it"
+    );
+    let mut story = Story::of(json!({"horizon_units": 20_000}));
+    story.spent_before = 0.015;
+    let boundary = story.boundary(&[[(5_000, 500), (5_000, 500)]]);
+    assert_eq!((boundary.alpha_spent_before, boundary.alpha), (0.015, 0.05 - 0.015));
+    story.spent_before = 0.0;
+    assert_eq!(story.boundary(&[[(7_000, 700), (7_000, 700)]]).alpha, 0.05 - 0.015);
 }

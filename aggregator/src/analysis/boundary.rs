@@ -45,6 +45,8 @@ pub(super) struct Now<'a> {
     /// All that are compared, this one among them.
     pub treatments: &'a [&'a str],
     pub units_of_all_arms: u64,
+    /// Whether the two arms have had more than one split.
+    pub is_split_anew: bool,
     pub planned: Pair<u64>,
 }
 
@@ -243,7 +245,11 @@ fn take(
     let Seen { names, data, .. } = now.seen;
     let few = data.few_at_a_planned_look();
     let last = result.looks.last().map(|look| look.fraction);
-    let is_final = now.units_of_all_arms >= asked.horizon;
+    let is_final = match now.is_split_anew {
+        false => now.units_of_all_arms >= asked.horizon,
+        // Ending at units would let whoever chose the new split by the effect choose how much is seen of it.
+        true => result.fraction >= 1.0,
+    };
     let is_interim =
         asked.method == BoundaryMethod::GroupSequential && result.fraction >= last.unwrap_or(0.0) + STEP;
     if let Some(nothing) = few.as_ref().filter(|few| few.few.total() == 0 && !is_final) {

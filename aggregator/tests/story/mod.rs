@@ -15,6 +15,9 @@ use schemas::definition::{Definition, Direction, Experiment, Kind, Metric};
 use schemas::{Micros, Uuid};
 use serde_json::{Value, json};
 
+/// When the first unit is exposed, in microseconds since 1970.
+const AT_MICROS: i64 = 1_700_000_000_000_000;
+
 pub struct Story {
     pub experiment: Defined<Experiment>,
     pub metric: Metric,
@@ -24,6 +27,12 @@ pub struct Story {
     /// Of each event.
     pub value: i128,
     pub previous: Option<ExperimentResult>,
+    /// Of the plan's alpha, by looks that are in no log.
+    pub spent_before: f64,
+    /// Since the first exposure.
+    pub days: i64,
+    /// As the settings say; 0 for ever.
+    pub exposures_kept_days: u32,
     /// As the log of looks has them.
     pub looks: Vec<Look>,
     /// What was counted, of each metric, in the phases that are over.
@@ -63,6 +72,9 @@ impl Story {
             crossed: 0,
             value: 1,
             previous: None,
+            spent_before: 0.0,
+            days: 0,
+            exposures_kept_days: 0,
             looks: Vec::new(),
             earlier: Vec::new(),
             latest: Vec::new(),
@@ -98,11 +110,12 @@ impl Story {
 
     /// The same with other metrics of the same kind. Each conversion is one event.
     pub fn analyze_beside(&mut self, arms: &[Arm], others: &[Other]) -> &ExperimentResult {
-        let (crossed, value) = (self.crossed, self.value);
+        let (crossed, value, ingested) = (self.crossed, self.value, AT_MICROS / 1_000);
         let phase = self.experiment.phases.last().unwrap().number;
         let of = |(index, ((units, conversions), variant)): (usize, (&Arm, &str))| Counts {
             variant: variant.to_owned(),
             phase,
+            ingested_since_ms: ingested,
             units: *units,
             units_forced: 0,
             units_in_several_variants: if index == 0 { crossed } else { 0 },
@@ -145,11 +158,13 @@ impl Story {
             counts: of_all_phases(other.key),
             sql: String::new(),
         }));
-        let at = Micros::new(1_700_000_000_000_000).unwrap();
-        let (definitions, cut) = (Definitions::default(), Cut::default());
+        let at = Micros::new(AT_MICROS + self.days * 86_400_000_000).unwrap();
+        let definitions =
+            Definitions { exposures_kept_days: self.exposures_kept_days, ..Definitions::default() };
+        let cut = Cut::default();
         let moment = Moment { definitions: &definitions, cut: &cut, as_of: at };
         let computed = Computed { analysis_id: Uuid::now_v7(), at, events_after_as_of: 0 };
-        let looks = Looks { taken: &self.looks, spent_before: 0.0 };
+        let looks = Looks { taken: &self.looks, spent_before: self.spent_before };
         let analysis = assemble(&self.experiment, &moment, &counted, looks, &computed);
         if let Some(look) = analysis.look {
             self.looks.push(serde_json::from_str(&serde_json::to_string(&look).unwrap()).unwrap());

@@ -128,6 +128,7 @@ pub fn parse<T: Config>(
         Some((name, text)) => tree::Node::parse(name, text)?,
         None => tree::Node::empty(),
     };
+    take_version(&mut root)?;
     for (name, value) in variables {
         if let Some(path) = setting_path(&name)? {
             root.overlay(&name, &path, value)?;
@@ -138,6 +139,21 @@ pub fn parse<T: Config>(
         page.checked?;
     }
     Ok(config)
+}
+
+/// The form of the configuration files that this build reads; a file that names none is of this form.
+pub const FILE_VERSION: i64 = 1;
+
+/// A file of another form is refused, for its settings may mean something else.
+fn take_version(root: &mut tree::Node) -> Result<(), Error> {
+    let tree::Value::Table(entries) = &mut root.value else { return Ok(()) };
+    match entries.remove("version") {
+        None | Some(tree::Node { value: tree::Value::Whole(FILE_VERSION), .. }) => Ok(()),
+        Some(tree::Node { origin, .. }) => Err(Error(format!(
+            "{origin}: version: this build reads configuration files of version {FILE_VERSION}; write `version = \
+             {FILE_VERSION}` where the settings are those that `config` prints, or install the build that the file is for"
+        ))),
+    }
 }
 
 /// What there is instead of a setting of earlier builds.

@@ -443,3 +443,17 @@ fn the_whole_configuration_is_shown_as_a_file_that_can_be_read_again() {
     assert!(page("clickhouse").contains("\n# password is set, and hidden\n"));
     assert_eq!(parse(&text, &[]).unwrap().consumer.batch_rows.get(), 5_000, "{text}");
 }
+
+#[test]
+fn a_file_of_another_version_is_refused() {
+    let file = with("");
+    assert!(parse(&format!("version = 1\n{file}"), &[]).is_ok());
+    for version in ["2", "'1'", "0"] {
+        refused(
+            &format!("version = {version}\n{file}"),
+            &[],
+            "s.toml, line 1: version: this build reads configuration files of version 1; write `version = 1` where \
+             the settings are those that `config` prints, or install the build that the file is for",
+        );
+    }
+}

@@ -8,7 +8,7 @@ use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
 use super::tree::{self, Node};
-use super::{Config, Error, PREFIX, Setting, Shown};
+use super::{Config, Error, FILE_VERSION, PREFIX, Setting, Shown};
 
 /// One table of the configuration. Its struct has `#[serde(deny_unknown_fields)]` and a default
 /// for every field that [`REQUIRED`](Section::REQUIRED) does not name.
@@ -82,7 +82,8 @@ impl Page {
 pub fn render(config: &impl Config) -> String {
     let mut out = format!(
         "# Every setting, with its current value. The environment wins over the file:\n\
-         # {PREFIX}<SECTION>__<FIELD>, in upper case.\n"
+         # {PREFIX}<SECTION>__<FIELD>, in upper case.\n\n\
+         version = {FILE_VERSION} # of the file's form\n"
     );
     for page in config.pages() {
         write_page(&mut out, &page).expect("writing to a String cannot fail");

@@ -1,0 +1,52 @@
+//! Exposures expire: a table keeps them for so many days after they came in. Units whose first exposure is gone would
+//! be counted from a later one, or not at all, so an experiment is frozen before that.
+
+use schemas::Micros;
+
+use crate::counts::Counts;
+use crate::document::{ExperimentResult, Warning, WarningKind};
+
+const DAY_MICROS: i64 = 86_400_000_000;
+
+/// So long before it the document warns.
+const WARNED_BEFORE_MICROS: i64 = 28 * DAY_MICROS;
+
+/// When the first of the exposures counted may be dropped: at the end of so many days after the day on which it came.
+/// None if they are kept for ever, or there are none.
+pub fn complete_until(counts: &[Counts], kept_days: u32) -> Option<Micros> {
+    let first = counts.iter().map(|of| of.ingested_since_ms).min().filter(|_| kept_days > 0)?;
+    let day = (first * 1_000).div_euclid(DAY_MICROS);
+    Micros::new((day + i64::from(kept_days)) * DAY_MICROS).ok()
+}
+
+/// What the reader must know of it.
+pub fn warning(complete_until: Option<Micros>, now: Micros) -> Option<Warning> {
+    let until = complete_until.filter(|until| until.get() - now.get() <= WARNED_BEFORE_MICROS)?;
+    let text = format!(
+        "The first exposures are dropped from the table at {until}; from then on nothing is counted and this document \
+         stays. Stop the experiment before, or keep exposures for longer (`kind: settings`)."
+    );
+    Some(Warning { kind: WarningKind::ExposuresExpire, text, share_of_units: None, metric: None })
+}
+
+/// Whether the first exposures have begun to be dropped since this document: nothing is counted any more.
+pub fn is_frozen(last: &ExperimentResult, now: Micros) -> bool {
+    last.complete_until.is_some_and(|until| until <= now)
+}
+
+/// The last document, with the reason why it stays; none where it has that already.
+pub fn frozen(last: &ExperimentResult) -> Option<ExperimentResult> {
+    let until = last.complete_until?;
+    if last.warnings.iter().any(|warning| warning.kind == WarningKind::Frozen) {
+        return None;
+    }
+    let mut frozen = last.clone();
+    frozen.warnings.retain(|warning| warning.kind != WarningKind::ExposuresExpire);
+    let text = format!(
+        "The first exposures have been dropped from the table since {until}: the numbers are those of before."
+    );
+    frozen
+        .warnings
+        .insert(0, Warning { kind: WarningKind::Frozen, text, share_of_units: None, metric: None });
+    Some(frozen)
+}
