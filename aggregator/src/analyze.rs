@@ -137,7 +137,7 @@ pub fn assemble(
         as_of: moment.as_of.to_string(),
         cut: moment.cut.clone(),
         alpha_spent_before: primary(&comparisons)
-            .map_or(0.0, |of| looks.alpha_spent_before(&of.comparison.of)),
+            .map_or(0.0, |of| looks.alpha_spent_before(&of.comparison.of, experiment.plan.alpha)),
         phases_left_out: left_out.clone(),
         sample_ratio_alarms: alarms,
         comparisons: comparisons.into_iter().map(|of| of.comparison).collect(),

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use schemas::Uuid;
 use schemas::definition::{MetricType, Version};
 use serde::{Deserialize, Serialize};
-use stats::phases::Stratum;
-use stats::{Arm, ExactSums, Moments, Pair, TreatmentShare};
+use stats::group_sequential::{Boundary, Design, Spending};
+use stats::phases::{self, Stratum};
+use stats::{Alpha, Alternative, Arm, ExactSums, Moments, Pair, TreatmentShare};
 
 use crate::cut::Cut;
 use crate::document::{BoundaryLook, MetricResult, Role};
@@ -261,28 +262,48 @@ impl<'a> Looks<'a> {
         self.taken.last().map(|look| look.sample_ratio_alarms.clone()).unwrap_or_default()
     }
 
-    /// Of the plan's alpha, by looks at anything but `of`: what was compared before the control, or what the metric
-    /// counts, was changed. Each treatment spends its own part. A new sequence has only what all before it left, so that
-    /// the probability of a false alarm stays below alpha (Bonferroni's inequality).
-    pub fn alpha_spent_before(self, of: &Identity) -> f64 {
-        let primary = |look: &&'a Look| look.comparisons.iter().any(|at| at.of.role == Role::Primary);
-        let Some(last) = self.taken.iter().rfind(primary) else { return self.spent_before };
-        let goes_on = last.comparisons.iter().any(|at| at.of == *of);
-        if goes_on { last.alpha_spent_before } else { self.alpha_spent() }
+    /// Of the plan's `alpha`, what is not for looks at `of`: spent by looks at what was compared before the control, or
+    /// what the metric counts, was changed. A new sequence has the conditional error of the one before at its last look
+    /// (Mueller & Schaefer 2001, Biometrics 57(3)), and never more than that one left unspent: the change may follow from
+    /// what was seen.
+    pub fn alpha_spent_before(self, of: &Identity, alpha: f64) -> f64 {
+        let Some(last) = self.last_primary() else { return self.spent_before };
+        if last.comparisons.iter().any(|at| at.of == *of) {
+            return last.alpha_spent_before;
+        }
+        let own = last.comparisons.iter().filter(|at| at.of.role == Role::Primary);
+        let part = (alpha - last.alpha_spent_before) / own.clone().count() as f64;
+        let (mut spent, mut error) = (last.alpha_spent_before, 0.0);
+        for at in own {
+            let sequence = self.sequence(&at.of, &at.treatment).looks;
+            let planned: Vec<BoundaryLook> = sequence.iter().filter_map(|(look, _)| look.planned).collect();
+            spent += planned.last().map_or(0.0, |look| look.alpha_spent);
+            error += conditional_error(&planned, part);
+        }
+        alpha - error.min(alpha - spent).max(0.0)
     }
 
-    /// Of the plan's alpha, up to and with the last look.
-    pub fn alpha_spent(self) -> f64 {
-        let primary = |at: &&'a Comparison| at.of.role == Role::Primary;
-        let Some(last) = self.taken.iter().rfind(|look| look.comparisons.iter().any(|at| primary(&at)))
-        else {
-            return self.spent_before;
-        };
-        let spent = last.comparisons.iter().filter(primary).map(|at| {
-            let looks = self.sequence(&at.of, &at.treatment).looks;
-            let planned = looks.iter().rev().find_map(|(look, _)| look.planned);
-            planned.map_or(0.0, |look| look.alpha_spent)
-        });
-        last.alpha_spent_before + spent.sum::<f64>()
+    fn last_primary(self) -> Option<&'a Look> {
+        self.taken.iter().rfind(|look| look.comparisons.iter().any(|at| at.of.role == Role::Primary))
     }
+}
+
+/// Of a boundary with this part of alpha after these looks; all of it before the first one.
+fn conditional_error(looks: &[BoundaryLook], part: f64) -> f64 {
+    let Ok(alpha) = Alpha::new(part) else { return 0.0 };
+    let Some(last) = looks.last() else { return part };
+    if last.is_final || looks.iter().any(|look| look.crossed) {
+        return 0.0;
+    }
+    let mut boundary = Boundary::new(Design {
+        alpha,
+        alternative: Alternative::TwoSided,
+        spending: Spending::OBrienFleming,
+    });
+    for look in looks.iter().filter(|look| look.fraction > 0.0) {
+        if boundary.look_having_spent(look.fraction, look.alpha_spent.min(part)).is_err() {
+            return 0.0;
+        }
+    }
+    phases::conditional_error(&boundary, last.z)
 }

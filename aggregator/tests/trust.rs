@@ -204,7 +204,7 @@ fn exposures_that_expire_are_warned_of_and_then_the_experiment_is_frozen() {
         serde_json::to_value(&story.last().warnings).unwrap(),
         json!([{
             "kind": "exposures_expire",
-            "text": "The first exposures are dropped from the table at 2024-01-13T00:00:00Z; from then on nothing is \
+            "text": "The first exposures are dropped from the table at 2024-01-13T00:00:00.000000Z; from then on nothing is \
                      counted and this document stays. Stop the experiment before, or keep exposures for longer (`kind: \
                      settings`).",
         }])

@@ -58,7 +58,7 @@ pub(super) struct Followed {
 
 /// The test with this analysis, which takes a look if one is due and any of the plan's `alpha` is left.
 pub(super) fn follow(asked: Asked, alpha: Alpha, now: &Now<'_>, past: &Past<'_>) -> Followed {
-    let spent = past.frame.looks.alpha_spent_before(past.identity);
+    let spent = past.frame.looks.alpha_spent_before(past.identity, alpha.get());
     let names = now.seen.names;
     let left = part_of(alpha.get() - spent, &past.spent_by_treatment(), now.treatments, &names.treatment);
     let mut result = Boundary {

@@ -271,7 +271,7 @@ fn rates_and_means_are_not_one_comparison() {
 /// Errors of 1e-200 and of 1e200 have no squares.
 #[test]
 fn tiny_and_huge_errors_are_added_up() {
-    for scale in [1e-150, 1e150] {
+    for scale in [1e-98, 1e98] {
         let of = |mean: f64| moments((50, scale, scale * scale), (50, scale * mean, scale * scale));
         let strata = [1.5, 2.0].map(|mean| Stratum::of_means(TreatmentShare::HALF, of(mean)));
         let score = Score::of(&strata).unwrap();

@@ -39,15 +39,15 @@ fn server_with_events() -> Server {
         let [region, plan, device] = attributes.split(' ').collect::<Vec<_>>()[..] else { panic!("three") };
         server.sql(&format!(
             "INSERT INTO exposures (event_id, experiment, variant, unit_type, unit_id, region, plan, device, \
-             created_at, kafka_offset) VALUES (generateUUIDv4(), '{experiment}', '{variant}', 'user', '{unit}', \
-             '{region}', '{plan}', '{device}', '2026-01-31 12:{minute}:00', {number})"
+             environment, created_at, kafka_offset) VALUES (generateUUIDv4(), '{experiment}', '{variant}', 'user', '{unit}', \
+             '{region}', '{plan}', '{device}', 'production', '2026-01-31 12:{minute}:00', {number})"
         ));
     }
     for (number, (name, unit, experiment, minute)) in CONVERSIONS.iter().enumerate() {
         server.sql(&format!(
-            "INSERT INTO conversions (event_id, name, unit_type, unit_id, experiment, value, created_at, \
+            "INSERT INTO conversions (event_id, name, unit_type, unit_id, experiment, value, environment, created_at, \
              kafka_offset) VALUES (generateUUIDv4(), '{name}', 'user', '{unit}', '{experiment}', 9.99, \
-             '2026-01-31 12:{minute}:00', {number})"
+             'production', '2026-01-31 12:{minute}:00', {number})"
         ));
     }
     server
@@ -124,9 +124,54 @@ fn a_conversion_appears_once_for_each_experiment_that_exposed_its_unit_before() 
     );
     // A unit that an event names twice, as itself and among its other ids, converts once.
     server.sql(
-        "INSERT INTO conversions (event_id, name, unit_type, unit_id, other_ids, created_at) VALUES \
-         (generateUUIDv4(), 'twice', 'user', 'bob', map('user', 'bob', 'device', 'd1'), '2026-01-31 13:00:00')",
+        "INSERT INTO conversions (event_id, name, unit_type, unit_id, other_ids, environment, created_at) VALUES \
+         (generateUUIDv4(), 'twice', 'user', 'bob', map('user', 'bob', 'device', 'd1'), 'production', '2026-01-31 13:00:00')",
     );
     let twice = "SELECT experiment_id, count() FROM experiment_events WHERE event_name = 'twice' GROUP BY 1 ORDER BY 1";
     assert_eq!(server.sql(twice), "checkout\t1\npricing\t1\n");
+}
+
+/// Of an experiment only what it counts: its environments, and no unit that was ever forced or that was held out.
+#[test]
+fn what_an_experiment_does_not_count_is_not_there() {
+    let server = server_with_events();
+    server.sql(
+        "INSERT INTO definition_log (version, kind, key, definition, accepted) VALUES (1, 'experiment', 'beta', \
+         '{\"counted_environments\": [\"staging\", \"canary\"]}', true)",
+    );
+    for (experiment, unit, environment, reason) in [
+        ("beta", "u1", "staging", "split"),
+        ("beta", "u2", "production", "split"),
+        ("beta", "u3", "canary", "split"),
+        ("alpha", "u1", "production", "split"),
+        ("alpha", "u2", "staging", "split"),
+        ("alpha", "u4", "production", "split"),
+        ("alpha", "u4", "production", "forced"),
+        ("alpha", "u5", "production", "held_out"),
+    ] {
+        server.sql(&format!(
+            "INSERT INTO exposures (event_id, experiment, variant, unit_type, unit_id, environment, reason, created_at) \
+             VALUES (generateUUIDv4(), '{experiment}', 'a', 'user', '{unit}', '{environment}', '{reason}', \
+             '2026-01-31 12:00:00')"
+        ));
+    }
+    for (unit, environment) in [
+        ("u1", "production"),
+        ("u1", "staging"),
+        ("u3", "canary"),
+        ("u4", "production"),
+        ("u5", "production"),
+    ] {
+        server.sql(&format!(
+            "INSERT INTO conversions (event_id, name, unit_type, unit_id, environment, created_at) VALUES \
+             (generateUUIDv4(), 'buy', 'user', '{unit}', '{environment}', '2026-01-31 13:00:00')"
+        ));
+    }
+    let seen = "SELECT experiment_id, user_id, event_type, count() FROM experiment_events WHERE experiment_id IN \
+                ('alpha', 'beta') GROUP BY ALL ORDER BY ALL";
+    assert_eq!(
+        server.sql(seen),
+        "alpha\tu1\tconversion\t1\nalpha\tu1\texposure\t1\nbeta\tu1\tconversion\t1\nbeta\tu1\texposure\t1\n\
+         beta\tu3\tconversion\t1\nbeta\tu3\texposure\t1\n"
+    );
 }
