@@ -2,25 +2,27 @@
 //! every metric and treatment. Pure; the counts come in, and the looks taken before. A difference is only ever
 //! taken inside a phase, and the phases are added up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use schemas::definition::{Direction, Experiment, Method, Metric, MetricType, Variant, Version};
-use stats::confidence_sequence::{DEFAULT_TUNING_UNITS, Design, Look, Mixing};
-use stats::conversion_counts::CONCENTRATION;
-use stats::phases::{self, FewByPhase, Score, Stratum};
-use stats::{Alpha, Alternative, Arm, Interval, Missing, Pair, TreatmentShare};
+use stats::confidence_sequence::DEFAULT_TUNING_UNITS;
+use stats::{Alpha, Interval, Missing, Pair, TreatmentShare};
 
 use crate::counts::{Counts, Value};
 use crate::definitions::Phase;
-use crate::document::{AlwaysValid, Bounds, MetricResult, Role, VariantResult};
-use crate::look::{Comparison, Identity, Looks, PhaseSums, Sums, ValueSums, splits, strata};
+use crate::document::{Bounds, MetricResult, Role, VariantResult};
+use crate::look::{Comparison, Identity, Looks, PhaseSums, Sums, ValueSums, splits};
 
+mod always_valid;
 pub mod boundary;
+mod data;
 mod exact;
 mod fixed;
 mod sample_ratio;
 mod secondary;
 
+use always_valid::{Past, Planned, always_valid};
+use data::Data;
 pub use sample_ratio::sample_ratio;
 pub use secondary::adjust_p_values;
 
@@ -342,237 +344,6 @@ impl First {
 struct Seen<'a> {
     names: &'a Names,
     data: &'a Data,
-}
-
-/// Two arms' units of the phases that count.
-struct Data {
-    splits: Vec<PhaseSums>,
-    strata: Vec<Stratum>,
-}
-
-/// What was laid down before the first look.
-struct Planned {
-    alpha: Alpha,
-    tuned_for_units: f64,
-    share: TreatmentShare,
-    /// Set for guardrails: the direction that is better.
-    harm: Option<Direction>,
-}
-
-impl Planned {
-    fn design(&self, alternative: Alternative) -> Result<phases::AlwaysValid, String> {
-        let invalid = |invalid: stats::Invalid| invalid.to_string();
-        let mixing = Mixing::TunedForUnits(self.tuned_for_units);
-        let sequence = Design::new(self.alpha, alternative, mixing).map_err(invalid)?;
-        phases::AlwaysValid::new(sequence, self.share, CONCENTRATION).map_err(invalid)
-    }
-
-    /// The side on which a guardrail is harmed.
-    fn worse(better: Direction) -> Alternative {
-        match better {
-            Direction::Increase => Alternative::Less,
-            Direction::Decrease => Alternative::Greater,
-        }
-    }
-}
-
-fn always_valid(names: &Names, data: &Data, planned: &Planned) -> Result<AlwaysValid, String> {
-    let mut result = AlwaysValid {
-        metric: names.metric.clone(),
-        control: names.control.clone(),
-        treatment: names.treatment.clone(),
-        alpha: planned.alpha.get(),
-        tuned_for_units: planned.tuned_for_units,
-        lift_absolute: None,
-        p_value: None,
-        p_value_adjusted: None,
-        p_value_now: None,
-        log_e_value: None,
-        interval_absolute: None,
-        interval_relative_to_control: None,
-        includes_zero: None,
-        harm_p_value: None,
-        exact: None,
-        missing: None,
-    };
-    match data.few() {
-        Some(few) => exact::always_valid(names, data, planned, &few, &mut result)?,
-        None => by_the_interval(names, data, planned, &mut result)?,
-    }
-    Ok(result)
-}
-
-/// The asymptotic confidence sequence, where there are conversions enough for it.
-fn by_the_interval(
-    names: &Names,
-    data: &Data,
-    planned: &Planned,
-    result: &mut AlwaysValid,
-) -> Result<(), String> {
-    let look = |design: phases::AlwaysValid| -> Result<Look, Missing> { design.look(&data.strata) };
-    match look(planned.design(Alternative::TwoSided)?) {
-        Err(missing) => result.missing = Some(named(missing, names)),
-        Ok(look) => {
-            let interval = Bounds::from(look.interval);
-            result.lift_absolute = Some(look.effect.estimate);
-            result.p_value_now = Some(look.p_value);
-            result.log_e_value = Some(look.log_e_value);
-            result.interval_absolute = Some(interval);
-            result.interval_relative_to_control = data.control_mean().map(|mean| interval.divided_by(mean));
-            result.includes_zero = Some(interval.includes_zero());
-        }
-    }
-    if let Some(better) = planned.harm {
-        let worse = planned.design(Planned::worse(better))?;
-        result.harm_p_value = look(worse).ok().map(|look| look.p_value);
-    }
-    Ok(())
-}
-
-impl Data {
-    fn of(phases: &[PhaseSums], left_out: &BTreeSet<u32>) -> Result<Data, String> {
-        let splits = splits(phases, left_out)?;
-        Ok(Data { strata: strata(&splits)?, splits })
-    }
-
-    fn score(&self) -> Result<Score, Missing> {
-        Score::of(&self.strata)
-    }
-
-    /// Of both arms together.
-    fn units(&self) -> Pair<u64> {
-        self.strata.iter().map(Stratum::units).fold(Pair { control: 0, treatment: 0 }, |all, of| Pair {
-            control: all.control + of.control,
-            treatment: all.treatment + of.treatment,
-        })
-    }
-
-    /// Both arms' means, weighted as the effect is; none without units in both.
-    fn means(&self) -> Option<Pair<f64>> {
-        let mut sums = Pair { control: 0.0, treatment: 0.0 };
-        let mut weights = 0.0;
-        for of in &self.splits {
-            let mean = |sums: &Sums| match &sums.values {
-                None => Some(sums.conversions as f64 / sums.units as f64).filter(|_| sums.units > 0),
-                Some(values) => sums.moments(values).ok().filter(|_| sums.units > 0).map(|of| of.mean()),
-            };
-            let (Some(control), Some(treatment)) = (mean(&of.control), mean(&of.treatment)) else {
-                continue;
-            };
-            let (c, t) = (of.control.units as f64, of.treatment.units as f64);
-            let weight = c * (t / (c + t));
-            sums = Pair {
-                control: weight.mul_add(control, sums.control),
-                treatment: weight.mul_add(treatment, sums.treatment),
-            };
-            weights += weight;
-        }
-        (weights > 0.0).then(|| sums.map(|sum| sum / weights))
-    }
-
-    /// The control's mean, if a share of it can be taken.
-    fn control_mean(&self) -> Option<f64> {
-        self.means().map(|means| means.control).filter(|mean| *mean > 0.0)
-    }
-
-    /// Treatment minus control; none without units.
-    fn difference(&self) -> Option<f64> {
-        self.means().map(|means| means.treatment - means.control)
-    }
-
-    /// Both arms' units with any event.
-    fn arms(&self) -> Result<Vec<Pair<Arm>>, String> {
-        let arms = |of: &PhaseSums| Ok(Pair { control: of.control.arm()?, treatment: of.treatment.arm()? });
-        self.splits.iter().map(arms).collect()
-    }
-
-    fn is_of_rates(&self) -> bool {
-        self.splits.iter().all(|of| of.control.values.is_none())
-    }
-
-    fn has_units(&self) -> bool {
-        let units = self.units();
-        units.control > 0 && units.treatment > 0
-    }
-
-    /// The counts that decide, if they are too few for a normal approximation.
-    fn few(&self) -> Option<FewByPhase> {
-        if self.has_units() { phases::few(&self.strata) } else { None }
-    }
-
-    /// The same at a planned look.
-    fn few_at_a_planned_look(&self) -> Option<FewByPhase> {
-        if self.has_units() { phases::few_at_a_planned_look(&self.strata) } else { None }
-    }
-}
-
-/// The looks before, at the same comparison.
-struct Past<'a> {
-    identity: &'a Identity,
-    frame: &'a Frame<'a>,
-    seen: &'a Seen<'a>,
-}
-
-/// The smallest always-valid p-values of the looks before, as they were kept.
-struct Smallest {
-    p_value: f64,
-    harm_p_value: f64,
-    alpha: f64,
-}
-
-impl Past<'_> {
-    fn looks(&self) -> Vec<(&Comparison, &BTreeSet<u32>)> {
-        self.frame.looks.sequence(self.identity, &self.seen.names.treatment).looks
-    }
-
-    /// What each treatment's boundary has spent, of those that this one goes on.
-    fn spent_by_treatment(&self) -> BTreeMap<&str, f64> {
-        let looks = self.frame.looks.taken.iter().flat_map(|look| &look.comparisons);
-        let own = looks.filter(|look| look.of == *self.identity);
-        own.filter_map(|look| Some((look.treatment.as_str(), look.planned?.alpha_spent))).collect()
-    }
-
-    /// Of what was kept. Where other phases were left out then, a look is computed again from those that count now.
-    fn smallest(&self, planned: &Planned) -> Result<Smallest, String> {
-        let (mut p_value, mut harm_p_value) = (1.0_f64, 1.0_f64);
-        for (look, left_out) in self.looks() {
-            if left_out == self.frame.left_out {
-                p_value = p_value.min(look.p_value.unwrap_or(1.0));
-                harm_p_value = harm_p_value.min(look.harm_p_value.unwrap_or(1.0));
-            } else {
-                let again =
-                    always_valid(self.seen.names, &Data::of(&look.phases, self.frame.left_out)?, planned)?;
-                p_value = p_value.min(again.p_value_now.unwrap_or(1.0));
-                harm_p_value = harm_p_value.min(again.harm_p_value.unwrap_or(1.0));
-            }
-        }
-        Ok(Smallest { p_value, harm_p_value, alpha: planned.alpha.get() })
-    }
-}
-
-impl Smallest {
-    /// Keeps what this look makes smaller, and tells whether it must be kept for its own sake: when it has halved or
-    /// passed alpha. Until a look is kept its p-value is the larger one before, which holds all the same.
-    fn keep(&self, look: &mut AlwaysValid, kept: &mut Comparison) -> bool {
-        kept.p_value = look.p_value_now.filter(|now| *now < self.p_value);
-        kept.harm_p_value = look.harm_p_value.filter(|now| *now < self.harm_p_value);
-        let known = |now: Option<f64>, before: f64| (now.is_some() || before < 1.0).then_some(before);
-        look.p_value = known(look.p_value_now, self.p_value);
-        look.harm_p_value = known(look.harm_p_value, self.harm_p_value);
-        self.is_due(kept.p_value, self.p_value) || self.is_due(kept.harm_p_value, self.harm_p_value)
-    }
-
-    fn is_due(&self, now: Option<f64>, before: f64) -> bool {
-        now.is_some_and(|now| now <= before / 2.0 || (now <= self.alpha && before > self.alpha))
-    }
-}
-
-impl AlwaysValid {
-    /// The look is kept, and its p-values with it.
-    pub fn is_kept(&mut self, kept: &Comparison) {
-        self.p_value = kept.p_value.or(self.p_value);
-        self.harm_p_value = kept.harm_p_value.or(self.harm_p_value);
-    }
 }
 
 fn p_value_use(experiment: &Experiment, units: u64) -> String {

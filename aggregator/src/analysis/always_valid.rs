@@ -1,0 +1,161 @@
+//! What holds however often one looks: the asymptotic confidence sequence, or the counts where they are too few for it,
+//! and the smallest p-values of the looks before as they were kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemas::definition::Direction;
+use stats::confidence_sequence::{Design, Look, Mixing};
+use stats::conversion_counts::CONCENTRATION;
+use stats::{Alpha, Alternative, Missing, TreatmentShare, phases};
+
+use super::{Data, Frame, Names, Seen, exact, named};
+use crate::document::{AlwaysValid, Bounds};
+use crate::look::{Comparison, Identity};
+
+/// What was laid down before the first look.
+pub(super) struct Planned {
+    pub(super) alpha: Alpha,
+    pub(super) tuned_for_units: f64,
+    pub(super) share: TreatmentShare,
+    /// Set for guardrails: the direction that is better.
+    pub(super) harm: Option<Direction>,
+}
+
+impl Planned {
+    pub(super) fn design(&self, alternative: Alternative) -> Result<phases::AlwaysValid, String> {
+        let invalid = |invalid: stats::Invalid| invalid.to_string();
+        let mixing = Mixing::TunedForUnits(self.tuned_for_units);
+        let sequence = Design::new(self.alpha, alternative, mixing).map_err(invalid)?;
+        phases::AlwaysValid::new(sequence, self.share, CONCENTRATION).map_err(invalid)
+    }
+
+    /// The side on which a guardrail is harmed.
+    pub(super) fn worse(better: Direction) -> Alternative {
+        match better {
+            Direction::Increase => Alternative::Less,
+            Direction::Decrease => Alternative::Greater,
+        }
+    }
+}
+
+pub(super) fn always_valid(names: &Names, data: &Data, planned: &Planned) -> Result<AlwaysValid, String> {
+    let mut result = AlwaysValid {
+        metric: names.metric.clone(),
+        control: names.control.clone(),
+        treatment: names.treatment.clone(),
+        alpha: planned.alpha.get(),
+        tuned_for_units: planned.tuned_for_units,
+        lift_absolute: None,
+        p_value: None,
+        p_value_adjusted: None,
+        p_value_now: None,
+        log_e_value: None,
+        interval_absolute: None,
+        interval_relative_to_control: None,
+        includes_zero: None,
+        harm_p_value: None,
+        exact: None,
+        missing: None,
+    };
+    match data.few() {
+        Some(few) => exact::always_valid(names, data, planned, &few, &mut result)?,
+        None => by_the_interval(names, data, planned, &mut result)?,
+    }
+    Ok(result)
+}
+
+/// The asymptotic confidence sequence, where there are conversions enough for it.
+pub(super) fn by_the_interval(
+    names: &Names,
+    data: &Data,
+    planned: &Planned,
+    result: &mut AlwaysValid,
+) -> Result<(), String> {
+    let look = |design: phases::AlwaysValid| -> Result<Look, Missing> { design.look(&data.strata) };
+    match look(planned.design(Alternative::TwoSided)?) {
+        Err(missing) => result.missing = Some(named(missing, names)),
+        Ok(look) => {
+            let interval = Bounds::from(look.interval);
+            result.lift_absolute = Some(look.effect.estimate);
+            result.p_value_now = Some(look.p_value);
+            result.log_e_value = Some(look.log_e_value);
+            result.interval_absolute = Some(interval);
+            result.interval_relative_to_control = data.control_mean().map(|mean| interval.divided_by(mean));
+            result.includes_zero = Some(interval.includes_zero());
+        }
+    }
+    if let Some(better) = planned.harm {
+        let worse = planned.design(Planned::worse(better))?;
+        result.harm_p_value = look(worse).ok().map(|look| look.p_value);
+    }
+    Ok(())
+}
+
+/// The looks before, at the same comparison.
+pub(super) struct Past<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) frame: &'a Frame<'a>,
+    pub(super) seen: &'a Seen<'a>,
+}
+
+/// The smallest always-valid p-values of the looks before, as they were kept.
+pub(super) struct Smallest {
+    pub(super) p_value: f64,
+    pub(super) harm_p_value: f64,
+    pub(super) alpha: f64,
+}
+
+impl Past<'_> {
+    pub(super) fn looks(&self) -> Vec<(&Comparison, &BTreeSet<u32>)> {
+        self.frame.looks.sequence(self.identity, &self.seen.names.treatment).looks
+    }
+
+    /// What each treatment's boundary has spent, of those that this one goes on.
+    pub(super) fn spent_by_treatment(&self) -> BTreeMap<&str, f64> {
+        let looks = self.frame.looks.taken.iter().flat_map(|look| &look.comparisons);
+        let own = looks.filter(|look| look.of == *self.identity);
+        own.filter_map(|look| Some((look.treatment.as_str(), look.planned?.alpha_spent))).collect()
+    }
+
+    /// Of what was kept. Where other phases were left out then, a look is computed again from those that count now.
+    pub(super) fn smallest(&self, planned: &Planned) -> Result<Smallest, String> {
+        let (mut p_value, mut harm_p_value) = (1.0_f64, 1.0_f64);
+        for (look, left_out) in self.looks() {
+            if left_out == self.frame.left_out {
+                p_value = p_value.min(look.p_value.unwrap_or(1.0));
+                harm_p_value = harm_p_value.min(look.harm_p_value.unwrap_or(1.0));
+            } else {
+                let again =
+                    always_valid(self.seen.names, &Data::of(&look.phases, self.frame.left_out)?, planned)?;
+                p_value = p_value.min(again.p_value_now.unwrap_or(1.0));
+                harm_p_value = harm_p_value.min(again.harm_p_value.unwrap_or(1.0));
+            }
+        }
+        Ok(Smallest { p_value, harm_p_value, alpha: planned.alpha.get() })
+    }
+}
+
+impl Smallest {
+    /// Keeps what this look makes smaller, and tells whether it must be kept for its own sake: when it has halved or
+    /// passed alpha. Until a look is kept its p-value is the larger one before, which holds all the same.
+    pub(super) fn keep(&self, look: &mut AlwaysValid, kept: &mut Comparison) -> bool {
+        kept.p_value = look.p_value_now.filter(|now| *now < self.p_value);
+        kept.harm_p_value = look.harm_p_value.filter(|now| *now < self.harm_p_value);
+        let known = |now: Option<f64>, before: f64| (now.is_some() || before < 1.0).then_some(before);
+        look.p_value = known(look.p_value_now, self.p_value);
+        look.harm_p_value = known(look.harm_p_value, self.harm_p_value);
+        self.is_due(kept.p_value, self.p_value) || self.is_due(kept.harm_p_value, self.harm_p_value)
+    }
+
+    pub(super) fn is_due(&self, now: Option<f64>, before: f64) -> bool {
+        now.is_some_and(|now| now <= before / 2.0 || (now <= self.alpha && before > self.alpha))
+    }
+}
+
+impl AlwaysValid {
+    /// The look is kept, and its p-values with it.
+    pub fn is_kept(&mut self, kept: &Comparison) {
+        self.p_value = kept.p_value.or(self.p_value);
+        self.harm_p_value = kept.harm_p_value.or(self.harm_p_value);
+    }
+}
