@@ -91,6 +91,8 @@ pub enum WarningKind {
     UnitsInSeveralVariants,
     /// A guardrail of which no arm has any conversion shows neither harm nor safety.
     GuardrailWithoutData,
+    /// A boundary was crossed while phases counted that are left out now.
+    VerdictRestedOnPhasesLeftOut,
     /// The first exposures are dropped from the table within four weeks.
     ExposuresExpire,
     /// They have begun to be dropped: nothing is counted any more.
@@ -329,6 +331,9 @@ pub struct Boundary {
     pub looks: Vec<BoundaryLook>,
     /// The first look that crossed; later ones do not take it back.
     pub crossed_at_look: Option<u32>,
+    /// The first look that crossed while phases counted that are left out now: what was decided then rested on them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crossed_with_phases_left_out: Option<u32>,
     /// Once it has crossed or ended by a look at z.
     pub after_stopping: Option<AfterStopping>,
     /// Why no look could be taken now.

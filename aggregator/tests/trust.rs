@@ -249,3 +249,26 @@ fn an_old_document_is_refused_and_its_looks_count() {
     story.spent_before = 0.0;
     assert_eq!(story.boundary(&[[(7_000, 700), (7_000, 700)]]).alpha, 0.05 - 0.015);
 }
+
+/// A verdict that rested on a phase that is left out is marked.
+#[test]
+fn a_verdict_that_rested_on_a_phase_left_out_is_marked() {
+    let mut story = Story::of(json!({"horizon_units": 20_000}));
+    story.boundary(&[[(6_000, 600), (6_000, 780)]]);
+    assert_eq!(story.last().decision.verdict, Verdict::Ship);
+    story.open_phase(&[("a", 9_000), ("b", 1_000)]);
+    story.analyze(&[(900, 90), (100, 11)]);
+    assert_eq!((story.last().decision.verdict, story.last().warnings.len()), (Verdict::Ship, 0));
+    story.exclude(1);
+    story.analyze(&[(900, 90), (100, 11)]);
+    assert_eq!(story.last().decision.verdict, Verdict::KeepRunning);
+    let warning = &story.last().warnings[0];
+    assert_eq!(
+        (warning.kind, warning.text.as_str()),
+        (
+            WarningKind::VerdictRestedOnPhasesLeftOut,
+            "What was decided of `b` at look 1 rested on phases that are left out now: the boundary was crossed, and the \
+             phases that remain do not."
+        )
+    );
+}

@@ -74,6 +74,12 @@ pub(super) fn follow(asked: Asked, alpha: Alpha, now: &Now<'_>, past: &Past<'_>)
         stage: BoundaryStage::BeforeFirstLook,
         looks: Vec::new(),
         crossed_at_look: None,
+        crossed_with_phases_left_out: past
+            .looks()
+            .iter()
+            .filter(|(_, left_out)| *left_out != past.frame.left_out)
+            .find_map(|(kept, _)| kept.planned.filter(|look| look.crossed))
+            .map(|look| look.look),
         after_stopping: None,
         missing: None,
     };

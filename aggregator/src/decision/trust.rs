@@ -146,7 +146,25 @@ pub fn warnings(evidence: &Evidence<'_>) -> Vec<Warning> {
         share_of_units: None,
         metric: Some(metric.key.clone()),
     });
-    several.into_iter().chain(guardrails).collect()
+    let boundaries = evidence.metrics.iter().flat_map(|metric| &metric.boundaries);
+    let rested = boundaries.filter_map(|boundary| {
+        let look = boundary.crossed_with_phases_left_out?;
+        let stands = match boundary.crossed_at_look {
+            Some(_) => "the phases that remain cross it too",
+            None => "the phases that remain do not",
+        };
+        Some(Warning {
+            kind: WarningKind::VerdictRestedOnPhasesLeftOut,
+            text: format!(
+                "What was decided of `{}` at look {look} rested on phases that are left out now: the boundary was \
+                 crossed, and {stands}.",
+                boundary.treatment
+            ),
+            share_of_units: None,
+            metric: Some(boundary.metric.clone()),
+        })
+    });
+    several.into_iter().chain(rested).chain(guardrails).collect()
 }
 
 /// Guardrails of which no arm has any conversion, though both have units.

@@ -11,7 +11,7 @@ use aggregator::cut::Cut;
 use aggregator::definitions::{Defined, Definitions, Phase};
 use aggregator::document::{Boundary, ExperimentResult, Role, Verdict};
 use aggregator::look::{Look, Looks};
-use schemas::definition::{Definition, Direction, Experiment, Kind, Metric};
+use schemas::definition::{Definition, Direction, ExcludedPhase, Experiment, Kind, Metric};
 use schemas::{Micros, Uuid};
 use serde_json::{Value, json};
 
@@ -87,6 +87,12 @@ impl Story {
         self.experiment.phases.push(Phase { number, weights: owned(weights) });
         self.experiment.definition.phase = Some(number);
         self.earlier.append(&mut self.latest);
+    }
+
+    /// The owner leaves a phase out.
+    pub fn exclude(&mut self, phase: u32) {
+        let reason = "the split was off".to_owned();
+        self.experiment.definition.excluded_phases.push(ExcludedPhase { phase, reason });
     }
 
     /// Analyzes; the document goes through its JSON, as between two runs of the service.
