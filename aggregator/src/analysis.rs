@@ -11,7 +11,7 @@ use stats::{Alpha, Interval, Missing, Pair, TreatmentShare};
 use crate::counts::{Counts, Value};
 use crate::definitions::Phase;
 use crate::document::{Bounds, MetricResult, Role, VariantResult};
-use crate::look::{Comparison, Identity, Looks, PhaseSums, Sums, ValueSums, splits};
+use crate::look::{Comparison, Identity, Looks, PhaseSums, Sums, splits};
 
 mod always_valid;
 pub mod boundary;
@@ -81,12 +81,8 @@ pub fn metric(frame: &Frame<'_>, outcome: &Outcome<'_>) -> Analyzed {
         Some((_, metric)) => Kind::of(metric),
     };
     let value = kind.as_ref().ok().and_then(|kind| kind.value());
-    let arms: Vec<Counted<'_>> = frame
-        .experiment
-        .variants
-        .iter()
-        .map(|variant| Counted { variant, sums: by_phase(variant, outcome.counts, value) })
-        .collect();
+    let arms: Vec<Counted<'_>> =
+        frame.experiment.variants.iter().map(|variant| Counted::of(variant, outcome.counts, value)).collect();
     result.variants = arms.iter().map(|arm| arm.shown(frame, kind.as_ref().ok().copied())).collect();
     let mut comparisons = Vec::new();
     match kind {
@@ -142,17 +138,19 @@ fn not_computed(what: &str) -> String {
 struct Counted<'a> {
     variant: &'a Variant,
     sums: Vec<(u32, Sums)>,
+    nothing: Sums,
 }
 
-fn by_phase(variant: &Variant, counts: &[Counts], value: Option<Value>) -> Vec<(u32, Sums)> {
-    let own = counts.iter().filter(|counts| counts.variant == variant.key.as_str());
-    own.map(|counts| (counts.phase, counts.sums(value))).collect()
-}
+impl<'a> Counted<'a> {
+    fn of(variant: &'a Variant, counts: &[Counts], value: Option<Value>) -> Counted<'a> {
+        let own = counts.iter().filter(|counts| counts.variant == variant.key.as_str());
+        let sums = own.map(|counts| (counts.phase, counts.sums(value))).collect();
+        Counted { variant, sums, nothing: Sums::of_nothing(value.map(Value::decimals)) }
+    }
 
-impl Counted<'_> {
-    fn of_phase(&self, phase: u32, kind: Option<&ValueSums>) -> Sums {
-        let found = self.sums.iter().find(|(number, _)| *number == phase).map(|(_, sums)| sums.clone());
-        found.unwrap_or_else(|| Sums { values: kind.map(ValueSums::nothing), ..Sums::default() })
+    fn of_phase(&self, phase: u32) -> Sums {
+        let found = self.sums.iter().find(|(number, _)| *number == phase).map(|(_, sums)| sums);
+        found.unwrap_or(&self.nothing).clone()
     }
 
     /// Of the phases that count.
@@ -282,8 +280,6 @@ fn ever_compared(frame: &Frame<'_>, control: &Variant) -> usize {
 
 /// Both arms' units of every phase that the experiment has had.
 fn sums_by_phase(frame: &Frame<'_>, control: &Counted<'_>, treatment: &Counted<'_>) -> Vec<PhaseSums> {
-    let values = |arm: &Counted<'_>| arm.sums.iter().find_map(|(_, sums)| sums.values.clone());
-    let kind = values(control).or_else(|| values(treatment));
     let weight = |phase: &Phase, arm: &Counted<'_>| {
         phase.weights.get(arm.variant.key.as_str()).copied().unwrap_or_default()
     };
@@ -291,8 +287,8 @@ fn sums_by_phase(frame: &Frame<'_>, control: &Counted<'_>, treatment: &Counted<'
         phase: phase.number,
         weight_control: weight(phase, control),
         weight_treatment: weight(phase, treatment),
-        control: control.of_phase(phase.number, kind.as_ref()),
-        treatment: treatment.of_phase(phase.number, kind.as_ref()),
+        control: control.of_phase(phase.number),
+        treatment: treatment.of_phase(phase.number),
     };
     frame.phases.iter().map(of).collect()
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::bail;
-use schemas::definition::{Experiment, Metric, Version};
+use schemas::definition::{Assignment, Experiment, Metric, Version};
 use schemas::{Micros, Uuid};
 
 use crate::analysis::{self, Compared, Frame, Outcome};
@@ -44,16 +44,20 @@ pub async fn count<'a>(database: &Database, moment: &Moment<'a>, key: &str) -> a
         let question = Question {
             experiment: key,
             environments: &environments,
+            has_phases: defined.definition.assignment == Assignment::Hashed,
             // Of a metric that is not defined, the units are still worth knowing: no event has this name.
             event: definition.map_or("", |defined| defined.definition.event.as_str()),
             window_hours: definition.and_then(|defined| defined.definition.window_hours),
         };
         let found = counts::count(database, &question, moment.cut, moment.as_of).await?;
+        let known = |of: &Counts| defined.phases.iter().any(|phase| phase.number == of.phase);
+        let (counts, unknown): (Vec<Counts>, Vec<Counts>) = found.counts.into_iter().partition(known);
         counted.push(CountedMetric {
             key: metric,
             role,
             definition: definition.map(|defined| (defined.version, &defined.definition)),
-            counts: found.counts,
+            unknown: unknown.iter().map(|of| of.units).sum(),
+            counts,
             sql: found.sql,
         });
     }
@@ -93,6 +97,8 @@ pub struct CountedMetric<'a> {
     pub role: Role,
     pub definition: Option<(Version, &'a Metric)>,
     pub counts: Vec<Counts>,
+    /// Units of phases that the definition, as far as it is known, does not have. They are counted when it is.
+    pub unknown: u64,
     pub sql: String,
 }
 
@@ -176,6 +182,10 @@ pub fn assemble(
         complete_until,
         units_forced: units.iter().map(|of| of.units_forced).sum(),
         units_left_out: units.iter().filter(|of| left_out.contains(&of.phase)).map(|of| of.units).sum(),
+        units_of_unknown_phases: counted
+            .iter()
+            .find(|of| of.role == Role::Primary)
+            .map_or(0, |of| of.unknown),
         units_of_unknown_variants: units.iter().filter(|of| !known(of)).map(|of| of.units).sum(),
         events_after_as_of: computed.events_after_as_of,
         test: primary.and_then(|metric| metric.tests.first().cloned()),

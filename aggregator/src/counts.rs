@@ -16,6 +16,8 @@ pub struct Question<'a> {
     pub event: &'a str,
     /// Those whose events count.
     pub environments: &'a [&'a str],
+    /// Whether exposures tell the phase. Else there is one, whatever they say.
+    pub has_phases: bool,
     /// None: no end.
     pub window_hours: Option<u32>,
 }
@@ -66,6 +68,7 @@ pub async fn count(
         .bind(question.experiment)
         .bind(question.event)
         .bind(question.environments)
+        .bind(question.has_phases)
         .bind(question.window_hours.map_or(0, |hours| u64::from(hours) * MICROSECONDS_PER_HOUR))
         .bind(as_of.get())
         .bind(exposures.epochs)
@@ -118,15 +121,26 @@ pub enum Value {
     Total,
 }
 
+impl Value {
+    /// Digits behind the point.
+    pub fn decimals(self) -> u32 {
+        match self {
+            Value::Events => 0,
+            Value::Total => 6,
+        }
+    }
+}
+
 impl Counts {
     /// What is compared of the units.
     pub fn sums(&self, value: Option<Value>) -> Sums {
         let values = value.map(|value| {
-            let (sum, sum_of_squares, decimals) = match value {
-                Value::Events => (&self.events, &self.events_squared, 0),
-                Value::Total => (&self.total, &self.total_squared, 6),
+            let (sum, sum_of_squares) = match value {
+                Value::Events => (&self.events, &self.events_squared),
+                Value::Total => (&self.total, &self.total_squared),
             };
-            ValueSums { sum: sum.clone(), sum_of_squares: sum_of_squares.clone(), decimals }
+            let (sum, sum_of_squares) = (sum.clone(), sum_of_squares.clone());
+            ValueSums { sum, sum_of_squares, decimals: value.decimals() }
         });
         Sums { units: self.units, conversions: self.conversions, values }
     }

@@ -4,6 +4,7 @@ WITH
     ? AS the_experiment,
     ? AS the_event,
     CAST(? AS Array(String)) AS the_environments, -- those whose events count
+    ? AS has_phases, -- else there is one, whatever exposures say
     ? AS window_microseconds, -- 0: no end
     fromUnixTimestamp64Micro(toInt64(?), 'UTC') AS as_of,
     -- The cut, by partition: rows before (epoch, next offset) belong to it.
@@ -20,7 +21,7 @@ exposed AS
         unit_key                                          AS unit,
         min(created_at)                                   AS first_exposed_at,
         argMin(variant, (created_at, event_id))           AS first_variant,
-        argMin(phase, (created_at, event_id))             AS first_phase,
+        if(has_phases, argMin(phase, (created_at, event_id)), 1) AS first_phase,
         uniqExact(variant) > 1                            AS in_several_variants,
         countIf(reason = 'forced') > 0                    AS was_forced,
         min(ingest_ts)                                    AS first_ingested_at

@@ -54,6 +54,8 @@ pub struct ExperimentResult {
     pub units_forced: u64,
     /// First exposed in a phase that is left out.
     pub units_left_out: u64,
+    /// First exposed in a phase that the definition does not have as far as it is mirrored; not counted until it has.
+    pub units_of_unknown_phases: u64,
     /// First exposed to a variant that the definition does not have; not counted.
     pub units_of_unknown_variants: u64,
     /// Events of this experiment that carry a time after `as_of`, left out for now.

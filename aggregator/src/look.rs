@@ -77,7 +77,7 @@ pub struct PhaseSums {
 }
 
 /// What is compared of an arm's units.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sums {
     pub units: u64,
@@ -113,6 +113,13 @@ impl Identity {
 }
 
 impl Sums {
+    /// Of no units; with the digits behind the point of a mean's values.
+    pub fn of_nothing(decimals: Option<u32>) -> Sums {
+        let zero = || "0".to_owned();
+        let values = decimals.map(|decimals| ValueSums { sum: zero(), sum_of_squares: zero(), decimals });
+        Sums { units: 0, conversions: 0, values }
+    }
+
     pub fn arm(&self) -> Result<Arm, String> {
         let counts = stats::Counts { units: self.units, conversions: self.conversions };
         Arm::new(counts).map_err(|invalid| invalid.to_string())
@@ -159,11 +166,6 @@ impl ValueSums {
 
     fn too_large(&self) -> String {
         format!("the sums ({}, {}) are beyond 128 bits", self.sum, self.sum_of_squares)
-    }
-
-    /// Of no units, in the same measure.
-    pub fn nothing(&self) -> ValueSums {
-        ValueSums { sum: "0".to_owned(), sum_of_squares: "0".to_owned(), decimals: self.decimals }
     }
 
     fn is_zero(&self) -> bool {

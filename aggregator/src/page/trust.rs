@@ -16,6 +16,10 @@ pub fn section(result: &ExperimentResult) -> String {
         (result.units_forced, "units were forced into a variant and count in nothing"),
         (result.units_left_out, "units were first exposed in a phase that is left out"),
         (
+            result.units_of_unknown_phases,
+            "units say a phase that the definition does not have and are not counted",
+        ),
+        (
             result.units_of_unknown_variants,
             "units saw a variant that the definition does not have and are not counted",
         ),

@@ -155,6 +155,7 @@ impl Story {
             role: Role::Primary,
             definition: Some((self.metric_version, &self.metric)),
             counts: of_all_phases("m"),
+            unknown: 0,
             sql: String::new(),
         }];
         counted.extend(others.iter().zip(&metrics).map(|(other, metric)| CountedMetric {
@@ -162,6 +163,7 @@ impl Story {
             role: other.role,
             definition: Some((self.metric_version, metric)),
             counts: of_all_phases(other.key),
+            unknown: 0,
             sql: String::new(),
         }));
         let at = Micros::new(AT_MICROS + self.days * 86_400_000_000).unwrap();
