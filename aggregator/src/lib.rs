@@ -1,7 +1,7 @@
-//! From tables to verdicts. On a schedule each experiment is counted at a recorded cut of the stream,
-//! analyzed, decided upon and published: as rows, as JSON and as a page. What decides
-//! ([`analysis`], [`decision`], [`compute`], [`power`], the page) is a function of its arguments; what touches the
-//! world ([`database`], [`schedule`], [`http`]) decides nothing.
+//! From tables to verdicts. On a schedule each experiment is counted at a recorded cut of the stream, analyzed after
+//! the looks taken so far, decided upon, entered in the log of looks and published: as rows, as JSON and as a page. What
+//! decides ([`analysis`], [`look`], [`decision`], [`expiry`], [`compute`], [`power`], the page) is a function of its
+//! arguments; what touches the world ([`database`], [`looks`], [`publish`], [`schedule`], [`http`]) decides nothing.
 
 pub mod analysis;
 pub mod analyze;
