@@ -5,6 +5,7 @@
 use anyhow::{Context, bail, ensure};
 use clickhouse::Row;
 use kafka::{LogError, OrderedLog, Proposal, TopicId};
+use ops::Exit;
 use schemas::look::{LookRecord, Looks, RULE_VERSION, Refusal, UnknownRule};
 use schemas::{Uuid, avro, topics};
 use serde::Deserialize;
@@ -64,9 +65,10 @@ impl LookLog {
 
     /// Reads the whole log, which may hold less than its mirror. For mending that.
     pub async fn open_unchecked(kafka: &ops::config::Kafka) -> anyhow::Result<LookLog> {
-        let log = OrderedLog::open(kafka, topics::LOOKS, CLIENT_ID).await?;
+        let log =
+            OrderedLog::open(kafka, topics::LOOKS, CLIENT_ID).await.map_err(|error| coded(error.into()))?;
         // Asked first: a topic that is made anew while it is read is noticed by the next question.
-        let topic_id = log.topic_id().await?;
+        let topic_id = log.topic_id().await.context(Exit::Unreachable)?;
         let mut log = LookLog { log, looks: Looks::default(), topic_id };
         log.read_on().await?;
         Ok(log)
@@ -77,7 +79,7 @@ impl LookLog {
     /// # Errors
     /// Where the log is not the one any more that was read so far.
     pub async fn catch_up(&mut self) -> anyhow::Result<()> {
-        let now = self.log.topic_id().await?;
+        let now = self.log.topic_id().await.context(Exit::Unreachable)?;
         if now != self.topic_id {
             bail!("topic {} was made anew while it was followed", self.log.topic());
         }
@@ -86,7 +88,10 @@ impl LookLog {
 
     async fn read_on(&mut self) -> anyhow::Result<()> {
         let LookLog { log, looks, .. } = self;
-        log.catch_up(|record| take(looks, record).map(drop)).await.context("reading the log of looks")
+        log.catch_up(|record| take(looks, record).map(drop))
+            .await
+            .map_err(coded)
+            .context("reading the log of looks")
     }
 
     /// Whether everything that the mirror has seen is there.
@@ -100,7 +105,8 @@ impl LookLog {
                 id == mirrored_id,
                 "topic {topic} was made anew: Kafka gives it the id {id}, and ClickHouse mirrors {mirrored_id}. \
                  Nothing is decided: the looks of the old topic have spent alpha that this one does not tell of. \
-                 Restore the topic from a copy, or from the mirror with `aggregator restore-looks`"
+                 Restore the topic from a copy, or from the mirror with `aggregator restore-looks`; then raise \
+                 consumer.epoch and restart the consumers, so that the mirror follows the new topic"
             );
         }
         let query = database.query(MIRRORED);
@@ -171,6 +177,7 @@ impl LookLog {
             Ok::<_, ReadError>(taken.filter(|taken| taken.id == record.look_id).map(|taken| taken.verdict))
         })
         .await
+        .map_err(coded)
         .with_context(|| format!("writing a look at `{experiment}` to the log of looks"))
     }
 
@@ -178,6 +185,13 @@ impl LookLog {
     pub fn count(&self, experiment: &str) -> usize {
         self.looks.of(experiment).len()
     }
+}
+
+/// With the exit code of a command that it ends.
+fn coded(error: ReadError) -> anyhow::Error {
+    let is_unreachable = matches!(&error, ReadError::Log(log) if log.is_unreachable());
+    let error = anyhow::Error::new(error);
+    if is_unreachable { error.context(Exit::Unreachable) } else { error }
 }
 
 /// A record that was folded in.

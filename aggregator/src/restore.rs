@@ -47,5 +47,11 @@ pub async fn restore(kafka: &ops::config::Kafka, database: &Database) -> anyhow:
         restored += 1;
     }
     println!("{restored} looks were written to the log again");
+    if restored > 0 {
+        println!(
+            "if the topic is a new one: raise consumer.epoch and restart the consumers, so that the mirror follows it; \
+             until then nothing is decided"
+        );
+    }
     Ok(Exit::Done)
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use kafka::EndsAreExpected;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
@@ -73,14 +74,14 @@ impl Follower {
         for (name, value) in kafka.properties().map_err(ops::config::Error::from)? {
             config.set(name, value);
         }
-        let consumer: BaseConsumer = config
+        let consumer: BaseConsumer<EndsAreExpected> = config
             // Never joined and never committed to; the library wants a name to assign by hand.
             .set("group.id", "splitstream-definitions-follower")
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
-            .create()
+            .create_with_context(EndsAreExpected)
             .context("making the reader of the definitions log")?;
         let Some(held) = end(&consumer, &topic, &stop)? else { return Ok(()) };
         let mut from = TopicPartitionList::new();
@@ -136,7 +137,11 @@ impl Follower {
 }
 
 /// The offset after the last that can be read; `None` if told to stop before the broker has said it.
-fn end(consumer: &BaseConsumer, topic: &str, stop: impl Fn() -> bool) -> Result<Option<u64>> {
+fn end(
+    consumer: &BaseConsumer<EndsAreExpected>,
+    topic: &str,
+    stop: impl Fn() -> bool,
+) -> Result<Option<u64>> {
     while !stop() {
         match consumer.fetch_watermarks(topic, 0, WATERMARKS_WITHIN) {
             Ok((0, high)) => return Ok(Some(u64::try_from(high).context("the log ends before 0")?)),

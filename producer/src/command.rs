@@ -54,16 +54,8 @@ fn environment(text: &str) -> Result<Key, String> {
 fn log_error(error: LogError) -> anyhow::Error {
     let exit = match &error {
         LogError::UnknownRule(_) => None,
-        LogError::Log(log) => match **log {
-            Log::Connect(_)
-            | Log::NoTopic { .. }
-            | Log::NotLed { .. }
-            | Log::Read { .. }
-            | Log::Doubtful { .. }
-            | Log::HeldBack { .. } => Some(Exit::Unreachable),
-            Log::NotWritten { .. } => Some(Exit::Refused),
-            Log::NotOneLog { .. } | Log::BeginningLost { .. } | Log::Recreated { .. } => None,
-        },
+        LogError::Log(log) if log.is_unreachable() => Some(Exit::Unreachable),
+        LogError::Log(log) => matches!(**log, Log::NotWritten { .. }).then_some(Exit::Refused),
     };
     match exit {
         Some(exit) => anyhow::Error::new(error).context(exit),

@@ -91,6 +91,20 @@ impl Promotion {
     }
 }
 
+/// Whether a definition says anything of the environment, or counts it; production is known to all.
+pub fn is_known(definitions: &Definitions, environment: &Key) -> bool {
+    let says = |definition: &Definition| match definition {
+        Definition::Flag(flag) => flag.environments.contains_key(environment),
+        Definition::Experiment(experiment) => {
+            experiment.environments.contains_key(environment)
+                || experiment.counted_environments.contains(environment)
+        }
+        Definition::Layer(_) | Definition::Metric(_) | Definition::List(_) | Definition::Settings(_) => false,
+    };
+    environment.as_str() == schemas::definition::PRODUCTION
+        || definitions.iter().any(|accepted| says(&accepted.definition))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,5 +217,12 @@ environments:
         let Some(Definition::Experiment(promoted)) = promoted else { panic!("it stays an experiment") };
         let named: Vec<&str> = promoted.environments.keys().map(Key::as_str).collect();
         assert_eq!(named, ["production"]);
+    }
+
+    #[test]
+    fn an_environment_is_known_by_what_is_said_of_it() {
+        let definitions = samples::definitions(FILE);
+        let known = |name: &str| is_known(&definitions, &Key::new(name).unwrap());
+        assert_eq!(["production", "staging", "prodcution"].map(known), [true, true, false]);
     }
 }

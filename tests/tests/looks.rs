@@ -229,7 +229,11 @@ fn a_lost_log_stops_decisions_until_it_is_restored() {
     assert_eq!(clickhouse.number(analyses, &[]).unwrap(), 1);
 
     let restored = platform.program("aggregator", &["restore-looks"]).unwrap();
-    assert_eq!(String::from_utf8(restored.stdout).unwrap(), "1 looks were written to the log again\n");
+    assert_eq!(
+        String::from_utf8(restored.stdout).unwrap(),
+        "1 looks were written to the log again\nif the topic is a new one: raise consumer.epoch and restart the consumers, so \
+         that the mirror follows it; until then nothing is decided\n"
+    );
     let again = platform.program("aggregator", &["restore-looks"]).unwrap();
     assert_eq!(String::from_utf8(again.stdout).unwrap(), "0 looks were written to the log again\n");
     // As for any topic that was made anew, the mirror's epoch is raised; then decisions go on where they stopped.

@@ -60,7 +60,13 @@ pub(super) struct Followed {
 pub(super) fn follow(asked: Asked, alpha: Alpha, now: &Now<'_>, past: &Past<'_>) -> Followed {
     let spent = past.frame.looks.alpha_spent_before(past.identity, alpha.get());
     let names = now.seen.names;
-    let left = part_of(alpha.get() - spent, &past.spent_by_treatment(), now.treatments, &names.treatment);
+    let left = part_of(
+        alpha.get() - spent,
+        alpha.get(),
+        &past.spent_by_treatment(),
+        now.treatments,
+        &names.treatment,
+    );
     let mut result = Boundary {
         metric: names.metric.clone(),
         control: names.control.clone(),
@@ -107,20 +113,27 @@ pub(super) fn follow(asked: Asked, alpha: Alpha, now: &Now<'_>, past: &Past<'_>)
     Followed { result, taken }
 }
 
-/// The part of `alpha` that the boundary of `own` has; none where that is nothing but rounding. All treatments have the
+/// The part of what is `left` of `alpha` that the boundary of `own` has; none where that is nothing but rounding. All treatments have the
 /// same, but that what one has spent stays spent, whether it is compared no more or has spent more than its part by
 /// the time when others came.
-fn part_of(alpha: f64, spent: &BTreeMap<&str, f64>, treatments: &[&str], own: &str) -> Option<Alpha> {
-    const NOTHING: f64 = 1e-9;
+fn part_of(
+    left: f64,
+    alpha: f64,
+    spent: &BTreeMap<&str, f64>,
+    treatments: &[&str],
+    own: &str,
+) -> Option<Alpha> {
+    // Of what there was: the rest is rounding.
+    let nothing = alpha * 1e-9;
     let spent_by = |treatment: &str| spent.get(treatment).copied().unwrap_or_default();
     let dropped: f64 = spent.iter().filter(|(of, _)| !treatments.contains(of)).map(|(_, spent)| spent).sum();
     let mut sharing: Vec<&str> = treatments.to_vec();
-    let mut left = alpha - dropped;
+    let mut left = left - dropped;
     loop {
         let part = left / sharing.len() as f64;
         let Some(more) = sharing.iter().position(|of| spent_by(of) > part * (1.0 + 1e-12)) else {
             let part = if sharing.contains(&own) { part } else { spent_by(own) };
-            return Alpha::new(part).ok().filter(|part| part.get() > NOTHING);
+            return Alpha::new(part).ok().filter(|part| part.get() > nothing);
         };
         left -= spent_by(sharing.swap_remove(more));
     }
@@ -340,7 +353,7 @@ mod tests {
     #[test]
     fn parts_of_alpha_never_add_up_to_more() {
         let part = |spent: &[(&'static str, f64)], treatments: &[&str], own: &str| {
-            part_of(0.05, &spent.iter().copied().collect(), treatments, own).map(Alpha::get)
+            part_of(0.05, 0.05, &spent.iter().copied().collect(), treatments, own).map(Alpha::get)
         };
         assert_eq!(part(&[], &["b", "c"], "b"), Some(0.025));
         assert_eq!(part(&[("b", 0.01), ("c", 0.02)], &["b", "c"], "b"), Some(0.025));
@@ -350,5 +363,7 @@ mod tests {
         assert_eq!(part(&[("b", 0.04)], &["b", "c"], "b"), Some(0.04));
         assert!((part(&[("b", 0.04)], &["b", "c"], "c").unwrap() - 0.01).abs() < 1e-12);
         assert_eq!(part(&[("b", 0.05)], &["b", "c"], "c"), None);
+        // However small alpha is, all of it is there at first.
+        assert_eq!(part_of(1e-20, 1e-20, &BTreeMap::new(), &["b"], "b").map(Alpha::get), Some(1e-20));
     }
 }

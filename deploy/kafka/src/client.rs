@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use ops::config::Kafka;
 use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::net::TcpStream;
 
 /// How long a cluster may take to answer a question.
@@ -27,6 +28,20 @@ pub enum ConnectError {
     #[error("kafka at {brokers} does not answer: {reason}; {advice}")]
     Silent { brokers: String, reason: String, advice: &'static str },
 }
+
+/// A client for which the end of a partition is no error: whoever reads logs to their ends asks for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EndsAreExpected;
+
+impl ClientContext for EndsAreExpected {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if !matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF)) {
+            tracing::error!(%error, reason, "librdkafka");
+        }
+    }
+}
+
+impl ConsumerContext for EndsAreExpected {}
 
 /// What every client of ours is configured with; the caller adds what its role needs. `id` is what the brokers call
 /// it in their logs and quotas.

@@ -5,6 +5,6 @@ pub mod client;
 pub mod log;
 pub mod topic_id;
 
-pub use client::{ANSWER_WITHIN, ConnectError};
+pub use client::{ANSWER_WITHIN, ConnectError, EndsAreExpected};
 pub use log::{LogError, OrderedLog, Proposal, Record};
 pub use topic_id::TopicId;

@@ -19,7 +19,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::util::Timeout;
 use uuid::Uuid;
 
-use crate::client::{self, ANSWER_WITHIN, ConnectError};
+use crate::client::{self, ANSWER_WITHIN, ConnectError, EndsAreExpected};
 use crate::topic_id::TopicId;
 
 /// How long a write is tried before its outcome is looked for in the log instead.
@@ -40,7 +40,7 @@ pub struct OrderedLog {
     kafka: Kafka,
     client_id: &'static str,
     topic: String,
-    consumer: Arc<StreamConsumer>,
+    consumer: Arc<StreamConsumer<EndsAreExpected>>,
     /// Everything before this offset has been read.
     position: u64,
 }
@@ -115,6 +115,24 @@ pub enum LogError {
     HeldBack { topic: String, what: &'static str, key: String, id: Uuid, offset: u64, since: u64 },
 }
 
+impl LogError {
+    /// Whether it is that nobody answers, or not for the log; asking again later may help.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            LogError::Connect(_)
+            | LogError::NoTopic { .. }
+            | LogError::NotLed { .. }
+            | LogError::Read { .. }
+            | LogError::Doubtful { .. }
+            | LogError::HeldBack { .. } => true,
+            LogError::NotOneLog { .. }
+            | LogError::BeginningLost { .. }
+            | LogError::Recreated { .. }
+            | LogError::NotWritten { .. } => false,
+        }
+    }
+}
+
 impl OrderedLog {
     /// Reads nothing yet. `topic` is the name without the configured prefix.
     pub async fn open(kafka: &Kafka, topic: &str, client_id: &'static str) -> Result<OrderedLog, LogError> {
@@ -125,7 +143,7 @@ impl OrderedLog {
             Some((_, 1)) => {}
             Some((_, partitions)) => return Err(LogError::NotOneLog { topic, partitions }),
         }
-        let consumer: StreamConsumer = client::client(kafka, client_id)?
+        let consumer: StreamConsumer<EndsAreExpected> = client::client(kafka, client_id)?
             // librdkafka assigns nothing without a group's name; nobody joins it and nothing is committed.
             .set("group.id", "splitstream-definitions")
             .set("enable.auto.commit", "false")
@@ -134,7 +152,7 @@ impl OrderedLog {
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", "100")
-            .create()
+            .create_with_context(EndsAreExpected)
             .map_err(|error| ConnectError::Settings(error.to_string()))?;
         let consumer = Arc::new(consumer);
         Ok(OrderedLog { kafka: kafka.clone(), client_id, topic, consumer, position: 0 })
@@ -316,7 +334,7 @@ impl OrderedLog {
 
 /// The next record; `None` at the end of what can be read. Errors that librdkafka mends by itself (a broker that
 /// went away) are waited out; the caller sets the deadline.
-async fn next(consumer: &StreamConsumer) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {
+async fn next(consumer: &StreamConsumer<EndsAreExpected>) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {
     loop {
         match consumer.recv().await {
             Ok(message) => return Ok(Some(message)),

@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use ops::Exit;
 use producer::apply::{Signature, Verdict, apply, rehearse};
-use producer::environments::Promotion;
+use producer::environments::{Promotion, is_known};
 use schemas::Key;
 use schemas::definition::{Definition, Kind};
 
@@ -36,11 +36,18 @@ pub struct Args {
 
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let mut log = open_log(config, |_| {}).await?;
+    let from = args.from.clone();
     let promotion = Promotion { from: args.from, to: args.to };
     let is_named = |definition: &Definition| {
         matches!(definition.kind(), Kind::Flag | Kind::Experiment) && definition.key().as_str() == args.key
     };
     let named = log.definitions().iter().find(|accepted| is_named(&accepted.definition));
+    if !is_known(log.definitions(), &from) {
+        let refused = anyhow!(
+            "no definition says anything of the environment `{from}`: what is the same as everywhere would be carried over"
+        );
+        return Err(refused.context(Exit::Refused));
+    }
     let Some(promoted) = named.and_then(|accepted| promotion.applied(&accepted.definition)) else {
         let refused = anyhow!(
             "there is no flag or experiment `{}`; `producer definitions` lists what there is",

@@ -116,8 +116,11 @@ impl Survivors {
 /// with each 0.1 of the first constant: 1.2 leaves 2e-8 in a bound of 28 looks at random times,
 /// this 1e-11.
 fn points_for(widths: f64) -> usize {
-    (1.5 * widths).ceil() as usize + 8
+    (1.5 * widths).ceil().min(POINTS_MAX) as usize + 8
 }
+
+/// Looks that are further apart than this asks for are a million times the information of the one before.
+const POINTS_MAX: f64 = 4_096.0;
 
 /// 1 / sqrt(2 pi)
 const INVERSE_SQRT_TAU: f64 = 0.398_942_280_401_432_7;
