@@ -98,6 +98,7 @@ impl Demo {
         let dir = directory.path();
         let log = OpenOptions::new().create(true).append(true).open(dir.join("demo.log")).unwrap();
         let mut command = Command::new(programs::path("local").unwrap());
+        command.env(programs::FOR_TESTS, "1");
         command
             .args(["demo", "--exit", "--dir"])
             .arg(dir.join("stack"))

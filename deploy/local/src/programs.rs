@@ -10,6 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 /// The workspace that this program was built from.
 const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
+/// Set for a program that a test starts: it builds as the test does.
+pub const FOR_TESTS: &str = "SPLITSTREAM_PROGRAMS_FOR_TESTS";
+
 /// The packages of the platform's programs.
 const PACKAGES: [&str; 4] = ["producer", "consumer", "aggregator", "local"];
 
@@ -91,10 +94,12 @@ fn selection() -> Vec<&'static str> {
     PACKAGES.iter().flat_map(|package| ["--package", package]).collect()
 }
 
-/// Whether this program is a test, which cargo keeps in `deps`.
+/// Whether this program is a test, which cargo keeps in `deps`, or was started by one.
 fn runs_as_a_test() -> bool {
-    std::env::current_exe()
-        .is_ok_and(|program| program.parent().is_some_and(|parent| parent.ends_with("deps")))
+    let program = std::env::current_exe();
+    let is_a_test =
+        program.is_ok_and(|program| program.parent().is_some_and(|parent| parent.ends_with("deps")));
+    is_a_test || std::env::var_os(FOR_TESTS).is_some()
 }
 
 /// Cargo's target directory, if `directory` is a profile's directory in one and the workspace is there.

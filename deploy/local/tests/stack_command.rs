@@ -10,6 +10,7 @@ use local::state::State;
 
 fn local(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_local"));
+    command.env(local::programs::FOR_TESTS, "1");
     command.args(args).arg("--dir").arg(dir);
     command
 }
