@@ -151,6 +151,12 @@ pub fn ratio_delta(inputs: &Inputs) -> Result<Found, Refused> {
     let names = ["n", "sum_num", "sum_num_sq", "sum_den", "sum_den_sq", "sum_num_den"];
     let arms = inputs.pairs("num", "den", names)?;
     let (alpha, side) = (inputs.alpha()?, inputs.alternative()?);
+    for (raw, sums, side, arm) in [
+        ("control_raw", "control.sum_den", Side::Control, arms.control),
+        ("treatment_raw", "treatment.sum_den", Side::Treatment, arms.treatment),
+    ] {
+        inputs.check(if inputs.has(raw) { raw } else { sums }, ratio::check_size(side, arm))?;
+    }
     let ratio = |side, arm: PairMoments| ratio::of_sums(side, arm);
     let (ratio_c, ratio_t) = (ratio(Side::Control, arms.control), ratio(Side::Treatment, arms.treatment));
     let linear = ratio::linearized(arms);

@@ -1,7 +1,7 @@
 //! Metrics that are a ratio of two sums per unit, such as clicks per view, when whole units were
 //! assigned: the delta method turns them into means, and everything for means applies.
 
-use crate::{Missing, Moments, Pair, PairMoments, Side};
+use crate::{Invalid, Missing, Moments, Pair, PairMoments, Side, terms::measured};
 
 /// Both arms as moments of the linearised values: mean `R = sum x / sum y`, variance
 /// `[var x - 2 R cov + R^2 var y] / mean(y)^2`. Feed them to [`crate::welch`], [`crate::lift`] or
@@ -26,14 +26,40 @@ pub fn of_sums(side: Side, arm: PairMoments) -> Result<f64, Missing> {
     Ok(arm.x().mean() / arm.y().mean())
 }
 
-fn linearized_arm(side: Side, arm: PairMoments) -> Result<Moments, Missing> {
+/// What the variance of the linearised values is made of, in the unit of the ratio.
+struct Parts {
+    ratio: f64,
+    /// `sd x / mean y` and `R sd y / mean y`.
+    of_x: f64,
+    of_y: f64,
+    /// From -1 to 1; 0 where one of the two does not vary.
+    correlation: f64,
+}
+
+fn parts(side: Side, arm: PairMoments) -> Result<Parts, Missing> {
     let (x, y) = (arm.x(), arm.y());
-    let (var_x, var_y) = (x.variance_of(side)?, y.variance_of(side)?);
-    let covariance = arm.covariance().unwrap_or(0.0);
+    let (sd_x, sd_y) = (x.variance_of(side)?.sqrt(), y.variance_of(side)?.sqrt());
     let ratio = of_sums(side, arm)?;
-    let variance = var_x - 2.0 * ratio * covariance + ratio * ratio * var_y;
-    let variance = variance.max(0.0) / (y.mean() * y.mean());
-    Ok(Moments::with_variance(arm.count(), ratio, variance))
+    let correlation = arm.covariance().unwrap_or(0.0) / sd_x / sd_y;
+    let correlation = if correlation.is_finite() { correlation.clamp(-1.0, 1.0) } else { 0.0 };
+    Ok(Parts { ratio, of_x: sd_x / y.mean(), of_y: ratio * (sd_y / y.mean()), correlation })
+}
+
+/// Whether the ratio and what it varies by are of a size that squares of it can be held; see
+/// [`crate::Invalid::OutOfRange`]. An arm without a ratio has nothing to be checked.
+pub fn check_size(side: Side, arm: PairMoments) -> Result<(), Invalid> {
+    let Ok(Parts { ratio, of_x, of_y, .. }) = parts(side, arm) else { return Ok(()) };
+    for value in [ratio, of_x, of_y] {
+        measured("ratio of the sums, or what it varies by", value)?;
+    }
+    Ok(())
+}
+
+/// `(sd x)^2 - 2 R cov + (R sd y)^2` over `mean(y)^2`, put together from its parts so that nothing in between overflows.
+fn linearized_arm(side: Side, arm: PairMoments) -> Result<Moments, Missing> {
+    let Parts { ratio, of_x, of_y, correlation } = parts(side, arm)?;
+    let variance = of_x.mul_add(of_x, of_y * of_y) - 2.0 * correlation * of_x * of_y;
+    Ok(Moments::with_variance(arm.count(), ratio, variance.max(0.0)))
 }
 
 #[cfg(test)]

@@ -202,3 +202,34 @@ fn ten_to_15_units_have_the_probability_of_their_z() {
     let answer = answered("bayes_beta_binomial", inputs);
     assert_close(&answer["prob_treatment_better"], 0.835_016_476_390_353, 2e-8);
 }
+
+/// Numerators and denominators have units of their own. A ratio is answered wherever it can be held, and the t and p of
+/// ordinary data do not depend on the two; elsewhere the denominator is named.
+#[test]
+fn a_ratio_does_not_depend_on_two_units_or_is_refused_by_its_field() {
+    let arm = |n: u64, [x, y, xx, yy, xy]: [f64; 5], a: f64, b: f64| {
+        json!({
+            "n": n, "sum_num": x * a, "sum_den": y * b, "sum_num_sq": xx * a * a, "sum_den_sq": yy * b * b,
+            "sum_num_den": xy * a * b,
+        })
+    };
+    let of = |a: f64, b: f64| {
+        json!({
+            "control": arm(400, [179.0, 2_043.0, 283.0, 11_907.0, 1_046.0], a, b),
+            "treatment": arm(380, [196.0, 1_896.0, 350.0, 10_860.0, 1_097.0], a, b), "alpha": 0.05,
+        })
+    };
+    let ordinary = answered("ratio_delta", of(1.0, 1.0));
+    for (a, b) in [(1e60, 1e30), (1e-60, 1e30), (1e40, 1e-50), (1e-90, 1e-3), (1e90, 1e90), (1e-95, 1e-95)] {
+        let answer = answered("ratio_delta", of(a, b));
+        for field in ["t", "df", "p_value"] {
+            assert_close(&answer[field], ordinary[field].as_f64().unwrap(), 1e-9);
+        }
+    }
+    for (a, b) in [(1e98, 1e-99), (1e-99, 1e98)] {
+        assert_eq!(refused("ratio_delta", of(a, b)), "control.sum_den");
+    }
+    let vanishing =
+        with(of(1.0, 1.0), "control", arm(400, [179.0, 1e-100, 283.0, 11_907.0, 1e-100], 1.0, 1.0));
+    assert_eq!(refused("ratio_delta", vanishing), "control.sum_den");
+}
