@@ -236,11 +236,6 @@ pub fn strata(splits: &[PhaseSums]) -> Result<Vec<Stratum>, String> {
     splits.iter().map(|of| of.stratum(share(of)?, counting)).collect()
 }
 
-/// One comparison's looks, the first one first, each with the phases that were left out at it.
-pub struct Sequence<'a> {
-    pub looks: Vec<(&'a Comparison, &'a BTreeSet<u32>)>,
-}
-
 /// The looks at an experiment so far, in order.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Looks<'a> {
@@ -250,13 +245,13 @@ pub struct Looks<'a> {
 }
 
 impl<'a> Looks<'a> {
-    /// Those of the same comparison.
-    pub fn sequence(self, of: &Identity, treatment: &str) -> Sequence<'a> {
+    /// Those of one comparison, each with the phases that were left out at it.
+    pub fn sequence(self, of: &Identity, treatment: &str) -> Vec<(&'a Comparison, &'a BTreeSet<u32>)> {
         let looks = self.taken.iter().flat_map(|look| {
             let found = look.comparisons.iter().find(|at| at.of == *of && at.treatment == treatment);
             found.map(|comparison| (comparison, &look.phases_left_out))
         });
-        Sequence { looks: looks.collect() }
+        looks.collect()
     }
 
     /// Phases whose sample ratio has alarmed.
@@ -277,7 +272,7 @@ impl<'a> Looks<'a> {
         let part = (alpha - last.alpha_spent_before) / own.clone().count() as f64;
         let (mut spent, mut error) = (last.alpha_spent_before, 0.0);
         for at in own {
-            let sequence = self.sequence(&at.of, &at.treatment).looks;
+            let sequence = self.sequence(&at.of, &at.treatment);
             let planned: Vec<BoundaryLook> = sequence.iter().filter_map(|(look, _)| look.planned).collect();
             spent += planned.last().map_or(0.0, |look| look.alpha_spent);
             error += conditional_error(&planned, part);

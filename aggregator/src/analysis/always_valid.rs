@@ -107,7 +107,7 @@ pub(super) struct Smallest {
 
 impl Past<'_> {
     pub(super) fn looks(&self) -> Vec<(&Comparison, &BTreeSet<u32>)> {
-        self.frame.looks.sequence(self.identity, &self.seen.names.treatment).looks
+        self.frame.looks.sequence(self.identity, &self.seen.names.treatment)
     }
 
     /// What each treatment's boundary has spent, of those that this one goes on.

@@ -147,7 +147,6 @@ fn look(
     past: &Past<'_>,
     result: &mut Boundary,
 ) -> Result<Option<BoundaryLook>, String> {
-    let invalid = |invalid: stats::Invalid| invalid.to_string();
     if now.planned.control == 0 || now.planned.treatment == 0 {
         return Err("an arm has no planned units".to_owned());
     }
@@ -157,7 +156,6 @@ fn look(
         spending: Spending::OBrienFleming,
     };
     let mut plan = group_sequential::Boundary::new(design);
-    result.fraction = information_fraction(&now.seen.data.strata, now.planned).map_err(invalid)?;
     let Laid { before, weight: weight_of_last_look } = lay_down(&mut plan, now, past)?;
     result.looks = before.iter().map(|before| before.look).collect();
     let mut taken = None;

@@ -15,35 +15,48 @@ use crate::config::Config;
 pub struct Args {
     /// Definitions in YAML or JSON
     file: PathBuf,
-    /// Who changes them
+    #[command(flatten)]
+    how: Proposing,
+}
+
+/// How changes are proposed, and told.
+#[derive(clap::Args)]
+pub(super) struct Proposing {
+    /// Who changes it
     #[arg(long)]
     author: String,
     /// Why
     #[arg(long)]
     reason: String,
-    /// Say what would become of them and write nothing
+    /// Say what would become of it and write nothing
     #[arg(long)]
-    dry_run: bool,
+    pub dry_run: bool,
     #[arg(long)]
-    json: bool,
+    pub json: bool,
+}
+
+impl Proposing {
+    pub fn signature(&self) -> Signature {
+        Signature { author: self.author.clone(), reason: self.reason.clone() }
+    }
 }
 
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let definitions = read(&args.file)?;
-    let signature = Signature { author: args.author, reason: args.reason };
+    let signature = args.how.signature();
     let mut log = open_log(config, |_| {}).await?;
     let mut all = Vec::new();
     let mut failure = None;
-    if args.dry_run {
+    if args.how.dry_run {
         all = rehearse(log.definitions(), definitions, &signature)?;
-        for applied in all.iter().filter(|_| !args.json) {
+        for applied in all.iter().filter(|_| !args.how.json) {
             show(&told(applied))?;
         }
     } else {
         for definition in definitions {
             match apply(&mut log, definition, &signature).await {
                 Ok(applied) => {
-                    if !args.json {
+                    if !args.how.json {
                         show(&told(&applied))?;
                     }
                     all.push(applied);
@@ -55,7 +68,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
             }
         }
     }
-    if args.json {
+    if args.how.json {
         show_json(&serde_json::json!({ "definitions": all }))?;
     }
     if let Some(error) = failure {

@@ -2,12 +2,12 @@
 
 use anyhow::anyhow;
 use ops::Exit;
-use producer::apply::{Signature, Verdict, apply, rehearse};
+use producer::apply::{Verdict, apply, rehearse};
 use producer::environments::{Promotion, is_known};
 use schemas::Key;
 use schemas::definition::{Definition, Kind};
 
-use super::apply::told;
+use super::apply::{Proposing, told};
 use super::{log_error, open_log, show, show_json};
 use crate::config::Config;
 
@@ -21,17 +21,8 @@ pub struct Args {
     /// The environment that gets them
     #[arg(long, value_name = "NAME", value_parser = super::environment)]
     to: Key,
-    /// Who changes it
-    #[arg(long)]
-    author: String,
-    /// Why
-    #[arg(long)]
-    reason: String,
-    /// Say what would become of it and write nothing
-    #[arg(long)]
-    dry_run: bool,
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    how: Proposing,
 }
 
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
@@ -55,13 +46,13 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         );
         return Err(refused.context(Exit::Refused));
     };
-    let signature = Signature { author: args.author, reason: args.reason };
-    let applied = if args.dry_run {
+    let signature = args.how.signature();
+    let applied = if args.how.dry_run {
         rehearse(log.definitions(), vec![promoted], &signature)?.remove(0)
     } else {
         apply(&mut log, promoted, &signature).await.map_err(log_error)?
     };
-    if args.json {
+    if args.how.json {
         show_json(&applied)?;
     } else {
         show(&told(&applied))?;
