@@ -3,7 +3,8 @@
 //! `inputs` in and `expected` out. Pure; it knows no experiment and reads nothing.
 //!
 //! What the data do not hold is null, and the object's `missing` says of each null why; `warnings` say what to know before
-//! reading a field. What cannot be right is an answer of `error` and the `field` to mend. An open end of an interval is
+//! reading a field. What cannot be right is an answer of `error` and the `field` to mend. An input that the
+//! method does not read is among the warnings, and refused where its name is almost that of one that it looked for. An open end of an interval is
 //! "inf" or "-inf", as is the evidence against what the plan makes impossible. Numbers in a metric's unit are 0 or of a
 //! magnitude from 1e-100 to 1e100, counts at most 2^53.
 
@@ -88,7 +89,14 @@ impl Method {
     /// The answer to one object. A fault of the program itself is answered too, so that the next line still is.
     pub fn compute(self, inputs: &Map<String, Value>) -> Value {
         let inputs = Inputs::top(inputs);
-        let run = || inputs.check_sides(self.sides).and_then(|()| (self.run)(&inputs));
+        let run = || -> Result<Found, Refused> {
+            inputs.check_sides(self.sides)?;
+            let mut found = (self.run)(&inputs)?;
+            for field in inputs.unread()? {
+                found.warn(&field, "this input is not read here");
+            }
+            Ok(found)
+        };
         match catch_unwind(AssertUnwindSafe(run)) {
             Ok(Ok(found)) => found.shown(),
             Ok(Err(refused)) => refused.shown(),
@@ -172,6 +180,28 @@ mod tests {
         );
         assert!(refusal("interaction", "alternative", json!("two-sided")).ends_with(r#""field":"cells"}"#));
         assert!(refusal("welch_t", "sides", json!(2)).ends_with(r#""field":"n_c"}"#));
+    }
+
+    /// `alternativ` once got the p-value of two sides, without a word.
+    #[test]
+    fn an_input_that_is_not_read_is_named() {
+        let with = |field: &str, value: Value| {
+            let mut line = json!({"n_c": 100, "x_c": 10, "n_t": 100, "x_t": 20, "alpha": 0.05});
+            line[field] = value;
+            serde_json::from_str::<Value>(&answer("two_proportion", &line.to_string())).unwrap()
+        };
+        assert_eq!(
+            with("alternativ", json!("greater")),
+            json!({"error": "alternativ: there is no such field; `alternative` is meant?", "field": "alternativ"})
+        );
+        assert_eq!(
+            with("note", json!("from the report"))["warnings"],
+            json!({"note": "this input is not read here"})
+        );
+        assert_eq!(with("alternative", json!("greater"))["warnings"], Value::Null);
+        let line = r#"{"tau": 1, "alpha": 0.05, "looks": [{"estimate": 1, "se": 1}, {"estimate": 1, "se": 1, "day": 2}]}"#;
+        let answer: Value = serde_json::from_str(&answer("sequential_msprt", line)).unwrap();
+        assert_eq!(answer["warnings"], json!({"looks[].day": "this input is not read here"}));
     }
 
     #[test]

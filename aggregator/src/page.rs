@@ -406,7 +406,7 @@ fn relative(lift: Option<f64>) -> String {
 }
 
 fn p_value(p: Option<f64>) -> String {
-    p.map_or("–".to_owned(), |p| if p < 0.0001 { "&lt; 0.0001".to_owned() } else { format!("{p:.4}") })
+    p.map_or("–".to_owned(), |p| say::p_value_short(p).replace('<', "&lt;"))
 }
 
 /// The interval of the difference; without one, the exact one of how many times as much.

@@ -13,8 +13,11 @@ pub fn count(number: u64) -> String {
     text
 }
 
-/// 0.0046 as "0.46 %".
+/// 0.0046 as "0.46 %"; what is not 0 does not read as 0.
 pub fn percent(share: f64) -> String {
+    if share > 0.0 && share < 0.00005 {
+        return "less than 0.01 %".to_owned();
+    }
     format!("{:.2} %", share * 100.0)
 }
 
@@ -35,8 +38,16 @@ pub fn p_value(p: f64) -> String {
     }
 }
 
-/// A level of significance with four digits at most: 0.05 / 3 as "0.0167".
+/// A p-value for a table: four digits, "< 0.0001" where they would all be 0.
+pub fn p_value_short(p: f64) -> String {
+    if p < 0.0001 { "< 0.0001".to_owned() } else { format!("{p:.4}") }
+}
+
+/// A level of significance with four digits at most: 0.05 / 3 as "0.0167"; a small one by its power, "1.7e-6".
 pub fn level(alpha: f64) -> String {
+    if alpha < 0.001 {
+        return format!("{alpha:.1e}").replace(".0e", "e");
+    }
     format!("{alpha:.4}").trim_end_matches('0').to_owned()
 }
 
@@ -75,6 +86,10 @@ mod tests {
         assert_eq!(
             [count(0), count(999), count(1_000), count(1_234_567)],
             ["0", "999", "1,000", "1,234,567"]
+        );
+        assert_eq!(
+            [percent(0.00001), percent(0.0), level(0.05 / 3.0), level(0.05), level(1e-6), level(1.67e-4)],
+            ["less than 0.01 %", "0.00 %", "0.0167", "0.05", "1e-6", "1.7e-4"]
         );
         assert_eq!(
             [percent(0.0046), signed_percent(0.5), signed_percent(-0.021)],

@@ -170,6 +170,7 @@ fn lines_of_nested_fields_in_yaml() {
             "line 24: targeting[0].when.all[1]: a condition is {all: [...]}, {any: [...]}, {not: {...}} or an attribute with exactly one operator",
         ),
         ("alpha: 0.05", "alpha: 5", "line 29: plan.alpha: 5 is not in (0, 0.5]"),
+        ("alpha: 0.05", "alpha: 1e-10", "line 29: plan.alpha: 1e-10 is below 1e-9"),
         ("alpha: 0.05", "alpha: 5 %", "line 29: plan.alpha: must be a number, not the text `5 %`"),
         (
             "start: 2026-01-01T00:00:00Z",

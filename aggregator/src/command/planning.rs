@@ -201,7 +201,10 @@ fn shown(answer: &Answer, split: &str) -> String {
     if answer.alpha_per_comparison < answer.alpha {
         put(
             &mut text,
-            format_args!("alpha is shared among the treatments: {:.4} each\n", answer.alpha_per_comparison),
+            format_args!(
+                "alpha is shared among the treatments: {} each\n",
+                say::level(answer.alpha_per_comparison)
+            ),
         );
     }
     if answer.variance_factor != 1.0 {

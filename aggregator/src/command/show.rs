@@ -70,7 +70,7 @@ fn metric_table(metric: &MetricResult) -> String {
     for variant in &metric.variants {
         let test = metric.tests.iter().find(|test| test.treatment == variant.key);
         let look = metric.always_valid.iter().find(|look| look.treatment == variant.key);
-        let number = |number: Option<f64>| number.map_or("-".to_owned(), |number| format!("{number:.4}"));
+        let p_value = |p: Option<f64>| p.map_or("-".to_owned(), say::p_value_short);
         let of_treatment = |text: String| if variant.control { String::new() } else { text };
         rows.push(vec![
             variant.key.clone(),
@@ -82,8 +82,8 @@ fn metric_table(metric: &MetricResult) -> String {
             of_treatment(
                 test.and_then(|test| test.lift_relative).map_or("-".to_owned(), say::signed_percent),
             ),
-            of_treatment(number(look.and_then(|look| look.p_value))),
-            of_treatment(number(test.and_then(|test| test.p_value))),
+            of_treatment(p_value(look.and_then(|look| look.p_value))),
+            of_treatment(p_value(test.and_then(|test| test.p_value))),
         ]);
     }
     text.push_str(&table(&rows));
@@ -98,7 +98,10 @@ fn metric_table(metric: &MetricResult) -> String {
         }
         if let Some(adjusted) = look.p_value_adjusted {
             let what = "always-valid p adjusted for all secondary metrics (Benjamini-Hochberg)";
-            put(&mut text, format_args!("    {}: {what}: {adjusted:.4}\n", look.treatment));
+            put(
+                &mut text,
+                format_args!("    {}: {what}: {}\n", look.treatment, say::p_value_short(adjusted)),
+            );
         }
     }
     if let Some(test) = metric.tests.first() {

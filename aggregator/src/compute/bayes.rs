@@ -158,6 +158,9 @@ fn prior(inputs: &Inputs, relative: bool, control_mean: f64) -> Result<Option<No
         return Ok(None);
     }
     let variance = given.number("variance")?;
+    if variance < 0.0 {
+        return Err(given.refuse("variance", format!("{variance} is below 0")));
+    }
     let sd = given.check("variance", measured("its root", variance.sqrt()))?;
     let prior = given.check("variance", NormalPrior::new(given.measure("mean")?, sd))?;
     let scaled = match (is_relative(inputs, "prior_type")?, relative) {

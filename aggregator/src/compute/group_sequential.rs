@@ -11,8 +11,28 @@ use stats::{
 
 use super::{Found, Inputs, Refused, found::Open};
 
-/// The files write null for a bound beyond, which nothing reaches.
+/// The files write null for a bound beyond, which nothing reaches; their alphas are from 0.001 to 0.1.
 const UNREACHABLE: f64 = 6.0;
+
+/// What a small alpha adds to its own quantile before a bound is out of reach.
+const BEYOND_THE_QUANTILE: f64 = 2.0;
+
+/// Below, next to nothing could be spent at any look, and the integrals keep no digit of it.
+const ALPHA_MIN: f64 = 1e-12;
+
+/// An alpha that bounds can be found for.
+fn alpha_of_bounds(inputs: &Inputs) -> Result<Alpha, Refused> {
+    let alpha = inputs.alpha()?;
+    if alpha.get() < ALPHA_MIN {
+        return Err(inputs.refuse("alpha", format!("{} is below {ALPHA_MIN:e}", alpha.get())));
+    }
+    Ok(alpha)
+}
+
+/// The z beyond which a bound is out of reach: a test at `alpha` with one look needs its quantile.
+fn unreachable(alpha: Alpha, alternative: Alternative) -> f64 {
+    UNREACHABLE.max(alternative.critical_z(alpha) + BEYOND_THE_QUANTILE)
+}
 
 /// The most uncorrected looks; each costs an integral over the last one's grid.
 const PEEKS_MAX: u64 = 2_000;
@@ -65,7 +85,8 @@ fn spending_by(inputs: &Inputs, name: &str, gamma: &str, others: &str) -> Result
 /// Futility bounds beside a boundary that does not know of them; for a given `drift`, or as a plan.
 pub fn futility(inputs: &Inputs) -> Result<Found, Refused> {
     let fractions = fractions(inputs)?;
-    let (alpha, alternative) = (inputs.alpha()?, inputs.sides()?);
+    let (alpha, alternative) = (alpha_of_bounds(inputs)?, inputs.sides()?);
+    let limit = unreachable(alpha, alternative);
     let design = Design { alpha, alternative, spending: spending_by(inputs, "spending", "gamma", "")? };
     let boundary = inputs.check("information_fractions", Boundary::planned(design, &fractions))?;
     let looks = boundary.looks();
@@ -74,7 +95,12 @@ pub fn futility(inputs: &Inputs) -> Result<Found, Refused> {
         spending: spending_by(inputs, "futility_spending", "futility_gamma", "")?,
     };
     let mut found = Found::default();
-    put_list(&mut found, "z", looks.criticals().into_iter().map(|z| reachable(z).ok()).collect());
+    put_list(
+        &mut found,
+        "z",
+        looks.criticals().into_iter().map(|z| reachable(z, limit).ok()).collect(),
+        limit,
+    );
     let drift = if inputs.has("drift") {
         inputs.number("drift")?
     } else {
@@ -97,19 +123,18 @@ pub fn futility(inputs: &Inputs) -> Result<Found, Refused> {
 }
 
 /// The bound itself, or why nothing reaches it.
-fn reachable(critical: f64) -> Result<f64, String> {
-    if critical <= UNREACHABLE {
+fn reachable(critical: f64, limit: f64) -> Result<f64, String> {
+    if critical <= limit {
         Ok(critical)
     } else {
-        Err(format!(
-            "no z up to {UNREACHABLE} reaches the bound, {critical}: next to nothing may be spent here"
-        ))
+        Err(format!("the bound, {critical}, is above {limit}: next to nothing may be spent here"))
     }
 }
 
 pub fn bounds(inputs: &Inputs) -> Result<Found, Refused> {
     let fractions = fractions(inputs)?;
-    let (alpha, alternative) = (inputs.alpha()?, inputs.sides()?);
+    let (alpha, alternative) = (alpha_of_bounds(inputs)?, inputs.sides()?);
+    let limit = unreachable(alpha, alternative);
     let power = power_above(inputs, alpha)?;
     let classical = |family| {
         let looks = Looks::classical(family, &fractions, alpha, alternative);
@@ -135,11 +160,11 @@ pub fn bounds(inputs: &Inputs) -> Result<Found, Refused> {
         Alternative::Greater | Alternative::Less => ("nominal_p_one_sided", 1.0),
     };
     let each = |of: fn(f64) -> f64, times: f64| -> Vec<Option<f64>> {
-        criticals.iter().map(|&critical| reachable(critical).ok().map(|z| times * of(z))).collect()
+        criticals.iter().map(|&critical| reachable(critical, limit).ok().map(|z| times * of(z))).collect()
     };
     let mut found = Found::default();
-    put_list(&mut found, "z", each(|z| z, 1.0));
-    put_list(&mut found, nominal, each(normal_sf, sides));
+    put_list(&mut found, "z", each(|z| z, 1.0), limit);
+    put_list(&mut found, nominal, each(normal_sf, sides), limit);
     found.put("cumulative_alpha_spent", spent.unwrap_or_else(|| cumulative(&looks.crossing(0.0))));
     found.put("inflation_factor", cost.inflation);
     found.put("expected_information_ratio_h1", cost.expected_if_effect);
@@ -149,11 +174,11 @@ pub fn bounds(inputs: &Inputs) -> Result<Found, Refused> {
 }
 
 /// A list in which nulls are the bounds that nothing reaches.
-fn put_list(found: &mut Found, name: &str, values: Vec<Option<f64>>) {
+fn put_list(found: &mut Found, name: &str, values: Vec<Option<f64>>, limit: f64) {
     let unreached = values.iter().any(Option::is_none);
     found.put(name, serde_json::json!(values));
     if unreached {
-        found.note(name, format!("null: no z up to {UNREACHABLE} reaches the bound"));
+        found.note(name, format!("null: the bound is above {limit}, and nothing reaches it"));
     }
 }
 
@@ -168,8 +193,9 @@ fn cumulative(crossing: &[Crossing]) -> Vec<f64> {
 }
 
 pub fn analysis(inputs: &Inputs) -> Result<Found, Refused> {
-    let alpha = inputs.alpha()?;
-    let design = Design { alpha, alternative: inputs.sides()?, spending: spending(inputs)? };
+    let (alpha, alternative) = (alpha_of_bounds(inputs)?, inputs.sides()?);
+    let limit = unreachable(alpha, alternative);
+    let design = Design { alpha, alternative, spending: spending(inputs)? };
     let planned = Pair { control: inputs.count("planned_n_c")?, treatment: inputs.count("planned_n_t")? };
     let last_is_final = inputs.flag("last_look_is_final")?;
     let mut boundary = Boundary::new(design);
@@ -197,7 +223,7 @@ pub fn analysis(inputs: &Inputs) -> Result<Found, Refused> {
             stop = Some(index);
         }
         tests.push(test);
-        shown.push(look_shown(&bound, test, rejects));
+        shown.push(look_shown(&bound, test, rejects, limit));
     }
     let analysed = stop.unwrap_or(looks.len() - 1);
     let mut found = Found::default().with("looks", shown).with("analysed_at_index", analysed);
@@ -228,7 +254,7 @@ pub fn analysis(inputs: &Inputs) -> Result<Found, Refused> {
     Ok(found)
 }
 
-fn look_shown(bound: &Bound, test: Result<ZTest, Missing>, rejects: bool) -> Found {
+fn look_shown(bound: &Bound, test: Result<ZTest, Missing>, rejects: bool, limit: f64) -> Found {
     let mut found = Found::default()
         .with("information_fraction", bound.fraction)
         .with("estimate", test.map(|test| test.effect.estimate))
@@ -236,7 +262,7 @@ fn look_shown(bound: &Bound, test: Result<ZTest, Missing>, rejects: bool) -> Fou
         .with("z", test.map(|test| test.z))
         .with("cumulative_alpha_spent", bound.alpha_spent)
         .with("reject", rejects);
-    match reachable(bound.critical) {
+    match reachable(bound.critical, limit) {
         Ok(critical) => {
             found.put("bound", critical);
             found.put("nominal_p_bound", bound.nominal_p());
@@ -256,10 +282,13 @@ pub fn peeking(inputs: &Inputs) -> Result<Found, Refused> {
     if !(1..=PEEKS_MAX).contains(&looks) {
         return Err(inputs.refuse("looks", format!("{looks} is not from 1 to {PEEKS_MAX}")));
     }
-    // A number, or in words that the quantile of alpha is meant.
+    // A number; null, or in words, says that the quantile of alpha is meant.
     let critical = match inputs.number("critical_value") {
         Ok(given) => given,
-        Err(_) => Alternative::TwoSided.critical_z(inputs.alpha()?),
+        Err(unread) => match inputs.has("alpha") {
+            true => Alternative::TwoSided.critical_z(inputs.alpha()?),
+            false => return Err(unread),
+        },
     };
     let fractions: Vec<f64> = (1..=looks).map(|k| k as f64 / looks as f64).collect();
     let criticals = vec![critical; fractions.len()];

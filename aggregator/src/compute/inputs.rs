@@ -1,6 +1,9 @@
 //! One JSON object, read field by field. Every refusal names the field by its path in the line.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::rc::Rc;
 
 use serde_json::{Map, Value};
 use stats::{Alpha, Alternative, Arm, Counts, Invalid, Moments, Pair, PairMoments, measured};
@@ -28,6 +31,14 @@ impl fmt::Display for Refused {
     }
 }
 
+/// Whether a person who wrote `name` may have meant `known`: letters or words apart, `_` and capitals aside.
+fn is_near(name: &str, known: &str) -> bool {
+    let plain = |name: &str| name.to_lowercase().replace(['_', '-', ' '], "");
+    let (name, known) = (plain(name), plain(known));
+    // Short names are too close to each other: n_c, n_t, x_c.
+    known.len() >= 4 && strsim::damerau_levenshtein(&name, &known) <= known.len() / 4
+}
+
 /// By which field a method is told the side that it looks at.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Sides {
@@ -39,16 +50,95 @@ pub enum Sides {
     Both,
 }
 
+/// The fields that a method asked for, by the path of their kind (`looks[].n_c`), and whether one was there.
+type Asked = Rc<RefCell<BTreeMap<String, bool>>>;
+
 /// An object and where it stands in the line.
 pub struct Inputs<'a> {
     object: &'a Map<String, Value>,
     /// "" at the top, else ending in a dot.
     path: String,
+    /// The same without the places in lists.
+    kind: String,
+    asked: Asked,
 }
 
 impl<'a> Inputs<'a> {
     pub fn top(object: &'a Map<String, Value>) -> Inputs<'a> {
-        Inputs { object, path: String::new() }
+        Inputs { object, path: String::new(), kind: String::new(), asked: Asked::default() }
+    }
+
+    /// The object in the field, or in the list of the field, at this place.
+    fn inside(&self, name: &str, place: &str, object: &'a Map<String, Value>) -> Inputs<'a> {
+        let in_lists = "[]".repeat(place.matches('[').count());
+        Inputs {
+            object,
+            path: format!("{}{place}.", self.path),
+            kind: format!("{}{name}{in_lists}.", self.kind),
+            asked: Rc::clone(&self.asked),
+        }
+    }
+
+    /// The fields that the method did not read, those of a list's entries once (`looks[].day`); to be asked when it is
+    /// done. One that is written almost as a field that
+    /// the method looked for and did not find is refused: its author means that one.
+    pub fn unread(&self) -> Result<BTreeSet<String>, Refused> {
+        let mut unread = BTreeSet::new();
+        self.collect_unread(&mut unread)?;
+        Ok(unread)
+    }
+
+    fn collect_unread(&self, unread: &mut BTreeSet<String>) -> Result<(), Refused> {
+        for (name, value) in self.object {
+            let kind = format!("{}{name}", self.kind);
+            if !self.asked.borrow().contains_key(&kind) {
+                if let Some(meant) = self.meant_by(name) {
+                    return Err(self.refuse(name, format!("there is no such field; `{meant}` is meant?")));
+                }
+                if !value.is_null() {
+                    unread.insert(kind);
+                }
+                continue;
+            }
+            self.collect_unread_inside(name, name, value, unread)?;
+        }
+        Ok(())
+    }
+
+    fn collect_unread_inside(
+        &self,
+        name: &str,
+        place: &str,
+        value: &'a Value,
+        unread: &mut BTreeSet<String>,
+    ) -> Result<(), Refused> {
+        match value {
+            Value::Object(object) => self.inside(name, place, object).collect_unread(unread),
+            // Of a list of numbers there is nothing to tell, however long it is.
+            Value::Array(values) if !values.iter().all(Value::is_number) => {
+                for (index, value) in values.iter().enumerate() {
+                    self.collect_unread_inside(name, &format!("{place}[{index}]"), value, unread)?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The field of this object that was looked for in vain and is written almost like `name`.
+    fn meant_by(&self, name: &str) -> Option<String> {
+        let asked = self.asked.borrow();
+        let absent = asked.iter().filter(|(_, there)| !**there);
+        let here = absent.filter_map(|(path, _)| path.strip_prefix(&self.kind));
+        let near = here.filter(|known| !known.contains('.') && is_near(name, known));
+        near.map(str::to_owned).next()
+    }
+
+    fn ask(&self, name: &str) -> Option<&'a Value> {
+        let value = self.object.get(name);
+        let mut asked = self.asked.borrow_mut();
+        *asked.entry(format!("{}{name}", self.kind)).or_default() |= value.is_some();
+        value
     }
 
     /// What `name` is to be blamed for.
@@ -79,17 +169,17 @@ impl<'a> Inputs<'a> {
 
     /// Whether the field is there and not null.
     pub fn has(&self, name: &str) -> bool {
-        self.object.get(name).is_some_and(|value| !value.is_null())
+        self.ask(name).is_some_and(|value| !value.is_null())
     }
 
     fn get(&self, name: &str) -> Result<&'a Value, Refused> {
-        self.object.get(name).ok_or_else(|| self.refuse(name, "it is missing"))
+        self.ask(name).ok_or_else(|| self.refuse(name, "it is missing"))
     }
 
     pub fn object(&self, name: &str) -> Result<Inputs<'a>, Refused> {
         let value = self.get(name)?;
         let object = value.as_object().ok_or_else(|| self.refuse(name, "it is not an object"))?;
-        Ok(Inputs { object, path: format!("{}{name}.", self.path) })
+        Ok(self.inside(name, name, object))
     }
 
     pub fn list(&self, name: &str) -> Result<&'a Vec<Value>, Refused> {
@@ -102,7 +192,7 @@ impl<'a> Inputs<'a> {
         for (index, value) in self.list(name)?.iter().enumerate() {
             let place = format!("{name}[{index}]");
             let object = value.as_object().ok_or_else(|| self.refuse(&place, "it is not an object"))?;
-            objects.push(Inputs { object, path: format!("{}{place}.", self.path) });
+            objects.push(self.inside(name, &place, object));
         }
         Ok(objects)
     }
@@ -117,7 +207,7 @@ impl<'a> Inputs<'a> {
             for (j, value) in row.iter().enumerate() {
                 let place = format!("{name}[{i}][{j}]");
                 let object = value.as_object().ok_or_else(|| self.refuse(&place, "it is not an object"))?;
-                objects.push(Inputs { object, path: format!("{}{place}.", self.path) });
+                objects.push(self.inside(name, &place, object));
             }
             rows.push(objects);
         }

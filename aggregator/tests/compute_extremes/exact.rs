@@ -233,3 +233,26 @@ fn a_ratio_does_not_depend_on_two_units_or_is_refused_by_its_field() {
         with(of(1.0, 1.0), "control", arm(400, [179.0, 1e-100, 283.0, 11_907.0, 1e-100], 1.0, 1.0));
     assert_eq!(refused("ratio_delta", vanishing), "control.sum_den");
 }
+
+/// A look's only bound is the quantile of alpha; that of 1e-9 was null, as if nothing reached it.
+#[test]
+fn a_small_alpha_has_its_bound_or_is_refused() {
+    let inputs = |alpha: f64| json!({"information_fractions": [1.0], "alpha": alpha, "sides": 2, "spending": "obf", "power": 0.8});
+    // scipy.stats.norm.isf(alpha / 2)
+    for (alpha, z) in [(1e-9, 6.109410204869), (1e-12, 7.130506848171)] {
+        assert_close(&answered("group_sequential_bounds", inputs(alpha))["z"][0], z, 1e-9);
+    }
+    assert_eq!(refused("group_sequential_bounds", inputs(9e-13)), "alpha");
+}
+
+/// Both ends are the median at an alpha next to 1, and the lower one came out above the upper.
+#[test]
+fn a_credible_interval_next_to_a_point_is_not_crossed() {
+    let arms = json!({"n_c": 1000, "x_c": 100, "n_t": 1000, "x_t": 120, "prior_alpha": 1e15, "prior_beta": 1e15,
+        "alpha": 0.999_999_999_999});
+    let answer = answered("bayes_beta_binomial", arms);
+    for name in ["ci_c", "ci_t", "diff_ci"] {
+        let (lower, upper) = (answer[name][0].as_f64().unwrap(), answer[name][1].as_f64().unwrap());
+        assert!(lower <= upper, "{name}: {lower} to {upper}");
+    }
+}

@@ -1,5 +1,6 @@
 //! The connections of a service's HTTP side: so many at once, each with a time for the head of a request, and
-//! an orderly end. A client that sends slowly, or nothing, holds a connection for that long and no longer.
+//! an orderly end. A client that sends slowly, or nothing, holds a connection for that long and no longer; so does one
+//! that does not read its answer.
 
 use std::io;
 use std::pin::pin;
@@ -13,6 +14,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 
 use crate::Shutdown;
 use crate::config::Http;
@@ -23,7 +25,7 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Serves `routes` on `listener` until the shutdown begins and the requests under way have been answered.
 pub async fn serve(listener: TcpListener, routes: Router, http: &Http, shutdown: Shutdown) {
     let slots = Arc::new(Semaphore::new(http.connections.usize().min(Semaphore::MAX_PERMITS)));
-    let head_within = http.head_timeout_ms.duration();
+    let limits = Limits { head: http.head_timeout_ms.duration(), unread: http.unread_timeout_ms.duration() };
     let mut connections = JoinSet::new();
     loop {
         // Whatever loses waits for the next turn: a slot is given back, and a connection stays with the kernel.
@@ -41,7 +43,7 @@ pub async fn serve(listener: TcpListener, routes: Router, http: &Http, shutdown:
                 let (routes, shutdown) = (routes.clone(), shutdown.clone());
                 connections.spawn(async move {
                     let _slot = slot;
-                    connection(stream, routes, head_within, shutdown).await;
+                    connection(stream, routes, limits, shutdown).await;
                 });
             }
             Err(error) if is_the_clients(&error) => {}
@@ -55,13 +57,22 @@ pub async fn serve(listener: TcpListener, routes: Router, http: &Http, shutdown:
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(stream: TcpStream, routes: Router, head_within: Duration, shutdown: Shutdown) {
+/// How long a connection waits for its client.
+#[derive(Clone, Copy)]
+struct Limits {
+    head: Duration,
+    unread: Duration,
+}
+
+async fn connection(stream: TcpStream, routes: Router, limits: Limits, shutdown: Shutdown) {
     // Answers are written whole; waiting for more to send would only delay them.
     let _ = stream.set_nodelay(true);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(limits.unread));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(head_within)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+        .header_read_timeout(limits.head)
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(routes));
     let mut served = pin!(served);
     let outcome = tokio::select! {
         outcome = served.as_mut() => outcome,

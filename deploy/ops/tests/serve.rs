@@ -228,6 +228,32 @@ async fn one_connection_too_many_waits_for_another_to_be_closed() {
     server.stopped().await.unwrap();
 }
 
+/// The one connection that there may be is freed, so that somebody else is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_not_read_does_not_hold_its_connection() {
+    const MORE_THAN_ANY_BUFFER: usize = 64 << 20;
+    let routes = Router::new().route("/large", get(async || vec![b'x'; MORE_THAN_ANY_BUFFER]));
+    let shutdown = Shutdown::manual();
+    let http = http("connections = 1\nunread_timeout_ms = 300", &[]);
+    let server = start(&http, routes, &Health::new(), &shutdown).await;
+    let address = server.address();
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut unread = TcpStream::connect(address).unwrap();
+        unread.write_all(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        let mut beginning = [0; 12];
+        unread.read_exact(&mut beginning).unwrap();
+        assert_eq!(&beginning, b"HTTP/1.1 200");
+        let mut second = TcpStream::connect(address).unwrap();
+        second.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+        let answer = read_to_the_end(second);
+        drop(unread);
+        answer
+    })
+    .await
+    .unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_request_and_one_too_many_are_turned_away_and_operators_are_not() {
     let slow = Router::new().route("/slow", get(async || std::future::pending::<()>().await));

@@ -69,7 +69,8 @@ fn read(node: &Node, definitions: &mut Vec<Definition>, errors: &mut Vec<FileErr
     }
     let problems = match definition(value) {
         Ok(definition) => {
-            let problems = check(&definition);
+            let mut problems = check(&definition);
+            problems.extend(beyond_use(&definition));
             definitions.push(definition);
             problems
         }
@@ -78,6 +79,22 @@ fn read(node: &Node, definitions: &mut Vec<Definition>, errors: &mut Vec<FileErr
     errors.extend(
         problems.into_iter().map(|problem| FileError { line: line_of(&lines, &problem.field), problem }),
     );
+}
+
+/// The smallest alpha that a file may ask for: no test of units decides at less.
+const ALPHA_MIN: f64 = 1e-9;
+
+/// What the log's rules take and no author means.
+fn beyond_use(definition: &Definition) -> Option<Problem> {
+    match definition {
+        Definition::Experiment(experiment)
+            if experiment.plan.alpha > 0.0 && experiment.plan.alpha < ALPHA_MIN =>
+        {
+            let what = format!("{:e} is below {ALPHA_MIN:e}", experiment.plan.alpha);
+            Some(Problem::new("plan.alpha", what))
+        }
+        _ => None,
+    }
 }
 
 fn definition(mut value: Value) -> Result<Definition, Vec<Problem>> {

@@ -57,7 +57,9 @@ impl BetaPosterior {
     pub fn interval(&self, level: Alpha) -> Interval {
         let (bell, tail) = (self.bell(), level.get() / 2.0);
         let end = |place: f64| bell.rate_at(place).p;
-        Interval { lower: end(bell.lower_quantile(tail)), upper: end(bell.upper_quantile(tail)) }
+        let (lower, upper) = (end(bell.lower_quantile(tail)), end(bell.upper_quantile(tail)));
+        // At an alpha of almost 1 both are the median, and rounding may exchange them.
+        Interval { lower: lower.min(upper), upper: upper.max(lower) }
     }
 
     /// P(rate > p), for p from 0 to 1.

@@ -41,10 +41,10 @@ impl Rates {
     /// The equal-tailed credible interval of p_t - p_c, its ends to 1e-12 of its width.
     pub fn interval_of_difference(&self, level: Alpha) -> Interval {
         let (Pair { control, treatment }, tail) = (self.bells(), level.get() / 2.0);
-        Interval {
-            lower: lower_quantile_of_difference(&treatment, &control, tail),
-            upper: -lower_quantile_of_difference(&control, &treatment, tail),
-        }
+        let lower = lower_quantile_of_difference(&treatment, &control, tail);
+        let upper = -lower_quantile_of_difference(&control, &treatment, tail);
+        // See `BetaPosterior::interval`.
+        Interval { lower: lower.min(upper), upper: upper.max(lower) }
     }
 
     fn bells(&self) -> Pair<Bell> {

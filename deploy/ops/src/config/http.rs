@@ -16,6 +16,7 @@ pub struct Http {
     pub token: Option<Secret>,
     pub token_file: Option<PathBuf>,
     pub head_timeout_ms: Millis<10, 600_000>,
+    pub unread_timeout_ms: Millis<10, 600_000>,
     pub connections: Count<1, 100_000>,
     pub request_timeout_ms: Millis<10, 600_000>,
     pub requests_at_once: Count<1, 100_000>,
@@ -30,6 +31,7 @@ impl Default for Http {
             token: None,
             token_file: None,
             head_timeout_ms: Millis::of(10_000),
+            unread_timeout_ms: Millis::of(30_000),
             connections: Count::of(1_024),
             request_timeout_ms: Millis::of(30_000),
             requests_at_once: Count::of(256),
@@ -60,6 +62,11 @@ impl Section for Http {
                 "head_timeout_ms",
                 &self.head_timeout_ms,
                 "time for the head of a request, and between two on one connection; one past it is closed",
+            ),
+            Field::of(
+                "unread_timeout_ms",
+                &self.unread_timeout_ms,
+                "time that a client may leave an answer unread; the connection of one past it is closed",
             ),
             Field::of(
                 "connections",
