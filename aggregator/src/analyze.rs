@@ -8,7 +8,7 @@ use schemas::definition::{Assignment, Experiment, Metric, Version};
 use schemas::{Micros, Uuid};
 
 use crate::analysis::{self, Compared, Frame, Outcome};
-use crate::counts::{self, Counts, Question};
+use crate::counts::{self, Counts, Later, Question};
 use crate::cut::Cut;
 use crate::database::Database;
 use crate::decision::{self, Crossed, Evidence};
@@ -63,8 +63,8 @@ pub async fn count<'a>(database: &Database, moment: &Moment<'a>, key: &str) -> a
     }
     let events: Vec<&str> =
         counted.iter().filter_map(|of| of.definition).map(|(_, metric)| metric.event.as_str()).collect();
-    let events_after_as_of = counts::count_later(database, key, &events, &environments, moment.as_of).await?;
-    let computed = Computed { analysis_id: Uuid::now_v7(), at: crate::cut::now()?, events_after_as_of };
+    let later = counts::count_later(database, key, &events, &environments, moment.as_of).await?;
+    let computed = Computed { analysis_id: Uuid::now_v7(), at: crate::cut::now()?, later };
     Ok(Counting { defined, counted, computed })
 }
 
@@ -106,7 +106,7 @@ pub struct CountedMetric<'a> {
 pub struct Computed {
     pub analysis_id: Uuid,
     pub at: Micros,
-    pub events_after_as_of: u64,
+    pub later: Later,
 }
 
 /// The document, from everything that was read.
@@ -187,7 +187,8 @@ pub fn assemble(
             .find(|of| of.role == Role::Primary)
             .map_or(0, |of| of.unknown),
         units_of_unknown_variants: units.iter().filter(|of| !known(of)).map(|of| of.units).sum(),
-        events_after_as_of: computed.events_after_as_of,
+        events_after_as_of: computed.later.events,
+        first_event_after_as_of: computed.later.first_at.and_then(|micros| Micros::new(micros).ok()),
         test: primary.and_then(|metric| metric.tests.first().cloned()),
         tests: primary.map(|metric| metric.tests.clone()).unwrap_or_default(),
         always_valid: primary.and_then(|metric| metric.always_valid.first().cloned()),
@@ -221,7 +222,7 @@ fn keep(metrics: &mut [MetricResult], look: &Look) {
 }
 
 /// Whether an analysis now would say what the previous one said: no row is new, no definition has changed,
-/// and nothing is waiting for its time to come.
+/// and the time of no event has come.
 pub fn is_current(previous: &ExperimentResult, moment: &Moment<'_>) -> bool {
     let Some(defined) = moment.definitions.experiments.get(&previous.key) else {
         return false;
@@ -232,5 +233,6 @@ pub fn is_current(previous: &ExperimentResult, moment: &Moment<'_>) -> bool {
     previous.cut == *moment.cut
         && previous.definition_version == defined.version
         && same_metrics
-        && previous.events_after_as_of == 0
+        && (previous.events_after_as_of == 0
+            || previous.first_event_after_as_of.is_some_and(|first| moment.as_of < first))
 }

@@ -82,23 +82,31 @@ pub async fn count(
 
 /// Made after the as-of time, by a clock ahead of ours, and therefore left out for now.
 const LATER_SQL: &str = "
-SELECT sum(later) FROM
+SELECT sum(later) AS events, minOrNull(first) AS first_at FROM
 (
-    SELECT count() AS later FROM exposures
+    SELECT count() AS later, minOrNull(toUnixTimestamp64Micro(created_at)) AS first FROM exposures
     WHERE experiment = ? AND has(?, environment) AND created_at > fromUnixTimestamp64Micro(toInt64(?), 'UTC')
     UNION ALL
-    SELECT count() AS later FROM conversions
+    SELECT count() AS later, minOrNull(toUnixTimestamp64Micro(created_at)) AS first FROM conversions
     WHERE name IN ? AND experiment IN ('', ?) AND has(?, environment) AND created_at > fromUnixTimestamp64Micro(toInt64(?), 'UTC')
 )";
 
-/// How many events of an experiment carry a time after `as_of`.
+/// Events whose time is still to come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+pub struct Later {
+    pub events: u64,
+    /// Microseconds since 1970, of the first of them; none without events.
+    pub first_at: Option<i64>,
+}
+
+/// The events of an experiment that carry a time after `as_of`.
 pub async fn count_later(
     database: &Database,
     experiment: &str,
     events: &[&str],
     environments: &[&str],
     as_of: Micros,
-) -> anyhow::Result<u64> {
+) -> anyhow::Result<Later> {
     let query = database
         .query(LATER_SQL)
         .bind(experiment)
@@ -109,7 +117,7 @@ pub async fn count_later(
         .bind(environments)
         .bind(as_of.get());
     let doing = format!("looking for events from the future in {experiment}");
-    Ok(database.rows::<u64>(&doing, query).await?.into_iter().sum())
+    Ok(database.rows::<Later>(&doing, query).await?.into_iter().next().unwrap_or_default())
 }
 
 /// Which value of a unit.

@@ -60,6 +60,9 @@ pub struct ExperimentResult {
     pub units_of_unknown_variants: u64,
     /// Events of this experiment that carry a time after `as_of`, left out for now.
     pub events_after_as_of: u64,
+    /// When the first of them has its time; none without them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_event_after_as_of: Option<Micros>,
     pub metrics: Vec<MetricResult>,
     /// Of the primary metric; the first of `tests`.
     pub test: Option<Test>,

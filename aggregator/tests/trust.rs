@@ -3,10 +3,14 @@
 
 mod story;
 
+use aggregator::analyze::{Moment, is_current};
 use aggregator::command::show;
+use aggregator::cut::Cut;
+use aggregator::definitions::{Defined, Definitions};
 use aggregator::document::{self, ExperimentResult, Verdict, WarningKind};
 use aggregator::expiry;
 use aggregator::page::{self, Histories};
+use schemas::Micros;
 use serde_json::{Value, json};
 use story::Story;
 
@@ -248,6 +252,41 @@ fn an_old_document_is_refused_and_its_looks_count() {
     assert_eq!((boundary.alpha_spent_before, boundary.alpha), (0.015, 0.05 - 0.015));
     story.spent_before = 0.0;
     assert_eq!(story.boundary(&[[(7_000, 700), (7_000, 700)]]).alpha, 0.05 - 0.015);
+}
+
+/// An event of the year 2099 had its experiment analyzed every round until then.
+#[test]
+fn an_analysis_is_current_until_the_time_of_the_next_event() {
+    let mut story = Story::of(json!({}));
+    let mut previous = story.analyze(&[(300, 30), (300, 30)]).clone();
+    let mut definitions = Definitions::default();
+    definitions.experiments.insert("e".to_owned(), story.experiment.clone());
+    definitions.metrics.insert(
+        "m".to_owned(),
+        Defined {
+            version: story.metric_version,
+            definition: story.metric.clone(),
+            changed_at_ms: 0,
+            phases: Vec::new(),
+        },
+    );
+    let cut = Cut::default();
+    let mut is_current_at = |events: u64, first: Option<i64>, now: i64| {
+        previous.events_after_as_of = events;
+        previous.first_event_after_as_of = first.map(|micros| Micros::new(micros).unwrap());
+        let moment = Moment { definitions: &definitions, cut: &cut, as_of: Micros::new(now).unwrap() };
+        is_current(&previous, &moment)
+    };
+    assert_eq!(
+        [
+            is_current_at(0, None, 1_000),
+            is_current_at(1, Some(2_000), 1_999),
+            is_current_at(1, Some(2_000), 2_000),
+            // An earlier build has not said when.
+            is_current_at(1, None, 1_000),
+        ],
+        [true, true, false, false]
+    );
 }
 
 /// A verdict that rested on a phase that is left out is marked.

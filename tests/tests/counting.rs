@@ -9,6 +9,7 @@ use tests::Platform;
 use tests::platform::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+const FAR_AHEAD: &str = "2099-01-01T00:00:00.000000Z";
 const POLL: Duration = Duration::from_millis(100);
 
 fn definitions(state: &str, weights: (u32, u32), more: &str) -> String {
@@ -97,6 +98,11 @@ fn phases_environments_and_reasons_are_counted_as_the_definition_says() {
     // Of a phase that nobody has opened.
     lines.expose("early", "b", 3, "production", "split");
     lines.buy("held-out", "production");
+    // Of a time to come: stored, and counted when it has come.
+    lines.push(&serde_json::json!({
+        "type": "conversion", "name": "purchase", "unit_id": "one-4", "environment": "canary",
+        "created_at": FAR_AHEAD,
+    }));
     let file = platform.path("events.jsonl");
     std::fs::write(&file, &lines.text).unwrap();
     platform.stack().run("producer", &["replay", &file.display().to_string()]).unwrap();
@@ -104,7 +110,7 @@ fn phases_environments_and_reasons_are_counted_as_the_definition_says() {
     wait_until("the rows", PATIENCE, POLL, || {
         let exposures = clickhouse.number("SELECT count() FROM exposures", &[])?;
         let conversions = clickhouse.number("SELECT count() FROM conversions", &[])?;
-        Ok((exposures, conversions) == (37, 6))
+        Ok((exposures, conversions) == (37, 7))
     })
     .unwrap();
 
@@ -113,6 +119,8 @@ fn phases_environments_and_reasons_are_counted_as_the_definition_says() {
     let apart =
         ["units_forced", "units_left_out", "units_of_unknown_phases"].map(|name| document[name].as_u64());
     assert_eq!(apart, [Some(1), Some(0), Some(1)]);
+    let later = (&document["events_after_as_of"], &document["first_event_after_as_of"]);
+    assert_eq!(later, (&Value::from(1), &Value::from(FAR_AHEAD)));
     let phases: Vec<(u64, u64)> = document["srm"]["phases"]
         .as_array()
         .unwrap()

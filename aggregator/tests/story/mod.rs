@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use aggregator::analyze::{Computed, CountedMetric, Moment, assemble};
-use aggregator::counts::Counts;
+use aggregator::counts::{Counts, Later};
 use aggregator::cut::Cut;
 use aggregator::definitions::{Defined, Definitions, Phase};
 use aggregator::document::{Boundary, ExperimentResult, Role, Verdict};
@@ -171,7 +171,7 @@ impl Story {
             Definitions { exposures_kept_days: self.exposures_kept_days, ..Definitions::default() };
         let cut = Cut::default();
         let moment = Moment { definitions: &definitions, cut: &cut, as_of: at };
-        let computed = Computed { analysis_id: Uuid::now_v7(), at, events_after_as_of: 0 };
+        let computed = Computed { analysis_id: Uuid::now_v7(), at, later: Later::default() };
         let looks = Looks { taken: &self.looks, spent_before: self.spent_before };
         let analysis = assemble(&self.experiment, &moment, &counted, looks, &computed);
         if let Some(look) = analysis.look {
