@@ -100,7 +100,7 @@ fn phases_environments_and_reasons_are_counted_as_the_definition_says() {
     lines.buy("held-out", "production");
     // Of a time to come: stored, and counted when it has come.
     lines.push(&serde_json::json!({
-        "type": "conversion", "name": "purchase", "unit_id": "one-4", "environment": "canary",
+        "type": "conversion", "name": "purchase", "unit_id": "one-0", "environment": "canary",
         "created_at": FAR_AHEAD,
     }));
     let file = platform.path("events.jsonl");
