@@ -6,8 +6,8 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use fetch::Cache;
 use local::Service;
-use local::fetch::Cache;
 use local::process::spawn_bound;
 use schemas::avro;
 use schemas::topics::{DEAD_LETTERS, EXPOSURES};

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use local::fetch::Cache;
+use fetch::Cache;
 use schemas::Event;
 use tests::Platform;
 use tests::traffic::{DEFINITIONS, Traffic, replay};

@@ -21,12 +21,12 @@ use serde_json::Value;
 use crate::command::Servers;
 use crate::interrupt;
 use crate::patience::patiently;
-use crate::progress::{Step, tell};
 use crate::services::{self, Services};
 use crate::stack::{Options, Stack};
 use crate::supervise::Supervisor;
 use document::Document;
 use durable::Rows;
+use fetch::progress::{Step, tell};
 use live::Traffic;
 
 /// Where the demo runs, afresh each time, if no directory is given.

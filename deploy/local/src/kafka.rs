@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::fetch::JAVA;
 use crate::ports;
 use crate::process::{self, Launch};
+use fetch::JAVA;
 
 /// "splitstreamlocal" as the base64 of sixteen bytes, the form that Kafka wants a cluster's id in.
 const CLUSTER: &str = "c3BsaXRzdHJlYW1sb2NhbA";

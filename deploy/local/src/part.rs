@@ -13,7 +13,7 @@ use crate::ports;
 use crate::probe::Probe;
 use crate::process::{Launch, Process, STOP_GRACE};
 use crate::state::{Claim, PartState};
-use crate::tail::last_lines;
+use fetch::tail::last_lines;
 
 /// Kafka needs four seconds on two idle cores, and up to half a minute on busy ones.
 const READY_WAIT: Duration = Duration::from_secs(120);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::interrupt;
-use crate::progress::tell;
+use fetch::progress::tell;
 
 /// With the waits between them they span half a minute: longer than Kafka or ClickHouse takes to come back.
 const ATTEMPTS_MAX: u32 = 6;

@@ -14,7 +14,7 @@ const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 pub const FOR_TESTS: &str = "SPLITSTREAM_PROGRAMS_FOR_TESTS";
 
 /// The packages of the platform's programs.
-const PACKAGES: [&str; 4] = ["producer", "consumer", "aggregator", "local"];
+const PACKAGES: [&str; 5] = ["producer", "consumer", "aggregator", "embedded", "local"];
 
 /// Builds the programs if this one lies in the target directory of its workspace; does nothing where
 /// they are installed. Cargo shows its own progress; when nothing has changed it takes a second. Done

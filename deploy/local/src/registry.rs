@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::fetch::JAVA;
 use crate::probe::Probe;
 use crate::process::Launch;
+use fetch::JAVA;
 
 /// The path of Confluent's interface.
 const INTERFACE: &str = "/apis/ccompat/v7";

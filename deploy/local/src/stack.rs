@@ -10,17 +10,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::disk;
-use crate::fetch::Cache;
 use crate::kafka::{self, metadata};
 use crate::part::{Address, Part, Plan};
 use crate::ports;
 use crate::probe::Probe;
 use crate::process::{self, Launch};
 use crate::programs;
-use crate::progress::Step;
 use crate::registry;
 use crate::service::{Service, ServiceOptions};
 use crate::state::Claim;
+use fetch::Cache;
+use fetch::progress::Step;
 
 /// Directories under a stack's own, beside those of Kafka and ClickHouse.
 const LOGS: &str = "logs";

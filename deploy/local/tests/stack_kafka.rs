@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use local::fetch::Cache;
+use fetch::Cache;
 use local::kafka::metadata::live_brokers;
 use local::process::{Identity, spawn_bound};
 use local::{Options, Server, Stack};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use local::fetch::Cache;
+use fetch::Cache;
 use local::process::spawn_bound;
 use local::{Options, Server, Stack};
 use schemas::avro::{Fingerprint, WrittenWith, encode_with};
@@ -62,20 +62,25 @@ impl Line {
     }
 
     fn sql(&self, sql: &str) -> String {
-        let url = format!("{}/?database=splitstream", self.stack.clickhouse_url());
+        self.sql_of("", sql)
+    }
+
+    /// The same of a query that names `{table:Identifier}`.
+    fn sql_of(&self, table: &str, sql: &str) -> String {
+        let url = format!("{}/?database=splitstream&param_table={table}", self.stack.clickhouse_url());
         let mut answer = ureq::post(url).send(sql).unwrap();
         answer.body_mut().read_to_string().unwrap().trim_end().to_owned()
     }
 
     /// Waits until so many events are there.
     fn await_rows(&self, table: &str, rows: usize) {
-        let sql = format!("SELECT count() FROM {table}");
-        within("the rows", || self.sql(&sql) == rows.to_string());
+        let sql = "SELECT count() FROM {table:Identifier}";
+        within("the rows", || self.sql_of(table, sql) == rows.to_string());
     }
 }
 
 fn clients() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/confluent")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/confluent")
 }
 
 fn within(what: &str, mut holds: impl FnMut() -> bool) {

@@ -9,9 +9,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::Dir;
-use crate::progress::Step;
 use crate::stack::delete_data;
 use crate::state::{self, State};
+use fetch::progress::Step;
 
 /// The owner stops each of its parts within half a minute.
 const OWNER_GRACE: Duration = Duration::from_secs(120);

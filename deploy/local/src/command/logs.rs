@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use super::Dir;
-use crate::tail::last_lines;
+use fetch::tail::last_lines;
 
 const POLL: Duration = Duration::from_millis(200);
 

@@ -13,9 +13,9 @@ use super::status::{self, Report};
 use crate::interrupt;
 use crate::process::{self, Detached, Launch, STOP_GRACE};
 use crate::programs;
-use crate::progress::Step;
 use crate::state::State;
-use crate::tail::last_lines;
+use fetch::progress::Step;
+use fetch::tail::last_lines;
 
 const POLL: Duration = Duration::from_millis(100);
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::interrupt;
-use crate::progress::Step;
 use crate::stack::Stack;
+use fetch::progress::Step;
 
 const POLL: Duration = Duration::from_millis(300);
 

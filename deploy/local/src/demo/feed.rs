@@ -13,9 +13,9 @@ use serde_json::Value;
 use crate::interrupt;
 use crate::patience::patiently;
 use crate::process::spawn_bound;
-use crate::progress::Step;
 use crate::stack::Stack;
-use crate::tail::last_lines;
+use fetch::progress::Step;
+use fetch::tail::last_lines;
 
 /// The end of the producer's log that an error quotes.
 const QUOTED_LINES: usize = 10;

@@ -13,8 +13,8 @@ use super::document::Document;
 use crate::interrupt;
 use crate::patience::patiently;
 use crate::process::spawn_bound;
-use crate::progress::tell;
 use crate::stack::Stack;
+use fetch::progress::tell;
 
 /// The metric and the experiment.
 pub const DEFINITIONS: &str = include_str!("../../live/definitions.yaml");

@@ -1,10 +1,10 @@
 //! Rows into clickhouse-embedded: every format, packed and plain, whole or not at all.
 
-mod embedded_server;
+mod server;
 
 use std::io::{Read, Write};
 
-use embedded_server::{Server, escape, read_answer};
+use server::{Server, escape, read_answer};
 
 fn server() -> Server {
     let server = Server::start(&["--max-body-bytes", "100000000"]);

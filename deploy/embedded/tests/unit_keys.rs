@@ -1,12 +1,12 @@
 //! The engine's `xxh3` gives the keys of the vectors: rows that were there before the migration have theirs, and so
 //! have rows that somebody inserts without any.
 
-mod embedded_server;
+mod server;
 
-use embedded_server::Server;
 use schemas::Pairs;
 use schemas::clickhouse::{MIGRATIONS, Migration};
 use serde::{Deserialize, Serialize};
+use server::Server;
 
 const VECTORS: &str = include_str!("../../../schemas/vectors/unit_key.json");
 

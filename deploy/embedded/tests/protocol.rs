@@ -1,11 +1,11 @@
 //! clickhouse-embedded where a client relies on details: the answer's format, characters beyond ASCII,
 //! long addresses, the end of a session, headers of the asker's own.
 
-mod embedded_server;
+mod server;
 
 use std::io::Write;
 
-use embedded_server::{Server, escape, read_answer};
+use server::{Server, escape, read_answer};
 
 #[test]
 fn the_answers_format_is_the_one_that_the_engine_uses() {

@@ -1,15 +1,15 @@
 //! clickhouse-embedded with ordinary clients as they come: the clickhouse crate, clickhouse-connect for
 //! Python, @clickhouse/client for Node and @clickhouse/client-web for pages.
 
-mod embedded_server;
+mod server;
 
 use std::path::Path;
 use std::process::Command;
 
 use clickhouse::{Client, Compression, Row};
-use embedded_server::Server;
-use local::fetch::Cache;
+use fetch::Cache;
 use serde::{Deserialize, Serialize};
+use server::Server;
 
 #[derive(Debug, Clone, PartialEq, Row, Serialize, Deserialize)]
 struct Record {
@@ -88,7 +88,7 @@ async fn the_clickhouse_crate() {
 
 #[test]
 fn clickhouse_connect_for_python() {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/python");
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python");
     let cache = Cache::open().expect("a cache");
     let python = cache.python(&here.join("requirements.txt")).expect("the packages can be fetched");
     let server = Server::start(&[]);
@@ -101,7 +101,7 @@ fn clickhouse_connect_for_python() {
 
 #[test]
 fn the_javascript_client() {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/javascript");
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/javascript");
     let cache = Cache::open().expect("a cache");
     let modules = cache.node(&here).expect("the packages can be fetched");
     let server = Server::start(&[]);
@@ -112,7 +112,7 @@ fn the_javascript_client() {
 
 #[test]
 fn the_javascript_client_in_a_page() {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/javascript");
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/javascript");
     let cache = Cache::open().expect("a cache");
     let modules = cache.node(&here).expect("the packages can be fetched");
     let server = Server::start(&[]);

@@ -1,7 +1,7 @@
 //! clickhouse-embedded as plain HTTP sees it: what a ClickHouse server answers, byte for byte where it
 //! matters.
 
-mod embedded_server;
+mod server;
 
 use std::fs;
 use std::io::Write;
@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Instant;
 
-use embedded_server::{Answer, Server, escape, read_answer};
+use server::{Answer, Server, escape, read_answer};
 
 /// Reads until it is stopped.
 const ENDLESS: &str = "SELECT sum(sleepEachRow(0.01)) FROM system.numbers SETTINGS max_block_size = 1";

@@ -1,10 +1,12 @@
 //! What the local stack needs from outside, brought by the package clients (Maven, npm, pip) in pinned
 //! versions with checked digests, once, into a cache that every checkout shares. A part is complete or
 //! absent: it is built beside its place under a lock and renamed into it, under a name that is the
-//! digest of its pins. Knows nothing of how the parts are run.
+//! digest of its pins. Knows nothing of how the parts are run. Its callers show progress, and quote logs, as it does.
 
 mod client;
 mod jars;
+pub mod progress;
+pub mod tail;
 
 use std::fs::{self, File, TryLockError};
 use std::io;

@@ -1,13 +1,13 @@
 //! What clickhouse-embedded has acknowledged is there after a stop, a kill and a restart on the same path.
 
-mod embedded_server;
+mod server;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use embedded_server::{Server, command};
 use nix::sys::signal::Signal;
+use server::{Server, command};
 
 const INSERT: &str = "query=INSERT+INTO+t+FORMAT+RowBinary&async_insert=0";
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use local::embedded::{self, Config};
-use local::fetch::Cache;
+use embedded::{self, Config};
+use fetch::Cache;
 use tracing_subscriber::EnvFilter;
 
 /// The ClickHouse engine (libchdb) behind ClickHouse's HTTP interface.

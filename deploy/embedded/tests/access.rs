@@ -1,13 +1,13 @@
 //! What clickhouse-embedded refuses: writing by anything but a POST, files, and pages of other sites.
 
-mod embedded_server;
+mod server;
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use embedded_server::{Server, escape};
 use nix::libc;
+use server::{Server, escape};
 
 fn query(sql: &str) -> String {
     format!("query={}", escape(sql))
@@ -438,7 +438,7 @@ fn pages_of_other_sites_may_not() {
     }
     assert_eq!(named.send("POST", "", &[("Origin", "http://b.example")], b"SELECT 1").code(), 497);
     let directory = tempfile::tempdir().expect("a directory");
-    let broken = embedded_server::command(directory.path(), &["--allow-origin", "app.example"]).output();
+    let broken = server::command(directory.path(), &["--allow-origin", "app.example"]).output();
     let broken = broken.expect("runs");
     assert_eq!(broken.status.code(), Some(1));
     let reason = String::from_utf8_lossy(&broken.stderr).into_owned();

@@ -1,10 +1,10 @@
 //! The view `experiment_events` on the real engine: queries that people write for PostgreSQL, as they
 //! stand, over a handful of events that can be counted by eye.
 
-mod embedded_server;
+mod server;
 
-use embedded_server::Server;
 use schemas::clickhouse::MIGRATIONS;
+use server::Server;
 
 /// In the order of their arrival: a conversion before its exposure, a unit seen in both variants, a repeated
 /// exposure, a conversion of somebody who took no part, and one that names another experiment.

@@ -301,7 +301,7 @@ fn pack_block(bytes: &[u8], packed: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::embedded::spool::SpoolSpace;
+    use crate::spool::SpoolSpace;
 
     const ALL: [Coding; 7] = [
         Coding::Identity,

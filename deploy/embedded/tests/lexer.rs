@@ -1,13 +1,13 @@
 //! The front splits SQL exactly where the engine does: `tokenizeQuery` shows the engine's own lexer.
 
-mod embedded_server;
 /// The front's own, as it is compiled into the server.
-#[path = "../src/embedded/lexer.rs"]
+#[path = "../src/lexer.rs"]
 #[allow(dead_code)]
 mod lexer;
+mod server;
 
-use embedded_server::Server;
 use lexer::{Kind, tokens};
+use server::Server;
 
 /// A token's bytes and its kind by the engine's name, as far as the front tells kinds apart.
 type Split = (usize, usize, &'static str);
