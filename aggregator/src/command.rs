@@ -1,62 +1,39 @@
 //! The command line: the service itself, one analysis now, the latest document, and planning.
 
-use std::io::{BufRead, Write};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Subcommand};
 use ops::serve::{self, Served};
 use ops::{Exit, Health, Shutdown};
 
 use crate::analyze::Moment;
-use crate::compute::Method;
 use crate::database::Database;
 use crate::document::{Document, ExperimentResult};
 use crate::looks::LookLog;
 use crate::settings::Settings;
 use crate::{cut, definitions, http, publish, restore, schedule, store};
 
-mod calibration;
-mod planning;
 pub mod show;
 
-/// Counts, analyzes and decides experiments, and shows what it found.
-#[derive(Parser)]
-#[command(name = "aggregator", version, about)]
-pub struct Arguments {
-    /// Configuration file (TOML); environment variables SPLITSTREAM_<SECTION>__<FIELD> win over it.
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    #[command(subcommand)]
-    command: Command,
+#[derive(Subcommand)]
+pub enum Service {
+    /// Analyze on a schedule and serve the page, the JSON API and the metrics, until it is stopped
+    Run,
 }
 
 #[derive(Subcommand)]
-enum Command {
-    /// Analyzes on a schedule and serves the page, the JSON API and the metrics, until it is stopped.
-    Run,
-    /// Analyzes now and keeps the result: one experiment, or all that run or are stopped.
-    Analyze(Which),
-    /// Shows the latest result of one experiment, or of all.
+pub enum Command {
+    /// Show the latest result of one experiment, or of all
     Results(Which),
-    /// Writes the looks that ClickHouse has mirrored to a log of looks that has lost them.
+    /// Analyze now and keep the result: one experiment, or all that run or are stopped
+    Analyze(Which),
+    /// Write the looks that ClickHouse has mirrored to a log of looks that has lost them
     RestoreLooks,
-    /// Says how many units an experiment needs, what it can find, and with what power.
-    Power(Box<planning::PowerArguments>),
-    /// Draws experiments with and without an effect and counts what every method says of them.
-    Calibrate(calibration::CalibrateArguments),
-    /// Computes from numbers given as JSON, one object a line, and answers each on a line.
-    Compute {
-        /// The method, by the name of its golden file: two_proportion, welch_t, ...
-        method: Method,
-    },
-    /// Prints every setting with its unit, bounds and value.
-    Config,
 }
 
 #[derive(Args)]
-struct Which {
+pub struct Which {
     /// Key of the experiment; all if left out.
     experiment: Option<String>,
     /// Prints the document as JSON.
@@ -65,40 +42,16 @@ struct Which {
 }
 
 /// Does what the command line says.
-pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
-    let settings = || ops::config::load::<Settings>(arguments.config.as_deref());
-    match arguments.command {
-        Command::Run => serve(settings()?).await,
-        Command::Analyze(which) => analyze_now(settings()?, which).await,
-        Command::Results(which) => results(settings()?, which).await,
-        Command::RestoreLooks => {
-            let settings = settings()?;
-            restore::restore(&settings.kafka, &open(&settings)?).await
-        }
-        Command::Power(arguments) => planning::run(&arguments),
-        Command::Calibrate(arguments) => calibration::run(&arguments),
-        Command::Compute { method } => compute(method),
-        Command::Config => {
-            print!("{}", ops::config::render(&settings()?));
-            Ok(Exit::Done)
-        }
+pub async fn run(settings: Settings, command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Results(which) => results(settings, which).await,
+        Command::Analyze(which) => analyze_now(settings, which).await,
+        Command::RestoreLooks => restore::restore(&settings.kafka, &open(&settings)?).await,
     }
-}
-
-/// Answers standard input line by line; each answer is out before the next line is read.
-fn compute(method: Method) -> anyhow::Result<Exit> {
-    let mut output = std::io::stdout().lock();
-    for line in std::io::stdin().lock().split(b'\n') {
-        let line = line.context("reading standard input")?;
-        // What is not UTF-8 is no JSON either, and answered so.
-        let answer = method.answer(&String::from_utf8_lossy(&line));
-        writeln!(output, "{answer}").and_then(|()| output.flush()).context("writing standard output")?;
-    }
-    Ok(Exit::Done)
 }
 
 /// The service, in order: log, shutdown, database, HTTP, schedule; and the same backwards.
-async fn serve(settings: Settings) -> anyhow::Result<Exit> {
+pub async fn serve(settings: Settings) -> anyhow::Result<Exit> {
     ops::log::start(&settings.log)?;
     let shutdown = Shutdown::on_signals(settings.aggregator.query_timeout_ms.duration())
         .context("listening for signals")?;

@@ -8,7 +8,7 @@ use crate::analysis::boundary::Asked;
 use crate::document::{
     AlwaysValid, BoundaryMethod, Bounds, Decision, MetricResult, Role, SampleRatio, Test, Verdict,
 };
-use crate::say;
+use lab::format;
 
 mod boundary;
 mod exact;
@@ -63,7 +63,7 @@ fn guardrail_harmed(evidence: &Evidence<'_>) -> Option<Ruling> {
                 metric.key,
                 look.treatment,
                 levels(metric, test),
-                say::p_value(p)
+                format::p_value(p)
             );
             return Some((Verdict::GuardrailHarmed, Some(look.treatment.clone()), reason));
         }
@@ -230,7 +230,7 @@ fn not_worthwhile(plan: &Plan, metric: &MetricResult, look: &AlwaysValid, test: 
     let reason = format!(
         "Stop: even the best end of the always-valid interval ({}) is below the {what}, {}, with {}.",
         interval(metric, look),
-        say::signed_percent(toward(metric.direction, smallest)),
+        format::signed_percent(toward(metric.direction, smallest)),
         levels(metric, test)
     );
     (Verdict::Stop, Some(look.treatment.clone()), reason)
@@ -259,7 +259,7 @@ fn keep_running(experiment: &Experiment, metric: &MetricResult, look: &AlwaysVal
             "Keep running: the effect of `{}` is real ({levels}; always-valid interval {interval}), but not yet \
              as large as the smallest one worth shipping, {}.",
             look.treatment,
-            say::signed_percent(toward(metric.direction, practical))
+            format::signed_percent(toward(metric.direction, practical))
         )
     } else if let Some(p) = tempting {
         let acted = match test.lift_relative.map(|lift| toward(metric.direction, lift)) {
@@ -276,7 +276,7 @@ fn keep_running(experiment: &Experiment, metric: &MetricResult, look: &AlwaysVal
             "Keep running: `{}` has {levels} and {}, and is not {acted}: {unprotected}; the always-valid interval, \
              which holds however often one looks, still includes zero ({interval}).",
             look.treatment,
-            say::p_value(p)
+            format::p_value(p)
         )
     } else {
         format!(
@@ -293,10 +293,11 @@ fn levels(metric: &MetricResult, test: &Test) -> String {
     let level = |key: &str| {
         let variant = metric.variants.iter().find(|variant| variant.key == key);
         variant.and_then(|variant| variant.mean).map_or("nothing".to_owned(), |mean| {
-            if metric.is_rate() { say::percent(mean) } else { say::mean(mean) }
+            if metric.is_rate() { format::percent(mean) } else { format::mean(mean) }
         })
     };
-    let lift = test.lift_relative.map_or(String::new(), |lift| format!(" ({})", say::signed_percent(lift)));
+    let lift =
+        test.lift_relative.map_or(String::new(), |lift| format!(" ({})", format::signed_percent(lift)));
     format!("{} against {}{lift}", level(&test.treatment), level(&test.control))
 }
 
@@ -325,7 +326,7 @@ fn lift(metric: &MetricResult, lift: f64) -> String {
     if metric.is_rate() {
         format!("{:+.2}", lift * 100.0)
     } else {
-        format!("{}{}", if lift < 0.0 { "" } else { "+" }, say::mean(lift))
+        format!("{}{}", if lift < 0.0 { "" } else { "+" }, format::mean(lift))
     }
 }
 

@@ -1,16 +1,12 @@
 //! From tables to verdicts. On a schedule each experiment is counted at a recorded cut of the stream, analyzed after
 //! the looks taken so far, decided upon, entered in the log of looks and published: as rows, as JSON and as a page. What
-//! decides ([`analysis`], [`look`], [`decision`], [`expiry`], [`compute`], [`power`], the page) is a function of its
+//! decides ([`analysis`], [`look`], [`decision`], [`expiry`], the page) is a function of its
 //! arguments; what touches the world ([`database`], [`looks`], [`publish`], [`schedule`], [`http`]) decides nothing.
 
 pub mod analysis;
 pub mod analyze;
-pub mod calibrate;
-pub mod chart;
 pub mod command;
-pub mod compute;
 pub mod counts;
-pub mod curve;
 pub mod cut;
 pub mod database;
 pub mod decision;
@@ -21,10 +17,8 @@ pub mod http;
 pub mod look;
 pub mod looks;
 pub mod page;
-pub mod power;
 pub mod publish;
 pub mod restore;
-pub mod say;
 pub mod schedule;
 pub mod settings;
 pub mod store;

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::chart::{Chart, Series, Stretch};
 use crate::decision::{described, progress};
 use crate::document::{AlwaysValid, Bounds, ExperimentResult, MetricResult, Role, Test};
-use crate::say;
 use crate::store::Point;
+use lab::chart::{Chart, Series, Stretch, escape};
+use lab::format;
 
 mod interval;
 mod trust;
@@ -63,7 +63,7 @@ pub fn overview(experiments: &[ExperimentResult]) -> String {
                 "<tr><th><a href=\"/experiments/{key}\">{key}</a></th><td class=\"text\">{}</td><td>{}</td>\
                  <td>{lift}</td><td>{bar}</td><td>{interval}</td><td class=\"text\">{}</td></tr>\n",
                 badges(result),
-                say::count(units),
+                format::count(units),
                 result.state.as_str(),
                 key = escape(&result.key),
             ),
@@ -199,8 +199,8 @@ fn variants_table(metric: &MetricResult) -> String {
                 "<tr><th>{}{control}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{bar}</td><td>{}</td>\
                  <td>{}</td><td class=\"soft\">{}</td></tr>\n",
                 escape(&variant.key),
-                say::count(variant.units),
-                say::count(variant.conversions),
+                format::count(variant.units),
+                format::count(variant.conversions),
                 variant.mean.map_or("–".to_owned(), |mean| level_of(metric, mean)),
                 test.map_or(String::new(), |test| relative(test.lift_relative)),
                 look.map_or(String::new(), |look| interval_of(metric, look)),
@@ -398,15 +398,15 @@ fn badges(result: &ExperimentResult) -> String {
 }
 
 fn level_of(metric: &MetricResult, mean: f64) -> String {
-    if metric.is_rate() { say::percent(mean) } else { say::mean(mean) }
+    if metric.is_rate() { format::percent(mean) } else { format::mean(mean) }
 }
 
 fn relative(lift: Option<f64>) -> String {
-    lift.map_or("–".to_owned(), say::signed_percent)
+    lift.map_or("–".to_owned(), format::signed_percent)
 }
 
 fn p_value(p: Option<f64>) -> String {
-    p.map_or("–".to_owned(), |p| say::p_value_short(p).replace('<', "&lt;"))
+    p.map_or("–".to_owned(), |p| format::p_value_short(p).replace('<', "&lt;"))
 }
 
 /// The interval of the difference; without one, the exact one of how many times as much.
@@ -414,7 +414,7 @@ fn interval_of(metric: &MetricResult, look: &AlwaysValid) -> String {
     match &look.exact {
         None => absolute_interval(metric, look.interval_absolute),
         Some(exact) => {
-            let end = |end: Option<f64>| end.map_or("∞".to_owned(), say::times);
+            let end = |end: Option<f64>| end.map_or("∞".to_owned(), format::times);
             format!("{} to {} times", end(exact.ratio.lower), end(exact.ratio.upper))
         }
     }
@@ -446,22 +446,6 @@ fn prose(text: &str) -> String {
         }
     }
     html
-}
-
-/// Text as it may stand in HTML, in an element or a quoted attribute.
-pub fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }
 
 fn put(text: &mut String, what: std::fmt::Arguments<'_>) {

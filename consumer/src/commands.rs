@@ -1,22 +1,61 @@
-//! The commands beside the pipeline: audit, dead letters, forgetting. Each reads its settings, does its
+//! The commands: the service itself, and beside it migration, audit, dead letters, forgetting. Each reads its settings, does its
 //! work, prints for people or machines, and says by its exit code how it ended.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
+use ops::config::load;
 use schemas::{Micros, Unit};
 use serde::Serialize;
 
 use crate::audit::{Auditor, Depth, ledger_key};
-use crate::config::Config;
+use crate::config::{Config, TablesConfig};
 use crate::forget::{self, REFRESHED_EVERY};
 use crate::letters::{self, Choice};
+use crate::retention::Changed;
 use crate::rows::Table;
 use crate::schema_cache::{Plans, SchemaCache};
+use crate::{exit, migrate, pipeline, retention};
 
 /// What a batch may take from its last message to its rows, beside the settings' own bounds.
 const LANDING: Duration = Duration::from_secs(2);
+
+#[derive(Subcommand)]
+pub enum Service {
+    /// Carry events from their topics into their tables, each exactly once, until SIGTERM or SIGINT
+    Run,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Bring the tables to this build's schema, and their retention to what the platform's settings say
+    Migrate,
+    /// Prove that every event is in its table once; exit code 6 if not
+    Audit(Audit),
+    /// Messages that could not become rows
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
+    /// Delete everything of one unit, and keep what it did up to now from coming back
+    Forget(Forget),
+}
+
+/// Does what the command line says; `file` is the configuration's.
+pub async fn run(file: Option<&Path>, command: Command) -> Result<ops::Exit> {
+    let done = match command {
+        Command::Migrate => migrate_tables(load(file)?).await,
+        Command::Audit(arguments) => audit(&load(file)?, &arguments).await,
+        Command::DeadLetters(command) => dead_letters(&load(file)?, &command).await,
+        Command::Forget(arguments) => forget(&load(file)?, &arguments).await,
+    };
+    done.map_err(exit::coded)
+}
+
+/// The service, until it is stopped.
+pub async fn serve(config: Config) -> Result<ops::Exit> {
+    pipeline::run(config).await.map_err(exit::coded)
+}
 
 #[derive(Args)]
 pub struct Audit {
@@ -86,7 +125,7 @@ pub struct Forget {
 
 /// Exit code 0: clean. 6: holes, losses or duplicates. 5: Kafka or ClickHouse cannot be reached. 4: they are not
 /// configured rightly. 3: refused, because consumers run.
-pub async fn audit(config: &Config, arguments: &Audit) -> Result<ops::Exit> {
+async fn audit(config: &Config, arguments: &Audit) -> Result<ops::Exit> {
     let only = match &arguments.topic {
         None => None,
         Some(topic) => {
@@ -115,7 +154,7 @@ pub async fn audit(config: &Config, arguments: &Audit) -> Result<ops::Exit> {
     Ok(if report.clean { ops::Exit::Done } else { ops::Exit::Found })
 }
 
-pub async fn dead_letters(config: &Config, command: &DeadLetters) -> Result<ops::Exit> {
+async fn dead_letters(config: &Config, command: &DeadLetters) -> Result<ops::Exit> {
     let read = |chosen: &Chosen, payloads: bool| {
         let choice = Choice {
             // Named with or without the prefix that all topics share.
@@ -161,7 +200,7 @@ pub async fn dead_letters(config: &Config, command: &DeadLetters) -> Result<ops:
 
 /// Exit code 0: nothing of the unit is left. 2: nothing can be called so. 3: the ledger is full. 4: the ledger's key
 /// is missing or another. 5: ClickHouse cannot be reached, or rows keep coming in.
-pub async fn forget(config: &Config, arguments: &Forget) -> Result<ops::Exit> {
+async fn forget(config: &Config, arguments: &Forget) -> Result<ops::Exit> {
     let Some(key) = ledger_key(config)? else {
         return Err(anyhow!(
             "the ledger has no key: set SPLITSTREAM_CONSUMER__FORGET_KEY or consumer.forget_key_file, for the \
@@ -190,6 +229,26 @@ pub async fn forget(config: &Config, arguments: &Forget) -> Result<ops::Exit> {
             deleted.exposures, deleted.conversions, deleted.aliases, deleted.forgotten_at
         )
     })?;
+    Ok(ops::Exit::Done)
+}
+
+async fn migrate_tables(config: TablesConfig) -> Result<ops::Exit> {
+    let client = config.clickhouse.client().map_err(ops::config::Error::from)?;
+    let made = migrate::migrate(&client, config.clickhouse.database.as_str())
+        .await
+        .with_context(|| format!("migrating {}", config.clickhouse.url.as_str()))?;
+    match made.is_empty() {
+        true => println!("the tables are up to date"),
+        false => println!("applied {}", made.join(", ")),
+    }
+    let changed = retention::apply(&client).await?;
+    for Changed { table, days, done } in changed {
+        let time = if days == 0 { "ever".to_owned() } else { format!("{days} days") };
+        match done {
+            true => println!("{table} are kept for {time}"),
+            false => println!("{table} are to be kept for {time}: set the TTL of the local tables by hand"),
+        }
+    }
     Ok(ops::Exit::Done)
 }
 

@@ -3,7 +3,6 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::process::Command;
 
 /// An address at which nobody listens.
 fn silent() -> String {
@@ -30,7 +29,8 @@ fn refusing(exception: &'static str) -> String {
 
 /// The exit code and what the program said.
 fn run(arguments: &[&str], clickhouse: &str, more: &[(&str, &str)]) -> (i32, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_consumer"))
+    let output = local::programs::splitstream()
+        .unwrap()
         .args(arguments)
         .env("SPLITSTREAM_KAFKA__BROKERS", silent())
         .env("SPLITSTREAM_CLICKHOUSE__URL", format!("http://{clickhouse}"))

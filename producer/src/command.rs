@@ -1,29 +1,64 @@
-//! The subcommands: each reads its arguments, lets the library do it, and prints what came of it. Results go
+//! The commands: each reads its arguments, lets the library do it, and prints what came of it. Results go
 //! to standard output, progress and complaints to standard error.
 
 use std::io::Write;
 
+use crate::log::{DefinitionLog, LogError, Record};
 use anyhow::Context;
+use clap::Subcommand;
 use kafka::LogError as Log;
 use ops::Exit;
-use producer::log::{DefinitionLog, LogError, Record};
 use schemas::Key;
 use serde::Serialize;
 
 use crate::config::Config;
 
-pub mod apply;
-pub mod assign;
-pub mod definitions;
-pub mod diff;
-pub mod promote;
-pub mod replay;
+mod apply;
+mod assign;
+mod definitions;
+mod diff;
+mod promote;
+mod replay;
 mod sending;
-pub mod simulate;
-pub mod topics;
+mod simulate;
+mod topics;
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Create the topics that are missing and compare the others
+    Topics(topics::Args),
+    /// Propose the definitions of a file
+    Apply(apply::Args),
+    /// Show what differs between two environments
+    Diff(diff::Args),
+    /// Carry what one environment says of a flag or an experiment to another, as one change
+    Promote(promote::Args),
+    /// Show what holds now, or how it came about
+    Definitions(definitions::Args),
+    /// Say which variant a unit gets, and why
+    Assign(assign::Args),
+    /// Send the events of a file, with their own ids and times
+    Replay(replay::Args),
+    /// Send seeded traffic with known true rates
+    Simulate(simulate::Args),
+}
+
+/// Does what the command line says.
+pub async fn run(config: &Config, command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Topics(args) => topics::run(config, args).await,
+        Command::Apply(args) => apply::run(config, args).await,
+        Command::Diff(args) => diff::run(config, args).await,
+        Command::Promote(args) => promote::run(config, args).await,
+        Command::Definitions(args) => definitions::run(config, args).await,
+        Command::Assign(args) => assign::run(config, args).await,
+        Command::Replay(args) => replay::run(config, args).await,
+        Command::Simulate(args) => simulate::run(config, args).await,
+    }
+}
 
 /// Prints text on standard output.
-pub fn show(text: &str) -> anyhow::Result<Exit> {
+fn show(text: &str) -> anyhow::Result<Exit> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("writing to standard output")?;
     Ok(Exit::Done)

@@ -4,6 +4,8 @@
 
 pub mod apply;
 pub mod attributes;
+pub mod command;
+pub mod config;
 pub mod diff;
 pub mod emitter;
 pub mod environments;

@@ -49,7 +49,7 @@ impl Platform {
         stack.create_topics(brokers)?;
         let platform = Platform { stack, dir, keep: AtomicBool::new(false) };
         platform.wait_for_leaders()?;
-        platform.stack.run("consumer", &["migrate"])?;
+        platform.stack.run(&["migrate"])?;
         Ok(platform)
     }
 
@@ -84,7 +84,7 @@ impl Platform {
     /// Starts a consumer with small batches and `settings` on top, and returns when it has partitions.
     pub fn consumer(&self, settings: &[(&str, &str)]) -> Result<Service> {
         let all: Vec<(&str, &str)> = SMALL_BATCHES.iter().chain(settings).copied().collect();
-        self.stack.service_with("consumer", &["run"], ServiceOptions { settings: &all, port: None })
+        self.stack.service_with("consumer", ServiceOptions { settings: &all, port: None })
     }
 
     /// Writes the definitions to a file and applies it; an error if any is refused.
@@ -109,22 +109,22 @@ impl Platform {
     /// What `producer apply` says of a file.
     pub fn apply_file(&self, file: &Path, author: &str) -> Result<Output> {
         let path = file.display().to_string();
-        self.program("producer", &["apply", &path, "--author", author, "--reason", "a test"])
+        self.program(&["apply", &path, "--author", author, "--reason", "a test"])
     }
 
     /// Runs a program to its end, whatever that is.
-    pub fn program(&self, program: &str, args: &[&str]) -> Result<Output> {
-        self.program_with(program, args, &[])
+    pub fn program(&self, args: &[&str]) -> Result<Output> {
+        self.program_with(args, &[])
     }
 
     /// Like [`Platform::program`], with `settings` in its environment.
-    pub fn program_with(&self, program: &str, args: &[&str], settings: &[(&str, &str)]) -> Result<Output> {
-        let mut command = self.stack.command(program, args)?;
+    pub fn program_with(&self, args: &[&str], settings: &[(&str, &str)]) -> Result<Output> {
+        let mut command = self.stack.command(args)?;
         command.envs(settings.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         spawn_bound(command)
             .and_then(|child| child.wait_with_output())
-            .with_context(|| format!("running {program} {}", args.join(" ")))
+            .with_context(|| format!("running splitstream {}", args.join(" ")))
     }
 
     /// Keeps the directory, whatever comes. Returns where the logs are.

@@ -71,27 +71,24 @@ impl Traffic {
             .with_context(|| format!("opening {}", log.display()))?;
         let (seed, units) = (self.seed.to_string(), self.units.to_string());
         let duplicates = self.duplicates.to_string();
-        let mut command = platform.stack().command(
-            "producer",
-            &[
-                "simulate",
-                "--json",
-                "--experiment",
-                "checkout",
-                "--event",
-                "purchase",
-                "--rates",
-                "control=0.05,treatment=0.058",
-                "--batch-id",
-                &self.name,
-                "--seed",
-                &seed,
-                "--units",
-                &units,
-                "--duplicates",
-                &duplicates,
-            ],
-        )?;
+        let mut command = platform.stack().command(&[
+            "simulate",
+            "--json",
+            "--experiment",
+            "checkout",
+            "--event",
+            "purchase",
+            "--rates",
+            "control=0.05,treatment=0.058",
+            "--batch-id",
+            &self.name,
+            "--seed",
+            &seed,
+            "--units",
+            &units,
+            "--duplicates",
+            &duplicates,
+        ])?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
         let child = spawn_bound(command).context("starting `producer simulate`")?;
         Ok(Running { child, log: log.display().to_string() })
@@ -133,7 +130,7 @@ pub fn replay(platform: &Platform, events: &[Event<'_>]) -> Result<()> {
     }
     let file = platform.path("events.jsonl");
     fs::write(&file, lines).with_context(|| format!("writing {}", file.display()))?;
-    platform.stack().run("producer", &["replay", &file.display().to_string()])?;
+    platform.stack().run(&["replay", &file.display().to_string()])?;
     Ok(())
 }
 

@@ -69,7 +69,7 @@ fn gauge(consumer: &Service, name: &str) -> f64 {
 fn make_anew(platform: &Platform) {
     topic::delete(platform.brokers(), EXPOSURES).unwrap();
     wait_until("the topic made anew", PATIENCE, POLL, || {
-        platform.stack().run("producer", &["topics"])?;
+        platform.stack().run(&["topics"])?;
         topic::wait_for_leaders(platform.brokers(), EXPOSURES)?;
         Ok(topic::length(platform.brokers(), EXPOSURES)? == 0)
     })
@@ -79,7 +79,7 @@ fn make_anew(platform: &Platform) {
 /// The audit's exit code and its document.
 fn audit(platform: &Platform, epoch: &str) -> (i32, serde_json::Value) {
     let settings = [("SPLITSTREAM_CONSUMER__EPOCH", epoch)];
-    let output = platform.program_with("consumer", &["audit", "--json"], &settings).unwrap();
+    let output = platform.program_with(&["audit", "--json"], &settings).unwrap();
     let code = output.status.code().unwrap();
     let document = serde_json::from_slice(&output.stdout);
     (code, document.unwrap_or_else(|error| panic!("{error}: {output:?}")))

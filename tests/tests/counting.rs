@@ -53,7 +53,7 @@ impl Lines {
 }
 
 fn analyze(platform: &Platform) -> Value {
-    let output = platform.program("aggregator", &["analyze", "--json"]).unwrap();
+    let output = platform.program(&["analyze", "--json"]).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     document["experiments"][0].clone()
@@ -105,7 +105,7 @@ fn phases_environments_and_reasons_are_counted_as_the_definition_says() {
     }));
     let file = platform.path("events.jsonl");
     std::fs::write(&file, &lines.text).unwrap();
-    platform.stack().run("producer", &["replay", &file.display().to_string()]).unwrap();
+    platform.stack().run(&["replay", &file.display().to_string()]).unwrap();
     let clickhouse = platform.clickhouse();
     wait_until("the rows", PATIENCE, POLL, || {
         let exposures = clickhouse.number("SELECT count() FROM exposures", &[])?;

@@ -177,7 +177,7 @@ impl Bench {
     }
 
     fn start(&self, arguments: &[&str]) -> Child {
-        let mut command = self.relayed.platform.stack().command("consumer", arguments).unwrap();
+        let mut command = self.relayed.platform.stack().command(arguments).unwrap();
         command.envs(self.relayed.places());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         spawn_bound(command).unwrap()

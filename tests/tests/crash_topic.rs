@@ -121,7 +121,7 @@ fn case_18_a_topic_made_anew() {
     consumer.stop().unwrap();
     tool(&platform, "TopicCommand", &["--delete", "--topic", EXPOSURES]);
     wait_until("the topic made anew", PATIENCE, POLL, || {
-        platform.stack().run("producer", &["topics"])?;
+        platform.stack().run(&["topics"])?;
         topic::wait_for_leaders(platform.brokers(), EXPOSURES)?;
         Ok(topic::length(platform.brokers(), EXPOSURES)? == 0)
     })

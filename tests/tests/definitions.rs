@@ -92,10 +92,8 @@ impl Writer {
         let file = platform.path(&format!("{author}.yaml"));
         std::fs::write(&file, format!("kind: layer\nkey: {key}\nsalt: {author}\n")).unwrap();
         let path = file.display().to_string();
-        let mut command = platform
-            .stack()
-            .command("producer", &["apply", &path, "--author", author, "--reason", "a race"])
-            .unwrap();
+        let mut command =
+            platform.stack().command(&["apply", &path, "--author", author, "--reason", "a race"]).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Writer(spawn_bound(command).unwrap())
     }
@@ -110,7 +108,7 @@ impl Writer {
 
 /// The salt that a new reader of the log sees.
 fn salt(platform: &Platform, key: &str) -> String {
-    let output = platform.stack().run("producer", &["definitions", "--json"]).unwrap();
+    let output = platform.stack().run(&["definitions", "--json"]).unwrap();
     let all: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let layer = all.iter().find(|definition| definition["key"] == key).unwrap();
     layer["salt"].as_str().unwrap().to_owned()

@@ -97,7 +97,7 @@ impl Demo {
         let directory = tempfile::Builder::new().prefix("splitstream-demo-").tempdir().unwrap();
         let dir = directory.path();
         let log = OpenOptions::new().create(true).append(true).open(dir.join("demo.log")).unwrap();
-        let mut command = Command::new(programs::path("local").unwrap());
+        let mut command = Command::new(programs::path(programs::SPLITSTREAM).unwrap());
         command.env(programs::FOR_TESTS, "1");
         command
             .args(["demo", "--exit", "--dir"])

@@ -48,7 +48,7 @@ fn wait_for(platform: &Platform, table: &str, rows: u64) {
 
 /// Exit code, standard output as JSON, and standard error of a command of the consumer that has the key.
 fn consumer(platform: &Platform, arguments: &[&str]) -> (i32, Value, String) {
-    let mut command = platform.stack().command("consumer", arguments).unwrap();
+    let mut command = platform.stack().command(arguments).unwrap();
     command.envs(platform::SMALL_BATCHES.iter().copied()).envs([KEY]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = spawn_bound(command).unwrap().wait_with_output().unwrap();

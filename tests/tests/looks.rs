@@ -63,7 +63,7 @@ fn send(platform: &Platform, first: u64, count: u64) {
     }
     let file = platform.path("events.jsonl");
     std::fs::write(&file, events).unwrap();
-    let output = platform.program("producer", &["replay", &file.display().to_string()]).unwrap();
+    let output = platform.program(&["replay", &file.display().to_string()]).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -79,7 +79,7 @@ fn wait_for_units(platform: &Platform, units: u64) {
 
 /// Analyzes now: the exit code, what was said, and the document.
 fn analyze(platform: &Platform) -> (i32, String, Value) {
-    let output = platform.program("aggregator", &["analyze", "--json"]).unwrap();
+    let output = platform.program(&["analyze", "--json"]).unwrap();
     let document = serde_json::from_slice(&output.stdout).unwrap_or_default();
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap(), document)
 }
@@ -112,7 +112,7 @@ fn start(platform: &Platform) -> Service {
         ("SPLITSTREAM_AGGREGATOR__DOCUMENT_INTERVAL_MS", "0"),
     ];
     let options = ServiceOptions { settings: &settings, port: None };
-    platform.stack().service_with("aggregator", &["run"], options).unwrap()
+    platform.stack().service_with("aggregator", options).unwrap()
 }
 
 fn gauge(service: &Service, name: &str) -> f64 {
@@ -209,7 +209,7 @@ fn a_lost_log_stops_decisions_until_it_is_restored() {
 
     topic::delete(platform.brokers(), LOOKS).unwrap();
     wait_until("the topic made anew", PATIENCE, POLL, || {
-        platform.stack().run("producer", &["topics"])?;
+        platform.stack().run(&["topics"])?;
         topic::wait_for_leaders(platform.brokers(), LOOKS)?;
         Ok(topic::length(platform.brokers(), LOOKS)? == 0)
     })
@@ -228,13 +228,13 @@ fn a_lost_log_stops_decisions_until_it_is_restored() {
     let analyses = "SELECT max(JSONExtractUInt(document, 'looks_recorded')) FROM analyses";
     assert_eq!(clickhouse.number(analyses, &[]).unwrap(), 1);
 
-    let restored = platform.program("aggregator", &["restore-looks"]).unwrap();
+    let restored = platform.program(&["restore-looks"]).unwrap();
     assert_eq!(
         String::from_utf8(restored.stdout).unwrap(),
         "1 looks were written to the log again\nif the topic is a new one: raise consumer.epoch and restart the consumers, so \
          that the mirror follows it; until then nothing is decided\n"
     );
-    let again = platform.program("aggregator", &["restore-looks"]).unwrap();
+    let again = platform.program(&["restore-looks"]).unwrap();
     assert_eq!(String::from_utf8(again.stdout).unwrap(), "0 looks were written to the log again\n");
     // As for any topic that was made anew, the mirror's epoch is raised; then decisions go on where they stopped.
     consumer.stop().unwrap();

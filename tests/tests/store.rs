@@ -29,14 +29,12 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let stack = Stack::up(Options::at(dir.path())).unwrap();
         stack.create_topics(1).unwrap();
-        stack.run("consumer", &["migrate"]).unwrap();
+        stack.run(&["migrate"]).unwrap();
         Bench { stack, _dir: dir }
     }
 
     fn consumer(&self) -> Service {
-        self.stack
-            .service_with("consumer", &["run"], ServiceOptions { settings: &SETTINGS, port: None })
-            .unwrap()
+        self.stack.service_with("consumer", ServiceOptions { settings: &SETTINGS, port: None }).unwrap()
     }
 
     fn sql(&self, statement: &str) -> String {
@@ -66,7 +64,7 @@ impl Bench {
 
     /// Exit code and document of a command of the consumer.
     fn command(&self, arguments: &[&str]) -> (i32, Value) {
-        let output = self.stack.command("consumer", arguments).unwrap().envs(SETTINGS).output().unwrap();
+        let output = self.stack.command(arguments).unwrap().envs(SETTINGS).output().unwrap();
         let document = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|_| json!(String::from_utf8_lossy(&output.stderr)));
         (output.status.code().unwrap(), document)
@@ -263,7 +261,7 @@ fn a_forgotten_unit_stays_away_from_resends_replays_and_heals() {
 fn the_tables_keep_events_for_as_long_as_the_settings_say() {
     let bench = Bench::up();
     let migrate = || -> String {
-        let output = bench.stack.run("consumer", &["migrate"]).unwrap();
+        let output = bench.stack.run(&["migrate"]).unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
     // Proposed, and mirrored by the consumer; a change that is refused is mirrored too, and changes nothing.
@@ -272,7 +270,7 @@ fn the_tables_keep_events_for_as_long_as_the_settings_say() {
         let settings = format!("kind: settings\nkey: platform\nretention_days: {{ conversions: {days} }}\n");
         std::fs::write(&file, settings).unwrap();
         let path = file.display().to_string();
-        bench.stack.run("producer", &["apply", &path, "--author", "ann", "--reason", "a test"]).unwrap();
+        bench.stack.run(&["apply", &path, "--author", "ann", "--reason", "a test"]).unwrap();
         let begun = Instant::now();
         while bench.sql("SELECT max(version) FROM definition_log") != version.to_string() {
             assert!(begun.elapsed() < PATIENCE, "version {version} is not mirrored");
@@ -314,7 +312,7 @@ fn the_tables_keep_events_for_as_long_as_the_settings_say() {
     consumer.stop().unwrap();
 
     // The settings of before are told where it is said now.
-    let mut command = bench.stack.command("consumer", &["migrate"]).unwrap();
+    let mut command = bench.stack.command(&["migrate"]).unwrap();
     let output = command.env("SPLITSTREAM_CONSUMER__RETENTION_DAYS_CONVERSIONS", "30").output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(4), "{said}");
@@ -338,7 +336,7 @@ fn forget_records(bench: &Bench, offset: i64) {
 fn migrations_at_once_make_the_tables_once() {
     let dir = tempfile::tempdir().unwrap();
     let stack = Stack::up(Options::at(dir.path())).unwrap();
-    let migrate = || stack.command("consumer", &["migrate"]).unwrap();
+    let migrate = || stack.command(&["migrate"]).unwrap();
     let at_once: Vec<_> =
         (0..4).map(|_| migrate().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()).collect();
     for child in at_once {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Our packages, each with those of ours that it may import, at any depth; its tests may import [`PARTS`]
 /// besides. No service imports a service, and `schemas` and `stats` never meet but in `aggregator`.
-const MAY_IMPORT: [(&str, &[&str]); 12] = [
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("schemas", &[]),
     ("stats", &[]),
     ("ops", &[]),
@@ -17,10 +17,27 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("assignment", &["schemas"]),
     ("producer", &["schemas", "assignment", "ops", "kafka"]),
     ("consumer", &["schemas", "assignment", "ops", "kafka"]),
-    ("aggregator", &["schemas", "stats", "ops", "kafka"]),
+    ("lab", &["stats"]),
+    ("aggregator", &["schemas", "stats", "lab", "ops", "kafka"]),
     ("fetch", &[]),
     ("embedded", &["schemas", "fetch"]),
     ("local", &["schemas", "fetch"]),
+    (
+        "splitstream",
+        &[
+            "schemas",
+            "assignment",
+            "stats",
+            "lab",
+            "ops",
+            "kafka",
+            "producer",
+            "consumer",
+            "aggregator",
+            "fetch",
+            "local",
+        ],
+    ),
     ("tests", &["schemas", "assignment", "stats", "ops", "fetch", "local"]),
 ];
 

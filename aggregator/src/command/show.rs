@@ -1,10 +1,9 @@
 //! Results and plans as text for a terminal. Pure.
 
-use std::fmt::Write;
-
 use crate::decision::{described, progress};
 use crate::document::{ExperimentResult, MetricResult};
-use crate::say;
+use lab::format;
+use lab::table::{put, table};
 
 /// Experiments one after the other: the verdict, its reason, and a table for each metric.
 pub fn experiments(experiments: &[ExperimentResult]) -> String {
@@ -33,7 +32,7 @@ pub fn experiments(experiments: &[ExperimentResult]) -> String {
             text.push_str(&metric_table(metric));
         }
         for of in &result.srm.phases {
-            let p = of.p_value.map_or("no test".to_owned(), say::p_value);
+            let p = of.p_value.map_or("no test".to_owned(), format::p_value);
             let stands = match (of.left_out, of.alarm) {
                 (true, _) => ", left out",
                 (false, true) => ", alarm",
@@ -46,7 +45,7 @@ pub fn experiments(experiments: &[ExperimentResult]) -> String {
         }
         if result.units_in_several_variants > 0 {
             let units: u64 = result.variants.iter().map(|variant| variant.units).sum();
-            let (several, units) = (say::count(result.units_in_several_variants), say::count(units));
+            let (several, units) = (format::count(result.units_in_several_variants), format::count(units));
             put(&mut text, format_args!("  units that saw several variants: {several} of {units}\n"));
         }
         for warning in &result.warnings {
@@ -70,17 +69,17 @@ fn metric_table(metric: &MetricResult) -> String {
     for variant in &metric.variants {
         let test = metric.tests.iter().find(|test| test.treatment == variant.key);
         let look = metric.always_valid.iter().find(|look| look.treatment == variant.key);
-        let p_value = |p: Option<f64>| p.map_or("-".to_owned(), say::p_value_short);
+        let p_value = |p: Option<f64>| p.map_or("-".to_owned(), format::p_value_short);
         let of_treatment = |text: String| if variant.control { String::new() } else { text };
         rows.push(vec![
             variant.key.clone(),
-            say::count(variant.units),
-            say::count(variant.conversions),
+            format::count(variant.units),
+            format::count(variant.conversions),
             variant.mean.map_or("-".to_owned(), |mean| {
-                if metric.is_rate() { say::percent(mean) } else { say::mean(mean) }
+                if metric.is_rate() { format::percent(mean) } else { format::mean(mean) }
             }),
             of_treatment(
-                test.and_then(|test| test.lift_relative).map_or("-".to_owned(), say::signed_percent),
+                test.and_then(|test| test.lift_relative).map_or("-".to_owned(), format::signed_percent),
             ),
             of_treatment(p_value(look.and_then(|look| look.p_value))),
             of_treatment(p_value(test.and_then(|test| test.p_value))),
@@ -100,7 +99,7 @@ fn metric_table(metric: &MetricResult) -> String {
             let what = "always-valid p adjusted for all secondary metrics (Benjamini-Hochberg)";
             put(
                 &mut text,
-                format_args!("    {}: {what}: {}\n", look.treatment, say::p_value_short(adjusted)),
+                format_args!("    {}: {what}: {}\n", look.treatment, format::p_value_short(adjusted)),
             );
         }
     }
@@ -108,30 +107,4 @@ fn metric_table(metric: &MetricResult) -> String {
         put(&mut text, format_args!("    fixed-horizon p, {}: {}\n", test.method.title(), test.p_value_use));
     }
     text
-}
-
-/// The first column to the left, the others to the right.
-pub fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::from("   ");
-        for (column, cell) in row.iter().enumerate() {
-            let width = widths[column];
-            if column == 0 {
-                put(&mut line, format_args!(" {cell:<width$}"));
-            } else {
-                put(&mut line, format_args!("  {cell:>width$}"));
-            }
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-pub fn put(text: &mut String, what: std::fmt::Arguments<'_>) {
-    text.write_fmt(what).expect("writing to a string never fails");
 }

@@ -5,7 +5,7 @@ use schemas::definition::{Direction, Plan};
 
 use super::{Ruling, bounds, exact, levels, lift, smallest_worthwhile, toward};
 use crate::document::{Boundary, BoundaryLook, BoundaryMethod, BoundaryStage, MetricResult, Test, Verdict};
-use crate::say;
+use lab::format;
 
 /// What one treatment's looks say; the order is that of importance to the verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,7 +101,7 @@ fn is_worth_shipping(plan: &Plan, direction: Direction, last: &BoundaryLook) -> 
 
 fn before_first_look(plan: &Plan, boundary: &Boundary) -> (Verdict, String) {
     let (metric, treatment) = (&boundary.metric, &boundary.treatment);
-    let horizon = say::count(plan.horizon_units.unwrap_or_default());
+    let horizon = format::count(plan.horizon_units.unwrap_or_default());
     match (&boundary.missing, boundary.method) {
         (Some(missing), _) => {
             let reason = format!(
@@ -120,7 +120,7 @@ fn before_first_look(plan: &Plan, boundary: &Boundary) -> (Verdict, String) {
             let reason = format!(
                 "Not enough data on `{metric}`: {} of the planned information is too little for a first look; \
                  whether `{treatment}` has an effect is open.",
-                say::percent(boundary.fraction)
+                format::percent(boundary.fraction)
             );
             (Verdict::NotEnoughData, reason)
         }
@@ -146,7 +146,7 @@ fn after_a_look(finding: Finding, of: &Looked<'_>) -> (Verdict, String) {
         None => bounds(of.metric, of.last.interval_absolute),
     };
     let practical = of.plan.practical_lift_relative.unwrap_or(0.0);
-    let practical = say::signed_percent(toward(of.metric.direction, practical));
+    let practical = format::signed_percent(toward(of.metric.direction, practical));
     match finding {
         Finding::Better => {
             let reason = format!(
@@ -183,7 +183,7 @@ fn after_a_look(finding: Finding, of: &Looked<'_>) -> (Verdict, String) {
             let reason = format!(
                 "Stop: even the best end of the repeated interval ({interval}) is below the {what}, {}, with \
                  {levels} (at {last}).",
-                say::signed_percent(toward(of.metric.direction, smallest))
+                format::signed_percent(toward(of.metric.direction, smallest))
             );
             (Verdict::Stop, reason)
         }
@@ -224,7 +224,7 @@ pub fn progress(boundary: &Boundary) -> String {
     };
     let last = boundary.looks.last();
     let last = last.map_or("no look taken yet".to_owned(), |look| standing(boundary, look));
-    let now = say::percent(boundary.fraction);
+    let now = format::percent(boundary.fraction);
     let stage = match boundary.stage {
         BoundaryStage::BeforeFirstLook | BoundaryStage::Interim => "",
         BoundaryStage::Final => "; this is the planned end",
@@ -234,7 +234,7 @@ pub fn progress(boundary: &Boundary) -> String {
     let before = if boundary.alpha_spent_before > 0.0 {
         format!(
             " ({} of alpha spent before the units were counted anew)",
-            say::percent(boundary.alpha_spent_before)
+            format::percent(boundary.alpha_spent_before)
         )
     } else {
         String::new()
@@ -252,7 +252,7 @@ fn standing(boundary: &Boundary, look: &BoundaryLook) -> String {
         (None, Some(critical)) => format!("z = {:.2}, {critical:.2} is needed", look.z),
         (None, None) => format!("z = {:.2}, no z is enough this early", look.z),
     };
-    format!("look {} ({} of the planned information; {found})", look.look, say::percent(look.fraction))
+    format!("look {} ({} of the planned information; {found})", look.look, format::percent(look.fraction))
 }
 
 /// The estimate that allows for the stopping.

@@ -6,7 +6,7 @@ use super::{Finding, smallest_worthwhile, toward};
 use crate::document::{
     AlwaysValid, BoundaryLook, Bounds, CountedUnits, ExactMethod, ExactTest, MetricResult, Test,
 };
-use crate::say;
+use lab::format;
 
 /// What one treatment's counts say, where they decide in place of the always-valid interval.
 pub(super) fn finding(
@@ -89,7 +89,7 @@ pub(super) fn counts_tested(exact: &ExactTest) -> String {
 
 /// "exact test of conversion counts (9 against 40, always-valid p = 0.06)".
 pub(super) fn named_with_p(exact: &ExactTest) -> String {
-    format!("{} ({}, always-valid {})", name(exact), against(exact), say::p_value(exact.p_value))
+    format!("{} ({}, always-valid {})", name(exact), against(exact), format::p_value(exact.p_value))
 }
 
 /// The same with the interval.
@@ -113,7 +113,7 @@ fn name(exact: &ExactTest) -> &'static str {
 }
 
 fn against(exact: &ExactTest) -> String {
-    format!("{} against {}", say::count(exact.treatment), say::count(exact.control))
+    format!("{} against {}", format::count(exact.treatment), format::count(exact.control))
 }
 
 /// "conversions are at most 0.021 times as frequent under `b` as under `a`".
@@ -128,8 +128,8 @@ pub(super) fn ratio(exact: &ExactTest, control: &str, treatment: &str) -> String
         ExactMethod::FisherExact => "the odds",
         _ => "as frequent",
     };
-    let lower = exact.ratio.lower.filter(|lower| *lower > 0.0).map(say::times);
-    let times = match (lower, exact.ratio.upper.map(say::times)) {
+    let lower = exact.ratio.lower.filter(|lower| *lower > 0.0).map(format::times);
+    let times = match (lower, exact.ratio.upper.map(format::times)) {
         (None, None) => "any number of".to_owned(),
         (None, Some(upper)) => format!("at most {upper}"),
         (Some(lower), None) => format!("at least {lower}"),
@@ -151,7 +151,7 @@ pub(super) fn lacking(exact: &ExactTest, control: &str, treatment: &str) -> Stri
         CountedUnits::Converted => "conversions",
         CountedUnits::NotConverted => "units that did not convert",
     };
-    format!("`{arm}` has {} {what}, {} are needed", say::count(have), exact.needed)
+    format!("`{arm}` has {} {what}, {} are needed", format::count(have), exact.needed)
 }
 
 /// What a planned look found: "exact test of conversion counts: `b` has 9 of 49, at most 3 or at least 46 cross".
@@ -170,13 +170,13 @@ pub(super) fn at_a_look(
         return format!(
             "Fisher's exact test of {} {what}, {}, at most {} is needed",
             against(exact),
-            say::p_value(exact.p_value),
-            say::level(alpha)
+            format::p_value(exact.p_value),
+            format::level(alpha)
         );
     }
-    let total = say::count(exact.control + exact.treatment);
-    let has = format!("{}: `{treatment}` has {} of {total}", name(exact), say::count(exact.treatment));
-    let crosses = match (exact.at_most.map(say::count), exact.at_least.map(say::count)) {
+    let total = format::count(exact.control + exact.treatment);
+    let has = format!("{}: `{treatment}` has {} of {total}", name(exact), format::count(exact.treatment));
+    let crosses = match (exact.at_most.map(format::count), exact.at_least.map(format::count)) {
         _ if !is_open => return has,
         (None, None) if look.is_final => "no count of so few crosses".to_owned(),
         (None, None) => "no count crosses this early".to_owned(),

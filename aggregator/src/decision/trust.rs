@@ -3,7 +3,7 @@
 
 use super::{Evidence, Ruling};
 use crate::document::{Expectation, MetricResult, Role, SampleRatio, Verdict, Warning, WarningKind};
-use crate::say;
+use lab::format;
 
 /// An arm without any unit is called missing from this many expected ones on: by chance it would happen
 /// once in 3,000 experiments (e^-8).
@@ -45,9 +45,9 @@ impl Crossed {
         (self.share() > CROSSED_WARNS_ABOVE).then(|| {
             format!(
                 "{} of {} units ({}) have seen more than one variant",
-                say::count(self.units),
-                say::count(self.of),
-                say::percent(self.share())
+                format::count(self.units),
+                format::count(self.of),
+                format::percent(self.share())
             )
         })
     }
@@ -76,7 +76,7 @@ fn missing_arm(srm: &SampleRatio) -> Option<Ruling> {
     let reason = format!(
         "No unit has seen `{}`, where {} were expected: {FIND_OUT}",
         missing.key,
-        say::count(missing.expected.unwrap_or_default().round() as u64)
+        format::count(missing.expected.unwrap_or_default().round() as u64)
     );
     Some((Verdict::Invalid, Some(missing.key.clone()), reason))
 }
@@ -90,12 +90,12 @@ fn split(srm: &SampleRatio) -> Option<Ruling> {
     let shares = shares.join(", ");
     let what = match (srm.phases.len(), alarm.p_value.filter(|p| *p <= alarm.level)) {
         (1, Some(p)) => {
-            format!("The split is not the planned one: {shares} (always-valid {})", say::p_value(p))
+            format!("The split is not the planned one: {shares} (always-valid {})", format::p_value(p))
         }
         (_, Some(p)) => format!(
             "The split of phase {} is not the planned one (always-valid {}): {shares}",
             alarm.phase,
-            say::p_value(p)
+            format::p_value(p)
         ),
         (_, None) => format!(
             "The split of phase {} was not the planned one at an earlier look, which later units do not mend: {shares}",
@@ -108,10 +108,10 @@ fn split(srm: &SampleRatio) -> Option<Ruling> {
 
 /// "`b` has 333 units instead of 400", "`c` has 333 units and a planned share of none".
 fn units_of(variant: &Expectation) -> String {
-    let units = format!("`{}` has {} units", variant.key, say::count(variant.units));
+    let units = format!("`{}` has {} units", variant.key, format::count(variant.units));
     match variant.expected {
         Some(0.0) if variant.units > 0 => format!("{units} and a planned share of none"),
-        Some(expected) => format!("{units} instead of {}", say::count(expected.round() as u64)),
+        Some(expected) => format!("{units} instead of {}", format::count(expected.round() as u64)),
         None => units,
     }
 }

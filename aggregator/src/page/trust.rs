@@ -1,8 +1,10 @@
 //! The section that says whether the numbers can be trusted: the split, warnings, and units that are counted apart.
 
-use super::{escape, prose, put};
+use lab::chart::escape;
+
+use super::{prose, put};
 use crate::document::{ExperimentResult, PhaseRatio, SampleRatio};
-use crate::say;
+use lab::format;
 
 /// Whether the numbers can be trusted.
 pub fn section(result: &ExperimentResult) -> String {
@@ -27,7 +29,7 @@ pub fn section(result: &ExperimentResult) -> String {
     ];
     for (number, what) in notes {
         if number > 0 {
-            put(&mut section, format_args!("<p>{} {what}.</p>\n", say::count(number)));
+            put(&mut section, format_args!("<p>{} {what}.</p>\n", format::count(number)));
         }
     }
     section.push_str("</section>\n");
@@ -46,13 +48,13 @@ fn sample_ratio(srm: &SampleRatio) -> String {
         .map(|variant| {
             let expected = variant
                 .expected
-                .map_or(String::new(), |expected| format!(" of {}", say::count(expected.round() as u64)));
-            format!("{} {}{expected}", escape(&variant.key), say::count(variant.units))
+                .map_or(String::new(), |expected| format!(" of {}", format::count(expected.round() as u64)));
+            format!("{} {}{expected}", escape(&variant.key), format::count(variant.units))
         })
         .collect();
     let phases: Vec<String> = srm.phases.iter().map(phase).collect();
     let reference = match (srm.p_value, &srm.missing) {
-        (Some(p), _) => format!("; chi-square, for reference: {}", escape(&say::p_value(p))),
+        (Some(p), _) => format!("; chi-square, for reference: {}", escape(&format::p_value(p))),
         (None, Some(missing)) => format!("; {}", escape(missing)),
         (None, None) => String::new(),
     };
@@ -61,7 +63,7 @@ fn sample_ratio(srm: &SampleRatio) -> String {
 
 /// "phase 2: p = 0.43, alarm at 0.0025".
 fn phase(of: &PhaseRatio) -> String {
-    let p = of.p_value.map_or("no test".to_owned(), |p| escape(&say::p_value(p)));
+    let p = of.p_value.map_or("no test".to_owned(), |p| escape(&format::p_value(p)));
     let stands = match (of.left_out, of.alarm) {
         (true, true) => ", alarm, left out",
         (true, false) => ", left out",

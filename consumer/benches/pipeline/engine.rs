@@ -20,7 +20,7 @@ const FRAME_BYTES: usize = 10;
 pub fn produce(place: &Place, workload: &Workload) -> Result<()> {
     let topics = place
         .stack
-        .command("producer", &["topics", "--replication", "1"])?
+        .command(&["topics", "--replication", "1"])?
         .env("SPLITSTREAM_KAFKA__TOPIC_PREFIX", PREFIX)
         .status()?;
     ensure!(topics.success(), "making the topics: {topics}");

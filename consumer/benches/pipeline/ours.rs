@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -23,9 +23,9 @@ pub struct Running {
 impl Running {
     pub fn start(place: &Place, database: &str, prefix: &str) -> Result<Running> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let child = Command::new(env!("CARGO_BIN_EXE_consumer"))
-            .arg("run")
-            .envs(place.stack.environment())
+        let child = place
+            .stack
+            .command(&["consumer", "run"])?
             .env("SPLITSTREAM_CLICKHOUSE__DATABASE", database)
             .env("SPLITSTREAM_CONSUMER__GROUP", database)
             .env("SPLITSTREAM_KAFKA__TOPIC_PREFIX", prefix)

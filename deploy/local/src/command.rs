@@ -1,4 +1,4 @@
-//! The commands of `local`, one module each, and the options that they share.
+//! `splitstream local`: its commands, one module each, and the options that they share.
 
 pub mod down;
 pub mod keep;
@@ -8,10 +8,36 @@ pub mod up;
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use anyhow::Result;
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::kafka::BROKERS_MAX;
 use crate::stack::{Options, Server};
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start Kafka, ClickHouse and the services, and leave them running
+    Up(up::Up),
+    /// Stop what `up` started
+    Down(down::Down),
+    /// Tell of each part whether it is healthy, or why not
+    Status(status::Status),
+    /// Show the parts' logs
+    Logs(logs::Logs),
+    /// Start everything and stay (what `up` leaves running; also for a service manager)
+    Keep(Wanted),
+}
+
+/// Does what the command line says.
+pub fn run(command: &Command) -> Result<()> {
+    match command {
+        Command::Up(up) => up::run(up),
+        Command::Down(down) => down::run(down),
+        Command::Status(status) => status::run(status),
+        Command::Logs(logs) => logs::run(logs),
+        Command::Keep(wanted) => keep::run(wanted),
+    }
+}
 
 /// Where a stack lives.
 #[derive(Debug, Clone, Args)]

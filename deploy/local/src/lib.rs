@@ -20,5 +20,19 @@ pub mod stack;
 pub mod state;
 pub mod supervise;
 
+use std::process::ExitCode;
+
 pub use service::{Service, ServiceOptions};
 pub use stack::{Options, Server, Stack};
+
+/// How a program ends that has done this.
+pub fn ended(done: anyhow::Result<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if interrupt::came() => ExitCode::from(interrupt::EXIT_CODE),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

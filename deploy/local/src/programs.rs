@@ -13,8 +13,11 @@ const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// Set for a program that a test starts: it builds as the test does.
 pub const FOR_TESTS: &str = "SPLITSTREAM_PROGRAMS_FOR_TESTS";
 
+/// The program that people install; each service is a process of it.
+pub const SPLITSTREAM: &str = "splitstream";
+
 /// The packages of the platform's programs.
-const PACKAGES: [&str; 5] = ["producer", "consumer", "aggregator", "embedded", "local"];
+const PACKAGES: [&str; 2] = ["splitstream", "embedded"];
 
 /// Builds the programs if this one lies in the target directory of its workspace; does nothing where
 /// they are installed. Cargo shows its own progress; when nothing has changed it takes a second. Done
@@ -22,6 +25,12 @@ const PACKAGES: [&str; 5] = ["producer", "consumer", "aggregator", "embedded", "
 pub fn ensure_built() -> Result<()> {
     static DONE: OnceLock<Result<(), String>> = OnceLock::new();
     DONE.get_or_init(|| build().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
+}
+
+/// The platform's program, built first in a checkout.
+pub fn splitstream() -> Result<Command> {
+    ensure_built()?;
+    Ok(Command::new(path(SPLITSTREAM)?))
 }
 
 /// The program called `name`.

@@ -27,18 +27,18 @@ pub fn start(stack: &Stack, wanted: &Services) -> Result<Vec<Arc<Service>>> {
         patiently(|| stack.revive().and_then(|()| stack.create_topics(wanted.brokers)))?;
     }
     if !stack.clickhouse_url().is_empty() {
-        patiently(|| stack.revive().and_then(|()| stack.run("consumer", &["migrate"]).map(drop)))?;
+        patiently(|| stack.revive().and_then(|()| stack.run(&["migrate"]).map(drop)))?;
     }
     stack.revive()?;
     let mut services = Vec::new();
     if wanted.consumer {
         interrupt::check()?;
-        services.push(Arc::new(stack.service("consumer", &["run"])?));
+        services.push(Arc::new(stack.service("consumer")?));
     }
     if wanted.aggregator {
         interrupt::check()?;
         let options = ServiceOptions { settings: wanted.aggregator_settings, port: wanted.http_port };
-        services.push(Arc::new(stack.service_with("aggregator", &["run"], options)?));
+        services.push(Arc::new(stack.service_with("aggregator", options)?));
     }
     Ok(services)
 }

@@ -214,23 +214,23 @@ impl Stack {
         .collect()
     }
 
-    /// Starts a service, "consumer" with ["run"], and returns when its `/readyz` says so.
-    pub fn service(&self, program: &str, args: &[&str]) -> Result<Service> {
-        self.service_with(program, args, ServiceOptions::default())
+    /// Starts a service, `splitstream consumer run`, and returns when its `/readyz` says so.
+    pub fn service(&self, service: &str) -> Result<Service> {
+        self.service_with(service, ServiceOptions::default())
     }
 
-    /// Like [`Stack::service`], with options. A second one of the same program is called "consumer-2".
-    pub fn service_with(&self, program: &str, args: &[&str], options: ServiceOptions) -> Result<Service> {
-        let binary = programs::path(program)?;
+    /// Like [`Stack::service`], with options. A second one of the same service is called "consumer-2".
+    pub fn service_with(&self, service: &str, options: ServiceOptions) -> Result<Service> {
+        let program = programs::path(programs::SPLITSTREAM)?;
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = free_name(program, &services);
+        let name = free_name(service, &services);
         let mut environment = self.environment();
         environment
             .extend(options.settings.iter().map(|(name, value)| (String::from(*name), String::from(*value))));
         let part = Arc::new(self.part(Plan {
             launch: Launch {
-                program: binary,
-                args: args.iter().map(|arg| String::from(*arg)).collect(),
+                program,
+                args: vec![service.to_owned(), "run".to_owned()],
                 environment,
                 log: self.log(&name),
             },
@@ -246,12 +246,12 @@ impl Stack {
         Ok(service)
     }
 
-    /// Runs a program to its end, "producer" with ["topics"]. An exit code other than 0 is an error
+    /// Runs a command to its end, `splitstream topics` by ["topics"]. An exit code other than 0 is an error
     /// that carries what it said on stderr.
-    pub fn run(&self, program: &str, args: &[&str]) -> Result<Output> {
-        let mut command = self.command(program, args)?;
+    pub fn run(&self, args: &[&str]) -> Result<Output> {
+        let mut command = self.command(args)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let shown = format!("{program} {}", args.join(" "));
+        let shown = format!("{} {}", programs::SPLITSTREAM, args.join(" "));
         let output = process::spawn_bound(command)
             .and_then(|child| child.wait_with_output())
             .with_context(|| format!("running `{shown}`"))?;
@@ -267,14 +267,14 @@ impl Stack {
     /// Creates the topics that are missing, with as many copies as a cluster of `brokers` should keep.
     pub fn create_topics(&self, brokers: u8) -> Result<()> {
         let copies = kafka::copies(usize::from(brokers)).to_string();
-        self.run("producer", &["topics", "--replication", &copies])?;
+        self.run(&["topics", "--replication", &copies])?;
         Ok(())
     }
 
-    /// A program with the stack's settings in its environment, for whoever wants its exit code or its
+    /// A command with the stack's settings in its environment, for whoever wants its exit code or its
     /// input; start it with [`process::spawn_bound`] if it must not outlive this process.
-    pub fn command(&self, program: &str, args: &[&str]) -> Result<Command> {
-        let mut command = Command::new(programs::path(program)?);
+    pub fn command(&self, args: &[&str]) -> Result<Command> {
+        let mut command = Command::new(programs::path(programs::SPLITSTREAM)?);
         command.args(args).envs(self.environment());
         Ok(command)
     }

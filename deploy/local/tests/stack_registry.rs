@@ -26,7 +26,7 @@ impl Line {
         options.servers.push(Server::Registry);
         let stack = Stack::up(options).unwrap();
         stack.create_topics(1).unwrap();
-        stack.run("consumer", &["migrate"]).unwrap();
+        stack.run(&["migrate"]).unwrap();
         let pins = clients().join("requirements.txt");
         let python = Cache::open().unwrap().python(&pins).unwrap();
         Line { stack, python, directory }
@@ -58,7 +58,7 @@ impl Line {
     fn replay(&self, events: &[Value]) -> Result<(), String> {
         let text: String = events.iter().map(|event| format!("{event}\n")).collect();
         let file = self.file("events.jsonl", &text);
-        self.stack.run("producer", &["replay", &file]).map(|_| ()).map_err(|error| format!("{error:#}"))
+        self.stack.run(&["replay", &file]).map(|_| ()).map_err(|error| format!("{error:#}"))
     }
 
     fn sql(&self, sql: &str) -> String {
@@ -206,7 +206,7 @@ fn confluents_client_reads_ours_and_we_read_its_old_and_new_and_refuse_what_does
     line.client(&["write", "conversions", &unfit], &written(6, json!({})));
     line.client(&["raw", "conversions"], "000000ffff02\n");
 
-    let _consumer = line.stack.service("consumer", &["run"]).unwrap();
+    let _consumer = line.stack.service("consumer").unwrap();
     line.await_rows("conversions", 5);
     assert_eq!(
         line.sql(ROWS),
@@ -272,7 +272,7 @@ fn a_schema_that_names_other_schemas_is_read_with_them() {
         (1..=3).map(|number| written(number, json!({"hops": [{"by": by}, {"by": by}]}))).collect();
     line.client(&[&["write", "conversions", &uses], &of_sender[..], &of_hop[..]].concat(), &events);
 
-    let _consumer = line.stack.service("consumer", &["run"]).unwrap();
+    let _consumer = line.stack.service("consumer").unwrap();
     line.await_rows("conversions", 3);
     assert_eq!(
         line.sql(ROWS),
@@ -294,7 +294,7 @@ fn a_time_that_is_an_int_is_refused() {
     let current = line.file("current.avsc", schemas::avro::CONVERSION_SCHEMA);
     line.client(&["write", "conversions", &current], &written(2, json!({})));
 
-    let _consumer = line.stack.service("consumer", &["run"]).unwrap();
+    let _consumer = line.stack.service("consumer").unwrap();
     line.await_rows("conversions", 1);
     assert_eq!(line.sql("SELECT unit_id FROM conversions"), "u2");
     let letters = line.json_lines(&["dead-letters", "dead_letters"]);
@@ -338,7 +338,7 @@ fn without_the_registry_a_partition_stands_and_goes_on_when_it_is_back() {
     line.replay(&events).unwrap();
     line.stack.kill_registry().unwrap();
 
-    let consumer = line.stack.service("consumer", &["run"]).unwrap();
+    let consumer = line.stack.service("consumer").unwrap();
     let metrics = || {
         let mut answer = ureq::get(format!("{}/metrics", consumer.url())).call().unwrap();
         answer.body_mut().read_to_string().unwrap()

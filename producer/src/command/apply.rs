@@ -1,11 +1,11 @@
-//! `producer apply`
+//! `splitstream apply`
 
 use std::path::PathBuf;
 
+use crate::apply::{Applied, Signature, Verdict, apply, in_order, rehearse};
+use crate::text;
 use anyhow::{Context, anyhow};
 use ops::Exit;
-use producer::apply::{Applied, Signature, Verdict, apply, in_order, rehearse};
-use producer::text;
 use schemas::definition::{Definition, parse_file};
 
 use super::{log_error, open_log, show, show_json};

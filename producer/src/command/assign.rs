@@ -1,8 +1,8 @@
-//! `producer assign`
+//! `splitstream assign`
 
+use crate::explain::explain;
 use assignment::{Attributes, Environment};
 use ops::Exit;
-use producer::explain::explain;
 use schemas::definition::PRODUCTION;
 use schemas::event::UNIT_ID_BYTES_MAX;
 use schemas::{Key, number};
@@ -36,7 +36,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let definitions = log.definitions();
     let Some(versioned) = definitions.experiment(&args.experiment) else {
         let refused = anyhow::anyhow!(
-            "there is no experiment `{}`; `producer definitions` lists what there is",
+            "there is no experiment `{}`; `splitstream definitions` lists what there is",
             args.experiment
         );
         return Err(refused.context(Exit::Refused));

@@ -1,8 +1,8 @@
-//! `producer definitions`
+//! `splitstream definitions`
 
+use crate::diff::{Changed, diff};
+use crate::log::{Content, Record};
 use ops::Exit;
-use producer::diff::{Changed, diff};
-use producer::log::{Content, Record};
 use schemas::definition::{Definition, Version};
 use serde::Serialize;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use crate::config::Config;
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// An array of definitions, as `producer apply` takes it
+    /// An array of definitions, as `splitstream apply` takes it
     #[arg(long)]
     json: bool,
     #[command(subcommand)]

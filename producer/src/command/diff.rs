@@ -1,7 +1,7 @@
-//! `producer diff`
+//! `splitstream diff`
 
+use crate::environments::Promotion;
 use ops::Exit;
-use producer::environments::Promotion;
 use schemas::Key;
 
 use super::{open_log, show, show_json};

@@ -1,9 +1,9 @@
-//! `producer promote`
+//! `splitstream promote`
 
+use crate::apply::{Verdict, apply, rehearse};
+use crate::environments::{Promotion, is_known};
 use anyhow::anyhow;
 use ops::Exit;
-use producer::apply::{Verdict, apply, rehearse};
-use producer::environments::{Promotion, is_known};
 use schemas::Key;
 use schemas::definition::{Definition, Kind};
 
@@ -41,7 +41,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     }
     let Some(promoted) = named.and_then(|accepted| promotion.applied(&accepted.definition)) else {
         let refused = anyhow!(
-            "there is no flag or experiment `{}`; `producer definitions` lists what there is",
+            "there is no flag or experiment `{}`; `splitstream definitions` lists what there is",
             args.key
         );
         return Err(refused.context(Exit::Refused));

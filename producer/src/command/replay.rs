@@ -1,15 +1,15 @@
-//! `producer replay`
+//! `splitstream replay`
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::replay::{Lines, event};
 use anyhow::{Context, anyhow};
 use flate2::read::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
 use ops::{Exit, Shutdown};
-use producer::replay::{Lines, event};
 use schemas::Event;
 use serde::Serialize;
 

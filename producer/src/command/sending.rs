@@ -4,11 +4,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::emitter::{Emitter, Refused, SchemaIds, Totals};
+use crate::topics;
 use anyhow::{Context, anyhow, bail};
 use ops::Exit;
 use ops::registry::{NoId, Registry};
-use producer::emitter::{Emitter, Refused, SchemaIds, Totals};
-use producer::topics;
 use schemas::{Event, Sender};
 
 use crate::config::Config;
@@ -32,7 +32,7 @@ impl Sending {
         let missing = topics::missing(&config.kafka).await.context(Exit::Unreachable)?;
         if !missing.is_empty() {
             let error =
-                anyhow!("kafka has no topic {}; create it with `producer topics`", missing.join(", "));
+                anyhow!("kafka has no topic {}; create it with `splitstream topics`", missing.join(", "));
             return Err(error.context(Exit::Unreachable));
         }
         let sender = Sender {

@@ -1,4 +1,4 @@
-//! `producer simulate`
+//! `splitstream simulate`
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -6,12 +6,12 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::event::now;
+use crate::simulate::{Mix, Plan, Simulation, Tally};
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use ops::{Exit, Shutdown};
-use producer::event::now;
-use producer::simulate::{Mix, Plan, Simulation, Tally};
 use schemas::definition::Experiment;
 use schemas::{Decimal6, Event, Key, Micros};
 use serde::Serialize;
@@ -106,7 +106,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let definitions = log.definitions();
     let Some((version, experiment)) = definitions.experiment(&args.experiment) else {
         let refused = anyhow!(
-            "there is no experiment `{}`; `producer definitions` lists what there is",
+            "there is no experiment `{}`; `splitstream definitions` lists what there is",
             args.experiment
         );
         return Err(refused.context(Exit::Refused));

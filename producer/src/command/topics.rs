@@ -1,8 +1,8 @@
-//! `producer topics`
+//! `splitstream topics`
 
+use crate::topics::{Difference, Outcome, Replication, TopicsError, ensure};
 use anyhow::Context;
 use ops::Exit;
-use producer::topics::{Difference, Outcome, Replication, TopicsError, ensure};
 
 use super::show;
 use crate::config::Config;
@@ -38,7 +38,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     }
     if matches!(exit, Exit::Refused) {
         eprintln!(
-            "error: topics differ from the contracts; `producer topics --fix` sets their settings, a number of \
+            "error: topics differ from the contracts; `splitstream topics --fix` sets their settings, a number of \
              partitions can only be mended by a new topic"
         );
     }

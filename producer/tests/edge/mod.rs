@@ -73,7 +73,7 @@ impl Edge {
         Edge { cluster, prefix: format!("{name}."), files: tempfile::tempdir().unwrap() }
     }
 
-    /// `producer` with these arguments.
+    /// `splitstream` with these arguments.
     pub fn producer(&self, args: &[&str]) -> Ran {
         let output = self.command(args).stdin(Stdio::null()).output().unwrap();
         Ran {
@@ -84,13 +84,13 @@ impl Edge {
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_producer"));
+        let mut command = local::programs::splitstream().unwrap();
         command.args(args).envs(self.cluster.stack.environment());
         command.env("SPLITSTREAM_KAFKA__TOPIC_PREFIX", &self.prefix);
         command
     }
 
-    /// `producer apply` of `definitions`, written to a file called `name`.
+    /// `splitstream apply` of `definitions`, written to a file called `name`.
     pub fn apply(&self, name: &str, definitions: &str, more: &[&str]) -> Ran {
         let file = self.file(name, definitions);
         let args = ["apply", file.to_str().unwrap(), "--author", "ann", "--reason", "because"];

@@ -37,7 +37,7 @@ pub fn run(up: &Up) -> Result<()> {
     let dir = &up.wanted.dir.dir;
     match State::load(dir)? {
         Some(state) if state.owner.lives() && state.ready => {
-            eprintln!("a stack runs in {} already; `local down` stops it", dir.display());
+            eprintln!("a stack runs in {} already; `splitstream local down` stops it", dir.display());
         }
         Some(state) if state.owner.lives() => {
             bail!("process {} is starting a stack in {} right now", state.owner.pid, dir.display());
@@ -56,7 +56,7 @@ fn start(wanted: &Wanted, dir: &Path) -> Result<()> {
     let log = dir.join("logs").join("local.log");
     let launch = Launch {
         // Not this process's own file: `prepare` may just have built another in its place.
-        program: programs::path("local")?,
+        program: programs::path(programs::SPLITSTREAM)?,
         args: keep_args(wanted),
         environment: Vec::new(),
         log: log.clone(),
@@ -91,7 +91,7 @@ fn state_of(keeper: &Detached, dir: &Path) -> Result<Option<State>> {
 
 /// The same wishes, for `local keep`.
 fn keep_args(wanted: &Wanted) -> Vec<String> {
-    let mut args = vec!["keep".to_owned()];
+    let mut args = vec!["local".to_owned(), "keep".to_owned()];
     let servers = &wanted.servers;
     let mut option = |name: &str, value: Option<String>| {
         if let Some(value) = value {

@@ -26,7 +26,7 @@ pub fn apply(stack: &Stack, name: &str, definitions: &str) -> Result<()> {
     fs::write(&file, definitions).with_context(|| format!("writing {}", file.display()))?;
     let path = file.display().to_string();
     let args = ["apply", &path, "--author", "demo", "--reason", "the demo's experiments"];
-    patiently(|| stack.run("producer", &args).map(drop))
+    patiently(|| stack.run(&args).map(drop))
 }
 
 /// Replays the events, in their order. Returns when Kafka has acknowledged all of them.
@@ -55,7 +55,7 @@ fn start_replay(stack: &Stack, log: &Path) -> Result<Child> {
         .append(true)
         .open(log)
         .with_context(|| format!("opening the log {}", log.display()))?;
-    let mut command = stack.command("producer", &["replay", "-"])?;
+    let mut command = stack.command(&["replay", "-"])?;
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log_file);
     spawn_bound(command).context("starting `producer replay`")
 }

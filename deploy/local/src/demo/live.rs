@@ -76,7 +76,7 @@ pub fn run(stack: &Stack, traffic: Traffic) -> Result<()> {
 /// Prints the latest result if it has moved. Returns what it counts.
 fn look(stack: &Stack, shown: &mut Counted) -> Result<Counted> {
     // Of all: to ask for one that has not been analyzed yet is refused.
-    let output = patiently(|| stack.run("aggregator", &["results", "--json"]))?;
+    let output = patiently(|| stack.run(&["results", "--json"]))?;
     let document = Document::parse(&output.stdout)?;
     let Some(experiment) = document.experiment(EXPERIMENT) else {
         return Ok(Counted::default());
@@ -172,27 +172,24 @@ impl Visitors<'_> {
             .with_context(|| format!("opening the log {log}"))?;
         let units = self.traffic.units.to_string();
         let rate = self.traffic.events_per_second.to_string();
-        let mut command = self.stack.command(
-            "producer",
-            &[
-                "simulate",
-                "--experiment",
-                EXPERIMENT,
-                "--event",
-                "purchase",
-                "--rates",
-                RATES,
-                "--seed",
-                SEED,
-                "--units",
-                &units,
-                "--rate",
-                &rate,
-                "--delay",
-                "2",
-                "--json",
-            ],
-        )?;
+        let mut command = self.stack.command(&[
+            "simulate",
+            "--experiment",
+            EXPERIMENT,
+            "--event",
+            "purchase",
+            "--rates",
+            RATES,
+            "--seed",
+            SEED,
+            "--units",
+            &units,
+            "--rate",
+            &rate,
+            "--delay",
+            "2",
+            "--json",
+        ])?;
         let path = self.summary();
         let summary = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
         command.stdin(Stdio::null()).stdout(summary).stderr(log);

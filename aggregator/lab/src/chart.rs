@@ -48,7 +48,7 @@ impl Chart<'_> {
         let frame = Frame::around(self)?;
         let mut svg = format!(
             "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">\n",
-            crate::page::escape(self.description),
+            escape(self.description),
         );
         self.grid(&frame, &mut svg);
         // An inner viewport cuts off what lies beyond the axes.
@@ -71,7 +71,7 @@ impl Chart<'_> {
                 format_args!(
                     "<path class=\"line {}\" d=\"{line}\"><title>{}</title></path>\n",
                     series.class,
-                    crate::page::escape(&series.name)
+                    escape(&series.name)
                 ),
             );
             if let Some((at_ms, Some(value))) = series.points.last() {
@@ -230,6 +230,22 @@ fn time_label(at_ms: i64, span_ms: i64) -> String {
 
 fn put(text: &mut String, what: std::fmt::Arguments<'_>) {
     text.write_fmt(what).expect("writing to a string never fails");
+}
+
+/// Text as it may stand in HTML, in an element or a quoted attribute.
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::format;
 use crate::power::Answer;
-use crate::say;
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 400.0;
@@ -45,7 +45,7 @@ pub fn svg(answer: &Answer) -> Option<String> {
                 "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>\n",
                 x(units),
                 HEIGHT - BOTTOM + 18.0,
-                say::count(units.round() as u64)
+                format::count(units.round() as u64)
             ),
         );
     }

@@ -1,4 +1,4 @@
-//! `local` as a person runs it: up, status, logs, down; and what is left when it is killed.
+//! `splitstream local` as a person runs it: up, status, logs, down; and what is left when it is killed.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,9 +9,9 @@ use local::process::Identity;
 use local::state::State;
 
 fn local(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_local"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_splitstream"));
     command.env(local::programs::FOR_TESTS, "1");
-    command.args(args).arg("--dir").arg(dir);
+    command.arg("local").args(args).arg("--dir").arg(dir);
     command
 }
 

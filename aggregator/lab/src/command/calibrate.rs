@@ -1,14 +1,13 @@
-//! `aggregator calibrate`: draws with a progress bar, and the counts as a table or as JSON.
+//! `splitstream calibrate`: draws with a progress bar, and the counts as a table or as JSON.
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use ops::Exit;
 
-use anyhow::Context;
+use super::{Failure, to_json};
 
-use super::show::{put, table};
 use crate::calibrate::{self, Report, Settings, few, phases};
-use crate::say;
+use crate::format;
+use crate::table::{put, table};
 
 #[derive(Args)]
 pub struct CalibrateArguments {
@@ -40,7 +39,7 @@ pub struct CalibrateArguments {
     json: bool,
 }
 
-pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<Exit> {
+pub fn run(arguments: &CalibrateArguments) -> Result<(), Failure> {
     if arguments.few_conversions {
         return run_few(arguments);
     }
@@ -57,41 +56,41 @@ pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<Exit> {
     let bar = progress_bar(u64::from(settings.runs))?;
     let report = calibrate::calibrate(settings, &|runs| bar.inc(runs));
     bar.finish_and_clear();
-    let report = report.map_err(anyhow::Error::new).context(Exit::Usage)?;
+    let report = report.map_err(Failure::usage)?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        println!("{}", to_json(&report)?);
     } else {
         print!("{}", shown(&report));
     }
-    Ok(Exit::Done)
+    Ok(())
 }
 
-fn run_few(arguments: &CalibrateArguments) -> anyhow::Result<Exit> {
+fn run_few(arguments: &CalibrateArguments) -> Result<(), Failure> {
     let settings = few::Settings { runs: arguments.runs, seed: arguments.seed };
     let bar = progress_bar(few::runs_in_all(settings))?;
     let report = few::calibrate(settings, &|runs| bar.inc(runs));
     bar.finish_and_clear();
-    let report = report.map_err(anyhow::Error::new).context(Exit::Usage)?;
+    let report = report.map_err(Failure::usage)?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        println!("{}", to_json(&report)?);
     } else {
         print!("{}", shown_few(&report));
     }
-    Ok(Exit::Done)
+    Ok(())
 }
 
-fn run_phases(arguments: &CalibrateArguments) -> anyhow::Result<Exit> {
+fn run_phases(arguments: &CalibrateArguments) -> Result<(), Failure> {
     let settings = phases::Settings { runs: arguments.runs, seed: arguments.seed };
     let bar = progress_bar(phases::runs_in_all(settings))?;
     let report = phases::calibrate(settings, &|runs| bar.inc(runs));
     bar.finish_and_clear();
-    let report = report.map_err(anyhow::Error::new).context(Exit::Usage)?;
+    let report = report.map_err(Failure::usage)?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        println!("{}", to_json(&report)?);
     } else {
         print!("{}", shown_phases(&report));
     }
-    Ok(Exit::Done)
+    Ok(())
 }
 
 fn progress_bar(runs: u64) -> anyhow::Result<ProgressBar> {
@@ -105,8 +104,8 @@ fn shown_few(report: &few::Report) -> String {
     let mut text = format!(
         "{} experiments without an effect at each rate and split, watched up to {} conversions or to the planned end;\n\
          seed {seed}. False alarms in per cent; a standard error is at most {:.2}.\n",
-        say::count(u64::from(runs)),
-        say::count(few::CONVERSIONS),
+        format::count(u64::from(runs)),
+        format::count(few::CONVERSIONS),
         errors * 100.0,
     );
     text.push_str(&few_table("In all", report, |row| row.alarms));
@@ -120,9 +119,9 @@ fn shown_phases(report: &phases::Report) -> String {
         "{} experiments without an effect for each outcome and each rule by which the shares change, {} looks up to the\n\
          {} planned units of both arms and as many beyond, where the always-valid tests go on; seed {seed}.\n\
          False alarms in per cent, plus or minus a standard error.\n",
-        say::count(u64::from(runs)),
+        format::count(u64::from(runs)),
         phases::LOOKS,
-        say::count(phases::PLANNED_UNITS),
+        format::count(phases::PLANNED_UNITS),
     );
     let mut outcomes: Vec<&str> = Vec::new();
     for row in &report.rows {
@@ -187,10 +186,10 @@ fn shown(report: &Report) -> String {
          {looks} looks up to there and as often beyond; seed {seed}. Per cent, plus or minus a standard error.\n\
          False alarms up to {} times the planned units, power up to {} times; stopped at a share of them,\n\
          where there is an effect and where there is none.\n",
-        say::count(u64::from(runs)),
-        say::percent(baseline),
-        say::percent(treatment),
-        say::count(report.units_per_arm),
+        format::count(u64::from(runs)),
+        format::percent(baseline),
+        format::percent(treatment),
+        format::count(report.units_per_arm),
         report.null_horizons,
         report.effect_horizons,
     );
@@ -212,7 +211,7 @@ fn shown(report: &Report) -> String {
     for row in &report.methods {
         rows.push(vec![
             row.method.clone(),
-            say::count(row.false_positives_by_plan.total()),
+            format::count(row.false_positives_by_plan.total()),
             share(row.false_positives_by_plan),
             share(row.false_positives_by_end),
             share(row.power_by_plan),

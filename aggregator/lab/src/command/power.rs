@@ -1,18 +1,18 @@
-//! `aggregator power`: the question from the command line, the answer as a table with its curve, as JSON, as a picture.
+//! `splitstream power`: the question from the command line, the answer as a table with its curve, as JSON, as a picture.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use ops::Exit;
 use stats::group_sequential::Spending;
 use stats::power::RatioParts;
 
-use super::show::{put, table};
+use super::{Failure, to_json};
 use crate::power::{
     self, Answer, Correction, CurvePoint, Outcome, Question, Request, Row, Sequential, Split, Variance,
 };
-use crate::{curve, say};
+use crate::table::{put, table};
+use crate::{curve, format};
 
 #[derive(Args)]
 pub struct PowerArguments {
@@ -106,19 +106,19 @@ enum SpendingName {
     Pocock,
 }
 
-pub fn run(arguments: &PowerArguments) -> anyhow::Result<Exit> {
-    let request = arguments.request().context(Exit::Usage)?;
-    let answer = power::plan(&request).map_err(anyhow::Error::new).context(Exit::Usage)?;
+pub fn run(arguments: &PowerArguments) -> Result<(), Failure> {
+    let request = arguments.request().map_err(Failure::Usage)?;
+    let answer = power::plan(&request).map_err(Failure::usage)?;
     if let Some(file) = &arguments.plot {
         let svg = curve::svg(&answer).context("no curve is drawn where the effect is asked for")?;
         std::fs::write(file, svg).with_context(|| format!("writing {}", file.display()))?;
     }
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&answer)?);
+        println!("{}", to_json(&answer)?);
     } else {
         print!("{}", shown(&answer, &arguments.split.to_string()));
     }
-    Ok(Exit::Done)
+    Ok(())
 }
 
 impl PowerArguments {
@@ -186,8 +186,8 @@ impl PowerArguments {
 fn shown(answer: &Answer, split: &str) -> String {
     let mut text = String::new();
     let level = |level: f64| match answer.metric {
-        "conversion" => say::percent(level),
-        _ => say::mean(level),
+        "conversion" => format::percent(level),
+        _ => format::mean(level),
     };
     put(
         &mut text,
@@ -203,7 +203,7 @@ fn shown(answer: &Answer, split: &str) -> String {
             &mut text,
             format_args!(
                 "alpha is shared among the treatments: {} each\n",
-                say::level(answer.alpha_per_comparison)
+                format::level(answer.alpha_per_comparison)
             ),
         );
     }
@@ -245,17 +245,17 @@ fn shown(answer: &Answer, split: &str) -> String {
 }
 
 fn cells(name: &str, row: &Row, level: &dyn Fn(f64) -> String, baseline: f64) -> Vec<String> {
-    let arms: Vec<String> = row.units_per_arm.iter().map(|units| say::count(*units)).collect();
+    let arms: Vec<String> = row.units_per_arm.iter().map(|units| format::count(*units)).collect();
     let alike = arms.windows(2).all(|pair| pair[0] == pair[1]);
     let days = |days: Option<u64>| days.map_or("-".to_owned(), |days| days.to_string());
     vec![
         name.to_owned(),
         row.effect_absolute.map_or("nothing".to_owned(), |effect| level(baseline + effect)),
-        row.effect_relative.map_or(String::new(), say::signed_percent),
+        row.effect_relative.map_or(String::new(), format::signed_percent),
         format!("{:.1} %", row.power * 100.0),
         if alike { arms[0].clone() } else { arms.join(" / ") },
-        say::count(row.units_total),
-        row.expected_units_if_effect.map_or("-".to_owned(), |units| say::count(units.round() as u64)),
+        format::count(row.units_total),
+        row.expected_units_if_effect.map_or("-".to_owned(), |units| format::count(units.round() as u64)),
         days(row.days),
         days(row.whole_week_days.map(|days| days / 7)),
     ]
@@ -263,7 +263,7 @@ fn cells(name: &str, row: &Row, level: &dyn Fn(f64) -> String, baseline: f64) ->
 
 fn curve_cells(point: &CurvePoint) -> Vec<String> {
     let powers = [point.power_fixed_horizon, point.power_group_sequential, point.power_always_valid];
-    let mut cells = vec![say::count(point.units_total)];
+    let mut cells = vec![format::count(point.units_total)];
     cells.extend(powers.map(|power| format!("{:.1} %", power * 100.0)));
     cells
 }

@@ -3,7 +3,7 @@
 
 use std::{fs, path::PathBuf};
 
-use aggregator::compute::METHODS;
+use lab::compute::METHODS;
 use serde_json::{Map, Value, json};
 
 /// Given for information, and computable only from every unit's values; compared where those are given.

@@ -1,0 +1,117 @@
+//! `splitstream`, the one program that people install. It only wires: each command is the library of a package, and
+//! each service is a process of this program.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use ops::Exit;
+use ops::config::{load, render};
+
+mod help;
+
+/// An open A/B-testing platform: assignment, events counted exactly once, statistics that stay valid however often
+/// people look.
+#[derive(Parser)]
+#[command(name = "splitstream", version, about)]
+struct Arguments {
+    /// Settings in TOML; SPLITSTREAM_<SECTION>__<FIELD> in the environment wins over them
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Three real experiments through the whole platform on this machine, then a live one
+    Demo(local::demo::Demo),
+    /// The whole platform on this machine, with real parts
+    #[command(subcommand)]
+    Local(local::command::Command),
+    #[command(flatten)]
+    Producer(producer::command::Command),
+    /// The service that carries events from Kafka into ClickHouse
+    #[command(subcommand)]
+    Consumer(consumer::commands::Service),
+    #[command(flatten)]
+    Tables(consumer::commands::Command),
+    /// The service that counts, tests and decides
+    #[command(subcommand)]
+    Aggregator(aggregator::command::Service),
+    #[command(flatten)]
+    Results(aggregator::command::Command),
+    #[command(flatten)]
+    Lab(lab::command::Command),
+    /// Print every setting of a service with its unit, bounds and value
+    Config { service: Service },
+    /// Print the completions of a shell
+    Completions { shell: Shell },
+}
+
+/// Whose settings.
+#[derive(Clone, Copy, ValueEnum)]
+enum Service {
+    Producer,
+    Consumer,
+    Aggregator,
+}
+
+fn main() -> ExitCode {
+    let Arguments { config, command } = read_arguments();
+    let config = config.as_deref();
+    match command {
+        Command::Demo(demo) => local::ended(local::demo::run(&demo)),
+        Command::Local(command) => local::ended(local::command::run(&command)),
+        Command::Producer(command) => {
+            ops::main(async { producer::command::run(&load(config)?, command).await })
+        }
+        Command::Consumer(consumer::commands::Service::Run) => {
+            consumer::heap::keep_memory();
+            ops::main(async { consumer::commands::serve(load(config)?).await })
+        }
+        Command::Tables(command) => {
+            consumer::heap::keep_memory();
+            ops::main(consumer::commands::run(config, command))
+        }
+        Command::Aggregator(aggregator::command::Service::Run) => {
+            ops::main(async { aggregator::command::serve(load(config)?).await })
+        }
+        Command::Results(command) => {
+            ops::main(async { aggregator::command::run(load(config)?, command).await })
+        }
+        Command::Lab(command) => ops::main(async { compute(command) }),
+        Command::Config { service } => ops::main(async { show_settings(service, config) }),
+        Command::Completions { shell } => {
+            let mut command = help::grouped(Arguments::command());
+            clap_complete::generate(shell, &mut command, "splitstream", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// The command line; a wrong one ends the program with exit code 2.
+fn read_arguments() -> Arguments {
+    let matches = help::grouped(Arguments::command()).get_matches();
+    Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+fn compute(command: lab::command::Command) -> Result<Exit> {
+    match lab::command::run(command) {
+        Ok(()) => Ok(Exit::Done),
+        Err(lab::command::Failure::Usage(error)) => Err(error.context(Exit::Usage)),
+        Err(lab::command::Failure::Failed(error)) => Err(error),
+    }
+}
+
+fn show_settings(service: Service, config: Option<&Path>) -> Result<Exit> {
+    let text = match service {
+        Service::Producer => render(&load::<producer::config::Config>(config)?),
+        Service::Consumer => render(&load::<consumer::config::Config>(config)?),
+        Service::Aggregator => render(&load::<aggregator::settings::Settings>(config)?),
+    };
+    print!("{text}");
+    Ok(Exit::Done)
+}
