@@ -92,7 +92,7 @@ fn failure(error: Error) -> anyhow::Error {
             .context(Exit::Unreachable),
         Error::BadResponse(message) if NO_TABLES.iter().any(|code| message.starts_with(code)) => {
             anyhow::Error::new(error)
-                .context("the tables are not there; `consumer migrate` makes them")
+                .context("the tables are not there; `splitstream migrate` makes them")
                 .context(Exit::Unreachable)
         }
         _ => anyhow::Error::new(error),
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(Exit::of(&error), Exit::Unreachable);
         assert_eq!(
             format!("{error:#}"),
-            "unreachable: the tables are not there; `consumer migrate` makes them: bad response: Code: 60. \
+            "unreachable: the tables are not there; `splitstream migrate` makes them: bad response: Code: 60. \
              DB::Exception: Unknown table"
         );
     }

@@ -105,7 +105,7 @@ impl LookLog {
                 id == mirrored_id,
                 "topic {topic} was made anew: Kafka gives it the id {id}, and ClickHouse mirrors {mirrored_id}. \
                  Nothing is decided: the looks of the old topic have spent alpha that this one does not tell of. \
-                 Restore the topic from a copy, or from the mirror with `aggregator restore-looks`; then raise \
+                 Restore the topic from a copy, or from the mirror with `splitstream restore-looks`; then raise \
                  consumer.epoch and restart the consumers, so that the mirror follows the new topic"
             );
         }
@@ -116,7 +116,7 @@ impl LookLog {
                 found >= mirrored.number,
                 "topic {topic} holds {found} looks at `{}`, and ClickHouse has mirrored {}: the log was cut or \
                  damaged. Nothing is decided: the looks that are missing have spent alpha. Restore the topic from a \
-                 copy, or from the mirror with `aggregator restore-looks`",
+                 copy, or from the mirror with `splitstream restore-looks`",
                 mirrored.experiment,
                 mirrored.number
             );

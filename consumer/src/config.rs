@@ -166,8 +166,8 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "consumer.toml, line 4: consumer.retention_days_exposures: no setting any more: how long events are kept is \
-             a definition, `{kind: settings, key: platform, retention_days: {exposures: 90}}`, which `producer apply` \
-             proposes and `consumer migrate` carries out"
+             a definition, `{kind: settings, key: platform, retention_days: {exposures: 90}}`, which `splitstream apply` \
+             proposes and `splitstream migrate` carries out"
         );
         let variable = ("SPLITSTREAM_CONSUMER__RETENTION_DAYS_ALIASES".to_owned(), "0".to_owned());
         let file = "[clickhouse]\nurl = 'http://c:8123'\n";

@@ -66,7 +66,7 @@ pub async fn check_schema(client: &Client, database: &str) -> Result<()> {
     let version = applied.iter().map(|applied| applied.number).max().unwrap_or(0);
     if version != SCHEMA_VERSION {
         bail!(
-            "the database `{database}` is at schema {version}, this build needs {SCHEMA_VERSION}: run `consumer migrate`"
+            "the database `{database}` is at schema {version}, this build needs {SCHEMA_VERSION}: run `splitstream migrate`"
         );
     }
     Ok(())

@@ -301,7 +301,7 @@ fn a_full_ledger_takes_no_further_unit_and_loses_none() {
     bench.run(&[others, "FROM numbers(999998, 1000001)"].concat());
     assert_eq!(
         bench.read().err().unwrap().to_string(),
-        "the ledger of forgotten units holds more than 2000000 units, which `consumer forget` does not enter: delete \
+        "the ledger of forgotten units holds more than 2000000 units, which `splitstream forget` does not enter: delete \
          the rows of the table `forgotten` that somebody else wrote"
     );
 }

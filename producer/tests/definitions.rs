@@ -188,7 +188,7 @@ fn without_topics_or_without_kafka_the_program_says_what_to_do() {
     let refused = edge.producer(&["definitions"]);
     assert_eq!(
         (refused.code, refused.err.as_str()),
-        (5, "error: unreachable: kafka has no topic none.definitions; create it with `producer topics`\n")
+        (5, "error: unreachable: kafka has no topic none.definitions; create it with `splitstream topics`\n")
     );
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut command = edge.command(&["definitions"]);

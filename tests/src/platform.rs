@@ -99,14 +99,14 @@ impl Platform {
         Ok(())
     }
 
-    /// What `producer apply` says of the definitions.
+    /// What `splitstream apply` says of the definitions.
     pub fn try_apply(&self, definitions: &str) -> Result<Output> {
         let file = self.path("definitions.yaml");
         std::fs::write(&file, definitions).with_context(|| format!("writing {}", file.display()))?;
         self.apply_file(&file, "test")
     }
 
-    /// What `producer apply` says of a file.
+    /// What `splitstream apply` says of a file.
     pub fn apply_file(&self, file: &Path, author: &str) -> Result<Output> {
         let path = file.display().to_string();
         self.program(&["apply", &path, "--author", author, "--reason", "a test"])

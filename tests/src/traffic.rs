@@ -1,4 +1,4 @@
-//! Seeded traffic by the means that everybody has: `producer simulate` for many events, `producer replay`
+//! Seeded traffic by the means that everybody has: `splitstream simulate` for many events, `splitstream replay`
 //! for chosen ones.
 
 use std::fmt::Write as _;
@@ -33,7 +33,7 @@ metrics:
   primary: purchase
 ";
 
-/// A run of `producer simulate`, flat out.
+/// A run of `splitstream simulate`, flat out.
 #[derive(Debug, Clone)]
 pub struct Traffic {
     /// Names the run; each name is other units and other events.
@@ -90,7 +90,7 @@ impl Traffic {
             &duplicates,
         ])?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
-        let child = spawn_bound(command).context("starting `producer simulate`")?;
+        let child = spawn_bound(command).context("starting `splitstream simulate`")?;
         Ok(Running { child, log: log.display().to_string() })
     }
 
@@ -103,15 +103,15 @@ impl Traffic {
 impl Running {
     /// Whether it has not ended yet.
     pub fn runs(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait().context("looking after `producer simulate`")?.is_none())
+        Ok(self.child.try_wait().context("looking after `splitstream simulate`")?.is_none())
     }
 
     /// Returns when Kafka has acknowledged all of it.
     pub fn finish(self) -> Result<Tally> {
-        let output = self.child.wait_with_output().context("waiting for `producer simulate`")?;
+        let output = self.child.wait_with_output().context("waiting for `splitstream simulate`")?;
         ensure!(
             output.status.success(),
-            "`producer simulate` failed ({}); its log is {}",
+            "`splitstream simulate` failed ({}); its log is {}",
             output.status,
             self.log
         );

@@ -1,4 +1,4 @@
-//! `producer simulate` beside a broker that is restarted: in the middle of a run, and right before one, when the
+//! `splitstream simulate` beside a broker that is restarted: in the middle of a run, and right before one, when the
 //! broker answers already and leads nothing yet. It ends well, and every event is there once.
 
 use std::net::TcpStream;

@@ -20,7 +20,7 @@ fn definitions(state: &str, weights: (u32, u32), more: &str) -> String {
     )
 }
 
-/// Events of the experiment, as lines for `producer replay`.
+/// Events of the experiment, as lines for `splitstream replay`.
 #[derive(Default)]
 struct Lines {
     text: String,

@@ -1,4 +1,4 @@
-//! `consumer audit --heal` killed in each of its phases, found by the request that it comes to. The next heal
+//! `splitstream audit --heal` killed in each of its phases, found by the request that it comes to. The next heal
 //! brings back exactly what is still missing, an audit after it finds nothing, and every event is there once;
 //! also when the block of a killed heal arrives late.
 

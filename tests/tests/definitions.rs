@@ -84,7 +84,7 @@ fn of_two_writers_of_one_definition_exactly_one_wins_each_round() {
     eprintln!("{races} races in {rounds} rounds");
 }
 
-/// A run of `producer apply` that sets a layer's salt to its author's name.
+/// A run of `splitstream apply` that sets a layer's salt to its author's name.
 struct Writer(std::process::Child);
 
 impl Writer {

@@ -66,7 +66,7 @@ pub fn compare(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
 /// The ratio of totals `R = sum y / sum n` in each arm, with the delta method's variance over its K
 /// clusters, `K/(K-1) sum (y_k - R n_k)^2 / (sum n_k)^2`, and t with `K_c + K_t - 2` degrees of
 /// freedom. Deng, Knoblich & Lu (2018), KDD. Too small with few clusters of unequal size: with 10 to 30 units each it
-/// rejects in 5.8 % at 6 clusters an arm ([`bias_reduced`]: 5.3 %) and in 5.3 % at 56 (`aggregator calibrate`).
+/// rejects in 5.8 % at 6 clusters an arm ([`bias_reduced`]: 5.3 %) and in 5.3 % at 56 (`splitstream calibrate`).
 pub fn delta(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
     let arms = arms(clusters)?;
     let variance = |arm: &ArmTotals| {

@@ -154,7 +154,7 @@ pub struct QuantileTest {
 /// Looked at again and again it rejects a little too often: the standard error rests on few order statistics, and early
 /// bounds ask for tails that it does not have. A boundary of 28 looks up to 1,000 units an arm calls 6.0 % of exponential
 /// medians and 5.8 % of 90th percentiles an effect instead of 5 %, up to 8,000 units 5.7 and 5.6 % (each within 0.3); the
-/// confidence sequence 3.3 % (`aggregator calibrate`).
+/// confidence sequence 3.3 % (`splitstream calibrate`).
 ///
 /// [`Missing::Variation`] when the three quantiles of both arms are one value each.
 pub fn compare(arms: Pair<ArmQuantile>, alternative: Alternative) -> Result<QuantileTest, Missing> {

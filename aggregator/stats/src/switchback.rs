@@ -59,7 +59,7 @@ pub fn assigned(windows: &[Window]) -> Vec<Assigned> {
 ///
 /// The error is normal only while the windows are many more than regions and periods. Of 4 regions without an effect,
 /// watched from their second period on, a confidence sequence calls 11 % an effect; from [`FIXED_EFFECTS_WINDOWS`] on
-/// it keeps its 5 %, and single tests at 112 windows reject in 5.9 % (`aggregator calibrate`).
+/// it keeps its 5 %, and single tests at 112 windows reject in 5.9 % (`splitstream calibrate`).
 ///
 /// [`Missing::Variation`] when the treatment cannot be told from regions and periods, as in a
 /// single region.

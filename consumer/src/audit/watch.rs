@@ -78,7 +78,7 @@ pub async fn watch(config: Config, metrics: AuditMetrics, shutdown: ops::Shutdow
                             holes,
                             lost,
                             duplicates,
-                            "ClickHouse was restarted and recent rows are not what they were: see `consumer audit`"
+                            "ClickHouse was restarted and recent rows are not what they were: see `splitstream audit`"
                         );
                     }
                 }

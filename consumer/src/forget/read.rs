@@ -94,7 +94,7 @@ impl Ledger {
             };
             if self.len() > UNITS_HEEDED_MAX {
                 return Err(Unread::Unheeded(format!(
-                    "the ledger of forgotten units holds more than {UNITS_HEEDED_MAX} units, which `consumer forget` \
+                    "the ledger of forgotten units holds more than {UNITS_HEEDED_MAX} units, which `splitstream forget` \
                      does not enter: delete the rows of the table `forgotten` that somebody else wrote"
                 )));
             }

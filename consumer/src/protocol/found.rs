@@ -57,12 +57,12 @@ pub enum Halt {
     TopicShorter { durable: u64, high: u64 },
     #[error(
         "the table reached offset {noted} and now ends at {}: rows are gone (restored, truncated or expired); \
-         `consumer audit --heal` brings back what Kafka still has, and to accept the loss raise `consumer.epoch`",
+         `splitstream audit --heal` brings back what Kafka still has, and to accept the loss raise `consumer.epoch`",
         .durable.map_or("nothing".to_owned(), |durable| durable.to_string())
     )]
     RowsGone { noted: u64, durable: Option<u64> },
     #[error(
-        "of the batch {first} to {last} the table has {found} rows where {rows} were announced; run `consumer audit`"
+        "of the batch {first} to {last} the table has {found} rows where {rows} were announced; run `splitstream audit`"
     )]
     PartOfBatch { first: u64, last: u64, rows: u64, found: u64 },
     #[error(

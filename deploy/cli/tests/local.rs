@@ -81,7 +81,7 @@ fn up_stays_up_restarts_what_dies_and_down_leaves_nothing() {
     let status = run(dir, &["status"]);
     assert_eq!(
         String::from_utf8(status.stderr).unwrap(),
-        format!("error: no stack runs in {}: `local up` starts one\n", dir.display())
+        format!("error: no stack runs in {}: `splitstream local up` starts one\n", dir.display())
     );
     succeeded(&run(dir, &["down", "--delete"]));
     assert!(!dir.exists());

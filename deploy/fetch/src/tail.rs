@@ -1,4 +1,4 @@
-//! The end of a log, for an error that quotes it and for `local logs`.
+//! The end of a log, for an error that quotes it and for `splitstream local logs`.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};

@@ -71,7 +71,7 @@ pub struct Proposal<'p> {
 pub enum LogError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    #[error("kafka has no topic {topic}; create it with `producer topics`")]
+    #[error("kafka has no topic {topic}; create it with `splitstream topics`")]
     NoTopic { topic: String },
     #[error("topic {topic} has {partitions} partitions; a log in order needs exactly one")]
     NotOneLog { topic: String, partitions: usize },
@@ -107,7 +107,7 @@ pub enum LogError {
     #[error(
         "the {what} {id} of `{key}` is written to topic {topic} at offset {offset}, behind a transaction of \
          another producer that has been open since offset {since}: nobody can read it before that ends, and it did \
-         not within {} s. Then the {what} is judged by itself; `producer definitions log` tells how. A transaction \
+         not within {} s. Then the {what} is judged by itself; `splitstream definitions log` tells how. A transaction \
          ends with its producer or after its transaction.timeout.ms; `kafka-transactions.sh find-hanging` finds one \
          that does not",
         READ_BACK_WITHIN.as_secs()

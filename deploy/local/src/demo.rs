@@ -54,7 +54,7 @@ pub struct Demo {
     /// End after the real experiments and ten seconds of the live one, and stop everything
     #[arg(long)]
     pub exit: bool,
-    /// Write the results to this file, the document of `aggregator results --json`
+    /// Write the results to this file, the document of `splitstream results --json`
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }

@@ -89,7 +89,7 @@ pub fn plan(dir: &Path, brokers: u8, port: Option<u16>, relay: Option<u16>) -> R
     if held != 0 && held != usize::from(brokers) {
         bail!(
             "{} holds the data of {held} brokers, asked for are {brokers}: say --brokers {held}, or delete \
-             the data with `local down --delete`",
+             the data with `splitstream local down --delete`",
             dir.display()
         );
     }
@@ -279,7 +279,7 @@ mod tests {
             plan(dir, 3, None, None).unwrap_err().to_string(),
             format!(
                 "{} holds the data of 1 brokers, asked for are 3: say --brokers 1, or delete the data with \
-                 `local down --delete`",
+                 `splitstream local down --delete`",
                 dir.display()
             )
         );

@@ -1,7 +1,7 @@
 //! The stack as a value: [`Stack::up`] starts Kafka and ClickHouse, and a schema registry where one is asked
 //! for, or takes the ones that are there;
 //! services and single commands are run against them; dropping it stops all it started, the services
-//! first and Kafka last. The demo, `local up` and the end-to-end tests all use this one.
+//! first and Kafka last. The demo, `splitstream local up` and the end-to-end tests all use this one.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};

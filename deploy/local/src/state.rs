@@ -1,5 +1,5 @@
 //! What runs in a stack's directory, written down while it runs: who owns the stack, and each part's
-//! process, address and log. `local status` reads it; whoever starts or stops a stack after a crash finds
+//! process, address and log. `splitstream local status` reads it; whoever starts or stops a stack after a crash finds
 //! the left-overs in it.
 
 use std::fs::{self, File, TryLockError};
@@ -77,7 +77,7 @@ impl Claim {
                 let owner = State::load(dir)?
                     .map_or_else(String::new, |state| format!(" (process {})", state.owner.pid));
                 bail!(
-                    "a stack is running in {}{owner}: stop it with `local down --dir {}`, or name another \
+                    "a stack is running in {}{owner}: stop it with `splitstream local down --dir {}`, or name another \
                      directory",
                     dir.display(),
                     dir.display()
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(
             Claim::take(dir).unwrap_err().to_string(),
             format!(
-                "a stack is running in {0} (process {1}): stop it with `local down --dir {0}`, or name \
+                "a stack is running in {0} (process {1}): stop it with `splitstream local down --dir {0}`, or name \
                  another directory",
                 dir.display(),
                 std::process::id()

@@ -91,7 +91,7 @@ fn within(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A conversion as `producer replay` takes it.
+/// A conversion as `splitstream replay` takes it.
 fn conversion(number: u32) -> Value {
     json!({
         "type": "conversion", "event_id": id(number), "name": "buy", "unit_type": "user",
@@ -134,7 +134,7 @@ fn former_exposure(number: u32) -> String {
     format!("{event}\n")
 }
 
-/// An exposure as `producer replay` takes it.
+/// An exposure as `splitstream replay` takes it.
 fn exposure(number: u32) -> Value {
     json!({
         "type": "exposure", "event_id": id(number), "experiment": "e", "variant": "a", "unit_type": "user",

@@ -162,7 +162,7 @@ fn instead_of(setting: &str) -> Option<String> {
     ["exposures", "conversions", "aliases"].contains(&table).then(|| {
         format!(
             "how long events are kept is a definition, `{{kind: settings, key: platform, retention_days: {{{table}: \
-             90}}}}`, which `producer apply` proposes and `consumer migrate` carries out"
+             90}}}}`, which `splitstream apply` proposes and `splitstream migrate` carries out"
         )
     })
 }

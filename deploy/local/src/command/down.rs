@@ -1,4 +1,4 @@
-//! `local down`: asks the stack's owner to stop everything, then makes sure that nothing is left.
+//! `splitstream local down`: asks the stack's owner to stop everything, then makes sure that nothing is left.
 
 use std::fs;
 use std::io;

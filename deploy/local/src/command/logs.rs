@@ -1,4 +1,4 @@
-//! `local logs`: the end of the logs, and on request what is added to them.
+//! `splitstream local logs`: the end of the logs, and on request what is added to them.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};

@@ -1,4 +1,4 @@
-//! `local status`: for each process of a stack whether it lives and answers, or why not.
+//! `splitstream local status`: for each process of a stack whether it lives and answers, or why not.
 
 use std::path::{Path, PathBuf};
 
@@ -46,7 +46,7 @@ pub struct Health {
 pub fn run(status: &Status) -> Result<()> {
     let dir = &status.dir.dir;
     let Some(state) = State::load(dir)? else {
-        bail!("no stack runs in {}: `local up` starts one", dir.display());
+        bail!("no stack runs in {}: `splitstream local up` starts one", dir.display());
     };
     let report = Report::of(dir, &state);
     print(&report, status.json)?;

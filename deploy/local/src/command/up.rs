@@ -1,4 +1,4 @@
-//! `local up`: builds and fetches in the foreground, then sends `local keep` on its way and returns when
+//! `splitstream local up`: builds and fetches in the foreground, then sends `local keep` on its way and returns when
 //! everything runs.
 
 use std::fs;

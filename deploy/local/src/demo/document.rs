@@ -1,4 +1,4 @@
-//! What the demo reads of the document that `aggregator results --json` gives, and how it is shown. The
+//! What the demo reads of the document that `splitstream results --json` gives, and how it is shown. The
 //! document itself is handed on as it came.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! Puts definitions and events onto Kafka by the means that everybody has: `producer apply` and `producer
-//! replay`. What fails because something is just being restarted is tried again; all of it may be repeated
+//! Puts definitions and events onto Kafka by the means that everybody has: `splitstream apply` and
+//! `splitstream replay`. What fails because something is just being restarted is tried again; all of it may be repeated
 //! without changing the outcome.
 
 use std::fs::{self, File, OpenOptions};
@@ -36,11 +36,11 @@ pub fn replay(stack: &Stack, events: &[Value]) -> Result<()> {
         let step = Step::start(format!("replaying {} events", events.len()));
         let mut child = start_replay(stack, &log)?;
         let written = write_lines(&mut child, events, &step);
-        let status = child.wait().context("waiting for `producer replay`")?;
+        let status = child.wait().context("waiting for `splitstream replay`")?;
         let last = last_lines(&log, QUOTED_LINES).join("\n");
         ensure!(
             status.success(),
-            "`producer replay` failed ({status}); its log {} ends:\n{last}",
+            "`splitstream replay` failed ({status}); its log {} ends:\n{last}",
             log.display()
         );
         written?;
@@ -57,19 +57,19 @@ fn start_replay(stack: &Stack, log: &Path) -> Result<Child> {
         .with_context(|| format!("opening the log {}", log.display()))?;
     let mut command = stack.command(&["replay", "-"])?;
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log_file);
-    spawn_bound(command).context("starting `producer replay`")
+    spawn_bound(command).context("starting `splitstream replay`")
 }
 
 /// Fails when the producer no longer reads; why, is in its log.
 fn write_lines(child: &mut Child, events: &[Value], step: &Step) -> Result<()> {
-    let input = child.stdin.take().context("`producer replay` was started without an input")?;
+    let input = child.stdin.take().context("`splitstream replay` was started without an input")?;
     let mut input = BufWriter::new(input);
     for (index, event) in events.iter().enumerate() {
         if index % 1_000 == 0 {
             interrupt::check()?;
             step.note(&format!("{index} of {}", events.len()));
         }
-        writeln!(input, "{event}").context("writing to `producer replay`")?;
+        writeln!(input, "{event}").context("writing to `splitstream replay`")?;
     }
-    input.flush().context("writing to `producer replay`")
+    input.flush().context("writing to `splitstream replay`")
 }

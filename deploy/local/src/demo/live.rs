@@ -104,7 +104,7 @@ fn look(stack: &Stack, shown: &mut Counted) -> Result<Counted> {
     Ok(counted)
 }
 
-/// A run of `producer simulate`, begun again with the same seed, hence the same events, if it fails.
+/// A run of `splitstream simulate`, begun again with the same seed, hence the same events, if it fails.
 struct Visitors<'a> {
     stack: &'a Stack,
     traffic: Traffic,
@@ -112,7 +112,7 @@ struct Visitors<'a> {
     attempts: u32,
 }
 
-/// What `producer simulate --json` says, as far as it is compared.
+/// What `splitstream simulate --json` says, as far as it is compared.
 #[derive(Deserialize)]
 struct Summary {
     exposed: u64,
@@ -132,7 +132,7 @@ impl Visitors<'_> {
     /// Whether all have come; begins again if the run failed.
     fn finished(&mut self) -> Result<bool> {
         let Some(child) = &mut self.running else { return Ok(true) };
-        match child.try_wait().context("waiting for `producer simulate`")? {
+        match child.try_wait().context("waiting for `splitstream simulate`")? {
             None => Ok(false),
             Some(status) => self.ended(status),
         }
@@ -155,9 +155,9 @@ impl Visitors<'_> {
         let log = self.log();
         ensure!(
             self.attempts < ATTEMPTS_MAX,
-            "`producer simulate` failed {ATTEMPTS_MAX} times ({status}); its log is {log}"
+            "`splitstream simulate` failed {ATTEMPTS_MAX} times ({status}); its log is {log}"
         );
-        tell(&format!("`producer simulate` ended ({status}); beginning again with the same events"));
+        tell(&format!("`splitstream simulate` ended ({status}); beginning again with the same events"));
         self.begin()?;
         Ok(false)
     }
@@ -193,7 +193,7 @@ impl Visitors<'_> {
         let path = self.summary();
         let summary = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
         command.stdin(Stdio::null()).stdout(summary).stderr(log);
-        self.running = Some(spawn_bound(command).context("starting `producer simulate`")?);
+        self.running = Some(spawn_bound(command).context("starting `splitstream simulate`")?);
         Ok(())
     }
 

@@ -58,7 +58,7 @@ impl Impression {
         format!("{PREFIX}{}", self.campaign)
     }
 
-    /// The exposure, and the conversion if it was clicked, as lines for `producer replay`. The data tells
+    /// The exposure, and the conversion if it was clicked, as lines for `splitstream replay`. The data tells
     /// when the item was shown and not when it was clicked; the click is given the same time.
     pub fn events(&self) -> Vec<Value> {
         let shown = json!({ "item_id": self.item_id, "position": self.position });
