@@ -28,6 +28,9 @@ pub struct Applied {
     /// Compared with the version before; empty for a new key.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<Changed>,
+    /// What is accepted, and will not do what one may expect of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -105,17 +108,17 @@ pub async fn apply(
     written: Definition,
     signature: &Signature,
 ) -> Result<Applied, LogError> {
-    let (kind, key) = (written.kind(), written.key().to_string());
+    let named = Named::of(log.definitions(), &written);
     let prepared = prepare(log.definitions(), written, signature, Uuid::now_v7())?;
     let (change, changed) = match prepared {
-        Prepared::Settled(verdict) => return Ok(Applied { kind, key, verdict, changed: Vec::new() }),
+        Prepared::Settled(verdict) => return Ok(named.applied(verdict, Vec::new())),
         Prepared::Propose { change, changed } => (change, changed),
     };
     let verdict = match log.propose(&change).await? {
         Ok(accepted) => Verdict::Accepted { version: accepted.version },
         Err(refusal) => Verdict::Refused { reason: refusal.to_string() },
     };
-    Ok(Applied { kind, key, verdict, changed })
+    Ok(named.applied(verdict, changed))
 }
 
 /// What [`apply`] would do with all of them, one after the other, if nobody else writes.
@@ -127,20 +130,43 @@ pub fn rehearse(
     let mut definitions = definitions.clone();
     let mut all = Vec::new();
     for written in written {
-        let (kind, key) = (written.kind(), written.key().to_string());
+        let named = Named::of(&definitions, &written);
         let applied = match prepare(&definitions, written, signature, Uuid::now_v7())? {
-            Prepared::Settled(verdict) => Applied { kind, key, verdict, changed: Vec::new() },
+            Prepared::Settled(verdict) => named.applied(verdict, Vec::new()),
             Prepared::Propose { change, changed } => {
                 let verdict = match definitions.apply(definitions.next_offset(), &change)? {
                     Ok(_) => Verdict::WouldBeAccepted,
                     Err(refusal) => refused(&refusal),
                 };
-                Applied { kind, key, verdict, changed }
+                named.applied(verdict, changed)
             }
         };
         all.push(applied);
     }
     Ok(all)
+}
+
+/// A definition, and what is to be told beside its acceptance.
+struct Named {
+    kind: Kind,
+    key: String,
+    warnings: Vec<String>,
+}
+
+impl Named {
+    /// Beside the definitions that hold before it.
+    fn of(definitions: &Definitions, written: &Definition) -> Named {
+        let warnings = definitions.not_computed(written).iter().map(ToString::to_string).collect();
+        Named { kind: written.kind(), key: written.key().to_string(), warnings }
+    }
+
+    fn applied(self, verdict: Verdict, changed: Vec<Changed>) -> Applied {
+        let Named { kind, key, mut warnings } = self;
+        if matches!(verdict, Verdict::Refused { .. }) {
+            warnings.clear();
+        }
+        Applied { kind, key, verdict, changed, warnings }
+    }
 }
 
 enum Prepared {
@@ -246,6 +272,40 @@ slots: 5000
         for applied in &all {
             assert_eq!(applied.verdict, Verdict::WouldBeAccepted, "{}", applied.key);
         }
+    }
+
+    /// A guardrail of a ratio was accepted without a word, and nobody heard that it guards nothing.
+    #[test]
+    fn what_is_not_computed_is_told_beside_the_acceptance() {
+        let text = FILE.replace("{primary: signup}", "{primary: signup, guardrails: [errors]}")
+            + "---\n{kind: metric, key: errors, event: error, type: ratio, denominator_event: request}\n";
+        let ordered = in_order(parse_file(&text).unwrap()).unwrap();
+        let all = rehearse(&Definitions::default(), ordered.clone(), &signature()).unwrap();
+        let told: Vec<(&str, &[String])> =
+            all.iter().map(|of| (of.key.as_str(), of.warnings.as_slice())).collect();
+        let of_metric =
+            "this version does not compute ratio metrics: `errors` is kept and has no numbers".to_owned();
+        let of_experiment =
+            "metrics.guardrails[0]: this version does not compute ratio metrics like `errors`, so \
+                             nothing ships while it is a guardrail"
+                .to_owned();
+        assert_eq!(
+            told,
+            [
+                ("signup", &[][..]),
+                ("errors", &[of_metric][..]),
+                ("shop", &[]),
+                ("parent", &[]),
+                ("child", &[]),
+                ("checkout", std::slice::from_ref(&of_experiment)),
+            ]
+        );
+        let json = serde_json::to_value(&all[5]).unwrap();
+        assert_eq!(json["warnings"], serde_json::json!([of_experiment]));
+        assert_eq!(serde_json::to_value(&all[0]).unwrap().get("warnings"), None);
+        // What is refused is not there to be warned of.
+        let alone = rehearse(&Definitions::default(), vec![ordered[5].clone()], &signature()).unwrap();
+        assert_eq!(alone[0].warnings, Vec::<String>::new());
     }
 
     #[test]

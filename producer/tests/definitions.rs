@@ -89,7 +89,7 @@ fn what_is_running_changes_only_as_it_may_and_the_log_tells_what_and_why() {
         (
             3,
             "metric purchase: unchanged, version 1\nexperiment checkout: refused: plan: cannot change any more; \
-             make a new key for it\n"
+             clone it under another key\n"
         )
     );
     let grown = CHECKOUT
@@ -254,6 +254,9 @@ fn an_environment_is_tried_and_promoted_and_each_change_names_the_lowest_rule() 
         (differs.code, differs.out.as_str()),
         (0, "experiment checkout, version 3\n    rollout: 0 -> 10000\n")
     );
+    // A slip of the pen compared what holds everywhere.
+    let unknown = edge.producer(&["diff", "--from", "stagging", "--to", "production"]);
+    assert_eq!((unknown.code, unknown.out.as_str()), (3, ""));
     let promote = |key: &str, more: &[&str]| {
         edge.producer(
             &[&["promote", key, "--author", "ann", "--reason", "it works"], &between[..], more].concat(),

@@ -12,6 +12,7 @@ use crate::bucket::{BasisPoints, BucketRange};
 use crate::key::Key;
 
 mod check;
+mod computed;
 mod condition;
 mod environments;
 mod file;
@@ -22,11 +23,12 @@ mod rule;
 mod settings;
 
 pub use check::{Problem, allocation_differs};
+pub use computed::NotComputed;
 pub use condition::{Bound, Condition, Operator, Test};
 pub use environments::{ExperimentOverride, ExperimentThere, FlagOverride, FlagThere, PRODUCTION};
 pub use file::{FileError, parse_file};
 pub use log::{Accepted, Change, Definitions, Refusal, UnknownRule, Version};
-pub use metric::{Metric, MetricKind, MetricType};
+pub use metric::{Metric, MetricKind, MetricType, UnitValue};
 pub use rule::{RULE_VERSION, Rule};
 pub use settings::{RETENTION_DAYS_MAX, RetentionDays, SETTINGS_KEY, Settings};
 

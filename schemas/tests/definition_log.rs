@@ -189,7 +189,7 @@ fn what_stays_once_it_has_run() {
         ("plan", json!({"plan": {"alpha": 0.1}})),
         ("plan", json!({"plan": {"horizon_units": 1_000}})),
     ] {
-        let refusal = format!("{field}: cannot change any more; make a new key for it");
+        let refusal = format!("{field}: cannot change any more; clone it under another key");
         for state in ["running", "stopped"] {
             let phase = if fields.get("slot_ranges").is_some() { 2 } else { 1 };
             let changed = with(experiment(json!({"state": state, "phase": phase})), fields.clone());
@@ -211,7 +211,7 @@ fn who_decides_stays_once_it_has_run() {
     Log::with_experiment("running").check(
         "experiment",
         experiment(json!({"assignment": "external", "variants": plain, "phase": 2})),
-        Err("assignment: cannot change any more; make a new key for it"),
+        Err("assignment: cannot change any more; clone it under another key"),
     );
 }
 

@@ -125,7 +125,7 @@ fn what_never_changes() {
     ] {
         let mut log = Log::default();
         log.propose(kind, first.clone()).unwrap();
-        let refusal = format!("{field}: cannot change any more; make a new key for it");
+        let refusal = format!("{field}: cannot change any more; clone it under another key");
         log.check(kind, with(first.clone(), change), Err(&refusal));
         log.check(kind, with(first, json!({"owner": "bob"})), Ok(()));
     }

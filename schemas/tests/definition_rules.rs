@@ -26,7 +26,11 @@ fn records_of_rule_1_are_read_and_judged_as_when_they_were_written() {
                 }
                 json!({"accepted": accepted.version})
             }
-            Err(refusal) => json!({"refused": refusal.to_string()}),
+            // In the words of now.
+            Err(refusal) => {
+                let said = refusal.to_string();
+                json!({"refused": said.replace("clone it under another key", "make a new key for it")})
+            }
         };
         assert_eq!(judged, verdict, "{line}");
     }
@@ -161,7 +165,7 @@ fn a_running_experiment_may_get_metrics_and_lose_none() {
     assert_eq!(rule_for(&log, "experiment", of(&["n"], &["x"])), Rule::Two);
     assert_eq!(
         log.propose_by(1, "experiment", of(&["n"], &["x"])),
-        Err("metrics: cannot change any more; make a new key for it".to_owned())
+        Err("metrics: cannot change any more; clone it under another key".to_owned())
     );
     assert_eq!(log.propose_by(2, "experiment", of(&["n"], &["x"])), Ok(9));
     assert_eq!(log.propose_by(2, "experiment", of(&["y", "n"], &["x"])), Ok(10));
@@ -176,13 +180,105 @@ fn a_running_experiment_may_get_metrics_and_lose_none() {
         ),
         (
             experiment(json!({"metrics": {"primary": "y", "secondary": ["n"], "guardrails": ["x"]}})),
-            "metrics.primary: cannot change any more; make a new key for it; \
+            "metrics.primary: cannot change any more; clone it under another key; \
              metrics.secondary: `y` cannot be taken out any more; clone the experiment without it",
         ),
         (of(&["y", "n"], &["x", "z"]), "metrics.guardrails[1]: there is no metric `z`; define it first"),
     ] {
         assert_eq!(log.propose_by(2, "experiment", definition), Err(refusal.to_owned()));
     }
+}
+
+/// Under `rule` the experiment `e` runs, or is stopped, with `a` showing 1 and `b` showing 2, and this change is proposed.
+fn with_values(rule: u32, state: &str, variants: Value) -> (Rule, Result<u64, String>) {
+    let at = |state: &str, phase: u32, variants: Value| {
+        experiment(json!({"state": state, "phase": phase, "variants": variants}))
+    };
+    let mut log = Log::furnished();
+    log.propose("experiment", at("running", 1, values(json!(1), json!(2)))).unwrap();
+    if state == "stopped" {
+        log.propose("experiment", at("stopped", 1, values(json!(1), json!(2)))).unwrap();
+    }
+    let change = at(state, 2, variants);
+    (rule_for(&log, "experiment", change.clone()), log.propose_by(rule, "experiment", change))
+}
+
+/// Both variants, half of the units each, with what they show.
+fn values(a: Value, b: Value) -> Value {
+    json!([
+        {"key": "a", "weight": 5_000, "ranges": [[0, 500_000]], "value": a},
+        {"key": "b", "weight": 5_000, "ranges": [[500_000, 1_000_000]], "value": b},
+    ])
+}
+
+fn refused_value(index: usize, key: &str) -> String {
+    format!(
+        "variants[{index}].value: `{key}` cannot get another value, for units have seen the former one; add a variant with a \
+         key of its own for it, or clone the experiment under another key"
+    )
+}
+
+/// Control and treatment were exchanged as "phase 2", and effects of opposite sign added up to a reason to ship.
+#[test]
+fn what_a_variant_shows_stays_once_units_have_seen_it() {
+    for state in ["running", "stopped"] {
+        let exchanged = values(json!(2), json!(1));
+        let both = refused_value(0, "a") + "; " + &refused_value(1, "b");
+        assert_eq!(with_values(2, state, exchanged.clone()), (Rule::Two, Err(both)), "{state}");
+        // By rule 1, which a build of then follows, it passes as it did then.
+        assert!(with_values(1, state, exchanged).1.is_ok(), "{state}");
+        let of_one = values(json!(1), json!({"colour": "red"}));
+        assert_eq!(with_values(2, state, of_one), (Rule::Two, Err(refused_value(1, "b"))), "{state}");
+        let none = json!([
+            {"key": "a", "weight": 5_000, "ranges": [[0, 500_000]], "value": 1},
+            {"key": "b", "weight": 5_000, "ranges": [[500_000, 1_000_000]]},
+        ]);
+        assert_eq!(with_values(2, state, none), (Rule::Two, Err(refused_value(1, "b"))), "{state}");
+    }
+    // In a draft nobody has seen any.
+    let draft = |values: Value| experiment(json!({"state": "draft", "variants": values}));
+    let mut log = Log::furnished();
+    log.propose("experiment", draft(values(json!(1), json!(2)))).unwrap();
+    let exchanged = draft(values(json!(2), json!(1)));
+    assert_eq!(rule_for(&log, "experiment", exchanged.clone()), Rule::One);
+    assert_eq!(log.propose_by(2, "experiment", exchanged), Ok(6));
+}
+
+#[test]
+fn an_arm_may_be_added_and_comes_back_only_as_it_was() {
+    let arms = |phase: u32, arms: Value| experiment(json!({"phase": phase, "variants": arms}));
+    let a = json!({"key": "a", "weight": 5_000, "ranges": [[0, 500_000]], "value": 1});
+    let b = |value: u32| json!({"key": "b", "weight": 2_500, "ranges": [[500_000, 750_000]], "value": value});
+    let c =
+        |value: u32| json!({"key": "c", "weight": 2_500, "ranges": [[750_000, 1_000_000]], "value": value});
+    let mut log = Log::furnished();
+    log.propose("experiment", experiment(json!({"variants": values(json!(1), json!(2))}))).unwrap();
+    assert_eq!(log.propose("experiment", arms(2, json!([a, b(2)]))), Ok(6));
+    let added = arms(3, json!([a, b(2), c(3)]));
+    assert_eq!(rule_for(&log, "experiment", added.clone()), Rule::One);
+    assert_eq!(log.clone().propose_by(2, "experiment", added.clone()), Ok(7));
+    assert_eq!(log.propose("experiment", added), Ok(7));
+    // It was dropped for a while: its units count all the same.
+    assert_eq!(log.propose("experiment", arms(4, json!([a, b(2)]))), Ok(8));
+    let other = arms(5, json!([a, b(2), c(4)]));
+    assert_eq!(rule_for(&log, "experiment", other.clone()), Rule::Two);
+    assert_eq!(log.clone().propose_by(2, "experiment", other), Err(refused_value(2, "c")));
+    let same = arms(5, json!([a, b(2), c(3)]));
+    assert_eq!(rule_for(&log, "experiment", same.clone()), Rule::One);
+    assert_eq!(log.propose("experiment", same), Ok(9));
+}
+
+#[test]
+fn a_metric_of_several_experiments_is_refused_in_one_sentence() {
+    let mut log = Log::with_experiment("stopped");
+    log.propose("experiment", experiment(json!({"key": "f"}))).unwrap();
+    let flipped = json!({"key": "m", "event": "buy", "type": "conversion", "direction": "decrease"});
+    assert_eq!(
+        log.propose_by(2, "metric", flipped),
+        Err("direction: cannot change under the experiments `e`, which is stopped, and `f`, which is running; define a \
+             metric with another key and name it in clones of the experiments"
+            .to_owned())
+    );
 }
 
 #[test]
@@ -247,7 +343,8 @@ fn the_environments_that_count() {
     for state in ["draft", "running", "stopped"] {
         let change = experiment(json!({"state": state, "counted_environments": ["staging"]}));
         let verdict = Log::with_experiment(state).propose_by(2, "experiment", change).map(|_| ());
-        let refusal = Err("counted_environments: cannot change any more; make a new key for it".to_owned());
+        let refusal =
+            Err("counted_environments: cannot change any more; clone it under another key".to_owned());
         assert_eq!(verdict, if state == "draft" { Ok(()) } else { refusal }, "{state}");
     }
 }

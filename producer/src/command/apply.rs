@@ -91,7 +91,7 @@ fn read(file: &PathBuf) -> anyhow::Result<Vec<Definition>> {
 }
 
 pub fn told(applied: &Applied) -> String {
-    let Applied { kind, key, verdict, changed } = applied;
+    let Applied { kind, key, verdict, changed, warnings } = applied;
     let verdict = match verdict {
         Verdict::Accepted { version } => format!("accepted, version {version}"),
         Verdict::WouldBeAccepted => "would be accepted".to_owned(),
@@ -102,5 +102,30 @@ pub fn told(applied: &Applied) -> String {
     for changed in changed {
         text.push_str(&format!("    {changed}\n"));
     }
+    for warning in warnings {
+        text.push_str(&format!("    warning: {warning}\n"));
+    }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::definition::Kind;
+
+    use super::*;
+
+    #[test]
+    fn warnings_stand_beside_the_acceptance() {
+        let applied = Applied {
+            kind: Kind::Experiment,
+            key: "checkout".to_owned(),
+            verdict: Verdict::Accepted { version: 7 },
+            changed: Vec::new(),
+            warnings: vec!["there will be no verdict".to_owned()],
+        };
+        assert_eq!(
+            told(&applied),
+            "experiment checkout: accepted, version 7\n    warning: there will be no verdict\n"
+        );
+    }
 }

@@ -4,6 +4,7 @@ use crate::environments::Promotion;
 use ops::Exit;
 use schemas::Key;
 
+use super::promote::known;
 use super::{open_log, show, show_json};
 use crate::config::Config;
 
@@ -21,6 +22,7 @@ pub struct Args {
 
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let log = open_log(config, |_| {}).await?;
+    known(log.definitions(), &args.from, "everywhere would be compared")?;
     let promotion = Promotion { from: args.from, to: args.to };
     let differences = promotion.differences(log.definitions());
     if args.json {

@@ -5,7 +5,7 @@ use crate::environments::{Promotion, is_known};
 use anyhow::anyhow;
 use ops::Exit;
 use schemas::Key;
-use schemas::definition::{Definition, Kind};
+use schemas::definition::{Definition, Definitions, Kind};
 
 use super::apply::{Proposing, told};
 use super::{log_error, open_log, show, show_json};
@@ -33,12 +33,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         matches!(definition.kind(), Kind::Flag | Kind::Experiment) && definition.key().as_str() == args.key
     };
     let named = log.definitions().iter().find(|accepted| is_named(&accepted.definition));
-    if !is_known(log.definitions(), &from) {
-        let refused = anyhow!(
-            "no definition says anything of the environment `{from}`: what is the same as everywhere would be carried over"
-        );
-        return Err(refused.context(Exit::Refused));
-    }
+    known(log.definitions(), &from, "everywhere would be carried over")?;
     let Some(promoted) = named.and_then(|accepted| promotion.applied(&accepted.definition)) else {
         let refused = anyhow!(
             "there is no flag or experiment `{}`; `splitstream definitions` lists what there is",
@@ -58,4 +53,15 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         show(&told(&applied))?;
     }
     Ok(if matches!(applied.verdict, Verdict::Refused { .. }) { Exit::Refused } else { Exit::Done })
+}
+
+/// Refuses an environment that no definition speaks of, most likely a slip of the pen; `what` says what would happen to what
+/// is the same as everywhere.
+pub(super) fn known(definitions: &Definitions, from: &Key, what: &str) -> anyhow::Result<()> {
+    if is_known(definitions, from) {
+        return Ok(());
+    }
+    let refused =
+        anyhow!("no definition says anything of the environment `{from}`: what is the same as {what}");
+    Err(refused.context(Exit::Refused))
 }

@@ -526,6 +526,6 @@ fn check_condition(condition: Option<&Condition>, field: &str, problems: &mut Ve
 
 fn unchanged(field: &str, same: bool, problems: &mut Vec<Problem>) {
     if !same {
-        problems.push(Problem::new(field, "cannot change any more; make a new key for it"));
+        problems.push(Problem::new(field, "cannot change any more; clone it under another key"));
     }
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::check::{Problem, TEXT_BYTES_MAX, check, check_step, is_text};
@@ -123,7 +124,15 @@ impl Definitions {
         if new.kind() == Kind::Experiment && self.settings().is_some() {
             return Rule::Two;
         }
-        rule::lowest(self.current_of(new).map(|accepted| &accepted.definition), new)
+        let previous = self.current_of(new).map(|accepted| &accepted.definition);
+        // Rule 1 lets a variant get another value, so a change that would do it is to be judged by rule 2.
+        if let (Some(Definition::Experiment(before)), Definition::Experiment(new)) = (previous, new)
+            && before.has_looks()
+            && !self.revalued(before, new).is_empty()
+        {
+            return Rule::Two;
+        }
+        rule::lowest(previous, new)
     }
 
     fn judge_by(&self, rule: Rule, change: &Change) -> Result<Definition, Refusal> {
@@ -175,6 +184,13 @@ impl Definitions {
     pub fn layer(&self, key: &Key) -> Option<&super::Layer> {
         match &self.current.get(&(Space::Layers, key.clone()))?.definition {
             Definition::Layer(layer) => Some(layer),
+            _ => None,
+        }
+    }
+
+    pub fn metric(&self, key: &Key) -> Option<&Metric> {
+        match &self.current.get(&(Space::Metrics, key.clone()))?.definition {
+            Definition::Metric(metric) => Some(metric),
             _ => None,
         }
     }
@@ -267,6 +283,11 @@ impl Definitions {
                 self.check_layer(experiment, &mut problems);
                 if rule == Rule::Two {
                     self.check_kept(previous, experiment, &mut problems);
+                    if let Some(Definition::Experiment(before)) = previous
+                        && before.has_looks()
+                    {
+                        self.check_values(before, experiment, &mut problems);
+                    }
                 }
             }
             Definition::Metric(metric) => {
@@ -290,19 +311,57 @@ impl Definitions {
     /// a reason to ship.
     fn check_measured_alike(&self, before: &Metric, metric: &Metric, problems: &mut Vec<Problem>) {
         let Some(field) = metric.measures_otherwise(before) else { return };
-        for experiment in self.experiments().filter(|experiment| experiment.has_looks()) {
-            if experiment.metrics.names(&metric.key) {
-                problems.push(Problem::new(
-                    field,
-                    format!(
-                        "cannot change under experiment `{}`, which is {}; define a metric with another key and name \
-                         it in a clone of the experiment",
-                        experiment.key,
-                        experiment.state.as_str()
-                    ),
-                ));
+        let judged = self.experiments().filter(|experiment| experiment.has_looks());
+        let judged: Vec<String> = judged
+            .filter(|experiment| experiment.metrics.names(&metric.key))
+            .map(|experiment| format!("`{}`, which is {}", experiment.key, experiment.state.as_str()))
+            .collect();
+        let (under, clone) = match judged.as_slice() {
+            [] => return,
+            [one] => (format!("experiment {one}"), "a clone of the experiment"),
+            [others @ .., last] => {
+                (format!("the experiments {}, and {last}", others.join(", ")), "clones of the experiments")
             }
+        };
+        problems.push(Problem::new(
+            field,
+            format!("cannot change under {under}; define a metric with another key and name it in {clone}"),
+        ));
+    }
+
+    /// What a variant shows stays under its key: units that saw the former value would count for the new one.
+    fn check_values(&self, before: &Experiment, experiment: &Experiment, problems: &mut Vec<Problem>) {
+        for index in self.revalued(before, experiment) {
+            problems.push(Problem::new(
+                format!("variants[{index}].value"),
+                format!(
+                    "`{}` cannot get another value, for units have seen the former one; add a variant with a key of its \
+                     own for it, or clone the experiment under another key",
+                    experiment.variants[index].key
+                ),
+            ));
         }
+    }
+
+    /// The variants, by index, with another value than `before` or, where they were dropped since, the last version
+    /// with looks that had them.
+    fn revalued(&self, before: &Experiment, new: &Experiment) -> Vec<usize> {
+        let seen = |key: &Key| {
+            value_of(before, key).or_else(|| {
+                let earlier = self.history.values().rev().filter_map(|accepted| match &accepted.definition {
+                    Definition::Experiment(earlier) if earlier.key == new.key && earlier.has_looks() => {
+                        Some(earlier)
+                    }
+                    _ => None,
+                });
+                earlier.filter_map(|earlier| value_of(earlier, key)).next()
+            })
+        };
+        let variants = new.variants.iter().enumerate();
+        variants
+            .filter(|(_, variant)| seen(&variant.key).is_some_and(|value| value != variant.value.as_ref()))
+            .map(|(index, _)| index)
+            .collect()
     }
 
     /// An experiment whose first events are gone before its last count would be analyzed on what is left.
@@ -357,12 +416,7 @@ impl Definitions {
     }
 
     fn days_needed(&self, experiment: &Experiment) -> Option<u64> {
-        let metrics = experiment.metrics.fields().filter_map(|(_, key)| {
-            match &self.current.get(&(Space::Metrics, key.clone()))?.definition {
-                Definition::Metric(metric) => Some(metric),
-                _ => None,
-            }
-        });
+        let metrics = experiment.metrics.fields().filter_map(|(_, key)| self.metric(key));
         settings::days_needed(experiment, metrics)
     }
 
@@ -425,6 +479,12 @@ impl Definitions {
             }
         }
     }
+}
+
+/// What the variant shows, if there is one of this key.
+fn value_of<'a>(experiment: &'a Experiment, key: &Key) -> Option<Option<&'a Value>> {
+    let variant = experiment.variants.iter().find(|variant| variant.key == *key);
+    variant.map(|variant| variant.value.as_ref())
 }
 
 fn check_resolved(field: &str, rules: &[FlagRule], problems: &mut Vec<Problem>) {

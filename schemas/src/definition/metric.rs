@@ -56,6 +56,17 @@ pub enum MetricKind {
     },
 }
 
+/// What of a unit is compared, for a metric that is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnitValue {
+    /// Whether it has the event.
+    HasEvent,
+    /// How many events it has.
+    Events,
+    /// What their values add up to.
+    Total,
+}
+
 /// A [`MetricKind`] without its options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -148,6 +159,25 @@ impl Metric {
             ("then_events", self.then_events() != other.then_events()),
         ];
         differs.into_iter().find(|(_, differs)| *differs).map(|(field, _)| field)
+    }
+
+    /// What of a unit is compared.
+    ///
+    /// # Errors
+    /// The metrics, in the plural, that this version keeps and does not compute, where this is one of them.
+    pub fn unit_value(&self) -> Result<UnitValue, &'static str> {
+        match self.kind {
+            MetricKind::Conversion => Ok(UnitValue::HasEvent),
+            MetricKind::Count { winsorize: None } => Ok(UnitValue::Events),
+            MetricKind::Mean { winsorize: None } => Ok(UnitValue::Total),
+            MetricKind::Count { winsorize: Some(_) } | MetricKind::Mean { winsorize: Some(_) } => {
+                Err("winsorized metrics")
+            }
+            MetricKind::Ratio { .. } => Err("ratio metrics"),
+            MetricKind::Retention { .. } => Err("retention metrics"),
+            MetricKind::Quantile { .. } => Err("quantile metrics"),
+            MetricKind::Funnel { .. } => Err("funnel metrics"),
+        }
     }
 
     /// Everything wrong with the metric.
