@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use schemas::definition::{Direction, Experiment, Method, Metric, MetricType, Variant, Version};
+use schemas::definition::{Direction, Experiment, Method, Metric, UnitValue, Variant, Version};
 use stats::confidence_sequence::DEFAULT_TUNING_UNITS;
 use stats::{Alpha, Interval, Missing, Pair, TreatmentShare};
 
@@ -16,6 +16,7 @@ use crate::look::{Comparison, Identity, Looks, PhaseSums, Sums, splits};
 mod always_valid;
 pub mod boundary;
 mod data;
+mod earlier;
 mod exact;
 mod fixed;
 mod sample_ratio;
@@ -75,6 +76,7 @@ pub fn metric(frame: &Frame<'_>, outcome: &Outcome<'_>) -> Analyzed {
         tests: Vec::new(),
         always_valid: Vec::new(),
         boundaries: Vec::new(),
+        shown_before: Vec::new(),
     };
     let kind = match outcome.definition {
         None => Err(format!("no metric `{}` is defined", outcome.key)),
@@ -107,18 +109,11 @@ enum Kind {
 
 impl Kind {
     fn of(metric: &Metric) -> Result<Kind, String> {
-        let kind = match metric.metric_type() {
-            MetricType::Conversion => Kind::Rate,
-            MetricType::Count => Kind::Mean(Value::Events),
-            MetricType::Mean => Kind::Mean(Value::Total),
-            MetricType::Ratio => return Err(not_computed("ratio metrics")),
-            MetricType::Retention => return Err(not_computed("retention metrics")),
-            MetricType::Quantile => return Err(not_computed("quantile metrics")),
-            MetricType::Funnel => return Err(not_computed("funnel metrics")),
-        };
-        match metric.winsorize() {
-            Some(_) if kind != Kind::Rate => Err(not_computed("winsorized metrics")),
-            _ => Ok(kind),
+        match metric.unit_value() {
+            Ok(UnitValue::HasEvent) => Ok(Kind::Rate),
+            Ok(UnitValue::Events) => Ok(Kind::Mean(Value::Events)),
+            Ok(UnitValue::Total) => Ok(Kind::Mean(Value::Total)),
+            Err(what) => Err(format!("this version does not compute {what}")),
         }
     }
 
@@ -128,10 +123,6 @@ impl Kind {
             Kind::Mean(value) => Some(value),
         }
     }
-}
-
-fn not_computed(what: &str) -> String {
-    format!("this version does not compute {what}")
 }
 
 /// A variant with its counts, by phase; none of a phase in which nobody was exposed to it.
@@ -206,7 +197,7 @@ fn compare(
         .collect::<Vec<_>>();
     let compared: Vec<&str> = treatments.iter().map(|arm| arm.variant.key.as_str()).collect();
     // Of the always-valid p-values each treatment that was ever compared has had its part.
-    let share = u32::try_from(ever_compared(frame, control.variant)).unwrap_or(u32::MAX).max(1);
+    let share = ever_compared(frame.phases, control.variant);
     let alpha = Alpha::new(experiment.plan.alpha).map_err(|invalid| invalid.to_string())?;
     let units: u64 = arms.iter().map(|arm| arm.units(frame)).sum();
     for treatment in treatments {
@@ -264,6 +255,19 @@ fn compare(
             is_due |= boundary.taken.is_some();
             result.boundaries.push(boundary.result);
         }
+        if result.role != Role::Secondary {
+            let asked = earlier::Asked {
+                role: result.role,
+                direction: result.direction,
+                has_boundary: !result.boundaries.is_empty(),
+            };
+            // Each treatment that was to get units by then had its part of alpha.
+            let alpha_then = |last: u32| {
+                let until = frame.phases.partition_point(|phase| phase.number <= last);
+                alpha.divided_by(ever_compared(&frame.phases[..until], control.variant)).get()
+            };
+            result.shown_before.extend(earlier::shown_before(&past, &asked, alpha_then)?);
+        }
         result.always_valid.push(look);
         if result.role != Role::Secondary {
             comparisons.push(Compared { comparison: kept, is_due });
@@ -273,9 +277,10 @@ fn compare(
 }
 
 /// How many variants beside the control were to get units in any phase.
-fn ever_compared(frame: &Frame<'_>, control: &Variant) -> usize {
-    let keys = frame.phases.iter().flat_map(|phase| phase.weights.keys());
-    keys.filter(|key| key.as_str() != control.key.as_str()).collect::<BTreeSet<_>>().len()
+fn ever_compared(phases: &[Phase], control: &Variant) -> u32 {
+    let keys = phases.iter().flat_map(|phase| phase.weights.keys());
+    let treatments = keys.filter(|key| key.as_str() != control.key.as_str()).collect::<BTreeSet<_>>().len();
+    u32::try_from(treatments).unwrap_or(u32::MAX).max(1)
 }
 
 /// Both arms' units of every phase that the experiment has had.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::bail;
-use schemas::definition::{Assignment, Experiment, Metric, Version};
+use schemas::definition::{Experiment, Metric, Version};
 use schemas::{Micros, Uuid};
 
 use crate::analysis::{self, Compared, Frame, Outcome};
@@ -16,6 +16,7 @@ use crate::definitions::{Defined, Definitions};
 use crate::document::{CountingQuery, DOCUMENT_VERSION, ExperimentResult, MetricResult, PhaseRatio, Role};
 use crate::expiry;
 use crate::look::{Look, Looks};
+use crate::stale;
 
 /// The state of the world that an analysis is of.
 pub struct Moment<'a> {
@@ -44,7 +45,6 @@ pub async fn count<'a>(database: &Database, moment: &Moment<'a>, key: &str) -> a
         let question = Question {
             experiment: key,
             environments: &environments,
-            has_phases: defined.definition.assignment == Assignment::Hashed,
             // Of a metric that is not defined, the units are still worth knowing: no event has this name.
             event: definition.map_or("", |defined| defined.definition.event.as_str()),
             window_hours: definition.and_then(|defined| defined.definition.window_hours),
@@ -163,6 +163,8 @@ pub fn assemble(
     let (decision, mut warnings) = (decision::decide(&evidence), decision::warnings(&evidence));
     let complete_until = expiry::complete_until(units, moment.definitions.exposures_kept_days);
     warnings.extend(expiry::warning(complete_until, moment.as_of));
+    let forced_later = units.iter().map(|of| of.units_forced_later).sum();
+    warnings.extend(decision::forced_later(forced_later));
     let result = ExperimentResult {
         document_version: DOCUMENT_VERSION,
         key: experiment.key.as_str().to_owned(),
@@ -181,6 +183,7 @@ pub fn assemble(
         units_in_several_variants: crossed.units,
         complete_until,
         units_forced: units.iter().map(|of| of.units_forced).sum(),
+        units_forced_later: forced_later,
         units_left_out: units.iter().filter(|of| left_out.contains(&of.phase)).map(|of| of.units).sum(),
         units_of_unknown_phases: counted
             .iter()
@@ -230,7 +233,8 @@ pub fn is_current(previous: &ExperimentResult, moment: &Moment<'_>) -> bool {
     let same_metrics = previous.metrics.iter().all(|metric| {
         moment.definitions.metrics.get(&metric.key).map(|of| of.version) == metric.definition_version
     });
-    previous.cut == *moment.cut
+    !stale::is_stale(previous)
+        && previous.cut == *moment.cut
         && previous.definition_version == defined.version
         && same_metrics
         && (previous.events_after_as_of == 0

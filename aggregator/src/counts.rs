@@ -16,8 +16,6 @@ pub struct Question<'a> {
     pub event: &'a str,
     /// Those whose events count.
     pub environments: &'a [&'a str],
-    /// Whether exposures tell the phase. Else there is one, whatever they say.
-    pub has_phases: bool,
     /// None: no end.
     pub window_hours: Option<u32>,
 }
@@ -39,6 +37,8 @@ pub struct Counts {
     pub units: u64,
     /// Not in `units`: ever forced into a variant.
     pub units_forced: u64,
+    /// Of `units_forced`: those that were not forced at first.
+    pub units_forced_later: u64,
     /// Of `units`: those that were exposed to another variant later.
     pub units_in_several_variants: u64,
     /// Units with at least one event.
@@ -68,7 +68,6 @@ pub async fn count(
         .bind(question.experiment)
         .bind(question.event)
         .bind(question.environments)
-        .bind(question.has_phases)
         .bind(question.window_hours.map_or(0, |hours| u64::from(hours) * MICROSECONDS_PER_HOUR))
         .bind(as_of.get())
         .bind(exposures.epochs)
@@ -165,6 +164,7 @@ mod tests {
             ingested_since_ms: 0,
             units: 4,
             units_forced: 0,
+            units_forced_later: 0,
             units_in_several_variants: 0,
             conversions: 2,
             events: "3".into(),

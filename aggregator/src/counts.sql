@@ -4,7 +4,6 @@ WITH
     ? AS the_experiment,
     ? AS the_event,
     CAST(? AS Array(String)) AS the_environments, -- those whose events count
-    ? AS has_phases, -- else there is one, whatever exposures say
     ? AS window_microseconds, -- 0: no end
     fromUnixTimestamp64Micro(toInt64(?), 'UTC') AS as_of,
     -- The cut, by partition: rows before (epoch, next offset) belong to it.
@@ -21,9 +20,10 @@ exposed AS
         unit_key                                          AS unit,
         min(created_at)                                   AS first_exposed_at,
         argMin(variant, (created_at, event_id))           AS first_variant,
-        if(has_phases, argMin(phase, (created_at, event_id)), 1) AS first_phase,
+        argMin(phase, (created_at, event_id))             AS first_phase,
         uniqExact(variant) > 1                            AS in_several_variants,
         countIf(reason = 'forced') > 0                    AS was_forced,
+        argMin(reason, (created_at, event_id)) != 'forced' AS had_counted,
         min(ingest_ts)                                    AS first_ingested_at
     FROM exposures
     WHERE experiment = the_experiment
@@ -59,6 +59,7 @@ outcomes AS
         any(first_phase)                          AS unit_phase,
         any(in_several_variants)                  AS several,
         any(was_forced)                           AS forced,
+        any(had_counted)                          AS counted_first,
         any(first_ingested_at)                    AS ingested_at,
         CAST(countIf(counts), 'Int256')           AS unit_events,
         sumIf(millionths, counts)                 AS unit_total
@@ -82,6 +83,7 @@ SELECT
     toUnixTimestamp64Milli(min(ingested_at))                 AS ingested_since_ms,
     countIf(NOT forced)                                      AS units,
     countIf(forced)                                          AS units_forced,
+    countIf(forced AND counted_first)                        AS units_forced_later,
     countIf(NOT forced AND several)                          AS units_in_several_variants,
     countIf(NOT forced AND unit_events > 0)                  AS conversions,
     toString(sumIf(unit_events, NOT forced))                 AS events,

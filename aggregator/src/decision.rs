@@ -12,11 +12,13 @@ use lab::format;
 
 mod boundary;
 mod exact;
+mod guardrails;
+mod left_out;
 mod trust;
 
 pub use boundary::progress;
 pub use exact::described;
-pub use trust::{Crossed, warnings};
+pub use trust::{Crossed, forced_later, warnings};
 
 /// A p-value below this reads as significant to most people, so the reason says why it does not count.
 const LOOKS_SIGNIFICANT: f64 = 0.05;
@@ -37,9 +39,11 @@ pub fn decide(evidence: &Evidence<'_>) -> Decision {
     let (verdict, treatment, reason) = match trust::invalid(evidence) {
         Some((verdict, variant, reason)) => (verdict, variant, trust::told(evidence, verdict, reason)),
         None => {
-            let (verdict, treatment, reason) = guardrail_harmed(evidence)
-                .or_else(|| not_computed(evidence))
-                .unwrap_or_else(|| by_the_primary_metric(evidence));
+            let (verdict, treatment, reason) =
+                guardrail_harmed(evidence).or_else(|| not_computed(evidence)).unwrap_or_else(|| {
+                    let ruling = left_out::held_back(evidence, by_the_primary_metric(evidence));
+                    guardrails::held_back(evidence, ruling)
+                });
             (verdict, treatment, trust::told(evidence, verdict, reason))
         }
     };
@@ -293,7 +297,7 @@ fn levels(metric: &MetricResult, test: &Test) -> String {
     let level = |key: &str| {
         let variant = metric.variants.iter().find(|variant| variant.key == key);
         variant.and_then(|variant| variant.mean).map_or("nothing".to_owned(), |mean| {
-            if metric.is_rate() { format::percent(mean) } else { format::mean(mean) }
+            if metric.is_rate() { format::rate(mean) } else { format::mean(mean) }
         })
     };
     let lift =

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use clickhouse::Row;
-use schemas::definition::{Assignment, Definition, Experiment, Kind, Metric, State, Version};
+use schemas::definition::{Definition, Experiment, Kind, Metric, State, Version};
 use serde::Deserialize;
 
 use crate::database::Database;
@@ -118,11 +118,10 @@ fn parse(change: &Change) -> Result<Definition, String> {
 }
 
 /// The phases after this change. Before it runs nobody is exposed, so a draft has only the one that it will begin
-/// with; of an external experiment somebody else splits the units and numbers no phases of ours.
+/// with. Where somebody else splits the units, their exposures say the phase all the same.
 fn phases(before: Option<&Defined<Experiment>>, now: &Experiment) -> Vec<Phase> {
-    let is_external = now.assignment == Assignment::External;
-    let number = if is_external { 1 } else { now.phase() };
-    let before = before.filter(|before| before.definition.state != State::Draft && !is_external);
+    let number = now.phase();
+    let before = before.filter(|before| before.definition.state != State::Draft);
     let earlier = before.map_or(&[][..], |before| &before.phases);
     let mut phases: Vec<Phase> = earlier.iter().filter(|phase| phase.number < number).cloned().collect();
     phases.push(Phase { number, weights: weights(now) });
@@ -168,6 +167,19 @@ mod tests {
             change(5, "running", 4, (5_000, 5_000), 10_000),
         ];
         assert_eq!(phases(shift), [(1, 9_000), (2, 9_000), (3, 5_000), (4, 5_000)]);
+    }
+
+    /// All units of an external experiment were held against the weights of the last phase.
+    #[test]
+    fn an_external_experiment_has_phases_too() {
+        let external = |version, phase, weights| {
+            let mut change = change(version, "running", phase, weights, 10_000);
+            change.definition =
+                change.definition.replace("{\"key\": \"e\"", "{\"assignment\": \"external\", \"key\": \"e\"");
+            change
+        };
+        let again = vec![external(1, 1, (5_000, 5_000)), external(2, 2, (6_000, 4_000))];
+        assert_eq!(phases(again), [(1, 5_000), (2, 6_000)]);
     }
 
     #[test]

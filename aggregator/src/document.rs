@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::cut::Cut;
 
+mod earlier;
 mod forms;
 
+pub use earlier::{ShownBefore, ShownBy, Side};
 pub use forms::{Unreadable, alpha_spent_by_version_1};
 
 /// The form of the documents that this build writes and reads.
@@ -52,6 +54,9 @@ pub struct ExperimentResult {
     pub complete_until: Option<Micros>,
     /// Ever forced into a variant: they count in nothing.
     pub units_forced: u64,
+    /// Of them: those whose first exposure was not forced, so that they had counted until then.
+    #[serde(default)]
+    pub units_forced_later: u64,
     /// First exposed in a phase that is left out.
     pub units_left_out: u64,
     /// First exposed in a phase that the definition does not have as far as it is mirrored; not counted until it has.
@@ -94,14 +99,20 @@ pub struct Warning {
 pub enum WarningKind {
     /// More units than strays explain have seen more than one variant.
     UnitsInSeveralVariants,
-    /// A guardrail of which no arm has any conversion shows neither harm nor safety.
+    /// A guardrail without a number shows neither harm nor safety, and nothing ships beside it.
     GuardrailWithoutData,
-    /// A boundary was crossed while phases counted that are left out now.
+    /// An effect was shown for the better while phases counted that are left out now.
     VerdictRestedOnPhasesLeftOut,
+    /// Harm was shown while phases counted that are left out now.
+    HarmShownWithPhasesLeftOut,
     /// The first exposures are dropped from the table within four weeks.
     ExposuresExpire,
     /// They have begun to be dropped: nothing is counted any more.
     Frozen,
+    /// The experiment cannot be analyzed, and the document is an earlier one.
+    Stale,
+    /// Units that had counted were forced into a variant later, and count no more.
+    UnitsForcedLater,
 }
 
 /// One variant by one metric.
@@ -149,6 +160,9 @@ pub struct MetricResult {
     /// interval.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub boundaries: Vec<Boundary>,
+    /// What earlier looks showed by phases that are left out now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shown_before: Vec<ShownBefore>,
 }
 
 /// From `lower` to `upper`; a null end is infinite.
@@ -412,6 +426,9 @@ pub struct PhaseRatio {
     pub alarm: bool,
     /// Its units count in nothing: the owner has left it out, or it ended in alarm.
     pub left_out: bool,
+    /// Why its owner has left it out; null where nobody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out_reason: Option<String>,
     /// First exposed in it.
     pub units: u64,
 }
@@ -430,7 +447,7 @@ pub enum Verdict {
     Invalid,
     /// A guardrail got worse.
     GuardrailHarmed,
-    /// The primary metric is of a kind that this version does not compute.
+    /// The primary metric, or a guardrail without which nothing ships, is not computed at all.
     NotComputed,
     /// Too early. Not to be read as "no effect".
     NotEnoughData,

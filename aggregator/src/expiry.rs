@@ -5,6 +5,7 @@ use schemas::Micros;
 
 use crate::counts::Counts;
 use crate::document::{ExperimentResult, Warning, WarningKind};
+use crate::stale;
 
 const DAY_MICROS: i64 = 86_400_000_000;
 
@@ -37,11 +38,12 @@ pub fn is_frozen(last: &ExperimentResult, now: Micros) -> bool {
 /// The last document, with the reason why it stays; none where it has that already.
 pub fn frozen(last: &ExperimentResult) -> Option<ExperimentResult> {
     let until = last.complete_until?;
-    if last.warnings.iter().any(|warning| warning.kind == WarningKind::Frozen) {
+    if last.warnings.iter().any(|warning| warning.kind == WarningKind::Frozen) && !stale::is_stale(last) {
         return None;
     }
     let mut frozen = last.clone();
-    frozen.warnings.retain(|warning| warning.kind != WarningKind::ExposuresExpire);
+    let is_over = [WarningKind::ExposuresExpire, WarningKind::Stale, WarningKind::Frozen];
+    frozen.warnings.retain(|warning| !is_over.contains(&warning.kind));
     let text = format!(
         "The first exposures have been dropped from the table since {until}: the numbers are those of before."
     );

@@ -21,4 +21,5 @@ pub mod publish;
 pub mod restore;
 pub mod schedule;
 pub mod settings;
+pub mod stale;
 pub mod store;

@@ -398,7 +398,7 @@ fn badges(result: &ExperimentResult) -> String {
 }
 
 fn level_of(metric: &MetricResult, mean: f64) -> String {
-    if metric.is_rate() { format::percent(mean) } else { format::mean(mean) }
+    if metric.is_rate() { format::rate(mean) } else { format::mean(mean) }
 }
 
 fn relative(lift: Option<f64>) -> String {

@@ -272,7 +272,7 @@ fn before_the_planned_end_a_broken_arm_crosses_as_soon_as_alpha_allows() {
     assert_eq!(boundary.after_stopping, None);
     story.check(
         Verdict::Stop,
-        "Stop: `b` does harm: 0.01 % against 10.05 % (-99.9 %), and the boundary was crossed on the worse side at \
+        "Stop: `b` does harm: 0.013 % against 10.05 % (-99.9 %), and the boundary was crossed on the worse side at \
          look 2 (10.00 % of the planned information; exact test of conversion counts: `b` has 0 of 2,010, at most 848 \
          or at least 1,162 cross).",
     );
@@ -306,7 +306,7 @@ fn few_conversions_in_both_arms_are_decided_at_the_end_and_not_before() {
         at_40_000(),
         arms,
         Verdict::Stop,
-        "Stop: the planned units are there, 0.03 % against 0.01 % (+66.7 %) under `b`, and the boundary was not \
+        "Stop: the planned units are there, 0.025 % against 0.015 % (+66.7 %) under `b`, and the boundary was not \
          crossed at look 1 (100.00 % of the planned information; exact test of conversion counts: `b` has 5 of 8, at \
          most 0 or at least 8 cross): an effect is not shown, which does not mean that there is none (conversions are \
          0.19 to 22.0 times as frequent under `b` as under `a`).",
@@ -315,7 +315,7 @@ fn few_conversions_in_both_arms_are_decided_at_the_end_and_not_before() {
         once(),
         arms,
         Verdict::Stop,
-        "Stop: the planned units are there, 0.03 % against 0.01 % (+66.7 %) under `b`, and the boundary was not \
+        "Stop: the planned units are there, 0.025 % against 0.015 % (+66.7 %) under `b`, and the boundary was not \
          crossed at look 1 (100.00 % of the planned information; Fisher's exact test of 5 against 3 conversions, p = \
          0.73, at most 0.05 is needed): an effect is not shown, which does not mean that there is none (the odds of a \
          conversion are 0.32 to 10.7 times under `b` the odds under `a`).",

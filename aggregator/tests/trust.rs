@@ -10,6 +10,7 @@ use aggregator::definitions::{Defined, Definitions};
 use aggregator::document::{self, ExperimentResult, Verdict, WarningKind};
 use aggregator::expiry;
 use aggregator::page::{self, Histories};
+use aggregator::stale;
 use schemas::Micros;
 use serde_json::{Value, json};
 use story::Story;
@@ -55,6 +56,24 @@ fn an_arm_that_nobody_saw_is_invalid() {
     story.check(
         Verdict::Invalid,
         "No unit has seen `b`, where 20 were expected: find out why before reading any number here.",
+    );
+}
+
+/// "`a` has 5,700 units instead of 5,700" said nothing.
+#[test]
+fn numbers_that_round_to_the_same_keep_a_digit() {
+    let mut story = Story::with_weights(json!({}), &[("a", 3_333), ("b", 3_333), ("c", 3_334)]);
+    story.analyze(&[(1_001, 100), (800, 80), (1_200, 120)]);
+    story.check(
+        Verdict::Invalid,
+        "The split is not the planned one: `a` has 1,001 units instead of 1,000, `b` has 800 units instead of 1,000, `c` has \
+         1,200 units instead of 1,001 (always-valid p < 0.001); find out why before reading any number here.",
+    );
+    story.analyze(&[(1_000, 100), (800, 80), (1_200, 120)]);
+    assert!(
+        story.last().decision.reason.contains("`a` has 1,000 units instead of 999.9, "),
+        "{}",
+        story.last().decision.reason
     );
 }
 
@@ -174,7 +193,7 @@ fn an_alarm_latches_for_its_phase() {
     story.check(
         Verdict::Invalid,
         "The split of phase 1 was not the planned one at an earlier look, which later units do not mend: `a` has 2,000 \
-         units instead of 2,000, `b` has 2,000 units instead of 2,000; find out why before reading any number here.",
+         units as planned, `b` has 2,000 units as planned; find out why before reading any number here.",
     );
     let spent = story.last().metrics[0].boundaries[0].looks.last().unwrap().alpha_spent;
     story.open_phase(&[("a", 5_000), ("b", 5_000)]);
@@ -224,6 +243,9 @@ fn exposures_that_expire_are_warned_of_and_then_the_experiment_is_frozen() {
         (last.decision.clone(), last.metrics.clone())
     );
     assert_eq!(expiry::frozen(&frozen), None);
+    // It was in the way of an error for a while.
+    let marked = stale::stale(&frozen, "look 2 at `e` cannot be read").unwrap();
+    assert_eq!(expiry::frozen(&marked), Some(frozen));
 }
 
 /// A document of the first form is not read as nothing before: it is refused, and what its looks have spent stays spent.
@@ -289,6 +311,62 @@ fn an_analysis_is_current_until_the_time_of_the_next_event() {
     );
 }
 
+/// Units that were forced are shown, and those that had counted are warned of: who may force could take them out.
+#[test]
+fn units_that_were_forced_are_shown_and_those_that_had_counted_warned_of() {
+    let mut story = Story::of(json!({}));
+    story.forced = 12;
+    story.analyze(&[(300, 30), (300, 30)]);
+    assert!(story.last().warnings.is_empty());
+    let [text, page, _] = surfaces(story.last());
+    assert!(text.contains("  units forced into a variant, which count in nothing: 12\n"), "{text}");
+    assert!(page.contains("12 units were forced into a variant and count in nothing."), "{page}");
+    for (forced_later, warning) in [
+        (
+            1,
+            "1 unit that had counted was forced into a variant later, and counts in nothing since; earlier looks saw it.",
+        ),
+        (
+            7,
+            "7 units that had counted were forced into a variant later, and count in nothing since; earlier looks saw them.",
+        ),
+    ] {
+        story.forced_later = forced_later;
+        story.analyze(&[(300, 30), (300, 30)]);
+        let last = story.last();
+        assert_eq!((last.units_forced, last.units_forced_later), (12, forced_later));
+        assert_eq!(
+            (last.warnings[0].kind, last.warnings[0].text.as_str()),
+            (WarningKind::UnitsForcedLater, warning)
+        );
+        let [text, page, _] = surfaces(last);
+        assert!(text.contains(&format!("  warning: {warning}\n")), "{text}");
+        assert!(page.contains(warning), "{page}");
+    }
+}
+
+/// The last document of an experiment that cannot be analyzed says so, and the next analysis is not spared by it.
+#[test]
+fn a_document_that_stays_says_why_and_is_not_current() {
+    let mut story = Story::of(json!({}));
+    let last = story.analyze(&[(300, 30), (300, 30)]).clone();
+    let marked = stale::stale(&last, "look 2 at `e` cannot be read; install a newer build").unwrap();
+    let warning = "The experiment cannot be analyzed now: look 2 at `e` cannot be read; install a newer build. The numbers and \
+                   the verdict are those of 2023-11-14T22:13:20.000000Z.";
+    assert_eq!((marked.warnings[0].kind, marked.warnings[0].text.as_str()), (WarningKind::Stale, warning));
+    assert_eq!((&marked.decision, &marked.metrics), (&last.decision, &last.metrics));
+    assert!(surfaces(&marked)[0].contains(&format!("  warning: {warning}\n")));
+    assert_eq!(stale::stale(&marked, "another reason"), None);
+    let mut definitions = Definitions::default();
+    definitions.experiments.insert("e".to_owned(), story.experiment.clone());
+    let metric = story.metric.clone();
+    let defined = Defined { version: 1, definition: metric, changed_at_ms: 0, phases: Vec::new() };
+    definitions.metrics.insert("m".to_owned(), defined);
+    let cut = Cut::default();
+    let moment = Moment { definitions: &definitions, cut: &cut, as_of: Micros::new(1_000).unwrap() };
+    assert_eq!((is_current(&last, &moment), is_current(&marked, &moment)), (true, false));
+}
+
 /// A verdict that rested on a phase that is left out is marked.
 #[test]
 fn a_verdict_that_rested_on_a_phase_left_out_is_marked() {
@@ -306,8 +384,8 @@ fn a_verdict_that_rested_on_a_phase_left_out_is_marked() {
         (warning.kind, warning.text.as_str()),
         (
             WarningKind::VerdictRestedOnPhasesLeftOut,
-            "What was decided of `b` at look 1 rested on phases that are left out now: the boundary was crossed, and the \
-             phases that remain do not."
+            "At look 1, with phase 1, which is left out now, `b` was better: the boundary was crossed on the better side (+3.00 \
+             percentage points); the phases that remain do not show it."
         )
     );
 }

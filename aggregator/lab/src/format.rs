@@ -21,6 +21,20 @@ pub fn percent(share: f64) -> String {
     format!("{:.2} %", share * 100.0)
 }
 
+/// A rate, with two significant digits at least: 0.00005 as "0.0050 %", 0.0046 as "0.46 %".
+pub fn rate(share: f64) -> String {
+    const DIGITS_MAX: f64 = 9.0;
+    let of_hundred = share * 100.0;
+    let digits =
+        if of_hundred > 0.0 { (1.0 - of_hundred.log10().floor()).clamp(2.0, DIGITS_MAX) } else { 2.0 };
+    format!("{of_hundred:.digits$} %", digits = digits as usize)
+}
+
+/// "1 conversion", "2,010 conversions".
+pub fn counted(number: u64, one: &str, several: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { several })
+}
+
 /// 0.5 as "+50.0 %".
 pub fn signed_percent(share: f64) -> String {
     format!("{:+.1} %", share * 100.0)
@@ -94,6 +108,14 @@ mod tests {
         assert_eq!(
             [percent(0.0046), signed_percent(0.5), signed_percent(-0.021)],
             ["0.46 %", "+50.0 %", "-2.1 %"]
+        );
+        assert_eq!(
+            [rate(0.5), rate(0.0046), rate(0.0002), rate(0.00005), rate(1e-9), rate(0.0)],
+            ["50.00 %", "0.46 %", "0.020 %", "0.0050 %", "0.00000010 %", "0.00 %"]
+        );
+        assert_eq!(
+            [0, 1, 2_010].map(|number| counted(number, "conversion", "conversions")),
+            ["0 conversions", "1 conversion", "2,010 conversions"]
         );
         assert_eq!(
             [mean(12.3456), mean(0.012345), mean(0.0), mean(123_456.7)],

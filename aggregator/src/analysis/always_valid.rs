@@ -10,7 +10,7 @@ use stats::{Alpha, Alternative, Missing, TreatmentShare, phases};
 
 use super::{Data, Frame, Names, Seen, exact, named};
 use crate::document::{AlwaysValid, Bounds};
-use crate::look::{Comparison, Identity};
+use crate::look::{Comparison, Identity, PhaseSums};
 
 /// What was laid down before the first look.
 pub(super) struct Planned {
@@ -117,11 +117,18 @@ impl Past<'_> {
         own.filter_map(|look| Some((look.treatment.as_str(), look.planned?.alpha_spent))).collect()
     }
 
+    /// Phases whose units counted at this look and are left out now.
+    pub(super) fn left_out_since(&self, look: &Comparison, then: &BTreeSet<u32>) -> BTreeSet<u32> {
+        let has_units = |of: &&PhaseSums| of.control.units + of.treatment.units > 0;
+        let phases = look.phases.iter().filter(has_units).map(|of| of.phase);
+        phases.filter(|phase| then.contains(phase) != self.frame.left_out.contains(phase)).collect()
+    }
+
     /// Of what was kept. Where other phases were left out then, a look is computed again from those that count now.
     pub(super) fn smallest(&self, planned: &Planned) -> Result<Smallest, String> {
         let (mut p_value, mut harm_p_value) = (1.0_f64, 1.0_f64);
         for (look, left_out) in self.looks() {
-            if left_out == self.frame.left_out {
+            if self.left_out_since(look, left_out).is_empty() {
                 p_value = p_value.min(look.p_value.unwrap_or(1.0));
                 harm_p_value = harm_p_value.min(look.harm_p_value.unwrap_or(1.0));
             } else {

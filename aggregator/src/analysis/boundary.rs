@@ -83,7 +83,7 @@ pub(super) fn follow(asked: Asked, alpha: Alpha, now: &Now<'_>, past: &Past<'_>)
         crossed_with_phases_left_out: past
             .looks()
             .iter()
-            .filter(|(_, left_out)| *left_out != past.frame.left_out)
+            .filter(|(kept, left_out)| !past.left_out_since(kept, left_out).is_empty())
             .find_map(|(kept, _)| kept.planned.filter(|look| look.crossed))
             .map(|look| look.look),
         after_stopping: None,
@@ -196,7 +196,7 @@ fn lay_down(plan: &mut group_sequential::Boundary, now: &Now<'_>, past: &Past<'_
         let Some(look) = kept.planned else { continue };
         let then = Data::of(&kept.phases, left_out)?;
         laid.weight = weight(&then);
-        laid.before.push(if left_out == past.frame.left_out {
+        laid.before.push(if past.left_out_since(kept, left_out).is_empty() {
             let bound = match look.is_final {
                 true => plan.final_look(look.fraction),
                 false => plan.look_having_spent(look.fraction, look.alpha_spent),

@@ -28,6 +28,8 @@ pub fn sample_ratio(
             let mut found = watch(phase, index + 1, counts, alarmed.contains(&phase.number));
             // An alarm of a phase that is over takes its units out.
             found.left_out = left_out.contains(&phase.number) || (found.alarm && phase.number < last);
+            let by_owner = experiment.excluded_phases.iter().find(|excluded| excluded.phase == phase.number);
+            found.left_out_reason = by_owner.map(|excluded| excluded.reason.clone());
             found
         })
         .collect();
@@ -77,6 +79,7 @@ fn watch(phase: &Phase, j: usize, counts: &[Counts], alarmed: bool) -> PhaseRati
         p_value,
         alarm: alarmed || p_value.is_some_and(|p_value| p_value <= level(j)),
         left_out: false,
+        left_out_reason: None,
         units: units.iter().sum(),
     }
 }

@@ -33,10 +33,11 @@ pub fn experiments(experiments: &[ExperimentResult]) -> String {
         }
         for of in &result.srm.phases {
             let p = of.p_value.map_or("no test".to_owned(), format::p_value);
-            let stands = match (of.left_out, of.alarm) {
-                (true, _) => ", left out",
-                (false, true) => ", alarm",
-                (false, false) => "",
+            let stands = match (of.left_out, of.alarm, &of.left_out_reason) {
+                (true, _, Some(reason)) => format!(", left out ({reason})"),
+                (true, _, None) => ", left out".to_owned(),
+                (false, true, _) => ", alarm".to_owned(),
+                (false, false, _) => String::new(),
             };
             put(
                 &mut text,
@@ -47,6 +48,16 @@ pub fn experiments(experiments: &[ExperimentResult]) -> String {
             let units: u64 = result.variants.iter().map(|variant| variant.units).sum();
             let (several, units) = (format::count(result.units_in_several_variants), format::count(units));
             put(&mut text, format_args!("  units that saw several variants: {several} of {units}\n"));
+        }
+        let apart = [
+            (result.units_forced, "units forced into a variant, which count in nothing"),
+            (result.units_left_out, "units of phases that are left out"),
+            (result.units_of_unknown_phases, "units of phases that the definition does not have"),
+            (result.units_of_unknown_variants, "units of variants that the definition does not have"),
+            (result.events_after_as_of, "events of a time to come"),
+        ];
+        for (number, what) in apart.into_iter().filter(|(number, _)| *number > 0) {
+            put(&mut text, format_args!("  {what}: {}\n", format::count(number)));
         }
         for warning in &result.warnings {
             put(&mut text, format_args!("  warning: {}\n", warning.text));
@@ -76,7 +87,7 @@ fn metric_table(metric: &MetricResult) -> String {
             format::count(variant.units),
             format::count(variant.conversions),
             variant.mean.map_or("-".to_owned(), |mean| {
-                if metric.is_rate() { format::percent(mean) } else { format::mean(mean) }
+                if metric.is_rate() { format::rate(mean) } else { format::mean(mean) }
             }),
             of_treatment(
                 test.and_then(|test| test.lift_relative).map_or("-".to_owned(), format::signed_percent),

@@ -41,6 +41,7 @@ pub fn rule(plan: &Plan, metric: &MetricResult) -> Ruling {
     };
     let (verdict, reason) = match boundary.looks.last() {
         None if boundary.stage == BoundaryStage::AlphaSpent => alpha_spent(metric, boundary, test),
+        _ if boundary.method == BoundaryMethod::GroupSequential && has_no_units(metric) => no_units(boundary),
         None => before_first_look(plan, boundary),
         Some(last) => after_a_look(finding, &Looked { plan, metric, boundary, test, last }),
     };
@@ -97,6 +98,19 @@ fn finding(plan: &Plan, metric: &MetricResult, boundary: &Boundary) -> Finding {
 fn is_worth_shipping(plan: &Plan, direction: Direction, last: &BoundaryLook) -> bool {
     let is_there = toward(direction, last.lift_absolute) > 0.0;
     is_there && exact::is_worth_shipping(plan, direction, last.lift_relative, last.exact.as_ref())
+}
+
+fn has_no_units(metric: &MetricResult) -> bool {
+    metric.variants.iter().all(|variant| variant.units == 0)
+}
+
+/// Also where looks were taken, and all that they saw is left out now.
+fn no_units(boundary: &Boundary) -> (Verdict, String) {
+    let reason = format!(
+        "Not enough data on `{}`: there is no unit yet that counts; whether `{}` has an effect is open.",
+        boundary.metric, boundary.treatment
+    );
+    (Verdict::NotEnoughData, reason)
 }
 
 fn before_first_look(plan: &Plan, boundary: &Boundary) -> (Verdict, String) {

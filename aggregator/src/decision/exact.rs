@@ -147,11 +147,13 @@ pub(super) fn ratio(exact: &ExactTest, control: &str, treatment: &str) -> String
 pub(super) fn lacking(exact: &ExactTest, control: &str, treatment: &str) -> String {
     let (arm, have) =
         if exact.control < exact.treatment { (control, exact.control) } else { (treatment, exact.treatment) };
-    let what = match exact.counted {
-        CountedUnits::Converted => "conversions",
-        CountedUnits::NotConverted => "units that did not convert",
+    let has = match exact.counted {
+        CountedUnits::Converted => format::counted(have, "conversion", "conversions"),
+        CountedUnits::NotConverted => {
+            format::counted(have, "unit that did not convert", "units that did not convert")
+        }
     };
-    format!("`{arm}` has {} {what}, {} are needed", format::count(have), exact.needed)
+    format!("`{arm}` has {has}, {} are needed", exact.needed)
 }
 
 /// What a planned look found: "exact test of conversion counts: `b` has 9 of 49, at most 3 or at least 46 cross".

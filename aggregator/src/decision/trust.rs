@@ -1,8 +1,8 @@
 //! Whether the numbers may be read at all: the split, and units that saw more than one variant. And what the reader has
 //! to be told beside them.
 
-use super::{Evidence, Ruling};
-use crate::document::{Expectation, MetricResult, Role, SampleRatio, Verdict, Warning, WarningKind};
+use super::{Evidence, Ruling, guardrails, left_out};
+use crate::document::{Expectation, SampleRatio, Verdict, Warning, WarningKind};
 use lab::format;
 
 /// An arm without any unit is called missing from this many expected ones on: by chance it would happen
@@ -108,12 +108,23 @@ fn split(srm: &SampleRatio) -> Option<Ruling> {
 
 /// "`b` has 333 units instead of 400", "`c` has 333 units and a planned share of none".
 fn units_of(variant: &Expectation) -> String {
-    let units = format!("`{}` has {} units", variant.key, format::count(variant.units));
+    let units = format!("`{}` has {}", variant.key, format::counted(variant.units, "unit", "units"));
     match variant.expected {
         Some(0.0) if variant.units > 0 => format!("{units} and a planned share of none"),
-        Some(expected) => format!("{units} instead of {}", format::count(expected.round() as u64)),
+        Some(expected) if expected == variant.units as f64 => format!("{units} as planned"),
+        Some(expected) => format!("{units} instead of {}", expected_beside(expected, variant.units)),
         None => units,
     }
+}
+
+/// Whole, with one digit behind the point where it would read as the same number.
+fn expected_beside(expected: f64, units: u64) -> String {
+    let whole = expected.round() as u64;
+    if whole != units {
+        return format::count(whole);
+    }
+    let tenths = (expected * 10.0).round() as u64;
+    format!("{}.{}", format::count(tenths / 10), tenths % 10)
 }
 
 /// The reason with what must be said before it and what is left open behind it.
@@ -124,11 +135,29 @@ pub(super) fn told(evidence: &Evidence<'_>, verdict: Verdict, reason: String) ->
         warning.map_or(String::new(), |sentence| format!("Warning: {sentence}, and count in the first. "));
     let behind = match verdict {
         Verdict::Ship | Verdict::Stop | Verdict::KeepRunning => {
-            guardrails_without_data(evidence).map(|(_, text)| format!(" {text}")).collect()
+            guardrails::without_number(evidence).iter().map(|of| format!(" {}", of.text)).collect()
         }
         _ => String::new(),
     };
-    format!("{before}{reason}{behind}")
+    let left_out = match verdict {
+        Verdict::Invalid => String::new(),
+        _ => left_out::told(evidence),
+    };
+    format!("{before}{reason}{behind}{left_out}")
+}
+
+/// Units that left the numbers after they had been in them: whoever may force units could take out those that they wish.
+pub fn forced_later(units: u64) -> Option<Warning> {
+    let text = match units {
+        0 => return None,
+        1 => "1 unit that had counted was forced into a variant later, and counts in nothing since; earlier looks saw it."
+            .to_owned(),
+        several => format!(
+            "{} units that had counted were forced into a variant later, and count in nothing since; earlier looks saw them.",
+            format::count(several)
+        ),
+    };
+    Some(Warning { kind: WarningKind::UnitsForcedLater, text, share_of_units: None, metric: None })
 }
 
 /// The same for machines, and for those who read a table.
@@ -140,46 +169,11 @@ pub fn warnings(evidence: &Evidence<'_>) -> Vec<Warning> {
         share_of_units: Some(crossed.share()),
         metric: None,
     });
-    let guardrails = guardrails_without_data(evidence).map(|(metric, text)| Warning {
+    let guardrails = guardrails::without_number(evidence).into_iter().map(|of| Warning {
         kind: WarningKind::GuardrailWithoutData,
-        text,
+        text: of.text,
         share_of_units: None,
-        metric: Some(metric.key.clone()),
+        metric: Some(of.metric.key.clone()),
     });
-    let boundaries = evidence.metrics.iter().flat_map(|metric| &metric.boundaries);
-    let rested = boundaries.filter_map(|boundary| {
-        let look = boundary.crossed_with_phases_left_out?;
-        let stands = match boundary.crossed_at_look {
-            Some(_) => "the phases that remain cross it too",
-            None => "the phases that remain do not",
-        };
-        Some(Warning {
-            kind: WarningKind::VerdictRestedOnPhasesLeftOut,
-            text: format!(
-                "What was decided of `{}` at look {look} rested on phases that are left out now: the boundary was \
-                 crossed, and {stands}.",
-                boundary.treatment
-            ),
-            share_of_units: None,
-            metric: Some(boundary.metric.clone()),
-        })
-    });
-    several.into_iter().chain(rested).chain(guardrails).collect()
-}
-
-/// Guardrails of which no arm has any conversion, though both have units.
-fn guardrails_without_data<'a>(evidence: &Evidence<'a>) -> impl Iterator<Item = (&'a MetricResult, String)> {
-    evidence
-        .metrics
-        .iter()
-        .filter(|metric| metric.role == Role::Guardrail && !metric.always_valid.is_empty())
-        .filter(|metric| metric.variants.iter().all(|variant| variant.conversions == 0))
-        .filter(|metric| metric.variants.iter().any(|variant| variant.units > 0))
-        .map(|metric| {
-            let text = format!(
-                "The guardrail `{}` has no conversions in any arm, so it shows neither harm nor safety.",
-                metric.key
-            );
-            (metric, text)
-        })
+    several.into_iter().chain(left_out::warnings(evidence)).chain(guardrails).collect()
 }

@@ -70,5 +70,6 @@ fn phase(of: &PhaseRatio) -> String {
         (false, true) => ", alarm",
         (false, false) => "",
     };
-    format!("phase {}: {p}, alarm at {}{stands}", of.phase, of.level)
+    let reason = of.left_out_reason.as_ref().map_or(String::new(), |reason| format!(" ({})", escape(reason)));
+    format!("phase {}: {p}, alarm at {}{stands}{reason}", of.phase, of.level)
 }

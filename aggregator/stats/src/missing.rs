@@ -95,13 +95,17 @@ impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Missing::Units { arm, have, need } => {
-                write!(f, "the {arm} arm has {have} units, {need} are needed")
+                write!(f, "the {arm} arm has {have} unit{}, {need} are needed", plural(*have))
             }
             Missing::Conversions { arm, have, need } => {
-                write!(f, "the {arm} arm has {have} conversions, {need} are needed")
+                write!(f, "the {arm} arm has {have} conversion{}, {need} are needed", plural(*have))
             }
             Missing::Unconverted { arm, have, need } => {
-                write!(f, "the {arm} arm has {have} units that did not convert, {need} are needed")
+                write!(
+                    f,
+                    "the {arm} arm has {have} unit{} that did not convert, {need} are needed",
+                    plural(*have)
+                )
             }
             Missing::Variation => f.write_str("no variation in either arm"),
             Missing::PositiveBaseline { control_mean } => {
@@ -120,14 +124,22 @@ impl fmt::Display for Missing {
                 write!(f, "an arm is expected to have {smallest:.1} units, {need} are needed")
             }
             Missing::Clusters { arm, have, need } => {
-                write!(f, "the {arm} arm has {have} clusters, {need} are needed")
+                write!(f, "the {arm} arm has {have} cluster{}, {need} are needed", plural(*have as u64))
             }
             Missing::Cell { a, b, have, need } => {
-                write!(f, "variants {a} and {b} together have {have} units, {need} are needed")
+                write!(
+                    f,
+                    "variants {a} and {b} together have {have} unit{}, {need} are needed",
+                    plural(*have)
+                )
             }
             Missing::EmptyArm { index } => write!(f, "arm {index} has no units"),
         }
     }
+}
+
+fn plural(number: u64) -> &'static str {
+    if number == 1 { "" } else { "s" }
 }
 
 impl std::error::Error for Missing {}

@@ -352,7 +352,9 @@ pub fn information_fraction(strata: &[Stratum], planned: Pair<u64>) -> Result<f6
             // The planned weight is that of the planned units over itself, times itself.
             let (c, t) = (planned.control as f64, planned.treatment as f64);
             group_sequential::information_fraction(planned, planned)?;
-            Ok(several.iter().map(Stratum::weight).sum::<f64>() / (c * (t / (c + t))))
+            // From 0, for the sum of nothing is -0.
+            let weight = several.iter().map(Stratum::weight).fold(0.0, |sum, weight| sum + weight);
+            Ok(weight / (c * (t / (c + t))))
         }
     }
 }

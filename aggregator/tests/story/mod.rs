@@ -11,7 +11,7 @@ use aggregator::cut::Cut;
 use aggregator::definitions::{Defined, Definitions, Phase};
 use aggregator::document::{Boundary, ExperimentResult, Role, Verdict};
 use aggregator::look::{Look, Looks};
-use schemas::definition::{Definition, Direction, ExcludedPhase, Experiment, Kind, Metric};
+use schemas::definition::{Definition, Direction, ExcludedPhase, Experiment, Kind, Metric, MetricKind};
 use schemas::{Micros, Uuid};
 use serde_json::{Value, json};
 
@@ -24,6 +24,9 @@ pub struct Story {
     pub metric_version: u64,
     /// Of the units of the first variant, those that have seen another one.
     pub crossed: u64,
+    /// Beside the units of the first variant: forced into it, and those of them that had counted before.
+    pub forced: u64,
+    pub forced_later: u64,
     /// Of each event.
     pub value: i128,
     pub previous: Option<ExperimentResult>,
@@ -70,6 +73,8 @@ impl Story {
             metric,
             metric_version: 1,
             crossed: 0,
+            forced: 0,
+            forced_later: 0,
             value: 1,
             previous: None,
             spent_before: 0.0,
@@ -109,6 +114,8 @@ impl Story {
                 role: Role::Secondary,
                 direction: self.metric.direction,
                 arms: *arms,
+                kind: None,
+                has_huge_value: false,
             })
             .collect();
         self.analyze_beside(arms, &others)
@@ -117,13 +124,15 @@ impl Story {
     /// The same with other metrics of the same kind. Each conversion is one event.
     pub fn analyze_beside(&mut self, arms: &[Arm], others: &[Other]) -> &ExperimentResult {
         let (crossed, value, ingested) = (self.crossed, self.value, AT_MICROS / 1_000);
+        let (forced, forced_later) = (self.forced, self.forced_later);
         let phase = self.experiment.phases.last().unwrap().number;
         let of = |(index, ((units, conversions), variant)): (usize, (&Arm, &str))| Counts {
             variant: variant.to_owned(),
             phase,
             ingested_since_ms: ingested,
             units: *units,
-            units_forced: 0,
+            units_forced: if index == 0 { forced } else { 0 },
+            units_forced_later: if index == 0 { forced_later } else { 0 },
             units_in_several_variants: if index == 0 { crossed } else { 0 },
             conversions: *conversions,
             events: conversions.to_string(),
@@ -138,6 +147,7 @@ impl Story {
             .map(|other| Metric {
                 key: schemas::Key::new(other.key).unwrap(),
                 direction: other.direction,
+                kind: other.kind.clone().unwrap_or_else(|| self.metric.kind.clone()),
                 ..self.metric.clone()
             })
             .collect();
@@ -146,6 +156,10 @@ impl Story {
         };
         self.latest = named("m", arms);
         self.latest.extend(others.iter().flat_map(|other| named(other.key, &other.arms)));
+        for other in others.iter().filter(|other| other.has_huge_value) {
+            let own = self.latest.iter_mut().filter(|(key, _)| key == other.key);
+            own.for_each(|(_, counts)| counts.total_squared = "9".repeat(40));
+        }
         let of_all_phases = |key: &str| -> Vec<Counts> {
             let all = self.earlier.iter().chain(&self.latest);
             all.filter(|(of, _)| of == key).map(|(_, counts)| counts.clone()).collect()
@@ -214,10 +228,22 @@ pub struct Other<'a> {
     pub role: Role,
     pub direction: Direction,
     pub arms: [Arm; 2],
+    /// None: that of the primary metric.
+    pub kind: Option<MetricKind>,
+    /// The squares of its values add up to more than 128 bits.
+    pub has_huge_value: bool,
 }
 
 impl Other<'_> {
     pub fn guardrail(key: &str, direction: Direction, arms: [Arm; 2]) -> Other<'_> {
-        Other { key, role: Role::Guardrail, direction, arms }
+        Other { key, role: Role::Guardrail, direction, arms, kind: None, has_huge_value: false }
+    }
+
+    pub fn of_kind(self, kind: MetricKind) -> Self {
+        Other { kind: Some(kind), ..self }
+    }
+
+    pub fn with_huge_value(self) -> Self {
+        Other { has_huge_value: true, ..self }
     }
 }

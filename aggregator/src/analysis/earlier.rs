@@ -1,0 +1,72 @@
+//! What recorded looks showed while phases counted that are left out now. People were told of it then, so it is told on: who
+//! leaves a phase out after its result has chosen the result.
+
+use std::collections::BTreeSet;
+
+use schemas::definition::Direction;
+
+use super::Data;
+use super::always_valid::Past;
+use crate::document::{Role, ShownBefore, ShownBy, Side};
+use crate::look::Comparison;
+
+/// By what a comparison is judged.
+pub(super) struct Asked {
+    pub(super) role: Role,
+    pub(super) direction: Direction,
+    pub(super) has_boundary: bool,
+}
+
+/// The first look of each side that showed something with such a phase. `alpha_then` is that of a treatment's always-valid
+/// test, by the last phase there was.
+pub(super) fn shown_before(
+    past: &Past<'_>,
+    asked: &Asked,
+    alpha_then: impl Fn(u32) -> f64,
+) -> Result<Vec<ShownBefore>, String> {
+    let mut shown: Vec<ShownBefore> = Vec::new();
+    for (index, (kept, left_out)) in past.looks().into_iter().enumerate() {
+        let phases = past.left_out_since(kept, left_out);
+        if phases.is_empty() {
+            continue;
+        }
+        let last = kept.phases.iter().map(|of| of.phase).max().unwrap_or_default();
+        let recorded = u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1);
+        let Some(found) = found(kept, left_out, asked, alpha_then(last), recorded)? else { continue };
+        if shown.iter().all(|before| before.side != found.side) {
+            shown.push(ShownBefore { treatment: past.seen.names.treatment.clone(), phases, ..found });
+        }
+    }
+    Ok(shown)
+}
+
+fn found(
+    kept: &Comparison,
+    left_out: &BTreeSet<u32>,
+    asked: &Asked,
+    alpha: f64,
+    recorded: u32,
+) -> Result<Option<ShownBefore>, String> {
+    let difference = || Ok::<_, String>(Data::of(&kept.phases, left_out)?.difference());
+    let (by, look, lift_absolute) = if asked.role == Role::Guardrail {
+        if kept.harm_p_value.is_none_or(|p| p > alpha) {
+            return Ok(None);
+        }
+        (ShownBy::Guardrail, recorded, difference()?)
+    } else if asked.has_boundary {
+        let Some(planned) = kept.planned.filter(|planned| planned.crossed) else { return Ok(None) };
+        (ShownBy::Boundary, planned.look, Some(planned.lift_absolute))
+    } else {
+        if kept.p_value.is_none_or(|p| p > alpha) {
+            return Ok(None);
+        }
+        (ShownBy::AlwaysValid, recorded, difference()?)
+    };
+    let is_better = lift_absolute.is_some_and(|lift| match asked.direction {
+        Direction::Increase => lift > 0.0,
+        Direction::Decrease => lift < 0.0,
+    });
+    let side = if is_better && by != ShownBy::Guardrail { Side::Better } else { Side::Worse };
+    let (treatment, phases) = (String::new(), BTreeSet::new());
+    Ok(Some(ShownBefore { treatment, by, look, phases, side, lift_absolute }))
+}

@@ -1,0 +1,69 @@
+//! Guardrails without a number. They show neither harm nor safety, so nothing ships beside them. The rule asks for the
+//! number; why there is none is told, and decides nothing.
+
+use super::{Evidence, Ruling, primary};
+use crate::document::{MetricResult, Role, Verdict};
+
+/// A guardrail that has no number for a treatment.
+pub(super) struct WithoutNumber<'a> {
+    pub(super) metric: &'a MetricResult,
+    /// One sentence.
+    pub(super) text: String,
+}
+
+/// Those of the treatments that the primary metric compares.
+pub(super) fn without_number<'a>(evidence: &Evidence<'a>) -> Vec<WithoutNumber<'a>> {
+    let looks = primary(evidence).map_or(&[][..], |metric| metric.always_valid.as_slice());
+    let treatments: Vec<&str> = looks.iter().map(|look| look.treatment.as_str()).collect();
+    let has_units = |metric: &MetricResult| metric.variants.iter().any(|variant| variant.units > 0);
+    guardrails(evidence)
+        // Before the first unit nothing has a number.
+        .filter(|metric| metric.missing.is_some() || has_units(metric))
+        .filter_map(|metric| treatments.iter().find_map(|treatment| open(metric, treatment)))
+        .collect()
+}
+
+/// A verdict to ship stands only where every guardrail has a number for the treatment.
+pub(super) fn held_back(evidence: &Evidence<'_>, ruling: Ruling) -> Ruling {
+    let (Verdict::Ship, Some(treatment), reason) = &ruling else {
+        return ruling;
+    };
+    let open: Vec<WithoutNumber<'_>> =
+        guardrails(evidence).filter_map(|metric| open(metric, treatment)).collect();
+    if open.is_empty() {
+        return ruling;
+    }
+    let texts: Vec<&str> = open.iter().map(|of| of.text.as_str()).collect();
+    let texts = texts.join(" ");
+    // More units may bring a number, but not of what is not computed at all.
+    let (verdict, what) = if open.iter().any(|of| of.metric.missing.is_some()) {
+        (Verdict::NotComputed, format!("Whether to ship `{treatment}` cannot be decided"))
+    } else {
+        (Verdict::NotEnoughData, format!("Not enough data to ship `{treatment}`"))
+    };
+    let reason = format!("{what}. {texts} The primary metric alone would say: {reason}");
+    (verdict, Some(treatment.clone()), reason)
+}
+
+fn guardrails<'a>(evidence: &Evidence<'a>) -> impl Iterator<Item = &'a MetricResult> {
+    evidence.metrics.iter().filter(|metric| metric.role == Role::Guardrail)
+}
+
+fn open<'a>(metric: &'a MetricResult, treatment: &str) -> Option<WithoutNumber<'a>> {
+    let key = &metric.key;
+    let look = metric.always_valid.iter().find(|look| look.treatment == treatment);
+    let why = match (&metric.missing, look) {
+        (Some(missing), _) => missing.clone(),
+        (None, Some(look)) if look.harm_p_value.is_some() => return None,
+        (None, Some(_)) if metric.variants.iter().all(|variant| variant.conversions == 0) => {
+            let text = format!(
+                "The guardrail `{key}` has no conversions in any arm, so it shows neither harm nor safety."
+            );
+            return Some(WithoutNumber { metric, text });
+        }
+        (None, Some(look)) => look.missing.clone().unwrap_or_else(|| "nothing has been counted".to_owned()),
+        (None, None) => format!("it does not compare `{treatment}`"),
+    };
+    let text = format!("The guardrail `{key}` has no number ({why}), so it shows neither harm nor safety.");
+    Some(WithoutNumber { metric, text })
+}

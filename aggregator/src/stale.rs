@@ -1,0 +1,44 @@
+//! The last document of an experiment that cannot be analyzed: it stays, and says so with the reason, on every surface
+//! that shows it. The first analysis that succeeds takes its place.
+
+use std::time::Duration;
+
+use schemas::Uuid;
+
+use crate::cut;
+use crate::database::Database;
+use crate::document::{ExperimentResult, Warning, WarningKind};
+use crate::store;
+
+/// Marks the last document, if there is one that does not say so yet. `why` is shown to whoever sees the page.
+pub async fn tell(database: &Database, key: &str, why: &str) -> anyhow::Result<()> {
+    let Some(last) = store::last_written(database, key).await? else {
+        return Ok(());
+    };
+    let Some(mut stale) = stale(&last.result, why) else {
+        return Ok(());
+    };
+    (stale.analysis_id, stale.computed_at) = (Uuid::now_v7(), cut::now()?.to_string());
+    // The warning is new, so that the document is written at once.
+    store::write(database, stale, false, Some(&last), Duration::MAX).await?;
+    Ok(())
+}
+
+/// The document with the reason why it stays; none where it has one already.
+pub fn stale(last: &ExperimentResult, why: &str) -> Option<ExperimentResult> {
+    if is_stale(last) {
+        return None;
+    }
+    let text = format!(
+        "The experiment cannot be analyzed now: {why}. The numbers and the verdict are those of {}.",
+        last.computed_at
+    );
+    let mut stale = last.clone();
+    stale.warnings.insert(0, Warning { kind: WarningKind::Stale, text, share_of_units: None, metric: None });
+    Some(stale)
+}
+
+/// Whether the document has such a reason.
+pub fn is_stale(document: &ExperimentResult) -> bool {
+    document.warnings.iter().any(|warning| warning.kind == WarningKind::Stale)
+}
