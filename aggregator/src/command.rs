@@ -107,7 +107,12 @@ async fn analyze_now(settings: Settings, which: Which) -> anyhow::Result<Exit> {
 async fn results(settings: Settings, which: Which) -> anyhow::Result<Exit> {
     let database = open(&settings)?;
     let experiments = match &which.experiment {
-        None => store::latest_of_all(&database).await?,
+        None => {
+            for unreadable in store::unreadable_of_all(&database).await? {
+                eprintln!("warning: {unreadable}");
+            }
+            store::latest_of_all(&database).await?
+        }
         Some(key) => match store::latest(&database, key).await? {
             Some(result) => vec![result],
             None => {

@@ -15,6 +15,7 @@ pub mod document;
 pub mod expiry;
 pub mod http;
 pub mod look;
+pub mod look_mirror;
 pub mod looks;
 pub mod page;
 pub mod publish;

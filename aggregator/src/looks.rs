@@ -3,15 +3,14 @@
 //! it would spend alpha twice. A look counts once the log shows it; of two aggregators that look at once, one is heard.
 
 use anyhow::{Context, bail, ensure};
-use clickhouse::Row;
 use kafka::{LogError, OrderedLog, Proposal, TopicId};
 use ops::Exit;
 use schemas::look::{LookRecord, Looks, RULE_VERSION, Refusal, UnknownRule};
 use schemas::{Uuid, avro, topics};
-use serde::Deserialize;
 
 use crate::database::Database;
 use crate::look::Look;
+use crate::look_mirror::Mirror;
 
 const CLIENT_ID: &str = "splitstream-aggregator";
 
@@ -36,17 +35,6 @@ impl From<LogError> for ReadError {
         ReadError::Log(Box::new(error))
     }
 }
-
-/// How far the mirror has come with an experiment.
-#[derive(Row, Deserialize)]
-struct Mirrored {
-    experiment: String,
-    number: u32,
-}
-
-/// Over all topics that the table was ever filled from: the looks of one that was made anew were taken all the same.
-const MIRRORED: &str =
-    "SELECT experiment, max(number) AS number FROM look_log GROUP BY experiment ORDER BY experiment";
 
 /// Kafka's id of the topic that the table is filled from now; empty if none was noted.
 const MIRRORED_TOPIC: &str =
@@ -109,16 +97,13 @@ impl LookLog {
                  consumer.epoch and restart the consumers, so that the mirror follows the new topic"
             );
         }
-        let query = database.query(MIRRORED);
-        for mirrored in database.rows::<Mirrored>("asking for the looks mirrored", query).await? {
-            let found = self.looks.of(&mirrored.experiment).last().map_or(0, |look| look.record.number);
+        for (experiment, mirrored) in Mirror::numbers(database).await?.looks() {
+            let (found, mirrored) = (self.count(experiment), mirrored.len());
             ensure!(
-                found >= mirrored.number,
-                "topic {topic} holds {found} looks at `{}`, and ClickHouse has mirrored {}: the log was cut or \
-                 damaged. Nothing is decided: the looks that are missing have spent alpha. Restore the topic from a \
-                 copy, or from the mirror with `splitstream restore-looks`",
-                mirrored.experiment,
-                mirrored.number
+                found >= mirrored,
+                "topic {topic} holds {found} looks at `{experiment}`, and ClickHouse has mirrored {mirrored}: the log was \
+                 cut or damaged. Nothing is decided: the looks that are missing have spent alpha. Restore the topic from a \
+                 copy, or from the mirror with `splitstream restore-looks`"
             );
         }
         Ok(())

@@ -29,6 +29,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// may hang, with room.
 const ROUND_TIMEOUTS: u32 = 10;
 
+/// `/readyz` names so many experiments that cannot be analyzed, so that its answer stays short; metrics name all.
+const TOLD_MAX: usize = 20;
+
 /// What the schedule tells Prometheus.
 pub struct Metrics {
     analysis_seconds: Histogram,
@@ -96,6 +99,8 @@ struct State {
     failing: Failing,
     /// What was written last of each experiment.
     written: BTreeMap<String, Written>,
+    /// Why an experiment could not be analyzed when it was last tried.
+    stale: BTreeMap<String, String>,
 }
 
 /// Runs until the shutdown begins.
@@ -110,11 +115,13 @@ pub async fn run(
     let _hold = shutdown.hold("schedule");
     let tables = health.condition("tables", "not looked for yet");
     let looks = health.condition("looks", "not read yet");
+    let experiments = health.condition("experiments", "not analyzed yet");
     let interval = settings.interval_ms.duration();
     let bound = settings.query_timeout_ms.duration() * ROUND_TIMEOUTS + interval + BACKOFF_MAX;
     let progress = health.progress("schedule", bound);
     let mut failures = 0;
-    let mut state = State { looks: None, failing: Failing::default(), written: BTreeMap::new() };
+    let mut state =
+        State { looks: None, failing: Failing::default(), written: BTreeMap::new(), stale: BTreeMap::new() };
     loop {
         let started = Instant::now();
         let read = read_looks(&kafka, &database, &mut state.looks).await;
@@ -132,6 +139,10 @@ pub async fn run(
                 let Round { analyzed, current, failed, resting } = round;
                 tracing::debug!(analyzed, current, failed, resting, "a round is done");
                 tables.holds();
+                match remark(&state.stale) {
+                    None => experiments.holds(),
+                    Some(remark) => experiments.holds_but(remark),
+                }
                 if failed + resting == 0 || analyzed + current > 0 {
                     note_success(&metrics);
                 }
@@ -194,11 +205,12 @@ async fn round(
         .filter(|(_, defined)| defined.is_followed(moment.as_of.millis(), follow_ms))
         .map(|(key, _)| key.as_str());
     let followed: BTreeSet<&str> = followed.collect();
-    let State { looks: Some(log), failing, written } = state else {
+    let State { looks: Some(log), failing, written, stale } = state else {
         anyhow::bail!("the log of looks was not read");
     };
     failing.keep_only(&followed);
     written.retain(|key, _| followed.contains(key.as_str()));
+    stale.retain(|key, _| followed.contains(key.as_str()));
     let mut round = Round::default();
     let mut shown = BTreeSet::new();
     for key in followed {
@@ -221,6 +233,7 @@ async fn round(
                     round.current += 1;
                 }
                 failing.forget(key);
+                stale.remove(key);
                 metrics.show(&latest.result, &mut shown);
                 written.insert(key.to_owned(), latest);
             }
@@ -230,6 +243,12 @@ async fn round(
                     error = %format_args!("{error:#}"),
                     "an experiment could not be analyzed; it is tried again, the last document stays"
                 );
+                // The outermost sentence, for whoever sees the page; the log has all of it.
+                let why = error.to_string();
+                if let Err(error) = crate::stale::tell(database, key, &why).await {
+                    tracing::warn!(experiment = key, error = %format_args!("{error:#}"), "its last document does not say so");
+                }
+                stale.insert(key.to_owned(), why);
                 round.failed += 1;
                 failing.note(key, settings.interval_ms.duration(), Instant::now());
                 metrics.analyses.with_label_values(&["failed"]).inc();
@@ -277,6 +296,15 @@ async fn analyze_if_new(
         );
     }
     Ok((written, true))
+}
+
+/// What `/readyz` tells of experiments whose document is an earlier one.
+fn remark(stale: &BTreeMap<String, String>) -> Option<String> {
+    let told: Vec<String> =
+        stale.iter().take(TOLD_MAX).map(|(key, why)| format!("`{key}` cannot be analyzed: {why}")).collect();
+    let more = stale.len() - told.len();
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    (!told.is_empty()).then(|| format!("{}{more}", told.join("; ")))
 }
 
 fn note_success(metrics: &Metrics) {
@@ -436,6 +464,23 @@ mod tests {
         failing.note("one", interval, start);
         failing.keep_only(&BTreeSet::from(["other"]));
         assert_eq!(rest(&failing), Some(0));
+    }
+
+    #[test]
+    fn readiness_names_the_experiments_that_cannot_be_analyzed() {
+        let stale = |keys: usize| -> BTreeMap<String, String> {
+            (0..keys).map(|key| (format!("e{key:02}"), "look 2 cannot be read".to_owned())).collect()
+        };
+        assert_eq!(remark(&stale(0)), None);
+        assert_eq!(
+            remark(&stale(2)).unwrap(),
+            "`e00` cannot be analyzed: look 2 cannot be read; `e01` cannot be analyzed: look 2 cannot be read"
+        );
+        assert!(
+            remark(&stale(22))
+                .unwrap()
+                .ends_with("`e19` cannot be analyzed: look 2 cannot be read; and 2 more")
+        );
     }
 
     #[test]

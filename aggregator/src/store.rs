@@ -202,6 +202,15 @@ pub async fn latest_of_all(database: &Database) -> anyhow::Result<Vec<Experiment
     Ok(rows.iter().filter_map(read).collect())
 }
 
+/// The latest documents that this build cannot read.
+pub async fn unreadable_of_all(database: &Database) -> anyhow::Result<Vec<Unreadable>> {
+    let rows = database.rows::<Kept>("reading the latest analyses", database.query(LATEST_OF_ALL)).await?;
+    Ok(rows
+        .iter()
+        .filter_map(|kept| ExperimentResult::read(&kept.experiment, &kept.document).err())
+        .collect())
+}
+
 /// The latest document of one experiment, if there is any.
 ///
 /// # Errors

@@ -266,15 +266,46 @@ fn a_log_that_is_shorter_than_its_mirror_decides_nothing() {
         Ok(clickhouse.number("SELECT count() FROM look_log", &[])? == 1)
     })
     .unwrap();
-    let lost = "INSERT INTO look_log SELECT * REPLACE (number + 2 AS number, version + 2 AS version, generateUUIDv4() AS \
-                look_id, kafka_offset + 2 AS kafka_offset, batch_first + 2 AS batch_first, batch_last + 2 AS \
-                batch_last) FROM look_log";
+    let lost = "INSERT INTO look_log SELECT version + n, generateUUIDv4(), rule_version, experiment, number + n, version + n - \
+                1, look, looked_at, ingest_ts, kafka_partition, kafka_offset + n, epoch, batch_first + n, batch_last + n FROM \
+                look_log ARRAY JOIN [1, 2] AS n";
     clickhouse.text(lost, &[]).unwrap();
     let (code, said, _) = analyze(&platform);
     assert_eq!(code, 1, "{said}");
     let told = "topic looks holds 1 looks at `checkout`, and ClickHouse has mirrored 3: the log was cut or damaged. \
                 Nothing is decided: the looks that are missing have spent alpha.";
     assert!(said.contains(told), "{said}");
+}
+
+/// A record that the log refused is mirrored all the same. It kept every aggregator that was started later from deciding
+/// anything, and the log from being restored.
+#[test]
+fn a_record_that_was_refused_stops_nobody() {
+    let platform = platform();
+    let _consumer = platform.consumer(&[]).unwrap();
+    send(&platform, 0, 400);
+    wait_for_units(&platform, 400);
+    let (code, said, _) = analyze(&platform);
+    assert_eq!(code, 0, "{said}");
+    let last = records(&platform).pop().unwrap();
+    let of_others = |id: u128, experiment: &str| LookRecord {
+        look_id: Uuid::from_u128(id),
+        experiment: experiment.into(),
+        number: 99,
+        based_on: 0,
+        ..last.clone()
+    };
+    let refused = [of_others(7, "checkout"), of_others(8, "none")].map(|record| avro::encode_look(&record));
+    topic::write(platform.brokers(), LOOKS, 0, &refused).unwrap();
+    let clickhouse = platform.clickhouse();
+    wait_until("the mirror", PATIENCE, POLL, || {
+        Ok(clickhouse.number("SELECT count() FROM look_log", &[])? == 3)
+    })
+    .unwrap();
+    let (code, said, document) = analyze(&platform);
+    assert_eq!((code, looks(&document).len()), (0, 1), "{said}");
+    let restored = platform.program(&["restore-looks"]).unwrap();
+    assert_eq!(String::from_utf8(restored.stdout).unwrap(), "0 looks were written to the log again\n");
 }
 
 /// What nobody can read stops the experiment that it is of, and nothing else; bytes that are no record are none.
@@ -304,6 +335,37 @@ fn a_look_that_cannot_be_read_is_not_nothing_before() {
     assert_eq!(code, 1, "{said}");
     let told = "look 2 at `checkout` (version 4 of the log of looks) cannot be read; install a newer build";
     assert!(said.contains(told), "{said}");
+
+    // Whoever asks is told that what is shown is an earlier verdict, and why, once there is something newer to see.
+    send(&platform, 400, 200);
+    wait_for_units(&platform, 600);
+    let aggregator = start(&platform);
+    let told = "look 2 at `checkout` (version 4 of the log of looks) cannot be read; install a newer build";
+    let ready = || metrics::readiness(&aggregator.url());
+    wait_until("the reason", PATIENCE, POLL, || {
+        Ok(ready()?["checks"]["experiments"] == format!("ok, but `checkout` cannot be analyzed: {told}"))
+    })
+    .unwrap();
+    assert_eq!(ready().unwrap()["ok"], true);
+    let warning =
+        format!("The experiment cannot be analyzed now: {told}. The numbers and the verdict are those of 2");
+    let clickhouse = platform.clickhouse();
+    let of_another_form = "INSERT INTO analyses SELECT * REPLACE ('other' AS experiment, replaceOne(document, \
+                           '\"document_version\":2', '\"document_version\":3') AS document) FROM analyses LIMIT 1";
+    clickhouse.text(of_another_form, &[]).unwrap();
+    let output = platform.program(&["results"]).unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(shown.contains(&format!("warning: {warning}")), "{shown}");
+    let page = ureq::get(&format!("{}/experiments/checkout", aggregator.url())).call().unwrap();
+    let page = page.into_body().read_to_string().unwrap();
+    assert!(
+        page.contains("The experiment cannot be analyzed now: look 2 at <code>checkout</code>"),
+        "{page}"
+    );
+    // Documents that this build cannot read are named.
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("warning: the document of `other` is of form 3"), "{said}");
+    aggregator.stop().unwrap();
 
     let later_rule = LookRecord { look_id: Uuid::from_u128(9), rule_version: 2, ..of_a_later_build };
     topic::write(platform.brokers(), LOOKS, 0, &[avro::encode_look(&later_rule)]).unwrap();

@@ -22,8 +22,15 @@ struct Shared {
 #[derive(Default)]
 struct State {
     loops: BTreeMap<String, Loop>,
-    /// Why a condition does not hold; none where it holds.
-    conditions: BTreeMap<String, Option<String>>,
+    conditions: BTreeMap<String, Standing>,
+}
+
+/// Of a condition.
+enum Standing {
+    Holds,
+    /// And something is to be told that does not keep the process from its work.
+    HoldsBut(String),
+    Fails(String),
 }
 
 struct Loop {
@@ -54,7 +61,7 @@ pub struct Condition {
 pub struct Report {
     /// Whether all is well.
     pub ok: bool,
-    /// Each loop or condition, with `"ok"` or what is wrong.
+    /// Each loop or condition, with `"ok"`, `"ok, but ..."` or what is wrong.
     pub checks: BTreeMap<String, String>,
 }
 
@@ -133,13 +140,21 @@ impl Drop for Progress {
 impl Condition {
     /// The condition holds.
     pub fn holds(&self) {
-        self.shared.lock().conditions.insert(self.name.clone(), None);
+        self.stands(Standing::Holds);
+    }
+
+    /// The condition holds, and whoever asks is told this beside it.
+    pub fn holds_but(&self, remark: impl Into<String>) {
+        self.stands(Standing::HoldsBut(remark.into()));
     }
 
     /// The condition does not hold, for this reason.
     pub fn fails(&self, reason: impl Into<String>) {
-        let reason = Some(reason.into());
-        self.shared.lock().conditions.insert(self.name.clone(), reason);
+        self.stands(Standing::Fails(reason.into()));
+    }
+
+    fn stands(&self, standing: Standing) {
+        self.shared.lock().conditions.insert(self.name.clone(), standing);
     }
 
     /// The condition is none any more: what it was about is no longer this process's work.
@@ -179,12 +194,17 @@ impl State {
     }
 
     fn ready(&self, now_ms: u64) -> Report {
-        let mut checks = self.alive(now_ms).checks;
-        for (name, reason) in &self.conditions {
-            let verdict = reason.clone().unwrap_or_else(|| FINE.into());
+        let Report { mut ok, mut checks } = self.alive(now_ms);
+        for (name, standing) in &self.conditions {
+            let verdict = match standing {
+                Standing::Holds => FINE.into(),
+                Standing::HoldsBut(remark) => format!("{FINE}, but {remark}"),
+                Standing::Fails(reason) => reason.clone(),
+            };
+            ok &= !matches!(standing, Standing::Fails(_));
             checks.insert(name.clone(), verdict);
         }
-        Report::of(checks)
+        Report { ok, checks }
     }
 }
 
@@ -240,6 +260,8 @@ mod tests {
         let tables = health.condition("tables", "not looked for yet");
         assert_eq!(health.ready(), report(false, &[("tables", "not looked for yet")]));
         assert_eq!(health.alive(), report(true, &[]));
+        tables.holds_but("one of them is old");
+        assert_eq!(health.ready(), report(true, &[("tables", "ok, but one of them is old")]));
         tables.holds();
         assert_eq!(health.ready(), report(true, &[("tables", "ok")]));
         drop(health.progress("fetch", Duration::from_secs(60)));
