@@ -32,7 +32,7 @@ pub struct Stamp {
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub rows: usize,
-    /// Of the messages as they came.
+    /// Of the messages as they came that became rows: duplicates hold nothing, and a batch of them alone is never closed.
     pub bytes: usize,
     pub age: Duration,
 }
@@ -71,7 +71,7 @@ pub struct Batch {
     first: u64,
     /// The offset after the last one taken, whatever became of it.
     next: u64,
-    /// Of the messages as they came.
+    /// Of the messages, as they came, that became rows.
     share: Share,
     opened: Option<Instant>,
     /// The broker's time stamp of the oldest message.
@@ -135,7 +135,8 @@ impl Batch {
         self.oldest_ms = self.oldest_ms.min(timestamp_ms);
     }
 
-    /// Takes note of so many bytes of messages; of several at a time, since it is counted for all partitions.
+    /// Takes note of so many bytes of messages that became rows; of several at a time, since it is counted for all
+    /// partitions.
     pub fn hold(&mut self, bytes: usize) {
         self.share.grow(bytes);
     }

@@ -14,9 +14,11 @@ use rdkafka::error::RDKafkaErrorCode;
 /// The messages of one partition that librdkafka has fetched, apart from all other partitions'.
 pub struct PartitionQueue<C: ConsumerContext + 'static> {
     queue: NonNull<sys::rd_kafka_queue_t>,
+    /// A list of this one partition, to ask for its position with.
+    itself: NonNull<sys::rd_kafka_topic_partition_list_t>,
     room: Vec<*mut sys::rd_kafka_message_t>,
     // Keeps the client alive for as long as its queue is used.
-    _consumer: Arc<BaseConsumer<C>>,
+    consumer: Arc<BaseConsumer<C>>,
 }
 
 // SAFETY: a librdkafka queue may be used from any thread; this handle is used by one at a time, and the
@@ -35,7 +37,14 @@ impl<C: ConsumerContext + 'static> PartitionQueue<C> {
         let queue = NonNull::new(queue).expect("the partition of a consumer has a queue");
         // SAFETY: the queue is alive; forwarding to none keeps its messages in it.
         unsafe { sys::rd_kafka_queue_forward(queue.as_ptr(), ptr::null_mut()) };
-        PartitionQueue { queue, room: vec![ptr::null_mut(); messages_max], _consumer: consumer }
+        // SAFETY: the list returned is ours to destroy; it copies the name.
+        let itself = unsafe {
+            let list = sys::rd_kafka_topic_partition_list_new(1);
+            sys::rd_kafka_topic_partition_list_add(list, name.as_ptr(), partition);
+            list
+        };
+        let itself = NonNull::new(itself).expect("librdkafka makes a list or ends the process");
+        PartitionQueue { queue, itself, room: vec![ptr::null_mut(); messages_max], consumer }
     }
 
     /// Waits at most `wait` for the first message, then takes all that are there, up to the maximum.
@@ -52,12 +61,31 @@ impl<C: ConsumerContext + 'static> PartitionQueue<C> {
         };
         Fetched { messages: &mut self.room[..usize::try_from(count).unwrap_or(0)] }
     }
+
+    /// Where the next message will come from: every offset before it was handed out by [`PartitionQueue::fetch`], or is
+    /// no message (a transaction's mark, or what was aborted). `None` until something has come since the last seek.
+    ///
+    /// The ends of the partition would tell the same (`enable.partition.eof`), but librdkafka 2.12 takes the end at
+    /// offset n, fetched by the batch, for a message there: its own position becomes n + 1. A rebalance then goes on
+    /// from there, over the next message to be written, or out of the log.
+    pub fn position(&self) -> Option<u64> {
+        // SAFETY: the client and the list are alive during the call, which writes into the list's one element.
+        let (error, offset) = unsafe {
+            let error = sys::rd_kafka_position(self.consumer.client().native_ptr(), self.itself.as_ptr());
+            (error, (*(*self.itself.as_ptr()).elems).offset)
+        };
+        let known = error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+        u64::try_from(offset).ok().filter(|_| known)
+    }
 }
 
 impl<C: ConsumerContext + 'static> Drop for PartitionQueue<C> {
     fn drop(&mut self) {
-        // SAFETY: ours since `split`, used by nobody after this; the client still lives.
-        unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) };
+        // SAFETY: both ours since `split`, used by nobody after this; the client still lives.
+        unsafe {
+            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
+            sys::rd_kafka_topic_partition_list_destroy(self.itself.as_ptr());
+        }
     }
 }
 
@@ -88,15 +116,6 @@ pub struct Fetched<'a> {
     messages: &'a mut [*mut sys::rd_kafka_message_t],
 }
 
-/// What librdkafka hands out.
-#[derive(Clone, Copy, Debug)]
-pub enum Came<'a> {
-    Message(Message<'a>),
-    /// There is nothing more up to this offset, which is where the partition ends for now. What lies between it
-    /// and the last message are markers of transactions, or messages of an aborted one.
-    End(u64),
-}
-
 /// A message.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
@@ -115,15 +134,11 @@ impl Fetched<'_> {
         self.messages.is_empty()
     }
 
-    /// Each message and each end reached, or the error that stands in their place (as when retention has
-    /// overtaken the reader).
-    pub fn iter(&self) -> impl Iterator<Item = Result<Came<'_>, RDKafkaErrorCode>> {
+    /// Each message, or the error that stands in its place (as when retention has overtaken the reader).
+    pub fn iter(&self) -> impl Iterator<Item = Result<Message<'_>, RDKafkaErrorCode>> {
         self.messages.iter().map(|&message| {
             // SAFETY: librdkafka wrote this pointer in `fetch`; it stays valid until `drop` destroys it.
             let native = unsafe { &*message };
-            if native.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF {
-                return Ok(Came::End(u64::try_from(native.offset).expect("an end has an offset")));
-            }
             if native.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
                 return Err(RDKafkaErrorCode::from(native.err));
             }
@@ -137,7 +152,7 @@ impl Fetched<'_> {
             // SAFETY: the message is alive and `kind` is writable.
             let timestamp_ms = unsafe { sys::rd_kafka_message_timestamp(message, &mut kind) };
             let offset = u64::try_from(native.offset).expect("a message without error has an offset");
-            Ok(Came::Message(Message { offset, payload, timestamp_ms }))
+            Ok(Message { offset, payload, timestamp_ms })
         })
     }
 }

@@ -101,8 +101,8 @@ pub fn join(
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.wait.max.ms", "100")
         .set("isolation.level", "read_committed")
-        // The end of a partition is told by its offset: markers of transactions have offsets and are no messages.
-        .set("enable.partition.eof", "true");
+        // Must stay off, see `PartitionQueue::position`.
+        .set("enable.partition.eof", "false");
     let group = Group {
         consumer: OnceLock::new(),
         start,

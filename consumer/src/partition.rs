@@ -40,13 +40,18 @@ const FETCH_WAIT: Duration = Duration::from_millis(50);
 const ANSWER_WAIT: Duration = Duration::from_millis(5);
 /// Messages passed without a row before their offset is committed, if they never cease.
 const TAIL_MESSAGES_MAX: u64 = 100_000;
-/// After a silence of this long the broker is asked whether there is nothing.
+/// After a silence of this long the broker is asked whether there is nothing: of a partition that seems to end here, and
+/// of one that seems to go on (as behind a transaction that is open).
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+const SILENCE_BEFORE_END_MAX: Duration = Duration::from_secs(5);
 
 /// What all workers of a process share.
 pub struct Shared {
     pub store: Store,
     pub dead_letters: DeadLetters,
+    /// To read a span of a partition outside the group, and whose group it is.
+    pub kafka: ops::config::Kafka,
+    pub group: String,
     pub forgotten: Forgotten,
     pub follower: Arc<Follower>,
     pub schema_cache: Arc<SchemaCache>,
@@ -92,9 +97,9 @@ struct Line {
     resumed_at: Option<u64>,
     /// A first message that was not the one asked for.
     gap: Option<Gap>,
-    /// Where the log ended when its end was last reached, since the last seek.
-    end: Option<u64>,
-    /// When a message, or the end of the log, last came.
+    /// Everything before it has come, or is no message, since the last seek.
+    reached: Option<u64>,
+    /// When something last came, or the broker last said that there is nothing.
     heard: Instant,
     /// librdkafka fetches the partition no more until it is assigned anew.
     must_rejoin: bool,
@@ -144,7 +149,7 @@ impl Worker {
             replay: None,
             resumed_at: None,
             gap: None,
-            end: None,
+            reached: None,
             heard: Instant::now(),
             must_rejoin: false,
             committed: 0,
@@ -244,14 +249,18 @@ impl Worker {
                     Err(error) => line.doubt("dead_letters", &error),
                 });
             }
-            if nothing_open && taken == 0 && line.end == Some(line.passed()) {
+            let at_end = line.is_at_end();
+            if nothing_open && taken == 0 && at_end {
                 line.note_lag(line.passed());
                 line.went_forward();
             }
-            if taken == 0 && line.heard.elapsed() >= SILENCE_MAX && !line.is_full() {
+            let silence_max = if at_end { SILENCE_MAX } else { SILENCE_BEFORE_END_MAX };
+            if taken == 0 && line.heard.elapsed() >= silence_max && !line.is_full() {
                 line.heard = Instant::now();
-                if let Err(error) = line.check_end() {
-                    return Some(line.doubt("silence", &error));
+                match line.check_end() {
+                    Ok(()) if nothing_open => line.went_forward(),
+                    Ok(()) => {}
+                    Err(error) => return Some(line.doubt("silence", &error)),
                 }
             }
         }
@@ -307,13 +316,15 @@ impl Worker {
         }
         let began = Instant::now();
         let fetched = self.assigned.queue.fetch(wait);
-        if fetched.is_empty() {
-            return Ok(0);
+        let count = fetched.len();
+        if count > 0 {
+            self.line.stage("fetch", began);
+            self.line.heard = Instant::now();
+            self.line.take(&fetched)?;
         }
-        self.line.stage("fetch", began);
-        self.line.heard = Instant::now();
-        self.line.take(&fetched)?;
-        Ok(fetched.len())
+        drop(fetched);
+        self.line.note_reached(self.assigned.queue.position());
+        Ok(count)
     }
 }
 
@@ -360,7 +371,7 @@ impl Line {
         self.closed = None;
         self.replay = None;
         self.dead.clear();
-        self.end = None;
+        self.reached = None;
         self.heard = Instant::now();
         let rows = self.shared.spares.take(self.place.table);
         self.filling = Batch::open(rows, first, self.shared.memory.share());

@@ -111,6 +111,8 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
         store,
         schema_cache: SchemaCache::open(&config.registry).map_err(ops::config::Error::from)?,
         dead_letters: DeadLetters::open(&config.kafka)?,
+        kafka: config.kafka.clone(),
+        group: settings.group.clone(),
         forgotten,
         follower,
         metrics: metrics.clone(),

@@ -8,7 +8,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use consumer::config::Settings;
-use consumer::fetch::Came;
 use consumer::group::{self, Assigned, GroupConsumer, Stop};
 use consumer::metrics::Metrics;
 use prometheus::Registry;
@@ -51,10 +50,8 @@ impl Given {
         let (begun, mut offsets) = (Instant::now(), Vec::new());
         while offsets.len() < enough {
             assert!(begun.elapsed() < PATIENCE, "{offsets:?} came and no more");
-            for came in self.assigned.queue.fetch(Duration::from_millis(50)).iter() {
-                if let Came::Message(message) = came? {
-                    offsets.push(message.offset);
-                }
+            for message in self.assigned.queue.fetch(Duration::from_millis(50)).iter() {
+                offsets.push(message?.offset);
             }
         }
         Ok(offsets)
@@ -125,7 +122,12 @@ fn a_partition_that_was_out_of_range_is_assigned_anew() {
         drop(first);
         let mut second = given.recv_timeout(PATIENCE).unwrap();
         second.seek(1);
+        assert_eq!(second.assigned.queue.position(), None);
         assert_eq!(second.offsets(2), Ok(vec![1, 2]));
+        assert_eq!(second.assigned.queue.position(), Some(3));
+        // A fetch at the end of the partition brings nothing, and is no message there.
+        assert!(second.assigned.queue.fetch(Duration::from_millis(500)).is_empty());
+        assert_eq!(second.assigned.queue.position(), Some(3));
         assert_eq!(consumer.context().state(), Ok(1));
         drop(second);
     });

@@ -10,6 +10,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use schemas::{Micros, Uuid};
 
 use super::{Line, Shared, micros_now};
+use crate::audit::Log;
 use crate::batch::{Batch, Span, Stamp};
 use crate::dedupe::Window;
 use crate::fetch::high_watermark;
@@ -22,7 +23,13 @@ pub(super) const KAFKA_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 impl Line {
     /// Everything before this offset has been taken, or is no message.
     pub(super) fn passed(&self) -> u64 {
-        self.filling.next().max(self.end.unwrap_or(0))
+        self.filling.next().max(self.reached.unwrap_or(0))
+    }
+
+    /// Whether all that the partition had at the last fetch has been taken.
+    pub(super) fn is_at_end(&self) -> bool {
+        let high = high_watermark(&self.consumer, &self.place.topic, self.place.partition.into());
+        high == Some(self.passed())
     }
 
     pub(super) fn note_lag(&self, next: u64) {
@@ -34,16 +41,29 @@ impl Line {
     }
 
     /// Nothing has come for a while: either the log ends here, or it is not fetched.
-    pub(super) fn check_end(&self) -> Result<()> {
-        let Place { topic, partition, .. } = &self.place;
+    pub(super) fn check_end(&mut self) -> Result<()> {
+        let Place { topic, partition, .. } = &self.place.clone();
         let (_, high) = self
             .consumer
             .fetch_watermarks(topic, i32::from(*partition), KAFKA_ANSWERS_WITHIN)
             .context("asking the broker for the end of the partition")?;
         let next = self.passed();
-        if u64::try_from(high).is_ok_and(|high| high > next) {
+        let Some(high) = u64::try_from(high).ok().filter(|high| *high > next) else { return Ok(()) };
+        // Compaction leaves ends of logs that hold nothing and that no position passes: read once more, by itself.
+        let mut holds_message = false;
+        Log::open(&self.shared.kafka, &self.shared.group)?.read(
+            topic,
+            *partition,
+            Span { first: next, last: high - 1 },
+            |_, _| {
+                holds_message = true;
+                Ok(())
+            },
+        )?;
+        if holds_message {
             return Err(anyhow!("nothing comes from offset {next} on, though the partition ends at {high}"));
         }
+        self.note_reached(Some(high));
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use super::{ClosedBatch, Gap, Line, micros_now};
 use crate::batch::Due;
 use crate::decode::Decoded;
 use crate::dedupe::Known;
-use crate::fetch::{Came, Fetched, Message};
+use crate::fetch::{Fetched, Message};
 use crate::protocol::Closed;
 use crate::rows::{Rows, Verdict};
 use crate::schema_cache::PlanCounts;
@@ -109,13 +109,7 @@ impl Line {
             let began = Instant::now();
             decoded.clear();
             for came in messages.by_ref().take(at_once) {
-                let message = match came.map_err(|code| self.fetch_failed(code))? {
-                    Came::Message(message) => message,
-                    Came::End(end) => {
-                        self.end = Some(end);
-                        continue;
-                    }
-                };
+                let message = came.map_err(|code| self.fetch_failed(code))?;
                 if message.offset < self.filling.next() {
                     // Fetched before the seek took hold.
                     continue;
@@ -136,7 +130,7 @@ impl Line {
             self.append_all(&decoded, &fates, &mut counts)?;
             self.stage("append", began);
         }
-        if passed_last || self.end.is_some_and(|end| end > last) {
+        if passed_last {
             // The log has a gap where the batch ends, as behind a transaction.
             self.filling.cover_until(last);
         }
@@ -150,6 +144,21 @@ impl Line {
         counted.with_label_values(&[self.place.table.topic(), "forgotten"]).inc_by(counts.forgotten);
         self.gauge(&self.shared.metrics.position).set(self.filling.next() as i64);
         Ok(())
+    }
+
+    /// Takes note of where the partition stands, now that all that came has been taken.
+    pub(super) fn note_reached(&mut self, position: Option<u64>) {
+        let Some(position) = position else { return };
+        if Some(position) > self.reached {
+            self.reached = Some(position);
+            self.heard = Instant::now();
+        }
+        if let Some(intent) = self.replay
+            && position > intent.span.last
+        {
+            // The log ends in a gap, as behind a transaction.
+            self.filling.cover_until(intent.span.last);
+        }
     }
 
     /// Behind an offset that is out of range, librdkafka stops fetching, and takes no seek either.
@@ -202,19 +211,22 @@ impl Line {
 
     fn append_all(&mut self, decoded: &[Taken<'_>], fates: &[Fate], counts: &mut Counts) -> Result<()> {
         let now = Instant::now();
-        for ((message, held), fate) in decoded.iter().zip(fates) {
-            match (held, fate) {
+        // Of what becomes a row: the rest leaves nothing behind, however much of it there is.
+        let mut held = 0;
+        for ((message, decoded), fate) in decoded.iter().zip(fates) {
+            match (decoded, fate) {
                 (Err(error), _) => self.bury(message, error.code(), &error.to_string())?,
                 (_, Fate::Forgotten) => counts.forgotten += 1,
                 (_, Fate::Duplicate) => counts.duplicates += 1,
                 (Ok(decoded), _) => {
                     self.append(decoded, message)?;
+                    held += message.payload.len();
                     counts.rows += 1;
                 }
             }
             self.filling.cover(message.offset, message.timestamp_ms, now);
         }
-        self.filling.hold(decoded.iter().map(|(message, _)| message.payload.len()).sum());
+        self.filling.hold(held);
         Ok(())
     }
 
