@@ -286,8 +286,8 @@ impl Auditor {
     }
 }
 
-/// What should be there before the first batch and behind the last: all that Kafka still has before it, and
-/// all that the group has committed.
+/// What should be there before the first batch and behind the last: all that Kafka still has before it, all that the
+/// group has committed, and what Kafka has dropped behind it.
 fn outside(chain: &Chain, committed: Option<u64>, ends: Option<Ends>, depth: Depth) -> Vec<Missing> {
     let mut outside = Vec::new();
     let Some(ends) = ends else { return outside };
@@ -308,6 +308,11 @@ fn outside(chain: &Chain, committed: Option<u64>, ends: Option<Ends>, depth: Dep
         && next < committed
     {
         outside.push(Missing { span: Span { first: next, last: committed - 1 }, from: From::End });
+    }
+    // What the log has dropped before anybody took it. A partition that nothing was ever taken of begins where its log does.
+    let taken = committed.map_or(next, |committed| committed.max(next));
+    if (covered.is_some() || committed.is_some()) && taken < ends.low {
+        outside.push(Missing { span: Span { first: taken, last: ends.low - 1 }, from: From::End });
     }
     outside
 }
@@ -361,6 +366,18 @@ mod tests {
             outside(&Chain::default(), Some(12), ends, Depth::Whole),
             [Missing { span: span(2, 11), from: From::End }]
         );
+    }
+
+    /// Once called clean, while the consumer stood still because of it.
+    #[test]
+    fn what_the_log_dropped_before_it_was_taken_is_missing() {
+        let ends = Some(Ends { low: 20, high: 30 });
+        let dropped = |first: u64| [Missing { span: span(first, 19), from: From::End }];
+        assert_eq!(outside(&chain(2, 9), Some(10), ends, Depth::Whole), dropped(10));
+        assert_eq!(outside(&chain(2, 9), None, ends, Depth::Since { ingest_ms: 0 }), dropped(10));
+        assert_eq!(outside(&chain(2, 9), Some(15), ends, Depth::Whole)[1..], dropped(15));
+        assert_eq!(outside(&chain(2, 25), Some(26), ends, Depth::Whole), []);
+        assert_eq!(outside(&Chain::default(), None, ends, Depth::Whole), []);
     }
 
     #[test]
