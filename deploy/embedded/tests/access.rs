@@ -20,6 +20,26 @@ fn server_with_table() -> Server {
     server
 }
 
+/// Without its bound the engine walked into the end of its stack, and ended.
+#[test]
+fn the_bounds_of_a_statement_cannot_be_lifted() {
+    let server = server_with_table();
+    let deep = format!("SELECT 1{}", "-1".repeat(50_000));
+    for (setting, value) in [
+        ("max_parser_depth", "0"),
+        ("max_parser_depth", "100000"),
+        ("max_ast_depth", "0"),
+        ("max_ast_elements", "0"),
+        ("max_expanded_ast_elements", "0"),
+        ("max_subquery_depth", "0"),
+        ("input_format_json_max_depth", "100000"),
+    ] {
+        let answer = server.post(&format!("{setting}={value}"), deep.as_bytes());
+        assert_eq!(answer.code(), 452, "{setting} = {value}: {}", answer.text());
+    }
+    assert_eq!(server.sql_with("max_parser_depth=500", "SELECT a FROM t"), "7\n");
+}
+
 #[test]
 fn a_request_that_is_no_post_changes_nothing() {
     let server = server_with_table();
