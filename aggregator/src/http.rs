@@ -8,7 +8,7 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use ops::serve::{error, failed, failure_noted};
+use frame::{error, failed, failure_noted};
 use schemas::key::is_key;
 use serde::{Deserialize, Serialize};
 

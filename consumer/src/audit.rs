@@ -81,7 +81,7 @@ struct Examined {
 
 impl Auditor {
     pub async fn open(config: &Config) -> Result<Auditor> {
-        let client = config.clickhouse.client().map_err(ops::config::Error::from)?;
+        let client = clickhouse_client::open(&config.clickhouse)?;
         let settings = &config.consumer;
         let key = ledger_key(config)?;
         let ledger = Ledger::read(&client, key.as_ref()).await?;

@@ -208,7 +208,7 @@ async fn forget(config: &Config, arguments: &Forget) -> Result<ops::Exit> {
         ))
         .context(ops::Exit::InvalidInput);
     };
-    let client = config.clickhouse.client().map_err(ops::config::Error::from)?;
+    let client = clickhouse_client::open(&config.clickhouse)?;
     let settings = &config.consumer;
     let request = forget::Request {
         unit: Unit {
@@ -233,7 +233,7 @@ async fn forget(config: &Config, arguments: &Forget) -> Result<ops::Exit> {
 }
 
 async fn migrate_tables(config: TablesConfig) -> Result<ops::Exit> {
-    let client = config.clickhouse.client().map_err(ops::config::Error::from)?;
+    let client = clickhouse_client::open(&config.clickhouse)?;
     let made = migrate::migrate(&client, config.clickhouse.database.as_str())
         .await
         .with_context(|| format!("migrating {}", config.clickhouse.url.as_str()))?;

@@ -48,11 +48,11 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
     let tables_there = health.condition("tables", "not looked for yet");
     let definitions_read = health.condition("definitions", "the log has not been read yet");
     let partitions_given = health.condition("partitions", "none has been given yet");
-    let served = ops::serve::Served { routes: Router::new(), registry, health: health.clone() };
-    let server = ops::serve::start(&config.http, served, &shutdown).await?;
+    let served = frame::Served { routes: Router::new(), registry, health: health.clone() };
+    let server = frame::start(&config.http, served, &shutdown).await?;
 
     // the tables
-    let client = config.clickhouse.client().map_err(ops::config::Error::from)?;
+    let client = clickhouse_client::open(&config.clickhouse)?;
     let insert_timeout = settings.insert_timeout_ms.duration();
     let (store, ledger) = loop {
         let opened = async {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use ops::registry::{Registered, Registry, Unavailable};
+use kafka::registry::{Registered, Registry, Unavailable};
 use schemas::avro::{DecodeError, IncompatibleSchema, Plan, RecordKind};
 
 mod references;
@@ -252,7 +252,7 @@ impl Plans {
 
 #[cfg(test)]
 mod tests {
-    use ops::registry::Reference;
+    use kafka::registry::Reference;
 
     use super::*;
 

@@ -27,7 +27,7 @@ impl Bench {
         let runtime = Runtime::new().unwrap();
         let settings = serde_json::json!({"url": stack.clickhouse_url(), "database": "splitstream"});
         let settings: ops::config::ClickHouse = serde_json::from_value(settings).unwrap();
-        let client = settings.client().unwrap();
+        let client = clickhouse_client::open(&settings).unwrap();
         runtime.block_on(consumer::migrate::migrate(&client, "splitstream")).unwrap();
         let key = LedgerKey::new(b"0123456789abcdef0123456789abcdef").unwrap();
         Bench { runtime, client, key, _stack: stack, _dir: dir }

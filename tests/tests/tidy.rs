@@ -9,16 +9,18 @@ use serde_json::Value;
 
 /// Our packages, each with those of ours that it may import, at any depth; its tests may import [`PARTS`]
 /// besides. No service imports a service, and `schemas` and `stats` never meet but in `aggregator`.
-const MAY_IMPORT: [(&str, &[&str]); 14] = [
+const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("schemas", &[]),
     ("stats", &[]),
     ("ops", &[]),
+    ("frame", &["ops"]),
     ("kafka", &["ops"]),
+    ("clickhouse-client", &["ops"]),
     ("assignment", &["schemas"]),
     ("producer", &["schemas", "assignment", "ops", "kafka"]),
-    ("consumer", &["schemas", "assignment", "ops", "kafka"]),
+    ("consumer", &["schemas", "assignment", "ops", "frame", "kafka", "clickhouse-client"]),
     ("lab", &["stats"]),
-    ("aggregator", &["schemas", "stats", "lab", "ops", "kafka"]),
+    ("aggregator", &["schemas", "stats", "lab", "ops", "frame", "kafka", "clickhouse-client"]),
     ("fetch", &[]),
     ("embedded", &["schemas", "fetch"]),
     ("local", &["schemas", "fetch"]),
@@ -30,7 +32,9 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
             "stats",
             "lab",
             "ops",
+            "frame",
             "kafka",
+            "clickhouse-client",
             "producer",
             "consumer",
             "aggregator",

@@ -104,7 +104,7 @@ pub async fn quick(config: &Config) -> Result<Report> {
 }
 
 async fn uptime(config: &Config) -> Result<u64> {
-    let client = config.clickhouse.client().map_err(ops::config::Error::from)?;
+    let client = clickhouse_client::open(&config.clickhouse)?;
     super::Tables::new(client).uptime_seconds().await.context("asking ClickHouse how long it has been up")
 }
 

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use ops::registry::{Reference, Registered, Unavailable};
+use kafka::registry::{Reference, Registered, Unavailable};
 use schemas::avro::{DecodeError, IncompatibleSchema, SCHEMA_BYTES_MAX};
 
 use super::Fetch;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::emitter::{Emitter, Refused, SchemaIds, Totals};
 use crate::topics;
 use anyhow::{Context, anyhow, bail};
+use kafka::registry::{NoId, Registry};
 use ops::Exit;
-use ops::registry::{NoId, Registry};
 use schemas::{Event, Sender};
 
 use crate::config::Config;

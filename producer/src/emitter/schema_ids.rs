@@ -1,8 +1,8 @@
 //! The numbers of our schemas in a registry, asked for once, before the first event is taken: a schema that the
 //! registry refuses stops a producer at its start and not in the middle of its work.
 
+use kafka::registry::{NoId, Registry};
 use ops::config::Kafka;
-use ops::registry::{NoId, Registry};
 use schemas::avro::{RecordKind, WrittenWith};
 use schemas::{Event, topics};
 

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread::JoinHandle;
 
+use kafka::registry::{NoId, Reference, Registered, Registry};
 use ops::config;
-use ops::registry::{NoId, Reference, Registered, Registry};
 
 /// Answers one request; what was asked can be had afterwards.
 fn server(status: &str, body: &str) -> (String, JoinHandle<String>) {

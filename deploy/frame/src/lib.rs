@@ -23,9 +23,12 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::config::{Http, Secret};
-use crate::health::Report;
-use crate::{Health, Shutdown, listen, metrics};
+use ops::config::{Http, Secret};
+use ops::health::Report;
+use ops::{Health, Shutdown, metrics};
+use subtle::ConstantTimeEq;
+
+mod listen;
 
 /// What a service serves.
 pub struct Served {
@@ -170,7 +173,7 @@ async fn within_bounds(State(bounds): State<Arc<Bounds>>, request: Request, next
 
 async fn check_token(State(token): State<Arc<Secret>>, request: Request, next: Next) -> Response {
     let given = request.headers().get(header::AUTHORIZATION).and_then(|value| shown_token(value.as_bytes()));
-    if given.is_some_and(|given| same(&given, token.reveal().as_bytes())) {
+    if given.is_some_and(|given| given.ct_eq(token.reveal().as_bytes()).into()) {
         return next.run(request).await;
     }
     let mut response = error(
@@ -196,19 +199,6 @@ fn shown_token(value: &[u8]) -> Option<Vec<u8>> {
     let pair = BASE64.decode(rest.trim()).ok()?;
     let colon = pair.iter().position(|byte| *byte == b':')?;
     Some(pair[colon + 1..].to_vec())
-}
-
-/// Equality in a time that depends on the lengths alone, so that a guess learns nothing of how
-/// much of it was right.
-fn same(left: &[u8], right: &[u8]) -> bool {
-    if left.len() != right.len() {
-        return false;
-    }
-    let mut difference = 0;
-    for (left, right) in left.iter().zip(right) {
-        difference |= std::hint::black_box(left ^ right);
-    }
-    difference == 0
 }
 
 /// Puts `host:port` and a line break into the file: a reader sees the whole line or no file.

@@ -20,7 +20,7 @@ fn example() -> PathBuf {
     let path = target.join("examples/service");
     assert!(
         path.exists(),
-        "{} is not built; run the whole package's tests, or `cargo build -p ops --examples`",
+        "{} is not built; run the whole package's tests, or `cargo build -p frame --examples`",
         path.display()
     );
     path

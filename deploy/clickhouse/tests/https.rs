@@ -64,7 +64,7 @@ async fn server() -> std::net::SocketAddr {
 fn client(lines: &str) -> clickhouse::Client {
     let file = format!("[clickhouse]\n{lines}");
     let service: Service = ops::config::parse(Some(("s.toml", &file)), []).unwrap();
-    service.clickhouse.client().unwrap()
+    clickhouse_client::open(&service.clickhouse).unwrap()
 }
 
 #[tokio::test]
@@ -84,4 +84,21 @@ async fn another_authority_is_not_trusted() {
         format!("url = 'https://127.0.0.1:{port}'\nca_file = '{}'", fixture("stranger.pem").display());
     let error = client(&lines).query("SELECT 1").execute().await.unwrap_err();
     assert!(format!("{error:?}").contains("UnknownIssuer"), "{error:?}");
+}
+
+#[test]
+fn a_client_is_made_for_http_and_not_without_the_authorities_that_are_named() {
+    let settings = |more: &str| -> ClickHouse {
+        let file = format!("[clickhouse]\n{more}");
+        ops::config::parse::<Service>(Some(("s.toml", &file)), []).unwrap().clickhouse
+    };
+    assert!(clickhouse_client::open(&settings("url = 'http://clickhouse:8123'")).is_ok());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ca.pem");
+    std::fs::write(&path, "no certificate\n").unwrap();
+    let https = format!("url = 'https://clickhouse:8443'\nca_file = '{}'", path.display());
+    assert_eq!(
+        clickhouse_client::open(&settings(&https)).err().unwrap().to_string(),
+        format!("reading the certificates in clickhouse.ca_file, {}: there is none", path.display())
+    );
 }

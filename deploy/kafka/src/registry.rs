@@ -13,8 +13,7 @@ use ureq::Agent;
 use ureq::http::Response;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use crate::config;
-use crate::config::{Secret, ServerUrl};
+use ops::config::{self, Secret, ServerUrl};
 
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 /// The most of an answer that is read.

@@ -16,8 +16,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 
-use crate::Shutdown;
-use crate::config::Http;
+use ops::Shutdown;
+use ops::config::Http;
 
 /// A listener that has run out of descriptors tries again after this.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_secs(1);

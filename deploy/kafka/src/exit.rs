@@ -1,0 +1,58 @@
+//! The exit code that an error of Kafka or of the registry asks for, the same in every command.
+
+use std::error::Error as Cause;
+
+use ops::Exit;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::ConnectError;
+use crate::registry::Unavailable;
+
+/// Of one cause of an error; `None` if it is neither's, or asks for none.
+pub fn exit_of(cause: &(dyn Cause + 'static)) -> Option<Exit> {
+    if cause.is::<Unavailable>() {
+        return Some(Exit::Unreachable);
+    }
+    match cause.downcast_ref::<ConnectError>() {
+        Some(ConnectError::Settings(_)) => return Some(Exit::InvalidInput),
+        Some(ConnectError::Silent { .. }) => return Some(Exit::Unreachable),
+        None => {}
+    }
+    let error = cause.downcast_ref::<KafkaError>()?;
+    if let KafkaError::ClientConfig(..) = error {
+        return Some(Exit::InvalidInput);
+    }
+    is_silence(error.rdkafka_error_code()?).then_some(Exit::Unreachable)
+}
+
+/// Whether no broker answered.
+fn is_silence(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::{
+        AllBrokersDown, BrokerNotAvailable, BrokerTransportFailure, MessageTimedOut, OperationTimedOut,
+        RequestTimedOut, Resolve,
+    };
+    matches!(
+        code,
+        AllBrokersDown
+            | BrokerNotAvailable
+            | BrokerTransportFailure
+            | MessageTimedOut
+            | OperationTimedOut
+            | RequestTimedOut
+            | Resolve
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_unreachable_and_a_denial_is_not() {
+        let of = |code| exit_of(&KafkaError::MetadataFetch(code));
+        assert_eq!(of(RDKafkaErrorCode::OperationTimedOut), Some(Exit::Unreachable));
+        assert_eq!(of(RDKafkaErrorCode::TopicAuthorizationFailed), None);
+        let settings = ConnectError::Settings("no such property".to_owned());
+        assert_eq!(exit_of(&settings), Some(Exit::InvalidInput));
+    }
+}
