@@ -9,7 +9,6 @@ pub mod config;
 pub mod dead_letters;
 pub mod decode;
 pub mod dedupe;
-pub mod definitions;
 pub mod exit;
 pub mod fetch;
 pub mod forget;

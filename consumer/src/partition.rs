@@ -15,7 +15,6 @@ use tokio::runtime::Handle;
 use crate::batch::{Batch, Limits};
 use crate::dead_letters::{DeadLetters, Sent};
 use crate::dedupe::Window;
-use crate::definitions::Follower;
 use crate::forget::Forgotten;
 use crate::group::{Assigned, GroupConsumer, Stop};
 use crate::memory::Budget;
@@ -26,6 +25,7 @@ use crate::spares::Spares;
 use crate::store::{Place, Store};
 use crate::tally::Tally;
 use crate::verify::Named;
+use definitions::Follower;
 
 pub use standing::Standing;
 

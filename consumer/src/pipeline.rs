@@ -14,7 +14,6 @@ use crate::audit::{self, AuditMetrics};
 use crate::batch::Limits;
 use crate::config::Config;
 use crate::dead_letters::DeadLetters;
-use crate::definitions::Follower;
 use crate::forget::{Forgotten, Ledger};
 use crate::group::{self, GroupConsumer};
 use crate::memory::Budget;
@@ -25,6 +24,7 @@ use crate::rows::Table;
 use crate::schema_cache::SchemaCache;
 use crate::spares::Spares;
 use crate::store::{Place, Store};
+use definitions::Follower;
 
 /// Longest time in which a loop may stand still before the process counts as hung; above every bounded wait.
 const STANDSTILL_MAX: Duration = Duration::from_secs(180);

@@ -22,11 +22,11 @@ use super::tables::{Part, Tables, repeated};
 use crate::batch::{Span, Stamp};
 use crate::dead_letters::DeadLetters;
 use crate::decode::{Decoded, decode};
-use crate::definitions::Follower;
 use crate::rows::{Rows, Verdict};
 use crate::schema_cache::{NoPlan, Plans};
 use crate::store::Place;
 use crate::verify::{Named, Verification};
+use definitions::Follower;
 
 /// Offsets of one batch: below what makes one part, with room for the largest rows.
 const OFFSETS_MAX: usize = 20_000;

@@ -20,7 +20,7 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What the log has said so far.
 #[derive(Default)]
-pub struct Log {
+pub struct FollowedLog {
     pub definitions: Definitions,
     /// Of every record that was a change: why it was refused, empty if accepted.
     pub verdicts: BTreeMap<u64, String>,
@@ -31,18 +31,18 @@ pub struct Log {
 /// The log, kept up to date by a thread.
 #[derive(Default)]
 pub struct Follower {
-    log: Mutex<Log>,
+    log: Mutex<FollowedLog>,
     grown: Condvar,
 }
 
 impl Follower {
-    pub fn lock(&self) -> MutexGuard<'_, Log> {
+    pub fn lock(&self) -> MutexGuard<'_, FollowedLog> {
         // A reader that panicked has changed nothing.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The log, once it reaches past `offset`, or as it is when `wait` is over.
-    pub fn past(&self, offset: u64, wait: Duration) -> MutexGuard<'_, Log> {
+    pub fn past(&self, offset: u64, wait: Duration) -> MutexGuard<'_, FollowedLog> {
         let until = Instant::now() + wait;
         let mut log = self.lock();
         while log.next <= offset {
