@@ -1,6 +1,7 @@
 //! Who a request says it comes from.
 
 use axum::http::HeaderMap;
+use base64::prelude::{BASE64_STANDARD, Engine};
 
 use super::exception::{Exception, code};
 use super::request::header;
@@ -52,7 +53,8 @@ impl Credentials {
             if !scheme.eq_ignore_ascii_case("basic") {
                 return Err(refused("'Authorization' HTTP header's scheme is not Basic"));
             }
-            let decoded = decode_base64(encoded.trim()).and_then(|bytes| String::from_utf8(bytes).ok());
+            let decoded =
+                BASE64_STANDARD.decode(encoded.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
             let decoded =
                 decoded.ok_or_else(|| refused("'Authorization' HTTP header is not Base64 of UTF-8"))?;
             let (user, password) = decoded.split_once(':').unwrap_or((&decoded, ""));
@@ -61,29 +63,6 @@ impl Credentials {
         let user = address_user.filter(|user| !user.is_empty()).unwrap_or_else(|| DEFAULT_USER.to_owned());
         Ok(Credentials { user, password: address_password.unwrap_or_default() })
     }
-}
-
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let mut bits = 0_u32;
-    let mut held = 0_u32;
-    for byte in text.trim_end_matches('=').bytes() {
-        let digit = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = (bits << 6 | u32::from(digit)) & 0xff_ffff;
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held & 0xff) as u8);
-        }
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! The engine behind a safe interface: libchdb's C functions, loaded at run time, which is all the unsafe
-//! code of the package but for [`super::confine`]'s system calls. Knows SQL text, formats and bytes; knows
+//! The engine behind a safe interface: libchdb's C functions, loaded at run time. Knows SQL text, formats and bytes; knows
 //! nothing of HTTP.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};

@@ -4,6 +4,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Server;
@@ -12,6 +13,7 @@ use super::compression::{self, Coding};
 use super::engine::{Connection, Parameter, Progress, Reply};
 use super::exception::{Exception, code};
 use super::external::ExternalTable;
+use super::form;
 use super::guard;
 use super::insert::{Insert, Source};
 use super::kill::KillTask;
@@ -93,7 +95,9 @@ fn execute(
                 ));
             }
             let form = read_text(&body, FORM_BYTES_MAX)?;
-            (server.space.spool()?, request.read_form(&form, &boundary, &server.space)?)
+            // Ready at once: the whole form is here.
+            let fields = Handle::current().block_on(form::fields(form, &boundary))?;
+            (server.space.spool()?, request.read_form(fields, &server.space)?)
         }
     };
     let request = &*request;

@@ -75,7 +75,7 @@ impl ExternalTable {
             ));
         };
         let mut rows = space.spool()?;
-        rows.append(field.value)?;
+        rows.append(&field.value)?;
         Ok(ExternalTable {
             name: field.name.clone(),
             format: format.to_owned(),
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn rows_without_columns_are_refused() {
         let space = SpoolSpace::new(100, 100);
-        let field = Field { name: "ext".to_owned(), is_file: true, value: b"1\n" };
+        let field = Field { name: "ext".to_owned(), is_file: true, value: b"1\n".as_slice().into() };
         let refused = ExternalTable::read(&field, &[], &space).err().expect("refused");
         assert_eq!(refused.code, code::BAD_ARGUMENTS);
         let columns = Description { table: "ext".to_owned(), fact: Fact::Structure("a UInt8".to_owned()) };

@@ -1,14 +1,21 @@
-//! A body of `multipart/form-data` taken apart: clients send a query with bound parameters that way.
+//! Splits a body of `multipart/form-data` into its fields: clients send a query with bound parameters and external
+//! tables that way.
+
+use axum::body::{Body, Bytes};
+use multer::Multipart;
 
 use super::exception::{Exception, code};
 
+/// Fields of one form. Each file takes a descriptor, and each setting is compared with each file.
+const FIELDS_MAX: usize = 1_000;
+
 /// A field of a form.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Field<'body> {
+pub struct Field {
     pub name: String,
     /// A file: an external table's rows.
     pub is_file: bool,
-    pub value: &'body [u8],
+    pub value: Bytes,
 }
 
 /// The boundary that a content type names; `None` if it is no form.
@@ -16,16 +23,12 @@ pub struct Field<'body> {
 /// # Errors
 /// A form without a boundary.
 pub fn boundary(content_type: &str) -> Result<Option<String>, Exception> {
-    let mut parts = content_type.split(';').map(str::trim);
-    if !parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/form-data")) {
+    let media_type = content_type.split(';').next().unwrap_or("").trim();
+    if !media_type.eq_ignore_ascii_case("multipart/form-data") {
         return Ok(None);
     }
-    let boundary = parts.find_map(|part| {
-        let (name, value) = part.split_once('=')?;
-        name.eq_ignore_ascii_case("boundary").then(|| value.trim_matches('"').to_owned())
-    });
-    match boundary {
-        Some(boundary) if !boundary.is_empty() => Ok(Some(boundary)),
+    match multer::parse_boundary(content_type) {
+        Ok(boundary) if !boundary.is_empty() => Ok(Some(boundary)),
         _ => Err(broken("its Content-Type names no boundary")),
     }
 }
@@ -33,48 +36,30 @@ pub fn boundary(content_type: &str) -> Result<Option<String>, Exception> {
 /// The fields, in order.
 ///
 /// # Errors
-/// A body that is not such a form, or one that is cut short.
-pub fn fields<'body>(body: &'body [u8], boundary: &str) -> Result<Vec<Field<'body>>, Exception> {
-    let opening = format!("--{boundary}");
-    let between = format!("\r\n--{boundary}");
+/// A body that is not such a form, is cut short, or has too many fields.
+pub async fn fields(body: Vec<u8>, boundary: &str) -> Result<Vec<Field>, Exception> {
+    let mut form = Multipart::new(Body::from(body).into_data_stream(), boundary);
     let mut fields = Vec::new();
-    let begins = find(body, opening.as_bytes()).ok_or_else(|| broken("its boundary does not occur"))?;
-    let mut rest = &body[begins + opening.len()..];
-    // Behind a boundary: two hyphens at the end of the form, a line end before a field.
-    while !rest.starts_with(b"--") {
-        let head = find(rest, b"\r\n").ok_or_else(|| broken("it is cut short"))? + 2;
-        let value = find(rest, b"\r\n\r\n").ok_or_else(|| broken("a field has no head"))? + 4;
-        let end =
-            value + find(&rest[value..], between.as_bytes()).ok_or_else(|| broken("it is cut short"))?;
-        // A field without any header has its value right behind the line end.
-        let headers = std::str::from_utf8(&rest[head.min(value)..value])
-            .map_err(|_| broken("a field's head is not UTF-8"))?;
-        let disposition = headers
-            .lines()
-            .find_map(|line| {
-                let (name, value) = line.split_once(':')?;
-                name.trim().eq_ignore_ascii_case("content-disposition").then_some(value)
-            })
-            .ok_or_else(|| broken("a field has no Content-Disposition"))?;
-        fields.push(Field {
-            name: attribute(disposition, "name").ok_or_else(|| broken("a field has no name"))?,
-            is_file: attribute(disposition, "filename").is_some(),
-            value: &rest[value..end],
-        });
-        rest = &rest[end + between.len()..];
+    while let Some(field) = form.next_field().await.map_err(unreadable)? {
+        if fields.len() == FIELDS_MAX {
+            return Err(broken(&format!("it has more than {FIELDS_MAX} fields")));
+        }
+        let name = field.name().ok_or_else(|| broken("a field has no name"))?.to_owned();
+        let is_file = field.file_name().is_some();
+        let value = field.bytes().await.map_err(unreadable)?;
+        fields.push(Field { name, is_file, value });
     }
     Ok(fields)
 }
 
-fn attribute(disposition: &str, wanted: &str) -> Option<String> {
-    disposition.split(';').find_map(|part| {
-        let (name, value) = part.trim().split_once('=')?;
-        (name == wanted).then(|| value.trim().trim_matches('"').to_owned())
-    })
-}
-
-fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes.windows(wanted.len()).position(|window| window == wanted)
+fn unreadable(error: multer::Error) -> Exception {
+    use multer::Error::{IncompleteFieldData, IncompleteHeaders, IncompleteStream};
+    match error {
+        IncompleteFieldData { .. } | IncompleteHeaders | IncompleteStream => {
+            broken("it is cut short, or has another boundary than its Content-Type names")
+        }
+        error => broken(&error.to_string()),
+    }
 }
 
 fn broken(why: &str) -> Exception {
@@ -85,34 +70,59 @@ fn broken(why: &str) -> Exception {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_query_and_its_parameters() {
-        let content_type = "multipart/form-data; boundary=\"abc\"";
+    #[tokio::test]
+    async fn a_query_and_its_parameters() {
+        let content_type = "multipart/form-data; boundary=\"aBc\"";
         let boundary = boundary(content_type).expect("is a form").expect("has a boundary");
-        let body = b"--abc\r\nContent-Disposition: form-data; name=\"query\"\r\n\r\nSELECT {x:String}\r\n\
-            --abc\r\ncontent-disposition: form-data; name=\"param_x\"\r\nContent-Type: text/plain\r\n\r\n\
-            a\r\n\r\n--b\r\n--abc--\r\n";
-        let found = fields(body, &boundary).expect("is whole");
+        let body = b"--aBc\r\nContent-Disposition: form-data; name=\"query\"\r\n\r\nSELECT {x:String}\r\n\
+            --aBc\r\ncontent-disposition: form-data; name=\"param_x\"\r\nContent-Type: text/plain\r\n\r\n\
+            a\r\n\r\n--b\r\n--aBc--\r\n";
+        let found = fields(body.to_vec(), &boundary).await.expect("is whole");
         let names: Vec<(&str, bool)> =
             found.iter().map(|field| (field.name.as_str(), field.is_file)).collect();
         assert_eq!(names, [("query", false), ("param_x", false)]);
-        assert_eq!(found[0].value, b"SELECT {x:String}");
-        assert_eq!(found[1].value, b"a\r\n\r\n--b");
+        assert_eq!(found[0].value, "SELECT {x:String}");
+        assert_eq!(found[1].value, "a\r\n\r\n--b");
     }
 
-    #[test]
-    fn what_is_no_form_is_none_and_what_is_cut_is_refused() {
-        assert_eq!(boundary("text/plain").expect("is no form"), None);
-        assert!(boundary("multipart/form-data").is_err());
+    #[tokio::test]
+    async fn what_is_no_form_is_none_and_what_is_cut_is_refused() {
+        for content_type in ["", "text/plain", "no type at all", "multipart/mixed; boundary=a"] {
+            assert_eq!(boundary(content_type).expect("is no form"), None, "{content_type}");
+        }
+        for content_type in ["multipart/form-data", "multipart/form-data; boundary="] {
+            assert!(boundary(content_type).is_err(), "{content_type}");
+        }
         let cut = b"--abc\r\nContent-Disposition: form-data; name=\"query\"\r\n\r\nSELECT 1";
-        assert!(fields(cut, "abc").expect_err("is cut").message.contains("it is cut short"));
-        assert!(fields(b"SELECT 1", "abc").is_err());
+        let refused = fields(cut.to_vec(), "abc").await.expect_err("is cut");
+        assert!(refused.message.contains("it is cut short"), "{}", refused.message);
+        assert!(fields(b"SELECT 1".to_vec(), "abc").await.is_err());
+        assert!(fields(Vec::new(), "abc").await.is_err());
+        let nameless = b"--abc\r\nContent-Type: text/plain\r\n\r\n1\r\n--abc--";
+        assert!(
+            fields(nameless.to_vec(), "abc")
+                .await
+                .expect_err("has no name")
+                .message
+                .contains("a field has no name")
+        );
     }
 
-    #[test]
-    fn a_file_is_told_from_a_field() {
+    #[tokio::test]
+    async fn a_file_is_told_from_a_field() {
         let body =
             b"--abc\r\nContent-Disposition: form-data; name=\"t\"; filename=\"t.tsv\"\r\n\r\n1\n\r\n--abc--";
-        assert!(fields(body, "abc").expect("is whole")[0].is_file);
+        assert!(fields(body.to_vec(), "abc").await.expect("is whole")[0].is_file);
+    }
+
+    #[tokio::test]
+    async fn a_form_has_a_thousand_fields_at_most() {
+        let form = |fields: usize| {
+            let field = "--abc\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\n1\r\n";
+            (field.repeat(fields) + "--abc--").into_bytes()
+        };
+        assert_eq!(fields(form(FIELDS_MAX), "abc").await.expect("fits").len(), FIELDS_MAX);
+        let refused = fields(form(FIELDS_MAX + 1), "abc").await.expect_err("has too many");
+        assert!(refused.message.contains("it has more than 1000 fields"), "{}", refused.message);
     }
 }

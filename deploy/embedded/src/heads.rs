@@ -6,12 +6,16 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use httparse::Status;
+
 /// http_max_uri_size.
 pub const ADDRESS_BYTES_MAX: usize = 1 << 20;
 /// A longer address is put aside; the library's limit is 65,534 bytes.
 const PASSED_BYTES_MAX: usize = 60_000;
 /// The headers behind the address; the library takes about as many.
 const HEADERS_BYTES_MAX: usize = 400_000;
+/// The library's limit; a head with more is the library's to refuse.
+const HEADERS_MAX: usize = 100;
 /// An address beyond its bound is read to its end, so that its sender gets to read why it is refused, but no
 /// further than this.
 const REFUSED_BYTES_MAX: usize = 64 << 20;
@@ -235,11 +239,9 @@ fn after_chunk_length(line: Vec<u8>) -> State {
     if !line.ends_with(b"\n") {
         return State::ChunkLength(line);
     }
-    let number = line.split(|byte| !byte.is_ascii_hexdigit()).next().unwrap_or_default();
-    let number = std::str::from_utf8(number).ok().and_then(|it| u64::from_str_radix(it, 16).ok());
-    match number {
-        Some(0) => State::Trailer(Vec::new()),
-        Some(length) if length < u64::MAX - 2 => State::Chunk(length + 2),
+    match httparse::parse_chunk_size(&line) {
+        Ok(Status::Complete((_, 0))) => State::Trailer(Vec::new()),
+        Ok(Status::Complete((_, length))) if length < u64::MAX - 2 => State::Chunk(length + 2),
         _ => State::Untouched,
     }
 }
@@ -277,29 +279,28 @@ struct Head<'head> {
 impl<'head> Head<'head> {
     /// `None` if anything about it is unusual.
     fn read(head: &'head [u8]) -> Option<Head<'head>> {
-        let mut lines =
-            head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-        let mut parts = lines.next()?.split(|&byte| byte == b' ');
-        let (method, target, version) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() || !version.starts_with(b"HTTP/1.") || method == b"CONNECT" {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut request = httparse::Request::new(&mut headers);
+        if request.parse(head) != Ok(Status::Complete(head.len())) {
             return None;
         }
-        let target = std::str::from_utf8(target).ok()?;
+        let (method, target) = (request.method?, request.path?);
+        if method == "CONNECT" {
+            return None;
+        }
         let mut length = None;
         let mut is_chunked = false;
-        for line in lines.filter(|line| !line.is_empty()) {
-            let colon = line.iter().position(|&byte| byte == b':')?;
-            let value = std::str::from_utf8(&line[colon + 1..]).unwrap_or("?").trim();
-            match line[..colon].to_ascii_lowercase().as_slice() {
-                b"content-length" if length.is_none() && value.bytes().all(|it| it.is_ascii_digit()) => {
+        for header in request.headers {
+            let value = std::str::from_utf8(header.value).unwrap_or("?");
+            match header.name.to_ascii_lowercase().as_str() {
+                "content-length" if length.is_none() && value.bytes().all(|it| it.is_ascii_digit()) => {
                     length = Some(value.parse::<u64>().ok()?);
                 }
-                b"transfer-encoding" if !is_chunked && value.eq_ignore_ascii_case("chunked") => {
+                "transfer-encoding" if !is_chunked && value.eq_ignore_ascii_case("chunked") => {
                     is_chunked = true
                 }
-                b"content-length" | b"transfer-encoding" | b"upgrade" => return None,
-                name if name.iter().all(|byte| byte.is_ascii_graphic()) => {}
-                _ => return None,
+                "content-length" | "transfer-encoding" | "upgrade" => return None,
+                _ => {}
             }
         }
         let body = match (length, is_chunked) {
@@ -309,7 +310,7 @@ impl<'head> Head<'head> {
             (Some(_), true) => return None,
         };
         let behind_target = &head[method.len() + 1 + target.len() + 1..];
-        Some(Head { method, target, behind_target, body })
+        Some(Head { method: method.as_bytes(), target, behind_target, body })
     }
 }
 

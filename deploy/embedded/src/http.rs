@@ -10,6 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -231,15 +232,12 @@ async fn run(
 impl Server {
     /// Compares digests, so that the time taken says nothing about the password.
     fn authenticate(&self, given: &Credentials) -> Result<(), Exception> {
-        let digest = |text: &str| Sha256::digest(text.as_bytes());
-        let differ = |left: &str, right: &str| {
-            digest(left)
-                .iter()
-                .zip(digest(right).iter())
-                .fold(0, |differ, (left, right)| differ | (left ^ right))
-        };
+        let are_equal =
+            |left: &str, right: &str| Sha256::digest(left).as_slice().ct_eq(Sha256::digest(right).as_slice());
         let expected = &self.credentials;
-        if differ(&given.user, &expected.user) | differ(&given.password, &expected.password) == 0 {
+        let are_right =
+            are_equal(&given.user, &expected.user) & are_equal(&given.password, &expected.password);
+        if are_right.into() {
             return Ok(());
         }
         Err(Exception::new(

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, Method};
+use percent_encoding::percent_decode_str;
 
 use super::compression::Coding;
 use super::credentials::Credentials;
 use super::engine::Parameter;
 use super::exception::{Exception, code};
 use super::external::{Description, ExternalTable};
-use super::form;
+use super::form::{self, Field};
 use super::guard;
 use super::response_headers::{self, Headers};
 use super::spool::SpoolSpace;
@@ -220,24 +221,23 @@ impl Request {
     /// Takes the fields of a form as if they stood in the address, and its files as external tables.
     pub fn read_form(
         &mut self,
-        body: &[u8],
-        boundary: &str,
+        fields: Vec<Field>,
         space: &Arc<SpoolSpace>,
     ) -> Result<Vec<ExternalTable>, Exception> {
         let mut files = Vec::new();
         let mut settings = Vec::new();
-        for field in form::fields(body, boundary)? {
+        for field in fields {
             if field.is_file {
                 files.push(field);
                 continue;
             }
             match (field.name.as_str(), field.name.strip_prefix("param_")) {
-                ("query", _) => self.text.push_str(&String::from_utf8_lossy(field.value)),
+                ("query", _) => self.text.push_str(&String::from_utf8_lossy(&field.value)),
                 (_, Some(name)) => {
                     self.parameters.push(Parameter { name: name.to_owned(), value: field.value.to_vec() });
                 }
                 (name, None) => {
-                    let value = String::from_utf8_lossy(field.value).into_owned();
+                    let value = String::from_utf8_lossy(&field.value).into_owned();
                     settings.push((name.to_owned(), value));
                 }
             }
@@ -300,27 +300,18 @@ fn pairs(query: &str) -> Result<Vec<(String, String)>, Exception> {
     Ok(pairs)
 }
 
+/// Decodes a name or a value of an address. A `%` that begins no byte is an error, not a character of its own.
 fn decode(text: &str) -> Result<String, Exception> {
     let bad = |what: &str| {
         Exception::new(code::BAD_REQUEST_PARAMETER, format_args!("the address has {what}: {text}"))
     };
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
-                match (digit(rest.next()), digit(rest.next())) {
-                    // Two hexadecimal digits make at most 255.
-                    (Some(high), Some(low)) => (high * 16 + low) as u8,
-                    _ => return Err(bad("a % without two hexadecimal digits")),
-                }
-            }
-            byte => byte,
-        });
+    let is_byte = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+    if !text.split('%').skip(1).all(is_byte) {
+        return Err(bad("a % without two hexadecimal digits"));
     }
-    String::from_utf8(bytes).map_err(|_| bad("bytes that are not UTF-8"))
+    let text = text.replace('+', " ");
+    let decoded = percent_decode_str(&text).decode_utf8().map_err(|_| bad("bytes that are not UTF-8"))?;
+    Ok(decoded.into_owned())
 }
 
 fn flag(name: &str, value: &str) -> Result<bool, Exception> {
@@ -458,6 +449,8 @@ pub mod tests {
     #[test]
     fn bad_addresses_are_refused() {
         assert_eq!(refused("query=%4", &[]), 408);
+        assert_eq!(refused("query=%g1", &[]), 408);
+        assert_eq!(refused("query=%é", &[]), 408);
         assert_eq!(refused("query=%ff", &[]), 408);
         assert_eq!(refused("wait_end_of_query=maybe", &[]), 408);
         assert_eq!(refused("max%20threads=1", &[]), 115);

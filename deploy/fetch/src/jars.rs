@@ -74,7 +74,7 @@ fn is_sha256(text: &str) -> bool {
 
 fn sha256(path: &Path) -> io::Result<String> {
     // The largest jar has 10 MB.
-    Ok(super::hex(&Sha256::digest(std::fs::read(path)?)))
+    Ok(hex::encode(Sha256::digest(std::fs::read(path)?)))
 }
 
 #[cfg(test)]

@@ -270,11 +270,7 @@ fn key(pins: &[&str]) -> String {
         hasher.update(pin.as_bytes());
         hasher.update((pin.len() as u64).to_le_bytes());
     }
-    hex(&hasher.finalize()[..8])
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&hasher.finalize()[..8])
 }
 
 /// Held until dropped, by at most one process; the operating system lets go when the holder dies.

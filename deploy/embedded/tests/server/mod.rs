@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use fetch::Cache;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tempfile::TempDir;
 
 /// A cold start loads a library of half a gigabyte on a machine that may be busy.
@@ -267,10 +268,5 @@ fn unchunk(mut rest: &[u8]) -> (Vec<u8>, bool) {
 
 /// `text` for an address.
 pub fn escape(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' => char::from(byte).to_string(),
-            _ => format!("%{byte:02X}"),
-        })
-        .collect()
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
