@@ -21,7 +21,7 @@ use super::lexer::{Token, tokens};
 use super::output::{self, Output};
 use super::pieces::Joining;
 use super::processes;
-use super::request::{Readonly, Request};
+use super::request::{QueryRequest, Readonly};
 use super::response_headers::{self, Headers};
 use super::rows;
 use super::running::{Query, Registration};
@@ -42,7 +42,7 @@ const FORM_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// A query with all that it holds while it runs.
 pub struct Job {
     pub server: Arc<Server>,
-    pub request: Request,
+    pub request: QueryRequest,
     pub body: Spool,
     pub registration: Registration,
     pub permit: OwnedSemaphorePermit,
@@ -67,7 +67,7 @@ pub fn run(job: Job) {
 
 fn execute(
     server: &Arc<Server>,
-    request: &mut Request,
+    request: &mut QueryRequest,
     body: Spool,
     query: &Arc<Query>,
     output: &mut Output,
@@ -217,7 +217,7 @@ impl Task {
     fn run(
         &self,
         server: &Arc<Server>,
-        request: &Request,
+        request: &QueryRequest,
         readonly: Readonly,
         connection: &mut Connection,
         query: &Arc<Query>,
@@ -372,7 +372,7 @@ impl InSession {
         &mut self,
         task: &Task,
         server: &Arc<Server>,
-        request: &Request,
+        request: &QueryRequest,
         query: &Arc<Query>,
         output: &mut Output,
     ) -> (Restore, Result<(), Exception>) {
@@ -387,7 +387,7 @@ impl InSession {
     fn prepare(
         &mut self,
         task: &Task,
-        request: &Request,
+        request: &QueryRequest,
         query: &Query,
         restore: &mut Restore,
     ) -> Result<(), Exception> {

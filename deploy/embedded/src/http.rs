@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body as HttpResponseBody, HttpBody};
-use axum::extract::{ConnectInfo, State};
+use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
@@ -19,11 +19,10 @@ use super::credentials::Credentials;
 use super::engine::Progress;
 use super::exception::{Exception, code};
 use super::execute::{self, Job};
-use super::heads::{ADDRESS_BYTES_MAX, Address};
-use super::listener::LongAddresses;
+use super::heads::{ADDRESS_BYTES_MAX, Address, Aside};
 use super::origins;
 use super::output::{Body, Finish, Head, Output, OutputPlan, StreamedBody};
-use super::request::Request;
+use super::request::QueryRequest;
 use super::running::{Query, Registration, already_running};
 use super::spool::Spool;
 
@@ -32,27 +31,23 @@ const RECEIVE_TIMEOUT: Duration = Duration::from_secs(300);
 /// ClickHouse's replace_running_query_max_wait_ms.
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Answers any request.
-pub async fn answer(
-    State(server): State<Arc<Server>>,
-    ConnectInfo(LongAddresses(aside)): ConnectInfo<LongAddresses>,
-    request: axum::extract::Request,
-) -> Response {
+/// Answers any request. `long_addresses` are those of its connection.
+pub async fn answer(server: &Arc<Server>, long_addresses: &Aside, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let page = match server.origins.judge(&parts.headers) {
         Ok(page) => page,
-        Err(exception) => return failure(&server, &Uuid::new_v4().to_string(), &exception),
+        Err(exception) => return failure(server, &Uuid::new_v4().to_string(), &exception),
     };
-    let (mut response, page_may_read) = match aside.take(parts.uri.path()) {
+    let (mut response, page_may_read) = match long_addresses.take(parts.uri.path()) {
         None => {
             let query = parts.uri.query().unwrap_or("");
-            dispatch(&server, &parts, parts.uri.path(), query, page.as_ref(), body).await
+            dispatch(server, &parts, parts.uri.path(), query, page.as_ref(), body).await
         }
         Some(Address::Given(address)) => {
             let (path, query) = split_address(&address);
-            dispatch(&server, &parts, path, query, page.as_ref(), body).await
+            dispatch(server, &parts, path, query, page.as_ref(), body).await
         }
-        Some(Address::TooLong) => (too_long(&server), true),
+        Some(Address::TooLong) => (too_long(server), true),
     };
     if let Some(page) = page.filter(|_| page_may_read) {
         origins::let_read(response.headers_mut(), &page);
@@ -90,7 +85,7 @@ async fn answer_query(
     query: &str,
     body: HttpResponseBody,
 ) -> (Response, bool) {
-    let request = match Request::read(&parts.method, query, &parts.headers) {
+    let request = match QueryRequest::read(&parts.method, query, &parts.headers) {
         Ok(request) => request,
         Err(exception) => return (failure(server, &Uuid::new_v4().to_string(), &exception), true),
     };
@@ -139,7 +134,7 @@ fn split_address(address: &str) -> (&str, &str) {
 async fn run(
     server: &Arc<Server>,
     parts: &Parts,
-    request: Request,
+    request: QueryRequest,
     id: &str,
     body: HttpResponseBody,
 ) -> Result<Response, Exception> {
@@ -250,7 +245,7 @@ impl Server {
     }
 }
 
-async fn register(server: &Arc<Server>, request: &Request, id: &str) -> Result<Registration, Exception> {
+async fn register(server: &Arc<Server>, request: &QueryRequest, id: &str) -> Result<Registration, Exception> {
     if request.replace_running_query
         && let Some(older) = server.running.find(id)
     {

@@ -86,7 +86,7 @@ use confine::Confinement;
 use credentials::Credentials;
 use engine::{Connection, Engine, Parameter};
 use exception::Exception;
-use listener::{Connections, LongAddresses};
+pub use listener::Limits;
 use origins::Origins;
 use running::{Query, Running};
 use session::Sessions;
@@ -114,6 +114,7 @@ pub struct Config {
     pub body_bytes_max: u64,
     /// All bodies at once, which are held in memory; what does not fit is refused (code 202).
     pub spool_bytes_max: u64,
+    pub limits: Limits,
     /// On SIGTERM and SIGINT running queries get this long to end, then are cancelled.
     pub stop_timeout: Duration,
 }
@@ -232,15 +233,8 @@ async fn run(
         }
     });
 
-    let app = axum::Router::new().fallback(http::answer).with_state(Arc::clone(&server));
-    let app = app.into_make_service_with_connect_info::<LongAddresses>();
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let serving = axum::serve(Connections(listener), app).with_graceful_shutdown(async move {
-        let mut stopped = stopped;
-        // An error means that the sender is gone, and with it the server.
-        let _ = stopped.wait_for(|stopped| *stopped).await;
-    });
-    let serving = tokio::spawn(serving.into_future());
+    let (stop, stopping) = tokio::sync::watch::channel(false);
+    let serving = tokio::spawn(listener::serve(listener, Arc::clone(&server), config.limits, stopping));
     tracing::info!(%address, path = %data.display(), version = %server.version, "serving ClickHouse over HTTP");
     // The receiver is there until the server's thread has ended.
     let _ = answering.send(address);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use embedded::{self, Config};
+use embedded::{Config, Limits};
 use fetch::Cache;
 use tracing_subscriber::EnvFilter;
 
@@ -58,6 +58,16 @@ struct Arguments {
     /// All bodies at once, which are held in memory; what does not fit is refused with code 202.
     #[arg(long, default_value_t = 2 << 30)]
     max_spool_bytes: u64,
+    /// Connections at once; one more waits until another is closed.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..))]
+    max_connections: u16,
+    /// Seconds that a client gets for the head of a request, and between two requests on one connection, before its
+    /// connection is closed.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
+    head_timeout: u16,
+    /// Seconds that a client may take no byte of its answer before its connection is closed.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u16).range(1..))]
+    unread_timeout: u16,
     /// Seconds that running queries get to end on SIGTERM, before they are cancelled.
     #[arg(long, default_value_t = 20)]
     stop_timeout: u64,
@@ -91,6 +101,11 @@ fn main() -> anyhow::Result<()> {
         sessions_max: arguments.max_sessions.into(),
         body_bytes_max: arguments.max_body_bytes,
         spool_bytes_max: arguments.max_spool_bytes,
+        limits: Limits {
+            connections_max: arguments.max_connections.into(),
+            head_timeout: Duration::from_secs(arguments.head_timeout.into()),
+            unread_timeout: Duration::from_secs(arguments.unread_timeout.into()),
+        },
         stop_timeout: Duration::from_secs(arguments.stop_timeout),
     })
 }

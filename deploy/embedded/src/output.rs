@@ -25,8 +25,6 @@ use super::spool::{Spool, SpoolSpace};
 const HELD_BYTES_MAX: usize = 1 << 20;
 /// Pieces on their way to a client that reads slowly; each is about HELD_BYTES_MAX at most.
 const PIECES_MAX: usize = 2;
-/// A client that takes no byte for this long has given up.
-const SEND_TIMEOUT: Duration = Duration::from_secs(300);
 /// The exception behind a broken result waits this long for a client that reads slowly.
 const TAIL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time that the last bytes get to leave before a failed response's connection is cut.
@@ -238,15 +236,12 @@ impl Output {
         };
         let query = &self.query;
         let sent = Handle::current().block_on(async {
-            // Losing the race loses the piece, and with it the result: every other branch ends it.
+            // Losing the race loses the piece, and with it the result: the other branch ends it. The connection of a
+            // client that takes nothing is closed, which closes the channel.
             tokio::select! {
                 biased;
                 sent = pieces.send(piece) => sent.map_err(|_| client_left()),
                 () = query.asked_to_stop() => Err(query.cancelled()),
-                () = tokio::time::sleep(SEND_TIMEOUT) => Err(Exception::new(
-                    code::SOCKET_TIMEOUT,
-                    format_args!("Timeout exceeded while writing to socket: the client took nothing for {SEND_TIMEOUT:?}"),
-                )),
             }
         });
         if sent.as_ref().is_err_and(|exception| exception.code == code::NETWORK_ERROR) {

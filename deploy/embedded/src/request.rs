@@ -23,7 +23,7 @@ const SESSION_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
 /// Everything that a request's head says.
 #[derive(Debug)]
-pub struct Request {
+pub struct QueryRequest {
     /// The query's text, as far as it is in the address.
     pub text: String,
     pub query_id: Option<String>,
@@ -104,10 +104,10 @@ impl Readonly {
     }
 }
 
-impl Request {
+impl QueryRequest {
     /// Reads the head. `query` is the address after its question mark.
-    pub fn read(method: &Method, query: &str, headers: &HeaderMap) -> Result<Request, Exception> {
-        let mut request = Request {
+    pub fn read(method: &Method, query: &str, headers: &HeaderMap) -> Result<QueryRequest, Exception> {
+        let mut request = QueryRequest {
             text: String::new(),
             query_id: header(headers, "x-clickhouse-query-id")?.map(str::to_owned),
             credentials: Credentials { user: String::new(), password: String::new() },
@@ -367,8 +367,8 @@ pub mod tests {
         headers
     }
 
-    pub fn read(query: &str, given: &[(&'static str, &'static str)]) -> Result<Request, Exception> {
-        Request::read(&Method::POST, query, &headers(given))
+    pub fn read(query: &str, given: &[(&'static str, &'static str)]) -> Result<QueryRequest, Exception> {
+        QueryRequest::read(&Method::POST, query, &headers(given))
     }
 
     pub fn refused(query: &str, given: &[(&'static str, &'static str)]) -> u16 {
@@ -405,7 +405,7 @@ pub mod tests {
     #[test]
     fn the_stricter_of_method_and_parameter_counts() {
         let readonly = |method: Method, query: &str| {
-            Request::read(&method, query, &HeaderMap::new()).map(|it| it.readonly).map_err(|it| it.code)
+            QueryRequest::read(&method, query, &HeaderMap::new()).map(|it| it.readonly).map_err(|it| it.code)
         };
         assert_eq!(readonly(Method::POST, ""), Ok(Readonly::Off));
         assert_eq!(readonly(Method::POST, "readonly=0"), Ok(Readonly::Off));

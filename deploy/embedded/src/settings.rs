@@ -5,7 +5,7 @@ use super::exception::{Exception, code};
 use super::external::ExternalTable;
 use super::literal::{assignment, quoted, use_database};
 use super::processes;
-use super::request::{Readonly, Request};
+use super::request::{QueryRequest, Readonly};
 use super::rows;
 use super::running::Query;
 
@@ -27,7 +27,7 @@ pub fn mark(connection: &mut Connection, query: &Query, more: &[u8]) -> Result<(
 }
 
 /// Sets what the request sets, but for `readonly`, and makes its database the current one.
-pub fn apply(connection: &mut Connection, request: &Request) -> Result<(), Exception> {
+pub fn apply(connection: &mut Connection, request: &QueryRequest) -> Result<(), Exception> {
     let assignments: Vec<Vec<u8>> =
         request.settings.iter().map(|setting| assignment(&setting.name, &setting.value)).collect();
     if !assignments.is_empty() {
@@ -87,7 +87,7 @@ pub struct Restore {
 
 impl Restore {
     /// Notes what the request's settings and database replace.
-    pub fn remember(&mut self, connection: &mut Connection, request: &Request) -> Result<(), Exception> {
+    pub fn remember(&mut self, connection: &mut Connection, request: &QueryRequest) -> Result<(), Exception> {
         let names: Vec<&str> = request.settings.iter().map(|it| it.name.as_str()).collect();
         if !names.is_empty() {
             let names = Parameter { name: "embedded_names".to_owned(), value: processes::text_array(&names) };
