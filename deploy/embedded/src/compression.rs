@@ -1,5 +1,5 @@
-//! Compressed bodies, both ways: HTTP's content codings, and ClickHouse's own blocks (`compress=1`,
-//! `decompress=1`). Knows bytes alone.
+//! Compresses and decompresses bodies: HTTP's content codings, and ClickHouse's own blocks (`compress=1`,
+//! `decompress=1`). Knows only bytes.
 
 use std::io::{self, Read, Write};
 
@@ -8,23 +8,23 @@ use cityhash_rs::cityhash_102_128;
 use super::exception::{Exception, code};
 use super::spool::Spool;
 
-/// How a body's bytes are packed.
+/// The coding of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
     Identity,
-    /// Blocks of LZ4 with a CityHash128 checksum each, as ClickHouse packs columns and connections.
+    /// Blocks of LZ4, each with a CityHash128 checksum, as ClickHouse writes columns and its native protocol.
     Blocks,
     /// The LZ4 frame format.
     Lz4,
     Zstd,
     Brotli,
     Gzip,
-    /// zlib's format, as HTTP means it.
+    /// The zlib format, as HTTP defines it.
     Deflate,
 }
 
 impl Coding {
-    /// The coding that HTTP calls `name`.
+    /// The coding with HTTP's name `name`.
     pub fn from_http(name: &str) -> Option<Coding> {
         match name.trim().to_ascii_lowercase().as_str() {
             "" | "identity" => Some(Coding::Identity),
@@ -37,8 +37,8 @@ impl Coding {
         }
     }
 
-    /// The best of what an Accept-Encoding header names, cheapest for the server first. A coding with
-    /// `q=0` is not acceptable.
+    /// The coding for an Accept-Encoding header: the one that costs the server least. A coding with `q=0` is not
+    /// acceptable.
     pub fn negotiate(accept_encoding: &str) -> Coding {
         let acceptable = |wanted: Coding| {
             accept_encoding.split(',').any(|offer| {
@@ -56,7 +56,7 @@ impl Coding {
             .unwrap_or(Coding::Identity)
     }
 
-    /// What the Content-Encoding header says, if it is one of HTTP's.
+    /// HTTP's name for the Content-Encoding header; `None` if the body needs no such header.
     pub fn http_name(self) -> Option<&'static str> {
         match self {
             Coding::Identity | Coding::Blocks => None,
@@ -69,7 +69,7 @@ impl Coding {
     }
 }
 
-/// Unpacks `packed` into `unpacked`, whose bound refuses a body that grows too large.
+/// Decompresses `packed` into `unpacked`, whose limit refuses a body that becomes too large.
 pub fn unpack(coding: Coding, packed: impl Read, unpacked: &mut Spool) -> Result<(), Exception> {
     match coding {
         Coding::Identity => copy(packed, unpacked),
@@ -110,9 +110,9 @@ const HEADER_BYTES: usize = 9;
 const METHOD_NONE: u8 = 0x02;
 const METHOD_LZ4: u8 = 0x82;
 const METHOD_ZSTD: u8 = 0x90;
-/// One block, packed or unpacked; ClickHouse's bound.
+/// The size of one block, compressed or not; ClickHouse's limit.
 const BLOCK_BYTES_MAX: usize = 1 << 30;
-/// The blocks that are written; ClickHouse's default.
+/// The size of the blocks that are written; ClickHouse's default.
 const BLOCK_BYTES: usize = 1 << 20;
 
 fn unpack_blocks(mut packed: impl Read, unpacked: &mut Spool) -> Result<(), Exception> {
@@ -134,7 +134,7 @@ fn unpack_blocks(mut packed: impl Read, unpacked: &mut Spool) -> Result<(), Exce
                 format_args!("a compressed block claims {packed_bytes} bytes for {unpacked_bytes} unpacked"),
             ));
         }
-        // Grown as bytes arrive: a claimed size alone takes no memory.
+        // The memory grows as bytes arrive: a claimed size alone takes none.
         let body_bytes = packed_bytes - HEADER_BYTES;
         let arrived = (&mut packed).take(body_bytes as u64).read_to_end(&mut block).map_err(broken)?;
         if arrived < body_bytes {
@@ -203,10 +203,10 @@ fn checksum_of(block: &[u8]) -> [u8; CHECKSUM_BYTES] {
     cityhash_102_128(block).rotate_left(64).to_le_bytes()
 }
 
-/// Packs what is pushed; the packed bytes come out in pieces.
+/// Compresses a stream of bytes.
 pub enum Encoder {
     Identity,
-    /// What is not yet a whole block.
+    /// The bytes that do not fill a block yet.
     Blocks(Vec<u8>),
     Lz4(Box<lz4_flex::frame::FrameEncoder<Vec<u8>>>),
     Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
@@ -235,7 +235,7 @@ impl Encoder {
         })
     }
 
-    /// Takes `bytes`, appends what is packed so far to `packed`.
+    /// Compresses `bytes`, and appends to `packed` what is complete so far.
     pub fn push(&mut self, bytes: &[u8], packed: &mut Vec<u8>) -> io::Result<()> {
         match self {
             Encoder::Identity => packed.extend_from_slice(bytes),
@@ -313,18 +313,18 @@ mod tests {
         Coding::Deflate,
     ];
 
-    fn pack(coding: Coding, pieces: &[&[u8]]) -> Vec<u8> {
+    fn pack(coding: Coding, chunks: &[&[u8]]) -> Vec<u8> {
         let mut encoder = Encoder::new(coding).expect("an encoder");
         let mut packed = Vec::new();
-        for piece in pieces {
-            encoder.push(piece, &mut packed).expect("packs");
+        for chunk in chunks {
+            encoder.push(chunk, &mut packed).expect("packs");
         }
         encoder.finish(&mut packed).expect("packs");
         packed
     }
 
     fn unpacked(coding: Coding, packed: &[u8], bytes_max: u64) -> Result<Vec<u8>, Exception> {
-        let mut spool = SpoolSpace::new(bytes_max, bytes_max).spool()?;
+        let mut spool = SpoolSpace::new(bytes_max, bytes_max).new_spool()?;
         unpack(coding, packed, &mut spool)?;
         let mut bytes = Vec::new();
         spool.read_from(0).read_to_end(&mut bytes).expect("readable");

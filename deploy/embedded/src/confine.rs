@@ -1,10 +1,10 @@
-//! Keeps the process inside its data directory, whatever SQL asks of the engine: Linux's Landlock, which
-//! holds for symbolic links and `..`, for reading, writing and starting programs alike. The engine's own
-//! rules (see `rules/`) and [`super::guard`] come first and say why; this is what is left if they miss a way.
+//! Confines the process to its data directory, with Landlock of the Linux kernel. The kernel checks every read, every
+//! write and every start of a program, also through symbolic links and `..`. The engine's own rules (see `rules/`) and
+//! [`super::guard`] come first and explain their refusals; this module holds where they miss a way.
 //!
-//! Besides the data directory, the engine may read what it is made of (its library, the system's), and what
-//! names hosts, zones, authorities and the machine's size. Nobody's home is among it, no process's
-//! environment, and nothing of `/etc` beyond the names below.
+//! Besides the data directory, the engine may read its libraries, and the files that name hosts, time zones,
+//! certificate authorities and the size of the machine. It may read no home directory, no environment of a process,
+//! and nothing of `/etc` but the names below.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,8 +16,8 @@ use landlock::{
     path_beneath_rules,
 };
 
-/// Read where they are there. The engine ends itself over a library, or the debug information of one, that it
-/// finds and may not read.
+/// Files and directories that may be read, where they exist. The engine aborts if it finds a library, or the debug
+/// information of one, and may not read it.
 const READABLE: [&str; 29] = [
     "/lib",
     "/lib64",
@@ -41,11 +41,12 @@ const READABLE: [&str; 29] = [
     "/var/lib/ca-certificates",
     "/usr/share/ca-certificates",
     "/usr/local/share/ca-certificates",
-    // The memory and the processors that a container may use, and how memory is given; read at the start.
+    // The limits of a container on memory and processors, and the kernel's memory settings; read at the start.
     "/sys/fs/cgroup",
     "/sys/devices/system",
     "/sys/kernel/mm/transparent_hugepage",
-    // Without it the engine looks for the same behind the environment, where a changed one is not, and crashes.
+    // Without it the engine looks for its content after the environment in memory. A changed environment has moved,
+    // and the engine crashes.
     "/proc/self/auxv",
     "/proc/self/cgroup",
     "/proc/sys/vm/overcommit_memory",
@@ -55,13 +56,13 @@ const READABLE: [&str; 29] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confinement {
     Kept,
-    /// The kernel has no Landlock, or not the version that lets a file be renamed from one directory to
-    /// another (Linux 5.19), without which no part of a table could be written.
+    /// The kernel has no Landlock, or a version before Linux 5.19. That version cannot allow a rename from one directory
+    /// to another, and without such a rename no part of a table can be written.
     Unavailable,
 }
 
-/// Confines this thread, and the threads that it starts from now on, for good. `data` may be read and
-/// written, `readable` read, and no program started.
+/// Confines this thread, and the threads that it starts from now on, until they end. They may read and write `data`,
+/// read `readable`, and start no program.
 ///
 /// # Errors
 /// The kernel has Landlock and refuses the rules.
@@ -71,10 +72,10 @@ pub fn confine(data: &Path, readable: &[PathBuf]) -> anyhow::Result<Confinement>
     let Ok(ruleset) = needed else {
         return Ok(Confinement::Unavailable);
     };
-    // Later kernels hold more: truncating a file (6.2) and the calls of a device (6.10).
+    // Later kernels also check truncation (6.2) and ioctl on devices (6.10).
     let all = AccessFs::from_all(ABI::V5);
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    // What is not there needs no rule.
+    // A path that does not exist gets no rule.
     ruleset
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(all)?
@@ -88,7 +89,7 @@ pub fn confine(data: &Path, readable: &[PathBuf]) -> anyhow::Result<Confinement>
     Ok(Confinement::Kept)
 }
 
-/// Where the libraries of this process lie, which is where those are that the engine needs beside them.
+/// The directories of this process's libraries; the engine loads others from the same directories.
 fn library_directories() -> io::Result<BTreeSet<PathBuf>> {
     let maps = fs::read_to_string("/proc/self/maps")?;
     let files = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
@@ -103,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    /// On a thread of its own, which takes the confinement with it.
+    /// Runs `act` confined, on a thread of its own; the confinement ends with the thread.
     fn confined<T: Send>(data: &Path, act: impl FnOnce() -> T + Send) -> Option<T> {
         std::thread::scope(|scope| {
             let confined = scope.spawn(|| match confine(data, &[]).expect("the rules are taken") {
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_data_directory_is_within_reach() {
+    fn only_the_data_directory_can_be_reached() {
         let root = tempfile::tempdir().expect("a directory");
         let [data, outside] = ["data", "outside"].map(|name| root.path().join(name));
         for place in [&data, &outside] {
@@ -143,7 +144,7 @@ mod tests {
             ];
             (text, refused)
         });
-        // A kernel without Landlock has nothing to show here.
+        // A kernel without Landlock confines nothing.
         let Some((text, refused)) = found else { return };
         assert_eq!(text, "text");
         assert_eq!(refused, [Some(io::ErrorKind::PermissionDenied); 9]);

@@ -1,6 +1,6 @@
-//! The server's connections: so many at once, each with a time limit for the head of a request and for an answer
-//! that its client does not read, and an orderly end. Reads what clients send through [`Heads`] before the HTTP
-//! library reads it; knows nothing of queries.
+//! Accepts connections and serves HTTP on them. Limits their number, the time for a request's head, and the time
+//! that a client may leave its answer unread; ends them in an orderly way. Everything that clients send goes through
+//! [`LongUrlFilter`] before the HTTP library reads it. Knows nothing of queries.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,29 +23,29 @@ use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutWriter;
 
 use super::Server;
-use super::heads::Heads;
 use super::http;
+use super::long_urls::LongUrlFilter;
 
-/// Read at once where a head may stand.
-const READ_BYTES: usize = 16_384;
-/// Read at once of a body.
-const PLAIN_BYTES: usize = 65_536;
-/// A listener that has run out of descriptors tries again after this.
+/// Bytes read at once where a head may come.
+const HEAD_READ_BYTES: usize = 16_384;
+/// Bytes read at once of a body.
+const BODY_READ_BYTES: usize = 65_536;
+/// The pause after a failed accept, such as one without a free descriptor.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What the clients' connections may take.
+/// Limits on the clients' connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Connections at once; one more waits until another is closed.
     pub connections_max: usize,
-    /// A connection is closed if the head of its next request is not complete this long after the connection began
-    /// or its previous request was answered.
+    /// The time for the head of a request. It starts when the connection is accepted, or when the request before was
+    /// answered. A connection past it is closed.
     pub head_timeout: Duration,
-    /// A connection is closed if its client takes no byte of an answer for this long.
+    /// A connection whose client reads no byte of an answer for this long is closed.
     pub unread_timeout: Duration,
 }
 
-/// Serves `listener` until `stopping` says so and the requests in progress have been answered.
+/// Serves `listener` until `stopping` is true and the requests in progress have been answered.
 pub async fn serve(
     listener: TcpListener,
     server: Arc<Server>,
@@ -55,13 +55,13 @@ pub async fn serve(
     let slots = Arc::new(Semaphore::new(limits.connections_max));
     let mut connections = JoinSet::new();
     loop {
-        // What loses the race waits for the next turn: a slot is given back, and a connection stays with the kernel.
+        // Losing a branch loses nothing: a slot is released, and a connection stays in the kernel's queue.
         let (slot, accepted) = tokio::select! {
             accepted = async {
                 let slot = Arc::clone(&slots).acquire_owned().await.expect("nobody closes the semaphore");
                 (slot, listener.accept().await)
             } => accepted,
-            // A connection that has ended is only taken off the list.
+            // A connection that has ended is only removed from the set.
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             () = wait_for_stop(&mut stopping) => break,
         };
@@ -90,26 +90,27 @@ async fn serve_connection(
     limits: Limits,
     mut stopping: watch::Receiver<bool>,
 ) {
-    // Small answers must not wait for the acknowledgement of the one before.
+    // A small answer must not wait for the acknowledgement of the one before.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let (reader, writer) = stream.into_split();
-    let reader = HeadReader { stream: reader, heads: Heads::default(), read: Vec::new(), taken: 0 };
-    let long_addresses = reader.heads.aside.clone();
+    let reader =
+        UrlFilteredReader { stream: reader, filter: LongUrlFilter::default(), read: Vec::new(), taken: 0 };
+    let long_urls = reader.filter.long_urls.clone();
     let mut writer = TimeoutWriter::new(writer);
     writer.set_timeout(Some(limits.unread_timeout));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let (server, long_addresses) = (Arc::clone(&server), long_addresses.clone());
+        let (server, long_urls) = (Arc::clone(&server), long_urls.clone());
         let request: Request = request.map(Body::new);
-        async move { Ok::<_, Infallible>(http::answer(&server, &long_addresses, request).await) }
+        async move { Ok::<_, Infallible>(http::answer(&server, &long_urls, request).await) }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
         .serve_connection(TokioIo::new(Box::pin(tokio::io::join(reader, writer))), service);
     let mut serving = pin!(serving);
-    // Losing the wait loses nothing: the connection has ended.
+    // Losing the wait for the stop loses nothing: the connection has ended.
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
         () = wait_for_stop(&mut stopping) => {
@@ -135,16 +136,16 @@ fn client_has_left(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// What one client sends.
-struct HeadReader {
+/// Reads what one client sends, through the filter.
+struct UrlFilteredReader {
     stream: OwnedReadHalf,
-    heads: Heads,
-    /// What the library is to read next, and how much of it the library has.
+    filter: LongUrlFilter,
+    /// What the library is to read next, and how many of these bytes it has read.
     read: Vec<u8>,
     taken: usize,
 }
 
-impl AsyncRead for HeadReader {
+impl AsyncRead for UrlFilteredReader {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -161,23 +162,23 @@ impl AsyncRead for HeadReader {
             }
             this.read.clear();
             this.taken = 0;
-            let plain = usize::try_from(this.heads.plain_bytes()).unwrap_or(usize::MAX);
+            let plain = usize::try_from(this.filter.body_bytes_left()).unwrap_or(usize::MAX);
             if plain > 0 {
-                let room = plain.min(buffer.remaining()).min(PLAIN_BYTES);
+                let room = plain.min(buffer.remaining()).min(BODY_READ_BYTES);
                 let mut came = ReadBuf::new(buffer.initialize_unfilled_to(room));
                 ready!(Pin::new(&mut this.stream).poll_read(context, &mut came))?;
                 let length = came.filled().len();
                 buffer.advance(length);
-                this.heads.count_plain(length as u64);
+                this.filter.count_body(length as u64);
                 return Poll::Ready(Ok(()));
             }
-            let mut bytes = [0; READ_BYTES];
+            let mut bytes = [0; HEAD_READ_BYTES];
             let mut came = ReadBuf::new(&mut bytes);
             ready!(Pin::new(&mut this.stream).poll_read(context, &mut came))?;
             if came.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            this.heads.pass(came.filled(), &mut this.read);
+            this.filter.forward(came.filled(), &mut this.read);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! clickhouse-embedded and the clients that hold a connection without using it: those that send their head slowly or
-//! never, and those that do not read their answer.
+//! clickhouse-embedded closes the connections of clients that send their head slowly or never, and of clients that do not
+//! read their answer.
 
 mod server;
 
@@ -62,7 +62,7 @@ fn one_connection_too_many_waits_for_another_to_be_closed() {
     assert_eq!((answer.status, answer.text().as_str()), (200, "Ok.\n"));
 }
 
-/// The one connection that there may be is freed for the next client, and the query of the one before is stopped.
+/// The only connection becomes free for the next client, and the query of the first client is stopped.
 #[test]
 fn an_answer_that_is_not_read_holds_neither_its_connection_nor_its_query() {
     let server = Server::start(&["--max-connections", "1", "--unread-timeout", "1"]);
