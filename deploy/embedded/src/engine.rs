@@ -129,7 +129,7 @@ impl Engine {
         let mut argv: Vec<*mut c_char> = self.arguments.iter().map(|text| text.as_ptr().cast_mut()).collect();
         let opened = {
             let _one_at_a_time = self.opening_or_closing.lock().unwrap_or_else(PoisonError::into_inner);
-            // SAFETY: argv holds as many zero-terminated strings as it says, which outlive the call;
+            // SAFETY: argv has argv.len() zero-terminated strings, which outlive the call;
             // the engine copies them.
             unsafe { (self.api.connect)(argv.len() as c_int, argv.as_mut_ptr()) }
         };

@@ -80,9 +80,9 @@ fn execute(
     let body = match request.body_coding {
         Coding::Identity => body,
         coding => {
-            let mut unpacked = server.space.new_spool()?;
-            compression::unpack(coding, body.read_from(0), &mut unpacked)?;
-            unpacked
+            let mut decompressed = server.space.new_spool()?;
+            compression::decompress(coding, body.read_from(0), &mut decompressed)?;
+            decompressed
         }
     };
     let (body, tables) = match request.form.take() {
@@ -157,7 +157,7 @@ impl Task {
             let start = read_text(&body, INSERT_HEAD_BYTES_MAX)?;
             if let Ok(Statement::Insert(insert)) = statement::read(&start) {
                 let mut rows = server.space.new_spool()?;
-                compression::unpack(Coding::Identity, body.read_from(insert.rows_at as u64), &mut rows)?;
+                compression::decompress(Coding::Identity, body.read_from(insert.rows_at as u64), &mut rows)?;
                 return Ok(Task::of_insert(start, insert, rows, tables));
             }
         } else if let Ok(Statement::Insert(insert)) = statement::read(text.as_bytes()) {
@@ -168,7 +168,7 @@ impl Task {
             let mut rows = server.space.new_spool()?;
             rows.append(&text.as_bytes()[insert.rows_at..])?;
             rows.append(b"\n")?;
-            compression::unpack(Coding::Identity, body.read_from(0), &mut rows)?;
+            compression::decompress(Coding::Identity, body.read_from(0), &mut rows)?;
             return Ok(Task::of_insert(text.as_bytes().to_vec(), insert, rows, tables));
         }
         if body.len() > TEXT_BYTES_MAX {

@@ -106,15 +106,15 @@ pub fn refuse_readonly_reset(all: &[Token]) -> Result<(), Exception> {
 
 /// Replaces the engine's refusals by a server's, with advice. `may_write` tells whether the method allows writes.
 pub fn reword(exception: Exception, may_write: bool) -> Exception {
-    let says = |text: &str| exception.message.contains(text);
+    let has = |text: &str| exception.message.contains(text);
     match exception.code {
-        code::READONLY if !may_write && says("Cannot execute query in readonly mode") => {
+        code::READONLY if !may_write && has("Cannot execute query in readonly mode") => {
             Exception::new(code::READONLY, READONLY_METHOD)
         }
-        code::ACCESS_DENIED if FILE_GRANTS.iter().any(|grant| says(&format!("have the grant {grant}"))) => {
+        code::ACCESS_DENIED if FILE_GRANTS.iter().any(|grant| has(&format!("have the grant {grant}"))) => {
             refused("this statement")
         }
-        code::CANNOT_OPEN_FILE if says("errno: 13,") => {
+        code::CANNOT_OPEN_FILE if has("errno: 13,") => {
             refused(&format!("this statement ({})", exception.message))
         }
         _ => exception,
@@ -133,7 +133,7 @@ fn refused(what: &str) -> Exception {
         format_args!(
             "Access to files outside of user_files is denied, and {what} needs it: the SQL of this server starts no \
              program and opens the files of that folder alone (in the data directory), by a relative path in quotes \
-             without `..`. Rows need no file: send them in the request's body, behind INSERT INTO t FORMAT CSV"
+             without `..`. Rows need no file: send them in the request's body, after INSERT INTO t FORMAT CSV"
         ),
     )
 }

@@ -175,7 +175,7 @@ async fn run(
         head: sender,
     };
     let output = Output::new(plan).map_err(|error| {
-        Exception::new(code::LOGICAL_ERROR, format_args!("cannot start to pack the result: {error}"))
+        Exception::new(code::LOGICAL_ERROR, format_args!("cannot start to compress the result: {error}"))
     })?;
     let mut response = Response::builder();
     if let Some(coding) = request.response_coding.http_name() {

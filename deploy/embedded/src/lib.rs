@@ -176,7 +176,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             data_directory::remove_port_file(path);
         }
     }
-    server.join().map_err(|_| anyhow!("the server's thread failed, and has said why above"))?
+    server.join().map_err(|_| anyhow!("the server's thread failed; the reason is printed above"))?
 }
 
 fn serve_confined(
@@ -266,12 +266,12 @@ impl Server {
         config: &Config,
         origins: Origins,
     ) -> anyhow::Result<Server> {
-        let asked = "SELECT version(), timezone(), hostName()";
-        let facts = connection.run(asked.as_bytes(), "JSONCompactEachRow", &[]);
-        let facts = facts.map_err(|exception| anyhow::anyhow!("{asked}: {}", exception.message))?;
+        let facts_sql = "SELECT version(), timezone(), hostName()";
+        let facts = connection.run(facts_sql.as_bytes(), "JSONCompactEachRow", &[]);
+        let facts = facts.map_err(|exception| anyhow::anyhow!("{facts_sql}: {}", exception.message))?;
         let (version, timezone, display_name): (String, String, String) =
             serde_json::from_slice(facts.bytes())
-                .with_context(|| format!("reading the answer to {asked}"))?;
+                .with_context(|| format!("reading the answer to {facts_sql}"))?;
         drop(facts);
         engine.keep(connection);
         Ok(Server {
@@ -344,9 +344,7 @@ impl Server {
         tracing::warn!(queries = left.len(), "cancelling the queries that did not end in {timeout:?}");
         left.iter().for_each(|query| self.stop(query));
         if tokio::time::timeout(CANCEL_TIMEOUT, all_gone(self)).await.is_err() {
-            tracing::warn!(
-                "leaving queries behind that did not end {CANCEL_TIMEOUT:?} after they were cancelled"
-            );
+            tracing::warn!("leaving queries that did not end {CANCEL_TIMEOUT:?} after they were cancelled");
         }
     }
 

@@ -330,19 +330,19 @@ mod tests {
         let mut filter = LongUrlFilter::default();
         let mut output = Vec::new();
         input.chunks(size).for_each(|piece| filter.forward(piece, &mut output));
-        let aside = std::iter::from_fn(|| filter.long_urls.take(PLACEHOLDER)).collect();
-        (String::from_utf8(output).expect("plain text"), aside)
+        let long_urls = std::iter::from_fn(|| filter.long_urls.take(PLACEHOLDER)).collect();
+        (String::from_utf8(output).expect("plain text"), long_urls)
     }
 
     /// Checks that the result is the same for every size of pieces.
-    fn check(input: &str, expected: &str, aside: &[LongUrl]) {
+    fn check(input: &str, expected: &str, long_urls: &[LongUrl]) {
         for size in [1, 2, 3, 1000, usize::MAX] {
             let size = size.min(input.len());
             if input.len() / size > 200_000 {
                 continue;
             }
             let (output, found) = passed(input.as_bytes(), size);
-            assert_eq!((output.as_str(), found.as_slice()), (expected, aside), "pieces of {size}");
+            assert_eq!((output.as_str(), found.as_slice()), (expected, long_urls), "pieces of {size}");
         }
     }
 

@@ -96,8 +96,8 @@ pub fn allow_reading(headers: &mut HeaderMap, origin: &HeaderValue) {
 }
 
 /// Answers a preflight: lets the page send the request that it asks for.
-pub fn allow_request(headers: &mut HeaderMap, asked: &HeaderMap) {
-    let wanted = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned().unwrap_or(REQUEST_HEADERS);
+pub fn allow_request(headers: &mut HeaderMap, preflight: &HeaderMap) {
+    let wanted = preflight.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned().unwrap_or(REQUEST_HEADERS);
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted);
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS);

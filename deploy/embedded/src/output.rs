@@ -110,7 +110,7 @@ impl Output {
     /// Takes a chunk of the result. After an error the query must end.
     pub fn push(&mut self, bytes: &[u8], progress: Progress) -> Result<(), Exception> {
         self.progress += progress;
-        self.encoder.push(bytes, &mut self.buffered).map_err(cannot_pack)?;
+        self.encoder.push(bytes, &mut self.buffered).map_err(cannot_compress)?;
         if self.buffered.len() < BUFFERED_BYTES_MAX {
             return Ok(());
         }
@@ -152,7 +152,7 @@ impl Output {
     pub fn finish(mut self) {
         let encoder = std::mem::replace(&mut self.encoder, Encoder::Identity);
         if let Err(error) = encoder.finish(&mut self.buffered) {
-            return self.fail(cannot_pack(error));
+            return self.fail(cannot_compress(error));
         }
         if let Some(spilled) = self.spilled.take() {
             let tail = std::mem::take(&mut self.buffered);
@@ -203,7 +203,7 @@ impl Output {
         let mut reader = spilled.read_from(0);
         loop {
             let mut chunk = vec![0; BUFFERED_BYTES_MAX];
-            let length = reader.read(&mut chunk).map_err(cannot_pack)?;
+            let length = reader.read(&mut chunk).map_err(cannot_compress)?;
             if length == 0 {
                 break;
             }
@@ -254,9 +254,9 @@ impl Output {
     }
 }
 
-fn finish_with(mut encoder: Encoder, tail: &[u8], packed: &mut Vec<u8>) -> io::Result<()> {
-    encoder.push(tail, packed)?;
-    encoder.finish(packed)
+fn finish_with(mut encoder: Encoder, tail: &[u8], compressed: &mut Vec<u8>) -> io::Result<()> {
+    encoder.push(tail, compressed)?;
+    encoder.finish(compressed)
 }
 
 /// Ends the query of a client that has left; nobody reads it.
@@ -264,8 +264,8 @@ pub fn client_left() -> Exception {
     Exception::new(code::NETWORK_ERROR, "the client closed the connection")
 }
 
-fn cannot_pack(error: io::Error) -> Exception {
-    Exception::new(code::LOGICAL_ERROR, format_args!("cannot pack the result: {error}"))
+fn cannot_compress(error: io::Error) -> Exception {
+    Exception::new(code::LOGICAL_ERROR, format_args!("cannot compress the result: {error}"))
 }
 
 /// An exception after rows that have been sent already, as ClickHouse writes it since 25.11. The tag is in the response's

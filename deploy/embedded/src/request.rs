@@ -347,7 +347,9 @@ fn body_coding(headers: &HeaderMap, blocks: bool) -> Result<Coding, Exception> {
     if blocks && coding != Coding::Identity {
         return Err(Exception::new(
             code::BAD_REQUEST_PARAMETER,
-            format_args!("decompress=1 and Content-Encoding: {named} were both given: pack the body one way"),
+            format_args!(
+                "decompress=1 and Content-Encoding: {named} were both given: compress the body in one way"
+            ),
         ));
     }
     Ok(if blocks { Coding::Blocks } else { coding })

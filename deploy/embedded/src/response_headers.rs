@@ -23,7 +23,7 @@ pub fn read(map: &str) -> Result<Headers, Exception> {
     match read_map(&all)? {
         (headers, []) => Ok(headers),
         (_, [more, ..]) => {
-            Err(broken(&format!("{:?} stands behind the map", more.text.escape_ascii().to_string())))
+            Err(broken(&format!("{:?} follows the map", more.text.escape_ascii().to_string())))
         }
     }
 }

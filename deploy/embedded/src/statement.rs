@@ -308,7 +308,7 @@ mod tests {
         check("SELECT format FROM t", Class::Select, None);
         check("SELECT format, 1 FROM t", Class::Select, None);
         check("SELECT 1 FORMAT CSV UNION ALL SELECT 2", Class::Select, None);
-        // What the engine is asked about.
+        // The engine decides whether this is a format.
         check("SELECT a FROM t ORDER BY format ASC", Class::Select, Some("ASC"));
     }
 
