@@ -1,7 +1,7 @@
-//! Texts and names as parts of SQL.
+//! Quotes strings and names for SQL. Knows no statement but SET's assignments and USE.
 
-/// A literal or identifier, by its quote, that means exactly `text`.
-pub fn quoted(text: &str, quote: u8) -> Vec<u8> {
+/// A string or an identifier, depending on `quote`, whose value is exactly `text`.
+pub fn quote(text: &str, quote: u8) -> Vec<u8> {
     let mut literal = vec![quote];
     for &byte in text.as_bytes() {
         if byte == quote || byte == b'\\' {
@@ -13,14 +13,14 @@ pub fn quoted(text: &str, quote: u8) -> Vec<u8> {
     literal
 }
 
-/// `name = 'value'`. The name has letters, digits, `_` and `.` alone.
+/// `name = 'value'`. The name has only letters, digits, `_` and `.`.
 pub fn assignment(name: &str, value: &str) -> Vec<u8> {
-    [name.as_bytes(), b" = ", &quoted(value, b'\'')].concat()
+    [name.as_bytes(), b" = ", &quote(value, b'\'')].concat()
 }
 
-/// Makes `database` the current one.
+/// `USE database`.
 pub fn use_database(database: &str) -> Vec<u8> {
-    [b"USE ".as_slice(), &quoted(database, b'`')].concat()
+    [b"USE ".as_slice(), &quote(database, b'`')].concat()
 }
 
 #[cfg(test)]
@@ -29,7 +29,7 @@ mod tests {
 
     #[test]
     fn literals_cannot_be_left() {
-        assert_eq!(quoted("a'b\\c", b'\''), b"'a\\'b\\\\c'");
+        assert_eq!(quote("a'b\\c", b'\''), b"'a\\'b\\\\c'");
         assert_eq!(use_database("d`; DROP"), b"USE `d\\`; DROP`");
         assert_eq!(assignment("log_comment", "x' , y = '1"), b"log_comment = 'x\\' , y = \\'1'");
     }
