@@ -8,6 +8,7 @@ use stats::group_sequential::{Boundary, Design, Looks, Spending};
 use stats::power::{self, MOST_UNITS, NullVariance, Plan, RatioParts};
 use stats::{Alpha, Alternative, Invalid, Pair, Power, measured};
 
+mod accuracy;
 mod split;
 
 pub use split::Split;
@@ -145,13 +146,16 @@ pub struct Answer {
     pub always_valid: Row,
     /// Power over units; empty where the effect was asked for.
     pub curve: Vec<CurvePoint>,
+    /// Where the formulas, all of them normal approximations, promise more than a test finds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
     /// Effect, treatment minus control; null where none can be found.
     pub effect_absolute: Option<f64>,
-    /// Null where the baseline is 0 too.
+    /// Null also where the baseline is not above 0, of which nothing is a share.
     pub effect_relative: Option<f64>,
     pub power: f64,
     /// The control first, in the order of the split.
@@ -206,7 +210,9 @@ pub fn plan(request: &Request) -> Result<Answer, Invalid> {
         rows.push(planner.row(method, effect, power, units)?);
     }
     let [fixed_horizon, group_sequential, always_valid] = <[Row; 3]>::try_from(rows).expect("three methods");
+    let warnings = accuracy::warnings(&fixed_horizon, planner.baseline, planner.sd.is_none());
     Ok(Answer {
+        warnings,
         asked,
         metric: planner.metric,
         baseline: planner.baseline,
@@ -404,7 +410,7 @@ impl<'a> Planner<'a> {
         };
         Ok(Row {
             effect_absolute: effect,
-            effect_relative: effect.filter(|_| self.baseline != 0.0).map(|effect| effect / self.baseline),
+            effect_relative: effect.filter(|_| self.baseline > 0.0).map(|effect| effect / self.baseline),
             power,
             units_per_arm,
             units_total,
