@@ -14,32 +14,28 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-use crate::batch::Span;
 use crate::config::Config;
-use crate::dead_letters::DeadLetters;
+use crate::dead_letters::{Buried, DeadLetters};
 use crate::forget::{Ledger, LedgerKey};
-use crate::rows::Table;
-use crate::schema_cache::SchemaCache;
-use crate::store::{Place, Store};
+use crate::pipeline::batch::Span;
+use crate::pipeline::rows::Table;
+use crate::pipeline::schema_cache::SchemaCache;
+use crate::pipeline::store::{Place, Store};
+use crate::topic_reader::{Ends, Log};
 use kafka::TopicId;
 
 pub mod chain;
 mod explain;
 mod heal;
-mod letters;
-mod log;
 pub mod report;
 pub mod tables;
 mod watch;
 
-pub use letters::origin;
-pub use log::{Ends, Log};
 pub use watch::{AuditMetrics, watch};
 
 use chain::{Chain, missing};
 use explain::{Findings, From, Missing, Witnesses, expired_before_ms};
 use heal::{Healer, Mend};
-use letters::Buried;
 use report::{MadeAnew, PartitionReport, Report, TopicReport, shown};
 use tables::{Part, Tables, repeated};
 

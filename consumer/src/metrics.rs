@@ -7,7 +7,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use crate::tally::Senders;
+use crate::pipeline::tally::Senders;
 
 #[derive(Clone)]
 pub struct Metrics {

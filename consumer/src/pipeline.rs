@@ -11,20 +11,37 @@ use axum::Router;
 use tokio::runtime::Handle;
 
 use crate::audit::{self, AuditMetrics};
-use crate::batch::Limits;
 use crate::config::Config;
 use crate::dead_letters::DeadLetters;
 use crate::definitions::Follower;
 use crate::forget::{Forgotten, Ledger};
-use crate::group::{self, GroupConsumer};
-use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::migrate::check_schema;
-use crate::partition::{Shared, Standing, Worker};
-use crate::rows::Table;
-use crate::schema_cache::SchemaCache;
-use crate::spares::Spares;
-use crate::store::{Place, Store};
+use batch::Limits;
+use buffer_pool::BufferPool;
+use group::GroupConsumer;
+use memory::Budget;
+use partition::{Shared, Standing, Worker};
+use rows::Table;
+use schema_cache::SchemaCache;
+use store::{Place, Store};
+
+pub mod batch;
+pub mod buffer_pool;
+pub mod decode;
+pub mod dedupe;
+pub mod fetch;
+pub mod group;
+pub mod heap;
+pub mod memory;
+pub mod native;
+pub mod partition;
+pub mod protocol;
+pub mod rows;
+pub mod schema_cache;
+pub mod store;
+pub mod tally;
+pub mod verify;
 
 /// Longest time in which a loop may stand still before the process counts as hung; above every bounded wait.
 const STANDSTILL_MAX: Duration = Duration::from_secs(180);
@@ -32,7 +49,7 @@ const GROUP_POLL: Duration = Duration::from_millis(100);
 const STORE_RETRY: Duration = Duration::from_secs(1);
 const DEAD_LETTERS_FLUSH: Duration = Duration::from_secs(10);
 /// Empty columns kept for the next batches take at most this part of what batches may hold, beside it.
-const SPARES_SHARE: usize = 4;
+const BUFFER_POOL_SHARE: usize = 4;
 
 /// Runs until told to stop.
 pub async fn run(config: Config) -> Result<ops::Exit> {
@@ -121,7 +138,7 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
             age: settings.batch_age_ms.duration(),
         },
         memory: Budget::new(settings.memory_bytes.usize()),
-        spares: Spares::new(settings.memory_bytes.usize() / SPARES_SHARE),
+        buffer_pool: BufferPool::new(settings.memory_bytes.usize() / BUFFER_POOL_SHARE),
         window_micros: settings.window_hours.get() as i64 * 3_600_000_000,
         window_ids: settings.window_ids_per_partition.usize(),
         deadline: insert_timeout,

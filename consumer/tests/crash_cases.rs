@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use consumer::batch::Span;
-use consumer::protocol::{Action, Closed, Event, Found, Halt, Intent, Machine, Note, Topic};
+use consumer::pipeline::batch::Span;
+use consumer::pipeline::protocol::{Action, Closed, Event, Found, Halt, Intent, Machine, Note, Topic};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const NOW: Duration = Duration::from_secs(1_000);

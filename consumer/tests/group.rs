@@ -8,9 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use consumer::config::Settings;
-use consumer::fetch::Came;
-use consumer::group::{self, Assigned, GroupConsumer, Stop};
 use consumer::metrics::Metrics;
+use consumer::pipeline::fetch::Came;
+use consumer::pipeline::group::{self, Assigned, GroupConsumer, Stop};
 use prometheus::Registry;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::Consumer;

@@ -1,7 +1,7 @@
 //! What a partition's batches cover, from their first and last offsets alone: where the chain begins and
 //! ends, where it is interrupted, where batches lie over each other. Values in, values out.
 
-use crate::batch::Span;
+use crate::pipeline::batch::Span;
 
 /// A batch as the table shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,16 +9,16 @@ use rdkafka::message::Message;
 use schemas::Uuid;
 
 use super::chain::{contains, joined, length, runs};
-use super::letters::Buried;
-use super::log::{Ends, Log};
 use super::report::Skipped;
 use super::tables::sliced;
-use crate::batch::Span;
-use crate::decode::decode;
+use crate::dead_letters::Buried;
 use crate::forget::Ledger;
-use crate::rows::Table;
-use crate::schema_cache::{NoPlan, Plans, SchemaCache};
-use crate::store::{Place, Store};
+use crate::pipeline::batch::Span;
+use crate::pipeline::decode::decode;
+use crate::pipeline::rows::Table;
+use crate::pipeline::schema_cache::{NoPlan, Plans, SchemaCache};
+use crate::pipeline::store::{Place, Store};
+use crate::topic_reader::{Ends, Log};
 
 const DAY_MS: i64 = 86_400_000;
 /// Spans closer than this are read in one go.

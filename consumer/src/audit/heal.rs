@@ -19,14 +19,14 @@ use schemas::Uuid;
 use super::chain::{Chain, contains, length, missing, runs};
 use super::explain::{Witnesses, without};
 use super::tables::{Part, Tables, repeated};
-use crate::batch::{Span, Stamp};
 use crate::dead_letters::DeadLetters;
-use crate::decode::{Decoded, decode};
 use crate::definitions::Follower;
-use crate::rows::{Rows, Verdict};
-use crate::schema_cache::{NoPlan, Plans};
-use crate::store::Place;
-use crate::verify::{Named, Verification};
+use crate::pipeline::batch::{Span, Stamp};
+use crate::pipeline::decode::{Decoded, decode};
+use crate::pipeline::rows::{Rows, Verdict};
+use crate::pipeline::schema_cache::{NoPlan, Plans};
+use crate::pipeline::store::Place;
+use crate::pipeline::verify::{Named, Verification};
 
 /// Offsets of one batch: below what makes one part, with room for the largest rows.
 const OFFSETS_MAX: usize = 20_000;

@@ -6,7 +6,7 @@ use schemas::Uuid;
 use serde::Serialize;
 
 use super::tables::Doubled;
-use crate::batch::Span;
+use crate::pipeline::batch::Span;
 use kafka::TopicId;
 
 /// Spans listed for one partition; the counts beside them are of all.

@@ -8,9 +8,9 @@ use schemas::Uuid;
 use serde::Deserialize;
 
 use super::chain::{Link, length};
-use crate::batch::Span;
+use crate::pipeline::batch::Span;
+use crate::pipeline::rows::Table;
 use crate::retention;
-use crate::rows::Table;
 
 /// Rows whose ids are compared in one statement; at some 40 bytes an id, what the server holds for it.
 const IDS_AT_ONCE: u64 = 10_000_000;

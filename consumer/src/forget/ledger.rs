@@ -8,7 +8,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use schemas::Micros;
 
 use super::{LedgerKey, Tag, UnitHash};
-use crate::decode::Decoded;
+use crate::pipeline::decode::Decoded;
 
 /// The ledger as it was read last. Without entries it costs a comparison for each event.
 #[derive(Clone, Default)]

@@ -12,8 +12,8 @@ use schemas::{Micros, Unit};
 use serde::Serialize;
 
 use super::{LedgerKey, UNITS_MAX, UnitHash};
-use crate::rows::Table;
-use crate::store::Store;
+use crate::pipeline::rows::Table;
+use crate::pipeline::store::Store;
 
 /// Rounds of deleting before it is given up: each one removes what was on its way during the one before.
 const ROUNDS_MAX: usize = 10;

@@ -4,8 +4,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use consumer::batch::Span;
-use consumer::protocol::{Action, Closed, Event, Found, Intent, Machine, Note, Topic};
+use consumer::pipeline::batch::Span;
+use consumer::pipeline::protocol::{Action, Closed, Event, Found, Intent, Machine, Note, Topic};
 
 pub const EPOCH: u32 = 1;
 pub const DEADLINE: Duration = Duration::from_secs(60);

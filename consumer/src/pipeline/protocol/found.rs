@@ -127,7 +127,7 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::Span;
+    use crate::pipeline::batch::Span;
 
     const INTENT: Intent = Intent {
         span: Span { first: 9, last: 11 },

@@ -10,9 +10,9 @@ use ops::config;
 use schemas::{Micros, Uuid};
 use serde::Deserialize;
 
-use crate::batch::Span;
-use crate::protocol::Intent;
-use crate::rows::Table;
+use crate::pipeline::batch::Span;
+use crate::pipeline::protocol::Intent;
+use crate::pipeline::rows::Table;
 use kafka::TopicId;
 
 /// Ids asked for in one statement; with 40 bytes each it stays below the server's limit on a statement.

@@ -17,8 +17,8 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::Settings;
-use crate::fetch::PartitionQueue;
 use crate::metrics::Metrics;
+use crate::pipeline::fetch::PartitionQueue;
 
 /// Messages taken from librdkafka in one call; decoded and appended together.
 const FETCH_MESSAGES_MAX: usize = 10_000;

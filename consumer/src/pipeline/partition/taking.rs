@@ -10,14 +10,14 @@ use schemas::{Exposure, Micros, Uuid};
 
 use super::servers::KAFKA_ANSWERS_WITHIN;
 use super::{ClosedBatch, Gap, Line, micros_now};
-use crate::batch::Due;
-use crate::decode::Decoded;
-use crate::dedupe::Known;
-use crate::fetch::{Came, Fetched, Message};
-use crate::protocol::Closed;
-use crate::rows::{Rows, Verdict};
-use crate::schema_cache::PlanCounts;
-use crate::verify::{Named, Verification};
+use crate::pipeline::batch::Due;
+use crate::pipeline::decode::Decoded;
+use crate::pipeline::dedupe::Known;
+use crate::pipeline::fetch::{Came, Fetched, Message};
+use crate::pipeline::protocol::Closed;
+use crate::pipeline::rows::{Rows, Verdict};
+use crate::pipeline::schema_cache::PlanCounts;
+use crate::pipeline::verify::{Named, Verification};
 
 /// Longest wait for the definitions log to reach a version that an exposure names, and the shortest time
 /// between two such waits, so that a version nobody ever made cannot hold the stream up.
@@ -76,7 +76,7 @@ impl Line {
             Some(intent) if self.filling.next() > intent.span.last => Due::Replay,
             Some(_) => return None,
         };
-        let rows = self.shared.spares.take(self.place.table);
+        let rows = self.shared.buffer_pool.take(self.place.table);
         let following = self.filling.following(rows, self.shared.memory.share());
         let batch = std::mem::replace(&mut self.filling, following);
         let topic = self.place.table.topic();

@@ -6,9 +6,9 @@ use schemas::Micros;
 use serde_json::{Value, json};
 
 use super::Letter;
-use crate::decode::{Decoded, decode};
-use crate::rows::Table;
-use crate::schema_cache::Plans;
+use crate::pipeline::decode::{Decoded, decode};
+use crate::pipeline::rows::Table;
+use crate::pipeline::schema_cache::Plans;
 
 /// Bytes shown of a payload.
 const SHOWN_BYTES_MAX: usize = 4_096;
@@ -72,7 +72,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::schema_cache::SchemaCache;
+    use crate::pipeline::schema_cache::SchemaCache;
 
     #[test]
     fn bytes_in_lines_of_sixteen() {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use prometheus::IntCounterVec;
 
-use crate::verify::Verification;
+use crate::pipeline::verify::Verification;
 
 /// Distinct senders that get a label of their own; all others share one.
 const SENDERS_MAX: usize = 100;

@@ -9,14 +9,9 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use schemas::topics::{DEAD_LETTERS, dead_letter_headers as headers};
 use serde::Serialize;
 
-use crate::audit::{Log, origin};
-use crate::batch::Span;
-
-mod replay;
-mod show;
-
-pub use replay::{Replayed, replay};
-pub use show::{list, show};
+use super::origin;
+use crate::pipeline::batch::Span;
+use crate::topic_reader::Log;
 
 /// Where a message that became a dead letter stood.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use anyhow::Result;
 use rdkafka::message::Message;
 
-use super::chain::contains;
-use super::log::Log;
-use crate::batch::Span;
-use crate::letters::epoch_of;
-use crate::store::Place;
+use super::epoch_of;
+use crate::audit::chain::contains;
+use crate::pipeline::batch::Span;
+use crate::pipeline::store::Place;
+use crate::topic_reader::Log;
 
 /// Offsets of dead letters, each with the epoch at which it was sent if the letter tells, by the topic and
 /// partition that they came from.

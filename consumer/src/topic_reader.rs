@@ -9,7 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use crate::batch::Span;
+use crate::pipeline::batch::Span;
 use kafka::TopicId;
 
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);

@@ -12,20 +12,20 @@ use rdkafka::consumer::Consumer;
 use schemas::Micros;
 use tokio::runtime::Handle;
 
-use crate::batch::{Batch, Limits};
 use crate::dead_letters::{DeadLetters, Sent};
-use crate::dedupe::Window;
 use crate::definitions::Follower;
 use crate::forget::Forgotten;
-use crate::group::{Assigned, GroupConsumer, Stop};
-use crate::memory::Budget;
 use crate::metrics::Metrics;
-use crate::protocol::{Action, Event, Halt, Intent, Machine};
-use crate::schema_cache::{Plans, SchemaCache};
-use crate::spares::Spares;
-use crate::store::{Place, Store};
-use crate::tally::Tally;
-use crate::verify::Named;
+use crate::pipeline::batch::{Batch, Limits};
+use crate::pipeline::buffer_pool::BufferPool;
+use crate::pipeline::dedupe::Window;
+use crate::pipeline::group::{Assigned, GroupConsumer, Stop};
+use crate::pipeline::memory::Budget;
+use crate::pipeline::protocol::{Action, Event, Halt, Intent, Machine};
+use crate::pipeline::schema_cache::{Plans, SchemaCache};
+use crate::pipeline::store::{Place, Store};
+use crate::pipeline::tally::Tally;
+use crate::pipeline::verify::Named;
 
 pub use standing::Standing;
 
@@ -54,7 +54,7 @@ pub struct Shared {
     pub runtime: Handle,
     pub limits: Limits,
     pub memory: Budget,
-    pub spares: Spares,
+    pub buffer_pool: BufferPool,
     pub window_micros: i64,
     pub window_ids: usize,
     /// Longest time from announcing a batch to sending it.
@@ -139,7 +139,7 @@ impl Worker {
         let line = Line {
             window: Window::new(Micros::MAX, shared.window_ids),
             window_reaches: None,
-            filling: Batch::open(shared.spares.take(place.table), 0, shared.memory.share()),
+            filling: Batch::open(shared.buffer_pool.take(place.table), 0, shared.memory.share()),
             closed: None,
             replay: None,
             resumed_at: None,
@@ -362,7 +362,7 @@ impl Line {
         self.dead.clear();
         self.end = None;
         self.heard = Instant::now();
-        let rows = self.shared.spares.take(self.place.table);
+        let rows = self.shared.buffer_pool.take(self.place.table);
         self.filling = Batch::open(rows, first, self.shared.memory.share());
     }
 

@@ -10,11 +10,11 @@ use rdkafka::{Offset, TopicPartitionList};
 use schemas::{Micros, Uuid};
 
 use super::{Line, Shared, micros_now};
-use crate::batch::{Batch, Span, Stamp};
-use crate::dedupe::Window;
-use crate::fetch::high_watermark;
-use crate::protocol::{Found, Intent, Note, Topic};
-use crate::store::Place;
+use crate::pipeline::batch::{Batch, Span, Stamp};
+use crate::pipeline::dedupe::Window;
+use crate::pipeline::fetch::high_watermark;
+use crate::pipeline::protocol::{Found, Intent, Note, Topic};
+use crate::pipeline::store::Place;
 use kafka::TopicId;
 
 pub(super) const KAFKA_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -234,7 +234,7 @@ impl Line {
             let Batch { rows, row_count, .. } = &mut closed.batch;
             let block = Bytes::from(rows.drain(*row_count, &stamp));
             let drained = std::mem::replace(rows, self.place.table.rows());
-            self.shared.spares.give(self.place.table, drained);
+            self.shared.buffer_pool.give(self.place.table, drained);
             self.shared.metrics.stage("encode", began);
             block
         });

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use schemas::{Micros, Uuid};
 
-use crate::dedupe::Ids;
-use crate::memory::Share;
-use crate::rows::Rows;
+use crate::pipeline::dedupe::Ids;
+use crate::pipeline::memory::Share;
+use crate::pipeline::rows::Rows;
 
 /// The offsets that a batch covers, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,8 +192,8 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::Budget;
-    use crate::rows::Table;
+    use crate::pipeline::memory::Budget;
+    use crate::pipeline::rows::Table;
 
     const LIMITS: Limits = Limits { rows: 3, bytes: 100, age: Duration::from_secs(1) };
 

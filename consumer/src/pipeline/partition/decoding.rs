@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 use schemas::avro::DecodeError;
 
 use super::{FETCH_WAIT, Line};
-use crate::decode::{Decoded, decode};
-use crate::fetch::Message;
-use crate::schema_cache::NoPlan;
+use crate::pipeline::decode::{Decoded, decode};
+use crate::pipeline::fetch::Message;
+use crate::pipeline::schema_cache::NoPlan;
 
 /// Pauses between two questions for a schema, doubling from the first to the last.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));

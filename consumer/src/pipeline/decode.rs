@@ -6,8 +6,8 @@ use schemas::definition::Change;
 use schemas::look::LookRecord;
 use schemas::{Alias, Conversion, Exposure, Micros, Uuid};
 
-use crate::rows::Table;
-use crate::schema_cache::{NoPlan, Plans};
+use crate::pipeline::rows::Table;
+use crate::pipeline::schema_cache::{NoPlan, Plans};
 
 /// What a message holds; texts are borrowed from its bytes.
 pub enum Decoded<'a> {

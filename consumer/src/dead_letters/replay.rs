@@ -12,9 +12,9 @@ use schemas::topics::{DEAD_LETTERS, dead_letter_headers as headers};
 use serde::Serialize;
 
 use super::Letter;
-use crate::decode::{Decoded, decode};
-use crate::rows::Table;
-use crate::schema_cache::Plans;
+use crate::pipeline::decode::{Decoded, decode};
+use crate::pipeline::rows::Table;
+use crate::pipeline::schema_cache::Plans;
 
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
 

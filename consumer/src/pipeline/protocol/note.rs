@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::batch::Span;
+use crate::pipeline::batch::Span;
 use kafka::TopicId;
 
 /// Stands first in every note; a later form of it gets another number.

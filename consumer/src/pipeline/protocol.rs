@@ -27,7 +27,7 @@ use std::time::Duration;
 pub use found::{Found, Halt, Topic, Way};
 pub use note::{Intent, Note, NoteError};
 
-use crate::batch::Span;
+use crate::pipeline::batch::Span;
 use kafka::TopicId;
 
 mod found;

@@ -6,11 +6,11 @@ use schemas::look::LookRecord;
 use schemas::{Alias, Conversion, Exposure, Sender, UnitKey};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::batch::Stamp;
-use crate::native::{
+use crate::pipeline::batch::Stamp;
+use crate::pipeline::native::{
     Fixed, KEY, KEYS, LOW, Lists, LowTexts, MAP, Maps, Named, Optional, Repeated, Texts, Uuids, block,
 };
-use crate::verify::Verification;
+use crate::pipeline::verify::Verification;
 
 /// The columns of one batch.
 pub enum Rows {

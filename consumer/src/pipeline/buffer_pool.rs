@@ -3,18 +3,18 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::rows::{Rows, Table};
+use crate::pipeline::rows::{Rows, Table};
 
 /// Empty columns with room.
-pub struct Spares {
+pub struct BufferPool {
     kept: Mutex<Vec<(Table, Rows, usize)>>,
     bytes_max: usize,
 }
 
-impl Spares {
+impl BufferPool {
     /// Keeps at most so many bytes.
-    pub fn new(bytes_max: usize) -> Spares {
-        Spares { kept: Mutex::default(), bytes_max }
+    pub fn new(bytes_max: usize) -> BufferPool {
+        BufferPool { kept: Mutex::default(), bytes_max }
     }
 
     /// Columns of `table`, with room if some were given back.
@@ -42,7 +42,7 @@ mod tests {
     use schemas::Uuid;
 
     use super::*;
-    use crate::batch::Stamp;
+    use crate::pipeline::batch::Stamp;
 
     const STAMP: Stamp = Stamp { partition: 0, epoch: 1, first: 0, last: 999, ingest_ms: 0 };
 
@@ -63,21 +63,21 @@ mod tests {
 
     #[test]
     fn what_is_given_back_is_taken_again_with_its_room_and_without_its_rows() {
-        let spares = Spares::new(10_000_000);
-        let empty = spares.take(Table::Aliases).room();
-        spares.give(Table::Aliases, drained());
-        assert_eq!(spares.take(Table::Conversions).room(), Table::Conversions.rows().room());
-        let mut again = spares.take(Table::Aliases);
+        let buffer_pool = BufferPool::new(10_000_000);
+        let empty = buffer_pool.take(Table::Aliases).room();
+        buffer_pool.give(Table::Aliases, drained());
+        assert_eq!(buffer_pool.take(Table::Conversions).room(), Table::Conversions.rows().room());
+        let mut again = buffer_pool.take(Table::Aliases);
         assert!(again.room() > empty + 50_000, "{} after {empty}", again.room());
         assert_eq!(again.drain(0, &STAMP), Table::Aliases.rows().drain(0, &STAMP));
-        assert_eq!(spares.take(Table::Aliases).room(), empty);
+        assert_eq!(buffer_pool.take(Table::Aliases).room(), empty);
     }
 
     #[test]
     fn no_more_is_kept_than_allowed() {
-        let spares = Spares::new(drained().room());
-        spares.give(Table::Aliases, drained());
-        spares.give(Table::Aliases, drained());
-        assert_eq!(spares.kept.lock().unwrap().len(), 1);
+        let buffer_pool = BufferPool::new(drained().room());
+        buffer_pool.give(Table::Aliases, drained());
+        buffer_pool.give(Table::Aliases, drained());
+        assert_eq!(buffer_pool.kept.lock().unwrap().len(), 1);
     }
 }
