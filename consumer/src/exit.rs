@@ -3,9 +3,10 @@
 use std::error::Error as Cause;
 
 use clickhouse::error::Error as ClickHouseError;
+use kafka::Transient;
 use ops::Exit;
 use ops::registry::Unavailable;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 
 use crate::forget::Unread;
 
@@ -40,31 +41,16 @@ fn asked_for_by(cause: &(dyn Cause + 'static)) -> Option<Exit> {
     if let Some(KafkaError::ClientConfig(..)) = cause.downcast_ref::<KafkaError>() {
         return Some(Exit::InvalidInput);
     }
-    let code = cause.downcast_ref::<KafkaError>()?.rdkafka_error_code()?;
-    silent(code).then_some(Exit::Unreachable)
-}
-
-/// Whether no broker answered.
-fn silent(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode::{
-        AllBrokersDown, BrokerNotAvailable, BrokerTransportFailure, MessageTimedOut, OperationTimedOut,
-        RequestTimedOut, Resolve,
-    };
-    matches!(
-        code,
-        AllBrokersDown
-            | BrokerNotAvailable
-            | BrokerTransportFailure
-            | MessageTimedOut
-            | OperationTimedOut
-            | RequestTimedOut
-            | Resolve
-    )
+    match Transient::of(cause.downcast_ref::<KafkaError>()?) {
+        Some(Transient::NoAnswer) => Some(Exit::Unreachable),
+        Some(Transient::NoLeader) | None => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use anyhow::{Context, anyhow};
+    use rdkafka::error::RDKafkaErrorCode;
 
     use super::*;
 

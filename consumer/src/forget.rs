@@ -6,9 +6,10 @@ use std::hash::Hasher;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 use siphasher::sip::SipHasher24;
 
-pub mod hmac;
 mod ledger;
 mod read;
 mod request;
@@ -16,8 +17,6 @@ mod request;
 pub use ledger::{Entry, Ledger};
 pub use read::{Forgotten, Unread};
 pub use request::{Deleted, Request, request};
-
-use hmac::HmacSha256;
 
 /// How often the pipeline looks for new entries. A request waits for longer than this before it deletes.
 pub const REFRESHED_EVERY: Duration = Duration::from_secs(5);
@@ -33,7 +32,7 @@ const UNITS_HEEDED_MAX: usize = 2 * UNITS_MAX;
 /// The key under which units are hashed. Shown nowhere.
 #[derive(Clone)]
 pub struct LedgerKey {
-    hmac: HmacSha256,
+    hmac: Hmac<Sha256>,
     tags: SipHasher24,
     check: String,
 }
@@ -45,16 +44,16 @@ impl LedgerKey {
         if key.len() < KEY_BYTES_MIN {
             bail!("the ledger's key has {} bytes, fewer than {KEY_BYTES_MIN}", key.len());
         }
-        let hmac = HmacSha256::new(key);
+        let hmac = Hmac::new_from_slice(key).expect("HMAC takes a key of any length");
         // A unit's text has a zero byte in it, these have none.
-        let check = hex(&hmac.of(&[b"splitstream ledger key"])[..8]);
-        let tags = hmac.of(&[b"splitstream ledger tags"]);
+        let check = hex::encode(&keyed_hash(&hmac, &[b"splitstream ledger key"])[..8]);
+        let tags = keyed_hash(&hmac, &[b"splitstream ledger tags"]);
         let tags = SipHasher24::new_with_key(tags.first_chunk().expect("a hash has 32 bytes"));
         Ok(LedgerKey { hmac, tags, check })
     }
 
     pub fn unit_hash(&self, unit_type: &str, unit_id: &str) -> UnitHash {
-        UnitHash(self.hmac.of(&[unit_type.as_bytes(), &[0], unit_id.as_bytes()]))
+        UnitHash(keyed_hash(&self.hmac, &[unit_type.as_bytes(), &[0], unit_id.as_bytes()]))
     }
 
     /// Under a key that is made of the ledger's: without it a tag tells no more of a unit than its hash does.
@@ -94,24 +93,24 @@ impl UnitHash {
     /// `None` for what is not 64 hexadecimal digits.
     fn parse(text: &str) -> Option<UnitHash> {
         let mut bytes = [0; 32];
-        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return None;
-        }
-        for (at, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
-        }
+        hex::decode_to_slice(text, &mut bytes).ok()?;
         Some(UnitHash(bytes))
     }
 }
 
 impl std::fmt::Display for UnitHash {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(&hex(&self.0))
+        formatter.write_str(&hex::encode(self.0))
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// HMAC-SHA-256 of the parts, one after the other.
+fn keyed_hash(hmac: &Hmac<Sha256>, parts: &[&[u8]]) -> [u8; 32] {
+    let mut hmac = hmac.clone();
+    for part in parts {
+        hmac.update(part);
+    }
+    hmac.finalize().into_bytes().into()
 }
 
 #[cfg(test)]
@@ -141,6 +140,14 @@ mod tests {
         for text in ["", "a5", &"é".repeat(32), &"+1".repeat(32), &"0g".repeat(32)] {
             assert_eq!(UnitHash::parse(text), None, "{text:?}");
         }
+    }
+
+    /// RFC 4231, test case 2: the hash is the standard's, so that others can compute it.
+    #[test]
+    fn the_keyed_hash_is_hmac_sha_256() {
+        let hmac = Hmac::new_from_slice(b"Jefe").unwrap();
+        let expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+        assert_eq!(hex::encode(keyed_hash(&hmac, &[b"what do ya want ", b"for nothing?"])), expected);
     }
 
     /// What the ledger holds must be found by every later build.

@@ -4,19 +4,24 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use backon::BlockingRetryable;
+use ops::retry::{End, Retry};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::pipeline::batch::Span;
-use kafka::TopicId;
+use kafka::{TopicId, Transient};
 
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
-/// How long nobody may lead a partition or coordinate the group: a broker that was just restarted answers before
-/// it does, and librdkafka does not ask these questions again.
-const SETTLED_WITHIN: Duration = Duration::from_secs(30);
-const ASK_AGAIN_AFTER: Duration = Duration::from_millis(250);
+/// While nobody leads a partition or coordinates the group: a broker that was just restarted answers before it does,
+/// and librdkafka does not ask these questions again.
+const ELECTION: Retry = Retry {
+    first: Duration::from_millis(150),
+    longest: Duration::from_millis(300),
+    end: End::Within(Duration::from_secs(30)),
+};
 const POLL_WAIT: Duration = Duration::from_millis(200);
 /// Longest silence while a span is read.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -70,8 +75,9 @@ impl Log {
     }
 
     pub fn ends(&self, topic: &str, partition: u16) -> Result<Ends> {
-        let (low, high) = settled(|| self.consumer.fetch_watermarks(topic, partition.into(), ANSWERS_WITHIN))
-            .with_context(|| format!("asking for the ends of {topic}/{partition}"))?;
+        let (low, high) =
+            ask_leader(|| self.consumer.fetch_watermarks(topic, partition.into(), ANSWERS_WITHIN))
+                .with_context(|| format!("asking for the ends of {topic}/{partition}"))?;
         let known = |offset: i64| u64::try_from(offset).context("the broker does not know the ends yet");
         Ok(Ends { low: known(low)?, high: known(high)? })
     }
@@ -80,7 +86,7 @@ impl Log {
     pub fn committed(&self, topic: &str, partition: u16) -> Result<Option<u64>> {
         let mut asked = TopicPartitionList::new();
         asked.add_partition(topic, partition.into());
-        let answered = settled(|| self.consumer.committed_offsets(asked.clone(), ANSWERS_WITHIN))
+        let answered = ask_leader(|| self.consumer.committed_offsets(asked.clone(), ANSWERS_WITHIN))
             .with_context(|| format!("asking what `{}` has committed of {topic}/{partition}", self.group))?;
         let found = answered.find_partition(topic, partition.into()).map(|found| found.offset());
         Ok(match found {
@@ -91,7 +97,7 @@ impl Log {
 
     /// How many consumers are in the group at the moment.
     pub fn members(&self) -> Result<usize> {
-        let groups = settled(|| self.consumer.fetch_group_list(Some(&self.group), ANSWERS_WITHIN))
+        let groups = ask_leader(|| self.consumer.fetch_group_list(Some(&self.group), ANSWERS_WITHIN))
             .with_context(|| format!("asking who is in the group `{}`", self.group))?;
         Ok(groups.groups().iter().map(|group| group.members().len()).sum())
     }
@@ -141,37 +147,12 @@ impl Log {
     }
 }
 
-/// Asks until somebody is there to answer, within a bound. Any other error is told at once.
-fn settled<T>(ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
-    let deadline = Instant::now() + SETTLED_WITHIN;
-    loop {
-        match ask() {
-            Err(error) if passes(&error) && Instant::now() < deadline => {
-                tracing::info!(%error, "waiting for a leader");
-                std::thread::sleep(ASK_AGAIN_AFTER);
-            }
-            answer => return answer,
-        }
-    }
-}
-
-/// Whether it is over once the brokers have found out who leads and who coordinates.
-fn passes(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{
-        CoordinatorLoadInProgress, CoordinatorNotAvailable, LeaderNotAvailable, NotCoordinator,
-        NotLeaderForPartition, OffsetNotAvailable,
-    };
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            CoordinatorLoadInProgress
-                | CoordinatorNotAvailable
-                | LeaderNotAvailable
-                | NotCoordinator
-                | NotLeaderForPartition
-                | OffsetNotAvailable
-        )
-    )
+/// Asks until a leader is there to answer. Any other error is returned at once.
+fn ask_leader<T>(ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+    ask.retry(ELECTION.pauses())
+        .when(|error| Transient::of(error) == Some(Transient::NoLeader))
+        .notify(|error, _| tracing::info!(%error, "waiting for a leader"))
+        .call()
 }
 
 #[cfg(test)]

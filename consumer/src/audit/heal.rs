@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use ops::retry::{End, Retry};
 use rdkafka::message::Message;
 use schemas::Uuid;
 
@@ -30,9 +31,13 @@ use crate::pipeline::verify::{Named, Verification};
 
 /// Offsets of one batch: below what makes one part, with room for the largest rows.
 const OFFSETS_MAX: usize = 20_000;
-/// Attempts for one batch. Each is preceded by reading what is there.
-const ATTEMPTS_MAX: u32 = 5;
-const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
+/// For one batch. Each attempt is preceded by reading what is there.
+const ATTEMPTS_MAX: usize = 5;
+const INSERT: Retry = Retry {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(4),
+    end: End::Attempts(ATTEMPTS_MAX),
+};
 
 /// A batch to be made: what it covers, and the offsets in it that have no row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +130,8 @@ impl Healer<'_> {
     async fn mend(&self, place: &Place, mend: &Mend) -> Result<u64> {
         let part = Part { partition: place.partition, epoch: place.epoch };
         let (mut poisoned, mut healed) = (0, 0);
-        for _ in 0..ATTEMPTS_MAX {
+        let mut pauses = INSERT.pauses();
+        loop {
             let present =
                 self.tables.offsets(place.table, part, mend.span).await.context("reading offsets")?;
             let still = missing(mend.span, &present);
@@ -159,13 +165,11 @@ impl Healer<'_> {
                 (Landed::Whole, _) => return Ok(healed),
                 // Taken for a repetition of an insert whose rows are gone.
                 (Landed::Not, Ok(())) => poisoned += 1,
-                (Landed::Not, Err(error)) => {
-                    tracing::warn!(%error, "an insert did not land; trying again");
-                    tokio::time::sleep(BETWEEN_ATTEMPTS).await;
-                }
+                (Landed::Not, Err(error)) => tracing::warn!(%error, "an insert did not land"),
             }
+            let Some(pause) = pauses.next() else { bail!("not in the table after {ATTEMPTS_MAX} attempts") };
+            tokio::time::sleep(pause).await;
         }
-        bail!("not in the table after {ATTEMPTS_MAX} attempts")
     }
 
     /// Reads `offsets` again. What is no record is sent to the dead letters.

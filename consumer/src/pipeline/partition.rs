@@ -344,15 +344,20 @@ impl Line {
             }
             tracing::error!(topic, partition, "standing still until an operator has decided: {halt}");
         }
+        (!self.told_to_stop_within(pause)).then_some(())
+    }
+
+    /// Waits for so long, or until told to stop.
+    fn told_to_stop_within(&self, pause: Duration) -> bool {
         let until = Instant::now() + pause;
         while Instant::now() < until {
             if self.stop.said() {
-                return None;
+                return true;
             }
             self.progress.touch();
             std::thread::sleep(FETCH_WAIT.min(until.saturating_duration_since(Instant::now())));
         }
-        Some(())
+        false
     }
 
     /// An empty batch from `first` on; nothing else of what was taken is kept.

@@ -12,9 +12,11 @@ mod listen;
 pub mod log;
 pub mod metrics;
 pub mod registry;
+pub mod retry;
 pub mod serve;
 mod shutdown;
 
 pub use exit::{Exit, main};
 pub use health::{Condition, Health, Progress};
+pub use retry::Retry;
 pub use shutdown::{Hold, Shutdown};
