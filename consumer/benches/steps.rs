@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use consumer::forget::{Entry, Ledger, LedgerKey, UNITS_MAX};
 use consumer::pipeline::batch::{Batch, Stamp};
 use consumer::pipeline::decode::{Decoded, decode};
-use consumer::pipeline::dedupe::{Known, Window};
+use consumer::pipeline::dedupe::{Window, WindowAnswer};
 use consumer::pipeline::memory::{Budget, Share};
 use consumer::pipeline::rows::{Rows, Table};
 use consumer::pipeline::schema_cache::{Plans, SchemaCache};
-use consumer::pipeline::verify::{Named, Verification};
+use consumer::pipeline::verify::{NamedVersion, Verification};
 use exposures::Experiments;
 use schemas::definition::Definitions;
 use schemas::{Event, Exposure, Micros, Uuid};
@@ -121,7 +121,7 @@ fn messages(experiments: &Experiments, events: usize) -> Vec<Vec<u8>> {
 struct Worker<'d> {
     definitions: &'d Definitions,
     plans: Plans,
-    named: Vec<(u64, Named)>,
+    named: Vec<(u64, NamedVersion)>,
     window: Window,
     filling: Batch,
     /// What a batch that has been sent leaves behind.
@@ -175,8 +175,10 @@ impl<'d> Worker<'d> {
             decoded.iter().map(|exposure| (exposure.event_id, exposure.created_at)).collect();
         self.window.warm(&events);
         let mut reader = self.window.reader();
-        let mut new: Vec<bool> =
-            events.iter().map(|(id, created_at)| reader.know(*id, *created_at) == Known::New).collect();
+        let mut new: Vec<bool> = events
+            .iter()
+            .map(|(id, created_at)| reader.look_up(*id, *created_at) == WindowAnswer::New)
+            .collect();
         self.filling.warm(&events);
         for (new, (id, created_at)) in new.iter_mut().zip(events) {
             *new = *new && self.filling.remember(id, created_at);
@@ -202,7 +204,7 @@ impl<'d> Worker<'d> {
     fn verify(&mut self, exposure: &Exposure<'_>) -> Verification {
         let version = exposure.definition_version;
         let at = self.named.binary_search_by_key(&version, |(known, _)| *known).unwrap_or_else(|at| {
-            let named = Named::of(self.definitions, version).expect("the definitions hold it");
+            let named = NamedVersion::of(self.definitions, version).expect("the definitions hold it");
             self.named.insert(at, (version, named));
             at
         });

@@ -15,13 +15,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 
 use crate::config::Config;
-use crate::dead_letters::{Buried, DeadLetters};
+use crate::dead_letters::{DeadLetterOffsets, DeadLetterProducer};
 use crate::forget::{Ledger, LedgerKey};
 use crate::pipeline::batch::Span;
 use crate::pipeline::rows::Table;
 use crate::pipeline::schema_cache::SchemaCache;
 use crate::pipeline::store::{Place, Store};
-use crate::topic_reader::{Ends, Log};
+use crate::topic_reader::{TopicReader, Watermarks};
 use kafka::TopicId;
 
 pub mod chain;
@@ -34,8 +34,8 @@ mod watch;
 pub use watch::{AuditMetrics, watch};
 
 use chain::{Chain, missing};
-use explain::{Findings, From, Missing, Witnesses, expired_before_ms};
-use heal::{Healer, Mend};
+use explain::{Findings, Location, Missing, Sources, expired_before_ms};
+use heal::{HealBatch, Healer};
 use report::{MadeAnew, PartitionReport, Report, TopicReport, shown};
 use tables::{Part, Tables, repeated};
 
@@ -52,7 +52,7 @@ pub enum Depth {
 pub struct Auditor {
     tables: Tables,
     store: Store,
-    log: Log,
+    reader: TopicReader,
     kafka: ops::config::Kafka,
     database: ops::config::Identifier,
     ledger: Ledger,
@@ -64,7 +64,7 @@ pub struct Auditor {
 /// An audit, and what a heal needs to know of it.
 pub struct Audit {
     pub report: Report,
-    mends: Vec<(Place, Vec<Mend>)>,
+    batches: Vec<(Place, Vec<HealBatch>)>,
 }
 
 /// What was found of one partition before the dead letters were read.
@@ -87,7 +87,7 @@ impl Auditor {
         Ok(Auditor {
             tables: Tables::new(client),
             store,
-            log: Log::open(&config.kafka, &settings.group)?,
+            reader: TopicReader::open(&config.kafka, &settings.group)?,
             kafka: config.kafka.clone(),
             database: config.clickhouse.database.clone(),
             ledger,
@@ -100,7 +100,7 @@ impl Auditor {
     pub async fn audit(&self, only: Option<Table>, depth: Depth) -> Result<Audit> {
         let mut examined = Vec::new();
         let mut topics = Vec::new();
-        let mut perhaps_buried = HashMap::new();
+        let mut perhaps_dead_letters = HashMap::new();
         for table in Table::ALL.into_iter().filter(|table| only.is_none_or(|only| only == *table)) {
             let topic = self.kafka.topic(table.topic());
             let mut report =
@@ -115,21 +115,24 @@ impl Auditor {
             report.made_anew = self.made_anew(&places).await?;
             for place in places {
                 let found = self.examine(place, &report, depth).await?;
-                let wanted = found.findings.perhaps_buried();
-                let spans: &mut Vec<Span> =
-                    perhaps_buried.entry((found.place.topic.clone(), found.place.partition)).or_default();
+                let wanted = found.findings.perhaps_dead_letters();
+                let spans: &mut Vec<Span> = perhaps_dead_letters
+                    .entry((found.place.topic.clone(), found.place.partition))
+                    .or_default();
                 spans.extend(wanted);
                 spans.sort_by_key(|span| span.first);
                 examined.push((topics.len(), found));
             }
             topics.push(report);
         }
-        let dead_letters = self.kafka.topic(schemas::topics::DEAD_LETTERS);
-        let buried = tokio::task::block_in_place(|| Buried::read(&self.log, &dead_letters, &perhaps_buried))?;
-        let mut mends = Vec::new();
+        let topic = self.kafka.topic(schemas::topics::DEAD_LETTERS);
+        let dead_letters = tokio::task::block_in_place(|| {
+            DeadLetterOffsets::read(&self.reader, &topic, &perhaps_dead_letters)
+        })?;
+        let mut batches = Vec::new();
         for (topic, found) in examined {
             let Examined { place, chain, findings, mut report } = found;
-            let settled = findings.settle(&buried, &place);
+            let settled = findings.settle(&dead_letters, &place);
             let end = chain.span().map(|span| span.last);
             report.skipped = settled.skipped;
             report.holes = settled.holes.len() as u64;
@@ -138,35 +141,35 @@ impl Auditor {
             report.hole_spans = shown(&chain::runs(settled.holes.iter().copied()));
             report.lost = settled.lost.iter().map(|span| chain::length(*span)).sum();
             report.lost_spans = shown(&settled.lost);
-            mends.push((place, heal::plan(&chain, report.committed, &settled.holes, &settled.lost)));
+            batches.push((place, heal::plan(&chain, report.committed, &settled.holes, &settled.lost)));
             topics[topic].partitions.push(report);
         }
         let report = Report::of(topics);
         if report.clean && depth == Depth::Whole {
             self.note_ends(only).await?;
         }
-        Ok(Audit { report, mends })
+        Ok(Audit { report, batches })
     }
 
     /// Brings back what an audit found missing and Kafka still has, and audits again.
     pub async fn heal(&self, audit: Audit, only: Option<Table>) -> Result<Report> {
-        let dead_letters = DeadLetters::open(&self.kafka)?;
+        let dead_letters = DeadLetterProducer::open(&self.kafka)?;
         let kafka = self.kafka.clone();
         let follower = tokio::task::spawn_blocking(move || heal::definitions(&kafka))
             .await
             .context("the reader of the definitions log panicked")??;
         let healer = Healer {
-            witnesses: self.witnesses(None),
+            sources: self.sources(None),
             tables: &self.tables,
             dead_letters: &dead_letters,
             follower: &follower,
         };
         let mut healed: HashMap<(String, u16, u32), u64> = HashMap::new();
-        for (place, mends) in audit.mends.iter().filter(|(_, mends)| !mends.is_empty()) {
+        for (place, batches) in audit.batches.iter().filter(|(_, batches)| !batches.is_empty()) {
             let (topic, partition) = (&place.topic, place.partition);
-            tracing::info!(topic, partition, offsets = heal::offsets_of(mends), "bringing offsets back");
+            tracing::info!(topic, partition, offsets = heal::offsets_of(batches), "bringing offsets back");
             let back =
-                healer.heal(place, mends).await.with_context(|| format!("healing {topic}/{partition}"))?;
+                healer.heal(place, batches).await.with_context(|| format!("healing {topic}/{partition}"))?;
             healed.insert((topic.clone(), partition, place.epoch), back);
         }
         let mut report = self.audit(only, Depth::Whole).await?.report;
@@ -189,13 +192,13 @@ impl Auditor {
 
     /// How many consumers are in the group.
     pub fn consumers(&self) -> Result<usize> {
-        tokio::task::block_in_place(|| self.log.members())
+        tokio::task::block_in_place(|| self.reader.members())
     }
 
     /// Every partition and epoch that the table has rows of, and every partition of the topic as it is now.
     async fn places(&self, table: Table, topic: &str) -> Result<Vec<Place>> {
         let mut parts = self.tables.parts(table).await.context("asking for the partitions in the table")?;
-        for partition in 0..tokio::task::block_in_place(|| self.log.partitions(topic))? {
+        for partition in 0..tokio::task::block_in_place(|| self.reader.partitions(topic))? {
             parts.push(Part { partition, epoch: self.epoch });
         }
         parts.sort_unstable();
@@ -214,7 +217,7 @@ impl Auditor {
     async fn made_anew(&self, places: &[Place]) -> Result<Option<MadeAnew>> {
         let Some(place) = places.iter().find(|place| place.epoch == self.epoch) else { return Ok(None) };
         let noted = self.store.topic_ids(place).await.context("reading whose offsets the rows are")?;
-        let now = tokio::task::block_in_place(|| self.log.topic_id(&place.topic))?;
+        let now = tokio::task::block_in_place(|| self.reader.topic_id(&place.topic))?;
         let other = |noted: &TopicId| now.filter(|now| now != noted).map(|now| MadeAnew::of(*noted, now));
         Ok(noted.iter().find_map(other))
     }
@@ -226,8 +229,8 @@ impl Auditor {
         // Read before the batches: what is committed by now is in the table by then.
         let (committed, ends) = match current {
             true => tokio::task::block_in_place(|| {
-                let committed = self.log.committed(&place.topic, place.partition)?;
-                anyhow::Ok((committed, Some(self.log.ends(&place.topic, place.partition)?)))
+                let committed = self.reader.committed(&place.topic, place.partition)?;
+                anyhow::Ok((committed, Some(self.reader.watermarks(&place.topic, place.partition)?)))
             })?,
             false => (None, None),
         };
@@ -257,23 +260,26 @@ impl Auditor {
             let present = self.tables.offsets(table, part, cluster.span).await.context("reading offsets")?;
             report.offsets_twice += repeated(&present);
             let spans = missing(cluster.span, &present).into_iter();
-            absent.extend(spans.map(|span| Missing { span, from: From::Batch }));
+            absent.extend(spans.map(|span| Missing { span, location: Location::Batch }));
         }
         for gap in chain.gaps() {
-            absent.push(Missing { span: gap.span, from: From::Gap { next_ingest_ms: gap.next_ingest_ms } });
+            absent.push(Missing {
+                span: gap.span,
+                location: Location::Gap { next_ingest_ms: gap.next_ingest_ms },
+            });
         }
         absent.extend(outside(&chain, committed, ends, depth));
         absent.sort_by_key(|missing| missing.span.first);
         let before = topic.retention_days.map(|days| expired_before_ms(days, now_ms()));
-        let findings = Findings::of(&self.witnesses(before), &place, &absent, ends)
+        let findings = Findings::of(&self.sources(before), &place, &absent, ends)
             .await
             .with_context(|| format!("explaining what is missing of {}/{}", place.topic, place.partition))?;
         Ok(Examined { place, chain, findings, report })
     }
 
-    fn witnesses(&self, expired_before_ms: Option<i64>) -> Witnesses<'_> {
-        Witnesses {
-            log: &self.log,
+    fn sources(&self, expired_before_ms: Option<i64>) -> Sources<'_> {
+        Sources {
+            reader: &self.reader,
             store: &self.store,
             ledger: &self.ledger,
             schemas: &self.schemas,
@@ -284,7 +290,7 @@ impl Auditor {
 
 /// What should be there before the first batch and behind the last: all that Kafka still has before it, and
 /// all that the group has committed.
-fn outside(chain: &Chain, committed: Option<u64>, ends: Option<Ends>, depth: Depth) -> Vec<Missing> {
+fn outside(chain: &Chain, committed: Option<u64>, ends: Option<Watermarks>, depth: Depth) -> Vec<Missing> {
     let mut outside = Vec::new();
     let Some(ends) = ends else { return outside };
     let covered = chain.span();
@@ -293,7 +299,7 @@ fn outside(chain: &Chain, committed: Option<u64>, ends: Option<Ends>, depth: Dep
         && ends.low < covered.first
     {
         let span = Span { first: ends.low, last: covered.first - 1 };
-        outside.push(Missing { span, from: From::Beginning });
+        outside.push(Missing { span, location: Location::Beginning });
     }
     // Where only recent batches were read, their absence says nothing.
     if covered.is_none() && depth != Depth::Whole {
@@ -303,7 +309,7 @@ fn outside(chain: &Chain, committed: Option<u64>, ends: Option<Ends>, depth: Dep
     if let Some(committed) = committed
         && next < committed
     {
-        outside.push(Missing { span: Span { first: next, last: committed - 1 }, from: From::End });
+        outside.push(Missing { span: Span { first: next, last: committed - 1 }, location: Location::End });
     }
     outside
 }
@@ -342,12 +348,12 @@ mod tests {
 
     #[test]
     fn what_should_be_there_outside_of_the_batches() {
-        let ends = Some(Ends { low: 2, high: 30 });
+        let ends = Some(Watermarks { low: 2, high: 30 });
         assert_eq!(
             outside(&chain(5, 9), Some(12), ends, Depth::Whole),
             [
-                Missing { span: span(2, 4), from: From::Beginning },
-                Missing { span: span(10, 11), from: From::End }
+                Missing { span: span(2, 4), location: Location::Beginning },
+                Missing { span: span(10, 11), location: Location::End }
             ]
         );
         assert_eq!(outside(&chain(2, 9), Some(10), ends, Depth::Whole), []);
@@ -355,16 +361,16 @@ mod tests {
         assert_eq!(outside(&chain(5, 9), Some(12), None, Depth::Whole), []);
         assert_eq!(
             outside(&Chain::default(), Some(12), ends, Depth::Whole),
-            [Missing { span: span(2, 11), from: From::End }]
+            [Missing { span: span(2, 11), location: Location::End }]
         );
     }
 
     #[test]
     fn of_recent_batches_only_what_lies_behind_them_is_asked_for() {
-        let (ends, recent) = (Some(Ends { low: 2, high: 30 }), Depth::Since { ingest_ms: 7 });
+        let (ends, recent) = (Some(Watermarks { low: 2, high: 30 }), Depth::Since { ingest_ms: 7 });
         assert_eq!(
             outside(&chain(5, 9), Some(12), ends, recent),
-            [Missing { span: span(10, 11), from: From::End }]
+            [Missing { span: span(10, 11), location: Location::End }]
         );
         assert_eq!(outside(&Chain::default(), Some(12), ends, recent), []);
     }

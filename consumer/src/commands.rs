@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::audit::{Auditor, Depth, ledger_key};
 use crate::config::Config;
-use crate::dead_letters::{self, Choice};
+use crate::dead_letters::{self, Filter};
 use crate::forget::{self, REFRESHED_EVERY};
 use crate::pipeline::rows::Table;
 use crate::pipeline::schema_cache::{Plans, SchemaCache};
@@ -117,7 +117,7 @@ pub async fn audit(config: &Config, arguments: &Audit) -> Result<ops::Exit> {
 
 pub async fn dead_letters(config: &Config, command: &DeadLetters) -> Result<ops::Exit> {
     let read = |chosen: &Chosen, payloads: bool| {
-        let choice = Choice {
+        let filter = Filter {
             // Named with or without the prefix that all topics share.
             topic: chosen.topic.as_ref().map(|topic| {
                 let ours = Table::ALL.iter().any(|table| table.topic() == topic);
@@ -127,7 +127,7 @@ pub async fn dead_letters(config: &Config, command: &DeadLetters) -> Result<ops:
             offset: chosen.offset,
             code: chosen.code.clone(),
         };
-        tokio::task::block_in_place(|| dead_letters::read(&config.kafka, &choice, payloads))
+        tokio::task::block_in_place(|| dead_letters::read(&config.kafka, &filter, payloads))
     };
     let mut plans = Plans::new(SchemaCache::open(&config.registry).map_err(ops::config::Error::from)?);
     match command {

@@ -8,8 +8,8 @@ mod read;
 mod replay;
 mod show;
 
-pub use offsets::{Buried, origin};
-pub use producer::{DeadLetters, Sent};
-pub use read::{Choice, Letter, Origin, epoch_of, read};
+pub use offsets::{DeadLetterOffsets, origin};
+pub use producer::{DeadLetterProducer, Delivery};
+pub use read::{DeadLetter, Filter, Origin, epoch_of, read};
 pub use replay::{Replayed, replay};
 pub use show::{list, show};

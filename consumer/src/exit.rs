@@ -8,7 +8,7 @@ use ops::Exit;
 use ops::registry::Unavailable;
 use rdkafka::error::KafkaError;
 
-use crate::forget::Unread;
+use crate::forget::LedgerError;
 
 /// ClickHouse refuses the login (`AUTHENTICATION_FAILED`).
 const LOGIN_REFUSED: &str = "Code: 516.";
@@ -32,7 +32,7 @@ fn asked_for_by(cause: &(dyn Cause + 'static)) -> Option<Exit> {
             _ => None,
         };
     }
-    if let Some(Unread::Unheeded(_)) = cause.downcast_ref::<Unread>() {
+    if let Some(LedgerError::Unusable(_)) = cause.downcast_ref::<LedgerError>() {
         return Some(Exit::InvalidInput);
     }
     if cause.is::<Unavailable>() {

@@ -15,7 +15,7 @@ mod read;
 mod request;
 
 pub use ledger::{Entry, Ledger};
-pub use read::{Forgotten, Unread};
+pub use read::{LedgerError, SharedLedger};
 pub use request::{Deleted, Request, request};
 
 /// How often the pipeline looks for new entries. A request waits for longer than this before it deletes.
@@ -27,7 +27,7 @@ pub const KEY_BYTES_MIN: usize = 32;
 pub const UNITS_MAX: usize = 1_000_000;
 /// Units that a consumer heeds: more than requests that were made at one time can enter beyond [`UNITS_MAX`]. A
 /// consumer that finds more takes nothing in.
-const UNITS_HEEDED_MAX: usize = 2 * UNITS_MAX;
+const UNITS_READ_MAX: usize = 2 * UNITS_MAX;
 
 /// The key under which units are hashed. Shown nowhere.
 #[derive(Clone)]

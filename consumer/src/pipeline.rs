@@ -1,5 +1,6 @@
-//! The consumer as a whole: the tables are there, the definitions log is followed, the group is joined, the
-//! partitions are worked on, and at the end everything on its way is brought in.
+//! Topic to table. [`run`] waits for the tables, follows the definitions log, joins the consumer group, starts a worker
+//! for each partition, and at the end finishes what is in flight. What a worker does with a message is in
+//! [`partition`]; what it does next, also after a failure, is decided in [`protocol`].
 
 use std::io;
 use std::sync::Arc;
@@ -14,38 +15,45 @@ use tokio::runtime::Handle;
 
 use crate::audit::{self, AuditMetrics};
 use crate::config::Config;
-use crate::dead_letters::DeadLetters;
+use crate::dead_letters::DeadLetterProducer;
 use crate::definitions::Follower;
-use crate::forget::{Forgotten, Ledger, LedgerKey};
+use crate::forget::{Ledger, LedgerKey, SharedLedger};
 use crate::metrics::Metrics;
 use crate::migrate::check_schema;
 use batch::Limits;
 use buffer_pool::BufferPool;
 use group::{GroupConsumer, StartWorker};
 use memory::Budget;
-use partition::{Shared, Standing, Worker};
+use partition::{Readiness, Shared, Worker};
 use rows::Table;
 use schema_cache::SchemaCache;
 use store::{Place, Store};
 
-pub mod batch;
-pub mod buffer_pool;
+// Who works on a partition, and what comes next.
+pub mod group;
+pub mod partition;
+pub mod protocol;
+
+// From a message to a row that is new.
 pub mod decode;
 pub mod dedupe;
 pub mod fetch;
-pub mod group;
-pub mod heap;
-pub mod memory;
-pub mod native;
-pub mod partition;
-pub mod protocol;
-pub mod rows;
 pub mod schema_cache;
-pub mod store;
-pub mod tally;
 pub mod verify;
 
-/// Longest time in which a loop may stand still before the process counts as hung; above every bounded wait.
+// From rows to a block in ClickHouse.
+pub mod batch;
+pub mod native;
+pub mod rows;
+pub mod store;
+
+// Memory and counts that the partitions share.
+pub mod buffer_pool;
+pub mod heap;
+pub mod memory;
+pub mod tally;
+
+/// A loop that makes no round for this long counts as hung. It is longer than every bounded wait.
 const STANDSTILL_MAX: Duration = Duration::from_secs(180);
 const GROUP_POLL: Duration = Duration::from_millis(100);
 const CAUGHT_UP_POLL: Duration = Duration::from_millis(20);
@@ -54,10 +62,10 @@ const CAUGHT_UP_POLL: Duration = Duration::from_millis(20);
 const TABLES: Retry =
     Retry { first: Duration::from_secs(1), longest: Duration::from_secs(1), end: End::Never };
 const DEAD_LETTERS_FLUSH: Duration = Duration::from_secs(10);
-/// Empty columns kept for the next batches take at most this part of what batches may hold, beside it.
+/// The pool of buffers may hold a quarter of what batches may hold, in addition to it.
 const BUFFER_POOL_SHARE: usize = 4;
 
-/// Runs until told to stop: the tables, the definitions log, the partitions, and at the end what is on its way.
+/// Runs until told to stop.
 pub async fn run(config: Config) -> Result<ops::Exit> {
     ops::log::start(&config.log)?;
     let settings = &config.consumer;
@@ -74,24 +82,24 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
     let served = ops::serve::Served { routes: Router::new(), registry, health: health.clone() };
     let server = ops::serve::start(&config.http, served, &shutdown).await?;
 
-    // the tables
+    // Wait for the tables.
     let client = config.clickhouse.client().map_err(ops::config::Error::from)?;
     let opened = open_tables(&config, &client, ledger_key.as_ref(), &tables_there, &shutdown).await;
     let Some((store, ledger)) = opened else { return Ok(ops::Exit::Done) };
-    let forgotten = Forgotten::new(ledger);
-    tokio::spawn(forgotten.clone().keep_fresh(client, ledger_key, shutdown.clone()));
+    let ledger = SharedLedger::new(ledger);
+    tokio::spawn(ledger.clone().keep_fresh(client, ledger_key, shutdown.clone()));
     tokio::spawn(audit::watch(config.clone(), audit_metrics, shutdown.clone()));
 
-    // the definitions log
+    // Follow the definitions log.
     let follower = Arc::new(Follower::default());
     let following = follow_definitions(&config.kafka, &follower, definitions_read, &shutdown).await?;
 
-    // the partitions
+    // Join the group and work on its partitions.
     let shared = Arc::new(Shared {
         store,
         schema_cache: SchemaCache::open(&config.registry).map_err(ops::config::Error::from)?,
-        dead_letters: DeadLetters::open(&config.kafka)?,
-        forgotten,
+        dead_letters: DeadLetterProducer::open(&config.kafka)?,
+        ledger,
         follower,
         metrics: metrics.clone(),
         runtime: Handle::current(),
@@ -120,7 +128,7 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
     };
     let polled = polling.await.context("the group's loop panicked")?;
 
-    // the end
+    // Finish what is in flight.
     if polled.is_err() {
         shutdown.begin("a worker ended by itself");
     }
@@ -214,13 +222,13 @@ fn worker_starter(config: &Config, shared: &Arc<Shared>, health: &ops::Health) -
         let name = format!("{topic}/{partition}");
         let place = Place { database: database.clone(), table, topic, partition, epoch };
         let progress = health.progress(&name, STANDSTILL_MAX);
-        let standing = Standing::new(health.condition(format!("{name} goes forward"), "just given"));
-        let worker = Worker::new(assigned, place, consumer, shared.clone(), stop, progress, standing);
+        let readiness = Readiness::new(health.condition(format!("{name} goes forward"), "just given"));
+        let worker = Worker::new(assigned, place, consumer, shared.clone(), stop, progress, readiness);
         thread::Builder::new().name(name).spawn(move || worker.run())
     }))
 }
 
-/// Serves the group until the end begins, then ends the workers and leaves it.
+/// Polls the group until the shutdown begins, then ends the workers and leaves the group.
 fn poll(
     consumer: &GroupConsumer,
     topics: &[String],

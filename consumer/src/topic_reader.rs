@@ -26,21 +26,21 @@ const POLL_WAIT: Duration = Duration::from_millis(200);
 /// Longest silence while a span is read.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
-pub struct Log {
+pub struct TopicReader {
     consumer: BaseConsumer,
     group: String,
 }
 
 /// The offsets that the broker has of a partition: the first, and the one after the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ends {
+pub struct Watermarks {
     pub low: u64,
     pub high: u64,
 }
 
-impl Log {
+impl TopicReader {
     /// `group` is whose commits and members are asked for.
-    pub fn open(kafka: &ops::config::Kafka, group: &str) -> Result<Log> {
+    pub fn open(kafka: &ops::config::Kafka, group: &str) -> Result<TopicReader> {
         let mut config = ClientConfig::new();
         for (name, value) in kafka.properties().map_err(ops::config::Error::from)? {
             config.set(name, value);
@@ -56,7 +56,7 @@ impl Log {
             .set("queued.max.messages.kbytes", "16384")
             .create()
             .context("making the reader of the log")?;
-        Ok(Log { consumer, group: group.to_owned() })
+        Ok(TopicReader { consumer, group: group.to_owned() })
     }
 
     /// How many partitions a topic has; 0 if there is none of the name.
@@ -74,12 +74,12 @@ impl Log {
         TopicId::ask(self.consumer.client(), topic, ANSWERS_WITHIN)
     }
 
-    pub fn ends(&self, topic: &str, partition: u16) -> Result<Ends> {
+    pub fn watermarks(&self, topic: &str, partition: u16) -> Result<Watermarks> {
         let (low, high) =
             ask_leader(|| self.consumer.fetch_watermarks(topic, partition.into(), ANSWERS_WITHIN))
                 .with_context(|| format!("asking for the ends of {topic}/{partition}"))?;
         let known = |offset: i64| u64::try_from(offset).context("the broker does not know the ends yet");
-        Ok(Ends { low: known(low)?, high: known(high)? })
+        Ok(Watermarks { low: known(low)?, high: known(high)? })
     }
 
     /// The offset that the group has committed: everything before it is done.
@@ -162,9 +162,9 @@ mod tests {
 
     use super::*;
 
-    fn log(cluster: &MockCluster<'_, rdkafka::producer::DefaultProducerContext>) -> Log {
+    fn reader(cluster: &MockCluster<'_, rdkafka::producer::DefaultProducerContext>) -> TopicReader {
         let kafka = serde_json::json!({"brokers": cluster.bootstrap_servers()});
-        Log::open(&serde_json::from_value(kafka).unwrap(), "auditor").unwrap()
+        TopicReader::open(&serde_json::from_value(kafka).unwrap(), "auditor").unwrap()
     }
 
     #[test]
@@ -174,15 +174,15 @@ mod tests {
         };
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("exposures", 1, 1).unwrap();
-        let log = log(&cluster);
+        let reader = reader(&cluster);
         // Each question takes two answers, for the beginning and for the end.
         cluster.request_errors(RDKafkaApiKey::ListOffsets, &[RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 4]);
-        assert_eq!(log.ends("exposures", 0).unwrap(), Ends { low: 0, high: 0 });
+        assert_eq!(reader.watermarks("exposures", 0).unwrap(), Watermarks { low: 0, high: 0 });
 
         // What does not pass is told at once.
         cluster
             .request_errors(RDKafkaApiKey::ListOffsets, &[RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 2]);
-        let refused = format!("{:#}", log.ends("exposures", 0).unwrap_err());
+        let refused = format!("{:#}", reader.watermarks("exposures", 0).unwrap_err());
         assert!(refused.contains("TopicAuthorizationFailed"), "{refused}");
     }
 }

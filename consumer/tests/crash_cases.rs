@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use consumer::pipeline::batch::Span;
-use consumer::pipeline::protocol::{Action, Closed, Event, Found, Halt, Intent, Machine, Note, Topic};
+use consumer::pipeline::protocol::{
+    Action, Closed, Event, Halt, Intent, Machine, Note, Observation, TopicIds,
+};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const NOW: Duration = Duration::from_secs(1_000);
@@ -20,7 +22,14 @@ fn note(durable: Option<u64>, intent: Option<Intent>) -> Note {
 
 /// What a new owner finds when the table ends at `durable` and `note` stands beside the offset.
 fn found(durable: Option<u64>, note: Option<Note>) -> Event {
-    Event::Found(Found { committed: Some(100), note, topic: Topic::default(), durable, low: 0, high: 1_000 })
+    Event::Observed(Observation {
+        committed: Some(100),
+        note,
+        topic: TopicIds::default(),
+        durable,
+        low: 0,
+        high: 1_000,
+    })
 }
 
 /// A machine that has just asked where the partition stands.
@@ -184,11 +193,11 @@ fn case_10_a_writer_that_stood_still_may_send_only_before_its_deadline() {
 
 #[test]
 fn case_11_given_back_in_the_middle_of_an_insert_the_intent_stays() {
-    assert_eq!(inserting().farewell(), None);
+    assert_eq!(inserting().final_commit(), None);
     let mut machine = inserting();
     machine.on(Event::Inserted, NOW);
     machine.on(Event::Done, NOW);
-    assert_eq!(machine.farewell(), Some((150, note(Some(149), None))));
+    assert_eq!(machine.final_commit(), Some((150, note(Some(149), None))));
 }
 
 #[test]
@@ -226,9 +235,10 @@ fn case_15_and_16_what_clickhouse_refuses_is_tried_for_ever_ever_more_rarely() {
 #[test]
 fn case_17_retention_that_has_overtaken_us_stops_the_partition() {
     let mut machine = looking();
-    let topic = Topic::default();
-    let found = Found { committed: Some(100), note: None, topic, durable: Some(99), low: 120, high: 1_000 };
-    let action = machine.on(Event::Found(found), NOW);
+    let topic = TopicIds::default();
+    let found =
+        Observation { committed: Some(100), note: None, topic, durable: Some(99), low: 120, high: 1_000 };
+    let action = machine.on(Event::Observed(found), NOW);
     assert_eq!(action, halted(Halt::Overtaken { next: 100, low: 120 }));
     // It looks again, in case it has been mended, and finds the same.
     assert_eq!(machine.on(Event::Begun, NOW), Action::End);
@@ -237,24 +247,24 @@ fn case_17_retention_that_has_overtaken_us_stops_the_partition() {
 
 #[test]
 fn case_18_a_topic_made_anew_stops_the_partition_until_the_epoch_is_raised() {
-    let topic = Topic::default();
-    let found = Found { committed: None, note: None, topic, durable: Some(99), low: 0, high: 40 };
-    let action = looking().on(Event::Found(found), NOW);
+    let topic = TopicIds::default();
+    let found = Observation { committed: None, note: None, topic, durable: Some(99), low: 0, high: 40 };
+    let action = looking().on(Event::Observed(found), NOW);
     assert_eq!(action, halted(Halt::TopicShorter { durable: 99, high: 40 }));
     // Longer than the old one was, it is known by its id. Kafka has forgotten the group's offset with the old one.
     let (noted, now) = ("Zl3-OYYMR_mYD-iZj0yZ7w".parse().unwrap(), "AZl3OYYMR_mYD-iZj0yZ7w".parse().unwrap());
-    let anew = Topic { noted: Some(noted), now: Some(now) };
-    let longer = Found { topic: anew, high: 300, ..found };
-    let action = looking().on(Event::Found(longer), NOW);
+    let anew = TopicIds { noted: Some(noted), now: Some(now) };
+    let longer = Observation { topic: anew, high: 300, ..found };
+    let action = looking().on(Event::Observed(longer), NOW);
     assert_eq!(action, halted(Halt::TopicMadeAnew { noted, now }));
     // Of the raised epoch the table has nothing; the note of the old one is not asked.
     let old = Some(note(Some(99), Some(INTENT)));
     let mut raised = Machine::new(2, DEADLINE);
     raised.on(Event::Begun, NOW);
     raised.on(Event::Done, NOW);
-    let topic = Topic { noted: None, now: Some(now) };
-    let found = Found { committed: Some(100), note: old, topic, durable: None, low: 0, high: 40 };
-    assert_eq!(raised.on(Event::Found(found), NOW), Action::Resume { from: 0, replay: None });
+    let topic = TopicIds { noted: None, now: Some(now) };
+    let found = Observation { committed: Some(100), note: old, topic, durable: None, low: 0, high: 40 };
+    assert_eq!(raised.on(Event::Observed(found), NOW), Action::Resume { from: 0, replay: None });
     // From now on it says whose offsets it commits.
     assert_eq!(raised.on(Event::Done, NOW), Action::Fill);
     let note = Note { epoch: 2, topic: Some(now), durable: None, intent: None };

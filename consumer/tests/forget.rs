@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use clickhouse::Client;
-use consumer::forget::{Deleted, Forgotten, Ledger, LedgerKey, Request, UNITS_MAX, Unread, request};
+use consumer::forget::{Deleted, Ledger, LedgerError, LedgerKey, Request, SharedLedger, UNITS_MAX, request};
 use local::{Options, Server, Stack};
 use ops::Exit;
 use schemas::{Micros, Unit};
@@ -68,7 +68,7 @@ impl Bench {
         (Exit::of(&error), format!("{error:#}"))
     }
 
-    fn read(&self) -> Result<Ledger, Unread> {
+    fn read(&self) -> Result<Ledger, LedgerError> {
         self.runtime.block_on(Ledger::read(&self.client, Some(&self.key)))
     }
 
@@ -245,7 +245,7 @@ fn the_ledger_is_read_as_it_grows_and_anew_where_it_has_shrunk() {
 #[test]
 fn a_ledger_of_another_key_takes_no_entry_and_stops_who_cannot_heed_it() {
     let mut bench = Bench::up();
-    let forgotten = Forgotten::new(bench.read().unwrap());
+    let forgotten = SharedLedger::new(bench.read().unwrap());
     let ours = bench.key.clone();
     bench.key = LedgerKey::new(b"another key of thirty-two bytes.").unwrap();
     bench.request("user", "u1").unwrap();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use consumer::config::Settings;
 use consumer::metrics::Metrics;
-use consumer::pipeline::fetch::Came;
+use consumer::pipeline::fetch::Item;
 use consumer::pipeline::group::{self, Assigned, GroupConsumer, Stop};
 use prometheus::Registry;
 use rdkafka::config::ClientConfig;
@@ -52,7 +52,7 @@ impl Given {
         while offsets.len() < enough {
             assert!(begun.elapsed() < PATIENCE, "{offsets:?} came and no more");
             for came in self.assigned.queue.fetch(Duration::from_millis(50)).iter() {
-                if let Came::Message(message) = came? {
+                if let Item::Message(message) = came? {
                     offsets.push(message.offset);
                 }
             }
@@ -72,7 +72,7 @@ fn join(brokers: &str) -> (Arc<GroupConsumer>, Receiver<Given>) {
     let start = move |consumer: Arc<GroupConsumer>, assigned, stop: Stop| {
         give.send(Given { consumer, assigned }).unwrap();
         thread::Builder::new().spawn(move || {
-            while !stop.said() {
+            while !stop.is_requested() {
                 thread::sleep(Duration::from_millis(5));
             }
         })

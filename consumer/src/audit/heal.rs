@@ -18,16 +18,16 @@ use rdkafka::message::Message;
 use schemas::Uuid;
 
 use super::chain::{Chain, contains, length, missing, runs};
-use super::explain::{Witnesses, without};
+use super::explain::{Sources, without};
 use super::tables::{Part, Tables, repeated};
-use crate::dead_letters::DeadLetters;
+use crate::dead_letters::DeadLetterProducer;
 use crate::definitions::Follower;
 use crate::pipeline::batch::{Span, Stamp};
 use crate::pipeline::decode::{Decoded, decode};
 use crate::pipeline::rows::{Rows, Verdict};
-use crate::pipeline::schema_cache::{NoPlan, Plans};
+use crate::pipeline::schema_cache::{PlanError, Plans};
 use crate::pipeline::store::Place;
-use crate::pipeline::verify::{Named, Verification};
+use crate::pipeline::verify::{NamedVersion, Verification};
 
 /// Offsets of one batch: below what makes one part, with room for the largest rows.
 const OFFSETS_MAX: usize = 20_000;
@@ -41,7 +41,7 @@ const INSERT: Retry = Retry {
 
 /// A batch to be made: what it covers, and the offsets in it that have no row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mend {
+pub struct HealBatch {
     pub span: Span,
     pub offsets: Vec<u64>,
 }
@@ -50,8 +50,8 @@ pub struct Mend {
 /// reaches from its first hole to its last; in a gap, and behind the last batch up to what is `committed`, the
 /// new ones cover it from end to end, so that the chain is whole again; but for what is `lost`, which no batch
 /// may claim to cover.
-pub fn plan(chain: &Chain, committed: Option<u64>, holes: &[u64], lost: &[Span]) -> Vec<Mend> {
-    let mut mends = Vec::new();
+pub fn plan(chain: &Chain, committed: Option<u64>, holes: &[u64], lost: &[Span]) -> Vec<HealBatch> {
+    let mut batches = Vec::new();
     let mut stretches: Vec<(Span, bool)> =
         chain.clusters.iter().map(|cluster| (cluster.span, false)).collect();
     let mut gaps: Vec<Span> = chain.gaps().iter().map(|gap| gap.span).collect();
@@ -71,37 +71,37 @@ pub fn plan(chain: &Chain, committed: Option<u64>, holes: &[u64], lost: &[Span])
     for (stretch, gap) in stretches {
         let from = holes.partition_point(|hole| *hole < stretch.first);
         let to = holes.partition_point(|hole| *hole <= stretch.last);
-        let before = mends.len();
+        let before = batches.len();
         let mut first = stretch.first;
         for offsets in holes[from..to].chunks(OFFSETS_MAX) {
             let last = *offsets.last().expect("a chunk has one");
             let span = Span { first: if gap { first } else { offsets[0] }, last };
             first = last + 1;
-            mends.push(Mend { span, offsets: offsets.to_vec() });
+            batches.push(HealBatch { span, offsets: offsets.to_vec() });
         }
-        if gap && mends.len() > before {
-            mends.last_mut().expect("one was pushed").span.last = stretch.last;
+        if gap && batches.len() > before {
+            batches.last_mut().expect("one was pushed").span.last = stretch.last;
         }
     }
-    mends
+    batches
 }
 
 /// Mends the places of one audit.
 pub struct Healer<'a> {
-    pub witnesses: Witnesses<'a>,
+    pub sources: Sources<'a>,
     pub tables: &'a Tables,
-    pub dead_letters: &'a DeadLetters,
+    pub dead_letters: &'a DeadLetterProducer,
     /// The definitions log, read to its end.
     pub follower: &'a Follower,
 }
 
-/// What Kafka has of the offsets of a mend.
-struct Gathered {
+/// What Kafka has of the offsets of a batch.
+struct Recovered {
     rows: Rows,
     /// The offsets of the rows.
     filled: Vec<u64>,
     /// Dead letters that were missing and are there now.
-    buried: u64,
+    dead_letters: u64,
 }
 
 /// What became of an attempt, by what is in the table.
@@ -113,58 +113,59 @@ enum Landed {
 
 impl Healer<'_> {
     /// Returns how many rows and dead letters were brought back.
-    pub async fn heal(&self, place: &Place, mends: &[Mend]) -> Result<u64> {
-        let Witnesses { store, .. } = self.witnesses;
+    pub async fn heal(&self, place: &Place, batches: &[HealBatch]) -> Result<u64> {
+        let Sources { store, .. } = self.sources;
         // An insert of a consumer or of a heal that was killed may still run; what it brings is then there.
         store.end_inserts(place).await.context("ending inserts that still run")?;
         let mut healed = 0;
-        for mend in mends {
+        for batch in batches {
             healed += self
-                .mend(place, mend)
+                .heal_batch(place, batch)
                 .await
-                .with_context(|| format!("bringing back {} to {}", mend.span.first, mend.span.last))?;
+                .with_context(|| format!("bringing back {} to {}", batch.span.first, batch.span.last))?;
         }
         Ok(healed)
     }
 
-    async fn mend(&self, place: &Place, mend: &Mend) -> Result<u64> {
+    async fn heal_batch(&self, place: &Place, batch: &HealBatch) -> Result<u64> {
         let part = Part { partition: place.partition, epoch: place.epoch };
-        let (mut poisoned, mut healed) = (0, 0);
+        let (mut tokens_used, mut healed) = (0, 0);
         let mut pauses = INSERT.pauses();
         loop {
             let present =
-                self.tables.offsets(place.table, part, mend.span).await.context("reading offsets")?;
-            let still = missing(mend.span, &present);
+                self.tables.offsets(place.table, part, batch.span).await.context("reading offsets")?;
+            let still = missing(batch.span, &present);
             let offsets: Vec<u64> =
-                mend.offsets.iter().copied().filter(|offset| contains(&still, *offset)).collect();
+                batch.offsets.iter().copied().filter(|offset| contains(&still, *offset)).collect();
             if offsets.is_empty() {
                 return Ok(healed);
             }
-            let Gathered { mut rows, filled, buried } = self.gather(place, mend.span, &offsets).await?;
+            let Recovered { mut rows, filled, dead_letters } =
+                self.reread(place, batch.span, &offsets).await?;
             if filled.is_empty() {
-                return Ok(buried);
+                return Ok(dead_letters);
             }
-            healed = buried + filled.len() as u64;
+            healed = dead_letters + filled.len() as u64;
             let stamp = Stamp {
                 partition: place.partition,
                 epoch: place.epoch,
-                first: mend.span.first,
-                last: mend.span.last,
+                first: batch.span.first,
+                last: batch.span.last,
                 ingest_ms: now_ms(),
             };
             let block = Bytes::from(rows.drain(filled.len(), &stamp));
             // Its token names the span, so that of two heals only one gets in.
             let nonce = Uuid::now_v7().as_u64_pair().1;
-            let attempt = place.attempt_to_heal(mend.span, poisoned, nonce);
-            let answered = self.witnesses.store.insert(place.table, &attempt, block).await;
+            let attempt = place.attempt_to_heal(batch.span, tokens_used, nonce);
+            let answered = self.sources.store.insert(place.table, &attempt, block).await;
             if answered.is_err() {
-                self.witnesses.store.end_inserts(place).await.context("ending an insert in doubt")?;
+                self.sources.store.end_inserts(place).await.context("ending an insert in doubt")?;
             }
-            let now = self.tables.offsets(place.table, part, mend.span).await.context("reading back")?;
+            let now = self.tables.offsets(place.table, part, batch.span).await.context("reading back")?;
             match (landed(&filled, &now)?, answered) {
                 (Landed::Whole, _) => return Ok(healed),
                 // Taken for a repetition of an insert whose rows are gone.
-                (Landed::Not, Ok(())) => poisoned += 1,
+                (Landed::Not, Ok(())) => tokens_used += 1,
                 (Landed::Not, Err(error)) => tracing::warn!(%error, "an insert did not land"),
             }
             let Some(pause) = pauses.next() else { bail!("not in the table after {ATTEMPTS_MAX} attempts") };
@@ -173,14 +174,14 @@ impl Healer<'_> {
     }
 
     /// Reads `offsets` again. What is no record is sent to the dead letters.
-    async fn gather(&self, place: &Place, span: Span, offsets: &[u64]) -> Result<Gathered> {
+    async fn reread(&self, place: &Place, span: Span, offsets: &[u64]) -> Result<Recovered> {
         let wanted = runs(offsets.iter().copied());
-        let (log, store) = (self.witnesses.log, self.witnesses.store);
+        let (reader, store) = (self.sources.reader, self.sources.store);
         let mut messages: Vec<(u64, i64, Vec<u8>)> = Vec::new();
         let read = Span { first: offsets[0], last: offsets[offsets.len() - 1] };
         assert!(span.first <= read.first && read.last <= span.last, "a batch covers its own offsets");
         tokio::task::block_in_place(|| {
-            log.read(&place.topic, place.partition, read, |offset, message| {
+            reader.read(&place.topic, place.partition, read, |offset, message| {
                 if contains(&wanted, offset) {
                     let timestamp_ms = message.timestamp().to_millis().unwrap_or(0);
                     messages.push((offset, timestamp_ms, message.payload().unwrap_or_default().to_vec()));
@@ -190,19 +191,19 @@ impl Healer<'_> {
         })?;
         let mut decoded = Vec::with_capacity(messages.len());
         let mut sent = Vec::new();
-        let mut plans = Plans::new(self.witnesses.schemas.clone());
+        let mut plans = Plans::new(self.sources.schemas.clone());
         for (offset, timestamp_ms, payload) in &messages {
             match decode(place.table, payload, &mut plans) {
                 Ok(record) => decoded.push((*offset, *timestamp_ms, record)),
-                Err(NoPlan::NotNow(error)) => return Err(error).context("reading a writer's schema"),
-                Err(NoPlan::Never(error)) => {
+                Err(PlanError::Unavailable(error)) => return Err(error).context("reading a writer's schema"),
+                Err(PlanError::Undecodable(error)) => {
                     let letter =
                         self.dead_letters.send(place, *offset, error.code(), &error.to_string(), payload)?;
                     sent.push(letter.context("the queue of dead letters is full; run it again")?);
                 }
             }
         }
-        let buried = sent.len() as u64;
+        let dead_letters = sent.len() as u64;
         self.dead_letters.acknowledged(sent).await?;
         let ids: Vec<Uuid> = decoded.iter().map(|(_, _, record)| record.identity().0).collect();
         let stored = store.look_up(place, &ids).await.context("looking ids up")?;
@@ -211,12 +212,12 @@ impl Healer<'_> {
         let mut filled = Vec::new();
         for (offset, timestamp_ms, record) in &decoded {
             let new = known.insert(record.identity().0);
-            if new && !self.witnesses.ledger.covers(record) {
+            if new && !self.sources.ledger.covers(record) {
                 push(&mut rows, record, *offset, *timestamp_ms, self.follower)?;
                 filled.push(*offset);
             }
         }
-        Ok(Gathered { rows, filled, buried })
+        Ok(Recovered { rows, filled, dead_letters })
     }
 }
 
@@ -245,7 +246,7 @@ fn push(
 ) -> Result<()> {
     match (record, rows) {
         (Decoded::Exposure(exposure), Rows::Exposures(rows)) => {
-            let named = Named::of(&follower.lock().definitions, exposure.definition_version);
+            let named = NamedVersion::of(&follower.lock().definitions, exposure.definition_version);
             let verification = named.map_or(Verification::Unknown, |named| named.verify(exposure));
             rows.push(exposure, verification, offset);
         }
@@ -280,8 +281,8 @@ fn now_ms() -> i64 {
 }
 
 /// How many offsets the batches of a plan bring back.
-pub fn offsets_of(mends: &[Mend]) -> u64 {
-    mends.iter().map(|mend| (mend.offsets.len() as u64).min(length(mend.span))).sum()
+pub fn offsets_of(batches: &[HealBatch]) -> u64 {
+    batches.iter().map(|batch| (batch.offsets.len() as u64).min(length(batch.span))).sum()
 }
 
 #[cfg(test)]
@@ -301,28 +302,32 @@ mod tests {
 
     #[test]
     fn holes_in_a_batch_are_covered_from_the_first_to_the_last() {
-        let mends = plan(&chain(&[(0, 9), (10, 19)]), None, &[3, 5, 12], &[]);
+        let batches = plan(&chain(&[(0, 9), (10, 19)]), None, &[3, 5, 12], &[]);
         assert_eq!(
-            mends,
-            [Mend { span: span(3, 5), offsets: vec![3, 5] }, Mend { span: span(12, 12), offsets: vec![12] }]
+            batches,
+            [
+                HealBatch { span: span(3, 5), offsets: vec![3, 5] },
+                HealBatch { span: span(12, 12), offsets: vec![12] }
+            ]
         );
-        assert_eq!(offsets_of(&mends), 3);
+        assert_eq!(offsets_of(&batches), 3);
     }
 
     #[test]
     fn a_gap_is_covered_from_end_to_end() {
-        let mends = plan(&chain(&[(0, 9), (20, 29)]), None, &[12, 13], &[]);
-        assert_eq!(mends, [Mend { span: span(10, 19), offsets: vec![12, 13] }]);
+        let batches = plan(&chain(&[(0, 9), (20, 29)]), None, &[12, 13], &[]);
+        assert_eq!(batches, [HealBatch { span: span(10, 19), offsets: vec![12, 13] }]);
         // Once a batch covered what is lost, nobody would know.
-        let mends = plan(&chain(&[(0, 9), (20, 29)]), None, &[15, 16], &[span(10, 14)]);
-        assert_eq!(mends, [Mend { span: span(15, 19), offsets: vec![15, 16] }]);
+        let batches = plan(&chain(&[(0, 9), (20, 29)]), None, &[15, 16], &[span(10, 14)]);
+        assert_eq!(batches, [HealBatch { span: span(15, 19), offsets: vec![15, 16] }]);
     }
 
     #[test]
     fn before_the_first_batch_from_the_first_hole_on_and_behind_the_last_up_to_the_commit() {
-        let mend = |first, last, offsets: &[u64]| Mend { span: span(first, last), offsets: offsets.to_vec() };
-        let mends = plan(&chain(&[(10, 19)]), Some(30), &[4, 6, 25], &[]);
-        assert_eq!(mends, [mend(4, 9, &[4, 6]), mend(20, 29, &[25])]);
+        let mend =
+            |first, last, offsets: &[u64]| HealBatch { span: span(first, last), offsets: offsets.to_vec() };
+        let batches = plan(&chain(&[(10, 19)]), Some(30), &[4, 6, 25], &[]);
+        assert_eq!(batches, [mend(4, 9, &[4, 6]), mend(20, 29, &[25])]);
         assert_eq!(plan(&chain(&[(10, 19)]), Some(30), &[], &[]), []);
         assert_eq!(plan(&Chain::default(), Some(9), &[4, 5], &[]), [mend(4, 8, &[4, 5])]);
     }
@@ -330,10 +335,10 @@ mod tests {
     #[test]
     fn a_long_gap_becomes_several_batches_that_join() {
         let holes: Vec<u64> = (10..30_010).collect();
-        let mends = plan(&chain(&[(0, 9), (40_000, 40_001)]), None, &holes, &[]);
-        let spans: Vec<Span> = mends.iter().map(|mend| mend.span).collect();
+        let batches = plan(&chain(&[(0, 9), (40_000, 40_001)]), None, &holes, &[]);
+        let spans: Vec<Span> = batches.iter().map(|batch| batch.span).collect();
         assert_eq!(spans, [span(10, 20_009), span(20_010, 39_999)]);
-        assert_eq!(offsets_of(&mends), 30_000);
+        assert_eq!(offsets_of(&batches), 30_000);
     }
 
     #[test]

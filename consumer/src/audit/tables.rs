@@ -138,7 +138,7 @@ impl Tables {
     /// How many rows there are beyond one for each event, and some of the events.
     pub async fn doubled_events(&self, table: Table) -> Result<(u64, Vec<Doubled>)> {
         #[derive(Row, Deserialize)]
-        struct Found {
+        struct DoubledRow {
             #[serde(with = "clickhouse::serde::uuid")]
             event_id: Uuid,
             rows: u64,
@@ -161,7 +161,7 @@ impl Tables {
             if beyond == 0 || examples.len() as u64 >= EXAMPLES_MAX {
                 continue;
             }
-            let found: Vec<Found> = self
+            let found: Vec<DoubledRow> = self
                 .client
                 .query(
                     "SELECT event_id, count() AS rows, \

@@ -10,42 +10,46 @@ use super::epoch_of;
 use crate::audit::chain::contains;
 use crate::pipeline::batch::Span;
 use crate::pipeline::store::Place;
-use crate::topic_reader::Log;
+use crate::topic_reader::TopicReader;
 
 /// Offsets of dead letters, each with the epoch at which it was sent if the letter tells, by the topic and
 /// partition that they came from.
 #[derive(Default)]
-pub struct Buried {
+pub struct DeadLetterOffsets {
     offsets: HashMap<(String, u16), Vec<At>>,
 }
 
 /// The epoch, if the letter tells it, and the offset.
 type At = (Option<u32>, u64);
 
-impl Buried {
+impl DeadLetterOffsets {
     /// Looks for those of `wanted`: for each topic and partition, spans in ascending order.
-    pub fn read(log: &Log, topic: &str, wanted: &HashMap<(String, u16), Vec<Span>>) -> Result<Buried> {
-        let mut buried = Buried::default();
+    pub fn read(
+        reader: &TopicReader,
+        topic: &str,
+        wanted: &HashMap<(String, u16), Vec<Span>>,
+    ) -> Result<DeadLetterOffsets> {
+        let mut found = DeadLetterOffsets::default();
         if wanted.values().all(Vec::is_empty) {
-            return Ok(buried);
+            return Ok(found);
         }
-        for partition in 0..log.partitions(topic)? {
-            let ends = log.ends(topic, partition)?;
+        for partition in 0..reader.partitions(topic)? {
+            let ends = reader.watermarks(topic, partition)?;
             if ends.low >= ends.high {
                 continue;
             }
             let span = Span { first: ends.low, last: ends.high - 1 };
-            log.read(topic, partition, span, |_, message| {
+            reader.read(topic, partition, span, |_, message| {
                 if let Some((topic, partition, offset)) = message.key().and_then(origin) {
                     let place = (topic.to_owned(), partition);
                     if wanted.get(&place).is_some_and(|spans| contains(spans, offset)) {
-                        buried.offsets.entry(place).or_default().push((epoch_of(message), offset));
+                        found.offsets.entry(place).or_default().push((epoch_of(message), offset));
                     }
                 }
                 Ok(())
             })?;
         }
-        Ok(buried)
+        Ok(found)
     }
 
     /// The offsets of a partition at one epoch. A letter that tells no epoch may be of any.

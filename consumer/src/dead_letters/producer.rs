@@ -23,16 +23,16 @@ const PAYLOAD_BYTES_MAX: usize = 900_000;
 /// Bytes of a reason.
 const REASON_BYTES_MAX: usize = 4_096;
 
-pub struct DeadLetters {
+pub struct DeadLetterProducer {
     producer: FutureProducer,
     topic: String,
 }
 
 /// A dead letter on its way.
-pub struct Sent(DeliveryFuture);
+pub struct Delivery(DeliveryFuture);
 
-impl DeadLetters {
-    pub fn open(kafka: &ops::config::Kafka) -> Result<DeadLetters> {
+impl DeadLetterProducer {
+    pub fn open(kafka: &ops::config::Kafka) -> Result<DeadLetterProducer> {
         let mut config = ClientConfig::new();
         for (name, value) in kafka.properties().map_err(ops::config::Error::from)? {
             config.set(name, value);
@@ -45,7 +45,7 @@ impl DeadLetters {
             .set("partitioner", "murmur2_random")
             .create()
             .context("making the producer of dead letters")?;
-        Ok(DeadLetters { producer, topic: kafka.topic(DEAD_LETTERS) })
+        Ok(DeadLetterProducer { producer, topic: kafka.topic(DEAD_LETTERS) })
     }
 
     /// Sends the bytes as they came. `None` means that the queue is full: wait and try again.
@@ -56,7 +56,7 @@ impl DeadLetters {
         code: &str,
         reason: &str,
         payload: &[u8],
-    ) -> Result<Option<Sent>> {
+    ) -> Result<Option<Delivery>> {
         let (partition, offset) = (place.partition.to_string(), offset.to_string());
         let epoch = place.epoch.to_string();
         let key = format!("{}/{partition}/{offset}", place.topic);
@@ -75,15 +75,15 @@ impl DeadLetters {
                 .insert(header(headers::PAYLOAD_BYTES, &whole_bytes)),
         );
         match self.producer.send_result(record) {
-            Ok(sent) => Ok(Some(Sent(sent))),
+            Ok(sent) => Ok(Some(Delivery(sent))),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(None),
             Err((error, _)) => Err(error).with_context(|| format!("sending {key} to `{}`", self.topic)),
         }
     }
 
     /// Returns once the broker has acknowledged all of them.
-    pub async fn acknowledged(&self, sent: Vec<Sent>) -> Result<()> {
-        for Sent(delivery) in sent {
+    pub async fn acknowledged(&self, sent: Vec<Delivery>) -> Result<()> {
+        for Delivery(delivery) in sent {
             match delivery.await {
                 Ok(Ok(_)) => {}
                 Ok(Err((error, _))) => {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::origin;
 use crate::pipeline::batch::Span;
-use crate::topic_reader::Log;
+use crate::topic_reader::TopicReader;
 
 /// Where a message that became a dead letter stood.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -25,13 +25,14 @@ pub struct Origin {
 
 /// One dead letter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Letter {
+pub struct DeadLetter {
     #[serde(flatten)]
     pub origin: Origin,
     pub code: String,
     pub reason: String,
     /// Milliseconds since 1970, by the broker of the dead letters.
-    pub buried_at_ms: i64,
+    #[serde(rename = "buried_at_ms")]
+    pub sent_at_ms: i64,
     /// Of the message as it came.
     pub payload_bytes: u64,
     /// Times that it was sent again.
@@ -43,51 +44,53 @@ pub struct Letter {
 
 /// Which letters are meant; what is not given does not restrict.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Choice {
+pub struct Filter {
     pub topic: Option<String>,
     pub partition: Option<u16>,
     pub offset: Option<u64>,
     pub code: Option<String>,
 }
 
-impl Choice {
-    fn wants_origin(&self, origin: &Origin) -> bool {
+impl Filter {
+    fn matches_origin(&self, origin: &Origin) -> bool {
         self.topic.as_ref().is_none_or(|topic| *topic == origin.topic)
             && self.partition.is_none_or(|partition| partition == origin.partition)
             && self.offset.is_none_or(|offset| offset == origin.offset)
     }
 
-    fn wants(&self, letter: &Letter) -> bool {
-        self.wants_origin(&letter.origin) && self.code.as_ref().is_none_or(|code| *code == letter.code)
+    fn matches(&self, letter: &DeadLetter) -> bool {
+        self.matches_origin(&letter.origin) && self.code.as_ref().is_none_or(|code| *code == letter.code)
     }
 }
 
 /// The letters chosen, each once, by origin. Payloads are kept only where they are asked for: there may be
 /// many letters.
-pub fn read(kafka: &ops::config::Kafka, choice: &Choice, payloads: bool) -> Result<Vec<Letter>> {
+pub fn read(kafka: &ops::config::Kafka, filter: &Filter, payloads: bool) -> Result<Vec<DeadLetter>> {
     let topic = kafka.topic(DEAD_LETTERS);
     // Nobody's group: nothing is committed.
-    let log = Log::open(kafka, "splitstream-dead-letters-reader")?;
-    let mut pile = Pile::default();
-    for partition in 0..log.partitions(&topic)? {
-        let ends = log.ends(&topic, partition)?;
+    let reader = TopicReader::open(kafka, "splitstream-dead-letters-reader")?;
+    let mut by_origin = ByOrigin::default();
+    for partition in 0..reader.partitions(&topic)? {
+        let ends = reader.watermarks(&topic, partition)?;
         if ends.low >= ends.high {
             continue;
         }
         let span = Span { first: ends.low, last: ends.high - 1 };
-        log.read(&topic, partition, span, |_, message| {
-            if let Some(mut record) = Record::of(message).filter(|record| choice.wants_origin(&record.origin))
-            {
-                if !payloads {
-                    record.payload = Vec::new();
+        reader
+            .read(&topic, partition, span, |_, message| {
+                if let Some(mut record) =
+                    Record::of(message).filter(|record| filter.matches_origin(&record.origin))
+                {
+                    if !payloads {
+                        record.payload = Vec::new();
+                    }
+                    by_origin.add(record);
                 }
-                pile.take(record);
-            }
-            Ok(())
-        })
-        .context("reading the dead letters")?;
+                Ok(())
+            })
+            .context("reading the dead letters")?;
     }
-    Ok(pile.letters().filter(|letter| choice.wants(letter)).collect())
+    Ok(by_origin.letters().filter(|letter| filter.matches(letter)).collect())
 }
 
 /// A record of the dead-letter topic.
@@ -131,31 +134,31 @@ pub fn epoch_of(message: &BorrowedMessage<'_>) -> Option<u32> {
 
 /// Records in whatever order, as the letters that they make.
 #[derive(Default)]
-struct Pile {
-    letters: BTreeMap<Origin, Letter>,
+struct ByOrigin {
+    letters: BTreeMap<Origin, DeadLetter>,
     replays: BTreeMap<Origin, u64>,
 }
 
-impl Pile {
+impl ByOrigin {
     /// Of several copies the first stays.
-    fn take(&mut self, record: Record) {
+    fn add(&mut self, record: Record) {
         if record.code == headers::REPLAYED {
             *self.replays.entry(record.origin).or_default() += 1;
             return;
         }
         let Record { origin, code, reason, at_ms, payload_bytes, payload } = record;
-        self.letters.entry(origin.clone()).or_insert(Letter {
+        self.letters.entry(origin.clone()).or_insert(DeadLetter {
             origin,
             code,
             reason,
-            buried_at_ms: at_ms,
+            sent_at_ms: at_ms,
             payload_bytes,
             replays: 0,
             payload,
         });
     }
 
-    fn letters(mut self) -> impl Iterator<Item = Letter> {
+    fn letters(mut self) -> impl Iterator<Item = DeadLetter> {
         self.letters.into_values().map(move |mut letter| {
             letter.replays = self.replays.remove(&letter.origin).unwrap_or(0);
             letter
@@ -180,39 +183,41 @@ mod tests {
 
     #[test]
     fn copies_are_one_letter_and_marks_count_replays() {
-        let mut pile = Pile::default();
+        let mut by_origin = ByOrigin::default();
         for record in
             [record(7, "truncated"), record(4, "empty"), record(7, "truncated"), record(7, "replayed")]
         {
-            pile.take(record);
+            by_origin.add(record);
         }
         let letters: Vec<(u64, String, u64)> =
-            pile.letters().map(|letter| (letter.origin.offset, letter.code, letter.replays)).collect();
+            by_origin.letters().map(|letter| (letter.origin.offset, letter.code, letter.replays)).collect();
         assert_eq!(letters, [(4, "empty".to_owned(), 0), (7, "truncated".to_owned(), 1)]);
     }
 
     /// Of a topic that was made anew, another message stood at the same offset.
     #[test]
     fn letters_of_two_epochs_are_two() {
-        let mut pile = Pile::default();
+        let mut by_origin = ByOrigin::default();
         let mut later = record(7, "empty");
         later.origin.epoch = Some(2);
-        pile.take(record(7, "truncated"));
-        pile.take(later);
-        let codes: Vec<String> = pile.letters().map(|letter| letter.code).collect();
+        by_origin.add(record(7, "truncated"));
+        by_origin.add(later);
+        let codes: Vec<String> = by_origin.letters().map(|letter| letter.code).collect();
         assert_eq!(codes, ["truncated", "empty"]);
     }
 
     #[test]
     fn a_choice_restricts_by_what_it_names() {
-        let mut pile = Pile::default();
-        pile.take(record(7, "truncated"));
-        let letter = pile.letters().next().unwrap();
-        let all = Choice::default();
-        assert!(all.wants(&letter));
-        assert!(Choice { code: Some("truncated".to_owned()), offset: Some(7), ..all.clone() }.wants(&letter));
-        assert!(!Choice { code: Some("empty".to_owned()), ..all.clone() }.wants(&letter));
-        assert!(!Choice { topic: Some("aliases".to_owned()), ..all.clone() }.wants(&letter));
-        assert!(!Choice { partition: Some(0), ..all }.wants(&letter));
+        let mut by_origin = ByOrigin::default();
+        by_origin.add(record(7, "truncated"));
+        let letter = by_origin.letters().next().unwrap();
+        let all = Filter::default();
+        assert!(all.matches(&letter));
+        assert!(
+            Filter { code: Some("truncated".to_owned()), offset: Some(7), ..all.clone() }.matches(&letter)
+        );
+        assert!(!Filter { code: Some("empty".to_owned()), ..all.clone() }.matches(&letter));
+        assert!(!Filter { topic: Some("aliases".to_owned()), ..all.clone() }.matches(&letter));
+        assert!(!Filter { partition: Some(0), ..all }.matches(&letter));
     }
 }

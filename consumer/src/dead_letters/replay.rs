@@ -11,7 +11,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use schemas::topics::{DEAD_LETTERS, dead_letter_headers as headers};
 use serde::Serialize;
 
-use super::Letter;
+use super::DeadLetter;
 use crate::pipeline::decode::{Decoded, decode};
 use crate::pipeline::rows::Table;
 use crate::pipeline::schema_cache::Plans;
@@ -30,24 +30,24 @@ pub struct Replayed {
 
 /// What is to be done with a letter.
 #[derive(Debug, PartialEq, Eq)]
-enum Fate {
+enum Decision {
     Send,
-    Before,
-    Cut,
+    SentBefore,
+    Incomplete,
 }
 
-fn fate(letter: &Letter, again: bool) -> Fate {
+fn decide(letter: &DeadLetter, again: bool) -> Decision {
     match letter {
-        _ if letter.payload.len() as u64 != letter.payload_bytes => Fate::Cut,
-        _ if letter.replays > 0 && !again => Fate::Before,
-        _ => Fate::Send,
+        _ if letter.payload.len() as u64 != letter.payload_bytes => Decision::Incomplete,
+        _ if letter.replays > 0 && !again => Decision::SentBefore,
+        _ => Decision::Send,
     }
 }
 
 /// Sends `letters` again; those that were before only if `again` says so.
 pub async fn replay(
     kafka: &ops::config::Kafka,
-    letters: &[Letter],
+    letters: &[DeadLetter],
     again: bool,
     plans: &mut Plans,
 ) -> Result<Replayed> {
@@ -64,10 +64,10 @@ pub async fn replay(
     let marks = kafka.topic(DEAD_LETTERS);
     let mut replayed = Replayed::default();
     for letter in letters {
-        match fate(letter, again) {
-            Fate::Before => replayed.before += 1,
-            Fate::Cut => replayed.cut += 1,
-            Fate::Send => {
+        match decide(letter, again) {
+            Decision::SentBefore => replayed.before += 1,
+            Decision::Incomplete => replayed.cut += 1,
+            Decision::Send => {
                 send(&producer, kafka, letter, plans).await?;
                 mark(&producer, &marks, letter).await?;
                 replayed.sent += 1;
@@ -80,7 +80,7 @@ pub async fn replay(
 async fn send(
     producer: &FutureProducer,
     kafka: &ops::config::Kafka,
-    letter: &Letter,
+    letter: &DeadLetter,
     plans: &mut Plans,
 ) -> Result<()> {
     let origin = &letter.origin;
@@ -109,7 +109,7 @@ fn key(table: Table, payload: &[u8], plans: &mut Plans) -> Option<String> {
     }
 }
 
-async fn mark(producer: &FutureProducer, topic: &str, letter: &Letter) -> Result<()> {
+async fn mark(producer: &FutureProducer, topic: &str, letter: &DeadLetter) -> Result<()> {
     let origin = &letter.origin;
     let (partition, offset) = (origin.partition.to_string(), origin.offset.to_string());
     let key = format!("{}/{partition}/{offset}", origin.topic);
@@ -134,12 +134,12 @@ mod tests {
     use super::super::Origin;
     use super::*;
 
-    fn letter(replays: u64, payload_bytes: u64) -> Letter {
-        Letter {
+    fn letter(replays: u64, payload_bytes: u64) -> DeadLetter {
+        DeadLetter {
             origin: Origin { topic: "aliases".to_owned(), partition: 0, offset: 9, epoch: Some(1) },
             code: "not_framed".to_owned(),
             reason: String::new(),
-            buried_at_ms: 0,
+            sent_at_ms: 0,
             payload_bytes,
             replays,
             payload: b"oops!".to_vec(),
@@ -148,9 +148,9 @@ mod tests {
 
     #[test]
     fn once_unless_asked_again_and_only_what_is_whole() {
-        assert_eq!(fate(&letter(0, 5), false), Fate::Send);
-        assert_eq!(fate(&letter(1, 5), false), Fate::Before);
-        assert_eq!(fate(&letter(1, 5), true), Fate::Send);
-        assert_eq!(fate(&letter(0, 6), true), Fate::Cut);
+        assert_eq!(decide(&letter(0, 5), false), Decision::Send);
+        assert_eq!(decide(&letter(1, 5), false), Decision::SentBefore);
+        assert_eq!(decide(&letter(1, 5), true), Decision::Send);
+        assert_eq!(decide(&letter(0, 6), true), Decision::Incomplete);
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use schemas::Micros;
 use serde_json::{Value, json};
 
-use super::Letter;
+use super::DeadLetter;
 use crate::pipeline::decode::{Decoded, decode};
 use crate::pipeline::rows::Table;
 use crate::pipeline::schema_cache::Plans;
@@ -15,7 +15,7 @@ const SHOWN_BYTES_MAX: usize = 4_096;
 const LINE_BYTES: usize = 16;
 
 /// One line for each.
-pub fn list(letters: &[Letter]) -> String {
+pub fn list(letters: &[DeadLetter]) -> String {
     let mut page =
         format!("{:<32} {:>15} {:<16} {:>8} {}\n", "origin", "buried", "code", "replays", "reason");
     for letter in letters {
@@ -24,7 +24,7 @@ pub fn list(letters: &[Letter]) -> String {
         writeln!(
             page,
             "{origin:<32} {:>15} {:<16} {:>8} {reason}",
-            time(letter.buried_at_ms),
+            time(letter.sent_at_ms),
             letter.code,
             letter.replays
         )
@@ -35,7 +35,7 @@ pub fn list(letters: &[Letter]) -> String {
 }
 
 /// A letter with everything that is known of it. `table` is the one that its topic fills.
-pub fn show(letter: &Letter, table: Option<Table>, plans: &mut Plans) -> Value {
+pub fn show(letter: &DeadLetter, table: Option<Table>, plans: &mut Plans) -> Value {
     let holds = table.map(|table| match decode(table, &letter.payload, plans) {
         Ok(Decoded::Exposure(exposure)) => json!({ "exposure": exposure }),
         Ok(Decoded::Conversion(conversion)) => json!({ "conversion": conversion }),
@@ -87,11 +87,11 @@ mod tests {
 
     #[test]
     fn a_letter_says_what_it_is_and_whether_it_is_whole() {
-        let letter = Letter {
+        let letter = DeadLetter {
             origin: Origin { topic: "aliases".to_owned(), partition: 0, offset: 9, epoch: Some(1) },
             code: "not_framed".to_owned(),
             reason: "no header".to_owned(),
-            buried_at_ms: 1_000,
+            sent_at_ms: 1_000,
             payload_bytes: 5,
             replays: 0,
             payload: b"oops!".to_vec(),

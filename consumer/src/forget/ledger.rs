@@ -16,15 +16,15 @@ pub struct Ledger {
     key: Option<LedgerKey>,
     units: HashMap<UnitHash, Unit>,
     /// Those of all units that have one.
-    tags: HashSet<Tag, BuildHasherDefault<AsItIs>>,
+    tags: HashSet<Tag, BuildHasherDefault<IdentityHasher>>,
     /// Units entered by a build that knew no tags: while there is one, every id is hashed.
     untagged: usize,
-    pub(super) seen: Seen,
+    pub(super) read_up_to: ReadUpTo,
 }
 
 /// How much of the table has been read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct ReadUpTo {
     pub entries: u64,
     /// When the latest of them was entered, in milliseconds since 1970.
     pub latest_ms: i64,
@@ -126,9 +126,9 @@ impl Ledger {
 
 /// A tag is scattered already.
 #[derive(Default)]
-struct AsItIs(u64);
+struct IdentityHasher(u64);
 
-impl Hasher for AsItIs {
+impl Hasher for IdentityHasher {
     fn write_u64(&mut self, number: u64) {
         self.0 = number;
     }

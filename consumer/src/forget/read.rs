@@ -8,18 +8,18 @@ use clickhouse::{Client, Row};
 use schemas::Micros;
 use serde::Deserialize;
 
-use super::ledger::{Entry, Ledger, Seen};
-use super::{LedgerKey, REFRESHED_EVERY, Tag, UNITS_HEEDED_MAX, UnitHash};
+use super::ledger::{Entry, Ledger, ReadUpTo};
+use super::{LedgerKey, REFRESHED_EVERY, Tag, UNITS_READ_MAX, UnitHash};
 
 /// Why the ledger is not known as it is now.
 #[derive(Debug, thiserror::Error)]
-pub enum Unread {
+pub enum LedgerError {
     /// Asking again may help; what was read before holds.
     #[error("reading the ledger of forgotten units")]
     Unreachable(#[from] clickhouse::error::Error),
     /// It has entries by which no event can be judged. No event may pass until somebody has mended that.
     #[error("{0}")]
-    Unheeded(String),
+    Unusable(String),
 }
 
 /// How many entries there are, and how many of those were there at a time.
@@ -49,7 +49,7 @@ impl Ledger {
     ///
     /// # Errors
     /// Also where it has entries that this key cannot recognise: then no event may pass.
-    pub async fn read(client: &Client, key: Option<&LedgerKey>) -> Result<Ledger, Unread> {
+    pub async fn read(client: &Client, key: Option<&LedgerKey>) -> Result<Ledger, LedgerError> {
         let mut ledger = Ledger::under(key);
         ledger.take(client, key, None).await?;
         Ok(ledger)
@@ -59,18 +59,22 @@ impl Ledger {
     ///
     /// # Errors
     /// As [`Ledger::read`].
-    pub async fn newer(&self, client: &Client, key: Option<&LedgerKey>) -> Result<Option<Ledger>, Unread> {
+    pub async fn newer(
+        &self,
+        client: &Client,
+        key: Option<&LedgerKey>,
+    ) -> Result<Option<Ledger>, LedgerError> {
         let (entries, known): (u64, u64) =
-            client.query(COUNT).param("latest", self.seen.latest_ms).fetch_one().await?;
-        if known == self.seen.entries && entries == known {
+            client.query(COUNT).param("latest", self.read_up_to.latest_ms).fetch_one().await?;
+        if known == self.read_up_to.entries && entries == known {
             return Ok(None);
         }
-        if known != self.seen.entries || self.is_empty() {
+        if known != self.read_up_to.entries || self.is_empty() {
             // Some were deleted, or became visible late.
             return Ledger::read(client, key).await.map(Some);
         }
         let mut newer = self.clone();
-        newer.take(client, key, Some(self.seen.latest_ms)).await?;
+        newer.take(client, key, Some(self.read_up_to.latest_ms)).await?;
         Ok(Some(newer))
     }
 
@@ -80,21 +84,21 @@ impl Ledger {
         client: &Client,
         key: Option<&LedgerKey>,
         after_ms: Option<i64>,
-    ) -> Result<(), Unread> {
+    ) -> Result<(), LedgerError> {
         let mut entries = client
             .query(READ)
             .param("whole", after_ms.is_none())
             .param("after", after_ms.unwrap_or(0))
             .fetch::<Entered>()?;
         while let Some(entered) = entries.next().await? {
-            self.enter(entered.judged(key)?);
-            self.seen = Seen {
-                entries: self.seen.entries + entered.entries,
-                latest_ms: self.seen.latest_ms.max(entered.latest_ms),
+            self.enter(entered.checked(key)?);
+            self.read_up_to = ReadUpTo {
+                entries: self.read_up_to.entries + entered.entries,
+                latest_ms: self.read_up_to.latest_ms.max(entered.latest_ms),
             };
-            if self.len() > UNITS_HEEDED_MAX {
-                return Err(Unread::Unheeded(format!(
-                    "the ledger of forgotten units holds more than {UNITS_HEEDED_MAX} units, which `consumer forget` \
+            if self.len() > UNITS_READ_MAX {
+                return Err(LedgerError::Unusable(format!(
+                    "the ledger of forgotten units holds more than {UNITS_READ_MAX} units, which `consumer forget` \
                      does not enter: delete the rows of the table `forgotten` that somebody else wrote"
                 )));
             }
@@ -104,17 +108,17 @@ impl Ledger {
 }
 
 impl Entered {
-    fn judged(&self, key: Option<&LedgerKey>) -> Result<Entry, Unread> {
+    fn checked(&self, key: Option<&LedgerKey>) -> Result<Entry, LedgerError> {
         let Some(key) = key else {
             let what =
                 "there are forgotten units, and no key: set consumer.forget_key or consumer.forget_key_file";
-            return Err(Unread::Unheeded(what.to_owned()));
+            return Err(LedgerError::Unusable(what.to_owned()));
         };
         if self.key_check != key.check() {
-            return Err(Unread::Unheeded(key.other_than(&self.key_check)));
+            return Err(LedgerError::Unusable(key.other_than(&self.key_check)));
         }
         let not_one = |column: &str, what: &str| {
-            Unread::Unheeded(format!(
+            LedgerError::Unusable(format!(
                 "the row of the table `forgotten` with the unit_hash `{}` has no {what} in {column}: mend or delete \
                  it",
                 self.unit_hash
@@ -132,17 +136,17 @@ impl Entered {
 
 /// The ledger for many readers, replaced as a whole where there is something new in it.
 #[derive(Clone, Default)]
-pub struct Forgotten {
+pub struct SharedLedger {
     ledger: Arc<RwLock<Arc<Ledger>>>,
 }
 
-impl Forgotten {
-    pub fn new(ledger: Ledger) -> Forgotten {
-        Forgotten { ledger: Arc::new(RwLock::new(Arc::new(ledger))) }
+impl SharedLedger {
+    pub fn new(ledger: Ledger) -> SharedLedger {
+        SharedLedger { ledger: Arc::new(RwLock::new(Arc::new(ledger))) }
     }
 
     /// The ledger as it is now; asked once for each batch of messages.
-    pub fn ledger(&self) -> Arc<Ledger> {
+    pub fn current(&self) -> Arc<Ledger> {
         self.ledger.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -151,12 +155,12 @@ impl Forgotten {
     /// takes nothing in.
     pub async fn keep_fresh(self, client: Client, key: Option<LedgerKey>, shutdown: ops::Shutdown) {
         while !shutdown.sleep(REFRESHED_EVERY).await {
-            match self.ledger().newer(&client, key.as_ref()).await {
+            match self.current().newer(&client, key.as_ref()).await {
                 Ok(None) => {}
                 Ok(Some(ledger)) => {
                     *self.ledger.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ledger);
                 }
-                Err(error @ Unread::Unheeded(_)) => {
+                Err(error @ LedgerError::Unusable(_)) => {
                     tracing::error!(%error, "the ledger of forgotten units cannot be heeded");
                     shutdown.begin(format!("the ledger of forgotten units cannot be heeded: {error}"));
                 }
@@ -189,7 +193,7 @@ mod tests {
     fn an_entry_that_cannot_be_heeded_is_named() {
         let (key, other) = (LedgerKey::new(&[7; 32]).unwrap(), LedgerKey::new(&[8; 32]).unwrap());
         let hash = key.unit_hash("user", "u1").to_string();
-        let said = |entered: Entered, key: Option<&LedgerKey>| match entered.judged(key) {
+        let said = |entered: Entered, key: Option<&LedgerKey>| match entered.checked(key) {
             Ok(entry) => entry.hash.to_string(),
             Err(error) => error.to_string(),
         };

@@ -86,7 +86,7 @@ const TABLES: [Statements; 3] = [
 ];
 
 /// What the ledger holds already: units, entries for this one, and entries under other keys and one of those.
-const STANDING: &str = "SELECT uniqExact(unit_hash), countIf(unit_hash = {unit_hash:String}), \
+const LEDGER_STATE: &str = "SELECT uniqExact(unit_hash), countIf(unit_hash = {unit_hash:String}), \
      countIf(key_check != {key_check:String}), anyIf(key_check, key_check != {key_check:String}) FROM forgotten";
 
 /// Forgets a unit and returns when nothing of it is left.
@@ -109,7 +109,7 @@ pub async fn request(client: &Client, key: &LedgerKey, request: &Request<'_>) ->
 /// Whether the unit may be entered.
 async fn check_room(client: &Client, key: &LedgerKey, hash: UnitHash) -> Result<()> {
     let (units, here, strange, strange_key): (u64, u64, u64, String) = client
-        .query(STANDING)
+        .query(LEDGER_STATE)
         .param("unit_hash", hash.to_string())
         .param("key_check", key.check())
         .fetch_one()

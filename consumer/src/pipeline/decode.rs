@@ -7,7 +7,7 @@ use schemas::look::LookRecord;
 use schemas::{Alias, Conversion, Exposure, Micros, Uuid};
 
 use crate::pipeline::rows::Table;
-use crate::pipeline::schema_cache::{NoPlan, Plans};
+use crate::pipeline::schema_cache::{PlanError, Plans};
 
 /// What a message holds; texts are borrowed from its bytes.
 pub enum Decoded<'a> {
@@ -21,7 +21,7 @@ pub enum Decoded<'a> {
 /// # Errors
 /// `Never` for what belongs among the dead letters, `NotNow` for what has to wait until the registry answers.
 #[inline]
-pub fn decode<'a>(table: Table, bytes: &'a [u8], plans: &mut Plans) -> Result<Decoded<'a>, NoPlan> {
+pub fn decode<'a>(table: Table, bytes: &'a [u8], plans: &mut Plans) -> Result<Decoded<'a>, PlanError> {
     match table {
         Table::Exposures => event(bytes, plans).map(Decoded::Exposure),
         Table::Conversions => event(bytes, plans).map(Decoded::Conversion),
@@ -34,7 +34,7 @@ pub fn decode<'a>(table: Table, bytes: &'a [u8], plans: &mut Plans) -> Result<De
 }
 
 #[inline]
-fn event<'a, T: AvroRecord<'a>>(bytes: &'a [u8], plans: &mut Plans) -> Result<T, NoPlan> {
+fn event<'a, T: AvroRecord<'a>>(bytes: &'a [u8], plans: &mut Plans) -> Result<T, PlanError> {
     let (schema, body) = avro::open(T::KIND, bytes)?;
     Ok(match schema {
         WrittenWith::Fingerprint(fingerprint) => avro::known(T::KIND, fingerprint)?.decode(body)?,

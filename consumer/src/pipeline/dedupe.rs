@@ -27,7 +27,7 @@ type Event = (Uuid, Micros);
 
 /// What is known of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum WindowAnswer {
     Seen,
     New,
     /// Created before the horizon: only ClickHouse knows.
@@ -157,16 +157,20 @@ pub struct Reader<'w> {
 }
 
 impl Reader<'_> {
-    pub fn know(&mut self, id: Uuid, created_at: Micros) -> Known {
+    pub fn look_up(&mut self, id: Uuid, created_at: Micros) -> WindowAnswer {
         if created_at < self.window.horizon {
-            return Known::AskStore;
+            return WindowAnswer::AskStore;
         }
         let at = created_at.get();
         if !self.time.contains(&at) {
             self.time = self.window.slice_around(at);
             self.slice = self.window.slices.get(&self.time.start);
         }
-        if self.slice.is_some_and(|slice| slice.ids.contains(id)) { Known::Seen } else { Known::New }
+        if self.slice.is_some_and(|slice| slice.ids.contains(id)) {
+            WindowAnswer::Seen
+        } else {
+            WindowAnswer::New
+        }
     }
 }
 
@@ -185,17 +189,17 @@ mod tests {
     #[test]
     fn an_id_is_seen_once_entered_and_only_then() {
         let mut window = Window::new(at(10), 100);
-        assert_eq!(window.reader().know(id(1), at(10)), Known::New);
+        assert_eq!(window.reader().look_up(id(1), at(10)), WindowAnswer::New);
         window.enter(&[(id(1), at(10))]);
-        assert_eq!(window.reader().know(id(1), at(10)), Known::Seen);
-        assert_eq!(window.reader().know(id(2), at(10)), Known::New);
+        assert_eq!(window.reader().look_up(id(1), at(10)), WindowAnswer::Seen);
+        assert_eq!(window.reader().look_up(id(2), at(10)), WindowAnswer::New);
     }
 
     #[test]
     fn before_the_horizon_the_store_is_asked() {
         let mut window = Window::new(at(10), 100);
         window.enter(&[(id(1), at(9))]);
-        assert_eq!(window.reader().know(id(1), at(9)), Known::AskStore);
+        assert_eq!(window.reader().look_up(id(1), at(9)), WindowAnswer::AskStore);
         assert_eq!(window.ids(), 0);
     }
 
@@ -207,8 +211,8 @@ mod tests {
         window.enter(&[(id(3), at(11))]);
         // No further than it must: behind what was forgotten.
         assert_eq!((window.ids(), window.horizon().get()), (2, at(10).get() + 1));
-        assert_eq!(window.reader().know(id(1), at(10)), Known::AskStore);
-        assert_eq!(window.reader().know(id(2), at(11)), Known::Seen);
+        assert_eq!(window.reader().look_up(id(1), at(10)), WindowAnswer::AskStore);
+        assert_eq!(window.reader().look_up(id(2), at(11)), WindowAnswer::Seen);
     }
 
     /// At a million events a second a minute has more of them than the window may hold.
@@ -225,11 +229,11 @@ mod tests {
         let mut reader = window.reader();
         for number in 0..1_000 {
             let (id, created_at) = event(number);
-            let known = if number < 920 { Known::AskStore } else { Known::Seen };
-            assert_eq!(reader.know(id, created_at), known, "{number}");
+            let known = if number < 920 { WindowAnswer::AskStore } else { WindowAnswer::Seen };
+            assert_eq!(reader.look_up(id, created_at), known, "{number}");
         }
         let (_, last) = event(999);
-        assert_eq!(reader.know(id(5_000), last), Known::New);
+        assert_eq!(reader.look_up(id(5_000), last), WindowAnswer::New);
     }
 
     #[test]
@@ -238,7 +242,7 @@ mod tests {
         let events: Vec<Event> = (1..=1_000).map(|number| (id(number), at(10))).collect();
         window.enter(&events);
         assert!(window.ids() <= 80, "{} ids", window.ids());
-        assert!(events.iter().all(|(id, at)| window.reader().know(*id, *at) == Known::AskStore));
+        assert!(events.iter().all(|(id, at)| window.reader().look_up(*id, *at) == WindowAnswer::AskStore));
         assert_eq!(window.horizon().get(), at(10).get() + 1);
     }
 
@@ -270,10 +274,11 @@ mod tests {
             }
             let mut reader = window.reader();
             for (id, created_at) in &entered {
-                let known = if *created_at < window.horizon() { Known::AskStore } else { Known::Seen };
-                assert_eq!(reader.know(*id, *created_at), known, "seed {seed}");
+                let known =
+                    if *created_at < window.horizon() { WindowAnswer::AskStore } else { WindowAnswer::Seen };
+                assert_eq!(reader.look_up(*id, *created_at), known, "seed {seed}");
             }
-            assert_eq!(reader.know(id(9_999), Micros::MAX), Known::New);
+            assert_eq!(reader.look_up(id(9_999), Micros::MAX), WindowAnswer::New);
         }
     }
 
@@ -287,11 +292,12 @@ mod tests {
         events.iter().for_each(|event| one_by_one.enter(&[*event]));
         assert_eq!((together.ids(), one_by_one.ids()), (4, 4));
         let (mut reader, mut other) = (together.reader(), one_by_one.reader());
-        let known: Vec<Known> = events.iter().map(|(id, created_at)| reader.know(*id, *created_at)).collect();
-        assert_eq!(known[0], Known::AskStore);
-        assert!(known[1..].iter().all(|known| *known == Known::Seen), "{known:?}");
-        assert_eq!(other.know(id(5), at(10)), Known::Seen);
-        assert_eq!(reader.know(id(5), at(11)), Known::New);
+        let known: Vec<WindowAnswer> =
+            events.iter().map(|(id, created_at)| reader.look_up(*id, *created_at)).collect();
+        assert_eq!(known[0], WindowAnswer::AskStore);
+        assert!(known[1..].iter().all(|known| *known == WindowAnswer::Seen), "{known:?}");
+        assert_eq!(other.look_up(id(5), at(10)), WindowAnswer::Seen);
+        assert_eq!(reader.look_up(id(5), at(11)), WindowAnswer::New);
     }
 
     #[test]
@@ -301,7 +307,7 @@ mod tests {
         window.enter(&[(id(2), at(12))]);
         window.advance(at(12));
         assert_eq!(window.ids(), 1);
-        assert_eq!(window.reader().know(id(1), at(10)), Known::AskStore);
-        assert_eq!(window.reader().know(id(2), at(12)), Known::Seen);
+        assert_eq!(window.reader().look_up(id(1), at(10)), WindowAnswer::AskStore);
+        assert_eq!(window.reader().look_up(id(2), at(12)), WindowAnswer::Seen);
     }
 }

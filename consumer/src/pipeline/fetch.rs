@@ -90,7 +90,7 @@ pub struct Fetched<'a> {
 
 /// What librdkafka hands out.
 #[derive(Clone, Copy, Debug)]
-pub enum Came<'a> {
+pub enum Item<'a> {
     Message(Message<'a>),
     /// There is nothing more up to this offset, which is where the partition ends for now. What lies between it
     /// and the last message are markers of transactions, or messages of an aborted one.
@@ -117,12 +117,12 @@ impl Fetched<'_> {
 
     /// Each message and each end reached, or the error that stands in their place (as when retention has
     /// overtaken the reader).
-    pub fn iter(&self) -> impl Iterator<Item = Result<Came<'_>, RDKafkaErrorCode>> {
+    pub fn iter(&self) -> impl Iterator<Item = Result<Item<'_>, RDKafkaErrorCode>> {
         self.messages.iter().map(|&message| {
             // SAFETY: librdkafka wrote this pointer in `fetch`; it stays valid until `drop` destroys it.
             let native = unsafe { &*message };
             if native.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF {
-                return Ok(Came::End(u64::try_from(native.offset).expect("an end has an offset")));
+                return Ok(Item::End(u64::try_from(native.offset).expect("an end has an offset")));
             }
             if native.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
                 return Err(RDKafkaErrorCode::from(native.err));
@@ -137,7 +137,7 @@ impl Fetched<'_> {
             // SAFETY: the message is alive and `kind` is writable.
             let timestamp_ms = unsafe { sys::rd_kafka_message_timestamp(message, &mut kind) };
             let offset = u64::try_from(native.offset).expect("a message without error has an offset");
-            Ok(Came::Message(Message { offset, payload, timestamp_ms }))
+            Ok(Item::Message(Message { offset, payload, timestamp_ms }))
         })
     }
 }

@@ -44,16 +44,16 @@ impl Stop {
     const REVOKED: u8 = 1;
     const LOST: u8 = 2;
 
-    fn say(&self, what: u8) {
+    fn request(&self, what: u8) {
         self.0.fetch_max(what, Ordering::AcqRel);
     }
 
-    pub fn said(&self) -> bool {
+    pub fn is_requested(&self) -> bool {
         self.0.load(Ordering::Acquire) > 0
     }
 
     /// Somebody else may already work on the partition: nothing may be committed any more.
-    pub fn lost(&self) -> bool {
+    pub fn is_lost(&self) -> bool {
         self.0.load(Ordering::Acquire) == Self::LOST
     }
 }
@@ -214,7 +214,7 @@ impl Group {
             places.iter().filter_map(|place| running.remove(place)).collect()
         };
         for worker in &stopped {
-            worker.stop.say(what);
+            worker.stop.request(what);
         }
         for worker in stopped {
             if worker.thread.join().is_err() {

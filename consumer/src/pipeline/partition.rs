@@ -1,5 +1,5 @@
-//! One Kafka partition on its way into its table: fetch, decode, verify, dedupe, batch, announce, insert,
-//! commit. What is to be done next, and after any doubt, is the protocol's to say; this does it.
+//! The worker of one Kafka partition: fetch, decode, dedupe, verify, batch, announce, insert, commit. The protocol
+//! decides what to do next, also after a failure; the worker does it and reports the outcome.
 
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
@@ -12,9 +12,9 @@ use rdkafka::consumer::Consumer;
 use schemas::Micros;
 use tokio::runtime::Handle;
 
-use crate::dead_letters::{DeadLetters, Sent};
+use crate::dead_letters::{DeadLetterProducer, Delivery};
 use crate::definitions::Follower;
-use crate::forget::Forgotten;
+use crate::forget::SharedLedger;
 use crate::metrics::Metrics;
 use crate::pipeline::batch::{Batch, Limits};
 use crate::pipeline::buffer_pool::BufferPool;
@@ -25,29 +25,29 @@ use crate::pipeline::protocol::{Action, Event, Halt, Intent, Machine};
 use crate::pipeline::schema_cache::{Plans, SchemaCache};
 use crate::pipeline::store::{Place, Store};
 use crate::pipeline::tally::Tally;
-use crate::pipeline::verify::Named;
+use crate::pipeline::verify::NamedVersion;
 
-pub use standing::Standing;
+pub use readiness::Readiness;
 
-mod decoding;
-mod servers;
-mod standing;
-mod taking;
+mod actions;
+mod intake;
+mod readiness;
+mod schema_wait;
 
-/// Longest wait for messages; also how soon a stop is noticed.
+/// Longest wait for messages, hence also the delay until a stop is noticed.
 const FETCH_WAIT: Duration = Duration::from_millis(50);
-/// Longest wait for an answer while there is nothing to fetch.
+/// Longest wait for messages while an insert is in flight.
 const ANSWER_WAIT: Duration = Duration::from_millis(5);
-/// Messages passed without a row before their offset is committed, if they never cease.
+/// After this many messages without a row their offset is committed, even if more keep coming.
 const TAIL_MESSAGES_MAX: u64 = 100_000;
-/// After a silence of this long the broker is asked whether there is nothing.
+/// When nothing has come for this long, the broker is asked whether the partition ends here.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// What all workers of a process share.
 pub struct Shared {
     pub store: Store,
-    pub dead_letters: DeadLetters,
-    pub forgotten: Forgotten,
+    pub dead_letters: DeadLetterProducer,
+    pub ledger: SharedLedger,
     pub follower: Arc<Follower>,
     pub schema_cache: Arc<SchemaCache>,
     pub metrics: Metrics,
@@ -59,7 +59,7 @@ pub struct Shared {
     pub window_ids: usize,
     /// Longest time from announcing a batch to sending it.
     pub deadline: Duration,
-    /// How long a worker that must go may wait for what it has on its way.
+    /// How long a worker that has to stop may wait for its insert.
     pub wind_up: Duration,
 }
 
@@ -67,50 +67,50 @@ pub struct Shared {
 pub struct Worker {
     assigned: Assigned,
     machine: Machine,
-    line: Line,
+    state: PartitionState,
 }
 
-/// Everything of a worker but its source and its protocol.
-struct Line {
+/// The worker's state beside its queue and its protocol. Messages borrow from the queue while the state changes.
+struct PartitionState {
     place: Place,
     consumer: Arc<GroupConsumer>,
     shared: Arc<Shared>,
     stop: Stop,
     progress: ops::Progress,
-    standing: Standing,
+    readiness: Readiness,
     started: Instant,
     plans: Plans,
     window: Window,
-    /// The durable offset up to which the window knows the ids; `None` before it has been seeded.
+    /// The window knows the ids up to this durable offset. `None` before it has been filled.
     window_reaches: Option<Option<u64>>,
     filling: Batch,
     /// The batch that is being announced, inserted or counted; kept until its rows are durable.
     closed: Option<ClosedBatch>,
     /// The batch that `filling` must become exactly.
     replay: Option<Intent>,
-    /// Where the partition was let run from, until its first message is there.
+    /// The offset of the last seek, until the first message behind it has come.
     resumed_at: Option<u64>,
-    /// A first message that was not the one asked for.
+    /// The first message behind the last seek, if it had another offset.
     gap: Option<Gap>,
-    /// Where the log ended when its end was last reached, since the last seek.
+    /// The end of the partition when it was last reached since the last seek.
     end: Option<u64>,
-    /// When a message, or the end of the log, last came.
-    heard: Instant,
-    /// librdkafka fetches the partition no more until it is assigned anew.
+    /// When a message or the end of the partition last came.
+    last_received: Instant,
+    /// librdkafka does not fetch the partition until it is assigned again.
     must_rejoin: bool,
     /// The committed offset, as far as this worker knows.
     committed: u64,
     /// Dead letters sent and not yet acknowledged.
-    dead: Vec<Sent>,
+    unacknowledged: Vec<Delivery>,
     waited_for_version: Option<Instant>,
     tally: Tally,
-    /// The definitions that exposures have named, in the order of their versions; as many as the log has.
-    named: Vec<(u64, Named)>,
-    /// Whether the last events were older than the window, so that ClickHouse had to be asked.
+    /// The definition versions that exposures have named, in ascending order; at most as many as the log has.
+    named: Vec<(u64, NamedVersion)>,
+    /// Whether ClickHouse had to be asked for the last events, since they were older than the window.
     asks_store: bool,
 }
 
-/// The log has nothing between the offset asked for and the one that came first, or a seek went wrong.
+/// Either the log has nothing between these offsets, or a seek went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Gap {
     asked: u64,
@@ -120,7 +120,7 @@ struct Gap {
 /// A batch that takes no more messages.
 struct ClosedBatch {
     batch: Batch,
-    /// Made with the first sending; sent again as it is.
+    /// Encoded for the first insert; a repetition sends the same bytes.
     block: Option<Bytes>,
 }
 
@@ -132,11 +132,11 @@ impl Worker {
         shared: Arc<Shared>,
         stop: Stop,
         progress: ops::Progress,
-        standing: Standing,
+        readiness: Readiness,
     ) -> Worker {
         let machine = Machine::new(place.epoch, shared.deadline);
         let plans = Plans::new(shared.schema_cache.clone());
-        let line = Line {
+        let state = PartitionState {
             window: Window::new(Micros::MAX, shared.window_ids),
             window_reaches: None,
             filling: Batch::open(shared.buffer_pool.take(place.table), 0, shared.memory.share()),
@@ -145,10 +145,10 @@ impl Worker {
             resumed_at: None,
             gap: None,
             end: None,
-            heard: Instant::now(),
+            last_received: Instant::now(),
             must_rejoin: false,
             committed: 0,
-            dead: Vec::new(),
+            unacknowledged: Vec::new(),
             waited_for_version: None,
             tally: Tally::default(),
             named: Vec::new(),
@@ -159,61 +159,61 @@ impl Worker {
             shared,
             stop,
             progress,
-            standing,
+            readiness,
             plans,
         };
-        Worker { assigned, machine, line }
+        Worker { assigned, machine, state }
     }
 
     /// Works until told to stop.
     pub fn run(mut self) {
         let mut event = Event::Begun;
         loop {
-            self.line.progress.touch();
-            let action = self.machine.on(event, self.line.started.elapsed());
-            self.line.note_durable(self.machine.durable());
+            self.state.progress.touch();
+            let action = self.machine.on(event, self.state.started.elapsed());
+            self.state.note_durable(self.machine.durable());
             event = match self.perform(action) {
                 Some(event) => event,
                 None => break,
             };
         }
-        if let Some((offset, note)) = self.machine.farewell() {
-            self.line.commit(offset, &note).unwrap_or_else(|error| {
+        if let Some((offset, note)) = self.machine.final_commit() {
+            self.state.commit(offset, &note).unwrap_or_else(|error| {
                 tracing::info!("the last commit failed, the next owner asks the table: {error:#}");
             });
         }
-        self.line.set_stalled(false);
-        self.line.standing.given_back();
-        self.line.progress.done();
+        self.state.set_stalled(false);
+        self.state.readiness.given_back();
+        self.state.progress.done();
     }
 
-    /// Does what the protocol says and reports what came of it. `None` when told to stop.
+    /// Does what the protocol says and reports the outcome. `None` if told to stop.
     fn perform(&mut self, action: Action) -> Option<Event> {
-        if self.line.stop.said() && !matches!(action, Action::Land(_)) {
+        if self.state.stop.is_requested() && !matches!(action, Action::Land(_)) {
             return None;
         }
-        let line = &mut self.line;
+        let state = &mut self.state;
         Some(match action {
-            Action::End => line.report("end_inserts", line.end_inserts().map(|()| Event::Done)),
+            Action::End => state.report("end_inserts", state.end_inserts().map(|()| Event::Done)),
             Action::Look => {
-                let found = line.look().map(Event::Found);
-                line.report("look", found)
+                let found = state.look().map(Event::Observed);
+                state.report("look", found)
             }
-            Action::Count(span) => line.report("count", line.count(span).map(Event::Counted)),
+            Action::Count(span) => state.report("count", state.count(span).map(Event::Counted)),
             Action::Resume { from, replay } => {
-                let resumed = line.resume(from, replay).map(|()| Event::Done);
-                line.report("resume", resumed)
+                let resumed = state.resume(from, replay).map(|()| Event::Done);
+                state.report("resume", resumed)
             }
             Action::Commit { offset, note } => {
-                let committed = line.announce(offset, &note).map(|()| Event::Done);
-                line.report("commit", committed)
+                let committed = state.announce(offset, &note).map(|()| Event::Done);
+                state.report("commit", committed)
             }
             Action::Land(intent) => {
-                line.land(&intent);
+                state.land(&intent);
                 Event::Done
             }
             Action::Rest { pause, halted } => {
-                line.rest(pause, halted)?;
+                state.rest(pause, halted)?;
                 Event::Begun
             }
             Action::Fill => self.fill()?,
@@ -221,37 +221,37 @@ impl Worker {
         })
     }
 
-    /// Takes messages until a batch is due, or until there is nothing to take but a tail to commit.
+    /// Takes messages until a batch is due, or until only a tail without rows is left to commit.
     fn fill(&mut self) -> Option<Event> {
         loop {
-            if self.line.stop.said() {
+            if self.state.stop.is_requested() {
                 return None;
             }
-            self.line.progress.touch();
+            self.state.progress.touch();
             let taken = match self.take(FETCH_WAIT) {
                 Ok(taken) => taken,
-                Err(error) => return Some(self.line.doubt("take", &error)),
+                Err(error) => return Some(self.state.doubt("take", &error)),
             };
-            if let Some(closed) = self.line.close_if_due() {
+            if let Some(closed) = self.state.close_if_due() {
                 return Some(Event::Closed(closed));
             }
-            let line = &mut self.line;
-            let nothing_open = line.replay.is_none() && line.filling.row_count == 0;
-            let tail = line.passed().saturating_sub(line.committed);
+            let state = &mut self.state;
+            let nothing_open = state.replay.is_none() && state.filling.row_count == 0;
+            let tail = state.passed().saturating_sub(state.committed);
             if nothing_open && tail > 0 && (taken == 0 || tail > TAIL_MESSAGES_MAX) {
-                return Some(match line.acknowledge_dead_letters() {
-                    Ok(()) => Event::Idle { next: line.passed() },
-                    Err(error) => line.doubt("dead_letters", &error),
+                return Some(match state.acknowledge_dead_letters() {
+                    Ok(()) => Event::Idle { next: state.passed() },
+                    Err(error) => state.doubt("dead_letters", &error),
                 });
             }
-            if nothing_open && taken == 0 && line.end == Some(line.passed()) {
-                line.note_lag(line.passed());
-                line.went_forward();
+            if nothing_open && taken == 0 && state.end == Some(state.passed()) {
+                state.note_lag(state.passed());
+                state.went_forward();
             }
-            if taken == 0 && line.heard.elapsed() >= SILENCE_MAX && !line.is_full() {
-                line.heard = Instant::now();
-                if let Err(error) = line.check_end() {
-                    return Some(line.doubt("silence", &error));
+            if taken == 0 && state.last_received.elapsed() >= SILENCE_MAX && !state.is_full() {
+                state.last_received = Instant::now();
+                if let Err(error) = state.check_end() {
+                    return Some(state.doubt("silence", &error));
                 }
             }
         }
@@ -259,49 +259,49 @@ impl Worker {
 
     /// Sends the closed batch, and fills the next one until the answer is there.
     fn insert(&mut self, intent: &Intent, not_after: Duration) -> Option<Event> {
-        if self.line.started.elapsed() > not_after {
+        if self.state.started.elapsed() > not_after {
             let late = anyhow!("the process stood still between announcing a batch and sending it");
-            return Some(self.line.doubt("late", &late));
+            return Some(self.state.doubt("late", &late));
         }
-        let answer = self.line.send(intent);
+        let answer = self.state.send(intent);
         let sent = Instant::now();
         let mut told_to_stop = None;
-        // A batch made again is followed by a seek, so nothing is taken behind it.
-        let fills_ahead = self.line.replay.is_none();
+        // A replayed batch is followed by a seek, so nothing behind it is taken now.
+        let fills_ahead = self.state.replay.is_none();
         loop {
-            self.line.progress.touch();
-            let may_take = fills_ahead && told_to_stop.is_none() && !self.line.is_full();
+            self.state.progress.touch();
+            let may_take = fills_ahead && told_to_stop.is_none() && !self.state.is_full();
             let patience = if may_take { Duration::ZERO } else { FETCH_WAIT };
             match answer.recv_timeout(patience) {
                 Ok(Ok(())) => {
-                    self.line.shared.metrics.insert_seconds.observe(sent.elapsed().as_secs_f64());
-                    self.line.stage("insert", sent);
+                    self.state.shared.metrics.insert_seconds.observe(sent.elapsed().as_secs_f64());
+                    self.state.stage("insert", sent);
                     return Some(Event::Inserted);
                 }
-                Ok(Err(error)) => return Some(self.line.doubt("insert", &error)),
+                Ok(Err(error)) => return Some(self.state.doubt("insert", &error)),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Some(self.line.doubt("insert", &anyhow!("the insert ended without an answer")));
+                    return Some(self.state.doubt("insert", &anyhow!("the insert ended without an answer")));
                 }
             }
-            if self.line.stop.said() {
-                // Lost: the next owner may be at work already, and finds the batch announced.
+            if self.state.stop.is_requested() {
+                // If the partition is lost, the next owner may work already; it finds the batch announced.
                 let since = *told_to_stop.get_or_insert_with(Instant::now);
-                if self.line.stop.lost() || since.elapsed() >= self.line.shared.wind_up {
-                    tracing::info!(topic = self.line.place.topic, "left an insert to the next owner");
+                if self.state.stop.is_lost() || since.elapsed() >= self.state.shared.wind_up {
+                    tracing::info!(topic = self.state.place.topic, "left an insert to the next owner");
                     return None;
                 }
             }
             if may_take && let Err(error) = self.take(ANSWER_WAIT) {
-                // The batch on its way is announced: it is found again when the partition is looked at.
-                return Some(self.line.doubt("take", &error));
+                // The batch in flight is announced: the next look at the partition finds it.
+                return Some(self.state.doubt("take", &error));
             }
         }
     }
 
-    /// Fetches once and takes what came. Returns how many messages that were.
+    /// Fetches once and takes what came. Returns the number of messages.
     fn take(&mut self, wait: Duration) -> Result<usize> {
-        if self.line.is_full() {
+        if self.state.is_full() {
             std::thread::sleep(wait);
             return Ok(0);
         }
@@ -310,21 +310,21 @@ impl Worker {
         if fetched.is_empty() {
             return Ok(0);
         }
-        self.line.stage("fetch", began);
-        self.line.heard = Instant::now();
-        self.line.take(&fetched)?;
+        self.state.stage("fetch", began);
+        self.state.last_received = Instant::now();
+        self.state.take(&fetched)?;
         Ok(fetched.len())
     }
 }
 
-impl Line {
-    /// The event, or the doubt in its place.
+impl PartitionState {
+    /// The event, or `Failed` with the reason logged and counted.
     fn report(&mut self, doing: &'static str, outcome: Result<Event>) -> Event {
         outcome.unwrap_or_else(|error| self.doubt(doing, &error))
     }
 
     fn doubt(&mut self, reason: &'static str, error: &anyhow::Error) -> Event {
-        self.standing.doubt(Instant::now(), &format!("{reason}: {error:#}"));
+        self.readiness.doubt(Instant::now(), &format!("{reason}: {error:#}"));
         self.shared.metrics.doubts.with_label_values(&[reason]).inc();
         let (topic, partition) = (&self.place.topic, self.place.partition);
         tracing::warn!(topic, partition, reason, "starting over from what is durable: {error:#}");
@@ -337,21 +337,21 @@ impl Line {
         let (topic, partition) = (&self.place.topic, self.place.partition);
         self.set_stalled(true);
         if let Some(halt) = halted {
-            self.standing.halt(Instant::now(), &halt.to_string());
+            self.readiness.halt(Instant::now(), &halt.to_string());
             self.gauge(&self.shared.metrics.halted).set(1);
             if let Halt::Overtaken { next, low } = halt {
                 self.gauge(&self.shared.metrics.lost_offsets).set((low - next) as i64);
             }
             tracing::error!(topic, partition, "standing still until an operator has decided: {halt}");
         }
-        (!self.told_to_stop_within(pause)).then_some(())
+        (!self.stopped_within(pause)).then_some(())
     }
 
-    /// Waits for so long, or until told to stop.
-    fn told_to_stop_within(&self, pause: Duration) -> bool {
+    /// Waits for `pause`. True as soon as the worker is told to stop.
+    fn stopped_within(&self, pause: Duration) -> bool {
         let until = Instant::now() + pause;
         while Instant::now() < until {
-            if self.stop.said() {
+            if self.stop.is_requested() {
                 return true;
             }
             self.progress.touch();
@@ -360,18 +360,18 @@ impl Line {
         false
     }
 
-    /// An empty batch from `first` on; nothing else of what was taken is kept.
+    /// Opens an empty batch at `first` and drops everything taken before.
     fn open(&mut self, first: u64) {
         self.closed = None;
         self.replay = None;
-        self.dead.clear();
+        self.unacknowledged.clear();
         self.end = None;
-        self.heard = Instant::now();
+        self.last_received = Instant::now();
         let rows = self.shared.buffer_pool.take(self.place.table);
         self.filling = Batch::open(rows, first, self.shared.memory.share());
     }
 
-    /// Keeps the partition still until the worker knows where to go on.
+    /// Pauses the partition until the worker knows where to resume.
     fn hold(&self) {
         let mut partitions = TopicPartitionList::new();
         partitions.add_partition(&self.place.topic, self.place.partition.into());
@@ -383,7 +383,7 @@ impl Line {
     /// Rows are durable, an offset is committed, or there is nothing to take.
     fn went_forward(&mut self) {
         self.set_stalled(false);
-        self.standing.forward();
+        self.readiness.forward();
     }
 
     fn set_stalled(&self, stalled: bool) {

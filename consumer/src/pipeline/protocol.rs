@@ -1,8 +1,8 @@
-//! How a partition's messages get into their table exactly once, as a machine: events in, one action out,
-//! no clock, no broker, no database. The worker performs each action and reports what came of it.
+//! How a partition's messages get into their table exactly once, as a state machine: an event in, an action out.
+//! It knows no clock, no broker and no database. The worker performs each action and reports the outcome.
 //!
 //! ```text
-//!            ┌──────────────────────── any doubt: Failed ◀───────────────────────────────────────┐
+//!            ┌──────────────────────── any failure: Failed ◀───────────────────────────────────────┐
 //!            ▼                                                                                    │
 //!   Resting ──▶ Ending ──▶ Looking ──┬──────────────▶ Resuming ──▶ Filling ──▶ Intending ──▶ Inserting
 //!            end what    committed,  │ announced and     ▲  seek      │ closed    intent        │ clean
@@ -13,73 +13,74 @@
 //!                                                                 Committing (a tail without rows)
 //! ```
 //!
-//! What it rests on:
-//! * A batch is one block: it is in the table as a whole or not at all, and its rows carry its offsets.
-//! * No batch is sent before its intent is committed beside the offset. The broker refuses that from a member
-//!   that has lost the partition, so nobody but the last owner can have a batch on its way that the next
-//!   owner does not find announced.
-//! * After any doubt nothing is sent again in hope: what still runs is ended, and the table is asked.
-//! * A batch that was announced is made again exactly, with the same token: if the first sending arrives late
-//!   after all, one of the two is refused as a repetition, and counting the rows tells that they are there.
+//! Why it is exactly once:
+//! * A batch is one block: the table has all of it or nothing, and its rows carry its offsets.
+//! * No batch is sent before its intent is committed beside the offset. The broker refuses that commit from a member
+//!   that has lost the partition. So only the last owner can have a batch in flight, and the next owner finds it
+//!   announced.
+//! * After any failure nothing is sent again blindly: inserts that still run are ended, and the table is asked.
+//! * An announced batch is made again exactly, with the same token. If the first insert arrives late after all,
+//!   ClickHouse refuses one of the two as a repetition, and a count of the rows tells that they are there.
 
 use std::time::Duration;
 
-pub use found::{Found, Halt, Topic, Way};
 pub use note::{Intent, Note, NoteError};
+pub use observation::{Halt, NextStep, Observation, TopicIds};
 
 use crate::pipeline::batch::Span;
 use kafka::TopicId;
 
-mod found;
 mod note;
+mod observation;
 
-/// Pauses between attempts to go on, doubling from the first to the last.
+/// Pauses between attempts, doubling from the first to the last. They have no end, since a partition may not be passed
+/// over, and no jitter, since the machine draws no random numbers.
 const REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// A halted partition looks again this often, since an operator may have mended it.
+/// A halted partition looks again this often, since an operator may have repaired it.
 const HALTED_REST: Duration = Duration::from_secs(30);
 
 /// What the worker is to do next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// End every insert into this partition's rows that still runs in ClickHouse, whoever sent it.
+    /// End every insert of this partition that still runs in ClickHouse, whoever sent it.
     End,
-    /// Ask Kafka and ClickHouse where the partition stands.
+    /// Ask Kafka and ClickHouse for the state of the partition.
     Look,
     /// Count the rows of a batch in the table.
     Count(Span),
-    /// Remember the ids of durable events, and seek. With `replay`, the next batch is that one exactly.
+    /// Read the ids of durable events, and seek. With `replay`, the next batch must be exactly that one.
     Resume { from: u64, replay: Option<Intent> },
     /// Take messages until a batch is due.
     Fill,
-    /// Commit `offset` with `note`, and wait for the broker's word.
+    /// Commit `offset` with `note`, and wait for the broker's answer.
     Commit { offset: u64, note: Note },
-    /// Send the batch just closed, unless it is `not_after` already; fill the next one meanwhile.
+    /// Send the batch just closed, unless `not_after` has passed. Fill the next one meanwhile.
     Insert { intent: Intent, not_after: Duration },
     /// The rows are durable: remember their ids.
     Land(Intent),
-    /// Do nothing for a while. `halted`: until somebody has mended it; never go on.
+    /// Do nothing for a while. `halted`: an operator has to repair something first.
     Rest { pause: Duration, halted: Option<Halt> },
 }
 
-/// What came of an action.
+/// The outcome of an action.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The partition is ours, or a rest is over.
+    /// The partition has been assigned, or a rest is over.
     Begun,
     /// The action is done (End, Resume, Commit, Land).
     Done,
-    Found(Found),
+    Observed(Observation),
     Counted(u64),
-    /// A batch is due; or, when a batch is being replayed, all of its messages have been taken.
+    /// A batch is due; a replayed one once all of its messages have been taken.
     Closed(Closed),
-    /// Nothing came; everything before `next` is in the table or was left out for a reason that is
-    /// acknowledged.
+    /// Nothing came. Everything before `next` is in the table, a duplicate, forgotten, or an acknowledged dead
+    /// letter.
     Idle {
         next: u64,
     },
     /// The server answered that the insert is done.
     Inserted,
-    /// The action was not done, or it is not known whether it was.
+    /// The action failed, or nobody knows whether it was done.
     Failed,
 }
 
@@ -87,7 +88,7 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed {
     pub span: Span,
-    /// 0 only for a replayed batch of which nothing is kept any more.
+    /// 0 only for a replayed batch whose messages are all left out by now.
     pub rows: u64,
     pub kept: u64,
     /// Now, in milliseconds since 1970.
@@ -99,9 +100,9 @@ enum State {
     Resting,
     Ending,
     Looking,
-    /// Of an announced batch, before it is made again.
+    /// The rows of an announced batch, before it is made again.
     Counting {
-        found: Found,
+        observation: Observation,
         intent: Intent,
     },
     Resuming {
@@ -111,7 +112,7 @@ enum State {
         replay: Option<Intent>,
         uncommitted: bool,
     },
-    /// `replayed`: the table is asked even after a clean answer, since an earlier sending may come in between.
+    /// `replayed`: the table is asked even after a clean answer, since an earlier insert may arrive in between.
     Intending {
         intent: Intent,
         replayed: bool,
@@ -121,14 +122,14 @@ enum State {
         intent: Intent,
         replayed: bool,
     },
-    /// Of a batch that is being made again and of which nothing is kept.
+    /// The rows of a replayed batch whose messages are all left out.
     Recounting {
         intent: Intent,
     },
     Withdrawing {
         from: u64,
     },
-    /// Of a batch that was answered as done.
+    /// The rows of a batch that was answered as done.
     Checking {
         intent: Intent,
     },
@@ -138,11 +139,11 @@ enum State {
     Committing,
 }
 
-/// One partition, as long as it is ours.
+/// One partition, as long as it is assigned to us.
 #[derive(Clone, Debug)]
 pub struct Machine {
     epoch: u32,
-    /// Longest time from asking the broker to take an intent to sending the batch.
+    /// Longest time from asking the broker to commit an intent to sending the batch.
     deadline: Duration,
     durable: Option<u64>,
     /// The topic's id when the partition was last looked at.
@@ -153,7 +154,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A partition that has just become ours. Its first event is [`Event::Begun`].
+    /// A partition that has just been assigned. Its first event is [`Event::Begun`].
     pub fn new(epoch: u32, deadline: Duration) -> Machine {
         Machine { epoch, deadline, durable: None, topic: None, state: State::Resting, rests: 0 }
     }
@@ -163,7 +164,7 @@ impl Machine {
         self.durable
     }
 
-    /// Takes what came of the last action, at `now` on a clock that never goes back.
+    /// Takes the outcome of the last action, at `now` on a monotonic clock, and returns the next action.
     ///
     /// # Panics
     /// On an event that the last action cannot have: a bug of the worker.
@@ -172,15 +173,17 @@ impl Machine {
         match (self.state.clone(), event) {
             (Resting, Event::Begun) => self.go(Ending, Action::End),
             (Ending, Event::Done) => self.go(Looking, Action::Look),
-            (Looking, Event::Found(found)) => self.found(found),
-            (Counting { found, intent }, Event::Counted(rows)) => self.settle(found, intent, rows),
+            (Looking, Event::Observed(observation)) => self.observed(observation),
+            (Counting { observation, intent }, Event::Counted(rows)) => {
+                self.settle(observation, intent, rows)
+            }
             (Resuming { replay }, Event::Done) => self.fill(replay, false),
             (Filling { replay, .. }, Event::Closed(closed)) => self.closed(replay, closed, now),
             (Filling { replay: None, .. }, Event::Idle { next }) => {
                 let note = self.note(None);
                 self.go(Committing, Action::Commit { offset: next, note })
             }
-            // The commit of a tail serves people who watch the lag; the next one covers it.
+            // The commit of a tail only serves the lag that people watch. The next commit covers it.
             (Committing, Event::Done | Event::Failed) => self.fill(None, false),
             (Intending { intent, replayed, asked }, Event::Done) => {
                 let not_after = asked + self.deadline;
@@ -196,7 +199,7 @@ impl Machine {
             }
             (Checking { intent }, Event::Counted(rows)) => self.checked(intent, rows, now),
             (Landing { replayed: false }, Event::Done) => self.fill(None, true),
-            // What followed the batch was passed over when it was made again.
+            // Nothing behind a replayed batch was taken.
             (Landing { replayed: true }, Event::Done) => {
                 let from = self.durable.map_or(0, |durable| durable + 1);
                 self.go(Resuming { replay: None }, Action::Resume { from, replay: None })
@@ -206,28 +209,30 @@ impl Machine {
         }
     }
 
-    /// What to commit when the partition is given back in order: `None` if the note there says more.
-    pub fn farewell(&self) -> Option<(u64, Note)> {
+    /// What to commit when the partition is given back. `None` if the note that is there says more.
+    pub fn final_commit(&self) -> Option<(u64, Note)> {
         match (&self.state, self.durable) {
             (State::Filling { uncommitted: true, .. }, Some(durable)) => Some((durable + 1, self.note(None))),
             _ => None,
         }
     }
 
-    fn found(&mut self, found: Found) -> Action {
-        self.durable = found.durable;
-        self.topic = found.topic.now;
-        match found.way(self.epoch) {
-            Ok(Way::GoOn { from }) => {
+    fn observed(&mut self, observation: Observation) -> Action {
+        self.durable = observation.durable;
+        self.topic = observation.topic.now;
+        match observation.next_step(self.epoch) {
+            Ok(NextStep::Resume { from }) => {
                 self.go(State::Resuming { replay: None }, Action::Resume { from, replay: None })
             }
-            Ok(Way::Settle(intent)) => self.go(State::Counting { found, intent }, Action::Count(intent.span)),
+            Ok(NextStep::Settle(intent)) => {
+                self.go(State::Counting { observation, intent }, Action::Count(intent.span))
+            }
             Err(halt) => self.halt(halt),
         }
     }
 
-    /// An announced batch: there are all of its rows, or none and it is made again, or something is wrong.
-    fn settle(&mut self, found: Found, intent: Intent, rows: u64) -> Action {
+    /// An announced batch: all of its rows are there, or none and it is made again, or something is wrong.
+    fn settle(&mut self, observation: Observation, intent: Intent, rows: u64) -> Action {
         if intent.is_there(rows) {
             self.durable = Some(intent.span.last);
             let from = intent.span.last + 1;
@@ -236,7 +241,7 @@ impl Machine {
         if rows > 0 {
             return self.halt(part_of(intent, rows));
         }
-        match found.can_replay(&intent) {
+        match observation.can_replay(&intent) {
             Ok(()) => {
                 let (from, replay) = (intent.span.first, Some(intent));
                 self.go(State::Resuming { replay }, Action::Resume { from, replay })
@@ -257,24 +262,24 @@ impl Machine {
                 let intent = Intent { span, rows, kept, ingest_ms: now_ms, earlier_rows: 0, attempt: 0 };
                 self.intend(intent, false, now)
             }
-            // Announced already, word for word; announcing it again shows that the partition is still ours.
+            // Already announced with the same rows. Announcing it again proves that the partition is still ours.
             Some(intent) if (rows, kept) == (intent.rows, intent.kept) => self.intend(intent, true, now),
-            // Nothing of it is to be kept: either it has arrived after all, or none of it is wanted any more.
+            // No row is left: either the first insert has arrived after all, or all messages are left out by now.
             Some(intent) if rows == 0 => self.go(State::Recounting { intent }, Action::Count(intent.span)),
-            // Another set is kept than was announced, perhaps because the first sending has just arrived. With
-            // the same token, one of the two gets in.
+            // The rows differ from those announced, perhaps because the first insert has just arrived. Both carry the
+            // same token, so one of the two gets in.
             Some(intent) => {
                 self.intend(Intent { rows, kept, earlier_rows: intent.rows, ..intent }, true, now)
             }
         }
     }
 
-    /// Of a batch of which nothing is kept.
+    /// A replayed batch without rows.
     fn recounted(&mut self, intent: Intent, rows: u64) -> Action {
         if rows > 0 {
             return self.rest();
         }
-        // Withdrawn: its offsets become part of the batch that follows.
+        // The announcement is withdrawn. Its offsets become part of the next batch.
         let action = Action::Commit { offset: intent.span.first, note: self.note(None) };
         self.go(State::Withdrawing { from: intent.span.first }, action)
     }
@@ -291,7 +296,7 @@ impl Machine {
         if rows > 0 {
             return self.halt(part_of(intent, rows));
         }
-        // The server took it for a repetition of something that is not there: another token.
+        // The server knows the token but has no rows for it. Another token is needed.
         self.intend(Intent { attempt: intent.attempt + 1, ..intent }, true, now)
     }
 

@@ -15,21 +15,21 @@ mod references;
 use references::{Gathered, gather};
 
 /// Between two questions for a schema that the registry did not have, doubling from the first to the last.
-const ABSENT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+const ABSENT_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 /// Between two questions to a registry that did not answer.
-const AWAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+const OUTAGE_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// The most schemas remembered, there or not; beyond it all that are not there are forgotten.
 const REMEMBERED_MAX: usize = 10_000;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
-pub enum NoPlan {
+pub enum PlanError {
     /// The message cannot be read, now or later.
     #[error(transparent)]
-    Never(#[from] DecodeError),
+    Undecodable(#[from] DecodeError),
     /// It may be readable, and nobody says so at the moment.
     #[error(transparent)]
-    NotNow(#[from] Unavailable),
+    Unavailable(#[from] Unavailable),
 }
 
 /// Where schemas are fetched; a function in the tests.
@@ -60,15 +60,15 @@ impl Fetch for Registry {
 pub struct SchemaCache {
     /// `None` where no registry is configured.
     registry: Option<Box<dyn Fetch>>,
-    known: RwLock<HashMap<(RecordKind, u32), Known>>,
+    known: RwLock<HashMap<(RecordKind, u32), CacheEntry>>,
     /// Held while the registry is asked: one question at a time.
-    away: Mutex<Option<Away>>,
+    outage: Mutex<Option<Outage>>,
 }
 
 #[derive(Clone)]
-enum Known {
+enum CacheEntry {
     Plan(Arc<Plan>),
-    Unfit(DecodeError),
+    Incompatible(DecodeError),
     /// It, or one that it refers to.
     Absent {
         error: DecodeError,
@@ -77,7 +77,7 @@ enum Known {
     },
 }
 
-struct Away {
+struct Outage {
     until: Instant,
     pause: Duration,
     error: Unavailable,
@@ -85,7 +85,7 @@ struct Away {
 
 impl SchemaCache {
     pub fn new(registry: Option<Box<dyn Fetch>>) -> SchemaCache {
-        SchemaCache { registry, known: RwLock::default(), away: Mutex::new(None) }
+        SchemaCache { registry, known: RwLock::default(), outage: Mutex::new(None) }
     }
 
     /// The cache in front of the registry that is configured, if any.
@@ -98,71 +98,72 @@ impl SchemaCache {
     }
 
     /// The plan for records of `kind` that were written with schema `id`.
-    pub fn plan(&self, kind: RecordKind, id: u32) -> Result<Arc<Plan>, NoPlan> {
+    pub fn plan(&self, kind: RecordKind, id: u32) -> Result<Arc<Plan>, PlanError> {
         self.plan_at(kind, id, Instant::now)
     }
 
-    fn plan_at(&self, kind: RecordKind, id: u32, now: impl Fn() -> Instant) -> Result<Arc<Plan>, NoPlan> {
-        if let Some(settled) = self.settled(kind, id, &now) {
-            return settled;
+    fn plan_at(&self, kind: RecordKind, id: u32, now: impl Fn() -> Instant) -> Result<Arc<Plan>, PlanError> {
+        if let Some(cached) = self.cached(kind, id, &now) {
+            return cached;
         }
         let Some(registry) = &self.registry else {
             return Err(DecodeError::UnknownId { id, what: "and registry.url is not set" }.into());
         };
-        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
         // Another worker may have asked meanwhile.
-        if let Some(settled) = self.settled(kind, id, &now) {
-            return settled;
+        if let Some(cached) = self.cached(kind, id, &now) {
+            return cached;
         }
-        if let Some(away) = &*away
-            && now() < away.until
+        if let Some(outage) = &*outage
+            && now() < outage.until
         {
-            return Err(away.error.clone().into());
+            return Err(outage.error.clone().into());
         }
         match gather(registry.as_ref(), id, &now) {
             Ok(gathered) => {
-                *away = None;
-                self.learn(kind, id, gathered, now())
+                *outage = None;
+                self.remember(kind, id, gathered, now())
             }
             Err(error) => {
-                let pause = away.as_ref().map_or(AWAY.0, |away| (away.pause * 2).min(AWAY.1));
-                *away = Some(Away { until: now() + pause, pause, error: error.clone() });
+                let pause =
+                    outage.as_ref().map_or(OUTAGE_PAUSE.0, |outage| (outage.pause * 2).min(OUTAGE_PAUSE.1));
+                *outage = Some(Outage { until: now() + pause, pause, error: error.clone() });
                 Err(error.into())
             }
         }
     }
 
     /// The answer that needs no question.
-    fn settled(
+    fn cached(
         &self,
         kind: RecordKind,
         id: u32,
         now: &impl Fn() -> Instant,
-    ) -> Option<Result<Arc<Plan>, NoPlan>> {
+    ) -> Option<Result<Arc<Plan>, PlanError>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         match known.get(&(kind, id))? {
-            Known::Plan(plan) => Some(Ok(plan.clone())),
-            Known::Unfit(error) => Some(Err(error.clone().into())),
-            Known::Absent { error, until, .. } if now() < *until => Some(Err(error.clone().into())),
-            Known::Absent { .. } => None,
+            CacheEntry::Plan(plan) => Some(Ok(plan.clone())),
+            CacheEntry::Incompatible(error) => Some(Err(error.clone().into())),
+            CacheEntry::Absent { error, until, .. } if now() < *until => Some(Err(error.clone().into())),
+            CacheEntry::Absent { .. } => None,
         }
     }
 
-    fn learn(
+    fn remember(
         &self,
         kind: RecordKind,
         id: u32,
         gathered: Gathered,
         now: Instant,
-    ) -> Result<Arc<Plan>, NoPlan> {
+    ) -> Result<Arc<Plan>, PlanError> {
         let mut all = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= REMEMBERED_MAX {
-            all.retain(|_, known| matches!(known, Known::Plan(_)));
+            all.retain(|_, known| matches!(known, CacheEntry::Plan(_)));
         }
         let unfit = |source: IncompatibleSchema| {
             let error = DecodeError::Incompatible { id, source };
             tracing::warn!(id, ?kind, %error, "a writer's schema");
-            (Known::Unfit(error.clone()), Err(error.into()))
+            (CacheEntry::Incompatible(error.clone()), Err(error.into()))
         };
         let (known, answer) = match gathered {
             Gathered::Whole { writer, referenced } => match Plan::compile_with(kind, &writer, &referenced) {
@@ -170,17 +171,17 @@ impl SchemaCache {
                     let plan = Arc::new(plan);
                     let (references, exact) = (referenced.len(), plan.is_exact());
                     tracing::info!(id, ?kind, references, exact, "a writer's schema");
-                    (Known::Plan(plan.clone()), Ok(plan))
+                    (CacheEntry::Plan(plan.clone()), Ok(plan))
                 }
                 Err(source) => unfit(source),
             },
-            Gathered::Unfit(source) => unfit(source),
+            Gathered::Incompatible(source) => unfit(source),
             Gathered::Absent(error) => {
                 let pause = match all.get(&(kind, id)) {
-                    Some(Known::Absent { pause, .. }) => (*pause * 2).min(ABSENT.1),
-                    _ => ABSENT.0,
+                    Some(CacheEntry::Absent { pause, .. }) => (*pause * 2).min(ABSENT_PAUSE.1),
+                    _ => ABSENT_PAUSE.0,
                 };
-                (Known::Absent { error: error.clone(), until: now + pause, pause }, Err(error.into()))
+                (CacheEntry::Absent { error: error.clone(), until: now + pause, pause }, Err(error.into()))
             }
         };
         all.insert((kind, id), known);
@@ -210,12 +211,12 @@ pub struct PlanCounts {
 /// Writers at work at one time in one partition use few schemas.
 const RECENT_MAX: usize = 8;
 
-impl NoPlan {
+impl PlanError {
     /// As it stands in the headers of a dead letter.
     pub fn code(&self) -> &'static str {
         match self {
-            NoPlan::Never(error) => error.code(),
-            NoPlan::NotNow(_) => "registry_unavailable",
+            PlanError::Undecodable(error) => error.code(),
+            PlanError::Unavailable(_) => "registry_unavailable",
         }
     }
 }
@@ -229,7 +230,7 @@ impl Plans {
         std::mem::take(&mut self.counts)
     }
 
-    pub fn plan(&mut self, kind: RecordKind, id: u32) -> Result<&Plan, NoPlan> {
+    pub fn plan(&mut self, kind: RecordKind, id: u32) -> Result<&Plan, PlanError> {
         let found = self.recent.iter().position(|(known, number, _)| *number == id && *known == kind);
         let at = match found {
             Some(at) => {
@@ -363,8 +364,8 @@ mod tests {
             let now = || self.start + Duration::from_millis(millis);
             let said = match self.cache.plan_at(RecordKind::Alias, id, now) {
                 Ok(plan) => format!("exact: {}", plan.is_exact()),
-                Err(NoPlan::Never(error)) => format!("{}: {error}", error.code()),
-                Err(NoPlan::NotNow(error)) => error.reason,
+                Err(PlanError::Undecodable(error)) => format!("{}: {error}", error.code()),
+                Err(PlanError::Unavailable(error)) => error.reason,
             };
             (said, self.registry.asked())
         }

@@ -219,7 +219,7 @@ impl Store {
         ids_max: usize,
     ) -> clickhouse::error::Result<(Vec<(Uuid, Micros)>, Micros)> {
         #[derive(clickhouse::Row, Deserialize)]
-        struct Seen {
+        struct StoredEvent {
             #[serde(with = "clickhouse::serde::uuid")]
             event_id: Uuid,
             // Not named as the column is: the condition would read the alias.
@@ -240,7 +240,7 @@ impl Store {
             .bind(place.epoch)
             .bind(after.map_or(0, |after| after + 1))
             .bind(ids_max as u64)
-            .fetch::<Seen>()?;
+            .fetch::<StoredEvent>()?;
         let mut ids = Vec::new();
         while let Some(seen) = rows.next().await? {
             ids.push((seen.event_id, Micros::new(seen.created_at_micros).unwrap_or(Micros::MAX)));
@@ -256,7 +256,7 @@ impl Store {
     /// Those of `ids` that are in the table.
     pub async fn look_up(&self, place: &Place, ids: &[Uuid]) -> clickhouse::error::Result<Vec<Uuid>> {
         #[derive(clickhouse::Row, Deserialize)]
-        struct Found {
+        struct StoredId {
             #[serde(with = "clickhouse::serde::uuid")]
             id: Uuid,
         }
@@ -285,7 +285,7 @@ impl Store {
                     .bind(place.table.name())
                     .bind(place.epoch),
             };
-            let rows = query.bind(&ids).fetch_all::<Found>().await?;
+            let rows = query.bind(&ids).fetch_all::<StoredId>().await?;
             found.extend(rows.into_iter().map(|row| row.id));
         }
         Ok(found)

@@ -36,7 +36,7 @@ impl Verification {
 }
 
 /// What a version of a definition says of the exposures that name it, with its salts hashed.
-pub enum Named {
+pub enum NamedVersion {
     Experiment {
         accepted: Arc<Accepted>,
         seeds: Seeds,
@@ -45,16 +45,16 @@ pub enum Named {
     Other,
 }
 
-impl Named {
+impl NamedVersion {
     /// `None` if the log does not hold that version, or not yet.
-    pub fn of(definitions: &Definitions, version: u64) -> Option<Named> {
+    pub fn of(definitions: &Definitions, version: u64) -> Option<NamedVersion> {
         let accepted = definitions.at_version(version)?;
         Some(match &accepted.definition {
-            Definition::Experiment(experiment) => Named::Experiment {
+            Definition::Experiment(experiment) => NamedVersion::Experiment {
                 accepted: accepted.clone(),
                 seeds: Salts::of(definitions, experiment).seeds(),
             },
-            _ => Named::Other,
+            _ => NamedVersion::Other,
         })
     }
 
@@ -63,7 +63,7 @@ impl Named {
     /// definitions say nothing. The state of the experiment and its targeting are
     /// not asked again: the attributes on an exposure need not be all that the rule saw.
     pub fn verify(&self, exposure: &Exposure<'_>) -> Verification {
-        let Named::Experiment { accepted, seeds } = self else { return Verification::Unknown };
+        let NamedVersion::Experiment { accepted, seeds } = self else { return Verification::Unknown };
         let Definition::Experiment(experiment) = &accepted.definition else {
             return Verification::Unknown;
         };
@@ -166,7 +166,7 @@ mod tests {
         let (_, experiment) = definitions.experiment("split").unwrap();
         let buckets = Salts::of(&definitions, experiment).buckets("user-1");
         let variant = place(experiment, Environment("staging"), buckets).unwrap().key.as_str();
-        let named = Named::of(&definitions, accepted.version).unwrap();
+        let named = NamedVersion::of(&definitions, accepted.version).unwrap();
         for (environment, expected) in [
             ("staging", Verification::Verified),
             ("production", Verification::Mismatched),
@@ -211,7 +211,7 @@ mod tests {
             (Reason::HeldOut, "c", None, Verification::Mismatched),
         ] {
             let exposure = Exposure { reason, ..exposure("hashed", 2, variant, buckets) };
-            let found = Named::of(&definitions, 2).unwrap().verify(&exposure);
+            let found = NamedVersion::of(&definitions, 2).unwrap().verify(&exposure);
             assert_eq!(found, expected, "{exposure:?}");
         }
     }
@@ -236,7 +236,7 @@ mod tests {
             (exposure("elsewhere", 3, "c", None), Verification::Mismatched),
             (exposure("elsewhere", 3, "b", Some(buckets)), Verification::Mismatched),
         ] {
-            let named = Named::of(&definitions, exposure.definition_version);
+            let named = NamedVersion::of(&definitions, exposure.definition_version);
             let found = named.map_or(Verification::Unknown, |named| named.verify(&exposure));
             assert_eq!(found, expected, "{exposure:?}");
         }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use consumer::pipeline::batch::Span;
-use consumer::pipeline::protocol::{Action, Closed, Event, Found, Intent, Machine, Note, Topic};
+use consumer::pipeline::protocol::{Action, Closed, Event, Intent, Machine, Note, Observation, TopicIds};
 
 pub const EPOCH: u32 = 1;
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -212,7 +212,7 @@ impl World {
                 self.running.clear();
                 Some(Event::Done)
             }
-            Action::Look => Some(Event::Found(self.look(at))),
+            Action::Look => Some(Event::Observed(self.look(at))),
             Action::Count(span) => {
                 let there = self.rows.iter().filter(|row| (span.first..=span.last).contains(&row.offset));
                 Some(Event::Counted(there.count() as u64))
@@ -250,15 +250,15 @@ impl World {
         member.action = member.machine.on(event, clock);
     }
 
-    fn look(&mut self, at: usize) -> Found {
+    fn look(&mut self, at: usize) -> Observation {
         let committed = self.committed.clone();
         let note = committed.as_ref().and_then(|(_, text)| Note::parse(text).expect("a note of ours"));
         let committed = committed.map(|(offset, _)| offset);
         self.members[at].committed = committed.unwrap_or(0);
-        Found {
+        Observation {
             committed,
             note: if self.broken.notes { None } else { note },
-            topic: Topic::default(),
+            topic: TopicIds::default(),
             durable: self.rows.iter().map(|row| row.span.last).max(),
             low: 0,
             high: self.log.len() as u64,

@@ -66,7 +66,7 @@ impl Ids {
     pub fn contains(&self, id: Uuid) -> bool {
         match id.as_u128() {
             EMPTY => self.has_zero,
-            value => !self.slots.is_empty() && matches!(self.find(value), Found::Here),
+            value => !self.slots.is_empty() && matches!(self.find(value), Lookup::Present),
         }
     }
 
@@ -90,7 +90,7 @@ impl Ids {
             self.resize((self.count + 1) * GROWN.1 / GROWN.0);
         }
         loop {
-            let Found::Before(at) = self.find(value) else { return false };
+            let Lookup::InsertAt(at) = self.find(value) else { return false };
             if self.put(at, value) {
                 self.count += 1;
                 return true;
@@ -99,18 +99,18 @@ impl Ids {
         }
     }
 
-    fn find(&self, value: u128) -> Found {
+    fn find(&self, value: u128) -> Lookup {
         let hash = self.hash(value);
         let first = place(hash, self.places);
         for (at, slot) in (first..).zip(&self.slots[first..]) {
             if *slot == value {
-                return Found::Here;
+                return Lookup::Present;
             }
             if *slot == EMPTY || self.hash(*slot) > hash {
-                return Found::Before(at);
+                return Lookup::InsertAt(at);
             }
         }
-        Found::Before(self.slots.len())
+        Lookup::InsertAt(self.slots.len())
     }
 
     /// Moves what is at `at` and behind it up to the next empty slot by one. False if there is none.
@@ -166,10 +166,10 @@ impl Ids {
 }
 
 /// Where an id is.
-enum Found {
-    Here,
+enum Lookup {
+    Present,
     /// Not in the table. It belongs before what is in this slot.
-    Before(usize),
+    InsertAt(usize),
 }
 
 /// The hash, scaled to the number of places: its order is that of the places.

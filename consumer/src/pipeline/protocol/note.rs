@@ -1,7 +1,6 @@
-//! What the consumer writes beside a committed offset: how far the table reached, and the batch that it is
-//! about to insert. The broker keeps it and refuses it from a member that has lost the partition, which makes
-//! it the one place that a writer left behind cannot write to. Plain text, a few hundred bytes of the 4,096
-//! that a broker takes by default.
+//! What the consumer writes beside a committed offset: how far the table reached, and the batch that it is about to
+//! insert. The broker refuses it from a member that has lost the partition, so a writer that was left behind cannot
+//! write it. It is plain text of a few hundred bytes; a broker takes 4,096 by default.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,26 +8,26 @@ use std::str::FromStr;
 use crate::pipeline::batch::Span;
 use kafka::TopicId;
 
-/// Stands first in every note; a later form of it gets another number.
+/// The first word of every note. Another format gets another number.
 const HEAD: &str = "splitstream/2";
-/// The form before, which did not name the topic. It is still read.
+/// The format before, which did not name the topic. It is still read.
 const HEAD_WITHOUT_TOPIC: &str = "splitstream/1";
 const HEAD_ANY: &str = "splitstream/";
 
-/// A batch that is about to be inserted, exactly enough of it to be made again from the messages.
+/// A batch that is about to be inserted: what is needed to make it again from the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Intent {
     pub span: Span,
     /// Messages of the span that become rows, at least 1.
     pub rows: u64,
-    /// Of the offsets that become rows; differs where another set would be kept.
+    /// A digest of the offsets that become rows.
     pub kept: u64,
     /// The batch's `ingest_ts`, in milliseconds since 1970, chosen once.
     pub ingest_ms: i64,
-    /// How many rows an earlier announcement of the same batch had, if another set was kept then; 0 if none
-    /// was. Its token is the same, so at most one of the two gets in.
+    /// The rows of an earlier announcement of the same batch, if they were others; else 0. Both announcements have
+    /// the same token, so at most one of the two gets in.
     pub earlier_rows: u64,
-    /// Counts from 0; raised where a token turned out to be used up without its rows being there.
+    /// From 0. Raised when ClickHouse knows the token but has no rows for it.
     pub attempt: u32,
 }
 
@@ -43,14 +42,14 @@ impl Intent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Note {
     pub epoch: u32,
-    /// Whose offsets these are; `None` in a note of an earlier build, or where brokers give topics no ids.
+    /// The topic of the offsets. `None` in a note of an earlier build, or where brokers give topics no ids.
     pub topic: Option<TopicId>,
     /// The last offset that the table covered when this was written.
     pub durable: Option<u64>,
     pub intent: Option<Intent>,
 }
 
-/// Why a text is no note of ours.
+/// Why a note cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoteError {
     /// A later build wrote it.
@@ -61,7 +60,7 @@ pub enum NoteError {
 }
 
 impl Note {
-    /// The note in `text`; `None` if it is empty or somebody else's, as after an operator has set the offset.
+    /// The note in `text`. `None` if it is empty or not ours, as after an operator has set the offset.
     pub fn parse(text: &str) -> Result<Option<Note>, NoteError> {
         if !text.starts_with(HEAD_ANY) {
             return Ok(None);

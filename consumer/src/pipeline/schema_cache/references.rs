@@ -28,7 +28,7 @@ pub enum Gathered {
     /// The registry does not have all of it, and may have it later.
     Absent(DecodeError),
     /// It has it, and it can never be used.
-    Unfit(IncompatibleSchema),
+    Incompatible(IncompatibleSchema),
 }
 
 /// Asks for schema `id` and everything that it refers to.
@@ -51,11 +51,13 @@ pub fn gather(registry: &dyn Fetch, id: u32, now: &dyn Fn() -> Instant) -> Resul
     };
     match walk.follow(&references) {
         Ok(()) => Ok(Gathered::Whole { writer: schema, referenced: walk.texts }),
-        Err(Stop::Away(error)) => Err(error),
-        Err(Stop::Missing(Reference { name, subject, version })) => {
+        Err(WalkError::Unavailable(error)) => Err(error),
+        Err(WalkError::Missing(Reference { name, subject, version })) => {
             Ok(Gathered::Absent(DecodeError::UnknownReference { id, name, subject, version }))
         }
-        Err(Stop::Unfit(what)) => Ok(Gathered::Unfit(IncompatibleSchema::References { what })),
+        Err(WalkError::Incompatible(what)) => {
+            Ok(Gathered::Incompatible(IncompatibleSchema::References { what }))
+        }
     }
 }
 
@@ -73,19 +75,21 @@ struct Walk<'r> {
     texts: Vec<String>,
 }
 
-enum Stop {
-    Away(Unavailable),
+enum WalkError {
+    Unavailable(Unavailable),
     Missing(Reference),
-    Unfit(String),
+    Incompatible(String),
 }
 
 impl Walk<'_> {
-    fn follow(&mut self, references: &[Reference]) -> Result<(), Stop> {
+    fn follow(&mut self, references: &[Reference]) -> Result<(), WalkError> {
         for reference in references {
             let Reference { subject, version, .. } = reference;
             let place = (subject.clone(), *version);
             if self.path.contains(&place) {
-                return Err(Stop::Unfit(format!("version {version} of {subject:?} leads back to itself")));
+                return Err(WalkError::Incompatible(format!(
+                    "version {version} of {subject:?} leads back to itself"
+                )));
             }
             if self.done.contains(&place) {
                 continue;
@@ -99,22 +103,23 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn ask(&mut self, reference: &Reference) -> Result<Registered, Stop> {
+    fn ask(&mut self, reference: &Reference) -> Result<Registered, WalkError> {
         if self.path.len() == DEPTH_MAX {
-            return Err(Stop::Unfit(format!("more than {DEPTH_MAX} schemas in each other")));
+            return Err(WalkError::Incompatible(format!("more than {DEPTH_MAX} schemas in each other")));
         }
         if self.path.len() + self.done.len() == COUNT_MAX {
-            return Err(Stop::Unfit(format!("more than {COUNT_MAX} schemas")));
+            return Err(WalkError::Incompatible(format!("more than {COUNT_MAX} schemas")));
         }
         if (self.now)() >= self.until {
             let reason = format!("a schema's references take it longer than {} s", WITHIN.as_secs());
-            return Err(Stop::Away(Unavailable { url: self.registry.url().to_owned(), reason }));
+            return Err(WalkError::Unavailable(Unavailable { url: self.registry.url().to_owned(), reason }));
         }
-        let answer = self.registry.version(&reference.subject, reference.version).map_err(Stop::Away)?;
-        let registered = answer.ok_or_else(|| Stop::Missing(reference.clone()))?;
+        let answer =
+            self.registry.version(&reference.subject, reference.version).map_err(WalkError::Unavailable)?;
+        let registered = answer.ok_or_else(|| WalkError::Missing(reference.clone()))?;
         self.bytes = self.bytes.saturating_add(registered.schema.len());
         if self.bytes > SCHEMA_BYTES_MAX {
-            return Err(Stop::Unfit(format!("more than {SCHEMA_BYTES_MAX} bytes of text")));
+            return Err(WalkError::Incompatible(format!("more than {SCHEMA_BYTES_MAX} bytes of text")));
         }
         Ok(registered)
     }
@@ -171,7 +176,7 @@ mod tests {
 
         fn refusal(&self) -> String {
             match self.gather() {
-                Ok(Gathered::Unfit(error)) => error.to_string(),
+                Ok(Gathered::Incompatible(error)) => error.to_string(),
                 other => panic!("{other:?}"),
             }
         }

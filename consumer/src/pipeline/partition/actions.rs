@@ -1,4 +1,4 @@
-//! What a partition's worker asks of Kafka and ClickHouse: where it stands, to take an offset, to take a batch.
+//! The actions of the protocol that ask something of Kafka and ClickHouse: look, count, resume, announce, send, land.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -9,18 +9,18 @@ use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 use schemas::{Micros, Uuid};
 
-use super::{Line, Shared, micros_now};
+use super::{PartitionState, Shared, micros_now};
 use crate::pipeline::batch::{Batch, Span, Stamp};
 use crate::pipeline::dedupe::Window;
 use crate::pipeline::fetch::high_watermark;
-use crate::pipeline::protocol::{Found, Intent, Note, Topic};
+use crate::pipeline::protocol::{Intent, Note, Observation, TopicIds};
 use crate::pipeline::store::Place;
 use kafka::TopicId;
 
 pub(super) const KAFKA_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
-impl Line {
-    /// Everything before this offset has been taken, or is no message.
+impl PartitionState {
+    /// Everything before this offset has been taken or is not a message.
     pub(super) fn passed(&self) -> u64 {
         self.filling.next().max(self.end.unwrap_or(0))
     }
@@ -33,7 +33,7 @@ impl Line {
         }
     }
 
-    /// Nothing has come for a while: either the log ends here, or it is not fetched.
+    /// Nothing has come for a while. It is an error if the partition goes on behind what was taken.
     pub(super) fn check_end(&self) -> Result<()> {
         let Place { topic, partition, .. } = &self.place;
         let (_, high) = self
@@ -54,11 +54,11 @@ impl Line {
         Ok(())
     }
 
-    pub(super) fn look(&mut self) -> Result<Found> {
+    pub(super) fn look(&mut self) -> Result<Observation> {
         let Place { topic, partition, .. } = &self.place;
         let mut asked = TopicPartitionList::new();
         asked.add_partition(topic, i32::from(*partition));
-        // First the group's word: from here on no earlier owner can announce anything.
+        // The group's offset first: from here on no earlier owner can announce anything.
         let committed = self
             .consumer
             .committed_offsets(asked, KAFKA_ANSWERS_WITHIN)
@@ -88,11 +88,11 @@ impl Line {
             return Err(anyhow!("the broker does not know the ends of the partition yet ({low} to {high})"));
         };
         self.committed = committed.unwrap_or(0);
-        let topic = Topic { noted: topic_noted, now: topic_now };
-        Ok(Found { committed, note, topic, durable, low, high })
+        let topic = TopicIds { noted: topic_noted, now: topic_now };
+        Ok(Observation { committed, note, topic, durable, low, high })
     }
 
-    /// The id that is noted beside the rows of the epoch. Before the first of them it is `known`, noted now.
+    /// The topic's id that is noted for the rows of the epoch. If none is, `known` is noted now.
     fn noted_topic(&self, known: Option<TopicId>) -> Result<Option<TopicId>> {
         let Shared { store, runtime, .. } = &*self.shared;
         let noted =
@@ -102,13 +102,13 @@ impl Line {
             runtime
                 .block_on(store.note_topic_id(&self.place, known))
                 .context("noting whose offsets the rows are")?;
-            // Another consumer may have noted another one meanwhile: then both are read, by both.
+            // Another consumer may have noted another id meanwhile. Then both consumers read both.
             ids = noted()?;
         }
         Ok(ids.iter().find(|id| known != Some(**id)).or(ids.first()).copied())
     }
 
-    /// What was fetched up to now came from the topic of the last look: an id never comes back.
+    /// Checks that everything fetched so far came from the topic of the last look. Kafka never reuses an id.
     fn check_topic(&self, looked_at: Option<TopicId>) -> Result<()> {
         let now = TopicId::ask(self.consumer.client(), &self.place.topic, KAFKA_ANSWERS_WITHIN)?;
         match (looked_at, now) {
@@ -129,12 +129,12 @@ impl Line {
         Ok(rows)
     }
 
-    /// Remembers the ids of durable events, as far as it does not yet, and lets the partition run from `from`.
+    /// Reads the ids of durable events that the window lacks, and resumes the partition at `from`.
     pub(super) fn resume(&mut self, from: u64, replay: Option<Intent>) -> Result<()> {
         let Shared { store, runtime, .. } = &*self.shared;
         let place = &self.place;
         if place.table.holds_events() {
-            // A window that was right up to an offset only misses what became durable behind it.
+            // A window that was complete up to an offset lacks only what became durable behind it.
             let now = micros_now();
             let horizon = Micros::new(now.get() - self.shared.window_micros).unwrap_or(now);
             let after = self.window_reaches.flatten();
@@ -166,7 +166,7 @@ impl Line {
         Ok(())
     }
 
-    /// Lets the partition run from `start`. A partition that was just assigned takes a moment to be seekable.
+    /// Seeks to `start` and resumes the partition. It takes a moment after the assignment until a seek is possible.
     fn seek(&self, start: u64) -> Result<()> {
         let (topic, partition) = (self.place.topic.as_str(), i32::from(self.place.partition));
         if self.must_rejoin {
@@ -182,7 +182,7 @@ impl Line {
         self.consumer.resume(&partitions).context("letting the partition run")
     }
 
-    /// Commits, the dead letters that the offset passes being acknowledged first.
+    /// Commits once the dead letters before the offset are acknowledged.
     pub(super) fn announce(&mut self, offset: u64, note: &Note) -> Result<()> {
         self.acknowledge_dead_letters()?;
         let began = Instant::now();
@@ -199,10 +199,10 @@ impl Line {
         Ok(())
     }
 
-    /// Waits for the broker to take the offset and the note. It takes neither from a member that has lost the
-    /// partition.
+    /// Commits the offset with the note, and waits for the broker's answer. The broker refuses both from a member
+    /// that has lost the partition.
     pub(super) fn commit(&self, offset: u64, note: &Note) -> Result<()> {
-        if self.stop.lost() || self.consumer.assignment_lost() {
+        if self.stop.is_lost() || self.consumer.assignment_lost() {
             return Err(anyhow!("the partition is lost"));
         }
         let (topic, partition) = (self.place.topic.as_str(), i32::from(self.place.partition));
@@ -251,17 +251,17 @@ impl Line {
             shared.metrics.on_their_way.dec();
             let code = inserted.as_ref().map_or_else(error_code, |()| "0".to_owned());
             shared.metrics.insert_attempts.with_label_values(&[&code]).inc();
-            // A worker that ended meanwhile does not ask any more; the next one finds the batch announced.
+            // A worker that has ended does not wait for the answer; the next owner finds the batch announced.
             let _ = answer_to.send(inserted.map_err(anyhow::Error::from));
         });
         answer
     }
 
-    /// The batch is durable: its ids are remembered, its memory is free.
+    /// The batch is durable: its ids enter the window, its memory is freed.
     pub(super) fn land(&mut self, intent: &Intent) {
         let closed = self.closed.take().expect("a batch lands that was closed");
         self.window.enter(closed.batch.identities());
-        // Announced twice with other rows, either of the two may be there: the ids are read anew.
+        // If the batch was announced twice with different rows, either set may be in the table: read the ids again.
         self.window_reaches = (intent.earlier_rows == 0).then_some(Some(intent.span.last));
         let now = micros_now();
         if let Ok(horizon) = Micros::new(now.get() - self.shared.window_micros) {
@@ -274,7 +274,7 @@ impl Line {
         self.gauge(&metrics.window_bytes).set(self.window.bytes() as i64);
         let oldest = (now.get() - self.window.horizon().get()).max(0) / 1_000_000;
         self.gauge(&metrics.window_oldest_seconds).set(oldest);
-        // Markers behind the last message are nothing to be taken.
+        // Transaction markers behind the last message are never taken.
         let idle = self.filling.span().is_none();
         let next = if idle { self.passed() } else { intent.span.last + 1 };
         self.note_lag(next);

@@ -1,5 +1,5 @@
-//! Decoding as a worker does it: what can never be read is told from what cannot be read yet, and the latter is
-//! waited for.
+//! Decoding in a worker. A message that can never be decoded is returned as such; one whose writer's schema cannot be
+//! had at the moment is waited for.
 
 use std::time::Duration;
 
@@ -8,24 +8,24 @@ use ops::registry::Unavailable;
 use ops::retry::{End, Retry};
 use schemas::avro::DecodeError;
 
-use super::Line;
+use super::PartitionState;
 use crate::pipeline::decode::{Decoded, decode};
 use crate::pipeline::fetch::Message;
-use crate::pipeline::schema_cache::NoPlan;
+use crate::pipeline::schema_cache::PlanError;
 
 /// Without end: a message that cannot be read yet may not be passed over. The wait ends when the partition is taken
 /// away; `/readyz` and `consumer_stalled` tell of it.
 const WRITERS_SCHEMA: Retry =
     Retry { first: Duration::from_millis(100), longest: Duration::from_secs(5), end: End::Never };
 
-impl Line {
-    /// What a message holds, or why it never will. While the registry cannot say which, the partition stands still.
+impl PartitionState {
+    /// The message's record, or why it can never be decoded. Waits while the registry does not answer.
     #[inline]
     pub(super) fn decoded<'a>(&mut self, message: &Message<'a>) -> Result<Result<Decoded<'a>, DecodeError>> {
         match decode(self.place.table, message.payload, &mut self.plans) {
             Ok(decoded) => Ok(Ok(decoded)),
-            Err(NoPlan::Never(error)) => Ok(Err(error)),
-            Err(NoPlan::NotNow(error)) => self.decoded_later(message, error),
+            Err(PlanError::Undecodable(error)) => Ok(Err(error)),
+            Err(PlanError::Unavailable(error)) => self.decoded_later(message, error),
         }
     }
 
@@ -39,14 +39,14 @@ impl Line {
             self.set_stalled(true);
             let (topic, partition, offset) = (&self.place.topic, self.place.partition, message.offset);
             tracing::warn!(topic, partition, offset, %error, "cannot go on without the writer's schema");
-            if self.told_to_stop_within(pause) {
+            if self.stopped_within(pause) {
                 return Err(error).context("told to stop while waiting for a writer's schema");
             }
             self.set_stalled(false);
             error = match decode(self.place.table, message.payload, &mut self.plans) {
                 Ok(decoded) => return Ok(Ok(decoded)),
-                Err(NoPlan::Never(error)) => return Ok(Err(error)),
-                Err(NoPlan::NotNow(error)) => error,
+                Err(PlanError::Undecodable(error)) => return Ok(Err(error)),
+                Err(PlanError::Unavailable(error)) => error,
             };
         }
         unreachable!("the retry has no end")

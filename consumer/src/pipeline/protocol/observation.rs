@@ -1,15 +1,15 @@
-//! Where a partition goes on, from what the broker and the table say of it. No network here.
+//! Where a partition resumes, decided from what Kafka and ClickHouse say of it. No network here.
 
 use super::note::{Intent, Note};
 use kafka::TopicId;
 
 /// What Kafka and ClickHouse say of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct Observation {
     /// The group's committed offset.
     pub committed: Option<u64>,
     pub note: Option<Note>,
-    pub topic: Topic,
+    pub topic: TopicIds,
     /// The last offset that the rows of this epoch cover.
     pub durable: Option<u64>,
     /// The first offset that the broker still has, and the one that it will give next.
@@ -19,24 +19,24 @@ pub struct Found {
 
 /// Whose offsets these are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Topic {
+pub struct TopicIds {
     /// The id of the topic that the rows of this epoch came from, as it was noted with the first of them.
     pub noted: Option<TopicId>,
     /// The id that the topic has now; `None` where brokers give topics no ids.
     pub now: Option<TopicId>,
 }
 
-/// What to do about it.
+/// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// A batch was announced and none of its rows seem to be there: to be counted, and made again.
+pub enum NextStep {
+    /// A batch was announced and does not seem to be in the table: count its rows, and make it again.
     Settle(Intent),
     /// Nothing is open.
-    GoOn { from: u64 },
+    Resume { from: u64 },
 }
 
-/// Why a partition stands still until an operator has decided: going on would lose messages, double them or
-/// mix two topics up.
+/// Why a partition stands still until an operator decides: going on would lose messages, double them or mix two
+/// topics up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Halt {
     #[error(
@@ -71,14 +71,14 @@ pub enum Halt {
     EpochBehind { noted: u32, ours: u32 },
 }
 
-impl Found {
-    /// Where to go on at `epoch`.
-    pub fn way(&self, epoch: u32) -> Result<Way, Halt> {
+impl Observation {
+    /// Where to resume at `epoch`.
+    pub fn next_step(&self, epoch: u32) -> Result<NextStep, Halt> {
         let note = match self.note {
             Some(note) if note.epoch > epoch => {
                 return Err(Halt::EpochBehind { noted: note.epoch, ours: epoch });
             }
-            // Of an earlier topic, or from before a loss was accepted.
+            // The note is of an earlier topic, or of the time before a loss was accepted.
             Some(note) if note.epoch < epoch => None,
             note => note,
         };
@@ -97,19 +97,19 @@ impl Found {
         if let Some(intent) = note.and_then(|note| note.intent) {
             let landed = self.durable.is_some_and(|durable| durable >= intent.span.last);
             if !landed {
-                return Ok(Way::Settle(intent));
+                return Ok(NextStep::Settle(intent));
             }
         }
         let next = self.durable.map_or(0, |durable| durable + 1);
-        // A committed tail of nothing but duplicates and dead letters lies behind the last row.
+        // A committed tail behind the last row holds only duplicates and dead letters.
         let committed = note.and(self.committed);
         let passed = committed.unwrap_or(0).max(next);
         let is_new = self.durable.is_none() && committed.is_none();
         if !is_new && passed < self.low {
             return Err(Halt::Overtaken { next: passed, low: self.low });
         }
-        // That tail is read again while the broker has it, so that the chain of batches has no gap.
-        Ok(Way::GoOn { from: next.max(self.low) })
+        // The tail is read again while Kafka has it, so that the chain of batches has no gap.
+        Ok(NextStep::Resume { from: next.max(self.low) })
     }
 
     /// Whether the broker still has all of an announced batch.
@@ -138,45 +138,45 @@ mod tests {
         attempt: 0,
     };
 
-    fn found(durable: Option<u64>, low: u64, high: u64) -> Found {
-        Found { committed: None, note: None, topic: Topic::default(), durable, low, high }
+    fn found(durable: Option<u64>, low: u64, high: u64) -> Observation {
+        Observation { committed: None, note: None, topic: TopicIds::default(), durable, low, high }
     }
 
-    fn noted(committed: u64, durable: Option<u64>, intent: Option<Intent>) -> Found {
+    fn noted(committed: u64, durable: Option<u64>, intent: Option<Intent>) -> Observation {
         let note = Some(Note { epoch: 1, topic: None, durable, intent });
-        Found { committed: Some(committed), note, ..found(durable, 0, 20) }
+        Observation { committed: Some(committed), note, ..found(durable, 0, 20) }
     }
 
     #[test]
     fn behind_what_is_durable_or_at_the_beginning() {
-        assert_eq!(found(None, 0, 0).way(1), Ok(Way::GoOn { from: 0 }));
-        assert_eq!(found(None, 7, 9).way(1), Ok(Way::GoOn { from: 7 }));
-        assert_eq!(found(Some(8), 0, 20).way(1), Ok(Way::GoOn { from: 9 }));
-        assert_eq!(found(Some(8), 9, 9).way(1), Ok(Way::GoOn { from: 9 }));
+        assert_eq!(found(None, 0, 0).next_step(1), Ok(NextStep::Resume { from: 0 }));
+        assert_eq!(found(None, 7, 9).next_step(1), Ok(NextStep::Resume { from: 7 }));
+        assert_eq!(found(Some(8), 0, 20).next_step(1), Ok(NextStep::Resume { from: 9 }));
+        assert_eq!(found(Some(8), 9, 9).next_step(1), Ok(NextStep::Resume { from: 9 }));
     }
 
     #[test]
     fn an_announced_batch_is_settled_first_unless_it_is_there() {
-        assert_eq!(noted(9, Some(8), Some(INTENT)).way(1), Ok(Way::Settle(INTENT)));
-        let landed = Found { durable: Some(11), ..noted(9, Some(8), Some(INTENT)) };
-        assert_eq!(landed.way(1), Ok(Way::GoOn { from: 12 }));
+        assert_eq!(noted(9, Some(8), Some(INTENT)).next_step(1), Ok(NextStep::Settle(INTENT)));
+        let landed = Observation { durable: Some(11), ..noted(9, Some(8), Some(INTENT)) };
+        assert_eq!(landed.next_step(1), Ok(NextStep::Resume { from: 12 }));
         // Of an earlier epoch: nothing to do with this topic.
-        let raised = Found { durable: None, ..noted(9, Some(8), Some(INTENT)) };
-        assert_eq!(raised.way(2), Ok(Way::GoOn { from: 0 }));
+        let raised = Observation { durable: None, ..noted(9, Some(8), Some(INTENT)) };
+        assert_eq!(raised.next_step(2), Ok(NextStep::Resume { from: 0 }));
     }
 
     #[test]
     fn a_tail_of_duplicates_is_read_again_while_it_is_there() {
         let tail = noted(15, Some(8), None);
-        assert_eq!(tail.way(1), Ok(Way::GoOn { from: 9 }));
-        assert_eq!(Found { low: 12, ..tail }.way(1), Ok(Way::GoOn { from: 12 }));
-        assert_eq!(Found { low: 15, ..tail }.way(1), Ok(Way::GoOn { from: 15 }));
-        assert_eq!(Found { low: 16, ..tail }.way(1), Err(Halt::Overtaken { next: 15, low: 16 }));
+        assert_eq!(tail.next_step(1), Ok(NextStep::Resume { from: 9 }));
+        assert_eq!(Observation { low: 12, ..tail }.next_step(1), Ok(NextStep::Resume { from: 12 }));
+        assert_eq!(Observation { low: 15, ..tail }.next_step(1), Ok(NextStep::Resume { from: 15 }));
+        assert_eq!(Observation { low: 16, ..tail }.next_step(1), Err(Halt::Overtaken { next: 15, low: 16 }));
     }
 
     #[test]
     fn a_loss_stops_the_partition() {
-        let halt = found(Some(8), 12, 20).way(1).unwrap_err();
+        let halt = found(Some(8), 12, 20).next_step(1).unwrap_err();
         assert_eq!(halt, Halt::Overtaken { next: 9, low: 12 });
         assert_eq!(
             halt.to_string(),
@@ -184,17 +184,17 @@ mod tests {
              the topic's retention, and to accept the loss raise `consumer.epoch`"
         );
         assert_eq!(
-            Found { low: 10, ..noted(9, Some(8), Some(INTENT)) }.can_replay(&INTENT),
+            Observation { low: 10, ..noted(9, Some(8), Some(INTENT)) }.can_replay(&INTENT),
             Err(Halt::Overtaken { next: 9, low: 10 })
         );
     }
 
     #[test]
     fn rows_that_were_there_and_are_gone_stop_the_partition() {
-        let gone = Found { durable: Some(5), ..noted(9, Some(8), None) };
-        assert_eq!(gone.way(1), Err(Halt::RowsGone { noted: 8, durable: Some(5) }));
-        let all = Found { durable: None, ..noted(9, Some(8), None) };
-        let halt = all.way(1).unwrap_err();
+        let gone = Observation { durable: Some(5), ..noted(9, Some(8), None) };
+        assert_eq!(gone.next_step(1), Err(Halt::RowsGone { noted: 8, durable: Some(5) }));
+        let all = Observation { durable: None, ..noted(9, Some(8), None) };
+        let halt = all.next_step(1).unwrap_err();
         assert!(halt.to_string().starts_with("the table reached offset 8 and now ends at nothing"), "{halt}");
     }
 
@@ -204,27 +204,31 @@ mod tests {
         let (old, new) =
             ("Zl3-OYYMR_mYD-iZj0yZ7w".parse().unwrap(), "AZl3OYYMR_mYD-iZj0yZ7w".parse().unwrap());
         let halt = Halt::TopicMadeAnew { noted: old, now: new };
-        let anew = Found { topic: Topic { noted: Some(old), now: Some(new) }, ..found(Some(8), 0, 300) };
-        assert_eq!(anew.way(1), Err(halt));
+        let anew =
+            Observation { topic: TopicIds { noted: Some(old), now: Some(new) }, ..found(Some(8), 0, 300) };
+        assert_eq!(anew.next_step(1), Err(halt));
         // The table's note of the id is lost, the one beside the offset is not.
         let note = Some(Note { epoch: 1, topic: Some(old), durable: Some(8), intent: None });
         let only_noted =
-            Found { note, topic: Topic { noted: None, now: Some(new) }, ..found(Some(8), 0, 300) };
-        assert_eq!(only_noted.way(1), Err(halt));
+            Observation { note, topic: TopicIds { noted: None, now: Some(new) }, ..found(Some(8), 0, 300) };
+        assert_eq!(only_noted.next_step(1), Err(halt));
         // At a raised epoch the old topic's note counts for nothing.
-        let raised = Found { topic: Topic { noted: None, now: Some(new) }, durable: None, ..only_noted };
-        assert_eq!(raised.way(2), Ok(Way::GoOn { from: 0 }));
+        let raised =
+            Observation { topic: TopicIds { noted: None, now: Some(new) }, durable: None, ..only_noted };
+        assert_eq!(raised.next_step(2), Ok(NextStep::Resume { from: 0 }));
         // Nothing is known: of rows of an earlier build, or from a broker without ids.
-        let same = Found { topic: Topic { noted: Some(old), now: Some(old) }, ..found(Some(8), 0, 300) };
-        assert_eq!(same.way(1), Ok(Way::GoOn { from: 9 }));
-        let unknown = Found { topic: Topic { noted: Some(old), now: None }, ..found(Some(8), 0, 300) };
-        assert_eq!(unknown.way(1), Ok(Way::GoOn { from: 9 }));
+        let same =
+            Observation { topic: TopicIds { noted: Some(old), now: Some(old) }, ..found(Some(8), 0, 300) };
+        assert_eq!(same.next_step(1), Ok(NextStep::Resume { from: 9 }));
+        let unknown =
+            Observation { topic: TopicIds { noted: Some(old), now: None }, ..found(Some(8), 0, 300) };
+        assert_eq!(unknown.next_step(1), Ok(NextStep::Resume { from: 9 }));
     }
 
     #[test]
     fn a_topic_made_anew_stops_the_partition() {
-        assert_eq!(found(Some(8), 0, 8).way(1), Err(Halt::TopicShorter { durable: 8, high: 8 }));
+        assert_eq!(found(Some(8), 0, 8).next_step(1), Err(Halt::TopicShorter { durable: 8, high: 8 }));
         let behind = noted(9, Some(8), None);
-        assert_eq!(behind.way(0), Err(Halt::EpochBehind { noted: 1, ours: 0 }));
+        assert_eq!(behind.next_step(0), Err(Halt::EpochBehind { noted: 1, ours: 0 }));
     }
 }

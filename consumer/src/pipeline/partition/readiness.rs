@@ -1,26 +1,26 @@
-//! Whether a partition goes forward, told by its offsets: a worker that only tries again comes round as often
-//! as one that works. What stands is named in `/readyz` and in the metric `consumer_stalled`.
+//! Whether a partition makes progress, judged by its offsets: a worker that only retries makes as many rounds as one
+//! that works. `/readyz` and the metric `consumer_stalled` name a partition that stands still.
 
 use std::time::{Duration, Instant};
 
-/// Doubts that are over by then are part of the work: a restart of ClickHouse, a new leader, a rebalance.
+/// Failures that are over by then are part of the work: a restart of ClickHouse, a new leader, a rebalance.
 const STANDS_AFTER: Duration = Duration::from_secs(30);
 
 /// The state of one partition, as `/readyz` shows it.
-pub struct Standing {
+pub struct Readiness {
     condition: ops::Condition,
-    /// The first doubt since the partition last went forward.
+    /// The first failure since the partition last made progress.
     since: Option<Instant>,
 }
 
-impl Standing {
-    /// A partition that has just been given. It counts as going forward until something speaks against it.
-    pub fn new(condition: ops::Condition) -> Standing {
+impl Readiness {
+    /// A partition that has just been assigned. It counts as making progress until something fails.
+    pub fn new(condition: ops::Condition) -> Readiness {
         condition.holds();
-        Standing { condition, since: None }
+        Readiness { condition, since: None }
     }
 
-    /// Something failed at `now`, and the worker starts over from what is durable.
+    /// Something failed at `now`; the worker resumes from what is durable.
     pub fn doubt(&mut self, now: Instant, why: &str) {
         let stood = now.saturating_duration_since(*self.since.get_or_insert(now));
         if stood >= STANDS_AFTER {
@@ -28,7 +28,7 @@ impl Standing {
         }
     }
 
-    /// It stands until an operator has decided.
+    /// It stands still until an operator decides.
     pub fn halt(&mut self, now: Instant, why: &str) {
         self.since.get_or_insert(now);
         self.condition.fails(format!("stands still until an operator has decided: {why}"));
@@ -40,7 +40,7 @@ impl Standing {
         self.condition.holds();
     }
 
-    /// The partition is somebody else's.
+    /// The partition has been given back.
     pub fn given_back(self) {
         self.condition.withdraw();
     }
@@ -57,28 +57,28 @@ mod tests {
     #[test]
     fn retries_alone_do_not_make_it_ready() {
         let health = ops::Health::new();
-        let mut standing = Standing::new(health.condition("exposures/0 goes forward", "new"));
+        let mut readiness = Readiness::new(health.condition("exposures/0 goes forward", "new"));
         let start = Instant::now();
         for second in 0..30 {
-            standing.doubt(start + Duration::from_secs(second), "no leader");
+            readiness.doubt(start + Duration::from_secs(second), "no leader");
             assert_eq!(told(&health), "ok");
         }
-        standing.doubt(start + Duration::from_secs(30), "no leader");
+        readiness.doubt(start + Duration::from_secs(30), "no leader");
         assert_eq!(told(&health), "has not gone forward for 30 s: no leader");
-        standing.forward();
+        readiness.forward();
         assert_eq!(told(&health), "ok");
         // Counted from the first doubt after it went forward.
-        standing.doubt(start + Duration::from_secs(31), "no leader");
+        readiness.doubt(start + Duration::from_secs(31), "no leader");
         assert_eq!(told(&health), "ok");
     }
 
     #[test]
     fn a_halt_is_told_at_once_and_goes_with_the_partition() {
         let health = ops::Health::new();
-        let mut standing = Standing::new(health.condition("exposures/0 goes forward", "new"));
-        standing.halt(Instant::now(), "rows are gone");
+        let mut readiness = Readiness::new(health.condition("exposures/0 goes forward", "new"));
+        readiness.halt(Instant::now(), "rows are gone");
         assert_eq!(told(&health), "stands still until an operator has decided: rows are gone");
-        standing.given_back();
+        readiness.given_back();
         assert!(health.ready().checks.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Messages into a batch: decoded, verified, deduplicated, appended, or sent to the dead letters.
+//! Messages into a batch: each is decoded, deduplicated, verified and appended, or sent to the dead letters.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -8,41 +8,41 @@ use rdkafka::error::RDKafkaErrorCode;
 use schemas::avro::DecodeError;
 use schemas::{Exposure, Micros, Uuid};
 
-use super::servers::KAFKA_ANSWERS_WITHIN;
-use super::{ClosedBatch, Gap, Line, micros_now};
+use super::actions::KAFKA_ANSWERS_WITHIN;
+use super::{ClosedBatch, Gap, PartitionState, micros_now};
 use crate::pipeline::batch::Due;
 use crate::pipeline::decode::Decoded;
-use crate::pipeline::dedupe::Known;
-use crate::pipeline::fetch::{Came, Fetched, Message};
+use crate::pipeline::dedupe::WindowAnswer;
+use crate::pipeline::fetch::{Fetched, Item, Message};
 use crate::pipeline::protocol::Closed;
 use crate::pipeline::rows::{Rows, Verdict};
 use crate::pipeline::schema_cache::PlanCounts;
-use crate::pipeline::verify::{Named, Verification};
+use crate::pipeline::verify::{NamedVersion, Verification};
 
-/// Longest wait for the definitions log to reach a version that an exposure names, and the shortest time
-/// between two such waits, so that a version nobody ever made cannot hold the stream up.
+/// Longest wait for the definitions log to reach a version that an exposure names.
 const VERSION_WAIT: Duration = Duration::from_millis(500);
+/// Shortest time between two such waits, so that a version that never existed cannot hold the stream up.
 const VERSION_WAITS_APART: Duration = Duration::from_secs(5);
 
-/// Messages decoded before they are looked at further.
+/// Messages decoded together before the next step.
 const AT_ONCE: usize = 512;
 
-/// A message and what it holds, or why it holds nothing.
+/// A message with its record, or with the reason why it cannot be decoded.
 type Taken<'a> = (Message<'a>, Result<Decoded<'a>, DecodeError>);
 
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug)]
-enum Fate {
-    Letter,
+enum Outcome {
+    DeadLetter,
     Forgotten,
     Duplicate,
     /// A row.
-    Event(Uuid, Micros),
-    /// Created before the window's horizon: a row unless ClickHouse has it.
-    Asked(Uuid, Micros),
+    Row(Uuid, Micros),
+    /// Created before the window's horizon: a row, unless ClickHouse has it.
+    AskStore(Uuid, Micros),
 }
 
-/// How many messages had which fate.
+/// How many messages had which outcome.
 #[derive(Default)]
 struct Counts {
     rows: u64,
@@ -50,25 +50,25 @@ struct Counts {
     forgotten: u64,
 }
 
-impl Fate {
+impl Outcome {
     fn id(self) -> Option<Uuid> {
         match self {
-            Fate::Event(id, _) | Fate::Asked(id, _) => Some(id),
+            Outcome::Row(id, _) | Outcome::AskStore(id, _) => Some(id),
             _ => None,
         }
     }
 }
 
-impl Line {
+impl PartitionState {
     /// Whether the batch being filled may take no more for now.
     pub(super) fn is_full(&self) -> bool {
-        // A batch made again is as large as it was announced, whatever the limits are now.
+        // A replayed batch is as large as it was announced, whatever the limits are now.
         self.replay.is_none()
             && (self.filling.full(&self.shared.limits)
                 || (self.shared.memory.is_spent() && (self.filling.row_count > 0 || self.closed.is_some())))
     }
 
-    /// Closes the batch if it is due; one that is made again, once all its messages are there.
+    /// Closes the batch if it is due. A replayed batch is due once it has all its messages.
     pub(super) fn close_if_due(&mut self) -> Option<Closed> {
         let due = match &self.replay {
             None if self.shared.memory.is_spent() && self.filling.row_count > 0 => Due::Memory,
@@ -95,11 +95,10 @@ impl Line {
         Some(closed)
     }
 
-    /// Takes messages into the batch: decoded, verified, deduplicated; what cannot be a row goes to the dead
-    /// letters. An error leaves the batch unusable.
+    /// Takes messages into the batch, or to the dead letters. An error leaves the batch unusable.
     pub(super) fn take(&mut self, fetched: &Fetched<'_>) -> Result<()> {
         let last = self.replay.map_or(u64::MAX, |intent| intent.span.last);
-        // As many as the processor's cache holds decoded; where ClickHouse has to be asked, as many as there are.
+        // As many decoded messages as fit the processor's cache; all of them if ClickHouse has to be asked.
         let at_once = if self.asks_store { fetched.len() } else { AT_ONCE };
         let mut messages = fetched.iter().peekable();
         let mut decoded = Vec::with_capacity(at_once);
@@ -110,14 +109,14 @@ impl Line {
             decoded.clear();
             for came in messages.by_ref().take(at_once) {
                 let message = match came.map_err(|code| self.fetch_failed(code))? {
-                    Came::Message(message) => message,
-                    Came::End(end) => {
+                    Item::Message(message) => message,
+                    Item::End(end) => {
                         self.end = Some(end);
                         continue;
                     }
                 };
                 if message.offset < self.filling.next() {
-                    // Fetched before the seek took hold.
+                    // Fetched before the seek took effect.
                     continue;
                 }
                 self.check_first(message.offset)?;
@@ -130,14 +129,14 @@ impl Line {
             }
             self.stage("decode", began);
             let began = Instant::now();
-            let fates = self.fates(&decoded)?;
+            let outcomes = self.outcomes(&decoded)?;
             self.stage("dedupe", began);
             let began = Instant::now();
-            self.append_all(&decoded, &fates, &mut counts)?;
+            self.append_all(&decoded, &outcomes, &mut counts)?;
             self.stage("append", began);
         }
         if passed_last || self.end.is_some_and(|end| end > last) {
-            // The log has a gap where the batch ends, as behind a transaction.
+            // The log has a gap at the batch's end, such as a transaction marker.
             self.filling.cover_until(last);
         }
         self.tally.flush(&self.shared.metrics.senders);
@@ -152,61 +151,61 @@ impl Line {
         Ok(())
     }
 
-    /// Behind an offset that is out of range, librdkafka stops fetching, and takes no seek either.
+    /// After an offset out of range, librdkafka stops fetching and takes no seek.
     fn fetch_failed(&mut self, code: RDKafkaErrorCode) -> anyhow::Error {
         self.must_rejoin |= code == RDKafkaErrorCode::AutoOffsetReset;
         anyhow!("fetching: {code}")
     }
 
-    /// What becomes of each message. One question after another is put to all of them, since a table of ids
-    /// that is larger than the processor's cache answers many at once as fast as one.
-    fn fates(&mut self, decoded: &[Taken<'_>]) -> Result<Vec<Fate>> {
+    /// What becomes of each message. Each check runs over all messages before the next check begins: the tables of
+    /// ids are larger than the processor's cache, and many look-ups at once take as long as one.
+    fn outcomes(&mut self, decoded: &[Taken<'_>]) -> Result<Vec<Outcome>> {
         let events: Vec<(Uuid, Micros)> =
             decoded.iter().filter_map(|(_, held)| Some(held.as_ref().ok()?.identity())).collect();
         self.window.warm(&events);
-        let mut fates = {
-            let (ledger, mut window) = (self.shared.forgotten.ledger(), self.window.reader());
-            let fate = |(_, held): &Taken<'_>| match held {
-                Err(_) => Fate::Letter,
-                Ok(decoded) if ledger.covers(decoded) => Fate::Forgotten,
+        let mut outcomes = {
+            let (ledger, mut window) = (self.shared.ledger.current(), self.window.reader());
+            let outcome = |(_, held): &Taken<'_>| match held {
+                Err(_) => Outcome::DeadLetter,
+                Ok(decoded) if ledger.covers(decoded) => Outcome::Forgotten,
                 Ok(decoded) => {
                     let (id, created_at) = decoded.identity();
-                    match window.know(id, created_at) {
-                        Known::Seen => Fate::Duplicate,
-                        Known::New => Fate::Event(id, created_at),
-                        Known::AskStore => Fate::Asked(id, created_at),
+                    match window.look_up(id, created_at) {
+                        WindowAnswer::Seen => Outcome::Duplicate,
+                        WindowAnswer::New => Outcome::Row(id, created_at),
+                        WindowAnswer::AskStore => Outcome::AskStore(id, created_at),
                     }
                 }
             };
-            decoded.iter().map(fate).collect::<Vec<Fate>>()
+            decoded.iter().map(outcome).collect::<Vec<Outcome>>()
         };
         if let Some(closed) = &self.closed {
             closed.batch.warm(&events);
-            for fate in &mut fates {
-                if fate.id().is_some_and(|id| closed.batch.has(id)) {
-                    *fate = Fate::Duplicate;
+            for outcome in &mut outcomes {
+                if outcome.id().is_some_and(|id| closed.batch.has(id)) {
+                    *outcome = Outcome::Duplicate;
                 }
             }
         }
-        self.ask_store(&mut fates)?;
+        self.ask_store(&mut outcomes)?;
         self.filling.warm(&events);
-        for fate in &mut fates {
-            if let Fate::Event(id, created_at) = *fate
+        for outcome in &mut outcomes {
+            if let Outcome::Row(id, created_at) = *outcome
                 && !self.filling.remember(id, created_at)
             {
-                *fate = Fate::Duplicate;
+                *outcome = Outcome::Duplicate;
             }
         }
-        Ok(fates)
+        Ok(outcomes)
     }
 
-    fn append_all(&mut self, decoded: &[Taken<'_>], fates: &[Fate], counts: &mut Counts) -> Result<()> {
+    fn append_all(&mut self, decoded: &[Taken<'_>], outcomes: &[Outcome], counts: &mut Counts) -> Result<()> {
         let now = Instant::now();
-        for ((message, held), fate) in decoded.iter().zip(fates) {
-            match (held, fate) {
-                (Err(error), _) => self.bury(message, error.code(), &error.to_string())?,
-                (_, Fate::Forgotten) => counts.forgotten += 1,
-                (_, Fate::Duplicate) => counts.duplicates += 1,
+        for ((message, held), outcome) in decoded.iter().zip(outcomes) {
+            match (held, outcome) {
+                (Err(error), _) => self.dead_letter(message, error.code(), &error.to_string())?,
+                (_, Outcome::Forgotten) => counts.forgotten += 1,
+                (_, Outcome::Duplicate) => counts.duplicates += 1,
                 (Ok(decoded), _) => {
                     self.append(decoded, message)?;
                     counts.rows += 1;
@@ -218,8 +217,8 @@ impl Line {
         Ok(())
     }
 
-    /// The first message behind a seek must be the one asked for. A log may have a gap there (a transaction's
-    /// mark), so what comes twice in the same way is believed.
+    /// The first message behind a seek must have the offset that was sought. The log may have a gap there (a
+    /// transaction marker), so the same gap is accepted when it is seen twice.
     fn check_first(&mut self, came: u64) -> Result<()> {
         let Some(asked) = self.resumed_at.take() else { return Ok(()) };
         let gap = Gap { asked, came };
@@ -230,10 +229,10 @@ impl Line {
         Err(anyhow!("the first message behind offset {asked} is {came}; asking again"))
     }
 
-    /// Settles which of the events that the window cannot know are in the table.
-    fn ask_store(&mut self, fates: &mut [Fate]) -> Result<()> {
-        let asked = fates.iter().filter_map(|fate| match fate {
-            Fate::Asked(id, _) if !self.filling.has(*id) => Some(*id),
+    /// Asks ClickHouse which of the events older than the window are in the table.
+    fn ask_store(&mut self, outcomes: &mut [Outcome]) -> Result<()> {
+        let asked = outcomes.iter().filter_map(|outcome| match outcome {
+            Outcome::AskStore(id, _) if !self.filling.has(*id) => Some(*id),
             _ => None,
         });
         let asked: Vec<Uuid> = asked.collect();
@@ -245,9 +244,10 @@ impl Line {
             let found = self.shared.runtime.block_on(look_up).context("looking up ids of old events")?;
             stored.extend(found);
         }
-        for fate in fates {
-            if let Fate::Asked(id, created_at) = *fate {
-                *fate = if stored.contains(&id) { Fate::Duplicate } else { Fate::Event(id, created_at) };
+        for outcome in outcomes {
+            if let Outcome::AskStore(id, created_at) = *outcome {
+                *outcome =
+                    if stored.contains(&id) { Outcome::Duplicate } else { Outcome::Row(id, created_at) };
             }
         }
         Ok(())
@@ -281,7 +281,7 @@ impl Line {
         Ok(())
     }
 
-    /// Compares an exposure with the version of its definition, which is looked up once.
+    /// Compares an exposure with the definition version that it names. Each version is looked up once.
     fn verify(&mut self, exposure: &Exposure<'_>) -> Verification {
         let version = exposure.definition_version;
         match self.named.binary_search_by_key(&version, |(known, _)| *known) {
@@ -295,20 +295,20 @@ impl Line {
         }
     }
 
-    /// What the definitions log says of `version`; waited for once in a while, never for long.
-    fn name(&mut self, version: u64) -> Option<Named> {
+    /// What the definitions log holds for `version`. If the log has not reached it, waits for it, rarely and briefly.
+    fn name(&mut self, version: u64) -> Option<NamedVersion> {
         let follower = self.shared.follower.clone();
         let behind = version > 0 && follower.lock().definitions.version() < version;
         let rested = self.waited_for_version.is_none_or(|waited| waited.elapsed() >= VERSION_WAITS_APART);
         if behind && rested {
             self.waited_for_version = Some(Instant::now());
-            return Named::of(&follower.past(version - 1, VERSION_WAIT).definitions, version);
+            return NamedVersion::of(&follower.past(version - 1, VERSION_WAIT).definitions, version);
         }
-        Named::of(&follower.lock().definitions, version)
+        NamedVersion::of(&follower.lock().definitions, version)
     }
 
-    /// Sends a message to the dead letters, waiting for room if need be.
-    fn bury(&mut self, message: &Message<'_>, code: &str, reason: &str) -> Result<()> {
+    /// Sends a message to the dead letters. Waits while their queue is full.
+    fn dead_letter(&mut self, message: &Message<'_>, code: &str, reason: &str) -> Result<()> {
         let topic = self.place.table.topic();
         tracing::warn!(
             topic,
@@ -321,12 +321,12 @@ impl Line {
         loop {
             let letters = &self.shared.dead_letters;
             if let Some(sent) = letters.send(&self.place, message.offset, code, reason, message.payload)? {
-                self.dead.push(sent);
+                self.unacknowledged.push(sent);
                 self.shared.metrics.dead_letters.with_label_values(&[topic, code]).inc();
                 self.shared.metrics.records.with_label_values(&[topic, "dead_letter"]).inc();
                 return Ok(());
             }
-            if self.stop.said() {
+            if self.stop.is_requested() {
                 return Err(anyhow!("told to stop while waiting for room among the dead letters"));
             }
             self.acknowledge_dead_letters()?;
@@ -334,10 +334,10 @@ impl Line {
     }
 
     pub(super) fn acknowledge_dead_letters(&mut self) -> Result<()> {
-        if self.dead.is_empty() {
+        if self.unacknowledged.is_empty() {
             return Ok(());
         }
-        let sent = std::mem::take(&mut self.dead);
+        let sent = std::mem::take(&mut self.unacknowledged);
         self.shared.runtime.block_on(self.shared.dead_letters.acknowledged(sent))
     }
 }
