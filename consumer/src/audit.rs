@@ -1,12 +1,12 @@
-//! Proves that every event is in its table once. The batches of a partition must form a chain; each offset
-//! that they cover is a row, or a duplicate, a dead letter, forgotten, expired, or no message at all. What
-//! is none of these is a hole while Kafka still has it, and lost when it has not; a hole can be healed.
+//! Proves that every event is in its table once. The batches of a partition must form a chain without gaps. Each
+//! offset that they cover must be a row, a duplicate, a dead letter, forgotten, expired, or no message. Any other
+//! offset is a hole while Kafka still has its message, and lost afterwards. A hole can be healed.
 //!
-//! All of that holds for one topic. Where the topic was made anew, or ends before its table does, its offsets
-//! are other messages than those of the rows: nothing is explained by them, and the audit is not clean.
+//! The offsets mean something for one topic only. If the topic was made anew, or ends before its table does, its
+//! messages explain nothing about the rows, and the audit is not clean.
 //!
-//! ClickHouse is asked first. Kafka is read only for offsets that have no row, and the dead letters only if
-//! some of those were no record or are gone.
+//! ClickHouse is asked first. Kafka is read only for offsets without a row, and the dead-letter topic only if some of
+//! those cannot be decoded or are gone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,12 +39,12 @@ use heal::{HealBatch, Healer};
 use report::{MadeAnew, PartitionReport, Report, TopicReport, shown};
 use tables::{Part, Tables, repeated};
 
-/// What to look at.
+/// How much is audited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
     /// All that is in the tables.
     Whole,
-    /// Batches ingested since, in milliseconds since 1970: what a restart can have taken.
+    /// Batches ingested since, in milliseconds since 1970: those that a restart can have lost.
     Since { ingest_ms: i64 },
 }
 
@@ -57,17 +57,17 @@ pub struct Auditor {
     database: ops::config::Identifier,
     ledger: Ledger,
     schemas: Arc<SchemaCache>,
-    /// The epoch whose offsets are those of the topic as it is now.
+    /// The epoch whose offsets belong to the topic as it is now.
     epoch: u32,
 }
 
-/// An audit, and what a heal needs to know of it.
+/// The result of an audit, and what a heal needs of it.
 pub struct Audit {
     pub report: Report,
     batches: Vec<(Place, Vec<HealBatch>)>,
 }
 
-/// What was found of one partition before the dead letters were read.
+/// One partition, before the dead letters were read.
 struct Examined {
     place: Place,
     chain: Chain,
@@ -151,7 +151,7 @@ impl Auditor {
         Ok(Audit { report, batches })
     }
 
-    /// Brings back what an audit found missing and Kafka still has, and audits again.
+    /// Brings back what the audit found missing and Kafka still has, then audits again.
     pub async fn heal(&self, audit: Audit, only: Option<Table>) -> Result<Report> {
         let dead_letters = DeadLetterProducer::open(&self.kafka)?;
         let kafka = self.kafka.clone();
@@ -182,7 +182,7 @@ impl Auditor {
         Ok(Report::of(report.topics))
     }
 
-    /// Proven whole, what there is may expire: consumers then still know how far it reached.
+    /// Notes how far each table reaches, once it is proven whole: consumers still know it when the rows have expired.
     async fn note_ends(&self, only: Option<Table>) -> Result<()> {
         for table in Table::ALL.into_iter().filter(|table| only.is_none_or(|only| only == *table)) {
             Store::note_ends(self.tables.client(), table).await.context("noting how far batches reach")?;
@@ -190,12 +190,12 @@ impl Auditor {
         Ok(())
     }
 
-    /// How many consumers are in the group.
+    /// The number of consumers in the group.
     pub fn consumers(&self) -> Result<usize> {
         tokio::task::block_in_place(|| self.reader.members())
     }
 
-    /// Every partition and epoch that the table has rows of, and every partition of the topic as it is now.
+    /// Every partition and epoch of the table's rows, and every partition of the topic at the current epoch.
     async fn places(&self, table: Table, topic: &str) -> Result<Vec<Place>> {
         let mut parts = self.tables.parts(table).await.context("asking for the partitions in the table")?;
         for partition in 0..tokio::task::block_in_place(|| self.reader.partitions(topic))? {
@@ -213,7 +213,7 @@ impl Auditor {
         Ok(parts.into_iter().map(place).collect())
     }
 
-    /// Whether the rows of the current epoch came from a topic with another id than it has now.
+    /// The two ids, if the rows of the current epoch came from a topic with another id than it has now.
     async fn made_anew(&self, places: &[Place]) -> Result<Option<MadeAnew>> {
         let Some(place) = places.iter().find(|place| place.epoch == self.epoch) else { return Ok(None) };
         let noted = self.store.topic_ids(place).await.context("reading whose offsets the rows are")?;
@@ -224,9 +224,9 @@ impl Auditor {
 
     async fn examine(&self, place: Place, topic: &TopicReport, depth: Depth) -> Result<Examined> {
         let (table, part) = (place.table, Part { partition: place.partition, epoch: place.epoch });
-        // The messages of a topic made anew are not those of the rows.
+        // The messages of a topic that was made anew are not those of the rows.
         let current = place.epoch == self.epoch && topic.made_anew.is_none();
-        // Read before the batches: what is committed by now is in the table by then.
+        // Read before the batches: what is committed now is in the table when they are read.
         let (committed, ends) = match current {
             true => tokio::task::block_in_place(|| {
                 let committed = self.reader.committed(&place.topic, place.partition)?;
@@ -240,7 +240,7 @@ impl Auditor {
         };
         let links = self.tables.links(table, part, since_ms).await.context("reading the batches")?;
         let chain = Chain::of(links);
-        // A topic that ends before the table does was made anew unseen, or has lost its end.
+        // A topic that ends before the table does was made anew without a note of it, or has lost its end.
         let shorter = ends.filter(|ends| chain.span().is_some_and(|span| span.last >= ends.high));
         let ends = ends.filter(|_| shorter.is_none());
         let mut report = PartitionReport {
@@ -288,8 +288,8 @@ impl Auditor {
     }
 }
 
-/// What should be there before the first batch and behind the last: all that Kafka still has before it, and
-/// all that the group has committed.
+/// What should be in the table before the first batch and behind the last: everything that Kafka still has before the
+/// first, and everything that the group has committed behind the last.
 fn outside(chain: &Chain, committed: Option<u64>, ends: Option<Watermarks>, depth: Depth) -> Vec<Missing> {
     let mut outside = Vec::new();
     let Some(ends) = ends else { return outside };
@@ -301,7 +301,7 @@ fn outside(chain: &Chain, committed: Option<u64>, ends: Option<Watermarks>, dept
         let span = Span { first: ends.low, last: covered.first - 1 };
         outside.push(Missing { span, location: Location::Beginning });
     }
-    // Where only recent batches were read, their absence says nothing.
+    // If only recent batches were read and there are none, nothing follows from it.
     if covered.is_none() && depth != Depth::Whole {
         return outside;
     }

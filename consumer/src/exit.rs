@@ -1,4 +1,4 @@
-//! The exit code of a command that failed, where the command did not say it: what the causes of its error are.
+//! The exit code of a failed command that did not choose one: derived from the causes of its error.
 
 use std::error::Error as Cause;
 
@@ -13,7 +13,7 @@ use crate::forget::LedgerError;
 /// ClickHouse refuses the login (`AUTHENTICATION_FAILED`).
 const LOGIN_REFUSED: &str = "Code: 516.";
 
-/// The error with the exit code that its causes ask for.
+/// Adds the exit code that the error's causes ask for.
 pub fn coded(error: anyhow::Error) -> anyhow::Error {
     if error.downcast_ref::<Exit>().is_some() {
         return error;

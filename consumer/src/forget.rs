@@ -1,6 +1,6 @@
-//! Units that asked to be forgotten. The ledger in ClickHouse knows them as keyed hashes only; the pipeline
-//! asks it for every event, an audit explains by it what is missing, and a heal leaves out what it names.
-//! [`request`] enters a unit and deletes what is there of it.
+//! Units that asked to be forgotten. The ledger in ClickHouse holds only keyed hashes of them. The pipeline looks
+//! every event up in it, an audit explains missing rows by it, and a heal leaves its units out. [`request`] enters
+//! a unit and deletes its rows.
 
 use std::hash::Hasher;
 use std::time::Duration;
@@ -18,15 +18,15 @@ pub use ledger::{Entry, Ledger};
 pub use read::{LedgerError, SharedLedger};
 pub use request::{Deleted, Request, request};
 
-/// How often the pipeline looks for new entries. A request waits for longer than this before it deletes.
+/// How often the pipeline reads new entries. A request waits longer than this before it deletes.
 pub const REFRESHED_EVERY: Duration = Duration::from_secs(5);
-/// The shortest key, in bytes: what the hash has.
+/// The shortest key, in bytes: the length of the hash.
 pub const KEY_BYTES_MIN: usize = 32;
-/// Units that are entered. Each takes some hundred bytes in every consumer, twice while an entry is added; at the
-/// bound a request is refused, and nothing is entered or deleted.
+/// Units that may be entered. Each takes some hundred bytes in every consumer, twice while an entry is added. At
+/// the bound a request is refused, and nothing is entered or deleted.
 pub const UNITS_MAX: usize = 1_000_000;
-/// Units that a consumer heeds: more than requests that were made at one time can enter beyond [`UNITS_MAX`]. A
-/// consumer that finds more takes nothing in.
+/// Units that a consumer reads: more than concurrent requests can enter beyond [`UNITS_MAX`]. A consumer that
+/// finds more takes no messages.
 const UNITS_READ_MAX: usize = 2 * UNITS_MAX;
 
 /// The key under which units are hashed. Shown nowhere.
@@ -56,7 +56,8 @@ impl LedgerKey {
         UnitHash(keyed_hash(&self.hmac, &[unit_type.as_bytes(), &[0], unit_id.as_bytes()]))
     }
 
-    /// Under a key that is made of the ledger's: without it a tag tells no more of a unit than its hash does.
+    /// Hashed with a key derived from the ledger's: without that key, a tag tells no more of a unit than its hash
+    /// does.
     #[inline]
     pub fn tag(&self, unit_type: &str, unit_id: &str) -> Tag {
         let mut tag = self.tags;
@@ -66,12 +67,12 @@ impl LedgerKey {
         Tag(tag.finish())
     }
 
-    /// What tells this key from another.
+    /// Identifies the key without revealing it.
     pub fn check(&self) -> &str {
         &self.check
     }
 
-    /// What is said of entries under another key.
+    /// The error about entries under another key.
     fn other_than(&self, check: &str) -> String {
         format!(
             "there are units forgotten under the key {check}, and the one configured is {}: configure the key that \
@@ -85,7 +86,7 @@ impl LedgerKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UnitHash([u8; 32]);
 
-/// A unit at a glance: other units may have the same.
+/// A short keyed hash of a unit. Other units may have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tag(u64);
 

@@ -1,5 +1,5 @@
-//! Topic to table. [`run`] waits for the tables, follows the definitions log, joins the consumer group, starts a worker
-//! for each partition, and at the end finishes what is in flight. What a worker does with a message is in
+//! Topic to table. [`run`] waits for the tables, follows the definitions log, joins the consumer group, starts a
+//! worker for each partition, and at the end finishes what is in flight. What a worker does with a message is in
 //! [`partition`]; what it does next, also after a failure, is decided in [`protocol`].
 
 use std::io;
@@ -57,8 +57,8 @@ pub mod tally;
 const STANDSTILL_MAX: Duration = Duration::from_secs(180);
 const GROUP_POLL: Duration = Duration::from_millis(100);
 const CAUGHT_UP_POLL: Duration = Duration::from_millis(20);
-/// Without end: a consumer that is started before ClickHouse, or before `consumer migrate`, has nothing else to do, and
-/// `/readyz` says what it waits for.
+/// Without end: a consumer that is started before ClickHouse, or before `consumer migrate`, has nothing else to
+/// do, and `/readyz` says what it waits for.
 const TABLES: Retry =
     Retry { first: Duration::from_secs(1), longest: Duration::from_secs(1), end: End::Never };
 const DEAD_LETTERS_FLUSH: Duration = Duration::from_secs(10);

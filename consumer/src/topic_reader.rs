@@ -1,5 +1,5 @@
-//! Kafka, as the auditor reads it: single spans of single partitions, by offset, without joining the group
-//! and without committing anything.
+//! Reads topics by offset: a span of a partition, or all of a topic. Joins no group and commits nothing; it asks
+//! what a group has committed and who is in it.
 
 use std::time::{Duration, Instant};
 
@@ -26,12 +26,13 @@ const POLL_WAIT: Duration = Duration::from_millis(200);
 /// Longest silence while a span is read.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
+/// Reads topics, and asks about one group.
 pub struct TopicReader {
     consumer: BaseConsumer,
     group: String,
 }
 
-/// The offsets that the broker has of a partition: the first, and the one after the last.
+/// The ends of a partition in Kafka: its first offset, and the offset after its last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermarks {
     pub low: u64,
@@ -39,7 +40,7 @@ pub struct Watermarks {
 }
 
 impl TopicReader {
-    /// `group` is whose commits and members are asked for.
+    /// `group` is the group that [`TopicReader::committed`] and [`TopicReader::members`] ask about.
     pub fn open(kafka: &ops::config::Kafka, group: &str) -> Result<TopicReader> {
         let mut config = ClientConfig::new();
         for (name, value) in kafka.properties().map_err(ops::config::Error::from)? {
@@ -59,7 +60,7 @@ impl TopicReader {
         Ok(TopicReader { consumer, group: group.to_owned() })
     }
 
-    /// How many partitions a topic has; 0 if there is none of the name.
+    /// The number of partitions of a topic; 0 if there is no such topic.
     pub fn partitions(&self, topic: &str) -> Result<u16> {
         let metadata = self
             .consumer
@@ -69,7 +70,7 @@ impl TopicReader {
         u16::try_from(found.map_or(0, |found| found.partitions().len())).context("more partitions than 65535")
     }
 
-    /// Kafka's id of the topic; `None` if it gives none.
+    /// Kafka's id of the topic. `None` where brokers give topics no ids.
     pub fn topic_id(&self, topic: &str) -> Result<Option<TopicId>> {
         TopicId::ask(self.consumer.client(), topic, ANSWERS_WITHIN)
     }
@@ -82,7 +83,7 @@ impl TopicReader {
         Ok(Watermarks { low: known(low)?, high: known(high)? })
     }
 
-    /// The offset that the group has committed: everything before it is done.
+    /// The offset that the group has committed.
     pub fn committed(&self, topic: &str, partition: u16) -> Result<Option<u64>> {
         let mut asked = TopicPartitionList::new();
         asked.add_partition(topic, partition.into());
@@ -95,15 +96,30 @@ impl TopicReader {
         })
     }
 
-    /// How many consumers are in the group at the moment.
+    /// The number of consumers in the group at the moment.
     pub fn members(&self) -> Result<usize> {
         let groups = ask_leader(|| self.consumer.fetch_group_list(Some(&self.group), ANSWERS_WITHIN))
             .with_context(|| format!("asking who is in the group `{}`", self.group))?;
         Ok(groups.groups().iter().map(|group| group.members().len()).sum())
     }
 
-    /// Calls `each` for every message of `span`, in order. Offsets for which it is not called are not in the
-    /// log: control records, aborted transactions, what compaction removed, or what is beyond the end.
+    /// Calls `each` for every message of a topic, partition by partition.
+    pub fn read_topic(&self, topic: &str, mut each: impl FnMut(&BorrowedMessage<'_>)) -> Result<()> {
+        for partition in 0..self.partitions(topic)? {
+            let Watermarks { low, high } = self.watermarks(topic, partition)?;
+            if low < high {
+                let span = Span { first: low, last: high - 1 };
+                self.read(topic, partition, span, |_, message| {
+                    each(message);
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `each` for every message of `span`, in order. The other offsets of the span are no messages: control
+    /// records, aborted transactions, records removed by compaction, or offsets beyond the end.
     pub fn read(
         &self,
         topic: &str,
@@ -115,11 +131,11 @@ impl TopicReader {
         let mut from = TopicPartitionList::new();
         from.add_partition_offset(topic, partition.into(), Offset::Offset(first))?;
         self.consumer.assign(&from).with_context(|| format!("assigning {topic}/{partition}"))?;
-        let mut heard = Instant::now();
+        let mut last_received = Instant::now();
         let ended = loop {
             match self.consumer.poll(POLL_WAIT) {
                 Some(Ok(message)) => {
-                    heard = Instant::now();
+                    last_received = Instant::now();
                     let offset = u64::try_from(message.offset()).context("a message has no offset")?;
                     if offset > span.last {
                         break Ok(());
@@ -138,7 +154,7 @@ impl TopicReader {
                 }
                 None => {}
             }
-            if heard.elapsed() > SILENCE_MAX {
+            if last_received.elapsed() > SILENCE_MAX {
                 bail!("the broker sends nothing of {topic}/{partition} from {} on", span.first);
             }
         };

@@ -1,6 +1,5 @@
-//! Why an offset has no row. Kafka is asked for the offsets that the table does not show, and for no other;
-//! what its messages hold is compared with the ledger of forgotten units and with the events in the table.
-//! What is left is a hole, or lost.
+//! Why an offset has no row. Kafka is read for the offsets without a row and for no other. Its messages are compared
+//! with the ledger of forgotten units and with the events in the table. An offset that remains is a hole, or lost.
 
 use std::sync::Arc;
 
@@ -21,9 +20,9 @@ use crate::pipeline::store::{Place, Store};
 use crate::topic_reader::{TopicReader, Watermarks};
 
 const DAY_MS: i64 = 86_400_000;
-/// Spans closer than this are read in one go.
+/// Spans with fewer offsets than this between them are read together.
 const READ_TOGETHER: u64 = 1_000;
-/// Messages taken in before their ids are looked up.
+/// Messages read before their ids are looked up.
 const MESSAGES_AT_ONCE: u64 = 100_000;
 
 /// Offsets without a row.
@@ -33,62 +32,63 @@ pub struct Missing {
     pub location: Location,
 }
 
-/// Where they are missing.
+/// Where offsets are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Location {
-    /// From a batch of which there are rows.
+    /// In a batch that has rows.
     Batch,
-    /// Between two batches. The one behind was ingested then.
+    /// Between two batches. The second was ingested at that time.
     Gap { next_ingest_ms: i64 },
-    /// Before the first batch, as far as Kafka reaches back.
+    /// Before the first batch, as far back as Kafka reaches.
     Beginning,
-    /// Behind the last batch, before what the group has committed.
+    /// Behind the last batch, before the group's committed offset.
     End,
 }
 
-/// Before which time of ingestion rows have expired, where a table keeps them for `days`: a day's partition
-/// goes as a whole.
+/// Rows ingested before this time have expired in a table that keeps them for `days`. A day's partition expires as a
+/// whole.
 pub fn expired_before_ms(days: u64, now_ms: i64) -> i64 {
     let kept = i64::try_from(days).unwrap_or(i64::MAX / DAY_MS).saturating_mul(DAY_MS);
     now_ms.saturating_sub(kept).div_euclid(DAY_MS).saturating_add(1).saturating_mul(DAY_MS)
 }
 
-/// What came out for one partition; dead letters are settled when their topic has been read.
+/// The result for one partition, before the dead-letter topic has been read.
 #[derive(Default)]
 pub struct Findings {
     pub skipped: Skipped,
-    /// Unexplained, in Kafka, and could be a row.
+    /// In Kafka, decodable and unexplained.
     pub holes: Vec<u64>,
-    /// In Kafka and no record: dead letters, or should be.
+    /// In Kafka and not decodable: these should be dead letters.
     pub undecodable: Vec<u64>,
-    /// No longer in Kafka: of batches that are there, and between batches.
+    /// No longer in Kafka: inside batches that have rows, and between batches.
     pub gone_of_batches: Vec<Span>,
     pub gone_between: Vec<Span>,
 }
 
-/// Who can explain.
+/// What an explanation is looked for in.
 pub struct Sources<'a> {
     pub reader: &'a TopicReader,
     pub store: &'a Store,
     pub ledger: &'a Ledger,
     pub schemas: &'a Arc<SchemaCache>,
-    /// Rows ingested before have expired; `None` if they never do.
+    /// Rows ingested before this time have expired. `None` if they never do.
     pub expired_before_ms: Option<i64>,
 }
 
+/// What a message without a row is.
 enum Class {
     Undecodable,
     Forgotten,
-    /// A record that should be in the table, and what it is known by.
-    Wanted {
+    /// A record that should be in the table.
+    Expected {
         event_id: Uuid,
         timestamp_ms: i64,
     },
 }
 
 impl Findings {
-    /// Finds out about `missing`, which is in ascending order. `ends` are what Kafka has of the partition, if
-    /// it has anything of this epoch.
+    /// Explains `missing`, which is in ascending order. `ends` are the partition's ends in Kafka, if the topic is
+    /// that of this epoch.
     pub async fn of(
         sources: &Sources<'_>,
         place: &Place,
@@ -121,7 +121,7 @@ impl Findings {
                 self.skipped.expired += offsets;
             }
             Location::Gap { .. } | Location::End => self.gone_between.extend(gone),
-            // Before the first batch and gone from Kafka: nobody can tell that it was ever read.
+            // Before the first batch and gone from Kafka: nobody can tell whether it was ever read.
             Location::Beginning => {}
         }
     }
@@ -160,7 +160,7 @@ impl Findings {
         let ids: Vec<Uuid> = classified
             .iter()
             .filter_map(|(_, classified)| match classified {
-                Class::Wanted { event_id, .. } => Some(*event_id),
+                Class::Expected { event_id, .. } => Some(*event_id),
                 _ => None,
             })
             .collect();
@@ -175,13 +175,13 @@ impl Findings {
             match classified {
                 Class::Undecodable => self.undecodable.push(offset),
                 Class::Forgotten => self.skipped.forgotten += 1,
-                Class::Wanted { event_id, .. } if stored.contains(&event_id) => self.skipped.duplicate += 1,
-                Class::Wanted { timestamp_ms, .. }
+                Class::Expected { event_id, .. } if stored.contains(&event_id) => self.skipped.duplicate += 1,
+                Class::Expected { timestamp_ms, .. }
                     if sources.expired_before_ms.is_some_and(|before| timestamp_ms < before) =>
                 {
                     self.skipped.expired += 1;
                 }
-                Class::Wanted { .. } => self.holes.push(offset),
+                Class::Expected { .. } => self.holes.push(offset),
             }
         }
         Ok(())
@@ -217,7 +217,7 @@ pub struct Settled {
     pub lost: Vec<Span>,
 }
 
-/// An outage of the registry ends the audit: what cannot be read now is not undecodable.
+/// What a message without a row is. An outage of the registry is an error: the message may be decodable.
 fn classify(
     table: Table,
     payload: &[u8],
@@ -229,11 +229,11 @@ fn classify(
         Err(PlanError::Undecodable(_)) => Class::Undecodable,
         Err(PlanError::Unavailable(error)) => return Err(error).context("reading a writer's schema"),
         Ok(decoded) if ledger.covers(&decoded) => Class::Forgotten,
-        Ok(decoded) => Class::Wanted { event_id: decoded.identity().0, timestamp_ms },
+        Ok(decoded) => Class::Expected { event_id: decoded.identity().0, timestamp_ms },
     })
 }
 
-/// What of `span` Kafka does not have, and what it has.
+/// The parts of `span` that Kafka does not have, and the part that it has.
 fn split(span: Span, ends: Option<Watermarks>) -> (Vec<Span>, Option<Span>) {
     let Some(Watermarks { low, high }) = ends.filter(|ends| ends.low < ends.high) else {
         return (vec![span], None);
@@ -252,7 +252,7 @@ fn split(span: Span, ends: Option<Watermarks>) -> (Vec<Span>, Option<Span>) {
     (gone, Some(Span { first, last }))
 }
 
-/// `spans` less those offsets that are in `less`, both in ascending order.
+/// `spans` without the offsets in `less`, both in ascending order.
 pub fn without(spans: &[Span], less: &[Span]) -> Vec<Span> {
     let mut left = Vec::new();
     for span in spans {

@@ -1,15 +1,14 @@
-//! Brings rows back that the table lost and Kafka still has. Each hole is read again and inserted as a batch
-//! of its own, one block, with its own token. Nothing that is there is doubled: whatever still runs is ended
-//! first, only offsets that are still missing then and events that are in no row are inserted, and what
-//! became of an insert is read back before anything else is tried. Killed anywhere and run again, it goes on.
+//! Brings back rows that the table lost and Kafka still has. Each hole is read again and inserted as a batch of
+//! its own: one block with its own token. Nothing is doubled: inserts that still run are ended first, only offsets
+//! and events that are still missing then are inserted, and the table is read again after each insert. A heal that
+//! was killed can be run again.
 //!
-//! The consumers must not run meanwhile: one that started after the loss has a window that knows nothing of
-//! the ids that come back.
+//! The consumers must be stopped: the window of one that started after the loss does not know the ids that come back.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -19,6 +18,7 @@ use schemas::Uuid;
 
 use super::chain::{Chain, contains, length, missing, runs};
 use super::explain::{Sources, without};
+use super::now_ms;
 use super::tables::{Part, Tables, repeated};
 use crate::dead_letters::DeadLetterProducer;
 use crate::definitions::Follower;
@@ -29,7 +29,7 @@ use crate::pipeline::schema_cache::{PlanError, Plans};
 use crate::pipeline::store::Place;
 use crate::pipeline::verify::{NamedVersion, Verification};
 
-/// Offsets of one batch: below what makes one part, with room for the largest rows.
+/// Offsets of one batch: few enough to make one part in ClickHouse, even with the largest rows.
 const OFFSETS_MAX: usize = 20_000;
 /// For one batch. Each attempt is preceded by reading what is there.
 const ATTEMPTS_MAX: usize = 5;
@@ -39,17 +39,16 @@ const INSERT: Retry = Retry {
     end: End::Attempts(ATTEMPTS_MAX),
 };
 
-/// A batch to be made: what it covers, and the offsets in it that have no row.
+/// A batch to be inserted: what it covers, and the offsets in it that have no row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealBatch {
     pub span: Span,
     pub offsets: Vec<u64>,
 }
 
-/// The batches that fill `holes`, which are in ascending order. Inside a batch that is there, a new one
-/// reaches from its first hole to its last; in a gap, and behind the last batch up to what is `committed`, the
-/// new ones cover it from end to end, so that the chain is whole again; but for what is `lost`, which no batch
-/// may claim to cover.
+/// The batches that fill `holes`, which are in ascending order. Inside an existing batch, a new one reaches from
+/// the first hole to the last. In a gap, and behind the last batch up to `committed`, the new ones cover
+/// everything, so that the chain has no gap again; except for what is `lost`, which no batch may claim to cover.
 pub fn plan(chain: &Chain, committed: Option<u64>, holes: &[u64], lost: &[Span]) -> Vec<HealBatch> {
     let mut batches = Vec::new();
     let mut stretches: Vec<(Span, bool)> =
@@ -86,7 +85,7 @@ pub fn plan(chain: &Chain, committed: Option<u64>, holes: &[u64], lost: &[Span])
     batches
 }
 
-/// Mends the places of one audit.
+/// Heals the partitions of one audit.
 pub struct Healer<'a> {
     pub sources: Sources<'a>,
     pub tables: &'a Tables,
@@ -95,16 +94,16 @@ pub struct Healer<'a> {
     pub follower: &'a Follower,
 }
 
-/// What Kafka has of the offsets of a batch.
+/// What Kafka has of the offsets of a batch, read again.
 struct Recovered {
     rows: Rows,
     /// The offsets of the rows.
     filled: Vec<u64>,
-    /// Dead letters that were missing and are there now.
+    /// Dead letters that were missing and have been sent.
     dead_letters: u64,
 }
 
-/// What became of an attempt, by what is in the table.
+/// Whether the rows of an insert are in the table.
 #[derive(Debug, PartialEq, Eq)]
 enum Landed {
     Whole,
@@ -112,10 +111,10 @@ enum Landed {
 }
 
 impl Healer<'_> {
-    /// Returns how many rows and dead letters were brought back.
+    /// Returns the number of rows and dead letters brought back.
     pub async fn heal(&self, place: &Place, batches: &[HealBatch]) -> Result<u64> {
         let Sources { store, .. } = self.sources;
-        // An insert of a consumer or of a heal that was killed may still run; what it brings is then there.
+        // An insert of a consumer or a heal that was killed may still run. Once it is ended, its rows can be counted.
         store.end_inserts(place).await.context("ending inserts that still run")?;
         let mut healed = 0;
         for batch in batches {
@@ -154,7 +153,7 @@ impl Healer<'_> {
                 ingest_ms: now_ms(),
             };
             let block = Bytes::from(rows.drain(filled.len(), &stamp));
-            // Its token names the span, so that of two heals only one gets in.
+            // The token names the span, so that only one of two heals gets in.
             let nonce = Uuid::now_v7().as_u64_pair().1;
             let attempt = place.attempt_to_heal(batch.span, tokens_used, nonce);
             let answered = self.sources.store.insert(place.table, &attempt, block).await;
@@ -164,7 +163,7 @@ impl Healer<'_> {
             let now = self.tables.offsets(place.table, part, batch.span).await.context("reading back")?;
             match (landed(&filled, &now)?, answered) {
                 (Landed::Whole, _) => return Ok(healed),
-                // Taken for a repetition of an insert whose rows are gone.
+                // ClickHouse took it for a repetition of an insert whose rows are gone. Another token is needed.
                 (Landed::Not, Ok(())) => tokens_used += 1,
                 (Landed::Not, Err(error)) => tracing::warn!(%error, "an insert did not land"),
             }
@@ -173,7 +172,7 @@ impl Healer<'_> {
         }
     }
 
-    /// Reads `offsets` again. What is no record is sent to the dead letters.
+    /// Reads `offsets` again. Messages that cannot be decoded are sent to the dead letters.
     async fn reread(&self, place: &Place, span: Span, offsets: &[u64]) -> Result<Recovered> {
         let wanted = runs(offsets.iter().copied());
         let (reader, store) = (self.sources.reader, self.sources.store);
@@ -221,7 +220,7 @@ impl Healer<'_> {
     }
 }
 
-/// What is there of a block, which is there as a whole or not at all.
+/// Whether a block is in the table. All of its rows are, or none.
 fn landed(filled: &[u64], present: &[u64]) -> Result<Landed> {
     let there = filled.iter().filter(|offset| present.binary_search(offset).is_ok()).count();
     if repeated(present) > 0 {
@@ -275,12 +274,7 @@ pub fn definitions(kafka: &ops::config::Kafka) -> Result<Arc<Follower>> {
     Ok(follower)
 }
 
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// How many offsets the batches of a plan bring back.
+/// The number of offsets that the batches bring back.
 pub fn offsets_of(batches: &[HealBatch]) -> u64 {
     batches.iter().map(|batch| (batch.offsets.len() as u64).min(length(batch.span))).sum()
 }
@@ -324,12 +318,12 @@ mod tests {
 
     #[test]
     fn before_the_first_batch_from_the_first_hole_on_and_behind_the_last_up_to_the_commit() {
-        let mend =
+        let batch =
             |first, last, offsets: &[u64]| HealBatch { span: span(first, last), offsets: offsets.to_vec() };
         let batches = plan(&chain(&[(10, 19)]), Some(30), &[4, 6, 25], &[]);
-        assert_eq!(batches, [mend(4, 9, &[4, 6]), mend(20, 29, &[25])]);
+        assert_eq!(batches, [batch(4, 9, &[4, 6]), batch(20, 29, &[25])]);
         assert_eq!(plan(&chain(&[(10, 19)]), Some(30), &[], &[]), []);
-        assert_eq!(plan(&Chain::default(), Some(9), &[4, 5], &[]), [mend(4, 8, &[4, 5])]);
+        assert_eq!(plan(&Chain::default(), Some(9), &[4, 5], &[]), [batch(4, 8, &[4, 5])]);
     }
 
     #[test]

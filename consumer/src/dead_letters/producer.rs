@@ -1,6 +1,5 @@
-//! Messages that cannot become rows, sent on with where they came from and why. Keyed by their origin, so
-//! that sending one twice, as after a restart, is seen as the same. The offset of a dead letter is passed
-//! only after the broker has acknowledged it.
+//! Sends messages that cannot become rows to the dead-letter topic, with their origin and the reason. The consumer
+//! passes the offset of a dead letter only after the broker has acknowledged it.
 
 use std::time::Duration;
 
@@ -11,14 +10,16 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
 use schemas::topics::{DEAD_LETTERS, dead_letter_headers as headers};
 
+use super::encode_key;
 use crate::pipeline::store::Place;
 
-/// Kept waiting for the broker at once, over all partitions.
+/// Dead letters that wait for the broker at the same time, over all partitions.
 const QUEUE_MAX: &str = "10000";
-/// Longest wait for one acknowledgement before the partition is started over.
+/// Longest wait for one acknowledgement. After it the partition resumes from what is durable.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(60);
-/// Bytes of a message that its dead letter carries. Whatever the brokers took must fit with its headers, or
-/// the partition would stand still before it for ever; no event has a tenth of this.
+/// Bytes of a message that its dead letter carries. Every message that the brokers took must fit here together
+/// with the headers: a dead letter that is refused would hold the partition up for ever. No event has a tenth of
+/// this.
 const PAYLOAD_BYTES_MAX: usize = 900_000;
 /// Bytes of a reason.
 const REASON_BYTES_MAX: usize = 4_096;
@@ -28,7 +29,7 @@ pub struct DeadLetterProducer {
     topic: String,
 }
 
-/// A dead letter on its way.
+/// A dead letter that the broker has not acknowledged yet.
 pub struct Delivery(DeliveryFuture);
 
 impl DeadLetterProducer {
@@ -48,7 +49,7 @@ impl DeadLetterProducer {
         Ok(DeadLetterProducer { producer, topic: kafka.topic(DEAD_LETTERS) })
     }
 
-    /// Sends the bytes as they came. `None` means that the queue is full: wait and try again.
+    /// Sends the bytes as they came. `None` if the queue is full: wait and try again.
     pub fn send(
         &self,
         place: &Place,
@@ -57,9 +58,9 @@ impl DeadLetterProducer {
         reason: &str,
         payload: &[u8],
     ) -> Result<Option<Delivery>> {
+        let key = encode_key(&place.topic, place.partition, offset);
         let (partition, offset) = (place.partition.to_string(), offset.to_string());
         let epoch = place.epoch.to_string();
-        let key = format!("{}/{partition}/{offset}", place.topic);
         let header = |key, value| Header { key, value: Some(value) };
         let whole_bytes = payload.len().to_string();
         let payload = &payload[..payload.len().min(PAYLOAD_BYTES_MAX)];
@@ -81,7 +82,7 @@ impl DeadLetterProducer {
         }
     }
 
-    /// Returns once the broker has acknowledged all of them.
+    /// Waits until the broker has acknowledged all of them.
     pub async fn acknowledged(&self, sent: Vec<Delivery>) -> Result<()> {
         for Delivery(delivery) in sent {
             match delivery.await {
@@ -103,7 +104,7 @@ impl DeadLetterProducer {
     }
 }
 
-/// As much of a text as fits, ending where a character ends.
+/// The beginning of a text, cut between two characters.
 fn beginning(text: &str, bytes_max: usize) -> &str {
     let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {

@@ -1,6 +1,5 @@
-//! The dead letters, as an operator handles them: listed, shown, and sent again to where they came from once
-//! the reason is mended. Copies of one letter, as after a restart, share their origin and are one. A letter
-//! that was sent again is marked by a record of the same key in its own topic.
+//! Reads the dead-letter topic. Copies of one dead letter, as after a restart, have the same origin and count as one.
+//! A dead letter that was sent again is marked by another record of the same key.
 
 use std::collections::BTreeMap;
 
@@ -9,17 +8,16 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use schemas::topics::{DEAD_LETTERS, dead_letter_headers as headers};
 use serde::Serialize;
 
-use super::origin;
-use crate::pipeline::batch::Span;
+use super::decode_key;
 use crate::topic_reader::TopicReader;
 
-/// Where a message that became a dead letter stood.
+/// Topic, partition and offset of the message that became a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Origin {
     pub topic: String,
     pub partition: u16,
     pub offset: u64,
-    /// The consumer's epoch at the time; null in a letter of an earlier build, which did not tell it.
+    /// The consumer's epoch at that time; null in a dead letter of an earlier build.
     pub epoch: Option<u32>,
 }
 
@@ -30,19 +28,19 @@ pub struct DeadLetter {
     pub origin: Origin,
     pub code: String,
     pub reason: String,
-    /// Milliseconds since 1970, by the broker of the dead letters.
+    /// Milliseconds since 1970, by the clock of the dead-letter topic's broker.
     #[serde(rename = "buried_at_ms")]
     pub sent_at_ms: i64,
-    /// Of the message as it came.
+    /// Length of the message as it came.
     pub payload_bytes: u64,
-    /// Times that it was sent again.
+    /// How often it was sent again.
     pub replays: u64,
-    /// What the letter carries of the message; less than all where that was too long.
+    /// What the dead letter carries of the message: the beginning, if the message was too long.
     #[serde(skip)]
     pub payload: Vec<u8>,
 }
 
-/// Which letters are meant; what is not given does not restrict.
+/// Which dead letters are meant. A field that is not given does not restrict.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     pub topic: Option<String>,
@@ -63,37 +61,28 @@ impl Filter {
     }
 }
 
-/// The letters chosen, each once, by origin. Payloads are kept only where they are asked for: there may be
-/// many letters.
+/// The dead letters that match, each once, ordered by origin. Payloads are kept only if asked for, since there may be
+/// many dead letters.
 pub fn read(kafka: &ops::config::Kafka, filter: &Filter, payloads: bool) -> Result<Vec<DeadLetter>> {
     let topic = kafka.topic(DEAD_LETTERS);
-    // Nobody's group: nothing is committed.
+    // The group only serves as a name: nobody joins it and nothing is committed.
     let reader = TopicReader::open(kafka, "splitstream-dead-letters-reader")?;
     let mut by_origin = ByOrigin::default();
-    for partition in 0..reader.partitions(&topic)? {
-        let ends = reader.watermarks(&topic, partition)?;
-        if ends.low >= ends.high {
-            continue;
-        }
-        let span = Span { first: ends.low, last: ends.high - 1 };
-        reader
-            .read(&topic, partition, span, |_, message| {
-                if let Some(mut record) =
-                    Record::of(message).filter(|record| filter.matches_origin(&record.origin))
-                {
-                    if !payloads {
-                        record.payload = Vec::new();
-                    }
-                    by_origin.add(record);
+    reader
+        .read_topic(&topic, |message| {
+            let record = Record::of(message).filter(|record| filter.matches_origin(&record.origin));
+            if let Some(mut record) = record {
+                if !payloads {
+                    record.payload = Vec::new();
                 }
-                Ok(())
-            })
-            .context("reading the dead letters")?;
-    }
+                by_origin.add(record);
+            }
+        })
+        .context("reading the dead letters")?;
     Ok(by_origin.letters().filter(|letter| filter.matches(letter)).collect())
 }
 
-/// A record of the dead-letter topic.
+/// A record of the dead-letter topic: a dead letter, or the mark that one was sent again.
 struct Record {
     origin: Origin,
     code: String,
@@ -104,9 +93,9 @@ struct Record {
 }
 
 impl Record {
-    /// `None` for what no consumer has sent.
+    /// `None` for a record that no consumer has sent.
     fn of(message: &BorrowedMessage<'_>) -> Option<Record> {
-        let (topic, partition, offset) = origin(message.key()?)?;
+        let (topic, partition, offset) = decode_key(message.key()?)?;
         let payload = message.payload().unwrap_or_default();
         let header = |name: &str| header(message, name);
         Some(Record {
@@ -127,12 +116,12 @@ fn header(message: &BorrowedMessage<'_>, name: &str) -> Option<String> {
     Some(String::from_utf8_lossy(found.value?).into_owned())
 }
 
-/// The epoch at which a consumer sent a dead letter; `None` of an earlier build.
-pub fn epoch_of(message: &BorrowedMessage<'_>) -> Option<u32> {
+/// The epoch at which a consumer sent a dead letter. `None` in a dead letter of an earlier build.
+pub(super) fn epoch_of(message: &BorrowedMessage<'_>) -> Option<u32> {
     header(message, headers::EPOCH)?.parse().ok()
 }
 
-/// Records in whatever order, as the letters that they make.
+/// Dead letters collected from records in any order.
 #[derive(Default)]
 struct ByOrigin {
     letters: BTreeMap<Origin, DeadLetter>,
@@ -140,7 +129,7 @@ struct ByOrigin {
 }
 
 impl ByOrigin {
-    /// Of several copies the first stays.
+    /// Of several copies the first one stays.
     fn add(&mut self, record: Record) {
         if record.code == headers::REPLAYED {
             *self.replays.entry(record.origin).or_default() += 1;
@@ -182,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_are_one_letter_and_marks_count_replays() {
+    fn copies_are_one_dead_letter_and_marks_count_replays() {
         let mut by_origin = ByOrigin::default();
         for record in
             [record(7, "truncated"), record(4, "empty"), record(7, "truncated"), record(7, "replayed")]
@@ -194,9 +183,9 @@ mod tests {
         assert_eq!(letters, [(4, "empty".to_owned(), 0), (7, "truncated".to_owned(), 1)]);
     }
 
-    /// Of a topic that was made anew, another message stood at the same offset.
+    /// A topic that was made anew has another message at the same offset.
     #[test]
-    fn letters_of_two_epochs_are_two() {
+    fn dead_letters_of_two_epochs_are_two() {
         let mut by_origin = ByOrigin::default();
         let mut later = record(7, "empty");
         later.origin.epoch = Some(2);

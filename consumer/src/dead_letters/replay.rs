@@ -1,6 +1,6 @@
-//! Dead letters sent again: the same bytes, into the partition that they came from, so that an event which
-//! was taken meanwhile is known there by its id. Each is acknowledged before it is marked; a crash between
-//! the two sends it once more, which the consumer sees as a duplicate.
+//! Sends dead letters again: the same bytes into the partition of their origin, where the consumer recognizes an
+//! event that it has taken meanwhile. Each is acknowledged before it is marked as sent. After a crash between the
+//! two it is sent once more, and the consumer sees a duplicate.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use schemas::topics::{DEAD_LETTERS, dead_letter_headers as headers};
 use serde::Serialize;
 
-use super::DeadLetter;
+use super::{DeadLetter, encode_key};
 use crate::pipeline::decode::{Decoded, decode};
 use crate::pipeline::rows::Table;
 use crate::pipeline::schema_cache::Plans;
 
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
 
-/// How many were sent, and how many were not and why.
+/// How many were sent, and how many were left out for which reason.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Replayed {
     pub sent: u64,
@@ -28,7 +28,7 @@ pub struct Replayed {
     pub cut: u64,
 }
 
-/// What is to be done with a letter.
+/// What to do with a dead letter.
 #[derive(Debug, PartialEq, Eq)]
 enum Decision {
     Send,
@@ -44,7 +44,7 @@ fn decide(letter: &DeadLetter, again: bool) -> Decision {
     }
 }
 
-/// Sends `letters` again; those that were before only if `again` says so.
+/// Sends `letters` again. Those that were sent again before are left out unless `again` is set.
 pub async fn replay(
     kafka: &ops::config::Kafka,
     letters: &[DeadLetter],
@@ -98,7 +98,7 @@ async fn send(
     Ok(())
 }
 
-/// The key that the sender gave it, as far as its bytes tell.
+/// The key that the event's sender gave it, if the bytes can be decoded by now.
 fn key(table: Table, payload: &[u8], plans: &mut Plans) -> Option<String> {
     match decode(table, payload, plans).ok()? {
         Decoded::Exposure(exposure) => Some(exposure.unit_id.into_owned()),
@@ -111,8 +111,8 @@ fn key(table: Table, payload: &[u8], plans: &mut Plans) -> Option<String> {
 
 async fn mark(producer: &FutureProducer, topic: &str, letter: &DeadLetter) -> Result<()> {
     let origin = &letter.origin;
+    let key = encode_key(&origin.topic, origin.partition, origin.offset);
     let (partition, offset) = (origin.partition.to_string(), origin.offset.to_string());
-    let key = format!("{}/{partition}/{offset}", origin.topic);
     let header = |key, value| Header { key, value: Some(value) };
     let mut marks = OwnedHeaders::new()
         .insert(header(headers::TOPIC, origin.topic.as_str()))

@@ -1,4 +1,5 @@
-//! Dead letters on paper: a line each, or one with its bytes, and with what they hold if they decode by now.
+//! Formats dead letters: one line each, or one as a document with its bytes and the record that they hold, if they
+//! can be decoded by now.
 
 use std::fmt::Write;
 
@@ -34,7 +35,7 @@ pub fn list(letters: &[DeadLetter]) -> String {
     page
 }
 
-/// A letter with everything that is known of it. `table` is the one that its topic fills.
+/// Everything that is known of a dead letter. `table` is the table that its topic fills.
 pub fn show(letter: &DeadLetter, table: Option<Table>, plans: &mut Plans) -> Value {
     let holds = table.map(|table| match decode(table, &letter.payload, plans) {
         Ok(Decoded::Exposure(exposure)) => json!({ "exposure": exposure }),
@@ -55,7 +56,7 @@ fn time(ms: i64) -> String {
     Micros::new(ms.saturating_mul(1_000)).map_or_else(|_| ms.to_string(), |time| time.to_string())
 }
 
-/// Lines of sixteen bytes: where they stand, in hexadecimal, and as text where they are.
+/// Lines of sixteen bytes: the position, the bytes in hexadecimal, and the bytes as text.
 fn dump(bytes: &[u8]) -> Vec<String> {
     let line = |(at, bytes): (usize, &[u8])| {
         let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,6 +1,6 @@
-//! Reading the ledger: whole at the start, and from then on what is new. What was read once is read again only
-//! when its number has changed, as when somebody deleted an entry. An entry that cannot be heeded stops everything:
-//! nobody can tell then what must not be kept.
+//! Reads the ledger: all of it at the start, later only new entries. If the number of entries read before has
+//! changed, as when somebody deleted one, all of it is read again. An entry that cannot be used stops the
+//! consumer: nobody knows then what must not be kept.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -14,20 +14,20 @@ use super::{LedgerKey, REFRESHED_EVERY, Tag, UNITS_READ_MAX, UnitHash};
 /// Why the ledger is not known as it is now.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// Asking again may help; what was read before holds.
+    /// Reading again may help. What was read before stays in force.
     #[error("reading the ledger of forgotten units")]
     Unreachable(#[from] clickhouse::error::Error),
-    /// It has entries by which no event can be judged. No event may pass until somebody has mended that.
+    /// It has an entry that cannot be used. No event may pass until somebody has repaired that.
     #[error("{0}")]
     Unusable(String),
 }
 
-/// How many entries there are, and how many of those were there at a time.
+/// The number of entries, and of those entered up to a time.
 const COUNT: &str =
     "SELECT count(), countIf(requested_at <= fromUnixTimestamp64Milli({latest:Int64}, 'UTC')) FROM forgotten";
 
-/// The units of all entries, or of those entered after a time. Columns that stand in the condition have other names
-/// in the answer: the condition would read those.
+/// The units of all entries, or of those entered after a time. Columns of the condition have other names in the
+/// answer, since the condition would read the aliases.
 const READ: &str = "SELECT unit_hash, any(unit_tag) AS tag, key_check, \
      toUnixTimestamp64Micro(max(forgotten_at)) AS until, count() AS entries, \
      toUnixTimestamp64Milli(max(requested_at)) AS latest_ms FROM forgotten \
@@ -48,14 +48,14 @@ impl Ledger {
     /// The whole ledger.
     ///
     /// # Errors
-    /// Also where it has entries that this key cannot recognise: then no event may pass.
+    /// Also if it has entries under another key: then no event may pass.
     pub async fn read(client: &Client, key: Option<&LedgerKey>) -> Result<Ledger, LedgerError> {
         let mut ledger = Ledger::under(key);
         ledger.take(client, key, None).await?;
         Ok(ledger)
     }
 
-    /// The ledger with what was entered since; `None` if nothing was.
+    /// The ledger with the entries made since. `None` if there are none.
     ///
     /// # Errors
     /// As [`Ledger::read`].
@@ -134,7 +134,7 @@ impl Entered {
     }
 }
 
-/// The ledger for many readers, replaced as a whole where there is something new in it.
+/// The ledger for many readers, replaced as a whole when it has new entries.
 #[derive(Clone, Default)]
 pub struct SharedLedger {
     ledger: Arc<RwLock<Arc<Ledger>>>,
@@ -145,14 +145,14 @@ impl SharedLedger {
         SharedLedger { ledger: Arc::new(RwLock::new(Arc::new(ledger))) }
     }
 
-    /// The ledger as it is now; asked once for each batch of messages.
+    /// The ledger as it is now. Asked for once for each group of messages.
     pub fn current(&self) -> Arc<Ledger> {
         self.ledger.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Looks for new entries again and again until the shutdown begins. A ledger that cannot be read stays as it
-    /// was. One that cannot be heeded begins the shutdown: whoever starts again waits until it is mended, and
-    /// takes nothing in.
+    /// Reads new entries every [`REFRESHED_EVERY`] until the shutdown begins. If the ledger cannot be read, it
+    /// stays as it was. If it cannot be used, the shutdown begins: a consumer that starts again waits until it is
+    /// repaired, and takes no messages.
     pub async fn keep_fresh(self, client: Client, key: Option<LedgerKey>, shutdown: ops::Shutdown) {
         while !shutdown.sleep(REFRESHED_EVERY).await {
             match self.current().newer(&client, key.as_ref()).await {
@@ -188,7 +188,7 @@ mod tests {
         }
     }
 
-    /// Each would otherwise be an entry that is there and not heeded.
+    /// Otherwise it would be an entry that is there and has no effect.
     #[test]
     fn an_entry_that_cannot_be_heeded_is_named() {
         let (key, other) = (LedgerKey::new(&[7; 32]).unwrap(), LedgerKey::new(&[8; 32]).unwrap());

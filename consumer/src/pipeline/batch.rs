@@ -1,6 +1,6 @@
-//! A batch: a run of offsets of one Kafka partition, filled row by row, closed by rows, bytes or age, and
-//! inserted as one block. Offsets of duplicates and dead letters are inside it too, so that the batches of
-//! a partition form a chain without gaps. No clock and no network here.
+//! A batch: a run of offsets of one Kafka partition that is filled row by row, closed by rows, bytes or age, and
+//! inserted as one block. It covers the offsets of duplicates and dead letters too, so that the batches of a
+//! partition form a chain without gaps. No clock and no network here.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ pub struct Stamp {
     pub epoch: u32,
     pub first: u64,
     pub last: u64,
-    /// Milliseconds since 1970, chosen once: it names the table's partition that the block goes to.
+    /// Milliseconds since 1970, chosen once. It decides which partition of the table the block goes to.
     pub ingest_ms: i64,
 }
 
@@ -43,9 +43,9 @@ pub enum Due {
     Rows,
     Bytes,
     Age,
-    /// The process holds as much as it may.
+    /// The process holds as many bytes as it may.
     Memory,
-    /// It is a batch made again, and all of its messages are there.
+    /// It is a replayed batch and has all of its messages.
     Replay,
 }
 
@@ -65,11 +65,12 @@ impl Due {
 pub struct Batch {
     pub rows: Rows,
     pub row_count: usize,
-    /// Of the rows, for the window once they are durable; and as a set, for what else comes meanwhile.
+    /// The ids and times of the rows, for the window once they are durable. `ids` is the same as a set, to compare
+    /// with.
     identities: Vec<(Uuid, Micros)>,
     ids: Ids,
     first: u64,
-    /// The offset after the last one taken, whatever became of it.
+    /// The offset after the last one covered.
     next: u64,
     /// Of the messages as they came.
     share: Share,
@@ -79,7 +80,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// An empty batch that follows everything before `first`. `rows` are empty columns of its table.
+    /// An empty batch that begins at `first`. `rows` are empty columns of its table.
     pub fn open(rows: Rows, first: u64, share: Share) -> Batch {
         Batch {
             rows,
@@ -103,7 +104,7 @@ impl Batch {
         }
     }
 
-    /// Takes an event that is to be a row into account, unless it has it already.
+    /// Remembers an event that becomes a row. False if the batch has it already.
     pub fn remember(&mut self, id: Uuid, created_at: Micros) -> bool {
         let new = self.ids.insert(id);
         if new {
@@ -127,7 +128,7 @@ impl Batch {
         &self.identities
     }
 
-    /// Takes note of a message at `offset`, whether or not it becomes a row.
+    /// Covers the message at `offset`, whether or not it becomes a row.
     pub fn cover(&mut self, offset: u64, timestamp_ms: i64, now: Instant) {
         assert!(offset >= self.next, "offset {offset} after {}", self.next);
         self.next = offset + 1;
@@ -135,17 +136,17 @@ impl Batch {
         self.oldest_ms = self.oldest_ms.min(timestamp_ms);
     }
 
-    /// Takes note of so many bytes of messages; of several at a time, since it is counted for all partitions.
+    /// Counts bytes of messages. Call it once for many messages, since the count is shared by all partitions.
     pub fn hold(&mut self, bytes: usize) {
         self.share.grow(bytes);
     }
 
-    /// Nothing more comes up to `last`.
+    /// Covers everything up to `last`, where no more messages come.
     pub fn cover_until(&mut self, last: u64) {
         self.next = self.next.max(last + 1);
     }
 
-    /// Whether it should be closed now. A batch without rows is never due: it grows until there is one.
+    /// Whether and why it should be closed now. A batch without rows is never due; it grows until it has one.
     pub fn due(&self, limits: &Limits, now: Instant) -> Option<Due> {
         if self.row_count == 0 {
             return None;
@@ -160,17 +161,17 @@ impl Batch {
         (now.duration_since(opened) >= limits.age).then_some(Due::Age)
     }
 
-    /// Whether it may take no more before it has been closed.
+    /// Whether it may take no more messages.
     pub fn full(&self, limits: &Limits) -> bool {
         self.row_count >= limits.rows || self.bytes() >= limits.bytes
     }
 
-    /// The offset after everything it covers.
+    /// The offset after everything that it covers.
     pub fn next(&self) -> u64 {
         self.next
     }
 
-    /// What it covers; `None` if nothing.
+    /// What it covers. `None` if nothing.
     pub fn span(&self) -> Option<Span> {
         (self.next > self.first).then(|| Span { first: self.first, last: self.next - 1 })
     }

@@ -1,5 +1,5 @@
-//! Columns that have been written out, kept to be filled again: those of a batch are tens of megabytes, and
-//! asking the system for them anew costs more than filling them. Shared by all partitions, and bounded.
+//! A bounded pool of empty columns, shared by all partitions. The columns of a batch take tens of megabytes, and
+//! allocating them costs more than filling them.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -12,12 +12,12 @@ pub struct BufferPool {
 }
 
 impl BufferPool {
-    /// Keeps at most so many bytes.
+    /// A pool that holds at most `bytes_max`.
     pub fn new(bytes_max: usize) -> BufferPool {
         BufferPool { kept: Mutex::default(), bytes_max }
     }
 
-    /// Columns of `table`, with room if some were given back.
+    /// Empty columns of `table`, with capacity if the pool has some.
     pub fn take(&self, table: Table) -> Rows {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         match kept.iter().rposition(|(of, ..)| *of == table) {
@@ -26,7 +26,7 @@ impl BufferPool {
         }
     }
 
-    /// Takes back columns that were drained; lets them go where they would be too many.
+    /// Takes drained columns back. They are freed if the pool is full.
     pub fn give(&self, table: Table, mut rows: Rows) {
         let bytes = rows.room();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,5 @@
-//! From a message's bytes to what they hold. Which record belongs in which topic is settled here; what is
-//! wrong with one that does not is a value, not a failure.
+//! From a message's bytes to the record that its topic holds. A message that cannot be decoded is an error value
+//! with a code for its dead letter, not a failure of the consumer.
 
 use schemas::avro::{self, AvroRecord, WrittenWith};
 use schemas::definition::Change;
@@ -9,7 +9,7 @@ use schemas::{Alias, Conversion, Exposure, Micros, Uuid};
 use crate::pipeline::rows::Table;
 use crate::pipeline::schema_cache::{PlanError, Plans};
 
-/// What a message holds; texts are borrowed from its bytes.
+/// The record of a message. Its texts are borrowed from the message's bytes.
 pub enum Decoded<'a> {
     Exposure(Exposure<'a>),
     Conversion(Conversion<'a>),
@@ -19,15 +19,14 @@ pub enum Decoded<'a> {
 }
 
 /// # Errors
-/// `Never` for what belongs among the dead letters, `NotNow` for what has to wait until the registry answers.
+/// `Undecodable` for a dead letter, `Unavailable` for a message that has to wait until the registry answers.
 #[inline]
 pub fn decode<'a>(table: Table, bytes: &'a [u8], plans: &mut Plans) -> Result<Decoded<'a>, PlanError> {
     match table {
         Table::Exposures => event(bytes, plans).map(Decoded::Exposure),
         Table::Conversions => event(bytes, plans).map(Decoded::Conversion),
         Table::Aliases => event(bytes, plans).map(Decoded::Alias),
-        // Written by our own tools alone, which know each other's schemas; every reader of a log reads it
-        // without a registry.
+        // Only our own tools write the logs. Every reader reads them without a registry.
         Table::Definitions => Ok(Decoded::Change(avro::decode_change(bytes)?)),
         Table::Looks => Ok(Decoded::Look(avro::decode_look(bytes)?)),
     }
@@ -43,8 +42,8 @@ fn event<'a, T: AvroRecord<'a>>(bytes: &'a [u8], plans: &mut Plans) -> Result<T,
 }
 
 impl Decoded<'_> {
-    /// What it is known again by, and when it was created. A record of a log does not tell its time; it
-    /// counts as older than any window, so that the table is asked.
+    /// The id by which it is recognized, and its creation time. A record of a log has no creation time; it counts
+    /// as older than any window, so that the table is asked.
     pub fn identity(&self) -> (Uuid, Micros) {
         match self {
             Decoded::Exposure(exposure) => (exposure.event_id, exposure.created_at),

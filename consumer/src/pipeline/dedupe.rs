@@ -1,8 +1,8 @@
-//! Which events are already in ClickHouse. A window in memory holds the ids of every durable event of one
-//! partition that was created since its horizon; a resend carries the same time as the first sending, so an
-//! event created since the horizon is a duplicate exactly if the window has it. Events created before the
-//! horizon are asked of ClickHouse. Ids enter only once their rows are durable; those on their way are held
-//! apart. Exact: nothing is ever taken for a duplicate that is none.
+//! Which events are already in ClickHouse. A window in memory holds the ids of all durable events of one partition
+//! that were created since its horizon. A resend carries the creation time of the first sending, so an event
+//! created since the horizon is a duplicate if and only if the window has its id. For older events ClickHouse is
+//! asked. An id enters the window once its row is durable; the ids of batches in flight are held by the batches.
+//! The answers are exact.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,19 +13,19 @@ pub use ids::Ids;
 
 mod ids;
 
-/// A slice of time whose ids are kept and forgotten together is a minute at most.
+/// Ids are kept and dropped in slices of time. A slice is at most a minute.
 const MINUTE_MICROS: i64 = 60_000_000;
-/// A slice that has this part of all the ids allowed ends where its newest one is, so that forgetting one
-/// forgets little, however many events a minute has.
+/// A slice that holds an eighth of all ids allowed ends at its newest id, so that dropping a slice drops few ids,
+/// however many events a minute has.
 const SLICES_MIN: usize = 8;
 
-/// Ids whose places the processor's cache surely holds together.
+/// Ids whose slots the processor's cache holds at the same time.
 const WARM_AT_ONCE: usize = 256;
 
-/// Its id and when it was created.
+/// The id of an event and its creation time.
 type Event = (Uuid, Micros);
 
-/// What is known of an id.
+/// What the window knows of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WindowAnswer {
     Seen,
@@ -36,7 +36,7 @@ pub enum WindowAnswer {
 
 /// The durable ids of one partition.
 pub struct Window {
-    /// By the time at which each begins; it ends where the next one begins, or with its minute.
+    /// By the time at which each begins. A slice ends where the next one begins, or with its minute.
     slices: BTreeMap<i64, Slice>,
     ids: usize,
     ids_max: usize,
@@ -50,14 +50,14 @@ struct Slice {
 }
 
 impl Window {
-    /// An empty window that never holds more than `ids_max` ids. It is only right once every durable event
+    /// An empty window that never holds more than `ids_max` ids. Its answers are right once every durable event
     /// created since `horizon` has been entered.
     pub fn new(horizon: Micros, ids_max: usize) -> Window {
         Window { slices: BTreeMap::new(), ids: 0, ids_max, horizon }
     }
 
-    /// Enters events whose rows are durable. Where the window would outgrow its bound, its oldest slice is
-    /// forgotten and the horizon moves up behind it.
+    /// Enters events whose rows are durable. If the window would exceed its bound, its oldest slice is dropped and
+    /// the horizon moves behind it.
     pub fn enter(&mut self, mut events: &[Event]) {
         while let Some((time, some, rest)) = self.of_one_slice(events) {
             events = rest;
@@ -98,8 +98,8 @@ impl Window {
         start..behind.map_or(minute + MINUTE_MICROS, |(start, _)| *start)
     }
 
-    /// The time of the first event's slice, the events beside it that belong there, at most [`WARM_AT_ONCE`], and
-    /// the rest; `None` of no events.
+    /// The time of the first event's slice, the first events that belong to it, at most [`WARM_AT_ONCE`], and the
+    /// rest. `None` if there are no events.
     fn of_one_slice<'e>(&self, events: &'e [Event]) -> Option<(Range<i64>, &'e [Event], &'e [Event])> {
         let (_, first) = events.first()?;
         let time = self.slice_around(first.get());
@@ -108,7 +108,7 @@ impl Window {
         Some((time, some, rest))
     }
 
-    /// Answers for one event after another; quickest where they are of one time.
+    /// Answers for one event after another. It is fastest for events of the same minute.
     pub fn reader(&self) -> Reader<'_> {
         Reader { window: self, time: 0..0, slice: None }
     }
@@ -123,7 +123,7 @@ impl Window {
         }
     }
 
-    /// Forgets what was created before `horizon`.
+    /// Drops slices that end before `horizon`.
     pub fn advance(&mut self, horizon: Micros) {
         if horizon <= self.horizon {
             return;
@@ -209,7 +209,7 @@ mod tests {
         window.enter(&[(id(1), at(10))]);
         window.enter(&[(id(2), at(11))]);
         window.enter(&[(id(3), at(11))]);
-        // No further than it must: behind what was forgotten.
+        // No further than necessary: just behind what was dropped.
         assert_eq!((window.ids(), window.horizon().get()), (2, at(10).get() + 1));
         assert_eq!(window.reader().look_up(id(1), at(10)), WindowAnswer::AskStore);
         assert_eq!(window.reader().look_up(id(2), at(11)), WindowAnswer::Seen);
@@ -224,7 +224,7 @@ mod tests {
             window.enter(&[event(number)]);
             assert!(window.ids() <= 80, "{} ids", window.ids());
         }
-        // Slices of ten ids: of the last 80 at most one slice has been forgotten too many.
+        // Slices of ten ids: at most one slice too many of the last 80 has been dropped.
         assert_eq!((window.ids(), window.horizon().get() - at(10).get()), (80, 920));
         let mut reader = window.reader();
         for number in 0..1_000 {
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(window.horizon().get(), at(10).get() + 1);
     }
 
-    /// Whatever is entered in whatever order, an answer is right or is ClickHouse's to give.
+    /// Whatever is entered in whatever order, an answer is right, or is left to ClickHouse.
     #[test]
     fn it_never_answers_wrongly() {
         for seed in 1..=20_u64 {

@@ -1,6 +1,5 @@
-//! Messages of one partition, fetched many at a time. The library's wrapper hands out one message a call;
-//! this asks librdkafka for a batch, which costs a third as much. Beside `heap`, all of the package's unsafe
-//! code is here.
+//! Fetches the messages of one partition, many in one call. The rdkafka crate hands out one message a call; asking
+//! librdkafka for a batch costs a third as much. All unsafe code of the package is here and in `heap`.
 
 use std::ffi::CString;
 use std::ptr::{self, NonNull};
@@ -11,7 +10,7 @@ use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
 
-/// The messages of one partition that librdkafka has fetched, apart from all other partitions'.
+/// librdkafka's queue of one partition's messages, split from all other partitions'.
 pub struct PartitionQueue<C: ConsumerContext + 'static> {
     queue: NonNull<sys::rd_kafka_queue_t>,
     room: Vec<*mut sys::rd_kafka_message_t>,
@@ -24,8 +23,8 @@ pub struct PartitionQueue<C: ConsumerContext + 'static> {
 unsafe impl<C: ConsumerContext + 'static> Send for PartitionQueue<C> {}
 
 impl<C: ConsumerContext + 'static> PartitionQueue<C> {
-    /// Splits the partition's messages from the consumer's common queue. To be called before the partition
-    /// is assigned, so that none takes the other way. At most `messages_max` are fetched in one call.
+    /// Splits the partition's messages from the consumer's common queue. Must be called before the partition is
+    /// assigned, so that no message comes through the common queue. One call fetches at most `messages_max`.
     pub fn split(consumer: Arc<BaseConsumer<C>>, topic: &str, partition: i32, messages_max: usize) -> Self {
         let name = CString::new(topic).expect("a topic has no NUL in its name");
         // SAFETY: the client and the name are alive during the call; the queue returned is ours to destroy.
@@ -92,8 +91,8 @@ pub struct Fetched<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum Item<'a> {
     Message(Message<'a>),
-    /// There is nothing more up to this offset, which is where the partition ends for now. What lies between it
-    /// and the last message are markers of transactions, or messages of an aborted one.
+    /// The partition ends at this offset for now. Between the last message and it are only transaction markers and
+    /// messages of aborted transactions.
     End(u64),
 }
 
@@ -115,8 +114,8 @@ impl Fetched<'_> {
         self.messages.is_empty()
     }
 
-    /// Each message and each end reached, or the error that stands in their place (as when retention has
-    /// overtaken the reader).
+    /// Each message and each end reached, or an error in their place, such as when retention has overtaken the
+    /// reader.
     pub fn iter(&self) -> impl Iterator<Item = Result<Item<'_>, RDKafkaErrorCode>> {
         self.messages.iter().map(|&message| {
             // SAFETY: librdkafka wrote this pointer in `fetch`; it stays valid until `drop` destroys it.

@@ -1,6 +1,6 @@
-//! Membership of the consumer group: which partitions are ours, and a worker thread for each. A partition
-//! given is split off, held still and handed to its worker, which finds out by itself where to go on; one
-//! taken away is let go only after its worker has ended.
+//! Membership of the consumer group: the partitions assigned to this process, with a worker thread for each. An
+//! assigned partition is paused and handed to its worker, which finds out where to resume. A revoked partition is
+//! given back once its worker has ended.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -20,7 +20,7 @@ use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::pipeline::fetch::PartitionQueue;
 
-/// Messages taken from librdkafka in one call; decoded and appended together.
+/// Messages fetched in one call.
 const FETCH_MESSAGES_MAX: usize = 10_000;
 
 pub type GroupConsumer = BaseConsumer<Group>;
@@ -29,7 +29,7 @@ pub type GroupConsumer = BaseConsumer<Group>;
 pub type StartWorker =
     Box<dyn Fn(Arc<GroupConsumer>, Assigned, Stop) -> std::io::Result<JoinHandle<()>> + Send + Sync>;
 
-/// A partition that has become ours.
+/// A partition that has been assigned to this process.
 pub struct Assigned {
     pub topic: String,
     pub partition: i32,
@@ -52,7 +52,7 @@ impl Stop {
         self.0.load(Ordering::Acquire) > 0
     }
 
-    /// Somebody else may already work on the partition: nothing may be committed any more.
+    /// Somebody else may already work on the partition. Nothing may be committed any more.
     pub fn is_lost(&self) -> bool {
         self.0.load(Ordering::Acquire) == Self::LOST
     }
@@ -63,19 +63,19 @@ struct Running {
     thread: JoinHandle<()>,
 }
 
-/// The group's callbacks and the workers they govern.
+/// The group's callbacks, and the workers that they start and stop.
 pub struct Group {
     consumer: OnceLock<Weak<GroupConsumer>>,
     start: StartWorker,
     running: Mutex<HashMap<(String, i32), Running>>,
-    /// Why a partition that was given has no worker: nobody would take its messages.
+    /// Why an assigned partition has no worker. Nobody would take its messages.
     failed: OnceLock<String>,
-    /// Whether a worker's partition cannot be sought any more, and what has been done about it.
+    /// Whether a worker needs its partition to be assigned again, and how far that is.
     rejoins: AtomicU8,
     metrics: Metrics,
 }
 
-/// Joins the group. From here on the caller must poll the consumer, and nothing else, without long pauses.
+/// Joins the group. From here on the caller must poll the consumer without long pauses.
 pub fn join(
     kafka: &ops::config::Kafka,
     settings: &Settings,
@@ -92,16 +92,17 @@ pub fn join(
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        // Where to start is ClickHouse's to say; an offset out of range is a finding, not something to skip over.
+        // ClickHouse says where to start. An offset out of range is an error, not something to skip.
         .set("auto.offset.reset", "error")
         .set("session.timeout.ms", settings.session_timeout_ms.get().to_string())
         .set("queued.min.messages", "100000")
         .set("queued.max.messages.kbytes", (settings.fetch_bytes_per_partition.get() / 1_024).to_string())
-        // A full queue is drained within a tenth of a second; by default it is not filled again for a second.
+        // A full queue is drained within a tenth of a second. By default it is not filled again for a second.
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.wait.max.ms", "100")
         .set("isolation.level", "read_committed")
-        // The end of a partition is told by its offset: markers of transactions have offsets and are no messages.
+        // Without the event of the end nobody would see its offset: transaction markers have offsets and are no
+        // messages.
         .set("enable.partition.eof", "true");
     let group = Group {
         consumer: OnceLock::new(),
@@ -124,8 +125,8 @@ fn subscribe(consumer: &GroupConsumer, topics: &[String]) -> Result<()> {
     consumer.subscribe(&topics).with_context(|| format!("subscribing to {}", topics.join(", ")))
 }
 
-/// Leaves the group if a worker asked for it, and joins it again once every partition has been given back: then
-/// all of them are assigned anew. To be called by the thread that polls.
+/// Leaves the group if a worker has asked for it, and joins it again once every partition has been given back.
+/// Then all of them are assigned again. Must be called by the thread that polls.
 pub fn rejoin_if_asked(consumer: &GroupConsumer, topics: &[String]) -> Result<()> {
     let group = consumer.context();
     match group.rejoins.load(Ordering::Acquire) {
@@ -151,7 +152,7 @@ impl Group {
     const ASKED: u8 = 1;
     const LEAVING: u8 = 2;
 
-    /// How many partitions are ours; or why one that is ours has no worker, which must not be.
+    /// The number of assigned partitions, or why one of them has no worker.
     pub fn state(&self) -> Result<usize, String> {
         if let Some(failed) = self.failed.get() {
             return Err(failed.clone());
@@ -165,14 +166,14 @@ impl Group {
         }
     }
 
-    /// librdkafka gives up a partition whose fetch was out of range: it takes no seek until it is assigned anew.
+    /// After a fetch out of range, librdkafka takes no seek of the partition until it is assigned again.
     pub fn ask_to_rejoin(&self) {
         // While the group is being left, there is nothing more to ask for.
         let _ =
             self.rejoins.compare_exchange(Self::SETTLED, Self::ASKED, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Ends all workers, each with what it has on its way.
+    /// Ends all workers. Each finishes what it has in flight.
     pub fn stop_all(&self) {
         let all: Vec<(String, i32)> = self.running().keys().cloned().collect();
         self.stop(&all, Stop::REVOKED);
@@ -185,8 +186,8 @@ impl Group {
             let queue = PartitionQueue::split(owner.clone(), &topic, partition, FETCH_MESSAGES_MAX);
             assigned.push(Assigned { topic, partition, queue });
         }
-        // Held still before it is assigned, so that nothing is ever fetched from the place named here, which is
-        // often one that the broker has no more; the worker seeks to where the partition goes on.
+        // Paused before it is assigned, so that nothing is fetched from offset 0, which the broker often has no
+        // more. The worker seeks to where the partition resumes.
         let taken = partitions
             .set_all_offsets(Offset::Offset(0))
             .and_then(|()| consumer.pause(partitions))
@@ -223,10 +224,10 @@ impl Group {
         }
     }
 
-    /// Ends the process with the next poll: a partition without a worker would stand still unseen.
+    /// Ends the process at the next poll. A partition without a worker would stand still unnoticed.
     fn fail(&self, why: String) {
         tracing::error!("{why}");
-        // The first reason is the one to tell.
+        // Only the first reason is reported.
         let _ = self.failed.set(why);
     }
 

@@ -1,16 +1,16 @@
-//! What the allocator does with memory that is given back. Batches, blocks and fetched messages come and go
-//! by the megabyte; glibc hands each back to the system and asks for new pages, which the kernel has to
-//! clear, and that took a sixth of the consumer's processor time. librdkafka allocates through it too, so a
-//! Rust allocator would not reach all of it.
+//! Settings of glibc's allocator. Batches, blocks and fetched messages are allocated and freed by the megabyte. By
+//! default glibc gives each back to the system and asks for new pages, which the kernel has to clear; that took a
+//! sixth of the consumer's processor time. librdkafka allocates through glibc too, so a Rust allocator would not
+//! help it.
 
-/// Keeps memory given back for the next use, up to a gigabyte; does nothing where there is no glibc. To be
-/// called before threads are started.
+/// Keeps up to a gigabyte of freed memory for the next use. Does nothing without glibc. Must be called before threads
+/// are started.
 pub fn keep_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     for (setting, bytes) in [
-        // From the heaps rather than from pages of its own; the largest that glibc takes.
+        // Allocations below this size come from the heap; it is the largest value that glibc takes.
         (libc::M_MMAP_THRESHOLD, 32 * 1_024 * 1_024),
-        // Free at the end of a heap before it is given back.
+        // Free memory at the end of a heap that is kept.
         (libc::M_TRIM_THRESHOLD, 1_024 * 1_024 * 1_024),
     ] {
         // SAFETY: changes numbers of the allocator, which takes none or any; it says 0 if it did not.

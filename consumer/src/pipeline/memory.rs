@@ -1,17 +1,17 @@
-//! How much all partitions of a process may hold together, in bytes of messages that are not durable yet.
-//! It is looked at before a fetch is taken, so it may be overrun by one fetch for each partition.
+//! The bound on the bytes of messages that are not durable yet, over all partitions of a process. It is checked
+//! before a fetch, so it may be exceeded by one fetch for each partition.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The common bound. Clones count together.
+/// The common bound. All clones count together.
 #[derive(Clone, Debug)]
 pub struct Budget {
     used: Arc<AtomicUsize>,
     bytes_max: usize,
 }
 
-/// What one batch holds of it; given back when it is dropped.
+/// What one batch holds of it, given back on drop.
 #[derive(Debug)]
 pub struct Share {
     budget: Budget,
@@ -23,7 +23,7 @@ impl Budget {
         Budget { used: Arc::default(), bytes_max }
     }
 
-    /// Whether no more should be taken.
+    /// Whether no more may be taken.
     pub fn is_spent(&self) -> bool {
         self.used() >= self.bytes_max
     }
@@ -32,7 +32,7 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// A share of nothing yet.
+    /// An empty share.
     pub fn share(&self) -> Share {
         Share { budget: self.clone(), bytes: 0 }
     }

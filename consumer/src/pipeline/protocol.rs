@@ -2,7 +2,7 @@
 //! It knows no clock, no broker and no database. The worker performs each action and reports the outcome.
 //!
 //! ```text
-//!            ┌──────────────────────── any failure: Failed ◀───────────────────────────────────────┐
+//!            ┌─────────────────────── any failure: Failed ◀─────────────────────────────────────┐
 //!            ▼                                                                                    │
 //!   Resting ──▶ Ending ──▶ Looking ──┬──────────────▶ Resuming ──▶ Filling ──▶ Intending ──▶ Inserting
 //!            end what    committed,  │ announced and     ▲  seek      │ closed    intent        │ clean
@@ -33,8 +33,8 @@ use kafka::TopicId;
 mod note;
 mod observation;
 
-/// Pauses between attempts, doubling from the first to the last. They have no end, since a partition may not be passed
-/// over, and no jitter, since the machine draws no random numbers.
+/// Pauses between attempts, doubling from the first to the last. They have no end, since a partition may not be
+/// passed over, and no jitter, since the machine draws no random numbers.
 const REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// A halted partition looks again this often, since an operator may have repaired it.
 const HALTED_REST: Duration = Duration::from_secs(30);

@@ -1,7 +1,6 @@
-//! The plan for what another writer's schema wrote, by the number that a registry gave the schema. Each schema
-//! is fetched, with those that it refers to, and compiled once; that there is no such schema is remembered for a
-//! while, and that the registry does not answer for a moment, so that neither is asked for at the pace of the
-//! messages.
+//! Decoding plans for writers' schemas, by their id in the registry. Each schema is fetched once, with those that
+//! it refers to, and compiled. That a schema does not exist is remembered for a while, and so is an outage of the
+//! registry for a moment, so that the registry is not asked at the rate of the messages.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -14,31 +13,33 @@ mod references;
 
 use references::{Gathered, gather};
 
-/// Between two questions for a schema that the registry did not have, doubling from the first to the last.
+/// Pause between two requests for a schema that the registry did not have, doubling from the first value to the
+/// second.
 const ABSENT_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// Between two questions to a registry that did not answer.
+/// Pause between two requests to a registry that did not answer, likewise. It has no end: a worker waits until the
+/// registry answers or it is told to stop. There is no jitter, since one process asks one question at a time.
 const OUTAGE_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// The most schemas remembered, there or not; beyond it all that are not there are forgotten.
+/// Schemas remembered, usable or not. Beyond it, all but the usable ones are forgotten.
 const REMEMBERED_MAX: usize = 10_000;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// The message cannot be read, now or later.
+    /// The message can never be decoded.
     #[error(transparent)]
     Undecodable(#[from] DecodeError),
-    /// It may be readable, and nobody says so at the moment.
+    /// The message may be decodable, but the registry does not answer.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
 
-/// Where schemas are fetched; a function in the tests.
+/// Where schemas are fetched from. The tests have a registry of their own.
 pub trait Fetch: Send + Sync {
-    /// `None` if there is certainly no such schema.
+    /// `None` if the registry has no such schema.
     fn schema(&self, id: u32) -> Result<Option<Registered>, Unavailable>;
-    /// `None` if there is certainly no such version of the subject.
+    /// `None` if the registry has no such version of the subject.
     fn version(&self, subject: &str, version: i32) -> Result<Option<Registered>, Unavailable>;
-    /// Who is asked.
+    /// The registry's address.
     fn url(&self) -> &str;
 }
 
@@ -61,7 +62,7 @@ pub struct SchemaCache {
     /// `None` where no registry is configured.
     registry: Option<Box<dyn Fetch>>,
     known: RwLock<HashMap<(RecordKind, u32), CacheEntry>>,
-    /// Held while the registry is asked: one question at a time.
+    /// Locked while the registry is asked, so that there is one request at a time.
     outage: Mutex<Option<Outage>>,
 }
 
@@ -69,7 +70,7 @@ pub struct SchemaCache {
 enum CacheEntry {
     Plan(Arc<Plan>),
     Incompatible(DecodeError),
-    /// It, or one that it refers to.
+    /// The registry does not have the schema, or one that it refers to.
     Absent {
         error: DecodeError,
         until: Instant,
@@ -133,7 +134,7 @@ impl SchemaCache {
         }
     }
 
-    /// The answer that needs no question.
+    /// The answer that needs no request.
     fn cached(
         &self,
         kind: RecordKind,
@@ -193,26 +194,26 @@ fn absent(id: u32) -> DecodeError {
     DecodeError::UnknownId { id, what: "which the registry does not have" }
 }
 
-/// One worker's view of the cache: the plans that it used last, at hand without a lock.
+/// One worker's view of the cache: the plans that it used last, without a lock.
 pub struct Plans {
     cache: Arc<SchemaCache>,
     recent: Vec<(RecordKind, u32, Arc<Plan>)>,
     counts: PlanCounts,
 }
 
-/// How messages in a registry's framing came by their plan, since this was last asked.
+/// Messages in the registry's framing by where their plan came from, since the counts were last taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PlanCounts {
     pub at_hand: u64,
-    /// From the cache that all workers share, and perhaps from the registry.
+    /// From the cache that all workers share, or from the registry.
     pub asked: u64,
 }
 
-/// Writers at work at one time in one partition use few schemas.
+/// Plans that a worker keeps. Few schemas are in use at a time in one partition.
 const RECENT_MAX: usize = 8;
 
 impl PlanError {
-    /// As it stands in the headers of a dead letter.
+    /// The code in the headers of a dead letter.
     pub fn code(&self) -> &'static str {
         match self {
             PlanError::Undecodable(error) => error.code(),

@@ -1,5 +1,5 @@
-//! ClickHouse, as the consumer uses it: insert a block, ask what is durable, end what still runs, look ids
-//! up. Every statement is fixed text with bound parameters. Waiting and retrying are the caller's.
+//! ClickHouse, as the consumer uses it: insert a block, ask what is durable, end inserts that still run, look up ids.
+//! Every statement is fixed text with bound parameters. The caller waits and retries.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::pipeline::protocol::Intent;
 use crate::pipeline::rows::Table;
 use kafka::TopicId;
 
-/// Ids asked for in one statement; with 40 bytes each it stays below the server's limit on a statement.
+/// Ids looked up in one statement. At 40 bytes each it stays below the server's limit for a statement.
 const LOOKUP_IDS_MAX: usize = 5_000;
 
-/// Which partition of which topic, and where its rows are.
+/// A partition of a topic at an epoch, and the table of its rows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     pub database: config::Identifier,
@@ -37,20 +37,20 @@ pub struct Attempt {
 }
 
 impl Place {
-    /// What the ids of all queries that insert into this place begin with, whoever sent them. A server has one
-    /// list of queries for all its databases, so the id names the database; no name in it holds a slash.
+    /// The prefix of the ids of all queries that insert into this place, whoever sent them. A server has one list of
+    /// queries for all its databases, so the id names the database. No name in it contains a slash.
     pub fn query_prefix(&self) -> String {
         format!("splitstream/{}/{}/{}/{}/", self.database.as_str(), self.topic, self.epoch, self.partition)
     }
 
-    /// The token belongs to the announced batch and its attempt: sent again by whomever, it is the same, and
-    /// of two sendings one gets in. Ids of queries are told apart by `nonce`.
+    /// The token belongs to the announced batch and its attempt. Whoever sends the batch again uses the same
+    /// token, and only one of the inserts gets in. `nonce` makes the query id unique.
     pub fn attempt(&self, intent: &Intent, nonce: u64) -> Attempt {
         let Span { first, last } = intent.span;
         self.attempt_at(&format!("{first}-{last}/{}#{}", intent.ingest_ms, intent.attempt), nonce)
     }
 
-    /// As [`Place::attempt`], for a batch that brings back `span` and was never announced.
+    /// As [`Place::attempt`], for a batch that heals `span` and was never announced.
     pub fn attempt_to_heal(&self, span: Span, attempt: u32, nonce: u64) -> Attempt {
         self.attempt_at(&format!("heal/{}-{}#{attempt}", span.first, span.last), nonce)
     }
@@ -72,7 +72,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Asks the server once which of the settings it knows that keep an insert whole.
+    /// Asks the server which of the settings that keep an insert whole it knows.
     pub async fn open(client: Client, insert_timeout: Duration) -> clickhouse::error::Result<Store> {
         let known: Vec<String> = client
             .query("SELECT name FROM system.settings WHERE name IN ?")
@@ -96,7 +96,7 @@ impl Store {
         Ok(Store { client, insert_timeout })
     }
 
-    /// Sends a block. An error says nothing of whether the rows are there.
+    /// Sends a block. After an error the rows may be in the table or not.
     pub async fn insert(
         &self,
         table: Table,
@@ -113,8 +113,8 @@ impl Store {
         insert.end().await
     }
 
-    /// Ends every insert into `place` that still runs on the server, whoever sent it, and returns when none
-    /// is left.
+    /// Ends every insert into `place` that still runs on the server, whoever sent it, and returns their number
+    /// once none is left.
     pub async fn end_inserts(&self, place: &Place) -> clickhouse::error::Result<u64> {
         let prefix = place.query_prefix();
         let running: u64 = self
@@ -133,8 +133,8 @@ impl Store {
         Ok(running)
     }
 
-    /// The last offset that the rows of `place` cover, or covered before some were deleted on purpose; `None` if
-    /// there were none.
+    /// The last offset that the rows of `place` cover, or covered before rows were deleted on purpose. `None` if
+    /// there never were any.
     pub async fn durable(&self, place: &Place) -> clickhouse::error::Result<Option<u64>> {
         let (rows, last): (u64, u64) = self
             .client
@@ -180,7 +180,7 @@ impl Store {
             .await
     }
 
-    /// Notes how far the batches of a table reach, by partition, before rows are deleted from it on purpose.
+    /// Notes how far the batches of each partition reach, before rows of the table are deleted on purpose.
     pub async fn note_ends(client: &Client, table: Table) -> clickhouse::error::Result<()> {
         client
             .query(
@@ -193,7 +193,7 @@ impl Store {
             .await
     }
 
-    /// How many rows of a batch there are.
+    /// The number of rows of a batch.
     pub async fn count(&self, place: &Place, span: Span) -> clickhouse::error::Result<u64> {
         self.client
             .query(
@@ -208,9 +208,8 @@ impl Store {
             .await
     }
 
-    /// The durable events of `place` created since `horizon`, newest first, at most `ids_max`; only those
-    /// behind `after`, if that is given. If there are more, the second value is the time before which they are
-    /// missing.
+    /// The durable events of `place` created since `horizon`, newest first, at most `ids_max`. With `after`, only
+    /// those at later offsets. The second value is the time since which the answer is complete.
     pub async fn ids_since(
         &self,
         place: &Place,
@@ -222,7 +221,7 @@ impl Store {
         struct StoredEvent {
             #[serde(with = "clickhouse::serde::uuid")]
             event_id: Uuid,
-            // Not named as the column is: the condition would read the alias.
+            // Not named like the column, since the condition would read the alias.
             created_at_micros: i64,
         }
         let mut rows = self
@@ -245,7 +244,7 @@ impl Store {
         while let Some(seen) = rows.next().await? {
             ids.push((seen.event_id, Micros::new(seen.created_at_micros).unwrap_or(Micros::MAX)));
         }
-        // Of the oldest instant only a part may have come; the horizon goes past it.
+        // The answer may hold only some events of its oldest instant, so it is complete behind that.
         let complete_since = match ids.last() {
             Some((_, oldest)) if ids.len() == ids_max => Micros::new(oldest.get() + 1).unwrap_or(Micros::MAX),
             _ => horizon,
@@ -253,7 +252,7 @@ impl Store {
         Ok((ids, complete_since))
     }
 
-    /// Those of `ids` that are in the table.
+    /// The ids of `ids` that are in the table.
     pub async fn look_up(&self, place: &Place, ids: &[Uuid]) -> clickhouse::error::Result<Vec<Uuid>> {
         #[derive(clickhouse::Row, Deserialize)]
         struct StoredId {
@@ -268,8 +267,8 @@ impl Store {
                     .client
                     .query("SELECT DISTINCT event_id AS id FROM ? WHERE event_id IN ?")
                     .bind(Identifier(place.table.name())),
-                // A record of a log is at one offset of one topic. At a raised epoch the same topic is read again;
-                // in a topic that was made anew the same record would have another version.
+                // A record of a log is at one offset of one topic. At a raised epoch the same topic is read again.
+                // In a topic that was made anew, the same record has another version.
                 false => self
                     .client
                     .query(

@@ -1,5 +1,5 @@
-//! Exposures counted by who sent them and what verification said, gathered here so that the shared counters
-//! are touched once for many rows. Senders name themselves, so only so many become labels.
+//! Counts exposures by sender and verification. A partition counts for itself, so that the shared counters are
+//! touched once for many rows. Senders name themselves, so the number of labels is bounded.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -8,14 +8,14 @@ use prometheus::IntCounterVec;
 
 use crate::pipeline::verify::Verification;
 
-/// Distinct senders that get a label of their own; all others share one.
+/// Senders that get a label of their own. All others share one.
 const SENDERS_MAX: usize = 100;
 const OTHERS: &str = "others";
 
-/// Counts that have not been handed on yet.
+/// Counts that have not been added to the shared counters yet.
 #[derive(Default)]
 pub struct Tally {
-    // Few senders share a partition at a time: a list is searched faster than a map.
+    // Few senders write to a partition at a time. A list is searched faster than a map.
     by_sender: Vec<(String, [u64; Verification::ALL.len()])>,
 }
 
@@ -37,7 +37,7 @@ impl Tally {
         self.by_sender[at].1[verification as usize] += 1;
     }
 
-    /// Hands the counts on.
+    /// Adds the counts to the shared counters.
     pub fn flush(&mut self, senders: &Senders) {
         for (service, counts) in self.by_sender.drain(..) {
             senders.add(&service, counts);

@@ -1,7 +1,6 @@
-//! Whether an exposure is what its definition says: the buckets computed again from the unit and the salts,
-//! the variant from the buckets and what holds in the exposure's environment. Where no bucket of the experiment
-//! decided, what is left to check is that the variant is one of the experiment's. The answer is a mark on the row,
-//! never a reason to drop it.
+//! Whether an exposure is what its definition says. The buckets are computed again from the unit and the salts,
+//! the variant from the buckets and the allocation of the exposure's environment. If no bucket of the experiment
+//! decided, only the variant's name is checked. The result is a column of the row, never a reason to drop the row.
 
 use std::sync::Arc;
 
@@ -9,15 +8,15 @@ use assignment::{Environment, Salts, Seeds, place};
 use schemas::definition::{Accepted, Assignment, Definition, Definitions, Experiment};
 use schemas::{Exposure, Reason};
 
-/// The `verification` column; the numbers are those of its Enum8.
+/// The `verification` column. The numbers are those of its Enum8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verification {
-    /// The version named is not one that the log holds for this experiment.
+    /// The log holds no such version of this experiment.
     Unknown = 0,
     Verified = 1,
     Mismatched = 2,
-    /// No bucket of the experiment decided, so there is nothing to compute: somebody else assigns, the variant was
-    /// forced, or the unit is held out. The column `reason` tells them apart.
+    /// No bucket of the experiment decided: another system assigns, the variant was forced, or the unit is held
+    /// out. The column `reason` tells them apart.
     External = 3,
 }
 
@@ -35,13 +34,13 @@ impl Verification {
     }
 }
 
-/// What a version of a definition says of the exposures that name it, with its salts hashed.
+/// The definition version that exposures name, with its salts hashed.
 pub enum NamedVersion {
     Experiment {
         accepted: Arc<Accepted>,
         seeds: Seeds,
     },
-    /// A version of something else.
+    /// A version of something else than an experiment.
     Other,
 }
 
@@ -58,10 +57,10 @@ impl NamedVersion {
         })
     }
 
-    /// Compares `exposure` with the version that it names. Of a forced one nothing is hashed; of one that is held
-    /// out the buckets, where it carries them, are hashed again, but not whether the unit is in the holdout, of which
-    /// definitions say nothing. The state of the experiment and its targeting are
-    /// not asked again: the attributes on an exposure need not be all that the rule saw.
+    /// Compares `exposure` with the version that it names. For a forced exposure nothing is hashed. For one that
+    /// is held out, the buckets that it carries are hashed again, but nobody checks whether the unit is in the
+    /// holdout: definitions do not name holdouts. The experiment's state and targeting are not evaluated again,
+    /// since the exposure need not carry every attribute that the rule saw.
     pub fn verify(&self, exposure: &Exposure<'_>) -> Verification {
         let NamedVersion::Experiment { accepted, seeds } = self else { return Verification::Unknown };
         let Definition::Experiment(experiment) = &accepted.definition else {
@@ -96,7 +95,7 @@ impl NamedVersion {
     }
 }
 
-/// The mark where no bucket decided.
+/// The result when no bucket decided.
 fn undecided(experiment: &Experiment, exposure: &Exposure<'_>, buckets_are_sound: bool) -> Verification {
     let known = experiment.variants.iter().any(|variant| variant.key.as_str() == exposure.variant);
     if known && buckets_are_sound { Verification::External } else { Verification::Mismatched }
@@ -140,7 +139,7 @@ mod tests {
         definitions
     }
 
-    /// Of the environment that an exposure names, not of another.
+    /// The allocation of the environment that the exposure names counts, not another's.
     #[test]
     fn an_exposure_is_verified_by_what_holds_in_its_environment() {
         let mut definitions = definitions();

@@ -1,7 +1,7 @@
-//! A set of ids in 16 to 24 bytes each: one flat table in the order of the ids' hashes, each id in the place
-//! that its hash names or as near behind it as those before it allow. Whether an id is there is known at the
-//! first one of a later place, however full the table is; and since a larger table keeps the order, growing
-//! it is one pass from front to back over both.
+//! A set of ids in 16 to 24 bytes each: an open-addressed table in the order of the ids' hashes (linear probing
+//! with ordered runs). Each id is in the slot that its hash names, or as near behind it as the ids before it
+//! allow. A search ends at the first id with a larger hash, however full the table is. A larger table keeps the
+//! order, so growing is one pass over both tables.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -11,21 +11,21 @@ use schemas::Uuid;
 const FULL: (usize, usize) = (9, 10);
 const GROWN: (usize, usize) = (17, 25);
 const SLOTS_MIN: usize = 16;
-/// Slots behind the last place, for ids that were pushed beyond it: so many of a small table, at most so many.
+/// Slots behind the last place, for ids that are pushed beyond it: an eighth of a small table, at most 64.
 const TAIL_SHARE: usize = 8;
 const TAIL_MAX: usize = 64;
 
-/// Stands for an empty slot; the id of this value is kept apart.
+/// Marks an empty slot. The id of this value is kept in a field of its own.
 const EMPTY: u128 = 0;
 
 /// Ids, without their order.
 pub struct Ids {
-    /// As many as there are places, and the tail.
+    /// One for each place, then the tail.
     slots: Vec<u128>,
     places: usize,
     count: usize,
     has_zero: bool,
-    /// Of this set alone, so that nobody can make ids that all fall into one place.
+    /// Random and of this set alone, so that nobody can make ids that all have the same place.
     keys: [u64; 2],
 }
 
@@ -43,7 +43,7 @@ impl Default for Ids {
 }
 
 impl Ids {
-    /// An empty set that takes so many ids without growing.
+    /// An empty set with room for `ids` ids.
     pub fn with_room(ids: usize) -> Ids {
         let mut made = Ids::default();
         made.resize((ids + 1) * GROWN.1 / GROWN.0);
@@ -70,8 +70,8 @@ impl Ids {
         }
     }
 
-    /// Brings the places of ids that are asked for next into the processor's cache, all at once; one after
-    /// another, each question would wait for memory.
+    /// Loads the slots of ids that are looked up next into the processor's cache, all at once. Without it, each
+    /// look-up would wait for memory.
     pub fn warm(&self, ids: impl Iterator<Item = Uuid>) {
         if !self.slots.is_empty() {
             let place = |id: Uuid| place(self.hash(id.as_u128()), self.places);
@@ -113,7 +113,7 @@ impl Ids {
         Lookup::InsertAt(self.slots.len())
     }
 
-    /// Moves what is at `at` and behind it up to the next empty slot by one. False if there is none.
+    /// Inserts at `at` and moves everything up to the next empty slot by one. False if there is no empty slot.
     fn put(&mut self, at: usize, value: u128) -> bool {
         let Some(run) = self.slots[at..].iter().position(|slot| *slot == EMPTY) else { return false };
         self.slots.copy_within(at..at + run, at + 1);
@@ -121,7 +121,7 @@ impl Ids {
         true
     }
 
-    /// The product of both halves, each with a key, folded: every bit of the id moves the upper ones.
+    /// The folded product of both halves, each combined with a key: every bit of the id changes the upper bits.
     fn hash(&self, value: u128) -> u64 {
         let [low, high] = [value as u64 ^ self.keys[0], (value >> 64) as u64 ^ self.keys[1]];
         let product = u128::from(low) * u128::from(high);
@@ -134,8 +134,7 @@ impl Ids {
         self.lay_out(slots - self.places);
     }
 
-    /// The table for the number of places as it is now, with a tail of at least so many slots: where its end
-    /// is full, more places would not help.
+    /// Lays the ids out again with a tail of at least `tail` slots. A full tail needs more tail, not more places.
     fn lay_out(&mut self, tail: usize) {
         let mut slots = self.places + tail;
         self.slots = loop {
@@ -146,12 +145,12 @@ impl Ids {
         };
     }
 
-    /// A table of so many slots with the same ids; `None` if some are pushed beyond its end.
+    /// A table of `slots` slots with the same ids. `None` if some are pushed beyond its end.
     fn spread(&self, slots: usize) -> Option<Vec<u128>> {
         let mut spread = vec![EMPTY; slots];
         let mut next = 0;
         for value in &self.slots {
-            // An empty slot is copied to where the next id may come, so that there is nothing to choose.
+            // An empty slot is copied to where the next id may come, so that the loop has no branch here.
             let empty = *value == EMPTY;
             let at = if empty { next } else { next.max(place(self.hash(*value), self.places)) };
             match spread.get_mut(at) {

@@ -1,6 +1,6 @@
-//! A registry's schema with all that it names: the references of each schema are followed to the last, each asked
-//! for once, and laid out so that every text stands behind those it needs. What leads in a circle, too deep or too
-//! far is refused; what the registry does not have is named.
+//! Fetches a schema with everything that it refers to, directly or not. Each referenced schema is requested once,
+//! and the texts are ordered so that each comes after those that it needs. Cycles, and references that are too
+//! deep or too many, are refused. A reference that the registry does not have is named in the error.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -10,31 +10,31 @@ use schemas::avro::{DecodeError, IncompatibleSchema, SCHEMA_BYTES_MAX};
 
 use super::Fetch;
 
-/// Schemas that lie in each other.
+/// Length of a chain of references.
 const DEPTH_MAX: usize = 16;
-/// Schemas that one schema needs, directly or not.
+/// Schemas that one schema refers to, directly or not.
 const COUNT_MAX: usize = 64;
-/// No further one is asked for after so long: whoever else needs a schema waits for this one.
+/// After so long no further schema is requested: other workers wait meanwhile.
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// What came of asking.
+/// The result of fetching.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Gathered {
     Whole {
         writer: String,
-        /// Each behind those that it names.
+        /// Each after those that it refers to.
         referenced: Vec<String>,
     },
-    /// The registry does not have all of it, and may have it later.
+    /// The registry does not have all of it. It may have it later.
     Absent(DecodeError),
-    /// It has it, and it can never be used.
+    /// The registry has it, and it can never be used.
     Incompatible(IncompatibleSchema),
 }
 
-/// Asks for schema `id` and everything that it refers to.
+/// Fetches schema `id` and everything that it refers to.
 ///
 /// # Errors
-/// When the registry does not answer, or not soon enough; nothing is known of the schema then.
+/// When the registry does not answer in time. Nothing is known of the schema then.
 pub fn gather(registry: &dyn Fetch, id: u32, now: &dyn Fn() -> Instant) -> Result<Gathered, Unavailable> {
     let until = now() + WITHIN;
     let Some(Registered { schema, references }) = registry.schema(id)? else {
@@ -69,7 +69,7 @@ struct Walk<'r> {
     until: Instant,
     /// Of all texts so far.
     bytes: usize,
-    /// The schemas that lead to where the walk is.
+    /// The schemas from the root to where the walk is.
     path: Vec<Place>,
     done: HashSet<Place>,
     texts: Vec<String>,
