@@ -1,8 +1,8 @@
-//! What a row costs a worker between Kafka and ClickHouse, step by step, on one core and without either: the
-//! consumer's own parts in its own order, on the events that the `pipeline` benchmark carries.
+//! What a row costs a worker, step by step, on one core and without Kafka or ClickHouse: the consumer's own parts in
+//! their order, on the events of the `pipeline` benchmark.
 //!
-//! Behind them stands what asking the ledger of forgotten units adds, by what is in it: nothing in the sum above, which
-//! is that of a ledger without entries. Every event of these carries one id.
+//! Then it prints what a look-up in the ledger of forgotten units adds, by the entries of the ledger. The sum of the
+//! steps does not contain it: it is that of a ledger without entries. Every event here carries one id.
 //!
 //! `cargo bench -p consumer --bench steps`, with SPLITSTREAM_BENCH_EVENTS.
 

@@ -1,5 +1,5 @@
 //! What an operator touches, the same in every service: configuration, metrics, health, logs,
-//! orderly shutdown, exit codes and the schema registry. It knows nothing of experiments, events or tables.
+//! orderly shutdown, exit codes, retries and the schema registry. It knows nothing of experiments, events or tables.
 //!
 //! A service's `main` reads as one line: read the [`config`], start the [`log`], hand a
 //! [`Shutdown`] to the work, [`serve`](serve::serve) the operator's routes beside it, and let
