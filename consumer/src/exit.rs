@@ -2,12 +2,12 @@
 
 use ops::Exit;
 
-use crate::forget::Unread;
+use crate::forget::LedgerError;
 
-/// The error with the exit code that its causes ask for.
+/// Adds the exit code that the error's causes ask for.
 pub fn coded(error: anyhow::Error) -> anyhow::Error {
     ops::coded(error, |cause| {
-        if let Some(Unread::Unheeded(_)) = cause.downcast_ref::<Unread>() {
+        if let Some(LedgerError::Unusable(_)) = cause.downcast_ref::<LedgerError>() {
             return Some(Exit::InvalidInput);
         }
         clickhouse_client::exit_of(cause).or_else(|| kafka::exit_of(cause))

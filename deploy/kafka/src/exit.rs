@@ -3,10 +3,10 @@
 use std::error::Error as Cause;
 
 use ops::Exit;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 
-use crate::ConnectError;
 use crate::registry::Unavailable;
+use crate::{ConnectError, Transient};
 
 /// Of one cause of an error; `None` if it is neither's, or asks for none.
 pub fn exit_of(cause: &(dyn Cause + 'static)) -> Option<Exit> {
@@ -22,29 +22,13 @@ pub fn exit_of(cause: &(dyn Cause + 'static)) -> Option<Exit> {
     if let KafkaError::ClientConfig(..) = error {
         return Some(Exit::InvalidInput);
     }
-    is_silence(error.rdkafka_error_code()?).then_some(Exit::Unreachable)
-}
-
-/// Whether no broker answered.
-fn is_silence(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode::{
-        AllBrokersDown, BrokerNotAvailable, BrokerTransportFailure, MessageTimedOut, OperationTimedOut,
-        RequestTimedOut, Resolve,
-    };
-    matches!(
-        code,
-        AllBrokersDown
-            | BrokerNotAvailable
-            | BrokerTransportFailure
-            | MessageTimedOut
-            | OperationTimedOut
-            | RequestTimedOut
-            | Resolve
-    )
+    (Transient::of(error) == Some(Transient::NoAnswer)).then_some(Exit::Unreachable)
 }
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::error::RDKafkaErrorCode;
+
     use super::*;
 
     #[test]

@@ -1,6 +1,6 @@
 //! What an operator touches, the same in every service: configuration, metrics, health, logs,
-//! orderly shutdown and exit codes. It knows nothing of experiments, events or tables, and talks to nobody: the HTTP side is
-//! the package `frame`, the clients are `kafka` and `clickhouse-client`.
+//! orderly shutdown, exit codes and retries. It knows nothing of experiments, events or tables, and talks to nobody: the HTTP
+//! side is the package `frame`, the clients are `kafka` and `clickhouse-client`.
 //!
 //! A service's `main` reads as one line: read the [`config`], start the [`log`], hand a
 //! [`Shutdown`] to the work, serve the operator's routes beside it, and let
@@ -11,8 +11,10 @@ mod exit;
 pub mod health;
 pub mod log;
 pub mod metrics;
+pub mod retry;
 mod shutdown;
 
 pub use exit::{Exit, coded, main};
 pub use health::{Condition, Health, Progress};
+pub use retry::Retry;
 pub use shutdown::{Hold, Shutdown};

@@ -1,5 +1,5 @@
-//! The follower of the definitions log on a real broker, whose last offsets need be no records: it waited there
-//! for ever, and the consumer with it.
+//! The follower of the definitions log on a real broker. The log's last offsets may be no records; the follower once
+//! waited there for ever, and the consumer with it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
