@@ -11,7 +11,7 @@ use stats::{Alpha, Interval, Missing, Pair, TreatmentShare};
 use crate::counts::{Counts, Value};
 use crate::definitions::Phase;
 use crate::document::{Bounds, MetricResult, Role, VariantResult};
-use crate::look::{Comparison, Identity, Looks, PhaseSums, Sums, splits};
+use crate::look::{Comparison, EarlierLooks, Identity, PhaseSums, Sums, splits};
 
 mod always_valid;
 pub mod boundary;
@@ -43,7 +43,7 @@ pub struct Frame<'a> {
     /// Phases whose units do not count.
     pub left_out: &'a BTreeSet<u32>,
     /// The looks before this one.
-    pub looks: Looks<'a>,
+    pub looks: EarlierLooks<'a>,
 }
 
 /// A metric's numbers, and what a look would keep of them.

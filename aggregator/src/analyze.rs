@@ -1,5 +1,5 @@
-//! One analysis of one experiment, front to back: count each metric at the cut, turn counts and the looks so far
-//! into numbers, numbers into a verdict, and all of it into the document and the look that it rests on.
+//! One analysis of one experiment, front to back: count each metric at the cut; turn counts and earlier looks into
+//! numbers, the numbers into a look and a verdict, and all of it into a document. It knows no earlier document.
 
 use std::collections::BTreeSet;
 
@@ -11,11 +11,14 @@ use crate::analysis::{self, Compared, Frame, Outcome};
 use crate::counts::{self, Counts, Later, Question};
 use crate::cut::Cut;
 use crate::database::Database;
-use crate::decision::{self, Crossed, Evidence};
+use crate::decision::{self, Evidence, ExposedToSeveral};
 use crate::definitions::{Defined, Definitions};
-use crate::document::{CountingQuery, DOCUMENT_VERSION, ExperimentResult, MetricResult, PhaseRatio, Role};
+use crate::document::{
+    CountingQuery, DOCUMENT_VERSION, Decision, ExperimentResult, MetricResult, PhaseRatio, Role, SampleRatio,
+    Warning,
+};
 use crate::expiry;
-use crate::look::{Look, Looks};
+use crate::look::{EarlierLooks, Look};
 
 /// The state of the world that an analysis is of.
 pub struct Moment<'a> {
@@ -25,14 +28,18 @@ pub struct Moment<'a> {
 }
 
 /// What was counted of an experiment at one moment.
-pub struct Counting<'a> {
+pub struct CountedExperiment<'a> {
     defined: &'a Defined<Experiment>,
     counted: Vec<CountedMetric<'a>>,
     computed: Computed,
 }
 
 /// Counts; decides and writes nothing.
-pub async fn count<'a>(database: &Database, moment: &Moment<'a>, key: &str) -> anyhow::Result<Counting<'a>> {
+pub async fn count<'a>(
+    database: &Database,
+    moment: &Moment<'a>,
+    key: &str,
+) -> anyhow::Result<CountedExperiment<'a>> {
     let Some(defined) = moment.definitions.experiments.get(key) else {
         bail!("no experiment `{key}` is defined");
     };
@@ -49,28 +56,28 @@ pub async fn count<'a>(database: &Database, moment: &Moment<'a>, key: &str) -> a
             event: definition.map_or("", |defined| defined.definition.event.as_str()),
             window_hours: definition.and_then(|defined| defined.definition.window_hours),
         };
-        let found = counts::count(database, &question, moment.cut, moment.as_of).await?;
-        let known = |of: &Counts| defined.phases.iter().any(|phase| phase.number == of.phase);
-        let (counts, unknown): (Vec<Counts>, Vec<Counts>) = found.counts.into_iter().partition(known);
+        let answer = counts::count(database, &question, moment.cut, moment.as_of).await?;
+        let is_of_a_phase = |of: &Counts| defined.phases.iter().any(|phase| phase.number == of.phase);
+        let (counts, others): (Vec<Counts>, Vec<Counts>) = answer.counts.into_iter().partition(is_of_a_phase);
         counted.push(CountedMetric {
             key: metric,
             role,
             definition: definition.map(|defined| (defined.version, &defined.definition)),
-            unknown: unknown.iter().map(|of| of.units).sum(),
+            units_of_unknown_phases: others.iter().map(|of| of.units).sum(),
             counts,
-            sql: found.sql,
+            sql: answer.sql,
         });
     }
     let events: Vec<&str> =
         counted.iter().filter_map(|of| of.definition).map(|(_, metric)| metric.event.as_str()).collect();
     let later = counts::count_later(database, key, &events, &environments, moment.as_of).await?;
     let computed = Computed { analysis_id: Uuid::now_v7(), at: crate::cut::now()?, later };
-    Ok(Counting { defined, counted, computed })
+    Ok(CountedExperiment { defined, counted, computed })
 }
 
-impl Counting<'_> {
-    /// Decides, after the looks taken so far.
-    pub fn analyze(&self, moment: &Moment<'_>, looks: Looks<'_>) -> Analysis {
+impl CountedExperiment<'_> {
+    /// Analyzes and decides, after the looks taken so far.
+    pub fn analyze(&self, moment: &Moment<'_>, looks: EarlierLooks<'_>) -> Analysis {
         assemble(self.defined, moment, &self.counted, looks, &self.computed)
     }
 }
@@ -97,8 +104,8 @@ pub struct CountedMetric<'a> {
     pub role: Role,
     pub definition: Option<(Version, &'a Metric)>,
     pub counts: Vec<Counts>,
-    /// Units of phases that the definition, as far as it is known, does not have. They are counted when it is.
-    pub unknown: u64,
+    /// The definition, as far as it is mirrored, does not have these units' phases. They are counted once it has.
+    pub units_of_unknown_phases: u64,
     pub sql: String,
 }
 
@@ -109,20 +116,58 @@ pub struct Computed {
     pub later: Later,
 }
 
-/// The document, from everything that was read.
+/// From everything that was read to the document, and to the look that it rests on: numbers, look, verdict.
 pub fn assemble(
     defined: &Defined<Experiment>,
     moment: &Moment<'_>,
     counted: &[CountedMetric<'_>],
-    looks: Looks<'_>,
+    looks: EarlierLooks<'_>,
     computed: &Computed,
 ) -> Analysis {
+    let mut numbers = numbers(defined, counted, looks);
+    let complete_until = expiry::complete_until(numbers.units, moment.definitions.exposures_kept_days);
+    let look = look(defined, moment, computed, looks, &mut numbers, complete_until);
+    if let Some(look) = &look {
+        keep(&mut numbers.metrics, look);
+    }
+    analysis::adjust_p_values(&mut numbers.metrics);
+    let evidence = Evidence {
+        experiment: &defined.definition,
+        srm: &numbers.srm,
+        exposed: numbers.exposed_to_several(),
+        metrics: &numbers.metrics,
+    };
+    let decision = decision::decide(&evidence);
+    let mut warnings = decision::warnings(&evidence);
+    warnings.extend(expiry::warning(complete_until, moment.as_of));
+    let looks_recorded = looks.0.len() + usize::from(look.is_some());
+    let conclusion = Conclusion { decision, warnings, complete_until, looks_recorded };
+    Analysis { result: document(defined, moment, counted, computed, numbers, conclusion), look }
+}
+
+/// What the counts and the earlier looks give.
+struct Numbers<'a> {
+    /// By the primary metric.
+    units: &'a [Counts],
+    srm: SampleRatio,
+    /// Phases whose units do not count.
+    left_out: BTreeSet<u32>,
+    /// Phases whose sample ratio has alarmed by now.
+    alarms: BTreeSet<u32>,
+    metrics: Vec<MetricResult>,
+    /// As a look would keep them.
+    comparisons: Vec<Compared>,
+}
+
+fn numbers<'a>(
+    defined: &Defined<Experiment>,
+    counted: &'a [CountedMetric<'_>],
+    looks: EarlierLooks<'_>,
+) -> Numbers<'a> {
     let experiment = &defined.definition;
-    let units: &[Counts] =
-        counted.iter().find(|of| of.role == Role::Primary).map_or(&[], |of| of.counts.as_slice());
-    let alarmed = looks.alarms();
+    let units = primary_metric(counted).map_or(&[][..], |of| of.counts.as_slice());
     let excluded = experiment.excluded_phases.iter().map(|of| of.phase).collect();
-    let srm = analysis::sample_ratio(experiment, &defined.phases, units, &alarmed, &excluded);
+    let srm = analysis::sample_ratio(experiment, &defined.phases, units, &looks.alarms(), &excluded);
     let phases = |of: fn(&PhaseRatio) -> bool| -> BTreeSet<u32> {
         srm.phases.iter().filter(|phase| of(phase)).map(|phase| phase.phase).collect()
     };
@@ -136,39 +181,81 @@ pub fn assemble(
         metrics.push(analyzed.result);
         comparisons.extend(analyzed.comparisons);
     }
-    let is_due = alarms != alarmed || comparisons.iter().any(|of| of.is_due);
-    let look = is_due.then(|| Look {
+    Numbers { units, srm, left_out, alarms, metrics, comparisons }
+}
+
+impl Numbers<'_> {
+    fn exposed_to_several(&self) -> ExposedToSeveral {
+        let counting = || self.units.iter().filter(|of| !self.left_out.contains(&of.phase));
+        ExposedToSeveral {
+            units: counting().map(|of| of.units_in_several_variants).sum(),
+            of: counting().map(|of| of.units).sum(),
+        }
+    }
+}
+
+/// The look that has to be kept: something was spent, shown or learned that the log does not hold.
+fn look(
+    defined: &Defined<Experiment>,
+    moment: &Moment<'_>,
+    computed: &Computed,
+    looks: EarlierLooks<'_>,
+    numbers: &mut Numbers<'_>,
+    complete_until: Option<Micros>,
+) -> Option<Look> {
+    let comparisons = std::mem::take(&mut numbers.comparisons);
+    let is_due = numbers.alarms != looks.alarms()
+        || complete_until != looks.complete_until()
+        || comparisons.iter().any(|of| of.is_due);
+    if !is_due {
+        return None;
+    }
+    let primary = comparisons.iter().find(|of| of.comparison.of.role == Role::Primary);
+    let alpha_spent_before = match primary {
+        Some(of) => looks.alpha_spent_before(&of.comparison.of, defined.definition.plan.alpha),
+        None => looks.alpha_carried_over(),
+    };
+    Some(Look {
         analysis_id: computed.analysis_id,
         definition_version: defined.version,
         as_of: moment.as_of.to_string(),
         cut: moment.cut.clone(),
-        alpha_spent_before: primary(&comparisons)
-            .map_or(0.0, |of| looks.alpha_spent_before(&of.comparison.of, experiment.plan.alpha)),
-        phases_left_out: left_out.clone(),
-        sample_ratio_alarms: alarms,
+        alpha_spent_before,
+        phases_left_out: numbers.left_out.clone(),
+        sample_ratio_alarms: numbers.alarms.clone(),
+        complete_until,
         comparisons: comparisons.into_iter().map(|of| of.comparison).collect(),
-    });
-    if let Some(look) = &look {
-        keep(&mut metrics, look);
-    }
-    analysis::adjust_p_values(&mut metrics);
+    })
+}
+
+/// What follows from the numbers.
+struct Conclusion {
+    decision: Decision,
+    warnings: Vec<Warning>,
+    complete_until: Option<Micros>,
+    looks_recorded: usize,
+}
+
+fn document(
+    defined: &Defined<Experiment>,
+    moment: &Moment<'_>,
+    counted: &[CountedMetric<'_>],
+    computed: &Computed,
+    numbers: Numbers<'_>,
+    conclusion: Conclusion,
+) -> ExperimentResult {
+    let experiment = &defined.definition;
+    let units_in_several_variants = numbers.exposed_to_several().units;
+    let Numbers { units, srm, left_out, metrics, .. } = numbers;
+    let Conclusion { decision, warnings, complete_until, looks_recorded } = conclusion;
     let primary = metrics.iter().find(|metric| metric.role == Role::Primary);
-    let known = |counts: &&Counts| experiment.variants.iter().any(|of| of.key.as_str() == counts.variant);
-    let counts = |of: &&Counts| !left_out.contains(&of.phase);
-    let crossed = Crossed {
-        units: units.iter().filter(counts).map(|of| of.units_in_several_variants).sum(),
-        of: units.iter().filter(counts).map(|of| of.units).sum(),
-    };
-    let evidence = Evidence { experiment, srm: &srm, crossed, metrics: &metrics };
-    let (decision, mut warnings) = (decision::decide(&evidence), decision::warnings(&evidence));
-    let complete_until = expiry::complete_until(units, moment.definitions.exposures_kept_days);
-    warnings.extend(expiry::warning(complete_until, moment.as_of));
-    let result = ExperimentResult {
+    let is_variant = |key: &str| experiment.variants.iter().any(|of| of.key.as_str() == key);
+    ExperimentResult {
         document_version: DOCUMENT_VERSION,
         key: experiment.key.as_str().to_owned(),
         state: experiment.state,
         phase: experiment.phase(),
-        looks_recorded: u32::try_from(looks.taken.len() + usize::from(look.is_some())).unwrap_or(u32::MAX),
+        looks_recorded: u32::try_from(looks_recorded).unwrap_or(u32::MAX),
         definition_version: defined.version,
         hypothesis: experiment.hypothesis.clone(),
         as_of: moment.as_of.to_string(),
@@ -178,15 +265,16 @@ pub fn assemble(
         horizon_units: experiment.plan.horizon_units,
         variants: primary.map(|metric| metric.variants.clone()).unwrap_or_default(),
         warnings,
-        units_in_several_variants: crossed.units,
+        units_in_several_variants,
         complete_until,
         units_forced: units.iter().map(|of| of.units_forced).sum(),
         units_left_out: units.iter().filter(|of| left_out.contains(&of.phase)).map(|of| of.units).sum(),
-        units_of_unknown_phases: counted
+        units_of_unknown_phases: primary_metric(counted).map_or(0, |of| of.units_of_unknown_phases),
+        units_of_unknown_variants: units
             .iter()
-            .find(|of| of.role == Role::Primary)
-            .map_or(0, |of| of.unknown),
-        units_of_unknown_variants: units.iter().filter(|of| !known(of)).map(|of| of.units).sum(),
+            .filter(|of| !is_variant(&of.variant))
+            .map(|of| of.units)
+            .sum(),
         events_after_as_of: computed.later.events,
         first_event_after_as_of: computed.later.first_at.and_then(|micros| Micros::new(micros).ok()),
         test: primary.and_then(|metric| metric.tests.first().cloned()),
@@ -199,12 +287,11 @@ pub fn assemble(
             .iter()
             .map(|of| CountingQuery { metric: of.key.to_owned(), query: of.sql.clone() })
             .collect(),
-    };
-    Analysis { result, look }
+    }
 }
 
-fn primary(comparisons: &[Compared]) -> Option<&Compared> {
-    comparisons.iter().find(|of| of.comparison.of.role == Role::Primary)
+fn primary_metric<'a, 'b>(counted: &'a [CountedMetric<'b>]) -> Option<&'a CountedMetric<'b>> {
+    counted.iter().find(|of| of.role == Role::Primary)
 }
 
 /// The p-values of a look that is kept are those that hold.
@@ -221,8 +308,8 @@ fn keep(metrics: &mut [MetricResult], look: &Look) {
     }
 }
 
-/// Whether an analysis now would say what the previous one said: no row is new, no definition has changed,
-/// and the time of no event has come.
+/// Whether nothing new has to be written: an analysis now would say what the previous document says, for no row is new, no
+/// definition has changed, and the time of no event has come.
 pub fn is_current(previous: &ExperimentResult, moment: &Moment<'_>) -> bool {
     let Some(defined) = moment.definitions.experiments.get(&previous.key) else {
         return false;

@@ -16,7 +16,7 @@ mod trust;
 
 pub use boundary::progress;
 pub use exact::described;
-pub use trust::{Crossed, warnings};
+pub use trust::{ExposedToSeveral, warnings};
 
 /// A p-value below this reads as significant to most people, so the reason says why it does not count.
 const LOOKS_SIGNIFICANT: f64 = 0.05;
@@ -25,7 +25,7 @@ const LOOKS_SIGNIFICANT: f64 = 0.05;
 pub struct Evidence<'a> {
     pub experiment: &'a Experiment,
     pub srm: &'a SampleRatio,
-    pub crossed: Crossed,
+    pub exposed: ExposedToSeveral,
     /// All metrics, the primary one among them.
     pub metrics: &'a [MetricResult],
 }

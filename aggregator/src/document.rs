@@ -9,7 +9,7 @@ use crate::cut::Cut;
 
 mod forms;
 
-pub use forms::{Unreadable, alpha_spent_by_version_1};
+pub use forms::{FIRST_FORM, MetricKeys, Unreadable};
 
 /// The form of the documents that this build writes and reads.
 pub const DOCUMENT_VERSION: u32 = 2;
@@ -315,7 +315,7 @@ pub enum BoundaryStage {
     AlphaSpent,
 }
 
-/// A test with planned units and the looks it has taken; they are read back for the next one.
+/// A test with planned units and the looks it has taken, as the log of looks has them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Boundary {
     pub metric: String,

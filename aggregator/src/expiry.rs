@@ -5,6 +5,7 @@ use schemas::Micros;
 
 use crate::counts::Counts;
 use crate::document::{ExperimentResult, Warning, WarningKind};
+use crate::look::EarlierLooks;
 
 const DAY_MICROS: i64 = 86_400_000_000;
 
@@ -29,14 +30,15 @@ pub fn warning(complete_until: Option<Micros>, now: Micros) -> Option<Warning> {
     Some(Warning { kind: WarningKind::ExposuresExpire, text, share_of_units: None, metric: None })
 }
 
-/// Whether the first exposures have begun to be dropped since this document: nothing is counted any more.
-pub fn is_frozen(last: &ExperimentResult, now: Micros) -> bool {
-    last.complete_until.is_some_and(|until| until <= now)
+/// Since when nothing is counted any more, if that time has come: the first exposures have begun to be dropped. The last
+/// look tells it. Looks of earlier builds do not; for those their document does.
+pub fn expired(looks: EarlierLooks<'_>, document: Option<&ExperimentResult>, now: Micros) -> Option<Micros> {
+    let until = looks.complete_until().or_else(|| document.and_then(|last| last.complete_until));
+    until.filter(|until| *until <= now)
 }
 
 /// The last document, with the reason why it stays; none where it has that already.
-pub fn frozen(last: &ExperimentResult) -> Option<ExperimentResult> {
-    let until = last.complete_until?;
+pub fn frozen(last: &ExperimentResult, until: Micros) -> Option<ExperimentResult> {
     if last.warnings.iter().any(|warning| warning.kind == WarningKind::Frozen) {
         return None;
     }

@@ -112,7 +112,7 @@ impl Past<'_> {
 
     /// What each treatment's boundary has spent, of those that this one goes on.
     pub(super) fn spent_by_treatment(&self) -> BTreeMap<&str, f64> {
-        let looks = self.frame.looks.taken.iter().flat_map(|look| &look.comparisons);
+        let looks = self.frame.looks.0.iter().flat_map(|look| &look.comparisons);
         let own = looks.filter(|look| look.of == *self.identity);
         own.filter_map(|look| Some((look.treatment.as_str(), look.planned?.alpha_spent))).collect()
     }

@@ -12,37 +12,37 @@ const MISSING_ARM_EXPECTED: f64 = 8.0;
 /// Above this share of units that saw several variants every verdict begins with it. Assignment gives a unit one variant
 /// as long as the weights stand, so the share to be expected is 0; one in a hundred is more than strays (shared devices,
 /// tests by hand), and is where GrowthBook warns.
-const CROSSED_WARNS_ABOVE: f64 = 0.01;
+const SEVERAL_WARNS_ABOVE: f64 = 0.01;
 
 /// Above this share nothing is to be believed. A unit counts in the variant that it saw first; where more than a tenth
 /// saw another one too, that says so little of what they saw that it can make or hide an effect of a tenth, which is
 /// what most experiments look for, and the same fault may have sent the others anywhere. PostHog speaks of a high share
 /// from here on.
-const CROSSED_INVALID_ABOVE: f64 = 0.1;
+const SEVERAL_INVALID_ABOVE: f64 = 0.1;
 
 /// So few units may be anybody's tests by hand: from here on they make the numbers invalid.
-const CROSSED_INVALID_FROM: u64 = 8;
+const SEVERAL_INVALID_FROM: u64 = 8;
 
 /// Units that were exposed to more than one variant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Crossed {
+pub struct ExposedToSeveral {
     pub units: u64,
     /// All that are counted.
     pub of: u64,
 }
 
-impl Crossed {
+impl ExposedToSeveral {
     fn share(self) -> f64 {
         if self.of == 0 { 0.0 } else { self.units as f64 / self.of as f64 }
     }
 
     fn is_invalid(self) -> bool {
-        self.units >= CROSSED_INVALID_FROM && self.share() > CROSSED_INVALID_ABOVE
+        self.units >= SEVERAL_INVALID_FROM && self.share() > SEVERAL_INVALID_ABOVE
     }
 
     /// "312 of 6,000 units (5.20 %) have seen more than one variant", where they are too many for strays.
     fn sentence(self) -> Option<String> {
-        (self.share() > CROSSED_WARNS_ABOVE).then(|| {
+        (self.share() > SEVERAL_WARNS_ABOVE).then(|| {
             format!(
                 "{} of {} units ({}) have seen more than one variant",
                 say::count(self.units),
@@ -57,14 +57,14 @@ const FIND_OUT: &str = "find out why before reading any number here.";
 
 /// The first reason not to read any number.
 pub(super) fn invalid(evidence: &Evidence<'_>) -> Option<Ruling> {
-    crossed(evidence.crossed).or_else(|| missing_arm(evidence.srm)).or_else(|| split(evidence.srm))
+    exposed_to_several(evidence.exposed).or_else(|| missing_arm(evidence.srm)).or_else(|| split(evidence.srm))
 }
 
-fn crossed(crossed: Crossed) -> Option<Ruling> {
-    let sentence = crossed.sentence().filter(|_| crossed.is_invalid())?;
+fn exposed_to_several(exposed: ExposedToSeveral) -> Option<Ruling> {
+    let sentence = exposed.sentence().filter(|_| exposed.is_invalid())?;
     let reason = format!(
         "{sentence}, and above {:.0} % the first one does not say what a unit saw; {FIND_OUT}",
-        CROSSED_INVALID_ABOVE * 100.0
+        SEVERAL_INVALID_ABOVE * 100.0
     );
     Some((Verdict::Invalid, None, reason))
 }
@@ -119,7 +119,7 @@ fn units_of(variant: &Expectation) -> String {
 /// The reason with what must be said before it and what is left open behind it.
 pub(super) fn told(evidence: &Evidence<'_>, verdict: Verdict, reason: String) -> String {
     // Where it is the reason itself, it need not be said twice.
-    let warning = evidence.crossed.sentence().filter(|_| !evidence.crossed.is_invalid());
+    let warning = evidence.exposed.sentence().filter(|_| !evidence.exposed.is_invalid());
     let before =
         warning.map_or(String::new(), |sentence| format!("Warning: {sentence}, and count in the first. "));
     let behind = match verdict {
@@ -133,11 +133,11 @@ pub(super) fn told(evidence: &Evidence<'_>, verdict: Verdict, reason: String) ->
 
 /// The same for machines, and for those who read a table.
 pub fn warnings(evidence: &Evidence<'_>) -> Vec<Warning> {
-    let crossed = evidence.crossed;
-    let several = crossed.sentence().map(|sentence| Warning {
+    let exposed = evidence.exposed;
+    let several = exposed.sentence().map(|sentence| Warning {
         kind: WarningKind::UnitsInSeveralVariants,
         text: format!("{sentence}, and count in the first."),
-        share_of_units: Some(crossed.share()),
+        share_of_units: Some(exposed.share()),
         metric: None,
     });
     let guardrails = guardrails_without_data(evidence).map(|(metric, text)| Warning {
