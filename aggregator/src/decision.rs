@@ -4,7 +4,7 @@
 
 use schemas::definition::{Direction, Experiment, Method, Plan};
 
-use crate::analysis::boundary::Asked;
+use crate::analysis::boundary::PlannedTest;
 use crate::document::{
     AlwaysValid, BoundaryMethod, Bounds, Decision, MetricResult, Role, SampleRatio, Test, Verdict,
 };
@@ -331,8 +331,8 @@ fn lift(metric: &MetricResult, lift: f64) -> String {
 
 fn method_used(evidence: &Evidence<'_>) -> String {
     let experiment = evidence.experiment;
-    let asked = Asked::by(&experiment.plan).map(|asked| asked.method);
-    let used = match asked {
+    let planned = PlannedTest::of(&experiment.plan).map(|test| test.method);
+    let used = match planned {
         None => "always-valid interval (asymptotic confidence sequence)",
         Some(BoundaryMethod::GroupSequential) => {
             "group sequential test (Lan-DeMets spending, O'Brien-Fleming) up to the planned horizon"
@@ -348,7 +348,7 @@ fn method_used(evidence: &Evidence<'_>) -> String {
         0 | 1 => String::new(),
         several => format!(", alpha shared among {several} treatments"),
     };
-    let guardrails = if asked.is_some() && !experiment.metrics.guardrails.is_empty() {
+    let guardrails = if planned.is_some() && !experiment.metrics.guardrails.is_empty() {
         "; guardrails by always-valid p-values"
     } else {
         ""
@@ -376,17 +376,5 @@ fn toward(direction: Direction, number: f64) -> f64 {
     match direction {
         Direction::Increase => number,
         Direction::Decrease => -number,
-    }
-}
-
-impl Bounds {
-    /// The same interval in a scale on which above zero is better.
-    fn toward_better(self, direction: Direction) -> Bounds {
-        match direction {
-            Direction::Increase => self,
-            Direction::Decrease => {
-                Bounds { lower: self.upper.map(|end| -end), upper: self.lower.map(|end| -end) }
-            }
-        }
     }
 }

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::cut::Cut;
 
+mod bounds;
 mod forms;
 
+pub use bounds::Bounds;
 pub use forms::{FIRST_FORM, MetricKeys, Unreadable};
 
 /// The form of the documents that this build writes and reads.
@@ -149,13 +151,6 @@ pub struct MetricResult {
     /// interval.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub boundaries: Vec<Boundary>,
-}
-
-/// From `lower` to `upper`; a null end is infinite.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Bounds {
-    pub lower: Option<f64>,
-    pub upper: Option<f64>,
 }
 
 /// What the p-value of a [`Test`] comes from.
@@ -537,13 +532,6 @@ impl Boundary {
 impl ExperimentResult {
     pub fn primary(&self) -> Option<&MetricResult> {
         self.metrics.iter().find(|metric| metric.role == Role::Primary)
-    }
-}
-
-impl Bounds {
-    /// Whether zero lies inside or on an end.
-    pub fn includes_zero(self) -> bool {
-        self.lower.is_none_or(|lower| lower <= 0.0) && self.upper.is_none_or(|upper| upper >= 0.0)
     }
 }
 
