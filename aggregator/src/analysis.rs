@@ -316,7 +316,7 @@ impl Names {
     }
 }
 
-/// The split of the first phase in which both arms were to get units. Plans are laid down by it, for the
+/// The split of the first phase in which both arms were to get units. Plans are made by it, for the
 /// experiment's life.
 struct FirstSplit {
     /// Of both arms' units.

@@ -82,10 +82,10 @@ impl CountedExperiment<'_> {
     }
 }
 
-/// What an analysis says, and the look that has to be in the log of looks before anybody is told.
+/// The document of an analysis, and the look that has to be in the log of looks before the document is published.
 pub struct Analysis {
     pub result: ExperimentResult,
-    /// None where nothing was spent or shown that the looks before do not hold.
+    /// None where nothing was spent or shown that is not in the earlier looks.
     pub look: Option<Look>,
 }
 
@@ -125,7 +125,7 @@ pub fn assemble(
     computed: &Computed,
 ) -> Analysis {
     let mut numbers = numbers(defined, counted, looks);
-    let complete_until = expiry::complete_until(numbers.units, moment.definitions.exposures_kept_days);
+    let complete_until = expiry::complete_until(numbers.units, looks, moment.definitions.exposures_kept_days);
     let look = look(defined, moment, computed, looks, &mut numbers, complete_until);
     if let Some(look) = &look {
         keep(&mut numbers.metrics, look);

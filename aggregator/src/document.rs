@@ -94,7 +94,7 @@ pub struct Warning {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WarningKind {
-    /// More units than strays explain have seen more than one variant.
+    /// More units than accidents explain were exposed to more than one variant.
     UnitsInSeveralVariants,
     /// A guardrail of which no arm has any conversion shows neither harm nor safety.
     GuardrailWithoutData,

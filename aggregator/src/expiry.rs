@@ -13,14 +13,19 @@ const DAY_MICROS: i64 = 86_400_000_000;
 const WARNED_BEFORE_MICROS: i64 = 28 * DAY_MICROS;
 
 /// When the first of the exposures counted may be dropped: at the end of so many days after the day on which it came.
-/// None if they are kept for ever, or there are none.
-pub fn complete_until(counts: &[Counts], kept_days: u32) -> Option<Micros> {
-    let first = counts.iter().map(|of| of.ingested_since_ms).min().filter(|_| kept_days > 0)?;
+/// Where there are none now, as the looks know it. None if exposures are kept for ever, or there never were any.
+pub fn complete_until(counts: &[Counts], looks: EarlierLooks<'_>, kept_days: u32) -> Option<Micros> {
+    if kept_days == 0 {
+        return None;
+    }
+    let Some(first) = counts.iter().map(|of| of.ingested_since_ms).min() else {
+        return looks.complete_until();
+    };
     let day = (first * 1_000).div_euclid(DAY_MICROS);
     Micros::new((day + i64::from(kept_days)) * DAY_MICROS).ok()
 }
 
-/// What the reader must know of it.
+/// The warning for readers of the document.
 pub fn warning(complete_until: Option<Micros>, now: Micros) -> Option<Warning> {
     let until = complete_until.filter(|until| until.get() - now.get() <= WARNED_BEFORE_MICROS)?;
     let text = format!(

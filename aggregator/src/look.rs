@@ -241,8 +241,8 @@ impl PhaseSums {
     }
 }
 
-/// Phases that follow each other with the same split, put together; those left out are not there. A phase in which
-/// one of the arms was to get no units compares nothing.
+/// The phases that count, those with the same split that follow each other put together. A phase in which one of the arms
+/// was to get no units compares nothing.
 pub fn splits(phases: &[PhaseSums], left_out: &BTreeSet<u32>) -> Result<Vec<PhaseSums>, String> {
     let mut splits: Vec<PhaseSums> = Vec::new();
     let compared = |of: &&PhaseSums| !left_out.contains(&of.phase) && of.treatment_share().is_some();
@@ -255,8 +255,8 @@ pub fn splits(phases: &[PhaseSums], left_out: &BTreeSet<u32>) -> Result<Vec<Phas
     Ok(splits)
 }
 
-/// What statistics take of them. Where all events are worth nothing, there is nothing that their number could say of
-/// the values.
+/// The same for the statistics. Where no event has a value other than 0, the number of units with events says nothing of
+/// the values and is left out.
 pub fn strata(splits: &[PhaseSums]) -> Result<Vec<Stratum>, String> {
     let events: u64 = splits.iter().map(|of| of.control.conversions + of.treatment.conversions).sum();
     let counting = events == 0 || !splits.iter().all(PhaseSums::has_no_values);
@@ -272,8 +272,8 @@ impl<'a> EarlierLooks<'a> {
     /// Those of one comparison, each with the phases that were left out at it.
     pub fn sequence(self, of: &Identity, treatment: &str) -> Vec<(&'a Comparison, &'a BTreeSet<u32>)> {
         let looks = self.0.iter().flat_map(|look| {
-            let found = look.comparisons.iter().find(|at| at.of == *of && at.treatment == treatment);
-            found.map(|comparison| (comparison, &look.phases_left_out))
+            let own = look.comparisons.iter().find(|at| at.of == *of && at.treatment == treatment);
+            own.map(|comparison| (comparison, &look.phases_left_out))
         });
         looks.collect()
     }

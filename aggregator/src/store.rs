@@ -55,7 +55,8 @@ struct ResultRow<'a> {
     kept_as: &'static str,
 }
 
-/// What was written last of an experiment, as far as this process knows.
+/// What was written last of an experiment, as far as this process knows. It decides what has to be written next, nothing
+/// else.
 #[derive(Clone, Debug)]
 pub struct Written {
     /// The latest analysis, whose rows of numbers were written.

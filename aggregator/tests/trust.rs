@@ -233,6 +233,8 @@ fn exposures_that_expire_are_warned_of_and_then_the_experiment_is_frozen() {
         (last.decision.clone(), last.metrics.clone())
     );
     assert_eq!(expiry::frozen(&frozen, until), None);
+    // Nor is it forgotten where no exposure is there any more.
+    assert_eq!(story.analyze(&[]).complete_until, Some(until));
 }
 
 /// A document of the first form is not read as nothing before: it is refused, and what its looks have spent stays spent.

@@ -12,7 +12,7 @@ use super::{Data, Frame, Names, exact};
 use crate::document::{AlwaysValid, Bounds};
 use crate::look::{Comparison, Identity};
 
-/// What was laid down before the first look.
+/// What was fixed before the first look.
 pub(super) struct AlwaysValidPlan {
     pub(super) alpha: Alpha,
     pub(super) tuned_for_units: f64,
@@ -140,14 +140,14 @@ impl PastLooks<'_> {
 }
 
 impl SmallestPValues {
-    /// Keeps what this look makes smaller, and tells whether it must be kept for its own sake: when it has halved or
+    /// Keeps what this look makes smaller. Returns whether the look must be recorded for that: when it has halved or
     /// passed alpha. Until a look is kept its p-value is the larger one before, which holds all the same.
     pub(super) fn keep(&self, look: &mut AlwaysValid, kept: &mut Comparison) -> bool {
         kept.p_value = look.p_value_now.filter(|now| *now < self.p_value);
         kept.harm_p_value = look.harm_p_value.filter(|now| *now < self.harm_p_value);
-        let known = |now: Option<f64>, before: f64| (now.is_some() || before < 1.0).then_some(before);
-        look.p_value = known(look.p_value_now, self.p_value);
-        look.harm_p_value = known(look.harm_p_value, self.harm_p_value);
+        let valid = |now: Option<f64>, before: f64| (now.is_some() || before < 1.0).then_some(before);
+        look.p_value = valid(look.p_value_now, self.p_value);
+        look.harm_p_value = valid(look.harm_p_value, self.harm_p_value);
         self.is_due(kept.p_value, self.p_value) || self.is_due(kept.harm_p_value, self.harm_p_value)
     }
 

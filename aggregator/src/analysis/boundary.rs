@@ -222,7 +222,7 @@ fn repeat(
             let remaining = Data::of(&kept.phases, past.frame.left_out)?;
             fraction =
                 information_fraction(&remaining.strata, current.planned).map_err(invalid)?.max(fraction);
-            // Where nothing of it remains there is no bound to lay down.
+            // Where nothing of it remains there is no bound.
             let bound = match fraction > 0.0 {
                 true => Some(bounds.look_having_spent(fraction, look.alpha_spent).map_err(invalid)?),
                 false => None,
@@ -261,7 +261,7 @@ fn take(
     let last = result.looks.last().map(|look| look.fraction);
     let is_final = match current.is_split_anew {
         false => current.units_of_all_arms >= test.horizon,
-        // Ending at units would let whoever chose the new split by the effect choose how much is seen of it.
+        // An end at a number of units would let whoever chose the new split by the effect choose how much of it is seen.
         true => result.fraction >= 1.0,
     };
     let is_interim =

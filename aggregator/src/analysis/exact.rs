@@ -14,7 +14,7 @@ use crate::document::{
     AlwaysValid, BoundaryLook, BoundaryMethod, Bounds, CountedUnits, ExactMethod, ExactTest,
 };
 
-/// The always-valid test of the counts, in place of the interval. A guardrail's harm is asked of it one-sided.
+/// The always-valid test of the counts, in place of the interval. A guardrail's harm is tested one-sided.
 pub(super) fn always_valid(
     names: &Names,
     data: &Data,
