@@ -1,5 +1,6 @@
-//! One analysis of one experiment, front to back: count each metric at the cut; turn counts and earlier looks into
-//! numbers, the numbers into a look and a verdict, and all of it into a document. It knows no earlier document.
+//! The steps of one analysis of one experiment: count each metric at the cut, turn counts and earlier looks into numbers and
+//! the look that they need, the numbers into a verdict, and all of it into a document. All but counting is pure, and none
+//! knows an earlier document.
 
 use std::collections::BTreeSet;
 
@@ -21,6 +22,7 @@ use crate::expiry;
 use crate::look::{EarlierLooks, Look};
 
 /// The state of the world that an analysis is of.
+#[derive(Clone, Copy)]
 pub struct Moment<'a> {
     pub definitions: &'a Definitions,
     pub cut: &'a Cut,
@@ -29,9 +31,48 @@ pub struct Moment<'a> {
 
 /// What was counted of an experiment at one moment.
 pub struct CountedExperiment<'a> {
-    defined: &'a Defined<Experiment>,
-    counted: Vec<CountedMetric<'a>>,
-    computed: Computed,
+    pub defined: &'a Defined<Experiment>,
+    pub moment: Moment<'a>,
+    /// The primary one first.
+    pub metrics: Vec<CountedMetric<'a>>,
+    pub analysis_id: Uuid,
+    /// When it was counted.
+    pub at: Micros,
+    /// Events that are not counted yet.
+    pub later: Later,
+}
+
+/// A metric with its counts and the query that counted.
+pub struct CountedMetric<'a> {
+    pub key: &'a str,
+    pub role: Role,
+    pub definition: Option<(Version, &'a Metric)>,
+    pub counts: Vec<Counts>,
+    /// The definition, as far as it is mirrored, does not have these units' phases. They are counted once it has.
+    pub units_of_unknown_phases: u64,
+    pub sql: String,
+}
+
+/// What the counts and the earlier looks give.
+pub struct Numbers<'a> {
+    /// By the primary metric.
+    units: &'a [Counts],
+    srm: SampleRatio,
+    /// Phases whose units do not count.
+    left_out: BTreeSet<u32>,
+    metrics: Vec<MetricResult>,
+    /// When the first of the exposures counted will be dropped from the table.
+    complete_until: Option<Micros>,
+    /// Has to be in the log of looks before anything of this is published. None where nothing was spent, shown or learned
+    /// that is not in the earlier looks.
+    pub look: Option<Look>,
+    looks_recorded: usize,
+}
+
+/// The verdict, and what has to be read with it.
+pub struct Conclusion {
+    decision: Decision,
+    warnings: Vec<Warning>,
 }
 
 /// Counts; decides and writes nothing.
@@ -71,22 +112,14 @@ pub async fn count<'a>(
     let events: Vec<&str> =
         counted.iter().filter_map(|of| of.definition).map(|(_, metric)| metric.event.as_str()).collect();
     let later = counts::count_later(database, key, &events, &environments, moment.as_of).await?;
-    let computed = Computed { analysis_id: Uuid::now_v7(), at: crate::cut::now()?, later };
-    Ok(CountedExperiment { defined, counted, computed })
-}
-
-impl CountedExperiment<'_> {
-    /// Analyzes and decides, after the looks taken so far.
-    pub fn analyze(&self, moment: &Moment<'_>, looks: EarlierLooks<'_>) -> Analysis {
-        assemble(self.defined, moment, &self.counted, looks, &self.computed)
-    }
-}
-
-/// The document of an analysis, and the look that has to be in the log of looks before the document is published.
-pub struct Analysis {
-    pub result: ExperimentResult,
-    /// None where nothing was spent or shown that is not in the earlier looks.
-    pub look: Option<Look>,
+    Ok(CountedExperiment {
+        defined,
+        moment: *moment,
+        metrics: counted,
+        analysis_id: Uuid::now_v7(),
+        at: crate::cut::now()?,
+        later,
+    })
 }
 
 /// The metrics of an experiment, the primary one first.
@@ -98,90 +131,139 @@ pub fn metrics(experiment: &Experiment) -> impl Iterator<Item = (&str, Role)> {
     primary.chain(secondary).chain(guardrails)
 }
 
-/// A metric with its counts and the query that counted.
-pub struct CountedMetric<'a> {
-    pub key: &'a str,
-    pub role: Role,
-    pub definition: Option<(Version, &'a Metric)>,
-    pub counts: Vec<Counts>,
-    /// The definition, as far as it is mirrored, does not have these units' phases. They are counted once it has.
-    pub units_of_unknown_phases: u64,
-    pub sql: String,
-}
-
-/// What differs between two analyses at one cut.
-pub struct Computed {
-    pub analysis_id: Uuid,
-    pub at: Micros,
-    pub later: Later,
-}
-
-/// From everything that was read to the document, and to the look that it rests on: numbers, look, verdict.
-pub fn assemble(
-    defined: &Defined<Experiment>,
-    moment: &Moment<'_>,
-    counted: &[CountedMetric<'_>],
-    looks: EarlierLooks<'_>,
-    computed: &Computed,
-) -> Analysis {
-    let mut numbers = numbers(defined, counted, looks);
-    let complete_until = expiry::complete_until(numbers.units, looks, moment.definitions.exposures_kept_days);
-    let look = look(defined, moment, computed, looks, &mut numbers, complete_until);
-    if let Some(look) = &look {
-        keep(&mut numbers.metrics, look);
+impl CountedExperiment<'_> {
+    /// The numbers, after the looks taken so far.
+    pub fn analyze(&self, looks: EarlierLooks<'_>) -> Numbers<'_> {
+        let experiment = &self.defined.definition;
+        let units = self.primary().map_or(&[][..], |of| of.counts.as_slice());
+        let excluded = experiment.excluded_phases.iter().map(|of| of.phase).collect();
+        let srm = analysis::sample_ratio(experiment, &self.defined.phases, units, &looks.alarms(), &excluded);
+        let left_out = phases(&srm, |phase| phase.left_out);
+        let frame = Frame { experiment, phases: &self.defined.phases, left_out: &left_out, looks };
+        let mut metrics = Vec::new();
+        let mut comparisons = Vec::new();
+        for of in &self.metrics {
+            let outcome =
+                Outcome { key: of.key, role: of.role, definition: of.definition, counts: &of.counts };
+            let analyzed = analysis::metric(&frame, &outcome);
+            metrics.push(analyzed.result);
+            comparisons.extend(analyzed.comparisons);
+        }
+        let kept_days = self.moment.definitions.exposures_kept_days;
+        let complete_until = expiry::complete_until(units, looks, kept_days);
+        let seen = Seen { left_out: &left_out, alarms: phases(&srm, |phase| phase.alarm), complete_until };
+        let look = self.look(looks, seen, comparisons);
+        if let Some(look) = &look {
+            keep(&mut metrics, look);
+        }
+        analysis::adjust_p_values(&mut metrics);
+        let looks_recorded = looks.0.len() + usize::from(look.is_some());
+        Numbers { units, srm, left_out, metrics, complete_until, look, looks_recorded }
     }
-    analysis::adjust_p_values(&mut numbers.metrics);
-    let evidence = Evidence {
-        experiment: &defined.definition,
-        srm: &numbers.srm,
-        exposed: numbers.exposed_to_several(),
-        metrics: &numbers.metrics,
-    };
-    let decision = decision::decide(&evidence);
-    let mut warnings = decision::warnings(&evidence);
-    warnings.extend(expiry::warning(complete_until, moment.as_of));
-    let looks_recorded = looks.0.len() + usize::from(look.is_some());
-    let conclusion = Conclusion { decision, warnings, complete_until, looks_recorded };
-    Analysis { result: document(defined, moment, counted, computed, numbers, conclusion), look }
+
+    /// The look that has to be kept, if any has to be.
+    fn look(&self, looks: EarlierLooks<'_>, seen: Seen<'_>, comparisons: Vec<Compared>) -> Option<Look> {
+        let is_due = seen.alarms != looks.alarms()
+            || seen.complete_until != looks.complete_until()
+            || comparisons.iter().any(|of| of.is_due);
+        if !is_due {
+            return None;
+        }
+        let primary = comparisons.iter().find(|of| of.comparison.of.role == Role::Primary);
+        let alpha_spent_before = match primary {
+            Some(of) => looks.alpha_spent_before(&of.comparison.of, self.defined.definition.plan.alpha),
+            None => looks.alpha_carried_over(),
+        };
+        Some(Look {
+            analysis_id: self.analysis_id,
+            definition_version: self.defined.version,
+            as_of: self.moment.as_of.to_string(),
+            cut: self.moment.cut.clone(),
+            alpha_spent_before,
+            phases_left_out: seen.left_out.clone(),
+            sample_ratio_alarms: seen.alarms,
+            complete_until: seen.complete_until,
+            comparisons: comparisons.into_iter().map(|of| of.comparison).collect(),
+        })
+    }
+
+    /// The verdict on the numbers.
+    pub fn decide(&self, numbers: &Numbers<'_>) -> Conclusion {
+        let evidence = Evidence {
+            experiment: &self.defined.definition,
+            srm: &numbers.srm,
+            exposed: numbers.exposed_to_several(),
+            metrics: &numbers.metrics,
+        };
+        let decision = decision::decide(&evidence);
+        let mut warnings = decision::warnings(&evidence);
+        warnings.extend(expiry::warning(numbers.complete_until, self.moment.as_of));
+        Conclusion { decision, warnings }
+    }
+
+    /// All of it as it is published.
+    pub fn document(&self, numbers: Numbers<'_>, conclusion: Conclusion) -> ExperimentResult {
+        let experiment = &self.defined.definition;
+        let units_in_several_variants = numbers.exposed_to_several().units;
+        let Numbers { units, srm, left_out, metrics, complete_until, looks_recorded, .. } = numbers;
+        let Conclusion { decision, warnings } = conclusion;
+        let primary = metrics.iter().find(|metric| metric.role == Role::Primary);
+        let is_variant = |key: &str| experiment.variants.iter().any(|of| of.key.as_str() == key);
+        ExperimentResult {
+            document_version: DOCUMENT_VERSION,
+            key: experiment.key.as_str().to_owned(),
+            state: experiment.state,
+            phase: experiment.phase(),
+            looks_recorded: u32::try_from(looks_recorded).unwrap_or(u32::MAX),
+            definition_version: self.defined.version,
+            hypothesis: experiment.hypothesis.clone(),
+            as_of: self.moment.as_of.to_string(),
+            computed_at: self.at.to_string(),
+            analysis_id: self.analysis_id,
+            cut: self.moment.cut.clone(),
+            horizon_units: experiment.plan.horizon_units,
+            variants: primary.map(|metric| metric.variants.clone()).unwrap_or_default(),
+            warnings,
+            units_in_several_variants,
+            complete_until,
+            units_forced: units.iter().map(|of| of.units_forced).sum(),
+            units_left_out: units.iter().filter(|of| left_out.contains(&of.phase)).map(|of| of.units).sum(),
+            units_of_unknown_phases: self.primary().map_or(0, |of| of.units_of_unknown_phases),
+            units_of_unknown_variants: units
+                .iter()
+                .filter(|of| !is_variant(&of.variant))
+                .map(|of| of.units)
+                .sum(),
+            events_after_as_of: self.later.events,
+            first_event_after_as_of: self.later.first_at.and_then(|micros| Micros::new(micros).ok()),
+            test: primary.and_then(|metric| metric.tests.first().cloned()),
+            tests: primary.map(|metric| metric.tests.clone()).unwrap_or_default(),
+            always_valid: primary.and_then(|metric| metric.always_valid.first().cloned()),
+            metrics,
+            srm,
+            decision,
+            sql: self
+                .metrics
+                .iter()
+                .map(|of| CountingQuery { metric: of.key.to_owned(), query: of.sql.clone() })
+                .collect(),
+        }
+    }
+
+    fn primary(&self) -> Option<&CountedMetric<'_>> {
+        self.metrics.iter().find(|of| of.role == Role::Primary)
+    }
 }
 
-/// What the counts and the earlier looks give.
-struct Numbers<'a> {
-    /// By the primary metric.
-    units: &'a [Counts],
-    srm: SampleRatio,
-    /// Phases whose units do not count.
-    left_out: BTreeSet<u32>,
-    /// Phases whose sample ratio has alarmed by now.
+/// What a look keeps beside the comparisons.
+struct Seen<'a> {
+    left_out: &'a BTreeSet<u32>,
     alarms: BTreeSet<u32>,
-    metrics: Vec<MetricResult>,
-    /// As a look would keep them.
-    comparisons: Vec<Compared>,
+    complete_until: Option<Micros>,
 }
 
-fn numbers<'a>(
-    defined: &Defined<Experiment>,
-    counted: &'a [CountedMetric<'_>],
-    looks: EarlierLooks<'_>,
-) -> Numbers<'a> {
-    let experiment = &defined.definition;
-    let units = primary_metric(counted).map_or(&[][..], |of| of.counts.as_slice());
-    let excluded = experiment.excluded_phases.iter().map(|of| of.phase).collect();
-    let srm = analysis::sample_ratio(experiment, &defined.phases, units, &looks.alarms(), &excluded);
-    let phases = |of: fn(&PhaseRatio) -> bool| -> BTreeSet<u32> {
-        srm.phases.iter().filter(|phase| of(phase)).map(|phase| phase.phase).collect()
-    };
-    let (left_out, alarms) = (phases(|phase| phase.left_out), phases(|phase| phase.alarm));
-    let frame = Frame { experiment, phases: &defined.phases, left_out: &left_out, looks };
-    let mut metrics = Vec::new();
-    let mut comparisons = Vec::new();
-    for of in counted {
-        let outcome = Outcome { key: of.key, role: of.role, definition: of.definition, counts: &of.counts };
-        let analyzed = analysis::metric(&frame, &outcome);
-        metrics.push(analyzed.result);
-        comparisons.extend(analyzed.comparisons);
-    }
-    Numbers { units, srm, left_out, alarms, metrics, comparisons }
+fn phases(srm: &SampleRatio, of: fn(&PhaseRatio) -> bool) -> BTreeSet<u32> {
+    srm.phases.iter().filter(|phase| of(phase)).map(|phase| phase.phase).collect()
 }
 
 impl Numbers<'_> {
@@ -192,106 +274,6 @@ impl Numbers<'_> {
             of: counting().map(|of| of.units).sum(),
         }
     }
-}
-
-/// The look that has to be kept: something was spent, shown or learned that the log does not hold.
-fn look(
-    defined: &Defined<Experiment>,
-    moment: &Moment<'_>,
-    computed: &Computed,
-    looks: EarlierLooks<'_>,
-    numbers: &mut Numbers<'_>,
-    complete_until: Option<Micros>,
-) -> Option<Look> {
-    let comparisons = std::mem::take(&mut numbers.comparisons);
-    let is_due = numbers.alarms != looks.alarms()
-        || complete_until != looks.complete_until()
-        || comparisons.iter().any(|of| of.is_due);
-    if !is_due {
-        return None;
-    }
-    let primary = comparisons.iter().find(|of| of.comparison.of.role == Role::Primary);
-    let alpha_spent_before = match primary {
-        Some(of) => looks.alpha_spent_before(&of.comparison.of, defined.definition.plan.alpha),
-        None => looks.alpha_carried_over(),
-    };
-    Some(Look {
-        analysis_id: computed.analysis_id,
-        definition_version: defined.version,
-        as_of: moment.as_of.to_string(),
-        cut: moment.cut.clone(),
-        alpha_spent_before,
-        phases_left_out: numbers.left_out.clone(),
-        sample_ratio_alarms: numbers.alarms.clone(),
-        complete_until,
-        comparisons: comparisons.into_iter().map(|of| of.comparison).collect(),
-    })
-}
-
-/// What follows from the numbers.
-struct Conclusion {
-    decision: Decision,
-    warnings: Vec<Warning>,
-    complete_until: Option<Micros>,
-    looks_recorded: usize,
-}
-
-fn document(
-    defined: &Defined<Experiment>,
-    moment: &Moment<'_>,
-    counted: &[CountedMetric<'_>],
-    computed: &Computed,
-    numbers: Numbers<'_>,
-    conclusion: Conclusion,
-) -> ExperimentResult {
-    let experiment = &defined.definition;
-    let units_in_several_variants = numbers.exposed_to_several().units;
-    let Numbers { units, srm, left_out, metrics, .. } = numbers;
-    let Conclusion { decision, warnings, complete_until, looks_recorded } = conclusion;
-    let primary = metrics.iter().find(|metric| metric.role == Role::Primary);
-    let is_variant = |key: &str| experiment.variants.iter().any(|of| of.key.as_str() == key);
-    ExperimentResult {
-        document_version: DOCUMENT_VERSION,
-        key: experiment.key.as_str().to_owned(),
-        state: experiment.state,
-        phase: experiment.phase(),
-        looks_recorded: u32::try_from(looks_recorded).unwrap_or(u32::MAX),
-        definition_version: defined.version,
-        hypothesis: experiment.hypothesis.clone(),
-        as_of: moment.as_of.to_string(),
-        computed_at: computed.at.to_string(),
-        analysis_id: computed.analysis_id,
-        cut: moment.cut.clone(),
-        horizon_units: experiment.plan.horizon_units,
-        variants: primary.map(|metric| metric.variants.clone()).unwrap_or_default(),
-        warnings,
-        units_in_several_variants,
-        complete_until,
-        units_forced: units.iter().map(|of| of.units_forced).sum(),
-        units_left_out: units.iter().filter(|of| left_out.contains(&of.phase)).map(|of| of.units).sum(),
-        units_of_unknown_phases: primary_metric(counted).map_or(0, |of| of.units_of_unknown_phases),
-        units_of_unknown_variants: units
-            .iter()
-            .filter(|of| !is_variant(&of.variant))
-            .map(|of| of.units)
-            .sum(),
-        events_after_as_of: computed.later.events,
-        first_event_after_as_of: computed.later.first_at.and_then(|micros| Micros::new(micros).ok()),
-        test: primary.and_then(|metric| metric.tests.first().cloned()),
-        tests: primary.map(|metric| metric.tests.clone()).unwrap_or_default(),
-        always_valid: primary.and_then(|metric| metric.always_valid.first().cloned()),
-        metrics,
-        srm,
-        decision,
-        sql: counted
-            .iter()
-            .map(|of| CountingQuery { metric: of.key.to_owned(), query: of.sql.clone() })
-            .collect(),
-    }
-}
-
-fn primary_metric<'a, 'b>(counted: &'a [CountedMetric<'b>]) -> Option<&'a CountedMetric<'b>> {
-    counted.iter().find(|of| of.role == Role::Primary)
 }
 
 /// The p-values of a look that is kept are those that hold.

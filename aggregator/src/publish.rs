@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use schemas::{Micros, Uuid};
 
-use crate::analyze::{Analysis, Moment, count};
+use crate::analyze::{Moment, count};
 use crate::database::Database;
 use crate::look::EarlierLooks;
 use crate::looks::LookLog;
@@ -46,15 +46,17 @@ pub async fn publish(
     let counted = count(database, moment, key).await?;
     for lost in 0..RACES_MAX {
         let looks = log.of(key)?;
-        let Analysis { result, look } = counted.analyze(moment, EarlierLooks(&looks));
-        let is_look = look.is_some();
-        if let Some(look) = look
-            && let Err(refusal) = log.propose(key, &look).await?
+        let numbers = counted.analyze(EarlierLooks(&looks));
+        let conclusion = counted.decide(&numbers);
+        let is_look = numbers.look.is_some();
+        if let Some(look) = &numbers.look
+            && let Err(refusal) = log.propose(key, look).await?
         {
             tracing::info!(experiment = key, %refusal, "another aggregator looked first; analyzing after its look");
             continue;
         }
-        let written = store::write(database, result, is_look, before, document_every).await?;
+        let document = counted.document(numbers, conclusion);
+        let written = store::write(database, document, is_look, before, document_every).await?;
         return Ok(Published { written, looks: u32::from(is_look), lost });
     }
     bail!("other aggregators were faster with a look at `{key}` {RACES_MAX} times in a row")

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use aggregator::analyze::{Computed, CountedMetric, Moment, assemble};
+use aggregator::analyze::{CountedExperiment, CountedMetric, Moment};
 use aggregator::counts::{Counts, Later};
 use aggregator::cut::Cut;
 use aggregator::definitions::{Defined, Definitions, Phase};
@@ -168,12 +168,21 @@ impl Story {
             Definitions { exposures_kept_days: self.exposures_kept_days, ..Definitions::default() };
         let cut = Cut::default();
         let moment = Moment { definitions: &definitions, cut: &cut, as_of: at };
-        let computed = Computed { analysis_id: Uuid::now_v7(), at, later: Later::default() };
-        let analysis = assemble(&self.experiment, &moment, &counted, EarlierLooks(&self.looks), &computed);
-        if let Some(look) = &analysis.look {
+        let counted = CountedExperiment {
+            defined: &self.experiment,
+            moment,
+            metrics: counted,
+            analysis_id: Uuid::now_v7(),
+            at,
+            later: Later::default(),
+        };
+        let numbers = counted.analyze(EarlierLooks(&self.looks));
+        let look = numbers.look.clone();
+        let conclusion = counted.decide(&numbers);
+        let text = serde_json::to_string(&counted.document(numbers, conclusion)).unwrap();
+        if let Some(look) = &look {
             self.enter(look);
         }
-        let text = serde_json::to_string(&analysis.result).unwrap();
         self.previous.insert(ExperimentResult::read("e", &text).unwrap())
     }
 
