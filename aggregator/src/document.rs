@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::cut::Cut;
 
+mod bounds;
 mod forms;
 
-pub use forms::{Unreadable, alpha_spent_by_version_1};
+pub use bounds::Bounds;
+pub use forms::{FIRST_FORM, MetricKeys, Unreadable};
 
 /// The form of the documents that this build writes and reads.
 pub const DOCUMENT_VERSION: u32 = 2;
@@ -92,7 +94,7 @@ pub struct Warning {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WarningKind {
-    /// More units than strays explain have seen more than one variant.
+    /// More units than accidents explain were exposed to more than one variant.
     UnitsInSeveralVariants,
     /// A guardrail of which no arm has any conversion shows neither harm nor safety.
     GuardrailWithoutData,
@@ -149,13 +151,6 @@ pub struct MetricResult {
     /// interval.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub boundaries: Vec<Boundary>,
-}
-
-/// From `lower` to `upper`; a null end is infinite.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Bounds {
-    pub lower: Option<f64>,
-    pub upper: Option<f64>,
 }
 
 /// What the p-value of a [`Test`] comes from.
@@ -315,7 +310,7 @@ pub enum BoundaryStage {
     AlphaSpent,
 }
 
-/// A test with planned units and the looks it has taken; they are read back for the next one.
+/// A test with planned units and the looks it has taken, as the log of looks has them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Boundary {
     pub metric: String,
@@ -537,13 +532,6 @@ impl Boundary {
 impl ExperimentResult {
     pub fn primary(&self) -> Option<&MetricResult> {
         self.metrics.iter().find(|metric| metric.role == Role::Primary)
-    }
-}
-
-impl Bounds {
-    /// Whether zero lies inside or on an end.
-    pub fn includes_zero(self) -> bool {
-        self.lower.is_none_or(|lower| lower <= 0.0) && self.upper.is_none_or(|upper| upper >= 0.0)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The log of looks on Kafka: what was looked at, and what of each plan's alpha is spent. It is read from its
-//! beginning and compared with its mirror in ClickHouse before anything is decided by it: whoever decided by half of
-//! it would spend alpha twice. A look counts once the log shows it; of two aggregators that look at once, one is heard.
+//! beginning and compared with its mirror in ClickHouse before anything is decided by it: whoever decided by a part of
+//! it would spend alpha twice. A look counts once it is read back from the log; of two aggregators that look at once, one
+//! look counts.
 
 use anyhow::{Context, bail, ensure};
 use clickhouse::Row;
@@ -39,12 +40,13 @@ impl From<LogError> for ReadError {
 
 /// How far the mirror has come with an experiment.
 #[derive(Row, Deserialize)]
-struct Mirrored {
+struct MirroredCount {
     experiment: String,
     number: u32,
 }
 
-/// Over all topics that the table was ever filled from: the looks of one that was made anew were taken all the same.
+/// Over all topics that the table was ever filled from: looks of a topic that has been made anew since were taken all the
+/// same.
 const MIRRORED: &str =
     "SELECT experiment, max(number) AS number FROM look_log GROUP BY experiment ORDER BY experiment";
 
@@ -67,7 +69,7 @@ impl LookLog {
     pub async fn open_unchecked(kafka: &ops::config::Kafka) -> anyhow::Result<LookLog> {
         let log =
             OrderedLog::open(kafka, topics::LOOKS, CLIENT_ID).await.map_err(|error| coded(error.into()))?;
-        // Asked first: a topic that is made anew while it is read is noticed by the next question.
+        // The id comes first: a topic that is made anew while it is read is noticed at the next catch-up.
         let topic_id = log.topic_id().await.context(Exit::Unreachable)?;
         let mut log = LookLog { log, looks: Looks::default(), topic_id };
         log.read_on().await?;
@@ -88,7 +90,7 @@ impl LookLog {
 
     async fn read_on(&mut self) -> anyhow::Result<()> {
         let LookLog { log, looks, .. } = self;
-        log.catch_up(|record| take(looks, record).map(drop))
+        log.catch_up(|record| fold(looks, record).map(drop))
             .await
             .map_err(coded)
             .context("reading the log of looks")
@@ -110,11 +112,11 @@ impl LookLog {
             );
         }
         let query = database.query(MIRRORED);
-        for mirrored in database.rows::<Mirrored>("asking for the looks mirrored", query).await? {
-            let found = self.looks.of(&mirrored.experiment).last().map_or(0, |look| look.record.number);
+        for mirrored in database.rows::<MirroredCount>("asking for the looks mirrored", query).await? {
+            let held = self.looks.of(&mirrored.experiment).last().map_or(0, |look| look.record.number);
             ensure!(
-                found >= mirrored.number,
-                "topic {topic} holds {found} looks at `{}`, and ClickHouse has mirrored {}: the log was cut or \
+                held >= mirrored.number,
+                "topic {topic} holds {held} looks at `{}`, and ClickHouse has mirrored {}: the log was cut or \
                  damaged. Nothing is decided: the looks that are missing have spent alpha. Restore the topic from a \
                  copy, or from the mirror with `splitstream restore-looks`",
                 mirrored.experiment,
@@ -127,7 +129,7 @@ impl LookLog {
     /// The looks at one experiment, in order.
     ///
     /// # Errors
-    /// Where this build cannot read one: whoever knows half of them decides nothing.
+    /// Where this build cannot read one: nothing may be decided without all of them.
     pub fn of(&self, experiment: &str) -> anyhow::Result<Vec<Look>> {
         let looks = self.looks.of(experiment).iter();
         looks
@@ -173,8 +175,10 @@ impl LookLog {
         };
         let LookLog { log, looks, .. } = self;
         log.propose(&proposal, |read| {
-            let taken = take(looks, read)?;
-            Ok::<_, ReadError>(taken.filter(|taken| taken.id == record.look_id).map(|taken| taken.verdict))
+            let folded = fold(looks, read)?;
+            Ok::<_, ReadError>(
+                folded.filter(|folded| folded.id == record.look_id).map(|folded| folded.verdict),
+            )
         })
         .await
         .map_err(coded)
@@ -195,18 +199,18 @@ fn coded(error: ReadError) -> anyhow::Error {
 }
 
 /// A record that was folded in.
-struct Taken {
+struct Folded {
     id: Uuid,
     verdict: Result<(), Refusal>,
 }
 
 /// Folds one record in; none for bytes that are no look, which have no effect.
-fn take(looks: &mut Looks, read: kafka::Record<'_>) -> Result<Option<Taken>, ReadError> {
+fn fold(looks: &mut Looks, read: kafka::Record<'_>) -> Result<Option<Folded>, ReadError> {
     match avro::decode_look(read.payload) {
         Ok(record) => {
             let id = record.look_id;
             let verdict = looks.apply(read.offset, record)?;
-            Ok(Some(Taken { id, verdict: verdict.map(drop) }))
+            Ok(Some(Folded { id, verdict: verdict.map(drop) }))
         }
         Err(error) => {
             tracing::warn!(offset = read.offset, %error, "a record of the log of looks is no look; skipped");

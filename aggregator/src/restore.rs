@@ -10,7 +10,7 @@ use crate::database::Database;
 use crate::looks::LookLog;
 
 #[derive(Row, Deserialize)]
-struct Mirrored {
+struct MirroredLook {
     experiment: String,
     number: u32,
     look: String,
@@ -27,7 +27,7 @@ ORDER BY experiment, number";
 pub async fn restore(kafka: &ops::config::Kafka, database: &Database) -> anyhow::Result<Exit> {
     let mut log = LookLog::open_unchecked(kafka).await?;
     let query = database.query(MIRRORED);
-    let mirrored = database.rows::<Mirrored>("reading the looks mirrored", query).await?;
+    let mirrored = database.rows::<MirroredLook>("reading the looks mirrored", query).await?;
     let mut restored = 0;
     for look in mirrored {
         let there = u32::try_from(log.count(&look.experiment)).context("more looks than 2^32")?;
