@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 
 use schemas::definition::{Direction, Experiment, Method, Metric, UnitValue, Variant, Version};
 use stats::confidence_sequence::DEFAULT_TUNING_UNITS;
-use stats::{Alpha, Interval, Missing, Pair, TreatmentShare};
+use stats::{Alpha, Missing, Pair, TreatmentShare};
 
 use crate::counts::{Counts, Value};
 use crate::definitions::Phase;
-use crate::document::{Bounds, MetricResult, Role, VariantResult};
-use crate::look::{Comparison, Identity, Looks, PhaseSums, Sums, splits};
+use crate::document::{MetricResult, Role, VariantResult};
+use crate::look::{Comparison, EarlierLooks, Identity, PhaseSums, Sums, splits};
 
 mod always_valid;
 pub mod boundary;
@@ -22,7 +22,7 @@ mod fixed;
 mod sample_ratio;
 mod secondary;
 
-use always_valid::{Past, Planned, always_valid};
+use always_valid::{AlwaysValidPlan, PastLooks, always_valid};
 use data::Data;
 pub use sample_ratio::sample_ratio;
 pub use secondary::adjust_p_values;
@@ -44,7 +44,7 @@ pub struct Frame<'a> {
     /// Phases whose units do not count.
     pub left_out: &'a BTreeSet<u32>,
     /// The looks before this one.
-    pub looks: Looks<'a>,
+    pub looks: EarlierLooks<'a>,
 }
 
 /// A metric's numbers, and what a look would keep of them.
@@ -78,16 +78,20 @@ pub fn metric(frame: &Frame<'_>, outcome: &Outcome<'_>) -> Analyzed {
         boundaries: Vec::new(),
         shown_before: Vec::new(),
     };
-    let kind = match outcome.definition {
+    let measure = match outcome.definition {
         None => Err(format!("no metric `{}` is defined", outcome.key)),
-        Some((_, metric)) => Kind::of(metric),
+        Some((_, metric)) => Measure::of(metric),
     };
-    let value = kind.as_ref().ok().and_then(|kind| kind.value());
-    let arms: Vec<Counted<'_>> =
-        frame.experiment.variants.iter().map(|variant| Counted::of(variant, outcome.counts, value)).collect();
-    result.variants = arms.iter().map(|arm| arm.shown(frame, kind.as_ref().ok().copied())).collect();
+    let value = measure.as_ref().ok().and_then(|measure| measure.value());
+    let arms: Vec<VariantCounts<'_>> = frame
+        .experiment
+        .variants
+        .iter()
+        .map(|variant| VariantCounts::of(variant, outcome.counts, value))
+        .collect();
+    result.variants = arms.iter().map(|arm| arm.shown(frame, measure.as_ref().ok().copied())).collect();
     let mut comparisons = Vec::new();
-    match kind {
+    match measure {
         Err(why) => result.missing = Some(why),
         Ok(_) => {
             if let Err(why) = compare(frame, &arms, &mut result, &mut comparisons) {
@@ -100,48 +104,48 @@ pub fn metric(frame: &Frame<'_>, outcome: &Outcome<'_>) -> Analyzed {
 
 /// What of a unit is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum Measure {
     /// Whether it converted.
     Rate,
     /// A value of it.
     Mean(Value),
 }
 
-impl Kind {
-    fn of(metric: &Metric) -> Result<Kind, String> {
+impl Measure {
+    fn of(metric: &Metric) -> Result<Measure, String> {
         match metric.unit_value() {
-            Ok(UnitValue::HasEvent) => Ok(Kind::Rate),
-            Ok(UnitValue::Events) => Ok(Kind::Mean(Value::Events)),
-            Ok(UnitValue::Total) => Ok(Kind::Mean(Value::Total)),
+            Ok(UnitValue::HasEvent) => Ok(Measure::Rate),
+            Ok(UnitValue::Events) => Ok(Measure::Mean(Value::Events)),
+            Ok(UnitValue::Total) => Ok(Measure::Mean(Value::Total)),
             Err(what) => Err(format!("this version does not compute {what}")),
         }
     }
 
     fn value(self) -> Option<Value> {
         match self {
-            Kind::Rate => None,
-            Kind::Mean(value) => Some(value),
+            Measure::Rate => None,
+            Measure::Mean(value) => Some(value),
         }
     }
 }
 
 /// A variant with its counts, by phase; none of a phase in which nobody was exposed to it.
-struct Counted<'a> {
+struct VariantCounts<'a> {
     variant: &'a Variant,
     sums: Vec<(u32, Sums)>,
     nothing: Sums,
 }
 
-impl<'a> Counted<'a> {
-    fn of(variant: &'a Variant, counts: &[Counts], value: Option<Value>) -> Counted<'a> {
+impl<'a> VariantCounts<'a> {
+    fn of(variant: &'a Variant, counts: &[Counts], value: Option<Value>) -> VariantCounts<'a> {
         let own = counts.iter().filter(|counts| counts.variant == variant.key.as_str());
         let sums = own.map(|counts| (counts.phase, counts.sums(value))).collect();
-        Counted { variant, sums, nothing: Sums::of_nothing(value.map(Value::decimals)) }
+        VariantCounts { variant, sums, nothing: Sums::of_nothing(value.map(Value::decimals)) }
     }
 
     fn of_phase(&self, phase: u32) -> Sums {
-        let found = self.sums.iter().find(|(number, _)| *number == phase).map(|(_, sums)| sums);
-        found.unwrap_or(&self.nothing).clone()
+        let own = self.sums.iter().find(|(number, _)| *number == phase).map(|(_, sums)| sums);
+        own.unwrap_or(&self.nothing).clone()
     }
 
     /// Of the phases that count.
@@ -154,7 +158,7 @@ impl<'a> Counted<'a> {
         self.counting(frame).map(|sums| sums.units).sum()
     }
 
-    fn shown(&self, frame: &Frame<'_>, kind: Option<Kind>) -> VariantResult {
+    fn shown(&self, frame: &Frame<'_>, measure: Option<Measure>) -> VariantResult {
         let units = self.units(frame);
         let conversions = self.counting(frame).map(|sums| sums.conversions).sum();
         let rate = (units > 0).then(|| conversions as f64 / units as f64);
@@ -165,10 +169,10 @@ impl<'a> Counted<'a> {
             units,
             conversions,
             rate,
-            mean: match kind {
+            mean: match measure {
                 None => None,
-                Some(Kind::Rate) => rate,
-                Some(Kind::Mean(_)) => self.mean(frame).filter(|_| units > 0),
+                Some(Measure::Rate) => rate,
+                Some(Measure::Mean(_)) => self.mean(frame).filter(|_| units > 0),
             },
         }
     }
@@ -183,7 +187,7 @@ impl<'a> Counted<'a> {
 /// The control against each treatment that gets any units.
 fn compare(
     frame: &Frame<'_>,
-    arms: &[Counted<'_>],
+    arms: &[VariantCounts<'_>],
     result: &mut MetricResult,
     comparisons: &mut Vec<Compared>,
 ) -> Result<(), String> {
@@ -207,23 +211,22 @@ fn compare(
             treatment: treatment.variant.key.as_str().to_owned(),
         };
         let phases = sums_by_phase(frame, control, treatment);
-        let Some(first) = First::of(frame, &names) else {
+        let Some(first) = FirstSplit::of(frame, &names) else {
             return Err(format!(
                 "`{}` and `{}` are to get no units in any phase",
                 names.control, names.treatment
             ));
         };
         let data = Data::of(&phases, frame.left_out)?;
-        let seen = Seen { names: &names, data: &data };
         result.tests.push(fixed::test(&names, &data, alpha, p_value_use(experiment, units)));
-        let planned = Planned {
+        let plan = AlwaysValidPlan {
             alpha: alpha.divided_by(share),
             tuned_for_units: first.tuned_for_units(experiment),
             share: first.share,
             harm: (result.role == Role::Guardrail).then_some(result.direction),
         };
         let identity = Identity::of(result, &names.control);
-        let past = Past { identity: &identity, frame, seen: &seen };
+        let past = PastLooks { identity: &identity, frame, names: &names };
         let mut kept = Comparison {
             of: identity.clone(),
             treatment: names.treatment.clone(),
@@ -233,24 +236,25 @@ fn compare(
             phases: phases.clone(),
         };
         let mut is_due = false;
-        let mut look = always_valid(&names, &data, &planned)?;
+        let mut look = always_valid(&names, &data, &plan)?;
         if result.role != Role::Secondary {
-            let smallest = past.smallest(&planned)?;
+            let smallest = past.smallest(&plan)?;
             is_due = smallest.keep(&mut look, &mut kept);
         } else {
             look.p_value = look.p_value_now;
         }
         if result.role == Role::Primary
-            && let Some(asked) = boundary::Asked::by(&experiment.plan)
+            && let Some(test) = boundary::PlannedTest::of(&experiment.plan)
         {
-            let now = boundary::Now {
-                seen: &seen,
+            let current = boundary::Current {
+                names: &names,
+                data: &data,
                 treatments: &compared,
                 units_of_all_arms: units,
                 is_split_anew: splits(&phases, &BTreeSet::new())?.len() > 1,
-                planned: first.planned_units(asked.horizon).map(|units| units.round() as u64),
+                planned: first.planned_units(test.horizon).map(|units| units.round() as u64),
             };
-            let boundary = boundary::follow(asked, alpha, &now, &past);
+            let boundary = boundary::analyze(test, alpha, &current, &past);
             kept.planned = boundary.taken;
             is_due |= boundary.taken.is_some();
             result.boundaries.push(boundary.result);
@@ -284,8 +288,12 @@ fn ever_compared(phases: &[Phase], control: &Variant) -> u32 {
 }
 
 /// Both arms' units of every phase that the experiment has had.
-fn sums_by_phase(frame: &Frame<'_>, control: &Counted<'_>, treatment: &Counted<'_>) -> Vec<PhaseSums> {
-    let weight = |phase: &Phase, arm: &Counted<'_>| {
+fn sums_by_phase(
+    frame: &Frame<'_>,
+    control: &VariantCounts<'_>,
+    treatment: &VariantCounts<'_>,
+) -> Vec<PhaseSums> {
+    let weight = |phase: &Phase, arm: &VariantCounts<'_>| {
         phase.weights.get(arm.variant.key.as_str()).copied().unwrap_or_default()
     };
     let of = |phase: &Phase| PhaseSums {
@@ -305,23 +313,31 @@ struct Names {
     treatment: String,
 }
 
-/// The split of the first phase in which both arms were to get units. Plans are laid down by it, for the
+impl Names {
+    /// What is missing, with the variants' names for the arms.
+    fn sentence(&self, missing: Missing) -> String {
+        let (control, treatment) = (format!("`{}`", self.control), format!("`{}`", self.treatment));
+        missing.sentence(Pair { control: &control, treatment: &treatment })
+    }
+}
+
+/// The split of the first phase in which both arms were to get units. Plans are made by it, for the
 /// experiment's life.
-struct First {
+struct FirstSplit {
     /// Of both arms' units.
     share: TreatmentShare,
     /// Of all arms' units.
     of_all: Pair<f64>,
 }
 
-impl First {
-    fn of(frame: &Frame<'_>, names: &Names) -> Option<First> {
+impl FirstSplit {
+    fn of(frame: &Frame<'_>, names: &Names) -> Option<FirstSplit> {
         frame.phases.iter().find_map(|phase| {
             let all: f64 = phase.weights.values().map(|weight| f64::from(*weight)).sum();
             let weight = |key: &str| f64::from(phase.weights.get(key).copied().unwrap_or_default());
             let both = Pair { control: weight(&names.control), treatment: weight(&names.treatment) };
             let share = TreatmentShare::new(both.treatment / (both.control + both.treatment)).ok()?;
-            Some(First { share, of_all: both.map(|weight| weight / all) })
+            Some(FirstSplit { share, of_all: both.map(|weight| weight / all) })
         })
     }
 
@@ -341,12 +357,6 @@ impl First {
     }
 }
 
-/// What is compared at this look.
-struct Seen<'a> {
-    names: &'a Names,
-    data: &'a Data,
-}
-
 fn p_value_use(experiment: &Experiment, units: u64) -> String {
     match experiment.plan.horizon_units {
         None => "reference only: no horizon was planned".to_owned(),
@@ -357,26 +367,5 @@ fn p_value_use(experiment: &Experiment, units: u64) -> String {
             "reference only: the one planned look, which decides, was taken once".to_owned()
         }
         Some(_) => "reference only: it was looked at before the planned end".to_owned(),
-    }
-}
-
-/// What is missing, with the variants' names in place of "control arm" and "treatment arm".
-fn named(missing: Missing, names: &Names) -> String {
-    let sentence = missing.to_string();
-    sentence
-        .replace("the control arm", &format!("`{}`", names.control))
-        .replace("the treatment arm", &format!("`{}`", names.treatment))
-}
-
-impl From<Interval> for Bounds {
-    fn from(interval: Interval) -> Bounds {
-        let finite = |end: f64| end.is_finite().then_some(end);
-        Bounds { lower: finite(interval.lower), upper: finite(interval.upper) }
-    }
-}
-
-impl Bounds {
-    fn divided_by(self, by: f64) -> Bounds {
-        Bounds { lower: self.lower.map(|end| end / by), upper: self.upper.map(|end| end / by) }
     }
 }

@@ -1,5 +1,6 @@
-//! One analysis of one experiment, front to back: count each metric at the cut, turn counts and the looks so far
-//! into numbers, numbers into a verdict, and all of it into the document and the look that it rests on.
+//! The steps of one analysis of one experiment: count each metric at the cut, turn counts and earlier looks into numbers and
+//! the look that they need, the numbers into a verdict, and all of it into a document. All but counting is pure, and none
+//! knows an earlier document.
 
 use std::collections::BTreeSet;
 
@@ -11,14 +12,18 @@ use crate::analysis::{self, Compared, Frame, Outcome};
 use crate::counts::{self, Counts, Later, Question};
 use crate::cut::Cut;
 use crate::database::Database;
-use crate::decision::{self, Crossed, Evidence};
+use crate::decision::{self, Evidence, ExposedToSeveral};
 use crate::definitions::{Defined, Definitions};
-use crate::document::{CountingQuery, DOCUMENT_VERSION, ExperimentResult, MetricResult, PhaseRatio, Role};
+use crate::document::{
+    CountingQuery, DOCUMENT_VERSION, Decision, ExperimentResult, MetricResult, PhaseRatio, Role, SampleRatio,
+    Warning,
+};
 use crate::expiry;
-use crate::look::{Look, Looks};
+use crate::look::{EarlierLooks, Look};
 use crate::stale;
 
 /// The state of the world that an analysis is of.
+#[derive(Clone, Copy)]
 pub struct Moment<'a> {
     pub definitions: &'a Definitions,
     pub cut: &'a Cut,
@@ -26,14 +31,57 @@ pub struct Moment<'a> {
 }
 
 /// What was counted of an experiment at one moment.
-pub struct Counting<'a> {
-    defined: &'a Defined<Experiment>,
-    counted: Vec<CountedMetric<'a>>,
-    computed: Computed,
+pub struct CountedExperiment<'a> {
+    pub defined: &'a Defined<Experiment>,
+    pub moment: Moment<'a>,
+    /// The primary one first.
+    pub metrics: Vec<CountedMetric<'a>>,
+    pub analysis_id: Uuid,
+    /// When it was counted.
+    pub at: Micros,
+    /// Events that are not counted yet.
+    pub later: Later,
+}
+
+/// A metric with its counts and the query that counted.
+pub struct CountedMetric<'a> {
+    pub key: &'a str,
+    pub role: Role,
+    pub definition: Option<(Version, &'a Metric)>,
+    pub counts: Vec<Counts>,
+    /// The definition, as far as it is mirrored, does not have these units' phases. They are counted once it has.
+    pub units_of_unknown_phases: u64,
+    pub sql: String,
+}
+
+/// What the counts and the earlier looks give.
+pub struct Numbers<'a> {
+    /// By the primary metric.
+    units: &'a [Counts],
+    srm: SampleRatio,
+    /// Phases whose units do not count.
+    left_out: BTreeSet<u32>,
+    metrics: Vec<MetricResult>,
+    /// When the first of the exposures counted will be dropped from the table.
+    complete_until: Option<Micros>,
+    /// Has to be in the log of looks before anything of this is published. None where nothing was spent, shown or learned
+    /// that is not in the earlier looks.
+    pub look: Option<Look>,
+    looks_recorded: usize,
+}
+
+/// The verdict, and what has to be read with it.
+pub struct Conclusion {
+    decision: Decision,
+    warnings: Vec<Warning>,
 }
 
 /// Counts; decides and writes nothing.
-pub async fn count<'a>(database: &Database, moment: &Moment<'a>, key: &str) -> anyhow::Result<Counting<'a>> {
+pub async fn count<'a>(
+    database: &Database,
+    moment: &Moment<'a>,
+    key: &str,
+) -> anyhow::Result<CountedExperiment<'a>> {
     let Some(defined) = moment.definitions.experiments.get(key) else {
         bail!("no experiment `{key}` is defined");
     };
@@ -49,37 +97,29 @@ pub async fn count<'a>(database: &Database, moment: &Moment<'a>, key: &str) -> a
             event: definition.map_or("", |defined| defined.definition.event.as_str()),
             window_hours: definition.and_then(|defined| defined.definition.window_hours),
         };
-        let found = counts::count(database, &question, moment.cut, moment.as_of).await?;
-        let known = |of: &Counts| defined.phases.iter().any(|phase| phase.number == of.phase);
-        let (counts, unknown): (Vec<Counts>, Vec<Counts>) = found.counts.into_iter().partition(known);
+        let answer = counts::count(database, &question, moment.cut, moment.as_of).await?;
+        let is_of_a_phase = |of: &Counts| defined.phases.iter().any(|phase| phase.number == of.phase);
+        let (counts, others): (Vec<Counts>, Vec<Counts>) = answer.counts.into_iter().partition(is_of_a_phase);
         counted.push(CountedMetric {
             key: metric,
             role,
             definition: definition.map(|defined| (defined.version, &defined.definition)),
-            unknown: unknown.iter().map(|of| of.units).sum(),
+            units_of_unknown_phases: others.iter().map(|of| of.units).sum(),
             counts,
-            sql: found.sql,
+            sql: answer.sql,
         });
     }
     let events: Vec<&str> =
         counted.iter().filter_map(|of| of.definition).map(|(_, metric)| metric.event.as_str()).collect();
     let later = counts::count_later(database, key, &events, &environments, moment.as_of).await?;
-    let computed = Computed { analysis_id: Uuid::now_v7(), at: crate::cut::now()?, later };
-    Ok(Counting { defined, counted, computed })
-}
-
-impl Counting<'_> {
-    /// Decides, after the looks taken so far.
-    pub fn analyze(&self, moment: &Moment<'_>, looks: Looks<'_>) -> Analysis {
-        assemble(self.defined, moment, &self.counted, looks, &self.computed)
-    }
-}
-
-/// What an analysis says, and the look that has to be in the log of looks before anybody is told.
-pub struct Analysis {
-    pub result: ExperimentResult,
-    /// None where nothing was spent or shown that the looks before do not hold.
-    pub look: Option<Look>,
+    Ok(CountedExperiment {
+        defined,
+        moment: *moment,
+        metrics: counted,
+        analysis_id: Uuid::now_v7(),
+        at: crate::cut::now()?,
+        later,
+    })
 }
 
 /// The metrics of an experiment, the primary one first.
@@ -91,123 +131,156 @@ pub fn metrics(experiment: &Experiment) -> impl Iterator<Item = (&str, Role)> {
     primary.chain(secondary).chain(guardrails)
 }
 
-/// A metric with its counts and the query that counted.
-pub struct CountedMetric<'a> {
-    pub key: &'a str,
-    pub role: Role,
-    pub definition: Option<(Version, &'a Metric)>,
-    pub counts: Vec<Counts>,
-    /// Units of phases that the definition, as far as it is known, does not have. They are counted when it is.
-    pub unknown: u64,
-    pub sql: String,
-}
-
-/// What differs between two analyses at one cut.
-pub struct Computed {
-    pub analysis_id: Uuid,
-    pub at: Micros,
-    pub later: Later,
-}
-
-/// The document, from everything that was read.
-pub fn assemble(
-    defined: &Defined<Experiment>,
-    moment: &Moment<'_>,
-    counted: &[CountedMetric<'_>],
-    looks: Looks<'_>,
-    computed: &Computed,
-) -> Analysis {
-    let experiment = &defined.definition;
-    let units: &[Counts] =
-        counted.iter().find(|of| of.role == Role::Primary).map_or(&[], |of| of.counts.as_slice());
-    let alarmed = looks.alarms();
-    let excluded = experiment.excluded_phases.iter().map(|of| of.phase).collect();
-    let srm = analysis::sample_ratio(experiment, &defined.phases, units, &alarmed, &excluded);
-    let phases = |of: fn(&PhaseRatio) -> bool| -> BTreeSet<u32> {
-        srm.phases.iter().filter(|phase| of(phase)).map(|phase| phase.phase).collect()
-    };
-    let (left_out, alarms) = (phases(|phase| phase.left_out), phases(|phase| phase.alarm));
-    let frame = Frame { experiment, phases: &defined.phases, left_out: &left_out, looks };
-    let mut metrics = Vec::new();
-    let mut comparisons = Vec::new();
-    for of in counted {
-        let outcome = Outcome { key: of.key, role: of.role, definition: of.definition, counts: &of.counts };
-        let analyzed = analysis::metric(&frame, &outcome);
-        metrics.push(analyzed.result);
-        comparisons.extend(analyzed.comparisons);
+impl CountedExperiment<'_> {
+    /// The numbers, after the looks taken so far.
+    pub fn analyze(&self, looks: EarlierLooks<'_>) -> Numbers<'_> {
+        let experiment = &self.defined.definition;
+        let units = self.primary().map_or(&[][..], |of| of.counts.as_slice());
+        let excluded = experiment.excluded_phases.iter().map(|of| of.phase).collect();
+        let srm = analysis::sample_ratio(experiment, &self.defined.phases, units, &looks.alarms(), &excluded);
+        let left_out = phases(&srm, |phase| phase.left_out);
+        let frame = Frame { experiment, phases: &self.defined.phases, left_out: &left_out, looks };
+        let mut metrics = Vec::new();
+        let mut comparisons = Vec::new();
+        for of in &self.metrics {
+            let outcome =
+                Outcome { key: of.key, role: of.role, definition: of.definition, counts: &of.counts };
+            let analyzed = analysis::metric(&frame, &outcome);
+            metrics.push(analyzed.result);
+            comparisons.extend(analyzed.comparisons);
+        }
+        let kept_days = self.moment.definitions.exposures_kept_days;
+        let complete_until = expiry::complete_until(units, looks, kept_days);
+        let seen = Seen { left_out: &left_out, alarms: phases(&srm, |phase| phase.alarm), complete_until };
+        let look = self.look(looks, seen, comparisons);
+        if let Some(look) = &look {
+            keep(&mut metrics, look);
+        }
+        analysis::adjust_p_values(&mut metrics);
+        let looks_recorded = looks.0.len() + usize::from(look.is_some());
+        Numbers { units, srm, left_out, metrics, complete_until, look, looks_recorded }
     }
-    let is_due = alarms != alarmed || comparisons.iter().any(|of| of.is_due);
-    let look = is_due.then(|| Look {
-        analysis_id: computed.analysis_id,
-        definition_version: defined.version,
-        as_of: moment.as_of.to_string(),
-        cut: moment.cut.clone(),
-        alpha_spent_before: primary(&comparisons)
-            .map_or(0.0, |of| looks.alpha_spent_before(&of.comparison.of, experiment.plan.alpha)),
-        phases_left_out: left_out.clone(),
-        sample_ratio_alarms: alarms,
-        comparisons: comparisons.into_iter().map(|of| of.comparison).collect(),
-    });
-    if let Some(look) = &look {
-        keep(&mut metrics, look);
+
+    /// The look that has to be kept, if any has to be.
+    fn look(&self, looks: EarlierLooks<'_>, seen: Seen<'_>, comparisons: Vec<Compared>) -> Option<Look> {
+        let is_due = seen.alarms != looks.alarms()
+            || seen.complete_until != looks.complete_until()
+            || comparisons.iter().any(|of| of.is_due);
+        if !is_due {
+            return None;
+        }
+        let primary = comparisons.iter().find(|of| of.comparison.of.role == Role::Primary);
+        let alpha_spent_before = match primary {
+            Some(of) => looks.alpha_spent_before(&of.comparison.of, self.defined.definition.plan.alpha),
+            None => looks.alpha_carried_over(),
+        };
+        Some(Look {
+            analysis_id: self.analysis_id,
+            definition_version: self.defined.version,
+            as_of: self.moment.as_of.to_string(),
+            cut: self.moment.cut.clone(),
+            alpha_spent_before,
+            phases_left_out: seen.left_out.clone(),
+            sample_ratio_alarms: seen.alarms,
+            complete_until: seen.complete_until,
+            comparisons: comparisons.into_iter().map(|of| of.comparison).collect(),
+        })
     }
-    analysis::adjust_p_values(&mut metrics);
-    let primary = metrics.iter().find(|metric| metric.role == Role::Primary);
-    let known = |counts: &&Counts| experiment.variants.iter().any(|of| of.key.as_str() == counts.variant);
-    let counts = |of: &&Counts| !left_out.contains(&of.phase);
-    let crossed = Crossed {
-        units: units.iter().filter(counts).map(|of| of.units_in_several_variants).sum(),
-        of: units.iter().filter(counts).map(|of| of.units).sum(),
-    };
-    let evidence = Evidence { experiment, srm: &srm, crossed, metrics: &metrics };
-    let (decision, mut warnings) = (decision::decide(&evidence), decision::warnings(&evidence));
-    let complete_until = expiry::complete_until(units, moment.definitions.exposures_kept_days);
-    warnings.extend(expiry::warning(complete_until, moment.as_of));
-    let forced_later = units.iter().map(|of| of.units_forced_later).sum();
-    warnings.extend(decision::forced_later(forced_later));
-    let result = ExperimentResult {
-        document_version: DOCUMENT_VERSION,
-        key: experiment.key.as_str().to_owned(),
-        state: experiment.state,
-        phase: experiment.phase(),
-        looks_recorded: u32::try_from(looks.taken.len() + usize::from(look.is_some())).unwrap_or(u32::MAX),
-        definition_version: defined.version,
-        hypothesis: experiment.hypothesis.clone(),
-        as_of: moment.as_of.to_string(),
-        computed_at: computed.at.to_string(),
-        analysis_id: computed.analysis_id,
-        cut: moment.cut.clone(),
-        horizon_units: experiment.plan.horizon_units,
-        variants: primary.map(|metric| metric.variants.clone()).unwrap_or_default(),
-        warnings,
-        units_in_several_variants: crossed.units,
-        complete_until,
-        units_forced: units.iter().map(|of| of.units_forced).sum(),
-        units_forced_later: forced_later,
-        units_left_out: units.iter().filter(|of| left_out.contains(&of.phase)).map(|of| of.units).sum(),
-        units_of_unknown_phases: counted
-            .iter()
-            .find(|of| of.role == Role::Primary)
-            .map_or(0, |of| of.unknown),
-        units_of_unknown_variants: units.iter().filter(|of| !known(of)).map(|of| of.units).sum(),
-        events_after_as_of: computed.later.events,
-        first_event_after_as_of: computed.later.first_at.and_then(|micros| Micros::new(micros).ok()),
-        test: primary.and_then(|metric| metric.tests.first().cloned()),
-        tests: primary.map(|metric| metric.tests.clone()).unwrap_or_default(),
-        always_valid: primary.and_then(|metric| metric.always_valid.first().cloned()),
-        metrics,
-        srm,
-        decision,
-        sql: counted
-            .iter()
-            .map(|of| CountingQuery { metric: of.key.to_owned(), query: of.sql.clone() })
-            .collect(),
-    };
-    Analysis { result, look }
+
+    /// The verdict on the numbers.
+    pub fn decide(&self, numbers: &Numbers<'_>) -> Conclusion {
+        let evidence = Evidence {
+            experiment: &self.defined.definition,
+            srm: &numbers.srm,
+            exposed: numbers.exposed_to_several(),
+            metrics: &numbers.metrics,
+        };
+        let decision = decision::decide(&evidence);
+        let mut warnings = decision::warnings(&evidence);
+        warnings.extend(expiry::warning(numbers.complete_until, self.moment.as_of));
+        warnings.extend(decision::forced_later(numbers.units_forced_later()));
+        Conclusion { decision, warnings }
+    }
+
+    /// All of it as it is published.
+    pub fn document(&self, numbers: Numbers<'_>, conclusion: Conclusion) -> ExperimentResult {
+        let experiment = &self.defined.definition;
+        let units_in_several_variants = numbers.exposed_to_several().units;
+        let units_forced_later = numbers.units_forced_later();
+        let Numbers { units, srm, left_out, metrics, complete_until, looks_recorded, .. } = numbers;
+        let Conclusion { decision, warnings } = conclusion;
+        let primary = metrics.iter().find(|metric| metric.role == Role::Primary);
+        let is_variant = |key: &str| experiment.variants.iter().any(|of| of.key.as_str() == key);
+        ExperimentResult {
+            document_version: DOCUMENT_VERSION,
+            key: experiment.key.as_str().to_owned(),
+            state: experiment.state,
+            phase: experiment.phase(),
+            looks_recorded: u32::try_from(looks_recorded).unwrap_or(u32::MAX),
+            definition_version: self.defined.version,
+            hypothesis: experiment.hypothesis.clone(),
+            as_of: self.moment.as_of.to_string(),
+            computed_at: self.at.to_string(),
+            analysis_id: self.analysis_id,
+            cut: self.moment.cut.clone(),
+            horizon_units: experiment.plan.horizon_units,
+            variants: primary.map(|metric| metric.variants.clone()).unwrap_or_default(),
+            warnings,
+            units_in_several_variants,
+            complete_until,
+            units_forced: units.iter().map(|of| of.units_forced).sum(),
+            units_forced_later,
+            units_left_out: units.iter().filter(|of| left_out.contains(&of.phase)).map(|of| of.units).sum(),
+            units_of_unknown_phases: self.primary().map_or(0, |of| of.units_of_unknown_phases),
+            units_of_unknown_variants: units
+                .iter()
+                .filter(|of| !is_variant(&of.variant))
+                .map(|of| of.units)
+                .sum(),
+            events_after_as_of: self.later.events,
+            first_event_after_as_of: self.later.first_at.and_then(|micros| Micros::new(micros).ok()),
+            test: primary.and_then(|metric| metric.tests.first().cloned()),
+            tests: primary.map(|metric| metric.tests.clone()).unwrap_or_default(),
+            always_valid: primary.and_then(|metric| metric.always_valid.first().cloned()),
+            metrics,
+            srm,
+            decision,
+            sql: self
+                .metrics
+                .iter()
+                .map(|of| CountingQuery { metric: of.key.to_owned(), query: of.sql.clone() })
+                .collect(),
+        }
+    }
+
+    fn primary(&self) -> Option<&CountedMetric<'_>> {
+        self.metrics.iter().find(|of| of.role == Role::Primary)
+    }
 }
 
-fn primary(comparisons: &[Compared]) -> Option<&Compared> {
-    comparisons.iter().find(|of| of.comparison.of.role == Role::Primary)
+/// What a look keeps beside the comparisons.
+struct Seen<'a> {
+    left_out: &'a BTreeSet<u32>,
+    alarms: BTreeSet<u32>,
+    complete_until: Option<Micros>,
+}
+
+fn phases(srm: &SampleRatio, of: fn(&PhaseRatio) -> bool) -> BTreeSet<u32> {
+    srm.phases.iter().filter(|phase| of(phase)).map(|phase| phase.phase).collect()
+}
+
+impl Numbers<'_> {
+    fn units_forced_later(&self) -> u64 {
+        self.units.iter().map(|of| of.units_forced_later).sum()
+    }
+
+    fn exposed_to_several(&self) -> ExposedToSeveral {
+        let counting = || self.units.iter().filter(|of| !self.left_out.contains(&of.phase));
+        ExposedToSeveral {
+            units: counting().map(|of| of.units_in_several_variants).sum(),
+            of: counting().map(|of| of.units).sum(),
+        }
+    }
 }
 
 /// The p-values of a look that is kept are those that hold.
@@ -224,8 +297,8 @@ fn keep(metrics: &mut [MetricResult], look: &Look) {
     }
 }
 
-/// Whether an analysis now would say what the previous one said: no row is new, no definition has changed,
-/// and the time of no event has come.
+/// Whether nothing new has to be written: an analysis now would say what the previous document says, for no row is new, no
+/// definition has changed, and the time of no event has come.
 pub fn is_current(previous: &ExperimentResult, moment: &Moment<'_>) -> bool {
     let Some(defined) = moment.definitions.experiments.get(&previous.key) else {
         return false;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use ops::serve::{self, Served};
+use frame::Served;
 use ops::{Exit, Health, Shutdown};
 
 use crate::analyze::Moment;
@@ -43,11 +43,14 @@ pub struct Which {
 
 /// Does what the command line says.
 pub async fn run(settings: Settings, command: Command) -> anyhow::Result<Exit> {
-    match command {
+    let done = match command {
         Command::Results(which) => results(settings, which).await,
         Command::Analyze(which) => analyze_now(settings, which).await,
-        Command::RestoreLooks => restore::restore(&settings.kafka, &open(&settings)?).await,
-    }
+        Command::RestoreLooks => restore_looks(&settings).await,
+    };
+    done.map_err(|error| {
+        ops::coded(error, |cause| clickhouse_client::exit_of(cause).or_else(|| kafka::exit_of(cause)))
+    })
 }
 
 /// The service, in order: log, shutdown, database, HTTP, schedule; and the same backwards.
@@ -60,12 +63,16 @@ pub async fn serve(settings: Settings) -> anyhow::Result<Exit> {
     let registry = ops::metrics::registry("aggregator", env!("CARGO_PKG_VERSION"));
     let metrics = schedule::Metrics::register(&registry);
     let routes =
-        serve::guarded(http::routes(database.clone()), &settings.http).map_err(ops::config::Error::from)?;
+        frame::guarded(http::routes(database.clone()), &settings.http).map_err(ops::config::Error::from)?;
     let served = Served { routes, registry, health: health.clone() };
-    let server = serve::start(&settings.http, served, &shutdown).await?;
+    let server = frame::start(&settings.http, served, &shutdown).await?;
     schedule::run(database, settings.kafka, settings.aggregator, health, metrics, shutdown).await;
     server.stopped().await?;
     Ok(Exit::Done)
+}
+
+async fn restore_looks(settings: &Settings) -> anyhow::Result<Exit> {
+    restore::restore(&settings.kafka, &open(settings)?).await
 }
 
 async fn analyze_now(settings: Settings, which: Which) -> anyhow::Result<Exit> {

@@ -1,5 +1,5 @@
 //! Units and outcomes per variant and phase, counted by ClickHouse at a cut. One query serves every kind of metric
-//! that is computed, and says the same as the view `experiment_events`: first exposure of each unit,
+//! that is computed, and agrees with the view `experiment_events`: first exposure of each unit,
 //! conversions not before it, each event once.
 
 use clickhouse::Row;
@@ -20,9 +20,9 @@ pub struct Question<'a> {
     pub window_hours: Option<u32>,
 }
 
-/// The answer, and the query that gave it, ready to be run again by anybody.
+/// The answer, and the query that gave it with its values in it, so that anybody can run it again.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Counted {
+pub struct Answer {
     pub counts: Vec<Counts>,
     pub sql: String,
 }
@@ -61,7 +61,7 @@ pub async fn count(
     question: &Question<'_>,
     cut: &Cut,
     as_of: Micros,
-) -> anyhow::Result<Counted> {
+) -> anyhow::Result<Answer> {
     let (exposures, conversions) = (ends(&cut.exposures), ends(&cut.conversions));
     let query = database
         .query(SQL)
@@ -76,7 +76,7 @@ pub async fn count(
         .bind(conversions.next_offsets);
     let sql = query.sql_display().to_string();
     let doing = format!("counting `{}` in {}", question.event, question.experiment);
-    Ok(Counted { counts: database.rows(&doing, query).await?, sql })
+    Ok(Answer { counts: database.rows(&doing, query).await?, sql })
 }
 
 /// Made after the as-of time, by a clock ahead of ours, and therefore left out for now.

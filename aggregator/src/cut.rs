@@ -38,8 +38,8 @@ pub struct Ends {
     pub next_offsets: Vec<u64>,
 }
 
-/// A batch is there as a whole or not at all, and the batches of a partition follow each other without
-/// gaps: hence the end of the last one says it all.
+/// A batch is in the table as a whole or not at all, and the batches of a partition follow each other without gaps. So the
+/// end of the last batch is the end of what is durable.
 const SQL: &str = "
 SELECT
     ? AS topic,
@@ -58,7 +58,7 @@ FROM conversions
 GROUP BY kafka_partition";
 
 #[derive(Row, Deserialize)]
-struct Found {
+struct Durable {
     topic: String,
     partition: u16,
     last_epoch: u32,
@@ -69,10 +69,10 @@ struct Found {
 pub async fn read(database: &Database) -> anyhow::Result<Cut> {
     let query = database.query(SQL).bind(EXPOSURES).bind(CONVERSIONS);
     let mut cut = Cut::default();
-    for found in database.rows::<Found>("reading the durable offsets", query).await? {
-        let position = Position { epoch: found.last_epoch, next_offset: found.next_offset };
-        let positions = if found.topic == EXPOSURES { &mut cut.exposures } else { &mut cut.conversions };
-        positions.insert(found.partition, position);
+    for durable in database.rows::<Durable>("reading the durable offsets", query).await? {
+        let position = Position { epoch: durable.last_epoch, next_offset: durable.next_offset };
+        let positions = if durable.topic == EXPOSURES { &mut cut.exposures } else { &mut cut.conversions };
+        positions.insert(durable.partition, position);
     }
     Ok(cut)
 }

@@ -29,7 +29,7 @@ pub struct Database {
 impl Database {
     /// Connects when it is first used.
     pub fn new(config: &ClickHouse, query_timeout: Duration) -> anyhow::Result<Database> {
-        let client = config.client().map_err(ops::config::Error::from)?;
+        let client = clickhouse_client::open(config)?;
         // The queries rely on these, whatever the user's profile says.
         let client = client
             .with_setting("max_execution_time", query_timeout.as_secs().max(1).to_string())

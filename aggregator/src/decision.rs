@@ -4,7 +4,7 @@
 
 use schemas::definition::{Direction, Experiment, Method, Plan};
 
-use crate::analysis::boundary::Asked;
+use crate::analysis::boundary::PlannedTest;
 use crate::document::{
     AlwaysValid, BoundaryMethod, Bounds, Decision, MetricResult, Role, SampleRatio, Test, Verdict,
 };
@@ -18,7 +18,7 @@ mod trust;
 
 pub use boundary::progress;
 pub use exact::described;
-pub use trust::{Crossed, forced_later, warnings};
+pub use trust::{ExposedToSeveral, forced_later, warnings};
 
 /// A p-value below this reads as significant to most people, so the reason says why it does not count.
 const LOOKS_SIGNIFICANT: f64 = 0.05;
@@ -27,7 +27,7 @@ const LOOKS_SIGNIFICANT: f64 = 0.05;
 pub struct Evidence<'a> {
     pub experiment: &'a Experiment,
     pub srm: &'a SampleRatio,
-    pub crossed: Crossed,
+    pub exposed: ExposedToSeveral,
     /// All metrics, the primary one among them.
     pub metrics: &'a [MetricResult],
 }
@@ -36,22 +36,35 @@ pub struct Evidence<'a> {
 /// the numbers leave open behind it.
 pub fn decide(evidence: &Evidence<'_>) -> Decision {
     let method_used = method_used(evidence);
-    let (verdict, treatment, reason) = match trust::invalid(evidence) {
-        Some((verdict, variant, reason)) => (verdict, variant, trust::told(evidence, verdict, reason)),
-        None => {
-            let (verdict, treatment, reason) =
-                guardrail_harmed(evidence).or_else(|| not_computed(evidence)).unwrap_or_else(|| {
-                    let ruling = left_out::held_back(evidence, by_the_primary_metric(evidence));
-                    guardrails::held_back(evidence, ruling)
-                });
-            (verdict, treatment, trust::told(evidence, verdict, reason))
-        }
-    };
+    let ruling = trust::invalid(evidence)
+        .or_else(|| guardrail_harmed(evidence))
+        .or_else(|| not_computed(evidence))
+        .unwrap_or_else(|| {
+            let ruling = left_out::held_back(evidence, by_the_primary_metric(evidence));
+            guardrails::held_back(evidence, ruling)
+        });
+    let Ruling { verdict, treatment, reason } = ruling;
+    let reason = trust::with_warnings(evidence, verdict, reason);
     Decision { verdict, reason, method_used, treatment }
 }
 
-/// Verdict, the treatment it is about, reason.
-type Ruling = (Verdict, Option<String>, String);
+/// What a rule says.
+struct Ruling {
+    verdict: Verdict,
+    /// The variant that it is about, where it is about one.
+    treatment: Option<String>,
+    reason: String,
+}
+
+impl Ruling {
+    fn about(treatment: &str, verdict: Verdict, reason: String) -> Ruling {
+        Ruling { verdict, treatment: Some(treatment.to_owned()), reason }
+    }
+
+    fn of_the_whole(verdict: Verdict, reason: String) -> Ruling {
+        Ruling { verdict, treatment: None, reason }
+    }
+}
 
 fn guardrail_harmed(evidence: &Evidence<'_>) -> Option<Ruling> {
     let guardrails = evidence.metrics.iter().filter(|metric| metric.role == Role::Guardrail);
@@ -69,7 +82,7 @@ fn guardrail_harmed(evidence: &Evidence<'_>) -> Option<Ruling> {
                 levels(metric, test),
                 format::p_value(p)
             );
-            return Some((Verdict::GuardrailHarmed, Some(look.treatment.clone()), reason));
+            return Some(Ruling::about(&look.treatment, Verdict::GuardrailHarmed, reason));
         }
     }
     None
@@ -85,7 +98,7 @@ fn not_computed(evidence: &Evidence<'_>) -> Option<Ruling> {
         },
     };
     let reason = format!("There is no verdict on the primary metric `{key}`: {why}.");
-    Some((Verdict::NotComputed, None, reason))
+    Some(Ruling::of_the_whole(Verdict::NotComputed, reason))
 }
 
 /// A plan that cannot be followed. Nothing else decides in its place.
@@ -104,7 +117,7 @@ fn primary<'a>(evidence: &Evidence<'a>) -> Option<&'a MetricResult> {
 
 /// What one treatment's interval says; the order is that of importance to the verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Finding {
+enum IntervalFinding {
     Better,
     /// Nothing worth having can be hoped for any more, though no harm is shown.
     NotWorthwhile,
@@ -121,71 +134,71 @@ fn by_the_primary_metric(evidence: &Evidence<'_>) -> Ruling {
     if !metric.boundaries.is_empty() {
         return boundary::rule(plan, metric);
     }
-    let findings: Vec<(Finding, &AlwaysValid, &Test)> = metric
+    let findings: Vec<(IntervalFinding, &AlwaysValid, &Test)> = metric
         .always_valid
         .iter()
         .zip(&metric.tests)
         .map(|(look, test)| (finding(plan, metric, look, test), look, test))
         .collect();
-    let best = |finding: Finding| {
+    let best = |finding: IntervalFinding| {
         findings
             .iter()
             .filter(|(found, ..)| *found == finding)
             .max_by(|(_, a, _), (_, b, _)| gain(metric.direction, a).total_cmp(&gain(metric.direction, b)))
             .map(|(_, look, test)| (*look, *test))
     };
-    if let Some((look, test)) = best(Finding::Better) {
+    if let Some((look, test)) = best(IntervalFinding::Better) {
         return ship(metric, look, test);
     }
-    if let Some((look, test)) = best(Finding::Open) {
+    if let Some((look, test)) = best(IntervalFinding::Open) {
         return keep_running(evidence.experiment, metric, look, test);
     }
-    if let Some((look, _)) = best(Finding::TooEarly) {
+    if let Some((look, _)) = best(IntervalFinding::TooEarly) {
         return not_enough_data(look);
     }
-    if let Some((look, test)) = best(Finding::NotWorthwhile) {
+    if let Some((look, test)) = best(IntervalFinding::NotWorthwhile) {
         return not_worthwhile(plan, metric, look, test);
     }
-    if let Some((look, test)) = best(Finding::Worse) {
+    if let Some((look, test)) = best(IntervalFinding::Worse) {
         return worse(metric, look, test);
     }
     let reason = "Not enough data: no treatment gets any units now.".to_owned();
-    (Verdict::NotEnoughData, None, reason)
+    Ruling::of_the_whole(Verdict::NotEnoughData, reason)
 }
 
-fn finding(plan: &Plan, metric: &MetricResult, look: &AlwaysValid, test: &Test) -> Finding {
+fn finding(plan: &Plan, metric: &MetricResult, look: &AlwaysValid, test: &Test) -> IntervalFinding {
     let direction = metric.direction;
     if let Some(exact) = &look.exact {
         return exact::finding(plan, metric, look, test, exact);
     }
     let Some(interval) = look.interval_absolute else {
-        return Finding::TooEarly;
+        return IntervalFinding::TooEarly;
     };
     let toward_better = interval.toward_better(direction);
     let hoped =
         look.interval_relative_to_control.and_then(|interval| interval.toward_better(direction).upper);
     let worthwhile = smallest_worthwhile(plan);
     if toward_better.upper.is_some_and(|upper| upper < 0.0) {
-        return Finding::Worse;
+        return IntervalFinding::Worse;
     }
     if let (Some((smallest, _)), Some(hoped)) = (worthwhile, hoped)
         && hoped < smallest
     {
-        return Finding::NotWorthwhile;
+        return IntervalFinding::NotWorthwhile;
     }
     if !toward_better.lower.is_some_and(|lower| lower > 0.0) {
-        return Finding::Open;
+        return IntervalFinding::Open;
     }
     // Significance alone does not ship: the effect must also be worth it.
     let lift = test.lift_relative.map(|lift| toward(direction, lift));
     match (plan.practical_lift_relative, lift) {
-        (Some(practical), Some(lift)) if lift < practical => Finding::Open,
-        (Some(_), None) => Finding::Open,
-        _ => Finding::Better,
+        (Some(practical), Some(lift)) if lift < practical => IntervalFinding::Open,
+        (Some(_), None) => IntervalFinding::Open,
+        _ => IntervalFinding::Better,
     }
 }
 
-/// Below this relative effect nobody wants the treatment, and what it is called.
+/// The smallest relative effect for which anybody wants the treatment, and what it is called.
 fn smallest_worthwhile(plan: &Plan) -> Option<(f64, &'static str)> {
     let practical = plan.practical_lift_relative.filter(|lift| *lift > 0.0);
     practical
@@ -208,7 +221,7 @@ fn ship(metric: &MetricResult, look: &AlwaysValid, test: &Test) -> Ruling {
             exact::shown_by(look, exact)
         ),
     };
-    (Verdict::Ship, Some(look.treatment.clone()), reason)
+    Ruling::about(&look.treatment, Verdict::Ship, reason)
 }
 
 fn worse(metric: &MetricResult, look: &AlwaysValid, test: &Test) -> Ruling {
@@ -226,7 +239,7 @@ fn worse(metric: &MetricResult, look: &AlwaysValid, test: &Test) -> Ruling {
             exact::shown_by(look, exact)
         ),
     };
-    (Verdict::Stop, Some(look.treatment.clone()), reason)
+    Ruling::about(&look.treatment, Verdict::Stop, reason)
 }
 
 fn not_worthwhile(plan: &Plan, metric: &MetricResult, look: &AlwaysValid, test: &Test) -> Ruling {
@@ -237,7 +250,7 @@ fn not_worthwhile(plan: &Plan, metric: &MetricResult, look: &AlwaysValid, test: 
         format::signed_percent(toward(metric.direction, smallest)),
         levels(metric, test)
     );
-    (Verdict::Stop, Some(look.treatment.clone()), reason)
+    Ruling::about(&look.treatment, Verdict::Stop, reason)
 }
 
 fn not_enough_data(look: &AlwaysValid) -> Ruling {
@@ -250,7 +263,7 @@ fn not_enough_data(look: &AlwaysValid) -> Ruling {
         "Not enough data on `{}`: {lacking}; whether `{}` has an effect is open.",
         look.metric, look.treatment
     );
-    (Verdict::NotEnoughData, None, reason)
+    Ruling::of_the_whole(Verdict::NotEnoughData, reason)
 }
 
 fn keep_running(experiment: &Experiment, metric: &MetricResult, look: &AlwaysValid, test: &Test) -> Ruling {
@@ -289,7 +302,7 @@ fn keep_running(experiment: &Experiment, metric: &MetricResult, look: &AlwaysVal
             look.treatment
         )
     };
-    (Verdict::KeepRunning, Some(look.treatment.clone()), reason)
+    Ruling::about(&look.treatment, Verdict::KeepRunning, reason)
 }
 
 /// Both arms' levels and the lift: "0.69 % against 0.46 % (+50.0 %)".
@@ -336,8 +349,8 @@ fn lift(metric: &MetricResult, lift: f64) -> String {
 
 fn method_used(evidence: &Evidence<'_>) -> String {
     let experiment = evidence.experiment;
-    let asked = Asked::by(&experiment.plan).map(|asked| asked.method);
-    let used = match asked {
+    let planned = PlannedTest::of(&experiment.plan).map(|test| test.method);
+    let used = match planned {
         None => "always-valid interval (asymptotic confidence sequence)",
         Some(BoundaryMethod::GroupSequential) => {
             "group sequential test (Lan-DeMets spending, O'Brien-Fleming) up to the planned horizon"
@@ -353,7 +366,7 @@ fn method_used(evidence: &Evidence<'_>) -> String {
         0 | 1 => String::new(),
         several => format!(", alpha shared among {several} treatments"),
     };
-    let guardrails = if asked.is_some() && !experiment.metrics.guardrails.is_empty() {
+    let guardrails = if planned.is_some() && !experiment.metrics.guardrails.is_empty() {
         "; guardrails by always-valid p-values"
     } else {
         ""
@@ -381,17 +394,5 @@ fn toward(direction: Direction, number: f64) -> f64 {
     match direction {
         Direction::Increase => number,
         Direction::Decrease => -number,
-    }
-}
-
-impl Bounds {
-    /// The same interval in a scale on which above zero is better.
-    fn toward_better(self, direction: Direction) -> Bounds {
-        match direction {
-            Direction::Increase => self,
-            Direction::Decrease => {
-                Bounds { lower: self.upper.map(|end| -end), upper: self.lower.map(|end| -end) }
-            }
-        }
     }
 }

@@ -7,11 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::cut::Cut;
 
+mod bounds;
 mod earlier;
 mod forms;
 
+pub use bounds::Bounds;
 pub use earlier::{ShownBefore, ShownBy, Side};
-pub use forms::{Unreadable, alpha_spent_by_version_1};
+pub use forms::{FIRST_FORM, MetricKeys, Unreadable};
 
 /// The form of the documents that this build writes and reads.
 pub const DOCUMENT_VERSION: u32 = 2;
@@ -97,7 +99,7 @@ pub struct Warning {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WarningKind {
-    /// More units than strays explain have seen more than one variant.
+    /// More units than accidents explain were exposed to more than one variant.
     UnitsInSeveralVariants,
     /// A guardrail without a number shows neither harm nor safety, and nothing ships beside it.
     GuardrailWithoutData,
@@ -163,13 +165,6 @@ pub struct MetricResult {
     /// What earlier looks showed by phases that are left out now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shown_before: Vec<ShownBefore>,
-}
-
-/// From `lower` to `upper`; a null end is infinite.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Bounds {
-    pub lower: Option<f64>,
-    pub upper: Option<f64>,
 }
 
 /// What the p-value of a [`Test`] comes from.
@@ -329,7 +324,7 @@ pub enum BoundaryStage {
     AlphaSpent,
 }
 
-/// A test with planned units and the looks it has taken; they are read back for the next one.
+/// A test with planned units and the looks it has taken, as the log of looks has them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Boundary {
     pub metric: String,
@@ -554,13 +549,6 @@ impl Boundary {
 impl ExperimentResult {
     pub fn primary(&self) -> Option<&MetricResult> {
         self.metrics.iter().find(|metric| metric.role == Role::Primary)
-    }
-}
-
-impl Bounds {
-    /// Whether zero lies inside or on an end.
-    pub fn includes_zero(self) -> bool {
-        self.lower.is_none_or(|lower| lower <= 0.0) && self.upper.is_none_or(|upper| upper >= 0.0)
     }
 }
 

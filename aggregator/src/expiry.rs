@@ -5,6 +5,7 @@ use schemas::Micros;
 
 use crate::counts::Counts;
 use crate::document::{ExperimentResult, Warning, WarningKind};
+use crate::look::EarlierLooks;
 use crate::stale;
 
 const DAY_MICROS: i64 = 86_400_000_000;
@@ -13,14 +14,19 @@ const DAY_MICROS: i64 = 86_400_000_000;
 const WARNED_BEFORE_MICROS: i64 = 28 * DAY_MICROS;
 
 /// When the first of the exposures counted may be dropped: at the end of so many days after the day on which it came.
-/// None if they are kept for ever, or there are none.
-pub fn complete_until(counts: &[Counts], kept_days: u32) -> Option<Micros> {
-    let first = counts.iter().map(|of| of.ingested_since_ms).min().filter(|_| kept_days > 0)?;
+/// Where there are none now, as the looks know it. None if exposures are kept for ever, or there never were any.
+pub fn complete_until(counts: &[Counts], looks: EarlierLooks<'_>, kept_days: u32) -> Option<Micros> {
+    if kept_days == 0 {
+        return None;
+    }
+    let Some(first) = counts.iter().map(|of| of.ingested_since_ms).min() else {
+        return looks.complete_until();
+    };
     let day = (first * 1_000).div_euclid(DAY_MICROS);
     Micros::new((day + i64::from(kept_days)) * DAY_MICROS).ok()
 }
 
-/// What the reader must know of it.
+/// The warning for readers of the document.
 pub fn warning(complete_until: Option<Micros>, now: Micros) -> Option<Warning> {
     let until = complete_until.filter(|until| until.get() - now.get() <= WARNED_BEFORE_MICROS)?;
     let text = format!(
@@ -30,14 +36,15 @@ pub fn warning(complete_until: Option<Micros>, now: Micros) -> Option<Warning> {
     Some(Warning { kind: WarningKind::ExposuresExpire, text, share_of_units: None, metric: None })
 }
 
-/// Whether the first exposures have begun to be dropped since this document: nothing is counted any more.
-pub fn is_frozen(last: &ExperimentResult, now: Micros) -> bool {
-    last.complete_until.is_some_and(|until| until <= now)
+/// Since when nothing is counted any more, if that time has come: the first exposures have begun to be dropped. The last
+/// look tells it. Looks of earlier builds do not; for those their document does.
+pub fn expired(looks: EarlierLooks<'_>, document: Option<&ExperimentResult>, now: Micros) -> Option<Micros> {
+    let until = looks.complete_until().or_else(|| document.and_then(|last| last.complete_until));
+    until.filter(|until| *until <= now)
 }
 
 /// The last document, with the reason why it stays; none where it has that already.
-pub fn frozen(last: &ExperimentResult) -> Option<ExperimentResult> {
-    let until = last.complete_until?;
+pub fn frozen(last: &ExperimentResult, until: Micros) -> Option<ExperimentResult> {
     if last.warnings.iter().any(|warning| warning.kind == WarningKind::Frozen) && !stale::is_stale(last) {
         return None;
     }

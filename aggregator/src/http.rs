@@ -1,25 +1,30 @@
-//! The HTTP side: the JSON API and the page, both showing the latest document. Open to whoever reaches it,
-//! unless a token is configured; nothing here changes anything.
-
-use std::collections::BTreeMap;
+//! The HTTP side: the JSON API, which gives the latest documents as they are stored, and the page, which shows them. Open
+//! to whoever reaches it, unless a token is configured; nothing here changes anything.
 
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use ops::serve::{error, failed, failure_noted};
+use frame::{error, failed, failure_noted};
 use schemas::key::is_key;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::database::Database;
-use crate::document::{Document, ExperimentResult};
-use crate::page;
+use crate::document::MetricKeys;
+use crate::page::{self, Histories};
 use crate::store::{self, Point};
 
 /// No script, style or frame but our own; nothing is sent anywhere else.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
                       img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// [`Document`](crate::document::Document), with the experiments as they are stored.
+#[derive(Serialize)]
+struct StoredDocument {
+    experiments: Vec<Box<RawValue>>,
+}
 
 /// What the API answers to a question about the past.
 #[derive(Serialize)]
@@ -49,15 +54,15 @@ pub fn routes(database: Database) -> Router {
 }
 
 async fn api_experiments(State(database): State<Database>) -> Response {
-    match store::latest_of_all(&database).await {
-        Ok(experiments) => Json(Document { experiments }).into_response(),
+    match store::latest_json_of_all(&database).await {
+        Ok(experiments) => Json(StoredDocument { experiments }).into_response(),
         Err(failure) => unavailable(&failure),
     }
 }
 
 async fn api_experiment(State(database): State<Database>, Path(key): Path<String>) -> Response {
     match find(&database, &key).await {
-        Ok(result) => Json(Document { experiments: vec![result] }).into_response(),
+        Ok(experiment) => Json(StoredDocument { experiments: vec![experiment] }).into_response(),
         Err(refusal) => refusal,
     }
 }
@@ -67,21 +72,21 @@ async fn api_history(
     Path(key): Path<String>,
     Query(question): Query<HistoryQuestion>,
 ) -> Response {
-    let result = match find(&database, &key).await {
-        Ok(result) => result,
+    let experiment = match find(&database, &key).await {
+        Ok(experiment) => experiment,
         Err(refusal) => return refusal,
     };
-    let asked = question.metric.as_deref();
-    let found = match asked {
-        None => result.primary(),
-        Some(asked) => result.metrics.iter().find(|metric| metric.key == asked),
+    let metrics = match MetricKeys::read(&key, experiment.get()) {
+        Ok(metrics) => metrics,
+        Err(failure) => return unavailable(&failure.into()),
     };
-    let Some(metric) = found else {
+    let asked = question.metric.as_deref();
+    let Some(metric) = metrics.find(asked) else {
         let asked: String = asked.unwrap_or_default().chars().take(80).collect();
         return error(StatusCode::NOT_FOUND, format!("experiment `{key}` has no metric `{asked}`"));
     };
-    match store::history(&database, &key, &metric.key).await {
-        Ok(points) => Json(History { experiment: key, metric: metric.key.clone(), points }).into_response(),
+    match store::history(&database, &key, &[metric]).await {
+        Ok(points) => Json(History { experiment: key, metric: metric.to_owned(), points }).into_response(),
         Err(failure) => unavailable(&failure),
     }
 }
@@ -103,19 +108,21 @@ async fn page_experiment(State(database): State<Database>, Path(key): Path<Strin
         Ok(None) => return html(StatusCode::NOT_FOUND, page::not_found(&key)),
         Err(failure) => return html_unavailable(&failure),
     };
-    let mut histories = BTreeMap::new();
-    for metric in &result.metrics {
-        match store::history(&database, &key, &metric.key).await {
-            Ok(points) => histories.insert(metric.key.clone(), points),
-            Err(failure) => return html_unavailable(&failure),
-        };
+    let metrics: Vec<&str> = result.metrics.iter().map(|metric| metric.key.as_str()).collect();
+    let points = match store::history(&database, &key, &metrics).await {
+        Ok(points) => points,
+        Err(failure) => return html_unavailable(&failure),
+    };
+    let mut histories = Histories::new();
+    for point in points {
+        histories.entry(point.metric.clone()).or_default().push(point);
     }
     html(StatusCode::OK, page::experiment(&result, &histories))
 }
 
-async fn find(database: &Database, key: &str) -> Result<ExperimentResult, Response> {
+async fn find(database: &Database, key: &str) -> Result<Box<RawValue>, Response> {
     let found = match is_key(key) {
-        true => store::latest(database, key).await.map_err(|failure| unavailable(&failure))?,
+        true => store::latest_json(database, key).await.map_err(|failure| unavailable(&failure))?,
         false => None,
     };
     found.ok_or_else(|| {

@@ -1,10 +1,11 @@
 //! From tables to verdicts. On a schedule each experiment is counted at a recorded cut of the stream, analyzed after
 //! the looks taken so far, decided upon, entered in the log of looks and published: as rows, as JSON and as a page. What
-//! decides ([`analysis`], [`look`], [`decision`], [`expiry`], the page) is a function of its
-//! arguments; what touches the world ([`database`], [`looks`], [`publish`], [`schedule`], [`http`]) decides nothing.
+//! decides ([`analysis`], [`look`], [`decision`], [`expiry`], the page) is a function of its arguments; what touches the
+//! world ([`database`], [`looks`], [`before_the_log`], [`publish`], [`schedule`], [`http`]) decides nothing.
 
 pub mod analysis;
 pub mod analyze;
+pub mod before_the_log;
 pub mod command;
 pub mod counts;
 pub mod cut;

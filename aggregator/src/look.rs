@@ -1,10 +1,11 @@
-//! What a look at an experiment saw and spent, as the log of looks keeps it, and what the looks so far mean for the
-//! next one. Pure: who keeps them in order is [`crate::looks`].
+//! What a look at an experiment saw and spent, as the log of looks keeps it, and what the earlier looks mean for the
+//! next one. All statistical state is here: a document is never read for it. Pure; [`crate::looks`] keeps the looks in
+//! order.
 
 use std::collections::BTreeSet;
 
-use schemas::Uuid;
 use schemas::definition::{MetricType, Version};
+use schemas::{Micros, Uuid};
 use serde::{Deserialize, Serialize};
 use stats::group_sequential::{Boundary, Design, Spending};
 use stats::phases::{self, Stratum};
@@ -23,12 +24,16 @@ pub struct Look {
     /// RFC 3339.
     pub as_of: String,
     pub cut: Cut,
-    /// Of the plan's alpha, by boundaries that those of this look do not go on.
+    /// Of the plan's alpha: what earlier boundaries spent that this look does not continue.
     pub alpha_spent_before: f64,
     /// Phases whose units did not count.
     pub phases_left_out: BTreeSet<u32>,
     /// Phases whose sample ratio had alarmed by then. An alarm stays.
     pub sample_ratio_alarms: BTreeSet<u32>,
+    /// When the first of the exposures counted will be dropped from the table; none if never. Nothing is counted from
+    /// then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete_until: Option<Micros>,
     /// Of the primary metric and the guardrails: the control against each treatment.
     pub comparisons: Vec<Comparison>,
 }
@@ -97,6 +102,29 @@ pub struct ValueSums {
     pub sum_of_squares: String,
     /// Digits behind the point that a value has; its square has twice as many.
     pub decimals: u32,
+}
+
+impl Look {
+    /// The first look of an experiment that is older than the log: what its looks had spent by then.
+    pub fn carried_over(
+        analysis_id: Uuid,
+        definition_version: Version,
+        as_of: Micros,
+        cut: Cut,
+        alpha_spent_before: f64,
+    ) -> Look {
+        Look {
+            analysis_id,
+            definition_version,
+            as_of: as_of.to_string(),
+            cut,
+            alpha_spent_before,
+            phases_left_out: BTreeSet::new(),
+            sample_ratio_alarms: BTreeSet::new(),
+            complete_until: None,
+            comparisons: Vec::new(),
+        }
+    }
 }
 
 impl Identity {
@@ -213,8 +241,8 @@ impl PhaseSums {
     }
 }
 
-/// Phases that follow each other with the same split, put together; those left out are not there. A phase in which
-/// one of the arms was to get no units compares nothing.
+/// The phases that count, those with the same split that follow each other put together. A phase in which one of the arms
+/// was to get no units compares nothing.
 pub fn splits(phases: &[PhaseSums], left_out: &BTreeSet<u32>) -> Result<Vec<PhaseSums>, String> {
     let mut splits: Vec<PhaseSums> = Vec::new();
     let compared = |of: &&PhaseSums| !left_out.contains(&of.phase) && of.treatment_share().is_some();
@@ -227,8 +255,8 @@ pub fn splits(phases: &[PhaseSums], left_out: &BTreeSet<u32>) -> Result<Vec<Phas
     Ok(splits)
 }
 
-/// What statistics take of them. Where all events are worth nothing, there is nothing that their number could say of
-/// the values.
+/// The same for the statistics. Where no event has a value other than 0, the number of units with events says nothing of
+/// the values and is left out.
 pub fn strata(splits: &[PhaseSums]) -> Result<Vec<Stratum>, String> {
     let events: u64 = splits.iter().map(|of| of.control.conversions + of.treatment.conversions).sum();
     let counting = events == 0 || !splits.iter().all(PhaseSums::has_no_values);
@@ -238,25 +266,21 @@ pub fn strata(splits: &[PhaseSums]) -> Result<Vec<Stratum>, String> {
 
 /// The looks at an experiment so far, in order.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Looks<'a> {
-    pub taken: &'a [Look],
-    /// Of the plan's alpha, by looks before the first one here.
-    pub spent_before: f64,
-}
+pub struct EarlierLooks<'a>(pub &'a [Look]);
 
-impl<'a> Looks<'a> {
+impl<'a> EarlierLooks<'a> {
     /// Those of one comparison, each with the phases that were left out at it.
     pub fn sequence(self, of: &Identity, treatment: &str) -> Vec<(&'a Comparison, &'a BTreeSet<u32>)> {
-        let looks = self.taken.iter().flat_map(|look| {
-            let found = look.comparisons.iter().find(|at| at.of == *of && at.treatment == treatment);
-            found.map(|comparison| (comparison, &look.phases_left_out))
+        let looks = self.0.iter().flat_map(|look| {
+            let own = look.comparisons.iter().find(|at| at.of == *of && at.treatment == treatment);
+            own.map(|comparison| (comparison, &look.phases_left_out))
         });
         looks.collect()
     }
 
     /// Phases whose sample ratio has alarmed.
     pub fn alarms(self) -> BTreeSet<u32> {
-        self.taken.last().map(|look| look.sample_ratio_alarms.clone()).unwrap_or_default()
+        self.0.last().map(|look| look.sample_ratio_alarms.clone()).unwrap_or_default()
     }
 
     /// Of the plan's `alpha`, what is not for looks at `of`: spent by looks at what was compared before the control, or
@@ -264,7 +288,7 @@ impl<'a> Looks<'a> {
     /// (Mueller & Schaefer 2001, Biometrics 57(3)), and never more than that one left unspent: the change may follow from
     /// what was seen.
     pub fn alpha_spent_before(self, of: &Identity, alpha: f64) -> f64 {
-        let Some(last) = self.last_primary() else { return self.spent_before };
+        let Some(last) = self.last_primary() else { return self.alpha_carried_over() };
         if last.comparisons.iter().any(|at| at.of == *of) {
             return last.alpha_spent_before;
         }
@@ -280,8 +304,18 @@ impl<'a> Looks<'a> {
         alpha - error.min(alpha - spent).max(0.0)
     }
 
+    /// Of the plan's alpha: what was spent before the first look at a primary metric.
+    pub fn alpha_carried_over(self) -> f64 {
+        self.0.iter().map(|look| look.alpha_spent_before).fold(0.0, f64::max)
+    }
+
+    /// When the first of the exposures counted will be dropped, as the last look knew it.
+    pub fn complete_until(self) -> Option<Micros> {
+        self.0.last().and_then(|look| look.complete_until)
+    }
+
     fn last_primary(self) -> Option<&'a Look> {
-        self.taken.iter().rfind(|look| look.comparisons.iter().any(|at| at.of.role == Role::Primary))
+        self.0.iter().rfind(|look| look.comparisons.iter().any(|at| at.of.role == Role::Primary))
     }
 }
 

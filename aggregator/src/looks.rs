@@ -1,6 +1,7 @@
 //! The log of looks on Kafka: what was looked at, and what of each plan's alpha is spent. It is read from its
-//! beginning and compared with its mirror in ClickHouse before anything is decided by it: whoever decided by half of
-//! it would spend alpha twice. A look counts once the log shows it; of two aggregators that look at once, one is heard.
+//! beginning and compared with its mirror in ClickHouse before anything is decided by it: whoever decided by a part of
+//! it would spend alpha twice. A look counts once it is read back from the log; of two aggregators that look at once, one
+//! look counts.
 
 use anyhow::{Context, bail, ensure};
 use kafka::{LogError, OrderedLog, Proposal, TopicId};
@@ -55,7 +56,7 @@ impl LookLog {
     pub async fn open_unchecked(kafka: &ops::config::Kafka) -> anyhow::Result<LookLog> {
         let log =
             OrderedLog::open(kafka, topics::LOOKS, CLIENT_ID).await.map_err(|error| coded(error.into()))?;
-        // Asked first: a topic that is made anew while it is read is noticed by the next question.
+        // The id comes first: a topic that is made anew while it is read is noticed at the next catch-up.
         let topic_id = log.topic_id().await.context(Exit::Unreachable)?;
         let mut log = LookLog { log, looks: Looks::default(), topic_id };
         log.read_on().await?;
@@ -76,7 +77,7 @@ impl LookLog {
 
     async fn read_on(&mut self) -> anyhow::Result<()> {
         let LookLog { log, looks, .. } = self;
-        log.catch_up(|record| take(looks, record).map(drop))
+        log.catch_up(|record| fold(looks, record).map(drop))
             .await
             .map_err(coded)
             .context("reading the log of looks")
@@ -112,7 +113,7 @@ impl LookLog {
     /// The looks at one experiment, in order.
     ///
     /// # Errors
-    /// Where this build cannot read one: whoever knows half of them decides nothing.
+    /// Where this build cannot read one: nothing may be decided without all of them.
     pub fn of(&self, experiment: &str) -> anyhow::Result<Vec<Look>> {
         let looks = self.looks.of(experiment).iter();
         looks
@@ -158,8 +159,10 @@ impl LookLog {
         };
         let LookLog { log, looks, .. } = self;
         log.propose(&proposal, |read| {
-            let taken = take(looks, read)?;
-            Ok::<_, ReadError>(taken.filter(|taken| taken.id == record.look_id).map(|taken| taken.verdict))
+            let folded = fold(looks, read)?;
+            Ok::<_, ReadError>(
+                folded.filter(|folded| folded.id == record.look_id).map(|folded| folded.verdict),
+            )
         })
         .await
         .map_err(coded)
@@ -180,18 +183,18 @@ fn coded(error: ReadError) -> anyhow::Error {
 }
 
 /// A record that was folded in.
-struct Taken {
+struct Folded {
     id: Uuid,
     verdict: Result<(), Refusal>,
 }
 
 /// Folds one record in; none for bytes that are no look, which have no effect.
-fn take(looks: &mut Looks, read: kafka::Record<'_>) -> Result<Option<Taken>, ReadError> {
+fn fold(looks: &mut Looks, read: kafka::Record<'_>) -> Result<Option<Folded>, ReadError> {
     match avro::decode_look(read.payload) {
         Ok(record) => {
             let id = record.look_id;
             let verdict = looks.apply(read.offset, record)?;
-            Ok(Some(Taken { id, verdict: verdict.map(drop) }))
+            Ok(Some(Folded { id, verdict: verdict.map(drop) }))
         }
         Err(error) => {
             tracing::warn!(offset = read.offset, %error, "a record of the log of looks is no look; skipped");

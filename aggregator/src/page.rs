@@ -384,7 +384,7 @@ fn origin(result: &ExperimentResult) -> String {
     section
 }
 
-/// The verdict, and beside it that there is a warning, which says its text to whoever points at it.
+/// The verdict, and a badge for each warning, whose text appears when it is pointed at.
 fn badges(result: &ExperimentResult) -> String {
     let verdict = result.decision.verdict;
     let mut badges = format!("<span class=\"badge {}\">{}</span>", verdict.as_str(), verdict.title());

@@ -1,19 +1,19 @@
-//! One experiment from its counts to its document, in an order that survives a crash at any point: count, look,
-//! put the look into the log, and only then tell anybody. A look that was put there and not told of is told of by the
-//! next analysis; two aggregators at once publish by the same looks.
+//! One experiment from its counts to its document, in an order that survives a crash at any point: count, analyze and
+//! decide, put the look into the log, and only then publish. A look that is in the log and not yet published is published
+//! by the next analysis; two aggregators at once publish by the same looks. The last document is used only to see whether a
+//! new one has to be written.
 
 use std::time::Duration;
 
-use anyhow::bail;
-use schemas::Uuid;
+use anyhow::{Context, bail};
+use schemas::{Micros, Uuid};
 
-use crate::analyze::{Analysis, Moment, count};
-use crate::cut;
+use crate::analyze::{Moment, count};
 use crate::database::Database;
-use crate::expiry;
-use crate::look::Looks;
+use crate::look::EarlierLooks;
 use crate::looks::LookLog;
 use crate::store::{self, Written};
+use crate::{before_the_log, cut, expiry};
 
 /// Another aggregator that is faster this often is no race any more.
 const RACES_MAX: u32 = 5;
@@ -27,8 +27,8 @@ pub struct Published {
     pub lost: u32,
 }
 
-/// Counts, analyzes and publishes. `before` is what was written last; without it the document is written in any
-/// case. An experiment whose first exposures are gone is counted no more.
+/// Counts, analyzes, decides, looks and publishes. `before` is what was written last; without it the document is written in
+/// any case. An experiment whose first exposures are gone is counted no more.
 pub async fn publish(
     database: &Database,
     log: &mut LookLog,
@@ -37,33 +37,47 @@ pub async fn publish(
     before: Option<&Written>,
     document_every: Duration,
 ) -> anyhow::Result<Published> {
-    if let Some(before) = before.filter(|before| expiry::is_frozen(&before.result, moment.as_of)) {
-        let written = match expiry::frozen(&before.result) {
-            None => before.clone(),
-            Some(mut frozen) => {
-                (frozen.analysis_id, frozen.computed_at) = (Uuid::now_v7(), cut::now()?.to_string());
-                store::write(database, frozen, false, Some(before), document_every).await?
-            }
-        };
+    before_the_log::carry_over(database, log, moment, key).await?;
+    let last = before.map(|before| &before.result);
+    if let Some(until) = expiry::expired(EarlierLooks(&log.of(key)?), last, moment.as_of) {
+        let written = freeze(database, key, before, until).await?;
         return Ok(Published { written, looks: 0, lost: 0 });
     }
-    let counting = count(database, moment, key).await?;
-    let spent_before = match log.count(key) {
-        0 => store::alpha_spent_by_an_old_document(database, key).await?,
-        _ => 0.0,
-    };
+    let counted = count(database, moment, key).await?;
     for lost in 0..RACES_MAX {
-        let taken = log.of(key)?;
-        let Analysis { result, look } = counting.analyze(moment, Looks { taken: &taken, spent_before });
-        let is_look = look.is_some();
-        if let Some(look) = look
-            && let Err(refusal) = log.propose(key, &look).await?
+        let looks = log.of(key)?;
+        let numbers = counted.analyze(EarlierLooks(&looks));
+        let conclusion = counted.decide(&numbers);
+        let is_look = numbers.look.is_some();
+        if let Some(look) = &numbers.look
+            && let Err(refusal) = log.propose(key, look).await?
         {
             tracing::info!(experiment = key, %refusal, "another aggregator looked first; analyzing after its look");
             continue;
         }
-        let written = store::write(database, result, is_look, before, document_every).await?;
+        let document = counted.document(numbers, conclusion);
+        let written = store::write(database, document, is_look, before, document_every).await?;
         return Ok(Published { written, looks: u32::from(is_look), lost });
     }
     bail!("other aggregators were faster with a look at `{key}` {RACES_MAX} times in a row")
+}
+
+/// The last document stays, with the reason why.
+async fn freeze(
+    database: &Database,
+    key: &str,
+    before: Option<&Written>,
+    until: Micros,
+) -> anyhow::Result<Written> {
+    let before = before.with_context(|| {
+        format!(
+            "the first exposures of `{key}` have been dropped since {until}, and its last document is lost"
+        )
+    })?;
+    let Some(mut frozen) = expiry::frozen(&before.result, until) else {
+        return Ok(before.clone());
+    };
+    (frozen.analysis_id, frozen.computed_at) = (Uuid::now_v7(), cut::now()?.to_string());
+    // The warning is new, so that the document is written at once.
+    store::write(database, frozen, false, Some(before), Duration::MAX).await
 }

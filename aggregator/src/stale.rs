@@ -1,6 +1,7 @@
 //! The last document of an experiment that cannot be analyzed: it stays, and says so with the reason, on every surface
 //! that shows it. The first analysis that succeeds takes its place.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use schemas::Uuid;
@@ -41,4 +42,38 @@ pub fn stale(last: &ExperimentResult, why: &str) -> Option<ExperimentResult> {
 /// Whether the document has such a reason.
 pub fn is_stale(document: &ExperimentResult) -> bool {
     document.warnings.iter().any(|warning| warning.kind == WarningKind::Stale)
+}
+
+/// `/readyz` names so many experiments that cannot be analyzed, so that its answer stays short; metrics name all.
+const TOLD_MAX: usize = 20;
+
+/// What `/readyz` tells of experiments whose document is an earlier one, by the reasons why they cannot be analyzed.
+pub fn remark(stale: &BTreeMap<String, String>) -> Option<String> {
+    let told: Vec<String> =
+        stale.iter().take(TOLD_MAX).map(|(key, why)| format!("`{key}` cannot be analyzed: {why}")).collect();
+    let more = stale.len() - told.len();
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    (!told.is_empty()).then(|| format!("{}{more}", told.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_names_the_experiments_that_cannot_be_analyzed() {
+        let stale = |keys: usize| -> BTreeMap<String, String> {
+            (0..keys).map(|key| (format!("e{key:02}"), "look 2 cannot be read".to_owned())).collect()
+        };
+        assert_eq!(remark(&stale(0)), None);
+        assert_eq!(
+            remark(&stale(2)).unwrap(),
+            "`e00` cannot be analyzed: look 2 cannot be read; `e01` cannot be analyzed: look 2 cannot be read"
+        );
+        assert!(
+            remark(&stale(22))
+                .unwrap()
+                .ends_with("`e19` cannot be analyzed: look 2 cannot be read; and 2 more")
+        );
+    }
 }

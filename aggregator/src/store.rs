@@ -1,14 +1,16 @@
-//! What was found, kept: rows of `results` for each metric and variant at every round, and the document in `analyses`
-//! when it says something new. And read again, for the document and the page's chart.
+//! Results in ClickHouse: rows of `results` for each metric and variant at every round, and the document in `analyses` when
+//! it says something new. What is read back is shown, or compared with what would be written; nothing is computed from it.
 
 use std::time::Duration;
 
 use clickhouse::Row;
 use schemas::Uuid;
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use crate::database::Database;
-use crate::document::{self, ExperimentResult, Unreadable};
+use crate::document::{DOCUMENT_VERSION, ExperimentResult, FIRST_FORM, Unreadable};
 
 /// The most points of a history; beyond, every second, third, ... analysis is left out.
 pub const HISTORY_POINTS_MAX: u32 = 400;
@@ -53,7 +55,8 @@ struct ResultRow<'a> {
     kept_as: &'static str,
 }
 
-/// What was written last of an experiment, as far as this process knows.
+/// What was written last of an experiment, as far as this process knows. It decides what has to be written next, nothing
+/// else.
 #[derive(Clone, Debug)]
 pub struct Written {
     /// The latest analysis, whose rows of numbers were written.
@@ -182,33 +185,62 @@ fn result_rows<'a>(result: &'a ExperimentResult, kept_as: &'static str) -> Vec<R
     rows
 }
 
-const LATEST_OF_ALL: &str = "SELECT experiment, document FROM latest_analyses FINAL ORDER BY experiment";
+const LATEST_OF_ALL: &str =
+    "SELECT experiment, document_version, document FROM latest_analyses FINAL ORDER BY experiment";
 
-const LATEST: &str = "SELECT experiment, document FROM latest_analyses FINAL WHERE experiment = ?";
+const LATEST: &str =
+    "SELECT experiment, document_version, document FROM latest_analyses FINAL WHERE experiment = ?";
+
+/// Of all that are kept: the last of each day stays, and of the last 30 days every one.
+const LAST_OF_A_FORM: &str = "
+SELECT document FROM
+(
+    SELECT computed_at, document FROM analyses WHERE experiment = ? AND document_version = ?
+    UNION ALL
+    SELECT computed_at, document FROM analyses_of_days FINAL WHERE experiment = ? AND document_version = ?
+)
+ORDER BY computed_at DESC
+LIMIT 1";
 
 #[derive(Row, Deserialize)]
-struct Kept {
+struct StoredDocument {
     experiment: String,
+    document_version: u32,
     document: String,
+}
+
+impl StoredDocument {
+    fn read(&self) -> Result<ExperimentResult, Unreadable> {
+        ExperimentResult::read(&self.experiment, &self.document)
+    }
+
+    /// The JSON as it was written, if it is of this build's form.
+    fn json(self) -> Result<Box<RawValue>, Unreadable> {
+        let StoredDocument { experiment, document_version: version, document } = self;
+        if version != DOCUMENT_VERSION {
+            return Err(Unreadable::OtherVersion { experiment, version });
+        }
+        RawValue::from_string(document)
+            .map_err(|error| Unreadable::Damaged { experiment, why: error.to_string() })
+    }
 }
 
 /// The latest document of each experiment, by key. One of another form is named in the log and left out.
 pub async fn latest_of_all(database: &Database) -> anyhow::Result<Vec<ExperimentResult>> {
-    let rows = database.rows::<Kept>("reading the latest analyses", database.query(LATEST_OF_ALL)).await?;
-    let read = |kept: &Kept| {
-        let read = ExperimentResult::read(&kept.experiment, &kept.document);
-        read.inspect_err(|error| tracing::warn!(%error, "a document is not shown")).ok()
-    };
-    Ok(rows.iter().filter_map(read).collect())
+    let stored = stored_of_all(database).await?;
+    Ok(stored.iter().filter_map(|stored| readable(stored.read())).collect())
+}
+
+/// The same as JSON.
+pub async fn latest_json_of_all(database: &Database) -> anyhow::Result<Vec<Box<RawValue>>> {
+    let stored = stored_of_all(database).await?;
+    Ok(stored.into_iter().filter_map(|stored| readable(stored.json())).collect())
 }
 
 /// The latest documents that this build cannot read.
 pub async fn unreadable_of_all(database: &Database) -> anyhow::Result<Vec<Unreadable>> {
-    let rows = database.rows::<Kept>("reading the latest analyses", database.query(LATEST_OF_ALL)).await?;
-    Ok(rows
-        .iter()
-        .filter_map(|kept| ExperimentResult::read(&kept.experiment, &kept.document).err())
-        .collect())
+    let stored = stored_of_all(database).await?;
+    Ok(stored.iter().filter_map(|stored| stored.read().err()).collect())
 }
 
 /// The latest document of one experiment, if there is any.
@@ -216,11 +248,18 @@ pub async fn unreadable_of_all(database: &Database) -> anyhow::Result<Vec<Unread
 /// # Errors
 /// Also where it is of another form.
 pub async fn latest(database: &Database, experiment: &str) -> anyhow::Result<Option<ExperimentResult>> {
-    let rows = latest_rows(database, experiment).await?;
-    rows.first()
-        .map(|kept| ExperimentResult::read(&kept.experiment, &kept.document))
-        .transpose()
-        .map_err(Into::into)
+    let stored = stored(database, experiment).await?;
+    stored.map(|stored| stored.read()).transpose().map_err(Into::into)
+}
+
+/// The same as JSON.
+pub async fn latest_json(database: &Database, experiment: &str) -> anyhow::Result<Option<Box<RawValue>>> {
+    let stored = stored(database, experiment).await?;
+    stored.map(StoredDocument::json).transpose().map_err(Into::into)
+}
+
+fn readable<T>(read: Result<T, Unreadable>) -> Option<T> {
+    read.inspect_err(|error| tracing::warn!(%error, "a document is not shown")).ok()
 }
 
 /// The latest document, as an earlier process wrote it. One that cannot be read is written anew: what was looked at and
@@ -236,20 +275,28 @@ pub async fn last_written(database: &Database, key: &str) -> anyhow::Result<Opti
     }
 }
 
-/// Of the plan's alpha, by the looks that a document of the first form tells of. They are in no log.
-pub async fn alpha_spent_by_an_old_document(database: &Database, experiment: &str) -> anyhow::Result<f64> {
-    let rows = latest_rows(database, experiment).await?;
-    Ok(rows.first().map_or(0.0, |kept| document::alpha_spent_by_version_1(&kept.document)))
+/// The last document of the first form that is kept of an experiment. Later ones may have been written since.
+pub async fn last_of_the_first_form(database: &Database, experiment: &str) -> anyhow::Result<Option<String>> {
+    let query =
+        database.query(LAST_OF_A_FORM).bind(experiment).bind(FIRST_FORM).bind(experiment).bind(FIRST_FORM);
+    let doing = format!("reading the last document of the first form of {experiment}");
+    Ok(database.rows::<String>(&doing, query).await?.into_iter().next())
 }
 
-async fn latest_rows(database: &Database, experiment: &str) -> anyhow::Result<Vec<Kept>> {
+async fn stored_of_all(database: &Database) -> anyhow::Result<Vec<StoredDocument>> {
+    database.rows("reading the latest analyses", database.query(LATEST_OF_ALL)).await
+}
+
+async fn stored(database: &Database, experiment: &str) -> anyhow::Result<Option<StoredDocument>> {
     let query = database.query(LATEST).bind(experiment);
-    database.rows(&format!("reading the latest analysis of {experiment}"), query).await
+    let doing = format!("reading the latest analysis of {experiment}");
+    Ok(database.rows(&doing, query).await?.into_iter().next())
 }
 
 /// One variant at one analysis, for charts.
-#[derive(Clone, Debug, PartialEq, Row, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Row, Deserialize)]
 pub struct Point {
+    pub metric: String,
     /// Milliseconds since 1970.
     pub computed_at_ms: i64,
     pub variant: String,
@@ -265,9 +312,30 @@ pub struct Point {
     pub always_valid_upper: Option<f64>,
 }
 
+/// The metric is named once for all points, beside them.
+impl Serialize for Point {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut point = serializer.serialize_struct("Point", 12)?;
+        point.serialize_field("computed_at_ms", &self.computed_at_ms)?;
+        point.serialize_field("variant", &self.variant)?;
+        point.serialize_field("is_control", &self.is_control)?;
+        point.serialize_field("units", &self.units)?;
+        point.serialize_field("conversions", &self.conversions)?;
+        point.serialize_field("mean", &self.mean)?;
+        point.serialize_field("lift_absolute", &self.lift_absolute)?;
+        point.serialize_field("lift_relative", &self.lift_relative)?;
+        point.serialize_field("p_value", &self.p_value)?;
+        point.serialize_field("always_valid_p_value", &self.always_valid_p_value)?;
+        point.serialize_field("always_valid_lower", &self.always_valid_lower)?;
+        point.serialize_field("always_valid_upper", &self.always_valid_upper)?;
+        point.end()
+    }
+}
+
 /// Thinned evenly, counted from the latest backwards, so that the latest is always there.
 const HISTORY: &str = "
 SELECT
+    metric,
     toUnixTimestamp64Milli(computed_at) AS computed_at_ms,
     variant,
     is_control, units, conversions, mean, lift_absolute, lift_relative, p_value,
@@ -276,24 +344,23 @@ FROM
 (
     SELECT
         *,
-        row_number() OVER (PARTITION BY variant ORDER BY computed_at DESC) - 1 AS place,
-        count() OVER (PARTITION BY variant) AS places
+        row_number() OVER (PARTITION BY metric, variant ORDER BY computed_at DESC) - 1 AS place,
+        count() OVER (PARTITION BY metric, variant) AS places
     FROM results
-    WHERE experiment = ? AND metric = ?
+    WHERE experiment = ? AND metric IN ?
 )
 WHERE place % intDiv(places + ? - 1, ?) = 0
-ORDER BY computed_at_ms, variant";
+ORDER BY metric, computed_at_ms, variant";
 
-/// How a metric developed, oldest first.
-pub async fn history(database: &Database, experiment: &str, metric: &str) -> anyhow::Result<Vec<Point>> {
+/// How these metrics of an experiment developed: by metric, oldest first.
+pub async fn history(database: &Database, experiment: &str, metrics: &[&str]) -> anyhow::Result<Vec<Point>> {
     let query = database
         .query(HISTORY)
         .bind(experiment)
-        .bind(metric)
+        .bind(metrics)
         .bind(HISTORY_POINTS_MAX)
         .bind(HISTORY_POINTS_MAX);
-    let doing = format!("reading the history of `{metric}` in {experiment}");
-    database.rows(&doing, query).await
+    database.rows(&format!("reading the history of {experiment}"), query).await
 }
 
 #[cfg(test)]

@@ -97,6 +97,15 @@ fn nothing_ships_beside_a_guardrail_without_data() {
              safety. The primary metric alone would say: {SHIP}"
         ),
     );
+    // Of what should not happen nothing has happened: said, and not in the way.
+    let crashes = Other::guardrail("pay", Direction::Decrease, [(5_000, 0), (5_000, 0)]);
+    story.analyze_beside(&GOOD, &[crashes]);
+    story.check(
+        Verdict::Ship,
+        &format!(
+            "{SHIP} The guardrail `pay` has no conversions in any arm, so it shows neither harm nor safety."
+        ),
+    );
     // All units have the same value: there is no error that a difference could be held against.
     let same = Other::guardrail("pay", Direction::Increase, [(5_000, 5_000), (5_000, 5_000)]);
     story.analyze_beside(&GOOD, &[same]);

@@ -7,10 +7,10 @@ use aggregator::analyze::{Moment, is_current};
 use aggregator::command::show;
 use aggregator::cut::Cut;
 use aggregator::definitions::{Defined, Definitions};
-use aggregator::document::{self, ExperimentResult, Verdict, WarningKind};
-use aggregator::expiry;
+use aggregator::document::{BoundaryStage, ExperimentResult, Verdict, WarningKind};
+use aggregator::look::EarlierLooks;
 use aggregator::page::{self, Histories};
-use aggregator::stale;
+use aggregator::{before_the_log, expiry, stale};
 use schemas::Micros;
 use serde_json::{Value, json};
 use story::Story;
@@ -234,18 +234,28 @@ fn exposures_that_expire_are_warned_of_and_then_the_experiment_is_frozen() {
     );
     let last = story.last();
     let at = |micros: i64| schemas::Micros::new(micros).unwrap();
-    assert!(!expiry::is_frozen(last, at(until.get() - 1)));
-    assert!(expiry::is_frozen(last, until));
-    let frozen = expiry::frozen(last).unwrap();
+    // The log of looks tells it, also where the document is lost.
+    let looks = EarlierLooks(&story.looks);
+    assert_eq!(looks.complete_until(), Some(until));
+    for document in [Some(last), None] {
+        assert_eq!(expiry::expired(looks, document, at(until.get() - 1)), None);
+        assert_eq!(expiry::expired(looks, document, until), Some(until));
+    }
+    // Looks of an earlier build do not; its document does.
+    assert_eq!(expiry::expired(EarlierLooks(&[]), Some(last), at(until.get() - 1)), None);
+    assert_eq!(expiry::expired(EarlierLooks(&[]), Some(last), until), Some(until));
+    let frozen = expiry::frozen(last, until).unwrap();
     assert_eq!(frozen.warnings.iter().map(|warning| warning.kind).collect::<Vec<_>>(), [WarningKind::Frozen]);
     assert_eq!(
         (frozen.decision.clone(), frozen.metrics.clone()),
         (last.decision.clone(), last.metrics.clone())
     );
-    assert_eq!(expiry::frozen(&frozen), None);
+    assert_eq!(expiry::frozen(&frozen, until), None);
     // It was in the way of an error for a while.
     let marked = stale::stale(&frozen, "look 2 at `e` cannot be read").unwrap();
-    assert_eq!(expiry::frozen(&marked), Some(frozen));
+    assert_eq!(expiry::frozen(&marked, until), Some(frozen));
+    // Nor is it forgotten where no exposure is there any more.
+    assert_eq!(story.analyze(&[]).complete_until, Some(until));
 }
 
 /// A document of the first form is not read as nothing before: it is refused, and what its looks have spent stays spent.
@@ -259,21 +269,35 @@ fn an_old_document_is_refused_and_its_looks_count() {
         refused.to_string(),
         "the document of `e` is of form 1, and this build reads form 2: analyze again, or install the build that wrote it"
     );
-    assert!((document::alpha_spent_by_version_1(old) - 0.015).abs() < 1e-12);
+    assert!((before_the_log::alpha_spent("e", old).unwrap() - 0.015).abs() < 1e-12);
     let mut story = Story::of(json!({"horizon_units": 20_000}));
     let now = serde_json::to_string(story.analyze(&[(1_000, 100), (1_000, 100)])).unwrap();
-    assert_eq!(document::alpha_spent_by_version_1(&now), 0.0);
+    assert_eq!(before_the_log::alpha_spent("e", &now), Ok(0.0));
     let later = now.replace(r#""document_version":2"#, r#""document_version":3"#);
     assert_eq!(
         ExperimentResult::read("e", &later).unwrap_err().to_string(),
         "the document of `e` is of form 3, and this build reads form 2: analyze again, or install the build that wrote it"
     );
+    let damaged = before_the_log::alpha_spent("e", "{").unwrap_err();
+    assert!(damaged.to_string().starts_with("the document of `e` cannot be read: "), "{damaged}");
     let mut story = Story::of(json!({"horizon_units": 20_000}));
-    story.spent_before = 0.015;
+    story.carry_over(0.015);
     let boundary = story.boundary(&[[(5_000, 500), (5_000, 500)]]);
     assert_eq!((boundary.alpha_spent_before, boundary.alpha), (0.015, 0.05 - 0.015));
-    story.spent_before = 0.0;
     assert_eq!(story.boundary(&[[(7_000, 700), (7_000, 700)]]).alpha, 0.05 - 0.015);
+}
+
+/// A document of this form, written without a look, made the old document's looks forgotten: the one test of a plan was
+/// taken a second time.
+#[test]
+fn what_was_spent_before_the_log_is_never_spent_again() {
+    let mut story = Story::of(json!({"horizon_units": 2_000, "method": "fixed_horizon"}));
+    story.carry_over(0.05);
+    for arms in [[(1_000, 100), (1_000, 180)], [(2_000, 200), (2_000, 360)]] {
+        let boundary = story.boundary(&[arms]);
+        assert_eq!((boundary.stage, boundary.looks.len()), (BoundaryStage::AlphaSpent, 0));
+        assert_eq!(story.last().decision.verdict, Verdict::Stop);
+    }
 }
 
 /// An event of the year 2099 had its experiment analyzed every round until then.

@@ -1,8 +1,8 @@
-//! What a row costs a worker between Kafka and ClickHouse, step by step, on one core and without either: the
-//! consumer's own parts in its own order, on the events that the `pipeline` benchmark carries.
+//! What a row costs a worker, step by step, on one core and without Kafka or ClickHouse: the consumer's own parts in
+//! their order, on the events of the `pipeline` benchmark.
 //!
-//! Behind them stands what asking the ledger of forgotten units adds, by what is in it: nothing in the sum above, which
-//! is that of a ledger without entries. Every event of these carries one id.
+//! Then it prints what a look-up in the ledger of forgotten units adds, by the entries of the ledger. The sum of the
+//! steps does not contain it: it is that of a ledger without entries. Every event here carries one id.
 //!
 //! `cargo bench -p consumer --bench steps`, with SPLITSTREAM_BENCH_EVENTS.
 
@@ -11,14 +11,14 @@ mod exposures;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use consumer::batch::{Batch, Stamp};
-use consumer::decode::{Decoded, decode};
-use consumer::dedupe::{Known, Window};
 use consumer::forget::{Entry, Ledger, LedgerKey, UNITS_MAX};
-use consumer::memory::{Budget, Share};
-use consumer::rows::{Rows, Table};
-use consumer::schema_cache::{Plans, SchemaCache};
-use consumer::verify::{Named, Verification};
+use consumer::pipeline::batch::{Batch, Stamp};
+use consumer::pipeline::decode::{Decoded, decode};
+use consumer::pipeline::dedupe::{Window, WindowAnswer};
+use consumer::pipeline::memory::{Budget, Share};
+use consumer::pipeline::rows::{Rows, Table};
+use consumer::pipeline::schema_cache::{Plans, SchemaCache};
+use consumer::pipeline::verify::{NamedVersion, Verification};
 use exposures::Experiments;
 use schemas::definition::Definitions;
 use schemas::{Event, Exposure, Micros, Uuid};
@@ -121,7 +121,7 @@ fn messages(experiments: &Experiments, events: usize) -> Vec<Vec<u8>> {
 struct Worker<'d> {
     definitions: &'d Definitions,
     plans: Plans,
-    named: Vec<(u64, Named)>,
+    named: Vec<(u64, NamedVersion)>,
     window: Window,
     filling: Batch,
     /// What a batch that has been sent leaves behind.
@@ -175,8 +175,10 @@ impl<'d> Worker<'d> {
             decoded.iter().map(|exposure| (exposure.event_id, exposure.created_at)).collect();
         self.window.warm(&events);
         let mut reader = self.window.reader();
-        let mut new: Vec<bool> =
-            events.iter().map(|(id, created_at)| reader.know(*id, *created_at) == Known::New).collect();
+        let mut new: Vec<bool> = events
+            .iter()
+            .map(|(id, created_at)| reader.look_up(*id, *created_at) == WindowAnswer::New)
+            .collect();
         self.filling.warm(&events);
         for (new, (id, created_at)) in new.iter_mut().zip(events) {
             *new = *new && self.filling.remember(id, created_at);
@@ -202,7 +204,7 @@ impl<'d> Worker<'d> {
     fn verify(&mut self, exposure: &Exposure<'_>) -> Verification {
         let version = exposure.definition_version;
         let at = self.named.binary_search_by_key(&version, |(known, _)| *known).unwrap_or_else(|at| {
-            let named = Named::of(self.definitions, version).expect("the definitions hold it");
+            let named = NamedVersion::of(self.definitions, version).expect("the definitions hold it");
             self.named.insert(at, (version, named));
             at
         });

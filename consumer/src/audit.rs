@@ -1,12 +1,12 @@
-//! Proves that every event is in its table once. The batches of a partition must form a chain; each offset
-//! that they cover is a row, or a duplicate, a dead letter, forgotten, expired, or no message at all. What
-//! is none of these is a hole while Kafka still has it, and lost when it has not; a hole can be healed.
+//! Proves that every event is in its table once. The batches of a partition must form a chain without gaps. Each
+//! offset that they cover must be a row, a duplicate, a dead letter, forgotten, expired, or no message. Any other
+//! offset is a hole while Kafka still has its message, and lost afterwards. A hole can be healed.
 //!
-//! All of that holds for one topic. Where the topic was made anew, or ends before its table does, its offsets
-//! are other messages than those of the rows: nothing is explained by them, and the audit is not clean.
+//! The offsets mean something for one topic only. If the topic was made anew, or ends before its table does, its
+//! messages explain nothing about the rows, and the audit is not clean.
 //!
-//! ClickHouse is asked first. Kafka is read only for offsets that have no row, and the dead letters only if
-//! some of those were no record or are gone.
+//! ClickHouse is asked first. Kafka is read only for offsets without a row, and the dead-letter topic only if some of
+//! those cannot be decoded or are gone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,41 +14,37 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-use crate::batch::Span;
 use crate::config::Config;
-use crate::dead_letters::DeadLetters;
+use crate::dead_letters::{DeadLetterOffsets, DeadLetterProducer};
 use crate::forget::{Ledger, LedgerKey};
-use crate::rows::Table;
-use crate::schema_cache::SchemaCache;
-use crate::store::{Place, Store};
+use crate::pipeline::batch::Span;
+use crate::pipeline::rows::Table;
+use crate::pipeline::schema_cache::SchemaCache;
+use crate::pipeline::store::{Place, Store};
+use crate::topic_reader::{TopicReader, Watermarks};
 use kafka::TopicId;
 
 pub mod chain;
 mod explain;
 mod heal;
-mod letters;
-mod log;
 pub mod report;
 pub mod tables;
 mod watch;
 
-pub use letters::origin;
-pub use log::{Ends, Log};
 pub use watch::{AuditMetrics, watch};
 
 use chain::{Chain, missing};
-use explain::{Findings, From, Missing, Witnesses, expired_before_ms};
-use heal::{Healer, Mend};
-use letters::Buried;
+use explain::{Findings, Location, Missing, Sources, expired_before_ms};
+use heal::{HealBatch, Healer};
 use report::{MadeAnew, PartitionReport, Report, TopicReport, shown};
 use tables::{Part, Tables, repeated};
 
-/// What to look at.
+/// How much is audited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
     /// All that is in the tables.
     Whole,
-    /// Batches ingested since, in milliseconds since 1970: what a restart can have taken.
+    /// Batches ingested since, in milliseconds since 1970: those that a restart can have lost.
     Since { ingest_ms: i64 },
 }
 
@@ -56,22 +52,22 @@ pub enum Depth {
 pub struct Auditor {
     tables: Tables,
     store: Store,
-    log: Log,
+    reader: TopicReader,
     kafka: ops::config::Kafka,
     database: ops::config::Identifier,
     ledger: Ledger,
     schemas: Arc<SchemaCache>,
-    /// The epoch whose offsets are those of the topic as it is now.
+    /// The epoch whose offsets belong to the topic as it is now.
     epoch: u32,
 }
 
-/// An audit, and what a heal needs to know of it.
+/// The result of an audit, and what a heal needs of it.
 pub struct Audit {
     pub report: Report,
-    mends: Vec<(Place, Vec<Mend>)>,
+    batches: Vec<(Place, Vec<HealBatch>)>,
 }
 
-/// What was found of one partition before the dead letters were read.
+/// One partition, before the dead letters were read.
 struct Examined {
     place: Place,
     chain: Chain,
@@ -81,7 +77,7 @@ struct Examined {
 
 impl Auditor {
     pub async fn open(config: &Config) -> Result<Auditor> {
-        let client = config.clickhouse.client().map_err(ops::config::Error::from)?;
+        let client = clickhouse_client::open(&config.clickhouse)?;
         let settings = &config.consumer;
         let key = ledger_key(config)?;
         let ledger = Ledger::read(&client, key.as_ref()).await?;
@@ -91,7 +87,7 @@ impl Auditor {
         Ok(Auditor {
             tables: Tables::new(client),
             store,
-            log: Log::open(&config.kafka, &settings.group)?,
+            reader: TopicReader::open(&config.kafka, &settings.group)?,
             kafka: config.kafka.clone(),
             database: config.clickhouse.database.clone(),
             ledger,
@@ -104,7 +100,7 @@ impl Auditor {
     pub async fn audit(&self, only: Option<Table>, depth: Depth) -> Result<Audit> {
         let mut examined = Vec::new();
         let mut topics = Vec::new();
-        let mut perhaps_buried = HashMap::new();
+        let mut perhaps_dead_letters = HashMap::new();
         for table in Table::ALL.into_iter().filter(|table| only.is_none_or(|only| only == *table)) {
             let topic = self.kafka.topic(table.topic());
             let mut report =
@@ -119,21 +115,24 @@ impl Auditor {
             report.made_anew = self.made_anew(&places).await?;
             for place in places {
                 let found = self.examine(place, &report, depth).await?;
-                let wanted = found.findings.perhaps_buried();
-                let spans: &mut Vec<Span> =
-                    perhaps_buried.entry((found.place.topic.clone(), found.place.partition)).or_default();
+                let wanted = found.findings.perhaps_dead_letters();
+                let spans: &mut Vec<Span> = perhaps_dead_letters
+                    .entry((found.place.topic.clone(), found.place.partition))
+                    .or_default();
                 spans.extend(wanted);
                 spans.sort_by_key(|span| span.first);
                 examined.push((topics.len(), found));
             }
             topics.push(report);
         }
-        let dead_letters = self.kafka.topic(schemas::topics::DEAD_LETTERS);
-        let buried = tokio::task::block_in_place(|| Buried::read(&self.log, &dead_letters, &perhaps_buried))?;
-        let mut mends = Vec::new();
+        let topic = self.kafka.topic(schemas::topics::DEAD_LETTERS);
+        let dead_letters = tokio::task::block_in_place(|| {
+            DeadLetterOffsets::read(&self.reader, &topic, &perhaps_dead_letters)
+        })?;
+        let mut batches = Vec::new();
         for (topic, found) in examined {
             let Examined { place, chain, findings, mut report } = found;
-            let settled = findings.settle(&buried, &place);
+            let settled = findings.settle(&dead_letters, &place);
             let end = chain.span().map(|span| span.last);
             report.skipped = settled.skipped;
             report.holes = settled.holes.len() as u64;
@@ -142,35 +141,35 @@ impl Auditor {
             report.hole_spans = shown(&chain::runs(settled.holes.iter().copied()));
             report.lost = settled.lost.iter().map(|span| chain::length(*span)).sum();
             report.lost_spans = shown(&settled.lost);
-            mends.push((place, heal::plan(&chain, report.committed, &settled.holes, &settled.lost)));
+            batches.push((place, heal::plan(&chain, report.committed, &settled.holes, &settled.lost)));
             topics[topic].partitions.push(report);
         }
         let report = Report::of(topics);
         if report.clean && depth == Depth::Whole {
             self.note_ends(only).await?;
         }
-        Ok(Audit { report, mends })
+        Ok(Audit { report, batches })
     }
 
-    /// Brings back what an audit found missing and Kafka still has, and audits again.
+    /// Brings back what the audit found missing and Kafka still has, then audits again.
     pub async fn heal(&self, audit: Audit, only: Option<Table>) -> Result<Report> {
-        let dead_letters = DeadLetters::open(&self.kafka)?;
+        let dead_letters = DeadLetterProducer::open(&self.kafka)?;
         let kafka = self.kafka.clone();
         let follower = tokio::task::spawn_blocking(move || heal::definitions(&kafka))
             .await
             .context("the reader of the definitions log panicked")??;
         let healer = Healer {
-            witnesses: self.witnesses(None),
+            sources: self.sources(None),
             tables: &self.tables,
             dead_letters: &dead_letters,
             follower: &follower,
         };
         let mut healed: HashMap<(String, u16, u32), u64> = HashMap::new();
-        for (place, mends) in audit.mends.iter().filter(|(_, mends)| !mends.is_empty()) {
+        for (place, batches) in audit.batches.iter().filter(|(_, batches)| !batches.is_empty()) {
             let (topic, partition) = (&place.topic, place.partition);
-            tracing::info!(topic, partition, offsets = heal::offsets_of(mends), "bringing offsets back");
+            tracing::info!(topic, partition, offsets = heal::offsets_of(batches), "bringing offsets back");
             let back =
-                healer.heal(place, mends).await.with_context(|| format!("healing {topic}/{partition}"))?;
+                healer.heal(place, batches).await.with_context(|| format!("healing {topic}/{partition}"))?;
             healed.insert((topic.clone(), partition, place.epoch), back);
         }
         let mut report = self.audit(only, Depth::Whole).await?.report;
@@ -183,7 +182,7 @@ impl Auditor {
         Ok(Report::of(report.topics))
     }
 
-    /// Proven whole, what there is may expire: consumers then still know how far it reached.
+    /// Notes how far each table reaches, once it is proven whole: consumers still know it when the rows have expired.
     async fn note_ends(&self, only: Option<Table>) -> Result<()> {
         for table in Table::ALL.into_iter().filter(|table| only.is_none_or(|only| only == *table)) {
             Store::note_ends(self.tables.client(), table).await.context("noting how far batches reach")?;
@@ -191,15 +190,15 @@ impl Auditor {
         Ok(())
     }
 
-    /// How many consumers are in the group.
+    /// The number of consumers in the group.
     pub fn consumers(&self) -> Result<usize> {
-        tokio::task::block_in_place(|| self.log.members())
+        tokio::task::block_in_place(|| self.reader.members())
     }
 
-    /// Every partition and epoch that the table has rows of, and every partition of the topic as it is now.
+    /// Every partition and epoch of the table's rows, and every partition of the topic at the current epoch.
     async fn places(&self, table: Table, topic: &str) -> Result<Vec<Place>> {
         let mut parts = self.tables.parts(table).await.context("asking for the partitions in the table")?;
-        for partition in 0..tokio::task::block_in_place(|| self.log.partitions(topic))? {
+        for partition in 0..tokio::task::block_in_place(|| self.reader.partitions(topic))? {
             parts.push(Part { partition, epoch: self.epoch });
         }
         parts.sort_unstable();
@@ -214,24 +213,24 @@ impl Auditor {
         Ok(parts.into_iter().map(place).collect())
     }
 
-    /// Whether the rows of the current epoch came from a topic with another id than it has now.
+    /// The two ids, if the rows of the current epoch came from a topic with another id than it has now.
     async fn made_anew(&self, places: &[Place]) -> Result<Option<MadeAnew>> {
         let Some(place) = places.iter().find(|place| place.epoch == self.epoch) else { return Ok(None) };
         let noted = self.store.topic_ids(place).await.context("reading whose offsets the rows are")?;
-        let now = tokio::task::block_in_place(|| self.log.topic_id(&place.topic))?;
+        let now = tokio::task::block_in_place(|| self.reader.topic_id(&place.topic))?;
         let other = |noted: &TopicId| now.filter(|now| now != noted).map(|now| MadeAnew::of(*noted, now));
         Ok(noted.iter().find_map(other))
     }
 
     async fn examine(&self, place: Place, topic: &TopicReport, depth: Depth) -> Result<Examined> {
         let (table, part) = (place.table, Part { partition: place.partition, epoch: place.epoch });
-        // The messages of a topic made anew are not those of the rows.
+        // The messages of a topic that was made anew are not those of the rows.
         let current = place.epoch == self.epoch && topic.made_anew.is_none();
-        // Read before the batches: what is committed by now is in the table by then.
+        // Read before the batches: what is committed now is in the table when they are read.
         let (committed, ends) = match current {
             true => tokio::task::block_in_place(|| {
-                let committed = self.log.committed(&place.topic, place.partition)?;
-                anyhow::Ok((committed, Some(self.log.ends(&place.topic, place.partition)?)))
+                let committed = self.reader.committed(&place.topic, place.partition)?;
+                anyhow::Ok((committed, Some(self.reader.watermarks(&place.topic, place.partition)?)))
             })?,
             false => (None, None),
         };
@@ -241,7 +240,7 @@ impl Auditor {
         };
         let links = self.tables.links(table, part, since_ms).await.context("reading the batches")?;
         let chain = Chain::of(links);
-        // A topic that ends before the table does was made anew unseen, or has lost its end.
+        // A topic that ends before the table does was made anew without a note of it, or has lost its end.
         let shorter = ends.filter(|ends| chain.span().is_some_and(|span| span.last >= ends.high));
         let ends = ends.filter(|_| shorter.is_none());
         let mut report = PartitionReport {
@@ -261,23 +260,26 @@ impl Auditor {
             let present = self.tables.offsets(table, part, cluster.span).await.context("reading offsets")?;
             report.offsets_twice += repeated(&present);
             let spans = missing(cluster.span, &present).into_iter();
-            absent.extend(spans.map(|span| Missing { span, from: From::Batch }));
+            absent.extend(spans.map(|span| Missing { span, location: Location::Batch }));
         }
         for gap in chain.gaps() {
-            absent.push(Missing { span: gap.span, from: From::Gap { next_ingest_ms: gap.next_ingest_ms } });
+            absent.push(Missing {
+                span: gap.span,
+                location: Location::Gap { next_ingest_ms: gap.next_ingest_ms },
+            });
         }
         absent.extend(outside(&chain, committed, ends, depth));
         absent.sort_by_key(|missing| missing.span.first);
         let before = topic.retention_days.map(|days| expired_before_ms(days, now_ms()));
-        let findings = Findings::of(&self.witnesses(before), &place, &absent, ends)
+        let findings = Findings::of(&self.sources(before), &place, &absent, ends)
             .await
             .with_context(|| format!("explaining what is missing of {}/{}", place.topic, place.partition))?;
         Ok(Examined { place, chain, findings, report })
     }
 
-    fn witnesses(&self, expired_before_ms: Option<i64>) -> Witnesses<'_> {
-        Witnesses {
-            log: &self.log,
+    fn sources(&self, expired_before_ms: Option<i64>) -> Sources<'_> {
+        Sources {
+            reader: &self.reader,
             store: &self.store,
             ledger: &self.ledger,
             schemas: &self.schemas,
@@ -286,9 +288,9 @@ impl Auditor {
     }
 }
 
-/// What should be there before the first batch and behind the last: all that Kafka still has before it, and
-/// all that the group has committed.
-fn outside(chain: &Chain, committed: Option<u64>, ends: Option<Ends>, depth: Depth) -> Vec<Missing> {
+/// What should be in the table before the first batch and behind the last: everything that Kafka still has before the
+/// first, everything that the group has committed behind the last, and what Kafka has dropped behind it.
+fn outside(chain: &Chain, committed: Option<u64>, ends: Option<Watermarks>, depth: Depth) -> Vec<Missing> {
     let mut outside = Vec::new();
     let Some(ends) = ends else { return outside };
     let covered = chain.span();
@@ -297,9 +299,9 @@ fn outside(chain: &Chain, committed: Option<u64>, ends: Option<Ends>, depth: Dep
         && ends.low < covered.first
     {
         let span = Span { first: ends.low, last: covered.first - 1 };
-        outside.push(Missing { span, from: From::Beginning });
+        outside.push(Missing { span, location: Location::Beginning });
     }
-    // Where only recent batches were read, their absence says nothing.
+    // If only recent batches were read and there are none, nothing follows from it.
     if covered.is_none() && depth != Depth::Whole {
         return outside;
     }
@@ -307,7 +309,12 @@ fn outside(chain: &Chain, committed: Option<u64>, ends: Option<Ends>, depth: Dep
     if let Some(committed) = committed
         && next < committed
     {
-        outside.push(Missing { span: Span { first: next, last: committed - 1 }, from: From::End });
+        outside.push(Missing { span: Span { first: next, last: committed - 1 }, location: Location::End });
+    }
+    // What the log has dropped before anybody took it. A partition that nothing was ever taken of begins where its log does.
+    let taken = committed.map_or(next, |committed| committed.max(next));
+    if (covered.is_some() || committed.is_some()) && taken < ends.low {
+        outside.push(Missing { span: Span { first: taken, last: ends.low - 1 }, location: Location::End });
     }
     outside
 }
@@ -346,12 +353,12 @@ mod tests {
 
     #[test]
     fn what_should_be_there_outside_of_the_batches() {
-        let ends = Some(Ends { low: 2, high: 30 });
+        let ends = Some(Watermarks { low: 2, high: 30 });
         assert_eq!(
             outside(&chain(5, 9), Some(12), ends, Depth::Whole),
             [
-                Missing { span: span(2, 4), from: From::Beginning },
-                Missing { span: span(10, 11), from: From::End }
+                Missing { span: span(2, 4), location: Location::Beginning },
+                Missing { span: span(10, 11), location: Location::End }
             ]
         );
         assert_eq!(outside(&chain(2, 9), Some(10), ends, Depth::Whole), []);
@@ -359,16 +366,28 @@ mod tests {
         assert_eq!(outside(&chain(5, 9), Some(12), None, Depth::Whole), []);
         assert_eq!(
             outside(&Chain::default(), Some(12), ends, Depth::Whole),
-            [Missing { span: span(2, 11), from: From::End }]
+            [Missing { span: span(2, 11), location: Location::End }]
         );
+    }
+
+    /// Once called clean, while the consumer stood still because of it.
+    #[test]
+    fn what_the_log_dropped_before_it_was_taken_is_missing() {
+        let ends = Some(Watermarks { low: 20, high: 30 });
+        let dropped = |first: u64| [Missing { span: span(first, 19), location: Location::End }];
+        assert_eq!(outside(&chain(2, 9), Some(10), ends, Depth::Whole), dropped(10));
+        assert_eq!(outside(&chain(2, 9), None, ends, Depth::Since { ingest_ms: 0 }), dropped(10));
+        assert_eq!(outside(&chain(2, 9), Some(15), ends, Depth::Whole)[1..], dropped(15));
+        assert_eq!(outside(&chain(2, 25), Some(26), ends, Depth::Whole), []);
+        assert_eq!(outside(&Chain::default(), None, ends, Depth::Whole), []);
     }
 
     #[test]
     fn of_recent_batches_only_what_lies_behind_them_is_asked_for() {
-        let (ends, recent) = (Some(Ends { low: 2, high: 30 }), Depth::Since { ingest_ms: 7 });
+        let (ends, recent) = (Some(Watermarks { low: 2, high: 30 }), Depth::Since { ingest_ms: 7 });
         assert_eq!(
             outside(&chain(5, 9), Some(12), ends, recent),
-            [Missing { span: span(10, 11), from: From::End }]
+            [Missing { span: span(10, 11), location: Location::End }]
         );
         assert_eq!(outside(&Chain::default(), Some(12), ends, recent), []);
     }

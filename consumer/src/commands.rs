@@ -12,11 +12,11 @@ use serde::Serialize;
 
 use crate::audit::{Auditor, Depth, ledger_key};
 use crate::config::{Config, TablesConfig};
+use crate::dead_letters::{self, Filter};
 use crate::forget::{self, REFRESHED_EVERY};
-use crate::letters::{self, Choice};
+use crate::pipeline::rows::Table;
+use crate::pipeline::schema_cache::{Plans, SchemaCache};
 use crate::retention::Changed;
-use crate::rows::Table;
-use crate::schema_cache::{Plans, SchemaCache};
 use crate::{exit, migrate, pipeline, retention};
 
 /// What a batch may take from its last message to its rows, beside the settings' own bounds.
@@ -156,7 +156,7 @@ async fn audit(config: &Config, arguments: &Audit) -> Result<ops::Exit> {
 
 async fn dead_letters(config: &Config, command: &DeadLetters) -> Result<ops::Exit> {
     let read = |chosen: &Chosen, payloads: bool| {
-        let choice = Choice {
+        let filter = Filter {
             // Named with or without the prefix that all topics share.
             topic: chosen.topic.as_ref().map(|topic| {
                 let ours = Table::ALL.iter().any(|table| table.topic() == topic);
@@ -166,27 +166,27 @@ async fn dead_letters(config: &Config, command: &DeadLetters) -> Result<ops::Exi
             offset: chosen.offset,
             code: chosen.code.clone(),
         };
-        tokio::task::block_in_place(|| letters::read(&config.kafka, &choice, payloads))
+        tokio::task::block_in_place(|| dead_letters::read(&config.kafka, &filter, payloads))
     };
     let mut plans = Plans::new(SchemaCache::open(&config.registry).map_err(ops::config::Error::from)?);
     match command {
         DeadLetters::List(chosen) => {
             let letters = read(chosen, false)?;
-            print(chosen.json, &letters, || letters::list(&letters))?;
+            print(chosen.json, &letters, || dead_letters::list(&letters))?;
         }
         DeadLetters::Show(chosen) => {
             let table =
                 |topic: &str| Table::ALL.into_iter().find(|table| config.kafka.topic(table.topic()) == topic);
             let shown: Vec<_> = read(chosen, true)?
                 .iter()
-                .map(|letter| letters::show(letter, table(&letter.origin.topic), &mut plans))
+                .map(|letter| dead_letters::show(letter, table(&letter.origin.topic), &mut plans))
                 .collect();
             // Its parts differ in length: also for people as a document.
             print(true, &shown, String::new)?;
         }
         DeadLetters::Replay { chosen, again } => {
             let letters = read(chosen, true)?;
-            let replayed = letters::replay(&config.kafka, &letters, *again, &mut plans).await?;
+            let replayed = dead_letters::replay(&config.kafka, &letters, *again, &mut plans).await?;
             print(chosen.json, &replayed, || {
                 format!(
                     "{} sent again, {} were before, {} are too long to have been kept whole\n",
@@ -208,7 +208,7 @@ async fn forget(config: &Config, arguments: &Forget) -> Result<ops::Exit> {
         ))
         .context(ops::Exit::InvalidInput);
     };
-    let client = config.clickhouse.client().map_err(ops::config::Error::from)?;
+    let client = clickhouse_client::open(&config.clickhouse)?;
     let settings = &config.consumer;
     let request = forget::Request {
         unit: Unit {
@@ -233,7 +233,7 @@ async fn forget(config: &Config, arguments: &Forget) -> Result<ops::Exit> {
 }
 
 async fn migrate_tables(config: TablesConfig) -> Result<ops::Exit> {
-    let client = config.clickhouse.client().map_err(ops::config::Error::from)?;
+    let client = clickhouse_client::open(&config.clickhouse)?;
     let made = migrate::migrate(&client, config.clickhouse.database.as_str())
         .await
         .with_context(|| format!("migrating {}", config.clickhouse.url.as_str()))?;

@@ -99,7 +99,11 @@ impl Section for Settings {
         vec![
             Field::of("group", &self.group, "consumer group; members of one group share the partitions"),
             Field::of("batch_rows", &self.batch_rows, "rows at which a batch is closed and inserted"),
-            Field::of("batch_bytes", &self.batch_bytes, "bytes of messages at which a batch is closed"),
+            Field::of(
+                "batch_bytes",
+                &self.batch_bytes,
+                "bytes of messages, those that become rows, at which a batch is closed",
+            ),
             Field::of("batch_age_ms", &self.batch_age_ms, "age at which a batch with any row is closed"),
             Field::of(
                 "insert_timeout_ms",

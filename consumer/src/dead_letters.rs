@@ -1,115 +1,30 @@
-//! Messages that cannot become rows, sent on with where they came from and why. Keyed by their origin, so
-//! that sending one twice, as after a restart, is seen as the same. The offset of a dead letter is passed
-//! only after the broker has acknowledged it.
+//! Dead letters: messages that cannot become rows. The pipeline sends them on with their origin and the reason. An
+//! operator lists them, shows them, and sends them again once the reason is gone. An audit reads from them why an
+//! offset has no row. Which message is a dead letter is not decided here: decoding decides it.
 
-use std::time::Duration;
+mod offsets;
+mod producer;
+mod read;
+mod replay;
+mod show;
 
-use anyhow::{Context, Result, bail};
-use rdkafka::ClientConfig;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
-use schemas::topics::{DEAD_LETTERS, dead_letter_headers as headers};
+pub use offsets::DeadLetterOffsets;
+pub use producer::{DeadLetterProducer, Delivery};
+pub use read::{DeadLetter, Filter, Origin, read};
+pub use replay::{Replayed, replay};
+pub use show::{list, show};
 
-use crate::store::Place;
-
-/// Kept waiting for the broker at once, over all partitions.
-const QUEUE_MAX: &str = "10000";
-/// Longest wait for one acknowledgement before the partition is started over.
-const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(60);
-/// Bytes of a message that its dead letter carries. Whatever the brokers took must fit with its headers, or
-/// the partition would stand still before it for ever; no event has a tenth of this.
-const PAYLOAD_BYTES_MAX: usize = 900_000;
-/// Bytes of a reason.
-const REASON_BYTES_MAX: usize = 4_096;
-
-pub struct DeadLetters {
-    producer: FutureProducer,
-    topic: String,
+/// The key of a dead letter's record: topic, partition and offset of the message, separated by slashes, which no
+/// topic's name contains. A dead letter that is sent twice, as after a restart, has the same key.
+fn encode_key(topic: &str, partition: u16, offset: u64) -> String {
+    format!("{topic}/{partition}/{offset}")
 }
 
-/// A dead letter on its way.
-pub struct Sent(DeliveryFuture);
-
-impl DeadLetters {
-    pub fn open(kafka: &ops::config::Kafka) -> Result<DeadLetters> {
-        let mut config = ClientConfig::new();
-        for (name, value) in kafka.properties().map_err(ops::config::Error::from)? {
-            config.set(name, value);
-        }
-        let producer = config
-            .set("enable.idempotence", "true")
-            .set("compression.type", "lz4")
-            .set("queue.buffering.max.messages", QUEUE_MAX)
-            .set("message.timeout.ms", ACKNOWLEDGED_WITHIN.as_millis().to_string())
-            .set("partitioner", "murmur2_random")
-            .create()
-            .context("making the producer of dead letters")?;
-        Ok(DeadLetters { producer, topic: kafka.topic(DEAD_LETTERS) })
-    }
-
-    /// Sends the bytes as they came. `None` means that the queue is full: wait and try again.
-    pub fn send(
-        &self,
-        place: &Place,
-        offset: u64,
-        code: &str,
-        reason: &str,
-        payload: &[u8],
-    ) -> Result<Option<Sent>> {
-        let (partition, offset) = (place.partition.to_string(), offset.to_string());
-        let epoch = place.epoch.to_string();
-        let key = format!("{}/{partition}/{offset}", place.topic);
-        let header = |key, value| Header { key, value: Some(value) };
-        let whole_bytes = payload.len().to_string();
-        let payload = &payload[..payload.len().min(PAYLOAD_BYTES_MAX)];
-        let reason = beginning(reason, REASON_BYTES_MAX);
-        let record = FutureRecord::to(&self.topic).key(&key).payload(payload).headers(
-            OwnedHeaders::new()
-                .insert(header(headers::TOPIC, place.topic.as_str()))
-                .insert(header(headers::PARTITION, &partition))
-                .insert(header(headers::OFFSET, &offset))
-                .insert(header(headers::EPOCH, &epoch))
-                .insert(header(headers::CODE, code))
-                .insert(header(headers::REASON, reason))
-                .insert(header(headers::PAYLOAD_BYTES, &whole_bytes)),
-        );
-        match self.producer.send_result(record) {
-            Ok(sent) => Ok(Some(Sent(sent))),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(None),
-            Err((error, _)) => Err(error).with_context(|| format!("sending {key} to `{}`", self.topic)),
-        }
-    }
-
-    /// Returns once the broker has acknowledged all of them.
-    pub async fn acknowledged(&self, sent: Vec<Sent>) -> Result<()> {
-        for Sent(delivery) in sent {
-            match delivery.await {
-                Ok(Ok(_)) => {}
-                Ok(Err((error, _))) => {
-                    return Err(error)
-                        .with_context(|| format!("waiting for a dead letter in `{}`", self.topic));
-                }
-                Err(_) => bail!("the producer of dead letters ended before the broker answered"),
-            }
-        }
-        Ok(())
-    }
-
-    pub fn flush(&self, within: Duration) {
-        if let Err(error) = self.producer.flush(within) {
-            tracing::warn!(%error, "dead letters unacknowledged at the end; they will be sent again");
-        }
-    }
-}
-
-/// As much of a text as fits, ending where a character ends.
-fn beginning(text: &str, bytes_max: usize) -> &str {
-    let mut end = text.len().min(bytes_max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
+/// `None` for a key that [`encode_key`] does not make.
+fn decode_key(key: &[u8]) -> Option<(&str, u16, u64)> {
+    let mut parts = std::str::from_utf8(key).ok()?.split('/');
+    let origin = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    (!origin.0.is_empty() && parts.next().is_none()).then_some(origin)
 }
 
 #[cfg(test)]
@@ -117,9 +32,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_cut_between_characters() {
-        assert_eq!(beginning("a\u{e9}b", 2), "a");
-        assert_eq!(beginning("a\u{e9}b", 3), "a\u{e9}");
-        assert_eq!(beginning("ab", 9), "ab");
+    fn a_key_names_its_origin() {
+        assert_eq!(encode_key("exposures", 3, 17), "exposures/3/17");
+        assert_eq!(decode_key(b"exposures/3/17"), Some(("exposures", 3, 17)));
+        assert_eq!(decode_key(b"exposures/3"), None);
+        assert_eq!(decode_key(b"exposures/3/17/1"), None);
+        assert_eq!(decode_key(b"exposures/70000/17"), None);
+        assert_eq!(decode_key(b"/3/17"), None);
     }
 }

@@ -1,70 +1,24 @@
 //! The exit code of a command that failed, where the command did not say it: what the causes of its error are.
 
-use std::error::Error as Cause;
-
-use clickhouse::error::Error as ClickHouseError;
 use ops::Exit;
-use ops::registry::Unavailable;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::forget::Unread;
+use crate::forget::LedgerError;
 
-/// ClickHouse refuses the login (`AUTHENTICATION_FAILED`).
-const LOGIN_REFUSED: &str = "Code: 516.";
-
-/// The error with the exit code that its causes ask for.
+/// Adds the exit code that the error's causes ask for.
 pub fn coded(error: anyhow::Error) -> anyhow::Error {
-    if error.downcast_ref::<Exit>().is_some() {
-        return error;
-    }
-    match error.chain().find_map(asked_for_by) {
-        Some(exit) => error.context(exit),
-        None => error,
-    }
-}
-
-fn asked_for_by(cause: &(dyn Cause + 'static)) -> Option<Exit> {
-    if let Some(error) = cause.downcast_ref::<ClickHouseError>() {
-        return match error {
-            ClickHouseError::Network(_) | ClickHouseError::TimedOut => Some(Exit::Unreachable),
-            ClickHouseError::BadResponse(text) if text.starts_with(LOGIN_REFUSED) => Some(Exit::InvalidInput),
-            _ => None,
-        };
-    }
-    if let Some(Unread::Unheeded(_)) = cause.downcast_ref::<Unread>() {
-        return Some(Exit::InvalidInput);
-    }
-    if cause.is::<Unavailable>() {
-        return Some(Exit::Unreachable);
-    }
-    if let Some(KafkaError::ClientConfig(..)) = cause.downcast_ref::<KafkaError>() {
-        return Some(Exit::InvalidInput);
-    }
-    let code = cause.downcast_ref::<KafkaError>()?.rdkafka_error_code()?;
-    silent(code).then_some(Exit::Unreachable)
-}
-
-/// Whether no broker answered.
-fn silent(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode::{
-        AllBrokersDown, BrokerNotAvailable, BrokerTransportFailure, MessageTimedOut, OperationTimedOut,
-        RequestTimedOut, Resolve,
-    };
-    matches!(
-        code,
-        AllBrokersDown
-            | BrokerNotAvailable
-            | BrokerTransportFailure
-            | MessageTimedOut
-            | OperationTimedOut
-            | RequestTimedOut
-            | Resolve
-    )
+    ops::coded(error, |cause| {
+        if let Some(LedgerError::Unusable(_)) = cause.downcast_ref::<LedgerError>() {
+            return Some(Exit::InvalidInput);
+        }
+        clickhouse_client::exit_of(cause).or_else(|| kafka::exit_of(cause))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use anyhow::{Context, anyhow};
+    use clickhouse::error::Error as ClickHouseError;
+    use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
     use super::*;
 
@@ -84,8 +38,8 @@ mod tests {
 
     #[test]
     fn what_is_no_silence_is_a_failure() {
-        let missing = "Code: 60. DB::Exception: Unknown table".to_owned();
-        assert_eq!(exit_of(anyhow!(ClickHouseError::BadResponse(missing))), Exit::Failed);
+        let wrong = "Code: 62. DB::Exception: Syntax error".to_owned();
+        assert_eq!(exit_of(anyhow!(ClickHouseError::BadResponse(wrong))), Exit::Failed);
         let denied = KafkaError::MetadataFetch(RDKafkaErrorCode::TopicAuthorizationFailed);
         assert_eq!(exit_of(anyhow!(denied)), Exit::Failed);
         assert_eq!(exit_of(anyhow!("offsets are there twice")), Exit::Failed);

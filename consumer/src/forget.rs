@@ -1,39 +1,38 @@
-//! Units that asked to be forgotten. The ledger in ClickHouse knows them as keyed hashes only; the pipeline
-//! asks it for every event, an audit explains by it what is missing, and a heal leaves out what it names.
-//! [`request`] enters a unit and deletes what is there of it.
+//! Units that asked to be forgotten. The ledger in ClickHouse holds only keyed hashes of them. The pipeline looks
+//! every event up in it, an audit explains missing rows by it, and a heal leaves its units out. [`request`] enters
+//! a unit and deletes its rows.
 
 use std::hash::Hasher;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 use siphasher::sip::SipHasher24;
 
-pub mod hmac;
 mod ledger;
 mod read;
 mod request;
 
 pub use ledger::{Entry, Ledger};
-pub use read::{Forgotten, Unread};
+pub use read::{LedgerError, SharedLedger};
 pub use request::{Deleted, Request, request};
 
-use hmac::HmacSha256;
-
-/// How often the pipeline looks for new entries. A request waits for longer than this before it deletes.
+/// How often the pipeline reads new entries. A request waits longer than this before it deletes.
 pub const REFRESHED_EVERY: Duration = Duration::from_secs(5);
-/// The shortest key, in bytes: what the hash has.
+/// The shortest key, in bytes: the length of the hash.
 pub const KEY_BYTES_MIN: usize = 32;
-/// Units that are entered. Each takes some hundred bytes in every consumer, twice while an entry is added; at the
-/// bound a request is refused, and nothing is entered or deleted.
+/// Units that may be entered. Each takes some hundred bytes in every consumer, twice while an entry is added. At
+/// the bound a request is refused, and nothing is entered or deleted.
 pub const UNITS_MAX: usize = 1_000_000;
-/// Units that a consumer heeds: more than requests that were made at one time can enter beyond [`UNITS_MAX`]. A
-/// consumer that finds more takes nothing in.
-const UNITS_HEEDED_MAX: usize = 2 * UNITS_MAX;
+/// Units that a consumer reads: more than concurrent requests can enter beyond [`UNITS_MAX`]. A consumer that
+/// finds more takes no messages.
+const UNITS_READ_MAX: usize = 2 * UNITS_MAX;
 
 /// The key under which units are hashed. Shown nowhere.
 #[derive(Clone)]
 pub struct LedgerKey {
-    hmac: HmacSha256,
+    hmac: Hmac<Sha256>,
     tags: SipHasher24,
     check: String,
 }
@@ -45,19 +44,20 @@ impl LedgerKey {
         if key.len() < KEY_BYTES_MIN {
             bail!("the ledger's key has {} bytes, fewer than {KEY_BYTES_MIN}", key.len());
         }
-        let hmac = HmacSha256::new(key);
+        let hmac = Hmac::new_from_slice(key).expect("HMAC takes a key of any length");
         // A unit's text has a zero byte in it, these have none.
-        let check = hex(&hmac.of(&[b"splitstream ledger key"])[..8]);
-        let tags = hmac.of(&[b"splitstream ledger tags"]);
+        let check = hex::encode(&keyed_hash(&hmac, &[b"splitstream ledger key"])[..8]);
+        let tags = keyed_hash(&hmac, &[b"splitstream ledger tags"]);
         let tags = SipHasher24::new_with_key(tags.first_chunk().expect("a hash has 32 bytes"));
         Ok(LedgerKey { hmac, tags, check })
     }
 
     pub fn unit_hash(&self, unit_type: &str, unit_id: &str) -> UnitHash {
-        UnitHash(self.hmac.of(&[unit_type.as_bytes(), &[0], unit_id.as_bytes()]))
+        UnitHash(keyed_hash(&self.hmac, &[unit_type.as_bytes(), &[0], unit_id.as_bytes()]))
     }
 
-    /// Under a key that is made of the ledger's: without it a tag tells no more of a unit than its hash does.
+    /// Hashed with a key derived from the ledger's: without that key, a tag tells no more of a unit than its hash
+    /// does.
     #[inline]
     pub fn tag(&self, unit_type: &str, unit_id: &str) -> Tag {
         let mut tag = self.tags;
@@ -67,12 +67,12 @@ impl LedgerKey {
         Tag(tag.finish())
     }
 
-    /// What tells this key from another.
+    /// Identifies the key without revealing it.
     pub fn check(&self) -> &str {
         &self.check
     }
 
-    /// What is said of entries under another key.
+    /// The error about entries under another key.
     fn other_than(&self, check: &str) -> String {
         format!(
             "there are units forgotten under the key {check}, and the one configured is {}: configure the key that \
@@ -86,7 +86,7 @@ impl LedgerKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UnitHash([u8; 32]);
 
-/// A unit at a glance: other units may have the same.
+/// A short keyed hash of a unit. Other units may have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tag(u64);
 
@@ -94,24 +94,24 @@ impl UnitHash {
     /// `None` for what is not 64 hexadecimal digits.
     fn parse(text: &str) -> Option<UnitHash> {
         let mut bytes = [0; 32];
-        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return None;
-        }
-        for (at, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
-        }
+        hex::decode_to_slice(text, &mut bytes).ok()?;
         Some(UnitHash(bytes))
     }
 }
 
 impl std::fmt::Display for UnitHash {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(&hex(&self.0))
+        formatter.write_str(&hex::encode(self.0))
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// HMAC-SHA-256 of the parts, one after the other.
+fn keyed_hash(hmac: &Hmac<Sha256>, parts: &[&[u8]]) -> [u8; 32] {
+    let mut hmac = hmac.clone();
+    for part in parts {
+        hmac.update(part);
+    }
+    hmac.finalize().into_bytes().into()
 }
 
 #[cfg(test)]
@@ -141,6 +141,14 @@ mod tests {
         for text in ["", "a5", &"é".repeat(32), &"+1".repeat(32), &"0g".repeat(32)] {
             assert_eq!(UnitHash::parse(text), None, "{text:?}");
         }
+    }
+
+    /// RFC 4231, test case 2: the hash is the standard's, so that others can compute it.
+    #[test]
+    fn the_keyed_hash_is_hmac_sha_256() {
+        let hmac = Hmac::new_from_slice(b"Jefe").unwrap();
+        let expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+        assert_eq!(hex::encode(keyed_hash(&hmac, &[b"what do ya want ", b"for nothing?"])), expected);
     }
 
     /// What the ledger holds must be found by every later build.

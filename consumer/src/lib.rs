@@ -1,32 +1,26 @@
-//! From topic to table, each event exactly once. Reads exposures, conversions, aliases and the log of
+//! From topic to table, each event exactly once. Reads exposures, conversions, aliases, looks and the log of
 //! definitions, writes one row for each into ClickHouse, and goes on after any interruption from what
 //! ClickHouse says is durable. Knows nothing of experiments beyond verifying what an exposure claims.
 
+/// Topic to table: fetch, decode, verify, dedupe, batch, announce, insert, commit.
+pub mod pipeline;
+
+/// Proof that every event is in its table once, and the repair where it is not.
 pub mod audit;
-pub mod batch;
+
+/// Messages that cannot become rows: sent on, listed, shown, sent again.
+pub mod dead_letters;
+
+/// Units that asked to be forgotten.
+pub mod forget;
+
+// What the rooms share, and the commands.
 pub mod commands;
 pub mod config;
-pub mod dead_letters;
-pub mod decode;
-pub mod dedupe;
-pub mod definitions;
 pub mod exit;
-pub mod fetch;
-pub mod forget;
-pub mod group;
-pub mod heap;
-pub mod letters;
-pub mod memory;
 pub mod metrics;
 pub mod migrate;
-pub mod native;
-pub mod partition;
-pub mod pipeline;
-pub mod protocol;
 pub mod retention;
-pub mod rows;
-pub mod schema_cache;
-pub mod spares;
-pub mod store;
-pub mod tally;
-pub mod verify;
+pub mod topic_reader;
+
+pub use pipeline::heap;

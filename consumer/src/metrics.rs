@@ -1,4 +1,4 @@
-//! What the consumer counts. Names without the common prefix; labels are few and bounded.
+//! The consumer's metrics, named here without the common prefix. Labels are few and bounded.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,11 +7,11 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use crate::tally::Senders;
+use crate::pipeline::tally::Senders;
 
 #[derive(Clone)]
 pub struct Metrics {
-    /// Messages by what became of them: inserted, duplicate, dead_letter.
+    /// Messages by outcome: taken, inserted, duplicate, forgotten, dead_letter.
     pub records: IntCounterVec,
     pub dead_letters: IntCounterVec,
     pub batch_rows: HistogramVec,
@@ -21,11 +21,11 @@ pub struct Metrics {
     stage_seconds: HistogramVec,
     /// By ClickHouse's code; 0 is success.
     pub insert_attempts: IntCounterVec,
-    /// What the table said when asked for a batch: present, absent.
+    /// Counts of a batch's rows in the table: present, absent.
     pub verdicts: IntCounterVec,
     pub batches: IntCounterVec,
     pub insert_seconds: Histogram,
-    /// Inserts whose outcome had to be asked for, by the reason.
+    /// Failures after which ClickHouse had to be asked what is durable, by reason.
     pub doubts: IntCounterVec,
     pub ended_inserts: IntCounter,
     pub rebalances: IntCounterVec,

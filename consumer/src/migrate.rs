@@ -1,7 +1,6 @@
-//! Brings the tables to this build's schema: each numbered migration once, in order. What was applied is
-//! recorded with a digest, so that a migration changed after the fact is noticed instead of half believed.
-//! Two at once may both apply and record a migration: each statement may be repeated, and what is recorded
-//! twice alike counts once.
+//! Brings the tables to this build's schema: applies each numbered migration once, in order. Each is recorded with a
+//! digest, so that a migration that was changed later is noticed. Two programs at once may both apply and record a
+//! migration: each statement can be repeated, and two equal records count as one.
 
 use anyhow::{Context, Result, bail};
 use clickhouse::Client;

@@ -1,38 +1,69 @@
-//! The consumer as a whole: the tables are there, the definitions log is followed, the group is joined, the
-//! partitions are worked on, and at the end everything on its way is brought in.
+//! Topic to table. [`run`] waits for the tables, follows the definitions log, joins the consumer group, starts a
+//! worker for each partition, and at the end finishes what is in flight. What a worker does with a message is in
+//! [`partition`]; what it does next, also after a failure, is decided in [`protocol`].
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use axum::Router;
+use ops::retry::{End, Retry};
 use tokio::runtime::Handle;
 
 use crate::audit::{self, AuditMetrics};
-use crate::batch::Limits;
 use crate::config::Config;
-use crate::dead_letters::DeadLetters;
-use crate::definitions::Follower;
-use crate::forget::{Forgotten, Ledger};
-use crate::group::{self, GroupConsumer};
-use crate::memory::Budget;
+use crate::dead_letters::DeadLetterProducer;
+use crate::forget::{Ledger, LedgerKey, SharedLedger};
 use crate::metrics::Metrics;
 use crate::migrate::check_schema;
-use crate::partition::{Shared, Standing, Worker};
-use crate::rows::Table;
-use crate::schema_cache::SchemaCache;
-use crate::spares::Spares;
-use crate::store::{Place, Store};
+use batch::Limits;
+use buffer_pool::BufferPool;
+use definitions::Follower;
+use group::{GroupConsumer, StartWorker};
+use memory::Budget;
+use partition::{Readiness, Shared, Worker};
+use rows::Table;
+use schema_cache::SchemaCache;
+use store::{Place, Store};
 
-/// Longest time in which a loop may stand still before the process counts as hung; above every bounded wait.
+// Who works on a partition, and what comes next.
+pub mod group;
+pub mod partition;
+pub mod protocol;
+
+// From a message to a row that is new.
+pub mod decode;
+pub mod dedupe;
+pub mod fetch;
+pub mod schema_cache;
+pub mod verify;
+
+// From rows to a block in ClickHouse.
+pub mod batch;
+pub mod native;
+pub mod rows;
+pub mod store;
+
+// Memory and counts that the partitions share.
+pub mod buffer_pool;
+pub mod heap;
+pub mod memory;
+pub mod tally;
+
+/// A loop that makes no round for this long counts as hung. It is longer than every bounded wait.
 const STANDSTILL_MAX: Duration = Duration::from_secs(180);
 const GROUP_POLL: Duration = Duration::from_millis(100);
-const STORE_RETRY: Duration = Duration::from_secs(1);
+const CAUGHT_UP_POLL: Duration = Duration::from_millis(20);
+/// Without end: a consumer that is started before ClickHouse, or before `splitstream migrate`, has nothing else to
+/// do, and `/readyz` says what it waits for.
+const TABLES: Retry =
+    Retry { first: Duration::from_secs(1), longest: Duration::from_secs(1), end: End::Never };
 const DEAD_LETTERS_FLUSH: Duration = Duration::from_secs(10);
-/// Empty columns kept for the next batches take at most this part of what batches may hold, beside it.
-const SPARES_SHARE: usize = 4;
+/// The pool of buffers may hold a quarter of what batches may hold, in addition to it.
+const BUFFER_POOL_SHARE: usize = 4;
 
 /// Runs until told to stop.
 pub async fn run(config: Config) -> Result<ops::Exit> {
@@ -48,70 +79,29 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
     let tables_there = health.condition("tables", "not looked for yet");
     let definitions_read = health.condition("definitions", "the log has not been read yet");
     let partitions_given = health.condition("partitions", "none has been given yet");
-    let served = ops::serve::Served { routes: Router::new(), registry, health: health.clone() };
-    let server = ops::serve::start(&config.http, served, &shutdown).await?;
+    let served = frame::Served { routes: Router::new(), registry, health: health.clone() };
+    let server = frame::start(&config.http, served, &shutdown).await?;
 
-    // the tables
-    let client = config.clickhouse.client().map_err(ops::config::Error::from)?;
-    let insert_timeout = settings.insert_timeout_ms.duration();
-    let (store, ledger) = loop {
-        let opened = async {
-            check_schema(&client, config.clickhouse.database.as_str()).await?;
-            let ledger = Ledger::read(&client, ledger_key.as_ref()).await?;
-            let store = Store::open(client.clone(), insert_timeout);
-            Ok((store.await.context("asking ClickHouse for its settings")?, ledger))
-        };
-        match opened.await {
-            Ok(opened) => break opened,
-            Err(error) => {
-                let error: anyhow::Error = error;
-                tracing::warn!("waiting for the tables: {error:#}");
-                tables_there.fails(format!("{error:#}"));
-            }
-        }
-        if shutdown.sleep(STORE_RETRY).await {
-            return Ok(ops::Exit::Done);
-        }
-    };
-    tables_there.holds();
-    let forgotten = Forgotten::new(ledger);
-    tokio::spawn(forgotten.clone().keep_fresh(client, ledger_key, shutdown.clone()));
+    // Wait for the tables.
+    let client = clickhouse_client::open(&config.clickhouse)?;
+    let opened = open_tables(&config, &client, ledger_key.as_ref(), &tables_there, &shutdown).await;
+    let Some((store, ledger)) = opened else { return Ok(ops::Exit::Done) };
+    let ledger = SharedLedger::new(ledger);
+    tokio::spawn(ledger.clone().keep_fresh(client, ledger_key, shutdown.clone()));
     tokio::spawn(audit::watch(config.clone(), audit_metrics, shutdown.clone()));
 
-    // the definitions log
+    // Follow the definitions log.
     let follower = Arc::new(Follower::default());
-    let following = {
-        let (follower, kafka, stop) = (follower.clone(), config.kafka.clone(), shutdown.clone());
-        let caught_up = Arc::new(AtomicBool::new(false));
-        let says = caught_up.clone();
-        let thread = thread::Builder::new().name("definitions".to_owned()).spawn(move || {
-            let followed = follower.follow(
-                &kafka,
-                || stop.begun(),
-                || {
-                    says.store(true, Ordering::Release);
-                    definitions_read.holds();
-                },
-            );
-            if followed.is_err() {
-                stop.begin("the definitions log cannot be followed");
-            }
-            followed
-        })?;
-        while !caught_up.load(Ordering::Acquire) && !thread.is_finished() {
-            if shutdown.sleep(Duration::from_millis(20)).await {
-                break;
-            }
-        }
-        thread
-    };
+    let following = follow_definitions(&config.kafka, &follower, definitions_read, &shutdown).await?;
 
-    // the partitions
+    // Join the group and work on its partitions.
     let shared = Arc::new(Shared {
         store,
         schema_cache: SchemaCache::open(&config.registry).map_err(ops::config::Error::from)?,
-        dead_letters: DeadLetters::open(&config.kafka)?,
-        forgotten,
+        dead_letters: DeadLetterProducer::open(&config.kafka)?,
+        kafka: config.kafka.clone(),
+        group: settings.group.clone(),
+        ledger,
         follower,
         metrics: metrics.clone(),
         runtime: Handle::current(),
@@ -121,43 +111,26 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
             age: settings.batch_age_ms.duration(),
         },
         memory: Budget::new(settings.memory_bytes.usize()),
-        spares: Spares::new(settings.memory_bytes.usize() / SPARES_SHARE),
+        buffer_pool: BufferPool::new(settings.memory_bytes.usize() / BUFFER_POOL_SHARE),
         window_micros: settings.window_hours.get() as i64 * 3_600_000_000,
         window_ids: settings.window_ids_per_partition.usize(),
-        deadline: insert_timeout,
+        deadline: settings.insert_timeout_ms.duration(),
         wind_up,
     });
-    let topics: Vec<(String, Table)> =
-        Table::ALL.into_iter().map(|table| (config.kafka.topic(table.topic()), table)).collect();
-    let names: Vec<String> = topics.iter().map(|(topic, _)| topic.clone()).collect();
-    let epoch = u32::try_from(settings.epoch.get()).context("consumer.epoch")?;
-    let start = {
-        let (shared, health) = (shared.clone(), health.clone());
-        let database = config.clickhouse.database.clone();
-        move |consumer: Arc<GroupConsumer>, assigned: group::Assigned, stop| {
-            let table = topics.iter().find(|(topic, _)| *topic == assigned.topic).map(|(_, table)| *table);
-            let table =
-                table.ok_or_else(|| std::io::Error::other("a partition of a topic not subscribed to"))?;
-            let partition = u16::try_from(assigned.partition).map_err(std::io::Error::other)?;
-            let topic = assigned.topic.clone();
-            let place = Place { database: database.clone(), table, topic, partition, epoch };
-            let name = format!("{}/{partition}", assigned.topic);
-            let progress = health.progress(&name, STANDSTILL_MAX);
-            let standing = Standing::new(health.condition(format!("{name} goes forward"), "just given"));
-            let worker = Worker::new(assigned, place, consumer, shared.clone(), stop, progress, standing);
-            thread::Builder::new().name(name).spawn(move || worker.run())
-        }
-    };
-    let consumer = group::join(&config.kafka, settings, &names, metrics, Box::new(start))?;
+    let topics: Vec<String> = Table::ALL.iter().map(|table| config.kafka.topic(table.topic())).collect();
+    let start = worker_starter(&config, &shared, &health)?;
+    let consumer = group::join(&config.kafka, settings, &topics, metrics, start)?;
     let polling = {
         let (shutdown, progress) = (shutdown.clone(), health.progress("group", STANDSTILL_MAX));
         tokio::task::spawn_blocking(move || {
-            let ended = poll(&consumer, &names, &shutdown, &progress, &partitions_given);
+            let ended = poll(&consumer, &topics, &shutdown, &progress, &partitions_given);
             progress.done();
             ended
         })
     };
     let polled = polling.await.context("the group's loop panicked")?;
+
+    // Finish what is in flight.
     if polled.is_err() {
         shutdown.begin("a worker ended by itself");
     }
@@ -169,7 +142,95 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
     Ok(ops::Exit::Done)
 }
 
-/// Serves the group until the end begins, then ends the workers and leaves it.
+/// Waits until the tables are those of this build, and reads the ledger of forgotten units. `None` if told to stop
+/// before that.
+async fn open_tables(
+    config: &Config,
+    client: &clickhouse::Client,
+    ledger_key: Option<&LedgerKey>,
+    tables_there: &ops::Condition,
+    shutdown: &ops::Shutdown,
+) -> Option<(Store, Ledger)> {
+    let open = async || {
+        check_schema(client, config.clickhouse.database.as_str()).await?;
+        let ledger = Ledger::read(client, ledger_key).await?;
+        let store = Store::open(client.clone(), config.consumer.insert_timeout_ms.duration());
+        anyhow::Ok((store.await.context("asking ClickHouse for its settings")?, ledger))
+    };
+    for pause in TABLES.pauses() {
+        match open().await {
+            Ok(opened) => {
+                tables_there.holds();
+                return Some(opened);
+            }
+            Err(error) => {
+                tracing::warn!("waiting for the tables: {error:#}");
+                tables_there.fails(format!("{error:#}"));
+            }
+        }
+        if shutdown.sleep(pause).await {
+            break;
+        }
+    }
+    None
+}
+
+/// Starts the thread that follows the definitions log, and waits until it has read what the log holds now. A log that
+/// cannot be followed begins the shutdown.
+async fn follow_definitions(
+    kafka: &ops::config::Kafka,
+    follower: &Arc<Follower>,
+    definitions_read: ops::Condition,
+    shutdown: &ops::Shutdown,
+) -> Result<JoinHandle<Result<()>>> {
+    let caught_up = Arc::new(AtomicBool::new(false));
+    let follow = {
+        let (follower, kafka, stop, caught_up) =
+            (follower.clone(), kafka.clone(), shutdown.clone(), caught_up.clone());
+        move || {
+            let followed = follower.follow(
+                &kafka,
+                || stop.begun(),
+                || {
+                    caught_up.store(true, Ordering::Release);
+                    definitions_read.holds();
+                },
+            );
+            if followed.is_err() {
+                stop.begin("the definitions log cannot be followed");
+            }
+            followed
+        }
+    };
+    let thread = thread::Builder::new().name("definitions".to_owned()).spawn(follow)?;
+    while !caught_up.load(Ordering::Acquire) && !thread.is_finished() {
+        if shutdown.sleep(CAUGHT_UP_POLL).await {
+            break;
+        }
+    }
+    Ok(thread)
+}
+
+/// What starts the worker of a partition that has been given.
+fn worker_starter(config: &Config, shared: &Arc<Shared>, health: &ops::Health) -> Result<StartWorker> {
+    let (kafka, database) = (config.kafka.clone(), config.clickhouse.database.clone());
+    let epoch = u32::try_from(config.consumer.epoch.get()).context("consumer.epoch")?;
+    let (shared, health) = (shared.clone(), health.clone());
+    Ok(Box::new(move |consumer, assigned, stop| {
+        let table = Table::ALL.into_iter().find(|table| kafka.topic(table.topic()) == assigned.topic);
+        let table = table.ok_or_else(|| io::Error::other("a partition of a topic not subscribed to"))?;
+        let partition = u16::try_from(assigned.partition).map_err(io::Error::other)?;
+        let topic = assigned.topic.clone();
+        let name = format!("{topic}/{partition}");
+        let place = Place { database: database.clone(), table, topic, partition, epoch };
+        let progress = health.progress(&name, STANDSTILL_MAX);
+        let readiness = Readiness::new(health.condition(format!("{name} goes forward"), "just given"));
+        let worker = Worker::new(assigned, place, consumer, shared.clone(), stop, progress, readiness);
+        thread::Builder::new().name(name).spawn(move || worker.run())
+    }))
+}
+
+/// Polls the group until the shutdown begins, then ends the workers and leaves the group.
 fn poll(
     consumer: &GroupConsumer,
     topics: &[String],

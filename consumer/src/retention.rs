@@ -1,5 +1,6 @@
-//! How long the tables keep events, as the settings of the platform say. Counted from ingestion, as the tables are
-//! partitioned: whole days go at once and cost nothing, and history that is replayed is kept as long as what is new.
+//! How long the tables keep events, by the platform's settings. The time counts from ingestion, by which the
+//! tables are partitioned: a whole day is dropped at once at no cost, and replayed history is kept as long as new
+//! events.
 
 use anyhow::{Context, Result, anyhow};
 use clickhouse::sql::Identifier;
@@ -49,7 +50,7 @@ pub async fn apply(client: &Client) -> Result<Vec<Changed>> {
         }
         match days {
             0 => client.query("ALTER TABLE ? REMOVE TTL").bind(Identifier(name)).execute().await,
-            // What is expired goes with the next merges; writing every part anew would do it no better.
+            // Expired rows go with the next merges. Rewriting every part now would not be better.
             days => {
                 client
                     .query(
@@ -60,7 +61,7 @@ pub async fn apply(client: &Client) -> Result<Vec<Changed>> {
                     .bind(days)
                     .execute()
                     .await?;
-                // Where a part's rows expire together, as they do here, it is dropped and never written anew.
+                // All rows of a part expire on the same day, so the part is dropped and never rewritten.
                 client
                     .query("ALTER TABLE ? MODIFY SETTING ttl_only_drop_parts = 1")
                     .bind(Identifier(name))

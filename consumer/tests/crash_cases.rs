@@ -1,11 +1,13 @@
-//! The protocol, case by case: what a crash or a fault leaves behind, and what is done about it, action by
-//! action. The numbers are those of the table of crash cases in the documentation of the consumer. Those that
-//! only real parts can show (a body cut half-way, a panic) are among the end-to-end tests.
+//! The protocol, case by case: what a crash or a fault leaves behind, and which actions follow. The numbers are
+//! those of the table of crash cases in the consumer's README. Cases that only real parts can show (a body cut
+//! half-way, a panic) are among the end-to-end tests.
 
 use std::time::Duration;
 
-use consumer::batch::Span;
-use consumer::protocol::{Action, Closed, Event, Found, Halt, Intent, Machine, Note, Topic};
+use consumer::pipeline::batch::Span;
+use consumer::pipeline::protocol::{
+    Action, Closed, Event, Halt, Intent, Machine, Note, Observation, TopicIds,
+};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const NOW: Duration = Duration::from_secs(1_000);
@@ -18,9 +20,16 @@ fn note(durable: Option<u64>, intent: Option<Intent>) -> Note {
     Note { epoch: 1, topic: None, durable, intent }
 }
 
-/// What a new owner finds when the table ends at `durable` and `note` stands beside the offset.
+/// What a new owner observes when the table ends at `durable` and `note` is beside the offset.
 fn found(durable: Option<u64>, note: Option<Note>) -> Event {
-    Event::Found(Found { committed: Some(100), note, topic: Topic::default(), durable, low: 0, high: 1_000 })
+    Event::Observed(Observation {
+        committed: Some(100),
+        note,
+        topic: TopicIds::default(),
+        durable,
+        low: 0,
+        high: 1_000,
+    })
 }
 
 /// A machine that has just asked where the partition stands.
@@ -99,7 +108,7 @@ fn case_02_an_intent_without_an_insert_is_carried_out_exactly() {
     let mut machine = inserting_again();
     assert_eq!(machine.on(Event::Inserted, NOW), Action::Count(SPAN));
     assert_eq!(machine.on(Event::Counted(48), NOW), Action::Land(INTENT));
-    // Messages behind the batch were passed over meanwhile.
+    // Messages behind the batch were not taken meanwhile.
     assert_eq!(machine.on(Event::Done, NOW), Action::Resume { from: 150, replay: None });
 }
 
@@ -137,7 +146,7 @@ fn case_06_an_insert_that_still_runs_is_ended_before_the_table_is_asked() {
     let mut machine = inserting();
     assert_eq!(machine.on(Event::Failed, NOW), rest(100));
     assert_eq!(machine.on(Event::Begun, NOW), Action::End);
-    // Whether it ended is not known: the table is not asked yet.
+    // Nobody knows whether it has ended, so the table is not asked yet.
     assert_eq!(machine.on(Event::Failed, NOW), rest(200));
     assert_eq!(machine.on(Event::Begun, NOW), Action::End);
     assert_eq!(machine.on(Event::Done, NOW), Action::Look);
@@ -157,7 +166,7 @@ fn case_07_a_token_used_up_without_its_rows_is_replaced() {
 
 #[test]
 fn case_08_clickhouse_killed_after_the_rows_were_there() {
-    // Not even the largest offset says so yet, but the count does.
+    // The largest offset does not show it yet, but the count does.
     let mut machine = looking();
     machine.on(found(Some(99), Some(note(Some(99), Some(INTENT)))), NOW);
     assert_eq!(machine.on(Event::Counted(48), NOW), Action::Resume { from: 150, replay: None });
@@ -175,20 +184,20 @@ fn case_09_rows_lost_after_the_answer_stop_the_partition() {
 fn case_10_a_writer_that_stood_still_may_send_only_before_its_deadline() {
     let mut machine = filling();
     machine.on(Event::Closed(CLOSED), NOW);
-    // The broker's word is a minute and a half late: the deadline counts from when it was asked.
+    // The broker answers after a minute and a half. The deadline counts from the request.
     let late = NOW + Duration::from_secs(90);
     assert_eq!(machine.on(Event::Done, late), Action::Insert { intent: INTENT, not_after: NOW + DEADLINE });
-    // Not sent, therefore.
+    // So the batch is not sent.
     assert_eq!(machine.on(Event::Failed, late), rest(100));
 }
 
 #[test]
 fn case_11_given_back_in_the_middle_of_an_insert_the_intent_stays() {
-    assert_eq!(inserting().farewell(), None);
+    assert_eq!(inserting().final_commit(), None);
     let mut machine = inserting();
     machine.on(Event::Inserted, NOW);
     machine.on(Event::Done, NOW);
-    assert_eq!(machine.farewell(), Some((150, note(Some(149), None))));
+    assert_eq!(machine.final_commit(), Some((150, note(Some(149), None))));
 }
 
 #[test]
@@ -226,36 +235,38 @@ fn case_15_and_16_what_clickhouse_refuses_is_tried_for_ever_ever_more_rarely() {
 #[test]
 fn case_17_retention_that_has_overtaken_us_stops_the_partition() {
     let mut machine = looking();
-    let topic = Topic::default();
-    let found = Found { committed: Some(100), note: None, topic, durable: Some(99), low: 120, high: 1_000 };
-    let action = machine.on(Event::Found(found), NOW);
+    let topic = TopicIds::default();
+    let found =
+        Observation { committed: Some(100), note: None, topic, durable: Some(99), low: 120, high: 1_000 };
+    let action = machine.on(Event::Observed(found), NOW);
     assert_eq!(action, halted(Halt::Overtaken { next: 100, low: 120 }));
-    // It looks again, in case it has been mended, and finds the same.
+    // It looks again, in case somebody has repaired it, and observes the same.
     assert_eq!(machine.on(Event::Begun, NOW), Action::End);
     assert_eq!(machine.on(Event::Done, NOW), Action::Look);
 }
 
 #[test]
 fn case_18_a_topic_made_anew_stops_the_partition_until_the_epoch_is_raised() {
-    let topic = Topic::default();
-    let found = Found { committed: None, note: None, topic, durable: Some(99), low: 0, high: 40 };
-    let action = looking().on(Event::Found(found), NOW);
+    let topic = TopicIds::default();
+    let found = Observation { committed: None, note: None, topic, durable: Some(99), low: 0, high: 40 };
+    let action = looking().on(Event::Observed(found), NOW);
     assert_eq!(action, halted(Halt::TopicShorter { durable: 99, high: 40 }));
-    // Longer than the old one was, it is known by its id. Kafka has forgotten the group's offset with the old one.
+    // The new topic is longer than the old one was; its id tells them apart. Kafka has dropped the group's offset
+    // with the old topic.
     let (noted, now) = ("Zl3-OYYMR_mYD-iZj0yZ7w".parse().unwrap(), "AZl3OYYMR_mYD-iZj0yZ7w".parse().unwrap());
-    let anew = Topic { noted: Some(noted), now: Some(now) };
-    let longer = Found { topic: anew, high: 300, ..found };
-    let action = looking().on(Event::Found(longer), NOW);
+    let anew = TopicIds { noted: Some(noted), now: Some(now) };
+    let longer = Observation { topic: anew, high: 300, ..found };
+    let action = looking().on(Event::Observed(longer), NOW);
     assert_eq!(action, halted(Halt::TopicMadeAnew { noted, now }));
-    // Of the raised epoch the table has nothing; the note of the old one is not asked.
+    // The table has no rows of the raised epoch. The note of the old epoch does not count.
     let old = Some(note(Some(99), Some(INTENT)));
     let mut raised = Machine::new(2, DEADLINE);
     raised.on(Event::Begun, NOW);
     raised.on(Event::Done, NOW);
-    let topic = Topic { noted: None, now: Some(now) };
-    let found = Found { committed: Some(100), note: old, topic, durable: None, low: 0, high: 40 };
-    assert_eq!(raised.on(Event::Found(found), NOW), Action::Resume { from: 0, replay: None });
-    // From now on it says whose offsets it commits.
+    let topic = TopicIds { noted: None, now: Some(now) };
+    let found = Observation { committed: Some(100), note: old, topic, durable: None, low: 0, high: 40 };
+    assert_eq!(raised.on(Event::Observed(found), NOW), Action::Resume { from: 0, replay: None });
+    // From now on each note names the topic.
     assert_eq!(raised.on(Event::Done, NOW), Action::Fill);
     let note = Note { epoch: 2, topic: Some(now), durable: None, intent: None };
     assert_eq!(raised.on(Event::Idle { next: 7 }, NOW), Action::Commit { offset: 7, note });
@@ -278,7 +289,7 @@ fn a_batch_made_again_with_other_rows_keeps_its_token_and_counts_either_way() {
     assert_eq!(machine.on(Event::Closed(Closed { rows: 40, kept: 8, ..CLOSED }), NOW), announce);
     assert_eq!(machine.on(Event::Done, NOW), Action::Insert { intent: fewer, not_after: NOW + DEADLINE });
     machine.on(Event::Inserted, NOW);
-    // The first sending had arrived after all, and ours was taken for its repetition.
+    // The first insert had arrived after all, and ours was refused as its repetition.
     assert_eq!(machine.on(Event::Counted(48), NOW), Action::Land(fewer));
 }
 

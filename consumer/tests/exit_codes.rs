@@ -1,15 +1,15 @@
-//! What a command of the program exits with when it cannot do what it was asked: 4 where the configuration is at
-//! fault, 5 where a server is silent, 1 for the rest.
+//! The exit code of a command that fails: 4 if the configuration is wrong, 5 if a server does not answer, 1 for
+//! the rest.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
-/// An address at which nobody listens.
+/// An address where nobody listens.
 fn silent() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-/// An HTTP server that answers everything with one exception of ClickHouse's.
+/// An HTTP server that answers every request with this exception of ClickHouse.
 fn refusing(exception: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -27,7 +27,7 @@ fn refusing(exception: &'static str) -> String {
     address
 }
 
-/// The exit code and what the program said.
+/// The exit code and the program's output.
 fn run(arguments: &[&str], clickhouse: &str, more: &[(&str, &str)]) -> (i32, String) {
     let output = local::programs::splitstream()
         .unwrap()

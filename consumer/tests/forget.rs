@@ -1,10 +1,10 @@
-//! The ledger of forgotten units and the statements that delete, on a real ClickHouse and without a consumer: what a
-//! request deletes and what it leaves, what is refused, and how the ledger is read as it grows.
+//! The ledger of forgotten units and the statements that delete, on a real ClickHouse without a consumer: what a
+//! request deletes and keeps, what is refused, and how the ledger is read while it grows.
 
 use std::time::Duration;
 
 use clickhouse::Client;
-use consumer::forget::{Deleted, Forgotten, Ledger, LedgerKey, Request, UNITS_MAX, Unread, request};
+use consumer::forget::{Deleted, Ledger, LedgerError, LedgerKey, Request, SharedLedger, UNITS_MAX, request};
 use local::{Options, Server, Stack};
 use ops::Exit;
 use schemas::{Micros, Unit};
@@ -27,7 +27,7 @@ impl Bench {
         let runtime = Runtime::new().unwrap();
         let settings = serde_json::json!({"url": stack.clickhouse_url(), "database": "splitstream"});
         let settings: ops::config::ClickHouse = serde_json::from_value(settings).unwrap();
-        let client = settings.client().unwrap();
+        let client = clickhouse_client::open(&settings).unwrap();
         runtime.block_on(consumer::migrate::migrate(&client, "splitstream")).unwrap();
         let key = LedgerKey::new(b"0123456789abcdef0123456789abcdef").unwrap();
         Bench { runtime, client, key, _stack: stack, _dir: dir }
@@ -62,24 +62,24 @@ impl Bench {
         [exposures, conversions, aliases]
     }
 
-    /// The exit code and what is said.
+    /// The exit code and the message.
     fn refusal(&self, unit_type: &str, unit_id: &str) -> (Exit, String) {
         let error = self.request(unit_type, unit_id).unwrap_err();
         (Exit::of(&error), format!("{error:#}"))
     }
 
-    fn read(&self) -> Result<Ledger, Unread> {
+    fn read(&self) -> Result<Ledger, LedgerError> {
         self.runtime.block_on(Ledger::read(&self.client, Some(&self.key)))
     }
 
-    /// How many units there are now, if anything was entered or deleted since.
+    /// The number of units, if anything was entered or deleted since.
     fn newer(&self, ledger: &mut Ledger) -> Option<usize> {
         let newer = self.runtime.block_on(ledger.newer(&self.client, Some(&self.key))).unwrap()?;
         *ledger = newer;
         Some(ledger.len())
     }
 
-    /// An entry as builds before this one made it, of another time of entry.
+    /// An entry as earlier builds made it, entered at another time.
     fn enter_untagged(&self, unit_id: &str, requested_at: &str) {
         let enter = self
             .client
@@ -98,7 +98,7 @@ fn at(text: &str) -> Micros {
     Micros::parse(text).unwrap()
 }
 
-/// Users, and accounts that are known by other ids as well. The last two ids are as strange as ids may be.
+/// Users, and accounts that have other ids as well. The last two ids are as strange as ids may be.
 const EVENTS: [&str; 3] = [
     r"INSERT INTO exposures (event_id, unit_type, unit_id, other_ids, created_at) VALUES
         (generateUUIDv4(), 'user', 'u1', {}, '2026-01-01 00:00:00'),
@@ -134,15 +134,15 @@ fn a_unit_is_deleted_wherever_it_stands_and_nobody_else_is() {
     assert_eq!(bench.texts("SELECT from_unit_id FROM aliases"), ["u1"]);
 
     assert_eq!(bench.deleted("user", STRANGE), [2, 2, 0]);
-    // Of a type that no event has, every other id is the empty text.
+    // A map returns the empty text for a type that no event has.
     assert_eq!(bench.deleted("visitor", "u2"), [0, 0, 0]);
     assert_eq!(bench.texts("SELECT unit_id FROM exposures ORDER BY unit_id"), ["a2", "a3", "a4", "u2"]);
-    // Once more, and nothing is left to delete.
+    // Once more: nothing is left to delete.
     assert_eq!(bench.deleted("user", "u1"), [0, 0, 0]);
     assert_eq!(bench.numbers("SELECT uniqExact(unit_hash) FROM forgotten"), [3]);
 }
 
-/// As if the keys of two units were the same, which nobody can make happen by their ids.
+/// As if two units had the same key, which nobody can bring about by choosing ids.
 #[test]
 fn a_unit_with_the_key_of_a_forgotten_one_stays() {
     let bench = Bench::up();
@@ -175,8 +175,8 @@ fn a_unit_with_the_key_of_a_forgotten_one_stays() {
     assert_eq!(["u1", "double"].map(|id| ledger.contains("user", id, then)), [true, false]);
 }
 
-/// An id that was empty, as of an unset variable, once deleted every event: a type that a map does not have reads
-/// as the empty text.
+/// An empty id, as of an unset variable, once deleted every event: a map returns the empty text for a type that it
+/// does not have.
 #[test]
 fn what_nothing_is_called_is_refused_and_deletes_nothing() {
     let bench = Bench::up();
@@ -201,7 +201,7 @@ fn what_nothing_is_called_is_refused_and_deletes_nothing() {
     let mut rows = bench.numbers(counts);
     rows.sort_unstable();
     assert_eq!(rows, [0, 0, 8, 8]);
-    // The longest that something can be called.
+    // The longest type and id.
     assert_eq!(bench.deleted("user", &long), [0, 0, 0]);
 }
 
@@ -223,7 +223,7 @@ fn the_ledger_is_read_as_it_grows_and_anew_where_it_has_shrunk() {
     assert_eq!(bench.newer(&mut ledger), Some(3));
     assert_eq!((forgets(&ledger), bench.newer(&mut ledger)), (vec!["u1", "u2", "old"], None));
 
-    // Entered before what has been read, and seen only now.
+    // Entered before what has been read, but visible only now.
     bench.enter_untagged("late", "2020-01-01 00:00:00");
     assert_eq!(bench.newer(&mut ledger), Some(4));
     assert_eq!((forgets(&ledger), bench.newer(&mut ledger)), (vec!["u1", "u2", "old", "late"], None));
@@ -238,14 +238,14 @@ fn the_ledger_is_read_as_it_grows_and_anew_where_it_has_shrunk() {
     bench.runtime.block_on(delete.execute()).unwrap();
     assert_eq!(bench.newer(&mut ledger), Some(3));
     assert_eq!((forgets(&ledger), bench.newer(&mut ledger)), (vec!["u1", "old", "late"], None));
-    // Whoever reads it all at once knows the same.
+    // Reading all of it at once gives the same.
     assert_eq!(forgets(&bench.read().unwrap()), ["u1", "old", "late"]);
 }
 
 #[test]
-fn a_ledger_of_another_key_takes_no_entry_and_stops_who_cannot_heed_it() {
+fn a_ledger_of_another_key_takes_no_entry_and_stops_a_running_consumer() {
     let mut bench = Bench::up();
-    let forgotten = Forgotten::new(bench.read().unwrap());
+    let forgotten = SharedLedger::new(bench.read().unwrap());
     let ours = bench.key.clone();
     bench.key = LedgerKey::new(b"another key of thirty-two bytes.").unwrap();
     bench.request("user", "u1").unwrap();
@@ -260,7 +260,7 @@ fn a_ledger_of_another_key_takes_no_entry_and_stops_who_cannot_heed_it() {
     assert_eq!(bench.refusal("user", "u2"), (Exit::InvalidInput, format!("invalid input: {said}")));
     assert_eq!(bench.numbers("SELECT count() FROM forgotten"), [1]);
 
-    // A consumer that runs: its ledger was empty when it began.
+    // A running consumer. Its ledger was empty when it began.
     let shutdown = ops::Shutdown::manual();
     let key = Some(bench.key.clone());
     bench.runtime.block_on(forgotten.keep_fresh(bench.client.clone(), key, shutdown.clone()));
@@ -277,7 +277,7 @@ fn a_full_ledger_takes_no_further_unit_and_loses_none() {
     let others = "INSERT INTO forgotten (unit_hash, key_check, unit_type, forgotten_at) \
          SELECT leftPad(hex(number), 64, '0'), (SELECT any(key_check) FROM forgotten), 'user', '2026-01-02 00:00:00' ";
     bench.run(&[others, "FROM numbers(999998)"].concat());
-    // The last one that finds room.
+    // The last unit that has room.
     bench.request("user", "u2").unwrap();
     let (exit, said) = bench.refusal("user", "u3");
     assert_eq!(exit, Exit::Refused);
@@ -288,7 +288,7 @@ fn a_full_ledger_takes_no_further_unit_and_loses_none() {
         "{said}"
     );
     assert_eq!(bench.numbers("SELECT uniqExact(unit_hash) FROM forgotten"), [UNITS_MAX as u64]);
-    // One that is there already takes no room.
+    // A unit that is there already needs no room.
     bench.request("user", "u1").unwrap();
 
     let ledger = bench.read().unwrap();
@@ -297,7 +297,7 @@ fn a_full_ledger_takes_no_further_unit_and_loses_none() {
     let found = ["u1", "u2", "u3"].map(|id| ledger.contains("user", id, then));
     assert_eq!(found, [true, true, false]);
 
-    // What somebody else wrote beyond all bounds is not heeded in part.
+    // What somebody else wrote beyond the bound is not used in part.
     bench.run(&[others, "FROM numbers(999998, 1000001)"].concat());
     assert_eq!(
         bench.read().err().unwrap().to_string(),

@@ -1,5 +1,5 @@
-//! Membership of the group, with librdkafka's own cluster of mock brokers: a partition whose fetch was out of
-//! range is fetched again only after it was assigned anew.
+//! Membership of the group, on librdkafka's mock brokers. A partition whose fetch was out of range is fetched
+//! again only after it has been assigned again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,9 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use consumer::config::Settings;
-use consumer::fetch::Came;
-use consumer::group::{self, Assigned, GroupConsumer, Stop};
 use consumer::metrics::Metrics;
+use consumer::pipeline::group::{self, Assigned, GroupConsumer, Stop};
 use prometheus::Registry;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::Consumer;
@@ -30,7 +29,7 @@ struct Given {
 }
 
 impl Given {
-    /// Fetches from `offset` on, as a worker does; a partition just assigned takes a moment to be seekable.
+    /// Fetches from `offset` on, as a worker does. It takes a moment after the assignment until a seek is possible.
     fn seek(&self, offset: i64) {
         let begun = Instant::now();
         while let Err(error) = self.try_seek(offset) {
@@ -51,20 +50,18 @@ impl Given {
         let (begun, mut offsets) = (Instant::now(), Vec::new());
         while offsets.len() < enough {
             assert!(begun.elapsed() < PATIENCE, "{offsets:?} came and no more");
-            for came in self.assigned.queue.fetch(Duration::from_millis(50)).iter() {
-                if let Came::Message(message) = came? {
-                    offsets.push(message.offset);
-                }
+            for message in self.assigned.queue.fetch(Duration::from_millis(50)).iter() {
+                offsets.push(message?.offset);
             }
         }
         Ok(offsets)
     }
 }
 
-/// Joins the group; every partition given comes over the channel.
+/// Joins the group. Every assigned partition comes over the channel.
 fn join(brokers: &str) -> (Arc<GroupConsumer>, Receiver<Given>) {
     let kafka = serde_json::from_value(serde_json::json!({ "brokers": brokers })).unwrap();
-    // The mock brokers wait for almost a session whenever somebody has left.
+    // After a member has left, the mock brokers wait for almost a session.
     let settings: Settings =
         serde_json::from_value(serde_json::json!({"session_timeout_ms": 6_000})).unwrap();
     let metrics = Metrics::new(&Registry::new()).unwrap();
@@ -72,7 +69,7 @@ fn join(brokers: &str) -> (Arc<GroupConsumer>, Receiver<Given>) {
     let start = move |consumer: Arc<GroupConsumer>, assigned, stop: Stop| {
         give.send(Given { consumer, assigned }).unwrap();
         thread::Builder::new().spawn(move || {
-            while !stop.said() {
+            while !stop.is_requested() {
                 thread::sleep(Duration::from_millis(5));
             }
         })
@@ -118,14 +115,19 @@ fn a_partition_that_was_out_of_range_is_assigned_anew() {
         let mut first = given.recv_timeout(PATIENCE).unwrap();
         first.seek(1_000);
         assert_eq!(first.offsets(1), Err(RDKafkaErrorCode::AutoOffsetReset));
-        // What makes the way round necessary: no seek is taken any more.
+        // The reason for leaving and joining again: a seek is refused.
         assert_eq!(first.try_seek(1), Err(KafkaError::Seek("Local: Erroneous state".to_owned())));
 
         consumer.context().ask_to_rejoin();
         drop(first);
         let mut second = given.recv_timeout(PATIENCE).unwrap();
         second.seek(1);
+        assert_eq!(second.assigned.queue.position(), None);
         assert_eq!(second.offsets(2), Ok(vec![1, 2]));
+        assert_eq!(second.assigned.queue.position(), Some(3));
+        // A fetch at the end of the partition brings nothing, and is no message there.
+        assert!(second.assigned.queue.fetch(Duration::from_millis(500)).is_empty());
+        assert_eq!(second.assigned.queue.position(), Some(3));
         assert_eq!(consumer.context().state(), Ok(1));
         drop(second);
     });

@@ -1,7 +1,7 @@
-//! The protocol under random schedules: members killed, standing still and waking up, commits and answers
-//! lost, inserts late on the wire, ClickHouse dying between its log of tokens and the rows. Whatever happens,
-//! at the end every event is in the table once. SPLITSTREAM_TEST_SEED replays a schedule,
-//! SPLITSTREAM_TEST_SCHEDULES says how many are drawn.
+//! The protocol under random schedules: members are killed, or stand still and wake up; commits and answers are
+//! lost; inserts arrive late; ClickHouse dies between recording a token and writing the rows. Whatever happens, at
+//! the end every event is in the table once. SPLITSTREAM_TEST_SEED replays a schedule, SPLITSTREAM_TEST_SCHEDULES
+//! is their number.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -53,7 +53,7 @@ fn run(seed: u64, broken: Broken) -> Result<(), String> {
     Ok(())
 }
 
-/// The first schedule of `count` that ends badly.
+/// The first of `count` schedules that ends badly.
 fn search(first: u64, count: u64, broken: Broken) -> Option<(u64, String)> {
     (first..first + count).find_map(|seed| {
         let outcome = catch_unwind(AssertUnwindSafe(|| run(seed, broken)));

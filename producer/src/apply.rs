@@ -8,7 +8,7 @@ use schemas::definition::{Change, Definition, Definitions, Kind, Refusal, Unknow
 use serde::{Serialize, Serializer};
 
 use crate::diff::{Changed, diff};
-use crate::log::{DefinitionLog, LogError};
+use definitions::log::{DefinitionLog, LogError};
 
 /// Who changes something, and why.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use crate::log::{DefinitionLog, LogError, Record};
+use ::definitions::log::{DefinitionLog, LogError, Record};
 use anyhow::Context;
 use clap::Subcommand;
 use kafka::LogError as Log;

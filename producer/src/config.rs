@@ -1,7 +1,7 @@
 //! The program's settings.
 
-use crate::emitter::Settings;
 use ops::config::{Kafka, Page, Registry};
+use sdk::emitter::Settings;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 

@@ -12,8 +12,8 @@ use serde::Serialize;
 use uuid::Builder;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
-use crate::attributes::{AttributeNames, Travelling};
-use crate::event::{self, Evaluated, Stamp};
+use sdk::attributes::{AttributeNames, Travelling};
+use sdk::event::{self, Evaluated, Stamp};
 
 mod mix;
 mod random;

@@ -4,8 +4,8 @@ mod edge;
 
 use std::thread;
 
+use definitions::DefinitionLog;
 use edge::Edge;
-use producer::DefinitionLog;
 use producer::apply::{Signature, Verdict, apply};
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};

@@ -10,10 +10,10 @@ use std::time::Duration;
 use edge::{Edge, kafka, stored};
 use local::{Options, Server, Stack};
 use ops::config::Count;
-use producer::emitter::{Emitter, Refused, Settings, Totals, Undelivered};
-use producer::event::{Stamp, conversion};
 use schemas::event::{CUT_MARK, LEFT_OUT};
 use schemas::{Event, Exposure, Micros, Pairs, Sender, Unit, Uuid, avro};
+use sdk::emitter::{Emitter, Refused, Settings, Totals, Undelivered};
+use sdk::event::{Stamp, conversion};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -92,7 +92,7 @@ async fn a_full_queue_refuses_at_once_and_gives_everything_back() {
     // Nothing ever leaves the queue: a caller who had to wait for room would wait for ever.
     assert_eq!(emitter.emit(event(1_001)), Err(Refused::QueueFull));
     let long = Event::Conversion(conversion(
-        Stamp::at(producer::event::now()),
+        Stamp::at(sdk::event::now()),
         "a name with blanks",
         Unit { unit_type: "user".into(), unit_id: "u".into() },
     ));

@@ -4,9 +4,9 @@
 
 mod edge;
 
+use definitions::DefinitionLog;
+use definitions::log::Content;
 use edge::{Edge, Transaction};
-use producer::DefinitionLog;
-use producer::log::Content;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;

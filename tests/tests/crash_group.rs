@@ -12,6 +12,7 @@ use tests::proxy::{Fault, Harm};
 use tests::relayed::{EXPOSURES_INSERT, INSERT, OFFSET_COMMIT, Relayed};
 use tests::signals::{freeze, thaw};
 use tests::traffic::{DEFINITIONS, Traffic, ago, exposures, replay};
+use tests::{Platform, metrics};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,6 +53,37 @@ fn case_10_a_zombies_insert_arrives_after_its_successors() {
     replay(&relayed.platform, &exposures(2_000, 2_000, ago(MINUTE))).unwrap();
     expect_every_event_once(&relayed, 4_000);
     expect_running(&successor);
+}
+
+/// librdkafka holds every partition still while the group is rebalanced, those too that stay where they are. It once
+/// went on from one offset too far where it had reached the end: over the next event, or out of an empty partition.
+#[test]
+fn members_come_and_go_and_no_event_is_passed_over() {
+    const EVENTS: u64 = 40;
+    let platform = Platform::up().unwrap();
+    platform.apply(DEFINITIONS).unwrap();
+    let first = platform.consumer(&[]).unwrap();
+    let mut sent = 0;
+    let mut send = || {
+        for _ in 0..4 {
+            replay(&platform, &exposures(sent, EVENTS, ago(MINUTE))).unwrap();
+            sent += EVENTS;
+        }
+        sent
+    };
+    for _ in 0..5 {
+        let second = platform.consumer(&[]).unwrap();
+        send();
+        let ended = second.stop().unwrap().unwrap();
+        assert!(ended.success(), "{ended}");
+        send();
+    }
+    let sent = send();
+    let agreement = platform.every_event_once().unwrap();
+    assert_eq!(agreement.rows, sent);
+    let rejoined = metrics::sum(&first.url(), "splitstream_consumer_rebalances_total", "rejoin").unwrap();
+    assert_eq!(rejoined, 0.0);
+    expect_running(&first);
 }
 
 #[test]

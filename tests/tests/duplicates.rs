@@ -41,3 +41,18 @@ fn a_resent_event_is_counted_once() {
     let third = platform.every_event_once().unwrap();
     assert_eq!((third.messages, third.rows, third.duplicates), (8_800, 2_800, 6_000));
 }
+
+/// Duplicates hold no memory: a batch that they alone had filled was never closed, and took nothing more.
+#[test]
+fn more_duplicates_than_a_batch_has_bytes_do_not_stop_a_partition() {
+    let platform = Platform::up().unwrap();
+    platform.apply(DEFINITIONS).unwrap();
+    let _consumer = platform.consumer(&[("SPLITSTREAM_CONSUMER__BATCH_BYTES", "1024")]).unwrap();
+    let repeated = exposures(0, 400, ago(MINUTE));
+    for _ in 0..3 {
+        replay(&platform, &repeated).unwrap();
+    }
+    replay(&platform, &exposures(1_000, 40, ago(MINUTE))).unwrap();
+    let agreement = platform.every_event_once().unwrap();
+    assert_eq!((agreement.messages, agreement.rows, agreement.duplicates), (1_240, 440, 800));
+}

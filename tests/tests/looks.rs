@@ -373,3 +373,61 @@ fn a_look_that_cannot_be_read_is_not_nothing_before() {
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("follows rule 2, this build knows rules up to 1: install a newer build"), "{said}");
 }
+
+/// A document of the first form is the only account of what was spent before the log. One of this form that had replaced
+/// it, written without a look, made that be forgotten.
+#[test]
+fn what_was_spent_before_the_log_is_entered_in_it_once() {
+    let platform = platform();
+    let _consumer = platform.consumer(&[]).unwrap();
+    send(&platform, 0, 400);
+    wait_for_units(&platform, 400);
+    let clickhouse = platform.clickhouse();
+    let first_form = r#"INSERT INTO analyses (experiment, computed_at, document_version, document) SELECT 'checkout',
+        now64(3) - INTERVAL 2 DAY, 1, '{"key": "checkout", "alpha_spent_before": 0.001, "metrics": [{"boundaries": [{
+        "looks": [{"alpha_spent": 0.004}, {"alpha_spent": 0.014}]}]}]}'"#;
+    clickhouse.text(first_form, &[]).unwrap();
+    let of_this_form = r#"INSERT INTO analyses (experiment, computed_at, document_version, document) SELECT 'checkout',
+        now64(3) - INTERVAL 1 DAY, 2, '{"document_version": 2}'"#;
+    clickhouse.text(of_this_form, &[]).unwrap();
+    for _ in 0..2 {
+        let (code, said, document) = analyze(&platform);
+        assert_eq!(code, 0, "{said}");
+        let boundary = &document["experiments"][0]["metrics"][0]["boundaries"][0];
+        assert_eq!(boundary["alpha_spent_before"], 0.015);
+        let seen: Vec<(f64, usize)> = records(&platform)
+            .iter()
+            .map(|record| {
+                let look: Value = serde_json::from_str(&record.look).unwrap();
+                (look["alpha_spent_before"].as_f64().unwrap(), look["comparisons"].as_array().unwrap().len())
+            })
+            .collect();
+        assert_eq!(seen, [(0.015, 0), (0.015, 1)]);
+    }
+
+    // What the service gives out is the document as it is stored, and how its metric came to it.
+    let service = start(&platform);
+    let get = |path: &str| {
+        let url = format!("{}{path}", service.url());
+        let mut answer = ureq::get(&url).config().http_status_as_error(false).build().call().unwrap();
+        (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
+    };
+    let stored = clickhouse.text("SELECT document FROM latest_analyses FINAL FORMAT TSVRaw", &[]).unwrap();
+    let document = [r#"{"experiments":["#, &stored, "]}"].concat();
+    assert_eq!(get("/api/v1/experiments/checkout"), (200, document.clone()));
+    assert_eq!(get("/api/v1/experiments"), (200, document));
+    let (code, history) = get("/api/v1/experiments/checkout/history");
+    let history: Value = serde_json::from_str(&history).unwrap();
+    assert_eq!((code, &history["metric"]), (200, &Value::from("purchase")));
+    let points = history["points"].as_array().unwrap();
+    let units: Vec<(&str, u64)> = points
+        .iter()
+        .map(|point| (point["variant"].as_str().unwrap(), point["units"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(units, [("a", 200), ("b", 200), ("a", 200), ("b", 200)]);
+    assert_eq!(points[0].get("metric"), None);
+    let refused = (404, r#"{"error":"experiment `checkout` has no metric `sales`"}"#.to_owned());
+    assert_eq!(get("/api/v1/experiments/checkout/history?metric=sales"), refused);
+    let (code, page) = get("/experiments/checkout");
+    assert_eq!((code, page.matches("<h2>Lift over a").count()), (200, 1), "{page}");
+}

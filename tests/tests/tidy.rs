@@ -9,16 +9,20 @@ use serde_json::Value;
 
 /// Our packages, each with those of ours that it may import, at any depth; its tests may import [`PARTS`]
 /// besides. No service imports a service, and `schemas` and `stats` never meet but in `aggregator`.
-const MAY_IMPORT: [(&str, &[&str]); 14] = [
+const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("schemas", &[]),
     ("stats", &[]),
     ("ops", &[]),
+    ("frame", &["ops"]),
     ("kafka", &["ops"]),
+    ("clickhouse-client", &["ops"]),
     ("assignment", &["schemas"]),
-    ("producer", &["schemas", "assignment", "ops", "kafka"]),
-    ("consumer", &["schemas", "assignment", "ops", "kafka"]),
+    ("definitions", &["schemas", "ops", "kafka"]),
+    ("sdk", &["schemas", "assignment", "ops", "kafka"]),
+    ("producer", &["schemas", "assignment", "definitions", "sdk", "ops", "kafka"]),
+    ("consumer", &["schemas", "assignment", "definitions", "ops", "frame", "kafka", "clickhouse-client"]),
     ("lab", &["stats"]),
-    ("aggregator", &["schemas", "stats", "lab", "ops", "kafka"]),
+    ("aggregator", &["schemas", "stats", "lab", "ops", "frame", "kafka", "clickhouse-client"]),
     ("fetch", &[]),
     ("embedded", &["schemas", "fetch"]),
     ("local", &["schemas", "fetch"]),
@@ -27,10 +31,14 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
         &[
             "schemas",
             "assignment",
+            "definitions",
+            "sdk",
             "stats",
             "lab",
             "ops",
+            "frame",
             "kafka",
+            "clickhouse-client",
             "producer",
             "consumer",
             "aggregator",
@@ -101,6 +109,20 @@ fn pure_packages_do_not_touch_the_world() {
         }
     }
     assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// What a service embeds must not bring a server and a database into it.
+#[test]
+fn what_services_embed_brings_no_server_and_no_database() {
+    let metadata = Metadata::read();
+    let brought = metadata.reachable(&metadata.ours["sdk"], &[Kind::Normal]);
+    assert!(brought.contains("rdkafka"));
+    let unwanted: Vec<&str> =
+        ["axum", "clickhouse", "hyper", "hyper-util", "hyper-rustls", "frame", "clickhouse-client"]
+            .into_iter()
+            .filter(|name| brought.contains(*name))
+            .collect();
+    assert_eq!(unwanted, Vec::<&str>::new());
 }
 
 #[test]

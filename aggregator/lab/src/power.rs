@@ -8,9 +8,12 @@ use stats::group_sequential::{Boundary, Design, Looks, Spending};
 use stats::power::{self, MOST_UNITS, NullVariance, Plan, RatioParts};
 use stats::{Alpha, Alternative, Invalid, Pair, Power, measured};
 
+mod accuracy;
 mod split;
+mod variance;
 
 pub use split::Split;
+pub use variance::Variance;
 
 /// The most looks of a planned boundary.
 pub const LOOKS_MAX: u32 = 500;
@@ -93,34 +96,6 @@ pub struct Sequential {
     pub spending: Spending,
 }
 
-/// What makes the variance of a difference larger or smaller than that of independent units.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Variance {
-    /// Units of one cluster, 1 where units are assigned themselves.
-    pub cluster_size: f64,
-    /// Resemblance of a cluster's units, from 0 to 1.
-    pub intraclass_correlation: f64,
-    /// Of the outcome with a covariate from before, from -1 to 1 (exclusive): CUPED.
-    pub covariate_correlation: f64,
-}
-
-impl Variance {
-    /// Independent units without a covariate.
-    pub const PLAIN: Variance =
-        Variance { cluster_size: 1.0, intraclass_correlation: 0.0, covariate_correlation: 0.0 };
-
-    /// `(1 + (m - 1) icc) (1 - rho^2)`
-    fn factor(self) -> Result<f64, Invalid> {
-        let rho = self.covariate_correlation;
-        if !(rho > -1.0 && rho < 1.0) {
-            let range = "strictly between -1 and 1";
-            return Err(Invalid::OutOfRange { what: "covariate correlation", value: rho, range });
-        }
-        let effect = power::design_effect(self.cluster_size, self.intraclass_correlation)?;
-        Ok(effect * (1.0 - rho * rho))
-    }
-}
-
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Answer {
@@ -145,13 +120,16 @@ pub struct Answer {
     pub always_valid: Row,
     /// Power over units; empty where the effect was asked for.
     pub curve: Vec<CurvePoint>,
+    /// Where the formulas, all of them normal approximations, promise more than a test finds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
     /// Effect, treatment minus control; null where none can be found.
     pub effect_absolute: Option<f64>,
-    /// Null where the baseline is 0 too.
+    /// Null also where the baseline is not above 0, of which nothing is a share.
     pub effect_relative: Option<f64>,
     pub power: f64,
     /// The control first, in the order of the split.
@@ -206,7 +184,9 @@ pub fn plan(request: &Request) -> Result<Answer, Invalid> {
         rows.push(planner.row(method, effect, power, units)?);
     }
     let [fixed_horizon, group_sequential, always_valid] = <[Row; 3]>::try_from(rows).expect("three methods");
+    let warnings = accuracy::warnings(&fixed_horizon, planner.baseline, planner.sd.is_none());
     Ok(Answer {
+        warnings,
         asked,
         metric: planner.metric,
         baseline: planner.baseline,
@@ -404,7 +384,7 @@ impl<'a> Planner<'a> {
         };
         Ok(Row {
             effect_absolute: effect,
-            effect_relative: effect.filter(|_| self.baseline != 0.0).map(|effect| effect / self.baseline),
+            effect_relative: effect.filter(|_| self.baseline > 0.0).map(|effect| effect / self.baseline),
             power,
             units_per_arm,
             units_total,

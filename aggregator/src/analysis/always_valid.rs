@@ -1,5 +1,5 @@
-//! What holds however often one looks: the asymptotic confidence sequence, or the counts where they are too few for it,
-//! and the smallest p-values of the looks before as they were kept.
+//! What holds however often one looks: the asymptotic confidence sequence, or an exact test where an arm has too few
+//! conversions for it, and the smallest p-values of the earlier looks as they were kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,12 +8,12 @@ use stats::confidence_sequence::{Design, Look, Mixing};
 use stats::conversion_counts::CONCENTRATION;
 use stats::{Alpha, Alternative, Missing, TreatmentShare, phases};
 
-use super::{Data, Frame, Names, Seen, exact, named};
+use super::{Data, Frame, Names, exact};
 use crate::document::{AlwaysValid, Bounds};
 use crate::look::{Comparison, Identity, PhaseSums};
 
-/// What was laid down before the first look.
-pub(super) struct Planned {
+/// What was fixed before the first look.
+pub(super) struct AlwaysValidPlan {
     pub(super) alpha: Alpha,
     pub(super) tuned_for_units: f64,
     pub(super) share: TreatmentShare,
@@ -21,7 +21,7 @@ pub(super) struct Planned {
     pub(super) harm: Option<Direction>,
 }
 
-impl Planned {
+impl AlwaysValidPlan {
     pub(super) fn design(&self, alternative: Alternative) -> Result<phases::AlwaysValid, String> {
         let invalid = |invalid: stats::Invalid| invalid.to_string();
         let mixing = Mixing::TunedForUnits(self.tuned_for_units);
@@ -38,13 +38,17 @@ impl Planned {
     }
 }
 
-pub(super) fn always_valid(names: &Names, data: &Data, planned: &Planned) -> Result<AlwaysValid, String> {
+pub(super) fn always_valid(
+    names: &Names,
+    data: &Data,
+    plan: &AlwaysValidPlan,
+) -> Result<AlwaysValid, String> {
     let mut result = AlwaysValid {
         metric: names.metric.clone(),
         control: names.control.clone(),
         treatment: names.treatment.clone(),
-        alpha: planned.alpha.get(),
-        tuned_for_units: planned.tuned_for_units,
+        alpha: plan.alpha.get(),
+        tuned_for_units: plan.tuned_for_units,
         lift_absolute: None,
         p_value: None,
         p_value_adjusted: None,
@@ -58,8 +62,8 @@ pub(super) fn always_valid(names: &Names, data: &Data, planned: &Planned) -> Res
         missing: None,
     };
     match data.few() {
-        Some(few) => exact::always_valid(names, data, planned, &few, &mut result)?,
-        None => by_the_interval(names, data, planned, &mut result)?,
+        Some(few) => exact::always_valid(names, data, plan, &few, &mut result)?,
+        None => by_the_interval(names, data, plan, &mut result)?,
     }
     Ok(result)
 }
@@ -68,12 +72,12 @@ pub(super) fn always_valid(names: &Names, data: &Data, planned: &Planned) -> Res
 pub(super) fn by_the_interval(
     names: &Names,
     data: &Data,
-    planned: &Planned,
+    plan: &AlwaysValidPlan,
     result: &mut AlwaysValid,
 ) -> Result<(), String> {
     let look = |design: phases::AlwaysValid| -> Result<Look, Missing> { design.look(&data.strata) };
-    match look(planned.design(Alternative::TwoSided)?) {
-        Err(missing) => result.missing = Some(named(missing, names)),
+    match look(plan.design(Alternative::TwoSided)?) {
+        Err(missing) => result.missing = Some(names.sentence(missing)),
         Ok(look) => {
             let interval = Bounds::from(look.interval);
             result.lift_absolute = Some(look.effect.estimate);
@@ -84,35 +88,35 @@ pub(super) fn by_the_interval(
             result.includes_zero = Some(interval.includes_zero());
         }
     }
-    if let Some(better) = planned.harm {
-        let worse = planned.design(Planned::worse(better))?;
+    if let Some(better) = plan.harm {
+        let worse = plan.design(AlwaysValidPlan::worse(better))?;
         result.harm_p_value = look(worse).ok().map(|look| look.p_value);
     }
     Ok(())
 }
 
-/// The looks before, at the same comparison.
-pub(super) struct Past<'a> {
+/// The earlier looks at one comparison.
+pub(super) struct PastLooks<'a> {
     pub(super) identity: &'a Identity,
     pub(super) frame: &'a Frame<'a>,
-    pub(super) seen: &'a Seen<'a>,
+    pub(super) names: &'a Names,
 }
 
-/// The smallest always-valid p-values of the looks before, as they were kept.
-pub(super) struct Smallest {
+/// The smallest always-valid p-values of the earlier looks, as they were kept.
+pub(super) struct SmallestPValues {
     pub(super) p_value: f64,
     pub(super) harm_p_value: f64,
     pub(super) alpha: f64,
 }
 
-impl Past<'_> {
+impl PastLooks<'_> {
     pub(super) fn looks(&self) -> Vec<(&Comparison, &BTreeSet<u32>)> {
-        self.frame.looks.sequence(self.identity, &self.seen.names.treatment)
+        self.frame.looks.sequence(self.identity, &self.names.treatment)
     }
 
     /// What each treatment's boundary has spent, of those that this one goes on.
     pub(super) fn spent_by_treatment(&self) -> BTreeMap<&str, f64> {
-        let looks = self.frame.looks.taken.iter().flat_map(|look| &look.comparisons);
+        let looks = self.frame.looks.0.iter().flat_map(|look| &look.comparisons);
         let own = looks.filter(|look| look.of == *self.identity);
         own.filter_map(|look| Some((look.treatment.as_str(), look.planned?.alpha_spent))).collect()
     }
@@ -125,32 +129,32 @@ impl Past<'_> {
     }
 
     /// Of what was kept. Where other phases were left out then, a look is computed again from those that count now.
-    pub(super) fn smallest(&self, planned: &Planned) -> Result<Smallest, String> {
+    pub(super) fn smallest(&self, plan: &AlwaysValidPlan) -> Result<SmallestPValues, String> {
         let (mut p_value, mut harm_p_value) = (1.0_f64, 1.0_f64);
         for (look, left_out) in self.looks() {
             if self.left_out_since(look, left_out).is_empty() {
                 p_value = p_value.min(look.p_value.unwrap_or(1.0));
                 harm_p_value = harm_p_value.min(look.harm_p_value.unwrap_or(1.0));
             } else {
-                let again =
-                    always_valid(self.seen.names, &Data::of(&look.phases, self.frame.left_out)?, planned)?;
-                p_value = p_value.min(again.p_value_now.unwrap_or(1.0));
-                harm_p_value = harm_p_value.min(again.harm_p_value.unwrap_or(1.0));
+                let remaining = Data::of(&look.phases, self.frame.left_out)?;
+                let recomputed = always_valid(self.names, &remaining, plan)?;
+                p_value = p_value.min(recomputed.p_value_now.unwrap_or(1.0));
+                harm_p_value = harm_p_value.min(recomputed.harm_p_value.unwrap_or(1.0));
             }
         }
-        Ok(Smallest { p_value, harm_p_value, alpha: planned.alpha.get() })
+        Ok(SmallestPValues { p_value, harm_p_value, alpha: plan.alpha.get() })
     }
 }
 
-impl Smallest {
-    /// Keeps what this look makes smaller, and tells whether it must be kept for its own sake: when it has halved or
+impl SmallestPValues {
+    /// Keeps what this look makes smaller. Returns whether the look must be recorded for that: when it has halved or
     /// passed alpha. Until a look is kept its p-value is the larger one before, which holds all the same.
     pub(super) fn keep(&self, look: &mut AlwaysValid, kept: &mut Comparison) -> bool {
         kept.p_value = look.p_value_now.filter(|now| *now < self.p_value);
         kept.harm_p_value = look.harm_p_value.filter(|now| *now < self.harm_p_value);
-        let known = |now: Option<f64>, before: f64| (now.is_some() || before < 1.0).then_some(before);
-        look.p_value = known(look.p_value_now, self.p_value);
-        look.harm_p_value = known(look.harm_p_value, self.harm_p_value);
+        let valid = |now: Option<f64>, before: f64| (now.is_some() || before < 1.0).then_some(before);
+        look.p_value = valid(look.p_value_now, self.p_value);
+        look.harm_p_value = valid(look.harm_p_value, self.harm_p_value);
         self.is_due(kept.p_value, self.p_value) || self.is_due(kept.harm_p_value, self.harm_p_value)
     }
 

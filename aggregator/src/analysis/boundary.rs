@@ -1,5 +1,5 @@
-//! The test of a plan with a horizon: looks as they come, each with a critical value for |z| so that all of
-//! them together keep alpha, whatever phases the units came in. Pure; the looks taken before come in.
+//! The test of a plan with a horizon: looks as they come, each with a critical value for |z|, so that all of them together
+//! keep alpha, whatever phases the units came in. Pure; the earlier looks come in.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,10 @@ use stats::group_sequential::{self, Bound, Spending, Stage};
 use stats::phases::information_fraction;
 use stats::{Alpha, Alternative, Effect, Missing, Pair};
 
-use super::{Data, Past, Seen, exact, named};
-use crate::document::{AfterStopping, Boundary, BoundaryLook, BoundaryMethod, BoundaryStage, Bounds};
+use super::{Data, Names, PastLooks, exact};
+use crate::document::{
+    AfterStopping, Boundary, BoundaryLook, BoundaryMethod, BoundaryStage, Bounds, ExactTest,
+};
 
 /// An analysis is another interim look from this much more of the planned information on, so that a
 /// schedule of seconds takes a hundred looks and not a hundred thousand.
@@ -21,27 +23,28 @@ const FINAL_STEP: f64 = 2e-4;
 
 /// The test that a plan asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct PlannedTest {
     pub method: BoundaryMethod,
     /// Units of all arms.
     pub horizon: u64,
 }
 
-impl Asked {
+impl PlannedTest {
     /// None where the always-valid interval decides.
-    pub fn by(plan: &Plan) -> Option<Asked> {
+    pub fn of(plan: &Plan) -> Option<PlannedTest> {
         let method = match plan.method {
             Method::AlwaysValid => return None,
             Method::Auto | Method::GroupSequential => BoundaryMethod::GroupSequential,
             Method::FixedHorizon => BoundaryMethod::FixedHorizon,
         };
-        plan.horizon_units.map(|horizon| Asked { method, horizon })
+        plan.horizon_units.map(|horizon| PlannedTest { method, horizon })
     }
 }
 
-/// What this analysis sees.
-pub(super) struct Now<'a> {
-    pub seen: &'a Seen<'a>,
+/// What this analysis has counted.
+pub(super) struct Current<'a> {
+    pub names: &'a Names,
+    pub data: &'a Data,
     /// All that are compared, this one among them.
     pub treatments: &'a [&'a str],
     pub units_of_all_arms: u64,
@@ -51,32 +54,37 @@ pub(super) struct Now<'a> {
 }
 
 /// The test with this analysis, and the look that it took, if it did.
-pub(super) struct Followed {
+pub(super) struct Analyzed {
     pub result: Boundary,
     pub taken: Option<BoundaryLook>,
 }
 
 /// The test with this analysis, which takes a look if one is due and any of the plan's `alpha` is left.
-pub(super) fn follow(asked: Asked, alpha: Alpha, now: &Now<'_>, past: &Past<'_>) -> Followed {
+pub(super) fn analyze(
+    test: PlannedTest,
+    alpha: Alpha,
+    current: &Current<'_>,
+    past: &PastLooks<'_>,
+) -> Analyzed {
     let spent = past.frame.looks.alpha_spent_before(past.identity, alpha.get());
-    let names = now.seen.names;
+    let names = current.names;
     let left = part_of(
         alpha.get() - spent,
         alpha.get(),
         &past.spent_by_treatment(),
-        now.treatments,
+        current.treatments,
         &names.treatment,
     );
     let mut result = Boundary {
         metric: names.metric.clone(),
         control: names.control.clone(),
         treatment: names.treatment.clone(),
-        method: asked.method,
+        method: test.method,
         alpha: left.map_or(0.0, Alpha::get),
         alpha_spent_before: spent,
-        planned_units_control: now.planned.control,
-        planned_units_treatment: now.planned.treatment,
-        fraction: information_fraction(&now.seen.data.strata, now.planned).unwrap_or_default(),
+        planned_units_control: current.planned.control,
+        planned_units_treatment: current.planned.treatment,
+        fraction: information_fraction(&current.data.strata, current.planned).unwrap_or_default(),
         stage: BoundaryStage::BeforeFirstLook,
         looks: Vec::new(),
         crossed_at_look: None,
@@ -91,9 +99,9 @@ pub(super) fn follow(asked: Asked, alpha: Alpha, now: &Now<'_>, past: &Past<'_>)
     };
     let Some(left) = left else {
         result.stage = BoundaryStage::AlphaSpent;
-        return Followed { result, taken: None };
+        return Analyzed { result, taken: None };
     };
-    let taken = match look(asked, left, now, past, &mut result) {
+    let taken = match look(test, left, current, past, &mut result) {
         Ok(taken) => taken,
         Err(why) => {
             result.missing = Some(why);
@@ -101,7 +109,7 @@ pub(super) fn follow(asked: Asked, alpha: Alpha, now: &Now<'_>, past: &Past<'_>)
         }
     };
     result.crossed_at_look = result.looks.iter().find(|look| look.crossed).map(|look| look.look);
-    let units = now.seen.data.units();
+    let units = current.data.units();
     result.stage = match result.looks.last() {
         None => BoundaryStage::BeforeFirstLook,
         Some(last) if !last.is_final => BoundaryStage::Interim,
@@ -110,12 +118,12 @@ pub(super) fn follow(asked: Asked, alpha: Alpha, now: &Now<'_>, past: &Past<'_>)
         }
         Some(_) => BoundaryStage::Final,
     };
-    Followed { result, taken }
+    Analyzed { result, taken }
 }
 
-/// The part of what is `left` of `alpha` that the boundary of `own` has; none where that is nothing but rounding. All treatments have the
-/// same, but that what one has spent stays spent, whether it is compared no more or has spent more than its part by
-/// the time when others came.
+/// The part of what is `left` of `alpha` that the boundary of `own` has; none where that is nothing but rounding. All
+/// treatments have the same part. But what one has spent stays spent, whether it is compared no more or has spent more than
+/// its part by the time when others came.
 fn part_of(
     left: f64,
     alpha: f64,
@@ -139,15 +147,15 @@ fn part_of(
     }
 }
 
-/// Lays down the bounds of the looks before, adds this one if it is due, and estimates once it is settled.
+/// Repeats the earlier looks, takes this one if it is due, and estimates once the test is settled.
 fn look(
-    asked: Asked,
+    test: PlannedTest,
     alpha: Alpha,
-    now: &Now<'_>,
-    past: &Past<'_>,
+    current: &Current<'_>,
+    past: &PastLooks<'_>,
     result: &mut Boundary,
 ) -> Result<Option<BoundaryLook>, String> {
-    if now.planned.control == 0 || now.planned.treatment == 0 {
+    if current.planned.control == 0 || current.planned.treatment == 0 {
         return Err("an arm has no planned units".to_owned());
     }
     let design = group_sequential::Design {
@@ -155,20 +163,21 @@ fn look(
         alternative: Alternative::TwoSided,
         spending: Spending::OBrienFleming,
     };
-    let mut plan = group_sequential::Boundary::new(design);
-    let Laid { before, weight: weight_of_last_look } = lay_down(&mut plan, now, past)?;
-    result.looks = before.iter().map(|before| before.look).collect();
+    let mut bounds = group_sequential::Boundary::new(design);
+    let Repeated { looks: earlier, weight_of_last_look } = repeat(&mut bounds, current, past)?;
+    result.looks = earlier.iter().map(|earlier| earlier.look).collect();
     let mut taken = None;
     // After a phase was left out there may be less to look at than the last look saw, and all for that is spent.
-    if !result.has_ended() && weight(now.seen.data) > weight_of_last_look {
-        taken = take(asked, now, &mut plan, &before, result)?;
+    if !result.has_ended() && weight(current.data) > weight_of_last_look {
+        taken = take(test, current, &mut bounds, &earlier, result)?;
+        result.looks.extend(taken);
     }
     // After counts the normal estimate is none.
     if let Some(settled) = result.settled().filter(|settled| settled.exact.is_none()) {
         // Of those that have a bound.
         let index =
             result.looks.iter().filter(|look| look.fraction > 0.0 && look.look < settled.look).count();
-        let stagewise = plan.looks().stagewise(index, settled.effect(), alpha);
+        let stagewise = bounds.looks().stagewise(index, settled.effect(), alpha);
         result.after_stopping = stagewise.map(|stagewise| AfterStopping {
             look: settled.look,
             p_value: stagewise.p_value,
@@ -179,163 +188,189 @@ fn look(
     Ok(taken)
 }
 
-/// The looks before.
-struct Laid {
-    before: Vec<exact::Before>,
-    /// Of the last one as it was taken, in units.
-    weight: f64,
+/// The earlier looks, as the phases that count now show them.
+struct Repeated {
+    looks: Vec<exact::EarlierLook>,
+    /// As it was taken, in units.
+    weight_of_last_look: f64,
 }
 
-/// The looks before, each with its bound. Where other phases counted then, a look is computed again from those that
-/// count now; what it spent stays spent.
-fn lay_down(plan: &mut group_sequential::Boundary, now: &Now<'_>, past: &Past<'_>) -> Result<Laid, String> {
+/// The earlier looks, each with its bound. Where other phases counted then, a look is computed from those that count now;
+/// what it spent stays spent.
+fn repeat(
+    bounds: &mut group_sequential::Boundary,
+    current: &Current<'_>,
+    past: &PastLooks<'_>,
+) -> Result<Repeated, String> {
     let invalid = |invalid: stats::Invalid| invalid.to_string();
-    let mut laid = Laid { before: Vec::new(), weight: 0.0 };
+    let mut repeated = Repeated { looks: Vec::new(), weight_of_last_look: 0.0 };
     let mut fraction = 0.0_f64;
     for (kept, left_out) in past.looks() {
         let Some(look) = kept.planned else { continue };
         let then = Data::of(&kept.phases, left_out)?;
-        laid.weight = weight(&then);
-        laid.before.push(if past.left_out_since(kept, left_out).is_empty() {
+        repeated.weight_of_last_look = weight(&then);
+        repeated.looks.push(if past.left_out_since(kept, left_out).is_empty() {
             let bound = match look.is_final {
-                true => plan.final_look(look.fraction),
-                false => plan.look_having_spent(look.fraction, look.alpha_spent),
+                true => bounds.final_look(look.fraction),
+                false => bounds.look_having_spent(look.fraction, look.alpha_spent),
             };
             bound.map_err(invalid)?;
             fraction = look.fraction;
             let totals = look.exact.and_then(|_| then.few_at_a_planned_look());
-            exact::Before { look, totals: totals.as_ref().map(exact::totals).unwrap_or_default() }
+            exact::EarlierLook { look, totals: totals.as_ref().map(exact::totals).unwrap_or_default() }
         } else {
-            let data = Data::of(&kept.phases, past.frame.left_out)?;
-            fraction = information_fraction(&data.strata, now.planned).map_err(invalid)?.max(fraction);
-            // Where nothing of it remains there is no bound to lay down.
+            let remaining = Data::of(&kept.phases, past.frame.left_out)?;
+            fraction =
+                information_fraction(&remaining.strata, current.planned).map_err(invalid)?.max(fraction);
+            // Where nothing of it remains there is no bound.
             let bound = match fraction > 0.0 {
-                true => Some(plan.look_having_spent(fraction, look.alpha_spent).map_err(invalid)?),
+                true => Some(bounds.look_having_spent(fraction, look.alpha_spent).map_err(invalid)?),
                 false => None,
             };
-            exact::Before { look: again(&look, &data, fraction, bound), totals: Vec::new() }
+            let effect = effect(&remaining).unwrap_or(without_variation(&remaining));
+            let z = z(effect);
+            let look = Shown { data: &remaining, effect, fraction, bound, exact: None }.look(Taken {
+                look: look.look,
+                is_final: look.is_final,
+                alpha_spent: look.alpha_spent,
+                // What counts would decide is not decided again.
+                crossed: remaining.few_at_a_planned_look().is_none()
+                    && bound.is_some_and(|bound| bound.rejects(z)),
+            });
+            exact::EarlierLook { look, totals: Vec::new() }
         });
     }
-    Ok(laid)
+    Ok(repeated)
 }
 
 fn weight(data: &Data) -> f64 {
     data.strata.iter().map(|stratum| stratum.weight()).sum()
 }
 
-/// A look as the remaining phases show it. What was decided by counts then is not decided again.
-fn again(look: &BoundaryLook, data: &Data, fraction: f64, bound: Option<Bound>) -> BoundaryLook {
-    let effect = data.score().map_or(nothing_varies(data), |score| score.effect_of_z());
-    let z = if effect.standard_error > 0.0 { effect.estimate / effect.standard_error } else { 0.0 };
-    let units = data.units();
-    let interval = match bound {
-        Some(bound) if effect.standard_error > 0.0 => Bounds::from(bound.repeated_interval(effect)),
-        _ => Bounds { lower: None, upper: None },
-    };
-    let control_mean = data.control_mean();
-    BoundaryLook {
-        units_control: units.control,
-        units_treatment: units.treatment,
-        fraction,
-        critical_value: bound.map(|bound| bound.critical).filter(|critical| critical.is_finite()),
-        z,
-        crossed: data.few_at_a_planned_look().is_none() && bound.is_some_and(|bound| bound.rejects(z)),
-        lift_absolute: effect.estimate,
-        standard_error: effect.standard_error,
-        lift_relative: control_mean.map(|mean| effect.estimate / mean),
-        interval_absolute: interval,
-        interval_relative_to_control: control_mean.map(|mean| interval.divided_by(mean)),
-        exact: None,
-        ..*look
-    }
-}
-
 /// Takes a look if there is enough new information for one. Where an arm has too few conversions the look is at their
 /// counts; both kinds spend the same alpha by the same share of the information.
 fn take(
-    asked: Asked,
-    now: &Now<'_>,
-    plan: &mut group_sequential::Boundary,
-    before: &[exact::Before],
-    result: &mut Boundary,
+    test: PlannedTest,
+    current: &Current<'_>,
+    bounds: &mut group_sequential::Boundary,
+    earlier: &[exact::EarlierLook],
+    result: &Boundary,
 ) -> Result<Option<BoundaryLook>, String> {
-    let Seen { names, data, .. } = now.seen;
+    let Current { names, data, .. } = current;
     let few = data.few_at_a_planned_look();
     let last = result.looks.last().map(|look| look.fraction);
-    let is_final = match now.is_split_anew {
-        false => now.units_of_all_arms >= asked.horizon,
-        // Ending at units would let whoever chose the new split by the effect choose how much is seen of it.
+    let is_final = match current.is_split_anew {
+        false => current.units_of_all_arms >= test.horizon,
+        // An end at a number of units would let whoever chose the new split by the effect choose how much of it is seen.
         true => result.fraction >= 1.0,
     };
     let is_interim =
-        asked.method == BoundaryMethod::GroupSequential && result.fraction >= last.unwrap_or(0.0) + STEP;
+        test.method == BoundaryMethod::GroupSequential && result.fraction >= last.unwrap_or(0.0) + STEP;
     if let Some(nothing) = few.as_ref().filter(|few| few.few.total() == 0 && !is_final) {
         return Err(exact::nothing(names, &nothing.few));
     }
     if !is_final && !is_interim {
         return Ok(None);
     }
-    let effect = match data.score().map(|score| score.effect_of_z()) {
+    let effect = match effect(data) {
         Ok(effect) => effect,
         // Nothing varies, and at the end that decides too: nothing is shown.
-        Err(_) if few.is_some() => nothing_varies(data),
-        Err(Missing::Variation) if is_final && data.difference() == Some(0.0) => nothing_varies(data),
-        Err(missing) => return Err(named(missing, names)),
+        Err(_) if few.is_some() => without_variation(data),
+        Err(Missing::Variation) if is_final && data.difference() == Some(0.0) => without_variation(data),
+        Err(missing) => return Err(names.sentence(missing)),
     };
     let bound = if is_final {
         let fraction = last.map_or(result.fraction, |last| result.fraction.max(last + FINAL_STEP));
-        plan.final_look(fraction)
+        bounds.final_look(fraction)
     } else {
-        plan.look(result.fraction)
+        bounds.look(result.fraction)
     };
     let bound = bound.map_err(|invalid| invalid.to_string())?;
-    let z = if effect.standard_error > 0.0 { effect.estimate / effect.standard_error } else { 0.0 };
     let exact = few
         .map(|few| {
-            let planning = exact::Planning {
-                method: asked.method,
-                design: plan.design(),
-                before,
+            let planned = exact::PlannedLook {
+                method: test.method,
+                design: bounds.design(),
+                earlier,
                 fraction: bound.fraction,
                 is_final,
             };
-            exact::at_a_look(&planning, data, &few)
+            exact::at_a_look(&planned, data, &few)
         })
         .transpose()?;
-    let interval = match &exact {
-        None if effect.standard_error > 0.0 => Bounds::from(bound.repeated_interval(effect)),
-        _ => Bounds { lower: None, upper: None },
-    };
-    let control_mean = data.control_mean();
-    let units = data.units();
-    let look = BoundaryLook {
+    let taken = Taken {
         look: u32::try_from(result.looks.len()).unwrap_or(u32::MAX).saturating_add(1),
-        units_control: units.control,
-        units_treatment: units.treatment,
-        fraction: bound.fraction,
         is_final: bound.stage == Stage::Final,
-        critical_value: (exact.is_none() && bound.critical.is_finite()).then_some(bound.critical),
         alpha_spent: bound.alpha_spent,
-        z,
         // Of a mean that is the same in both arms, the counts show no side.
-        crossed: exact.map_or(bound.rejects(z), |exact| exact.rejects && effect.estimate != 0.0),
-        lift_absolute: effect.estimate,
-        standard_error: effect.standard_error,
-        lift_relative: control_mean.map(|mean| effect.estimate / mean),
-        interval_absolute: interval,
-        interval_relative_to_control: match exact {
-            Some(_) => None,
-            None => control_mean.map(|mean| interval.divided_by(mean)),
-        },
-        exact,
+        crossed: exact.map_or(bound.rejects(z(effect)), |exact| exact.rejects && effect.estimate != 0.0),
     };
-    result.looks.push(look);
-    Ok(Some(look))
+    let shown = Shown { data, effect, fraction: bound.fraction, bound: Some(bound), exact };
+    Ok(Some(shown.look(taken)))
+}
+
+/// Which look it is, what it spent, and what it decided.
+struct Taken {
+    /// From 1.
+    look: u32,
+    is_final: bool,
+    alpha_spent: f64,
+    crossed: bool,
+}
+
+/// What a look shows of the data.
+struct Shown<'a> {
+    data: &'a Data,
+    effect: Effect,
+    fraction: f64,
+    bound: Option<Bound>,
+    exact: Option<ExactTest>,
+}
+
+impl Shown<'_> {
+    fn look(self, taken: Taken) -> BoundaryLook {
+        let Shown { data, effect, fraction, bound, exact } = self;
+        let Taken { look, is_final, alpha_spent, crossed } = taken;
+        // Where counts decide, z is held against no bound.
+        let bound = bound.filter(|_| exact.is_none());
+        let interval = bound
+            .filter(|_| effect.standard_error > 0.0)
+            .map_or(Bounds::NONE, |bound| bound.repeated_interval(effect).into());
+        let units = data.units();
+        let control_mean = data.control_mean();
+        BoundaryLook {
+            look,
+            units_control: units.control,
+            units_treatment: units.treatment,
+            fraction,
+            is_final,
+            critical_value: bound.map(|bound| bound.critical).filter(|critical| critical.is_finite()),
+            alpha_spent,
+            z: z(effect),
+            crossed,
+            lift_absolute: effect.estimate,
+            standard_error: effect.standard_error,
+            lift_relative: control_mean.map(|mean| effect.estimate / mean),
+            interval_absolute: interval,
+            interval_relative_to_control: control_mean
+                .filter(|_| exact.is_none())
+                .map(|mean| interval.divided_by(mean)),
+            exact,
+        }
+    }
+}
+
+fn effect(data: &Data) -> Result<Effect, Missing> {
+    data.score().map(|score| score.effect_of_z())
 }
 
 /// The difference, without an error that it could be held against.
-fn nothing_varies(data: &Data) -> Effect {
+fn without_variation(data: &Data) -> Effect {
     Effect { estimate: data.difference().unwrap_or_default(), standard_error: 0.0 }
+}
+
+fn z(effect: Effect) -> f64 {
+    if effect.standard_error > 0.0 { effect.estimate / effect.standard_error } else { 0.0 }
 }
 
 impl BoundaryLook {

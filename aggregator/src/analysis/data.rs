@@ -1,4 +1,4 @@
-//! Two arms' units by split, and what is asked of them: means, counts that are too few, the score of all splits.
+//! Two arms' units by split, and what the tests need of them: means, counts that are too few, the score of all splits.
 
 use std::collections::BTreeSet;
 

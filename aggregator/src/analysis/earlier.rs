@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use schemas::definition::Direction;
 
 use super::Data;
-use super::always_valid::Past;
+use super::always_valid::PastLooks;
 use crate::document::{Role, ShownBefore, ShownBy, Side};
 use crate::look::Comparison;
 
@@ -20,7 +20,7 @@ pub(super) struct Asked {
 /// The first look of each side that showed something with such a phase. `alpha_then` is that of a treatment's always-valid
 /// test, by the last phase there was.
 pub(super) fn shown_before(
-    past: &Past<'_>,
+    past: &PastLooks<'_>,
     asked: &Asked,
     alpha_then: impl Fn(u32) -> f64,
 ) -> Result<Vec<ShownBefore>, String> {
@@ -34,7 +34,7 @@ pub(super) fn shown_before(
         let recorded = u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1);
         let Some(found) = found(kept, left_out, asked, alpha_then(last), recorded)? else { continue };
         if shown.iter().all(|before| before.side != found.side) {
-            shown.push(ShownBefore { treatment: past.seen.names.treatment.clone(), phases, ..found });
+            shown.push(ShownBefore { treatment: past.names.treatment.clone(), phases, ..found });
         }
     }
     Ok(shown)

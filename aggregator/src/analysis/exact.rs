@@ -1,5 +1,5 @@
-//! Where an arm has too few conversions for a normal approximation, their counts decide: all of one arm against none of
-//! the other is no lack of data. Pure.
+//! Where an arm has too few conversions for a normal approximation, exact tests of the counts decide: all of one arm
+//! against none of the other is no lack of data. Pure.
 
 use schemas::definition::Direction;
 use stats::conditional::Levels;
@@ -9,16 +9,16 @@ use stats::group_sequential::{self, CountBoundary, PhaseTotal};
 use stats::phases::{self, CountTest, FewByPhase, PhaseCounts};
 use stats::{Alpha, Arm, Counts, Interval, Invalid, Pair, Side};
 
-use super::{Data, Names, Planned, named};
+use super::{AlwaysValidPlan, Data, Names};
 use crate::document::{
     AlwaysValid, BoundaryLook, BoundaryMethod, Bounds, CountedUnits, ExactMethod, ExactTest,
 };
 
-/// The always-valid test of the counts, in place of the interval. A guardrail's harm is asked of it one-sided.
+/// The always-valid test of the counts, in place of the interval. A guardrail's harm is tested one-sided.
 pub(super) fn always_valid(
     names: &Names,
     data: &Data,
-    planned: &Planned,
+    plan: &AlwaysValidPlan,
     below: &FewByPhase,
     result: &mut AlwaysValid,
 ) -> Result<(), String> {
@@ -28,10 +28,10 @@ pub(super) fn always_valid(
         result.missing = Some(nothing(names, few));
         return Ok(());
     }
-    result.missing = Some(named(few.missing(), names));
+    result.missing = Some(names.sentence(few.missing()));
     let invalid = |invalid: Invalid| invalid.to_string();
-    let look = CountTest::new(CONCENTRATION, planned.alpha).map_err(invalid)?.look(&below.by_phase);
-    let rejects = look.p_value <= planned.alpha.get();
+    let look = CountTest::new(CONCENTRATION, plan.alpha).map_err(invalid)?.look(&below.by_phase);
+    let rejects = look.p_value <= plan.alpha.get();
     result.p_value_now = Some(look.p_value);
     result.log_e_value = Some(look.log_e_value);
     result.includes_zero = Some(!rejects);
@@ -40,7 +40,7 @@ pub(super) fn always_valid(
         ratio: ratio(look.interval.unwrap_or(Interval::EVERYTHING)),
         ..test(ExactMethod::ConversionCounts, few, look.p_value, rejects)
     });
-    if let Some(better) = planned.harm {
+    if let Some(better) = plan.harm {
         result.harm_p_value = Some(if data.is_of_rates() {
             let suspect = has_more_if_worse(better, few.outcome);
             phases::more_than_its_share(&below.by_phase, CONCENTRATION, suspect).map_err(invalid)?.p_value
@@ -87,27 +87,31 @@ fn is_worse(better: Direction, data: &Data) -> bool {
 }
 
 /// One planned look at few conversions.
-pub(super) struct Planning<'a> {
+pub(super) struct PlannedLook<'a> {
     pub method: BoundaryMethod,
     pub design: group_sequential::Design,
-    /// The looks before, the last one last.
-    pub before: &'a [Before],
+    /// In order.
+    pub earlier: &'a [EarlierLook],
     pub fraction: f64,
     pub is_final: bool,
 }
 
-/// A look before, and what was counted in each phase where counts decided it.
-pub(super) struct Before {
+/// An earlier look, and what was counted in each phase where counts decided it.
+pub(super) struct EarlierLook {
     pub look: BoundaryLook,
     pub totals: Vec<PhaseTotal>,
 }
 
 /// The exact test of this look. One planned test is Fisher's; looks on the way share alpha by the count boundary.
-pub(super) fn at_a_look(planning: &Planning<'_>, data: &Data, few: &FewByPhase) -> Result<ExactTest, String> {
-    match planning.method {
-        BoundaryMethod::FixedHorizon => fisher(planning.design.alpha, data, few),
+pub(super) fn at_a_look(
+    planned: &PlannedLook<'_>,
+    data: &Data,
+    few: &FewByPhase,
+) -> Result<ExactTest, String> {
+    match planned.method {
+        BoundaryMethod::FixedHorizon => fisher(planned.design.alpha, data, few),
         BoundaryMethod::GroupSequential => {
-            count_boundary(planning, few).map_err(|invalid| invalid.to_string())
+            count_boundary(planned, few).map_err(|invalid| invalid.to_string())
         }
     }
 }
@@ -126,20 +130,20 @@ fn fisher(alpha: Alpha, data: &Data, few: &FewByPhase) -> Result<ExactTest, Stri
 }
 
 /// A crossing stands, so that looks after it need no bound any more.
-fn count_boundary(planning: &Planning<'_>, few: &FewByPhase) -> Result<ExactTest, Invalid> {
+fn count_boundary(planned: &PlannedLook<'_>, few: &FewByPhase) -> Result<ExactTest, Invalid> {
     let p_value = phases::binomial_tails(&few.by_phase).p_value();
     let look = test(ExactMethod::CountBoundary, &few.few, p_value, false);
-    if planning.before.iter().any(|before| before.look.crossed) {
+    if planned.earlier.iter().any(|earlier| earlier.look.crossed) {
         return Ok(look);
     }
-    let walked = walked(planning.before, &look);
-    let others = planning.before.len() - walked.len();
-    let spent = planning.before[..others].last().map_or(0.0, |before| before.look.alpha_spent);
-    let mut boundary = CountBoundary::by_phase(planning.design, spent);
-    for before in walked {
-        boundary.look_by_phase(before.look.fraction, false, &before.totals)?;
+    let continued = continued(planned.earlier, &look);
+    let others = planned.earlier.len() - continued.len();
+    let spent = planned.earlier[..others].last().map_or(0.0, |earlier| earlier.look.alpha_spent);
+    let mut boundary = CountBoundary::by_phase(planned.design, spent);
+    for earlier in continued {
+        boundary.look_by_phase(earlier.look.fraction, false, &earlier.totals)?;
     }
-    let bound = boundary.look_by_phase(planning.fraction, planning.is_final, &totals(few))?;
+    let bound = boundary.look_by_phase(planned.fraction, planned.is_final, &totals(few))?;
     // The levels at which the interval leaves 1 out exactly where the counts cross.
     let tail = |treatment: u64| phases::binomial_tails(&with_treatment(&few.by_phase, treatment));
     let levels = Levels {
@@ -171,20 +175,21 @@ fn with_treatment(phases: &[PhaseCounts], treatment: u64) -> Vec<PhaseCounts> {
     phases.iter().map(moved).collect()
 }
 
-/// The looks right before `now` at the same growing counts. What looks at anything else have spent is spent.
-fn walked<'a>(before: &'a [Before], now: &ExactTest) -> &'a [Before] {
+/// The looks right before `now` at the same growing counts, whose boundary this look continues. What looks at anything else
+/// have spent is spent.
+fn continued<'a>(earlier: &'a [EarlierLook], now: &ExactTest) -> &'a [EarlierLook] {
     let total = |exact: &ExactTest| exact.control + exact.treatment;
     let mut after = *now;
-    let mut first = before.len();
-    for (index, before) in before.iter().enumerate().rev() {
-        let Some(exact) = before.look.exact.filter(|exact| {
+    let mut first = earlier.len();
+    for (index, look) in earlier.iter().enumerate().rev() {
+        let Some(exact) = look.look.exact.filter(|exact| {
             (exact.method, exact.counted) == (now.method, now.counted) && total(exact) <= total(&after)
         }) else {
             break;
         };
         (after, first) = (exact, index);
     }
-    &before[first..]
+    &earlier[first..]
 }
 
 fn test(method: ExactMethod, few: &Few, p_value: f64, rejects: bool) -> ExactTest {
@@ -207,6 +212,5 @@ fn test(method: ExactMethod, few: &Few, p_value: f64, rejects: bool) -> ExactTes
 
 /// The ratio of an interval of its logarithm.
 fn ratio(log: Interval) -> Bounds {
-    let finite = |end: f64| end.is_finite().then_some(end);
-    Bounds { lower: finite(log.lower.exp()), upper: finite(log.upper.exp()) }
+    Bounds::from(Interval { lower: log.lower.exp(), upper: log.upper.exp() })
 }

@@ -3,7 +3,7 @@
 use stats::distributions::{normal_quantile, normal_sf};
 use stats::{Alpha, Lift, Pair, lift, two_proportion, welch};
 
-use super::{Data, Names, named};
+use super::{Data, Names};
 use crate::document::{AcrossPhases, Test, TestMethod};
 
 pub(super) fn test(names: &Names, data: &Data, alpha: Alpha, p_value_use: String) -> Test {
@@ -26,38 +26,38 @@ pub(super) fn test(names: &Names, data: &Data, alpha: Alpha, p_value_use: String
         across_phases: None,
         missing: None,
     };
-    let found = match data.splits.as_slice() {
+    let outcome = match data.splits.as_slice() {
         [_] => of_one_split(data, alpha, &mut test),
         _ => of_several_splits(data, alpha, &mut test),
     };
-    if let Err(missing) = found {
-        test.missing = Some(match missing {
-            Lacking::Data(missing) => named(missing, names),
-            Lacking::Sums(why) => why,
+    if let Err(why) = outcome {
+        test.missing = Some(match why {
+            NoTest::Data(missing) => names.sentence(missing),
+            NoTest::Sums(why) => why,
         });
     }
     test
 }
 
 /// Why there is no test, or no relative lift.
-enum Lacking {
+enum NoTest {
     Data(stats::Missing),
     Sums(String),
 }
 
-impl From<stats::Missing> for Lacking {
-    fn from(missing: stats::Missing) -> Lacking {
-        Lacking::Data(missing)
+impl From<stats::Missing> for NoTest {
+    fn from(missing: stats::Missing) -> NoTest {
+        NoTest::Data(missing)
     }
 }
 
-fn of_one_split(data: &Data, alpha: Alpha, test: &mut Test) -> Result<(), Lacking> {
+fn of_one_split(data: &Data, alpha: Alpha, test: &mut Test) -> Result<(), NoTest> {
     let [only] = data.splits.as_slice() else { unreachable!("it is asked of one split") };
     let lift = match (&only.control.values, &only.treatment.values) {
         (Some(control), Some(treatment)) => {
             let moments = Pair {
-                control: only.control.moments(control).map_err(Lacking::Sums)?,
-                treatment: only.treatment.moments(treatment).map_err(Lacking::Sums)?,
+                control: only.control.moments(control).map_err(NoTest::Sums)?,
+                treatment: only.treatment.moments(treatment).map_err(NoTest::Sums)?,
             };
             let comparison = welch::compare(moments, alpha)?;
             test.t = Some(comparison.test.t);
@@ -69,8 +69,8 @@ fn of_one_split(data: &Data, alpha: Alpha, test: &mut Test) -> Result<(), Lackin
         }
         _ => {
             let arms = Pair {
-                control: only.control.arm().map_err(Lacking::Sums)?,
-                treatment: only.treatment.arm().map_err(Lacking::Sums)?,
+                control: only.control.arm().map_err(NoTest::Sums)?,
+                treatment: only.treatment.arm().map_err(NoTest::Sums)?,
             };
             let comparison = two_proportion::compare(arms, alpha)?;
             if comparison.test == two_proportion::Test::FisherExact {
@@ -95,7 +95,7 @@ fn of_one_split(data: &Data, alpha: Alpha, test: &mut Test) -> Result<(), Lackin
 }
 
 /// Normal in the limit. A relative lift has no interval here.
-fn of_several_splits(data: &Data, alpha: Alpha, test: &mut Test) -> Result<(), Lacking> {
+fn of_several_splits(data: &Data, alpha: Alpha, test: &mut Test) -> Result<(), NoTest> {
     let score = data.score()?;
     let effect = score.effect_of_z();
     test.z = Some(score.z());

@@ -4,8 +4,7 @@
 use std::collections::BTreeSet;
 
 use schemas::definition::Experiment;
-use stats::srm_phases::level;
-use stats::{NoAnswer, srm, srm_sequential};
+use stats::{NoAnswer, srm, srm_phases, srm_sequential};
 
 use crate::counts::Counts;
 use crate::definitions::Phase;
@@ -25,12 +24,12 @@ pub fn sample_ratio(
         .iter()
         .enumerate()
         .map(|(index, phase)| {
-            let mut found = watch(phase, index + 1, counts, alarmed.contains(&phase.number));
+            let mut ratio = phase_ratio(phase, index + 1, counts, alarmed.contains(&phase.number));
             // An alarm of a phase that is over takes its units out.
-            found.left_out = left_out.contains(&phase.number) || (found.alarm && phase.number < last);
+            ratio.left_out = left_out.contains(&phase.number) || (ratio.alarm && phase.number < last);
             let by_owner = experiment.excluded_phases.iter().find(|excluded| excluded.phase == phase.number);
-            found.left_out_reason = by_owner.map(|excluded| excluded.reason.clone());
-            found
+            ratio.left_out_reason = by_owner.map(|excluded| excluded.reason.clone());
+            ratio
         })
         .collect();
     let counting: Vec<&Phase> =
@@ -58,7 +57,7 @@ pub fn sample_ratio(
 }
 
 /// The sequential test of one phase, the `j`-th.
-fn watch(phase: &Phase, j: usize, counts: &[Counts], alarmed: bool) -> PhaseRatio {
+fn phase_ratio(phase: &Phase, j: usize, counts: &[Counts], alarmed: bool) -> PhaseRatio {
     let variants: BTreeSet<&str> = counts
         .iter()
         .filter(|of| of.phase == phase.number)
@@ -68,16 +67,12 @@ fn watch(phase: &Phase, j: usize, counts: &[Counts], alarmed: bool) -> PhaseRati
     let weights: Vec<f64> =
         variants.iter().map(|key| f64::from(phase.weights.get(*key).copied().unwrap_or_default())).collect();
     let units: Vec<u64> = variants.iter().map(|key| units_of(key, phase, counts)).collect();
-    let found = srm_sequential::evidence(
-        &[srm_sequential::Phase { weights: &weights, units: &units }],
-        srm_sequential::CONCENTRATION,
-    );
-    let p_value = found.ok().map(|evidence| evidence.p_value);
+    let look = srm_phases::look(j, &srm_sequential::Phase { weights: &weights, units: &units }, alarmed).ok();
     PhaseRatio {
         phase: phase.number,
-        level: level(j),
-        p_value,
-        alarm: alarmed || p_value.is_some_and(|p_value| p_value <= level(j)),
+        level: srm_phases::level(j),
+        p_value: look.map(|look| look.evidence.p_value),
+        alarm: look.map_or(alarmed, |look| look.alarm),
         left_out: false,
         left_out_reason: None,
         units: units.iter().sum(),
@@ -132,7 +127,7 @@ fn reference(ratio: &mut SampleRatio) {
 /// Which arms have units where none were planned.
 fn unplanned(variants: &[Expectation]) -> String {
     let unplanned = variants.iter().filter(|variant| variant.expected == Some(0.0) && variant.units > 0);
-    let said: Vec<String> =
+    let arms: Vec<String> =
         unplanned.map(|variant| format!("`{}` has {} units", variant.key, variant.units)).collect();
-    format!("{}, and a planned share of none", said.join(", "))
+    format!("{}, and a planned share of none", arms.join(", "))
 }

@@ -50,7 +50,7 @@ pub fn rule(plan: &Plan, metric: &MetricResult) -> Ruling {
     } else {
         ""
     };
-    (verdict, Some(boundary.treatment.clone()), format!("{reason}{since}"))
+    Ruling::about(&boundary.treatment, verdict, format!("{reason}{since}"))
 }
 
 /// More units could decide nothing, which is what stopping means here.

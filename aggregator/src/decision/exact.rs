@@ -1,8 +1,8 @@
-//! What the exact tests of counts say, and how it is said.
+//! What the exact tests of counts find, and the sentences for it.
 
 use schemas::definition::{Direction, Plan};
 
-use super::{Finding, smallest_worthwhile, toward};
+use super::{IntervalFinding, smallest_worthwhile, toward};
 use crate::document::{
     AlwaysValid, BoundaryLook, Bounds, CountedUnits, ExactMethod, ExactTest, MetricResult, Test,
 };
@@ -15,25 +15,29 @@ pub(super) fn finding(
     look: &AlwaysValid,
     test: &Test,
     exact: &ExactTest,
-) -> Finding {
+) -> IntervalFinding {
     let direction = metric.direction;
     // Of a mean that is the same in both arms, the counts show no side.
     let lift = toward(direction, look.lift_absolute.unwrap_or_default());
     let is_shown = exact.rejects && lift != 0.0;
     if is_shown && lift < 0.0 {
-        return Finding::Worse;
+        return IntervalFinding::Worse;
     }
     let hoped = relative(metric, exact).and_then(|interval| interval.toward_better(direction).upper);
     if let (Some((smallest, _)), Some(hoped)) = (smallest_worthwhile(plan), hoped)
         && hoped < smallest
     {
-        return Finding::NotWorthwhile;
+        return IntervalFinding::NotWorthwhile;
     }
     if !is_shown {
-        return Finding::TooEarly;
+        return IntervalFinding::TooEarly;
     }
     let lift = test.lift_relative.or_else(|| lift_of_means(metric, look));
-    if is_worth_shipping(plan, direction, lift, Some(exact)) { Finding::Better } else { Finding::Open }
+    if is_worth_shipping(plan, direction, lift, Some(exact)) {
+        IntervalFinding::Better
+    } else {
+        IntervalFinding::Open
+    }
 }
 
 /// The lift as it was seen, also where a test has no interval for it: without conversions under the treatment it is -1.

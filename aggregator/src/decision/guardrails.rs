@@ -1,5 +1,7 @@
 //! Guardrails without a number. They show neither harm nor safety, so nothing ships beside them. The rule asks for the
-//! number; why there is none is told, and decides nothing.
+//! number; why there is none is told, and decides nothing, but for a rate of what should not happen, and has not.
+
+use schemas::definition::Direction;
 
 use super::{Evidence, Ruling, primary};
 use crate::document::{MetricResult, Role, Verdict};
@@ -25,11 +27,13 @@ pub(super) fn without_number<'a>(evidence: &Evidence<'a>) -> Vec<WithoutNumber<'
 
 /// A verdict to ship stands only where every guardrail has a number for the treatment.
 pub(super) fn held_back(evidence: &Evidence<'_>, ruling: Ruling) -> Ruling {
-    let (Verdict::Ship, Some(treatment), reason) = &ruling else {
+    let Ruling { verdict: Verdict::Ship, treatment: Some(treatment), reason } = &ruling else {
         return ruling;
     };
-    let open: Vec<WithoutNumber<'_>> =
-        guardrails(evidence).filter_map(|metric| open(metric, treatment)).collect();
+    let open: Vec<WithoutNumber<'_>> = guardrails(evidence)
+        .filter(|metric| !is_at_its_best(metric))
+        .filter_map(|metric| open(metric, treatment))
+        .collect();
     if open.is_empty() {
         return ruling;
     }
@@ -42,11 +46,20 @@ pub(super) fn held_back(evidence: &Evidence<'_>, ruling: Ruling) -> Ruling {
         (Verdict::NotEnoughData, format!("Not enough data to ship `{treatment}`"))
     };
     let reason = format!("{what}. {texts} The primary metric alone would say: {reason}");
-    (verdict, Some(treatment.clone()), reason)
+    Ruling::about(treatment, verdict, reason)
 }
 
 fn guardrails<'a>(evidence: &Evidence<'a>) -> impl Iterator<Item = &'a MetricResult> {
     evidence.metrics.iter().filter(|metric| metric.role == Role::Guardrail)
+}
+
+/// A rate of which less is better, and no unit of any arm has it: there is no harm that could be seen, and none is. It is
+/// said beside the verdict all the same, as the event may be misspelled.
+fn is_at_its_best(metric: &MetricResult) -> bool {
+    metric.missing.is_none()
+        && metric.is_rate()
+        && metric.direction == Direction::Decrease
+        && metric.variants.iter().all(|variant| variant.units > 0 && variant.conversions == 0)
 }
 
 fn open<'a>(metric: &'a MetricResult, treatment: &str) -> Option<WithoutNumber<'a>> {

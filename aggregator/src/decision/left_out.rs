@@ -24,7 +24,7 @@ pub(super) fn told(evidence: &Evidence<'_>) -> String {
 
 /// A verdict to ship does not follow from leaving out what showed harm, unless that phase had an alarm.
 pub(super) fn held_back(evidence: &Evidence<'_>, ruling: Ruling) -> Ruling {
-    let (Verdict::Ship, Some(treatment), reason) = &ruling else {
+    let Ruling { verdict: Verdict::Ship, treatment: Some(treatment), reason } = &ruling else {
         return ruling;
     };
     let chosen: Vec<String> = harms(evidence)
@@ -49,7 +49,7 @@ pub(super) fn held_back(evidence: &Evidence<'_>, ruling: Ruling) -> Ruling {
         chosen.join(". "),
         out.join(" and "),
     );
-    (Verdict::Invalid, Some(treatment.clone()), reason)
+    Ruling::about(treatment, Verdict::Invalid, reason)
 }
 
 /// The same for machines, and for those who read a table.

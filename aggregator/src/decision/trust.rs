@@ -1,5 +1,5 @@
-//! Whether the numbers may be read at all: the split, and units that saw more than one variant. And what the reader has
-//! to be told beside them.
+//! Whether the numbers may be read at all: the split, and units that were exposed to more than one variant. And the
+//! warnings that stand beside the numbers.
 
 use super::{Evidence, Ruling, guardrails, left_out};
 use crate::document::{Expectation, SampleRatio, Verdict, Warning, WarningKind};
@@ -10,39 +10,39 @@ use lab::format;
 const MISSING_ARM_EXPECTED: f64 = 8.0;
 
 /// Above this share of units that saw several variants every verdict begins with it. Assignment gives a unit one variant
-/// as long as the weights stand, so the share to be expected is 0; one in a hundred is more than strays (shared devices,
+/// as long as the weights stand, so the share to be expected is 0; one in a hundred is more than accidents (shared devices,
 /// tests by hand), and is where GrowthBook warns.
-const CROSSED_WARNS_ABOVE: f64 = 0.01;
+const SEVERAL_WARNS_ABOVE: f64 = 0.01;
 
-/// Above this share nothing is to be believed. A unit counts in the variant that it saw first; where more than a tenth
-/// saw another one too, that says so little of what they saw that it can make or hide an effect of a tenth, which is
-/// what most experiments look for, and the same fault may have sent the others anywhere. PostHog speaks of a high share
-/// from here on.
-const CROSSED_INVALID_ABOVE: f64 = 0.1;
+/// Above this share no number is to be believed. A unit counts in the variant that it saw first. Where more than a tenth
+/// saw another one too, the first says so little of what they saw that an effect of a tenth may be made or hidden, which
+/// is the size that most experiments look for; and the same fault may have sent the others anywhere. PostHog speaks of a
+/// high share from here on.
+const SEVERAL_INVALID_ABOVE: f64 = 0.1;
 
-/// So few units may be anybody's tests by hand: from here on they make the numbers invalid.
-const CROSSED_INVALID_FROM: u64 = 8;
+/// Fewer units may be somebody's tests by hand. From here on they make the numbers invalid.
+const SEVERAL_INVALID_FROM: u64 = 8;
 
 /// Units that were exposed to more than one variant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Crossed {
+pub struct ExposedToSeveral {
     pub units: u64,
     /// All that are counted.
     pub of: u64,
 }
 
-impl Crossed {
+impl ExposedToSeveral {
     fn share(self) -> f64 {
         if self.of == 0 { 0.0 } else { self.units as f64 / self.of as f64 }
     }
 
     fn is_invalid(self) -> bool {
-        self.units >= CROSSED_INVALID_FROM && self.share() > CROSSED_INVALID_ABOVE
+        self.units >= SEVERAL_INVALID_FROM && self.share() > SEVERAL_INVALID_ABOVE
     }
 
-    /// "312 of 6,000 units (5.20 %) have seen more than one variant", where they are too many for strays.
+    /// "312 of 6,000 units (5.20 %) have seen more than one variant", where they are more than accidents explain.
     fn sentence(self) -> Option<String> {
-        (self.share() > CROSSED_WARNS_ABOVE).then(|| {
+        (self.share() > SEVERAL_WARNS_ABOVE).then(|| {
             format!(
                 "{} of {} units ({}) have seen more than one variant",
                 format::count(self.units),
@@ -53,20 +53,20 @@ impl Crossed {
     }
 }
 
-const FIND_OUT: &str = "find out why before reading any number here.";
+const FIND_OUT_WHY: &str = "find out why before reading any number here.";
 
 /// The first reason not to read any number.
 pub(super) fn invalid(evidence: &Evidence<'_>) -> Option<Ruling> {
-    crossed(evidence.crossed).or_else(|| missing_arm(evidence.srm)).or_else(|| split(evidence.srm))
+    exposed_to_several(evidence.exposed).or_else(|| missing_arm(evidence.srm)).or_else(|| split(evidence.srm))
 }
 
-fn crossed(crossed: Crossed) -> Option<Ruling> {
-    let sentence = crossed.sentence().filter(|_| crossed.is_invalid())?;
+fn exposed_to_several(exposed: ExposedToSeveral) -> Option<Ruling> {
+    let sentence = exposed.sentence().filter(|_| exposed.is_invalid())?;
     let reason = format!(
-        "{sentence}, and above {:.0} % the first one does not say what a unit saw; {FIND_OUT}",
-        CROSSED_INVALID_ABOVE * 100.0
+        "{sentence}, and above {:.0} % the first one does not say what a unit saw; {FIND_OUT_WHY}",
+        SEVERAL_INVALID_ABOVE * 100.0
     );
-    Some((Verdict::Invalid, None, reason))
+    Some(Ruling::of_the_whole(Verdict::Invalid, reason))
 }
 
 fn missing_arm(srm: &SampleRatio) -> Option<Ruling> {
@@ -74,11 +74,11 @@ fn missing_arm(srm: &SampleRatio) -> Option<Ruling> {
         variant.units == 0 && variant.expected.is_some_and(|expected| expected >= MISSING_ARM_EXPECTED)
     })?;
     let reason = format!(
-        "No unit has seen `{}`, where {} were expected: {FIND_OUT}",
+        "No unit has seen `{}`, where {} were expected: {FIND_OUT_WHY}",
         missing.key,
         format::count(missing.expected.unwrap_or_default().round() as u64)
     );
-    Some((Verdict::Invalid, Some(missing.key.clone()), reason))
+    Some(Ruling::about(&missing.key, Verdict::Invalid, reason))
 }
 
 fn split(srm: &SampleRatio) -> Option<Ruling> {
@@ -102,8 +102,8 @@ fn split(srm: &SampleRatio) -> Option<Ruling> {
             alarm.phase
         ),
     };
-    let reason = format!("{what}; {FIND_OUT}");
-    Some((Verdict::Invalid, None, reason))
+    let reason = format!("{what}; {FIND_OUT_WHY}");
+    Some(Ruling::of_the_whole(Verdict::Invalid, reason))
 }
 
 /// "`b` has 333 units instead of 400", "`c` has 333 units and a planned share of none".
@@ -127,13 +127,13 @@ fn expected_beside(expected: f64, units: u64) -> String {
     format!("{}.{}", format::count(tenths / 10), tenths % 10)
 }
 
-/// The reason with what must be said before it and what is left open behind it.
-pub(super) fn told(evidence: &Evidence<'_>, verdict: Verdict, reason: String) -> String {
-    // Where it is the reason itself, it need not be said twice.
-    let warning = evidence.crossed.sentence().filter(|_| !evidence.crossed.is_invalid());
+/// The reason, between the warning that must come before it and what is left open.
+pub(super) fn with_warnings(evidence: &Evidence<'_>, verdict: Verdict, reason: String) -> String {
+    // Where it is the reason itself, it is not repeated.
+    let warning = evidence.exposed.sentence().filter(|_| !evidence.exposed.is_invalid());
     let before =
         warning.map_or(String::new(), |sentence| format!("Warning: {sentence}, and count in the first. "));
-    let behind = match verdict {
+    let after = match verdict {
         Verdict::Ship | Verdict::Stop | Verdict::KeepRunning => {
             guardrails::without_number(evidence).iter().map(|of| format!(" {}", of.text)).collect()
         }
@@ -143,7 +143,7 @@ pub(super) fn told(evidence: &Evidence<'_>, verdict: Verdict, reason: String) ->
         Verdict::Invalid => String::new(),
         _ => left_out::told(evidence),
     };
-    format!("{before}{reason}{behind}{left_out}")
+    format!("{before}{reason}{after}{left_out}")
 }
 
 /// Units that left the numbers after they had been in them: whoever may force units could take out those that they wish.
@@ -160,13 +160,13 @@ pub fn forced_later(units: u64) -> Option<Warning> {
     Some(Warning { kind: WarningKind::UnitsForcedLater, text, share_of_units: None, metric: None })
 }
 
-/// The same for machines, and for those who read a table.
+/// The warnings of a document.
 pub fn warnings(evidence: &Evidence<'_>) -> Vec<Warning> {
-    let crossed = evidence.crossed;
-    let several = crossed.sentence().map(|sentence| Warning {
+    let exposed = evidence.exposed;
+    let several = exposed.sentence().map(|sentence| Warning {
         kind: WarningKind::UnitsInSeveralVariants,
         text: format!("{sentence}, and count in the first."),
-        share_of_units: Some(crossed.share()),
+        share_of_units: Some(exposed.share()),
         metric: None,
     });
     let guardrails = guardrails::without_number(evidence).into_iter().map(|of| Warning {

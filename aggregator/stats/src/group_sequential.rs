@@ -149,7 +149,7 @@ impl Boundary {
     }
 
     /// An interim look up to which `alpha_spent` has been spent, of both sides when two-sided, whatever the spending
-    /// function says: a look that was taken at another share, see [`crate::phases::without`]. It counts as final where
+    /// function says: a look that was taken at another share, as when a phase is left out since. It counts as final where
     /// that is all of alpha.
     pub fn look_having_spent(&mut self, fraction: f64, alpha_spent: f64) -> Result<Bound, Invalid> {
         let alpha = self.design.alpha.get();

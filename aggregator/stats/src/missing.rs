@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::Side;
+use crate::{Pair, Side};
 
 /// The data do not hold the answer. It says what is lacking, so that nobody reads "p = 1" where
 /// nothing was tested.
@@ -91,32 +91,46 @@ pub enum Missing {
     },
 }
 
-impl fmt::Display for Missing {
+/// What is missing, with words for the two arms.
+struct Sentence<'a> {
+    missing: Missing,
+    arms: Pair<&'a str>,
+}
+
+impl Sentence<'_> {
+    fn arm(&self, side: Side) -> &str {
+        match side {
+            Side::Control => self.arms.control,
+            Side::Treatment => self.arms.treatment,
+        }
+    }
+}
+
+impl fmt::Display for Sentence<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
+        match self.missing {
             Missing::Units { arm, have, need } => {
-                write!(f, "the {arm} arm has {have} unit{}, {need} are needed", plural(*have))
+                write!(f, "{} has {have} unit{}, {need} are needed", self.arm(arm), plural(have))
             }
             Missing::Conversions { arm, have, need } => {
-                write!(f, "the {arm} arm has {have} conversion{}, {need} are needed", plural(*have))
+                write!(f, "{} has {have} conversion{}, {need} are needed", self.arm(arm), plural(have))
             }
             Missing::Unconverted { arm, have, need } => {
                 write!(
                     f,
-                    "the {arm} arm has {have} unit{} that did not convert, {need} are needed",
-                    plural(*have)
+                    "{} has {have} unit{} that did not convert, {need} are needed",
+                    self.arm(arm),
+                    plural(have)
                 )
             }
             Missing::Variation => f.write_str("no variation in either arm"),
             Missing::PositiveBaseline { control_mean } => {
-                write!(f, "the control mean is {}, a lift needs one above 0", Short(*control_mean))
+                write!(f, "the control mean is {}, a lift needs one above 0", Short(control_mean))
             }
             Missing::PositiveTreatment { treatment_mean } => {
-                write!(f, "the treatment mean is {}, its logarithm needs one above 0", Short(*treatment_mean))
+                write!(f, "the treatment mean is {}, its logarithm needs one above 0", Short(treatment_mean))
             }
-            Missing::Denominator { arm } => {
-                write!(f, "the denominators of the {arm} arm sum to 0")
-            }
+            Missing::Denominator { arm } => write!(f, "the denominators of {} sum to 0", self.arm(arm)),
             Missing::BoundedRatio => {
                 f.write_str("the control mean is too uncertain to bound the relative lift")
             }
@@ -124,14 +138,10 @@ impl fmt::Display for Missing {
                 write!(f, "an arm is expected to have {smallest:.1} units, {need} are needed")
             }
             Missing::Clusters { arm, have, need } => {
-                write!(f, "the {arm} arm has {have} cluster{}, {need} are needed", plural(*have as u64))
+                write!(f, "{} has {have} cluster{}, {need} are needed", self.arm(arm), plural(have as u64))
             }
             Missing::Cell { a, b, have, need } => {
-                write!(
-                    f,
-                    "variants {a} and {b} together have {have} unit{}, {need} are needed",
-                    plural(*have)
-                )
+                write!(f, "variants {a} and {b} together have {have} unit{}, {need} are needed", plural(have))
             }
             Missing::EmptyArm { index } => write!(f, "arm {index} has no units"),
         }
@@ -140,6 +150,20 @@ impl fmt::Display for Missing {
 
 fn plural(number: u64) -> &'static str {
     if number == 1 { "" } else { "s" }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let arms = Pair { control: "the control arm", treatment: "the treatment arm" };
+        Sentence { missing: *self, arms }.fmt(f)
+    }
+}
+
+impl Missing {
+    /// The sentence with these words for the two arms, which are else "the control arm" and "the treatment arm".
+    pub fn sentence(self, arms: Pair<&str>) -> String {
+        Sentence { missing: self, arms }.to_string()
+    }
 }
 
 impl std::error::Error for Missing {}
@@ -284,6 +308,18 @@ impl std::error::Error for NoAnswer {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn arms_are_called_as_the_caller_says() {
+        let missing = Missing::Units { arm: Side::Treatment, have: 3, need: 10 };
+        assert_eq!(missing.to_string(), "the treatment arm has 3 units, 10 are needed");
+        let arms = Pair { control: "`a`", treatment: "`the control arm`" };
+        assert_eq!(missing.sentence(arms), "`the control arm` has 3 units, 10 are needed");
+        assert_eq!(
+            Missing::Denominator { arm: Side::Control }.sentence(arms),
+            "the denominators of `a` sum to 0"
+        );
+    }
 
     /// 10^154 written out fills two lines.
     #[test]

@@ -21,13 +21,11 @@ use crate::{
 };
 
 mod counts;
-mod left_out;
 
 pub use counts::{
     CountLook, CountTest, FewByPhase, PhaseCounts, binomial_tails, few, few_at_a_planned_look, fisher_tails,
     log_odds_ratio, log_rate_ratio, more_than_its_share,
 };
-pub use left_out::{Recorded, Remaining, RemainingLook, without};
 
 /// The share of two arms' units that the treatment is to get in a phase: from 1e-12 to 1 - 1e-12. It is that of the
 /// weights, not of the units that came.

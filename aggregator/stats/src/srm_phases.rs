@@ -36,6 +36,27 @@ pub struct Watched {
 /// Before any look.
 pub const START: Vec<Watched> = Vec::new();
 
+/// One phase at one look.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Look {
+    /// What its alarm is held against; see [`level`].
+    pub level: f64,
+    /// Whether it has ever reached the level.
+    pub alarm: bool,
+    /// Of this look.
+    pub evidence: Evidence,
+}
+
+/// A look at phase `j`, counted from 1. `alarmed`: whether an earlier look has raised its alarm, which stays. Errors are
+/// those of [`evidence`].
+///
+/// # Panics
+/// When `j` is 0.
+pub fn look(j: usize, phase: &Phase<'_>, alarmed: bool) -> Result<Look, Invalid> {
+    let (level, evidence) = (level(j), evidence(std::slice::from_ref(phase), CONCENTRATION)?);
+    Ok(Look { level, alarm: alarmed || evidence.p_value <= level, evidence })
+}
+
 /// A look at all phases so far, in the order in which they began. `before` is what the last look gave; a phase keeps its
 /// place and therewith its level for the life of the experiment, also when another is left out of the analysis. Units are
 /// those first seen in the phase, in the variant that they saw first, of all units and not only those that are analysed.
@@ -47,11 +68,10 @@ pub fn watch(before: &[Watched], phases: &[Phase<'_>]) -> Result<Vec<Watched>, I
     }
     let mut now = Vec::with_capacity(phases.len());
     for (index, phase) in phases.iter().enumerate() {
-        let evidence = evidence(std::slice::from_ref(phase), CONCENTRATION)?;
-        let level = level(index + 1);
         let before = before.get(index);
+        let Look { level, alarm, evidence } =
+            look(index + 1, phase, before.is_some_and(|before| before.alarm))?;
         let p_value = before.map_or(1.0, |before| before.p_value).min(evidence.p_value);
-        let alarm = before.is_some_and(|before| before.alarm) || p_value <= level;
         now.push(Watched { level, p_value, alarm, evidence });
     }
     Ok(now)

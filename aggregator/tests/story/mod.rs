@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use aggregator::analyze::{Computed, CountedMetric, Moment, assemble};
+use aggregator::analyze::{CountedExperiment, CountedMetric, Moment};
 use aggregator::counts::{Counts, Later};
 use aggregator::cut::Cut;
 use aggregator::definitions::{Defined, Definitions, Phase};
 use aggregator::document::{Boundary, ExperimentResult, Role, Verdict};
-use aggregator::look::{Look, Looks};
+use aggregator::look::{EarlierLooks, Look};
 use schemas::definition::{Definition, Direction, ExcludedPhase, Experiment, Kind, Metric, MetricKind};
 use schemas::{Micros, Uuid};
 use serde_json::{Value, json};
@@ -30,8 +30,6 @@ pub struct Story {
     /// Of each event.
     pub value: i128,
     pub previous: Option<ExperimentResult>,
-    /// Of the plan's alpha, by looks that are in no log.
-    pub spent_before: f64,
     /// Since the first exposure.
     pub days: i64,
     /// As the settings say; 0 for ever.
@@ -77,7 +75,6 @@ impl Story {
             forced_later: 0,
             value: 1,
             previous: None,
-            spent_before: 0.0,
             days: 0,
             exposures_kept_days: 0,
             looks: Vec::new(),
@@ -169,7 +166,7 @@ impl Story {
             role: Role::Primary,
             definition: Some((self.metric_version, &self.metric)),
             counts: of_all_phases("m"),
-            unknown: 0,
+            units_of_unknown_phases: 0,
             sql: String::new(),
         }];
         counted.extend(others.iter().zip(&metrics).map(|(other, metric)| CountedMetric {
@@ -177,7 +174,7 @@ impl Story {
             role: other.role,
             definition: Some((self.metric_version, metric)),
             counts: of_all_phases(other.key),
-            unknown: 0,
+            units_of_unknown_phases: 0,
             sql: String::new(),
         }));
         let at = Micros::new(AT_MICROS + self.days * 86_400_000_000).unwrap();
@@ -185,14 +182,33 @@ impl Story {
             Definitions { exposures_kept_days: self.exposures_kept_days, ..Definitions::default() };
         let cut = Cut::default();
         let moment = Moment { definitions: &definitions, cut: &cut, as_of: at };
-        let computed = Computed { analysis_id: Uuid::now_v7(), at, later: Later::default() };
-        let looks = Looks { taken: &self.looks, spent_before: self.spent_before };
-        let analysis = assemble(&self.experiment, &moment, &counted, looks, &computed);
-        if let Some(look) = analysis.look {
-            self.looks.push(serde_json::from_str(&serde_json::to_string(&look).unwrap()).unwrap());
+        let counted = CountedExperiment {
+            defined: &self.experiment,
+            moment,
+            metrics: counted,
+            analysis_id: Uuid::now_v7(),
+            at,
+            later: Later::default(),
+        };
+        let numbers = counted.analyze(EarlierLooks(&self.looks));
+        let look = numbers.look.clone();
+        let conclusion = counted.decide(&numbers);
+        let text = serde_json::to_string(&counted.document(numbers, conclusion)).unwrap();
+        if let Some(look) = &look {
+            self.enter(look);
         }
-        let text = serde_json::to_string(&analysis.result).unwrap();
         self.previous.insert(ExperimentResult::read("e", &text).unwrap())
+    }
+
+    /// Puts a look into the log; it goes through its JSON.
+    pub fn enter(&mut self, look: &Look) {
+        self.looks.push(serde_json::from_str(&serde_json::to_string(look).unwrap()).unwrap());
+    }
+
+    /// The log begins with what was spent before it.
+    pub fn carry_over(&mut self, spent: f64) {
+        let at = Micros::new(AT_MICROS).unwrap();
+        self.enter(&Look::carried_over(Uuid::now_v7(), 1, at, Cut::default(), spent));
     }
 
     /// The first treatment's looks after these analyses.

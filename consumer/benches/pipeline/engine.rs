@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use ops::registry::Registry;
+use kafka::registry::Registry;
 use rdkafka::producer::Producer;
 
 use super::events::{TOPIC, Workload, producer, send};

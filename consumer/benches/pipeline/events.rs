@@ -90,9 +90,9 @@ impl Workload {
 
     /// The distinct events of a partition, as blocks of the size that the consumer makes.
     pub fn blocks(&self, partition: usize) -> Vec<Vec<u8>> {
-        use consumer::batch::Stamp;
-        use consumer::rows::{Rows, Table};
-        use consumer::verify::Verification;
+        use consumer::pipeline::batch::Stamp;
+        use consumer::pipeline::rows::{Rows, Table};
+        use consumer::pipeline::verify::Verification;
         let mut blocks = Vec::new();
         let distinct: Vec<(u64, &Vec<u8>)> = self.messages[partition]
             .iter()

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use bytes::Bytes;
 use clickhouse::Client;
-use consumer::fetch::PartitionQueue;
-use consumer::rows::Table;
+use consumer::pipeline::fetch::PartitionQueue;
+use consumer::pipeline::rows::Table;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 

@@ -1,25 +1,25 @@
-//! What a partition's batches cover, from their first and last offsets alone: where the chain begins and
-//! ends, where it is interrupted, where batches lie over each other. Values in, values out.
+//! The chain of a partition's batches, computed from their first and last offsets: where it begins and ends, where
+//! it has gaps, where batches overlap. Asks nobody.
 
-use crate::batch::Span;
+use crate::pipeline::batch::Span;
 
-/// A batch as the table shows it.
+/// A batch, as the table's rows describe it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
     pub span: Span,
     pub rows: u64,
-    /// Different offsets among the rows.
+    /// Distinct offsets among the rows.
     pub offsets: u64,
     pub ingest_ms: i64,
 }
 
-/// A run of offsets that one batch covers, or several that lie over each other: so a batch from which
-/// rows were lost and those that brought them back.
+/// A run of offsets that is covered by one batch, or by several that overlap: a batch that lost rows, and those that
+/// brought them back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     pub span: Span,
     pub links: Vec<Link>,
-    /// Of the oldest batch in it.
+    /// Ingestion of its oldest batch.
     pub ingest_ms: i64,
 }
 
@@ -33,7 +33,7 @@ pub struct Chain {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
     pub span: Span,
-    /// When the batch after it was ingested, hence the latest time at which what is missing can have been.
+    /// Ingestion of the batch behind it. What is missing was ingested before that, if it ever was.
     pub next_ingest_ms: i64,
 }
 
@@ -74,8 +74,8 @@ impl Chain {
 }
 
 impl Cluster {
-    /// Whether every offset it covers is the offset of exactly one row, so that nothing needs explaining.
-    /// Known only where batches do not lie over each other.
+    /// Whether every offset is the offset of exactly one row, so that nothing needs an explanation. Never said of
+    /// batches that overlap.
     pub fn full(&self) -> bool {
         match self.links[..] {
             [link] => link.rows == link.offsets && link.offsets == length(self.span),
@@ -89,7 +89,7 @@ pub fn length(span: Span) -> u64 {
     span.last - span.first + 1
 }
 
-/// The parts of `span` that are not among `present`, which is in ascending order and may repeat offsets.
+/// The parts of `span` that are not in `present`, which is in ascending order and may repeat offsets.
 pub fn missing(span: Span, present: &[u64]) -> Vec<Span> {
     let mut missing = Vec::new();
     let mut next = span.first;
@@ -105,7 +105,7 @@ pub fn missing(span: Span, present: &[u64]) -> Vec<Span> {
     missing
 }
 
-/// Offsets in ascending order as the runs that they make.
+/// The runs of consecutive offsets in `offsets`, which are in ascending order.
 pub fn runs(offsets: impl IntoIterator<Item = u64>) -> Vec<Span> {
     let mut runs: Vec<Span> = Vec::new();
     for offset in offsets {
@@ -118,8 +118,7 @@ pub fn runs(offsets: impl IntoIterator<Item = u64>) -> Vec<Span> {
     runs
 }
 
-/// Spans in ascending order joined where less than `distance` offsets lie between them, for reading them
-/// in one go.
+/// Joins spans with fewer than `distance` offsets between them, so that they are read together.
 pub fn joined(spans: &[Span], distance: u64) -> Vec<Span> {
     let mut joined: Vec<Span> = Vec::new();
     for &span in spans {

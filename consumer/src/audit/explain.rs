@@ -1,6 +1,5 @@
-//! Why an offset has no row. Kafka is asked for the offsets that the table does not show, and for no other;
-//! what its messages hold is compared with the ledger of forgotten units and with the events in the table.
-//! What is left is a hole, or lost.
+//! Why an offset has no row. Kafka is read for the offsets without a row and for no other. Its messages are compared
+//! with the ledger of forgotten units and with the events in the table. An offset that remains is a hole, or lost.
 
 use std::sync::Arc;
 
@@ -9,126 +8,127 @@ use rdkafka::message::Message;
 use schemas::Uuid;
 
 use super::chain::{contains, joined, length, runs};
-use super::letters::Buried;
-use super::log::{Ends, Log};
 use super::report::Skipped;
 use super::tables::sliced;
-use crate::batch::Span;
-use crate::decode::decode;
+use crate::dead_letters::DeadLetterOffsets;
 use crate::forget::Ledger;
-use crate::rows::Table;
-use crate::schema_cache::{NoPlan, Plans, SchemaCache};
-use crate::store::{Place, Store};
+use crate::pipeline::batch::Span;
+use crate::pipeline::decode::decode;
+use crate::pipeline::rows::Table;
+use crate::pipeline::schema_cache::{PlanError, Plans, SchemaCache};
+use crate::pipeline::store::{Place, Store};
+use crate::topic_reader::{TopicReader, Watermarks};
 
 const DAY_MS: i64 = 86_400_000;
-/// Spans closer than this are read in one go.
+/// Spans with fewer offsets than this between them are read together.
 const READ_TOGETHER: u64 = 1_000;
-/// Messages taken in before their ids are looked up.
+/// Messages read before their ids are looked up.
 const MESSAGES_AT_ONCE: u64 = 100_000;
 
 /// Offsets without a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Missing {
     pub span: Span,
-    pub from: From,
+    pub location: Location,
 }
 
-/// Where they are missing.
+/// Where offsets are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
-    /// From a batch of which there are rows.
+pub enum Location {
+    /// In a batch that has rows.
     Batch,
-    /// Between two batches. The one behind was ingested then.
+    /// Between two batches. The second was ingested at that time.
     Gap { next_ingest_ms: i64 },
-    /// Before the first batch, as far as Kafka reaches back.
+    /// Before the first batch, as far back as Kafka reaches.
     Beginning,
-    /// Behind the last batch, before what the group has committed.
+    /// Behind the last batch, before the group's committed offset.
     End,
 }
 
-/// Before which time of ingestion rows have expired, where a table keeps them for `days`: a day's partition
-/// goes as a whole.
+/// Rows ingested before this time have expired in a table that keeps them for `days`. A day's partition expires as a
+/// whole.
 pub fn expired_before_ms(days: u64, now_ms: i64) -> i64 {
     let kept = i64::try_from(days).unwrap_or(i64::MAX / DAY_MS).saturating_mul(DAY_MS);
     now_ms.saturating_sub(kept).div_euclid(DAY_MS).saturating_add(1).saturating_mul(DAY_MS)
 }
 
-/// What came out for one partition; dead letters are settled when their topic has been read.
+/// The result for one partition, before the dead-letter topic has been read.
 #[derive(Default)]
 pub struct Findings {
     pub skipped: Skipped,
-    /// Unexplained, in Kafka, and could be a row.
+    /// In Kafka, decodable and unexplained.
     pub holes: Vec<u64>,
-    /// In Kafka and no record: dead letters, or should be.
+    /// In Kafka and not decodable: these should be dead letters.
     pub undecodable: Vec<u64>,
-    /// No longer in Kafka: of batches that are there, and between batches.
+    /// No longer in Kafka: inside batches that have rows, and between batches.
     pub gone_of_batches: Vec<Span>,
     pub gone_between: Vec<Span>,
 }
 
-/// Who can explain.
-pub struct Witnesses<'a> {
-    pub log: &'a Log,
+/// What an explanation is looked for in.
+pub struct Sources<'a> {
+    pub reader: &'a TopicReader,
     pub store: &'a Store,
     pub ledger: &'a Ledger,
     pub schemas: &'a Arc<SchemaCache>,
-    /// Rows ingested before have expired; `None` if they never do.
+    /// Rows ingested before this time have expired. `None` if they never do.
     pub expired_before_ms: Option<i64>,
 }
 
-enum Said {
+/// What a message without a row is.
+enum Class {
     Undecodable,
     Forgotten,
-    /// A record that should be in the table, and what it is known by.
-    Wanted {
+    /// A record that should be in the table.
+    Expected {
         event_id: Uuid,
         timestamp_ms: i64,
     },
 }
 
 impl Findings {
-    /// Finds out about `missing`, which is in ascending order. `ends` are what Kafka has of the partition, if
-    /// it has anything of this epoch.
+    /// Explains `missing`, which is in ascending order. `ends` are the partition's ends in Kafka, if the topic is
+    /// that of this epoch.
     pub async fn of(
-        witnesses: &Witnesses<'_>,
+        sources: &Sources<'_>,
         place: &Place,
         missing: &[Missing],
-        ends: Option<Ends>,
+        ends: Option<Watermarks>,
     ) -> Result<Findings> {
         let mut findings = Findings::default();
         let mut here = Vec::new();
         for missing in missing {
             let (gone, there) = split(missing.span, ends);
-            findings.set_aside(missing.from, &gone, witnesses.expired_before_ms);
+            findings.set_aside(missing.location, &gone, sources.expired_before_ms);
             here.extend(there);
         }
         here.sort_by_key(|span| span.first);
         for together in joined(&here, READ_TOGETHER) {
             for slice in sliced(together, MESSAGES_AT_ONCE) {
-                findings.ask_kafka(witnesses, place, slice, &here).await?;
+                findings.ask_kafka(sources, place, slice, &here).await?;
             }
         }
         Ok(findings)
     }
 
-    fn set_aside(&mut self, from: From, gone: &[Span], expired_before_ms: Option<i64>) {
+    fn set_aside(&mut self, location: Location, gone: &[Span], expired_before_ms: Option<i64>) {
         let offsets: u64 = gone.iter().map(|span| length(*span)).sum();
-        match from {
-            From::Batch => self.gone_of_batches.extend(gone),
-            From::Gap { next_ingest_ms }
+        match location {
+            Location::Batch => self.gone_of_batches.extend(gone),
+            Location::Gap { next_ingest_ms }
                 if expired_before_ms.is_some_and(|before| next_ingest_ms < before) =>
             {
                 self.skipped.expired += offsets;
             }
-            From::Gap { .. } | From::End => self.gone_between.extend(gone),
-            // Before the first batch and gone from Kafka: nobody can tell that it was ever read.
-            From::Beginning => {}
+            Location::Gap { .. } | Location::End => self.gone_between.extend(gone),
+            // Before the first batch and gone from Kafka: nobody can tell whether it was ever read.
+            Location::Beginning => {}
         }
     }
 
     async fn ask_kafka(
         &mut self,
-        witnesses: &Witnesses<'_>,
+        sources: &Sources<'_>,
         place: &Place,
         slice: Span,
         wanted: &[Span],
@@ -141,54 +141,54 @@ impl Findings {
         if asked == 0 {
             return Ok(());
         }
-        let mut said: Vec<(u64, Said)> = Vec::new();
-        let mut plans = Plans::new(witnesses.schemas.clone());
+        let mut classified: Vec<(u64, Class)> = Vec::new();
+        let mut plans = Plans::new(sources.schemas.clone());
         tokio::task::block_in_place(|| {
-            witnesses.log.read(&place.topic, place.partition, slice, |offset, message| {
+            sources.reader.read(&place.topic, place.partition, slice, |offset, message| {
                 if contains(wanted, offset) {
                     let payload = message.payload().unwrap_or_default();
                     let timestamp_ms = message.timestamp().to_millis().unwrap_or(i64::MAX);
-                    said.push((
+                    classified.push((
                         offset,
-                        hear(place.table, payload, timestamp_ms, witnesses.ledger, &mut plans)?,
+                        classify(place.table, payload, timestamp_ms, sources.ledger, &mut plans)?,
                     ));
                 }
                 Ok(())
             })
         })?;
-        self.skipped.not_in_log += asked - said.len() as u64;
-        let ids: Vec<Uuid> = said
+        self.skipped.not_in_log += asked - classified.len() as u64;
+        let ids: Vec<Uuid> = classified
             .iter()
-            .filter_map(|(_, said)| match said {
-                Said::Wanted { event_id, .. } => Some(*event_id),
+            .filter_map(|(_, classified)| match classified {
+                Class::Expected { event_id, .. } => Some(*event_id),
                 _ => None,
             })
             .collect();
-        let stored: std::collections::HashSet<Uuid> = witnesses
+        let stored: std::collections::HashSet<Uuid> = sources
             .store
             .look_up(place, &ids)
             .await
             .context("looking up the ids of skipped events")?
             .into_iter()
             .collect();
-        for (offset, said) in said {
-            match said {
-                Said::Undecodable => self.undecodable.push(offset),
-                Said::Forgotten => self.skipped.forgotten += 1,
-                Said::Wanted { event_id, .. } if stored.contains(&event_id) => self.skipped.duplicate += 1,
-                Said::Wanted { timestamp_ms, .. }
-                    if witnesses.expired_before_ms.is_some_and(|before| timestamp_ms < before) =>
+        for (offset, classified) in classified {
+            match classified {
+                Class::Undecodable => self.undecodable.push(offset),
+                Class::Forgotten => self.skipped.forgotten += 1,
+                Class::Expected { event_id, .. } if stored.contains(&event_id) => self.skipped.duplicate += 1,
+                Class::Expected { timestamp_ms, .. }
+                    if sources.expired_before_ms.is_some_and(|before| timestamp_ms < before) =>
                 {
                     self.skipped.expired += 1;
                 }
-                Said::Wanted { .. } => self.holes.push(offset),
+                Class::Expected { .. } => self.holes.push(offset),
             }
         }
         Ok(())
     }
 
     /// The offsets whose dead letters are to be looked for.
-    pub fn perhaps_buried(&self) -> Vec<Span> {
+    pub fn perhaps_dead_letters(&self) -> Vec<Span> {
         let mut spans = runs(self.undecodable.iter().copied());
         spans.extend(self.gone_of_batches.iter().chain(&self.gone_between));
         spans.sort_by_key(|span| span.first);
@@ -196,8 +196,8 @@ impl Findings {
     }
 
     /// Settles what the dead-letter topic explains. Returns the holes and what is lost, in ascending order.
-    pub fn settle(mut self, buried: &Buried, place: &Place) -> Settled {
-        let mut found = buried.of(place);
+    pub fn settle(mut self, dead_letters: &DeadLetterOffsets, place: &Place) -> Settled {
+        let mut found = dead_letters.of(place);
         found.sort_unstable();
         found.dedup();
         let explained = runs(found);
@@ -217,19 +217,25 @@ pub struct Settled {
     pub lost: Vec<Span>,
 }
 
-/// An outage of the registry ends the audit: what cannot be read now is not undecodable.
-fn hear(table: Table, payload: &[u8], timestamp_ms: i64, ledger: &Ledger, plans: &mut Plans) -> Result<Said> {
+/// What a message without a row is. An outage of the registry is an error: the message may be decodable.
+fn classify(
+    table: Table,
+    payload: &[u8],
+    timestamp_ms: i64,
+    ledger: &Ledger,
+    plans: &mut Plans,
+) -> Result<Class> {
     Ok(match decode(table, payload, plans) {
-        Err(NoPlan::Never(_)) => Said::Undecodable,
-        Err(NoPlan::NotNow(error)) => return Err(error).context("reading a writer's schema"),
-        Ok(decoded) if ledger.covers(&decoded) => Said::Forgotten,
-        Ok(decoded) => Said::Wanted { event_id: decoded.identity().0, timestamp_ms },
+        Err(PlanError::Undecodable(_)) => Class::Undecodable,
+        Err(PlanError::Unavailable(error)) => return Err(error).context("reading a writer's schema"),
+        Ok(decoded) if ledger.covers(&decoded) => Class::Forgotten,
+        Ok(decoded) => Class::Expected { event_id: decoded.identity().0, timestamp_ms },
     })
 }
 
-/// What of `span` Kafka does not have, and what it has.
-fn split(span: Span, ends: Option<Ends>) -> (Vec<Span>, Option<Span>) {
-    let Some(Ends { low, high }) = ends.filter(|ends| ends.low < ends.high) else {
+/// The parts of `span` that Kafka does not have, and the part that it has.
+fn split(span: Span, ends: Option<Watermarks>) -> (Vec<Span>, Option<Span>) {
+    let Some(Watermarks { low, high }) = ends.filter(|ends| ends.low < ends.high) else {
         return (vec![span], None);
     };
     let (first, last) = (span.first.max(low), span.last.min(high - 1));
@@ -246,7 +252,7 @@ fn split(span: Span, ends: Option<Ends>) -> (Vec<Span>, Option<Span>) {
     (gone, Some(Span { first, last }))
 }
 
-/// `spans` less those offsets that are in `less`, both in ascending order.
+/// `spans` without the offsets in `less`, both in ascending order.
 pub fn without(spans: &[Span], less: &[Span]) -> Vec<Span> {
     let mut left = Vec::new();
     for span in spans {
@@ -284,12 +290,12 @@ mod tests {
 
     #[test]
     fn what_kafka_still_has_of_a_span() {
-        let ends = Some(Ends { low: 5, high: 10 });
+        let ends = Some(Watermarks { low: 5, high: 10 });
         assert_eq!(split(span(6, 8), ends), (vec![], Some(span(6, 8))));
         assert_eq!(split(span(3, 12), ends), (vec![span(3, 4), span(10, 12)], Some(span(5, 9))));
         assert_eq!(split(span(0, 4), ends), (vec![span(0, 4)], None));
         assert_eq!(split(span(0, 4), None), (vec![span(0, 4)], None));
-        assert_eq!(split(span(0, 4), Some(Ends { low: 0, high: 0 })), (vec![span(0, 4)], None));
+        assert_eq!(split(span(0, 4), Some(Watermarks { low: 0, high: 0 })), (vec![span(0, 4)], None));
     }
 
     #[test]
@@ -302,10 +308,10 @@ mod tests {
     #[test]
     fn what_is_gone_is_judged_by_where_it_is_missing() {
         let mut findings = Findings::default();
-        findings.set_aside(From::Batch, &[span(0, 1)], Some(100));
-        findings.set_aside(From::Gap { next_ingest_ms: 99 }, &[span(2, 4)], Some(100));
-        findings.set_aside(From::Gap { next_ingest_ms: 100 }, &[span(5, 8)], Some(100));
-        findings.set_aside(From::Beginning, &[span(9, 9)], Some(100));
+        findings.set_aside(Location::Batch, &[span(0, 1)], Some(100));
+        findings.set_aside(Location::Gap { next_ingest_ms: 99 }, &[span(2, 4)], Some(100));
+        findings.set_aside(Location::Gap { next_ingest_ms: 100 }, &[span(5, 8)], Some(100));
+        findings.set_aside(Location::Beginning, &[span(9, 9)], Some(100));
         assert_eq!(findings.skipped.expired, 3);
         assert_eq!(findings.gone_of_batches, [span(0, 1)]);
         assert_eq!(findings.gone_between, [span(5, 8)]);

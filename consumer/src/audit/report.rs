@@ -1,4 +1,4 @@
-//! What an audit found, as a document for machines and a page for people. Every number is exact.
+//! The report of an audit: a JSON document for machines, a page for people. Every number is exact.
 
 use std::fmt::Write;
 
@@ -6,15 +6,15 @@ use schemas::Uuid;
 use serde::Serialize;
 
 use super::tables::Doubled;
-use crate::batch::Span;
+use crate::pipeline::batch::Span;
 use kafka::TopicId;
 
-/// Spans listed for one partition; the counts beside them are of all.
+/// Spans listed for one partition. The counts beside them are of all spans.
 const SPANS_MAX: usize = 100;
 
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
-    /// No hole, nothing lost, nothing twice, and no topic that is another one than the table's.
+    /// No hole, nothing lost, nothing twice, and every topic is the one that its table was filled from.
     pub clean: bool,
     pub holes: u64,
     pub lost: u64,
@@ -29,7 +29,7 @@ pub struct TopicReport {
     pub table: &'static str,
     /// Days that rows are kept after their ingestion; null: for ever.
     pub retention_days: Option<u64>,
-    /// The topic is not the one that the rows of this epoch came from: its messages are in no table.
+    /// Set if the topic is not the one that the rows of this epoch came from: its messages are in no table.
     pub made_anew: Option<MadeAnew>,
     /// Rows beyond one for each event id, over all partitions and epochs.
     pub event_ids_twice: u64,
@@ -53,8 +53,8 @@ pub struct PartitionReport {
     pub covered: Option<[u64; 2]>,
     /// What the group has committed; null if nothing, or if the epoch is a past one.
     pub committed: Option<u64>,
-    /// The offset at which the topic ends, if that is before what the batches cover: it was made anew or lost
-    /// its end, and nothing can be explained by it.
+    /// The offset at which the topic ends, if that is before the end of the batches: it was made anew or lost its
+    /// end, and explains nothing.
     pub topic_ends_at: Option<u64>,
     pub batches: u64,
     pub rows: u64,
@@ -62,12 +62,12 @@ pub struct PartitionReport {
     pub skipped: Skipped,
     /// Rows beyond one for each offset.
     pub offsets_twice: u64,
-    /// Rows that stand outside the offsets of their batch.
+    /// Rows whose offset is outside of their batch.
     pub astray: u64,
-    /// Offsets without a row and without an explanation that Kafka still has.
+    /// Offsets that Kafka still has, without a row and without an explanation.
     pub holes: u64,
     pub hole_spans: Vec<[u64; 2]>,
-    /// Of the holes, those behind the last batch: a consumer stands still before them.
+    /// The holes behind the last batch: a consumer stands still before them.
     pub holes_at_the_end: u64,
     /// Offsets that no batch covers and Kafka no longer has.
     pub lost: u64,
@@ -87,10 +87,9 @@ pub struct Skipped {
     pub forgotten: u64,
     /// Older than the table keeps rows.
     pub expired: u64,
-    /// No message stands there: control records, aborted transactions.
+    /// There is no message: control records, aborted transactions.
     pub not_in_log: u64,
-    /// Inside a batch that is there, and Kafka no longer has the message: nothing can tell any more whether
-    /// it was a duplicate.
+    /// Inside a batch that has rows, and Kafka no longer has the message: nobody can tell whether it was a duplicate.
     pub unproven: u64,
 }
 
@@ -101,7 +100,7 @@ impl MadeAnew {
 }
 
 impl Report {
-    /// Sums up what the partitions say.
+    /// Sums up the partitions.
     pub fn of(topics: Vec<TopicReport>) -> Report {
         let mut report = Report::default();
         let mut same = true;

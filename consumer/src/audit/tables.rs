@@ -1,5 +1,5 @@
-//! What the auditor asks of the tables. Every statement is fixed text with bound parameters; what a large
-//! table would answer at once is asked in slices, so that neither side holds more than one.
+//! What an audit asks of the tables. Every statement is fixed text with bound parameters. Long answers are asked
+//! for in slices, so that neither side holds more than one slice.
 
 use clickhouse::error::Result;
 use clickhouse::sql::Identifier;
@@ -8,11 +8,11 @@ use schemas::Uuid;
 use serde::Deserialize;
 
 use super::chain::{Link, length};
-use crate::batch::Span;
+use crate::pipeline::batch::Span;
+use crate::pipeline::rows::Table;
 use crate::retention;
-use crate::rows::Table;
 
-/// Rows whose ids are compared in one statement; at some 40 bytes an id, what the server holds for it.
+/// Rows whose ids are compared in one statement. The server holds some 40 bytes for each id.
 const IDS_AT_ONCE: u64 = 10_000_000;
 /// Offsets asked for in one statement.
 const OFFSETS_AT_ONCE: u64 = 1_000_000;
@@ -24,7 +24,7 @@ pub struct Tables {
     client: Client,
 }
 
-/// Whose rows.
+/// The partition and epoch of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Part {
     pub partition: u16,
@@ -48,7 +48,7 @@ impl Tables {
         &self.client
     }
 
-    /// The partitions and epochs of which there are rows.
+    /// The partitions and epochs that have rows.
     pub async fn parts(&self, table: Table) -> Result<Vec<Part>> {
         let parts: Vec<(u16, u32)> = self
             .client
@@ -94,7 +94,7 @@ impl Tables {
         Ok(links)
     }
 
-    /// Rows that stand outside the span that they name as their batch's.
+    /// Rows whose offset is outside of the span of their batch.
     pub async fn astray(&self, table: Table, part: Part) -> Result<u64> {
         self.client
             .query(
@@ -108,7 +108,7 @@ impl Tables {
             .await
     }
 
-    /// The offsets of the rows in `span`, ascending, each as often as there are rows.
+    /// The offsets of the rows in `span` in ascending order, once for each row.
     pub async fn offsets(&self, table: Table, part: Part, span: Span) -> Result<Vec<u64>> {
         let mut offsets = Vec::new();
         let mut first = span.first;
@@ -135,10 +135,10 @@ impl Tables {
         }
     }
 
-    /// How many rows there are beyond one for each event, and some of the events.
+    /// The number of rows beyond one for each event, and some of those events.
     pub async fn doubled_events(&self, table: Table) -> Result<(u64, Vec<Doubled>)> {
         #[derive(Row, Deserialize)]
-        struct Found {
+        struct DoubledRow {
             #[serde(with = "clickhouse::serde::uuid")]
             event_id: Uuid,
             rows: u64,
@@ -161,7 +161,7 @@ impl Tables {
             if beyond == 0 || examples.len() as u64 >= EXAMPLES_MAX {
                 continue;
             }
-            let found: Vec<Found> = self
+            let found: Vec<DoubledRow> = self
                 .client
                 .query(
                     "SELECT event_id, count() AS rows, \
@@ -183,7 +183,7 @@ impl Tables {
         Ok((extra, examples))
     }
 
-    /// Days that the table keeps a row after its ingestion; `None`: for ever.
+    /// Days that the table keeps a row after its ingestion. `None`: for ever.
     pub async fn retention_days(&self, table: Table) -> Result<Option<u64>> {
         let days = retention::in_force(&self.client, table.name()).await?;
         Ok((days > 0).then_some(days))
@@ -195,7 +195,7 @@ impl Tables {
     }
 }
 
-/// Rows beyond one for each offset, of offsets in ascending order.
+/// The number of offsets beyond one of each, among `offsets` in ascending order.
 pub fn repeated(offsets: &[u64]) -> u64 {
     offsets.windows(2).filter(|pair| pair[0] == pair[1]).count() as u64
 }

@@ -1,6 +1,5 @@
-//! The audit that a running consumer makes by itself: whenever ClickHouse was restarted, the batches of the
-//! last while are looked at, since a crash takes the latest first. It counts and reports; healing is an
-//! operator's decision.
+//! The audit that a running consumer makes by itself. After each restart of ClickHouse it audits the recent batches,
+//! since a crash loses the latest rows first. It counts and reports; healing is an operator's decision.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +10,14 @@ use super::report::Report;
 use super::{Auditor, Depth, now_ms};
 use crate::config::Config;
 
-const LOOKED_EVERY: Duration = Duration::from_secs(10);
-/// How far back batches are looked at: what a server may not have written to disk when it died, with room.
+const CHECKED_EVERY: Duration = Duration::from_secs(10);
+/// How far back batches are audited: longer than a server may take to write rows to disk.
 const RECENT_MS: i64 = 2 * 3_600_000;
-/// Between the answer of a new server and the audit: the consumers look after their own inserts first.
+/// From the answer of a restarted server to the audit, and between two attempts: the consumers first look after
+/// their own inserts. A failed audit is tried again without end, since an audit that is left out would hide a
+/// loss; failures are counted.
 const SETTLE: Duration = Duration::from_secs(30);
-/// Uptime counts whole seconds, and so do two clocks that are read apart.
+/// The uptime counts whole seconds, and the two clocks are not read at the same moment.
 const UPTIME_SLACK_SECONDS: u64 = 5;
 
 #[derive(Clone)]
@@ -52,21 +53,20 @@ impl AuditMetrics {
     }
 }
 
-/// The server's uptime as it was last, and when that was.
+/// The server's uptime when it was last asked for.
 #[derive(Clone, Copy)]
-struct Seen {
+struct LastUptime {
     uptime_seconds: u64,
     at: Instant,
 }
 
-/// Audits after every restart of ClickHouse, until the shutdown begins. To be run beside the pipeline; it
-/// needs a runtime with several threads.
+/// Audits after every restart of ClickHouse, until the shutdown begins. Needs a runtime with several threads.
 pub async fn watch(config: Config, metrics: AuditMetrics, shutdown: ops::Shutdown) {
-    let mut seen: Option<Seen> = None;
+    let mut seen: Option<LastUptime> = None;
     let mut due = false;
-    while !shutdown.sleep(if due { SETTLE } else { LOOKED_EVERY }).await {
+    while !shutdown.sleep(if due { SETTLE } else { CHECKED_EVERY }).await {
         if due {
-            match quick(&config).await {
+            match audit_recent(&config).await {
                 Ok(report) => {
                     metrics.count(&report);
                     due = false;
@@ -90,26 +90,26 @@ pub async fn watch(config: Config, metrics: AuditMetrics, shutdown: ops::Shutdow
             continue;
         }
         let Ok(uptime_seconds) = uptime(&config).await else { continue };
-        let now = Seen { uptime_seconds, at: Instant::now() };
+        let now = LastUptime { uptime_seconds, at: Instant::now() };
         due = seen.is_some_and(|seen| restarted(seen, now));
         seen = Some(now);
     }
 }
 
-/// Audits the batches of the last while.
-pub async fn quick(config: &Config) -> Result<Report> {
+/// Audits the recent batches.
+pub async fn audit_recent(config: &Config) -> Result<Report> {
     let auditor = Auditor::open(config).await?;
     let depth = Depth::Since { ingest_ms: now_ms() - RECENT_MS };
     Ok(auditor.audit(None, depth).await?.report)
 }
 
 async fn uptime(config: &Config) -> Result<u64> {
-    let client = config.clickhouse.client().map_err(ops::config::Error::from)?;
+    let client = clickhouse_client::open(&config.clickhouse)?;
     super::Tables::new(client).uptime_seconds().await.context("asking ClickHouse how long it has been up")
 }
 
 /// Whether the server is younger than it should be by now.
-fn restarted(seen: Seen, now: Seen) -> bool {
+fn restarted(seen: LastUptime, now: LastUptime) -> bool {
     let expected = seen.uptime_seconds + now.at.duration_since(seen.at).as_secs();
     now.uptime_seconds + UPTIME_SLACK_SECONDS < expected
 }
@@ -121,14 +121,14 @@ mod tests {
     #[test]
     fn a_server_that_is_too_young_was_restarted() {
         let start = Instant::now();
-        let seen = Seen { uptime_seconds: 100, at: start };
-        let after = |uptime_seconds| Seen { uptime_seconds, at: start + Duration::from_secs(10) };
+        let seen = LastUptime { uptime_seconds: 100, at: start };
+        let after = |uptime_seconds| LastUptime { uptime_seconds, at: start + Duration::from_secs(10) };
         assert!(!restarted(seen, after(110)));
         assert!(!restarted(seen, after(105)));
         assert!(restarted(seen, after(104)));
         assert!(restarted(seen, after(3)));
-        // Down and up again within one look, soon after its start.
-        let young = Seen { uptime_seconds: 1, at: start };
+        // Restarted between two checks, soon after its start.
+        let young = LastUptime { uptime_seconds: 1, at: start };
         assert!(!restarted(young, after(8)));
     }
 }

@@ -1,6 +1,6 @@
-//! The ledger in memory: which events are not to be kept. It is asked of every id of every event, so that a unit
-//! that nobody forgot must cost next to nothing: its tag, a keyed hash of 64 bits, is looked up first, and only a
-//! tag that is there is looked into by the unit's whole hash.
+//! The ledger in memory: which events must not be kept. It is asked for every id of every event, so the answer for
+//! a unit that nobody forgot must be cheap. The unit's tag, a keyed hash of 64 bits, is looked up first. The whole
+//! hash is computed only if the tag is there.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -8,23 +8,23 @@ use std::hash::{BuildHasherDefault, Hasher};
 use schemas::Micros;
 
 use super::{LedgerKey, Tag, UnitHash};
-use crate::decode::Decoded;
+use crate::pipeline::decode::Decoded;
 
-/// The ledger as it was read last. Without entries it costs a comparison for each event.
+/// The ledger as it was last read. Without entries it costs one comparison for each event.
 #[derive(Clone, Default)]
 pub struct Ledger {
     key: Option<LedgerKey>,
     units: HashMap<UnitHash, Unit>,
-    /// Those of all units that have one.
-    tags: HashSet<Tag, BuildHasherDefault<AsItIs>>,
-    /// Units entered by a build that knew no tags: while there is one, every id is hashed.
+    /// The tags of all units that have one.
+    tags: HashSet<Tag, BuildHasherDefault<IdentityHasher>>,
+    /// Units entered by a build that had no tags. While there is one, every id is hashed in full.
     untagged: usize,
-    pub(super) seen: Seen,
+    pub(super) read_up_to: ReadUpTo,
 }
 
 /// How much of the table has been read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct ReadUpTo {
     pub entries: u64,
     /// When the latest of them was entered, in milliseconds since 1970.
     pub latest_ms: i64,
@@ -47,7 +47,7 @@ struct Unit {
 }
 
 impl Ledger {
-    /// One without entries; where there is no key, it must stay so.
+    /// A ledger without entries. Without a key it must stay so.
     pub(super) fn under(key: Option<&LedgerKey>) -> Ledger {
         Ledger { key: key.cloned(), ..Ledger::default() }
     }
@@ -62,7 +62,7 @@ impl Ledger {
         self.units.is_empty()
     }
 
-    /// Units that are forgotten.
+    /// The number of forgotten units.
     pub fn len(&self) -> usize {
         self.units.len()
     }
@@ -85,18 +85,18 @@ impl Ledger {
         }
     }
 
-    /// Whether an event that carries this id and was created then is not to be kept.
+    /// Whether an event of this unit that was created at `created_at` must not be kept.
     #[inline]
     pub fn contains(&self, unit_type: &str, unit_id: &str, created_at: Micros) -> bool {
         let Some(key) = self.key.as_ref().filter(|_| !self.is_empty()) else { return false };
-        // A unit that was entered with its tag is never missed by it; the rare other one with that tag is hashed.
+        // A tag never misses its unit. Another unit with the same tag is rare; the whole hash tells it apart.
         if self.untagged == 0 && !self.tags.contains(&key.tag(unit_type, unit_id)) {
             return false;
         }
         self.units.get(&key.unit_hash(unit_type, unit_id)).is_some_and(|unit| created_at <= unit.until)
     }
 
-    /// Whether any id that the event carries is one to be forgotten.
+    /// Whether the event carries an id of a forgotten unit.
     pub fn covers(&self, decoded: &Decoded<'_>) -> bool {
         if self.is_empty() {
             return false;
@@ -124,11 +124,11 @@ impl Ledger {
     }
 }
 
-/// A tag is scattered already.
+/// A tag is a hash already.
 #[derive(Default)]
-struct AsItIs(u64);
+struct IdentityHasher(u64);
 
-impl Hasher for AsItIs {
+impl Hasher for IdentityHasher {
     fn write_u64(&mut self, number: u64) {
         self.0 = number;
     }

@@ -1,6 +1,6 @@
-//! Reading the ledger: whole at the start, and from then on what is new. What was read once is read again only
-//! when its number has changed, as when somebody deleted an entry. An entry that cannot be heeded stops everything:
-//! nobody can tell then what must not be kept.
+//! Reads the ledger: all of it at the start, later only new entries. If the number of entries read before has
+//! changed, as when somebody deleted one, all of it is read again. An entry that cannot be used stops the
+//! consumer: nobody knows then what must not be kept.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -8,26 +8,26 @@ use clickhouse::{Client, Row};
 use schemas::Micros;
 use serde::Deserialize;
 
-use super::ledger::{Entry, Ledger, Seen};
-use super::{LedgerKey, REFRESHED_EVERY, Tag, UNITS_HEEDED_MAX, UnitHash};
+use super::ledger::{Entry, Ledger, ReadUpTo};
+use super::{LedgerKey, REFRESHED_EVERY, Tag, UNITS_READ_MAX, UnitHash};
 
 /// Why the ledger is not known as it is now.
 #[derive(Debug, thiserror::Error)]
-pub enum Unread {
-    /// Asking again may help; what was read before holds.
+pub enum LedgerError {
+    /// Reading again may help. What was read before stays in force.
     #[error("reading the ledger of forgotten units")]
     Unreachable(#[from] clickhouse::error::Error),
-    /// It has entries by which no event can be judged. No event may pass until somebody has mended that.
+    /// It has an entry that cannot be used. No event may pass until somebody has repaired that.
     #[error("{0}")]
-    Unheeded(String),
+    Unusable(String),
 }
 
-/// How many entries there are, and how many of those were there at a time.
+/// The number of entries, and of those entered up to a time.
 const COUNT: &str =
     "SELECT count(), countIf(requested_at <= fromUnixTimestamp64Milli({latest:Int64}, 'UTC')) FROM forgotten";
 
-/// The units of all entries, or of those entered after a time. Columns that stand in the condition have other names
-/// in the answer: the condition would read those.
+/// The units of all entries, or of those entered after a time. Columns of the condition have other names in the
+/// answer, since the condition would read the aliases.
 const READ: &str = "SELECT unit_hash, any(unit_tag) AS tag, key_check, \
      toUnixTimestamp64Micro(max(forgotten_at)) AS until, count() AS entries, \
      toUnixTimestamp64Milli(max(requested_at)) AS latest_ms FROM forgotten \
@@ -48,29 +48,33 @@ impl Ledger {
     /// The whole ledger.
     ///
     /// # Errors
-    /// Also where it has entries that this key cannot recognise: then no event may pass.
-    pub async fn read(client: &Client, key: Option<&LedgerKey>) -> Result<Ledger, Unread> {
+    /// Also if it has entries under another key: then no event may pass.
+    pub async fn read(client: &Client, key: Option<&LedgerKey>) -> Result<Ledger, LedgerError> {
         let mut ledger = Ledger::under(key);
         ledger.take(client, key, None).await?;
         Ok(ledger)
     }
 
-    /// The ledger with what was entered since; `None` if nothing was.
+    /// The ledger with the entries made since. `None` if there are none.
     ///
     /// # Errors
     /// As [`Ledger::read`].
-    pub async fn newer(&self, client: &Client, key: Option<&LedgerKey>) -> Result<Option<Ledger>, Unread> {
+    pub async fn newer(
+        &self,
+        client: &Client,
+        key: Option<&LedgerKey>,
+    ) -> Result<Option<Ledger>, LedgerError> {
         let (entries, known): (u64, u64) =
-            client.query(COUNT).param("latest", self.seen.latest_ms).fetch_one().await?;
-        if known == self.seen.entries && entries == known {
+            client.query(COUNT).param("latest", self.read_up_to.latest_ms).fetch_one().await?;
+        if known == self.read_up_to.entries && entries == known {
             return Ok(None);
         }
-        if known != self.seen.entries || self.is_empty() {
+        if known != self.read_up_to.entries || self.is_empty() {
             // Some were deleted, or became visible late.
             return Ledger::read(client, key).await.map(Some);
         }
         let mut newer = self.clone();
-        newer.take(client, key, Some(self.seen.latest_ms)).await?;
+        newer.take(client, key, Some(self.read_up_to.latest_ms)).await?;
         Ok(Some(newer))
     }
 
@@ -80,21 +84,21 @@ impl Ledger {
         client: &Client,
         key: Option<&LedgerKey>,
         after_ms: Option<i64>,
-    ) -> Result<(), Unread> {
+    ) -> Result<(), LedgerError> {
         let mut entries = client
             .query(READ)
             .param("whole", after_ms.is_none())
             .param("after", after_ms.unwrap_or(0))
             .fetch::<Entered>()?;
         while let Some(entered) = entries.next().await? {
-            self.enter(entered.judged(key)?);
-            self.seen = Seen {
-                entries: self.seen.entries + entered.entries,
-                latest_ms: self.seen.latest_ms.max(entered.latest_ms),
+            self.enter(entered.checked(key)?);
+            self.read_up_to = ReadUpTo {
+                entries: self.read_up_to.entries + entered.entries,
+                latest_ms: self.read_up_to.latest_ms.max(entered.latest_ms),
             };
-            if self.len() > UNITS_HEEDED_MAX {
-                return Err(Unread::Unheeded(format!(
-                    "the ledger of forgotten units holds more than {UNITS_HEEDED_MAX} units, which `splitstream forget` \
+            if self.len() > UNITS_READ_MAX {
+                return Err(LedgerError::Unusable(format!(
+                    "the ledger of forgotten units holds more than {UNITS_READ_MAX} units, which `splitstream forget` \
                      does not enter: delete the rows of the table `forgotten` that somebody else wrote"
                 )));
             }
@@ -104,17 +108,17 @@ impl Ledger {
 }
 
 impl Entered {
-    fn judged(&self, key: Option<&LedgerKey>) -> Result<Entry, Unread> {
+    fn checked(&self, key: Option<&LedgerKey>) -> Result<Entry, LedgerError> {
         let Some(key) = key else {
             let what =
                 "there are forgotten units, and no key: set consumer.forget_key or consumer.forget_key_file";
-            return Err(Unread::Unheeded(what.to_owned()));
+            return Err(LedgerError::Unusable(what.to_owned()));
         };
         if self.key_check != key.check() {
-            return Err(Unread::Unheeded(key.other_than(&self.key_check)));
+            return Err(LedgerError::Unusable(key.other_than(&self.key_check)));
         }
         let not_one = |column: &str, what: &str| {
-            Unread::Unheeded(format!(
+            LedgerError::Unusable(format!(
                 "the row of the table `forgotten` with the unit_hash `{}` has no {what} in {column}: mend or delete \
                  it",
                 self.unit_hash
@@ -130,33 +134,33 @@ impl Entered {
     }
 }
 
-/// The ledger for many readers, replaced as a whole where there is something new in it.
+/// The ledger for many readers, replaced as a whole when it has new entries.
 #[derive(Clone, Default)]
-pub struct Forgotten {
+pub struct SharedLedger {
     ledger: Arc<RwLock<Arc<Ledger>>>,
 }
 
-impl Forgotten {
-    pub fn new(ledger: Ledger) -> Forgotten {
-        Forgotten { ledger: Arc::new(RwLock::new(Arc::new(ledger))) }
+impl SharedLedger {
+    pub fn new(ledger: Ledger) -> SharedLedger {
+        SharedLedger { ledger: Arc::new(RwLock::new(Arc::new(ledger))) }
     }
 
-    /// The ledger as it is now; asked once for each batch of messages.
-    pub fn ledger(&self) -> Arc<Ledger> {
+    /// The ledger as it is now. Asked for once for each group of messages.
+    pub fn current(&self) -> Arc<Ledger> {
         self.ledger.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Looks for new entries again and again until the shutdown begins. A ledger that cannot be read stays as it
-    /// was. One that cannot be heeded begins the shutdown: whoever starts again waits until it is mended, and
-    /// takes nothing in.
+    /// Reads new entries every [`REFRESHED_EVERY`] until the shutdown begins. If the ledger cannot be read, it
+    /// stays as it was. If it cannot be used, the shutdown begins: a consumer that starts again waits until it is
+    /// repaired, and takes no messages.
     pub async fn keep_fresh(self, client: Client, key: Option<LedgerKey>, shutdown: ops::Shutdown) {
         while !shutdown.sleep(REFRESHED_EVERY).await {
-            match self.ledger().newer(&client, key.as_ref()).await {
+            match self.current().newer(&client, key.as_ref()).await {
                 Ok(None) => {}
                 Ok(Some(ledger)) => {
                     *self.ledger.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ledger);
                 }
-                Err(error @ Unread::Unheeded(_)) => {
+                Err(error @ LedgerError::Unusable(_)) => {
                     tracing::error!(%error, "the ledger of forgotten units cannot be heeded");
                     shutdown.begin(format!("the ledger of forgotten units cannot be heeded: {error}"));
                 }
@@ -184,12 +188,12 @@ mod tests {
         }
     }
 
-    /// Each would otherwise be an entry that is there and not heeded.
+    /// Otherwise it would be an entry that is there and has no effect.
     #[test]
     fn an_entry_that_cannot_be_heeded_is_named() {
         let (key, other) = (LedgerKey::new(&[7; 32]).unwrap(), LedgerKey::new(&[8; 32]).unwrap());
         let hash = key.unit_hash("user", "u1").to_string();
-        let said = |entered: Entered, key: Option<&LedgerKey>| match entered.judged(key) {
+        let said = |entered: Entered, key: Option<&LedgerKey>| match entered.checked(key) {
             Ok(entry) => entry.hash.to_string(),
             Err(error) => error.to_string(),
         };

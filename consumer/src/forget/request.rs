@@ -1,6 +1,6 @@
-//! A request to forget a unit: entered in the ledger first, so that nothing of it comes in any more; then
-//! deleted from every table, until nothing is left. Doing it again is harmless and deletes what came since. What
-//! nothing can be called is refused, before a table is asked.
+//! A request to forget a unit. The unit is entered in the ledger first, so that none of its events is taken any
+//! more. Then its rows are deleted from every table until none is left. A repeated request is harmless and deletes
+//! what came since. A unit type or id that no unit can have is refused before a table is asked.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use schemas::{Micros, Unit};
 use serde::Serialize;
 
 use super::{LedgerKey, UNITS_MAX, UnitHash};
-use crate::rows::Table;
-use crate::store::Store;
+use crate::pipeline::rows::Table;
+use crate::pipeline::store::Store;
 
-/// Rounds of deleting before it is given up: each one removes what was on its way during the one before.
+/// Rounds of deleting before it is given up. Each round deletes what arrived during the one before.
 const ROUNDS_MAX: usize = 10;
 
 /// Who is to be forgotten, and why.
@@ -24,7 +24,7 @@ pub struct Request<'a> {
     pub reason: &'a str,
     pub requested_by: &'a str,
     pub now: Micros,
-    /// How long consumers may take until they heed the ledger and what they had on its way has landed.
+    /// How long consumers may take to read the entry and to finish the inserts they have in flight.
     pub settle: Duration,
 }
 
@@ -38,9 +38,9 @@ pub struct Deleted {
     pub aliases: u64,
 }
 
-/// The statements of one table, each for a unit and what it did up to a time: by its type and its id, since the key
-/// of another unit may be the same. A map reads a type that it does not have as the empty text, so it is asked whether
-/// it has it.
+/// The statements of one table, for the rows of a unit created up to a time. They compare type and id, since
+/// another unit may have the same key. A map returns the empty text for a type that it does not have, so the
+/// statements also ask whether it has the type.
 struct Statements {
     table: Table,
     find: &'static str,
@@ -85,16 +85,17 @@ const TABLES: [Statements; 3] = [
     },
 ];
 
-/// What the ledger holds already: units, entries for this one, and entries under other keys and one of those.
-const STANDING: &str = "SELECT uniqExact(unit_hash), countIf(unit_hash = {unit_hash:String}), \
+/// The number of units in the ledger, of entries for this unit, and of entries under other keys, with one of those
+/// keys.
+const LEDGER_STATE: &str = "SELECT uniqExact(unit_hash), countIf(unit_hash = {unit_hash:String}), \
      countIf(key_check != {key_check:String}), anyIf(key_check, key_check != {key_check:String}) FROM forgotten";
 
-/// Forgets a unit and returns when nothing of it is left.
+/// Forgets a unit and returns when no row of it is left.
 ///
 /// # Errors
-/// Each with its exit code. Where nothing can be called so, or the ledger is full or belongs to another key: then
-/// nothing was entered or deleted. Where ClickHouse cannot be reached, or rows of the unit keep coming in, since an
-/// old consumer runs somewhere: the unit may be in the ledger by then, and asking again goes on.
+/// Each with its exit code. If no unit can be called so, or the ledger is full or belongs to another key, nothing
+/// was entered or deleted. If ClickHouse cannot be reached, or rows of the unit keep coming in from an old
+/// consumer, the unit may be in the ledger already; a repeated request continues.
 pub async fn request(client: &Client, key: &LedgerKey, request: &Request<'_>) -> Result<Deleted> {
     request
         .unit
@@ -109,7 +110,7 @@ pub async fn request(client: &Client, key: &LedgerKey, request: &Request<'_>) ->
 /// Whether the unit may be entered.
 async fn check_room(client: &Client, key: &LedgerKey, hash: UnitHash) -> Result<()> {
     let (units, here, strange, strange_key): (u64, u64, u64, String) = client
-        .query(STANDING)
+        .query(LEDGER_STATE)
         .param("unit_hash", hash.to_string())
         .param("key_check", key.check())
         .fetch_one()
@@ -136,7 +137,7 @@ async fn carry_out(
     hash: UnitHash,
     request: &Request<'_>,
 ) -> Result<Deleted> {
-    // A sender's clock may be ahead of ours: what is there already is meant, whatever its time.
+    // A sender's clock may be ahead of ours. Rows that are there already are meant, whatever their time.
     let mut until = request.now;
     for statements in &TABLES {
         let (rows, latest) = found(client, statements, request, Micros::MAX).await?;
@@ -153,7 +154,7 @@ async fn carry_out(
         for (statements, deleted) in TABLES.iter().zip(&mut deleted) {
             let (rows, _) = found(client, statements, request, until).await?;
             if rows > 0 {
-                // Its last batches may consist of nothing else.
+                // The last batches may consist of this unit's rows alone.
                 Store::note_ends(client, statements.table).await.context("noting how far batches reach")?;
                 request
                     .bound(client.query(statements.delete), until)
@@ -189,7 +190,7 @@ async fn carry_out(
 }
 
 impl Request<'_> {
-    /// A statement of [`TABLES`] for this unit.
+    /// Binds a statement of [`TABLES`] to this unit.
     fn bound(&self, statement: Query, until: Micros) -> Query {
         statement
             .param("unit_type", &self.unit.unit_type)
@@ -198,7 +199,7 @@ impl Request<'_> {
     }
 }
 
-/// How many rows of the unit there are, and when the latest was created.
+/// The number of the unit's rows, and the creation time of the latest.
 async fn found(
     client: &Client,
     statements: &Statements,

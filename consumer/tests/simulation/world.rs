@@ -1,11 +1,11 @@
-//! A broker, a ClickHouse and members of the group, all fake, with one partition between them. Every step
-//! is drawn from a seeded generator: what happens, what is lost, who stands still.
+//! A fake broker, a fake ClickHouse and members of the group, with one partition. Every step is drawn from a seeded
+//! generator: what happens, what is lost, who stands still.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
-use consumer::batch::Span;
-use consumer::protocol::{Action, Closed, Event, Found, Intent, Machine, Note, Topic};
+use consumer::pipeline::batch::Span;
+use consumer::pipeline::protocol::{Action, Closed, Event, Intent, Machine, Note, Observation, TopicIds};
 
 pub const EPOCH: u32 = 1;
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -35,14 +35,14 @@ impl Dice {
     }
 }
 
-/// What is taken away, to see that the simulation would notice.
+/// The protection that is removed, to see that the simulation notices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Broken {
     /// The broker takes commits from members that have lost the partition.
     pub fence: bool,
     /// ClickHouse forgets tokens at once.
     pub tokens: bool,
-    /// What is announced is lost, as if nothing stood beside the offset.
+    /// Announcements are lost, as if there were no note beside the offset.
     pub notes: bool,
 }
 
@@ -57,11 +57,11 @@ pub struct Row {
 struct Insert {
     token: String,
     rows: Vec<Row>,
-    /// Its own, among all requests; who sent it may wait for its answer.
+    /// The number of the request. Its sender may wait for the answer.
     request: usize,
 }
 
-/// A member of the group; more than one believes that the partition is its own while one stands still.
+/// A member of the group. While one stands still, more than one believes that it owns the partition.
 struct Member {
     generation: u64,
     machine: Machine,
@@ -81,7 +81,7 @@ pub struct World {
     pub dice: Dice,
     broken: Broken,
     clock: Duration,
-    /// The id at each offset; none where the message is no event.
+    /// The id at each offset. `None` for a message that is no event.
     pub log: Vec<Option<u64>>,
     generation: u64,
     committed: Option<(u64, String)>,
@@ -136,8 +136,8 @@ impl World {
                 self.members.pop();
                 self.give_to_a_new_member();
             }
-            // The owner stands still for so long that the partition is given to another; it wakes up at any
-            // time and goes on where it was.
+            // The owner stands still for so long that the partition is assigned to another member. It wakes up at
+            // some time and goes on where it was.
             _ => {
                 self.give_to_a_new_member();
                 if self.members.len() > 4 {
@@ -150,7 +150,7 @@ impl World {
     /// Nothing goes wrong any more; the owner works until the log's end is in the table.
     pub fn settle(&mut self) {
         self.is_calm = true;
-        // Those that stood still end; what they have sent arrives.
+        // The members that stood still end. What they have sent arrives.
         let owner = self.members.pop().expect("somebody owns the partition");
         self.members = vec![owner];
         for round in 0.. {
@@ -212,7 +212,7 @@ impl World {
                 self.running.clear();
                 Some(Event::Done)
             }
-            Action::Look => Some(Event::Found(self.look(at))),
+            Action::Look => Some(Event::Observed(self.look(at))),
             Action::Count(span) => {
                 let there = self.rows.iter().filter(|row| (span.first..=span.last).contains(&row.offset));
                 Some(Event::Counted(there.count() as u64))
@@ -250,15 +250,15 @@ impl World {
         member.action = member.machine.on(event, clock);
     }
 
-    fn look(&mut self, at: usize) -> Found {
+    fn look(&mut self, at: usize) -> Observation {
         let committed = self.committed.clone();
         let note = committed.as_ref().and_then(|(_, text)| Note::parse(text).expect("a note of ours"));
         let committed = committed.map(|(offset, _)| offset);
         self.members[at].committed = committed.unwrap_or(0);
-        Found {
+        Observation {
             committed,
             note: if self.broken.notes { None } else { note },
-            topic: Topic::default(),
+            topic: TopicIds::default(),
             durable: self.rows.iter().map(|row| row.span.last).max(),
             low: 0,
             high: self.log.len() as u64,
@@ -322,7 +322,7 @@ impl World {
             return Some(Event::Failed);
         }
         self.committed = Some((offset, note.to_string()));
-        // The broker's word may still be lost.
+        // The broker's answer may still be lost.
         if self.goes_wrong(5) {
             return Some(Event::Failed);
         }
@@ -336,7 +336,7 @@ impl World {
                 self.members[at].awaits = None;
                 return Some(answer);
             }
-            // Given up, with the insert anywhere; or its answer was lost, and the time is over.
+            // Given up, wherever the insert is; or the answer was lost and the time is over.
             let is_gone =
                 !self.travelling.iter().chain(&self.running).any(|insert| insert.request == request);
             if self.goes_wrong(5) || (self.is_calm && is_gone) {

@@ -1,43 +1,43 @@
-//! How the engine itself reads a statement: what it is, and which format it asks for. EXPLAIN AST shows
-//! the statement's kind in its first line, and each of its parts in a line that begins with one blank.
+//! How the engine itself parses a statement: its kind and its format. EXPLAIN AST prints the kind in the first line,
+//! and each part of the statement in a line that begins with one space.
 
 use super::engine::{Connection, Parameter};
 use super::exception::Exception;
 
-/// A statement that the engine can read.
+/// A statement that the engine can parse.
 pub struct Ast {
     lines: Vec<u8>,
 }
 
-/// The kinds that read alone; SET and USE change the session, which the engine bounds.
+/// The kinds that only read. SET and USE change only the session, within the limits of the engine.
 const READS: [&str; 6] =
     ["SelectWithUnionQuery", "Explain", "DescribeQuery", "DescribeCacheQuery", "Set", "UseQuery"];
-/// The same, by how they begin.
+/// Prefixes of more kinds that only read.
 const READS_BEGIN: [&str; 4] = ["Show", "SHOW", "Exists", "Check"];
 
 impl Ast {
-    /// Asks the engine, which runs nothing of the statement.
+    /// Asks the engine, which does not run the statement.
     ///
     /// # Errors
-    /// The engine cannot read it; it may be able to without what stands before it here (max_query_size).
+    /// The engine cannot parse it. It may still accept the statement without the prefix (max_query_size).
     pub fn of(connection: &mut Connection, sql: &[u8], parameters: &[Parameter]) -> Result<Ast, Exception> {
         const EXPLAIN: &[u8] = b"EXPLAIN AST ";
         let shown = connection.run(&[EXPLAIN, sql].concat(), "TSVRaw", parameters);
-        let shown = shown.map_err(|exception| exception.moved_back(EXPLAIN.len()))?;
+        let shown = shown.map_err(|exception| exception.shift_position_back(EXPLAIN.len()))?;
         Ok(Ast { lines: shown.bytes().to_vec() })
     }
 
-    /// Whether the statement reads alone. The engine's own `readonly` is not enough: it lets temporary tables
-    /// and table functions be written, which may be files or addresses, and statements that are combined,
-    /// backups, named collections and some of SYSTEM run whatever it says.
+    /// Whether the statement only reads. The engine's own `readonly` is not enough. It allows writes to temporary
+    /// tables and to table functions, which may be files or remote servers. It does not apply to PARALLEL WITH, to
+    /// backups, to named collections and to some SYSTEM statements.
     pub fn is_read(&self) -> bool {
         let kind = self.kind();
         READS.contains(&kind) || READS_BEGIN.iter().any(|begin| kind.starts_with(begin))
     }
 
-    /// Whether `name` is the answer's format: the last part but for the settings.
+    /// Whether `name` is the format of the result: the last part, or the last before the settings.
     pub fn has_format(&self, name: &str) -> bool {
-        // With a setting, lines end in \r\n.
+        // A setting can make lines end in \r\n.
         let mut lines = self.lines.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_end);
         let last = lines.rfind(|line| line.starts_with(b" ") && !line.starts_with(b"  ") && *line != b" Set");
         last.and_then(|line| line.strip_prefix(b" Identifier ")) == Some(name.as_bytes())

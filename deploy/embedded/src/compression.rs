@@ -1,5 +1,5 @@
-//! Compressed bodies, both ways: HTTP's content codings, and ClickHouse's own blocks (`compress=1`,
-//! `decompress=1`). Knows bytes alone.
+//! Compresses and decompresses bodies: HTTP's content codings, and ClickHouse's own blocks (`compress=1`,
+//! `decompress=1`). Knows only bytes.
 
 use std::io::{self, Read, Write};
 
@@ -8,23 +8,23 @@ use cityhash_rs::cityhash_102_128;
 use super::exception::{Exception, code};
 use super::spool::Spool;
 
-/// How a body's bytes are packed.
+/// The coding of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
     Identity,
-    /// Blocks of LZ4 with a CityHash128 checksum each, as ClickHouse packs columns and connections.
+    /// Blocks of LZ4, each with a CityHash128 checksum, as ClickHouse writes columns and its native protocol.
     Blocks,
     /// The LZ4 frame format.
     Lz4,
     Zstd,
     Brotli,
     Gzip,
-    /// zlib's format, as HTTP means it.
+    /// The zlib format, as HTTP defines it.
     Deflate,
 }
 
 impl Coding {
-    /// The coding that HTTP calls `name`.
+    /// The coding with HTTP's name `name`.
     pub fn from_http(name: &str) -> Option<Coding> {
         match name.trim().to_ascii_lowercase().as_str() {
             "" | "identity" => Some(Coding::Identity),
@@ -37,8 +37,8 @@ impl Coding {
         }
     }
 
-    /// The best of what an Accept-Encoding header names, cheapest for the server first. A coding with
-    /// `q=0` is not acceptable.
+    /// The coding for an Accept-Encoding header: the one that costs the server least. A coding with `q=0` is not
+    /// acceptable.
     pub fn negotiate(accept_encoding: &str) -> Coding {
         let acceptable = |wanted: Coding| {
             accept_encoding.split(',').any(|offer| {
@@ -56,7 +56,7 @@ impl Coding {
             .unwrap_or(Coding::Identity)
     }
 
-    /// What the Content-Encoding header says, if it is one of HTTP's.
+    /// HTTP's name for the Content-Encoding header; `None` if the body needs no such header.
     pub fn http_name(self) -> Option<&'static str> {
         match self {
             Coding::Identity | Coding::Blocks => None,
@@ -69,16 +69,16 @@ impl Coding {
     }
 }
 
-/// Unpacks `packed` into `unpacked`, whose bound refuses a body that grows too large.
-pub fn unpack(coding: Coding, packed: impl Read, unpacked: &mut Spool) -> Result<(), Exception> {
+/// Decompresses `compressed` into `decompressed`, whose limit refuses a body that becomes too large.
+pub fn decompress(coding: Coding, compressed: impl Read, decompressed: &mut Spool) -> Result<(), Exception> {
     match coding {
-        Coding::Identity => copy(packed, unpacked),
-        Coding::Blocks => unpack_blocks(packed, unpacked),
-        Coding::Lz4 => copy(lz4_flex::frame::FrameDecoder::new(packed), unpacked),
-        Coding::Zstd => copy(zstd::stream::read::Decoder::new(packed).map_err(broken)?, unpacked),
-        Coding::Brotli => copy(brotli::Decompressor::new(packed, COPY_BYTES), unpacked),
-        Coding::Gzip => copy(flate2::read::MultiGzDecoder::new(packed), unpacked),
-        Coding::Deflate => copy(flate2::read::ZlibDecoder::new(packed), unpacked),
+        Coding::Identity => copy(compressed, decompressed),
+        Coding::Blocks => decompress_blocks(compressed, decompressed),
+        Coding::Lz4 => copy(lz4_flex::frame::FrameDecoder::new(compressed), decompressed),
+        Coding::Zstd => copy(zstd::stream::read::Decoder::new(compressed).map_err(broken)?, decompressed),
+        Coding::Brotli => copy(brotli::Decompressor::new(compressed, COPY_BYTES), decompressed),
+        Coding::Gzip => copy(flate2::read::MultiGzDecoder::new(compressed), decompressed),
+        Coding::Deflate => copy(flate2::read::ZlibDecoder::new(compressed), decompressed),
     }
 }
 
@@ -104,39 +104,43 @@ fn broken(error: io::Error) -> Exception {
     Exception::new(code, format_args!("cannot decompress the body: {error}"))
 }
 
-// A block: checksum of what follows (16), method (1), size with this header of 9 (4), size unpacked (4).
+// A block: checksum of the rest (16), method (1), size with this header of 9 (4), size decompressed (4).
 const CHECKSUM_BYTES: usize = 16;
 const HEADER_BYTES: usize = 9;
 const METHOD_NONE: u8 = 0x02;
 const METHOD_LZ4: u8 = 0x82;
 const METHOD_ZSTD: u8 = 0x90;
-/// One block, packed or unpacked; ClickHouse's bound.
+/// The size of one block, compressed or not; ClickHouse's limit.
 const BLOCK_BYTES_MAX: usize = 1 << 30;
-/// The blocks that are written; ClickHouse's default.
+/// The size of the blocks that are written; ClickHouse's default.
 const BLOCK_BYTES: usize = 1 << 20;
 
-fn unpack_blocks(mut packed: impl Read, unpacked: &mut Spool) -> Result<(), Exception> {
+fn decompress_blocks(mut compressed: impl Read, decompressed: &mut Spool) -> Result<(), Exception> {
     loop {
         let mut checksum = [0; CHECKSUM_BYTES];
-        if !read_whole(&mut packed, &mut checksum)? {
+        if !read_whole(&mut compressed, &mut checksum)? {
             return Ok(());
         }
         let mut block = vec![0; HEADER_BYTES];
-        if !read_whole(&mut packed, &mut block)? {
+        if !read_whole(&mut compressed, &mut block)? {
             return Err(cut());
         }
         let number =
             |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]) as usize;
-        let (packed_bytes, unpacked_bytes) = (number(1), number(5));
-        if !(HEADER_BYTES..=BLOCK_BYTES_MAX).contains(&packed_bytes) || unpacked_bytes > BLOCK_BYTES_MAX {
+        let (compressed_bytes, decompressed_bytes) = (number(1), number(5));
+        if !(HEADER_BYTES..=BLOCK_BYTES_MAX).contains(&compressed_bytes)
+            || decompressed_bytes > BLOCK_BYTES_MAX
+        {
             return Err(Exception::new(
                 code::TOO_LARGE_SIZE_COMPRESSED,
-                format_args!("a compressed block claims {packed_bytes} bytes for {unpacked_bytes} unpacked"),
+                format_args!(
+                    "a compressed block claims {compressed_bytes} bytes for {decompressed_bytes} decompressed"
+                ),
             ));
         }
-        // Grown as bytes arrive: a claimed size alone takes no memory.
-        let body_bytes = packed_bytes - HEADER_BYTES;
-        let arrived = (&mut packed).take(body_bytes as u64).read_to_end(&mut block).map_err(broken)?;
+        // The memory grows as bytes arrive: a claimed size alone takes none.
+        let body_bytes = compressed_bytes - HEADER_BYTES;
+        let arrived = (&mut compressed).take(body_bytes as u64).read_to_end(&mut block).map_err(broken)?;
         if arrived < body_bytes {
             return Err(cut());
         }
@@ -154,15 +158,16 @@ fn unpack_blocks(mut packed: impl Read, unpacked: &mut Spool) -> Result<(), Exce
             )
         };
         match block[0] {
-            METHOD_NONE => unpacked.append(body)?,
+            METHOD_NONE => decompressed.append(body)?,
             METHOD_LZ4 => {
                 let bytes =
-                    lz4_flex::block::decompress(body, unpacked_bytes).map_err(|error| corrupt(&error))?;
-                unpacked.append(&bytes)?;
+                    lz4_flex::block::decompress(body, decompressed_bytes).map_err(|error| corrupt(&error))?;
+                decompressed.append(&bytes)?;
             }
             METHOD_ZSTD => {
-                let bytes = zstd::bulk::decompress(body, unpacked_bytes).map_err(|error| corrupt(&error))?;
-                unpacked.append(&bytes)?;
+                let bytes =
+                    zstd::bulk::decompress(body, decompressed_bytes).map_err(|error| corrupt(&error))?;
+                decompressed.append(&bytes)?;
             }
             method => {
                 return Err(Exception::new(
@@ -203,10 +208,10 @@ fn checksum_of(block: &[u8]) -> [u8; CHECKSUM_BYTES] {
     cityhash_102_128(block).rotate_left(64).to_le_bytes()
 }
 
-/// Packs what is pushed; the packed bytes come out in pieces.
+/// Compresses a stream of bytes.
 pub enum Encoder {
     Identity,
-    /// What is not yet a whole block.
+    /// The bytes that do not fill a block yet.
     Blocks(Vec<u8>),
     Lz4(Box<lz4_flex::frame::FrameEncoder<Vec<u8>>>),
     Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
@@ -235,32 +240,34 @@ impl Encoder {
         })
     }
 
-    /// Takes `bytes`, appends what is packed so far to `packed`.
-    pub fn push(&mut self, bytes: &[u8], packed: &mut Vec<u8>) -> io::Result<()> {
+    /// Compresses `bytes`, and appends to `compressed` what is complete so far.
+    pub fn push(&mut self, bytes: &[u8], compressed: &mut Vec<u8>) -> io::Result<()> {
         match self {
-            Encoder::Identity => packed.extend_from_slice(bytes),
+            Encoder::Identity => compressed.extend_from_slice(bytes),
             Encoder::Blocks(pending) => {
                 pending.extend_from_slice(bytes);
                 let whole = pending.len() - pending.len() % BLOCK_BYTES;
-                pending[..whole].chunks(BLOCK_BYTES).for_each(|block| pack_block(block, packed));
+                pending[..whole].chunks(BLOCK_BYTES).for_each(|block| compress_block(block, compressed));
                 pending.drain(..whole);
             }
-            Encoder::Lz4(encoder) => write_and_take(encoder.as_mut(), bytes, packed, |it| it.get_mut())?,
-            Encoder::Zstd(encoder) => write_and_take(encoder, bytes, packed, |it| it.get_mut())?,
-            Encoder::Brotli(encoder) => write_and_take(encoder.as_mut(), bytes, packed, |it| it.get_mut())?,
-            Encoder::Gzip(encoder) => write_and_take(encoder, bytes, packed, |it| it.get_mut())?,
-            Encoder::Deflate(encoder) => write_and_take(encoder, bytes, packed, |it| it.get_mut())?,
+            Encoder::Lz4(encoder) => write_and_take(encoder.as_mut(), bytes, compressed, |it| it.get_mut())?,
+            Encoder::Zstd(encoder) => write_and_take(encoder, bytes, compressed, |it| it.get_mut())?,
+            Encoder::Brotli(encoder) => {
+                write_and_take(encoder.as_mut(), bytes, compressed, |it| it.get_mut())?
+            }
+            Encoder::Gzip(encoder) => write_and_take(encoder, bytes, compressed, |it| it.get_mut())?,
+            Encoder::Deflate(encoder) => write_and_take(encoder, bytes, compressed, |it| it.get_mut())?,
         }
         Ok(())
     }
 
-    /// Appends the rest to `packed`.
-    pub fn finish(self, packed: &mut Vec<u8>) -> io::Result<()> {
+    /// Appends the rest to `compressed`.
+    pub fn finish(self, compressed: &mut Vec<u8>) -> io::Result<()> {
         let mut rest = match self {
             Encoder::Identity => Vec::new(),
             Encoder::Blocks(pending) => {
                 if !pending.is_empty() {
-                    pack_block(&pending, packed);
+                    compress_block(&pending, compressed);
                 }
                 Vec::new()
             }
@@ -270,7 +277,7 @@ impl Encoder {
             Encoder::Gzip(encoder) => encoder.finish()?,
             Encoder::Deflate(encoder) => encoder.finish()?,
         };
-        packed.append(&mut rest);
+        compressed.append(&mut rest);
         Ok(())
     }
 }
@@ -278,15 +285,15 @@ impl Encoder {
 fn write_and_take<W: Write>(
     encoder: &mut W,
     bytes: &[u8],
-    packed: &mut Vec<u8>,
+    compressed: &mut Vec<u8>,
     inner: impl Fn(&mut W) -> &mut Vec<u8>,
 ) -> io::Result<()> {
     encoder.write_all(bytes)?;
-    packed.append(inner(encoder));
+    compressed.append(inner(encoder));
     Ok(())
 }
 
-fn pack_block(bytes: &[u8], packed: &mut Vec<u8>) {
+fn compress_block(bytes: &[u8], compressed: &mut Vec<u8>) {
     let body = lz4_flex::block::compress(bytes);
     let mut block = Vec::with_capacity(HEADER_BYTES + body.len());
     block.push(METHOD_LZ4);
@@ -294,8 +301,8 @@ fn pack_block(bytes: &[u8], packed: &mut Vec<u8>) {
     block.extend_from_slice(&((HEADER_BYTES + body.len()) as u32).to_le_bytes());
     block.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
     block.extend_from_slice(&body);
-    packed.extend_from_slice(&checksum_of(&block));
-    packed.extend_from_slice(&block);
+    compressed.extend_from_slice(&checksum_of(&block));
+    compressed.extend_from_slice(&block);
 }
 
 #[cfg(test)]
@@ -313,19 +320,19 @@ mod tests {
         Coding::Deflate,
     ];
 
-    fn pack(coding: Coding, pieces: &[&[u8]]) -> Vec<u8> {
+    fn compress(coding: Coding, chunks: &[&[u8]]) -> Vec<u8> {
         let mut encoder = Encoder::new(coding).expect("an encoder");
-        let mut packed = Vec::new();
-        for piece in pieces {
-            encoder.push(piece, &mut packed).expect("packs");
+        let mut compressed = Vec::new();
+        for chunk in chunks {
+            encoder.push(chunk, &mut compressed).expect("compresses");
         }
-        encoder.finish(&mut packed).expect("packs");
-        packed
+        encoder.finish(&mut compressed).expect("compresses");
+        compressed
     }
 
-    fn unpacked(coding: Coding, packed: &[u8], bytes_max: u64) -> Result<Vec<u8>, Exception> {
-        let mut spool = SpoolSpace::new(bytes_max, bytes_max).spool()?;
-        unpack(coding, packed, &mut spool)?;
+    fn decompressed(coding: Coding, compressed: &[u8], bytes_max: u64) -> Result<Vec<u8>, Exception> {
+        let mut spool = SpoolSpace::new(bytes_max, bytes_max).new_spool()?;
+        decompress(coding, compressed, &mut spool)?;
         let mut bytes = Vec::new();
         spool.read_from(0).read_to_end(&mut bytes).expect("readable");
         Ok(bytes)
@@ -335,17 +342,20 @@ mod tests {
     fn everything_comes_back() {
         let long: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
         for coding in ALL {
-            let packed = pack(coding, &[b"head ", &long, b" tail"]);
+            let compressed = compress(coding, &[b"head ", &long, b" tail"]);
             let expected = [b"head ".as_slice(), &long, b" tail"].concat();
-            assert!(unpacked(coding, &packed, 1 << 22).expect("unpacks") == expected, "{coding:?}");
+            assert!(
+                decompressed(coding, &compressed, 1 << 22).expect("decompresses") == expected,
+                "{coding:?}"
+            );
         }
     }
 
     #[test]
     fn a_cut_body_is_refused() {
         for coding in &ALL[1..] {
-            let packed = pack(*coding, &[&[7; 100_000]]);
-            let cut = unpacked(*coding, &packed[..packed.len() - 5], 1 << 20);
+            let compressed = compress(*coding, &[&[7; 100_000]]);
+            let cut = decompressed(*coding, &compressed[..compressed.len() - 5], 1 << 20);
             assert!(cut.is_err(), "{coding:?}");
         }
     }
@@ -353,17 +363,17 @@ mod tests {
     #[test]
     fn a_body_that_grows_too_large_is_refused() {
         for coding in ALL {
-            let packed = pack(coding, &[&[0; 1_000_000]]);
-            let refused = unpacked(coding, &packed, 999_999).expect_err("too large");
+            let compressed = compress(coding, &[&[0; 1_000_000]]);
+            let refused = decompressed(coding, &compressed, 999_999).expect_err("too large");
             assert_eq!(refused.code, code::QUERY_IS_TOO_LARGE, "{coding:?}");
         }
     }
 
     #[test]
     fn a_changed_block_is_refused() {
-        let mut packed = pack(Coding::Blocks, &[b"some bytes"]);
-        *packed.last_mut().expect("bytes") ^= 1;
-        assert_eq!(unpacked(Coding::Blocks, &packed, 100).expect_err("changed").code, 40);
+        let mut compressed = compress(Coding::Blocks, &[b"some bytes"]);
+        *compressed.last_mut().expect("bytes") ^= 1;
+        assert_eq!(decompressed(Coding::Blocks, &compressed, 100).expect_err("changed").code, 40);
     }
 
     #[test]

@@ -1,23 +1,23 @@
-//! Keeps the process inside its data directory, whatever SQL asks of the engine: Linux's Landlock, which
-//! holds for symbolic links and `..`, for reading, writing and starting programs alike. The engine's own
-//! rules (see `rules/`) and [`super::guard`] come first and say why; this is what is left if they miss a way.
+//! Confines the process to its data directory, with Landlock of the Linux kernel. The kernel checks every read, every
+//! write and every start of a program, also through symbolic links and `..`. The engine's own rules (see `rules/`) and
+//! [`super::guard`] come first and explain their refusals; this module holds where they miss a way.
 //!
-//! Besides the data directory, the engine may read what it is made of (its library, the system's), and what
-//! names hosts, zones, authorities and the machine's size. Nobody's home is among it, no process's
-//! environment, and nothing of `/etc` beyond the names below.
+//! Besides the data directory, the engine may read its libraries, and the files that name hosts, time zones,
+//! certificate authorities and the size of the machine. It may read no home directory, no environment of a process,
+//! and nothing of `/etc` but the names below.
 
 use std::collections::BTreeSet;
-use std::ffi::c_int;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::libc;
+use landlock::{
+    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    path_beneath_rules,
+};
 
-/// Read where they are there. The engine ends itself over a library, or the debug information of one, that it
-/// finds and may not read.
+/// Files and directories that may be read, where they exist. The engine aborts if it finds a library, or the debug
+/// information of one, and may not read it.
 const READABLE: [&str; 29] = [
     "/lib",
     "/lib64",
@@ -41,129 +41,60 @@ const READABLE: [&str; 29] = [
     "/var/lib/ca-certificates",
     "/usr/share/ca-certificates",
     "/usr/local/share/ca-certificates",
-    // The memory and the processors that a container may use, and how memory is given; read at the start.
+    // The limits of a container on memory and processors, and the kernel's memory settings; read at the start.
     "/sys/fs/cgroup",
     "/sys/devices/system",
     "/sys/kernel/mm/transparent_hugepage",
-    // Without it the engine looks for the same behind the environment, where a changed one is not, and crashes.
+    // Without it the engine looks for its content after the environment in memory. A changed environment has moved,
+    // and the engine crashes.
     "/proc/self/auxv",
     "/proc/self/cgroup",
     "/proc/sys/vm/overcommit_memory",
     "/dev/urandom",
 ];
 
-// From linux/landlock.h: the rights that a ruleset can handle, by the version of the interface that
-// brought the last of them.
-const EXECUTE: u64 = 1;
-const WRITE_FILE: u64 = 1 << 1;
-const READ_FILE: u64 = 1 << 2;
-const READ_DIR: u64 = 1 << 3;
-const TRUNCATE: u64 = 1 << 14;
-const IOCTL_DEV: u64 = 1 << 15;
-const ALL_SINCE: [(c_int, u64); 3] = [(2, (1 << 14) - 1), (3, (1 << 15) - 1), (5, (1 << 16) - 1)];
-/// What can be granted on something that is no directory.
-const OF_FILES: u64 = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV;
-
-const CREATE_RULESET_VERSION: u32 = 1;
-const RULE_PATH_BENEATH: c_int = 1;
-
-#[repr(C)]
-struct RulesetAttribute {
-    handled_access_fs: u64,
-}
-
-#[repr(C, packed)]
-struct PathBeneath {
-    allowed_access: u64,
-    parent_fd: i32,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confinement {
     Kept,
-    /// The kernel has no Landlock, or not the version that lets a file be renamed from one directory to
-    /// another (Linux 5.19), without which no part of a table could be written.
+    /// The kernel has no Landlock, or a version before Linux 5.19. That version cannot allow a rename from one directory
+    /// to another, and without such a rename no part of a table can be written.
     Unavailable,
 }
 
-/// Confines this thread, and the threads that it starts from now on, for good. `data` may be read and
-/// written, `readable` read, and no program started.
+/// Confines this thread, and the threads that it starts from now on, until they end. They may read and write `data`,
+/// read `readable`, and start no program.
 ///
 /// # Errors
 /// The kernel has Landlock and refuses the rules.
-pub fn confine(data: &Path, readable: &[PathBuf]) -> io::Result<Confinement> {
-    let Some(handled) = handled_rights() else {
+pub fn confine(data: &Path, readable: &[PathBuf]) -> anyhow::Result<Confinement> {
+    let needed = AccessFs::from_all(ABI::V2);
+    let needed = Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(needed);
+    let Ok(ruleset) = needed else {
         return Ok(Confinement::Unavailable);
     };
-    let ruleset = create(&RulesetAttribute { handled_access_fs: handled })?;
-    allow(&ruleset, data, handled & !EXECUTE)?;
-    allow(&ruleset, Path::new("/dev/null"), READ_FILE | WRITE_FILE)?;
-    let libraries = library_directories()?;
-    let fixed = READABLE.iter().map(Path::new);
-    for path in fixed.chain(libraries.iter().chain(readable).map(PathBuf::as_path)) {
-        allow(&ruleset, path, READ_FILE | READ_DIR)?;
-    }
-    nix::sys::prctl::set_no_new_privs()?;
-    // SAFETY: the call takes an open ruleset and flags, of which there are none.
-    checked(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) })?;
+    // Later kernels also check truncation (6.2) and ioctl on devices (6.10).
+    let all = AccessFs::from_all(ABI::V5);
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    // A path that does not exist gets no rule.
+    ruleset
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(all)?
+        .create()?
+        .add_rules(path_beneath_rules([data], all & !AccessFs::Execute))?
+        .add_rules(path_beneath_rules(["/dev/null"], AccessFs::ReadFile | AccessFs::WriteFile))?
+        .add_rules(path_beneath_rules(READABLE, read))?
+        .add_rules(path_beneath_rules(library_directories()?, read))?
+        .add_rules(path_beneath_rules(readable, read))?
+        .restrict_self()?;
     Ok(Confinement::Kept)
 }
 
-/// Where the libraries of this process lie, which is where those are that the engine needs beside them.
+/// The directories of this process's libraries; the engine loads others from the same directories.
 fn library_directories() -> io::Result<BTreeSet<PathBuf>> {
     let maps = fs::read_to_string("/proc/self/maps")?;
     let files = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
     let libraries = files.filter(|file| file.to_string_lossy().contains(".so"));
     Ok(libraries.filter_map(Path::parent).map(Path::to_owned).collect())
-}
-
-/// All rights that this kernel knows, if they suffice.
-fn handled_rights() -> Option<u64> {
-    // SAFETY: with this flag the call reads nothing and returns the version.
-    let version = unsafe {
-        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<()>(), 0, CREATE_RULESET_VERSION)
-    };
-    let known = ALL_SINCE.iter().rev().find(|(since, _)| version >= i64::from(*since));
-    known.map(|(_, rights)| *rights)
-}
-
-fn create(attribute: &RulesetAttribute) -> io::Result<OwnedFd> {
-    // SAFETY: the attribute is as long as it is said to be, and only read.
-    let ruleset = checked(unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            std::ptr::from_ref(attribute),
-            size_of::<RulesetAttribute>(),
-            0,
-        )
-    })?;
-    // SAFETY: a successful call returns a descriptor that nobody else owns; descriptors fit.
-    Ok(unsafe { OwnedFd::from_raw_fd(ruleset as c_int) })
-}
-
-/// Grants `rights` on `path` and all beneath it; nothing if it is not there.
-fn allow(ruleset: &OwnedFd, path: &Path, rights: u64) -> io::Result<()> {
-    let flags = libc::O_PATH | libc::O_CLOEXEC;
-    let Ok(place) = OpenOptions::new().read(true).custom_flags(flags).open(path) else {
-        return Ok(());
-    };
-    let rights = if place.metadata()?.is_dir() { rights } else { rights & OF_FILES };
-    let rule = PathBeneath { allowed_access: rights, parent_fd: place.as_raw_fd() };
-    // SAFETY: the rule has the layout that goes with its type, and is only read.
-    checked(unsafe {
-        libc::syscall(
-            libc::SYS_landlock_add_rule,
-            ruleset.as_raw_fd(),
-            RULE_PATH_BENEATH,
-            std::ptr::from_ref(&rule),
-            0,
-        )
-    })?;
-    Ok(())
-}
-
-fn checked(returned: i64) -> io::Result<i64> {
-    if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(returned) }
 }
 
 #[cfg(test)]
@@ -173,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    /// On a thread of its own, which takes the confinement with it.
+    /// Runs `act` confined, on a thread of its own; the confinement ends with the thread.
     fn confined<T: Send>(data: &Path, act: impl FnOnce() -> T + Send) -> Option<T> {
         std::thread::scope(|scope| {
             let confined = scope.spawn(|| match confine(data, &[]).expect("the rules are taken") {
@@ -185,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_data_directory_is_within_reach() {
+    fn only_the_data_directory_can_be_reached() {
         let root = tempfile::tempdir().expect("a directory");
         let [data, outside] = ["data", "outside"].map(|name| root.path().join(name));
         for place in [&data, &outside] {
@@ -213,7 +144,7 @@ mod tests {
             ];
             (text, refused)
         });
-        // A kernel without Landlock has nothing to show here.
+        // A kernel without Landlock confines nothing.
         let Some((text, refused)) = found else { return };
         assert_eq!(text, "text");
         assert_eq!(refused, [Some(io::ErrorKind::PermissionDenied); 9]);

@@ -1,11 +1,12 @@
-//! Who a request says it comes from.
+//! Reads the user and the password that a request gives. Does not check them.
 
 use axum::http::HeaderMap;
+use base64::prelude::{BASE64_STANDARD, Engine};
 
 use super::exception::{Exception, code};
 use super::request::header;
 
-/// Who is asking. Never printed.
+/// A user and a password. The password is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     pub user: String,
@@ -19,12 +20,12 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// From the first of: ClickHouse's headers, Basic authentication, the address. ClickHouse refuses a
-    /// request that gives two of them.
+    /// From ClickHouse's headers, from Basic authentication or from the URL. Like ClickHouse, it refuses a request that
+    /// uses two of them.
     pub fn read(
         headers: &HeaderMap,
-        address_user: Option<String>,
-        address_password: Option<String>,
+        url_user: Option<String>,
+        url_password: Option<String>,
     ) -> Result<Credentials, Exception> {
         const DEFAULT_USER: &str = "default";
         let refused = |why: &str| {
@@ -34,7 +35,7 @@ impl Credentials {
         let own_key = header(headers, "x-clickhouse-key")?;
         let authorization = header(headers, "authorization")?;
         if own_user.is_some() || own_key.is_some() {
-            if authorization.is_some() || address_user.is_some() || address_password.is_some() {
+            if authorization.is_some() || url_user.is_some() || url_password.is_some() {
                 return Err(refused(
                     "it is not allowed to use X-ClickHouse HTTP headers and other ways simultaneously",
                 ));
@@ -43,7 +44,7 @@ impl Credentials {
             return Ok(Credentials { user, password: own_key.unwrap_or("").to_owned() });
         }
         if let Some(authorization) = authorization {
-            if address_user.is_some() || address_password.is_some() {
+            if url_user.is_some() || url_password.is_some() {
                 return Err(refused(
                     "it is not allowed to use Authorization HTTP header and authentication via parameters simultaneously",
                 ));
@@ -52,38 +53,16 @@ impl Credentials {
             if !scheme.eq_ignore_ascii_case("basic") {
                 return Err(refused("'Authorization' HTTP header's scheme is not Basic"));
             }
-            let decoded = decode_base64(encoded.trim()).and_then(|bytes| String::from_utf8(bytes).ok());
+            let decoded =
+                BASE64_STANDARD.decode(encoded.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
             let decoded =
                 decoded.ok_or_else(|| refused("'Authorization' HTTP header is not Base64 of UTF-8"))?;
             let (user, password) = decoded.split_once(':').unwrap_or((&decoded, ""));
             return Ok(Credentials { user: user.to_owned(), password: password.to_owned() });
         }
-        let user = address_user.filter(|user| !user.is_empty()).unwrap_or_else(|| DEFAULT_USER.to_owned());
-        Ok(Credentials { user, password: address_password.unwrap_or_default() })
+        let user = url_user.filter(|user| !user.is_empty()).unwrap_or_else(|| DEFAULT_USER.to_owned());
+        Ok(Credentials { user, password: url_password.unwrap_or_default() })
     }
-}
-
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let mut bits = 0_u32;
-    let mut held = 0_u32;
-    for byte in text.trim_end_matches('=').bytes() {
-        let digit = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = (bits << 6 | u32::from(digit)) & 0xff_ffff;
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held & 0xff) as u8);
-        }
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! The engine behind a safe interface: libchdb's C functions, loaded at run time, which is all the unsafe
-//! code of the package but for [`super::confine`]'s system calls. Knows SQL text, formats and bytes; knows
+//! A safe interface to the engine: libchdb's C functions, loaded at run time. Knows SQL text, formats and bytes; knows
 //! nothing of HTTP.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -19,26 +18,27 @@ use super::confine::Confinement;
 use super::exception::{Exception, code};
 use super::spool;
 
-/// What the engine is started with: no configuration that lies about, and what SQL may do.
+/// The engine's configuration and what SQL may do; the engine reads no other configuration.
 const CONFIG: &str = include_str!("rules/config.xml");
 const USERS: &str = include_str!("rules/users.xml");
-/// The one of them that the kernel has to bound.
+/// The one grant that is safe only if the kernel confines the process.
 const FILE_GRANT: &str = "<query>GRANT FILE ON *.*</query>";
 
-/// One data path, opened. It stays open for as long as any [`Connection`] of it lives: the last one
-/// that closes shuts the engine down, with everything on disk.
+/// The engine with one open data path. It stays open while any [`Connection`] is open. When the last one closes, the
+/// engine writes everything to disk and shuts down.
 pub struct Engine {
     api: Api,
     arguments: Vec<CString>,
-    /// Named by the arguments.
+    /// The files that the arguments name.
     _rules: [File; 2],
-    /// The engine boots with its first connection and stops with its last, so opening and closing are
-    /// done one at a time.
-    gate: Mutex<()>,
+    /// The engine starts with its first connection and stops with its last, so connections are opened and closed one
+    /// at a time.
+    opening_or_closing: Mutex<()>,
+    /// Keeps the engine running between queries.
     kept: Mutex<Option<RawConnection>>,
 }
 
-/// An open connection that nobody runs queries on.
+/// An open connection on which no queries run.
 struct RawConnection(NonNull<Handle>);
 
 // SAFETY: as for `Connection`.
@@ -47,13 +47,13 @@ unsafe impl Send for RawConnection {}
 /// Why the engine could not be opened.
 #[derive(Debug, Error)]
 pub enum EngineError {
-    /// The file is not there, or is no library for this platform, or is another version's.
+    /// The file does not exist, is no library for this platform, or belongs to another version.
     #[error("cannot load the ClickHouse engine from {path}: {source}")]
     Load { path: String, source: libloading::Error },
-    /// The path holds a byte that cannot be passed on.
+    /// The path contains a zero byte, which C cannot pass.
     #[error("the data path {path:?} contains a zero byte")]
     Path { path: String },
-    /// No memory, or no descriptor, for the engine's rules.
+    /// No memory or no descriptor is left for the engine's rules.
     #[error("cannot keep the engine's rules in memory: {0}")]
     Rules(io::Error),
     /// The engine gives no reason; it prints one on standard error.
@@ -62,9 +62,9 @@ pub enum EngineError {
 }
 
 impl Engine {
-    /// Loads `library` and opens the data at `path`, which exists. Loads all tables there, so it takes
-    /// from a tenth of a second to as long as the parts need. Returns the engine with the connection
-    /// that keeps it open. Without confinement no file is a table for SQL.
+    /// Loads `library` and opens the data at `path`, which exists. It loads all tables, so it takes a tenth of a second
+    /// or as long as the parts need. Returns the engine and its first connection. Without confinement SQL cannot read
+    /// files as tables.
     pub fn open(
         library: &Path,
         path: &Path,
@@ -88,18 +88,23 @@ impl Engine {
         // SAFETY: the signature is the header's; no engine call has been made before.
         unsafe { (api.set_signal_handlers_enabled)(false) };
         let _rules = [config, users];
-        let engine =
-            Arc::new(Engine { api, arguments, _rules, gate: Mutex::new(()), kept: Mutex::new(None) });
+        let engine = Arc::new(Engine {
+            api,
+            arguments,
+            _rules,
+            opening_or_closing: Mutex::new(()),
+            kept: Mutex::new(None),
+        });
         match engine.connect() {
             Ok(connection) => Ok((engine, connection)),
             Err(_) => Err(EngineError::Open { path: path.display().to_string() }),
         }
     }
 
-    /// Holds `connection` until [`Engine::release`], so that the engine outlives its other connections.
+    /// Keeps `connection` open until [`Engine::release`], so that the engine outlives its other connections.
     pub fn keep(&self, connection: Connection) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        // Not through Connection: that would hold the engine, which holds the connection.
+        // Not as a Connection, which holds a reference to the engine: they would keep each other.
         *kept = Some(connection.into_raw());
     }
 
@@ -112,19 +117,19 @@ impl Engine {
     }
 
     fn close(&self, opened: NonNull<Handle>) {
-        let _one_at_a_time = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.opening_or_closing.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: an open connection is owned by one `Connection` or `RawConnection`, which hands it
         // over here at its end; no reply stream borrows it any more.
         unsafe { (self.api.close)(opened.as_ptr()) };
     }
 
-    /// A connection with settings, temporary tables and current database of its own; 0.2 ms. Queries
-    /// on different connections run side by side.
+    /// Opens a connection with its own settings, temporary tables and current database; 0.2 ms. Queries on different
+    /// connections run in parallel.
     pub fn connect(self: &Arc<Engine>) -> Result<Connection, Exception> {
         let mut argv: Vec<*mut c_char> = self.arguments.iter().map(|text| text.as_ptr().cast_mut()).collect();
         let opened = {
-            let _one_at_a_time = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-            // SAFETY: argv holds as many zero-terminated strings as it says, which outlive the call;
+            let _one_at_a_time = self.opening_or_closing.lock().unwrap_or_else(PoisonError::into_inner);
+            // SAFETY: argv has argv.len() zero-terminated strings, which outlive the call;
             // the engine copies them.
             unsafe { (self.api.connect)(argv.len() as c_int, argv.as_mut_ptr()) }
         };
@@ -137,14 +142,14 @@ impl Engine {
     }
 }
 
-/// A file in memory that holds `text`.
+/// A file in memory with `text` as its content.
 fn rules(text: &str) -> Result<File, EngineError> {
     let mut file = spool::anonymous_file().map_err(EngineError::Rules)?;
     file.write_all(text.as_bytes()).map_err(EngineError::Rules)?;
     Ok(file)
 }
 
-/// A named value for a `{name:Type}` in a query, as the engine's text form of the type.
+/// A value for `{name:Type}` in a query, in the engine's text form of the type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
     pub name: String,
@@ -162,14 +167,13 @@ pub struct Connection {
 unsafe impl Send for Connection {}
 
 impl Connection {
-    /// Runs `sql` to its end. The reply holds the whole result in `format`, unless the query names
-    /// another with FORMAT.
+    /// Runs `sql` to its end. The reply holds the whole result, in `format` unless the query names another with FORMAT.
     pub fn run(&mut self, sql: &[u8], format: &str, parameters: &[Parameter]) -> Result<Reply, Exception> {
         let result = self.call(self.engine.api.query, sql, format, parameters);
         self.reply(result)
     }
 
-    /// Starts a query that returns rows. The engine refuses (code 36) what is not a SELECT: see
+    /// Starts a query that returns rows. The engine refuses (code 36) a statement that is no SELECT; see
     /// [`Exception::refuses_streaming`].
     pub fn stream(
         &mut self,
@@ -226,7 +230,7 @@ impl Connection {
         unsafe { *self.opened.as_ptr() }
     }
 
-    /// Takes ownership of a result: an exception if it carries one.
+    /// Takes ownership of a result; an exception if the result contains one.
     fn reply(&self, result: *mut RawResult) -> Result<Reply, Exception> {
         let Some(result) = NonNull::new(result) else {
             return Err(Exception::new(code::LOGICAL_ERROR, "the embedded engine gave no answer"));
@@ -249,7 +253,7 @@ impl Drop for Connection {
     }
 }
 
-/// A result, or one piece of a streamed one. Its bytes stay in the engine's memory.
+/// A result, or one chunk of a streamed result. Its bytes stay in the engine's memory.
 pub struct Reply {
     engine: Arc<Engine>,
     result: NonNull<RawResult>,
@@ -332,7 +336,7 @@ impl std::ops::AddAssign for Progress {
     }
 }
 
-/// A query's result in pieces. Dropped before its end, it cancels the query.
+/// A query's result in chunks. Dropping it before its end cancels the query.
 pub struct ReplyStream<'connection> {
     connection: &'connection mut Connection,
     stream: NonNull<RawResult>,
@@ -340,7 +344,7 @@ pub struct ReplyStream<'connection> {
 }
 
 impl ReplyStream<'_> {
-    /// The next piece, or `None` after the last. Blocks while the engine computes it.
+    /// The next chunk, or `None` after the last. Blocks while the engine computes it.
     pub fn next(&mut self) -> Result<Option<Reply>, Exception> {
         if self.ended {
             return Ok(None);
@@ -349,16 +353,16 @@ impl ReplyStream<'_> {
         let result = unsafe {
             (self.connection.engine.api.stream_fetch)(self.connection.handle(), self.stream.as_ptr())
         };
-        let piece = self.connection.reply(result).inspect_err(|_| self.ended = true)?;
-        // The engine ends a stream with the first piece that counts no rows. That piece can carry
-        // bytes: a header, a footer, totals.
-        if piece.progress().result_rows == 0 {
+        let chunk = self.connection.reply(result).inspect_err(|_| self.ended = true)?;
+        // The engine ends a stream with the first chunk that counts no rows. That chunk can contain bytes: a header, a
+        // footer, totals.
+        if chunk.progress().result_rows == 0 {
             self.ended = true;
         }
-        if piece.bytes().is_empty() {
+        if chunk.bytes().is_empty() {
             return Ok(None);
         }
-        Ok(Some(piece))
+        Ok(Some(chunk))
     }
 }
 
@@ -395,7 +399,7 @@ type QueryFn = unsafe extern "C" fn(
 ) -> *mut RawResult;
 type CountFn = unsafe extern "C" fn(*mut RawResult) -> u64;
 
-/// The functions of chdb.h that are used, by their roles.
+/// The functions of chdb.h that this package calls.
 struct Api {
     connect: unsafe extern "C" fn(c_int, *mut *mut c_char) -> *mut Handle,
     close: unsafe extern "C" fn(*mut Handle),
@@ -457,7 +461,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_grant_of_files_can_be_left_out() {
+    fn the_grant_of_files_can_be_removed() {
         assert_eq!(USERS.matches(FILE_GRANT).count(), 1);
         assert_eq!(USERS.matches("FILE").count(), 1);
     }

@@ -1,9 +1,9 @@
-//! ClickHouse's errors: a numeric code, a message, and the HTTP status that goes with the code. Reads
-//! the engine's error text and writes the text that a server sends.
+//! ClickHouse's errors: a numeric code, a message, and the HTTP status of the code. Parses the engine's error text and
+//! formats the text that a server sends. Knows nothing of connections.
 
 use std::fmt;
 
-/// The codes that this server raises itself or acts on; names and numbers are ClickHouse's.
+/// The codes that this server raises or handles; names and numbers are ClickHouse's.
 pub mod code {
     pub const CANNOT_READ_ALL_DATA: u16 = 33;
     pub const BAD_ARGUMENTS: u16 = 36;
@@ -47,13 +47,13 @@ pub struct Exception {
 }
 
 impl Exception {
-    /// One that this server raises itself.
+    /// An exception that this server itself raises.
     pub fn new(code: u16, message: impl fmt::Display) -> Exception {
         Exception { code, message: format!("{message}. ({})", name(code)) }
     }
 
-    /// Reads `Code: 62. DB::Exception: <message>. (SYNTAX_ERROR)`. An error from the engine's client
-    /// half wraps the one from its server half; the inner one is what a server would have said.
+    /// Parses `Code: 62. DB::Exception: <message>. (SYNTAX_ERROR)`. The client part of the engine wraps an error of
+    /// its server part; the inner error is the one that a server would send.
     pub fn from_engine(text: &str) -> Exception {
         let Some((code, mut message)) = split_code(text) else {
             return Exception::new(code::LOGICAL_ERROR, text.trim_end().trim_end_matches('.'));
@@ -61,7 +61,7 @@ impl Exception {
         if let Some((_, inner)) = split_code(message) {
             message = inner.rsplit_once(" (version ").map_or(inner, |(before, _)| before);
         }
-        // The body of an INSERT reached the engine as a file, which is nobody's business.
+        // The client sent a body, and does not know that the engine reads it as a file.
         let mut message = message.replace(": data for INSERT was parsed from file", "");
         if let Some(from) = message.find(" (in file/uri ")
             && let Some(length) = message[from..].find(')')
@@ -73,14 +73,14 @@ impl Exception {
         Exception { code, message: message.trim_end().to_owned() }
     }
 
-    /// Whether the engine would not stream this query, as it is no SELECT; it has not been run.
+    /// Whether the engine refused to stream the query, since it is no SELECT. The query has not been run.
     pub fn refuses_streaming(&self) -> bool {
         self.code == code::BAD_ARGUMENTS
             && self.message.starts_with("Streaming query is not supported for query")
     }
 
-    /// The same about the text behind the first `bytes` of the line that the engine was given.
-    pub fn moved_back(mut self, bytes: usize) -> Exception {
+    /// Subtracts `bytes` from the positions in the message: the engine got as many bytes before the client's text.
+    pub fn shift_position_back(mut self, bytes: usize) -> Exception {
         for before in ["failed at position ", "(line 1, col "] {
             let Some(start) = self.message.find(before).map(|at| at + before.len()) else { continue };
             let digits = self.message[start..].bytes().take_while(u8::is_ascii_digit).count();
@@ -97,8 +97,8 @@ impl Exception {
         format!("Code: {}. DB::Exception: {} (version {version} (official build))", self.code, self.message)
     }
 
-    /// The HTTP status that ClickHouse maps the code to; and, beyond ClickHouse, 503 for what is worth
-    /// trying again, with this server's own bounds.
+    /// The HTTP status that ClickHouse maps the code to. Unlike ClickHouse, the limits of this server get 503, since the
+    /// client may try again.
     pub fn status(&self) -> u16 {
         match self.code {
             194 => 401,
@@ -118,7 +118,7 @@ impl Exception {
     }
 }
 
-/// `Code: N. DB::Exception: rest` (or another exception class) as N and the rest.
+/// Splits `Code: N. DB::Exception: rest` (or another exception class) into N and the rest.
 fn split_code(text: &str) -> Option<(u16, &str)> {
     let (number, rest) = text.strip_prefix("Code: ")?.split_once(". ")?;
     let (_class, message) = rest.split_once("Exception: ")?;
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_engines_text() {
+    fn the_engines_text_is_parsed() {
         let read =
             Exception::from_engine("Code: 395. DB::Exception: boom: while executing 'f(1)'. (THROW_IF)");
         assert_eq!(
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn unwraps_the_clients_half() {
+    fn the_client_parts_wrapping_is_removed() {
         let read = Exception::from_engine(
             "Code: 33. DB::Exception: Code: 33. DB::Exception: Cannot read all data in NativeReader. Rows read: 1. \
              Rows expected: 2: (in file/uri /proc/self/fd/9): While executing Native: While executing File: data \
@@ -193,22 +193,23 @@ mod tests {
     }
 
     #[test]
-    fn places_are_moved_back() {
-        let moved =
-            |message: &str| Exception { code: 62, message: message.to_owned() }.moved_back(12).message;
+    fn positions_are_shifted_back() {
+        let shifted = |message: &str| {
+            Exception { code: 62, message: message.to_owned() }.shift_position_back(12).message
+        };
         assert_eq!(
-            moved("Syntax error: failed at position 13 (SELEC): SELEC 13"),
+            shifted("Syntax error: failed at position 13 (SELEC): SELEC 13"),
             "Syntax error: failed at position 1 (SELEC): SELEC 13"
         );
         assert_eq!(
-            moved("failed at position 20 (b) (line 1, col 20): b"),
+            shifted("failed at position 20 (b) (line 1, col 20): b"),
             "failed at position 8 (b) (line 1, col 8): b"
         );
         assert_eq!(
-            moved("failed at position 20 (b) (line 2, col 1): b"),
+            shifted("failed at position 20 (b) (line 2, col 1): b"),
             "failed at position 8 (b) (line 2, col 1): b"
         );
-        assert_eq!(moved("Max query size exceeded"), "Max query size exceeded");
+        assert_eq!(shifted("Max query size exceeded"), "Max query size exceeded");
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! Runs one query on a thread of its own: body to rows, settings onto the connection, statement to the
-//! engine, result to the output. Blocks; knows nothing of HTTP.
+//! Runs one query on a thread of its own: reads its rows from the body, applies its settings to the connection, gives
+//! its statement to the engine and its result to the output. Blocks; knows nothing of HTTP.
 
 use std::io::Read;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Server;
@@ -11,44 +12,45 @@ use super::ast::Ast;
 use super::compression::{self, Coding};
 use super::engine::{Connection, Parameter, Progress, Reply};
 use super::exception::{Exception, code};
-use super::external::ExternalTable;
+use super::external_table::ExternalTable;
 use super::guard;
 use super::insert::{Insert, Source};
 use super::kill::KillTask;
 use super::lexer::{Token, tokens};
+use super::multipart;
 use super::output::{self, Output};
-use super::pieces::Joining;
 use super::processes;
-use super::request::{Readonly, Request};
+use super::request::{QueryRequest, Readonly};
 use super::response_headers::{self, Headers};
-use super::rows;
+use super::result_chunks::Concatenation;
 use super::running::{Query, Registration};
 use super::session::Lease;
 use super::settings::{self, Restore};
 use super::spool::Spool;
+use super::spool_table;
 use super::statement::{self, Class, Other, Statement};
 
-/// ClickHouse's format over HTTP where nobody names one.
+/// ClickHouse's format over HTTP if the request names none.
 const DEFAULT_FORMAT: &str = "TabSeparated";
-/// The head of an INSERT, up to its rows, is looked for in as much of the body; max_query_size.
+/// The part of the body in which an INSERT's rows must begin; max_query_size.
 const INSERT_HEAD_BYTES_MAX: u64 = 256 * 1024;
-/// A query's text, where it is not followed by rows.
+/// The text of a query without rows.
 const TEXT_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// A form with its files, which is taken apart in memory.
+/// A form with its files, which is parsed in memory.
 const FORM_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// A query with all that it holds while it runs.
+/// A query with everything that it holds while it runs.
 pub struct Job {
     pub server: Arc<Server>,
-    pub request: Request,
+    pub request: QueryRequest,
     pub body: Spool,
     pub registration: Registration,
     pub permit: OwnedSemaphorePermit,
     pub output: Output,
 }
 
-/// Runs the job to its end. Everything that it held is free again before its client hears of the end,
-/// so that the next request may have the same query_id and session.
+/// Runs the job to its end. It releases everything that it holds before its client gets the end of the answer, so that
+/// the client's next request can use the same query_id and session.
 pub fn run(job: Job) {
     let Job { server, mut request, body, registration, permit, mut output } = job;
     let ended = execute(&server, &mut request, body, &registration.query, &mut output);
@@ -65,12 +67,12 @@ pub fn run(job: Job) {
 
 fn execute(
     server: &Arc<Server>,
-    request: &mut Request,
+    request: &mut QueryRequest,
     body: Spool,
     query: &Arc<Query>,
     output: &mut Output,
 ) -> Result<(), Exception> {
-    // Before anything else: whatever becomes of the query, a session that it ends is ended.
+    // First of all: a session that the query ends must end even if the query fails.
     let lease = match &request.session {
         Some(session) => Some(server.sessions.lease(session, || server.connect())?),
         None => None,
@@ -78,9 +80,9 @@ fn execute(
     let body = match request.body_coding {
         Coding::Identity => body,
         coding => {
-            let mut unpacked = server.space.spool()?;
-            compression::unpack(coding, body.read_from(0), &mut unpacked)?;
-            unpacked
+            let mut decompressed = server.space.new_spool()?;
+            compression::decompress(coding, body.read_from(0), &mut decompressed)?;
+            decompressed
         }
     };
     let (body, tables) = match request.form.take() {
@@ -93,15 +95,17 @@ fn execute(
                 ));
             }
             let form = read_text(&body, FORM_BYTES_MAX)?;
-            (server.space.spool()?, request.read_form(&form, &boundary, &server.space)?)
+            // This waits for nothing: the whole form has arrived.
+            let fields = Handle::current().block_on(multipart::fields(form, &boundary))?;
+            (server.space.new_spool()?, request.read_form(fields, &server.space)?)
         }
     };
     let request = &*request;
-    let kept = lease.as_ref().map(|lease| &lease.kept);
+    let kept = lease.as_ref().map(|lease| &lease.settings);
     let readonly = request.readonly.max(kept.map_or(Readonly::Off, |kept| kept.readonly));
     let task = Task::read(server, &request.text, body, tables)?;
-    let own_headers = task.check(readonly)?;
-    let headers = match (&own_headers, kept) {
+    let statement_headers = task.check(readonly)?;
+    let headers = match (&statement_headers, kept) {
         (Some(headers), _) => headers,
         (None, Some(kept)) if request.response_headers.is_empty() => &kept.response_headers,
         (None, _) => &request.response_headers,
@@ -110,8 +114,8 @@ fn execute(
     query.set_text(&task.sql);
     if readonly != Readonly::Off || !task.changes_data() {
         query.set_only_reads();
-        // From here on a client that leaves stops the query; this is for one that just left.
-        if output.is_abandoned() {
+        // From here on, a client that leaves stops the query. This check is for a client that left before.
+        if output.client_has_left() {
             return Err(output::client_left());
         }
     }
@@ -130,7 +134,7 @@ fn execute(
             task.run(server, request, readonly, &mut connection, query, output)
         }
         Some(lease) => {
-            let mut session = InSession { lease, readonly, own_headers };
+            let mut session = InSession { lease, readonly, statement_headers };
             let (restore, ended) = session.run(&task, server, request, query, output);
             session.give_back(restore);
             ended
@@ -138,7 +142,7 @@ fn execute(
     }
 }
 
-/// A statement with its text, its rows if it takes any, and the tables that came with it.
+/// A statement with its text, its rows if it takes any, and its external tables.
 struct Task {
     sql: Vec<u8>,
     statement: Statement,
@@ -147,13 +151,13 @@ struct Task {
 }
 
 impl Task {
-    /// Puts together what ClickHouse reads as one stream: the address's text, a line end, the body.
+    /// Reads what ClickHouse reads as one stream: the text in the URL, a line end, the body.
     fn read(server: &Server, text: &str, body: Spool, tables: Vec<ExternalTable>) -> Result<Task, Exception> {
         if text.is_empty() {
             let start = read_text(&body, INSERT_HEAD_BYTES_MAX)?;
             if let Ok(Statement::Insert(insert)) = statement::read(&start) {
-                let mut rows = server.space.spool()?;
-                compression::unpack(Coding::Identity, body.read_from(insert.rows_at as u64), &mut rows)?;
+                let mut rows = server.space.new_spool()?;
+                compression::decompress(Coding::Identity, body.read_from(insert.rows_at as u64), &mut rows)?;
                 return Ok(Task::of_insert(start, insert, rows, tables));
             }
         } else if let Ok(Statement::Insert(insert)) = statement::read(text.as_bytes()) {
@@ -161,10 +165,10 @@ impl Task {
             if first_rows.is_empty() {
                 return Ok(Task::of_insert(text.as_bytes().to_vec(), insert, body, tables));
             }
-            let mut rows = server.space.spool()?;
+            let mut rows = server.space.new_spool()?;
             rows.append(&text.as_bytes()[insert.rows_at..])?;
             rows.append(b"\n")?;
-            compression::unpack(Coding::Identity, body.read_from(0), &mut rows)?;
+            compression::decompress(Coding::Identity, body.read_from(0), &mut rows)?;
             return Ok(Task::of_insert(text.as_bytes().to_vec(), insert, rows, tables));
         }
         if body.len() > TEXT_BYTES_MAX {
@@ -187,12 +191,12 @@ impl Task {
         Task { sql, statement: Statement::Insert(insert), rows: Some(rows), tables }
     }
 
-    /// Refuses what reaches past the tables and the user files; the headers that the text wants on the answer.
+    /// Refuses SQL that would open other files or start programs. Returns the response headers that the text sets.
     fn check(&self, readonly: Readonly) -> Result<Option<Headers>, Exception> {
         let all: Vec<Token> = tokens(&self.sql, 0).collect();
         guard::refuse_files(&all)?;
         if readonly != Readonly::Off {
-            guard::refuse_lifting(&all)?;
+            guard::refuse_readonly_reset(&all)?;
         }
         response_headers::find(&all)
     }
@@ -205,15 +209,15 @@ impl Task {
         }
     }
 
-    /// SET and USE act on the session itself.
-    fn is_about_the_session(&self) -> bool {
+    /// Whether the statement is SET or USE, which act on the session.
+    fn changes_session(&self) -> bool {
         matches!(&self.statement, Statement::Other(Other { class: Class::Session, .. }))
     }
 
     fn run(
         &self,
         server: &Arc<Server>,
-        request: &Request,
+        request: &QueryRequest,
         readonly: Readonly,
         connection: &mut Connection,
         query: &Arc<Query>,
@@ -252,12 +256,13 @@ impl Task {
                     self.sql.clone()
                 } else {
                     parameters.extend(processes::parameters(&server.running, query));
-                    processes::show_in(&self.sql, &other.processes)
+                    processes::replace_processes(&self.sql, &other.processes)
                 };
                 let settings = request.settings.iter().map(|setting| setting.name.as_str());
-                let joining = Joining::of(format, &sql, settings);
-                if other.class == Class::Select && joining != Joining::Whole {
-                    match stream(connection, &sql, default_format, &parameters, joining, query, output) {
+                let concatenation = Concatenation::of(format, &sql, settings);
+                if other.class == Class::Select && concatenation != Concatenation::Impossible {
+                    match stream(connection, &sql, default_format, &parameters, concatenation, query, output)
+                    {
                         Err(exception) if exception.refuses_streaming() => {}
                         ended => return ended,
                     }
@@ -268,8 +273,8 @@ impl Task {
         }
     }
 
-    /// How the engine reads the statement, if anything depends on it. A request that only reads runs nothing
-    /// that could not be read before; otherwise it is the format alone that depends on it.
+    /// How the engine parses the statement, if that is needed: for a request that may only read, and for the format.
+    /// A request that may only read must not run a statement that could not be parsed.
     fn ast(
         &self,
         connection: &mut Connection,
@@ -281,19 +286,19 @@ impl Task {
         }
         let mut read = Ast::of(connection, &self.sql, parameters);
         if read.as_ref().is_err_and(|exception| exception.code == code::TOO_MANY_ROWS_OR_BYTES) {
-            // Bounds on the answer (max_result_rows) are none on the lines that tell how the statement is read.
+            // Limits on the result (max_result_rows) must not apply to the lines of EXPLAIN AST.
             let of = |connection: &mut Connection| Ast::of(connection, &self.sql, parameters);
-            read = settings::past_result_bounds(connection, readonly, of);
+            read = settings::without_result_limits(connection, readonly, of);
         }
         match read {
             Ok(ast) => Ok(Some(ast)),
-            // What is wrong with it, if anything is, shows when it is run.
+            // If the statement is wrong, the engine says so when it runs it.
             Err(_) if readonly == Readonly::Off => Ok(None),
             Err(exception) => Err(exception),
         }
     }
 
-    /// The name behind FORMAT, which the engine may take for something else.
+    /// The name after FORMAT. The engine may parse it as something else.
     fn named_format(&self) -> Option<&str> {
         match &self.statement {
             Statement::Insert(_) => None,
@@ -313,12 +318,12 @@ impl Task {
         let Source::Input { structure, .. } = &insert.source else {
             return connection.run(&insert.reading_file(&self.sql, rows.path()), format, parameters);
         };
-        let table = rows::table_name();
-        let create = rows::create(&table, rows, &insert.format, structure.as_deref());
+        let table = spool_table::table_name();
+        let create = spool_table::create(&table, rows, &insert.format, structure.as_deref());
         connection.run(&create, format, &[])?;
         let inserted = connection.run(&insert.reading_table(&self.sql, &table), format, parameters);
-        // A session outlives the rows.
-        let dropped = connection.run(&rows::drop(&table), format, &[]);
+        // In a session the table would outlive the rows.
+        let dropped = connection.run(&spool_table::drop(&table), format, &[]);
         inserted.and_then(|reply| dropped.map(|_| reply))
     }
 }
@@ -336,19 +341,19 @@ fn stream(
     sql: &[u8],
     format: &str,
     parameters: &[Parameter],
-    joining: Joining,
+    concatenation: Concatenation,
     query: &Query,
     output: &mut Output,
 ) -> Result<(), Exception> {
     let mut stream = connection.stream(sql, format, parameters)?;
     let mut is_first = true;
-    while let Some(piece) = stream.next()? {
-        let bytes = match joining {
-            Joining::Head(head) if !is_first => head.strip(piece.bytes()),
-            _ => piece.bytes(),
+    while let Some(chunk) = stream.next()? {
+        let bytes = match concatenation {
+            Concatenation::SkipHeader(header) if !is_first => header.strip(chunk.bytes()),
+            _ => chunk.bytes(),
         };
         is_first = false;
-        output.push(bytes, piece.progress())?;
+        output.push(bytes, chunk.progress())?;
         if query.is_asked_to_stop() {
             return Err(query.cancelled());
         }
@@ -356,11 +361,11 @@ fn stream(
     Ok(())
 }
 
-/// A query in a session: the connection gets the request's settings and database for it, and its own back.
+/// A query in a session. The connection gets the settings and the database of the request, and its own afterwards.
 struct InSession {
     lease: Lease,
     readonly: Readonly,
-    own_headers: Option<Headers>,
+    statement_headers: Option<Headers>,
 }
 
 impl InSession {
@@ -368,7 +373,7 @@ impl InSession {
         &mut self,
         task: &Task,
         server: &Arc<Server>,
-        request: &Request,
+        request: &QueryRequest,
         query: &Arc<Query>,
         output: &mut Output,
     ) -> (Restore, Result<(), Exception>) {
@@ -376,49 +381,49 @@ impl InSession {
         let ended = self
             .prepare(task, request, query, &mut restore)
             .and_then(|()| task.run(server, request, self.readonly, self.lease.connection(), query, output));
-        let ended = ended.and_then(|()| if task.is_about_the_session() { self.keep() } else { Ok(()) });
+        let ended = ended.and_then(|()| if task.changes_session() { self.keep() } else { Ok(()) });
         (restore, ended)
     }
 
     fn prepare(
         &mut self,
         task: &Task,
-        request: &Request,
+        request: &QueryRequest,
         query: &Query,
         restore: &mut Restore,
     ) -> Result<(), Exception> {
-        let kept = self.lease.kept.readonly;
+        let kept = self.lease.settings.readonly;
         let connection = self.lease.connection();
         settings::mark(connection, query, b"")?;
-        if !task.is_about_the_session() {
-            restore.remember(connection, request)?;
-            restore.create_until_then(connection, &task.tables)?;
+        if !task.changes_session() {
+            restore.save(connection, request)?;
+            restore.create_external_tables(connection, &task.tables)?;
             // The engine refuses the request's settings where the session lets none be changed.
             settings::restrict(connection, kept)?;
             settings::apply(connection, request)?;
-            settings::release(connection, kept)?;
+            settings::lift_restriction(connection, kept)?;
         }
         settings::restrict(connection, self.readonly)
     }
 
-    /// Notes what a SET has said that the connection cannot keep.
+    /// Stores what a SET has set that the connection cannot keep.
     fn keep(&mut self) -> Result<(), Exception> {
-        if let Some(headers) = self.own_headers.take() {
-            self.lease.kept.response_headers = headers;
+        if let Some(headers) = self.statement_headers.take() {
+            self.lease.settings.response_headers = headers;
         }
         if self.readonly == Readonly::Off {
             self.readonly = settings::readonly(self.lease.connection())?;
-            self.lease.kept.readonly = self.readonly;
+            self.lease.settings.readonly = self.readonly;
         }
         Ok(())
     }
 
     fn give_back(mut self, restore: Restore) {
         let connection = self.lease.connection();
-        // Whatever failed, the connection may be restricted. The mark goes also when there is nothing to
-        // restore: a failed query stays in system.processes until the next one.
-        let restored = settings::release(connection, Readonly::Nothing)
-            .and_then(|()| connection.run(settings::UNMARK, DEFAULT_FORMAT, &[]).map(drop))
+        // The connection may still be restricted, whatever failed. The mark is cleared even if there is nothing to
+        // restore: a failed query stays in system.processes until the next query.
+        let restored = settings::lift_restriction(connection, Readonly::Nothing)
+            .and_then(|()| connection.run(settings::CLEAR_MARK, DEFAULT_FORMAT, &[]).map(drop))
             .and_then(|()| restore.run(connection));
         if let Err(exception) = restored {
             tracing::warn!(%exception.message, "a session could not be restored after a query and was ended");

@@ -1,12 +1,12 @@
-//! Refuses SQL that would reach past the tables and the user files: to another file of this machine, to a
-//! program, or out of a read-only request. Says what and where; the engine's own rules (`rules/users.xml`)
-//! and [`super::confine`] hold for what a text can hide.
+//! Refuses SQL that would open a file outside of the user files, start a program, or write in a read-only request. The
+//! refusal names what was found and where. It looks at tokens only; the engine's own rules (`rules/users.xml`) and
+//! [`super::confine`] hold for what the tokens do not show.
 
 use super::exception::{Exception, code};
 use super::lexer::{Kind, Token};
 
-/// Functions that open files of this machine or start a program: those that return a table, and file() also as
-/// a value, which may name a user file.
+/// Table functions that open files of this machine or start a program. file() is also an ordinary function; it may
+/// name a user file.
 const FILE_FUNCTIONS: [&str; 11] = [
     "file",
     "fileCluster",
@@ -21,7 +21,7 @@ const FILE_FUNCTIONS: [&str; 11] = [
     "jdbc",
 ];
 
-/// Engines of tables and databases that do so.
+/// Table and database engines that do the same.
 const FILE_ENGINES: [&str; 12] = [
     "File",
     "FileLog",
@@ -37,12 +37,12 @@ const FILE_ENGINES: [&str; 12] = [
     "JDBC",
 ];
 
-/// Sources and layouts of a dictionary that do the same.
+/// Sources and layouts of dictionaries that do the same.
 const FILE_SOURCES: [&str; 7] =
     ["FILE", "EXECUTABLE", "EXECUTABLE_POOL", "LIBRARY", "YAMLRegExpTree", "ODBC", "JDBC"];
 const FILE_LAYOUTS: [&str; 2] = ["SSD_CACHE", "COMPLEX_KEY_SSD_CACHE"];
 
-/// Settings whose value is a file's name, of queries and of tables.
+/// Settings of queries and tables whose value is the name of a file.
 const FILE_SETTINGS: [&str; 8] = [
     "format_schema",
     "format_template_resultset",
@@ -54,7 +54,7 @@ const FILE_SETTINGS: [&str; 8] = [
     "rabbitmq_schema",
 ];
 
-/// Refuses a statement, given by its tokens, that names a program, or a file other than a user file.
+/// Refuses a statement, given by its tokens, that names a program, or a file that is no user file.
 pub fn refuse_files(all: &[Token]) -> Result<(), Exception> {
     let attaches = all.iter().any(|token| token.is("ATTACH"));
     for (at, token) in all.iter().enumerate() {
@@ -67,9 +67,12 @@ pub fn refuse_files(all: &[Token]) -> Result<(), Exception> {
             Some(format!("a dictionary of {part}"))
         } else if let Some(setting) = file_setting(token, rest) {
             Some(format!("the setting {setting}"))
-        } else if token.names("disk") && is_call(rest) && before.last().is_some_and(|it| it.is_mark(b'=')) {
+        } else if token.names("disk")
+            && is_call(rest)
+            && before.last().is_some_and(|it| it.is_punctuation(b'='))
+        {
             Some("disk()".to_owned())
-        } else if attaches && token.is("FROM") && rest.first().is_some_and(|next| next.kind == Kind::Text) {
+        } else if attaches && token.is("FROM") && rest.first().is_some_and(|next| next.kind == Kind::String) {
             Some("ATTACH ... FROM a path".to_owned())
         } else {
             None
@@ -81,7 +84,7 @@ pub fn refuse_files(all: &[Token]) -> Result<(), Exception> {
     Ok(())
 }
 
-/// Refuses a setting of the address whose value is a file's name.
+/// Refuses a setting of the URL whose value is the name of a file.
 pub fn refuse_file_setting(name: &str) -> Result<(), Exception> {
     match FILE_SETTINGS.contains(&name) {
         true => Err(refused(&format!("the setting {name}"))),
@@ -89,28 +92,29 @@ pub fn refuse_file_setting(name: &str) -> Result<(), Exception> {
     }
 }
 
-/// Refuses to lift `readonly` by its default, which the engine lets through. It refuses other values itself.
-pub fn refuse_lifting(all: &[Token]) -> Result<(), Exception> {
+/// Refuses `readonly = DEFAULT`, which would reset the setting and which the engine allows. The engine itself refuses
+/// other values.
+pub fn refuse_readonly_reset(all: &[Token]) -> Result<(), Exception> {
     let lifts = all
         .windows(3)
-        .any(|three| three[0].names("readonly") && three[1].is_mark(b'=') && three[2].is("DEFAULT"));
+        .any(|three| three[0].names("readonly") && three[1].is_punctuation(b'=') && three[2].is("DEFAULT"));
     match lifts {
         true => Err(Exception::new(code::READONLY, "Cannot modify 'readonly' setting in readonly mode")),
         false => Ok(()),
     }
 }
 
-/// The engine's refusals in a server's words, with what mends them. `may_write` is what the method says.
+/// Replaces the engine's refusals by a server's, with advice. `may_write` tells whether the method allows writes.
 pub fn reword(exception: Exception, may_write: bool) -> Exception {
-    let says = |text: &str| exception.message.contains(text);
+    let has = |text: &str| exception.message.contains(text);
     match exception.code {
-        code::READONLY if !may_write && says("Cannot execute query in readonly mode") => {
+        code::READONLY if !may_write && has("Cannot execute query in readonly mode") => {
             Exception::new(code::READONLY, READONLY_METHOD)
         }
-        code::ACCESS_DENIED if FILE_GRANTS.iter().any(|grant| says(&format!("have the grant {grant}"))) => {
+        code::ACCESS_DENIED if FILE_GRANTS.iter().any(|grant| has(&format!("have the grant {grant}"))) => {
             refused("this statement")
         }
-        code::CANNOT_OPEN_FILE if says("errno: 13,") => {
+        code::CANNOT_OPEN_FILE if has("errno: 13,") => {
             refused(&format!("this statement ({})", exception.message))
         }
         _ => exception,
@@ -129,7 +133,7 @@ fn refused(what: &str) -> Exception {
         format_args!(
             "Access to files outside of user_files is denied, and {what} needs it: the SQL of this server starts no \
              program and opens the files of that folder alone (in the data directory), by a relative path in quotes \
-             without `..`. Rows need no file: send them in the request's body, behind INSERT INTO t FORMAT CSV"
+             without `..`. Rows need no file: send them in the request's body, after INSERT INTO t FORMAT CSV"
         ),
     )
 }
@@ -143,7 +147,7 @@ fn file_function(before: &[Token], token: &Token, rest: &[Token]) -> Option<&'st
     (!may).then_some(function)
 }
 
-/// Whether what follows names a table, which may be called file and have its columns in parentheses behind it.
+/// Whether a table's name follows. A table may be called file, with its columns in parentheses after the name.
 fn is_defined(before: &[Token]) -> bool {
     const KINDS: [&str; 5] = ["INTO", "TABLE", "EXISTS", "VIEW", "DICTIONARY"];
     match before {
@@ -151,13 +155,13 @@ fn is_defined(before: &[Token]) -> bool {
         [.., describe, table] if table.is("TABLE") && (describe.is("DESCRIBE") || describe.is("DESC")) => {
             false
         }
-        [.., last] => last.is_mark(b'.') || KINDS.iter().any(|kind| last.is(kind)),
+        [.., last] => last.is_punctuation(b'.') || KINDS.iter().any(|kind| last.is(kind)),
         [] => false,
     }
 }
 
 fn is_call(rest: &[Token]) -> bool {
-    rest.first().is_some_and(|next| next.is_mark(b'('))
+    rest.first().is_some_and(|next| next.is_punctuation(b'('))
 }
 
 /// `ENGINE = name` or `ENGINE name`.
@@ -166,25 +170,25 @@ fn file_engine(token: &Token, rest: &[Token]) -> Option<&'static str> {
         return None;
     }
     let name = match rest {
-        [equals, name, ..] if equals.is_mark(b'=') => name,
+        [equals, name, ..] if equals.is_punctuation(b'=') => name,
         [name, ..] => name,
         [] => return None,
     };
     FILE_ENGINES.into_iter().find(|engine| name.names(engine))
 }
 
-/// Whether the first argument of `arguments` is a text that names something in the folder of user files: a path
-/// without `..`, also once its braces are put together, and none of the names that stand for something else.
+/// Whether the first of `arguments` is a string that names a user file: a relative path without `..`, whichever of its
+/// `{alternatives}` are chosen, and no name of a standard stream.
 fn is_user_file(arguments: &[Token]) -> bool {
     const STREAMS: [&[u8]; 4] = [b"-", b"stdin", b"stdout", b"stderr"];
-    /// What a row says takes its place.
+    /// The engine replaces it by a value from each row.
     const PARTITION: &[u8] = b"{_partition_id}";
     let [path, end, ..] = arguments else { return false };
-    // Anything else behind the text makes it part of an expression.
-    if path.kind != Kind::Text || !(end.is_mark(b',') || end.is_mark(b')')) {
+    // Any other token after the string makes it part of an expression.
+    if path.kind != Kind::String || !(end.is_punctuation(b',') || end.is_punctuation(b')')) {
         return false;
     }
-    let path = path.meaning();
+    let path = path.unescaped();
     let is_filled_in = path.windows(PARTITION.len()).any(|window| window == PARTITION);
     !path.is_empty()
         && !path.starts_with(b"/")
@@ -193,7 +197,7 @@ fn is_user_file(arguments: &[Token]) -> bool {
         && !STREAMS.contains(&path.as_slice())
 }
 
-/// Whether a path's component is `..`, or may be once one of each `{alternatives}` is chosen.
+/// Whether a component of a path is `..`, or can be for one choice of its `{alternatives}`.
 fn may_be_dots(component: &[u8]) -> bool {
     let dots = |part: &[u8]| part.iter().all(|&byte| byte == b'.');
     let count = |wanted: u8| component.iter().filter(|&&byte| byte == wanted).count();
@@ -201,7 +205,7 @@ fn may_be_dots(component: &[u8]) -> bool {
         return count(b'}') > 0 || (!component.is_empty() && dots(component));
     };
     let Some((alternatives, _)) = split_at(behind, b'}') else { return true };
-    // Whatever is chosen of the first, it is more than dots; and no alternative spreads over a slash.
+    // Safe if every alternative of the first braces is more than dots, and none contains a slash.
     count(b'{') != count(b'}') || alternatives.split(|&byte| byte == b',').any(dots)
 }
 
@@ -210,10 +214,10 @@ fn split_at(text: &[u8], mark: u8) -> Option<(&[u8], &[u8])> {
     Some((&text[..at], &text[at + 1..]))
 }
 
-/// `SOURCE(name(` or `LAYOUT(name(`, which a dictionary has.
+/// `SOURCE(name(` or `LAYOUT(name(` of a dictionary.
 fn dictionary_part(token: &Token, rest: &[Token]) -> Option<&'static str> {
     let [open, name, call, ..] = rest else { return None };
-    if !open.is_mark(b'(') || !call.is_mark(b'(') {
+    if !open.is_punctuation(b'(') || !call.is_punctuation(b'(') {
         return None;
     }
     let sources = FILE_SOURCES.iter().filter(|_| token.is("SOURCE"));
@@ -223,7 +227,7 @@ fn dictionary_part(token: &Token, rest: &[Token]) -> Option<&'static str> {
 
 /// `name =` in SET, in SETTINGS of a query, or in those of a table.
 fn file_setting(token: &Token, rest: &[Token]) -> Option<&'static str> {
-    let assigned = rest.first().is_some_and(|next| next.is_mark(b'='));
+    let assigned = rest.first().is_some_and(|next| next.is_punctuation(b'='));
     FILE_SETTINGS.into_iter().find(|setting| assigned && token.names(setting))
 }
 
@@ -242,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_a_file_is_refused_with_its_place() {
+    fn what_names_a_file_is_refused_with_its_position() {
         let found = |sql: &str, what: &str| assert_eq!(refusal(sql).as_deref(), Some(what), "{sql}");
         found("SELECT * FROM file('/etc/hostname', 'TSV')", "file() at position 15");
         found("SELECT file /* */ ('../a')", "file() at position 8");
@@ -322,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_it_is_not() {
+    fn what_only_looks_like_a_file_is_allowed() {
         for sql in [
             "SELECT file FROM t WHERE file IN (1)",
             "CREATE TABLE file (file String) ENGINE = MergeTree ORDER BY file",
@@ -339,10 +343,10 @@ mod tests {
     }
 
     #[test]
-    fn readonly_is_not_lifted_by_its_default() {
+    fn readonly_cannot_be_reset_to_its_default() {
         let code = |sql: &str| {
             let all: Vec<Token> = tokens(sql.as_bytes(), 0).collect();
-            refuse_lifting(&all).err().map(|exception| exception.code)
+            refuse_readonly_reset(&all).err().map(|exception| exception.code)
         };
         assert_eq!(code("SELECT 1 SETTINGS readonly = DEFAULT"), Some(164));
         assert_eq!(code("SET max_threads = 1, `read\\x6fnly`=default"), Some(164));
@@ -350,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_the_address_are_looked_at_too() {
+    fn settings_of_the_url_are_checked_too() {
         assert_eq!(refuse_file_setting("format_schema").expect_err("refused").code, 291);
         assert!(refuse_file_setting("format_schema_source").is_ok());
     }

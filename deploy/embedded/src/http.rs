@@ -1,15 +1,16 @@
-//! The HTTP side: one path for queries, two for health. Turns a request into a job, its head into a
-//! response, and a client that goes away into a stopped query.
+//! Answers requests: one path for queries, two for health. Turns a request into a job and the job's result into a
+//! response, and stops the query of a client that leaves. Knows nothing of connections and of SQL.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body as HttpResponseBody, HttpBody};
-use axum::extract::{ConnectInfo, State};
+use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -18,48 +19,43 @@ use super::credentials::Credentials;
 use super::engine::Progress;
 use super::exception::{Exception, code};
 use super::execute::{self, Job};
-use super::heads::{ADDRESS_BYTES_MAX, Address};
-use super::listener::LongAddresses;
+use super::long_urls::{LongUrl, LongUrls, URL_BYTES_MAX};
 use super::origins;
-use super::output::{Body, Finish, Head, Output, OutputPlan, StreamedBody};
-use super::request::Request;
+use super::output::{Body, Finish, Head, Output, OutputOptions, StreamedBody};
+use super::request::QueryRequest;
 use super::running::{Query, Registration, already_running};
 use super::spool::Spool;
 
-/// A body that brings no byte for this long is given up.
+/// The longest time without a byte of the body; then the request is refused.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(300);
 /// ClickHouse's replace_running_query_max_wait_ms.
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Answers any request.
-pub async fn answer(
-    State(server): State<Arc<Server>>,
-    ConnectInfo(LongAddresses(aside)): ConnectInfo<LongAddresses>,
-    request: axum::extract::Request,
-) -> Response {
+/// Answers any request. `long_urls` are the long URLs of its connection.
+pub async fn answer(server: &Arc<Server>, long_urls: &LongUrls, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let page = match server.origins.judge(&parts.headers) {
+    let page = match server.origins.check(&parts.headers) {
         Ok(page) => page,
-        Err(exception) => return failure(&server, &Uuid::new_v4().to_string(), &exception),
+        Err(exception) => return failure(server, &Uuid::new_v4().to_string(), &exception),
     };
-    let (mut response, page_may_read) = match aside.take(parts.uri.path()) {
+    let (mut response, page_may_read) = match long_urls.take(parts.uri.path()) {
         None => {
             let query = parts.uri.query().unwrap_or("");
-            dispatch(&server, &parts, parts.uri.path(), query, page.as_ref(), body).await
+            dispatch(server, &parts, parts.uri.path(), query, page.as_ref(), body).await
         }
-        Some(Address::Given(address)) => {
-            let (path, query) = split_address(&address);
-            dispatch(&server, &parts, path, query, page.as_ref(), body).await
+        Some(LongUrl::Complete(url)) => {
+            let (path, query) = split_url(&url);
+            dispatch(server, &parts, path, query, page.as_ref(), body).await
         }
-        Some(Address::TooLong) => (too_long(&server), true),
+        Some(LongUrl::TooLong) => (url_too_long(server), true),
     };
     if let Some(page) = page.filter(|_| page_may_read) {
-        origins::let_read(response.headers_mut(), &page);
+        origins::allow_reading(response.headers_mut(), &page);
     }
     response
 }
 
-/// The answer, and whether a page may read it.
+/// Returns the response, and whether a page may read it.
 async fn dispatch(
     server: &Arc<Server>,
     parts: &Parts,
@@ -89,7 +85,7 @@ async fn answer_query(
     query: &str,
     body: HttpResponseBody,
 ) -> (Response, bool) {
-    let request = match Request::read(&parts.method, query, &parts.headers) {
+    let request = match QueryRequest::read(&parts.method, query, &parts.headers) {
         Ok(request) => request,
         Err(exception) => return (failure(server, &Uuid::new_v4().to_string(), &exception), true),
     };
@@ -102,22 +98,22 @@ async fn answer_query(
     (response, page_may_read)
 }
 
-/// What a browser asks before it sends what no form could. Whether a page asks says whether it may.
-fn preflight(page_asks: bool, parts: &Parts) -> Response {
+/// Answers a preflight, which a browser sends before a request that no form could send. A page that gets here is allowed.
+fn preflight(is_page: bool, parts: &Parts) -> Response {
     let mut response = Response::new(HttpResponseBody::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(header::ALLOW, origins::METHODS);
-    if page_asks {
-        origins::let_ask(response.headers_mut(), &parts.headers);
+    if is_page {
+        origins::allow_request(response.headers_mut(), &parts.headers);
     }
     response
 }
 
-fn too_long(server: &Server) -> Response {
+fn url_too_long(server: &Server) -> Response {
     let exception = Exception::new(
         code::BAD_REQUEST_PARAMETER,
         format_args!(
-            "the address has more than {ADDRESS_BYTES_MAX} bytes (http_max_uri_size): send the query in the body of a \
+            "the address has more than {URL_BYTES_MAX} bytes (http_max_uri_size): send the query in the body of a \
              POST, and its parameters as fields of a form (multipart/form-data)"
         ),
     );
@@ -126,11 +122,11 @@ fn too_long(server: &Server) -> Response {
     response
 }
 
-/// The path and the query of an address, which may name a host before them.
-fn split_address(address: &str) -> (&str, &str) {
-    let path = match address.split_once("://") {
+/// The path and the query of a URL, which may contain a host before them.
+fn split_url(url: &str) -> (&str, &str) {
+    let path = match url.split_once("://") {
         Some((scheme, rest)) if !scheme.contains('/') => rest.find('/').map_or("/", |at| &rest[at..]),
-        _ => address,
+        _ => url,
     };
     path.split_once('?').unwrap_or((path, ""))
 }
@@ -138,7 +134,7 @@ fn split_address(address: &str) -> (&str, &str) {
 async fn run(
     server: &Arc<Server>,
     parts: &Parts,
-    request: Request,
+    request: QueryRequest,
     id: &str,
     body: HttpResponseBody,
 ) -> Result<Response, Exception> {
@@ -170,7 +166,7 @@ async fn run(
     let body = receive(server, &query, parts, body).await?;
     let tag = exception_tag();
     let (sender, head) = oneshot::channel();
-    let plan = OutputPlan {
+    let plan = OutputOptions {
         query: Arc::clone(&query),
         coding: request.response_coding,
         tag: tag.clone(),
@@ -179,7 +175,7 @@ async fn run(
         head: sender,
     };
     let output = Output::new(plan).map_err(|error| {
-        Exception::new(code::LOGICAL_ERROR, format_args!("cannot start to pack the result: {error}"))
+        Exception::new(code::LOGICAL_ERROR, format_args!("cannot start to compress the result: {error}"))
     })?;
     let mut response = Response::builder();
     if let Some(coding) = request.response_coding.http_name() {
@@ -192,7 +188,7 @@ async fn run(
     tokio::task::spawn_blocking(move || execute::run(job));
     let head: Head = match head.await {
         Ok(head) => head.inspect_err(|_| stop_on_drop.finish())?,
-        // The job's thread ended without a word: it panicked, and has said so on standard error.
+        // The job's thread has panicked, and has written so to standard error.
         Err(_) => return Err(Exception::new(code::LOGICAL_ERROR, "the query's thread failed")),
     };
     let own = |name: &'static str, value: &str| (HeaderName::from_static(name), HeaderValue::from_str(value));
@@ -207,13 +203,13 @@ async fn run(
         own("content-type", content_type(&head.format)),
     ];
     for (name, value) in headers {
-        // What cannot stand in a header (a query_id with a line end in it) is left out.
+        // A value that no header can contain (such as a query_id with a line end) is left out.
         if let Ok(value) = value {
             response = response.header(name, value);
         }
     }
     if let Some(headers) = response.headers_mut() {
-        // Each of them once, also where it is one of the server's own.
+        // Each replaces a header of the server's with the same name.
         head.headers.into_iter().for_each(|(name, value)| drop(headers.insert(name, value)));
     }
     let body = match head.body {
@@ -221,7 +217,7 @@ async fn run(
             stop_on_drop.finish();
             HttpResponseBody::from(bytes)
         }
-        Body::Streamed(pieces) => HttpResponseBody::new(StreamedBody::new(pieces, stop_on_drop)),
+        Body::Streamed(chunks) => HttpResponseBody::new(StreamedBody::new(chunks, stop_on_drop)),
     };
     response
         .body(body)
@@ -229,17 +225,14 @@ async fn run(
 }
 
 impl Server {
-    /// Compares digests, so that the time taken says nothing about the password.
+    /// Compares digests in constant time, so that the time does not depend on the password.
     fn authenticate(&self, given: &Credentials) -> Result<(), Exception> {
-        let digest = |text: &str| Sha256::digest(text.as_bytes());
-        let differ = |left: &str, right: &str| {
-            digest(left)
-                .iter()
-                .zip(digest(right).iter())
-                .fold(0, |differ, (left, right)| differ | (left ^ right))
-        };
+        let are_equal =
+            |left: &str, right: &str| Sha256::digest(left).as_slice().ct_eq(Sha256::digest(right).as_slice());
         let expected = &self.credentials;
-        if differ(&given.user, &expected.user) | differ(&given.password, &expected.password) == 0 {
+        let are_right =
+            are_equal(&given.user, &expected.user) & are_equal(&given.password, &expected.password);
+        if are_right.into() {
             return Ok(());
         }
         Err(Exception::new(
@@ -252,7 +245,7 @@ impl Server {
     }
 }
 
-async fn register(server: &Arc<Server>, request: &Request, id: &str) -> Result<Registration, Exception> {
+async fn register(server: &Arc<Server>, request: &QueryRequest, id: &str) -> Result<Registration, Exception> {
     if request.replace_running_query
         && let Some(older) = server.running.find(id)
     {
@@ -264,7 +257,7 @@ async fn register(server: &Arc<Server>, request: &Request, id: &str) -> Result<R
     server.running.register(id.to_owned(), &request.text)
 }
 
-/// Takes the body in. One that is cut never becomes a query.
+/// Receives the body. A body that is cut short never becomes a query.
 async fn receive(
     server: &Arc<Server>,
     query: &Query,
@@ -274,11 +267,11 @@ async fn receive(
     let announced =
         parts.headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > server.space.body_bytes_max) {
-        return Err(server.space.refuse_body());
+        return Err(server.space.body_too_large());
     }
-    let mut spool = server.space.spool()?;
+    let mut spool = server.space.new_spool()?;
     loop {
-        // Losing the race loses a frame, and with it the request: the other branches end it.
+        // Losing the frame loses the request, which both other branches end.
         let frame = tokio::select! {
             frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)) => frame,
             () = query.asked_to_stop() => return Err(query.cancelled()),
@@ -306,8 +299,7 @@ async fn receive(
     }
 }
 
-/// Stops a query that only reads when its client goes away, which is when the response, or the future
-/// that would become it, is dropped.
+/// Stops a query that only reads when its client leaves, which drops the response or the future that makes it.
 struct StopOnDrop {
     server: Arc<Server>,
     query: Option<Arc<Query>>,
@@ -346,7 +338,7 @@ fn summary(progress: Progress, elapsed: Duration) -> String {
     )
 }
 
-/// By the format's name, whose case does not matter to the engine.
+/// The content type of a format, whose name is not case-sensitive.
 fn content_type(format: &str) -> &'static str {
     match format.to_ascii_lowercase().as_str() {
         "tabseparated"
@@ -371,7 +363,7 @@ fn content_type(format: &str) -> &'static str {
 }
 
 fn failure(server: &Server, id: &str, exception: &Exception) -> Response {
-    // Every code maps to a status that exists.
+    // Every code maps to a valid status.
     let status = StatusCode::from_u16(exception.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = plain(status, format!("{}\n", exception.text(&server.version)));
     let headers = response.headers_mut();
@@ -402,11 +394,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_split() {
-        assert_eq!(split_address("/?query=a?b"), ("/", "query=a?b"));
-        assert_eq!(split_address("/ping"), ("/ping", ""));
-        assert_eq!(split_address("/?x=http://a/b"), ("/", "x=http://a/b"));
-        assert_eq!(split_address("http://localhost:1/?query=1"), ("/", "query=1"));
-        assert_eq!(split_address("http://localhost"), ("/", ""));
+    fn urls_are_split() {
+        assert_eq!(split_url("/?query=a?b"), ("/", "query=a?b"));
+        assert_eq!(split_url("/ping"), ("/ping", ""));
+        assert_eq!(split_url("/?x=http://a/b"), ("/", "x=http://a/b"));
+        assert_eq!(split_url("http://localhost:1/?query=1"), ("/", "query=1"));
+        assert_eq!(split_url("http://localhost"), ("/", ""));
     }
 }

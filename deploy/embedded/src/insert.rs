@@ -1,5 +1,5 @@
-//! INSERT: where its head ends and its rows begin, in which format they are, and how the engine gets to
-//! read them, since rows of any kind cannot stand in the text of a query.
+//! INSERT: finds where the statement ends and its rows begin, and the format of the rows, and rewrites the statement so
+//! that the engine reads the rows from a file or a table. The text of a query cannot contain arbitrary bytes.
 
 use std::ops::Range;
 
@@ -7,30 +7,29 @@ use super::exception::{Exception, code};
 use super::lexer::{Kind, Token, tokens};
 use super::statement::{refuse_more, syntax_error};
 
-/// An INSERT whose rows follow its head. All positions are bytes of the text.
+/// An INSERT that is followed by rows. All positions are bytes of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Insert {
     pub source: Source,
     /// The format's name.
     pub format: String,
-    /// Where the head ends and rows begin; the text's length if none follow in it.
+    /// Where the rows begin; the text's length if the text contains none.
     pub rows_at: usize,
 }
 
-/// How the rows come into the statement.
+/// Where the statement takes the rows from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// `INSERT INTO t (a) [SETTINGS ...] FORMAT x` or `VALUES`: `infile_at` is before SETTINGS,
     /// `format_at` before FORMAT or VALUES.
     Rows { infile_at: usize, format_at: usize },
-    /// `INSERT INTO t SELECT ... FROM input('structure') FORMAT x`: the call, the columns that it names,
-    /// and where FORMAT begins.
+    /// `INSERT INTO t SELECT ... FROM input('structure') FORMAT x`: the call, its columns, and where FORMAT begins.
     Input { call: Range<usize>, structure: Option<String>, format_at: usize },
 }
 
 impl Insert {
-    /// The statement for the engine, with the rows of [`Source::Rows`] in the file at `path`, which needs
-    /// no escaping.
+    /// The statement for the engine, which reads the rows of [`Source::Rows`] from the file at `path`. The path needs no
+    /// escaping.
     pub fn reading_file(&self, sql: &[u8], path: &str) -> Vec<u8> {
         let Source::Rows { infile_at, format_at } = self.source else {
             unreachable!("rows of input() are read from a table: {self:?}")
@@ -47,7 +46,7 @@ impl Insert {
         .concat()
     }
 
-    /// The statement for the engine, with `table`, which needs no quotes, in the place of input().
+    /// The statement for the engine, with `table` instead of input(). The table's name needs no quotes.
     pub fn reading_table(&self, sql: &[u8], table: &str) -> Vec<u8> {
         let Source::Input { call, format_at, .. } = &self.source else {
             unreachable!("only input() is read from a table: {self:?}")
@@ -56,7 +55,7 @@ impl Insert {
     }
 }
 
-/// Reads the INSERT at the token `insert`; `None` if no rows follow it.
+/// Parses the INSERT at the token `insert`; `None` if no rows follow it.
 pub fn read(sql: &[u8], insert: Token) -> Result<Option<Insert>, Exception> {
     let mut depth = 0_usize;
     let mut settings_at = None;
@@ -67,10 +66,10 @@ pub fn read(sql: &[u8], insert: Token) -> Result<Option<Insert>, Exception> {
     let mut rest = tokens(sql, insert.end());
     while let Some(token) = rest.next() {
         match token.kind {
-            Kind::Mark(b'(' | b'[' | b'{') => depth += 1,
-            Kind::Mark(b')' | b']' | b'}') => depth = depth.saturating_sub(1),
-            // The head ends with a semicolon: no rows can follow.
-            Kind::Mark(b';') => {
+            Kind::Punctuation(b'(' | b'[' | b'{') => depth += 1,
+            Kind::Punctuation(b')' | b']' | b'}') => depth = depth.saturating_sub(1),
+            // A semicolon ends the statement: no rows can follow.
+            Kind::Punctuation(b';') => {
                 refuse_more(rest.next())?;
                 break;
             }
@@ -78,7 +77,7 @@ pub fn read(sql: &[u8], insert: Token) -> Result<Option<Insert>, Exception> {
         }
         // A table may be called format: the name of the target is not a clause.
         let names_target =
-            before.is_mark(b'.') || ["INSERT", "INTO", "TABLE"].iter().any(|word| before.is(word));
+            before.is_punctuation(b'.') || ["INSERT", "INTO", "TABLE"].iter().any(|word| before.is(word));
         if depth == 0 && !names_target {
             if token.is("VALUES") && !selects {
                 let source = Source::Rows { infile_at: settings_at.unwrap_or(token.at), format_at: token.at };
@@ -94,8 +93,8 @@ pub fn read(sql: &[u8], insert: Token) -> Result<Option<Insert>, Exception> {
             if token.is("SETTINGS") && !selects {
                 settings_at = Some(token.at);
             }
-            // A table may be called infile; a path in quotes makes the clause.
-            if reads_infile && token.kind == Kind::Text {
+            // A table may be called infile; only a path in quotes makes it a clause.
+            if reads_infile && token.kind == Kind::String {
                 return Err(Exception::new(
                     code::UNKNOWN_TYPE_OF_QUERY,
                     "Query has infile and was sent directly to the server",
@@ -141,8 +140,8 @@ fn call_of(sql: &[u8], name: &Token) -> Option<Range<usize>> {
     let mut depth = 0;
     for token in tokens(sql, name.end()) {
         match token.kind {
-            Kind::Mark(b'(') => depth += 1,
-            Kind::Mark(b')') if depth > 0 => depth -= 1,
+            Kind::Punctuation(b'(') => depth += 1,
+            Kind::Punctuation(b')') if depth > 0 => depth -= 1,
             _ if depth == 0 => return None,
             _ => {}
         }
@@ -153,13 +152,13 @@ fn call_of(sql: &[u8], name: &Token) -> Option<Range<usize>> {
     None
 }
 
-/// The columns that `input('columns')` names; `None` where the rows themselves are to tell.
+/// The columns in `input('columns')`; `None` if the engine is to infer them from the rows.
 fn structure_in(call: &[u8]) -> Result<Option<String>, Exception> {
     let inside: Vec<Token> = tokens(call, 0).skip(2).collect();
     match inside.as_slice() {
         [_close] => Ok(None),
-        [text, _close] if text.kind == Kind::Text => {
-            Ok(Some(String::from_utf8_lossy(&text.meaning()).into_owned()))
+        [text, _close] if text.kind == Kind::String => {
+            Ok(Some(String::from_utf8_lossy(&text.unescaped()).into_owned()))
         }
         _ => Err(Exception::new(
             code::BAD_ARGUMENTS,
@@ -168,7 +167,7 @@ fn structure_in(call: &[u8]) -> Result<Option<String>, Exception> {
     }
 }
 
-/// Rows begin after the blanks that follow the format's name, and after one line end if there is one.
+/// Rows begin after the spaces that follow the format's name, and after one line end if there is one.
 fn skip_line_end(sql: &[u8], from: usize) -> usize {
     let mut at = from;
     while matches!(sql.get(at), Some(b' ' | b'\t' | b'\x0c')) {

@@ -1,5 +1,5 @@
-//! KILL QUERY: the engine does not know this server's query ids, and cannot see a query whose body is
-//! still arriving.
+//! KILL QUERY, carried out by this server: the engine does not know the server's query ids, nor a query whose body is
+//! still arriving. Knows nothing of how a condition is parsed.
 
 use std::sync::Arc;
 
@@ -13,19 +13,19 @@ use super::processes;
 use super::running::Query;
 use super::statement::KillMode;
 
-/// A KILL QUERY with what it takes to run it.
+/// A KILL QUERY, ready to run.
 pub struct KillTask<'task> {
     /// The expression after WHERE.
     pub condition: &'task [u8],
     pub mode: KillMode,
-    /// The answer's.
+    /// The format of the answer.
     pub format: &'task str,
-    /// What the condition's placeholders stand for.
+    /// The values of the condition's placeholders.
     pub parameters: &'task [Parameter],
 }
 
 impl KillTask<'_> {
-    /// Stops the queries that the condition is true for, but for `query` itself.
+    /// Stops the queries for which the condition is true, except `query` itself.
     pub fn run(
         &self,
         server: &Arc<Server>,
@@ -35,14 +35,14 @@ impl KillTask<'_> {
     ) -> Result<(), Exception> {
         let mut parameters = self.parameters.to_vec();
         parameters.extend(processes::parameters(&server.running, query));
-        let select = processes::matching(self.condition);
+        let select = processes::select_matching(self.condition);
         let reply = connection.run(&select, "JSONCompactEachRow", &parameters)?;
         let mut victims = Vec::new();
         for row in reply.bytes().split(|&byte| byte == b'\n').filter(|row| !row.is_empty()) {
             let (id,): (String,) = serde_json::from_slice(row).map_err(|error| {
                 Exception::new(code::LOGICAL_ERROR, format_args!("cannot read the queries to kill: {error}"))
             })?;
-            // Without those that ended meanwhile, and without this one.
+            // Without the queries that have ended since, and without this one.
             victims.extend(server.running.find(&id).filter(|victim| victim.id != query.id));
         }
         let ids: Vec<&str> = victims.iter().map(|victim| victim.id.as_str()).collect();
@@ -52,16 +52,16 @@ impl KillTask<'_> {
             KillMode::Test => "unknown_status",
         };
         parameters
-            .push(Parameter { name: "embedded_victims".to_owned(), value: processes::text_array(&ids) });
+            .push(Parameter { name: "embedded_victims".to_owned(), value: processes::string_array(&ids) });
         parameters.push(Parameter { name: "embedded_status".to_owned(), value: status.into() });
-        let shown = connection.run(&processes::victims(), self.format, &parameters)?;
+        let shown = connection.run(&processes::select_victims(), self.format, &parameters)?;
         if self.mode != KillMode::Test {
             victims.iter().for_each(|victim| server.stop(victim));
         }
         if self.mode == KillMode::Sync {
             Handle::current().block_on(async {
                 for victim in &victims {
-                    // Losing `gone` loses nothing: it is asked again by the next KILL.
+                    // Losing `gone` loses nothing: another KILL can wait again.
                     tokio::select! {
                         () = victim.gone() => {}
                         () = query.asked_to_stop() => return Err(query.cancelled()),

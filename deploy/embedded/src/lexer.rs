@@ -1,8 +1,8 @@
-//! Splits ClickHouse SQL into tokens exactly where the engine's own lexer splits it: what is quoted, what
-//! is a comment, what is a word. Works on bytes, since an INSERT's rows may follow in the same text.
+//! Splits ClickHouse SQL into tokens exactly as the engine's own lexer does: quoted strings, comments, words. Works on
+//! bytes, since an INSERT's rows may follow in the same text. Knows no statement.
 //!
-//! A difference would let a text mean one thing here and another in the engine, so that
-//! tests/embedded_lexer.rs compares the two (the engine shows its own with `tokenizeQuery`).
+//! If the two differed, a text could mean one thing here and another in the engine. tests/lexer.rs compares them (the
+//! engine shows its own tokens with `tokenizeQuery`).
 
 use std::borrow::Cow;
 
@@ -13,13 +13,13 @@ pub enum Kind {
     /// "a", `a` or “a”.
     Identifier,
     /// 'a', ‘a’, $tag$a$tag$, x'61' or b'01100001'.
-    Text,
+    String,
     Number,
     /// Punctuation of one byte.
-    Mark(u8),
-    /// An operator of several bytes, or what the engine takes for no token at all.
+    Punctuation(u8),
+    /// An operator of several bytes, or bytes that are no token for the engine.
     Other,
-    /// A quote or comment that the text ends inside of.
+    /// A quoted token or a comment without its end.
     Unfinished,
 }
 
@@ -27,7 +27,7 @@ pub enum Kind {
 pub struct Token<'sql> {
     pub kind: Kind,
     pub text: &'sql [u8],
-    /// The byte that the token starts at.
+    /// The position of the token's first byte.
     pub at: usize,
 }
 
@@ -37,15 +37,15 @@ impl<'sql> Token<'sql> {
         self.kind == Kind::Word && self.text.eq_ignore_ascii_case(keyword.as_bytes())
     }
 
-    pub fn is_mark(&self, mark: u8) -> bool {
-        self.kind == Kind::Mark(mark)
+    pub fn is_punctuation(&self, mark: u8) -> bool {
+        self.kind == Kind::Punctuation(mark)
     }
 
     pub fn end(&self) -> usize {
         self.at + self.text.len()
     }
 
-    /// What a word or a quoted identifier names; `None` of any other token.
+    /// The name that a word or a quoted identifier stands for; `None` for any other token.
     pub fn name(&self) -> Option<Cow<'sql, [u8]>> {
         match self.kind {
             Kind::Word => Some(Cow::Borrowed(self.text)),
@@ -54,26 +54,26 @@ impl<'sql> Token<'sql> {
         }
     }
 
-    /// What a text or a quoted identifier stands for, without its quotes and escapes.
-    pub fn meaning(&self) -> Vec<u8> {
+    /// The value of a string or a quoted identifier, without its quotes and escapes.
+    pub fn unescaped(&self) -> Vec<u8> {
         match self.text[0] {
             b'$' => {}
             b'x' | b'X' => return bytes_of(&self.text[2..self.text.len() - 1], 16),
             b'b' | b'B' => return bytes_of(&self.text[2..self.text.len() - 1], 2),
             _ => return unquoted(self.text),
         }
-        // A heredoc: the same tag on both sides, and nothing escapes.
+        // A heredoc: the same tag on both sides, without escapes.
         let tag = self.text[1..].iter().position(|&byte| byte == b'$').map_or(0, |inside| inside + 2);
         self.text.get(tag..self.text.len() - tag).unwrap_or_default().to_vec()
     }
 
-    /// Whether this names `name`, quoted or not, in any case of letters.
+    /// Whether this names `name`, quoted or not; not case-sensitive.
     pub fn names(&self, name: &str) -> bool {
         self.name().is_some_and(|it| it.eq_ignore_ascii_case(name.as_bytes()))
     }
 }
 
-/// The tokens of `sql` from byte `from`, which no token may reach across; blanks and comments are left out.
+/// The tokens of `sql` from byte `from`, which must not be inside a token; without whitespace and comments.
 pub fn tokens(sql: &[u8], from: usize) -> Tokens<'_> {
     Tokens { sql, at: from, before: None }
 }
@@ -81,7 +81,7 @@ pub fn tokens(sql: &[u8], from: usize) -> Tokens<'_> {
 pub struct Tokens<'sql> {
     sql: &'sql [u8],
     at: usize,
-    /// The token before this place: `1.1` is a number, and in `x.1.1` there are two.
+    /// The token before this position: `1.1` is one number, and `x.1.1` contains two.
     before: Option<Kind>,
 }
 
@@ -104,7 +104,7 @@ impl<'sql> Iterator for Tokens<'sql> {
         let (kind, length) = match rest[0] {
             quote @ (b'\'' | b'"' | b'`') => quoted(rest, quote),
             b'$' => dollar(rest),
-            b'0'..=b'9' => number(rest, self.before == Some(Kind::Mark(b'.'))),
+            b'0'..=b'9' => number(rest, self.before == Some(Kind::Punctuation(b'.'))),
             b'.' if self.starts_a_number(rest) => (Kind::Number, fraction(rest)),
             b'x' | b'X' | b'b' | b'B' if rest.len() > 2 && rest[1] == b'\'' => digits_in_quotes(rest),
             0xe2 => curly(rest),
@@ -123,11 +123,12 @@ impl<'sql> Tokens<'sql> {
         token
     }
 
-    /// Whether the dot that `rest` starts with reaches into nothing before it. The engine takes the first
-    /// byte of a text for a number, whatever follows.
+    /// Whether the dot that `rest` starts with begins a number, instead of an access to the value before it. The engine
+    /// takes a dot at the start of a text for a number, whatever follows.
     fn starts_a_number(&self, rest: &[u8]) -> bool {
-        use Kind::{Identifier, Mark, Number, Word};
-        let follows_a_value = matches!(self.before, Some(Mark(b')' | b']') | Word | Identifier | Number));
+        use Kind::{Identifier, Number, Punctuation, Word};
+        let follows_a_value =
+            matches!(self.before, Some(Punctuation(b')' | b']') | Word | Identifier | Number));
         self.at == 0 || (rest.get(1).is_some_and(u8::is_ascii_digit) && !follows_a_value)
     }
 }
@@ -135,11 +136,11 @@ impl<'sql> Tokens<'sql> {
 enum Skipped {
     Nothing,
     Bytes(usize),
-    /// A comment that the text ends inside of.
+    /// A comment without its end.
     Unfinished,
 }
 
-/// The blank or comment that `rest` starts with.
+/// The whitespace or comment that `rest` starts with.
 fn skipped(rest: &[u8]) -> Skipped {
     match rest[0] {
         b' ' | b'\t' | b'\n' | b'\r' | b'\x0b' | b'\x0c' => Skipped::Bytes(1),
@@ -149,16 +150,16 @@ fn skipped(rest: &[u8]) -> Skipped {
             Some(length) => Skipped::Bytes(length),
             None => Skipped::Unfinished,
         },
-        _ => match wide_blank(rest) {
+        _ => match unicode_whitespace(rest) {
             0 => Skipped::Nothing,
             length => Skipped::Bytes(length),
         },
     }
 }
 
-/// The length of the blank beyond ASCII that `rest` starts with, as the engine counts blanks: U+0085,
+/// The length of the whitespace beyond ASCII that `rest` starts with. The engine counts as whitespace: U+0085,
 /// U+00A0, U+180E, U+2000 to U+200D, U+2028, U+2029, U+202F, U+205F, U+2060, U+3000, U+FEFF.
-fn wide_blank(rest: &[u8]) -> usize {
+fn unicode_whitespace(rest: &[u8]) -> usize {
     match rest {
         [0xc2, 0x85 | 0xa0, ..] => 2,
         [0xe1, 0xa0, 0x8e, ..]
@@ -194,7 +195,7 @@ fn nested_comment(rest: &[u8]) -> Option<usize> {
 
 /// A quoted token: a backslash escapes, a doubled quote stands for itself.
 fn quoted(rest: &[u8], quote: u8) -> (Kind, usize) {
-    let kind = if quote == b'\'' { Kind::Text } else { Kind::Identifier };
+    let kind = if quote == b'\'' { Kind::String } else { Kind::Identifier };
     let mut at = 1;
     while at < rest.len() {
         match rest[at] {
@@ -207,7 +208,7 @@ fn quoted(rest: &[u8], quote: u8) -> (Kind, usize) {
     (Kind::Unfinished, rest.len())
 }
 
-/// x'6f' or b'01': the digits of a text. What is no digit before the quote ends leaves it open.
+/// x'6f' or b'01': a string by its digits. Another character before the closing quote makes it unfinished.
 fn digits_in_quotes(rest: &[u8]) -> (Kind, usize) {
     let is_digit = |byte: &u8| match rest[0] {
         b'x' | b'X' => byte.is_ascii_hexdigit(),
@@ -215,18 +216,18 @@ fn digits_in_quotes(rest: &[u8]) -> (Kind, usize) {
     };
     let end = 2 + rest[2..].iter().take_while(|byte| is_digit(byte)).count();
     match rest.get(end) {
-        Some(b'\'') => (Kind::Text, end + 1),
+        Some(b'\'') => (Kind::String, end + 1),
         _ => (Kind::Unfinished, rest.len()),
     }
 }
 
-/// ‘text’, “identifier” or the mathematical minus sign. Nothing escapes inside curly quotes, and behind one there
-/// must be room for the other.
+/// ‘string’, “identifier” or the mathematical minus sign. Curly quotes know no escapes. After an opening quote, the
+/// text must be long enough for a closing one.
 fn curly(rest: &[u8]) -> (Kind, usize) {
     let (kind, end): (Kind, &[u8]) = match rest {
         [0xe2, 0x88, 0x92, ..] => return (Kind::Other, 3),
         _ if rest.len() < 2 * "’".len() => return operator(rest),
-        [0xe2, 0x80, 0x98, ..] => (Kind::Text, "’".as_bytes()),
+        [0xe2, 0x80, 0x98, ..] => (Kind::String, "’".as_bytes()),
         [0xe2, 0x80, 0x9c, ..] => (Kind::Identifier, "”".as_bytes()),
         _ => return operator(rest),
     };
@@ -242,16 +243,16 @@ fn dollar(rest: &[u8]) -> (Kind, usize) {
     if rest.get(tag) == Some(&b'$') {
         let tag = tag + 1;
         if let Some(inside) = find(&rest[tag..], &rest[..tag]) {
-            return (Kind::Text, tag + inside + tag);
+            return (Kind::String, tag + inside + tag);
         }
     }
     match rest.get(1) {
         Some(&next) if is_word(next) => (Kind::Word, word(rest)),
-        _ => (Kind::Mark(b'$'), 1),
+        _ => (Kind::Punctuation(b'$'), 1),
     }
 }
 
-/// What starts with a digit: a number, or a word like `2nd`, which a dollar sign ends.
+/// A token that starts with a digit: a number, or a word like `2nd`, which ends at a dollar sign.
 fn number(rest: &[u8], after_dot: bool) -> (Kind, usize) {
     let at = if after_dot { digits(rest, 1, Digits::Decimal, false) } else { whole_number(rest) };
     let end = at + rest[at..].iter().take_while(|&&byte| is_word(byte)).count();
@@ -307,7 +308,7 @@ enum Digits {
     Hexadecimal,
 }
 
-/// The end of the digits from `at` on; an underscore may stand between two of them.
+/// The end of the digits from `at` on; two digits may have an underscore between them.
 fn digits(rest: &[u8], at: usize, base: Digits, at_start: bool) -> usize {
     let is_digit = |byte: &u8| match base {
         Digits::Decimal => byte.is_ascii_digit(),
@@ -332,9 +333,9 @@ fn operator(rest: &[u8]) -> (Kind, usize) {
     }
     let means_nothing = rest[0].is_ascii_control() || matches!(rest[0], b'&' | b'~');
     if rest[0].is_ascii() && !means_nothing {
-        return (Kind::Mark(rest[0]), 1);
+        return (Kind::Punctuation(rest[0]), 1);
     }
-    // No token at all, as long as the character that it seems to start.
+    // No token: the bytes of one character.
     let more = rest[1..].iter().take_while(|&&byte| byte & 0xc0 == 0x80).count();
     (Kind::Other, 1 + more)
 }
@@ -359,7 +360,7 @@ fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
     text.windows(wanted.len()).position(|window| window == wanted)
 }
 
-/// What a quoted token means, without its quotes and escapes.
+/// The value of a quoted token, without its quotes and escapes.
 fn unquoted(token: &[u8]) -> Vec<u8> {
     let quote = token[0];
     if !quote.is_ascii() {
@@ -386,13 +387,13 @@ fn unquoted(token: &[u8]) -> Vec<u8> {
     meant
 }
 
-/// The bytes that `digits` of base 16 or 2 make, the first of them filled up with zeros.
+/// The bytes of `digits` in base 16 or 2; the first byte is padded with zeros.
 fn bytes_of(digits: &[u8], base: u32) -> Vec<u8> {
     let per_byte = if base == 16 { 2 } else { 8 };
     let byte = |part: &[u8]| {
         part.iter().fold(0, |byte, &it| byte * base + char::from(it).to_digit(base).unwrap_or(0))
     };
-    // As many digits as fit into a byte.
+    // The digits of one byte.
     let mut bytes: Vec<u8> = digits.rchunks(per_byte).map(|part| byte(part) as u8).collect();
     bytes.reverse();
     bytes
@@ -452,7 +453,7 @@ mod tests {
             texts("x'41' B'01'x'' ax'41' 1x'4'"),
             ["x'41'", "B'01'", "x''", "ax", "'41'", "1x", "'4'"]
         );
-        assert_eq!(kinds("x'41' b'0' x '41'"), [Kind::Text, Kind::Text, Kind::Word, Kind::Text]);
+        assert_eq!(kinds("x'41' b'0' x '41'"), [Kind::String, Kind::String, Kind::Word, Kind::String]);
     }
 
     #[test]
@@ -471,7 +472,7 @@ mod tests {
     fn curly_quotes_quote() {
         assert_eq!(
             kinds("SELECT ‘a;\\’, “b;”"),
-            [Kind::Word, Kind::Text, Kind::Mark(b','), Kind::Identifier]
+            [Kind::Word, Kind::String, Kind::Punctuation(b','), Kind::Identifier]
         );
     }
 
@@ -504,8 +505,8 @@ mod tests {
     fn texts_are_read_through_their_quotes() {
         let meaning = |sql: &str| {
             let token = tokens(sql.as_bytes(), 0).next().expect("a token");
-            assert_eq!(token.kind, Kind::Text, "{sql}");
-            String::from_utf8(token.meaning()).expect("utf-8")
+            assert_eq!(token.kind, Kind::String, "{sql}");
+            String::from_utf8(token.unescaped()).expect("utf-8")
         };
         assert_eq!(meaning("'it''s \\'\\t\\x41'"), "it's '\tA");
         assert_eq!(meaning("$x$it's $y$$x$"), "it's $y$");

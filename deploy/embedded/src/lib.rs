@@ -1,74 +1,77 @@
-//! The ClickHouse engine as a server on one machine: libchdb behind ClickHouse's HTTP interface, so that
-//! ordinary clients cannot tell it from one. One process, one data path, one user; no clustering, no
-//! native protocol, no TLS.
+//! The ClickHouse engine as a server on one machine: libchdb behind ClickHouse's HTTP interface. Ordinary clients use it
+//! as they use a ClickHouse server. One process, one data path, one user; no clustering, no native protocol, no TLS.
 //!
 //! ```text
-//!  request ─▶ heads ─▶ http ─▶ origins   may this page ask?
-//!                       │ └──▶ request   who asks, and for what
-//!                       │ └──▶ spool     the body, in memory, bounded
-//!                       ▼
-//!                     execute ─▶ compression, statement, insert   rows and their statement
-//!                       │  └───▶ guard, ast                       what SQL may name, and what it is
-//!                       │  └───▶ session, settings                a connection that is kept
-//!                       ▼
-//!                     engine  (libchdb, confined to the data directory)
-//!                       ▼
-//!                     output ─▶ response   1 MiB held back, then streamed, two pieces ahead at most
+//!  client ─▶ listener   at most --max-connections at once; time limits for a head and for an unread answer
+//!              │ └──▶ long_urls   URLs of up to 1 MiB
+//!              ▼
+//!             http ─▶ origins     may this web page send requests?
+//!              │ └──▶ request     the query, its settings and its credentials, from URL and headers
+//!              │ └──▶ spool       the body, in memory, at most --max-body-bytes
+//!              ▼
+//!           execute ─▶ compression, multipart, external_table   what the body contains
+//!              │  └──▶ statement, insert, lexer                 what the statement is, and where its rows begin
+//!              │  └──▶ guard, ast                               what the statement may do
+//!              │  └──▶ session, settings                        the connection that runs it
+//!              ▼
+//!            engine     libchdb, confined to the data directory
+//!              ▼
+//!            output ─▶ client   1 MiB buffered, then streamed, at most two chunks ahead
 //! ```
 //!
 //! # What SQL can reach
 //!
-//! Tables, the files in `user_files` of the data directory, and nothing else of the machine. The engine is built
-//! for one trusted program and would open any file and start any command for whoever reaches the port; so it is
-//! held from three sides:
+//! SQL reaches tables, the files in `user_files` of the data directory, and nothing else of the machine. The engine is
+//! built for one trusted program: it would open any file and start any program for everyone who reaches the port.
+//! Three layers prevent that:
 //!
-//! - [`guard`], on the tokens of each statement: file() names a user file, by a relative path without `..`; and
-//!   what the engine checks by no grant is refused: the table and database engines that are files or programs,
-//!   dictionaries of such a source, ATTACH ... FROM a path, and INTO OUTFILE and FROM INFILE, which the engine's
-//!   client half would act on;
-//! - the engine's own rules, which it is started with (`rules/users.xml`): no grant for SQLite, for ODBC and
-//!   JDBC, or for tables that are named like paths; the settings that name a file, and disks of a table's own,
-//!   cannot be changed; no path for backups;
-//! - [`confine`], by the kernel (Linux 5.19 or later): no file outside the data directory, no program, whichever
-//!   way is found past the other two. SQL inside a text, such as a DEFAULT in the columns given to format(), is
-//!   what the tokens do not show, nor expressions among the rows of VALUES, nor where a symbolic link leads. On an older kernel a warning is logged and
-//!   the grant for files is left out: no file is a table, and [`guard`] alone holds file() as a value.
+//! - [`guard`] checks the tokens of each statement. file() may name a user file, by a relative path without `..`. It
+//!   refuses what no grant of the engine covers: table and database engines that are files or programs, dictionaries
+//!   with such a source, ATTACH ... FROM a path. INTO OUTFILE and FROM INFILE, which the client part of the engine
+//!   would carry out, are refused with the statement.
+//! - The engine's own rules (`rules/users.xml`) grant nothing for SQLite, ODBC and JDBC, and no tables that are named
+//!   like paths. They make the settings that name a file, and a table's own disks, unchangeable, and set no path for
+//!   backups.
+//! - [`confine`] asks the kernel (Linux 5.19 or later): no file outside the data directory, no program, whatever the
+//!   other two have missed. Tokens do not show SQL inside a string, such as a DEFAULT in the columns of format(), nor
+//!   expressions in the rows of VALUES, nor the target of a symbolic link. On an older kernel the server logs a warning
+//!   and removes the grant for files: SQL cannot read files as tables, and [`guard`] alone checks file() as a function.
 //!
-//! Refused files are answered with code 291 (DATABASE_ACCESS_DENIED). A name like `/etc/hosts` in the
-//! default database still tells whether there is such a file (EXISTS).
+//! A refused file gets code 291 (DATABASE_ACCESS_DENIED). A table name like `/etc/hosts` in the default database still
+//! shows whether such a file exists (EXISTS).
 //!
-//! A request that is not a POST runs with the engine's `readonly = 2`, or 1 if it asks for that; what the
-//! engine would run all the same ([`ast`]) is refused before.
+//! A request that is not a POST runs with the engine's `readonly = 2`, or 1 if it asks for that. A statement that the
+//! engine would run although it writes is refused before ([`ast`]).
 
 mod ast;
 mod compression;
 mod confine;
 mod credentials;
-mod data;
+mod data_directory;
 mod engine;
 mod exception;
 mod execute;
-mod external;
-mod form;
+mod external_table;
 mod guard;
-mod heads;
 mod http;
 mod insert;
 mod kill;
 mod lexer;
 mod listener;
-mod literal;
+mod long_urls;
+mod multipart;
 mod origins;
 mod output;
-mod pieces;
 mod processes;
+mod quoting;
 mod request;
 mod response_headers;
-mod rows;
+mod result_chunks;
 mod running;
 mod session;
 mod settings;
 mod spool;
+mod spool_table;
 mod statement;
 
 use std::net::SocketAddr;
@@ -86,47 +89,49 @@ use confine::Confinement;
 use credentials::Credentials;
 use engine::{Connection, Engine, Parameter};
 use exception::Exception;
-use listener::{Connections, LongAddresses};
+pub use listener::Limits;
 use origins::Origins;
 use running::{Query, Running};
 use session::Sessions;
 use spool::SpoolSpace;
 
-/// How the server is to run.
+/// The server's configuration.
 pub struct Config {
-    /// libchdb.
+    /// The path of libchdb.
     pub library: PathBuf,
-    /// The data directory, made if it is not there. Held by one server at a time.
+    /// The data directory, created if it does not exist. One server locks it at a time.
     pub path: PathBuf,
     pub listen: SocketAddr,
-    /// Where "host:port" is written once the server answers.
+    /// The file that gets "host:port" when the server answers.
     pub port_file: Option<PathBuf>,
     pub user: String,
-    /// Empty: the user must give none.
+    /// If empty, the user must send none.
     pub password: String,
-    /// Origins of web pages that may use the server beside those of this machine; `*` is any.
+    /// Origins of web pages that may use the server, besides those of this machine; `*` allows any.
     pub allow_origins: Vec<String>,
-    /// Queries at once, those whose bodies are still arriving included; more are refused (code 202).
+    /// Queries at once, including those whose bodies are still arriving; more are refused (code 202).
     pub queries_max: usize,
-    /// Sessions at once, each holding a connection; more are refused (code 202).
+    /// Sessions at once, each with a connection of the engine; more are refused (code 202).
     pub sessions_max: usize,
     /// One body, as sent and as decompressed; a larger one is refused (code 229).
     pub body_bytes_max: u64,
-    /// All bodies at once, which are held in memory; what does not fit is refused (code 202).
+    /// All bodies at once, which are kept in memory; a body that does not fit is refused (code 202).
     pub spool_bytes_max: u64,
-    /// On SIGTERM and SIGINT running queries get this long to end, then are cancelled.
+    pub limits: Limits,
+    /// The time for running queries to end after SIGTERM or SIGINT; then they are cancelled.
     pub stop_timeout: Duration,
 }
 
-/// A cancelled query that does not end by then is left behind on shutdown.
+/// The shutdown does not wait longer for a cancelled query.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often expired sessions are ended.
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
-/// ClickHouse recurses over expressions on the calling thread, and checks its depth against the stack.
+/// ClickHouse recurses over expressions on the calling thread, and limits the depth by the stack.
 const STACK_BYTES: usize = 8 << 20;
-/// Threads for what runs beside the queries: their killers, opening and closing.
+/// Threads besides those of the queries: for killing queries, and for opening and closing connections.
 const SPARE_THREADS: usize = 32;
 
-/// What all requests share.
+/// The state that all requests share.
 struct Server {
     engine: Arc<Engine>,
     running: Arc<Running>,
@@ -141,19 +146,19 @@ struct Server {
     version: Arc<str>,
 }
 
-/// Serves until SIGTERM or SIGINT; then stops accepting, lets running queries end within the bound, and
-/// closes the engine with everything on disk.
+/// Serves until SIGTERM or SIGINT. Then it stops accepting, lets running queries end within the time limit, and closes
+/// the engine with everything on disk.
 pub fn serve(config: Config) -> anyhow::Result<()> {
-    let data = data::open(&config.path)?;
-    let library = data::resolve(&config.library)?;
+    let data = data_directory::open(&config.path)?;
+    let library = data_directory::resolve_library(&config.library)?;
     let port_file = match &config.port_file {
-        Some(place) => Some(std::path::absolute(place).context("resolving the port file's place")?),
+        Some(path) => Some(std::path::absolute(path).context("resolving the port file's path")?),
         None => None,
     };
-    // SAFETY: what reads the environment is started below; what fetched the engine, if it had to be, is done.
+    // SAFETY: other threads are started below; fetching the engine, if that was necessary, has ended.
     unsafe { data.enter()? };
-    // All that reads and writes for SQL runs on this thread and those that it starts, which are confined. This
-    // one is not: the port file may lie anywhere.
+    // Everything for SQL runs on this new thread and the threads that it starts, which are confined. The calling thread
+    // is not confined: the port file may be anywhere.
     let (sender, answering) = mpsc::channel();
     let server = thread::Builder::new().name("server".to_owned()).spawn(move || {
         let outcome = serve_confined(config, &library, data.path(), sender);
@@ -162,16 +167,16 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     });
     let server = server.context("starting the server's thread")?;
     if let Ok(address) = answering.recv() {
-        if let Some(place) = &port_file {
-            data::write_port_file(place, address)?;
+        if let Some(path) = &port_file {
+            data_directory::write_port_file(path, address)?;
         }
         // An error means that the sender is gone: the server stops.
         let _ = answering.recv();
-        if let Some(place) = &port_file {
-            data::remove_port_file(place);
+        if let Some(path) = &port_file {
+            data_directory::remove_port_file(path);
         }
     }
-    server.join().map_err(|_| anyhow!("the server's thread failed, and has said why above"))?
+    server.join().map_err(|_| anyhow!("the server's thread failed; the reason is printed above"))?
 }
 
 fn serve_confined(
@@ -217,34 +222,27 @@ async fn run(
         let data = data.clone();
         move || Engine::open(&library, &data, confinement)
     });
-    let (engine, keeper) = opening.await.context("opening the engine")??;
-    let server = Arc::new(Server::new(engine, keeper, &config, origins)?);
-    let keeper = Arc::clone(&server);
+    let (engine, connection) = opening.await.context("opening the engine")??;
+    let server = Arc::new(Server::new(engine, connection, &config, origins)?);
+    let sessions = Arc::clone(&server.sessions);
     tokio::spawn(async move {
         let mut period = tokio::time::interval(SWEEP_PERIOD);
         loop {
             period.tick().await;
-            let sessions = Arc::clone(&keeper.sessions);
-            // Closing a connection takes the engine a moment.
+            let sessions = Arc::clone(&sessions);
+            // Closing a connection blocks for a moment.
             if tokio::task::spawn_blocking(move || sessions.sweep(Instant::now())).await.is_err() {
                 return;
             }
         }
     });
 
-    let app = axum::Router::new().fallback(http::answer).with_state(Arc::clone(&server));
-    let app = app.into_make_service_with_connect_info::<LongAddresses>();
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let serving = axum::serve(Connections(listener), app).with_graceful_shutdown(async move {
-        let mut stopped = stopped;
-        // An error means that the sender is gone, and with it the server.
-        let _ = stopped.wait_for(|stopped| *stopped).await;
-    });
-    let serving = tokio::spawn(serving.into_future());
+    let (stop, stopping) = tokio::sync::watch::channel(false);
+    let serving = tokio::spawn(listener::serve(listener, Arc::clone(&server), config.limits, stopping));
     tracing::info!(%address, path = %data.display(), version = %server.version, "serving ClickHouse over HTTP");
-    // The receiver is there until the server's thread has ended.
+    // The receiver exists until the server's thread has ended.
     let _ = answering.send(address);
-    // Losing either branch loses a signal of the same meaning.
+    // Losing either branch loses nothing: the other signal means the same.
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -253,7 +251,7 @@ async fn run(
     stop.send_replace(true);
     server.drain(config.stop_timeout).await;
     if tokio::time::timeout(CANCEL_TIMEOUT, serving).await.is_err() {
-        tracing::warn!("some clients still hold their connections; leaving them");
+        tracing::warn!("some clients still hold their connections; closing them");
     }
     drop(answering);
     tokio::task::spawn_blocking(move || server.close()).await.context("closing the engine")?;
@@ -264,19 +262,18 @@ async fn run(
 impl Server {
     fn new(
         engine: Arc<Engine>,
-        keeper: Connection,
+        mut connection: Connection,
         config: &Config,
         origins: Origins,
     ) -> anyhow::Result<Server> {
-        let mut keeper = keeper;
-        let asked = "SELECT version(), timezone(), hostName()";
-        let facts = keeper.run(asked.as_bytes(), "JSONCompactEachRow", &[]);
-        let facts = facts.map_err(|exception| anyhow::anyhow!("{asked}: {}", exception.message))?;
+        let facts_sql = "SELECT version(), timezone(), hostName()";
+        let facts = connection.run(facts_sql.as_bytes(), "JSONCompactEachRow", &[]);
+        let facts = facts.map_err(|exception| anyhow::anyhow!("{facts_sql}: {}", exception.message))?;
         let (version, timezone, display_name): (String, String, String) =
             serde_json::from_slice(facts.bytes())
-                .with_context(|| format!("reading the answer to {asked}"))?;
+                .with_context(|| format!("reading the answer to {facts_sql}"))?;
         drop(facts);
-        engine.keep(keeper);
+        engine.keep(connection);
         Ok(Server {
             engine,
             running: Arc::default(),
@@ -292,15 +289,15 @@ impl Server {
         })
     }
 
-    /// A connection with a server's defaults where the embedded engine has others.
+    /// Opens a connection with the defaults of a server, where those of the embedded engine differ.
     fn connect(&self) -> Result<Connection, Exception> {
         let mut connection = self.engine.connect()?;
-        let defaults = [settings::UNMARK, settings::SERVER_DEFAULTS].concat();
+        let defaults = [settings::CLEAR_MARK, settings::SERVER_DEFAULTS].concat();
         connection.run(&defaults, "Null", &[])?;
         Ok(connection)
     }
 
-    /// Stops a query: between its steps, and in the engine, until it is gone.
+    /// Stops a query, between its steps or in the engine.
     fn stop(self: &Arc<Server>, query: &Arc<Query>) {
         if !query.ask_to_stop() {
             return;
@@ -310,7 +307,7 @@ impl Server {
     }
 
     fn kill_until_gone(&self, query: &Query) {
-        // The engine may not have begun yet, so once is not enough.
+        // The engine may not have begun the query yet, so killing it once is not enough.
         const RETRY: [u64; 4] = [5, 20, 100, 500];
         let marker = Parameter { name: "marker".to_owned(), value: query.marker.clone().into_bytes() };
         let sql = b"KILL QUERY WHERE Settings['promql_table'] = {marker:String} ASYNC";
@@ -328,12 +325,12 @@ impl Server {
             }
             let pause = Duration::from_millis(RETRY[attempt.min(RETRY.len() - 1)]);
             let gone = async { tokio::time::timeout(pause, query.gone()).await };
-            // An error only says that it is not gone yet.
+            // An error only means that the query is not gone yet.
             let _ = tokio::runtime::Handle::current().block_on(gone);
         }
     }
 
-    /// Waits for the running queries, then cancels what is left.
+    /// Waits for the running queries, then cancels those that are left.
     async fn drain(self: &Arc<Server>, timeout: Duration) {
         let all_gone = async |server: &Server| {
             for query in server.running.all() {
@@ -347,13 +344,11 @@ impl Server {
         tracing::warn!(queries = left.len(), "cancelling the queries that did not end in {timeout:?}");
         left.iter().for_each(|query| self.stop(query));
         if tokio::time::timeout(CANCEL_TIMEOUT, all_gone(self)).await.is_err() {
-            tracing::warn!(
-                "leaving queries behind that did not end {CANCEL_TIMEOUT:?} after they were cancelled"
-            );
+            tracing::warn!("leaving queries that did not end {CANCEL_TIMEOUT:?} after they were cancelled");
         }
     }
 
-    /// Closes what keeps the engine open.
+    /// Closes the connections that keep the engine open.
     fn close(&self) {
         self.sessions.close();
         self.engine.release();

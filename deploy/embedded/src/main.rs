@@ -1,4 +1,4 @@
-//! The ClickHouse engine as a server: HTTP in front of libchdb, for one machine.
+//! The command line of clickhouse-embedded. Knows nothing of the engine and of HTTP.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use embedded::{self, Config};
+use embedded::{Config, Limits};
 use fetch::Cache;
 use tracing_subscriber::EnvFilter;
 
@@ -22,16 +22,16 @@ use tracing_subscriber::EnvFilter;
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The data directory; made if it is not there, kept when the server stops.
+    /// The data directory; created if it does not exist, kept when the server stops.
     #[arg(long)]
     path: PathBuf,
     /// Address and port; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// libchdb.so; by default the pinned one, fetched into the cache where it is not there yet.
+    /// libchdb.so; by default the pinned version, which is fetched into the cache if it is not there yet.
     #[arg(long)]
     library: Option<PathBuf>,
-    /// Where "host:port" is written once the server answers; removed when it stops.
+    /// The file that gets "host:port" when the server answers; removed when it stops.
     #[arg(long)]
     port_file: Option<PathBuf>,
     /// The one user.
@@ -40,10 +40,10 @@ struct Arguments {
     /// A file with the user's password in its first line.
     #[arg(long)]
     password_file: Option<PathBuf>,
-    /// The origin of web pages that may use the server beside those of this machine (localhost, 127.0.0.1 and
-    /// [::1] on any port), as scheme://host[:port]; * is any page. May be given more than once. What other
-    /// pages send is refused with code 497, and where --listen is this machine alone, so is a Host header with
-    /// another domain name, as pages can take this machine's address under their own.
+    /// The origin of web pages that may use the server, as scheme://host[:port]; * allows any page. May be given more
+    /// than once. Pages of this machine (localhost, 127.0.0.1 and [::1] on any port) are always allowed. Requests of
+    /// other pages are refused with code 497. If --listen is this machine alone, so is a Host header with another domain
+    /// name, since a page can point its own name to this machine.
     #[arg(long)]
     allow_origin: Vec<String>,
     /// Queries at once; more are refused with code 202.
@@ -55,10 +55,19 @@ struct Arguments {
     /// One request's body, as sent and as decompressed; a larger one is refused with code 229.
     #[arg(long, default_value_t = 1 << 30)]
     max_body_bytes: u64,
-    /// All bodies at once, which are held in memory; what does not fit is refused with code 202.
+    /// All bodies at once, which are kept in memory; a body that does not fit is refused with code 202.
     #[arg(long, default_value_t = 2 << 30)]
     max_spool_bytes: u64,
-    /// Seconds that running queries get to end on SIGTERM, before they are cancelled.
+    /// Connections at once; one more waits until another is closed.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..))]
+    max_connections: u16,
+    /// Seconds for the head of a request, and between two requests on one connection; then the connection is closed.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
+    head_timeout: u16,
+    /// Seconds that a client may leave its answer unread; then the connection is closed.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u16).range(1..))]
+    unread_timeout: u16,
+    /// Seconds for running queries to end after SIGTERM; then they are cancelled.
     #[arg(long, default_value_t = 20)]
     stop_timeout: u64,
 }
@@ -91,6 +100,11 @@ fn main() -> anyhow::Result<()> {
         sessions_max: arguments.max_sessions.into(),
         body_bytes_max: arguments.max_body_bytes,
         spool_bytes_max: arguments.max_spool_bytes,
+        limits: Limits {
+            connections_max: arguments.max_connections.into(),
+            head_timeout: Duration::from_secs(arguments.head_timeout.into()),
+            unread_timeout: Duration::from_secs(arguments.unread_timeout.into()),
+        },
         stop_timeout: Duration::from_secs(arguments.stop_timeout),
     })
 }

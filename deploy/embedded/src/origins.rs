@@ -1,6 +1,6 @@
-//! Which web pages may use the server. The server may have no password, and a page in a browser on this
-//! machine reaches it: what such a page sends carries marks that a page cannot leave out, and is refused
-//! unless the page comes from this machine or from an origin that the operator named.
+//! Decides which web pages may use the server. The server may have no password, and any page in a browser on this
+//! machine can reach it. A browser adds headers to the requests of a page that the page cannot remove. By them a request
+//! is refused, unless its page comes from this machine or from an origin that the operator has named.
 
 use std::net::IpAddr;
 
@@ -9,35 +9,35 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::exception::{Exception, code};
 
-/// Who may ask.
+/// The origins that are allowed.
 #[derive(Debug)]
 pub struct Origins {
     any: bool,
-    /// In lower case, `scheme://host` with the port if it is not the scheme's own.
+    /// In lower case: `scheme://host`, with the port if it is not the scheme's default.
     listed: Vec<String>,
-    /// The server is reached by this machine alone, so that a name of the outer world in the Host header is
-    /// a page that renamed itself (DNS rebinding).
+    /// Only this machine reaches the server, so a public name in the Host header means that a page has pointed its name
+    /// to this machine (DNS rebinding).
     is_local: bool,
 }
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// What a browser lets a page read of an answer.
+/// The headers of an answer that a browser lets a page read.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "X-ClickHouse-Query-Id, X-ClickHouse-Summary, X-ClickHouse-Format, X-ClickHouse-Timezone, \
      X-ClickHouse-Server-Display-Name, X-ClickHouse-Exception-Code, X-ClickHouse-Exception-Tag",
 );
-/// What the server answers.
+/// The methods that the server accepts.
 pub const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, OPTIONS");
-/// Without the authorization header no wildcard covers it.
+/// A wildcard does not include Authorization.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static("Authorization, *");
-/// A day, as ClickHouse's own configuration has it.
+/// A day, as in ClickHouse's own configuration.
 const PREFLIGHT_SECONDS: HeaderValue = HeaderValue::from_static("86400");
 
 impl Origins {
-    /// Pages of this machine, and of `listed`: origins, or `*` for any page.
+    /// Allows pages of this machine and those in `listed`: origins, or `*` for any page.
     ///
     /// # Errors
-    /// What is no origin.
+    /// One of `listed` is no origin.
     pub fn new(listed: &[String], is_local: bool) -> anyhow::Result<Origins> {
         let mut origins = Origins { any: false, listed: Vec::new(), is_local };
         for given in listed {
@@ -54,14 +54,14 @@ impl Origins {
         Ok(origins)
     }
 
-    /// The page that asks, if a page asks and may.
+    /// The origin of the page that sent the request, if it is a page and is allowed.
     ///
     /// # Errors
-    /// A page that may not, or one that calls this machine by a name of its own.
-    pub fn judge(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, Exception> {
+    /// A page that is not allowed, or one that uses its own name for this machine.
+    pub fn check(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, Exception> {
         let text = |name: &HeaderName| headers.get(name).map(|it| String::from_utf8_lossy(it.as_bytes()));
         if let Some(host) = text(&header::HOST)
-            && !self.knows_host(&host.to_ascii_lowercase())
+            && !self.is_allowed_host(&host.to_ascii_lowercase())
         {
             return Err(denied(&format!("pages that call this machine {host}"), &format!("http://{host}")));
         }
@@ -79,9 +79,9 @@ impl Origins {
         Ok(None)
     }
 
-    fn knows_host(&self, host: &str) -> bool {
+    fn is_allowed_host(&self, host: &str) -> bool {
         let name = without_port(host);
-        // Only a name with a dot can be anybody's.
+        // A name without a dot is not public.
         let is_own = !name.contains('.') || name.ends_with(".localhost") || is_address(name);
         let is_listed = || self.listed.iter().any(|origin| host_of(origin).is_some_and(|it| it == name));
         is_own || self.any || !self.is_local || is_listed()
@@ -89,15 +89,15 @@ impl Origins {
 }
 
 /// Lets the page at `origin` read an answer.
-pub fn let_read(headers: &mut HeaderMap, origin: &HeaderValue) {
+pub fn allow_reading(headers: &mut HeaderMap, origin: &HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
 }
 
-/// Lets a page send what it asks to send, in a preflight.
-pub fn let_ask(headers: &mut HeaderMap, asked: &HeaderMap) {
-    let wanted = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned().unwrap_or(REQUEST_HEADERS);
+/// Answers a preflight: lets the page send the request that it asks for.
+pub fn allow_request(headers: &mut HeaderMap, preflight: &HeaderMap) {
+    let wanted = preflight.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned().unwrap_or(REQUEST_HEADERS);
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted);
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS);
@@ -147,13 +147,13 @@ fn without_port(host: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn judged(origins: &Origins, given: &[(&'static str, &str)]) -> Result<Option<String>, u16> {
+    fn checked(origins: &Origins, given: &[(&'static str, &str)]) -> Result<Option<String>, u16> {
         let mut headers = HeaderMap::new();
         for (name, value) in given {
             let value = HeaderValue::from_str(value).expect("a header's value");
             headers.insert(HeaderName::from_static(name), value);
         }
-        let page = origins.judge(&headers).map_err(|exception| exception.code)?;
+        let page = origins.check(&headers).map_err(|exception| exception.code)?;
         Ok(page.map(|it| it.to_str().expect("plain text").to_owned()))
     }
 
@@ -163,11 +163,11 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_this_machine_may_ask_and_others_must_be_named() {
+    fn pages_of_this_machine_are_allowed_and_others_must_be_named() {
         let own = origins(&[]);
         for page in ["http://localhost:5173", "https://app.localhost", "http://127.0.0.1", "http://[::1]:80"]
         {
-            assert_eq!(judged(&own, &[("origin", page)]), Ok(Some(page.to_owned())), "{page}");
+            assert_eq!(checked(&own, &[("origin", page)]), Ok(Some(page.to_owned())), "{page}");
         }
         for page in [
             "https://evil.example",
@@ -176,28 +176,28 @@ mod tests {
             "file://",
             "http://127.0.0.1.nip.io",
         ] {
-            assert_eq!(judged(&own, &[("origin", page)]), Err(497), "{page}");
+            assert_eq!(checked(&own, &[("origin", page)]), Err(497), "{page}");
         }
         let named = origins(&["https://App.example:8443"]);
         assert_eq!(
-            judged(&named, &[("origin", "https://app.example:8443")]),
+            checked(&named, &[("origin", "https://app.example:8443")]),
             Ok(Some("https://app.example:8443".to_owned()))
         );
-        assert_eq!(judged(&named, &[("origin", "https://app.example")]), Err(497));
-        assert_eq!(judged(&origins(&["*"]), &[("origin", "null")]), Ok(Some("null".to_owned())));
+        assert_eq!(checked(&named, &[("origin", "https://app.example")]), Err(497));
+        assert_eq!(checked(&origins(&["*"]), &[("origin", "null")]), Ok(Some("null".to_owned())));
     }
 
     #[test]
-    fn what_a_page_of_another_site_loads_without_saying_so_is_refused() {
-        assert_eq!(judged(&origins(&[]), &[("sec-fetch-site", "cross-site")]), Err(497));
+    fn a_request_of_another_site_without_an_origin_is_refused() {
+        assert_eq!(checked(&origins(&[]), &[("sec-fetch-site", "cross-site")]), Err(497));
         for site in ["same-origin", "same-site", "none"] {
-            assert_eq!(judged(&origins(&[]), &[("sec-fetch-site", site)]), Ok(None), "{site}");
+            assert_eq!(checked(&origins(&[]), &[("sec-fetch-site", site)]), Ok(None), "{site}");
         }
-        assert_eq!(judged(&origins(&["*"]), &[("sec-fetch-site", "cross-site")]), Ok(None));
+        assert_eq!(checked(&origins(&["*"]), &[("sec-fetch-site", "cross-site")]), Ok(None));
     }
 
     #[test]
-    fn a_page_cannot_give_this_machine_its_name() {
+    fn a_page_cannot_use_its_own_name_for_this_machine() {
         let own = origins(&["http://app.example"]);
         for host in [
             "localhost:8123",
@@ -209,12 +209,12 @@ mod tests {
             "x.localhost",
             "app.example:8123",
         ] {
-            assert_eq!(judged(&own, &[("host", host)]), Ok(None), "{host}");
+            assert_eq!(checked(&own, &[("host", host)]), Ok(None), "{host}");
         }
-        assert_eq!(judged(&own, &[("host", "evil.example:8123")]), Err(497));
-        // A server for other machines has whatever name they know it by.
+        assert_eq!(checked(&own, &[("host", "evil.example:8123")]), Err(497));
+        // A server for other machines can have any name.
         let open = Origins::new(&[], false).expect("are origins");
-        assert_eq!(judged(&open, &[("host", "db.example:8123")]), Ok(None));
+        assert_eq!(checked(&open, &[("host", "db.example:8123")]), Ok(None));
     }
 
     #[test]

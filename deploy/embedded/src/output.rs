@@ -1,5 +1,6 @@
-//! A result on its way out: packed, held back until it is known whether the query gets anywhere, then
-//! streamed with a bound. One side is a thread that runs the query, the other a response's body.
+//! Sends a result to its client: compresses it, buffers its beginning until it is known whether the query fails early,
+//! then streams it, with a limit on the chunks in memory. One side is the thread that runs the query, the other side is
+//! the body of the response. Knows nothing of SQL.
 
 use std::io::{self, Read};
 use std::pin::Pin;
@@ -20,46 +21,45 @@ use super::response_headers::Headers;
 use super::running::Query;
 use super::spool::{Spool, SpoolSpace};
 
-/// A result of up to this many bytes is answered whole, with its length, its final counts, and an honest
-/// status if it fails; ClickHouse holds back as much.
-const HELD_BYTES_MAX: usize = 1 << 20;
-/// Pieces on their way to a client that reads slowly; each is about HELD_BYTES_MAX at most.
-const PIECES_MAX: usize = 2;
-/// A client that takes no byte for this long has given up.
-const SEND_TIMEOUT: Duration = Duration::from_secs(300);
-/// The exception behind a broken result waits this long for a client that reads slowly.
+/// A result of up to this many bytes is sent as a whole, with its length, its final counts, and an error status if it
+/// fails. ClickHouse buffers as much.
+const BUFFERED_BYTES_MAX: usize = 1 << 20;
+/// Chunks that wait for a client that reads slowly; each has about BUFFERED_BYTES_MAX at most.
+const CHUNKS_MAX: usize = 2;
+/// The time that the exception after a broken result waits for a client that reads slowly.
 const TAIL_TIMEOUT: Duration = Duration::from_secs(5);
-/// The time that the last bytes get to leave before a failed response's connection is cut.
+/// The time for the last bytes to be sent before the connection of a failed response is closed.
 const CUT_AFTER: Duration = Duration::from_millis(200);
 
-/// What the response's head waits for.
+/// The part of a result that the head of its response needs.
 pub struct Head {
     /// The counts so far: final if the body is whole.
     pub progress: Progress,
     /// The name of the result's format.
     pub format: String,
-    /// What the asker wants on the answer beyond the server's own.
+    /// The response headers that the client sets, beyond the server's own.
     pub headers: Headers,
     pub body: Body,
 }
 
 pub enum Body {
     Whole(Bytes),
-    Streamed(mpsc::Receiver<Piece>),
+    Streamed(mpsc::Receiver<Chunk>),
 }
 
-pub enum Piece {
+pub enum Chunk {
     Bytes(Bytes),
-    /// The result is whole. A stream that ends without it is cut, so that no client takes it for whole.
+    /// The result is complete. A stream without it ends with a closed connection, so that no client takes it for
+    /// complete.
     End,
 }
 
-/// Where the thread that runs a query puts its result.
+/// Takes the result from the thread that runs its query.
 pub struct Output {
     query: Arc<Query>,
     encoder: Encoder,
-    held: Vec<u8>,
-    /// The held back rest of a result that is to be answered only when it is whole.
+    buffered: Vec<u8>,
+    /// The beginning of a result that is to be sent only when it is complete.
     spilled: Option<Spool>,
     wait_for_end: Option<Arc<SpoolSpace>>,
     progress: Progress,
@@ -71,31 +71,31 @@ pub struct Output {
 }
 
 enum Stage {
-    Held(oneshot::Sender<Result<Head, Exception>>),
-    Streaming(mpsc::Sender<Piece>),
-    /// Nobody is left to take the result.
+    Buffering(oneshot::Sender<Result<Head, Exception>>),
+    Streaming(mpsc::Sender<Chunk>),
+    /// The client has left.
     Closed,
 }
 
-/// How an [`Output`] behaves.
-pub struct OutputPlan {
+/// The options of an [`Output`].
+pub struct OutputOptions {
     pub query: Arc<Query>,
     pub coding: Coding,
-    /// Marks an exception in the middle of the result, so that no row can be taken for one.
+    /// Marks an exception in the middle of the result, so that no row can look like one.
     pub tag: String,
-    /// The engine's version, which stands in each exception.
+    /// The engine's version, which is part of each exception.
     pub version: Arc<str>,
-    /// Hold the whole result back; it may take room in this space.
+    /// Send the result only when it is complete; until then it takes memory in this space.
     pub wait_for_end: Option<Arc<SpoolSpace>>,
     pub head: oneshot::Sender<Result<Head, Exception>>,
 }
 
 impl Output {
-    pub fn new(plan: OutputPlan) -> io::Result<Output> {
+    pub fn new(plan: OutputOptions) -> io::Result<Output> {
         Ok(Output {
             query: plan.query,
             encoder: Encoder::new(plan.coding)?,
-            held: Vec::new(),
+            buffered: Vec::new(),
             spilled: None,
             wait_for_end: plan.wait_for_end,
             progress: Progress::default(),
@@ -103,96 +103,97 @@ impl Output {
             headers: Headers::new(),
             tag: plan.tag,
             version: plan.version,
-            stage: Stage::Held(plan.head),
+            stage: Stage::Buffering(plan.head),
         })
     }
 
-    /// Takes a piece of the result. An error says that the query need not go on.
+    /// Takes a chunk of the result. After an error the query must end.
     pub fn push(&mut self, bytes: &[u8], progress: Progress) -> Result<(), Exception> {
         self.progress += progress;
-        self.encoder.push(bytes, &mut self.held).map_err(cannot_pack)?;
-        if self.held.len() < HELD_BYTES_MAX {
+        self.encoder.push(bytes, &mut self.buffered).map_err(cannot_compress)?;
+        if self.buffered.len() < BUFFERED_BYTES_MAX {
             return Ok(());
         }
         if let Some(space) = &self.wait_for_end
-            && matches!(self.stage, Stage::Held(_))
+            && matches!(self.stage, Stage::Buffering(_))
         {
             let spilled = match &mut self.spilled {
                 Some(spilled) => spilled,
-                none => none.insert(space.spool()?),
+                none => none.insert(space.new_spool()?),
             };
-            spilled.append(&self.held)?;
-            self.held.clear();
+            spilled.append(&self.buffered)?;
+            self.buffered.clear();
             return Ok(());
         }
-        self.send_held()
+        self.send_buffered()
     }
 
-    /// Whether the client went away before any of the result was ready.
-    pub fn is_abandoned(&self) -> bool {
-        matches!(&self.stage, Stage::Held(head) if head.is_closed())
+    /// Whether the client left before the result began.
+    pub fn client_has_left(&self) -> bool {
+        matches!(&self.stage, Stage::Buffering(head) if head.is_closed())
     }
 
-    /// Says what the pieces are in; before the first of them.
+    /// Sets the format of the chunks; before the first chunk.
     pub fn set_format(&mut self, format: &str) {
         self.format = format.to_owned();
     }
 
-    /// Adds to the answer's headers; before the first piece.
+    /// Sets more headers of the response; before the first chunk.
     pub fn set_headers(&mut self, headers: Headers) {
         self.headers = headers;
     }
 
-    /// Adds to the counts what came without bytes.
+    /// Adds to the counts, without bytes.
     pub fn count(&mut self, progress: Progress) {
         self.progress += progress;
     }
 
-    /// The result is whole.
+    /// Ends a complete result.
     pub fn finish(mut self) {
         let encoder = std::mem::replace(&mut self.encoder, Encoder::Identity);
-        if let Err(error) = encoder.finish(&mut self.held) {
-            return self.fail(cannot_pack(error));
+        if let Err(error) = encoder.finish(&mut self.buffered) {
+            return self.fail(cannot_compress(error));
         }
         if let Some(spilled) = self.spilled.take() {
-            let tail = std::mem::take(&mut self.held);
-            // On an error the stream ends without its end, so the client sees a cut.
+            let tail = std::mem::take(&mut self.buffered);
+            // After an error the stream has no `End`, so the client sees a closed connection.
             if self.send_spilled(&spilled, tail).is_ok() {
-                let _ = self.send(Piece::End);
+                let _ = self.send(Chunk::End);
             }
             return;
         }
         match std::mem::replace(&mut self.stage, Stage::Closed) {
-            Stage::Held(head) => {
-                let body = Body::Whole(Bytes::from(std::mem::take(&mut self.held)));
-                // A client that went away meanwhile is no longer to be told.
+            Stage::Buffering(head) => {
+                let body = Body::Whole(Bytes::from(std::mem::take(&mut self.buffered)));
+                // An error means that the client has left.
                 let _ = head.send(Ok(self.head(body)));
             }
-            Stage::Streaming(pieces) => {
-                self.stage = Stage::Streaming(pieces);
-                if self.held.is_empty() || self.send_held().is_ok() {
-                    let _ = self.send(Piece::End);
+            Stage::Streaming(chunks) => {
+                self.stage = Stage::Streaming(chunks);
+                if self.buffered.is_empty() || self.send_buffered().is_ok() {
+                    let _ = self.send(Chunk::End);
                 }
             }
             Stage::Closed => {}
         }
     }
 
-    /// The query failed: with a proper answer if none has begun, else as ClickHouse ends a broken one.
+    /// Ends the result of a failed query: with an error status if the response has not begun, otherwise as ClickHouse
+    /// ends a broken result.
     pub fn fail(mut self, exception: Exception) {
         match std::mem::replace(&mut self.stage, Stage::Closed) {
-            Stage::Held(head) => {
+            Stage::Buffering(head) => {
                 let _ = head.send(Err(exception));
             }
-            Stage::Streaming(pieces) => {
+            Stage::Streaming(chunks) => {
                 let encoder = std::mem::replace(&mut self.encoder, Encoder::Identity);
                 let tail = exception_tail(&exception, &self.version, &self.tag);
-                if finish_with(encoder, &tail, &mut self.held).is_err() {
+                if finish_with(encoder, &tail, &mut self.buffered).is_err() {
                     return;
                 }
-                let last = Piece::Bytes(Bytes::from(std::mem::take(&mut self.held)));
-                // Best effort: the stream that ends without its end tells the client enough.
-                let _ = Handle::current().block_on(tokio::time::timeout(TAIL_TIMEOUT, pieces.send(last)));
+                let last = Chunk::Bytes(Bytes::from(std::mem::take(&mut self.buffered)));
+                // Best effort: the missing `End` alone tells the client that the result is broken.
+                let _ = Handle::current().block_on(tokio::time::timeout(TAIL_TIMEOUT, chunks.send(last)));
             }
             Stage::Closed => {}
         }
@@ -201,52 +202,49 @@ impl Output {
     fn send_spilled(&mut self, spilled: &Spool, tail: Vec<u8>) -> Result<(), Exception> {
         let mut reader = spilled.read_from(0);
         loop {
-            let mut piece = vec![0; HELD_BYTES_MAX];
-            let length = reader.read(&mut piece).map_err(cannot_pack)?;
+            let mut chunk = vec![0; BUFFERED_BYTES_MAX];
+            let length = reader.read(&mut chunk).map_err(cannot_compress)?;
             if length == 0 {
                 break;
             }
-            piece.truncate(length);
-            self.held = piece;
-            self.send_held()?;
+            chunk.truncate(length);
+            self.buffered = chunk;
+            self.send_buffered()?;
         }
-        self.held = tail;
-        self.send_held()
+        self.buffered = tail;
+        self.send_buffered()
     }
 
     fn head(&self, body: Body) -> Head {
         Head { progress: self.progress, format: self.format.clone(), headers: self.headers.clone(), body }
     }
 
-    /// Sends what is held, the head first if it has not gone out.
-    fn send_held(&mut self) -> Result<(), Exception> {
-        if let Stage::Held(_) = self.stage
-            && let Stage::Held(head) = std::mem::replace(&mut self.stage, Stage::Closed)
+    /// Sends what is buffered, with the head first if it has not been sent.
+    fn send_buffered(&mut self) -> Result<(), Exception> {
+        if let Stage::Buffering(_) = self.stage
+            && let Stage::Buffering(head) = std::mem::replace(&mut self.stage, Stage::Closed)
         {
-            let (sender, receiver) = mpsc::channel(PIECES_MAX);
+            let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
             let body = Body::Streamed(receiver);
             head.send(Ok(self.head(body))).map_err(|_| client_left())?;
             self.stage = Stage::Streaming(sender);
         }
-        let held = std::mem::take(&mut self.held);
-        self.send(Piece::Bytes(Bytes::from(held)))
+        let buffered = std::mem::take(&mut self.buffered);
+        self.send(Chunk::Bytes(Bytes::from(buffered)))
     }
 
-    fn send(&mut self, piece: Piece) -> Result<(), Exception> {
-        let Stage::Streaming(pieces) = &self.stage else {
+    fn send(&mut self, chunk: Chunk) -> Result<(), Exception> {
+        let Stage::Streaming(chunks) = &self.stage else {
             return Err(client_left());
         };
         let query = &self.query;
         let sent = Handle::current().block_on(async {
-            // Losing the race loses the piece, and with it the result: every other branch ends it.
+            // Losing the send loses the chunk and with it the result, which the other branch ends. If the client reads
+            // nothing, the listener closes the connection, which closes the channel.
             tokio::select! {
                 biased;
-                sent = pieces.send(piece) => sent.map_err(|_| client_left()),
+                sent = chunks.send(chunk) => sent.map_err(|_| client_left()),
                 () = query.asked_to_stop() => Err(query.cancelled()),
-                () = tokio::time::sleep(SEND_TIMEOUT) => Err(Exception::new(
-                    code::SOCKET_TIMEOUT,
-                    format_args!("Timeout exceeded while writing to socket: the client took nothing for {SEND_TIMEOUT:?}"),
-                )),
             }
         });
         if sent.as_ref().is_err_and(|exception| exception.code == code::NETWORK_ERROR) {
@@ -256,41 +254,41 @@ impl Output {
     }
 }
 
-fn finish_with(mut encoder: Encoder, tail: &[u8], packed: &mut Vec<u8>) -> io::Result<()> {
-    encoder.push(tail, packed)?;
-    encoder.finish(packed)
+fn finish_with(mut encoder: Encoder, tail: &[u8], compressed: &mut Vec<u8>) -> io::Result<()> {
+    encoder.push(tail, compressed)?;
+    encoder.finish(compressed)
 }
 
-/// Nobody reads it; it ends the query.
+/// Ends the query of a client that has left; nobody reads it.
 pub fn client_left() -> Exception {
     Exception::new(code::NETWORK_ERROR, "the client closed the connection")
 }
 
-fn cannot_pack(error: io::Error) -> Exception {
-    Exception::new(code::LOGICAL_ERROR, format_args!("cannot pack the result: {error}"))
+fn cannot_compress(error: io::Error) -> Exception {
+    Exception::new(code::LOGICAL_ERROR, format_args!("cannot compress the result: {error}"))
 }
 
-/// How ClickHouse (since 25.11) writes an exception behind the rows that have gone out already; the tag
-/// is in the response's head.
+/// An exception after rows that have been sent already, as ClickHouse writes it since 25.11. The tag is in the response's
+/// head.
 fn exception_tail(exception: &Exception, version: &str, tag: &str) -> Vec<u8> {
     let text = format!("{}\n", exception.text(version));
     format!("\r\n__exception__\r\n{tag}\r\n{text}{} {tag}\r\n__exception__\r\n", text.len()).into_bytes()
 }
 
-/// A streamed response's body. `on_drop` is dropped with it, so it learns of a client that goes away.
+/// The body of a streamed response. It is dropped when the client leaves, and `on_drop` with it.
 pub struct StreamedBody<T> {
-    pieces: mpsc::Receiver<Piece>,
+    chunks: mpsc::Receiver<Chunk>,
     cut_at: Option<Pin<Box<Sleep>>>,
     on_drop: T,
 }
 
 impl<T> StreamedBody<T> {
-    pub fn new(pieces: mpsc::Receiver<Piece>, on_drop: T) -> StreamedBody<T> {
-        StreamedBody { pieces, cut_at: None, on_drop }
+    pub fn new(chunks: mpsc::Receiver<Chunk>, on_drop: T) -> StreamedBody<T> {
+        StreamedBody { chunks, cut_at: None, on_drop }
     }
 }
 
-/// Told when a body has been taken to its end.
+/// Called when a body has been sent to its end.
 pub trait Finish {
     fn finish(&mut self);
 }
@@ -310,16 +308,16 @@ impl<T: Finish + Unpin> HttpBody for StreamedBody<T> {
                     .poll(context)
                     .map(|()| Some(Err(io::ErrorKind::ConnectionAborted.into())));
             }
-            match self.pieces.poll_recv(context) {
+            match self.chunks.poll_recv(context) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Piece::Bytes(bytes))) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                Poll::Ready(Some(Piece::End)) => {
+                Poll::Ready(Some(Chunk::Bytes(bytes))) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Poll::Ready(Some(Chunk::End)) => {
                     self.on_drop.finish();
                     return Poll::Ready(None);
                 }
                 Poll::Ready(None) => {
                     self.on_drop.finish();
-                    // An error at once would take the bytes with it that are not on the wire yet.
+                    // An error at once would lose the bytes that have not been sent yet.
                     self.cut_at = Some(Box::pin(tokio::time::sleep_until(Instant::now() + CUT_AFTER)));
                 }
             }

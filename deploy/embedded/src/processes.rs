@@ -1,14 +1,14 @@
-//! system.processes as a client of this server should see it: the engine's own rows under our query ids,
-//! and the queries whose bodies are still arriving, which the engine does not know yet.
+//! system.processes as a client of this server should see it: the engine's rows under the server's query ids, and the
+//! queries whose bodies are still arriving, which the engine does not know yet. Writes SQL and runs none.
 
 use std::ops::Range;
 
 use super::engine::Parameter;
 use super::running::{Query, Running};
 
-/// Takes the place of `system.processes`. A query's mark is `<number>:<query_id>` in a setting. The second
-/// half repeats the asking query's own row for each query that is not in the engine.
-const SHOWN: &str = "(SELECT * EXCEPT embedded_mark REPLACE (\
+/// Replaces `system.processes`. A query's mark is `<number>:<query_id>` in a setting. The second half repeats the row of
+/// the query that reads it for each query that is not in the engine.
+const VISIBLE_PROCESSES: &str = "(SELECT * EXCEPT embedded_mark REPLACE (\
      if(embedded_mark = '', query_id, substring(embedded_mark, position(embedded_mark, ':') + 1)) AS query_id, \
      if(embedded_mark = '', initial_query_id, substring(embedded_mark, position(embedded_mark, ':') + 1)) AS initial_query_id, \
      mapFilter((name, value) -> name != 'promql_table', Settings) AS Settings) \
@@ -24,7 +24,7 @@ const SHOWN: &str = "(SELECT * EXCEPT embedded_mark REPLACE (\
      ARRAY JOIN {embedded_ids:Array(String)} AS embedded_id, {embedded_elapsed:Array(Float64)} AS embedded_seconds, \
      {embedded_texts:Array(String)} AS embedded_text)";
 
-/// The parameters of what this module writes.
+/// The parameters of the SQL that this module writes.
 pub fn parameters(running: &Running, own: &Query) -> Vec<Parameter> {
     let arriving: Vec<_> = running.all().into_iter().filter(|query| !query.is_in_engine()).collect();
     let ids: Vec<&str> = arriving.iter().map(|query| query.id.as_str()).collect();
@@ -34,48 +34,48 @@ pub fn parameters(running: &Running, own: &Query) -> Vec<Parameter> {
         arriving.iter().map(|query| query.elapsed().as_secs_f64().to_string()).collect();
     let parameter = |name: &str, value: Vec<u8>| Parameter { name: name.to_owned(), value };
     vec![
-        parameter("embedded_ids", text_array(&ids)),
-        parameter("embedded_texts", text_array(&texts)),
+        parameter("embedded_ids", string_array(&ids)),
+        parameter("embedded_texts", string_array(&texts)),
         parameter("embedded_elapsed", format!("[{}]", elapsed.join(",")).into_bytes()),
         parameter("embedded_own", escaped(&own.marker).into_bytes()),
     ]
 }
 
-/// `sql` with each of `places` showing this server's queries.
-pub fn show_in(sql: &[u8], places: &[Range<usize>]) -> Vec<u8> {
-    let mut shown = Vec::with_capacity(sql.len() + places.len() * SHOWN.len());
+/// Replaces each of `places` in `sql`.
+pub fn replace_processes(sql: &[u8], places: &[Range<usize>]) -> Vec<u8> {
+    let mut shown = Vec::with_capacity(sql.len() + places.len() * VISIBLE_PROCESSES.len());
     let mut done = 0;
     for place in places {
         shown.extend_from_slice(&sql[done..place.start]);
-        shown.extend_from_slice(SHOWN.as_bytes());
+        shown.extend_from_slice(VISIBLE_PROCESSES.as_bytes());
         done = place.end;
     }
     shown.extend_from_slice(&sql[done..]);
     shown
 }
 
-/// Selects the ids of the queries that `condition` is true for.
-pub fn matching(condition: &[u8]) -> Vec<u8> {
-    // The line end ends a comment that the condition may end with.
-    [b"SELECT query_id FROM ", SHOWN.as_bytes(), b" WHERE ", condition, b"\n"].concat()
+/// Selects the ids of the queries for which `condition` is true.
+pub fn select_matching(condition: &[u8]) -> Vec<u8> {
+    // The line end closes a comment at the end of the condition.
+    [b"SELECT query_id FROM ", VISIBLE_PROCESSES.as_bytes(), b" WHERE ", condition, b"\n"].concat()
 }
 
 /// Selects KILL QUERY's answer for `embedded_victims`, with `embedded_status`.
-pub fn victims() -> Vec<u8> {
+pub fn select_victims() -> Vec<u8> {
     format!(
-        "SELECT {{embedded_status:String}} AS kill_status, query_id, user, query FROM {SHOWN} \
+        "SELECT {{embedded_status:String}} AS kill_status, query_id, user, query FROM {VISIBLE_PROCESSES} \
          WHERE has({{embedded_victims:Array(String)}}, query_id)"
     )
     .into_bytes()
 }
 
-/// An Array(String) parameter.
-pub fn text_array(texts: &[&str]) -> Vec<u8> {
+/// The value of an Array(String) parameter.
+pub fn string_array(texts: &[&str]) -> Vec<u8> {
     let quoted: Vec<String> = texts.iter().map(|text| format!("'{}'", escaped(text))).collect();
     format!("[{}]", quoted.join(",")).into_bytes()
 }
 
-/// As the engine reads a String parameter, alone or in an array.
+/// Escapes a String parameter, alone or in an array, as the engine parses it.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -98,13 +98,17 @@ mod tests {
 
     #[test]
     fn arrays_are_escaped() {
-        assert_eq!(text_array(&["a", "b'c\\", "d\te\n"]), br"['a','b\'c\\','d\te\n']");
-        assert_eq!(text_array(&[]), b"[]");
+        assert_eq!(string_array(&["a", "b'c\\", "d\te\n"]), br"['a','b\'c\\','d\te\n']");
+        assert_eq!(string_array(&[]), b"[]");
     }
 
     #[test]
     fn every_place_is_replaced() {
-        let shown = show_in(b"SELECT 1 FROM system.processes a, system.processes b", &[14..30, 34..50]);
-        assert_eq!(String::from_utf8_lossy(&shown), format!("SELECT 1 FROM {SHOWN} a, {SHOWN} b"));
+        let shown =
+            replace_processes(b"SELECT 1 FROM system.processes a, system.processes b", &[14..30, 34..50]);
+        assert_eq!(
+            String::from_utf8_lossy(&shown),
+            format!("SELECT 1 FROM {VISIBLE_PROCESSES} a, {VISIBLE_PROCESSES} b")
+        );
     }
 }

@@ -1,58 +1,59 @@
-//! Reads a request's head (address, headers) into the query that it asks for: settings, parameters,
-//! session, credentials, formats and codings. Touches nothing.
+//! Reads the URL, the headers and the form of a request: the query with its settings, parameters, session, credentials,
+//! formats and codings. Runs nothing and waits for nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, Method};
+use percent_encoding::percent_decode_str;
 
 use super::compression::Coding;
 use super::credentials::Credentials;
 use super::engine::Parameter;
 use super::exception::{Exception, code};
-use super::external::{Description, ExternalTable};
-use super::form;
+use super::external_table::{Description, ExternalTable};
 use super::guard;
+use super::multipart::{self, Field};
 use super::response_headers::{self, Headers};
 use super::spool::SpoolSpace;
 
-/// What ClickHouse gives an HTTP session that names no timeout, and the most it may ask for.
+/// ClickHouse's timeout of a session that names none, and the longest that a session may name.
 const SESSION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 const SESSION_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
-/// Everything that a request's head says.
+/// A query, as its request describes it.
 #[derive(Debug)]
-pub struct Request {
-    /// The query's text, as far as it is in the address.
+pub struct QueryRequest {
+    /// The part of the query's text that is in the URL.
     pub text: String,
     pub query_id: Option<String>,
     pub credentials: Credentials,
     pub database: Option<String>,
     pub default_format: Option<String>,
-    /// Settings for this query alone, in the order of the address.
+    /// Settings for this query alone, in the order of the URL.
     pub settings: Vec<Setting>,
     pub parameters: Vec<Parameter>,
     pub session: Option<SessionRequest>,
-    /// POST alone may change anything.
+    /// Only a POST may change anything.
     pub method_may_write: bool,
-    /// The stricter of what the method and the parameter of that name say; never among the settings.
+    /// The stricter of what the method and the setting `readonly` say. It is never in `settings`.
     pub readonly: Readonly,
-    /// The headers that the address or the form wants on the answer.
+    /// The response headers that the URL or the form sets.
     pub response_headers: Headers,
-    /// A page in a browser may read the answer.
+    /// A page in a browser may read the response.
     pub page_may_read: bool,
     pub replace_running_query: bool,
-    /// Answer only when the whole result is there.
+    /// The response begins only when the result is complete.
     pub wait_end_of_query: bool,
     pub body_coding: Coding,
-    /// The body is a form; the text that stands between its fields.
+    /// The boundary between the fields, if the body is a form.
     pub form: Option<String>,
     pub response_coding: Coding,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
-    /// Letters, digits, `_` and `.` alone.
+    /// Only letters, digits, `_` and `.`.
     pub name: String,
     pub value: String,
 }
@@ -61,7 +62,7 @@ pub struct Setting {
 pub struct SessionRequest {
     pub id: String,
     pub timeout: Duration,
-    /// The session must be there already.
+    /// The session must exist already.
     pub must_exist: bool,
     /// The session ends with this query.
     pub ends: bool,
@@ -72,7 +73,7 @@ pub struct SessionRequest {
 pub enum Readonly {
     #[default]
     Off,
-    /// Settings alone.
+    /// Only settings can be changed.
     Settings,
     Nothing,
 }
@@ -103,10 +104,10 @@ impl Readonly {
     }
 }
 
-impl Request {
-    /// Reads the head. `query` is the address after its question mark.
-    pub fn read(method: &Method, query: &str, headers: &HeaderMap) -> Result<Request, Exception> {
-        let mut request = Request {
+impl QueryRequest {
+    /// Reads the URL and the headers. `query` is the URL after its question mark.
+    pub fn read(method: &Method, query: &str, headers: &HeaderMap) -> Result<QueryRequest, Exception> {
+        let mut request = QueryRequest {
             text: String::new(),
             query_id: header(headers, "x-clickhouse-query-id")?.map(str::to_owned),
             credentials: Credentials { user: String::new(), password: String::new() },
@@ -125,8 +126,8 @@ impl Request {
             form: None,
             response_coding: Coding::Identity,
         };
-        let mut address_user = None;
-        let mut address_password = None;
+        let mut url_user = None;
+        let mut url_password = None;
         let mut session_id = None;
         let mut session_timeout = SESSION_TIMEOUT_DEFAULT;
         let mut session_check = false;
@@ -140,8 +141,8 @@ impl Request {
                 "query_id" => request.query_id = Some(value).filter(|id| !id.is_empty()),
                 "database" => request.database = Some(value).filter(|name| !name.is_empty()),
                 "default_format" => request.default_format = Some(value).filter(|name| !name.is_empty()),
-                "user" => address_user = Some(value),
-                "password" => address_password = Some(value),
+                "user" => url_user = Some(value),
+                "password" => url_password = Some(value),
                 "session_id" => session_id = Some(value).filter(|id| !id.is_empty()),
                 "session_timeout" => session_timeout = read_timeout(&value)?,
                 "session_check" => session_check = flag(&name, &value)?,
@@ -149,8 +150,8 @@ impl Request {
                 "compress" => blocks_out = flag(&name, &value)?,
                 "decompress" => blocks_in = flag(&name, &value)?,
                 "wait_end_of_query" => request.wait_end_of_query = flag(&name, &value)?,
-                // The answer to these would be the same: a result is buffered as the server sees fit,
-                // there is no quota, stack traces are not printed, and no role can be granted.
+                // These change nothing: the server decides how a result is buffered, there are no quotas, and stack
+                // traces are not printed.
                 "buffer_size" | "quota_key" | "stacktrace" | "client_protocol_version" => {}
                 "role" => {
                     return Err(Exception::new(
@@ -175,7 +176,7 @@ impl Request {
                 }
             }
         }
-        request.credentials = Credentials::read(headers, address_user, address_password)?;
+        request.credentials = Credentials::read(headers, url_user, url_password)?;
         if let Some(id) = session_id {
             request.session = Some(SessionRequest {
                 id,
@@ -184,7 +185,7 @@ impl Request {
                 ends: close_session,
             });
         }
-        request.form = form::boundary(header(headers, "content-type")?.unwrap_or(""))?;
+        request.form = multipart::boundary(header(headers, "content-type")?.unwrap_or(""))?;
         request.body_coding = body_coding(headers, blocks_in)?;
         request.response_coding = match header(headers, "accept-encoding")? {
             _ if blocks_out => Coding::Blocks,
@@ -194,7 +195,7 @@ impl Request {
         Ok(request)
     }
 
-    /// Takes a setting of the query.
+    /// Adds a setting of the query.
     fn set(&mut self, name: String, value: String) -> Result<(), Exception> {
         guard::refuse_file_setting(&name)?;
         match name.as_str() {
@@ -217,27 +218,26 @@ impl Request {
         Ok(())
     }
 
-    /// Takes the fields of a form as if they stood in the address, and its files as external tables.
+    /// Reads the fields of a form like parameters of the URL, and its files as external tables.
     pub fn read_form(
         &mut self,
-        body: &[u8],
-        boundary: &str,
+        fields: Vec<Field>,
         space: &Arc<SpoolSpace>,
     ) -> Result<Vec<ExternalTable>, Exception> {
         let mut files = Vec::new();
         let mut settings = Vec::new();
-        for field in form::fields(body, boundary)? {
+        for field in fields {
             if field.is_file {
                 files.push(field);
                 continue;
             }
             match (field.name.as_str(), field.name.strip_prefix("param_")) {
-                ("query", _) => self.text.push_str(&String::from_utf8_lossy(field.value)),
+                ("query", _) => self.text.push_str(&String::from_utf8_lossy(&field.value)),
                 (_, Some(name)) => {
                     self.parameters.push(Parameter { name: name.to_owned(), value: field.value.to_vec() });
                 }
                 (name, None) => {
-                    let value = String::from_utf8_lossy(field.value).into_owned();
+                    let value = String::from_utf8_lossy(&field.value).into_owned();
                     settings.push((name.to_owned(), value));
                 }
             }
@@ -245,7 +245,7 @@ impl Request {
         for (name, value) in settings {
             self.set(name, value)?;
         }
-        // What describes a table came among the settings; without a file of that name it stays one.
+        // A description of a table looks like a setting. Without a file of that name it is one.
         let mut descriptions = Vec::new();
         self.settings.retain(|setting| {
             let description = Description::read(&setting.name, &setting.value)
@@ -272,7 +272,7 @@ impl Setting {
     }
 }
 
-/// A header's text; an empty one counts as none.
+/// The text of a header; `None` if it is missing or empty.
 pub fn header<'headers>(
     headers: &'headers HeaderMap,
     name: &str,
@@ -290,7 +290,7 @@ pub fn header<'headers>(
     }
 }
 
-/// The pairs of an address, decoded.
+/// The names and values in a URL's query, decoded.
 fn pairs(query: &str) -> Result<Vec<(String, String)>, Exception> {
     let mut pairs = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -300,27 +300,18 @@ fn pairs(query: &str) -> Result<Vec<(String, String)>, Exception> {
     Ok(pairs)
 }
 
+/// Decodes a name or a value. A `%` without two hexadecimal digits is an error, not a character.
 fn decode(text: &str) -> Result<String, Exception> {
     let bad = |what: &str| {
         Exception::new(code::BAD_REQUEST_PARAMETER, format_args!("the address has {what}: {text}"))
     };
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
-                match (digit(rest.next()), digit(rest.next())) {
-                    // Two hexadecimal digits make at most 255.
-                    (Some(high), Some(low)) => (high * 16 + low) as u8,
-                    _ => return Err(bad("a % without two hexadecimal digits")),
-                }
-            }
-            byte => byte,
-        });
+    let is_byte = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+    if !text.split('%').skip(1).all(is_byte) {
+        return Err(bad("a % without two hexadecimal digits"));
     }
-    String::from_utf8(bytes).map_err(|_| bad("bytes that are not UTF-8"))
+    let text = text.replace('+', " ");
+    let decoded = percent_decode_str(&text).decode_utf8().map_err(|_| bad("bytes that are not UTF-8"))?;
+    Ok(decoded.into_owned())
 }
 
 fn flag(name: &str, value: &str) -> Result<bool, Exception> {
@@ -356,7 +347,9 @@ fn body_coding(headers: &HeaderMap, blocks: bool) -> Result<Coding, Exception> {
     if blocks && coding != Coding::Identity {
         return Err(Exception::new(
             code::BAD_REQUEST_PARAMETER,
-            format_args!("decompress=1 and Content-Encoding: {named} were both given: pack the body one way"),
+            format_args!(
+                "decompress=1 and Content-Encoding: {named} were both given: compress the body in one way"
+            ),
         ));
     }
     Ok(if blocks { Coding::Blocks } else { coding })
@@ -376,8 +369,8 @@ pub mod tests {
         headers
     }
 
-    pub fn read(query: &str, given: &[(&'static str, &'static str)]) -> Result<Request, Exception> {
-        Request::read(&Method::POST, query, &headers(given))
+    pub fn read(query: &str, given: &[(&'static str, &'static str)]) -> Result<QueryRequest, Exception> {
+        QueryRequest::read(&Method::POST, query, &headers(given))
     }
 
     pub fn refused(query: &str, given: &[(&'static str, &'static str)]) -> u16 {
@@ -385,7 +378,7 @@ pub mod tests {
     }
 
     #[test]
-    fn an_address_is_taken_apart() {
+    fn a_url_is_read() {
         let request = read(
             "query=SELECT+%7Bx%3AString%7D%20%2B+1&param_x=a%09b%27&database=d&query_id=q1&max_threads=2\
              &session_id=s&session_timeout=5&session_check=1&default_format=CSV&wait_end_of_query=1",
@@ -412,9 +405,9 @@ pub mod tests {
     }
 
     #[test]
-    fn the_stricter_of_method_and_parameter_counts() {
+    fn the_stricter_of_method_and_setting_counts() {
         let readonly = |method: Method, query: &str| {
-            Request::read(&method, query, &HeaderMap::new()).map(|it| it.readonly).map_err(|it| it.code)
+            QueryRequest::read(&method, query, &HeaderMap::new()).map(|it| it.readonly).map_err(|it| it.code)
         };
         assert_eq!(readonly(Method::POST, ""), Ok(Readonly::Off));
         assert_eq!(readonly(Method::POST, "readonly=0"), Ok(Readonly::Off));
@@ -429,7 +422,7 @@ pub mod tests {
     }
 
     #[test]
-    fn the_answers_headers_are_read() {
+    fn response_headers_are_read() {
         let request = read("http_response_headers=%7B%27X-My%27%3A%271%27%7D", &[]).expect("reads");
         assert_eq!(
             request.response_headers,
@@ -456,8 +449,10 @@ pub mod tests {
     }
 
     #[test]
-    fn bad_addresses_are_refused() {
+    fn bad_urls_are_refused() {
         assert_eq!(refused("query=%4", &[]), 408);
+        assert_eq!(refused("query=%g1", &[]), 408);
+        assert_eq!(refused("query=%é", &[]), 408);
         assert_eq!(refused("query=%ff", &[]), 408);
         assert_eq!(refused("wait_end_of_query=maybe", &[]), 408);
         assert_eq!(refused("max%20threads=1", &[]), 115);

@@ -1,5 +1,5 @@
-//! The setting `http_response_headers`: headers that the asker wants on the answer, as a map of texts.
-//! Read here, from the address, a SET or a SETTINGS clause, since the engine answers without HTTP.
+//! The setting `http_response_headers`: response headers that the client sets, as a map of strings. It comes in the URL,
+//! in a SET or in a SETTINGS clause. It is read here, since the engine knows nothing of HTTP.
 
 use axum::http::{HeaderName, HeaderValue};
 
@@ -10,40 +10,40 @@ pub const SETTING: &str = "http_response_headers";
 
 pub type Headers = Vec<(HeaderName, HeaderValue)>;
 
-/// What these say is how long the answer is and how it is packed.
+/// Headers for the length and the coding of the response, which only the server may set.
 const FRAMING: [&str; 4] = ["content-length", "transfer-encoding", "connection", "content-encoding"];
 
 /// Reads `{'name': 'value', ...}`.
 ///
 /// # Errors
-/// What is no map of texts, no header's name or value (a line end cannot stand in either), or a header
-/// that frames the answer.
+/// The text is no map of strings, or a name or a value cannot be in a header (such as a line end), or a header is in
+/// [`FRAMING`].
 pub fn read(map: &str) -> Result<Headers, Exception> {
     let all: Vec<Token> = tokens(map.as_bytes(), 0).collect();
     match read_map(&all)? {
         (headers, []) => Ok(headers),
         (_, [more, ..]) => {
-            Err(broken(&format!("{:?} stands behind the map", more.text.escape_ascii().to_string())))
+            Err(broken(&format!("{:?} follows the map", more.text.escape_ascii().to_string())))
         }
     }
 }
 
-/// The headers that a statement's own SET or SETTINGS names, the last of them; `None` without any.
+/// The headers of the last assignment in a statement's SET or SETTINGS; `None` without one.
 pub fn find(all: &[Token]) -> Result<Option<Headers>, Exception> {
     let mut depth = 0_usize;
     let mut found = None;
     for (at, token) in all.iter().enumerate() {
         match token.kind {
-            Kind::Mark(b'(' | b'[') => depth += 1,
-            Kind::Mark(b')' | b']') => depth = depth.saturating_sub(1),
+            Kind::Punctuation(b'(' | b'[') => depth += 1,
+            Kind::Punctuation(b')' | b']') => depth = depth.saturating_sub(1),
             _ => {}
         }
         let [equals, value, ..] = &all[at + 1..] else { break };
-        if depth > 0 || !token.names(SETTING) || !equals.is_mark(b'=') {
+        if depth > 0 || !token.names(SETTING) || !equals.is_punctuation(b'=') {
             continue;
         }
         found = Some(match value.kind {
-            Kind::Text => read(&String::from_utf8_lossy(&value.meaning()))?,
+            Kind::String => read(&String::from_utf8_lossy(&value.unescaped()))?,
             Kind::Word if value.is("DEFAULT") => Headers::new(),
             _ => read_map(&all[at + 2..])?.0,
         });
@@ -51,7 +51,7 @@ pub fn find(all: &[Token]) -> Result<Option<Headers>, Exception> {
     Ok(found)
 }
 
-/// The map that `all` starts with, and what follows it.
+/// The map that `all` starts with, and the tokens after it.
 fn read_map<'all, 'sql>(all: &'all [Token<'sql>]) -> Result<(Headers, &'all [Token<'sql>]), Exception> {
     let mut rest = all;
     let mut take = |what: &str, fits: &dyn Fn(&Token) -> bool| match rest.split_first() {
@@ -61,21 +61,21 @@ fn read_map<'all, 'sql>(all: &'all [Token<'sql>]) -> Result<(Headers, &'all [Tok
         }
         _ => Err(broken(&format!("{what} is missing"))),
     };
-    let is_text = |token: &Token| token.kind == Kind::Text;
+    let is_text = |token: &Token| token.kind == Kind::String;
     let mut headers = Headers::new();
-    take("an opening brace", &|token| token.is_mark(b'{'))?;
-    if take("", &|token| token.is_mark(b'}')).is_ok() {
+    take("an opening brace", &|token| token.is_punctuation(b'{'))?;
+    if take("", &|token| token.is_punctuation(b'}')).is_ok() {
         return Ok((headers, rest));
     }
     loop {
         let name = take("a name in quotes", &is_text)?;
-        take("a colon", &|token| token.is_mark(b':'))?;
+        take("a colon", &|token| token.is_punctuation(b':'))?;
         let value = take("a value in quotes", &is_text)?;
-        headers.push(header(&name.meaning(), &value.meaning())?);
-        if take("", &|token| token.is_mark(b'}')).is_ok() {
+        headers.push(header(&name.unescaped(), &value.unescaped())?);
+        if take("", &|token| token.is_punctuation(b'}')).is_ok() {
             return Ok((headers, rest));
         }
-        take("a comma or a closing brace", &|token| token.is_mark(b','))?;
+        take("a comma or a closing brace", &|token| token.is_punctuation(b','))?;
     }
 }
 
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_names_its_own() {
+    fn a_statement_sets_headers() {
         let found = |sql: &str| {
             let all: Vec<Token> = tokens(sql.as_bytes(), 0).collect();
             find(&all).expect(sql).map(shown)

@@ -1,6 +1,6 @@
-//! The queries that run now, by query_id: no two with one id, each can be stopped and waited for. A query
-//! is here from before its body arrives until its connection has let go of it, longer than the engine
-//! knows it.
+//! The registry of running queries, by query_id. No two have the same id; each can be stopped and waited for. A query is
+//! registered before its body arrives and until its connection is free again, which is longer than the engine knows it.
+//! Knows nothing of what a query does.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,19 +21,19 @@ pub struct Running {
 /// One running query.
 pub struct Query {
     pub id: String,
-    /// Names the query to the engine, which gives it an id of its own: unique in this process.
+    /// Identifies the query in the engine, which gives it another id. Unique in this process.
     pub marker: String,
     pub started: Instant,
     text: Mutex<String>,
     /// False while the body is still arriving: the engine does not know the query yet.
     in_engine: AtomicBool,
-    /// The client may go away and lose nothing but the answer.
+    /// If the client leaves, stopping the query loses nothing but the answer.
     only_reads: AtomicBool,
     stop: watch::Sender<bool>,
     gone: watch::Sender<bool>,
 }
 
-/// Keeps a query registered; dropping it says that the query is gone.
+/// Keeps a query registered; dropping it means that the query is gone.
 pub struct Registration {
     running: Arc<Running>,
     pub query: Arc<Query>,
@@ -70,7 +70,7 @@ impl Running {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Query>>> {
-        // The map is whole between any two statements, so a panic elsewhere has not broken it.
+        // The map is valid between any two statements, so a panic elsewhere has not broken it.
         self.queries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -89,7 +89,7 @@ impl Query {
         self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sets the text, where it came with the body.
+    /// Sets the text, if it came in the body.
     pub fn set_text(&self, text: &[u8]) {
         let text = shortened(&String::from_utf8_lossy(&text[..text.len().min(4 * TEXT_CHARS_MAX)]));
         *self.text.lock().unwrap_or_else(PoisonError::into_inner) = text;
@@ -111,8 +111,8 @@ impl Query {
         self.only_reads.store(true, Ordering::Release);
     }
 
-    /// Asks the query to stop; true if nobody did before. Whoever runs it acts on that between two
-    /// steps; what the engine is in the middle of has to be killed there.
+    /// Asks the query to stop; true if nobody has before. The thread that runs it stops between two steps; a statement
+    /// in the engine has to be killed there.
     pub fn ask_to_stop(&self) -> bool {
         !self.stop.send_replace(true)
     }
@@ -123,7 +123,7 @@ impl Query {
 
     /// Returns when the query is asked to stop.
     pub async fn asked_to_stop(&self) {
-        // The sender lives in `self`, so this ends only when the value is there.
+        // The sender is in `self`, so this returns only when the value is set.
         let _ = self.stop.subscribe().wait_for(|asked| *asked).await;
     }
 
@@ -131,12 +131,12 @@ impl Query {
         *self.gone.borrow()
     }
 
-    /// Returns when nothing of the query runs any more.
+    /// Returns when nothing of the query runs anymore.
     pub async fn gone(&self) {
         let _ = self.gone.subscribe().wait_for(|gone| *gone).await;
     }
 
-    /// What a stopped query answers.
+    /// The exception of a stopped query.
     pub fn cancelled(&self) -> Exception {
         Exception::new(code::QUERY_WAS_CANCELLED, "Query was cancelled")
     }
@@ -153,7 +153,7 @@ impl Drop for Registration {
     }
 }
 
-/// As much of a text as is worth showing in system.processes.
+/// The characters of a query that system.processes shows.
 const TEXT_CHARS_MAX: usize = 4096;
 
 fn shortened(text: &str) -> String {

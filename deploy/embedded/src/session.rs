@@ -1,5 +1,5 @@
-//! HTTP sessions: a connection that outlives its query, with the temporary tables and settings made on
-//! it, until nobody has used it for its timeout.
+//! HTTP sessions. A session keeps a connection between queries, with its temporary tables and settings, until nobody
+//! has used it for its timeout. Knows nothing of SQL.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,28 +21,28 @@ enum State {
     Busy,
     Idle {
         connection: Connection,
-        kept: Kept,
+        settings: SessionSettings,
         expires: Instant,
     },
 }
 
-/// What a SET in the session said that its connection does not keep between two queries.
+/// What a SET in the session has set that its connection does not keep between two queries.
 #[derive(Debug, Default)]
-pub struct Kept {
-    /// The connection would not let go of it again.
+pub struct SessionSettings {
+    /// A connection that kept it would refuse every later SET.
     pub readonly: Readonly,
-    /// The engine has no answer to put them on.
+    /// The engine knows nothing of HTTP.
     pub response_headers: Headers,
 }
 
-/// A session held by one query; dropping it gives it back.
+/// A session in use by one query; dropping the lease releases it.
 pub struct Lease {
     sessions: Arc<Sessions>,
     id: String,
     timeout: Duration,
     ends: bool,
-    pub kept: Kept,
-    /// `None` when the session is to be ended.
+    pub settings: SessionSettings,
+    /// `None` if the session is to end.
     connection: Option<Connection>,
 }
 
@@ -52,18 +52,18 @@ impl Sessions {
         Arc::new(Sessions { sessions_max, sessions: Mutex::new(HashMap::new()) })
     }
 
-    /// The session that `request` names, new if need be, with a connection from `connect`.
+    /// The session that `request` names. A new one gets its connection from `connect`.
     pub fn lease(
         self: &Arc<Sessions>,
         request: &SessionRequest,
         connect: impl FnOnce() -> Result<Connection, Exception>,
     ) -> Result<Lease, Exception> {
-        let lease = |connection, kept| Lease {
+        let lease = |connection, settings| Lease {
             sessions: Arc::clone(self),
             id: request.id.clone(),
             timeout: request.timeout,
             ends: request.ends,
-            kept,
+            settings,
             connection: Some(connection),
         };
         {
@@ -76,11 +76,11 @@ impl Sessions {
                         format_args!("Session {} is locked by a concurrent client", request.id),
                     ));
                 }
-                Some(State::Idle { connection, kept, expires }) if expires > Instant::now() => {
+                Some(State::Idle { connection, settings, expires }) if expires > Instant::now() => {
                     sessions.insert(request.id.clone(), State::Busy);
-                    return Ok(lease(connection, kept));
+                    return Ok(lease(connection, settings));
                 }
-                // What expired a moment ago is gone, whether or not it was swept.
+                // A session that has expired is gone, even before the next sweep.
                 Some(State::Idle { .. }) | None => {}
             }
             if request.must_exist {
@@ -102,7 +102,7 @@ impl Sessions {
             sessions.insert(request.id.clone(), State::Busy);
         }
         match connect() {
-            Ok(connection) => Ok(lease(connection, Kept::default())),
+            Ok(connection) => Ok(lease(connection, SessionSettings::default())),
             Err(exception) => {
                 self.lock().remove(&request.id);
                 Err(exception)
@@ -155,14 +155,14 @@ impl Drop for Lease {
         let mut sessions = self.sessions.lock();
         match connection {
             Some(connection) if !self.ends => {
-                let kept = std::mem::take(&mut self.kept);
+                let settings = std::mem::take(&mut self.settings);
                 let expires = Instant::now() + self.timeout;
-                sessions.insert(self.id.clone(), State::Idle { connection, kept, expires });
+                sessions.insert(self.id.clone(), State::Idle { connection, settings, expires });
             }
             ended => {
                 sessions.remove(&self.id);
                 drop(sessions);
-                // Closes outside of the lock, and for the others the session is gone by now.
+                // The connection closes outside of the lock; the others no longer see the session.
                 drop(ended);
             }
         }

@@ -1,33 +1,34 @@
-//! A query's settings on the connection that runs it, and how a session's connection gets its own back.
+//! Applies a query's settings to its connection, and restores those of a session's connection afterwards. Knows nothing
+//! of HTTP.
 
 use super::engine::{Connection, Parameter};
 use super::exception::{Exception, code};
-use super::external::ExternalTable;
-use super::literal::{assignment, quoted, use_database};
+use super::external_table::ExternalTable;
 use super::processes;
-use super::request::{Readonly, Request};
-use super::rows;
+use super::quoting::{assignment, quote, use_database};
+use super::request::{QueryRequest, Readonly};
 use super::running::Query;
+use super::spool_table;
 
-/// What these statements answer is not looked at.
+/// The results of these statements are not read.
 const FORMAT: &str = "Null";
 
-/// Where the embedded engine's settings are not a server's.
+/// A server's defaults, where the embedded engine has others.
 pub const SERVER_DEFAULTS: &[u8] = b", implicit_select = 0, allow_introspection_functions = 0";
 
-/// What marks a connection whose query is over.
-pub const UNMARK: &[u8] = b"SET promql_table = ''";
+/// Clears the mark of [`mark`].
+pub const CLEAR_MARK: &[u8] = b"SET promql_table = ''";
 
-/// Marks the connection as `query`'s. The engine gives each query an id of its own and takes none; a setting
-/// that only another dialect reads carries ours into system.processes. `more` is assignments, with a comma
-/// before each.
+/// Marks the connection as `query`'s. The engine gives each query its own id and accepts no other. The mark is the value
+/// of a setting that only another dialect uses, so that it can be read in system.processes. `more` are further
+/// assignments, each with a comma before it.
 pub fn mark(connection: &mut Connection, query: &Query, more: &[u8]) -> Result<(), Exception> {
     let set = [b"SET ".as_slice(), &assignment("promql_table", &query.marker), more].concat();
     connection.run(&set, FORMAT, &[]).map(drop)
 }
 
-/// Sets what the request sets, but for `readonly`, and makes its database the current one.
-pub fn apply(connection: &mut Connection, request: &Request) -> Result<(), Exception> {
+/// Applies the settings of the request, except `readonly`, and its database.
+pub fn apply(connection: &mut Connection, request: &QueryRequest) -> Result<(), Exception> {
     let assignments: Vec<Vec<u8>> =
         request.settings.iter().map(|setting| assignment(&setting.name, &setting.value)).collect();
     if !assignments.is_empty() {
@@ -40,7 +41,7 @@ pub fn apply(connection: &mut Connection, request: &Request) -> Result<(), Excep
     Ok(())
 }
 
-/// Lets the connection read alone from now on, as the engine itself sees to.
+/// Lets the connection only read from now on, which the engine enforces.
 pub fn restrict(connection: &mut Connection, readonly: Readonly) -> Result<(), Exception> {
     if readonly == Readonly::Off {
         return Ok(());
@@ -48,55 +49,56 @@ pub fn restrict(connection: &mut Connection, readonly: Readonly) -> Result<(), E
     connection.run(format!("SET readonly = {}", readonly.value()).as_bytes(), FORMAT, &[]).map(drop)
 }
 
-/// Lifts [`restrict`]. The engine refuses every value but this one, which it does not look at
-/// ([`super::guard`] keeps it from users); an engine that did would only end the session.
-pub fn release(connection: &mut Connection, readonly: Readonly) -> Result<(), Exception> {
+/// Reverts [`restrict`]. The engine refuses every value but DEFAULT, which it does not check ([`super::guard`] refuses it
+/// in users' SQL). If an engine checked it, the session would end.
+pub fn lift_restriction(connection: &mut Connection, readonly: Readonly) -> Result<(), Exception> {
     if readonly == Readonly::Off {
         return Ok(());
     }
     connection.run(b"SET readonly = DEFAULT", FORMAT, &[]).map(drop)
 }
 
-/// Acts past the bounds on a result that have just refused it, on a connection that is restricted to `readonly`.
-/// With `break` the engine still gives its first block, which is all of what it has to explain.
-pub fn past_result_bounds<T>(
+/// Calls `act` without the limits on a result that have just refused it, on a connection that is restricted to
+/// `readonly`. With `break` the engine still returns its first block, which contains the whole explanation.
+pub fn without_result_limits<T>(
     connection: &mut Connection,
     readonly: Readonly,
     act: impl FnOnce(&mut Connection) -> Result<T, Exception>,
 ) -> Result<T, Exception> {
-    release(connection, readonly)?;
+    lift_restriction(connection, readonly)?;
     connection.run(b"SET result_overflow_mode = 'break'", FORMAT, &[])?;
     let done = act(connection);
-    // It was that, or nothing would have been refused.
+    // The value before was `throw`, or the engine would not have refused.
     connection.run(b"SET result_overflow_mode = 'throw'", FORMAT, &[])?;
     restrict(connection, readonly)?;
     done
 }
 
-/// What a SET has made of `readonly`.
+/// The value that a SET has given to `readonly`.
 pub fn readonly(connection: &mut Connection) -> Result<Readonly, Exception> {
     let reply = connection.run(b"SELECT toString(getSetting('readonly'))", "TSV", &[])?;
     Readonly::read(&String::from_utf8_lossy(reply.bytes()))
 }
 
-/// How a session's connection gets back what one query changes.
+/// The statements that restore a session's connection after a query.
 #[derive(Default)]
 pub struct Restore {
     statements: Vec<Vec<u8>>,
 }
 
 impl Restore {
-    /// Notes what the request's settings and database replace.
-    pub fn remember(&mut self, connection: &mut Connection, request: &Request) -> Result<(), Exception> {
+    /// Saves the values that the request's settings and database replace.
+    pub fn save(&mut self, connection: &mut Connection, request: &QueryRequest) -> Result<(), Exception> {
         let names: Vec<&str> = request.settings.iter().map(|it| it.name.as_str()).collect();
         if !names.is_empty() {
-            let names = Parameter { name: "embedded_names".to_owned(), value: processes::text_array(&names) };
+            let names =
+                Parameter { name: "embedded_names".to_owned(), value: processes::string_array(&names) };
             let sql = b"SELECT name, value, changed FROM system.settings WHERE name IN {embedded_names:Array(String)}";
             let reply = connection.run(sql, "JSONCompactEachRow", &[names])?;
             for row in reply.bytes().split(|&byte| byte == b'\n').filter(|row| !row.is_empty()) {
                 let (name, value, changed): (String, String, u8) =
                     serde_json::from_slice(row).map_err(unreadable)?;
-                let value = if changed == 0 { b"DEFAULT".to_vec() } else { quoted(&value, b'\'') };
+                let value = if changed == 0 { b"DEFAULT".to_vec() } else { quote(&value, b'\'') };
                 self.statements.push([b"SET ", name.as_bytes(), b" = ", &value].concat());
             }
         }
@@ -108,21 +110,21 @@ impl Restore {
         Ok(())
     }
 
-    /// Creates the external tables. Stops at the first that fails, which is then not dropped: the session
-    /// may have a table of that name.
-    pub fn create_until_then(
+    /// Creates the external tables. It stops at the first failure. That table is not dropped afterwards, since the
+    /// session may have a table of that name.
+    pub fn create_external_tables(
         &mut self,
         connection: &mut Connection,
         tables: &[ExternalTable],
     ) -> Result<(), Exception> {
         for table in tables {
             create_external(connection, table)?;
-            self.statements.push(rows::drop_external(table));
+            self.statements.push(spool_table::drop_external(table));
         }
         Ok(())
     }
 
-    /// Gives the connection back its own.
+    /// Restores the connection.
     pub fn run(self, connection: &mut Connection) -> Result<(), Exception> {
         for statement in self.statements {
             connection.run(&statement, FORMAT, &[])?;
@@ -131,12 +133,12 @@ impl Restore {
     }
 }
 
-/// Makes the table that came with a request.
+/// Creates an external table.
 pub fn create_external(connection: &mut Connection, table: &ExternalTable) -> Result<(), Exception> {
-    let [create, copy, drop] = rows::create_external(table);
+    let [create, copy, drop] = spool_table::create_external(table);
     connection.run(&create, FORMAT, &[])?;
     let copied = connection.run(&copy, FORMAT, &[]).map(std::mem::drop);
-    // It reads a spool that is about to go.
+    // It reads a spool that will be dropped.
     connection.run(&drop, FORMAT, &[])?;
     copied
 }

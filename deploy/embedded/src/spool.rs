@@ -1,5 +1,5 @@
-//! A request's body as a file that the engine can read: bytes of any kind cannot stand in the text of a
-//! query. Kept in memory without a name, so that nothing of it outlives the process.
+//! Stores a request's body as a file that the engine can read, since the text of a query cannot contain arbitrary bytes.
+//! The file is in memory and has no name, so nothing of it outlives the process. Knows nothing of what a body contains.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::exception::{Exception, code};
 
-/// The memory that all bodies may take together.
+/// The memory for all bodies together.
 pub struct SpoolSpace {
     /// One body, as sent and as decompressed, takes at most this.
     pub body_bytes_max: u64,
@@ -25,12 +25,12 @@ impl SpoolSpace {
     }
 
     /// An empty spool.
-    pub fn spool(self: &Arc<SpoolSpace>) -> Result<Spool, Exception> {
+    pub fn new_spool(self: &Arc<SpoolSpace>) -> Result<Spool, Exception> {
         let file = anonymous_file().map_err(cannot_write)?;
         Ok(Spool { space: Arc::clone(self), path: path_of(&file), file, bytes: 0 })
     }
 
-    pub fn refuse_body(&self) -> Exception {
+    pub fn body_too_large(&self) -> Exception {
         Exception::new(
             code::QUERY_IS_TOO_LARGE,
             format_args!(
@@ -50,11 +50,11 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Adds `bytes`; refused past the bounds of the space.
+    /// Appends `bytes`; an error beyond the limits of the space.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), Exception> {
         let more = bytes.len() as u64;
         if self.bytes + more > self.space.body_bytes_max {
-            return Err(self.space.refuse_body());
+            return Err(self.space.body_too_large());
         }
         let used = self.space.used.fetch_add(more, Ordering::Relaxed) + more;
         self.bytes += more;
@@ -96,7 +96,7 @@ impl Drop for Spool {
     }
 }
 
-/// Reads a [`Spool`] at a place of its own.
+/// Reads a [`Spool`] from its own position.
 pub struct SpoolReader<'spool> {
     file: &'spool File,
     at: u64,
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn bytes_come_back_through_the_path() {
-        let mut spool = SpoolSpace::new(10, 10).spool().expect("a spool");
+        let mut spool = SpoolSpace::new(10, 10).new_spool().expect("a spool");
         spool.append(b"ab\0").expect("fits");
         spool.append(b"\xffd").expect("fits");
         assert_eq!(std::fs::read(spool.path()).expect("readable"), b"ab\0\xffd");
@@ -146,14 +146,14 @@ mod tests {
     }
 
     #[test]
-    fn bounds_hold_and_space_is_given_back() {
+    fn limits_hold_and_space_is_released() {
         let space = SpoolSpace::new(4, 6);
-        let mut first = space.spool().expect("a spool");
+        let mut first = space.new_spool().expect("a spool");
         first.append(b"1234").expect("fits");
         assert_eq!(first.append(b"5").expect_err("too large").code, code::QUERY_IS_TOO_LARGE);
-        let mut second = space.spool().expect("a spool");
+        let mut second = space.new_spool().expect("a spool");
         assert_eq!(second.append(b"123").expect_err("no space").code, code::TOO_MANY_SIMULTANEOUS_QUERIES);
         drop((first, second));
-        space.spool().expect("a spool").append(b"1234").expect("fits again");
+        space.new_spool().expect("a spool").append(b"1234").expect("fits again");
     }
 }

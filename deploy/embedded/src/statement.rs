@@ -1,6 +1,6 @@
-//! Tells what a statement is, as far as this server has to know: an INSERT and where its rows begin, a
-//! KILL QUERY and its condition, what may return many rows, what acts on the session, the format that the
-//! text seems to ask for. Whether it may run at all, and what it then changes, the engine decides.
+//! Parses a statement as far as this server needs: an INSERT and the position of its rows, a KILL QUERY and its
+//! condition, whether a statement can return many rows or acts on the session, and the format that the text seems to
+//! name. The engine decides whether the statement may run, and what it changes.
 
 use std::ops::Range;
 
@@ -8,10 +8,10 @@ use super::exception::{Exception, code};
 use super::insert::{self, Insert};
 use super::lexer::{Kind, Token, tokens};
 
-/// What the text holds. All positions are bytes of the text.
+/// A parsed statement. All positions are bytes of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Statement {
-    /// An INSERT whose rows follow its head, here or in the rest of the request.
+    /// An INSERT with rows, which follow in the text or in the rest of the request.
     Insert(Insert),
     /// KILL QUERY.
     Kill(Kill),
@@ -30,29 +30,29 @@ pub struct Kill {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KillMode {
-    /// Answer when the queries are told to stop.
+    /// Answer when the queries have been asked to stop.
     Async,
     /// Answer when they are gone.
     Sync,
-    /// Only tell what would be killed.
+    /// Only show what would be killed.
     Test,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Other {
     pub class: Class,
-    /// The name behind a FORMAT at the statement's end. It may be a column called format, with an alias or a
-    /// direction behind it: the engine is asked.
+    /// The name after FORMAT at the statement's end. It can also be a column called format with an alias or a direction,
+    /// so the engine is asked.
     pub format: Option<String>,
-    /// Each `system.processes` that is read from.
+    /// The position of each `system.processes` that the statement reads.
     pub processes: Vec<Range<usize>>,
 }
 
-/// What is worth trying with a statement. A wrong class costs nothing but that: the engine refuses to
-/// stream what is no SELECT, and to write where nothing may be written.
+/// How the server runs a statement. A wrong class does no harm: the engine refuses to stream a statement that is no
+/// SELECT, and to write in a read-only request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// Returns rows, and possibly many.
+    /// Returns rows, possibly many.
     Select,
     /// Changes nothing but the session.
     Read,
@@ -61,8 +61,8 @@ pub enum Class {
     Write,
 }
 
-/// Reads `sql`. What the engine's client half would act on here, instead of sending it to a server, is
-/// refused: several statements at once, INTO OUTFILE, FROM INFILE, the shell's commands.
+/// Parses `sql`. Refuses what the client part of the engine would carry out itself: several statements at once, INTO
+/// OUTFILE, FROM INFILE, the commands of its shell.
 pub fn read(sql: &[u8]) -> Result<Statement, Exception> {
     let mut all = tokens(sql, 0);
     let Some(first) = all.next() else {
@@ -72,10 +72,12 @@ pub fn read(sql: &[u8]) -> Result<Statement, Exception> {
         ));
     };
     const SHELL: [&str; 5] = ["EXIT", "QUIT", "LOGOUT", "Q", "HELP"];
-    if !matches!(first.kind, Kind::Word | Kind::Mark(b'(')) || SHELL.iter().any(|command| first.is(command)) {
+    if !matches!(first.kind, Kind::Word | Kind::Punctuation(b'('))
+        || SHELL.iter().any(|command| first.is(command))
+    {
         return Err(syntax_error(&first, "a query"));
     }
-    // The rows of an INSERT are no SQL, so that its head is read first.
+    // The rows of an INSERT are no SQL, so the statement before them is parsed first.
     if let Some(insert) = insert_at(sql, first)
         && let Some(insert) = insert::read(sql, insert)?
     {
@@ -90,7 +92,7 @@ pub fn read(sql: &[u8]) -> Result<Statement, Exception> {
     Ok(Statement::Other(Other { class, format: format_of(&all), processes: find_processes(&all) }))
 }
 
-/// The INSERT that the statement is: its first word, or the first INTO's behind WITH.
+/// The token INSERT of the statement: its first word, or the one before the first INTO after WITH.
 fn insert_at<'sql>(sql: &'sql [u8], first: Token<'sql>) -> Option<Token<'sql>> {
     if first.is("INSERT") {
         return Some(first);
@@ -102,8 +104,8 @@ fn insert_at<'sql>(sql: &'sql [u8], first: Token<'sql>) -> Option<Token<'sql>> {
     let mut before = first;
     for token in tokens(sql, first.end()) {
         match token.kind {
-            Kind::Mark(b'(' | b'[' | b'{') => depth += 1,
-            Kind::Mark(b')' | b']' | b'}') => depth = depth.saturating_sub(1),
+            Kind::Punctuation(b'(' | b'[' | b'{') => depth += 1,
+            Kind::Punctuation(b')' | b']' | b'}') => depth = depth.saturating_sub(1),
             _ => {}
         }
         if depth == 0 && before.is("INSERT") && token.is("INTO") {
@@ -127,10 +129,10 @@ fn read_kill(sql: &[u8], all: &[Token]) -> Result<Statement, Exception> {
             () if token.is("TEST") => Some(KillMode::Test),
             () => None,
         };
-        // A mode is the last word but for FORMAT and SETTINGS: `test` may be a column before that.
+        // A mode is the last word, or the last before FORMAT and SETTINGS. Before that, `test` can be a column.
         let clause_or_end = |next: Option<&Token>| match next {
             None => true,
-            Some(next) => next.is("FORMAT") || next.is("SETTINGS") || next.is_mark(b';'),
+            Some(next) => next.is("FORMAT") || next.is("SETTINGS") || next.is_punctuation(b';'),
         };
         if let Some(named) = named
             && clause_or_end(all.get(index + 1))
@@ -138,7 +140,7 @@ fn read_kill(sql: &[u8], all: &[Token]) -> Result<Statement, Exception> {
             mode = named;
             end = end.or(Some(token.at));
         }
-        if token.is("FORMAT") || token.is("SETTINGS") || token.is_mark(b';') {
+        if token.is("FORMAT") || token.is("SETTINGS") || token.is_punctuation(b';') {
             end = end.or(Some(token.at));
         }
     }
@@ -150,7 +152,7 @@ fn read_kill(sql: &[u8], all: &[Token]) -> Result<Statement, Exception> {
 }
 
 fn classify(all: &[Token]) -> Class {
-    let Some(first) = all.iter().find(|token| !token.is_mark(b'(')) else {
+    let Some(first) = all.iter().find(|token| !token.is_punctuation(b'(')) else {
         return Class::Write;
     };
     let is_any = |keywords: &[&str]| keywords.iter().any(|keyword| first.is(keyword));
@@ -161,7 +163,7 @@ fn classify(all: &[Token]) -> Class {
         return Class::Read;
     }
     if is_any(&["SELECT", "WITH", "FROM", "VALUES"]) {
-        // WITH can open an INSERT.
+        // WITH can begin an INSERT.
         let inserts =
             first.is("WITH") && all.windows(2).any(|pair| pair[0].is("INSERT") && pair[1].is("INTO"));
         return if inserts { Class::Write } else { Class::Select };
@@ -169,20 +171,20 @@ fn classify(all: &[Token]) -> Class {
     Class::Write
 }
 
-/// The name behind the last FORMAT outside of parentheses, if nothing but SETTINGS follows it.
+/// The name after the last FORMAT outside of parentheses, if nothing but SETTINGS follows.
 fn format_of(all: &[Token]) -> Option<String> {
     let mut depth = 0_usize;
     let mut format = None;
     for (at, token) in all.iter().enumerate() {
         match token.kind {
-            Kind::Mark(b'(' | b'[' | b'{') => depth += 1,
-            Kind::Mark(b')' | b']' | b'}') => depth = depth.saturating_sub(1),
+            Kind::Punctuation(b'(' | b'[' | b'{') => depth += 1,
+            Kind::Punctuation(b')' | b']' | b'}') => depth = depth.saturating_sub(1),
             _ => {}
         }
         if depth > 0 || !token.is("FORMAT") {
             continue;
         }
-        let ends = all.get(at + 2).is_none_or(|next| next.is("SETTINGS") || next.is_mark(b';'));
+        let ends = all.get(at + 2).is_none_or(|next| next.is("SETTINGS") || next.is_punctuation(b';'));
         let name = all.get(at + 1).filter(|_| ends).and_then(Token::name);
         format = name.map(|name| String::from_utf8_lossy(&name).into_owned());
     }
@@ -195,9 +197,15 @@ fn find_processes(all: &[Token]) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     for (index, window) in all.windows(4).enumerate() {
         let [before, database, dot, table] = window else { continue };
-        let reads = before.is("FROM") || before.is("JOIN") || before.is_mark(b',');
-        let whole = all.get(index + 4).is_none_or(|next| !next.is_mark(b'.') && !next.is_mark(b'('));
-        if reads && whole && names(database, "system") && dot.is_mark(b'.') && names(table, "processes") {
+        let reads = before.is("FROM") || before.is("JOIN") || before.is_punctuation(b',');
+        let whole =
+            all.get(index + 4).is_none_or(|next| !next.is_punctuation(b'.') && !next.is_punctuation(b'('));
+        if reads
+            && whole
+            && names(database, "system")
+            && dot.is_punctuation(b'.')
+            && names(table, "processes")
+        {
             found.push(database.at..table.end());
         }
     }
@@ -205,7 +213,7 @@ fn find_processes(all: &[Token]) -> Vec<Range<usize>> {
 }
 
 fn refuse_client_clauses(all: &[Token]) -> Result<(), Exception> {
-    let semicolon = all.iter().position(|token| token.is_mark(b';'));
+    let semicolon = all.iter().position(|token| token.is_punctuation(b';'));
     if let Some(semicolon) = semicolon {
         refuse_more(all.get(semicolon + 1).copied())?;
     }
@@ -213,10 +221,10 @@ fn refuse_client_clauses(all: &[Token]) -> Result<(), Exception> {
     if writes_file {
         return Err(Exception::new(code::INTO_OUTFILE_NOT_ALLOWED, "INTO OUTFILE is not allowed"));
     }
-    // A table may be called infile; a path in quotes makes the clause.
+    // A table may be called infile; only a path in quotes makes it a clause.
     let reads_file = all
         .windows(3)
-        .any(|three| three[0].is("FROM") && three[1].is("INFILE") && three[2].kind == Kind::Text);
+        .any(|three| three[0].is("FROM") && three[1].is("INFILE") && three[2].kind == Kind::String);
     if reads_file {
         return Err(Exception::new(
             code::UNKNOWN_TYPE_OF_QUERY,
@@ -226,7 +234,7 @@ fn refuse_client_clauses(all: &[Token]) -> Result<(), Exception> {
     Ok(())
 }
 
-/// Refuses what follows a semicolon.
+/// Refuses a token after a semicolon.
 pub fn refuse_more(next: Option<Token>) -> Result<(), Exception> {
     match next {
         None => Ok(()),
@@ -241,7 +249,7 @@ pub fn refuse_more(next: Option<Token>) -> Result<(), Exception> {
     }
 }
 
-/// Says where the text is not SQL.
+/// A syntax error at a token.
 pub fn syntax_error(token: &Token, expected: &str) -> Exception {
     let text = String::from_utf8_lossy(token.text);
     let position = token.at + 1;
@@ -267,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_is_taken_apart() {
+    fn a_kill_query_is_parsed() {
         let check = |sql: &str, condition: &str, mode, format: Option<&str>| {
             let read = read(sql.as_bytes());
             let Ok(Statement::Kill(kill)) = read else { panic!("{sql}: {read:?}") };
@@ -300,12 +308,12 @@ mod tests {
         check("SELECT format FROM t", Class::Select, None);
         check("SELECT format, 1 FROM t", Class::Select, None);
         check("SELECT 1 FORMAT CSV UNION ALL SELECT 2", Class::Select, None);
-        // What the engine is asked about.
+        // The engine decides whether this is a format.
         check("SELECT a FROM t ORDER BY format ASC", Class::Select, Some("ASC"));
     }
 
     #[test]
-    fn finds_the_processes_that_are_read() {
+    fn reads_of_system_processes_are_found() {
         let found = |sql: &str| match read(sql.as_bytes()) {
             Ok(Statement::Other(other)) => {
                 other.processes.iter().map(|place| (place.start, place.end)).collect::<Vec<_>>()
@@ -318,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_a_shell_would_do() {
+    fn what_the_shell_would_carry_out_is_refused() {
         let code = |sql: &str| read(sql.as_bytes()).expect_err(sql).code;
         assert_eq!(code(""), 62);
         assert_eq!(code(" -- nothing\n"), 62);

@@ -1,4 +1,4 @@
-//! What clickhouse-embedded refuses: writing by anything but a POST, files, and pages of other sites.
+//! What clickhouse-embedded refuses: writes by methods other than POST, files, and pages of other sites.
 
 mod server;
 
@@ -18,6 +18,26 @@ fn server_with_table() -> Server {
     server.sql("CREATE TABLE t (a Int8) ENGINE = MergeTree ORDER BY a");
     server.sql("INSERT INTO t VALUES (7)");
     server
+}
+
+/// Without its bound the engine walked into the end of its stack, and ended.
+#[test]
+fn the_bounds_of_a_statement_cannot_be_lifted() {
+    let server = server_with_table();
+    let deep = format!("SELECT 1{}", "-1".repeat(50_000));
+    for (setting, value) in [
+        ("max_parser_depth", "0"),
+        ("max_parser_depth", "100000"),
+        ("max_ast_depth", "0"),
+        ("max_ast_elements", "0"),
+        ("max_expanded_ast_elements", "0"),
+        ("max_subquery_depth", "0"),
+        ("input_format_json_max_depth", "100000"),
+    ] {
+        let answer = server.post(&format!("{setting}={value}"), deep.as_bytes());
+        assert_eq!(answer.code(), 452, "{setting} = {value}: {}", answer.text());
+    }
+    assert_eq!(server.sql_with("max_parser_depth=500", "SELECT a FROM t"), "7\n");
 }
 
 #[test]
@@ -78,7 +98,7 @@ fn a_request_that_is_no_post_changes_nothing() {
         let several = server.send(method, &query("SELECT 1; DROP TABLE t"), &[], b"");
         assert_eq!((several.status, several.code()), (400, 62));
     }
-    // What the engine reads only without the words that ask how it reads it.
+    // Statements that the engine can parse only without EXPLAIN AST before them.
     for sql in ["SELECT 1 PARALLEL WITH DROP TABLE t", "SYSTEM STOP MERGES"] {
         for more in 0..20 {
             let bound = format!("max_query_size={}&{}", sql.len() + more, query(sql));
@@ -111,7 +131,7 @@ fn a_request_that_is_no_post_reads_with_settings_of_its_own() {
             assert_eq!(server.send(method, &query(sql), &[], b"").text(), expected, "{method} {sql}");
         }
     }
-    // Bounds on the answer are none on how the statement is read.
+    // Limits on the result do not apply to parsing the statement.
     for bound in [
         "max_result_rows=1",
         "max_result_rows=1&readonly=1",
@@ -167,7 +187,7 @@ fn a_session_is_as_writable_as_it_was_set() {
     assert_eq!(get("INSERT INTO t SELECT 1").code(), 164);
     assert_eq!(get("DROP TABLE t").code(), 164);
     assert_eq!(get("SELECT count() FROM own").text(), "0\n");
-    // One request that may only read holds the next one to nothing.
+    // A request that may only read does not restrict the next one.
     assert_eq!(post("INSERT INTO own SELECT 1").status, 200);
     assert_eq!(get("SET max_block_size = 77").status, 200);
     assert_eq!(get("SELECT getSetting('max_block_size')").text(), "77\n");
@@ -193,7 +213,7 @@ fn a_session_is_as_writable_as_it_was_set() {
     assert_eq!(server.sql("SELECT a FROM t"), "7\n");
 }
 
-/// Whether the kernel can confine the server: Landlock in its second version.
+/// Whether the kernel can confine the server, which takes Landlock in its second version.
 fn kernel_confines() -> bool {
     // SAFETY: with this flag the call reads nothing and returns a version.
     unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<()>(), 0, 1) >= 2 }
@@ -299,7 +319,7 @@ fn sql_reads_and_writes_the_files_of_its_folder() {
     assert_eq!(server.send("GET", &write_by_get, &[], b"").code(), 164);
     assert_eq!(server.refused("", b"SELECT * FROM file('nowhere.csv', 'CSV', 'n UInt8')").1, 107);
 
-    // What leads out of it does not lead anywhere.
+    // A symbolic link to another directory cannot be followed.
     symlink(outside.path(), folder.join("out")).expect("links");
     symlink(outside.path().join("secret.tsv"), folder.join("link.tsv")).expect("links");
     for sql in [
@@ -338,7 +358,7 @@ fn what_a_text_hides_the_kernel_refuses() {
         assert_eq!(server.refused("", among_rows.as_bytes()), (500, 291), "{place}");
     }
     assert_eq!(server.sql("SELECT count() FROM texts"), "0\n");
-    // The engine's own work within the data directory goes on.
+    // The engine's own work inside the data directory is not affected.
     server.sql("CREATE TABLE u (a Int8, b Int8) ENGINE = MergeTree ORDER BY a");
     server.sql("INSERT INTO u VALUES (1, 2)");
     server.sql("ALTER TABLE u UPDATE b = 3 WHERE 1 SETTINGS mutations_sync = 2");
@@ -352,7 +372,7 @@ fn what_a_text_hides_the_kernel_refuses() {
 fn relative_names_and_configurations_lead_nowhere() {
     let directory = tempfile::tempdir().expect("a directory");
     let elsewhere = tempfile::tempdir().expect("a directory");
-    // An engine that read it would not start: the element is not closed.
+    // An engine that read this file would not start: the element is not closed.
     fs::write(elsewhere.path().join("config.xml"), "<clickhouse>").expect("writes");
     fs::write(elsewhere.path().join("rows.csv"), "1\n").expect("writes");
     let path = directory.path().join("data");
@@ -410,7 +430,7 @@ fn pages_of_this_machine_may_ask_and_read() {
 #[test]
 fn pages_of_other_sites_may_not() {
     let server = server_with_table();
-    // As a form of any page sends it, which asks nobody before.
+    // The request of a form on any page, which browsers send without a preflight.
     let form = [("Origin", "https://evil.example"), ("Content-Type", "text/plain")];
     let refused = |headers: &[(&str, &str)], method: &str| {
         let answer = server.send(method, &query("SELECT a FROM t"), headers, b"");
@@ -424,7 +444,7 @@ fn pages_of_other_sites_may_not() {
     assert_eq!(refused(&[("Origin", "null")], "POST"), (403, 497, false));
     let sandboxed = server.send("POST", "", &[("Origin", "null")], b"SELECT 1").text();
     assert!(sandboxed.contains("--allow-origin '*' to let them"), "{sandboxed}");
-    // As an image of any page asks, and a page that has this machine's address under its own name.
+    // The request of an image on any page, and of a page whose name points to this machine.
     assert_eq!(refused(&[("Sec-Fetch-Site", "cross-site")], "GET"), (403, 497, false));
     assert_eq!(server.send_to("evil.example:80", "GET", &query("SELECT 1")).code(), 497);
     assert_eq!(server.send_to("localhost:80", "GET", &query("SELECT 1")).text(), "1\n");

@@ -1,5 +1,5 @@
-//! clickhouse-embedded with ordinary clients as they come: the clickhouse crate, clickhouse-connect for
-//! Python, @clickhouse/client for Node and @clickhouse/client-web for pages.
+//! clickhouse-embedded with unmodified clients: the clickhouse crate, clickhouse-connect for Python, @clickhouse/client
+//! for Node and @clickhouse/client-web for web pages.
 
 mod server;
 
@@ -66,7 +66,7 @@ async fn the_clickhouse_crate() {
         let refused =
             client.query("SELECT * FROM nowhere").execute().await.expect_err("there is no such table");
         assert!(refused.to_string().contains("Code: 60. DB::Exception: "), "{refused}");
-        // Behind many rows; the client must not take them for all.
+        // The exception comes after many rows; the client must not take them for the whole result.
         let failing = "SELECT rand64() AS a, throwIf(number = 3000000, 'too far') AS b FROM numbers(6000000)";
         let mut cursor = client.query(failing).fetch::<(u64, u8)>().expect("asks");
         let broken = loop {
@@ -81,7 +81,7 @@ async fn the_clickhouse_crate() {
     let mut wrong =
         Client::default().with_url(server.url()).insert::<Record>("records_none").await.expect("begins");
     wrong.write(&records(1)[0]).await.expect("writes");
-    // Dropped without its end: nothing of it may arrive.
+    // The insert is dropped before its end: none of its rows may be stored.
     drop(wrong);
     assert_eq!(server.sql("SELECT count() FROM records_none"), "10000\n");
 }

@@ -1,4 +1,4 @@
-//! What clickhouse-embedded has acknowledged is there after a stop, a kill and a restart on the same path.
+//! What clickhouse-embedded has acknowledged is stored after a stop, a kill and a restart on the same path.
 
 mod server;
 
@@ -68,7 +68,7 @@ fn what_was_acknowledged_survives_sigkill() {
         thread::scope(|scope| {
             scope.spawn(|| {
                 let rows: Vec<u8> = (0..1000_u64).flat_map(u64::to_le_bytes).collect();
-                // The kill breaks the connection: the server's head may not arrive.
+                // The kill closes the connection: the head of the answer may not arrive.
                 while std::panic::catch_unwind(|| server.post(INSERT, &rows).status)
                     .is_ok_and(|status| status == 200)
                 {

@@ -1,5 +1,4 @@
-//! clickhouse-embedded as plain HTTP sees it: what a ClickHouse server answers, byte for byte where it
-//! matters.
+//! clickhouse-embedded over plain HTTP: it answers what a ClickHouse server answers, byte for byte where it matters.
 
 mod server;
 
@@ -11,7 +10,7 @@ use std::time::Instant;
 
 use server::{Answer, Server, escape, read_answer};
 
-/// Reads until it is stopped.
+/// A query that runs until it is stopped.
 const ENDLESS: &str = "SELECT sum(sleepEachRow(0.01)) FROM system.numbers SETTINGS max_block_size = 1";
 
 #[test]
@@ -147,11 +146,11 @@ fn a_killed_query_is_gone_when_kill_sync_answers() {
     thread::scope(|scope| {
         let slow = scope.spawn(|| server.refused("query_id=slow", ENDLESS.as_bytes()));
         server.wait_for("SELECT query_id FROM system.processes WHERE query_id = 'slow'", "slow\n");
-        // In seconds, and counted from when it came.
+        // In seconds since the request arrived.
         let elapsed = server.sql("SELECT elapsed FROM system.processes WHERE query_id = 'slow'");
         let elapsed: f64 = elapsed.trim().parse().expect("a number");
         assert!(0.0 < elapsed && elapsed <= started.elapsed().as_secs_f64(), "{elapsed}");
-        // One id runs once.
+        // Only one query with an id runs at a time.
         assert_eq!(server.refused("query_id=slow", b"SELECT 1"), (500, 216));
         let test = server.sql("KILL QUERY WHERE query_id = 'slow' TEST FORMAT CSV");
         assert!(test.starts_with("\"unknown_status\",\"slow\",\"default\",\"SELECT sum"), "{test}");
@@ -162,7 +161,7 @@ fn a_killed_query_is_gone_when_kill_sync_answers() {
         assert_eq!(slow.join().expect("ends"), (500, 394));
     });
     assert_eq!(server.sql("KILL QUERY WHERE query_id = 'slow' SYNC"), "");
-    // By what it does, and at once.
+    // A query is killed by its text, without waiting for its end.
     thread::scope(|scope| {
         let slow = scope.spawn(|| server.refused("query_id=slow", ENDLESS.as_bytes()));
         server.wait_for("SELECT count() FROM system.processes WHERE query_id = 'slow'", "1\n");
@@ -170,7 +169,7 @@ fn a_killed_query_is_gone_when_kill_sync_answers() {
         assert!(killed.starts_with("waiting\tslow\tdefault\t"), "{killed}");
         assert_eq!(slow.join().expect("ends"), (500, 394));
     });
-    // By a newer one with its id.
+    // A newer query replaces the one with its id.
     thread::scope(|scope| {
         let slow = scope.spawn(|| server.refused("query_id=slow", ENDLESS.as_bytes()));
         server.wait_for("SELECT count() FROM system.processes WHERE query_id = 'slow'", "1\n");
@@ -211,7 +210,7 @@ fn a_client_that_leaves_takes_its_reads_along_but_not_its_writes() {
         stream.write_all(head.as_bytes()).expect("sends");
         server.wait_for(&format!("SELECT count() FROM system.processes WHERE query_id = '{id}'"), "1\n");
     };
-    // It has no end of its own.
+    // This query ends only if it is stopped.
     leave("read", ENDLESS);
     server.wait_for("SELECT count() FROM system.processes WHERE query_id = 'read'", "0\n");
     leave("write", "INSERT INTO t SELECT sleepEachRow(0.5) + 7 FROM numbers(3)");
@@ -232,11 +231,11 @@ fn queries_run_side_by_side_within_the_bound() {
     let mut endless: Vec<TcpStream> = Vec::new();
     for count in 1..=3 {
         endless.push(send(&format!("endless{count}")));
-        // None of them has ended, and the one that asks runs beside them.
+        // All of them are running, and so is the query that counts them.
         let running = "SELECT count() FROM system.processes WHERE query_id LIKE 'endless%'";
         server.wait_for(running, &format!("{count}\n"));
     }
-    // The place that is left is taken by the fourth, unless whoever asks for it has it just then.
+    // The fourth takes the last slot, unless the query that checks for it has the slot just then.
     let fourth = thread::scope(|scope| {
         let fourth = scope.spawn(|| {
             loop {
@@ -248,7 +247,7 @@ fn queries_run_side_by_side_within_the_bound() {
         });
         let full = |answer: &Answer| (answer.status, answer.code()) == (503, 202);
         while !full(&server.post("", b"SELECT 1")) {}
-        // Who leaves makes room, for one that stops the rest.
+        // Clients that leave free their slots, for the KILL QUERY.
         drop(endless);
         while full(&server.post("", b"KILL QUERY WHERE query_id = 'endless4' SYNC")) {}
         fourth.join().expect("ends")
@@ -286,7 +285,7 @@ fn an_exception_in_the_middle_cannot_be_overlooked() {
     let exception =
         exception.strip_prefix(&format!("{tag}\r\nCode: 395. DB::Exception: too far: ")).expect(exception);
     assert!(exception.ends_with(&format!(" {tag}\r\n__exception__\r\n")), "{exception}");
-    // Whoever waits for the end gets a proper answer.
+    // With wait_end_of_query the answer has an error status.
     assert_eq!(server.refused("wait_end_of_query=1", failing), (500, 395));
     let waited = server.post("wait_end_of_query=1", b"SELECT number FROM numbers(1000000)");
     assert_eq!((waited.status, waited.whole, waited.body.len()), (200, true, 6_888_890));
@@ -325,7 +324,7 @@ fn a_large_result_is_one_document_in_every_format() {
         assert_eq!(document["data"].as_array().map(Vec::len), Some(rows), "{format}");
         assert_eq!(document["rows"], rows, "{format}");
     }
-    // Formats for programs are read back by the engine itself.
+    // The engine itself reads binary formats back.
     for format in ["Native", "RowBinaryWithNamesAndTypes", "Parquet", "ArrowStream", "Arrow", "ORC", "Avro"] {
         let named = sql(format).replace("\"a\nb\"", "s");
         let answer = server.post("", named.as_bytes());

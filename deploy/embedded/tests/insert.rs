@@ -1,4 +1,4 @@
-//! Rows into clickhouse-embedded: every format, packed and plain, whole or not at all.
+//! Inserts into clickhouse-embedded: in every format, compressed or not, completely or not at all.
 
 mod server;
 
@@ -15,7 +15,7 @@ fn server() -> Server {
     server
 }
 
-/// What is in the table, which is empty again afterwards.
+/// Returns the rows of the table and empties it.
 fn taken(server: &Server) -> String {
     let rows = server.sql("SELECT a, b FROM t ORDER BY a, b");
     server.sql("TRUNCATE TABLE t");
@@ -49,7 +49,7 @@ fn every_format_brings_its_rows() {
         "Values",
     ] {
         let rows = bytes_of(&format!("{source} FORMAT {format}"));
-        // Statement in the address, rows in the body; and both in the body.
+        // The statement in the URL and the rows in the body; then both in the body.
         let address = format!("query={}", escape(&format!("INSERT INTO t (a, b) FORMAT {format}")));
         let answer = server.post(&address, &rows);
         assert_eq!((answer.status, answer.text().as_str()), (200, ""), "{format}");
@@ -117,7 +117,7 @@ fn what_is_cut_inserts_nothing() {
         refused.text()
     );
     assert_eq!(taken(&server), "");
-    // Rows that would be whole by themselves, in a body that is not.
+    // Complete rows in a body that is cut short.
     let head = "POST /?query_id=cut&query=INSERT+INTO+t+(a)+FORMAT+RowBinary HTTP/1.1\r\nHost: test\r\n";
     for rest in ["Content-Length: 80\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n8\r\n"] {
         let mut stream = server.connect();
@@ -156,7 +156,7 @@ fn bodies_are_packed_both_ways() {
         let cut = server.send("POST", insert, &[("Content-Encoding", coding)], &packed[..packed.len() - 6]);
         assert_eq!((cut.status, taken(&server)), (500, String::new()), "{coding}");
     }
-    // What the server packs, it reads back: each coding proves the other way with the same table.
+    // The server reads back what it has compressed, in each coding.
     let rows = "SELECT number AS a, repeat('z', 50) AS b FROM numbers(50000) FORMAT CSV";
     for coding in ["lz4", "zstd", "br", "gzip", "deflate"] {
         let packed = server.send("POST", "", &[("Accept-Encoding", coding)], rows.as_bytes());
@@ -195,7 +195,7 @@ fn bodies_have_a_bound() {
     stream.write_all(head.as_bytes()).expect("sends");
     let answer = read_answer(stream);
     assert_eq!((answer.status, answer.code()), (413, 229), "{}", answer.text());
-    // A small body that is not small unpacked.
+    // A small body that is large when it is decompressed.
     let mut packed = Vec::new();
     let zeros = std::io::repeat(0).take(100_000_001);
     flate2::read::GzEncoder::new(zeros, flate2::Compression::fast()).read_to_end(&mut packed).expect("packs");

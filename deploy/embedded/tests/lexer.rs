@@ -1,6 +1,6 @@
-//! The front splits SQL exactly where the engine does: `tokenizeQuery` shows the engine's own lexer.
+//! The server splits SQL into tokens exactly as the engine does: `tokenizeQuery` shows the tokens of the engine's lexer.
 
-/// The front's own, as it is compiled into the server.
+/// The server's lexer, as it is compiled into the server.
 #[path = "../src/lexer.rs"]
 #[allow(dead_code)]
 mod lexer;
@@ -9,22 +9,22 @@ mod server;
 use lexer::{Kind, tokens};
 use server::Server;
 
-/// A token's bytes and its kind by the engine's name, as far as the front tells kinds apart.
+/// The bytes of a token and the engine's name of its kind, as far as the server distinguishes kinds.
 type Split = (usize, usize, &'static str);
 
 fn ours(sql: &[u8]) -> Vec<Split> {
     let name = |kind: Kind| match kind {
         Kind::Word => "word",
         Kind::Identifier => "identifier",
-        Kind::Text => "text",
+        Kind::String => "text",
         Kind::Number => "number",
-        Kind::Mark(_) | Kind::Other => "other",
+        Kind::Punctuation(_) | Kind::Other => "other",
         Kind::Unfinished => "unfinished",
     };
     tokens(sql, 0).map(|token| (token.at, token.end(), name(token.kind))).collect()
 }
 
-/// What the engine makes of each text.
+/// The engine's tokens of each text.
 fn engines(server: &Server, texts: &[Vec<u8>]) -> Vec<Vec<Split>> {
     let hex = |text: &Vec<u8>| text.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let list: Vec<String> = texts.iter().map(|text| format!("'{}'", hex(text))).collect();
@@ -57,7 +57,7 @@ fn compare(server: &Server, texts: &[Vec<u8>]) {
     let found = engines(server, texts);
     assert_eq!(found.len(), texts.len());
     for (text, mut expected) in texts.iter().zip(found) {
-        // The engine goes on inside of what is not closed; nothing is run of such a text.
+        // The engine continues inside an unclosed token; such a text is never run.
         if let Some(unfinished) = expected.iter().position(|(_, _, kind)| *kind == "unfinished") {
             expected.truncate(unfinished + 1);
         }
@@ -93,7 +93,7 @@ fn texts_are_split_as_in_the_engine() {
         "\u{feff}SELECT\u{a0}1\u{3000}",
     ];
     let mut texts: Vec<Vec<u8>> = whole.iter().map(|text| text.as_bytes().to_vec()).collect();
-    // Each cut short anywhere, also inside a character.
+    // Every text is cut at every byte, also inside a character.
     for text in whole {
         texts.extend((0..text.len()).map(|end| text.as_bytes()[..end].to_vec()));
     }
@@ -110,7 +110,7 @@ fn random_texts_are_split_as_in_the_engine() {
         "`", "‘", "’", "“", "”", "\u{a0}", "\u{feff}", "−", "#", "# ", "#!", "(", ")", "]", "{", "}", ";",
         ":", "|", "=", "<", ">", "!", "@", "?", "&", "~", "%", "^", "[", "\u{1}", "ä",
     ];
-    // Bytes that begin or end a character beyond ASCII, without the rest of it.
+    // Single bytes of characters beyond ASCII.
     const PARTS: [&[u8]; 6] = [b"\xff", b"\xc2", b"\xe2", b"\xe2\x80", b"\x98", b"\xa0"];
     let seed = std::env::var("SEED").ok().and_then(|it| it.parse().ok()).unwrap_or(0x5eed_u64);
     println!("SEED={seed}");

@@ -1,5 +1,5 @@
-//! clickhouse-embedded where a client relies on details: the answer's format, characters beyond ASCII,
-//! long addresses, the end of a session, headers of the asker's own.
+//! Details of clickhouse-embedded that clients rely on: the format of the answer, characters beyond ASCII, long URLs, the
+//! end of a session, response headers that the client sets.
 
 mod server;
 
@@ -34,7 +34,7 @@ fn the_answers_format_is_the_one_that_the_engine_uses() {
         let found = (answer.status, answer.header("X-ClickHouse-Format"));
         assert_eq!((found, answer.text().as_str()), ((200, Some(format)), body), "{sql}");
     }
-    // Here the clause is part of what is explained.
+    // Here the clause belongs to the explained statement.
     let explained = server.post("default_format=JSONEachRow", b"EXPLAIN AST SELECT 1 FORMAT CSV");
     assert_eq!(explained.header("X-ClickHouse-Format"), Some("JSONEachRow"));
     assert!(explained.text().starts_with("{\"explain\":"), "{}", explained.text());
@@ -44,7 +44,7 @@ fn the_answers_format_is_the_one_that_the_engine_uses() {
     assert_eq!((ends.header("X-ClickHouse-Format"), ends.text().as_str()), (Some("CSV"), "1\n"));
     let small = server.post("", b"SELECT 1 FORMAT csv");
     assert_eq!(small.header("Content-Type"), Some("text/csv; charset=UTF-8; header=absent"));
-    // A column called format does not decide how a large result is put together.
+    // A column called format does not change how the chunks of a large result are concatenated.
     let large = "SELECT number AS format FROM numbers(400000) ORDER BY format DESC";
     let answer = server.post("default_format=JSON", large.as_bytes());
     assert_eq!(answer.header("X-ClickHouse-Format"), Some("JSON"));
@@ -73,7 +73,7 @@ fn characters_that_the_engine_skips_or_quotes_with() {
 fn rows_behind_with_are_rows() {
     let server = Server::start(&[]);
     server.sql("CREATE TABLE t (a String) ENGINE = Memory");
-    // The engine's client half would take a statement from behind the empty line.
+    // The client part of the engine would run a statement after the empty line.
     server.sql("WITH 1 AS x INSERT INTO t FORMAT LineAsString\na\n\nDROP TABLE t");
     assert_eq!(server.sql("SELECT a FROM t"), "a\n\nDROP TABLE t\n");
     server.sql_with("query=WITH+1+AS+x+INSERT+INTO+t+VALUES", "('b')");
@@ -127,7 +127,7 @@ fn an_address_may_have_a_mebibyte() {
         assert_eq!((status, code), (414, 408), "{bytes} bytes: {text}");
         assert!(text.contains("the address has more than 1048576 bytes (http_max_uri_size)"), "{text}");
     }
-    // On one connection, with bodies between.
+    // Several requests on one connection, with bodies between them.
     let mut stream = server.connect();
     let long = "x".repeat(70_000);
     let requests = [
@@ -161,18 +161,18 @@ fn a_session_ends_with_the_query_that_closes_it() {
     assert_eq!(server.sql_with("session_id=a&close_session=1", own), "0\n");
     assert_eq!(server.refused("session_id=a&session_check=1", b"SELECT 1"), (404, 372));
     assert_eq!(server.refused("session_id=a", own.as_bytes()), (404, 60));
-    // Also with one that fails, in the engine or before it.
+    // A query that fails also ends it, whether it fails in the engine or before.
     for failing in ["SELECT nowhere", "SELEC"] {
         server.sql_with("session_id=b", "CREATE TEMPORARY TABLE own (n UInt8)");
         let answer = server.post("session_id=b&close_session=1", failing.as_bytes());
         assert_ne!(answer.status, 200, "{failing}");
         assert_eq!(server.refused("session_id=b&session_check=1", b"SELECT 1"), (404, 372), "{failing}");
     }
-    // A new one may end with its first query; one that must exist cannot be made by ending it.
+    // A new session can end with its first query. A session that must exist is not created.
     assert_eq!(server.sql_with("session_id=c&close_session=1", "SELECT 1"), "1\n");
     assert_eq!(server.refused("session_id=c&session_check=1&close_session=1", b"SELECT 1"), (404, 372));
     assert_eq!(server.refused("session_id=c&close_session=maybe", b"SELECT 1"), (500, 408));
-    // The shortest session is over at once, the longest may last an hour.
+    // The shortest session ends at once, the longest after an hour.
     server.sql_with("session_id=d&session_timeout=0", "CREATE TEMPORARY TABLE own (n UInt8)");
     assert_eq!(server.refused("session_id=d&session_check=1", b"SELECT 1"), (404, 372));
     server.sql_with("session_id=d&session_timeout=3600", "CREATE TEMPORARY TABLE own (n UInt8)");
@@ -203,7 +203,7 @@ fn headers_of_the_askers_own_are_on_the_answer() {
     let clause = "SELECT 1 SETTINGS http_response_headers = {'X-My': '2'}";
     assert_eq!(headers("", clause), [plain, "x-my: 2"]);
     assert_eq!(headers(&wanted, clause), [plain, "x-my: 2"]);
-    // A session keeps what it is told to.
+    // A session keeps the headers of a SET.
     server.sql_with("session_id=s", "SET http_response_headers = '{\\'X-My\\': \\'3\\'}'");
     assert_eq!(headers("session_id=s", "SELECT 1"), [plain, "x-my: 3"]);
     assert_eq!(headers("session_id=s", "SELECT number FROM numbers(1000000)"), [plain, "x-my: 3"]);

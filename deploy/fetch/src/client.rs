@@ -1,5 +1,5 @@
-//! Runs one package client (Maven, npm, pip) to its end, with its output in a log file and its latest
-//! line beside the spinner. Knows how to say that a program is not installed, and nothing of packages.
+//! Runs one package client (Maven, npm, pip) to its end, with its output in a log file and its last line in the progress
+//! line. Reports a program that is not installed. Knows nothing of packages.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::FetchError;
 use crate::progress::Step;
 use crate::tail::last_lines;
 
-/// A program that the machine has to bring.
+/// A program that must be installed on the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prerequisite {
     pub program: &'static str,
@@ -48,14 +48,13 @@ pub const PYTHON: Prerequisite = Prerequisite {
     how: "apt-get install python3-venv, or brew install python",
 };
 
-/// How often a running client is looked at.
+/// How often a running client is checked.
 const POLL: Duration = Duration::from_millis(100);
 
-/// The log's end that an error quotes.
+/// The lines of the log that an error quotes.
 const QUOTED_LINES: usize = 15;
 
-/// Runs `program args` in `directory` until it ends. Its output goes to `log`, and an error quotes
-/// that log's last lines.
+/// Runs `program args` in `directory` until it ends. Its output goes to `log`; an error quotes the last lines of the log.
 pub fn run(
     prerequisite: Prerequisite,
     program: &Path,
@@ -78,7 +77,7 @@ pub fn run(
     loop {
         match child.try_wait().map_err(disk("waiting for the client of"))? {
             Some(status) if status.success() => return Ok(()),
-            Some(status) => return Err(ended_badly(program, args, status, log)),
+            Some(status) => return Err(failed(program, args, status, log)),
             None => {
                 if let Some(line) = last_lines(log, 1).pop() {
                     step.note(&line);
@@ -89,8 +88,8 @@ pub fn run(
     }
 }
 
-/// What `program args` prints on stdout and stderr together, for a version or a self-check.
-pub fn answer(prerequisite: Prerequisite, args: &[&str]) -> Result<String, FetchError> {
+/// The output of `program args` on stdout and stderr, such as a version.
+pub fn output(prerequisite: Prerequisite, args: &[&str]) -> Result<String, FetchError> {
     let program = Path::new(prerequisite.program);
     let output = Command::new(program)
         .args(args)
@@ -109,7 +108,7 @@ fn not_started(prerequisite: Prerequisite, program: &Path, source: std::io::Erro
     FetchError::Disk { doing: "starting", path: program.to_owned(), source }
 }
 
-fn ended_badly(program: &Path, args: &[&str], status: ExitStatus, log: &Path) -> FetchError {
+fn failed(program: &Path, args: &[&str], status: ExitStatus, log: &Path) -> FetchError {
     FetchError::Client {
         command: format!("{} {}", program.display(), args.join(" ")),
         status,

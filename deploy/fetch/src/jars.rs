@@ -1,4 +1,4 @@
-//! Which jars there must be, and with which contents: the pin file and the check against it.
+//! Checks a directory of jars against its pins: their names and their digests. Knows nothing of where jars come from.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,26 +7,26 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-/// The first difference between a directory and its pins.
+/// The first difference between a directory and its pins, or why it could not be compared.
 #[derive(Debug, Error)]
 pub enum JarError {
-    /// The pin file is not `<64 hex digits>  <name>` a line.
+    /// A line of the pins is not `<64 hex digits>  <name>`.
     #[error("line {line} of the pins is not a SHA-256, two spaces and a file name: {text:?}")]
     Pin { line: usize, text: String },
-    /// What arrived is not what was pinned: a damaged download, or something worse.
+    /// The content is not the pinned one: a damaged download, or an attack.
     #[error("{jar} has SHA-256 {found}, pinned is {pinned}")]
     Digest { jar: String, found: String, pinned: String },
     /// A pinned jar did not arrive.
     #[error("{jar} is pinned but did not arrive")]
     Missing { jar: String },
-    /// A jar arrived that nobody pinned.
+    /// A jar arrived that is not pinned.
     #[error("{jar} arrived but is not pinned")]
     Extra { jar: String },
     #[error("cannot read {path}: {source}")]
     Read { path: String, source: io::Error },
 }
 
-/// Checks that `directory` holds exactly the files of `pins`, each with its digest. Returns how many.
+/// Checks that `directory` contains exactly the files in `pins`, each with its digest. Returns their number.
 pub fn verify(directory: &Path, pins: &str) -> Result<usize, JarError> {
     let mut pinned = parse(pins)?;
     let count = pinned.len();
@@ -49,7 +49,7 @@ pub fn verify(directory: &Path, pins: &str) -> Result<usize, JarError> {
     }
 }
 
-/// Name to digest. Lines that begin with `#` are comments.
+/// Parses the pins into digests by name. Lines that begin with `#` are comments.
 fn parse(pins: &str) -> Result<BTreeMap<String, String>, JarError> {
     let mut pinned = BTreeMap::new();
     for (index, text) in pins.lines().enumerate() {
@@ -74,7 +74,7 @@ fn is_sha256(text: &str) -> bool {
 
 fn sha256(path: &Path) -> io::Result<String> {
     // The largest jar has 10 MB.
-    Ok(super::hex(&Sha256::digest(std::fs::read(path)?)))
+    Ok(hex::encode(Sha256::digest(std::fs::read(path)?)))
 }
 
 #[cfg(test)]
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_pinned_passes() {
+    fn a_directory_with_exactly_the_pinned_jars_passes() {
         let directory = directory(&[("a.jar", "jar\n"), ("b.jar", "jar\n")]);
         let pins = format!("# two of them\n{JAR}  a.jar\n{JAR}  b.jar\n");
         assert_eq!(verify(directory.path(), &pins).unwrap(), 2);

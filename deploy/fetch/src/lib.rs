@@ -1,7 +1,7 @@
-//! What the local stack needs from outside, brought by the package clients (Maven, npm, pip) in pinned
-//! versions with checked digests, once, into a cache that every checkout shares. A part is complete or
-//! absent: it is built beside its place under a lock and renamed into it, under a name that is the
-//! digest of its pins. Knows nothing of how the parts are run. Its callers show progress, and quote logs, as it does.
+//! Fetches the foreign parts of the local stack with their package clients (Maven, npm, pip): in pinned versions, with
+//! checked digests, once, into a cache that all checkouts share. A part is complete or absent. It is built in another
+//! directory under a lock, then renamed; its name is the digest of its pins. Knows nothing of how the parts are run.
+//! [`progress`] and [`tail`] are public, so that callers show progress and quote logs in the same way.
 
 mod client;
 mod jars;
@@ -21,20 +21,20 @@ pub use jars::JarError;
 
 use crate::progress::Step;
 
-/// Pins and all: what Maven is asked for, and what must arrive.
+/// The packages that Maven is asked for, and the jars that must arrive.
 const KAFKA_POM: &str = include_str!("../kafka/pom.xml");
 const KAFKA_JARS: &str = include_str!("../kafka/jars.sha256");
 
-/// The schema registry's one archive.
+/// The archive of the schema registry.
 const REGISTRY_ARCHIVE: &str = include_str!("../registry/archive.sha256");
 const REGISTRY_FILE: &str = "apicurio-registry-app-2.6.13.Final-all.tar.gz";
 const REGISTRY_RUNNER: &str = "apicurio-registry-app-2.6.13.Final-runner.jar";
 
-/// The ClickHouse engine's package and lock file, which carries the digest.
+/// The package of the ClickHouse engine, and its lock file with the digest.
 const ENGINE_PACKAGE: &str = include_str!("../clickhouse/package.json");
 const ENGINE_LOCK: &str = include_str!("../clickhouse/package-lock.json");
 
-/// Where the engine's package puts the library; the one platform that the lock file pins.
+/// The path of the library in the engine's package, and the only platform that the lock file pins.
 const ENGINE_LIBRARY: &str = "node_modules/@chdb/lib-linux-x64-gnu/libchdb.so";
 const ENGINE_PLATFORM: (&str, &str) = ("linux", "x86_64");
 
@@ -56,48 +56,48 @@ const REGISTRY_FETCH: &[&str] = &[
 
 const NPM_FETCH: &[&str] = &["ci", "--ignore-scripts", "--no-audit", "--no-fund"];
 
-/// Why a part could not be had.
+/// Why a part could not be fetched.
 #[derive(Debug, Error)]
 pub enum FetchError {
-    /// A program that the machine has to bring is not there: install it and call again.
+    /// A program is not installed: install it and call again.
     #[error("{} is not installed: {}. To get it: {}", .0.program, .0.why, .0.how)]
     Missing(Prerequisite),
-    /// The program is there, and too old.
+    /// The program is installed, but too old.
     #[error("{} is too old ({found}): {}. To get it: {}", .needed.program, .needed.why, .needed.how)]
     TooOld { needed: Prerequisite, found: String },
-    /// The platform has no pinned engine: use a server that is there already.
+    /// No engine is pinned for this platform: use a server that runs already.
     #[error(
         "no ClickHouse engine is pinned for {os} on {arch}: start a ClickHouse server and give its \
          address with --clickhouse http://host:8123"
     )]
     Platform { os: &'static str, arch: &'static str },
-    /// The package client failed; most often the network. Its log says why.
+    /// The package client failed, most often because of the network. Its log contains the reason.
     #[error("`{command}` ended with {status}; its log {} ends:\n{last_lines}", .log.display())]
     Client { command: String, status: ExitStatus, log: PathBuf, last_lines: String },
-    /// What arrived is not what was pinned.
+    /// The jars that arrived are not those that are pinned.
     #[error(
         "refused what Maven brought: {0}. Remove that file from Maven's repository (~/.m2/repository) and try again"
     )]
     Jars(#[from] JarError),
-    /// The client succeeded without bringing what it was asked for.
+    /// The client succeeded, but a file is missing.
     #[error("{part} was fetched, but {} is not in it; the client's log is {}", .path.display(), .log.display())]
     Incomplete { part: &'static str, path: PathBuf, log: PathBuf },
-    /// Neither SPLITSTREAM_CACHE nor XDG_CACHE_HOME nor HOME says where the cache is.
-    #[error("no place for the cache: set SPLITSTREAM_CACHE to a directory, or HOME")]
+    /// SPLITSTREAM_CACHE, XDG_CACHE_HOME and HOME are all unset.
+    #[error("no directory for the cache: set SPLITSTREAM_CACHE to a directory, or HOME")]
     NoHome,
     #[error("{doing} {}: {source}", .path.display())]
     Disk { doing: &'static str, path: PathBuf, source: io::Error },
 }
 
 impl FetchError {
-    /// For `map_err`: says what was being done to which path.
+    /// For `map_err`: adds what was being done to which path.
     fn disk(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FetchError {
         let path = path.to_owned();
         move |source| FetchError::Disk { doing, path, source }
     }
 }
 
-/// The directory that everything fetched lies in. Safe to use from several processes at once.
+/// The directory of all fetched parts. Several processes may use it at once.
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
@@ -105,7 +105,7 @@ pub struct Cache {
 
 impl Cache {
     /// The cache at `SPLITSTREAM_CACHE`, else `$XDG_CACHE_HOME/splitstream`, else
-    /// `~/.cache/splitstream`. Made if it is not there.
+    /// `~/.cache/splitstream`. Created if it does not exist.
     pub fn open() -> Result<Cache, FetchError> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let root = if let Some(given) = variable("SPLITSTREAM_CACHE") {
@@ -120,7 +120,7 @@ impl Cache {
         Cache::at(&root)
     }
 
-    /// The cache at `root`. Made if it is not there.
+    /// The cache at `root`. Created if it does not exist.
     pub fn at(root: &Path) -> Result<Cache, FetchError> {
         fs::create_dir_all(root).map_err(FetchError::disk("creating the cache", root))?;
         let root = fs::canonicalize(root).map_err(FetchError::disk("resolving", root))?;
@@ -130,37 +130,37 @@ impl Cache {
     /// The directory with the jars of Apache Kafka: 92 jars, 54 MB, half a minute the first time.
     pub fn kafka(&self) -> Result<PathBuf, FetchError> {
         let part = Part { name: "kafka", title: "Apache Kafka (54 MB)", key: key(&[KAFKA_POM, KAFKA_JARS]) };
-        let place = self.part(&part, |building, log, step| {
+        let path = self.part(&part, |directory, log, step| {
             require_java_17()?;
-            write(&building.join("pom.xml"), KAFKA_POM)?;
+            write(&directory.join("pom.xml"), KAFKA_POM)?;
             let maven = Path::new(client::MAVEN.program);
-            client::run(client::MAVEN, maven, KAFKA_FETCH, building, log, step)?;
-            jars::verify(&building.join("jars"), KAFKA_JARS)?;
+            client::run(client::MAVEN, maven, KAFKA_FETCH, directory, log, step)?;
+            jars::verify(&directory.join("jars"), KAFKA_JARS)?;
             Ok(())
         })?;
-        Ok(place.join("jars"))
+        Ok(path.join("jars"))
     }
 
-    /// The schema registry's jar that runs it: 142 MB to fetch, 146 MB on disk.
+    /// The jar that runs the schema registry: 142 MB to fetch, 146 MB on disk.
     pub fn registry(&self) -> Result<PathBuf, FetchError> {
         let part = Part {
             name: "registry",
             title: "the schema registry (142 MB)",
             key: key(&[REGISTRY_ARCHIVE, REGISTRY_FILE]),
         };
-        let place = self.part(&part, |building, log, step| {
+        let path = self.part(&part, |directory, log, step| {
             require_java_17()?;
             let maven = Path::new(client::MAVEN.program);
-            client::run(client::MAVEN, maven, REGISTRY_FETCH, building, log, step)?;
-            let archive = building.join("archive");
+            client::run(client::MAVEN, maven, REGISTRY_FETCH, directory, log, step)?;
+            let archive = directory.join("archive");
             jars::verify(&archive, REGISTRY_ARCHIVE)?;
             let file = archive.join(REGISTRY_FILE).display().to_string();
             let tar = Path::new(client::TAR.program);
-            client::run(client::TAR, tar, &["-xzf", &file], building, log, step)?;
+            client::run(client::TAR, tar, &["-xzf", &file], directory, log, step)?;
             remove(&archive)?;
-            expect_file(part.name, building.join(REGISTRY_RUNNER), log)
+            expect_file(part.name, directory.join(REGISTRY_RUNNER), log)
         })?;
-        Ok(place.join(REGISTRY_RUNNER))
+        Ok(path.join(REGISTRY_RUNNER))
     }
 
     /// The ClickHouse engine, `libchdb.so`: 150 MB to fetch, 559 MB on disk.
@@ -174,27 +174,27 @@ impl Cache {
             title: "the ClickHouse engine (150 MB)",
             key: key(&[ENGINE_PACKAGE, ENGINE_LOCK]),
         };
-        let place = self.part(&part, |building, log, step| {
-            write(&building.join("package.json"), ENGINE_PACKAGE)?;
-            write(&building.join("package-lock.json"), ENGINE_LOCK)?;
-            npm_install(building, log, step)?;
-            expect_file(part.name, building.join(ENGINE_LIBRARY), log)
+        let path = self.part(&part, |directory, log, step| {
+            write(&directory.join("package.json"), ENGINE_PACKAGE)?;
+            write(&directory.join("package-lock.json"), ENGINE_LOCK)?;
+            npm_install(directory, log, step)?;
+            expect_file(part.name, directory.join(ENGINE_LIBRARY), log)
         })?;
-        Ok(place.join(ENGINE_LIBRARY))
+        Ok(path.join(ENGINE_LIBRARY))
     }
 
-    /// A Python with exactly what `requirements` lists, digests included; returns the interpreter.
-    /// The file is pip's, every line with its version and `--hash`.
+    /// A Python environment with exactly the packages in `requirements`; returns the interpreter. The file is pip's, with
+    /// a version and a `--hash` in every line.
     pub fn python(&self, requirements: &Path) -> Result<PathBuf, FetchError> {
         let pins = read(requirements)?;
-        let version = client::answer(client::PYTHON, &["--version"])?;
+        let version = client::output(client::PYTHON, &["--version"])?;
         let part = Part { name: "python", title: "the Python packages", key: key(&[&version, &pins]) };
         let python = "bin/python";
-        let place = self.part(&part, |building, log, step| {
-            write(&building.join("requirements.txt"), &pins)?;
+        let path = self.part(&part, |directory, log, step| {
+            write(&directory.join("requirements.txt"), &pins)?;
             let system = Path::new(client::PYTHON.program);
             let make = ["-m", "venv", "."];
-            client::run(client::PYTHON, system, &make, building, log, step)?;
+            client::run(client::PYTHON, system, &make, directory, log, step)?;
             let install = [
                 "-m",
                 "pip",
@@ -204,80 +204,76 @@ impl Cache {
                 "--requirement",
                 "requirements.txt",
             ];
-            let own = building.join(python);
-            client::run(client::PYTHON, &own, &install, building, log, step)?;
+            let own = directory.join(python);
+            client::run(client::PYTHON, &own, &install, directory, log, step)?;
             expect_file(part.name, own, log)
         })?;
-        // Run as `python -m tool`: a script in bin/ names the place where it was built.
-        Ok(place.join(python))
+        // Run tools as `python -m tool`: a script in bin/ contains the path where it was built.
+        Ok(path.join(python))
     }
 
-    /// The packages that the lock file in `package_dir` pins; returns the directory that contains
-    /// `node_modules` (give it to Node by running there, or as part of NODE_PATH).
+    /// The packages that the lock file in `package_dir` pins; returns the directory that contains `node_modules` (run
+    /// Node there, or add it to NODE_PATH).
     pub fn node(&self, package_dir: &Path) -> Result<PathBuf, FetchError> {
         let package = read(&package_dir.join("package.json"))?;
         let lock = read(&package_dir.join("package-lock.json"))?;
         let part = Part { name: "node", title: "the JavaScript packages", key: key(&[&package, &lock]) };
-        self.part(&part, |building, log, step| {
-            write(&building.join("package.json"), &package)?;
-            write(&building.join("package-lock.json"), &lock)?;
-            npm_install(building, log, step)
+        self.part(&part, |directory, log, step| {
+            write(&directory.join("package.json"), &package)?;
+            write(&directory.join("package-lock.json"), &lock)?;
+            npm_install(directory, log, step)
         })
     }
 
-    /// The place of a part, built by `build` in a directory of its own if it is not there yet.
+    /// The path of a part. If it does not exist, `build` builds it in a directory of its own.
     fn part(
         &self,
         part: &Part,
         build: impl FnOnce(&Path, &Path, &Step) -> Result<(), FetchError>,
     ) -> Result<PathBuf, FetchError> {
-        let shelf = self.root.join(part.name);
-        let place = shelf.join(&part.key);
-        if place.is_dir() {
-            return Ok(place);
+        let parts = self.root.join(part.name);
+        let path = parts.join(&part.key);
+        if path.is_dir() {
+            return Ok(path);
         }
-        fs::create_dir_all(&shelf).map_err(FetchError::disk("creating", &shelf))?;
+        fs::create_dir_all(&parts).map_err(FetchError::disk("creating", &parts))?;
         let step = Step::start(format!("fetching {}", part.title));
-        let _lock = lock(&shelf.join("lock"), &step)?;
-        if place.is_dir() {
+        let _lock = lock(&parts.join("lock"), &step)?;
+        if path.is_dir() {
             step.done("by another process");
-            return Ok(place);
+            return Ok(path);
         }
-        // Under the lock, what is found here was left by a process that died.
-        let building = shelf.join("building");
-        remove(&building)?;
-        fs::create_dir(&building).map_err(FetchError::disk("creating", &building))?;
-        build(&building, &shelf.join("log"), &step)?;
-        fs::rename(&building, &place).map_err(FetchError::disk("moving into place", &place))?;
+        // Nobody else has the lock, so what is here was left by a process that died.
+        let directory = parts.join("building");
+        remove(&directory)?;
+        fs::create_dir(&directory).map_err(FetchError::disk("creating", &directory))?;
+        build(&directory, &parts.join("log"), &step)?;
+        fs::rename(&directory, &path).map_err(FetchError::disk("moving into place", &path))?;
         step.done("");
-        Ok(place)
+        Ok(path)
     }
 }
 
 struct Part {
     /// The directory under the cache's root.
     name: &'static str,
-    /// In the words of the progress line.
+    /// The name in the progress line.
     title: &'static str,
-    /// Digest of the pins: other pins, other place.
+    /// The digest of the pins: other pins have another path.
     key: String,
 }
 
-/// A short name for the pins, each ended by its length so that no two lists look the same.
+/// A short digest of the pins. The length after each pin makes any two lists different.
 fn key(pins: &[&str]) -> String {
     let mut hasher = Sha256::new();
     for pin in pins {
         hasher.update(pin.as_bytes());
         hasher.update((pin.len() as u64).to_le_bytes());
     }
-    hex(&hasher.finalize()[..8])
+    hex::encode(&hasher.finalize()[..8])
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Held until dropped, by at most one process; the operating system lets go when the holder dies.
+/// A lock that at most one process holds, until it is dropped; the operating system releases it when the process dies.
 fn lock(path: &Path, step: &Step) -> Result<File, FetchError> {
     let disk = |doing| FetchError::disk(doing, path);
     let file = File::create(path).map_err(disk("creating the lock"))?;
@@ -290,27 +286,27 @@ fn lock(path: &Path, step: &Step) -> Result<File, FetchError> {
     Ok(file)
 }
 
-fn npm_install(building: &Path, log: &Path, step: &Step) -> Result<(), FetchError> {
+fn npm_install(directory: &Path, log: &Path, step: &Step) -> Result<(), FetchError> {
     let npm = Path::new(client::NPM.program);
-    client::run(client::NPM, npm, NPM_FETCH, building, log, step)
+    client::run(client::NPM, npm, NPM_FETCH, directory, log, step)
 }
 
-/// Maven runs on older ones, Kafka does not: said before 54 MB are fetched.
+/// Maven runs on older versions, Kafka does not. This check comes before 54 MB are fetched.
 fn require_java_17() -> Result<(), FetchError> {
-    let answer = client::answer(JAVA, &["-version"])?;
-    match java_major(&answer) {
+    let output = client::output(JAVA, &["-version"])?;
+    match java_major(&output) {
         Some(major) if major < 17 => Err(FetchError::TooOld {
             needed: JAVA,
-            found: answer.lines().next().unwrap_or_default().to_owned(),
+            found: output.lines().next().unwrap_or_default().to_owned(),
         }),
-        // A version that cannot be read is Kafka's to judge.
+        // If the version cannot be parsed, Kafka itself will check it.
         _ => Ok(()),
     }
 }
 
-/// `openjdk version "17.0.15" 2025-04-15` is 17, `java version "1.8.0_292"` is 1.
-fn java_major(answer: &str) -> Option<u32> {
-    let quoted = answer.split('"').nth(1)?;
+/// The major version: 17 for `openjdk version "17.0.15" 2025-04-15`, 1 for `java version "1.8.0_292"`.
+fn java_major(output: &str) -> Option<u32> {
+    let quoted = output.split('"').nth(1)?;
     quoted.split(['.', '-', '+']).next()?.parse().ok()
 }
 
@@ -352,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn java_says_its_version_in_two_ways() {
+    fn both_forms_of_javas_version_are_parsed() {
         let modern = "openjdk version \"17.0.15\" 2025-04-15\nOpenJDK Runtime Environment";
         assert_eq!(java_major(modern), Some(17));
         assert_eq!(java_major("java version \"1.8.0_292\""), Some(1));
@@ -361,36 +357,36 @@ mod tests {
     }
 
     #[test]
-    fn pins_that_differ_only_in_where_one_ends_have_different_places() {
+    fn pins_that_differ_only_in_where_one_ends_have_different_keys() {
         assert_ne!(key(&["ab", "c"]), key(&["a", "bc"]));
     }
 
     #[test]
-    fn a_part_is_built_once_and_a_failed_one_leaves_no_place() {
+    fn a_part_is_built_once_and_a_failed_one_leaves_no_directory() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::at(directory.path()).unwrap();
         let part = Part { name: "thing", title: "a thing", key: key(&["pin"]) };
-        let failed = cache.part(&part, |building, _, _| {
-            write(&building.join("half"), "half")?;
+        let failed = cache.part(&part, |directory, _, _| {
+            write(&directory.join("half"), "half")?;
             Err(FetchError::NoHome)
         });
         assert!(matches!(failed, Err(FetchError::NoHome)));
-        let place = cache.part(&part, |building, _, _| write(&building.join("whole"), "1")).unwrap();
-        assert_eq!(place, cache.root.join("thing").join(&part.key));
-        let names: Vec<_> = fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let path = cache.part(&part, |directory, _, _| write(&directory.join("whole"), "1")).unwrap();
+        assert_eq!(path, cache.root.join("thing").join(&part.key));
+        let names: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["whole"], "nothing of the failed attempt is left");
         let again = cache.part(&part, |_, _, _| panic!("it is there already"));
-        assert_eq!(again.unwrap(), place);
+        assert_eq!(again.unwrap(), path);
     }
 
     #[test]
     fn a_program_that_is_not_there_is_reported_as_missing() {
-        const NOBODY: Prerequisite = Prerequisite {
+        const ABSENT: Prerequisite = Prerequisite {
             program: "no-such-program-anywhere",
             why: "nothing does",
             how: "it cannot be had",
         };
-        let refused = client::answer(NOBODY, &[]).unwrap_err();
-        assert!(matches!(refused, FetchError::Missing(NOBODY)));
+        let refused = client::output(ABSENT, &[]).unwrap_err();
+        assert!(matches!(refused, FetchError::Missing(ABSENT)));
     }
 }

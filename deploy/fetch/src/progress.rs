@@ -1,5 +1,5 @@
-//! What a person sees while something takes long: a spinner with the elapsed time on a terminal, one
-//! plain line at the beginning and at the end anywhere else. Always on stderr; stdout is for results.
+//! Shows progress to a person: on a terminal a spinner with the elapsed time, elsewhere one line at the beginning and one
+//! at the end. Always on stderr, since stdout is for results. Knows nothing of what is being done.
 
 use std::io::IsTerminal;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,22 +7,22 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Prints a line of its own, above a spinner if one turns.
+/// Prints a line, above the spinner if there is one.
 pub fn tell(line: &str) {
-    match &*shown() {
+    match &*current_spinner() {
         Some(spinner) => spinner.suspend(|| eprintln!("{line}")),
         None => eprintln!("{line}"),
     }
 }
 
-/// The spinner that turns now; one at a time.
-fn shown() -> MutexGuard<'static, Option<ProgressBar>> {
-    static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
-    // A handle to the terminal is whole at any moment.
-    SHOWN.lock().unwrap_or_else(PoisonError::into_inner)
+/// The current spinner; there is one at a time.
+fn current_spinner() -> MutexGuard<'static, Option<ProgressBar>> {
+    static CURRENT: Mutex<Option<ProgressBar>> = Mutex::new(None);
+    // The handle is valid at any moment, so a panic elsewhere has not broken it.
+    CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One thing being done. Dropped without [`Step::done`], it says that it did not finish.
+/// One step of the work. If it is dropped without [`Step::done`], it prints that it did not finish.
 pub struct Step {
     what: String,
     started: Instant,
@@ -31,7 +31,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// Announces `what`, in the words "fetching Kafka", "starting ClickHouse".
+    /// Announces `what`, such as "fetching Kafka" or "starting ClickHouse".
     pub fn start(what: impl Into<String>) -> Step {
         let what = what.into();
         let spinner = std::io::stderr().is_terminal().then(|| {
@@ -41,7 +41,7 @@ impl Step {
             );
             spinner.set_prefix(what.clone());
             spinner.enable_steady_tick(Duration::from_millis(120));
-            *shown() = Some(spinner.clone());
+            *current_spinner() = Some(spinner.clone());
             spinner
         });
         if spinner.is_none() {
@@ -50,14 +50,14 @@ impl Step {
         Step { what, started: Instant::now(), spinner, finished: false }
     }
 
-    /// Shows how far it is. Seen on a terminal only, so it may be called as often as one likes.
+    /// Shows a detail beside the spinner. Elsewhere it prints nothing, so it may be called often.
     pub fn note(&self, detail: &str) {
         if let Some(spinner) = &self.spinner {
             spinner.set_message(detail.to_owned());
         }
     }
 
-    /// It is finished; `outcome` says with what, and may be empty.
+    /// Prints that the step is finished, with its outcome, which may be empty.
     pub fn done(mut self, outcome: &str) {
         self.finished = true;
         let colon = if outcome.is_empty() { "" } else { ": " };
@@ -67,7 +67,7 @@ impl Step {
     fn end(&self, how: &str) {
         if let Some(spinner) = &self.spinner {
             spinner.finish_and_clear();
-            *shown() = None;
+            *current_spinner() = None;
         }
         let seconds = self.started.elapsed().as_secs_f64();
         eprintln!("{}: {how} ({seconds:.1} s)", self.what);

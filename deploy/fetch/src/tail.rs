@@ -1,12 +1,12 @@
-//! The end of a log, for an error that quotes it and for `splitstream local logs`.
+//! Reads the last lines of a log, for errors that quote them and for `splitstream local logs`. Knows nothing of their format.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// The last `count` lines of a file that are not blank; none when it cannot be read.
+/// The last `count` lines of a file that are not blank; none if the file cannot be read.
 pub fn last_lines(path: &Path, count: usize) -> Vec<String> {
-    /// Enough for any quotation; a log may be larger than memory.
+    /// Enough to quote from. A log may be larger than memory.
     const TAIL_BYTES: u64 = 64 * 1024;
     let read_tail = || -> std::io::Result<Vec<u8>> {
         let mut file = File::open(path)?;

@@ -10,7 +10,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use backon::Retryable;
 use ops::config::Kafka;
+use ops::retry::{self, Retry};
 use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
@@ -21,6 +23,7 @@ use uuid::Uuid;
 
 use crate::client::{self, ANSWER_WITHIN, ConnectError, EndsAreExpected};
 use crate::topic_id::TopicId;
+use crate::transient::Transient;
 
 /// How long a write is tried before its outcome is looked for in the log instead.
 const WRITE_WITHIN: Duration = Duration::from_secs(15);
@@ -32,8 +35,12 @@ const READ_BACK_EVERY: Duration = Duration::from_millis(200);
 /// How long the log may be without a leader that answers. A broker that was restarted answers before it leads;
 /// where another takes over, the election takes seconds.
 const LED_WITHIN: Duration = Duration::from_secs(30);
-/// Between two questions meanwhile.
-const ASK_AGAIN_AFTER: Duration = Duration::from_millis(250);
+/// Its leader is asked again meanwhile.
+const ELECTION: Retry = Retry {
+    first: Duration::from_millis(150),
+    longest: Duration::from_millis(300),
+    end: retry::End::Within(LED_WITHIN),
+};
 
 /// The log, read up to some offset.
 pub struct OrderedLog {
@@ -294,20 +301,21 @@ impl OrderedLog {
     /// The offset after the last that can be read: that of the first record of an open transaction, if there is
     /// one.
     async fn end(&self) -> Result<u64, LogError> {
-        let deadline = Instant::now() + LED_WITHIN;
-        let (low, high) = loop {
-            match self.watermarks().await {
-                Ok((low, high)) => break (low.unsigned_abs(), high.unsigned_abs()),
-                Err(error) if !between_leaders(&error) => {
-                    let brokers = self.kafka.brokers.as_str().to_owned();
-                    return Err(client::diagnose(brokers, &error).await.into());
-                }
-                Err(source) if Instant::now() >= deadline => {
-                    return Err(LogError::NotLed { topic: self.topic.clone(), source });
-                }
-                Err(error) => tracing::info!(topic = self.topic, %error, "waiting for the log's leader"),
+        let asked = (|| self.watermarks())
+            .retry(ELECTION.pauses())
+            .sleep(tokio::time::sleep)
+            .when(|error| Transient::of(error) == Some(Transient::NoLeader))
+            .notify(|error, _| tracing::info!(topic = self.topic, %error, "waiting for the log's leader"))
+            .await;
+        let (low, high) = match asked {
+            Ok((low, high)) => (low.unsigned_abs(), high.unsigned_abs()),
+            Err(source) if Transient::of(&source) == Some(Transient::NoLeader) => {
+                return Err(LogError::NotLed { topic: self.topic.clone(), source });
             }
-            tokio::time::sleep(ASK_AGAIN_AFTER).await;
+            Err(error) => {
+                let brokers = self.kafka.brokers.as_str().to_owned();
+                return Err(client::diagnose(brokers, &error).await.into());
+            }
         };
         let read = self.position;
         if low > read {
@@ -339,36 +347,10 @@ async fn next(consumer: &StreamConsumer<EndsAreExpected>) -> Result<Option<Borro
         match consumer.recv().await {
             Ok(message) => return Ok(Some(message)),
             Err(KafkaError::PartitionEOF(_)) => return Ok(None),
-            Err(error) => match error.rdkafka_error_code() {
-                Some(
-                    RDKafkaErrorCode::BrokerTransportFailure
-                    | RDKafkaErrorCode::AllBrokersDown
-                    | RDKafkaErrorCode::Resolve
-                    | RDKafkaErrorCode::OperationTimedOut
-                    | RDKafkaErrorCode::CoordinatorNotAvailable
-                    | RDKafkaErrorCode::CoordinatorLoadInProgress,
-                ) => continue,
-                _ if between_leaders(&error) => continue,
-                _ => return Err(error),
-            },
+            Err(error) if Transient::of(&error).is_some() => {}
+            Err(error) => return Err(error),
         }
     }
-}
-
-/// Whether a broker says that the partition is not led, or not by it, or not from where it was: what passes when
-/// a leader is found.
-fn between_leaders(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            RDKafkaErrorCode::NotLeaderForPartition
-                | RDKafkaErrorCode::LeaderNotAvailable
-                | RDKafkaErrorCode::ReplicaNotAvailable
-                | RDKafkaErrorCode::FencedLeaderEpoch
-                | RDKafkaErrorCode::UnknownLeaderEpoch
-                | RDKafkaErrorCode::OffsetNotAvailable
-        )
-    )
 }
 
 fn certainly_not_written(error: &KafkaError) -> bool {

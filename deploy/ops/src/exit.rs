@@ -77,6 +77,20 @@ impl Exit {
     }
 }
 
+/// The error with the exit code that one of its causes asks for by `ask`, unless it has one already.
+pub fn coded(
+    error: anyhow::Error,
+    ask: impl Fn(&(dyn std::error::Error + 'static)) -> Option<Exit>,
+) -> anyhow::Error {
+    if error.downcast_ref::<Exit>().is_some() {
+        return error;
+    }
+    match error.chain().find_map(ask) {
+        Some(exit) => error.context(exit),
+        None => error,
+    }
+}
+
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

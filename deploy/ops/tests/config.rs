@@ -397,22 +397,6 @@ fn settings_of_kafka_that_contradict_each_other_are_refused() {
 }
 
 #[test]
-fn clients_are_made_for_http_and_https() {
-    let service = parse(FILE, &[]).unwrap();
-    assert!(service.clickhouse.client().is_ok());
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("ca.pem");
-    std::fs::write(&path, "no certificate\n").unwrap();
-    let https = FILE.replace("http://clickhouse:8123", "https://clickhouse:8443");
-    let file = https.replace("[consumer]", &format!("ca_file = '{}'\n[consumer]", path.display()));
-    let service = parse(&file, &[]).unwrap();
-    assert_eq!(
-        service.clickhouse.client().err().unwrap(),
-        format!("reading the certificates in clickhouse.ca_file, {}: there is none", path.display())
-    );
-}
-
-#[test]
 fn the_whole_configuration_is_shown_as_a_file_that_can_be_read_again() {
     let service = parse(FILE, &[("SPLITSTREAM_CLICKHOUSE__PASSWORD", "s3cret")]).unwrap();
     let text = config::render(&service);

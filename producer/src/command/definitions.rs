@@ -1,7 +1,7 @@
 //! `splitstream definitions`
 
 use crate::diff::{Changed, diff};
-use crate::log::{Content, Record};
+use definitions::log::{Content, Record};
 use ops::Exit;
 use schemas::definition::{Definition, Version};
 use serde::Serialize;

@@ -4,12 +4,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::emitter::{Emitter, Refused, SchemaIds, Totals};
 use crate::topics;
 use anyhow::{Context, anyhow, bail};
+use kafka::registry::{NoId, Registry};
 use ops::Exit;
-use ops::registry::{NoId, Registry};
 use schemas::{Event, Sender};
+use sdk::emitter::{Emitter, Refused, SchemaIds, Totals};
 
 use crate::config::Config;
 

@@ -6,7 +6,6 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::event::now;
 use crate::simulate::{Mix, Plan, Simulation, Tally};
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
@@ -14,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ops::{Exit, Shutdown};
 use schemas::definition::Experiment;
 use schemas::{Decimal6, Event, Key, Micros};
+use sdk::event::now;
 use serde::Serialize;
 
 use super::sending::Sending;

@@ -5,7 +5,7 @@ use schemas::Pairs;
 use serde_json::Value;
 
 use super::random::Random;
-use crate::attributes::{Picked, Travelling};
+use sdk::attributes::{Picked, Travelling};
 
 /// The population that units are drawn from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

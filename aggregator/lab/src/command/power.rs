@@ -227,6 +227,9 @@ fn shown(answer: &Answer, split: &str) -> String {
         rows.push(cells(name, row, &level, answer.baseline));
     }
     text.push_str(&table(&rows));
+    for warning in &answer.warnings {
+        put(&mut text, format_args!("  Careful: {warning}.\n"));
+    }
     put(
         &mut text,
         format_args!(

@@ -1,7 +1,7 @@
-//! A clickhouse-embedded of its own for a test, on a free port, stopped by its process id; and the
-//! plainest client there is.
+//! Starts a clickhouse-embedded for one test, on a free port, and stops it by its process id; and a minimal HTTP client,
+//! which can send and receive what other clients hide.
 
-// Each test binary uses its part.
+// Each test binary uses only some of it.
 #![allow(dead_code)]
 
 use std::fs;
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use fetch::Cache;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tempfile::TempDir;
 
 /// A cold start loads a library of half a gigabyte on a machine that may be busy.
@@ -25,12 +26,12 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Server {
     process: Child,
     pub address: String,
-    /// Kept where the test gave none.
+    /// The data directory, if the test gave none.
     _directory: Option<TempDir>,
 }
 
 impl Server {
-    /// One with a data directory of its own and the given arguments more.
+    /// Starts a server with a new data directory and these arguments.
     pub fn start(arguments: &[&str]) -> Server {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut server = Server::start_at(directory.path(), arguments);
@@ -38,7 +39,7 @@ impl Server {
         server
     }
 
-    /// One that serves `path`.
+    /// Starts a server on the data directory `path`.
     pub fn start_at(path: &Path, arguments: &[&str]) -> Server {
         let port_file = path.join("address");
         let mut command = command(path, arguments);
@@ -46,7 +47,7 @@ impl Server {
         Server::start_command(command, &port_file)
     }
 
-    /// One that serves `path` and is started in `directory`, with a port file there under a relative name.
+    /// Starts a server on the data directory `path` in the working directory `directory`, with a relative port file.
     pub fn start_in(directory: &Path, path: &Path) -> Server {
         let mut command = command(path, &[]);
         command.current_dir(directory).args(["--port-file", "address"]);
@@ -58,7 +59,7 @@ impl Server {
         let deadline = Instant::now() + START_TIMEOUT;
         let pid = process.id().to_string();
         loop {
-            // A killed server leaves its file behind: only what answers counts.
+            // A killed server leaves its port file: the server must also answer.
             if let Ok(address) = fs::read_to_string(port_file)
                 && TcpStream::connect(address.trim()).is_ok()
             {
@@ -113,7 +114,7 @@ impl Server {
         self.sql_with("", sql)
     }
 
-    /// The same with an address.
+    /// The same, with a URL's query.
     pub fn sql_with(&self, address: &str, sql: &str) -> String {
         let answer = self.post(address, sql.as_bytes());
         assert_eq!(answer.status, 200, "{sql}: {}", answer.text());
@@ -175,7 +176,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Already ended, or not: both are fine here.
+        // An error means that the process has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -193,7 +194,7 @@ fn engine() -> &'static Path {
     ENGINE.get_or_init(|| Cache::open().and_then(|cache| cache.engine()).expect("the engine can be fetched"))
 }
 
-/// An HTTP response, whole or cut.
+/// An HTTP response, which may be cut short.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -224,7 +225,7 @@ impl Answer {
 /// Reads to the end of the connection.
 pub fn read_answer(mut stream: TcpStream) -> Answer {
     let mut bytes = Vec::new();
-    // A cut connection may end in a reset, behind what has arrived.
+    // A connection that was cut may end with a reset after the bytes that arrived.
     let _ = stream.read_to_end(&mut bytes);
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a whole head");
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
@@ -265,12 +266,7 @@ fn unchunk(mut rest: &[u8]) -> (Vec<u8>, bool) {
     (body, false)
 }
 
-/// `text` for an address.
+/// Encodes `text` for a URL.
 pub fn escape(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' => char::from(byte).to_string(),
-            _ => format!("%{byte:02X}"),
-        })
-        .collect()
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }

@@ -1,16 +1,8 @@
-//! `[clickhouse]`: how to reach the database, and the client that does.
+//! `[clickhouse]`: how to reach the database.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
-use axum::http::Uri;
-use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use http::Uri;
 use serde::Deserialize;
 
 use super::{Field, Secret, Section, Setting, Shown};
@@ -74,78 +66,6 @@ impl Section for ClickHouse {
     }
 }
 
-/// A connection is set up within this time or not at all.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// An idle connection is kept shorter than the shortest keep-alive of a server, which is 3 s.
-const IDLE: Duration = Duration::from_secs(2);
-/// A peer that vanished is noticed by the kernel's probes, which begin after this.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
-
-impl ClickHouse {
-    /// A client of the database, with the user's credentials. It connects when it is first used.
-    ///
-    /// # Errors
-    /// When the password's or the authorities' file cannot be read, or the system has no
-    /// authorities.
-    pub fn client(&self) -> Result<clickhouse::Client, String> {
-        let mut tcp = HttpConnector::new();
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        tcp.set_keepalive(Some(TCP_KEEPALIVE));
-        tcp.set_nodelay(true);
-        let mut http = HttpClient::builder(TokioExecutor::new());
-        http.pool_idle_timeout(IDLE);
-        let client = if self.url.https() {
-            tcp.enforce_http(false);
-            let tls = HttpsConnectorBuilder::new()
-                .with_tls_config(self.tls()?)
-                .https_only()
-                .enable_http1()
-                .wrap_connector(tcp);
-            clickhouse::Client::with_http_client(http.build(tls))
-        } else {
-            clickhouse::Client::with_http_client(http.build(tcp))
-        };
-        let client = client.with_url(&self.url.0).with_database(&self.database.0).with_user(&self.user);
-        let password = Secret::resolve(self.password.as_ref(), self.password_file.as_ref())?;
-        Ok(match password {
-            Some(password) => client.with_password(password.reveal()),
-            None => client,
-        })
-    }
-
-    fn tls(&self) -> Result<ClientConfig, String> {
-        let provider = rustls::crypto::ring::default_provider();
-        let builder = ClientConfig::builder_with_provider(provider.into())
-            .with_safe_default_protocol_versions()
-            .expect("ring implements the default protocol versions");
-        let builder = match &self.ca_file {
-            Some(path) => builder.with_root_certificates(authorities(path)?),
-            None => builder.with_native_roots().map_err(|error| {
-                format!(
-                    "clickhouse.url is https, and the system's certificate authorities cannot be \
-                     read ({error}); install them, or name a PEM file in clickhouse.ca_file"
-                )
-            })?,
-        };
-        Ok(builder.with_no_client_auth())
-    }
-}
-
-fn authorities(path: &Path) -> Result<RootCertStore, String> {
-    let trouble = |error: &dyn std::fmt::Display| {
-        format!("reading the certificates in clickhouse.ca_file, {}: {error}", path.display())
-    };
-    let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| trouble(&error))? {
-        let certificate = certificate.map_err(|error| trouble(&error))?;
-        store.add(certificate).map_err(|error| trouble(&error))?;
-    }
-    if store.is_empty() {
-        return Err(trouble(&"there is none"));
-    }
-    Ok(store)
-}
-
 /// `http://host:port` or `https://host:port`, with a path where a proxy wants one; credentials and
 /// settings have fields of their own.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -158,7 +78,8 @@ impl ServerUrl {
         &self.0
     }
 
-    pub(crate) fn https(&self) -> bool {
+    /// Whether it asks for TLS.
+    pub fn https(&self) -> bool {
         self.0.starts_with("https://")
     }
 }

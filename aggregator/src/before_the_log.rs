@@ -1,0 +1,79 @@
+//! What looks had spent before there was a log of looks. Documents of the first form are the only account of it, so this is
+//! the one place where a document is read for statistical state: once, to enter the amount in the log as the experiment's
+//! first look. From then on the log alone tells it, whatever becomes of the documents.
+
+use anyhow::Context;
+use schemas::Uuid;
+use serde::Deserialize;
+
+use crate::analyze::Moment;
+use crate::database::Database;
+use crate::document::Unreadable;
+use crate::look::Look;
+use crate::looks::LookLog;
+use crate::store;
+
+/// Enters what was spent before the log in the log, if anything was and the log has no look at the experiment yet. It may be
+/// interrupted and asked for again.
+///
+/// # Errors
+/// Also where the old document cannot be read: without knowing what is spent nothing may be decided.
+pub async fn carry_over(
+    database: &Database,
+    log: &mut LookLog,
+    moment: &Moment<'_>,
+    key: &str,
+) -> anyhow::Result<()> {
+    if log.count(key) > 0 {
+        return Ok(());
+    }
+    let Some(document) = store::last_of_the_first_form(database, key).await? else {
+        return Ok(());
+    };
+    let spent = alpha_spent(key, &document)?;
+    if spent <= 0.0 {
+        return Ok(());
+    }
+    let defined = moment.definitions.experiments.get(key);
+    let version = defined.with_context(|| format!("no experiment `{key}` is defined"))?.version;
+    let look = Look::carried_over(Uuid::now_v7(), version, moment.as_of, moment.cut.clone(), spent);
+    match log.propose(key, &look).await? {
+        Ok(()) => tracing::info!(experiment = key, spent, "the log tells what looks before it have spent"),
+        Err(refusal) => tracing::info!(experiment = key, %refusal, "another aggregator has looked first"),
+    }
+    Ok(())
+}
+
+/// Of the plan's alpha, by the boundaries that a document of the first form tells of. Nothing by a document of a later
+/// form: its looks are in the log.
+pub fn alpha_spent(experiment: &str, document: &str) -> Result<f64, Unreadable> {
+    #[derive(Deserialize)]
+    struct FirstForm {
+        document_version: Option<u32>,
+        #[serde(default)]
+        alpha_spent_before: f64,
+        #[serde(default)]
+        metrics: Vec<Metric>,
+    }
+    #[derive(Deserialize)]
+    struct Metric {
+        #[serde(default)]
+        boundaries: Vec<Boundary>,
+    }
+    #[derive(Deserialize)]
+    struct Boundary {
+        looks: Vec<BoundaryLook>,
+    }
+    #[derive(Deserialize)]
+    struct BoundaryLook {
+        alpha_spent: f64,
+    }
+    let first: FirstForm = serde_json::from_str(document)
+        .map_err(|error| Unreadable::Damaged { experiment: experiment.to_owned(), why: error.to_string() })?;
+    if first.document_version.is_some() {
+        return Ok(0.0);
+    }
+    let boundaries = first.metrics.iter().flat_map(|metric| &metric.boundaries);
+    let spent = boundaries.filter_map(|boundary| boundary.looks.last()).map(|look| look.alpha_spent);
+    Ok(first.alpha_spent_before + spent.sum::<f64>())
+}

@@ -1,0 +1,234 @@
+//! A batch: a run of offsets of one Kafka partition that is filled row by row, closed by rows, bytes or age, and
+//! inserted as one block. It covers the offsets of duplicates and dead letters too, so that the batches of a
+//! partition form a chain without gaps. No clock and no network here.
+
+use std::time::{Duration, Instant};
+
+use schemas::{Micros, Uuid};
+
+use crate::pipeline::dedupe::Ids;
+use crate::pipeline::memory::Share;
+use crate::pipeline::rows::Rows;
+
+/// The offsets that a batch covers, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub first: u64,
+    pub last: u64,
+}
+
+/// What every row of a batch carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    pub partition: u16,
+    pub epoch: u32,
+    pub first: u64,
+    pub last: u64,
+    /// Milliseconds since 1970, chosen once. It decides which partition of the table the block goes to.
+    pub ingest_ms: i64,
+}
+
+/// When a batch is closed, whichever comes first.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub rows: usize,
+    /// Of the messages as they came that became rows: duplicates hold nothing, and a batch of them alone is never closed.
+    pub bytes: usize,
+    pub age: Duration,
+}
+
+/// Why a batch was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    Rows,
+    Bytes,
+    Age,
+    /// The process holds as many bytes as it may.
+    Memory,
+    /// It is a replayed batch and has all of its messages.
+    Replay,
+}
+
+impl Due {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Due::Rows => "rows",
+            Due::Bytes => "bytes",
+            Due::Age => "age",
+            Due::Memory => "memory",
+            Due::Replay => "replay",
+        }
+    }
+}
+
+/// A batch being filled.
+pub struct Batch {
+    pub rows: Rows,
+    pub row_count: usize,
+    /// The ids and times of the rows, for the window once they are durable. `ids` is the same as a set, to compare
+    /// with.
+    identities: Vec<(Uuid, Micros)>,
+    ids: Ids,
+    first: u64,
+    /// The offset after the last one covered.
+    next: u64,
+    /// Of the messages, as they came, that became rows.
+    share: Share,
+    opened: Option<Instant>,
+    /// The broker's time stamp of the oldest message.
+    oldest_ms: i64,
+}
+
+impl Batch {
+    /// An empty batch that begins at `first`. `rows` are empty columns of its table.
+    pub fn open(rows: Rows, first: u64, share: Share) -> Batch {
+        Batch {
+            rows,
+            row_count: 0,
+            identities: Vec::new(),
+            ids: Ids::default(),
+            first,
+            next: first,
+            share,
+            opened: None,
+            oldest_ms: i64::MAX,
+        }
+    }
+
+    /// An empty batch that follows this one, with room for as many ids.
+    pub fn following(&self, rows: Rows, share: Share) -> Batch {
+        Batch {
+            identities: Vec::with_capacity(self.identities.len()),
+            ids: Ids::with_room(self.identities.len()),
+            ..Batch::open(rows, self.next, share)
+        }
+    }
+
+    /// Remembers an event that becomes a row. False if the batch has it already.
+    pub fn remember(&mut self, id: Uuid, created_at: Micros) -> bool {
+        let new = self.ids.insert(id);
+        if new {
+            self.identities.push((id, created_at));
+        }
+        new
+    }
+
+    /// As [`Ids::warm`].
+    pub fn warm(&self, events: &[(Uuid, Micros)]) {
+        self.ids.warm(events.iter().map(|(id, _)| *id));
+    }
+
+    /// Whether one of its rows has that id.
+    pub fn has(&self, id: Uuid) -> bool {
+        self.ids.contains(id)
+    }
+
+    /// The ids and times of its events.
+    pub fn identities(&self) -> &[(Uuid, Micros)] {
+        &self.identities
+    }
+
+    /// Covers the message at `offset`, whether or not it becomes a row.
+    pub fn cover(&mut self, offset: u64, timestamp_ms: i64, now: Instant) {
+        assert!(offset >= self.next, "offset {offset} after {}", self.next);
+        self.next = offset + 1;
+        self.opened.get_or_insert(now);
+        self.oldest_ms = self.oldest_ms.min(timestamp_ms);
+    }
+
+    /// Counts bytes of messages that became rows. Call it once for many messages, since the count is shared by all
+    /// partitions.
+    pub fn hold(&mut self, bytes: usize) {
+        self.share.grow(bytes);
+    }
+
+    /// Covers everything up to `last`, where no more messages come.
+    pub fn cover_until(&mut self, last: u64) {
+        self.next = self.next.max(last + 1);
+    }
+
+    /// Whether and why it should be closed now. A batch without rows is never due; it grows until it has one.
+    pub fn due(&self, limits: &Limits, now: Instant) -> Option<Due> {
+        if self.row_count == 0 {
+            return None;
+        }
+        if self.row_count >= limits.rows {
+            return Some(Due::Rows);
+        }
+        if self.bytes() >= limits.bytes {
+            return Some(Due::Bytes);
+        }
+        let opened = self.opened?;
+        (now.duration_since(opened) >= limits.age).then_some(Due::Age)
+    }
+
+    /// Whether it may take no more messages.
+    pub fn full(&self, limits: &Limits) -> bool {
+        self.row_count >= limits.rows || self.bytes() >= limits.bytes
+    }
+
+    /// The offset after everything that it covers.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// What it covers. `None` if nothing.
+    pub fn span(&self) -> Option<Span> {
+        (self.next > self.first).then(|| Span { first: self.first, last: self.next - 1 })
+    }
+
+    pub fn age(&self, now: Instant) -> Duration {
+        self.opened.map_or(Duration::ZERO, |opened| now.duration_since(opened))
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.share.bytes()
+    }
+
+    /// Milliseconds since 1970.
+    pub fn oldest_ms(&self) -> i64 {
+        self.oldest_ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::memory::Budget;
+    use crate::pipeline::rows::Table;
+
+    const LIMITS: Limits = Limits { rows: 3, bytes: 100, age: Duration::from_secs(1) };
+
+    fn batch(rows: usize, bytes: usize, opened: Instant) -> Batch {
+        let mut batch = Batch::open(Table::Conversions.rows(), 10, Budget::new(1_000).share());
+        batch.cover(12, 0, opened);
+        batch.hold(bytes);
+        batch.row_count = rows;
+        batch
+    }
+
+    #[test]
+    fn it_is_due_by_rows_bytes_or_age() {
+        let opened = Instant::now();
+        assert_eq!(batch(3, 1, opened).due(&LIMITS, opened), Some(Due::Rows));
+        assert_eq!(batch(2, 100, opened).due(&LIMITS, opened), Some(Due::Bytes));
+        assert_eq!(batch(2, 99, opened).due(&LIMITS, opened + Duration::from_millis(999)), None);
+        assert_eq!(batch(2, 99, opened).due(&LIMITS, opened + Duration::from_secs(1)), Some(Due::Age));
+    }
+
+    #[test]
+    fn without_rows_it_grows_whatever_its_age() {
+        let opened = Instant::now();
+        assert_eq!(batch(0, 1_000, opened).due(&LIMITS, opened + Duration::from_secs(60)), None);
+    }
+
+    #[test]
+    fn its_span_begins_where_the_last_one_ended_and_covers_the_gap() {
+        let mut batch = Batch::open(Table::Exposures.rows(), 10, Budget::new(1_000).share());
+        assert_eq!(batch.span(), None);
+        batch.cover(14, 7, Instant::now());
+        assert_eq!(batch.oldest_ms(), 7);
+        assert_eq!(batch.span(), Some(Span { first: 10, last: 14 }));
+        assert_eq!(batch.next(), 15);
+    }
+}

@@ -1,0 +1,243 @@
+//! Whether an exposure is what its definition says. The buckets are computed again from the unit and the salts,
+//! the variant from the buckets and the allocation of the exposure's environment. If no bucket of the experiment
+//! decided, only the variant's name is checked. The result is a column of the row, never a reason to drop the row.
+
+use std::sync::Arc;
+
+use assignment::{Environment, Salts, Seeds, place};
+use schemas::definition::{Accepted, Assignment, Definition, Definitions, Experiment};
+use schemas::{Exposure, Reason};
+
+/// The `verification` column. The numbers are those of its Enum8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verification {
+    /// The log holds no such version of this experiment.
+    Unknown = 0,
+    Verified = 1,
+    Mismatched = 2,
+    /// No bucket of the experiment decided: another system assigns, the variant was forced, or the unit is held
+    /// out. The column `reason` tells them apart.
+    External = 3,
+}
+
+impl Verification {
+    pub const ALL: [Verification; 4] =
+        [Verification::Unknown, Verification::Verified, Verification::Mismatched, Verification::External];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verification::Unknown => "unknown",
+            Verification::Verified => "verified",
+            Verification::Mismatched => "mismatched",
+            Verification::External => "external",
+        }
+    }
+}
+
+/// The definition version that exposures name, with its salts hashed.
+pub enum NamedVersion {
+    Experiment {
+        accepted: Arc<Accepted>,
+        seeds: Seeds,
+    },
+    /// A version of something else than an experiment.
+    Other,
+}
+
+impl NamedVersion {
+    /// `None` if the log does not hold that version, or not yet.
+    pub fn of(definitions: &Definitions, version: u64) -> Option<NamedVersion> {
+        let accepted = definitions.at_version(version)?;
+        Some(match &accepted.definition {
+            Definition::Experiment(experiment) => NamedVersion::Experiment {
+                accepted: accepted.clone(),
+                seeds: Salts::of(definitions, experiment).seeds(),
+            },
+            _ => NamedVersion::Other,
+        })
+    }
+
+    /// Compares `exposure` with the version that it names. For a forced exposure nothing is hashed. For one that
+    /// is held out, the buckets that it carries are hashed again, but nobody checks whether the unit is in the
+    /// holdout: definitions do not name holdouts. The experiment's state and targeting are not evaluated again,
+    /// since the exposure need not carry every attribute that the rule saw.
+    pub fn verify(&self, exposure: &Exposure<'_>) -> Verification {
+        let NamedVersion::Experiment { accepted, seeds } = self else { return Verification::Unknown };
+        let Definition::Experiment(experiment) = &accepted.definition else {
+            return Verification::Unknown;
+        };
+        if experiment.key.as_str() != exposure.experiment {
+            return Verification::Unknown;
+        }
+        if experiment.unit_type.as_str() != exposure.unit_type {
+            return Verification::Mismatched;
+        }
+        let hashed = || seeds.buckets(&exposure.unit_id);
+        match (experiment.assignment, exposure.reason) {
+            (Assignment::External, _) | (_, Reason::Forced) => {
+                undecided(experiment, exposure, exposure.buckets.is_none())
+            }
+            (Assignment::Hashed, Reason::HeldOut) => {
+                undecided(experiment, exposure, exposure.buckets.is_none_or(|carried| carried == hashed()))
+            }
+            (Assignment::Hashed, Reason::Split) => {
+                let buckets = hashed();
+                let environment = Environment(&exposure.environment);
+                let placed = place(experiment, environment, buckets)
+                    .is_ok_and(|variant| variant.key.as_str() == exposure.variant);
+                if placed && exposure.buckets == Some(buckets) {
+                    Verification::Verified
+                } else {
+                    Verification::Mismatched
+                }
+            }
+        }
+    }
+}
+
+/// The result when no bucket decided.
+fn undecided(experiment: &Experiment, exposure: &Exposure<'_>, buckets_are_sound: bool) -> Verification {
+    let known = experiment.variants.iter().any(|variant| variant.key.as_str() == exposure.variant);
+    if known && buckets_are_sound { Verification::External } else { Verification::Mismatched }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemas::definition::{Change, Kind, RULE_VERSION};
+    use schemas::{Buckets, Uuid};
+
+    fn definitions() -> Definitions {
+        let mut definitions = Definitions::default();
+        let metric = serde_json::json!({"key": "buy", "event": "buy", "type": "conversion"});
+        let experiment = |key: &str, assignment: &str| {
+            serde_json::json!({
+                "key": key, "state": "running", "assignment": assignment, "control": "a",
+                "variants": [{"key": "a", "weight": 5000}, {"key": "b", "weight": 5000}],
+                "metrics": {"primary": "buy"},
+            })
+        };
+        for (kind, json) in [
+            (Kind::Metric, metric),
+            (Kind::Experiment, experiment("hashed", "hashed")),
+            (Kind::Experiment, experiment("elsewhere", "external")),
+        ] {
+            let definition = Definition::from_json(kind, json).unwrap();
+            let definition = assignment::resolve(&definitions, definition).unwrap();
+            let change = Change {
+                change_id: Uuid::from_u128(1),
+                rule_version: RULE_VERSION,
+                kind: kind.to_string(),
+                key: definition.key().to_string(),
+                based_on: 0,
+                definition: definition.to_json(),
+                author: "a tester".to_owned(),
+                reason: "a test".to_owned(),
+            };
+            definitions.apply(definitions.next_offset(), &change).unwrap().unwrap();
+        }
+        definitions
+    }
+
+    /// The allocation of the environment that the exposure names counts, not another's.
+    #[test]
+    fn an_exposure_is_verified_by_what_holds_in_its_environment() {
+        let mut definitions = definitions();
+        let json = serde_json::json!({
+            "key": "split", "state": "running", "control": "a", "rollout": 0,
+            "variants": [{"key": "a", "weight": 5000}, {"key": "b", "weight": 5000}],
+            "metrics": {"primary": "buy"},
+            "environments": {"staging": {"rollout": 10000}, "canary": {"enabled": false, "rollout": 10000}},
+        });
+        let definition = Definition::from_json(Kind::Experiment, json).unwrap();
+        let definition = assignment::resolve(&definitions, definition).unwrap();
+        let change = Change {
+            change_id: Uuid::from_u128(1),
+            rule_version: RULE_VERSION,
+            kind: "experiment".to_owned(),
+            key: "split".to_owned(),
+            based_on: 0,
+            definition: definition.to_json(),
+            author: "a tester".to_owned(),
+            reason: "a test".to_owned(),
+        };
+        let accepted = definitions.apply(definitions.next_offset(), &change).unwrap().unwrap();
+        let (_, experiment) = definitions.experiment("split").unwrap();
+        let buckets = Salts::of(&definitions, experiment).buckets("user-1");
+        let variant = place(experiment, Environment("staging"), buckets).unwrap().key.as_str();
+        let named = NamedVersion::of(&definitions, accepted.version).unwrap();
+        for (environment, expected) in [
+            ("staging", Verification::Verified),
+            ("production", Verification::Mismatched),
+            ("canary", Verification::Mismatched),
+        ] {
+            let mut exposure = exposure("split", accepted.version, variant, Some(buckets));
+            exposure.environment = environment.into();
+            assert_eq!(named.verify(&exposure), expected, "{environment}");
+        }
+    }
+
+    fn exposure(
+        experiment: &str,
+        version: u64,
+        variant: &str,
+        buckets: Option<Buckets>,
+    ) -> Exposure<'static> {
+        let json = serde_json::json!({
+            "event_id": "0191e3a0-0000-7000-8000-000000000001", "experiment": experiment, "variant": variant,
+            "unit_type": "user", "unit_id": "user-1", "definition_version": version, "buckets": buckets,
+            "created_at": "2026-01-01T00:00:00Z",
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    /// Whatever the split would give the unit.
+    #[test]
+    fn a_forced_exposure_has_no_buckets_and_a_known_variant_and_one_held_out_may_carry_buckets() {
+        let definitions = definitions();
+        let (_, experiment) = definitions.experiment("hashed").unwrap();
+        let buckets = Salts::of(&definitions, experiment).buckets("user-1");
+        let moved = Buckets { slot: buckets.slot ^ 1, ..buckets };
+        for (reason, variant, buckets, expected) in [
+            (Reason::Forced, "a", None, Verification::External),
+            (Reason::Forced, "b", None, Verification::External),
+            (Reason::Forced, "c", None, Verification::Mismatched),
+            (Reason::Forced, "a", Some(buckets), Verification::Mismatched),
+            (Reason::HeldOut, "a", None, Verification::External),
+            (Reason::HeldOut, "a", Some(buckets), Verification::External),
+            (Reason::HeldOut, "b", Some(buckets), Verification::External),
+            (Reason::HeldOut, "a", Some(moved), Verification::Mismatched),
+            (Reason::HeldOut, "c", None, Verification::Mismatched),
+        ] {
+            let exposure = Exposure { reason, ..exposure("hashed", 2, variant, buckets) };
+            let found = NamedVersion::of(&definitions, 2).unwrap().verify(&exposure);
+            assert_eq!(found, expected, "{exposure:?}");
+        }
+    }
+
+    #[test]
+    fn each_mark_has_its_case() {
+        let definitions = definitions();
+        let (_, experiment) = definitions.experiment("hashed").unwrap();
+        let buckets = Salts::of(&definitions, experiment).buckets("user-1");
+        let variant = place(experiment, Environment::PRODUCTION, buckets).unwrap().key.as_str();
+        let other = if variant == "a" { "b" } else { "a" };
+        let moved = Buckets { slot: buckets.slot ^ 1, ..buckets };
+        for (exposure, expected) in [
+            (exposure("hashed", 2, variant, Some(buckets)), Verification::Verified),
+            (exposure("hashed", 2, other, Some(buckets)), Verification::Mismatched),
+            (exposure("hashed", 2, variant, Some(moved)), Verification::Mismatched),
+            (exposure("hashed", 2, variant, None), Verification::Mismatched),
+            (exposure("hashed", 9, variant, Some(buckets)), Verification::Unknown),
+            (exposure("hashed", 1, variant, Some(buckets)), Verification::Unknown),
+            (exposure("hashed", 3, variant, Some(buckets)), Verification::Unknown),
+            (exposure("elsewhere", 3, "b", None), Verification::External),
+            (exposure("elsewhere", 3, "c", None), Verification::Mismatched),
+            (exposure("elsewhere", 3, "b", Some(buckets)), Verification::Mismatched),
+        ] {
+            let named = NamedVersion::of(&definitions, exposure.definition_version);
+            let found = named.map_or(Verification::Unknown, |named| named.verify(&exposure));
+            assert_eq!(found, expected, "{exposure:?}");
+        }
+    }
+}

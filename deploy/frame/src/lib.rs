@@ -1,0 +1,213 @@
+//! The HTTP side of a service: the operator's `/metrics`, `/healthz` and `/readyz` beside the
+//! service's own routes, which are bounded in time, number and size and may ask for a token. Operators are answered even
+//! when the service's own routes are full.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use prometheus::Registry;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use ops::config::{Http, Secret};
+use ops::health::Report;
+use ops::{Health, Shutdown, metrics};
+use subtle::ConstantTimeEq;
+
+mod listen;
+
+/// What a service serves.
+pub struct Served {
+    /// The service's own routes; empty for a service that has none.
+    pub routes: Router,
+    /// What `/metrics` tells.
+    pub registry: Registry,
+    /// What `/healthz` and `/readyz` tell.
+    pub health: Health,
+}
+
+/// A server under way.
+pub struct Server {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+/// Listens as `http` says, writes the port file, and serves until the shutdown begins and the
+/// requests under way have been answered.
+///
+/// # Errors
+/// When the address cannot be listened on or the port file cannot be written.
+pub async fn start(http: &Http, served: Served, shutdown: &Shutdown) -> anyhow::Result<Server> {
+    let wanted = http.listen.get();
+    let listener = TcpListener::bind(wanted)
+        .await
+        .with_context(|| format!("listening on {wanted}, which is http.listen"))?;
+    let address = listener.local_addr().context("asking for the port")?;
+    if let Some(path) = &http.port_file {
+        write_port_file(path, address)
+            .with_context(|| format!("writing {}, which is http.port_file", path.display()))?;
+    }
+    let routes = operator(served.registry, served.health).merge(bounded(served.routes, http));
+    let stop = shutdown.clone();
+    let hold = shutdown.hold("http");
+    let http = http.clone();
+    let task = tokio::spawn(async move {
+        let _hold = hold;
+        listen::serve(listener, routes, &http, stop).await;
+    });
+    tracing::info!(%address, "listening");
+    Ok(Server { address, task })
+}
+
+impl Server {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until it has stopped.
+    ///
+    /// # Errors
+    /// When it stopped by a failure.
+    pub async fn stopped(self) -> anyhow::Result<()> {
+        self.task.await.context("the HTTP server panicked")
+    }
+}
+
+/// Lets only those through that show the token of `[http]`: as a bearer, or as the password of basic auth, which
+/// browsers ask for. Without a configured token everybody is let through.
+///
+/// # Errors
+/// When the token's file cannot be read.
+pub fn guarded(routes: Router, http: &Http) -> Result<Router, String> {
+    Ok(match Secret::resolve(http.token.as_ref(), http.token_file.as_ref())? {
+        None => routes,
+        Some(token) => routes.layer(middleware::from_fn_with_state(Arc::new(token), check_token)),
+    })
+}
+
+/// A failure whose reason is for operators alone: the log has it under the reference that the answer names.
+pub fn failed(status: StatusCode, what: &str, failure: &anyhow::Error) -> Response {
+    error(status, failure_noted(what, failure))
+}
+
+/// As [`failed`], for who answers in another form: logs the failure and returns what may be told of it.
+pub fn failure_noted(what: &str, failure: &anyhow::Error) -> String {
+    let reference = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+    tracing::warn!(reference, error = %format_args!("{failure:#}"), "{what}");
+    format!("{what}; the service's log has the reason, under {reference}")
+}
+
+/// An error as JSON: `{"error": "..."}`.
+pub fn error(status: StatusCode, message: impl Into<String>) -> Response {
+    (status, Json(json!({ "error": message.into() }))).into_response()
+}
+
+fn operator(registry: Registry, health: Health) -> Router {
+    let alive = health.clone();
+    Router::new()
+        .route("/metrics", get(async move || metrics_response(&registry)))
+        .route("/healthz", get(async move || report_response(alive.alive())))
+        .route("/readyz", get(async move || report_response(health.ready())))
+}
+
+fn metrics_response(registry: &Registry) -> Response {
+    match metrics::text(registry) {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(cause) => error(StatusCode::INTERNAL_SERVER_ERROR, cause.to_string()),
+    }
+}
+
+fn report_response(report: Report) -> Response {
+    let status = if report.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(report)).into_response()
+}
+
+struct Bounds {
+    slots: Semaphore,
+    timeout: Duration,
+}
+
+fn bounded(routes: Router, http: &Http) -> Router {
+    let bounds = Bounds {
+        slots: Semaphore::new(http.requests_at_once.usize().min(Semaphore::MAX_PERMITS)),
+        timeout: http.request_timeout_ms.duration(),
+    };
+    routes
+        .layer(DefaultBodyLimit::max(http.body_bytes.usize()))
+        .layer(middleware::from_fn_with_state(Arc::new(bounds), within_bounds))
+}
+
+async fn within_bounds(State(bounds): State<Arc<Bounds>>, request: Request, next: Next) -> Response {
+    let Ok(_slot) = bounds.slots.try_acquire() else {
+        let mut response = error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "as many requests as are allowed at once are under way; try again later",
+        );
+        let soon = HeaderValue::from_static("1");
+        response.headers_mut().insert(header::RETRY_AFTER, soon);
+        return response;
+    };
+    match tokio::time::timeout(bounds.timeout, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("no answer within {} ms", bounds.timeout.as_millis()),
+        ),
+    }
+}
+
+async fn check_token(State(token): State<Arc<Secret>>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| shown_token(value.as_bytes()));
+    if given.is_some_and(|given| given.ct_eq(token.reveal().as_bytes()).into()) {
+        return next.run(request).await;
+    }
+    let mut response = error(
+        StatusCode::UNAUTHORIZED,
+        "not public: show the service's token as a bearer, or as the password of basic authentication",
+    );
+    for scheme in ["Bearer", "Basic realm=\"splitstream\", charset=\"UTF-8\""] {
+        response.headers_mut().append(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+    }
+    response
+}
+
+/// The token in an `Authorization` header: a bearer, or the password of any user. Schemes are known in any case.
+fn shown_token(value: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(value).ok()?;
+    let (scheme, rest) = text.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(rest.as_bytes().to_vec());
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let pair = BASE64.decode(rest.trim()).ok()?;
+    let colon = pair.iter().position(|byte| *byte == b':')?;
+    Some(pair[colon + 1..].to_vec())
+}
+
+/// Puts `host:port` and a line break into the file: a reader sees the whole line or no file.
+fn write_port_file(path: &Path, address: SocketAddr) -> std::io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let unfinished = Path::new(&name);
+    let mut file = std::fs::File::create(unfinished)?;
+    writeln!(file, "{address}")?;
+    file.sync_all()?;
+    std::fs::rename(unfinished, path)
+}

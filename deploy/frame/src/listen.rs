@@ -1,0 +1,94 @@
+//! The connections of a service's HTTP side: so many at once, each with a time for the head of a request, and
+//! an orderly end. A client that sends slowly, or nothing, holds a connection for that long and no longer; so does one
+//! that does not read its answer.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
+
+use ops::Shutdown;
+use ops::config::Http;
+
+/// A listener that has run out of descriptors tries again after this.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Serves `routes` on `listener` until the shutdown begins and the requests under way have been answered.
+pub async fn serve(listener: TcpListener, routes: Router, http: &Http, shutdown: Shutdown) {
+    let slots = Arc::new(Semaphore::new(http.connections.usize().min(Semaphore::MAX_PERMITS)));
+    let limits = Limits { head: http.head_timeout_ms.duration(), unread: http.unread_timeout_ms.duration() };
+    let mut connections = JoinSet::new();
+    loop {
+        // Whatever loses waits for the next turn: a slot is given back, and a connection stays with the kernel.
+        let (slot, accepted) = tokio::select! {
+            accepted = async {
+                let slot = slots.clone().acquire_owned().await.expect("nobody closes the semaphore");
+                (slot, listener.accept().await)
+            } => accepted,
+            // One that has ended; it is only taken off the list.
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            _ = shutdown.wait() => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (routes, shutdown) = (routes.clone(), shutdown.clone());
+                connections.spawn(async move {
+                    let _slot = slot;
+                    connection(stream, routes, limits, shutdown).await;
+                });
+            }
+            Err(error) if is_the_clients(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, "accepting a connection; trying again");
+                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// How long a connection waits for its client.
+#[derive(Clone, Copy)]
+struct Limits {
+    head: Duration,
+    unread: Duration,
+}
+
+async fn connection(stream: TcpStream, routes: Router, limits: Limits, shutdown: Shutdown) {
+    // Answers are written whole; waiting for more to send would only delay them.
+    let _ = stream.set_nodelay(true);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(limits.unread));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(routes));
+    let mut served = pin!(served);
+    let outcome = tokio::select! {
+        outcome = served.as_mut() => outcome,
+        // The request under way is answered; then the connection is closed.
+        _ = shutdown.wait() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// Whether the client has gone again before it was served.
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}

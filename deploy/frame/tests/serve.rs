@@ -1,0 +1,298 @@
+//! The routes that every service has, and the bounds of its own.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::{get, post};
+use frame::{Served, Server};
+use ops::config::{Config, Http, Page};
+use ops::{Health, Shutdown, metrics};
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Service {
+    http: Http,
+}
+
+impl Config for Service {
+    fn pages(&self) -> Vec<Page> {
+        vec![Page::of(&self.http)]
+    }
+}
+
+fn http(lines: &str, variables: &[(&str, &str)]) -> Http {
+    let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    let file = format!("[http]\n{lines}");
+    let service: Service = ops::config::parse(Some(("s.toml", &file)), variables).unwrap();
+    service.http
+}
+
+async fn start(http: &Http, routes: Router, health: &Health, shutdown: &Shutdown) -> Server {
+    let served = Served { routes, registry: metrics::registry("example", "1.0.0"), health: health.clone() };
+    frame::start(http, served, shutdown).await.unwrap()
+}
+
+/// Status and body of an answer, whatever the status; off the runtime, as the client blocks.
+async fn ask(server: &Server, path: &str, authorization: Option<&str>) -> (u16, String) {
+    let url = format!("http://{}{path}", server.address());
+    let authorization = authorization.map(str::to_owned);
+    tokio::task::spawn_blocking(move || {
+        let mut request = agent().get(url);
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
+        let mut response = request.call().unwrap();
+        let body = response.body_mut().read_to_string().unwrap();
+        (response.status().as_u16(), body)
+    })
+    .await
+    .unwrap()
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(10)))
+        .build()
+        .into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_readiness_and_metrics_are_told() {
+    let health = Health::new();
+    let shutdown = Shutdown::manual();
+    let server = start(&http("", &[]), Router::new(), &health, &shutdown).await;
+
+    let tables = health.condition("tables", "not looked for yet");
+    let work = health.progress("work", Duration::from_secs(60));
+    assert_eq!(ask(&server, "/healthz", None).await, (200, r#"{"ok":true,"checks":{"work":"ok"}}"#.into()));
+    assert_eq!(
+        ask(&server, "/readyz", None).await,
+        (503, r#"{"ok":false,"checks":{"tables":"not looked for yet","work":"ok"}}"#.into())
+    );
+    tables.holds();
+    assert_eq!(ask(&server, "/readyz", None).await.0, 200);
+    drop(work);
+    assert_eq!(
+        ask(&server, "/healthz", None).await,
+        (503, r#"{"ok":false,"checks":{"work":"ended unexpectedly"}}"#.into())
+    );
+    assert_eq!(
+        ask(&server, "/metrics", None).await,
+        (
+            200,
+            "# HELP splitstream_build_info The version that runs; always 1.\n\
+             # TYPE splitstream_build_info gauge\n\
+             splitstream_build_info{version=\"1.0.0\",service=\"example\"} 1\n"
+                .into()
+        )
+    );
+    shutdown.begin("the test is over");
+    server.stopped().await.unwrap();
+    assert_eq!(shutdown.running(), "nothing that was registered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_port_file_holds_the_address_that_is_listened_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("port");
+    let lines = format!("port_file = '{}'", path.display());
+    let shutdown = Shutdown::manual();
+    let server = start(&http(&lines, &[]), Router::new(), &Health::new(), &shutdown).await;
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", server.address()));
+    assert_ne!(server.address().port(), 0);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_file_that_cannot_be_written_stops_the_start() {
+    let lines = "port_file = '/no/such/directory/port'";
+    let served = Served {
+        routes: Router::new(),
+        registry: metrics::registry("example", "1.0.0"),
+        health: Health::new(),
+    };
+    let error = frame::start(&http(lines, &[]), served, &Shutdown::manual()).await.err().unwrap();
+    assert_eq!(
+        format!("{error:#}"),
+        "writing /no/such/directory/port, which is http.port_file: No such file or directory (os error 2)"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_public_wants_the_token() {
+    let private = || Router::new().route("/private", get(async || "yours"));
+    let shutdown = Shutdown::manual();
+
+    let with = http("", &[("SPLITSTREAM_HTTP__TOKEN", "t0ken")]);
+    let routes = frame::guarded(private(), &with).unwrap();
+    let server = start(&with, routes, &Health::new(), &shutdown).await;
+    let refused = r#"{"error":"not public: show the service's token as a bearer, or as the password of basic authentication"}"#;
+    // The second one is what a browser sends for any user and the password `t0ken`.
+    for right in ["Bearer t0ken", "bearer t0ken", "Basic YW55Ym9keTp0MGtlbg=="] {
+        assert_eq!(ask(&server, "/private", Some(right)).await, (200, "yours".into()), "{right}");
+    }
+    let wrong = [
+        None,
+        Some("Bearer "),
+        Some("Bearer t0ke"),
+        Some("Bearer t0ken!"),
+        Some("Bearer T0ken"),
+        Some("t0ken"),
+        // `t0ken` without a user, `t0ken:` as the user, and no base64.
+        Some("Basic dDBrZW4="),
+        Some("Basic dDBrZW46"),
+        Some("Basic t0ken"),
+        Some("Digest t0ken"),
+    ];
+    for wrong in wrong {
+        assert_eq!(ask(&server, "/private", wrong).await, (401, refused.into()), "{wrong:?}");
+    }
+    assert_eq!(ask(&server, "/healthz", None).await.0, 200);
+
+    let without = http("", &[]);
+    let routes = frame::guarded(private(), &without).unwrap();
+    let server = start(&without, routes, &Health::new(), &shutdown).await;
+    assert_eq!(ask(&server, "/private", None).await, (200, "yours".into()));
+}
+
+/// The reason may name servers and statements: it is for the log.
+#[test]
+fn a_failure_tells_a_stranger_where_to_look_and_not_why() {
+    let failure =
+        anyhow::anyhow!("connecting to clickhouse.internal:8443 as `splitstream`").context("counting");
+    let told = frame::failure_noted("ClickHouse does not answer", &failure);
+    let (what, reference) = told.split_once(", under ").unwrap();
+    assert_eq!(what, "ClickHouse does not answer; the service's log has the reason");
+    assert_eq!(
+        (reference.len(), reference.bytes().all(|byte| byte.is_ascii_hexdigit())),
+        (8, true),
+        "{reference}"
+    );
+}
+
+/// Reads what comes until the server closes the connection.
+fn read_to_the_end(mut connection: TcpStream) -> String {
+    let mut all = String::new();
+    connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    connection.read_to_string(&mut all).expect("the server closes the connection");
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_does_not_come_is_not_waited_for() {
+    let shutdown = Shutdown::manual();
+    let http = http("head_timeout_ms = 300", &[]);
+    let server = start(&http, Router::new(), &Health::new(), &shutdown).await;
+    let address = server.address();
+    let (silent, slow) = tokio::task::spawn_blocking(move || {
+        let silent = TcpStream::connect(address).unwrap();
+        let mut slow = TcpStream::connect(address).unwrap();
+        slow.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\nx: ").unwrap();
+        (read_to_the_end(silent), read_to_the_end(slow))
+    })
+    .await
+    .unwrap();
+    assert!(!silent.contains("200"), "{silent}");
+    assert!(!slow.contains("200"), "{slow}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_too_many_waits_for_another_to_be_closed() {
+    let shutdown = Shutdown::manual();
+    let http = http("connections = 1\nhead_timeout_ms = 600000", &[]);
+    let server = start(&http, Router::new(), &Health::new(), &shutdown).await;
+    let address = server.address();
+    let answer = tokio::task::spawn_blocking(move || {
+        let ask = b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let mut first = TcpStream::connect(address).unwrap();
+        // It has the only slot: its answer shows that it was accepted.
+        first.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        let mut beginning = [0; 12];
+        first.read_exact(&mut beginning).unwrap();
+        assert_eq!(&beginning, b"HTTP/1.1 200");
+        let mut second = TcpStream::connect(address).unwrap();
+        second.write_all(ask).unwrap();
+        second.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        assert!(second.read(&mut [0]).is_err(), "the second connection was answered beside the first");
+        drop(first);
+        read_to_the_end(second)
+    })
+    .await
+    .unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    shutdown.begin("the test is over");
+    server.stopped().await.unwrap();
+}
+
+/// The one connection that there may be is freed, so that somebody else is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_not_read_does_not_hold_its_connection() {
+    const MORE_THAN_ANY_BUFFER: usize = 64 << 20;
+    let routes = Router::new().route("/large", get(async || vec![b'x'; MORE_THAN_ANY_BUFFER]));
+    let shutdown = Shutdown::manual();
+    let http = http("connections = 1\nunread_timeout_ms = 300", &[]);
+    let server = start(&http, routes, &Health::new(), &shutdown).await;
+    let address = server.address();
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut unread = TcpStream::connect(address).unwrap();
+        unread.write_all(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        let mut beginning = [0; 12];
+        unread.read_exact(&mut beginning).unwrap();
+        assert_eq!(&beginning, b"HTTP/1.1 200");
+        let mut second = TcpStream::connect(address).unwrap();
+        second.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+        let answer = read_to_the_end(second);
+        drop(unread);
+        answer
+    })
+    .await
+    .unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_request_and_one_too_many_are_turned_away_and_operators_are_not() {
+    let slow = Router::new().route("/slow", get(async || std::future::pending::<()>().await));
+    let shutdown = Shutdown::manual();
+    let http = http("request_timeout_ms = 1500\nrequests_at_once = 1", &[]);
+    let server = start(&http, slow, &Health::new(), &shutdown).await;
+    let (first, second, healthy) = tokio::join!(
+        ask(&server, "/slow", None),
+        async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            ask(&server, "/slow", None).await
+        },
+        async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            ask(&server, "/healthz", None).await
+        },
+    );
+    assert_eq!(first, (503, r#"{"error":"no answer within 1500 ms"}"#.into()));
+    assert_eq!(
+        second,
+        (503, r#"{"error":"as many requests as are allowed at once are under way; try again later"}"#.into())
+    );
+    assert_eq!(healthy.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_is_taken_up_to_its_bound() {
+    let length = Router::new().route("/length", post(async |body: String| body.len().to_string()));
+    let shutdown = Shutdown::manual();
+    let http = http("body_bytes = 2000", &[]);
+    let server = start(&http, length, &Health::new(), &shutdown).await;
+    let url = format!("http://{}/length", server.address());
+    let statuses = tokio::task::spawn_blocking(move || {
+        [2_000, 2_001].map(|bytes| {
+            let response = agent().post(&url).send("x".repeat(bytes)).unwrap();
+            response.status().as_u16()
+        })
+    })
+    .await
+    .unwrap();
+    assert_eq!(statuses, [200, 413]);
+}

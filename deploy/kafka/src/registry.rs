@@ -1,0 +1,316 @@
+//! A client of a schema registry in Confluent's interface: a schema by its number or by its version of a subject,
+//! and the number of a schema under a subject. It waits for the answer, and says apart what the registry refuses
+//! from what it does not answer. It remembers nothing, and knows nothing of what the schemas say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde::Deserialize;
+use serde_json::json;
+use ureq::Agent;
+use ureq::http::Response;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+use ops::config::{self, Secret, ServerUrl};
+
+const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
+/// The most of an answer that is read.
+const ANSWER_BYTES_MAX: u64 = 1_024 * 1_024;
+/// An explanation longer than this is cut.
+const REASON_CHARS: usize = 600;
+
+/// The client. It connects when it is first used.
+pub struct Registry {
+    agent: Agent,
+    url: String,
+    authorization: Option<String>,
+    register: bool,
+}
+
+/// The registry did not answer as a registry does. Asking again later may help.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the schema registry at {url} is not available: {reason}")]
+pub struct Unavailable {
+    pub url: String,
+    pub reason: String,
+}
+
+/// Why a schema has no number.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoId {
+    /// It does not go with what is registered under the subject.
+    #[error("the schema registry refuses the schema of {subject} as incompatible with its others: {reason}")]
+    Incompatible { subject: String, reason: String },
+    /// It was to be looked up only, and nobody has registered it.
+    #[error(
+        "the schema registry does not have the schema of {subject}, and registry.register is false: {reason}"
+    )]
+    NotRegistered { subject: String, reason: String },
+    /// Not a schema to it, or not allowed to us.
+    #[error("the schema registry refuses the schema of {subject}: {reason}")]
+    Refused { subject: String, reason: String },
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// A schema as it is registered.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Registered {
+    /// Its text.
+    pub schema: String,
+    /// Where the types stand that the text names and does not declare.
+    #[serde(default, deserialize_with = "perhaps_none")]
+    pub references: Vec<Reference>,
+}
+
+/// A type that a schema names, and the schema that declares it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Reference {
+    pub name: String,
+    pub subject: String,
+    pub version: i32,
+}
+
+/// A registry's codes: an HTTP status, alone or with two more digits. A plain 404 is no word on a schema: so
+/// answers a registry that does not know the path.
+const SUBJECT_NOT_FOUND: u32 = 40_401;
+const VERSION_NOT_FOUND: u32 = 40_402;
+const SCHEMA_NOT_FOUND: u32 = 40_403;
+
+/// What a registry says of an error.
+#[derive(Deserialize)]
+struct Said {
+    error_code: u32,
+    #[serde(default)]
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct Id {
+    id: u32,
+}
+
+enum Answer<T> {
+    Good(T),
+    /// Refused in a registry's own words, by its own code.
+    Bad(u32, String),
+}
+
+impl Registry {
+    /// `None` where no registry is configured.
+    ///
+    /// # Errors
+    /// When the password's or the authorities' file cannot be read.
+    pub fn open(settings: &config::Registry) -> Result<Option<Registry>, String> {
+        let Some(url) = &settings.url else { return Ok(None) };
+        let password = Secret::resolve(settings.password.as_ref(), settings.password_file.as_ref())?;
+        let authorization = settings.user.as_ref().map(|user| {
+            let password = password.as_ref().map_or("", Secret::reveal);
+            format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))
+        });
+        Ok(Some(Registry {
+            agent: agent(url, settings)?,
+            url: url.as_str().trim_end_matches('/').to_owned(),
+            authorization,
+            register: settings.register,
+        }))
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The schema with this number; `None` if the registry says that it has none.
+    pub fn schema(&self, id: u32) -> Result<Option<Registered>, Unavailable> {
+        self.registered(format!("{}/schemas/ids/{id}", self.url), &[SCHEMA_NOT_FOUND])
+    }
+
+    /// A version of a subject, one that was deleted since too: what was written with it has not changed. `None`
+    /// if the registry says that it does not have it.
+    pub fn version(&self, subject: &str, version: i32) -> Result<Option<Registered>, Unavailable> {
+        let path =
+            format!("{}/subjects/{}/versions/{version}?deleted=true", self.url, percent_encoded(subject));
+        self.registered(path, &[SUBJECT_NOT_FOUND, VERSION_NOT_FOUND, SCHEMA_NOT_FOUND])
+    }
+
+    /// What stands at `path`; `None` where the answer is one of `absent`.
+    fn registered(&self, path: String, absent: &[u32]) -> Result<Option<Registered>, Unavailable> {
+        let answer = self.authorized(self.agent.get(path).header("Accept", MEDIA_TYPE)).call();
+        match self.read::<Registered>(answer)? {
+            Answer::Good(registered) => Ok(Some(registered)),
+            Answer::Bad(code, _) if absent.contains(&code) => Ok(None),
+            Answer::Bad(code, reason) => Err(self.unavailable(format!("{code}: {reason}"))),
+        }
+    }
+
+    /// The number of a schema under a subject, registered now if need be and wanted.
+    pub fn id(&self, subject: &str, schema: &str) -> Result<u32, NoId> {
+        let path = format!("{}/subjects/{}", self.url, percent_encoded(subject));
+        let path = if self.register { format!("{path}/versions") } else { path };
+        let subject = subject.to_owned();
+        let request = self.agent.post(path).header("Accept", MEDIA_TYPE).content_type(MEDIA_TYPE);
+        let body = json!({"schema": schema}).to_string();
+        let answer = self.authorized(request).send(body);
+        match self.read::<Id>(answer)? {
+            Answer::Good(Id { id }) => Ok(id),
+            Answer::Bad(SUBJECT_NOT_FOUND | SCHEMA_NOT_FOUND, reason) if !self.register => {
+                Err(NoId::NotRegistered { subject, reason })
+            }
+            Answer::Bad(code, reason) => match status_of(code) {
+                409 => Err(NoId::Incompatible { subject, reason }),
+                401 | 403 | 422 => Err(NoId::Refused { subject, reason }),
+                _ => Err(self.unavailable(format!("{code}: {reason}")).into()),
+            },
+        }
+    }
+
+    fn authorized<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        match &self.authorization {
+            Some(authorization) => request.header("Authorization", authorization),
+            None => request,
+        }
+    }
+
+    /// A refusal counts as one only in a registry's own form: a proxy's 404 says nothing of a schema.
+    fn read<T: serde::de::DeserializeOwned>(
+        &self,
+        answer: Result<Response<ureq::Body>, ureq::Error>,
+    ) -> Result<Answer<T>, Unavailable> {
+        let mut answer = answer.map_err(|error| self.unavailable(error.to_string()))?;
+        let status = answer.status();
+        let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
+        let body = body.map_err(|error| self.unavailable(error.to_string()))?;
+        if status.is_success() {
+            return serde_json::from_str(&body).map(Answer::Good).map_err(|error| {
+                self.unavailable(format!("an answer of another form ({error}): {}", cut(&body)))
+            });
+        }
+        match serde_json::from_str::<Said>(&body) {
+            Ok(said) if status_of(said.error_code) == u32::from(status.as_u16()) => {
+                Ok(Answer::Bad(said.error_code, cut(&said.message)))
+            }
+            _ => Err(self.unavailable(format!("{status} {}", cut(&body)))),
+        }
+    }
+
+    fn unavailable(&self, reason: String) -> Unavailable {
+        Unavailable { url: self.url.clone(), reason }
+    }
+}
+
+fn agent(url: &ServerUrl, settings: &config::Registry) -> Result<Agent, String> {
+    let mut builder = Agent::config_builder()
+        .timeout_global(Some(settings.timeout_ms.duration()))
+        // Shorter than a server's keep-alive, or a request meets a connection that was just closed.
+        .max_idle_age(Duration::from_secs(2))
+        .http_status_as_error(false)
+        .user_agent("splitstream");
+    if url.https() {
+        let tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .root_certs(authorities(settings)?);
+        builder = builder.tls_config(tls.build());
+    }
+    Ok(builder.build().new_agent())
+}
+
+fn authorities(settings: &config::Registry) -> Result<RootCerts, String> {
+    let certificates: Vec<CertificateDer<'static>> = match &settings.ca_file {
+        Some(path) => {
+            let trouble = |error: String| {
+                format!("reading the certificates in registry.ca_file, {}: {error}", path.display())
+            };
+            let mut read = Vec::new();
+            for certificate in
+                CertificateDer::pem_file_iter(path).map_err(|error| trouble(error.to_string()))?
+            {
+                read.push(certificate.map_err(|error| trouble(error.to_string()))?);
+            }
+            if read.is_empty() {
+                return Err(trouble("there is none".to_owned()));
+            }
+            read
+        }
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    if certificates.is_empty() {
+        return Err(
+            "registry.url is https, and the system has no certificate authorities; install them, or \
+                    name a PEM file in registry.ca_file"
+                .to_owned(),
+        );
+    }
+    let owned: Vec<_> = certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+    Ok(RootCerts::new_with_certs(&owned))
+}
+
+fn status_of(code: u32) -> u32 {
+    if code >= 1_000 { code / 100 } else { code }
+}
+
+fn cut(text: &str) -> String {
+    text.trim().chars().take(REASON_CHARS).collect()
+}
+
+/// Some registries write `null` where there are none.
+fn perhaps_none<'de, D: serde::Deserializer<'de>>(list: D) -> Result<Vec<Reference>, D::Error> {
+    Option::<Vec<Reference>>::deserialize(list).map(Option::unwrap_or_default)
+}
+
+/// A text as one segment of a path: all but the unreserved characters of RFC 3986, section 2.3, encoded.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+/// Of RFC 4648, section 4; for one header, not for volume.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let mut group = 0_u32;
+        for at in 0..3 {
+            group = group << 8 | u32::from(chunk.get(at).copied().unwrap_or(0));
+        }
+        for at in 0..4 {
+            let digit = DIGITS[(group >> (18 - 6 * at)) as usize & 63];
+            text.push(if at <= chunk.len() { digit.into() } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_is_one_segment_of_a_path() {
+        for (text, encoded) in [
+            ("exposures-value", "exposures-value"),
+            ("splitstream.events.Sender~1", "splitstream.events.Sender~1"),
+            (":.shop:a/b?c#d e%f", "%3A.shop%3Aa%2Fb%3Fc%23d%20e%25f"),
+            ("größe", "gr%C3%B6%C3%9Fe"),
+        ] {
+            assert_eq!(percent_encoded(text), encoded);
+        }
+    }
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        for (bytes, text) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+}
