@@ -3,7 +3,9 @@
 
 use std::sync::OnceLock;
 
-use super::schema::Schema;
+use apache_avro::Schema;
+
+use super::schema::fingerprint;
 use super::{
     ALIAS_SCHEMA, CONVERSION_SCHEMA, DEFINITION_CHANGE_SCHEMA, EXPOSURE_SCHEMA, EXPOSURE_SCHEMA_1,
     Fingerprint, LOOK_SCHEMA, Plan,
@@ -43,11 +45,14 @@ const KNOWN: [Known; 6] = [
 ];
 
 /// The plan for a schema that our own writers use or have used; `None` for a stranger's.
-pub(super) fn known(fingerprint: Fingerprint) -> Option<&'static Plan> {
+pub(super) fn known(name: Fingerprint) -> Option<&'static Plan> {
     static PLANS: [OnceLock<Plan>; KNOWN.len()] = [const { OnceLock::new() }; KNOWN.len()];
-    let at = KNOWN.iter().position(|known| known.fingerprint == fingerprint)?;
-    let Known { kind, schema, .. } = &KNOWN[at];
-    Some(PLANS[at].get_or_init(|| Plan::compile(*kind, schema).expect("our own schemas fit our records")))
+    let at = KNOWN.iter().position(|known| known.fingerprint == name)?;
+    let Known { fingerprint: named, kind, schema } = &KNOWN[at];
+    Some(PLANS[at].get_or_init(|| {
+        assert_eq!(fingerprint(schema), *named, "the fingerprint of our schema of {kind:?}");
+        Plan::compile(*kind, schema).expect("our own schemas fit our records")
+    }))
 }
 
 impl RecordKind {
@@ -103,7 +108,7 @@ impl RecordKind {
         static READERS: [OnceLock<Schema>; RecordKind::ALL.len()] =
             [const { OnceLock::new() }; RecordKind::ALL.len()];
         READERS[self as usize]
-            .get_or_init(|| Schema::parse(self.schema()).expect("our own schemas are schemas"))
+            .get_or_init(|| Schema::parse_str(self.schema()).expect("our own schemas are schemas"))
     }
 
     /// The leaves of our record, in the order in which it is read. An optional record is a leaf before its own.

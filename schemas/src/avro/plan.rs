@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use super::read::Reader;
-use super::schema::Schema;
+use super::schema::Written;
 use super::source::{Cell, Cells, ENTRY};
 use super::{AvroRecord, DecodeError, IncompatibleSchema, RecordKind};
 use crate::event::{MAP_ENTRIES_MAX, Pairs};
@@ -91,7 +91,7 @@ impl Plan {
         writer: &str,
         referenced: &[String],
     ) -> Result<Plan, IncompatibleSchema> {
-        compile::compile(kind, &Schema::parse_with(writer, referenced)?, kind.reader())
+        compile::compile(kind, &Written::parse(writer, referenced)?, kind.reader())
     }
 
     pub fn kind(&self) -> RecordKind {
