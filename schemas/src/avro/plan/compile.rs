@@ -14,6 +14,7 @@ use apache_avro::schema::{Name, RecordField, RecordSchema, UuidSchema};
 use serde_json::Value;
 
 use super::{Plan, Step, leaf};
+use crate::avro::kind::{Ours, path_of};
 use crate::avro::schema::{Names, Written, fixed_size};
 use crate::avro::source::{Cell, ENTRY};
 use crate::avro::{IncompatibleSchema, RecordKind};
@@ -22,15 +23,13 @@ use crate::event::Pairs;
 /// A union with so many branches is somebody's mistake.
 const BRANCHES_MAX: usize = 1_000;
 
-pub fn compile(
-    kind: RecordKind,
-    written: &Written,
-    reader: &'static Schema,
-) -> Result<Plan, IncompatibleSchema> {
+pub fn compile(kind: RecordKind, written: &Written, ours: &'static Ours) -> Result<Plan, IncompatibleSchema> {
+    let Ours { schema: reader, paths } = ours;
+    assert!(paths.len() <= ENTRY, "{kind:?}: {} leaves and the entry of a map do not fit", paths.len());
     let (writer, writer_names) = written.resolve()?;
-    let mut compiler = Compiler::new(kind, writer_names, reader)?;
+    let mut compiler = Compiler::new(writer_names, ours)?;
     if compiler.same(writer, reader) {
-        return Ok(Plan { kind, exact: true, steps: Vec::new(), end: 0, subroutines: Vec::new() });
+        return Ok(Plan { kind, paths, exact: true, steps: Vec::new(), end: 0, subroutines: Vec::new() });
     }
     let whole = Place { path: String::new(), slot: None };
     compiler.resolve(writer, reader, &whole)?;
@@ -44,13 +43,13 @@ pub fn compile(
         }
         subroutines.push((start, compiler.steps.len()));
     }
-    Ok(Plan { kind, exact: false, steps: compiler.steps, end, subroutines })
+    Ok(Plan { kind, paths, exact: false, steps: compiler.steps, end, subroutines })
 }
 
 struct Compiler<'w> {
     writer: Names<'w>,
     reader: Names<'static>,
-    paths: &'static [&'static str],
+    paths: &'static [String],
     steps: Vec<Step>,
     /// Records that are skipped, each once however often it occurs.
     subroutines: HashMap<&'w Name, usize>,
@@ -65,15 +64,11 @@ struct Place {
 }
 
 impl<'w> Compiler<'w> {
-    fn new(
-        kind: RecordKind,
-        writer: Names<'w>,
-        reader: &'static Schema,
-    ) -> Result<Compiler<'w>, IncompatibleSchema> {
+    fn new(writer: Names<'w>, ours: &'static Ours) -> Result<Compiler<'w>, IncompatibleSchema> {
         Ok(Compiler {
             writer,
-            reader: Names::of(reader)?,
-            paths: kind.paths(),
+            reader: Names::of(&ours.schema)?,
+            paths: &ours.paths,
             steps: Vec::new(),
             subroutines: HashMap::new(),
             waiting: Vec::new(),
@@ -350,20 +345,16 @@ impl<'w> Compiler<'w> {
     }
 
     fn place_of(&self, place: &Place, field: &RecordField) -> Place {
-        let path = match place.path.as_str() {
-            "" => field.name.clone(),
-            outer => format!("{outer}.{}", field.name),
-        };
+        let path = path_of(&place.path, &field.name);
         let slot = self.paths.iter().position(|known| *known == path);
         Place { path, slot }
     }
 
+    /// What errors call a place: a record that is always there by the first of its leaves.
     fn field(&self, place: &Place) -> &'static str {
-        let known = self.paths.iter().find(|path| **path == place.path);
-        known
-            .copied()
-            .or_else(|| self.paths.iter().find(|path| path.starts_with(&place.path)).copied())
-            .unwrap_or("")
+        let exactly = self.paths.iter().find(|path| **path == place.path);
+        let inside = || self.paths.iter().find(|path| path.starts_with(&place.path));
+        exactly.or_else(inside).map_or("", String::as_str)
     }
 }
 
@@ -385,40 +376,13 @@ impl Place {
 mod tests {
     use super::*;
 
-    fn leaves(names: &Names<'static>, schema: &'static Schema, path: &str, found: &mut Vec<String>) {
-        let schema = match names.resolve(schema) {
-            Schema::Union(union) => {
-                let value = &union.variants()[1];
-                if let Schema::Record(_) = value {
-                    found.push(path.to_owned());
-                }
-                value
-            }
-            plain => plain,
-        };
-        let Schema::Record(record) = schema else { return found.push(path.to_owned()) };
-        for field in &record.fields {
-            let inner = if path.is_empty() { field.name.clone() } else { format!("{path}.{}", field.name) };
-            leaves(names, &field.schema, &inner, found);
-        }
-    }
-
-    #[test]
-    fn the_paths_are_those_of_our_schemas() {
-        for kind in RecordKind::ALL {
-            let mut found = Vec::new();
-            leaves(&Names::of(kind.reader()).unwrap(), kind.reader(), "", &mut found);
-            assert_eq!(found, kind.paths(), "{kind:?}");
-        }
-    }
-
     #[test]
     fn every_default_of_ours_fits_its_type() {
         for kind in RecordKind::ALL {
             let writer = Written::parse("\"null\"", &[]).unwrap();
             let (_, names) = writer.resolve().unwrap();
-            let mut compiler = Compiler::new(kind, names, kind.reader()).unwrap();
-            let Schema::Record(record) = kind.reader() else { panic!("not a record") };
+            let mut compiler = Compiler::new(names, kind.ours()).unwrap();
+            let Schema::Record(record) = &kind.ours().schema else { panic!("not a record") };
             let whole = Place { path: String::new(), slot: None };
             for field in record.fields.iter().filter(|field| field.default.is_some()) {
                 compiler.default(field, &compiler.place_of(&whole, field)).unwrap();
@@ -436,7 +400,9 @@ mod tests {
             r#"{"name": "environment", "#,
             r#"{"name": "environment", "aliases": ["stage", "env"], "#,
         );
-        let reader: &'static Schema = Box::leak(Box::new(Schema::parse_str(&text).unwrap()));
+        let paths = RecordKind::Alias.ours().paths.clone();
+        let ours: &'static Ours =
+            Box::leak(Box::new(Ours { schema: Schema::parse_str(&text).unwrap(), paths }));
         let written = RecordKind::Alias.schema().replace("\"environment\"", "\"env\"");
         for (name, fits) in [
             ("\"Alias\"", true),
@@ -445,10 +411,10 @@ mod tests {
             ("\"old.Link\"", false),
         ] {
             let writer = written.replacen("\"Alias\"", name, 1);
-            let plan = compile(RecordKind::Alias, &Written::parse(&writer, &[]).unwrap(), reader);
+            let plan = compile(RecordKind::Alias, &Written::parse(&writer, &[]).unwrap(), ours);
             assert_eq!(plan.is_ok(), fits, "{name}");
             let Ok(plan) = plan else { continue };
-            let slot = RecordKind::Alias.paths().iter().position(|path| *path == "environment").unwrap();
+            let slot = ours.paths.iter().position(|path| path == "environment").unwrap();
             let reads = |step: &Step| matches!(step, Step::Text(place) if *place == slot);
             assert!(plan.steps.iter().any(reads), "{name}");
             assert!(
