@@ -171,14 +171,17 @@ fn every_column_has_a_value_in_every_row() {
         look: String::new(),
     };
     looks.push(&look, 1, 1);
-    let all = [
-        exposures.columns(),
-        conversions.columns(),
-        aliases.columns(),
-        definitions.columns(),
-        looks.columns(),
+    let filled = [
+        Rows::Exposures(Box::new(exposures)),
+        Rows::Conversions(Box::new(conversions)),
+        Rows::Aliases(Box::new(aliases)),
+        Rows::Definitions(Box::new(definitions)),
+        Rows::Looks(Box::new(looks)),
     ];
-    for named in all.into_iter().flatten() {
-        assert_ne!(named.column.byte_count(), 0, "{}", named.name);
+    for (table, mut filled) in Table::ALL.into_iter().zip(filled) {
+        for (filled, empty) in filled.columns().iter().zip(table.rows().columns()) {
+            let grown = filled.column.byte_count() > empty.column.byte_count();
+            assert!(grown, "{} of {} is not filled", filled.name, table.name());
+        }
     }
 }

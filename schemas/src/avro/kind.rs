@@ -50,7 +50,8 @@ pub(super) fn known(name: Fingerprint) -> Option<&'static Plan> {
     let at = KNOWN.iter().position(|known| known.fingerprint == name)?;
     let Known { fingerprint: named, kind, schema } = &KNOWN[at];
     Some(PLANS[at].get_or_init(|| {
-        assert_eq!(fingerprint(schema), *named, "the fingerprint of our schema of {kind:?}");
+        let computed = fingerprint(schema);
+        assert!(computed == *named, "{kind:?}: our schema's fingerprint is {computed}, not {named}");
         Plan::compile(*kind, schema).expect("our own schemas fit our records")
     }))
 }

@@ -25,7 +25,11 @@ const BRANCHES_MAX: usize = 1_000;
 
 pub fn compile(kind: RecordKind, written: &Written, ours: &'static Ours) -> Result<Plan, IncompatibleSchema> {
     let Ours { schema: reader, paths } = ours;
-    assert!(paths.len() <= ENTRY, "{kind:?}: {} leaves and the entry of a map do not fit", paths.len());
+    assert!(
+        paths.len() <= ENTRY,
+        "{kind:?}: {} leaves and a map's entry are more than CELLS_MAX",
+        paths.len()
+    );
     let (writer, writer_names) = written.resolve()?;
     let mut compiler = Compiler::new(writer_names, ours)?;
     if compiler.same(writer, reader) {
