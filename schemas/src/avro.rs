@@ -1,7 +1,8 @@
-//! The records on the wire: Avro binary behind a name of the writer's schema. The codec is written for our own
-//! five records, since a generic one costs the event path ten to fifty times as much: what was written with our
-//! own schema is read straight from the bytes, and any other writer's schema is compiled once into a [`Plan`].
-//! Where schemas come from is somebody else's affair; the library is the oracle in the tests.
+//! The records on the wire: Avro binary behind a name of the writer's schema. Schemas are parsed and fingerprinted
+//! by the Avro library. The codec is written for our own five records, since a generic one costs the event path ten
+//! to fifty times as much: what was written with our own schema is read straight from the bytes, and any other
+//! writer's schema is compiled once into a [`Plan`]. Where schemas come from is somebody else's affair; the
+//! library's reader and writer are the oracle in the tests.
 
 use crate::definition::Change;
 use crate::event::{Alias, Conversion, EVENT_BYTES_MAX, Event, Exposure, OutOfRange, Reason};

@@ -1,6 +1,13 @@
 //! The three events. Their texts are borrowed where they were decoded and owned where they were made, so
 //! one type serves both ends of the topic. [`Event::check`] is the one place that says which values are
 //! allowed: the emitter refuses by it and the consumer dead-letters by it.
+//!
+//! A field is declared here, in its struct, and JSON is read and written by that. The other places take the struct
+//! apart or put it together without `..`, so that the compiler names each of them where a field is added: the check
+//! here, the Avro codec (`avro/records.rs`, `avro/quick.rs`), the columns (`consumer/src/rows.rs`), whoever makes
+//! events, and the tests' own reading of them (`tests/common`). The two contracts are texts, and tests hold them
+//! to the code: the schema (`avro/*.avsc`) has the fields and defaults of JSON, and the tables (`clickhouse/*.sql`)
+//! have the columns of the rows.
 
 use std::borrow::Cow;
 
@@ -221,62 +228,92 @@ impl Event<'_> {
 
 impl Exposure<'_> {
     pub fn check(&self) -> Result<(), OutOfRange> {
-        check_event_id(self.event_id)?;
-        check_key("experiment", &self.experiment)?;
-        check_key("variant", &self.variant)?;
-        check_key("unit_type", &self.unit_type)?;
-        check_unit_id("unit_id", &self.unit_id)?;
-        check_other_ids(&self.other_ids, &self.unit_type)?;
-        if self.phase == 0 || self.phase > i32::MAX as u32 {
-            return refuse("phase", format!("{} is not in 1 to 2147483647", self.phase));
+        let Exposure {
+            event_id,
+            experiment,
+            variant,
+            unit_type,
+            unit_id,
+            other_ids,
+            phase,
+            definition_version,
+            configuration_version,
+            buckets,
+            rule,
+            reason: _,
+            attributes,
+            environment,
+            sender,
+            created_at: _,
+        } = self;
+        check_event_id(*event_id)?;
+        check_key("experiment", experiment)?;
+        check_key("variant", variant)?;
+        check_key("unit_type", unit_type)?;
+        check_unit_id("unit_id", unit_id)?;
+        check_other_ids(other_ids, unit_type)?;
+        if *phase == 0 || *phase > i32::MAX as u32 {
+            return refuse("phase", format!("{phase} is not in 1 to 2147483647"));
         }
-        check_version("definition_version", self.definition_version)?;
-        check_version("configuration_version", self.configuration_version)?;
-        if let Some(buckets) = self.buckets {
-            for (field, bucket) in [
-                ("buckets.slot", buckets.slot),
-                ("buckets.rollout", buckets.rollout),
-                ("buckets.variant", buckets.variant),
-            ] {
+        check_version("definition_version", *definition_version)?;
+        check_version("configuration_version", *configuration_version)?;
+        if let Some(Buckets { slot, rollout, variant }) = *buckets {
+            for (field, bucket) in
+                [("buckets.slot", slot), ("buckets.rollout", rollout), ("buckets.variant", variant)]
+            {
                 if bucket >= crate::BUCKETS {
                     return refuse(field, format!("{bucket} is not in 0 to 999999"));
                 }
             }
         }
-        if !self.rule.is_empty() {
-            check_key("rule", &self.rule)?;
+        if !rule.is_empty() {
+            check_key("rule", rule)?;
         }
-        check_map("attributes", &self.attributes)?;
-        check_key("environment", &self.environment)?;
-        check_sender(&self.sender)
+        check_map("attributes", attributes)?;
+        check_key("environment", environment)?;
+        check_sender(sender)
     }
 }
 
 impl Conversion<'_> {
     pub fn check(&self) -> Result<(), OutOfRange> {
-        check_event_id(self.event_id)?;
-        check_key("name", &self.name)?;
-        check_key("unit_type", &self.unit_type)?;
-        check_unit_id("unit_id", &self.unit_id)?;
-        check_other_ids(&self.other_ids, &self.unit_type)?;
-        if let Some(experiment) = &self.experiment {
+        let Conversion {
+            event_id,
+            name,
+            unit_type,
+            unit_id,
+            other_ids,
+            experiment,
+            value: _,
+            metadata,
+            environment,
+            sender,
+            created_at: _,
+        } = self;
+        check_event_id(*event_id)?;
+        check_key("name", name)?;
+        check_key("unit_type", unit_type)?;
+        check_unit_id("unit_id", unit_id)?;
+        check_other_ids(other_ids, unit_type)?;
+        if let Some(experiment) = experiment {
             check_key("experiment", experiment)?;
         }
-        check_map("metadata", &self.metadata)?;
-        check_key("environment", &self.environment)?;
-        check_sender(&self.sender)
+        check_map("metadata", metadata)?;
+        check_key("environment", environment)?;
+        check_sender(sender)
     }
 }
 
 impl Alias<'_> {
     pub fn check(&self) -> Result<(), OutOfRange> {
-        check_event_id(self.event_id)?;
-        check_key("from.unit_type", &self.from.unit_type)?;
-        check_unit_id("from.unit_id", &self.from.unit_id)?;
-        check_key("to.unit_type", &self.to.unit_type)?;
-        check_unit_id("to.unit_id", &self.to.unit_id)?;
-        check_key("environment", &self.environment)?;
-        check_sender(&self.sender)
+        let Alias { event_id, from, to, environment, sender, created_at: _ } = self;
+        check_event_id(*event_id)?;
+        check_key("from.unit_type", &from.unit_type)?;
+        check_unit_id("from.unit_id", &from.unit_id)?;
+        check_key("to.unit_type", &to.unit_type)?;
+        check_unit_id("to.unit_id", &to.unit_id)?;
+        check_key("environment", environment)?;
+        check_sender(sender)
     }
 }
 
@@ -358,10 +395,11 @@ fn check_other_ids(ids: &Pairs<'_>, unit_type: &str) -> Result<(), OutOfRange> {
 }
 
 fn check_sender(sender: &Sender<'_>) -> Result<(), OutOfRange> {
+    let Sender { service, instance, library_version } = sender;
     for (field, text) in [
-        ("sender.service", &sender.service),
-        ("sender.instance", &sender.instance),
-        ("sender.library_version", &sender.library_version),
+        ("sender.service", service),
+        ("sender.instance", instance),
+        ("sender.library_version", library_version),
     ] {
         if text.len() > TEXT_BYTES_MAX {
             return refuse(field, format!("{} bytes is more than {TEXT_BYTES_MAX}", text.len()));

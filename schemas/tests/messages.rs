@@ -1,6 +1,8 @@
 //! Messages as they stand in their topics, of this schema and of former ones: each is read as the event that it is,
 //! by either name of its schema, and the current ones are written so again.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
@@ -8,6 +10,7 @@ use schemas::avro::{self, Plan, RecordKind, WrittenWith};
 use schemas::event::CUT_MARK;
 use schemas::{Event, Exposure, Pairs};
 use serde::Deserialize;
+use serde_json::Value as Json;
 
 const VECTORS: &str = include_str!("../vectors/messages.json");
 /// Of the two ways to name a schema.
@@ -96,6 +99,63 @@ fn every_event_has_the_keys_of_its_units() {
         };
         assert_eq!(units.iter().map(ToString::to_string).collect::<Vec<_>>(), unit_keys);
         assert_eq!(carried.iter().map(ToString::to_string).collect::<Vec<_>>(), carried_keys);
+    }
+}
+
+/// The fields of a record, whose types may name those that were declared before.
+fn expect_fields(schema: &Json, event: &Json, declared: &mut BTreeMap<String, Json>) {
+    match schema {
+        Json::String(name) => {
+            if let Some(record) = declared.get(name).cloned() {
+                expect_fields(&record, event, declared);
+            }
+        }
+        Json::Array(branches) if !event.is_null() => expect_fields(&branches[1], event, declared),
+        Json::Object(parts) if parts["type"] == "record" => {
+            declared.insert(parts["name"].as_str().unwrap().to_owned(), schema.clone());
+            let fields = parts["fields"].as_array().unwrap();
+            let names: BTreeSet<&str> = fields.iter().map(|field| field["name"].as_str().unwrap()).collect();
+            let in_json: BTreeSet<&str> = event.as_object().unwrap().keys().map(String::as_str).collect();
+            assert_eq!(in_json, names, "the fields of {}, in JSON and in its schema", parts["name"]);
+            for field in fields {
+                expect_fields(&field["type"], &event[field["name"].as_str().unwrap()], declared);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn json(event: &Event<'_>) -> Json {
+    let mut json = serde_json::to_value(event).unwrap();
+    json.as_object_mut().unwrap().remove("type");
+    json
+}
+
+#[test]
+fn every_event_has_the_fields_of_its_schema() {
+    for Vector { schema: name, event, .. } in messages() {
+        let schema = serde_json::from_str(schema(&name).0.schema()).unwrap();
+        expect_fields(&schema, &json(&event), &mut BTreeMap::new());
+    }
+}
+
+#[test]
+fn what_json_leaves_out_has_the_default_of_the_schema() {
+    for Vector { schema: name, event, .. } in messages() {
+        let schema: Json = serde_json::from_str(schema(&name).0.schema()).unwrap();
+        let mut defaults = schema["fields"].as_array().unwrap().clone();
+        defaults.retain(|field| field.get("default").is_some());
+        let mut left = serde_json::to_value(&event).unwrap();
+        left.as_object_mut().unwrap().retain(|name, _| defaults.iter().all(|field| field["name"] != *name));
+        let filled = json(&serde_json::from_value(left).unwrap());
+        for field in defaults {
+            assert_eq!(
+                filled[field["name"].as_str().unwrap()],
+                field["default"],
+                "{name}: {}",
+                field["name"]
+            );
+        }
     }
 }
 

@@ -3,7 +3,9 @@
 
 use std::sync::OnceLock;
 
-use super::schema::Schema;
+use apache_avro::Schema;
+
+use super::schema::{Names, fingerprint};
 use super::{
     ALIAS_SCHEMA, CONVERSION_SCHEMA, DEFINITION_CHANGE_SCHEMA, EXPOSURE_SCHEMA, EXPOSURE_SCHEMA_1,
     Fingerprint, LOOK_SCHEMA, Plan,
@@ -43,11 +45,15 @@ const KNOWN: [Known; 6] = [
 ];
 
 /// The plan for a schema that our own writers use or have used; `None` for a stranger's.
-pub(super) fn known(fingerprint: Fingerprint) -> Option<&'static Plan> {
+pub(super) fn known(name: Fingerprint) -> Option<&'static Plan> {
     static PLANS: [OnceLock<Plan>; KNOWN.len()] = [const { OnceLock::new() }; KNOWN.len()];
-    let at = KNOWN.iter().position(|known| known.fingerprint == fingerprint)?;
-    let Known { kind, schema, .. } = &KNOWN[at];
-    Some(PLANS[at].get_or_init(|| Plan::compile(*kind, schema).expect("our own schemas fit our records")))
+    let at = KNOWN.iter().position(|known| known.fingerprint == name)?;
+    let Known { fingerprint: named, kind, schema } = &KNOWN[at];
+    Some(PLANS[at].get_or_init(|| {
+        let computed = fingerprint(schema);
+        assert!(computed == *named, "{kind:?}: our schema's fingerprint is {computed}, not {named}");
+        Plan::compile(*kind, schema).expect("our own schemas fit our records")
+    }))
 }
 
 impl RecordKind {
@@ -99,55 +105,61 @@ impl RecordKind {
         }
     }
 
-    pub(super) fn reader(self) -> &'static Schema {
-        static READERS: [OnceLock<Schema>; RecordKind::ALL.len()] =
+    pub(super) fn ours(self) -> &'static Ours {
+        static OURS: [OnceLock<Ours>; RecordKind::ALL.len()] =
             [const { OnceLock::new() }; RecordKind::ALL.len()];
-        READERS[self as usize]
-            .get_or_init(|| Schema::parse(self.schema()).expect("our own schemas are schemas"))
+        OURS[self as usize].get_or_init(|| {
+            let schema = Schema::parse_str(self.schema()).expect("our own schemas are schemas");
+            let mut paths = Vec::new();
+            leaves(&Names::of(&schema).expect("our own types have one name"), &schema, "", &mut paths);
+            Ours { schema, paths }
+        })
     }
+}
 
+/// Our current schema of a record, as it is read by.
+pub struct Ours {
+    pub schema: Schema,
     /// The leaves of our record, in the order in which it is read. An optional record is a leaf before its own.
-    pub(super) fn paths(self) -> &'static [&'static str] {
-        match self {
-            RecordKind::Exposure => &[
-                "event_id",
-                "experiment",
-                "variant",
-                "unit_type",
-                "unit_id",
-                "other_ids",
-                "phase",
-                "definition_version",
-                "configuration_version",
-                "buckets",
-                "buckets.slot",
-                "buckets.rollout",
-                "buckets.variant",
-                "rule",
-                "reason",
-                "attributes",
-                "environment",
-                "sender.service",
-                "sender.instance",
-                "sender.library_version",
-                "created_at",
-            ],
-            RecordKind::Conversion => &[
-                "event_id",
-                "name",
-                "unit_type",
-                "unit_id",
-                "other_ids",
-                "experiment",
-                "value",
-                "metadata",
-                "environment",
-                "sender.service",
-                "sender.instance",
-                "sender.library_version",
-                "created_at",
-            ],
-            RecordKind::Alias => &[
+    pub paths: Vec<String>,
+}
+
+fn leaves<'s>(names: &Names<'s>, schema: &'s Schema, path: &str, paths: &mut Vec<String>) {
+    let schema = match names.resolve(schema) {
+        // Ours are all of null and something.
+        Schema::Union(union) => {
+            let value = names.resolve(&union.variants()[1]);
+            if let Schema::Record(_) = value {
+                paths.push(path.to_owned());
+            }
+            value
+        }
+        plain => plain,
+    };
+    let Schema::Record(record) = schema else { return paths.push(path.to_owned()) };
+    for field in &record.fields {
+        leaves(names, &field.schema, &path_of(path, &field.name), paths);
+    }
+}
+
+/// The path of a field of the record at `path`.
+pub fn path_of(path: &str, field: &str) -> String {
+    match path {
+        "" => field.to_owned(),
+        outer => format!("{outer}.{field}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_leaves_of_a_record_are_those_of_its_schema() {
+        let paths = |kind: RecordKind| kind.ours().paths.iter().map(String::as_str).collect::<Vec<_>>();
+        assert_eq!(
+            paths(RecordKind::Alias),
+            [
                 "event_id",
                 "from.unit_type",
                 "from.unit_id",
@@ -158,11 +170,13 @@ impl RecordKind {
                 "sender.instance",
                 "sender.library_version",
                 "created_at",
-            ],
-            RecordKind::DefinitionChange => {
-                &["change_id", "rule_version", "kind", "key", "based_on", "definition", "author", "reason"]
-            }
-            RecordKind::Look => &["look_id", "rule_version", "experiment", "number", "based_on", "look"],
-        }
+            ]
+        );
+        let exposure = paths(RecordKind::Exposure);
+        let buckets = exposure.iter().position(|path| *path == "buckets").unwrap();
+        assert_eq!(
+            exposure[buckets..][..4],
+            ["buckets", "buckets.slot", "buckets.rollout", "buckets.variant"]
+        );
     }
 }

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use super::read::Reader;
-use super::schema::Schema;
+use super::schema::Written;
 use super::source::{Cell, Cells, ENTRY};
 use super::{AvroRecord, DecodeError, IncompatibleSchema, RecordKind};
 use crate::event::{MAP_ENTRIES_MAX, Pairs};
@@ -23,6 +23,8 @@ const SKIPPED: &str = "a field of the writer's own";
 /// The way from one writer's schema to one of our records.
 pub struct Plan {
     kind: RecordKind,
+    /// Of our record's leaves.
+    paths: &'static [String],
     /// The writer's schema is ours to the last field: the record is read straight from the message.
     exact: bool,
     steps: Vec<Step>,
@@ -91,7 +93,7 @@ impl Plan {
         writer: &str,
         referenced: &[String],
     ) -> Result<Plan, IncompatibleSchema> {
-        compile::compile(kind, &Schema::parse_with(writer, referenced)?, kind.reader())
+        compile::compile(kind, &Written::parse(writer, referenced)?, kind.ours())
     }
 
     pub fn kind(&self) -> RecordKind {
@@ -122,7 +124,7 @@ impl Plan {
         let record = if self.exact {
             T::read(&mut reader)?
         } else {
-            let mut cells = Cells::new(self.kind.paths());
+            let mut cells = Cells::new(self.paths);
             self.run(&mut reader, &mut cells, 0, self.end, 0)?;
             T::read(&mut cells)?
         };
@@ -142,8 +144,8 @@ impl Plan {
         end: usize,
         depth: usize,
     ) -> Result<(), DecodeError> {
-        let paths = self.kind.paths();
-        let path = |slot: usize| paths.get(slot).copied().unwrap_or("a map's value");
+        let paths = self.paths;
+        let path = |slot: usize| paths.get(slot).map_or("a map's value", String::as_str);
         let mut at = start;
         while at < end {
             let mut next = at + 1;

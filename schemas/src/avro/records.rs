@@ -1,4 +1,4 @@
-//! The four records, field by field in the order of their schemas; each `write_` stands beside its `read`.
+//! The five records, field by field in the order of their schemas; each `write_` stands beside its `read`.
 
 use uuid::Uuid;
 
@@ -15,30 +15,48 @@ use crate::time::Micros;
 const REASON_SHOWN_MAX: usize = 80;
 
 pub fn write_exposure(bytes: &mut Vec<u8>, exposure: &Exposure<'_>) {
-    write_uuid(bytes, exposure.event_id);
-    write::text(bytes, &exposure.experiment);
-    write::text(bytes, &exposure.variant);
-    write::text(bytes, &exposure.unit_type);
-    write::text(bytes, &exposure.unit_id);
-    write::map(bytes, &exposure.other_ids);
-    write::long(bytes, exposure.phase.into());
-    write::long(bytes, exposure.definition_version as i64);
-    write::long(bytes, exposure.configuration_version as i64);
-    match exposure.buckets {
+    let Exposure {
+        event_id,
+        experiment,
+        variant,
+        unit_type,
+        unit_id,
+        other_ids,
+        phase,
+        definition_version,
+        configuration_version,
+        buckets,
+        rule,
+        reason,
+        attributes,
+        environment,
+        sender,
+        created_at,
+    } = exposure;
+    write_uuid(bytes, *event_id);
+    write::text(bytes, experiment);
+    write::text(bytes, variant);
+    write::text(bytes, unit_type);
+    write::text(bytes, unit_id);
+    write::map(bytes, other_ids);
+    write::long(bytes, (*phase).into());
+    write::long(bytes, *definition_version as i64);
+    write::long(bytes, *configuration_version as i64);
+    match *buckets {
         None => write::long(bytes, 0),
-        Some(buckets) => {
+        Some(Buckets { slot, rollout, variant }) => {
             write::long(bytes, 1);
-            write::long(bytes, buckets.slot.into());
-            write::long(bytes, buckets.rollout.into());
-            write::long(bytes, buckets.variant.into());
+            write::long(bytes, slot.into());
+            write::long(bytes, rollout.into());
+            write::long(bytes, variant.into());
         }
     }
-    write::text(bytes, &exposure.rule);
-    write::text(bytes, exposure.reason.as_str());
-    write::map(bytes, &exposure.attributes);
-    write::text(bytes, &exposure.environment);
-    write_sender(bytes, &exposure.sender);
-    write::long(bytes, exposure.created_at.get());
+    write::text(bytes, rule);
+    write::text(bytes, reason.as_str());
+    write::map(bytes, attributes);
+    write::text(bytes, environment);
+    write_sender(bytes, sender);
+    write::long(bytes, created_at.get());
 }
 
 impl<'a> AvroRecord<'a> for Exposure<'a> {
@@ -82,29 +100,42 @@ impl<'a> AvroRecord<'a> for Exposure<'a> {
 }
 
 pub fn write_conversion(bytes: &mut Vec<u8>, conversion: &Conversion<'_>) {
-    write_uuid(bytes, conversion.event_id);
-    write::text(bytes, &conversion.name);
-    write::text(bytes, &conversion.unit_type);
-    write::text(bytes, &conversion.unit_id);
-    write::map(bytes, &conversion.other_ids);
-    match &conversion.experiment {
+    let Conversion {
+        event_id,
+        name,
+        unit_type,
+        unit_id,
+        other_ids,
+        experiment,
+        value,
+        metadata,
+        environment,
+        sender,
+        created_at,
+    } = conversion;
+    write_uuid(bytes, *event_id);
+    write::text(bytes, name);
+    write::text(bytes, unit_type);
+    write::text(bytes, unit_id);
+    write::map(bytes, other_ids);
+    match experiment {
         None => write::long(bytes, 0),
         Some(experiment) => {
             write::long(bytes, 1);
             write::text(bytes, experiment);
         }
     }
-    match conversion.value {
+    match *value {
         None => write::long(bytes, 0),
         Some(value) => {
             write::long(bytes, 1);
             write::decimal(bytes, value);
         }
     }
-    write::map(bytes, &conversion.metadata);
-    write::text(bytes, &conversion.environment);
-    write_sender(bytes, &conversion.sender);
-    write::long(bytes, conversion.created_at.get());
+    write::map(bytes, metadata);
+    write::text(bytes, environment);
+    write_sender(bytes, sender);
+    write::long(bytes, created_at.get());
 }
 
 impl<'a> AvroRecord<'a> for Conversion<'a> {
@@ -142,12 +173,13 @@ impl<'a> AvroRecord<'a> for Conversion<'a> {
 }
 
 pub fn write_alias(bytes: &mut Vec<u8>, alias: &Alias<'_>) {
-    write_uuid(bytes, alias.event_id);
-    write_unit(bytes, &alias.from);
-    write_unit(bytes, &alias.to);
-    write::text(bytes, &alias.environment);
-    write_sender(bytes, &alias.sender);
-    write::long(bytes, alias.created_at.get());
+    let Alias { event_id, from, to, environment, sender, created_at } = alias;
+    write_uuid(bytes, *event_id);
+    write_unit(bytes, from);
+    write_unit(bytes, to);
+    write::text(bytes, environment);
+    write_sender(bytes, sender);
+    write::long(bytes, created_at.get());
 }
 
 impl<'a> AvroRecord<'a> for Alias<'a> {
@@ -170,14 +202,15 @@ impl<'a> AvroRecord<'a> for Alias<'a> {
 }
 
 pub fn write_change(bytes: &mut Vec<u8>, change: &Change) {
-    write_uuid(bytes, change.change_id);
-    write::long(bytes, change.rule_version.into());
-    write::text(bytes, &change.kind);
-    write::text(bytes, &change.key);
-    write::long(bytes, change.based_on as i64);
-    write::text(bytes, &change.definition);
-    write::text(bytes, &change.author);
-    write::text(bytes, &change.reason);
+    let Change { change_id, rule_version, kind, key, based_on, definition, author, reason } = change;
+    write_uuid(bytes, *change_id);
+    write::long(bytes, (*rule_version).into());
+    write::text(bytes, kind);
+    write::text(bytes, key);
+    write::long(bytes, *based_on as i64);
+    write::text(bytes, definition);
+    write::text(bytes, author);
+    write::text(bytes, reason);
 }
 
 impl<'a> AvroRecord<'a> for Change {
@@ -203,12 +236,13 @@ impl<'a> AvroRecord<'a> for Change {
 }
 
 pub fn write_look(bytes: &mut Vec<u8>, record: &LookRecord) {
-    write_uuid(bytes, record.look_id);
-    write::long(bytes, record.rule_version.into());
-    write::text(bytes, &record.experiment);
-    write::long(bytes, record.number.into());
-    write::long(bytes, record.based_on as i64);
-    write::text(bytes, &record.look);
+    let LookRecord { look_id, rule_version, experiment, number, based_on, look } = record;
+    write_uuid(bytes, *look_id);
+    write::long(bytes, (*rule_version).into());
+    write::text(bytes, experiment);
+    write::long(bytes, (*number).into());
+    write::long(bytes, *based_on as i64);
+    write::text(bytes, look);
 }
 
 impl<'a> AvroRecord<'a> for LookRecord {
@@ -236,14 +270,16 @@ fn write_uuid(bytes: &mut Vec<u8>, uuid: Uuid) {
 }
 
 fn write_unit(bytes: &mut Vec<u8>, unit: &Unit<'_>) {
-    write::text(bytes, &unit.unit_type);
-    write::text(bytes, &unit.unit_id);
+    let Unit { unit_type, unit_id } = unit;
+    write::text(bytes, unit_type);
+    write::text(bytes, unit_id);
 }
 
 fn write_sender(bytes: &mut Vec<u8>, sender: &Sender<'_>) {
-    write::text(bytes, &sender.service);
-    write::text(bytes, &sender.instance);
-    write::text(bytes, &sender.library_version);
+    let Sender { service, instance, library_version } = sender;
+    write::text(bytes, service);
+    write::text(bytes, instance);
+    write::text(bytes, library_version);
 }
 
 fn read_sender<'a>(source: &mut impl Source<'a>) -> Result<Sender<'a>, DecodeError> {

@@ -1,420 +1,360 @@
-//! A schema as somebody wrote it, read from its JSON into an arena: only what decides how bytes are read.
-//! Names are resolved, documentation is dropped, and a logical type is kept where it changes what a number
-//! means. A schema may stand in several texts, as a registry keeps it: those that name types first, then the
-//! one that uses them. Source: Apache Avro 1.12 specification, "Schema Declaration" and "Names".
+//! A writer's schema as the Avro library parses it, out of one text or of several, as a registry keeps them: those
+//! that declare types first, then the one that uses them. The texts come from strangers. What does not decide how
+//! bytes are read is taken out before the library sees it: the library copies a type for each of its aliases,
+//! overflows its stack over a default that does not fit (`tests/evolution/strangers.rs`), and logs or refuses
+//! annotations that the specification ignores. What is read of the bytes is another file's question. Source: Apache Avro 1.12 specification, "Names".
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::{Map, Value};
+use apache_avro::Schema;
+use apache_avro::rabin::Rabin;
+use apache_avro::schema::{DecimalSchema, InnerDecimalSchema, Name, UuidSchema};
+use serde_json::{Map, Value, json};
 
-use super::IncompatibleSchema;
+use super::{Fingerprint, IncompatibleSchema};
 
 /// Longest schema that is looked at, in bytes of all its texts. Ours have three thousand.
 pub const SCHEMA_BYTES_MAX: usize = 256 * 1_024;
+/// How many characters of the library's reasons are kept: some of them quote the schema.
+const WHAT_CHARS_MAX: usize = 300;
+/// What a name means whatever a schema declares.
+const BUILT_IN: [&str; 13] = [
+    "null", "boolean", "int", "long", "float", "double", "bytes", "string", "record", "enum", "array", "map",
+    "fixed",
+];
+/// The types that a logical type can annotate.
+const ANNOTATED: [&str; 5] = ["int", "long", "bytes", "string", "fixed"];
 
-/// Place of a node in its schema; named types may lead back to themselves.
-pub type NodeId = usize;
-
-#[derive(Debug, PartialEq)]
-pub struct Schema {
-    nodes: Vec<Node>,
-    pub root: NodeId,
+/// The schema of a writer, with everything that it names.
+pub struct Written {
+    /// One record with a field for each text. The library's own functions for schemas in several texts follow names
+    /// from text to text by calls in each other, which strangers' texts could drive to the end of the stack.
+    texts: Schema,
 }
 
-#[derive(Debug, PartialEq)]
-pub enum Node {
-    Null,
-    Boolean,
-    Int(Option<Clock>),
-    Long(Option<Clock>),
-    Float,
-    Double,
-    /// With the scale, where they are a decimal.
-    Bytes(Option<Scale>),
-    String {
-        uuid: bool,
-    },
-    Fixed {
-        size: usize,
-    },
-    Enum {
-        symbols: Vec<String>,
-    },
-    Array(NodeId),
-    Map(NodeId),
-    Union(Vec<NodeId>),
-    Record(Record),
-}
-
-/// What a number counts, where it counts time. A reader of microseconds must not take milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clock {
-    TimestampMicros,
-    Other,
-}
-
-/// How many digits of a decimal stand behind its point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scale {
-    Digits(u32),
-    /// A `big-decimal`, whose bytes hold a number and a scale of its own.
-    InTheValue,
-}
-
-#[derive(Debug, PartialEq)]
-pub struct Record {
-    pub name: Name,
-    pub aliases: Vec<Name>,
-    pub fields: Vec<Field>,
-}
-
-#[derive(Debug, PartialEq)]
-pub struct Field {
-    pub name: String,
-    pub aliases: Vec<String>,
-    pub node: NodeId,
-    pub default: Option<Value>,
-}
-
-/// A name with its namespace before the last dot.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Name(String);
-
-impl Name {
-    fn new(name: &str, namespace: &str) -> Name {
-        match name.contains('.') || namespace.is_empty() {
-            true => Name(name.to_owned()),
-            false => Name(format!("{namespace}.{name}")),
-        }
-    }
-
-    fn namespace(&self) -> &str {
-        self.0.rsplit_once('.').map_or("", |(namespace, _)| namespace)
-    }
-
-    /// Without the namespace; the specification matches records by it.
-    pub fn unqualified(&self) -> &str {
-        self.0.rsplit_once('.').map_or(&self.0, |(_, name)| name)
-    }
-}
-
-impl Schema {
-    /// A schema that stands in one text.
-    pub fn parse(text: &str) -> Result<Schema, IncompatibleSchema> {
-        Schema::parse_with(text, &[])
-    }
-
+impl Written {
     /// A schema whose text names types that `named` declare: each text may use what those before it declare.
     /// A type may be declared in several of the texts, as long as it is the same in all of them.
-    pub fn parse_with(text: &str, named: &[String]) -> Result<Schema, IncompatibleSchema> {
+    pub fn parse(text: &str, named: &[String]) -> Result<Written, IncompatibleSchema> {
         let bytes = named.iter().map(String::len).fold(text.len(), usize::saturating_add);
         if bytes > SCHEMA_BYTES_MAX {
             return Err(not_a_schema(format!("{bytes} bytes, more than {SCHEMA_BYTES_MAX}")));
         }
-        let mut parser = Parser::default();
-        for text in named {
-            parser.text(text)?;
+        let mut kept = Kept::new(true);
+        let mut fields = Vec::with_capacity(named.len() + 1);
+        for text in named.iter().map(String::as_str).chain([text]) {
+            let name = format!("text_{}", fields.len());
+            fields.push(json!({"name": name, "type": kept.of_text(text)?}));
         }
-        let root = parser.text(text)?;
-        let Parser { nodes, twice, .. } = parser;
-        let nodes: Vec<Node> =
-            nodes.into_iter().map(|node| node.expect("every name's node was filled")).collect();
-        let schema = Schema { nodes, root };
-        for (name, first, second) in twice {
-            if !schema.alike(first, second) {
-                return Err(not_a_schema(format!("two types with the name {:?} that differ", name.0)));
-            }
-        }
-        Ok(schema)
+        let texts = json!({"type": "record", "name": "__texts", "fields": fields});
+        let texts = Schema::parse(&texts).map_err(|error| not_a_schema(error.to_string()))?;
+        Ok(Written { texts })
     }
 
-    pub fn node(&self, id: NodeId) -> &Node {
-        &self.nodes[id]
-    }
-
-    /// Of each node, whether its values take no bytes at all. A record that contains itself would not end, and is not
-    /// empty.
-    pub fn empty_nodes(&self) -> Vec<bool> {
-        let mut empty = vec![false; self.nodes.len()];
-        loop {
-            let mut changed = false;
-            // Types are named behind their declarations or inside of them: one way or the other is quick.
-            for id in (0..self.nodes.len()).chain((0..self.nodes.len()).rev()) {
-                let is_empty = match self.node(id) {
-                    Node::Null | Node::Fixed { size: 0 } => true,
-                    Node::Record(record) => record.fields.iter().all(|field| empty[field.node]),
-                    _ => false,
-                };
-                changed |= is_empty != empty[id];
-                empty[id] = is_empty;
-            }
-            if !changed {
-                return empty;
-            }
-        }
-    }
-
-    /// Whether the same bytes mean the same in two places. Types that lead back to themselves are taken for
-    /// alike until something differs.
-    fn alike(&self, left: NodeId, right: NodeId) -> bool {
-        let mut asked = HashSet::new();
-        let mut open = vec![(left, right)];
-        while let Some((left, right)) = open.pop() {
-            if left == right || !asked.insert((left, right)) {
-                continue;
-            }
-            match (self.node(left), self.node(right)) {
-                (Node::Array(left), Node::Array(right)) | (Node::Map(left), Node::Map(right)) => {
-                    open.push((*left, *right));
-                }
-                (Node::Union(left), Node::Union(right)) if left.len() == right.len() => {
-                    open.extend(left.iter().copied().zip(right.iter().copied()));
-                }
-                (Node::Record(left), Node::Record(right))
-                    if left.name == right.name && left.fields.len() == right.fields.len() =>
-                {
-                    for (left, right) in left.fields.iter().zip(&right.fields) {
-                        if left.name != right.name {
-                            return false;
-                        }
-                        open.push((left.node, right.node));
-                    }
-                }
-                (left, right) if left == right => {}
-                _ => return false,
-            }
-        }
-        true
+    /// The schema itself, and the types that are declared in any of its texts.
+    pub fn resolve(&self) -> Result<(&Schema, Names<'_>), IncompatibleSchema> {
+        let Schema::Record(record) = &self.texts else { unreachable!("the texts are parsed as a record") };
+        let last = record.fields.last().expect("there is at least one text");
+        Ok((&last.schema, Names::of(&self.texts)?))
     }
 }
 
-#[derive(Default)]
-struct Parser {
-    /// `None` while the node's parts are being read, so that they can name it.
-    nodes: Vec<Option<Node>>,
-    names: HashMap<Name, NodeId>,
-    /// Names that the text being read declares.
-    declared: HashSet<Name>,
-    /// Types that several texts declare: the first one, which the name means, and another.
-    twice: Vec<(Name, NodeId, NodeId)>,
+/// CRC-64-AVRO of a schema of ours, of its parsing canonical form.
+pub fn fingerprint(text: &str) -> Fingerprint {
+    // The library's canonical form keeps `{"type": "string"}` where a logical type stood (apache/avro-rs#61); the
+    // specification's has `"string"`, since its rule PRIMITIVES comes before STRIP.
+    let json = Kept::new(false).of_text(text).expect("our own schemas are schemas");
+    let schema = Schema::parse(&json).expect("our own schemas are schemas");
+    let bytes = schema.fingerprint::<Rabin>().bytes;
+    Fingerprint(u64::from_le_bytes(bytes.try_into().expect("a CRC-64 has eight bytes")))
 }
 
-impl Parser {
-    fn text(&mut self, text: &str) -> Result<NodeId, IncompatibleSchema> {
-        // serde_json refuses what is nested more than 128 deep, which bounds the recursion below.
-        let json: Value = serde_json::from_str(text).map_err(|error| not_a_schema(error.to_string()))?;
-        self.declared.clear();
-        self.node(&json, "")
+/// The types that a schema declares, by their full names.
+pub struct Names<'s> {
+    types: HashMap<&'s Name, &'s Schema>,
+    /// Those whose values take no bytes at all.
+    empty: HashSet<&'s Name>,
+}
+
+impl<'s> Names<'s> {
+    pub fn of(schema: &'s Schema) -> Result<Names<'s>, IncompatibleSchema> {
+        let mut names = Names { types: HashMap::new(), empty: HashSet::new() };
+        names.collect(schema)?;
+        Ok(names)
     }
 
-    fn node(&mut self, json: &Value, namespace: &str) -> Result<NodeId, IncompatibleSchema> {
-        match json {
-            Value::String(name) => self.named(name, namespace),
-            Value::Array(branches) => {
-                let mut nodes = Vec::with_capacity(branches.len());
-                for branch in branches {
-                    nodes.push(self.node(branch, namespace)?);
-                }
-                Ok(self.add(Node::Union(nodes)))
+    /// What a schema is, where it may be a name.
+    pub fn resolve(&self, schema: &'s Schema) -> &'s Schema {
+        match schema {
+            Schema::Ref { name } => self.types[name],
+            declared => declared,
+        }
+    }
+
+    /// Whether the values of a named type take no bytes at all. A record that contains itself would not end, and is
+    /// not empty.
+    pub fn is_empty(&self, name: &Name) -> bool {
+        self.empty.contains(name)
+    }
+
+    /// Collects what `schema` declares, and says whether its values take no bytes. Names are not followed, so this
+    /// goes as deep as the text does. A name stands behind or inside of its declaration: behind it the answer is
+    /// known, and inside of it the answer is no.
+    fn collect(&mut self, schema: &'s Schema) -> Result<bool, IncompatibleSchema> {
+        if let Schema::Ref { name } = schema {
+            return match self.types.contains_key(name) {
+                true => Ok(self.empty.contains(name)),
+                false => Err(not_a_schema(format!("the unknown type {:?}", name.fullname(None)))),
+            };
+        }
+        if let Some(name) = schema.name()
+            && let Some(first) = self.types.insert(name, schema)
+            && first != schema
+        {
+            let name = name.fullname(None);
+            return Err(not_a_schema(format!("two types with the name {name:?} that differ")));
+        }
+        let empty = match schema {
+            Schema::Null => true,
+            Schema::Array(array) => {
+                self.collect(&array.items)?;
+                false
             }
-            Value::Object(fields) => match fields.get("type") {
-                Some(Value::String(kind)) => self.complex(kind, fields, namespace),
-                Some(inner @ (Value::Object(_) | Value::Array(_))) => self.node(inner, namespace),
-                _ => Err(not_a_schema("a type without a \"type\"")),
-            },
-            _ => Err(not_a_schema(format!("{json} where a type is expected"))),
-        }
-    }
-
-    fn named(&mut self, name: &str, namespace: &str) -> Result<NodeId, IncompatibleSchema> {
-        if let Some(node) = primitive(name, &Map::new()) {
-            return Ok(self.add(node));
-        }
-        let known =
-            self.names.get(&Name::new(name, namespace)).or_else(|| self.names.get(&Name::new(name, "")));
-        known.copied().ok_or_else(|| not_a_schema(format!("the unknown type {name:?}")))
-    }
-
-    fn complex(
-        &mut self,
-        kind: &str,
-        fields: &Map<String, Value>,
-        namespace: &str,
-    ) -> Result<NodeId, IncompatibleSchema> {
-        let part = |name: &str| {
-            fields.get(name).ok_or_else(|| not_a_schema(format!("a type {kind:?} without {name:?}")))
+            Schema::Map(map) => {
+                self.collect(&map.types)?;
+                false
+            }
+            Schema::Union(union) => {
+                for branch in union.variants() {
+                    self.collect(branch)?;
+                }
+                false
+            }
+            Schema::Record(record) => {
+                let mut empty = true;
+                for field in &record.fields {
+                    empty &= self.collect(&field.schema)?;
+                }
+                empty
+            }
+            other => fixed_size(other) == Some(0),
         };
-        match kind {
-            "array" => {
-                let items = self.node(part("items")?, namespace)?;
-                Ok(self.add(Node::Array(items)))
-            }
-            "map" => {
-                let values = self.node(part("values")?, namespace)?;
-                Ok(self.add(Node::Map(values)))
-            }
-            "record" | "error" | "enum" | "fixed" => {
-                let (name, id) = self.declare(fields, namespace)?;
-                let node = match kind {
-                    "enum" => match part("symbols")? {
-                        Value::Array(symbols) => Node::Enum {
-                            symbols: symbols
-                                .iter()
-                                .map(|symbol| symbol.as_str().unwrap_or_default().to_owned())
-                                .collect(),
-                        },
-                        _ => return Err(not_a_schema("symbols that are no list")),
-                    },
-                    "fixed" => {
-                        let size = part("size")?.as_u64().and_then(|size| usize::try_from(size).ok());
-                        Node::Fixed { size: size.ok_or_else(|| not_a_schema("a size that is no size"))? }
-                    }
-                    _ => Node::Record(self.record(name, fields)?),
-                };
-                self.nodes[id] = Some(node);
-                Ok(id)
-            }
-            _ => match primitive(kind, fields) {
-                Some(node) => Ok(self.add(node)),
-                None => self.named(kind, namespace),
-            },
+        if empty {
+            self.empty.extend(schema.name());
         }
+        Ok(empty)
+    }
+}
+
+/// How many bytes each value takes, where the type is a fixed one, whatever it stands for.
+pub fn fixed_size(schema: &Schema) -> Option<usize> {
+    match schema {
+        Schema::Fixed(fixed)
+        | Schema::Duration(fixed)
+        | Schema::Uuid(UuidSchema::Fixed(fixed))
+        | Schema::Decimal(DecimalSchema { inner: InnerDecimalSchema::Fixed(fixed), .. }) => Some(fixed.size),
+        _ => None,
+    }
+}
+
+/// What is kept of schemas' JSON, text by text.
+struct Kept {
+    logical_types: bool,
+    /// Full names of the types declared so far, and of those in this text.
+    declared: HashSet<String>,
+    in_this_text: HashSet<String>,
+}
+
+impl Kept {
+    fn new(logical_types: bool) -> Kept {
+        Kept { logical_types, declared: HashSet::new(), in_this_text: HashSet::new() }
     }
 
-    fn declare(
+    fn of_text(&mut self, text: &str) -> Result<Value, IncompatibleSchema> {
+        // serde_json refuses what is nested more than 128 deep, which bounds every recursion over a schema.
+        let mut json = serde_json::from_str(text).map_err(|error| not_a_schema(error.to_string()))?;
+        self.in_this_text.clear();
+        self.keep(&mut json, "")?;
+        Ok(json)
+    }
+
+    fn keep(&mut self, json: &mut Value, namespace: &str) -> Result<(), IncompatibleSchema> {
+        match json {
+            Value::String(name) => self.settle(name, namespace),
+            Value::Array(branches) => {
+                for branch in branches {
+                    self.keep(branch, namespace)?;
+                }
+            }
+            Value::Object(parts) => self.keep_parts(parts, namespace)?,
+            // The library refuses it.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn keep_parts(
         &mut self,
-        fields: &Map<String, Value>,
+        parts: &mut Map<String, Value>,
         namespace: &str,
-    ) -> Result<(Name, NodeId), IncompatibleSchema> {
-        let name = fields
-            .get("name")
-            .and_then(Value::as_str)
-            .ok_or_else(|| not_a_schema("a type without a name"))?;
-        let namespace = fields.get("namespace").and_then(Value::as_str).unwrap_or(namespace);
-        let name = Name::new(name, namespace);
-        if !self.declared.insert(name.clone()) {
-            return Err(not_a_schema(format!("two types with the name {:?}", name.0)));
-        }
-        let id = self.nodes.len();
-        match self.names.get(&name) {
-            Some(first) => self.twice.push((name.clone(), *first, id)),
-            None => drop(self.names.insert(name.clone(), id)),
-        }
-        self.nodes.push(None);
-        Ok((name, id))
-    }
-
-    fn record(&mut self, name: Name, json: &Map<String, Value>) -> Result<Record, IncompatibleSchema> {
-        let list = json.get("fields").and_then(Value::as_array);
-        let list = list.ok_or_else(|| not_a_schema("a record without a list of fields"))?;
-        let mut fields: Vec<Field> = Vec::with_capacity(list.len());
-        for json in list {
-            let field_name = json.get("name").and_then(Value::as_str);
-            let field_name = field_name.ok_or_else(|| not_a_schema("a field without a name"))?.to_owned();
-            if fields.iter().any(|known| known.name == field_name) {
-                return Err(not_a_schema(format!("two fields with the name {field_name:?}")));
+    ) -> Result<(), IncompatibleSchema> {
+        let kind = parts.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let annotated = self.logical_types && ANNOTATED.contains(&kind.as_str());
+        parts.retain(|part, value| match part.as_str() {
+            "type" | "name" | "namespace" | "fields" | "items" | "values" | "symbols" | "size" => true,
+            "logicalType" => annotated && value.is_string(),
+            "scale" => annotated,
+            _ => false,
+        });
+        match kind.as_str() {
+            "array" | "map" => {
+                for part in ["items", "values"] {
+                    if let Some(inner) = parts.get_mut(part) {
+                        self.keep(inner, namespace)?;
+                    }
+                }
             }
-            let kind = json.get("type").ok_or_else(|| not_a_schema("a field without a type"))?;
-            let node = self.node(kind, name.namespace())?;
-            let default = json.get("default").cloned();
-            fields.push(Field { name: field_name, aliases: strings(json.get("aliases")), node, default });
+            "record" => {
+                let namespace = self.declare(parts, namespace)?;
+                for field in parts.get_mut("fields").and_then(Value::as_array_mut).into_iter().flatten() {
+                    // The library would pass over one that is none.
+                    let field =
+                        field.as_object_mut().ok_or_else(|| not_a_schema("a field that is no object"))?;
+                    field.retain(|part, _| matches!(part.as_str(), "name" | "type"));
+                    if let Some(inner) = field.get_mut("type") {
+                        self.keep(inner, &namespace)?;
+                    }
+                }
+            }
+            "enum" => drop(self.declare(parts, namespace)?),
+            "fixed" => {
+                self.declare(parts, namespace)?;
+                scaled(parts);
+            }
+            _ => {
+                if let Some(inner) = parts.get_mut("type") {
+                    self.keep(inner, namespace)?;
+                }
+                scaled(parts);
+            }
         }
-        let aliases =
-            strings(json.get("aliases")).iter().map(|alias| Name::new(alias, name.namespace())).collect();
-        Ok(Record { name, aliases, fields })
+        Ok(())
     }
 
-    fn add(&mut self, node: Node) -> NodeId {
-        self.nodes.push(Some(node));
-        self.nodes.len() - 1
+    /// Notes a type's name, and says in which namespace the names inside of it stand.
+    fn declare(&mut self, parts: &Map<String, Value>, namespace: &str) -> Result<String, IncompatibleSchema> {
+        let name = parts.get("name").and_then(Value::as_str).unwrap_or_default();
+        let namespace = parts.get("namespace").and_then(Value::as_str).unwrap_or(namespace);
+        let name = full_name(name, namespace);
+        if !self.in_this_text.insert(name.clone()) {
+            return Err(not_a_schema(format!("two types with the name {name:?}")));
+        }
+        let namespace = name.rsplit_once('.').map_or("", |(namespace, _)| namespace).to_owned();
+        self.declared.insert(name);
+        Ok(namespace)
+    }
+
+    /// A name without a namespace means the type of the namespace around it or, where there is none, the type without
+    /// a namespace. Java's writers, whose schemas a registry has, rely on the latter; the library does not know it
+    /// and is given the dot that says so.
+    fn settle(&self, name: &mut String, namespace: &str) {
+        let known = |name: &str| self.declared.contains(name);
+        if !BUILT_IN.contains(&name.as_str()) && !known(&full_name(name, namespace)) && known(name) {
+            name.insert(0, '.');
+        }
     }
 }
 
-/// A logical type that does not belong to its type is ignored, as the specification wants it.
-fn primitive(name: &str, fields: &Map<String, Value>) -> Option<Node> {
-    let logical = fields.get("logicalType").and_then(Value::as_str);
-    Some(match name {
-        "null" => Node::Null,
-        "boolean" => Node::Boolean,
-        "int" => Node::Int(matches!(logical, Some("date" | "time-millis")).then_some(Clock::Other)),
-        "long" => Node::Long(match logical {
-            Some("timestamp-micros") => Some(Clock::TimestampMicros),
-            Some(
-                "time-micros"
-                | "timestamp-millis"
-                | "timestamp-nanos"
-                | "local-timestamp-millis"
-                | "local-timestamp-micros"
-                | "local-timestamp-nanos",
-            ) => Some(Clock::Other),
-            _ => None,
-        }),
-        "float" => Node::Float,
-        "double" => Node::Double,
-        "bytes" => Node::Bytes(match logical {
-            Some("decimal") => {
-                let digits = fields.get("scale").and_then(Value::as_u64).unwrap_or(0);
-                Some(Scale::Digits(digits.try_into().unwrap_or(u32::MAX)))
-            }
-            Some("big-decimal") => Some(Scale::InTheValue),
-            _ => None,
-        }),
-        "string" => Node::String { uuid: logical == Some("uuid") },
-        _ => return None,
-    })
+/// The library takes a decimal whose precision is missing or less than its scale for plain bytes. Its bytes would
+/// then be taken as millionths, whatever scale its writer meant. A reader of decimals needs no precision, so each
+/// gets one that is allowed.
+fn scaled(parts: &mut Map<String, Value>) {
+    let decimal = parts.get("logicalType").is_some_and(|logical| logical == "decimal");
+    let scale = parts.remove("scale").and_then(|scale| scale.as_u64()).unwrap_or(0);
+    if decimal {
+        parts.insert("scale".to_owned(), scale.into());
+        parts.insert("precision".to_owned(), scale.max(1).into());
+    }
 }
 
-fn strings(json: Option<&Value>) -> Vec<String> {
-    let list = json.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+fn full_name(name: &str, namespace: &str) -> String {
+    match (name.strip_prefix('.'), name.contains('.') || namespace.is_empty()) {
+        (Some(name), _) => name.to_owned(),
+        (None, true) => name.to_owned(),
+        (None, false) => format!("{namespace}.{name}"),
+    }
 }
 
 fn not_a_schema(what: impl Into<String>) -> IncompatibleSchema {
-    IncompatibleSchema::NotASchema { what: what.into() }
+    let mut what: String = what.into();
+    if let Some((end, _)) = what.char_indices().nth(WHAT_CHARS_MAX) {
+        what.truncate(end);
+    }
+    IncompatibleSchema::NotASchema { what }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn refusal(text: &str, named: &[String]) -> String {
+        let refused = Written::parse(text, named).and_then(|written| written.resolve().map(|_| ()));
+        refused.unwrap_err().to_string()
+    }
+
+    fn fields<'s>(schema: &'s Schema, names: &Names<'s>) -> Vec<&'s Schema> {
+        let Schema::Record(record) = names.resolve(schema) else { panic!("not a record") };
+        record.fields.iter().map(|field| names.resolve(&field.schema)).collect()
+    }
+
+    fn name(schema: &Schema) -> String {
+        schema.name().expect("a named type").fullname(None)
+    }
+
     #[test]
     fn a_name_means_the_type_of_its_namespace() {
         let text = r#"{"type": "record", "name": "A", "namespace": "x", "fields": [
             {"name": "b", "type": {"type": "fixed", "name": "B", "size": 3}},
             {"name": "same", "type": "B"}, {"name": "full", "type": "x.B"}, {"name": "self", "type": ["null", "A"]}]}"#;
-        let schema = Schema::parse(text).unwrap();
-        let Node::Record(record) = schema.node(schema.root) else { panic!("not a record") };
-        assert_eq!(record.name.unqualified(), "A");
-        assert_eq!(schema.node(record.fields[0].node), &Node::Fixed { size: 3 });
-        assert_eq!(record.fields[1].node, record.fields[0].node);
-        assert_eq!(record.fields[2].node, record.fields[0].node);
-        let Node::Union(branches) = schema.node(record.fields[3].node) else { panic!("not a union") };
-        assert_eq!(branches[1], schema.root);
+        let written = Written::parse(text, &[]).unwrap();
+        let (root, names) = written.resolve().unwrap();
+        assert_eq!(name(root), "x.A");
+        let fields = fields(root, &names);
+        assert_eq!([name(fields[0]), name(fields[1]), name(fields[2])], ["x.B", "x.B", "x.B"]);
+        let Schema::Union(union) = fields[3] else { panic!("not a union") };
+        assert_eq!(name(names.resolve(&union.variants()[1])), "x.A");
+    }
+
+    /// As Java's parser has it.
+    #[test]
+    fn a_name_that_its_namespace_does_not_have_means_the_type_without_one() {
+        let outside =
+            r#"[{"type": "fixed", "name": "B", "size": 3}, {"type": "fixed", "name": "C", "size": 4}]"#;
+        let uses = r#"{"type": "record", "name": "A", "namespace": "x", "fields": [
+            {"name": "c", "type": {"type": "fixed", "name": "C", "size": 5}},
+            {"name": "b", "type": "B"}, {"name": "near", "type": {"type": "C"}}]}"#;
+        let written = Written::parse(uses, &[outside.to_owned()]).unwrap();
+        let (root, names) = written.resolve().unwrap();
+        let fields: Vec<String> = fields(root, &names).into_iter().map(name).collect();
+        assert_eq!(fields, ["x.C", "B", "x.C"]);
     }
 
     const SENDER: &str = r#"{"type": "record", "name": "Sender", "namespace": "x",
         "fields": [{"name": "service", "type": "string"}]}"#;
-
-    fn field(schema: &Schema, at: usize) -> &Node {
-        let Node::Record(record) = schema.node(schema.root) else { panic!("not a record") };
-        schema.node(record.fields[at].node)
-    }
 
     #[test]
     fn a_text_may_name_the_types_of_other_texts() {
         let hop = r#"{"type": "record", "name": "Hop", "namespace": "x", "fields": [{"name": "by", "type": "Sender"}]}"#;
         let uses = r#"{"type": "record", "name": "A", "namespace": "x", "fields": [
             {"name": "hop", "type": "Hop"}, {"name": "sender", "type": "x.Sender"}]}"#;
-        let schema = Schema::parse_with(uses, &[SENDER.to_owned(), hop.to_owned()]).unwrap();
-        let Node::Record(sender) = field(&schema, 1) else { panic!("not a record") };
-        assert_eq!(sender.name.unqualified(), "Sender");
-        let Node::Record(hop) = field(&schema, 0) else { panic!("not a record") };
-        assert_eq!(schema.node(hop.fields[0].node), field(&schema, 1));
+        let written = Written::parse(uses, &[SENDER.to_owned(), hop.to_owned()]).unwrap();
+        let (root, names) = written.resolve().unwrap();
+        let found = fields(root, &names);
+        assert_eq!([name(found[0]), name(found[1])], ["x.Hop", "x.Sender"]);
+        assert_eq!(name(fields(found[0], &names)[0]), "x.Sender");
         // A text that stands behind, or nowhere, is not known.
-        assert_eq!(
-            Schema::parse_with(uses, &[SENDER.to_owned()]).unwrap_err().to_string(),
-            "not a schema: the unknown type \"Hop\""
-        );
+        assert_eq!(refusal(uses, &[SENDER.to_owned()]), "not a schema: Unknown primitive type: x.Hop");
+        assert_eq!(refusal(hop, &[]), "not a schema: Unknown primitive type: x.Sender");
     }
 
     #[test]
@@ -433,7 +373,7 @@ mod tests {
             (list("\"int\""), list("\"int\"")),
             (three("B"), three("B")),
         ] {
-            Schema::parse_with("\"int\"", &[first, second]).unwrap();
+            Written::parse("\"int\"", &[first, second]).unwrap().resolve().unwrap();
         }
         let wider = SENDER.replace("}]}", "}, {\"name\": \"zone\", \"type\": \"string\"}]}");
         for (name, first, second) in [
@@ -443,7 +383,7 @@ mod tests {
             ("E", three("B"), three("C")),
         ] {
             assert_eq!(
-                Schema::parse_with("\"int\"", &[first, second]).unwrap_err().to_string(),
+                refusal("\"int\"", &[first, second]),
                 format!("not a schema: two types with the name {name:?} that differ")
             );
         }
@@ -452,31 +392,63 @@ mod tests {
     #[test]
     fn all_texts_together_have_a_bound() {
         let text = format!("{}\"int\"", " ".repeat(SCHEMA_BYTES_MAX - 5));
-        Schema::parse(&text).unwrap();
-        assert_eq!(
-            Schema::parse_with(&text, &["1".to_owned()]).unwrap_err().to_string(),
-            "not a schema: 262145 bytes, more than 262144"
-        );
+        Written::parse(&text, &[]).unwrap();
+        assert_eq!(refusal(&text, &["1".to_owned()]), "not a schema: 262145 bytes, more than 262144");
     }
 
     #[test]
     fn what_is_no_schema_is_refused_with_what_is_wrong() {
         for (text, expected) in [
-            ("\"nothing\"", "not a schema: the unknown type \"nothing\""),
-            ("3", "not a schema: 3 where a type is expected"),
-            ("{\"type\": \"array\"}", "not a schema: a type \"array\" without \"items\""),
+            ("\"nothing\"", "not a schema: Unknown primitive type: nothing"),
+            ("3", "not a schema: Must be a JSON string, object or array"),
+            ("{\"type\": \"array\"}", "not a schema: No `items` in array"),
             (
                 r#"{"type": "record", "name": "A", "fields": [{"name": "a", "type": "int"}, {"name": "a", "type": "int"}]}"#,
-                "not a schema: two fields with the name \"a\"",
+                "not a schema: Duplicate field name a",
+            ),
+            (
+                r#"{"type": "record", "name": "A", "fields": ["a"]}"#,
+                "not a schema: a field that is no object",
             ),
             (
                 r#"[{"type": "fixed", "name": "A", "size": 1}, {"type": "fixed", "name": "A", "size": 1}]"#,
                 "not a schema: two types with the name \"A\"",
             ),
         ] {
-            assert_eq!(Schema::parse(text).unwrap_err().to_string(), expected);
+            assert_eq!(refusal(text, &[]), expected);
         }
         let deep = "[".repeat(100_000);
-        assert!(Schema::parse(&deep).unwrap_err().to_string().contains("recursion limit exceeded"));
+        assert!(refusal(&deep, &[]).contains("recursion limit exceeded"));
+        assert_eq!(refusal(&format!("\"{}\"", "x".repeat(5_000)), &[]).len(), "not a schema: ".len() + 300);
+    }
+
+    /// What the library would refuse, follow or copy, and the specification ignores in a writer's schema.
+    #[test]
+    fn what_does_not_decide_how_bytes_are_read_decides_nothing() {
+        let plain = r#"{"type": "record", "name": "A", "fields": [{"name": "a", "type": ["null", "A"]}]}"#;
+        let told = r#"{"type": "record", "name": "A", "aliases": ["not a name"], "doc": 7, "order": {}, "logicalType": 5,
+            "fields": [{"name": "a", "type": ["null", "A"], "default": {"a": {}}, "aliases": ["1"],
+                        "logicalType": "decimal"}]}"#;
+        let of = |text: &str| Written::parse(text, &[]).unwrap().texts;
+        assert_eq!(format!("{:?}", of(told)), format!("{:?}", of(plain)));
+    }
+
+    /// Each was once plain bytes to the library, and would be taken as millionths.
+    #[test]
+    fn a_decimal_keeps_its_scale_whatever_its_precision_is() {
+        for (said, expected) in [
+            (r#""precision": 18, "scale": 2"#, 2),
+            (r#""precision": 1, "scale": 2"#, 2),
+            (r#""scale": 2"#, 2),
+            (r#""precision": "18", "scale": 2"#, 2),
+            (r#""precision": 18, "scale": "2""#, 0),
+            (r#""precision": 18, "scale": -2"#, 0),
+            (r#""precision": 0"#, 0),
+        ] {
+            let text = format!(r#"{{"type": "bytes", "logicalType": "decimal", {said}}}"#);
+            let written = Written::parse(&text, &[]).unwrap();
+            let Schema::Decimal(decimal) = written.resolve().unwrap().0 else { panic!("{text}: no decimal") };
+            assert_eq!(decimal.scale, expected, "{text}");
+        }
     }
 }

@@ -38,7 +38,7 @@ pub struct Number {
     pub at: usize,
 }
 
-/// The most cells of any record, that of a map's value included.
+/// The most cells of any record, that of a map's value included. No plan is compiled for a record with more.
 pub const CELLS_MAX: usize = 22;
 /// Where a plan puts the value of a map's entry until it is in the map.
 pub const ENTRY: usize = CELLS_MAX - 1;
@@ -62,14 +62,13 @@ pub enum Cell<'a> {
 
 /// The leaves of one record, filled in the order of the writer and read in ours.
 pub struct Cells<'a> {
-    paths: &'static [&'static str],
+    paths: &'static [String],
     cells: [Cell<'a>; CELLS_MAX],
     next: usize,
 }
 
 impl<'a> Cells<'a> {
-    pub fn new(paths: &'static [&'static str]) -> Cells<'a> {
-        assert!(paths.len() <= ENTRY, "{} leaves and the entry of a map do not fit", paths.len());
+    pub fn new(paths: &'static [String]) -> Cells<'a> {
         Cells { paths, cells: Default::default(), next: 0 }
     }
 
@@ -81,12 +80,17 @@ impl<'a> Cells<'a> {
         std::mem::take(&mut self.cells[ENTRY])
     }
 
-    /// The cell of `field`. The leaves of an optional record that is not there are passed over.
-    fn take(&mut self, field: &'static str) -> Cell<'a> {
-        while self.paths[self.next] != field {
+    /// Goes on to the cell of `field`. The leaves of an optional record that is not there are passed over.
+    fn seek(&mut self, field: &'static str) -> &mut Cell<'a> {
+        while self.paths.get(self.next).is_some_and(|path| path != field) {
             self.next += 1;
         }
-        std::mem::take(&mut self.cells[self.next])
+        assert!(self.next < self.paths.len(), "`{field}` is read, and our schema does not have it there");
+        &mut self.cells[self.next]
+    }
+
+    fn take(&mut self, field: &'static str) -> Cell<'a> {
+        std::mem::take(self.seek(field))
     }
 }
 
@@ -132,10 +136,7 @@ impl<'a> Source<'a> for Cells<'a> {
     }
 
     fn present(&mut self, field: &'static str) -> Result<bool, DecodeError> {
-        while self.paths[self.next] != field {
-            self.next += 1;
-        }
-        match &self.cells[self.next] {
+        match self.seek(field) {
             Cell::Null => Ok(false),
             Cell::Empty => unfilled(field, &Cell::Empty),
             _ => Ok(true),

@@ -3,10 +3,12 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod compatibility;
 mod promotions;
 mod random;
 mod references;
 mod rules;
+mod strangers;
 mod values;
 mod writers;
 

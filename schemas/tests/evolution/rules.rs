@@ -171,12 +171,19 @@ fn behind(kind: Value) -> Value {
 #[test]
 fn items_that_take_no_bytes_cannot_keep_us_busy() {
     let nulls = behind(json!({"type": "array", "items": "null"}));
+    let nothing =
+        json!({"type": "fixed", "name": "None", "size": 0, "logicalType": "decimal", "precision": 1});
+    let nothings = json!({"type": "record", "name": "Nones", "fields": [
+        {"name": "a", "type": nothing}, {"name": "b", "type": "None"}]});
     let mut body = Vec::new();
     super::values::long(1 << 62, &mut body);
-    assert_eq!(
-        decode(&nulls, &framed(&body)).unwrap_err(),
-        "`a field of the writer's own`: too many items, at byte 15 (malformed)"
-    );
+    for kind in [json!("null"), nothing, nothings] {
+        let many = behind(json!({"type": "array", "items": kind}));
+        assert_eq!(
+            decode(&many, &framed(&body)).unwrap_err(),
+            "`a field of the writer's own`: too many items, at byte 15 (malformed)"
+        );
+    }
     let event = event();
     let few = [&[0, 0, 0, 0, 7, 8, 0], &message(&event)[5..]].concat();
     assert_eq!(Event::Conversion(decode(&nulls, &few).unwrap()), event);

@@ -1,13 +1,21 @@
-//! From a writer's schema and ours to the steps between them. Source: Apache Avro 1.12 specification, "Schema
-//! Resolution"; where it leaves a choice, or where meaning would be lost, the narrower reading is taken: which
-//! types are taken for which of ours is the table of [`leaf`](super::leaf).
+//! From a writer's schema and ours, as the Avro library has parsed them, to the steps between them. Source: Apache
+//! Avro 1.12 specification, "Schema Resolution"; where it leaves a choice, or where meaning would be lost, the
+//! narrower reading is taken: which types are taken for which of ours is the table of [`leaf`](super::leaf).
+//!
+//! Whether two schemas go together is judged here, where the steps are made. The library's `SchemaCompatibility` is
+//! no help: it takes every logical type for its bare one (milliseconds for microseconds), refuses decimals of
+//! another precision, and does not follow names, so that a type is incompatible with itself where one schema
+//! declares it and the other names it. What it says beside this is a test (`tests/evolution/compatibility.rs`).
 
 use std::collections::HashMap;
 
+use apache_avro::Schema;
+use apache_avro::schema::{Name, RecordField, RecordSchema, UuidSchema};
 use serde_json::Value;
 
 use super::{Plan, Step, leaf};
-use crate::avro::schema::{Field, Node, NodeId, Record, Schema};
+use crate::avro::kind::{Ours, path_of};
+use crate::avro::schema::{Names, Written, fixed_size};
 use crate::avro::source::{Cell, ENTRY};
 use crate::avro::{IncompatibleSchema, RecordKind};
 use crate::event::Pairs;
@@ -15,71 +23,41 @@ use crate::event::Pairs;
 /// A union with so many branches is somebody's mistake.
 const BRANCHES_MAX: usize = 1_000;
 
-pub fn compile(
-    kind: RecordKind,
-    writer: &Schema,
-    reader: &'static Schema,
-) -> Result<Plan, IncompatibleSchema> {
-    if same(writer, writer.root, reader, reader.root) {
-        return Ok(Plan { kind, exact: true, steps: Vec::new(), end: 0, subroutines: Vec::new() });
+pub fn compile(kind: RecordKind, written: &Written, ours: &'static Ours) -> Result<Plan, IncompatibleSchema> {
+    let Ours { schema: reader, paths } = ours;
+    assert!(
+        paths.len() <= ENTRY,
+        "{kind:?}: {} leaves and a map's entry are more than CELLS_MAX",
+        paths.len()
+    );
+    let (writer, writer_names) = written.resolve()?;
+    let mut compiler = Compiler::new(writer_names, ours)?;
+    if compiler.same(writer, reader) {
+        return Ok(Plan { kind, paths, exact: true, steps: Vec::new(), end: 0, subroutines: Vec::new() });
     }
-    let mut compiler = Compiler {
-        writer,
-        reader,
-        paths: kind.paths(),
-        steps: Vec::new(),
-        subroutines: HashMap::new(),
-        waiting: Vec::new(),
-        empty: writer.empty_nodes(),
-    };
     let whole = Place { path: String::new(), slot: None };
-    compiler.resolve(writer.root, reader.root, &whole)?;
+    compiler.resolve(writer, reader, &whole)?;
     let end = compiler.steps.len();
 
     let mut subroutines = Vec::new();
-    while let Some(node) = compiler.waiting.get(subroutines.len()).copied() {
+    while let Some(record) = compiler.waiting.get(subroutines.len()).copied() {
         let start = compiler.steps.len();
-        let Node::Record(record) = writer.node(node) else { unreachable!("only records are waiting") };
         for field in &record.fields {
-            compiler.skip(field.node)?;
+            compiler.skip(&field.schema)?;
         }
         subroutines.push((start, compiler.steps.len()));
     }
-    Ok(Plan { kind, exact: false, steps: compiler.steps, end, subroutines })
-}
-
-/// Whether two schemas write the same bytes for the same record. Ours lead nowhere back to themselves, so
-/// this ends.
-fn same(writer: &Schema, left: NodeId, reader: &Schema, right: NodeId) -> bool {
-    match (writer.node(left), reader.node(right)) {
-        (Node::Array(left), Node::Array(right)) | (Node::Map(left), Node::Map(right)) => {
-            same(writer, *left, reader, *right)
-        }
-        (Node::Union(left), Node::Union(right)) => {
-            left.len() == right.len()
-                && left.iter().zip(right).all(|(left, right)| same(writer, *left, reader, *right))
-        }
-        (Node::Record(left), Node::Record(right)) => {
-            left.name.unqualified() == right.name.unqualified()
-                && left.fields.len() == right.fields.len()
-                && left.fields.iter().zip(&right.fields).all(|(left, right)| {
-                    left.name == right.name && same(writer, left.node, reader, right.node)
-                })
-        }
-        (left, right) => left == right,
-    }
+    Ok(Plan { kind, paths, exact: false, steps: compiler.steps, end, subroutines })
 }
 
 struct Compiler<'w> {
-    writer: &'w Schema,
-    reader: &'static Schema,
-    paths: &'static [&'static str],
+    writer: Names<'w>,
+    reader: Names<'static>,
+    paths: &'static [String],
     steps: Vec<Step>,
-    /// Named types that are skipped, each once however often it occurs.
-    subroutines: HashMap<NodeId, usize>,
-    waiting: Vec<NodeId>,
-    /// Of each of the writer's nodes, whether its values take no bytes.
-    empty: Vec<bool>,
+    /// Records that are skipped, each once however often it occurs.
+    subroutines: HashMap<&'w Name, usize>,
+    waiting: Vec<&'w RecordSchema>,
 }
 
 /// Where in our record something goes.
@@ -89,33 +67,72 @@ struct Place {
     slot: Option<usize>,
 }
 
-impl Compiler<'_> {
-    /// The steps that read a `writer` value into a `reader` place.
-    fn resolve(&mut self, writer: NodeId, reader: NodeId, place: &Place) -> Result<(), IncompatibleSchema> {
-        if let Node::Union(branches) = self.writer.node(writer) {
-            return self.resolve_union(branches, reader, place);
+impl<'w> Compiler<'w> {
+    fn new(writer: Names<'w>, ours: &'static Ours) -> Result<Compiler<'w>, IncompatibleSchema> {
+        Ok(Compiler {
+            writer,
+            reader: Names::of(&ours.schema)?,
+            paths: &ours.paths,
+            steps: Vec::new(),
+            subroutines: HashMap::new(),
+            waiting: Vec::new(),
+        })
+    }
+
+    /// Whether two schemas write the same bytes for the same record. Ours lead nowhere back to themselves, so
+    /// this ends.
+    fn same(&self, writer: &'w Schema, reader: &'static Schema) -> bool {
+        match (self.writer.resolve(writer), self.reader.resolve(reader)) {
+            (Schema::Array(left), Schema::Array(right)) => self.same(&left.items, &right.items),
+            (Schema::Map(left), Schema::Map(right)) => self.same(&left.types, &right.types),
+            (Schema::Union(left), Schema::Union(right)) => {
+                let (left, right) = (left.variants(), right.variants());
+                left.len() == right.len()
+                    && left.iter().zip(right).all(|(left, right)| self.same(left, right))
+            }
+            (Schema::Record(left), Schema::Record(right)) => {
+                left.name.name() == right.name.name()
+                    && left.fields.len() == right.fields.len()
+                    && left.fields.iter().zip(&right.fields).all(|(left, right)| {
+                        left.name == right.name && self.same(&left.schema, &right.schema)
+                    })
+            }
+            (left, right) => leaf::same(left, right),
         }
-        let Node::Union(branches) = self.reader.node(reader) else {
+    }
+
+    /// The steps that read a `writer` value into a `reader` place.
+    fn resolve(
+        &mut self,
+        writer: &'w Schema,
+        reader: &'static Schema,
+        place: &Place,
+    ) -> Result<(), IncompatibleSchema> {
+        let (writer, reader) = (self.writer.resolve(writer), self.reader.resolve(reader));
+        if let Schema::Union(union) = writer {
+            return self.resolve_union(union.variants(), reader, place);
+        }
+        let Schema::Union(union) = reader else {
             return self.resolve_plain(writer, reader, place);
         };
         // Ours are all of null and something.
         let mut refused = None;
-        for branch in branches {
+        for branch in union.variants() {
             let start = self.steps.len();
-            match self.resolve_plain(writer, *branch, place) {
+            match self.resolve_plain(writer, self.reader.resolve(branch), place) {
                 Ok(()) => return Ok(()),
                 Err(error) => refused = Some(error),
             }
             self.steps.truncate(start);
         }
-        Err(refused.unwrap_or_else(|| self.mismatch(writer, reader, place)))
+        Err(refused.unwrap_or_else(|| place.incompatible(leaf::mismatch(writer, reader))))
     }
 
     /// Each branch for itself: one that does not fit is refused where a message takes it.
     fn resolve_union(
         &mut self,
-        branches: &[NodeId],
-        reader: NodeId,
+        branches: &'w [Schema],
+        reader: &'static Schema,
         place: &Place,
     ) -> Result<(), IncompatibleSchema> {
         if branches.len() > BRANCHES_MAX {
@@ -131,11 +148,7 @@ impl Compiler<'_> {
         for branch in branches {
             let target = self.steps.len();
             targets.push(target);
-            let resolved = match self.writer.node(*branch) {
-                Node::Union(_) => Err(place.incompatible("a union in a union")),
-                _ => self.resolve(*branch, reader, place),
-            };
-            match resolved {
+            match self.resolve(branch, reader, place) {
                 Ok(()) => fits = true,
                 Err(error) => {
                     self.steps.truncate(target);
@@ -158,51 +171,52 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// Neither is a union.
+    /// Neither is a union or a name.
     fn resolve_plain(
         &mut self,
-        writer: NodeId,
-        reader: NodeId,
+        writer: &'w Schema,
+        reader: &'static Schema,
         place: &Place,
     ) -> Result<(), IncompatibleSchema> {
-        match (self.writer.node(writer), self.reader.node(reader)) {
-            (Node::Record(written), Node::Record(ours)) => return self.resolve_record(written, ours, place),
-            (Node::Map(values), Node::Map(ours)) => {
+        match (writer, reader) {
+            (Schema::Record(written), Schema::Record(ours)) => {
+                return self.resolve_record(written, ours, place);
+            }
+            (Schema::Map(written), Schema::Map(ours)) => {
                 let at = self.steps.len();
                 let slot = place.leaf();
                 self.steps.push(Step::Map { slot, body: 0 });
                 let entry = Place { path: place.path.clone(), slot: Some(ENTRY) };
-                self.resolve(*values, *ours, &entry)?;
+                self.resolve(&written.types, &ours.types, &entry)?;
                 self.steps[at] = Step::Map { slot, body: self.steps.len() - at - 1 };
                 return Ok(());
             }
             _ => {}
         }
-        match leaf::step(self.writer.node(writer), self.reader.node(reader)) {
+        match leaf::step(writer, reader) {
             Some(step) => self.steps.push(step(place.leaf())),
-            None => return Err(self.mismatch(writer, reader, place)),
+            None => return Err(place.incompatible(leaf::mismatch(writer, reader))),
         }
         Ok(())
     }
 
     fn resolve_record(
         &mut self,
-        writer: &Record,
-        reader: &'static Record,
+        writer: &'w RecordSchema,
+        reader: &'static RecordSchema,
         place: &Place,
     ) -> Result<(), IncompatibleSchema> {
-        if writer.name.unqualified() != reader.name.unqualified() && !reader.aliases.contains(&writer.name) {
-            return Err(place.incompatible(format!(
-                "a record {:?} where {:?} is read",
-                writer.name.unqualified(),
-                reader.name.unqualified()
-            )));
+        let (written, ours) = (writer.name.name(), reader.name.name());
+        let full_name = writer.name.fullname(None);
+        let mut former_names = reader.aliases.iter().flatten().map(|alias| alias.fullname(None));
+        if written != ours && !former_names.any(|former| former == full_name) {
+            return Err(place.incompatible(format!("a record {written:?} where {ours:?} is read")));
         }
         if let Some(slot) = place.slot {
             self.steps.push(Step::Constant(slot, Cell::Present));
         }
         // Of our fields, which of the writer's each is: by its name, else by a former one.
-        let mut ours_of: Vec<Option<&'static Field>> = vec![None; writer.fields.len()];
+        let mut ours_of: Vec<Option<&'static RecordField>> = vec![None; writer.fields.len()];
         for field in &reader.fields {
             let found =
                 writer.fields.iter().position(|written| written.name == field.name).or_else(|| {
@@ -215,77 +229,95 @@ impl Compiler<'_> {
         }
         for (written, ours) in writer.fields.iter().zip(ours_of) {
             match ours {
-                Some(field) => self.resolve(written.node, field.node, &self.place_of(place, field))?,
-                None => self.skip(written.node)?,
+                Some(field) => {
+                    self.resolve(&written.schema, &field.schema, &self.place_of(place, field))?;
+                }
+                None => self.skip(&written.schema)?,
             }
         }
         Ok(())
     }
 
     /// What a field holds that the writer does not have.
-    fn default(&mut self, field: &'static Field, place: &Place) -> Result<(), IncompatibleSchema> {
+    fn default(&mut self, field: &'static RecordField, place: &Place) -> Result<(), IncompatibleSchema> {
         let Some(default) = &field.default else {
             return Err(place.incompatible("the writer does not have it, and it has no default"));
         };
-        self.constant(field.node, default, place);
+        self.constant(&field.schema, default, place);
         Ok(())
     }
 
     /// A default of our own schema. That it fits its type is checked by a test.
-    fn constant(&mut self, reader: NodeId, value: &'static Value, place: &Place) {
-        let cell = match (self.reader.node(reader), value) {
+    fn constant(&mut self, reader: &'static Schema, value: &'static Value, place: &Place) {
+        let cell = match (self.reader.resolve(reader), value) {
             // The default of a union is one of its first branch.
-            (Node::Union(branches), value) => return self.constant(branches[0], value, place),
-            (Node::Record(record), Value::Object(values)) => {
+            (Schema::Union(union), value) => return self.constant(&union.variants()[0], value, place),
+            (Schema::Record(record), Value::Object(values)) => {
                 for field in &record.fields {
                     let value = values.get(&field.name).or(field.default.as_ref());
                     let value = value.expect("a record's default has all its fields");
-                    self.constant(field.node, value, &self.place_of(place, field));
+                    self.constant(&field.schema, value, &self.place_of(place, field));
                 }
                 return;
             }
-            (Node::Null, Value::Null) => Cell::Null,
-            (Node::String { uuid: false }, Value::String(text)) => Cell::Text(text.as_str().into()),
-            (Node::Int(_) | Node::Long(_), Value::Number(number)) => {
+            (Schema::Null, Value::Null) => Cell::Null,
+            (Schema::String, Value::String(text)) => Cell::Text(text.as_str().into()),
+            (Schema::Int | Schema::Long, Value::Number(number)) => {
                 Cell::Number { value: number.as_i64().expect("a whole default"), at: 0 }
             }
-            (Node::Map(_), Value::Object(entries)) if entries.is_empty() => Cell::Map(Pairs::default()),
-            (node, value) => unreachable!("{}: {value} is no default of {node:?}", place.path),
+            (Schema::Map(_), Value::Object(entries)) if entries.is_empty() => Cell::Map(Pairs::default()),
+            (schema, value) => unreachable!("{}: {value} is no default of {schema:?}", place.path),
         };
         self.steps.push(Step::Constant(place.leaf(), cell));
     }
 
-    fn skip(&mut self, writer: NodeId) -> Result<(), IncompatibleSchema> {
-        let step = match self.writer.node(writer) {
-            Node::Null => return Ok(()),
-            Node::Boolean => Step::SkipBoolean,
-            Node::Int(_) => Step::SkipInt,
-            Node::Long(_) => Step::SkipLong,
-            Node::Float => Step::SkipFixed(4),
-            Node::Double => Step::SkipFixed(8),
-            Node::Bytes(_) => Step::SkipBytes,
-            Node::String { .. } => Step::SkipText,
-            Node::Fixed { size: 0 } => return Ok(()),
-            Node::Fixed { size } => Step::SkipFixed(*size),
-            Node::Enum { symbols } => Step::SkipEnum(symbols.len()),
-            Node::Array(items) => return self.skip_items(false, *items),
-            Node::Map(values) => return self.skip_items(true, *values),
-            Node::Union(branches) => return self.skip_union(branches),
-            Node::Record(_) if self.empty[writer] => return Ok(()),
-            Node::Record(_) => {
+    fn skip(&mut self, writer: &'w Schema) -> Result<(), IncompatibleSchema> {
+        let writer = self.writer.resolve(writer);
+        let step = match writer {
+            Schema::Null => return Ok(()),
+            Schema::Boolean => Step::SkipBoolean,
+            Schema::Int | Schema::Date | Schema::TimeMillis => Step::SkipInt,
+            Schema::Long
+            | Schema::TimeMicros
+            | Schema::TimestampMillis
+            | Schema::TimestampMicros
+            | Schema::TimestampNanos
+            | Schema::LocalTimestampMillis
+            | Schema::LocalTimestampMicros
+            | Schema::LocalTimestampNanos => Step::SkipLong,
+            Schema::Float => Step::SkipFixed(4),
+            Schema::Double => Step::SkipFixed(8),
+            Schema::String | Schema::Uuid(UuidSchema::String) => Step::SkipText,
+            Schema::Fixed(_)
+            | Schema::Duration(_)
+            | Schema::Uuid(_)
+            | Schema::Decimal(_)
+            | Schema::Bytes
+            | Schema::BigDecimal => match fixed_size(writer) {
+                Some(0) => return Ok(()),
+                Some(size) => Step::SkipFixed(size),
+                None => Step::SkipBytes,
+            },
+            Schema::Enum(schema) => Step::SkipEnum(schema.symbols.len()),
+            Schema::Array(array) => return self.skip_items(false, &array.items),
+            Schema::Map(map) => return self.skip_items(true, &map.types),
+            Schema::Union(union) => return self.skip_union(union.variants()),
+            Schema::Record(record) if self.writer.is_empty(&record.name) => return Ok(()),
+            Schema::Record(record) => {
                 let next = self.waiting.len();
-                let subroutine = *self.subroutines.entry(writer).or_insert(next);
+                let subroutine = *self.subroutines.entry(&record.name).or_insert(next);
                 if subroutine == next {
-                    self.waiting.push(writer);
+                    self.waiting.push(record);
                 }
                 Step::SkipNamed(subroutine)
             }
+            Schema::Ref { name } => unreachable!("{name} was resolved"),
         };
         self.steps.push(step);
         Ok(())
     }
 
-    fn skip_items(&mut self, keyed: bool, item: NodeId) -> Result<(), IncompatibleSchema> {
+    fn skip_items(&mut self, keyed: bool, item: &'w Schema) -> Result<(), IncompatibleSchema> {
         let at = self.steps.len();
         self.steps.push(Step::SkipItems { keyed, body: 0 });
         self.skip(item)?;
@@ -293,7 +325,7 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    fn skip_union(&mut self, branches: &[NodeId]) -> Result<(), IncompatibleSchema> {
+    fn skip_union(&mut self, branches: &'w [Schema]) -> Result<(), IncompatibleSchema> {
         if branches.len() > BRANCHES_MAX {
             let what = format!("a union of {} branches", branches.len());
             return Err(IncompatibleSchema::NotASchema { what });
@@ -304,7 +336,7 @@ impl Compiler<'_> {
         let mut ends = Vec::new();
         for branch in branches {
             targets.push(self.steps.len());
-            self.skip(*branch)?;
+            self.skip(branch)?;
             ends.push(self.steps.len());
             self.steps.push(Step::GoOn(0));
         }
@@ -316,25 +348,17 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    fn place_of(&self, place: &Place, field: &Field) -> Place {
-        let path = match place.path.as_str() {
-            "" => field.name.clone(),
-            outer => format!("{outer}.{}", field.name),
-        };
+    fn place_of(&self, place: &Place, field: &RecordField) -> Place {
+        let path = path_of(&place.path, &field.name);
         let slot = self.paths.iter().position(|known| *known == path);
         Place { path, slot }
     }
 
+    /// What errors call a place: a record that is always there by the first of its leaves.
     fn field(&self, place: &Place) -> &'static str {
-        let known = self.paths.iter().find(|path| **path == place.path);
-        known
-            .copied()
-            .or_else(|| self.paths.iter().find(|path| path.starts_with(&place.path)).copied())
-            .unwrap_or("")
-    }
-
-    fn mismatch(&self, writer: NodeId, reader: NodeId, place: &Place) -> IncompatibleSchema {
-        place.incompatible(leaf::mismatch(self.writer.node(writer), self.reader.node(reader)))
+        let exactly = self.paths.iter().find(|path| **path == place.path);
+        let inside = || self.paths.iter().find(|path| path.starts_with(&place.path));
+        exactly.or_else(inside).map_or("", String::as_str)
     }
 }
 
@@ -356,58 +380,13 @@ impl Place {
 mod tests {
     use super::*;
 
-    fn leaves(schema: &Schema, node: NodeId, path: &str, found: &mut Vec<String>) {
-        let node = match schema.node(node) {
-            Node::Union(branches) => {
-                let value = schema.node(branches[1]);
-                if let Node::Record(_) = value {
-                    found.push(path.to_owned());
-                }
-                value
-            }
-            plain => plain,
-        };
-        let Node::Record(record) = node else { return found.push(path.to_owned()) };
-        for field in &record.fields {
-            let inner = if path.is_empty() { field.name.clone() } else { format!("{path}.{}", field.name) };
-            leaves(schema, field.node, &inner, found);
-        }
-    }
-
-    #[test]
-    fn the_paths_are_those_of_our_schemas() {
-        for kind in RecordKind::ALL {
-            let mut found = Vec::new();
-            leaves(kind.reader(), kind.reader().root, "", &mut found);
-            assert_eq!(found, kind.paths(), "{kind:?}");
-        }
-    }
-
     #[test]
     fn every_default_of_ours_fits_its_type() {
         for kind in RecordKind::ALL {
-            let writer = format!(
-                r#"{{"type": "record", "name": "{}", "fields": []}}"#,
-                match kind {
-                    RecordKind::DefinitionChange => "DefinitionChange",
-                    RecordKind::Exposure => "Exposure",
-                    RecordKind::Conversion => "Conversion",
-                    RecordKind::Alias => "Alias",
-                    RecordKind::Look => "Look",
-                }
-            );
-            let writer = Schema::parse(&writer).unwrap();
-            let (paths, reader) = (kind.paths(), kind.reader());
-            let mut compiler = Compiler {
-                writer: &writer,
-                reader,
-                paths,
-                steps: Vec::new(),
-                subroutines: HashMap::new(),
-                waiting: Vec::new(),
-                empty: writer.empty_nodes(),
-            };
-            let Node::Record(record) = reader.node(reader.root) else { panic!("not a record") };
+            let writer = Written::parse("\"null\"", &[]).unwrap();
+            let (_, names) = writer.resolve().unwrap();
+            let mut compiler = Compiler::new(names, kind.ours()).unwrap();
+            let Schema::Record(record) = &kind.ours().schema else { panic!("not a record") };
             let whole = Place { path: String::new(), slot: None };
             for field in record.fields.iter().filter(|field| field.default.is_some()) {
                 compiler.default(field, &compiler.place_of(&whole, field)).unwrap();
@@ -425,7 +404,9 @@ mod tests {
             r#"{"name": "environment", "#,
             r#"{"name": "environment", "aliases": ["stage", "env"], "#,
         );
-        let reader: &'static Schema = Box::leak(Box::new(Schema::parse(&text).unwrap()));
+        let paths = RecordKind::Alias.ours().paths.clone();
+        let ours: &'static Ours =
+            Box::leak(Box::new(Ours { schema: Schema::parse_str(&text).unwrap(), paths }));
         let written = RecordKind::Alias.schema().replace("\"environment\"", "\"env\"");
         for (name, fits) in [
             ("\"Alias\"", true),
@@ -434,10 +415,10 @@ mod tests {
             ("\"old.Link\"", false),
         ] {
             let writer = written.replacen("\"Alias\"", name, 1);
-            let plan = compile(RecordKind::Alias, &Schema::parse(&writer).unwrap(), reader);
+            let plan = compile(RecordKind::Alias, &Written::parse(&writer, &[]).unwrap(), ours);
             assert_eq!(plan.is_ok(), fits, "{name}");
             let Ok(plan) = plan else { continue };
-            let slot = RecordKind::Alias.paths().iter().position(|path| *path == "environment").unwrap();
+            let slot = ours.paths.iter().position(|path| path == "environment").unwrap();
             let reads = |step: &Step| matches!(step, Step::Text(place) if *place == slot);
             assert!(plan.steps.iter().any(reads), "{name}");
             assert!(

@@ -19,30 +19,49 @@
 //! are, so that one reader would multiply where another takes the number as it stands. A schema that says two
 //! times to two readers is refused, and its writer is mended by one word.
 
+use apache_avro::Schema;
+use apache_avro::schema::{DecimalSchema, InnerDecimalSchema, UuidSchema};
+
 use super::Step;
-use crate::avro::schema::{Clock, Node, Scale};
+use crate::avro::schema::fixed_size;
 use crate::avro::source::Cell;
 use crate::time::Micros;
 
 /// Digits behind the point of a value.
-const SCALE: Scale = Scale::Digits(6);
+const SCALE: usize = 6;
 
 /// What makes the step of a leaf's place.
 type StepAt = fn(usize) -> Step;
 
 /// How a `writer` value becomes a `reader` leaf; `None` where it does not.
-pub fn step(writer: &Node, reader: &Node) -> Option<StepAt> {
+pub fn step(writer: &Schema, reader: &Schema) -> Option<StepAt> {
+    use Schema::{Bytes, Decimal, Int, Long, Null, String, TimestampMicros, Uuid};
+    // The library has a UUID of bytes besides, which the specification does not have: it is plain bytes.
     Some(match (writer, reader) {
-        (Node::Null, Node::Null) => |slot| Step::Constant(slot, Cell::Null),
-        (Node::String { .. } | Node::Bytes(None), Node::String { uuid: false }) => Step::Text,
-        (Node::String { .. }, Node::String { uuid: true }) => Step::Uuid,
-        (Node::Int(None), Node::Int(None) | Node::Long(None)) => Step::Int,
-        (Node::Long(None), Node::Long(None)) => Step::Long,
-        (Node::Long(Some(Clock::TimestampMicros)), Node::Long(Some(Clock::TimestampMicros))) => Step::Long,
-        (Node::Long(None), Node::Long(Some(Clock::TimestampMicros))) => Step::UntypedTime,
-        (Node::Bytes(None | Some(SCALE)), Node::Bytes(Some(SCALE))) => Step::Decimal,
+        (Null, Null) => |slot| Step::Constant(slot, Cell::Null),
+        (String | Uuid(UuidSchema::String) | Bytes | Uuid(UuidSchema::Bytes), String) => Step::Text,
+        (String | Uuid(UuidSchema::String), Uuid(UuidSchema::String)) => Step::Uuid,
+        (Int, Int | Long) => Step::Int,
+        (Long, Long) => Step::Long,
+        (TimestampMicros, TimestampMicros) => Step::Long,
+        (Long, TimestampMicros) => Step::UntypedTime,
+        (
+            Bytes
+            | Uuid(UuidSchema::Bytes)
+            | Decimal(DecimalSchema { scale: SCALE, inner: InnerDecimalSchema::Bytes, .. }),
+            Decimal(DecimalSchema { scale: SCALE, inner: InnerDecimalSchema::Bytes, .. }),
+        ) => Step::Decimal,
         _ => return None,
     })
+}
+
+/// Whether the same bytes mean the same value of both. The library says so, but for a decimal, whose precision is
+/// the writer's own affair.
+pub fn same(writer: &Schema, reader: &Schema) -> bool {
+    match (writer, reader) {
+        (Schema::Decimal(_), Schema::Decimal(_)) => step(writer, reader).is_some(),
+        _ => writer == reader,
+    }
 }
 
 /// Why the number of a `long` without a logical type is no time.
@@ -54,10 +73,10 @@ pub fn untyped_time(number: i64) -> Result<(), &'static str> {
 }
 
 /// What is said of two that do not go together.
-pub fn mismatch(writer: &Node, reader: &Node) -> String {
+pub fn mismatch(writer: &Schema, reader: &Schema) -> String {
     let both = format!("{} where {} is read", named(writer), named(reader));
     match (writer, reader) {
-        (Node::Int(None), Node::Long(Some(Clock::TimestampMicros))) => format!(
+        (Schema::Int, Schema::TimestampMicros) => format!(
             "{both}; an int of microseconds ends in the first hour of 1970: write a long with the logicalType \
              timestamp-micros"
         ),
@@ -65,27 +84,42 @@ pub fn mismatch(writer: &Node, reader: &Node) -> String {
     }
 }
 
-fn named(node: &Node) -> String {
-    match node {
-        Node::Null => "null".to_owned(),
-        Node::Boolean => "a boolean".to_owned(),
-        Node::Int(None) => "an int".to_owned(),
-        Node::Int(Some(_)) | Node::Long(Some(Clock::Other)) => "a time of another unit".to_owned(),
-        Node::Long(None) => "a long".to_owned(),
-        Node::Long(Some(Clock::TimestampMicros)) => "a time in microseconds".to_owned(),
-        Node::Float => "a float".to_owned(),
-        Node::Double => "a double".to_owned(),
-        Node::Bytes(None) => "bytes".to_owned(),
-        Node::Bytes(Some(Scale::Digits(scale))) => format!("a decimal of scale {scale}"),
-        Node::Bytes(Some(Scale::InTheValue)) => "a decimal with a scale in each value".to_owned(),
-        Node::String { uuid: false } => "a string".to_owned(),
-        Node::String { uuid: true } => "a UUID".to_owned(),
-        Node::Fixed { size } => format!("{size} fixed bytes"),
-        Node::Enum { .. } => "an enum".to_owned(),
-        Node::Array(_) => "an array".to_owned(),
-        Node::Map(_) => "a map".to_owned(),
-        Node::Union(_) => "a union".to_owned(),
-        Node::Record(record) => format!("a record {:?}", record.name.unqualified()),
+fn named(schema: &Schema) -> String {
+    match schema {
+        Schema::Null => "null".to_owned(),
+        Schema::Boolean => "a boolean".to_owned(),
+        Schema::Int => "an int".to_owned(),
+        Schema::Long => "a long".to_owned(),
+        Schema::TimestampMicros => "a time in microseconds".to_owned(),
+        Schema::Date
+        | Schema::TimeMillis
+        | Schema::TimeMicros
+        | Schema::TimestampMillis
+        | Schema::TimestampNanos
+        | Schema::LocalTimestampMillis
+        | Schema::LocalTimestampMicros
+        | Schema::LocalTimestampNanos => "a time of another unit".to_owned(),
+        Schema::Float => "a float".to_owned(),
+        Schema::Double => "a double".to_owned(),
+        Schema::Bytes | Schema::Uuid(UuidSchema::Bytes) => "bytes".to_owned(),
+        Schema::Decimal(DecimalSchema { scale, inner: InnerDecimalSchema::Bytes, .. }) => {
+            format!("a decimal of scale {scale}")
+        }
+        Schema::BigDecimal => "a decimal with a scale in each value".to_owned(),
+        Schema::String => "a string".to_owned(),
+        Schema::Uuid(UuidSchema::String) => "a UUID".to_owned(),
+        Schema::Fixed(_)
+        | Schema::Duration(_)
+        | Schema::Uuid(UuidSchema::Fixed(_))
+        | Schema::Decimal(DecimalSchema { inner: InnerDecimalSchema::Fixed(_), .. }) => {
+            format!("{} fixed bytes", fixed_size(schema).unwrap_or(0))
+        }
+        Schema::Enum(_) => "an enum".to_owned(),
+        Schema::Array(_) => "an array".to_owned(),
+        Schema::Map(_) => "a map".to_owned(),
+        Schema::Union(_) => "a union".to_owned(),
+        Schema::Record(record) => format!("a record {:?}", record.name.name()),
+        Schema::Ref { name } => format!("the type {:?}", name.fullname(None)),
     }
 }
 

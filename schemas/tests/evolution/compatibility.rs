@@ -1,0 +1,79 @@
+//! What the library's `SchemaCompatibility` says of the schemas that we judge ourselves: whatever we take, it takes;
+//! and where it differs, why it cannot judge for us.
+
+use apache_avro::error::CompatibilityError;
+use apache_avro::schema_compatibility::{Compatibility, SchemaCompatibility};
+use schemas::avro::{Plan, RecordKind};
+use serde_json::{Value, json};
+
+use super::random::Random;
+use super::{schema, seeds, writers};
+
+fn ours(kind: RecordKind) -> Value {
+    serde_json::from_str(kind.schema()).unwrap()
+}
+
+/// Aliases are not asked for: our schema of them names a type that it declares.
+#[test]
+fn whatever_we_take_the_library_takes() {
+    let kinds = [RecordKind::Exposure, RecordKind::Conversion];
+    let readers = kinds.map(|kind| schema(&ours(kind)));
+    let (mut taken, mut refused) = (0, 0);
+    for seed in seeds(3_000) {
+        let random = &mut Random::new(seed);
+        let at = random.below(kinds.len());
+        let json = writers::writer(kinds[at].schema(), random);
+        let library = SchemaCompatibility::can_read(&schema(&json), &readers[at]);
+        match (Plan::compile(kinds[at], &json.to_string()), library) {
+            (Ok(_), Ok(_)) => taken += 1,
+            (Ok(_), Err(error)) => panic!("AVRO_SEED={seed}: we take it, the library says {error}\n{json}"),
+            (Err(_), _) => refused += 1,
+        }
+    }
+    println!("{taken} taken by both, {refused} refused by us");
+    if std::env::var_os("AVRO_SEED").is_none() {
+        assert!(taken > 500 && refused > 500, "{taken} taken, {refused} refused: the cases are lopsided");
+    }
+}
+
+/// What both say of our schema with one field's type replaced.
+fn both(kind: RecordKind, field: &str, with: Value) -> (bool, Option<Compatibility>) {
+    let mut writer = ours(kind);
+    let fields = writer["fields"].as_array_mut().unwrap();
+    let field = fields.iter_mut().find(|known| known["name"] == field).unwrap();
+    field["type"] = with;
+    field.as_object_mut().unwrap().remove("default");
+    let parse = |json: &Value| apache_avro::Schema::parse_str(&json.to_string()).unwrap();
+    let library = SchemaCompatibility::can_read(&parse(&writer), &parse(&ours(kind)));
+    (Plan::compile(kind, &writer.to_string()).is_ok(), library.ok())
+}
+
+#[test]
+fn where_the_library_cannot_judge_for_us() {
+    let full = Some(Compatibility::Full);
+    let millis = json!({"type": "long", "logicalType": "timestamp-millis"});
+    assert_eq!(both(RecordKind::Conversion, "created_at", millis), (false, full));
+    assert_eq!(both(RecordKind::Conversion, "created_at", json!("int")), (false, full));
+    // Sixteen bytes are no text that spells a UUID.
+    assert_eq!(both(RecordKind::Conversion, "event_id", json!("bytes")), (false, full));
+    // A text of digits is no number's bytes.
+    assert_eq!(both(RecordKind::Conversion, "value", json!("string")), (false, full));
+    // The same number has the same bytes at any precision.
+    let wider = json!({"type": "bytes", "logicalType": "decimal", "precision": 38, "scale": 6});
+    assert_eq!(both(RecordKind::Conversion, "value", wider), (true, None));
+}
+
+/// The library does not follow names. Of two units, ours declares the type at `from` and names it at `to`; a writer with
+/// the two in the other order declares it at `to`.
+#[test]
+fn a_type_that_one_schema_declares_and_the_other_names() {
+    let mut writer = ours(RecordKind::Alias);
+    let fields = writer["fields"].as_array_mut().unwrap();
+    let unit = fields[1]["type"].take();
+    fields[1] = json!({"name": "to", "type": unit});
+    fields[2] = json!({"name": "from", "type": "Unit"});
+    assert!(Plan::compile(RecordKind::Alias, &writer.to_string()).is_ok());
+    let refused =
+        SchemaCompatibility::can_read(&schema(&writer), &schema(&ours(RecordKind::Alias))).unwrap_err();
+    assert!(matches!(refused, CompatibilityError::FieldTypeMismatch(field, _) if field == "from"));
+}
