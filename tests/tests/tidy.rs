@@ -134,6 +134,39 @@ fn the_services_do_touch_the_world_and_the_check_sees_it() {
     }
 }
 
+/// `cargo demo` builds the program, and that builds itself and the engine's server: what both depend on must have the same
+/// features in the two builds, or is compiled twice.
+#[test]
+fn the_demo_compiles_nothing_twice() {
+    let features = |packages: &[&str]| -> BTreeMap<String, String> {
+        let mut command = Command::new(env!("CARGO"));
+        command.args([
+            "tree",
+            "--locked",
+            "--edges",
+            "normal,build",
+            "--prefix",
+            "none",
+            "--format",
+            "{p}\t{f}",
+        ]);
+        for package in packages {
+            command.args(["--package", package]);
+        }
+        let tree = output(command.current_dir(root()));
+        let lines = tree.lines().filter_map(|line| line.split_once('\t'));
+        lines.map(|(package, features)| (package.to_owned(), features.replace(" (*)", ""))).collect()
+    };
+    let (first, second) = (features(&["splitstream"]), features(&["splitstream", "embedded"]));
+    assert!(first.keys().any(|package| package.starts_with("rdkafka-sys ")), "{first:?}");
+    let differ: Vec<&String> = first
+        .iter()
+        .filter(|(package, features)| second[*package] != **features)
+        .map(|(package, _)| package)
+        .collect();
+    assert_eq!(differ, Vec::<&String>::new());
+}
+
 #[test]
 fn every_package_takes_the_lints_of_the_workspace() {
     for (name, folder) in &Metadata::read().folders {
