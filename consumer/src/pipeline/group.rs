@@ -101,6 +101,8 @@ pub fn join(
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.wait.max.ms", "100")
         .set("isolation.level", "read_committed")
+        // A partition that was added is found within this; by default within five minutes.
+        .set("topic.metadata.refresh.interval.ms", "30000")
         // Must stay off, see `PartitionQueue::position`.
         .set("enable.partition.eof", "false");
     let group = Group {
