@@ -23,8 +23,10 @@ pub fn two_proportion(inputs: &Inputs) -> Result<Found, Refused> {
     let pooled = two_proportion::pooled_z(arms, side);
     let unpooled = two_proportion::unpooled_z(arms, side);
     let means = lift::means_of_rates(arms);
-    let relative = |of: fn(Pair<Mean>, f64) -> Result<Interval, Missing>| {
-        means.and_then(|means| of(means, critical)).map(|interval| side.of_interval(interval))
+    let relative = |of: fn(Pair<Mean>, f64) -> Result<Interval, Missing>| match means {
+        // Where all convert, or none, the errors are estimated as 0, and an interval of no width would claim to know.
+        Ok(means) if standard_error(means) == 0.0 => Err(Missing::Variation),
+        means => means.and_then(|means| of(means, critical)).map(|interval| side.of_interval(interval)),
     };
     let rate = |arm: Side, counts: stats::Arm| counts.rate().ok_or(Missing::Units { arm, have: 0, need: 1 });
     let mut found = Found::default()

@@ -245,6 +245,19 @@ fn a_small_alpha_has_its_bound_or_is_refused() {
     assert_eq!(refused("group_sequential_bounds", inputs(9e-13)), "alpha");
 }
 
+/// One unit of one in each arm: the lift was said to be known exactly.
+#[test]
+fn rates_without_variation_have_no_interval_of_a_lift() {
+    for (n, x) in [(1, 1), (1_000, 1_000)] {
+        let inputs = json!({"n_c": n, "x_c": x, "n_t": n, "x_t": x, "alpha": 0.05});
+        let answer = answered("two_proportion", inputs);
+        for name in ["rel_ci_delta", "rel_ci_fieller", "rel_ci_log"] {
+            assert_eq!(answer[name], Value::Null, "{answer}");
+            assert_eq!(answer["missing"][name], "no variation in either arm");
+        }
+    }
+}
+
 /// Both ends are the median at an alpha next to 1, and the lower one came out above the upper.
 #[test]
 fn a_credible_interval_next_to_a_point_is_not_crossed() {
