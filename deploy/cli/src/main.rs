@@ -1,10 +1,11 @@
 //! `splitstream`, the one program that people install. It only wires: each command is the library of a package, and
 //! each service is a process of this program.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ops::Exit;
@@ -15,7 +16,7 @@ mod help;
 /// An open A/B-testing platform: assignment, events counted exactly once, statistics that stay valid however often
 /// people look.
 #[derive(Parser)]
-#[command(name = "splitstream", version, about)]
+#[command(name = "splitstream", version)]
 struct Arguments {
     /// Settings in TOML; SPLITSTREAM_<SECTION>__<FIELD> in the environment wins over them
     #[arg(long, global = true, value_name = "FILE")]
@@ -84,11 +85,7 @@ fn main() -> ExitCode {
         }
         Command::Lab(command) => ops::main(async { compute(command) }),
         Command::Config { service } => ops::main(async { show_settings(service, config) }),
-        Command::Completions { shell } => {
-            let mut command = help::grouped(Arguments::command());
-            clap_complete::generate(shell, &mut command, "splitstream", &mut std::io::stdout());
-            ExitCode::SUCCESS
-        }
+        Command::Completions { shell } => ops::main(async { show_completions(shell) }),
     }
 }
 
@@ -104,6 +101,13 @@ fn compute(command: lab::command::Command) -> Result<Exit> {
         Err(lab::command::Failure::Usage(error)) => Err(error.context(Exit::Usage)),
         Err(lab::command::Failure::Failed(error)) => Err(error),
     }
+}
+
+fn show_completions(shell: Shell) -> Result<Exit> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut help::grouped(Arguments::command()), "splitstream", &mut text);
+    std::io::stdout().write_all(&text).context("writing to standard output")?;
+    Ok(Exit::Done)
 }
 
 fn show_settings(service: Service, config: Option<&Path>) -> Result<Exit> {

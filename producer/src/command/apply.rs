@@ -31,6 +31,7 @@ pub(super) struct Proposing {
     /// Say what would become of it and write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,
 }
