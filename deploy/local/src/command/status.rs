@@ -118,6 +118,19 @@ fn table(report: &Report) -> String {
             text.push_str(&format!("{title:<12} {value}\n"));
         }
     }
+    let settings = [
+        ("SPLITSTREAM_KAFKA__BROKERS", &report.kafka),
+        ("SPLITSTREAM_CLICKHOUSE__URL", &report.clickhouse),
+        ("SPLITSTREAM_REGISTRY__URL", &report.registry),
+    ];
+    let set: Vec<String> = settings
+        .iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    if !set.is_empty() {
+        text.push_str(&format!("Commands of this shell find it by\n  export {}\n", set.join(" ")));
+    }
     text
 }
 
@@ -152,7 +165,8 @@ mod tests {
              kafka-1          4711  127.0.0.1:20001        healthy\n\
              consumer         4711  -                      it does not listen yet\n\
              Kafka        127.0.0.1:20001\n\
-             Page         http://127.0.0.1:40001/\n"
+             Page         http://127.0.0.1:40001/\n\
+             Commands of this shell find it by\n  export SPLITSTREAM_KAFKA__BROKERS=127.0.0.1:20001\n"
         );
     }
 }
