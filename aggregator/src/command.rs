@@ -1,4 +1,4 @@
-//! The command line: the service itself, one analysis now, the latest document, and planning.
+//! The command line: the service itself, one analysis now, the latest documents, and the repair of the log of looks.
 
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ use ops::config::Kafka;
 use ops::{Condition, Health, Progress, Shutdown};
 
 use crate::analyze::{Moment, is_current};
-use crate::cut;
+use crate::cut::{self, Cut};
 use crate::database::Database;
 use crate::definitions::{self, Definitions};
 use crate::looks::LookLog;
@@ -127,12 +127,22 @@ impl Schedule {
         read
     }
 
+    /// The definitions and the durable offsets as they are now.
+    async fn read_tables(&self) -> anyhow::Result<(Definitions, Cut)> {
+        let read = async { Ok((definitions::read(&self.database).await?, cut::read(&self.database).await?)) };
+        let read: anyhow::Result<(Definitions, Cut)> = read.await;
+        match &read {
+            Ok(_) => self.tables_are_read.holds(),
+            Err(error) => self.tables_are_read.fails(format!("{error:#}")),
+        }
+        read
+    }
+
     async fn analyze_all(&mut self, log: &mut LookLog, shutdown: &Shutdown) -> anyhow::Result<Round> {
-        let definitions = definitions::read(&self.database).await?;
+        let (definitions, cut) = self.read_tables().await?;
         for why in &definitions.unreadable {
             tracing::warn!("{why}; the version before it is used, install a newer build");
         }
-        let cut = cut::read(&self.database).await?;
         let moment = Moment { definitions: &definitions, cut: &cut, as_of: cut::now()? };
         let followed = self.followed(&definitions, &moment);
         self.failing.keep_only(&followed);
@@ -239,7 +249,6 @@ impl Schedule {
         match outcome {
             Ok(Round { analyzed, current, failed, resting }) => {
                 tracing::debug!(analyzed, current, failed, resting, "a round is done");
-                self.tables_are_read.holds();
                 match stale::remark(&self.stale) {
                     None => self.experiments_are_analyzed.holds(),
                     Some(remark) => self.experiments_are_analyzed.holds_but(remark),
@@ -252,7 +261,6 @@ impl Schedule {
             Err(error) => {
                 tracing::error!(error = %format_args!("{error:#}"), "a round failed; it is tried again");
                 self.metrics.failures.inc();
-                self.tables_are_read.fails(format!("{error:#}"));
                 failures + 1
             }
         }

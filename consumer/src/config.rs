@@ -6,7 +6,7 @@ use ops::config::{Bytes, Config as Declared, Count, Field, Millis, Page, Secret,
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// Everything that `consumer` reads.
+/// Everything that `splitstream consumer run` and the commands beside it read.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

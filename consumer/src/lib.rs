@@ -2,7 +2,7 @@
 //! definitions, writes one row for each into ClickHouse, and goes on after any interruption from what
 //! ClickHouse says is durable. Knows nothing of experiments beyond verifying what an exposure claims.
 
-/// Topic to table: fetch, decode, verify, dedupe, batch, announce, insert, commit.
+/// Topic to table: fetch, decode, dedupe, verify, batch, announce, insert, commit.
 pub mod pipeline;
 
 /// Proof that every event is in its table once, and the repair where it is not.
@@ -14,7 +14,7 @@ pub mod dead_letters;
 /// Units that asked to be forgotten.
 pub mod forget;
 
-// What the rooms share, and the commands.
+// What the modules share, and the commands.
 pub mod commands;
 pub mod config;
 pub mod exit;

@@ -34,7 +34,7 @@ pub struct Metrics {
     pub committed_offset: IntGaugeVec,
     pub position: IntGaugeVec,
     pub lag: IntGaugeVec,
-    /// 1 while a partition refuses to go on.
+    /// 1 from a doubt until the partition has gone forward.
     pub stalled: IntGaugeVec,
     /// 1 while it waits for an operator.
     pub halted: IntGaugeVec,

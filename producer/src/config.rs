@@ -1,4 +1,4 @@
-//! The program's settings.
+//! The settings of these commands.
 
 use ops::config::{Kafka, Page, Registry};
 use sdk::emitter::Settings;

@@ -4,7 +4,7 @@
 //!
 //! A field is declared here, in its struct, and JSON is read and written by that. The other places take the struct
 //! apart or put it together without `..`, so that the compiler names each of them where a field is added: the check
-//! here, the Avro codec (`avro/records.rs`, `avro/quick.rs`), the columns (`consumer/src/rows.rs`), whoever makes
+//! here, the Avro codec (`avro/records.rs`, `avro/quick.rs`), the columns (`consumer/src/pipeline/rows.rs`), whoever makes
 //! events, and the tests' own reading of them (`tests/common`). The two contracts are texts, and tests hold them
 //! to the code: the schema (`avro/*.avsc`) has the fields and defaults of JSON, and the tables (`clickhouse/*.sql`)
 //! have the columns of the rows.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tests::Platform;
 use tests::traffic::DEFINITIONS;
 
-/// Exit codes of `producer`.
+/// Exit codes of `splitstream apply`.
 const REFUSED: i32 = 3;
 const INVALID_INPUT: i32 = 4;
 

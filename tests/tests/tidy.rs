@@ -1,4 +1,4 @@
-//! The shape of the house as a test: who may import whom, what stands at the top level, how long a
+//! The structure of the repository as a test: who may import whom, what stands at the top level, how long a
 //! file may be, and what no source may contain. It reads `cargo metadata` and the files.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Our packages, each with those of ours that it may import, at any depth; its tests may import [`PARTS`]
-/// besides. No service imports a service, and `schemas` and `stats` never meet but in `aggregator`.
+/// besides. No service imports a service, and `schemas` and `stats` meet in no library but `aggregator`.
 const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("schemas", &[]),
     ("stats", &[]),

@@ -1,4 +1,4 @@
-//! Results and plans as text for a terminal. Pure.
+//! Results as text for a terminal. Pure.
 
 use crate::decision::{described, progress};
 use crate::document::{ExperimentResult, MetricResult};

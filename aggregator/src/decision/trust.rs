@@ -55,7 +55,7 @@ impl ExposedToSeveral {
 
 const FIND_OUT_WHY: &str = "find out why before reading any number here.";
 
-/// The first reason not to read any number.
+/// The first reason not to read any number. The other way to "invalid" is [`left_out::held_back`].
 pub(super) fn invalid(evidence: &Evidence<'_>) -> Option<Ruling> {
     exposed_to_several(evidence.exposed).or_else(|| missing_arm(evidence.srm)).or_else(|| split(evidence.srm))
 }

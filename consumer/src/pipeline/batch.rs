@@ -1,4 +1,4 @@
-//! A batch: a run of offsets of one Kafka partition that is filled row by row, closed by rows, bytes or age, and
+//! A batch: a run of offsets of one Kafka partition that is filled row by row, closed by rows, bytes, age, the process's memory or as a complete replay, and
 //! inserted as one block. It covers the offsets of duplicates and dead letters too, so that the batches of a
 //! partition form a chain without gaps. No clock and no network here.
 

@@ -1,4 +1,4 @@
-//! Ctrl-C, and the polite signals that mean the same: the first one asks the program to stop in order, the
+//! Ctrl-C, and SIGTERM and SIGHUP: the first one asks the program to stop in order, the
 //! second one ends it at once (the kernel then ends its children).
 
 use std::sync::atomic::{AtomicBool, Ordering};

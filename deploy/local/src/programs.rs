@@ -1,5 +1,5 @@
 //! Where the platform's own programs are: beside the running one. In a checkout they are built first, by
-//! the same cargo with the same profile, so that the demo and the tests never run yesterday's code.
+//! the same cargo with the same profile, so that the demo and the tests never run an old build.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

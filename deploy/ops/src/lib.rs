@@ -2,9 +2,8 @@
 //! orderly shutdown, exit codes and retries. It knows nothing of experiments, events or tables, and talks to nobody: the HTTP
 //! side is the package `frame`, the clients are `kafka` and `clickhouse-client`.
 //!
-//! A service's `main` reads as one line: read the [`config`], start the [`log`], hand a
-//! [`Shutdown`] to the work, serve the operator's routes beside it, and let
-//! [`main`] turn what comes back into an exit code.
+//! A service loads its [`config`], starts the [`log`], hands a [`Shutdown`] and a [`Health`] to its work and to its HTTP side,
+//! and [`main`] turns what comes back into an exit code.
 
 pub mod config;
 mod exit;

@@ -1,5 +1,5 @@
 //! Which variant a unit sees. Everything follows from the definitions and the unit: no clock, no store, no
-//! network, so the edge, the consumer that verifies and anybody with the vectors get the same answer.
+//! network, so the service that assigns, the consumer that verifies and anybody with the vectors get the same answer.
 
 mod allocation;
 mod evaluation;

@@ -2,7 +2,7 @@
 //! refuses it with a reason, and never waits; librdkafka sends the queue in compressed batches, each event
 //! once and in order whatever it has to repeat, for as long as it takes.
 //!
-//! Nothing ends silently: an event is delivered, or refused to the caller's face, or handed back to the
+//! Nothing ends silently: an event is delivered, or refused to the caller, or handed back to the
 //! [`Undelivered`] callback. A spool on disk for the time when Kafka is away fits between these two ends: it
 //! takes what [`Refused::QueueFull`] and the callback give, as the bytes that were to be sent, and emits it
 //! again later.

@@ -1,5 +1,6 @@
 //! Conditions over what is known of a unit: one test of one attribute, or several joined by `all`, `any`
-//! and `not`. Only the shape lives here; evaluation does not.
+//! and `not`. Only the shape is here; `targeting.rs` of the package `assignment` evaluates it. A new operator goes here,
+//! there, into `definition.schema.json`, and under a rule (`rule.rs`).
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Number, Value};

@@ -1,7 +1,7 @@
 //! Decoding in a worker. A message that can never be decoded is returned as such; one whose writer's schema cannot be
 //! had at the moment is waited for.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use kafka::registry::Unavailable;
@@ -37,12 +37,12 @@ impl PartitionState {
     ) -> Result<Result<Decoded<'a>, DecodeError>> {
         for pause in WRITERS_SCHEMA.pauses() {
             self.set_stalled(true);
+            self.readiness.doubt(Instant::now(), &format!("the writer's schema: {error}"));
             let (topic, partition, offset) = (&self.place.topic, self.place.partition, message.offset);
             tracing::warn!(topic, partition, offset, %error, "cannot go on without the writer's schema");
             if self.stopped_within(pause) {
                 return Err(error).context("told to stop while waiting for a writer's schema");
             }
-            self.set_stalled(false);
             error = match decode(self.place.table, message.payload, &mut self.plans) {
                 Ok(decoded) => return Ok(Ok(decoded)),
                 Err(PlanError::Undecodable(error)) => return Ok(Err(error)),

@@ -1,4 +1,4 @@
-//! `local keep`: the process behind `splitstream local up`. It starts everything, starts again what dies, and stops
+//! `splitstream local keep`: the process behind `splitstream local up`. It starts everything, starts again what dies, and stops
 //! everything on SIGTERM; if it is killed itself, the kernel ends the rest.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! `splitstream local up`: builds and fetches in the foreground, then sends `local keep` on its way and returns when
+//! `splitstream local up`: builds and fetches in the foreground, then starts `splitstream local keep` in the background and returns when
 //! everything runs.
 
 use std::fs;
@@ -89,7 +89,7 @@ fn state_of(keeper: &Detached, dir: &Path) -> Result<Option<State>> {
     Ok(State::load(dir)?.filter(|state| state.owner == keeper.identity))
 }
 
-/// The same wishes, for `local keep`.
+/// The same options, for `local keep`.
 fn keep_args(wanted: &Wanted) -> Vec<String> {
     let mut args = vec!["local".to_owned(), "keep".to_owned()];
     let servers = &wanted.servers;
