@@ -116,6 +116,27 @@ fn a_phase_with_an_alarm_may_be_left_out_and_is_told_of() {
     assert!(reason.contains(" The units of phase 1 (the split was off) are left out. At look 1"), "{reason}");
 }
 
+/// The harm of the first phase, which its alarm explains, hid that of the second, which was left out by choice.
+#[test]
+fn harm_of_a_second_phase_holds_back_though_the_first_had_an_alarm() {
+    let mut story = Story::of(json!({}));
+    story.analyze(&WORSE);
+    story.analyze(&[(6_000, 780), (7_000, 700)]);
+    story.open_phase(&HALVES);
+    story.analyze(&WORSE);
+    assert_eq!(story.last().decision.verdict, Verdict::Stop, "{}", story.last().decision.reason);
+    story.open_phase(&HALVES);
+    story.exclude(2);
+    story.analyze(&BETTER);
+    let decision = &story.last().decision;
+    assert_eq!(decision.verdict, Verdict::Invalid, "{}", decision.reason);
+    assert!(
+        decision.reason.contains("with phase 2, which is left out now, `b` did harm"),
+        "{}",
+        decision.reason
+    );
+}
+
 /// Every verdict says what it leaves out, on every surface, in the owner's words.
 #[test]
 fn every_verdict_says_what_is_left_out_and_why() {

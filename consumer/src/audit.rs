@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::dead_letters::{DeadLetterOffsets, DeadLetterProducer};
 use crate::forget::{Ledger, LedgerKey};
 use crate::pipeline::batch::Span;
+use crate::pipeline::protocol::Note;
 use crate::pipeline::rows::Table;
 use crate::pipeline::schema_cache::SchemaCache;
 use crate::pipeline::store::{Place, Store};
@@ -230,6 +231,8 @@ impl Auditor {
         let (committed, ends) = match current {
             true => tokio::task::block_in_place(|| {
                 let committed = self.reader.committed(&place.topic, place.partition)?;
+                let committed =
+                    committed.and_then(|(offset, note)| Committed::of(offset, &note, place.epoch));
                 anyhow::Ok((committed, Some(self.reader.watermarks(&place.topic, place.partition)?)))
             })?,
             false => (None, None),
@@ -247,7 +250,7 @@ impl Auditor {
             partition: place.partition,
             epoch: place.epoch,
             covered: chain.span().map(|span| [span.first, span.last]),
-            committed,
+            committed: committed.map(|committed| committed.offset),
             topic_ends_at: shorter.map(|ends| ends.high),
             batches: chain.clusters.iter().map(|cluster| cluster.links.len() as u64).sum(),
             rows: chain.clusters.iter().flat_map(|cluster| &cluster.links).map(|link| link.rows).sum(),
@@ -288,9 +291,35 @@ impl Auditor {
     }
 }
 
+/// What the group has committed of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Committed {
+    offset: u64,
+    /// From here on nothing that was committed became a row; `None` where the note beside it does not say.
+    tail: Option<u64>,
+}
+
+impl Committed {
+    /// `None` for what was committed in another epoch: its offsets are not those of these rows.
+    fn of(offset: u64, note: &str, epoch: u32) -> Option<Committed> {
+        match Note::parse(note) {
+            Ok(Some(note)) if note.epoch != epoch => None,
+            Ok(Some(note)) => {
+                Some(Committed { offset, tail: Some(note.durable.map_or(0, |durable| durable + 1)) })
+            }
+            Ok(None) | Err(_) => Some(Committed { offset, tail: None }),
+        }
+    }
+}
+
 /// What should be in the table before the first batch and behind the last: everything that Kafka still has before the
 /// first, everything that the group has committed behind the last, and what Kafka has dropped behind it.
-fn outside(chain: &Chain, committed: Option<u64>, ends: Option<Watermarks>, depth: Depth) -> Vec<Missing> {
+fn outside(
+    chain: &Chain,
+    committed: Option<Committed>,
+    ends: Option<Watermarks>,
+    depth: Depth,
+) -> Vec<Missing> {
     let mut outside = Vec::new();
     let Some(ends) = ends else { return outside };
     let covered = chain.span();
@@ -306,14 +335,23 @@ fn outside(chain: &Chain, committed: Option<u64>, ends: Option<Watermarks>, dept
         return outside;
     }
     let next = covered.map_or(ends.low, |covered| covered.last + 1);
-    if let Some(committed) = committed
-        && next < committed
+    if let Some(Committed { offset, tail }) = committed
+        && next < offset
     {
-        outside.push(Missing { span: Span { first: next, last: committed - 1 }, location: Location::End });
+        let tail = tail.map_or(offset, |tail| tail.clamp(next, offset));
+        if next < tail {
+            outside.push(Missing { span: Span { first: next, last: tail - 1 }, location: Location::End });
+        }
+        if tail < offset {
+            outside.push(Missing { span: Span { first: tail, last: offset - 1 }, location: Location::Tail });
+        }
     }
     // What the log has dropped before anybody took it. A partition that nothing was ever taken of begins where its log does.
-    let taken = committed.map_or(next, |committed| committed.max(next));
-    if (covered.is_some() || committed.is_some()) && taken < ends.low {
+    let committed = committed.map(|committed| committed.offset);
+    let taken = committed.max(covered.map(|covered| covered.last + 1));
+    if let Some(taken) = taken
+        && taken < ends.low
+    {
         outside.push(Missing { span: Span { first: taken, last: ends.low - 1 }, location: Location::End });
     }
     outside
@@ -351,21 +389,43 @@ mod tests {
         Chain::of(vec![Link { span: span(first, last), rows: 1, offsets: 1, ingest_ms: 0 }])
     }
 
+    fn committed(offset: u64) -> Option<Committed> {
+        Some(Committed { offset, tail: None })
+    }
+
+    /// Markers, duplicates and dead letters at the end were called lost once Kafka's retention had dropped them.
+    #[test]
+    fn a_tail_without_rows_is_no_loss() {
+        let note = Note { epoch: 1, topic: None, durable: Some(9), intent: None }.to_string();
+        let tail = Committed::of(12, &note, 1);
+        assert_eq!(tail, Some(Committed { offset: 12, tail: Some(10) }), "{note}");
+        assert_eq!(Committed::of(12, &note, 2), None);
+        assert_eq!(Committed::of(12, "", 1), committed(12));
+        let ends = Some(Watermarks { low: 12, high: 12 });
+        let missing = |first, last, location| Missing { span: span(first, last), location };
+        assert_eq!(outside(&chain(2, 9), tail, ends, Depth::Whole), [missing(10, 11, Location::Tail)]);
+        // Rows that the note knows of and the table does not have are missing all the same.
+        assert_eq!(
+            outside(&chain(2, 7), tail, ends, Depth::Whole),
+            [missing(8, 9, Location::End), missing(10, 11, Location::Tail)]
+        );
+    }
+
     #[test]
     fn what_should_be_there_outside_of_the_batches() {
         let ends = Some(Watermarks { low: 2, high: 30 });
         assert_eq!(
-            outside(&chain(5, 9), Some(12), ends, Depth::Whole),
+            outside(&chain(5, 9), committed(12), ends, Depth::Whole),
             [
                 Missing { span: span(2, 4), location: Location::Beginning },
                 Missing { span: span(10, 11), location: Location::End }
             ]
         );
-        assert_eq!(outside(&chain(2, 9), Some(10), ends, Depth::Whole), []);
+        assert_eq!(outside(&chain(2, 9), committed(10), ends, Depth::Whole), []);
         assert_eq!(outside(&chain(2, 9), None, ends, Depth::Whole), []);
-        assert_eq!(outside(&chain(5, 9), Some(12), None, Depth::Whole), []);
+        assert_eq!(outside(&chain(5, 9), committed(12), None, Depth::Whole), []);
         assert_eq!(
-            outside(&Chain::default(), Some(12), ends, Depth::Whole),
+            outside(&Chain::default(), committed(12), ends, Depth::Whole),
             [Missing { span: span(2, 11), location: Location::End }]
         );
     }
@@ -375,20 +435,22 @@ mod tests {
     fn what_the_log_dropped_before_it_was_taken_is_missing() {
         let ends = Some(Watermarks { low: 20, high: 30 });
         let dropped = |first: u64| [Missing { span: span(first, 19), location: Location::End }];
-        assert_eq!(outside(&chain(2, 9), Some(10), ends, Depth::Whole), dropped(10));
+        assert_eq!(outside(&chain(2, 9), committed(10), ends, Depth::Whole), dropped(10));
         assert_eq!(outside(&chain(2, 9), None, ends, Depth::Since { ingest_ms: 0 }), dropped(10));
-        assert_eq!(outside(&chain(2, 9), Some(15), ends, Depth::Whole)[1..], dropped(15));
-        assert_eq!(outside(&chain(2, 25), Some(26), ends, Depth::Whole), []);
+        assert_eq!(outside(&chain(2, 9), committed(15), ends, Depth::Whole)[1..], dropped(15));
+        assert_eq!(outside(&chain(2, 25), committed(26), ends, Depth::Whole), []);
         assert_eq!(outside(&Chain::default(), None, ends, Depth::Whole), []);
+        // All that was taken so far were dead letters.
+        assert_eq!(outside(&Chain::default(), committed(10), ends, Depth::Whole), dropped(10));
     }
 
     #[test]
     fn of_recent_batches_only_what_lies_behind_them_is_asked_for() {
         let (ends, recent) = (Some(Watermarks { low: 2, high: 30 }), Depth::Since { ingest_ms: 7 });
         assert_eq!(
-            outside(&chain(5, 9), Some(12), ends, recent),
+            outside(&chain(5, 9), committed(12), ends, recent),
             [Missing { span: span(10, 11), location: Location::End }]
         );
-        assert_eq!(outside(&Chain::default(), Some(12), ends, recent), []);
+        assert_eq!(outside(&Chain::default(), committed(12), ends, recent), []);
     }
 }

@@ -30,6 +30,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 pub struct TopicReader {
     consumer: BaseConsumer,
     group: String,
+    silence_max: Duration,
 }
 
 /// The ends of a partition in Kafka: its first offset, and the offset after its last.
@@ -57,7 +58,12 @@ impl TopicReader {
             .set("queued.max.messages.kbytes", "16384")
             .create()
             .context("making the reader of the log")?;
-        Ok(TopicReader { consumer, group: group.to_owned() })
+        Ok(TopicReader { consumer, group: group.to_owned(), silence_max: SILENCE_MAX })
+    }
+
+    /// The same with a shorter bound on the broker's silence while a span is read.
+    pub fn silent_for_at_most(self, silence_max: Duration) -> TopicReader {
+        TopicReader { silence_max, ..self }
     }
 
     /// The number of partitions of a topic; 0 if there is no such topic.
@@ -83,15 +89,17 @@ impl TopicReader {
         Ok(Watermarks { low: known(low)?, high: known(high)? })
     }
 
-    /// The offset that the group has committed.
-    pub fn committed(&self, topic: &str, partition: u16) -> Result<Option<u64>> {
+    /// The offset that the group has committed, and the text beside it.
+    pub fn committed(&self, topic: &str, partition: u16) -> Result<Option<(u64, String)>> {
         let mut asked = TopicPartitionList::new();
         asked.add_partition(topic, partition.into());
         let answered = ask_leader(|| self.consumer.committed_offsets(asked.clone(), ANSWERS_WITHIN))
             .with_context(|| format!("asking what `{}` has committed of {topic}/{partition}", self.group))?;
-        let found = answered.find_partition(topic, partition.into()).map(|found| found.offset());
-        Ok(match found {
-            Some(Offset::Offset(offset)) => u64::try_from(offset).ok(),
+        let Some(found) = answered.find_partition(topic, partition.into()) else { return Ok(None) };
+        Ok(match found.offset() {
+            Offset::Offset(offset) => {
+                u64::try_from(offset).ok().map(|offset| (offset, found.metadata().to_owned()))
+            }
             _ => None,
         })
     }
@@ -154,7 +162,7 @@ impl TopicReader {
                 }
                 None => {}
             }
-            if last_received.elapsed() > SILENCE_MAX {
+            if last_received.elapsed() > self.silence_max {
                 bail!("the broker sends nothing of {topic}/{partition} from {} on", span.first);
             }
         };

@@ -17,7 +17,7 @@ pub(super) struct Asked {
     pub(super) has_boundary: bool,
 }
 
-/// The first look of each side that showed something with such a phase. `alpha_then` is that of a treatment's always-valid
+/// The first look of each side that showed something with phases that no such look before had. `alpha_then` is that of a treatment's always-valid
 /// test, by the last phase there was.
 pub(super) fn shown_before(
     past: &PastLooks<'_>,
@@ -33,7 +33,7 @@ pub(super) fn shown_before(
         let last = kept.phases.iter().map(|of| of.phase).max().unwrap_or_default();
         let recorded = u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1);
         let Some(found) = found(kept, left_out, asked, alpha_then(last), recorded)? else { continue };
-        if shown.iter().all(|before| before.side != found.side) {
+        if shown.iter().all(|before| before.side != found.side || !phases.is_subset(&before.phases)) {
             shown.push(ShownBefore { treatment: past.names.treatment.clone(), phases, ..found });
         }
     }

@@ -43,6 +43,8 @@ pub enum Location {
     Beginning,
     /// Behind the last batch, before the group's committed offset.
     End,
+    /// There too, where the group has noted that nothing became a row: markers, duplicates, dead letters.
+    Tail,
 }
 
 /// Rows ingested before this time have expired in a table that keeps them for `days`. A day's partition expires as a
@@ -114,7 +116,7 @@ impl Findings {
     fn set_aside(&mut self, location: Location, gone: &[Span], expired_before_ms: Option<i64>) {
         let offsets: u64 = gone.iter().map(|span| length(*span)).sum();
         match location {
-            Location::Batch => self.gone_of_batches.extend(gone),
+            Location::Batch | Location::Tail => self.gone_of_batches.extend(gone),
             Location::Gap { next_ingest_ms }
                 if expired_before_ms.is_some_and(|before| next_ingest_ms < before) =>
             {

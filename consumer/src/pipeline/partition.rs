@@ -101,6 +101,8 @@ struct PartitionState {
     reached: Option<u64>,
     /// When something last came, or the broker last said that there is nothing.
     last_received: Instant,
+    /// When the broker was last asked for the end of the partition.
+    end_asked: Instant,
     /// librdkafka does not fetch the partition until it is assigned again.
     must_rejoin: bool,
     /// The committed offset, as far as this worker knows.
@@ -151,6 +153,7 @@ impl Worker {
             gap: None,
             reached: None,
             last_received: Instant::now(),
+            end_asked: Instant::now(),
             must_rejoin: false,
             committed: 0,
             unacknowledged: Vec::new(),
@@ -254,12 +257,19 @@ impl Worker {
                 state.note_lag(state.passed());
                 state.went_forward();
             }
-            let silence_max = if at_end { SILENCE_MAX } else { SILENCE_BEFORE_END_MAX };
-            if taken == 0 && state.last_received.elapsed() >= silence_max && !state.is_full() {
-                state.last_received = Instant::now();
-                match state.check_end() {
-                    Ok(()) if nothing_open => state.went_forward(),
-                    Ok(()) => {}
+            let asks_after = if at_end { SILENCE_MAX } else { SILENCE_BEFORE_END_MAX };
+            let silence = state.last_received.elapsed();
+            let asked = state.end_asked.max(state.last_received).elapsed();
+            if taken == 0 && asked >= asks_after && !state.is_full() {
+                state.end_asked = Instant::now();
+                match state.check_end(silence) {
+                    Ok(true) => {
+                        state.last_received = Instant::now();
+                        if nothing_open {
+                            state.went_forward();
+                        }
+                    }
+                    Ok(false) => {}
                     Err(error) => return Some(state.doubt("silence", &error)),
                 }
             }

@@ -22,7 +22,8 @@ pub fn exit_of(cause: &(dyn Cause + 'static)) -> Option<Exit> {
     if let KafkaError::ClientConfig(..) = error {
         return Some(Exit::InvalidInput);
     }
-    (Transient::of(error) == Some(Transient::NoAnswer)).then_some(Exit::Unreachable)
+    // Nobody answered, or nobody leads for long.
+    Transient::of(error).map(|_| Exit::Unreachable)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 use schemas::{Micros, Uuid};
 
-use super::{PartitionState, Shared, micros_now};
+use super::{PartitionState, SILENCE_MAX, Shared, micros_now};
 use crate::pipeline::batch::{Batch, Span, Stamp};
 use crate::pipeline::dedupe::Window;
 use crate::pipeline::fetch::high_watermark;
@@ -19,6 +19,8 @@ use crate::topic_reader::TopicReader;
 use kafka::TopicId;
 
 pub(super) const KAFKA_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+/// Longest wait for the end of a partition to be read again; a worker that is told to stop waits for it.
+const READ_AGAIN_MAX: Duration = Duration::from_secs(5);
 
 impl PartitionState {
     /// Everything before this offset has been taken or is not a message.
@@ -40,31 +42,31 @@ impl PartitionState {
         }
     }
 
-    /// Nothing has come for a while. It is an error if the partition goes on behind what was taken.
-    pub(super) fn check_end(&mut self) -> Result<()> {
+    /// Whether the partition ends here, asked after `silence`. A fetch may lag for a while; after [`SILENCE_MAX`] it is an
+    /// error if the partition goes on behind what was taken.
+    pub(super) fn check_end(&mut self, silence: Duration) -> Result<bool> {
         let Place { topic, partition, .. } = &self.place.clone();
         let (_, high) = self
             .consumer
             .fetch_watermarks(topic, i32::from(*partition), KAFKA_ANSWERS_WITHIN)
             .context("asking the broker for the end of the partition")?;
         let next = self.passed();
-        let Some(high) = u64::try_from(high).ok().filter(|high| *high > next) else { return Ok(()) };
-        // Compaction leaves ends of logs that hold nothing and that no position passes: read once more, by itself.
-        let mut holds_message = false;
-        TopicReader::open(&self.shared.kafka, &self.shared.group)?.read(
-            topic,
-            *partition,
-            Span { first: next, last: high - 1 },
-            |_, _| {
-                holds_message = true;
-                Ok(())
-            },
-        )?;
-        if holds_message {
-            return Err(anyhow!("nothing comes from offset {next} on, though the partition ends at {high}"));
+        let Some(high) = u64::try_from(high).ok().filter(|high| *high > next) else { return Ok(true) };
+        if silence < SILENCE_MAX {
+            return Ok(false);
         }
+        // Compaction leaves ends of logs that hold nothing and that no position passes: read once more, by itself, up to the
+        // first message.
+        let span = Span { first: next, last: high - 1 };
+        let reader =
+            TopicReader::open(&self.shared.kafka, &self.shared.group)?.silent_for_at_most(READ_AGAIN_MAX);
+        reader.read(topic, *partition, span, |offset, _| {
+            Err(anyhow!(
+                "nothing comes from offset {next} on, though the partition has a message at {offset}"
+            ))
+        })?;
         self.note_reached(Some(high));
-        Ok(())
+        Ok(true)
     }
 
     pub(super) fn end_inserts(&self) -> Result<()> {
