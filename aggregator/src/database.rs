@@ -16,9 +16,6 @@ use serde::Serialize;
 /// first.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The server's codes for "no such table" and "no such database".
-const NO_TABLES: [&str; 2] = ["Code: 60.", "Code: 81."];
-
 /// A client with its bounds; clones share its connections.
 #[derive(Clone)]
 pub struct Database {
@@ -90,11 +87,9 @@ fn failure(error: Error) -> anyhow::Error {
         Error::Network(_) | Error::TimedOut => anyhow::Error::new(error)
             .context("ClickHouse cannot be reached; is it running, and is clickhouse.url right?")
             .context(Exit::Unreachable),
-        Error::BadResponse(message) if NO_TABLES.iter().any(|code| message.starts_with(code)) => {
-            anyhow::Error::new(error)
-                .context("the tables are not there; `splitstream migrate` makes them")
-                .context(Exit::Unreachable)
-        }
+        missing if clickhouse_client::tables_are_missing(missing) => anyhow::Error::new(error)
+            .context("the tables are not there; `splitstream migrate` makes them")
+            .context(Exit::Unreachable),
         _ => anyhow::Error::new(error),
     }
 }

@@ -5,23 +5,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use backon::BlockingRetryable;
-use ops::retry::{End, Retry};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::pipeline::batch::Span;
-use kafka::{TopicId, Transient};
+use kafka::{ELECTION, TopicId, Transient};
 
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
-/// While nobody leads a partition or coordinates the group: a broker that was just restarted answers before it does,
-/// and librdkafka does not ask these questions again.
-const ELECTION: Retry = Retry {
-    first: Duration::from_millis(150),
-    longest: Duration::from_millis(300),
-    end: End::Within(Duration::from_secs(30)),
-};
 const POLL_WAIT: Duration = Duration::from_millis(200);
 /// Longest silence while a span is read.
 const SILENCE_MAX: Duration = Duration::from_secs(60);

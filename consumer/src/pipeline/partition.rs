@@ -252,15 +252,18 @@ impl Worker {
                     Err(error) => state.doubt("dead_letters", &error),
                 });
             }
+            if taken > 0 {
+                continue;
+            }
             let at_end = state.is_at_end();
-            if nothing_open && taken == 0 && at_end {
+            if nothing_open && at_end {
                 state.note_lag(state.passed());
                 state.went_forward();
             }
             let asks_after = if at_end { SILENCE_MAX } else { SILENCE_BEFORE_END_MAX };
             let silence = state.last_received.elapsed();
             let asked = state.end_asked.max(state.last_received).elapsed();
-            if taken == 0 && asked >= asks_after && !state.is_full() {
+            if asked >= asks_after && !state.is_full() {
                 state.end_asked = Instant::now();
                 match state.check_end(silence) {
                     Ok(true) => {

@@ -15,11 +15,14 @@ pub fn exit_of(cause: &(dyn Cause + 'static)) -> Option<Exit> {
     match cause.downcast_ref::<Error>()? {
         Error::Network(_) | Error::TimedOut => Some(Exit::Unreachable),
         Error::BadResponse(text) if text.starts_with(LOGIN_REFUSED) => Some(Exit::InvalidInput),
-        Error::BadResponse(text) if NO_TABLES.iter().any(|code| text.starts_with(code)) => {
-            Some(Exit::Unreachable)
-        }
+        error if tables_are_missing(error) => Some(Exit::Unreachable),
         _ => None,
     }
+}
+
+/// Whether the server says that there are no such tables: they are to be made.
+pub fn tables_are_missing(error: &Error) -> bool {
+    matches!(error, Error::BadResponse(text) if NO_TABLES.iter().any(|code| text.starts_with(code)))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
-pub use exit::exit_of;
+pub use exit::{exit_of, tables_are_missing};
 
 mod exit;
 

@@ -13,4 +13,4 @@ pub use client::{ANSWER_WITHIN, ConnectError, EndsAreExpected};
 pub use exit::exit_of;
 pub use log::{LogError, OrderedLog, Proposal, Record};
 pub use topic_id::TopicId;
-pub use transient::Transient;
+pub use transient::{ELECTION, Transient};

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use backon::Retryable;
 use ops::config::Kafka;
-use ops::retry::{self, Retry};
 use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
@@ -23,7 +22,7 @@ use uuid::Uuid;
 
 use crate::client::{self, ANSWER_WITHIN, ConnectError, EndsAreExpected};
 use crate::topic_id::TopicId;
-use crate::transient::Transient;
+use crate::transient::{ELECTION, LED_WITHIN, Transient};
 
 /// How long a write is tried before its outcome is looked for in the log instead.
 const WRITE_WITHIN: Duration = Duration::from_secs(15);
@@ -32,15 +31,6 @@ const WRITE_WITHIN: Duration = Duration::from_secs(15);
 const READ_BACK_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks.
 const READ_BACK_EVERY: Duration = Duration::from_millis(200);
-/// How long the log may be without a leader that answers. A broker that was restarted answers before it leads;
-/// where another takes over, the election takes seconds.
-const LED_WITHIN: Duration = Duration::from_secs(30);
-/// Its leader is asked again meanwhile.
-const ELECTION: Retry = Retry {
-    first: Duration::from_millis(150),
-    longest: Duration::from_millis(300),
-    end: retry::End::Within(LED_WITHIN),
-};
 
 /// The log, read up to some offset.
 pub struct OrderedLog {
