@@ -76,7 +76,7 @@ pub struct ExperimentResult {
     /// Of the primary metric: the control against each treatment.
     pub tests: Vec<Test>,
     /// Of the primary metric and the first treatment.
-    pub always_valid: Option<AlwaysValid>,
+    pub always_valid: Option<AlwaysValidResult>,
     pub srm: SampleRatio,
     pub decision: Decision,
     pub sql: Vec<CountingQuery>,
@@ -157,7 +157,7 @@ pub struct MetricResult {
     pub variants: Vec<VariantResult>,
     /// The control against each treatment.
     pub tests: Vec<Test>,
-    pub always_valid: Vec<AlwaysValid>,
+    pub always_valid: Vec<AlwaysValidResult>,
     /// Of the primary metric, where the plan names a horizon; each then decides in place of the always-valid
     /// interval.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -221,7 +221,7 @@ pub struct AcrossPhases {
 
 /// What holds however often one looks: an asymptotic confidence sequence. Treatment minus control.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AlwaysValid {
+pub struct AlwaysValidResult {
     pub metric: String,
     pub control: String,
     pub treatment: String,

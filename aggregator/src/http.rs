@@ -6,7 +6,7 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use frame::{error, failed, failure_noted};
+use http_server::{error, failed, failure_noted};
 use schemas::key::is_key;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

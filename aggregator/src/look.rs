@@ -1,5 +1,5 @@
 //! What a look at an experiment saw and spent, as the log of looks keeps it, and what the earlier looks mean for the
-//! next one. All statistical state is here: a document is never read for it. Pure; [`crate::looks`] keeps the looks in
+//! next one. All statistical state is here: a document is never read for it. Pure; [`crate::look_log`] keeps the looks in
 //! order.
 
 use std::collections::BTreeSet;

@@ -101,27 +101,29 @@ fn after_prerequisites(mut waiting: Vec<Definition>) -> Vec<Definition> {
     ordered
 }
 
-/// Proposes one definition, unless it holds already or can be known to be refused: what cannot be accepted
-/// is not put on a log that is kept for ever.
+/// Proposes one definition, unless it holds already or the log's rule refuses it as things stand: what cannot be
+/// accepted is not put on a log that is kept for ever. The verdict is the log's own, after the record is read back:
+/// somebody else may have been first.
 pub async fn apply(
     log: &mut DefinitionLog,
     written: Definition,
     signature: &Signature,
 ) -> Result<Applied, LogError> {
     let named = Named::of(log.definitions(), &written);
-    let prepared = prepare(log.definitions(), written, signature, Uuid::now_v7())?;
-    let (change, changed) = match prepared {
+    let Proposal { change, changed } = match prepare(log.definitions(), written, signature, Uuid::now_v7()) {
         Prepared::Settled(verdict) => return Ok(named.applied(verdict, Vec::new())),
-        Prepared::Propose { change, changed } => (change, changed),
+        Prepared::Propose(proposal) => proposal,
     };
-    let verdict = match log.propose(&change).await? {
-        Ok(accepted) => Verdict::Accepted { version: accepted.version },
-        Err(refusal) => Verdict::Refused { reason: refusal.to_string() },
-    };
-    Ok(named.applied(verdict, changed))
+    if let Err(refusal) = log.definitions().judge(&change)? {
+        return Ok(named.applied(refused(&refusal), Vec::new()));
+    }
+    Ok(match log.propose(&change).await? {
+        Ok(accepted) => named.applied(Verdict::Accepted { version: accepted.version }, changed),
+        Err(refusal) => named.applied(refused(&refusal), changed),
+    })
 }
 
-/// What [`apply`] would do with all of them, one after the other, if nobody else writes.
+/// Returns what [`apply`] would do with all of them, one after the other, if nobody else writes.
 pub fn rehearse(
     definitions: &Definitions,
     written: Vec<Definition>,
@@ -131,17 +133,15 @@ pub fn rehearse(
     let mut all = Vec::new();
     for written in written {
         let named = Named::of(&definitions, &written);
-        let applied = match prepare(&definitions, written, signature, Uuid::now_v7())? {
+        all.push(match prepare(&definitions, written, signature, Uuid::now_v7()) {
             Prepared::Settled(verdict) => named.applied(verdict, Vec::new()),
-            Prepared::Propose { change, changed } => {
-                let verdict = match definitions.apply(definitions.next_offset(), &change)? {
-                    Ok(_) => Verdict::WouldBeAccepted,
-                    Err(refusal) => refused(&refusal),
-                };
-                named.applied(verdict, changed)
+            Prepared::Propose(Proposal { change, changed }) => {
+                match definitions.apply(definitions.next_offset(), &change)? {
+                    Ok(_) => named.applied(Verdict::WouldBeAccepted, changed),
+                    Err(refusal) => named.applied(refused(&refusal), Vec::new()),
+                }
             }
-        };
-        all.push(applied);
+        });
     }
     Ok(all)
 }
@@ -170,8 +170,16 @@ impl Named {
 }
 
 enum Prepared {
+    /// Nothing is to be proposed.
     Settled(Verdict),
-    Propose { change: Change, changed: Vec<Changed> },
+    Propose(Proposal),
+}
+
+/// A change that the log has not judged yet.
+struct Proposal {
+    change: Change,
+    /// Compared with the version that it is based on.
+    changed: Vec<Changed>,
 }
 
 fn prepare(
@@ -179,16 +187,16 @@ fn prepare(
     written: Definition,
     signature: &Signature,
     change_id: Uuid,
-) -> Result<Prepared, UnknownRule> {
+) -> Prepared {
     let definition = match assignment::resolve(definitions, written) {
         Ok(definition) => definition,
-        Err(problem) => return Ok(Prepared::Settled(refused(&Refusal::NotAllowed(vec![problem])))),
+        Err(problem) => return Prepared::Settled(refused(&Refusal::NotAllowed(vec![problem]))),
     };
     let current = definitions.current_of(&definition);
     if let Some(current) = current
         && current.definition == definition
     {
-        return Ok(Prepared::Settled(Verdict::Unchanged { version: current.version }));
+        return Prepared::Settled(Verdict::Unchanged { version: current.version });
     }
     let change = Change {
         change_id,
@@ -200,13 +208,8 @@ fn prepare(
         author: signature.author.clone(),
         reason: signature.reason.clone(),
     };
-    Ok(match definitions.judge(&change)? {
-        Ok(_) => {
-            let changed = diff(current.map(|current| &current.definition), &definition);
-            Prepared::Propose { change, changed }
-        }
-        Err(refusal) => Prepared::Settled(refused(&refusal)),
-    })
+    let changed = diff(current.map(|current| &current.definition), &definition);
+    Prepared::Propose(Proposal { change, changed })
 }
 
 fn refused(refusal: &Refusal) -> Verdict {
@@ -312,8 +315,8 @@ slots: 5000
     fn what_holds_already_is_unchanged_and_what_is_missing_is_named() {
         let metric = parse_file("{kind: metric, key: m, event: e, type: count}").unwrap();
         let mut definitions = Definitions::default();
-        let Prepared::Propose { change, .. } =
-            prepare(&definitions, metric[0].clone(), &signature(), Uuid::from_u128(1)).unwrap()
+        let Prepared::Propose(Proposal { change, .. }) =
+            prepare(&definitions, metric[0].clone(), &signature(), Uuid::from_u128(1))
         else {
             panic!("a new metric is proposed");
         };

@@ -375,7 +375,7 @@ impl AliasRows {
 }
 
 /// What the log's rule said of a change.
-pub struct Verdict {
+pub struct RuleVerdict {
     /// Empty if accepted.
     pub refusal: String,
 }
@@ -399,7 +399,7 @@ columns! {
 }
 
 impl DefinitionRows {
-    pub fn push(&mut self, change: &Change, verdict: &Verdict, changed_at_ms: i64, offset: u64) {
+    pub fn push(&mut self, change: &Change, verdict: &RuleVerdict, changed_at_ms: i64, offset: u64) {
         let Change { change_id, rule_version, kind, key, based_on, definition, author, reason } = change;
         self.version.push((offset + 1).to_le_bytes());
         self.change_id.push(*change_id);

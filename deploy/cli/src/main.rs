@@ -36,9 +36,9 @@ enum Command {
     Producer(producer::command::Command),
     /// The service that carries events from Kafka into ClickHouse
     #[command(subcommand)]
-    Consumer(consumer::commands::Service),
+    Consumer(consumer::command::Service),
     #[command(flatten)]
-    Tables(consumer::commands::Command),
+    Tables(consumer::command::Command),
     /// The service that counts, tests and decides
     #[command(subcommand)]
     Aggregator(aggregator::command::Service),
@@ -69,13 +69,13 @@ fn main() -> ExitCode {
         Command::Producer(command) => {
             ops::main(async { producer::command::run(&load(config)?, command).await })
         }
-        Command::Consumer(consumer::commands::Service::Run) => {
+        Command::Consumer(consumer::command::Service::Run) => {
             consumer::heap::keep_memory();
-            ops::main(async { consumer::commands::serve(load(config)?).await })
+            ops::main(async { consumer::command::serve(load(config)?).await })
         }
         Command::Tables(command) => {
             consumer::heap::keep_memory();
-            ops::main(consumer::commands::run(config, command))
+            ops::main(consumer::command::run(config, command))
         }
         Command::Aggregator(aggregator::command::Service::Run) => {
             ops::main(async { aggregator::command::serve(load(config)?).await })
@@ -114,7 +114,7 @@ fn show_settings(service: Service, config: Option<&Path>) -> Result<Exit> {
     let text = match service {
         Service::Producer => render(&load::<producer::config::Config>(config)?),
         Service::Consumer => render(&load::<consumer::config::Config>(config)?),
-        Service::Aggregator => render(&load::<aggregator::settings::Settings>(config)?),
+        Service::Aggregator => render(&load::<aggregator::config::Config>(config)?),
     };
     print!("{text}");
     Ok(Exit::Done)

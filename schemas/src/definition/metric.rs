@@ -180,17 +180,18 @@ impl Metric {
         }
     }
 
-    /// Everything wrong with the metric.
+    /// Everything that is out of range.
     pub(super) fn check(&self) -> Vec<Problem> {
-        Written::from(self.clone()).check()
+        let mut problems = check_window(self.window_hours);
+        problems.extend(check_options(self.winsorize(), self.quantile(), self.retention_days()));
+        problems
     }
 
-    /// From JSON, with everything that is wrong where the fields can be read.
+    /// Reads a metric from JSON. One that is out of range is still a metric, which [`Metric::check`] refuses; one
+    /// whose options do not belong to its type is none.
     pub(super) fn read(value: Value) -> Result<Metric, Unfit> {
         let written: Written = reading::read(value).map_err(Unfit::Unreadable)?;
-        let problems = written.check();
-        // What is out of range is a metric, if a wrong one; what does not fit its type is none.
-        written.metric().ok_or(Unfit::Misfit(problems))
+        written.metric().map_err(Unfit::Misfit)
     }
 }
 
@@ -252,29 +253,39 @@ impl From<Metric> for Written {
 }
 
 impl Written {
-    /// `None` where an option is missing, or one is there that belongs to another type.
-    fn metric(self) -> Option<Metric> {
-        if self.misplaced().next().is_some() {
-            return None;
-        }
+    /// # Errors
+    /// Everything that is wrong, if an option is missing or one is given that belongs to another type.
+    fn metric(self) -> Result<Metric, Vec<Problem>> {
         let kind = match self.metric_type {
-            MetricType::Conversion => MetricKind::Conversion,
-            MetricType::Count => MetricKind::Count { winsorize: self.winsorize },
-            MetricType::Mean => MetricKind::Mean { winsorize: self.winsorize },
-            MetricType::Ratio => MetricKind::Ratio { denominator_event: self.denominator_event? },
-            MetricType::Retention => MetricKind::Retention { days: self.retention_days? },
-            MetricType::Quantile => MetricKind::Quantile { quantile: self.quantile? },
-            MetricType::Funnel => MetricKind::Funnel { then_events: self.then_events },
+            MetricType::Conversion => Some(MetricKind::Conversion),
+            MetricType::Count => Some(MetricKind::Count { winsorize: self.winsorize }),
+            MetricType::Mean => Some(MetricKind::Mean { winsorize: self.winsorize }),
+            MetricType::Ratio => self
+                .denominator_event
+                .clone()
+                .map(|denominator_event| MetricKind::Ratio { denominator_event }),
+            MetricType::Retention => self.retention_days.map(|days| MetricKind::Retention { days }),
+            MetricType::Quantile => self.quantile.map(|quantile| MetricKind::Quantile { quantile }),
+            MetricType::Funnel => Some(MetricKind::Funnel { then_events: self.then_events.clone() }),
         };
-        Some(Metric {
-            key: self.key,
-            owner: self.owner,
-            description: self.description,
-            event: self.event,
-            window_hours: self.window_hours,
-            direction: self.direction,
-            kind,
-        })
+        let misplaced: Vec<Problem> = self.misplaced().collect();
+        match kind {
+            Some(kind) if misplaced.is_empty() => Ok(Metric {
+                key: self.key,
+                owner: self.owner,
+                description: self.description,
+                event: self.event,
+                window_hours: self.window_hours,
+                direction: self.direction,
+                kind,
+            }),
+            _ => {
+                let mut problems = check_window(self.window_hours);
+                problems.extend(misplaced);
+                problems.extend(check_options(self.winsorize, self.quantile, self.retention_days));
+                Err(problems)
+            }
+        }
     }
 
     /// The options that are there without belonging to the type, or belong to it and are missing.
@@ -296,33 +307,36 @@ impl Written {
             }
         })
     }
+}
 
-    fn check(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        if let Some(hours) = self.window_hours
-            && !(1..=8_760).contains(&hours)
-        {
-            problems.push(Problem::new("window_hours", format!("{hours} is not in 1 to 8760")));
+fn check_window(hours: Option<u32>) -> Vec<Problem> {
+    match hours {
+        Some(hours) if !(1..=8_760).contains(&hours) => {
+            vec![Problem::new("window_hours", format!("{hours} is not in 1 to 8760"))]
         }
-        problems.extend(self.misplaced());
-        if let Some(quantile) = self.winsorize
-            && !(quantile > 0.5 && quantile < 1.0)
-        {
-            problems.push(Problem::new("winsorize", format!("{quantile} is not in (0.5, 1)")));
-        }
-        if let Some(quantile) = self.quantile
-            && !(quantile > 0.0 && quantile < 1.0)
-        {
-            problems.push(Problem::new("quantile", format!("{quantile} is not in (0, 1)")));
-        }
-        if let Some((first, last)) = self.retention_days
-            && !(1 <= first && first <= last && last <= 365)
-        {
-            problems.push(Problem::new(
-                "retention_days",
-                format!("[{first}, {last}] is not first <= last in 1 to 365"),
-            ));
-        }
-        problems
+        _ => Vec::new(),
     }
+}
+
+fn check_options(winsorize: Option<f64>, quantile: Option<f64>, days: Option<(u32, u32)>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if let Some(quantile) = winsorize
+        && !(quantile > 0.5 && quantile < 1.0)
+    {
+        problems.push(Problem::new("winsorize", format!("{quantile} is not in (0.5, 1)")));
+    }
+    if let Some(quantile) = quantile
+        && !(quantile > 0.0 && quantile < 1.0)
+    {
+        problems.push(Problem::new("quantile", format!("{quantile} is not in (0, 1)")));
+    }
+    if let Some((first, last)) = days
+        && !(1 <= first && first <= last && last <= 365)
+    {
+        problems.push(Problem::new(
+            "retention_days",
+            format!("[{first}, {last}] is not first <= last in 1 to 365"),
+        ));
+    }
+    problems
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
-use frame::{Served, Server};
+use http_server::{Served, Server};
 use ops::config::{Config, Http, Page};
 use ops::{Health, Shutdown, metrics};
 use serde::Deserialize;
@@ -32,7 +32,7 @@ fn http(lines: &str, variables: &[(&str, &str)]) -> Http {
 
 async fn start(http: &Http, routes: Router, health: &Health, shutdown: &Shutdown) -> Server {
     let served = Served { routes, registry: metrics::registry("example", "1.0.0"), health: health.clone() };
-    frame::start(http, served, shutdown).await.unwrap()
+    http_server::start(http, served, shutdown).await.unwrap()
 }
 
 /// Status and body of an answer, whatever the status; off the runtime, as the client blocks.
@@ -115,7 +115,7 @@ async fn a_port_file_that_cannot_be_written_stops_the_start() {
         registry: metrics::registry("example", "1.0.0"),
         health: Health::new(),
     };
-    let error = frame::start(&http(lines, &[]), served, &Shutdown::manual()).await.err().unwrap();
+    let error = http_server::start(&http(lines, &[]), served, &Shutdown::manual()).await.err().unwrap();
     assert_eq!(
         format!("{error:#}"),
         "writing /no/such/directory/port, which is http.port_file: No such file or directory (os error 2)"
@@ -128,7 +128,7 @@ async fn what_is_not_public_wants_the_token() {
     let shutdown = Shutdown::manual();
 
     let with = http("", &[("SPLITSTREAM_HTTP__TOKEN", "t0ken")]);
-    let routes = frame::guarded(private(), &with).unwrap();
+    let routes = http_server::guarded(private(), &with).unwrap();
     let server = start(&with, routes, &Health::new(), &shutdown).await;
     let refused = r#"{"error":"not public: show the service's token as a bearer, or as the password of basic authentication"}"#;
     // The second one is what a browser sends for any user and the password `t0ken`.
@@ -154,7 +154,7 @@ async fn what_is_not_public_wants_the_token() {
     assert_eq!(ask(&server, "/healthz", None).await.0, 200);
 
     let without = http("", &[]);
-    let routes = frame::guarded(private(), &without).unwrap();
+    let routes = http_server::guarded(private(), &without).unwrap();
     let server = start(&without, routes, &Health::new(), &shutdown).await;
     assert_eq!(ask(&server, "/private", None).await, (200, "yours".into()));
 }
@@ -164,7 +164,7 @@ async fn what_is_not_public_wants_the_token() {
 fn a_failure_tells_a_stranger_where_to_look_and_not_why() {
     let failure =
         anyhow::anyhow!("connecting to clickhouse.internal:8443 as `splitstream`").context("counting");
-    let told = frame::failure_noted("ClickHouse does not answer", &failure);
+    let told = http_server::failure_noted("ClickHouse does not answer", &failure);
     let (what, reference) = told.split_once(", under ").unwrap();
     assert_eq!(what, "ClickHouse does not answer; the service's log has the reason");
     assert_eq!(
