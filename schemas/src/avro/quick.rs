@@ -121,7 +121,7 @@ impl<'a> Quick<'a> {
         for _ in 0..2 * entries {
             self.pass_text()?;
         }
-        let pairs = Pairs::lying_in(self.run_since(start)?, entries)?;
+        let pairs = Pairs::from_encoded(self.run_since(start)?, entries)?;
         // No second block.
         (self.length()? == 0).then(|| {
             self.at += 1;
