@@ -2,7 +2,7 @@
 //! first the texts that declare types, then the one that uses them. The texts are untrusted. Parts that do
 //! not affect how bytes are read are removed before the library parses the text: the library copies a type
 //! for each of its aliases, overflows its stack on a default that does not fit its type
-//! (`tests/evolution/strangers.rs`), and logs or refuses annotations that the specification ignores. This
+//! (`tests/evolution/hostile_schemas.rs`), and logs or refuses annotations that the specification ignores. This
 //! module does not decode bytes. Source: Apache Avro 1.12 specification, "Names".
 
 use std::collections::{HashMap, HashSet};
