@@ -223,7 +223,9 @@ pub fn decode<'a, T: AvroRecord<'a>>(message: &'a [u8]) -> Result<T, DecodeError
     let (schema, body) = open(T::KIND, message)?;
     match schema {
         WrittenWith::Fingerprint(fingerprint) => known(T::KIND, fingerprint)?.decode(body),
-        WrittenWith::RegistryId(id) => Err(DecodeError::UnknownId { id, what: "and none is asked here" }),
+        WrittenWith::RegistryId(id) => {
+            Err(DecodeError::UnknownId { id, what: "and no registry is used here" })
+        }
     }
 }
 

@@ -75,9 +75,9 @@ pub struct Flag {
     pub variants: Vec<FlagVariant>,
     /// Served when the flag is disabled, and when no rule matches.
     pub default_variant: Key,
-    #[serde(default = "yes")]
+    #[serde(default = "enabled")]
     pub enabled: bool,
-    #[serde(default = "user")]
+    #[serde(default = "default_unit_type")]
     pub unit_type: Key,
     /// Part of the hash; the default is the key. It cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,7 +127,7 @@ pub struct FlagRule {
     pub key: Key,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<Condition>,
-    #[serde(default = "everything")]
+    #[serde(default = "all_buckets")]
     pub rollout: BasisPoints,
     pub split: Vec<Share>,
 }
@@ -161,7 +161,7 @@ pub struct Experiment {
     pub phase: Option<u32>,
     #[serde(default)]
     pub assignment: Assignment,
-    #[serde(default = "user")]
+    #[serde(default = "default_unit_type")]
     pub unit_type: Key,
     /// Part of the hash; the default is the key. It cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,13 +170,13 @@ pub struct Experiment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<Key>,
     /// Its share of the layer.
-    #[serde(default = "everything")]
+    #[serde(default = "all_buckets")]
     pub slots: BasisPoints,
     /// The layer's buckets allocated for the share.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slot_ranges: Vec<BucketRange>,
     /// The share of the units in its slots that take part.
-    #[serde(default = "everything")]
+    #[serde(default = "all_buckets")]
     pub rollout: BasisPoints,
     /// Which units may take part; all units if left out. The first rule that matches is reported.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -271,10 +271,10 @@ pub struct Metrics {
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// The two-sided error rate, in (0, 0.5].
-    #[serde(default = "alpha")]
+    #[serde(default = "default_alpha")]
     pub alpha: f64,
     /// In [0.5, 1).
-    #[serde(default = "power")]
+    #[serde(default = "default_power")]
     pub power: f64,
     /// The smallest relative effect worth finding, above 0; 0.1 is ten percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -345,7 +345,7 @@ pub struct List {
     pub owner: String,
     #[serde(default)]
     pub description: String,
-    #[serde(default = "user")]
+    #[serde(default = "default_unit_type")]
     pub unit_type: Key,
     /// The SHA-256 of the sorted members, one per line, in lower-case hexadecimal.
     pub members_sha256: String,
@@ -485,8 +485,8 @@ impl Flag {
 impl Default for Plan {
     fn default() -> Plan {
         Plan {
-            alpha: alpha(),
-            power: power(),
+            alpha: default_alpha(),
+            power: default_power(),
             mde_relative: None,
             horizon_units: None,
             method: Method::default(),
@@ -533,22 +533,22 @@ impl State {
     }
 }
 
-fn yes() -> bool {
+fn enabled() -> bool {
     true
 }
 
-fn user() -> Key {
+fn default_unit_type() -> Key {
     Key::new("user").expect("`user` is a key")
 }
 
-fn everything() -> BasisPoints {
+fn all_buckets() -> BasisPoints {
     BasisPoints::ALL
 }
 
-fn alpha() -> f64 {
+fn default_alpha() -> f64 {
     0.05
 }
 
-fn power() -> f64 {
+fn default_power() -> f64 {
     0.8
 }

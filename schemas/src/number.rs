@@ -10,7 +10,7 @@ pub(crate) const TWO_TO_THE_64: f64 = 18_446_744_073_709_551_616.0;
 
 /// Why a text cannot be represented as a number.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotKept {
+pub enum NumberError {
     /// An integer of more than 64 bits, or beyond every double.
     #[error("{0} is too large for a number; if it is a name, put it in quotes")]
     TooLarge(String),
@@ -27,25 +27,25 @@ pub enum NotKept {
 /// Parses `text`: an integer of up to 64 bits is kept exactly; a number with a point or an exponent becomes the
 /// nearest double. From 2^53 to 2^64 the nearest double may differ from the text: there the text must equal the
 /// double, written with as many digits as the text has.
-pub fn read(text: &str) -> Result<Number, NotKept> {
-    let digits = Digits::of(text).ok_or_else(|| NotKept::NotANumber(text.to_owned()))?;
+pub fn read(text: &str) -> Result<Number, NumberError> {
+    let digits = Digits::of(text).ok_or_else(|| NumberError::NotANumber(text.to_owned()))?;
     if !text.contains(['.', 'e', 'E']) {
         let signed = text.parse::<i64>().map(Number::from);
         let integer = signed.or_else(|_| text.parse::<u64>().map(Number::from));
-        return integer.map_err(|_| NotKept::TooLarge(text.to_owned()));
+        return integer.map_err(|_| NumberError::TooLarge(text.to_owned()));
     }
-    let double: f64 = text.parse().map_err(|_| NotKept::NotANumber(text.to_owned()))?;
+    let double: f64 = text.parse().map_err(|_| NumberError::NotANumber(text.to_owned()))?;
     let magnitude = double.abs();
     if magnitude == 0.0 && !digits.digits.is_empty() {
-        return Err(NotKept::TooSmall(text.to_owned()));
+        return Err(NumberError::TooSmall(text.to_owned()));
     }
     if (EXACT_BELOW..=TWO_TO_THE_64).contains(&magnitude) {
         let as_many = format!("{double:.*e}", digits.digits.len().saturating_sub(1));
         if Digits::of(&as_many) != Some(digits) {
-            return Err(NotKept::TooPrecise(text.to_owned()));
+            return Err(NumberError::TooPrecise(text.to_owned()));
         }
     }
-    Number::from_f64(double).ok_or_else(|| NotKept::TooLarge(text.to_owned()))
+    Number::from_f64(double).ok_or_else(|| NumberError::TooLarge(text.to_owned()))
 }
 
 /// The digits of a number and the power of ten that they are multiplied by: `12.50` is 125 * 10^-1.
@@ -140,15 +140,15 @@ mod tests {
         for text in
             ["18446744073709551616", "1180591620717411303424", "-9223372036854775809", "1e400", "-1e400"]
         {
-            assert_eq!(refused(text), NotKept::TooLarge(text.to_owned()));
+            assert_eq!(refused(text), NumberError::TooLarge(text.to_owned()));
         }
         for text in
             ["9007199254740993.0", "9.007199254740993e15", "-9007199254740992.5", "18446744073709551615e0"]
         {
-            assert_eq!(refused(text), NotKept::TooPrecise(text.to_owned()));
+            assert_eq!(refused(text), NumberError::TooPrecise(text.to_owned()));
         }
-        assert_eq!(refused("1e-400"), NotKept::TooSmall("1e-400".to_owned()));
-        assert_eq!(refused("1_000"), NotKept::NotANumber("1_000".to_owned()));
+        assert_eq!(refused("1e-400"), NumberError::TooSmall("1e-400".to_owned()));
+        assert_eq!(refused("1_000"), NumberError::NotANumber("1_000".to_owned()));
     }
 
     #[test]

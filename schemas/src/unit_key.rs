@@ -49,7 +49,7 @@ impl Exposure<'_> {
         UnitKey::of(&self.unit_type, &self.unit_id)
     }
 
-    /// Of the ids in `other_ids`, in their order.
+    /// Returns the keys of the ids in `other_ids`, in their order.
     pub fn carried_keys(&self) -> impl Iterator<Item = UnitKey> {
         keys_of(&self.other_ids)
     }
@@ -60,7 +60,7 @@ impl Conversion<'_> {
         UnitKey::of(&self.unit_type, &self.unit_id)
     }
 
-    /// Of the ids in `other_ids`, in their order.
+    /// Returns the keys of the ids in `other_ids`, in their order.
     pub fn carried_keys(&self) -> impl Iterator<Item = UnitKey> {
         keys_of(&self.other_ids)
     }

@@ -235,7 +235,7 @@ fn refusals_name_what_is_wrong() {
     );
     assert_eq!(
         refused(&[0, 0, 0, 0, 7, 1, 2, 3]),
-        ("unknown_schema", "written with schema 7 of a registry, and none is asked here".to_owned())
+        ("unknown_schema", "written with schema 7 of a registry, and no registry is used here".to_owned())
     );
     assert_eq!(refused(&bytes[..40]), ("truncated", "ends inside `event_id`, at byte 11".to_owned()));
     let mut longer = bytes.clone();

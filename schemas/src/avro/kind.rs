@@ -114,20 +114,20 @@ impl RecordKind {
         }
     }
 
-    pub(super) fn ours(self) -> &'static Ours {
-        static OURS: [OnceLock<Ours>; RecordKind::ALL.len()] =
+    pub(super) fn our_schema(self) -> &'static OurSchema {
+        static OURS: [OnceLock<OurSchema>; RecordKind::ALL.len()] =
             [const { OnceLock::new() }; RecordKind::ALL.len()];
         OURS[self as usize].get_or_init(|| {
             let schema = Schema::parse_str(self.schema()).expect("our own schemas are schemas");
             let mut paths = Vec::new();
             leaves(&Names::of(&schema).expect("our own types have one name"), &schema, "", &mut paths);
-            Ours { schema, paths }
+            OurSchema { schema, paths }
         })
     }
 }
 
 /// Our current schema of a record, which records are decoded to.
-pub struct Ours {
+pub struct OurSchema {
     pub schema: Schema,
     /// The paths of the leaves, in the order in which they are read. An optional record is itself a leaf,
     /// before its own leaves.
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn the_leaves_of_a_record_are_those_of_its_schema() {
-        let paths = |kind: RecordKind| kind.ours().paths.iter().map(String::as_str).collect::<Vec<_>>();
+        let paths = |kind: RecordKind| kind.our_schema().paths.iter().map(String::as_str).collect::<Vec<_>>();
         assert_eq!(
             paths(RecordKind::Alias),
             [

@@ -56,7 +56,7 @@ enum Step {
         field: &'static str,
         targets: Box<[usize]>,
     },
-    GoOn(usize),
+    Jump(usize),
     /// A value that our record cannot represent, although it can represent other values of the writer's type.
     Refuse {
         field: &'static str,
@@ -93,7 +93,7 @@ impl Plan {
         writer: &str,
         referenced: &[String],
     ) -> Result<Plan, IncompatibleSchema> {
-        compile::compile(kind, &WriterSchema::parse(writer, referenced)?, kind.ours())
+        compile::compile(kind, &WriterSchema::parse(writer, referenced)?, kind.our_schema())
     }
 
     pub fn kind(&self) -> RecordKind {
@@ -195,7 +195,7 @@ impl Plan {
                 Step::Branch { field, targets } => {
                     next = targets[reader.branch(field, targets.len() as i64)? as usize];
                 }
-                Step::GoOn(target) => next = *target,
+                Step::Jump(target) => next = *target,
                 Step::Refuse { field, what } => return Err(reader.malformed(field, what)),
                 Step::SkipInt => {
                     reader.int(SKIPPED)?;

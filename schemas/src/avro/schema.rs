@@ -220,7 +220,7 @@ impl SchemaFilter {
                 for field in parts.get_mut("fields").and_then(Value::as_array_mut).into_iter().flatten() {
                     // The library would skip a field that is not an object.
                     let field =
-                        field.as_object_mut().ok_or_else(|| not_a_schema("a field that is no object"))?;
+                        field.as_object_mut().ok_or_else(|| not_a_schema("a field that is not an object"))?;
                     field.retain(|part, _| matches!(part.as_str(), "name" | "type"));
                     if let Some(inner) = field.get_mut("type") {
                         self.filter(inner, &namespace)?;
@@ -408,7 +408,7 @@ mod tests {
             ),
             (
                 r#"{"type": "record", "name": "A", "fields": ["a"]}"#,
-                "not a schema: a field that is no object",
+                "not a schema: a field that is not an object",
             ),
             (
                 r#"[{"type": "fixed", "name": "A", "size": 1}, {"type": "fixed", "name": "A", "size": 1}]"#,

@@ -19,7 +19,7 @@ mod yaml;
 /// A problem in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileError {
-    /// From 1.
+    /// Counted from 1.
     pub line: usize,
     pub problem: Problem,
 }

@@ -198,7 +198,7 @@ fn a_time_is_accepted_in_microseconds_and_refused_in_any_other_unit() {
             case(
                 json!(["int", "long"]),
                 [number(0), number(1_700_000_000)].concat(),
-                Err("`created_at`: a branch of the writer's that ours has not, at byte 73"),
+                Err("`created_at`: a branch of the writer's union that our schema does not have, at byte 73"),
                 Accepts,
             ),
             case(json!(["int", "long"]), [number(1), number(MILLIS * 1_000)].concat(), Ok(micros), Same),
@@ -232,7 +232,8 @@ fn a_time_is_accepted_in_microseconds_and_refused_in_any_other_unit() {
     );
 }
 
-const NO_SUCH_BRANCH: &str = "`buckets`: a branch of the writer's that ours has not, at byte 59";
+const NO_SUCH_BRANCH: &str =
+    "`buckets`: a branch of the writer's union that our schema does not have, at byte 59";
 
 #[test]
 fn a_count_is_accepted_if_it_is_the_same_count() {

@@ -153,7 +153,7 @@ fn an_incompatible_branch_is_refused_if_a_message_uses_it() {
     let null = [&whole[..at], &[0], &whole[at + 4..]].concat();
     assert_eq!(
         decode(&schema, &null).unwrap_err(),
-        "`name`: a branch of the writer's that ours has not, at byte 43 (malformed)"
+        "`name`: a branch of the writer's union that our schema does not have, at byte 43 (malformed)"
     );
     let none = [&whole[..at], &[4], &whole[at..]].concat();
     assert_eq!(

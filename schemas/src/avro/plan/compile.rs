@@ -16,7 +16,7 @@ use apache_avro::schema::{Name, RecordField, RecordSchema, UuidSchema};
 use serde_json::Value;
 
 use super::{Plan, Step, leaf};
-use crate::avro::kind::{Ours, path_of};
+use crate::avro::kind::{OurSchema, path_of};
 use crate::avro::schema::{Names, WriterSchema, fixed_size};
 use crate::avro::source::{Cell, ENTRY};
 use crate::avro::{IncompatibleSchema, RecordKind};
@@ -28,9 +28,9 @@ const BRANCHES_MAX: usize = 1_000;
 pub fn compile(
     kind: RecordKind,
     written: &WriterSchema,
-    ours: &'static Ours,
+    ours: &'static OurSchema,
 ) -> Result<Plan, IncompatibleSchema> {
-    let Ours { schema: reader, paths } = ours;
+    let OurSchema { schema: reader, paths } = ours;
     assert!(
         paths.len() <= ENTRY,
         "{kind:?}: {} leaves and a map's entry are more than CELLS_MAX",
@@ -74,7 +74,7 @@ struct Place {
 }
 
 impl<'w> Compiler<'w> {
-    fn new(writer: Names<'w>, ours: &'static Ours) -> Result<Compiler<'w>, IncompatibleSchema> {
+    fn new(writer: Names<'w>, ours: &'static OurSchema) -> Result<Compiler<'w>, IncompatibleSchema> {
         Ok(Compiler {
             writer,
             reader: Names::of(&ours.schema)?,
@@ -146,7 +146,7 @@ impl<'w> Compiler<'w> {
         }
         let field = self.field(place);
         let fork = self.steps.len();
-        self.steps.push(Step::GoOn(fork));
+        self.steps.push(Step::Jump(fork));
         let mut targets = Vec::new();
         let mut ends = Vec::new();
         let mut refused = None;
@@ -158,20 +158,22 @@ impl<'w> Compiler<'w> {
                 Ok(()) => fits = true,
                 Err(error) => {
                     self.steps.truncate(target);
-                    self.steps
-                        .push(Step::Refuse { field, what: "a branch of the writer's that ours has not" });
+                    self.steps.push(Step::Refuse {
+                        field,
+                        what: "a branch of the writer's union that our schema does not have",
+                    });
                     refused = Some(error);
                 }
             }
             ends.push(self.steps.len());
-            self.steps.push(Step::GoOn(0));
+            self.steps.push(Step::Jump(0));
         }
         if !fits {
             return Err(refused.unwrap_or_else(|| place.incompatible("a union of nothing")));
         }
         let after = self.steps.len();
         for end in ends {
-            self.steps[end] = Step::GoOn(after);
+            self.steps[end] = Step::Jump(after);
         }
         self.steps[fork] = Step::Branch { field, targets: targets.into() };
         Ok(())
@@ -337,18 +339,18 @@ impl<'w> Compiler<'w> {
             return Err(IncompatibleSchema::NotASchema { what });
         }
         let fork = self.steps.len();
-        self.steps.push(Step::GoOn(fork));
+        self.steps.push(Step::Jump(fork));
         let mut targets = Vec::new();
         let mut ends = Vec::new();
         for branch in branches {
             targets.push(self.steps.len());
             self.skip(branch)?;
             ends.push(self.steps.len());
-            self.steps.push(Step::GoOn(0));
+            self.steps.push(Step::Jump(0));
         }
         let after = self.steps.len();
         for end in ends {
-            self.steps[end] = Step::GoOn(after);
+            self.steps[end] = Step::Jump(after);
         }
         self.steps[fork] = Step::Branch { field: super::SKIPPED, targets: targets.into() };
         Ok(())
@@ -391,8 +393,8 @@ mod tests {
         for kind in RecordKind::ALL {
             let writer = WriterSchema::parse("\"null\"", &[]).unwrap();
             let (_, names) = writer.resolve().unwrap();
-            let mut compiler = Compiler::new(names, kind.ours()).unwrap();
-            let Schema::Record(record) = &kind.ours().schema else { panic!("not a record") };
+            let mut compiler = Compiler::new(names, kind.our_schema()).unwrap();
+            let Schema::Record(record) = &kind.our_schema().schema else { panic!("not a record") };
             let whole = Place { path: String::new(), slot: None };
             for field in record.fields.iter().filter(|field| field.default.is_some()) {
                 compiler.default(field, &compiler.place_of(&whole, field)).unwrap();
@@ -410,9 +412,9 @@ mod tests {
             r#"{"name": "environment", "#,
             r#"{"name": "environment", "aliases": ["stage", "env"], "#,
         );
-        let paths = RecordKind::Alias.ours().paths.clone();
-        let ours: &'static Ours =
-            Box::leak(Box::new(Ours { schema: Schema::parse_str(&text).unwrap(), paths }));
+        let paths = RecordKind::Alias.our_schema().paths.clone();
+        let ours: &'static OurSchema =
+            Box::leak(Box::new(OurSchema { schema: Schema::parse_str(&text).unwrap(), paths }));
         let written = RecordKind::Alias.schema().replace("\"environment\"", "\"env\"");
         for (name, fits) in [
             ("\"Alias\"", true),

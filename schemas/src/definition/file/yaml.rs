@@ -5,13 +5,13 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput};
 use serde_json::Value;
 
 use super::tabs::{Indented, NO_INDENTATION};
-use crate::number::{self, NotKept};
+use crate::number::{self, NumberError};
 
 /// How deep a file may nest; far above any definition.
 const DEPTH_MAX: usize = 64;
 
 pub struct Node {
-    /// From 1.
+    /// Counted from 1.
     pub line: usize,
     pub content: Content,
 }
@@ -184,7 +184,7 @@ fn scalar(text: &str, style: ScalarStyle) -> Result<Value, String> {
         {
             return u64::from_str_radix(digits, radix)
                 .map(Value::from)
-                .map_err(|_| NotKept::TooLarge(text.to_owned()).to_string());
+                .map_err(|_| NumberError::TooLarge(text.to_owned()).to_string());
         }
     }
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
@@ -193,7 +193,7 @@ fn scalar(text: &str, style: ScalarStyle) -> Result<Value, String> {
     }
     match number::read(text) {
         Ok(number) => Ok(Value::Number(number)),
-        Err(NotKept::NotANumber(_)) => Ok(Value::String(text.to_owned())),
-        Err(not_kept) => Err(not_kept.to_string()),
+        Err(NumberError::NotANumber(_)) => Ok(Value::String(text.to_owned())),
+        Err(error) => Err(error.to_string()),
     }
 }
