@@ -76,7 +76,7 @@ fn main() {
         black_box(read);
     });
     // A decimal and a UUID need types of the library; without logical types they are bytes and text.
-    let plain = Schema::parse_str(&plain(avro::CONVERSION_SCHEMA)).unwrap();
+    let plain = Schema::parse_str(&without_logical_types(avro::CONVERSION_SCHEMA)).unwrap();
     let reader = GenericDatumReader::builder(&plain).build().unwrap();
     measure("conversion: apache-avro, Value", || {
         black_box(reader.read_value(&mut black_box(&message[10..])).unwrap());
@@ -116,7 +116,7 @@ fn framed(body: &[u8]) -> Vec<u8> {
     message
 }
 
-fn plain(schema: &str) -> String {
+fn without_logical_types(schema: &str) -> String {
     fn strip(value: Value) -> Value {
         match value {
             Value::Object(fields) if fields.contains_key("logicalType") => fields["type"].clone(),
