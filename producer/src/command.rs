@@ -17,9 +17,9 @@ mod apply;
 mod assign;
 mod definitions;
 mod diff;
+mod event_sender;
 mod promote;
 mod replay;
-mod sending;
 mod simulate;
 mod topics;
 
@@ -58,16 +58,16 @@ pub async fn run(config: &Config, command: Command) -> anyhow::Result<Exit> {
 }
 
 /// Prints text on standard output.
-fn show(text: &str) -> anyhow::Result<Exit> {
+fn print_text(text: &str) -> anyhow::Result<Exit> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("writing to standard output")?;
     Ok(Exit::Done)
 }
 
 /// Prints a document on one line.
-fn show_json(document: &impl Serialize) -> anyhow::Result<()> {
+fn print_json(document: &impl Serialize) -> anyhow::Result<()> {
     let text = serde_json::to_string(document).context("writing the result as JSON")?;
-    show(&format!("{text}\n"))?;
+    print_text(&format!("{text}\n"))?;
     Ok(())
 }
 

@@ -52,7 +52,7 @@ impl<R: BufRead> Lines<R> {
             }
             self.number += 1;
             if self.number == 1 {
-                text::check_beginning(&self.buffer)
+                text::check_encoding(&self.buffer)
                     .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             }
             if length > LINE_BYTES_MAX {

@@ -17,8 +17,8 @@ pub enum NotUtf8 {
 }
 
 /// The bytes of a whole file as a text, without its byte order mark.
-pub fn of_file(bytes: &[u8]) -> Result<&str, NotUtf8> {
-    check_beginning(bytes)?;
+pub fn decode_file(bytes: &[u8]) -> Result<&str, NotUtf8> {
+    check_encoding(bytes)?;
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     std::str::from_utf8(bytes).map_err(|error| {
         let (before, rest) = bytes.split_at(error.valid_up_to());
@@ -29,7 +29,7 @@ pub fn of_file(bytes: &[u8]) -> Result<&str, NotUtf8> {
 
 /// Whether what a file begins with is no UTF-8. Four bytes tell, as our files begin with ASCII: RFC 4627,
 /// section 3.
-pub(crate) fn check_beginning(bytes: &[u8]) -> Result<(), NotUtf8> {
+pub(crate) fn check_encoding(bytes: &[u8]) -> Result<(), NotUtf8> {
     let other = match bytes {
         [0x1f, 0x8b, ..] => return Err(NotUtf8::Gzip),
         [0xff, 0xfe, 0, 0, ..] | [_, 0, 0, 0, ..] => "UTF-32LE",
@@ -47,11 +47,11 @@ mod tests {
 
     #[test]
     fn a_byte_order_mark_is_no_part_of_the_text() {
-        assert_eq!(of_file(b"\xef\xbb\xbfkind: layer\r\n"), Ok("kind: layer\r\n"));
-        assert_eq!(of_file(b"kind: layer"), Ok("kind: layer"));
-        assert_eq!(of_file(b"\xef\xbb\xbf"), Ok(""));
-        assert_eq!(of_file(b""), Ok(""));
-        assert_eq!(of_file("é".as_bytes()), Ok("é"));
+        assert_eq!(decode_file(b"\xef\xbb\xbfkind: layer\r\n"), Ok("kind: layer\r\n"));
+        assert_eq!(decode_file(b"kind: layer"), Ok("kind: layer"));
+        assert_eq!(decode_file(b"\xef\xbb\xbf"), Ok(""));
+        assert_eq!(decode_file(b""), Ok(""));
+        assert_eq!(decode_file("é".as_bytes()), Ok("é"));
     }
 
     #[test]
@@ -59,20 +59,36 @@ mod tests {
         let utf16 =
             |text: &str, bytes: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(bytes).collect::<Vec<u8>>();
         for text in ["\u{feff}{}", "{}", "kind: layer"] {
-            assert_eq!(of_file(&utf16(text, u16::to_le_bytes)), Err(NotUtf8::Other("UTF-16LE")), "{text}");
-            assert_eq!(of_file(&utf16(text, u16::to_be_bytes)), Err(NotUtf8::Other("UTF-16BE")), "{text}");
+            assert_eq!(
+                decode_file(&utf16(text, u16::to_le_bytes)),
+                Err(NotUtf8::Other("UTF-16LE")),
+                "{text}"
+            );
+            assert_eq!(
+                decode_file(&utf16(text, u16::to_be_bytes)),
+                Err(NotUtf8::Other("UTF-16BE")),
+                "{text}"
+            );
         }
         let utf32 = |text: &str, bytes: fn(u32) -> [u8; 4]| {
             text.chars().flat_map(|character| bytes(u32::from(character))).collect::<Vec<u8>>()
         };
         for text in ["\u{feff}{}", "{}"] {
-            assert_eq!(of_file(&utf32(text, u32::to_le_bytes)), Err(NotUtf8::Other("UTF-32LE")), "{text}");
-            assert_eq!(of_file(&utf32(text, u32::to_be_bytes)), Err(NotUtf8::Other("UTF-32BE")), "{text}");
+            assert_eq!(
+                decode_file(&utf32(text, u32::to_le_bytes)),
+                Err(NotUtf8::Other("UTF-32LE")),
+                "{text}"
+            );
+            assert_eq!(
+                decode_file(&utf32(text, u32::to_be_bytes)),
+                Err(NotUtf8::Other("UTF-32BE")),
+                "{text}"
+            );
         }
-        assert_eq!(of_file(b"\x1f\x8b\x08\x00"), Err(NotUtf8::Gzip));
-        assert_eq!(of_file(b"kind: layer\nowner: caf\xe9\n"), Err(NotUtf8::Byte { line: 2, byte: 0xe9 }));
+        assert_eq!(decode_file(b"\x1f\x8b\x08\x00"), Err(NotUtf8::Gzip));
+        assert_eq!(decode_file(b"kind: layer\nowner: caf\xe9\n"), Err(NotUtf8::Byte { line: 2, byte: 0xe9 }));
         assert_eq!(
-            of_file(b"\xff\xfek\x00").unwrap_err().to_string(),
+            decode_file(b"\xff\xfek\x00").unwrap_err().to_string(),
             "the text is UTF-16LE, not UTF-8; save it as UTF-8, or convert it with `iconv -f UTF-16LE -t UTF-8`"
         );
     }

@@ -17,9 +17,9 @@ use crate::CLIENT_ID;
 use kafka::{ConnectError, client};
 
 /// How long the cluster may take to carry out one request.
-const CARRIED_OUT_WITHIN: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks for a new topic.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How many copies of a partition a cluster keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ pub async fn ensure(kafka: &Kafka, replication: Replication, fix: bool) -> Resul
 
 /// The controller answers before every broker has heard of a new topic.
 async fn wait_for_all(kafka: &Kafka) -> Result<(), TopicsError> {
-    let deadline = Instant::now() + CARRIED_OUT_WITHIN;
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
     loop {
         let missing = missing(kafka).await?;
         let Some(topic) = missing.into_iter().next() else { return Ok(()) };
@@ -102,7 +102,7 @@ async fn wait_for_all(kafka: &Kafka) -> Result<(), TopicsError> {
             let source = KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut);
             return Err(TopicsError::Refused { action: "waiting for the new", topic, source });
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -138,7 +138,7 @@ async fn create(
     for (setting, value) in settings {
         wanted = wanted.set(setting, value);
     }
-    let options = AdminOptions::new().operation_timeout(Some(CARRIED_OUT_WITHIN));
+    let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
     for result in admin.create_topics([&wanted], &options).await.map_err(refused)? {
         match result {
             Ok(_) => {}

@@ -1,25 +1,25 @@
 //! The emitter against a real Kafka: every event once and in order though the broker dies, in compressed
 //! batches, in a bounded queue that never makes its caller wait.
 
-mod edge;
+mod kafka_fixture;
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use edge::{Edge, kafka, stored};
+use kafka_fixture::{KafkaFixture, kafka, stored};
 use local::{Options, Server, Stack};
 use ops::config::Count;
 use schemas::event::{CUT_MARK, LEFT_OUT};
 use schemas::{Event, Exposure, Micros, Pairs, Sender, Unit, Uuid, avro};
 use sdk::emitter::{Emitter, Refused, Settings, Totals, Undelivered};
-use sdk::event::{Stamp, conversion};
+use sdk::event::{EventStamp, conversion};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// With the number as its id, from 1: the nil UUID identifies no event.
 fn event(number: u64) -> Event<'static> {
-    let stamp = Stamp {
+    let stamp = EventStamp {
         event_id: Uuid::from_u128(u128::from(number)),
         created_at: Micros::parse("2026-01-31T12:00:00Z").unwrap(),
     };
@@ -61,12 +61,12 @@ async fn a_broker_that_dies_on_the_way_costs_no_event_and_doubles_none() {
         if number == 40_000 {
             stack.start_kafka(0).unwrap();
         }
-        emitter.emit_when_room(event(number), PATIENCE).await.unwrap();
+        emitter.emit_when_room(event(number), TIMEOUT).await.unwrap();
     }
-    emitter.flush(PATIENCE).await.unwrap();
+    emitter.flush(TIMEOUT).await.unwrap();
     assert_eq!(emitter.totals(), Totals { accepted: count, delivered: count, failed: 0 });
     assert_eq!(lost.lock().unwrap().len(), 0);
-    emitter.close(PATIENCE).await.unwrap();
+    emitter.close(TIMEOUT).await.unwrap();
 
     let stored = stored(stack.brokers(), "conversions");
     let mut numbers_by_key = std::collections::BTreeMap::<String, Vec<u128>>::new();
@@ -92,7 +92,7 @@ async fn a_full_queue_refuses_at_once_and_gives_everything_back() {
     // Nothing ever leaves the queue: a caller who had to wait for room would wait for ever.
     assert_eq!(emitter.emit(event(1_001)), Err(Refused::QueueFull));
     let long = Event::Conversion(conversion(
-        Stamp::at(sdk::event::now()),
+        EventStamp::at(sdk::event::now()),
         "a name with blanks",
         Unit { unit_type: "user".into(), unit_id: "u".into() },
     ));
@@ -145,17 +145,17 @@ async fn an_exposure_is_taken_however_long_and_however_many_its_attributes_are()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_stand_on_the_disk_in_compressed_batches_of_an_idempotent_producer() {
-    let edge = Edge::new("batches");
-    let (emitter, _, _) = open(&edge.kafka(), &Settings::default());
+    let fixture = KafkaFixture::new("batches");
+    let (emitter, _, _) = open(&fixture.kafka(), &Settings::default());
     let mut one_unit = Vec::new();
     for number in 1..=5_000 {
         let event = event(number * 100);
         one_unit.push(avro::encode(&event).len());
         emitter.emit(event).unwrap();
     }
-    emitter.flush(PATIENCE).await.unwrap();
-    let partition = edge.stored("conversions")[0].partition;
-    let log = edge.partition_directory("conversions", partition).join("00000000000000000000.log");
+    emitter.flush(TIMEOUT).await.unwrap();
+    let partition = fixture.stored("conversions")[0].partition;
+    let log = fixture.partition_directory("conversions", partition).join("00000000000000000000.log");
     let bytes = std::fs::read(log).unwrap();
     let batches = batches(&bytes);
     assert_eq!(batches.iter().map(|batch| batch.records).sum::<i32>(), 5_000);

@@ -36,25 +36,25 @@ enum Command {
     Producer(producer::command::Command),
     /// The service that carries events from Kafka into ClickHouse
     #[command(subcommand)]
-    Consumer(consumer::commands::Service),
+    Consumer(consumer::commands::ServiceCommand),
     #[command(flatten)]
     Tables(consumer::commands::Command),
     /// The service that counts, tests and decides
     #[command(subcommand)]
-    Aggregator(aggregator::command::Service),
+    Aggregator(aggregator::command::ServiceCommand),
     #[command(flatten)]
     Results(aggregator::command::Command),
     #[command(flatten)]
     Lab(lab::command::Command),
     /// Print every setting of a service with its unit, bounds and value
-    Config { service: Service },
+    Config { service: ServiceName },
     /// Print the completions of a shell
     Completions { shell: Shell },
 }
 
 /// Whose settings.
 #[derive(Clone, Copy, ValueEnum)]
-enum Service {
+enum ServiceName {
     Producer,
     Consumer,
     Aggregator,
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         Command::Producer(command) => {
             ops::main(async { producer::command::run(&load(config)?, command).await })
         }
-        Command::Consumer(consumer::commands::Service::Run) => {
+        Command::Consumer(consumer::commands::ServiceCommand::Run) => {
             consumer::heap::keep_memory();
             ops::main(async { consumer::commands::serve(load(config)?).await })
         }
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
             consumer::heap::keep_memory();
             ops::main(consumer::commands::run(config, command))
         }
-        Command::Aggregator(aggregator::command::Service::Run) => {
+        Command::Aggregator(aggregator::command::ServiceCommand::Run) => {
             ops::main(async { aggregator::command::serve(load(config)?).await })
         }
         Command::Results(command) => {
@@ -110,11 +110,11 @@ fn show_completions(shell: Shell) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn show_settings(service: Service, config: Option<&Path>) -> Result<Exit> {
+fn show_settings(service: ServiceName, config: Option<&Path>) -> Result<Exit> {
     let text = match service {
-        Service::Producer => render(&load::<producer::config::Config>(config)?),
-        Service::Consumer => render(&load::<consumer::config::Config>(config)?),
-        Service::Aggregator => render(&load::<aggregator::settings::Settings>(config)?),
+        ServiceName::Producer => render(&load::<producer::config::Config>(config)?),
+        ServiceName::Consumer => render(&load::<consumer::config::Config>(config)?),
+        ServiceName::Aggregator => render(&load::<aggregator::settings::Settings>(config)?),
     };
     print!("{text}");
     Ok(Exit::Done)

@@ -102,11 +102,11 @@ pub fn guarded(routes: Router, http: &Http) -> Result<Router, String> {
 
 /// A failure whose reason is for operators alone: the log has it under the reference that the answer names.
 pub fn failed(status: StatusCode, what: &str, failure: &anyhow::Error) -> Response {
-    error(status, failure_noted(what, failure))
+    error(status, log_failure(what, failure))
 }
 
 /// As [`failed`], for who answers in another form: logs the failure and returns what may be told of it.
-pub fn failure_noted(what: &str, failure: &anyhow::Error) -> String {
+pub fn log_failure(what: &str, failure: &anyhow::Error) -> String {
     let reference = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
     tracing::warn!(reference, error = %format_args!("{failure:#}"), "{what}");
     format!("{what}; the service's log has the reason, under {reference}")
@@ -172,7 +172,8 @@ async fn within_bounds(State(bounds): State<Arc<Bounds>>, request: Request, next
 }
 
 async fn check_token(State(token): State<Arc<Secret>>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| shown_token(value.as_bytes()));
+    let given =
+        request.headers().get(header::AUTHORIZATION).and_then(|value| presented_token(value.as_bytes()));
     if given.is_some_and(|given| given.ct_eq(token.reveal().as_bytes()).into()) {
         return next.run(request).await;
     }
@@ -187,7 +188,7 @@ async fn check_token(State(token): State<Arc<Secret>>, request: Request, next: N
 }
 
 /// The token in an `Authorization` header: a bearer, or the password of any user. Schemes are known in any case.
-fn shown_token(value: &[u8]) -> Option<Vec<u8>> {
+fn presented_token(value: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(value).ok()?;
     let (scheme, rest) = text.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {

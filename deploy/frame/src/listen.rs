@@ -20,7 +20,7 @@ use ops::Shutdown;
 use ops::config::Http;
 
 /// A listener that has run out of descriptors tries again after this.
-const ACCEPT_AGAIN_AFTER: Duration = Duration::from_secs(1);
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves `routes` on `listener` until the shutdown begins and the requests under way have been answered.
 pub async fn serve(listener: TcpListener, routes: Router, http: &Http, shutdown: Shutdown) {
@@ -46,10 +46,10 @@ pub async fn serve(listener: TcpListener, routes: Router, http: &Http, shutdown:
                     connection(stream, routes, limits, shutdown).await;
                 });
             }
-            Err(error) if is_the_clients(&error) => {}
+            Err(error) if is_client_error(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "accepting a connection; trying again");
-                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+                tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
             }
         }
     }
@@ -88,7 +88,7 @@ async fn connection(stream: TcpStream, routes: Router, limits: Limits, shutdown:
 }
 
 /// Whether the client has gone again before it was served.
-fn is_the_clients(error: &io::Error) -> bool {
+fn is_client_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }

@@ -164,7 +164,7 @@ async fn what_is_not_public_wants_the_token() {
 fn a_failure_tells_a_stranger_where_to_look_and_not_why() {
     let failure =
         anyhow::anyhow!("connecting to clickhouse.internal:8443 as `splitstream`").context("counting");
-    let told = frame::failure_noted("ClickHouse does not answer", &failure);
+    let told = frame::log_failure("ClickHouse does not answer", &failure);
     let (what, reference) = told.split_once(", under ").unwrap();
     assert_eq!(what, "ClickHouse does not answer; the service's log has the reason");
     assert_eq!(

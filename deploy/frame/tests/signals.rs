@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 struct Service {
     child: Child,
@@ -36,7 +36,7 @@ fn start(settings: &[(&str, &str)]) -> Service {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let address = loop {
         if let Ok(address) = std::fs::read_to_string(&port_file) {
             break address.trim().to_string();
@@ -56,7 +56,7 @@ impl Service {
 
     /// The exit status and the messages of the log.
     fn end(mut self) -> (ExitStatus, Vec<serde_json::Value>) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;

@@ -12,9 +12,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::net::TcpStream;
 
 /// How long a cluster may take to answer a question.
-pub const ANSWER_WITHIN: Duration = Duration::from_secs(8);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long the diagnosis of a silent cluster may take for each address it tries.
-const CONNECT_WITHIN: Duration = Duration::from_millis(500);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How many addresses the diagnosis tries.
 const ADDRESSES_TRIED_MAX: usize = 3;
 
@@ -31,9 +31,9 @@ pub enum ConnectError {
 
 /// A client for which the end of a partition is no error: whoever reads logs to their ends asks for it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct EndsAreExpected;
+pub struct IgnorePartitionEof;
 
-impl ClientContext for EndsAreExpected {
+impl ClientContext for IgnorePartitionEof {
     fn error(&self, error: KafkaError, reason: &str) {
         if !matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF)) {
             tracing::error!(%error, reason, "librdkafka");
@@ -41,7 +41,7 @@ impl ClientContext for EndsAreExpected {
     }
 }
 
-impl ConsumerContext for EndsAreExpected {}
+impl ConsumerContext for IgnorePartitionEof {}
 
 /// What every client of ours is configured with; the caller adds what its role needs. `id` is what the brokers call
 /// it in their logs and quotas.
@@ -61,7 +61,7 @@ pub async fn topics(kafka: &Kafka, id: &str) -> Result<Vec<(String, usize)>, Con
     let asking = tokio::task::spawn_blocking(move || {
         let consumer: BaseConsumer =
             config.create().map_err(|error| ConnectError::Settings(error.to_string()))?;
-        Ok(consumer.fetch_metadata(None, ANSWER_WITHIN))
+        Ok(consumer.fetch_metadata(None, ANSWER_TIMEOUT))
     });
     let answer = asking.await.expect("asking for metadata does not panic")?;
     let named =
@@ -99,10 +99,10 @@ pub async fn diagnose(brokers: String, error: &KafkaError) -> ConnectError {
 }
 
 async fn connect(broker: &str) -> Result<(), String> {
-    match tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect(broker)).await {
+    match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(broker)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no connection within {} ms", CONNECT_WITHIN.as_millis())),
+        Err(_) => Err(format!("no connection within {} ms", CONNECT_TIMEOUT.as_millis())),
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     /// An address where nobody takes connections, and those that fill its queue.
-    async fn deaf() -> (TcpListener, Vec<TcpStream>) {
+    async fn unresponsive_address() -> (TcpListener, Vec<TcpStream>) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = socket.listen(1).unwrap();
@@ -130,7 +130,7 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn others_go_on_while_a_silent_broker_is_diagnosed() {
-        let (listener, _waiting) = deaf().await;
+        let (listener, _waiting) = unresponsive_address().await;
         let broker = listener.local_addr().unwrap().to_string();
         let error = KafkaError::MetadataFetch(BrokerTransportFailure);
         let mut diagnosis = std::pin::pin!(diagnose(broker.clone(), &error));

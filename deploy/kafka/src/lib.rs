@@ -9,7 +9,7 @@ pub mod registry;
 pub mod topic_id;
 pub mod transient;
 
-pub use client::{ANSWER_WITHIN, ConnectError, EndsAreExpected};
+pub use client::{ANSWER_TIMEOUT, ConnectError, IgnorePartitionEof};
 pub use exit::exit_of;
 pub use log::{LogError, OrderedLog, Proposal, Record};
 pub use topic_id::TopicId;

@@ -20,24 +20,24 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::util::Timeout;
 use uuid::Uuid;
 
-use crate::client::{self, ANSWER_WITHIN, ConnectError, EndsAreExpected};
+use crate::client::{self, ANSWER_TIMEOUT, ConnectError, IgnorePartitionEof};
 use crate::topic_id::TopicId;
-use crate::transient::{ELECTION, LED_WITHIN, Transient};
+use crate::transient::{ELECTION, ELECTION_TIMEOUT, Transient};
 
 /// How long a write is tried before its outcome is looked for in the log instead.
-const WRITE_WITHIN: Duration = Duration::from_secs(15);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a record whose write failed is looked for in the log. A broker that still holds the request
 /// answers it, one way or the other, well within this.
-const READ_BACK_WITHIN: Duration = Duration::from_secs(10);
+const READ_BACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks.
-const READ_BACK_EVERY: Duration = Duration::from_millis(200);
+const READ_BACK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The log, read up to some offset.
 pub struct OrderedLog {
     kafka: Kafka,
     client_id: &'static str,
     topic: String,
-    consumer: Arc<StreamConsumer<EndsAreExpected>>,
+    consumer: Arc<StreamConsumer<IgnorePartitionEof>>,
     /// Everything before this offset has been read.
     position: u64,
 }
@@ -71,7 +71,7 @@ pub enum LogError {
     #[error("kafka has no topic {topic}; create it with `splitstream topics`")]
     NoTopic { topic: String },
     #[error("topic {topic} has {partitions} partitions; a log in order needs exactly one")]
-    NotOneLog { topic: String, partitions: usize },
+    NotOnePartition { topic: String, partitions: usize },
     /// Without its beginning the log cannot be folded.
     #[error(
         "topic {topic} begins at offset {low}: older records were deleted; its retention.ms and \
@@ -86,9 +86,9 @@ pub enum LogError {
     /// The brokers answer, and none of them for the log.
     #[error(
         "topic {topic} has had no leader for {} s: {source}; check that its brokers run",
-        LED_WITHIN.as_secs()
+        ELECTION_TIMEOUT.as_secs()
     )]
-    NotLed { topic: String, source: KafkaError },
+    NoLeader { topic: String, source: KafkaError },
     #[error("reading topic {topic} at offset {offset}: {source}")]
     Read { topic: String, offset: u64, source: KafkaError },
     /// Certainly not written.
@@ -99,7 +99,14 @@ pub enum LogError {
         "the {what} {id} of `{key}` was sent to topic {topic} and not seen there since ({source}); it may still \
          arrive. {again}"
     )]
-    Doubtful { topic: String, what: &'static str, key: String, id: Uuid, again: String, source: KafkaError },
+    Unconfirmed {
+        topic: String,
+        what: &'static str,
+        key: String,
+        id: Uuid,
+        again: String,
+        source: KafkaError,
+    },
     /// Certainly written, and not judged yet: the log ends before it while somebody's transaction is open.
     #[error(
         "the {what} {id} of `{key}` is written to topic {topic} at offset {offset}, behind a transaction of \
@@ -107,7 +114,7 @@ pub enum LogError {
          not within {} s. Then the {what} is judged by itself; `splitstream definitions log` tells how. A transaction \
          ends with its producer or after its transaction.timeout.ms; `kafka-transactions.sh find-hanging` finds one \
          that does not",
-        READ_BACK_WITHIN.as_secs()
+        READ_BACK_TIMEOUT.as_secs()
     )]
     HeldBack { topic: String, what: &'static str, key: String, id: Uuid, offset: u64, since: u64 },
 }
@@ -118,11 +125,11 @@ impl LogError {
         match self {
             LogError::Connect(_)
             | LogError::NoTopic { .. }
-            | LogError::NotLed { .. }
+            | LogError::NoLeader { .. }
             | LogError::Read { .. }
-            | LogError::Doubtful { .. }
+            | LogError::Unconfirmed { .. }
             | LogError::HeldBack { .. } => true,
-            LogError::NotOneLog { .. }
+            LogError::NotOnePartition { .. }
             | LogError::BeginningLost { .. }
             | LogError::Recreated { .. }
             | LogError::NotWritten { .. } => false,
@@ -138,9 +145,9 @@ impl OrderedLog {
         match found {
             None => return Err(LogError::NoTopic { topic }),
             Some((_, 1)) => {}
-            Some((_, partitions)) => return Err(LogError::NotOneLog { topic, partitions }),
+            Some((_, partitions)) => return Err(LogError::NotOnePartition { topic, partitions }),
         }
-        let consumer: StreamConsumer<EndsAreExpected> = client::client(kafka, client_id)?
+        let consumer: StreamConsumer<IgnorePartitionEof> = client::client(kafka, client_id)?
             // librdkafka assigns nothing without a group's name; nobody joins it and nothing is committed.
             .set("group.id", "splitstream-definitions")
             .set("enable.auto.commit", "false")
@@ -149,7 +156,7 @@ impl OrderedLog {
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", "100")
-            .create_with_context(EndsAreExpected)
+            .create_with_context(IgnorePartitionEof)
             .map_err(|error| ConnectError::Settings(error.to_string()))?;
         let consumer = Arc::new(consumer);
         Ok(OrderedLog { kafka: kafka.clone(), client_id, topic, consumer, position: 0 })
@@ -172,7 +179,7 @@ impl OrderedLog {
     pub async fn topic_id(&self) -> anyhow::Result<Option<TopicId>> {
         let (consumer, topic) = (self.consumer.clone(), self.topic.clone());
         let asking =
-            tokio::task::spawn_blocking(move || TopicId::ask(consumer.client(), &topic, ANSWER_WITHIN));
+            tokio::task::spawn_blocking(move || TopicId::fetch(consumer.client(), &topic, ANSWER_TIMEOUT));
         asking.await.expect("asking for a topic's id does not panic")
     }
 
@@ -190,7 +197,7 @@ impl OrderedLog {
         self.assign().map_err(|source| self.read_error(source))?;
         while self.position < end {
             let consumer = self.consumer.clone();
-            match tokio::time::timeout(ANSWER_WITHIN, next(&consumer)).await {
+            match tokio::time::timeout(ANSWER_TIMEOUT, next(&consumer)).await {
                 Ok(Ok(Some(message))) => {
                     let offset = message.offset().unsigned_abs();
                     let payload = message.payload().unwrap_or_default();
@@ -224,7 +231,7 @@ impl OrderedLog {
         mut take: impl FnMut(Record<'_>) -> Result<Option<V>, E>,
     ) -> Result<V, E> {
         let written = self.write(proposal).await?;
-        let deadline = Instant::now() + READ_BACK_WITHIN;
+        let deadline = Instant::now() + READ_BACK_TIMEOUT;
         loop {
             let mut own = None;
             let read = self
@@ -242,7 +249,7 @@ impl OrderedLog {
                 read?;
                 return Err(self.not_seen(proposal, written).into());
             }
-            tokio::time::sleep(READ_BACK_EVERY).await;
+            tokio::time::sleep(READ_BACK_INTERVAL).await;
         }
     }
 
@@ -254,7 +261,7 @@ impl OrderedLog {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("linger.ms", "0")
-            .set("message.timeout.ms", WRITE_WITHIN.as_millis().to_string())
+            .set("message.timeout.ms", WRITE_TIMEOUT.as_millis().to_string())
             .create()
             .map_err(|error| ConnectError::Settings(error.to_string()))?;
         let record = FutureRecord::to(&self.topic).partition(0).key(proposal.key).payload(proposal.payload);
@@ -277,7 +284,7 @@ impl OrderedLog {
             Ok(Some(offset)) if offset >= self.position => {
                 LogError::HeldBack { topic, what, key, id, offset, since: self.position }
             }
-            written => LogError::Doubtful {
+            written => LogError::Unconfirmed {
                 topic,
                 what,
                 key,
@@ -300,7 +307,7 @@ impl OrderedLog {
         let (low, high) = match asked {
             Ok((low, high)) => (low.unsigned_abs(), high.unsigned_abs()),
             Err(source) if Transient::of(&source) == Some(Transient::NoLeader) => {
-                return Err(LogError::NotLed { topic: self.topic.clone(), source });
+                return Err(LogError::NoLeader { topic: self.topic.clone(), source });
             }
             Err(error) => {
                 let brokers = self.kafka.brokers.as_str().to_owned();
@@ -321,7 +328,8 @@ impl OrderedLog {
     /// librdkafka, whatever the answer is.
     async fn watermarks(&self) -> Result<(i64, i64), KafkaError> {
         let (consumer, topic) = (self.consumer.clone(), self.topic.clone());
-        let asking = tokio::task::spawn_blocking(move || consumer.fetch_watermarks(&topic, 0, ANSWER_WITHIN));
+        let asking =
+            tokio::task::spawn_blocking(move || consumer.fetch_watermarks(&topic, 0, ANSWER_TIMEOUT));
         asking.await.expect("asking for watermarks does not panic")
     }
 
@@ -332,7 +340,9 @@ impl OrderedLog {
 
 /// The next record; `None` at the end of what can be read. Errors that librdkafka mends by itself (a broker that
 /// went away) are waited out; the caller sets the deadline.
-async fn next(consumer: &StreamConsumer<EndsAreExpected>) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {
+async fn next(
+    consumer: &StreamConsumer<IgnorePartitionEof>,
+) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {
     loop {
         match consumer.recv().await {
             Ok(message) => return Ok(Some(message)),

@@ -39,7 +39,7 @@ pub struct Unavailable {
 
 /// Why a schema has no number.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoId {
+pub enum SchemaIdError {
     /// It does not go with what is registered under the subject.
     #[error("the schema registry refuses the schema of {subject} as incompatible with its others: {reason}")]
     Incompatible { subject: String, reason: String },
@@ -61,7 +61,7 @@ pub struct Registered {
     /// Its text.
     pub schema: String,
     /// Where the types stand that the text names and does not declare.
-    #[serde(default, deserialize_with = "perhaps_none")]
+    #[serde(default, deserialize_with = "null_as_empty")]
     pub references: Vec<Reference>,
 }
 
@@ -81,7 +81,7 @@ const SCHEMA_NOT_FOUND: u32 = 40_403;
 
 /// What a registry says of an error.
 #[derive(Deserialize)]
-struct Said {
+struct ErrorBody {
     error_code: u32,
     #[serde(default)]
     message: String,
@@ -93,9 +93,9 @@ struct Id {
 }
 
 enum Answer<T> {
-    Good(T),
+    Success(T),
     /// Refused in a registry's own words, by its own code.
-    Bad(u32, String),
+    Error(u32, String),
 }
 
 impl Registry {
@@ -140,14 +140,14 @@ impl Registry {
     fn registered(&self, path: String, absent: &[u32]) -> Result<Option<Registered>, Unavailable> {
         let answer = self.authorized(self.agent.get(path).header("Accept", MEDIA_TYPE)).call();
         match self.read::<Registered>(answer)? {
-            Answer::Good(registered) => Ok(Some(registered)),
-            Answer::Bad(code, _) if absent.contains(&code) => Ok(None),
-            Answer::Bad(code, reason) => Err(self.unavailable(format!("{code}: {reason}"))),
+            Answer::Success(registered) => Ok(Some(registered)),
+            Answer::Error(code, _) if absent.contains(&code) => Ok(None),
+            Answer::Error(code, reason) => Err(self.unavailable(format!("{code}: {reason}"))),
         }
     }
 
     /// The number of a schema under a subject, registered now if need be and wanted.
-    pub fn id(&self, subject: &str, schema: &str) -> Result<u32, NoId> {
+    pub fn id(&self, subject: &str, schema: &str) -> Result<u32, SchemaIdError> {
         let path = format!("{}/subjects/{}", self.url, percent_encoded(subject));
         let path = if self.register { format!("{path}/versions") } else { path };
         let subject = subject.to_owned();
@@ -155,13 +155,13 @@ impl Registry {
         let body = json!({"schema": schema}).to_string();
         let answer = self.authorized(request).send(body);
         match self.read::<Id>(answer)? {
-            Answer::Good(Id { id }) => Ok(id),
-            Answer::Bad(SUBJECT_NOT_FOUND | SCHEMA_NOT_FOUND, reason) if !self.register => {
-                Err(NoId::NotRegistered { subject, reason })
+            Answer::Success(Id { id }) => Ok(id),
+            Answer::Error(SUBJECT_NOT_FOUND | SCHEMA_NOT_FOUND, reason) if !self.register => {
+                Err(SchemaIdError::NotRegistered { subject, reason })
             }
-            Answer::Bad(code, reason) => match status_of(code) {
-                409 => Err(NoId::Incompatible { subject, reason }),
-                401 | 403 | 422 => Err(NoId::Refused { subject, reason }),
+            Answer::Error(code, reason) => match status_of(code) {
+                409 => Err(SchemaIdError::Incompatible { subject, reason }),
+                401 | 403 | 422 => Err(SchemaIdError::Refused { subject, reason }),
                 _ => Err(self.unavailable(format!("{code}: {reason}")).into()),
             },
         }
@@ -184,15 +184,15 @@ impl Registry {
         let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
         let body = body.map_err(|error| self.unavailable(error.to_string()))?;
         if status.is_success() {
-            return serde_json::from_str(&body).map(Answer::Good).map_err(|error| {
-                self.unavailable(format!("an answer of another form ({error}): {}", cut(&body)))
+            return serde_json::from_str(&body).map(Answer::Success).map_err(|error| {
+                self.unavailable(format!("an answer of another form ({error}): {}", truncate(&body)))
             });
         }
-        match serde_json::from_str::<Said>(&body) {
+        match serde_json::from_str::<ErrorBody>(&body) {
             Ok(said) if status_of(said.error_code) == u32::from(status.as_u16()) => {
-                Ok(Answer::Bad(said.error_code, cut(&said.message)))
+                Ok(Answer::Error(said.error_code, truncate(&said.message)))
             }
-            _ => Err(self.unavailable(format!("{status} {}", cut(&body)))),
+            _ => Err(self.unavailable(format!("{status} {}", truncate(&body)))),
         }
     }
 
@@ -220,17 +220,17 @@ fn agent(url: &ServerUrl, settings: &config::Registry) -> Result<Agent, String> 
 fn authorities(settings: &config::Registry) -> Result<RootCerts, String> {
     let certificates: Vec<CertificateDer<'static>> = match &settings.ca_file {
         Some(path) => {
-            let trouble = |error: String| {
+            let problem = |error: String| {
                 format!("reading the certificates in registry.ca_file, {}: {error}", path.display())
             };
             let mut read = Vec::new();
             for certificate in
-                CertificateDer::pem_file_iter(path).map_err(|error| trouble(error.to_string()))?
+                CertificateDer::pem_file_iter(path).map_err(|error| problem(error.to_string()))?
             {
-                read.push(certificate.map_err(|error| trouble(error.to_string()))?);
+                read.push(certificate.map_err(|error| problem(error.to_string()))?);
             }
             if read.is_empty() {
-                return Err(trouble("there is none".to_owned()));
+                return Err(problem("there is none".to_owned()));
             }
             read
         }
@@ -251,12 +251,12 @@ fn status_of(code: u32) -> u32 {
     if code >= 1_000 { code / 100 } else { code }
 }
 
-fn cut(text: &str) -> String {
+fn truncate(text: &str) -> String {
     text.trim().chars().take(REASON_CHARS).collect()
 }
 
 /// Some registries write `null` where there are none.
-fn perhaps_none<'de, D: serde::Deserializer<'de>>(list: D) -> Result<Vec<Reference>, D::Error> {
+fn null_as_empty<'de, D: serde::Deserializer<'de>>(list: D) -> Result<Vec<Reference>, D::Error> {
     Option::<Vec<Reference>>::deserialize(list).map(Option::unwrap_or_default)
 }
 

@@ -23,16 +23,16 @@ pub struct TopicId([u8; TEXT_BYTES]);
 /// A text that is no topic's id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no topic's id: Kafka writes 22 characters of URL-safe base64")]
-pub struct NoTopicId(String);
+pub struct InvalidTopicId(String);
 
 impl FromStr for TopicId {
-    type Err = NoTopicId;
+    type Err = InvalidTopicId;
 
-    fn from_str(text: &str) -> Result<TopicId, NoTopicId> {
+    fn from_str(text: &str) -> Result<TopicId, InvalidTopicId> {
         let known = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         match <[u8; TEXT_BYTES]>::try_from(text.as_bytes()) {
             Ok(bytes) if bytes.iter().all(known) => Ok(TopicId(bytes)),
-            _ => Err(NoTopicId(text.to_owned())),
+            _ => Err(InvalidTopicId(text.to_owned())),
         }
     }
 }
@@ -54,13 +54,13 @@ impl TopicId {
     ///
     /// # Errors
     /// Where no broker answers in time, or there is no such topic.
-    pub fn ask<C: ClientContext>(
+    pub fn fetch<C: ClientContext>(
         client: &Client<C>,
         topic: &str,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<Option<TopicId>> {
         let described =
-            describe(client, topic, within).with_context(|| format!("asking for the id of `{topic}`"))?;
+            describe(client, topic, timeout).with_context(|| format!("asking for the id of `{topic}`"))?;
         // librdkafka writes the plain alphabet of base64, Kafka the one for URLs.
         let text = described.replace('+', "-").replace('/', "_");
         if text == NONE {
@@ -71,9 +71,9 @@ impl TopicId {
 }
 
 /// The id of one topic, as librdkafka writes it. The library's wrapper does not have this question.
-fn describe<C: ClientContext>(client: &Client<C>, topic: &str, within: Duration) -> Result<String> {
+fn describe<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Duration) -> Result<String> {
     let name = CString::new(topic).context("a topic has no NUL in its name")?;
-    let within_ms = i32::try_from(within.as_millis()).unwrap_or(i32::MAX);
+    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     let handle = client.native_ptr();
     let mut names = [name.as_ptr()];
     // SAFETY: the client lives during all calls. The queue, the options, the collection and the event are made
@@ -85,12 +85,12 @@ fn describe<C: ClientContext>(client: &Client<C>, topic: &str, within: Duration)
             sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
         );
         let mut why = [0; 128];
-        sys::rd_kafka_AdminOptions_set_request_timeout(options, within_ms, why.as_mut_ptr(), why.len());
+        sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, why.as_mut_ptr(), why.len());
         let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
         sys::rd_kafka_DescribeTopics(handle, topics, options, queue.as_ptr());
-        let event = sys::rd_kafka_queue_poll(queue.as_ptr(), within_ms);
+        let event = sys::rd_kafka_queue_poll(queue.as_ptr(), timeout_ms);
         let answer = match NonNull::new(event) {
-            None => Err(anyhow::anyhow!("no broker answered within {} s", within.as_secs())),
+            None => Err(anyhow::anyhow!("no broker answered within {} s", timeout.as_secs())),
             Some(event) => read(event.as_ptr()),
         };
         if !event.is_null() {
@@ -150,7 +150,7 @@ mod tests {
         let id: TopicId = "Zl3-OYYMR_mYD-iZj0yZ7w".parse().unwrap();
         assert_eq!(id.to_string(), "Zl3-OYYMR_mYD-iZj0yZ7w");
         for text in ["", "Zl3-OYYMR_mYD-iZj0yZ7w=", "Zl3+OYYMR/mYD+iZj0yZ7w", "Zl3-OYYMR_mYD-iZj0yZ7"] {
-            assert_eq!(text.parse::<TopicId>(), Err(NoTopicId(text.to_owned())));
+            assert_eq!(text.parse::<TopicId>(), Err(InvalidTopicId(text.to_owned())));
         }
     }
 }

@@ -8,13 +8,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// How long nobody may lead a partition or coordinate a group: where its broker is restarted, or another takes over, the
 /// election takes seconds.
-pub(crate) const LED_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const ELECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// The leader is asked again meanwhile: a broker that was just restarted answers before it leads, and librdkafka does not ask
 /// these questions again.
 pub const ELECTION: Retry = Retry {
     first: Duration::from_millis(150),
     longest: Duration::from_millis(300),
-    end: End::Within(LED_WITHIN),
+    end: End::Within(ELECTION_TIMEOUT),
 };
 
 /// Why the same question may be answered later.

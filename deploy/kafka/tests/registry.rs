@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread::JoinHandle;
 
-use kafka::registry::{NoId, Reference, Registered, Registry};
+use kafka::registry::{Reference, Registered, Registry, SchemaIdError};
 use ops::config;
 
 /// Answers one request; what was asked can be had afterwards.
@@ -136,12 +136,12 @@ fn a_refused_schema_is_told_from_a_registry_that_is_away() {
     );
     let (url, _asked) = server("422 Unprocessable", r#"{"error_code": 42201, "message": "no schema"}"#);
     let refused = open(&url).id("s", "x").unwrap_err();
-    assert_eq!(refused, NoId::Refused { subject: "s".to_owned(), reason: "no schema".to_owned() });
+    assert_eq!(refused, SchemaIdError::Refused { subject: "s".to_owned(), reason: "no schema".to_owned() });
     let (url, _asked) = server("503 Service Unavailable", "later");
-    assert!(matches!(open(&url).id("s", "x"), Err(NoId::Unavailable(_))));
+    assert!(matches!(open(&url).id("s", "x"), Err(SchemaIdError::Unavailable(_))));
     let (url, asked) = server("404 Not Found", r#"{"error_code": 40403, "message": "Schema not found"}"#);
     let look_up = config::Registry { register: false, ..settings(&url) };
     let refused = Registry::open(&look_up).unwrap().unwrap().id("s", "\"string\"").unwrap_err();
-    assert!(matches!(refused, NoId::NotRegistered { .. }), "{refused}");
+    assert!(matches!(refused, SchemaIdError::NotRegistered { .. }), "{refused}");
     assert!(asked.join().unwrap().starts_with("POST /apis/ccompat/v7/subjects/s HTTP/1.1\r\n"));
 }

@@ -76,7 +76,7 @@ pub use value::{Bounded, Bytes, Count, Millis, Secret, Setting, Shown, unit};
 pub const PREFIX: &str = "SPLITSTREAM_";
 
 /// The sections that some services have no use for; those pass over them in a shared file.
-const SERVICES: [&str; 4] = ["producer", "consumer", "aggregator", "registry"];
+const OPTIONAL_SECTIONS: [&str; 4] = ["producer", "consumer", "aggregator", "registry"];
 
 /// A service's configuration: a struct with `#[serde(deny_unknown_fields)]`, one field for each
 /// section.
@@ -128,13 +128,13 @@ pub fn parse<T: Config>(
         Some((name, text)) => tree::Node::parse(name, text)?,
         None => tree::Node::empty(),
     };
-    take_version(&mut root)?;
+    check_file_version(&mut root)?;
     for (name, value) in variables {
         if let Some(path) = setting_path(&name)? {
             root.overlay(&name, &path, value)?;
         }
     }
-    let config: T = tree::read(&root, &SERVICES)?;
+    let config: T = tree::read(&root, &OPTIONAL_SECTIONS)?;
     for page in config.pages() {
         page.checked?;
     }
@@ -145,10 +145,10 @@ pub fn parse<T: Config>(
 pub const FILE_VERSION: i64 = 1;
 
 /// A file of another form is refused, for its settings may mean something else.
-fn take_version(root: &mut tree::Node) -> Result<(), Error> {
+fn check_file_version(root: &mut tree::Node) -> Result<(), Error> {
     let tree::Value::Table(entries) = &mut root.value else { return Ok(()) };
     match entries.remove("version") {
-        None | Some(tree::Node { value: tree::Value::Whole(FILE_VERSION), .. }) => Ok(()),
+        None | Some(tree::Node { value: tree::Value::Integer(FILE_VERSION), .. }) => Ok(()),
         Some(tree::Node { origin, .. }) => Err(Error(format!(
             "{origin}: version: this build reads configuration files of version {FILE_VERSION}; write `version = \
              {FILE_VERSION}` where the settings are those that `config` prints, or install the build that the file is for"
@@ -157,7 +157,7 @@ fn take_version(root: &mut tree::Node) -> Result<(), Error> {
 }
 
 /// What there is instead of a setting of earlier builds.
-fn instead_of(setting: &str) -> Option<String> {
+fn replacement_of(setting: &str) -> Option<String> {
     let table = setting.strip_prefix("consumer.retention_days_")?;
     ["exposures", "conversions", "aliases"].contains(&table).then(|| {
         format!(
@@ -179,7 +179,7 @@ fn setting_path(variable: &str) -> Result<Option<Vec<String>>, Error> {
     // One underscore instead of two is the likely slip, and would otherwise go unnoticed.
     let lower = rest.to_lowercase();
     let shared = [Kafka::NAME, ClickHouse::NAME, Http::NAME, Log::NAME];
-    for section in shared.iter().chain(&SERVICES) {
+    for section in shared.iter().chain(&OPTIONAL_SECTIONS) {
         let field = lower.strip_prefix(section).and_then(|rest| rest.strip_prefix('_'));
         if let Some(field) = field {
             return Err(Error(format!(

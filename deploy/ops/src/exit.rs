@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// Blocking work left behind by a finished program is given this long before the process ends.
-const LEFTOVERS: Duration = Duration::from_secs(2);
+const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The exit code of a program. Give it to an error as context, `.context(Exit::Unreachable)`, and
 /// [`main`] exits with it; an error without one exits with [`Exit::Failed`].
@@ -50,7 +50,7 @@ pub fn main(program: impl Future<Output = anyhow::Result<Exit>>) -> ExitCode {
         }
     };
     let outcome = runtime.block_on(program);
-    runtime.shutdown_timeout(LEFTOVERS);
+    runtime.shutdown_timeout(LEFTOVER_TIMEOUT);
     match outcome {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -78,7 +78,7 @@ impl Exit {
 }
 
 /// The error with the exit code that one of its causes asks for by `ask`, unless it has one already.
-pub fn coded(
+pub fn with_exit_code(
     error: anyhow::Error,
     ask: impl Fn(&(dyn std::error::Error + 'static)) -> Option<Exit>,
 ) -> anyhow::Error {

@@ -22,11 +22,11 @@ struct Shared {
 #[derive(Default)]
 struct State {
     loops: BTreeMap<String, Loop>,
-    conditions: BTreeMap<String, Standing>,
+    conditions: BTreeMap<String, ConditionState>,
 }
 
 /// Of a condition.
-enum Standing {
+enum ConditionState {
     Holds,
     /// And something is to be told that does not keep the process from its work.
     HoldsBut(String),
@@ -38,7 +38,7 @@ struct Loop {
     /// Milliseconds since the start at which it last came round.
     touched_ms: Arc<AtomicU64>,
     /// Its handle was dropped without [`Progress::done`]: the loop was left by an error or a panic.
-    lost: bool,
+    died: bool,
 }
 
 /// The handle of one loop of work. Dropping it without [`done`](Progress::done) means that the
@@ -85,7 +85,7 @@ impl Health {
         self.shared
             .lock()
             .loops
-            .insert(name.clone(), Loop { bound, touched_ms: touched_ms.clone(), lost: false });
+            .insert(name.clone(), Loop { bound, touched_ms: touched_ms.clone(), died: false });
         Progress { name, touched_ms, shared: self.shared.clone(), done: false }
     }
 
@@ -132,7 +132,7 @@ impl Drop for Progress {
         if self.done {
             state.loops.remove(&self.name);
         } else {
-            own.lost = true;
+            own.died = true;
         }
     }
 }
@@ -140,21 +140,21 @@ impl Drop for Progress {
 impl Condition {
     /// The condition holds.
     pub fn holds(&self) {
-        self.stands(Standing::Holds);
+        self.set(ConditionState::Holds);
     }
 
     /// The condition holds, and whoever asks is told this beside it.
     pub fn holds_but(&self, remark: impl Into<String>) {
-        self.stands(Standing::HoldsBut(remark.into()));
+        self.set(ConditionState::HoldsBut(remark.into()));
     }
 
     /// The condition does not hold, for this reason.
     pub fn fails(&self, reason: impl Into<String>) {
-        self.stands(Standing::Fails(reason.into()));
+        self.set(ConditionState::Fails(reason.into()));
     }
 
-    fn stands(&self, standing: Standing) {
-        self.shared.lock().conditions.insert(self.name.clone(), standing);
+    fn set(&self, condition: ConditionState) {
+        self.shared.lock().conditions.insert(self.name.clone(), condition);
     }
 
     /// The condition is none any more: what it was about is no longer this process's work.
@@ -174,19 +174,19 @@ impl Shared {
     }
 }
 
-const FINE: &str = "ok";
+const OK: &str = "ok";
 
 impl State {
     fn alive(&self, now_ms: u64) -> Report {
         let mut checks = BTreeMap::new();
         for (name, own) in &self.loops {
             let since_ms = now_ms.saturating_sub(own.touched_ms.load(Ordering::Relaxed));
-            let verdict = if own.lost {
+            let verdict = if own.died {
                 "ended unexpectedly".into()
             } else if Duration::from_millis(since_ms) > own.bound {
                 format!("no progress for {since_ms} ms; the bound is {} ms", own.bound.as_millis())
             } else {
-                FINE.into()
+                OK.into()
             };
             checks.insert(name.clone(), verdict);
         }
@@ -195,13 +195,13 @@ impl State {
 
     fn ready(&self, now_ms: u64) -> Report {
         let Report { mut ok, mut checks } = self.alive(now_ms);
-        for (name, standing) in &self.conditions {
-            let verdict = match standing {
-                Standing::Holds => FINE.into(),
-                Standing::HoldsBut(remark) => format!("{FINE}, but {remark}"),
-                Standing::Fails(reason) => reason.clone(),
+        for (name, condition) in &self.conditions {
+            let verdict = match condition {
+                ConditionState::Holds => OK.into(),
+                ConditionState::HoldsBut(remark) => format!("{OK}, but {remark}"),
+                ConditionState::Fails(reason) => reason.clone(),
             };
-            ok &= !matches!(standing, Standing::Fails(_));
+            ok &= !matches!(condition, ConditionState::Fails(_));
             checks.insert(name.clone(), verdict);
         }
         Report { ok, checks }
@@ -210,7 +210,7 @@ impl State {
 
 impl Report {
     fn of(checks: BTreeMap<String, String>) -> Report {
-        Report { ok: checks.values().all(|verdict| verdict == FINE), checks }
+        Report { ok: checks.values().all(|verdict| verdict == OK), checks }
     }
 }
 

@@ -13,7 +13,7 @@ pub mod metrics;
 pub mod retry;
 mod shutdown;
 
-pub use exit::{Exit, coded, main};
+pub use exit::{Exit, main, with_exit_code};
 pub use health::{Condition, Health, Progress};
 pub use retry::Retry;
 pub use shutdown::{Hold, Shutdown};

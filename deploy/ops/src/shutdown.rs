@@ -1,5 +1,5 @@
 //! Orderly shutdown: a signal or a failure asks every part to stop taking work and finish what it
-//! has; a second signal, or the end of the patience, ends the process at once and says what was
+//! has; a second signal, or the end of the timeout, ends the process at once and says what was
 //! still running.
 
 use std::collections::BTreeMap;
@@ -38,12 +38,12 @@ impl Shutdown {
     }
 
     /// A shutdown that SIGTERM or SIGINT starts. A second signal ends the process at once; so does
-    /// a shutdown, however started, that takes longer than `patience`. Both exit with
+    /// a shutdown, however started, that takes longer than `timeout`. Both exit with
     /// [`Exit::Failed`] and log what was still running.
     ///
     /// # Errors
     /// When the handlers or their thread cannot be set up.
-    pub fn on_signals(patience: Duration) -> io::Result<Shutdown> {
+    pub fn on_signals(timeout: Duration) -> io::Result<Shutdown> {
         let shutdown = Shutdown::manual();
         let watched = shutdown.clone();
         // A thread and runtime of its own, so that work that hogs the other threads is ended too.
@@ -54,7 +54,7 @@ impl Shutdown {
         };
         std::thread::Builder::new()
             .name("signals".into())
-            .spawn(move || runtime.block_on(enforce(watched, signals, patience)))?;
+            .spawn(move || runtime.block_on(enforce(watched, signals, timeout)))?;
         Ok(shutdown)
     }
 
@@ -142,15 +142,15 @@ impl Signals {
     }
 }
 
-async fn enforce(shutdown: Shutdown, mut signals: Signals, patience: Duration) {
+async fn enforce(shutdown: Shutdown, mut signals: Signals, timeout: Duration) {
     // Losing is harmless: both may happen, and whichever comes second is met below.
     tokio::select! {
         name = signals.next() => shutdown.begin(name),
         _ = shutdown.wait() => {}
     }
-    let why = match tokio::time::timeout(patience, signals.next()).await {
+    let why = match tokio::time::timeout(timeout, signals.next()).await {
         Ok(name) => format!("{name} while stopping: ended at once"),
-        Err(_) => format!("not stopped after {} ms: ended at once", patience.as_millis()),
+        Err(_) => format!("not stopped after {} ms: ended at once", timeout.as_millis()),
     };
     let running = shutdown.running();
     if tracing::dispatcher::has_been_set() {

@@ -7,7 +7,7 @@ use schemas::definition::{
 };
 use schemas::{BUCKETS, BucketRange, Key};
 
-use crate::targeting::unusable;
+use crate::targeting::condition_problem;
 
 /// The definition with everything that a file may leave out: salt, phase, ranges, slots. Follows from the
 /// definitions so far and what is written, and from nothing else. What is written is kept as it is.
@@ -94,11 +94,11 @@ fn resolve_experiment(
         experiment.slot_ranges = ranges.remove(0);
     }
     for (index, rule) in experiment.targeting.iter().enumerate() {
-        check_usable(&format!("targeting[{index}].when"), &rule.when)?;
+        check_condition(&format!("targeting[{index}].when"), &rule.when)?;
     }
     for (environment, says) in &experiment.environments {
         for (index, rule) in says.targeting.iter().flatten().enumerate() {
-            check_usable(&format!("environments.{environment}.targeting[{index}].when"), &rule.when)?;
+            check_condition(&format!("environments.{environment}.targeting[{index}].when"), &rule.when)?;
         }
     }
     if experiment.phase.is_none() {
@@ -133,7 +133,7 @@ fn resolve_flag(previous: Option<&Flag>, mut flag: Flag) -> Result<Flag, Problem
 fn resolve_rules(field: &str, before: &[FlagRule], rules: &mut [FlagRule]) -> Result<(), Problem> {
     for (index, rule) in rules.iter_mut().enumerate() {
         if let Some(when) = &rule.when {
-            check_usable(&format!("{field}[{index}].when"), when)?;
+            check_condition(&format!("{field}[{index}].when"), when)?;
         }
         if rule.split.iter().any(|share| !share.ranges.is_empty()) {
             continue;
@@ -180,22 +180,22 @@ fn allocate(owned: &[Owned], wanted: &[Wanted]) -> Result<Vec<Vec<BucketRange>>,
             owned.iter().find(|owner| owner.by == *by).map(|owner| owner.ranges.clone()).unwrap_or_default();
         let mut ranges = Vec::new();
         let mut lacking = *buckets;
-        take(&mut kept.clone(), &mut lacking, &mut ranges);
+        move_lowest(&mut kept.clone(), &mut lacking, &mut ranges);
         let before = lacking;
-        take(&mut free, &mut lacking, &mut ranges);
+        move_lowest(&mut free, &mut lacking, &mut ranges);
         if lacking > 0 {
             return Err(format!(
                 "`{by}` needs {before} more buckets and {} are free; shrink others in one change, grow it in the next",
                 before - lacking
             ));
         }
-        allocated.push(joined(ranges));
+        allocated.push(merge_adjacent(ranges));
     }
     Ok(allocated)
 }
 
 /// Moves the lowest buckets of `from` to `to` until nothing is lacking or nothing is left.
-fn take(from: &mut Vec<BucketRange>, lacking: &mut u32, to: &mut Vec<BucketRange>) {
+fn move_lowest(from: &mut Vec<BucketRange>, lacking: &mut u32, to: &mut Vec<BucketRange>) {
     from.sort();
     let mut rest = Vec::new();
     for range in from.drain(..) {
@@ -222,7 +222,7 @@ fn complement(owned: impl Iterator<Item = BucketRange>) -> Vec<BucketRange> {
 }
 
 /// Neighbouring ranges made one, in order.
-fn joined(mut ranges: Vec<BucketRange>) -> Vec<BucketRange> {
+fn merge_adjacent(mut ranges: Vec<BucketRange>) -> Vec<BucketRange> {
     ranges.sort();
     let mut joined: Vec<BucketRange> = Vec::new();
     for range in ranges {
@@ -236,8 +236,8 @@ fn joined(mut ranges: Vec<BucketRange>) -> Vec<BucketRange> {
     joined
 }
 
-fn check_usable(field: &str, when: &Condition) -> Result<(), Problem> {
-    unusable(when).map_or(Ok(()), |what| Err(Problem::new(field, what)))
+fn check_condition(field: &str, when: &Condition) -> Result<(), Problem> {
+    condition_problem(when).map_or(Ok(()), |what| Err(Problem::new(field, what)))
 }
 
 fn in_field(field: &str, what: String) -> Problem {

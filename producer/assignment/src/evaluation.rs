@@ -72,12 +72,12 @@ pub fn evaluate<'a>(
         return not(NotExposed::NotTargeted);
     }
     let rule = rule.map(|rule| &rule.key);
-    let outcome = place(experiment, environment, buckets);
+    let outcome = variant_for_buckets(experiment, environment, buckets);
     Evaluation { environment, buckets, rule, outcome }
 }
 
 /// From three buckets to a variant: what anybody can compute again from an exposure and its definition.
-pub fn place<'a>(
+pub fn variant_for_buckets<'a>(
     experiment: &'a Experiment,
     environment: Environment<'_>,
     buckets: Buckets,

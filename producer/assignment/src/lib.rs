@@ -8,6 +8,6 @@ mod number;
 mod targeting;
 
 pub use allocation::resolve;
-pub use evaluation::{Attributes, Environment, Evaluation, NotExposed, evaluate, place};
+pub use evaluation::{Attributes, Environment, Evaluation, NotExposed, evaluate, variant_for_buckets};
 pub use hash::{Salts, Seeds, hash};
 pub use targeting::holds;

@@ -34,8 +34,8 @@ fn passes(value: &Value, operator: &Operator) -> bool {
     let version = |bound: &str| Some(parse_version(value.as_str()?)?.cmp_precedence(&parse_version(bound)?));
     let time = |bound: &str| Some(Micros::parse(value.as_str()?).ok()?.cmp(&Micros::parse(bound).ok()?));
     match operator {
-        Operator::Equals(expected) => same(value, expected),
-        Operator::In(allowed) => allowed.iter().any(|expected| same(value, expected)),
+        Operator::Equals(expected) => json_equal(value, expected),
+        Operator::In(allowed) => allowed.iter().any(|expected| json_equal(value, expected)),
         // Accepted definitions have none; see the check of conditions.
         Operator::InList(_) => false,
         Operator::Above(bound) => number(bound) == Some(Ordering::Greater),
@@ -57,10 +57,10 @@ fn passes(value: &Value, operator: &Operator) -> bool {
 }
 
 /// What in the condition can never be evaluated: a pattern, version or time that is none.
-pub(crate) fn unusable(condition: &Condition) -> Option<String> {
+pub(crate) fn condition_problem(condition: &Condition) -> Option<String> {
     match condition {
-        Condition::All(inner) | Condition::Any(inner) => inner.iter().find_map(unusable),
-        Condition::Not(inner) => unusable(inner),
+        Condition::All(inner) | Condition::Any(inner) => inner.iter().find_map(condition_problem),
+        Condition::Not(inner) => condition_problem(inner),
         Condition::Test(Test { operator, .. }) => match operator {
             Operator::Matches(pattern) => compile(pattern).err().map(|error| error.to_string()),
             Operator::VersionAtLeast(version) | Operator::VersionBelow(version) => {
@@ -76,14 +76,14 @@ pub(crate) fn unusable(condition: &Condition) -> Option<String> {
 
 /// Equal as JSON, numbers by their value, wherever in it they are: 1 and 1.0 are the same, 2^53 and 2^53 + 1
 /// are not.
-fn same(left: &Value, right: &Value) -> bool {
+fn json_equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Number(left), Value::Number(right)) => compare(left, right).is_eq(),
         (Value::Array(left), Value::Array(right)) => {
-            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same(left, right))
+            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| json_equal(left, right))
         }
         (Value::Object(left), Value::Object(right)) => {
-            let same_field = |(name, left)| right.get(name).is_some_and(|right| same(left, right));
+            let same_field = |(name, left)| right.get(name).is_some_and(|right| json_equal(left, right));
             left.len() == right.len() && left.iter().all(same_field)
         }
         _ => left == right,

@@ -29,13 +29,13 @@ fn experiment(key: &str, weights: &[u32]) -> Experiment {
 }
 
 /// A log with nobody else on it.
-struct Log {
+struct TestLog {
     definitions: Definitions,
 }
 
-impl Log {
-    fn new() -> Log {
-        let mut log = Log { definitions: Definitions::default() };
+impl TestLog {
+    fn new() -> TestLog {
+        let mut log = TestLog { definitions: Definitions::default() };
         log.apply(metric()).unwrap();
         log
     }
@@ -83,7 +83,7 @@ fn counts(variants: &[Result<String, NotExposed>]) -> BTreeMap<String, u32> {
 
 #[test]
 fn shares_are_those_of_the_weights() {
-    let mut log = Log::new();
+    let mut log = TestLog::new();
     log.put(experiment("checkout", &[5_000, 3_000, 2_000])).unwrap();
     let counts = counts(&log.variants("checkout", 100_000));
     let expected = [("v0", 50_000.0), ("v1", 30_000.0), ("v2", 20_000.0)];
@@ -107,7 +107,7 @@ fn a_thousand_equal_buckets_are_equally_full() {
 
 #[test]
 fn two_experiments_are_independent() {
-    let mut log = Log::new();
+    let mut log = TestLog::new();
     log.put(experiment("one", &[5_000, 5_000])).unwrap();
     log.put(experiment("two", &[5_000, 5_000])).unwrap();
     let (one, two) = (log.variants("one", 100_000), log.variants("two", 100_000));
@@ -123,7 +123,7 @@ fn two_experiments_are_independent() {
 
 #[test]
 fn experiments_in_one_layer_never_share_a_unit() {
-    let mut log = Log::new();
+    let mut log = TestLog::new();
     let layer = serde_json::json!({"key": "pricing"});
     log.apply(Definition::from_json(Kind::Layer, layer).unwrap()).unwrap();
     for (key, slots) in [("one", 3_000), ("two", 5_000)] {
@@ -150,7 +150,7 @@ fn experiments_in_one_layer_never_share_a_unit() {
 
 #[test]
 fn a_bucket_never_changes_hands_in_one_step() {
-    let mut log = Log::new();
+    let mut log = TestLog::new();
     log.put(experiment("checkout", &[5_000, 5_000])).unwrap();
     assert_eq!(
         log.put(experiment("checkout", &[9_000, 1_000])).unwrap_err(),
@@ -177,7 +177,7 @@ fn arms() -> impl Strategy<Value = Vec<u32>> {
 proptest! {
     #[test]
     fn raising_a_share_moves_nobody_already_in(weights in arms(), raised in 0_usize..5, by in 1_u32..=2_000) {
-        let mut log = Log::new();
+        let mut log = TestLog::new();
         // A new experiment starts whole; shrink it to the weights, then raise one.
         let mut whole = vec![0; weights.len()];
         whole[0] = 10_000;
@@ -200,7 +200,7 @@ proptest! {
 
     #[test]
     fn dropping_an_arm_moves_nobody_else(weights in arms()) {
-        let mut log = Log::new();
+        let mut log = TestLog::new();
         let mut first = weights.clone();
         first[0] += 10_000 - weights.iter().sum::<u32>();
         log.put(experiment("checkout", &first)).unwrap();
@@ -225,7 +225,7 @@ proptest! {
     #[test]
     fn raising_the_rollout_moves_nobody_already_in(from in 0_u32..=10_000, by in 0_u32..=10_000) {
         let to = (from + by).min(10_000);
-        let mut log = Log::new();
+        let mut log = TestLog::new();
         let with = |rollout| Experiment {
             rollout: schemas::BasisPoints::new(rollout).unwrap(),
             ..experiment("checkout", &[5_000, 5_000])
@@ -241,7 +241,7 @@ proptest! {
 
 #[test]
 fn each_environment_has_its_own_part_of_the_units() {
-    let mut log = Log::new();
+    let mut log = TestLog::new();
     let mut split = experiment("checkout", &[5_000, 5_000]);
     let says = |json: serde_json::Value| serde_json::from_value(json).unwrap();
     split.rollout = schemas::BasisPoints::new(1_000).unwrap();

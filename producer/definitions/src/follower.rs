@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use kafka::EndsAreExpected;
+use kafka::IgnorePartitionEof;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
@@ -14,9 +14,9 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use schemas::avro;
 use schemas::definition::Definitions;
 
-const POLL_WAIT: Duration = Duration::from_millis(200);
-const WATERMARKS_WITHIN: Duration = Duration::from_secs(10);
-const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+const POLL_TIMEOUT: Duration = Duration::from_millis(200);
+const WATERMARKS_TIMEOUT: Duration = Duration::from_secs(10);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the log has said so far.
 #[derive(Default)]
@@ -32,7 +32,7 @@ pub struct FollowedLog {
 #[derive(Default)]
 pub struct Follower {
     log: Mutex<FollowedLog>,
-    grown: Condvar,
+    advanced: Condvar,
 }
 
 impl Follower {
@@ -42,7 +42,7 @@ impl Follower {
     }
 
     /// The log, once it reaches past `offset`, or as it is when `wait` is over.
-    pub fn past(&self, offset: u64, wait: Duration) -> MutexGuard<'_, FollowedLog> {
+    pub fn wait_past(&self, offset: u64, wait: Duration) -> MutexGuard<'_, FollowedLog> {
         let until = Instant::now() + wait;
         let mut log = self.lock();
         while log.next <= offset {
@@ -50,7 +50,7 @@ impl Follower {
             if left.is_zero() {
                 break;
             }
-            log = self.grown.wait_timeout(log, left).unwrap_or_else(PoisonError::into_inner).0;
+            log = self.advanced.wait_timeout(log, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         log
     }
@@ -74,14 +74,14 @@ impl Follower {
         for (name, value) in kafka.properties().map_err(ops::config::Error::from)? {
             config.set(name, value);
         }
-        let consumer: BaseConsumer<EndsAreExpected> = config
+        let consumer: BaseConsumer<IgnorePartitionEof> = config
             // Never joined and never committed to; the library wants a name to assign by hand.
             .set("group.id", "splitstream-definitions-follower")
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
-            .create_with_context(EndsAreExpected)
+            .create_with_context(IgnorePartitionEof)
             .context("making the reader of the definitions log")?;
         let Some(held) = end(&consumer, &topic, &stop)? else { return Ok(()) };
         let mut from = TopicPartitionList::new();
@@ -92,14 +92,14 @@ impl Follower {
         let mut behind = true;
         let mut at_end = false;
         while !stop() {
-            match consumer.poll(POLL_WAIT) {
+            match consumer.poll(POLL_TIMEOUT) {
                 Some(Ok(message)) => {
                     let offset =
                         u64::try_from(message.offset()).context("a record of the log has no offset")?;
-                    self.take(offset, message.payload().unwrap_or_default())?;
+                    self.apply_record(offset, message.payload().unwrap_or_default())?;
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => at_end = true,
-                Some(Err(error)) if is_out_of_reach(&error) => {
+                Some(Err(error)) if is_offset_gone(&error) => {
                     return Err(error).with_context(|| {
                         format!(
                             "`{topic}` no longer has what comes next: it was recreated or cut; start again"
@@ -117,7 +117,7 @@ impl Follower {
         Ok(())
     }
 
-    fn take(&self, offset: u64, payload: &[u8]) -> Result<()> {
+    fn apply_record(&self, offset: u64, payload: &[u8]) -> Result<()> {
         let mut log = self.lock();
         match avro::decode_change(payload) {
             Ok(change) => {
@@ -131,19 +131,19 @@ impl Follower {
             }
         }
         log.next = offset + 1;
-        self.grown.notify_all();
+        self.advanced.notify_all();
         Ok(())
     }
 }
 
 /// The offset after the last that can be read; `None` if told to stop before the broker has said it.
 fn end(
-    consumer: &BaseConsumer<EndsAreExpected>,
+    consumer: &BaseConsumer<IgnorePartitionEof>,
     topic: &str,
     stop: impl Fn() -> bool,
 ) -> Result<Option<u64>> {
     while !stop() {
-        match consumer.fetch_watermarks(topic, 0, WATERMARKS_WITHIN) {
+        match consumer.fetch_watermarks(topic, 0, WATERMARKS_TIMEOUT) {
             Ok((0, high)) => return Ok(Some(u64::try_from(high).context("the log ends before 0")?)),
             Ok((..0, _)) => {
                 tracing::warn!(topic, "the broker does not know yet where the definitions log begins")
@@ -155,7 +155,7 @@ fn end(
             Err(error) => tracing::warn!(%error, topic, "asking for the end of the definitions log"),
         }
         // The brokers' events, and time between two questions.
-        if let Some(Err(error)) = consumer.poll(ASK_AGAIN_AFTER) {
+        if let Some(Err(error)) = consumer.poll(RETRY_INTERVAL) {
             tracing::warn!(%error, topic, "before reading the definitions log");
         }
     }
@@ -163,7 +163,7 @@ fn end(
 }
 
 /// Whether the client has stopped reading for good: the offset that comes next is not in the log.
-fn is_out_of_reach(error: &KafkaError) -> bool {
+fn is_offset_gone(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{AutoOffsetReset, OffsetOutOfRange};
     matches!(error.rdkafka_error_code(), Some(AutoOffsetReset | OffsetOutOfRange))
 }

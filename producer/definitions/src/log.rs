@@ -80,7 +80,7 @@ impl DefinitionLog {
     pub async fn catch_up(&mut self, mut see: impl FnMut(&Record)) -> Result<(), LogError> {
         let DefinitionLog { log, fold } = self;
         log.catch_up(|record| {
-            see(&fold.take(record)?);
+            see(&fold.apply(record)?);
             Ok::<_, LogError>(())
         })
         .await
@@ -101,7 +101,7 @@ impl DefinitionLog {
         };
         let DefinitionLog { log, fold } = self;
         log.propose(&proposal, |record| {
-            Ok::<_, LogError>(match fold.take(record)?.content {
+            Ok::<_, LogError>(match fold.apply(record)?.content {
                 Content::Judged { change: read, verdict, .. } if read.change_id == change.change_id => {
                     Some(verdict)
                 }
@@ -113,7 +113,7 @@ impl DefinitionLog {
 }
 
 impl Fold {
-    fn take(&mut self, record: kafka::Record<'_>) -> Result<Record, UnknownRule> {
+    fn apply(&mut self, record: kafka::Record<'_>) -> Result<Record, UnknownRule> {
         let offset = record.offset;
         let time = record.time_ms.and_then(|millis| Micros::new(millis.checked_mul(1_000)?).ok());
         let change = match avro::decode_change(record.payload) {

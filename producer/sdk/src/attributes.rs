@@ -12,15 +12,15 @@ use serde::Deserialize;
 
 /// The names of the attributes that may travel with the exposures of one experiment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Travelling(BTreeSet<String>);
+pub struct AttributeFilter(BTreeSet<String>);
 
-/// What [`Travelling`] has let through.
+/// What [`AttributeFilter`] has let through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Picked<'a>(Pairs<'a>);
+pub struct SelectedAttributes<'a>(Pairs<'a>);
 
-impl Travelling {
+impl AttributeFilter {
     /// The standard ones, those that any condition of the experiment's targeting tests, and the `named` ones.
-    pub fn of(experiment: &Experiment, named: &AttributeNames) -> Travelling {
+    pub fn of(experiment: &Experiment, named: &AttributeNames) -> AttributeFilter {
         let mut names: BTreeSet<String> = STANDARD_ATTRIBUTES.map(str::to_owned).into();
         names.extend(named.0.iter().map(Key::to_string));
         for rule in &experiment.targeting {
@@ -28,22 +28,22 @@ impl Travelling {
         }
         // A condition may test what no event can carry by its name.
         names.retain(|name| is_key(name));
-        Travelling(names)
+        AttributeFilter(names)
     }
 
-    pub fn pick<'a>(&self, known: &'a Pairs<'_>) -> Picked<'a> {
-        Picked(known.iter().filter(|(name, _)| self.0.contains(*name)).collect())
+    pub fn select<'a>(&self, known: &'a Pairs<'_>) -> SelectedAttributes<'a> {
+        SelectedAttributes(known.iter().filter(|(name, _)| self.0.contains(*name)).collect())
     }
 }
 
-impl<'a> Picked<'a> {
+impl<'a> SelectedAttributes<'a> {
     pub fn into_pairs(self) -> Pairs<'a> {
         self.0
     }
 
-    /// To be kept beyond what it was picked from.
-    pub fn into_owned(self) -> Picked<'static> {
-        Picked(self.0.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    /// To be kept beyond what it was selected from.
+    pub fn into_owned(self) -> SelectedAttributes<'static> {
+        SelectedAttributes(self.0.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 }
 
@@ -129,8 +129,8 @@ mod tests {
         .collect();
         let travels = |named: &str| -> Vec<String> {
             let named = AttributeNames::try_from(named.to_owned()).unwrap();
-            let picked = Travelling::of(experiment, &named).pick(&known).into_pairs();
-            picked.iter().map(|(name, _)| name.to_owned()).collect()
+            let selected = AttributeFilter::of(experiment, &named).select(&known).into_pairs();
+            selected.iter().map(|(name, _)| name.to_owned()).collect()
         };
         assert_eq!(travels(""), ["region", "country", "age", "beta", "browser"]);
         assert_eq!(travels("tier, score"), ["region", "country", "tier", "age", "beta", "browser"]);

@@ -29,7 +29,7 @@ pub use settings::Settings;
 use delivery::{Counters, Deliveries};
 
 /// How often a flush or somebody who waits for room looks again.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A handle to the queue. It is meant to be shared; everything takes `&self`.
 pub struct Emitter {
@@ -120,25 +120,25 @@ impl Emitter {
     /// attributes are brought into their bounds ([`Event::fit_attributes`]) and never refuse it by their length or
     /// number.
     pub fn emit(&self, event: Event<'_>) -> Result<(), Refused> {
-        self.counted(self.encoded(event).and_then(|ready| self.enqueue(&ready)))
+        self.count_outcome(self.encode(event).and_then(|encoded| self.enqueue(&encoded)))
     }
 
-    /// Like [`Emitter::emit`], but waits for room while the queue is full, for up to `patience`. For replays,
+    /// Like [`Emitter::emit`], but waits for room while the queue is full, for up to `timeout`. For replays,
     /// which must not drop anything; a service that answers somebody uses [`Emitter::emit`].
-    pub async fn emit_when_room(&self, event: Event<'_>, patience: Duration) -> Result<(), Refused> {
-        let ready = match self.encoded(event) {
-            Ok(ready) => ready,
-            Err(refused) => return self.counted(Err(refused)),
+    pub async fn emit_when_room(&self, event: Event<'_>, timeout: Duration) -> Result<(), Refused> {
+        let encoded = match self.encode(event) {
+            Ok(encoded) => encoded,
+            Err(refused) => return self.count_outcome(Err(refused)),
         };
         let mut deadline = None;
         loop {
-            match self.enqueue(&ready) {
+            match self.enqueue(&encoded) {
                 Err(Refused::QueueFull)
-                    if Instant::now() < *deadline.get_or_insert_with(|| Instant::now() + patience) =>
+                    if Instant::now() < *deadline.get_or_insert_with(|| Instant::now() + timeout) =>
                 {
-                    tokio::time::sleep(LOOK_EVERY).await;
+                    tokio::time::sleep(POLL_INTERVAL).await;
                 }
-                settled => return self.counted(settled),
+                settled => return self.count_outcome(settled),
             }
         }
     }
@@ -161,7 +161,7 @@ impl Emitter {
             match self.remaining() {
                 0 => return Ok(()),
                 remaining if Instant::now() >= deadline => return Err(Unflushed { remaining }),
-                _ => tokio::time::sleep(LOOK_EVERY).await,
+                _ => tokio::time::sleep(POLL_INTERVAL).await,
             }
         }
     }
@@ -175,7 +175,7 @@ impl Emitter {
         flushed
     }
 
-    fn encoded<'a>(&'a self, mut event: Event<'a>) -> Result<Ready<'a>, Refused> {
+    fn encode<'a>(&'a self, mut event: Event<'a>) -> Result<EncodedEvent<'a>, Refused> {
         fill_sender(&mut event, &self.sender);
         event.fit_attributes();
         event.check()?;
@@ -191,15 +191,15 @@ impl Emitter {
             Event::Conversion(_) => &self.conversions,
             Event::Alias(_) => &self.aliases,
         };
-        Ok(Ready { topic, event, value })
+        Ok(EncodedEvent { topic, event, value })
     }
 
-    fn enqueue(&self, ready: &Ready<'_>) -> Result<(), Refused> {
-        let bytes = ready.value.len();
+    fn enqueue(&self, encoded: &EncodedEvent<'_>) -> Result<(), Refused> {
+        let bytes = encoded.value.len();
         let enqueued = self.opened.elapsed().as_micros() as usize;
-        let record = BaseRecord::with_opaque_to(ready.topic, enqueued)
-            .key(ready.event.partition_key())
-            .payload(&ready.value[..]);
+        let record = BaseRecord::with_opaque_to(encoded.topic, enqueued)
+            .key(encoded.event.partition_key())
+            .payload(&encoded.value[..]);
         // Counted first: the delivery may be reported before `send` returns.
         self.counters.entered(bytes);
         let Err((error, _)) = self.producer.send(record) else { return Ok(()) };
@@ -215,7 +215,7 @@ impl Emitter {
         }
     }
 
-    fn counted(&self, outcome: Result<(), Refused>) -> Result<(), Refused> {
+    fn count_outcome(&self, outcome: Result<(), Refused>) -> Result<(), Refused> {
         match &outcome {
             Ok(()) => self.counters.accepted(),
             Err(refused) => self.counters.refused(refused.code()),
@@ -225,7 +225,7 @@ impl Emitter {
 }
 
 /// An event with its bytes.
-struct Ready<'a> {
+struct EncodedEvent<'a> {
     topic: &'a str,
     event: Event<'a>,
     value: Vec<u8>,

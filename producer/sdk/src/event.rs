@@ -1,5 +1,5 @@
 //! Events as they are made here: from an evaluation and a moment to an exposure, a conversion, an alias. Only
-//! [`now`] and [`Stamp::at`] touch the world (the clock, the random numbers of an id).
+//! [`now`] and [`EventStamp::at`] touch the world (the clock, the random numbers of an id).
 
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,25 +9,25 @@ use schemas::definition::{Definitions, Experiment, Version};
 use schemas::{Alias, Conversion, Exposure, Micros, Pairs, Reason, Sender, Unit, Uuid};
 use uuid::{NoContext, Timestamp};
 
-use crate::attributes::Picked;
+use crate::attributes::SelectedAttributes;
 
 /// What an event carries in `environment` unless its maker says otherwise.
 const ENVIRONMENT: &str = schemas::definition::PRODUCTION;
 
 /// What makes an event this one and no other. It is made once; a resend carries the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub struct EventStamp {
     pub event_id: Uuid,
     pub created_at: Micros,
 }
 
-impl Stamp {
+impl EventStamp {
     /// A new UUIDv7 for an event that happened at `now`.
-    pub fn at(now: Micros) -> Stamp {
+    pub fn at(now: Micros) -> EventStamp {
         let micros = now.get().unsigned_abs();
         let nanos = (micros % 1_000_000) as u32 * 1_000;
         let event_id = Uuid::new_v7(Timestamp::from_unix(NoContext, micros / 1_000_000, nanos));
-        Stamp { event_id, created_at: now }
+        EventStamp { event_id, created_at: now }
     }
 }
 
@@ -43,7 +43,7 @@ pub fn now() -> Micros {
 
 /// An experiment, and the state of the definitions in which it was evaluated.
 #[derive(Clone, Copy, Debug)]
-pub struct Evaluated<'a> {
+pub struct EvaluatedExperiment<'a> {
     pub experiment: &'a Experiment,
     /// Of the experiment's definition.
     pub definition_version: Version,
@@ -51,13 +51,13 @@ pub struct Evaluated<'a> {
     pub configuration_version: Version,
 }
 
-impl<'a> Evaluated<'a> {
+impl<'a> EvaluatedExperiment<'a> {
     /// An experiment of `definitions` and its version, as [`Definitions::experiment`] gives them.
     pub fn of(
         definitions: &Definitions,
         (definition_version, experiment): (Version, &'a Experiment),
-    ) -> Evaluated<'a> {
-        Evaluated { experiment, definition_version, configuration_version: definitions.version() }
+    ) -> EvaluatedExperiment<'a> {
+        EvaluatedExperiment { experiment, definition_version, configuration_version: definitions.version() }
     }
 }
 
@@ -66,14 +66,14 @@ impl<'a> Evaluated<'a> {
 /// # Errors
 /// The evaluation's reason, if the unit takes no part: then there is nothing to report.
 pub fn exposure<'a>(
-    stamp: Stamp,
-    evaluated: Evaluated<'a>,
+    stamp: EventStamp,
+    evaluated: EvaluatedExperiment<'a>,
     unit_id: impl Into<Cow<'a, str>>,
     evaluation: &Evaluation<'a>,
-    attributes: Picked<'a>,
+    attributes: SelectedAttributes<'a>,
 ) -> Result<Exposure<'a>, NotExposed> {
     let variant = evaluation.outcome?;
-    let Evaluated { experiment, definition_version, configuration_version } = evaluated;
+    let EvaluatedExperiment { experiment, definition_version, configuration_version } = evaluated;
     Ok(Exposure {
         event_id: stamp.event_id,
         experiment: experiment.key.as_str().into(),
@@ -97,7 +97,7 @@ pub fn exposure<'a>(
 
 /// The unit did `name`. It counts in every experiment that exposed the unit before, unless the caller sets
 /// `experiment`.
-pub fn conversion<'a>(stamp: Stamp, name: impl Into<Cow<'a, str>>, unit: Unit<'a>) -> Conversion<'a> {
+pub fn conversion<'a>(stamp: EventStamp, name: impl Into<Cow<'a, str>>, unit: Unit<'a>) -> Conversion<'a> {
     Conversion {
         event_id: stamp.event_id,
         name: name.into(),
@@ -114,7 +114,7 @@ pub fn conversion<'a>(stamp: Stamp, name: impl Into<Cow<'a, str>>, unit: Unit<'a
 }
 
 /// `from`, known so far by one id, turned out to be `to`, as when somebody logs in.
-pub fn alias<'a>(stamp: Stamp, from: Unit<'a>, to: Unit<'a>) -> Alias<'a> {
+pub fn alias<'a>(stamp: EventStamp, from: Unit<'a>, to: Unit<'a>) -> Alias<'a> {
     Alias {
         event_id: stamp.event_id,
         from,
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn an_id_is_a_uuid_of_version_7_with_the_events_millisecond() {
         let created_at = Micros::parse("2026-01-31T12:00:00.123456Z").unwrap();
-        let (one, other) = (Stamp::at(created_at), Stamp::at(created_at));
+        let (one, other) = (EventStamp::at(created_at), EventStamp::at(created_at));
         assert_eq!(one.event_id.get_version_num(), 7);
         assert_eq!(one.event_id.as_u128() >> 80, 1_769_860_800_123);
         assert_eq!(one.created_at, created_at);

@@ -9,7 +9,7 @@ use schemas::{Key, number};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{open_log, show, show_json};
+use super::{open_log, print_json, print_text};
 use crate::config::Config;
 
 #[derive(clap::Args)]
@@ -45,8 +45,8 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let explanation =
         explain(definitions, versioned, Environment(args.environment.as_str()), &args.unit, attributes);
     match (args.json, args.explain) {
-        (true, true) => show_json(&explanation)?,
-        (true, false) => show_json(&json!({
+        (true, true) => print_json(&explanation)?,
+        (true, false) => print_json(&json!({
             "experiment": explanation.experiment,
             "version": explanation.version,
             "configuration_version": explanation.configuration_version,
@@ -58,10 +58,10 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
             "reason": explanation.reason,
         }))?,
         (false, true) => {
-            show(&format!("{explanation}\n"))?;
+            print_text(&format!("{explanation}\n"))?;
         }
         (false, false) => {
-            show(&match (explanation.variant, explanation.reason) {
+            print_text(&match (explanation.variant, explanation.reason) {
                 (Some(variant), _) => format!("{variant}\n"),
                 (None, reason) => format!("no variant: {}\n", reason.unwrap_or_default()),
             })?;

@@ -7,7 +7,7 @@ use schemas::definition::{Definition, Version};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{open_log, show, show_json};
+use super::{open_log, print_json, print_text};
 use crate::config::Config;
 
 #[derive(clap::Args)]
@@ -41,7 +41,7 @@ async fn current(config: &Config, json: bool) -> anyhow::Result<Exit> {
     if json {
         let all: Vec<Value> =
             log.definitions().iter().map(|accepted| accepted.definition.to_document()).collect();
-        show_json(&all)?;
+        print_json(&all)?;
         return Ok(Exit::Done);
     }
     for accepted in log.definitions().iter() {
@@ -56,7 +56,12 @@ async fn current(config: &Config, json: bool) -> anyhow::Result<Exit> {
                 String::new()
             }
         };
-        show(&format!("{} {}: version {}{state}\n", definition.kind(), definition.key(), accepted.version))?;
+        print_text(&format!(
+            "{} {}: version {}{state}\n",
+            definition.kind(),
+            definition.key(),
+            accepted.version
+        ))?;
     }
     Ok(Exit::Done)
 }
@@ -91,11 +96,11 @@ async fn history(config: &Config, json: bool) -> anyhow::Result<Exit> {
     let mut entries = Vec::new();
     open_log(config, |record| entries.push(entry(record))).await?;
     if json {
-        show_json(&entries)?;
+        print_json(&entries)?;
         return Ok(Exit::Done);
     }
     for entry in &entries {
-        show(&text(entry))?;
+        print_text(&text(entry))?;
     }
     Ok(Exit::Done)
 }

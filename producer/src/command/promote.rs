@@ -7,8 +7,8 @@ use ops::Exit;
 use schemas::Key;
 use schemas::definition::{Definition, Definitions, Kind};
 
-use super::apply::{Proposing, told};
-use super::{log_error, open_log, show, show_json};
+use super::apply::{ProposalArgs, render_text};
+use super::{log_error, open_log, print_json, print_text};
 use crate::config::Config;
 
 #[derive(clap::Args)]
@@ -22,7 +22,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_parser = super::environment)]
     to: Key,
     #[command(flatten)]
-    how: Proposing,
+    proposal: ProposalArgs,
 }
 
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
@@ -33,7 +33,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         matches!(definition.kind(), Kind::Flag | Kind::Experiment) && definition.key().as_str() == args.key
     };
     let named = log.definitions().iter().find(|accepted| is_named(&accepted.definition));
-    known(log.definitions(), &from, "everywhere would be carried over")?;
+    require_known(log.definitions(), &from, "everywhere would be carried over")?;
     let Some(promoted) = named.and_then(|accepted| promotion.applied(&accepted.definition)) else {
         let refused = anyhow!(
             "there is no flag or experiment `{}`; `splitstream definitions` lists what there is",
@@ -41,23 +41,23 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         );
         return Err(refused.context(Exit::Refused));
     };
-    let signature = args.how.signature();
-    let applied = if args.how.dry_run {
+    let signature = args.proposal.signature();
+    let applied = if args.proposal.dry_run {
         rehearse(log.definitions(), vec![promoted], &signature)?.remove(0)
     } else {
         apply(&mut log, promoted, &signature).await.map_err(log_error)?
     };
-    if args.how.json {
-        show_json(&applied)?;
+    if args.proposal.json {
+        print_json(&applied)?;
     } else {
-        show(&told(&applied))?;
+        print_text(&render_text(&applied))?;
     }
     Ok(if matches!(applied.verdict, Verdict::Refused { .. }) { Exit::Refused } else { Exit::Done })
 }
 
 /// Refuses an environment that no definition speaks of, most likely a slip of the pen; `what` says what would happen to what
 /// is the same as everywhere.
-pub(super) fn known(definitions: &Definitions, from: &Key, what: &str) -> anyhow::Result<()> {
+pub(super) fn require_known(definitions: &Definitions, from: &Key, what: &str) -> anyhow::Result<()> {
     if is_known(definitions, from) {
         return Ok(());
     }

@@ -13,14 +13,14 @@ use ops::{Exit, Shutdown};
 use schemas::Event;
 use serde::Serialize;
 
-use super::sending::Sending;
-use super::{open_log, show, show_json};
+use super::event_sender::EventSender;
+use super::{open_log, print_json, print_text};
 use crate::config::Config;
 
 /// How many bad lines are reported one by one; the rest are counted.
 const REPORTED_MAX: u64 = 100;
 /// How long what was read before a signal may take to be acknowledged.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -44,11 +44,11 @@ struct Summary {
 
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let began = Instant::now();
-    let shutdown = Shutdown::on_signals(PATIENCE).context("listening for signals")?;
+    let shutdown = Shutdown::on_signals(DRAIN_TIMEOUT).context("listening for signals")?;
     let bar = bar();
     let mut lines = Lines::new(open(&args.file, &bar)?);
     let log = open_log(config, |_| {}).await?;
-    let sending = Sending::open(config, "replay".to_owned()).await?;
+    let sender = EventSender::open(config, "replay".to_owned()).await?;
     let mut summary = Summary::default();
 
     while !shutdown.begun() {
@@ -66,7 +66,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
             Err(_) => &mut summary.bad_lines,
         };
         let outcome = match read {
-            Ok(event) => sending.send(event).await?,
+            Ok(event) => sender.send(event).await?,
             Err(problem) => Err(problem),
         };
         match outcome {
@@ -80,14 +80,14 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         }
     }
     bar.set_message("waiting for the last acknowledgements");
-    summary.delivered = sending.finish().await?.delivered;
+    summary.delivered = sender.finish().await?.delivered;
     summary.seconds = began.elapsed().as_secs_f64();
     bar.finish_and_clear();
 
     if args.json {
-        show_json(&summary)?;
+        print_json(&summary)?;
     } else {
-        show(&text(&summary))?;
+        print_text(&text(&summary))?;
     }
     if shutdown.begun() {
         return Err(anyhow!("stopped by a signal before the end of the file; what was read is delivered"));

@@ -16,14 +16,14 @@ use schemas::{Decimal6, Event, Key, Micros};
 use sdk::event::now;
 use serde::Serialize;
 
-use super::sending::Sending;
-use super::{open_log, show, show_json};
+use super::event_sender::EventSender;
+use super::{open_log, print_json, print_text};
 use crate::config::Config;
 
 /// How long what was sent before a signal may take to be acknowledged.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many events pass between two looks at the progress bar.
-const SHOW_EVERY: u64 = 1_024;
+const EVENTS_PER_UPDATE: u64 = 1_024;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -101,7 +101,7 @@ struct Summary<'a> {
 }
 
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
-    let shutdown = Shutdown::on_signals(PATIENCE).context("listening for signals")?;
+    let shutdown = Shutdown::on_signals(DRAIN_TIMEOUT).context("listening for signals")?;
     let log = open_log(config, |_| {}).await?;
     let definitions = log.definitions();
     let Some((version, experiment)) = definitions.experiment(&args.experiment) else {
@@ -115,7 +115,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let (batch_id, start) = (plan.batch_id.clone(), plan.start);
     let mut simulation = Simulation::new(definitions, (version, experiment), plan).context(Exit::Refused)?;
     let mut ids = args.ids.as_deref().map(Ids::create).transpose()?;
-    let sending = Sending::open(config, batch_id.to_string()).await?;
+    let sender = EventSender::open(config, batch_id.to_string()).await?;
     let bar = bar(args.units);
     let began = Instant::now();
 
@@ -129,10 +129,10 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         if let Some(ids) = ids.as_mut().filter(|_| !sent.repeated) {
             ids.add(&sent.event)?;
         }
-        if let Err(problem) = sending.send(sent.event).await? {
+        if let Err(problem) = sender.send(sent.event).await? {
             return Err(anyhow!("a simulated event is refused: {problem}").context(Exit::Refused));
         }
-        if simulation.tally().sent() % SHOW_EVERY == 0 {
+        if simulation.tally().sent() % EVENTS_PER_UPDATE == 0 {
             bar.set_position(simulation.tally().units);
             if shutdown.begun() {
                 break;
@@ -140,7 +140,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         }
     }
     bar.set_message("waiting for the last acknowledgements");
-    let delivered = sending.finish().await?.delivered;
+    let delivered = sender.finish().await?.delivered;
     bar.finish_and_clear();
     if let Some(ids) = ids {
         ids.finish()?;
@@ -163,9 +163,9 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         events_per_second: (tally.sent() as f64 / seconds).round(),
     };
     if args.json {
-        show_json(&summary)?;
+        print_json(&summary)?;
     } else {
-        show(&text(&summary))?;
+        print_text(&text(&summary))?;
     }
     if shutdown.begun() {
         return Err(anyhow!("stopped by a signal before the last unit; what was counted is delivered"));

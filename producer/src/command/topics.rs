@@ -4,7 +4,7 @@ use crate::topics::{Difference, Outcome, Replication, TopicsError, ensure};
 use anyhow::Context;
 use ops::Exit;
 
-use super::show;
+use super::print_text;
 use crate::config::Config;
 
 #[derive(clap::Args)]
@@ -34,7 +34,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
                 format!("differs: {}", list(differences))
             }
         };
-        show(&format!("{}: {line}\n", report.topic)).context("reporting the topics")?;
+        print_text(&format!("{}: {line}\n", report.topic)).context("reporting the topics")?;
     }
     if matches!(exit, Exit::Refused) {
         eprintln!(

@@ -5,7 +5,7 @@ use schemas::Pairs;
 use serde_json::Value;
 
 use super::random::Random;
-use sdk::attributes::{Picked, Travelling};
+use sdk::attributes::{AttributeFilter, SelectedAttributes};
 
 /// The population that units are drawn from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ const ATTRIBUTES: [(&str, Shares); 4] = [
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
     pub pairs: Pairs<'static>,
-    pub travelling: Picked<'static>,
+    pub selected: SelectedAttributes<'static>,
     pub attributes: Attributes,
 }
 
@@ -38,7 +38,7 @@ pub struct Profile {
 pub struct Profiles(Vec<Profile>);
 
 impl Profiles {
-    pub fn of(mix: Mix, travelling: &Travelling) -> Profiles {
+    pub fn of(mix: Mix, filter: &AttributeFilter) -> Profiles {
         let mut profiles = vec![Profile::default()];
         if mix == Mix::Default {
             for (name, shares) in ATTRIBUTES {
@@ -46,7 +46,7 @@ impl Profiles {
             }
         }
         for profile in &mut profiles {
-            profile.travelling = travelling.pick(&profile.pairs).into_owned();
+            profile.selected = filter.select(&profile.pairs).into_owned();
         }
         Profiles(profiles)
     }
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn every_combination_has_its_place() {
-        let profiles = Profiles::of(Mix::Default, &Travelling::default());
+        let profiles = Profiles::of(Mix::Default, &AttributeFilter::default());
         assert_eq!(profiles.0.len(), 4 * 3 * 3 * 4);
         let pairs = |index: usize| profiles.get(index).pairs.iter().collect::<Vec<_>>();
         assert_eq!(

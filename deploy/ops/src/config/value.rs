@@ -13,7 +13,7 @@ pub type Millis<const MIN: u64, const MAX: u64> = Bounded<unit::Milliseconds, MI
 /// Bytes from `MIN` to `MAX`.
 pub type Bytes<const MIN: u64, const MAX: u64> = Bounded<unit::Bytes, MIN, MAX>;
 /// A number of things from `MIN` to `MAX`; the field's name says of what.
-pub type Count<const MIN: u64, const MAX: u64> = Bounded<unit::Things, MIN, MAX>;
+pub type Count<const MIN: u64, const MAX: u64> = Bounded<unit::Items, MIN, MAX>;
 
 /// A whole number of some unit, from `MIN` to `MAX` inclusive.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub mod unit {
     pub struct Bytes;
     /// Countable things.
     #[derive(Clone, Copy, PartialEq, Eq)]
-    pub struct Things;
+    pub struct Items;
 
     impl Unit for Milliseconds {
         const NAME: &'static str = " milliseconds";
@@ -46,7 +46,7 @@ pub mod unit {
     impl Unit for Bytes {
         const NAME: &'static str = " bytes";
     }
-    impl Unit for Things {
+    impl Unit for Items {
         const NAME: &'static str = "";
     }
 }

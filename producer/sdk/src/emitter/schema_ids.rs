@@ -1,7 +1,7 @@
 //! The numbers of our schemas in a registry, asked for once, before the first event is taken: a schema that the
 //! registry refuses stops a producer at its start and not in the middle of its work.
 
-use kafka::registry::{NoId, Registry};
+use kafka::registry::{Registry, SchemaIdError};
 use ops::config::Kafka;
 use schemas::avro::{RecordKind, WrittenWith};
 use schemas::{Event, topics};
@@ -17,7 +17,7 @@ pub struct SchemaIds {
 impl SchemaIds {
     /// Registers the schemas under `<topic>-value`, or looks them up, as the registry's settings say. Waits for
     /// the registry.
-    pub fn ask(registry: &Registry, kafka: &Kafka) -> Result<SchemaIds, NoId> {
+    pub fn obtain(registry: &Registry, kafka: &Kafka) -> Result<SchemaIds, SchemaIdError> {
         let id = |topic, kind: RecordKind| registry.id(&subject(&kafka.topic(topic)), kind.schema());
         Ok(SchemaIds {
             exposure: id(topics::EXPOSURES, RecordKind::Exposure)?,

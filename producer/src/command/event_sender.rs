@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::topics;
 use anyhow::{Context, anyhow, bail};
-use kafka::registry::{NoId, Registry};
+use kafka::registry::{Registry, SchemaIdError};
 use ops::Exit;
 use schemas::{Event, Sender};
 use sdk::emitter::{Emitter, Refused, SchemaIds, Totals};
@@ -15,20 +15,20 @@ use crate::config::Config;
 
 /// How long Kafka may acknowledge nothing while something is waiting. A broker that is restarted is back well
 /// within it.
-const STALLED_AFTER: Duration = Duration::from_secs(120);
+const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// Between two looks at what is left.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Events on their way, and the first one that did not arrive.
-pub struct Sending {
+pub struct EventSender {
     emitter: Emitter,
     brokers: String,
     lost: Arc<Mutex<Option<String>>>,
 }
 
-impl Sending {
+impl EventSender {
     /// `instance` names the sender in the events that name none.
-    pub async fn open(config: &Config, instance: String) -> anyhow::Result<Sending> {
+    pub async fn open(config: &Config, instance: String) -> anyhow::Result<EventSender> {
         let missing = topics::missing(&config.kafka).await.context(Exit::Unreachable)?;
         if !missing.is_empty() {
             let error =
@@ -54,12 +54,12 @@ impl Sending {
             },
         )?
         .with_schema_ids(schema_ids);
-        Ok(Sending { emitter, brokers: config.kafka.brokers.as_str().to_owned(), lost })
+        Ok(EventSender { emitter, brokers: config.kafka.brokers.as_str().to_owned(), lost })
     }
 
     /// Takes the event, waiting for room. The inner error is the event's own: it is out of range.
     pub async fn send(&self, event: Event<'_>) -> anyhow::Result<Result<(), String>> {
-        match self.emitter.emit_when_room(event, STALLED_AFTER).await {
+        match self.emitter.emit_when_room(event, STALL_TIMEOUT).await {
             Ok(()) => Ok(Ok(())),
             Err(refused @ (Refused::OutOfRange(_) | Refused::Oversize { .. })) => {
                 Ok(Err(refused.to_string()))
@@ -75,12 +75,12 @@ impl Sending {
     /// When an event was given up, or Kafka stopped acknowledging.
     pub async fn finish(self) -> anyhow::Result<Totals> {
         let (mut settled, mut since) = (0, Instant::now());
-        while self.emitter.flush(LOOK_EVERY).await.is_err() {
+        while self.emitter.flush(POLL_INTERVAL).await.is_err() {
             let totals = self.emitter.totals();
             if totals.delivered + totals.failed != settled {
                 (settled, since) = (totals.delivered + totals.failed, Instant::now());
             }
-            if since.elapsed() >= STALLED_AFTER {
+            if since.elapsed() >= STALL_TIMEOUT {
                 return Err(self.stalled());
             }
         }
@@ -103,7 +103,7 @@ impl Sending {
             "kafka at {} acknowledged nothing for {} s while {} events were waiting; sending all of them again \
              is safe, they keep their ids",
             self.brokers,
-            STALLED_AFTER.as_secs(),
+            STALL_TIMEOUT.as_secs(),
             self.emitter.remaining()
         )
         .context(Exit::Unreachable)
@@ -116,10 +116,12 @@ async fn schema_ids(config: &Config) -> anyhow::Result<Option<SchemaIds>> {
         return Ok(None);
     };
     let kafka = config.kafka.clone();
-    let asked = tokio::task::spawn_blocking(move || SchemaIds::ask(&registry, &kafka)).await?;
+    let asked = tokio::task::spawn_blocking(move || SchemaIds::obtain(&registry, &kafka)).await?;
     match asked {
         Ok(ids) => Ok(Some(ids)),
-        Err(error @ NoId::Unavailable(_)) => Err(anyhow::Error::new(error).context(Exit::Unreachable)),
+        Err(error @ SchemaIdError::Unavailable(_)) => {
+            Err(anyhow::Error::new(error).context(Exit::Unreachable))
+        }
         Err(error) => Err(error.into()),
     }
 }
