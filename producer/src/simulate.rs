@@ -1,6 +1,6 @@
-//! Seeded traffic with known true rates: units arrive one after the other, are assigned as real ones are, and
-//! some convert a little later. The same plan on the same definitions is the same events, byte for byte and in the
-//! same order; what one unit does depends on the seed and its number alone.
+//! Simulates traffic with known true rates from a seed. Units arrive one after the other, are assigned like
+//! real units, and some convert a little later. The same plan and definitions give the same events, byte for
+//! byte and in the same order. What one unit does depends only on the seed and its number.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -23,25 +23,25 @@ pub use mix::Mix;
 use mix::Profiles;
 use random::Random;
 
-/// What to simulate.
+/// The parameters of a simulation.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub seed: u64,
-    /// Begins every unit id and is part of every event id.
+    /// The prefix of every unit id, and part of every event id.
     pub batch_id: Key,
     pub units: u64,
     /// The true conversion rate of each variant, in [0, 1].
     pub rates: BTreeMap<String, f64>,
-    /// Name of the conversion.
+    /// The name of the conversion event.
     pub event: Key,
-    /// What a conversion is worth: anything from the first to the second, in whole hundredths.
+    /// The lowest and the highest value of a conversion; values are drawn in whole hundredths.
     pub value: Option<(Decimal6, Decimal6)>,
-    /// Share of the events that are sent a second time, in [0, 1].
+    /// The share of events that are sent a second time, in [0, 1].
     pub duplicates: f64,
     pub mix: Mix,
-    /// The attributes that travel with exposures besides those that always do.
+    /// The attributes that exposures carry in addition to the ones that they always carry.
     pub attributes: AttributeNames,
-    /// When the first unit arrives.
+    /// The arrival of the first unit.
     pub start: Micros,
     /// Nanoseconds between two arrivals.
     pub step_nanos: u64,
@@ -50,7 +50,7 @@ pub struct Plan {
     pub delay_micros_max: u64,
 }
 
-/// Why a plan cannot be simulated.
+/// The reason why a plan cannot be simulated.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PlanError {
     #[error(
@@ -71,17 +71,18 @@ pub enum PlanError {
     TooLate,
 }
 
-/// The traffic, in the order in which it is to be sent.
+/// An iterator over the traffic, in the order in which it is to be sent.
 pub struct Simulation<'a> {
     plan: Plan,
     definitions: &'a Definitions,
     experiment: &'a Experiment,
     evaluated: EvaluatedExperiment<'a>,
-    /// For each variant, in the experiment's order.
+    /// The conversion rate of each variant, in the experiment's order.
     rates: Vec<f64>,
     profiles: Profiles,
-    /// Seeds of what units are and of what they do in this experiment.
+    /// The seed of the attributes of units.
     population: u64,
+    /// The seed of what units do in this experiment.
     behaviour: u64,
     arrived: u64,
     due: BinaryHeap<Reverse<DueEvent>>,
@@ -91,25 +92,25 @@ pub struct Simulation<'a> {
 /// An event to be sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sent<'a> {
-    /// When; later than the event's own time if it is repeated.
+    /// The time to send it; later than the event's own time if it is repeated.
     pub at: Micros,
     pub event: Event<'a>,
-    /// The same event was sent before.
+    /// Whether the same event was sent before.
     pub repeated: bool,
 }
 
-/// What has been sent so far, exactly.
+/// The exact counts of what has been sent so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
-    /// Units that arrived.
+    /// The number of units that arrived.
     pub units: u64,
     pub exposed: u64,
-    /// Units that take no part, by reason.
+    /// The number of units that take no part, by reason.
     pub not_exposed: BTreeMap<String, u64>,
     pub variants: Vec<VariantTally>,
     pub exposures: u64,
     pub conversions: u64,
-    /// Events sent a second time; not in the counts above.
+    /// The number of events sent a second time; the counts above exclude them.
     pub duplicates: u64,
 }
 
@@ -121,22 +122,23 @@ pub struct VariantTally {
 }
 
 impl Tally {
-    /// Events with an id of their own.
+    /// The number of events with different ids.
     pub fn distinct(&self) -> u64 {
         self.exposures + self.conversions
     }
 
-    /// Messages, duplicates included.
+    /// The number of messages, duplicates included.
     pub fn sent(&self) -> u64 {
         self.distinct() + self.duplicates
     }
 }
 
-/// Something that will be sent when its time has come.
+/// An event that is to be sent later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct DueEvent {
-    /// When to send it, and when it happened, in microseconds after the start.
+    /// The time to send it, in microseconds after the start.
     at: u64,
+    /// The event's own time, in microseconds after the start.
     happened: u64,
     unit: u64,
     kind: EventKind,
@@ -202,7 +204,8 @@ impl<'a> Simulation<'a> {
         &self.tally
     }
 
-    /// The next unit comes, is exposed, and what it will do is decided. `None` if it takes no part.
+    /// Lets the next unit arrive and schedules what it will do later. Returns its exposure, or `None` if it
+    /// takes no part.
     fn arrive(&mut self) -> Option<Sent<'a>> {
         let unit = self.arrived;
         self.arrived += 1;
@@ -228,7 +231,7 @@ impl<'a> Simulation<'a> {
         self.tally.exposed += 1;
         self.tally.variants[variant].units += 1;
 
-        // Always the same draws in the same order, so that changing a rate moves nothing else.
+        // Every unit makes the same draws in the same order, so that a changed rate changes nothing else.
         let mut random = Random::new(unit_seed(self.behaviour, unit));
         let converts = random.unit() < self.rates[variant];
         let conversion_at = at + random.below(self.plan.delay_micros_max);
@@ -253,7 +256,7 @@ impl<'a> Simulation<'a> {
         Some(self.add_to_tally(Sent { at, event: Event::Exposure(exposure), repeated: false }))
     }
 
-    /// Half of the repetitions follow at once, the others some time later.
+    /// Draws the delay of a repetition: half of them follow at once, the others some time later.
     fn repetition_delay(&self, random: &mut Random) -> u64 {
         let at_once = random.bits() & 1 == 0;
         let later = random.below(self.plan.delay_micros_max);
@@ -309,11 +312,11 @@ impl<'a> Simulation<'a> {
         let above = random.below(hundredths + 1) as i64 * HUNDREDTH;
         Some(
             Decimal6::from_millionths(least.millionths() + above)
-                .expect("between two decimals lies a decimal"),
+                .expect("a value between two decimals is a decimal"),
         )
     }
 
-    /// Microseconds after the start.
+    /// The arrival of a unit, in microseconds after the start.
     fn arrival(&self, unit: u64) -> u64 {
         unit * self.plan.step_nanos / 1_000
     }
@@ -322,7 +325,8 @@ impl<'a> Simulation<'a> {
         format!("{}-{:06}", self.plan.batch_id, unit + 1)
     }
 
-    /// A UUIDv8 made of the seed, the batch, the experiment, the unit and the kind of event.
+    /// Returns a stamp whose id is a UUIDv8 made from the seed, the batch, the experiment, the unit and the
+    /// kind of event.
     fn stamp(&self, unit: u64, kind: EventKind, happened: u64) -> EventStamp {
         let mut identity = [0; 17];
         identity[..8].copy_from_slice(&self.behaviour.to_le_bytes());
@@ -382,7 +386,7 @@ fn rates(experiment: &Experiment, given: &BTreeMap<String, f64>) -> Result<Vec<f
     variants.iter().map(rate).collect()
 }
 
-/// A seed for the unit's own sequence, far from its neighbours'.
+/// Returns a seed for the unit's own sequence, unrelated to those of other units.
 fn unit_seed(seed: u64, unit: u64) -> u64 {
     xxh3_64_with_seed(&unit.to_le_bytes(), seed)
 }
@@ -472,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_moves_nobody_elses_events() {
+    fn a_rate_changes_no_event_of_other_variants() {
         let definitions = definitions("running", "hashed");
         let of_control = |plan: Plan| -> HashSet<Vec<u8>> {
             let (sent, _) = run(&definitions, plan);
@@ -496,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conversion_is_worth_one_of_the_hundredths_between() {
+    fn the_value_of_a_conversion_is_in_range_and_in_whole_hundredths() {
         let definitions = definitions("running", "hashed");
         let (sent, _) = run(&definitions, plan());
         let values: HashSet<String> = sent

@@ -1,22 +1,22 @@
-//! Texts as files hold them: UTF-8, with or without a byte order mark. What is in another encoding is named,
-//! with the way to convert it, before anything tries to read it.
+//! Decodes the text of files: UTF-8, with or without a byte order mark. A file in another encoding is refused
+//! with the name of the encoding and the way to convert it.
 
-/// What some editors put before a text.
+/// The bytes that some editors put before a text.
 pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Why bytes are no text that can be read.
+/// The reason why bytes cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotUtf8 {
     #[error("the text is {0}, not UTF-8; save it as UTF-8, or convert it with `iconv -f {0} -t UTF-8`")]
     Other(&'static str),
-    /// It does not unpack what its name does not announce.
+    /// A replay unpacks a file only if its name ends in .gz.
     #[error("it is compressed with gzip; unpack it first")]
     Gzip,
     #[error("line {line} is not UTF-8: byte {byte:#04x} is no part of a character; save the text as UTF-8")]
     Byte { line: usize, byte: u8 },
 }
 
-/// The bytes of a whole file as a text, without its byte order mark.
+/// Decodes the bytes of a whole file, without the byte order mark.
 pub fn decode_file(bytes: &[u8]) -> Result<&str, NotUtf8> {
     check_encoding(bytes)?;
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
@@ -27,8 +27,8 @@ pub fn decode_file(bytes: &[u8]) -> Result<&str, NotUtf8> {
     })
 }
 
-/// Whether what a file begins with is no UTF-8. Four bytes tell, as our files begin with ASCII: RFC 4627,
-/// section 3.
+/// Returns an error if the beginning of a file shows another encoding than UTF-8. Four bytes are enough,
+/// because our files begin with ASCII: RFC 4627, section 3.
 pub(crate) fn check_encoding(bytes: &[u8]) -> Result<(), NotUtf8> {
     let other = match bytes {
         [0x1f, 0x8b, ..] => return Err(NotUtf8::Gzip),

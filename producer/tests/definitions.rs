@@ -221,7 +221,8 @@ fn an_assignment_is_explained_by_numbers_that_anyone_can_compute_again() {
     assert_eq!(too_long.code, 2);
 }
 
-/// What the log names a change's rule is what its readers must know, so nothing is errors by a later one than it needs.
+/// What the log names a change's rule is what its readers must know, so nothing is errors by a later one than
+/// it needs.
 #[test]
 fn an_environment_is_tried_and_promoted_and_each_change_names_the_lowest_rule() {
     let fixture = KafkaFixture::new("environments");

@@ -1,5 +1,5 @@
-//! Numbers through the program: values of conversions from a replayed file, and the values of a flag from a file
-//! to the log, out of it and in again.
+//! Numbers through the program: values of conversions from a replayed file, and the values of a flag from a
+//! file to the log, out of it and in again.
 
 mod kafka_fixture;
 

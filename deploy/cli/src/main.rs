@@ -1,5 +1,5 @@
-//! `splitstream`, the one program that people install. It only wires: each command is the library of a package, and
-//! each service is a process of this program.
+//! `splitstream`, the one program that people install. It only wires: each command is the library of a package,
+//! and each service is a process of this program.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use ops::config::{load, render};
 
 mod help;
 
-/// An open A/B-testing platform: assignment, events counted exactly once, statistics that stay valid however often
-/// people look.
+/// An open A/B-testing platform: assignment, events counted exactly once, statistics that stay valid however
+/// often people look.
 #[derive(Parser)]
 #[command(name = "splitstream", version)]
 struct Arguments {

@@ -1,6 +1,6 @@
-//! The HTTP side of a service: the operator's `/metrics`, `/healthz` and `/readyz` beside the
-//! service's own routes, which are bounded in time, number and size and may ask for a token. Operators are answered even
-//! when the service's own routes are full.
+//! The HTTP side of a service: the operator's `/metrics`, `/healthz` and `/readyz` beside the service's own
+//! routes, which are bounded in time, number and size and may ask for a token. Operators are answered even when
+//! the service's own routes are full.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -88,8 +88,8 @@ impl Server {
     }
 }
 
-/// Lets only those through that show the token of `[http]`: as a bearer, or as the password of basic auth, which
-/// browsers ask for. Without a configured token everybody is let through.
+/// Lets only those through that show the token of `[http]`: as a bearer, or as the password of basic auth,
+/// which browsers ask for. Without a configured token everybody is let through.
 ///
 /// # Errors
 /// When the token's file cannot be read.
@@ -187,7 +187,8 @@ async fn check_token(State(token): State<Arc<Secret>>, request: Request, next: N
     response
 }
 
-/// The token in an `Authorization` header: a bearer, or the password of any user. Schemes are known in any case.
+/// The token in an `Authorization` header: a bearer, or the password of any user. Schemes are known in any
+/// case.
 fn presented_token(value: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(value).ok()?;
     let (scheme, rest) = text.split_once(' ')?;

@@ -1,6 +1,6 @@
 //! The connections of a service's HTTP side: so many at once, each with a time for the head of a request, and
-//! an orderly end. A client that sends slowly, or nothing, holds a connection for that long and no longer; so does one
-//! that does not read its answer.
+//! an orderly end. A client that sends slowly, or nothing, holds a connection for that long and no longer; so
+//! does one that does not read its answer.
 
 use std::io;
 use std::pin::pin;

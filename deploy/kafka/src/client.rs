@@ -43,8 +43,8 @@ impl ClientContext for IgnorePartitionEof {
 
 impl ConsumerContext for IgnorePartitionEof {}
 
-/// What every client of ours is configured with; the caller adds what its role needs. `id` is what the brokers call
-/// it in their logs and quotas.
+/// What every client of ours is configured with; the caller adds what its role needs. `id` is what the brokers
+/// call it in their logs and quotas.
 pub fn client(kafka: &Kafka, id: &str) -> Result<ClientConfig, ConnectError> {
     let mut config = ClientConfig::new();
     for (name, value) in kafka.properties().map_err(ConnectError::Settings)? {

@@ -1,6 +1,6 @@
 //! Kafka as every service asks it: a client from the configuration and what is said when no broker answers, a
-//! topic's own id, the errors that pass, a log of one partition that is read from its beginning and proposed to, and the
-//! registry of its messages' schemas.
+//! topic's own id, the errors that pass, a log of one partition that is read from its beginning and proposed
+//! to, and the registry of its messages' schemas.
 
 pub mod client;
 mod exit;

@@ -223,8 +223,8 @@ impl OrderedLog {
         self.consumer.assign(&list)
     }
 
-    /// Writes the record and reads on until `take`, which is shown every record as by [`OrderedLog::catch_up`], has
-    /// recognized it and says what became of it.
+    /// Writes the record and reads on until `take`, which is shown every record as by [`OrderedLog::catch_up`],
+    /// has recognized it and says what became of it.
     pub async fn propose<V, E: From<LogError>>(
         &mut self,
         proposal: &Proposal<'_>,
@@ -338,8 +338,8 @@ impl OrderedLog {
     }
 }
 
-/// The next record; `None` at the end of what can be read. Errors that librdkafka mends by itself (a broker that
-/// went away) are waited out; the caller sets the deadline.
+/// The next record; `None` at the end of what can be read. Errors that librdkafka mends by itself (a broker
+/// that went away) are waited out; the caller sets the deadline.
 async fn next(
     consumer: &StreamConsumer<IgnorePartitionEof>,
 ) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {

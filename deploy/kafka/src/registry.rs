@@ -1,6 +1,7 @@
-//! A client of a schema registry in Confluent's interface: a schema by its number or by its version of a subject,
-//! and the number of a schema under a subject. It waits for the answer, and says apart what the registry refuses
-//! from what it does not answer. It remembers nothing, and knows nothing of what the schemas say.
+//! A client of a schema registry in Confluent's interface: a schema by its number or by its version of a
+//! subject, and the number of a schema under a subject. It waits for the answer, and says apart what the
+//! registry refuses from what it does not answer. It remembers nothing, and knows nothing of what the schemas
+//! say.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,16 +1,16 @@
-//! Which errors of Kafka pass by themselves: the one list of them. What a caller does about one, and for how long, is
-//! the caller's.
+//! Which errors of Kafka pass by themselves: the one list of them. What a caller does about one, and for how
+//! long, is the caller's.
 
 use std::time::Duration;
 
 use ops::retry::{End, Retry};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// How long nobody may lead a partition or coordinate a group: where its broker is restarted, or another takes over, the
-/// election takes seconds.
+/// How long nobody may lead a partition or coordinate a group: where its broker is restarted, or another takes
+/// over, the election takes seconds.
 pub(crate) const ELECTION_TIMEOUT: Duration = Duration::from_secs(30);
-/// The leader is asked again meanwhile: a broker that was just restarted answers before it leads, and librdkafka does not ask
-/// these questions again.
+/// The leader is asked again meanwhile: a broker that was just restarted answers before it leads, and
+/// librdkafka does not ask these questions again.
 pub const ELECTION: Retry = Retry {
     first: Duration::from_millis(150),
     longest: Duration::from_millis(300),

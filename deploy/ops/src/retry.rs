@@ -1,5 +1,5 @@
-//! Trying again what may pass: how long the pauses between attempts are, and when there are no more. Knows nothing
-//! of what is tried, and never sleeps by itself.
+//! Trying again what may pass: how long the pauses between attempts are, and when there are no more. Knows
+//! nothing of what is tried, and never sleeps by itself.
 
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,8 @@ pub enum End {
 }
 
 impl Retry {
-    /// The pauses, from now on. Each is up to twice as long as said, by chance, so that processes that failed together
-    /// do not come back together.
+    /// The pauses, from now on. Each is up to twice as long as said, by chance, so that processes that failed
+    /// together do not come back together.
     pub fn pauses(self) -> Pauses {
         let growing =
             ExponentialBuilder::new().with_min_delay(self.first).with_max_delay(self.longest).with_jitter();

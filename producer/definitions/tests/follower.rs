@@ -1,5 +1,5 @@
-//! The follower of the definitions log on a real broker. The log's last offsets may be no records; the follower once
-//! waited there for ever, and the consumer with it.
+//! The follower of the definitions log on a real broker. The last offsets of the log may be no records; the
+//! follower, and the consumer with it, once waited for them for ever.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ struct Broker {
 }
 
 impl Broker {
-    fn up() -> Broker {
+    fn start() -> Broker {
         let directory = tempfile::tempdir().unwrap();
         let options = Options { servers: vec![Server::Kafka], build: false, ..Options::at(directory.path()) };
         Broker { stack: Stack::up(options).unwrap(), _directory: directory }
@@ -33,7 +33,7 @@ impl Broker {
         ClientConfig::new().set("bootstrap.servers", self.stack.brokers()).create().unwrap()
     }
 
-    /// A log of its own for one case.
+    /// Creates a log for one case.
     async fn log(&self, case: &str) -> TestLog {
         let topic = format!("{case}.definitions");
         let new = NewTopic::new(&topic, 1, TopicReplication::Fixed(1));
@@ -68,7 +68,7 @@ impl TestLog {
         &self.producer
     }
 
-    /// Follows the log until it has caught up: the versions that hold then, or why it could not.
+    /// Follows the log until it has caught up. Returns the current versions, or the reason why it could not.
     fn follow(&self) -> Result<Vec<u64>, String> {
         let follower = Arc::new(Follower::default());
         let caught_up = AtomicBool::new(false);
@@ -102,7 +102,7 @@ fn layer(key: &str) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_follower_catches_up_whatever_the_log_ends_with() {
-    let broker = Broker::up();
+    let broker = Broker::start();
     let (first, second) = (layer("first"), layer("second"));
 
     let log = broker.log("empty").await;
@@ -115,7 +115,7 @@ async fn the_follower_catches_up_whatever_the_log_ends_with() {
     log.begin(&[&second]).abort_transaction(TIMEOUT).unwrap();
     assert_eq!(log.follow(), Ok(vec![3]));
 
-    // The marker of the first is offset 1.
+    // The marker of the first transaction has offset 1.
     let log = broker.log("committed").await;
     log.begin(&[&first]).commit_transaction(TIMEOUT).unwrap();
     log.begin(&[b"no change", &second]).commit_transaction(TIMEOUT).unwrap();

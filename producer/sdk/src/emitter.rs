@@ -1,11 +1,10 @@
-//! Events onto Kafka from inside another program. [`Emitter::emit`] takes an event into a bounded queue or
-//! refuses it with a reason, and never waits; librdkafka sends the queue in compressed batches, each event
-//! once and in order whatever it has to repeat, for as long as it takes.
+//! Sends events to Kafka from inside another program. [`Emitter::emit`] puts an event into a bounded queue or
+//! refuses it with a reason, and never waits. librdkafka sends the queue in compressed batches and retries for
+//! as long as it takes; each event is written once and in order.
 //!
-//! Nothing ends silently: an event is delivered, or refused to the caller, or handed back to the
-//! [`Undelivered`] callback. A spool on disk for the time when Kafka is away fits between these two ends: it
-//! takes what [`Refused::QueueFull`] and the callback give, as the bytes that were to be sent, and emits it
-//! again later.
+//! No event is lost silently: it is delivered, or refused to the caller, or passed to the [`Undelivered`]
+//! callback. A caller can add a spool on disk for the time when Kafka is unavailable: it would keep the events
+//! of [`Refused::QueueFull`] and the encoded bytes that the callback gets, and send them again later.
 
 use std::time::{Duration, Instant};
 
@@ -28,10 +27,10 @@ pub use settings::Settings;
 
 use delivery::{Counters, Deliveries};
 
-/// How often a flush or somebody who waits for room looks again.
+/// The time between two checks of a flush, or of a caller that waits for room in the queue.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// A handle to the queue. It is meant to be shared; everything takes `&self`.
+/// A handle to the queue. It is meant to be shared: its methods take `&self`.
 pub struct Emitter {
     producer: ThreadedProducer<Deliveries>,
     exposures: String,
@@ -43,25 +42,27 @@ pub struct Emitter {
     opened: Instant,
 }
 
-/// Why an event was not taken. Nothing of it is kept.
+/// The reason why an event was not queued. The emitter keeps nothing of the event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// The event says something that no event may say; sending it later helps nobody.
+    /// A value of the event is out of range; sending it again cannot succeed.
     #[error(transparent)]
     OutOfRange(#[from] OutOfRange),
-    /// Longer than a consumer would take.
+    /// The event is longer than a consumer accepts.
     #[error("{bytes} bytes, more than {EVENT_BYTES_MAX}")]
     Oversize { bytes: usize },
-    /// Kafka has been slower than the caller, or away, for a whole queue. Drop the event or offer it later.
+    /// Kafka has been slower than the caller, or unavailable, until the queue was full. Drop the event or emit
+    /// it later.
     #[error("the queue is full; kafka takes less than is emitted, or nothing")]
     QueueFull,
-    /// The client cannot go on, as after the broker forgot it in the middle of a batch. A new [`Emitter`] can.
+    /// The client cannot continue, for example because the broker forgot it in the middle of a batch. A new
+    /// [`Emitter`] can.
     #[error("the kafka client stopped: {reason}")]
     Stopped { reason: String },
 }
 
 impl Refused {
-    /// A word for the counter.
+    /// The label of the reason in the metrics.
     pub fn code(&self) -> &'static str {
         match self {
             Refused::OutOfRange(_) => "out_of_range",
@@ -72,7 +73,7 @@ impl Refused {
     }
 }
 
-/// A flush that ran out of time.
+/// The flush timed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{remaining} events are not acknowledged yet")]
 pub struct Unflushed {
@@ -80,8 +81,8 @@ pub struct Unflushed {
 }
 
 impl Emitter {
-    /// Makes the client; does not wait for a broker, so that a service starts while Kafka is away.
-    /// `undelivered` is called, from the client's thread, with every event that was taken and will not be
+    /// Creates the client. It does not wait for a broker, so that a service can start while Kafka is
+    /// unavailable. `undelivered` is called on the client's thread with every queued event that will not be
     /// delivered.
     pub fn open(
         kafka: &Kafka,
@@ -110,21 +111,21 @@ impl Emitter {
         })
     }
 
-    /// From now on events name their schema by its number in a registry, in Confluent's framing, instead of by
-    /// its fingerprint.
+    /// With `Some`, events name their schema by its id in a registry, in Confluent's framing, instead of by its
+    /// fingerprint.
     pub fn with_schema_ids(self, schema_ids: Option<SchemaIds>) -> Emitter {
         Emitter { schema_ids, ..self }
     }
 
-    /// Takes the event, or says at once why not. An event without a sender gets this emitter's. An exposure's
-    /// attributes are brought into their bounds ([`Event::fit_attributes`]) and never refuse it by their length or
-    /// number.
+    /// Queues the event, or returns at once why it cannot. An event without a sender gets this emitter's.
+    /// Attributes of an exposure that are too long or too many are cut ([`Event::fit_attributes`]); they are no
+    /// reason to refuse it.
     pub fn emit(&self, event: Event<'_>) -> Result<(), Refused> {
         self.count_outcome(self.encode(event).and_then(|encoded| self.enqueue(&encoded)))
     }
 
-    /// Like [`Emitter::emit`], but waits for room while the queue is full, for up to `timeout`. For replays,
-    /// which must not drop anything; a service that answers somebody uses [`Emitter::emit`].
+    /// Like [`Emitter::emit`], but waits for up to `timeout` while the queue is full. It is for replays, which
+    /// must not drop events; a service that answers requests uses [`Emitter::emit`].
     pub async fn emit_when_room(&self, event: Event<'_>, timeout: Duration) -> Result<(), Refused> {
         let encoded = match self.encode(event) {
             Ok(encoded) => encoded,
@@ -143,18 +144,18 @@ impl Emitter {
         }
     }
 
-    /// How many events were taken and are neither delivered nor given up.
+    /// The number of queued events that are neither delivered nor given up.
     pub fn remaining(&self) -> u64 {
         self.counters.remaining()
     }
 
-    /// What has happened so far.
+    /// The counts so far.
     pub fn totals(&self) -> Totals {
         self.counters.totals()
     }
 
-    /// Returns when nothing is left in the queue. Events that come meanwhile are waited for too. Harmless to
-    /// give up.
+    /// Waits until the queue is empty, which includes events that are queued meanwhile. Dropping the future is
+    /// harmless.
     pub async fn flush(&self, timeout: Duration) -> Result<(), Unflushed> {
         let deadline = Instant::now() + timeout;
         loop {
@@ -166,12 +167,12 @@ impl Emitter {
         }
     }
 
-    /// Flushes, then ends the client. What is left after `timeout` goes to the `undelivered` callback, as it
-    /// does when an emitter is merely dropped.
+    /// Flushes, then closes the client. Events that are left after `timeout` go to the `undelivered` callback,
+    /// as they do when an emitter is dropped.
     pub async fn close(self, timeout: Duration) -> Result<(), Unflushed> {
         let flushed = self.flush(timeout).await;
-        // Ending the client joins its thread, which takes up to half a second.
-        tokio::task::spawn_blocking(move || drop(self)).await.expect("ending a client does not panic");
+        // Closing the client joins its thread, which takes up to half a second.
+        tokio::task::spawn_blocking(move || drop(self)).await.expect("closing a client does not panic");
         flushed
     }
 
@@ -200,7 +201,7 @@ impl Emitter {
         let record = BaseRecord::with_opaque_to(encoded.topic, enqueued)
             .key(encoded.event.partition_key())
             .payload(&encoded.value[..]);
-        // Counted first: the delivery may be reported before `send` returns.
+        // Counted before sending, because the delivery may be reported before `send` returns.
         self.counters.entered(bytes);
         let Err((error, _)) = self.producer.send(record) else { return Ok(()) };
         self.counters.left(bytes);
@@ -224,22 +225,23 @@ impl Emitter {
     }
 }
 
-/// An event with its bytes.
+/// An event with its topic and its encoded bytes.
 struct EncodedEvent<'a> {
     topic: &'a str,
     event: Event<'a>,
     value: Vec<u8>,
 }
 
-/// An event that names its sender was made elsewhere and must stay the same bytes.
+/// Sets the sender of an event without one. An event that names its sender was made elsewhere and must keep its
+/// bytes.
 fn fill_sender<'a>(event: &mut Event<'a>, sender: &'a Sender<'static>) {
-    let place = match event {
+    let current = match event {
         Event::Exposure(exposure) => &mut exposure.sender,
         Event::Conversion(conversion) => &mut conversion.sender,
         Event::Alias(alias) => &mut alias.sender,
     };
-    if *place == Sender::default() {
-        *place = Sender {
+    if *current == Sender::default() {
+        *current = Sender {
             service: sender.service.as_ref().into(),
             instance: sender.instance.as_ref().into(),
             library_version: sender.library_version.as_ref().into(),

@@ -1,4 +1,5 @@
-//! `splitstream apply`
+//! `splitstream apply` proposes the definitions of a file to the log, one after the other. It prints the
+//! verdict, the changed fields and the warnings of each.
 
 use std::path::PathBuf;
 
@@ -19,16 +20,16 @@ pub struct Args {
     proposal: ProposalArgs,
 }
 
-/// How changes are proposed, and told.
+/// The options of commands that propose changes.
 #[derive(clap::Args)]
 pub(super) struct ProposalArgs {
-    /// Who changes it
+    /// The author of the change
     #[arg(long)]
     author: String,
-    /// Why
+    /// The reason for the change
     #[arg(long)]
     reason: String,
-    /// Say what would become of it and write nothing
+    /// Print the verdicts and write nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Print JSON instead of text
@@ -116,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn warnings_stand_beside_the_acceptance() {
+    fn warnings_follow_the_verdict() {
         let applied = Applied {
             kind: Kind::Experiment,
             key: "checkout".to_owned(),

@@ -1,4 +1,5 @@
-//! `splitstream definitions`
+//! `splitstream definitions` prints the current definitions. `splitstream definitions log` prints every
+//! proposed change with its author, reason and verdict.
 
 use crate::diff::{Changed, diff};
 use definitions::log::{Content, Record};
@@ -13,15 +14,15 @@ use crate::config::Config;
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// An array of definitions, as `splitstream apply` takes it
+    /// Print an array of definitions that `splitstream apply` can read
     #[arg(long)]
     json: bool,
     #[command(subcommand)]
-    command: Option<Log>,
+    command: Option<Subcommand>,
 }
 
 #[derive(clap::Subcommand)]
-enum Log {
+enum Subcommand {
     /// Every proposed change with its author, reason and verdict
     Log {
         #[arg(long)]
@@ -32,7 +33,7 @@ enum Log {
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     match args.command {
         None => current(config, args.json).await,
-        Some(Log::Log { json }) => history(config, json).await,
+        Some(Subcommand::Log { json }) => history(config, json).await,
     }
 }
 
@@ -66,16 +67,16 @@ async fn current(config: &Config, json: bool) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// A record of the log.
+/// A record of the log as it is printed.
 #[derive(Serialize)]
 struct Entry {
     offset: u64,
     time: Option<String>,
     /// accepted, refused or undecodable
     verdict: &'static str,
-    /// Of the accepted.
+    /// The version that an accepted change created.
     version: Option<Version>,
-    /// Why it was refused or cannot be decoded.
+    /// The reason why it was refused or cannot be decoded.
     because: Option<String>,
     #[serde(flatten)]
     proposal: Option<Proposal>,

@@ -1,4 +1,5 @@
-//! `splitstream diff`
+//! `splitstream diff` prints the flags and experiments that differ between two environments, field by field.
+//! These are the changes that `splitstream promote` would make.
 
 use crate::environments::Promotion;
 use ops::Exit;

@@ -1,4 +1,5 @@
-//! `splitstream promote`
+//! `splitstream promote` copies one environment's settings of a flag or an experiment to another environment.
+//! It proposes them as one change and prints the verdict.
 
 use crate::apply::{Verdict, apply, rehearse};
 use crate::environments::{Promotion, is_known};
@@ -15,10 +16,10 @@ use crate::config::Config;
 pub struct Args {
     /// The key of a flag or an experiment
     key: String,
-    /// The environment whose settings are carried over
+    /// The environment whose settings are copied
     #[arg(long, value_name = "NAME", value_parser = super::environment)]
     from: Key,
-    /// The environment that gets them
+    /// The environment that receives the settings
     #[arg(long, value_name = "NAME", value_parser = super::environment)]
     to: Key,
     #[command(flatten)]
@@ -34,7 +35,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     };
     let named = log.definitions().iter().find(|accepted| is_named(&accepted.definition));
     require_known(log.definitions(), &from, "everywhere would be carried over")?;
-    let Some(promoted) = named.and_then(|accepted| promotion.applied(&accepted.definition)) else {
+    let Some(promoted) = named.and_then(|accepted| promotion.promoted(&accepted.definition)) else {
         let refused = anyhow!(
             "there is no flag or experiment `{}`; `splitstream definitions` lists what there is",
             args.key
@@ -55,8 +56,8 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     Ok(if matches!(applied.verdict, Verdict::Refused { .. }) { Exit::Refused } else { Exit::Done })
 }
 
-/// Refuses an environment that no definition speaks of, most likely a slip of the pen; `what` says what would happen to what
-/// is the same as everywhere.
+/// Refuses an environment that no definition mentions; it is most likely a typing error. `what` ends the
+/// message: it names what would happen to the settings that apply everywhere.
 pub(super) fn require_known(definitions: &Definitions, from: &Key, what: &str) -> anyhow::Result<()> {
     if is_known(definitions, from) {
         return Ok(());

@@ -1,4 +1,5 @@
-//! `splitstream replay`
+//! `splitstream replay` sends the events of a file to Kafka with their own ids and times. It reports lines that
+//! are no events and sends the others.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -17,9 +18,9 @@ use super::event_sender::EventSender;
 use super::{open_log, print_json, print_text};
 use crate::config::Config;
 
-/// How many bad lines are reported one by one; the rest are counted.
+/// The number of bad lines that are printed; further ones are only counted.
 const REPORTED_MAX: u64 = 100;
-/// How long what was read before a signal may take to be acknowledged.
+/// The time that events read before a signal may take to be acknowledged.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(clap::Args)]
@@ -30,13 +31,13 @@ pub struct Args {
     json: bool,
 }
 
-/// What was read and sent.
+/// The counts of what was read and sent.
 #[derive(Debug, Default, Serialize)]
 struct Summary {
     exposures: u64,
     conversions: u64,
     aliases: u64,
-    /// All of them acknowledged by Kafka.
+    /// Events that Kafka has acknowledged.
     delivered: u64,
     bad_lines: u64,
     seconds: f64,
@@ -116,7 +117,7 @@ fn open(file: &PathBuf, bar: &ProgressBar) -> anyhow::Result<Box<dyn BufRead + S
     Ok(Box::new(BufReader::with_capacity(128 * 1_024, text)))
 }
 
-/// Hidden where standard error is no terminal.
+/// The progress bar; it is hidden if standard error is no terminal.
 fn bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta} {msg}")
         .expect("the template is sound");

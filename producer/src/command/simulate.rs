@@ -1,4 +1,5 @@
-//! `splitstream simulate`
+//! `splitstream simulate` sends seeded traffic of a running experiment to Kafka, with known true conversion
+//! rates. It prints the exact counts of what it sent.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,9 +21,9 @@ use super::event_sender::EventSender;
 use super::{open_log, print_json, print_text};
 use crate::config::Config;
 
-/// How long what was sent before a signal may take to be acknowledged.
+/// The time that events sent before a signal may take to be acknowledged.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// How many events pass between two looks at the progress bar.
+/// The number of events between two updates of the progress bar.
 const EVENTS_PER_UPDATE: u64 = 1_024;
 
 #[derive(clap::Args)]
@@ -51,7 +52,7 @@ pub struct Args {
     /// Share of the events that are sent a second time, unchanged, at once or later
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     duplicates: f64,
-    /// Who the units are
+    /// The attributes of the units
     #[arg(long, value_name = "MIX", value_enum, default_value_t = AttributeMix::Default)]
     attribute_mix: AttributeMix,
     /// What a conversion is worth, from and to: `5.00,49.99`; no value if left out
@@ -94,7 +95,7 @@ struct Summary<'a> {
     tally: &'a Tally,
     distinct_events: u64,
     sent: u64,
-    /// All of them acknowledged by Kafka.
+    /// Messages that Kafka has acknowledged.
     delivered: u64,
     seconds: f64,
     events_per_second: f64,
@@ -208,7 +209,7 @@ fn plan(config: &Config, args: &Args, experiment: &Experiment) -> anyhow::Result
     })
 }
 
-/// How many messages a unit that takes part makes on average.
+/// The average number of messages for a unit that takes part.
 fn events_per_unit(experiment: &Experiment, rates: &BTreeMap<String, f64>, duplicates: f64) -> f64 {
     let mut conversions = 0.0;
     for variant in &experiment.variants {
@@ -218,7 +219,7 @@ fn events_per_unit(experiment: &Experiment, rates: &BTreeMap<String, f64>, dupli
     (1.0 + conversions) * (1.0 + duplicates)
 }
 
-/// The file that a test compares with what arrived.
+/// The file with the ids of the events sent; tests compare it with the events that arrived.
 struct Ids {
     file: BufWriter<File>,
     name: String,
@@ -245,7 +246,7 @@ impl Ids {
     }
 }
 
-/// Hidden where standard error is no terminal.
+/// The progress bar; it is hidden if standard error is no terminal.
 fn bar(units: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} units {per_sec} {eta} {msg}")
         .expect("the template is sound");

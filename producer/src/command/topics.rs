@@ -1,4 +1,5 @@
-//! `splitstream topics`
+//! `splitstream topics` creates the topics that are missing and compares the others with the contracts. With
+//! `--fix` it also sets the settings that differ.
 
 use crate::topics::{Difference, Outcome, Replication, TopicsError, ensure};
 use anyhow::Context;
@@ -39,7 +40,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     if matches!(exit, Exit::Refused) {
         eprintln!(
             "error: topics differ from the contracts; `splitstream topics --fix` sets their settings, a number of \
-             partitions can only be mended by a new topic"
+             partitions can only be changed by a new topic"
         );
     }
     Ok(exit)

@@ -1,4 +1,4 @@
-//! Who the simulated units are: a population with known shares of regions, plans, devices and browsers.
+//! The attributes of simulated units: a population with known shares of regions, plans, devices and browsers.
 
 use assignment::Attributes;
 use schemas::Pairs;
@@ -12,11 +12,11 @@ use sdk::attributes::{AttributeFilter, SelectedAttributes};
 pub enum Mix {
     /// Four attributes, drawn independently of each other with the shares below.
     Default,
-    /// Nothing is known of anybody.
+    /// Units without attributes.
     None,
 }
 
-/// Values with their shares in percent.
+/// The values of an attribute with their shares in percent.
 type Shares = &'static [(&'static str, u64)];
 
 const ATTRIBUTES: [(&str, Shares); 4] = [
@@ -26,7 +26,7 @@ const ATTRIBUTES: [(&str, Shares); 4] = [
     ("browser", &[("chrome", 60), ("safari", 25), ("firefox", 10), ("edge", 5)]),
 ];
 
-/// One kind of unit, as conversions and exposures carry it and as targeting sees it.
+/// The attributes of one kind of unit: for conversions, for exposures and for targeting.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
     pub pairs: Pairs<'static>,
@@ -34,7 +34,7 @@ pub struct Profile {
     pub attributes: Attributes,
 }
 
-/// Every profile of a population, made once.
+/// All profiles of a population, made once.
 pub struct Profiles(Vec<Profile>);
 
 impl Profiles {
@@ -51,7 +51,7 @@ impl Profiles {
         Profiles(profiles)
     }
 
-    /// Draws a profile; always the same number of random numbers.
+    /// Draws the index of a profile. It always takes the same number of random numbers.
     pub fn draw(&self, random: &mut Random) -> usize {
         let mut index = 0;
         for (_, shares) in ATTRIBUTES {
@@ -90,14 +90,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shares_are_all_of_the_population() {
+    fn the_shares_add_up_to_100_percent() {
         for (name, shares) in ATTRIBUTES {
             assert_eq!(shares.iter().map(|(_, share)| share).sum::<u64>(), 100, "{name}");
         }
     }
 
     #[test]
-    fn every_combination_has_its_place() {
+    fn every_combination_has_its_index() {
         let profiles = Profiles::of(Mix::Default, &AttributeFilter::default());
         assert_eq!(profiles.0.len(), 4 * 3 * 3 * 4);
         let pairs = |index: usize| profiles.get(index).pairs.iter().collect::<Vec<_>>();
