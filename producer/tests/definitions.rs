@@ -1,4 +1,5 @@
-//! Definitions onto a real log: accepted, refused with a reason, written once, and never by two writers.
+//! Definitions on a real log: they are accepted or refused with a reason, written once, and never by two
+//! writers.
 
 mod kafka_fixture;
 
@@ -51,7 +52,7 @@ fn a_file_is_accepted_once_and_unchanged_from_then_on() {
     assert_eq!(listed.out, "experiment checkout: version 2, running, phase 1\nmetric purchase: version 1\n");
 }
 
-/// A broker that was just restarted answers so, and the commands gave up at once.
+/// A broker that was just restarted answers like this; the commands once gave up at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_without_a_leader_is_asked_again() {
     use RDKafkaRespErr::{
@@ -61,7 +62,7 @@ async fn a_log_without_a_leader_is_asked_again() {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("definitions", 1, 1).unwrap();
     let kafka = kafka_fixture::kafka(&cluster.bootstrap_servers(), "");
-    // Each question takes two of them, for the beginning and for the end.
+    // Each attempt takes two of them, for the beginning and for the end.
     let answers = [
         [RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 4].as_slice(),
         &[RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE; 2],
@@ -71,14 +72,14 @@ async fn a_log_without_a_leader_is_asked_again() {
     let log = DefinitionLog::open(&kafka, |_| {}).await.unwrap();
     assert_eq!(log.definitions().next_offset(), 0);
 
-    // What does not pass is told at once.
+    // A lasting error is reported at once.
     cluster.request_errors(RDKafkaApiKey::ListOffsets, &[RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 2]);
     let refused = DefinitionLog::open(&kafka, |_| {}).await.map(|_| ()).unwrap_err();
     assert!(refused.to_string().contains("TopicAuthorizationFailed"), "{refused}");
 }
 
 #[test]
-fn what_is_running_changes_only_as_it_may_and_the_log_tells_what_and_why() {
+fn a_running_experiment_changes_only_as_allowed_and_the_log_records_what_and_why() {
     let fixture = KafkaFixture::new("change");
     fixture.accept("checkout.yaml", CHECKOUT);
 
@@ -103,7 +104,7 @@ fn what_is_running_changes_only_as_it_may_and_the_log_tells_what_and_why() {
         "variants: `treatment` needs 100000 more buckets and 0 are free; shrink others in one change, grow it in \
          the next"
     );
-    // What is known to be refused is not put on a log that is kept for ever.
+    // A change that would certainly be refused is not written, because the log is kept for ever.
     assert_eq!(fixture.stored("definitions").len(), 2);
 
     let stopped = CHECKOUT.replace("running", "stopped");
@@ -146,16 +147,16 @@ fn of_two_writers_racing_on_one_definition_exactly_one_wins() {
     let fixture = KafkaFixture::new("race");
     fixture.accept("checkout.yaml", CHECKOUT);
     let kafka = fixture.kafka();
-    // Both have read the same version before either writes.
-    let wishes = ["state: stopped", "state: running\nowner: web"].map(|wish| {
-        let definition = experiment(&CHECKOUT.replace("state: running", wish));
+    // Both writers have read the same version before either writes.
+    let changes = ["state: stopped", "state: running\nowner: web"].map(|change| {
+        let definition = experiment(&CHECKOUT.replace("state: running", change));
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let log = runtime.block_on(DefinitionLog::open(&kafka, |_| {})).unwrap();
         (runtime, log, definition)
     });
     let signature = Signature { author: "ann".to_owned(), reason: "race".to_owned() };
     let verdicts: Vec<Verdict> = thread::scope(|scope| {
-        let writers: Vec<_> = wishes
+        let writers: Vec<_> = changes
             .into_iter()
             .map(|(runtime, mut log, definition)| {
                 let signature = &signature;
@@ -174,7 +175,7 @@ fn of_two_writers_racing_on_one_definition_exactly_one_wins() {
         (1, Some("`checkout` has moved on: the change is based on version 2, the current one is 3")),
         "{verdicts:?}"
     );
-    // Both stand in the log, which every reader judges alike.
+    // Both changes are in the log, and every reader comes to the same verdicts.
     assert_eq!(fixture.stored("definitions").len(), 4);
 }
 
@@ -183,7 +184,7 @@ fn experiment(file: &str) -> Definition {
 }
 
 #[test]
-fn without_topics_or_without_kafka_the_program_says_what_to_do() {
+fn without_topics_or_without_kafka_the_error_names_the_remedy() {
     let fixture = KafkaFixture::without_topics("none");
     let refused = fixture.producer(&["definitions"]);
     assert_eq!(
@@ -221,8 +222,8 @@ fn an_assignment_is_explained_by_numbers_that_anyone_can_compute_again() {
     assert_eq!(too_long.code, 2);
 }
 
-/// What the log names a change's rule is what its readers must know, so nothing is errors by a later one than
-/// it needs.
+/// The rule version of a change is the one that its readers must know, so a change names the lowest version it
+/// needs.
 #[test]
 fn an_environment_is_tried_and_promoted_and_each_change_names_the_lowest_rule() {
     let fixture = KafkaFixture::new("environments");
@@ -255,7 +256,7 @@ fn an_environment_is_tried_and_promoted_and_each_change_names_the_lowest_rule() 
         (differs.code, differs.out.as_str()),
         (0, "experiment checkout, version 3\n    rollout: 0 -> 10000\n")
     );
-    // A slip of the pen compared what holds everywhere.
+    // With a typing error, the settings that apply everywhere were once compared.
     let unknown = fixture.producer(&["diff", "--from", "stagging", "--to", "production"]);
     assert_eq!((unknown.code, unknown.out.as_str()), (3, ""));
     let promote = |key: &str, more: &[&str]| {

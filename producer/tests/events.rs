@@ -1,4 +1,5 @@
-//! Events onto a real Kafka: replayed from a file and simulated, read back by a client that is not ours.
+//! Events on a real Kafka: they are replayed from a file or simulated, and read back by a client that is not
+//! ours.
 
 mod kafka_fixture;
 
@@ -55,7 +56,7 @@ fn a_replayed_file_keeps_its_ids_and_times_and_a_second_replay_is_the_same_bytes
     let conversions = fixture.stored("conversions");
     let read = avro::decode_conversion(&conversions[0].value).unwrap();
     assert_eq!((read.name.as_ref(), read.value.unwrap().millionths()), ("click", 12_500_000));
-    // One unit, one partition number, whatever the topic.
+    // A unit has the same partition number in every topic.
     assert_eq!(conversions[0].partition, first.partition);
 }
 
@@ -90,7 +91,7 @@ fn bad_lines_are_named_and_their_neighbours_are_sent() {
     assert_eq!(keys, ["u1", "u4"]);
 }
 
-/// As Windows tools write files; the first event was left out.
+/// Windows tools write such files; the first event was once left out.
 #[test]
 fn a_byte_order_mark_and_line_ends_of_windows_are_no_part_of_an_event() {
     let fixture = KafkaFixture::new("mark");
@@ -142,7 +143,7 @@ fn a_file_in_another_encoding_is_refused_as_a_whole() {
     );
 }
 
-/// One to 256 bytes, wherever one comes in.
+/// An id has 1 to 256 bytes, whichever way it comes in.
 #[test]
 fn a_unit_without_an_id_is_no_unit() {
     let fixture = KafkaFixture::new("nobody");
@@ -188,7 +189,7 @@ fn a_unit_without_an_id_is_no_unit() {
 }
 
 #[test]
-fn a_simulation_sends_what_it_says_and_the_same_seed_sends_the_same_again() {
+fn a_simulation_sends_what_it_reports_and_the_same_seed_sends_the_same_again() {
     let fixture = KafkaFixture::new("simulate");
     fixture.accept("checkout.yaml", CHECKOUT);
     let ids = fixture.file("ids", "");
@@ -240,10 +241,10 @@ fn a_simulation_sends_what_it_says_and_the_same_seed_sends_the_same_again() {
     assert_eq!(converted, conversions_of(0) + conversions_of(1));
     let listed = std::fs::read_to_string(&ids).unwrap();
     assert_eq!(listed.lines().count(), number("distinct_events"));
-    // A copy is in the partition of its original, where a consumer of that partition can recognize it.
-    let mut homes: BTreeMap<&str, i32> = BTreeMap::new();
+    // A copy is in the same partition as its original, so that the consumer of the partition can recognize it.
+    let mut partitions: BTreeMap<&str, i32> = BTreeMap::new();
     for stored in &exposures {
-        assert_eq!(*homes.entry(&stored.key).or_insert(stored.partition), stored.partition);
+        assert_eq!(*partitions.entry(&stored.key).or_insert(stored.partition), stored.partition);
     }
 
     assert_eq!(fixture.producer(&arguments).code, 0);
@@ -252,7 +253,7 @@ fn a_simulation_sends_what_it_says_and_the_same_seed_sends_the_same_again() {
     assert_eq!(distinct(&twice), first_copies);
 }
 
-/// The different messages, in order.
+/// The distinct messages, sorted.
 fn distinct(stored: &[StoredMessage]) -> Vec<&[u8]> {
     let mut values: Vec<&[u8]> = stored.iter().map(|stored| stored.value.as_slice()).collect();
     values.sort();

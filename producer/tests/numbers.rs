@@ -1,5 +1,5 @@
-//! Numbers through the program: values of conversions from a replayed file, and the values of a flag from a
-//! file to the log, out of it and in again.
+//! The program keeps numbers exactly: the values of conversions in a replayed file, and the values of a flag
+//! from a file to the log, exported and applied again.
 
 mod kafka_fixture;
 
@@ -14,7 +14,7 @@ fn conversion(number: u32, value: &str) -> String {
     )
 }
 
-/// They went through a double: 123456789012.123456 was stored as 123456789012.123460.
+/// Values were once converted to a double: 123456789012.123456 was stored as 123456789012.123460.
 #[test]
 fn a_value_given_as_a_number_is_stored_by_its_digits() {
     let fixture = KafkaFixture::new("values");
@@ -66,7 +66,7 @@ const FLAG: &str = r#"{
  ]
 }"#;
 
-/// Every apply was a new version, and every export moved the values further.
+/// Every apply once made a new version, and every export changed the values further.
 #[test]
 fn a_flag_is_unchanged_however_often_it_is_applied_and_exported() {
     let fixture = KafkaFixture::new("flags");
@@ -122,7 +122,7 @@ targeting:
 
 /// 2^53 and 2^53 + 1 share a double.
 #[test]
-fn an_account_is_the_one_that_is_named() {
+fn targeting_by_account_matches_exactly_the_account_that_is_named() {
     let fixture = KafkaFixture::new("accounts");
     fixture.accept("experiment.yaml", ACCOUNTS);
     let assign = |account: &str| {
@@ -152,7 +152,7 @@ fn an_account_is_the_one_that_is_named() {
         "{}",
         refused.err
     );
-    // What is stored is what was written, so that the file is no change of itself.
+    // Numbers are stored as they were written, so applying the file again changes nothing.
     let again = fixture.apply("experiment.yaml", ACCOUNTS, &[]);
     assert_eq!(again.out, "metric m1: unchanged, version 1\nexperiment bigint: unchanged, version 2\n");
 }

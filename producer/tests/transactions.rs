@@ -1,6 +1,6 @@
-//! A log of definitions into which somebody else's transactions have written, as a mirror with exactly-once
-//! sources does. Its last offset may be a marker or an aborted record, which no reader is shown: every command
-//! waited there until it gave up, for ever.
+//! A log of definitions with records of other producers' transactions, such as those of a mirror with
+//! exactly-once sources. The last offset may be a marker or an aborted record, which no reader gets: every
+//! command once waited for it until it gave up.
 
 mod kafka_fixture;
 
@@ -37,7 +37,7 @@ fn layer(key: &str) -> String {
     format!("kind: layer\nkey: {key}\n")
 }
 
-/// Every command that reads the log, and what it says.
+/// Runs every command that reads the log and checks its output.
 fn every_command_works(fixture: &KafkaFixture, listed: &str) {
     let definitions = fixture.producer(&["definitions"]);
     assert_eq!((definitions.code, definitions.out.as_str(), definitions.err.as_str()), (0, listed, ""));
@@ -65,14 +65,14 @@ fn every_command_works(fixture: &KafkaFixture, listed: &str) {
 }
 
 #[test]
-fn an_aborted_transaction_at_the_end_is_passed_over() {
+fn an_aborted_transaction_at_the_end_is_skipped() {
     let fixture = KafkaFixture::new("aborted");
     fixture.accept("checkout.yaml", CHECKOUT);
     // The record takes offset 2, the marker offset 3.
     Transaction::open(&fixture, "definitions", b"not for anybody").abort();
     every_command_works(&fixture, LISTED);
 
-    // What follows is based on what holds, whatever offsets lie between.
+    // Later changes are based on the current version, whatever offsets come between.
     let applied = fixture.apply("layer.yaml", &layer("first"), &[]);
     assert_eq!((applied.code, applied.out.as_str()), (0, "layer first: accepted, version 5\n"));
     let stopped = fixture.apply("checkout.yaml", &CHECKOUT.replace("running", "stopped"), &[]);
@@ -180,9 +180,9 @@ fn an_open_transaction_ends_what_can_be_read_and_holds_a_change_back() {
     assert_eq!((again.code, again.out.as_str()), (0, "layer first: unchanged, version 4\n"));
 }
 
-/// One reader that goes on: what was reported of an earlier end is no news of a later one.
+/// One reader reads on several times: the report of an earlier end must not count for a later one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_goes_on_behind_every_kind_of_end() {
+async fn a_reader_reads_on_after_every_kind_of_end() {
     let fixture = KafkaFixture::new("goeson");
     let mut log = DefinitionLog::open(&fixture.kafka(), |_| {}).await.unwrap();
     let mut seen = Vec::new();
@@ -201,7 +201,7 @@ async fn a_reader_goes_on_behind_every_kind_of_end() {
         .unwrap();
         log.catch_up(|record| panic!("{record:?} is new")).await.unwrap();
     }
-    // Of each round: the record, its marker, and the layer.
+    // Each round has three offsets: the record, its marker, and the layer.
     assert_eq!(
         seen,
         [(0, false), (2, true), (5, true), (6, false), (8, true), (11, true), (12, false), (14, true)]

@@ -1,5 +1,5 @@
-//! `splitstream`, the one program that people install. It only wires: each command is the library of a package,
-//! and each service is a process of this program.
+//! `splitstream`, the one program that people install. It only connects the other packages: each command is
+//! implemented in one of them, and each service is a process of this program.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Three real experiments through the whole platform on this machine, then a live one
+    /// Run three real experiments through the whole platform on this machine, then a live one
     Demo(local::demo::Demo),
     /// The whole platform on this machine, with real parts
     #[command(subcommand)]
@@ -52,7 +52,7 @@ enum Command {
     Completions { shell: Shell },
 }
 
-/// Whose settings.
+/// The service whose settings are printed.
 #[derive(Clone, Copy, ValueEnum)]
 enum ServiceName {
     Producer,
@@ -84,12 +84,12 @@ fn main() -> ExitCode {
             ops::main(async { aggregator::command::run(load(config)?, command).await })
         }
         Command::Lab(command) => ops::main(async { compute(command) }),
-        Command::Config { service } => ops::main(async { show_settings(service, config) }),
-        Command::Completions { shell } => ops::main(async { show_completions(shell) }),
+        Command::Config { service } => ops::main(async { print_settings(service, config) }),
+        Command::Completions { shell } => ops::main(async { print_completions(shell) }),
     }
 }
 
-/// The command line; a wrong one ends the program with exit code 2.
+/// Parses the command line; an invalid one ends the program with exit code 2.
 fn read_arguments() -> Arguments {
     let matches = help::grouped(Arguments::command()).get_matches();
     Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
@@ -103,14 +103,14 @@ fn compute(command: lab::command::Command) -> Result<Exit> {
     }
 }
 
-fn show_completions(shell: Shell) -> Result<Exit> {
+fn print_completions(shell: Shell) -> Result<Exit> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut help::grouped(Arguments::command()), "splitstream", &mut text);
     std::io::stdout().write_all(&text).context("writing to standard output")?;
     Ok(Exit::Done)
 }
 
-fn show_settings(service: ServiceName, config: Option<&Path>) -> Result<Exit> {
+fn print_settings(service: ServiceName, config: Option<&Path>) -> Result<Exit> {
     let text = match service {
         ServiceName::Producer => render(&load::<producer::config::Config>(config)?),
         ServiceName::Consumer => render(&load::<consumer::config::Config>(config)?),

@@ -1,4 +1,5 @@
-//! `splitstream local` as a person runs it: up, status, logs, down; and what is left when it is killed.
+//! Tests `splitstream local` as a person runs it: up, status, logs and down, and what remains after it was
+//! killed.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -37,7 +38,7 @@ fn kill_hard(pid: u32) {
     assert!(killed.success());
 }
 
-/// Stops the stack also when the test fails.
+/// Stops the stack on drop, also when the test fails.
 struct StackGuard<'a>(&'a Path);
 
 impl Drop for StackGuard<'_> {

@@ -1,5 +1,5 @@
-//! Whether a process is alive, progressing and ready: `/healthz` fails when a loop of work has not
-//! come round within its bound, `/readyz` while a named condition does not hold. Both tell why.
+//! Tracks whether a process is alive and ready. `/healthz` fails if a loop of work has not completed a turn
+//! within its bound; `/readyz` also fails while a named condition does not hold. Both report the reason.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-/// What a process knows of its own health; clones share it.
+/// The health of a process; clones share it.
 #[derive(Clone)]
 pub struct Health {
     shared: Arc<Shared>,
@@ -25,24 +25,23 @@ struct State {
     conditions: BTreeMap<String, ConditionState>,
 }
 
-/// Of a condition.
+/// The state of a condition.
 enum ConditionState {
     Holds,
-    /// And something is to be told that does not keep the process from its work.
+    /// The condition holds, with a remark about a problem that does not stop the process from working.
     HoldsBut(String),
     Fails(String),
 }
 
 struct Loop {
     bound: Duration,
-    /// Milliseconds since the start at which it last came round.
+    /// The time of its last turn, in milliseconds since the start of the process.
     touched_ms: Arc<AtomicU64>,
-    /// Its handle was dropped without [`Progress::done`]: the loop was left by an error or a panic.
+    /// Whether its handle was dropped without [`Progress::done`]: an error or a panic ended the loop.
     died: bool,
 }
 
-/// The handle of one loop of work. Dropping it without [`done`](Progress::done) means that the
-/// loop died.
+/// The handle of one loop of work. Dropping it without [`done`](Progress::done) reports that the loop died.
 pub struct Progress {
     name: String,
     touched_ms: Arc<AtomicU64>,
@@ -50,7 +49,7 @@ pub struct Progress {
     done: bool,
 }
 
-/// A condition for being ready.
+/// The handle of a condition that must hold for the process to be ready.
 pub struct Condition {
     name: String,
     shared: Arc<Shared>,
@@ -59,9 +58,9 @@ pub struct Condition {
 /// The answer to `/healthz` or `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Whether all is well.
+    /// Whether no check has failed.
     pub ok: bool,
-    /// Each loop or condition, with `"ok"`, `"ok, but ..."` or what is wrong.
+    /// Each loop or condition with `"ok"`, `"ok, but ..."` or the problem.
     pub checks: BTreeMap<String, String>,
 }
 
@@ -72,13 +71,13 @@ impl Default for Health {
 }
 
 impl Health {
-    /// A process with nothing to watch: healthy and ready.
+    /// Creates the health of a process without loops or conditions: healthy and ready.
     pub fn new() -> Health {
         Health { shared: Arc::new(Shared { started: Instant::now(), state: Mutex::default() }) }
     }
 
-    /// Watches a loop that must come round at least once in `bound`, from now on. A second loop
-    /// of the same name takes the first one's place, as when work is restarted.
+    /// Watches a loop that must complete a turn at least once in `bound` from now on. A second loop of the same
+    /// name replaces the first, for example when work is restarted.
     pub fn progress(&self, name: impl Into<String>, bound: Duration) -> Progress {
         let name = name.into();
         let touched_ms = Arc::new(AtomicU64::new(self.shared.now_ms()));
@@ -89,31 +88,31 @@ impl Health {
         Progress { name, touched_ms, shared: self.shared.clone(), done: false }
     }
 
-    /// Adds a condition for being ready, which does not hold yet, and why.
+    /// Adds a condition for being ready. It does not hold yet, for the given reason.
     pub fn condition(&self, name: impl Into<String>, reason: impl Into<String>) -> Condition {
         let condition = Condition { name: name.into(), shared: self.shared.clone() };
         condition.fails(reason);
         condition
     }
 
-    /// Whether every loop comes round in time.
+    /// Reports whether every loop completes its turns in time.
     pub fn alive(&self) -> Report {
         self.shared.lock().alive(self.shared.now_ms())
     }
 
-    /// Whether every condition holds and every loop comes round in time.
+    /// Reports whether every condition holds and every loop completes its turns in time.
     pub fn ready(&self) -> Report {
         self.shared.lock().ready(self.shared.now_ms())
     }
 }
 
 impl Progress {
-    /// The loop came round. Cheap enough for every turn.
+    /// Records that the loop completed a turn. It is cheap enough for every turn.
     pub fn touch(&self) {
         self.touched_ms.store(self.shared.now_ms(), Ordering::Relaxed);
     }
 
-    /// The loop ended as it should and is not watched any more.
+    /// Records that the loop ended normally; it is not watched any more.
     pub fn done(mut self) {
         self.done = true;
     }
@@ -125,7 +124,7 @@ impl Drop for Progress {
         let Some(own) = state.loops.get_mut(&self.name) else {
             return;
         };
-        // A successor of the same name is none of ours.
+        // Another loop of the same name has replaced this one.
         if !Arc::ptr_eq(&own.touched_ms, &self.touched_ms) {
             return;
         }
@@ -138,17 +137,17 @@ impl Drop for Progress {
 }
 
 impl Condition {
-    /// The condition holds.
+    /// Records that the condition holds.
     pub fn holds(&self) {
         self.set(ConditionState::Holds);
     }
 
-    /// The condition holds, and whoever asks is told this beside it.
+    /// Records that the condition holds, with a remark for the report.
     pub fn holds_but(&self, remark: impl Into<String>) {
         self.set(ConditionState::HoldsBut(remark.into()));
     }
 
-    /// The condition does not hold, for this reason.
+    /// Records that the condition does not hold, for this reason.
     pub fn fails(&self, reason: impl Into<String>) {
         self.set(ConditionState::Fails(reason.into()));
     }
@@ -157,7 +156,7 @@ impl Condition {
         self.shared.lock().conditions.insert(self.name.clone(), condition);
     }
 
-    /// The condition is none any more: what it was about is no longer this process's work.
+    /// Removes the condition, because it concerns work that this process no longer does.
     pub fn withdraw(self) {
         self.shared.lock().conditions.remove(&self.name);
     }
@@ -168,7 +167,8 @@ impl Shared {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The state is a set of independent facts, sound even after a panic while it was held.
+    /// Ignores poisoning: the state is a set of independent facts, which is valid even after a panic under the
+    /// lock.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,7 +1,7 @@
-//! A real Kafka for the tests of this package, shared by those that run at one time, each with topics of its
-//! own; the program as a person runs it; and what stands in a topic afterwards.
+//! A real Kafka for the tests of this package. Tests that run at the same time share it, each with its own
+//! topics. The fixture also runs the program as a person does and reads the messages of a topic.
 
-// Each test binary uses its part.
+// Each test binary uses only a part of this module.
 #![allow(dead_code)]
 
 use std::collections::BTreeSet;
@@ -34,7 +34,7 @@ struct SharedKafka {
     _directory: TempDir,
 }
 
-/// What a program left.
+/// The exit code and output of a program that has ended.
 #[derive(Debug)]
 pub struct ProgramOutput {
     pub code: i32,
@@ -42,7 +42,7 @@ pub struct ProgramOutput {
     pub err: String,
 }
 
-/// A message as it stands in a topic.
+/// A message that is stored in a topic.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StoredMessage {
     pub partition: i32,
@@ -52,7 +52,7 @@ pub struct StoredMessage {
 }
 
 impl KafkaFixture {
-    /// With topics that begin with `name`, made here.
+    /// Starts or shares Kafka and creates topics whose names begin with `name`.
     pub fn new(name: &str) -> KafkaFixture {
         let fixture = KafkaFixture::without_topics(name);
         let made = fixture.producer(&["topics"]);
@@ -73,7 +73,7 @@ impl KafkaFixture {
         KafkaFixture { cluster, prefix: format!("{name}."), files: tempfile::tempdir().unwrap() }
     }
 
-    /// `splitstream` with these arguments.
+    /// Runs `splitstream` with these arguments.
     pub fn producer(&self, args: &[&str]) -> ProgramOutput {
         let output = self.command(args).stdin(Stdio::null()).output().unwrap();
         ProgramOutput {
@@ -90,14 +90,14 @@ impl KafkaFixture {
         command
     }
 
-    /// `splitstream apply` of `definitions`, written to a file called `name`.
+    /// Runs `splitstream apply` on `definitions`, written to a file called `name`.
     pub fn apply(&self, name: &str, definitions: &str, more: &[&str]) -> ProgramOutput {
         let file = self.file(name, definitions);
         let args = ["apply", file.to_str().unwrap(), "--author", "ann", "--reason", "because"];
         self.producer(&[&args[..], more].concat())
     }
 
-    /// The same, which must be accepted as a whole.
+    /// Applies `definitions`, all of which must be accepted.
     pub fn accept(&self, name: &str, definitions: &str) {
         let applied = self.apply(name, definitions, &[]);
         assert_eq!(applied.code, 0, "{applied:?}");
@@ -118,26 +118,26 @@ impl KafkaFixture {
         kafka(self.stack().brokers(), &self.prefix)
     }
 
-    /// All that stands in a topic, by partition and offset.
+    /// Reads all messages of a topic, by partition and offset.
     pub fn stored(&self, topic: &str) -> Vec<StoredMessage> {
         stored(self.stack().brokers(), &format!("{}{topic}", self.prefix))
     }
 
-    /// The files of a topic's partition on the broker's disk.
+    /// The directory of a topic's partition on the broker's disk.
     pub fn partition_directory(&self, topic: &str, partition: i32) -> PathBuf {
         let data = self.stack().dir().join("kafka-1");
         find(&data, &format!("{}{topic}-{partition}", self.prefix)).expect("the partition is on the disk")
     }
 }
 
-/// A transaction of somebody else's producer, open from its first record on.
+/// A transaction of another producer.
 pub struct Transaction {
     producer: BaseProducer,
     topic: String,
 }
 
 impl Transaction {
-    /// Open, with its first record in the topic.
+    /// Begins the transaction and writes its first record.
     pub fn open(fixture: &KafkaFixture, topic: &str, first: &[u8]) -> Transaction {
         let topic = format!("{}{topic}", fixture.prefix);
         let producer: BaseProducer = ClientConfig::new()
@@ -152,7 +152,7 @@ impl Transaction {
         transaction
     }
 
-    /// The record is on the broker's disk.
+    /// Writes a record and waits until the broker has it.
     pub fn write(&self, value: &[u8]) {
         let record = BaseRecord::to(&self.topic).partition(0).key("stranger").payload(value);
         self.producer.send(record).map_err(|(error, _)| error).unwrap();
@@ -183,7 +183,7 @@ pub fn kafka(brokers: &str, prefix: &str) -> Kafka {
     ops::config::parse::<Config>(Some(("test", &text)), []).unwrap().kafka
 }
 
-/// All that stands in a topic, read by a client that is not the platform's.
+/// Reads all messages of a topic with a client that is not the platform's.
 pub fn stored(brokers: &str, topic: &str) -> Vec<StoredMessage> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)

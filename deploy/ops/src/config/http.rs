@@ -1,4 +1,5 @@
-//! `[http]`: where a service listens for operators and clients, and how much it takes on at once.
+//! `[http]`: where a service listens for operators and clients, and how many connections and requests it
+//! accepts.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

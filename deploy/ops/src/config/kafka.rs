@@ -1,4 +1,4 @@
-//! `[kafka]`: how to reach the cluster, as settings of our own that become librdkafka's.
+//! `[kafka]`: how to reach the cluster. Our own settings are translated to librdkafka's.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -92,16 +92,16 @@ impl Section for Kafka {
 }
 
 impl Kafka {
-    /// The full name of one of our topics.
+    /// Returns the full name of one of our topics, prefix included.
     pub fn topic(&self, name: &str) -> String {
         format!("{}{name}", self.topic_prefix.0)
     }
 
-    /// The connection's settings under librdkafka's names, the password included: not to be
-    /// printed.
+    /// Returns the connection's settings under librdkafka's names. They include the password, so they must not
+    /// be printed.
     ///
     /// # Errors
-    /// When the password's file cannot be read.
+    /// If the password file cannot be read.
     pub fn properties(&self) -> Result<BTreeMap<&'static str, String>, String> {
         let mut properties = BTreeMap::from([
             ("bootstrap.servers", self.brokers.0.clone()),
@@ -130,7 +130,7 @@ impl Kafka {
 pub struct Brokers(String);
 
 impl Brokers {
-    /// As librdkafka takes it.
+    /// The list in librdkafka's form.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -167,7 +167,7 @@ impl Setting for Brokers {
     }
 }
 
-/// What is put before every topic's name; empty by default.
+/// The prefix of every topic's name; empty by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct TopicPrefix(String);
@@ -195,7 +195,7 @@ impl Setting for TopicPrefix {
     }
 }
 
-/// The protocol spoken with the brokers.
+/// The protocol of the connections to the brokers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Security {
@@ -240,7 +240,7 @@ impl Setting for Security {
     }
 }
 
-/// How to log in.
+/// The mechanism of a SASL login.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub enum SaslMechanism {
     #[serde(rename = "PLAIN")]

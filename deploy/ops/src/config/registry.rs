@@ -1,4 +1,4 @@
-//! `[registry]`: how to reach the schema registry, where there is one.
+//! `[registry]`: how to reach the schema registry, if there is one.
 
 use std::path::PathBuf;
 
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_settings_are_declared_soundly() {
+    fn the_declaration_of_the_settings_is_consistent() {
         super::super::check_declaration::<Registry>().unwrap();
     }
 

@@ -1,6 +1,5 @@
-//! The configuration as a tree in which every value remembers where it came from, and the
-//! deserializer that reads checked types out of it. It knows TOML and environment variables, and
-//! no section or field by name.
+//! The configuration as a tree of values with their origins, and the deserializer that reads checked types from
+//! it. It knows TOML and environment variables, but no section or field by name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Error, PREFIX, value::SECRET};
 
-/// A value and where it was written.
+/// A value and its origin.
 #[derive(Debug)]
 pub(super) struct Node {
     pub origin: Origin,
@@ -28,7 +27,7 @@ pub(super) enum Value {
     Table(BTreeMap<String, Node>),
     List(Vec<Node>),
     Text(String),
-    /// Text of an environment variable, which becomes whatever the field wants.
+    /// The text of an environment variable; it is parsed as the type of the field.
     Raw(String),
     Integer(i64),
     Float(f64),
@@ -38,7 +37,7 @@ pub(super) enum Value {
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// Nowhere: an absent section.
+    /// An absent section.
     Absent,
     Line {
         file: String,
@@ -48,7 +47,7 @@ pub(super) enum Origin {
 }
 
 impl Node {
-    /// A table with nothing in it.
+    /// Creates an empty table.
     pub(super) fn empty() -> Node {
         Node { origin: Origin::Absent, value: Value::Table(BTreeMap::new()) }
     }
@@ -64,7 +63,7 @@ impl Node {
             .map_err(Error::from)
     }
 
-    /// Lays the value of an environment variable over the tree, at the path its name spells.
+    /// Sets the value of an environment variable in the tree, at the path that its name spells.
     pub(super) fn overlay(&mut self, variable: &str, path: &[String], text: String) -> Result<(), Error> {
         let mut node = self;
         for name in path {
@@ -141,12 +140,12 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What is wrong with a value, before and after it is known whose value it is.
+/// The problem of a value, before and after the path of the value is known.
 #[derive(Debug)]
 pub(super) enum ReadError {
-    /// Found by a type that does not know where it stands.
+    /// Found by a type that does not know its path.
     Here(Fault),
-    /// Complete.
+    /// The complete message, with path and origin.
     Located(String),
 }
 
@@ -158,7 +157,7 @@ pub(super) enum Fault {
 }
 
 impl ReadError {
-    /// Adds where it happened: at the value under `path` (for an unknown key: at the key itself).
+    /// Adds the path and origin of the value; for an unknown key, those of the key itself.
     fn at(self, path: &Path<'_>, origin: &Origin) -> ReadError {
         let fault = match self {
             ReadError::Here(fault) => fault,
@@ -250,14 +249,14 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// Reads a service's configuration out of the tree. Its sections are the fields of `T`: one that
-/// is absent is read as empty, and those in `foreign` that `T` does not have are passed over.
+/// Reads a service's configuration from the tree. Its sections are the fields of `T`: an absent one is read as
+/// empty, and those in `foreign` that `T` does not have are ignored.
 pub(super) fn read<T: de::DeserializeOwned>(root: &Node, foreign: &[&str]) -> Result<T, Error> {
     let reader = RootReader { root, foreign };
     T::deserialize(reader).map_err(|error| Error::from(error.to_string()))
 }
 
-/// Reads one section out of its own tree; messages call it `name`.
+/// Reads one section from its own tree. `name` is its name in messages.
 pub(super) fn read_section<T: de::DeserializeOwned>(name: &str, node: &Node) -> Result<T, Error> {
     let path = Path::ROOT.child(name);
     T::deserialize(ValueReader { node, path })
@@ -306,7 +305,7 @@ impl<'de> Deserializer<'de> for RootReader<'_> {
     }
 }
 
-/// One value, with its path, as serde sees it.
+/// Deserializes one value with its path.
 #[derive(Clone, Copy)]
 struct ValueReader<'a> {
     node: &'a Node,
@@ -314,7 +313,7 @@ struct ValueReader<'a> {
 }
 
 impl ValueReader<'_> {
-    /// Parses the text of a variable as what the field wants; anything else goes its usual way.
+    /// Parses the text of a variable as the type of the field; other values are deserialized as they are.
     fn parsed<'de, T, V>(
         self,
         visitor: V,
@@ -334,7 +333,7 @@ impl ValueReader<'_> {
     }
 }
 
-/// The integers and floats of an environment variable's text, by the width that is asked for.
+/// Deserializes booleans, integers and floats of the requested width, from the text of a variable if it is one.
 macro_rules! parsed {
     ($($deserialize:ident $visit:ident $type:ty,)*) => {
         $(fn $deserialize<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
@@ -394,7 +393,7 @@ impl<'de> Deserializer<'de> for ValueReader<'_> {
         visitor.visit_newtype_struct(self)
     }
 
-    /// A list in a variable is separated by commas; an empty variable is an empty list.
+    /// Splits a list in a variable at its commas; an empty variable is an empty list.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         let Value::Raw(text) = &self.node.value else {
             return self.deserialize_any(visitor);
@@ -424,7 +423,7 @@ impl<'de> Deserializer<'de> for ValueReader<'_> {
     }
 }
 
-/// The name of a variant without content.
+/// The name of an enum variant without content.
 struct Name<'a>(&'a str);
 
 impl<'de> EnumAccess<'de> for Name<'_> {
