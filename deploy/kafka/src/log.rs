@@ -97,8 +97,8 @@ pub enum LogError {
     /// It is unknown whether the record was written: the broker did not confirm it, and the log does not have
     /// it.
     #[error(
-        "the {what} {id} of `{key}` was sent to topic {topic} and not seen there since ({source}); it may still \
-         arrive. {again}"
+        "the {what} {id} of `{key}` was sent to topic {topic} and has not been read back ({source}); it may \
+         still arrive. {again}"
     )]
     Unconfirmed {
         topic: String,
@@ -113,9 +113,9 @@ pub enum LogError {
     #[error(
         "the {what} {id} of `{key}` is written to topic {topic} at offset {offset}, behind a transaction of \
          another producer that has been open since offset {since}: nobody can read it before that ends, and it did \
-         not within {} s. Then the {what} is judged by itself; `splitstream definitions log` tells how. A transaction \
-         ends with its producer or after its transaction.timeout.ms; `kafka-transactions.sh find-hanging` finds one \
-         that does not",
+         not within {} s. After that the {what} gets its verdict, which `splitstream definitions log` prints. A \
+         transaction ends with its producer or after its transaction.timeout.ms; `kafka-transactions.sh \
+         find-hanging` finds one that does not",
         READ_BACK_TIMEOUT.as_secs()
     )]
     HeldBack { topic: String, what: &'static str, key: String, id: Uuid, offset: u64, since: u64 },

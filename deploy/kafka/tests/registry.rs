@@ -13,7 +13,7 @@ fn server(status: &str, body: &str) -> (String, JoinHandle<String>) {
     let url = format!("http://{}/apis/ccompat/v7/", listener.local_addr().unwrap());
     let answer =
         format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
-    let asked = std::thread::spawn(move || {
+    let request = std::thread::spawn(move || {
         let (mut connection, _) = listener.accept().unwrap();
         let mut request = [0; 4_096];
         let mut length = connection.read(&mut request).unwrap();
@@ -24,7 +24,7 @@ fn server(status: &str, body: &str) -> (String, JoinHandle<String>) {
         connection.write_all(answer.as_bytes()).unwrap();
         String::from_utf8(request[..length].to_vec()).unwrap()
     });
-    (url, asked)
+    (url, request)
 }
 
 fn settings(url: &str) -> config::Registry {

@@ -36,7 +36,7 @@ pub struct Record {
 pub enum Content {
     Judged {
         change: Change,
-        /// The version on which the change is based; `None` for a new key.
+        /// The version on which the change is based, if there is one.
         previous: Option<Arc<Accepted>>,
         verdict: Result<Arc<Accepted>, Refusal>,
     },

@@ -118,8 +118,8 @@ impl Emitter {
     }
 
     /// Queues the event, or returns at once why it cannot. An event without a sender gets this emitter's.
-    /// Attributes of an exposure that are too long or too many are cut ([`Event::fit_attributes`]); they are no
-    /// reason to refuse it.
+    /// Attributes of an exposure are cut to their bounds in length and number ([`Event::fit_attributes`]); they
+    /// are no reason to refuse it.
     pub fn emit(&self, event: Event<'_>) -> Result<(), Refused> {
         self.count_outcome(self.encode(event).and_then(|encoded| self.enqueue(&encoded)))
     }

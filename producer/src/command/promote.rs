@@ -34,10 +34,10 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         matches!(definition.kind(), Kind::Flag | Kind::Experiment) && definition.key().as_str() == args.key
     };
     let named = log.definitions().iter().find(|accepted| is_named(&accepted.definition));
-    require_known(log.definitions(), &from, "everywhere would be carried over")?;
+    require_known(log.definitions(), &from, "copied")?;
     let Some(promoted) = named.and_then(|accepted| promotion.promoted(&accepted.definition)) else {
         let refused = anyhow!(
-            "there is no flag or experiment `{}`; `splitstream definitions` lists what there is",
+            "there is no flag or experiment `{}`; `splitstream definitions` lists all definitions",
             args.key
         );
         return Err(refused.context(Exit::Refused));
@@ -56,13 +56,14 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     Ok(if matches!(applied.verdict, Verdict::Refused { .. }) { Exit::Refused } else { Exit::Done })
 }
 
-/// Refuses an environment that no definition mentions; it is most likely a typing error. `what` ends the
-/// message: it names what would happen to the settings that apply everywhere.
-pub(super) fn require_known(definitions: &Definitions, from: &Key, what: &str) -> anyhow::Result<()> {
+/// Refuses an environment that no definition mentions; it is most likely a typing error. `action` is the
+/// participle that ends the message.
+pub(super) fn require_known(definitions: &Definitions, from: &Key, action: &str) -> anyhow::Result<()> {
     if is_known(definitions, from) {
         return Ok(());
     }
-    let refused =
-        anyhow!("no definition says anything of the environment `{from}`: what is the same as {what}");
+    let refused = anyhow!(
+        "no definition mentions the environment `{from}`: the settings that apply everywhere would be {action}"
+    );
     Err(refused.context(Exit::Refused))
 }

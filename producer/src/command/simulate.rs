@@ -107,7 +107,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let definitions = log.definitions();
     let Some((version, experiment)) = definitions.experiment(&args.experiment) else {
         let refused = anyhow!(
-            "there is no experiment `{}`; `splitstream definitions` lists what there is",
+            "there is no experiment `{}`; `splitstream definitions` lists all definitions",
             args.experiment
         );
         return Err(refused.context(Exit::Refused));

@@ -35,8 +35,8 @@ impl Section for ClickHouse {
     fn fields(&self) -> Vec<Field> {
         vec![
             Field::of("url", &self.url, "the server's HTTP interface"),
-            Field::of("database", &self.database, "the database that holds our tables"),
-            Field::of("user", &self.user, "who asks"),
+            Field::of("database", &self.database, "the database with our tables"),
+            Field::of("user", &self.user, "the user that logs in"),
             Field::of("password", &self.password, "the user's password"),
             Field::of(
                 "password_file",

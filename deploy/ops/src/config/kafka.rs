@@ -38,16 +38,16 @@ impl Section for Kafka {
             Field::of(
                 "topic_prefix",
                 &self.topic_prefix,
-                "put before every topic's name, so that several installations share a cluster",
+                "prefix of every topic's name, so that several installations can share a cluster",
             ),
-            Field::of("security", &self.security, "the protocol spoken with the brokers"),
+            Field::of("security", &self.security, "the protocol of the connections to the brokers"),
             Field::of(
                 "ca_file",
                 &self.ca_file,
                 "PEM file of the authorities that sign the brokers' certificates, instead of the system's",
             ),
-            Field::of("sasl_mechanism", &self.sasl_mechanism, "how to log in, where security has SASL"),
-            Field::of("sasl_username", &self.sasl_username, "who logs in, where security has SASL"),
+            Field::of("sasl_mechanism", &self.sasl_mechanism, "how to log in, if security uses SASL"),
+            Field::of("sasl_username", &self.sasl_username, "the user that logs in, if security uses SASL"),
             Field::of("sasl_password", &self.sasl_password, "the password for SASL"),
             Field::of(
                 "sasl_password_file",

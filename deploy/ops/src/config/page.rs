@@ -81,7 +81,7 @@ pub fn render(config: &impl Config) -> String {
     let mut out = format!(
         "# Every setting, with its current value. The environment wins over the file:\n\
          # {PREFIX}<SECTION>__<FIELD>, in upper case.\n\n\
-         version = {FILE_VERSION} # of the file's form\n"
+         version = {FILE_VERSION} # of the file format\n"
     );
     for page in config.pages() {
         write_page(&mut out, &page).expect("writing to a String cannot fail");

@@ -46,22 +46,28 @@ pub(super) struct Counters {
 impl Counters {
     pub(super) fn register(registry: &Registry) -> Result<Counters, prometheus::Error> {
         let counters = Counters {
-            accepted: IntCounter::new("producer_events_accepted_total", "Events taken into the queue.")?,
+            accepted: IntCounter::new("producer_events_accepted_total", "Events put into the queue.")?,
             refused: IntCounterVec::new(
-                Opts::new("producer_events_refused_total", "Events not taken, by reason."),
+                Opts::new("producer_events_refused_total", "Events refused, by reason."),
                 &["reason"],
             )?,
             delivered: IntCounter::new("producer_events_delivered_total", "Events acknowledged by Kafka.")?,
             failed: IntCounterVec::new(
-                Opts::new("producer_events_failed_total", "Events taken and given up, by Kafka's reason."),
+                Opts::new(
+                    "producer_events_failed_total",
+                    "Events queued and given up, by Kafka's error code.",
+                ),
                 &["code"],
             )?,
             failed_all: IntCounter::new("unregistered", "The sum of the codes.")?,
             queue_events: IntGauge::new("producer_queue_events", "Events that wait for Kafka.")?,
             queue_bytes: IntGauge::new("producer_queue_bytes", "Encoded bytes that wait for Kafka.")?,
             seconds: Histogram::with_opts(
-                HistogramOpts::new("producer_delivery_seconds", "From the queue to Kafka's acknowledgement.")
-                    .buckets(DELIVERY_SECONDS.to_vec()),
+                HistogramOpts::new(
+                    "producer_delivery_seconds",
+                    "Time from the queue to Kafka's acknowledgement.",
+                )
+                .buckets(DELIVERY_SECONDS.to_vec()),
             )?,
         };
         registry.register(Box::new(counters.accepted.clone()))?;

@@ -37,7 +37,7 @@ impl Section for Settings {
             Field::of(
                 "queue_events",
                 &self.queue_events,
-                "events that may wait for Kafka, at about 300 bytes each beside their own; further ones are refused",
+                "events that may wait for Kafka, about 300 bytes each besides their own; further ones are refused",
             ),
             Field::of(
                 "queue_bytes",
@@ -52,8 +52,8 @@ impl Section for Settings {
             Field::of(
                 "attributes",
                 &self.attributes,
-                "attributes that travel with exposures besides region, plan, device, browser and what targeting asks; \
-                 others stay where they are known",
+                "attributes that exposures carry besides region, plan, device, browser and those that targeting \
+                 tests; others stay in the service",
             ),
         ]
     }
