@@ -8,5 +8,5 @@ pub mod log;
 pub use follower::{FollowedLog, Follower};
 pub use log::DefinitionLog;
 
-/// The client id that readers and writers of the log give to the brokers.
+/// The client id that a [`DefinitionLog`] gives to the brokers.
 const CLIENT_ID: &str = "splitstream-definitions";

@@ -62,12 +62,12 @@ impl Section for Http {
             Field::of(
                 "head_timeout_ms",
                 &self.head_timeout_ms,
-                "time for the head of a request, and between two on one connection; after it the connection is closed",
+                "time for the head of a request, and between two on one connection; then it is closed",
             ),
             Field::of(
                 "unread_timeout_ms",
                 &self.unread_timeout_ms,
-                "time that a client may leave an answer unread; after it the connection is closed",
+                "time that a client may leave an answer unread; then its connection is closed",
             ),
             Field::of(
                 "connections",
@@ -77,7 +77,7 @@ impl Section for Http {
             Field::of(
                 "request_timeout_ms",
                 &self.request_timeout_ms,
-                "time for the head of an answer; after it the request gets 503",
+                "time for the head of an answer; then the request gets 503",
             ),
             Field::of(
                 "requests_at_once",

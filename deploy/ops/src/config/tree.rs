@@ -142,7 +142,7 @@ impl fmt::Display for Origin {
 
 /// The problem of a value, before and after the path of the value is known.
 #[derive(Debug)]
-pub(super) enum ReadError {
+pub(super) enum ValueError {
     /// Found by a type that does not know its path.
     Here(Fault),
     /// The complete message, with path and origin.
@@ -156,14 +156,14 @@ pub(super) enum Fault {
     Unknown { key: String, known: &'static [&'static str] },
 }
 
-impl ReadError {
+impl ValueError {
     /// Adds the path and origin of the value; for an unknown key, those of the key itself.
-    fn at(self, path: &Path<'_>, origin: &Origin) -> ReadError {
+    fn at(self, path: &Path<'_>, origin: &Origin) -> ValueError {
         let fault = match self {
-            ReadError::Here(fault) => fault,
+            ValueError::Here(fault) => fault,
             located => return located,
         };
-        ReadError::Located(match fault {
+        ValueError::Located(match fault {
             Fault::Invalid(what) => format!("{origin}: {path}: {what}"),
             Fault::Unknown { known, .. } => match path.parent {
                 Some(Path { name: "", .. }) | None => {
@@ -183,41 +183,41 @@ impl ReadError {
     }
 }
 
-impl fmt::Display for ReadError {
+impl fmt::Display for ValueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ReadError::Here(Fault::Invalid(what)) | ReadError::Located(what) => f.write_str(what),
-            ReadError::Here(Fault::Missing(field)) => write!(f, "{field} is not set"),
-            ReadError::Here(Fault::Unknown { key, .. }) => write!(f, "{key}: no such setting"),
+            ValueError::Here(Fault::Invalid(what)) | ValueError::Located(what) => f.write_str(what),
+            ValueError::Here(Fault::Missing(field)) => write!(f, "{field} is not set"),
+            ValueError::Here(Fault::Unknown { key, .. }) => write!(f, "{key}: no such setting"),
         }
     }
 }
 
-impl std::error::Error for ReadError {}
+impl std::error::Error for ValueError {}
 
-impl de::Error for ReadError {
-    fn custom<T: fmt::Display>(message: T) -> ReadError {
-        ReadError::Here(Fault::Invalid(message.to_string()))
+impl de::Error for ValueError {
+    fn custom<T: fmt::Display>(message: T) -> ValueError {
+        ValueError::Here(Fault::Invalid(message.to_string()))
     }
 
-    fn invalid_type(found: Unexpected, expected: &dyn de::Expected) -> ReadError {
-        ReadError::custom(format_args!("{found} where {expected} is expected"))
+    fn invalid_type(found: Unexpected, expected: &dyn de::Expected) -> ValueError {
+        ValueError::custom(format_args!("{found} where {expected} is expected"))
     }
 
-    fn invalid_value(found: Unexpected, expected: &dyn de::Expected) -> ReadError {
-        ReadError::custom(format_args!("{found} where {expected} is expected"))
+    fn invalid_value(found: Unexpected, expected: &dyn de::Expected) -> ValueError {
+        ValueError::custom(format_args!("{found} where {expected} is expected"))
     }
 
-    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> ReadError {
-        ReadError::custom(format_args!("{variant:?} where one of {} is expected", expected.join(", ")))
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> ValueError {
+        ValueError::custom(format_args!("{variant:?} where one of {} is expected", expected.join(", ")))
     }
 
-    fn unknown_field(field: &str, expected: &'static [&'static str]) -> ReadError {
-        ReadError::Here(Fault::Unknown { key: field.into(), known: expected })
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> ValueError {
+        ValueError::Here(Fault::Unknown { key: field.into(), known: expected })
     }
 
-    fn missing_field(field: &'static str) -> ReadError {
-        ReadError::Here(Fault::Missing(field))
+    fn missing_field(field: &'static str) -> ValueError {
+        ValueError::Here(Fault::Missing(field))
     }
 }
 
@@ -269,10 +269,10 @@ struct RootReader<'a> {
 }
 
 impl<'de> Deserializer<'de> for RootReader<'_> {
-    type Error = ReadError;
+    type Error = ValueError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, ReadError> {
-        Err(ReadError::custom("a configuration must be a struct of sections"))
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, ValueError> {
+        Err(ValueError::custom("a configuration must be a struct of sections"))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -280,9 +280,9 @@ impl<'de> Deserializer<'de> for RootReader<'_> {
         _: &'static str,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, ReadError> {
+    ) -> Result<V::Value, ValueError> {
         let Value::Table(entries) = &self.root.value else {
-            return Err(ReadError::custom("the configuration's root is not a table"));
+            return Err(ValueError::custom("the configuration's root is not a table"));
         };
         let empty = Node::empty();
         let mut sections = Vec::new();
@@ -317,8 +317,8 @@ impl ValueReader<'_> {
     fn parsed<'de, T, V>(
         self,
         visitor: V,
-        visit: fn(V, T) -> Result<V::Value, ReadError>,
-    ) -> Result<V::Value, ReadError>
+        visit: fn(V, T) -> Result<V::Value, ValueError>,
+    ) -> Result<V::Value, ValueError>
     where
         T: std::str::FromStr,
         V: Visitor<'de>,
@@ -326,7 +326,7 @@ impl ValueReader<'_> {
         match &self.node.value {
             Value::Raw(text) => match text.parse() {
                 Ok(parsed) => visit(visitor, parsed),
-                Err(_) => Err(ReadError::invalid_value(Unexpected::Str(text), &visitor)),
+                Err(_) => Err(ValueError::invalid_value(Unexpected::Str(text), &visitor)),
             },
             _ => self.deserialize_any(visitor),
         }
@@ -336,16 +336,16 @@ impl ValueReader<'_> {
 /// Deserializes booleans, integers and floats of the requested width, from the text of a variable if it is one.
 macro_rules! parsed {
     ($($deserialize:ident $visit:ident $type:ty,)*) => {
-        $(fn $deserialize<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
+        $(fn $deserialize<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
             self.parsed::<$type, V>(visitor, V::$visit)
         })*
     };
 }
 
 impl<'de> Deserializer<'de> for ValueReader<'_> {
-    type Error = ReadError;
+    type Error = ValueError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
         match &self.node.value {
             Value::Table(entries) => {
                 let rest = entries.iter().map(|(name, node)| (name.as_str(), node));
@@ -373,7 +373,7 @@ impl<'de> Deserializer<'de> for ValueReader<'_> {
         deserialize_f64 visit_f64 f64,
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
         visitor.visit_some(self)
     }
 
@@ -381,9 +381,9 @@ impl<'de> Deserializer<'de> for ValueReader<'_> {
         self,
         name: &'static str,
         visitor: V,
-    ) -> Result<V::Value, ReadError> {
+    ) -> Result<V::Value, ValueError> {
         if name == SECRET && !matches!(self.node.value, Value::Raw(_)) {
-            return Err(ReadError::custom(format_args!(
+            return Err(ValueError::custom(format_args!(
                 "a secret is not read from a configuration file; set the environment variable {}, \
                  or name a file that holds it in {}_file",
                 self.path.variable(),
@@ -394,7 +394,7 @@ impl<'de> Deserializer<'de> for ValueReader<'_> {
     }
 
     /// Splits a list in a variable at its commas; an empty variable is an empty list.
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
         let Value::Raw(text) = &self.node.value else {
             return self.deserialize_any(visitor);
         };
@@ -410,7 +410,7 @@ impl<'de> Deserializer<'de> for ValueReader<'_> {
         _: &'static str,
         _: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, ReadError> {
+    ) -> Result<V::Value, ValueError> {
         match &self.node.value {
             Value::Text(text) | Value::Raw(text) => visitor.visit_enum(Name(text)),
             _ => self.deserialize_any(visitor),
@@ -427,11 +427,11 @@ impl<'de> Deserializer<'de> for ValueReader<'_> {
 struct Name<'a>(&'a str);
 
 impl<'de> EnumAccess<'de> for Name<'_> {
-    type Error = ReadError;
-    type Variant = <StrDeserializer<'static, ReadError> as EnumAccess<'de>>::Variant;
+    type Error = ValueError;
+    type Variant = <StrDeserializer<'static, ValueError> as EnumAccess<'de>>::Variant;
 
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self::Variant), ReadError> {
-        let name: StrDeserializer<'_, ReadError> = self.0.into_deserializer();
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self::Variant), ValueError> {
+        let name: StrDeserializer<'_, ValueError> = self.0.into_deserializer();
         name.variant_seed(seed)
     }
 }
@@ -443,18 +443,18 @@ struct Entries<'a, I> {
 }
 
 impl<'de, 'a, I: Iterator<Item = (&'a str, &'a Node)>> MapAccess<'de> for Entries<'a, I> {
-    type Error = ReadError;
+    type Error = ValueError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, ReadError> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, ValueError> {
         let Some((name, node)) = self.rest.next() else {
             return Ok(None);
         };
         self.current = Some((name, node));
-        let key: StringDeserializer<ReadError> = name.to_string().into_deserializer();
+        let key: StringDeserializer<ValueError> = name.to_string().into_deserializer();
         seed.deserialize(key).map(Some).map_err(|error| error.at(&self.path.child(name), &node.origin))
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, ReadError> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, ValueError> {
         let (name, node) = self.current.take().expect("serde asks for a value only after its key");
         let path = self.path.child(name);
         seed.deserialize(ValueReader { node, path }).map_err(|error| error.at(&path, &node.origin))
@@ -467,9 +467,12 @@ struct Elements<'a, I> {
 }
 
 impl<'de, 'a, I: Iterator<Item = &'a Node>> SeqAccess<'de> for Elements<'a, I> {
-    type Error = ReadError;
+    type Error = ValueError;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, ReadError> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, ValueError> {
         let Some(node) = self.rest.next() else {
             return Ok(None);
         };
