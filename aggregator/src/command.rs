@@ -17,7 +17,7 @@ use crate::{cut, definitions, http, publish, restore, schedule, store};
 pub mod show;
 
 #[derive(Subcommand)]
-pub enum Service {
+pub enum ServiceCommand {
     /// Analyze on a schedule and serve the page, the JSON API and the metrics, until it is stopped
     Run,
 }
@@ -49,7 +49,9 @@ pub async fn run(config: Config, command: Command) -> anyhow::Result<Exit> {
         Command::RestoreLooks => restore_looks(&config).await,
     };
     done.map_err(|error| {
-        ops::coded(error, |cause| clickhouse_client::exit_of(cause).or_else(|| kafka::exit_of(cause)))
+        ops::with_exit_code(error, |cause| {
+            clickhouse_client::exit_of(cause).or_else(|| kafka::exit_of(cause))
+        })
     })
 }
 

@@ -21,7 +21,7 @@ use super::explain::{Sources, without};
 use super::now_ms;
 use super::tables::{Part, Tables, repeated};
 use crate::dead_letters::DeadLetterProducer;
-use crate::pipeline::batch::{Span, Stamp};
+use crate::pipeline::batch::{BatchStamp, Span};
 use crate::pipeline::decode::{Decoded, decode};
 use crate::pipeline::rows::{Rows, RuleVerdict};
 use crate::pipeline::schema_cache::{PlanError, Plans};
@@ -145,7 +145,7 @@ impl Healer<'_> {
                 return Ok(dead_letters);
             }
             healed = dead_letters + filled.len() as u64;
-            let stamp = Stamp {
+            let stamp = BatchStamp {
                 partition: place.partition,
                 epoch: place.epoch,
                 first: batch.span.first,

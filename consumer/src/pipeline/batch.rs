@@ -19,7 +19,7 @@ pub struct Span {
 
 /// What every row of a batch carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub struct BatchStamp {
     pub partition: u16,
     pub epoch: u32,
     pub first: u64,

@@ -7,7 +7,7 @@ use schemas::look::LookRecord;
 use schemas::{Alias, Buckets, Conversion, Exposure, Sender, UnitKey};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::pipeline::batch::Stamp;
+use crate::pipeline::batch::BatchStamp;
 use crate::pipeline::native::{
     Column, Fixed, KEY, KEYS, LOW, Lists, LowTexts, MAP, Maps, Named, Optional, Repeated, Texts, Uuids, block,
 };
@@ -120,8 +120,8 @@ impl Rows {
     }
 
     /// The finished block, every row with the batch's stamp. The columns are empty then.
-    pub fn drain(&mut self, rows: usize, stamp: &Stamp) -> Vec<u8> {
-        let Stamp { partition, epoch, first, last, ingest_ms } = *stamp;
+    pub fn drain(&mut self, rows: usize, stamp: &BatchStamp) -> Vec<u8> {
+        let BatchStamp { partition, epoch, first, last, ingest_ms } = *stamp;
         let mut ingest_ts = Repeated { value: ingest_ms.to_le_bytes(), rows };
         let mut partition = Repeated { value: partition.to_le_bytes(), rows };
         let mut epoch = Repeated { value: epoch.to_le_bytes(), rows };

@@ -1,5 +1,5 @@
-//! The smallest service: it configures itself, serves the operator's routes and one of its own,
-//! runs one loop of work, and stops as it is told. The tests of signals run it.
+//! The smallest service. It reads its configuration, serves the operator's routes and one of its own, runs one
+//! loop of work, and stops when it is told to. The tests of signals run it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

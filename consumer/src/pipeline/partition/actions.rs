@@ -10,7 +10,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use schemas::{Micros, Uuid};
 
 use super::{PartitionState, SILENCE_MAX, Shared, micros_now};
-use crate::pipeline::batch::{Batch, Span, Stamp};
+use crate::pipeline::batch::{Batch, BatchStamp, Span};
 use crate::pipeline::dedupe::Window;
 use crate::pipeline::fetch::high_watermark;
 use crate::pipeline::protocol::{Intent, Note, Observation, TopicIds};
@@ -94,7 +94,7 @@ impl PartitionState {
             Offset::Offset(offset) => u64::try_from(offset).ok(),
             _ => None,
         };
-        let topic_now = TopicId::ask(self.consumer.client(), topic, KAFKA_ANSWERS_WITHIN)?;
+        let topic_now = TopicId::fetch(self.consumer.client(), topic, KAFKA_ANSWERS_WITHIN)?;
         let noted = note.filter(|note| note.epoch == self.place.epoch).and_then(|note| note.topic);
         let topic_noted = self.noted_topic(noted.or(topic_now))?;
         let durable = self
@@ -132,7 +132,7 @@ impl PartitionState {
 
     /// Checks that everything fetched so far came from the topic that was last observed. Kafka never reuses an id.
     fn check_topic(&self, looked_at: Option<TopicId>) -> Result<()> {
-        let now = TopicId::ask(self.consumer.client(), &self.place.topic, KAFKA_ANSWERS_WITHIN)?;
+        let now = TopicId::fetch(self.consumer.client(), &self.place.topic, KAFKA_ANSWERS_WITHIN)?;
         match (looked_at, now) {
             (Some(looked_at), Some(now)) if looked_at != now => {
                 Err(anyhow!("the topic was made anew: it had the id {looked_at} and has {now} now"))
@@ -246,7 +246,7 @@ impl PartitionState {
         assert_eq!(closed.batch.span(), Some(intent.span), "the announced batch is the closed one");
         let block = closed.block.get_or_insert_with(|| {
             let began = Instant::now();
-            let stamp = Stamp {
+            let stamp = BatchStamp {
                 partition: self.place.partition,
                 epoch: self.place.epoch,
                 first: intent.span.first,

@@ -279,7 +279,7 @@ impl PartitionState {
             (Decoded::Conversion(conversion), Rows::Conversions(rows)) => rows.push(conversion, offset),
             (Decoded::Alias(alias), Rows::Aliases(rows)) => rows.push(alias, offset),
             (Decoded::Change(change), Rows::Definitions(rows)) => {
-                let log = self.shared.follower.past(offset, KAFKA_ANSWERS_WITHIN);
+                let log = self.shared.follower.wait_past(offset, KAFKA_ANSWERS_WITHIN);
                 let refusal = log.verdicts.get(&offset).cloned();
                 drop(log);
                 let refusal =
@@ -314,7 +314,7 @@ impl PartitionState {
         let rested = self.waited_for_version.is_none_or(|waited| waited.elapsed() >= VERSION_WAITS_APART);
         if behind && rested {
             self.waited_for_version = Some(Instant::now());
-            return NamedVersion::of(&follower.past(version - 1, VERSION_WAIT).definitions, version);
+            return NamedVersion::of(&follower.wait_past(version - 1, VERSION_WAIT).definitions, version);
         }
         NamedVersion::of(&follower.lock().definitions, version)
     }
