@@ -155,6 +155,7 @@ impl LookLog {
             key: experiment,
             payload: &avro::encode_look(&record),
             what: "look",
+            see: ", and counts from the next analysis on",
             again: "The next analysis reads the log first, and looks again only if it is not there",
         };
         let LookLog { log, looks, .. } = self;

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use consumer::forget::{Entry, Ledger, LedgerKey, UNITS_MAX};
-use consumer::pipeline::batch::{Batch, BatchStamp};
+use consumer::pipeline::batch::Batch;
 use consumer::pipeline::decode::{Decoded, decode};
 use consumer::pipeline::dedupe::{Window, WindowAnswer};
 use consumer::pipeline::memory::{Budget, Share};
-use consumer::pipeline::rows::{Rows, Table};
+use consumer::pipeline::rows::{BatchStamp, Rows, Table};
 use consumer::pipeline::schema_cache::{Plans, SchemaCache};
 use consumer::pipeline::verify::{NamedVersion, Verification};
 use exposures::Experiments;

@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use assignment::{Attributes, Environment, Salts, evaluate, hash};
+use assignment::{Attributes, Environment, Salts, Seed, evaluate};
 use schemas::definition::{Assignment, Definitions, Experiment, Version};
 use schemas::{BUCKETS, Bucket, BucketRange};
 use serde::Serialize;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// The variant that a unit gets, and why.
 #[derive(Clone, Debug, Serialize)]
@@ -103,11 +102,12 @@ pub fn explain(
 }
 
 fn step(unit_id: &str, salt: String, ranges: Vec<Owned>) -> Step {
-    let hashed = hash(unit_id, &salt);
+    let seed = Seed::of(&salt);
+    let hash = seed.hash(unit_id);
     Step {
-        seed: format!("{:016x}", xxh3_64(salt.as_bytes())),
-        hash: format!("{hashed:016x}"),
-        bucket: Bucket::of_hash(hashed).get(),
+        seed: format!("{:016x}", seed.get()),
+        hash: format!("{hash:016x}"),
+        bucket: Bucket::of_hash(hash).get(),
         salt,
         ranges,
     }

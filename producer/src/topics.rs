@@ -46,7 +46,11 @@ pub enum Outcome {
     Present,
     /// The settings that differed were set; the others were not touched.
     Fixed(Vec<Difference>),
-    Differs(Vec<Difference>),
+    /// `left` differs still; `fixed` was set.
+    Differs {
+        fixed: Vec<Difference>,
+        left: Vec<Difference>,
+    },
 }
 
 /// A setting that differs from the contracts.
@@ -159,22 +163,24 @@ async fn compare(
     fix: bool,
 ) -> Result<Outcome, TopicsError> {
     let found = describe(admin, name).await?;
-    let mut differences = differences(wanted, &found);
-    if fix && !differences.is_empty() {
+    let mut left = differences(wanted, &found);
+    let mut fixed = Vec::new();
+    if fix && !left.is_empty() {
         alter(admin, name, wanted, &found).await?;
-        if partitions == topic.partitions as usize {
-            return Ok(Outcome::Fixed(differences));
-        }
-        differences.clear();
+        fixed = std::mem::take(&mut left);
     }
     if partitions != topic.partitions as usize {
-        differences.push(Difference {
+        left.push(Difference {
             setting: "partitions".to_owned(),
             wanted: topic.partitions.to_string(),
             found: partitions.to_string(),
         });
     }
-    Ok(if differences.is_empty() { Outcome::Present } else { Outcome::Differs(differences) })
+    Ok(match (fixed.is_empty(), left.is_empty()) {
+        (true, true) => Outcome::Present,
+        (false, true) => Outcome::Fixed(fixed),
+        (_, false) => Outcome::Differs { fixed, left },
+    })
 }
 
 /// The value of a setting, and whether it was set for this topic itself.

@@ -90,7 +90,7 @@ impl Workload {
 
     /// The distinct events of a partition, as blocks of the size that the consumer makes.
     pub fn blocks(&self, partition: usize) -> Vec<Vec<u8>> {
-        use consumer::pipeline::batch::BatchStamp;
+        use consumer::pipeline::rows::BatchStamp;
         use consumer::pipeline::rows::{Rows, Table};
         use consumer::pipeline::verify::Verification;
         let mut blocks = Vec::new();

@@ -17,17 +17,6 @@ pub struct Span {
     pub last: u64,
 }
 
-/// What every row of a batch carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchStamp {
-    pub partition: u16,
-    pub epoch: u32,
-    pub first: u64,
-    pub last: u64,
-    /// Milliseconds since 1970, chosen once. It decides which partition of the table the block goes to.
-    pub ingest_ms: i64,
-}
-
 /// When a batch is closed, whichever comes first.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

@@ -42,7 +42,7 @@ mod tests {
     use schemas::Uuid;
 
     use super::*;
-    use crate::pipeline::batch::BatchStamp;
+    use crate::pipeline::rows::BatchStamp;
 
     const STAMP: BatchStamp = BatchStamp { partition: 0, epoch: 1, first: 0, last: 999, ingest_ms: 0 };
 

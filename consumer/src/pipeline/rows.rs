@@ -7,11 +7,21 @@ use schemas::look::LookRecord;
 use schemas::{Alias, Buckets, Conversion, Exposure, Sender, UnitKey};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::pipeline::batch::BatchStamp;
 use crate::pipeline::native::{
     Column, Fixed, KEY, KEYS, LOW, Lists, LowTexts, MAP, Maps, Named, Optional, Repeated, Texts, Uuids, block,
 };
 use crate::pipeline::verify::Verification;
+
+/// What every row of a batch carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchStamp {
+    pub partition: u16,
+    pub epoch: u32,
+    pub first: u64,
+    pub last: u64,
+    /// Milliseconds since 1970, chosen once. It decides which partition of the table the block goes to.
+    pub ingest_ms: i64,
+}
 
 /// The columns of one batch.
 pub enum Rows {

@@ -60,6 +60,8 @@ pub struct Proposal<'p> {
     pub payload: &'p [u8],
     /// The word for the record in error messages, for example "change".
     pub what: &'static str,
+    /// Where a person finds its verdict later, as a clause that begins with a comma; empty if nowhere.
+    pub see: &'static str,
     /// A sentence that says why it may be proposed again while its outcome is unknown.
     pub again: &'p str,
 }
@@ -113,12 +115,20 @@ pub enum LogError {
     #[error(
         "the {what} {id} of `{key}` is written to topic {topic} at offset {offset}, behind a transaction of \
          another producer that has been open since offset {since}: nobody can read it before that ends, and it did \
-         not within {} s. After that the {what} gets its verdict, which `splitstream definitions log` prints. A \
+         not within {} s. After that the {what} gets its verdict{see}. A \
          transaction ends with its producer or after its transaction.timeout.ms; `kafka-transactions.sh \
          find-hanging` finds one that does not",
         READ_BACK_TIMEOUT.as_secs()
     )]
-    HeldBack { topic: String, what: &'static str, key: String, id: Uuid, offset: u64, since: u64 },
+    HeldBack {
+        topic: String,
+        what: &'static str,
+        see: &'static str,
+        key: String,
+        id: Uuid,
+        offset: u64,
+        since: u64,
+    },
 }
 
 impl LogError {
@@ -151,7 +161,7 @@ impl OrderedLog {
         }
         let consumer: StreamConsumer<IgnorePartitionEof> = client::client(kafka, client_id)?
             // librdkafka needs a group name to assign by hand; nobody joins the group or commits to it.
-            .set("group.id", "splitstream-definitions")
+            .set("group.id", client_id)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
@@ -282,11 +292,11 @@ impl OrderedLog {
 
     /// Returns the error for a record that is not in the readable part of the log.
     fn not_seen(&self, proposal: &Proposal<'_>, written: Result<Option<u64>, KafkaError>) -> LogError {
-        let Proposal { id, what, .. } = *proposal;
+        let Proposal { id, what, see, .. } = *proposal;
         let (topic, key) = (self.topic.clone(), proposal.key.to_owned());
         match written {
             Ok(Some(offset)) if offset >= self.position => {
-                LogError::HeldBack { topic, what, key, id, offset, since: self.position }
+                LogError::HeldBack { topic, what, see, key, id, offset, since: self.position }
             }
             written => LogError::Unconfirmed {
                 topic,

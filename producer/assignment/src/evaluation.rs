@@ -1,16 +1,12 @@
 //! Evaluates an experiment for a unit: the result is a variant, or the first reason why there is none.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use schemas::definition::{Assignment, Definitions, Experiment, State, Variant};
 use schemas::{Bucket, Buckets, Key};
 
 use crate::hash::Salts;
-use crate::targeting::holds;
-
-/// The known attributes of a unit, by name.
-pub type Attributes = BTreeMap<String, serde_json::Value>;
+use crate::targeting::{Attributes, holds};
 
 /// The environment in which a unit is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

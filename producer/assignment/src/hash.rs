@@ -6,9 +6,24 @@ use schemas::definition::{Definitions, Experiment};
 use schemas::{Bucket, Buckets};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// Hashes a unit with a salt. Both may be any text; different salts give independent hashes.
-pub fn hash(unit_id: &str, salt: &str) -> u64 {
-    xxh3_64_with_seed(unit_id.as_bytes(), xxh3_64(salt.as_bytes()))
+/// A salt, hashed once. Different salts give independent hashes of the same unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seed(u64);
+
+impl Seed {
+    /// Hashes the salt, which may be any text.
+    pub fn of(salt: &str) -> Seed {
+        Seed(xxh3_64(salt.as_bytes()))
+    }
+
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    /// Hashes the unit's id, which may be any text. This is the only place where a unit is hashed for assignment.
+    pub fn hash(self, unit_id: &str) -> u64 {
+        xxh3_64_with_seed(unit_id.as_bytes(), self.0)
+    }
 }
 
 /// The three salts of an experiment. They differ in what follows the `/`, which no key contains, so the
@@ -39,22 +54,25 @@ impl Salts {
 
     /// Hashes the salts once, for callers that hash many units.
     pub fn seeds(&self) -> Seeds {
-        let seed = |salt: &str| xxh3_64(salt.as_bytes());
-        Seeds { slot: seed(&self.slot), rollout: seed(&self.rollout), variant: seed(&self.variant) }
+        Seeds {
+            slot: Seed::of(&self.slot),
+            rollout: Seed::of(&self.rollout),
+            variant: Seed::of(&self.variant),
+        }
     }
 }
 
-/// The three salts, hashed once.
+/// The seeds of an experiment's three salts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seeds {
-    slot: u64,
-    rollout: u64,
-    variant: u64,
+    slot: Seed,
+    rollout: Seed,
+    variant: Seed,
 }
 
 impl Seeds {
     pub fn buckets(&self, unit_id: &str) -> Buckets {
-        let bucket = |seed| Bucket::of_hash(xxh3_64_with_seed(unit_id.as_bytes(), seed)).get();
+        let bucket = |seed: Seed| Bucket::of_hash(seed.hash(unit_id)).get();
         Buckets { slot: bucket(self.slot), rollout: bucket(self.rollout), variant: bucket(self.variant) }
     }
 }

@@ -9,6 +9,6 @@ mod number;
 mod targeting;
 
 pub use allocation::resolve;
-pub use evaluation::{Attributes, Environment, Evaluation, NotExposed, evaluate, variant_for_buckets};
-pub use hash::{Salts, Seeds, hash};
-pub use targeting::holds;
+pub use evaluation::{Environment, Evaluation, NotExposed, evaluate, variant_for_buckets};
+pub use hash::{Salts, Seed, Seeds};
+pub use targeting::{Attributes, holds};

@@ -2,13 +2,16 @@
 //! another type than the test needs: the text `"2"` is no number.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use schemas::Micros;
 use schemas::definition::{Bound, Condition, Operator, Test};
 use serde_json::Value;
 
-use crate::evaluation::Attributes;
 use crate::number::compare;
+
+/// The known attributes of a unit, by name.
+pub type Attributes = BTreeMap<String, serde_json::Value>;
 
 /// The longest text that a regular expression is applied to, in bytes; a longer one does not match.
 const MATCHED_BYTES_MAX: usize = 4_096;

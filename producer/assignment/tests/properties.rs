@@ -98,7 +98,8 @@ fn shares_are_those_of_the_weights() {
 fn a_thousand_equal_buckets_are_equally_full() {
     let mut full = vec![0_u32; 1_000];
     for unit in 0..1_000_000 {
-        let bucket = schemas::Bucket::of_hash(assignment::hash(&format!("unit-{unit}"), "checkout/variant"));
+        let bucket =
+            schemas::Bucket::of_hash(assignment::Seed::of("checkout/variant").hash(&format!("unit-{unit}")));
         full[bucket.get() as usize / 1_000] += 1;
     }
     let chi_square: f64 = full.iter().map(|&count| (f64::from(count) - 1_000.0).powi(2) / 1_000.0).sum();

@@ -1,6 +1,6 @@
 //! Checks the hash contract with vectors that another implementation made.
 
-use assignment::hash;
+use assignment::Seed;
 use schemas::Bucket;
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
@@ -37,7 +37,7 @@ fn every_vector_is_reproduced() {
     for vector in &vectors.units {
         let UnitVector { unit_id, salt, .. } = vector;
         assert_eq!(format!("{:016x}", xxh3_64(salt.as_bytes())), vector.seed, "{salt}");
-        let hash = hash(unit_id, salt);
+        let hash = Seed::of(salt).hash(unit_id);
         assert_eq!(format!("{hash:016x}"), vector.hash, "{unit_id} {salt}");
         assert_eq!(Bucket::of_hash(hash).get(), vector.bucket, "{unit_id} {salt}");
     }

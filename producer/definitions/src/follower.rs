@@ -10,9 +10,11 @@ use kafka::IgnorePartitionEof;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 use schemas::avro;
 use schemas::definition::Definitions;
+
+use crate::CLIENT_ID;
 
 const POLL_TIMEOUT: Duration = Duration::from_millis(200);
 const WATERMARKS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -70,11 +72,7 @@ impl Follower {
         mut caught_up: impl FnMut(),
     ) -> Result<()> {
         let topic = kafka.topic(schemas::topics::DEFINITIONS);
-        let mut config = ClientConfig::new();
-        for (name, value) in kafka.properties().map_err(ops::config::Error::from)? {
-            config.set(name, value);
-        }
-        let consumer: BaseConsumer<IgnorePartitionEof> = config
+        let consumer: BaseConsumer<IgnorePartitionEof> = kafka::client::client(kafka, CLIENT_ID)?
             // librdkafka needs a group name to assign by hand; nobody joins the group or commits to it.
             .set("group.id", "splitstream-definitions-follower")
             .set("enable.auto.commit", "false")

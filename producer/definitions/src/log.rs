@@ -99,6 +99,7 @@ impl DefinitionLog {
             key: &change.key,
             payload: &avro::encode_change(change),
             what: "change",
+            see: ", which `splitstream definitions log` prints",
             again: &again,
         };
         let DefinitionLog { log, fold } = self;

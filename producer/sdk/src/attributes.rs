@@ -19,12 +19,14 @@ pub struct AttributeFilter(BTreeSet<String>);
 pub struct SelectedAttributes<'a>(Pairs<'a>);
 
 impl AttributeFilter {
-    /// Allows the standard attributes, those that a condition of the experiment's targeting tests, and the
-    /// `named` ones.
+    /// Allows the standard attributes, those that a condition of the experiment's targeting tests in any
+    /// environment, and the `named` ones.
     pub fn of(experiment: &Experiment, named: &AttributeNames) -> AttributeFilter {
         let mut names: BTreeSet<String> = STANDARD_ATTRIBUTES.map(str::to_owned).into();
         names.extend(named.0.iter().map(Key::to_string));
-        for rule in &experiment.targeting {
+        let elsewhere =
+            experiment.environments.values().filter_map(|there| there.targeting.as_ref()).flatten();
+        for rule in experiment.targeting.iter().chain(elsewhere) {
             collect(&rule.when, &mut names);
         }
         // A condition may test an attribute whose name no event can carry.
@@ -109,7 +111,8 @@ mod tests {
  variants: [{key: a, weight: 5000}, {key: b, weight: 5000}],
  targeting: [
    {key: adults, when: {all: [{attribute: age, at_least: 18}, {not: {attribute: "e-mail kind", equals: work}}]}},
-   {key: others, when: {any: [{attribute: country, in: [DE, AT]}, {attribute: beta, exists: true}]}}]}
+   {key: others, when: {any: [{attribute: country, in: [DE, AT]}, {attribute: beta, exists: true}]}}],
+ environments: {staging: {targeting: [{key: staff, when: {attribute: tester, equals: true}}]}}}
 "#;
 
     #[test]
@@ -123,6 +126,7 @@ mod tests {
             ("country", "DE"),
             ("tier", "gold"),
             ("age", "42"),
+            ("tester", "true"),
             ("beta", "yes"),
             ("browser", "firefox"),
         ]
@@ -133,8 +137,8 @@ mod tests {
             let selected = AttributeFilter::of(experiment, &named).select(&known).into_pairs();
             selected.iter().map(|(name, _)| name.to_owned()).collect()
         };
-        assert_eq!(carried(""), ["region", "country", "age", "beta", "browser"]);
-        assert_eq!(carried("tier, score"), ["region", "country", "tier", "age", "beta", "browser"]);
+        assert_eq!(carried(""), ["region", "country", "age", "tester", "beta", "browser"]);
+        assert_eq!(carried("tier, score"), ["region", "country", "tier", "age", "tester", "beta", "browser"]);
     }
 
     #[test]

@@ -30,9 +30,10 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
             Outcome::Created => "created".to_owned(),
             Outcome::Present => "present".to_owned(),
             Outcome::Fixed(differences) => format!("set: {}", list(differences)),
-            Outcome::Differs(differences) => {
+            Outcome::Differs { fixed, left } => {
                 exit = Exit::Refused;
-                format!("differs: {}", list(differences))
+                let set = if fixed.is_empty() { String::new() } else { format!("set: {}; ", list(fixed)) };
+                format!("{set}differs: {}", list(left))
             }
         };
         print_text(&format!("{}: {line}\n", report.topic)).context("reporting the topics")?;

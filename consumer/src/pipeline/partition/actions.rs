@@ -10,10 +10,11 @@ use rdkafka::{Offset, TopicPartitionList};
 use schemas::{Micros, Uuid};
 
 use super::{PartitionState, SILENCE_MAX, Shared, micros_now};
-use crate::pipeline::batch::{Batch, BatchStamp, Span};
+use crate::pipeline::batch::{Batch, Span};
 use crate::pipeline::dedupe::Window;
 use crate::pipeline::fetch::high_watermark;
 use crate::pipeline::protocol::{Intent, Note, Observation, TopicIds};
+use crate::pipeline::rows::BatchStamp;
 use crate::pipeline::store::Place;
 use crate::topic_reader::TopicReader;
 use kafka::TopicId;
