@@ -121,7 +121,7 @@ impl PastLooks<'_> {
         own.filter_map(|look| Some((look.treatment.as_str(), look.planned?.alpha_spent))).collect()
     }
 
-    /// Returns the phases with units that counted at this look and are left out now, or the reverse.
+    /// Returns the phases whose units counted at this look and are left out now.
     pub(super) fn left_out_since(&self, look: &Comparison, then: &BTreeSet<u32>) -> BTreeSet<u32> {
         let has_units = |of: &&PhaseSums| of.control.units + of.treatment.units > 0;
         let phases = look.phases.iter().filter(has_units).map(|of| of.phase);
