@@ -167,8 +167,8 @@ fn look(
     let Repeated { looks: earlier, weight_of_last_look } = repeat(&mut bounds, current, past)?;
     result.looks = earlier.iter().map(|earlier| earlier.look).collect();
     let mut taken = None;
-    // After a phase was left out there may be less information than the last look saw; all alpha for that is
-    // spent.
+    // After a phase was left out there may be less information than the last look saw; the alpha for that is
+    // already spent.
     if !result.has_ended() && weight(current.data) > weight_of_last_look {
         taken = take(test, current, &mut bounds, &earlier, result)?;
         result.looks.extend(taken);

@@ -54,8 +54,8 @@ fn guardrails<'a>(evidence: &Evidence<'a>) -> impl Iterator<Item = &'a MetricRes
     evidence.metrics.iter().filter(|metric| metric.role == Role::Guardrail)
 }
 
-/// Returns whether no unit of any arm has a rate of which less is better: no harm is possible to see, and there
-/// is none. The verdict mentions it all the same, because the event may be misspelled.
+/// Returns whether the metric is a rate of an unwanted event that no unit of any arm has: no harm can be seen,
+/// and there is none. The verdict mentions it all the same, because the event may be misspelled.
 fn is_at_its_best(metric: &MetricResult) -> bool {
     metric.missing.is_none()
         && metric.is_rate()
