@@ -6,11 +6,11 @@ use anyhow::Context;
 use schemas::Uuid;
 use serde::Deserialize;
 
-use crate::analyze::Moment;
 use crate::database::Database;
 use crate::document::Unreadable;
+use crate::experiment_analysis::Moment;
 use crate::look::Look;
-use crate::looks::LookLog;
+use crate::look_log::LookLog;
 use crate::store;
 
 /// Enters the alpha spent before the log in the log, if there is any and the log has no look at the experiment

@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use frame::Served;
+use http_server::Served;
 use ops::{Exit, Health, Shutdown};
 
-use crate::analyze::Moment;
+use crate::config::Config;
 use crate::database::Database;
 use crate::document::{Document, ExperimentResult};
-use crate::looks::LookLog;
-use crate::settings::Settings;
+use crate::experiment_analysis::Moment;
+use crate::look_log::LookLog;
 use crate::{cut, definitions, http, publish, restore, schedule, store};
 
 pub mod show;
 
 #[derive(Subcommand)]
-pub enum Service {
+pub enum ServiceCommand {
     /// Analyze on a schedule and serve the page, the JSON API and the metrics, until it is stopped
     Run,
 }
@@ -43,48 +43,50 @@ pub struct Which {
 }
 
 /// Executes the command.
-pub async fn run(settings: Settings, command: Command) -> anyhow::Result<Exit> {
+pub async fn run(config: Config, command: Command) -> anyhow::Result<Exit> {
     let done = match command {
-        Command::Results(which) => results(settings, which).await,
-        Command::Analyze(which) => analyze_now(settings, which).await,
-        Command::RestoreLooks => restore_looks(&settings).await,
+        Command::Results(which) => results(config, which).await,
+        Command::Analyze(which) => analyze_now(config, which).await,
+        Command::RestoreLooks => restore_looks(&config).await,
     };
     done.map_err(|error| {
-        ops::coded(error, |cause| clickhouse_client::exit_of(cause).or_else(|| kafka::exit_of(cause)))
+        ops::with_exit_code(error, |cause| {
+            clickhouse_client::exit_of(cause).or_else(|| kafka::exit_of(cause))
+        })
     })
 }
 
 /// Runs the service: starts log, shutdown, database, HTTP and schedule in this order, and stops them in
 /// reverse.
-pub async fn serve(settings: Settings) -> anyhow::Result<Exit> {
-    ops::log::start(&settings.log)?;
-    let shutdown = Shutdown::on_signals(settings.aggregator.query_timeout_ms.duration())
+pub async fn serve(config: Config) -> anyhow::Result<Exit> {
+    ops::log::start(&config.log)?;
+    let shutdown = Shutdown::on_signals(config.aggregator.query_timeout_ms.duration())
         .context("listening for signals")?;
-    let database = Database::new(&settings.clickhouse, settings.aggregator.query_timeout_ms.duration())?;
+    let database = Database::new(&config.clickhouse, config.aggregator.query_timeout_ms.duration())?;
     let health = Health::new();
     let registry = ops::metrics::registry("aggregator", env!("CARGO_PKG_VERSION"));
     let metrics = schedule::Metrics::register(&registry);
-    let routes =
-        frame::guarded(http::routes(database.clone()), &settings.http).map_err(ops::config::Error::from)?;
+    let routes = http_server::guarded(http::routes(database.clone()), &config.http)
+        .map_err(ops::config::Error::from)?;
     let served = Served { routes, registry, health: health.clone() };
-    let server = frame::start(&settings.http, served, &shutdown).await?;
-    schedule::run(database, settings.kafka, settings.aggregator, health, metrics, shutdown).await;
+    let server = http_server::start(&config.http, served, &shutdown).await?;
+    schedule::run(database, config.kafka, config.aggregator, health, metrics, shutdown).await;
     server.stopped().await?;
     Ok(Exit::Done)
 }
 
-async fn restore_looks(settings: &Settings) -> anyhow::Result<Exit> {
-    restore::restore(&settings.kafka, &open(settings)?).await
+async fn restore_looks(config: &Config) -> anyhow::Result<Exit> {
+    restore::restore(&config.kafka, &open(config)?).await
 }
 
-async fn analyze_now(settings: Settings, which: Which) -> anyhow::Result<Exit> {
-    let database = open(&settings)?;
+async fn analyze_now(config: Config, which: Which) -> anyhow::Result<Exit> {
+    let database = open(&config)?;
     let definitions = definitions::read(&database).await?;
     for why in &definitions.unreadable {
         eprintln!("warning: {why}");
     }
     // The log is read before the cut, so that no look is later than what is counted.
-    let mut looks = LookLog::open(&settings.kafka, &database).await?;
+    let mut looks = LookLog::open(&config.kafka, &database).await?;
     let cut = cut::read(&database).await?;
     let moment = Moment { definitions: &definitions, cut: &cut, as_of: cut::now()? };
     let keys: Vec<&String> = match &which.experiment {
@@ -113,8 +115,8 @@ async fn analyze_now(settings: Settings, which: Which) -> anyhow::Result<Exit> {
     show(experiments, which.json)
 }
 
-async fn results(settings: Settings, which: Which) -> anyhow::Result<Exit> {
-    let database = open(&settings)?;
+async fn results(config: Config, which: Which) -> anyhow::Result<Exit> {
+    let database = open(&config)?;
     let experiments = match &which.experiment {
         None => {
             for unreadable in store::unreadable_of_all(&database).await? {
@@ -134,8 +136,8 @@ async fn results(settings: Settings, which: Which) -> anyhow::Result<Exit> {
     show(experiments, which.json)
 }
 
-fn open(settings: &Settings) -> anyhow::Result<Database> {
-    Database::new(&settings.clickhouse, settings.aggregator.query_timeout_ms.duration())
+fn open(config: &Config) -> anyhow::Result<Database> {
+    Database::new(&config.clickhouse, config.aggregator.query_timeout_ms.duration())
 }
 
 /// The error for an unknown experiment; `lacks` names what does not exist.

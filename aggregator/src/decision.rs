@@ -4,10 +4,10 @@
 
 use schemas::definition::{Direction, Experiment, Method, Plan};
 
-use crate::analysis::boundary::PlannedTest;
 use crate::document::{
-    AlwaysValid, BoundaryMethod, Bounds, Decision, MetricResult, Role, SampleRatio, Test, Verdict,
+    AlwaysValidResult, BoundaryMethod, Bounds, Decision, MetricResult, Role, SampleRatio, Test, Verdict,
 };
+use crate::metric_analysis::boundary::PlannedTest;
 use lab::format;
 
 mod boundary;
@@ -134,7 +134,7 @@ fn by_the_primary_metric(evidence: &Evidence<'_>) -> Ruling {
     if !metric.boundaries.is_empty() {
         return boundary::rule(plan, metric);
     }
-    let findings: Vec<(IntervalFinding, &AlwaysValid, &Test)> = metric
+    let findings: Vec<(IntervalFinding, &AlwaysValidResult, &Test)> = metric
         .always_valid
         .iter()
         .zip(&metric.tests)
@@ -166,7 +166,7 @@ fn by_the_primary_metric(evidence: &Evidence<'_>) -> Ruling {
     Ruling::of_the_whole(Verdict::NotEnoughData, reason)
 }
 
-fn finding(plan: &Plan, metric: &MetricResult, look: &AlwaysValid, test: &Test) -> IntervalFinding {
+fn finding(plan: &Plan, metric: &MetricResult, look: &AlwaysValidResult, test: &Test) -> IntervalFinding {
     let direction = metric.direction;
     if let Some(exact) = &look.exact {
         return exact::finding(plan, metric, look, test, exact);
@@ -206,7 +206,7 @@ fn smallest_worthwhile(plan: &Plan) -> Option<(f64, &'static str)> {
         .or_else(|| plan.mde_relative.map(|effect| (effect, "smallest effect worth finding")))
 }
 
-fn ship(metric: &MetricResult, look: &AlwaysValid, test: &Test) -> Ruling {
+fn ship(metric: &MetricResult, look: &AlwaysValidResult, test: &Test) -> Ruling {
     let reason = match &look.exact {
         None => format!(
             "Ship `{}`: {}, and the always-valid interval lies wholly on the better side of zero ({}).",
@@ -224,7 +224,7 @@ fn ship(metric: &MetricResult, look: &AlwaysValid, test: &Test) -> Ruling {
     Ruling::about(&look.treatment, Verdict::Ship, reason)
 }
 
-fn worse(metric: &MetricResult, look: &AlwaysValid, test: &Test) -> Ruling {
+fn worse(metric: &MetricResult, look: &AlwaysValidResult, test: &Test) -> Ruling {
     let reason = match &look.exact {
         None => format!(
             "Stop: `{}` does harm: {}, and the always-valid interval lies wholly on the worse side of zero ({}).",
@@ -242,7 +242,7 @@ fn worse(metric: &MetricResult, look: &AlwaysValid, test: &Test) -> Ruling {
     Ruling::about(&look.treatment, Verdict::Stop, reason)
 }
 
-fn not_worthwhile(plan: &Plan, metric: &MetricResult, look: &AlwaysValid, test: &Test) -> Ruling {
+fn not_worthwhile(plan: &Plan, metric: &MetricResult, look: &AlwaysValidResult, test: &Test) -> Ruling {
     let (smallest, what) = smallest_worthwhile(plan).unwrap_or((0.0, "smallest effect worth finding"));
     let reason = format!(
         "Stop: even the best end of the always-valid interval ({}) is below the {what}, {}, with {}.",
@@ -253,7 +253,7 @@ fn not_worthwhile(plan: &Plan, metric: &MetricResult, look: &AlwaysValid, test: 
     Ruling::about(&look.treatment, Verdict::Stop, reason)
 }
 
-fn not_enough_data(look: &AlwaysValid) -> Ruling {
+fn not_enough_data(look: &AlwaysValidResult) -> Ruling {
     let lacking = look.missing.as_deref().unwrap_or("nothing has been counted");
     let lacking = match &look.exact {
         None => lacking.to_owned(),
@@ -266,7 +266,12 @@ fn not_enough_data(look: &AlwaysValid) -> Ruling {
     Ruling::of_the_whole(Verdict::NotEnoughData, reason)
 }
 
-fn keep_running(experiment: &Experiment, metric: &MetricResult, look: &AlwaysValid, test: &Test) -> Ruling {
+fn keep_running(
+    experiment: &Experiment,
+    metric: &MetricResult,
+    look: &AlwaysValidResult,
+    test: &Test,
+) -> Ruling {
     let levels = levels(metric, test);
     let interval = interval(metric, look);
     let tempting = test.p_value.filter(|p| *p < LOOKS_SIGNIFICANT);
@@ -320,7 +325,7 @@ fn levels(metric: &MetricResult, test: &Test) -> String {
 
 /// Formats the always-valid interval of the absolute lift: "-0.17 to +0.63 percentage points"; without one,
 /// that of the counts.
-fn interval(metric: &MetricResult, look: &AlwaysValid) -> String {
+fn interval(metric: &MetricResult, look: &AlwaysValidResult) -> String {
     if let Some(exact) = &look.exact {
         return exact::ratio(exact, &look.control, &look.treatment);
     }
@@ -386,7 +391,7 @@ fn method_used(evidence: &Evidence<'_>) -> String {
 }
 
 /// Returns how good the lift looks, for choosing among treatments.
-fn gain(direction: Direction, look: &AlwaysValid) -> f64 {
+fn gain(direction: Direction, look: &AlwaysValidResult) -> f64 {
     look.lift_absolute.map_or(f64::NEG_INFINITY, |lift| toward(direction, lift))
 }
 

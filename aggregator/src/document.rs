@@ -76,7 +76,7 @@ pub struct ExperimentResult {
     /// The tests of the primary metric: the control against each treatment.
     pub tests: Vec<Test>,
     /// The always-valid result of the primary metric and the first treatment.
-    pub always_valid: Option<AlwaysValid>,
+    pub always_valid: Option<AlwaysValidResult>,
     pub srm: SampleRatio,
     pub decision: Decision,
     pub sql: Vec<CountingQuery>,
@@ -157,7 +157,7 @@ pub struct MetricResult {
     pub variants: Vec<VariantResult>,
     /// The tests of the control against each treatment.
     pub tests: Vec<Test>,
-    pub always_valid: Vec<AlwaysValid>,
+    pub always_valid: Vec<AlwaysValidResult>,
     /// The boundaries of the primary metric, where the plan names a horizon; each then decides in place of the
     /// always-valid interval.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -224,7 +224,7 @@ pub struct AcrossPhases {
 
 /// The result that holds at any number of looks: an asymptotic confidence sequence. Treatment minus control.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AlwaysValid {
+pub struct AlwaysValidResult {
     pub metric: String,
     pub control: String,
     pub treatment: String,

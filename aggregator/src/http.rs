@@ -7,7 +7,7 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use frame::{error, failed, failure_noted};
+use http_server::{error, failed, log_failure};
 use schemas::key::is_key;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -137,7 +137,7 @@ fn unavailable(failure: &anyhow::Error) -> Response {
 }
 
 fn html_unavailable(failure: &anyhow::Error) -> Response {
-    let told = failure_noted("the page could not be shown", failure);
+    let told = log_failure("the page could not be shown", failure);
     html(StatusCode::SERVICE_UNAVAILABLE, page::unavailable(&told))
 }
 

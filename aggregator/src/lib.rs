@@ -1,28 +1,28 @@
 //! From tables to verdicts. On a schedule each experiment is counted at a recorded cut of the stream, analyzed
 //! after the looks taken so far, decided, entered in the log of looks and published: as rows, as JSON and as a
-//! page. The deciding modules ([`analysis`], [`look`], [`decision`], [`expiry`], the page) are functions of
-//! their arguments; the modules that touch the world ([`database`], [`looks`], [`before_the_log`], [`publish`],
-//! [`schedule`], [`http`]) decide nothing.
+//! page. The deciding modules ([`experiment_analysis`], [`metric_analysis`], [`look`], [`decision`],
+//! [`expiry`], the page) are functions of their arguments; the modules that touch the world ([`database`],
+//! [`look_log`], [`before_the_log`], [`publish`], [`schedule`], [`http`]) decide nothing.
 
-pub mod analysis;
-pub mod analyze;
 pub mod before_the_log;
 pub mod command;
+pub mod config;
 pub mod counts;
 pub mod cut;
 pub mod database;
 pub mod decision;
 pub mod definitions;
 pub mod document;
+pub mod experiment_analysis;
 pub mod expiry;
 pub mod http;
 pub mod look;
+pub mod look_log;
 pub mod look_mirror;
-pub mod looks;
+pub mod metric_analysis;
 pub mod page;
 pub mod publish;
 pub mod restore;
 pub mod schedule;
-pub mod settings;
 pub mod stale;
 pub mod store;

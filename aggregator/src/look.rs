@@ -1,5 +1,5 @@
 //! The record of a look at an experiment in the log of looks, and its meaning for the next look. All
-//! statistical state is here: no document is ever read for it. Pure; [`crate::looks`] keeps the looks in order.
+//! statistical state is here: no document is ever read for it. Pure; [`crate::look_log`] keeps the looks in order.
 
 use std::collections::BTreeSet;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::decision::{described, progress};
-use crate::document::{AlwaysValid, Bounds, ExperimentResult, MetricResult, Role, Test};
+use crate::document::{AlwaysValidResult, Bounds, ExperimentResult, MetricResult, Role, Test};
 use crate::store::Point;
 use lab::chart::{Chart, Series, Stretch, escape};
 use lab::format;
@@ -133,11 +133,11 @@ fn page(title: &str, main: &str) -> String {
 }
 
 /// Returns the test and the look that the verdict is about; the first ones if it is about none.
-fn shown_comparison(result: &ExperimentResult) -> Option<(&Test, &AlwaysValid)> {
+fn shown_comparison(result: &ExperimentResult) -> Option<(&Test, &AlwaysValidResult)> {
     let metric = result.primary()?;
     let mut pairs = metric.tests.iter().zip(&metric.always_valid);
     let about =
-        |(test, _): &(&Test, &AlwaysValid)| Some(&test.treatment) == result.decision.treatment.as_ref();
+        |(test, _): &(&Test, &AlwaysValidResult)| Some(&test.treatment) == result.decision.treatment.as_ref();
     pairs.clone().find(about).or_else(|| pairs.next())
 }
 
@@ -410,7 +410,7 @@ fn p_value(p: Option<f64>) -> String {
 }
 
 /// Formats the interval of the difference; without one, the exact interval of the ratio.
-fn interval_of(metric: &MetricResult, look: &AlwaysValid) -> String {
+fn interval_of(metric: &MetricResult, look: &AlwaysValidResult) -> String {
     match &look.exact {
         None => absolute_interval(metric, look.interval_absolute),
         Some(exact) => {

@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use schemas::{Micros, Uuid};
 
-use crate::analyze::{Moment, count};
 use crate::database::Database;
+use crate::experiment_analysis::{Moment, count};
 use crate::look::EarlierLooks;
-use crate::looks::LookLog;
+use crate::look_log::LookLog;
 use crate::store::{self, Written};
 use crate::{before_the_log, cut, expiry};
 

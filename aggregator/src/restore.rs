@@ -5,8 +5,8 @@ use anyhow::Context;
 use ops::Exit;
 
 use crate::database::Database;
+use crate::look_log::LookLog;
 use crate::look_mirror::Mirror;
-use crate::looks::LookLog;
 
 /// Proposes the looks that the log lacks. It may be run again after an interruption.
 pub async fn restore(kafka: &ops::config::Kafka, database: &Database) -> anyhow::Result<Exit> {

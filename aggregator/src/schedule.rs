@@ -9,13 +9,13 @@ use std::time::Instant;
 use ops::config::Kafka;
 use ops::{Condition, Health, Progress, Shutdown};
 
-use crate::analyze::{Moment, is_current};
+use crate::config::AggregatorSection;
 use crate::cut::{self, Cut};
 use crate::database::Database;
 use crate::definitions::{self, Definitions};
-use crate::looks::LookLog;
+use crate::experiment_analysis::{Moment, is_current};
+use crate::look_log::LookLog;
 use crate::publish::{self, Published};
-use crate::settings::Aggregator;
 use crate::stale;
 use crate::store::{self, Written};
 
@@ -35,7 +35,7 @@ const ROUND_TIMEOUTS: u32 = 10;
 pub async fn run(
     database: Database,
     kafka: Kafka,
-    settings: Aggregator,
+    settings: AggregatorSection,
     health: Health,
     metrics: Metrics,
     shutdown: Shutdown,
@@ -85,7 +85,7 @@ struct Round {
 struct Schedule {
     database: Database,
     kafka: Kafka,
-    settings: Aggregator,
+    settings: AggregatorSection,
     metrics: Metrics,
     progress: Progress,
     tables_are_read: Condition,

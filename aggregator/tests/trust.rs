@@ -3,11 +3,11 @@
 
 mod story;
 
-use aggregator::analyze::{Moment, is_current};
 use aggregator::command::show;
 use aggregator::cut::Cut;
 use aggregator::definitions::{Defined, Definitions};
 use aggregator::document::{BoundaryStage, ExperimentResult, Verdict, WarningKind};
+use aggregator::experiment_analysis::{Moment, is_current};
 use aggregator::look::EarlierLooks;
 use aggregator::page::{self, Histories};
 use aggregator::{before_the_log, expiry, stale};

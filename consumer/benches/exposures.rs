@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use assignment::{Environment, Salts, place};
+use assignment::{Environment, Salts, variant_for_buckets};
 use schemas::definition::{Change, Definition, Definitions, Kind, RULE_VERSION};
 use schemas::{Exposure, Micros, Pairs, Reason, Sender, Uuid};
 
@@ -64,8 +64,8 @@ impl Experiments {
         let unit_id = format!("user-{}", number % 700_001);
         let (version, experiment) = self.definitions.experiment(key).expect("was defined");
         let buckets = Salts::of(&self.definitions, experiment).buckets(&unit_id);
-        let variant =
-            place(experiment, Environment::PRODUCTION, buckets).expect("every bucket has a variant");
+        let variant = variant_for_buckets(experiment, Environment::PRODUCTION, buckets)
+            .expect("every bucket has a variant");
         let variant = if variant.key.as_str() == "control" { "control" } else { "treatment" };
         Exposure {
             event_id: Uuid::from_u128(id),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use consumer::forget::{Entry, Ledger, LedgerKey, UNITS_MAX};
-use consumer::pipeline::batch::{Batch, Stamp};
+use consumer::pipeline::batch::{Batch, BatchStamp};
 use consumer::pipeline::decode::{Decoded, decode};
 use consumer::pipeline::dedupe::{Window, WindowAnswer};
 use consumer::pipeline::memory::{Budget, Share};
@@ -29,7 +29,8 @@ const RESENT_EVERY: usize = 50;
 /// As the consumer does.
 const AT_ONCE: usize = 512;
 const BATCH_ROWS: usize = 100_000;
-const STAMP: Stamp = Stamp { partition: 0, epoch: 1, first: 0, last: 0, ingest_ms: 1_790_000_000_000 };
+const STAMP: BatchStamp =
+    BatchStamp { partition: 0, epoch: 1, first: 0, last: 0, ingest_ms: 1_790_000_000_000 };
 
 const STEPS: [&str; 5] = ["decode", "dedupe", "append", "encode", "enter"];
 

@@ -16,7 +16,7 @@ pub struct Config {
     pub log: ops::config::Log,
     #[serde(default)]
     pub registry: ops::config::Registry,
-    pub consumer: Settings,
+    pub consumer: ConsumerSection,
 }
 
 impl Declared for Config {
@@ -44,7 +44,7 @@ pub struct TablesConfig {
     #[serde(rename = "log")]
     _log: IgnoredAny,
     /// Not needed; read so that what is wrong in it is told before the consumers start.
-    pub consumer: Settings,
+    pub consumer: ConsumerSection,
 }
 
 impl Declared for TablesConfig {
@@ -56,7 +56,7 @@ impl Declared for TablesConfig {
 /// Section `[consumer]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
+pub struct ConsumerSection {
     pub group: String,
     pub batch_rows: Count<1, 1_000_000>,
     pub batch_bytes: Bytes<1_024, 268_435_456>,
@@ -72,9 +72,9 @@ pub struct Settings {
     pub forget_key_file: Option<PathBuf>,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
+impl Default for ConsumerSection {
+    fn default() -> ConsumerSection {
+        ConsumerSection {
             group: "splitstream-consumer".to_owned(),
             batch_rows: Count::of(100_000),
             batch_bytes: Bytes::of(16 * 1_024 * 1_024),
@@ -92,7 +92,7 @@ impl Default for Settings {
     }
 }
 
-impl Section for Settings {
+impl Section for ConsumerSection {
     const NAME: &'static str = "consumer";
 
     fn fields(&self) -> Vec<Field> {
@@ -182,6 +182,6 @@ mod tests {
 
     #[test]
     fn the_settings_are_declared_soundly() {
-        ops::config::check_declaration::<Settings>().unwrap();
+        ops::config::check_declaration::<ConsumerSection>().unwrap();
     }
 }

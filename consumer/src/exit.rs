@@ -6,7 +6,7 @@ use crate::forget::LedgerError;
 
 /// Adds the exit code that the error's causes ask for.
 pub fn coded(error: anyhow::Error) -> anyhow::Error {
-    ops::coded(error, |cause| {
+    ops::with_exit_code(error, |cause| {
         if let Some(LedgerError::Unusable(_)) = cause.downcast_ref::<LedgerError>() {
             return Some(Exit::InvalidInput);
         }

@@ -15,7 +15,7 @@ pub mod dead_letters;
 pub mod forget;
 
 // What the modules share, and the commands.
-pub mod commands;
+pub mod command;
 pub mod config;
 pub mod exit;
 pub mod metrics;

@@ -17,7 +17,7 @@ pub struct Metrics {
     pub batch_rows: HistogramVec,
     pub batch_bytes: Histogram,
     pub batch_age: Histogram,
-    /// By stage: fetch, decode, dedupe, append, encode, intent, insert, verify, commit.
+    /// By stage: fetch, decode, dedupe, append, encode, intent, insert, count, commit.
     stage_seconds: HistogramVec,
     /// By ClickHouse's code; 0 is success.
     pub insert_attempts: IntCounterVec,
@@ -25,8 +25,8 @@ pub struct Metrics {
     pub verdicts: IntCounterVec,
     pub batches: IntCounterVec,
     pub insert_seconds: Histogram,
-    /// Failures after which ClickHouse had to be asked what is durable, by reason.
-    pub doubts: IntCounterVec,
+    /// Failures after which a partition started over from what is durable, by reason.
+    pub recoveries: IntCounterVec,
     pub ended_inserts: IntCounter,
     pub rebalances: IntCounterVec,
     pub rebalance_drain: Histogram,
@@ -34,7 +34,7 @@ pub struct Metrics {
     pub committed_offset: IntGaugeVec,
     pub position: IntGaugeVec,
     pub lag: IntGaugeVec,
-    /// 1 from a doubt until the partition has gone forward.
+    /// 1 from a failure until the partition has gone forward.
     pub stalled: IntGaugeVec,
     /// 1 while it waits for an operator.
     pub halted: IntGaugeVec,
@@ -43,7 +43,7 @@ pub struct Metrics {
     pub window_ids: IntGaugeVec,
     pub window_bytes: IntGaugeVec,
     pub window_oldest_seconds: IntGaugeVec,
-    pub store_look_ups: IntCounter,
+    pub store_lookups: IntCounter,
     /// Of messages in a registry's framing, by result: hit, miss.
     pub schema_cache: IntCounterVec,
     /// Exposures by verification and sender.
@@ -131,9 +131,9 @@ impl Metrics {
                 "from sending a batch to its answer",
                 seconds()?,
             )?,
-            doubts: counters(
-                "consumer_doubtful_inserts_total",
-                "times that ClickHouse had to be asked what is durable, by why",
+            recoveries: counters(
+                "consumer_recoveries_total",
+                "times that a partition started over from what is durable, by why",
                 &["reason"],
             )?,
             ended_inserts: counter(
@@ -181,7 +181,7 @@ impl Metrics {
                 "age up to which event ids are remembered; older ones are looked up in ClickHouse",
                 place,
             )?,
-            store_look_ups: counter(
+            store_lookups: counter(
                 "consumer_window_misses_total",
                 "event ids looked up in ClickHouse, older than the window",
             )?,

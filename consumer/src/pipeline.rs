@@ -79,8 +79,8 @@ pub async fn run(config: Config) -> Result<ops::Exit> {
     let tables_there = health.condition("tables", "not looked for yet");
     let definitions_read = health.condition("definitions", "the log has not been read yet");
     let partitions_given = health.condition("partitions", "none has been given yet");
-    let served = frame::Served { routes: Router::new(), registry, health: health.clone() };
-    let server = frame::start(&config.http, served, &shutdown).await?;
+    let served = http_server::Served { routes: Router::new(), registry, health: health.clone() };
+    let server = http_server::start(&config.http, served, &shutdown).await?;
 
     // Wait for the tables.
     let client = clickhouse_client::open(&config.clickhouse)?;

@@ -70,7 +70,7 @@ impl TopicReader {
 
     /// Kafka's id of the topic. `None` where brokers give topics no ids.
     pub fn topic_id(&self, topic: &str) -> Result<Option<TopicId>> {
-        TopicId::ask(self.consumer.client(), topic, ANSWERS_WITHIN)
+        TopicId::fetch(self.consumer.client(), topic, ANSWERS_WITHIN)
     }
 
     pub fn watermarks(&self, topic: &str, partition: u16) -> Result<Watermarks> {

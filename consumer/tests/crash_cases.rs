@@ -36,7 +36,7 @@ fn found(durable: Option<u64>, note: Option<Note>) -> Event {
 fn looking() -> Machine {
     let mut machine = Machine::new(1, DEADLINE);
     assert_eq!(machine.on(Event::Begun, NOW), Action::End);
-    assert_eq!(machine.on(Event::Done, NOW), Action::Look);
+    assert_eq!(machine.on(Event::Done, NOW), Action::Observe);
     machine
 }
 
@@ -117,7 +117,7 @@ fn case_03_a_body_cut_half_way_leaves_nothing_and_is_made_again() {
     let mut machine = inserting();
     assert_eq!(machine.on(Event::Failed, NOW), rest(100));
     assert_eq!(machine.on(Event::Begun, NOW), Action::End);
-    assert_eq!(machine.on(Event::Done, NOW), Action::Look);
+    assert_eq!(machine.on(Event::Done, NOW), Action::Observe);
     let action = machine.on(found(Some(99), Some(note(Some(99), Some(INTENT)))), NOW);
     assert_eq!(action, Action::Count(SPAN));
     let replay = Some(INTENT);
@@ -149,7 +149,7 @@ fn case_06_an_insert_that_still_runs_is_ended_before_the_table_is_asked() {
     // Nobody knows whether it has ended, so the table is not asked yet.
     assert_eq!(machine.on(Event::Failed, NOW), rest(200));
     assert_eq!(machine.on(Event::Begun, NOW), Action::End);
-    assert_eq!(machine.on(Event::Done, NOW), Action::Look);
+    assert_eq!(machine.on(Event::Done, NOW), Action::Observe);
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn case_17_retention_that_has_overtaken_us_stops_the_partition() {
     assert_eq!(action, halted(Halt::Overtaken { next: 100, low: 120 }));
     // It looks again, in case somebody has repaired it, and observes the same.
     assert_eq!(machine.on(Event::Begun, NOW), Action::End);
-    assert_eq!(machine.on(Event::Done, NOW), Action::Look);
+    assert_eq!(machine.on(Event::Done, NOW), Action::Observe);
 }
 
 #[test]

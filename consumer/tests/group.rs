@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use consumer::config::Settings;
+use consumer::config::ConsumerSection;
 use consumer::metrics::Metrics;
 use consumer::pipeline::group::{self, Assigned, GroupConsumer, Stop};
 use prometheus::Registry;
@@ -62,7 +62,7 @@ impl Given {
 fn join(brokers: &str) -> (Arc<GroupConsumer>, Receiver<Given>) {
     let kafka = serde_json::from_value(serde_json::json!({ "brokers": brokers })).unwrap();
     // After a member has left, the mock brokers wait for almost a session.
-    let settings: Settings =
+    let settings: ConsumerSection =
         serde_json::from_value(serde_json::json!({"session_timeout_ms": 6_000})).unwrap();
     let metrics = Metrics::new(&Registry::new()).unwrap();
     let (give, given) = mpsc::channel();

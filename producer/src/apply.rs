@@ -1,5 +1,5 @@
-//! From the definitions of a file to changes of the log: in an order in which everything referred to is there
-//! first, with what the file left out filled in, and without those that change nothing.
+//! Turns the definitions of a file into changes of the log. A definition comes after those it refers to, fields
+//! that the file leaves out are filled in, and definitions that change nothing are dropped.
 
 use std::collections::BTreeSet;
 
@@ -10,14 +10,14 @@ use serde::{Serialize, Serializer};
 use crate::diff::{Changed, diff};
 use definitions::log::{DefinitionLog, LogError};
 
-/// Who changes something, and why.
+/// The author of a change and the reason for it.
 #[derive(Clone, Debug)]
 pub struct Signature {
     pub author: String,
     pub reason: String,
 }
 
-/// What became of one definition.
+/// The outcome for one definition.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Applied {
     #[serde(serialize_with = "as_text")]
@@ -25,10 +25,10 @@ pub struct Applied {
     pub key: String,
     #[serde(flatten)]
     pub verdict: Verdict,
-    /// Compared with the version before; empty for a new key.
+    /// The fields that differ from the previous version; empty for a new key.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<Changed>,
-    /// What is accepted, and will not do what one may expect of it.
+    /// The parts of an accepted definition that will not work as one may expect.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -39,9 +39,9 @@ pub enum Verdict {
     Accepted {
         version: Version,
     },
-    /// Of a rehearsal.
+    /// The verdict of a dry run.
     WouldBeAccepted,
-    /// It holds already; nothing was written.
+    /// The current version is the same; nothing was written.
     Unchanged {
         version: Version,
     },
@@ -50,7 +50,7 @@ pub enum Verdict {
     },
 }
 
-/// Two definitions of a file that claim one key.
+/// Two definitions of a file have the same key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} `{key}` is defined twice in the file; keep one")]
 pub struct DefinedTwice {
@@ -58,8 +58,8 @@ pub struct DefinedTwice {
     pub key: String,
 }
 
-/// The definitions so that what is referred to comes first: settings, metrics, lists, layers, then flags after their
-/// prerequisites, then experiments. Otherwise the file's order stays.
+/// Sorts the definitions so that each comes after those it refers to: settings, metrics, lists, layers, then
+/// flags after their prerequisites, then experiments. Otherwise the order of the file is kept.
 pub fn in_order(mut definitions: Vec<Definition>) -> Result<Vec<Definition>, DefinedTwice> {
     let mut seen = BTreeSet::new();
     for definition in &definitions {
@@ -87,7 +87,8 @@ fn rank(kind: Kind) -> u8 {
     }
 }
 
-/// Flags that wait for each other in a circle keep their order; the log refuses them with the reason.
+/// Sorts flags after their prerequisites. Flags in a cycle keep their order; the log refuses them with the
+/// reason.
 fn after_prerequisites(mut waiting: Vec<Definition>) -> Vec<Definition> {
     let mut ordered = Vec::with_capacity(waiting.len());
     while !waiting.is_empty() {
@@ -101,27 +102,29 @@ fn after_prerequisites(mut waiting: Vec<Definition>) -> Vec<Definition> {
     ordered
 }
 
-/// Proposes one definition, unless it holds already or can be known to be refused: what cannot be accepted
-/// is not put on a log that is kept for ever.
+/// Proposes one definition. Writes nothing if the definition is current already or would certainly be refused,
+/// because the log is kept for ever. The verdict is the log's own, read back after the record was written: another
+/// writer may have been first.
 pub async fn apply(
     log: &mut DefinitionLog,
     written: Definition,
     signature: &Signature,
 ) -> Result<Applied, LogError> {
     let named = Named::of(log.definitions(), &written);
-    let prepared = prepare(log.definitions(), written, signature, Uuid::now_v7())?;
-    let (change, changed) = match prepared {
+    let Proposal { change, changed } = match prepare(log.definitions(), written, signature, Uuid::now_v7()) {
         Prepared::Settled(verdict) => return Ok(named.applied(verdict, Vec::new())),
-        Prepared::Propose { change, changed } => (change, changed),
+        Prepared::Propose(proposal) => proposal,
     };
-    let verdict = match log.propose(&change).await? {
-        Ok(accepted) => Verdict::Accepted { version: accepted.version },
-        Err(refusal) => Verdict::Refused { reason: refusal.to_string() },
-    };
-    Ok(named.applied(verdict, changed))
+    if let Err(refusal) = log.definitions().judge(&change)? {
+        return Ok(named.applied(refused(&refusal), Vec::new()));
+    }
+    Ok(match log.propose(&change).await? {
+        Ok(accepted) => named.applied(Verdict::Accepted { version: accepted.version }, changed),
+        Err(refusal) => named.applied(refused(&refusal), changed),
+    })
 }
 
-/// What [`apply`] would do with all of them, one after the other, if nobody else writes.
+/// Returns what [`apply`] would do with each definition in turn if nobody else writes meanwhile.
 pub fn rehearse(
     definitions: &Definitions,
     written: Vec<Definition>,
@@ -131,22 +134,20 @@ pub fn rehearse(
     let mut all = Vec::new();
     for written in written {
         let named = Named::of(&definitions, &written);
-        let applied = match prepare(&definitions, written, signature, Uuid::now_v7())? {
+        all.push(match prepare(&definitions, written, signature, Uuid::now_v7()) {
             Prepared::Settled(verdict) => named.applied(verdict, Vec::new()),
-            Prepared::Propose { change, changed } => {
-                let verdict = match definitions.apply(definitions.next_offset(), &change)? {
-                    Ok(_) => Verdict::WouldBeAccepted,
-                    Err(refusal) => refused(&refusal),
-                };
-                named.applied(verdict, changed)
+            Prepared::Propose(Proposal { change, changed }) => {
+                match definitions.apply(definitions.next_offset(), &change)? {
+                    Ok(_) => named.applied(Verdict::WouldBeAccepted, changed),
+                    Err(refusal) => named.applied(refused(&refusal), Vec::new()),
+                }
             }
-        };
-        all.push(applied);
+        });
     }
     Ok(all)
 }
 
-/// A definition, and what is to be told beside its acceptance.
+/// The kind and key of a definition, and the warnings to return if it is accepted.
 struct Named {
     kind: Kind,
     key: String,
@@ -154,7 +155,7 @@ struct Named {
 }
 
 impl Named {
-    /// Beside the definitions that hold before it.
+    /// `definitions` are those in effect before `written`.
     fn of(definitions: &Definitions, written: &Definition) -> Named {
         let warnings = definitions.not_computed(written).iter().map(ToString::to_string).collect();
         Named { kind: written.kind(), key: written.key().to_string(), warnings }
@@ -170,8 +171,16 @@ impl Named {
 }
 
 enum Prepared {
+    /// Nothing is to be proposed.
     Settled(Verdict),
-    Propose { change: Change, changed: Vec<Changed> },
+    Propose(Proposal),
+}
+
+/// A change that the log has not judged yet.
+struct Proposal {
+    change: Change,
+    /// Compared with the version that it is based on.
+    changed: Vec<Changed>,
 }
 
 fn prepare(
@@ -179,16 +188,16 @@ fn prepare(
     written: Definition,
     signature: &Signature,
     change_id: Uuid,
-) -> Result<Prepared, UnknownRule> {
+) -> Prepared {
     let definition = match assignment::resolve(definitions, written) {
         Ok(definition) => definition,
-        Err(problem) => return Ok(Prepared::Settled(refused(&Refusal::NotAllowed(vec![problem])))),
+        Err(problem) => return Prepared::Settled(refused(&Refusal::NotAllowed(vec![problem]))),
     };
     let current = definitions.current_of(&definition);
     if let Some(current) = current
         && current.definition == definition
     {
-        return Ok(Prepared::Settled(Verdict::Unchanged { version: current.version }));
+        return Prepared::Settled(Verdict::Unchanged { version: current.version });
     }
     let change = Change {
         change_id,
@@ -200,13 +209,8 @@ fn prepare(
         author: signature.author.clone(),
         reason: signature.reason.clone(),
     };
-    Ok(match definitions.judge(&change)? {
-        Ok(_) => {
-            let changed = diff(current.map(|current| &current.definition), &definition);
-            Prepared::Propose { change, changed }
-        }
-        Err(refusal) => Prepared::Settled(refused(&refusal)),
-    })
+    let changed = diff(current.map(|current| &current.definition), &definition);
+    Prepared::Propose(Proposal { change, changed })
 }
 
 fn refused(refusal: &Refusal) -> Verdict {
@@ -259,7 +263,7 @@ slots: 5000
         let text = "{kind: layer, key: a}\n---\n{kind: layer, key: a}\n";
         let error = in_order(parse_file(text).unwrap()).unwrap_err();
         assert_eq!(error.to_string(), "layer `a` is defined twice in the file; keep one");
-        // The same key in another space is another thing.
+        // The same key in another key space is another definition.
         let text = "{kind: layer, key: a}\n---\n{kind: metric, key: a, event: e, type: count}\n";
         assert_eq!(in_order(parse_file(text).unwrap()).unwrap().len(), 2);
     }
@@ -274,7 +278,7 @@ slots: 5000
         }
     }
 
-    /// A guardrail of a ratio was accepted without a word, and nobody heard that it guards nothing.
+    /// A guardrail on a ratio metric was once accepted without a warning that it guards nothing.
     #[test]
     fn what_is_not_computed_is_told_beside_the_acceptance() {
         let text = FILE.replace("{primary: signup}", "{primary: signup, guardrails: [errors]}")
@@ -303,7 +307,7 @@ slots: 5000
         let json = serde_json::to_value(&all[5]).unwrap();
         assert_eq!(json["warnings"], serde_json::json!([of_experiment]));
         assert_eq!(serde_json::to_value(&all[0]).unwrap().get("warnings"), None);
-        // What is refused is not there to be warned of.
+        // A refused definition has no warnings.
         let alone = rehearse(&Definitions::default(), vec![ordered[5].clone()], &signature()).unwrap();
         assert_eq!(alone[0].warnings, Vec::<String>::new());
     }
@@ -312,8 +316,8 @@ slots: 5000
     fn what_holds_already_is_unchanged_and_what_is_missing_is_named() {
         let metric = parse_file("{kind: metric, key: m, event: e, type: count}").unwrap();
         let mut definitions = Definitions::default();
-        let Prepared::Propose { change, .. } =
-            prepare(&definitions, metric[0].clone(), &signature(), Uuid::from_u128(1)).unwrap()
+        let Prepared::Propose(Proposal { change, .. }) =
+            prepare(&definitions, metric[0].clone(), &signature(), Uuid::from_u128(1))
         else {
             panic!("a new metric is proposed");
         };

@@ -1,12 +1,11 @@
-//! The commands: each reads its arguments, lets the library do it, and prints what came of it. Results go
-//! to standard output, progress and complaints to standard error.
+//! The commands. Each reads its arguments, calls the library and prints the outcome: results on standard
+//! output, progress and errors on standard error.
 
 use std::io::Write;
 
 use ::definitions::log::{DefinitionLog, LogError, Record};
 use anyhow::Context;
 use clap::Subcommand;
-use kafka::LogError as Log;
 use ops::Exit;
 use schemas::Key;
 use serde::Serialize;
@@ -17,9 +16,9 @@ mod apply;
 mod assign;
 mod definitions;
 mod diff;
+mod event_sender;
 mod promote;
 mod replay;
-mod sending;
 mod simulate;
 mod topics;
 
@@ -29,13 +28,13 @@ pub enum Command {
     Topics(topics::Args),
     /// Propose the definitions of a file
     Apply(apply::Args),
-    /// Show what differs between two environments
+    /// Print what differs between two environments
     Diff(diff::Args),
-    /// Carry what one environment says of a flag or an experiment to another, as one change
+    /// Copy one environment's settings of a flag or an experiment to another environment, as one change
     Promote(promote::Args),
-    /// Show what holds now, or how it came about
+    /// Print the current definitions, or the log of changes
     Definitions(definitions::Args),
-    /// Say which variant a unit gets, and why
+    /// Print which variant a unit gets, and why
     Assign(assign::Args),
     /// Send the events of a file, with their own ids and times
     Replay(replay::Args),
@@ -43,7 +42,7 @@ pub enum Command {
     Simulate(simulate::Args),
 }
 
-/// Does what the command line says.
+/// Runs the command.
 pub async fn run(config: &Config, command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Topics(args) => topics::run(config, args).await,
@@ -58,20 +57,20 @@ pub async fn run(config: &Config, command: Command) -> anyhow::Result<Exit> {
 }
 
 /// Prints text on standard output.
-fn show(text: &str) -> anyhow::Result<Exit> {
+fn print_text(text: &str) -> anyhow::Result<Exit> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("writing to standard output")?;
     Ok(Exit::Done)
 }
 
 /// Prints a document on one line.
-fn show_json(document: &impl Serialize) -> anyhow::Result<()> {
+fn print_json(document: &impl Serialize) -> anyhow::Result<()> {
     let text = serde_json::to_string(document).context("writing the result as JSON")?;
-    show(&format!("{text}\n"))?;
+    print_text(&format!("{text}\n"))?;
     Ok(())
 }
 
-/// The log, read to its end.
+/// Opens the log and reads it to its end. `see` is called with each record.
 async fn open_log(config: &Config, see: impl FnMut(&Record)) -> anyhow::Result<DefinitionLog> {
     let log = DefinitionLog::open(&config.kafka, see).await.map_err(log_error)?;
     if log.undecodable() > 0 {
@@ -80,17 +79,17 @@ async fn open_log(config: &Config, see: impl FnMut(&Record)) -> anyhow::Result<D
     Ok(log)
 }
 
-/// The name of an environment.
+/// Parses the name of an environment.
 fn environment(text: &str) -> Result<Key, String> {
     Key::new(text).map_err(|error| error.to_string())
 }
 
-/// With the exit code that belongs to it.
+/// Adds the exit code that belongs to the error.
 fn log_error(error: LogError) -> anyhow::Error {
     let exit = match &error {
         LogError::UnknownRule(_) => None,
         LogError::Log(log) if log.is_unreachable() => Some(Exit::Unreachable),
-        LogError::Log(log) => matches!(**log, Log::NotWritten { .. }).then_some(Exit::Refused),
+        LogError::Log(log) => matches!(**log, kafka::LogError::NotWritten { .. }).then_some(Exit::Refused),
     };
     match exit {
         Some(exit) => anyhow::Error::new(error).context(exit),

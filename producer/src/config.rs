@@ -5,8 +5,8 @@ use sdk::emitter::Settings;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// `[kafka]`, `[producer]` and `[registry]`. The sections that the services share are let pass: the producer has no use for
-/// them yet they may stand in one file with its own.
+/// `[kafka]`, `[producer]` and `[registry]`. The sections `[clickhouse]`, `[http]` and `[log]` are accepted and
+/// ignored, so that one file can serve the services and these commands.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

@@ -1,4 +1,4 @@
-//! What changed between two versions of a definition, field by field.
+//! Compares two versions of a definition field by field.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,10 +7,10 @@ use schemas::definition::Definition;
 use serde::Serialize;
 use serde_json::Value;
 
-/// A field that is not what it was. `None` where it was or is left out.
+/// A field whose value has changed. `None` means that the field was or is left out.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Changed {
-    /// Path of the field, as `variants[1].weight`.
+    /// The path of the field, for example `variants[1].weight`.
     pub field: String,
     pub before: Option<Value>,
     pub after: Option<Value>,
@@ -28,7 +28,7 @@ impl fmt::Display for Changed {
     }
 }
 
-/// The changed fields in the order of their paths; none if there was nothing before.
+/// Returns the changed fields in the order of their paths; none if there is no version before.
 pub fn diff(before: Option<&Definition>, after: &Definition) -> Vec<Changed> {
     let Some(before) = before else { return Vec::new() };
     let json = |definition: &Definition| {
@@ -37,7 +37,7 @@ pub fn diff(before: Option<&Definition>, after: &Definition) -> Vec<Changed> {
     changes(json(before), json(after))
 }
 
-/// The same of any two documents.
+/// Returns the changed fields of any two documents, in the order of their paths.
 pub fn changes(before: Value, after: Value) -> Vec<Changed> {
     let (mut before, after) = (leaves(before), leaves(after));
     let mut changed = Vec::new();
@@ -60,7 +60,8 @@ fn leaves(value: Value) -> BTreeMap<String, Value> {
     leaves
 }
 
-/// Maps and lists are walked into; a pair of numbers, as a range of buckets is, stays whole.
+/// Collects the leaves of objects and lists by path. A list of numbers, such as a range of buckets, is one
+/// leaf.
 fn collect(path: String, value: Value, leaves: &mut BTreeMap<String, Value>) {
     match value {
         Value::Object(fields) => {

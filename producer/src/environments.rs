@@ -1,5 +1,5 @@
-//! Two environments beside each other: what flags and experiments say otherwise in one than in the other, and how
-//! what one says is carried to the other.
+//! Compares two environments: which flags and experiments have other settings in one than in the other, and how
+//! the settings of one are copied to the other.
 
 use schemas::Key;
 use schemas::definition::{Definition, Definitions, Kind, State, Version};
@@ -8,18 +8,18 @@ use serde_json::Value;
 
 use crate::diff::{Changed, changes};
 
-/// A definition that holds otherwise in two environments.
+/// A definition whose settings differ between two environments.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
     pub kind: Kind,
     pub key: Key,
     pub version: Version,
-    /// What promoting changes: `before` is what holds in the environment that is promoted to, `after` what holds in
-    /// the one that is promoted from.
+    /// The changes that promoting makes: `before` is the value in the environment that is promoted to, `after`
+    /// the value in the one that is promoted from.
     pub changed: Vec<Changed>,
 }
 
-/// Two environments, the first promoted to the second.
+/// The promotion of one environment to another.
 #[derive(Clone, Debug)]
 pub struct Promotion {
     pub from: Key,
@@ -27,7 +27,7 @@ pub struct Promotion {
 }
 
 impl Promotion {
-    /// Every flag and experiment that is not archived and holds otherwise in the two.
+    /// Returns every flag and experiment that is not archived and differs between the two.
     pub fn differences(&self, definitions: &Definitions) -> Vec<Difference> {
         let mut differences = Vec::new();
         for accepted in definitions.iter() {
@@ -46,8 +46,8 @@ impl Promotion {
     }
 
     fn changes(&self, definition: &Definition) -> Vec<Changed> {
-        let there = |environment: &Key| -> Option<Value> {
-            let there = match definition {
+        let settings = |environment: &Key| -> Option<Value> {
+            let settings = match definition {
                 Definition::Flag(flag) if !flag.archived => {
                     serde_json::to_value(flag.in_environment(environment.as_str()))
                 }
@@ -56,30 +56,30 @@ impl Promotion {
                 }
                 _ => return None,
             };
-            Some(there.expect("what holds in an environment is JSON"))
+            Some(settings.expect("the settings of an environment are JSON"))
         };
-        match (there(&self.to), there(&self.from)) {
+        match (settings(&self.to), settings(&self.from)) {
             (Some(to), Some(from)) => changes(to, from),
             _ => Vec::new(),
         }
     }
 
-    /// The definition as it is to be written for what holds in `from` to hold in `to`, to the bucket; then the two
-    /// differ in nothing. The phase is left out: it follows from whether `to` is counted. `None` for a definition that
-    /// is the same in all environments.
-    pub fn applied(&self, definition: &Definition) -> Option<Definition> {
+    /// Returns the definition with the settings of `from` in `to`, down to the bucket; the two then do not
+    /// differ. The phase is left out: it follows from whether `to` is counted. `None` for a kind of definition
+    /// that is the same in all environments.
+    pub fn promoted(&self, definition: &Definition) -> Option<Definition> {
         let mut definition = definition.clone();
         match &mut definition {
             Definition::Flag(flag) => {
                 match flag.environments.get(&self.from).cloned() {
-                    Some(says) => flag.environments.insert(self.to.clone(), says),
+                    Some(settings) => flag.environments.insert(self.to.clone(), settings),
                     None => flag.environments.remove(&self.to),
                 };
             }
             Definition::Experiment(experiment) => {
                 experiment.phase = None;
                 match experiment.environments.get(&self.from).cloned() {
-                    Some(says) => experiment.environments.insert(self.to.clone(), says),
+                    Some(settings) => experiment.environments.insert(self.to.clone(), settings),
                     None => experiment.environments.remove(&self.to),
                 };
             }
@@ -91,9 +91,9 @@ impl Promotion {
     }
 }
 
-/// Whether a definition says anything of the environment, or counts it; production is known to all.
+/// Returns whether a definition has settings for the environment or counts it. Production is always known.
 pub fn is_known(definitions: &Definitions, environment: &Key) -> bool {
-    let says = |definition: &Definition| match definition {
+    let mentions = |definition: &Definition| match definition {
         Definition::Flag(flag) => flag.environments.contains_key(environment),
         Definition::Experiment(experiment) => {
             experiment.environments.contains_key(environment)
@@ -102,7 +102,7 @@ pub fn is_known(definitions: &Definitions, environment: &Key) -> bool {
         Definition::Layer(_) | Definition::Metric(_) | Definition::List(_) | Definition::Settings(_) => false,
     };
     environment.as_str() == schemas::definition::PRODUCTION
-        || definitions.iter().any(|accepted| says(&accepted.definition))
+        || definitions.iter().any(|accepted| mentions(&accepted.definition))
 }
 
 #[cfg(test)]
@@ -175,11 +175,11 @@ environments:
     }
 
     #[test]
-    fn promoting_carries_all_that_one_environment_says_as_one_change() {
+    fn promoting_copies_all_settings_of_an_environment_as_one_change() {
         let definitions = samples::definitions(FILE);
         let promotion = promotion("staging", "production");
         let (_, experiment) = definitions.experiment("checkout").unwrap();
-        let promoted = promotion.applied(&Definition::Experiment(experiment.clone())).unwrap();
+        let promoted = promotion.promoted(&Definition::Experiment(experiment.clone())).unwrap();
         let signature = Signature { author: "ann".to_owned(), reason: "tried".to_owned() };
         let applied = rehearse(&definitions, vec![promoted.clone()], &signature).unwrap().remove(0);
         assert_eq!(applied.verdict, Verdict::WouldBeAccepted);
@@ -200,27 +200,27 @@ environments:
         assert_eq!(promoted.in_environment("production"), promoted.in_environment("staging"));
         let flag =
             definitions.iter().find(|accepted| accepted.definition.key().as_str() == "search").unwrap();
-        let promoted = promotion.applied(&flag.definition).unwrap();
+        let promoted = promotion.promoted(&flag.definition).unwrap();
         assert_eq!(promotion.changes(&promoted), []);
         let applied = rehearse(&definitions, vec![promoted], &signature).unwrap().remove(0);
         assert_eq!(applied.verdict, Verdict::WouldBeAccepted);
-        // What no environment says is everywhere alike.
+        // A metric is the same in all environments.
         let metric = definitions.iter().find(|accepted| accepted.definition.kind() == Kind::Metric).unwrap();
-        assert_eq!(promotion.applied(&metric.definition), None);
+        assert_eq!(promotion.promoted(&metric.definition), None);
     }
 
     #[test]
-    fn promoting_what_is_said_nowhere_takes_the_override_away() {
+    fn promoting_an_environment_without_settings_removes_the_override() {
         let definitions = samples::definitions(FILE);
         let (_, experiment) = definitions.experiment("checkout").unwrap();
-        let promoted = promotion("canary", "staging").applied(&Definition::Experiment(experiment.clone()));
+        let promoted = promotion("canary", "staging").promoted(&Definition::Experiment(experiment.clone()));
         let Some(Definition::Experiment(promoted)) = promoted else { panic!("it stays an experiment") };
         let named: Vec<&str> = promoted.environments.keys().map(Key::as_str).collect();
         assert_eq!(named, ["production"]);
     }
 
     #[test]
-    fn an_environment_is_known_by_what_is_said_of_it() {
+    fn an_environment_is_known_if_a_definition_mentions_it() {
         let definitions = samples::definitions(FILE);
         let known = |name: &str| is_known(&definitions, &Key::new(name).unwrap());
         assert_eq!(["production", "staging", "prodcution"].map(known), [true, true, false]);

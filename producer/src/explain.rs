@@ -1,4 +1,4 @@
-//! An assignment step by step, with every number that a person needs to compute it again.
+//! Explains an assignment step by step, with every number that a person needs to compute it again.
 
 use std::fmt;
 
@@ -8,27 +8,27 @@ use schemas::{BUCKETS, Bucket, BucketRange};
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// What a unit gets, and why.
+/// The variant that a unit gets, and why.
 #[derive(Clone, Debug, Serialize)]
 pub struct Explanation {
     pub experiment: String,
     pub version: Version,
-    /// Of all definitions together.
+    /// The version of all definitions together.
     pub configuration_version: Version,
     pub phase: u32,
     pub unit_type: String,
     pub unit_id: String,
-    /// The variant; none if the unit takes no part.
+    /// `None` if the unit takes no part.
     pub variant: Option<String>,
-    /// Why there is no variant.
+    /// The reason why there is no variant.
     pub reason: Option<String>,
     pub state: String,
     pub assignment: Assignment,
     pub environment: String,
-    /// Whether anybody takes part in this environment.
+    /// Whether the experiment is enabled in this environment.
     pub enabled: bool,
     pub attributes: Attributes,
-    /// The targeting rule that let the unit in; none if the experiment has none, or none matched.
+    /// The targeting rule that matched the unit; `None` if the experiment has no rules, or none matched.
     pub rule: Option<String>,
     pub rules: Vec<String>,
     pub layer: Option<String>,
@@ -37,7 +37,7 @@ pub struct Explanation {
     pub bucket: Step,
 }
 
-/// One of the three hashes: `bucket = floor(hash * 1000000 / 2^64)`, `hash = xxh3_64(unit id, seed)`,
+/// One of the three hashes of a unit: `bucket = floor(hash * 1000000 / 2^64)`, `hash = xxh3_64(unit id, seed)`,
 /// `seed = xxh3_64(salt)`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Step {
@@ -56,7 +56,7 @@ pub struct Owned {
     pub ranges: Vec<BucketRange>,
 }
 
-/// Explains what [`assignment::evaluate`] says of the unit.
+/// Explains the result of [`assignment::evaluate`] for the unit.
 pub fn explain(
     definitions: &Definitions,
     (version, experiment): (Version, &Experiment),
@@ -65,13 +65,13 @@ pub fn explain(
     attributes: Attributes,
 ) -> Explanation {
     let evaluation = evaluate(definitions, experiment, environment, unit_id, &attributes);
-    let there = experiment.in_environment(environment.0);
+    let settings = experiment.in_environment(environment.0);
     let salts = Salts::of(definitions, experiment);
     let slots = match &experiment.layer {
         Some(_) => experiment.slot_ranges.clone(),
         None => vec![BucketRange::ALL],
     };
-    let rollout = BucketRange::new(0, there.rollout.buckets()).into_iter().collect();
+    let rollout = BucketRange::new(0, settings.rollout.buckets()).into_iter().collect();
     let owned_by = |owner: &str, ranges: Vec<BucketRange>| Owned { owner: owner.to_owned(), ranges };
     let key = experiment.key.as_str();
     let variants = experiment
@@ -91,9 +91,9 @@ pub fn explain(
         state: experiment.state.as_str().to_owned(),
         assignment: experiment.assignment,
         environment: environment.0.to_owned(),
-        enabled: there.enabled,
+        enabled: settings.enabled,
         rule: evaluation.rule.map(ToString::to_string),
-        rules: there.targeting.iter().map(|rule| rule.key.to_string()).collect(),
+        rules: settings.targeting.iter().map(|rule| rule.key.to_string()).collect(),
         attributes,
         layer: experiment.layer.as_ref().map(ToString::to_string),
         slot: step(unit_id, salts.slot, vec![owned_by(key, slots)]),
@@ -113,7 +113,7 @@ fn step(unit_id: &str, salt: String, ranges: Vec<Owned>) -> Step {
     }
 }
 
-/// For a person; [`Explanation`] serialized is for a machine.
+/// The text for people; the serialized [`Explanation`] is for programs.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Explanation { experiment, version, phase, unit_type, unit_id, state, .. } = self;

@@ -1,6 +1,7 @@
-//! The commands of whoever defines experiments and sends events: definitions onto their log ([`apply`], [`environments`]),
-//! an assignment explained ([`explain`]), events on their way to Kafka ([`replay`], [`simulate`]), the topics themselves
-//! ([`topics`]). What a service embeds is the package `sdk`; what becomes of an event after its topic is not known here.
+//! The commands for people who define experiments and send events. They write definitions to the log
+//! ([`apply`], [`environments`]), explain an assignment ([`explain`]), send events to Kafka ([`replay`],
+//! [`simulate`]) and create the topics ([`topics`]). Services embed the package `sdk` instead. This package
+//! does not know who consumes a topic.
 
 pub mod apply;
 pub mod command;
@@ -15,5 +16,5 @@ pub mod simulate;
 pub mod text;
 pub mod topics;
 
-/// What the brokers call these commands.
+/// The client id that these commands give to the brokers.
 const CLIENT_ID: &str = "splitstream-producer";

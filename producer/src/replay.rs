@@ -1,6 +1,6 @@
-//! Events from lines of JSON, with their own ids and times. A line is an event or a reason why it is none;
-//! what a line leaves out is filled in from the definitions that hold now. All attributes of an exposure that
-//! somebody else made travel with it, in their bounds.
+//! Reads events, with their own ids and times, from lines of JSON. A line is an event or the reason why it is
+//! none. Versions that a line leaves out are filled in from the current definitions. An exposure from a file
+//! keeps all its attributes, cut to their bounds.
 
 use std::io::{self, BufRead};
 
@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::text;
 
-/// The longest line, in bytes, its end included. No event in range comes near it.
+/// The longest line in bytes, line end included. Valid events are much shorter.
 pub const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// The lines of a file, one at a time in a buffer of bounded size.
@@ -23,9 +23,9 @@ pub struct Lines<R> {
 /// A line of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Line<'a> {
-    /// From 1.
+    /// The line number, from 1.
     pub number: u64,
-    /// Without its end; an error if it is longer than [`LINE_BYTES_MAX`].
+    /// The text without the line end; an error if the line is longer than [`LINE_BYTES_MAX`].
     pub text: Result<&'a [u8], TooLong>,
 }
 
@@ -38,11 +38,11 @@ impl<R: BufRead> Lines<R> {
         Lines { reader, number: 0, buffer: Vec::new() }
     }
 
-    /// The next line that is not blank, without the byte order mark that it may begin with: files that were put
-    /// together have them at other lines than the first.
+    /// Reads the next line that is not blank, without a byte order mark at its beginning: concatenated files
+    /// have such marks at later lines too.
     ///
     /// # Errors
-    /// Also where the first line shows that the whole file is in another encoding.
+    /// If reading fails, or the first line shows that the file is in another encoding.
     pub fn next_line(&mut self) -> io::Result<Option<Line<'_>>> {
         let text = loop {
             self.buffer.clear();
@@ -52,7 +52,7 @@ impl<R: BufRead> Lines<R> {
             }
             self.number += 1;
             if self.number == 1 {
-                text::check_beginning(&self.buffer)
+                text::check_encoding(&self.buffer)
                     .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             }
             if length > LINE_BYTES_MAX {
@@ -70,7 +70,7 @@ fn without_mark(line: &[u8]) -> &[u8] {
     line.strip_prefix(text::BYTE_ORDER_MARK).unwrap_or(line).trim_ascii()
 }
 
-/// Reads through the next line end and returns how many bytes that were; `buffer` gets no more than
+/// Reads up to and including the next line end and returns the number of bytes read; `buffer` gets at most
 /// [`LINE_BYTES_MAX`] of them.
 fn read_line(reader: &mut impl BufRead, buffer: &mut Vec<u8>) -> io::Result<usize> {
     let mut length = 0;
@@ -95,10 +95,10 @@ fn read_line(reader: &mut impl BufRead, buffer: &mut Vec<u8>) -> io::Result<usiz
     }
 }
 
-/// The event of a line.
+/// Reads the event of a line.
 ///
 /// # Errors
-/// Why it is none, naming the field.
+/// The reason why the line is no event; it names the field.
 pub fn event(line: &[u8], definitions: &Definitions) -> Result<Event<'static>, String> {
     let mut event: Event<'static> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     if let Event::Exposure(exposure) = &mut event
@@ -111,8 +111,8 @@ pub fn event(line: &[u8], definitions: &Definitions) -> Result<Event<'static>, S
     Ok(event)
 }
 
-/// An exposure that does not say by which version it came is taken to be of the current one, which must then
-/// know its variant; it is then of the current configuration too, unless it names another.
+/// Gives an exposure without a definition version the current one, which must have its variant. Such an
+/// exposure also gets the current configuration version and phase, unless it names its own.
 fn fill_version(exposure: &mut Exposure<'_>, line: &[u8], definitions: &Definitions) -> Result<(), String> {
     let key = &exposure.experiment;
     let Some((version, experiment)) = definitions.experiment(key) else {
@@ -134,7 +134,7 @@ fn fill_version(exposure: &mut Exposure<'_>, line: &[u8], definitions: &Definiti
     Ok(())
 }
 
-/// Whether the line says the phase, which reads as 1 where it does not.
+/// Returns whether the line has a phase; a missing phase is deserialized as 1.
 fn gives_phase(line: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Given {
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(version_of(&exposure(r#", "definition_version": 0"#)), (2, 3, 1));
         assert_eq!(version_of(&exposure(r#", "phase": 3"#)), (2, 3, 3));
         assert_eq!(version_of(&exposure(r#", "configuration_version": 8"#)), (2, 8, 1));
-        // Of which configuration, its maker did not say.
+        // A line with its own definition version and no configuration version keeps 0.
         assert_eq!(version_of(&exposure(r#", "definition_version": 9, "phase": 4"#)), (9, 0, 4));
     }
 
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_numbered_and_blank_ones_passed_over() {
+    fn lines_are_numbered_and_blank_ones_are_skipped() {
         let text = b"one\n\n  \r\ntwo\r\nthree";
         let mut lines = Lines::new(io::BufReader::with_capacity(3, &text[..]));
         let mut read = Vec::new();
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(read, [(1, b"one".to_vec()), (4, b"two".to_vec()), (5, b"three".to_vec())]);
     }
 
-    /// As Windows tools write it: the first event was left out.
+    /// Windows tools write such marks; the first event was once left out.
     #[test]
     fn a_byte_order_mark_is_no_part_of_a_line() {
         let text = b"\xef\xbb\xbf{\"a\": 1}\r\n\xef\xbb\xbf\r\n{}\n\xef\xbb\xbf{}";
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_in_another_encoding_is_told_as_a_whole() {
+    fn a_file_in_another_encoding_is_refused_as_a_whole() {
         let text: Vec<u8> = "\u{feff}{}\n{}\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
         let error = Lines::new(&text[..]).next_line().unwrap_err();
         assert_eq!(
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_beyond_the_bound_is_passed_over_whole() {
+    fn a_line_beyond_the_bound_is_skipped_as_a_whole() {
         let mut text = vec![b'x'; LINE_BYTES_MAX];
         text.extend_from_slice(b"\nnext\n");
         text.extend(vec![b'y'; LINE_BYTES_MAX - 1]);

@@ -1,9 +1,9 @@
-//! Definitions for this package's tests.
+//! Definitions for the tests of `producer` and `sdk`.
 
 use schemas::Uuid;
 use schemas::definition::{Change, Definitions, parse_file};
 
-/// The definitions of a file, all accepted in its order.
+/// Returns the definitions of a file, accepted in the order of the file.
 pub fn definitions(text: &str) -> Definitions {
     let mut definitions = Definitions::default();
     for (offset, written) in parse_file(text).unwrap().into_iter().enumerate() {

@@ -1,6 +1,6 @@
-//! Seeded traffic with known true rates: units arrive one after the other, are assigned as real ones are, and
-//! some convert a little later. The same plan on the same definitions is the same events, byte for byte and in the
-//! same order; what one unit does depends on the seed and its number alone.
+//! Simulates traffic with known true rates from a seed. Units arrive one after the other, are assigned like
+//! real units, and some convert a little later. The same plan and definitions give the same events, byte for
+//! byte and in the same order. What one unit does depends only on the seed and its number.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -12,8 +12,8 @@ use serde::Serialize;
 use uuid::Builder;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
-use sdk::attributes::{AttributeNames, Travelling};
-use sdk::event::{self, Evaluated, Stamp};
+use sdk::attributes::{AttributeFilter, AttributeNames};
+use sdk::event::{self, EvaluatedExperiment, EventStamp};
 
 mod mix;
 mod random;
@@ -23,25 +23,25 @@ pub use mix::Mix;
 use mix::Profiles;
 use random::Random;
 
-/// What to simulate.
+/// The parameters of a simulation.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub seed: u64,
-    /// Begins every unit id and is part of every event id.
+    /// The prefix of every unit id, and part of every event id.
     pub batch_id: Key,
     pub units: u64,
     /// The true conversion rate of each variant, in [0, 1].
     pub rates: BTreeMap<String, f64>,
-    /// Name of the conversion.
+    /// The name of the conversion event.
     pub event: Key,
-    /// What a conversion is worth: anything from the first to the second, in whole hundredths.
+    /// The lowest and the highest value of a conversion; values are drawn in whole hundredths.
     pub value: Option<(Decimal6, Decimal6)>,
-    /// Share of the events that are sent a second time, in [0, 1].
+    /// The share of events that are sent a second time, in [0, 1].
     pub duplicates: f64,
     pub mix: Mix,
-    /// The attributes that travel with exposures besides those that always do.
+    /// The attributes that exposures carry in addition to the ones that they always carry.
     pub attributes: AttributeNames,
-    /// When the first unit arrives.
+    /// The arrival of the first unit.
     pub start: Micros,
     /// Nanoseconds between two arrivals.
     pub step_nanos: u64,
@@ -50,9 +50,9 @@ pub struct Plan {
     pub delay_micros_max: u64,
 }
 
-/// Why a plan cannot be simulated.
+/// The reason why a plan cannot be simulated.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum Impossible {
+pub enum PlanError {
     #[error(
         "experiment `{0}` is external: its assignment is made elsewhere, there is nothing to simulate it by"
     )]
@@ -71,45 +71,46 @@ pub enum Impossible {
     TooLate,
 }
 
-/// The traffic, in the order in which it is to be sent.
+/// An iterator over the traffic, in the order in which it is to be sent.
 pub struct Simulation<'a> {
     plan: Plan,
     definitions: &'a Definitions,
     experiment: &'a Experiment,
-    evaluated: Evaluated<'a>,
-    /// For each variant, in the experiment's order.
+    evaluated: EvaluatedExperiment<'a>,
+    /// The conversion rate of each variant, in the experiment's order.
     rates: Vec<f64>,
     profiles: Profiles,
-    /// Seeds of what units are and of what they do in this experiment.
+    /// The seed of the attributes of units.
     population: u64,
+    /// The seed of what units do in this experiment.
     behaviour: u64,
     arrived: u64,
-    due: BinaryHeap<Reverse<Due>>,
+    due: BinaryHeap<Reverse<DueEvent>>,
     tally: Tally,
 }
 
 /// An event to be sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sent<'a> {
-    /// When; later than the event's own time if it is repeated.
+    /// The time to send it; later than the event's own time if it is repeated.
     pub at: Micros,
     pub event: Event<'a>,
-    /// The same event was sent before.
+    /// Whether the same event was sent before.
     pub repeated: bool,
 }
 
-/// What has been sent so far, exactly.
+/// The exact counts of what has been sent so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
-    /// Units that arrived.
+    /// The number of units that arrived.
     pub units: u64,
     pub exposed: u64,
-    /// Units that take no part, by reason.
+    /// The number of units that take no part, by reason.
     pub not_exposed: BTreeMap<String, u64>,
     pub variants: Vec<VariantTally>,
     pub exposures: u64,
     pub conversions: u64,
-    /// Events sent a second time; not in the counts above.
+    /// The number of events sent a second time; the counts above exclude them.
     pub duplicates: u64,
 }
 
@@ -121,32 +122,33 @@ pub struct VariantTally {
 }
 
 impl Tally {
-    /// Events with an id of their own.
+    /// The number of events with different ids.
     pub fn distinct(&self) -> u64 {
         self.exposures + self.conversions
     }
 
-    /// Messages, duplicates included.
+    /// The number of messages, duplicates included.
     pub fn sent(&self) -> u64 {
         self.distinct() + self.duplicates
     }
 }
 
-/// Something that will be sent when its time has come.
+/// An event that is to be sent later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Due {
-    /// When to send it, and when it happened, in microseconds after the start.
+struct DueEvent {
+    /// The time to send it, in microseconds after the start.
     at: u64,
+    /// The event's own time, in microseconds after the start.
     happened: u64,
     unit: u64,
-    what: What,
+    kind: EventKind,
     repeated: bool,
     profile: usize,
     variant: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum What {
+enum EventKind {
     Exposure = 1,
     Conversion = 2,
 }
@@ -156,16 +158,16 @@ impl<'a> Simulation<'a> {
         definitions: &'a Definitions,
         (version, experiment): (Version, &'a Experiment),
         plan: Plan,
-    ) -> Result<Simulation<'a>, Impossible> {
+    ) -> Result<Simulation<'a>, PlanError> {
         let key = || experiment.key.clone();
         if experiment.assignment == Assignment::External {
-            return Err(Impossible::External(key()));
+            return Err(PlanError::External(key()));
         }
         if experiment.state != State::Running {
-            return Err(Impossible::NotRunning { key: key(), state: experiment.state });
+            return Err(PlanError::NotRunning { key: key(), state: experiment.state });
         }
         if !(0.0..=1.0).contains(&plan.duplicates) {
-            return Err(Impossible::Duplicates(plan.duplicates));
+            return Err(PlanError::Duplicates(plan.duplicates));
         }
         let rates = rates(experiment, &plan.rates)?;
         let last = plan
@@ -174,7 +176,7 @@ impl<'a> Simulation<'a> {
             .and_then(|arrival| (arrival / 1_000).checked_add(plan.delay_micros_max.checked_mul(2)?))
             .and_then(|after| i64::try_from(after).ok()?.checked_add(plan.start.get()));
         if last.is_none_or(|last| Micros::new(last).is_err()) {
-            return Err(Impossible::TooLate);
+            return Err(PlanError::TooLate);
         }
         let population = xxh3_64_with_seed(plan.batch_id.as_str().as_bytes(), plan.seed);
         let behaviour = xxh3_64_with_seed(experiment.key.as_str().as_bytes(), population);
@@ -184,11 +186,11 @@ impl<'a> Simulation<'a> {
             ..Tally::default()
         };
         Ok(Simulation {
-            profiles: Profiles::of(plan.mix, &Travelling::of(experiment, &plan.attributes)),
+            profiles: Profiles::of(plan.mix, &AttributeFilter::of(experiment, &plan.attributes)),
             plan,
             definitions,
             experiment,
-            evaluated: Evaluated::of(definitions, (version, experiment)),
+            evaluated: EvaluatedExperiment::of(definitions, (version, experiment)),
             rates,
             population,
             behaviour,
@@ -202,19 +204,20 @@ impl<'a> Simulation<'a> {
         &self.tally
     }
 
-    /// The next unit comes, is exposed, and what it will do is decided. `None` if it takes no part.
+    /// Lets the next unit arrive and schedules what it will do later. Returns its exposure, or `None` if it
+    /// takes no part.
     fn arrive(&mut self) -> Option<Sent<'a>> {
         let unit = self.arrived;
         self.arrived += 1;
         self.tally.units += 1;
         let at = self.arrival(unit);
-        let profile = self.profiles.draw(&mut Random::new(spread(self.population, unit)));
+        let profile = self.profiles.draw(&mut Random::new(unit_seed(self.population, unit)));
         let unit_id = self.unit_id(unit);
         let known = self.profiles.get(profile);
         let evaluation =
             evaluate(self.definitions, self.experiment, Environment::PRODUCTION, &unit_id, &known.attributes);
-        let stamp = self.stamp(unit, What::Exposure, at);
-        let made = event::exposure(stamp, self.evaluated, unit_id, &evaluation, known.travelling.clone());
+        let stamp = self.stamp(unit, EventKind::Exposure, at);
+        let made = event::exposure(stamp, self.evaluated, unit_id, &evaluation, known.selected.clone());
         let exposure = match made {
             Ok(exposure) => exposure,
             Err(reason) => {
@@ -228,8 +231,8 @@ impl<'a> Simulation<'a> {
         self.tally.exposed += 1;
         self.tally.variants[variant].units += 1;
 
-        // Always the same draws in the same order, so that changing a rate moves nothing else.
-        let mut random = Random::new(spread(self.behaviour, unit));
+        // Every unit makes the same draws in the same order, so that a changed rate changes nothing else.
+        let mut random = Random::new(unit_seed(self.behaviour, unit));
         let converts = random.unit() < self.rates[variant];
         let conversion_at = at + random.below(self.plan.delay_micros_max);
         let exposure_repeats = random.unit() < self.plan.duplicates;
@@ -237,34 +240,35 @@ impl<'a> Simulation<'a> {
         let conversion_repeats = random.unit() < self.plan.duplicates;
         let conversion_again_at = conversion_at + self.repetition_delay(&mut random);
 
-        let due = Due { at, happened: at, unit, what: What::Exposure, repeated: true, profile, variant };
+        let due =
+            DueEvent { at, happened: at, unit, kind: EventKind::Exposure, repeated: true, profile, variant };
         if exposure_repeats {
-            self.due.push(Reverse(Due { at: exposure_again_at, ..due }));
+            self.due.push(Reverse(DueEvent { at: exposure_again_at, ..due }));
         }
-        let due = Due { happened: conversion_at, what: What::Conversion, ..due };
+        let due = DueEvent { happened: conversion_at, kind: EventKind::Conversion, ..due };
         if converts {
-            self.due.push(Reverse(Due { at: conversion_at, repeated: false, ..due }));
+            self.due.push(Reverse(DueEvent { at: conversion_at, repeated: false, ..due }));
         }
         if converts && conversion_repeats {
-            self.due.push(Reverse(Due { at: conversion_again_at, ..due }));
+            self.due.push(Reverse(DueEvent { at: conversion_again_at, ..due }));
         }
-        let at = self.moment(at);
-        Some(self.tallied(Sent { at, event: Event::Exposure(exposure), repeated: false }))
+        let at = self.time_at(at);
+        Some(self.add_to_tally(Sent { at, event: Event::Exposure(exposure), repeated: false }))
     }
 
-    /// Half of the repetitions follow at once, the others some time later.
+    /// Draws the delay of a repetition: half of them follow at once, the others some time later.
     fn repetition_delay(&self, random: &mut Random) -> u64 {
         let at_once = random.bits() & 1 == 0;
         let later = random.below(self.plan.delay_micros_max);
         if at_once { 0 } else { later }
     }
 
-    fn make(&mut self, due: Due) -> Sent<'a> {
-        let stamp = self.stamp(due.unit, due.what, due.happened);
+    fn make_event(&mut self, due: DueEvent) -> Sent<'a> {
+        let stamp = self.stamp(due.unit, due.kind, due.happened);
         let unit_id = self.unit_id(due.unit);
         let known = self.profiles.get(due.profile);
-        let event = match due.what {
-            What::Exposure => {
+        let event = match due.kind {
+            EventKind::Exposure => {
                 let evaluation = evaluate(
                     self.definitions,
                     self.experiment,
@@ -273,10 +277,10 @@ impl<'a> Simulation<'a> {
                     &known.attributes,
                 );
                 let exposure =
-                    event::exposure(stamp, self.evaluated, unit_id, &evaluation, known.travelling.clone());
+                    event::exposure(stamp, self.evaluated, unit_id, &evaluation, known.selected.clone());
                 Event::Exposure(exposure.expect("a unit that was exposed once is exposed again"))
             }
-            What::Conversion => {
+            EventKind::Conversion => {
                 if !due.repeated {
                     self.tally.variants[due.variant].conversions += 1;
                 }
@@ -288,10 +292,10 @@ impl<'a> Simulation<'a> {
                 Event::Conversion(conversion)
             }
         };
-        self.tallied(Sent { at: self.moment(due.at), event, repeated: due.repeated })
+        self.add_to_tally(Sent { at: self.time_at(due.at), event, repeated: due.repeated })
     }
 
-    fn tallied(&mut self, sent: Sent<'a>) -> Sent<'a> {
+    fn add_to_tally(&mut self, sent: Sent<'a>) -> Sent<'a> {
         match (&sent.event, sent.repeated) {
             (_, true) => self.tally.duplicates += 1,
             (Event::Exposure(_), false) => self.tally.exposures += 1,
@@ -304,15 +308,15 @@ impl<'a> Simulation<'a> {
         const HUNDREDTH: i64 = 10_000;
         let (least, most) = self.plan.value?;
         let hundredths = (most.millionths() - least.millionths()).max(0).unsigned_abs() / HUNDREDTH as u64;
-        let mut random = Random::new(spread(self.behaviour.rotate_left(32), unit));
+        let mut random = Random::new(unit_seed(self.behaviour.rotate_left(32), unit));
         let above = random.below(hundredths + 1) as i64 * HUNDREDTH;
         Some(
             Decimal6::from_millionths(least.millionths() + above)
-                .expect("between two decimals lies a decimal"),
+                .expect("a value between two decimals is a decimal"),
         )
     }
 
-    /// Microseconds after the start.
+    /// The arrival of a unit, in microseconds after the start.
     fn arrival(&self, unit: u64) -> u64 {
         unit * self.plan.step_nanos / 1_000
     }
@@ -321,17 +325,18 @@ impl<'a> Simulation<'a> {
         format!("{}-{:06}", self.plan.batch_id, unit + 1)
     }
 
-    /// A UUIDv8 made of the seed, the batch, the experiment, the unit and the kind of event.
-    fn stamp(&self, unit: u64, what: What, happened: u64) -> Stamp {
+    /// Returns a stamp whose id is a UUIDv8 made from the seed, the batch, the experiment, the unit and the
+    /// kind of event.
+    fn stamp(&self, unit: u64, kind: EventKind, happened: u64) -> EventStamp {
         let mut identity = [0; 17];
         identity[..8].copy_from_slice(&self.behaviour.to_le_bytes());
         identity[8..16].copy_from_slice(&unit.to_le_bytes());
-        identity[16] = what as u8;
+        identity[16] = kind as u8;
         let event_id = Builder::from_custom_bytes(xxh3_128(&identity).to_be_bytes()).into_uuid();
-        Stamp { event_id, created_at: self.moment(happened) }
+        EventStamp { event_id, created_at: self.time_at(happened) }
     }
 
-    fn moment(&self, micros_after_start: u64) -> Micros {
+    fn time_at(&self, micros_after_start: u64) -> Micros {
         let micros = self.plan.start.get() + micros_after_start as i64;
         Micros::new(micros).expect("a plan that ends after 2261 is not made")
     }
@@ -350,7 +355,7 @@ impl<'a> Iterator for Simulation<'a> {
                 (None, None) => return None,
                 (_, Some(_)) => {
                     let Reverse(due) = self.due.pop().expect("it was peeked at");
-                    return Some(self.make(due));
+                    return Some(self.make_event(due));
                 }
             }
             if let Some(sent) = self.arrive() {
@@ -360,29 +365,29 @@ impl<'a> Iterator for Simulation<'a> {
     }
 }
 
-fn rates(experiment: &Experiment, given: &BTreeMap<String, f64>) -> Result<Vec<f64>, Impossible> {
+fn rates(experiment: &Experiment, given: &BTreeMap<String, f64>) -> Result<Vec<f64>, PlanError> {
     let variants = &experiment.variants;
     for (variant, rate) in given {
         if !variants.iter().any(|known| known.key.as_str() == variant) {
             let known = variants.iter().map(|variant| variant.key.to_string()).collect();
-            return Err(Impossible::NoVariant {
+            return Err(PlanError::NoVariant {
                 variant: variant.clone(),
                 key: experiment.key.clone(),
                 known,
             });
         }
         if !(0.0..=1.0).contains(rate) {
-            return Err(Impossible::Rate { variant: variant.clone(), rate: *rate });
+            return Err(PlanError::Rate { variant: variant.clone(), rate: *rate });
         }
     }
     let rate = |variant: &schemas::definition::Variant| {
-        given.get(variant.key.as_str()).copied().ok_or_else(|| Impossible::NoRate(variant.key.clone()))
+        given.get(variant.key.as_str()).copied().ok_or_else(|| PlanError::NoRate(variant.key.clone()))
     };
     variants.iter().map(rate).collect()
 }
 
-/// A seed for the unit's own sequence, far from its neighbours'.
-fn spread(seed: u64, unit: u64) -> u64 {
+/// Returns a seed for the unit's own sequence, unrelated to those of other units.
+fn unit_seed(seed: u64, unit: u64) -> u64 {
     xxh3_64_with_seed(&unit.to_le_bytes(), seed)
 }
 
@@ -471,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_moves_nobody_elses_events() {
+    fn a_rate_changes_no_event_of_other_variants() {
         let definitions = definitions("running", "hashed");
         let of_control = |plan: Plan| -> HashSet<Vec<u8>> {
             let (sent, _) = run(&definitions, plan);
@@ -495,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conversion_is_worth_one_of_the_hundredths_between() {
+    fn the_value_of_a_conversion_is_in_range_and_in_whole_hundredths() {
         let definitions = definitions("running", "hashed");
         let (sent, _) = run(&definitions, plan());
         let values: HashSet<String> = sent

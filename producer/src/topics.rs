@@ -1,5 +1,6 @@
-//! The topics on a cluster: made where they are missing, compared where they are there. A topic is never
-//! silently changed, and its number of partitions never at all: it decides where a unit's events go.
+//! Creates the topics that a cluster lacks and compares the others with the contracts. Settings change only on
+//! request, and the number of partitions never changes, because it decides to which partition a unit's events
+//! go.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,22 +17,22 @@ use schemas::topics::{TOPICS, Topic};
 use crate::CLIENT_ID;
 use kafka::{ConnectError, client};
 
-/// How long the cluster may take to carry out one request.
-const CARRIED_OUT_WITHIN: Duration = Duration::from_secs(30);
-/// Between two looks for a new topic.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The time that the cluster may take for one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time between two checks for a new topic.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How many copies of a partition a cluster keeps.
+/// The number of copies that a cluster keeps of each partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replication {
-    /// As the brokers' `default.replication.factor` says.
+    /// The brokers' `default.replication.factor`.
     Brokers,
-    /// From 1 to the number of brokers. From 3 on a write needs two copies to be acknowledged, so that losing
-    /// one broker loses nothing.
+    /// From 1 to the number of brokers. With 3 or more, a write is acknowledged only when it has two copies, so
+    /// that the loss of one broker loses no event.
     Copies(u8),
 }
 
-/// What was found or done with one topic.
+/// The outcome for one topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pub topic: String,
@@ -41,14 +42,14 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Created,
-    /// There, and as it should be.
+    /// The topic exists and agrees with the contracts.
     Present,
-    /// The settings that differed were set; the others were left.
+    /// The settings that differed were set; the others were not touched.
     Fixed(Vec<Difference>),
     Differs(Vec<Difference>),
 }
 
-/// A setting that is not what the contracts need.
+/// A setting that differs from the contracts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     pub setting: String,
@@ -64,8 +65,8 @@ pub enum TopicsError {
     Refused { action: &'static str, topic: String, source: KafkaError },
 }
 
-/// Makes every topic of the contracts that is missing and compares the others. With `fix`, settings that differ
-/// are set; the number of partitions is not. Returns when what it made can be used.
+/// Creates every topic of the contracts that is missing and compares the others. With `fix` it sets the
+/// settings that differ, but never the number of partitions. Returns when the new topics can be used.
 pub async fn ensure(kafka: &Kafka, replication: Replication, fix: bool) -> Result<Vec<Report>, TopicsError> {
     let present: BTreeMap<String, usize> = client::topics(kafka, CLIENT_ID).await?.into_iter().collect();
     let admin: AdminClient<DefaultClientContext> = client::client(kafka, CLIENT_ID)?
@@ -79,22 +80,22 @@ pub async fn ensure(kafka: &Kafka, replication: Replication, fix: bool) -> Resul
             Some(partitions) => compare(&admin, &name, topic, *partitions, &settings, fix).await?,
             None => match create(&admin, &name, topic, replication, &settings).await? {
                 true => Outcome::Created,
-                // Somebody else was first; they asked for the same.
+                // Another process created it first, with the same settings.
                 false => Outcome::Present,
             },
         };
         reports.push(Report { topic: name, outcome });
     }
-    let made = reports.iter().any(|report| report.outcome == Outcome::Created);
-    if made {
+    let any_created = reports.iter().any(|report| report.outcome == Outcome::Created);
+    if any_created {
         wait_for_all(kafka).await?;
     }
     Ok(reports)
 }
 
-/// The controller answers before every broker has heard of a new topic.
+/// Waits until the new topics are known: the controller answers before every broker knows them.
 async fn wait_for_all(kafka: &Kafka) -> Result<(), TopicsError> {
-    let deadline = Instant::now() + CARRIED_OUT_WITHIN;
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
     loop {
         let missing = missing(kafka).await?;
         let Some(topic) = missing.into_iter().next() else { return Ok(()) };
@@ -102,15 +103,15 @@ async fn wait_for_all(kafka: &Kafka) -> Result<(), TopicsError> {
             let source = KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut);
             return Err(TopicsError::Refused { action: "waiting for the new", topic, source });
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
 /// The names of the contracts' topics that the cluster does not have.
 pub async fn missing(kafka: &Kafka) -> Result<Vec<String>, ConnectError> {
     let present = client::topics(kafka, CLIENT_ID).await?;
-    let there = |name: &String| present.iter().any(|(present, _)| present == name);
-    Ok(TOPICS.iter().map(|topic| kafka.topic(topic.name)).filter(|name| !there(name)).collect())
+    let exists = |name: &String| present.iter().any(|(present, _)| present == name);
+    Ok(TOPICS.iter().map(|topic| kafka.topic(topic.name)).filter(|name| !exists(name)).collect())
 }
 
 fn settings(topic: &Topic, replication: Replication) -> Vec<(&'static str, &'static str)> {
@@ -121,7 +122,7 @@ fn settings(topic: &Topic, replication: Replication) -> Vec<(&'static str, &'sta
     settings
 }
 
-/// Whether it was this call that made it.
+/// Returns whether this call created the topic, and not another process before it.
 async fn create(
     admin: &AdminClient<DefaultClientContext>,
     name: &str,
@@ -138,7 +139,7 @@ async fn create(
     for (setting, value) in settings {
         wanted = wanted.set(setting, value);
     }
-    let options = AdminOptions::new().operation_timeout(Some(CARRIED_OUT_WITHIN));
+    let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
     for result in admin.create_topics([&wanted], &options).await.map_err(refused)? {
         match result {
             Ok(_) => {}
@@ -176,7 +177,7 @@ async fn compare(
     Ok(if differences.is_empty() { Outcome::Present } else { Outcome::Differs(differences) })
 }
 
-/// A topic's setting, and whether it was set for this topic.
+/// The value of a setting, and whether it was set for this topic itself.
 struct Setting {
     value: String,
     of_topic: bool,
@@ -217,7 +218,8 @@ async fn describe(
     Ok(settings)
 }
 
-/// The request replaces all settings of the topic, so those that are not ours are sent along.
+/// Sets the wanted settings. The request replaces all settings of the topic, so it repeats those that are not
+/// ours.
 async fn alter(
     admin: &AdminClient<DefaultClientContext>,
     name: &str,

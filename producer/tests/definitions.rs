@@ -1,11 +1,12 @@
-//! Definitions onto a real log: accepted, refused with a reason, written once, and never by two writers.
+//! Definitions on a real log: they are accepted or refused with a reason, written once, and never by two
+//! writers.
 
-mod edge;
+mod kafka_fixture;
 
 use std::thread;
 
 use definitions::DefinitionLog;
-use edge::Edge;
+use kafka_fixture::KafkaFixture;
 use producer::apply::{Signature, Verdict, apply};
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -28,30 +29,30 @@ plan: { alpha: 0.05 }
 
 #[test]
 fn a_file_is_accepted_once_and_unchanged_from_then_on() {
-    let edge = Edge::new("once");
-    let rehearsed = edge.apply("checkout.yaml", CHECKOUT, &["--dry-run"]);
+    let fixture = KafkaFixture::new("once");
+    let rehearsed = fixture.apply("checkout.yaml", CHECKOUT, &["--dry-run"]);
     assert_eq!(rehearsed.out, "metric purchase: would be accepted\nexperiment checkout: would be accepted\n");
-    assert_eq!(edge.stored("definitions").len(), 0);
+    assert_eq!(fixture.stored("definitions").len(), 0);
 
-    let applied = edge.apply("checkout.yaml", CHECKOUT, &[]);
+    let applied = fixture.apply("checkout.yaml", CHECKOUT, &[]);
     assert_eq!(
         (applied.code, applied.out.as_str()),
         (0, "metric purchase: accepted, version 1\nexperiment checkout: accepted, version 2\n")
     );
-    let again = edge.apply("checkout.yaml", CHECKOUT, &[]);
+    let again = fixture.apply("checkout.yaml", CHECKOUT, &[]);
     assert_eq!(
         (again.code, again.out.as_str()),
         (0, "metric purchase: unchanged, version 1\nexperiment checkout: unchanged, version 2\n")
     );
-    let stored = edge.stored("definitions");
+    let stored = fixture.stored("definitions");
     let keys: Vec<(i32, i64, &str)> =
         stored.iter().map(|change| (change.partition, change.offset, change.key.as_str())).collect();
     assert_eq!(keys, [(0, 0, "purchase"), (0, 1, "checkout")]);
-    let listed = edge.producer(&["definitions"]);
+    let listed = fixture.producer(&["definitions"]);
     assert_eq!(listed.out, "experiment checkout: version 2, running, phase 1\nmetric purchase: version 1\n");
 }
 
-/// A broker that was just restarted answers so, and the commands gave up at once.
+/// A broker that was just restarted answers like this; the commands once gave up at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_without_a_leader_is_asked_again() {
     use RDKafkaRespErr::{
@@ -60,8 +61,8 @@ async fn a_log_without_a_leader_is_asked_again() {
     };
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("definitions", 1, 1).unwrap();
-    let kafka = edge::kafka(&cluster.bootstrap_servers(), "");
-    // Each question takes two of them, for the beginning and for the end.
+    let kafka = kafka_fixture::kafka(&cluster.bootstrap_servers(), "");
+    // Each attempt takes two of them, for the beginning and for the end.
     let answers = [
         [RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 4].as_slice(),
         &[RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE; 2],
@@ -71,19 +72,19 @@ async fn a_log_without_a_leader_is_asked_again() {
     let log = DefinitionLog::open(&kafka, |_| {}).await.unwrap();
     assert_eq!(log.definitions().next_offset(), 0);
 
-    // What does not pass is told at once.
+    // A lasting error is reported at once.
     cluster.request_errors(RDKafkaApiKey::ListOffsets, &[RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 2]);
     let refused = DefinitionLog::open(&kafka, |_| {}).await.map(|_| ()).unwrap_err();
     assert!(refused.to_string().contains("TopicAuthorizationFailed"), "{refused}");
 }
 
 #[test]
-fn what_is_running_changes_only_as_it_may_and_the_log_tells_what_and_why() {
-    let edge = Edge::new("change");
-    edge.accept("checkout.yaml", CHECKOUT);
+fn a_running_experiment_changes_only_as_allowed_and_the_log_records_what_and_why() {
+    let fixture = KafkaFixture::new("change");
+    fixture.accept("checkout.yaml", CHECKOUT);
 
     let other_alpha = CHECKOUT.replace("0.05", "0.1");
-    let refused = edge.apply("checkout.yaml", &other_alpha, &[]);
+    let refused = fixture.apply("checkout.yaml", &other_alpha, &[]);
     assert_eq!(
         (refused.code, refused.out.as_str()),
         (
@@ -95,7 +96,7 @@ fn what_is_running_changes_only_as_it_may_and_the_log_tells_what_and_why() {
     let grown = CHECKOUT
         .replace("control, weight: 5000", "control, weight: 4000")
         .replace("treatment, weight: 5000", "treatment, weight: 6000");
-    let refused = edge.apply("checkout.yaml", &grown, &["--json"]);
+    let refused = fixture.apply("checkout.yaml", &grown, &["--json"]);
     let document: serde_json::Value = serde_json::from_str(&refused.out).unwrap();
     assert_eq!(refused.code, 3);
     assert_eq!(
@@ -103,11 +104,11 @@ fn what_is_running_changes_only_as_it_may_and_the_log_tells_what_and_why() {
         "variants: `treatment` needs 100000 more buckets and 0 are free; shrink others in one change, grow it in \
          the next"
     );
-    // What is known to be refused is not put on a log that is kept for ever.
-    assert_eq!(edge.stored("definitions").len(), 2);
+    // A change that would certainly be refused is not written, because the log is kept for ever.
+    assert_eq!(fixture.stored("definitions").len(), 2);
 
     let stopped = CHECKOUT.replace("running", "stopped");
-    let accepted = edge.apply("checkout.yaml", &stopped, &[]);
+    let accepted = fixture.apply("checkout.yaml", &stopped, &[]);
     assert_eq!(
         (accepted.code, accepted.out.as_str()),
         (
@@ -116,7 +117,7 @@ fn what_is_running_changes_only_as_it_may_and_the_log_tells_what_and_why() {
              \"running\" -> \"stopped\"\n"
         )
     );
-    let log = edge.producer(&["definitions", "log", "--json"]);
+    let log = fixture.producer(&["definitions", "log", "--json"]);
     let log: serde_json::Value = serde_json::from_str(&log.out).unwrap();
     assert_eq!(log.as_array().unwrap().len(), 3);
     let last = &log[2];
@@ -127,35 +128,35 @@ fn what_is_running_changes_only_as_it_may_and_the_log_tells_what_and_why() {
 
 #[test]
 fn a_file_that_is_no_definition_is_refused_by_line_and_field_before_anything_is_written() {
-    let edge = Edge::new("invalid");
+    let fixture = KafkaFixture::new("invalid");
     let file = CHECKOUT.replace("control: control", "control: contrl").replace("alpha: 0.05", "alpha: 5");
-    let refused = edge.apply("checkout.yaml", &file, &[]);
+    let refused = fixture.apply("checkout.yaml", &file, &[]);
     assert_eq!(refused.code, 4);
-    let path = edge.file("checkout.yaml", &file);
+    let path = fixture.file("checkout.yaml", &file);
     let expected = format!(
         "error: invalid input: {0}, line 10: control: `contrl` is not one of the variants\n\
          {0}, line 12: plan.alpha: 5 is not in (0, 0.5]\n",
         path.display()
     );
     assert_eq!(refused.err, expected);
-    assert_eq!(edge.stored("definitions").len(), 0);
+    assert_eq!(fixture.stored("definitions").len(), 0);
 }
 
 #[test]
 fn of_two_writers_racing_on_one_definition_exactly_one_wins() {
-    let edge = Edge::new("race");
-    edge.accept("checkout.yaml", CHECKOUT);
-    let kafka = edge.kafka();
-    // Both have read the same version before either writes.
-    let wishes = ["state: stopped", "state: running\nowner: web"].map(|wish| {
-        let definition = experiment(&CHECKOUT.replace("state: running", wish));
+    let fixture = KafkaFixture::new("race");
+    fixture.accept("checkout.yaml", CHECKOUT);
+    let kafka = fixture.kafka();
+    // Both writers have read the same version before either writes.
+    let changes = ["state: stopped", "state: running\nowner: web"].map(|change| {
+        let definition = experiment(&CHECKOUT.replace("state: running", change));
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let log = runtime.block_on(DefinitionLog::open(&kafka, |_| {})).unwrap();
         (runtime, log, definition)
     });
     let signature = Signature { author: "ann".to_owned(), reason: "race".to_owned() };
     let verdicts: Vec<Verdict> = thread::scope(|scope| {
-        let writers: Vec<_> = wishes
+        let writers: Vec<_> = changes
             .into_iter()
             .map(|(runtime, mut log, definition)| {
                 let signature = &signature;
@@ -174,8 +175,8 @@ fn of_two_writers_racing_on_one_definition_exactly_one_wins() {
         (1, Some("`checkout` has moved on: the change is based on version 2, the current one is 3")),
         "{verdicts:?}"
     );
-    // Both stand in the log, which every reader judges alike.
-    assert_eq!(edge.stored("definitions").len(), 4);
+    // Both changes are in the log, and every reader comes to the same verdicts.
+    assert_eq!(fixture.stored("definitions").len(), 4);
 }
 
 fn experiment(file: &str) -> Definition {
@@ -183,31 +184,31 @@ fn experiment(file: &str) -> Definition {
 }
 
 #[test]
-fn without_topics_or_without_kafka_the_program_says_what_to_do() {
-    let edge = Edge::without_topics("none");
-    let refused = edge.producer(&["definitions"]);
+fn without_topics_or_without_kafka_the_error_names_the_remedy() {
+    let fixture = KafkaFixture::without_topics("none");
+    let refused = fixture.producer(&["definitions"]);
     assert_eq!(
         (refused.code, refused.err.as_str()),
         (5, "error: unreachable: kafka has no topic none.definitions; create it with `splitstream topics`\n")
     );
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut command = edge.command(&["definitions"]);
+    let mut command = fixture.command(&["definitions"]);
     let refused = command.env("SPLITSTREAM_KAFKA__BROKERS", closed.to_string()).output().unwrap();
     assert_eq!(refused.status.code(), Some(5));
-    let said = String::from_utf8(refused.stderr).unwrap();
+    let errors = String::from_utf8(refused.stderr).unwrap();
     assert!(
-        said.contains(&format!("kafka at {closed} does not answer: {closed}: Connection refused")),
-        "{said}"
+        errors.contains(&format!("kafka at {closed} does not answer: {closed}: Connection refused")),
+        "{errors}"
     );
 }
 
 #[test]
 fn an_assignment_is_explained_by_numbers_that_anyone_can_compute_again() {
-    let edge = Edge::new("assign");
-    edge.accept("checkout.yaml", CHECKOUT);
-    let assigned = edge.producer(&["assign", "checkout", "u1"]);
+    let fixture = KafkaFixture::new("assign");
+    fixture.accept("checkout.yaml", CHECKOUT);
+    let assigned = fixture.producer(&["assign", "checkout", "u1"]);
     assert_eq!((assigned.code, assigned.out.as_str()), (0, "treatment\n"));
-    let explained = edge.producer(&["assign", "checkout", "u1", "--explain", "--json"]);
+    let explained = fixture.producer(&["assign", "checkout", "u1", "--explain", "--json"]);
     let explained: serde_json::Value = serde_json::from_str(&explained.out).unwrap();
     assert_eq!((&explained["version"], &explained["configuration_version"]), (&2.into(), &2.into()));
     assert_eq!(explained["bucket"]["salt"], "checkout/variant");
@@ -215,19 +216,20 @@ fn an_assignment_is_explained_by_numbers_that_anyone_can_compute_again() {
     assert_eq!(explained["bucket"]["seed"], "d451498ee4f32d18");
     assert_eq!(explained["bucket"]["hash"], "fa048ce9def92831");
     assert_eq!(explained["bucket"]["bucket"], 976_631);
-    let unknown = edge.producer(&["assign", "nothing", "u1"]);
+    let unknown = fixture.producer(&["assign", "nothing", "u1"]);
     assert_eq!(unknown.code, 3);
-    let too_long = edge.producer(&["assign", "checkout", &"u".repeat(257)]);
+    let too_long = fixture.producer(&["assign", "checkout", &"u".repeat(257)]);
     assert_eq!(too_long.code, 2);
 }
 
-/// What the log names a change's rule is what its readers must know, so nothing is said by a later one than it needs.
+/// The rule version of a change is the one that its readers must know, so a change names the lowest version it
+/// needs.
 #[test]
 fn an_environment_is_tried_and_promoted_and_each_change_names_the_lowest_rule() {
-    let edge = Edge::new("environments");
-    assert_eq!(edge.apply("checkout.yaml", CHECKOUT, &[]).code, 0);
+    let fixture = KafkaFixture::new("environments");
+    assert_eq!(fixture.apply("checkout.yaml", CHECKOUT, &[]).code, 0);
     let staged = format!("{CHECKOUT}rollout: 0%\nenvironments: {{ staging: {{ rollout: 100% }} }}\n");
-    let applied = edge.apply("staged.yaml", &staged, &[]);
+    let applied = fixture.apply("staged.yaml", &staged, &[]);
     assert_eq!(
         (applied.code, applied.out.as_str()),
         (
@@ -238,10 +240,10 @@ fn an_environment_is_tried_and_promoted_and_each_change_names_the_lowest_rule() 
         )
     );
     let assigned = |environment: &str| {
-        edge.producer(&["assign", "checkout", "user-1", "--environment", environment]).out
+        fixture.producer(&["assign", "checkout", "user-1", "--environment", environment]).out
     };
     assert_eq!(
-        edge.producer(&["assign", "checkout", "user-1"]).out,
+        fixture.producer(&["assign", "checkout", "user-1"]).out,
         "no variant: the unit is outside the rollout\n"
     );
     let in_staging = assigned("staging");
@@ -249,16 +251,16 @@ fn an_environment_is_tried_and_promoted_and_each_change_names_the_lowest_rule() 
     assert_eq!(assigned("a/b"), "");
 
     let between = ["--from", "staging", "--to", "production"];
-    let differs = edge.producer(&[&["diff"], &between[..]].concat());
+    let differs = fixture.producer(&[&["diff"], &between[..]].concat());
     assert_eq!(
         (differs.code, differs.out.as_str()),
         (0, "experiment checkout, version 3\n    rollout: 0 -> 10000\n")
     );
-    // A slip of the pen compared what holds everywhere.
-    let unknown = edge.producer(&["diff", "--from", "stagging", "--to", "production"]);
+    // With a typing error, the settings that apply everywhere were once compared.
+    let unknown = fixture.producer(&["diff", "--from", "stagging", "--to", "production"]);
     assert_eq!((unknown.code, unknown.out.as_str()), (3, ""));
     let promote = |key: &str, more: &[&str]| {
-        edge.producer(
+        fixture.producer(
             &[&["promote", key, "--author", "ann", "--reason", "it works"], &between[..], more].concat(),
         )
     };
@@ -272,11 +274,11 @@ fn an_environment_is_tried_and_promoted_and_each_change_names_the_lowest_rule() 
     let promoted = promote("checkout", &[]);
     assert!(promoted.out.starts_with("experiment checkout: accepted, version 4\n"), "{promoted:?}");
     assert_eq!(assigned("production"), in_staging);
-    let same = edge.producer(&[&["diff"], &between[..]].concat());
+    let same = fixture.producer(&[&["diff"], &between[..]].concat());
     assert_eq!(same.out, "nothing differs between staging and production\n");
     assert_eq!(promote("checkout", &[]).out, "experiment checkout: unchanged, version 4\n");
 
-    let rules: Vec<(String, u32)> = edge
+    let rules: Vec<(String, u32)> = fixture
         .stored("definitions")
         .iter()
         .map(|record| schemas::avro::decode_change(&record.value).unwrap())

@@ -1,25 +1,25 @@
-//! The emitter against a real Kafka: every event once and in order though the broker dies, in compressed
-//! batches, in a bounded queue that never makes its caller wait.
+//! The emitter with a real Kafka: every event arrives once and in order even if the broker dies, in compressed
+//! batches, through a bounded queue that never makes its caller wait.
 
-mod edge;
+mod kafka_fixture;
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use edge::{Edge, kafka, stored};
+use kafka_fixture::{KafkaFixture, kafka, stored};
 use local::{Options, Server, Stack};
 use ops::config::Count;
 use schemas::event::{CUT_MARK, LEFT_OUT};
 use schemas::{Event, Exposure, Micros, Pairs, Sender, Unit, Uuid, avro};
 use sdk::emitter::{Emitter, Refused, Settings, Totals, Undelivered};
-use sdk::event::{Stamp, conversion};
+use sdk::event::{EventStamp, conversion};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// With the number as its id, from 1: the nil UUID identifies no event.
+/// An event with the number as its id, from 1: the nil UUID identifies no event.
 fn event(number: u64) -> Event<'static> {
-    let stamp = Stamp {
+    let stamp = EventStamp {
         event_id: Uuid::from_u128(u128::from(number)),
         created_at: Micros::parse("2026-01-31T12:00:00Z").unwrap(),
     };
@@ -37,10 +37,10 @@ type Lost = Arc<Mutex<Vec<Undelivered>>>;
 
 fn open(kafka: &ops::config::Kafka, settings: &Settings) -> (Emitter, Lost, prometheus::Registry) {
     let lost = Lost::default();
-    let keeps = Arc::clone(&lost);
+    let sink = Arc::clone(&lost);
     let registry = prometheus::Registry::new();
     let emitter = Emitter::open(kafka, settings, sender(), &registry, move |undelivered| {
-        keeps.lock().unwrap().push(undelivered);
+        sink.lock().unwrap().push(undelivered);
     });
     (emitter.unwrap(), lost, registry)
 }
@@ -61,12 +61,12 @@ async fn a_broker_that_dies_on_the_way_costs_no_event_and_doubles_none() {
         if number == 40_000 {
             stack.start_kafka(0).unwrap();
         }
-        emitter.emit_when_room(event(number), PATIENCE).await.unwrap();
+        emitter.emit_when_room(event(number), TIMEOUT).await.unwrap();
     }
-    emitter.flush(PATIENCE).await.unwrap();
+    emitter.flush(TIMEOUT).await.unwrap();
     assert_eq!(emitter.totals(), Totals { accepted: count, delivered: count, failed: 0 });
     assert_eq!(lost.lock().unwrap().len(), 0);
-    emitter.close(PATIENCE).await.unwrap();
+    emitter.close(TIMEOUT).await.unwrap();
 
     let stored = stored(stack.brokers(), "conversions");
     let mut numbers_by_key = std::collections::BTreeMap::<String, Vec<u128>>::new();
@@ -89,10 +89,10 @@ async fn a_full_queue_refuses_at_once_and_gives_everything_back() {
     for number in 1..=1_000 {
         emitter.emit(event(number)).unwrap();
     }
-    // Nothing ever leaves the queue: a caller who had to wait for room would wait for ever.
+    // No event ever leaves the queue: a caller that had to wait for room would wait for ever.
     assert_eq!(emitter.emit(event(1_001)), Err(Refused::QueueFull));
     let long = Event::Conversion(conversion(
-        Stamp::at(sdk::event::now()),
+        EventStamp::at(sdk::event::now()),
         "a name with blanks",
         Unit { unit_type: "user".into(), unit_id: "u".into() },
     ));
@@ -114,7 +114,7 @@ async fn a_full_queue_refuses_at_once_and_gives_everything_back() {
     emitter.close(Duration::ZERO).await.unwrap_err();
     let lost = lost.lock().unwrap();
     assert_eq!(lost.len(), 1_000);
-    // As the bytes that were to be sent, so that a spool can keep them.
+    // The callback gets the encoded bytes, so that a spool can keep them.
     let mut ids: Vec<u128> =
         lost.iter().map(|lost| avro::decode_conversion(&lost.value).unwrap().event_id.as_u128()).collect();
     ids.sort_unstable();
@@ -122,7 +122,7 @@ async fn a_full_queue_refuses_at_once_and_gives_everything_back() {
     assert_eq!((lost[0].topic.as_str(), lost[0].key.as_slice()), ("conversions", b"u1".as_slice()));
 }
 
-/// They were refused, and the unit with them.
+/// Such exposures, and with them their units, were once refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exposure_is_taken_however_long_and_however_many_its_attributes_are() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -144,18 +144,18 @@ async fn an_exposure_is_taken_however_long_and_however_many_its_attributes_are()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_stand_on_the_disk_in_compressed_batches_of_an_idempotent_producer() {
-    let edge = Edge::new("batches");
-    let (emitter, _, _) = open(&edge.kafka(), &Settings::default());
+async fn events_are_stored_in_compressed_batches_of_an_idempotent_producer() {
+    let fixture = KafkaFixture::new("batches");
+    let (emitter, _, _) = open(&fixture.kafka(), &Settings::default());
     let mut one_unit = Vec::new();
     for number in 1..=5_000 {
         let event = event(number * 100);
         one_unit.push(avro::encode(&event).len());
         emitter.emit(event).unwrap();
     }
-    emitter.flush(PATIENCE).await.unwrap();
-    let partition = edge.stored("conversions")[0].partition;
-    let log = edge.partition_directory("conversions", partition).join("00000000000000000000.log");
+    emitter.flush(TIMEOUT).await.unwrap();
+    let partition = fixture.stored("conversions")[0].partition;
+    let log = fixture.partition_directory("conversions", partition).join("00000000000000000000.log");
     let bytes = std::fs::read(log).unwrap();
     let batches = batches(&bytes);
     assert_eq!(batches.iter().map(|batch| batch.records).sum::<i32>(), 5_000);
@@ -169,7 +169,7 @@ async fn events_stand_on_the_disk_in_compressed_batches_of_an_idempotent_produce
     assert!(bytes.len() * 3 < encoded, "{} bytes on disk for {encoded} encoded", bytes.len());
 }
 
-/// The head of a record batch, by Kafka's message format version 2.
+/// The header of a record batch in Kafka's message format version 2.
 struct Batch {
     compression: i16,
     producer_id: i64,

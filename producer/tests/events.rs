@@ -1,11 +1,12 @@
-//! Events onto a real Kafka: replayed from a file and simulated, read back by a client that is not ours.
+//! Events on a real Kafka: they are replayed from a file or simulated, and read back by a client that is not
+//! ours.
 
-mod edge;
+mod kafka_fixture;
 
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use edge::{Edge, Stored};
+use kafka_fixture::{KafkaFixture, StoredMessage};
 use schemas::event::STANDARD_ATTRIBUTES;
 use schemas::{Reason, avro};
 
@@ -31,19 +32,19 @@ fn exposure(number: u32, more: &str) -> String {
 
 #[test]
 fn a_replayed_file_keeps_its_ids_and_times_and_a_second_replay_is_the_same_bytes() {
-    let edge = Edge::new("replay");
-    edge.accept("campaign.yaml", CAMPAIGN);
+    let fixture = KafkaFixture::new("replay");
+    fixture.accept("campaign.yaml", CAMPAIGN);
     let conversion = r#"{"type": "conversion", "event_id": "0191e3a0-0000-7000-8000-00000000000c", "name": "click", "unit_type": "user", "unit_id": "u1", "value": "12.5", "created_at": "2019-11-24T00:01:00Z"}"#;
-    let file = edge.file("events.jsonl", &format!("{}\n\n{conversion}\n", exposure(1, "")));
+    let file = fixture.file("events.jsonl", &format!("{}\n\n{conversion}\n", exposure(1, "")));
     for _ in 0..2 {
-        let replayed = edge.producer(&["replay", file.to_str().unwrap(), "--json"]);
+        let replayed = fixture.producer(&["replay", file.to_str().unwrap(), "--json"]);
         assert_eq!(replayed.code, 0, "{replayed:?}");
         let mut summary: serde_json::Value = serde_json::from_str(&replayed.out).unwrap();
         summary.as_object_mut().unwrap().remove("seconds");
         let expected = r#"{"exposures": 1, "conversions": 1, "aliases": 0, "delivered": 2, "bad_lines": 0}"#;
         assert_eq!(summary, serde_json::from_str::<serde_json::Value>(expected).unwrap());
     }
-    let stored = edge.stored("exposures");
+    let stored = fixture.stored("exposures");
     let [first, second] = &stored[..] else { panic!("{stored:?}") };
     assert_eq!((&first.key, &first.value), (&"u1".to_owned(), &second.value));
     assert_eq!(first.partition, second.partition);
@@ -52,17 +53,17 @@ fn a_replayed_file_keeps_its_ids_and_times_and_a_second_replay_is_the_same_bytes
     assert_eq!(read.created_at.to_string(), "2019-11-24T00:00:17.004101Z");
     assert_eq!((read.definition_version, read.configuration_version), (2, 2));
     assert_eq!((read.phase, read.buckets, read.reason), (1, None, Reason::Split));
-    let conversions = edge.stored("conversions");
+    let conversions = fixture.stored("conversions");
     let read = avro::decode_conversion(&conversions[0].value).unwrap();
     assert_eq!((read.name.as_ref(), read.value.unwrap().millionths()), ("click", 12_500_000));
-    // One unit, one partition number, whatever the topic.
+    // A unit has the same partition number in every topic.
     assert_eq!(conversions[0].partition, first.partition);
 }
 
 #[test]
 fn bad_lines_are_named_and_their_neighbours_are_sent() {
-    let edge = Edge::new("badlines");
-    edge.accept("campaign.yaml", CAMPAIGN);
+    let fixture = KafkaFixture::new("badlines");
+    fixture.accept("campaign.yaml", CAMPAIGN);
     let lines = [
         exposure(1, ""),
         "{".to_owned(),
@@ -70,36 +71,36 @@ fn bad_lines_are_named_and_their_neighbours_are_sent() {
         exposure(3, "").replace(r#""variant": "a""#, r#""variant": "c""#),
         exposure(4, ""),
     ];
-    let path = edge.file("events.jsonl.gz", "");
+    let path = fixture.file("events.jsonl.gz", "");
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     packed.write_all(lines.join("\n").as_bytes()).unwrap();
     std::fs::write(&path, packed.finish().unwrap()).unwrap();
-    let replayed = edge.producer(&["replay", path.to_str().unwrap()]);
+    let replayed = fixture.producer(&["replay", path.to_str().unwrap()]);
     assert_eq!(replayed.code, 4);
     assert!(
         replayed.out.starts_with("2 exposures, 0 conversions, 0 aliases: 2 delivered in "),
         "{}",
         replayed.out
     );
-    let said: Vec<&str> = replayed.err.lines().collect();
-    assert_eq!(said[0], "line 2: EOF while parsing an object at line 1 column 1");
-    assert!(said[1].starts_with("line 3: unknown field `colour`, expected one of "), "{}", said[1]);
-    assert_eq!(said[2], "line 4: variant: `c` is none of `campaign`'s: a, b");
-    let mut keys: Vec<String> = edge.stored("exposures").into_iter().map(|stored| stored.key).collect();
+    let errors: Vec<&str> = replayed.err.lines().collect();
+    assert_eq!(errors[0], "line 2: EOF while parsing an object at line 1 column 1");
+    assert!(errors[1].starts_with("line 3: unknown field `colour`, expected one of "), "{}", errors[1]);
+    assert_eq!(errors[2], "line 4: variant: `c` is none of `campaign`'s: a, b");
+    let mut keys: Vec<String> = fixture.stored("exposures").into_iter().map(|stored| stored.key).collect();
     keys.sort();
     assert_eq!(keys, ["u1", "u4"]);
 }
 
-/// As Windows tools write files; the first event was left out.
+/// Windows tools write such files; the first event was once left out.
 #[test]
 fn a_byte_order_mark_and_line_ends_of_windows_are_no_part_of_an_event() {
-    let edge = Edge::new("mark");
+    let fixture = KafkaFixture::new("mark");
     let definitions = format!("\u{feff}{}", CAMPAIGN.replace('\n', "\r\n"));
-    edge.accept("campaign.yaml", &definitions);
+    fixture.accept("campaign.yaml", &definitions);
     let lines =
         format!("\u{feff}{}\r\n\r\n{}\r\n \t\r\n{}", exposure(1, ""), exposure(2, ""), exposure(3, ""));
-    let file = edge.file("events.jsonl", &lines);
-    let replayed = edge.producer(&["replay", file.to_str().unwrap()]);
+    let file = fixture.file("events.jsonl", &lines);
+    let replayed = fixture.producer(&["replay", file.to_str().unwrap()]);
     assert_eq!((replayed.code, replayed.err.as_str()), (0, ""), "{replayed:?}");
     assert!(
         replayed.out.starts_with("3 exposures, 0 conversions, 0 aliases: 3 delivered in "),
@@ -109,23 +110,23 @@ fn a_byte_order_mark_and_line_ends_of_windows_are_no_part_of_an_event() {
 
 #[test]
 fn a_file_in_another_encoding_is_refused_as_a_whole() {
-    let edge = Edge::new("encoding");
-    edge.accept("campaign.yaml", CAMPAIGN);
+    let fixture = KafkaFixture::new("encoding");
+    fixture.accept("campaign.yaml", CAMPAIGN);
     let utf16 =
         |text: &str| format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
     let why =
         "the text is UTF-16LE, not UTF-8; save it as UTF-8, or convert it with `iconv -f UTF-16LE -t UTF-8`";
 
-    let events = edge.file("events.jsonl", "");
+    let events = fixture.file("events.jsonl", "");
     std::fs::write(&events, utf16(&exposure(1, ""))).unwrap();
-    let replayed = edge.producer(&["replay", events.to_str().unwrap()]);
+    let replayed = fixture.producer(&["replay", events.to_str().unwrap()]);
     let expected = format!("error: invalid input: reading {}: {why}\n", events.display());
     assert_eq!((replayed.code, replayed.err), (4, expected));
 
-    let definitions = edge.file("utf16.yaml", "");
+    let definitions = fixture.file("utf16.yaml", "");
     std::fs::write(&definitions, utf16(CAMPAIGN)).unwrap();
     let apply = |path: &std::path::Path| {
-        edge.producer(&["apply", path.to_str().unwrap(), "--author", "ann", "--reason", "because"])
+        fixture.producer(&["apply", path.to_str().unwrap(), "--author", "ann", "--reason", "because"])
     };
     let refused = apply(&definitions);
     assert_eq!(
@@ -142,12 +143,12 @@ fn a_file_in_another_encoding_is_refused_as_a_whole() {
     );
 }
 
-/// One to 256 bytes, wherever one comes in.
+/// An id has 1 to 256 bytes, whichever way it comes in.
 #[test]
 fn a_unit_without_an_id_is_no_unit() {
-    let edge = Edge::new("nobody");
-    edge.accept("checkout.yaml", CHECKOUT);
-    let assigned = edge.producer(&["assign", "checkout", ""]);
+    let fixture = KafkaFixture::new("nobody");
+    fixture.accept("checkout.yaml", CHECKOUT);
+    let assigned = fixture.producer(&["assign", "checkout", ""]);
     assert_eq!(assigned.code, 2);
     assert!(assigned.err.contains("0 bytes is not in 1 to 256"), "{}", assigned.err);
 
@@ -167,12 +168,12 @@ fn a_unit_without_an_id_is_no_unit() {
         conversion(7, r#""unit_id": 7"#),
         conversion(8, &format!(r#""unit_id": "{}""#, "u".repeat(256))),
     ];
-    let file = edge.file("events.jsonl", &lines.join("\n"));
-    let replayed = edge.producer(&["replay", file.to_str().unwrap()]);
+    let file = fixture.file("events.jsonl", &lines.join("\n"));
+    let replayed = fixture.producer(&["replay", file.to_str().unwrap()]);
     assert_eq!(replayed.code, 4);
-    let said: Vec<&str> = replayed.err.lines().collect();
+    let errors: Vec<&str> = replayed.err.lines().collect();
     assert_eq!(
-        said[..5],
+        errors[..5],
         [
             "line 1: unit_id: 0 bytes is not in 1 to 256",
             "line 2: unit_id: 257 bytes is not in 1 to 256",
@@ -181,17 +182,17 @@ fn a_unit_without_an_id_is_no_unit() {
             "line 5: from.unit_id: 0 bytes is not in 1 to 256",
         ]
     );
-    assert!(said[5].starts_with("line 6: invalid type: null, expected a string"), "{}", said[5]);
-    assert!(said[6].starts_with("line 7: invalid type: integer `7`, expected a string"), "{}", said[6]);
-    let keys: Vec<String> = edge.stored("conversions").into_iter().map(|stored| stored.key).collect();
+    assert!(errors[5].starts_with("line 6: invalid type: null, expected a string"), "{}", errors[5]);
+    assert!(errors[6].starts_with("line 7: invalid type: integer `7`, expected a string"), "{}", errors[6]);
+    let keys: Vec<String> = fixture.stored("conversions").into_iter().map(|stored| stored.key).collect();
     assert_eq!(keys, ["u".repeat(256)]);
 }
 
 #[test]
-fn a_simulation_sends_what_it_says_and_the_same_seed_sends_the_same_again() {
-    let edge = Edge::new("simulate");
-    edge.accept("checkout.yaml", CHECKOUT);
-    let ids = edge.file("ids", "");
+fn a_simulation_sends_what_it_reports_and_the_same_seed_sends_the_same_again() {
+    let fixture = KafkaFixture::new("simulate");
+    fixture.accept("checkout.yaml", CHECKOUT);
+    let ids = fixture.file("ids", "");
     let arguments = [
         "simulate",
         "--experiment",
@@ -212,14 +213,14 @@ fn a_simulation_sends_what_it_says_and_the_same_seed_sends_the_same_again() {
         "--ids",
         ids.to_str().unwrap(),
     ];
-    let simulated = edge.producer(&arguments);
+    let simulated = fixture.producer(&arguments);
     assert_eq!(simulated.code, 0, "{simulated:?}");
     let summary: serde_json::Value = serde_json::from_str(&simulated.out).unwrap();
     let number = |field: &str| usize::try_from(summary[field].as_u64().unwrap()).unwrap();
     assert_eq!((number("exposed"), number("delivered")), (5_000, number("sent")));
     assert_eq!(number("sent"), number("distinct_events") + number("duplicates"));
 
-    let (exposures, conversions) = (edge.stored("exposures"), edge.stored("conversions"));
+    let (exposures, conversions) = (fixture.stored("exposures"), fixture.stored("conversions"));
     assert_eq!(exposures.len() + conversions.len(), number("sent"));
     let arms = &summary["variants"];
     let mut counted: BTreeMap<String, u64> = BTreeMap::new();
@@ -240,20 +241,20 @@ fn a_simulation_sends_what_it_says_and_the_same_seed_sends_the_same_again() {
     assert_eq!(converted, conversions_of(0) + conversions_of(1));
     let listed = std::fs::read_to_string(&ids).unwrap();
     assert_eq!(listed.lines().count(), number("distinct_events"));
-    // A copy is in the partition of its original, where a consumer of that partition can recognize it.
-    let mut homes: BTreeMap<&str, i32> = BTreeMap::new();
+    // A copy is in the same partition as its original, so that the consumer of the partition can recognize it.
+    let mut partitions: BTreeMap<&str, i32> = BTreeMap::new();
     for stored in &exposures {
-        assert_eq!(*homes.entry(&stored.key).or_insert(stored.partition), stored.partition);
+        assert_eq!(*partitions.entry(&stored.key).or_insert(stored.partition), stored.partition);
     }
 
-    assert_eq!(edge.producer(&arguments).code, 0);
-    let twice = edge.stored("exposures");
+    assert_eq!(fixture.producer(&arguments).code, 0);
+    let twice = fixture.stored("exposures");
     assert_eq!(twice.len(), 2 * exposures.len());
     assert_eq!(distinct(&twice), first_copies);
 }
 
-/// The different messages, in order.
-fn distinct(stored: &[Stored]) -> Vec<&[u8]> {
+/// The distinct messages, sorted.
+fn distinct(stored: &[StoredMessage]) -> Vec<&[u8]> {
     let mut values: Vec<&[u8]> = stored.iter().map(|stored| stored.value.as_slice()).collect();
     values.sort();
     values.dedup();
@@ -262,11 +263,11 @@ fn distinct(stored: &[Stored]) -> Vec<&[u8]> {
 
 #[test]
 fn what_cannot_be_simulated_is_refused_with_the_reason() {
-    let edge = Edge::new("refuse");
-    edge.accept("campaign.yaml", CAMPAIGN);
+    let fixture = KafkaFixture::new("refuse");
+    fixture.accept("campaign.yaml", CAMPAIGN);
     let simulate = |experiment: &str| {
         let arguments = ["--units", "1", "--rates", "a=0.1,b=0.1", "--event", "click", "--seed", "1"];
-        edge.producer(&[&["simulate", "--experiment", experiment], &arguments[..]].concat())
+        fixture.producer(&[&["simulate", "--experiment", experiment], &arguments[..]].concat())
     };
     let refused = simulate("campaign");
     assert_eq!(
@@ -278,5 +279,5 @@ fn what_cannot_be_simulated_is_refused_with_the_reason() {
         )
     );
     assert_eq!(simulate("nothing").code, 3);
-    assert_eq!(edge.stored("exposures"), []);
+    assert_eq!(fixture.stored("exposures"), []);
 }

@@ -1,11 +1,11 @@
-//! Numbers through the program: values of conversions from a replayed file, and the values of a flag from a file
-//! to the log, out of it and in again.
+//! The program keeps numbers exactly: the values of conversions in a replayed file, and the values of a flag
+//! from a file to the log, exported and applied again.
 
-mod edge;
+mod kafka_fixture;
 
 use std::collections::BTreeMap;
 
-use edge::Edge;
+use kafka_fixture::KafkaFixture;
 use schemas::avro;
 
 fn conversion(number: u32, value: &str) -> String {
@@ -14,10 +14,10 @@ fn conversion(number: u32, value: &str) -> String {
     )
 }
 
-/// They went through a double: 123456789012.123456 was stored as 123456789012.123460.
+/// Values were once converted to a double: 123456789012.123456 was stored as 123456789012.123460.
 #[test]
 fn a_value_given_as_a_number_is_stored_by_its_digits() {
-    let edge = Edge::new("values");
+    let fixture = KafkaFixture::new("values");
     let values = [
         ("0.000001", Some("0.000001")),
         ("9999999999.123456", Some("9999999999.123456")),
@@ -33,16 +33,16 @@ fn a_value_given_as_a_number_is_stored_by_its_digits() {
     ];
     let lines: Vec<String> =
         values.iter().zip(1..).map(|((value, _), number)| conversion(number, value)).collect();
-    let file = edge.file("events.jsonl", &lines.join("\n"));
-    let replayed = edge.producer(&["replay", file.to_str().unwrap()]);
+    let file = fixture.file("events.jsonl", &lines.join("\n"));
+    let replayed = fixture.producer(&["replay", file.to_str().unwrap()]);
     assert_eq!(replayed.code, 4, "{replayed:?}");
-    let said: Vec<&str> = replayed.err.lines().collect();
+    let errors: Vec<&str> = replayed.err.lines().collect();
     let refusal = "is not a decimal with at most 12 digits before and 6 after the point";
-    assert!(said[0].starts_with(&format!("line 5: `123456789012.1234567` {refusal}")), "{said:?}");
-    assert!(said[1].starts_with(&format!("line 10: `1e-7` {refusal}")), "{said:?}");
+    assert!(errors[0].starts_with(&format!("line 5: `123456789012.1234567` {refusal}")), "{errors:?}");
+    assert!(errors[1].starts_with(&format!("line 10: `1e-7` {refusal}")), "{errors:?}");
 
     let mut stored = BTreeMap::new();
-    for message in edge.stored("conversions") {
+    for message in fixture.stored("conversions") {
         let read = avro::decode_conversion(&message.value).unwrap();
         stored.insert(read.event_id.as_u128() & 0xffff, read.value.unwrap().to_string());
     }
@@ -66,14 +66,14 @@ const FLAG: &str = r#"{
  ]
 }"#;
 
-/// Every apply was a new version, and every export moved the values further.
+/// Every apply once made a new version, and every export changed the values further.
 #[test]
 fn a_flag_is_unchanged_however_often_it_is_applied_and_exported() {
-    let edge = Edge::new("flags");
-    let applied = edge.apply("flag.json", FLAG, &[]);
+    let fixture = KafkaFixture::new("flags");
+    let applied = fixture.apply("flag.json", FLAG, &[]);
     assert_eq!((applied.code, applied.out.as_str()), (0, "flag dbl: accepted, version 1\n"));
     let unchanged = (0, "flag dbl: unchanged, version 1\n".to_owned());
-    let again = edge.apply("flag.json", FLAG, &[]);
+    let again = fixture.apply("flag.json", FLAG, &[]);
     assert_eq!((again.code, again.out), unchanged);
     let yaml = "\
 kind: flag
@@ -86,10 +86,10 @@ variants:
 - {key: v2, value: 0.00040815105497451397}
 - {key: v3, value: 9007199254740993}
 ";
-    let again = edge.apply("flag.yaml", yaml, &[]);
+    let again = fixture.apply("flag.yaml", yaml, &[]);
     assert_eq!((again.code, again.out), unchanged);
 
-    let exported = edge.producer(&["definitions", "--json"]);
+    let exported = fixture.producer(&["definitions", "--json"]);
     for value in ["9163.453718085519", "3.0135910076946248e-9", "0.00040815105497451397", "9007199254740993"]
     {
         assert!(
@@ -98,7 +98,7 @@ variants:
             exported.out
         );
     }
-    let again = edge.apply("exported.json", &exported.out, &[]);
+    let again = fixture.apply("exported.json", &exported.out, &[]);
     assert_eq!((again.code, again.out), unchanged);
 }
 
@@ -122,11 +122,11 @@ targeting:
 
 /// 2^53 and 2^53 + 1 share a double.
 #[test]
-fn an_account_is_the_one_that_is_named() {
-    let edge = Edge::new("accounts");
-    edge.accept("experiment.yaml", ACCOUNTS);
+fn targeting_by_account_matches_exactly_the_account_that_is_named() {
+    let fixture = KafkaFixture::new("accounts");
+    fixture.accept("experiment.yaml", ACCOUNTS);
     let assign = |account: &str| {
-        let assigned = edge.producer(&[
+        let assigned = fixture.producer(&[
             "assign",
             "bigint",
             "u1",
@@ -142,7 +142,8 @@ fn an_account_is_the_one_that_is_named() {
     assert_eq!(assign("\"9007199254740993\""), None);
     assert_eq!(assign("18446744073709551615").as_deref(), Some("r2"));
     assert_eq!(assign("18446744073709551614"), None);
-    let refused = edge.producer(&["assign", "bigint", "u1", "--attribute", "account=18446744073709551616"]);
+    let refused =
+        fixture.producer(&["assign", "bigint", "u1", "--attribute", "account=18446744073709551616"]);
     assert_eq!(refused.code, 2);
     assert!(
         refused
@@ -151,7 +152,7 @@ fn an_account_is_the_one_that_is_named() {
         "{}",
         refused.err
     );
-    // What is stored is what was written, so that the file is no change of itself.
-    let again = edge.apply("experiment.yaml", ACCOUNTS, &[]);
+    // Numbers are stored as they were written, so applying the file again changes nothing.
+    let again = fixture.apply("experiment.yaml", ACCOUNTS, &[]);
     assert_eq!(again.out, "metric m1: unchanged, version 1\nexperiment bigint: unchanged, version 2\n");
 }

@@ -1,12 +1,12 @@
-//! A log of definitions into which somebody else's transactions have written, as a mirror with exactly-once
-//! sources does. Its last offset may be a marker or an aborted record, which no reader is shown: every command
-//! waited there until it gave up, for ever.
+//! A log of definitions with records of other producers' transactions, such as those of a mirror with
+//! exactly-once sources. The last offset may be a marker or an aborted record, which no reader gets: every
+//! command once waited for it until it gave up.
 
-mod edge;
+mod kafka_fixture;
 
 use definitions::DefinitionLog;
 use definitions::log::Content;
-use edge::{Edge, Transaction};
+use kafka_fixture::{KafkaFixture, Transaction};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -37,16 +37,16 @@ fn layer(key: &str) -> String {
     format!("kind: layer\nkey: {key}\n")
 }
 
-/// Every command that reads the log, and what it says.
-fn every_command_works(edge: &Edge, listed: &str) {
-    let definitions = edge.producer(&["definitions"]);
+/// Runs every command that reads the log and checks its output.
+fn every_command_works(fixture: &KafkaFixture, listed: &str) {
+    let definitions = fixture.producer(&["definitions"]);
     assert_eq!((definitions.code, definitions.out.as_str(), definitions.err.as_str()), (0, listed, ""));
-    let assigned = edge.producer(&["assign", "checkout", "u1"]);
+    let assigned = fixture.producer(&["assign", "checkout", "u1"]);
     assert_eq!((assigned.code, assigned.out.as_str()), (0, "treatment\n"));
-    let events = edge.file("events.jsonl", CONVERSION);
-    let replayed = edge.producer(&["replay", events.to_str().unwrap()]);
+    let events = fixture.file("events.jsonl", CONVERSION);
+    let replayed = fixture.producer(&["replay", events.to_str().unwrap()]);
     assert_eq!(replayed.code, 0, "{replayed:?}");
-    let simulated = edge.producer(&[
+    let simulated = fixture.producer(&[
         "simulate",
         "--experiment",
         "checkout",
@@ -60,22 +60,22 @@ fn every_command_works(edge: &Edge, listed: &str) {
         "1",
     ]);
     assert_eq!(simulated.code, 0, "{simulated:?}");
-    let rehearsed = edge.apply("layer.yaml", &layer("rehearsed"), &["--dry-run"]);
+    let rehearsed = fixture.apply("layer.yaml", &layer("rehearsed"), &["--dry-run"]);
     assert_eq!((rehearsed.code, rehearsed.out.as_str()), (0, "layer rehearsed: would be accepted\n"));
 }
 
 #[test]
-fn an_aborted_transaction_at_the_end_is_passed_over() {
-    let edge = Edge::new("aborted");
-    edge.accept("checkout.yaml", CHECKOUT);
+fn an_aborted_transaction_at_the_end_is_skipped() {
+    let fixture = KafkaFixture::new("aborted");
+    fixture.accept("checkout.yaml", CHECKOUT);
     // The record takes offset 2, the marker offset 3.
-    Transaction::open(&edge, "definitions", b"not for anybody").abort();
-    every_command_works(&edge, LISTED);
+    Transaction::open(&fixture, "definitions", b"not for anybody").abort();
+    every_command_works(&fixture, LISTED);
 
-    // What follows is based on what holds, whatever offsets lie between.
-    let applied = edge.apply("layer.yaml", &layer("first"), &[]);
+    // Later changes are based on the current version, whatever offsets come between.
+    let applied = fixture.apply("layer.yaml", &layer("first"), &[]);
     assert_eq!((applied.code, applied.out.as_str()), (0, "layer first: accepted, version 5\n"));
-    let stopped = edge.apply("checkout.yaml", &CHECKOUT.replace("running", "stopped"), &[]);
+    let stopped = fixture.apply("checkout.yaml", &CHECKOUT.replace("running", "stopped"), &[]);
     assert_eq!(
         (stopped.code, stopped.out.as_str()),
         (
@@ -84,9 +84,9 @@ fn an_aborted_transaction_at_the_end_is_passed_over() {
              -> \"stopped\"\n"
         )
     );
-    let again = edge.apply("layer.yaml", &layer("first"), &[]);
+    let again = fixture.apply("layer.yaml", &layer("first"), &[]);
     assert_eq!(again.out, "layer first: unchanged, version 5\n");
-    let log = edge.producer(&["definitions", "log", "--json"]);
+    let log = fixture.producer(&["definitions", "log", "--json"]);
     let log: Vec<serde_json::Value> = serde_json::from_str(&log.out).unwrap();
     let seen: Vec<(u64, &str, u64)> = log
         .iter()
@@ -100,9 +100,9 @@ fn an_aborted_transaction_at_the_end_is_passed_over() {
 
 #[test]
 fn a_committed_transaction_at_the_end_is_judged_like_any_record() {
-    let edge = Edge::new("committed");
-    edge.accept("checkout.yaml", CHECKOUT);
-    let transaction = Transaction::open(&edge, "definitions", b"no change");
+    let fixture = KafkaFixture::new("committed");
+    fixture.accept("checkout.yaml", CHECKOUT);
+    let transaction = Transaction::open(&fixture, "definitions", b"no change");
     transaction.write(b"");
     let change = Change {
         change_id: schemas::Uuid::from_u128(7),
@@ -118,7 +118,7 @@ fn a_committed_transaction_at_the_end_is_judged_like_any_record() {
     transaction.write(&avro::encode_change(&Change { based_on: 2, ..change }));
     transaction.commit();
 
-    let log = edge.producer(&["definitions", "log", "--json"]);
+    let log = fixture.producer(&["definitions", "log", "--json"]);
     assert_eq!(
         (log.code, log.err.as_str()),
         (0, "warning: 2 records of the definitions log are no changes; skipped\n")
@@ -126,36 +126,36 @@ fn a_committed_transaction_at_the_end_is_judged_like_any_record() {
     let log: Vec<serde_json::Value> = serde_json::from_str(&log.out).unwrap();
     let verdicts: Vec<&str> = log.iter().map(|entry| entry["verdict"].as_str().unwrap()).collect();
     assert_eq!(verdicts, ["accepted", "accepted", "undecodable", "undecodable", "accepted", "refused"]);
-    let definitions = edge.producer(&["definitions"]);
+    let definitions = fixture.producer(&["definitions"]);
     assert_eq!(
         definitions.out,
         "experiment checkout: version 2, running, phase 1\nlayer mirrored: version 5\nmetric purchase: version 1\n"
     );
     // The marker of the transaction has offset 6.
-    let applied = edge.apply("layer.yaml", &layer("first"), &[]);
+    let applied = fixture.apply("layer.yaml", &layer("first"), &[]);
     assert_eq!(applied.out, "layer first: accepted, version 8\n");
 }
 
 #[test]
 fn a_log_of_nothing_but_aborted_records_is_empty() {
-    let edge = Edge::new("onlyaborted");
+    let fixture = KafkaFixture::new("onlyaborted");
     for _ in 0..3 {
-        Transaction::open(&edge, "definitions", b"not for anybody").abort();
+        Transaction::open(&fixture, "definitions", b"not for anybody").abort();
     }
-    let definitions = edge.producer(&["definitions"]);
+    let definitions = fixture.producer(&["definitions"]);
     assert_eq!((definitions.code, definitions.out.as_str(), definitions.err.as_str()), (0, "", ""));
-    let applied = edge.apply("layer.yaml", &layer("first"), &[]);
+    let applied = fixture.apply("layer.yaml", &layer("first"), &[]);
     assert_eq!((applied.code, applied.out.as_str()), (0, "layer first: accepted, version 7\n"));
 }
 
 #[test]
 fn an_open_transaction_ends_what_can_be_read_and_holds_a_change_back() {
-    let edge = Edge::new("open");
-    edge.accept("checkout.yaml", CHECKOUT);
-    let transaction = Transaction::open(&edge, "definitions", b"perhaps");
-    every_command_works(&edge, LISTED);
+    let fixture = KafkaFixture::new("open");
+    fixture.accept("checkout.yaml", CHECKOUT);
+    let transaction = Transaction::open(&fixture, "definitions", b"perhaps");
+    every_command_works(&fixture, LISTED);
 
-    let held = edge.apply("layer.yaml", &layer("first"), &[]);
+    let held = fixture.apply("layer.yaml", &layer("first"), &[]);
     assert_eq!((held.code, held.out.as_str()), (5, ""));
     let (before, after) =
         held.err.split_once("the change ").and_then(|(_, rest)| rest.split_once(' ')).unwrap();
@@ -168,32 +168,32 @@ fn an_open_transaction_ends_what_can_be_read_and_holds_a_change_back() {
         "{after}"
     );
     // The same file once more is safe.
-    assert_eq!(edge.apply("layer.yaml", &layer("first"), &[]).code, 5);
-    every_command_works(&edge, LISTED);
+    assert_eq!(fixture.apply("layer.yaml", &layer("first"), &[]).code, 5);
+    every_command_works(&fixture, LISTED);
 
     transaction.abort();
-    let log = edge.producer(&["definitions", "log"]);
+    let log = fixture.producer(&["definitions", "log"]);
     let verdicts: Vec<&str> = log.out.lines().filter(|line| line.contains(" layer first, ")).collect();
     assert_eq!(verdicts.len(), 2, "{log:?}");
     assert!(verdicts[0].contains(" accepted ") && verdicts[1].contains(" refused "), "{log:?}");
-    let again = edge.apply("layer.yaml", &layer("first"), &[]);
+    let again = fixture.apply("layer.yaml", &layer("first"), &[]);
     assert_eq!((again.code, again.out.as_str()), (0, "layer first: unchanged, version 4\n"));
 }
 
-/// One reader that goes on: what was reported of an earlier end is no news of a later one.
+/// One reader reads on several times: the report of an earlier end must not count for a later one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_goes_on_behind_every_kind_of_end() {
-    let edge = Edge::new("goeson");
-    let mut log = DefinitionLog::open(&edge.kafka(), |_| {}).await.unwrap();
+async fn a_reader_reads_on_after_every_kind_of_end() {
+    let fixture = KafkaFixture::new("goeson");
+    let mut log = DefinitionLog::open(&fixture.kafka(), |_| {}).await.unwrap();
     let mut seen = Vec::new();
     for round in 0..5 {
-        let transaction = Transaction::open(&edge, "definitions", format!("round {round}").as_bytes());
+        let transaction = Transaction::open(&fixture, "definitions", format!("round {round}").as_bytes());
         if round % 2 == 0 {
             transaction.commit()
         } else {
             transaction.abort()
         }
-        edge.accept("layer.yaml", &layer(&format!("layer-{round}")));
+        fixture.accept("layer.yaml", &layer(&format!("layer-{round}")));
         log.catch_up(|record| {
             seen.push((record.offset, matches!(record.content, Content::Judged { .. })));
         })
@@ -201,7 +201,7 @@ async fn a_reader_goes_on_behind_every_kind_of_end() {
         .unwrap();
         log.catch_up(|record| panic!("{record:?} is new")).await.unwrap();
     }
-    // Of each round: the record, its marker, and the layer.
+    // Each round has three offsets: the record, its marker, and the layer.
     assert_eq!(
         seen,
         [(0, false), (2, true), (5, true), (6, false), (8, true), (11, true), (12, false), (14, true)]
@@ -211,15 +211,15 @@ async fn a_reader_goes_on_behind_every_kind_of_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_has_lost_its_beginning_is_not_read() {
-    let edge = Edge::new("cut");
-    edge.accept("checkout.yaml", CHECKOUT);
+    let fixture = KafkaFixture::new("cut");
+    fixture.accept("checkout.yaml", CHECKOUT);
     let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", edge.stack().brokers()).create().unwrap();
+        ClientConfig::new().set("bootstrap.servers", fixture.stack().brokers()).create().unwrap();
     let mut before = TopicPartitionList::new();
     before.add_partition_offset("cut.definitions", 0, Offset::Offset(1)).unwrap();
     admin.delete_records(&before, &AdminOptions::new()).await.unwrap();
     for args in [&["definitions"][..], &["assign", "checkout", "u1"]] {
-        let refused = edge.producer(args);
+        let refused = fixture.producer(args);
         assert_eq!(
             (refused.code, refused.err.as_str()),
             (

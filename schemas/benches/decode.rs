@@ -1,5 +1,6 @@
-//! What one event costs to decode: ours, written with our own schema and with another, beside the Avro library's
-//! ways, all in one run. A plain program: `cargo bench -p schemas`, with parts of the names if only some are wanted.
+//! Measures what decoding one event costs: our decoder, with our own schema and with another writer's,
+//! compared with the Avro library's, in one run. A plain program: `cargo bench -p schemas`, with parts of
+//! names to run only some.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -11,7 +12,7 @@ use schemas::{Conversion, Event, Exposure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Rounds, and events in each: so short that the fastest one had the processor to itself.
+/// The number of rounds, and of events in each. Rounds are so short that the fastest one is not interrupted.
 const ROUNDS: usize = 1_000;
 const EVENTS: usize = 200;
 
@@ -33,7 +34,7 @@ const SMALL: &str = r#"{"type": "exposure", "event_id": "0191e3a0-0000-7000-8000
     "experiment": "e", "variant": "a", "unit_type": "user", "unit_id": "u12345678",
     "created_at": "2026-01-01T00:00:00Z"}"#;
 
-/// As the library's way through serde would have it.
+/// The form that the library decodes to through serde.
 #[derive(Deserialize)]
 #[allow(dead_code)]
 struct OwnedConversion {
@@ -54,7 +55,7 @@ fn main() {
         let event: Event<'_> = serde_json::from_str(text).unwrap();
         let kind = RecordKind::Exposure;
         let message = avro::encode(&event);
-        say(&format!("{name} ({} bytes): ours, exact", message.len()), || {
+        measure(&format!("{name} ({} bytes): ours, exact", message.len()), || {
             black_box(avro::decode_exposure(black_box(&message)).unwrap());
         });
         let (evolved, body) = evolved(kind, &message);
@@ -63,24 +64,24 @@ fn main() {
         let framed = framed(&body);
         let read = |framed| -> Exposure<'_> { plan.decode(avro::open(kind, framed).unwrap().1).unwrap() };
         assert_eq!(Event::Exposure(read(&framed)), event);
-        say(&format!("{name}: ours, evolved"), || {
+        measure(&format!("{name}: ours, evolved"), || {
             black_box(read(black_box(&framed)));
         });
         library(name, kind, &message[10..], &evolved, &body);
     }
     let event: Event<'_> = serde_json::from_str(CONVERSION).unwrap();
     let message = avro::encode(&event);
-    say(&format!("conversion ({} bytes): ours, exact", message.len()), || {
+    measure(&format!("conversion ({} bytes): ours, exact", message.len()), || {
         let read: Conversion<'_> = avro::decode_conversion(black_box(&message)).unwrap();
         black_box(read);
     });
-    // A decimal and a UUID want types of the library's own; plain, they are bytes and a text.
-    let plain = Schema::parse_str(&plain(avro::CONVERSION_SCHEMA)).unwrap();
+    // A decimal and a UUID need types of the library; without logical types they are bytes and text.
+    let plain = Schema::parse_str(&without_logical_types(avro::CONVERSION_SCHEMA)).unwrap();
     let reader = GenericDatumReader::builder(&plain).build().unwrap();
-    say("conversion: apache-avro, Value", || {
+    measure("conversion: apache-avro, Value", || {
         black_box(reader.read_value(&mut black_box(&message[10..])).unwrap());
     });
-    say("conversion: apache-avro, Value into a struct", || {
+    measure("conversion: apache-avro, Value into a struct", || {
         let value = reader.read_value(&mut black_box(&message[10..])).unwrap();
         black_box(apache_avro::from_value::<OwnedConversion>(&value).unwrap());
     });
@@ -89,17 +90,17 @@ fn main() {
 fn library(name: &str, kind: RecordKind, exact: &[u8], evolved: &str, body: &[u8]) {
     let ours = Schema::parse_str(kind.schema()).unwrap();
     let reader = GenericDatumReader::builder(&ours).build().unwrap();
-    say(&format!("{name}: apache-avro, Value"), || {
+    measure(&format!("{name}: apache-avro, Value"), || {
         black_box(reader.read_value(&mut black_box(exact)).unwrap());
     });
     let writer = Schema::parse_str(evolved).unwrap();
     let reader = GenericDatumReader::builder(&writer).reader_schema(&ours).build().unwrap();
-    say(&format!("{name}: apache-avro, Value resolved from evolved"), || {
+    measure(&format!("{name}: apache-avro, Value resolved from evolved"), || {
         black_box(reader.read_value(&mut black_box(body)).unwrap());
     });
 }
 
-/// Our schema with two more fields behind, and the body with them.
+/// Returns our schema with two more fields at the end, and the body of a message with them.
 fn evolved(kind: RecordKind, message: &[u8]) -> (String, Vec<u8>) {
     let mut schema: Value = serde_json::from_str(kind.schema()).unwrap();
     let fields = schema["fields"].as_array_mut().unwrap();
@@ -115,7 +116,7 @@ fn framed(body: &[u8]) -> Vec<u8> {
     message
 }
 
-fn plain(schema: &str) -> String {
+fn without_logical_types(schema: &str) -> String {
     fn strip(value: Value) -> Value {
         match value {
             Value::Object(fields) if fields.contains_key("logicalType") => fields["type"].clone(),
@@ -129,7 +130,7 @@ fn plain(schema: &str) -> String {
     strip(serde_json::from_str(schema).unwrap()).to_string()
 }
 
-fn say(name: &str, mut decode: impl FnMut()) {
+fn measure(name: &str, mut decode: impl FnMut()) {
     let mut wanted = std::env::args().skip(1).filter(|arg| !arg.starts_with('-'));
     if wanted.any(|part| !name.contains(&part)) {
         return;

@@ -1,8 +1,8 @@
-//! The records on the wire: Avro binary behind a name of the writer's schema. Schemas are parsed and fingerprinted
-//! by the Avro library. The codec is written for our own five records, since a generic one costs the event path ten
-//! to fifty times as much: what was written with our own schema is read straight from the bytes, and any other
-//! writer's schema is compiled once into a [`Plan`]. Where schemas come from is somebody else's affair; the
-//! library's reader and writer are the oracle in the tests.
+//! The records on the wire: Avro binary after a reference to the writer's schema. The Avro library parses and
+//! fingerprints schemas. The codec is written for our own five records, because a generic one costs the event
+//! path ten to fifty times as much: a record written with our own schema is read directly from the bytes, and
+//! any other writer's schema is compiled once into a [`Plan`]. This module does not fetch schemas. The tests
+//! compare it with the library's reader and writer.
 
 use crate::definition::Change;
 use crate::event::{Alias, Conversion, EVENT_BYTES_MAX, Event, Exposure, OutOfRange, Reason};
@@ -27,14 +27,14 @@ use framing::unframe;
 use source::Source;
 
 pub const EXPOSURE_SCHEMA: &str = include_str!("../avro/exposure.avsc");
-/// The first version of the schema of exposures; see [`known`].
+/// The first version of the exposure schema; see [`known`].
 pub const EXPOSURE_SCHEMA_1: &str = include_str!("../avro/exposure_1.avsc");
 pub const CONVERSION_SCHEMA: &str = include_str!("../avro/conversion.avsc");
 pub const ALIAS_SCHEMA: &str = include_str!("../avro/alias.avsc");
 pub const DEFINITION_CHANGE_SCHEMA: &str = include_str!("../avro/definition_change.avsc");
 pub const LOOK_SCHEMA: &str = include_str!("../avro/look.avsc");
 
-/// CRC-64-AVRO of the schema's parsing canonical form, as the single-object header carries it.
+/// The CRC-64-AVRO of a schema's parsing canonical form, as in the header of single-object encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(u64);
 
@@ -53,7 +53,7 @@ impl std::fmt::Display for Fingerprint {
     }
 }
 
-/// One of the records that travel, read field by field.
+/// One of the five records, read field by field.
 pub trait AvroRecord<'a>: Sized + sealed::Sealed {
     const KIND: RecordKind;
 
@@ -61,7 +61,8 @@ pub trait AvroRecord<'a>: Sized + sealed::Sealed {
     #[allow(private_bounds)]
     fn read<S: Source<'a>>(source: &mut S) -> Result<Self, DecodeError>;
 
-    /// The same for what is like nearly all; `None` leaves it to [`Self::read`], whether good or bad.
+    /// A faster [`Self::read`] for the usual message. `None` leaves the message, valid or not, to
+    /// [`Self::read`].
     #[doc(hidden)]
     fn read_quickly(_body: Body<'a>) -> Option<Self> {
         None
@@ -80,19 +81,19 @@ mod sealed {
     impl Sealed for super::LookRecord {}
 }
 
-/// Why a writer's schema cannot be read as one of our records. A property of the two schemas alone.
+/// Why records of a writer's schema cannot be read as one of ours. It depends on the two schemas alone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IncompatibleSchema {
     #[error("not a schema: {what}")]
     NotASchema { what: String },
     #[error("`{field}`: {what}")]
     Field { field: String, what: String },
-    /// The types that it names stand in other schemas, and those cannot be had together.
+    /// The schema names types of other schemas, and these cannot be used together.
     #[error("its references: {what}")]
     References { what: String },
 }
 
-/// Why bytes are not a record. Each is a property of the bytes alone: reading them again gives the same.
+/// Why bytes are not a record. It depends on the bytes alone: reading them again gives the same error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     #[error("empty message")]
@@ -122,7 +123,7 @@ pub enum DecodeError {
     Trailing { extra: usize },
     #[error("`{field}`: {what}, at byte {at}")]
     Malformed { field: &'static str, what: &'static str, at: usize },
-    /// A newer writer's, or nobody's: what it counts as is not known here.
+    /// The reason comes from a newer writer, or is invalid: this build does not know how to count it.
     #[error("exposed for the unknown reason `{reason}`; known are {}", Reason::NAMES.join(", "))]
     UnknownReason { reason: String },
     #[error(transparent)]
@@ -130,7 +131,7 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// A word for counters and for the dead letter's `code` header.
+    /// Returns the code of the error, for counters and for the dead letter's `code` header.
     pub fn code(&self) -> &'static str {
         match self {
             DecodeError::Empty => "empty",
@@ -150,13 +151,13 @@ impl DecodeError {
     }
 }
 
-/// The bytes of an event, named by our own schema's fingerprint. It must have passed [`Event::check`]; whatever
-/// it holds, the bytes say the same.
+/// Encodes an event, framed with the fingerprint of our own schema. The event must have passed
+/// [`Event::check`]; then the bytes decode to the same event.
 pub fn encode(event: &Event<'_>) -> Vec<u8> {
     encode_with(event, WrittenWith::Fingerprint(kind_of(event).fingerprint()))
 }
 
-/// The same with the name that a registry gave to our own schema.
+/// Encodes an event, framed with any reference to our own schema, such as its id in a registry.
 pub fn encode_with(event: &Event<'_>, schema: WrittenWith) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256);
     schema.write(&mut bytes);
@@ -176,22 +177,22 @@ fn kind_of(event: &Event<'_>) -> RecordKind {
     }
 }
 
-/// An exposure with every field in its range, borrowing its texts from `bytes`; see [`decode`].
+/// Decodes an exposure with every field in its range; its texts are borrowed from `bytes`. See [`decode`].
 pub fn decode_exposure(bytes: &[u8]) -> Result<Exposure<'_>, DecodeError> {
     decode(bytes)
 }
 
-/// A conversion with every field in its range, borrowing its texts from `bytes`; see [`decode`].
+/// Decodes a conversion with every field in its range; its texts are borrowed from `bytes`. See [`decode`].
 pub fn decode_conversion(bytes: &[u8]) -> Result<Conversion<'_>, DecodeError> {
     decode(bytes)
 }
 
-/// An alias with every field in its range, borrowing its texts from `bytes`; see [`decode`].
+/// Decodes an alias with every field in its range; its texts are borrowed from `bytes`. See [`decode`].
 pub fn decode_alias(bytes: &[u8]) -> Result<Alias<'_>, DecodeError> {
     decode(bytes)
 }
 
-/// The bytes of a proposed change of a definition.
+/// Encodes a proposed change of a definition.
 pub fn encode_change(change: &Change) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(1_024);
     WrittenWith::Fingerprint(Fingerprint::DEFINITION_CHANGE).write(&mut bytes);
@@ -199,12 +200,12 @@ pub fn encode_change(change: &Change) -> Vec<u8> {
     bytes
 }
 
-/// A proposed change; whether it is allowed is another question, the log's.
+/// Decodes a proposed change. Whether it is accepted is decided by [`crate::definition::Definitions`].
 pub fn decode_change(bytes: &[u8]) -> Result<Change, DecodeError> {
     decode(bytes)
 }
 
-/// The bytes of a proposed look.
+/// Encodes a proposed look.
 pub fn encode_look(record: &LookRecord) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(4_096);
     WrittenWith::Fingerprint(Fingerprint::LOOK).write(&mut bytes);
@@ -212,21 +213,24 @@ pub fn encode_look(record: &LookRecord) -> Vec<u8> {
     bytes
 }
 
-/// A proposed look; whether it counts is another question, the log's.
+/// Decodes a proposed look. Whether it counts is decided by [`crate::look::Looks`].
 pub fn decode_look(bytes: &[u8]) -> Result<LookRecord, DecodeError> {
     decode(bytes)
 }
 
-/// A record that one of our own writers wrote, of this version or an earlier one, where no registry is asked.
+/// Decodes a record of one of our own writers, of this version or an earlier one, without a registry.
 pub fn decode<'a, T: AvroRecord<'a>>(message: &'a [u8]) -> Result<T, DecodeError> {
     let (schema, body) = open(T::KIND, message)?;
     match schema {
         WrittenWith::Fingerprint(fingerprint) => known(T::KIND, fingerprint)?.decode(body),
-        WrittenWith::RegistryId(id) => Err(DecodeError::UnknownId { id, what: "and none is asked here" }),
+        WrittenWith::RegistryId(id) => {
+            Err(DecodeError::UnknownId { id, what: "and no registry is used here" })
+        }
     }
 }
 
-/// The name of the schema that a message was written with, and its body, where its size is allowed.
+/// Returns the reference to the schema that a message was written with, and its body. An event that is too
+/// long is an error.
 pub fn open(kind: RecordKind, message: &[u8]) -> Result<(WrittenWith, Body<'_>), DecodeError> {
     if message.len() > EVENT_BYTES_MAX && kind.is_event() {
         return Err(DecodeError::Oversize { bytes: message.len() });
@@ -234,7 +238,7 @@ pub fn open(kind: RecordKind, message: &[u8]) -> Result<(WrittenWith, Body<'_>),
     unframe(message)
 }
 
-/// The plan for what one of our own writers wrote.
+/// Returns the plan for records of one of our own writers.
 pub fn known(kind: RecordKind, fingerprint: Fingerprint) -> Result<&'static Plan, DecodeError> {
     match kind::known(fingerprint) {
         Some(plan) if plan.kind() == kind => Ok(plan),

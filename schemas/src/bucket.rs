@@ -1,14 +1,14 @@
-//! Buckets: the unit interval that units are hashed onto, cut into a million parts, and the ranges of it
-//! that variants, rollouts and slots own.
+//! Buckets: units are hashed onto the interval [0, 1), which is divided into a million buckets. Variants,
+//! rollouts and slots own ranges of buckets.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How many buckets there are. A basis point is a hundred of them.
+/// The number of buckets. A basis point is a hundred of them.
 pub const BUCKETS: u32 = 1_000_000;
 
-/// A place in `[0, BUCKETS)`.
+/// The number of a bucket, in `[0, BUCKETS)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Bucket(u32);
 
@@ -18,8 +18,8 @@ impl Bucket {
         (bucket < BUCKETS).then_some(Bucket(bucket))
     }
 
-    /// The bucket of a 64-bit hash: the hash as a fraction of 2^64, times a million, rounded down. No
-    /// modulo, hence no bias beyond 2^-64 * BUCKETS.
+    /// Returns the bucket of a 64-bit hash: the hash as a fraction of 2^64, times a million, rounded down.
+    /// Without a modulo, there is no bias beyond 2^-64 * BUCKETS.
     pub fn of_hash(hash: u64) -> Bucket {
         Bucket(((u128::from(hash) * u128::from(BUCKETS)) >> 64) as u32)
     }
@@ -66,7 +66,7 @@ impl BucketRange {
         self.hi
     }
 
-    /// How many buckets it holds.
+    /// The number of buckets in the range.
     pub fn width(self) -> u32 {
         self.hi - self.lo
     }
@@ -121,7 +121,7 @@ impl BasisPoints {
         self.0
     }
 
-    /// The number of buckets that the share is of all of them.
+    /// The number of buckets that this share of all buckets has.
     pub fn buckets(self) -> u32 {
         self.0 * (BUCKETS / 10_000)
     }
@@ -149,7 +149,7 @@ mod tests {
     fn the_ends_of_the_hash_are_the_ends_of_the_buckets() {
         assert_eq!(Bucket::of_hash(0).get(), 0);
         assert_eq!(Bucket::of_hash(u64::MAX).get(), 999_999);
-        // The first hash of bucket 1 is 2^64 / 10^6, rounded up.
+        // The smallest hash in bucket 1 is 2^64 / 10^6, rounded up.
         assert_eq!(Bucket::of_hash(18_446_744_073_709).get(), 0);
         assert_eq!(Bucket::of_hash(18_446_744_073_710).get(), 1);
         assert_eq!(Bucket::new(1_000_000), None);

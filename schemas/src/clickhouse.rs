@@ -1,4 +1,5 @@
-//! The tables, as numbered migrations: applied in order, each once, never changed after a release.
+//! The ClickHouse tables, as numbered migrations. They are applied in order, each once, and are never changed
+//! after a release.
 
 /// One numbered step of the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +41,7 @@ pub const MIGRATIONS: [Migration; 12] = [
 pub const SCHEMA_VERSION: u32 = MIGRATIONS[MIGRATIONS.len() - 1].number;
 
 impl Migration {
-    /// The statements, in order, without the comments between them.
+    /// Returns the statements in order, without the comments between them.
     pub fn statements(&self) -> impl Iterator<Item = &'static str> {
         self.sql.split(";\n").map(str::trim).filter(|statement| {
             statement.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with("--"))
@@ -59,7 +60,7 @@ mod tests {
         assert_eq!(SCHEMA_VERSION, 12);
     }
 
-    /// Of two who migrate at once the second meets what the first has made.
+    /// If two processes migrate at once, the second one finds the columns that the first one has added.
     #[test]
     fn a_column_is_added_where_it_is_not_there() {
         for statement in MIGRATIONS.iter().flat_map(Migration::statements) {

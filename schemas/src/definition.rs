@@ -1,6 +1,6 @@
-//! Definitions: flags, experiments, layers, metrics, lists and the settings of the platform. One type serves the file that a person
-//! writes and the record that the log stores; what the file may leave out (salts, phases, bucket ranges)
-//! is resolved before the change is proposed, so that nothing is left to be guessed at evaluation.
+//! Definitions: flags, experiments, layers, metrics, lists and the settings of the platform. The file that a
+//! person writes and the record in the log have the same types. What the file may leave out (salts, phases,
+//! bucket ranges) is resolved before the change is proposed, so that the evaluation has nothing to guess.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,7 +25,9 @@ mod settings;
 pub use check::{Problem, allocation_differs};
 pub use computed::NotComputed;
 pub use condition::{Bound, Condition, Operator, Test};
-pub use environments::{ExperimentOverride, ExperimentThere, FlagOverride, FlagThere, PRODUCTION};
+pub use environments::{
+    ExperimentInEnvironment, ExperimentOverride, FlagInEnvironment, FlagOverride, PRODUCTION,
+};
 pub use file::{FileError, parse_file};
 pub use log::{Accepted, Change, Definitions, Refusal, UnknownRule, Version};
 pub use metric::{Metric, MetricKind, MetricType, UnitValue};
@@ -35,9 +37,9 @@ pub use settings::{RETENTION_DAYS_MAX, RetentionDays, SETTINGS_KEY, Settings};
 /// The JSON Schema of a definition file, for editors and other languages.
 pub const JSON_SCHEMA: &str = include_str!("../definition.schema.json");
 
-/// Whatever has a key and a history.
+/// A definition of any kind. Each has a key and a history.
 #[derive(Clone, Debug, PartialEq)]
-// There are hundreds of them, each behind an Arc once it is accepted: a box would save nothing.
+// There are hundreds of definitions, each in an Arc once it is accepted: a box would save nothing.
 #[expect(clippy::large_enum_variant)]
 pub enum Definition {
     Flag(Flag),
@@ -60,7 +62,7 @@ pub enum Kind {
     Settings,
 }
 
-/// Named values chosen by ordered rules; the kill switch is `enabled`.
+/// Named values, chosen by ordered rules. The kill switch is `enabled`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Flag {
@@ -73,20 +75,20 @@ pub struct Flag {
     pub variants: Vec<FlagVariant>,
     /// Served when the flag is disabled, and when no rule matches.
     pub default_variant: Key,
-    #[serde(default = "yes")]
+    #[serde(default = "enabled")]
     pub enabled: bool,
-    #[serde(default = "user")]
+    #[serde(default = "default_unit_type")]
     pub unit_type: Key,
-    /// Part of the hash; the key if left out; set once.
+    /// Part of the hash; the default is the key. It cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub salt: Option<Key>,
-    /// Other flags that must serve one of the named variants, else the default is served.
+    /// Other flags that must serve one of the named variants; otherwise the default is served.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prerequisites: Vec<Prerequisite>,
-    /// Asked in order; the first that matches serves.
+    /// Evaluated in order; the first rule that matches decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<FlagRule>,
-    /// What is otherwise in some environments.
+    /// Overrides for some environments.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environments: BTreeMap<Key, FlagOverride>,
     #[serde(default)]
@@ -117,15 +119,15 @@ pub struct Prerequisite {
     pub variants: Vec<Key>,
 }
 
-/// If `when` holds (or is left out), the units inside `rollout` get the split's variant; the others go on
-/// to the next rule.
+/// If `when` is true (or left out), the units inside `rollout` get the split's variant; for all other units
+/// the next rule is evaluated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlagRule {
     pub key: Key,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<Condition>,
-    #[serde(default = "everything")]
+    #[serde(default = "all_buckets")]
     pub rollout: BasisPoints,
     pub split: Vec<Share>,
 }
@@ -136,7 +138,7 @@ pub struct FlagRule {
 pub struct Share {
     pub variant: Key,
     pub weight: BasisPoints,
-    /// The buckets that the weight became.
+    /// The buckets allocated for the weight.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<BucketRange>,
 }
@@ -154,29 +156,29 @@ pub struct Experiment {
     pub description: String,
     #[serde(default)]
     pub state: State,
-    /// Counts the changes of allocation while it runs, from 1.
+    /// The phase, from 1. Each change of the allocation after the start opens the next phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<u32>,
     #[serde(default)]
     pub assignment: Assignment,
-    #[serde(default = "user")]
+    #[serde(default = "default_unit_type")]
     pub unit_type: Key,
-    /// Part of the hash; the key if left out; set once.
+    /// Part of the hash; the default is the key. It cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub salt: Option<Key>,
-    /// Experiments in one layer never share a unit. Left out: it overlaps with all others.
+    /// Experiments in one layer never share a unit. Without a layer, it overlaps with all other experiments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<Key>,
     /// Its share of the layer.
-    #[serde(default = "everything")]
+    #[serde(default = "all_buckets")]
     pub slots: BasisPoints,
-    /// The layer's buckets that the share became.
+    /// The layer's buckets allocated for the share.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slot_ranges: Vec<BucketRange>,
-    /// Share of the units in its slots that take part.
-    #[serde(default = "everything")]
+    /// The share of the units in its slots that take part.
+    #[serde(default = "all_buckets")]
     pub rollout: BasisPoints,
-    /// Who may take part; everybody if left out. The first rule that matches is reported.
+    /// Which units may take part; all units if left out. The first rule that matches is reported.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targeting: Vec<TargetingRule>,
     pub variants: Vec<Variant>,
@@ -185,21 +187,22 @@ pub struct Experiment {
     pub metrics: Metrics,
     #[serde(default)]
     pub plan: Plan,
-    /// What is otherwise in some environments.
+    /// Overrides for some environments.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environments: BTreeMap<Key, ExperimentOverride>,
-    /// Those whose events count, at least one. Events of the others are stored and never counted.
+    /// The environments whose events count, at least one. Events of other environments are stored but never
+    /// counted.
     #[serde(
         default = "environments::counted_by_default",
         skip_serializing_if = "environments::is_counted_by_default"
     )]
     pub counted_environments: Vec<Key>,
-    /// Phases that its owner leaves out of the analysis. One that is out stays out.
+    /// Phases that the owner excluded from the analysis. An excluded phase stays excluded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub excluded_phases: Vec<ExcludedPhase>,
 }
 
-/// A phase whose units are not analyzed, as after an alarm of the sample ratio.
+/// A phase whose units are not analyzed, for example after an SRM alarm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExcludedPhase {
@@ -222,10 +225,10 @@ pub enum State {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Assignment {
-    /// The hash contract; every exposure can be verified.
+    /// The hash contract. Every exposure can be verified.
     #[default]
     Hashed,
-    /// Somebody else, as in imported data.
+    /// Another system, for example for imported data.
     External,
 }
 
@@ -241,10 +244,10 @@ pub struct TargetingRule {
 pub struct Variant {
     pub key: Key,
     pub weight: BasisPoints,
-    /// The buckets that the weight became.
+    /// The buckets allocated for the weight.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<BucketRange>,
-    /// What the evaluation hands to the caller, if anything beyond the key.
+    /// The value that the evaluation returns in addition to the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -254,36 +257,36 @@ pub struct Variant {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Metrics {
-    /// The one that decides.
+    /// The metric that decides.
     pub primary: Key,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secondary: Vec<Key>,
-    /// Those that must not be harmed.
+    /// Metrics that must not be harmed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guardrails: Vec<Key>,
 }
 
-/// How the result will be judged, fixed before the first unit is exposed.
+/// How the result will be judged. It is fixed before the first unit is exposed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// Two-sided error rate, in (0, 0.5].
-    #[serde(default = "alpha")]
+    /// The two-sided error rate, in (0, 0.5].
+    #[serde(default = "default_alpha")]
     pub alpha: f64,
     /// In [0.5, 1).
-    #[serde(default = "power")]
+    #[serde(default = "default_power")]
     pub power: f64,
-    /// Smallest relative effect worth finding, above 0; 0.1 is ten percent.
+    /// The smallest relative effect worth finding, above 0; 0.1 is ten percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mde_relative: Option<f64>,
-    /// Units in all arms together at which the final analysis is due. Left out: no horizon is planned and
-    /// the decision rests on the always-valid interval.
+    /// The number of units in all arms together at which the final analysis is due. If left out, no horizon is
+    /// planned and the decision depends on the always-valid interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub horizon_units: Option<u64>,
     #[serde(default)]
     pub method: Method,
-    /// Smallest relative effect worth shipping, at least 0. Statistical significance alone does not ship
-    /// below it.
+    /// The smallest relative effect worth shipping, at least 0. Below it, statistical significance alone does
+    /// not lead to shipping.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub practical_lift_relative: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -293,7 +296,7 @@ pub struct Plan {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
-    /// Group sequential where a horizon is planned, always valid where none is.
+    /// Group sequential if a horizon is planned, always valid otherwise.
     #[default]
     Auto,
     AlwaysValid,
@@ -310,7 +313,7 @@ pub struct Schedule {
     pub end: Option<crate::time::Micros>,
 }
 
-/// A space of slots that experiments own parts of, so that no unit is in two of them.
+/// A space of slots. Its experiments own disjoint parts of it, so that no unit is in two of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layer {
@@ -319,12 +322,12 @@ pub struct Layer {
     pub owner: String,
     #[serde(default)]
     pub description: String,
-    /// Part of the hash; the key if left out; set once.
+    /// Part of the hash; the default is the key. It cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub salt: Option<Key>,
 }
 
-/// Which way is better.
+/// Which change of a metric is an improvement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -333,7 +336,7 @@ pub enum Direction {
     Decrease,
 }
 
-/// A set of units. Its members live in ClickHouse, where they can be forgotten; the log holds their digest.
+/// A set of units. Its members are stored in ClickHouse, where they can be forgotten; the log has their digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct List {
@@ -342,10 +345,11 @@ pub struct List {
     pub owner: String,
     #[serde(default)]
     pub description: String,
-    #[serde(default = "user")]
+    #[serde(default = "default_unit_type")]
     pub unit_type: Key,
-    /// SHA-256 of the sorted members, one a line, in lower-case hexadecimal.
+    /// The SHA-256 of the sorted members, one per line, in lower-case hexadecimal.
     pub members_sha256: String,
+    /// The number of members.
     pub members: u64,
 }
 
@@ -372,8 +376,8 @@ impl Definition {
         }
     }
 
-    /// As the log stores it: JSON without the kind, which the record carries beside it. The same definition
-    /// always gives the same text.
+    /// Returns the JSON that the log stores, without the kind, which has its own field in the record. The same
+    /// definition always gives the same text.
     pub fn to_json(&self) -> String {
         let text = match self {
             Definition::Flag(flag) => serde_json::to_string(flag),
@@ -386,14 +390,14 @@ impl Definition {
         text.expect("every map in a definition has text keys")
     }
 
-    /// With its kind, so that it is a definition file again, and of the same definition.
+    /// Returns the JSON with the kind: a definition file of the same definition.
     pub fn to_document(&self) -> Value {
         let mut document: Value = serde_json::from_str(&self.to_json()).expect("a definition's JSON is JSON");
         document["kind"] = Value::from(self.kind().as_str());
         document
     }
 
-    /// As [`Definition::from_json`], with everything that is wrong.
+    /// Reads the JSON like [`Definition::from_json`], but reports every problem.
     fn read(kind: Kind, value: Value) -> Result<Definition, Unfit> {
         match kind {
             Kind::Metric => Metric::read(value).map(Definition::Metric),
@@ -401,7 +405,7 @@ impl Definition {
         }
     }
 
-    /// From the JSON of [`Definition::to_json`]; the error names the field.
+    /// Reads the JSON of [`Definition::to_json`]. The error names the field.
     pub fn from_json(kind: Kind, value: Value) -> Result<Definition, Problem> {
         match kind {
             Kind::Flag => reading::read(value).map(Definition::Flag),
@@ -416,11 +420,11 @@ impl Definition {
     }
 }
 
-/// Why a JSON is no definition.
+/// Why a JSON value is not a definition.
 enum Unfit {
-    /// A field is not what it can be.
+    /// A field cannot be read.
     Unreadable(Problem),
-    /// Each field can be read; they do not go together. At least one problem.
+    /// Every field can be read, but they do not fit together. At least one problem.
     Misfit(Vec<Problem>),
 }
 
@@ -434,7 +438,7 @@ impl Unfit {
 }
 
 impl Metrics {
-    /// Every metric named, with the path of its field in the experiment.
+    /// Iterates over all metrics, each with the path of its field in the experiment.
     pub fn fields(&self) -> impl Iterator<Item = (String, &Key)> {
         let of = |role: &'static str, keys| {
             let keys: &Vec<Key> = keys;
@@ -451,12 +455,12 @@ impl Metrics {
 }
 
 impl Experiment {
-    /// Whether somebody may have looked at it: it runs, or ran and may run again.
+    /// Returns whether somebody may have looked at its results: it runs, or has run and may run again.
     pub fn has_looks(&self) -> bool {
         matches!(self.state, State::Running | State::Stopped)
     }
 
-    /// The text that the hash of this experiment begins with.
+    /// Returns the text that the input of this experiment's hash begins with.
     pub fn salt(&self) -> &Key {
         self.salt.as_ref().unwrap_or(&self.key)
     }
@@ -481,8 +485,8 @@ impl Flag {
 impl Default for Plan {
     fn default() -> Plan {
         Plan {
-            alpha: alpha(),
-            power: power(),
+            alpha: default_alpha(),
+            power: default_power(),
             mde_relative: None,
             horizon_units: None,
             method: Method::default(),
@@ -529,22 +533,22 @@ impl State {
     }
 }
 
-fn yes() -> bool {
+fn enabled() -> bool {
     true
 }
 
-fn user() -> Key {
+fn default_unit_type() -> Key {
     Key::new("user").expect("`user` is a key")
 }
 
-fn everything() -> BasisPoints {
+fn all_buckets() -> BasisPoints {
     BasisPoints::ALL
 }
 
-fn alpha() -> f64 {
+fn default_alpha() -> f64 {
     0.05
 }
 
-fn power() -> f64 {
+fn default_power() -> f64 {
     0.8
 }

@@ -1,13 +1,14 @@
-//! The three events. Their texts are borrowed where they were decoded and owned where they were made, so
-//! one type serves both ends of the topic. [`Event::check`] is the one place that says which values are
-//! allowed: the emitter refuses by it and the consumer dead-letters by it.
+//! The three events. Their texts are borrowed after decoding and owned by the code that makes an event, so both
+//! ends of the topic use the same types. [`Event::check`] alone defines which values are allowed: the emitter
+//! refuses an event that fails it, and the consumer writes such an event to the dead letters.
 //!
-//! A field is declared here, in its struct, and JSON is read and written by that. The other places take the struct
-//! apart or put it together without `..`, so that the compiler names each of them where a field is added: the check
-//! here, the Avro codec (`avro/records.rs`, `avro/quick.rs`), the columns (`consumer/src/pipeline/rows.rs`), whoever makes
-//! events, and the tests' own reading of them (`tests/common`). The two contracts are texts, and tests hold them
-//! to the code: the schema (`avro/*.avsc`) has the fields and defaults of JSON, and the tables (`clickhouse/*.sql`)
-//! have the columns of the rows.
+//! A field is declared here, in its struct, which also defines its JSON. All other places destructure or
+//! construct the struct without `..`, so that the compiler reports each of them when a field is added: the
+//! check here, the Avro codec (`avro/records.rs`, `avro/quick.rs`), the columns
+//! (`consumer/src/pipeline/rows.rs`), the code that makes events, and the tests' own decoder
+//! (`tests/common`). Two contracts are text files, and tests compare them with the code: the schemas
+//! (`avro/*.avsc`) have the fields and defaults of the JSON, and the tables (`clickhouse/*.sql`) have the
+//! columns of the rows.
 
 use std::borrow::Cow;
 
@@ -31,10 +32,11 @@ pub use pairs::Pairs;
 pub const UNIT_ID_BYTES_MAX: usize = 256;
 /// The most entries in `attributes`, `metadata` or `other_ids`.
 pub const MAP_ENTRIES_MAX: usize = 64;
-/// The longest value in a map (one in `attributes` is cut to it), and the longest of the sender's texts, in bytes.
+/// The longest value in a map and the longest text of the sender, in bytes. A longer value in `attributes` is
+/// cut.
 pub const TEXT_BYTES_MAX: usize = 1_024;
-/// The longest event on the wire, framing included, in bytes. Larger ones are refused before they are
-/// sent and dead-lettered where they arrive.
+/// The longest event on the wire, framing included, in bytes. A longer event is refused before it is sent, and
+/// becomes a dead letter if it arrives.
 pub const EVENT_BYTES_MAX: usize = 64 * 1_024;
 
 /// A unit was shown a variant.
@@ -50,24 +52,24 @@ pub struct Exposure<'a> {
     pub other_ids: Pairs<'a>,
     #[serde(default = "first_phase")]
     pub phase: u32,
-    /// Version of the definition that was evaluated; 0 if none was.
+    /// The version of the definition that was evaluated; 0 if none was.
     #[serde(default)]
     pub definition_version: u64,
-    /// Version of the whole configuration that was evaluated: the offset, plus one, of the last change accepted in
-    /// the definitions log that it holds. `definition_version` alone does not pin prerequisites, lists or holdouts. 0 if no
-    /// configuration was evaluated, or the maker did not say.
+    /// The version of the whole configuration that was evaluated: the offset, plus one, of the last accepted
+    /// change of the definitions log in it. `definition_version` alone does not fix prerequisites, lists or
+    /// holdouts. 0 if no configuration was evaluated, or if the sender did not state the version.
     #[serde(default)]
     pub configuration_version: u64,
-    /// `None` if no bucket decided: the assignment was made elsewhere, or forced.
+    /// `None` if no bucket decided: the assignment was external, or forced.
     #[serde(default)]
     pub buckets: Option<Buckets>,
-    /// Key of the targeting rule that matched; empty if none was asked.
+    /// The key of the targeting rule that matched; empty if no rule was evaluated.
     #[serde(default)]
     pub rule: Cow<'a, str>,
     #[serde(default)]
     pub reason: Reason,
-    /// What is known of the unit. Those of an exposure that is sent are brought into their bounds first, and values
-    /// that arrive too long are cut: see [`Exposure::fit_attributes`].
+    /// What is known about the unit. The sender first brings them into their bounds; the reader cuts values
+    /// that are too long: see [`Exposure::fit_attributes`].
     #[serde(default)]
     pub attributes: Pairs<'a>,
     #[serde(default = "production")]
@@ -87,7 +89,8 @@ pub struct Conversion<'a> {
     pub unit_id: Cow<'a, str>,
     #[serde(default)]
     pub other_ids: Pairs<'a>,
-    /// If set it counts in this experiment alone; if not, in every one that exposed its unit before.
+    /// If set, the conversion counts in this experiment only; if not, in every experiment that exposed the
+    /// unit before.
     #[serde(default)]
     pub experiment: Option<Cow<'a, str>>,
     #[serde(default)]
@@ -123,7 +126,7 @@ pub struct Unit<'a> {
     pub unit_id: Cow<'a, str>,
 }
 
-/// Where a unit's three hashes fell, each in `[0, BUCKETS)`.
+/// The buckets of a unit's three hashes, each in `[0, BUCKETS)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Buckets {
@@ -132,16 +135,17 @@ pub struct Buckets {
     pub variant: u32,
 }
 
-/// Why a unit saw its variant.
+/// Why a unit was shown its variant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// The buckets decided, or whoever assigns an external experiment.
+    /// The buckets decided, or the external system of an external experiment.
     #[default]
     Split,
-    /// The variant was set for this unit, as for a tester; it says nothing of what the split would give.
+    /// The variant was set for this unit, for example for a tester. It may differ from the variant of the
+    /// split.
     Forced,
-    /// The unit is in a holdout, which is asked before any split.
+    /// The unit is in a holdout. Holdouts are evaluated before any split.
     HeldOut,
 }
 
@@ -152,7 +156,7 @@ impl Reason {
         Reason::NAMES[self as usize]
     }
 
-    /// `None` for a reason that this build does not know.
+    /// Parses the name of a reason; `None` if this build does not know it.
     pub fn parse(text: &str) -> Option<Reason> {
         Some(match text {
             "split" => Reason::Split,
@@ -172,7 +176,7 @@ pub struct Sender<'a> {
     pub library_version: Cow<'a, str>,
 }
 
-/// Any event; in JSON told apart by `type`.
+/// Any event. In JSON, `type` names its kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event<'a> {
@@ -181,7 +185,7 @@ pub enum Event<'a> {
     Alias(Alias<'a>),
 }
 
-/// A value that an event may not have.
+/// A field has a value that is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {what}")]
 pub struct OutOfRange {
@@ -206,7 +210,7 @@ impl Event<'_> {
         }
     }
 
-    /// The message key: all events of a unit go to one partition of their topic.
+    /// Returns the message key. All events of a unit go to one partition of their topic.
     pub fn partition_key(&self) -> &str {
         match self {
             Event::Exposure(exposure) => &exposure.unit_id,
@@ -215,8 +219,8 @@ impl Event<'_> {
         }
     }
 
-    /// Whether every field is in its range. Allows everything that [`crate::avro`] can carry and that the
-    /// documentation of the fields allows, and nothing else.
+    /// Checks that every field is in its range: it allows exactly the values that [`crate::avro`] can encode
+    /// and that the documentation of the fields allows.
     pub fn check(&self) -> Result<(), OutOfRange> {
         match self {
             Event::Exposure(exposure) => exposure.check(),
@@ -318,8 +322,8 @@ impl Alias<'_> {
 }
 
 impl Unit<'_> {
-    /// Whether anything can be called so: the type is a key, and the id has 1 to 256 bytes. Whoever asks for a
-    /// unit by name checks this first, since a table reads an id that is not there as the empty text.
+    /// Checks that the type is a key and that the id has 1 to 256 bytes. Code that looks up a unit by type
+    /// and id checks this first, because a table reads a missing id as the empty text.
     pub fn check(&self) -> Result<(), OutOfRange> {
         check_key("unit_type", &self.unit_type)?;
         check_unit_id("unit_id", &self.unit_id)
@@ -421,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn what_json_leaves_out_has_the_default_of_the_schema() {
+    fn a_field_that_json_leaves_out_has_the_default_of_the_schema() {
         let exposure = exposure();
         assert_eq!(exposure.phase, 1);
         assert_eq!((exposure.definition_version, exposure.configuration_version), (0, 0));
@@ -489,13 +493,13 @@ mod tests {
         }
     }
 
-    /// The same rule wherever an id comes in: what is called by the empty text is every unit without that id.
+    /// The same rule for every id: the empty text would stand for all units that do not have that id.
     #[test]
     fn every_id_that_an_event_carries_has_1_to_256_bytes() {
         let other_ids = |bytes: usize| Pairs::from_iter([("device".to_owned(), "d".repeat(bytes))]);
         let of = |bytes: usize| -> Vec<Result<(), String>> {
             let id = "u".repeat(bytes);
-            let said = [
+            let results = [
                 Exposure { unit_id: id.clone().into(), ..exposure() }.check(),
                 Exposure { other_ids: other_ids(bytes), ..exposure() }.check(),
                 Conversion { unit_id: id.clone().into(), ..conversion() }.check(),
@@ -504,7 +508,7 @@ mod tests {
                 alias("d1", &id).check(),
                 unit("user", &id).check(),
             ];
-            said.into_iter().map(|said| said.map_err(|error| error.to_string())).collect()
+            results.into_iter().map(|result| result.map_err(|error| error.to_string())).collect()
         };
         assert_eq!(of(1), vec![Ok(()); 7]);
         assert_eq!(of(256), vec![Ok(()); 7]);

@@ -1,5 +1,5 @@
-//! Keys: the names of flags, experiments, variants, layers, metrics, lists, unit types and events. Safe in
-//! a URL, a topic key and a metric's label, and free of the separator that salts use.
+//! Keys: the names of flags, experiments, variants, layers, metrics, lists, unit types and events. A key is
+//! safe in a URL, in a topic key and in a metric's label, and does not contain the separator that salts use.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -32,15 +32,15 @@ impl Key {
     }
 }
 
-/// Whether `text` may be a [`Key`].
+/// Returns whether `text` is a valid [`Key`].
 pub fn is_key(text: &str) -> bool {
-    // Without stopping at the first that is none, as there hardly ever is one.
+    // The fold does not stop at the first invalid byte, because invalid bytes are rare.
     !text.is_empty()
         && text.len() <= KEY_BYTES_MAX
         && text.bytes().fold(true, |all, byte| all & IN_A_KEY[usize::from(byte)])
 }
 
-/// Asked of every byte of some ten keys an event.
+/// Which bytes a key may contain. A table, because every byte of about ten keys per event is checked.
 const IN_A_KEY: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0_u8;

@@ -1,6 +1,7 @@
-//! The vocabulary and the contracts of Splitstream: events and definitions as types, their Avro encoding
-//! and framing, the topics, the ClickHouse migrations, and the rule by which a change of a definition is
-//! accepted. Everything here is a function of its arguments; nothing here knows a network, a file or a clock.
+//! The types and contracts that all packages of Splitstream share: events and definitions, their Avro
+//! encoding and framing, the topics, the ClickHouse migrations, and the rules that decide whether a change of
+//! a definition is accepted. Every function here depends on its arguments alone; nothing here uses a network,
+//! a file or a clock.
 
 pub mod avro;
 pub mod bucket;

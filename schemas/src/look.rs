@@ -1,7 +1,7 @@
-//! The log of looks and its fold. Whoever looks at an experiment spends some of the error rate that its plan
-//! allows; the log is the one account of it. A record only proposes: it counts if it is based on the look before
-//! it, so of two aggregators that look at once exactly one is heard, and every reader of the same log holds the
-//! same looks. What a look saw is the aggregator's text; here it is only kept in order.
+//! The log of looks and its fold. Each look at an experiment spends some of the error rate that its plan
+//! allows; the log is the one account of it. A record is a proposal: it counts if it is based on the look
+//! before it. So if two aggregators look at once, exactly one look counts, and all readers of the log derive
+//! the same looks. The content of a look is the aggregator's text; this module only keeps the looks in order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,22 +9,22 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The rule that writers of this build follow. A reader that meets a later one must not go on.
+/// The rule that writers of this build follow. A reader that finds a later rule in the log must stop.
 pub const RULE_VERSION: u32 = 1;
 
-/// Names one accepted look for ever: its offset in the log plus one. 0 is "none yet".
+/// Identifies one accepted look forever: its offset in the log plus one. 0 is "none yet".
 pub type Version = u64;
 
-/// A proposed look, as the log carries it.
+/// A proposed look, as written in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LookRecord {
     pub look_id: Uuid,
     pub rule_version: u32,
     /// The experiment's key.
     pub experiment: String,
-    /// Of the experiment's looks, from 1.
+    /// The number of this look among the experiment's looks, from 1.
     pub number: u32,
-    /// The version of the look before it that the writer saw.
+    /// The version of the look before it, as the writer knew it.
     pub based_on: Version,
     /// JSON.
     pub look: String,
@@ -33,7 +33,7 @@ pub struct LookRecord {
 /// Why a look does not count.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Somebody else was first. Read again and look again.
+    /// Another writer was first. Read the log again and look again.
     #[error(
         "`{experiment}` has moved on: the look is based on version {based_on}, the last one is version {current}"
     )]
@@ -42,8 +42,8 @@ pub enum Refusal {
     NotNext { experiment: String, number: u32, current: u32 },
 }
 
-/// The log holds a look by a rule that this build does not know; whoever knows half of what was spent decides
-/// nothing.
+/// The log has a look by a rule that this build does not know. A reader that knows only a part of the spent
+/// error rate must not decide anything.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the look at offset {offset} of the log of looks follows rule {rule_version}, this build knows rules up to \
@@ -61,7 +61,7 @@ pub struct Accepted {
     pub record: LookRecord,
 }
 
-/// The looks of all experiments after a part of the log.
+/// The looks of all experiments, after the log was applied up to an offset.
 #[derive(Clone, Debug, Default)]
 pub struct Looks {
     by_experiment: BTreeMap<String, Vec<Arc<Accepted>>>,
@@ -69,7 +69,8 @@ pub struct Looks {
 }
 
 impl Looks {
-    /// Takes the log's record at `offset`. Offsets only grow; a record already taken is taken no second time.
+    /// Applies the log's record at `offset`. Offsets must grow: panics if a record at or after `offset` was
+    /// applied.
     pub fn apply(
         &mut self,
         offset: u64,
@@ -89,13 +90,13 @@ impl Looks {
         }))
     }
 
-    /// Takes note of a record that is no look at all (undecodable bytes).
+    /// Skips the record at `offset`, which is not a look (undecodable bytes).
     pub fn skip(&mut self, offset: u64) {
         assert!(offset >= self.next_offset, "offset {offset} of the log after {}", self.next_offset);
         self.next_offset = offset + 1;
     }
 
-    /// Rule 1. The table's view says the same in SQL, so it rests on numbers alone.
+    /// Applies rule 1. The table's view has the same rule in SQL, so the rule depends on numbers alone.
     fn judge(&self, record: &LookRecord) -> Result<(), Refusal> {
         let last = self.of(&record.experiment).last();
         let experiment = || record.experiment.clone();
@@ -121,7 +122,7 @@ impl Looks {
         self.by_experiment.values().filter_map(|looks| looks.last())
     }
 
-    /// The first offset of the log that has not been taken yet.
+    /// The first offset of the log that has not been applied yet.
     pub fn next_offset(&self) -> u64 {
         self.next_offset
     }
@@ -147,7 +148,7 @@ mod tests {
         let mut looks = Looks::default();
         assert_eq!(looks.apply(0, look("e", 1, 0)).unwrap().unwrap().version, 1);
         assert_eq!(looks.apply(3, look("other", 1, 0)).unwrap().unwrap().version, 4);
-        // Of two that saw the same, the log's order lets one through.
+        // Two looks are based on the same version; the first in the log counts.
         assert_eq!(looks.apply(5, look("e", 2, 1)).unwrap().unwrap().version, 6);
         let late = looks.apply(6, look("e", 2, 1)).unwrap();
         assert_eq!(late, Err(Refusal::Stale { experiment: "e".into(), based_on: 1, current: 6 }));
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_rule_is_not_passed_over() {
+    fn a_look_by_a_later_rule_is_not_skipped() {
         let mut looks = Looks::default();
         let later = LookRecord { rule_version: 2, ..look("e", 1, 0) };
         let refused = looks.apply(0, later).unwrap_err();

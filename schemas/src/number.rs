@@ -1,65 +1,65 @@
-//! Numbers as texts write them: the number that JSON keeps for a text, and its digits, taken apart without any
-//! rounding.
+//! Numbers written as text: the JSON number that represents a text, and the decimal digits of a text, parsed
+//! without rounding.
 
 use serde_json::Number;
 
-/// The first whole number behind which not every one is a double.
+/// 2^53. Above it, not every whole number is a double.
 const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
-/// The first that is too large for 64 bits.
+/// The first whole number that is too large for 64 bits.
 pub(crate) const TWO_TO_THE_64: f64 = 18_446_744_073_709_551_616.0;
 
-/// Why a text is no number that can be kept.
+/// Why a text cannot be represented as a number.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotKept {
+pub enum NumberError {
     /// An integer of more than 64 bits, or beyond every double.
     #[error("{0} is too large for a number; if it is a name, put it in quotes")]
     TooLarge(String),
-    /// Not zero, and closer to zero than every double.
+    /// Not zero, but closer to zero than any double.
     #[error("{0} is too small for a number; write 0")]
     TooSmall(String),
-    /// Of the size of integers, with digits that its double does not have.
+    /// In the range of 64-bit integers, with digits that its double does not have.
     #[error("{0} has more digits than a double; write a whole number without point and exponent")]
     TooPrecise(String),
     #[error("`{0}` is not a number")]
     NotANumber(String),
 }
 
-/// The number that `text` writes: an integer of up to 64 bits as it is, what has a point or an exponent as the
-/// nearest double. Among the whole numbers of 64 bits a double may be another than the text says: there the text
-/// must be what the double is, to as many digits as it has.
-pub fn read(text: &str) -> Result<Number, NotKept> {
-    let digits = Digits::of(text).ok_or_else(|| NotKept::NotANumber(text.to_owned()))?;
+/// Parses `text`: an integer of up to 64 bits is kept exactly; a number with a point or an exponent becomes the
+/// nearest double. From 2^53 to 2^64 the nearest double may differ from the text: there the text must equal the
+/// double, written with as many digits as the text has.
+pub fn read(text: &str) -> Result<Number, NumberError> {
+    let digits = Digits::of(text).ok_or_else(|| NumberError::NotANumber(text.to_owned()))?;
     if !text.contains(['.', 'e', 'E']) {
         let signed = text.parse::<i64>().map(Number::from);
         let integer = signed.or_else(|_| text.parse::<u64>().map(Number::from));
-        return integer.map_err(|_| NotKept::TooLarge(text.to_owned()));
+        return integer.map_err(|_| NumberError::TooLarge(text.to_owned()));
     }
-    let double: f64 = text.parse().map_err(|_| NotKept::NotANumber(text.to_owned()))?;
+    let double: f64 = text.parse().map_err(|_| NumberError::NotANumber(text.to_owned()))?;
     let magnitude = double.abs();
     if magnitude == 0.0 && !digits.digits.is_empty() {
-        return Err(NotKept::TooSmall(text.to_owned()));
+        return Err(NumberError::TooSmall(text.to_owned()));
     }
     if (EXACT_BELOW..=TWO_TO_THE_64).contains(&magnitude) {
         let as_many = format!("{double:.*e}", digits.digits.len().saturating_sub(1));
         if Digits::of(&as_many) != Some(digits) {
-            return Err(NotKept::TooPrecise(text.to_owned()));
+            return Err(NumberError::TooPrecise(text.to_owned()));
         }
     }
-    Number::from_f64(double).ok_or_else(|| NotKept::TooLarge(text.to_owned()))
+    Number::from_f64(double).ok_or_else(|| NumberError::TooLarge(text.to_owned()))
 }
 
-/// The digits of a number and the power of ten that they are multiplied by: `12.50` is 125 times 10^-1.
+/// The digits of a number and the power of ten that they are multiplied by: `12.50` is 125 * 10^-1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Digits {
     pub negative: bool,
-    /// From the first that is not zero to the last that is not; empty for zero.
+    /// From the first digit that is not zero to the last one that is not; empty for zero.
     pub digits: String,
-    /// 0 for zero. At the ends of its range where the text's own exponent lies beyond.
+    /// 0 for zero. `i64::MIN` or `i64::MAX` if the text's exponent is outside the range of `i64`.
     pub power: i64,
 }
 
 impl Digits {
-    /// Of `12`, `-0.5`, `+1.`, `.5`, `1e-6` or `1E+3`; `None` for what is no such number.
+    /// Parses `12`, `-0.5`, `+1.`, `.5`, `1e-6` or `1E+3`; `None` if the text has no such form.
     pub fn of(text: &str) -> Option<Digits> {
         let (negative, unsigned) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -84,7 +84,7 @@ impl Digits {
         Some(Digits { negative, digits, power: exponent.saturating_sub(behind_point) })
     }
 
-    /// The magnitude times 10^`places`; `None` if that is not whole or has more than 38 digits.
+    /// Returns the magnitude times 10^`places`; `None` if that is not whole or has more than 38 digits.
     pub fn scaled(&self, places: i64) -> Option<u128> {
         const DIGITS_MAX: u64 = 38;
         if self.digits.is_empty() {
@@ -98,7 +98,7 @@ impl Digits {
     }
 }
 
-/// Saturates: beyond 64 bits a power of ten is beyond every use as well.
+/// Parses an exponent. It saturates: no use has a power of ten of more than 64 bits.
 fn read_exponent(text: &str) -> Option<i64> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -140,19 +140,19 @@ mod tests {
         for text in
             ["18446744073709551616", "1180591620717411303424", "-9223372036854775809", "1e400", "-1e400"]
         {
-            assert_eq!(refused(text), NotKept::TooLarge(text.to_owned()));
+            assert_eq!(refused(text), NumberError::TooLarge(text.to_owned()));
         }
         for text in
             ["9007199254740993.0", "9.007199254740993e15", "-9007199254740992.5", "18446744073709551615e0"]
         {
-            assert_eq!(refused(text), NotKept::TooPrecise(text.to_owned()));
+            assert_eq!(refused(text), NumberError::TooPrecise(text.to_owned()));
         }
-        assert_eq!(refused("1e-400"), NotKept::TooSmall("1e-400".to_owned()));
-        assert_eq!(refused("1_000"), NotKept::NotANumber("1_000".to_owned()));
+        assert_eq!(refused("1e-400"), NumberError::TooSmall("1e-400".to_owned()));
+        assert_eq!(refused("1_000"), NumberError::NotANumber("1_000".to_owned()));
     }
 
     #[test]
-    fn a_number_is_taken_apart() {
+    fn a_number_is_split_into_digits_and_a_power_of_ten() {
         let of = |text: &str| Digits::of(text).map(|it| (it.negative, it.digits, it.power));
         for (text, negative, digits, power) in [
             ("12", false, "12", 0),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn scaling_is_exact_or_not_done() {
+    fn scaling_is_exact_or_refused() {
         let scaled = |text: &str, places| Digits::of(text).unwrap().scaled(places);
         assert_eq!(scaled("12.5", 1), Some(125));
         assert_eq!(scaled("12.5", 6), Some(12_500_000));

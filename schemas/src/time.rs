@@ -1,4 +1,4 @@
-//! Time as every contract carries it: microseconds since 1970-01-01 UTC. Nothing here reads a clock.
+//! The time format of all contracts: microseconds since 1970-01-01 UTC. Nothing here reads a clock.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Microseconds since the Unix epoch, UTC. From 0 (1970) to [`Micros::MAX`] (the end of the year 2261, which
-/// every store on the path can hold).
+/// every store on the path can represent).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Micros(i64);
@@ -33,7 +33,7 @@ impl Micros {
         }
     }
 
-    /// From RFC 3339, any offset; digits beyond the microsecond are cut off.
+    /// Parses RFC 3339 with any offset. Digits beyond the microsecond are cut off.
     pub fn parse(text: &str) -> Result<Micros, NotATime> {
         let stamp: Timestamp = text.parse().map_err(|_| NotATime::NotRfc3339 { text: text.to_owned() })?;
         Micros::new(stamp.as_microsecond())

@@ -1,36 +1,38 @@
-//! The topics: their names, how many partitions they are made with, and the settings that the contracts
+//! The topics: their names, the number of partitions they are created with, and the settings that the contracts
 //! depend on.
 
-/// Events that units were shown a variant. Keyed by the unit id.
+/// Exposures: units were shown a variant. Keyed by the unit id.
 pub const EXPOSURES: &str = "exposures";
-/// Events that units did something. Keyed by the unit id.
+/// Conversions: units did something. Keyed by the unit id.
 pub const CONVERSIONS: &str = "conversions";
-/// Events that two ids are one unit. Keyed by the `from` unit id.
+/// Aliases: two ids are one unit. Keyed by the `from` unit id.
 pub const ALIASES: &str = "aliases";
-/// Messages that could not become rows, with their origin in the headers and as the key.
+/// Messages that could not become rows. Their origin is in the headers and in the message key.
 pub const DEAD_LETTERS: &str = "dead_letters";
-/// The log of definitions. One partition, kept for ever; keyed by the definition's key.
+/// The log of definitions. One partition, kept forever; keyed by the definition's key.
 pub const DEFINITIONS: &str = "definitions";
-/// The log of looks. One partition, kept for ever; keyed by the experiment's key.
+/// The log of looks. One partition, kept forever; keyed by the experiment's key.
 pub const LOOKS: &str = "looks";
 
-/// Headers of a dead letter: where it came from and why it is one. All are text.
+/// The headers of a dead letter: where it came from and why it was refused. All are text.
 pub mod dead_letter_headers {
     pub const TOPIC: &str = "origin_topic";
     pub const PARTITION: &str = "origin_partition";
     pub const OFFSET: &str = "origin_offset";
-    /// The consumer's epoch: of a topic that was made anew, offsets come twice. Earlier builds did not send it.
+    /// The consumer's epoch: after a topic is created again, its offsets repeat. Earlier builds did not send
+    /// it.
     pub const EPOCH: &str = "origin_epoch";
     pub const REASON: &str = "reason";
-    /// A word for counting: `truncated`, `unknown_schema`, `out_of_range`, ...
+    /// The code of the reason, for counting: `truncated`, `unknown_schema`, `out_of_range`, ...
     pub const CODE: &str = "code";
-    /// How many bytes the message had. A dead letter that carries fewer was cut to fit and cannot be replayed.
+    /// The size of the message in bytes. A dead letter that carries fewer was cut to fit and cannot be
+    /// replayed.
     pub const PAYLOAD_BYTES: &str = "payload_bytes";
-    /// The code of a record, with the key of a dead letter and no payload, that says that it was replayed.
+    /// The code of a record that marks a dead letter as replayed: it has the dead letter's key and no payload.
     pub const REPLAYED: &str = "replayed";
 }
 
-/// How a topic is made.
+/// How a topic is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Topic {
     pub name: &'static str,
@@ -38,15 +40,15 @@ pub struct Topic {
     pub settings: &'static [(&'static str, &'static str)],
 }
 
-/// The broker's clock, so that replayed history is not expired by retention the moment it arrives.
+/// Timestamps are the broker's, so that retention does not expire replayed history the moment it arrives.
 const EVENTS: &[(&str, &str)] = &[
     ("message.timestamp.type", "LogAppendTime"),
     ("cleanup.policy", "delete"),
-    // 7 days: the time in which a consumer that is down loses nothing.
+    // 7 days: a consumer that is down for less loses nothing.
     ("retention.ms", "604800000"),
 ];
 
-/// One log in order, whose beginning every reader needs.
+/// An ordered log that every reader reads from its beginning.
 const LOG: &[(&str, &str)] = &[
     ("message.timestamp.type", "LogAppendTime"),
     ("cleanup.policy", "delete"),
@@ -61,7 +63,7 @@ pub const TOPICS: [Topic; 6] = [
     Topic {
         name: DEAD_LETTERS,
         partitions: 4,
-        // 30 days: the time in which somebody looks at them.
+        // 30 days: the time to look into dead letters.
         settings: &[
             ("message.timestamp.type", "LogAppendTime"),
             ("cleanup.policy", "delete"),

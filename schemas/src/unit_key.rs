@@ -1,5 +1,6 @@
-//! The key of a unit: one number for its type and its id, by which tables join and count. Two units may have the
-//! same key (at 10^9 units, with a chance of 2.7 %), so what deletes or forgets a unit compares its type and its id.
+//! The key of a unit: one number for its type and its id, which tables join and count by. Two units may have
+//! the same key (at 10^9 units, with a probability of 2.7 %), so code that deletes or forgets a unit compares
+//! its type and its id.
 
 use std::fmt;
 
@@ -7,13 +8,13 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::event::{Alias, Conversion, Exposure, Pairs, Unit};
 
-/// Between type and id; no type contains it.
+/// The byte between the type and the id. No type contains it.
 const SEPARATOR: u8 = 0;
-/// What is hashed without asking for memory; an id may be longer.
+/// The longest input, in bytes, that is hashed without an allocation. An id may be longer.
 const SHORT_BYTES_MAX: usize = 64;
 
-/// `xxh3_64` of the type's bytes, a zero byte and the id's bytes, under seed 0. The vectors in `schemas/vectors`
-/// fix it, and ClickHouse's function `xxh3` gives the same.
+/// `xxh3_64` of the type's bytes, a zero byte and the id's bytes, with seed 0. The test vectors in
+/// `schemas/vectors` fix it, and ClickHouse's function `xxh3` returns the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnitKey(u64);
 
@@ -36,7 +37,7 @@ impl UnitKey {
     }
 }
 
-/// Hexadecimal, as the vectors have it.
+/// Writes 16 hexadecimal digits, as in the test vectors.
 impl fmt::Display for UnitKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:016x}", self.0)
@@ -48,7 +49,7 @@ impl Exposure<'_> {
         UnitKey::of(&self.unit_type, &self.unit_id)
     }
 
-    /// Of the ids in `other_ids`, in their order.
+    /// Returns the keys of the ids in `other_ids`, in their order.
     pub fn carried_keys(&self) -> impl Iterator<Item = UnitKey> {
         keys_of(&self.other_ids)
     }
@@ -59,7 +60,7 @@ impl Conversion<'_> {
         UnitKey::of(&self.unit_type, &self.unit_id)
     }
 
-    /// Of the ids in `other_ids`, in their order.
+    /// Returns the keys of the ids in `other_ids`, in their order.
     pub fn carried_keys(&self) -> impl Iterator<Item = UnitKey> {
         keys_of(&self.other_ids)
     }

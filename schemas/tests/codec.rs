@@ -1,4 +1,4 @@
-//! The codec against the Avro library, which knows nothing of ours but the schema files.
+//! Compares the codec with the Avro library, which shares nothing with it but the schema files.
 
 mod common;
 
@@ -22,8 +22,8 @@ fn schema(text: &str) -> Schema {
 
 #[test]
 fn fingerprints_are_those_of_the_schema_files() {
-    // The library's canonical form keeps `{"type": "string"}` where a logical type stood; the specification's
-    // (rule PRIMITIVES) says `"string"`. Without logical types the two agree.
+    // The library's canonical form keeps `{"type": "string"}` for a type with a logical type; the
+    // specification's (rule PRIMITIVES) has `"string"`. Without logical types the two agree.
     let of = |text: &str| {
         let plain = without_logical_types(serde_json::from_str(text).unwrap());
         let bytes = schema(&plain.to_string()).fingerprint::<Rabin>().bytes;
@@ -74,7 +74,7 @@ fn unit_id() -> impl Strategy<Value = String> {
 }
 
 fn pairs() -> impl Strategy<Value = Pairs<'static>> {
-    // `x.` keeps the names apart from unit types, which have no such prefix below.
+    // The prefix `x.` makes the names different from the unit types below, which do not have it.
     vec(("x\\.[a-z0-9]{1,20}", "\\PC{1,30}"), 0..6).prop_map(Pairs::from_iter)
 }
 
@@ -183,7 +183,7 @@ proptest! {
         let mut bytes = ours[..HEADER_BYTES].to_vec();
         let schema = schema_of(&event);
         bytes.extend(GenericDatumWriter::builder(&schema).build().unwrap().write_value_to_vec(value(&event)).unwrap());
-        // The library's maps have no order; so compare as the library sees them.
+        // The library's maps have no order, so the events are compared as the library's values.
         let read = decode(&event, &bytes).unwrap();
         prop_assert_eq!(value(&read), value(&event));
     }
@@ -235,7 +235,7 @@ fn refusals_name_what_is_wrong() {
     );
     assert_eq!(
         refused(&[0, 0, 0, 0, 7, 1, 2, 3]),
-        ("unknown_schema", "written with schema 7 of a registry, and none is asked here".to_owned())
+        ("unknown_schema", "written with schema 7 of a registry, and no registry is used here".to_owned())
     );
     assert_eq!(refused(&bytes[..40]), ("truncated", "ends inside `event_id`, at byte 11".to_owned()));
     let mut longer = bytes.clone();
@@ -249,7 +249,7 @@ fn refusals_name_what_is_wrong() {
 }
 
 #[test]
-fn a_decimal_takes_as_few_bytes_as_hold_it() {
+fn a_decimal_has_as_few_bytes_as_possible() {
     for (text, expected) in [
         ("0", &[0x00][..]),
         ("-0.000001", &[0xFF]),

@@ -1,10 +1,10 @@
-//! Definition files as people write them: what is taken, and what exactly is said, with line and field, about
-//! what is not.
+//! Definition files as people write them: what is accepted, and the exact error, with line and field, for
+//! what is refused.
 
 use schemas::definition::{Definition, parse_file};
 
-/// The file's errors, one a line, or what it holds.
-fn told(text: &str) -> String {
+/// Returns the errors of a file, one per line, or the kinds and keys of its definitions.
+fn parse_result(text: &str) -> String {
     match parse_file(text) {
         Ok(definitions) => definitions
             .iter()
@@ -17,10 +17,10 @@ fn told(text: &str) -> String {
 
 #[track_caller]
 fn check(text: &str, expected: &str) {
-    assert_eq!(told(text), expected, "\n{text}");
+    assert_eq!(parse_result(text), expected, "\n{text}");
 }
 
-/// An experiment in which the lines are worth telling.
+/// An experiment with comments, blank lines and nested fields, for tests of line numbers.
 const YAML: &str = "\
 # The button.
 kind: experiment
@@ -73,7 +73,7 @@ const JSON: &str = r#"
 }
 "#;
 
-/// `YAML` or `JSON` with one part replaced, which is there once.
+/// Returns `YAML` or `JSON` with `part`, which must occur once, replaced.
 fn with(text: &str, part: &str, replacement: &str) -> String {
     assert_eq!(text.matches(part).count(), 1, "{part}");
     text.replace(part, replacement)
@@ -101,7 +101,7 @@ fn every_way_to_put_definitions_into_a_file() {
 }
 
 #[test]
-fn nothing_in_the_file() {
+fn a_file_without_definitions_is_refused() {
     for text in ["", "\n\n", "# Later.\n", "---\n", "---\n---\n", "[]", "null", "~"] {
         check(text, "line 1: the file holds no definition");
     }
@@ -203,14 +203,14 @@ fn lines_of_nested_fields_in_json() {
             "\"5000\"\n",
             "line 9: variants[1].weight: must be a percentage such as 50% or 33.33%, or basis points: 0 to 10000, 10000 being everything, not the text `5000`",
         ),
-        // The line is that of the name.
+        // The line of the name, not of the value.
         ("\t\t\"control\",", "\t\t7,", "line 12: control: must be text, not the number 7; put it in quotes"),
         ("\"refund\"", "null", "line 15: metrics.guardrails[0]: must be text, not nothing (null)"),
         ("[\"refund\"]", "\"refund\"", "line 15: metrics.guardrails: must be a list, not the text `refund`"),
         (
             "\"kind\"",
             "\"Kind\"",
-            // That of the whole definition, which begins with its brace.
+            // The line of the whole definition, which begins with its brace.
             "line 2: the definition has no `kind`: one of flag, experiment, layer, metric, list, settings",
         ),
     ] {
@@ -224,7 +224,7 @@ fn weights_within_a_file() {
         &with(YAML, "weight: 5000\n  #", "weight: 5001\n  #"),
         "line 5: variants: the weights add up to 100.01%, 1 basis point too many",
     );
-    // Whether less will do depends on what holds already; the log's rule says so.
+    // Whether a smaller sum is allowed depends on the current definition, so the log's rule decides it.
     check(&with(YAML, "weight: 5000\n  #", "weight: 4999\n  #"), "experiment button");
 }
 
@@ -266,7 +266,7 @@ fn a_name_given_twice() {
         &with(YAML, "  primary: purchase\n", "  primary: purchase\n  primary: visit\n"),
         "line 17: metrics.primary: is given twice",
     );
-    // A point in a name is no step into a map.
+    // A point in a name does not separate two fields.
     check(
         "kind: flag\nkey: a\nvalue_type: json\nvariants:\n- key: x\n  value: {a.b: 1, a: {b: 1}}\ndefault_variant: x\n",
         "flag a",
@@ -274,7 +274,7 @@ fn a_name_given_twice() {
 }
 
 #[test]
-fn what_yaml_has_and_definitions_do_not() {
+fn yaml_features_that_definitions_do_not_use_are_refused() {
     check(
         "kind: layer\nkey: &k a\n",
         "line 2: key: anchors are not used in definitions; write the value out where it is needed",
@@ -292,10 +292,10 @@ fn what_yaml_has_and_definitions_do_not() {
     check("!layer\nkey: a\n", "line 1: tags are not used in definitions; leave it out");
     check("kind: layer\nkey: a\n7: b\n", "line 3: 7: a name must be text; put it in quotes");
     check("kind: layer\nkey: a\n? [b]\n: c\n", "line 3: ?: a name must be text");
-    // Ten lists, each of ten times the one before.
+    // Ten lists, each with ten references to the one before.
     let laughs: String =
         (1..10).map(|n| format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 10].join(", "))).collect();
-    assert!(told(&format!("a0: &a0 [x]\n{laughs}")).starts_with("line 1: a0: anchors are not used"));
+    assert!(parse_result(&format!("a0: &a0 [x]\n{laughs}")).starts_with("line 1: a0: anchors are not used"));
 }
 
 #[test]
@@ -380,7 +380,7 @@ fn numbers_keep_their_value_or_are_refused() {
 }
 
 #[test]
-fn what_is_no_yaml_at_all() {
+fn a_text_that_is_not_yaml_is_refused() {
     let says = |text: &str, line: usize, what: &str| {
         check(text, &format!("line {line}: neither YAML nor JSON: {what}"));
     };
@@ -439,7 +439,7 @@ owner: *nobody
 }
 
 #[test]
-fn nesting_has_an_end() {
+fn the_depth_of_nesting_is_bounded() {
     let deep = |levels: usize, open: &str, close: &str| {
         format!(
             "kind: flag\nkey: f\nvalue_type: json\ndefault_variant: x\nvariants:\n- key: x\n  value: {}1{}\n",
@@ -447,7 +447,7 @@ fn nesting_has_an_end() {
             close.repeat(levels)
         )
     };
-    // The value itself is the third level, in a variant in a list.
+    // The value itself is at the third level, in a variant in a list.
     check(&deep(61, "[", "]"), "flag f");
     let place = "[0]".repeat(61);
     let error = format!("line 7: variants[0].value{place}: nests deeper than 64");
@@ -455,7 +455,7 @@ fn nesting_has_an_end() {
     check(&deep(200, "[", "]"), &error);
     check(&deep(300, "[", "]"), "line 7: neither YAML nor JSON: recursion limit exceeded");
     check(&deep(100_000, "[", "]"), "line 7: neither YAML nor JSON: recursion limit exceeded");
-    // Not an overflow of the stack, whatever the way.
+    // No form overflows the stack.
     check(
         &format!("kind: layer\nkey: a\nowner:\n  {}b\n", "- ".repeat(100_000)),
         &format!("line 4: owner{}: nests deeper than 64", "[0]".repeat(63)),
@@ -536,12 +536,12 @@ fn tabs_separate_and_do_not_indent() {
     ] {
         check(text, &format!("line {line}: neither YAML nor JSON: a tab is no indentation; use spaces"));
     }
-    // A list in a list needs columns, which a tab does not give.
+    // A list in a list needs a column, which a tab does not define.
     check(
         "-\t- kind: layer\n",
         "line 1: neither YAML nor JSON: '-' must be followed by a valid YAML whitespace",
     );
-    // Lines and fields are those of the file.
+    // Errors have the lines and fields of the file.
     check(
         "kind:\tlayer\nkey:\ta b\nowner:\t7\n",
         "line 2: key: `a b` is not a key: 1 to 64 of the characters A-Z a-z 0-9 . _ -",

@@ -1,5 +1,5 @@
-//! Whatever stands in the definitions log: no reader panics, all readers hold the same, and what experiments
-//! own they own alone.
+//! For any definitions log: no reader panics, all readers derive the same definitions, and no two experiments
+//! own the same slots.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use schemas::definition::{Accepted, Change, Definition, Definitions, Experiment,
 use schemas::{BucketRange, Uuid};
 use serde_json::{Value, json};
 
-/// What a writer does: a definition, and what it believes to hold.
+/// What a writer proposes: a definition, and the version that it is based on.
 #[derive(Clone, Debug)]
 struct Proposal {
     kind: &'static str,
     definition: String,
     key: String,
-    /// The version that holds, or another.
+    /// `None`: the current version. Otherwise another one.
     based_on: Option<Index>,
     rule_version: u32,
 }
@@ -42,7 +42,7 @@ fn experiment() -> impl Strategy<Value = (&'static str, String, String)> {
             let mut cuts = cuts;
             cuts.sort_unstable();
             let range = |lo: u32, hi: u32| if lo < hi { json!([[lo, hi]]) } else { json!([]) };
-            // Often one whole, now and then with a gap.
+            // The two ranges are often adjacent, and sometimes have a gap between them.
             let middle = if cuts[0] % 500_000 == 0 { cuts[1] } else { cuts[2] };
             let mut variants = vec![
                 json!({"key": "a", "weight": cuts[1] / 100, "ranges": range(0, cuts[1])}),
@@ -68,7 +68,7 @@ fn experiment() -> impl Strategy<Value = (&'static str, String, String)> {
         })
 }
 
-/// What rule 2 adds to an experiment, mostly nothing.
+/// The fields that rule 2 adds to an experiment; mostly none.
 fn later_fields() -> impl Strategy<Value = Value> {
     let schedule = json!({"schedule": {"start": "2026-02-01T00:00:00Z", "end": "2026-03-01T00:00:00Z"}});
     prop_oneof![
@@ -125,7 +125,7 @@ fn proposal() -> impl Strategy<Value = Proposal> {
     )
 }
 
-/// Takes the records from `from` on; what it said to each.
+/// Applies the records, and returns the verdict on each.
 fn read(definitions: &mut Definitions, records: &[(u64, Change)]) -> Vec<String> {
     records
         .iter()
@@ -161,9 +161,9 @@ proptest! {
     ) {
         let mut first = Definitions::default();
         let mut records = Vec::new();
-        let mut said = Vec::new();
+        let mut verdicts = Vec::new();
         let mut versions: BTreeMap<(bool, String), u64> = BTreeMap::new();
-        // What the rest needs, most of the time.
+        // The definitions that the others need, in most cases.
         let basis = [("metric", json!({"key": "m", "event": "buy", "type": "count"})), ("layer", json!({"key": "l"}))]
             .map(|(kind, definition)| {
                 let (kind, definition, key) = json_proposal(kind, definition);
@@ -192,7 +192,7 @@ proptest! {
             if verdict == format!("version {}", offset + 1) {
                 versions.insert(place, offset + 1);
             }
-            // By rule 2 nothing is measured otherwise under an experiment that runs.
+            // Under rule 2, no accepted change alters what a metric of a running experiment measures.
             if change.rule_version == 2 && change.kind == "metric" && first.version() == offset + 1 {
                 let named = |experiment: &Experiment| experiment.metrics.primary.as_str() == change.key;
                 let metrics = |version| match first.at_version(version).map(|accepted| &accepted.definition) {
@@ -204,7 +204,7 @@ proptest! {
                     "{} was changed under an experiment", change.key
                 );
             }
-            said.push(verdict);
+            verdicts.push(verdict);
             records.push((offset, change));
 
             let now: Vec<&Experiment> = running(&first).collect();
@@ -221,9 +221,10 @@ proptest! {
                 }
             }
         }
-        // A second reads it all at once; a third took the first's state over somewhere on the way.
+        // A second reader reads everything at once; a third continues from a copy of the state somewhere on
+        // the way.
         let mut second = Definitions::default();
-        prop_assert_eq!(&read(&mut second, &records), &said);
+        prop_assert_eq!(&read(&mut second, &records), &verdicts);
         prop_assert_eq!(state(&second), state(&first));
         let (early, late) = records.split_at(joins.index(records.len()));
         let mut third = Definitions::default();

@@ -1,4 +1,5 @@
-//! The rule of the definitions log: what is accepted after what, and the exact reason where it is not.
+//! The rules of the definitions log: which change is accepted after which, and the exact reason of each
+//! refusal.
 
 mod change_log;
 
@@ -78,11 +79,11 @@ fn a_change_is_based_on_what_holds() {
     assert_eq!(on("layer", "l", 3), Ok(5));
     assert_eq!(on("layer", "l", 0), moved_on("l", 0, 3));
     assert_eq!(on("layer", "l", 2), moved_on("l", 2, 3));
-    // A version that is still to come.
+    // A future version.
     assert_eq!(on("layer", "l", 5), moved_on("l", 5, 3));
-    // A metric of that name is another thing.
+    // A metric may have the same key as a layer.
     assert_eq!(on("layer", "m", 1), moved_on("m", 1, 0));
-    // That it moved on is said before what else is wrong.
+    // A stale version is reported before any other problem.
     let change = Change { based_on: 0, author: String::new(), ..log.change("layer", json!({"key": "l"})) };
     assert_eq!(log.clone().take(&change), moved_on("l", 0, 3));
 }
@@ -103,7 +104,7 @@ fn of_two_writers_on_one_version_the_first_wins_for_every_reader() {
             assert_eq!(reader.read.version(), 6);
             assert_eq!(reader.read.at_version(7), None);
         }
-        // One that reads from the beginning later holds the same.
+        // A reader that starts later at the beginning derives the same definitions.
         assert!(readers[0].read.iter().eq(readers[1].read.iter()));
     }
 }
@@ -161,7 +162,7 @@ fn every_step_from_state_to_state() {
         ("archived", &[]),
     ] {
         for to in STATES {
-            // To run again is a new phase.
+            // Running again opens a new phase.
             let phase = if (from, to) == ("stopped", "running") { 2 } else { 1 };
             let verdict = Log::with_experiment(from)
                 .propose("experiment", experiment(json!({"state": to, "phase": phase})))
@@ -199,7 +200,7 @@ fn what_stays_once_it_has_run() {
         let changed = with(experiment(json!({"state": "draft"})), fields);
         Log::with_experiment("draft").check("experiment", changed, open);
     }
-    // The salt is the key unless it was said; saying so changes nothing.
+    // The default salt is the key; writing it out changes nothing.
     Log::with_experiment("running").check("experiment", experiment(json!({"salt": "e"})), Ok(()));
     let words = json!({"owner": "bob", "hypothesis": "it helps", "description": "on the web"});
     Log::with_experiment("running").check("experiment", experiment(words), Ok(()));
@@ -282,12 +283,12 @@ fn no_bucket_changes_its_owner_in_one_step() {
         ))
     };
     let steps = [
-        // `a` cannot grow into `b`, not by a single bucket's hundred,
+        // `a` cannot take buckets of `b`, not even a hundred of them,
         (
             json!([variant("a", &[[0, 500_100]]), variant("b", &[[500_100, 1_000_000]])]),
             taken(0, "[0, 500100)", "b"),
         ),
-        // nor can a third take from them,
+        // nor can a third variant take buckets of either,
         (
             json!([
                 variant("a", &[[0, 400_000]]),
@@ -296,15 +297,15 @@ fn no_bucket_changes_its_owner_in_one_step() {
             ]),
             taken(2, "[400000, 500000)", "a"),
         ),
-        // nor can two change places.
+        // nor can two variants exchange their ranges.
         (
             json!([variant("a", &[[500_000, 1_000_000]]), variant("b", &[[0, 500_000]])]),
             taken(0, "[500000, 1000000)", "b")
                 .map_err(|first| first + "; " + &taken(1, "[0, 500000)", "a").unwrap_err()),
         ),
-        // `b` frees some,
+        // `b` frees some buckets,
         (json!([variant("a", &[[0, 500_000]]), variant("b", &[[500_000, 600_000]])]), Ok(())),
-        // `a` and a third take them,
+        // `a` and a third variant take them,
         (
             json!([
                 variant("a", &[[0, 500_000], [900_000, 1_000_000]]),
@@ -313,7 +314,7 @@ fn no_bucket_changes_its_owner_in_one_step() {
             ]),
             Ok(()),
         ),
-        // `b` is dropped, which hands nothing on,
+        // `b` is dropped, but its buckets are not given to another variant
         (
             json!([variant("a", &[[0, 600_000]]), variant("c", &[[600_000, 900_000]])]),
             taken(0, "[0, 600000)", "b"),
@@ -346,7 +347,7 @@ fn a_later_rule_stops_the_reader() {
                  to {RULE_VERSION}: install a newer build"
             )
         );
-        // It has not gone past it.
+        // The reader has not passed the record.
         assert_eq!((log.read.next_offset(), log.read.version()), (4, 4));
     }
     assert_eq!(log.propose("layer", json!({"key": "x"})), Ok(5));
@@ -378,7 +379,7 @@ fn every_version_is_remembered() {
 fn a_record_that_is_no_change_takes_its_offset() {
     let mut log = Log::furnished();
     log.read.skip(4);
-    // Offsets have holes where the broker keeps its own records.
+    // Offsets have gaps where the broker stores its own records.
     log.read.skip(7);
     assert_eq!((log.read.next_offset(), log.read.version()), (8, 4));
     log.offset = 8;

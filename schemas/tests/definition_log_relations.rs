@@ -1,4 +1,4 @@
-//! How definitions hold each other on the log: layers and their slots, prerequisites, names.
+//! How definitions of the log depend on each other: layers and their slots, prerequisites, keys.
 
 mod change_log;
 
@@ -31,17 +31,17 @@ fn experiments_in_a_layer_share_no_slot() {
     log.check("experiment", in_layer("e", "running", [0, 500_000]), Ok(()));
     let overlap = Err("slot_ranges: [499900, 700000) holds slots of `e`");
     log.check("experiment", in_layer("g", "running", [499_900, 700_000]), overlap);
-    // A draft may wish.
+    // A draft may claim slots that another experiment owns.
     log.check("experiment", in_layer("g", "draft", [499_900, 700_000]), Ok(()));
     log.check("experiment", in_layer("g", "running", [499_900, 700_000]), overlap);
     log.check("experiment", in_layer("g", "running", [500_000, 700_000]), Ok(()));
-    // Another layer is another space.
+    // The slots of another layer are independent.
     log.check(
         "experiment",
         experiment(json!({"key": "h", "layer": "k", "slot_ranges": [[0, 1_000_000]]})),
         Ok(()),
     );
-    // One that is stopped may run again, so it keeps its slots; one that is archived frees them.
+    // A stopped experiment may run again, so it keeps its slots; an archived one frees them.
     log.check("experiment", in_layer("e", "stopped", [0, 500_000]), Ok(()));
     log.check(
         "experiment",
@@ -50,7 +50,7 @@ fn experiments_in_a_layer_share_no_slot() {
     );
     log.check("experiment", in_layer("e", "archived", [0, 500_000]), Ok(()));
     log.check("experiment", in_layer("i", "running", [0, 100]), Ok(()));
-    // Growing into free slots is a change of who sees what; into another's it is refused.
+    // Taking free slots is a change of the allocation; taking the slots of another experiment is refused.
     let grown = |hi: u32| with(in_layer("i", "running", [0, hi]), json!({"phase": 2}));
     log.check("experiment", grown(500_100), Err("slot_ranges: [0, 500100) holds slots of `g`"));
     log.check("experiment", grown(500_000), Ok(()));
@@ -81,7 +81,7 @@ fn prerequisites_are_there_and_wait_for_nobody_in_a_circle() {
     );
     log.check("flag", flag(json!({})), Ok(()));
     log.check("flag", waits("g", &[("f", "up")]), Err("prerequisites[0]: `f` has no variant `up`"));
-    // An experiment is a flag too.
+    // An experiment can be a prerequisite, too.
     log.check("flag", waits("g", &[("e", "b"), ("f", "on")]), Ok(()));
     log.check("flag", waits("h", &[("g", "on")]), Ok(()));
     log.check(

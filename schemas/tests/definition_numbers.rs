@@ -1,11 +1,11 @@
-//! Numbers in definitions on their whole way: from a file (JSON or YAML) onto the log, read from there, exported,
-//! and applied again. Each is the same number at every station, and nothing is ever a change of itself.
+//! Numbers in definitions, from a file (JSON or YAML) to the log, read from there, exported, and applied
+//! again. Each number stays the same at every step, and an exported definition is never a change of itself.
 
 use schemas::Uuid;
 use schemas::definition::{Change, Definition, Definitions, RULE_VERSION, parse_file};
 use serde_json::{Number, Value, json};
 
-/// What a reader of the log holds after this definition alone.
+/// Returns the definition that a reader has after applying a log with only this definition.
 fn through_the_log(definition: &Definition) -> Definition {
     let change = Change {
         change_id: Uuid::from_u128(1),
@@ -34,7 +34,7 @@ fn values(definition: &Definition) -> Vec<Value> {
     }
 }
 
-/// A flag with these values, as text, which both formats read alike.
+/// Returns a flag with these values, in JSON and in YAML.
 fn flag(value_type: &str, numbers: &[String]) -> [String; 2] {
     let json = |(index, number): (usize, &String)| format!("{{\"key\": \"v{index}\", \"value\": {number}}}");
     let yaml = |(index, number): (usize, &String)| format!("- key: v{index}\n  value: {number}\n");
@@ -72,9 +72,9 @@ fn double(number: f64) -> Number {
     Number::from_f64(number).unwrap()
 }
 
-/// 9163.45371808552, 3.013591007694624e-9 and 0.000408151054974514 were what the log gave back.
+/// A fixed bug: the log returned 9163.45371808552, 3.013591007694624e-9 and 0.000408151054974514.
 #[test]
-fn doubles_that_changed_on_their_way() {
+fn doubles_that_once_changed_stay_the_same() {
     check(
         "number",
         &[
@@ -111,7 +111,7 @@ fn the_ends_of_every_range() {
 }
 
 #[test]
-fn what_would_have_to_be_rounded_is_refused_by_line_and_field() {
+fn a_number_that_would_have_to_be_rounded_is_refused_with_line_and_field() {
     for (value_type, number, why) in [
         ("number", "1e400", "1e400 is too large for a number; if it is a name, put it in quotes"),
         ("number", "-1e400", "-1e400 is too large for a number; if it is a name, put it in quotes"),
@@ -131,7 +131,7 @@ fn what_would_have_to_be_rounded_is_refused_by_line_and_field() {
             "9007199254740993.0",
             "9007199254740993.0 has more digits than a double; write a whole number without point and exponent",
         ),
-        // Whole, and still no integer of 64 bits with a sign.
+        // A whole number, but not a signed 64-bit integer.
         ("integer", "18446744073709551615", "18446744073709551615 is not of the flag's value_type"),
         ("integer", "5.0", "5.0 is not of the flag's value_type"),
     ] {
@@ -162,7 +162,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A finite double of any size, or one between 0 and 1 as people write them.
+    /// Returns a finite double of any magnitude, or one between 0 and 1 as people write them.
     fn double(&mut self) -> f64 {
         let any = f64::from_bits(self.bits());
         if any.is_finite() && self.bits() & 1 == 0 {
@@ -172,7 +172,7 @@ impl Random {
         }
     }
 
-    /// With its text: shortest, with 17 digits, or an integer of 64 bits.
+    /// Returns a number and its text: the shortest one, one with 17 digits, or a 64-bit integer.
     fn number(&mut self) -> (String, Number) {
         let double = self.double();
         match self.bits() % 4 {
@@ -200,7 +200,8 @@ fn any_number_stays_itself() {
     }
 }
 
-/// Rates and thresholds too: a plan cannot change any more, so one that was read as another was refused.
+/// A fixed bug, for rates and thresholds: a plan cannot change after the start, so a plan that was read with
+/// another number was refused.
 #[test]
 fn an_experiment_is_never_a_change_of_itself() {
     for seed in 0..200 {

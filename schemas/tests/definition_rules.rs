@@ -1,5 +1,5 @@
-//! The rules of the definitions log beside each other: what a record of rule 1 says stays what it was, and which
-//! rule a writer's change needs.
+//! The rules of the definitions log compared: a record of rule 1 keeps its verdict, and a writer's change
+//! names the lowest rule that it needs.
 
 mod change_log;
 
@@ -7,7 +7,7 @@ use change_log::*;
 use schemas::definition::{Change, Definition, Definitions, Kind, Rule};
 use serde_json::{Value, json};
 
-/// Records as builds that knew rule 1 alone wrote them, with the verdicts that those builds gave.
+/// Records that builds that knew only rule 1 wrote, with the verdicts of those builds.
 const RULE_1: &str = include_str!("definitions/rule_1.jsonl");
 
 #[test]
@@ -20,16 +20,16 @@ fn records_of_rule_1_are_read_and_judged_as_when_they_were_written() {
         assert_eq!(change.rule_version, 1);
         let judged = match definitions.apply(offset, &change).unwrap() {
             Ok(accepted) => {
-                // What a writer wrote through its types is written again to the byte.
+                // A definition that a writer's types wrote is written again with the same bytes.
                 if change.key != "by-hand" {
                     assert_eq!(accepted.definition.to_json(), change.definition);
                 }
                 json!({"accepted": accepted.version})
             }
-            // In the words of now.
+            // The error texts have changed since.
             Err(refusal) => {
-                let said = refusal.to_string();
-                json!({"refused": said.replace("clone it under another key", "make a new key for it")})
+                let error = refusal.to_string();
+                json!({"refused": error.replace("clone it under another key", "make a new key for it")})
             }
         };
         assert_eq!(judged, verdict, "{line}");
@@ -38,7 +38,7 @@ fn records_of_rule_1_are_read_and_judged_as_when_they_were_written() {
     assert_eq!(definitions.version(), 36);
 }
 
-/// The rule that a writer names in a change to this definition.
+/// Returns the rule that a writer names in a change to this definition.
 fn rule_for(log: &Log, kind: &str, definition: Value) -> Rule {
     log.read.rule_for(&Definition::from_json(Kind::parse(kind).unwrap(), definition).unwrap())
 }
@@ -85,18 +85,18 @@ fn what_a_metric_measures_stays_under_an_experiment_that_has_looks() {
             assert!(log.propose_by(2, "metric", metric(fields.clone())).is_ok(), "{field} {state}");
         }
     }
-    // By rule 1, which a build of then follows, it passes as it did then.
+    // Under rule 1, which earlier builds follow, it is accepted as before.
     assert_eq!(
         Log::with_experiment("running").propose_by(1, "metric", metric(json!({"event": "visit"}))),
         Ok(6)
     );
-    // Words about it may change, and need no later rule.
+    // The owner and the description may change, and need no later rule.
     let words = metric(json!({"description": "Of all.", "owner": "bob"}));
     let mut log = Log::with_experiment("running");
     assert_eq!(rule_for(&log, "metric", words.clone()), Rule::One);
     assert_eq!(log.propose_by(1, "metric", words.clone()), Ok(6));
     assert_eq!(log.propose_by(2, "metric", with(words, json!({"owner": "eve"}))), Ok(7));
-    // Another metric is nobody's.
+    // No experiment uses the other metric.
     let other = json!({"key": "n", "event": "visit", "type": "conversion"});
     assert_eq!(log.propose_by(2, "metric", other), Ok(8));
 }
@@ -105,7 +105,7 @@ fn what_a_metric_measures_stays_under_an_experiment_that_has_looks() {
 fn an_experiment_that_starts_meanwhile_keeps_its_metrics() {
     let mut log = Log::with_experiment("draft");
     let flipped = json!({"key": "m", "event": "buy", "type": "conversion", "direction": "decrease"});
-    // Both writers saw the draft; the start came first.
+    // Both changes are based on the draft; the start comes first in the log.
     let flip = Change { rule_version: 2, ..log.change("metric", flipped) };
     assert_eq!(log.propose("experiment", experiment(json!({}))), Ok(6));
     assert_eq!(
@@ -189,7 +189,8 @@ fn a_running_experiment_may_get_metrics_and_lose_none() {
     }
 }
 
-/// Under `rule` the experiment `e` runs, or is stopped, with `a` showing 1 and `b` showing 2, and this change is proposed.
+/// Proposes `variants` under `rule` for the experiment `e`, which is in `state`, where `a` has the value 1
+/// and `b` the value 2.
 fn with_values(rule: u32, state: &str, variants: Value) -> (Rule, Result<u64, String>) {
     let at = |state: &str, phase: u32, variants: Value| {
         experiment(json!({"state": state, "phase": phase, "variants": variants}))
@@ -203,7 +204,7 @@ fn with_values(rule: u32, state: &str, variants: Value) -> (Rule, Result<u64, St
     (rule_for(&log, "experiment", change.clone()), log.propose_by(rule, "experiment", change))
 }
 
-/// Both variants, half of the units each, with what they show.
+/// Returns both variants, half of the units each, with these values.
 fn values(a: Value, b: Value) -> Value {
     json!([
         {"key": "a", "weight": 5_000, "ranges": [[0, 500_000]], "value": a},
@@ -218,14 +219,15 @@ fn refused_value(index: usize, key: &str) -> String {
     )
 }
 
-/// Control and treatment were exchanged as "phase 2", and effects of opposite sign added up to a reason to ship.
+/// A fixed bug: control and treatment were exchanged as "phase 2", and effects of opposite sign added up to a
+/// reason to ship.
 #[test]
 fn what_a_variant_shows_stays_once_units_have_seen_it() {
     for state in ["running", "stopped"] {
         let exchanged = values(json!(2), json!(1));
         let both = refused_value(0, "a") + "; " + &refused_value(1, "b");
         assert_eq!(with_values(2, state, exchanged.clone()), (Rule::Two, Err(both)), "{state}");
-        // By rule 1, which a build of then follows, it passes as it did then.
+        // Under rule 1, which earlier builds follow, it is accepted as before.
         assert!(with_values(1, state, exchanged).1.is_ok(), "{state}");
         let of_one = values(json!(1), json!({"colour": "red"}));
         assert_eq!(with_values(2, state, of_one), (Rule::Two, Err(refused_value(1, "b"))), "{state}");
@@ -235,7 +237,7 @@ fn what_a_variant_shows_stays_once_units_have_seen_it() {
         ]);
         assert_eq!(with_values(2, state, none), (Rule::Two, Err(refused_value(1, "b"))), "{state}");
     }
-    // In a draft nobody has seen any.
+    // No unit has seen the values of a draft.
     let draft = |values: Value| experiment(json!({"state": "draft", "variants": values}));
     let mut log = Log::furnished();
     log.propose("experiment", draft(values(json!(1), json!(2)))).unwrap();
@@ -258,7 +260,7 @@ fn an_arm_may_be_added_and_comes_back_only_as_it_was() {
     assert_eq!(rule_for(&log, "experiment", added.clone()), Rule::One);
     assert_eq!(log.clone().propose_by(2, "experiment", added.clone()), Ok(7));
     assert_eq!(log.propose("experiment", added), Ok(7));
-    // It was dropped for a while: its units count all the same.
+    // The variant was dropped for a while, but its units still count.
     assert_eq!(log.propose("experiment", arms(4, json!([a, b(2)]))), Ok(8));
     let other = arms(5, json!([a, b(2), c(4)]));
     assert_eq!(rule_for(&log, "experiment", other.clone()), Rule::Two);
@@ -293,7 +295,7 @@ fn an_override_of_a_counted_environment_opens_the_next_phase() {
         (json!({"environments": {"staging": {"rollout": 10_000}, "production": {"enabled": false}}}), true),
         (json!({"environments": {"production": {"targeting": [{"key": "t", "when": {"all": []}}]}}}), true),
         (json!({"rollout": 5_000}), true),
-        // Production says itself what it has, so what holds elsewhere is not counted.
+        // Production has its own rollout, so the change has no effect there, and no other environment counts.
         (json!({"rollout": 5_000, "environments": {"production": {"rollout": 10_000}}}), false),
     ] {
         let base = experiment(start.clone());
@@ -309,7 +311,7 @@ fn an_override_of_a_counted_environment_opens_the_next_phase() {
         assert_eq!(log.propose_by(2, "experiment", changed(wrong)), Err(format!("phase: {why}")), "{fields}");
         assert!(log.propose_by(2, "experiment", changed(right)).is_ok(), "{fields}");
     }
-    // Where staging counts, so do its overrides.
+    // If staging counts, its overrides count, too.
     let counted =
         json!({"counted_environments": ["staging"], "environments": {"staging": {"rollout": 10_000}}});
     let mut log = Log::furnished();
@@ -334,12 +336,12 @@ fn the_environments_that_count() {
         let change = experiment(json!({"counted_environments": counted}));
         assert_eq!(log.propose_by(2, "experiment", change), verdict.map_err(str::to_owned), "{counted}");
     }
-    // The default is not written, so that rule 1 can say it.
+    // The default is not written, so that rule 1 is enough.
     let by_default = experiment(json!({"counted_environments": ["production"]}));
     assert_eq!(rule_for(&Log::furnished(), "experiment", by_default.clone()), Rule::One);
     let read = Definition::from_json(Kind::Experiment, by_default).unwrap();
     assert!(!read.to_json().contains("environments"), "{}", read.to_json());
-    // Like the plan, they stay once it has run.
+    // Like the plan, they cannot change after the start.
     for state in ["draft", "running", "stopped"] {
         let change = experiment(json!({"state": state, "counted_environments": ["staging"]}));
         let verdict = Log::with_experiment(state).propose_by(2, "experiment", change).map(|_| ());
@@ -375,7 +377,7 @@ fn phases_are_excluded_while_there_are_looks_and_stay_so() {
     };
     let at = |state: &str, phase: u32, excluded: Value| {
         let fields = json!({"state": state, "phase": phase, "excluded_phases": excluded});
-        // Stopped and started again, so that there are two phases.
+        // The experiment is stopped and started again, so that there are two phases.
         with(experiment(json!({})), fields)
     };
     let mut log = Log::with_experiment("stopped");
@@ -394,19 +396,19 @@ fn phases_are_excluded_while_there_are_looks_and_stay_so() {
         let verdict = log.clone().propose_by(2, "experiment", at("running", 2, excluded.clone()));
         assert_eq!(verdict, Err(refusal.to_owned()), "{excluded}");
     }
-    // The phase that a change opens has not been yet.
+    // The phase that a change opens cannot be excluded by the same change.
     let opening = with(at("running", 3, out(&[3])), json!({"rollout": 1}));
     assert_eq!(
         log.clone().propose_by(2, "experiment", opening),
         Err("excluded_phases[0].phase: there is no phase 3 yet; the last is 2".to_owned())
     );
-    // It opens none itself.
+    // An exclusion does not open a phase.
     assert_eq!(log.propose_by(2, "experiment", at("running", 2, out(&[1]))), Ok(8));
     let stays = |phase: u32| {
         Err(format!("excluded_phases: phase {phase} was excluded for a reason, and stays so in these words"))
     };
     assert_eq!(log.propose_by(2, "experiment", at("running", 2, out(&[]))), stays(1));
-    // Not by a record of rule 1 either.
+    // A record of rule 1 cannot remove it either.
     assert_eq!(log.propose_by(1, "experiment", experiment(json!({"phase": 2}))), stays(1));
     let other = json!([{"phase": 1, "reason": "other words"}]);
     assert_eq!(
@@ -437,7 +439,7 @@ fn nothing_is_excluded_before_it_has_run_or_as_it_ends() {
     );
 }
 
-/// From 1 February to 1 March 2026, 28 days, with the metric `m` and its window.
+/// Returns an experiment from 1 February to 1 March 2026, 28 days, with the metric `m` and its window.
 fn scheduled(fields: Value) -> Value {
     let schedule = json!({"start": "2026-02-01T00:00:00Z", "end": "2026-03-01T00:00:00Z"});
     with(experiment(json!({"plan": {"schedule": schedule}})), fields)
@@ -447,7 +449,7 @@ fn keeping(exposures: u32, conversions: u32) -> Value {
     json!({"key": "platform", "retention_days": {"exposures": exposures, "conversions": conversions}})
 }
 
-/// With a window of a week on `m`.
+/// Returns a log in which `m` has a window of a week.
 fn with_window() -> Log {
     let mut log = Log::furnished();
     let metric = json!({"key": "m", "event": "buy", "type": "conversion", "window_hours": 168});
@@ -472,7 +474,7 @@ fn an_experiment_is_kept_to_the_end_of_its_last_window() {
         // Without a window events count up to the end.
         (keeping(28, 28), json!({"metrics": {"primary": "n"}}), Ok(7)),
         (keeping(27, 28), json!({"metrics": {"primary": "n"}}), refused("exposures", 28, 27)),
-        // The longest of all counts, and a day that is begun is a day.
+        // The longest window counts, and a partial day counts as a whole one.
         (
             keeping(35, 35),
             json!({"plan": {"schedule": {"start": "2026-02-01T00:00:00Z", "end": "2026-03-01T00:00:01Z"}}}),
@@ -484,13 +486,13 @@ fn an_experiment_is_kept_to_the_end_of_its_last_window() {
             json!({"metrics": {"primary": "n", "guardrails": ["m"]}}),
             refused("exposures", 35, 27),
         ),
-        // Of the day in which it starts, all is gone at once.
+        // All events of the day of the start are deleted at once.
         (
             keeping(34, 35),
             json!({"plan": {"schedule": {"start": "2026-02-01T23:59:59Z", "end": "2026-02-28T23:59:59Z"}}}),
             refused("exposures", 35, 34),
         ),
-        // Nothing is known of one that is open at an end.
+        // Without a start or an end the number of days is unknown.
         (keeping(1, 1), json!({"plan": {"schedule": {"end": "2026-03-01T00:00:00Z"}}}), Ok(7)),
         (keeping(1, 1), json!({"plan": {}}), Ok(7)),
     ] {
@@ -531,7 +533,7 @@ fn the_settings_shorten_no_experiment_that_has_looks() {
     };
     let mut log = with_window();
     log.propose("experiment", scheduled(json!({"state": "draft"}))).unwrap();
-    // A draft holds nobody back; it cannot start then.
+    // A draft does not restrict the settings; it cannot start afterwards.
     assert_eq!(log.clone().propose_by(2, "settings", keeping(1, 1)), Ok(7));
     log.propose("experiment", scheduled(json!({}))).unwrap();
     assert_eq!(log.propose_by(2, "settings", keeping(34, 0)), Err(refused("exposures", "running")));
@@ -547,13 +549,14 @@ fn the_settings_shorten_no_experiment_that_has_looks() {
     assert_eq!(log.read.settings().unwrap().retention_days.exposures, 1);
 }
 
-/// One from before the settings, or that a build of rule 1 let start, can still be steered and ended.
+/// An experiment that started before the settings were defined, or under rule 1, can still be changed and
+/// ended.
 #[test]
 fn an_experiment_that_is_not_kept_can_be_ended() {
     let mut log = with_window();
     log.propose_by(2, "settings", keeping(1, 0)).unwrap();
     log.propose_by(1, "experiment", scheduled(json!({}))).unwrap();
-    // What is short already may stay so, and must not get shorter for another table.
+    // A retention that is too short already may stay, but the one of another table must not become too short.
     assert_eq!(log.propose_by(2, "settings", with(keeping(1, 0), json!({"owner": "ann"}))), Ok(8));
     assert!(log.propose_by(2, "settings", keeping(1, 1)).is_err());
     assert_eq!(log.propose_by(2, "experiment", scheduled(json!({"rollout": 1, "phase": 2}))), Ok(10));

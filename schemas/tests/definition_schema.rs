@@ -1,5 +1,5 @@
-//! The JSON Schema of definition files against the parser: what the parser takes the schema takes, and what
-//! the parser alone refuses is named here.
+//! Compares the JSON Schema of definition files with the parser: the schema accepts what the parser accepts,
+//! and this file lists what only the parser refuses.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -67,7 +67,7 @@ fn an_example_is_the_same_in_yaml_and_json_and_fits_the_schema() {
 }
 
 #[test]
-fn what_the_log_stores_fits_the_schema_and_reads_back() {
+fn the_json_of_the_log_fits_the_schema_and_reads_back() {
     let schema = Schema::new();
     for name in FULL {
         for definition in parse_file(&valid_text(&format!("{name}.yaml"))).unwrap() {
@@ -80,7 +80,7 @@ fn what_the_log_stores_fits_the_schema_and_reads_back() {
     }
 }
 
-/// Where an example of each object with fields is, and its place in the schema.
+/// For each object with fields: the file of an example, its path there, and its name in the schema.
 const OBJECTS: [(&str, &str, &str); 21] = [
     ("flags.json", "/0", "flag"),
     ("flags.json", "/0/variants/0", "flag_variant"),
@@ -101,7 +101,7 @@ const OBJECTS: [(&str, &str, &str); 21] = [
     ("metrics_layers_lists.json", "/9", "list"),
     ("settings.json", "", "settings"),
     ("settings.json", "/retention_days", "retention_days"),
-    // The parser has one shape for all conditions, the schema one for each.
+    // The parser has one form for all conditions, the schema has one for each.
     ("experiment.json", "/targeting/0/when", "test"),
     ("experiment.json", "/targeting/1/when", "all"),
 ];
@@ -376,8 +376,8 @@ fn refused_by_both() {
     }
 }
 
-/// What a schema cannot say: how fields agree with each other, how deep conditions nest, what years a time
-/// may be in.
+/// What a schema cannot express: relations between fields, the depth of conditions, the years that a time may
+/// be in.
 const BEYOND_THE_SCHEMA: [&str; 14] = [
     "is used twice",
     "is named twice",
@@ -392,7 +392,7 @@ const BEYOND_THE_SCHEMA: [&str; 14] = [
     "is not after the start",
     "is not a time such as",
     "is outside 1970 to 2261",
-    // JSON Schema takes 5.0 for an integer.
+    // JSON Schema accepts 5.0 as an integer.
     "is not of the flag's value_type",
 ];
 
@@ -464,7 +464,7 @@ fn a_share_in_percent_is_the_same_in_basis_points() {
         assert_eq!(schema.refusal(&written), None, "{written}");
         assert_eq!(parse(&written).unwrap(), parse(&with(json!(basis_points))).unwrap(), "{written}");
     }
-    // A record of the log holds basis points alone.
+    // A record of the log has only basis points.
     let mut layerless = json!({"key": "e", "variants": [], "control": "a", "metrics": {"primary": "m"}});
     layerless["rollout"] = json!("50%");
     let refused = Definition::from_json(schemas::definition::Kind::Experiment, layerless).unwrap_err();
@@ -488,8 +488,8 @@ fn places(value: &Value, pointer: &str, found: &mut Vec<String>) {
     }
 }
 
-/// One change somewhere in the document: a value taken away, put twice, or replaced by another or by
-/// something from elsewhere in it.
+/// Makes one change somewhere in the document: removes a value, duplicates it, or replaces it by another one,
+/// perhaps from elsewhere in the document.
 fn mutated(mut document: Value, (place, other, what): (Index, Index, usize)) -> Value {
     let values = [
         json!(null),

@@ -1,5 +1,5 @@
-//! Messages as they stand in their topics, of this schema and of former ones: each is read as the event that it is,
-//! by either name of its schema, and the current ones are written so again.
+//! Messages as in their topics, of the current schemas and of former ones: each is decoded to its event, with
+//! either reference to its schema, and the current ones are encoded to the same bytes again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 const VECTORS: &str = include_str!("../vectors/messages.json");
-/// Of the two ways to name a schema.
+/// The length of the framing of single-object encoding.
 const SINGLE_OBJECT_BYTES: usize = 10;
 
 #[derive(Deserialize)]
@@ -43,7 +43,7 @@ fn bytes(hexadecimal: &str) -> Vec<u8> {
     pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
-/// The kind of record, the text of the writer's schema, and whether it is a current one.
+/// Returns the kind of record, the text of the writer's schema, and whether it is a current one.
 fn schema(name: &str) -> (RecordKind, &'static str, bool) {
     match name {
         "exposure" => (RecordKind::Exposure, avro::EXPOSURE_SCHEMA, true),
@@ -64,7 +64,7 @@ fn decode<'a>(kind: RecordKind, plan: &Plan, message: &'a [u8]) -> Event<'a> {
 }
 
 #[test]
-fn every_message_is_read_as_its_event_and_a_current_one_is_written_so_again() {
+fn every_message_decodes_to_its_event_and_a_current_one_encodes_to_the_same_bytes() {
     for Vector { schema: name, event, single_object, registry_7, .. } in messages() {
         let (kind, text, current) = schema(&name);
         let single_object = bytes(&single_object);
@@ -102,7 +102,7 @@ fn every_event_has_the_keys_of_its_units() {
     }
 }
 
-/// The fields of a record, whose types may name those that were declared before.
+/// Checks the fields of a record, whose types may name types declared before.
 fn expect_fields(schema: &Json, event: &Json, declared: &mut BTreeMap<String, Json>) {
     match schema {
         Json::String(name) => {
@@ -140,7 +140,7 @@ fn every_event_has_the_fields_of_its_schema() {
 }
 
 #[test]
-fn what_json_leaves_out_has_the_default_of_the_schema() {
+fn a_field_that_json_leaves_out_has_the_default_of_the_schema() {
     for Vector { schema: name, event, .. } in messages() {
         let schema: Json = serde_json::from_str(schema(&name).0.schema()).unwrap();
         let mut defaults = schema["fields"].as_array().unwrap().clone();
@@ -159,7 +159,7 @@ fn what_json_leaves_out_has_the_default_of_the_schema() {
     }
 }
 
-/// The fields of a body that `writer` wrote, as the library gives them to whoever reads by `reader`.
+/// Decodes a body of `writer` with the library and the schema `reader`, and returns its fields.
 fn library(writer: &str, reader: &str, body: &[u8]) -> Vec<(String, Value)> {
     let (writer, reader) = (Schema::parse_str(writer).unwrap(), Schema::parse_str(reader).unwrap());
     let resolving = GenericDatumReader::builder(&writer).reader_schema(&reader).build().unwrap();
@@ -169,9 +169,9 @@ fn library(writer: &str, reader: &str, body: &[u8]) -> Vec<(String, Value)> {
     fields
 }
 
-/// BACKWARD, by the Avro library: our schema reads what the former one wrote, and fills in what it had not.
+/// BACKWARD, by the Avro library: our schema reads messages of the former one, and fills in the missing fields.
 #[test]
-fn a_former_exposure_has_the_defaults_of_what_it_did_not_say() {
+fn a_former_exposure_has_the_defaults_of_the_fields_that_it_lacks() {
     let former: Vec<Vector> =
         messages().into_iter().filter(|message| message.schema == "exposure_1").collect();
     assert_eq!(former.len(), 3);
@@ -179,7 +179,7 @@ fn a_former_exposure_has_the_defaults_of_what_it_did_not_say() {
         let single_object = bytes(&single_object);
         let body = &single_object[SINGLE_OBJECT_BYTES..];
         let mut fields = library(avro::EXPOSURE_SCHEMA_1, avro::EXPOSURE_SCHEMA, body);
-        // The same, written with ours.
+        // The same event, written with our schema.
         let ours = avro::encode(&event);
         let same = library(avro::EXPOSURE_SCHEMA, avro::EXPOSURE_SCHEMA, &ours[SINGLE_OBJECT_BYTES..]);
         assert_eq!(fields, same);
@@ -192,9 +192,9 @@ fn a_former_exposure_has_the_defaults_of_what_it_did_not_say() {
     }
 }
 
-/// FORWARD, by the Avro library: who still reads by the former schema misses the two fields and nothing else.
+/// FORWARD, by the Avro library: a reader with the former schema misses the two fields and nothing else.
 #[test]
-fn a_former_reader_reads_our_exposures_without_what_it_does_not_know() {
+fn a_former_reader_reads_our_exposures_without_the_fields_that_it_does_not_know() {
     let ours: Vec<Vector> = messages().into_iter().filter(|message| message.schema == "exposure").collect();
     assert_eq!(ours.len(), 4);
     for Vector { single_object, .. } in ours {
@@ -208,24 +208,24 @@ fn a_former_reader_reads_our_exposures_without_what_it_does_not_know() {
     }
 }
 
-/// A reason of a newer build is no split, and must not be counted as one.
+/// A reason of a newer build is not a split, and must not be counted as one.
 #[test]
 fn an_exposure_for_an_unknown_reason_is_refused_by_its_own_code() {
     let message = messages().into_iter().find(|message| message.registry_7.contains("0c666f72636564"));
     let Vector { single_object, .. } = message.expect("one is forced");
-    for (reason, said) in [("forged", "forged"), ("Forced", "Forced"), ("\n\n\n\n\n\n", "\n\n\n\n\n\n")] {
+    for (reason, quoted) in [("forged", "forged"), ("Forced", "Forced"), ("\n\n\n\n\n\n", "\n\n\n\n\n\n")] {
         let hexadecimal: String = reason.bytes().map(|byte| format!("{byte:02x}")).collect();
         let message = bytes(&single_object.replace("666f72636564", &hexadecimal));
         let refused = avro::decode::<Exposure<'_>>(&message).unwrap_err();
         assert_eq!(refused.code(), "unknown_reason");
         assert_eq!(
             refused.to_string(),
-            format!("exposed for the unknown reason `{said}`; known are split, forced, held_out")
+            format!("exposed for the unknown reason `{quoted}`; known are split, forced, held_out")
         );
     }
 }
 
-/// As a stranger writes it who knows no bounds: the value is cut as our own sender would have cut it.
+/// Another writer may not know the bounds: the value is cut as our own sender would have cut it.
 #[test]
 fn a_value_that_arrives_too_long_is_cut_and_too_many_are_still_refused() {
     let json = r#"{"event_id": "0191e3a0-0000-7000-8000-000000000001", "experiment": "e", "variant": "a",

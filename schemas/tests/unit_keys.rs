@@ -1,4 +1,4 @@
-//! The keys of units against vectors that another implementation made.
+//! Compares the keys of units with test vectors from another implementation.
 
 use schemas::{Alias, Conversion, Exposure, Pairs, Unit, UnitKey};
 use serde::Deserialize;
@@ -42,7 +42,7 @@ fn every_unit_has_its_key() {
 }
 
 #[test]
-fn an_event_has_its_units_key_and_those_of_the_ids_beside_it_in_their_order() {
+fn an_event_has_the_key_of_its_unit_and_the_keys_of_its_other_ids_in_their_order() {
     for EventVector { unit_type, unit_id, other_ids, unit_key, carried_keys } in vectors().events {
         let unit = Unit { unit_type: unit_type.as_str().into(), unit_id: unit_id.as_str().into() };
         let mut exposure = exposure();

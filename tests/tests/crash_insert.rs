@@ -189,8 +189,8 @@ fn case_15_the_table_is_not_there() {
     wait_until("conversions", PATIENCE, Duration::from_millis(100), || Ok(clickhouse.number(sql, &[])? > 0))
         .unwrap();
     // Whether it had come to an insert or not: it asks again and again what is durable.
-    let (url, doubts) = (consumer.url(), "splitstream_consumer_doubtful_inserts_total");
-    let looked = || metrics::sum(&url, doubts, "reason=\"look\"");
+    let (url, recoveries) = (consumer.url(), "splitstream_consumer_recoveries_total");
+    let looked = || metrics::sum(&url, recoveries, "reason=\"observe\"");
     wait_until("questions without an answer", PATIENCE, POLL, || Ok(looked()? >= 8.0)).unwrap();
     expect_running(&consumer);
     clickhouse.text("RENAME TABLE exposures_away TO exposures", &[]).unwrap();

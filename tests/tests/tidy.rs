@@ -13,16 +13,19 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("schemas", &[]),
     ("stats", &[]),
     ("ops", &[]),
-    ("frame", &["ops"]),
+    ("http-server", &["ops"]),
     ("kafka", &["ops"]),
     ("clickhouse-client", &["ops"]),
     ("assignment", &["schemas"]),
     ("definitions", &["schemas", "ops", "kafka"]),
     ("sdk", &["schemas", "assignment", "ops", "kafka"]),
     ("producer", &["schemas", "assignment", "definitions", "sdk", "ops", "kafka"]),
-    ("consumer", &["schemas", "assignment", "definitions", "ops", "frame", "kafka", "clickhouse-client"]),
+    (
+        "consumer",
+        &["schemas", "assignment", "definitions", "ops", "http-server", "kafka", "clickhouse-client"],
+    ),
     ("lab", &["stats"]),
-    ("aggregator", &["schemas", "stats", "lab", "ops", "frame", "kafka", "clickhouse-client"]),
+    ("aggregator", &["schemas", "stats", "lab", "ops", "http-server", "kafka", "clickhouse-client"]),
     ("fetch", &[]),
     ("embedded", &["schemas", "fetch"]),
     ("local", &["schemas", "fetch"]),
@@ -36,7 +39,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
             "stats",
             "lab",
             "ops",
-            "frame",
+            "http-server",
             "kafka",
             "clickhouse-client",
             "producer",
@@ -118,7 +121,7 @@ fn what_services_embed_brings_no_server_and_no_database() {
     let brought = metadata.reachable(&metadata.ours["sdk"], &[Kind::Normal]);
     assert!(brought.contains("rdkafka"));
     let unwanted: Vec<&str> =
-        ["axum", "clickhouse", "hyper", "hyper-util", "hyper-rustls", "frame", "clickhouse-client"]
+        ["axum", "clickhouse", "hyper", "hyper-util", "hyper-rustls", "http-server", "clickhouse-client"]
             .into_iter()
             .filter(|name| brought.contains(*name))
             .collect();

@@ -4,7 +4,7 @@ use schemas::definition::{Direction, Plan};
 
 use super::{IntervalFinding, smallest_worthwhile, toward};
 use crate::document::{
-    AlwaysValid, BoundaryLook, Bounds, CountedUnits, ExactMethod, ExactTest, MetricResult, Test,
+    AlwaysValidResult, BoundaryLook, Bounds, CountedUnits, ExactMethod, ExactTest, MetricResult, Test,
 };
 use lab::format;
 
@@ -12,7 +12,7 @@ use lab::format;
 pub(super) fn finding(
     plan: &Plan,
     metric: &MetricResult,
-    look: &AlwaysValid,
+    look: &AlwaysValidResult,
     test: &Test,
     exact: &ExactTest,
 ) -> IntervalFinding {
@@ -42,7 +42,7 @@ pub(super) fn finding(
 
 /// Returns the observed lift, also where a test has no interval for it: without conversions under the treatment
 /// it is -1.
-fn lift_of_means(metric: &MetricResult, look: &AlwaysValid) -> Option<f64> {
+fn lift_of_means(metric: &MetricResult, look: &AlwaysValidResult) -> Option<f64> {
     let control = metric.variants.iter().find(|variant| variant.key == look.control)?.mean?;
     look.lift_absolute.filter(|_| control > 0.0).map(|lift| lift / control)
 }
@@ -98,12 +98,12 @@ pub(super) fn named_with_p(exact: &ExactTest) -> String {
 }
 
 /// Formats the test with its p-value and the interval.
-pub(super) fn shown_by(look: &AlwaysValid, exact: &ExactTest) -> String {
+pub(super) fn shown_by(look: &AlwaysValidResult, exact: &ExactTest) -> String {
     format!("{}: {}", named_with_p(exact), ratio(exact, &look.control, &look.treatment))
 }
 
 /// Formats the test for tables, in place of the interval.
-pub fn described(look: &AlwaysValid) -> Option<String> {
+pub fn described(look: &AlwaysValidResult) -> Option<String> {
     let exact = look.exact.as_ref()?;
     let lacking = look.missing.as_deref().unwrap_or_default();
     Some(format!("{lacking}; in place of the interval the {}", shown_by(look, exact)))

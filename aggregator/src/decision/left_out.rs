@@ -4,7 +4,7 @@
 
 use super::{Evidence, Ruling, lift, toward};
 use crate::document::{
-    AlwaysValid, Boundary, MetricResult, PhaseRatio, ShownBefore, ShownBy, Side, Verdict, Warning,
+    AlwaysValidResult, Boundary, MetricResult, PhaseRatio, ShownBefore, ShownBy, Side, Verdict, Warning,
     WarningKind,
 };
 
@@ -140,6 +140,6 @@ fn remains(metric: &MetricResult, shown: &ShownBefore) -> String {
     }
 }
 
-fn look_of<'a>(metric: &'a MetricResult, shown: &ShownBefore) -> Option<&'a AlwaysValid> {
+fn look_of<'a>(metric: &'a MetricResult, shown: &ShownBefore) -> Option<&'a AlwaysValidResult> {
     metric.always_valid.iter().find(|look| look.treatment == shown.treatment)
 }

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use aggregator::analyze::{CountedExperiment, CountedMetric, Moment};
 use aggregator::counts::{Counts, Later};
 use aggregator::cut::Cut;
 use aggregator::definitions::{Defined, Definitions, Phase};
 use aggregator::document::{Boundary, ExperimentResult, Role, Verdict};
+use aggregator::experiment_analysis::{CountedExperiment, CountedMetric, Moment};
 use aggregator::look::{EarlierLooks, Look};
 use schemas::definition::{Definition, Direction, ExcludedPhase, Experiment, Kind, Metric, MetricKind};
 use schemas::{Micros, Uuid};

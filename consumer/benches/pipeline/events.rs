@@ -90,7 +90,7 @@ impl Workload {
 
     /// The distinct events of a partition, as blocks of the size that the consumer makes.
     pub fn blocks(&self, partition: usize) -> Vec<Vec<u8>> {
-        use consumer::pipeline::batch::Stamp;
+        use consumer::pipeline::batch::BatchStamp;
         use consumer::pipeline::rows::{Rows, Table};
         use consumer::pipeline::verify::Verification;
         let mut blocks = Vec::new();
@@ -108,7 +108,7 @@ impl Workload {
                 let exposure = schemas::avro::decode_exposure(message).expect("was encoded by us");
                 rows.push(&exposure, Verification::Unknown, *offset);
             }
-            let stamp = Stamp {
+            let stamp = BatchStamp {
                 partition: partition as u16,
                 epoch: 1,
                 first: run[0].0,

@@ -96,16 +96,16 @@ pub fn run(place: &Place, workload: &Workload, prefix: &str, round: usize) -> Re
 pub fn account() -> Result<String> {
     let page = STAGES.lock().expect("no thread panics with it").clone();
     let mut text = String::from("where the workers' time went in the last run (seconds, all partitions):\n");
-    let stages = ["fetch", "decode", "dedupe", "append", "encode", "intent", "insert", "verify", "commit"];
+    let stages = ["fetch", "decode", "dedupe", "append", "encode", "intent", "insert", "count", "commit"];
     for stage in stages {
         let seconds = sum(&page, "consumer_stage_seconds_sum", stage);
         text += &format!("  {stage:8} {seconds:8.3}\n");
     }
     let price = sum(&page, "consumer_stage_seconds_sum", "intent")
-        + sum(&page, "consumer_stage_seconds_sum", "verify")
+        + sum(&page, "consumer_stage_seconds_sum", "count")
         + sum(&page, "consumer_stage_seconds_sum", "commit");
     let all: f64 = stages.iter().map(|stage| sum(&page, "consumer_stage_seconds_sum", stage)).sum();
-    text += &format!("exactly once (intent, verify, commit) takes {:.1} % of it", 100.0 * price / all);
+    text += &format!("exactly once (intent, count, commit) takes {:.1} % of it", 100.0 * price / all);
     Ok(text)
 }
 

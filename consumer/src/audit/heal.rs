@@ -21,9 +21,9 @@ use super::explain::{Sources, without};
 use super::now_ms;
 use super::tables::{Part, Tables, repeated};
 use crate::dead_letters::DeadLetterProducer;
-use crate::pipeline::batch::{Span, Stamp};
+use crate::pipeline::batch::{BatchStamp, Span};
 use crate::pipeline::decode::{Decoded, decode};
-use crate::pipeline::rows::{Rows, Verdict};
+use crate::pipeline::rows::{Rows, RuleVerdict};
 use crate::pipeline::schema_cache::{PlanError, Plans};
 use crate::pipeline::store::Place;
 use crate::pipeline::verify::{NamedVersion, Verification};
@@ -145,7 +145,7 @@ impl Healer<'_> {
                 return Ok(dead_letters);
             }
             healed = dead_letters + filled.len() as u64;
-            let stamp = Stamp {
+            let stamp = BatchStamp {
                 partition: place.partition,
                 epoch: place.epoch,
                 first: batch.span.first,
@@ -254,7 +254,7 @@ fn push(
         (Decoded::Change(change), Rows::Definitions(rows)) => {
             let refusal = follower.lock().verdicts.get(&offset).cloned();
             let refusal = refusal.context("the definitions log has been read, and not this record of it")?;
-            rows.push(change, &Verdict { refusal }, timestamp_ms, offset);
+            rows.push(change, &RuleVerdict { refusal }, timestamp_ms, offset);
         }
         (Decoded::Look(record), Rows::Looks(rows)) => rows.push(record, timestamp_ms, offset),
         _ => unreachable!("each table decodes its own record"),

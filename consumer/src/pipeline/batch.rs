@@ -19,7 +19,7 @@ pub struct Span {
 
 /// What every row of a batch carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub struct BatchStamp {
     pub partition: u16,
     pub epoch: u32,
     pub first: u64,
@@ -35,6 +35,16 @@ pub struct Limits {
     /// Of the messages as they came that became rows: duplicates hold nothing, and a batch of them alone is never closed.
     pub bytes: usize,
     pub age: Duration,
+}
+
+/// What decides beside the limits whether a batch is closed.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    pub now: Instant,
+    /// The process holds as many bytes of batches as it may.
+    pub memory_is_spent: bool,
+    /// The batch that this one must become exactly.
+    pub replay: Option<Span>,
 }
 
 /// Why a batch was closed.
@@ -147,10 +157,18 @@ impl Batch {
         self.next = self.next.max(last + 1);
     }
 
-    /// Whether and why it should be closed now. A batch without rows is never due; it grows until it has one.
-    pub fn due(&self, limits: &Limits, now: Instant) -> Option<Due> {
+    /// Every rule by which a batch is closed. A batch without rows grows until it has one, unless it is a replayed
+    /// batch: that one is due once it has all of its messages, and never before.
+    pub fn due(&self, limits: &Limits, circumstances: &Circumstances) -> Option<Due> {
+        let Circumstances { now, memory_is_spent, replay } = *circumstances;
+        if let Some(span) = replay {
+            return (self.next > span.last).then_some(Due::Replay);
+        }
         if self.row_count == 0 {
             return None;
+        }
+        if memory_is_spent {
+            return Some(Due::Memory);
         }
         if self.row_count >= limits.rows {
             return Some(Due::Rows);
@@ -199,6 +217,10 @@ mod tests {
 
     const LIMITS: Limits = Limits { rows: 3, bytes: 100, age: Duration::from_secs(1) };
 
+    fn at(now: Instant) -> Circumstances {
+        Circumstances { now, memory_is_spent: false, replay: None }
+    }
+
     fn batch(rows: usize, bytes: usize, opened: Instant) -> Batch {
         let mut batch = Batch::open(Table::Conversions.rows(), 10, Budget::new(1_000).share());
         batch.cover(12, 0, opened);
@@ -210,16 +232,38 @@ mod tests {
     #[test]
     fn it_is_due_by_rows_bytes_or_age() {
         let opened = Instant::now();
-        assert_eq!(batch(3, 1, opened).due(&LIMITS, opened), Some(Due::Rows));
-        assert_eq!(batch(2, 100, opened).due(&LIMITS, opened), Some(Due::Bytes));
-        assert_eq!(batch(2, 99, opened).due(&LIMITS, opened + Duration::from_millis(999)), None);
-        assert_eq!(batch(2, 99, opened).due(&LIMITS, opened + Duration::from_secs(1)), Some(Due::Age));
+        assert_eq!(batch(3, 1, opened).due(&LIMITS, &at(opened)), Some(Due::Rows));
+        assert_eq!(batch(2, 100, opened).due(&LIMITS, &at(opened)), Some(Due::Bytes));
+        assert_eq!(batch(2, 99, opened).due(&LIMITS, &at(opened + Duration::from_millis(999))), None);
+        assert_eq!(batch(2, 99, opened).due(&LIMITS, &at(opened + Duration::from_secs(1))), Some(Due::Age));
+    }
+
+    #[test]
+    fn it_is_due_with_its_first_row_when_memory_is_spent() {
+        let opened = Instant::now();
+        let spent = Circumstances { memory_is_spent: true, ..at(opened) };
+        assert_eq!(batch(1, 1, opened).due(&LIMITS, &spent), Some(Due::Memory));
+        assert_eq!(batch(0, 1, opened).due(&LIMITS, &spent), None);
+    }
+
+    #[test]
+    fn a_replayed_batch_is_due_with_its_last_message_and_by_nothing_else() {
+        // The batch covers 10 to 12.
+        let opened = Instant::now();
+        let becoming = |last| Circumstances {
+            memory_is_spent: true,
+            replay: Some(Span { first: 10, last }),
+            ..at(opened + Duration::from_secs(60))
+        };
+        assert_eq!(batch(3, 100, opened).due(&LIMITS, &becoming(13)), None);
+        assert_eq!(batch(3, 100, opened).due(&LIMITS, &becoming(12)), Some(Due::Replay));
+        assert_eq!(batch(0, 0, opened).due(&LIMITS, &becoming(12)), Some(Due::Replay));
     }
 
     #[test]
     fn without_rows_it_grows_whatever_its_age() {
         let opened = Instant::now();
-        assert_eq!(batch(0, 1_000, opened).due(&LIMITS, opened + Duration::from_secs(60)), None);
+        assert_eq!(batch(0, 1_000, opened).due(&LIMITS, &at(opened + Duration::from_secs(60))), None);
     }
 
     #[test]

@@ -42,9 +42,9 @@ mod tests {
     use schemas::Uuid;
 
     use super::*;
-    use crate::pipeline::batch::Stamp;
+    use crate::pipeline::batch::BatchStamp;
 
-    const STAMP: Stamp = Stamp { partition: 0, epoch: 1, first: 0, last: 999, ingest_ms: 0 };
+    const STAMP: BatchStamp = BatchStamp { partition: 0, epoch: 1, first: 0, last: 999, ingest_ms: 0 };
 
     /// Columns that a thousand aliases were drained from.
     fn drained() -> Rows {

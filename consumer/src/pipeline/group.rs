@@ -16,7 +16,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::config::Settings;
+use crate::config::ConsumerSection;
 use crate::metrics::Metrics;
 use crate::pipeline::fetch::PartitionQueue;
 
@@ -78,7 +78,7 @@ pub struct Group {
 /// Joins the group. From here on the caller must poll the consumer without long pauses.
 pub fn join(
     kafka: &ops::config::Kafka,
-    settings: &Settings,
+    settings: &ConsumerSection,
     topics: &[String],
     metrics: Metrics,
     start: StartWorker,

@@ -203,9 +203,9 @@ impl Worker {
         let state = &mut self.state;
         Some(match action {
             Action::End => state.report("end_inserts", state.end_inserts().map(|()| Event::Done)),
-            Action::Look => {
-                let found = state.look().map(Event::Observed);
-                state.report("look", found)
+            Action::Observe => {
+                let observed = state.observe().map(Event::Observed);
+                state.report("observe", observed)
             }
             Action::Count(span) => state.report("count", state.count(span).map(Event::Counted)),
             Action::Resume { from, replay } => {
@@ -213,7 +213,7 @@ impl Worker {
                 state.report("resume", resumed)
             }
             Action::Commit { offset, note } => {
-                let committed = state.announce(offset, &note).map(|()| Event::Done);
+                let committed = state.commit_acknowledged(offset, &note).map(|()| Event::Done);
                 state.report("commit", committed)
             }
             Action::Land(intent) => {
@@ -238,7 +238,7 @@ impl Worker {
             self.state.progress.touch();
             let taken = match self.take(FETCH_WAIT) {
                 Ok(taken) => taken,
-                Err(error) => return Some(self.state.doubt("take", &error)),
+                Err(error) => return Some(self.state.start_over("take", &error)),
             };
             if let Some(closed) = self.state.close_if_due() {
                 return Some(Event::Closed(closed));
@@ -249,7 +249,7 @@ impl Worker {
             if nothing_open && tail > 0 && (taken == 0 || tail > TAIL_MESSAGES_MAX) {
                 return Some(match state.acknowledge_dead_letters() {
                     Ok(()) => Event::Idle { next: state.passed() },
-                    Err(error) => state.doubt("dead_letters", &error),
+                    Err(error) => state.start_over("dead_letters", &error),
                 });
             }
             if taken > 0 {
@@ -273,7 +273,7 @@ impl Worker {
                         }
                     }
                     Ok(false) => {}
-                    Err(error) => return Some(state.doubt("silence", &error)),
+                    Err(error) => return Some(state.start_over("silence", &error)),
                 }
             }
         }
@@ -283,7 +283,7 @@ impl Worker {
     fn insert(&mut self, intent: &Intent, not_after: Duration) -> Option<Event> {
         if self.state.started.elapsed() > not_after {
             let late = anyhow!("the process stood still between announcing a batch and sending it");
-            return Some(self.state.doubt("late", &late));
+            return Some(self.state.start_over("late", &late));
         }
         let answer = self.state.send(intent);
         let sent = Instant::now();
@@ -300,10 +300,12 @@ impl Worker {
                     self.state.stage("insert", sent);
                     return Some(Event::Inserted);
                 }
-                Ok(Err(error)) => return Some(self.state.doubt("insert", &error)),
+                Ok(Err(error)) => return Some(self.state.start_over("insert", &error)),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Some(self.state.doubt("insert", &anyhow!("the insert ended without an answer")));
+                    return Some(
+                        self.state.start_over("insert", &anyhow!("the insert ended without an answer")),
+                    );
                 }
             }
             if self.state.stop.is_requested() {
@@ -315,8 +317,8 @@ impl Worker {
                 }
             }
             if may_take && let Err(error) = self.take(ANSWER_WAIT) {
-                // The batch in flight is announced: the next look at the partition finds it.
-                return Some(self.state.doubt("take", &error));
+                // The batch in flight is announced: the next observation of the partition finds it.
+                return Some(self.state.start_over("take", &error));
             }
         }
     }
@@ -344,12 +346,12 @@ impl Worker {
 impl PartitionState {
     /// The event, or `Failed` with the reason logged and counted.
     fn report(&mut self, doing: &'static str, outcome: Result<Event>) -> Event {
-        outcome.unwrap_or_else(|error| self.doubt(doing, &error))
+        outcome.unwrap_or_else(|error| self.start_over(doing, &error))
     }
 
-    fn doubt(&mut self, reason: &'static str, error: &anyhow::Error) -> Event {
-        self.readiness.doubt(Instant::now(), &format!("{reason}: {error:#}"));
-        self.shared.metrics.doubts.with_label_values(&[reason]).inc();
+    fn start_over(&mut self, reason: &'static str, error: &anyhow::Error) -> Event {
+        self.readiness.failed(Instant::now(), &format!("{reason}: {error:#}"));
+        self.shared.metrics.recoveries.with_label_values(&[reason]).inc();
         let (topic, partition) = (&self.place.topic, self.place.partition);
         tracing::warn!(topic, partition, reason, "starting over from what is durable: {error:#}");
         Event::Failed

@@ -2,15 +2,17 @@
 //! It knows no clock, no broker and no database. The worker performs each action and reports the outcome.
 //!
 //! ```text
-//!            ┌─────────────────────── any failure: Failed ◀─────────────────────────────────────┐
-//!            ▼                                                                                    │
-//!   Resting ──▶ Ending ──▶ Looking ──┬──────────────▶ Resuming ──▶ Filling ──▶ Intending ──▶ Inserting
-//!            end what    committed,  │ announced and     ▲  seek      │ closed    intent        │ clean
-//!            still runs  durable     ▼ not there         │            │           committed     ▼
-//!                          │     Counting ───────────────┘            │ ▲                    Checking
-//!                          ▼      rows of the batch                   │ └── Landing ◀──────────┘ if replayed
-//!                        Halted  (an operator decides)                ▼      ids remembered
-//!                                                                 Committing (a tail without rows)
+//!      ┌──────────────────────── any failure: Failed ◀───────────────────────────────────────────┐
+//!      ▼                                                                                         │
+//!   Resting ──▶ Ending ──▶ Observing ──┬──────────────▶ Resuming ──▶ Filling ──▶ Intending ──▶ Inserting
+//!            end what      committed,  │ announced and    ▲ ▲ seek     │ closed    intent        │ clean
+//!            still runs    durable     ▼ not there        │ │          │           committed     ▼
+//!                            │     Counting ──────────────┘ │          │ ▲                    Checking
+//!                            ▼      rows of the batch       │          │ └── Landing ◀──────────┘ if replayed
+//!                          Halted  (an operator decides)    │          ├──▶ Committing (a tail without rows)
+//!                                                           │          └──▶ Recounting ──▶ Withdrawing ──┐
+//!                                                           └────────────────────────────────────────────┘
+//!                                                                           a replayed batch without rows
 //! ```
 //!
 //! Why it is exactly once:
@@ -45,7 +47,7 @@ pub enum Action {
     /// End every insert of this partition that still runs in ClickHouse, whoever sent it.
     End,
     /// Ask Kafka and ClickHouse for the state of the partition.
-    Look,
+    Observe,
     /// Count the rows of a batch in the table.
     Count(Span),
     /// Read the ids of durable events, and seek. With `replay`, the next batch must be exactly that one.
@@ -99,7 +101,7 @@ pub struct Closed {
 enum State {
     Resting,
     Ending,
-    Looking,
+    Observing,
     /// The rows of an announced batch, before it is made again.
     Counting {
         observation: Observation,
@@ -172,8 +174,8 @@ impl Machine {
         use State::*;
         match (self.state.clone(), event) {
             (Resting, Event::Begun) => self.go(Ending, Action::End),
-            (Ending, Event::Done) => self.go(Looking, Action::Look),
-            (Looking, Event::Observed(observation)) => self.observed(observation),
+            (Ending, Event::Done) => self.go(Observing, Action::Observe),
+            (Observing, Event::Observed(observation)) => self.observed(observation),
             (Counting { observation, intent }, Event::Counted(rows)) => {
                 self.settle(observation, intent, rows)
             }

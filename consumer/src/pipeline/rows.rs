@@ -7,7 +7,7 @@ use schemas::look::LookRecord;
 use schemas::{Alias, Buckets, Conversion, Exposure, Sender, UnitKey};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::pipeline::batch::Stamp;
+use crate::pipeline::batch::BatchStamp;
 use crate::pipeline::native::{
     Column, Fixed, KEY, KEYS, LOW, Lists, LowTexts, MAP, Maps, Named, Optional, Repeated, Texts, Uuids, block,
 };
@@ -120,8 +120,8 @@ impl Rows {
     }
 
     /// The finished block, every row with the batch's stamp. The columns are empty then.
-    pub fn drain(&mut self, rows: usize, stamp: &Stamp) -> Vec<u8> {
-        let Stamp { partition, epoch, first, last, ingest_ms } = *stamp;
+    pub fn drain(&mut self, rows: usize, stamp: &BatchStamp) -> Vec<u8> {
+        let BatchStamp { partition, epoch, first, last, ingest_ms } = *stamp;
         let mut ingest_ts = Repeated { value: ingest_ms.to_le_bytes(), rows };
         let mut partition = Repeated { value: partition.to_le_bytes(), rows };
         let mut epoch = Repeated { value: epoch.to_le_bytes(), rows };
@@ -375,7 +375,7 @@ impl AliasRows {
 }
 
 /// What the log's rule said of a change.
-pub struct Verdict {
+pub struct RuleVerdict {
     /// Empty if accepted.
     pub refusal: String,
 }
@@ -399,7 +399,7 @@ columns! {
 }
 
 impl DefinitionRows {
-    pub fn push(&mut self, change: &Change, verdict: &Verdict, changed_at_ms: i64, offset: u64) {
+    pub fn push(&mut self, change: &Change, verdict: &RuleVerdict, changed_at_ms: i64, offset: u64) {
         let Change { change_id, rule_version, kind, key, based_on, definition, author, reason } = change;
         self.version.push((offset + 1).to_le_bytes());
         self.change_id.push(*change_id);

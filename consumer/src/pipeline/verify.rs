@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use assignment::{Environment, Salts, Seeds, place};
+use assignment::{Environment, Salts, Seeds, variant_for_buckets};
 use schemas::definition::{Accepted, Assignment, Definition, Definitions, Experiment};
 use schemas::{Exposure, Reason};
 
@@ -83,7 +83,7 @@ impl NamedVersion {
             (Assignment::Hashed, Reason::Split) => {
                 let buckets = hashed();
                 let environment = Environment(&exposure.environment);
-                let placed = place(experiment, environment, buckets)
+                let placed = variant_for_buckets(experiment, environment, buckets)
                     .is_ok_and(|variant| variant.key.as_str() == exposure.variant);
                 if placed && exposure.buckets == Some(buckets) {
                     Verification::Verified
@@ -164,7 +164,7 @@ mod tests {
         let accepted = definitions.apply(definitions.next_offset(), &change).unwrap().unwrap();
         let (_, experiment) = definitions.experiment("split").unwrap();
         let buckets = Salts::of(&definitions, experiment).buckets("user-1");
-        let variant = place(experiment, Environment("staging"), buckets).unwrap().key.as_str();
+        let variant = variant_for_buckets(experiment, Environment("staging"), buckets).unwrap().key.as_str();
         let named = NamedVersion::of(&definitions, accepted.version).unwrap();
         for (environment, expected) in [
             ("staging", Verification::Verified),
@@ -220,7 +220,7 @@ mod tests {
         let definitions = definitions();
         let (_, experiment) = definitions.experiment("hashed").unwrap();
         let buckets = Salts::of(&definitions, experiment).buckets("user-1");
-        let variant = place(experiment, Environment::PRODUCTION, buckets).unwrap().key.as_str();
+        let variant = variant_for_buckets(experiment, Environment::PRODUCTION, buckets).unwrap().key.as_str();
         let other = if variant == "a" { "b" } else { "a" };
         let moved = Buckets { slot: buckets.slot ^ 1, ..buckets };
         for (exposure, expected) in [

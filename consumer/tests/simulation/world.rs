@@ -212,7 +212,7 @@ impl World {
                 self.running.clear();
                 Some(Event::Done)
             }
-            Action::Look => Some(Event::Observed(self.look(at))),
+            Action::Observe => Some(Event::Observed(self.look(at))),
             Action::Count(span) => {
                 let there = self.rows.iter().filter(|row| (span.first..=span.last).contains(&row.offset));
                 Some(Event::Counted(there.count() as u64))
@@ -242,7 +242,7 @@ impl World {
         let Some(event) = event else { return };
         let can_fail = matches!(
             self.members[at].action,
-            Action::End | Action::Look | Action::Count(_) | Action::Resume { .. } | Action::Commit { .. }
+            Action::End | Action::Observe | Action::Count(_) | Action::Resume { .. } | Action::Commit { .. }
         );
         let event = if can_fail && self.goes_wrong(5) { Event::Failed } else { event };
         let clock = self.clock;

@@ -1,10 +1,10 @@
-//! The first page of `--help`: the commands in groups, by who needs them.
+//! The first page of `--help`. It lists the commands in groups, by the people who need them.
 
 use std::fmt::Write;
 
 use clap::Command;
 
-/// Every command stands in one group.
+/// The groups; every command is in exactly one.
 const GROUPS: [(&str, &[&str]); 5] = [
     ("To try it on this machine", &["demo", "local"]),
     (
@@ -29,7 +29,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ),
 ];
 
-/// The command with its subcommands shown in groups.
+/// Returns the command with a help page that lists its subcommands in groups.
 pub fn grouped(command: Command) -> Command {
     let width = command.get_subcommands().map(|sub| sub.get_name().len()).max().unwrap_or(0);
     let mut groups = String::new();
@@ -55,12 +55,12 @@ mod tests {
     use crate::Arguments;
 
     #[test]
-    fn every_command_stands_in_one_group() {
+    fn every_command_is_in_exactly_one_group() {
         let command = Arguments::command();
-        let there: BTreeSet<&str> = command.get_subcommands().map(Command::get_name).collect();
+        let expected: BTreeSet<&str> = command.get_subcommands().map(Command::get_name).collect();
         let grouped: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
-        assert_eq!(grouped.iter().copied().collect::<BTreeSet<_>>(), there);
-        assert_eq!(grouped.len(), there.len());
+        assert_eq!(grouped.iter().copied().collect::<BTreeSet<_>>(), expected);
+        assert_eq!(grouped.len(), expected.len());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! `splitstream`, the one program that people install. It only wires: each command is the library of a package, and
-//! each service is a process of this program.
+//! `splitstream`, the one program that people install. It only connects the other packages: each command is
+//! implemented in one of them, and each service is a process of this program.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use ops::config::{load, render};
 
 mod help;
 
-/// An open A/B-testing platform: assignment, events counted exactly once, statistics that stay valid however often
-/// people look.
+/// An open A/B-testing platform: assignment, events counted exactly once, statistics that stay valid however
+/// often people look.
 #[derive(Parser)]
 #[command(name = "splitstream", version)]
 struct Arguments {
@@ -27,7 +27,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Three real experiments through the whole platform on this machine, then a live one
+    /// Run three real experiments through the whole platform on this machine, then a live one
     Demo(local::demo::Demo),
     /// The whole platform on this machine, with real parts
     #[command(subcommand)]
@@ -36,25 +36,25 @@ enum Command {
     Producer(producer::command::Command),
     /// The service that carries events from Kafka into ClickHouse
     #[command(subcommand)]
-    Consumer(consumer::commands::Service),
+    Consumer(consumer::command::ServiceCommand),
     #[command(flatten)]
-    Tables(consumer::commands::Command),
+    Tables(consumer::command::Command),
     /// The service that counts, tests and decides
     #[command(subcommand)]
-    Aggregator(aggregator::command::Service),
+    Aggregator(aggregator::command::ServiceCommand),
     #[command(flatten)]
     Results(aggregator::command::Command),
     #[command(flatten)]
     Lab(lab::command::Command),
     /// Print every setting of a service with its unit, bounds and value
-    Config { service: Service },
+    Config { service: ServiceName },
     /// Print the completions of a shell
     Completions { shell: Shell },
 }
 
-/// Whose settings.
+/// The service whose settings are printed.
 #[derive(Clone, Copy, ValueEnum)]
-enum Service {
+enum ServiceName {
     Producer,
     Consumer,
     Aggregator,
@@ -69,27 +69,27 @@ fn main() -> ExitCode {
         Command::Producer(command) => {
             ops::main(async { producer::command::run(&load(config)?, command).await })
         }
-        Command::Consumer(consumer::commands::Service::Run) => {
+        Command::Consumer(consumer::command::ServiceCommand::Run) => {
             consumer::heap::keep_memory();
-            ops::main(async { consumer::commands::serve(load(config)?).await })
+            ops::main(async { consumer::command::serve(load(config)?).await })
         }
         Command::Tables(command) => {
             consumer::heap::keep_memory();
-            ops::main(consumer::commands::run(config, command))
+            ops::main(consumer::command::run(config, command))
         }
-        Command::Aggregator(aggregator::command::Service::Run) => {
+        Command::Aggregator(aggregator::command::ServiceCommand::Run) => {
             ops::main(async { aggregator::command::serve(load(config)?).await })
         }
         Command::Results(command) => {
             ops::main(async { aggregator::command::run(load(config)?, command).await })
         }
         Command::Lab(command) => ops::main(async { compute(command) }),
-        Command::Config { service } => ops::main(async { show_settings(service, config) }),
-        Command::Completions { shell } => ops::main(async { show_completions(shell) }),
+        Command::Config { service } => ops::main(async { print_settings(service, config) }),
+        Command::Completions { shell } => ops::main(async { print_completions(shell) }),
     }
 }
 
-/// The command line; a wrong one ends the program with exit code 2.
+/// Parses the command line; an invalid one ends the program with exit code 2.
 fn read_arguments() -> Arguments {
     let matches = help::grouped(Arguments::command()).get_matches();
     Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
@@ -103,18 +103,18 @@ fn compute(command: lab::command::Command) -> Result<Exit> {
     }
 }
 
-fn show_completions(shell: Shell) -> Result<Exit> {
+fn print_completions(shell: Shell) -> Result<Exit> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut help::grouped(Arguments::command()), "splitstream", &mut text);
     std::io::stdout().write_all(&text).context("writing to standard output")?;
     Ok(Exit::Done)
 }
 
-fn show_settings(service: Service, config: Option<&Path>) -> Result<Exit> {
+fn print_settings(service: ServiceName, config: Option<&Path>) -> Result<Exit> {
     let text = match service {
-        Service::Producer => render(&load::<producer::config::Config>(config)?),
-        Service::Consumer => render(&load::<consumer::config::Config>(config)?),
-        Service::Aggregator => render(&load::<aggregator::settings::Settings>(config)?),
+        ServiceName::Producer => render(&load::<producer::config::Config>(config)?),
+        ServiceName::Consumer => render(&load::<consumer::config::Config>(config)?),
+        ServiceName::Aggregator => render(&load::<aggregator::config::Config>(config)?),
     };
     print!("{text}");
     Ok(Exit::Done)

@@ -1,13 +1,13 @@
-//! `splitstream compute` as a script uses it.
+//! Tests `splitstream compute` as a script uses it.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// Through the program itself: whatever a line is, the next one has its answer.
+/// Runs the program itself: whatever a line contains, the next line gets its answer.
 #[test]
-fn an_odd_line_does_not_cost_the_next_one_its_answer() {
+fn a_malformed_line_does_not_affect_the_answer_to_the_next_one() {
     let good = r#"{"control":[1,2],"treatment":[2,3,4],"alpha":0.05}"#;
     let odd: [&[u8]; 9] = [
         b"",
@@ -38,7 +38,7 @@ fn an_odd_line_does_not_cost_the_next_one_its_answer() {
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     let answers = String::from_utf8(output.stdout).expect("UTF-8");
     let answers: Vec<Value> = answers.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    // A last line feed ends a line and begins none.
+    // The last line feed ends a line and does not begin another.
     assert_eq!(answers.len(), 2 * odd.len());
     for (index, answer) in answers.iter().enumerate() {
         if index % 2 == 1 {

@@ -1,4 +1,4 @@
-//! What the program says of itself.
+//! Tests the help page, the completions and the exit code of a wrong command line.
 
 use std::process::{Command, Output};
 
@@ -7,7 +7,7 @@ fn splitstream(args: &[&str]) -> Output {
 }
 
 #[test]
-fn the_first_page_says_what_it_is_and_groups_the_commands() {
+fn the_first_page_describes_the_program_and_groups_the_commands() {
     let help = splitstream(&["--help"]);
     assert!(help.status.success());
     let text = String::from_utf8(help.stdout).unwrap();

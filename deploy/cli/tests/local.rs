@@ -1,4 +1,5 @@
-//! `splitstream local` as a person runs it: up, status, logs, down; and what is left when it is killed.
+//! Tests `splitstream local` as a person runs it: up, status, logs and down, and what remains after it was
+//! killed.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -24,9 +25,9 @@ fn succeeded(output: &Output) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap_or(serde_json::Value::Null)
 }
 
-fn within_a_minute(what: &str, mut holds: impl FnMut() -> bool) {
+fn within_a_minute(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
-    while !holds() {
+    while !condition() {
         assert!(Instant::now() < deadline, "not within a minute: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -37,10 +38,10 @@ fn kill_hard(pid: u32) {
     assert!(killed.success());
 }
 
-/// Stops the stack also when the test fails.
-struct Up<'a>(&'a Path);
+/// Stops the stack on drop, also when the test fails.
+struct StackGuard<'a>(&'a Path);
 
-impl Drop for Up<'_> {
+impl Drop for StackGuard<'_> {
     fn drop(&mut self) {
         run(self.0, &["down"]);
     }
@@ -50,7 +51,7 @@ impl Drop for Up<'_> {
 fn up_stays_up_restarts_what_dies_and_down_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let dir = &directory.path().join("stack");
-    let stack = Up(dir);
+    let stack = StackGuard(dir);
     let up = succeeded(&run(dir, &["up", "--only", "kafka", "--json"]));
     let parts = up["parts"].as_array().unwrap();
     assert_eq!(parts.len(), 1);
@@ -113,14 +114,14 @@ fn a_part_that_cannot_start_is_reported_with_the_end_of_its_log() {
     let port = held.local_addr().unwrap().port();
     let refused = run(dir, &["up", "--only", "kafka", "--kafka-port", &port.to_string()]);
     assert_eq!(refused.status.code(), Some(1));
-    let said = String::from_utf8(refused.stderr).unwrap();
+    let errors = String::from_utf8(refused.stderr).unwrap();
     let log = dir.join("logs/local.log");
     let expected = format!(
         "error: the stack did not start (exit status: 1); {} ends:\nerror: port {port} cannot be used: stop \
          what listens there, or name another port: Address already in use (os error 98)\n",
         log.display()
     );
-    assert!(said.ends_with(&expected), "{said}");
+    assert!(errors.ends_with(&expected), "{errors}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The one place where a librdkafka client is configured, and where "Kafka does not answer" becomes a message
-//! that names the address and what to check.
+//! Configures every librdkafka client. If Kafka does not answer, it makes an error message that names the
+//! address and what to check.
 
 use std::time::Duration;
 
@@ -11,29 +11,30 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::net::TcpStream;
 
-/// How long a cluster may take to answer a question.
-pub const ANSWER_WITHIN: Duration = Duration::from_secs(8);
-/// How long the diagnosis of a silent cluster may take for each address it tries.
-const CONNECT_WITHIN: Duration = Duration::from_millis(500);
-/// How many addresses the diagnosis tries.
+/// The time that a cluster may take to answer a request.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
+/// The time that the diagnosis may take for each address it tries.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// The number of addresses that the diagnosis tries.
 const ADDRESSES_TRIED_MAX: usize = 3;
 
-/// Why there is no working connection.
+/// The reason why there is no working connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The settings cannot be used as they are.
     #[error("the settings of [kafka] cannot be used: {0}")]
     Settings(String),
-    /// Nobody answered in time.
+    /// No broker answered in time.
     #[error("kafka at {brokers} does not answer: {reason}; {advice}")]
     Silent { brokers: String, reason: String, advice: &'static str },
 }
 
-/// A client for which the end of a partition is no error: whoever reads logs to their ends asks for it.
+/// A client context that does not log the end of a partition as an error, for readers that read logs to their
+/// ends.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct EndsAreExpected;
+pub struct IgnorePartitionEof;
 
-impl ClientContext for EndsAreExpected {
+impl ClientContext for IgnorePartitionEof {
     fn error(&self, error: KafkaError, reason: &str) {
         if !matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF)) {
             tracing::error!(%error, reason, "librdkafka");
@@ -41,10 +42,10 @@ impl ClientContext for EndsAreExpected {
     }
 }
 
-impl ConsumerContext for EndsAreExpected {}
+impl ConsumerContext for IgnorePartitionEof {}
 
-/// What every client of ours is configured with; the caller adds what its role needs. `id` is what the brokers call
-/// it in their logs and quotas.
+/// Returns the configuration that all our clients share; the caller adds what its role needs. `id` is the
+/// client id in the brokers' logs and quotas.
 pub fn client(kafka: &Kafka, id: &str) -> Result<ClientConfig, ConnectError> {
     let mut config = ClientConfig::new();
     for (name, value) in kafka.properties().map_err(ConnectError::Settings)? {
@@ -54,16 +55,16 @@ pub fn client(kafka: &Kafka, id: &str) -> Result<ClientConfig, ConnectError> {
     Ok(config)
 }
 
-/// All topics of the cluster with their numbers of partitions. Creates none.
+/// Returns all topics of the cluster with their numbers of partitions. It creates none.
 pub async fn topics(kafka: &Kafka, id: &str) -> Result<Vec<(String, usize)>, ConnectError> {
     let config = client(kafka, id)?;
     let brokers = kafka.brokers.as_str().to_owned();
-    let asking = tokio::task::spawn_blocking(move || {
+    let request = tokio::task::spawn_blocking(move || {
         let consumer: BaseConsumer =
             config.create().map_err(|error| ConnectError::Settings(error.to_string()))?;
-        Ok(consumer.fetch_metadata(None, ANSWER_WITHIN))
+        Ok(consumer.fetch_metadata(None, ANSWER_TIMEOUT))
     });
-    let answer = asking.await.expect("asking for metadata does not panic")?;
+    let answer = request.await.expect("asking for metadata does not panic")?;
     let named =
         |topic: &rdkafka::metadata::MetadataTopic| (topic.name().to_owned(), topic.partitions().len());
     match answer {
@@ -72,7 +73,7 @@ pub async fn topics(kafka: &Kafka, id: &str) -> Result<Vec<(String, usize)>, Con
     }
 }
 
-/// Why the brokers are silent, as far as a plain connection can tell. Takes up to 1.5 s.
+/// Finds out why no broker answers, as far as plain connections can tell. Takes up to 1.5 s.
 pub async fn diagnose(brokers: String, error: &KafkaError) -> ConnectError {
     let mut reasons = Vec::new();
     let mut connected = false;
@@ -99,10 +100,10 @@ pub async fn diagnose(brokers: String, error: &KafkaError) -> ConnectError {
 }
 
 async fn connect(broker: &str) -> Result<(), String> {
-    match tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect(broker)).await {
+    match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(broker)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no connection within {} ms", CONNECT_WITHIN.as_millis())),
+        Err(_) => Err(format!("no connection within {} ms", CONNECT_TIMEOUT.as_millis())),
     }
 }
 
@@ -113,8 +114,8 @@ mod tests {
 
     use super::*;
 
-    /// An address where nobody takes connections, and those that fill its queue.
-    async fn deaf() -> (TcpListener, Vec<TcpStream>) {
+    /// A listener that accepts no connections, and the connections that fill its queue.
+    async fn unresponsive_address() -> (TcpListener, Vec<TcpStream>) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = socket.listen(1).unwrap();
@@ -129,8 +130,8 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn others_go_on_while_a_silent_broker_is_diagnosed() {
-        let (listener, _waiting) = deaf().await;
+    async fn other_tasks_run_while_a_silent_broker_is_diagnosed() {
+        let (listener, _waiting) = unresponsive_address().await;
         let broker = listener.local_addr().unwrap().to_string();
         let error = KafkaError::MetadataFetch(BrokerTransportFailure);
         let mut diagnosis = std::pin::pin!(diagnose(broker.clone(), &error));

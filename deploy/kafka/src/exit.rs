@@ -1,4 +1,4 @@
-//! The exit code that an error of Kafka or of the registry asks for, the same in every command.
+//! Maps errors of Kafka and of the schema registry to exit codes, the same in every command.
 
 use std::error::Error as Cause;
 
@@ -8,7 +8,8 @@ use rdkafka::error::KafkaError;
 use crate::registry::Unavailable;
 use crate::{ConnectError, Transient};
 
-/// Of one cause of an error; `None` if it is neither's, or asks for none.
+/// Returns the exit code for one cause of an error; `None` if it is no error of Kafka or the registry, or has
+/// no exit code.
 pub fn exit_of(cause: &(dyn Cause + 'static)) -> Option<Exit> {
     if cause.is::<Unavailable>() {
         return Some(Exit::Unreachable);
@@ -22,7 +23,7 @@ pub fn exit_of(cause: &(dyn Cause + 'static)) -> Option<Exit> {
     if let KafkaError::ClientConfig(..) = error {
         return Some(Exit::InvalidInput);
     }
-    // Nobody answered, or nobody leads for long.
+    // No broker answered, or there was no leader for long.
     Transient::of(error).map(|_| Exit::Unreachable)
 }
 

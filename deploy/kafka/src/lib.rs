@@ -1,6 +1,6 @@
-//! Kafka as every service asks it: a client from the configuration and what is said when no broker answers, a
-//! topic's own id, the errors that pass, a log of one partition that is read from its beginning and proposed to, and the
-//! registry of its messages' schemas.
+//! Access to Kafka for every service: a configured client with a diagnosis when no broker answers, a topic's
+//! own id, the list of transient errors, a log of one partition that is read from its beginning and proposed
+//! to, and a client of the schema registry.
 
 pub mod client;
 mod exit;
@@ -9,7 +9,7 @@ pub mod registry;
 pub mod topic_id;
 pub mod transient;
 
-pub use client::{ANSWER_WITHIN, ConnectError, EndsAreExpected};
+pub use client::{ANSWER_TIMEOUT, ConnectError, IgnorePartitionEof};
 pub use exit::exit_of;
 pub use log::{LogError, OrderedLog, Proposal, Record};
 pub use topic_id::TopicId;

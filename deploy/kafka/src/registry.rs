@@ -1,6 +1,6 @@
-//! A client of a schema registry in Confluent's interface: a schema by its number or by its version of a subject,
-//! and the number of a schema under a subject. It waits for the answer, and says apart what the registry refuses
-//! from what it does not answer. It remembers nothing, and knows nothing of what the schemas say.
+//! A client of a schema registry with Confluent's interface. It fetches a schema by its id or by its version of
+//! a subject, and the id of a schema under a subject. It blocks until the registry answers, and distinguishes
+//! what the registry refuses from what it does not answer. It caches nothing and does not interpret schemas.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ops::config::{self, Secret, ServerUrl};
 
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
-/// The most of an answer that is read.
+/// The largest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 1_024 * 1_024;
-/// An explanation longer than this is cut.
+/// Longer explanations are truncated to this length.
 const REASON_CHARS: usize = 600;
 
-/// The client. It connects when it is first used.
+/// The client. It connects on its first request.
 pub struct Registry {
     agent: Agent,
     url: String,
@@ -29,7 +29,7 @@ pub struct Registry {
     register: bool,
 }
 
-/// The registry did not answer as a registry does. Asking again later may help.
+/// The registry did not answer, or not in a registry's form. Another attempt later may succeed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the schema registry at {url} is not available: {reason}")]
 pub struct Unavailable {
@@ -37,31 +37,31 @@ pub struct Unavailable {
     pub reason: String,
 }
 
-/// Why a schema has no number.
+/// The reason why there is no id for a schema.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoId {
-    /// It does not go with what is registered under the subject.
+pub enum SchemaIdError {
+    /// The schema is incompatible with those registered under the subject.
     #[error("the schema registry refuses the schema of {subject} as incompatible with its others: {reason}")]
     Incompatible { subject: String, reason: String },
-    /// It was to be looked up only, and nobody has registered it.
+    /// The schema was only to be looked up, and nobody has registered it.
     #[error(
         "the schema registry does not have the schema of {subject}, and registry.register is false: {reason}"
     )]
     NotRegistered { subject: String, reason: String },
-    /// Not a schema to it, or not allowed to us.
+    /// The registry considers the schema invalid, or does not allow us to register it.
     #[error("the schema registry refuses the schema of {subject}: {reason}")]
     Refused { subject: String, reason: String },
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
 
-/// A schema as it is registered.
+/// A registered schema.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Registered {
-    /// Its text.
+    /// The text of the schema.
     pub schema: String,
-    /// Where the types stand that the text names and does not declare.
-    #[serde(default, deserialize_with = "perhaps_none")]
+    /// The schemas that declare the types which the text names and does not declare.
+    #[serde(default, deserialize_with = "null_as_empty")]
     pub references: Vec<Reference>,
 }
 
@@ -73,15 +73,15 @@ pub struct Reference {
     pub version: i32,
 }
 
-/// A registry's codes: an HTTP status, alone or with two more digits. A plain 404 is no word on a schema: so
-/// answers a registry that does not know the path.
+/// A registry's error codes: an HTTP status, alone or with two more digits. A plain 404 says nothing about a
+/// schema: a registry also returns it for an unknown path.
 const SUBJECT_NOT_FOUND: u32 = 40_401;
 const VERSION_NOT_FOUND: u32 = 40_402;
 const SCHEMA_NOT_FOUND: u32 = 40_403;
 
-/// What a registry says of an error.
+/// The body of a registry's error answer.
 #[derive(Deserialize)]
-struct Said {
+struct ErrorBody {
     error_code: u32,
     #[serde(default)]
     message: String,
@@ -93,16 +93,16 @@ struct Id {
 }
 
 enum Answer<T> {
-    Good(T),
-    /// Refused in a registry's own words, by its own code.
-    Bad(u32, String),
+    Success(T),
+    /// The registry's own error code and message.
+    Error(u32, String),
 }
 
 impl Registry {
-    /// `None` where no registry is configured.
+    /// Creates a client; `None` if no registry is configured.
     ///
     /// # Errors
-    /// When the password's or the authorities' file cannot be read.
+    /// If the password file or the certificate file cannot be read.
     pub fn open(settings: &config::Registry) -> Result<Option<Registry>, String> {
         let Some(url) = &settings.url else { return Ok(None) };
         let password = Secret::resolve(settings.password.as_ref(), settings.password_file.as_ref())?;
@@ -118,36 +118,36 @@ impl Registry {
         }))
     }
 
-    /// Where it is.
+    /// The URL of the registry.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The schema with this number; `None` if the registry says that it has none.
+    /// Returns the schema with this id; `None` if the registry answers that it has none.
     pub fn schema(&self, id: u32) -> Result<Option<Registered>, Unavailable> {
         self.registered(format!("{}/schemas/ids/{id}", self.url), &[SCHEMA_NOT_FOUND])
     }
 
-    /// A version of a subject, one that was deleted since too: what was written with it has not changed. `None`
-    /// if the registry says that it does not have it.
+    /// Returns a version of a subject, even one that was deleted since: what was written with it has not
+    /// changed. `None` if the registry answers that it does not have it.
     pub fn version(&self, subject: &str, version: i32) -> Result<Option<Registered>, Unavailable> {
         let path =
             format!("{}/subjects/{}/versions/{version}?deleted=true", self.url, percent_encoded(subject));
         self.registered(path, &[SUBJECT_NOT_FOUND, VERSION_NOT_FOUND, SCHEMA_NOT_FOUND])
     }
 
-    /// What stands at `path`; `None` where the answer is one of `absent`.
+    /// Returns the schema at `path`; `None` if the answer is one of the codes in `absent`.
     fn registered(&self, path: String, absent: &[u32]) -> Result<Option<Registered>, Unavailable> {
         let answer = self.authorized(self.agent.get(path).header("Accept", MEDIA_TYPE)).call();
         match self.read::<Registered>(answer)? {
-            Answer::Good(registered) => Ok(Some(registered)),
-            Answer::Bad(code, _) if absent.contains(&code) => Ok(None),
-            Answer::Bad(code, reason) => Err(self.unavailable(format!("{code}: {reason}"))),
+            Answer::Success(registered) => Ok(Some(registered)),
+            Answer::Error(code, _) if absent.contains(&code) => Ok(None),
+            Answer::Error(code, reason) => Err(self.unavailable(format!("{code}: {reason}"))),
         }
     }
 
-    /// The number of a schema under a subject, registered now if need be and wanted.
-    pub fn id(&self, subject: &str, schema: &str) -> Result<u32, NoId> {
+    /// Returns the id of a schema under a subject. Registers the schema first if that is configured and needed.
+    pub fn id(&self, subject: &str, schema: &str) -> Result<u32, SchemaIdError> {
         let path = format!("{}/subjects/{}", self.url, percent_encoded(subject));
         let path = if self.register { format!("{path}/versions") } else { path };
         let subject = subject.to_owned();
@@ -155,13 +155,13 @@ impl Registry {
         let body = json!({"schema": schema}).to_string();
         let answer = self.authorized(request).send(body);
         match self.read::<Id>(answer)? {
-            Answer::Good(Id { id }) => Ok(id),
-            Answer::Bad(SUBJECT_NOT_FOUND | SCHEMA_NOT_FOUND, reason) if !self.register => {
-                Err(NoId::NotRegistered { subject, reason })
+            Answer::Success(Id { id }) => Ok(id),
+            Answer::Error(SUBJECT_NOT_FOUND | SCHEMA_NOT_FOUND, reason) if !self.register => {
+                Err(SchemaIdError::NotRegistered { subject, reason })
             }
-            Answer::Bad(code, reason) => match status_of(code) {
-                409 => Err(NoId::Incompatible { subject, reason }),
-                401 | 403 | 422 => Err(NoId::Refused { subject, reason }),
+            Answer::Error(code, reason) => match status_of(code) {
+                409 => Err(SchemaIdError::Incompatible { subject, reason }),
+                401 | 403 | 422 => Err(SchemaIdError::Refused { subject, reason }),
                 _ => Err(self.unavailable(format!("{code}: {reason}")).into()),
             },
         }
@@ -174,7 +174,8 @@ impl Registry {
         }
     }
 
-    /// A refusal counts as one only in a registry's own form: a proxy's 404 says nothing of a schema.
+    /// Reads the answer. An error counts as the registry's only in a registry's own form: a proxy's 404 says
+    /// nothing about a schema.
     fn read<T: serde::de::DeserializeOwned>(
         &self,
         answer: Result<Response<ureq::Body>, ureq::Error>,
@@ -184,15 +185,15 @@ impl Registry {
         let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
         let body = body.map_err(|error| self.unavailable(error.to_string()))?;
         if status.is_success() {
-            return serde_json::from_str(&body).map(Answer::Good).map_err(|error| {
-                self.unavailable(format!("an answer of another form ({error}): {}", cut(&body)))
+            return serde_json::from_str(&body).map(Answer::Success).map_err(|error| {
+                self.unavailable(format!("an answer of another form ({error}): {}", truncate(&body)))
             });
         }
-        match serde_json::from_str::<Said>(&body) {
-            Ok(said) if status_of(said.error_code) == u32::from(status.as_u16()) => {
-                Ok(Answer::Bad(said.error_code, cut(&said.message)))
+        match serde_json::from_str::<ErrorBody>(&body) {
+            Ok(body) if status_of(body.error_code) == u32::from(status.as_u16()) => {
+                Ok(Answer::Error(body.error_code, truncate(&body.message)))
             }
-            _ => Err(self.unavailable(format!("{status} {}", cut(&body)))),
+            _ => Err(self.unavailable(format!("{status} {}", truncate(&body)))),
         }
     }
 
@@ -204,7 +205,7 @@ impl Registry {
 fn agent(url: &ServerUrl, settings: &config::Registry) -> Result<Agent, String> {
     let mut builder = Agent::config_builder()
         .timeout_global(Some(settings.timeout_ms.duration()))
-        // Shorter than a server's keep-alive, or a request meets a connection that was just closed.
+        // Shorter than a server's keep-alive, so that no request uses a connection that was just closed.
         .max_idle_age(Duration::from_secs(2))
         .http_status_as_error(false)
         .user_agent("splitstream");
@@ -220,17 +221,17 @@ fn agent(url: &ServerUrl, settings: &config::Registry) -> Result<Agent, String> 
 fn authorities(settings: &config::Registry) -> Result<RootCerts, String> {
     let certificates: Vec<CertificateDer<'static>> = match &settings.ca_file {
         Some(path) => {
-            let trouble = |error: String| {
+            let problem = |error: String| {
                 format!("reading the certificates in registry.ca_file, {}: {error}", path.display())
             };
             let mut read = Vec::new();
             for certificate in
-                CertificateDer::pem_file_iter(path).map_err(|error| trouble(error.to_string()))?
+                CertificateDer::pem_file_iter(path).map_err(|error| problem(error.to_string()))?
             {
-                read.push(certificate.map_err(|error| trouble(error.to_string()))?);
+                read.push(certificate.map_err(|error| problem(error.to_string()))?);
             }
             if read.is_empty() {
-                return Err(trouble("there is none".to_owned()));
+                return Err(problem("there is none".to_owned()));
             }
             read
         }
@@ -251,16 +252,16 @@ fn status_of(code: u32) -> u32 {
     if code >= 1_000 { code / 100 } else { code }
 }
 
-fn cut(text: &str) -> String {
+fn truncate(text: &str) -> String {
     text.trim().chars().take(REASON_CHARS).collect()
 }
 
-/// Some registries write `null` where there are none.
-fn perhaps_none<'de, D: serde::Deserializer<'de>>(list: D) -> Result<Vec<Reference>, D::Error> {
+/// Reads `null` as an empty list, because some registries write it.
+fn null_as_empty<'de, D: serde::Deserializer<'de>>(list: D) -> Result<Vec<Reference>, D::Error> {
     Option::<Vec<Reference>>::deserialize(list).map(Option::unwrap_or_default)
 }
 
-/// A text as one segment of a path: all but the unreserved characters of RFC 3986, section 2.3, encoded.
+/// Encodes a text as one segment of a path: all but the unreserved characters of RFC 3986, section 2.3.
 fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -272,7 +273,7 @@ fn percent_encoded(text: &str) -> String {
     encoded
 }
 
-/// Of RFC 4648, section 4; for one header, not for volume.
+/// Encodes bytes as base64 (RFC 4648, section 4). It is meant for one header, not for much data.
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();

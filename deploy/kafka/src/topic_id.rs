@@ -1,5 +1,5 @@
-//! Kafka's own id of a topic. A topic that is deleted and made again keeps its name and starts its offsets
-//! anew, but it gets another id: so the id tells whose offsets the rows of a table are.
+//! Kafka's own id of a topic. A topic that is deleted and created again keeps its name and restarts its
+//! offsets, but gets another id. The id therefore tells which topic the offsets in a table's rows belong to.
 
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -13,26 +13,26 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode;
 
 const TEXT_BYTES: usize = 22;
-/// What a broker says of a topic that has no id, as before Kafka 2.8.
+/// The id that a broker returns for a topic without one, as before Kafka 2.8.
 const NONE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
 /// The id as Kafka's own tools print it: 22 characters of URL-safe base64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TopicId([u8; TEXT_BYTES]);
 
-/// A text that is no topic's id.
+/// The text is no topic id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no topic's id: Kafka writes 22 characters of URL-safe base64")]
-pub struct NoTopicId(String);
+pub struct InvalidTopicId(String);
 
 impl FromStr for TopicId {
-    type Err = NoTopicId;
+    type Err = InvalidTopicId;
 
-    fn from_str(text: &str) -> Result<TopicId, NoTopicId> {
+    fn from_str(text: &str) -> Result<TopicId, InvalidTopicId> {
         let known = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         match <[u8; TEXT_BYTES]>::try_from(text.as_bytes()) {
             Ok(bytes) if bytes.iter().all(known) => Ok(TopicId(bytes)),
-            _ => Err(NoTopicId(text.to_owned())),
+            _ => Err(InvalidTopicId(text.to_owned())),
         }
     }
 }
@@ -53,15 +53,15 @@ impl TopicId {
     /// Asks a broker for the id of `topic`. `None` if the brokers give topics no ids.
     ///
     /// # Errors
-    /// Where no broker answers in time, or there is no such topic.
-    pub fn ask<C: ClientContext>(
+    /// If no broker answers in time, or there is no such topic.
+    pub fn fetch<C: ClientContext>(
         client: &Client<C>,
         topic: &str,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<Option<TopicId>> {
         let described =
-            describe(client, topic, within).with_context(|| format!("asking for the id of `{topic}`"))?;
-        // librdkafka writes the plain alphabet of base64, Kafka the one for URLs.
+            describe(client, topic, timeout).with_context(|| format!("asking for the id of `{topic}`"))?;
+        // librdkafka uses the standard base64 alphabet, Kafka the one for URLs.
         let text = described.replace('+', "-").replace('/', "_");
         if text == NONE {
             return Ok(None);
@@ -70,14 +70,15 @@ impl TopicId {
     }
 }
 
-/// The id of one topic, as librdkafka writes it. The library's wrapper does not have this question.
-fn describe<C: ClientContext>(client: &Client<C>, topic: &str, within: Duration) -> Result<String> {
+/// Returns the id of one topic in librdkafka's form. The Rust wrapper does not offer this request.
+fn describe<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Duration) -> Result<String> {
     let name = CString::new(topic).context("a topic has no NUL in its name")?;
-    let within_ms = i32::try_from(within.as_millis()).unwrap_or(i32::MAX);
+    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     let handle = client.native_ptr();
     let mut names = [name.as_ptr()];
-    // SAFETY: the client lives during all calls. The queue, the options, the collection and the event are made
-    // here, used only here, and destroyed here once; the name outlives the collection, which copies it.
+    // SAFETY: the client lives during all calls. The queue, the options, the collection and the event are
+    // created, used and destroyed once in this function only; the name outlives the collection, which copies
+    // it.
     unsafe {
         let queue = NonNull::new(sys::rd_kafka_queue_new(handle)).context("making a queue")?;
         let options = sys::rd_kafka_AdminOptions_new(
@@ -85,12 +86,12 @@ fn describe<C: ClientContext>(client: &Client<C>, topic: &str, within: Duration)
             sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
         );
         let mut why = [0; 128];
-        sys::rd_kafka_AdminOptions_set_request_timeout(options, within_ms, why.as_mut_ptr(), why.len());
+        sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, why.as_mut_ptr(), why.len());
         let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
         sys::rd_kafka_DescribeTopics(handle, topics, options, queue.as_ptr());
-        let event = sys::rd_kafka_queue_poll(queue.as_ptr(), within_ms);
+        let event = sys::rd_kafka_queue_poll(queue.as_ptr(), timeout_ms);
         let answer = match NonNull::new(event) {
-            None => Err(anyhow::anyhow!("no broker answered within {} s", within.as_secs())),
+            None => Err(anyhow::anyhow!("no broker answered within {} s", timeout.as_secs())),
             Some(event) => read(event.as_ptr()),
         };
         if !event.is_null() {
@@ -104,9 +105,9 @@ fn describe<C: ClientContext>(client: &Client<C>, topic: &str, within: Duration)
 }
 
 /// # Safety
-/// `event` is the answer to a question for one topic, and alive.
+/// `event` is alive and is the answer to a request for one topic.
 unsafe fn read(event: *mut sys::rd_kafka_event_t) -> Result<String> {
-    // SAFETY: every pointer that is followed comes from the event, which is alive, and is checked for null.
+    // SAFETY: every dereferenced pointer comes from the event, which is alive, and is checked for null.
     unsafe {
         let code = sys::rd_kafka_event_error(event);
         if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
@@ -150,7 +151,7 @@ mod tests {
         let id: TopicId = "Zl3-OYYMR_mYD-iZj0yZ7w".parse().unwrap();
         assert_eq!(id.to_string(), "Zl3-OYYMR_mYD-iZj0yZ7w");
         for text in ["", "Zl3-OYYMR_mYD-iZj0yZ7w=", "Zl3+OYYMR/mYD+iZj0yZ7w", "Zl3-OYYMR_mYD-iZj0yZ7"] {
-            assert_eq!(text.parse::<TopicId>(), Err(NoTopicId(text.to_owned())));
+            assert_eq!(text.parse::<TopicId>(), Err(InvalidTopicId(text.to_owned())));
         }
     }
 }

@@ -1,33 +1,33 @@
-//! Which errors of Kafka pass by themselves: the one list of them. What a caller does about one, and for how long, is
-//! the caller's.
+//! The list of Kafka's transient errors, which pass by themselves. The caller decides what to do about one, and
+//! for how long.
 
 use std::time::Duration;
 
 use ops::retry::{End, Retry};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// How long nobody may lead a partition or coordinate a group: where its broker is restarted, or another takes over, the
-/// election takes seconds.
-pub(crate) const LED_WITHIN: Duration = Duration::from_secs(30);
-/// The leader is asked again meanwhile: a broker that was just restarted answers before it leads, and librdkafka does not ask
-/// these questions again.
+/// The longest time without a leader of a partition or a coordinator of a group. When its broker is restarted,
+/// or another takes over, the election takes seconds.
+pub(crate) const ELECTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// The retries during an election: a broker that was just restarted answers before it leads, and librdkafka
+/// does not retry these requests.
 pub const ELECTION: Retry = Retry {
     first: Duration::from_millis(150),
     longest: Duration::from_millis(300),
-    end: End::Within(LED_WITHIN),
+    end: End::Within(ELECTION_TIMEOUT),
 };
 
-/// Why the same question may be answered later.
+/// The reason why the same request may succeed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transient {
     /// No broker answered, or not in time.
     NoAnswer,
-    /// A broker answered that it is not the one to ask, or not yet: a leader or a coordinator is being found.
+    /// A broker answered that it is not the leader or coordinator, or not yet: one is being elected.
     NoLeader,
 }
 
 impl Transient {
-    /// `None` for an error that stays until somebody does something about it.
+    /// Classifies an error; `None` for one that lasts until somebody acts.
     pub fn of(error: &KafkaError) -> Option<Transient> {
         use RDKafkaErrorCode::*;
         match error.rdkafka_error_code()? {

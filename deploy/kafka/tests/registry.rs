@@ -1,19 +1,19 @@
-//! The registry's client against answers that registries, and what stands before them, give.
+//! Tests the client with answers of registries and of proxies in front of them.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread::JoinHandle;
 
-use kafka::registry::{NoId, Reference, Registered, Registry};
+use kafka::registry::{Reference, Registered, Registry, SchemaIdError};
 use ops::config;
 
-/// Answers one request; what was asked can be had afterwards.
+/// Starts a server that answers one request. Returns its URL and a handle that yields the request.
 fn server(status: &str, body: &str) -> (String, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/apis/ccompat/v7/", listener.local_addr().unwrap());
     let answer =
         format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
-    let asked = std::thread::spawn(move || {
+    let request = std::thread::spawn(move || {
         let (mut connection, _) = listener.accept().unwrap();
         let mut request = [0; 4_096];
         let mut length = connection.read(&mut request).unwrap();
@@ -24,7 +24,7 @@ fn server(status: &str, body: &str) -> (String, JoinHandle<String>) {
         connection.write_all(answer.as_bytes()).unwrap();
         String::from_utf8(request[..length].to_vec()).unwrap()
     });
-    (url, asked)
+    (url, request)
 }
 
 fn settings(url: &str) -> config::Registry {
@@ -55,7 +55,7 @@ fn a_schema_is_asked_for_by_its_number() {
 }
 
 #[test]
-fn a_schema_comes_with_the_places_of_the_types_that_it_names() {
+fn a_schema_comes_with_the_references_to_the_types_that_it_names() {
     let (url, _asked) = server(
         "200 OK",
         r#"{"schema": "\"x.Sender\"", "references": [{"name": "x.Sender", "subject": "sender", "version": 3}]}"#,
@@ -81,12 +81,12 @@ fn a_version_of_a_subject_is_asked_for_even_if_it_was_deleted() {
         assert_eq!(open(&url).version("sender", 1), Ok(None), "{code}");
     }
     let (url, _asked) = server("404 Not Found", "<html>no such page</html>");
-    let away = open(&url).version("sender", 1).unwrap_err();
-    assert_eq!(away.reason, "404 Not Found <html>no such page</html>");
+    let unavailable = open(&url).version("sender", 1).unwrap_err();
+    assert_eq!(unavailable.reason, "404 Not Found <html>no such page</html>");
 }
 
 #[test]
-fn only_a_registry_can_say_that_there_is_no_such_schema() {
+fn only_an_answer_in_a_registrys_form_means_that_there_is_no_such_schema() {
     let (url, _asked) = server("404 Not Found", r#"{"error_code": 40403, "message": "Schema not found"}"#);
     assert_eq!(open(&url).schema(7), Ok(None));
     let (url, _asked) = server("404 Not Found", "<html>no such page</html>");
@@ -108,7 +108,7 @@ fn a_registry_that_does_not_listen_is_not_available() {
 }
 
 #[test]
-fn a_schema_is_registered_under_its_subject_by_whom_the_settings_name() {
+fn a_schema_is_registered_under_its_subject_as_the_configured_user() {
     let (url, asked) = server("200 OK", r#"{"id": 12}"#);
     let with_user = config::Registry {
         user: Some("u".to_owned()),
@@ -127,7 +127,7 @@ fn a_schema_is_registered_under_its_subject_by_whom_the_settings_name() {
 }
 
 #[test]
-fn a_refused_schema_is_told_from_a_registry_that_is_away() {
+fn a_refused_schema_and_an_unavailable_registry_are_different_errors() {
     let (url, _asked) = server("409 Conflict", r#"{"error_code": 409, "message": "no default"}"#);
     let refused = open(&url).id("exposures-value", "\"string\"").unwrap_err();
     assert_eq!(
@@ -136,12 +136,12 @@ fn a_refused_schema_is_told_from_a_registry_that_is_away() {
     );
     let (url, _asked) = server("422 Unprocessable", r#"{"error_code": 42201, "message": "no schema"}"#);
     let refused = open(&url).id("s", "x").unwrap_err();
-    assert_eq!(refused, NoId::Refused { subject: "s".to_owned(), reason: "no schema".to_owned() });
+    assert_eq!(refused, SchemaIdError::Refused { subject: "s".to_owned(), reason: "no schema".to_owned() });
     let (url, _asked) = server("503 Service Unavailable", "later");
-    assert!(matches!(open(&url).id("s", "x"), Err(NoId::Unavailable(_))));
+    assert!(matches!(open(&url).id("s", "x"), Err(SchemaIdError::Unavailable(_))));
     let (url, asked) = server("404 Not Found", r#"{"error_code": 40403, "message": "Schema not found"}"#);
     let look_up = config::Registry { register: false, ..settings(&url) };
     let refused = Registry::open(&look_up).unwrap().unwrap().id("s", "\"string\"").unwrap_err();
-    assert!(matches!(refused, NoId::NotRegistered { .. }), "{refused}");
+    assert!(matches!(refused, SchemaIdError::NotRegistered { .. }), "{refused}");
     assert!(asked.join().unwrap().starts_with("POST /apis/ccompat/v7/subjects/s HTTP/1.1\r\n"));
 }

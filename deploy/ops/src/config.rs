@@ -1,6 +1,6 @@
-//! Configuration: a TOML file under the environment, read once into a service's own checked
-//! types. Whatever is unknown, missing or out of bounds is an error that names the setting, where
-//! it was written, what is allowed and how to mend it; nothing is guessed.
+//! Reads the configuration once, from a TOML file and the environment, into a service's own checked types. The
+//! environment overrides the file. A setting that is unknown, missing or out of bounds is an error that names
+//! the setting, where it was written, what is allowed and how to correct it; nothing is guessed.
 //!
 //! A service declares one struct whose fields are its sections, and lists them as [`Page`]s:
 //!
@@ -72,11 +72,11 @@ pub use page::{Field, Page, Section, check_declaration, render};
 pub use registry::Registry;
 pub use value::{Bounded, Bytes, Count, Millis, Secret, Setting, Shown, unit};
 
-/// Environment variables that begin so, and have `__` between section and field, are settings.
+/// The prefix of environment variables that are settings. They have `__` between section and field.
 pub const PREFIX: &str = "SPLITSTREAM_";
 
-/// The sections that some services have no use for; those pass over them in a shared file.
-const SERVICES: [&str; 4] = ["producer", "consumer", "aggregator", "registry"];
+/// The sections that only some services use; the others ignore them in a shared file.
+const OPTIONAL_SECTIONS: [&str; 4] = ["producer", "consumer", "aggregator", "registry"];
 
 /// A service's configuration: a struct with `#[serde(deny_unknown_fields)]`, one field for each
 /// section.
@@ -85,7 +85,8 @@ pub trait Config: DeserializeOwned {
     fn pages(&self) -> Vec<Page>;
 }
 
-/// Why a configuration was refused: one sentence with the setting, its place, and what to do.
+/// The reason why a configuration was refused: one sentence with the setting, where it was written, and what to
+/// do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(String);
@@ -96,8 +97,8 @@ impl From<String> for Error {
     }
 }
 
-/// Reads the configuration from `file`, if one is given, and the process's environment, which
-/// wins.
+/// Reads the configuration from `file`, if one is given, and from the process's environment, which overrides
+/// the file.
 pub fn load<T: Config>(file: Option<&Path>) -> Result<T, Error> {
     let mut variables = Vec::new();
     for (name, value) in std::env::vars_os() {
@@ -119,7 +120,7 @@ pub fn load<T: Config>(file: Option<&Path>) -> Result<T, Error> {
     }
 }
 
-/// [`load`] without the world: from a file's name and text, and variables by name and value.
+/// Like [`load`], but without I/O: it takes the file's name and text, and variables by name and value.
 pub fn parse<T: Config>(
     file: Option<(&str, &str)>,
     variables: impl IntoIterator<Item = (String, String)>,
@@ -128,27 +129,28 @@ pub fn parse<T: Config>(
         Some((name, text)) => tree::Node::parse(name, text)?,
         None => tree::Node::empty(),
     };
-    take_version(&mut root)?;
+    check_file_version(&mut root)?;
     for (name, value) in variables {
         if let Some(path) = setting_path(&name)? {
             root.overlay(&name, &path, value)?;
         }
     }
-    let config: T = tree::read(&root, &SERVICES)?;
+    let config: T = tree::read(&root, &OPTIONAL_SECTIONS)?;
     for page in config.pages() {
         page.checked?;
     }
     Ok(config)
 }
 
-/// The form of the configuration files that this build reads; a file that names none is of this form.
+/// The version of the configuration files that this build reads; a file that names none has this version.
 pub const FILE_VERSION: i64 = 1;
 
-/// A file of another form is refused, for its settings may mean something else.
-fn take_version(root: &mut tree::Node) -> Result<(), Error> {
+/// Removes the version from the tree. Refuses a file of another version, because its settings may have another
+/// meaning.
+fn check_file_version(root: &mut tree::Node) -> Result<(), Error> {
     let tree::Value::Table(entries) = &mut root.value else { return Ok(()) };
     match entries.remove("version") {
-        None | Some(tree::Node { value: tree::Value::Whole(FILE_VERSION), .. }) => Ok(()),
+        None | Some(tree::Node { value: tree::Value::Integer(FILE_VERSION), .. }) => Ok(()),
         Some(tree::Node { origin, .. }) => Err(Error(format!(
             "{origin}: version: this build reads configuration files of version {FILE_VERSION}; write `version = \
              {FILE_VERSION}` where the settings are those that `config` prints, or install the build that the file is for"
@@ -156,8 +158,8 @@ fn take_version(root: &mut tree::Node) -> Result<(), Error> {
     }
 }
 
-/// What there is instead of a setting of earlier builds.
-fn instead_of(setting: &str) -> Option<String> {
+/// Returns what replaces a setting of earlier builds.
+fn replacement_of(setting: &str) -> Option<String> {
     let table = setting.strip_prefix("consumer.retention_days_")?;
     ["exposures", "conversions", "aliases"].contains(&table).then(|| {
         format!(
@@ -167,8 +169,8 @@ fn instead_of(setting: &str) -> Option<String> {
     })
 }
 
-/// The path that a variable's name spells; none for a variable that is no setting, such as those
-/// of the tools around the services.
+/// Returns the path of the setting that a variable names; `None` for a variable that is no setting, such as
+/// those of the tools around the services.
 fn setting_path(variable: &str) -> Result<Option<Vec<String>>, Error> {
     let Some(rest) = variable.strip_prefix(PREFIX) else {
         return Ok(None);
@@ -176,10 +178,10 @@ fn setting_path(variable: &str) -> Result<Option<Vec<String>>, Error> {
     if rest.contains("__") {
         return Ok(Some(rest.to_lowercase().split("__").map(String::from).collect()));
     }
-    // One underscore instead of two is the likely slip, and would otherwise go unnoticed.
+    // One underscore instead of two is a likely mistake and would otherwise go unnoticed.
     let lower = rest.to_lowercase();
     let shared = [Kafka::NAME, ClickHouse::NAME, Http::NAME, Log::NAME];
-    for section in shared.iter().chain(&SERVICES) {
+    for section in shared.iter().chain(&OPTIONAL_SECTIONS) {
         let field = lower.strip_prefix(section).and_then(|rest| rest.strip_prefix('_'));
         if let Some(field) = field {
             return Err(Error(format!(

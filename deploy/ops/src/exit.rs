@@ -1,13 +1,12 @@
-//! How a program ends: the exit codes that scripts may rely on, and the one place that prints an
-//! error.
+//! The exit codes that scripts may rely on, and the one place that prints the error with which a program ends.
 
 use std::fmt;
 use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Blocking work left behind by a finished program is given this long before the process ends.
-const LEFTOVERS: Duration = Duration::from_secs(2);
+/// The time that remaining blocking work gets to finish before the process ends.
+const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The exit code of a program. Give it to an error as context, `.context(Exit::Unreachable)`, and
 /// [`main`] exits with it; an error without one exits with [`Exit::Failed`].
@@ -15,22 +14,22 @@ const LEFTOVERS: Duration = Duration::from_secs(2);
 pub enum Exit {
     /// 0: done.
     Done = 0,
-    /// 1: something failed that nobody foresaw.
+    /// 1: an unexpected failure.
     Failed = 1,
-    /// 2: the command line was not understood (clap exits with it by itself).
+    /// 2: the command line is invalid (clap exits with this code itself).
     Usage = 2,
     /// 3: the request was understood and refused, with the reason.
     Refused = 3,
     /// 4: a file given to the program, its configuration included, is not valid.
     InvalidInput = 4,
-    /// 5: something needed, such as Kafka or ClickHouse, cannot be reached.
+    /// 5: a server that is needed, such as Kafka or ClickHouse, cannot be reached.
     Unreachable = 5,
-    /// 6: a check came to its end and found what should not be.
+    /// 6: a check ran to its end and found a problem.
     Found = 6,
 }
 
-/// Runs a program on a multi-threaded runtime and prints the error it ends with, cause by cause:
-/// as a log event where the log is on, and as `error: ...` on standard error where it is not.
+/// Runs a program on a multi-threaded runtime and prints the error that it ends with and its causes: as a log
+/// event if logging was started, else as `error: ...` on standard error.
 ///
 /// ```no_run
 /// # async fn run() -> anyhow::Result<()> { Ok(()) }
@@ -50,7 +49,7 @@ pub fn main(program: impl Future<Output = anyhow::Result<Exit>>) -> ExitCode {
         }
     };
     let outcome = runtime.block_on(program);
-    runtime.shutdown_timeout(LEFTOVERS);
+    runtime.shutdown_timeout(LEFTOVER_TIMEOUT);
     match outcome {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -65,7 +64,7 @@ pub fn main(program: impl Future<Output = anyhow::Result<Exit>>) -> ExitCode {
 }
 
 impl Exit {
-    /// The exit code that an error asks for, at whatever depth of its chain.
+    /// Returns the exit code of an error, at any depth of its chain.
     pub fn of(error: &anyhow::Error) -> Exit {
         if let Some(exit) = error.downcast_ref::<Exit>() {
             *exit
@@ -77,8 +76,9 @@ impl Exit {
     }
 }
 
-/// The error with the exit code that one of its causes asks for by `ask`, unless it has one already.
-pub fn coded(
+/// Adds the exit code that `ask` returns for one of the error's causes, unless the error has an exit code
+/// already.
+pub fn with_exit_code(
     error: anyhow::Error,
     ask: impl Fn(&(dyn std::error::Error + 'static)) -> Option<Exit>,
 ) -> anyhow::Error {

@@ -1,5 +1,5 @@
-//! Whether a process is alive, progressing and ready: `/healthz` fails when a loop of work has not
-//! come round within its bound, `/readyz` while a named condition does not hold. Both tell why.
+//! Tracks whether a process is alive and ready. `/healthz` fails if a loop of work has not completed a turn
+//! within its bound; `/readyz` also fails while a named condition does not hold. Both report the reason.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-/// What a process knows of its own health; clones share it.
+/// The health of a process; clones share it.
 #[derive(Clone)]
 pub struct Health {
     shared: Arc<Shared>,
@@ -22,27 +22,26 @@ struct Shared {
 #[derive(Default)]
 struct State {
     loops: BTreeMap<String, Loop>,
-    conditions: BTreeMap<String, Standing>,
+    conditions: BTreeMap<String, ConditionState>,
 }
 
-/// Of a condition.
-enum Standing {
+/// The state of a condition.
+enum ConditionState {
     Holds,
-    /// And something is to be told that does not keep the process from its work.
+    /// The condition holds, with a remark about a problem that does not stop the process from working.
     HoldsBut(String),
     Fails(String),
 }
 
 struct Loop {
     bound: Duration,
-    /// Milliseconds since the start at which it last came round.
+    /// The time of its last turn, in milliseconds since the start of the process.
     touched_ms: Arc<AtomicU64>,
-    /// Its handle was dropped without [`Progress::done`]: the loop was left by an error or a panic.
-    lost: bool,
+    /// Whether its handle was dropped without [`Progress::done`]: an error or a panic ended the loop.
+    died: bool,
 }
 
-/// The handle of one loop of work. Dropping it without [`done`](Progress::done) means that the
-/// loop died.
+/// The handle of one loop of work. Dropping it without [`done`](Progress::done) reports that the loop died.
 pub struct Progress {
     name: String,
     touched_ms: Arc<AtomicU64>,
@@ -50,7 +49,7 @@ pub struct Progress {
     done: bool,
 }
 
-/// A condition for being ready.
+/// The handle of a condition that must hold for the process to be ready.
 pub struct Condition {
     name: String,
     shared: Arc<Shared>,
@@ -59,9 +58,9 @@ pub struct Condition {
 /// The answer to `/healthz` or `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Whether all is well.
+    /// Whether no check has failed.
     pub ok: bool,
-    /// Each loop or condition, with `"ok"`, `"ok, but ..."` or what is wrong.
+    /// Each loop or condition with `"ok"`, `"ok, but ..."` or the problem.
     pub checks: BTreeMap<String, String>,
 }
 
@@ -72,48 +71,48 @@ impl Default for Health {
 }
 
 impl Health {
-    /// A process with nothing to watch: healthy and ready.
+    /// Creates the health of a process without loops or conditions: healthy and ready.
     pub fn new() -> Health {
         Health { shared: Arc::new(Shared { started: Instant::now(), state: Mutex::default() }) }
     }
 
-    /// Watches a loop that must come round at least once in `bound`, from now on. A second loop
-    /// of the same name takes the first one's place, as when work is restarted.
+    /// Watches a loop that must complete a turn at least once in `bound` from now on. A second loop of the same
+    /// name replaces the first, for example when work is restarted.
     pub fn progress(&self, name: impl Into<String>, bound: Duration) -> Progress {
         let name = name.into();
         let touched_ms = Arc::new(AtomicU64::new(self.shared.now_ms()));
         self.shared
             .lock()
             .loops
-            .insert(name.clone(), Loop { bound, touched_ms: touched_ms.clone(), lost: false });
+            .insert(name.clone(), Loop { bound, touched_ms: touched_ms.clone(), died: false });
         Progress { name, touched_ms, shared: self.shared.clone(), done: false }
     }
 
-    /// Adds a condition for being ready, which does not hold yet, and why.
+    /// Adds a condition for being ready. It does not hold yet, for the given reason.
     pub fn condition(&self, name: impl Into<String>, reason: impl Into<String>) -> Condition {
         let condition = Condition { name: name.into(), shared: self.shared.clone() };
         condition.fails(reason);
         condition
     }
 
-    /// Whether every loop comes round in time.
+    /// Reports whether every loop completes its turns in time.
     pub fn alive(&self) -> Report {
         self.shared.lock().alive(self.shared.now_ms())
     }
 
-    /// Whether every condition holds and every loop comes round in time.
+    /// Reports whether every condition holds and every loop completes its turns in time.
     pub fn ready(&self) -> Report {
         self.shared.lock().ready(self.shared.now_ms())
     }
 }
 
 impl Progress {
-    /// The loop came round. Cheap enough for every turn.
+    /// Records that the loop completed a turn. It is cheap enough for every turn.
     pub fn touch(&self) {
         self.touched_ms.store(self.shared.now_ms(), Ordering::Relaxed);
     }
 
-    /// The loop ended as it should and is not watched any more.
+    /// Records that the loop ended normally; it is not watched any more.
     pub fn done(mut self) {
         self.done = true;
     }
@@ -125,39 +124,39 @@ impl Drop for Progress {
         let Some(own) = state.loops.get_mut(&self.name) else {
             return;
         };
-        // A successor of the same name is none of ours.
+        // Another loop of the same name has replaced this one.
         if !Arc::ptr_eq(&own.touched_ms, &self.touched_ms) {
             return;
         }
         if self.done {
             state.loops.remove(&self.name);
         } else {
-            own.lost = true;
+            own.died = true;
         }
     }
 }
 
 impl Condition {
-    /// The condition holds.
+    /// Records that the condition holds.
     pub fn holds(&self) {
-        self.stands(Standing::Holds);
+        self.set(ConditionState::Holds);
     }
 
-    /// The condition holds, and whoever asks is told this beside it.
+    /// Records that the condition holds, with a remark for the report.
     pub fn holds_but(&self, remark: impl Into<String>) {
-        self.stands(Standing::HoldsBut(remark.into()));
+        self.set(ConditionState::HoldsBut(remark.into()));
     }
 
-    /// The condition does not hold, for this reason.
+    /// Records that the condition does not hold, for this reason.
     pub fn fails(&self, reason: impl Into<String>) {
-        self.stands(Standing::Fails(reason.into()));
+        self.set(ConditionState::Fails(reason.into()));
     }
 
-    fn stands(&self, standing: Standing) {
-        self.shared.lock().conditions.insert(self.name.clone(), standing);
+    fn set(&self, condition: ConditionState) {
+        self.shared.lock().conditions.insert(self.name.clone(), condition);
     }
 
-    /// The condition is none any more: what it was about is no longer this process's work.
+    /// Removes the condition, because it concerns work that this process no longer does.
     pub fn withdraw(self) {
         self.shared.lock().conditions.remove(&self.name);
     }
@@ -168,25 +167,26 @@ impl Shared {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The state is a set of independent facts, sound even after a panic while it was held.
+    /// Ignores poisoning: the state is a set of independent facts, which is valid even after a panic under the
+    /// lock.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-const FINE: &str = "ok";
+const OK: &str = "ok";
 
 impl State {
     fn alive(&self, now_ms: u64) -> Report {
         let mut checks = BTreeMap::new();
         for (name, own) in &self.loops {
             let since_ms = now_ms.saturating_sub(own.touched_ms.load(Ordering::Relaxed));
-            let verdict = if own.lost {
+            let verdict = if own.died {
                 "ended unexpectedly".into()
             } else if Duration::from_millis(since_ms) > own.bound {
                 format!("no progress for {since_ms} ms; the bound is {} ms", own.bound.as_millis())
             } else {
-                FINE.into()
+                OK.into()
             };
             checks.insert(name.clone(), verdict);
         }
@@ -195,13 +195,13 @@ impl State {
 
     fn ready(&self, now_ms: u64) -> Report {
         let Report { mut ok, mut checks } = self.alive(now_ms);
-        for (name, standing) in &self.conditions {
-            let verdict = match standing {
-                Standing::Holds => FINE.into(),
-                Standing::HoldsBut(remark) => format!("{FINE}, but {remark}"),
-                Standing::Fails(reason) => reason.clone(),
+        for (name, condition) in &self.conditions {
+            let verdict = match condition {
+                ConditionState::Holds => OK.into(),
+                ConditionState::HoldsBut(remark) => format!("{OK}, but {remark}"),
+                ConditionState::Fails(reason) => reason.clone(),
             };
-            ok &= !matches!(standing, Standing::Fails(_));
+            ok &= !matches!(condition, ConditionState::Fails(_));
             checks.insert(name.clone(), verdict);
         }
         Report { ok, checks }
@@ -210,7 +210,7 @@ impl State {
 
 impl Report {
     fn of(checks: BTreeMap<String, String>) -> Report {
-        Report { ok: checks.values().all(|verdict| verdict == FINE), checks }
+        Report { ok: checks.values().all(|verdict| verdict == OK), checks }
     }
 }
 

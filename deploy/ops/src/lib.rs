@@ -1,9 +1,9 @@
-//! What an operator touches, the same in every service: configuration, metrics, health, logs,
-//! orderly shutdown, exit codes and retries. It knows nothing of experiments, events or tables, and talks to nobody: the HTTP
-//! side is the package `frame`, the clients are `kafka` and `clickhouse-client`.
+//! The operational side of every service: configuration, metrics, health, logs, orderly shutdown, exit codes
+//! and retries. It knows nothing of experiments, events or tables, and makes no connections: the package
+//! `http-server` serves HTTP, and `kafka` and `clickhouse-client` are the clients.
 //!
-//! A service loads its [`config`], starts the [`log`], hands a [`Shutdown`] and a [`Health`] to its work and to its HTTP side,
-//! and [`main`] turns what comes back into an exit code.
+//! A service loads its [`config`] and starts the [`log`]. It passes a [`Shutdown`] and a [`Health`] to its work
+//! and to its HTTP server, and [`main`] turns its result into an exit code.
 
 pub mod config;
 mod exit;
@@ -13,7 +13,7 @@ pub mod metrics;
 pub mod retry;
 mod shutdown;
 
-pub use exit::{Exit, coded, main};
+pub use exit::{Exit, main, with_exit_code};
 pub use health::{Condition, Health, Progress};
 pub use retry::Retry;
 pub use shutdown::{Hold, Shutdown};

@@ -1,5 +1,5 @@
-//! Structured logs on standard error: one event a line, written at once. Libraries that use the
-//! `log` crate, librdkafka among them, come out the same way.
+//! Structured logs on standard error: one event a line, written at once. Events of libraries that use the `log`
+//! crate, librdkafka among them, are written in the same form.
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
@@ -7,10 +7,10 @@ use tracing_subscriber::{Layer, fmt};
 
 use crate::config::{Format, Log};
 
-/// Starts logging, for the life of the process. A panic is logged as an error before it unwinds.
+/// Starts logging for the lifetime of the process. A panic is logged as an error before it unwinds.
 ///
 /// # Errors
-/// When logging was started before.
+/// If logging was started before.
 pub fn start(log: &Log) -> Result<(), TryInitError> {
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     let lines = match log.format {

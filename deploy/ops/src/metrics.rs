@@ -1,4 +1,4 @@
-//! Metrics in Prometheus' text format, each with the service it comes from.
+//! Metrics in Prometheus' text format, each labelled with its service.
 
 use std::collections::HashMap;
 
@@ -7,11 +7,11 @@ use prometheus::{Encoder, IntGaugeVec, Opts, Registry, TextEncoder};
 /// The content type of [`text`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// A registry whose metrics are named `splitstream_...` and carry the label `service`. It already
-/// holds `splitstream_build_info`, which is 1 and tells the version.
+/// Creates a registry whose metrics are named `splitstream_...` and have the label `service`. It already has
+/// `splitstream_build_info`, which is 1 and has the version as a label.
 ///
 /// # Panics
-/// Never: the names are fixed and sound.
+/// Never: the names are fixed and valid.
 pub fn registry(service: &'static str, version: &'static str) -> Registry {
     let labels = HashMap::from([("service".to_string(), service.to_string())]);
     let registry =
@@ -23,11 +23,11 @@ pub fn registry(service: &'static str, version: &'static str) -> Registry {
     registry
 }
 
-/// Every metric's current value.
+/// Renders the current value of every metric.
 ///
 /// # Errors
-/// When a collector gave a family without samples or a sample without a value, which is a bug in
-/// the collector.
+/// If a collector returns a family without samples or a sample without a value, which is a bug in the
+/// collector.
 pub fn text(registry: &Registry) -> Result<String, prometheus::Error> {
     let mut out = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut out)?;

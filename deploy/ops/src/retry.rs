@@ -1,34 +1,35 @@
-//! Trying again what may pass: how long the pauses between attempts are, and when there are no more. Knows nothing
-//! of what is tried, and never sleeps by itself.
+//! Retries: how long the pauses between attempts are, and when to give up. It does not know what is tried, and
+//! never sleeps itself.
 
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// How something is tried again. Every retry names its end; one that has none says why beside it.
+/// How an operation is retried. Every retry names its end; a use of [`End::Never`] has a comment that says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// The pause behind the first attempt. Each further one is twice as long as the one before.
+    /// The pause after the first attempt. Each further one is twice as long as the one before.
     pub first: Duration,
-    /// No pause is longer than this, before jitter.
+    /// The longest pause, before jitter.
     pub longest: Duration,
     pub end: End,
 }
 
-/// When it is given up.
+/// When to give up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// After so many attempts, the first one included.
+    /// After this number of attempts, the first one included.
     Attempts(usize),
-    /// So long after the pauses were begun: no attempt begins later than one pause behind that.
+    /// After this time, counted from the call of [`Retry::pauses`]: no attempt begins later than one pause
+    /// after it.
     Within(Duration),
-    /// When whoever waits is told to stop.
+    /// Never; the caller stops when it is told to.
     Never,
 }
 
 impl Retry {
-    /// The pauses, from now on. Each is up to twice as long as said, by chance, so that processes that failed together
-    /// do not come back together.
+    /// Returns the pauses; their time starts now. Jitter makes each up to twice as long, so that processes that
+    /// failed together do not retry together.
     pub fn pauses(self) -> Pauses {
         let growing =
             ExponentialBuilder::new().with_min_delay(self.first).with_max_delay(self.longest).with_jitter();
@@ -44,7 +45,7 @@ impl Retry {
     }
 }
 
-/// One pause behind every failed attempt; none when it is given up.
+/// An iterator over the pauses after failed attempts. It ends when the operation is to be given up.
 #[derive(Debug)]
 pub struct Pauses {
     growing: ExponentialBackoff,
@@ -73,7 +74,7 @@ mod tests {
         end: End::Attempts(5),
     };
 
-    /// The pauses as they are without jitter, and up to twice that.
+    /// Checks that each pause is between the expected one without jitter and twice that.
     fn check(pauses: impl Iterator<Item = Duration>, expect: &[u64]) {
         let pauses: Vec<Duration> = pauses.collect();
         assert_eq!(pauses.len(), expect.len(), "{pauses:?}");
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_the_longest_and_stand_between_the_attempts() {
+    fn pauses_double_up_to_the_longest_and_are_one_fewer_than_the_attempts() {
         check(RETRY.pauses(), &[100, 200, 400, 400]);
         check(Retry { end: End::Attempts(1), ..RETRY }.pauses(), &[]);
         check(Retry { end: End::Never, ..RETRY }.pauses().take(6), &[100, 200, 400, 400, 400, 400]);

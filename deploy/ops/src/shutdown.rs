@@ -1,6 +1,5 @@
-//! Orderly shutdown: a signal or a failure asks every part to stop taking work and finish what it
-//! has; a second signal, or the end of the patience, ends the process at once and says what was
-//! still running.
+//! Orderly shutdown. A signal or a failure asks every part to stop accepting work and to finish what it has. A
+//! second signal, or a timeout, ends the process at once and logs what was still running.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,33 +19,33 @@ pub struct Shutdown {
 
 struct Shared {
     reason: watch::Sender<Option<String>>,
-    /// What still runs, and how many of each.
+    /// The work that still runs, with the count of each name.
     holds: Mutex<BTreeMap<&'static str, usize>>,
 }
 
-/// Something that has to end before the process may; dropped when it has.
+/// Work that must end before the process does. It is dropped when the work has ended.
 pub struct Hold {
     name: &'static str,
     shared: Arc<Shared>,
 }
 
 impl Shutdown {
-    /// A shutdown that only [`begin`](Shutdown::begin) starts and nothing enforces, for tests and
-    /// for commands that are not services.
+    /// Creates a shutdown that only [`begin`](Shutdown::begin) starts and nothing enforces, for tests and for
+    /// commands that are not services.
     pub fn manual() -> Shutdown {
         Shutdown { shared: Arc::new(Shared { reason: watch::Sender::new(None), holds: Mutex::default() }) }
     }
 
-    /// A shutdown that SIGTERM or SIGINT starts. A second signal ends the process at once; so does
-    /// a shutdown, however started, that takes longer than `patience`. Both exit with
-    /// [`Exit::Failed`] and log what was still running.
+    /// Creates a shutdown that SIGTERM or SIGINT starts. A second signal ends the process at once; so does a
+    /// shutdown, however started, that takes longer than `timeout`. Both exit with [`Exit::Failed`] and log
+    /// what was still running.
     ///
     /// # Errors
-    /// When the handlers or their thread cannot be set up.
-    pub fn on_signals(patience: Duration) -> io::Result<Shutdown> {
+    /// If the handlers or their thread cannot be set up.
+    pub fn on_signals(timeout: Duration) -> io::Result<Shutdown> {
         let shutdown = Shutdown::manual();
         let watched = shutdown.clone();
-        // A thread and runtime of its own, so that work that hogs the other threads is ended too.
+        // A separate thread and runtime, so that work that blocks all other threads is ended too.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let signals = {
             let _inside = runtime.enter();
@@ -54,11 +53,11 @@ impl Shutdown {
         };
         std::thread::Builder::new()
             .name("signals".into())
-            .spawn(move || runtime.block_on(enforce(watched, signals, patience)))?;
+            .spawn(move || runtime.block_on(enforce(watched, signals, timeout)))?;
         Ok(shutdown)
     }
 
-    /// Starts the shutdown; a later reason does not replace the first.
+    /// Starts the shutdown. A later reason does not replace the first.
     pub fn begin(&self, reason: impl Into<String>) {
         let reason = reason.into();
         self.shared.reason.send_if_modified(|current| {
@@ -71,12 +70,12 @@ impl Shutdown {
         });
     }
 
-    /// Whether it has started, for loops that do not await.
+    /// Returns whether the shutdown has started, for loops that do not await.
     pub fn begun(&self) -> bool {
         self.shared.reason.borrow().is_some()
     }
 
-    /// Waits until it starts, and tells why.
+    /// Waits until the shutdown starts, and returns the reason.
     pub async fn wait(&self) -> String {
         let mut reasons = self.shared.reason.subscribe();
         let reason =
@@ -84,18 +83,18 @@ impl Shutdown {
         reason.clone().expect("waited until there is one")
     }
 
-    /// Sleeps for `duration` or until the shutdown starts; true if it has started.
+    /// Sleeps for `duration` or until the shutdown starts. Returns whether it has started.
     pub async fn sleep(&self, duration: Duration) -> bool {
         tokio::time::timeout(duration, self.wait()).await.is_ok()
     }
 
-    /// Registers something that has to end before the process may.
+    /// Registers work that must end before the process does.
     pub fn hold(&self, name: &'static str) -> Hold {
         *self.shared.lock().entry(name).or_insert(0) += 1;
         Hold { name, shared: self.shared.clone() }
     }
 
-    /// What still runs, such as `fetch, insert (2)`.
+    /// Returns the names of the work that still runs, such as `fetch, insert (2)`.
     pub fn running(&self) -> String {
         let mut names = Vec::new();
         for (name, count) in self.shared.lock().iter() {
@@ -121,7 +120,7 @@ impl Drop for Hold {
 }
 
 impl Shared {
-    /// The counts are sound even after a panic while they were held.
+    /// Ignores poisoning: the counts are valid even after a panic under the lock.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, usize>> {
         self.holds.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,7 +133,7 @@ struct Signals {
 
 impl Signals {
     async fn next(&mut self) -> &'static str {
-        // Both branches only wait: a signal that loses here is delivered to the next call.
+        // Losing is harmless: both branches only wait, and a signal that loses is delivered to the next call.
         tokio::select! {
             _ = self.term.recv() => "SIGTERM",
             _ = self.int.recv() => "SIGINT",
@@ -142,15 +141,15 @@ impl Signals {
     }
 }
 
-async fn enforce(shutdown: Shutdown, mut signals: Signals, patience: Duration) {
-    // Losing is harmless: both may happen, and whichever comes second is met below.
+async fn enforce(shutdown: Shutdown, mut signals: Signals, timeout: Duration) {
+    // Losing is harmless: if both happen, the second one is handled below.
     tokio::select! {
         name = signals.next() => shutdown.begin(name),
         _ = shutdown.wait() => {}
     }
-    let why = match tokio::time::timeout(patience, signals.next()).await {
+    let why = match tokio::time::timeout(timeout, signals.next()).await {
         Ok(name) => format!("{name} while stopping: ended at once"),
-        Err(_) => format!("not stopped after {} ms: ended at once", patience.as_millis()),
+        Err(_) => format!("not stopped after {} ms: ended at once", timeout.as_millis()),
     };
     let running = shutdown.running();
     if tracing::dispatcher::has_been_set() {
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn it_knows_what_still_runs() {
+    fn it_names_what_still_runs() {
         let shutdown = Shutdown::manual();
         assert_eq!(shutdown.running(), "nothing that was registered");
         let first = shutdown.hold("insert");

@@ -1,4 +1,4 @@
-//! What an operator may write in the file and the environment, and what is said when it is wrong.
+//! What an operator may write in the file and the environment, and the errors for what is wrong.
 
 use ops::config::{
     self, ClickHouse, Config, Count, Error, Field, Http, Kafka, Log, Millis, Page, Section, check_declaration,
@@ -84,7 +84,7 @@ fn with(lines: &str) -> String {
 }
 
 #[test]
-fn every_section_is_declared_soundly() {
+fn the_declaration_of_every_section_is_consistent() {
     assert_eq!(check_declaration::<Kafka>(), Ok(()));
     assert_eq!(check_declaration::<ClickHouse>(), Ok(()));
     assert_eq!(check_declaration::<Http>(), Ok(()));
@@ -93,7 +93,7 @@ fn every_section_is_declared_soundly() {
 }
 
 #[test]
-fn a_declaration_that_drifts_is_found() {
+fn a_declaration_that_lacks_a_field_is_found() {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, default)]
     struct Drifted {
@@ -153,7 +153,7 @@ fn the_environment_alone_is_enough() {
 }
 
 #[test]
-fn what_is_required_is_asked_for() {
+fn a_missing_required_setting_is_an_error() {
     refused(
         "",
         &[],
@@ -163,7 +163,7 @@ fn what_is_required_is_asked_for() {
 }
 
 #[test]
-fn what_is_unknown_is_refused_where_it_stands() {
+fn an_unknown_setting_is_refused_with_its_location() {
     refused(
         &with("[consumers]\nx = 1"),
         &[],
@@ -208,7 +208,7 @@ fn what_is_unknown_is_refused_where_it_stands() {
 }
 
 #[test]
-fn a_bound_is_stated_by_the_error_that_it_causes() {
+fn an_error_about_a_bound_states_the_bound() {
     for (value, service) in [("1", true), ("1000000", true), ("0", false), ("1000001", false)] {
         let file = FILE.replace("5000", value);
         assert_eq!(parse(&file, &[]).is_ok(), service, "{value}");
@@ -246,7 +246,7 @@ fn a_bound_is_stated_by_the_error_that_it_causes() {
 }
 
 #[test]
-fn a_wrong_value_is_repeated_with_what_is_right() {
+fn an_invalid_value_is_repeated_with_what_is_allowed() {
     refused(
         "[kafka]\nbrokers = 'kafka'",
         &[],
@@ -286,7 +286,7 @@ fn a_wrong_value_is_repeated_with_what_is_right() {
 }
 
 #[test]
-fn a_secret_comes_from_the_environment_or_its_own_file_and_is_never_shown() {
+fn a_secret_comes_from_the_environment_or_its_own_file_and_is_never_printed() {
     refused(
         &FILE.replace("[consumer]", "password = 's3cret'\n[consumer]"),
         &[],
@@ -338,7 +338,7 @@ fn a_secrets_file_loses_one_line_break_and_nothing_else() {
 }
 
 #[test]
-fn kafka_becomes_librdkafka() {
+fn settings_of_kafka_become_librdkafkas() {
     let service = parse(
         &FILE.replace(
             "[clickhouse]",
@@ -397,7 +397,7 @@ fn settings_of_kafka_that_contradict_each_other_are_refused() {
 }
 
 #[test]
-fn the_whole_configuration_is_shown_as_a_file_that_can_be_read_again() {
+fn the_whole_configuration_is_printed_as_a_file_that_can_be_read_again() {
     let service = parse(FILE, &[("SPLITSTREAM_CLICKHOUSE__PASSWORD", "s3cret")]).unwrap();
     let text = config::render(&service);
     let page = |name: &str| {

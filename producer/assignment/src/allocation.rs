@@ -1,19 +1,19 @@
-//! From weights to buckets. A weight is what a person writes; what is stored and evaluated are the ranges
-//! it became. Growing takes buckets that nobody owns, shrinking and dropping free some, and no bucket
-//! passes from one owner to another in a single step, so nobody who is in is moved.
+//! Turns weights into ranges of buckets. People write weights; ranges are stored and evaluated. An owner that
+//! grows takes buckets that nobody owns; one that shrinks or is dropped frees some. No bucket passes from one
+//! owner to another in a single step, so no unit moves from one variant to another.
 
 use schemas::definition::{
     Assignment, Condition, Definition, Definitions, Experiment, Flag, FlagRule, Problem, State,
 };
 use schemas::{BUCKETS, BucketRange, Key};
 
-use crate::targeting::unusable;
+use crate::targeting::condition_problem;
 
-/// The definition with everything that a file may leave out: salt, phase, ranges, slots. Follows from the
-/// definitions so far and what is written, and from nothing else. What is written is kept as it is.
+/// Fills in everything that a file may leave out: salt, phase, ranges, slots. The result depends only on the
+/// definitions so far and the written one. Fields that are written are kept unchanged.
 ///
 /// # Errors
-/// Where there is no room: a share that needs buckets which others own.
+/// If a share needs buckets that others own, or a condition can never be evaluated.
 pub fn resolve(definitions: &Definitions, written: Definition) -> Result<Definition, Problem> {
     let previous = definitions.current_of(&written).map(|accepted| &accepted.definition);
     match written {
@@ -52,13 +52,13 @@ fn resolve_experiment(
     if experiment.salt.is_none() {
         experiment.salt = Some(previous.map_or(&experiment.key, |previous| previous.salt()).clone());
     }
-    // They cannot be taken back, so a file need not repeat them.
+    // Excluded phases cannot be restored, so a file need not repeat them.
     if let Some(previous) = previous
         && experiment.excluded_phases.is_empty()
     {
         experiment.excluded_phases = previous.excluded_phases.clone();
     }
-    // A draft has exposed nobody, so there is nobody to keep in place.
+    // A draft has exposed no unit, so no unit has to keep its variant.
     let settled = previous.filter(|previous| previous.state != State::Draft);
     if experiment.assignment == Assignment::Hashed
         && experiment.variants.iter().all(|variant| variant.ranges.is_empty())
@@ -94,11 +94,11 @@ fn resolve_experiment(
         experiment.slot_ranges = ranges.remove(0);
     }
     for (index, rule) in experiment.targeting.iter().enumerate() {
-        check_usable(&format!("targeting[{index}].when"), &rule.when)?;
+        check_condition(&format!("targeting[{index}].when"), &rule.when)?;
     }
-    for (environment, says) in &experiment.environments {
-        for (index, rule) in says.targeting.iter().flatten().enumerate() {
-            check_usable(&format!("environments.{environment}.targeting[{index}].when"), &rule.when)?;
+    for (environment, settings) in &experiment.environments {
+        for (index, rule) in settings.targeting.iter().flatten().enumerate() {
+            check_condition(&format!("environments.{environment}.targeting[{index}].when"), &rule.when)?;
         }
     }
     if experiment.phase.is_none() {
@@ -120,10 +120,10 @@ fn resolve_flag(previous: Option<&Flag>, mut flag: Flag) -> Result<Flag, Problem
     }
     let before = previous.map_or(&[][..], |previous| &previous.rules);
     resolve_rules("rules", before, &mut flag.rules)?;
-    for (environment, says) in &mut flag.environments {
-        // What the units there saw so far, whether or not it was said for that environment.
+    for (environment, settings) in &mut flag.environments {
+        // The rules that applied there so far, whether or not they were written for that environment.
         let before = previous.map_or(&[][..], |previous| previous.in_environment(environment.as_str()).rules);
-        if let Some(rules) = &mut says.rules {
+        if let Some(rules) = &mut settings.rules {
             resolve_rules(&format!("environments.{environment}.rules"), before, rules)?;
         }
     }
@@ -133,7 +133,7 @@ fn resolve_flag(previous: Option<&Flag>, mut flag: Flag) -> Result<Flag, Problem
 fn resolve_rules(field: &str, before: &[FlagRule], rules: &mut [FlagRule]) -> Result<(), Problem> {
     for (index, rule) in rules.iter_mut().enumerate() {
         if let Some(when) = &rule.when {
-            check_usable(&format!("{field}[{index}].when"), when)?;
+            check_condition(&format!("{field}[{index}].when"), when)?;
         }
         if rule.split.iter().any(|share| !share.ranges.is_empty()) {
             continue;
@@ -158,20 +158,20 @@ fn resolve_rules(field: &str, before: &[FlagRule], rules: &mut [FlagRule]) -> Re
     Ok(())
 }
 
-/// Who owns what before the step.
+/// The ranges of one owner before the step.
 struct Owned {
     by: Key,
     ranges: Vec<BucketRange>,
 }
 
-/// Who shall own how much after it.
+/// The number of buckets that one owner is to have after the step.
 struct Wanted {
     by: Key,
     buckets: u32,
 }
 
-/// Ranges for each of `wanted`, in their order. An owner keeps its lowest buckets; what it lacks comes from
-/// the lowest buckets that nobody owned before the step.
+/// Returns the ranges for each of `wanted`, in the same order. An owner keeps its lowest buckets. Further ones
+/// are the lowest buckets that nobody owned before the step.
 fn allocate(owned: &[Owned], wanted: &[Wanted]) -> Result<Vec<Vec<BucketRange>>, String> {
     let mut free = complement(owned.iter().flat_map(|owner| owner.ranges.iter().copied()));
     let mut allocated = Vec::with_capacity(wanted.len());
@@ -180,22 +180,22 @@ fn allocate(owned: &[Owned], wanted: &[Wanted]) -> Result<Vec<Vec<BucketRange>>,
             owned.iter().find(|owner| owner.by == *by).map(|owner| owner.ranges.clone()).unwrap_or_default();
         let mut ranges = Vec::new();
         let mut lacking = *buckets;
-        take(&mut kept.clone(), &mut lacking, &mut ranges);
+        move_lowest(&mut kept.clone(), &mut lacking, &mut ranges);
         let before = lacking;
-        take(&mut free, &mut lacking, &mut ranges);
+        move_lowest(&mut free, &mut lacking, &mut ranges);
         if lacking > 0 {
             return Err(format!(
                 "`{by}` needs {before} more buckets and {} are free; shrink others in one change, grow it in the next",
                 before - lacking
             ));
         }
-        allocated.push(joined(ranges));
+        allocated.push(merge_adjacent(ranges));
     }
     Ok(allocated)
 }
 
-/// Moves the lowest buckets of `from` to `to` until nothing is lacking or nothing is left.
-fn take(from: &mut Vec<BucketRange>, lacking: &mut u32, to: &mut Vec<BucketRange>) {
+/// Moves the lowest buckets of `from` to `to` until none is lacking or none is left.
+fn move_lowest(from: &mut Vec<BucketRange>, lacking: &mut u32, to: &mut Vec<BucketRange>) {
     from.sort();
     let mut rest = Vec::new();
     for range in from.drain(..) {
@@ -221,14 +221,14 @@ fn complement(owned: impl Iterator<Item = BucketRange>) -> Vec<BucketRange> {
     free
 }
 
-/// Neighbouring ranges made one, in order.
-fn joined(mut ranges: Vec<BucketRange>) -> Vec<BucketRange> {
+/// Sorts the ranges and merges those that touch.
+fn merge_adjacent(mut ranges: Vec<BucketRange>) -> Vec<BucketRange> {
     ranges.sort();
     let mut joined: Vec<BucketRange> = Vec::new();
     for range in ranges {
         match joined.last_mut() {
             Some(last) if last.hi() == range.lo() => {
-                *last = BucketRange::new(last.lo(), range.hi()).expect("two ranges that meet are one");
+                *last = BucketRange::new(last.lo(), range.hi()).expect("two adjacent ranges form one range");
             }
             _ => joined.push(range),
         }
@@ -236,8 +236,8 @@ fn joined(mut ranges: Vec<BucketRange>) -> Vec<BucketRange> {
     joined
 }
 
-fn check_usable(field: &str, when: &Condition) -> Result<(), Problem> {
-    unusable(when).map_or(Ok(()), |what| Err(Problem::new(field, what)))
+fn check_condition(field: &str, when: &Condition) -> Result<(), Problem> {
+    condition_problem(when).map_or(Ok(()), |what| Err(Problem::new(field, what)))
 }
 
 fn in_field(field: &str, what: String) -> Problem {

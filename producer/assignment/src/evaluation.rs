@@ -1,4 +1,4 @@
-//! From an experiment and a unit to a variant, or to the first reason why there is none.
+//! Evaluates an experiment for a unit: the result is a variant, or the first reason why there is none.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,10 +9,10 @@ use schemas::{Bucket, Buckets, Key};
 use crate::hash::Salts;
 use crate::targeting::holds;
 
-/// What is known of a unit, by name.
+/// The known attributes of a unit, by name.
 pub type Attributes = BTreeMap<String, serde_json::Value>;
 
-/// Where a unit is met.
+/// The environment in which a unit is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Environment<'a>(pub &'a str);
 
@@ -20,33 +20,33 @@ impl Environment<'static> {
     pub const PRODUCTION: Environment<'static> = Environment(schemas::definition::PRODUCTION);
 }
 
-/// What came of an evaluation. The buckets are there whether or not the unit takes part, so that a person
-/// can see why.
+/// The result of an evaluation. It has the buckets even if the unit takes no part, so that a person can see
+/// why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation<'a> {
     pub environment: Environment<'a>,
     pub buckets: Buckets,
-    /// The targeting rule that let the unit in; `None` where the experiment has no targeting.
+    /// The targeting rule that matched the unit; `None` if the experiment has no targeting.
     pub rule: Option<&'a Key>,
     pub outcome: Result<&'a Variant, NotExposed>,
 }
 
-/// Why a unit takes no part, in the order in which it is asked.
+/// The reasons why a unit takes no part, in the order in which they are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotExposed {
     NotRunning(State),
-    /// Somebody else assigns.
+    /// Another system assigns the units.
     External,
-    /// In this environment.
+    /// The experiment is disabled in this environment.
     Disabled,
     NotTargeted,
     OutsideSlots,
     OutsideRollout,
-    /// The bucket belongs to no variant, as after an arm was dropped.
+    /// The bucket belongs to no variant, for example after an arm was dropped.
     BucketUnowned,
 }
 
-/// The variant of `unit_id` (1 to 256 bytes) in `experiment`, which is one of `definitions`.
+/// Evaluates `experiment`, one of `definitions`, for `unit_id` (1 to 256 bytes).
 pub fn evaluate<'a>(
     definitions: &Definitions,
     experiment: &'a Experiment,
@@ -55,35 +55,36 @@ pub fn evaluate<'a>(
     attributes: &Attributes,
 ) -> Evaluation<'a> {
     let buckets = Salts::of(definitions, experiment).buckets(unit_id);
-    let not = |reason| Evaluation { environment, buckets, rule: None, outcome: Err(reason) };
-    let there = experiment.in_environment(environment.0);
+    let not_exposed = |reason| Evaluation { environment, buckets, rule: None, outcome: Err(reason) };
+    let settings = experiment.in_environment(environment.0);
 
     if experiment.state != State::Running {
-        return not(NotExposed::NotRunning(experiment.state));
+        return not_exposed(NotExposed::NotRunning(experiment.state));
     }
     if experiment.assignment == Assignment::External {
-        return not(NotExposed::External);
+        return not_exposed(NotExposed::External);
     }
-    if !there.enabled {
-        return not(NotExposed::Disabled);
+    if !settings.enabled {
+        return not_exposed(NotExposed::Disabled);
     }
-    let rule = there.targeting.iter().find(|rule| holds(&rule.when, attributes));
-    if rule.is_none() && !there.targeting.is_empty() {
-        return not(NotExposed::NotTargeted);
+    let rule = settings.targeting.iter().find(|rule| holds(&rule.when, attributes));
+    if rule.is_none() && !settings.targeting.is_empty() {
+        return not_exposed(NotExposed::NotTargeted);
     }
     let rule = rule.map(|rule| &rule.key);
-    let outcome = place(experiment, environment, buckets);
+    let outcome = variant_for_buckets(experiment, environment, buckets);
     Evaluation { environment, buckets, rule, outcome }
 }
 
-/// From three buckets to a variant: what anybody can compute again from an exposure and its definition.
-pub fn place<'a>(
+/// Returns the variant for the three buckets of a unit. Anybody can compute it again from an exposure and its
+/// definition.
+pub fn variant_for_buckets<'a>(
     experiment: &'a Experiment,
     environment: Environment<'_>,
     buckets: Buckets,
 ) -> Result<&'a Variant, NotExposed> {
-    let there = experiment.in_environment(environment.0);
-    if !there.enabled {
+    let settings = experiment.in_environment(environment.0);
+    if !settings.enabled {
         return Err(NotExposed::Disabled);
     }
     let inside = |ranges: &[schemas::BucketRange], bucket: u32| {
@@ -92,7 +93,7 @@ pub fn place<'a>(
     if experiment.layer.is_some() && !inside(&experiment.slot_ranges, buckets.slot) {
         return Err(NotExposed::OutsideSlots);
     }
-    if buckets.rollout >= there.rollout.buckets() {
+    if buckets.rollout >= settings.rollout.buckets() {
         return Err(NotExposed::OutsideRollout);
     }
     experiment

@@ -1,12 +1,12 @@
 //! The hash contract: `h = xxh3_64(unit id, seed = xxh3_64(salt))`, over UTF-8 bytes exactly as sent, and
-//! `bucket = floor(h * 1000000 / 2^64)`. The vectors in `schemas/vectors` fix it; changing one is a breaking
-//! change.
+//! `bucket = floor(h * 1000000 / 2^64)`. The vectors in `schemas/vectors` are part of the contract; changing
+//! one is a breaking change.
 
 use schemas::definition::{Definitions, Experiment};
 use schemas::{Bucket, Buckets};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// The hash of a unit under a salt. Units and salts are any texts; different salts give independent hashes.
+/// Hashes a unit with a salt. Both may be any text; different salts give independent hashes.
 pub fn hash(unit_id: &str, salt: &str) -> u64 {
     xxh3_64_with_seed(unit_id.as_bytes(), xxh3_64(salt.as_bytes()))
 }
@@ -21,8 +21,8 @@ pub struct Salts {
 }
 
 impl Salts {
-    /// The slot's salt is the layer's, so that all experiments of a layer see a unit at the same slot.
-    /// Without a layer the experiment is alone with its slots and they are salted by itself.
+    /// The salts of an experiment. The slot uses the salt of the layer, so that a unit has the same slot in all
+    /// experiments of the layer. Without a layer it uses the experiment's own salt.
     pub fn of(definitions: &Definitions, experiment: &Experiment) -> Salts {
         let own = experiment.salt();
         let layer = experiment.layer.as_ref().and_then(|layer| definitions.layer(layer));
@@ -37,14 +37,14 @@ impl Salts {
         self.seeds().buckets(unit_id)
     }
 
-    /// The salts, hashed once for whoever asks for many units.
+    /// Hashes the salts once, for callers that hash many units.
     pub fn seeds(&self) -> Seeds {
         let seed = |salt: &str| xxh3_64(salt.as_bytes());
         Seeds { slot: seed(&self.slot), rollout: seed(&self.rollout), variant: seed(&self.variant) }
     }
 }
 
-/// What the three salts come to.
+/// The three salts, hashed once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seeds {
     slot: u64,

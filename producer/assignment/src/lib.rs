@@ -1,5 +1,6 @@
-//! Which variant a unit sees. Everything follows from the definitions and the unit: no clock, no store, no
-//! network, so the service that assigns, the consumer that verifies and anybody with the vectors get the same answer.
+//! Decides which variant a unit sees. The result depends only on the definitions and the unit, not on a clock,
+//! a store or a network. The service that assigns, the consumer that verifies and anybody with the vectors get
+//! the same result.
 
 mod allocation;
 mod evaluation;
@@ -8,6 +9,6 @@ mod number;
 mod targeting;
 
 pub use allocation::resolve;
-pub use evaluation::{Attributes, Environment, Evaluation, NotExposed, evaluate, place};
+pub use evaluation::{Attributes, Environment, Evaluation, NotExposed, evaluate, variant_for_buckets};
 pub use hash::{Salts, Seeds, hash};
 pub use targeting::holds;

@@ -1,16 +1,16 @@
-//! Numbers of JSON compared by their value. Integers of 64 bits are not doubles: beyond 2^53 two of them share
-//! one, and ids of accounts are often that large.
+//! Compares JSON numbers by their exact value. Integers are not converted to doubles: beyond 2^53 several
+//! integers share one double, and account ids are often that large.
 
 use std::cmp::Ordering;
 
 use serde_json::Number;
 
-/// 2^64; every integer of JSON is below it.
+/// 2^64; every JSON integer is below it.
 const TWO_TO_THE_64: f64 = 18_446_744_073_709_551_616.0;
-/// -2^63; no integer of JSON is below it.
+/// -2^63; no JSON integer is below it.
 const MINUS_TWO_TO_THE_63: f64 = -9_223_372_036_854_775_808.0;
 
-/// The order of the two values, without rounding either. JSON has no numbers that are not finite.
+/// Compares the two values without rounding either. JSON numbers are always finite.
 pub fn compare(left: &Number, right: &Number) -> Ordering {
     match (integer(left), integer(right)) {
         (Ok(left), Ok(right)) => left.cmp(&right),
@@ -20,7 +20,7 @@ pub fn compare(left: &Number, right: &Number) -> Ordering {
     }
 }
 
-/// The integer, or the double if it is written as one.
+/// Returns the integer, or the double if the number is written as one.
 fn integer(number: &Number) -> Result<i128, f64> {
     number.as_i128().ok_or_else(|| number.as_f64().expect("a number of JSON is an integer or a double"))
 }
@@ -32,7 +32,7 @@ fn integer_with_double(integer: i128, double: f64) -> Ordering {
     if double < MINUS_TWO_TO_THE_63 {
         return Ordering::Greater;
     }
-    // Exact, as the whole part of a double in between has at most 64 bits.
+    // The conversion is exact: the whole part of a double in this range has at most 64 bits.
     let whole = double.trunc();
     integer.cmp(&(whole as i128)).then(0.0_f64.partial_cmp(&(double - whole)).expect("it is not NaN"))
 }
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn where_doubles_are_too_coarse() {
+    fn numbers_are_compared_exactly_where_doubles_are_too_coarse() {
         use Ordering::{Equal, Greater, Less};
         for (left, right, order) in [
             ("1", "1.0", Equal),

@@ -1,5 +1,5 @@
-//! Whether a condition holds for what is known of a unit. An absent attribute, or one of another type than
-//! the test is about, fails the test: the text `"2"` is no number.
+//! Evaluates targeting conditions on the attributes of a unit. A test fails if the attribute is absent or has
+//! another type than the test needs: the text `"2"` is no number.
 
 use std::cmp::Ordering;
 
@@ -10,11 +10,12 @@ use serde_json::Value;
 use crate::evaluation::Attributes;
 use crate::number::compare;
 
-/// Longest text that a regular expression is tried on, in bytes; a longer one does not match.
+/// The longest text that a regular expression is applied to, in bytes; a longer one does not match.
 const MATCHED_BYTES_MAX: usize = 4_096;
-/// Largest compiled regular expression, in bytes; a larger one matches nothing.
+/// The largest compiled regular expression, in bytes; a larger one matches nothing.
 const PATTERN_BYTES_MAX: usize = 256 * 1_024;
 
+/// Returns whether the condition holds for the attributes.
 pub fn holds(condition: &Condition, attributes: &Attributes) -> bool {
     match condition {
         Condition::All(inner) => inner.iter().all(|condition| holds(condition, attributes)),
@@ -34,9 +35,9 @@ fn passes(value: &Value, operator: &Operator) -> bool {
     let version = |bound: &str| Some(parse_version(value.as_str()?)?.cmp_precedence(&parse_version(bound)?));
     let time = |bound: &str| Some(Micros::parse(value.as_str()?).ok()?.cmp(&Micros::parse(bound).ok()?));
     match operator {
-        Operator::Equals(expected) => same(value, expected),
-        Operator::In(allowed) => allowed.iter().any(|expected| same(value, expected)),
-        // Accepted definitions have none; see the check of conditions.
+        Operator::Equals(expected) => json_equal(value, expected),
+        Operator::In(allowed) => allowed.iter().any(|expected| json_equal(value, expected)),
+        // Accepted definitions contain no such test; see the check of conditions.
         Operator::InList(_) => false,
         Operator::Above(bound) => number(bound) == Some(Ordering::Greater),
         Operator::AtLeast(bound) => matches!(number(bound), Some(Ordering::Greater | Ordering::Equal)),
@@ -56,11 +57,11 @@ fn passes(value: &Value, operator: &Operator) -> bool {
     }
 }
 
-/// What in the condition can never be evaluated: a pattern, version or time that is none.
-pub(crate) fn unusable(condition: &Condition) -> Option<String> {
+/// Returns why the condition can never be evaluated: an invalid pattern, version or time.
+pub(crate) fn condition_problem(condition: &Condition) -> Option<String> {
     match condition {
-        Condition::All(inner) | Condition::Any(inner) => inner.iter().find_map(unusable),
-        Condition::Not(inner) => unusable(inner),
+        Condition::All(inner) | Condition::Any(inner) => inner.iter().find_map(condition_problem),
+        Condition::Not(inner) => condition_problem(inner),
         Condition::Test(Test { operator, .. }) => match operator {
             Operator::Matches(pattern) => compile(pattern).err().map(|error| error.to_string()),
             Operator::VersionAtLeast(version) | Operator::VersionBelow(version) => {
@@ -74,23 +75,23 @@ pub(crate) fn unusable(condition: &Condition) -> Option<String> {
     }
 }
 
-/// Equal as JSON, numbers by their value, wherever in it they are: 1 and 1.0 are the same, 2^53 and 2^53 + 1
-/// are not.
-fn same(left: &Value, right: &Value) -> bool {
+/// Returns whether two JSON values are equal. Numbers are compared by value at any depth: 1 and 1.0 are equal,
+/// 2^53 and 2^53 + 1 are not.
+fn json_equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Number(left), Value::Number(right)) => compare(left, right).is_eq(),
         (Value::Array(left), Value::Array(right)) => {
-            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same(left, right))
+            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| json_equal(left, right))
         }
         (Value::Object(left), Value::Object(right)) => {
-            let same_field = |(name, left)| right.get(name).is_some_and(|right| same(left, right));
+            let same_field = |(name, left)| right.get(name).is_some_and(|right| json_equal(left, right));
             left.len() == right.len() && left.iter().all(same_field)
         }
         _ => left == right,
     }
 }
 
-/// A semantic version; missing parts are zero, a leading `v` is passed over.
+/// Parses a semantic version. Missing parts are zero and a leading `v` is ignored.
 fn parse_version(text: &str) -> Option<semver::Version> {
     let text = text.strip_prefix('v').unwrap_or(text);
     let (core, tail) = match text.find(['-', '+']) {
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn each_operator_on_both_sides_of_its_edge() {
+    fn each_operator_holds_on_one_side_of_its_bound_only() {
         for (test, yes, no) in [
             (r#""equals": 1"#, "1.0", "2"),
             (r#""equals": 1"#, "1", r#""1""#),

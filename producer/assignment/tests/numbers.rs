@@ -1,4 +1,5 @@
-//! Numbers in conditions against an oracle that never rounds: a double is its 53 bits times a power of two.
+//! Compares numbers in conditions with an oracle that never rounds: a double is its 53 bits times a power of
+//! two.
 
 use std::cmp::Ordering;
 
@@ -7,7 +8,7 @@ use proptest::prelude::*;
 use schemas::definition::Condition;
 use serde_json::{Number, Value, json};
 
-/// The order of an integer and of what `double` exactly stands for.
+/// The order of an integer and the exact value of `double`.
 fn exact(integer: i128, double: f64) -> Ordering {
     let bits = double.to_bits();
     let exponent = (bits >> 52 & 0x7ff) as i32;
@@ -15,11 +16,11 @@ fn exact(integer: i128, double: f64) -> Ordering {
     let magnitude = if exponent == 0 { fraction } else { fraction | 1 << 52 };
     let mantissa = if double.is_sign_negative() { -magnitude } else { magnitude };
     match exponent.max(1) - 1_075 {
-        // Integers have at most 65 bits with their sign, so either side fits.
+        // Integers have at most 65 bits with their sign, so both sides fit an i128.
         power @ 0..=70 => integer.cmp(&(mantissa << power)),
         power @ -60..0 => (integer << -power).cmp(&mantissa),
         power if power > 0 => 0.cmp(&mantissa),
-        // Less than one in magnitude.
+        // The double is less than one in magnitude.
         _ => integer.cmp(&0).then(0.cmp(&mantissa)),
     }
 }
@@ -38,7 +39,7 @@ fn integer(value: i128) -> Number {
     i64::try_from(value).map_or_else(|_| Number::from(value as u64), Number::from)
 }
 
-/// Where integers and doubles lie close to each other: at powers of two, and anywhere.
+/// Integers near powers of two, where integers and doubles are close to each other, and any others.
 fn integers() -> impl Strategy<Value = i128> {
     let near_a_power = (0_u32..=64, -3_i128..=3, any::<bool>()).prop_map(|(power, beside, negative)| {
         let value = (1_i128 << power) + beside;
@@ -78,7 +79,7 @@ proptest! {
 }
 
 #[test]
-fn the_oracle_knows_what_is_known() {
+fn the_oracle_is_right_on_known_cases() {
     assert_eq!(exact((1 << 53) + 1, 9_007_199_254_740_992.0), Ordering::Greater);
     assert_eq!(exact(1 << 53, 9_007_199_254_740_992.0), Ordering::Equal);
     assert_eq!(exact(1, 1.5), Ordering::Less);

@@ -1,5 +1,5 @@
-//! What assignment promises: uniform, independent between experiments, and nobody who is in is moved when
-//! a share is raised, an arm is dropped or a neighbour leaves.
+//! The properties of assignment: it is uniform and independent between experiments, and no exposed unit moves
+//! when a share is raised, an arm is dropped or another experiment leaves the layer.
 
 use std::collections::BTreeMap;
 
@@ -28,14 +28,14 @@ fn experiment(key: &str, weights: &[u32]) -> Experiment {
     }
 }
 
-/// A log with nobody else on it.
-struct Log {
+/// A log with a single writer.
+struct TestLog {
     definitions: Definitions,
 }
 
-impl Log {
-    fn new() -> Log {
-        let mut log = Log { definitions: Definitions::default() };
+impl TestLog {
+    fn new() -> TestLog {
+        let mut log = TestLog { definitions: Definitions::default() };
         log.apply(metric()).unwrap();
         log
     }
@@ -83,13 +83,14 @@ fn counts(variants: &[Result<String, NotExposed>]) -> BTreeMap<String, u32> {
 
 #[test]
 fn shares_are_those_of_the_weights() {
-    let mut log = Log::new();
+    let mut log = TestLog::new();
     log.put(experiment("checkout", &[5_000, 3_000, 2_000])).unwrap();
     let counts = counts(&log.variants("checkout", 100_000));
     let expected = [("v0", 50_000.0), ("v1", 30_000.0), ("v2", 20_000.0)];
     let chi_square: f64 =
         expected.iter().map(|(key, expected)| (f64::from(counts[*key]) - expected).powi(2) / expected).sum();
-    // Two degrees of freedom: above 13.8 once in a thousand. The units are fixed, so this never varies.
+    // Two degrees of freedom: chi-square is above 13.8 once in a thousand. The units are fixed, so it never
+    // varies.
     assert!(chi_square < 13.8, "chi-square {chi_square}: {counts:?}");
 }
 
@@ -101,13 +102,13 @@ fn a_thousand_equal_buckets_are_equally_full() {
         full[bucket.get() as usize / 1_000] += 1;
     }
     let chi_square: f64 = full.iter().map(|&count| (f64::from(count) - 1_000.0).powi(2) / 1_000.0).sum();
-    // 999 degrees of freedom: mean 999, standard deviation 44.7; four of them either way.
+    // 999 degrees of freedom: mean 999, standard deviation 44.7; the bounds are four deviations away.
     assert!((820.0..1_178.0).contains(&chi_square), "chi-square {chi_square}");
 }
 
 #[test]
 fn two_experiments_are_independent() {
-    let mut log = Log::new();
+    let mut log = TestLog::new();
     log.put(experiment("one", &[5_000, 5_000])).unwrap();
     log.put(experiment("two", &[5_000, 5_000])).unwrap();
     let (one, two) = (log.variants("one", 100_000), log.variants("two", 100_000));
@@ -117,13 +118,13 @@ fn two_experiments_are_independent() {
     }
     assert_eq!(cells.len(), 4);
     let chi_square: f64 = cells.values().map(|&count| (f64::from(count) - 25_000.0).powi(2) / 25_000.0).sum();
-    // Three degrees of freedom: above 16.3 once in a thousand.
+    // Three degrees of freedom: chi-square is above 16.3 once in a thousand.
     assert!(chi_square < 16.3, "chi-square {chi_square}: {cells:?}");
 }
 
 #[test]
 fn experiments_in_one_layer_never_share_a_unit() {
-    let mut log = Log::new();
+    let mut log = TestLog::new();
     let layer = serde_json::json!({"key": "pricing"});
     log.apply(Definition::from_json(Kind::Layer, layer).unwrap()).unwrap();
     for (key, slots) in [("one", 3_000), ("two", 5_000)] {
@@ -149,8 +150,8 @@ fn experiments_in_one_layer_never_share_a_unit() {
 }
 
 #[test]
-fn a_bucket_never_changes_hands_in_one_step() {
-    let mut log = Log::new();
+fn a_bucket_never_changes_its_owner_in_one_step() {
+    let mut log = TestLog::new();
     log.put(experiment("checkout", &[5_000, 5_000])).unwrap();
     assert_eq!(
         log.put(experiment("checkout", &[9_000, 1_000])).unwrap_err(),
@@ -169,7 +170,7 @@ fn a_bucket_never_changes_hands_in_one_step() {
     assert_eq!((experiment.phase(), experiment.state), (3, State::Running));
 }
 
-/// Weights of two to five arms that leave some buckets to nobody.
+/// The weights of two to five arms that leave some buckets without an owner.
 fn arms() -> impl Strategy<Value = Vec<u32>> {
     proptest::collection::vec(0_u32..=1_500, 2..=5)
 }
@@ -177,8 +178,8 @@ fn arms() -> impl Strategy<Value = Vec<u32>> {
 proptest! {
     #[test]
     fn raising_a_share_moves_nobody_already_in(weights in arms(), raised in 0_usize..5, by in 1_u32..=2_000) {
-        let mut log = Log::new();
-        // A new experiment starts whole; shrink it to the weights, then raise one.
+        let mut log = TestLog::new();
+        // A new experiment must own all buckets: shrink it to the weights, then raise one.
         let mut whole = vec![0; weights.len()];
         whole[0] = 10_000;
         log.put(experiment("checkout", &whole)).unwrap();
@@ -200,7 +201,7 @@ proptest! {
 
     #[test]
     fn dropping_an_arm_moves_nobody_else(weights in arms()) {
-        let mut log = Log::new();
+        let mut log = TestLog::new();
         let mut first = weights.clone();
         first[0] += 10_000 - weights.iter().sum::<u32>();
         log.put(experiment("checkout", &first)).unwrap();
@@ -225,7 +226,7 @@ proptest! {
     #[test]
     fn raising_the_rollout_moves_nobody_already_in(from in 0_u32..=10_000, by in 0_u32..=10_000) {
         let to = (from + by).min(10_000);
-        let mut log = Log::new();
+        let mut log = TestLog::new();
         let with = |rollout| Experiment {
             rollout: schemas::BasisPoints::new(rollout).unwrap(),
             ..experiment("checkout", &[5_000, 5_000])
@@ -241,11 +242,11 @@ proptest! {
 
 #[test]
 fn each_environment_has_its_own_part_of_the_units() {
-    let mut log = Log::new();
+    let mut log = TestLog::new();
     let mut split = experiment("checkout", &[5_000, 5_000]);
-    let says = |json: serde_json::Value| serde_json::from_value(json).unwrap();
+    let parse = |json: serde_json::Value| serde_json::from_value(json).unwrap();
     split.rollout = schemas::BasisPoints::new(1_000).unwrap();
-    split.environments = says(serde_json::json!({
+    split.environments = parse(serde_json::json!({
         "staging": {"rollout": 10_000}, "canary": {"enabled": false},
         "internal": {"targeting": [{"key": "staff", "when": {"attribute": "staff", "equals": true}}]},
     }));
@@ -260,7 +261,7 @@ fn each_environment_has_its_own_part_of_the_units() {
     for unit in 0..1_000 {
         let staging = outcome("staging", unit);
         assert!(staging.is_ok(), "{staging:?}");
-        // Who is in production too sees the same there.
+        // A unit that is in production too sees the same variant there.
         match outcome("production", unit) {
             Ok(variant) => {
                 in_production += 1;
@@ -268,11 +269,11 @@ fn each_environment_has_its_own_part_of_the_units() {
             }
             Err(reason) => assert_eq!(reason, NotExposed::OutsideRollout),
         }
-        // One that is not named is as everywhere.
+        // An environment without settings of its own is like production.
         assert_eq!(outcome("elsewhere", unit), outcome("production", unit));
         assert_eq!(outcome("canary", unit), Err(NotExposed::Disabled));
         assert_eq!(outcome("internal", unit), Err(NotExposed::NotTargeted));
     }
-    // Of a thousand, about a tenth; the units are fixed, so this never varies.
+    // About a tenth of a thousand units; they are fixed, so this never varies.
     assert_eq!(in_production, 96);
 }

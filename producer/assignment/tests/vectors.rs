@@ -1,4 +1,4 @@
-//! The hash contract against vectors that another implementation made.
+//! Checks the hash contract with vectors that another implementation made.
 
 use assignment::hash;
 use schemas::Bucket;
@@ -30,7 +30,7 @@ struct BoundVector {
 }
 
 #[test]
-fn every_vector_holds() {
+fn every_vector_is_reproduced() {
     let vectors: Vectors = serde_json::from_str(VECTORS).unwrap();
     assert_eq!(vectors.version, 1);
     assert_eq!(vectors.units.len(), 94);
@@ -44,7 +44,7 @@ fn every_vector_holds() {
 }
 
 #[test]
-fn every_bound_of_a_bucket_holds() {
+fn every_bound_of_a_bucket_is_reproduced() {
     let vectors: Vectors = serde_json::from_str(VECTORS).unwrap();
     assert_eq!(vectors.bucket_bounds.len(), 16);
     for vector in &vectors.bucket_bounds {

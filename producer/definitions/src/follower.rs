@@ -1,12 +1,12 @@
-//! The log of definitions, followed from its beginning: every version of every definition, and the verdict
-//! on every change. Each consumer follows it by itself; no group, no commit.
+//! Follows the log of definitions from its beginning. It keeps every version of every definition and the
+//! verdict on every change. Each consumer process follows the whole log by itself, without a group or commits.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use kafka::EndsAreExpected;
+use kafka::IgnorePartitionEof;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
@@ -14,55 +14,55 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use schemas::avro;
 use schemas::definition::Definitions;
 
-const POLL_WAIT: Duration = Duration::from_millis(200);
-const WATERMARKS_WITHIN: Duration = Duration::from_secs(10);
-const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+const POLL_TIMEOUT: Duration = Duration::from_millis(200);
+const WATERMARKS_TIMEOUT: Duration = Duration::from_secs(10);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the log has said so far.
+/// The state of the log as far as it has been read.
 #[derive(Default)]
 pub struct FollowedLog {
     pub definitions: Definitions,
-    /// Of every record that was a change: why it was refused, empty if accepted.
+    /// The reason for each refused change, by offset; empty if the change was accepted.
     pub verdicts: BTreeMap<u64, String>,
-    /// The offset to be read next.
+    /// The offset to read next.
     next: u64,
 }
 
-/// The log, kept up to date by a thread.
+/// The log, which a thread keeps up to date.
 #[derive(Default)]
 pub struct Follower {
     log: Mutex<FollowedLog>,
-    grown: Condvar,
+    advanced: Condvar,
 }
 
 impl Follower {
     pub fn lock(&self) -> MutexGuard<'_, FollowedLog> {
-        // A reader that panicked has changed nothing.
+        // Readers do not change the log, so a panic of one leaves it valid.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The log, once it reaches past `offset`, or as it is when `wait` is over.
-    pub fn past(&self, offset: u64, wait: Duration) -> MutexGuard<'_, FollowedLog> {
-        let until = Instant::now() + wait;
+    /// Waits until the log has been read past `offset`, for up to `timeout`, and returns it as it then is.
+    pub fn wait_past(&self, offset: u64, timeout: Duration) -> MutexGuard<'_, FollowedLog> {
+        let deadline = Instant::now() + timeout;
         let mut log = self.lock();
         while log.next <= offset {
-            let left = until.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
-            log = self.grown.wait_timeout(log, left).unwrap_or_else(PoisonError::into_inner).0;
+            log = self.advanced.wait_timeout(log, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         log
     }
 
-    /// Reads the log until `stop` says so. `caught_up` is called once, when all that the log held at the
-    /// start has been read: by position, as its last offsets may be markers of a transaction or records of one
-    /// that was aborted, which nobody is ever shown. What follows the first record of a transaction that is open
-    /// is no part of the log until that ends.
+    /// Reads the log until `stop` returns true. `caught_up` is called once, when the position has reached the
+    /// end that the log had at the start. The position counts, not the records: the last offsets may be
+    /// transaction markers or records of an aborted transaction, which no reader gets. Records from the first
+    /// one of an open transaction on are no part of the log until that transaction ends.
     ///
     /// # Errors
-    /// Where the log cannot be followed truthfully: a rule that this build does not know, or a beginning or a
-    /// place to go on from that is gone.
+    /// If the log cannot be followed correctly: this build does not know a rule, or the beginning of the log or
+    /// the next offset is gone.
     pub fn follow(
         self: Arc<Self>,
         kafka: &ops::config::Kafka,
@@ -74,32 +74,33 @@ impl Follower {
         for (name, value) in kafka.properties().map_err(ops::config::Error::from)? {
             config.set(name, value);
         }
-        let consumer: BaseConsumer<EndsAreExpected> = config
-            // Never joined and never committed to; the library wants a name to assign by hand.
+        let consumer: BaseConsumer<IgnorePartitionEof> = config
+            // librdkafka needs a group name to assign by hand; nobody joins the group or commits to it.
             .set("group.id", "splitstream-definitions-follower")
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
-            .create_with_context(EndsAreExpected)
+            .create_with_context(IgnorePartitionEof)
             .context("making the reader of the definitions log")?;
-        let Some(held) = end(&consumer, &topic, &stop)? else { return Ok(()) };
+        let Some(end_at_start) = end(&consumer, &topic, &stop)? else { return Ok(()) };
         let mut from = TopicPartitionList::new();
         from.add_partition_offset(&topic, 0, Offset::Beginning)?;
-        // Only now: an end of the partition that is reported is then this one or a later one.
+        // Assigned only after the end was read, so that a reported end of the partition is that one or a later
+        // one.
         consumer.assign(&from).with_context(|| format!("assigning `{topic}`"))?;
 
         let mut behind = true;
         let mut at_end = false;
         while !stop() {
-            match consumer.poll(POLL_WAIT) {
+            match consumer.poll(POLL_TIMEOUT) {
                 Some(Ok(message)) => {
                     let offset =
                         u64::try_from(message.offset()).context("a record of the log has no offset")?;
-                    self.take(offset, message.payload().unwrap_or_default())?;
+                    self.apply_record(offset, message.payload().unwrap_or_default())?;
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => at_end = true,
-                Some(Err(error)) if is_out_of_reach(&error) => {
+                Some(Err(error)) if is_offset_gone(&error) => {
                     return Err(error).with_context(|| {
                         format!(
                             "`{topic}` no longer has what comes next: it was recreated or cut; start again"
@@ -109,7 +110,7 @@ impl Follower {
                 Some(Err(error)) => tracing::warn!(%error, topic, "reading the definitions log"),
                 None => {}
             }
-            if behind && (at_end || self.lock().next >= held) {
+            if behind && (at_end || self.lock().next >= end_at_start) {
                 behind = false;
                 caught_up();
             }
@@ -117,7 +118,7 @@ impl Follower {
         Ok(())
     }
 
-    fn take(&self, offset: u64, payload: &[u8]) -> Result<()> {
+    fn apply_record(&self, offset: u64, payload: &[u8]) -> Result<()> {
         let mut log = self.lock();
         match avro::decode_change(payload) {
             Ok(change) => {
@@ -131,19 +132,20 @@ impl Follower {
             }
         }
         log.next = offset + 1;
-        self.grown.notify_all();
+        self.advanced.notify_all();
         Ok(())
     }
 }
 
-/// The offset after the last that can be read; `None` if told to stop before the broker has said it.
+/// Returns the offset after the last readable one; `None` if `stop` returns true before the broker has
+/// answered.
 fn end(
-    consumer: &BaseConsumer<EndsAreExpected>,
+    consumer: &BaseConsumer<IgnorePartitionEof>,
     topic: &str,
     stop: impl Fn() -> bool,
 ) -> Result<Option<u64>> {
     while !stop() {
-        match consumer.fetch_watermarks(topic, 0, WATERMARKS_WITHIN) {
+        match consumer.fetch_watermarks(topic, 0, WATERMARKS_TIMEOUT) {
             Ok((0, high)) => return Ok(Some(u64::try_from(high).context("the log ends before 0")?)),
             Ok((..0, _)) => {
                 tracing::warn!(topic, "the broker does not know yet where the definitions log begins")
@@ -154,16 +156,16 @@ fn end(
             ),
             Err(error) => tracing::warn!(%error, topic, "asking for the end of the definitions log"),
         }
-        // The brokers' events, and time between two questions.
-        if let Some(Err(error)) = consumer.poll(ASK_AGAIN_AFTER) {
+        // Polling handles the brokers' events and is the pause before the next request.
+        if let Some(Err(error)) = consumer.poll(RETRY_INTERVAL) {
             tracing::warn!(%error, topic, "before reading the definitions log");
         }
     }
     Ok(None)
 }
 
-/// Whether the client has stopped reading for good: the offset that comes next is not in the log.
-fn is_out_of_reach(error: &KafkaError) -> bool {
+/// Returns whether the client has stopped reading for good because the next offset is not in the log.
+fn is_offset_gone(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{AutoOffsetReset, OffsetOutOfRange};
     matches!(error.rdkafka_error_code(), Some(AutoOffsetReset | OffsetOutOfRange))
 }

@@ -1,5 +1,6 @@
-//! The log of definitions, for every service: its one follower, which keeps up with it in a thread, and its one writer, which
-//! proposes a change and reads back whether it was accepted. What a change may say is the pure rule of `schemas`.
+//! The log of definitions, for every service. The [`Follower`] keeps up with the log in a thread; the
+//! [`DefinitionLog`] proposes a change and reads back whether it was accepted. The pure rule in `schemas`
+//! decides which changes are valid.
 
 mod follower;
 pub mod log;
@@ -7,5 +8,5 @@ pub mod log;
 pub use follower::{FollowedLog, Follower};
 pub use log::DefinitionLog;
 
-/// What the brokers call whoever reads or writes the log.
+/// The client id that a [`DefinitionLog`] gives to the brokers.
 const CLIENT_ID: &str = "splitstream-definitions";

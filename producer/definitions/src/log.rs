@@ -1,4 +1,5 @@
-//! The log of definitions on Kafka: read from its beginning into [`Definitions`], and proposed to.
+//! The log of definitions on Kafka. It is read from its beginning and folded into [`Definitions`], and changes
+//! are proposed to it.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use schemas::{Micros, topics};
 
 use crate::CLIENT_ID;
 
-/// The log, read up to some offset, and what holds there.
+/// The log, read up to some offset, with the definitions at that offset.
 pub struct DefinitionLog {
     log: OrderedLog,
     fold: Fold,
@@ -22,11 +23,11 @@ struct Fold {
     undecodable: u64,
 }
 
-/// One record of the log, as [`DefinitionLog::catch_up`] shows it.
+/// One record of the log, as [`DefinitionLog::catch_up`] passes it to its callback.
 #[derive(Debug)]
 pub struct Record {
     pub offset: u64,
-    /// The broker's clock, the only one of the log.
+    /// The time by the broker's clock, the only clock of the log.
     pub time: Option<Micros>,
     pub content: Content,
 }
@@ -35,11 +36,11 @@ pub struct Record {
 pub enum Content {
     Judged {
         change: Change,
-        /// What held for the key before, if anything did.
+        /// The version on which the change is based, if there is one.
         previous: Option<Arc<Accepted>>,
         verdict: Result<Arc<Accepted>, Refusal>,
     },
-    /// Bytes that are no change; they have no effect.
+    /// The bytes are no change; they have no effect.
     Undecodable(DecodeError),
 }
 
@@ -58,7 +59,7 @@ impl From<kafka::LogError> for LogError {
 }
 
 impl DefinitionLog {
-    /// Reads the whole log. `see` is shown every record in order.
+    /// Reads the whole log. `see` is called with every record in order.
     pub async fn open(kafka: &Kafka, see: impl FnMut(&Record)) -> Result<DefinitionLog, LogError> {
         let log = OrderedLog::open(kafka, topics::DEFINITIONS, CLIENT_ID).await?;
         let mut log = DefinitionLog { log, fold: Fold::default() };
@@ -66,27 +67,28 @@ impl DefinitionLog {
         Ok(log)
     }
 
-    /// What holds at the last record read.
+    /// The definitions after the last record read.
     pub fn definitions(&self) -> &Definitions {
         &self.fold.definitions
     }
 
-    /// How many records were no changes at all. They were skipped.
+    /// The number of records that were no changes and were skipped.
     pub fn undecodable(&self) -> u64 {
         self.fold.undecodable
     }
 
-    /// Reads on to what is the log's end at the time of the call.
+    /// Reads on to the end that the log has at the time of the call. `see` is called with every record in
+    /// order.
     pub async fn catch_up(&mut self, mut see: impl FnMut(&Record)) -> Result<(), LogError> {
         let DefinitionLog { log, fold } = self;
         log.catch_up(|record| {
-            see(&fold.take(record)?);
+            see(&fold.apply(record)?);
             Ok::<_, LogError>(())
         })
         .await
     }
 
-    /// Writes the change to the log and reads it back: the verdict is the log's.
+    /// Writes the change to the log and reads it back. The order of the log decides the verdict.
     pub async fn propose(&mut self, change: &Change) -> Result<Result<Arc<Accepted>, Refusal>, LogError> {
         let again = format!(
             "Applying the same file again is safe: both are based on version {}, and the log accepts only one of them",
@@ -101,7 +103,7 @@ impl DefinitionLog {
         };
         let DefinitionLog { log, fold } = self;
         log.propose(&proposal, |record| {
-            Ok::<_, LogError>(match fold.take(record)?.content {
+            Ok::<_, LogError>(match fold.apply(record)?.content {
                 Content::Judged { change: read, verdict, .. } if read.change_id == change.change_id => {
                     Some(verdict)
                 }
@@ -113,7 +115,7 @@ impl DefinitionLog {
 }
 
 impl Fold {
-    fn take(&mut self, record: kafka::Record<'_>) -> Result<Record, UnknownRule> {
+    fn apply(&mut self, record: kafka::Record<'_>) -> Result<Record, UnknownRule> {
         let offset = record.offset;
         let time = record.time_ms.and_then(|millis| Micros::new(millis.checked_mul(1_000)?).ok());
         let change = match avro::decode_change(record.payload) {

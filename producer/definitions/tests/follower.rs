@@ -1,5 +1,5 @@
-//! The follower of the definitions log on a real broker. The log's last offsets may be no records; the follower once
-//! waited there for ever, and the consumer with it.
+//! The follower of the definitions log on a real broker. The last offsets of the log may be no records; the
+//! follower, and the consumer with it, once waited for them for ever.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use schemas::definition::{Change, RULE_VERSION};
 use schemas::{Uuid, avro};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 struct Broker {
     stack: Stack,
@@ -23,7 +23,7 @@ struct Broker {
 }
 
 impl Broker {
-    fn up() -> Broker {
+    fn start() -> Broker {
         let directory = tempfile::tempdir().unwrap();
         let options = Options { servers: vec![Server::Kafka], build: false, ..Options::at(directory.path()) };
         Broker { stack: Stack::up(options).unwrap(), _directory: directory }
@@ -33,8 +33,8 @@ impl Broker {
         ClientConfig::new().set("bootstrap.servers", self.stack.brokers()).create().unwrap()
     }
 
-    /// A log of its own for one case.
-    async fn log(&self, case: &str) -> Log {
+    /// Creates a log for one case.
+    async fn log(&self, case: &str) -> TestLog {
         let topic = format!("{case}.definitions");
         let new = NewTopic::new(&topic, 1, TopicReplication::Fixed(1));
         let made = self.admin().create_topics([&new], &AdminOptions::new()).await.unwrap();
@@ -46,29 +46,29 @@ impl Broker {
             .set("transactional.id", &topic)
             .create::<BaseProducer>()
             .unwrap();
-        producer.init_transactions(PATIENCE).unwrap();
-        Log { topic, kafka: serde_json::from_value(settings).unwrap(), producer }
+        producer.init_transactions(TIMEOUT).unwrap();
+        TestLog { topic, kafka: serde_json::from_value(settings).unwrap(), producer }
     }
 }
 
-struct Log {
+struct TestLog {
     topic: String,
     kafka: ops::config::Kafka,
     producer: BaseProducer,
 }
 
-impl Log {
+impl TestLog {
     fn begin(&self, values: &[&[u8]]) -> &BaseProducer {
         self.producer.begin_transaction().unwrap();
         for value in values {
             let record = BaseRecord::<str, [u8]>::to(&self.topic).partition(0).payload(value);
             self.producer.send(record).map_err(|(error, _)| error).unwrap();
         }
-        self.producer.flush(PATIENCE).unwrap();
+        self.producer.flush(TIMEOUT).unwrap();
         &self.producer
     }
 
-    /// Follows the log until it has caught up: the versions that hold then, or why it could not.
+    /// Follows the log until it has caught up. Returns the current versions, or the reason why it could not.
     fn follow(&self) -> Result<Vec<u64>, String> {
         let follower = Arc::new(Follower::default());
         let caught_up = AtomicBool::new(false);
@@ -77,7 +77,7 @@ impl Log {
             .clone()
             .follow(
                 &self.kafka,
-                || caught_up.load(Ordering::Relaxed) || began.elapsed() > PATIENCE,
+                || caught_up.load(Ordering::Relaxed) || began.elapsed() > TIMEOUT,
                 || caught_up.store(true, Ordering::Relaxed),
             )
             .map_err(|error| format!("{error:#}"))?;
@@ -102,30 +102,30 @@ fn layer(key: &str) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_follower_catches_up_whatever_the_log_ends_with() {
-    let broker = Broker::up();
+    let broker = Broker::start();
     let (first, second) = (layer("first"), layer("second"));
 
     let log = broker.log("empty").await;
     assert_eq!(log.follow(), Ok(vec![]));
 
     let log = broker.log("aborted").await;
-    log.begin(&[b"not for anybody"]).abort_transaction(PATIENCE).unwrap();
+    log.begin(&[b"not for anybody"]).abort_transaction(TIMEOUT).unwrap();
     assert_eq!(log.follow(), Ok(vec![]));
-    log.begin(&[&first]).commit_transaction(PATIENCE).unwrap();
-    log.begin(&[&second]).abort_transaction(PATIENCE).unwrap();
+    log.begin(&[&first]).commit_transaction(TIMEOUT).unwrap();
+    log.begin(&[&second]).abort_transaction(TIMEOUT).unwrap();
     assert_eq!(log.follow(), Ok(vec![3]));
 
-    // The marker of the first is offset 1.
+    // The marker of the first transaction has offset 1.
     let log = broker.log("committed").await;
-    log.begin(&[&first]).commit_transaction(PATIENCE).unwrap();
-    log.begin(&[b"no change", &second]).commit_transaction(PATIENCE).unwrap();
+    log.begin(&[&first]).commit_transaction(TIMEOUT).unwrap();
+    log.begin(&[b"no change", &second]).commit_transaction(TIMEOUT).unwrap();
     assert_eq!(log.follow(), Ok(vec![1, 4]));
 
     let log = broker.log("open").await;
-    log.begin(&[&first]).commit_transaction(PATIENCE).unwrap();
+    log.begin(&[&first]).commit_transaction(TIMEOUT).unwrap();
     let open = log.begin(&[&second]);
     assert_eq!(log.follow(), Ok(vec![1]));
-    open.commit_transaction(PATIENCE).unwrap();
+    open.commit_transaction(TIMEOUT).unwrap();
     assert_eq!(log.follow(), Ok(vec![1, 3]));
 
     let mut before = TopicPartitionList::new();

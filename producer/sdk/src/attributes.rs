@@ -1,5 +1,5 @@
-//! Which attributes travel with an exposure that is made here: those that its experiment asks about, those that the
-//! settings name, and the standard ones. Whatever else a service knows of a unit decides nothing, and stays with it.
+//! Selects the attributes that an exposure carries: those that its experiment's targeting tests, those that the
+//! settings name, and the standard ones. All other attributes of a unit decide nothing and stay in the service.
 
 use std::collections::BTreeSet;
 
@@ -10,40 +10,41 @@ use schemas::event::STANDARD_ATTRIBUTES;
 use schemas::key::{Key, is_key};
 use serde::Deserialize;
 
-/// The names of the attributes that may travel with the exposures of one experiment.
+/// The names of the attributes that the exposures of one experiment may carry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Travelling(BTreeSet<String>);
+pub struct AttributeFilter(BTreeSet<String>);
 
-/// What [`Travelling`] has let through.
+/// The attributes that an [`AttributeFilter`] has selected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Picked<'a>(Pairs<'a>);
+pub struct SelectedAttributes<'a>(Pairs<'a>);
 
-impl Travelling {
-    /// The standard ones, those that any condition of the experiment's targeting tests, and the `named` ones.
-    pub fn of(experiment: &Experiment, named: &AttributeNames) -> Travelling {
+impl AttributeFilter {
+    /// Allows the standard attributes, those that a condition of the experiment's targeting tests, and the
+    /// `named` ones.
+    pub fn of(experiment: &Experiment, named: &AttributeNames) -> AttributeFilter {
         let mut names: BTreeSet<String> = STANDARD_ATTRIBUTES.map(str::to_owned).into();
         names.extend(named.0.iter().map(Key::to_string));
         for rule in &experiment.targeting {
             collect(&rule.when, &mut names);
         }
-        // A condition may test what no event can carry by its name.
+        // A condition may test an attribute whose name no event can carry.
         names.retain(|name| is_key(name));
-        Travelling(names)
+        AttributeFilter(names)
     }
 
-    pub fn pick<'a>(&self, known: &'a Pairs<'_>) -> Picked<'a> {
-        Picked(known.iter().filter(|(name, _)| self.0.contains(*name)).collect())
+    pub fn select<'a>(&self, known: &'a Pairs<'_>) -> SelectedAttributes<'a> {
+        SelectedAttributes(known.iter().filter(|(name, _)| self.0.contains(*name)).collect())
     }
 }
 
-impl<'a> Picked<'a> {
+impl<'a> SelectedAttributes<'a> {
     pub fn into_pairs(self) -> Pairs<'a> {
         self.0
     }
 
-    /// To be kept beyond what it was picked from.
-    pub fn into_owned(self) -> Picked<'static> {
-        Picked(self.0.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    /// Copies the attributes, so that they outlive those they were selected from.
+    pub fn into_owned(self) -> SelectedAttributes<'static> {
+        SelectedAttributes(self.0.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 }
 
@@ -66,7 +67,7 @@ fn collect(condition: &Condition, names: &mut BTreeSet<String>) {
 #[serde(try_from = "String")]
 pub struct AttributeNames(Vec<Key>);
 
-/// An exposure has room for 64, the four standard ones among them.
+/// An exposure has room for 64 attributes, which include the four standard ones.
 const NAMES_MAX: usize = 60;
 
 impl TryFrom<String> for AttributeNames {
@@ -112,7 +113,7 @@ mod tests {
 "#;
 
     #[test]
-    fn what_the_experiment_tests_what_the_settings_name_and_the_standard_ones_travel() {
+    fn exposures_carry_tested_named_and_standard_attributes() {
         let definitions = samples::definitions(TARGETED);
         let (_, experiment) = definitions.experiment("e").unwrap();
         let known: Pairs = [
@@ -127,13 +128,13 @@ mod tests {
         ]
         .into_iter()
         .collect();
-        let travels = |named: &str| -> Vec<String> {
+        let carried = |named: &str| -> Vec<String> {
             let named = AttributeNames::try_from(named.to_owned()).unwrap();
-            let picked = Travelling::of(experiment, &named).pick(&known).into_pairs();
-            picked.iter().map(|(name, _)| name.to_owned()).collect()
+            let selected = AttributeFilter::of(experiment, &named).select(&known).into_pairs();
+            selected.iter().map(|(name, _)| name.to_owned()).collect()
         };
-        assert_eq!(travels(""), ["region", "country", "age", "beta", "browser"]);
-        assert_eq!(travels("tier, score"), ["region", "country", "tier", "age", "beta", "browser"]);
+        assert_eq!(carried(""), ["region", "country", "age", "beta", "browser"]);
+        assert_eq!(carried("tier, score"), ["region", "country", "tier", "age", "beta", "browser"]);
     }
 
     #[test]

@@ -1,11 +1,10 @@
-//! Events onto Kafka from inside another program. [`Emitter::emit`] takes an event into a bounded queue or
-//! refuses it with a reason, and never waits; librdkafka sends the queue in compressed batches, each event
-//! once and in order whatever it has to repeat, for as long as it takes.
+//! Sends events to Kafka from inside another program. [`Emitter::emit`] puts an event into a bounded queue or
+//! refuses it with a reason, and never waits. librdkafka sends the queue in compressed batches and retries for
+//! as long as it takes; each event is written once and in order.
 //!
-//! Nothing ends silently: an event is delivered, or refused to the caller, or handed back to the
-//! [`Undelivered`] callback. A spool on disk for the time when Kafka is away fits between these two ends: it
-//! takes what [`Refused::QueueFull`] and the callback give, as the bytes that were to be sent, and emits it
-//! again later.
+//! No event is lost silently: it is delivered, or refused to the caller, or passed to the [`Undelivered`]
+//! callback. A caller can add a spool on disk for the time when Kafka is unavailable: it would keep the events
+//! of [`Refused::QueueFull`] and the encoded bytes that the callback gets, and send them again later.
 
 use std::time::{Duration, Instant};
 
@@ -28,10 +27,10 @@ pub use settings::Settings;
 
 use delivery::{Counters, Deliveries};
 
-/// How often a flush or somebody who waits for room looks again.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// The time between two checks of a flush, or of a caller that waits for room in the queue.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// A handle to the queue. It is meant to be shared; everything takes `&self`.
+/// A handle to the queue. It is meant to be shared: its methods take `&self`.
 pub struct Emitter {
     producer: ThreadedProducer<Deliveries>,
     exposures: String,
@@ -43,25 +42,27 @@ pub struct Emitter {
     opened: Instant,
 }
 
-/// Why an event was not taken. Nothing of it is kept.
+/// The reason why an event was not queued. The emitter keeps nothing of the event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// The event says something that no event may say; sending it later helps nobody.
+    /// A value of the event is out of range; sending it again cannot succeed.
     #[error(transparent)]
     OutOfRange(#[from] OutOfRange),
-    /// Longer than a consumer would take.
+    /// The event is longer than a consumer accepts.
     #[error("{bytes} bytes, more than {EVENT_BYTES_MAX}")]
     Oversize { bytes: usize },
-    /// Kafka has been slower than the caller, or away, for a whole queue. Drop the event or offer it later.
+    /// Kafka has been slower than the caller, or unavailable, until the queue was full. Drop the event or emit
+    /// it later.
     #[error("the queue is full; kafka takes less than is emitted, or nothing")]
     QueueFull,
-    /// The client cannot go on, as after the broker forgot it in the middle of a batch. A new [`Emitter`] can.
+    /// The client cannot continue, for example because the broker forgot it in the middle of a batch. A new
+    /// [`Emitter`] can.
     #[error("the kafka client stopped: {reason}")]
     Stopped { reason: String },
 }
 
 impl Refused {
-    /// A word for the counter.
+    /// The label of the reason in the metrics.
     pub fn code(&self) -> &'static str {
         match self {
             Refused::OutOfRange(_) => "out_of_range",
@@ -72,7 +73,7 @@ impl Refused {
     }
 }
 
-/// A flush that ran out of time.
+/// The flush timed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{remaining} events are not acknowledged yet")]
 pub struct Unflushed {
@@ -80,8 +81,8 @@ pub struct Unflushed {
 }
 
 impl Emitter {
-    /// Makes the client; does not wait for a broker, so that a service starts while Kafka is away.
-    /// `undelivered` is called, from the client's thread, with every event that was taken and will not be
+    /// Creates the client. It does not wait for a broker, so that a service can start while Kafka is
+    /// unavailable. `undelivered` is called on the client's thread with every queued event that will not be
     /// delivered.
     pub fn open(
         kafka: &Kafka,
@@ -110,72 +111,72 @@ impl Emitter {
         })
     }
 
-    /// From now on events name their schema by its number in a registry, in Confluent's framing, instead of by
-    /// its fingerprint.
+    /// With `Some`, events name their schema by its id in a registry, in Confluent's framing, instead of by its
+    /// fingerprint.
     pub fn with_schema_ids(self, schema_ids: Option<SchemaIds>) -> Emitter {
         Emitter { schema_ids, ..self }
     }
 
-    /// Takes the event, or says at once why not. An event without a sender gets this emitter's. An exposure's
-    /// attributes are brought into their bounds ([`Event::fit_attributes`]) and never refuse it by their length or
-    /// number.
+    /// Queues the event, or returns at once why it cannot. An event without a sender gets this emitter's.
+    /// Attributes of an exposure are cut to their bounds in length and number ([`Event::fit_attributes`]); they
+    /// are no reason to refuse it.
     pub fn emit(&self, event: Event<'_>) -> Result<(), Refused> {
-        self.counted(self.encoded(event).and_then(|ready| self.enqueue(&ready)))
+        self.count_outcome(self.encode(event).and_then(|encoded| self.enqueue(&encoded)))
     }
 
-    /// Like [`Emitter::emit`], but waits for room while the queue is full, for up to `patience`. For replays,
-    /// which must not drop anything; a service that answers somebody uses [`Emitter::emit`].
-    pub async fn emit_when_room(&self, event: Event<'_>, patience: Duration) -> Result<(), Refused> {
-        let ready = match self.encoded(event) {
-            Ok(ready) => ready,
-            Err(refused) => return self.counted(Err(refused)),
+    /// Like [`Emitter::emit`], but waits for up to `timeout` while the queue is full. It is for replays, which
+    /// must not drop events; a service that answers requests uses [`Emitter::emit`].
+    pub async fn emit_when_room(&self, event: Event<'_>, timeout: Duration) -> Result<(), Refused> {
+        let encoded = match self.encode(event) {
+            Ok(encoded) => encoded,
+            Err(refused) => return self.count_outcome(Err(refused)),
         };
         let mut deadline = None;
         loop {
-            match self.enqueue(&ready) {
+            match self.enqueue(&encoded) {
                 Err(Refused::QueueFull)
-                    if Instant::now() < *deadline.get_or_insert_with(|| Instant::now() + patience) =>
+                    if Instant::now() < *deadline.get_or_insert_with(|| Instant::now() + timeout) =>
                 {
-                    tokio::time::sleep(LOOK_EVERY).await;
+                    tokio::time::sleep(POLL_INTERVAL).await;
                 }
-                settled => return self.counted(settled),
+                settled => return self.count_outcome(settled),
             }
         }
     }
 
-    /// How many events were taken and are neither delivered nor given up.
+    /// The number of queued events that are neither delivered nor given up.
     pub fn remaining(&self) -> u64 {
         self.counters.remaining()
     }
 
-    /// What has happened so far.
+    /// The counts so far.
     pub fn totals(&self) -> Totals {
         self.counters.totals()
     }
 
-    /// Returns when nothing is left in the queue. Events that come meanwhile are waited for too. Harmless to
-    /// give up.
+    /// Waits until the queue is empty, which includes events that are queued meanwhile. Dropping the future is
+    /// harmless.
     pub async fn flush(&self, timeout: Duration) -> Result<(), Unflushed> {
         let deadline = Instant::now() + timeout;
         loop {
             match self.remaining() {
                 0 => return Ok(()),
                 remaining if Instant::now() >= deadline => return Err(Unflushed { remaining }),
-                _ => tokio::time::sleep(LOOK_EVERY).await,
+                _ => tokio::time::sleep(POLL_INTERVAL).await,
             }
         }
     }
 
-    /// Flushes, then ends the client. What is left after `timeout` goes to the `undelivered` callback, as it
-    /// does when an emitter is merely dropped.
+    /// Flushes, then closes the client. Events that are left after `timeout` go to the `undelivered` callback,
+    /// as they do when an emitter is dropped.
     pub async fn close(self, timeout: Duration) -> Result<(), Unflushed> {
         let flushed = self.flush(timeout).await;
-        // Ending the client joins its thread, which takes up to half a second.
-        tokio::task::spawn_blocking(move || drop(self)).await.expect("ending a client does not panic");
+        // Closing the client joins its thread, which takes up to half a second.
+        tokio::task::spawn_blocking(move || drop(self)).await.expect("closing a client does not panic");
         flushed
     }
 
-    fn encoded<'a>(&'a self, mut event: Event<'a>) -> Result<Ready<'a>, Refused> {
+    fn encode<'a>(&'a self, mut event: Event<'a>) -> Result<EncodedEvent<'a>, Refused> {
         fill_sender(&mut event, &self.sender);
         event.fit_attributes();
         event.check()?;
@@ -191,16 +192,16 @@ impl Emitter {
             Event::Conversion(_) => &self.conversions,
             Event::Alias(_) => &self.aliases,
         };
-        Ok(Ready { topic, event, value })
+        Ok(EncodedEvent { topic, event, value })
     }
 
-    fn enqueue(&self, ready: &Ready<'_>) -> Result<(), Refused> {
-        let bytes = ready.value.len();
+    fn enqueue(&self, encoded: &EncodedEvent<'_>) -> Result<(), Refused> {
+        let bytes = encoded.value.len();
         let enqueued = self.opened.elapsed().as_micros() as usize;
-        let record = BaseRecord::with_opaque_to(ready.topic, enqueued)
-            .key(ready.event.partition_key())
-            .payload(&ready.value[..]);
-        // Counted first: the delivery may be reported before `send` returns.
+        let record = BaseRecord::with_opaque_to(encoded.topic, enqueued)
+            .key(encoded.event.partition_key())
+            .payload(&encoded.value[..]);
+        // Counted before sending, because the delivery may be reported before `send` returns.
         self.counters.entered(bytes);
         let Err((error, _)) = self.producer.send(record) else { return Ok(()) };
         self.counters.left(bytes);
@@ -215,7 +216,7 @@ impl Emitter {
         }
     }
 
-    fn counted(&self, outcome: Result<(), Refused>) -> Result<(), Refused> {
+    fn count_outcome(&self, outcome: Result<(), Refused>) -> Result<(), Refused> {
         match &outcome {
             Ok(()) => self.counters.accepted(),
             Err(refused) => self.counters.refused(refused.code()),
@@ -224,22 +225,23 @@ impl Emitter {
     }
 }
 
-/// An event with its bytes.
-struct Ready<'a> {
+/// An event with its topic and its encoded bytes.
+struct EncodedEvent<'a> {
     topic: &'a str,
     event: Event<'a>,
     value: Vec<u8>,
 }
 
-/// An event that names its sender was made elsewhere and must stay the same bytes.
+/// Sets the sender of an event without one. An event that names its sender was made elsewhere and must keep its
+/// bytes.
 fn fill_sender<'a>(event: &mut Event<'a>, sender: &'a Sender<'static>) {
-    let place = match event {
+    let current = match event {
         Event::Exposure(exposure) => &mut exposure.sender,
         Event::Conversion(conversion) => &mut conversion.sender,
         Event::Alias(alias) => &mut alias.sender,
     };
-    if *place == Sender::default() {
-        *place = Sender {
+    if *current == Sender::default() {
+        *current = Sender {
             service: sender.service.as_ref().into(),
             instance: sender.instance.as_ref().into(),
             library_version: sender.library_version.as_ref().into(),

@@ -1,5 +1,5 @@
-//! Events as they are made here: from an evaluation and a moment to an exposure, a conversion, an alias. Only
-//! [`now`] and [`Stamp::at`] touch the world (the clock, the random numbers of an id).
+//! Makes exposures, conversions and aliases. Only [`now`] and [`EventStamp::at`] have inputs from outside: the
+//! clock and the random bits of an id.
 
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,29 +9,29 @@ use schemas::definition::{Definitions, Experiment, Version};
 use schemas::{Alias, Conversion, Exposure, Micros, Pairs, Reason, Sender, Unit, Uuid};
 use uuid::{NoContext, Timestamp};
 
-use crate::attributes::Picked;
+use crate::attributes::SelectedAttributes;
 
-/// What an event carries in `environment` unless its maker says otherwise.
+/// The default `environment` of an event.
 const ENVIRONMENT: &str = schemas::definition::PRODUCTION;
 
-/// What makes an event this one and no other. It is made once; a resend carries the same.
+/// The id and time of one event. They are made once; an event that is sent again keeps them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub struct EventStamp {
     pub event_id: Uuid,
     pub created_at: Micros,
 }
 
-impl Stamp {
-    /// A new UUIDv7 for an event that happened at `now`.
-    pub fn at(now: Micros) -> Stamp {
+impl EventStamp {
+    /// Makes a new UUIDv7 for an event that happened at `now`.
+    pub fn at(now: Micros) -> EventStamp {
         let micros = now.get().unsigned_abs();
         let nanos = (micros % 1_000_000) as u32 * 1_000;
         let event_id = Uuid::new_v7(Timestamp::from_unix(NoContext, micros / 1_000_000, nanos));
-        Stamp { event_id, created_at: now }
+        EventStamp { event_id, created_at: now }
     }
 }
 
-/// The system's clock.
+/// Reads the system clock.
 ///
 /// # Panics
 /// If the clock is set before 1970 or after 2261.
@@ -41,39 +41,39 @@ pub fn now() -> Micros {
     Micros::new(micros).expect("the clock is set between 1970 and 2261")
 }
 
-/// An experiment, and the state of the definitions in which it was evaluated.
+/// An experiment and the versions of the definitions with which it was evaluated.
 #[derive(Clone, Copy, Debug)]
-pub struct Evaluated<'a> {
+pub struct EvaluatedExperiment<'a> {
     pub experiment: &'a Experiment,
-    /// Of the experiment's definition.
+    /// The version of the experiment's definition.
     pub definition_version: Version,
-    /// Of all definitions together: it pins what the experiment refers to.
+    /// The version of all definitions together, which fixes the definitions that the experiment refers to.
     pub configuration_version: Version,
 }
 
-impl<'a> Evaluated<'a> {
-    /// An experiment of `definitions` and its version, as [`Definitions::experiment`] gives them.
+impl<'a> EvaluatedExperiment<'a> {
+    /// Takes an experiment of `definitions` and its version, as [`Definitions::experiment`] returns them.
     pub fn of(
         definitions: &Definitions,
         (definition_version, experiment): (Version, &'a Experiment),
-    ) -> Evaluated<'a> {
-        Evaluated { experiment, definition_version, configuration_version: definitions.version() }
+    ) -> EvaluatedExperiment<'a> {
+        EvaluatedExperiment { experiment, definition_version, configuration_version: definitions.version() }
     }
 }
 
-/// The unit was shown what an evaluation came to.
+/// Makes the exposure of a unit that was shown the variant of an evaluation.
 ///
 /// # Errors
-/// The evaluation's reason, if the unit takes no part: then there is nothing to report.
+/// The evaluation's reason, if the unit takes no part and so was not exposed.
 pub fn exposure<'a>(
-    stamp: Stamp,
-    evaluated: Evaluated<'a>,
+    stamp: EventStamp,
+    evaluated: EvaluatedExperiment<'a>,
     unit_id: impl Into<Cow<'a, str>>,
     evaluation: &Evaluation<'a>,
-    attributes: Picked<'a>,
+    attributes: SelectedAttributes<'a>,
 ) -> Result<Exposure<'a>, NotExposed> {
     let variant = evaluation.outcome?;
-    let Evaluated { experiment, definition_version, configuration_version } = evaluated;
+    let EvaluatedExperiment { experiment, definition_version, configuration_version } = evaluated;
     Ok(Exposure {
         event_id: stamp.event_id,
         experiment: experiment.key.as_str().into(),
@@ -86,7 +86,7 @@ pub fn exposure<'a>(
         configuration_version,
         buckets: Some(evaluation.buckets),
         rule: evaluation.rule.map_or("", |rule| rule.as_str()).into(),
-        // Whom definitions force or hold out, an evaluation does not know.
+        // An evaluation does not know forced or held-out units.
         reason: Reason::Split,
         attributes: attributes.into_pairs(),
         environment: evaluation.environment.0.into(),
@@ -95,9 +95,9 @@ pub fn exposure<'a>(
     })
 }
 
-/// The unit did `name`. It counts in every experiment that exposed the unit before, unless the caller sets
-/// `experiment`.
-pub fn conversion<'a>(stamp: Stamp, name: impl Into<Cow<'a, str>>, unit: Unit<'a>) -> Conversion<'a> {
+/// Makes a conversion called `name` of the unit. It counts in every experiment that exposed the unit before,
+/// unless the caller sets `experiment`.
+pub fn conversion<'a>(stamp: EventStamp, name: impl Into<Cow<'a, str>>, unit: Unit<'a>) -> Conversion<'a> {
     Conversion {
         event_id: stamp.event_id,
         name: name.into(),
@@ -113,8 +113,8 @@ pub fn conversion<'a>(stamp: Stamp, name: impl Into<Cow<'a, str>>, unit: Unit<'a
     }
 }
 
-/// `from`, known so far by one id, turned out to be `to`, as when somebody logs in.
-pub fn alias<'a>(stamp: Stamp, from: Unit<'a>, to: Unit<'a>) -> Alias<'a> {
+/// Makes an alias: `from` and `to` are ids of the same unit, for example before and after a login.
+pub fn alias<'a>(stamp: EventStamp, from: Unit<'a>, to: Unit<'a>) -> Alias<'a> {
     Alias {
         event_id: stamp.event_id,
         from,
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn an_id_is_a_uuid_of_version_7_with_the_events_millisecond() {
         let created_at = Micros::parse("2026-01-31T12:00:00.123456Z").unwrap();
-        let (one, other) = (Stamp::at(created_at), Stamp::at(created_at));
+        let (one, other) = (EventStamp::at(created_at), EventStamp::at(created_at));
         assert_eq!(one.event_id.get_version_num(), 7);
         assert_eq!(one.event_id.as_u128() >> 80, 1_769_860_800_123);
         assert_eq!(one.created_at, created_at);

@@ -1,6 +1,6 @@
-//! What a product service embeds: events made of what was evaluated ([`event`]), the attributes that travel with them
-//! ([`attributes`]), and their way to Kafka ([`Emitter`]). Which variant a unit sees is decided in the package `assignment`.
-//! No HTTP server and no ClickHouse client come with it.
+//! The library that a product service embeds. It makes events from evaluations ([`event`]), selects the
+//! attributes that exposures carry ([`attributes`]) and sends events to Kafka ([`Emitter`]). The package
+//! `assignment` decides which variant a unit sees. The library brings no HTTP server and no ClickHouse client.
 
 pub mod attributes;
 pub mod emitter;
@@ -11,5 +11,5 @@ mod samples;
 
 pub use emitter::{Emitter, Refused, Undelivered, Unflushed};
 
-/// What the brokers call a service that embeds this library.
+/// The client id that a service with this library gives to the brokers.
 const CLIENT_ID: &str = "splitstream-sdk";

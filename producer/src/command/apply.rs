@@ -1,4 +1,5 @@
-//! `splitstream apply`
+//! `splitstream apply` proposes the definitions of a file to the log, one after the other. It prints the
+//! verdict, the changed fields and the warnings of each.
 
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use anyhow::{Context, anyhow};
 use ops::Exit;
 use schemas::definition::{Definition, parse_file};
 
-use super::{log_error, open_log, show, show_json};
+use super::{log_error, open_log, print_json, print_text};
 use crate::config::Config;
 
 #[derive(clap::Args)]
@@ -16,19 +17,19 @@ pub struct Args {
     /// Definitions in YAML or JSON
     file: PathBuf,
     #[command(flatten)]
-    how: Proposing,
+    proposal: ProposalArgs,
 }
 
-/// How changes are proposed, and told.
+/// The options of commands that propose changes.
 #[derive(clap::Args)]
-pub(super) struct Proposing {
-    /// Who changes it
+pub(super) struct ProposalArgs {
+    /// The author of the change
     #[arg(long)]
     author: String,
-    /// Why
+    /// The reason for the change
     #[arg(long)]
     reason: String,
-    /// Say what would become of it and write nothing
+    /// Print the verdicts and write nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Print JSON instead of text
@@ -36,7 +37,7 @@ pub(super) struct Proposing {
     pub json: bool,
 }
 
-impl Proposing {
+impl ProposalArgs {
     pub fn signature(&self) -> Signature {
         Signature { author: self.author.clone(), reason: self.reason.clone() }
     }
@@ -44,21 +45,21 @@ impl Proposing {
 
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let definitions = read(&args.file)?;
-    let signature = args.how.signature();
+    let signature = args.proposal.signature();
     let mut log = open_log(config, |_| {}).await?;
     let mut all = Vec::new();
     let mut failure = None;
-    if args.how.dry_run {
+    if args.proposal.dry_run {
         all = rehearse(log.definitions(), definitions, &signature)?;
-        for applied in all.iter().filter(|_| !args.how.json) {
-            show(&told(applied))?;
+        for applied in all.iter().filter(|_| !args.proposal.json) {
+            print_text(&render_text(applied))?;
         }
     } else {
         for definition in definitions {
             match apply(&mut log, definition, &signature).await {
                 Ok(applied) => {
-                    if !args.how.json {
-                        show(&told(&applied))?;
+                    if !args.proposal.json {
+                        print_text(&render_text(&applied))?;
                     }
                     all.push(applied);
                 }
@@ -69,8 +70,8 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
             }
         }
     }
-    if args.how.json {
-        show_json(&serde_json::json!({ "definitions": all }))?;
+    if args.proposal.json {
+        print_json(&serde_json::json!({ "definitions": all }))?;
     }
     if let Some(error) = failure {
         return Err(error);
@@ -83,7 +84,7 @@ fn read(file: &PathBuf) -> anyhow::Result<Vec<Definition>> {
     let name = file.display();
     let bytes = std::fs::read(file).with_context(|| format!("reading {name}")).context(Exit::InvalidInput)?;
     let text =
-        text::of_file(&bytes).map_err(|error| anyhow!("{name}: {error}")).context(Exit::InvalidInput)?;
+        text::decode_file(&bytes).map_err(|error| anyhow!("{name}: {error}")).context(Exit::InvalidInput)?;
     let definitions = parse_file(text).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(|error| format!("{name}, {error}")).collect();
         anyhow::Error::msg(lines.join("\n")).context(Exit::InvalidInput)
@@ -91,7 +92,7 @@ fn read(file: &PathBuf) -> anyhow::Result<Vec<Definition>> {
     in_order(definitions).map_err(|error| anyhow!("{name}: {error}")).context(Exit::InvalidInput)
 }
 
-pub fn told(applied: &Applied) -> String {
+pub fn render_text(applied: &Applied) -> String {
     let Applied { kind, key, verdict, changed, warnings } = applied;
     let verdict = match verdict {
         Verdict::Accepted { version } => format!("accepted, version {version}"),
@@ -116,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn warnings_stand_beside_the_acceptance() {
+    fn warnings_follow_the_verdict() {
         let applied = Applied {
             kind: Kind::Experiment,
             key: "checkout".to_owned(),
@@ -125,7 +126,7 @@ mod tests {
             warnings: vec!["there will be no verdict".to_owned()],
         };
         assert_eq!(
-            told(&applied),
+            render_text(&applied),
             "experiment checkout: accepted, version 7\n    warning: there will be no verdict\n"
         );
     }

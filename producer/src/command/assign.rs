@@ -1,4 +1,5 @@
-//! `splitstream assign`
+//! `splitstream assign` prints the variant that a unit gets in an experiment, or the reason why it gets none.
+//! With `--explain` it prints each step with its numbers.
 
 use crate::explain::explain;
 use assignment::{Attributes, Environment};
@@ -9,7 +10,7 @@ use schemas::{Key, number};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{open_log, show, show_json};
+use super::{open_log, print_json, print_text};
 use crate::config::Config;
 
 #[derive(clap::Args)]
@@ -18,13 +19,14 @@ pub struct Args {
     /// The unit's id, 1 to 256 bytes, used exactly as given
     #[arg(value_parser = unit_id)]
     unit: String,
-    /// What is known of the unit, for targeting: `plan=pro`, `age=42`, `beta=true`; quoted it is text: `zip="42"`
+    /// An attribute of the unit, for targeting: `plan=pro`, `age=42`, `beta=true`; in quotes it is text:
+    /// `zip="42"`
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, Value)>,
-    /// Where the unit is met
+    /// The environment in which the unit is evaluated
     #[arg(long, value_name = "NAME", value_parser = super::environment, default_value = PRODUCTION)]
     environment: Key,
-    /// Show every step with its numbers
+    /// Print every step with its numbers
     #[arg(long)]
     explain: bool,
     #[arg(long)]
@@ -36,7 +38,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let definitions = log.definitions();
     let Some(versioned) = definitions.experiment(&args.experiment) else {
         let refused = anyhow::anyhow!(
-            "there is no experiment `{}`; `splitstream definitions` lists what there is",
+            "there is no experiment `{}`; `splitstream definitions` lists all definitions",
             args.experiment
         );
         return Err(refused.context(Exit::Refused));
@@ -45,8 +47,8 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let explanation =
         explain(definitions, versioned, Environment(args.environment.as_str()), &args.unit, attributes);
     match (args.json, args.explain) {
-        (true, true) => show_json(&explanation)?,
-        (true, false) => show_json(&json!({
+        (true, true) => print_json(&explanation)?,
+        (true, false) => print_json(&json!({
             "experiment": explanation.experiment,
             "version": explanation.version,
             "configuration_version": explanation.configuration_version,
@@ -58,10 +60,10 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
             "reason": explanation.reason,
         }))?,
         (false, true) => {
-            show(&format!("{explanation}\n"))?;
+            print_text(&format!("{explanation}\n"))?;
         }
         (false, false) => {
-            show(&match (explanation.variant, explanation.reason) {
+            print_text(&match (explanation.variant, explanation.reason) {
                 (Some(variant), _) => format!("{variant}\n"),
                 (None, reason) => format!("no variant: {}\n", reason.unwrap_or_default()),
             })?;
@@ -77,10 +79,10 @@ fn unit_id(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A value that reads as a JSON number, truth value or quoted text is that; anything else is text as it stands.
+/// Parses `name=value`. A value that is a JSON number, boolean or string is read as JSON; any other is text.
 ///
 /// # Errors
-/// A number that cannot be kept as it is given: it would be compared as another.
+/// If a number cannot be represented exactly: it would be compared as another number.
 fn attribute(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("name=value is expected")?;
     if name.is_empty() {
@@ -103,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_attribute_is() {
+    fn an_attribute_is_json_or_text() {
         for (text, expected) in [
             ("age=42", json!(42)),
             ("beta=true", json!(true)),
@@ -119,7 +121,7 @@ mod tests {
             ("account=\"18446744073709551616\"", json!("18446744073709551616")),
             ("share=0.1", json!(0.1)),
             ("spaced= 42 ", json!(42)),
-            // No number of JSON begins so.
+            // No JSON number begins like this.
             ("zip=007", json!("007")),
             ("phone=+49", json!("+49")),
             ("minus=-", json!("-")),

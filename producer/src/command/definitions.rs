@@ -1,4 +1,5 @@
-//! `splitstream definitions`
+//! `splitstream definitions` prints the current definitions. `splitstream definitions log` prints every
+//! proposed change with its author, reason and verdict.
 
 use crate::diff::{Changed, diff};
 use definitions::log::{Content, Record};
@@ -7,21 +8,21 @@ use schemas::definition::{Definition, Version};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{open_log, show, show_json};
+use super::{open_log, print_json, print_text};
 use crate::config::Config;
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// An array of definitions, as `splitstream apply` takes it
+    /// Print an array of definitions that `splitstream apply` can read
     #[arg(long)]
     json: bool,
     #[command(subcommand)]
-    command: Option<Log>,
+    command: Option<Subcommand>,
 }
 
 #[derive(clap::Subcommand)]
-enum Log {
+enum Subcommand {
     /// Every proposed change with its author, reason and verdict
     Log {
         #[arg(long)]
@@ -32,7 +33,7 @@ enum Log {
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     match args.command {
         None => current(config, args.json).await,
-        Some(Log::Log { json }) => history(config, json).await,
+        Some(Subcommand::Log { json }) => history(config, json).await,
     }
 }
 
@@ -41,7 +42,7 @@ async fn current(config: &Config, json: bool) -> anyhow::Result<Exit> {
     if json {
         let all: Vec<Value> =
             log.definitions().iter().map(|accepted| accepted.definition.to_document()).collect();
-        show_json(&all)?;
+        print_json(&all)?;
         return Ok(Exit::Done);
     }
     for accepted in log.definitions().iter() {
@@ -56,21 +57,26 @@ async fn current(config: &Config, json: bool) -> anyhow::Result<Exit> {
                 String::new()
             }
         };
-        show(&format!("{} {}: version {}{state}\n", definition.kind(), definition.key(), accepted.version))?;
+        print_text(&format!(
+            "{} {}: version {}{state}\n",
+            definition.kind(),
+            definition.key(),
+            accepted.version
+        ))?;
     }
     Ok(Exit::Done)
 }
 
-/// A record of the log.
+/// A record of the log as it is printed.
 #[derive(Serialize)]
 struct Entry {
     offset: u64,
     time: Option<String>,
     /// accepted, refused or undecodable
     verdict: &'static str,
-    /// Of the accepted.
+    /// The version that an accepted change created.
     version: Option<Version>,
-    /// Why it was refused or cannot be decoded.
+    /// The reason why it was refused or cannot be decoded.
     because: Option<String>,
     #[serde(flatten)]
     proposal: Option<Proposal>,
@@ -91,11 +97,11 @@ async fn history(config: &Config, json: bool) -> anyhow::Result<Exit> {
     let mut entries = Vec::new();
     open_log(config, |record| entries.push(entry(record))).await?;
     if json {
-        show_json(&entries)?;
+        print_json(&entries)?;
         return Ok(Exit::Done);
     }
     for entry in &entries {
-        show(&text(entry))?;
+        print_text(&text(entry))?;
     }
     Ok(Exit::Done)
 }

@@ -1,11 +1,12 @@
-//! `splitstream diff`
+//! `splitstream diff` prints the flags and experiments that differ between two environments, field by field.
+//! These are the changes that `splitstream promote` would make.
 
 use crate::environments::Promotion;
 use ops::Exit;
 use schemas::Key;
 
-use super::promote::known;
-use super::{open_log, show, show_json};
+use super::promote::require_known;
+use super::{open_log, print_json, print_text};
 use crate::config::Config;
 
 #[derive(clap::Args)]
@@ -22,11 +23,11 @@ pub struct Args {
 
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let log = open_log(config, |_| {}).await?;
-    known(log.definitions(), &args.from, "everywhere would be compared")?;
+    require_known(log.definitions(), &args.from, "compared")?;
     let promotion = Promotion { from: args.from, to: args.to };
     let differences = promotion.differences(log.definitions());
     if args.json {
-        show_json(&differences)?;
+        print_json(&differences)?;
         return Ok(Exit::Done);
     }
     for difference in &differences {
@@ -34,10 +35,10 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         for changed in &difference.changed {
             text.push_str(&format!("    {changed}\n"));
         }
-        show(&text)?;
+        print_text(&text)?;
     }
     if differences.is_empty() {
-        show(&format!("nothing differs between {} and {}\n", promotion.from, promotion.to))?;
+        print_text(&format!("nothing differs between {} and {}\n", promotion.from, promotion.to))?;
     }
     Ok(Exit::Done)
 }

@@ -1,4 +1,5 @@
-//! `splitstream promote`
+//! `splitstream promote` copies one environment's settings of a flag or an experiment to another environment.
+//! It proposes them as one change and prints the verdict.
 
 use crate::apply::{Verdict, apply, rehearse};
 use crate::environments::{Promotion, is_known};
@@ -7,22 +8,22 @@ use ops::Exit;
 use schemas::Key;
 use schemas::definition::{Definition, Definitions, Kind};
 
-use super::apply::{Proposing, told};
-use super::{log_error, open_log, show, show_json};
+use super::apply::{ProposalArgs, render_text};
+use super::{log_error, open_log, print_json, print_text};
 use crate::config::Config;
 
 #[derive(clap::Args)]
 pub struct Args {
     /// The key of a flag or an experiment
     key: String,
-    /// The environment whose settings are carried over
+    /// The environment whose settings are copied
     #[arg(long, value_name = "NAME", value_parser = super::environment)]
     from: Key,
-    /// The environment that gets them
+    /// The environment that receives the settings
     #[arg(long, value_name = "NAME", value_parser = super::environment)]
     to: Key,
     #[command(flatten)]
-    how: Proposing,
+    proposal: ProposalArgs,
 }
 
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
@@ -33,35 +34,36 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         matches!(definition.kind(), Kind::Flag | Kind::Experiment) && definition.key().as_str() == args.key
     };
     let named = log.definitions().iter().find(|accepted| is_named(&accepted.definition));
-    known(log.definitions(), &from, "everywhere would be carried over")?;
-    let Some(promoted) = named.and_then(|accepted| promotion.applied(&accepted.definition)) else {
+    require_known(log.definitions(), &from, "copied")?;
+    let Some(promoted) = named.and_then(|accepted| promotion.promoted(&accepted.definition)) else {
         let refused = anyhow!(
-            "there is no flag or experiment `{}`; `splitstream definitions` lists what there is",
+            "there is no flag or experiment `{}`; `splitstream definitions` lists all definitions",
             args.key
         );
         return Err(refused.context(Exit::Refused));
     };
-    let signature = args.how.signature();
-    let applied = if args.how.dry_run {
+    let signature = args.proposal.signature();
+    let applied = if args.proposal.dry_run {
         rehearse(log.definitions(), vec![promoted], &signature)?.remove(0)
     } else {
         apply(&mut log, promoted, &signature).await.map_err(log_error)?
     };
-    if args.how.json {
-        show_json(&applied)?;
+    if args.proposal.json {
+        print_json(&applied)?;
     } else {
-        show(&told(&applied))?;
+        print_text(&render_text(&applied))?;
     }
     Ok(if matches!(applied.verdict, Verdict::Refused { .. }) { Exit::Refused } else { Exit::Done })
 }
 
-/// Refuses an environment that no definition speaks of, most likely a slip of the pen; `what` says what would happen to what
-/// is the same as everywhere.
-pub(super) fn known(definitions: &Definitions, from: &Key, what: &str) -> anyhow::Result<()> {
+/// Refuses an environment that no definition mentions; it is most likely a typing error. `action` is the
+/// participle that ends the message.
+pub(super) fn require_known(definitions: &Definitions, from: &Key, action: &str) -> anyhow::Result<()> {
     if is_known(definitions, from) {
         return Ok(());
     }
-    let refused =
-        anyhow!("no definition says anything of the environment `{from}`: what is the same as {what}");
+    let refused = anyhow!(
+        "no definition mentions the environment `{from}`: the settings that apply everywhere would be {action}"
+    );
     Err(refused.context(Exit::Refused))
 }

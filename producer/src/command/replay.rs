@@ -1,4 +1,5 @@
-//! `splitstream replay`
+//! `splitstream replay` sends the events of a file to Kafka with their own ids and times. It reports lines that
+//! are no events and sends the others.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -13,14 +14,14 @@ use ops::{Exit, Shutdown};
 use schemas::Event;
 use serde::Serialize;
 
-use super::sending::Sending;
-use super::{open_log, show, show_json};
+use super::event_sender::EventSender;
+use super::{open_log, print_json, print_text};
 use crate::config::Config;
 
-/// How many bad lines are reported one by one; the rest are counted.
+/// The number of bad lines that are printed; further ones are only counted.
 const REPORTED_MAX: u64 = 100;
-/// How long what was read before a signal may take to be acknowledged.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time that events read before a signal may take to be acknowledged.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -30,13 +31,13 @@ pub struct Args {
     json: bool,
 }
 
-/// What was read and sent.
+/// The counts of what was read and sent.
 #[derive(Debug, Default, Serialize)]
 struct Summary {
     exposures: u64,
     conversions: u64,
     aliases: u64,
-    /// All of them acknowledged by Kafka.
+    /// Events that Kafka has acknowledged.
     delivered: u64,
     bad_lines: u64,
     seconds: f64,
@@ -44,11 +45,11 @@ struct Summary {
 
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let began = Instant::now();
-    let shutdown = Shutdown::on_signals(PATIENCE).context("listening for signals")?;
+    let shutdown = Shutdown::on_signals(DRAIN_TIMEOUT).context("listening for signals")?;
     let bar = bar();
     let mut lines = Lines::new(open(&args.file, &bar)?);
     let log = open_log(config, |_| {}).await?;
-    let sending = Sending::open(config, "replay".to_owned()).await?;
+    let sender = EventSender::open(config, "replay".to_owned()).await?;
     let mut summary = Summary::default();
 
     while !shutdown.begun() {
@@ -66,7 +67,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
             Err(_) => &mut summary.bad_lines,
         };
         let outcome = match read {
-            Ok(event) => sending.send(event).await?,
+            Ok(event) => sender.send(event).await?,
             Err(problem) => Err(problem),
         };
         match outcome {
@@ -80,14 +81,14 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         }
     }
     bar.set_message("waiting for the last acknowledgements");
-    summary.delivered = sending.finish().await?.delivered;
+    summary.delivered = sender.finish().await?.delivered;
     summary.seconds = began.elapsed().as_secs_f64();
     bar.finish_and_clear();
 
     if args.json {
-        show_json(&summary)?;
+        print_json(&summary)?;
     } else {
-        show(&text(&summary))?;
+        print_text(&text(&summary))?;
     }
     if shutdown.begun() {
         return Err(anyhow!("stopped by a signal before the end of the file; what was read is delivered"));
@@ -116,7 +117,7 @@ fn open(file: &PathBuf, bar: &ProgressBar) -> anyhow::Result<Box<dyn BufRead + S
     Ok(Box::new(BufReader::with_capacity(128 * 1_024, text)))
 }
 
-/// Hidden where standard error is no terminal.
+/// The progress bar; it is hidden if standard error is no terminal.
 fn bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta} {msg}")
         .expect("the template is sound");

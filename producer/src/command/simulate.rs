@@ -1,4 +1,5 @@
-//! `splitstream simulate`
+//! `splitstream simulate` sends seeded traffic of a running experiment to Kafka, with known true conversion
+//! rates. It prints the exact counts of what it sent.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,14 +17,14 @@ use schemas::{Decimal6, Event, Key, Micros};
 use sdk::event::now;
 use serde::Serialize;
 
-use super::sending::Sending;
-use super::{open_log, show, show_json};
+use super::event_sender::EventSender;
+use super::{open_log, print_json, print_text};
 use crate::config::Config;
 
-/// How long what was sent before a signal may take to be acknowledged.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How many events pass between two looks at the progress bar.
-const SHOW_EVERY: u64 = 1_024;
+/// The time that events sent before a signal may take to be acknowledged.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// The number of events between two updates of the progress bar.
+const EVENTS_PER_UPDATE: u64 = 1_024;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -51,7 +52,7 @@ pub struct Args {
     /// Share of the events that are sent a second time, unchanged, at once or later
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     duplicates: f64,
-    /// Who the units are
+    /// The attributes of the units
     #[arg(long, value_name = "MIX", value_enum, default_value_t = AttributeMix::Default)]
     attribute_mix: AttributeMix,
     /// What a conversion is worth, from and to: `5.00,49.99`; no value if left out
@@ -94,19 +95,19 @@ struct Summary<'a> {
     tally: &'a Tally,
     distinct_events: u64,
     sent: u64,
-    /// All of them acknowledged by Kafka.
+    /// Messages that Kafka has acknowledged.
     delivered: u64,
     seconds: f64,
     events_per_second: f64,
 }
 
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
-    let shutdown = Shutdown::on_signals(PATIENCE).context("listening for signals")?;
+    let shutdown = Shutdown::on_signals(DRAIN_TIMEOUT).context("listening for signals")?;
     let log = open_log(config, |_| {}).await?;
     let definitions = log.definitions();
     let Some((version, experiment)) = definitions.experiment(&args.experiment) else {
         let refused = anyhow!(
-            "there is no experiment `{}`; `splitstream definitions` lists what there is",
+            "there is no experiment `{}`; `splitstream definitions` lists all definitions",
             args.experiment
         );
         return Err(refused.context(Exit::Refused));
@@ -115,7 +116,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let (batch_id, start) = (plan.batch_id.clone(), plan.start);
     let mut simulation = Simulation::new(definitions, (version, experiment), plan).context(Exit::Refused)?;
     let mut ids = args.ids.as_deref().map(Ids::create).transpose()?;
-    let sending = Sending::open(config, batch_id.to_string()).await?;
+    let sender = EventSender::open(config, batch_id.to_string()).await?;
     let bar = bar(args.units);
     let began = Instant::now();
 
@@ -129,10 +130,10 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         if let Some(ids) = ids.as_mut().filter(|_| !sent.repeated) {
             ids.add(&sent.event)?;
         }
-        if let Err(problem) = sending.send(sent.event).await? {
+        if let Err(problem) = sender.send(sent.event).await? {
             return Err(anyhow!("a simulated event is refused: {problem}").context(Exit::Refused));
         }
-        if simulation.tally().sent() % SHOW_EVERY == 0 {
+        if simulation.tally().sent() % EVENTS_PER_UPDATE == 0 {
             bar.set_position(simulation.tally().units);
             if shutdown.begun() {
                 break;
@@ -140,7 +141,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         }
     }
     bar.set_message("waiting for the last acknowledgements");
-    let delivered = sending.finish().await?.delivered;
+    let delivered = sender.finish().await?.delivered;
     bar.finish_and_clear();
     if let Some(ids) = ids {
         ids.finish()?;
@@ -163,9 +164,9 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         events_per_second: (tally.sent() as f64 / seconds).round(),
     };
     if args.json {
-        show_json(&summary)?;
+        print_json(&summary)?;
     } else {
-        show(&text(&summary))?;
+        print_text(&text(&summary))?;
     }
     if shutdown.begun() {
         return Err(anyhow!("stopped by a signal before the last unit; what was counted is delivered"));
@@ -208,7 +209,7 @@ fn plan(config: &Config, args: &Args, experiment: &Experiment) -> anyhow::Result
     })
 }
 
-/// How many messages a unit that takes part makes on average.
+/// The average number of messages for a unit that takes part.
 fn events_per_unit(experiment: &Experiment, rates: &BTreeMap<String, f64>, duplicates: f64) -> f64 {
     let mut conversions = 0.0;
     for variant in &experiment.variants {
@@ -218,7 +219,7 @@ fn events_per_unit(experiment: &Experiment, rates: &BTreeMap<String, f64>, dupli
     (1.0 + conversions) * (1.0 + duplicates)
 }
 
-/// The file that a test compares with what arrived.
+/// The file with the ids of the events sent; tests compare it with the events that arrived.
 struct Ids {
     file: BufWriter<File>,
     name: String,
@@ -245,7 +246,7 @@ impl Ids {
     }
 }
 
-/// Hidden where standard error is no terminal.
+/// The progress bar; it is hidden if standard error is no terminal.
 fn bar(units: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} units {per_sec} {eta} {msg}")
         .expect("the template is sound");

@@ -1,10 +1,11 @@
-//! `splitstream topics`
+//! `splitstream topics` creates the topics that are missing and compares the others with the contracts. With
+//! `--fix` it also sets the settings that differ.
 
 use crate::topics::{Difference, Outcome, Replication, TopicsError, ensure};
 use anyhow::Context;
 use ops::Exit;
 
-use super::show;
+use super::print_text;
 use crate::config::Config;
 
 #[derive(clap::Args)]
@@ -34,12 +35,12 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
                 format!("differs: {}", list(differences))
             }
         };
-        show(&format!("{}: {line}\n", report.topic)).context("reporting the topics")?;
+        print_text(&format!("{}: {line}\n", report.topic)).context("reporting the topics")?;
     }
     if matches!(exit, Exit::Refused) {
         eprintln!(
             "error: topics differ from the contracts; `splitstream topics --fix` sets their settings, a number of \
-             partitions can only be mended by a new topic"
+             partitions can only be changed by a new topic"
         );
     }
     Ok(exit)

@@ -1,22 +1,22 @@
-//! Who the simulated units are: a population with known shares of regions, plans, devices and browsers.
+//! The attributes of simulated units: a population with known shares of regions, plans, devices and browsers.
 
 use assignment::Attributes;
 use schemas::Pairs;
 use serde_json::Value;
 
 use super::random::Random;
-use sdk::attributes::{Picked, Travelling};
+use sdk::attributes::{AttributeFilter, SelectedAttributes};
 
 /// The population that units are drawn from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mix {
     /// Four attributes, drawn independently of each other with the shares below.
     Default,
-    /// Nothing is known of anybody.
+    /// Units without attributes.
     None,
 }
 
-/// Values with their shares in percent.
+/// The values of an attribute with their shares in percent.
 type Shares = &'static [(&'static str, u64)];
 
 const ATTRIBUTES: [(&str, Shares); 4] = [
@@ -26,19 +26,19 @@ const ATTRIBUTES: [(&str, Shares); 4] = [
     ("browser", &[("chrome", 60), ("safari", 25), ("firefox", 10), ("edge", 5)]),
 ];
 
-/// One kind of unit, as conversions and exposures carry it and as targeting sees it.
+/// The attributes of one kind of unit: for conversions, for exposures and for targeting.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
     pub pairs: Pairs<'static>,
-    pub travelling: Picked<'static>,
+    pub selected: SelectedAttributes<'static>,
     pub attributes: Attributes,
 }
 
-/// Every profile of a population, made once.
+/// All profiles of a population, made once.
 pub struct Profiles(Vec<Profile>);
 
 impl Profiles {
-    pub fn of(mix: Mix, travelling: &Travelling) -> Profiles {
+    pub fn of(mix: Mix, filter: &AttributeFilter) -> Profiles {
         let mut profiles = vec![Profile::default()];
         if mix == Mix::Default {
             for (name, shares) in ATTRIBUTES {
@@ -46,12 +46,12 @@ impl Profiles {
             }
         }
         for profile in &mut profiles {
-            profile.travelling = travelling.pick(&profile.pairs).into_owned();
+            profile.selected = filter.select(&profile.pairs).into_owned();
         }
         Profiles(profiles)
     }
 
-    /// Draws a profile; always the same number of random numbers.
+    /// Draws the index of a profile. It always takes the same number of random numbers.
     pub fn draw(&self, random: &mut Random) -> usize {
         let mut index = 0;
         for (_, shares) in ATTRIBUTES {
@@ -90,15 +90,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shares_are_all_of_the_population() {
+    fn the_shares_add_up_to_100_percent() {
         for (name, shares) in ATTRIBUTES {
             assert_eq!(shares.iter().map(|(_, share)| share).sum::<u64>(), 100, "{name}");
         }
     }
 
     #[test]
-    fn every_combination_has_its_place() {
-        let profiles = Profiles::of(Mix::Default, &Travelling::default());
+    fn every_combination_has_its_index() {
+        let profiles = Profiles::of(Mix::Default, &AttributeFilter::default());
         assert_eq!(profiles.0.len(), 4 * 3 * 3 * 4);
         let pairs = |index: usize| profiles.get(index).pairs.iter().collect::<Vec<_>>();
         assert_eq!(

@@ -1,5 +1,5 @@
-//! Random numbers that are a function of a seed and a place in the sequence, so that what one unit does never
-//! depends on the others. Source: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number
+//! Random numbers that depend only on a seed and the position in the sequence, so that what one unit does never
+//! depends on other units. Source: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number
 //! generators", OOPSLA 2014 (SplitMix64).
 
 /// A sequence of 64-bit numbers.
@@ -17,12 +17,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// In `[0, 1)`, one of 2^53 values.
+    /// Draws one of 2^53 values in `[0, 1)`.
     pub fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// In `[0, end)`; 0 if `end` is 0. Biased by less than `end / 2^64`.
+    /// Draws an integer in `[0, end)`; 0 if `end` is 0. The bias is less than `end / 2^64`.
     pub fn below(&mut self, end: u64) -> u64 {
         ((u128::from(self.bits()) * u128::from(end)) >> 64) as u64
     }

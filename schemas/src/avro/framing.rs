@@ -1,5 +1,6 @@
-//! What stands before a record's body and names the schema that it was written with: Avro's single-object
-//! encoding (`C3 01` and a fingerprint) or Confluent's (`00` and a registry's number, big-endian).
+//! The framing before a record's body, which references the schema that it was written with: Avro's
+//! single-object encoding (`C3 01` and a fingerprint) or Confluent's (`00` and the schema's id in a registry,
+//! big-endian).
 
 use super::plan::Body;
 use super::{DecodeError, Fingerprint};
@@ -9,12 +10,12 @@ const SINGLE_OBJECT_BYTES: usize = 10;
 const CONFLUENT: u8 = 0x00;
 const CONFLUENT_BYTES: usize = 5;
 
-/// How a message names the schema that it was written with.
+/// How a message references the schema that it was written with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WrittenWith {
     /// Single-object encoding: the schema's own fingerprint.
     Fingerprint(Fingerprint),
-    /// Confluent's encoding: the number that a registry gave the schema.
+    /// Confluent's encoding: the id of the schema in a registry.
     RegistryId(u32),
 }
 
@@ -33,7 +34,7 @@ impl WrittenWith {
     }
 }
 
-/// The name of the schema, and the record behind it.
+/// Splits a message into the reference to its schema and its body.
 pub fn unframe(message: &[u8]) -> Result<(WrittenWith, Body<'_>), DecodeError> {
     if let Some(&[first, second, f0, f1, f2, f3, f4, f5, f6, f7]) =
         message.first_chunk::<SINGLE_OBJECT_BYTES>()

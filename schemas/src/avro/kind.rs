@@ -1,5 +1,5 @@
-//! The five records that travel: our schema of each, the paths of its leaves, and the versions of its schema
-//! that our own writers have ever used.
+//! The five records: our schema of each, the paths of its leaves, and all versions of its schema that our own
+//! writers have ever used.
 
 use std::sync::OnceLock;
 
@@ -21,34 +21,43 @@ pub enum RecordKind {
     Look,
 }
 
-/// A schema that our own writers use or have used, as single-object encoding names it.
-struct Known {
+/// A schema that our own writers use or have used, with its fingerprint for single-object encoding.
+struct KnownSchema {
     fingerprint: Fingerprint,
     kind: RecordKind,
     schema: &'static str,
 }
 
-/// When a schema changes, its former text stays in `avro/` under the number of its version, and here: what was
-/// written with it stays in its topic for days, and an older writer runs on. The current ones first.
-const KNOWN: [Known; 6] = [
-    Known { fingerprint: Fingerprint::EXPOSURE, kind: RecordKind::Exposure, schema: EXPOSURE_SCHEMA },
-    Known { fingerprint: Fingerprint::CONVERSION, kind: RecordKind::Conversion, schema: CONVERSION_SCHEMA },
-    Known { fingerprint: Fingerprint::ALIAS, kind: RecordKind::Alias, schema: ALIAS_SCHEMA },
-    Known {
+/// The current schemas, then former versions. When a schema changes, its former text stays in `avro/`, with
+/// the number of its version, and here: records written with it stay in the topic for days, and older writers
+/// keep running.
+const KNOWN: [KnownSchema; 6] = [
+    KnownSchema { fingerprint: Fingerprint::EXPOSURE, kind: RecordKind::Exposure, schema: EXPOSURE_SCHEMA },
+    KnownSchema {
+        fingerprint: Fingerprint::CONVERSION,
+        kind: RecordKind::Conversion,
+        schema: CONVERSION_SCHEMA,
+    },
+    KnownSchema { fingerprint: Fingerprint::ALIAS, kind: RecordKind::Alias, schema: ALIAS_SCHEMA },
+    KnownSchema {
         fingerprint: Fingerprint::DEFINITION_CHANGE,
         kind: RecordKind::DefinitionChange,
         schema: DEFINITION_CHANGE_SCHEMA,
     },
-    Known { fingerprint: Fingerprint::LOOK, kind: RecordKind::Look, schema: LOOK_SCHEMA },
+    KnownSchema { fingerprint: Fingerprint::LOOK, kind: RecordKind::Look, schema: LOOK_SCHEMA },
     // Without configuration_version and reason.
-    Known { fingerprint: Fingerprint::EXPOSURE_1, kind: RecordKind::Exposure, schema: EXPOSURE_SCHEMA_1 },
+    KnownSchema {
+        fingerprint: Fingerprint::EXPOSURE_1,
+        kind: RecordKind::Exposure,
+        schema: EXPOSURE_SCHEMA_1,
+    },
 ];
 
-/// The plan for a schema that our own writers use or have used; `None` for a stranger's.
+/// Returns the plan for a schema that our own writers use or have used; `None` for any other.
 pub(super) fn known(name: Fingerprint) -> Option<&'static Plan> {
     static PLANS: [OnceLock<Plan>; KNOWN.len()] = [const { OnceLock::new() }; KNOWN.len()];
     let at = KNOWN.iter().position(|known| known.fingerprint == name)?;
-    let Known { fingerprint: named, kind, schema } = &KNOWN[at];
+    let KnownSchema { fingerprint: named, kind, schema } = &KNOWN[at];
     Some(PLANS[at].get_or_init(|| {
         let computed = fingerprint(schema);
         assert!(computed == *named, "{kind:?}: our schema's fingerprint is {computed}, not {named}");
@@ -65,7 +74,7 @@ impl RecordKind {
         RecordKind::Look,
     ];
 
-    /// Whether it is made for a unit, and therefore short; the others are records of our own logs.
+    /// Returns whether the record is an event, and therefore short. The others are records of our own logs.
     pub fn is_event(self) -> bool {
         match self {
             RecordKind::Exposure | RecordKind::Conversion | RecordKind::Alias => true,
@@ -84,7 +93,7 @@ impl RecordKind {
         }
     }
 
-    /// As errors call one.
+    /// What errors call such a record.
     pub fn a_record(self) -> &'static str {
         match self {
             RecordKind::Exposure => "an exposure",
@@ -105,28 +114,29 @@ impl RecordKind {
         }
     }
 
-    pub(super) fn ours(self) -> &'static Ours {
-        static OURS: [OnceLock<Ours>; RecordKind::ALL.len()] =
+    pub(super) fn our_schema(self) -> &'static OurSchema {
+        static OURS: [OnceLock<OurSchema>; RecordKind::ALL.len()] =
             [const { OnceLock::new() }; RecordKind::ALL.len()];
         OURS[self as usize].get_or_init(|| {
             let schema = Schema::parse_str(self.schema()).expect("our own schemas are schemas");
             let mut paths = Vec::new();
             leaves(&Names::of(&schema).expect("our own types have one name"), &schema, "", &mut paths);
-            Ours { schema, paths }
+            OurSchema { schema, paths }
         })
     }
 }
 
-/// Our current schema of a record, as it is read by.
-pub struct Ours {
+/// Our current schema of a record, which records are decoded to.
+pub struct OurSchema {
     pub schema: Schema,
-    /// The leaves of our record, in the order in which it is read. An optional record is a leaf before its own.
+    /// The paths of the leaves, in the order in which they are read. An optional record is itself a leaf,
+    /// before its own leaves.
     pub paths: Vec<String>,
 }
 
 fn leaves<'s>(names: &Names<'s>, schema: &'s Schema, path: &str, paths: &mut Vec<String>) {
     let schema = match names.resolve(schema) {
-        // Ours are all of null and something.
+        // All our unions are of null and one other type.
         Schema::Union(union) => {
             let value = names.resolve(&union.variants()[1]);
             if let Schema::Record(_) = value {
@@ -142,7 +152,7 @@ fn leaves<'s>(names: &Names<'s>, schema: &'s Schema, path: &str, paths: &mut Vec
     }
 }
 
-/// The path of a field of the record at `path`.
+/// Returns the path of a field of the record at `path`.
 pub fn path_of(path: &str, field: &str) -> String {
     match path {
         "" => field.to_owned(),
@@ -156,7 +166,7 @@ mod tests {
 
     #[test]
     fn the_leaves_of_a_record_are_those_of_its_schema() {
-        let paths = |kind: RecordKind| kind.ours().paths.iter().map(String::as_str).collect::<Vec<_>>();
+        let paths = |kind: RecordKind| kind.our_schema().paths.iter().map(String::as_str).collect::<Vec<_>>();
         assert_eq!(
             paths(RecordKind::Alias),
             [

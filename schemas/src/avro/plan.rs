@@ -1,11 +1,11 @@
-//! How a message that was written with one schema becomes one of our records: a flat list of steps, compiled
-//! once for each writer's schema and run for each message. A step reads a leaf, skips something, or goes on
-//! somewhere else; a writer's schema that is our own needs none.
+//! A plan decodes a message of a writer's schema as one of our records. It is a flat list of steps, compiled
+//! once for each writer's schema and run for each message. A step reads a leaf, skips a value, or jumps to
+//! another step. Our own schema needs no steps.
 
 use std::borrow::Cow;
 
 use super::read::Reader;
-use super::schema::Written;
+use super::schema::WriterSchema;
 use super::source::{Cell, Cells, ENTRY};
 use super::{AvroRecord, DecodeError, IncompatibleSchema, RecordKind};
 use crate::event::{MAP_ENTRIES_MAX, Pairs};
@@ -13,24 +13,24 @@ use crate::event::{MAP_ENTRIES_MAX, Pairs};
 mod compile;
 mod leaf;
 
-/// How deep a message's skipped values may lie in each other.
+/// How deep the skipped values of a message may nest.
 const DEPTH_MAX: usize = 64;
-/// The most items without a byte of their own in one message; others are bounded by the message's size.
+/// The most skipped items of one array that take no bytes. Other items are bounded by the message's size.
 const EMPTY_ITEMS_MAX: i64 = 65_536;
-/// What errors call a field that is ours to skip.
+/// What errors call a field that is skipped.
 const SKIPPED: &str = "a field of the writer's own";
 
-/// The way from one writer's schema to one of our records.
+/// Decodes messages of one writer's schema as one of our records.
 pub struct Plan {
     kind: RecordKind,
-    /// Of our record's leaves.
+    /// The paths of our record's leaves.
     paths: &'static [String],
-    /// The writer's schema is ours to the last field: the record is read straight from the message.
+    /// The writer's schema is the same as ours: the record is read directly from the message.
     exact: bool,
     steps: Vec<Step>,
-    /// The end of the steps of the record itself; behind it lie those of named types that are skipped.
+    /// The end of the steps of the record itself. The steps of skipped named types follow.
     end: usize,
-    /// Where the steps of each named type lie.
+    /// The start and the end of the steps of each skipped named type.
     subroutines: Vec<(usize, usize)>,
 }
 
@@ -41,23 +41,23 @@ enum Step {
     Uuid(usize),
     Int(usize),
     Long(usize),
-    /// A long that nobody says is a time, where one is read.
+    /// A `long` without a logical type, read as a time.
     UntypedTime(usize),
     Decimal(usize),
     /// A value that does not come from the message.
     Constant(usize, Cell<'static>),
-    /// A map into the cell; the body puts one value into the cell of entries.
+    /// A map, read into the cell. The body reads one value into the cell of entries.
     Map {
         slot: usize,
         body: usize,
     },
-    /// The index of a union's branch, and where each branch's steps begin.
+    /// A union: reads the index of the branch and jumps to the steps of this branch.
     Branch {
         field: &'static str,
         targets: Box<[usize]>,
     },
-    GoOn(usize),
-    /// A value that our record has no place for, though other values of its writer do.
+    Jump(usize),
+    /// A value that our record cannot represent, although it can represent other values of the writer's type.
     Refuse {
         field: &'static str,
         what: &'static str,
@@ -78,34 +78,35 @@ enum Step {
 
 impl Plan {
     /// # Errors
-    /// When the text is no schema, or records written with it do not hold what `kind` needs.
+    /// If the text is not a schema, or if records written with it do not have what `kind` needs.
     pub fn compile(kind: RecordKind, writer: &str) -> Result<Plan, IncompatibleSchema> {
         Plan::compile_with(kind, writer, &[])
     }
 
-    /// As [`Plan::compile`], for a schema that names types which other texts declare: those a registry gives as its
-    /// references, each behind the ones that it names itself.
+    /// As [`Plan::compile`], for a schema that names types that other texts declare: its references in a
+    /// registry, each after those that it names itself.
     ///
     /// # Errors
-    /// Also when two of the texts declare a type of one name otherwise.
+    /// Also if two of the texts declare different types of the same name.
     pub fn compile_with(
         kind: RecordKind,
         writer: &str,
         referenced: &[String],
     ) -> Result<Plan, IncompatibleSchema> {
-        compile::compile(kind, &Written::parse(writer, referenced)?, kind.ours())
+        compile::compile(kind, &WriterSchema::parse(writer, referenced)?, kind.our_schema())
     }
 
     pub fn kind(&self) -> RecordKind {
         self.kind
     }
 
-    /// Whether records are read without a detour.
+    /// Returns whether the writer's schema is the same as ours, so that records are read directly from the
+    /// message.
     pub fn is_exact(&self) -> bool {
         self.exact
     }
 
-    /// The record in the body of a message, every field in its range.
+    /// Decodes the record in the body of a message, with every field in its range.
     #[inline]
     pub fn decode<'a, T: AvroRecord<'a>>(&self, body: Body<'a>) -> Result<T, DecodeError> {
         assert_eq!(self.kind, T::KIND, "a plan is for one kind of record");
@@ -118,7 +119,7 @@ impl Plan {
         self.decode_slowly(body)
     }
 
-    /// Whatever the writer and the message are.
+    /// The general decoder, for any writer and any message.
     pub(super) fn decode_slowly<'a, T: AvroRecord<'a>>(&self, body: Body<'a>) -> Result<T, DecodeError> {
         let mut reader = Reader::new(body.message, body.at);
         let record = if self.exact {
@@ -194,7 +195,7 @@ impl Plan {
                 Step::Branch { field, targets } => {
                     next = targets[reader.branch(field, targets.len() as i64)? as usize];
                 }
-                Step::GoOn(target) => next = *target,
+                Step::Jump(target) => next = *target,
                 Step::Refuse { field, what } => return Err(reader.malformed(field, what)),
                 Step::SkipInt => {
                     reader.int(SKIPPED)?;
@@ -238,7 +239,7 @@ impl Plan {
         Ok(())
     }
 
-    /// A map whose values are not plainly texts.
+    /// Reads a map whose values are not simply texts.
     fn map<'a>(
         &self,
         reader: &mut Reader<'a>,
@@ -289,7 +290,7 @@ impl Plan {
                 return Ok(());
             }
             if start == end && !keyed {
-                // Nothing is read for them, so nothing but this ends them.
+                // These items take no bytes, so only this check bounds them.
                 empty_items = empty_items.saturating_add(count);
                 if empty_items > EMPTY_ITEMS_MAX {
                     return Err(reader.malformed(SKIPPED, "too many items"));
@@ -306,7 +307,7 @@ impl Plan {
     }
 }
 
-/// The body of a message: behind its framing.
+/// The body of a message, which follows its framing.
 #[derive(Clone, Copy, Debug)]
 pub struct Body<'a> {
     pub(super) message: &'a [u8],

@@ -1,7 +1,7 @@
-//! The quick way through a record that was written with our own schema, for what nearly every message is like:
-//! no text of 64 bytes or more, no map in several blocks. Then every length is one byte below 0x80, so that a
-//! run of texts is UTF-8 as a whole, lengths included, and is checked at once. What is otherwise, or wrong, is
-//! left to the reader that takes everything and knows the error.
+//! A quick decoder for records written with our own schema that have no text of 64 bytes or more and no map in
+//! several blocks, as nearly all have. Then every length is one byte below 0x80, so a run of texts is UTF-8
+//! as a whole, lengths included, and is checked at once. Any other message, and any invalid one, is left to
+//! the general decoder, which reads everything and reports errors.
 
 use uuid::Uuid;
 
@@ -48,7 +48,7 @@ pub fn exposure(body: Body<'_>) -> Option<Exposure<'_>> {
     })
 }
 
-/// One without a value, which is no text.
+/// Decodes a conversion without a value: a value is not text.
 pub fn conversion(body: Body<'_>) -> Option<Conversion<'_>> {
     let mut quick = Quick::at(body);
     let [event_id, name, unit_type, unit_id] = quick.texts()?;
@@ -90,7 +90,7 @@ impl<'a> Quick<'a> {
         Quick { bytes: body.message, at: body.at }
     }
 
-    /// So many texts, one behind the other.
+    /// Reads `N` consecutive texts.
     #[inline]
     fn texts<const N: usize>(&mut self) -> Option<[&'a str; N]> {
         let start = self.at;
@@ -103,7 +103,7 @@ impl<'a> Quick<'a> {
         let mut texts = [""; N];
         let mut begin = 0;
         for (text, end) in texts.iter_mut().zip(ends) {
-            // No text where a character reaches from one into the next.
+            // `None` if a character spans two texts.
             *text = run.get(begin + 1..end)?;
             begin = end;
         }
@@ -121,15 +121,15 @@ impl<'a> Quick<'a> {
         for _ in 0..2 * entries {
             self.pass_text()?;
         }
-        let pairs = Pairs::lying_in(self.run_since(start)?, entries)?;
-        // No second block.
+        let pairs = Pairs::from_encoded(self.run_since(start)?, entries)?;
+        // The map must not have a second block.
         (self.length()? == 0).then(|| {
             self.at += 1;
             pairs
         })
     }
 
-    /// A text's length, or a map's count, of one byte and not negative.
+    /// Returns the length of a text or the count of a map, if it is one byte and not negative.
     #[inline]
     fn length(&self) -> Option<usize> {
         let byte = *self.bytes.get(self.at)?;
@@ -147,7 +147,7 @@ impl<'a> Quick<'a> {
         std::str::from_utf8(self.bytes.get(start..self.at)?).ok()
     }
 
-    /// A number that is not negative and fits `T`, of at most eight bytes.
+    /// Reads a number of at most eight bytes that is not negative and fits `T`.
     #[inline]
     fn unsigned<T: TryFrom<u64>>(&mut self) -> Option<T> {
         let mut value = 0;
@@ -166,7 +166,7 @@ impl<'a> Quick<'a> {
         Micros::new(self.unsigned()?).ok()
     }
 
-    /// Of a union of null and something.
+    /// Reads the branch of a union of null and one other type.
     #[inline]
     fn branch(&mut self) -> Option<usize> {
         let branch = self.length()?;
@@ -193,7 +193,7 @@ mod tests {
     use crate::avro::{AvroRecord, DecodeError, RecordKind, known, open};
     use crate::event::Event;
 
-    /// What a message holds by either way.
+    /// Decodes a message with the quick and with the general decoder.
     fn both<'a, T: AvroRecord<'a>>(kind: RecordKind, message: &'a [u8]) -> [Result<T, DecodeError>; 2] {
         let plan = known(kind, kind.fingerprint()).unwrap();
         let body = |message| open(kind, message).map(|(_, body)| body);
@@ -252,8 +252,8 @@ mod tests {
         ]
     }
 
-    /// Every message that differs from `message` in one byte, and every beginning of it.
-    fn spoilt(message: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    /// Returns every message that differs from `message` in one byte, and every proper prefix of it.
+    fn corrupted(message: &[u8]) -> impl Iterator<Item = Vec<u8>> {
         let changed = (0..message.len()).flat_map(move |at| {
             (0..=255_u8).map(move |byte| {
                 let mut changed = message.to_vec();
@@ -265,7 +265,7 @@ mod tests {
     }
 
     fn expect_both_agree(kind: RecordKind, messages: &[Vec<u8>]) {
-        for message in messages.iter().flat_map(|message| spoilt(message)) {
+        for message in messages.iter().flat_map(|message| corrupted(message)) {
             let alike = match kind {
                 RecordKind::Exposure => {
                     let [quick, slow] = both::<Exposure<'_>>(kind, &message);
@@ -281,18 +281,17 @@ mod tests {
     }
 
     #[test]
-    fn either_way_says_the_same_of_every_exposure_one_byte_from_a_good_one() {
+    fn both_decoders_agree_on_every_exposure_that_differs_in_one_byte() {
         expect_both_agree(RecordKind::Exposure, &exposures());
     }
 
     #[test]
-    fn either_way_says_the_same_of_every_conversion_one_byte_from_a_good_one() {
+    fn both_decoders_agree_on_every_conversion_that_differs_in_one_byte() {
         expect_both_agree(RecordKind::Conversion, &conversions());
     }
 
-    /// Which messages take the quick way.
     #[test]
-    fn short_texts_are_read_quickly() {
+    fn the_quick_decoder_reads_short_texts() {
         let quick: Vec<bool> = exposures()
             .iter()
             .map(|message| exposure(open(RecordKind::Exposure, message).unwrap().1).is_some())
@@ -305,9 +304,9 @@ mod tests {
         assert_eq!(quick, [true, true, false]);
     }
 
-    /// A name given twice is kept once, with the last value, whichever way it came.
+    /// A name given twice is kept once, with the last value, by either decoder.
     #[test]
-    fn a_name_given_twice_is_left_to_the_other_way() {
+    fn a_name_given_twice_is_left_to_the_general_decoder() {
         let message = &exposures()[1];
         let at = message.windows(5).position(|window| window == b"empty").unwrap();
         let mut twice = message.clone();

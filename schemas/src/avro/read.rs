@@ -1,5 +1,5 @@
-//! The primitives of Avro binary, read from bytes that anybody may have sent: every length is checked
-//! before it is believed. Source: Apache Avro 1.12 specification, "Binary Encoding".
+//! Reads the primitives of Avro binary from untrusted bytes: every length is checked before it is used.
+//! Source: Apache Avro 1.12 specification, "Binary Encoding".
 
 use uuid::Uuid;
 
@@ -16,7 +16,7 @@ impl<'a> Reader<'a> {
         Reader { bytes, at }
     }
 
-    /// The place of the next byte in the message.
+    /// The position of the next byte in the message.
     pub fn at(&self) -> usize {
         self.at
     }
@@ -27,7 +27,7 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub fn long(&mut self, field: &'static str) -> Result<i64, DecodeError> {
-        // Nearly all lengths and counts have one byte.
+        // Most lengths and counts have one byte.
         match self.bytes.get(self.at) {
             Some(&byte) if byte < 0x80 => {
                 self.at += 1;
@@ -65,7 +65,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// So many bytes, without their number before them.
+    /// Reads `size` bytes that have no length before them.
     #[inline]
     pub fn fixed(&mut self, field: &'static str, size: usize) -> Result<&'a [u8], DecodeError> {
         if size > self.remaining() {
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
         Uuid::try_parse_ascii(text).map_err(|_| self.malformed(field, "not a UUID"))
     }
 
-    /// The branch of a union whose branches are numbered below `branches`.
+    /// Reads the index of a union's branch, which must be below `branches`.
     #[inline]
     pub fn branch(&mut self, field: &'static str, branches: i64) -> Result<i64, DecodeError> {
         let start = self.at;
@@ -110,7 +110,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// How many entries or items follow until this is to be asked again; 0 at the end.
+    /// Reads the number of entries or items in the next block of a map or an array; 0 at the end.
     #[inline]
     pub fn block(&mut self, field: &'static str) -> Result<i64, DecodeError> {
         let start = self.at;
@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
         if count >= 0 {
             return Ok(count);
         }
-        // A negative count is followed by the block's size in bytes, which we need not know.
+        // A negative count is followed by the block's size in bytes, which is not needed.
         self.long(field)?;
         count.checked_neg().ok_or(DecodeError::Malformed { field, what: "impossible count", at: start })
     }

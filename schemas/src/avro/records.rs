@@ -1,4 +1,4 @@
-//! The five records, field by field in the order of their schemas; each `write_` stands beside its `read`.
+//! Writes and reads the five records, field by field in the order of their schemas.
 
 use uuid::Uuid;
 
@@ -11,8 +11,8 @@ use crate::event::{
 use crate::look::LookRecord;
 use crate::time::Micros;
 
-/// How many characters of an unknown reason an error shows.
-const REASON_SHOWN_MAX: usize = 80;
+/// How many characters of an unknown reason an error quotes.
+const REASON_QUOTED_MAX: usize = 80;
 
 pub fn write_exposure(bytes: &mut Vec<u8>, exposure: &Exposure<'_>) {
     let Exposure {
@@ -229,7 +229,7 @@ impl<'a> AvroRecord<'a> for Change {
         })
     }
 
-    /// Whether a change is allowed is the log's question.
+    /// No check: the log decides whether a change is accepted.
     fn check(&self) -> Result<(), OutOfRange> {
         Ok(())
     }
@@ -259,7 +259,7 @@ impl<'a> AvroRecord<'a> for LookRecord {
         })
     }
 
-    /// Whether a look counts is the log's question.
+    /// No check: the log decides whether a look counts.
     fn check(&self) -> Result<(), OutOfRange> {
         Ok(())
     }
@@ -291,11 +291,12 @@ fn read_sender<'a>(source: &mut impl Source<'a>) -> Result<Sender<'a>, DecodeErr
 
 fn read_reason<'a>(source: &mut impl Source<'a>) -> Result<Reason, DecodeError> {
     let reason = source.text("reason")?;
-    Reason::parse(&reason)
-        .ok_or_else(|| DecodeError::UnknownReason { reason: reason.chars().take(REASON_SHOWN_MAX).collect() })
+    Reason::parse(&reason).ok_or_else(|| DecodeError::UnknownReason {
+        reason: reason.chars().take(REASON_QUOTED_MAX).collect(),
+    })
 }
 
-/// A value that is too long is no reason to refuse the exposure.
+/// Reads the attributes. Values that are too long are cut: they must not lead to refusing the exposure.
 fn read_attributes<'a>(source: &mut impl Source<'a>) -> Result<Pairs<'a>, DecodeError> {
     let mut attributes = source.map("attributes")?;
     cut_values(&mut attributes);

@@ -1,6 +1,5 @@
-//! Where a record's fields come from: the message itself, where it was written with our own schema, or the
-//! cells that a plan has filled from a message that was not. The records are read from either in one and the
-//! same order.
+//! The source of a record's fields: the message itself, if it was written with our own schema, or otherwise
+//! the cells that a plan filled from the message. Records are read from both in the same order.
 
 use std::borrow::Cow;
 
@@ -10,18 +9,18 @@ use super::DecodeError;
 use super::read::Reader;
 use crate::event::{Decimal6, Pairs};
 
-/// Fields by their path, asked for in the order of our schema.
+/// Reads fields by their path, in the order of our schema.
 pub trait Source<'a> {
     fn text(&mut self, field: &'static str) -> Result<Cow<'a, str>, DecodeError>;
     fn uuid(&mut self, field: &'static str) -> Result<Uuid, DecodeError>;
-    /// An `int` or `long`.
+    /// Reads an `int` or `long`.
     fn number(&mut self, field: &'static str) -> Result<Number, DecodeError>;
     fn map(&mut self, field: &'static str) -> Result<Pairs<'a>, DecodeError>;
     fn decimal(&mut self, field: &'static str) -> Result<Decimal6, DecodeError>;
-    /// Whether an optional field has a value, which then follows.
+    /// Reads whether an optional field has a value, which then follows.
     fn present(&mut self, field: &'static str) -> Result<bool, DecodeError>;
 
-    /// A number that must not be negative and must fit `T`.
+    /// Reads a number that must not be negative and must fit `T`.
     fn unsigned<T: TryFrom<i64>>(&mut self, field: &'static str) -> Result<T, DecodeError> {
         let Number { value, at } = self.number(field)?;
         if value < 0 {
@@ -31,16 +30,16 @@ pub trait Source<'a> {
     }
 }
 
-/// A number and where it stood.
+/// A number and its position in the message.
 #[derive(Clone, Copy)]
 pub struct Number {
     pub value: i64,
     pub at: usize,
 }
 
-/// The most cells of any record, that of a map's value included. No plan is compiled for a record with more.
+/// The most cells of any record, including the one for a map's value. Compiling a plan for more is a panic.
 pub const CELLS_MAX: usize = 22;
-/// Where a plan puts the value of a map's entry until it is in the map.
+/// The cell for the value of a map's entry, until the plan inserts it into the map.
 pub const ENTRY: usize = CELLS_MAX - 1;
 
 /// One leaf of a record.
@@ -60,7 +59,7 @@ pub enum Cell<'a> {
     Map(Pairs<'a>),
 }
 
-/// The leaves of one record, filled in the order of the writer and read in ours.
+/// The leaves of one record, filled in the writer's order and read in ours.
 pub struct Cells<'a> {
     paths: &'static [String],
     cells: [Cell<'a>; CELLS_MAX],
@@ -80,7 +79,7 @@ impl<'a> Cells<'a> {
         std::mem::take(&mut self.cells[ENTRY])
     }
 
-    /// Goes on to the cell of `field`. The leaves of an optional record that is not there are passed over.
+    /// Advances to the cell of `field`. The leaves of a missing optional record are skipped.
     fn seek(&mut self, field: &'static str) -> &mut Cell<'a> {
         while self.paths.get(self.next).is_some_and(|path| path != field) {
             self.next += 1;
@@ -94,7 +93,7 @@ impl<'a> Cells<'a> {
     }
 }
 
-/// A plan fills each cell with what its leaf is, or does not compile.
+/// Panics: a plan fills each cell with a value of its leaf's type, or does not compile.
 fn unfilled(field: &'static str, cell: &Cell<'_>) -> ! {
     panic!("the plan put {cell:?} where `{field}` is read")
 }
@@ -171,7 +170,7 @@ impl<'a> Source<'a> for Reader<'a> {
         Reader::decimal(self, field)
     }
 
-    /// In our own schemas null is the first of two branches.
+    /// In our own schemas null is the first of the two branches.
     #[inline]
     fn present(&mut self, field: &'static str) -> Result<bool, DecodeError> {
         self.branch(field, 2).map(|branch| branch == 1)

@@ -1,8 +1,8 @@
-//! The primitives of Avro binary, written. Source: Apache Avro 1.12 specification, "Binary Encoding".
+//! Writes the primitives of Avro binary. Source: Apache Avro 1.12 specification, "Binary Encoding".
 
 use crate::event::{Decimal6, Pairs};
 
-/// Zig-zag, then seven bits a byte, least significant first.
+/// Writes a number in zig-zag encoding, seven bits per byte, least significant first.
 pub fn long(bytes: &mut Vec<u8>, value: i64) {
     let mut rest = ((value << 1) ^ (value >> 63)) as u64;
     while rest >= 0x80 {
@@ -17,7 +17,7 @@ pub fn text(bytes: &mut Vec<u8>, value: &str) {
     bytes.extend_from_slice(value.as_bytes());
 }
 
-/// One block with all entries, then the empty block.
+/// Writes one block with all entries, then the empty block.
 pub fn map(bytes: &mut Vec<u8>, pairs: &Pairs<'_>) {
     if !pairs.is_empty() {
         long(bytes, pairs.len() as i64);
@@ -29,7 +29,7 @@ pub fn map(bytes: &mut Vec<u8>, pairs: &Pairs<'_>) {
     long(bytes, 0);
 }
 
-/// The unscaled number, big-endian two's complement, in as few bytes as hold it.
+/// Writes the unscaled number in big-endian two's complement, in as few bytes as possible.
 pub fn decimal(bytes: &mut Vec<u8>, value: Decimal6) {
     let all = value.millionths().to_be_bytes();
     let redundant = |at: usize| {

@@ -1,5 +1,5 @@
-//! What a definition may say (on its own), and how it may differ from the version before it.
-//! Everything that is wrong is listed, each with the field it is wrong in, so that one look mends the file.
+//! Checks a definition on its own, and how it differs from the version before it. Every problem is listed
+//! with its field, so that the author can correct all of them at once.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,21 +15,21 @@ use crate::definition::condition::CONDITION_DEPTH_MAX;
 /// The most variants of a flag or an experiment, and the most rules.
 pub const VARIANTS_MAX: usize = 100;
 
-/// The most environments that a definition names.
+/// The most environments that a definition may name.
 pub const ENVIRONMENTS_MAX: usize = 100;
 
-/// Longest author and reason, in bytes.
+/// The longest author and the longest reason, in bytes.
 pub(super) const TEXT_BYTES_MAX: usize = 1_024;
 
-/// Whether it says something, in at most [`TEXT_BYTES_MAX`].
+/// Returns whether the text is not blank and at most [`TEXT_BYTES_MAX`] bytes long.
 pub(super) fn is_text(text: &str) -> bool {
     !text.trim().is_empty() && text.len() <= TEXT_BYTES_MAX
 }
 
-/// Something wrong with a definition.
+/// A problem of a definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Path of the field, as `variants[1].weight`; `.` is the definition as a whole.
+    /// The path of the field, such as `variants[1].weight`; `.` is the whole definition.
     pub field: String,
     pub what: String,
 }
@@ -49,7 +49,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything wrong with `definition` that can be known without its history and its surroundings.
+/// Returns every problem of `definition` that can be found without its history and without other definitions.
 pub fn check(definition: &Definition) -> Vec<Problem> {
     let mut problems = Vec::new();
     match definition {
@@ -63,7 +63,7 @@ pub fn check(definition: &Definition) -> Vec<Problem> {
     problems
 }
 
-/// Everything wrong with how `new` follows `previous`.
+/// Returns every problem of the change from `previous` to `new`.
 pub fn check_step(rule: Rule, previous: Option<&Definition>, new: &Definition) -> Vec<Problem> {
     let mut problems = Vec::new();
     match (previous, new) {
@@ -248,7 +248,8 @@ fn check_experiment(experiment: &Experiment, problems: &mut Vec<Problem>) {
     check_plan(experiment, problems);
 }
 
-/// Which phases there are is known where the history is.
+/// Checks the excluded phases on their own. [`check_excluded_step`] checks that they exist, which needs the
+/// history.
 fn check_excluded(experiment: &Experiment, problems: &mut Vec<Problem>) {
     let mut seen = BTreeSet::new();
     for (index, excluded) in experiment.excluded_phases.iter().enumerate() {
@@ -322,7 +323,8 @@ fn check_first(experiment: &Experiment, problems: &mut Vec<Problem>) {
     check_open(experiment, problems);
 }
 
-/// What holds before the first unit is exposed. Afterwards a variant may shrink and leave buckets unowned.
+/// Checks what must be true before the first unit is exposed. Later a variant may shrink and leave buckets
+/// unowned.
 fn check_open(experiment: &Experiment, problems: &mut Vec<Problem>) {
     if experiment.phase() != 1 {
         problems.push(Problem::new("phase", "the first phase is 1"));
@@ -331,15 +333,15 @@ fn check_open(experiment: &Experiment, problems: &mut Vec<Problem>) {
         problems.push(Problem::new("excluded_phases", "nothing has run that could be excluded"));
     }
     let total: u32 = experiment.variants.iter().map(|variant| variant.weight.get()).sum();
-    // That they are no more is what every set of shares must be.
+    // `check_shares` refuses more than 10,000.
     if total < 10_000 {
         problems
             .push(Problem::new("variants", format!("{}; to expose fewer units use `rollout`", sum(total))));
     }
 }
 
-/// A draft is open, but for what the hash is made of. Once it has run, what it was compared by stays, and a
-/// change of who sees what opens the next phase.
+/// A draft may change, except for the salt. Once the experiment has run, the settings that its analysis
+/// depends on must stay, and a change of the allocation opens the next phase.
 fn check_experiment_step(rule: Rule, old: &Experiment, new: &Experiment, problems: &mut Vec<Problem>) {
     let allowed: &[State] = match old.state {
         State::Draft => &[State::Draft, State::Running, State::Archived],
@@ -396,8 +398,8 @@ fn check_experiment_step(rule: Rule, old: &Experiment, new: &Experiment, problem
     }
 }
 
-/// More may be measured than at the start, never less: whoever may drop a metric once it looks bad finds what they
-/// wish to find.
+/// Metrics may be added after the start, but never removed: an owner who could drop a metric once it looks
+/// bad would find what they wish to find.
 fn check_metrics_step(old: &Metrics, new: &Metrics, problems: &mut Vec<Problem>) {
     unchanged("metrics.primary", old.primary == new.primary, problems);
     for (role, old, new) in
@@ -412,7 +414,8 @@ fn check_metrics_step(old: &Metrics, new: &Metrics, problems: &mut Vec<Problem>)
     }
 }
 
-/// What was left out stays out: a phase that comes and goes with its numbers is an analysis of one's choice.
+/// An excluded phase stays excluded: if the owner could switch phases on and off by their numbers, they could
+/// choose the result.
 fn check_excluded_step(old: &Experiment, new: &Experiment, problems: &mut Vec<Problem>) {
     for gone in old.excluded_phases.iter().filter(|excluded| !new.excluded_phases.contains(excluded)) {
         problems.push(Problem::new(
@@ -439,7 +442,7 @@ fn check_excluded_step(old: &Experiment, new: &Experiment, problems: &mut Vec<Pr
     }
 }
 
-/// Whether any unit whose events count could see something else than before.
+/// Returns whether any unit whose events count may see another variant or value than before.
 pub fn allocation_differs(old: &Experiment, new: &Experiment) -> bool {
     fn shown(experiment: &Experiment) -> Vec<(&Key, BasisPoints, &[BucketRange], Option<&Value>)> {
         experiment
@@ -474,7 +477,8 @@ fn check_known(field: &str, key: &Key, keys: &[&Key], problems: &mut Vec<Problem
     }
 }
 
-/// Weights within the whole; ranges, once resolved, as wide as the weights and nobody's twice.
+/// Checks that the weights add up to at most 100%, and that ranges, once resolved, are as wide as their
+/// weights and do not overlap.
 fn check_shares(field: &str, shares: &[(BasisPoints, &[BucketRange])], problems: &mut Vec<Problem>) {
     let total: u32 = shares.iter().map(|(weight, _)| weight.get()).sum();
     if total > 10_000 {
@@ -500,14 +504,14 @@ fn check_shares(field: &str, shares: &[(BasisPoints, &[BucketRange])], problems:
     }
 }
 
-/// By how much the weights miss the whole: `the weights add up to 99.99%, 1 basis point too few`.
+/// Writes by how much the weights differ from 100%: `the weights add up to 99.99%, 1 basis point too few`.
 fn sum(total: u32) -> String {
     let (missed, way) = (total.abs_diff(10_000), if total < 10_000 { "few" } else { "many" });
     let points = if missed == 1 { "basis point" } else { "basis points" };
     format!("the weights add up to {}, {missed} {points} too {way}", percent(total))
 }
 
-/// Basis points as a percentage: 9,999 are `99.99%`.
+/// Writes basis points as a percentage: 9,999 is `99.99%`.
 fn percent(basis_points: u32) -> String {
     let text = format!("{}.{:02}", basis_points / 100, basis_points % 100);
     format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))

@@ -1,22 +1,23 @@
-//! Which metrics have no numbers in this version, told where they are defined or named. It knows nothing of counts and
-//! verdicts; who changes a definition is to hear it before they wait for a verdict.
+//! Finds the metrics that this version does not compute, where a definition defines or names them, so that the
+//! author of a change knows it before waiting for a verdict. It does not know counts or verdicts.
 
 use std::fmt;
 
 use super::{Definition, Definitions, Key};
 
-/// A metric that is kept and not computed, where a definition defines or names it.
+/// A metric that is stored but not computed, and the place where a definition defines or names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotComputed {
-    /// Where an experiment names it, as `metrics.guardrails[0]`; none in its own definition.
+    /// The field of an experiment that names it, such as `metrics.guardrails[0]`; `None` in its own definition.
     pub named_in: Option<String>,
     pub metric: Key,
-    /// The metrics of its kind, in the plural.
+    /// What metrics of its kind are called, in the plural.
     pub what: &'static str,
 }
 
 impl Definitions {
-    /// What of this definition has no numbers, beside the metrics that are defined now.
+    /// Lists the metrics that `definition` defines or names and that are not computed. Metrics that an
+    /// experiment names are looked up in the current definitions.
     pub fn not_computed(&self, definition: &Definition) -> Vec<NotComputed> {
         match definition {
             Definition::Metric(metric) => {

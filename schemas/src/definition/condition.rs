@@ -1,22 +1,22 @@
-//! Conditions over what is known of a unit: one test of one attribute, or several joined by `all`, `any`
-//! and `not`. Only the shape is here; `targeting.rs` of the package `assignment` evaluates it. A new operator goes here,
-//! there, into `definition.schema.json`, and under a rule (`rule.rs`).
+//! Conditions on the attributes of a unit: one test of one attribute, or several joined by `all`, `any` and
+//! `not`. This module only defines their form; `targeting.rs` of the package `assignment` evaluates them. A
+//! new operator must be added here, there, in `definition.schema.json`, and to a rule (`rule.rs`).
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Number, Value};
 
 use crate::key::Key;
 
-/// How deep conditions may nest.
+/// The maximum depth of a condition.
 pub const CONDITION_DEPTH_MAX: usize = 8;
 
-/// Holds or does not hold for a unit.
+/// A condition that is true or false for a unit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
 pub enum Condition {
-    /// Every one holds; true if there is none.
+    /// All conditions are true; true if there is none.
     All(Vec<Condition>),
-    /// At least one holds; false if there is none.
+    /// At least one condition is true; false if there is none.
     Any(Vec<Condition>),
     Not(Box<Condition>),
     Test(Test),
@@ -44,7 +44,7 @@ pub enum Operator {
     Contains(String),
     /// A regular expression, unanchored.
     Matches(String),
-    /// Semantic versions, by their precedence.
+    /// Semantic versions, compared by their precedence.
     VersionAtLeast(String),
     VersionBelow(String),
     /// RFC 3339 times.
@@ -53,8 +53,9 @@ pub enum Operator {
     Exists(bool),
 }
 
-/// What numbers are compared with. Each value has one form, so that equal bounds are the same bound: a double up
-/// to 2^53 and where 64 bits end, the integer in between, where not every one is a double.
+/// The number that an attribute is compared with. Each value has one representation, so that bounds of equal
+/// value are equal: an integer if its magnitude is above 2^53 and it fits 64 bits (there not every integer is a
+/// double), otherwise a double.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Bound(Number);
 
@@ -62,7 +63,7 @@ impl Bound {
     pub fn new(number: Number) -> Bound {
         /// 2^53: up to it every integer is a double.
         const DOUBLES_TO: u128 = 9_007_199_254_740_992;
-        // A double of so many digits is whole; one beyond 64 bits is no integer of JSON.
+        // A double above 2^53 is whole. Beyond 64 bits it is not an integer of JSON.
         let integer = number.as_i128().or_else(|| number.as_f64().map(|double| double as i128));
         let form = match integer {
             Some(integer) if integer.unsigned_abs() > DOUBLES_TO => Number::from_i128(integer),
@@ -82,55 +83,55 @@ impl<'de> Deserialize<'de> for Bound {
     }
 }
 
-/// The shape in JSON and YAML: `{all: [...]}`, `{any: [...]}`, `{not: {...}}` or an attribute with exactly
-/// one operator.
+/// The form in JSON and YAML: `{all: [...]}`, `{any: [...]}`, `{not: {...}}` or an attribute with exactly one
+/// operator.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Written {
-    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     all: Option<Vec<Condition>>,
-    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     any: Option<Vec<Condition>>,
-    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     not: Option<Box<Condition>>,
-    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     attribute: Option<String>,
-    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     equals: Option<Value>,
-    #[serde(rename = "in", deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "in", deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     among: Option<Vec<Value>>,
-    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     in_list: Option<Key>,
-    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     above: Option<Bound>,
-    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     at_least: Option<Bound>,
-    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     below: Option<Bound>,
-    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     at_most: Option<Bound>,
-    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     starts_with: Option<String>,
-    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     ends_with: Option<String>,
-    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     contains: Option<String>,
-    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     matches: Option<String>,
-    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     version_at_least: Option<String>,
-    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     version_below: Option<String>,
-    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     before: Option<String>,
-    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     after: Option<String>,
-    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     exists: Option<bool>,
 }
 
-/// What is written down is there: a null is no way to leave something out.
-fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+/// Reads a field that is present. A null is a value, so it does not leave the field out.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
@@ -212,7 +213,7 @@ impl From<Condition> for Written {
 }
 
 impl Condition {
-    /// Whether any test in it asks for membership in a list.
+    /// Returns whether any test in it uses `in_list`.
     pub fn names_a_list(&self) -> bool {
         match self {
             Condition::Test(test) => matches!(test.operator, Operator::InList(_)),
@@ -221,7 +222,7 @@ impl Condition {
         }
     }
 
-    /// How deep it nests: 1 for a single test.
+    /// Returns the depth: 1 for a single test.
     pub fn depth(&self) -> usize {
         match self {
             Condition::Test(_) => 1,
@@ -238,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_and_type_are_one() {
+    fn a_condition_is_written_as_it_was_read() {
         let text = r#"{"all":[{"attribute":"plan","in":["pro"]},{"not":{"attribute":"age","below":18.0}}]}"#;
         let condition: Condition = serde_json::from_str(text).unwrap();
         assert_eq!(condition.depth(), 3);

@@ -1,4 +1,5 @@
-//! What a flag or an experiment says otherwise in some environments, and what therefore holds in one.
+//! The overrides of a flag or an experiment for some environments, and the values that result in one
+//! environment.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,14 +7,14 @@ use super::{Experiment, Flag, FlagRule, TargetingRule};
 use crate::bucket::BasisPoints;
 use crate::key::Key;
 
-/// Where units are met unless something else is said, and whose events count unless an experiment names others.
+/// The default environment of events, and the only one whose events count, unless an experiment names others.
 pub const PRODUCTION: &str = "production";
 
-/// What an experiment says otherwise in one environment; what is left out is as everywhere.
+/// The overrides of an experiment for one environment. A field that is left out has the experiment's own value.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExperimentOverride {
-    /// `false` exposes nobody there.
+    /// `false`: no unit is exposed in this environment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -22,7 +23,7 @@ pub struct ExperimentOverride {
     pub targeting: Option<Vec<TargetingRule>>,
 }
 
-/// What a flag says otherwise in one environment; what is left out is as everywhere.
+/// The overrides of a flag for one environment. A field that is left out has the flag's own value.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlagOverride {
@@ -32,43 +33,45 @@ pub struct FlagOverride {
     pub rules: Option<Vec<FlagRule>>,
 }
 
-/// What holds of an experiment in one environment.
+/// The values of an experiment in one environment, overrides applied.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct ExperimentThere<'a> {
+pub struct ExperimentInEnvironment<'a> {
     pub enabled: bool,
     pub rollout: BasisPoints,
     pub targeting: &'a [TargetingRule],
 }
 
-/// What holds of a flag in one environment.
+/// The values of a flag in one environment, overrides applied.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct FlagThere<'a> {
+pub struct FlagInEnvironment<'a> {
     pub enabled: bool,
     pub rules: &'a [FlagRule],
 }
 
 impl Experiment {
-    pub fn in_environment(&self, environment: &str) -> ExperimentThere<'_> {
-        let says = self.environments.get(environment);
-        ExperimentThere {
-            enabled: says.and_then(|says| says.enabled).unwrap_or(true),
-            rollout: says.and_then(|says| says.rollout).unwrap_or(self.rollout),
-            targeting: says.and_then(|says| says.targeting.as_deref()).unwrap_or(&self.targeting),
+    pub fn in_environment(&self, environment: &str) -> ExperimentInEnvironment<'_> {
+        let overrides = self.environments.get(environment);
+        ExperimentInEnvironment {
+            enabled: overrides.and_then(|overrides| overrides.enabled).unwrap_or(true),
+            rollout: overrides.and_then(|overrides| overrides.rollout).unwrap_or(self.rollout),
+            targeting: overrides
+                .and_then(|overrides| overrides.targeting.as_deref())
+                .unwrap_or(&self.targeting),
         }
     }
 }
 
 impl Flag {
-    pub fn in_environment(&self, environment: &str) -> FlagThere<'_> {
-        let says = self.environments.get(environment);
-        FlagThere {
-            enabled: says.and_then(|says| says.enabled).unwrap_or(self.enabled),
-            rules: says.and_then(|says| says.rules.as_deref()).unwrap_or(&self.rules),
+    pub fn in_environment(&self, environment: &str) -> FlagInEnvironment<'_> {
+        let overrides = self.environments.get(environment);
+        FlagInEnvironment {
+            enabled: overrides.and_then(|overrides| overrides.enabled).unwrap_or(self.enabled),
+            rules: overrides.and_then(|overrides| overrides.rules.as_deref()).unwrap_or(&self.rules),
         }
     }
 }
 
-/// Of an experiment that names none.
+/// The counted environments of an experiment that names none.
 pub(super) fn counted_by_default() -> Vec<Key> {
     vec![Key::new(PRODUCTION).expect("`production` is a key")]
 }

@@ -1,5 +1,5 @@
-//! Definition files: YAML (several documents allowed) or JSON (one object or an array of them). An error
-//! names the file's line and the field; the errors of all definitions in a file come at once.
+//! Reads definition files: YAML (one or several documents) or JSON (an object or an array of objects). An
+//! error names the line and the field; the errors of all definitions in a file are reported at once.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,10 +16,10 @@ mod shares;
 mod tabs;
 mod yaml;
 
-/// Something wrong with a file.
+/// A problem in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileError {
-    /// From 1.
+    /// Counted from 1.
     pub line: usize,
     pub problem: Problem,
 }
@@ -30,9 +30,9 @@ impl fmt::Display for FileError {
     }
 }
 
-/// The definitions of a file, in its order. What can be said without the log has been checked.
+/// Reads the definitions of a file, in its order, with all checks that need no log.
 pub fn parse_file(text: &str) -> Result<Vec<Definition>, Vec<FileError>> {
-    let text = without_surrogates(text.strip_prefix('\u{feff}').unwrap_or(text));
+    let text = join_surrogates(text.strip_prefix('\u{feff}').unwrap_or(text));
     let text = tabs::separated(&text);
     let documents = yaml::documents(&text).map_err(|error| {
         let (line, why) = match tabs::first_indentation(&text, &error) {
@@ -63,14 +63,14 @@ pub fn parse_file(text: &str) -> Result<Vec<Definition>, Vec<FileError>> {
 fn read(node: &Node, definitions: &mut Vec<Definition>, errors: &mut Vec<FileError>) {
     let mut lines = BTreeMap::new();
     let before = errors.len();
-    let value = plain(node, String::new(), &mut lines, errors);
+    let value = to_json(node, String::new(), &mut lines, errors);
     if errors.len() > before {
         return;
     }
     let problems = match definition(value) {
         Ok(definition) => {
             let mut problems = check(&definition);
-            problems.extend(beyond_use(&definition));
+            problems.extend(check_usable_range(&definition));
             definitions.push(definition);
             problems
         }
@@ -81,11 +81,11 @@ fn read(node: &Node, definitions: &mut Vec<Definition>, errors: &mut Vec<FileErr
     );
 }
 
-/// The smallest alpha that a file may ask for: no test of units decides at less.
+/// The smallest alpha that a file may set: no test of units decides at a smaller one.
 const ALPHA_MIN: f64 = 1e-9;
 
-/// What the log's rules take and no author means.
-fn beyond_use(definition: &Definition) -> Option<Problem> {
+/// Refuses values that the log's rules accept but that no author intends.
+fn check_usable_range(definition: &Definition) -> Option<Problem> {
     match definition {
         Definition::Experiment(experiment)
             if experiment.plan.alpha > 0.0 && experiment.plan.alpha < ALPHA_MIN =>
@@ -117,21 +117,22 @@ fn definition(mut value: Value) -> Result<Definition, Vec<Problem>> {
     Definition::read(kind, value).map_err(Unfit::problems)
 }
 
-/// The node as JSON; `lines` learns where each path begins, `errors` what JSON cannot hold.
-fn plain(
+/// Converts the node to JSON. Writes to `lines` the line on which each path begins, and to `errors` the
+/// values that a definition cannot have.
+fn to_json(
     node: &Node,
     path: String,
     lines: &mut BTreeMap<String, usize>,
     errors: &mut Vec<FileError>,
 ) -> Value {
-    // A name in a map came before its value, perhaps on an earlier line.
+    // In a map the line of the name is already known, and may be an earlier one.
     lines.entry(path.clone()).or_insert(node.line);
     match &node.content {
         Content::Scalar(value) => value.clone(),
         Content::List(items) => {
             let mut array = Vec::with_capacity(items.len());
             for (index, item) in items.iter().enumerate() {
-                array.push(plain(item, format!("{path}[{index}]"), lines, errors));
+                array.push(to_json(item, format!("{path}[{index}]"), lines, errors));
             }
             Value::Array(array)
         }
@@ -145,7 +146,7 @@ fn plain(
                     let problem = Problem::new(inner.clone(), "is given twice");
                     errors.push(FileError { line: entry.line, problem });
                 }
-                object.insert(entry.name.clone(), plain(&entry.value, inner, lines, errors));
+                object.insert(entry.name.clone(), to_json(&entry.value, inner, lines, errors));
             }
             Value::Object(object)
         }
@@ -157,7 +158,7 @@ fn plain(
     }
 }
 
-/// The line of the field, or of the closest thing around it that the file has.
+/// Returns the line of the field or, if the file does not have it, of its closest ancestor in the file.
 fn line_of(lines: &BTreeMap<String, usize>, field: &str) -> usize {
     let mut path = if field == "." { "" } else { field };
     loop {
@@ -171,9 +172,10 @@ fn line_of(lines: &BTreeMap<String, usize>, field: &str) -> usize {
     }
 }
 
-/// JSON writes a character beyond the first 65,536 as two escapes (RFC 8259, section 7), YAML as one:
-/// `\ud83d\ude00` becomes `\U0001f600`. Only for a text that is JSON, where a backslash is always an escape.
-fn without_surrogates(text: &str) -> Cow<'_, str> {
+/// Replaces surrogate pairs of JSON with YAML's escapes: JSON writes a character beyond the first 65,536 as two
+/// escapes (RFC 8259, section 7), YAML as one. `\ud83d\ude00` becomes `\U0001f600`. This applies only to a text
+/// that is JSON, where a backslash is always an escape.
+fn join_surrogates(text: &str) -> Cow<'_, str> {
     if !text.contains("\\u") || serde_json::from_str::<IgnoredAny>(text).is_err() {
         return Cow::Borrowed(text);
     }
@@ -187,7 +189,7 @@ fn without_surrogates(text: &str) -> Cow<'_, str> {
                 written.push_str(&format!("\\U{:08x}", u32::from(character)));
                 12
             }
-            // The backslash and what it escapes, which is one byte: JSON has no others.
+            // The backslash and the byte that it escapes: in JSON it is always one byte.
             None => {
                 written.push_str(&rest[..2]);
                 2
@@ -199,14 +201,14 @@ fn without_surrogates(text: &str) -> Cow<'_, str> {
     Cow::Owned(written)
 }
 
-/// The character of two escapes such as `\ud83d\ude00` at the start of `text`.
+/// Returns the character of two escapes such as `\ud83d\ude00` at the start of `text`.
 fn surrogate_pair(text: &[u8]) -> Option<char> {
     let unit = |at: usize| -> Option<u16> {
         let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;
         u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
     };
     let units = [unit(0)?, unit(6)?];
-    // A first unit that is a whole character by itself would be taken alone.
+    // If the first unit is a whole character, the two are not a pair.
     let mut characters = char::decode_utf16(units);
     let first = characters.next()?.ok()?;
     characters.next().is_none().then_some(first)

@@ -1,6 +1,6 @@
-//! The log of definitions and its fold. A record only proposes; whether it is accepted follows from the
-//! records before it and a pure rule, so every reader of the same log holds the same definitions without
-//! asking anybody.
+//! The log of definitions and its fold. A record is a proposal; whether it is accepted depends only on the
+//! records before it and on a pure rule, so all readers of the log derive the same definitions without
+//! coordination.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use super::{
     SETTINGS_KEY, Settings, State, Unfit, settings,
 };
 
-/// Names one accepted change for ever: its offset in the log plus one. 0 is "none yet".
+/// Identifies one accepted change forever: its offset in the log plus one. 0 is "none yet".
 pub type Version = u64;
 
-/// A proposed change, as the log carries it.
+/// A proposed change, as written in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     pub change_id: Uuid,
     pub rule_version: u32,
     pub kind: String,
     pub key: String,
-    /// The version of the key that the writer saw.
+    /// The current version of the key, as the writer knew it.
     pub based_on: Version,
     /// JSON.
     pub definition: String,
@@ -37,7 +37,7 @@ pub struct Change {
 /// Why a change was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Somebody else was first. Read again and decide again.
+    /// Another writer was first. Read the log again and decide again.
     #[error("`{key}` has moved on: the change is based on version {based_on}, the current one is {current}")]
     Stale { key: String, based_on: Version, current: Version },
     #[error("the record cannot be understood: {0}")]
@@ -46,7 +46,8 @@ pub enum Refusal {
     NotAllowed(Vec<Problem>),
 }
 
-/// The log holds a change by a rule that this build does not know; it must not go on with half of the truth.
+/// The log has a change by a rule that this build does not know. The build must stop, since its definitions
+/// would be incomplete.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the change at offset {offset} of the definitions log follows rule {rule_version}, this build knows rules up to \
@@ -64,7 +65,8 @@ pub struct Accepted {
     pub definition: Definition,
 }
 
-/// The state of all definitions after a part of the log: what holds now and every version that ever held.
+/// All definitions, after the log was applied up to an offset: the current version of each, and every version
+/// that was ever accepted.
 #[derive(Clone, Debug, Default)]
 pub struct Definitions {
     current: BTreeMap<(Space, Key), Arc<Accepted>>,
@@ -72,7 +74,7 @@ pub struct Definitions {
     next_offset: u64,
 }
 
-/// Flags and experiments share their keys: an evaluation names either.
+/// The namespaces of keys. Flags and experiments share one, because an evaluation may name either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Space {
     Flags,
@@ -83,7 +85,8 @@ enum Space {
 }
 
 impl Definitions {
-    /// Takes the log's record at `offset`. Offsets only grow; a record already taken is taken no second time.
+    /// Applies the log's record at `offset`. Offsets must grow: panics if a record at or after `offset` was
+    /// applied.
     pub fn apply(
         &mut self,
         offset: u64,
@@ -104,13 +107,13 @@ impl Definitions {
         }))
     }
 
-    /// Takes note of a record that is no change at all (undecodable bytes).
+    /// Skips the record at `offset`, which is not a change (undecodable bytes).
     pub fn skip(&mut self, offset: u64) {
         assert!(offset >= self.next_offset, "offset {offset} of the log after {}", self.next_offset);
         self.next_offset = offset + 1;
     }
 
-    /// What the change would be, if it were the next record.
+    /// Returns the verdict on `change`, as if it were the next record.
     pub fn judge(&self, change: &Change) -> Result<Result<Definition, Refusal>, UnknownRule> {
         match Rule::of(change.rule_version) {
             Some(rule) => Ok(self.judge_by(rule, change)),
@@ -118,14 +121,16 @@ impl Definitions {
         }
     }
 
-    /// The lowest rule that can say the change of what holds now to `new`: what its record is to name.
+    /// Returns the lowest rule that can express the change to `new` from its current version. The record must
+    /// name it.
     pub fn rule_for(&self, new: &Definition) -> Rule {
-        // Every reader that has come so far knows rule 2, and rule 1 would not ask how long events are kept.
+        // Every reader that has read the settings knows rule 2, and rule 1 does not check how long events are
+        // kept.
         if new.kind() == Kind::Experiment && self.settings().is_some() {
             return Rule::Two;
         }
         let previous = self.current_of(new).map(|accepted| &accepted.definition);
-        // Rule 1 lets a variant get another value, so a change that would do it is to be judged by rule 2.
+        // Rule 1 allows a variant to get another value, so such a change must be judged by rule 2.
         if let (Some(Definition::Experiment(before)), Definition::Experiment(new)) = (previous, new)
             && before.has_looks()
             && !self.revalued(before, new).is_empty()
@@ -195,7 +200,7 @@ impl Definitions {
         }
     }
 
-    /// The settings of the platform, once they were said.
+    /// The settings of the platform; `None` until they are defined.
     pub fn settings(&self) -> Option<&Settings> {
         let key = Key::new(SETTINGS_KEY).expect("the settings have a key");
         match &self.current.get(&(Space::Settings, key))?.definition {
@@ -204,32 +209,32 @@ impl Definitions {
         }
     }
 
-    /// What holds for the key of this definition now, whatever its kind.
+    /// The current definition with the key of `definition`, in the same space but perhaps of another kind.
     pub fn current_of(&self, definition: &Definition) -> Option<&Arc<Accepted>> {
         self.current.get(&(space(definition.kind()), definition.key().clone()))
     }
 
-    /// What was accepted as this version, whether or not it still holds.
+    /// The definition that was accepted as this version, current or not.
     pub fn at_version(&self, version: Version) -> Option<&Arc<Accepted>> {
         self.history.get(&version)
     }
 
-    /// All that holds now, by kind and key.
+    /// All current definitions, ordered by space and key.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Accepted>> {
         self.current.values()
     }
 
-    /// The first offset of the log that has not been taken yet.
+    /// The first offset of the log that has not been applied yet.
     pub fn next_offset(&self) -> u64 {
         self.next_offset
     }
 
-    /// The highest version accepted so far; it identifies the whole state.
+    /// The highest version accepted so far. It identifies the state of all definitions.
     pub fn version(&self) -> Version {
         self.history.keys().next_back().copied().unwrap_or(0)
     }
 
-    /// Experiments that hold slots of this layer, other than `except`.
+    /// The experiments that own slots of this layer, other than `except`.
     pub fn holders_of_layer<'a>(
         &'a self,
         layer: &'a Key,
@@ -240,7 +245,8 @@ impl Definitions {
         })
     }
 
-    /// What a definition refers to must be there, and what it takes must be free.
+    /// Checks a definition against the others: what it refers to must exist, and the slots that it takes must
+    /// be free.
     fn check_surroundings(
         &self,
         rule: Rule,
@@ -307,8 +313,8 @@ impl Definitions {
         problems
     }
 
-    /// What was measured so far stays comparable with what comes: a direction that is flipped would turn harm into
-    /// a reason to ship.
+    /// Refuses a change of what a metric measures while an experiment with looks uses it, so that results stay
+    /// comparable: a flipped direction would turn harm into a reason to ship.
     fn check_measured_alike(&self, before: &Metric, metric: &Metric, problems: &mut Vec<Problem>) {
         let Some(field) = metric.measures_otherwise(before) else { return };
         let judged = self.experiments().filter(|experiment| experiment.has_looks());
@@ -329,7 +335,8 @@ impl Definitions {
         ));
     }
 
-    /// What a variant shows stays under its key: units that saw the former value would count for the new one.
+    /// Refuses a new value under the key of a variant: units that saw the former value would count for the
+    /// new one.
     fn check_values(&self, before: &Experiment, experiment: &Experiment, problems: &mut Vec<Problem>) {
         for index in self.revalued(before, experiment) {
             problems.push(Problem::new(
@@ -343,8 +350,8 @@ impl Definitions {
         }
     }
 
-    /// The variants, by index, with another value than `before` or, where they were dropped since, the last version
-    /// with looks that had them.
+    /// Returns the indexes of the variants whose value differs from the one in `before` or, if `before` does
+    /// not have the variant, from the one in the last version with looks that had it.
     fn revalued(&self, before: &Experiment, new: &Experiment) -> Vec<usize> {
         let seen = |key: &Key| {
             value_of(before, key).or_else(|| {
@@ -364,7 +371,8 @@ impl Definitions {
             .collect()
     }
 
-    /// An experiment whose first events are gone before its last count would be analyzed on what is left.
+    /// Refuses an experiment whose first events are deleted before its last analysis: only the rest would be
+    /// analyzed.
     fn check_kept(
         &self,
         previous: Option<&Definition>,
@@ -372,7 +380,8 @@ impl Definitions {
         problems: &mut Vec<Problem>,
     ) {
         let Some(settings) = self.settings() else { return };
-        // What has begun can be ended, and what was judged before is judged no second time.
+        // An experiment that has started can be ended, and metrics and a plan that were accepted are not
+        // judged again.
         let settled = match previous {
             Some(Definition::Experiment(before)) if before.has_looks() => {
                 before.metrics == experiment.metrics && before.plan == experiment.plan
@@ -394,7 +403,7 @@ impl Definitions {
         }
     }
 
-    /// The same from the other side: what is not shortened may be as short as it was.
+    /// The same check for a change of the settings. A retention that does not change may stay too short.
     fn check_still_kept(&self, before: RetentionDays, after: RetentionDays, problems: &mut Vec<Problem>) {
         for experiment in self.experiments().filter(|experiment| experiment.has_looks()) {
             let Some(needed) = self.days_needed(experiment) else { continue };
@@ -427,8 +436,8 @@ impl Definitions {
         })
     }
 
-    /// Why the flag cannot have this prerequisite: it is not there, serves no such variant, or waits for the
-    /// flag itself.
+    /// Returns why the flag cannot have this prerequisite: the required flag does not exist, has no such
+    /// variant, or depends on the flag itself.
     fn hindrance(&self, flag: &Flag, prerequisite: &Prerequisite) -> Option<String> {
         let required = &prerequisite.flag;
         let in_flags = |key: &Key| self.current.get(&(Space::Flags, key.clone())).map(|it| &it.definition);
@@ -481,7 +490,7 @@ impl Definitions {
     }
 }
 
-/// What the variant shows, if there is one of this key.
+/// Returns the value of the variant with this key; the outer `None` if there is no such variant.
 fn value_of<'a>(experiment: &'a Experiment, key: &Key) -> Option<Option<&'a Value>> {
     let variant = experiment.variants.iter().find(|variant| variant.key == *key);
     variant.map(|variant| variant.value.as_ref())

@@ -1,5 +1,5 @@
-//! Metrics: what is counted per unit. Each kind has exactly its own options; in JSON they stand beside the
-//! common fields, so `type: ratio` is followed by `denominator_event` and by nothing of another kind.
+//! Metrics: what is measured per unit. Each kind has its own options; in JSON they are on the same level as the
+//! common fields: `type: ratio` needs `denominator_event` and allows no option of another kind.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -8,42 +8,42 @@ use super::check::Problem;
 use super::{Direction, Unfit, reading};
 use crate::key::Key;
 
-/// What is counted per unit.
+/// What is measured per unit.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(into = "Written")]
 pub struct Metric {
     pub key: Key,
     pub owner: String,
     pub description: String,
-    /// Name of the conversion event.
+    /// The name of the conversion event.
     pub event: Key,
-    /// Hours after the first exposure in which an event counts, 1 to 8,760. `None`: no end.
+    /// The hours after the first exposure in which an event counts, 1 to 8,760. `None`: no limit.
     pub window_hours: Option<u32>,
     pub direction: Direction,
     pub kind: MetricKind,
 }
 
-/// How the events make a unit's value, with the options of that way.
+/// How a unit's value is computed from its events, with the options of the kind.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MetricKind {
     /// Whether the unit has the event.
     Conversion,
-    /// How often.
+    /// How many events the unit has.
     Count {
         /// The upper quantile, in (0.5, 1), at which a unit's value is capped.
         winsorize: Option<f64>,
     },
-    /// The sum of the events' values; zero for a unit without.
+    /// The sum of the events' values; zero for a unit without events.
     Mean {
         /// The upper quantile, in (0.5, 1), at which a unit's value is capped.
         winsorize: Option<f64>,
     },
     Ratio {
-        /// The event counted below the line.
+        /// The event that the denominator counts.
         denominator_event: Key,
     },
     Retention {
-        /// First and last day after the exposure in which the unit must come back.
+        /// The first and the last day after the exposure on which the unit must come back.
         days: (u32, u32),
     },
     Quantile {
@@ -56,14 +56,14 @@ pub enum MetricKind {
     },
 }
 
-/// What of a unit is compared, for a metric that is computed.
+/// The value of a unit that is compared, for a metric that is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnitValue {
-    /// Whether it has the event.
+    /// Whether the unit has the event.
     HasEvent,
-    /// How many events it has.
+    /// How many events the unit has.
     Events,
-    /// What their values add up to.
+    /// The sum of the events' values.
     Total,
 }
 
@@ -105,7 +105,7 @@ impl Metric {
         self.direction
     }
 
-    /// Of a count or a mean.
+    /// The upper quantile of a count or a mean.
     pub fn winsorize(&self) -> Option<f64> {
         match self.kind {
             MetricKind::Count { winsorize } | MetricKind::Mean { winsorize } => winsorize,
@@ -113,7 +113,7 @@ impl Metric {
         }
     }
 
-    /// Of a ratio.
+    /// The denominator of a ratio.
     pub fn denominator_event(&self) -> Option<&Key> {
         match &self.kind {
             MetricKind::Ratio { denominator_event } => Some(denominator_event),
@@ -121,7 +121,7 @@ impl Metric {
         }
     }
 
-    /// Of a retention: first and last day after the exposure.
+    /// The first and the last day of a retention, counted from the exposure.
     pub fn retention_days(&self) -> Option<(u32, u32)> {
         match self.kind {
             MetricKind::Retention { days } => Some(days),
@@ -129,7 +129,7 @@ impl Metric {
         }
     }
 
-    /// Of a quantile.
+    /// The quantile of a quantile metric.
     pub fn quantile(&self) -> Option<f64> {
         match self.kind {
             MetricKind::Quantile { quantile } => Some(quantile),
@@ -137,7 +137,7 @@ impl Metric {
         }
     }
 
-    /// Of a funnel; empty for the others.
+    /// The further events of a funnel; empty for the other kinds.
     pub fn then_events(&self) -> &[Key] {
         match &self.kind {
             MetricKind::Funnel { then_events } => then_events,
@@ -145,7 +145,8 @@ impl Metric {
         }
     }
 
-    /// The first field in which this metric measures something else than `other`: all but words about it.
+    /// Returns the first field that makes this metric measure something else than `other`: any field but the
+    /// key, the owner and the description.
     pub fn measures_otherwise(&self, other: &Metric) -> Option<&'static str> {
         let differs = [
             ("type", self.metric_type() != other.metric_type()),
@@ -161,10 +162,11 @@ impl Metric {
         differs.into_iter().find(|(_, differs)| *differs).map(|(field, _)| field)
     }
 
-    /// What of a unit is compared.
+    /// Returns the value of a unit that is compared.
     ///
     /// # Errors
-    /// The metrics, in the plural, that this version keeps and does not compute, where this is one of them.
+    /// What metrics of this kind are called, in the plural, if this version stores them but does not compute
+    /// them.
     pub fn unit_value(&self) -> Result<UnitValue, &'static str> {
         match self.kind {
             MetricKind::Conversion => Ok(UnitValue::HasEvent),
@@ -180,21 +182,22 @@ impl Metric {
         }
     }
 
-    /// Everything wrong with the metric.
+    /// Everything that is out of range.
     pub(super) fn check(&self) -> Vec<Problem> {
-        Written::from(self.clone()).check()
+        let mut problems = check_window(self.window_hours);
+        problems.extend(check_options(self.winsorize(), self.quantile(), self.retention_days()));
+        problems
     }
 
-    /// From JSON, with everything that is wrong where the fields can be read.
+    /// Reads a metric from JSON. One that is out of range is still a metric, which [`Metric::check`] refuses; one
+    /// whose options do not belong to its type is none.
     pub(super) fn read(value: Value) -> Result<Metric, Unfit> {
         let written: Written = reading::read(value).map_err(Unfit::Unreadable)?;
-        let problems = written.check();
-        // What is out of range is a metric, if a wrong one; what does not fit its type is none.
-        written.metric().ok_or(Unfit::Misfit(problems))
+        written.metric().map_err(Unfit::Misfit)
     }
 }
 
-/// The shape in JSON and YAML.
+/// The form in JSON and YAML.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -252,32 +255,43 @@ impl From<Metric> for Written {
 }
 
 impl Written {
-    /// `None` where an option is missing, or one is there that belongs to another type.
-    fn metric(self) -> Option<Metric> {
-        if self.misplaced().next().is_some() {
-            return None;
-        }
+    /// # Errors
+    /// Everything that is wrong, if an option is missing or one is given that belongs to another type.
+    fn metric(self) -> Result<Metric, Vec<Problem>> {
         let kind = match self.metric_type {
-            MetricType::Conversion => MetricKind::Conversion,
-            MetricType::Count => MetricKind::Count { winsorize: self.winsorize },
-            MetricType::Mean => MetricKind::Mean { winsorize: self.winsorize },
-            MetricType::Ratio => MetricKind::Ratio { denominator_event: self.denominator_event? },
-            MetricType::Retention => MetricKind::Retention { days: self.retention_days? },
-            MetricType::Quantile => MetricKind::Quantile { quantile: self.quantile? },
-            MetricType::Funnel => MetricKind::Funnel { then_events: self.then_events },
+            MetricType::Conversion => Some(MetricKind::Conversion),
+            MetricType::Count => Some(MetricKind::Count { winsorize: self.winsorize }),
+            MetricType::Mean => Some(MetricKind::Mean { winsorize: self.winsorize }),
+            MetricType::Ratio => self
+                .denominator_event
+                .clone()
+                .map(|denominator_event| MetricKind::Ratio { denominator_event }),
+            MetricType::Retention => self.retention_days.map(|days| MetricKind::Retention { days }),
+            MetricType::Quantile => self.quantile.map(|quantile| MetricKind::Quantile { quantile }),
+            MetricType::Funnel => Some(MetricKind::Funnel { then_events: self.then_events.clone() }),
         };
-        Some(Metric {
-            key: self.key,
-            owner: self.owner,
-            description: self.description,
-            event: self.event,
-            window_hours: self.window_hours,
-            direction: self.direction,
-            kind,
-        })
+        let misplaced: Vec<Problem> = self.misplaced().collect();
+        match kind {
+            Some(kind) if misplaced.is_empty() => Ok(Metric {
+                key: self.key,
+                owner: self.owner,
+                description: self.description,
+                event: self.event,
+                window_hours: self.window_hours,
+                direction: self.direction,
+                kind,
+            }),
+            _ => {
+                let mut problems = check_window(self.window_hours);
+                problems.extend(misplaced);
+                problems.extend(check_options(self.winsorize, self.quantile, self.retention_days));
+                Err(problems)
+            }
+        }
     }
 
-    /// The options that are there without belonging to the type, or belong to it and are missing.
+    /// Returns a problem for each option that does not belong to the type, or that the type needs and that is
+    /// missing.
     fn misplaced(&self) -> impl Iterator<Item = Problem> {
         use MetricType::{Count, Funnel, Mean, Quantile, Ratio, Retention};
         let metric_type = self.metric_type;
@@ -296,33 +310,36 @@ impl Written {
             }
         })
     }
+}
 
-    fn check(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        if let Some(hours) = self.window_hours
-            && !(1..=8_760).contains(&hours)
-        {
-            problems.push(Problem::new("window_hours", format!("{hours} is not in 1 to 8760")));
+fn check_window(hours: Option<u32>) -> Vec<Problem> {
+    match hours {
+        Some(hours) if !(1..=8_760).contains(&hours) => {
+            vec![Problem::new("window_hours", format!("{hours} is not in 1 to 8760"))]
         }
-        problems.extend(self.misplaced());
-        if let Some(quantile) = self.winsorize
-            && !(quantile > 0.5 && quantile < 1.0)
-        {
-            problems.push(Problem::new("winsorize", format!("{quantile} is not in (0.5, 1)")));
-        }
-        if let Some(quantile) = self.quantile
-            && !(quantile > 0.0 && quantile < 1.0)
-        {
-            problems.push(Problem::new("quantile", format!("{quantile} is not in (0, 1)")));
-        }
-        if let Some((first, last)) = self.retention_days
-            && !(1 <= first && first <= last && last <= 365)
-        {
-            problems.push(Problem::new(
-                "retention_days",
-                format!("[{first}, {last}] is not first <= last in 1 to 365"),
-            ));
-        }
-        problems
+        _ => Vec::new(),
     }
+}
+
+fn check_options(winsorize: Option<f64>, quantile: Option<f64>, days: Option<(u32, u32)>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if let Some(quantile) = winsorize
+        && !(quantile > 0.5 && quantile < 1.0)
+    {
+        problems.push(Problem::new("winsorize", format!("{quantile} is not in (0.5, 1)")));
+    }
+    if let Some(quantile) = quantile
+        && !(quantile > 0.0 && quantile < 1.0)
+    {
+        problems.push(Problem::new("quantile", format!("{quantile} is not in (0, 1)")));
+    }
+    if let Some((first, last)) = days
+        && !(1 <= first && first <= last && last <= 365)
+    {
+        problems.push(Problem::new(
+            "retention_days",
+            format!("[{first}, {last}] is not first <= last in 1 to 365"),
+        ));
+    }
+    problems
 }

@@ -1,5 +1,6 @@
-//! From JSON to the types of definitions. Stricter than the JSON library's own way in (a list does not pass
-//! for a map, nor a map for a word), and an error says what the field must be and what is there instead.
+//! Reads the types of definitions from JSON. It is stricter than the JSON library (it does not accept a list
+//! for a struct, or a map for a variant of an enum), and an error states what the field must be and what it
+//! is instead.
 
 use std::fmt;
 
@@ -11,18 +12,18 @@ use serde_json::Value;
 use super::check::Problem;
 use crate::number::TWO_TO_THE_64;
 
-/// How much of a text that is out of place an error quotes, in characters.
+/// How many characters of a wrong text an error quotes.
 const QUOTED_CHARS_MAX: usize = 40;
 
-/// The error names the field.
+/// Reads a `T`. The error names the field.
 pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
     serde_path_to_error::deserialize(Strict(value))
         .map_err(|error| Problem::new(error.path().to_string(), error.into_inner().0))
 }
 
-/// What stands there, in the words of the file.
-pub(super) fn given(value: &Value) -> String {
-    told(unexpected(value))
+/// Describes a value in the terms of the file, for an error.
+pub(super) fn describe_value(value: &Value) -> String {
+    describe(unexpected(value))
 }
 
 fn unexpected(value: &Value) -> Unexpected<'_> {
@@ -44,7 +45,8 @@ fn unexpected(value: &Value) -> Unexpected<'_> {
 struct Strict(Value);
 
 impl Strict {
-    /// JSON has one kind of number: 5e3 and 5000.0 are the whole number 5000.
+    /// Makes an integer of a whole double: JSON has one kind of number, so 5e3 and 5000.0 are the whole
+    /// number 5000.
     fn whole(self) -> Strict {
         match self.0.as_f64() {
             Some(number)
@@ -62,9 +64,9 @@ impl Strict {
 }
 
 impl<'de> Deserializer<'de> for Strict {
-    type Error = Misfit;
+    type Error = FieldError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
         match self.0 {
             Value::Null => visitor.visit_unit(),
             Value::Bool(value) => visitor.visit_bool(value),
@@ -72,7 +74,7 @@ impl<'de> Deserializer<'de> for Strict {
                 (Some(number), _, _) => visitor.visit_u64(number),
                 (_, Some(number), _) => visitor.visit_i64(number),
                 (_, _, Some(number)) => visitor.visit_f64(number),
-                _ => Err(Misfit::custom(format!("{number} is too large for a number"))),
+                _ => Err(FieldError::custom(format!("{number} is too large for a number"))),
             },
             Value::String(text) => visitor.visit_string(text),
             Value::Array(items) => {
@@ -87,7 +89,7 @@ impl<'de> Deserializer<'de> for Strict {
         }
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
         if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
@@ -95,7 +97,7 @@ impl<'de> Deserializer<'de> for Strict {
         self,
         _name: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Misfit> {
+    ) -> Result<V::Value, FieldError> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -104,11 +106,11 @@ impl<'de> Deserializer<'de> for Strict {
         _name: &'static str,
         _fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Misfit> {
+    ) -> Result<V::Value, FieldError> {
         if self.0.is_object() {
             self.deserialize_any(visitor)
         } else {
-            Err(Misfit::invalid_type(self.unexpected(), &visitor))
+            Err(FieldError::invalid_type(self.unexpected(), &visitor))
         }
     }
 
@@ -117,18 +119,22 @@ impl<'de> Deserializer<'de> for Strict {
         _name: &'static str,
         words: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Misfit> {
+    ) -> Result<V::Value, FieldError> {
         match self.0 {
             Value::String(word) => visitor.visit_enum(word.into_deserializer()),
-            _ => Err(Misfit(format!("must be one of {}, not {}", words.join(", "), told(self.unexpected())))),
+            _ => Err(FieldError(format!(
+                "must be one of {}, not {}",
+                words.join(", "),
+                describe(self.unexpected())
+            ))),
         }
     }
 
-    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
         self.whole().deserialize_any(visitor)
     }
 
-    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
         self.whole().deserialize_any(visitor)
     }
 
@@ -138,7 +144,7 @@ impl<'de> Deserializer<'de> for Strict {
     }
 }
 
-impl IntoDeserializer<'_, Misfit> for Strict {
+impl IntoDeserializer<'_, FieldError> for Strict {
     type Deserializer = Strict;
 
     fn into_deserializer(self) -> Strict {
@@ -146,26 +152,26 @@ impl IntoDeserializer<'_, Misfit> for Strict {
     }
 }
 
-/// What is wrong with a field, in the words of the file.
+/// What is wrong with a field, in the terms of the file.
 #[derive(Debug)]
-struct Misfit(String);
+struct FieldError(String);
 
-impl fmt::Display for Misfit {
+impl fmt::Display for FieldError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Misfit {}
+impl std::error::Error for FieldError {}
 
-impl Error for Misfit {
-    fn custom<T: fmt::Display>(what: T) -> Misfit {
-        Misfit(what.to_string())
+impl Error for FieldError {
+    fn custom<T: fmt::Display>(what: T) -> FieldError {
+        FieldError(what.to_string())
     }
 
-    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Misfit {
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> FieldError {
         let expected = expected.to_string();
-        let mend = match found {
+        let hint = match found {
             Unexpected::Bool(_) | Unexpected::Unsigned(_) | Unexpected::Signed(_) | Unexpected::Float(_)
                 if expected == "a string" =>
             {
@@ -173,36 +179,38 @@ impl Error for Misfit {
             }
             _ => "",
         };
-        Misfit(format!("must be {}, not {}{mend}", wanted(&expected), told(found)))
+        FieldError(format!("must be {}, not {}{hint}", expected_form(&expected), describe(found)))
     }
 
-    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Misfit {
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> FieldError {
         match found {
-            Unexpected::Unsigned(number) => Misfit(format!("{number} is too large")),
-            Unexpected::Signed(number) if number < 0 => Misfit(format!("must be 0 or more, not {number}")),
-            found => Misfit::invalid_type(found, expected),
+            Unexpected::Unsigned(number) => FieldError(format!("{number} is too large")),
+            Unexpected::Signed(number) if number < 0 => {
+                FieldError(format!("must be 0 or more, not {number}"))
+            }
+            found => FieldError::invalid_type(found, expected),
         }
     }
 
-    /// Of the lists in a definition only the pairs have a length of their own.
-    fn invalid_length(length: usize, _expected: &dyn Expected) -> Misfit {
-        Misfit(format!("must be a pair of whole numbers, not a list of {length}"))
+    /// Pairs are the only lists in a definition with a fixed length.
+    fn invalid_length(length: usize, _expected: &dyn Expected) -> FieldError {
+        FieldError(format!("must be a pair of whole numbers, not a list of {length}"))
     }
 
-    fn unknown_variant(word: &str, words: &'static [&'static str]) -> Misfit {
-        Misfit(format!("`{}` is none of {}", shortened(word), words.join(", ")))
+    fn unknown_variant(word: &str, words: &'static [&'static str]) -> FieldError {
+        FieldError(format!("`{}` is none of {}", shortened(word), words.join(", ")))
     }
 
-    fn unknown_field(_field: &str, fields: &'static [&'static str]) -> Misfit {
-        Misfit(format!("no such field; there can be {}", fields.join(", ")))
+    fn unknown_field(_field: &str, fields: &'static [&'static str]) -> FieldError {
+        FieldError(format!("no such field; there can be {}", fields.join(", ")))
     }
 
-    fn missing_field(field: &'static str) -> Misfit {
-        Misfit(format!("`{field}` is missing"))
+    fn missing_field(field: &'static str) -> FieldError {
+        FieldError(format!("`{field}` is missing"))
     }
 }
 
-fn wanted(expected: &str) -> &str {
+fn expected_form(expected: &str) -> &str {
     match expected {
         "u32" | "u64" => "a whole number",
         "f64" | "a JSON number" => "a number",
@@ -215,7 +223,7 @@ fn wanted(expected: &str) -> &str {
     }
 }
 
-fn told(found: Unexpected<'_>) -> String {
+fn describe(found: Unexpected<'_>) -> String {
     match found {
         Unexpected::Bool(value) => value.to_string(),
         Unexpected::Unsigned(number) => format!("the number {number}"),

@@ -1,15 +1,15 @@
-//! What the whole platform must agree on, as one definition: how long the tables keep events. Whether an experiment
-//! gets by with that follows from its plan and its metrics.
+//! The settings of the whole platform, as one definition: how long the tables keep events. From the plan and
+//! the metrics of an experiment follows whether that is long enough for it.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Experiment, Metric, Problem, Schedule};
 use crate::key::Key;
 
-/// The key of the one definition of its kind.
+/// The key of the only definition of this kind.
 pub const SETTINGS_KEY: &str = "platform";
 
-/// The longest time that events are kept for, in days; 0 is longer: for ever.
+/// The longest retention in days. 0 days is longer: events are kept forever.
 pub const RETENTION_DAYS_MAX: u32 = 36_500;
 
 const MICROS_PER_HOUR: i64 = 3_600_000_000;
@@ -28,7 +28,7 @@ pub struct Settings {
     pub retention_days: RetentionDays,
 }
 
-/// Days that the tables keep events after their ingestion, up to [`RETENTION_DAYS_MAX`]; 0: for ever.
+/// The days that the tables keep events after their ingestion, up to [`RETENTION_DAYS_MAX`]; 0: forever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetentionDays {
@@ -41,17 +41,17 @@ pub struct RetentionDays {
 }
 
 impl RetentionDays {
-    /// By the name of the table.
+    /// Returns the days with the names of the tables.
     pub fn tables(self) -> [(&'static str, u32); 3] {
         [("exposures", self.exposures), ("conversions", self.conversions), ("aliases", self.aliases)]
     }
 
-    /// Those that an experiment is computed from.
+    /// Returns the tables that an experiment is computed from, with their days.
     fn analyzed(self) -> [(&'static str, u32); 2] {
         [("exposures", self.exposures), ("conversions", self.conversions)]
     }
 
-    /// The tables that keep events for fewer days than an experiment needs, with their days.
+    /// Returns the tables that keep events for fewer days than an experiment needs, with their days.
     pub(super) fn too_short_for(self, needed: u64) -> impl Iterator<Item = (&'static str, u32)> {
         self.analyzed().into_iter().filter(move |(_, days)| *days > 0 && u64::from(*days) < needed)
     }
@@ -76,9 +76,10 @@ impl Settings {
     }
 }
 
-/// Days from the one (UTC) in which an experiment is planned to start to the last event that counts, begun ones whole:
-/// the tables let go of what was ingested in one day together, when so many have passed since it began. `None` where no
-/// start or no end is planned. A metric without a window counts up to the end.
+/// Returns the number of days from the day (UTC) of the planned start to the last event that counts, rounded
+/// up to whole days: the tables delete the events ingested on one day together, when that many days have
+/// passed since the day began. `None` if no start or no end is planned. A metric without a window counts up
+/// to the end.
 pub(super) fn days_needed<'a>(
     experiment: &Experiment,
     metrics: impl Iterator<Item = &'a Metric>,
@@ -90,7 +91,7 @@ pub(super) fn days_needed<'a>(
     Some(needed.unsigned_abs().div_ceil(MICROS_PER_DAY.unsigned_abs()))
 }
 
-/// Hours after a unit's first exposure in which its events count, if that has an end.
+/// Returns the hours after a unit's first exposure in which its events count; `None` if there is no limit.
 fn window_hours(metric: &Metric) -> Option<i64> {
     let days = metric.retention_days().map(|(_, last)| (i64::from(last) + 1) * HOURS_PER_DAY);
     days.or(metric.window_hours().map(i64::from))

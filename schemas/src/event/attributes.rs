@@ -1,25 +1,27 @@
-//! The bounds of an exposure's attributes. They shorten, and say that they did: an exposure is never refused for
-//! what is known of its unit, since that would take the unit out of one arm more than out of the other.
+//! The bounds of an exposure's attributes. Attributes beyond a bound are shortened, visibly: an exposure is
+//! never refused because of its attributes, since that could remove more units from one arm than from the
+//! other.
 
 use super::{Event, Exposure, MAP_ENTRIES_MAX, Pairs, TEXT_BYTES_MAX};
 
 /// The attributes that have columns of their own. They are kept before others.
 pub const STANDARD_ATTRIBUTES: [&str; 4] = ["region", "plan", "device", "browser"];
-/// What a value ends in that was longer than [`TEXT_BYTES_MAX`]; the mark included, it is not any more.
+/// The end of a value that was longer than [`TEXT_BYTES_MAX`]. With this mark, the value has at most that
+/// length.
 pub const CUT_MARK: &str = "…[cut]";
-/// The attribute that counts those that were left out, since there were more than [`MAP_ENTRIES_MAX`] or together
-/// they had more than [`ATTRIBUTES_BYTES_MAX`].
+/// The attribute that counts the attributes that were left out, because there were more than
+/// [`MAP_ENTRIES_MAX`] or they had more than [`ATTRIBUTES_BYTES_MAX`] bytes in total.
 pub const LEFT_OUT: &str = "_left_out";
-/// The most bytes that an exposure's attributes have when it is sent, names and values together. With them, and
-/// everything else at its bound, an exposure is not longer than [`super::EVENT_BYTES_MAX`].
+/// The maximum size of the attributes of an exposure that is sent: the bytes of all names and values. With all
+/// other fields at their bounds, too, an exposure is not longer than [`super::EVENT_BYTES_MAX`].
 pub const ATTRIBUTES_BYTES_MAX: usize = 32 * 1_024;
 
-/// So much is kept for [`LEFT_OUT`] and its number.
+/// The bytes reserved for [`LEFT_OUT`] and its number.
 const LEFT_OUT_BYTES: usize = 32;
 
 impl Event<'_> {
-    /// Brings an exposure's attributes into their bounds; what is in them stays as it is. For whoever sends; of the
-    /// other events nothing is shortened.
+    /// Brings an exposure's attributes into their bounds; attributes within the bounds do not change. Senders
+    /// call this. Other events are not shortened.
     pub fn fit_attributes(&mut self) {
         if let Event::Exposure(exposure) = self {
             exposure.fit_attributes();
@@ -38,7 +40,7 @@ impl Exposure<'_> {
     }
 }
 
-/// Cuts the values that are too long.
+/// Cuts the values that are longer than [`TEXT_BYTES_MAX`].
 pub(crate) fn cut_values(attributes: &mut Pairs<'_>) {
     if attributes.iter().all(|(_, value)| value.len() <= TEXT_BYTES_MAX) {
         return;
@@ -54,7 +56,7 @@ pub(crate) fn cut_values(attributes: &mut Pairs<'_>) {
     *attributes = attributes.iter().map(cut).collect();
 }
 
-/// Keeps the standard ones and the first of the others that have room, in their order, and counts the rest.
+/// Keeps the standard attributes and the first of the others that fit, in their order, and counts the rest.
 fn leave_out(attributes: &mut Pairs<'_>) {
     let is_standard = |name: &str| STANDARD_ATTRIBUTES.contains(&name);
     let standard = || attributes.iter().filter(|(name, _)| is_standard(name));
@@ -104,16 +106,16 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_cut_at_a_character_and_says_so() {
+    fn a_value_is_cut_at_a_character_and_marked() {
         let cut = |value: String| fitted(one(value)).get("region").unwrap().to_owned();
         assert_eq!(CUT_MARK.len(), 8);
         assert_eq!(cut("x".repeat(1_024)), "x".repeat(1_024));
         assert_eq!(cut("x".repeat(1_025)), ["x".repeat(1_016).as_str(), "…[cut]"].concat());
-        // 1,016 bytes end inside the 509th of these, behind the `x`.
+        // With the `x`, 1,016 bytes end inside the 508th `é`.
         let value = ["x", &"é".repeat(512)].concat();
         assert_eq!(cut(value), ["x", &"é".repeat(507), "…[cut]"].concat());
         assert_eq!(cut("🦀".repeat(100_000)), ["🦀".repeat(254).as_str(), "…[cut]"].concat());
-        // What was cut once is not cut again.
+        // A value that was cut is not cut again.
         let once = fitted(one("x".repeat(5_000)));
         assert_eq!(fitted(once.clone()), once);
     }
@@ -135,7 +137,7 @@ mod tests {
 
     #[test]
     fn attributes_that_are_too_long_together_are_left_out_from_where_they_do_not_fit() {
-        // 31 of 1,026 bytes are 31,806; 32 are more than 32,768 less what the count needs.
+        // 31 entries of 1,026 bytes have 31,806 bytes; 32 have more than 32,768 minus the bytes of the count.
         let long = |count: usize| -> Pairs<'static> {
             (10..10 + count).map(|number| (number.to_string(), "x".repeat(1_024))).collect()
         };
@@ -148,7 +150,7 @@ mod tests {
         assert_eq!(fitted(pairs), expected);
     }
 
-    /// Everything else in it at its bound.
+    /// All its other fields are at their bounds.
     #[test]
     fn no_exposure_is_too_long_by_its_attributes() {
         let key = |number: usize| format!("{number:0>KEY_BYTES_MAX$}");
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_beside_a_conversion_is_not_shortened() {
+    fn the_metadata_of_a_conversion_is_not_shortened() {
         let json = r#"{"type": "conversion", "event_id": "0191e3a0-0000-7000-8000-000000000002", "name": "buy",
             "unit_type": "user", "unit_id": "u1", "created_at": "2026-01-01T00:00:00Z"}"#;
         let mut event: Event<'_> = serde_json::from_str(json).unwrap();

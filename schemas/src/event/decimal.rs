@@ -1,4 +1,4 @@
-//! A decimal with six digits after the point, as money and durations are carried: exact, no floating point.
+//! A decimal with six digits after the point, for money and durations. It is exact: no floating point.
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 
 use crate::number::Digits;
 
-/// A decimal(18, 6), held as millionths. JSON writes it as text (`"12.500000"`); reading also takes a
-/// number, by the digits that are written. It is read by JSON's own deserializer alone: any other hands a
-/// number on as a double, which has too few digits.
+/// A decimal(18, 6), stored as millionths. In JSON it is written as text (`"12.500000"`), and read from text
+/// or from a number, by the digits that are written. Only the deserializer of `serde_json` can read it: any
+/// other passes a number on as a double, which has too few digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(into = "String")]
 pub struct Decimal6(i64);
@@ -38,7 +38,7 @@ impl Decimal6 {
         self.0
     }
 
-    /// From `12`, `-12.5`, `0.000001`; never rounds: a seventh digit after the point is an error.
+    /// Parses `12`, `-12.5`, `0.000001`. Never rounds: a seventh digit after the point is an error.
     pub fn parse(text: &str) -> Result<Decimal6, NotADecimal> {
         let refused = || NotADecimal::of(text);
         let (negative, digits) = match text.strip_prefix('-') {
@@ -56,7 +56,7 @@ impl Decimal6 {
         Decimal6::from_millionths(if negative { -millionths } else { millionths })
     }
 
-    /// From a number of JSON, by its value: `1e-6` and `12.5000000` too. Never rounds.
+    /// Parses a JSON number by its value, also `1e-6` and `12.5000000`. Never rounds.
     fn of_number(text: &str) -> Result<Decimal6, NotADecimal> {
         let refused = || NotADecimal::of(text);
         let digits = Digits::of(text).ok_or_else(refused)?;
@@ -68,7 +68,7 @@ impl Decimal6 {
 }
 
 impl NotADecimal {
-    /// Quotes no more of the text than a line holds.
+    /// Quotes at most 80 characters of the text.
     fn of(text: &str) -> NotADecimal {
         NotADecimal { text: text.chars().take(80).collect() }
     }
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_have_to_be_rounded_is_refused() {
+    fn a_value_that_would_have_to_be_rounded_is_refused() {
         for text in ["0.0000001", "1000000000000", "", "-", ".5", "5.", "1e3", "+1", "1,5"] {
             assert!(Decimal6::parse(text).is_err(), "{text}");
         }
@@ -147,7 +147,7 @@ mod tests {
             ("\"\\u0031\"", 1_000_000),
         ] {
             assert_eq!(read(json).ok(), Some(millionths), "{json}");
-            // The way over a value, as where an event is made in memory.
+            // Through a `Value`, as when an event is made in memory.
             if json.starts_with('"') {
                 let value = serde_json::from_str(json).unwrap();
                 assert_eq!(serde_json::from_value::<Decimal6>(value).unwrap().millionths(), millionths);

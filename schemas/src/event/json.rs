@@ -1,5 +1,5 @@
-//! Events from JSON, told apart by `type`. The text is read twice, for the kind and then for the event: what
-//! serde offers for such unions keeps every value in memory meanwhile, and decimals as doubles.
+//! Reads events from JSON; `type` names the kind. The text is read twice, first for the kind and then for the
+//! event: serde's own support for tagged unions buffers every value in memory, and decimals as doubles.
 
 use std::fmt;
 
@@ -10,10 +10,10 @@ use serde_json::value::RawValue;
 
 use super::{Alias, Conversion, Event, Exposure};
 
-/// The field that says which event it is.
+/// The field that names the kind of event.
 const TYPE: &str = "type";
 
-/// By JSON's own deserializer alone, as [`super::Decimal6`].
+/// Only the deserializer of `serde_json` can read an event, as for [`super::Decimal6`].
 impl<'de, 'a> Deserialize<'de> for Event<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Event<'a>, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
@@ -32,7 +32,7 @@ fn read<'a>(text: &str) -> Result<Event<'a>, serde_json::Error> {
     })
 }
 
-/// What is asked first; the other fields are passed over.
+/// The first reading: the kind. The other fields are skipped.
 #[derive(Deserialize)]
 #[serde(expecting = "an event")]
 struct Tagged {
@@ -48,7 +48,7 @@ enum Kind {
     Alias,
 }
 
-/// A map without its `type`, whose values are read where they stand.
+/// A map without its `type`. Its values are read directly from the text.
 struct Body<D>(D);
 
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for Body<D> {
@@ -112,9 +112,9 @@ mod tests {
         )
     }
 
-    /// Once they passed through a double: 123456789012.123456 became 123456789012.123460.
+    /// A fixed bug: values passed through a double, and 123456789012.123456 became 123456789012.123460.
     #[test]
-    fn a_value_is_what_its_digits_say() {
+    fn a_value_is_read_by_its_digits() {
         for (json, expected) in [
             ("0.000001", "0.000001"),
             ("1e-6", "0.000001"),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_is_read_and_written_alike() {
+    fn an_event_is_read_back_as_it_was_written() {
         let event: Event = serde_json::from_str(ALIAS).unwrap();
         assert!(matches!(event, Event::Alias(_)));
         let text = serde_json::to_string(&event).unwrap();
@@ -151,26 +151,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_is_told_with_its_place() {
-        let told = |text: &str| serde_json::from_str::<Event>(text).unwrap_err().to_string();
-        assert_eq!(told("{}"), "missing field `type` at line 1 column 2");
-        assert_eq!(told("{"), "EOF while parsing an object at line 1 column 1");
-        assert_eq!(told("7"), "invalid type: integer `7`, expected an event at line 1 column 1");
+    fn the_error_for_an_invalid_event_has_its_position() {
+        let error = |text: &str| serde_json::from_str::<Event>(text).unwrap_err().to_string();
+        assert_eq!(error("{}"), "missing field `type` at line 1 column 2");
+        assert_eq!(error("{"), "EOF while parsing an object at line 1 column 1");
+        assert_eq!(error("7"), "invalid type: integer `7`, expected an event at line 1 column 1");
         assert_eq!(
-            told(r#"{"type": "exposed"}"#),
+            error(r#"{"type": "exposed"}"#),
             "unknown variant `exposed`, expected one of `exposure`, `conversion`, `alias` at line 1 column 18"
         );
         assert_eq!(
-            told(r#"{"type": "alias", "type": "alias"}"#),
+            error(r#"{"type": "alias", "type": "alias"}"#),
             "duplicate field `type` at line 1 column 24"
         );
         assert_eq!(
-            told(r#"{"type": "alias", "colour": 1}"#),
+            error(r#"{"type": "alias", "colour": 1}"#),
             "unknown field `colour`, expected one of `event_id`, `from`, `to`, `environment`, `sender`, \
              `created_at` at line 1 column 26"
         );
         let torn = serde_json::from_slice::<Event>(b"{\"type\": \"al\xe9\"}").unwrap_err().to_string();
         assert_eq!(torn, "invalid unicode code point at line 1 column 13");
-        assert_eq!(told(r#"["alias"]"#), "invalid type: sequence, expected struct Alias at line 1 column 0");
+        assert_eq!(error(r#"["alias"]"#), "invalid type: sequence, expected struct Alias at line 1 column 0");
     }
 }

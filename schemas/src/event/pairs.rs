@@ -1,4 +1,4 @@
-//! A small map of texts that keeps the order it was given, so that encoding it twice gives the same bytes.
+//! A small map of texts that keeps the order of its entries, so that encoding it twice gives the same bytes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,62 +7,63 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
-/// The most pairs that are left as they lie in a message.
-const TOGETHER_MAX: usize = 16;
+/// The most pairs that are kept in their encoded form.
+const ENCODED_PAIRS_MAX: usize = 16;
 
-/// Names and values, in the order given. A name given twice is kept once, with the last value, as every map
-/// on the path would.
+/// Names and values, in the order given. A name given twice is kept once, with the last value, as in any
+/// other map.
 #[derive(Clone)]
-pub struct Pairs<'a>(Held<'a>);
+pub struct Pairs<'a>(Repr<'a>);
 
 #[derive(Clone)]
-enum Held<'a> {
-    Apart(Vec<(Cow<'a, str>, Cow<'a, str>)>),
-    /// As they lie in a message, one behind the other, each text behind a byte that is twice its length.
-    Together {
+enum Repr<'a> {
+    Separate(Vec<(Cow<'a, str>, Cow<'a, str>)>),
+    /// The bytes of a message: one text after the other, each after a byte that is twice its length.
+    Encoded {
         text: &'a str,
         entries: usize,
     },
 }
 
 impl<'a> Pairs<'a> {
-    /// Names and values as Avro writes them, if each has less than 64 bytes, no name is there twice, and there
-    /// are not many.
-    pub(crate) fn lying_in(text: &'a str, entries: usize) -> Option<Pairs<'a>> {
-        let mut names = [""; TOGETHER_MAX];
+    /// Keeps names and values as Avro encodes them; `None` unless each has less than 64 bytes, no name occurs
+    /// twice, and there are at most [`ENCODED_PAIRS_MAX`].
+    pub(crate) fn from_encoded(text: &'a str, entries: usize) -> Option<Pairs<'a>> {
+        let mut names = [""; ENCODED_PAIRS_MAX];
         let mut rest = text;
         for at in 0..entries {
-            let (name, behind) = first_of(rest)?;
-            (_, rest) = first_of(behind)?;
+            let (name, behind) = split_first_text(rest)?;
+            (_, rest) = split_first_text(behind)?;
             if names[..at].contains(&name) {
                 return None;
             }
             *names.get_mut(at)? = name;
         }
-        rest.is_empty().then_some(Pairs(Held::Together { text, entries }))
+        rest.is_empty().then_some(Pairs(Repr::Encoded { text, entries }))
     }
 
     pub fn insert(&mut self, name: impl Into<Cow<'a, str>>, value: impl Into<Cow<'a, str>>) {
         let (name, value) = (name.into(), value.into());
-        let entries = self.apart();
+        let entries = self.separate();
         match entries.iter_mut().find(|(known, _)| *known == name) {
             Some(entry) => entry.1 = value,
             None => entries.push((name, value)),
         }
     }
 
-    /// Room for so many more.
+    /// Reserves space for `more` pairs.
     pub(crate) fn reserve(&mut self, more: usize) {
-        self.apart().reserve_exact(more);
+        self.separate().reserve_exact(more);
     }
 
-    fn apart(&mut self) -> &mut Vec<(Cow<'a, str>, Cow<'a, str>)> {
-        if let Held::Together { text, .. } = self.0 {
-            self.0 = Held::Apart(Together(text).map(|(name, value)| (name.into(), value.into())).collect());
+    fn separate(&mut self) -> &mut Vec<(Cow<'a, str>, Cow<'a, str>)> {
+        if let Repr::Encoded { text, .. } = self.0 {
+            self.0 =
+                Repr::Separate(EncodedPairs(text).map(|(name, value)| (name.into(), value.into())).collect());
         }
         match &mut self.0 {
-            Held::Apart(entries) => entries,
-            Held::Together { .. } => unreachable!("they have been taken apart"),
+            Repr::Separate(entries) => entries,
+            Repr::Encoded { .. } => unreachable!("the pairs have been decoded"),
         }
     }
 
@@ -71,17 +72,17 @@ impl<'a> Pairs<'a> {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let (apart, together) = match &self.0 {
-            Held::Apart(entries) => (entries.as_slice(), ""),
-            Held::Together { text, .. } => (&[][..], *text),
+        let (separate, encoded) = match &self.0 {
+            Repr::Separate(entries) => (entries.as_slice(), ""),
+            Repr::Encoded { text, .. } => (&[][..], *text),
         };
-        apart.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).chain(Together(together))
+        separate.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).chain(EncodedPairs(encoded))
     }
 
     pub fn len(&self) -> usize {
         match &self.0 {
-            Held::Apart(entries) => entries.len(),
-            Held::Together { entries, .. } => *entries,
+            Repr::Separate(entries) => entries.len(),
+            Repr::Encoded { entries, .. } => *entries,
         }
     }
 
@@ -90,32 +91,32 @@ impl<'a> Pairs<'a> {
     }
 }
 
-/// The pairs in a text of [`Held::Together`].
+/// Iterates over the pairs of a [`Repr::Encoded`].
 #[derive(Clone)]
-struct Together<'a>(&'a str);
+struct EncodedPairs<'a>(&'a str);
 
-impl<'a> Iterator for Together<'a> {
+impl<'a> Iterator for EncodedPairs<'a> {
     type Item = (&'a str, &'a str);
 
     #[inline]
     fn next(&mut self) -> Option<(&'a str, &'a str)> {
-        let (name, rest) = first_of(self.0)?;
-        let (value, rest) = first_of(rest)?;
+        let (name, rest) = split_first_text(self.0)?;
+        let (value, rest) = split_first_text(rest)?;
         self.0 = rest;
         Some((name, value))
     }
 }
 
-/// The first text of several, and what is behind it.
+/// Splits off the first text; returns it and the rest.
 #[inline]
-fn first_of(texts: &str) -> Option<(&str, &str)> {
+fn split_first_text(texts: &str) -> Option<(&str, &str)> {
     let length = usize::from(*texts.as_bytes().first()? >> 1);
     texts.get(1..)?.split_at_checked(length)
 }
 
 impl Default for Pairs<'_> {
     fn default() -> Self {
-        Pairs(Held::Apart(Vec::new()))
+        Pairs(Repr::Separate(Vec::new()))
     }
 }
 

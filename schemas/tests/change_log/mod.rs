@@ -1,13 +1,13 @@
-//! A log of definitions in memory, and definitions to put on it, small enough to be read beside a test.
+//! A log of definitions in memory, and small definitions to propose on it.
 
-// Each test binary uses its part.
+// Each test binary uses only a part of this.
 #![allow(dead_code)]
 
 use schemas::Uuid;
 use schemas::definition::{Change, Definitions, Version};
 use serde_json::{Value, json};
 
-/// A reader of the log, and its end.
+/// A reader of the log, and the offset of the next record.
 #[derive(Clone, Default)]
 pub struct Log {
     pub read: Definitions,
@@ -15,7 +15,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// The next record. Its version, or why it has none.
+    /// Applies the next record. Returns its version, or why it was refused.
     pub fn take(&mut self, change: &Change) -> Result<Version, String> {
         let judged = self.read.judge(change).expect("a rule that is known");
         let verdict = self.read.apply(self.offset, change).expect("a rule that is known");
@@ -24,13 +24,13 @@ impl Log {
         verdict.map(|accepted| accepted.version).map_err(|refusal| refusal.to_string())
     }
 
-    /// A definition based on what holds.
+    /// Proposes a definition based on the current version, under rule 1.
     pub fn propose(&mut self, kind: &str, definition: Value) -> Result<Version, String> {
         let change = self.change(kind, definition);
         self.take(&change)
     }
 
-    /// By rule 1, which says most of them.
+    /// Returns a change based on the current version, under rule 1, which most tests use.
     pub fn change(&self, kind: &str, definition: Value) -> Change {
         let key = definition["key"].as_str().unwrap().to_owned();
         let space = |kind: &str| if kind == "flag" { "experiment" } else { kind }.to_owned();
@@ -54,7 +54,7 @@ impl Log {
         }
     }
 
-    /// By this rule.
+    /// Proposes a definition based on the current version, under this rule.
     pub fn propose_by(
         &mut self,
         rule_version: u32,
@@ -65,7 +65,7 @@ impl Log {
         self.take(&change)
     }
 
-    /// One in which the metrics `m` and `n` and the layers `l` and `k` are defined, at the versions 1 to 4.
+    /// Returns a log with the metrics `m` and `n` and the layers `l` and `k`, at the versions 1 to 4.
     pub fn furnished() -> Log {
         let mut log = Log::default();
         for (kind, key) in [("metric", "m"), ("metric", "n"), ("layer", "l"), ("layer", "k")] {
@@ -78,7 +78,7 @@ impl Log {
         log
     }
 
-    /// With the experiment `e` brought to this state.
+    /// Returns a furnished log with the experiment `e` in this state.
     pub fn with_experiment(state: &str) -> Log {
         let mut log = Log::furnished();
         let way: &[&str] = match state {
@@ -101,7 +101,7 @@ impl Log {
     }
 }
 
-/// `base` with the fields of `fields`; null takes one away.
+/// Returns `base` with the fields of `fields`; a null removes a field.
 pub fn with(mut base: Value, fields: Value) -> Value {
     for (name, value) in fields.as_object().unwrap() {
         match value {
@@ -112,7 +112,7 @@ pub fn with(mut base: Value, fields: Value) -> Value {
     base
 }
 
-/// The experiment `e`, running, in its first phase, split in half, with these fields instead.
+/// Returns the experiment `e`, running, in its first phase, split in halves, with these fields replaced.
 pub fn experiment(fields: Value) -> Value {
     let base = json!({
         "key": "e",
@@ -125,7 +125,7 @@ pub fn experiment(fields: Value) -> Value {
     with(base, fields)
 }
 
-/// `a` from the start to `end`, `b` from `start` to the end.
+/// Returns the variants `a`, from bucket 0 to `end`, and `b`, from `start` to the last bucket.
 pub fn halves(end: u32, start: u32) -> Value {
     json!([variant("a", &[[0, end]]), variant("b", &[[start, 1_000_000]])])
 }

@@ -1,10 +1,10 @@
-//! Our events as the Avro library sees them.
+//! Converts our events to the Avro library's values.
 
 use apache_avro::Decimal;
 use apache_avro::types::Value;
 use schemas::{Alias, Buckets, Conversion, Event, Exposure, Pairs, Sender, Unit};
 
-/// The record as the library sees it, with maps and optional fields in its own types.
+/// Returns the record as the library decodes it, with maps and optional fields in its own types.
 pub fn value(event: &Event<'_>) -> Value {
     let text = |text: &str| Value::String(text.to_owned());
     let map = |pairs: &Pairs<'_>| {

@@ -1,5 +1,5 @@
-//! What the library's `SchemaCompatibility` says of the schemas that we judge ourselves: whatever we take, it takes;
-//! and where it differs, why it cannot judge for us.
+//! Compares the library's `SchemaCompatibility` with our own judgement of schemas: it accepts every schema
+//! that we accept, and the differences show why we cannot use it.
 
 use apache_avro::error::CompatibilityError;
 use apache_avro::schema_compatibility::{Compatibility, SchemaCompatibility};
@@ -13,9 +13,9 @@ fn ours(kind: RecordKind) -> Value {
     serde_json::from_str(kind.schema()).unwrap()
 }
 
-/// Aliases are not asked for: our schema of them names a type that it declares.
+/// Without aliases: our schema of them names a type that it declares, which the library does not follow.
 #[test]
-fn whatever_we_take_the_library_takes() {
+fn the_library_accepts_every_schema_that_we_accept() {
     let kinds = [RecordKind::Exposure, RecordKind::Conversion];
     let readers = kinds.map(|kind| schema(&ours(kind)));
     let (mut taken, mut refused) = (0, 0);
@@ -36,7 +36,7 @@ fn whatever_we_take_the_library_takes() {
     }
 }
 
-/// What both say of our schema with one field's type replaced.
+/// Returns both judgements on our schema with the type of one field replaced.
 fn both(kind: RecordKind, field: &str, with: Value) -> (bool, Option<Compatibility>) {
     let mut writer = ours(kind);
     let fields = writer["fields"].as_array_mut().unwrap();
@@ -49,22 +49,22 @@ fn both(kind: RecordKind, field: &str, with: Value) -> (bool, Option<Compatibili
 }
 
 #[test]
-fn where_the_library_cannot_judge_for_us() {
+fn the_library_accepts_and_refuses_other_types_than_we_do() {
     let full = Some(Compatibility::Full);
     let millis = json!({"type": "long", "logicalType": "timestamp-millis"});
     assert_eq!(both(RecordKind::Conversion, "created_at", millis), (false, full));
     assert_eq!(both(RecordKind::Conversion, "created_at", json!("int")), (false, full));
-    // Sixteen bytes are no text that spells a UUID.
+    // Sixteen bytes are not the text of a UUID.
     assert_eq!(both(RecordKind::Conversion, "event_id", json!("bytes")), (false, full));
-    // A text of digits is no number's bytes.
+    // A text of digits is not the bytes of a number.
     assert_eq!(both(RecordKind::Conversion, "value", json!("string")), (false, full));
     // The same number has the same bytes at any precision.
     let wider = json!({"type": "bytes", "logicalType": "decimal", "precision": 38, "scale": 6});
     assert_eq!(both(RecordKind::Conversion, "value", wider), (true, None));
 }
 
-/// The library does not follow names. Of two units, ours declares the type at `from` and names it at `to`; a writer with
-/// the two in the other order declares it at `to`.
+/// The library does not follow names. Our schema declares the type of units at `from` and names it at `to`; a
+/// writer with the two fields in the other order declares it at `to`.
 #[test]
 fn a_type_that_one_schema_declares_and_the_other_names() {
     let mut writer = ours(RecordKind::Alias);

@@ -1,14 +1,15 @@
-//! Other writers' schemas, read as our records: the plans against the Avro library's own resolution, on random
-//! schemas, random values and damaged bytes. `AVRO_SEED` and `AVRO_CASES` replay a case or make it a long hunt.
+//! Reads records of other writers' schemas: compares plans with the Avro library's own schema resolution, on
+//! random schemas, random values and damaged bytes. `AVRO_SEED` replays one case, and `AVRO_CASES` sets the
+//! number of cases.
 
 #[path = "../common/mod.rs"]
 mod common;
 mod compatibility;
+mod hostile_schemas;
 mod promotions;
 mod random;
 mod references;
 mod rules;
-mod strangers;
 mod values;
 mod writers;
 
@@ -24,10 +25,10 @@ use values::Values;
 
 const KINDS: [RecordKind; 3] = [RecordKind::Exposure, RecordKind::Conversion, RecordKind::Alias];
 
-/// What a record holds, told the same way by both.
-type Told = BTreeMap<String, String>;
+/// The leaves of a record by their paths, as text, in the same form for both decoders.
+type Leaves = BTreeMap<String, String>;
 
-fn ours(kind: RecordKind, plan: &Result<Plan, IncompatibleSchema>, body: &[u8]) -> Result<Told, String> {
+fn ours(kind: RecordKind, plan: &Result<Plan, IncompatibleSchema>, body: &[u8]) -> Result<Leaves, String> {
     let plan = plan.as_ref().map_err(|error| error.to_string())?;
     let mut message = vec![0, 0, 0, 0, 1];
     message.extend_from_slice(body);
@@ -38,10 +39,11 @@ fn ours(kind: RecordKind, plan: &Result<Plan, IncompatibleSchema>, body: &[u8]) 
         RecordKind::Conversion => plan.decode(body).map(Event::Conversion),
         _ => plan.decode(body).map(Event::Alias),
     };
-    Ok(told(&common::value(&event.map_err(|error| error.to_string())?)))
+    Ok(leaves(&common::value(&event.map_err(|error| error.to_string())?)))
 }
 
-/// The library wants a decimal to fill its precision, so a value is read as the bytes that it is.
+/// The library's decoder. The library requires a decimal to have its full precision, so a value is read as
+/// its bytes.
 struct Oracle {
     reader: Schema,
 }
@@ -51,51 +53,51 @@ impl Oracle {
         Oracle { reader: schema(&serde_json::from_str(kind.schema()).unwrap()) }
     }
 
-    fn read(&self, writer: &Schema, body: &[u8]) -> Result<Told, String> {
+    fn read(&self, writer: &Schema, body: &[u8]) -> Result<Leaves, String> {
         self.read_with(writer, vec![writer], body)
     }
 
-    /// The names in `writer` are found in `all`.
-    fn read_with(&self, writer: &Schema, all: Vec<&Schema>, mut body: &[u8]) -> Result<Told, String> {
+    /// Reads a body; the names in `writer` are looked up in `all`.
+    fn read_with(&self, writer: &Schema, all: Vec<&Schema>, mut body: &[u8]) -> Result<Leaves, String> {
         let reader = GenericDatumReader::builder(writer).writer_schemata(all);
         let reader = reader.and_then(|reader| reader.reader_schema(&self.reader).build());
         let value =
             reader.and_then(|reader| reader.read_value(&mut body)).map_err(|error| error.to_string())?;
-        Ok(told(&value))
+        Ok(leaves(&value))
     }
 }
 
 fn schema(json: &serde_json::Value) -> Schema {
-    let text = readable(json);
+    let text = without_decimals(json);
     Schema::parse_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// Its text, as the library takes it.
-fn readable(json: &serde_json::Value) -> String {
+/// Returns the schema's text in a form that the library accepts: without decimals.
+fn without_decimals(json: &serde_json::Value) -> String {
     json.to_string().replace(r#""logicalType":"decimal","#, "")
 }
 
-fn told(value: &Value) -> Told {
-    let mut told = Told::new();
-    tell(value, String::new(), &mut told);
-    told
+fn leaves(value: &Value) -> Leaves {
+    let mut leaves = Leaves::new();
+    collect_leaves(value, String::new(), &mut leaves);
+    leaves
 }
 
-fn tell(value: &Value, path: String, told: &mut Told) {
-    let said = match value {
+fn collect_leaves(value: &Value, path: String, leaves: &mut Leaves) {
+    let text = match value {
         Value::Record(fields) => {
             for (name, value) in fields {
-                tell(value, format!("{path}/{name}"), told);
+                collect_leaves(value, format!("{path}/{name}"), leaves);
             }
             return;
         }
         Value::Map(entries) => {
             for (name, value) in entries {
-                tell(value, format!("{path}/{name}"), told);
+                collect_leaves(value, format!("{path}/{name}"), leaves);
             }
             format!("{} entries", entries.len())
         }
-        Value::Union(_, value) => return tell(value, path, told),
+        Value::Union(_, value) => return collect_leaves(value, path, leaves),
         Value::Null => "null".to_owned(),
         Value::Int(number) => number.to_string(),
         Value::Long(number) | Value::TimestampMicros(number) => number.to_string(),
@@ -105,7 +107,7 @@ fn tell(value: &Value, path: String, told: &mut Told) {
         Value::Decimal(decimal) => whole(&Vec::<u8>::try_from(decimal).unwrap()).to_string(),
         other => unreachable!("no field of ours holds {other:?}"),
     };
-    told.insert(path, said);
+    leaves.insert(path, text);
 }
 
 fn whole(bytes: &[u8]) -> i128 {
@@ -115,7 +117,8 @@ fn whole(bytes: &[u8]) -> i128 {
     i128::from_be_bytes(wide)
 }
 
-/// Seeds of the cases to be run: a few, or as many as asked for, or one again.
+/// Returns the seeds of the cases to run: `few` cases or `AVRO_CASES`; from `AVRO_SEED` on, if it is set, one
+/// case or `AVRO_CASES`.
 fn seeds(few: u64) -> std::ops::Range<u64> {
     let setting = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let cases = setting("AVRO_CASES");
@@ -162,7 +165,7 @@ fn damaged_bytes_are_refused_wherever_the_library_refuses_them() {
     for seed in seeds(1_000) {
         let random = &mut Random::new(seed);
         let at = random.below(KINDS.len());
-        // Our own schema too, whose messages are read without a plan's steps.
+        // Our own schema, too: its messages are read without the steps of a plan.
         let json = match random.one_in(4) {
             true => serde_json::from_str(KINDS[at].schema()).unwrap(),
             false => writers::writer(KINDS[at].schema(), random),
@@ -192,7 +195,7 @@ fn damaged_bytes_are_refused_wherever_the_library_refuses_them() {
     }
 }
 
-/// Cut, or with bytes changed, put in and taken out, or with a number blown up.
+/// Cuts the bytes, or changes, inserts or removes some, or inserts a large number.
 fn damaged(sound: &[u8], random: &mut Random) -> Vec<u8> {
     let mut bytes = sound.to_vec();
     for _ in 0..random.below(3) + 1 {

@@ -1,30 +1,30 @@
-//! The table of what is taken for which of our types (at the head of `avro/plan/leaf.rs`), row by row, and what
-//! the library does with the same bytes.
+//! The table of the types that are accepted for each of ours (at the head of `avro/plan/leaf.rs`), row by
+//! row, and what the library does with the same bytes.
 
 use apache_avro::Schema;
 use schemas::avro::{Plan, RecordKind};
 use serde_json::{Value, json};
 
 use super::values::long;
-use super::{Oracle, ours, readable};
+use super::{Oracle, ours, without_decimals};
 
 const ID: &str = "0191e3a0-0000-7000-8000-000000000001";
 
-/// What the library does with it.
+/// What the library does with a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Library {
     /// It reads what we read.
     Same,
-    /// It takes what we refuse.
-    Takes,
+    /// It accepts what we refuse.
+    Accepts,
     Refuses,
-    /// Not asked: it is told of no decimals (see [`Oracle`]).
-    NotAsked,
+    /// Not compared: the library gets no decimals (see [`Oracle`]).
+    NotCompared,
 }
 
-use Library::{NotAsked, Refuses, Same, Takes};
+use Library::{Accepts, NotCompared, Refuses, Same};
 
-/// One field of a type that is not ours, its bytes, and what becomes of it: what it is then, or why not.
+/// A field with a type that is not ours, its bytes, and the result: its value as text, or the error.
 struct Case {
     field: &'static str,
     kind: Value,
@@ -51,7 +51,7 @@ fn decimal(precision: u32, scale: u32) -> Value {
     json!({"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale})
 }
 
-/// An exposure's or a conversion's bytes, field by field, as our schema has them.
+/// Returns the bytes of an exposure or a conversion, field by field, in the order of our schema.
 fn parts(kind: RecordKind) -> Vec<(&'static str, Vec<u8>)> {
     let unit = [("unit_type", bytes(b"user")), ("unit_id", bytes(b"u1")), ("other_ids", vec![0])];
     let end = [
@@ -81,7 +81,7 @@ fn parts(kind: RecordKind) -> Vec<(&'static str, Vec<u8>)> {
     parts
 }
 
-/// Our schema with the type of `case`, and a body that was written with it.
+/// Returns our schema with the type of `case`, and a body written with it.
 fn written(kind: RecordKind, case: &Case) -> (Value, Vec<u8>) {
     let mut schema: Value = serde_json::from_str(kind.schema()).unwrap();
     let (outer, inner) = case.field.split_once('.').unwrap_or((case.field, ""));
@@ -90,7 +90,7 @@ fn written(kind: RecordKind, case: &Case) -> (Value, Vec<u8>) {
     match inner {
         "" => {
             field["type"] = case.kind.clone();
-            // The library looks whether a default is one of its type.
+            // The library checks that a default fits its type.
             field.as_object_mut().unwrap().remove("default");
         }
         _ => {
@@ -103,7 +103,7 @@ fn written(kind: RecordKind, case: &Case) -> (Value, Vec<u8>) {
         match (name == outer, inner) {
             (false, _) => body.extend(part),
             (true, "") => body.extend(&case.bytes),
-            // The slot, then the two other buckets as they were.
+            // The slot, then the two other buckets unchanged.
             (true, _) => body.extend([&[2][..], &case.bytes, &[4, 6]].concat()),
         }
     }
@@ -116,22 +116,22 @@ fn expect(kind: RecordKind, cases: Vec<Case>) {
         let (schema, body) = written(kind, &case);
         let path = format!("/{}", case.field.replace('.', "/"));
         let plan = Plan::compile(kind, &schema.to_string());
-        let said = ours(kind, &plan, &body);
+        let result = ours(kind, &plan, &body);
         let what = format!("{} as {} of {:02x?}", case.field, case.kind, case.bytes);
-        match (&said, case.ours) {
-            (Ok(told), Ok(expected)) => assert_eq!(told[&path], expected, "{what}"),
+        match (&result, case.ours) {
+            (Ok(leaves), Ok(expected)) => assert_eq!(leaves[&path], expected, "{what}"),
             (Err(error), Err(expected)) => assert_eq!(error, expected, "{what}"),
-            (said, expected) => panic!("{what}: {said:?} where {expected:?} is expected"),
+            (result, expected) => panic!("{what}: {result:?} where {expected:?} is expected"),
         }
-        if case.library == NotAsked {
+        if case.library == NotCompared {
             continue;
         }
-        let writer = Schema::parse_str(&readable(&schema)).unwrap();
-        let library = match (said, oracle.read(&writer, &body)) {
+        let writer = Schema::parse_str(&without_decimals(&schema)).unwrap();
+        let library = match (result, oracle.read(&writer, &body)) {
             (Ok(ours), Ok(theirs)) if ours == theirs => Same,
-            (Err(_), Ok(_)) => Takes,
+            (Err(_), Ok(_)) => Accepts,
             (Err(_), Err(_)) => Refuses,
-            (ours, theirs) => panic!("{what}: we say {ours:?}, the library {theirs:?}"),
+            (ours, theirs) => panic!("{what}: we return {ours:?}, the library {theirs:?}"),
         };
         assert_eq!(library, case.library, "{what}");
     }
@@ -140,9 +140,10 @@ fn expect(kind: RecordKind, cases: Vec<Case>) {
 const ANOTHER_UNIT: &str = "`created_at`: a time of another unit where a time in microseconds is read";
 const MILLIS: i64 = 1_700_000_000_000;
 
-/// A writer whose times were seconds in an int was read as of 1970, and its units counted.
+/// A fixed bug: the times of a writer, seconds in an int, were read as times in 1970, and its units were
+/// counted.
 #[test]
-fn a_time_is_taken_in_microseconds_and_refused_in_whatever_else() {
+fn a_time_is_accepted_in_microseconds_and_refused_in_any_other_unit() {
     let case = |kind, bytes, ours, library| Case { field: "created_at", kind, bytes, ours, library };
     let micros = "1700000000000000";
     let not_micros = "`created_at`: seconds or milliseconds, where a long without logicalType counts microseconds, \
@@ -151,20 +152,20 @@ fn a_time_is_taken_in_microseconds_and_refused_in_whatever_else() {
         RecordKind::Conversion,
         vec![
             case(logical("long", "timestamp-micros"), number(MILLIS * 1_000), Ok(micros), Same),
-            // Whoever says so is believed.
+            // A declared unit is trusted.
             case(logical("long", "timestamp-micros"), number(1_700_000_000), Ok("1700000000"), Same),
             case(json!("long"), number(MILLIS * 1_000), Ok(micros), Same),
             case(json!("long"), number(9_214_646_400_000), Ok("9214646400000"), Same),
-            case(json!("long"), number(9_214_646_399_999), Err(not_micros), Takes),
-            case(json!("long"), number(MILLIS), Err(not_micros), Takes),
-            case(json!("long"), number(1_700_000_000), Err(not_micros), Takes),
-            // A name of somebody else's for a unit is no logical type.
-            case(logical("long", "unix-millis"), number(MILLIS), Err(not_micros), Takes),
+            case(json!("long"), number(9_214_646_399_999), Err(not_micros), Accepts),
+            case(json!("long"), number(MILLIS), Err(not_micros), Accepts),
+            case(json!("long"), number(1_700_000_000), Err(not_micros), Accepts),
+            // A writer's own name of a unit is not a logical type.
+            case(logical("long", "unix-millis"), number(MILLIS), Err(not_micros), Accepts),
             case(
                 json!("long"),
                 number(MILLIS * 1_000_000),
                 Err("`created_at`: not a time in 1970 to 2261, at byte 72"),
-                Takes,
+                Accepts,
             ),
             case(
                 json!("int"),
@@ -173,9 +174,9 @@ fn a_time_is_taken_in_microseconds_and_refused_in_whatever_else() {
                     "`created_at`: an int where a time in microseconds is read; an int of microseconds ends in \
                      the first hour of 1970: write a long with the logicalType timestamp-micros",
                 ),
-                Takes,
+                Accepts,
             ),
-            // It belongs to a long, and says nothing of an int.
+            // This logical type belongs to a long, and has no meaning for an int.
             case(
                 logical("int", "timestamp-micros"),
                 number(1_700_000_000),
@@ -183,7 +184,7 @@ fn a_time_is_taken_in_microseconds_and_refused_in_whatever_else() {
                     "`created_at`: an int where a time in microseconds is read; an int of microseconds ends in \
                      the first hour of 1970: write a long with the logicalType timestamp-micros",
                 ),
-                Takes,
+                Accepts,
             ),
             case(
                 json!(["null", "int"]),
@@ -192,13 +193,13 @@ fn a_time_is_taken_in_microseconds_and_refused_in_whatever_else() {
                     "`created_at`: an int where a time in microseconds is read; an int of microseconds ends in \
                      the first hour of 1970: write a long with the logicalType timestamp-micros",
                 ),
-                Takes,
+                Accepts,
             ),
             case(
                 json!(["int", "long"]),
                 [number(0), number(1_700_000_000)].concat(),
-                Err("`created_at`: a branch of the writer's that ours has not, at byte 73"),
-                Takes,
+                Err("`created_at`: a branch of the writer's union that our schema does not have, at byte 73"),
+                Accepts,
             ),
             case(json!(["int", "long"]), [number(1), number(MILLIS * 1_000)].concat(), Ok(micros), Same),
             case(logical("int", "date"), number(19_675), Err(ANOTHER_UNIT), Refuses),
@@ -231,10 +232,11 @@ fn a_time_is_taken_in_microseconds_and_refused_in_whatever_else() {
     );
 }
 
-const NO_SUCH_BRANCH: &str = "`buckets`: a branch of the writer's that ours has not, at byte 59";
+const NO_SUCH_BRANCH: &str =
+    "`buckets`: a branch of the writer's union that our schema does not have, at byte 59";
 
 #[test]
-fn a_count_is_taken_where_it_is_the_same_count() {
+fn a_count_is_accepted_if_it_is_the_same_count() {
     let case = |field, kind, bytes, ours, library| Case { field, kind, bytes, ours, library };
     let (phase, version, slot) = ("phase", "definition_version", "buckets.slot");
     let configuration = "configuration_version";
@@ -243,7 +245,7 @@ fn a_count_is_taken_where_it_is_the_same_count() {
         vec![
             case(phase, json!("int"), number(3), Ok("3"), Same),
             case(phase, logical("int", "my-count"), number(3), Ok("3"), Same),
-            case(phase, json!("long"), number(3), Err("`phase`: a long where an int is read"), Takes),
+            case(phase, json!("long"), number(3), Err("`phase`: a long where an int is read"), Accepts),
             case(
                 phase,
                 logical("int", "date"),
@@ -285,61 +287,61 @@ fn a_count_is_taken_where_it_is_the_same_count() {
                 Refuses,
             ),
             case(slot, json!("int"), number(999_999), Ok("999999"), Same),
-            // The record of the buckets is one branch of two, and does not fit as a whole.
-            case(slot, json!("long"), number(3), Err(NO_SUCH_BRANCH), Takes),
+            // The record of the buckets is one of two branches, and is incompatible as a whole.
+            case(slot, json!("long"), number(3), Err(NO_SUCH_BRANCH), Accepts),
             case(slot, json!("double"), vec![0; 8], Err(NO_SUCH_BRANCH), Refuses),
         ],
     );
 }
 
 #[test]
-fn a_value_is_taken_at_its_own_scale_alone() {
+fn a_value_is_accepted_only_at_its_own_scale() {
     let case = |kind, bytes, ours, library| Case { field: "value", kind, bytes, ours, library };
     let amount = || bytes(&12_500_000_i32.to_be_bytes());
     let refused = |what: &'static str| Err(what);
     expect(
         RecordKind::Conversion,
         vec![
-            case(decimal(18, 6), amount(), Ok("12500000"), NotAsked),
-            case(decimal(38, 6), amount(), Ok("12500000"), NotAsked),
+            case(decimal(18, 6), amount(), Ok("12500000"), NotCompared),
+            case(decimal(38, 6), amount(), Ok("12500000"), NotCompared),
             case(
                 decimal(38, 6),
                 bytes(&1_000_000_000_000_000_000_i128.to_be_bytes()),
                 refused("`value`: more than 18 digits, at byte 56"),
-                NotAsked,
+                NotCompared,
             ),
             case(json!("bytes"), amount(), Ok("12500000"), Same),
             case(
                 decimal(18, 2),
                 amount(),
                 refused("`value`: a decimal of scale 2 where a decimal of scale 6 is read"),
-                NotAsked,
+                NotCompared,
             ),
             case(
                 json!({"type": "bytes", "logicalType": "decimal", "precision": 18}),
                 amount(),
                 refused("`value`: a decimal of scale 0 where a decimal of scale 6 is read"),
-                NotAsked,
+                NotCompared,
             ),
             case(
                 decimal(18, 7),
                 amount(),
                 refused("`value`: a decimal of scale 7 where a decimal of scale 6 is read"),
-                NotAsked,
+                NotCompared,
             ),
-            // The bytes of one are a number of bytes, a number, and a scale.
+            // The bytes of a big decimal are a length, a number, and a scale.
             case(
                 logical("bytes", "big-decimal"),
                 amount(),
                 refused("`value`: a decimal with a scale in each value where a decimal of scale 6 is read"),
-                NotAsked,
+                NotCompared,
             ),
             case(
                 json!({"type": "fixed", "name": "Money", "size": 4, "logicalType": "decimal", "precision": 9,
                        "scale": 6}),
                 12_500_000_i32.to_be_bytes().to_vec(),
                 refused("`value`: 4 fixed bytes where a decimal of scale 6 is read"),
-                NotAsked,
+                NotCompared,
             ),
             case(
                 json!("int"),
@@ -369,14 +371,14 @@ fn a_value_is_taken_at_its_own_scale_alone() {
                 json!("string"),
                 bytes(b"12.5"),
                 refused("`value`: a string where a decimal of scale 6 is read"),
-                Takes,
+                Accepts,
             ),
         ],
     );
 }
 
 #[test]
-fn an_id_and_a_text_are_taken_as_what_they_spell() {
+fn an_id_and_a_text_are_accepted_as_the_text_that_they_are() {
     let case = |field, kind, bytes, ours, library| Case { field, kind, bytes, ours, library };
     let fixed = json!({"type": "fixed", "name": "Id", "size": 2});
     expect(
@@ -402,7 +404,7 @@ fn an_id_and_a_text_are_taken_as_what_they_spell() {
                 json!({"type": "fixed", "name": "Id", "size": 16, "logicalType": "uuid"}),
                 vec![7; 16],
                 Err("`event_id`: 16 fixed bytes where a UUID is read"),
-                Takes,
+                Accepts,
             ),
             case("unit_id", json!("bytes"), bytes("ü".as_bytes()), Ok("ü"), Same),
             case("unit_id", json!("bytes"), bytes(&[0xFF]), Err("`unit_id`: not UTF-8, at byte 51"), Refuses),
@@ -411,21 +413,21 @@ fn an_id_and_a_text_are_taken_as_what_they_spell() {
                 decimal(9, 0),
                 bytes(b"17"),
                 Err("`unit_id`: a decimal of scale 0 where a string is read"),
-                NotAsked,
+                NotCompared,
             ),
             case(
                 "unit_id",
                 logical("bytes", "big-decimal"),
                 bytes(b"17"),
                 Err("`unit_id`: a decimal with a scale in each value where a string is read"),
-                NotAsked,
+                NotCompared,
             ),
             case(
                 "unit_id",
                 fixed,
                 b"17".to_vec(),
                 Err("`unit_id`: 2 fixed bytes where a string is read"),
-                Takes,
+                Accepts,
             ),
             case(
                 "unit_id",
@@ -438,9 +440,9 @@ fn an_id_and_a_text_are_taken_as_what_they_spell() {
     );
 }
 
-/// Whatever type the writer gives it, the library cares for no meaning, and a reason that we do not know is refused.
+/// A reason that we do not know is refused, whatever its type; the library accepts any text.
 #[test]
-fn a_reason_is_taken_where_it_is_one_that_we_know() {
+fn a_reason_is_accepted_if_it_is_one_that_we_know() {
     let case = |kind, bytes, ours, library| Case { field: "reason", kind, bytes, ours, library };
     let symbols = json!({"type": "enum", "name": "Why", "symbols": ["split", "forced"]});
     expect(
@@ -452,13 +454,13 @@ fn a_reason_is_taken_where_it_is_one_that_we_know() {
                 json!("string"),
                 bytes(b"drawn"),
                 Err("exposed for the unknown reason `drawn`; known are split, forced, held_out"),
-                Takes,
+                Accepts,
             ),
             case(
                 json!("string"),
                 bytes(b""),
                 Err("exposed for the unknown reason ``; known are split, forced, held_out"),
-                Takes,
+                Accepts,
             ),
             case(symbols, number(1), Err("`reason`: an enum where a string is read"), Refuses),
         ],

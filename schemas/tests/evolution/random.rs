@@ -1,4 +1,4 @@
-//! Numbers that a seed decides (splitmix64).
+//! Pseudorandom numbers from a seed (splitmix64).
 
 pub struct Random(u64);
 
@@ -15,12 +15,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// In `0..end`.
+    /// Returns a number in `0..end`.
     pub fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }
 
-    /// Once in so many times.
+    /// Returns true with a probability of 1 in `times`.
     pub fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }

@@ -1,30 +1,30 @@
-//! Schemas that stand in several texts, as a registry keeps them: read as the same schema in one text is, and as
-//! the library reads them.
+//! Schemas in several texts, as a registry keeps them: they are read like the same schema in one text, and
+//! like the library reads them.
 
 use schemas::avro::{Plan, RecordKind};
 use serde_json::{Value, json};
 
 use super::random::Random;
 use super::values::Values;
-use super::{KINDS, Oracle, ours, readable, seeds, writers};
+use super::{KINDS, Oracle, ours, seeds, without_decimals, writers};
 
 const NAMESPACE: &str = "splitstream.events";
 
-/// Takes types out of `schema` into texts of their own, each behind those that it names. All of them if `every`.
-fn take_out(schema: &mut Value, random: &mut Random, every: bool, taken: &mut Vec<Value>) {
+/// Moves types of `schema` to texts of their own, each after those that it names: all types if `every`.
+fn move_types(schema: &mut Value, random: &mut Random, every: bool, taken: &mut Vec<Value>) {
     match schema {
         Value::Array(branches) => {
-            branches.iter_mut().for_each(|branch| take_out(branch, random, every, taken));
+            branches.iter_mut().for_each(|branch| move_types(branch, random, every, taken));
         }
         Value::Object(fields) => {
             let root = fields.contains_key("namespace");
             for part in ["type", "items", "values"] {
                 if let Some(inner) = fields.get_mut(part) {
-                    take_out(inner, random, every, taken);
+                    move_types(inner, random, every, taken);
                 }
             }
             for field in fields.get_mut("fields").and_then(Value::as_array_mut).into_iter().flatten() {
-                take_out(&mut field["type"], random, every, taken);
+                move_types(&mut field["type"], random, every, taken);
             }
             let Some(name) = fields.get("name").cloned() else { return };
             if root || !fields.contains_key("type") || !(every || random.one_in(2)) {
@@ -52,13 +52,13 @@ fn a_schema_in_several_texts_is_read_as_in_one_and_as_the_library_reads_it() {
         let at = random.below(KINDS.len());
         let whole = writers::writer(KINDS[at].schema(), random);
         let (mut uses, mut taken) = (whole.clone(), Vec::new());
-        take_out(&mut uses, random, false, &mut taken);
+        move_types(&mut uses, random, false, &mut taken);
         in_several += usize::from(!taken.is_empty());
 
         let plan = Plan::compile_with(KINDS[at], &uses.to_string(), &texts(&taken));
         let plan_of_one = Plan::compile(KINDS[at], &whole.to_string());
-        let named: Vec<String> = taken.iter().map(readable).collect();
-        let (writer, declared) = apache_avro::Schema::parse_str_with_list(&readable(&uses), &named)
+        let named: Vec<String> = taken.iter().map(without_decimals).collect();
+        let (writer, declared) = apache_avro::Schema::parse_str_with_list(&without_decimals(&uses), &named)
             .unwrap_or_else(|error| {
                 panic!("AVRO_SEED={seed}: {error}\n{uses}\n{named:?}");
             });
@@ -66,9 +66,9 @@ fn a_schema_in_several_texts_is_read_as_in_one_and_as_the_library_reads_it() {
         for _ in 0..4 {
             let mut body = Vec::new();
             Values::new(&whole, random).write(&whole, "", &mut body);
-            let said = ours(KINDS[at], &plan, &body);
-            assert_eq!(said, ours(KINDS[at], &plan_of_one, &body), "AVRO_SEED={seed}\n{uses}");
-            match (said, oracles[at].read_with(&writer, all.clone(), &body)) {
+            let result = ours(KINDS[at], &plan, &body);
+            assert_eq!(result, ours(KINDS[at], &plan_of_one, &body), "AVRO_SEED={seed}\n{uses}");
+            match (result, oracles[at].read_with(&writer, all.clone(), &body)) {
                 (Ok(ours), Ok(theirs)) => {
                     assert_eq!(ours, theirs, "AVRO_SEED={seed}\n{uses}\n{body:02x?}");
                     read += 1;
@@ -87,11 +87,11 @@ fn a_schema_in_several_texts_is_read_as_in_one_and_as_the_library_reads_it() {
 }
 
 #[test]
-fn ours_with_its_types_in_other_texts_is_still_read_straight_from_the_message() {
+fn our_schema_with_its_types_in_other_texts_is_still_read_directly_from_the_message() {
     for kind in KINDS {
         let mut uses: Value = serde_json::from_str(kind.schema()).unwrap();
         let mut taken = Vec::new();
-        take_out(&mut uses, &mut Random::new(0), true, &mut taken);
+        move_types(&mut uses, &mut Random::new(0), true, &mut taken);
         let names: Vec<&str> = taken.iter().map(|declared| declared["name"].as_str().unwrap()).collect();
         let expected = match kind {
             RecordKind::Exposure => ["Buckets", "Sender"].as_slice(),
@@ -100,7 +100,7 @@ fn ours_with_its_types_in_other_texts_is_still_read_straight_from_the_message() 
         };
         assert_eq!(names, expected, "{kind:?}");
         assert!(Plan::compile_with(kind, &uses.to_string(), &texts(&taken)).unwrap().is_exact(), "{kind:?}");
-        // The library agrees that the text alone is not one.
+        // The library agrees that the text alone is not a schema.
         let alone = Plan::compile(kind, &uses.to_string()).err().unwrap().to_string();
         let expected = format!("not a schema: Unknown primitive type: splitstream.events.{}", expected[0]);
         assert_eq!(alone, expected);
@@ -108,7 +108,7 @@ fn ours_with_its_types_in_other_texts_is_still_read_straight_from_the_message() 
     }
 }
 
-/// Each type has one field, of the type before it. Whoever follows such a chain by calls in each other runs out of
+/// Each type has one field, of the type before it. Code that follows such a chain recursively overflows its
 /// stack.
 #[test]
 fn a_chain_of_types_may_be_as_long_as_a_schema() {

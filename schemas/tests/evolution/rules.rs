@@ -1,4 +1,5 @@
-//! The rules one by one: what can be read, what it then is, and what the refusals say.
+//! The rules of schema resolution one by one: which schemas can be read, with which results, and the errors
+//! for others.
 
 use schemas::avro::{self, IncompatibleSchema, Plan, RecordKind, WrittenWith};
 use schemas::{Conversion, Event};
@@ -17,7 +18,7 @@ fn ours() -> Value {
     serde_json::from_str(avro::CONVERSION_SCHEMA).unwrap()
 }
 
-/// Our schema with the type of one field replaced.
+/// Returns our schema with the type of one field replaced.
 fn with_type(field: &str, kind: Value) -> Value {
     let mut schema = ours();
     let fields = schema["fields"].as_array_mut().unwrap();
@@ -42,26 +43,26 @@ fn decode<'a>(schema: &Value, message: &'a [u8]) -> Result<Conversion<'a>, Strin
     compile(schema).unwrap().decode(body).map_err(|error| format!("{} ({})", error, error.code()))
 }
 
-/// A message whose body was written by hand.
+/// Returns a message with this body.
 fn framed(body: &[u8]) -> Vec<u8> {
     [&[0, 0, 0, 0, 7], body].concat()
 }
 
 #[test]
-fn every_schema_of_ours_is_read_straight_from_the_message() {
+fn records_of_our_own_schemas_are_read_directly_from_the_message() {
     for kind in RecordKind::ALL {
         assert!(Plan::compile(kind, kind.schema()).unwrap().is_exact(), "{kind:?}");
     }
-    let mut told_otherwise = ours();
-    told_otherwise["namespace"] = json!("com.example");
-    told_otherwise["doc"] = json!("Another text.");
-    told_otherwise["fields"][4].as_object_mut().unwrap().remove("default");
-    assert!(compile(&told_otherwise).unwrap().is_exact());
+    let mut equivalent = ours();
+    equivalent["namespace"] = json!("com.example");
+    equivalent["doc"] = json!("Another text.");
+    equivalent["fields"][4].as_object_mut().unwrap().remove("default");
+    assert!(compile(&equivalent).unwrap().is_exact());
     assert!(!compile(&with_type("name", json!("bytes"))).unwrap().is_exact());
 }
 
 #[test]
-fn the_name_of_the_schema_stands_before_the_body() {
+fn the_reference_to_the_schema_is_before_the_body() {
     let event = event();
     let (name, _) = avro::open(RecordKind::Conversion, &message(&event)).map(|(name, _)| (name, ())).unwrap();
     assert_eq!(name, WrittenWith::RegistryId(7));
@@ -70,7 +71,7 @@ fn the_name_of_the_schema_stands_before_the_body() {
 }
 
 #[test]
-fn a_field_that_was_added_is_passed_over_and_one_that_was_removed_has_its_default() {
+fn an_added_field_is_skipped_and_a_removed_one_has_its_default() {
     let event = event();
     let mut added = ours();
     added["fields"].as_array_mut().unwrap().push(json!({"name": "channel", "type": ["null", "string"]}));
@@ -86,7 +87,7 @@ fn a_field_that_was_added_is_passed_over_and_one_that_was_removed_has_its_defaul
 }
 
 #[test]
-fn a_schema_that_does_not_fit_is_refused_by_the_field() {
+fn an_incompatible_schema_is_refused_with_the_field() {
     let without = |name: &str| {
         let mut schema = ours();
         schema["fields"].as_array_mut().unwrap().retain(|field| field["name"] != name);
@@ -117,7 +118,7 @@ fn a_schema_that_does_not_fit_is_refused_by_the_field() {
             ),
             "`value`: a decimal of scale 2 where a decimal of scale 6 is read",
         ),
-        // The library would take the three of these.
+        // The library would accept the next three.
         (with_type("value", json!("string")), "`value`: a string where a decimal of scale 6 is read"),
         (
             with_type("name", json!({"type": "fixed", "name": "Four", "size": 4})),
@@ -135,14 +136,14 @@ fn a_schema_that_does_not_fit_is_refused_by_the_field() {
 }
 
 #[test]
-fn a_uuid_is_a_text_where_a_text_is_read() {
+fn a_uuid_is_accepted_as_a_text() {
     let event = event();
     let schema = with_type("unit_id", json!({"type": "string", "logicalType": "uuid"}));
     assert_eq!(Event::Conversion(decode(&schema, &message(&event)).unwrap()), event);
 }
 
 #[test]
-fn a_branch_that_does_not_fit_is_refused_where_a_message_takes_it() {
+fn an_incompatible_branch_is_refused_if_a_message_uses_it() {
     let event = event();
     let schema = with_type("name", json!(["null", "string"]));
     let whole = message(&event);
@@ -152,7 +153,7 @@ fn a_branch_that_does_not_fit_is_refused_where_a_message_takes_it() {
     let null = [&whole[..at], &[0], &whole[at + 4..]].concat();
     assert_eq!(
         decode(&schema, &null).unwrap_err(),
-        "`name`: a branch of the writer's that ours has not, at byte 43 (malformed)"
+        "`name`: a branch of the writer's union that our schema does not have, at byte 43 (malformed)"
     );
     let none = [&whole[..at], &[4], &whole[at..]].concat();
     assert_eq!(
@@ -161,16 +162,16 @@ fn a_branch_that_does_not_fit_is_refused_where_a_message_takes_it() {
     );
 }
 
-/// Our schema behind one more field.
-fn behind(kind: Value) -> Value {
+/// Returns our schema with one more field at the beginning.
+fn with_first_field(kind: Value) -> Value {
     let mut schema = ours();
     schema["fields"].as_array_mut().unwrap().insert(0, json!({"name": "more", "type": kind}));
     schema
 }
 
 #[test]
-fn items_that_take_no_bytes_cannot_keep_us_busy() {
-    let nulls = behind(json!({"type": "array", "items": "null"}));
+fn the_number_of_items_that_take_no_bytes_is_bounded() {
+    let nulls = with_first_field(json!({"type": "array", "items": "null"}));
     let nothing =
         json!({"type": "fixed", "name": "None", "size": 0, "logicalType": "decimal", "precision": 1});
     let nothings = json!({"type": "record", "name": "Nones", "fields": [
@@ -178,7 +179,7 @@ fn items_that_take_no_bytes_cannot_keep_us_busy() {
     let mut body = Vec::new();
     super::values::long(1 << 62, &mut body);
     for kind in [json!("null"), nothing, nothings] {
-        let many = behind(json!({"type": "array", "items": kind}));
+        let many = with_first_field(json!({"type": "array", "items": kind}));
         assert_eq!(
             decode(&many, &framed(&body)).unwrap_err(),
             "`a field of the writer's own`: too many items, at byte 15 (malformed)"
@@ -190,8 +191,8 @@ fn items_that_take_no_bytes_cannot_keep_us_busy() {
 }
 
 #[test]
-fn values_that_lie_too_deep_in_each_other_are_refused() {
-    let list = behind(
+fn values_that_nest_too_deep_are_refused() {
+    let list = with_first_field(
         json!({"type": "record", "name": "List", "fields": [{"name": "next", "type": ["null", "List"]}]}),
     );
     let event = event();
@@ -205,8 +206,8 @@ fn values_that_lie_too_deep_in_each_other_are_refused() {
 }
 
 #[test]
-fn a_schema_of_types_in_types_stays_small() {
-    // Thirty types, each of two of the next: written out, 2^30 fields.
+fn a_type_that_occurs_twice_is_compiled_once() {
+    // Thirty types, each with two fields of the next type: expanded, 2^30 fields.
     let mut kind = json!("null");
     for at in (0..30).rev() {
         let name = format!("T{at}");
@@ -214,5 +215,5 @@ fn a_schema_of_types_in_types_stays_small() {
         kind = json!({"type": "record", "name": name, "fields": [{"name": "a", "type": kind}, {"name": "b", "type": next}]});
     }
     let event = event();
-    assert_eq!(Event::Conversion(decode(&behind(kind), &message(&event)).unwrap()), event);
+    assert_eq!(Event::Conversion(decode(&with_first_field(kind), &message(&event)).unwrap()), event);
 }

@@ -1,5 +1,5 @@
-//! Random values of any schema, as Avro binary: mostly such as an event may hold, in one block or several, with
-//! and without their sizes.
+//! Random values of any schema, as Avro binary: mostly values that an event may have, in one block or
+//! several, with and without the sizes of blocks.
 
 use std::collections::HashMap;
 
@@ -28,7 +28,7 @@ impl<'a> Values<'a> {
             },
             Value::Array(branches) => {
                 let mut branch = self.random.below(branches.len());
-                // Lists that end by their null branch end soon.
+                // Mostly the null branch, so that linked lists end soon.
                 if field == "next" && !self.random.one_in(4) {
                     branch = branches.iter().position(|branch| branch == "null").unwrap_or(branch);
                 }
@@ -67,7 +67,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// In the range of the field that it is for.
+    /// Returns a number in the range of the field.
     fn number(&mut self, field: &str, name: &str) -> i64 {
         match field {
             "slot" | "rollout" | "variant" => self.random.below(1_000_000) as i64,
@@ -76,7 +76,7 @@ impl<'a> Values<'a> {
                 self.random.below(i32::MAX as usize) as i64
             }
             "definition_version" | "configuration_version" => (self.random.next() >> 1) as i64,
-            // Not where seconds and milliseconds lie: a long that does not say what it counts is refused there.
+            // Above the range of seconds and milliseconds, where a long without a logical type is refused.
             "created_at" => (9_214_646_400_000 + self.random.below(2_000_000_000_000_000)) as i64,
             _ if name == "int" => i64::from(self.random.next() as i32),
             _ => self.random.next() as i64,
@@ -90,7 +90,7 @@ impl<'a> Values<'a> {
                 schemas::Uuid::from_u128(id).to_string().into_bytes()
             }
             "value" => {
-                // Some bytes that no eighteen digits need, some that they do not hold.
+                // Sometimes fewer bytes than eighteen digits need, sometimes a redundant byte.
                 let mut number =
                     (self.random.next() as i64 % 1_000_000_000_000_000_000).to_be_bytes().to_vec();
                 number.drain(..self.random.below(8));
@@ -111,15 +111,15 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// At least one, since a map of the wrong values is a map of the right ones when it is empty.
+    /// Writes at least one item: an empty map is valid whatever the type of its values.
     fn items(&mut self, item: &Value, field: &str, keyed: bool, bytes: &mut Vec<u8>) {
         for _ in 0..self.random.below(3) + 1 {
             let count = self.random.below(3) + 1;
             let mut block = Vec::new();
             for _ in 0..count {
                 if keyed {
-                    // Names that are no unit's type. Twice the same only where any value will do: the library
-                    // forgets the first one before it looks whether it can be read.
+                    // Names that are no unit's type. A name is repeated only if any value is valid: the library
+                    // drops the first value before it checks that it can be read.
                     let names = if item == "string" { 10 } else { usize::MAX };
                     let key = format!("x.{}", self.random.below(names));
                     long(key.len() as i64, &mut block);
@@ -139,7 +139,7 @@ impl<'a> Values<'a> {
     }
 }
 
-/// Every named type, wherever it is declared.
+/// Collects all named types, wherever they are declared.
 fn declare(schema: &Value, names: &mut HashMap<String, Value>) {
     match schema {
         Value::Array(branches) => branches.iter().for_each(|branch| declare(branch, names)),

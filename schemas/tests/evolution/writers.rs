@@ -1,22 +1,23 @@
-//! Schemas of other writers, made from ours: fields in another order, without some, with others of any type,
-//! and with types that can be read as ours or cannot.
+//! Schemas of other writers, made from ours: with fields in another order, without some, with others of any
+//! type, and with types that can be read as ours or cannot.
 //!
-//! Left out is what the library takes and the specification does not (a long for an int, fixed bytes for a
-//! text, a map for a record, a record of another name), the reverse (a UUID for a plain text), and what both take
-//! and we do not, since the number would mean something else (an int for a time); those have tests of their own.
+//! Three groups are left out and have their own tests: what the library accepts and the specification does
+//! not (a long for an int, fixed bytes for a text, a map for a record, a record of another name), the reverse
+//! (a UUID for a plain text), and what both accept and we do not, because the number would mean something
+//! else (an int for a time).
 
 use serde_json::{Value, json};
 
 use super::random::Random;
 
-/// Where the field that declared it was left out.
+/// The type of units, for a schema without the field that declared it.
 const UNIT: &str = r#"{"type": "record", "name": "Unit", "fields": [
     {"name": "unit_type", "type": "string"}, {"name": "unit_id", "type": "string"}]}"#;
 
 pub fn writer(ours: &str, random: &mut Random) -> Value {
     let mut schema: Value = serde_json::from_str(ours).unwrap();
     let mut names = 0;
-    // Some stay near to ours, so that many can be read.
+    // Some schemas stay close to ours, so that many can be read.
     let calm = *random.pick(&[4, 12, 40]);
     change_record(&mut schema, calm, random, &mut names);
     let declared = schema.to_string().contains(r#""name":"Unit""#);
@@ -48,7 +49,7 @@ fn change_record(record: &mut Value, calm: usize, random: &mut Random, names: &m
         *names += 1;
         fields.push(json!({"name": format!("added_{names}"), "type": any_type(3, random, names)}));
     }
-    // An alias names its second unit's type by the first's declaration; that order has to stay.
+    // The second unit of an alias names the type that the first one declares, so the order must stay.
     if record["name"] != "Alias" && random.one_in(2) {
         random.shuffle(&mut fields);
     }
@@ -123,13 +124,13 @@ fn change_type(kind: Value, calm: usize, random: &mut Random, names: &mut usize)
     }
 }
 
-/// Mostly one that can be read.
+/// Returns a type, mostly one that can be read.
 fn one_of(good: &[&str], bad: &[&str], random: &mut Random) -> Value {
     let text = if random.one_in(5) { random.pick(bad) } else { random.pick(good) };
     if text.starts_with(['{', '[']) { serde_json::from_str(text).unwrap() } else { json!(text) }
 }
 
-/// Any type at all, to be skipped.
+/// Returns any type, for a field that is skipped.
 fn any_type(depth: usize, random: &mut Random, names: &mut usize) -> Value {
     *names += 1;
     let name = format!("Type{names}");

@@ -1,4 +1,4 @@
-//! The actions of the protocol that ask something of Kafka and ClickHouse: look, count, resume, announce, send, land.
+//! The actions of the protocol that ask something of Kafka and ClickHouse: observe, count, resume, commit, send, land.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use schemas::{Micros, Uuid};
 
 use super::{PartitionState, SILENCE_MAX, Shared, micros_now};
-use crate::pipeline::batch::{Batch, Span, Stamp};
+use crate::pipeline::batch::{Batch, BatchStamp, Span};
 use crate::pipeline::dedupe::Window;
 use crate::pipeline::fetch::high_watermark;
 use crate::pipeline::protocol::{Intent, Note, Observation, TopicIds};
@@ -76,7 +76,7 @@ impl PartitionState {
         Ok(())
     }
 
-    pub(super) fn look(&mut self) -> Result<Observation> {
+    pub(super) fn observe(&mut self) -> Result<Observation> {
         let Place { topic, partition, .. } = &self.place;
         let mut asked = TopicPartitionList::new();
         asked.add_partition(topic, i32::from(*partition));
@@ -94,7 +94,7 @@ impl PartitionState {
             Offset::Offset(offset) => u64::try_from(offset).ok(),
             _ => None,
         };
-        let topic_now = TopicId::ask(self.consumer.client(), topic, KAFKA_ANSWERS_WITHIN)?;
+        let topic_now = TopicId::fetch(self.consumer.client(), topic, KAFKA_ANSWERS_WITHIN)?;
         let noted = note.filter(|note| note.epoch == self.place.epoch).and_then(|note| note.topic);
         let topic_noted = self.noted_topic(noted.or(topic_now))?;
         let durable = self
@@ -130,9 +130,9 @@ impl PartitionState {
         Ok(ids.iter().find(|id| known != Some(**id)).or(ids.first()).copied())
     }
 
-    /// Checks that everything fetched so far came from the topic of the last look. Kafka never reuses an id.
+    /// Checks that everything fetched so far came from the topic that was last observed. Kafka never reuses an id.
     fn check_topic(&self, looked_at: Option<TopicId>) -> Result<()> {
-        let now = TopicId::ask(self.consumer.client(), &self.place.topic, KAFKA_ANSWERS_WITHIN)?;
+        let now = TopicId::fetch(self.consumer.client(), &self.place.topic, KAFKA_ANSWERS_WITHIN)?;
         match (looked_at, now) {
             (Some(looked_at), Some(now)) if looked_at != now => {
                 Err(anyhow!("the topic was made anew: it had the id {looked_at} and has {now} now"))
@@ -145,7 +145,7 @@ impl PartitionState {
         let began = Instant::now();
         let counting = self.shared.store.count(&self.place, span);
         let rows = self.shared.runtime.block_on(counting).context("counting a batch's rows")?;
-        self.stage("verify", began);
+        self.stage("count", began);
         let verdict = if rows == 0 { "absent" } else { "present" };
         self.shared.metrics.verdicts.with_label_values(&[verdict]).inc();
         Ok(rows)
@@ -205,7 +205,7 @@ impl PartitionState {
     }
 
     /// Commits once the dead letters before the offset are acknowledged.
-    pub(super) fn announce(&mut self, offset: u64, note: &Note) -> Result<()> {
+    pub(super) fn commit_acknowledged(&mut self, offset: u64, note: &Note) -> Result<()> {
         self.acknowledge_dead_letters()?;
         let began = Instant::now();
         if note.intent.is_some() {
@@ -246,7 +246,7 @@ impl PartitionState {
         assert_eq!(closed.batch.span(), Some(intent.span), "the announced batch is the closed one");
         let block = closed.block.get_or_insert_with(|| {
             let began = Instant::now();
-            let stamp = Stamp {
+            let stamp = BatchStamp {
                 partition: self.place.partition,
                 epoch: self.place.epoch,
                 first: intent.span.first,

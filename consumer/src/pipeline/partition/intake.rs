@@ -10,12 +10,12 @@ use schemas::{Exposure, Micros, Uuid};
 
 use super::actions::KAFKA_ANSWERS_WITHIN;
 use super::{ClosedBatch, Gap, PartitionState, micros_now};
-use crate::pipeline::batch::Due;
+use crate::pipeline::batch::Circumstances;
 use crate::pipeline::decode::Decoded;
 use crate::pipeline::dedupe::WindowAnswer;
 use crate::pipeline::fetch::{Fetched, Message};
 use crate::pipeline::protocol::Closed;
-use crate::pipeline::rows::{Rows, Verdict};
+use crate::pipeline::rows::{Rows, RuleVerdict};
 use crate::pipeline::schema_cache::PlanCounts;
 use crate::pipeline::verify::{NamedVersion, Verification};
 
@@ -68,14 +68,14 @@ impl PartitionState {
                 || (self.shared.memory.is_spent() && (self.filling.row_count > 0 || self.closed.is_some())))
     }
 
-    /// Closes the batch if it is due. A replayed batch is due once it has all its messages.
+    /// Closes the batch if it is due.
     pub(super) fn close_if_due(&mut self) -> Option<Closed> {
-        let due = match &self.replay {
-            None if self.shared.memory.is_spent() && self.filling.row_count > 0 => Due::Memory,
-            None => self.filling.due(&self.shared.limits, Instant::now())?,
-            Some(intent) if self.filling.next() > intent.span.last => Due::Replay,
-            Some(_) => return None,
+        let circumstances = Circumstances {
+            now: Instant::now(),
+            memory_is_spent: self.shared.memory.is_spent(),
+            replay: self.replay.map(|intent| intent.span),
         };
+        let due = self.filling.due(&self.shared.limits, &circumstances)?;
         let rows = self.shared.buffer_pool.take(self.place.table);
         let following = self.filling.following(rows, self.shared.memory.share());
         let batch = std::mem::replace(&mut self.filling, following);
@@ -251,7 +251,7 @@ impl PartitionState {
         self.asks_store = !asked.is_empty();
         let mut stored = HashSet::new();
         if self.asks_store {
-            self.shared.metrics.store_look_ups.inc_by(asked.len() as u64);
+            self.shared.metrics.store_lookups.inc_by(asked.len() as u64);
             let look_up = self.shared.store.look_up(&self.place, &asked);
             let found = self.shared.runtime.block_on(look_up).context("looking up ids of old events")?;
             stored.extend(found);
@@ -279,12 +279,12 @@ impl PartitionState {
             (Decoded::Conversion(conversion), Rows::Conversions(rows)) => rows.push(conversion, offset),
             (Decoded::Alias(alias), Rows::Aliases(rows)) => rows.push(alias, offset),
             (Decoded::Change(change), Rows::Definitions(rows)) => {
-                let log = self.shared.follower.past(offset, KAFKA_ANSWERS_WITHIN);
+                let log = self.shared.follower.wait_past(offset, KAFKA_ANSWERS_WITHIN);
                 let refusal = log.verdicts.get(&offset).cloned();
                 drop(log);
                 let refusal =
                     refusal.context("the follower of the definitions log is behind the log's own mirror")?;
-                rows.push(change, &Verdict { refusal }, message.timestamp_ms, offset);
+                rows.push(change, &RuleVerdict { refusal }, message.timestamp_ms, offset);
             }
             (Decoded::Look(record), Rows::Looks(rows)) => rows.push(record, message.timestamp_ms, offset),
             _ => unreachable!("each table decodes its own record"),
@@ -314,7 +314,7 @@ impl PartitionState {
         let rested = self.waited_for_version.is_none_or(|waited| waited.elapsed() >= VERSION_WAITS_APART);
         if behind && rested {
             self.waited_for_version = Some(Instant::now());
-            return NamedVersion::of(&follower.past(version - 1, VERSION_WAIT).definitions, version);
+            return NamedVersion::of(&follower.wait_past(version - 1, VERSION_WAIT).definitions, version);
         }
         NamedVersion::of(&follower.lock().definitions, version)
     }

@@ -21,7 +21,7 @@ impl Readiness {
     }
 
     /// Something failed at `now`; the worker resumes from what is durable.
-    pub fn doubt(&mut self, now: Instant, why: &str) {
+    pub fn failed(&mut self, now: Instant, why: &str) {
         let stood = now.saturating_duration_since(*self.since.get_or_insert(now));
         if stood >= STANDS_AFTER {
             self.condition.fails(format!("has not gone forward for {} s: {why}", stood.as_secs()));
@@ -60,15 +60,15 @@ mod tests {
         let mut readiness = Readiness::new(health.condition("exposures/0 goes forward", "new"));
         let start = Instant::now();
         for second in 0..30 {
-            readiness.doubt(start + Duration::from_secs(second), "no leader");
+            readiness.failed(start + Duration::from_secs(second), "no leader");
             assert_eq!(told(&health), "ok");
         }
-        readiness.doubt(start + Duration::from_secs(30), "no leader");
+        readiness.failed(start + Duration::from_secs(30), "no leader");
         assert_eq!(told(&health), "has not gone forward for 30 s: no leader");
         readiness.forward();
         assert_eq!(told(&health), "ok");
-        // Counted from the first doubt after it went forward.
-        readiness.doubt(start + Duration::from_secs(31), "no leader");
+        // Counted from the first failure after it went forward.
+        readiness.failed(start + Duration::from_secs(31), "no leader");
         assert_eq!(told(&health), "ok");
     }
 

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use kafka::registry::Unavailable;
-use ops::retry::{End, Retry};
 use schemas::avro::DecodeError;
 
 use super::PartitionState;
@@ -13,10 +12,8 @@ use crate::pipeline::decode::{Decoded, decode};
 use crate::pipeline::fetch::Message;
 use crate::pipeline::schema_cache::PlanError;
 
-/// Without end: a message that cannot be read yet may not be passed over. The wait ends when the partition is taken
-/// away; `/readyz` and `consumer_stalled` tell of it.
-const WRITERS_SCHEMA: Retry =
-    Retry { first: Duration::from_millis(100), longest: Duration::from_secs(5), end: End::Never };
+/// How often a waiting worker asks the cache. How often the registry itself is asked is the cache's business.
+const ASK_CACHE_EVERY: Duration = Duration::from_millis(100);
 
 impl PartitionState {
     /// The message's record, or why it can never be decoded. Waits while the registry does not answer.
@@ -35,12 +32,14 @@ impl PartitionState {
         message: &Message<'a>,
         mut error: Unavailable,
     ) -> Result<Result<Decoded<'a>, DecodeError>> {
-        for pause in WRITERS_SCHEMA.pauses() {
-            self.set_stalled(true);
-            self.readiness.doubt(Instant::now(), &format!("the writer's schema: {error}"));
-            let (topic, partition, offset) = (&self.place.topic, self.place.partition, message.offset);
-            tracing::warn!(topic, partition, offset, %error, "cannot go on without the writer's schema");
-            if self.stopped_within(pause) {
+        let (topic, partition, offset) = (self.place.topic.clone(), self.place.partition, message.offset);
+        tracing::warn!(topic, partition, offset, %error, "waiting for the writer's schema");
+        self.set_stalled(true);
+        // Without end: a message that cannot be read yet may not be passed over. The wait ends when the partition is
+        // taken away; `/readyz` and `consumer_stalled` report it.
+        loop {
+            self.readiness.failed(Instant::now(), &format!("the writer's schema: {error}"));
+            if self.stopped_within(ASK_CACHE_EVERY) {
                 return Err(error).context("told to stop while waiting for a writer's schema");
             }
             error = match decode(self.place.table, message.payload, &mut self.plans) {
@@ -49,6 +48,5 @@ impl PartitionState {
                 Err(PlanError::Unavailable(error)) => error,
             };
         }
-        unreachable!("the retry has no end")
     }
 }

@@ -160,7 +160,7 @@ fn every_column_has_a_value_in_every_row() {
         author: String::new(),
         reason: String::new(),
     };
-    definitions.push(&change, &Verdict { refusal: String::new() }, 1, 1);
+    definitions.push(&change, &RuleVerdict { refusal: String::new() }, 1, 1);
     let mut looks = LookRows::default();
     let look = LookRecord {
         look_id: uuid,

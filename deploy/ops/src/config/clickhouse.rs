@@ -35,8 +35,8 @@ impl Section for ClickHouse {
     fn fields(&self) -> Vec<Field> {
         vec![
             Field::of("url", &self.url, "the server's HTTP interface"),
-            Field::of("database", &self.database, "the database that holds our tables"),
-            Field::of("user", &self.user, "who asks"),
+            Field::of("database", &self.database, "the database with our tables"),
+            Field::of("user", &self.user, "the user that logs in"),
             Field::of("password", &self.password, "the user's password"),
             Field::of(
                 "password_file",
@@ -66,8 +66,8 @@ impl Section for ClickHouse {
     }
 }
 
-/// `http://host:port` or `https://host:port`, with a path where a proxy wants one; credentials and
-/// settings have fields of their own.
+/// `http://host:port` or `https://host:port`, with a path if a proxy needs one. Credentials and settings have
+/// their own fields.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct ServerUrl(String);
@@ -78,7 +78,7 @@ impl ServerUrl {
         &self.0
     }
 
-    /// Whether it asks for TLS.
+    /// Returns whether the URL uses TLS.
     pub fn https(&self) -> bool {
         self.0.starts_with("https://")
     }
@@ -88,7 +88,7 @@ impl TryFrom<String> for ServerUrl {
     type Error = String;
 
     fn try_from(text: String) -> Result<ServerUrl, String> {
-        // A password could stand in the text, so no message repeats it.
+        // The text could contain a password, so no message repeats it.
         let uri: Uri = text
             .parse()
             .map_err(|error| format!("not a URL ({error}), {} is expected", ServerUrl::allowed()))?;
@@ -123,7 +123,7 @@ impl Setting for ServerUrl {
 pub struct Identifier(String);
 
 impl Identifier {
-    /// The name, safe to stand in SQL as it is.
+    /// The name; it is safe to use in SQL unquoted.
     pub fn as_str(&self) -> &str {
         &self.0
     }

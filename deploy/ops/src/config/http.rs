@@ -1,4 +1,5 @@
-//! `[http]`: where a service listens for operators and clients, and how much it takes on at once.
+//! `[http]`: where a service listens for operators and clients, and how many connections and requests it
+//! accepts.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -61,12 +62,12 @@ impl Section for Http {
             Field::of(
                 "head_timeout_ms",
                 &self.head_timeout_ms,
-                "time for the head of a request, and between two on one connection; one past it is closed",
+                "time for the head of a request, and between two on one connection; then it is closed",
             ),
             Field::of(
                 "unread_timeout_ms",
                 &self.unread_timeout_ms,
-                "time that a client may leave an answer unread; the connection of one past it is closed",
+                "time that a client may leave an answer unread; then its connection is closed",
             ),
             Field::of(
                 "connections",
@@ -76,7 +77,7 @@ impl Section for Http {
             Field::of(
                 "request_timeout_ms",
                 &self.request_timeout_ms,
-                "time for the head of an answer; a request past it gets 503",
+                "time for the head of an answer; then the request gets 503",
             ),
             Field::of(
                 "requests_at_once",

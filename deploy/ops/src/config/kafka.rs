@@ -1,4 +1,4 @@
-//! `[kafka]`: how to reach the cluster, as settings of our own that become librdkafka's.
+//! `[kafka]`: how to reach the cluster. Our own settings are translated to librdkafka's.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -38,16 +38,16 @@ impl Section for Kafka {
             Field::of(
                 "topic_prefix",
                 &self.topic_prefix,
-                "put before every topic's name, so that several installations share a cluster",
+                "prefix of every topic's name, so that several installations can share a cluster",
             ),
-            Field::of("security", &self.security, "the protocol spoken with the brokers"),
+            Field::of("security", &self.security, "the protocol of the connections to the brokers"),
             Field::of(
                 "ca_file",
                 &self.ca_file,
                 "PEM file of the authorities that sign the brokers' certificates, instead of the system's",
             ),
-            Field::of("sasl_mechanism", &self.sasl_mechanism, "how to log in, where security has SASL"),
-            Field::of("sasl_username", &self.sasl_username, "who logs in, where security has SASL"),
+            Field::of("sasl_mechanism", &self.sasl_mechanism, "how to log in, if security uses SASL"),
+            Field::of("sasl_username", &self.sasl_username, "the user that logs in, if security uses SASL"),
             Field::of("sasl_password", &self.sasl_password, "the password for SASL"),
             Field::of(
                 "sasl_password_file",
@@ -92,16 +92,16 @@ impl Section for Kafka {
 }
 
 impl Kafka {
-    /// The full name of one of our topics.
+    /// Returns the full name of one of our topics, prefix included.
     pub fn topic(&self, name: &str) -> String {
         format!("{}{name}", self.topic_prefix.0)
     }
 
-    /// The connection's settings under librdkafka's names, the password included: not to be
-    /// printed.
+    /// Returns the connection's settings under librdkafka's names. They include the password, so they must not
+    /// be printed.
     ///
     /// # Errors
-    /// When the password's file cannot be read.
+    /// If the password file cannot be read.
     pub fn properties(&self) -> Result<BTreeMap<&'static str, String>, String> {
         let mut properties = BTreeMap::from([
             ("bootstrap.servers", self.brokers.0.clone()),
@@ -130,7 +130,7 @@ impl Kafka {
 pub struct Brokers(String);
 
 impl Brokers {
-    /// As librdkafka takes it.
+    /// The list in librdkafka's form.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -167,7 +167,7 @@ impl Setting for Brokers {
     }
 }
 
-/// What is put before every topic's name; empty by default.
+/// The prefix of every topic's name; empty by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct TopicPrefix(String);
@@ -195,7 +195,7 @@ impl Setting for TopicPrefix {
     }
 }
 
-/// The protocol spoken with the brokers.
+/// The protocol of the connections to the brokers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Security {
@@ -240,7 +240,7 @@ impl Setting for Security {
     }
 }
 
-/// How to log in.
+/// The mechanism of a SASL login.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub enum SaslMechanism {
     #[serde(rename = "PLAIN")]

@@ -1,11 +1,11 @@
-//! `[log]`: what is written to standard error, and in which form.
+//! `[log]`: which events are written to standard error, and in which form.
 
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
 use super::{Field, Section, Setting, Shown};
 
-/// What is logged, and how.
+/// The level and form of the log.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
@@ -36,7 +36,7 @@ impl Default for Filter {
 }
 
 impl Filter {
-    /// As tracing understands it.
+    /// Returns the filter in the form that `tracing` uses.
     pub(crate) fn directives(&self) -> EnvFilter {
         EnvFilter::new(&self.0)
     }
@@ -46,7 +46,7 @@ impl TryFrom<String> for Filter {
     type Error = String;
 
     fn try_from(text: String) -> Result<Filter, String> {
-        // The parser takes a misspelt level for the name of a module, which would log nothing.
+        // The parser would read a misspelt level as the name of a module, and then nothing would be logged.
         let level = |text: &str| text.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
         let sound = !text.is_empty()
             && EnvFilter::try_new(&text).is_ok()

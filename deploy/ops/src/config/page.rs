@@ -1,5 +1,5 @@
-//! Sections that document themselves: the list of a section's fields is checked against what
-//! serde reads, so what `config` shows is what the program takes.
+//! Sections that document themselves. The list of a section's fields is checked against the fields that serde
+//! reads, so that `config` prints exactly the settings that the program accepts.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -13,18 +13,17 @@ use super::{Config, Error, FILE_VERSION, PREFIX, Setting, Shown};
 /// One table of the configuration. Its struct has `#[serde(deny_unknown_fields)]` and a default
 /// for every field that [`REQUIRED`](Section::REQUIRED) does not name.
 pub trait Section: DeserializeOwned {
-    /// The table's name in the file.
+    /// The name of the table in the file.
     const NAME: &'static str;
 
-    /// The shortest valid text of the section, one line per setting that has no default, each with
-    /// an example; empty where everything has a default.
+    /// The shortest valid text of the section: one line with an example for each setting without a default;
+    /// empty if every setting has a default.
     const REQUIRED: &'static str = "";
 
-    /// Every field in the order of the struct.
+    /// Returns every field in the order of the struct.
     fn fields(&self) -> Vec<Field>;
 
-    /// What no single field can tell: settings that exclude or need each other. The error names
-    /// the settings by their full path.
+    /// Checks settings that exclude or need each other. The error names the settings by their full path.
     fn check(&self) -> Result<(), String> {
         Ok(())
     }
@@ -40,14 +39,13 @@ pub struct Field {
 }
 
 impl Field {
-    /// A setting as its section declares it. `doc` says what it does and what happens at its
-    /// bound, on one line.
+    /// Declares a setting. `doc` describes on one line what it does and what happens at its bound.
     pub fn of<T: Setting>(key: &'static str, value: &T, doc: &'static str) -> Field {
         Field { key, doc, allowed: T::allowed(), shown: value.shown() }
     }
 }
 
-/// A section as [`render`] shows it, and whether it passed its own check.
+/// A section as [`render`] prints it, and the result of its own check.
 #[derive(Debug)]
 pub struct Page {
     name: &'static str,
@@ -58,13 +56,13 @@ pub struct Page {
 #[derive(Debug)]
 struct Entry {
     field: Field,
-    /// None where the setting is required.
+    /// `None` if the setting is required.
     default: Option<Shown>,
     example: Shown,
 }
 
 impl Page {
-    /// The page of a section with its current values.
+    /// Creates the page of a section with its current values.
     pub fn of<S: Section>(section: &S) -> Page {
         let required = required_keys::<S>();
         let shortest: S = parse(S::REQUIRED).expect("a section's shortest text is valid");
@@ -77,13 +75,13 @@ impl Page {
     }
 }
 
-/// The whole configuration as a valid TOML file: every setting with what it does, what is allowed,
-/// its default and its current value. Secrets are not shown.
+/// Renders the whole configuration as a valid TOML file: every setting with what it does, what is allowed, its
+/// default and its current value. Secrets are not printed.
 pub fn render(config: &impl Config) -> String {
     let mut out = format!(
         "# Every setting, with its current value. The environment wins over the file:\n\
          # {PREFIX}<SECTION>__<FIELD>, in upper case.\n\n\
-         version = {FILE_VERSION} # of the file's form\n"
+         version = {FILE_VERSION} # of the file format\n"
     );
     for page in config.pages() {
         write_page(&mut out, &page).expect("writing to a String cannot fail");
@@ -112,9 +110,9 @@ fn write_page(out: &mut String, page: &Page) -> std::fmt::Result {
     Ok(())
 }
 
-/// Checks that a section's declaration agrees with itself: the fields that it lists are those that
-/// serde reads, in that order; its shortest text is valid, and invalid without any of its lines;
-/// and an unknown key is refused. Every section has a test that calls this.
+/// Checks that a section's declaration is consistent: it lists the fields that serde reads, in that order; its
+/// shortest text is valid, and invalid if any of its lines is left out; and an unknown key is refused. Every
+/// section has a test that calls this.
 pub fn check_declaration<S: Section>() -> Result<(), String> {
     let shortest: S = parse(S::REQUIRED).map_err(|error| format!("REQUIRED: {error}"))?;
     shortest.check().map_err(|error| format!("REQUIRED: {error}"))?;
@@ -157,7 +155,7 @@ fn line_key(line: &str) -> &str {
     line.split('=').next().unwrap_or_default().trim()
 }
 
-/// The names of the fields that serde reads for `S`, without reading any.
+/// Returns the names of the fields that serde reads for `S`, without reading any.
 fn serde_fields<S: DeserializeOwned>() -> Vec<&'static str> {
     struct Probe<'a>(&'a mut Vec<&'static str>);
 
@@ -186,7 +184,7 @@ fn serde_fields<S: DeserializeOwned>() -> Vec<&'static str> {
     }
 
     let mut names = Vec::new();
-    // The probe always ends in its own error; what it met on the way is the answer.
+    // The probe always returns its own error; the names that it collected are the result.
     let _ = S::deserialize(Probe(&mut names));
     names
 }

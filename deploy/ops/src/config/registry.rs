@@ -1,4 +1,4 @@
-//! `[registry]`: how to reach the schema registry, where there is one.
+//! `[registry]`: how to reach the schema registry, if there is one.
 
 use std::path::PathBuf;
 
@@ -39,7 +39,7 @@ impl Section for Registry {
     fn fields(&self) -> Vec<Field> {
         vec![
             Field::of("url", &self.url, "the schema registry, in Confluent's interface; none if left out"),
-            Field::of("user", &self.user, "who asks, where the registry wants to know"),
+            Field::of("user", &self.user, "the user that logs in, if the registry requires a login"),
             Field::of("password", &self.password, "the user's password"),
             Field::of(
                 "password_file",
@@ -51,7 +51,11 @@ impl Section for Registry {
                 &self.ca_file,
                 "PEM file of the authorities that sign the registry's certificate, instead of the system's",
             ),
-            Field::of("timeout_ms", &self.timeout_ms, "after which a request counts as not answered"),
+            Field::of(
+                "timeout_ms",
+                &self.timeout_ms,
+                "time for an answer; after it the registry counts as unavailable",
+            ),
             Field::of(
                 "register",
                 &self.register,
@@ -101,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_settings_are_declared_soundly() {
+    fn the_declaration_of_the_settings_is_consistent() {
         super::super::check_declaration::<Registry>().unwrap();
     }
 

@@ -1,6 +1,5 @@
-//! The configuration as a tree in which every value remembers where it came from, and the
-//! deserializer that reads checked types out of it. It knows TOML and environment variables, and
-//! no section or field by name.
+//! The configuration as a tree of values with their origins, and the deserializer that reads checked types from
+//! it. It knows TOML and environment variables, but no section or field by name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Error, PREFIX, value::SECRET};
 
-/// A value and where it was written.
+/// A value and its origin.
 #[derive(Debug)]
 pub(super) struct Node {
     pub origin: Origin,
@@ -28,17 +27,17 @@ pub(super) enum Value {
     Table(BTreeMap<String, Node>),
     List(Vec<Node>),
     Text(String),
-    /// Text of an environment variable, which becomes whatever the field wants.
+    /// The text of an environment variable; it is parsed as the type of the field.
     Raw(String),
-    Whole(i64),
-    Real(f64),
-    Truth(bool),
+    Integer(i64),
+    Float(f64),
+    Boolean(bool),
 }
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// Nowhere: an absent section.
+    /// An absent section.
     Absent,
     Line {
         file: String,
@@ -48,7 +47,7 @@ pub(super) enum Origin {
 }
 
 impl Node {
-    /// A table with nothing in it.
+    /// Creates an empty table.
     pub(super) fn empty() -> Node {
         Node { origin: Origin::Absent, value: Value::Table(BTreeMap::new()) }
     }
@@ -64,7 +63,7 @@ impl Node {
             .map_err(Error::from)
     }
 
-    /// Lays the value of an environment variable over the tree, at the path its name spells.
+    /// Sets the value of an environment variable in the tree, at the path that its name spells.
     pub(super) fn overlay(&mut self, variable: &str, path: &[String], text: String) -> Result<(), Error> {
         let mut node = self;
         for name in path {
@@ -113,13 +112,13 @@ fn node(value: &Spanned<DeValue<'_>>, line: usize, source: &Source<'_>) -> Resul
             Value::List(nodes)
         }
         DeValue::String(text) => Value::Text(text.to_string()),
-        DeValue::Boolean(truth) => Value::Truth(*truth),
-        DeValue::Integer(number) => Value::Whole(
+        DeValue::Boolean(truth) => Value::Boolean(*truth),
+        DeValue::Integer(number) => Value::Integer(
             i64::from_str_radix(number.as_str(), number.radix())
                 .map_err(|error| format!("{}: {number}: {error}", at()))?,
         ),
         DeValue::Float(number) => {
-            Value::Real(number.as_str().parse().map_err(|error| format!("{}: {number}: {error}", at()))?)
+            Value::Float(number.as_str().parse().map_err(|error| format!("{}: {number}: {error}", at()))?)
         }
         DeValue::Datetime(time) => Value::Text(time.to_string()),
     };
@@ -141,12 +140,12 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What is wrong with a value, before and after it is known whose value it is.
+/// The problem of a value, before and after the path of the value is known.
 #[derive(Debug)]
-pub(super) enum Wrong {
-    /// Found by a type that does not know where it stands.
+pub(super) enum ValueError {
+    /// Found by a type that does not know its path.
     Here(Fault),
-    /// Complete.
+    /// The complete message, with path and origin.
     Located(String),
 }
 
@@ -157,20 +156,20 @@ pub(super) enum Fault {
     Unknown { key: String, known: &'static [&'static str] },
 }
 
-impl Wrong {
-    /// Adds where it happened: at the value under `path` (for an unknown key: at the key itself).
-    fn at(self, path: &Path<'_>, origin: &Origin) -> Wrong {
+impl ValueError {
+    /// Adds the path and origin of the value; for an unknown key, those of the key itself.
+    fn at(self, path: &Path<'_>, origin: &Origin) -> ValueError {
         let fault = match self {
-            Wrong::Here(fault) => fault,
+            ValueError::Here(fault) => fault,
             located => return located,
         };
-        Wrong::Located(match fault {
+        ValueError::Located(match fault {
             Fault::Invalid(what) => format!("{origin}: {path}: {what}"),
             Fault::Unknown { known, .. } => match path.parent {
                 Some(Path { name: "", .. }) | None => {
                     format!("{origin}: {path}: no such section; there are {}", known.join(", "))
                 }
-                Some(section) => match super::instead_of(&path.to_string()) {
+                Some(section) => match super::replacement_of(&path.to_string()) {
                     Some(instead) => format!("{origin}: {path}: no setting any more: {instead}"),
                     None => format!("{origin}: {path}: no such setting; {section} has {}", known.join(", ")),
                 },
@@ -184,41 +183,41 @@ impl Wrong {
     }
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for ValueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Wrong::Here(Fault::Invalid(what)) | Wrong::Located(what) => f.write_str(what),
-            Wrong::Here(Fault::Missing(field)) => write!(f, "{field} is not set"),
-            Wrong::Here(Fault::Unknown { key, .. }) => write!(f, "{key}: no such setting"),
+            ValueError::Here(Fault::Invalid(what)) | ValueError::Located(what) => f.write_str(what),
+            ValueError::Here(Fault::Missing(field)) => write!(f, "{field} is not set"),
+            ValueError::Here(Fault::Unknown { key, .. }) => write!(f, "{key}: no such setting"),
         }
     }
 }
 
-impl std::error::Error for Wrong {}
+impl std::error::Error for ValueError {}
 
-impl de::Error for Wrong {
-    fn custom<T: fmt::Display>(message: T) -> Wrong {
-        Wrong::Here(Fault::Invalid(message.to_string()))
+impl de::Error for ValueError {
+    fn custom<T: fmt::Display>(message: T) -> ValueError {
+        ValueError::Here(Fault::Invalid(message.to_string()))
     }
 
-    fn invalid_type(found: Unexpected, expected: &dyn de::Expected) -> Wrong {
-        Wrong::custom(format_args!("{found} where {expected} is expected"))
+    fn invalid_type(found: Unexpected, expected: &dyn de::Expected) -> ValueError {
+        ValueError::custom(format_args!("{found} where {expected} is expected"))
     }
 
-    fn invalid_value(found: Unexpected, expected: &dyn de::Expected) -> Wrong {
-        Wrong::custom(format_args!("{found} where {expected} is expected"))
+    fn invalid_value(found: Unexpected, expected: &dyn de::Expected) -> ValueError {
+        ValueError::custom(format_args!("{found} where {expected} is expected"))
     }
 
-    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Wrong {
-        Wrong::custom(format_args!("{variant:?} where one of {} is expected", expected.join(", ")))
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> ValueError {
+        ValueError::custom(format_args!("{variant:?} where one of {} is expected", expected.join(", ")))
     }
 
-    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Wrong {
-        Wrong::Here(Fault::Unknown { key: field.into(), known: expected })
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> ValueError {
+        ValueError::Here(Fault::Unknown { key: field.into(), known: expected })
     }
 
-    fn missing_field(field: &'static str) -> Wrong {
-        Wrong::Here(Fault::Missing(field))
+    fn missing_field(field: &'static str) -> ValueError {
+        ValueError::Here(Fault::Missing(field))
     }
 }
 
@@ -250,29 +249,30 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// Reads a service's configuration out of the tree. Its sections are the fields of `T`: one that
-/// is absent is read as empty, and those in `foreign` that `T` does not have are passed over.
+/// Reads a service's configuration from the tree. Its sections are the fields of `T`: an absent one is read as
+/// empty, and those in `foreign` that `T` does not have are ignored.
 pub(super) fn read<T: de::DeserializeOwned>(root: &Node, foreign: &[&str]) -> Result<T, Error> {
-    let reader = Root { root, foreign };
-    T::deserialize(reader).map_err(|wrong| Error::from(wrong.to_string()))
+    let reader = RootReader { root, foreign };
+    T::deserialize(reader).map_err(|error| Error::from(error.to_string()))
 }
 
-/// Reads one section out of its own tree; messages call it `name`.
+/// Reads one section from its own tree. `name` is its name in messages.
 pub(super) fn read_section<T: de::DeserializeOwned>(name: &str, node: &Node) -> Result<T, Error> {
     let path = Path::ROOT.child(name);
-    T::deserialize(At { node, path }).map_err(|wrong| Error::from(wrong.at(&path, &node.origin).to_string()))
+    T::deserialize(ValueReader { node, path })
+        .map_err(|error| Error::from(error.at(&path, &node.origin).to_string()))
 }
 
-struct Root<'a> {
+struct RootReader<'a> {
     root: &'a Node,
     foreign: &'a [&'a str],
 }
 
-impl<'de> Deserializer<'de> for Root<'_> {
-    type Error = Wrong;
+impl<'de> Deserializer<'de> for RootReader<'_> {
+    type Error = ValueError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Wrong> {
-        Err(Wrong::custom("a configuration must be a struct of sections"))
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, ValueError> {
+        Err(ValueError::custom("a configuration must be a struct of sections"))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -280,9 +280,9 @@ impl<'de> Deserializer<'de> for Root<'_> {
         _: &'static str,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Wrong> {
+    ) -> Result<V::Value, ValueError> {
         let Value::Table(entries) = &self.root.value else {
-            return Err(Wrong::custom("the configuration's root is not a table"));
+            return Err(ValueError::custom("the configuration's root is not a table"));
         };
         let empty = Node::empty();
         let mut sections = Vec::new();
@@ -305,20 +305,20 @@ impl<'de> Deserializer<'de> for Root<'_> {
     }
 }
 
-/// One value, with its path, as serde sees it.
+/// Deserializes one value with its path.
 #[derive(Clone, Copy)]
-struct At<'a> {
+struct ValueReader<'a> {
     node: &'a Node,
     path: Path<'a>,
 }
 
-impl At<'_> {
-    /// Parses the text of a variable as what the field wants; anything else goes its usual way.
+impl ValueReader<'_> {
+    /// Parses the text of a variable as the type of the field; other values are deserialized as they are.
     fn parsed<'de, T, V>(
         self,
         visitor: V,
-        visit: fn(V, T) -> Result<V::Value, Wrong>,
-    ) -> Result<V::Value, Wrong>
+        visit: fn(V, T) -> Result<V::Value, ValueError>,
+    ) -> Result<V::Value, ValueError>
     where
         T: std::str::FromStr,
         V: Visitor<'de>,
@@ -326,26 +326,26 @@ impl At<'_> {
         match &self.node.value {
             Value::Raw(text) => match text.parse() {
                 Ok(parsed) => visit(visitor, parsed),
-                Err(_) => Err(Wrong::invalid_value(Unexpected::Str(text), &visitor)),
+                Err(_) => Err(ValueError::invalid_value(Unexpected::Str(text), &visitor)),
             },
             _ => self.deserialize_any(visitor),
         }
     }
 }
 
-/// The integers and floats of an environment variable's text, by the width that is asked for.
+/// Deserializes booleans, integers and floats of the requested width, from the text of a variable if it is one.
 macro_rules! parsed {
     ($($deserialize:ident $visit:ident $type:ty,)*) => {
-        $(fn $deserialize<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        $(fn $deserialize<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
             self.parsed::<$type, V>(visitor, V::$visit)
         })*
     };
 }
 
-impl<'de> Deserializer<'de> for At<'_> {
-    type Error = Wrong;
+impl<'de> Deserializer<'de> for ValueReader<'_> {
+    type Error = ValueError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
         match &self.node.value {
             Value::Table(entries) => {
                 let rest = entries.iter().map(|(name, node)| (name.as_str(), node));
@@ -353,9 +353,9 @@ impl<'de> Deserializer<'de> for At<'_> {
             }
             Value::List(elements) => visitor.visit_seq(Elements { list: self, rest: elements.iter() }),
             Value::Text(text) | Value::Raw(text) => visitor.visit_str(text),
-            Value::Whole(number) => visitor.visit_i64(*number),
-            Value::Real(number) => visitor.visit_f64(*number),
-            Value::Truth(truth) => visitor.visit_bool(*truth),
+            Value::Integer(number) => visitor.visit_i64(*number),
+            Value::Float(number) => visitor.visit_f64(*number),
+            Value::Boolean(truth) => visitor.visit_bool(*truth),
         }
     }
 
@@ -373,7 +373,7 @@ impl<'de> Deserializer<'de> for At<'_> {
         deserialize_f64 visit_f64 f64,
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
         visitor.visit_some(self)
     }
 
@@ -381,9 +381,9 @@ impl<'de> Deserializer<'de> for At<'_> {
         self,
         name: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Wrong> {
+    ) -> Result<V::Value, ValueError> {
         if name == SECRET && !matches!(self.node.value, Value::Raw(_)) {
-            return Err(Wrong::custom(format_args!(
+            return Err(ValueError::custom(format_args!(
                 "a secret is not read from a configuration file; set the environment variable {}, \
                  or name a file that holds it in {}_file",
                 self.path.variable(),
@@ -393,8 +393,8 @@ impl<'de> Deserializer<'de> for At<'_> {
         visitor.visit_newtype_struct(self)
     }
 
-    /// A list in a variable is separated by commas; an empty variable is an empty list.
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+    /// Splits a list in a variable at its commas; an empty variable is an empty list.
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
         let Value::Raw(text) = &self.node.value else {
             return self.deserialize_any(visitor);
         };
@@ -410,7 +410,7 @@ impl<'de> Deserializer<'de> for At<'_> {
         _: &'static str,
         _: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Wrong> {
+    ) -> Result<V::Value, ValueError> {
         match &self.node.value {
             Value::Text(text) | Value::Raw(text) => visitor.visit_enum(Name(text)),
             _ => self.deserialize_any(visitor),
@@ -423,15 +423,15 @@ impl<'de> Deserializer<'de> for At<'_> {
     }
 }
 
-/// The name of a variant without content.
+/// The name of an enum variant without content.
 struct Name<'a>(&'a str);
 
 impl<'de> EnumAccess<'de> for Name<'_> {
-    type Error = Wrong;
-    type Variant = <StrDeserializer<'static, Wrong> as EnumAccess<'de>>::Variant;
+    type Error = ValueError;
+    type Variant = <StrDeserializer<'static, ValueError> as EnumAccess<'de>>::Variant;
 
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self::Variant), Wrong> {
-        let name: StrDeserializer<'_, Wrong> = self.0.into_deserializer();
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self::Variant), ValueError> {
+        let name: StrDeserializer<'_, ValueError> = self.0.into_deserializer();
         name.variant_seed(seed)
     }
 }
@@ -443,37 +443,40 @@ struct Entries<'a, I> {
 }
 
 impl<'de, 'a, I: Iterator<Item = (&'a str, &'a Node)>> MapAccess<'de> for Entries<'a, I> {
-    type Error = Wrong;
+    type Error = ValueError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Wrong> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, ValueError> {
         let Some((name, node)) = self.rest.next() else {
             return Ok(None);
         };
         self.current = Some((name, node));
-        let key: StringDeserializer<Wrong> = name.to_string().into_deserializer();
-        seed.deserialize(key).map(Some).map_err(|wrong| wrong.at(&self.path.child(name), &node.origin))
+        let key: StringDeserializer<ValueError> = name.to_string().into_deserializer();
+        seed.deserialize(key).map(Some).map_err(|error| error.at(&self.path.child(name), &node.origin))
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Wrong> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, ValueError> {
         let (name, node) = self.current.take().expect("serde asks for a value only after its key");
         let path = self.path.child(name);
-        seed.deserialize(At { node, path }).map_err(|wrong| wrong.at(&path, &node.origin))
+        seed.deserialize(ValueReader { node, path }).map_err(|error| error.at(&path, &node.origin))
     }
 }
 
 struct Elements<'a, I> {
-    list: At<'a>,
+    list: ValueReader<'a>,
     rest: I,
 }
 
 impl<'de, 'a, I: Iterator<Item = &'a Node>> SeqAccess<'de> for Elements<'a, I> {
-    type Error = Wrong;
+    type Error = ValueError;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Wrong> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, ValueError> {
         let Some(node) = self.rest.next() else {
             return Ok(None);
         };
         let path = self.list.path;
-        seed.deserialize(At { node, path }).map(Some).map_err(|wrong| wrong.at(&path, &node.origin))
+        seed.deserialize(ValueReader { node, path }).map(Some).map_err(|error| error.at(&path, &node.origin))
     }
 }

@@ -1,5 +1,5 @@
-//! Types for single settings: each carries its unit and its bounds, checks them when it is read,
-//! and can state them, so that the error and the documentation are the declaration's own words.
+//! Types for single settings. Each has a unit and bounds and checks them when it is read. It can also describe
+//! them, so that errors and documentation come from the same declaration.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,8 +12,8 @@ use serde::de::{Deserialize, Deserializer, Unexpected, Visitor};
 pub type Millis<const MIN: u64, const MAX: u64> = Bounded<unit::Milliseconds, MIN, MAX>;
 /// Bytes from `MIN` to `MAX`.
 pub type Bytes<const MIN: u64, const MAX: u64> = Bounded<unit::Bytes, MIN, MAX>;
-/// A number of things from `MIN` to `MAX`; the field's name says of what.
-pub type Count<const MIN: u64, const MAX: u64> = Bounded<unit::Things, MIN, MAX>;
+/// A count from `MIN` to `MAX`; the name of the field says what is counted.
+pub type Count<const MIN: u64, const MAX: u64> = Bounded<unit::Items, MIN, MAX>;
 
 /// A whole number of some unit, from `MIN` to `MAX` inclusive.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,9 +24,9 @@ pub struct Bounded<U, const MIN: u64, const MAX: u64> {
 
 /// The units of [`Bounded`].
 pub mod unit {
-    /// What a unit is called after a number.
+    /// The name of a unit after a number.
     pub trait Unit {
-        /// For example `" milliseconds"`; empty where the field's name says it.
+        /// For example `" milliseconds"`; empty if the name of the field says it.
         const NAME: &'static str;
     }
 
@@ -36,9 +36,9 @@ pub mod unit {
     /// Octets.
     #[derive(Clone, Copy, PartialEq, Eq)]
     pub struct Bytes;
-    /// Countable things.
+    /// Countable items.
     #[derive(Clone, Copy, PartialEq, Eq)]
-    pub struct Things;
+    pub struct Items;
 
     impl Unit for Milliseconds {
         const NAME: &'static str = " milliseconds";
@@ -46,22 +46,22 @@ pub mod unit {
     impl Unit for Bytes {
         const NAME: &'static str = " bytes";
     }
-    impl Unit for Things {
+    impl Unit for Items {
         const NAME: &'static str = "";
     }
 }
 
 impl<U, const MIN: u64, const MAX: u64> Bounded<U, MIN, MAX> {
-    /// A value known when the program is written, such as a default.
+    /// Creates a value that is known when the program is written, such as a default.
     ///
     /// # Panics
-    /// If it is out of bounds; in a `const` that is an error at compile time.
+    /// If the value is out of bounds; in a `const` that is an error at compile time.
     pub const fn of(value: u64) -> Self {
         assert!(MIN <= value && value <= MAX, "out of the setting's bounds");
         Bounded { value, unit: PhantomData }
     }
 
-    /// The number itself, in the field's unit.
+    /// The number in the field's unit.
     pub const fn get(self) -> u64 {
         self.value
     }
@@ -69,7 +69,7 @@ impl<U, const MIN: u64, const MAX: u64> Bounded<U, MIN, MAX> {
     /// The number as a size or a length.
     ///
     /// # Panics
-    /// Where a `usize` is narrower than the bound; on the 64-bit targets we build for, never.
+    /// If the number does not fit a `usize`; never on the 64-bit targets that we build for.
     pub fn usize(self) -> usize {
         usize::try_from(self.value).expect("a setting's bound fits a 64-bit usize")
     }
@@ -119,24 +119,23 @@ impl<'de, U: unit::Unit, const MIN: u64, const MAX: u64> Deserialize<'de> for Bo
     }
 }
 
-/// A value that is never printed, logged or shown: `Debug` masks it and there is no `Display`. In
-/// a configuration it may come from the environment or from a file of its own, never from the
-/// configuration file, and it has 1 to 65,536 bytes.
+/// A value that is never printed or logged: `Debug` masks it and there is no `Display`. It comes from the
+/// environment or from a file of its own, never from the configuration file, and has 1 to 65,536 bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
-/// The name by which the configuration's reader knows that a secret is asked for.
+/// The type name by which the deserializer recognizes a secret.
 pub(super) const SECRET: &str = "ops::Secret";
-/// The most bytes of a secret: room for a certificate chain, and no more.
+/// The largest secret in bytes: room for a certificate chain.
 const SECRET_BYTES_MAX: usize = 65_536;
 
 impl Secret {
-    /// The value, to be handed to whoever needs it and nobody else.
+    /// The value. Pass it only to the code that needs it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// Checks a secret's length; the error does not repeat it.
+    /// Checks the length of a secret; the error does not contain the secret.
     pub fn new(text: String) -> Result<Secret, String> {
         if text.is_empty() || text.len() > SECRET_BYTES_MAX {
             return Err(format!(
@@ -147,7 +146,7 @@ impl Secret {
         Ok(Secret(text))
     }
 
-    /// Reads a secret from its file; one line break at the end is not part of it.
+    /// Reads a secret from its file, without one line break at the end.
     pub fn read(path: &Path) -> Result<Secret, String> {
         let mut text = std::fs::read_to_string(path)
             .map_err(|error| format!("reading the secret in {}: {error}", path.display()))?;
@@ -160,7 +159,7 @@ impl Secret {
         Secret::new(text).map_err(|error| format!("the secret in {}: {error}", path.display()))
     }
 
-    /// The secret of a pair of settings `x` and `x_file`, if either is set.
+    /// Returns the secret of a pair of settings `x` and `x_file`, if either is set.
     pub fn resolve(value: Option<&Secret>, file: Option<&PathBuf>) -> Result<Option<Secret>, String> {
         match (value, file) {
             (Some(secret), _) => Ok(Some(secret.clone())),
@@ -196,23 +195,23 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// A type that can be a setting: it states what it allows and shows what it holds.
+/// A type that can be a setting. It describes the allowed values and renders its own.
 pub trait Setting {
-    /// What is allowed, as a noun phrase with unit and bounds.
+    /// Returns the allowed values as a noun phrase with unit and bounds.
     fn allowed() -> String;
 
-    /// The value as it would stand in the configuration file.
+    /// Returns the value as it would be written in the configuration file.
     fn shown(&self) -> Shown;
 }
 
-/// How a setting's value is shown.
+/// The rendered value of a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shown {
-    /// As TOML.
+    /// The value as TOML.
     Toml(String),
-    /// A secret: set, but not shown.
+    /// A secret that is set and not printed.
     Hidden,
-    /// Left out.
+    /// The setting is left out.
     Unset,
 }
 
@@ -280,7 +279,7 @@ impl<T: Setting> Setting for Option<T> {
 }
 
 impl Shown {
-    /// Text, quoted; JSON's escapes are TOML's too.
+    /// Quotes a text. TOML has the same escapes as JSON.
     pub fn text(text: impl fmt::Display) -> Shown {
         Shown::Toml(serde_json::Value::from(text.to_string()).to_string())
     }

@@ -1,4 +1,5 @@
-//! What became of each event after it was taken: counted, timed, and handed back if it will never arrive.
+//! Follows each event after it was queued: counts and times deliveries, and passes undelivered events to a
+//! callback.
 
 use std::time::Instant;
 
@@ -8,10 +9,11 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, DeliveryResult, Message};
 use rdkafka::producer::ProducerContext;
 
-/// From the queue to the acknowledgement, in seconds: a broker next door up to one that was restarted.
+/// Buckets for the time from the queue to the acknowledgement, in seconds: from a nearby broker to one that was
+/// restarted.
 const DELIVERY_SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 
-/// An event that was taken and will not be delivered, with everything that is needed to send it again.
+/// A queued event that will not be delivered, with everything that is needed to send it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Undelivered {
     pub topic: String,
@@ -20,7 +22,7 @@ pub struct Undelivered {
     pub reason: String,
 }
 
-/// What has happened to the events of an emitter.
+/// The counts of an emitter's events by outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Totals {
     pub accepted: u64,
@@ -28,7 +30,7 @@ pub struct Totals {
     pub failed: u64,
 }
 
-/// The emitter's metrics; clones count together.
+/// The emitter's metrics; clones share the counts.
 #[derive(Clone)]
 pub(super) struct Counters {
     accepted: IntCounter,
@@ -44,22 +46,28 @@ pub(super) struct Counters {
 impl Counters {
     pub(super) fn register(registry: &Registry) -> Result<Counters, prometheus::Error> {
         let counters = Counters {
-            accepted: IntCounter::new("producer_events_accepted_total", "Events taken into the queue.")?,
+            accepted: IntCounter::new("producer_events_accepted_total", "Events put into the queue.")?,
             refused: IntCounterVec::new(
-                Opts::new("producer_events_refused_total", "Events not taken, by reason."),
+                Opts::new("producer_events_refused_total", "Events refused, by reason."),
                 &["reason"],
             )?,
             delivered: IntCounter::new("producer_events_delivered_total", "Events acknowledged by Kafka.")?,
             failed: IntCounterVec::new(
-                Opts::new("producer_events_failed_total", "Events taken and given up, by Kafka's reason."),
+                Opts::new(
+                    "producer_events_failed_total",
+                    "Events queued and given up, by Kafka's error code.",
+                ),
                 &["code"],
             )?,
             failed_all: IntCounter::new("unregistered", "The sum of the codes.")?,
             queue_events: IntGauge::new("producer_queue_events", "Events that wait for Kafka.")?,
             queue_bytes: IntGauge::new("producer_queue_bytes", "Encoded bytes that wait for Kafka.")?,
             seconds: Histogram::with_opts(
-                HistogramOpts::new("producer_delivery_seconds", "From the queue to Kafka's acknowledgement.")
-                    .buckets(DELIVERY_SECONDS.to_vec()),
+                HistogramOpts::new(
+                    "producer_delivery_seconds",
+                    "Time from the queue to Kafka's acknowledgement.",
+                )
+                .buckets(DELIVERY_SECONDS.to_vec()),
             )?,
         };
         registry.register(Box::new(counters.accepted.clone()))?;
@@ -124,7 +132,7 @@ impl Deliveries {
             error.rdkafka_error_code().map_or_else(|| "unknown".to_owned(), |code| format!("{code:?}"));
         self.counters.failed.with_label_values(&[&code]).inc();
         self.counters.failed_all.inc();
-        // One line for the first, the second, the fourth, ...: the log tells the size, not every event.
+        // Logs the first, second, fourth, ... failure: the log gives the number, not every event.
         let failed = self.counters.failed_all.get();
         if failed.is_power_of_two() {
             tracing::error!(topic = message.topic(), %error, failed, "events were not delivered");
@@ -157,7 +165,7 @@ impl ProducerContext for Deliveries {
                 message.payload_len()
             }
         };
-        // Last: whoever sees an empty queue has been told of every failure.
+        // Counted last, so that the callback has been called for every failure when the queue is empty.
         self.counters.left(bytes);
     }
 }

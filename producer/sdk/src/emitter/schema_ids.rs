@@ -1,12 +1,12 @@
-//! The numbers of our schemas in a registry, asked for once, before the first event is taken: a schema that the
-//! registry refuses stops a producer at its start and not in the middle of its work.
+//! The ids of our schemas in a registry. They are obtained once, before the first event is queued, so that a
+//! schema that the registry refuses stops a producer at its start and not later.
 
-use kafka::registry::{NoId, Registry};
+use kafka::registry::{Registry, SchemaIdError};
 use ops::config::Kafka;
 use schemas::avro::{RecordKind, WrittenWith};
 use schemas::{Event, topics};
 
-/// The number of each event's schema.
+/// The registry's id of the schema of each kind of event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SchemaIds {
     exposure: u32,
@@ -15,9 +15,9 @@ pub struct SchemaIds {
 }
 
 impl SchemaIds {
-    /// Registers the schemas under `<topic>-value`, or looks them up, as the registry's settings say. Waits for
-    /// the registry.
-    pub fn ask(registry: &Registry, kafka: &Kafka) -> Result<SchemaIds, NoId> {
+    /// Registers the schemas under `<topic>-value`, or looks them up, depending on the registry's settings.
+    /// Blocks until the registry has answered.
+    pub fn obtain(registry: &Registry, kafka: &Kafka) -> Result<SchemaIds, SchemaIdError> {
         let id = |topic, kind: RecordKind| registry.id(&subject(&kafka.topic(topic)), kind.schema());
         Ok(SchemaIds {
             exposure: id(topics::EXPOSURES, RecordKind::Exposure)?,
@@ -35,7 +35,7 @@ impl SchemaIds {
     }
 }
 
-/// As Confluent's clients name it by default.
+/// Returns the default subject of Confluent's clients.
 fn subject(topic: &str) -> String {
     format!("{topic}-value")
 }

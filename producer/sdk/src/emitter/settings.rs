@@ -1,5 +1,5 @@
-//! `[producer]`: the bounds of the queue, what travels with an exposure, and what librdkafka is told so that events are sent once, in order
-//! and in batches.
+//! `[producer]`: the bounds of the queue, the attributes that exposures carry, and the settings of librdkafka
+//! with which events are sent once, in order and in batches.
 
 use ops::config::{Bytes, Count, Field, Kafka, Millis, Section};
 use rdkafka::ClientConfig;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::attributes::AttributeNames;
 use kafka::{ConnectError, client::client};
 
-/// How much may wait for Kafka, and for how long a batch is left open.
+/// The bounds of the queue, the time for which a batch stays open, and further attributes of exposures.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
@@ -37,7 +37,7 @@ impl Section for Settings {
             Field::of(
                 "queue_events",
                 &self.queue_events,
-                "events that may wait for Kafka, at about 300 bytes each beside their own; further ones are refused",
+                "events that may wait for Kafka, about 300 bytes each besides their own; further ones are refused",
             ),
             Field::of(
                 "queue_bytes",
@@ -52,28 +52,29 @@ impl Section for Settings {
             Field::of(
                 "attributes",
                 &self.attributes,
-                "attributes that travel with exposures besides region, plan, device, browser and what targeting asks; \
-                 others stay where they are known",
+                "attributes that exposures carry besides region, plan, device, browser and those that targeting \
+                 tests; others stay in the service",
             ),
         ]
     }
 }
 
 impl Settings {
-    /// The client's configuration.
+    /// Returns the configuration of the client.
     pub(super) fn producer(&self, kafka: &Kafka) -> Result<ClientConfig, ConnectError> {
         let mut config = client(kafka, crate::CLIENT_ID)?;
         config
-            // A batch that is sent again is recognized by the broker and written once, in its place.
+            // The broker recognizes a batch that is sent again and writes it once, in order.
             .set("enable.idempotence", "true")
             .set("acks", "all")
-            // As Java's clients do, so that a resend lands in the same partition whoever sends it.
+            // The partitioner of the Java clients, so that any client sends an event again to the same
+            // partition.
             .set("partitioner", "murmur2_random")
-            // Not zstd, which makes batches a quarter smaller for three times the work: the processor here is
-            // that of the service which embeds this, and the topic keeps the batch as it comes.
+            // Not zstd, which makes batches a quarter smaller for three times the CPU time: the embedding
+            // service pays for it. The topic stores batches as they were sent.
             .set("compression.type", "lz4")
-            // Sent again until it is delivered. What bounds the wait is the queue: when it is full, the caller
-            // is told; when the process ends, the flush is.
+            // Events are sent again until they are delivered. The queue bounds the wait: a full queue is
+            // reported to the caller, and events left at the end of the process to the flush.
             .set("message.timeout.ms", "0")
             .set("linger.ms", self.linger_ms.get().to_string())
             .set("queue.buffering.max.messages", self.queue_events.get().to_string())
@@ -87,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_settings_are_declared_soundly() {
+    fn the_declaration_of_the_settings_is_consistent() {
         ops::config::check_declaration::<Settings>().unwrap();
     }
 }

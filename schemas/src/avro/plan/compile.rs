@@ -1,11 +1,13 @@
-//! From a writer's schema and ours, as the Avro library has parsed them, to the steps between them. Source: Apache
-//! Avro 1.12 specification, "Schema Resolution"; where it leaves a choice, or where meaning would be lost, the
-//! narrower reading is taken: which types are taken for which of ours is the table of [`leaf`](super::leaf).
+//! Compiles a writer's schema and ours, both parsed by the Avro library, to the steps of a plan. Source:
+//! Apache Avro 1.12 specification, "Schema Resolution"; where it leaves a choice, or where meaning would be
+//! lost, the narrower interpretation is used. The table in [`leaf`](super::leaf) lists the types that are
+//! accepted for each of ours.
 //!
-//! Whether two schemas go together is judged here, where the steps are made. The library's `SchemaCompatibility` is
-//! no help: it takes every logical type for its bare one (milliseconds for microseconds), refuses decimals of
-//! another precision, and does not follow names, so that a type is incompatible with itself where one schema
-//! declares it and the other names it. What it says beside this is a test (`tests/evolution/compatibility.rs`).
+//! Compiling also decides whether two schemas are compatible. The library's `SchemaCompatibility` cannot be
+//! used: it treats every logical type as its base type (milliseconds as microseconds), refuses decimals of
+//! another precision, and does not follow names, so that a type is incompatible with itself if one schema
+//! declares it and the other names it. A test compares its results with ours
+//! (`tests/evolution/compatibility.rs`).
 
 use std::collections::HashMap;
 
@@ -14,17 +16,21 @@ use apache_avro::schema::{Name, RecordField, RecordSchema, UuidSchema};
 use serde_json::Value;
 
 use super::{Plan, Step, leaf};
-use crate::avro::kind::{Ours, path_of};
-use crate::avro::schema::{Names, Written, fixed_size};
+use crate::avro::kind::{OurSchema, path_of};
+use crate::avro::schema::{Names, WriterSchema, fixed_size};
 use crate::avro::source::{Cell, ENTRY};
 use crate::avro::{IncompatibleSchema, RecordKind};
 use crate::event::Pairs;
 
-/// A union with so many branches is somebody's mistake.
+/// The most branches of a union. A union with more is a mistake.
 const BRANCHES_MAX: usize = 1_000;
 
-pub fn compile(kind: RecordKind, written: &Written, ours: &'static Ours) -> Result<Plan, IncompatibleSchema> {
-    let Ours { schema: reader, paths } = ours;
+pub fn compile(
+    kind: RecordKind,
+    written: &WriterSchema,
+    ours: &'static OurSchema,
+) -> Result<Plan, IncompatibleSchema> {
+    let OurSchema { schema: reader, paths } = ours;
     assert!(
         paths.len() <= ENTRY,
         "{kind:?}: {} leaves and a map's entry are more than CELLS_MAX",
@@ -55,20 +61,20 @@ struct Compiler<'w> {
     reader: Names<'static>,
     paths: &'static [String],
     steps: Vec<Step>,
-    /// Records that are skipped, each once however often it occurs.
+    /// The records that are skipped, each compiled once however often it occurs.
     subroutines: HashMap<&'w Name, usize>,
     waiting: Vec<&'w RecordSchema>,
 }
 
-/// Where in our record something goes.
+/// The place of a value in our record.
 struct Place {
     path: String,
-    /// `None` for a record that is always there: its leaves have places, it has none.
+    /// `None` for a record that is always present: only its leaves have slots.
     slot: Option<usize>,
 }
 
 impl<'w> Compiler<'w> {
-    fn new(writer: Names<'w>, ours: &'static Ours) -> Result<Compiler<'w>, IncompatibleSchema> {
+    fn new(writer: Names<'w>, ours: &'static OurSchema) -> Result<Compiler<'w>, IncompatibleSchema> {
         Ok(Compiler {
             writer,
             reader: Names::of(&ours.schema)?,
@@ -79,8 +85,8 @@ impl<'w> Compiler<'w> {
         })
     }
 
-    /// Whether two schemas write the same bytes for the same record. Ours lead nowhere back to themselves, so
-    /// this ends.
+    /// Returns whether two schemas write the same bytes for the same record. This terminates, because our
+    /// schemas are not recursive.
     fn same(&self, writer: &'w Schema, reader: &'static Schema) -> bool {
         match (self.writer.resolve(writer), self.reader.resolve(reader)) {
             (Schema::Array(left), Schema::Array(right)) => self.same(&left.items, &right.items),
@@ -101,7 +107,7 @@ impl<'w> Compiler<'w> {
         }
     }
 
-    /// The steps that read a `writer` value into a `reader` place.
+    /// Compiles the steps that read a `writer` value into the place of a `reader` value.
     fn resolve(
         &mut self,
         writer: &'w Schema,
@@ -115,7 +121,7 @@ impl<'w> Compiler<'w> {
         let Schema::Union(union) = reader else {
             return self.resolve_plain(writer, reader, place);
         };
-        // Ours are all of null and something.
+        // All our unions are of null and one other type.
         let mut refused = None;
         for branch in union.variants() {
             let start = self.steps.len();
@@ -128,7 +134,7 @@ impl<'w> Compiler<'w> {
         Err(refused.unwrap_or_else(|| place.incompatible(leaf::mismatch(writer, reader))))
     }
 
-    /// Each branch for itself: one that does not fit is refused where a message takes it.
+    /// Compiles each branch separately: an incompatible branch is an error only for a message that uses it.
     fn resolve_union(
         &mut self,
         branches: &'w [Schema],
@@ -140,7 +146,7 @@ impl<'w> Compiler<'w> {
         }
         let field = self.field(place);
         let fork = self.steps.len();
-        self.steps.push(Step::GoOn(fork));
+        self.steps.push(Step::Jump(fork));
         let mut targets = Vec::new();
         let mut ends = Vec::new();
         let mut refused = None;
@@ -152,26 +158,28 @@ impl<'w> Compiler<'w> {
                 Ok(()) => fits = true,
                 Err(error) => {
                     self.steps.truncate(target);
-                    self.steps
-                        .push(Step::Refuse { field, what: "a branch of the writer's that ours has not" });
+                    self.steps.push(Step::Refuse {
+                        field,
+                        what: "a branch of the writer's union that our schema does not have",
+                    });
                     refused = Some(error);
                 }
             }
             ends.push(self.steps.len());
-            self.steps.push(Step::GoOn(0));
+            self.steps.push(Step::Jump(0));
         }
         if !fits {
             return Err(refused.unwrap_or_else(|| place.incompatible("a union of nothing")));
         }
         let after = self.steps.len();
         for end in ends {
-            self.steps[end] = Step::GoOn(after);
+            self.steps[end] = Step::Jump(after);
         }
         self.steps[fork] = Step::Branch { field, targets: targets.into() };
         Ok(())
     }
 
-    /// Neither is a union or a name.
+    /// Compiles two schemas that are neither unions nor names.
     fn resolve_plain(
         &mut self,
         writer: &'w Schema,
@@ -215,7 +223,7 @@ impl<'w> Compiler<'w> {
         if let Some(slot) = place.slot {
             self.steps.push(Step::Constant(slot, Cell::Present));
         }
-        // Of our fields, which of the writer's each is: by its name, else by a former one.
+        // For each field of the writer, our field: found by its name or, failing that, by an alias.
         let mut ours_of: Vec<Option<&'static RecordField>> = vec![None; writer.fields.len()];
         for field in &reader.fields {
             let found =
@@ -238,7 +246,7 @@ impl<'w> Compiler<'w> {
         Ok(())
     }
 
-    /// What a field holds that the writer does not have.
+    /// Compiles the default of a field that the writer does not have.
     fn default(&mut self, field: &'static RecordField, place: &Place) -> Result<(), IncompatibleSchema> {
         let Some(default) = &field.default else {
             return Err(place.incompatible("the writer does not have it, and it has no default"));
@@ -247,7 +255,7 @@ impl<'w> Compiler<'w> {
         Ok(())
     }
 
-    /// A default of our own schema. That it fits its type is checked by a test.
+    /// Compiles a default of our own schema. A test checks that it fits its type.
     fn constant(&mut self, reader: &'static Schema, value: &'static Value, place: &Place) {
         let cell = match (self.reader.resolve(reader), value) {
             // The default of a union is one of its first branch.
@@ -331,18 +339,18 @@ impl<'w> Compiler<'w> {
             return Err(IncompatibleSchema::NotASchema { what });
         }
         let fork = self.steps.len();
-        self.steps.push(Step::GoOn(fork));
+        self.steps.push(Step::Jump(fork));
         let mut targets = Vec::new();
         let mut ends = Vec::new();
         for branch in branches {
             targets.push(self.steps.len());
             self.skip(branch)?;
             ends.push(self.steps.len());
-            self.steps.push(Step::GoOn(0));
+            self.steps.push(Step::Jump(0));
         }
         let after = self.steps.len();
         for end in ends {
-            self.steps[end] = Step::GoOn(after);
+            self.steps[end] = Step::Jump(after);
         }
         self.steps[fork] = Step::Branch { field: super::SKIPPED, targets: targets.into() };
         Ok(())
@@ -354,7 +362,7 @@ impl<'w> Compiler<'w> {
         Place { path, slot }
     }
 
-    /// What errors call a place: a record that is always there by the first of its leaves.
+    /// Returns what errors call a place. A record that is always present is called by its first leaf.
     fn field(&self, place: &Place) -> &'static str {
         let exactly = self.paths.iter().find(|path| **path == place.path);
         let inside = || self.paths.iter().find(|path| path.starts_with(&place.path));
@@ -383,10 +391,10 @@ mod tests {
     #[test]
     fn every_default_of_ours_fits_its_type() {
         for kind in RecordKind::ALL {
-            let writer = Written::parse("\"null\"", &[]).unwrap();
+            let writer = WriterSchema::parse("\"null\"", &[]).unwrap();
             let (_, names) = writer.resolve().unwrap();
-            let mut compiler = Compiler::new(names, kind.ours()).unwrap();
-            let Schema::Record(record) = &kind.ours().schema else { panic!("not a record") };
+            let mut compiler = Compiler::new(names, kind.our_schema()).unwrap();
+            let Schema::Record(record) = &kind.our_schema().schema else { panic!("not a record") };
             let whole = Place { path: String::new(), slot: None };
             for field in record.fields.iter().filter(|field| field.default.is_some()) {
                 compiler.default(field, &compiler.place_of(&whole, field)).unwrap();
@@ -404,9 +412,9 @@ mod tests {
             r#"{"name": "environment", "#,
             r#"{"name": "environment", "aliases": ["stage", "env"], "#,
         );
-        let paths = RecordKind::Alias.ours().paths.clone();
-        let ours: &'static Ours =
-            Box::leak(Box::new(Ours { schema: Schema::parse_str(&text).unwrap(), paths }));
+        let paths = RecordKind::Alias.our_schema().paths.clone();
+        let ours: &'static OurSchema =
+            Box::leak(Box::new(OurSchema { schema: Schema::parse_str(&text).unwrap(), paths }));
         let written = RecordKind::Alias.schema().replace("\"environment\"", "\"env\"");
         for (name, fits) in [
             ("\"Alias\"", true),
@@ -415,7 +423,7 @@ mod tests {
             ("\"old.Link\"", false),
         ] {
             let writer = written.replacen("\"Alias\"", name, 1);
-            let plan = compile(RecordKind::Alias, &Written::parse(&writer, &[]).unwrap(), ours);
+            let plan = compile(RecordKind::Alias, &WriterSchema::parse(&writer, &[]).unwrap(), ours);
             assert_eq!(plan.is_ok(), fits, "{name}");
             let Ok(plan) = plan else { continue };
             let slot = ours.paths.iter().position(|path| path == "environment").unwrap();

@@ -1,8 +1,8 @@
-//! Which values of another writer's type are taken as one of our leaves, and by which step. A type is taken where
-//! each of its values means one value of ours. It is refused where the number, taken as it stands, would mean
-//! something else, whatever the specification's promotions allow.
+//! Which types of other writers are accepted for one of our leaves, and by which step they are read. A type
+//! is accepted if each of its values means one value of ours. It is refused if its number, read unchanged,
+//! would mean something else, whatever promotions the specification allows.
 //!
-//! | ours | taken | refused as incompatible, and why |
+//! | ours | accepted | refused as incompatible, and why |
 //! |---|---|---|
 //! | `created_at`: `long`, `timestamp-micros` | the same; a `long` without a logical type, as microseconds (1) | `int`: of microseconds it ends at 00:35:47 on 1 January 1970, so seconds are meant; `timestamp-millis`, `timestamp-nanos`, `local-timestamp-...`, `time-...`, `date`: another unit or another zone (2); `float`, `double`, `string` |
 //! | `event_id`: `string`, `uuid` | the same; a `string`, which must read as a UUID | `bytes`, `fixed`: sixteen bytes are no text |
@@ -11,13 +11,13 @@
 //! | `definition_version`, `configuration_version`: `long` | the same; an `int` | `float`, `double`; every logical type of a time |
 //! | `value`: `bytes`, `decimal` of scale 6 | the same at any precision, where a value has at most 18 digits; `bytes` without a logical type, as millionths | `decimal` of another scale, which the specification does not resolve; `big-decimal`, whose bytes hold a scale of their own; `fixed`; `int`, `long`, `float`, `double`, `string` |
 //!
-//! (1) Writers' libraries may leave a logical type out, and some name the unit elsewhere. Seconds and milliseconds of
-//! every year up to 2261, read as microseconds, lie in the first 107 days of 1970. A value there is refused by
-//! itself ([`untyped_time`]): nobody can tell it from a time of that spring.
+//! (1) Writers' libraries may leave a logical type out, and some name the unit elsewhere. Seconds and
+//! milliseconds of all years up to 2261, read as microseconds, are in the first 107 days of 1970. A value in
+//! that range is refused ([`untyped_time`]), because it cannot be distinguished from a time of that spring.
 //!
 //! (2) Milliseconds times 1,000 would be exact. But Avro resolves `long` to `long` whatever the logical types
-//! are, so that one reader would multiply where another takes the number as it stands. A schema that says two
-//! times to two readers is refused, and its writer is mended by one word.
+//! are, so one reader would multiply while another would read the number unchanged. A schema that means two
+//! times to two readers is refused; its writer has to change one word.
 
 use apache_avro::Schema;
 use apache_avro::schema::{DecimalSchema, InnerDecimalSchema, UuidSchema};
@@ -27,16 +27,16 @@ use crate::avro::schema::fixed_size;
 use crate::avro::source::Cell;
 use crate::time::Micros;
 
-/// Digits behind the point of a value.
+/// The number of digits after the point of a value.
 const SCALE: usize = 6;
 
-/// What makes the step of a leaf's place.
+/// Makes a step from the slot of a leaf.
 type StepAt = fn(usize) -> Step;
 
-/// How a `writer` value becomes a `reader` leaf; `None` where it does not.
+/// Returns the step that reads a `writer` value into a `reader` leaf; `None` if the types are incompatible.
 pub fn step(writer: &Schema, reader: &Schema) -> Option<StepAt> {
     use Schema::{Bytes, Decimal, Int, Long, Null, String, TimestampMicros, Uuid};
-    // The library has a UUID of bytes besides, which the specification does not have: it is plain bytes.
+    // The library also has a UUID of bytes, which the specification does not have: it is plain bytes.
     Some(match (writer, reader) {
         (Null, Null) => |slot| Step::Constant(slot, Cell::Null),
         (String | Uuid(UuidSchema::String) | Bytes | Uuid(UuidSchema::Bytes), String) => Step::Text,
@@ -55,8 +55,8 @@ pub fn step(writer: &Schema, reader: &Schema) -> Option<StepAt> {
     })
 }
 
-/// Whether the same bytes mean the same value of both. The library says so, but for a decimal, whose precision is
-/// the writer's own affair.
+/// Returns whether the same bytes mean the same value of both types. The library's equality decides, except for
+/// decimals, whose precision may differ.
 pub fn same(writer: &Schema, reader: &Schema) -> bool {
     match (writer, reader) {
         (Schema::Decimal(_), Schema::Decimal(_)) => step(writer, reader).is_some(),
@@ -64,7 +64,7 @@ pub fn same(writer: &Schema, reader: &Schema) -> bool {
     }
 }
 
-/// Why the number of a `long` without a logical type is no time.
+/// Checks that the number of a `long` without a logical type can be a time in microseconds.
 pub fn untyped_time(number: i64) -> Result<(), &'static str> {
     match (0..=Micros::MAX.millis()).contains(&number) {
         true => Err("seconds or milliseconds, where a long without logicalType counts microseconds"),
@@ -72,7 +72,7 @@ pub fn untyped_time(number: i64) -> Result<(), &'static str> {
     }
 }
 
-/// What is said of two that do not go together.
+/// Writes the error for two incompatible types.
 pub fn mismatch(writer: &Schema, reader: &Schema) -> String {
     let both = format!("{} where {} is read", named(writer), named(reader));
     match (writer, reader) {
@@ -131,18 +131,18 @@ mod tests {
     #[test]
     fn a_number_of_seconds_or_milliseconds_is_no_number_of_microseconds() {
         let refused = Err("seconds or milliseconds, where a long without logicalType counts microseconds");
-        for (number, said) in [
+        for (number, expected) in [
             (0, refused),
             (1_700_000_000, refused),
             (1_700_000_000_000, refused),
             (9_214_646_399_999, refused),
             (9_214_646_400_000, Ok(())),
             (1_700_000_000_000_000, Ok(())),
-            // Outside of all times, which is told where times are read.
+            // Outside of all times: the reader of times reports it.
             (-1, Ok(())),
             (1_700_000_000_000_000_000, Ok(())),
         ] {
-            assert_eq!(untyped_time(number), said, "{number}");
+            assert_eq!(untyped_time(number), expected, "{number}");
         }
     }
 }

@@ -1,16 +1,16 @@
-//! Shares as people write them: `50%`, with up to two decimals, beside basis points. The types and the log know
-//! basis points alone, so a percentage becomes a number before anything else looks at the definition.
+//! Shares in definition files: a percentage such as `50%`, with up to two decimals, or basis points. The
+//! types and the log know only basis points, so percentages are converted before the definition is read.
 
 use serde_json::Value;
 
 use crate::definition::Kind;
 use crate::definition::check::Problem;
-use crate::definition::reading::given;
+use crate::definition::reading::describe_value;
 
 const WANTED: &str =
     "a percentage such as 50% or 33.33%, or basis points: 0 to 10000, 10000 being everything";
 
-/// Writes every share of the definition in basis points, and says which cannot be.
+/// Converts every share of the definition to basis points, and returns the problems of those that cannot be.
 pub fn in_basis_points(kind: Kind, definition: &mut Value) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (path, share) in shares(kind, definition) {
@@ -23,7 +23,7 @@ pub fn in_basis_points(kind: Kind, definition: &mut Value) -> Vec<Problem> {
                 Err(what) => what,
             },
             Value::Number(number) if number.as_f64().is_some_and(|number| number.fract() != 0.0) => {
-                format!("must be {WANTED}, not {}", given(share))
+                format!("must be {WANTED}, not {}", describe_value(share))
             }
             _ => continue,
         };
@@ -32,7 +32,8 @@ pub fn in_basis_points(kind: Kind, definition: &mut Value) -> Vec<Problem> {
     problems
 }
 
-/// Where the shares of a definition are, each with its path, as far as it has the form of one.
+/// Finds the shares of a definition, each with its path. Parts that do not have the form of a definition are
+/// ignored.
 fn shares(kind: Kind, definition: &mut Value) -> Vec<(String, &mut Value)> {
     let steps: &[&[&str]] = match kind {
         Kind::Experiment => {
@@ -51,7 +52,7 @@ fn shares(kind: Kind, definition: &mut Value) -> Vec<(String, &mut Value)> {
     found
 }
 
-/// Goes along each of `ways` at once; `[]` is every item of a list, `{}` every field of a map.
+/// Follows all `ways` at once; `[]` is every item of a list, `{}` every field of a map.
 fn collect<'a>(
     path: String,
     value: &'a mut Value,
@@ -86,9 +87,9 @@ fn collect<'a>(
     }
 }
 
-/// The basis points of a percentage.
+/// Parses a percentage to basis points.
 fn parse(text: &str) -> Result<u32, String> {
-    let other = || format!("must be {WANTED}, not {}", given(&Value::from(text)));
+    let other = || format!("must be {WANTED}, not {}", describe_value(&Value::from(text)));
     let number = text.strip_suffix('%').ok_or_else(other)?;
     let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -96,13 +97,13 @@ fn parse(text: &str) -> Result<u32, String> {
         return Err(other());
     }
     if decimals.len() > 2 {
-        return Err(format!("{} has more than two decimals", given(&Value::from(text))));
+        return Err(format!("{} has more than two decimals", describe_value(&Value::from(text))));
     }
     let whole: u32 = if whole.len() > 3 { 101 } else { whole.parse().map_err(|_| other())? };
     let hundredths: u32 = format!("{decimals:0<2}").parse().map_err(|_| other())?;
     let basis_points = whole * 100 + hundredths;
     if basis_points > 10_000 {
-        return Err(format!("{} is more than 100%", given(&Value::from(text))));
+        return Err(format!("{} is more than 100%", describe_value(&Value::from(text))));
     }
     Ok(basis_points)
 }

@@ -1,5 +1,6 @@
-//! Tabs. Behind a colon YAML 1.2 takes one for a space (6.2, separation spaces), the parser for an error where a
-//! word follows. As indentation it is none (6.1), and the error says so where the tab is.
+//! Tabs in YAML. After a colon, YAML 1.2 reads a tab as a space (6.2, separation spaces), but the parser
+//! reports an error if a word follows. A tab is not allowed as indentation (6.1); this error has the line of
+//! the tab.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,13 +10,14 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
 const TAB_BEHIND_COLON: &str = ":\t";
 const SPACE_BEHIND_COLON: &str = ": ";
 
-/// The text with a space for each tab directly behind a colon, but for those inside of texts. Lines and columns
-/// stay what they are.
+/// Replaces each tab directly after a colon with a space, except inside quoted texts and blocks. Lines and
+/// columns do not change.
 pub fn separated(text: &str) -> Cow<'_, str> {
     if !text.contains(TAB_BEHIND_COLON) {
         return Cow::Borrowed(text);
     }
-    // Inside of a text a blank ends nothing, whichever it is: the texts lie where they lie with the tabs.
+    // A tab and a space inside a text are both part of it, so the texts have the same positions as with the
+    // tabs.
     let blindly = text.replace(TAB_BEHIND_COLON, SPACE_BEHIND_COLON);
     let kept = texts(&blindly);
     let mut kept = kept.iter().peekable();
@@ -31,8 +33,8 @@ pub fn separated(text: &str) -> Cow<'_, str> {
     Cow::Owned(separated)
 }
 
-/// Where texts in quotes and in blocks lie, from their first character to the one behind their last. What
-/// follows an error does not matter: the file is refused for it.
+/// Returns the positions of the texts in quotes and in blocks, each from its first character to the one after
+/// its last. What follows an error does not matter: the file is refused because of it.
 fn texts(text: &str) -> Vec<(usize, usize)> {
     let mut parser = Parser::new_from_str(text);
     let mut texts = Vec::new();
@@ -46,11 +48,11 @@ fn texts(text: &str) -> Vec<(usize, usize)> {
     texts
 }
 
-/// What an indentation with a tab is refused with.
+/// The error for an indentation with a tab.
 pub const NO_INDENTATION: &str = "a tab is no indentation; use spaces";
 
-/// Where the error is about a tab, the line of the first one that stands for indentation, from 1. The parser
-/// tells the line on which the value before it begins.
+/// If the error is about a tab, returns the line of the first tab that is used as indentation, from 1. The
+/// parser reports the line on which the value before it begins.
 pub fn first_indentation(text: &str, error: &ScanError) -> Option<usize> {
     if !error.info().contains("tab") {
         return None;
@@ -58,8 +60,8 @@ pub fn first_indentation(text: &str, error: &ScanError) -> Option<usize> {
     Indented::by_tabs(text).0.into_keys().find(|line| *line >= error.marker().line())
 }
 
-/// The lines that begin with blanks, a tab among them, and something behind. Inside of braces and brackets that is
-/// no indentation, and inside of texts neither.
+/// The lines that begin with blanks, at least one of them a tab, and then have content. Inside braces,
+/// brackets and texts such blanks are not indentation.
 pub struct Indented(BTreeMap<usize, Content>);
 
 struct Content {
@@ -71,7 +73,7 @@ struct Content {
 impl Indented {
     pub fn by_tabs(text: &str) -> Indented {
         let mut lines = BTreeMap::new();
-        // As the parser counts them.
+        // Lines are counted as the parser counts them.
         for (index, line) in text.replace("\r\n", "\n").split(['\n', '\r']).enumerate() {
             let content = line.trim_start_matches([' ', '\t']);
             let blanks = &line[..line.len() - content.len()];
@@ -83,12 +85,12 @@ impl Indented {
         Indented(lines)
     }
 
-    /// Whether what begins there is the first on such a line.
+    /// Returns whether `at` is where the content of such a line begins.
     pub fn begins(&self, at: &Marker) -> bool {
         self.0.get(&at.line()).is_some_and(|content| content.column == at.col())
     }
 
-    /// Whether what begins there is an entry of a list whose dash is the first on such a line.
+    /// Returns whether `at` is an entry of a list whose dash is the first content of such a line.
     pub fn is_entry(&self, at: &Marker) -> bool {
         self.0.get(&at.line()).is_some_and(|content| content.is_dash && content.column < at.col())
     }

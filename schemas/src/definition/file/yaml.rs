@@ -1,17 +1,17 @@
-//! YAML as a tree whose every value knows its line. Only what JSON can say too is taken; tags, anchors and
-//! aliases are refused, and so is what nests too deep, before anything walks down into it.
+//! Reads YAML as a tree in which every value has its line. Only what JSON can express is accepted: tags,
+//! anchors and aliases are refused. Values that nest too deep are refused before any recursion into them.
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput};
 use serde_json::Value;
 
 use super::tabs::{Indented, NO_INDENTATION};
-use crate::number::{self, NotKept};
+use crate::number::{self, NumberError};
 
 /// How deep a file may nest; far above any definition.
 const DEPTH_MAX: usize = 64;
 
 pub struct Node {
-    /// From 1.
+    /// Counted from 1.
     pub line: usize,
     pub content: Content,
 }
@@ -20,20 +20,20 @@ pub enum Content {
     /// Text, a number, true, false or null.
     Scalar(Value),
     List(Vec<Node>),
-    /// As in the file: a name may be there twice.
+    /// The entries in the order of the file; a name may occur twice.
     Map(Vec<Entry>),
-    /// What a definition cannot hold, and why.
+    /// A value that a definition cannot have, and why.
     Refused(String),
 }
 
 pub struct Entry {
-    /// Where the name is.
+    /// The line of the name.
     pub line: usize,
     pub name: String,
     pub value: Node,
 }
 
-/// The documents of the text; the error is the first place that is no YAML.
+/// Reads the documents of the text. The error is the first place that is not YAML.
 pub fn documents(text: &str) -> Result<Vec<Node>, ScanError> {
     let mut reader = Reader { parser: Parser::new_from_str(text), by_tabs: Indented::by_tabs(text) };
     let mut documents = Vec::new();
@@ -60,11 +60,11 @@ struct Reader<'text> {
 }
 
 impl<'text> Reader<'text> {
-    /// The node that `event` opens; takes its end too. Recursion ends at `DEPTH_MAX`.
+    /// Reads the node that `event` opens, including its end. Recursion ends at `DEPTH_MAX`.
     fn node(&mut self, event: Event<'text>, span: Span, depth: usize) -> Result<Node, ScanError> {
         let line = span.start.line();
         if let Some(why) = refusal(&event, depth) {
-            self.pass_over(&event)?;
+            self.skip(&event)?;
             return Ok(Node { line, content: Content::Refused(why) });
         }
         let content = match event {
@@ -90,7 +90,7 @@ impl<'text> Reader<'text> {
         }
     }
 
-    /// Opened by what is at `start`.
+    /// Reads the map that the event at `start` opened.
     fn map(&mut self, start: Span, depth: usize) -> Result<Vec<Entry>, ScanError> {
         let mut entries = Vec::new();
         // Without braces a map begins with its first name.
@@ -110,8 +110,8 @@ impl<'text> Reader<'text> {
         }
     }
 
-    /// Takes all that belongs to a node which `event` opened.
-    fn pass_over(&mut self, event: &Event<'text>) -> Result<(), ScanError> {
+    /// Skips the node that `event` opened.
+    fn skip(&mut self, event: &Event<'text>) -> Result<(), ScanError> {
         let mut open = usize::from(matches!(event, Event::SequenceStart(..) | Event::MappingStart(..)));
         while open > 0 {
             match self.next()?.0 {
@@ -165,8 +165,8 @@ fn entry(name: Node, value: Node) -> Entry {
     Entry { line, name, value: Node { line, content: Content::Refused(why) } }
 }
 
-/// By the core schema of YAML 1.2 (10.3.2): `yes`, `no`, `on` and `off` are text. Numbers keep their value or
-/// are refused.
+/// Reads a scalar by the core schema of YAML 1.2 (10.3.2): `yes`, `no`, `on` and `off` are text. A number
+/// keeps its value or is refused.
 fn scalar(text: &str, style: ScalarStyle) -> Result<Value, String> {
     if style != ScalarStyle::Plain {
         return Ok(Value::String(text.to_owned()));
@@ -184,7 +184,7 @@ fn scalar(text: &str, style: ScalarStyle) -> Result<Value, String> {
         {
             return u64::from_str_radix(digits, radix)
                 .map(Value::from)
-                .map_err(|_| NotKept::TooLarge(text.to_owned()).to_string());
+                .map_err(|_| NumberError::TooLarge(text.to_owned()).to_string());
         }
     }
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
@@ -193,7 +193,7 @@ fn scalar(text: &str, style: ScalarStyle) -> Result<Value, String> {
     }
     match number::read(text) {
         Ok(number) => Ok(Value::Number(number)),
-        Err(NotKept::NotANumber(_)) => Ok(Value::String(text.to_owned())),
-        Err(not_kept) => Err(not_kept.to_string()),
+        Err(NumberError::NotANumber(_)) => Ok(Value::String(text.to_owned())),
+        Err(error) => Err(error.to_string()),
     }
 }

@@ -1,5 +1,5 @@
-//! The smallest service: it configures itself, serves the operator's routes and one of its own,
-//! runs one loop of work, and stops as it is told. The tests of signals run it.
+//! The smallest service. It reads its configuration, serves the operator's routes and one of its own, runs one
+//! loop of work, and stops when it is told to. The tests of signals run it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use frame::Served;
+use http_server::Served;
 use ops::config::{Config, Field, Http, Log, Millis, Page, Section};
 use ops::{Exit, Health, Shutdown, metrics};
 use serde::Deserialize;
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
             health: Health::new(),
         };
         let work = served.health.progress("work", Duration::from_secs(5));
-        let server = frame::start(&config.http, served, &shutdown).await?;
+        let server = http_server::start(&config.http, served, &shutdown).await?;
 
         let hold = shutdown.hold("work");
         while !shutdown.sleep(Duration::from_millis(50)).await {

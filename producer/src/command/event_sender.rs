@@ -1,34 +1,34 @@
-//! What replay and simulation share: an emitter that never drops, and the wait until everything is
-//! acknowledged.
+//! Sends events for `replay` and `simulate`: an emitter that waits for room instead of dropping events, and the
+//! wait until Kafka has acknowledged all of them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::topics;
 use anyhow::{Context, anyhow, bail};
-use kafka::registry::{NoId, Registry};
+use kafka::registry::{Registry, SchemaIdError};
 use ops::Exit;
 use schemas::{Event, Sender};
 use sdk::emitter::{Emitter, Refused, SchemaIds, Totals};
 
 use crate::config::Config;
 
-/// How long Kafka may acknowledge nothing while something is waiting. A broker that is restarted is back well
-/// within it.
-const STALLED_AFTER: Duration = Duration::from_secs(120);
-/// Between two looks at what is left.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The longest time for which Kafka may acknowledge nothing while events wait. A restart of a broker takes much
+/// less.
+const STALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// The time between two checks of the events that are left.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Events on their way, and the first one that did not arrive.
-pub struct Sending {
+/// Sends events, and keeps the reason of the first one that was not delivered.
+pub struct EventSender {
     emitter: Emitter,
     brokers: String,
     lost: Arc<Mutex<Option<String>>>,
 }
 
-impl Sending {
-    /// `instance` names the sender in the events that name none.
-    pub async fn open(config: &Config, instance: String) -> anyhow::Result<Sending> {
+impl EventSender {
+    /// Checks that the topics exist and opens an emitter. `instance` is put into events that name no sender.
+    pub async fn open(config: &Config, instance: String) -> anyhow::Result<EventSender> {
         let missing = topics::missing(&config.kafka).await.context(Exit::Unreachable)?;
         if !missing.is_empty() {
             let error =
@@ -54,12 +54,13 @@ impl Sending {
             },
         )?
         .with_schema_ids(schema_ids);
-        Ok(Sending { emitter, brokers: config.kafka.brokers.as_str().to_owned(), lost })
+        Ok(EventSender { emitter, brokers: config.kafka.brokers.as_str().to_owned(), lost })
     }
 
-    /// Takes the event, waiting for room. The inner error is the event's own: it is out of range.
+    /// Queues the event; waits while the queue is full. The inner error means that the event itself is out of
+    /// range.
     pub async fn send(&self, event: Event<'_>) -> anyhow::Result<Result<(), String>> {
-        match self.emitter.emit_when_room(event, STALLED_AFTER).await {
+        match self.emitter.emit_when_room(event, STALL_TIMEOUT).await {
             Ok(()) => Ok(Ok(())),
             Err(refused @ (Refused::OutOfRange(_) | Refused::Oversize { .. })) => {
                 Ok(Err(refused.to_string()))
@@ -69,18 +70,18 @@ impl Sending {
         }
     }
 
-    /// Waits until all is acknowledged, and ends the client.
+    /// Waits until all events are acknowledged, and closes the client.
     ///
     /// # Errors
-    /// When an event was given up, or Kafka stopped acknowledging.
+    /// If an event was given up, or Kafka stopped acknowledging.
     pub async fn finish(self) -> anyhow::Result<Totals> {
         let (mut settled, mut since) = (0, Instant::now());
-        while self.emitter.flush(LOOK_EVERY).await.is_err() {
+        while self.emitter.flush(POLL_INTERVAL).await.is_err() {
             let totals = self.emitter.totals();
             if totals.delivered + totals.failed != settled {
                 (settled, since) = (totals.delivered + totals.failed, Instant::now());
             }
-            if since.elapsed() >= STALLED_AFTER {
+            if since.elapsed() >= STALL_TIMEOUT {
                 return Err(self.stalled());
             }
         }
@@ -103,23 +104,25 @@ impl Sending {
             "kafka at {} acknowledged nothing for {} s while {} events were waiting; sending all of them again \
              is safe, they keep their ids",
             self.brokers,
-            STALLED_AFTER.as_secs(),
+            STALL_TIMEOUT.as_secs(),
             self.emitter.remaining()
         )
         .context(Exit::Unreachable)
     }
 }
 
-/// The numbers under which the events name their schemas; `None` without a registry.
+/// The registry's ids of the event schemas; `None` if no registry is configured.
 async fn schema_ids(config: &Config) -> anyhow::Result<Option<SchemaIds>> {
     let Some(registry) = Registry::open(&config.registry).map_err(ops::config::Error::from)? else {
         return Ok(None);
     };
     let kafka = config.kafka.clone();
-    let asked = tokio::task::spawn_blocking(move || SchemaIds::ask(&registry, &kafka)).await?;
-    match asked {
+    let schema_ids = tokio::task::spawn_blocking(move || SchemaIds::obtain(&registry, &kafka)).await?;
+    match schema_ids {
         Ok(ids) => Ok(Some(ids)),
-        Err(error @ NoId::Unavailable(_)) => Err(anyhow::Error::new(error).context(Exit::Unreachable)),
+        Err(error @ SchemaIdError::Unavailable(_)) => {
+            Err(anyhow::Error::new(error).context(Exit::Unreachable))
+        }
         Err(error) => Err(error.into()),
     }
 }

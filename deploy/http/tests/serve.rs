@@ -1,4 +1,4 @@
-//! The routes that every service has, and the bounds of its own.
+//! The routes that every service has, and the bounds of its own routes.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
-use frame::{Served, Server};
+use http_server::{Served, Server};
 use ops::config::{Config, Http, Page};
 use ops::{Health, Shutdown, metrics};
 use serde::Deserialize;
@@ -32,10 +32,10 @@ fn http(lines: &str, variables: &[(&str, &str)]) -> Http {
 
 async fn start(http: &Http, routes: Router, health: &Health, shutdown: &Shutdown) -> Server {
     let served = Served { routes, registry: metrics::registry("example", "1.0.0"), health: health.clone() };
-    frame::start(http, served, shutdown).await.unwrap()
+    http_server::start(http, served, shutdown).await.unwrap()
 }
 
-/// Status and body of an answer, whatever the status; off the runtime, as the client blocks.
+/// Returns the status and body of any answer. It runs outside the async runtime, because the client blocks.
 async fn ask(server: &Server, path: &str, authorization: Option<&str>) -> (u16, String) {
     let url = format!("http://{}{path}", server.address());
     let authorization = authorization.map(str::to_owned);
@@ -61,7 +61,7 @@ fn agent() -> ureq::Agent {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_readiness_and_metrics_are_told() {
+async fn health_readiness_and_metrics_are_served() {
     let health = Health::new();
     let shutdown = Shutdown::manual();
     let server = start(&http("", &[]), Router::new(), &health, &shutdown).await;
@@ -115,7 +115,7 @@ async fn a_port_file_that_cannot_be_written_stops_the_start() {
         registry: metrics::registry("example", "1.0.0"),
         health: Health::new(),
     };
-    let error = frame::start(&http(lines, &[]), served, &Shutdown::manual()).await.err().unwrap();
+    let error = http_server::start(&http(lines, &[]), served, &Shutdown::manual()).await.err().unwrap();
     assert_eq!(
         format!("{error:#}"),
         "writing /no/such/directory/port, which is http.port_file: No such file or directory (os error 2)"
@@ -123,12 +123,12 @@ async fn a_port_file_that_cannot_be_written_stops_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_public_wants_the_token() {
+async fn private_routes_require_the_token() {
     let private = || Router::new().route("/private", get(async || "yours"));
     let shutdown = Shutdown::manual();
 
     let with = http("", &[("SPLITSTREAM_HTTP__TOKEN", "t0ken")]);
-    let routes = frame::guarded(private(), &with).unwrap();
+    let routes = http_server::guarded(private(), &with).unwrap();
     let server = start(&with, routes, &Health::new(), &shutdown).await;
     let refused = r#"{"error":"not public: show the service's token as a bearer, or as the password of basic authentication"}"#;
     // The second one is what a browser sends for any user and the password `t0ken`.
@@ -154,18 +154,18 @@ async fn what_is_not_public_wants_the_token() {
     assert_eq!(ask(&server, "/healthz", None).await.0, 200);
 
     let without = http("", &[]);
-    let routes = frame::guarded(private(), &without).unwrap();
+    let routes = http_server::guarded(private(), &without).unwrap();
     let server = start(&without, routes, &Health::new(), &shutdown).await;
     assert_eq!(ask(&server, "/private", None).await, (200, "yours".into()));
 }
 
-/// The reason may name servers and statements: it is for the log.
+/// The reason may name servers and statements, so only the log has it.
 #[test]
-fn a_failure_tells_a_stranger_where_to_look_and_not_why() {
+fn a_client_gets_a_reference_to_the_log_and_not_the_reason_of_a_failure() {
     let failure =
         anyhow::anyhow!("connecting to clickhouse.internal:8443 as `splitstream`").context("counting");
-    let told = frame::failure_noted("ClickHouse does not answer", &failure);
-    let (what, reference) = told.split_once(", under ").unwrap();
+    let message = http_server::log_failure("ClickHouse does not answer", &failure);
+    let (what, reference) = message.split_once(", under ").unwrap();
     assert_eq!(what, "ClickHouse does not answer; the service's log has the reason");
     assert_eq!(
         (reference.len(), reference.bytes().all(|byte| byte.is_ascii_hexdigit())),
@@ -174,7 +174,7 @@ fn a_failure_tells_a_stranger_where_to_look_and_not_why() {
     );
 }
 
-/// Reads what comes until the server closes the connection.
+/// Reads until the server closes the connection.
 fn read_to_the_end(mut connection: TcpStream) -> String {
     let mut all = String::new();
     connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -183,7 +183,7 @@ fn read_to_the_end(mut connection: TcpStream) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_that_does_not_come_is_not_waited_for() {
+async fn a_connection_whose_request_head_does_not_come_is_closed() {
     let shutdown = Shutdown::manual();
     let http = http("head_timeout_ms = 300", &[]);
     let server = start(&http, Router::new(), &Health::new(), &shutdown).await;
@@ -209,7 +209,7 @@ async fn one_connection_too_many_waits_for_another_to_be_closed() {
     let answer = tokio::task::spawn_blocking(move || {
         let ask = b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
         let mut first = TcpStream::connect(address).unwrap();
-        // It has the only slot: its answer shows that it was accepted.
+        // The first connection has the only slot: its answer shows that it was accepted.
         first.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
         let mut beginning = [0; 12];
         first.read_exact(&mut beginning).unwrap();
@@ -217,7 +217,10 @@ async fn one_connection_too_many_waits_for_another_to_be_closed() {
         let mut second = TcpStream::connect(address).unwrap();
         second.write_all(ask).unwrap();
         second.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-        assert!(second.read(&mut [0]).is_err(), "the second connection was answered beside the first");
+        assert!(
+            second.read(&mut [0]).is_err(),
+            "the second connection was answered while the first was open"
+        );
         drop(first);
         read_to_the_end(second)
     })
@@ -228,9 +231,9 @@ async fn one_connection_too_many_waits_for_another_to_be_closed() {
     server.stopped().await.unwrap();
 }
 
-/// The one connection that there may be is freed, so that somebody else is answered.
+/// The only connection that is allowed becomes free, so that another client is served.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_is_not_read_does_not_hold_its_connection() {
+async fn an_answer_that_is_not_read_does_not_keep_its_connection() {
     const MORE_THAN_ANY_BUFFER: usize = 64 << 20;
     let routes = Router::new().route("/large", get(async || vec![b'x'; MORE_THAN_ANY_BUFFER]));
     let shutdown = Shutdown::manual();
@@ -255,7 +258,7 @@ async fn an_answer_that_is_not_read_does_not_hold_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_request_and_one_too_many_are_turned_away_and_operators_are_not() {
+async fn a_slow_request_and_one_too_many_are_refused_and_operators_are_served() {
     let slow = Router::new().route("/slow", get(async || std::future::pending::<()>().await));
     let shutdown = Shutdown::manual();
     let http = http("request_timeout_ms = 1500\nrequests_at_once = 1", &[]);
@@ -280,7 +283,7 @@ async fn a_slow_request_and_one_too_many_are_turned_away_and_operators_are_not()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_is_taken_up_to_its_bound() {
+async fn a_body_is_accepted_up_to_its_bound() {
     let length = Router::new().route("/length", post(async |body: String| body.len().to_string()));
     let shutdown = Shutdown::manual();
     let http = http("body_bytes = 2000", &[]);

@@ -1,6 +1,6 @@
-//! The HTTP side of a service: the operator's `/metrics`, `/healthz` and `/readyz` beside the
-//! service's own routes, which are bounded in time, number and size and may ask for a token. Operators are answered even
-//! when the service's own routes are full.
+//! The HTTP server of a service. It serves the operator's `/metrics`, `/healthz` and `/readyz` and the
+//! service's own routes, which are bounded in time, number and size and may require a token. Operators get
+//! answers even when the service's own routes are at their limit.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -30,27 +30,27 @@ use subtle::ConstantTimeEq;
 
 mod listen;
 
-/// What a service serves.
+/// The parts that the HTTP server of a service serves.
 pub struct Served {
     /// The service's own routes; empty for a service that has none.
     pub routes: Router,
-    /// What `/metrics` tells.
+    /// The metrics of `/metrics`.
     pub registry: Registry,
-    /// What `/healthz` and `/readyz` tell.
+    /// The health that `/healthz` and `/readyz` report.
     pub health: Health,
 }
 
-/// A server under way.
+/// A running server.
 pub struct Server {
     address: SocketAddr,
     task: JoinHandle<()>,
 }
 
-/// Listens as `http` says, writes the port file, and serves until the shutdown begins and the
+/// Listens on the configured address, writes the port file, and serves until the shutdown begins and the
 /// requests under way have been answered.
 ///
 /// # Errors
-/// When the address cannot be listened on or the port file cannot be written.
+/// If the address cannot be listened on or the port file cannot be written.
 pub async fn start(http: &Http, served: Served, shutdown: &Shutdown) -> anyhow::Result<Server> {
     let wanted = http.listen.get();
     let listener = TcpListener::bind(wanted)
@@ -74,25 +74,25 @@ pub async fn start(http: &Http, served: Served, shutdown: &Shutdown) -> anyhow::
 }
 
 impl Server {
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Waits until it has stopped.
+    /// Waits until the server has stopped.
     ///
     /// # Errors
-    /// When it stopped by a failure.
+    /// If the server panicked.
     pub async fn stopped(self) -> anyhow::Result<()> {
         self.task.await.context("the HTTP server panicked")
     }
 }
 
-/// Lets only those through that show the token of `[http]`: as a bearer, or as the password of basic auth, which
-/// browsers ask for. Without a configured token everybody is let through.
+/// Requires the token of `[http]` on the routes: as a bearer token, or as the password of basic authentication,
+/// which browsers ask for. Without a configured token the routes are open.
 ///
 /// # Errors
-/// When the token's file cannot be read.
+/// If the token file cannot be read.
 pub fn guarded(routes: Router, http: &Http) -> Result<Router, String> {
     Ok(match Secret::resolve(http.token.as_ref(), http.token_file.as_ref())? {
         None => routes,
@@ -100,19 +100,21 @@ pub fn guarded(routes: Router, http: &Http) -> Result<Router, String> {
     })
 }
 
-/// A failure whose reason is for operators alone: the log has it under the reference that the answer names.
+/// Makes the response for a failure whose reason only operators may see: the response contains a reference,
+/// under which the log has the reason.
 pub fn failed(status: StatusCode, what: &str, failure: &anyhow::Error) -> Response {
-    error(status, failure_noted(what, failure))
+    error(status, log_failure(what, failure))
 }
 
-/// As [`failed`], for who answers in another form: logs the failure and returns what may be told of it.
-pub fn failure_noted(what: &str, failure: &anyhow::Error) -> String {
+/// Logs a failure under a reference and returns the text that clients may see. Like [`failed`], but for
+/// responses in another form.
+pub fn log_failure(what: &str, failure: &anyhow::Error) -> String {
     let reference = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
     tracing::warn!(reference, error = %format_args!("{failure:#}"), "{what}");
     format!("{what}; the service's log has the reason, under {reference}")
 }
 
-/// An error as JSON: `{"error": "..."}`.
+/// Makes an error response in JSON: `{"error": "..."}`.
 pub fn error(status: StatusCode, message: impl Into<String>) -> Response {
     (status, Json(json!({ "error": message.into() }))).into_response()
 }
@@ -172,7 +174,8 @@ async fn within_bounds(State(bounds): State<Arc<Bounds>>, request: Request, next
 }
 
 async fn check_token(State(token): State<Arc<Secret>>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| shown_token(value.as_bytes()));
+    let given =
+        request.headers().get(header::AUTHORIZATION).and_then(|value| presented_token(value.as_bytes()));
     if given.is_some_and(|given| given.ct_eq(token.reveal().as_bytes()).into()) {
         return next.run(request).await;
     }
@@ -186,8 +189,9 @@ async fn check_token(State(token): State<Arc<Secret>>, request: Request, next: N
     response
 }
 
-/// The token in an `Authorization` header: a bearer, or the password of any user. Schemes are known in any case.
-fn shown_token(value: &[u8]) -> Option<Vec<u8>> {
+/// Returns the token in an `Authorization` header: a bearer token, or the password of any user. The name of the
+/// scheme is case-insensitive.
+fn presented_token(value: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(value).ok()?;
     let (scheme, rest) = text.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {
@@ -201,7 +205,7 @@ fn shown_token(value: &[u8]) -> Option<Vec<u8>> {
     Some(pair[colon + 1..].to_vec())
 }
 
-/// Puts `host:port` and a line break into the file: a reader sees the whole line or no file.
+/// Writes `host:port` and a line break to the file, in one step: a reader sees the whole line or no file.
 fn write_port_file(path: &Path, address: SocketAddr) -> std::io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}", std::process::id()));

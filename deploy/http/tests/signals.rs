@@ -1,11 +1,11 @@
-//! The example service as a process: it starts, stops in order, and is ended when it does not.
+//! Runs the example service as a process: it starts, stops in order, and is ended if it does not stop.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 struct Service {
     child: Child,
@@ -13,7 +13,7 @@ struct Service {
     address: String,
 }
 
-/// Cargo builds the examples of a package with its tests, beside them.
+/// Returns the path of the example. Cargo builds it with the package's tests, in a directory next to theirs.
 fn example() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let target = test.parent().and_then(Path::parent).unwrap();
@@ -36,7 +36,7 @@ fn start(settings: &[(&str, &str)]) -> Service {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let address = loop {
         if let Ok(address) = std::fs::read_to_string(&port_file) {
             break address.trim().to_string();
@@ -54,9 +54,9 @@ impl Service {
         assert!(status.success());
     }
 
-    /// The exit status and the messages of the log.
+    /// Waits for the end and returns the exit status and the events of the log.
     fn end(mut self) -> (ExitStatus, Vec<serde_json::Value>) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
@@ -101,7 +101,7 @@ fn either_signal_stops_it_in_order() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once_and_tells_what_ran() {
+fn a_second_signal_ends_it_at_once_and_logs_what_ran() {
     let service = start(&[("SPLITSTREAM_CONSUMER__LAST_WORK_MS", "60000")]);
     service.signal("TERM");
     std::thread::sleep(Duration::from_millis(300));
@@ -113,7 +113,7 @@ fn a_second_signal_ends_it_at_once_and_tells_what_ran() {
 }
 
 #[test]
-fn a_stop_that_takes_too_long_is_ended_and_tells_what_ran() {
+fn a_stop_that_takes_too_long_is_ended_and_logs_what_ran() {
     let service = start(&[
         ("SPLITSTREAM_CONSUMER__LAST_WORK_MS", "60000"),
         ("SPLITSTREAM_CONSUMER__PATIENCE_MS", "200"),
@@ -137,7 +137,7 @@ fn a_configuration_that_is_wrong_exits_with_invalid_input() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_told() {
+fn a_port_that_is_taken_is_reported() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = Command::new(example())

@@ -1,6 +1,6 @@
-//! The connections of a service's HTTP side: so many at once, each with a time for the head of a request, and
-//! an orderly end. A client that sends slowly, or nothing, holds a connection for that long and no longer; so does one
-//! that does not read its answer.
+//! The connections of a service's HTTP server. Their number is bounded, each has a time limit for the head of a
+//! request, and they end in order. A client that sends slowly, or nothing, keeps its connection only for that
+//! time; so does one that does not read its answer.
 
 use std::io;
 use std::pin::pin;
@@ -19,8 +19,8 @@ use tokio_io_timeout::TimeoutStream;
 use ops::Shutdown;
 use ops::config::Http;
 
-/// A listener that has run out of descriptors tries again after this.
-const ACCEPT_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// The pause before a listener that has run out of descriptors tries again.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves `routes` on `listener` until the shutdown begins and the requests under way have been answered.
 pub async fn serve(listener: TcpListener, routes: Router, http: &Http, shutdown: Shutdown) {
@@ -28,13 +28,14 @@ pub async fn serve(listener: TcpListener, routes: Router, http: &Http, shutdown:
     let limits = Limits { head: http.head_timeout_ms.duration(), unread: http.unread_timeout_ms.duration() };
     let mut connections = JoinSet::new();
     loop {
-        // Whatever loses waits for the next turn: a slot is given back, and a connection stays with the kernel.
+        // Losing is harmless: a slot is released, and a connection stays in the kernel's queue until the next
+        // turn.
         let (slot, accepted) = tokio::select! {
             accepted = async {
                 let slot = slots.clone().acquire_owned().await.expect("nobody closes the semaphore");
                 (slot, listener.accept().await)
             } => accepted,
-            // One that has ended; it is only taken off the list.
+            // A connection has ended; it is only removed from the set.
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             _ = shutdown.wait() => break,
         };
@@ -46,10 +47,10 @@ pub async fn serve(listener: TcpListener, routes: Router, http: &Http, shutdown:
                     connection(stream, routes, limits, shutdown).await;
                 });
             }
-            Err(error) if is_the_clients(&error) => {}
+            Err(error) if is_client_error(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "accepting a connection; trying again");
-                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+                tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
             }
         }
     }
@@ -57,7 +58,7 @@ pub async fn serve(listener: TcpListener, routes: Router, http: &Http, shutdown:
     while connections.join_next().await.is_some() {}
 }
 
-/// How long a connection waits for its client.
+/// The times for which a connection waits for its client.
 #[derive(Clone, Copy)]
 struct Limits {
     head: Duration,
@@ -65,7 +66,7 @@ struct Limits {
 }
 
 async fn connection(stream: TcpStream, routes: Router, limits: Limits, shutdown: Shutdown) {
-    // Answers are written whole; waiting for more to send would only delay them.
+    // Answers are written as a whole; waiting for more data would only delay them.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(limits.unread));
@@ -76,7 +77,7 @@ async fn connection(stream: TcpStream, routes: Router, limits: Limits, shutdown:
     let mut served = pin!(served);
     let outcome = tokio::select! {
         outcome = served.as_mut() => outcome,
-        // The request under way is answered; then the connection is closed.
+        // Losing is harmless: the request under way is answered, then the connection is closed.
         _ = shutdown.wait() => {
             served.as_mut().graceful_shutdown();
             served.await
@@ -87,8 +88,8 @@ async fn connection(stream: TcpStream, routes: Router, limits: Limits, shutdown:
     }
 }
 
-/// Whether the client has gone again before it was served.
-fn is_the_clients(error: &io::Error) -> bool {
+/// Returns whether the error only means that the client has disconnected before it was served.
+fn is_client_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }

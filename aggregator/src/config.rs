@@ -1,21 +1,21 @@
 //! The aggregator's settings.
 
-use ops::config::{ClickHouse, Config, Count, Field, Http, Kafka, Log, Millis, Page, Section};
+use ops::config::{ClickHouse, Count, Field, Http, Kafka, Log, Millis, Page, Section};
 use serde::Deserialize;
 
 /// The aggregator's configuration.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub struct Config {
     /// Access to the log of looks.
     pub kafka: Kafka,
     pub clickhouse: ClickHouse,
     pub http: Http,
     pub log: Log,
-    pub aggregator: Aggregator,
+    pub aggregator: AggregatorSection,
 }
 
-impl Config for Settings {
+impl ops::config::Config for Config {
     fn pages(&self) -> Vec<Page> {
         vec![
             Page::of(&self.kafka),
@@ -30,16 +30,16 @@ impl Config for Settings {
 /// The section `[aggregator]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Aggregator {
+pub struct AggregatorSection {
     pub interval_ms: Millis<100, 3_600_000>,
     pub follow_stopped_hours: Count<0, 8_760>,
     pub query_timeout_ms: Millis<1_000, 600_000>,
     pub document_interval_ms: Millis<0, 86_400_000>,
 }
 
-impl Default for Aggregator {
-    fn default() -> Aggregator {
-        Aggregator {
+impl Default for AggregatorSection {
+    fn default() -> AggregatorSection {
+        AggregatorSection {
             interval_ms: Millis::of(10_000),
             follow_stopped_hours: Count::of(168),
             query_timeout_ms: Millis::of(60_000),
@@ -48,7 +48,7 @@ impl Default for Aggregator {
     }
 }
 
-impl Section for Aggregator {
+impl Section for AggregatorSection {
     const NAME: &'static str = "aggregator";
 
     fn fields(&self) -> Vec<Field> {
@@ -77,13 +77,13 @@ impl Section for Aggregator {
 mod tests {
     use super::*;
 
-    fn parse(file: &str) -> Result<Settings, ops::config::Error> {
+    fn parse(file: &str) -> Result<Config, ops::config::Error> {
         ops::config::parse(Some(("aggregator.toml", file)), [])
     }
 
     #[test]
     fn the_settings_are_declared_soundly() {
-        ops::config::check_declaration::<Aggregator>().unwrap();
+        ops::config::check_declaration::<AggregatorSection>().unwrap();
     }
 
     #[test]

@@ -11,7 +11,7 @@ use stats::{Alpha, Arm, Counts, Interval, Invalid, Pair, Side};
 
 use super::{AlwaysValidPlan, Data, Names};
 use crate::document::{
-    AlwaysValid, BoundaryLook, BoundaryMethod, Bounds, CountedUnits, ExactMethod, ExactTest,
+    AlwaysValidResult, BoundaryLook, BoundaryMethod, Bounds, CountedUnits, ExactMethod, ExactTest,
 };
 
 /// Computes the always-valid test of the counts, in place of the interval. A guardrail's harm is tested
@@ -21,7 +21,7 @@ pub(super) fn always_valid(
     data: &Data,
     plan: &AlwaysValidPlan,
     below: &FewByPhase,
-    result: &mut AlwaysValid,
+    result: &mut AlwaysValidResult,
 ) -> Result<(), String> {
     let few = &below.few;
     result.lift_absolute = data.difference();

@@ -8,7 +8,6 @@ use anyhow::bail;
 use schemas::definition::{Experiment, Metric, Version};
 use schemas::{Micros, Uuid};
 
-use crate::analysis::{self, Compared, Frame, Outcome};
 use crate::counts::{self, Counts, Later, Question};
 use crate::cut::Cut;
 use crate::database::Database;
@@ -20,6 +19,7 @@ use crate::document::{
 };
 use crate::expiry;
 use crate::look::{EarlierLooks, Look};
+use crate::metric_analysis::{self, Compared, Frame, Outcome};
 use crate::stale;
 
 /// The definitions, the cut and the time that an analysis is based on.
@@ -138,7 +138,13 @@ impl CountedExperiment<'_> {
         let experiment = &self.defined.definition;
         let units = self.primary().map_or(&[][..], |of| of.counts.as_slice());
         let excluded = experiment.excluded_phases.iter().map(|of| of.phase).collect();
-        let srm = analysis::sample_ratio(experiment, &self.defined.phases, units, &looks.alarms(), &excluded);
+        let srm = metric_analysis::sample_ratio(
+            experiment,
+            &self.defined.phases,
+            units,
+            &looks.alarms(),
+            &excluded,
+        );
         let left_out = phases(&srm, |phase| phase.left_out);
         let frame = Frame { experiment, phases: &self.defined.phases, left_out: &left_out, looks };
         let mut metrics = Vec::new();
@@ -146,7 +152,7 @@ impl CountedExperiment<'_> {
         for of in &self.metrics {
             let outcome =
                 Outcome { key: of.key, role: of.role, definition: of.definition, counts: &of.counts };
-            let analyzed = analysis::metric(&frame, &outcome);
+            let analyzed = metric_analysis::metric(&frame, &outcome);
             metrics.push(analyzed.result);
             comparisons.extend(analyzed.comparisons);
         }
@@ -157,7 +163,7 @@ impl CountedExperiment<'_> {
         if let Some(look) = &look {
             keep(&mut metrics, look);
         }
-        analysis::adjust_p_values(&mut metrics);
+        metric_analysis::adjust_p_values(&mut metrics);
         let looks_recorded = looks.0.len() + usize::from(look.is_some());
         Numbers { units, srm, left_out, metrics, complete_until, look, looks_recorded }
     }

@@ -9,7 +9,7 @@ use stats::conversion_counts::CONCENTRATION;
 use stats::{Alpha, Alternative, Missing, TreatmentShare, phases};
 
 use super::{Data, Frame, Names, exact};
-use crate::document::{AlwaysValid, Bounds};
+use crate::document::{AlwaysValidResult, Bounds};
 use crate::look::{Comparison, Identity, PhaseSums};
 
 /// The parameters fixed before the first look.
@@ -42,8 +42,8 @@ pub(super) fn always_valid(
     names: &Names,
     data: &Data,
     plan: &AlwaysValidPlan,
-) -> Result<AlwaysValid, String> {
-    let mut result = AlwaysValid {
+) -> Result<AlwaysValidResult, String> {
+    let mut result = AlwaysValidResult {
         metric: names.metric.clone(),
         control: names.control.clone(),
         treatment: names.treatment.clone(),
@@ -73,7 +73,7 @@ pub(super) fn by_the_interval(
     names: &Names,
     data: &Data,
     plan: &AlwaysValidPlan,
-    result: &mut AlwaysValid,
+    result: &mut AlwaysValidResult,
 ) -> Result<(), String> {
     let look = |design: phases::AlwaysValid| -> Result<Look, Missing> { design.look(&data.strata) };
     match look(plan.design(Alternative::TwoSided)?) {
@@ -151,7 +151,7 @@ impl SmallestPValues {
     /// Records the p-values that this look makes smaller. Returns whether the look must be recorded because a
     /// p-value has halved or passed alpha. Until a look is recorded, the larger p-value before it is shown,
     /// which is valid all the same.
-    pub(super) fn keep(&self, look: &mut AlwaysValid, kept: &mut Comparison) -> bool {
+    pub(super) fn keep(&self, look: &mut AlwaysValidResult, kept: &mut Comparison) -> bool {
         kept.p_value = look.p_value_now.filter(|now| *now < self.p_value);
         kept.harm_p_value = look.harm_p_value.filter(|now| *now < self.harm_p_value);
         let valid = |now: Option<f64>, before: f64| (now.is_some() || before < 1.0).then_some(before);
@@ -165,7 +165,7 @@ impl SmallestPValues {
     }
 }
 
-impl AlwaysValid {
+impl AlwaysValidResult {
     /// Replaces the p-values by those of the recorded look.
     pub fn is_kept(&mut self, kept: &Comparison) {
         self.p_value = kept.p_value.or(self.p_value);

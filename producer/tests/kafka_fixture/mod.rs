@@ -1,7 +1,7 @@
-//! A real Kafka for the tests of this package, shared by those that run at one time, each with topics of its
-//! own; the program as a person runs it; and what stands in a topic afterwards.
+//! A real Kafka for the tests of this package. Tests that run at the same time share it, each with its own
+//! topics. The fixture also runs the program as a person does and reads the messages of a topic.
 
-// Each test binary uses its part.
+// Each test binary uses only a part of this module.
 #![allow(dead_code)]
 
 use std::collections::BTreeSet;
@@ -20,63 +20,63 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tempfile::TempDir;
 
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A Kafka with the platform's topics under a prefix, and a directory for files.
-pub struct Edge {
-    cluster: Arc<Cluster>,
+pub struct KafkaFixture {
+    cluster: Arc<SharedKafka>,
     prefix: String,
     files: TempDir,
 }
 
-struct Cluster {
+struct SharedKafka {
     stack: Stack,
     _directory: TempDir,
 }
 
-/// What a program left.
+/// The exit code and output of a program that has ended.
 #[derive(Debug)]
-pub struct Ran {
+pub struct ProgramOutput {
     pub code: i32,
     pub out: String,
     pub err: String,
 }
 
-/// A message as it stands in a topic.
+/// A message that is stored in a topic.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Stored {
+pub struct StoredMessage {
     pub partition: i32,
     pub offset: i64,
     pub key: String,
     pub value: Vec<u8>,
 }
 
-impl Edge {
-    /// With topics that begin with `name`, made here.
-    pub fn new(name: &str) -> Edge {
-        let edge = Edge::without_topics(name);
-        let made = edge.producer(&["topics"]);
+impl KafkaFixture {
+    /// Starts or shares Kafka and creates topics whose names begin with `name`.
+    pub fn new(name: &str) -> KafkaFixture {
+        let fixture = KafkaFixture::without_topics(name);
+        let made = fixture.producer(&["topics"]);
         assert_eq!(made.code, 0, "{made:?}");
-        edge
+        fixture
     }
 
-    pub fn without_topics(name: &str) -> Edge {
-        static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+    pub fn without_topics(name: &str) -> KafkaFixture {
+        static SHARED: Mutex<Weak<SharedKafka>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         let cluster = shared.upgrade().unwrap_or_else(|| {
             let directory = tempfile::tempdir().unwrap();
             let options =
                 Options { servers: vec![Server::Kafka], build: false, ..Options::at(directory.path()) };
-            Arc::new(Cluster { stack: Stack::up(options).unwrap(), _directory: directory })
+            Arc::new(SharedKafka { stack: Stack::up(options).unwrap(), _directory: directory })
         });
         *shared = Arc::downgrade(&cluster);
-        Edge { cluster, prefix: format!("{name}."), files: tempfile::tempdir().unwrap() }
+        KafkaFixture { cluster, prefix: format!("{name}."), files: tempfile::tempdir().unwrap() }
     }
 
-    /// `splitstream` with these arguments.
-    pub fn producer(&self, args: &[&str]) -> Ran {
+    /// Runs `splitstream` with these arguments.
+    pub fn producer(&self, args: &[&str]) -> ProgramOutput {
         let output = self.command(args).stdin(Stdio::null()).output().unwrap();
-        Ran {
+        ProgramOutput {
             code: output.status.code().unwrap(),
             out: String::from_utf8(output.stdout).unwrap(),
             err: String::from_utf8(output.stderr).unwrap(),
@@ -90,14 +90,14 @@ impl Edge {
         command
     }
 
-    /// `splitstream apply` of `definitions`, written to a file called `name`.
-    pub fn apply(&self, name: &str, definitions: &str, more: &[&str]) -> Ran {
+    /// Runs `splitstream apply` on `definitions`, written to a file called `name`.
+    pub fn apply(&self, name: &str, definitions: &str, more: &[&str]) -> ProgramOutput {
         let file = self.file(name, definitions);
         let args = ["apply", file.to_str().unwrap(), "--author", "ann", "--reason", "because"];
         self.producer(&[&args[..], more].concat())
     }
 
-    /// The same, which must be accepted as a whole.
+    /// Applies `definitions`, all of which must be accepted.
     pub fn accept(&self, name: &str, definitions: &str) {
         let applied = self.apply(name, definitions, &[]);
         assert_eq!(applied.code, 0, "{applied:?}");
@@ -118,53 +118,53 @@ impl Edge {
         kafka(self.stack().brokers(), &self.prefix)
     }
 
-    /// All that stands in a topic, by partition and offset.
-    pub fn stored(&self, topic: &str) -> Vec<Stored> {
+    /// Reads all messages of a topic, by partition and offset.
+    pub fn stored(&self, topic: &str) -> Vec<StoredMessage> {
         stored(self.stack().brokers(), &format!("{}{topic}", self.prefix))
     }
 
-    /// The files of a topic's partition on the broker's disk.
+    /// The directory of a topic's partition on the broker's disk.
     pub fn partition_directory(&self, topic: &str, partition: i32) -> PathBuf {
         let data = self.stack().dir().join("kafka-1");
         find(&data, &format!("{}{topic}-{partition}", self.prefix)).expect("the partition is on the disk")
     }
 }
 
-/// A transaction of somebody else's producer, open from its first record on.
+/// A transaction of another producer.
 pub struct Transaction {
     producer: BaseProducer,
     topic: String,
 }
 
 impl Transaction {
-    /// Open, with its first record in the topic.
-    pub fn open(edge: &Edge, topic: &str, first: &[u8]) -> Transaction {
-        let topic = format!("{}{topic}", edge.prefix);
+    /// Begins the transaction and writes its first record.
+    pub fn open(fixture: &KafkaFixture, topic: &str, first: &[u8]) -> Transaction {
+        let topic = format!("{}{topic}", fixture.prefix);
         let producer: BaseProducer = ClientConfig::new()
-            .set("bootstrap.servers", edge.stack().brokers())
+            .set("bootstrap.servers", fixture.stack().brokers())
             .set("transactional.id", &topic)
             .create()
             .unwrap();
-        producer.init_transactions(ANSWER_WITHIN).unwrap();
+        producer.init_transactions(ANSWER_TIMEOUT).unwrap();
         producer.begin_transaction().unwrap();
         let transaction = Transaction { producer, topic };
         transaction.write(first);
         transaction
     }
 
-    /// The record is on the broker's disk.
+    /// Writes a record and waits until the broker has it.
     pub fn write(&self, value: &[u8]) {
         let record = BaseRecord::to(&self.topic).partition(0).key("stranger").payload(value);
         self.producer.send(record).map_err(|(error, _)| error).unwrap();
-        self.producer.flush(ANSWER_WITHIN).unwrap();
+        self.producer.flush(ANSWER_TIMEOUT).unwrap();
     }
 
     pub fn commit(self) {
-        self.producer.commit_transaction(ANSWER_WITHIN).unwrap();
+        self.producer.commit_transaction(ANSWER_TIMEOUT).unwrap();
     }
 
     pub fn abort(self) {
-        self.producer.abort_transaction(ANSWER_WITHIN).unwrap();
+        self.producer.abort_transaction(ANSWER_TIMEOUT).unwrap();
     }
 }
 
@@ -183,8 +183,8 @@ pub fn kafka(brokers: &str, prefix: &str) -> Kafka {
     ops::config::parse::<Config>(Some(("test", &text)), []).unwrap().kafka
 }
 
-/// All that stands in a topic, read by a client that is not the platform's.
-pub fn stored(brokers: &str, topic: &str) -> Vec<Stored> {
+/// Reads all messages of a topic with a client that is not the platform's.
+pub fn stored(brokers: &str, topic: &str) -> Vec<StoredMessage> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "nobody")
@@ -192,7 +192,7 @@ pub fn stored(brokers: &str, topic: &str) -> Vec<Stored> {
         .set("enable.partition.eof", "true")
         .create()
         .unwrap();
-    let metadata = consumer.fetch_metadata(Some(topic), ANSWER_WITHIN).unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), ANSWER_TIMEOUT).unwrap();
     let mut from = TopicPartitionList::new();
     let mut open = BTreeSet::new();
     for partition in metadata.topics()[0].partitions() {
@@ -202,7 +202,7 @@ pub fn stored(brokers: &str, topic: &str) -> Vec<Stored> {
     consumer.assign(&from).unwrap();
     let mut found = Vec::new();
     while !open.is_empty() {
-        let message = match consumer.poll(ANSWER_WITHIN).expect("the topic has an end") {
+        let message = match consumer.poll(ANSWER_TIMEOUT).expect("the topic has an end") {
             Ok(message) => message,
             Err(KafkaError::PartitionEOF(partition)) => {
                 open.remove(&partition);
@@ -210,7 +210,7 @@ pub fn stored(brokers: &str, topic: &str) -> Vec<Stored> {
             }
             Err(error) => panic!("{error}"),
         };
-        found.push(Stored {
+        found.push(StoredMessage {
             partition: message.partition(),
             offset: message.offset(),
             key: String::from_utf8(message.key().unwrap_or_default().to_vec()).unwrap(),

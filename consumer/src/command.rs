@@ -23,7 +23,7 @@ use crate::{exit, migrate, pipeline, retention};
 const LANDING: Duration = Duration::from_secs(2);
 
 #[derive(Subcommand)]
-pub enum Service {
+pub enum ServiceCommand {
     /// Carry events from their topics into their tables, each exactly once, until SIGTERM or SIGINT
     Run,
 }
