@@ -161,7 +161,7 @@ impl CountedExperiment<'_> {
         let seen = Seen { left_out: &left_out, alarms: phases(&srm, |phase| phase.alarm), complete_until };
         let look = self.look(looks, seen, comparisons);
         if let Some(look) = &look {
-            keep(&mut metrics, look);
+            use_recorded_p_values(&mut metrics, look);
         }
         metric_analysis::adjust_p_values(&mut metrics);
         let looks_recorded = looks.0.len() + usize::from(look.is_some());
@@ -291,7 +291,7 @@ impl Numbers<'_> {
 }
 
 /// Replaces the p-values by those of the recorded look: the recorded ones are valid.
-fn keep(metrics: &mut [MetricResult], look: &Look) {
+fn use_recorded_p_values(metrics: &mut [MetricResult], look: &Look) {
     for kept in &look.comparisons {
         let metric =
             metrics.iter_mut().find(|metric| metric.key == kept.of.metric && metric.role == kept.of.role);
@@ -299,7 +299,7 @@ fn keep(metrics: &mut [MetricResult], look: &Look) {
             metric.always_valid.iter_mut().find(|shown| shown.treatment == kept.treatment)
         });
         if let Some(shown) = shown {
-            shown.is_kept(kept);
+            shown.use_recorded_p_values(kept);
         }
     }
 }

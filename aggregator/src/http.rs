@@ -137,8 +137,8 @@ fn unavailable(failure: &anyhow::Error) -> Response {
 }
 
 fn html_unavailable(failure: &anyhow::Error) -> Response {
-    let told = log_failure("the page could not be shown", failure);
-    html(StatusCode::SERVICE_UNAVAILABLE, page::unavailable(&told))
+    let message = log_failure("the page could not be shown", failure);
+    html(StatusCode::SERVICE_UNAVAILABLE, page::unavailable(&message))
 }
 
 fn html(status: StatusCode, body: String) -> Response {

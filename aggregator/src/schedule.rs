@@ -182,7 +182,7 @@ impl Schedule {
                     );
                     // The page shows the outermost message; the log has the whole chain.
                     let why = error.to_string();
-                    if let Err(error) = stale::tell(&self.database, key, &why).await {
+                    if let Err(error) = stale::mark(&self.database, key, &why).await {
                         let error = format_args!("{error:#}");
                         tracing::warn!(experiment = key, %error, "its last document does not say so");
                     }

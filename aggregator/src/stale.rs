@@ -13,7 +13,7 @@ use crate::store;
 
 /// Marks the last document as stale, if there is one that is not marked yet. `why` is shown to everybody who
 /// sees the page.
-pub async fn tell(database: &Database, key: &str, why: &str) -> anyhow::Result<()> {
+pub async fn mark(database: &Database, key: &str, why: &str) -> anyhow::Result<()> {
     let Some(last) = store::last_written(database, key).await? else {
         return Ok(());
     };
@@ -47,16 +47,16 @@ pub fn is_stale(document: &ExperimentResult) -> bool {
 
 /// `/readyz` names at most this many experiments that cannot be analyzed, so that its answer stays short;
 /// metrics name all.
-const TOLD_MAX: usize = 20;
+const NAMED_MAX: usize = 20;
 
 /// Returns the text of `/readyz` about experiments whose document is an earlier one, with the reasons why they
 /// cannot be analyzed.
 pub fn remark(stale: &BTreeMap<String, String>) -> Option<String> {
-    let told: Vec<String> =
-        stale.iter().take(TOLD_MAX).map(|(key, why)| format!("`{key}` cannot be analyzed: {why}")).collect();
-    let more = stale.len() - told.len();
+    let named: Vec<String> =
+        stale.iter().take(NAMED_MAX).map(|(key, why)| format!("`{key}` cannot be analyzed: {why}")).collect();
+    let more = stale.len() - named.len();
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-    (!told.is_empty()).then(|| format!("{}{more}", told.join("; ")))
+    (!named.is_empty()).then(|| format!("{}{more}", named.join("; ")))
 }
 
 #[cfg(test)]

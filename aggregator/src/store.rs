@@ -91,7 +91,7 @@ pub async fn write(
     let every = i64::try_from(document_every.as_micros()).unwrap_or(i64::MAX);
     let is_old = |before: &Written| at - before.document_at >= every;
     let is_due =
-        is_look || before.is_none_or(|before| is_old(before) || says_something_new(&before.result, &result));
+        is_look || before.is_none_or(|before| is_old(before) || differs_for_readers(&before.result, &result));
     if is_due {
         database
             .insert("INSERT INTO analyses FORMAT JSONEachRow", &[analysis_row(&result, is_look)?])
@@ -102,7 +102,7 @@ pub async fn write(
 }
 
 /// Returns whether people should see the new document at once.
-fn says_something_new(before: &ExperimentResult, now: &ExperimentResult) -> bool {
+fn differs_for_readers(before: &ExperimentResult, now: &ExperimentResult) -> bool {
     let kinds = |of: &ExperimentResult| -> Vec<_> {
         of.warnings.iter().map(|warning| (warning.kind, warning.metric.clone())).collect()
     };

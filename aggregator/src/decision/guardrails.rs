@@ -32,7 +32,7 @@ pub(super) fn held_back(evidence: &Evidence<'_>, ruling: Ruling) -> Ruling {
         return ruling;
     };
     let open: Vec<WithoutNumber<'_>> = guardrails(evidence)
-        .filter(|metric| !is_at_its_best(metric))
+        .filter(|metric| !is_unwanted_and_absent(metric))
         .filter_map(|metric| open(metric, treatment))
         .collect();
     if open.is_empty() {
@@ -56,7 +56,7 @@ fn guardrails<'a>(evidence: &Evidence<'a>) -> impl Iterator<Item = &'a MetricRes
 
 /// Returns whether the metric is a rate of an unwanted event that no unit of any arm has: no harm can be seen,
 /// and there is none. The verdict mentions it all the same, because the event may be misspelled.
-fn is_at_its_best(metric: &MetricResult) -> bool {
+fn is_unwanted_and_absent(metric: &MetricResult) -> bool {
     metric.missing.is_none()
         && metric.is_rate()
         && metric.direction == Direction::Decrease

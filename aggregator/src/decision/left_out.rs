@@ -9,7 +9,7 @@ use crate::document::{
 };
 
 /// Returns the sentences that follow the reason of a verdict.
-pub(super) fn told(evidence: &Evidence<'_>) -> String {
+pub(super) fn sentences(evidence: &Evidence<'_>) -> String {
     let out: Vec<&PhaseRatio> = evidence.srm.phases.iter().filter(|of| of.left_out).collect();
     let mut text = String::new();
     if !out.is_empty() {

@@ -143,7 +143,7 @@ pub(super) fn with_warnings(evidence: &Evidence<'_>, verdict: Verdict, reason: S
     };
     let left_out = match verdict {
         Verdict::Invalid => String::new(),
-        _ => left_out::told(evidence),
+        _ => left_out::sentences(evidence),
     };
     format!("{before}{reason}{after}{left_out}")
 }

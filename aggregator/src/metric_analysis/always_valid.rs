@@ -167,7 +167,7 @@ impl SmallestPValues {
 
 impl AlwaysValidResult {
     /// Replaces the p-values by those of the recorded look.
-    pub fn is_kept(&mut self, kept: &Comparison) {
+    pub fn use_recorded_p_values(&mut self, kept: &Comparison) {
         self.p_value = kept.p_value.or(self.p_value);
         self.harm_p_value = kept.harm_p_value.or(self.harm_p_value);
     }
