@@ -1,6 +1,6 @@
-//! What looks had spent before there was a log of looks. Documents of the first form are the only account of it, so this is
-//! the one place where a document is read for statistical state: once, to enter the amount in the log as the experiment's
-//! first look. From then on the log alone tells it, whatever becomes of the documents.
+//! The alpha spent by looks before there was a log of looks. Only documents of the first form record it, so
+//! this is the one place that reads a document for statistical state: once, to enter the amount in the log as
+//! the experiment's first look. From then on only the log is read for it, even if the documents are lost.
 
 use anyhow::Context;
 use schemas::Uuid;
@@ -13,11 +13,11 @@ use crate::look::Look;
 use crate::look_log::LookLog;
 use crate::store;
 
-/// Enters what was spent before the log in the log, if anything was and the log has no look at the experiment yet. It may be
-/// interrupted and asked for again.
+/// Enters the alpha spent before the log in the log, if there is any and the log has no look at the experiment
+/// yet. It may be interrupted and run again.
 ///
 /// # Errors
-/// Also where the old document cannot be read: without knowing what is spent nothing may be decided.
+/// Also if the old document cannot be read: nothing may be decided while the spent alpha is unknown.
 pub async fn carry_over(
     database: &Database,
     log: &mut LookLog,
@@ -44,8 +44,8 @@ pub async fn carry_over(
     Ok(())
 }
 
-/// Of the plan's alpha, by the boundaries that a document of the first form tells of. Nothing by a document of a later
-/// form: its looks are in the log.
+/// Returns the part of the plan's alpha that the boundaries of a document of the first form have spent. 0 for a
+/// document of a later form: its looks are in the log.
 pub fn alpha_spent(experiment: &str, document: &str) -> Result<f64, Unreadable> {
     #[derive(Deserialize)]
     struct FirstForm {

@@ -1,4 +1,5 @@
-//! The command line: the service itself, one analysis now, the latest documents, and the repair of the log of looks.
+//! The command line: runs the service, analyzes once, prints the latest documents, and repairs the log of
+//! looks.
 
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ pub struct Which {
     json: bool,
 }
 
-/// Does what the command line says.
+/// Executes the command.
 pub async fn run(config: Config, command: Command) -> anyhow::Result<Exit> {
     let done = match command {
         Command::Results(which) => results(config, which).await,
@@ -55,7 +56,8 @@ pub async fn run(config: Config, command: Command) -> anyhow::Result<Exit> {
     })
 }
 
-/// The service, in order: log, shutdown, database, HTTP, schedule; and the same backwards.
+/// Runs the service: starts log, shutdown, database, HTTP and schedule in this order, and stops them in
+/// reverse.
 pub async fn serve(config: Config) -> anyhow::Result<Exit> {
     ops::log::start(&config.log)?;
     let shutdown = Shutdown::on_signals(config.aggregator.query_timeout_ms.duration())
@@ -83,7 +85,7 @@ async fn analyze_now(config: Config, which: Which) -> anyhow::Result<Exit> {
     for why in &definitions.unreadable {
         eprintln!("warning: {why}");
     }
-    // Before the cut, so that no look is later than what is counted.
+    // The log is read before the cut, so that no look is later than what is counted.
     let mut looks = LookLog::open(&config.kafka, &database).await?;
     let cut = cut::read(&database).await?;
     let moment = Moment { definitions: &definitions, cut: &cut, as_of: cut::now()? };
@@ -95,7 +97,7 @@ async fn analyze_now(config: Config, which: Which) -> anyhow::Result<Exit> {
                 return Err(unknown(key, "is defined", &known));
             }
         },
-        // However long ago it was stopped: somebody asked.
+        // Analyzes the experiment however long ago it was stopped: somebody asked for it.
         None => definitions
             .experiments
             .iter()
@@ -138,7 +140,7 @@ fn open(config: &Config) -> anyhow::Result<Database> {
     Database::new(&config.clickhouse, config.aggregator.query_timeout_ms.duration())
 }
 
-/// No such experiment; `lacks` says what there is none of.
+/// The error for an unknown experiment; `lacks` names what does not exist.
 fn unknown(key: &str, lacks: &str, known: &[&str]) -> anyhow::Error {
     let known = if known.is_empty() { "there is none".to_owned() } else { known.join(", ") };
     anyhow::anyhow!("no experiment `{key}` {lacks}; known: {known}").context(Exit::Refused)

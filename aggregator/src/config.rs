@@ -1,4 +1,4 @@
-//! What the operator may set.
+//! The aggregator's settings.
 
 use ops::config::{ClickHouse, Count, Field, Http, Kafka, Log, Millis, Page, Section};
 use serde::Deserialize;
@@ -7,7 +7,7 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// For the log of looks.
+    /// Access to the log of looks.
     pub kafka: Kafka,
     pub clickhouse: ClickHouse,
     pub http: Http,

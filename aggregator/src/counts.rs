@@ -1,5 +1,5 @@
-//! Units and outcomes per variant and phase, counted by ClickHouse at a cut. One query serves every kind of metric
-//! that is computed, and agrees with the view `experiment_events`: first exposure of each unit,
+//! Units and outcomes by variant and phase, counted by ClickHouse at a cut. One query serves every kind of
+//! metric that is computed, and agrees with the view `experiment_events`: the first exposure of each unit,
 //! conversions not before it, each event once.
 
 use clickhouse::Row;
@@ -14,39 +14,40 @@ use crate::look::{Sums, ValueSums};
 pub struct Question<'a> {
     pub experiment: &'a str,
     pub event: &'a str,
-    /// Those whose events count.
+    /// The environments whose events count.
     pub environments: &'a [&'a str],
-    /// None: no end.
+    /// The conversion window in hours; none if it has no end.
     pub window_hours: Option<u32>,
 }
 
-/// The answer, and the query that gave it with its values in it, so that anybody can run it again.
+/// The counts, and the query that produced them with its values in it, so that anybody can run it again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     pub counts: Vec<Counts>,
     pub sql: String,
 }
 
-/// The units of one variant in one phase, by what their first exposure says.
+/// The units of one variant in one phase, both taken from the first exposure.
 #[derive(Clone, Debug, PartialEq, Row, Deserialize)]
 pub struct Counts {
     pub variant: String,
     pub phase: u32,
-    /// When the first of the exposures came into the table, in milliseconds since 1970: they expire by that.
+    /// The time at which the first of the exposures came into the table, in milliseconds since 1970; it
+    /// determines when they expire.
     pub ingested_since_ms: i64,
     pub units: u64,
-    /// Not in `units`: ever forced into a variant.
+    /// Units ever forced into a variant; not in `units`.
     pub units_forced: u64,
-    /// Of `units_forced`: those that were not forced at first.
+    /// The units of `units_forced` whose first exposure was not forced.
     pub units_forced_later: u64,
-    /// Of `units`: those that were exposed to another variant later.
+    /// The units of `units` that were exposed to another variant later.
     pub units_in_several_variants: u64,
     /// Units with at least one event.
     pub conversions: u64,
-    /// Over the units: the number of their events, and its square.
+    /// The number of events of a unit, and its square, each summed over the units.
     pub events: String,
     pub events_squared: String,
-    /// Over the units: the sum of their events' values in millionths, and its square.
+    /// The total value of a unit's events in millionths, and its square, each summed over the units.
     pub total: String,
     pub total_squared: String,
 }
@@ -55,7 +56,7 @@ const SQL: &str = include_str!("counts.sql");
 
 const MICROSECONDS_PER_HOUR: u64 = 3_600_000_000;
 
-/// Counts at the cut, leaving out what was made after `as_of`.
+/// Counts at the cut, without events created after `as_of`.
 pub async fn count(
     database: &Database,
     question: &Question<'_>,
@@ -79,7 +80,7 @@ pub async fn count(
     Ok(Answer { counts: database.rows(&doing, query).await?, sql })
 }
 
-/// Made after the as-of time, by a clock ahead of ours, and therefore left out for now.
+/// Events created after the as-of time, by a clock ahead of ours. They are left out for now.
 const LATER_SQL: &str = "
 SELECT sum(later) AS events, minOrNull(first) AS first_at FROM
 (
@@ -90,15 +91,15 @@ SELECT sum(later) AS events, minOrNull(first) AS first_at FROM
     WHERE name IN ? AND experiment IN ('', ?) AND has(?, environment) AND created_at > fromUnixTimestamp64Micro(toInt64(?), 'UTC')
 )";
 
-/// Events whose time is still to come.
+/// Events whose time is still in the future.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Row, Deserialize)]
 pub struct Later {
     pub events: u64,
-    /// Microseconds since 1970, of the first of them; none without events.
+    /// The time of the first of them, in microseconds since 1970; none without events.
     pub first_at: Option<i64>,
 }
 
-/// The events of an experiment that carry a time after `as_of`.
+/// Counts the events of an experiment that carry a time after `as_of`.
 pub async fn count_later(
     database: &Database,
     experiment: &str,
@@ -119,17 +120,17 @@ pub async fn count_later(
     Ok(database.rows::<Later>(&doing, query).await?.into_iter().next().unwrap_or_default())
 }
 
-/// Which value of a unit.
+/// The value of a unit that is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// How many events it has.
+    /// The number of its events.
     Events,
-    /// What their values add up to.
+    /// The sum of their values.
     Total,
 }
 
 impl Value {
-    /// Digits behind the point.
+    /// Returns the number of decimal places.
     pub fn decimals(self) -> u32 {
         match self {
             Value::Events => 0,
@@ -139,7 +140,7 @@ impl Value {
 }
 
 impl Counts {
-    /// What is compared of the units.
+    /// Returns the sums over the units that are compared.
     pub fn sums(&self, value: Option<Value>) -> Sums {
         let values = value.map(|value| {
             let (sum, sum_of_squares) = match value {

@@ -1,5 +1,5 @@
-//! The cut: up to which offset of every partition the tables hold the stream. Every result names the cut
-//! that it was computed at, and counting at the same cut again gives the same numbers.
+//! The cut: the offset of every partition up to which the tables contain the stream. Every result names the cut
+//! at which it was computed, and counting at the same cut again gives the same numbers.
 
 use std::collections::BTreeMap;
 
@@ -11,17 +11,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::database::Database;
 
-/// Where each partition of the two event topics stands.
+/// The durable position of each partition of the two event topics.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
     pub exposures: Positions,
     pub conversions: Positions,
 }
 
-/// By partition; one that never delivered anything is left out.
+/// Positions by partition, without partitions that never delivered anything.
 pub type Positions = BTreeMap<u16, Position>;
 
-/// Everything before this place is in the table.
+/// A position in a partition; everything before it is in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// Counts the re-creations of the topic; earlier epochs belong to the cut as a whole.
@@ -30,8 +30,8 @@ pub struct Position {
     pub next_offset: u64,
 }
 
-/// A cut in the shape in which the queries take it: two values for each partition from 0 on, `(0, 0)`
-/// where nothing is durable.
+/// The positions in the shape that the queries take: two values for each partition from 0 on, `(0, 0)` where
+/// nothing is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ends {
     pub epochs: Vec<u32>,
@@ -65,7 +65,7 @@ struct Durable {
     next_offset: u64,
 }
 
-/// What is durable now.
+/// Reads the current cut.
 pub async fn read(database: &Database) -> anyhow::Result<Cut> {
     let query = database.query(SQL).bind(EXPOSURES).bind(CONVERSIONS);
     let mut cut = Cut::default();
@@ -77,12 +77,12 @@ pub async fn read(database: &Database) -> anyhow::Result<Cut> {
     Ok(cut)
 }
 
-/// The clock; events made later than the as-of time of an analysis are left out of it.
+/// Reads the clock. Events created after the as-of time of an analysis are left out of it.
 pub fn now() -> anyhow::Result<Micros> {
     Micros::new(jiff::Timestamp::now().as_microsecond()).context("reading the clock")
 }
 
-/// The positions as the queries take them.
+/// Converts the positions to the shape that the queries take.
 pub fn ends(positions: &Positions) -> Ends {
     let partitions = positions.keys().last().map_or(0, |last| usize::from(*last) + 1);
     let mut ends = Ends { epochs: vec![0; partitions], next_offsets: vec![0; partitions] };

@@ -1,5 +1,5 @@
-//! ClickHouse as this service asks it: every question bounded in time, every failure named, and the two
-//! that an operator can mend (no server, no tables) told apart from the rest.
+//! Access to ClickHouse for this service: every query has a time limit, every failure is named, and the two
+//! failures that an operator can repair (no server, no tables) are distinguished from the rest.
 
 use std::future::Future;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use ops::Exit;
 use ops::config::ClickHouse;
 use serde::Serialize;
 
-/// Our end waits this much longer than the server was told to work, so that the server's own message comes
+/// The client waits this much longer than the server's own time limit, so that the server's message arrives
 /// first.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -27,7 +27,7 @@ impl Database {
     /// Connects when it is first used.
     pub fn new(config: &ClickHouse, query_timeout: Duration) -> anyhow::Result<Database> {
         let client = clickhouse_client::open(config)?;
-        // The queries rely on these, whatever the user's profile says.
+        // The queries need these settings, whatever the user's profile has.
         let client = client
             .with_setting("max_execution_time", query_timeout.as_secs().max(1).to_string())
             .with_setting("join_use_nulls", "0")
@@ -41,7 +41,7 @@ impl Database {
         self.client.query(sql)
     }
 
-    /// All rows; `doing` says what for, as in "reading the cut".
+    /// Fetches all rows; `doing` names the purpose, as in "reading the cut".
     pub async fn rows<T>(&self, doing: &str, query: Query) -> anyhow::Result<Vec<T>>
     where
         T: RowOwned + RowRead,
@@ -81,7 +81,7 @@ impl Database {
     }
 }
 
-/// The error with its exit code and, where there is one, the remedy.
+/// Returns the error with its exit code and, if there is one, the remedy.
 fn failure(error: Error) -> anyhow::Error {
     match &error {
         Error::Network(_) | Error::TimedOut => anyhow::Error::new(error)

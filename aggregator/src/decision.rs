@@ -1,6 +1,6 @@
-//! From numbers to a verdict, by ordered rules: the first that applies decides, and its reason is one
-//! sentence with the numbers. Without a horizon everything rests on the always-valid interval, which holds
-//! however often one looks; with one, the primary metric is judged by its boundary at the looks taken.
+//! From numbers to a verdict, by ordered rules: the first that applies decides, and its reason is one sentence
+//! with the numbers. Without a horizon everything rests on the always-valid interval, which holds at any number
+//! of looks; with a horizon, the boundary decides on the primary metric at the looks taken.
 
 use schemas::definition::{Direction, Experiment, Method, Plan};
 
@@ -20,10 +20,10 @@ pub use boundary::progress;
 pub use exact::described;
 pub use trust::{ExposedToSeveral, forced_later, warnings};
 
-/// A p-value below this reads as significant to most people, so the reason says why it does not count.
+/// A p-value below this reads as significant to most people, so the reason explains why it does not count.
 const LOOKS_SIGNIFICANT: f64 = 0.05;
 
-/// What a verdict is made from.
+/// The input of a verdict.
 pub struct Evidence<'a> {
     pub experiment: &'a Experiment,
     pub srm: &'a SampleRatio,
@@ -32,8 +32,8 @@ pub struct Evidence<'a> {
     pub metrics: &'a [MetricResult],
 }
 
-/// The verdict of the first rule that has one. What the reader must know before any number stands before it, and what
-/// the numbers leave open behind it.
+/// Returns the verdict of the first rule that applies. Its reason begins with what must be known before any
+/// number, and ends with what the numbers leave open.
 pub fn decide(evidence: &Evidence<'_>) -> Decision {
     let method_used = method_used(evidence);
     let ruling = trust::invalid(evidence)
@@ -48,10 +48,10 @@ pub fn decide(evidence: &Evidence<'_>) -> Decision {
     Decision { verdict, reason, method_used, treatment }
 }
 
-/// What a rule says.
+/// The result of a rule.
 struct Ruling {
     verdict: Verdict,
-    /// The variant that it is about, where it is about one.
+    /// The variant that the verdict is about, if it is about one.
     treatment: Option<String>,
     reason: String,
 }
@@ -101,7 +101,7 @@ fn not_computed(evidence: &Evidence<'_>) -> Option<Ruling> {
     Some(Ruling::of_the_whole(Verdict::NotComputed, reason))
 }
 
-/// A plan that cannot be followed. Nothing else decides in its place.
+/// Returns the reason if the plan cannot be followed. No other rule then decides in its place.
 fn no_horizon(plan: &Plan) -> Option<String> {
     let what = match plan.method {
         Method::GroupSequential => "a group sequential test",
@@ -115,11 +115,11 @@ fn primary<'a>(evidence: &Evidence<'a>) -> Option<&'a MetricResult> {
     evidence.metrics.iter().find(|metric| metric.role == Role::Primary)
 }
 
-/// What one treatment's interval says; the order is that of importance to the verdict.
+/// The finding of one treatment's interval; the order is that of importance to the verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum IntervalFinding {
     Better,
-    /// Nothing worth having can be hoped for any more, though no harm is shown.
+    /// A worthwhile effect can no longer be expected, though no harm is shown.
     NotWorthwhile,
     Worse,
     Open,
@@ -198,7 +198,7 @@ fn finding(plan: &Plan, metric: &MetricResult, look: &AlwaysValidResult, test: &
     }
 }
 
-/// The smallest relative effect for which anybody wants the treatment, and what it is called.
+/// Returns the smallest relative effect that makes the treatment worthwhile, and its name.
 fn smallest_worthwhile(plan: &Plan) -> Option<(f64, &'static str)> {
     let practical = plan.practical_lift_relative.filter(|lift| *lift > 0.0);
     practical
@@ -310,7 +310,7 @@ fn keep_running(
     Ruling::about(&look.treatment, Verdict::KeepRunning, reason)
 }
 
-/// Both arms' levels and the lift: "0.69 % against 0.46 % (+50.0 %)".
+/// Formats both arms' levels and the lift: "0.69 % against 0.46 % (+50.0 %)".
 fn levels(metric: &MetricResult, test: &Test) -> String {
     let level = |key: &str| {
         let variant = metric.variants.iter().find(|variant| variant.key == key);
@@ -323,7 +323,8 @@ fn levels(metric: &MetricResult, test: &Test) -> String {
     format!("{} against {}{lift}", level(&test.treatment), level(&test.control))
 }
 
-/// The always-valid interval of the absolute lift: "-0.17 to +0.63 percentage points"; without one, that of the counts.
+/// Formats the always-valid interval of the absolute lift: "-0.17 to +0.63 percentage points"; without one,
+/// that of the counts.
 fn interval(metric: &MetricResult, look: &AlwaysValidResult) -> String {
     if let Some(exact) = &look.exact {
         return exact::ratio(exact, &look.control, &look.treatment);
@@ -343,7 +344,7 @@ fn bounds(metric: &MetricResult, interval: Bounds) -> String {
     format!("{} to {}{unit}", end(interval.lower), end(interval.upper))
 }
 
-/// An absolute lift without its unit.
+/// Formats an absolute lift without its unit.
 fn lift(metric: &MetricResult, lift: f64) -> String {
     if metric.is_rate() {
         format!("{:+.2}", lift * 100.0)
@@ -389,12 +390,12 @@ fn method_used(evidence: &Evidence<'_>) -> String {
     format!("{used}{shared}{guardrails}{secondary}{exact}")
 }
 
-/// How good the lift looks, for choosing among treatments.
+/// Returns how good the lift looks, for choosing among treatments.
 fn gain(direction: Direction, look: &AlwaysValidResult) -> f64 {
     look.lift_absolute.map_or(f64::NEG_INFINITY, |lift| toward(direction, lift))
 }
 
-/// The number, mirrored where less is better, so that above zero is always better.
+/// Returns the number, mirrored where less is better, so that above zero is always better.
 fn toward(direction: Direction, number: f64) -> f64 {
     match direction {
         Direction::Increase => number,

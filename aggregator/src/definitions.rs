@@ -1,4 +1,4 @@
-//! The definitions that analyses go by, read from the mirror of the log: what holds now of each experiment
+//! The definitions that analyses use, read from the mirror of the log: the current version of each experiment
 //! and metric, and how each phase of an experiment split its units.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::database::Database;
 
-/// Every experiment and metric, by key.
+/// All experiments and metrics, by key.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Definitions {
     pub experiments: BTreeMap<String, Defined<Experiment>>,
@@ -25,19 +25,19 @@ pub struct Definitions {
 pub struct Defined<T> {
     pub version: Version,
     pub definition: T,
-    /// The log's clock, in milliseconds since 1970.
+    /// The log's time of the change, in milliseconds since 1970.
     pub changed_at_ms: i64,
-    /// How units were split, in the order of the phases; none for a metric. Units of different splits are never
-    /// put together: a difference between the times would look like one between the variants.
+    /// The phases in order, each with its split; none for a metric. Units of different splits are never pooled:
+    /// a difference between the times would look like one between the variants.
     pub phases: Vec<Phase>,
 }
 
-/// A phase that an experiment has or had.
+/// A current or former phase of an experiment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Phase {
     /// From 1.
     pub number: u32,
-    /// The weight of each variant, in basis points; of those that get any units.
+    /// The weight in basis points of each variant that gets any units.
     pub weights: BTreeMap<String, u32>,
 }
 
@@ -58,7 +58,7 @@ pub struct Change {
     pub changed_at_ms: i64,
 }
 
-/// What the mirror holds now.
+/// Reads the current state of the mirror.
 pub async fn read(database: &Database) -> anyhow::Result<Definitions> {
     let query = database.query(SQL);
     let query = [Kind::Experiment, Kind::Metric, Kind::Settings]
@@ -67,7 +67,7 @@ pub async fn read(database: &Database) -> anyhow::Result<Definitions> {
     Ok(fold(database.rows("reading the definitions", query).await?))
 }
 
-/// The state after accepted changes, in the order of their versions.
+/// Folds accepted changes, in the order of their versions, into the current state.
 pub fn fold(changes: Vec<Change>) -> Definitions {
     let mut definitions = Definitions::default();
     for change in changes {
@@ -101,7 +101,7 @@ impl Change {
 }
 
 impl Defined<Experiment> {
-    /// Whether the schedule analyzes it: while it runs, and for some time after it was stopped.
+    /// Returns whether the schedule analyzes it: while it runs, and for some time after it was stopped.
     pub fn is_followed(&self, now_ms: i64, follow_stopped_ms: i64) -> bool {
         match self.definition.state {
             State::Running => true,
@@ -117,8 +117,8 @@ fn parse(change: &Change) -> Result<Definition, String> {
     Definition::from_json(kind, value).map_err(|problem| problem.to_string())
 }
 
-/// The phases after this change. Before it runs nobody is exposed, so a draft has only the one that it will begin
-/// with. Where somebody else splits the units, their exposures say the phase all the same.
+/// Returns the phases after this change. A draft exposes nobody, so it has only the phase that it will begin
+/// with. Where another system splits the units, their exposures name the phase all the same.
 fn phases(before: Option<&Defined<Experiment>>, now: &Experiment) -> Vec<Phase> {
     let number = now.phase();
     let before = before.filter(|before| before.definition.state != State::Draft);
@@ -128,7 +128,7 @@ fn phases(before: Option<&Defined<Experiment>>, now: &Experiment) -> Vec<Phase> 
     phases
 }
 
-/// The shares of the variants that get any units.
+/// Returns the weights of the variants that get any units.
 fn weights(experiment: &Experiment) -> BTreeMap<String, u32> {
     let weights =
         experiment.variants.iter().map(|variant| (variant.key.as_str().to_owned(), variant.weight.get()));
@@ -149,7 +149,7 @@ mod tests {
         Change { kind: "experiment".into(), version, definition, changed_at_ms: version as i64 }
     }
 
-    /// The number of each phase with the weight of `a`.
+    /// Returns the number of each phase with the weight of `a`.
     fn phases(changes: Vec<Change>) -> Vec<(u32, u32)> {
         let definitions = fold(changes);
         assert_eq!(definitions.unreadable, Vec::<String>::new());
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(phases(shift), [(1, 9_000), (2, 9_000), (3, 5_000), (4, 5_000)]);
     }
 
-    /// All units of an external experiment were held against the weights of the last phase.
+    /// All units of an external experiment were tested against the weights of the last phase.
     #[test]
     fn an_external_experiment_has_phases_too() {
         let external = |version, phase, weights| {

@@ -1,5 +1,5 @@
-//! The document: what the platform says about an experiment. The command line, the HTTP API and the page
-//! all show this one; numbers that are not defined are null, and a `missing` beside them says why.
+//! The document: the published result of an experiment. The command line, the HTTP API and the page all show
+//! the same document; numbers that are not defined are null, and a `missing` next to them gives the reason.
 
 use schemas::definition::{Direction, MetricType, State, Version};
 use schemas::{Micros, Uuid};
@@ -18,7 +18,7 @@ pub use forms::{FIRST_FORM, MetricKeys, Unreadable};
 /// The form of the documents that this build writes and reads.
 pub const DOCUMENT_VERSION: u32 = 2;
 
-/// What is published, with one entry for each experiment asked for.
+/// The published results, with one entry for each experiment requested.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Document {
     pub experiments: Vec<ExperimentResult>,
@@ -27,71 +27,71 @@ pub struct Document {
 /// One analysis of one experiment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExperimentResult {
-    /// Of the document's form, [`DOCUMENT_VERSION`]. One of another form is not read.
+    /// The document's form, [`DOCUMENT_VERSION`]. A document of another form is not read.
     pub document_version: u32,
     pub key: String,
     pub state: State,
     pub phase: u32,
-    /// Looks that the log of looks holds of this experiment.
+    /// The number of looks at this experiment in the log of looks.
     #[serde(default)]
     pub looks_recorded: u32,
     pub definition_version: Version,
     pub hypothesis: String,
-    /// RFC 3339; events made later are left out.
+    /// RFC 3339; events created later are left out.
     pub as_of: String,
     pub computed_at: String,
     pub analysis_id: Uuid,
     pub cut: Cut,
     /// Planned total of units; null where no horizon is planned.
     pub horizon_units: Option<u64>,
-    /// By the primary metric, in the order of the definition.
+    /// Results of the primary metric, in the order of the definition.
     pub variants: Vec<VariantResult>,
-    /// Why the numbers are to be read with care; what forbids reading them is a verdict.
+    /// Reasons to read the numbers with care; a reason not to read them at all is a verdict.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
-    /// Exposed to more than one variant; counted in the first.
+    /// Units exposed to more than one variant; they count in the first.
     pub units_in_several_variants: u64,
-    /// RFC 3339: when the first of the exposures counted here will be dropped from the table; null if never. From then
-    /// on this document stays as it is.
+    /// RFC 3339: when the first of the counted exposures will be dropped from the table; null if never. From
+    /// then on this document does not change.
     pub complete_until: Option<Micros>,
-    /// Ever forced into a variant: they count in nothing.
+    /// Units ever forced into a variant; they count in nothing.
     pub units_forced: u64,
-    /// Of them: those whose first exposure was not forced, so that they had counted until then.
+    /// The units of `units_forced` whose first exposure was not forced, so that they had counted until then.
     #[serde(default)]
     pub units_forced_later: u64,
-    /// First exposed in a phase that is left out.
+    /// Units first exposed in a phase that is left out.
     pub units_left_out: u64,
-    /// First exposed in a phase that the definition does not have as far as it is mirrored; not counted until it has.
+    /// Units first exposed in a phase that the mirrored definition does not have yet; they count once it has.
     pub units_of_unknown_phases: u64,
-    /// First exposed to a variant that the definition does not have; not counted.
+    /// Units first exposed to a variant that the definition does not have; not counted.
     pub units_of_unknown_variants: u64,
     /// Events of this experiment that carry a time after `as_of`, left out for now.
     pub events_after_as_of: u64,
-    /// When the first of them has its time; none without them.
+    /// When the first of them reaches its time; none without such events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_event_after_as_of: Option<Micros>,
     pub metrics: Vec<MetricResult>,
-    /// Of the primary metric; the first of `tests`.
+    /// The test of the primary metric; the first of `tests`.
     pub test: Option<Test>,
-    /// Of the primary metric: the control against each treatment.
+    /// The tests of the primary metric: the control against each treatment.
     pub tests: Vec<Test>,
-    /// Of the primary metric and the first treatment.
+    /// The always-valid result of the primary metric and the first treatment.
     pub always_valid: Option<AlwaysValidResult>,
     pub srm: SampleRatio,
     pub decision: Decision,
     pub sql: Vec<CountingQuery>,
 }
 
-/// Something that the reader of the numbers must know.
+/// A warning that the reader of the numbers needs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Warning {
     pub kind: WarningKind,
-    /// For people.
+    /// The text for people.
     pub text: String,
-    /// Of the counted units, where it is about some of them.
+    /// Share of the counted units, if the warning is about some of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share_of_units: Option<f64>,
-    /// Where it is about one metric.
+    /// The metric, if the warning is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<String>,
 }
@@ -101,7 +101,7 @@ pub struct Warning {
 pub enum WarningKind {
     /// More units than accidents explain were exposed to more than one variant.
     UnitsInSeveralVariants,
-    /// A guardrail without a number shows neither harm nor safety, and nothing ships beside it.
+    /// A guardrail without a number shows neither harm nor safety, and nothing ships with it.
     GuardrailWithoutData,
     /// An effect was shown for the better while phases counted that are left out now.
     VerdictRestedOnPhasesLeftOut,
@@ -109,27 +109,27 @@ pub enum WarningKind {
     HarmShownWithPhasesLeftOut,
     /// The first exposures are dropped from the table within four weeks.
     ExposuresExpire,
-    /// They have begun to be dropped: nothing is counted any more.
+    /// The first exposures have begun to be dropped: nothing is counted any more.
     Frozen,
     /// The experiment cannot be analyzed, and the document is an earlier one.
     Stale,
-    /// Units that had counted were forced into a variant later, and count no more.
+    /// Units that had counted were forced into a variant later, and no longer count.
     UnitsForcedLater,
 }
 
-/// One variant by one metric.
+/// The numbers of one variant for one metric.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VariantResult {
     pub key: String,
     pub control: bool,
-    /// Share of the units that it was planned to get, in basis points.
+    /// Planned share of the units, in basis points.
     pub weight: u32,
     pub units: u64,
     /// Units with at least one event.
     pub conversions: u64,
     /// conversions / units; null without units.
     pub rate: Option<f64>,
-    /// What the metric compares: the rate, or the mean per unit.
+    /// The value that the metric compares: the rate, or the mean per unit.
     pub mean: Option<f64>,
 }
 
@@ -145,29 +145,29 @@ pub enum Role {
 pub struct MetricResult {
     pub key: String,
     pub role: Role,
-    /// Null with the rest if the metric is not defined.
+    /// Null, like the other optional fields of the definition, if the metric is not defined.
     #[serde(rename = "type")]
     pub metric_type: Option<MetricType>,
     pub definition_version: Option<Version>,
     pub event: Option<String>,
     pub window_hours: Option<u32>,
     pub direction: Direction,
-    /// Why this metric is not computed at all.
+    /// The reason why this metric is not computed at all.
     pub missing: Option<String>,
     pub variants: Vec<VariantResult>,
-    /// The control against each treatment.
+    /// The tests of the control against each treatment.
     pub tests: Vec<Test>,
     pub always_valid: Vec<AlwaysValidResult>,
-    /// Of the primary metric, where the plan names a horizon; each then decides in place of the always-valid
-    /// interval.
+    /// The boundaries of the primary metric, where the plan names a horizon; each then decides in place of the
+    /// always-valid interval.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub boundaries: Vec<Boundary>,
-    /// What earlier looks showed by phases that are left out now.
+    /// Effects that earlier looks showed with phases that are left out now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shown_before: Vec<ShownBefore>,
 }
 
-/// What the p-value of a [`Test`] comes from.
+/// The method of the p-value of a [`Test`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TestMethod {
@@ -193,7 +193,7 @@ pub struct Test {
     pub p_value: Option<f64>,
     /// What the p-value may be used for.
     pub p_value_use: String,
-    /// Of the intervals: 1 - alpha.
+    /// The confidence of the intervals: 1 - alpha.
     pub confidence: f64,
     pub lift_absolute: Option<f64>,
     pub interval_absolute: Option<Bounds>,
@@ -202,24 +202,27 @@ pub struct Test {
     pub interval_relative: Option<Bounds>,
     /// `fieller` or `log_ratio`.
     pub interval_relative_method: Option<String>,
-    /// Where units came in phases with different splits: the numbers above are taken inside the splits and added up.
+    /// Set where units came in phases with different splits: the numbers above are computed inside the splits
+    /// and added up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub across_phases: Option<AcrossPhases>,
     pub missing: Option<String>,
 }
 
-/// What the splits say beside what they say together.
+/// Results of the splits in addition to their combined result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AcrossPhases {
-    /// With units in both arms.
+    /// Splits with units in both arms.
     pub splits: u64,
-    /// The effect weighted by the units that came: what they saw on the whole. For display; no test rests on it.
+    /// The effect weighted by the units of each split: the average over the units as they came. For display; no
+    /// test rests on it.
     pub lift_by_units: f64,
-    /// Of "the effect is the same in all splits"; null where they cannot be compared. Read once, not at every look.
+    /// The p-value of "the effect is the same in all splits"; null where they cannot be compared. Valid if read
+    /// once, not at every look.
     pub heterogeneity_p_value: Option<f64>,
 }
 
-/// What holds however often one looks: an asymptotic confidence sequence. Treatment minus control.
+/// The result that holds at any number of looks: an asymptotic confidence sequence. Treatment minus control.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AlwaysValidResult {
     pub metric: String,
@@ -230,87 +233,88 @@ pub struct AlwaysValidResult {
     /// Total units of both arms at which the interval is narrowest; fixed for the experiment's life.
     pub tuned_for_units: f64,
     pub lift_absolute: Option<f64>,
-    /// The smallest of all looks so far.
+    /// The smallest p-value of all looks so far.
     pub p_value: Option<f64>,
     /// For secondary metrics: `p_value` adjusted for all of them and their treatments (Benjamini-Hochberg).
     #[serde(default)]
     pub p_value_adjusted: Option<f64>,
-    /// Of this look.
+    /// The p-value of this look.
     pub p_value_now: Option<f64>,
     pub log_e_value: Option<f64>,
     pub interval_absolute: Option<Bounds>,
     /// The interval divided by the control's mean as observed: for reading, not exact.
     pub interval_relative_to_control: Option<Bounds>,
-    /// Whether no effect lies in the interval; without one, in that of `exact`.
+    /// Whether zero is in the interval; without an interval, whether no effect is in that of `exact`.
     pub includes_zero: Option<bool>,
-    /// For guardrails: the one-sided p-value, at this look, of "it got worse".
+    /// For guardrails: the one-sided p-value of "it got worse" at this look.
     pub harm_p_value: Option<f64>,
-    /// What decides in place of the interval while an arm has too few conversions for one; `missing` then says which
-    /// arm. The p-values and the e-value of this look are then its.
+    /// The exact test that decides in place of the interval while an arm has too few conversions for one;
+    /// `missing` then names the arm. The p-values and the e-value of this look are then those of this test.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact: Option<ExactTest>,
     pub missing: Option<String>,
 }
 
-/// A test of counts alone, exact at any counts: it stands where an arm has too few conversions for a normal
-/// approximation. Treatment against control.
+/// A test of counts alone, exact at any counts. It replaces the normal approximation where an arm has too few
+/// conversions for one. Treatment against control.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExactTest {
     pub method: ExactMethod,
     pub counted: CountedUnits,
     pub control: u64,
     pub treatment: u64,
-    /// From so many in each arm on a normal approximation may do; a planned look waits until four times as many are
-    /// expected.
+    /// From this many counted units in each arm a normal approximation may be used; a planned look waits until
+    /// four times as many are expected.
     pub needed: u64,
-    /// Two-sided, of this look.
+    /// Two-sided p-value of this look.
     pub p_value: f64,
-    /// Whether an effect is shown by this look.
+    /// Whether this look shows an effect.
     pub rejects: bool,
-    /// Of the counted units' rates, treatment over control (of their odds for Fisher's test); a null end is infinite.
-    /// Leaves 1 out exactly where the look rejects.
+    /// Interval of the ratio of the counted units' rates, treatment over control (of their odds for Fisher's
+    /// test); a null end is infinite. It excludes 1 exactly where the look rejects.
     pub ratio: Bounds,
-    /// At a planned look: so few of both arms' counted units under the treatment cross; null where none are few enough.
+    /// At a planned look: at most this many of both arms' counted units under the treatment cross; null where
+    /// no count is small enough.
     #[serde(default)]
     pub at_most: Option<u64>,
-    /// So many cross; null where none are many enough.
+    /// At least this many cross; null where no count is large enough.
     #[serde(default)]
     pub at_least: Option<u64>,
 }
 
-/// Which exact test.
+/// The exact test used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExactMethod {
-    /// Always-valid, of the treatment's share of the counted units (Lindon & Malek).
+    /// An always-valid test of the treatment's share of the counted units (Lindon & Malek).
     ConversionCounts,
-    /// The same share at planned looks, which together spend what the boundary may.
+    /// A test of the same share at planned looks, which together spend what the boundary may.
     CountBoundary,
-    /// Fisher's, at the one planned look, each side at half of alpha.
+    /// Fisher's test, at the one planned look, each side at half of alpha.
     FisherExact,
 }
 
-/// Which units an exact test counts: the rarer ones.
+/// The units that an exact test counts: the rarer ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CountedUnits {
-    /// With at least one event.
+    /// Units with at least one event.
     Converted,
-    /// Without any.
+    /// Units without any event.
     NotConverted,
 }
 
-/// Which test a plan with a horizon decides by.
+/// The test by which a plan with a horizon decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BoundaryMethod {
-    /// Looks on the way, by Lan-DeMets spending of O'Brien-Fleming's kind.
+    /// Interim looks, by Lan-DeMets spending of the O'Brien-Fleming type.
     GroupSequential,
-    /// One look, when the planned units are there.
+    /// One look, when the planned units have been reached.
     FixedHorizon,
 }
 
-/// Where an analysis stands in its plan.
+/// The stage of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BoundaryStage {
@@ -318,78 +322,80 @@ pub enum BoundaryStage {
     Interim,
     /// The look that spent all of alpha.
     Final,
-    /// Units came after the final look: estimates go on, nothing is decided by them.
+    /// Units came after the final look: estimates continue, and decide nothing.
     PastEnd,
-    /// Looks at units that are counted no more left nothing of alpha: estimates only, no look is taken.
+    /// Looks at units that no longer count left no alpha: there are estimates only, and no look is taken.
     AlphaSpent,
 }
 
-/// A test with planned units and the looks it has taken, as the log of looks has them.
+/// A test with planned units and its looks so far, as the log of looks has them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Boundary {
     pub metric: String,
     pub control: String,
     pub treatment: String,
     pub method: BoundaryMethod,
-    /// What earlier looks left of the plan's alpha, divided by the number of treatments.
+    /// The part of the plan's alpha that earlier looks left, divided by the number of treatments.
     pub alpha: f64,
-    /// Spent, by all treatments together, on looks at units that are counted no more: before the weights, the
-    /// control or what the metric counts were changed.
+    /// Alpha spent, by all treatments together, on looks at units that no longer count: before a change of the
+    /// weights, the control or what the metric counts.
     #[serde(default)]
     pub alpha_spent_before: f64,
     pub planned_units_control: u64,
     pub planned_units_treatment: u64,
-    /// Share of the planned information that both arms hold now; a look is taken at some of these only.
+    /// Share of the planned information that both arms have now; a look is taken at some of these only.
     pub fraction: f64,
     pub stage: BoundaryStage,
     pub looks: Vec<BoundaryLook>,
-    /// The first look that crossed; later ones do not take it back.
+    /// The first look that crossed; later looks do not undo it.
     pub crossed_at_look: Option<u32>,
-    /// The first look that crossed while phases counted that are left out now: what was decided then rested on them.
+    /// The first look that crossed while phases counted that are left out now: the decision then rested on
+    /// them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crossed_with_phases_left_out: Option<u32>,
-    /// Once it has crossed or ended by a look at z.
+    /// Set once it has crossed or ended by a look at z.
     pub after_stopping: Option<AfterStopping>,
-    /// Why no look could be taken now.
+    /// The reason why no look could be taken now.
     pub missing: Option<String>,
 }
 
 /// One look, as it was taken. Treatment minus control.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BoundaryLook {
-    /// From 1.
+    /// The number of the look, from 1.
     pub look: u32,
     pub units_control: u64,
     pub units_treatment: u64,
     /// Share of the planned information.
     pub fraction: f64,
     pub is_final: bool,
-    /// |z| from here on crosses; null where too little may be spent for any bound, or where `exact` decided.
+    /// The look crosses if |z| is at least this; null where too little may be spent for any bound, or where
+    /// `exact` decided.
     pub critical_value: Option<f64>,
-    /// Up to and with this look.
+    /// Alpha spent up to and including this look.
     pub alpha_spent: f64,
     pub z: f64,
     pub crossed: bool,
     pub lift_absolute: f64,
     pub standard_error: f64,
     pub lift_relative: Option<f64>,
-    /// The repeated interval: those of all looks hold at once.
+    /// The repeated interval: the intervals of all looks hold at once.
     pub interval_absolute: Bounds,
     /// The interval divided by the control's mean as observed: for reading, not exact.
     pub interval_relative_to_control: Option<Bounds>,
-    /// What decided this look in place of z, for an arm had too few conversions; the interval of the difference is then
-    /// open on both sides.
+    /// The exact test that decided this look in place of z, because an arm had too few conversions; the
+    /// interval of the difference is then open on both sides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact: Option<ExactTest>,
 }
 
-/// The estimate that allows for the stopping, by stage-wise ordering. Treatment minus control.
+/// The estimate that is adjusted for the stopping, by stage-wise ordering. Treatment minus control.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AfterStopping {
-    /// The first that crossed, else the final one.
+    /// The first look that crossed, else the final one.
     pub look: u32,
     pub p_value: f64,
-    /// Median-unbiased.
+    /// The median-unbiased estimate.
     pub lift_absolute: f64,
     pub interval_absolute: Bounds,
 }
@@ -399,7 +405,7 @@ pub struct AfterStopping {
 pub struct SampleRatio {
     /// Whether a phase that counts is in alarm; null while there are no units.
     pub alarm: Option<bool>,
-    /// In order; each with a test of its own, all of them together at 1 %.
+    /// The phases in order; each has a test of its own, all of them together at 1 %.
     pub phases: Vec<PhaseRatio>,
     /// A reference for readers, right if read once; it decides nothing.
     pub chi_square: Option<f64>,
@@ -413,18 +419,18 @@ pub struct SampleRatio {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PhaseRatio {
     pub phase: u32,
-    /// Of the j-th phase 0.01 * 2^-j.
+    /// The level of the test: 0.01 * 2^-j for the j-th phase.
     pub level: f64,
-    /// Of this look, and valid however often one looks.
+    /// The p-value of this look, valid at any number of looks.
     pub p_value: Option<f64>,
-    /// Whether it has ever reached the level. An alarm stays.
+    /// Whether the p-value has ever reached the level. An alarm stays.
     pub alarm: bool,
-    /// Its units count in nothing: the owner has left it out, or it ended in alarm.
+    /// Whether its units count in nothing: the owner has left it out, or it ended in alarm.
     pub left_out: bool,
-    /// Why its owner has left it out; null where nobody did.
+    /// The owner's reason for leaving it out; null if the owner has not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_out_reason: Option<String>,
-    /// First exposed in it.
+    /// Units first exposed in this phase.
     pub units: u64,
 }
 
@@ -442,7 +448,8 @@ pub enum Verdict {
     Invalid,
     /// A guardrail got worse.
     GuardrailHarmed,
-    /// The primary metric, or a guardrail without which nothing ships, is not computed at all.
+    /// The primary metric, or a guardrail that must have a number before anything ships, is not computed at
+    /// all.
     NotComputed,
     /// Too early. Not to be read as "no effect".
     NotEnoughData,
@@ -456,13 +463,13 @@ pub struct Decision {
     pub verdict: Verdict,
     /// One sentence with the numbers it rests on.
     pub reason: String,
-    /// What the verdict rests on statistically.
+    /// The statistical method that the verdict rests on.
     pub method_used: String,
-    /// The treatment that the verdict is about, where it is about one.
+    /// The treatment that the verdict is about, if it is about one.
     pub treatment: Option<String>,
 }
 
-/// A query that counted, as it was run.
+/// A counting query, as it was run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CountingQuery {
     pub metric: String,
@@ -492,7 +499,7 @@ impl Verdict {
         }
     }
 
-    /// For people.
+    /// Returns the title for people.
     pub fn title(self) -> &'static str {
         match self {
             Verdict::Invalid => "Invalid",
@@ -517,7 +524,7 @@ impl Role {
 }
 
 impl TestMethod {
-    /// For people.
+    /// Returns the title for people.
     pub fn title(self) -> &'static str {
         match self {
             TestMethod::TwoProportionZ => "two-proportion z, pooled",
@@ -528,14 +535,14 @@ impl TestMethod {
 }
 
 impl ExactTest {
-    /// Whether an arm has fewer than the normal approximation needs.
+    /// Returns whether an arm has fewer counted units than the normal approximation needs.
     pub fn is_below_the_gate(&self) -> bool {
         self.control.min(self.treatment) < self.needed
     }
 }
 
 impl Boundary {
-    /// The look that settled the test: the first that crossed, else the final one, else none yet.
+    /// Returns the look that settled the test: the first that crossed, else the final one, if any.
     pub fn settled(&self) -> Option<&BoundaryLook> {
         let crossed = self.looks.iter().find(|look| look.crossed);
         crossed.or_else(|| self.looks.last().filter(|look| look.is_final))
@@ -553,7 +560,7 @@ impl ExperimentResult {
 }
 
 impl MetricResult {
-    /// Whether the means are shares of units.
+    /// Returns whether the means are shares of units.
     pub fn is_rate(&self) -> bool {
         self.metric_type == Some(MetricType::Conversion)
     }

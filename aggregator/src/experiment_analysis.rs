@@ -1,6 +1,6 @@
-//! The steps of one analysis of one experiment: count each metric at the cut, turn counts and earlier looks into numbers and
-//! the look that they need, the numbers into a verdict, and all of it into a document. All but counting is pure, and none
-//! knows an earlier document.
+//! The steps of one analysis of one experiment: count each metric at the cut, compute the numbers and the new
+//! look from the counts and the earlier looks, derive the verdict from the numbers, and build the document. All
+//! steps but counting are pure, and none knows an earlier document.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ use crate::look::{EarlierLooks, Look};
 use crate::metric_analysis::{self, Compared, Frame, Outcome};
 use crate::stale;
 
-/// The state of the world that an analysis is of.
+/// The definitions, the cut and the time that an analysis is based on.
 #[derive(Clone, Copy)]
 pub struct Moment<'a> {
     pub definitions: &'a Definitions,
@@ -30,53 +30,54 @@ pub struct Moment<'a> {
     pub as_of: Micros,
 }
 
-/// What was counted of an experiment at one moment.
+/// The counts of an experiment at one moment.
 pub struct CountedExperiment<'a> {
     pub defined: &'a Defined<Experiment>,
     pub moment: Moment<'a>,
-    /// The primary one first.
+    /// The metrics with their counts, the primary one first.
     pub metrics: Vec<CountedMetric<'a>>,
     pub analysis_id: Uuid,
-    /// When it was counted.
+    /// The time of the count.
     pub at: Micros,
     /// Events that are not counted yet.
     pub later: Later,
 }
 
-/// A metric with its counts and the query that counted.
+/// A metric with its counts and the query that counted them.
 pub struct CountedMetric<'a> {
     pub key: &'a str,
     pub role: Role,
     pub definition: Option<(Version, &'a Metric)>,
     pub counts: Vec<Counts>,
-    /// The definition, as far as it is mirrored, does not have these units' phases. They are counted once it has.
+    /// Units whose phases are missing in the definition as far as it is mirrored. They are counted once it has
+    /// these phases.
     pub units_of_unknown_phases: u64,
     pub sql: String,
 }
 
-/// What the counts and the earlier looks give.
+/// The results computed from the counts and the earlier looks.
 pub struct Numbers<'a> {
-    /// By the primary metric.
+    /// The counts of the primary metric.
     units: &'a [Counts],
     srm: SampleRatio,
     /// Phases whose units do not count.
     left_out: BTreeSet<u32>,
     metrics: Vec<MetricResult>,
-    /// When the first of the exposures counted will be dropped from the table.
+    /// The time at which the first of the counted exposures will be dropped from the table.
     complete_until: Option<Micros>,
-    /// Has to be in the log of looks before anything of this is published. None where nothing was spent, shown or learned
-    /// that is not in the earlier looks.
+    /// The look that must be in the log of looks before any of these numbers is published. None where nothing
+    /// was spent, shown or learned that is not in the earlier looks.
     pub look: Option<Look>,
     looks_recorded: usize,
 }
 
-/// The verdict, and what has to be read with it.
+/// The verdict and the warnings that go with it.
 pub struct Conclusion {
     decision: Decision,
     warnings: Vec<Warning>,
 }
 
-/// Counts; decides and writes nothing.
+/// Counts every metric at the cut. Decides and writes nothing.
 pub async fn count<'a>(
     database: &Database,
     moment: &Moment<'a>,
@@ -93,7 +94,7 @@ pub async fn count<'a>(
         let question = Question {
             experiment: key,
             environments: &environments,
-            // Of a metric that is not defined, the units are still worth knowing: no event has this name.
+            // The units of an undefined metric are still useful: no event has this name.
             event: definition.map_or("", |defined| defined.definition.event.as_str()),
             window_hours: definition.and_then(|defined| defined.definition.window_hours),
         };
@@ -122,7 +123,7 @@ pub async fn count<'a>(
     })
 }
 
-/// The metrics of an experiment, the primary one first.
+/// Returns the metrics of an experiment, the primary one first.
 pub fn metrics(experiment: &Experiment) -> impl Iterator<Item = (&str, Role)> {
     let metrics = &experiment.metrics;
     let primary = std::iter::once((metrics.primary.as_str(), Role::Primary));
@@ -132,7 +133,7 @@ pub fn metrics(experiment: &Experiment) -> impl Iterator<Item = (&str, Role)> {
 }
 
 impl CountedExperiment<'_> {
-    /// The numbers, after the looks taken so far.
+    /// Computes the numbers, after the looks taken so far.
     pub fn analyze(&self, looks: EarlierLooks<'_>) -> Numbers<'_> {
         let experiment = &self.defined.definition;
         let units = self.primary().map_or(&[][..], |of| of.counts.as_slice());
@@ -160,14 +161,14 @@ impl CountedExperiment<'_> {
         let seen = Seen { left_out: &left_out, alarms: phases(&srm, |phase| phase.alarm), complete_until };
         let look = self.look(looks, seen, comparisons);
         if let Some(look) = &look {
-            keep(&mut metrics, look);
+            use_recorded_p_values(&mut metrics, look);
         }
         metric_analysis::adjust_p_values(&mut metrics);
         let looks_recorded = looks.0.len() + usize::from(look.is_some());
         Numbers { units, srm, left_out, metrics, complete_until, look, looks_recorded }
     }
 
-    /// The look that has to be kept, if any has to be.
+    /// Returns the look that has to be recorded, if any.
     fn look(&self, looks: EarlierLooks<'_>, seen: Seen<'_>, comparisons: Vec<Compared>) -> Option<Look> {
         let is_due = seen.alarms != looks.alarms()
             || seen.complete_until != looks.complete_until()
@@ -193,7 +194,7 @@ impl CountedExperiment<'_> {
         })
     }
 
-    /// The verdict on the numbers.
+    /// Derives the verdict from the numbers.
     pub fn decide(&self, numbers: &Numbers<'_>) -> Conclusion {
         let evidence = Evidence {
             experiment: &self.defined.definition,
@@ -208,7 +209,7 @@ impl CountedExperiment<'_> {
         Conclusion { decision, warnings }
     }
 
-    /// All of it as it is published.
+    /// Builds the document that is published.
     pub fn document(&self, numbers: Numbers<'_>, conclusion: Conclusion) -> ExperimentResult {
         let experiment = &self.defined.definition;
         let units_in_several_variants = numbers.exposed_to_several().units;
@@ -264,7 +265,7 @@ impl CountedExperiment<'_> {
     }
 }
 
-/// What a look keeps beside the comparisons.
+/// The parts of a look other than the comparisons.
 struct Seen<'a> {
     left_out: &'a BTreeSet<u32>,
     alarms: BTreeSet<u32>,
@@ -289,8 +290,8 @@ impl Numbers<'_> {
     }
 }
 
-/// The p-values of a look that is kept are those that hold.
-fn keep(metrics: &mut [MetricResult], look: &Look) {
+/// Replaces the p-values by those of the recorded look: the recorded ones are valid.
+fn use_recorded_p_values(metrics: &mut [MetricResult], look: &Look) {
     for kept in &look.comparisons {
         let metric =
             metrics.iter_mut().find(|metric| metric.key == kept.of.metric && metric.role == kept.of.role);
@@ -298,13 +299,13 @@ fn keep(metrics: &mut [MetricResult], look: &Look) {
             metric.always_valid.iter_mut().find(|shown| shown.treatment == kept.treatment)
         });
         if let Some(shown) = shown {
-            shown.is_kept(kept);
+            shown.use_recorded_p_values(kept);
         }
     }
 }
 
-/// Whether nothing new has to be written: an analysis now would say what the previous document says, for no row is new, no
-/// definition has changed, and the time of no event has come.
+/// Returns whether nothing has to be written: an analysis now would repeat the previous document, because no
+/// row is new, no definition has changed, and no event has reached its time.
 pub fn is_current(previous: &ExperimentResult, moment: &Moment<'_>) -> bool {
     let Some(defined) = moment.definitions.experiments.get(&previous.key) else {
         return false;

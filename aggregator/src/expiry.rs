@@ -1,5 +1,5 @@
-//! Exposures expire: a table keeps them for so many days after they came in. Units whose first exposure is gone would
-//! be counted from a later one, or not at all, so an experiment is frozen before that.
+//! Expiry of exposures: a table keeps them for a number of days after their ingestion. Units whose first
+//! exposure is gone would be counted from a later one, or not at all, so an experiment is frozen before that.
 
 use schemas::Micros;
 
@@ -10,11 +10,12 @@ use crate::stale;
 
 const DAY_MICROS: i64 = 86_400_000_000;
 
-/// So long before it the document warns.
+/// The document warns this long before the expiry.
 const WARNED_BEFORE_MICROS: i64 = 28 * DAY_MICROS;
 
-/// When the first of the exposures counted may be dropped: at the end of so many days after the day on which it came.
-/// Where there are none now, as the looks know it. None if exposures are kept for ever, or there never were any.
+/// Returns when the first of the counted exposures may be dropped: at the end of the given number of days after
+/// the day of its ingestion. If there are none now, returns the time recorded by the looks. None if exposures
+/// are kept for ever, or there never were any.
 pub fn complete_until(counts: &[Counts], looks: EarlierLooks<'_>, kept_days: u32) -> Option<Micros> {
     if kept_days == 0 {
         return None;
@@ -26,7 +27,7 @@ pub fn complete_until(counts: &[Counts], looks: EarlierLooks<'_>, kept_days: u32
     Micros::new((day + i64::from(kept_days)) * DAY_MICROS).ok()
 }
 
-/// The warning for readers of the document.
+/// Returns the warning for readers of the document, if the expiry is near.
 pub fn warning(complete_until: Option<Micros>, now: Micros) -> Option<Warning> {
     let until = complete_until.filter(|until| until.get() - now.get() <= WARNED_BEFORE_MICROS)?;
     let text = format!(
@@ -36,14 +37,14 @@ pub fn warning(complete_until: Option<Micros>, now: Micros) -> Option<Warning> {
     Some(Warning { kind: WarningKind::ExposuresExpire, text, share_of_units: None, metric: None })
 }
 
-/// Since when nothing is counted any more, if that time has come: the first exposures have begun to be dropped. The last
-/// look tells it. Looks of earlier builds do not; for those their document does.
+/// Returns the time from which nothing is counted any more, if it has come: the first exposures have begun to
+/// be dropped. The last look records it. Looks of earlier builds do not; for those the document does.
 pub fn expired(looks: EarlierLooks<'_>, document: Option<&ExperimentResult>, now: Micros) -> Option<Micros> {
     let until = looks.complete_until().or_else(|| document.and_then(|last| last.complete_until));
     until.filter(|until| *until <= now)
 }
 
-/// The last document, with the reason why it stays; none where it has that already.
+/// Returns the last document with the reason why it no longer changes; none if it has that reason already.
 pub fn frozen(last: &ExperimentResult, until: Micros) -> Option<ExperimentResult> {
     if last.warnings.iter().any(|warning| warning.kind == WarningKind::Frozen) && !stale::is_stale(last) {
         return None;

@@ -1,5 +1,6 @@
-//! The HTTP side: the JSON API, which gives the latest documents as they are stored, and the page, which shows them. Open
-//! to whoever reaches it, unless a token is configured; nothing here changes anything.
+//! The HTTP interface: the JSON API, which serves the latest documents as they are stored, and the page, which
+//! shows them. It is open to everybody who can reach it, unless a token is configured; nothing here changes
+//! anything.
 
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderName, StatusCode, header};
@@ -16,7 +17,7 @@ use crate::document::MetricKeys;
 use crate::page::{self, Histories};
 use crate::store::{self, Point};
 
-/// No script, style or frame but our own; nothing is sent anywhere else.
+/// Allows no script, style or frame other than our own; nothing is sent anywhere else.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
                       img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -26,7 +27,7 @@ struct StoredDocument {
     experiments: Vec<Box<RawValue>>,
 }
 
-/// What the API answers to a question about the past.
+/// The API's answer to a request for the history.
 #[derive(Serialize)]
 struct History {
     experiment: String,
@@ -36,7 +37,7 @@ struct History {
 
 #[derive(Deserialize)]
 struct HistoryQuestion {
-    /// The primary one if it is left out.
+    /// The metric's key; the primary one by default.
     metric: Option<String>,
 }
 
@@ -136,8 +137,8 @@ fn unavailable(failure: &anyhow::Error) -> Response {
 }
 
 fn html_unavailable(failure: &anyhow::Error) -> Response {
-    let told = log_failure("the page could not be shown", failure);
-    html(StatusCode::SERVICE_UNAVAILABLE, page::unavailable(&told))
+    let message = log_failure("the page could not be shown", failure);
+    html(StatusCode::SERVICE_UNAVAILABLE, page::unavailable(&message))
 }
 
 fn html(status: StatusCode, body: String) -> Response {

@@ -1,7 +1,8 @@
-//! From tables to verdicts. On a schedule each experiment is counted at a recorded cut of the stream, analyzed after
-//! the looks taken so far, decided upon, entered in the log of looks and published: as rows, as JSON and as a page. What
-//! decides ([`experiment_analysis`], [`metric_analysis`], [`look`], [`decision`], [`expiry`], the page) is a function of its arguments; what touches the
-//! world ([`database`], [`look_log`], [`before_the_log`], [`publish`], [`schedule`], [`http`]) decides nothing.
+//! From tables to verdicts. On a schedule each experiment is counted at a recorded cut of the stream, analyzed
+//! after the looks taken so far, decided, entered in the log of looks and published: as rows, as JSON and as a
+//! page. The deciding modules ([`experiment_analysis`], [`metric_analysis`], [`look`], [`decision`],
+//! [`expiry`], the page) are functions of their arguments; the modules that touch the world ([`database`],
+//! [`look_log`], [`before_the_log`], [`publish`], [`schedule`], [`http`]) decide nothing.
 
 pub mod before_the_log;
 pub mod command;

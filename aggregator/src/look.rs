@@ -1,6 +1,5 @@
-//! What a look at an experiment saw and spent, as the log of looks keeps it, and what the earlier looks mean for the
-//! next one. All statistical state is here: a document is never read for it. Pure; [`crate::look_log`] keeps the looks in
-//! order.
+//! The record of a look at an experiment in the log of looks, and its meaning for the next look. All
+//! statistical state is here: no document is ever read for it. Pure; [`crate::look_log`] keeps the looks in order.
 
 use std::collections::BTreeSet;
 
@@ -18,23 +17,23 @@ use crate::document::{BoundaryLook, MetricResult, Role};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Look {
-    /// The analysis that took it.
+    /// The analysis that took the look.
     pub analysis_id: Uuid,
     pub definition_version: Version,
     /// RFC 3339.
     pub as_of: String,
     pub cut: Cut,
-    /// Of the plan's alpha: what earlier boundaries spent that this look does not continue.
+    /// The part of the plan's alpha that earlier boundaries spent and this look does not continue.
     pub alpha_spent_before: f64,
     /// Phases whose units did not count.
     pub phases_left_out: BTreeSet<u32>,
     /// Phases whose sample ratio had alarmed by then. An alarm stays.
     pub sample_ratio_alarms: BTreeSet<u32>,
-    /// When the first of the exposures counted will be dropped from the table; none if never. Nothing is counted from
-    /// then on.
+    /// When the first of the counted exposures will be dropped from the table; none if never. Nothing is
+    /// counted from then on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete_until: Option<Micros>,
-    /// Of the primary metric and the guardrails: the control against each treatment.
+    /// The comparisons of the primary metric and the guardrails: the control against each treatment.
     pub comparisons: Vec<Comparison>,
 }
 
@@ -44,19 +43,19 @@ pub struct Look {
 pub struct Comparison {
     pub of: Identity,
     pub treatment: String,
-    /// The look of the plan's boundary, where one was taken.
+    /// The look of the plan's boundary, if one was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned: Option<BoundaryLook>,
-    /// The always-valid p-value up to and with this look, where it is smaller than at all looks before.
+    /// The always-valid p-value up to and including this look, if it is smaller than at all looks before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p_value: Option<f64>,
-    /// The same of "it got worse", for a guardrail.
+    /// The same for "it got worse", for a guardrail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub harm_p_value: Option<f64>,
     pub phases: Vec<PhaseSums>,
 }
 
-/// Looks at the same are one sequence; a new description of the metric does not start another.
+/// The identity of a sequence of looks; a new description of the metric does not start another sequence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
@@ -74,38 +73,39 @@ pub struct Identity {
 #[serde(deny_unknown_fields)]
 pub struct PhaseSums {
     pub phase: u32,
-    /// In basis points; 0 for an arm that got no units then.
+    /// The weight in basis points; 0 for an arm that got no units then.
     pub weight_control: u32,
     pub weight_treatment: u32,
     pub control: Sums,
     pub treatment: Sums,
 }
 
-/// What is compared of an arm's units.
+/// The counts of an arm's units that are compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sums {
     pub units: u64,
     /// Units with at least one event.
     pub conversions: u64,
-    /// Of a mean: its values.
+    /// The values of a mean; none for a rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub values: Option<ValueSums>,
 }
 
-/// Exact whole numbers as text, for they outgrow what JSON's numbers hold.
+/// Exact whole numbers as text, because they can be larger than JSON numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ValueSums {
-    /// Over the units: the value, and its square.
+    /// The value and its square, each summed over the units.
     pub sum: String,
     pub sum_of_squares: String,
-    /// Digits behind the point that a value has; its square has twice as many.
+    /// The decimal places of a value; its square has twice as many.
     pub decimals: u32,
 }
 
 impl Look {
-    /// The first look of an experiment that is older than the log: what its looks had spent by then.
+    /// Returns the first look of an experiment that is older than the log: the alpha that its looks had spent
+    /// by then.
     pub fn carried_over(
         analysis_id: Uuid,
         definition_version: Version,
@@ -141,7 +141,7 @@ impl Identity {
 }
 
 impl Sums {
-    /// Of no units; with the digits behind the point of a mean's values.
+    /// Returns the sums of no units; `decimals` are those of a mean's values.
     pub fn of_nothing(decimals: Option<u32>) -> Sums {
         let zero = || "0".to_owned();
         let values = decimals.map(|decimals| ValueSums { sum: zero(), sum_of_squares: zero(), decimals });
@@ -158,7 +158,7 @@ impl Sums {
         Moments::from_exact(exact).map_err(|invalid| invalid.to_string())
     }
 
-    /// Both together.
+    /// Returns the sums of both together.
     pub fn and(&self, other: &Sums) -> Result<Sums, String> {
         let values = match (&self.values, &other.values) {
             (Some(one), Some(other)) => Some(one.and(other)?),
@@ -208,7 +208,8 @@ impl PhaseSums {
             == cross(self.weight_treatment, other.weight_control)
     }
 
-    /// Of both arms' units, as planned; none where only one arm was to get any.
+    /// Returns the treatment's planned share of both arms' units; none where only one arm was planned to get
+    /// any.
     pub fn treatment_share(&self) -> Option<TreatmentShare> {
         let all = f64::from(self.weight_control) + f64::from(self.weight_treatment);
         TreatmentShare::new(f64::from(self.weight_treatment) / all).ok()
@@ -222,7 +223,7 @@ impl PhaseSums {
         })
     }
 
-    /// Whether no unit has a value other than 0 though units have events.
+    /// Returns whether all values are 0 although units have events.
     fn has_no_values(&self) -> bool {
         let none = |sums: &Sums| sums.values.as_ref().is_some_and(ValueSums::is_zero);
         none(&self.control) && none(&self.treatment)
@@ -241,8 +242,8 @@ impl PhaseSums {
     }
 }
 
-/// The phases that count, those with the same split that follow each other put together. A phase in which one of the arms
-/// was to get no units compares nothing.
+/// Returns the phases that count, with consecutive phases of the same split merged. A phase in which one of the
+/// arms was planned to get no units compares nothing and is left out.
 pub fn splits(phases: &[PhaseSums], left_out: &BTreeSet<u32>) -> Result<Vec<PhaseSums>, String> {
     let mut splits: Vec<PhaseSums> = Vec::new();
     let compared = |of: &&PhaseSums| !left_out.contains(&of.phase) && of.treatment_share().is_some();
@@ -255,8 +256,8 @@ pub fn splits(phases: &[PhaseSums], left_out: &BTreeSet<u32>) -> Result<Vec<Phas
     Ok(splits)
 }
 
-/// The same for the statistics. Where no event has a value other than 0, the number of units with events says nothing of
-/// the values and is left out.
+/// Returns the splits as strata for the statistics. Where all values are 0, the number of units with events
+/// carries no information about the values and is left out.
 pub fn strata(splits: &[PhaseSums]) -> Result<Vec<Stratum>, String> {
     let events: u64 = splits.iter().map(|of| of.control.conversions + of.treatment.conversions).sum();
     let counting = events == 0 || !splits.iter().all(PhaseSums::has_no_values);
@@ -269,7 +270,7 @@ pub fn strata(splits: &[PhaseSums]) -> Result<Vec<Stratum>, String> {
 pub struct EarlierLooks<'a>(pub &'a [Look]);
 
 impl<'a> EarlierLooks<'a> {
-    /// Those of one comparison, each with the phases that were left out at it.
+    /// Returns the looks at one comparison, each with the phases that were left out of it.
     pub fn sequence(self, of: &Identity, treatment: &str) -> Vec<(&'a Comparison, &'a BTreeSet<u32>)> {
         let looks = self.0.iter().flat_map(|look| {
             let own = look.comparisons.iter().find(|at| at.of == *of && at.treatment == treatment);
@@ -283,10 +284,10 @@ impl<'a> EarlierLooks<'a> {
         self.0.last().map(|look| look.sample_ratio_alarms.clone()).unwrap_or_default()
     }
 
-    /// Of the plan's `alpha`, what is not for looks at `of`: spent by looks at what was compared before the control, or
-    /// what the metric counts, was changed. A new sequence has the conditional error of the one before at its last look
-    /// (Mueller & Schaefer 2001, Biometrics 57(3)), and never more than that one left unspent: the change may follow from
-    /// what was seen.
+    /// Returns the part of the plan's `alpha` that is not available for looks at `of`: it was spent by looks
+    /// before the control, or what the metric counts, was changed. A new sequence has the conditional error of
+    /// the one before at its last look (Mueller & Schaefer 2001, Biometrics 57(3)), and never more than that
+    /// sequence left unspent, because the change may depend on what was seen.
     pub fn alpha_spent_before(self, of: &Identity, alpha: f64) -> f64 {
         let Some(last) = self.last_primary() else { return self.alpha_carried_over() };
         if last.comparisons.iter().any(|at| at.of == *of) {
@@ -304,12 +305,12 @@ impl<'a> EarlierLooks<'a> {
         alpha - error.min(alpha - spent).max(0.0)
     }
 
-    /// Of the plan's alpha: what was spent before the first look at a primary metric.
+    /// Returns the part of the plan's alpha that was spent before the first look at a primary metric.
     pub fn alpha_carried_over(self) -> f64 {
         self.0.iter().map(|look| look.alpha_spent_before).fold(0.0, f64::max)
     }
 
-    /// When the first of the exposures counted will be dropped, as the last look knew it.
+    /// Returns when the first of the counted exposures will be dropped, as recorded by the last look.
     pub fn complete_until(self) -> Option<Micros> {
         self.0.last().and_then(|look| look.complete_until)
     }
@@ -319,7 +320,8 @@ impl<'a> EarlierLooks<'a> {
     }
 }
 
-/// Of a boundary with this part of alpha after these looks; all of it before the first one.
+/// Returns the conditional error of a boundary with this part of alpha after these looks; all of it before the
+/// first look.
 fn conditional_error(looks: &[BoundaryLook], part: f64) -> f64 {
     let Ok(alpha) = Alpha::new(part) else { return 0.0 };
     let Some(last) = looks.last() else { return part };

@@ -1,7 +1,7 @@
-//! The log of looks on Kafka: what was looked at, and what of each plan's alpha is spent. It is read from its
-//! beginning and compared with its mirror in ClickHouse before anything is decided by it: whoever decided by a part of
-//! it would spend alpha twice. A look counts once it is read back from the log; of two aggregators that look at once, one
-//! look counts.
+//! The log of looks on Kafka: the looks taken, and the alpha of each plan that they spent. It is read from its
+//! beginning and compared with its mirror in ClickHouse before anything is decided with it, because deciding
+//! with a part of the log would spend alpha twice. A look counts once it is read back from the log; of two
+//! aggregators that look at once, one look counts.
 
 use anyhow::{Context, bail, ensure};
 use kafka::{LogError, OrderedLog, Proposal, TopicId};
@@ -15,7 +15,7 @@ use crate::look_mirror::Mirror;
 
 const CLIENT_ID: &str = "splitstream-aggregator";
 
-/// The log, read up to some offset and found whole.
+/// The log, read up to some offset and found complete.
 pub struct LookLog {
     log: OrderedLog,
     looks: Looks,
@@ -45,18 +45,18 @@ impl LookLog {
     /// Reads the whole log.
     ///
     /// # Errors
-    /// Where it cannot be read, or holds less than its mirror: then nothing may be decided.
+    /// If it cannot be read, or has less than its mirror: then nothing may be decided.
     pub async fn open(kafka: &ops::config::Kafka, database: &Database) -> anyhow::Result<LookLog> {
         let log = LookLog::open_unchecked(kafka).await?;
         log.compare(database).await?;
         Ok(log)
     }
 
-    /// Reads the whole log, which may hold less than its mirror. For mending that.
+    /// Reads the whole log, which may have less than its mirror. For repairing that.
     pub async fn open_unchecked(kafka: &ops::config::Kafka) -> anyhow::Result<LookLog> {
         let log =
             OrderedLog::open(kafka, topics::LOOKS, CLIENT_ID).await.map_err(|error| coded(error.into()))?;
-        // The id comes first: a topic that is made anew while it is read is noticed at the next catch-up.
+        // The id is read first: if the topic is recreated during the read, the next catch-up notices it.
         let topic_id = log.topic_id().await.context(Exit::Unreachable)?;
         let mut log = LookLog { log, looks: Looks::default(), topic_id };
         log.read_on().await?;
@@ -66,7 +66,7 @@ impl LookLog {
     /// Reads what is new.
     ///
     /// # Errors
-    /// Where the log is not the one any more that was read so far.
+    /// If the log is no longer the one that was read so far.
     pub async fn catch_up(&mut self) -> anyhow::Result<()> {
         let now = self.log.topic_id().await.context(Exit::Unreachable)?;
         if now != self.topic_id {
@@ -83,7 +83,7 @@ impl LookLog {
             .context("reading the log of looks")
     }
 
-    /// Whether everything that the mirror has seen is there.
+    /// Checks that the log has everything that the mirror has seen.
     async fn compare(&self, database: &Database) -> anyhow::Result<()> {
         let topic = self.log.topic();
         let ids =
@@ -110,10 +110,10 @@ impl LookLog {
         Ok(())
     }
 
-    /// The looks at one experiment, in order.
+    /// Returns the looks at one experiment, in order.
     ///
     /// # Errors
-    /// Where this build cannot read one: nothing may be decided without all of them.
+    /// If this build cannot read one of them: nothing may be decided without all of them.
     pub fn of(&self, experiment: &str) -> anyhow::Result<Vec<Look>> {
         let looks = self.looks.of(experiment).iter();
         looks
@@ -129,13 +129,14 @@ impl LookLog {
             .collect()
     }
 
-    /// Writes a look and reads it back; the verdict is the log's. Everything before it has been read then.
+    /// Writes a look and reads it back; the log decides whether it counts. Everything before it has been read
+    /// then.
     pub async fn propose(&mut self, experiment: &str, look: &Look) -> anyhow::Result<Result<(), Refusal>> {
         let text = serde_json::to_string(look).context("writing a look as JSON")?;
         self.propose_text(experiment, text).await
     }
 
-    /// The same with a look as it was written.
+    /// Does the same with the text of a look as it was written.
     pub async fn propose_text(
         &mut self,
         experiment: &str,
@@ -170,26 +171,26 @@ impl LookLog {
         .with_context(|| format!("writing a look at `{experiment}` to the log of looks"))
     }
 
-    /// How many looks at an experiment the log holds.
+    /// Returns how many looks at an experiment the log has.
     pub fn count(&self, experiment: &str) -> usize {
         self.looks.of(experiment).len()
     }
 }
 
-/// With the exit code of a command that it ends.
+/// Adds the exit code of the command that ends with this error.
 fn coded(error: ReadError) -> anyhow::Error {
     let is_unreachable = matches!(&error, ReadError::Log(log) if log.is_unreachable());
     let error = anyhow::Error::new(error);
     if is_unreachable { error.context(Exit::Unreachable) } else { error }
 }
 
-/// A record that was folded in.
+/// A record that was folded into the looks.
 struct Folded {
     id: Uuid,
     verdict: Result<(), Refusal>,
 }
 
-/// Folds one record in; none for bytes that are no look, which have no effect.
+/// Folds one record into the looks; none for bytes that are no look, which have no effect.
 fn fold(looks: &mut Looks, read: kafka::Record<'_>) -> Result<Option<Folded>, ReadError> {
     match avro::decode_look(read.payload) {
         Ok(record) => {

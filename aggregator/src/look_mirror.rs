@@ -1,5 +1,6 @@
-//! The mirror of the log of looks in ClickHouse. It has every record, also those that the log's rule refused, so it is folded
-//! by the same rule: only looks that counted in the log count here. It decides nothing and writes nothing.
+//! The mirror of the log of looks in ClickHouse. It has every record, also those that the log's rule refused,
+//! so it is folded by the same rule: only looks that counted in the log count here. It decides nothing and
+//! writes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use crate::database::Database;
 /// A record as the mirror has it.
 #[derive(Clone, Debug, Row, Deserialize)]
 pub struct Mirrored {
-    /// Kafka's id of the topic that it came from; empty if none was noted. Offsets of different topics are different records.
+    /// Kafka's id of the topic that the record came from; empty if none was noted. Offsets of different topics
+    /// are different records.
     pub topic_id: String,
     pub version: u64,
     #[serde(with = "clickhouse::serde::uuid")]
@@ -26,7 +28,8 @@ pub struct Mirrored {
     pub look: String,
 }
 
-/// The records in the order of their topic, each once. Topics in the order in which the table was filled from them.
+/// The records in the order of their topic, each once. The topics are in the order in which the table was
+/// filled from them.
 const RECORDS: &str = "
 SELECT
     noted.topic_id AS topic_id, version, look_id, rule_version, experiment, number, based_on,
@@ -40,8 +43,8 @@ LEFT JOIN
 ORDER BY noted.since, topic_id, version, look_log.epoch
 LIMIT 1 BY topic_id, version";
 
-/// What counts, of all topics that the table was ever filled from: the looks of one that was made anew were taken all
-/// the same.
+/// The looks that count, from all topics that the table was ever filled from: looks of a recreated topic were
+/// taken too.
 #[derive(Debug, Default)]
 pub struct Mirror {
     topics: Vec<Looks>,
@@ -49,17 +52,18 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// Without the looks' content, to be compared with.
+    /// Reads the mirror without the looks' content, for comparison.
     pub async fn numbers(database: &Database) -> anyhow::Result<Mirror> {
         read(database, false).await
     }
 
-    /// With their content, to be written again.
+    /// Reads the mirror with the looks' content, to write it again.
     pub async fn contents(database: &Database) -> anyhow::Result<Mirror> {
         read(database, true).await
     }
 
-    /// The looks of each experiment, by key: those of the topic that had most, of two with as many the earlier one.
+    /// Returns the looks of each experiment, by key: those of the topic that has most of them, in a tie those
+    /// of the earlier topic.
     pub fn looks(&self) -> BTreeMap<&str, &[Arc<Accepted>]> {
         let mut longest: BTreeMap<&str, &[Arc<Accepted>]> = BTreeMap::new();
         for looks in &self.topics {
@@ -75,7 +79,8 @@ impl Mirror {
         longest
     }
 
-    /// Records, by experiment, that are based on records which the mirror lacks: whether they counted is not known here.
+    /// Returns, by experiment, the number of records that are based on records missing in the mirror: whether
+    /// they counted is not known here.
     pub fn unconnected(&self) -> &BTreeMap<String, usize> {
         &self.unconnected
     }
@@ -86,7 +91,7 @@ async fn read(database: &Database, with_content: bool) -> anyhow::Result<Mirror>
     Ok(fold(database.rows("reading the looks mirrored", query).await?)?)
 }
 
-/// In the order of each topic.
+/// Folds the records in the order of each topic.
 pub fn fold(records: Vec<Mirrored>) -> Result<Mirror, UnknownRule> {
     let mut mirror = Mirror::default();
     let versions: BTreeSet<(String, u64)> =
@@ -137,7 +142,7 @@ mod tests {
         }
     }
 
-    /// The content of the looks that count.
+    /// Returns the content of the looks that count.
     fn looks(records: Vec<Mirrored>) -> Vec<String> {
         let mirror = fold(records).unwrap();
         let looks = mirror.looks();

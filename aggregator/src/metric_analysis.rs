@@ -1,6 +1,6 @@
-//! From counts to numbers: the fixed-horizon test, the always-valid interval and the sample ratio, for
-//! every metric and treatment. Pure; the counts come in, and the looks taken before. A difference is only ever
-//! taken inside a phase, and the phases are added up.
+//! From counts to numbers: the fixed-horizon test, the always-valid interval and the sample ratio, for every
+//! metric and treatment. Pure: the arguments are the counts and the earlier looks. Differences are only taken
+//! inside a phase, and the differences of the phases are added up.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ use data::Data;
 pub use sample_ratio::sample_ratio;
 pub use secondary::adjust_p_values;
 
-/// A metric with what was counted for it.
+/// A metric with its counts.
 pub struct Outcome<'a> {
     pub key: &'a str,
     pub role: Role,
@@ -36,10 +36,10 @@ pub struct Outcome<'a> {
     pub counts: &'a [Counts],
 }
 
-/// What the numbers are computed by, beside the counts.
+/// The inputs of the analysis other than the counts.
 pub struct Frame<'a> {
     pub experiment: &'a Experiment,
-    /// How units were split, in order.
+    /// The phases in order, each with its split.
     pub phases: &'a [Phase],
     /// Phases whose units do not count.
     pub left_out: &'a BTreeSet<u32>,
@@ -47,21 +47,21 @@ pub struct Frame<'a> {
     pub looks: EarlierLooks<'a>,
 }
 
-/// A metric's numbers, and what a look would keep of them.
+/// A metric's numbers, and the comparisons that a look would record.
 pub struct Analyzed {
     pub result: MetricResult,
     /// Empty for a secondary metric, which decides nothing.
     pub comparisons: Vec<Compared>,
 }
 
-/// A comparison as this look would keep it, and whether it has to be kept.
+/// A comparison as this look would record it, and whether it has to be recorded.
 pub struct Compared {
     pub comparison: Comparison,
-    /// A planned look was taken, or the always-valid p-value has halved or passed alpha.
+    /// True if a planned look was taken, or the always-valid p-value has halved or passed alpha.
     pub is_due: bool,
 }
 
-/// Everything about one metric.
+/// Computes all numbers of one metric.
 pub fn metric(frame: &Frame<'_>, outcome: &Outcome<'_>) -> Analyzed {
     let mut result = MetricResult {
         key: outcome.key.to_owned(),
@@ -102,12 +102,12 @@ pub fn metric(frame: &Frame<'_>, outcome: &Outcome<'_>) -> Analyzed {
     Analyzed { result, comparisons }
 }
 
-/// What of a unit is compared.
+/// The quantity of a unit that is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Measure {
     /// Whether it converted.
     Rate,
-    /// A value of it.
+    /// A value of the unit.
     Mean(Value),
 }
 
@@ -129,7 +129,7 @@ impl Measure {
     }
 }
 
-/// A variant with its counts, by phase; none of a phase in which nobody was exposed to it.
+/// A variant with its counts by phase; phases in which nobody was exposed to it are absent.
 struct VariantCounts<'a> {
     variant: &'a Variant,
     sums: Vec<(u32, Sums)>,
@@ -148,7 +148,7 @@ impl<'a> VariantCounts<'a> {
         own.unwrap_or(&self.nothing).clone()
     }
 
-    /// Of the phases that count.
+    /// Returns the sums of the phases that count.
     fn counting<'s>(&'s self, frame: &Frame<'_>) -> impl Iterator<Item = &'s Sums> {
         let left_out = frame.left_out.clone();
         self.sums.iter().filter(move |(phase, _)| !left_out.contains(phase)).map(|(_, sums)| sums)
@@ -184,7 +184,7 @@ impl<'a> VariantCounts<'a> {
     }
 }
 
-/// The control against each treatment that gets any units.
+/// Compares the control with each treatment that gets any units.
 fn compare(
     frame: &Frame<'_>,
     arms: &[VariantCounts<'_>],
@@ -200,7 +200,7 @@ fn compare(
         .filter(|arm| arm.variant.key != experiment.control && arm.variant.weight.get() > 0)
         .collect::<Vec<_>>();
     let compared: Vec<&str> = treatments.iter().map(|arm| arm.variant.key.as_str()).collect();
-    // Of the always-valid p-values each treatment that was ever compared has had its part.
+    // Each treatment that was ever compared has had its part of the always-valid alpha.
     let share = ever_compared(frame.phases, control.variant);
     let alpha = Alpha::new(experiment.plan.alpha).map_err(|invalid| invalid.to_string())?;
     let units: u64 = arms.iter().map(|arm| arm.units(frame)).sum();
@@ -265,7 +265,7 @@ fn compare(
                 direction: result.direction,
                 has_boundary: !result.boundaries.is_empty(),
             };
-            // Each treatment that was to get units by then had its part of alpha.
+            // Each treatment that was planned to get units by then had its part of alpha.
             let alpha_then = |last: u32| {
                 let until = frame.phases.partition_point(|phase| phase.number <= last);
                 alpha.divided_by(ever_compared(&frame.phases[..until], control.variant)).get()
@@ -280,14 +280,14 @@ fn compare(
     Ok(())
 }
 
-/// How many variants beside the control were to get units in any phase.
+/// Returns how many variants other than the control were planned to get units in any phase.
 fn ever_compared(phases: &[Phase], control: &Variant) -> u32 {
     let keys = phases.iter().flat_map(|phase| phase.weights.keys());
     let treatments = keys.filter(|key| key.as_str() != control.key.as_str()).collect::<BTreeSet<_>>().len();
     u32::try_from(treatments).unwrap_or(u32::MAX).max(1)
 }
 
-/// Both arms' units of every phase that the experiment has had.
+/// Returns both arms' units in every phase that the experiment has had.
 fn sums_by_phase(
     frame: &Frame<'_>,
     control: &VariantCounts<'_>,
@@ -306,7 +306,7 @@ fn sums_by_phase(
     frame.phases.iter().map(of).collect()
 }
 
-/// Who is compared, and by what.
+/// The names of the metric and of both arms, for messages.
 struct Names {
     metric: String,
     control: String,
@@ -314,19 +314,19 @@ struct Names {
 }
 
 impl Names {
-    /// What is missing, with the variants' names for the arms.
+    /// Returns the sentence for the missing data, with the variants' names for the arms.
     fn sentence(&self, missing: Missing) -> String {
         let (control, treatment) = (format!("`{}`", self.control), format!("`{}`", self.treatment));
         missing.sentence(Pair { control: &control, treatment: &treatment })
     }
 }
 
-/// The split of the first phase in which both arms were to get units. Plans are made by it, for the
-/// experiment's life.
+/// The split of the first phase in which both arms were planned to get units. Plans use it for the experiment's
+/// whole life.
 struct FirstSplit {
-    /// Of both arms' units.
+    /// The treatment's share of both arms' units.
     share: TreatmentShare,
-    /// Of all arms' units.
+    /// Each arm's share of all arms' units.
     of_all: Pair<f64>,
 }
 
@@ -341,12 +341,12 @@ impl FirstSplit {
         })
     }
 
-    /// Each arm's part of a planned total.
+    /// Returns each arm's part of a planned total.
     fn planned_units(&self, horizon: u64) -> Pair<f64> {
         self.of_all.map(|share| horizon as f64 * share)
     }
 
-    /// The planned units of both arms together, or the default.
+    /// Returns the planned units of both arms together, or the default.
     fn tuned_for_units(&self, experiment: &Experiment) -> f64 {
         let Some(horizon) = experiment.plan.horizon_units else {
             return DEFAULT_TUNING_UNITS;

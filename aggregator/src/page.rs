@@ -1,5 +1,5 @@
-//! The page: the document as HTML, made on the server. It works without script; with it, it follows the
-//! analyses. Pure: results in, text out, and every text that comes from outside is escaped.
+//! The page: the document as HTML, rendered on the server. It works without scripts; with scripts it follows
+//! the analyses. Pure: results in, text out, and every text that comes from outside is escaped.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -18,13 +18,13 @@ pub const STYLE: &str = include_str!("page/style.css");
 /// Served as `/refresh.js`.
 pub const REFRESH: &str = include_str!("page/refresh.js");
 
-/// Colours that the style sheet has for lines; the first is the control's.
+/// The number of line colours in the style sheet; the first is the control's.
 const LINE_COLOURS: usize = 6;
 
-/// How the metrics of an experiment developed, by key.
+/// The histories of an experiment's metrics, by key.
 pub type Histories = BTreeMap<String, Vec<Point>>;
 
-/// All experiments, one line each.
+/// Renders all experiments, one line each.
 pub fn overview(experiments: &[ExperimentResult]) -> String {
     let mut main = String::from(
         "<h1>Experiments</h1>\n<p class=\"soft\">Every verdict rests on an interval that holds however often one \
@@ -73,7 +73,7 @@ pub fn overview(experiments: &[ExperimentResult]) -> String {
     page("Experiments", &main)
 }
 
-/// One experiment with its charts.
+/// Renders one experiment with its charts.
 pub fn experiment(result: &ExperimentResult, histories: &Histories) -> String {
     let mut main = format!("<h1>{}</h1>\n", escape(&result.key));
     if !result.hypothesis.is_empty() {
@@ -100,7 +100,7 @@ pub fn experiment(result: &ExperimentResult, histories: &Histories) -> String {
     page(&result.key, &main)
 }
 
-/// For a key without an analysis.
+/// Renders the page for a key without an analysis.
 pub fn not_found(key: &str) -> String {
     let key: String = key.chars().take(80).collect();
     let main = format!(
@@ -111,7 +111,7 @@ pub fn not_found(key: &str) -> String {
     page("Not found", &main)
 }
 
-/// When the results cannot be read.
+/// Renders the page for results that cannot be read.
 pub fn unavailable(why: &str) -> String {
     let main = format!(
         "<h1>Not available</h1><div class=\"card\"><p>The results cannot be read now: {}</p></div>",
@@ -132,7 +132,7 @@ fn page(title: &str, main: &str) -> String {
     )
 }
 
-/// The test and the look that the verdict is about; the first ones where it is about none.
+/// Returns the test and the look that the verdict is about; the first ones if it is about none.
 fn shown_comparison(result: &ExperimentResult) -> Option<(&Test, &AlwaysValidResult)> {
     let metric = result.primary()?;
     let mut pairs = metric.tests.iter().zip(&metric.always_valid);
@@ -247,7 +247,7 @@ fn variants_table(metric: &MetricResult) -> String {
     table
 }
 
-/// The absolute lift of the first treatment, with its always-valid band; the others as lines.
+/// Draws the absolute lift of the first treatment with its always-valid band, and those of the others as lines.
 fn lift_chart(metric: &MetricResult, history: &[Point]) -> Option<String> {
     let mut series = Vec::new();
     for (index, look) in metric.always_valid.iter().enumerate() {
@@ -356,7 +356,7 @@ fn legend(names: &[(String, String)], band: Option<&str>) -> String {
     legend
 }
 
-/// Where the numbers come from.
+/// Renders where the numbers come from.
 fn origin(result: &ExperimentResult) -> String {
     let cut = serde_json::to_string(&result.cut).expect("a cut's keys are numbers");
     let mut section = format!(
@@ -384,7 +384,7 @@ fn origin(result: &ExperimentResult) -> String {
     section
 }
 
-/// The verdict, and a badge for each warning, whose text appears when it is pointed at.
+/// Renders the verdict, and a badge for each warning, whose text appears on hover.
 fn badges(result: &ExperimentResult) -> String {
     let verdict = result.decision.verdict;
     let mut badges = format!("<span class=\"badge {}\">{}</span>", verdict.as_str(), verdict.title());
@@ -409,7 +409,7 @@ fn p_value(p: Option<f64>) -> String {
     p.map_or("–".to_owned(), |p| format::p_value_short(p).replace('<', "&lt;"))
 }
 
-/// The interval of the difference; without one, the exact one of how many times as much.
+/// Formats the interval of the difference; without one, the exact interval of the ratio.
 fn interval_of(metric: &MetricResult, look: &AlwaysValidResult) -> String {
     match &look.exact {
         None => absolute_interval(metric, look.interval_absolute),
@@ -430,13 +430,13 @@ fn absolute_interval(metric: &MetricResult, interval: Option<Bounds>) -> String 
     interval.map_or("–".to_owned(), |of| format!("{} to {}{unit}", end(of.lower), end(of.upper)))
 }
 
-/// "2026-11-24T04:30:00.123456Z" to the second.
+/// Shortens "2026-11-24T04:30:00.123456Z" to the second.
 fn moment(text: &str) -> String {
     let seconds = text.get(..19).unwrap_or(text);
     format!("{} UTC", escape(&seconds.replace('T', " ")))
 }
 
-/// A sentence with the names in it, which stand between backticks, set as such.
+/// Renders a sentence, with the names between backticks set as names.
 fn prose(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     for (index, part) in escape(text).split('`').enumerate() {

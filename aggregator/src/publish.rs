@@ -1,7 +1,7 @@
-//! One experiment from its counts to its document, in an order that survives a crash at any point: count, analyze and
-//! decide, put the look into the log, and only then publish. A look that is in the log and not yet published is published
-//! by the next analysis; two aggregators at once publish by the same looks. The last document is used only to see whether a
-//! new one has to be written.
+//! One experiment from its counts to its document, in an order that survives a crash at any point: count,
+//! analyze and decide, write the look to the log, and only then publish. The next analysis publishes a look
+//! that is in the log and not yet published; two aggregators at once publish by the same looks. The last
+//! document is used only to decide whether a new one has to be written.
 
 use std::time::Duration;
 
@@ -15,20 +15,20 @@ use crate::look_log::LookLog;
 use crate::store::{self, Written};
 use crate::{before_the_log, cut, expiry};
 
-/// Another aggregator that is faster this often is no race any more.
+/// Losing to another aggregator this often is no longer a race.
 const RACES_MAX: u32 = 5;
 
-/// What came of it.
+/// The outcome of one analysis.
 pub struct Published {
     pub written: Written,
-    /// Looks that this analysis put into the log: none or one.
+    /// Looks that this analysis wrote to the log: none or one.
     pub looks: u32,
-    /// Looks that another aggregator had put there first.
+    /// Looks that another aggregator had written first.
     pub lost: u32,
 }
 
-/// Counts, analyzes, decides, looks and publishes. `before` is what was written last; without it the document is written in
-/// any case. An experiment whose first exposures are gone is counted no more.
+/// Counts, analyzes, decides, records the look and publishes. `before` is what was written last; without it the
+/// document is always written. An experiment whose first exposures are gone is no longer counted.
 pub async fn publish(
     database: &Database,
     log: &mut LookLog,
@@ -62,7 +62,7 @@ pub async fn publish(
     bail!("other aggregators were faster with a look at `{key}` {RACES_MAX} times in a row")
 }
 
-/// The last document stays, with the reason why.
+/// Keeps the last document and adds the reason.
 async fn freeze(
     database: &Database,
     key: &str,
@@ -78,6 +78,6 @@ async fn freeze(
         return Ok(before.clone());
     };
     (frozen.analysis_id, frozen.computed_at) = (Uuid::now_v7(), cut::now()?.to_string());
-    // The warning is new, so that the document is written at once.
+    // The warning is new, so the document is written at once.
     store::write(database, frozen, false, Some(before), Duration::MAX).await
 }

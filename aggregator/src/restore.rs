@@ -1,5 +1,5 @@
-//! A log of looks that was lost or cut, written again from its mirror. Looks come back in their order and with their
-//! content; their versions are new, as their offsets are.
+//! Restores a log of looks that was lost or cut from its mirror. The looks keep their order and content; their
+//! versions are new, as their offsets are.
 
 use anyhow::Context;
 use ops::Exit;
@@ -8,7 +8,7 @@ use crate::database::Database;
 use crate::look_log::LookLog;
 use crate::look_mirror::Mirror;
 
-/// Proposes what the log lacks. May be run again after it was interrupted.
+/// Proposes the looks that the log lacks. It may be run again after an interruption.
 pub async fn restore(kafka: &ops::config::Kafka, database: &Database) -> anyhow::Result<Exit> {
     let mut log = LookLog::open_unchecked(kafka).await?;
     let mirror = Mirror::contents(database).await?;

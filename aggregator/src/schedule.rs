@@ -1,7 +1,7 @@
-//! The schedule: round after round, each experiment that runs (or was stopped a short while ago) is analyzed if anything
-//! is new. A round that fails is reported and tried again, later each time; nothing that ClickHouse or Kafka does ends
-//! the service. An experiment that cannot be analyzed is tried again by itself, later each time, and named; the other
-//! experiments go on.
+//! The schedule: in every round, each experiment that runs (or was stopped recently) is analyzed if anything is
+//! new. A failed round is reported and tried again, with growing pauses; no failure of ClickHouse or Kafka ends
+//! the service. An experiment that cannot be analyzed is named and tried again on its own, with growing pauses;
+//! the other experiments go on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -25,8 +25,8 @@ mod retries;
 pub use metrics::Metrics;
 use retries::{BACKOFF_MAX, Failing, pause};
 
-/// A round may take this many query timeouts before the loop counts as stuck: one for each question that
-/// may hang, with room.
+/// A round may take this many query timeouts before the loop counts as stuck: one for each query that may hang,
+/// with a margin.
 const ROUND_TIMEOUTS: u32 = 10;
 
 /// Runs until the shutdown begins. Each round reads the log of looks and the definitions and takes the cut; then each
@@ -69,19 +69,19 @@ pub async fn run(
     schedule.progress.done();
 }
 
-/// What a round did.
+/// The outcome of a round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Round {
     analyzed: usize,
-    /// Nothing was new for these.
+    /// Experiments with nothing new.
     current: usize,
-    /// These could not be analyzed.
+    /// Experiments that could not be analyzed.
     failed: usize,
-    /// These failed before and rest until they are tried again.
+    /// Experiments that failed before and wait for their next try.
     resting: usize,
 }
 
-/// What the rounds work with, and what one leaves to the next.
+/// The resources of the rounds, and the state that one round leaves to the next.
 struct Schedule {
     database: Database,
     kafka: Kafka,
@@ -91,21 +91,21 @@ struct Schedule {
     tables_are_read: Condition,
     looks_are_read: Condition,
     experiments_are_analyzed: Condition,
-    /// None until it was read, and after it failed: then it is read from its beginning again.
+    /// None before the first read and after a failure: then the log is read from its beginning.
     log: Option<LookLog>,
     failing: Failing,
-    /// What was written last of each experiment.
+    /// The last analysis written of each experiment.
     written: BTreeMap<String, Written>,
-    /// Why an experiment could not be analyzed when it was last tried.
+    /// The reason why an experiment could not be analyzed when it was last tried.
     stale: BTreeMap<String, String>,
 }
 
 impl Schedule {
-    /// One round. An experiment that fails does not keep the others from being analyzed.
+    /// Runs one round. An experiment that fails does not keep the others from being analyzed.
     ///
     /// # Errors
-    /// Where the log of looks, the definitions or the cut cannot be read: then nothing is analyzed and the last documents
-    /// stay.
+    /// If the log of looks, the definitions or the cut cannot be read: then nothing is analyzed and the last
+    /// documents stay.
     async fn round(&mut self, shutdown: &Shutdown) -> anyhow::Result<Round> {
         let mut log = self.read_looks().await?;
         let round = self.analyze_all(&mut log, shutdown).await;
@@ -113,7 +113,7 @@ impl Schedule {
         round
     }
 
-    /// The log of looks as it is now.
+    /// Reads the log of looks up to its current end.
     async fn read_looks(&mut self) -> anyhow::Result<LookLog> {
         let read = match self.log.take() {
             Some(mut log) => log.catch_up().await.map(|()| log),
@@ -127,7 +127,7 @@ impl Schedule {
         read
     }
 
-    /// The definitions and the durable offsets as they are now.
+    /// Reads the current definitions and durable offsets.
     async fn read_tables(&self) -> anyhow::Result<(Definitions, Cut)> {
         let read = async { Ok((definitions::read(&self.database).await?, cut::read(&self.database).await?)) };
         let read: anyhow::Result<(Definitions, Cut)> = read.await;
@@ -157,7 +157,7 @@ impl Schedule {
                 self.metrics.keep(key, &mut shown);
                 continue;
             }
-            // Losing an analysis is harmless: a look that it has put into the log is published by the next one.
+            // Losing an analysis is harmless: the next one publishes a look that it has written to the log.
             let analyzed = tokio::select! {
                 analyzed = self.analyze_if_new(log, &moment, key) => analyzed,
                 _ = shutdown.wait() => return Ok(round),
@@ -180,9 +180,9 @@ impl Schedule {
                         error = %format_args!("{error:#}"),
                         "an experiment could not be analyzed; it is tried again, the last document stays"
                     );
-                    // The outermost sentence, for whoever sees the page; the log has all of it.
+                    // The page shows the outermost message; the log has the whole chain.
                     let why = error.to_string();
-                    if let Err(error) = stale::tell(&self.database, key, &why).await {
+                    if let Err(error) = stale::mark(&self.database, key, &why).await {
                         let error = format_args!("{error:#}");
                         tracing::warn!(experiment = key, %error, "its last document does not say so");
                     }
@@ -198,7 +198,7 @@ impl Schedule {
         Ok(round)
     }
 
-    /// The experiments that are analyzed now.
+    /// Returns the experiments that are analyzed now.
     fn followed<'a>(&self, definitions: &'a Definitions, moment: &Moment<'_>) -> BTreeSet<&'a str> {
         let follow_ms = i64::try_from(self.settings.follow_stopped_hours.get() * 3_600_000)
             .expect("the setting's bound is a year");
@@ -210,7 +210,7 @@ impl Schedule {
             .collect()
     }
 
-    /// The latest analysis of one experiment, and whether this round made it.
+    /// Returns the latest analysis of one experiment, and whether this round made it.
     async fn analyze_if_new(
         &mut self,
         log: &mut LookLog,
@@ -243,7 +243,7 @@ impl Schedule {
         Ok((written, true))
     }
 
-    /// Tells what came of a round. Returns how many have failed in a row.
+    /// Reports the outcome of a round. Returns how many rounds have failed in a row.
     fn report(&mut self, outcome: anyhow::Result<Round>, failures: u32) -> u32 {
         self.progress.touch();
         match outcome {

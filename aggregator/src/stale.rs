@@ -1,5 +1,5 @@
-//! The last document of an experiment that cannot be analyzed: it stays, and says so with the reason, on every surface
-//! that shows it. The first analysis that succeeds takes its place.
+//! The last document of an experiment that cannot be analyzed: it stays, and gives the reason wherever it is
+//! shown. The first analysis that succeeds replaces it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,8 +11,9 @@ use crate::database::Database;
 use crate::document::{ExperimentResult, Warning, WarningKind};
 use crate::store;
 
-/// Marks the last document, if there is one that does not say so yet. `why` is shown to whoever sees the page.
-pub async fn tell(database: &Database, key: &str, why: &str) -> anyhow::Result<()> {
+/// Marks the last document as stale, if there is one that is not marked yet. `why` is shown to everybody who
+/// sees the page.
+pub async fn mark(database: &Database, key: &str, why: &str) -> anyhow::Result<()> {
     let Some(last) = store::last_written(database, key).await? else {
         return Ok(());
     };
@@ -20,12 +21,12 @@ pub async fn tell(database: &Database, key: &str, why: &str) -> anyhow::Result<(
         return Ok(());
     };
     (stale.analysis_id, stale.computed_at) = (Uuid::now_v7(), cut::now()?.to_string());
-    // The warning is new, so that the document is written at once.
+    // The warning is new, so the document is written at once.
     store::write(database, stale, false, Some(&last), Duration::MAX).await?;
     Ok(())
 }
 
-/// The document with the reason why it stays; none where it has one already.
+/// Returns the document with the reason why it stays; none if it has one already.
 pub fn stale(last: &ExperimentResult, why: &str) -> Option<ExperimentResult> {
     if is_stale(last) {
         return None;
@@ -39,21 +40,23 @@ pub fn stale(last: &ExperimentResult, why: &str) -> Option<ExperimentResult> {
     Some(stale)
 }
 
-/// Whether the document has such a reason.
+/// Returns whether the document has such a reason.
 pub fn is_stale(document: &ExperimentResult) -> bool {
     document.warnings.iter().any(|warning| warning.kind == WarningKind::Stale)
 }
 
-/// `/readyz` names so many experiments that cannot be analyzed, so that its answer stays short; metrics name all.
-const TOLD_MAX: usize = 20;
+/// `/readyz` names at most this many experiments that cannot be analyzed, so that its answer stays short;
+/// metrics name all.
+const NAMED_MAX: usize = 20;
 
-/// What `/readyz` tells of experiments whose document is an earlier one, by the reasons why they cannot be analyzed.
+/// Returns the text of `/readyz` about experiments whose document is an earlier one, with the reasons why they
+/// cannot be analyzed.
 pub fn remark(stale: &BTreeMap<String, String>) -> Option<String> {
-    let told: Vec<String> =
-        stale.iter().take(TOLD_MAX).map(|(key, why)| format!("`{key}` cannot be analyzed: {why}")).collect();
-    let more = stale.len() - told.len();
+    let named: Vec<String> =
+        stale.iter().take(NAMED_MAX).map(|(key, why)| format!("`{key}` cannot be analyzed: {why}")).collect();
+    let more = stale.len() - named.len();
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-    (!told.is_empty()).then(|| format!("{}{more}", told.join("; ")))
+    (!named.is_empty()).then(|| format!("{}{more}", named.join("; ")))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! Results in ClickHouse: rows of `results` for each metric and variant at every round, and the document in `analyses` when
-//! it says something new. What is read back is shown, or compared with what would be written; nothing is computed from it.
+//! Results in ClickHouse: rows of `results` for each metric and variant at every round, and the document in
+//! `analyses` when it has something new. Stored results are only displayed, or compared with new ones; nothing
+//! is computed from them.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::database::Database;
 use crate::document::{DOCUMENT_VERSION, ExperimentResult, FIRST_FORM, Unreadable};
 
-/// The most points of a history; beyond, every second, third, ... analysis is left out.
+/// The most points of a history; longer ones are thinned to every second, third, ... analysis.
 pub const HISTORY_POINTS_MAX: u32 = 400;
 
 #[derive(Serialize)]
@@ -55,18 +56,18 @@ struct ResultRow<'a> {
     kept_as: &'static str,
 }
 
-/// What was written last of an experiment, as far as this process knows. It decides what has to be written next, nothing
-/// else.
+/// The last analysis written of an experiment, as far as this process knows. It decides only what has to be
+/// written next.
 #[derive(Clone, Debug)]
 pub struct Written {
     /// The latest analysis, whose rows of numbers were written.
     pub result: ExperimentResult,
-    /// When the last document was written: by its clock, in microseconds since 1970.
+    /// When the last document was written, by its own time, in microseconds since 1970.
     document_at: i64,
 }
 
 impl Written {
-    /// Of a document that was read back.
+    /// Returns the state for a document that was read back.
     pub fn read(result: ExperimentResult) -> Written {
         let document_at = micros(&result.computed_at);
         Written { result, document_at }
@@ -75,8 +76,8 @@ impl Written {
 
 const MINUTE_MICROS: i64 = 60_000_000;
 
-/// Writes the analysis's rows of numbers, and its document if it says something new or the last one is older than
-/// `document_every`. Without `before` both are written.
+/// Writes the analysis's rows of numbers, and its document if it has something new or the last one is older
+/// than `document_every`. Without `before` both are written.
 pub async fn write(
     database: &Database,
     result: ExperimentResult,
@@ -90,7 +91,7 @@ pub async fn write(
     let every = i64::try_from(document_every.as_micros()).unwrap_or(i64::MAX);
     let is_old = |before: &Written| at - before.document_at >= every;
     let is_due =
-        is_look || before.is_none_or(|before| is_old(before) || says_something_new(&before.result, &result));
+        is_look || before.is_none_or(|before| is_old(before) || differs_for_readers(&before.result, &result));
     if is_due {
         database
             .insert("INSERT INTO analyses FORMAT JSONEachRow", &[analysis_row(&result, is_look)?])
@@ -100,8 +101,8 @@ pub async fn write(
     Ok(Written { result, document_at })
 }
 
-/// Whether people should see the new document at once.
-fn says_something_new(before: &ExperimentResult, now: &ExperimentResult) -> bool {
+/// Returns whether people should see the new document at once.
+fn differs_for_readers(before: &ExperimentResult, now: &ExperimentResult) -> bool {
     let kinds = |of: &ExperimentResult| -> Vec<_> {
         of.warnings.iter().map(|warning| (warning.kind, warning.metric.clone())).collect()
     };
@@ -112,7 +113,7 @@ fn says_something_new(before: &ExperimentResult, now: &ExperimentResult) -> bool
         || before.definition_version != now.definition_version
 }
 
-/// For how long rows of numbers are kept: see migration `analyses`.
+/// Returns how long rows of numbers are kept: see migration `analyses`.
 fn kept_as(is_look: bool, at: i64, before: Option<i64>) -> &'static str {
     let first_of = |minutes: i64| {
         let span = minutes * MINUTE_MICROS;
@@ -126,7 +127,7 @@ fn kept_as(is_look: bool, at: i64, before: Option<i64>) -> &'static str {
     }
 }
 
-/// Of a time that this program wrote.
+/// Converts a time that this program wrote.
 fn micros(time: &str) -> i64 {
     time.parse::<jiff::Timestamp>().map_or(0, |time| time.as_microsecond())
 }
@@ -191,7 +192,7 @@ const LATEST_OF_ALL: &str =
 const LATEST: &str =
     "SELECT experiment, document_version, document FROM latest_analyses FINAL WHERE experiment = ?";
 
-/// Of all that are kept: the last of each day stays, and of the last 30 days every one.
+/// Searches all documents that are kept: the last of each day, and every one of the last 30 days.
 const LAST_OF_A_FORM: &str = "
 SELECT document FROM
 (
@@ -214,7 +215,7 @@ impl StoredDocument {
         ExperimentResult::read(&self.experiment, &self.document)
     }
 
-    /// The JSON as it was written, if it is of this build's form.
+    /// Returns the JSON as it was written, if it has this build's form.
     fn json(self) -> Result<Box<RawValue>, Unreadable> {
         let StoredDocument { experiment, document_version: version, document } = self;
         if version != DOCUMENT_VERSION {
@@ -225,34 +226,35 @@ impl StoredDocument {
     }
 }
 
-/// The latest document of each experiment, by key. One of another form is named in the log and left out.
+/// Reads the latest document of each experiment, by key. A document of another form is named in the log and
+/// left out.
 pub async fn latest_of_all(database: &Database) -> anyhow::Result<Vec<ExperimentResult>> {
     let stored = stored_of_all(database).await?;
     Ok(stored.iter().filter_map(|stored| readable(stored.read())).collect())
 }
 
-/// The same as JSON.
+/// Reads the same documents as JSON.
 pub async fn latest_json_of_all(database: &Database) -> anyhow::Result<Vec<Box<RawValue>>> {
     let stored = stored_of_all(database).await?;
     Ok(stored.into_iter().filter_map(|stored| readable(stored.json())).collect())
 }
 
-/// The latest documents that this build cannot read.
+/// Reads the latest documents that this build cannot read.
 pub async fn unreadable_of_all(database: &Database) -> anyhow::Result<Vec<Unreadable>> {
     let stored = stored_of_all(database).await?;
     Ok(stored.iter().filter_map(|stored| stored.read().err()).collect())
 }
 
-/// The latest document of one experiment, if there is any.
+/// Reads the latest document of one experiment, if there is any.
 ///
 /// # Errors
-/// Also where it is of another form.
+/// Also if it has another form.
 pub async fn latest(database: &Database, experiment: &str) -> anyhow::Result<Option<ExperimentResult>> {
     let stored = stored(database, experiment).await?;
     stored.map(|stored| stored.read()).transpose().map_err(Into::into)
 }
 
-/// The same as JSON.
+/// Reads the same document as JSON.
 pub async fn latest_json(database: &Database, experiment: &str) -> anyhow::Result<Option<Box<RawValue>>> {
     let stored = stored(database, experiment).await?;
     stored.map(StoredDocument::json).transpose().map_err(Into::into)
@@ -262,8 +264,8 @@ fn readable<T>(read: Result<T, Unreadable>) -> Option<T> {
     read.inspect_err(|error| tracing::warn!(%error, "a document is not shown")).ok()
 }
 
-/// The latest document, as an earlier process wrote it. One that cannot be read is written anew: what was looked at and
-/// spent stands in the log of looks.
+/// Reads the latest document, as an earlier process wrote it. A document that cannot be read is written anew:
+/// the looks and the alpha spent are in the log of looks.
 pub async fn last_written(database: &Database, key: &str) -> anyhow::Result<Option<Written>> {
     match latest(database, key).await {
         Ok(latest) => Ok(latest.map(Written::read)),
@@ -275,7 +277,8 @@ pub async fn last_written(database: &Database, key: &str) -> anyhow::Result<Opti
     }
 }
 
-/// The last document of the first form that is kept of an experiment. Later ones may have been written since.
+/// Reads the last document of the first form that is kept of an experiment. Later ones may have been written
+/// since.
 pub async fn last_of_the_first_form(database: &Database, experiment: &str) -> anyhow::Result<Option<String>> {
     let query =
         database.query(LAST_OF_A_FORM).bind(experiment).bind(FIRST_FORM).bind(experiment).bind(FIRST_FORM);
@@ -293,7 +296,7 @@ async fn stored(database: &Database, experiment: &str) -> anyhow::Result<Option<
     Ok(database.rows(&doing, query).await?.into_iter().next())
 }
 
-/// One variant at one analysis, for charts.
+/// The numbers of one variant at one analysis, for charts.
 #[derive(Clone, Debug, PartialEq, Row, Deserialize)]
 pub struct Point {
     pub metric: String,
@@ -312,7 +315,7 @@ pub struct Point {
     pub always_valid_upper: Option<f64>,
 }
 
-/// The metric is named once for all points, beside them.
+/// Serializes a point without its metric, which is named once for all points.
 impl Serialize for Point {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut point = serializer.serialize_struct("Point", 12)?;
@@ -332,7 +335,7 @@ impl Serialize for Point {
     }
 }
 
-/// Thinned evenly, counted from the latest backwards, so that the latest is always there.
+/// Thinned evenly, counted backwards from the latest point, so that the latest is always included.
 const HISTORY: &str = "
 SELECT
     metric,
@@ -352,7 +355,7 @@ FROM
 WHERE place % intDiv(places + ? - 1, ?) = 0
 ORDER BY metric, computed_at_ms, variant";
 
-/// How these metrics of an experiment developed: by metric, oldest first.
+/// Reads the history of these metrics of an experiment: by metric, oldest first.
 pub async fn history(database: &Database, experiment: &str, metrics: &[&str]) -> anyhow::Result<Vec<Point>> {
     let query = database
         .query(HISTORY)

@@ -1,11 +1,11 @@
-//! Results as text for a terminal. Pure.
+//! Formats results as text for a terminal. Pure.
 
 use crate::decision::{described, progress};
 use crate::document::{ExperimentResult, MetricResult};
 use lab::format;
 use lab::table::{put, table};
 
-/// Experiments one after the other: the verdict, its reason, and a table for each metric.
+/// Formats the experiments one after the other: the verdict, its reason, and a table for each metric.
 pub fn experiments(experiments: &[ExperimentResult]) -> String {
     if experiments.is_empty() {
         return "no experiment has been analyzed\n".to_owned();

@@ -1,5 +1,5 @@
-//! The verdict of a plan with a horizon. It rests on the looks taken and on nothing since, so that neither a
-//! second analysis of the same data nor units past the planned end make a new decision.
+//! The verdict of a plan with a horizon. It rests only on the looks taken, so neither a second analysis of the
+//! same data nor units past the planned end lead to a new decision.
 
 use schemas::definition::{Direction, Plan};
 
@@ -7,7 +7,7 @@ use super::{Ruling, bounds, exact, levels, lift, smallest_worthwhile, toward};
 use crate::document::{Boundary, BoundaryLook, BoundaryMethod, BoundaryStage, MetricResult, Test, Verdict};
 use lab::format;
 
-/// What one treatment's looks say; the order is that of importance to the verdict.
+/// The finding of one treatment's looks; the order is that of importance to the verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Finding {
     Better,
@@ -17,14 +17,14 @@ enum Finding {
     TooEarly,
     /// Shown to be better, and at the planned end not worth shipping.
     TooSmall,
-    /// Nothing worth having can be hoped for any more, though no harm is shown.
+    /// A worthwhile effect can no longer be expected, though no harm is shown.
     NotWorthwhile,
     Worse,
     /// All of alpha is spent, and nothing is shown.
     NotShown,
 }
 
-/// The verdict on the treatment whose finding matters most; of several, the one with the largest lift.
+/// Returns the verdict on the treatment whose finding matters most; of several, the one with the largest lift.
 pub fn rule(plan: &Plan, metric: &MetricResult) -> Ruling {
     let gain = |boundary: &Boundary| {
         let last = boundary.looks.last();
@@ -53,7 +53,7 @@ pub fn rule(plan: &Plan, metric: &MetricResult) -> Ruling {
     Ruling::about(&boundary.treatment, verdict, format!("{reason}{since}"))
 }
 
-/// More units could decide nothing, which is what stopping means here.
+/// More units could decide nothing, so the verdict is to stop.
 fn alpha_spent(metric: &MetricResult, boundary: &Boundary, test: &Test) -> (Verdict, String) {
     let reason = format!(
         "Stop: the looks before the units were counted anew spent all of alpha, so nothing new can be decided, and \
@@ -104,7 +104,7 @@ fn has_no_units(metric: &MetricResult) -> bool {
     metric.variants.iter().all(|variant| variant.units == 0)
 }
 
-/// Also where looks were taken, and all that they saw is left out now.
+/// Also the verdict where looks were taken, and everything that they saw is left out now.
 fn no_units(boundary: &Boundary) -> (Verdict, String) {
     let reason = format!(
         "Not enough data on `{}`: there is no unit yet that counts; whether `{}` has an effect is open.",
@@ -230,7 +230,7 @@ fn after_a_look(finding: Finding, of: &Looked<'_>) -> (Verdict, String) {
     }
 }
 
-/// Where a treatment stands in its plan, for people.
+/// Describes for people where a treatment is in its plan.
 pub fn progress(boundary: &Boundary) -> String {
     let method = match boundary.method {
         BoundaryMethod::GroupSequential => "group sequential test",
@@ -256,7 +256,7 @@ pub fn progress(boundary: &Boundary) -> String {
     format!("{method} of {}, {now} of the planned information now: {last}{stage}{before}", boundary.treatment)
 }
 
-/// "look 3 (60.00 % of the planned information; z = -0.88, 2.68 is needed)".
+/// Formats a look: "look 3 (60.00 % of the planned information; z = -0.88, 2.68 is needed)".
 fn standing(boundary: &Boundary, look: &BoundaryLook) -> String {
     let found = match (&look.exact, look.critical_value) {
         (Some(exact), _) => {
@@ -269,7 +269,7 @@ fn standing(boundary: &Boundary, look: &BoundaryLook) -> String {
     format!("look {} ({} of the planned information; {found})", look.look, format::percent(look.fraction))
 }
 
-/// The estimate that allows for the stopping.
+/// Formats the estimate that is adjusted for the stopping.
 fn adjusted(of: &Looked<'_>) -> String {
     of.boundary.after_stopping.map_or(String::new(), |after| {
         format!(

@@ -1,4 +1,4 @@
-//! What the exact tests of counts find, and the sentences for it.
+//! The findings of the exact tests of counts, and the sentences for them.
 
 use schemas::definition::{Direction, Plan};
 
@@ -8,7 +8,7 @@ use crate::document::{
 };
 use lab::format;
 
-/// What one treatment's counts say, where they decide in place of the always-valid interval.
+/// Returns the finding of one treatment's counts, where they decide in place of the always-valid interval.
 pub(super) fn finding(
     plan: &Plan,
     metric: &MetricResult,
@@ -17,7 +17,7 @@ pub(super) fn finding(
     exact: &ExactTest,
 ) -> IntervalFinding {
     let direction = metric.direction;
-    // Of a mean that is the same in both arms, the counts show no side.
+    // If a mean is the same in both arms, the counts show no side.
     let lift = toward(direction, look.lift_absolute.unwrap_or_default());
     let is_shown = exact.rejects && lift != 0.0;
     if is_shown && lift < 0.0 {
@@ -40,14 +40,15 @@ pub(super) fn finding(
     }
 }
 
-/// The lift as it was seen, also where a test has no interval for it: without conversions under the treatment it is -1.
+/// Returns the observed lift, also where a test has no interval for it: without conversions under the treatment
+/// it is -1.
 fn lift_of_means(metric: &MetricResult, look: &AlwaysValidResult) -> Option<f64> {
     let control = metric.variants.iter().find(|variant| variant.key == look.control)?.mean?;
     look.lift_absolute.filter(|_| control > 0.0).map(|lift| lift / control)
 }
 
-/// Whether a lift towards the better side is as large as the plan asks. Over a control without any conversion it is
-/// larger than any share of it.
+/// Returns whether a lift towards the better side is as large as the plan requires. Over a control without any
+/// conversion it is larger than any share of it.
 pub(super) fn is_worth_shipping(
     plan: &Plan,
     direction: Direction,
@@ -63,7 +64,7 @@ pub(super) fn is_worth_shipping(
     }
 }
 
-/// The exact interval as one of the relative lift: a rate's alone, and not that of odds.
+/// Returns the exact interval as one of the relative lift: only for a rate, and not for odds.
 pub(super) fn relative(metric: &MetricResult, exact: &ExactTest) -> Option<Bounds> {
     let of_rate = metric.is_rate()
         && exact.counted == CountedUnits::Converted
@@ -74,7 +75,7 @@ pub(super) fn relative(metric: &MetricResult, exact: &ExactTest) -> Option<Bound
     })
 }
 
-/// Whether counts decide of this metric now.
+/// Returns whether counts decide on this metric now.
 pub(super) fn decides(metric: &MetricResult) -> bool {
     if metric.boundaries.is_empty() {
         metric.always_valid.iter().any(|look| look.exact.is_some())
@@ -86,22 +87,22 @@ pub(super) fn decides(metric: &MetricResult) -> bool {
     }
 }
 
-/// "exact test of conversion counts, 0 against 2,010".
+/// Formats the test: "exact test of conversion counts, 0 against 2,010".
 pub(super) fn counts_tested(exact: &ExactTest) -> String {
     format!("{}, {}", name(exact), against(exact))
 }
 
-/// "exact test of conversion counts (9 against 40, always-valid p = 0.06)".
+/// Formats the test with its p-value: "exact test of conversion counts (9 against 40, always-valid p = 0.06)".
 pub(super) fn named_with_p(exact: &ExactTest) -> String {
     format!("{} ({}, always-valid {})", name(exact), against(exact), format::p_value(exact.p_value))
 }
 
-/// The same with the interval.
+/// Formats the test with its p-value and the interval.
 pub(super) fn shown_by(look: &AlwaysValidResult, exact: &ExactTest) -> String {
     format!("{}: {}", named_with_p(exact), ratio(exact, &look.control, &look.treatment))
 }
 
-/// For tables: what stands in place of the interval.
+/// Formats the test for tables, in place of the interval.
 pub fn described(look: &AlwaysValidResult) -> Option<String> {
     let exact = look.exact.as_ref()?;
     let lacking = look.missing.as_deref().unwrap_or_default();
@@ -120,7 +121,7 @@ fn against(exact: &ExactTest) -> String {
     format!("{} against {}", format::count(exact.treatment), format::count(exact.control))
 }
 
-/// "conversions are at most 0.021 times as frequent under `b` as under `a`".
+/// Formats the ratio: "conversions are at most 0.021 times as frequent under `b` as under `a`".
 pub(super) fn ratio(exact: &ExactTest, control: &str, treatment: &str) -> String {
     let what = match (exact.method, exact.counted) {
         (ExactMethod::FisherExact, CountedUnits::Converted) => "the odds of a conversion are",
@@ -147,7 +148,7 @@ pub(super) fn ratio(exact: &ExactTest, control: &str, treatment: &str) -> String
     }
 }
 
-/// "`b` has 9 conversions, 10 are needed", of the arm with fewer.
+/// Formats the lack of the arm with fewer: "`b` has 9 conversions, 10 are needed".
 pub(super) fn lacking(exact: &ExactTest, control: &str, treatment: &str) -> String {
     let (arm, have) =
         if exact.control < exact.treatment { (control, exact.control) } else { (treatment, exact.treatment) };
@@ -160,7 +161,7 @@ pub(super) fn lacking(exact: &ExactTest, control: &str, treatment: &str) -> Stri
     format!("`{arm}` has {has}, {} are needed", exact.needed)
 }
 
-/// What a planned look found: "exact test of conversion counts: `b` has 9 of 49, at most 3 or at least 46 cross".
+/// Formats a planned look: "exact test of conversion counts: `b` has 9 of 49, at most 3 or at least 46 cross".
 pub(super) fn at_a_look(
     look: &BoundaryLook,
     exact: &ExactTest,

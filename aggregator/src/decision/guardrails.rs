@@ -1,5 +1,6 @@
-//! Guardrails without a number. They show neither harm nor safety, so nothing ships beside them. The rule asks for the
-//! number; why there is none is told, and decides nothing, but for a rate of what should not happen, and has not.
+//! Guardrails without a number. They show neither harm nor safety, so nothing ships with them. The rule
+//! requires the number; the reason for its absence is reported and decides nothing. The only exception is a
+//! rate of an unwanted event that has not occurred.
 
 use schemas::definition::Direction;
 
@@ -9,11 +10,11 @@ use crate::document::{MetricResult, Role, Verdict};
 /// A guardrail that has no number for a treatment.
 pub(super) struct WithoutNumber<'a> {
     pub(super) metric: &'a MetricResult,
-    /// One sentence.
+    /// The reason, as one sentence.
     pub(super) text: String,
 }
 
-/// Those of the treatments that the primary metric compares.
+/// Returns the guardrails without a number for a treatment that the primary metric compares.
 pub(super) fn without_number<'a>(evidence: &Evidence<'a>) -> Vec<WithoutNumber<'a>> {
     let looks = primary(evidence).map_or(&[][..], |metric| metric.always_valid.as_slice());
     let treatments: Vec<&str> = looks.iter().map(|look| look.treatment.as_str()).collect();
@@ -25,13 +26,13 @@ pub(super) fn without_number<'a>(evidence: &Evidence<'a>) -> Vec<WithoutNumber<'
         .collect()
 }
 
-/// A verdict to ship stands only where every guardrail has a number for the treatment.
+/// Replaces a verdict to ship unless every guardrail has a number for the treatment.
 pub(super) fn held_back(evidence: &Evidence<'_>, ruling: Ruling) -> Ruling {
     let Ruling { verdict: Verdict::Ship, treatment: Some(treatment), reason } = &ruling else {
         return ruling;
     };
     let open: Vec<WithoutNumber<'_>> = guardrails(evidence)
-        .filter(|metric| !is_at_its_best(metric))
+        .filter(|metric| !is_unwanted_and_absent(metric))
         .filter_map(|metric| open(metric, treatment))
         .collect();
     if open.is_empty() {
@@ -39,7 +40,7 @@ pub(super) fn held_back(evidence: &Evidence<'_>, ruling: Ruling) -> Ruling {
     }
     let texts: Vec<&str> = open.iter().map(|of| of.text.as_str()).collect();
     let texts = texts.join(" ");
-    // More units may bring a number, but not of what is not computed at all.
+    // More units may bring a number, except where the metric is not computed at all.
     let (verdict, what) = if open.iter().any(|of| of.metric.missing.is_some()) {
         (Verdict::NotComputed, format!("Whether to ship `{treatment}` cannot be decided"))
     } else {
@@ -53,9 +54,9 @@ fn guardrails<'a>(evidence: &Evidence<'a>) -> impl Iterator<Item = &'a MetricRes
     evidence.metrics.iter().filter(|metric| metric.role == Role::Guardrail)
 }
 
-/// A rate of which less is better, and no unit of any arm has it: there is no harm that could be seen, and none is. It is
-/// said beside the verdict all the same, as the event may be misspelled.
-fn is_at_its_best(metric: &MetricResult) -> bool {
+/// Returns whether the metric is a rate of an unwanted event that no unit of any arm has: no harm can be seen,
+/// and there is none. The verdict mentions it all the same, because the event may be misspelled.
+fn is_unwanted_and_absent(metric: &MetricResult) -> bool {
     metric.missing.is_none()
         && metric.is_rate()
         && metric.direction == Direction::Decrease

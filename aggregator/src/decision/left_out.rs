@@ -1,6 +1,6 @@
-//! Phases that are left out: every verdict says which and why, and what earlier looks showed by them stays told. A phase
-//! without an alarm of the sample ratio may have been left out for its result, so shown harm does not become a reason to
-//! ship that way.
+//! Phases that are left out: every verdict names them and the reasons, and effects that earlier looks showed
+//! with them stay visible. A phase without an alarm of the sample ratio may have been left out for its result,
+//! so leaving it out does not turn harm that was shown into a reason to ship.
 
 use super::{Evidence, Ruling, lift, toward};
 use crate::document::{
@@ -8,8 +8,8 @@ use crate::document::{
     WarningKind,
 };
 
-/// What a verdict says behind its reason.
-pub(super) fn told(evidence: &Evidence<'_>) -> String {
+/// Returns the sentences that follow the reason of a verdict.
+pub(super) fn sentences(evidence: &Evidence<'_>) -> String {
     let out: Vec<&PhaseRatio> = evidence.srm.phases.iter().filter(|of| of.left_out).collect();
     let mut text = String::new();
     if !out.is_empty() {
@@ -22,7 +22,8 @@ pub(super) fn told(evidence: &Evidence<'_>) -> String {
     text
 }
 
-/// A verdict to ship does not follow from leaving out what showed harm, unless that phase had an alarm.
+/// Replaces a verdict to ship that follows from leaving out a phase that showed harm, unless that phase had an
+/// alarm.
 pub(super) fn held_back(evidence: &Evidence<'_>, ruling: Ruling) -> Ruling {
     let Ruling { verdict: Verdict::Ship, treatment: Some(treatment), reason } = &ruling else {
         return ruling;
@@ -52,7 +53,7 @@ pub(super) fn held_back(evidence: &Evidence<'_>, ruling: Ruling) -> Ruling {
     Ruling::about(treatment, Verdict::Invalid, reason)
 }
 
-/// The same for machines, and for those who read a table.
+/// Returns the same as warnings, for machines and for those who read a table.
 pub(super) fn warnings<'a>(evidence: &Evidence<'a>) -> impl Iterator<Item = Warning> + 'a {
     shown(evidence).map(|(metric, shown)| Warning {
         kind: match shown.side {
@@ -77,7 +78,7 @@ fn has_alarm(evidence: &Evidence<'_>, phase: u32) -> bool {
     evidence.srm.phases.iter().any(|of| of.phase == phase && of.alarm)
 }
 
-/// In its owner's words, on one line.
+/// Returns the owner's reason, on one line.
 fn reason(of: &PhaseRatio) -> String {
     match &of.left_out_reason {
         Some(reason) => reason.split_whitespace().collect::<Vec<_>>().join(" "),
@@ -85,8 +86,8 @@ fn reason(of: &PhaseRatio) -> String {
     }
 }
 
-/// "At look 1, with phase 1, which is left out now, `b` did harm: the boundary was crossed on the worse side (-2.00
-/// percentage points)".
+/// Formats what a look showed: "At look 1, with phase 1, which is left out now, `b` did harm: the boundary was
+/// crossed on the worse side (-2.00 percentage points)".
 fn sentence(metric: &MetricResult, shown: &ShownBefore) -> String {
     let phases: Vec<String> = shown.phases.iter().map(u32::to_string).collect();
     let (phases, are) = match phases.as_slice() {
@@ -114,7 +115,7 @@ fn sentence(metric: &MetricResult, shown: &ShownBefore) -> String {
     format!("At look {}, with {phases}, which {are} left out now, {found}{by}", shown.look)
 }
 
-/// What the phases that remain say of the same.
+/// Describes what the remaining phases show for the same comparison.
 fn remains(metric: &MetricResult, shown: &ShownBefore) -> String {
     let side = |lift: f64| if toward(metric.direction, lift) > 0.0 { Side::Better } else { Side::Worse };
     let now = match shown.by {

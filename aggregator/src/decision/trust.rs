@@ -1,33 +1,33 @@
-//! Whether the numbers may be read at all: the split, and units that were exposed to more than one variant. And the
-//! warnings that stand beside the numbers.
+//! Trust in the numbers: the split, and units that were exposed to more than one variant, decide whether they
+//! may be read at all. Also the document's warnings.
 
 use super::{Evidence, Ruling, guardrails, left_out};
 use crate::document::{Expectation, SampleRatio, Verdict, Warning, WarningKind};
 use lab::format;
 
-/// An arm without any unit is called missing from this many expected ones on: by chance it would happen
-/// once in 3,000 experiments (e^-8).
+/// An arm without any unit is reported as missing if at least this many units were expected: by chance it would
+/// happen once in 3,000 experiments (e^-8).
 const MISSING_ARM_EXPECTED: f64 = 8.0;
 
-/// Above this share of units that saw several variants every verdict begins with it. Assignment gives a unit one variant
-/// as long as the weights stand, so the share to be expected is 0; one in a hundred is more than accidents (shared devices,
-/// tests by hand), and is where GrowthBook warns.
+/// Above this share of units that saw several variants every verdict begins with a warning. Assignment gives a
+/// unit one variant while the weights are unchanged, so the expected share is 0; one in a hundred is more than
+/// accidents (shared devices, tests by hand), and is where GrowthBook warns.
 const SEVERAL_WARNS_ABOVE: f64 = 0.01;
 
-/// Above this share no number is to be believed. A unit counts in the variant that it saw first. Where more than a tenth
-/// saw another one too, the first says so little of what they saw that an effect of a tenth may be made or hidden, which
-/// is the size that most experiments look for; and the same fault may have sent the others anywhere. PostHog speaks of a
-/// high share from here on.
+/// Above this share the numbers are invalid. A unit counts in the variant that it saw first. If more than a
+/// tenth saw another variant too, the first one describes so little of what they saw that an effect of a tenth,
+/// the size that most experiments look for, may be created or hidden; and the same fault may have sent the
+/// other units anywhere. PostHog calls the share high from here on.
 const SEVERAL_INVALID_ABOVE: f64 = 0.1;
 
-/// Fewer units may be somebody's tests by hand. From here on they make the numbers invalid.
+/// Fewer units may be somebody's tests by hand. From this many on they make the numbers invalid.
 const SEVERAL_INVALID_FROM: u64 = 8;
 
 /// Units that were exposed to more than one variant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExposedToSeveral {
     pub units: u64,
-    /// All that are counted.
+    /// All units that are counted.
     pub of: u64,
 }
 
@@ -40,7 +40,8 @@ impl ExposedToSeveral {
         self.units >= SEVERAL_INVALID_FROM && self.share() > SEVERAL_INVALID_ABOVE
     }
 
-    /// "312 of 6,000 units (5.20 %) have seen more than one variant", where they are more than accidents explain.
+    /// Formats the share: "312 of 6,000 units (5.20 %) have seen more than one variant", if it is more than
+    /// accidents explain.
     fn sentence(self) -> Option<String> {
         (self.share() > SEVERAL_WARNS_ABOVE).then(|| {
             format!(
@@ -55,7 +56,7 @@ impl ExposedToSeveral {
 
 const FIND_OUT_WHY: &str = "find out why before reading any number here.";
 
-/// The first reason not to read any number. The other way to "invalid" is [`left_out::held_back`].
+/// Returns the first reason not to read any number. The other way to "invalid" is [`left_out::held_back`].
 pub(super) fn invalid(evidence: &Evidence<'_>) -> Option<Ruling> {
     exposed_to_several(evidence.exposed).or_else(|| missing_arm(evidence.srm)).or_else(|| split(evidence.srm))
 }
@@ -106,7 +107,8 @@ fn split(srm: &SampleRatio) -> Option<Ruling> {
     Some(Ruling::of_the_whole(Verdict::Invalid, reason))
 }
 
-/// "`b` has 333 units instead of 400", "`c` has 333 units and a planned share of none".
+/// Formats a variant's units: "`b` has 333 units instead of 400", "`c` has 333 units and a planned share of
+/// none".
 fn units_of(variant: &Expectation) -> String {
     let units = format!("`{}` has {}", variant.key, format::counted(variant.units, "unit", "units"));
     match variant.expected {
@@ -117,7 +119,7 @@ fn units_of(variant: &Expectation) -> String {
     }
 }
 
-/// Whole, with one digit behind the point where it would read as the same number.
+/// Formats the expected units as a whole number, with one decimal place if the whole number equals `units`.
 fn expected_beside(expected: f64, units: u64) -> String {
     let whole = expected.round() as u64;
     if whole != units {
@@ -127,9 +129,9 @@ fn expected_beside(expected: f64, units: u64) -> String {
     format!("{}.{}", format::count(tenths / 10), tenths % 10)
 }
 
-/// The reason, between the warning that must come before it and what is left open.
+/// Puts the warning that must come first before the reason, and what is left open behind it.
 pub(super) fn with_warnings(evidence: &Evidence<'_>, verdict: Verdict, reason: String) -> String {
-    // Where it is the reason itself, it is not repeated.
+    // If the warning is the reason itself, it is not repeated.
     let warning = evidence.exposed.sentence().filter(|_| !evidence.exposed.is_invalid());
     let before =
         warning.map_or(String::new(), |sentence| format!("Warning: {sentence}, and count in the first. "));
@@ -141,12 +143,13 @@ pub(super) fn with_warnings(evidence: &Evidence<'_>, verdict: Verdict, reason: S
     };
     let left_out = match verdict {
         Verdict::Invalid => String::new(),
-        _ => left_out::told(evidence),
+        _ => left_out::sentences(evidence),
     };
     format!("{before}{reason}{after}{left_out}")
 }
 
-/// Units that left the numbers after they had been in them: whoever may force units could take out those that they wish.
+/// Returns the warning for units that had counted and were then forced: by forcing units, somebody could remove
+/// chosen units from the numbers.
 pub fn forced_later(units: u64) -> Option<Warning> {
     let text = match units {
         0 => return None,
@@ -160,7 +163,7 @@ pub fn forced_later(units: u64) -> Option<Warning> {
     Some(Warning { kind: WarningKind::UnitsForcedLater, text, share_of_units: None, metric: None })
 }
 
-/// The warnings of a document.
+/// Returns the warnings of a document.
 pub fn warnings(evidence: &Evidence<'_>) -> Vec<Warning> {
     let exposed = evidence.exposed;
     let several = exposed.sentence().map(|sentence| Warning {

@@ -1,10 +1,10 @@
-//! An interval as a document shows it: an end that is infinite is null.
+//! An interval in a document: an infinite end is null.
 
 use schemas::definition::Direction;
 use serde::{Deserialize, Serialize};
 use stats::Interval;
 
-/// From `lower` to `upper`; a null end is infinite.
+/// The interval from `lower` to `upper`; a null end is infinite.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bounds {
     pub lower: Option<f64>,
@@ -15,7 +15,7 @@ impl Bounds {
     /// Infinite on both sides.
     pub const NONE: Bounds = Bounds { lower: None, upper: None };
 
-    /// Whether zero lies inside or on an end.
+    /// Returns whether zero is inside or on an end.
     pub fn includes_zero(self) -> bool {
         self.lower.is_none_or(|lower| lower <= 0.0) && self.upper.is_none_or(|upper| upper >= 0.0)
     }
@@ -24,7 +24,7 @@ impl Bounds {
         Bounds { lower: self.lower.map(|end| end / by), upper: self.upper.map(|end| end / by) }
     }
 
-    /// The same interval in a scale on which above zero is better.
+    /// Returns the same interval on a scale where above zero is better.
     pub fn toward_better(self, direction: Direction) -> Bounds {
         match direction {
             Direction::Increase => self,

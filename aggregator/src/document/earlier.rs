@@ -1,5 +1,5 @@
-//! What an earlier look showed by phases that are left out now. It was told then; that the phase was left out later does not
-//! unsay it.
+//! An effect that an earlier look showed with phases that are left out now. It was published then; leaving the
+//! phase out later does not retract it.
 
 use std::collections::BTreeSet;
 
@@ -10,16 +10,17 @@ use serde::{Deserialize, Serialize};
 pub struct ShownBefore {
     pub treatment: String,
     pub by: ShownBy,
-    /// Of the looks at this comparison, from 1: the boundary's, or the recorded ones.
+    /// The number of the look among those at this comparison, from 1: among the boundary's looks, or the
+    /// recorded ones.
     pub look: u32,
-    /// Those that counted then, had units, and are left out now.
+    /// The phases that counted then, had units, and are left out now.
     pub phases: BTreeSet<u32>,
     pub side: Side,
-    /// Treatment minus control, as that look had it; null if it cannot be told any more.
+    /// Treatment minus control at that look; null if it can no longer be determined.
     pub lift_absolute: Option<f64>,
 }
 
-/// Which test showed it.
+/// The test that showed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ShownBy {
@@ -31,7 +32,7 @@ pub enum ShownBy {
     Guardrail,
 }
 
-/// Where a treatment lies beside the control.
+/// The side of the treatment relative to the control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {

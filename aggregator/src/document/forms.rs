@@ -1,4 +1,4 @@
-//! Documents of this and of other forms, read back. One that this build cannot read is refused.
+//! Reads documents of this and of other forms. A document that this build cannot read is refused.
 
 use serde::Deserialize;
 
@@ -31,7 +31,7 @@ fn first_form() -> u32 {
 }
 
 impl ExperimentResult {
-    /// From its JSON.
+    /// Reads a document from its JSON.
     pub fn read(experiment: &str, text: &str) -> Result<ExperimentResult, Unreadable> {
         let damaged = |error: serde_json::Error| Unreadable::Damaged {
             experiment: experiment.to_owned(),
@@ -45,7 +45,7 @@ impl ExperimentResult {
     }
 }
 
-/// What a question about the past needs of a document.
+/// The part of a document that a request for the history needs.
 #[derive(Deserialize)]
 pub struct MetricKeys {
     metrics: Vec<MetricKey>,
@@ -58,7 +58,7 @@ struct MetricKey {
 }
 
 impl MetricKeys {
-    /// From the JSON of a document of this build's form.
+    /// Reads the keys from the JSON of a document of this build's form.
     pub fn read(experiment: &str, text: &str) -> Result<MetricKeys, Unreadable> {
         serde_json::from_str(text).map_err(|error| Unreadable::Damaged {
             experiment: experiment.to_owned(),
@@ -66,7 +66,8 @@ impl MetricKeys {
         })
     }
 
-    /// The metric of this key, or the primary one; none if the document has no such metric.
+    /// Returns the key of the requested metric, by default of the primary one; none if the document has no such
+    /// metric.
     pub fn find(&self, key: Option<&str>) -> Option<&str> {
         let is_meant = |metric: &&MetricKey| match key {
             Some(key) => metric.key == key,

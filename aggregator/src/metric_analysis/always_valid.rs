@@ -1,5 +1,5 @@
-//! What holds however often one looks: the asymptotic confidence sequence, or an exact test where an arm has too few
-//! conversions for it, and the smallest p-values of the earlier looks as they were kept.
+//! The result that holds at any number of looks: the asymptotic confidence sequence, or an exact test where an
+//! arm has too few conversions for it, and the smallest p-values of the earlier looks as they were recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,12 +12,12 @@ use super::{Data, Frame, Names, exact};
 use crate::document::{AlwaysValidResult, Bounds};
 use crate::look::{Comparison, Identity, PhaseSums};
 
-/// What was fixed before the first look.
+/// The parameters fixed before the first look.
 pub(super) struct AlwaysValidPlan {
     pub(super) alpha: Alpha,
     pub(super) tuned_for_units: f64,
     pub(super) share: TreatmentShare,
-    /// Set for guardrails: the direction that is better.
+    /// The better direction, for guardrails only.
     pub(super) harm: Option<Direction>,
 }
 
@@ -29,7 +29,7 @@ impl AlwaysValidPlan {
         phases::AlwaysValid::new(sequence, self.share, CONCENTRATION).map_err(invalid)
     }
 
-    /// The side on which a guardrail is harmed.
+    /// Returns the side on which a guardrail is harmed.
     pub(super) fn worse(better: Direction) -> Alternative {
         match better {
             Direction::Increase => Alternative::Less,
@@ -68,7 +68,7 @@ pub(super) fn always_valid(
     Ok(result)
 }
 
-/// The asymptotic confidence sequence, where there are conversions enough for it.
+/// Computes the asymptotic confidence sequence, if there are enough conversions for it.
 pub(super) fn by_the_interval(
     names: &Names,
     data: &Data,
@@ -102,7 +102,7 @@ pub(super) struct PastLooks<'a> {
     pub(super) names: &'a Names,
 }
 
-/// The smallest always-valid p-values of the earlier looks, as they were kept.
+/// The smallest always-valid p-values of the earlier looks, as they were recorded.
 pub(super) struct SmallestPValues {
     pub(super) p_value: f64,
     pub(super) harm_p_value: f64,
@@ -114,21 +114,22 @@ impl PastLooks<'_> {
         self.frame.looks.sequence(self.identity, &self.names.treatment)
     }
 
-    /// What each treatment's boundary has spent, of those that this one goes on.
+    /// Returns the alpha that each treatment's boundary has spent in the sequence that this look continues.
     pub(super) fn spent_by_treatment(&self) -> BTreeMap<&str, f64> {
         let looks = self.frame.looks.0.iter().flat_map(|look| &look.comparisons);
         let own = looks.filter(|look| look.of == *self.identity);
         own.filter_map(|look| Some((look.treatment.as_str(), look.planned?.alpha_spent))).collect()
     }
 
-    /// Phases whose units counted at this look and are left out now.
+    /// Returns the phases whose units counted at this look and are left out now.
     pub(super) fn left_out_since(&self, look: &Comparison, then: &BTreeSet<u32>) -> BTreeSet<u32> {
         let has_units = |of: &&PhaseSums| of.control.units + of.treatment.units > 0;
         let phases = look.phases.iter().filter(has_units).map(|of| of.phase);
         phases.filter(|phase| then.contains(phase) != self.frame.left_out.contains(phase)).collect()
     }
 
-    /// Of what was kept. Where other phases were left out then, a look is computed again from those that count now.
+    /// Returns the smallest recorded p-values. A look at which other phases were left out is computed again
+    /// from those that count now.
     pub(super) fn smallest(&self, plan: &AlwaysValidPlan) -> Result<SmallestPValues, String> {
         let (mut p_value, mut harm_p_value) = (1.0_f64, 1.0_f64);
         for (look, left_out) in self.looks() {
@@ -147,8 +148,9 @@ impl PastLooks<'_> {
 }
 
 impl SmallestPValues {
-    /// Keeps what this look makes smaller. Returns whether the look must be recorded for that: when it has halved or
-    /// passed alpha. Until a look is kept its p-value is the larger one before, which holds all the same.
+    /// Records the p-values that this look makes smaller. Returns whether the look must be recorded because a
+    /// p-value has halved or passed alpha. Until a look is recorded, the larger p-value before it is shown,
+    /// which is valid all the same.
     pub(super) fn keep(&self, look: &mut AlwaysValidResult, kept: &mut Comparison) -> bool {
         kept.p_value = look.p_value_now.filter(|now| *now < self.p_value);
         kept.harm_p_value = look.harm_p_value.filter(|now| *now < self.harm_p_value);
@@ -164,8 +166,8 @@ impl SmallestPValues {
 }
 
 impl AlwaysValidResult {
-    /// The look is kept, and its p-values with it.
-    pub fn is_kept(&mut self, kept: &Comparison) {
+    /// Replaces the p-values by those of the recorded look.
+    pub fn use_recorded_p_values(&mut self, kept: &Comparison) {
         self.p_value = kept.p_value.or(self.p_value);
         self.harm_p_value = kept.harm_p_value.or(self.harm_p_value);
     }

@@ -1,5 +1,5 @@
-//! The test of a plan with a horizon: looks as they come, each with a critical value for |z|, so that all of them together
-//! keep alpha, whatever phases the units came in. Pure; the earlier looks come in.
+//! The test of a plan with a horizon: each look has a critical value for |z|, so that all looks together keep
+//! alpha, whatever phases the units came in. Pure; the earlier looks are an argument.
 
 use std::collections::BTreeMap;
 
@@ -13,24 +13,24 @@ use crate::document::{
     AfterStopping, Boundary, BoundaryLook, BoundaryMethod, BoundaryStage, Bounds, ExactTest,
 };
 
-/// An analysis is another interim look from this much more of the planned information on, so that a
+/// An analysis is another interim look if it has at least this much more of the planned information, so that a
 /// schedule of seconds takes a hundred looks and not a hundred thousand.
 const STEP: f64 = 0.01;
 
-/// The final look counts as at least this far from the one before, for a boundary has no bound closer. To take
-/// it for further than it is only raises the bound.
+/// The final look counts as at least this far from the one before, because a boundary has no closer bound.
+/// Overstating its information only raises the bound.
 const FINAL_STEP: f64 = 2e-4;
 
-/// The test that a plan asks for.
+/// The test that a plan defines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlannedTest {
     pub method: BoundaryMethod,
-    /// Units of all arms.
+    /// Planned units of all arms.
     pub horizon: u64,
 }
 
 impl PlannedTest {
-    /// None where the always-valid interval decides.
+    /// Returns the plan's test; none where the always-valid interval decides.
     pub fn of(plan: &Plan) -> Option<PlannedTest> {
         let method = match plan.method {
             Method::AlwaysValid => return None,
@@ -41,11 +41,11 @@ impl PlannedTest {
     }
 }
 
-/// What this analysis has counted.
+/// The counts of this analysis.
 pub(super) struct Current<'a> {
     pub names: &'a Names,
     pub data: &'a Data,
-    /// All that are compared, this one among them.
+    /// All treatments that are compared, including this one.
     pub treatments: &'a [&'a str],
     pub units_of_all_arms: u64,
     /// Whether the two arms have had more than one split.
@@ -53,13 +53,13 @@ pub(super) struct Current<'a> {
     pub planned: Pair<u64>,
 }
 
-/// The test with this analysis, and the look that it took, if it did.
+/// The test after this analysis, and the look that it took, if any.
 pub(super) struct Analyzed {
     pub result: Boundary,
     pub taken: Option<BoundaryLook>,
 }
 
-/// The test with this analysis, which takes a look if one is due and any of the plan's `alpha` is left.
+/// Analyzes the test. It takes a look if one is due and any of the plan's `alpha` is left.
 pub(super) fn analyze(
     test: PlannedTest,
     alpha: Alpha,
@@ -121,9 +121,9 @@ pub(super) fn analyze(
     Analyzed { result, taken }
 }
 
-/// The part of what is `left` of `alpha` that the boundary of `own` has; none where that is nothing but rounding. All
-/// treatments have the same part. But what one has spent stays spent, whether it is compared no more or has spent more than
-/// its part by the time when others came.
+/// Returns the part of what is `left` of `alpha` for the boundary of `own`; none if that is only rounding
+/// error. All treatments have equal parts. But what a treatment has spent stays spent, even if it is no longer
+/// compared or had spent more than its part before others were added.
 fn part_of(
     left: f64,
     alpha: f64,
@@ -131,7 +131,7 @@ fn part_of(
     treatments: &[&str],
     own: &str,
 ) -> Option<Alpha> {
-    // Of what there was: the rest is rounding.
+    // Relative to the original alpha: anything less is rounding error.
     let nothing = alpha * 1e-9;
     let spent_by = |treatment: &str| spent.get(treatment).copied().unwrap_or_default();
     let dropped: f64 = spent.iter().filter(|(of, _)| !treatments.contains(of)).map(|(_, spent)| spent).sum();
@@ -167,14 +167,15 @@ fn look(
     let Repeated { looks: earlier, weight_of_last_look } = repeat(&mut bounds, current, past)?;
     result.looks = earlier.iter().map(|earlier| earlier.look).collect();
     let mut taken = None;
-    // After a phase was left out there may be less to look at than the last look saw, and all for that is spent.
+    // After a phase was left out there may be less information than the last look saw; the alpha for that is
+    // already spent.
     if !result.has_ended() && weight(current.data) > weight_of_last_look {
         taken = take(test, current, &mut bounds, &earlier, result)?;
         result.looks.extend(taken);
     }
-    // After counts the normal estimate is none.
+    // After a look at counts there is no normal estimate.
     if let Some(settled) = result.settled().filter(|settled| settled.exact.is_none()) {
-        // Of those that have a bound.
+        // The index counts only looks that have a bound.
         let index =
             result.looks.iter().filter(|look| look.fraction > 0.0 && look.look < settled.look).count();
         let stagewise = bounds.looks().stagewise(index, settled.effect(), alpha);
@@ -188,15 +189,15 @@ fn look(
     Ok(taken)
 }
 
-/// The earlier looks, as the phases that count now show them.
+/// The earlier looks, recomputed for the phases that count now.
 struct Repeated {
     looks: Vec<exact::EarlierLook>,
-    /// As it was taken, in units.
+    /// The weight of the last look as it was taken, in units.
     weight_of_last_look: f64,
 }
 
-/// The earlier looks, each with its bound. Where other phases counted then, a look is computed from those that count now;
-/// what it spent stays spent.
+/// Returns the earlier looks, each with its bound. A look at which other phases counted is computed from those
+/// that count now; what it spent stays spent.
 fn repeat(
     bounds: &mut group_sequential::Boundary,
     current: &Current<'_>,
@@ -222,7 +223,7 @@ fn repeat(
             let remaining = Data::of(&kept.phases, past.frame.left_out)?;
             fraction =
                 information_fraction(&remaining.strata, current.planned).map_err(invalid)?.max(fraction);
-            // Where nothing of it remains there is no bound.
+            // Where no information of the look remains there is no bound.
             let bound = match fraction > 0.0 {
                 true => Some(bounds.look_having_spent(fraction, look.alpha_spent).map_err(invalid)?),
                 false => None,
@@ -233,7 +234,7 @@ fn repeat(
                 look: look.look,
                 is_final: look.is_final,
                 alpha_spent: look.alpha_spent,
-                // What counts would decide is not decided again.
+                // Where counts would decide, the look is not decided again.
                 crossed: remaining.few_at_a_planned_look().is_none()
                     && bound.is_some_and(|bound| bound.rejects(z)),
             });
@@ -247,8 +248,8 @@ fn weight(data: &Data) -> f64 {
     data.strata.iter().map(|stratum| stratum.weight()).sum()
 }
 
-/// Takes a look if there is enough new information for one. Where an arm has too few conversions the look is at their
-/// counts; both kinds spend the same alpha by the same share of the information.
+/// Takes a look if there is enough new information for one. Where an arm has too few conversions the look tests
+/// their counts; both kinds spend the same alpha for the same share of the information.
 fn take(
     test: PlannedTest,
     current: &Current<'_>,
@@ -261,7 +262,8 @@ fn take(
     let last = result.looks.last().map(|look| look.fraction);
     let is_final = match current.is_split_anew {
         false => current.units_of_all_arms >= test.horizon,
-        // An end at a number of units would let whoever chose the new split by the effect choose how much of it is seen.
+        // With an end at a number of units, a split changed because of the effect would determine how much of
+        // it is seen.
         true => result.fraction >= 1.0,
     };
     let is_interim =
@@ -274,7 +276,7 @@ fn take(
     }
     let effect = match effect(data) {
         Ok(effect) => effect,
-        // Nothing varies, and at the end that decides too: nothing is shown.
+        // Nothing varies. At the end that is decided too: no effect is shown.
         Err(_) if few.is_some() => without_variation(data),
         Err(Missing::Variation) if is_final && data.difference() == Some(0.0) => without_variation(data),
         Err(missing) => return Err(names.sentence(missing)),
@@ -302,23 +304,23 @@ fn take(
         look: u32::try_from(result.looks.len()).unwrap_or(u32::MAX).saturating_add(1),
         is_final: bound.stage == Stage::Final,
         alpha_spent: bound.alpha_spent,
-        // Of a mean that is the same in both arms, the counts show no side.
+        // If a mean is the same in both arms, the counts show no side.
         crossed: exact.map_or(bound.rejects(z(effect)), |exact| exact.rejects && effect.estimate != 0.0),
     };
     let shown = Shown { data, effect, fraction: bound.fraction, bound: Some(bound), exact };
     Ok(Some(shown.look(taken)))
 }
 
-/// Which look it is, what it spent, and what it decided.
+/// The number of the look, the alpha spent, and the outcome.
 struct Taken {
-    /// From 1.
+    /// The number of the look, from 1.
     look: u32,
     is_final: bool,
     alpha_spent: f64,
     crossed: bool,
 }
 
-/// What a look shows of the data.
+/// The data of a look and what they show.
 struct Shown<'a> {
     data: &'a Data,
     effect: Effect,
@@ -331,7 +333,7 @@ impl Shown<'_> {
     fn look(self, taken: Taken) -> BoundaryLook {
         let Shown { data, effect, fraction, bound, exact } = self;
         let Taken { look, is_final, alpha_spent, crossed } = taken;
-        // Where counts decide, z is held against no bound.
+        // Where counts decide, z is compared with no bound.
         let bound = bound.filter(|_| exact.is_none());
         let interval = bound
             .filter(|_| effect.standard_error > 0.0)
@@ -364,7 +366,7 @@ fn effect(data: &Data) -> Result<Effect, Missing> {
     data.score().map(|score| score.effect_of_z())
 }
 
-/// The difference, without an error that it could be held against.
+/// Returns the difference with a standard error of 0.
 fn without_variation(data: &Data) -> Effect {
     Effect { estimate: data.difference().unwrap_or_default(), standard_error: 0.0 }
 }
@@ -390,13 +392,13 @@ mod tests {
         };
         assert_eq!(part(&[], &["b", "c"], "b"), Some(0.025));
         assert_eq!(part(&[("b", 0.01), ("c", 0.02)], &["b", "c"], "b"), Some(0.025));
-        // What `c` has spent is gone with it.
+        // The alpha that `c` spent is gone with it.
         assert_eq!(part(&[("b", 0.01), ("c", 0.02)], &["b"], "b"), Some(0.05 - 0.02));
-        // `b` had all of alpha to itself before `c` came.
+        // `b` had all of alpha to itself before `c` was added.
         assert_eq!(part(&[("b", 0.04)], &["b", "c"], "b"), Some(0.04));
         assert!((part(&[("b", 0.04)], &["b", "c"], "c").unwrap() - 0.01).abs() < 1e-12);
         assert_eq!(part(&[("b", 0.05)], &["b", "c"], "c"), None);
-        // However small alpha is, all of it is there at first.
+        // However small alpha is, all of it is available at first.
         assert_eq!(part_of(1e-20, 1e-20, &BTreeMap::new(), &["b"], "b").map(Alpha::get), Some(1e-20));
     }
 }

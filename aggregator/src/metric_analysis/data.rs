@@ -1,4 +1,5 @@
-//! Two arms' units by split, and what the tests need of them: means, counts that are too few, the score of all splits.
+//! Two arms' units by split, and the quantities that the tests need: means, counts that are too few, the score
+//! of all splits.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +8,7 @@ use stats::{Arm, Missing, Pair};
 
 use crate::look::{PhaseSums, Sums, splits, strata};
 
-/// Two arms' units of the phases that count.
+/// Two arms' units in the phases that count.
 pub(super) struct Data {
     pub(super) splits: Vec<PhaseSums>,
     pub(super) strata: Vec<Stratum>,
@@ -23,7 +24,7 @@ impl Data {
         Score::of(&self.strata)
     }
 
-    /// Of both arms together.
+    /// Returns the units of each arm over all splits.
     pub(super) fn units(&self) -> Pair<u64> {
         self.strata.iter().map(Stratum::units).fold(Pair { control: 0, treatment: 0 }, |all, of| Pair {
             control: all.control + of.control,
@@ -31,7 +32,7 @@ impl Data {
         })
     }
 
-    /// Both arms' means, weighted as the effect is; none without units in both.
+    /// Returns both arms' means, weighted as the effect is; none without units in both.
     pub(super) fn means(&self) -> Option<Pair<f64>> {
         let mut sums = Pair { control: 0.0, treatment: 0.0 };
         let mut weights = 0.0;
@@ -54,17 +55,17 @@ impl Data {
         (weights > 0.0).then(|| sums.map(|sum| sum / weights))
     }
 
-    /// The control's mean, if a share of it can be taken.
+    /// Returns the control's mean, if it can be the base of a relative lift.
     pub(super) fn control_mean(&self) -> Option<f64> {
         self.means().map(|means| means.control).filter(|mean| *mean > 0.0)
     }
 
-    /// Treatment minus control; none without units.
+    /// Returns treatment minus control; none without units.
     pub(super) fn difference(&self) -> Option<f64> {
         self.means().map(|means| means.treatment - means.control)
     }
 
-    /// Both arms' units with any event.
+    /// Returns both arms' units with any event, by split.
     pub(super) fn arms(&self) -> Result<Vec<Pair<Arm>>, String> {
         let arms = |of: &PhaseSums| Ok(Pair { control: of.control.arm()?, treatment: of.treatment.arm()? });
         self.splits.iter().map(arms).collect()
@@ -79,12 +80,12 @@ impl Data {
         units.control > 0 && units.treatment > 0
     }
 
-    /// The counts that decide, if they are too few for a normal approximation.
+    /// Returns the counts that decide, if they are too few for a normal approximation.
     pub(super) fn few(&self) -> Option<FewByPhase> {
         if self.has_units() { phases::few(&self.strata) } else { None }
     }
 
-    /// The same at a planned look.
+    /// Returns the same at a planned look.
     pub(super) fn few_at_a_planned_look(&self) -> Option<FewByPhase> {
         if self.has_units() { phases::few_at_a_planned_look(&self.strata) } else { None }
     }

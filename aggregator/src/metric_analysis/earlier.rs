@@ -1,5 +1,5 @@
-//! What recorded looks showed while phases counted that are left out now. People were told of it then, so it is told on: who
-//! leaves a phase out after its result has chosen the result.
+//! Effects that recorded looks showed while phases counted that are left out now. People saw them then, so they
+//! stay visible: leaving out a phase after its result is choosing the result.
 
 use std::collections::BTreeSet;
 
@@ -10,15 +10,15 @@ use super::always_valid::PastLooks;
 use crate::document::{Role, ShownBefore, ShownBy, Side};
 use crate::look::Comparison;
 
-/// By what a comparison is judged.
+/// The test that judges a comparison.
 pub(super) struct Asked {
     pub(super) role: Role,
     pub(super) direction: Direction,
     pub(super) has_boundary: bool,
 }
 
-/// The first look of each side that showed something with phases that no such look before had. `alpha_then` is that of a treatment's always-valid
-/// test, by the last phase there was.
+/// Returns, for each side, the first look that showed something with phases that no such look before had.
+/// `alpha_then` returns the alpha of a treatment's always-valid test at the time of the given last phase.
 pub(super) fn shown_before(
     past: &PastLooks<'_>,
     asked: &Asked,

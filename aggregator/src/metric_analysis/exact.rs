@@ -14,7 +14,8 @@ use crate::document::{
     AlwaysValidResult, BoundaryLook, BoundaryMethod, Bounds, CountedUnits, ExactMethod, ExactTest,
 };
 
-/// The always-valid test of the counts, in place of the interval. A guardrail's harm is tested one-sided.
+/// Computes the always-valid test of the counts, in place of the interval. A guardrail's harm is tested
+/// one-sided.
 pub(super) fn always_valid(
     names: &Names,
     data: &Data,
@@ -36,7 +37,7 @@ pub(super) fn always_valid(
     result.log_e_value = Some(look.log_e_value);
     result.includes_zero = Some(!rejects);
     result.exact = Some(ExactTest {
-        // Where no one ratio fits all phases, any may.
+        // Where no single ratio fits all phases, every ratio is possible.
         ratio: ratio(look.interval.unwrap_or(Interval::EVERYTHING)),
         ..test(ExactMethod::ConversionCounts, few, look.p_value, rejects)
     });
@@ -45,8 +46,8 @@ pub(super) fn always_valid(
             let suspect = has_more_if_worse(better, few.outcome);
             phases::more_than_its_share(&below.by_phase, CONCENTRATION, suspect).map_err(invalid)?.p_value
         } else if is_worse(better, data) {
-            // Fewer units with an event may mean less or, of values below zero, more: the mean says which, and a side
-            // chosen by the data is tested at the level of both.
+            // Fewer units with an event may mean less or, with values below zero, more: the mean decides which,
+            // and a side chosen by the data is tested at the level of both.
             look.p_value
         } else {
             1.0
@@ -55,7 +56,7 @@ pub(super) fn always_valid(
     Ok(())
 }
 
-/// Without any conversion there is nothing to count.
+/// Returns the message for data without any conversion to count.
 pub(super) fn nothing(names: &Names, few: &Few) -> String {
     match few.outcome {
         Outcome::Converted => {
@@ -90,19 +91,20 @@ fn is_worse(better: Direction, data: &Data) -> bool {
 pub(super) struct PlannedLook<'a> {
     pub method: BoundaryMethod,
     pub design: group_sequential::Design,
-    /// In order.
+    /// The earlier looks, in order.
     pub earlier: &'a [EarlierLook],
     pub fraction: f64,
     pub is_final: bool,
 }
 
-/// An earlier look, and what was counted in each phase where counts decided it.
+/// An earlier look, and the counts of each phase if counts decided it.
 pub(super) struct EarlierLook {
     pub look: BoundaryLook,
     pub totals: Vec<PhaseTotal>,
 }
 
-/// The exact test of this look. One planned test is Fisher's; looks on the way share alpha by the count boundary.
+/// Computes the exact test of this look. A single planned look uses Fisher's test; interim looks share alpha by
+/// the count boundary.
 pub(super) fn at_a_look(
     planned: &PlannedLook<'_>,
     data: &Data,
@@ -129,7 +131,7 @@ fn fisher(alpha: Alpha, data: &Data, few: &FewByPhase) -> Result<ExactTest, Stri
     Ok(ExactTest { ratio: odds, ..test(ExactMethod::FisherExact, &few.few, p_value, p_value <= alpha.get()) })
 }
 
-/// A crossing stands, so that looks after it need no bound any more.
+/// Computes the count boundary. A crossing is final, so looks after it need no bound any more.
 fn count_boundary(planned: &PlannedLook<'_>, few: &FewByPhase) -> Result<ExactTest, Invalid> {
     let p_value = phases::binomial_tails(&few.by_phase).p_value();
     let look = test(ExactMethod::CountBoundary, &few.few, p_value, false);
@@ -144,7 +146,7 @@ fn count_boundary(planned: &PlannedLook<'_>, few: &FewByPhase) -> Result<ExactTe
         boundary.look_by_phase(earlier.look.fraction, false, &earlier.totals)?;
     }
     let bound = boundary.look_by_phase(planned.fraction, planned.is_final, &totals(few))?;
-    // The levels at which the interval leaves 1 out exactly where the counts cross.
+    // The levels at which the interval excludes 1 exactly where the counts cross.
     let tail = |treatment: u64| phases::binomial_tails(&with_treatment(&few.by_phase, treatment));
     let levels = Levels {
         below: bound.at_least.map_or(0.0, |least| tail(least).at_least),
@@ -163,7 +165,8 @@ pub(super) fn totals(few: &FewByPhase) -> Vec<PhaseTotal> {
     few.by_phase.iter().map(PhaseCounts::total).collect()
 }
 
-/// The same totals with so many under the treatment. Tails depend on these and on the totals by phase alone.
+/// Returns the same totals with this many under the treatment. Tails depend only on this number and the totals
+/// by phase.
 fn with_treatment(phases: &[PhaseCounts], treatment: u64) -> Vec<PhaseCounts> {
     let mut left = treatment;
     let moved = |of: &PhaseCounts| {
@@ -175,8 +178,8 @@ fn with_treatment(phases: &[PhaseCounts], treatment: u64) -> Vec<PhaseCounts> {
     phases.iter().map(moved).collect()
 }
 
-/// The looks right before `now` at the same growing counts, whose boundary this look continues. What looks at anything else
-/// have spent is spent.
+/// Returns the looks right before `now` at the same growing counts, whose boundary this look continues. The
+/// alpha spent by any other looks stays spent.
 fn continued<'a>(earlier: &'a [EarlierLook], now: &ExactTest) -> &'a [EarlierLook] {
     let total = |exact: &ExactTest| exact.control + exact.treatment;
     let mut after = *now;
@@ -210,7 +213,7 @@ fn test(method: ExactMethod, few: &Few, p_value: f64, rejects: bool) -> ExactTes
     }
 }
 
-/// The ratio of an interval of its logarithm.
+/// Converts an interval of the logarithm to one of the ratio.
 fn ratio(log: Interval) -> Bounds {
     Bounds::from(Interval { lower: log.lower.exp(), upper: log.upper.exp() })
 }

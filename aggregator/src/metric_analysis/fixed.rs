@@ -39,7 +39,7 @@ pub(super) fn test(names: &Names, data: &Data, alpha: Alpha, p_value_use: String
     test
 }
 
-/// Why there is no test, or no relative lift.
+/// The reason why there is no test, or no relative lift.
 enum NoTest {
     Data(stats::Missing),
     Sums(String),
@@ -94,7 +94,7 @@ fn of_one_split(data: &Data, alpha: Alpha, test: &mut Test) -> Result<(), NoTest
     Ok(())
 }
 
-/// Normal in the limit. A relative lift has no interval here.
+/// Fills in the asymptotically normal test over several splits. It gives no interval of the relative lift.
 fn of_several_splits(data: &Data, alpha: Alpha, test: &mut Test) -> Result<(), NoTest> {
     let score = data.score()?;
     let effect = score.effect_of_z();

@@ -1,5 +1,6 @@
-//! Whether the units came to the variants as planned, phase by phase; if not, no other number can be trusted. The test
-//! may be looked at after every unit, and an alarm stays: later units do not mend the earlier ones.
+//! The sample ratio: whether the units were split as planned, phase by phase; if not, no other number can be
+//! trusted. The test may be looked at after every unit, and an alarm stays: later units do not correct the
+//! earlier ones.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +11,8 @@ use crate::counts::Counts;
 use crate::definitions::Phase;
 use crate::document::{Expectation, PhaseRatio, SampleRatio};
 
-/// Whether the variants have their planned shares of the units. `alarmed` are the phases that were in alarm before, and
-/// `left_out` those whose owner has left them out of the analysis.
+/// Computes whether the variants have their planned shares of the units. `alarmed` are the phases that were in
+/// alarm before, and `left_out` those that the owner has left out of the analysis.
 pub fn sample_ratio(
     experiment: &Experiment,
     phases: &[Phase],
@@ -25,7 +26,7 @@ pub fn sample_ratio(
         .enumerate()
         .map(|(index, phase)| {
             let mut ratio = phase_ratio(phase, index + 1, counts, alarmed.contains(&phase.number));
-            // An alarm of a phase that is over takes its units out.
+            // An alarm of a phase that is over excludes its units.
             ratio.left_out = left_out.contains(&phase.number) || (ratio.alarm && phase.number < last);
             let by_owner = experiment.excluded_phases.iter().find(|excluded| excluded.phase == phase.number);
             ratio.left_out_reason = by_owner.map(|excluded| excluded.reason.clone());
@@ -49,14 +50,14 @@ pub fn sample_ratio(
     };
     reference(&mut ratio);
     let alarms = ratio.phases.iter().any(|of| of.alarm && !of.left_out);
-    // One arm alone has no ratio.
+    // A single arm has no ratio.
     let seen: u64 = ratio.variants.iter().map(|variant| variant.units).sum();
     let compares = seen > 0 && counting.iter().any(|phase| phase.weights.len() > 1);
     ratio.alarm = (alarms || compares).then_some(alarms);
     ratio
 }
 
-/// The sequential test of one phase, the `j`-th.
+/// Computes the sequential test of the `j`-th phase.
 fn phase_ratio(phase: &Phase, j: usize, counts: &[Counts], alarmed: bool) -> PhaseRatio {
     let variants: BTreeSet<&str> = counts
         .iter()
@@ -83,7 +84,7 @@ fn units_of(variant: &str, phase: &Phase, counts: &[Counts]) -> u64 {
     counts.iter().filter(|of| of.phase == phase.number && of.variant == variant).map(|of| of.units).sum()
 }
 
-/// What a variant has of the phases that count, and what it was to have of their units.
+/// Returns the variant's units in the phases that count, and the units that it was planned to get of them.
 fn expectation(variant: &str, phases: &[&Phase], counts: &[Counts]) -> Expectation {
     let mut expected = 0.0;
     let mut units = 0;
@@ -97,7 +98,8 @@ fn expectation(variant: &str, phases: &[&Phase], counts: &[Counts]) -> Expectati
     Expectation { key: variant.to_owned(), units, expected: (!phases.is_empty()).then_some(expected) }
 }
 
-/// The chi-square over the phases that count: for readers who know it. It is right if read once, and decides nothing.
+/// Computes the chi-square over the phases that count, as a reference for readers. It is right if read once,
+/// and decides nothing.
 fn reference(ratio: &mut SampleRatio) {
     let shares: Vec<srm::Share> = ratio
         .variants
@@ -124,7 +126,7 @@ fn reference(ratio: &mut SampleRatio) {
     ratio.p_value = Some(test.p_value);
 }
 
-/// Which arms have units where none were planned.
+/// Returns which arms have units where none were planned.
 fn unplanned(variants: &[Expectation]) -> String {
     let unplanned = variants.iter().filter(|variant| variant.expected == Some(0.0) && variant.units > 0);
     let arms: Vec<String> =

@@ -1,12 +1,13 @@
-//! Secondary metrics decide nothing and have no boundary, whatever is planned: their intervals and p-values are
-//! always-valid, so that they may be read at any time, and the p-values are adjusted for how many there are.
+//! Secondary metrics decide nothing and have no boundary under any plan: their intervals and p-values are
+//! always-valid, so that they may be read at any time, and the p-values are adjusted for the number of metrics.
 
 use stats::multiple_testing::{Correction, adjust};
 
 use crate::document::{AlwaysValidResult, MetricResult, Role};
 
-/// Adjusts the always-valid p-values of all secondary metrics and treatments together after Benjamini and Hochberg:
-/// of those at most alpha, a share of at most alpha is expected to be false. What has no p-value is no test.
+/// Adjusts the always-valid p-values of all secondary metrics and treatments together after Benjamini and
+/// Hochberg: of those at most alpha, a share of at most alpha is expected to be false. A result without a
+/// p-value is no test.
 pub fn adjust_p_values(metrics: &mut [MetricResult]) {
     let secondary = metrics.iter_mut().filter(|metric| metric.role == Role::Secondary);
     let mut looks: Vec<&mut AlwaysValidResult> =

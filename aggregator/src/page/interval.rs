@@ -1,14 +1,14 @@
-//! An interval as a small picture in a row of a table: a bar against a line at zero, so that one sees at a
-//! glance whether it includes zero and on which side it lies. Each has a scale of its own.
+//! An interval as a small picture in a table row: a bar and a line at zero, so that it is visible at a glance
+//! whether the interval includes zero and on which side it is. Each picture has its own scale.
 
 use crate::document::{Bounds, Decision, Verdict};
 
 const WIDTH: f64 = 120.0;
 const HEIGHT: f64 = 16.0;
-/// Between zero's line, in the middle, and the end of the longer side.
+/// The distance between zero's line, in the middle, and the end of the longer side.
 const REACH: f64 = 56.0;
 
-/// A bar from end to end with a dot at `lift`; nothing where an end is infinite.
+/// Draws a bar from end to end with a dot at `lift`; nothing if an end is infinite.
 pub fn bar(interval: Bounds, lift: Option<f64>, colour: &str) -> String {
     let (Some(lower), Some(upper)) = (interval.lower, interval.upper) else {
         return String::new();
@@ -30,7 +30,7 @@ pub fn bar(interval: Bounds, lift: Option<f64>, colour: &str) -> String {
     )
 }
 
-/// The style sheet's colour for what a verdict says.
+/// Returns the style sheet's colour for a verdict.
 pub fn colour(decision: &Decision) -> &'static str {
     match decision.verdict {
         Verdict::Ship => "tone-good",

@@ -1,4 +1,4 @@
-//! The section that says whether the numbers can be trusted: the split, warnings, and units that are counted apart.
+//! The section on trust in the numbers: the split, warnings, and units that are counted apart.
 
 use lab::chart::escape;
 
@@ -6,7 +6,7 @@ use super::{prose, put};
 use crate::document::{ExperimentResult, PhaseRatio, SampleRatio};
 use lab::format;
 
-/// Whether the numbers can be trusted.
+/// Renders the section.
 pub fn section(result: &ExperimentResult) -> String {
     let mut section = String::from("<section class=\"card\"><h2>Trust</h2>\n");
     put(&mut section, format_args!("<p>{}</p>\n", sample_ratio(&result.srm)));
@@ -61,7 +61,7 @@ fn sample_ratio(srm: &SampleRatio) -> String {
     format!("{says} <span class=\"soft\">({}; {}{reference})</span>", arms.join(", "), phases.join(", "))
 }
 
-/// "phase 2: p = 0.43, alarm at 0.0025".
+/// Formats a phase: "phase 2: p = 0.43, alarm at 0.0025".
 fn phase(of: &PhaseRatio) -> String {
     let p = of.p_value.map_or("no test".to_owned(), |p| escape(&format::p_value(p)));
     let stands = match (of.left_out, of.alarm) {

@@ -1,4 +1,4 @@
-//! What the schedule tells Prometheus, and of which experiments. It knows no analysis, only its result.
+//! The metrics of the schedule and its experiments. This module knows no analysis, only its result.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use prometheus::{
 
 use crate::document::{ExperimentResult, Verdict};
 
-/// What the schedule tells Prometheus.
+/// The metrics of the schedule.
 pub struct Metrics {
     pub(super) analysis_seconds: Histogram,
     analyses: IntCounterVec,
@@ -19,9 +19,9 @@ pub struct Metrics {
     /// 1 for an experiment that cannot be analyzed at the moment.
     failing: IntGaugeVec,
     looks: IntCounterVec,
-    /// 1 while the log of looks can be read and holds all that its mirror has seen.
+    /// 1 while the log of looks can be read and has everything that its mirror has seen.
     pub(super) looks_are_known: IntGauge,
-    /// What the gauges have been set for, so that an experiment that ends takes its series along.
+    /// The experiments and variants with gauges, so that the series of an experiment are removed when it ends.
     shown: BTreeSet<(String, String)>,
 }
 
@@ -109,19 +109,19 @@ impl Metrics {
         metrics
     }
 
-    /// Nothing was new for an experiment.
+    /// Counts an experiment with nothing new.
     pub(super) fn note_current(&self) {
         self.analyses.with_label_values(&["current"]).inc();
     }
 
-    /// An experiment was analyzed, with so many looks recorded, and lost to others.
+    /// Counts an analyzed experiment, its looks recorded, and its looks lost to another aggregator.
     pub(super) fn note_analysis(&self, recorded: u32, lost: u32) {
         self.analyses.with_label_values(&["written"]).inc();
         self.looks.with_label_values(&["recorded"]).inc_by(recorded.into());
         self.looks.with_label_values(&["lost"]).inc_by(lost.into());
     }
 
-    /// An experiment could not be analyzed.
+    /// Counts an experiment that could not be analyzed.
     pub(super) fn note_failure(&self, key: &str) {
         self.analyses.with_label_values(&["failed"]).inc();
         self.failing.with_label_values(&[key]).set(1);
@@ -131,7 +131,7 @@ impl Metrics {
         self.last_success.set(jiff::Timestamp::now().as_millisecond() as f64 / 1_000.0);
     }
 
-    /// The series of an experiment stay as they are.
+    /// Keeps the series of an experiment as they are.
     pub(super) fn keep(&self, key: &str, shown: &mut BTreeSet<(String, String)>) {
         shown.extend(self.shown.iter().filter(|(experiment, _)| experiment == key).cloned());
     }
@@ -151,7 +151,7 @@ impl Metrics {
 
     pub(super) fn forget_all_but(&mut self, shown: BTreeSet<(String, String)>) {
         for (experiment, variant) in self.shown.difference(&shown) {
-            // A failure means that there is no such series, which is what is wanted.
+            // A failure means that there is no such series, which is the intended state.
             let _ = self.units.remove_label_values(&[experiment.as_str(), variant.as_str()]);
             if shown.iter().all(|(of, _)| of != experiment) {
                 for verdict in Verdict::ALL {

@@ -1,5 +1,5 @@
-//! How long a failure is left alone before it is tried again: the round as a whole, and each experiment by itself. It
-//! takes the time as an argument and knows nothing of what failed.
+//! The pause after a failure before the next try, for the round as a whole and for each experiment on its own.
+//! This module takes the time as an argument and knows nothing of what failed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 /// After a failure the next round waits one interval, then twice as long each time, at most this.
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
-/// From the start of a round to the start of the next, after so many failures in a row.
+/// Returns the time from the start of a round to the start of the next, after this many failures in a row.
 pub(super) fn pause(interval: Duration, failures: u32) -> Duration {
     match failures {
         0 | 1 => interval,
-        // 2^10 intervals of a tenth of a second are beyond the bound already.
+        // 2^10 intervals of a tenth of a second already exceed the bound.
         more => (interval * 2u32.pow((more - 1).min(10))).min(BACKOFF_MAX.max(interval)),
     }
 }
@@ -34,7 +34,7 @@ impl Failing {
     pub(super) fn note(&mut self, key: &str, interval: Duration, now: Instant) {
         let failure = self.0.entry(key.to_owned()).or_insert(Failure { times: 0, tried_again: now });
         failure.times += 1;
-        // A little less than the pause, so that the round that begins then does try it.
+        // A little less than the pause, so that the round that begins after the pause tries it.
         failure.tried_again = now + pause(interval, failure.times) - interval / 2;
     }
 
