@@ -149,12 +149,11 @@ impl Schedule {
         self.written.retain(|key, _| followed.contains(key.as_str()));
         self.stale.retain(|key, _| followed.contains(key.as_str()));
         let mut round = Round::default();
-        let mut shown = BTreeSet::new();
+        self.metrics.retain(&followed);
         for key in followed {
             self.progress.touch();
             if self.failing.rests(key, Instant::now()) {
                 round.resting += 1;
-                self.metrics.keep(key, &mut shown);
                 continue;
             }
             // Losing an analysis is harmless: the next one publishes a look that it has written to the log.
@@ -171,7 +170,7 @@ impl Schedule {
                     }
                     self.failing.forget(key);
                     self.stale.remove(key);
-                    self.metrics.show(&latest.result, &mut shown);
+                    self.metrics.show(&latest.result);
                     self.written.insert(key.to_owned(), latest);
                 }
                 Err(error) => {
@@ -190,11 +189,9 @@ impl Schedule {
                     round.failed += 1;
                     self.failing.note(key, self.settings.interval_ms.duration(), Instant::now());
                     self.metrics.note_failure(key);
-                    self.metrics.keep(key, &mut shown);
                 }
             }
         }
-        self.metrics.forget_all_but(shown);
         Ok(round)
     }
 

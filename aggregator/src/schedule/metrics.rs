@@ -1,6 +1,6 @@
 //! The metrics of the schedule and its experiments. This module knows no analysis, only its result.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -21,8 +21,9 @@ pub struct Metrics {
     looks: IntCounterVec,
     /// 1 while the log of looks can be read and has everything that its mirror has seen.
     pub(super) looks_are_known: IntGauge,
-    /// The experiments and variants with gauges, so that the series of an experiment are removed when it ends.
-    shown: BTreeSet<(String, String)>,
+    /// The experiments that have gauges, with their variants, so that the series of an experiment are removed when it
+    /// ends.
+    shown: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Metrics {
@@ -89,7 +90,7 @@ impl Metrics {
                 "1 while the log of looks can be read and holds what its mirror has seen; else nothing is decided.",
             )
             .expect(LEGAL),
-            shown: BTreeSet::new(),
+            shown: BTreeMap::new(),
         };
         for outcome in ["recorded", "lost"] {
             metrics.looks.with_label_values(&[outcome]).reset();
@@ -122,44 +123,82 @@ impl Metrics {
     }
 
     /// Counts an experiment that could not be analyzed.
-    pub(super) fn note_failure(&self, key: &str) {
+    pub(super) fn note_failure(&mut self, key: &str) {
         self.analyses.with_label_values(&["failed"]).inc();
         self.failing.with_label_values(&[key]).set(1);
+        self.shown.entry(key.to_owned()).or_default();
     }
 
     pub(super) fn note_success(&self) {
         self.last_success.set(jiff::Timestamp::now().as_millisecond() as f64 / 1_000.0);
     }
 
-    /// Keeps the series of an experiment as they are.
-    pub(super) fn keep(&self, key: &str, shown: &mut BTreeSet<(String, String)>) {
-        shown.extend(self.shown.iter().filter(|(experiment, _)| experiment == key).cloned());
-    }
-
-    pub(super) fn show(&self, result: &ExperimentResult, shown: &mut BTreeSet<(String, String)>) {
-        self.failing.with_label_values(&[result.key.as_str()]).set(0);
+    /// Shows the result of an experiment, which is not failing then.
+    pub(super) fn show(&mut self, result: &ExperimentResult) {
+        let key = result.key.as_str();
+        self.failing.with_label_values(&[key]).set(0);
         for verdict in Verdict::ALL {
             let holds = i64::from(verdict == result.decision.verdict);
-            self.verdict.with_label_values(&[result.key.as_str(), verdict.as_str()]).set(holds);
+            self.verdict.with_label_values(&[key, verdict.as_str()]).set(holds);
         }
+        let mut variants = BTreeSet::new();
         for variant in &result.variants {
             let units = i64::try_from(variant.units).unwrap_or(i64::MAX);
-            self.units.with_label_values(&[result.key.as_str(), variant.key.as_str()]).set(units);
-            shown.insert((result.key.clone(), variant.key.clone()));
+            self.units.with_label_values(&[key, variant.key.as_str()]).set(units);
+            variants.insert(variant.key.clone());
+        }
+        let before = self.shown.insert(key.to_owned(), variants.clone()).unwrap_or_default();
+        for variant in before.difference(&variants) {
+            remove(&self.units, &[key, variant]);
         }
     }
 
-    pub(super) fn forget_all_but(&mut self, shown: BTreeSet<(String, String)>) {
-        for (experiment, variant) in self.shown.difference(&shown) {
-            // A failure means that there is no such series, which is the intended state.
-            let _ = self.units.remove_label_values(&[experiment.as_str(), variant.as_str()]);
-            if shown.iter().all(|(of, _)| of != experiment) {
-                for verdict in Verdict::ALL {
-                    let _ = self.verdict.remove_label_values(&[experiment.as_str(), verdict.as_str()]);
-                }
-                let _ = self.failing.remove_label_values(&[experiment.as_str()]);
+    /// Removes the series of experiments that are not followed any more.
+    pub(super) fn retain(&mut self, followed: &BTreeSet<&str>) {
+        let (kept, ended) = std::mem::take(&mut self.shown)
+            .into_iter()
+            .partition::<BTreeMap<_, _>, _>(|(experiment, _)| followed.contains(experiment.as_str()));
+        self.shown = kept;
+        for (experiment, variants) in ended {
+            remove(&self.failing, &[&experiment]);
+            for verdict in Verdict::ALL {
+                remove(&self.verdict, &[&experiment, verdict.as_str()]);
+            }
+            for variant in variants {
+                remove(&self.units, &[&experiment, &variant]);
             }
         }
-        self.shown = shown;
+    }
+}
+
+/// Removes a series. A failure means that there is none, which is the intended state.
+fn remove(gauges: &IntGaugeVec, labels: &[&str]) {
+    let _ = gauges.remove_label_values(labels);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An experiment that had only ever failed kept its gauge at 1 after it had ended, and its alert went on.
+    #[test]
+    fn an_experiment_that_only_failed_has_no_series_once_it_is_not_followed() {
+        let registry = Registry::new();
+        let mut metrics = Metrics::register(&registry);
+        let failing = || -> Vec<(String, f64)> {
+            let family =
+                registry.gather().into_iter().find(|of| of.name() == "aggregator_experiment_failing");
+            let series = family.map(|family| family.get_metric().to_vec()).unwrap_or_default();
+            series
+                .iter()
+                .map(|one| (one.get_label()[0].value().to_owned(), one.get_gauge().get_value()))
+                .collect()
+        };
+        metrics.note_failure("button");
+        metrics.note_failure("checkout");
+        metrics.retain(&BTreeSet::from(["button", "checkout"]));
+        assert_eq!(failing(), [("button".to_owned(), 1.0), ("checkout".to_owned(), 1.0)]);
+        metrics.retain(&BTreeSet::from(["checkout"]));
+        assert_eq!(failing(), [("checkout".to_owned(), 1.0)]);
     }
 }
