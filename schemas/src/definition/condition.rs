@@ -29,30 +29,6 @@ pub struct Test {
     pub operator: Operator,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub enum Operator {
-    Equals(Value),
-    In(Vec<Value>),
-    /// The unit is a member of the list with this key.
-    InList(Key),
-    Above(Bound),
-    AtLeast(Bound),
-    Below(Bound),
-    AtMost(Bound),
-    StartsWith(String),
-    EndsWith(String),
-    Contains(String),
-    /// A regular expression, unanchored.
-    Matches(String),
-    /// Semantic versions, compared by their precedence.
-    VersionAtLeast(String),
-    VersionBelow(String),
-    /// RFC 3339 times.
-    Before(String),
-    After(String),
-    Exists(bool),
-}
-
 /// The number that an attribute is compared with. Each value has one representation, so that bounds of equal
 /// value are equal: an integer if its magnitude is above 2^53 and it fits 64 bits (there not every integer is a
 /// double), otherwise a double.
@@ -83,51 +59,69 @@ impl<'de> Deserialize<'de> for Bound {
     }
 }
 
-/// The form in JSON and YAML: `{all: [...]}`, `{any: [...]}`, `{not: {...}}` or an attribute with exactly one
-/// operator.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Written {
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    all: Option<Vec<Condition>>,
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    any: Option<Vec<Condition>>,
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    not: Option<Box<Condition>>,
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    attribute: Option<String>,
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    equals: Option<Value>,
-    #[serde(rename = "in", deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    among: Option<Vec<Value>>,
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    in_list: Option<Key>,
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    above: Option<Bound>,
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    at_least: Option<Bound>,
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    below: Option<Bound>,
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    at_most: Option<Bound>,
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    starts_with: Option<String>,
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    ends_with: Option<String>,
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    contains: Option<String>,
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    matches: Option<String>,
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    version_at_least: Option<String>,
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    version_below: Option<String>,
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    before: Option<String>,
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    after: Option<String>,
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    exists: Option<bool>,
+/// Declares each operator once: its field in JSON and YAML, its variant, and the type of its operand.
+macro_rules! operators {
+    ($($(#[doc = $doc:literal])* $field:ident => $variant:ident($operand:ty),)*) => {
+        /// What a test asks of an attribute.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Operator {
+            $($(#[doc = $doc])* $variant($operand),)*
+        }
+
+        /// The form in JSON and YAML: `{all: [...]}`, `{any: [...]}`, `{not: {...}}` or an attribute with exactly one
+        /// operator.
+        #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        struct Written {
+            #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+            all: Option<Vec<Condition>>,
+            #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+            any: Option<Vec<Condition>>,
+            #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+            not: Option<Box<Condition>>,
+            #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+            attribute: Option<String>,
+            $(
+                #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+                $field: Option<$operand>,
+            )*
+        }
+
+        impl Written {
+            fn operators(&mut self) -> Vec<Operator> {
+                [$(self.$field.take().map(Operator::$variant),)*].into_iter().flatten().collect()
+            }
+
+            fn set(&mut self, operator: Operator) {
+                match operator {
+                    $(Operator::$variant(operand) => self.$field = Some(operand),)*
+                }
+            }
+        }
+    };
+}
+
+operators! {
+    equals => Equals(Value),
+    r#in => In(Vec<Value>),
+    /// The unit is a member of the list with this key.
+    in_list => InList(Key),
+    above => Above(Bound),
+    at_least => AtLeast(Bound),
+    below => Below(Bound),
+    at_most => AtMost(Bound),
+    starts_with => StartsWith(String),
+    ends_with => EndsWith(String),
+    contains => Contains(String),
+    /// A regular expression, unanchored.
+    matches => Matches(String),
+    /// Semantic versions, by their precedence.
+    version_at_least => VersionAtLeast(String),
+    version_below => VersionBelow(String),
+    /// RFC 3339 times.
+    before => Before(String),
+    after => After(String),
+    exists => Exists(bool),
 }
 
 /// Reads a field that is present. A null is a value, so it does not leave the field out.
@@ -143,29 +137,9 @@ const NOTHING_TO_EQUAL: &str = "`equals` needs a value; whether an attribute is 
 impl TryFrom<Written> for Condition {
     type Error = &'static str;
 
-    fn try_from(written: Written) -> Result<Condition, &'static str> {
-        let Written { all, any, not, attribute, .. } = written.clone();
-        let mut operators: Vec<Operator> = [
-            written.equals.map(Operator::Equals),
-            written.among.map(Operator::In),
-            written.in_list.map(Operator::InList),
-            written.above.map(Operator::Above),
-            written.at_least.map(Operator::AtLeast),
-            written.below.map(Operator::Below),
-            written.at_most.map(Operator::AtMost),
-            written.starts_with.map(Operator::StartsWith),
-            written.ends_with.map(Operator::EndsWith),
-            written.contains.map(Operator::Contains),
-            written.matches.map(Operator::Matches),
-            written.version_at_least.map(Operator::VersionAtLeast),
-            written.version_below.map(Operator::VersionBelow),
-            written.before.map(Operator::Before),
-            written.after.map(Operator::After),
-            written.exists.map(Operator::Exists),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+    fn try_from(mut written: Written) -> Result<Condition, &'static str> {
+        let mut operators = written.operators();
+        let Written { all, any, not, attribute, .. } = written;
         match (all, any, not, attribute, operators.pop(), operators.is_empty()) {
             (Some(all), None, None, None, None, true) => Ok(Condition::All(all)),
             (None, Some(any), None, None, None, true) => Ok(Condition::Any(any)),
@@ -188,24 +162,7 @@ impl From<Condition> for Written {
             Condition::Not(not) => written.not = Some(not),
             Condition::Test(Test { attribute, operator }) => {
                 written.attribute = Some(attribute);
-                match operator {
-                    Operator::Equals(value) => written.equals = Some(value),
-                    Operator::In(values) => written.among = Some(values),
-                    Operator::InList(list) => written.in_list = Some(list),
-                    Operator::Above(bound) => written.above = Some(bound),
-                    Operator::AtLeast(bound) => written.at_least = Some(bound),
-                    Operator::Below(bound) => written.below = Some(bound),
-                    Operator::AtMost(bound) => written.at_most = Some(bound),
-                    Operator::StartsWith(text) => written.starts_with = Some(text),
-                    Operator::EndsWith(text) => written.ends_with = Some(text),
-                    Operator::Contains(text) => written.contains = Some(text),
-                    Operator::Matches(pattern) => written.matches = Some(pattern),
-                    Operator::VersionAtLeast(version) => written.version_at_least = Some(version),
-                    Operator::VersionBelow(version) => written.version_below = Some(version),
-                    Operator::Before(time) => written.before = Some(time),
-                    Operator::After(time) => written.after = Some(time),
-                    Operator::Exists(exists) => written.exists = Some(exists),
-                }
+                written.set(operator);
             }
         }
         written
