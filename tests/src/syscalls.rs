@@ -76,10 +76,10 @@ impl Trap {
     /// True once the process is dead; false if it lives on after `patience`, and nobody watches it any more.
     pub fn springs_within(self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
-        while self.victim.lives() && Instant::now() < deadline {
+        while self.victim.is_alive() && Instant::now() < deadline {
             std::thread::sleep(LOOK);
         }
-        !self.victim.lives()
+        !self.victim.is_alive()
     }
 }
 

@@ -154,7 +154,7 @@ impl Demo {
     fn kill(&self, part: &str) {
         let state = self.state().unwrap();
         let found = state.parts.iter().find(|found| found.name == part).unwrap();
-        assert!(found.process.lives(), "{part} is not running");
+        assert!(found.process.is_alive(), "{part} is not running");
         kill(Pid::from_raw(i32::try_from(found.process.pid).unwrap()), Signal::SIGKILL).unwrap();
     }
 

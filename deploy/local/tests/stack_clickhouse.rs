@@ -30,7 +30,7 @@ fn rows_survive_a_kill_on_the_same_port_and_another_stack_on_another() {
     let first = Identity::of(stack.clickhouse_pid().unwrap()).unwrap();
 
     stack.kill_clickhouse().unwrap();
-    assert!(!first.lives());
+    assert!(!first.is_alive());
     ureq::get(stack.clickhouse_url()).call().expect_err("nobody answers on a killed server's port");
     stack.start_clickhouse().unwrap();
     assert_eq!(query(&stack, "SELECT word FROM words ORDER BY word"), "one\ntwo\n");
@@ -38,7 +38,7 @@ fn rows_survive_a_kill_on_the_same_port_and_another_stack_on_another() {
     let second = Identity::of(stack.clickhouse_pid().unwrap()).unwrap();
     let url = stack.clickhouse_url().to_owned();
     drop(stack);
-    assert!(!second.lives());
+    assert!(!second.is_alive());
     ureq::get(&url).call().expect_err("nobody answers on a stopped server's port");
 
     let stack = clickhouse_alone(directory.path());

@@ -58,7 +58,7 @@ fn messages_survive_a_killed_broker_and_nothing_survives_the_stack() {
 
     let first = Identity::of(stack.kafka_pid(0).unwrap()).unwrap();
     stack.kill_kafka(0).unwrap();
-    assert!(!first.lives());
+    assert!(!first.is_alive());
     live_brokers(stack.brokers()).expect_err("nobody answers on a killed broker's port");
 
     stack.start_kafka(0).unwrap();
@@ -68,7 +68,7 @@ fn messages_survive_a_killed_broker_and_nothing_survives_the_stack() {
     assert_ne!(second, first);
     let brokers = stack.brokers().to_owned();
     drop(stack);
-    assert!(!second.lives());
+    assert!(!second.is_alive());
     live_brokers(&brokers).expect_err("nobody answers on a stopped broker's port");
 
     // The same directory, another stack, other ports: the same data.
