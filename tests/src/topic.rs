@@ -145,7 +145,7 @@ pub fn write_in_transaction(
 ) -> Result<()> {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
-        .set("transactional.id", "another-writer")
+        .set("transactional.id", "a-stranger")
         .create()
         .context("making a transactional producer")?;
     producer.init_transactions(REQUEST_TIMEOUT).context("initializing transactions")?;
