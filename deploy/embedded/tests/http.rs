@@ -1,4 +1,5 @@
-//! clickhouse-embedded over plain HTTP: it answers what a ClickHouse server answers, byte for byte where it matters.
+//! clickhouse-embedded over plain HTTP: its answers are those of a ClickHouse server, byte for byte where it
+//! matters.
 
 mod server;
 
@@ -235,7 +236,7 @@ fn queries_run_side_by_side_within_the_bound() {
         let running = "SELECT count() FROM system.processes WHERE query_id LIKE 'endless%'";
         server.wait_for(running, &format!("{count}\n"));
     }
-    // The fourth takes the last slot, unless the query that checks for it has the slot just then.
+    // The fourth gets the last slot, unless the query that checks for it has the slot at that moment.
     let fourth = thread::scope(|scope| {
         let fourth = scope.spawn(|| {
             loop {

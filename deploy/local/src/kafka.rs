@@ -17,8 +17,8 @@ use fetch::JAVA;
 /// The cluster's id: "splitstreamlocal" in base64, since Kafka requires the base64 of sixteen bytes.
 const CLUSTER: &str = "c3BsaXRzdHJlYW1sb2NhbA";
 
-/// With these a node starts in 3.3 s and uses 350 MB of memory. The C1 compiler alone and the serial
-/// collector leave more of the two cores to the work.
+/// With these a node starts in 3.3 s and uses 350 MB of memory. The compiler C1, which makes slower code, and
+/// the collector without threads of its own leave the two cores to the work.
 const JVM: &[&str] = &[
     "-Xmx512m",
     "-XX:+UseSerialGC",

@@ -1,6 +1,6 @@
-//! Child processes that cannot outlive this one: their output goes to a log file, they are stopped by process
-//! id with a bounded wait, and the kernel kills them when this process dies, however it dies. A process of an
-//! earlier run is stopped only after its start time has proved that it is still the same.
+//! Starts and stops child processes: their output goes to a log file, they are stopped by process id with a
+//! bounded wait, and the kernel kills them when this process dies, however it dies. A process of another run
+//! is stopped only after its start time has proved that it is still the same.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

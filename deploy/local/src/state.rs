@@ -139,8 +139,8 @@ impl Drop for Claim {
     }
 }
 
-/// Stops every process in the state of `dir`, unless it has ended and its pid belongs to another process.
-/// Removes the state file.
+/// Stops every process that the state of `dir` names, but no other process that now has the same pid. Removes
+/// the state file.
 pub fn stop_orphans(dir: &Path) -> Result<()> {
     let Some(state) = State::load(dir)? else { return Ok(()) };
     for part in state.parts.iter().rev() {
