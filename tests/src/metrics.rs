@@ -19,7 +19,7 @@ pub fn readiness(url: &str) -> Result<serde_json::Value> {
     let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
     let mut answer = agent.get(format!("{url}/readyz")).call().with_context(|| format!("asking {url}"))?;
     let body = answer.body_mut().read_to_string().context("reading /readyz")?;
-    serde_json::from_str(&body).with_context(|| format!("/readyz says {body}"))
+    serde_json::from_str(&body).with_context(|| format!("/readyz answers {body}"))
 }
 
 fn parse(text: &str, name: &str) -> Vec<(String, f64)> {

@@ -92,7 +92,7 @@ fn exposures_report(audit: &serde_json::Value) -> &serde_json::Value {
 
 /// Every topic older than its retention is like this.
 #[test]
-fn a_log_that_begins_above_zero_is_taken_from_its_beginning_or_behind_what_is_durable() {
+fn a_log_that_starts_after_offset_0_is_read_from_its_start_or_after_the_durable_rows() {
     let platform = Platform::up().unwrap();
     for partition in 0..3 {
         write(&platform, partition, 100 * u64::from(partition), 100);
@@ -126,7 +126,7 @@ fn a_log_that_begins_above_zero_is_taken_from_its_beginning_or_behind_what_is_du
 
 /// The new topic has more offsets than the rows, so that only Kafka's id of the topic distinguishes the two.
 #[test]
-fn a_topic_made_anew_while_the_consumer_is_stopped_is_never_mistaken_for_the_old_one() {
+fn a_topic_recreated_while_the_consumer_is_stopped_is_never_mistaken_for_the_old_one() {
     let platform = Platform::up().unwrap();
     platform.apply(DEFINITIONS).unwrap();
     let changes = || platform.clickhouse().text("SELECT count() FROM definition_log", &[]).unwrap();
@@ -140,9 +140,9 @@ fn a_topic_made_anew_while_the_consumer_is_stopped_is_never_mistaken_for_the_old
 
     let (code, report) = audit(&platform, "1");
     assert_eq!((code, &report["clean"]), (6, &serde_json::json!(false)), "{report:#}");
-    let anew = &exposures_report(&report)["made_anew"];
-    assert_ne!(anew["noted"], anew["now"]);
-    assert_eq!(anew["now"].as_str().unwrap().len(), 22, "{anew}");
+    let topic_ids = &exposures_report(&report)["made_anew"];
+    assert_ne!(topic_ids["noted"], topic_ids["now"]);
+    assert_eq!(topic_ids["now"].as_str().unwrap().len(), 22, "{topic_ids}");
 
     consumer.start().unwrap();
     let reason = wait_until_halted(&consumer);
@@ -164,7 +164,7 @@ fn a_topic_made_anew_while_the_consumer_is_stopped_is_never_mistaken_for_the_old
 }
 
 #[test]
-fn a_topic_made_anew_under_a_running_consumer_gives_it_no_rows() {
+fn a_topic_recreated_under_a_running_consumer_gives_no_rows() {
     let platform = Platform::up().unwrap();
     write(&platform, PARTITION, 0, 100);
     let consumer = platform.consumer(&[]).unwrap();
@@ -183,7 +183,7 @@ fn a_topic_made_anew_under_a_running_consumer_gives_it_no_rows() {
 
 /// A marker has an offset but is no message: nothing is left to read, and the offset after it is committed.
 #[test]
-fn behind_a_transactions_marker_there_is_no_lag() {
+fn after_a_transaction_marker_there_is_no_lag() {
     let platform = Platform::up().unwrap();
     let consumer = platform.consumer(&[]).unwrap();
     // Three aborted messages and the marker: four offsets without a row.
@@ -195,7 +195,7 @@ fn behind_a_transactions_marker_there_is_no_lag() {
         topic::Ending::Abort,
     )
     .unwrap();
-    let behind = |offset: f64| {
+    let wait_until_committed = |offset: f64| {
         let both = || {
             (
                 gauge(&consumer, "splitstream_consumer_committed_offset"),
@@ -205,7 +205,7 @@ fn behind_a_transactions_marker_there_is_no_lag() {
         wait_until("the end to be committed", TIMEOUT, POLL, || Ok(both() == (offset, 0.0)))
             .unwrap_or_else(|error| panic!("{error}; committed and lag are {:?}", both()));
     };
-    behind(4.0);
+    wait_until_committed(4.0);
     assert_eq!(row_count(&platform.clickhouse()).unwrap(), 0);
 
     // Rows with a marker after them.
@@ -218,7 +218,7 @@ fn behind_a_transactions_marker_there_is_no_lag() {
     )
     .unwrap();
     wait_for_rows(&platform, 3);
-    behind(8.0);
+    wait_until_committed(8.0);
     write(&platform, PARTITION, 20, 1);
     wait_for_rows(&platform, 4);
     assert_eq!(offsets(&platform), "1\t1\t4\t4\t8");
@@ -232,7 +232,7 @@ fn behind_a_transactions_marker_there_is_no_lag() {
         topic::Ending::Abort,
     )
     .unwrap();
-    behind(11.0);
+    wait_until_committed(11.0);
     consumer.stop().unwrap();
     consumer.start().unwrap();
     write(&platform, PARTITION, 40, 1);

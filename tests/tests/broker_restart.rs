@@ -38,7 +38,7 @@ fn a_simulation_goes_on_when_the_broker_is_restarted_in_the_middle() {
 /// The run once ended with exit code 5 and NotLeaderForPartition, the answer to the request for the end of
 /// the log of definitions.
 #[test]
-fn a_simulation_begins_when_the_broker_has_just_been_restarted() {
+fn a_simulation_can_start_when_the_broker_has_just_been_restarted() {
     let platform = Platform::up().unwrap();
     platform.apply(DEFINITIONS).unwrap();
     let (mut sent, mut distinct) = (0, 0);

@@ -49,7 +49,7 @@ const CLUSTER: [&str; MIGRATIONS.len()] = [
 ];
 
 #[test]
-fn a_cluster_has_the_tables_of_one_server_on_other_engines() {
+fn a_cluster_has_the_tables_of_one_server_with_other_engines() {
     let clickhouse = ClickHouse::up();
     for (migration, cluster) in MIGRATIONS.iter().zip(CLUSTER) {
         let single: Vec<String> = statements(migration.sql).map(|one| clickhouse.formatted(one)).collect();

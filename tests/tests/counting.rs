@@ -70,7 +70,7 @@ fn counted(document: &Value) -> [(u64, u64); 2] {
 }
 
 #[test]
-fn phases_environments_and_reasons_are_counted_as_the_definition_says() {
+fn phases_environments_and_reasons_are_counted_as_the_definition_states() {
     let platform = Platform::up().unwrap();
     platform.apply("kind: metric\nkey: purchase\nevent: purchase\ntype: conversion\n").unwrap();
     platform.apply(&definitions("running", (5_000, 5_000), "")).unwrap();

@@ -8,7 +8,7 @@ use tests::harness::{Kind, run};
 const ROUNDS: u64 = 5;
 
 #[test]
-fn every_event_once_whatever_happens() {
+fn every_event_is_stored_once_after_random_faults() {
     let seed = Random::from_environment().below(1_000_000_000);
     run(seed, ROUNDS, &Kind::PLAIN, |line| eprintln!("{line}")).unwrap();
 }

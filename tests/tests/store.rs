@@ -332,9 +332,9 @@ fn delete_records_before(fixture: &Fixture, offset: i64) {
     runtime.block_on(admin.delete_records(&offsets, &AdminOptions::new())).unwrap();
 }
 
-/// As when every replica of a deployment migrates before it starts.
+/// All replicas of a deployment may migrate at the same time, each before it starts.
 #[test]
-fn migrations_at_once_make_the_tables_once() {
+fn concurrent_migrations_create_the_tables_once() {
     let dir = tempfile::tempdir().unwrap();
     let stack = Stack::up(Options::at(dir.path())).unwrap();
     let migrate = || stack.command(&["migrate"]).unwrap();

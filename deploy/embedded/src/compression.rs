@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_comes_back() {
+    fn decompression_restores_the_bytes() {
         let long: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
         for coding in ALL {
             let compressed = compress(coding, &[b"head ", &long, b" tail"]);

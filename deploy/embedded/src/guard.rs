@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_a_file_is_refused_with_its_position() {
+    fn a_name_of_a_file_is_refused_with_its_position() {
         let found = |sql: &str, what: &str| assert_eq!(refusal(sql).as_deref(), Some(what), "{sql}");
         found("SELECT * FROM file('/etc/hostname', 'TSV')", "file() at position 15");
         found("SELECT file /* */ ('../a')", "file() at position 8");
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_file_is_allowed() {
+    fn names_that_only_look_like_a_file_are_allowed() {
         for sql in [
             "SELECT file FROM t WHERE file IN (1)",
             "CREATE TABLE file (file String) ENGINE = MergeTree ORDER BY file",

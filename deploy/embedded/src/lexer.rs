@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn blanks_beyond_ascii_separate() {
+    fn whitespace_beyond_ascii_separates() {
         for blank in ["\u{feff}", "\u{a0}", "\u{3000}", "\u{2003}", "\u{200b}", "\u{85}", "\u{2028}"] {
             assert_eq!(texts(&format!("{blank}INTO{blank}OUTFILE")), ["INTO", "OUTFILE"], "{blank:?}");
         }

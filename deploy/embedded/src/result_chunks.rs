@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_follow_each_other_and_documents_do_not() {
+    fn chunks_of_rows_are_concatenated_and_documents_are_not() {
         assert_eq!(concatenation("TSV", "SELECT 1"), Concatenation::Plain);
         assert_eq!(concatenation("jsonEachRow", "SELECT 1"), Concatenation::Plain);
         assert_eq!(concatenation("JSON", "SELECT 1"), Concatenation::Impossible);

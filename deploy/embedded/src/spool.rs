@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_come_back_through_the_path() {
+    fn written_bytes_are_read_through_the_path() {
         let mut spool = SpoolSpace::new(10, 10).new_spool().expect("a spool");
         spool.append(b"ab\0").expect("fits");
         spool.append(b"\xffd").expect("fits");

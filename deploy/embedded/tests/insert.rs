@@ -185,7 +185,7 @@ fn bodies_are_compressed_in_both_directions() {
 }
 
 #[test]
-fn bodies_have_a_bound() {
+fn bodies_have_a_maximum_size() {
     let server = server();
     let insert = "query=INSERT+INTO+t+(a)+FORMAT+RowBinary";
     let mut stream = server.connect();

@@ -110,7 +110,7 @@ fn rows_of_input_are_read_as_its_columns() {
 }
 
 #[test]
-fn an_address_may_have_a_mebibyte() {
+fn a_url_may_have_a_mebibyte() {
     let server = Server::start(&[]);
     let get = |bytes: usize| {
         let head = "query=SELECT+length({x:String})&param_x=";

@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_reported_as_missing() {
+    fn a_program_that_does_not_exist_is_reported_as_missing() {
         const ABSENT: Prerequisite = Prerequisite {
             program: "no-such-program-anywhere",
             why: "nothing does",
