@@ -1,5 +1,5 @@
-//! Splits a body of `multipart/form-data` into its fields: clients send a query with bound parameters and external
-//! tables that way.
+//! Splits a body of `multipart/form-data` into its fields: clients send a query with bound parameters and
+//! external tables that way.
 
 use axum::body::{Body, Bytes};
 use multer::Multipart;
