@@ -1,4 +1,4 @@
-//! ClickHouse over its plain HTTP interface, apart from any client that the platform uses itself. Every
+//! A client for ClickHouse's HTTP interface that shares no code with the platform's own client. Every
 //! statement is fixed text with bound parameters.
 
 use std::io::Read;
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-/// A query that reads millions of rows on a busy machine takes seconds, never this.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Two million rows of the widest query here take 60 MB.
+/// A query that reads millions of rows takes seconds on a busy machine, never this long.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Two million rows of the widest query of the tests take 60 MB.
 const ANSWER_BYTES_MAX: u64 = 1_000_000_000;
 
-/// The database of a platform.
+/// A connection to the database of a platform.
 #[derive(Debug, Clone)]
 pub struct ClickHouse {
     agent: ureq::Agent,
@@ -22,14 +22,14 @@ impl ClickHouse {
     /// `url` is "http://host:port".
     pub fn at(url: &str) -> ClickHouse {
         let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(PATIENCE))
+            .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
             .build()
             .new_agent();
         ClickHouse { agent, url: url.to_owned() }
     }
 
-    /// The answer's bytes. Parameters are `("name", "value")` for `{name:Type}`.
+    /// Runs `sql` and returns the answer's bytes. Parameters are `("name", "value")` for `{name:Type}`.
     pub fn bytes(&self, sql: &str, parameters: &[(&str, &str)]) -> Result<Vec<u8>> {
         let mut request = self.agent.post(&self.url).query("database", "splitstream");
         for (name, value) in parameters {
@@ -52,19 +52,19 @@ impl ClickHouse {
         Ok(bytes)
     }
 
-    /// The answer as text, without the line break at its end.
+    /// Runs `sql` and returns the answer as text, without the line break at its end.
     pub fn text(&self, sql: &str, parameters: &[(&str, &str)]) -> Result<String> {
         let text = String::from_utf8(self.bytes(sql, parameters)?).context("ClickHouse's answer")?;
         Ok(text.trim_end().to_owned())
     }
 
-    /// The one number that the answer consists of.
+    /// Runs `sql`, whose answer is one number.
     pub fn number(&self, sql: &str, parameters: &[(&str, &str)]) -> Result<u64> {
         let text = self.text(sql, parameters)?;
         text.parse().with_context(|| format!("{text:?} is not a number, the answer to {sql}"))
     }
 
-    /// How many inserts of the consumer run at this moment.
+    /// The number of the consumer's inserts that run at this moment.
     pub fn running_inserts(&self) -> Result<u64> {
         let sql = "SELECT count() FROM system.processes WHERE startsWith(query_id, 'splitstream')";
         self.number(sql, &[])

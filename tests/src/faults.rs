@@ -1,5 +1,5 @@
-//! What may happen to a running platform: kills at chosen and at seeded moments. Each fault says for
-//! certain what it met; where it cannot, it says that it does not know.
+//! Kills a consumer while one of its inserts runs. The result is certain: true only if the insert was running
+//! and had not been answered.
 
 use std::time::{Duration, Instant};
 
@@ -9,17 +9,18 @@ use local::Service;
 use crate::clickhouse::ClickHouse;
 use crate::signals::{freeze, thaw};
 
-/// An insert of ten thousand rows runs for some ten milliseconds.
-const LOOK: Duration = Duration::from_millis(1);
+/// Short, since an insert of ten thousand rows runs for some ten milliseconds.
+const POLL: Duration = Duration::from_millis(1);
 
-/// SIGKILL to a consumer while an insert of it runs in ClickHouse whose answer it has not got. False if
-/// none ran within `patience`; the consumer then lives on.
+/// Sends SIGKILL to a consumer while one of its inserts runs in ClickHouse and has not been answered. Returns
+/// false if no insert ran within `timeout`; the consumer then goes on running.
 ///
-/// The consumer is frozen first and ClickHouse asked again, so that there is no doubt: what runs there
-/// after the freeze has not been answered, and the frozen process can take no answer before it is killed.
-pub fn kill_in_flight(consumer: &Service, clickhouse: &ClickHouse, patience: Duration) -> Result<bool> {
-    let begun = Instant::now();
-    while begun.elapsed() < patience {
+/// The consumer is frozen first and ClickHouse queried again, so that the result is certain: an insert that
+/// runs after the freeze has not been answered, and the frozen process can read no answer before it is
+/// killed.
+pub fn kill_in_flight(consumer: &Service, clickhouse: &ClickHouse, timeout: Duration) -> Result<bool> {
+    let started = Instant::now();
+    while started.elapsed() < timeout {
         ensure!(consumer.ended()?.is_none(), "the consumer ended by itself");
         if clickhouse.running_inserts().unwrap_or(0) > 0 {
             freeze(consumer.pid())?;
@@ -29,7 +30,7 @@ pub fn kill_in_flight(consumer: &Service, clickhouse: &ClickHouse, patience: Dur
             }
             thaw(consumer.pid())?;
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL);
     }
     Ok(false)
 }

@@ -1,6 +1,6 @@
-//! The fault harness: rounds of traffic, each with a fault drawn from a seed, and after each the oracle's
-//! question. What is drawn (which fault, when, at which byte) follows from the seed alone; what the fault
-//! meets follows from the machine too, so a replay repeats the plan and not every interleaving.
+//! The fault harness: runs rounds of traffic, injects into each a fault drawn from a seed, and runs the
+//! oracle after each. The seed alone determines the plan (which fault, when, at which byte). The
+//! interleavings depend on the machine too, so a replay repeats the plan and not every interleaving.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use local::process::Identity;
 
 use crate::faults::kill_in_flight;
 use crate::platform::SESSION_TIMEOUT;
-use crate::proxy::{Fault, Harm, Meets};
+use crate::proxy::{Effect, Fault, Matcher};
 use crate::random::Random;
 use crate::relayed::{INSERT, Relayed};
 use crate::signals::{freeze, thaw};
@@ -21,10 +21,10 @@ use crate::traffic::{DEFINITIONS, Traffic};
 
 const UNITS_PER_ROUND: u64 = 20_000;
 const DUPLICATES: f64 = 0.02;
-/// Longest wait for a moment that a fault wants to meet.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest wait for the event at which a fault is injected.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What is done to the platform.
+/// The kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Kind {
     /// SIGKILL to the consumer at any moment
@@ -52,7 +52,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Those that need nothing but the platform.
+    /// The kinds that need only the platform itself.
     pub const PLAIN: [Kind; 9] = [
         Kind::Consumer,
         Kind::InFlight,
@@ -70,13 +70,13 @@ impl Kind {
     }
 }
 
-/// A fault with everything drawn.
+/// A fault whose parameters are all drawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Strike {
+enum PlannedFault {
     Kill(Victim, Duration),
     KillInFlight,
     Freeze(Victim, Duration, Duration),
-    Network(Victim, Vec<(Meets, Harm)>),
+    Network(Victim, Vec<(Matcher, Effect)>),
     Syscall(Victim, &'static str, u64),
 }
 
@@ -87,27 +87,27 @@ enum Victim {
     Broker,
 }
 
-impl fmt::Display for Strike {
+impl fmt::Display for PlannedFault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Strike::Kill(victim, after) => write!(formatter, "SIGKILL to {victim:?} after {after:?}"),
-            Strike::KillInFlight => write!(formatter, "SIGKILL to Consumer while an insert runs"),
-            Strike::Freeze(victim, after, length) => {
+            PlannedFault::Kill(victim, after) => write!(formatter, "SIGKILL to {victim:?} after {after:?}"),
+            PlannedFault::KillInFlight => write!(formatter, "SIGKILL to Consumer while an insert runs"),
+            PlannedFault::Freeze(victim, after, length) => {
                 write!(formatter, "{victim:?} frozen after {after:?} for {length:?}")
             }
-            Strike::Network(victim, harms) => {
-                write!(formatter, "between Consumer and {victim:?}: {harms:?}")
+            PlannedFault::Network(victim, effects) => {
+                write!(formatter, "between Consumer and {victim:?}: {effects:?}")
             }
-            Strike::Syscall(victim, calls, count) => {
+            PlannedFault::Syscall(victim, calls, count) => {
                 write!(formatter, "SIGKILL to {victim:?} at {calls} number {count} of a thread")
             }
         }
     }
 }
 
-/// Runs so many rounds of the kinds given, in a seeded order: each kind once, then each once more, and so
-/// on. `tell` gets a line for each round. The error names the round.
-pub fn run(seed: u64, rounds: u64, kinds: &[Kind], mut tell: impl FnMut(&str)) -> Result<()> {
+/// Runs `rounds` rounds with the given kinds of faults, in a seeded order: each kind once, then each once
+/// more, and so on. `report` is called with a line for each round. The error names the round.
+pub fn run(seed: u64, rounds: u64, kinds: &[Kind], mut report: impl FnMut(&str)) -> Result<()> {
     if kinds.iter().any(|kind| kind.needs_strace()) {
         find_strace().context("these kinds of faults need strace; the others do not")?;
     }
@@ -122,18 +122,18 @@ pub fn run(seed: u64, rounds: u64, kinds: &[Kind], mut tell: impl FnMut(&str)) -
             random.shuffle(&mut order);
         }
         let Some(kind) = order.pop() else { bail!("no kind of fault is given") };
-        let strike = draw(kind, &mut random);
+        let fault = draw(kind, &mut random);
         let traffic = Traffic {
             name: format!("round-{round}"),
             seed: random.below(1_000_000),
             units: UNITS_PER_ROUND,
             duplicates: DUPLICATES,
         };
-        let begun = Instant::now();
-        let line = format!("round {round}: {strike}");
-        let outcome = one_round(&relayed, &consumer, &strike, &traffic);
+        let started = Instant::now();
+        let line = format!("round {round}: {fault}");
+        let outcome = run_round(&relayed, &consumer, &fault, &traffic);
         match outcome {
-            Ok(said) => tell(&format!("{line}: {said} ({:.1} s)", begun.elapsed().as_secs_f64())),
+            Ok(result) => report(&format!("{line}: {result} ({:.1} s)", started.elapsed().as_secs_f64())),
             Err(error) => {
                 let logs = relayed.platform.keep();
                 return Err(error.context(format!("seed {seed}, {line}; the logs are in {}", logs.display())));
@@ -143,134 +143,139 @@ pub fn run(seed: u64, rounds: u64, kinds: &[Kind], mut tell: impl FnMut(&str)) -
     Ok(())
 }
 
-fn one_round(relayed: &Relayed, consumer: &Service, strike: &Strike, traffic: &Traffic) -> Result<String> {
+fn run_round(
+    relayed: &Relayed,
+    consumer: &Service,
+    fault: &PlannedFault,
+    traffic: &Traffic,
+) -> Result<String> {
     let running = traffic.start(&relayed.platform)?;
-    let met = inflict(relayed, consumer, strike)?;
+    let injected = inject(relayed, consumer, fault)?;
     let tally = running.finish();
     restore(relayed, consumer)?;
     tally?;
     let agreement = relayed.platform.every_event_once()?;
-    Ok(format!("{}; {agreement}", if met { "met" } else { "missed" }))
+    Ok(format!("{}; {agreement}", if injected { "met" } else { "missed" }))
 }
 
-fn draw(kind: Kind, random: &mut Random) -> Strike {
+fn draw(kind: Kind, random: &mut Random) -> PlannedFault {
     const NEVER: Duration = Duration::ZERO;
     let soon = random.between(NEVER, Duration::from_secs(4));
     match kind {
-        Kind::Consumer => Strike::Kill(Victim::Consumer, soon),
-        Kind::InFlight => Strike::KillInFlight,
-        Kind::Clickhouse => Strike::Kill(Victim::ClickHouse, soon),
-        Kind::Broker => Strike::Kill(Victim::Broker, soon),
+        Kind::Consumer => PlannedFault::Kill(Victim::Consumer, soon),
+        Kind::InFlight => PlannedFault::KillInFlight,
+        Kind::Clickhouse => PlannedFault::Kill(Victim::ClickHouse, soon),
+        Kind::Broker => PlannedFault::Kill(Victim::Broker, soon),
         Kind::FreezeConsumer => {
             let length = random.between(Duration::from_secs(1), SESSION_TIMEOUT * 2);
-            Strike::Freeze(Victim::Consumer, soon, length)
+            PlannedFault::Freeze(Victim::Consumer, soon, length)
         }
         Kind::FreezeClickhouse => {
             let length = random.between(Duration::from_millis(100), Duration::from_secs(5));
-            Strike::Freeze(Victim::ClickHouse, soon, length)
+            PlannedFault::Freeze(Victim::ClickHouse, soon, length)
         }
         Kind::FreezeBroker => {
             let length = random.between(Duration::from_millis(100), Duration::from_secs(5));
-            Strike::Freeze(Victim::Broker, soon, length)
+            PlannedFault::Freeze(Victim::Broker, soon, length)
         }
         Kind::NetworkClickhouse => {
-            let harms = (0..4).map(|_| (INSERT, draw_harm(random, 80_000))).collect();
-            Strike::Network(Victim::ClickHouse, harms)
+            let effects = (0..4).map(|_| (INSERT, draw_effect(random, 80_000))).collect();
+            PlannedFault::Network(Victim::ClickHouse, effects)
         }
         Kind::NetworkBroker => {
             // Produce, Fetch, OffsetCommit, OffsetFetch, JoinGroup, Heartbeat
-            let harms = (0..4)
+            let effects = (0..4)
                 .map(|_| {
-                    (Meets::KafkaApi(random.choose(&[0, 1, 1, 8, 8, 9, 11, 12])), draw_harm(random, 200))
+                    (Matcher::KafkaApi(random.choose(&[0, 1, 1, 8, 8, 9, 11, 12])), draw_effect(random, 200))
                 })
                 .collect();
-            Strike::Network(Victim::Broker, harms)
+            PlannedFault::Network(Victim::Broker, effects)
         }
         Kind::SyscallConsumer => {
             let calls = random.choose(&["write,writev", "sendto,sendmsg"]);
-            Strike::Syscall(Victim::Consumer, calls, 1 + random.below(40))
+            PlannedFault::Syscall(Victim::Consumer, calls, 1 + random.below(40))
         }
         Kind::SyscallClickhouse => {
             let calls = random.choose(&["rename,renameat,renameat2", "write,pwrite64"]);
-            Strike::Syscall(Victim::ClickHouse, calls, 1 + random.below(12))
+            PlannedFault::Syscall(Victim::ClickHouse, calls, 1 + random.below(12))
         }
     }
 }
 
-fn draw_harm(random: &mut Random, bytes: u64) -> Harm {
+fn draw_effect(random: &mut Random, bytes: u64) -> Effect {
     match random.below(4) {
-        0 => Harm::CutRequest { after: random.below(bytes) as usize },
-        1 => Harm::CutAnswer { after: random.below(100) as usize },
-        2 => Harm::HoldAnswer,
-        _ => Harm::Delay(random.between(Duration::from_millis(1), Duration::from_millis(300))),
+        0 => Effect::CutRequest { after: random.below(bytes) as usize },
+        1 => Effect::CutAnswer { after: random.below(100) as usize },
+        2 => Effect::HoldAnswer,
+        _ => Effect::Delay(random.between(Duration::from_millis(1), Duration::from_millis(300))),
     }
 }
 
-/// True if the fault met what it was meant for.
-fn inflict(relayed: &Relayed, consumer: &Service, strike: &Strike) -> Result<bool> {
+/// Injects the fault. Returns whether it took place: a fault that waits for an event may wait in vain.
+fn inject(relayed: &Relayed, consumer: &Service, fault: &PlannedFault) -> Result<bool> {
     let stack = relayed.platform.stack();
     let pid = |victim| match victim {
         Victim::Consumer => Some(consumer.pid()),
         Victim::ClickHouse => stack.clickhouse_pid(),
         Victim::Broker => stack.kafka_pid(0),
     };
-    match strike {
-        Strike::Kill(victim, after) => {
+    match fault {
+        PlannedFault::Kill(victim, after) => {
             std::thread::sleep(*after);
             match victim {
                 Victim::Consumer => consumer.kill()?,
                 Victim::ClickHouse => stack.kill_clickhouse()?,
                 Victim::Broker => {
                     stack.kill_kafka(0)?;
-                    // At once: the producer that is sending waits for it.
+                    // Started again at once: the producer is sending and waits for it.
                     relayed.platform.start_kafka(0)?;
                 }
             }
             Ok(true)
         }
-        Strike::KillInFlight => kill_in_flight(consumer, &relayed.platform.clickhouse(), PATIENCE),
-        Strike::Freeze(victim, after, length) => {
+        PlannedFault::KillInFlight => kill_in_flight(consumer, &relayed.platform.clickhouse(), TIMEOUT),
+        PlannedFault::Freeze(victim, after, length) => {
             std::thread::sleep(*after);
-            let pid = pid(*victim).context("the process has no number")?;
+            let pid = pid(*victim).context("the process has no pid")?;
             freeze(pid)?;
             std::thread::sleep(*length);
             thaw(pid)?;
             Ok(true)
         }
-        Strike::Network(victim, harms) => {
+        PlannedFault::Network(victim, effects) => {
             let proxy = if *victim == Victim::Broker { &relayed.kafka } else { &relayed.clickhouse };
-            let before = proxy.met();
-            for (meets, harm) in harms {
-                proxy.break_with(Fault::once(meets.clone(), *harm));
+            let before = proxy.matched();
+            for (matcher, effect) in effects {
+                proxy.inject(Fault::once(matcher.clone(), *effect));
             }
-            let all = proxy.wait_until_met(before + harms.len() as u64, PATIENCE / 4).is_ok();
-            Ok(all || proxy.met() > before)
+            let all = proxy.wait_until_matched(before + effects.len() as u64, TIMEOUT / 4).is_ok();
+            Ok(all || proxy.matched() > before)
         }
-        Strike::Syscall(victim, calls, count) => {
-            let pid = pid(*victim).context("the process has no number")?;
+        PlannedFault::Syscall(victim, calls, count) => {
+            let pid = pid(*victim).context("the process has no pid")?;
             let trap = Trap::set(pid, &Call { names: calls, on: Vec::new(), count: *count })?;
-            Ok(trap.springs_within(PATIENCE))
+            Ok(trap.kills_within(TIMEOUT))
         }
     }
 }
 
-/// Everything runs again and no fault waits any more.
+/// Removes the remaining faults and starts again what has ended.
 fn restore(relayed: &Relayed, consumer: &Service) -> Result<()> {
-    relayed.kafka.heal();
-    relayed.clickhouse.heal();
+    relayed.kafka.clear_faults();
+    relayed.clickhouse.clear_faults();
     let stack = relayed.platform.stack();
-    if !lives(stack.clickhouse_pid()) {
-        // Told that it is gone, however that came about.
+    if !is_alive(stack.clickhouse_pid()) {
+        // The stack must know that the process is gone before it starts another.
         stack.kill_clickhouse()?;
         stack.start_clickhouse()?;
     }
-    if !lives(Some(consumer.pid())) {
+    if !is_alive(Some(consumer.pid())) {
         consumer.kill()?;
         consumer.start()?;
     }
     Ok(())
 }
 
-fn lives(pid: Option<u32>) -> bool {
+fn is_alive(pid: Option<u32>) -> bool {
     pid.is_some_and(|pid| Identity::of(pid).is_some())
 }

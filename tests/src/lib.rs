@@ -1,6 +1,6 @@
-//! What the end-to-end tests and the fault harness share: a platform of real parts, the traffic, the
-//! faults, and the oracle that compares the events of Kafka with the rows of ClickHouse. It knows the
-//! platform from outside alone: processes, topics, tables and metrics.
+//! The code that the end-to-end tests and the fault harness share: a platform of real parts, the traffic, the
+//! faults, and the oracle that compares the events of Kafka with the rows of ClickHouse. It knows only the
+//! outside of the platform: processes, topics, tables and metrics.
 
 pub mod clickhouse;
 pub mod faults;

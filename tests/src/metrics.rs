@@ -1,8 +1,8 @@
-//! What a service tells of itself at `/metrics` and `/readyz`, read as its operator would.
+//! Reads a service's `/metrics` and `/readyz`, as its operator would.
 
 use anyhow::{Context, Result, anyhow};
 
-/// The values of all series called `name`, each with its labels as they are written.
+/// The values of all series called `name`, each with its labels in the text form of the page.
 pub fn series(url: &str, name: &str) -> Result<Vec<(String, f64)>> {
     let text = local::probe::get(&format!("{url}/metrics")).map_err(|reason| anyhow!("{url}: {reason}"))?;
     Ok(parse(&text, name))
@@ -14,12 +14,12 @@ pub fn sum(url: &str, name: &str, label: &str) -> Result<f64> {
     Ok(all.iter().filter(|(labels, _)| labels.contains(label)).map(|(_, value)| value).sum())
 }
 
-/// The document of `/readyz`, whether it says yes or no.
+/// The document of `/readyz`, whether the service is ready or not.
 pub fn readiness(url: &str) -> Result<serde_json::Value> {
     let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
     let mut answer = agent.get(format!("{url}/readyz")).call().with_context(|| format!("asking {url}"))?;
     let body = answer.body_mut().read_to_string().context("reading /readyz")?;
-    serde_json::from_str(&body).with_context(|| format!("/readyz says {body}"))
+    serde_json::from_str(&body).with_context(|| format!("/readyz answers {body}"))
 }
 
 fn parse(text: &str, name: &str) -> Vec<(String, f64)> {
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn series_are_told_apart_by_name_and_labels() {
+    fn series_are_distinguished_by_name_and_labels() {
         let text =
             "# HELP rows x\nrows{topic=\"a\",partition=\"0\"} 3\nrows{topic=\"b\"} 4\nrows_total 9\nup 1\n";
         assert_eq!(

@@ -1,5 +1,5 @@
-//! The oracle. What should be in ClickHouse follows from what is in Kafka: every message, less the repeated
-//! ones and those that cannot be read, each once and where it came from. It reads both with clients that the
+//! The oracle. It computes from the messages in Kafka the rows that ClickHouse should have: one row for each
+//! message with its position, except duplicates and unreadable messages. It reads both with clients that the
 //! platform does not use on this path, and compares row by row.
 
 use std::collections::{BTreeMap, HashSet};
@@ -17,15 +17,15 @@ use crate::topic::{self, Position};
 /// The topics of events; each has a table of the same name.
 pub const EVENT_TOPICS: [&str; 3] = [EXPOSURES, CONVERSIONS, ALIASES];
 
-/// Without a new row for so long, something is wrong. Longer than any restart and any back-off.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How long to wait for a new row before failing. Longer than any restart and any back-off takes.
+const TIMEOUT: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(200);
-/// A row too many would come from an insert that still runs, or from the batch that is being filled.
-const SETTLED: Duration = Duration::from_millis(1_500);
-/// How many differences an error shows.
-const SHOWN_MAX: usize = 10;
+/// How long to wait for surplus rows, from an insert that still runs or from the batch that is being filled.
+const SETTLE_WAIT: Duration = Duration::from_millis(1_500);
+/// How many differences an error lists.
+const LISTED_MAX: usize = 10;
 
-/// What the event topics hold, and hence what should become of each message.
+/// The rows and dead letters that should exist, computed from the messages of the topics.
 #[derive(Debug, Default)]
 pub struct Expected {
     topics: BTreeMap<&'static str, ExpectedTopic>,
@@ -35,16 +35,16 @@ pub struct Expected {
 
 #[derive(Debug, Default)]
 struct ExpectedTopic {
-    /// The first message of each event, in the order of their positions.
+    /// Offset and event id of the first message of each event, by partition, ordered by offset.
     rows: BTreeMap<u16, Vec<(u64, Uuid)>>,
     row_count: u64,
     duplicates: u64,
-    /// What cannot be read, with the code and the reason.
+    /// The messages that cannot be read, with the code and the reason.
     unreadable: BTreeMap<Position, (String, String)>,
     messages: u64,
 }
 
-/// What was compared, all of it equal.
+/// The numbers of what was compared and is equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Agreement {
     pub messages: u64,
@@ -63,16 +63,16 @@ impl fmt::Display for Agreement {
     }
 }
 
-/// A dead letter, by its headers.
+/// A dead letter: the reason from its headers, and its payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Letter {
+pub struct DeadLetter {
     pub code: String,
     pub reason: String,
     pub payload: Vec<u8>,
 }
 
 impl Expected {
-    /// Reads the event topics as they are now.
+    /// Reads all messages that the topics have now.
     pub fn read(brokers: &str) -> Result<Expected> {
         let mut expected = Expected::default();
         for name in EVENT_TOPICS {
@@ -106,7 +106,7 @@ impl Expected {
         self.topics.values().map(|topic| topic.row_count).sum()
     }
 
-    /// The same sums that an agreement reports.
+    /// The expected numbers.
     pub fn summary(&self) -> Agreement {
         let sum = |of: fn(&ExpectedTopic) -> u64| self.topics.values().map(of).sum();
         Agreement {
@@ -117,18 +117,18 @@ impl Expected {
         }
     }
 
-    /// Waits until ClickHouse has as many rows and Kafka as many dead letters as there should be, lets what
-    /// still runs come in, and compares every row.
-    pub fn hold(&self, brokers: &str, clickhouse: &ClickHouse) -> Result<Agreement> {
+    /// Waits until ClickHouse has the expected number of rows and Kafka the expected number of dead letters,
+    /// waits for inserts that still run, and compares every row.
+    pub fn wait_and_compare(&self, brokers: &str, clickhouse: &ClickHouse) -> Result<Agreement> {
         wait_for_rows(clickhouse, self.rows())?;
         self.wait_for_changes(clickhouse)?;
         self.wait_for_dead_letters(brokers)?;
-        std::thread::sleep(SETTLED);
-        wait_for_silence(clickhouse)?;
+        std::thread::sleep(SETTLE_WAIT);
+        wait_for_inserts_to_end(clickhouse)?;
         self.compare(brokers, clickhouse)
     }
 
-    /// Compares every row and every dead letter, now.
+    /// Compares every row and every dead letter without waiting.
     pub fn compare(&self, brokers: &str, clickhouse: &ClickHouse) -> Result<Agreement> {
         let mut differences = Vec::new();
         for (name, expected) in &self.topics {
@@ -146,16 +146,16 @@ impl Expected {
             differences.push(format!("definition_log has the offsets {found:?}, the log {wanted:?}"));
         }
         if !differences.is_empty() {
-            let shown = differences.iter().take(SHOWN_MAX).map(String::as_str).collect::<Vec<_>>();
-            bail!("{} differences, such as:\n{}", differences.len(), shown.join("\n"));
+            let listed = differences.iter().take(LISTED_MAX).map(String::as_str).collect::<Vec<_>>();
+            bail!("{} differences, such as:\n{}", differences.len(), listed.join("\n"));
         }
         Ok(self.summary())
     }
 
     fn wait_for_changes(&self, clickhouse: &ClickHouse) -> Result<()> {
-        let begun = Instant::now();
+        let started = Instant::now();
         while changes(clickhouse)?.len() < self.changes.len() {
-            ensure!(begun.elapsed() < PATIENCE, "the log of definitions is not mirrored");
+            ensure!(started.elapsed() < TIMEOUT, "the log of definitions is not mirrored");
             std::thread::sleep(POLL);
         }
         Ok(())
@@ -163,9 +163,9 @@ impl Expected {
 
     fn wait_for_dead_letters(&self, brokers: &str) -> Result<()> {
         let expected = self.summary().dead_letters;
-        let begun = Instant::now();
+        let started = Instant::now();
         while expected > 0 && (dead_letters(brokers)?.len() as u64) < expected {
-            ensure!(begun.elapsed() < PATIENCE, "not all of {expected} dead letters have come");
+            ensure!(started.elapsed() < TIMEOUT, "not all of {expected} dead letters have come");
             std::thread::sleep(POLL);
         }
         Ok(())
@@ -173,7 +173,7 @@ impl Expected {
 
     fn compare_dead_letters(
         &self,
-        found: &BTreeMap<(String, Position), Letter>,
+        found: &BTreeMap<(String, Position), DeadLetter>,
         differences: &mut Vec<String>,
     ) {
         let mut wanted = BTreeMap::new();
@@ -197,40 +197,41 @@ impl Expected {
     }
 }
 
-/// Reads Kafka, waits for ClickHouse, compares: the whole question in one call.
+/// Reads Kafka, waits for ClickHouse, and compares the two.
 pub fn every_event_once(brokers: &str, clickhouse: &ClickHouse) -> Result<Agreement> {
-    Expected::read(brokers)?.hold(brokers, clickhouse)
+    Expected::read(brokers)?.wait_and_compare(brokers, clickhouse)
 }
 
-/// The rows of the three tables.
+/// The number of rows in the three event tables.
 pub fn row_count(clickhouse: &ClickHouse) -> Result<u64> {
     let sql = "SELECT (SELECT count() FROM exposures) + (SELECT count() FROM conversions) + \
                (SELECT count() FROM aliases)";
     clickhouse.number(sql, &[])
 }
 
-/// Returns when there are at least so many; ClickHouse may be away meanwhile.
+/// Returns when there are at least `expected` rows. ClickHouse may be unavailable meanwhile.
 pub fn wait_for_rows(clickhouse: &ClickHouse, expected: u64) -> Result<()> {
-    let (mut best, mut moved) = (0, Instant::now());
+    let (mut best, mut last_progress) = (0, Instant::now());
     loop {
         let found = row_count(clickhouse);
         match &found {
             Ok(rows) if *rows >= expected => return Ok(()),
-            Ok(rows) if *rows > best => (best, moved) = (*rows, Instant::now()),
+            Ok(rows) if *rows > best => (best, last_progress) = (*rows, Instant::now()),
             Ok(_) | Err(_) => {}
         }
-        if moved.elapsed() > PATIENCE {
+        if last_progress.elapsed() > TIMEOUT {
             let found = found.context("counting the rows")?;
-            bail!("{found} of {expected} rows are in ClickHouse, and no more for {} s", PATIENCE.as_secs());
+            bail!("{found} of {expected} rows are in ClickHouse, and no more for {} s", TIMEOUT.as_secs());
         }
         std::thread::sleep(POLL);
     }
 }
 
-/// Each unreadable message's letter, by its origin. One sent twice is one.
-pub fn dead_letters(brokers: &str) -> Result<BTreeMap<(String, Position), Letter>> {
+/// The dead letters by the origin of their messages: topic and position. A letter that was sent twice appears
+/// once.
+pub fn dead_letters(brokers: &str) -> Result<BTreeMap<(String, Position), DeadLetter>> {
     let mut letters = BTreeMap::new();
-    let mut nameless = 0;
+    let mut without_origin = 0;
     topic::read(brokers, DEAD_LETTERS, |_, message| {
         let text = |name| topic::header(message, name).map(str::to_owned);
         let number = |name| topic::header(message, name).and_then(|text| text.parse::<u64>().ok());
@@ -240,7 +241,7 @@ pub fn dead_letters(brokers: &str) -> Result<BTreeMap<(String, Position), Letter
             Some((text(dead_letter_headers::TOPIC)?, Position { partition, offset }))
         };
         let letter = || {
-            Some(Letter {
+            Some(DeadLetter {
                 code: text(dead_letter_headers::CODE)?,
                 reason: text(dead_letter_headers::REASON)?,
                 payload: message.payload().unwrap_or_default().to_vec(),
@@ -250,10 +251,13 @@ pub fn dead_letters(brokers: &str) -> Result<BTreeMap<(String, Position), Letter
             (Some(origin), Some(letter)) => {
                 letters.insert(origin, letter);
             }
-            _ => nameless += 1,
+            _ => without_origin += 1,
         }
     })?;
-    ensure!(nameless == 0, "{nameless} dead letters do not say where they came from and why");
+    ensure!(
+        without_origin == 0,
+        "{without_origin} dead letters have no origin or no reason in their headers"
+    );
     Ok(letters)
 }
 
@@ -265,23 +269,23 @@ fn event_id(topic: &str, payload: &[u8]) -> Result<Uuid, avro::DecodeError> {
     }
 }
 
-/// Offsets of the changes that are mirrored.
+/// The offsets of the changes that ClickHouse has mirrored.
 fn changes(clickhouse: &ClickHouse) -> Result<Vec<u64>> {
     let text = clickhouse.text("SELECT kafka_offset FROM definition_log ORDER BY kafka_offset", &[])?;
     text.lines().map(|line| line.parse().with_context(|| format!("{line:?} is no offset"))).collect()
 }
 
-/// Until no insert of the consumer runs.
-fn wait_for_silence(clickhouse: &ClickHouse) -> Result<()> {
-    let begun = Instant::now();
+/// Returns when no insert of the consumer runs.
+fn wait_for_inserts_to_end(clickhouse: &ClickHouse) -> Result<()> {
+    let started = Instant::now();
     while clickhouse.running_inserts()? > 0 {
-        ensure!(begun.elapsed() < PATIENCE, "an insert runs for {} s", PATIENCE.as_secs());
+        ensure!(started.elapsed() < TIMEOUT, "an insert runs for {} s", TIMEOUT.as_secs());
         std::thread::sleep(POLL);
     }
     Ok(())
 }
 
-/// (position, event id) of every row, in the order of the positions.
+/// The position and event id of every row, ordered by position.
 fn stored(clickhouse: &ClickHouse, table: &str) -> Result<Vec<(Position, Uuid)>> {
     const ROW_BYTES: usize = 2 + 8 + 16;
     let sql = "SELECT kafka_partition, kafka_offset, event_id FROM {table:Identifier} \
@@ -297,7 +301,7 @@ fn stored(clickhouse: &ClickHouse, table: &str) -> Result<Vec<(Position, Uuid)>>
     Ok(rows)
 }
 
-/// Both sides are in the order of their positions.
+/// Compares the rows of one table with the expected ones; both are ordered by position.
 fn compare_rows(
     table: &str,
     expected: &ExpectedTopic,
@@ -336,7 +340,7 @@ fn compare_rows(
                     differences.push(format!("{table}: {id} at {at:?} should not be there"));
                 }
             }
-            (Some(_), None) => unreachable!("a wanted row that nothing stands against is missing"),
+            (Some(_), None) => unreachable!("an expected row without a counterpart is handled as missing"),
         }
     }
 }
@@ -369,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_missing_too_many_twice_or_another_is_told() {
+    fn a_missing_surplus_repeated_or_different_row_is_reported() {
         let zero = "00000000-0000-0000-0000-00000000000";
         for (stored, expected) in [
             (

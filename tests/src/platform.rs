@@ -1,5 +1,5 @@
-//! A platform of its own for one test: Kafka, ClickHouse, topics and tables in a directory that is removed
-//! when the test has passed and kept, with its logs, when it has failed.
+//! A separate platform for one test: Kafka, ClickHouse, topics and tables in a directory of its own. The
+//! directory is removed if the test passes, and kept with its logs if it fails.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -16,10 +16,10 @@ use crate::clickhouse::ClickHouse;
 use crate::oracle::{self, Agreement};
 use crate::topic;
 
-/// The shortest session that a broker grants: after so long a killed consumer's partitions are given on.
+/// The shortest session timeout that a broker allows. After it, a killed consumer's partitions are reassigned.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Small batches, many of them, so that a fault at any moment meets some on their way.
+/// Settings for many small batches, so that a fault at any moment finds some in flight.
 pub const SMALL_BATCHES: &[(&str, &str)] = &[
     ("SPLITSTREAM_CONSUMER__SESSION_TIMEOUT_MS", "6000"),
     ("SPLITSTREAM_CONSUMER__BATCH_ROWS", "10000"),
@@ -28,19 +28,19 @@ pub const SMALL_BATCHES: &[(&str, &str)] = &[
 
 /// Running servers with topics and tables.
 pub struct Platform {
-    // Before the directory, so that everything has stopped when that goes.
+    // Declared before the directory, so that everything has stopped when the directory is removed.
     stack: Stack,
     dir: TempDir,
     keep: AtomicBool,
 }
 
 impl Platform {
-    /// One broker, one ClickHouse, no service yet.
+    /// Starts one broker and one ClickHouse, and no service.
     pub fn up() -> Result<Platform> {
         Platform::with(|options| options)
     }
 
-    /// Like [`Platform::up`], the options changed by `change`.
+    /// Like [`Platform::up`], with the options changed by `change`.
     pub fn with(change: impl FnOnce(Options) -> Options) -> Result<Platform> {
         let dir = tempfile::Builder::new().prefix("splitstream-").tempdir().context("making a directory")?;
         let options = change(Options::at(dir.path()));
@@ -54,7 +54,7 @@ impl Platform {
     }
 
     /// Starts Kafka's node `index` again. Returns when every partition has a leader: a broker answers
-    /// before it leads anything.
+    /// requests before it leads any partition.
     pub fn start_kafka(&self, index: usize) -> Result<()> {
         self.stack.start_kafka(index)?;
         self.wait_for_leaders()
@@ -76,18 +76,18 @@ impl Platform {
         ClickHouse::at(self.stack.clickhouse_url())
     }
 
-    /// A file in the platform's directory.
+    /// The path of a file in the platform's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.stack.dir().join(name)
     }
 
-    /// Starts a consumer with small batches and `settings` on top, and returns when it has partitions.
+    /// Starts a consumer with [`SMALL_BATCHES`], overridden by `settings`, and returns when it has partitions.
     pub fn consumer(&self, settings: &[(&str, &str)]) -> Result<Service> {
         let all: Vec<(&str, &str)> = SMALL_BATCHES.iter().chain(settings).copied().collect();
         self.stack.service_with("consumer", ServiceOptions { settings: &all, port: None })
     }
 
-    /// Writes the definitions to a file and applies it; an error if any is refused.
+    /// Writes the definitions to a file and applies it. Fails if any definition is refused.
     pub fn apply(&self, definitions: &str) -> Result<()> {
         let output = self.try_apply(definitions)?;
         ensure!(
@@ -99,20 +99,20 @@ impl Platform {
         Ok(())
     }
 
-    /// What `splitstream apply` says of the definitions.
+    /// Applies the definitions and returns the output of `splitstream apply`.
     pub fn try_apply(&self, definitions: &str) -> Result<Output> {
         let file = self.path("definitions.yaml");
         std::fs::write(&file, definitions).with_context(|| format!("writing {}", file.display()))?;
         self.apply_file(&file, "test")
     }
 
-    /// What `splitstream apply` says of a file.
+    /// Applies a file and returns the output of `splitstream apply`.
     pub fn apply_file(&self, file: &Path, author: &str) -> Result<Output> {
         let path = file.display().to_string();
         self.program(&["apply", &path, "--author", author, "--reason", "a test"])
     }
 
-    /// Runs a program to its end, whatever that is.
+    /// Runs a command to its end; a failure of the command is no error.
     pub fn program(&self, args: &[&str]) -> Result<Output> {
         self.program_with(args, &[])
     }
@@ -127,13 +127,13 @@ impl Platform {
             .with_context(|| format!("running splitstream {}", args.join(" ")))
     }
 
-    /// Keeps the directory, whatever comes. Returns where the logs are.
+    /// Keeps the directory, even if the test passes. Returns the directory of the logs.
     pub fn keep(&self) -> PathBuf {
         self.keep.store(true, Ordering::Relaxed);
         self.path("logs")
     }
 
-    /// The oracle's question, asked of this platform.
+    /// Runs the oracle on this platform.
     pub fn every_event_once(&self) -> Result<Agreement> {
         oracle::every_event_once(self.brokers(), &self.clickhouse())
     }
@@ -148,22 +148,23 @@ impl Drop for Platform {
     }
 }
 
-/// Asks again and again until the answer is yes; an error after `patience` says what was waited for.
+/// Calls `condition` until it returns true; an error of it counts as false. The error after `timeout` names
+/// `what`.
 pub fn wait_until(
     what: &str,
-    patience: Duration,
+    timeout: Duration,
     every: Duration,
-    mut there: impl FnMut() -> Result<bool>,
+    mut condition: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
-        let answer = there();
+        let answer = condition();
         if matches!(answer, Ok(true)) {
             return Ok(());
         }
-        if begun.elapsed() > patience {
+        if started.elapsed() > timeout {
             answer.with_context(|| format!("waiting for {what}"))?;
-            anyhow::bail!("{what}: not within {} s", patience.as_secs());
+            anyhow::bail!("{what}: not within {} s", timeout.as_secs());
         }
         std::thread::sleep(every);
     }

@@ -1,6 +1,5 @@
-//! A TCP proxy that stands between two parts and breaks the connection as networks do: it cuts at the n-th
-//! byte, holds bytes back, and swallows answers. It looks into the bytes only as far as it must to know
-//! which request a connection is at.
+//! A TCP proxy between two parts that injects network faults: it cuts a connection at the n-th byte, delays
+//! bytes, and drops answers. It parses the bytes only as far as it needs to find the requests.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,43 +11,43 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 const CHUNK_BYTES: usize = 16 * 1_024;
-/// How soon a held connection notices that it may go on.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often a held connection checks whether it is released.
+const POLL: Duration = Duration::from_millis(5);
 
-/// Which requests a fault meets.
+/// The requests that a fault applies to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Meets {
-    /// Every connection, at its next byte.
+pub enum Matcher {
+    /// Any connection, at its next byte.
     Any,
-    /// A request in whose bytes this text begins; for HTTP, whose head comes in one piece.
+    /// A request whose bytes contain this text; for HTTP, where a head arrives in one piece.
     Text(&'static str),
     /// A request of Kafka's protocol with this API key.
     KafkaApi(i16),
 }
 
-/// What happens to the connection of a request that is met.
+/// The effect of a fault on the connection of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Harm {
-    /// So many bytes of the request pass, then the connection is cut on both sides.
+pub enum Effect {
+    /// The first `after` bytes of the request pass, then the connection is cut on both sides.
     CutRequest { after: usize },
-    /// The request passes; of the answer so many bytes, then the connection is cut on both sides.
+    /// The request and the first `after` bytes of the answer pass, then the connection is cut on both sides.
     CutAnswer { after: usize },
-    /// The request passes only when [`Proxy::release`] is called, whether or not its sender still waits.
+    /// The request passes when [`Proxy::release`] is called, even if its sender no longer waits.
     HoldRequest,
-    /// Nothing of the request passes; the connection stays silent until [`Proxy::release`], then it is cut.
+    /// No byte of the request passes; the connection is silent until [`Proxy::release`], then it is cut.
     SwallowRequest,
-    /// The request passes, its answer is kept until [`Proxy::release`]; then the connection is cut.
+    /// The request passes, its answer is held until [`Proxy::release`]; then the connection is cut.
     HoldAnswer,
-    /// Everything of the connection comes so much later.
+    /// All bytes of the connection are delayed by this time.
     Delay(Duration),
 }
 
-/// A fault that waits for requests to meet.
+/// A fault that is applied to the next matching requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    pub meets: Meets,
-    pub harm: Harm,
-    /// How many requests it meets before it is used up.
+    pub matcher: Matcher,
+    pub effect: Effect,
+    /// The number of requests it is applied to before it is used up.
     pub times: u64,
 }
 
@@ -61,18 +60,18 @@ pub struct Proxy {
 struct Shared {
     to: OnceLock<SocketAddr>,
     faults: Mutex<Vec<Fault>>,
-    /// Waited for with `told`.
-    met: Mutex<Met>,
-    told: Condvar,
-    /// Answers that came and were not passed on.
+    /// `matched_changed` is notified after each change.
+    matched: Mutex<Matched>,
+    matched_changed: Condvar,
+    /// The number of answers that arrived and were not passed on, or only in part.
     withheld: AtomicU64,
     released: AtomicU64,
     closed: AtomicBool,
 }
 
-/// Requests that were met, ever.
+/// The requests that matched a fault so far.
 #[derive(Debug, Default)]
-struct Met {
+struct Matched {
     count: u64,
     latest_from: Option<SocketAddr>,
 }
@@ -85,15 +84,15 @@ impl Proxy {
         Ok(proxy)
     }
 
-    /// Has its port, and drops every connection until it is told where to forward them.
+    /// Opens the port. Every connection is dropped until [`Proxy::forward_to`] is called.
     pub fn open() -> Result<Proxy> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening")?;
         let address = listener.local_addr().context("listening")?;
         let shared = Arc::new(Shared {
             to: OnceLock::new(),
             faults: Mutex::default(),
-            met: Mutex::default(),
-            told: Condvar::new(),
+            matched: Mutex::default(),
+            matched_changed: Condvar::new(),
             withheld: AtomicU64::new(0),
             released: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -113,7 +112,7 @@ impl Proxy {
         Ok(Proxy { shared, address })
     }
 
-    /// To be called once, with "host:port".
+    /// Sets the target, "host:port". May be called only once.
     pub fn forward_to(&self, to: &str) -> Result<()> {
         let address = to.parse().with_context(|| format!("{to} is no address"))?;
         ensure!(self.shared.to.set(address).is_ok(), "the proxy forwards already");
@@ -129,54 +128,59 @@ impl Proxy {
         self.address.to_string()
     }
 
-    /// Adds a fault; the first one that meets a request is the one that harms it.
-    pub fn break_with(&self, fault: Fault) {
+    /// Adds a fault. A request is affected by the first fault that matches it.
+    pub fn inject(&self, fault: Fault) {
         lock(&self.shared.faults).push(fault);
     }
 
-    /// Takes all faults away. What they have done to open connections stays done.
-    pub fn heal(&self) {
+    /// Removes all faults and releases what is held. Their effects on open connections remain.
+    pub fn clear_faults(&self) {
         lock(&self.shared.faults).clear();
         self.release();
     }
 
-    /// Lets everything pass that is held now.
+    /// Releases every connection that is held now.
     pub fn release(&self) {
         self.shared.released.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// How many requests were met so far.
-    pub fn met(&self) -> u64 {
-        lock(&self.shared.met).count
+    /// The number of requests that have matched a fault.
+    pub fn matched(&self) -> u64 {
+        lock(&self.shared.matched).count
     }
 
-    /// The client's end of the connection whose request was met last.
-    pub fn met_from(&self) -> Option<SocketAddr> {
-        lock(&self.shared.met).latest_from
+    /// The client's address in the connection whose request matched last.
+    pub fn matched_from(&self) -> Option<SocketAddr> {
+        lock(&self.shared.matched).latest_from
     }
 
-    /// How many answers came and were held or cut.
+    /// The number of answers that arrived and were held or cut.
     pub fn withheld(&self) -> u64 {
         self.shared.withheld.load(Ordering::Acquire)
     }
 
-    /// Returns when so many requests were met.
-    pub fn wait_until_met(&self, requests: u64, patience: Duration) -> Result<()> {
-        let deadline = Instant::now() + patience;
-        let mut met = lock(&self.shared.met);
-        while met.count < requests {
+    /// Returns when this many requests have matched a fault.
+    pub fn wait_until_matched(&self, requests: u64, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        let mut matched = lock(&self.shared.matched);
+        while matched.count < requests {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("{} of {requests} requests met a fault within {} s", met.count, patience.as_secs());
+                bail!(
+                    "{} of {requests} requests matched a fault within {} s",
+                    matched.count,
+                    timeout.as_secs()
+                );
             }
-            met = self.shared.told.wait_timeout(met, left).unwrap_or_else(PoisonError::into_inner).0;
+            let changed = self.shared.matched_changed.wait_timeout(matched, left);
+            matched = changed.unwrap_or_else(PoisonError::into_inner).0;
         }
         Ok(())
     }
 
-    /// Returns when so many answers were withheld.
-    pub fn wait_until_withheld(&self, answers: u64, patience: Duration) -> Result<()> {
-        crate::platform::wait_until("an answer to be withheld", patience, LOOK, || {
+    /// Returns when this many answers have been withheld.
+    pub fn wait_until_withheld(&self, answers: u64, timeout: Duration) -> Result<()> {
+        crate::platform::wait_until("an answer to be withheld", timeout, POLL, || {
             Ok(self.withheld() >= answers)
         })
     }
@@ -185,18 +189,18 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::Release);
-        self.heal();
+        self.clear_faults();
         // Wakes the accepting thread, which then ends.
         let _ = TcpStream::connect(self.address);
     }
 }
 
-/// A connection: what its two directions have to know of each other.
+/// A connection: the state that its two directions share.
 struct Connection {
     client: TcpStream,
     server: TcpStream,
-    /// The harm that its current request has come to.
-    harm: Mutex<Option<Harm>>,
+    /// The effect of the fault that its latest matching request has met.
+    effect: Mutex<Option<Effect>>,
 }
 
 impl Shared {
@@ -204,16 +208,16 @@ impl Shared {
         let Some(to) = self.to.get() else { return };
         let Ok(server) = TcpStream::connect(to) else { return };
         for side in [&client, &server] {
-            // Small requests must not wait for more; if it cannot be set they only come later.
+            // Small requests must not wait for more bytes. If the option cannot be set, they are only delayed.
             let _ = side.set_nodelay(true);
         }
-        let connection = Connection { client, server, harm: Mutex::new(None) };
+        let connection = Connection { client, server, effect: Mutex::new(None) };
         thread::scope(|scope| {
             scope.spawn(|| {
                 let _ = self.requests(&connection);
-                // A server that loses its client may give a request up. One that was held arrives for certain:
-                // the connection ends after its answer.
-                if *lock(&connection.harm) != Some(Harm::HoldRequest) {
+                // A server that loses its client may drop the request. A held request must be processed, so its
+                // connection ends only after the answer.
+                if *lock(&connection.effect) != Some(Effect::HoldRequest) {
                     connection.end();
                 }
             });
@@ -225,7 +229,7 @@ impl Shared {
     fn requests(&self, connection: &Connection) -> io::Result<()> {
         let mut frames = Frames::default();
         let mut buffer = vec![0; CHUNK_BYTES];
-        // Of a request that is to be cut: how many bytes may still pass.
+        // The number of bytes that may still pass, if the request is to be cut.
         let mut passing: Option<usize> = None;
         loop {
             let count = (&connection.client).read(&mut buffer)?;
@@ -234,29 +238,33 @@ impl Shared {
             }
             let mut bytes = &buffer[..count];
             let whole;
-            let begun = frames.see(bytes);
-            if let Some((harm, at)) = self.meet(bytes, &begun) {
-                if harm == Harm::HoldRequest {
-                    // Told only when all of it has come: then its sender may die and it still arrives whole.
+            let starts = frames.find_starts(bytes);
+            if let Some((effect, at)) = self.match_fault(bytes, &starts) {
+                if effect == Effect::HoldRequest {
+                    // Reported only when all of it has arrived: then its sender may die and it is still
+                    // complete.
                     whole = whole_request(&connection.client, bytes)?;
                     bytes = &whole;
                 }
-                *lock(&connection.harm) = Some(harm);
-                if let Harm::CutRequest { after } = harm {
+                *lock(&connection.effect) = Some(effect);
+                if let Effect::CutRequest { after } = effect {
                     passing = Some(at + after);
                 }
                 let released = self.releases();
-                self.tell(connection.client.peer_addr().ok());
-                match harm {
-                    Harm::HoldRequest => self.hold(released),
-                    Harm::SwallowRequest => {
-                        self.hold(released);
+                self.report_match(connection.client.peer_addr().ok());
+                match effect {
+                    Effect::HoldRequest => self.wait_for_release(released),
+                    Effect::SwallowRequest => {
+                        self.wait_for_release(released);
                         return Ok(());
                     }
-                    Harm::CutRequest { .. } | Harm::CutAnswer { .. } | Harm::HoldAnswer | Harm::Delay(_) => {}
+                    Effect::CutRequest { .. }
+                    | Effect::CutAnswer { .. }
+                    | Effect::HoldAnswer
+                    | Effect::Delay(_) => {}
                 }
             }
-            if let Some(Harm::Delay(delay)) = *lock(&connection.harm) {
+            if let Some(Effect::Delay(delay)) = *lock(&connection.effect) {
                 thread::sleep(delay);
             }
             match passing {
@@ -279,70 +287,73 @@ impl Shared {
             if count == 0 {
                 return Ok(());
             }
-            let harm = *lock(&connection.harm);
-            match harm {
-                Some(Harm::HoldAnswer) => {
+            let effect = *lock(&connection.effect);
+            match effect {
+                Some(Effect::HoldAnswer) => {
                     let released = self.releases();
                     self.withheld.fetch_add(1, Ordering::AcqRel);
-                    self.hold(released);
+                    self.wait_for_release(released);
                     return Ok(());
                 }
-                Some(Harm::CutAnswer { after }) if passed + count > after => {
+                Some(Effect::CutAnswer { after }) if passed + count > after => {
                     self.withheld.fetch_add(1, Ordering::AcqRel);
                     return (&connection.client).write_all(&buffer[..after - passed]);
                 }
-                Some(Harm::CutAnswer { .. }) => passed += count,
-                Some(Harm::Delay(delay)) => thread::sleep(delay),
-                Some(Harm::CutRequest { .. } | Harm::HoldRequest | Harm::SwallowRequest) | None => {}
+                Some(Effect::CutAnswer { .. }) => passed += count,
+                Some(Effect::Delay(delay)) => thread::sleep(delay),
+                Some(Effect::CutRequest { .. } | Effect::HoldRequest | Effect::SwallowRequest) | None => {}
             }
             (&connection.client).write_all(&buffer[..count])?;
         }
     }
 
-    /// The harm that comes to the request in these bytes, and where in them it begins.
-    fn meet(&self, bytes: &[u8], begun: &[(usize, i16)]) -> Option<(Harm, usize)> {
+    /// The effect of the first fault that matches a request in these bytes, and the position where the match
+    /// starts.
+    fn match_fault(&self, bytes: &[u8], starts: &[(usize, i16)]) -> Option<(Effect, usize)> {
         let mut faults = lock(&self.faults);
         for (index, fault) in faults.iter_mut().enumerate() {
-            let at = match &fault.meets {
-                Meets::Any => Some(0),
-                Meets::Text(text) => bytes.windows(text.len()).position(|window| window == text.as_bytes()),
-                Meets::KafkaApi(api) => begun.iter().find(|(_, found)| found == api).map(|(at, _)| *at),
+            let at = match &fault.matcher {
+                Matcher::Any => Some(0),
+                Matcher::Text(text) => bytes.windows(text.len()).position(|window| window == text.as_bytes()),
+                Matcher::KafkaApi(api) => starts.iter().find(|(_, found)| found == api).map(|(at, _)| *at),
             };
             if let Some(at) = at {
-                let harm = fault.harm;
+                let effect = fault.effect;
                 fault.times -= 1;
                 if fault.times == 0 {
                     faults.remove(index);
                 }
-                return Some((harm, at));
+                return Some((effect, at));
             }
         }
         None
     }
 
-    fn tell(&self, from: Option<SocketAddr>) {
-        let mut met = lock(&self.met);
-        met.count += 1;
-        met.latest_from = from;
-        drop(met);
-        self.told.notify_all();
+    fn report_match(&self, from: Option<SocketAddr>) {
+        let mut matched = lock(&self.matched);
+        matched.count += 1;
+        matched.latest_from = from;
+        drop(matched);
+        self.matched_changed.notify_all();
     }
 
     fn releases(&self) -> u64 {
         self.released.load(Ordering::Acquire)
     }
 
-    /// Until the next release after so many. They are counted before anybody is told, who may release at once.
-    fn hold(&self, releases: u64) {
+    /// Waits until the number of releases differs from `releases`. The caller reads it before it reports the
+    /// match, since a test may release at once.
+    fn wait_for_release(&self, releases: u64) {
         while self.releases() == releases && !self.closed.load(Ordering::Acquire) {
-            thread::sleep(LOOK);
+            thread::sleep(POLL);
         }
     }
 }
 
-/// The request that begins in `begun`; for HTTP with a body in chunks, up to the last of them.
-fn whole_request(mut client: &TcpStream, begun: &[u8]) -> io::Result<Vec<u8>> {
-    let mut whole = begun.to_vec();
+/// Reads the rest of the request whose first bytes are `start`: for HTTP with a chunked body, up to the last
+/// chunk.
+fn whole_request(mut client: &TcpStream, start: &[u8]) -> io::Result<Vec<u8>> {
+    let mut whole = start.to_vec();
     let in_chunks = b"transfer-encoding: chunked";
     if whole.windows(in_chunks.len()).any(|window| window.eq_ignore_ascii_case(in_chunks)) {
         let mut buffer = vec![0; CHUNK_BYTES];
@@ -360,51 +371,51 @@ fn whole_request(mut client: &TcpStream, begun: &[u8]) -> io::Result<Vec<u8>> {
 impl Connection {
     fn end(&self) {
         for side in [&self.client, &self.server] {
-            // It may be shut already.
+            // An error is harmless: the side may be shut down already.
             let _ = side.shutdown(Shutdown::Both);
         }
     }
 }
 
-/// Finds the beginnings of requests in a stream of Kafka's protocol: four bytes of length, then two of the
-/// API key. What is not that protocol gives beginnings that mean nothing, and nobody asks for them.
+/// Finds the starts of requests in a stream of Kafka's protocol: four bytes of length, then two of the API
+/// key. For other protocols the starts mean nothing, and no fault uses them.
 #[derive(Debug, Default)]
 struct Frames {
-    /// Bytes until the next request begins.
+    /// The number of bytes until the next request starts.
     left: usize,
-    /// The first bytes of a request, until there are six.
+    /// The first bytes of a request; fewer than six.
     head: Vec<u8>,
 }
 
 impl Frames {
     const HEAD_BYTES: usize = 6;
 
-    /// The requests that begin in `bytes`: where, and which API they ask. One whose head is cut by the end
-    /// of `bytes` is told with the next ones, as beginning there.
-    fn see(&mut self, bytes: &[u8]) -> Vec<(usize, i16)> {
-        let mut begun = Vec::new();
+    /// The requests that start in `bytes`: position and API key. If the end of `bytes` cuts the head of a
+    /// request, the next call returns it, with position 0.
+    fn find_starts(&mut self, bytes: &[u8]) -> Vec<(usize, i16)> {
+        let mut starts = Vec::new();
         let mut at = 0;
         while at < bytes.len() {
             let skipped = self.left.min(bytes.len() - at);
             self.left -= skipped;
             at += skipped;
-            let begins = at.saturating_sub(self.head.len());
+            let start = at.saturating_sub(self.head.len());
             while self.left == 0 && at < bytes.len() && self.head.len() < Self::HEAD_BYTES {
                 self.head.push(bytes[at]);
                 at += 1;
             }
             if let [a, b, c, d, high, low] = self.head[..] {
-                begun.push((begins, i16::from_be_bytes([high, low])));
+                starts.push((start, i16::from_be_bytes([high, low])));
                 self.left = (u32::from_be_bytes([a, b, c, d]) as usize).saturating_sub(2);
                 self.head.clear();
             }
         }
-        begun
+        starts
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What it guards is whole at any moment.
+    // Every guarded value is valid at any moment, also after a panic elsewhere.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -412,7 +423,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    /// Answers every byte with its double.
+    /// Starts a server that answers every byte with its double.
     fn doubling_server() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -432,7 +443,7 @@ mod tests {
         address
     }
 
-    /// What comes back for `sent` until as much has come or the connection is cut.
+    /// Sends `sent` and returns the answer, which ends at the same length or when the connection is cut.
     fn ask(proxy: &Proxy, sent: &[u8]) -> Vec<u8> {
         let mut client = TcpStream::connect(proxy.address).unwrap();
         client.write_all(sent).unwrap();
@@ -444,35 +455,35 @@ mod tests {
         answer
     }
 
-    fn fault(harm: Harm) -> Fault {
-        Fault { meets: Meets::Text("\x03"), harm, times: 1 }
+    fn fault(effect: Effect) -> Fault {
+        Fault { matcher: Matcher::Text("\x03"), effect, times: 1 }
     }
 
     #[test]
-    fn a_fault_cuts_where_it_should_and_is_used_up() {
+    fn a_fault_cuts_at_its_byte_and_is_used_up() {
         let proxy = Proxy::to(&doubling_server().to_string()).unwrap();
         assert_eq!(ask(&proxy, &[1, 2, 3, 4]), [2, 4, 6, 8]);
 
-        proxy.break_with(fault(Harm::CutAnswer { after: 3 }));
+        proxy.inject(fault(Effect::CutAnswer { after: 3 }));
         assert_eq!(ask(&proxy, &[1, 2, 3, 4]), [2, 4, 6]);
-        assert_eq!((proxy.met(), proxy.withheld()), (1, 1));
+        assert_eq!((proxy.matched(), proxy.withheld()), (1, 1));
         assert_eq!(ask(&proxy, &[1, 2, 3, 4]), [2, 4, 6, 8]);
 
-        proxy.break_with(fault(Harm::CutRequest { after: 1 }));
+        proxy.inject(fault(Effect::CutRequest { after: 1 }));
         assert!(ask(&proxy, &[1, 2, 3, 4]).len() <= 3);
-        proxy.break_with(fault(Harm::CutRequest { after: 1 }));
+        proxy.inject(fault(Effect::CutRequest { after: 1 }));
         assert_eq!(ask(&proxy, &[1, 1]), [2, 2]);
-        proxy.heal();
+        proxy.clear_faults();
         assert_eq!(ask(&proxy, &[3, 3]), [6, 6]);
     }
 
     #[test]
-    fn what_is_held_passes_when_it_is_released() {
+    fn a_held_request_passes_when_it_is_released() {
         let proxy = Proxy::to(&doubling_server().to_string()).unwrap();
-        proxy.break_with(fault(Harm::HoldRequest));
+        proxy.inject(fault(Effect::HoldRequest));
         thread::scope(|scope| {
             let asked = scope.spawn(|| ask(&proxy, &[3, 5]));
-            proxy.wait_until_met(1, Duration::from_secs(10)).unwrap();
+            proxy.wait_until_matched(1, Duration::from_secs(10)).unwrap();
             assert!(!asked.is_finished());
             proxy.release();
             assert_eq!(asked.join().unwrap(), [6, 10]);
@@ -480,12 +491,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_swallowed_never_passes() {
+    fn a_swallowed_request_never_passes() {
         let proxy = Proxy::to(&doubling_server().to_string()).unwrap();
-        proxy.break_with(fault(Harm::SwallowRequest));
+        proxy.inject(fault(Effect::SwallowRequest));
         thread::scope(|scope| {
             let asked = scope.spawn(|| ask(&proxy, &[3, 5]));
-            proxy.wait_until_met(1, Duration::from_secs(10)).unwrap();
+            proxy.wait_until_matched(1, Duration::from_secs(10)).unwrap();
             assert!(!asked.is_finished());
             proxy.release();
             assert_eq!(asked.join().unwrap(), Vec::<u8>::new());
@@ -494,13 +505,13 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_kafka_are_found_however_they_are_cut_into_pieces() {
+    fn requests_of_kafka_are_found_however_the_stream_is_split() {
         let request = |api: u8, body: usize| [vec![0, 0, 0, 2 + body as u8, 0, api], vec![9; body]].concat();
         let stream = [request(3, 4), request(8, 0), request(1, 7)].concat();
-        assert_eq!(Frames::default().see(&stream), [(0, 3), (10, 8), (16, 1)]);
+        assert_eq!(Frames::default().find_starts(&stream), [(0, 3), (10, 8), (16, 1)]);
         let mut frames = Frames::default();
         let apis: Vec<i16> =
-            stream.iter().flat_map(|byte| frames.see(&[*byte])).map(|(_, api)| api).collect();
+            stream.iter().flat_map(|byte| frames.find_starts(&[*byte])).map(|(_, api)| api).collect();
         assert_eq!(apis, [3, 8, 1]);
     }
 }

@@ -1,12 +1,12 @@
-//! Seeded chance. A test that draws from it prints the seed, and `SPLITSTREAM_TEST_SEED` plays the same
-//! draws again.
+//! A seeded random generator for tests. A test that uses it prints the seed; setting `SPLITSTREAM_TEST_SEED`
+//! to that seed repeats the same draws.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Names the seed of an earlier run.
+/// The variable with the seed of an earlier run.
 pub const SEED_VARIABLE: &str = "SPLITSTREAM_TEST_SEED";
 
-/// SplitMix64 (Steele, Lea and Flood 2014): small, and the same everywhere.
+/// SplitMix64 (Steele, Lea and Flood 2014): small, and the same on every machine.
 #[derive(Debug, Clone)]
 pub struct Random {
     state: u64,
@@ -17,10 +17,11 @@ impl Random {
         Random { state: seed }
     }
 
-    /// From `SPLITSTREAM_TEST_SEED`, else another one each time. Prints it either way.
+    /// Uses the seed in `SPLITSTREAM_TEST_SEED`, or a fresh one if it is not set. Prints the seed in both
+    /// cases.
     ///
     /// # Panics
-    /// If the variable holds no number.
+    /// If the variable is set and is not a number.
     pub fn from_environment() -> Random {
         let seed = match std::env::var(SEED_VARIABLE) {
             Ok(text) => text.parse().unwrap_or_else(|_| panic!("{SEED_VARIABLE}={text} is not a number")),
@@ -38,14 +39,15 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 to `end - 1`; the bias of the remainder is below `end` / 2^64.
+    /// A number from 0 to `end - 1`; the bias of the remainder is below `end` / 2^64.
     pub fn below(&mut self, end: u64) -> u64 {
         self.draw() % end
     }
 
-    /// From `from` to just below `to`, in whole milliseconds.
+    /// A duration from `from` to just below `to`, in whole milliseconds.
     pub fn between(&mut self, from: Duration, to: Duration) -> Duration {
-        let span = u64::try_from((to - from).as_millis()).expect("a wait is shorter than an age");
+        let span =
+            u64::try_from((to - from).as_millis()).expect("the milliseconds of a wait fit into 64 bits");
         from + Duration::from_millis(self.below(span.max(1)))
     }
 
@@ -64,7 +66,7 @@ impl Random {
     }
 }
 
-/// Short enough to be typed again.
+/// A seed that differs in each run, below a billion so that a person can type it.
 pub fn fresh_seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
     Random::new(now ^ u64::from(std::process::id())).draw() % 1_000_000_000
@@ -76,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_seed_draws_the_published_sequence() {
-        // The first values of SplitMix64 for seed 0, as its authors give them.
+        // The first values of SplitMix64 for seed 0, as published by its authors.
         let mut random = Random::new(0);
         assert_eq!(
             [random.draw(), random.draw(), random.draw()],

@@ -1,33 +1,33 @@
-//! A platform whose consumers reach Kafka and ClickHouse through proxies. The test itself, the producer and
-//! the oracle go straight to the servers.
+//! A platform whose consumers connect to Kafka and ClickHouse through proxies. The test itself, the producer
+//! and the oracle connect to the servers directly.
 
 use anyhow::{Context, Result};
 use local::Service;
 
 use crate::platform::Platform;
-use crate::proxy::{Fault, Harm, Meets, Proxy};
+use crate::proxy::{Effect, Fault, Matcher, Proxy};
 
-/// What every insert of the consumer carries in the head of its request, and nothing else does.
-pub const INSERT: Meets = Meets::Text("insert_deduplication_token");
+/// Matches every insert of the consumer, and no other request, by a text in its head.
+pub const INSERT: Matcher = Matcher::Text("insert_deduplication_token");
 
-/// What the inserts of exposures carry alone: the log of definitions is inserted by the same path, and before.
-pub const EXPOSURES_INSERT: Meets = Meets::Text("INSERT+INTO+exposures");
+/// Matches the inserts of exposures only: the log of definitions is inserted by the same path, and earlier.
+pub const EXPOSURES_INSERT: Matcher = Matcher::Text("INSERT+INTO+exposures");
 
-/// The API key of OffsetCommit.
-pub const OFFSET_COMMIT: Meets = Meets::KafkaApi(8);
+/// Matches OffsetCommit by its API key.
+pub const OFFSET_COMMIT: Matcher = Matcher::KafkaApi(8);
 
-/// The API key of Heartbeat, which goes the same way as OffsetCommit.
-pub const HEARTBEAT: Meets = Meets::KafkaApi(12);
+/// Matches Heartbeat by its API key; it uses the same connection as OffsetCommit.
+pub const HEARTBEAT: Matcher = Matcher::KafkaApi(12);
 
-/// The API key of Produce.
-pub const PRODUCE: Meets = Meets::KafkaApi(0);
+/// Matches Produce by its API key.
+pub const PRODUCE: Matcher = Matcher::KafkaApi(0);
 
-/// More requests than any test makes.
+/// More requests than any test sends.
 const ALWAYS: u64 = u64::MAX;
 
-/// A platform with a proxy before each server.
+/// A platform with a proxy in front of each server.
 pub struct Relayed {
-    // Before the proxies: the consumers end while they can still reach the servers.
+    // Declared before the proxies, so that the consumers can still reach the servers when they stop.
     pub platform: Platform,
     pub kafka: Proxy,
     pub clickhouse: Proxy,
@@ -44,27 +44,28 @@ impl Relayed {
         Ok(Relayed { platform, kafka, clickhouse })
     }
 
-    /// The settings by which a program goes through the proxies.
-    pub fn places(&self) -> [(&'static str, String); 2] {
+    /// The settings that make a program connect through the proxies.
+    pub fn proxy_settings(&self) -> [(&'static str, String); 2] {
         let url = format!("http://{}", self.clickhouse.address());
         [("SPLITSTREAM_KAFKA__BROKERS", self.kafka.address()), ("SPLITSTREAM_CLICKHOUSE__URL", url)]
     }
 
-    /// Starts a consumer behind the proxies, and returns when it has partitions.
+    /// Starts a consumer that connects through the proxies, and returns when it has partitions.
     pub fn consumer(&self, settings: &[(&str, &str)]) -> Result<Service> {
-        let places = self.places();
-        let mut all: Vec<(&str, &str)> = places.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let proxies = self.proxy_settings();
+        let mut all: Vec<(&str, &str)> =
+            proxies.iter().map(|(name, value)| (*name, value.as_str())).collect();
         all.extend(settings);
         self.platform.consumer(&all)
     }
 }
 
 impl Fault {
-    pub fn once(meets: Meets, harm: Harm) -> Fault {
-        Fault { meets, harm, times: 1 }
+    pub fn once(matcher: Matcher, effect: Effect) -> Fault {
+        Fault { matcher, effect, times: 1 }
     }
 
-    pub fn always(meets: Meets, harm: Harm) -> Fault {
-        Fault { meets, harm, times: ALWAYS }
+    pub fn always(matcher: Matcher, effect: Effect) -> Fault {
+        Fault { matcher, effect, times: ALWAYS }
     }
 }

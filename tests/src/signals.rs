@@ -1,15 +1,15 @@
-//! Signals to processes that a test started itself.
+//! Sends signals to processes that a test has started itself.
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// SIGSTOP: the process does nothing any more, and does not know.
+/// Sends SIGSTOP: the process stops running, without notice to it.
 pub fn freeze(pid: u32) -> Result<()> {
     send(pid, Signal::SIGSTOP)
 }
 
-/// SIGCONT: it goes on as if no time had passed.
+/// Sends SIGCONT: the process goes on where it stopped.
 pub fn thaw(pid: u32) -> Result<()> {
     send(pid, Signal::SIGCONT)
 }

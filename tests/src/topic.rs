@@ -1,4 +1,4 @@
-//! Topics read from end to end and written to byte by byte, with librdkafka and no group.
+//! Reads whole topics and writes raw messages, with librdkafka and without joining a consumer group.
 
 use std::time::{Duration, Instant};
 
@@ -13,20 +13,24 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::platform::wait_until;
 
-const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(100);
-/// Nothing arrives for so long only if the broker is gone.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// If no message arrives for this long, the broker is gone.
+const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// Where a message lies.
+/// The position of a message in its topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     pub partition: u16,
     pub offset: u64,
 }
 
-/// Calls `see` with every message that the topic has at this moment, each partition in order.
-pub fn read(brokers: &str, topic: &str, mut see: impl FnMut(Position, &BorrowedMessage)) -> Result<()> {
+/// Calls `on_message` with every message that the topic has at this moment, each partition in order.
+pub fn read(
+    brokers: &str,
+    topic: &str,
+    mut on_message: impl FnMut(Position, &BorrowedMessage),
+) -> Result<()> {
     let consumer = reader(brokers)?;
     let mut open = Vec::new();
     let mut list = TopicPartitionList::new();
@@ -37,41 +41,41 @@ pub fn read(brokers: &str, topic: &str, mut see: impl FnMut(Position, &BorrowedM
         }
     }
     consumer.assign(&list).with_context(|| format!("reading {topic}"))?;
-    let mut heard = Instant::now();
+    let mut last_message = Instant::now();
     while !open.is_empty() {
         match consumer.poll(POLL) {
             Some(Ok(message)) => {
-                heard = Instant::now();
-                see(position(&message)?, &message);
+                last_message = Instant::now();
+                on_message(position(&message)?, &message);
             }
             Some(Err(error)) => eprintln!("reading {topic}: {error}"),
-            // Only now and then: asking after each message would cost more than reading it.
+            // Checked only now and then: a check after each message would cost more than reading it.
             None => {
-                let at = consumer.position().context("asking how far the reading is")?;
+                let at = consumer.position().context("asking for the reader's position")?;
                 open.retain(|(partition, end)| {
                     let position = at.find_partition(topic, *partition).map(|found| found.offset());
                     !matches!(position, Some(Offset::Offset(next)) if next >= *end)
                 });
             }
         }
-        if heard.elapsed() > SILENCE_MAX {
-            bail!("{topic}: nothing comes any more, {open:?} (partition, end) being unread");
+        if last_message.elapsed() > IDLE_MAX {
+            bail!("{topic}: no message arrives any more; not read to the end: {open:?} (partition, end)");
         }
     }
     Ok(())
 }
 
-/// Returns when every partition of the topic has a leader: a broker that was started again answers before
-/// it leads anything.
+/// Returns when every partition of the topic has a leader: a restarted broker answers requests before it
+/// leads any partition.
 pub fn wait_for_leaders(brokers: &str, topic: &str) -> Result<()> {
     let reader = reader(brokers)?;
-    wait_until("leaders of all partitions", ANSWERS_WITHIN, POLL, || {
+    wait_until("leaders of all partitions", REQUEST_TIMEOUT, POLL, || {
         bounds(&reader, topic)?;
         Ok(true)
     })
 }
 
-/// How many messages were ever written, the offsets' ends summed up.
+/// The number of messages ever written: the sum of the partitions' end offsets.
 pub fn length(brokers: &str, topic: &str) -> Result<u64> {
     let mut sum = 0;
     for (_, _, end) in bounds(&reader(brokers)?, topic)? {
@@ -80,8 +84,8 @@ pub fn length(brokers: &str, topic: &str) -> Result<u64> {
     Ok(sum)
 }
 
-/// What `group` has noted beside its offset of a partition; empty if it has committed none.
-pub fn note(brokers: &str, group: &str, topic: &str, partition: u16) -> Result<String> {
+/// The metadata that `group` has committed with its offset of a partition; empty if it has committed none.
+pub fn committed_metadata(brokers: &str, group: &str, topic: &str, partition: u16) -> Result<String> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", group)
@@ -89,12 +93,12 @@ pub fn note(brokers: &str, group: &str, topic: &str, partition: u16) -> Result<S
         .context("making a reader")?;
     let mut asked = TopicPartitionList::new();
     asked.add_partition(topic, partition.into());
-    let committed = consumer.committed_offsets(asked, ANSWERS_WITHIN).context("asking for the offsets")?;
+    let committed = consumer.committed_offsets(asked, REQUEST_TIMEOUT).context("asking for the offsets")?;
     let found = committed.find_partition(topic, partition.into()).context("the partition asked for")?;
     Ok(found.metadata().to_owned())
 }
 
-/// The text of a header; `None` if the message has none of that name.
+/// The text of a header; `None` if the message has no header of that name.
 pub fn header<'m>(message: &'m BorrowedMessage<'_>, name: &str) -> Option<&'m str> {
     let headers = message.headers()?;
     let found = headers.iter().find(|header| header.key == name)?;
@@ -118,8 +122,8 @@ pub fn write(brokers: &str, topic: &str, partition: u16, messages: &[Vec<u8>]) -
         let record = BaseRecord::<str, [u8]>::to(topic).partition(partition.into()).payload(message);
         producer.send(record).map_err(|(error, _)| error).with_context(|| format!("writing to {topic}"))?;
     }
-    producer.flush(ANSWERS_WITHIN).with_context(|| format!("writing to {topic}"))?;
-    // The only writer of this partition at this moment is the test.
+    producer.flush(REQUEST_TIMEOUT).with_context(|| format!("writing to {topic}"))?;
+    // The test is the only writer of this partition at this moment, so the offsets are consecutive.
     Ok((before..before + messages.len() as u64).collect())
 }
 
@@ -130,7 +134,8 @@ pub enum Ending {
     Abort,
 }
 
-/// Writes messages to one partition in a transaction, as a mirror does; its end leaves a marker in the log.
+/// Writes messages to one partition in a transaction, as a mirror does. The end of the transaction writes a
+/// marker to the log.
 pub fn write_in_transaction(
     brokers: &str,
     topic: &str,
@@ -143,17 +148,17 @@ pub fn write_in_transaction(
         .set("transactional.id", "a-stranger")
         .create()
         .context("making a transactional producer")?;
-    producer.init_transactions(ANSWERS_WITHIN).context("readying transactions")?;
+    producer.init_transactions(REQUEST_TIMEOUT).context("initializing transactions")?;
     producer.begin_transaction().context("beginning a transaction")?;
     for message in messages {
         let record = BaseRecord::<str, [u8]>::to(topic).partition(partition.into()).payload(message);
         producer.send(record).map_err(|(error, _)| error).with_context(|| format!("writing to {topic}"))?;
     }
-    // An aborted transaction drops what has not been sent yet, and then leaves no marker.
-    producer.flush(ANSWERS_WITHIN).with_context(|| format!("writing to {topic}"))?;
+    // Without the flush, an abort would drop the unsent messages and write no marker.
+    producer.flush(REQUEST_TIMEOUT).with_context(|| format!("writing to {topic}"))?;
     match ending {
-        Ending::Commit => producer.commit_transaction(ANSWERS_WITHIN),
-        Ending::Abort => producer.abort_transaction(ANSWERS_WITHIN),
+        Ending::Commit => producer.commit_transaction(REQUEST_TIMEOUT),
+        Ending::Abort => producer.abort_transaction(REQUEST_TIMEOUT),
     }
     .context("ending a transaction")
 }
@@ -166,7 +171,7 @@ pub fn delete(brokers: &str, topic: &str) -> Result<()> {
     failed.map_or(Ok(()), |(_, code)| Err(anyhow!("deleting {topic}: {code}")))
 }
 
-/// Deletes the messages of one partition that lie before `offset`, as retention would.
+/// Deletes the messages of one partition before `offset`, as retention would.
 pub fn delete_before(brokers: &str, topic: &str, partition: u16, offset: u64) -> Result<()> {
     let mut ends = TopicPartitionList::new();
     ends.add_partition_offset(topic, partition.into(), Offset::Offset(i64::try_from(offset)?))?;
@@ -197,7 +202,7 @@ fn admin(brokers: &str) -> Result<AdminClient<DefaultClientContext>> {
 fn reader(brokers: &str) -> Result<BaseConsumer> {
     ClientConfig::new()
         .set("bootstrap.servers", brokers)
-        // A name is asked for; nothing is ever committed under it.
+        // Required by librdkafka; nothing is ever committed for this group.
         .set("group.id", "splitstream-oracle")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
@@ -207,16 +212,16 @@ fn reader(brokers: &str) -> Result<BaseConsumer> {
         .context("making a reader")
 }
 
-/// Each partition with its first offset and the one after its last.
+/// Each partition with its first offset and its end offset, which is one after the last.
 fn bounds(reader: &BaseConsumer, topic: &str) -> Result<Vec<(i32, i64, i64)>> {
     let metadata = reader
-        .fetch_metadata(Some(topic), ANSWERS_WITHIN)
+        .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
         .with_context(|| format!("asking for the partitions of {topic}"))?;
     let found = metadata.topics().first().ok_or_else(|| anyhow!("there is no topic {topic}"))?;
     let mut bounds = Vec::new();
     for partition in found.partitions() {
         let (first, end) = reader
-            .fetch_watermarks(topic, partition.id(), ANSWERS_WITHIN)
+            .fetch_watermarks(topic, partition.id(), REQUEST_TIMEOUT)
             .with_context(|| format!("asking for the ends of {topic}/{}", partition.id()))?;
         bounds.push((partition.id(), first, end));
     }

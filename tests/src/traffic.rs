@@ -1,5 +1,5 @@
-//! Seeded traffic by the means that everybody has: `splitstream simulate` for many events, `splitstream replay`
-//! for chosen ones.
+//! Sends seeded traffic with the commands that users have: `splitstream simulate` for many events,
+//! `splitstream replay` for chosen ones.
 
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::platform::Platform;
 
-/// The experiment that the traffic belongs to; the names inside are those of [`Traffic`]'s arguments.
+/// The experiment that the traffic belongs to; its names are those in the arguments of [`Traffic::start`].
 pub const DEFINITIONS: &str = "\
 kind: metric
 key: purchase
@@ -33,29 +33,29 @@ metrics:
   primary: purchase
 ";
 
-/// A run of `splitstream simulate`, flat out.
+/// A run of `splitstream simulate` at full speed.
 #[derive(Debug, Clone)]
 pub struct Traffic {
-    /// Names the run; each name is other units and other events.
+    /// The name of the run; different names have different units and events.
     pub name: String,
     pub seed: u64,
     pub units: u64,
-    /// Share of the events that are sent twice.
+    /// The share of the events that are sent twice.
     pub duplicates: f64,
 }
 
-/// What a run says it has sent.
+/// The numbers that a run reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Tally {
-    /// Events, each once.
+    /// The number of different events.
     pub distinct_events: u64,
-    /// Messages, duplicates included.
+    /// The number of messages, including duplicates.
     pub sent: u64,
     pub delivered: u64,
     pub duplicates: u64,
 }
 
-/// A run on its way.
+/// A run that has been started.
 pub struct Running {
     child: Child,
     log: String,
@@ -94,19 +94,19 @@ impl Traffic {
         Ok(Running { child, log: log.display().to_string() })
     }
 
-    /// Returns when Kafka has acknowledged all of it.
+    /// Runs it to its end. Returns when Kafka has acknowledged every message.
     pub fn send(&self, platform: &Platform) -> Result<Tally> {
         self.start(platform)?.finish()
     }
 }
 
 impl Running {
-    /// Whether it has not ended yet.
-    pub fn runs(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait().context("looking after `splitstream simulate`")?.is_none())
+    /// Returns whether it has not ended yet.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait().context("checking `splitstream simulate`")?.is_none())
     }
 
-    /// Returns when Kafka has acknowledged all of it.
+    /// Returns when Kafka has acknowledged every message.
     pub fn finish(self) -> Result<Tally> {
         let output = self.child.wait_with_output().context("waiting for `splitstream simulate`")?;
         ensure!(
@@ -115,13 +115,14 @@ impl Running {
             output.status,
             self.log
         );
-        let tally: Tally = serde_json::from_slice(&output.stdout).context("reading what was simulated")?;
+        let tally: Tally = serde_json::from_slice(&output.stdout)
+            .context("reading the summary of `splitstream simulate`")?;
         ensure!(tally.sent == tally.delivered, "{tally:?}: not all of it was delivered");
         Ok(tally)
     }
 }
 
-/// Sends these events in this order. Returns when Kafka has acknowledged all of them.
+/// Sends the events in the given order. Returns when Kafka has acknowledged all of them.
 pub fn replay(platform: &Platform, events: &[Event<'_>]) -> Result<()> {
     let mut lines = String::new();
     for event in events {
@@ -134,7 +135,7 @@ pub fn replay(platform: &Platform, events: &[Event<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// Exposures of so many units, whose ids and event ids count up from `first`.
+/// Exposures of `count` units, whose ids and event ids are numbered from `first`.
 pub fn exposures(first: u64, count: u64, created_at: Micros) -> Vec<Event<'static>> {
     let exposure = |number: u64| {
         let json = serde_json::json!({
@@ -144,16 +145,16 @@ pub fn exposures(first: u64, count: u64, created_at: Micros) -> Vec<Event<'stati
             "variant": if number.is_multiple_of(2) { "control" } else { "treatment" },
             "unit_type": "user",
             "unit_id": format!("u{number}"),
-            // What the second definition of DEFINITIONS becomes in an empty log.
+            // The version of the second definition of DEFINITIONS in a log that was empty.
             "definition_version": 2,
             "created_at": created_at,
         });
-        serde_json::from_value(json).expect("a sound exposure")
+        serde_json::from_value(json).expect("a valid exposure")
     };
     (first..first + count).map(exposure).collect()
 }
 
-/// So long ago.
+/// The time `age` before now.
 pub fn ago(age: Duration) -> Micros {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
     let micros = i64::try_from((now - age).as_micros()).expect("a clock before 2261");

@@ -1,5 +1,5 @@
-//! The cluster's version of the tables: every statement is one that ClickHouse understands, and differs
-//! from the single server's in its engine, its database and its cluster alone.
+//! The cluster's version of the tables: ClickHouse can parse every statement, and each differs from the single
+//! server's only in its engine, its database and its cluster.
 
 use local::{Options, Server, Stack};
 use schemas::clickhouse::MIGRATIONS;
@@ -17,11 +17,11 @@ impl ClickHouse {
         ClickHouse { stack, _dir: dir }
     }
 
-    /// The statement as the server's parser understands and writes it; an error fails the test.
+    /// The statement as the server parses and formats it; an error fails the test.
     fn formatted(&self, statement: &str) -> String {
         let sql = "SELECT formatQuery({statement:String}) FORMAT TSVRaw";
         let answer = ureq::post(self.stack.clickhouse_url())
-            // As a field of tab-separated values, which is how parameters are read.
+            // Escaped as in tab-separated values, the format in which the server reads parameters.
             .query(
                 "param_statement",
                 statement.replace('\\', "\\\\").replace('\n', "\\n").replace('\t', "\\t"),
@@ -49,25 +49,25 @@ const CLUSTER: [&str; MIGRATIONS.len()] = [
 ];
 
 #[test]
-fn a_cluster_has_the_tables_of_one_server_on_other_engines() {
+fn a_cluster_has_the_tables_of_one_server_with_other_engines() {
     let clickhouse = ClickHouse::up();
     for (migration, cluster) in MIGRATIONS.iter().zip(CLUSTER) {
         let single: Vec<String> = statements(migration.sql).map(|one| clickhouse.formatted(one)).collect();
         let all: Vec<String> = statements(cluster).map(|one| clickhouse.formatted(one)).collect();
         let (distributed, all): (Vec<String>, Vec<String>) =
             all.into_iter().partition(|statement| statement.contains("ENGINE = Distributed("));
-        // A new column stands in the tables that hold the rows and in the distributed ones before them.
-        let (told, own): (Vec<String>, Vec<String>) =
+        // A new column is added both to the tables that store the rows and to the distributed tables over them.
+        let (added, own): (Vec<String>, Vec<String>) =
             all.into_iter().partition(|statement| adds_columns_to_distributed(statement));
-        if !told.is_empty() {
-            let own: Vec<String> = own.iter().map(|statement| alike(statement)).collect();
-            assert_eq!(told.iter().map(|statement| alike(statement)).collect::<Vec<_>>(), own);
+        if !added.is_empty() {
+            let own: Vec<String> = own.iter().map(|statement| normalize(statement)).collect();
+            assert_eq!(added.iter().map(|statement| normalize(statement)).collect::<Vec<_>>(), own);
         }
         let own: Vec<String> =
             own.iter().filter(|statement| !statement.starts_with("CREATE DATABASE")).cloned().collect();
         assert_eq!(
-            own.iter().map(|statement| alike(statement)).collect::<Vec<_>>(),
-            single.iter().map(|statement| alike(statement)).collect::<Vec<_>>(),
+            own.iter().map(|statement| normalize(statement)).collect::<Vec<_>>(),
+            single.iter().map(|statement| normalize(statement)).collect::<Vec<_>>(),
             "{}",
             migration.name
         );
@@ -99,8 +99,8 @@ fn statements(sql: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A statement without what a cluster's may say otherwise.
-fn alike(statement: &str) -> String {
+/// A statement without the parts in which a cluster's statement may differ.
+fn normalize(statement: &str) -> String {
     let mut lines = Vec::new();
     for line in statement.lines() {
         if line.starts_with("ENGINE = ") || line.contains("deduplication_window") {

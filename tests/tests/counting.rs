@@ -1,4 +1,5 @@
-//! What an experiment counts, on the real parts: its phases, its environments, and nobody who was forced or held out.
+//! The units and conversions that an experiment counts, on the real parts: by phase and environment, without
+//! units that were forced or held out.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use serde_json::Value;
 use tests::Platform;
 use tests::platform::wait_until;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const FAR_AHEAD: &str = "2099-01-01T00:00:00.000000Z";
 const POLL: Duration = Duration::from_millis(100);
 
@@ -20,7 +21,7 @@ fn definitions(state: &str, weights: (u32, u32), more: &str) -> String {
     )
 }
 
-/// Events of the experiment, as lines for `splitstream replay`.
+/// Events of the experiment in the input format of `splitstream replay`.
 #[derive(Default)]
 struct Lines {
     text: String,
@@ -59,7 +60,7 @@ fn analyze(platform: &Platform) -> Value {
     document["experiments"][0].clone()
 }
 
-/// Units and conversions of `a` and of `b`.
+/// The units and conversions of `a` and of `b`.
 fn counted(document: &Value) -> [(u64, u64); 2] {
     let of = |index: usize| {
         let variant = &document["variants"][index];
@@ -69,7 +70,7 @@ fn counted(document: &Value) -> [(u64, u64); 2] {
 }
 
 #[test]
-fn phases_environments_and_reasons_are_counted_as_the_definition_says() {
+fn phases_environments_and_reasons_are_counted_as_the_definition_states() {
     let platform = Platform::up().unwrap();
     platform.apply("kind: metric\nkey: purchase\nevent: purchase\ntype: conversion\n").unwrap();
     platform.apply(&definitions("running", (5_000, 5_000), "")).unwrap();
@@ -87,7 +88,7 @@ fn phases_environments_and_reasons_are_counted_as_the_definition_says() {
     }
     lines.buy("one-0", "production");
     lines.buy("two-2", "canary");
-    // Elsewhere, by force, and held out: none of these counts, nor does what they buy.
+    // Another environment, forced, and held out: none of these units is counted, nor are their conversions.
     lines.expose("elsewhere", "b", 2, "staging", "split");
     lines.buy("elsewhere", "production");
     lines.buy("one-2", "staging");
@@ -95,10 +96,10 @@ fn phases_environments_and_reasons_are_counted_as_the_definition_says() {
     lines.expose("forced", "a", 2, "production", "forced");
     lines.buy("forced", "production");
     lines.expose("held-out", "a", 2, "production", "held_out");
-    // Of a phase that nobody has opened.
+    // A phase that does not exist yet.
     lines.expose("early", "b", 3, "production", "split");
     lines.buy("held-out", "production");
-    // Of a time to come: stored, and counted when it has come.
+    // A time in the future: the event is stored, and counted when its time has come.
     lines.push(&serde_json::json!({
         "type": "conversion", "name": "purchase", "unit_id": "one-0", "environment": "canary",
         "created_at": FAR_AHEAD,
@@ -107,7 +108,7 @@ fn phases_environments_and_reasons_are_counted_as_the_definition_says() {
     std::fs::write(&file, &lines.text).unwrap();
     platform.stack().run(&["replay", &file.display().to_string()]).unwrap();
     let clickhouse = platform.clickhouse();
-    wait_until("the rows", PATIENCE, POLL, || {
+    wait_until("the rows", TIMEOUT, POLL, || {
         let exposures = clickhouse.number("SELECT count() FROM exposures", &[])?;
         let conversions = clickhouse.number("SELECT count() FROM conversions", &[])?;
         Ok((exposures, conversions) == (37, 7))
@@ -129,23 +130,24 @@ fn phases_environments_and_reasons_are_counted_as_the_definition_says() {
         .collect();
     assert_eq!(phases, [(1, 20), (2, 12)]);
     assert_eq!(document["test"]["across_phases"]["splits"], 2);
-    // The view says the same to whoever asks in SQL.
+    // The view gives the same numbers in SQL.
     let view = "SELECT variant, uniqExactIf(user_id, event_type = 'exposure'), uniqExactIf(user_id, event_type = \
                 'conversion') FROM experiment_events WHERE experiment_id = 'checkout' GROUP BY variant ORDER BY variant";
     assert_eq!(clickhouse.text(view, &[]).unwrap().trim(), "a\t18\t1\nb\t15\t1");
-    // And so does the query that the document carries, run by anybody.
+    // So does the query that the document contains.
     let query = document["sql"][0]["query"].as_str().unwrap();
     let again = clickhouse.text(query, &[]).unwrap();
     let sum = |column: usize| -> u64 {
         again.lines().map(|line| line.split('\t').nth(column).unwrap().parse::<u64>().unwrap()).sum()
     };
-    // units, units_forced, units_forced_later and conversions, behind variant, phase and the time of ingestion
+    // Columns 3, 4, 5 and 7 are units, units_forced, units_forced_later and conversions; variant, phase and
+    // the time of ingestion come before them.
     assert_eq!((sum(3), sum(4), sum(5), sum(7)), (33, 1, 1, 2));
 
-    // The owner leaves the first phase out.
+    // The owner excludes the first phase.
     let excluded = "excluded_phases:\n  - { phase: 1, reason: the split was off }\n";
     platform.apply(&definitions("running", (5_000, 2_500), excluded)).unwrap();
-    wait_until("the definition", PATIENCE, POLL, || {
+    wait_until("the definition", TIMEOUT, POLL, || {
         Ok(clickhouse.number("SELECT count() FROM definition_log WHERE accepted", &[])? == 4)
     })
     .unwrap();

@@ -1,6 +1,6 @@
-//! `splitstream audit --heal` killed in each of its phases, found by the request that it comes to. The next heal
-//! brings back exactly what is still missing, an audit after it finds nothing, and every event is there once;
-//! also when the block of a killed heal arrives late.
+//! `splitstream audit --heal` killed in each of its phases, which are recognized by its requests. The next
+//! heal restores exactly what is still missing, an audit after it finds nothing, and every event is stored
+//! once; also if the block of a killed heal arrives late.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
@@ -12,32 +12,32 @@ use schemas::topics::{DEAD_LETTERS, EXPOSURES};
 use serde_json::Value;
 use tests::oracle::row_count;
 use tests::platform::wait_until;
-use tests::proxy::{Fault, Harm, Meets, Proxy};
+use tests::proxy::{Effect, Fault, Matcher, Proxy};
 use tests::relayed::{INSERT, PRODUCE, Relayed};
 use tests::topic;
 use tests::traffic::{ago, exposures};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 const SIGKILL: i32 = 9;
-/// Events of one batch, which is closed by nothing else.
+/// The number of events of one batch; no other limit closes a batch.
 const BATCH: u64 = 20;
 const WHOLE_BATCHES: [(&str, &str); 2] =
     [("SPLITSTREAM_CONSUMER__BATCH_ROWS", "20"), ("SPLITSTREAM_CONSUMER__BATCH_AGE_MS", "60000")];
 
-/// What a heal asks before anything else.
-const WHAT_STILL_RUNS: Meets = Meets::Text("FROM system.processes");
-const IDS_THERE: Meets = Meets::Text("SELECT DISTINCT event_id");
-const OFFSETS_THERE: Meets = Meets::Text("SELECT kafka_offset FROM");
-const EVENTS_TWICE: Meets = Meets::Text("uniqExact(event_id)");
+/// The first query of a heal.
+const RUNNING_QUERIES: Matcher = Matcher::Text("FROM system.processes");
+const STORED_IDS: Matcher = Matcher::Text("SELECT DISTINCT event_id");
+const STORED_OFFSETS: Matcher = Matcher::Text("SELECT kafka_offset FROM");
+const REPEATED_EVENTS: Matcher = Matcher::Text("uniqExact(event_id)");
 
-/// What is taken out.
+/// The data that the test deletes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lost {
     /// The rows of a batch, by its number from 0.
     Rows(u64),
     /// The one dead letter, of a message in batch 0.
-    Letter,
+    DeadLetter,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,43 +46,44 @@ enum Server {
     ClickHouse,
 }
 
-/// A heal and its end. It is held at each step until the next one is prepared, and killed at the last.
+/// A heal that is killed. It is held at each step until the fault of the next step is injected, and killed at
+/// the last.
 struct Phase {
     name: &'static str,
     lost: &'static [Lost],
-    steps: &'static [(Server, Meets, Harm)],
-    /// Rows and dead letters that the next heal has to bring back.
+    steps: &'static [(Server, Matcher, Effect)],
+    /// The number of rows and dead letters that the next heal must restore.
     left: u64,
 }
 
-use Harm::{CutRequest, HoldAnswer, HoldRequest, SwallowRequest};
-use Lost::{Letter, Rows};
+use Effect::{CutRequest, HoldAnswer, HoldRequest, SwallowRequest};
+use Lost::{DeadLetter, Rows};
 use Server::{ClickHouse, Kafka};
 
-/// In the order in which a heal goes through them.
+/// The phases, in the order of a heal.
 const PHASES: [Phase; 10] = [
     Phase {
-        name: "before what still runs is ended",
+        name: "before running queries are ended",
         lost: &[Rows(1)],
-        steps: &[(ClickHouse, WHAT_STILL_RUNS, SwallowRequest)],
+        steps: &[(ClickHouse, RUNNING_QUERIES, SwallowRequest)],
         left: BATCH,
     },
     Phase {
         name: "before the dead letter is sent",
-        lost: &[Letter, Rows(0)],
+        lost: &[DeadLetter, Rows(0)],
         steps: &[(Kafka, PRODUCE, SwallowRequest)],
         left: 1 + BATCH,
     },
     Phase {
-        name: "the dead letter is there, not acknowledged",
-        lost: &[Letter, Rows(0)],
+        name: "the dead letter is stored, not acknowledged",
+        lost: &[DeadLetter, Rows(0)],
         steps: &[(Kafka, PRODUCE, HoldAnswer)],
         left: BATCH,
     },
     Phase {
         name: "between the dead letter and the rows",
-        lost: &[Letter, Rows(0)],
-        steps: &[(ClickHouse, WHAT_STILL_RUNS, HoldRequest), (ClickHouse, IDS_THERE, SwallowRequest)],
+        lost: &[DeadLetter, Rows(0)],
+        steps: &[(ClickHouse, RUNNING_QUERIES, HoldRequest), (ClickHouse, STORED_IDS, SwallowRequest)],
         left: BATCH,
     },
     Phase {
@@ -98,7 +99,7 @@ const PHASES: [Phase; 10] = [
         left: BATCH,
     },
     Phase {
-        name: "the rows are there, not acknowledged",
+        name: "the rows are stored, not acknowledged",
         lost: &[Rows(4)],
         steps: &[(ClickHouse, INSERT, HoldAnswer)],
         left: 0,
@@ -106,7 +107,7 @@ const PHASES: [Phase; 10] = [
     Phase {
         name: "before the rows are read back",
         lost: &[Rows(5)],
-        steps: &[(ClickHouse, INSERT, HoldRequest), (ClickHouse, OFFSETS_THERE, SwallowRequest)],
+        steps: &[(ClickHouse, INSERT, HoldRequest), (ClickHouse, STORED_OFFSETS, SwallowRequest)],
         left: 0,
     },
     Phase {
@@ -116,23 +117,24 @@ const PHASES: [Phase; 10] = [
         left: BATCH,
     },
     Phase {
-        name: "in the audit after it",
+        name: "in the audit after the heal",
         lost: &[Rows(7)],
-        steps: &[(ClickHouse, INSERT, HoldRequest), (ClickHouse, EVENTS_TWICE, SwallowRequest)],
+        steps: &[(ClickHouse, INSERT, HoldRequest), (ClickHouse, REPEATED_EVENTS, SwallowRequest)],
         left: 0,
     },
 ];
 
 const BATCHES: u64 = 10;
 
-struct Bench {
+struct Fixture {
     relayed: Relayed,
     whole: String,
 }
 
-impl Bench {
-    /// Batch 0 covers offsets 0 to 20, of which 10 is no event; each further one 20 offsets.
-    fn filled(batches: u64) -> Bench {
+impl Fixture {
+    /// Starts a platform with stored batches. Batch 0 covers offsets 0 to 20, where 10 is no event; each
+    /// further batch covers 20 offsets.
+    fn filled(batches: u64) -> Fixture {
         let relayed = Relayed::up().unwrap();
         let consumer = relayed.consumer(&WHOLE_BATCHES).unwrap();
         for number in 0..batches {
@@ -142,13 +144,13 @@ impl Bench {
                 messages.insert(10, b"no event".to_vec());
             }
             topic::write(relayed.platform.brokers(), EXPOSURES, 0, &messages).unwrap();
-            let there = || Ok(row_count(&relayed.platform.clickhouse())? == (number + 1) * BATCH);
-            wait_until("the batch", PATIENCE, POLL, there).unwrap();
+            let stored = || Ok(row_count(&relayed.platform.clickhouse())? == (number + 1) * BATCH);
+            wait_until("the batch", TIMEOUT, POLL, stored).unwrap();
         }
         consumer.stop().unwrap();
-        let mut bench = Bench { relayed, whole: String::new() };
-        bench.whole = bench.contents();
-        bench
+        let mut fixture = Fixture { relayed, whole: String::new() };
+        fixture.whole = fixture.contents();
+        fixture
     }
 
     fn contents(&self) -> String {
@@ -159,7 +161,7 @@ impl Bench {
     fn lose(&self, lost: Lost) {
         let platform = &self.relayed.platform;
         match lost {
-            Letter => topic::delete_all(platform.brokers(), DEAD_LETTERS).unwrap(),
+            DeadLetter => topic::delete_all(platform.brokers(), DEAD_LETTERS).unwrap(),
             Rows(batch) => {
                 let offset = if batch == 0 { 0 } else { batch * BATCH + 1 }.to_string();
                 let sql = "ALTER TABLE exposures DELETE WHERE kafka_offset BETWEEN {first:UInt64} AND {first:UInt64} + 20 \
@@ -178,30 +180,30 @@ impl Bench {
 
     fn start(&self, arguments: &[&str]) -> Child {
         let mut command = self.relayed.platform.stack().command(arguments).unwrap();
-        command.envs(self.relayed.places());
+        command.envs(self.relayed.proxy_settings());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         spawn_bound(command).unwrap()
     }
 
-    /// Exit code and report.
+    /// Runs an audit and returns its exit code and report.
     fn audit(&self, more: &[&str]) -> (Option<i32>, Value) {
         let output = self.start(&[&["audit", "--json"], more].concat()).wait_with_output().unwrap();
         (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
     }
 
-    fn kill_heal_at(&self, steps: &[(Server, Meets, Harm)]) {
-        let arm = |(server, meets, harm): &(Server, Meets, Harm)| {
+    fn kill_heal_at(&self, steps: &[(Server, Matcher, Effect)]) {
+        let arm = |(server, matcher, effect): &(Server, Matcher, Effect)| {
             let proxy = self.proxy(*server);
-            proxy.break_with(Fault::once(meets.clone(), *harm));
-            (proxy, proxy.met() + 1, proxy.withheld() + 1)
+            proxy.inject(Fault::once(matcher.clone(), *effect));
+            (proxy, proxy.matched() + 1, proxy.withheld() + 1)
         };
         let mut armed = arm(&steps[0]);
         let mut heal = self.start(&["audit", "--heal"]);
-        for (at, (_, _, harm)) in steps.iter().enumerate() {
-            let (proxy, met, withheld) = armed;
-            proxy.wait_until_met(met, PATIENCE).unwrap();
-            if *harm == HoldAnswer {
-                proxy.wait_until_withheld(withheld, PATIENCE).unwrap();
+        for (at, (_, _, effect)) in steps.iter().enumerate() {
+            let (proxy, matched, withheld) = armed;
+            proxy.wait_until_matched(matched, TIMEOUT).unwrap();
+            if *effect == HoldAnswer {
+                proxy.wait_until_withheld(withheld, TIMEOUT).unwrap();
             }
             if let Some(next) = steps.get(at + 1) {
                 armed = arm(next);
@@ -227,31 +229,31 @@ impl Bench {
 
 #[test]
 fn a_heal_killed_in_any_phase_is_finished_by_the_next() {
-    let bench = Bench::filled(BATCHES);
+    let fixture = Fixture::filled(BATCHES);
     for Phase { name, lost, steps, left } in &PHASES {
-        lost.iter().for_each(|lost| bench.lose(*lost));
-        bench.kill_heal_at(steps);
-        bench.relayed.kafka.heal();
-        bench.relayed.clickhouse.heal();
-        bench.expect_healed(*left, name);
+        lost.iter().for_each(|lost| fixture.lose(*lost));
+        fixture.kill_heal_at(steps);
+        fixture.relayed.kafka.clear_faults();
+        fixture.relayed.clickhouse.clear_faults();
+        fixture.expect_healed(*left, name);
     }
-    let agreement = bench.relayed.platform.every_event_once().unwrap();
+    let agreement = fixture.relayed.platform.every_event_once().unwrap();
     assert_eq!((agreement.messages, agreement.rows, agreement.dead_letters), (201, 200, 1));
 }
 
 #[test]
 fn a_block_of_a_killed_heal_that_arrives_after_the_next_is_refused() {
-    let bench = Bench::filled(3);
-    bench.lose(Rows(1));
-    bench.kill_heal_at(&[(ClickHouse, INSERT, HoldRequest)]);
-    // The block of the killed heal is still on its way.
-    bench.expect_healed(BATCH, "before it arrives");
+    let fixture = Fixture::filled(3);
+    fixture.lose(Rows(1));
+    fixture.kill_heal_at(&[(ClickHouse, INSERT, HoldRequest)]);
+    // The block of the killed heal is still in flight.
+    fixture.expect_healed(BATCH, "before it arrives");
     let refused = "SELECT sum(value) FROM system.events WHERE event = 'DuplicatedInsertedBlocks'";
-    let refused = || bench.relayed.platform.clickhouse().number(refused, &[]);
+    let refused = || fixture.relayed.platform.clickhouse().number(refused, &[]);
     assert_eq!(refused().unwrap(), 0);
-    bench.relayed.clickhouse.release();
-    wait_until("its arrival", PATIENCE, POLL, || Ok(refused()? > 0)).unwrap();
-    bench.expect_clean("after it has arrived");
-    let agreement = bench.relayed.platform.every_event_once().unwrap();
+    fixture.relayed.clickhouse.release();
+    wait_until("its arrival", TIMEOUT, POLL, || Ok(refused()? > 0)).unwrap();
+    fixture.expect_clean("after it has arrived");
+    let agreement = fixture.relayed.platform.every_event_once().unwrap();
     assert_eq!((agreement.messages, agreement.rows, agreement.dead_letters), (61, 60, 1));
 }

@@ -1,5 +1,5 @@
-//! The crash cases around one insert, each met on purpose on the real parts; the numbers are those of the
-//! table of crash cases in the consumer's documentation. After each of them every event is there once.
+//! The crash cases around one insert, each provoked on the real parts; the numbers are those of the table of
+//! crash cases in the consumer's documentation. After each of them every event is stored once.
 
 use std::time::Duration;
 
@@ -8,17 +8,18 @@ use schemas::avro;
 use schemas::topics::EXPOSURES;
 use tests::oracle::row_count;
 use tests::platform::wait_until;
-use tests::proxy::{Fault, Harm};
+use tests::proxy::{Effect, Fault};
 use tests::relayed::{EXPOSURES_INSERT, Relayed};
 use tests::signals::{freeze, thaw};
 use tests::traffic::{DEFINITIONS, Traffic, ago, exposures, replay};
 use tests::{metrics, topic};
 
 const MINUTE: Duration = Duration::from_secs(60);
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
 
-/// Four thousand exposures, some thousand in each partition: bodies of 60 kB and more.
+/// Starts a platform with four thousand exposures, some thousand in each partition: their inserts have bodies
+/// of 60 kB and more.
 fn with_events() -> Relayed {
     let relayed = Relayed::up().unwrap();
     relayed.platform.apply(DEFINITIONS).unwrap();
@@ -42,10 +43,10 @@ fn expect_running(consumer: &Service) {
 #[test]
 fn case_01_killed_before_the_intent() {
     let relayed = with_events();
-    let patient =
+    let long_batches =
         [("SPLITSTREAM_CONSUMER__BATCH_ROWS", "1000000"), ("SPLITSTREAM_CONSUMER__BATCH_AGE_MS", "60000")];
-    let consumer = relayed.consumer(&patient).unwrap();
-    // Fetched and in a batch that nothing closes.
+    let consumer = relayed.consumer(&long_batches).unwrap();
+    // All messages are fetched and in batches that nothing closes.
     let url = consumer.url();
     let taken = || {
         let all = metrics::series(&url, "splitstream_consumer_records_total")?;
@@ -53,7 +54,7 @@ fn case_01_killed_before_the_intent() {
             |labels: &str| labels.contains("topic=\"exposures\"") && labels.contains("result=\"taken\"");
         anyhow::Ok(all.iter().filter(|(labels, _)| ours(labels)).map(|(_, value)| value).sum::<f64>())
     };
-    wait_until("all messages in open batches", PATIENCE, POLL, || Ok(taken()? == 4_000.0)).unwrap();
+    wait_until("all messages in open batches", TIMEOUT, POLL, || Ok(taken()? == 4_000.0)).unwrap();
     expect_running(&consumer);
     consumer.kill().unwrap();
     assert_eq!(rows(&relayed), 0);
@@ -64,18 +65,19 @@ fn case_01_killed_before_the_intent() {
 #[test]
 fn case_02_killed_between_the_intent_and_the_insert() {
     let relayed = with_events();
-    relayed.clickhouse.break_with(Fault::always(EXPOSURES_INSERT, Harm::CutRequest { after: 0 }));
+    relayed.clickhouse.inject(Fault::always(EXPOSURES_INSERT, Effect::CutRequest { after: 0 }));
     let consumer = relayed.consumer(&[]).unwrap();
-    relayed.clickhouse.wait_until_met(1, PATIENCE).unwrap();
+    relayed.clickhouse.wait_until_matched(1, TIMEOUT).unwrap();
     consumer.kill().unwrap();
     assert_eq!(rows(&relayed), 0);
-    relayed.clickhouse.heal();
+    relayed.clickhouse.clear_faults();
     consumer.start().unwrap();
     expect_every_event_once(&relayed);
 }
 
-/// An announced batch is made again as it was, whatever its next owner's limits are. Found by a run of twenty
-/// kills: a batch may exceed its limits by one fetch, and then its replay waited for ever, seemingly well.
+/// The next owner rebuilds an announced batch with the same events, whatever its own limits are. Found by a
+/// run of twenty kills: a batch may exceed its limits by one fetch; its replay then waited for ever, and no
+/// check failed.
 #[test]
 fn case_02_the_announced_batch_is_larger_than_the_limits_of_its_next_owner() {
     // More than any owner fetches at once.
@@ -83,13 +85,13 @@ fn case_02_the_announced_batch_is_larger_than_the_limits_of_its_next_owner() {
     let relayed = Relayed::up().unwrap();
     let messages: Vec<Vec<u8>> = exposures(0, MESSAGES, ago(MINUTE)).iter().map(avro::encode).collect();
     topic::write(relayed.platform.brokers(), EXPOSURES, 0, &messages).unwrap();
-    relayed.clickhouse.break_with(Fault::always(EXPOSURES_INSERT, Harm::CutRequest { after: 0 }));
+    relayed.clickhouse.inject(Fault::always(EXPOSURES_INSERT, Effect::CutRequest { after: 0 }));
     let large =
         [("SPLITSTREAM_CONSUMER__BATCH_ROWS", "25000"), ("SPLITSTREAM_CONSUMER__BATCH_AGE_MS", "60000")];
     let consumer = relayed.consumer(&large).unwrap();
-    relayed.clickhouse.wait_until_met(1, PATIENCE).unwrap();
+    relayed.clickhouse.wait_until_matched(1, TIMEOUT).unwrap();
     consumer.kill().unwrap();
-    relayed.clickhouse.heal();
+    relayed.clickhouse.clear_faults();
     let _next = relayed.consumer(&[("SPLITSTREAM_CONSUMER__BATCH_ROWS", "1000")]).unwrap();
     assert_eq!(relayed.platform.every_event_once().unwrap().rows, MESSAGES);
 }
@@ -98,10 +100,10 @@ fn case_02_the_announced_batch_is_larger_than_the_limits_of_its_next_owner() {
 fn case_03_cut_in_the_middle_of_the_body() {
     let relayed = with_events();
     for after in [1_000, 5_000, 20_000, 40_000] {
-        relayed.clickhouse.break_with(Fault::once(EXPOSURES_INSERT, Harm::CutRequest { after }));
+        relayed.clickhouse.inject(Fault::once(EXPOSURES_INSERT, Effect::CutRequest { after }));
     }
     let consumer = relayed.consumer(&[]).unwrap();
-    relayed.clickhouse.wait_until_met(4, PATIENCE).unwrap();
+    relayed.clickhouse.wait_until_matched(4, TIMEOUT).unwrap();
     expect_every_event_once(&relayed);
     expect_running(&consumer);
 }
@@ -110,10 +112,10 @@ fn case_03_cut_in_the_middle_of_the_body() {
 fn case_04_committed_by_the_server_and_the_answer_lost() {
     let relayed = with_events();
     for after in [0, 0, 10, 20] {
-        relayed.clickhouse.break_with(Fault::once(EXPOSURES_INSERT, Harm::CutAnswer { after }));
+        relayed.clickhouse.inject(Fault::once(EXPOSURES_INSERT, Effect::CutAnswer { after }));
     }
     let consumer = relayed.consumer(&[]).unwrap();
-    relayed.clickhouse.wait_until_withheld(4, PATIENCE).unwrap();
+    relayed.clickhouse.wait_until_withheld(4, TIMEOUT).unwrap();
     expect_every_event_once(&relayed);
     expect_running(&consumer);
 }
@@ -121,18 +123,18 @@ fn case_04_committed_by_the_server_and_the_answer_lost() {
 #[test]
 fn case_05_answered_and_killed_before_the_offset_is_committed() {
     let relayed = with_events();
-    relayed.clickhouse.break_with(Fault::always(EXPOSURES_INSERT, Harm::Delay(Duration::from_millis(700))));
+    relayed.clickhouse.inject(Fault::always(EXPOSURES_INSERT, Effect::Delay(Duration::from_millis(700))));
     let consumer = relayed.consumer(&[]).unwrap();
-    relayed.clickhouse.wait_until_met(1, PATIENCE).unwrap();
-    // The answer comes and no broker takes the commit.
+    relayed.clickhouse.wait_until_matched(1, TIMEOUT).unwrap();
+    // The answer arrives, but no broker accepts the commit.
     let broker = relayed.platform.stack().kafka_pid(0).unwrap();
     freeze(broker).unwrap();
-    let there = wait_until("rows", PATIENCE, Duration::from_millis(20), || Ok(rows(&relayed) > 0));
+    let stored = wait_until("rows", TIMEOUT, Duration::from_millis(20), || Ok(rows(&relayed) > 0));
     std::thread::sleep(Duration::from_millis(1_500));
     consumer.kill().unwrap();
     thaw(broker).unwrap();
-    there.unwrap();
-    relayed.clickhouse.heal();
+    stored.unwrap();
+    relayed.clickhouse.clear_faults();
     consumer.start().unwrap();
     expect_every_event_once(&relayed);
 }
@@ -147,8 +149,8 @@ fn case_06_given_up_by_the_client_while_the_query_runs() {
     let clickhouse = relayed.platform.clickhouse();
     let server = relayed.platform.stack().clickhouse_pid().unwrap();
     for _ in 0..3 {
-        wait_until("an insert", PATIENCE, Duration::ZERO, || Ok(clickhouse.running_inserts()? > 0)).unwrap();
-        // Longer than the consumer waits; then the query goes on where it stood.
+        wait_until("an insert", TIMEOUT, Duration::ZERO, || Ok(clickhouse.running_inserts()? > 0)).unwrap();
+        // Frozen for longer than the consumer waits; then the query continues.
         freeze(server).unwrap();
         std::thread::sleep(Duration::from_millis(2_500));
         thaw(server).unwrap();
@@ -165,12 +167,12 @@ fn case_06_given_up_by_the_client_while_the_query_runs() {
 #[test]
 fn case_08_clickhouse_killed_after_the_part_is_there_and_before_the_answer() {
     let relayed = with_events();
-    relayed.clickhouse.break_with(Fault::once(EXPOSURES_INSERT, Harm::HoldAnswer));
+    relayed.clickhouse.inject(Fault::once(EXPOSURES_INSERT, Effect::HoldAnswer));
     let consumer = relayed.consumer(&[]).unwrap();
-    relayed.clickhouse.wait_until_withheld(1, PATIENCE).unwrap();
+    relayed.clickhouse.wait_until_withheld(1, TIMEOUT).unwrap();
     relayed.platform.stack().kill_clickhouse().unwrap();
     relayed.platform.stack().start_clickhouse().unwrap();
-    relayed.clickhouse.heal();
+    relayed.clickhouse.clear_faults();
     expect_every_event_once(&relayed);
     expect_running(&consumer);
 }
@@ -186,12 +188,12 @@ fn case_15_the_table_is_not_there() {
     let tally = traffic.send(&relayed.platform).unwrap();
     // The other topics are not held up by this one.
     let sql = "SELECT count() FROM conversions";
-    wait_until("conversions", PATIENCE, Duration::from_millis(100), || Ok(clickhouse.number(sql, &[])? > 0))
+    wait_until("conversions", TIMEOUT, Duration::from_millis(100), || Ok(clickhouse.number(sql, &[])? > 0))
         .unwrap();
-    // Whether it had come to an insert or not: it asks again and again what is durable.
-    let (url, recoveries) = (consumer.url(), "splitstream_consumer_recoveries_total");
-    let looked = || metrics::sum(&url, recoveries, "reason=\"observe\"");
-    wait_until("questions without an answer", PATIENCE, POLL, || Ok(looked()? >= 8.0)).unwrap();
+    // Whether an insert was sent or not, the consumer asks again and again which rows are durable.
+    let (url, metric) = (consumer.url(), "splitstream_consumer_recoveries_total");
+    let failed_queries = || metrics::sum(&url, metric, "reason=\"observe\"");
+    wait_until("queries without an answer", TIMEOUT, POLL, || Ok(failed_queries()? >= 8.0)).unwrap();
     expect_running(&consumer);
     clickhouse.text("RENAME TABLE exposures_away TO exposures", &[]).unwrap();
     let agreement = relayed.platform.every_event_once().unwrap();

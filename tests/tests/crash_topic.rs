@@ -1,6 +1,6 @@
-//! The crash cases in which what is stored is not what was left: poison among the messages, retention that
-//! overtakes the consumer, a topic made anew, a table emptied. The numbers are those of the table of crash
-//! cases. Nothing is ever lost in silence.
+//! The crash cases in which the stored data has changed: unreadable messages, retention that overtakes the
+//! consumer, a topic created again, a table emptied. The numbers are those of the table of crash cases.
+//! Nothing is ever lost silently.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -13,29 +13,29 @@ use schemas::avro;
 use schemas::topics::{DEAD_LETTERS, EXPOSURES};
 use tests::oracle::{dead_letters, row_count};
 use tests::platform::wait_until;
-use tests::proxy::{Fault, Harm};
+use tests::proxy::{Effect, Fault};
 use tests::relayed::{EXPOSURES_INSERT, Relayed};
 use tests::topic;
 use tests::traffic::{ago, exposures};
 use tests::{Platform, metrics};
 
 const MINUTE: Duration = Duration::from_secs(60);
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
-/// The partition of the topic `exposures` that these cases are about.
+/// The partition of the topic `exposures` that the tests write to.
 const PARTITION: u16 = 1;
 
-/// Writes exposures number `first` to `first + count - 1` to one partition.
+/// Writes the exposures with the numbers `first` to `first + count - 1` to one partition.
 fn write(platform: &Platform, first: u64, count: u64) {
     let messages: Vec<Vec<u8>> = exposures(first, count, ago(MINUTE)).iter().map(avro::encode).collect();
     topic::write(platform.brokers(), EXPOSURES, PARTITION, &messages).unwrap();
 }
 
-/// Returns when the consumer says that it refuses to go on with the partition.
+/// Waits until the consumer reports that the partition is stalled, and checks that it stays so.
 fn expect_stalled(consumer: &Service) {
     let url = consumer.url();
-    wait_until("a stalled partition", PATIENCE, POLL, || Ok(stalled(&url)? == 1.0)).unwrap();
-    // It stays so, and lives.
+    wait_until("a stalled partition", TIMEOUT, POLL, || Ok(stalled(&url)? == 1.0)).unwrap();
+    // It stays stalled, and the consumer runs on.
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(stalled(&url).unwrap(), 1.0);
     assert_eq!(consumer.ended().unwrap(), None);
@@ -69,17 +69,17 @@ fn case_14_poison_and_a_crash_before_its_offset_has_passed() {
         messages.insert(at, b"poison".to_vec());
     }
     topic::write(relayed.platform.brokers(), EXPOSURES, PARTITION, &messages).unwrap();
-    relayed.clickhouse.break_with(Fault::always(EXPOSURES_INSERT, Harm::CutRequest { after: 0 }));
+    relayed.clickhouse.inject(Fault::always(EXPOSURES_INSERT, Effect::CutRequest { after: 0 }));
     let consumer = relayed.consumer(&[]).unwrap();
-    relayed.clickhouse.wait_until_met(1, PATIENCE).unwrap();
-    // Acknowledged before the insert was tried.
+    relayed.clickhouse.wait_until_matched(1, TIMEOUT).unwrap();
+    // The dead letters were acknowledged before the insert was tried.
     assert_eq!(dead_letters(relayed.platform.brokers()).unwrap().len(), 4);
     consumer.kill().unwrap();
-    relayed.clickhouse.heal();
+    relayed.clickhouse.clear_faults();
     consumer.start().unwrap();
     let agreement = relayed.platform.every_event_once().unwrap();
     assert_eq!((agreement.rows, agreement.dead_letters), (500, 4));
-    // Those sent again have the same keys.
+    // The letters that were sent again have the same keys.
     let mut wrong = Vec::new();
     topic::read(relayed.platform.brokers(), DEAD_LETTERS, |_, letter| {
         use rdkafka::Message;
@@ -106,7 +106,7 @@ fn case_17_retention_overtakes_the_consumer() {
     fs::write(&file, format!(r#"{{"partitions": [{partition}], "version": 1}}"#)).unwrap();
     tool(&platform, "DeleteRecordsCommand", &["--offset-json-file", &file.display().to_string()]);
 
-    // Fifty messages are gone that were never durable. It neither skips them nor dies.
+    // Fifty messages are deleted that were never durable. The consumer neither skips them nor ends.
     consumer.start().unwrap();
     expect_stalled(&consumer);
     assert_eq!(row_count(&platform.clickhouse()).unwrap(), 100);
@@ -120,7 +120,7 @@ fn case_18_a_topic_made_anew() {
     assert_eq!(platform.every_event_once().unwrap().rows, 100);
     consumer.stop().unwrap();
     tool(&platform, "TopicCommand", &["--delete", "--topic", EXPOSURES]);
-    wait_until("the topic made anew", PATIENCE, POLL, || {
+    wait_until("the recreated topic", TIMEOUT, POLL, || {
         platform.stack().run(&["topics"])?;
         topic::wait_for_leaders(platform.brokers(), EXPOSURES)?;
         Ok(topic::length(platform.brokers(), EXPOSURES)? == 0)
@@ -128,7 +128,7 @@ fn case_18_a_topic_made_anew() {
     .unwrap();
     write(&platform, 100, 50);
 
-    // The offsets 0 to 49 are others than those that are durable.
+    // The new messages at offsets 0 to 49 are not those that are durable.
     consumer.start().unwrap();
     expect_stalled(&consumer);
     assert_eq!(row_count(&platform.clickhouse()).unwrap(), 100);
@@ -136,7 +136,7 @@ fn case_18_a_topic_made_anew() {
 
     let _next = platform.consumer(&[("SPLITSTREAM_CONSUMER__EPOCH", "2")]).unwrap();
     let clickhouse = platform.clickhouse();
-    wait_until("the rows of the new topic", PATIENCE, POLL, || Ok(row_count(&clickhouse)? >= 150)).unwrap();
+    wait_until("the rows of the new topic", TIMEOUT, POLL, || Ok(row_count(&clickhouse)? >= 150)).unwrap();
     let sql = "SELECT epoch, count(), min(kafka_offset), max(kafka_offset), uniqExact(event_id) \
                FROM exposures GROUP BY epoch ORDER BY epoch";
     assert_eq!(clickhouse.text(sql, &[]).unwrap(), "1\t100\t0\t99\t100\n2\t50\t0\t49\t50");
@@ -153,11 +153,11 @@ fn case_19_a_table_emptied() {
     clickhouse.text("TRUNCATE TABLE exposures", &[]).unwrap();
     write(&platform, 100, 100);
 
-    // Kafka still has everything: it is brought back, or the consumer stands still and says so. It never
-    // goes on behind the hole.
+    // Kafka still has every message: the rows are restored, or the partition stalls and the consumer reports
+    // it. It never goes on after the missing rows.
     consumer.start().unwrap();
     let url = consumer.url();
-    wait_until("healing or standing still", PATIENCE, POLL, || {
+    wait_until("restored rows or a stalled partition", TIMEOUT, POLL, || {
         Ok(row_count(&clickhouse)? > 0 || stalled(&url)? == 1.0)
     })
     .unwrap();

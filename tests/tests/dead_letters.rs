@@ -1,5 +1,5 @@
-//! A message that cannot be read goes to the dead letters with where it came from and why; its neighbours
-//! pass. Written byte by byte, as a broken or hostile sender would.
+//! A message that cannot be read becomes a dead letter with its origin and the reason, and its neighbours are
+//! stored. The test writes raw bytes, as a broken or hostile sender would.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn malformed_messages_are_dead_lettered_and_their_neighbours_pass() {
     let mut random = Random::from_environment();
     let platform = Platform::up().unwrap();
     let good: Vec<Vec<u8>> = exposures(0, 7, ago(Duration::from_secs(60))).iter().map(avro::encode).collect();
-    // Neither framing begins so.
+    // No framing starts with this byte.
     let noise = [vec![7], random.bytes(40)].concat();
     let truncated = good[5][..good[5].len() - 1].to_vec();
     let mut unknown_schema = good[5].clone();
@@ -42,7 +42,7 @@ fn malformed_messages_are_dead_lettered_and_their_neighbours_pass() {
         messages.push(bytes.clone());
     }
     messages.push(good[6].clone());
-    messages.push(of_the_first_schema());
+    messages.push(message_of_first_schema());
     let offsets = topic::write(platform.brokers(), EXPOSURES, PARTITION, &messages).unwrap();
     assert_eq!(offsets, (0..14).collect::<Vec<u64>>());
 
@@ -71,8 +71,8 @@ fn malformed_messages_are_dead_lettered_and_their_neighbours_pass() {
     );
 }
 
-/// An exposure as the last build wrote it that knew no reasons.
-fn of_the_first_schema() -> Vec<u8> {
+/// An exposure in the first schema, which had no reason, as written by the last build with it.
+fn message_of_first_schema() -> Vec<u8> {
     let vectors: serde_json::Value =
         serde_json::from_str(include_str!("../../schemas/vectors/messages.json")).unwrap();
     let former = &vectors["messages"][1];

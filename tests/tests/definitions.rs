@@ -1,5 +1,5 @@
-//! Definitions are refused with a reason that their author can act on, and of two who change the same one
-//! at the same time exactly one wins.
+//! Definitions are refused with a reason that their author can act on. Of two authors who change the same
+//! definition at the same time, exactly one wins.
 
 use std::process::Stdio;
 
@@ -37,12 +37,12 @@ fn definitions_are_refused_with_a_reason() {
         ),
     ] {
         let output = platform.try_apply(&definition).unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
-        assert_eq!(output.status.code(), Some(code), "{said}");
-        assert!(said.contains(reason), "{said}\ndoes not say\n{reason}");
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8_lossy(&printed);
+        assert_eq!(output.status.code(), Some(code), "{printed}");
+        assert!(printed.contains(reason), "{printed}\ndoes not contain\n{reason}");
     }
-    // What was refused has changed nothing.
+    // The refused definitions have changed nothing.
     let output = platform.try_apply(DEFINITIONS).unwrap();
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
@@ -50,9 +50,9 @@ fn definitions_are_refused_with_a_reason() {
     );
 }
 
-/// Rounds that count: those in which both writers had seen the same version.
+/// The number of rounds in which both writers must have read the same version.
 const RACES: usize = 5;
-/// Starting two processes at once makes nearly every round such a race.
+/// Nearly every round is such a race, since both processes start at the same time.
 const ROUNDS_MAX: usize = 40;
 
 #[test]
@@ -63,7 +63,7 @@ fn of_two_writers_of_one_definition_exactly_one_wins_each_round() {
     while races < RACES {
         rounds += 1;
         assert!(rounds <= ROUNDS_MAX, "{races} of {rounds} rounds were races");
-        // A layer's salt never changes, so the second cannot win either by coming late.
+        // A layer's salt can never change, so a writer that comes late cannot win either.
         let key = format!("layer-{rounds}");
         let writers = ["ann", "bob"].map(|author| (author, Writer::start(&platform, &key, author)));
         let outcomes = writers.map(|(author, writer)| (author, writer.finish()));
@@ -71,13 +71,13 @@ fn of_two_writers_of_one_definition_exactly_one_wins_each_round() {
             outcomes.iter().filter(|(_, (code, _))| *code == 0).map(|(author, _)| *author).collect();
         let losers: Vec<&(i32, String)> =
             outcomes.iter().map(|(_, outcome)| outcome).filter(|(code, _)| *code != 0).collect();
-        let ([winner], [(code, said)]) = (&winners[..], &losers[..]) else {
+        let ([winner], [(code, printed)]) = (&winners[..], &losers[..]) else {
             panic!("round {rounds}: {outcomes:?}");
         };
-        assert_eq!(*code, REFUSED, "{said}");
-        let stale = said.contains("has moved on: the change is based on version 0");
-        let late = said.contains("salt: ");
-        assert!(stale || late, "{said}");
+        assert_eq!(*code, REFUSED, "{printed}");
+        let stale = printed.contains("has moved on: the change is based on version 0");
+        let late = printed.contains("salt: ");
+        assert!(stale || late, "{printed}");
         races += usize::from(stale);
         assert_eq!(salt(&platform, &key), *winner, "round {rounds}: the winner's definition holds");
     }
@@ -98,15 +98,15 @@ impl Writer {
         Writer(spawn_bound(command).unwrap())
     }
 
-    /// Its exit code and all that it said.
+    /// Waits for its end and returns its exit code and its output.
     fn finish(self) -> (i32, String) {
         let output = self.0.wait_with_output().unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8(printed).unwrap())
     }
 }
 
-/// The salt that a new reader of the log sees.
+/// The layer's salt according to a new reader of the log.
 fn salt(platform: &Platform, key: &str) -> String {
     let output = platform.stack().run(&["definitions", "--json"]).unwrap();
     let all: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();

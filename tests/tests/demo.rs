@@ -1,6 +1,5 @@
-//! The demo's numbers, as a stranger checks them: the program is run, its document is read, and the numbers
-//! are compared with those that the data's own README gives. Once undisturbed, and once while the consumer
-//! and ClickHouse are killed from outside.
+//! Runs the demo and compares the numbers in its document with those in the README of the data: once
+//! undisturbed, and once while the consumer and ClickHouse are killed from outside.
 
 use std::fs::{self, OpenOptions};
 use std::path::PathBuf;
@@ -19,7 +18,7 @@ use tests::ClickHouse;
 /// A variant with its units and conversions.
 type Arm = (&'static str, u64, u64);
 
-/// What the README of the data says: units and conversions of each arm, z and the two-sided p to four
+/// The numbers in the README of the data: units and conversions of each arm, z and the two-sided p to four
 /// digits.
 const CAMPAIGNS: [(&str, [Arm; 2], &str, &str); 3] = [
     ("open_bandit_all", [("random", 10_000, 38), ("bts", 10_000, 42)], "0.4481", "0.6541"),
@@ -27,8 +26,8 @@ const CAMPAIGNS: [(&str, [Arm; 2], &str, &str); 3] = [
     ("open_bandit_women", [("random", 10_000, 46), ("bts", 10_000, 46)], "0.0000", "1.0000"),
 ];
 
-/// The demo takes a minute and a half on two idle cores, and the programs are built before.
-const PATIENCE: Duration = Duration::from_secs(420);
+/// The demo takes a minute and a half on two idle cores; the programs are built before it starts.
+const TIMEOUT: Duration = Duration::from_secs(420);
 const POLL: Duration = Duration::from_millis(20);
 
 #[test]
@@ -41,7 +40,7 @@ fn the_demo_gives_the_numbers_of_the_data() {
 #[test]
 fn the_demo_gives_the_same_numbers_while_the_consumer_and_clickhouse_are_killed() {
     let mut demo = Demo::start();
-    // While the exposures come in: some are there, most are not.
+    // The kills happen while the exposures are being stored.
     for (part, rows) in [("consumer", 1), ("clickhouse", 15_000), ("consumer", 30_000)] {
         demo.wait_for_rows(rows);
         demo.kill(part);
@@ -69,7 +68,7 @@ fn check(document: &Value) {
         assert_eq!(found, arms, "{key}");
         let number = |name: &str| format!("{:.4}", experiment["test"][name].as_f64().unwrap());
         assert_eq!((number("z").as_str(), number("p_value").as_str()), (z, p_value), "{key}");
-        // None is shipped: no always-valid interval excludes zero.
+        // No variant is shipped, since no always-valid interval excludes zero.
         assert_eq!(experiment["decision"]["verdict"], "keep_running", "{key}");
     }
     let men = &document["experiments"]
@@ -79,13 +78,13 @@ fn check(document: &Value) {
         .find(|found| found["key"] == "open_bandit_men")
         .unwrap()["decision"]["reason"];
     let reason = men.as_str().unwrap();
-    // One sentence that names the p-value, says that no horizon was planned and what decides instead.
+    // One sentence with the p-value, the missing horizon, and the interval that decides instead.
     for part in ["0.03", "horizon", "always-valid"] {
-        assert!(reason.contains(part), "{reason:?} does not say {part:?}");
+        assert!(reason.contains(part), "{reason:?} does not contain {part:?}");
     }
 }
 
-/// A run of `local demo --exit --json`.
+/// A run of `splitstream demo --exit --json`.
 struct Demo {
     child: Child,
     dir: Option<TempDir>,
@@ -111,7 +110,7 @@ impl Demo {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.dir.as_ref().expect("it is given away last").path().join(name)
+        self.dir.as_ref().expect("only drop takes it").path().join(name)
     }
 
     fn log(&self) -> String {
@@ -123,7 +122,7 @@ impl Demo {
     }
 
     fn expect_success(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let status = loop {
             if let Some(status) = self.ended() {
                 break status;
@@ -135,10 +134,10 @@ impl Demo {
     }
 
     fn wait_for_rows(&mut self, rows: u64) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             assert_eq!(self.ended(), None, "{}", self.log());
-            assert!(Instant::now() < deadline, "{rows} rows did not come:\n{}", self.log());
+            assert!(Instant::now() < deadline, "{rows} rows were not stored:\n{}", self.log());
             let found = self.state().and_then(|state| {
                 let clickhouse = ClickHouse::at(&state.clickhouse);
                 clickhouse.number("SELECT count() FROM exposures", &[]).ok()
@@ -150,11 +149,11 @@ impl Demo {
         }
     }
 
-    /// SIGKILL to a part, as its operator would find it.
+    /// Sends SIGKILL to a part, whose pid is in the state file.
     fn kill(&self, part: &str) {
         let state = self.state().unwrap();
         let found = state.parts.iter().find(|found| found.name == part).unwrap();
-        assert!(found.process.lives(), "{part} is not running");
+        assert!(found.process.is_alive(), "{part} is not running");
         kill(Pid::from_raw(i32::try_from(found.process.pid).unwrap()), Signal::SIGKILL).unwrap();
     }
 
@@ -170,7 +169,7 @@ impl Demo {
 impl Drop for Demo {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            // Its parts are bound to its life.
+            // The kernel kills its parts with it.
             let _ = self.child.kill();
             let _ = self.child.wait();
         }

@@ -1,6 +1,6 @@
-//! Hundreds of thousands of events while the consumer is killed at seeded moments, most of them with a batch on its
-//! way, and ClickHouse and Kafka too: every event is in ClickHouse once. With `SPLITSTREAM_TEST_LONG=1` it is two million
-//! events and twenty kills.
+//! Sends hundreds of thousands of events while the consumer is killed at seeded moments, most of them with a
+//! batch in flight, and ClickHouse and Kafka too: every event is in ClickHouse once. With
+//! `SPLITSTREAM_TEST_LONG=1` it sends two million events and kills twenty times.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,14 @@ use tests::platform::wait_until;
 use tests::traffic::{DEFINITIONS, Traffic};
 use tests::{ClickHouse, Platform, Random};
 
-/// A round is some traffic and a kill of the consumer. A little over 5 % of the units convert and 2 % of the events are
-/// sent twice.
+/// A round sends traffic and kills the consumer. A little over 5 % of the units convert and 2 % of the events
+/// are sent twice.
 const UNITS_PER_ROUND: u64 = 100_000;
 
-/// How many rounds, by what ends them.
+/// The number of rounds, by kind of kill.
 struct Scale {
-    /// Kills with a batch in flight, at any moment, after a kill of ClickHouse, and after one of Kafka.
+    /// The numbers of kills with a batch in flight, at any moment, after a kill of ClickHouse, and after one
+    /// of Kafka.
     kills: [usize; 4],
     in_flight_min: u64,
 }
@@ -24,24 +25,24 @@ struct Scale {
 const SHORT: Scale = Scale { kills: [5, 1, 1, 1], in_flight_min: 3 };
 const LONG: Scale = Scale { kills: [14, 3, 2, 1], in_flight_min: 10 };
 
-/// Longer than the rest of a dead consumer's session, after which its partitions are given on.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than the rest of a dead consumer's session, after which its partitions are reassigned.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How a round ends for the consumer, always by SIGKILL.
+/// The moment at which the consumer gets SIGKILL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kill {
-    /// While an insert runs that the consumer has no answer for.
+    /// While one of its inserts runs and has not been answered.
     InFlight,
-    /// So long after its start, whatever it is doing then.
+    /// This long after the start of the round, whatever the consumer is doing.
     After(Duration),
-    /// So long after ClickHouse was killed under it.
+    /// This long after a kill of ClickHouse.
     AfterClickHouse(Duration),
-    /// So long after Kafka was killed under it and under the producer.
+    /// This long after a kill of Kafka.
     AfterKafka(Duration),
 }
 
 #[test]
-fn every_event_is_there_once_after_every_kill() {
+fn every_event_is_stored_once_after_every_kill() {
     let scale = if std::env::var_os("SPLITSTREAM_TEST_LONG").is_some() { LONG } else { SHORT };
     let mut random = Random::from_environment();
     let plan = plan(&scale, &mut random);
@@ -50,7 +51,7 @@ fn every_event_is_there_once_after_every_kill() {
     platform.apply(DEFINITIONS).unwrap();
     let consumer = platform.consumer(&[]).unwrap();
 
-    let begun = Instant::now();
+    let started = Instant::now();
     let (mut distinct, mut sent, mut in_flight) = (0, 0, 0);
     for (round, kill) in plan.into_iter().enumerate() {
         let traffic = Traffic {
@@ -60,19 +61,22 @@ fn every_event_is_there_once_after_every_kill() {
             duplicates: 0.02,
         };
         let running = traffic.start(&platform).unwrap();
-        let met = strike(&platform, &consumer, kill);
-        in_flight += u64::from(met);
+        let batch_in_flight = kill_consumer(&platform, &consumer, kill);
+        in_flight += u64::from(batch_in_flight);
         consumer.spawn().unwrap();
         let tally = running.finish().unwrap();
         distinct += tally.distinct_events;
         sent += tally.sent;
-        eprintln!("{:?}, round {round}: {kill:?}, batch in flight: {met}, {tally:?}", begun.elapsed());
+        eprintln!(
+            "{:?}, round {round}: {kill:?}, batch in flight: {batch_in_flight}, {tally:?}",
+            started.elapsed()
+        );
     }
     consumer.wait_ready().unwrap();
-    assert!(in_flight >= scale.in_flight_min, "{in_flight} kills met a batch on its way");
+    assert!(in_flight >= scale.in_flight_min, "only {in_flight} kills had a batch in flight");
 
     let agreement = platform.every_event_once().unwrap();
-    eprintln!("{:?}: {agreement}", begun.elapsed());
+    eprintln!("{:?}: {agreement}", started.elapsed());
     assert_eq!((agreement.rows, agreement.messages), (distinct, sent));
     assert_eq!(agreement.dead_letters, 0);
     assert!(distinct >= rounds * UNITS_PER_ROUND, "{distinct} events");
@@ -95,10 +99,10 @@ fn plan(scale: &Scale, random: &mut Random) -> Vec<Kill> {
     plan
 }
 
-/// Kills the consumer, and says whether a batch was in flight for certain.
-fn strike(platform: &Platform, consumer: &Service, kill: Kill) -> bool {
+/// Kills the consumer. Returns whether a batch was certainly in flight.
+fn kill_consumer(platform: &Platform, consumer: &Service, kill: Kill) -> bool {
     let clickhouse = platform.clickhouse();
-    if kill == Kill::InFlight && kill_in_flight(consumer, &clickhouse, PATIENCE).unwrap() {
+    if kill == Kill::InFlight && kill_in_flight(consumer, &clickhouse, TIMEOUT).unwrap() {
         return true;
     }
     match kill {
@@ -125,6 +129,6 @@ fn strike(platform: &Platform, consumer: &Service, kill: Kill) -> bool {
 }
 
 fn wait_for_insert(clickhouse: &ClickHouse) {
-    wait_until("an insert", PATIENCE, Duration::from_millis(5), || Ok(clickhouse.running_inserts()? > 0))
+    wait_until("an insert", TIMEOUT, Duration::from_millis(5), || Ok(clickhouse.running_inserts()? > 0))
         .unwrap();
 }

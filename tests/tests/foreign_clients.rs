@@ -1,5 +1,5 @@
-//! Clients that know nothing of the platform: confluent-kafka and fastavro decode what is in Kafka from the
-//! schema files alone, clickhouse-connect compares it with the tables, and queries written for PostgreSQL
+//! Clients without code of the platform: confluent-kafka and fastavro decode the messages in Kafka from the
+//! schema files alone, clickhouse-connect compares them with the tables, and queries written for PostgreSQL
 //! run on the view.
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use schemas::Event;
 use tests::Platform;
 use tests::traffic::{DEFINITIONS, Traffic, replay};
 
-/// Every field filled, and texts that need care.
+/// Events with every field filled, and texts that need escaping.
 const CHOSEN: [&str; 4] = [
     r#"{"type": "exposure", "event_id": "0191e3a0-0000-7000-8000-00000000000a", "experiment": "banner",
         "variant": "b", "unit_type": "user", "unit_id": "日本 \"u\" \\ \n", "other_ids": {"device": "d'1"},
@@ -29,8 +29,8 @@ const CHOSEN: [&str; 4] = [
         "created_at": "2026-01-02T03:04:07Z"}"#,
 ];
 
-/// Rows whose keys are not those that the engine computes.
-const OTHER_KEYS: [&str; 3] = [
+/// Count the rows whose keys differ from those that ClickHouse computes.
+const WRONG_KEYS: [&str; 3] = [
     "SELECT count() FROM exposures WHERE unit_key != xxh3(concat(unit_type, char(0), unit_id)) OR carried_keys != \
      arrayMap((type, id) -> xxh3(concat(type, char(0), id)), mapKeys(other_ids), mapValues(other_ids))",
     "SELECT count() FROM conversions WHERE unit_key != xxh3(concat(unit_type, char(0), unit_id)) OR carried_keys != \
@@ -40,7 +40,7 @@ const OTHER_KEYS: [&str; 3] = [
 ];
 
 #[test]
-fn strangers_read_and_write_by_the_schema_files_alone() {
+fn foreign_clients_read_and_write_with_the_schema_files_alone() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = Cache::open().unwrap().python(&here.join("clients/python/requirements.txt")).unwrap();
     let platform = Platform::up().unwrap();
@@ -51,8 +51,8 @@ fn strangers_read_and_write_by_the_schema_files_alone() {
     traffic.send(&platform).unwrap();
     let _consumer = platform.consumer(&[]).unwrap();
     platform.every_event_once().unwrap();
-    for otherwise in OTHER_KEYS {
-        assert_eq!(platform.clickhouse().number(otherwise, &[]).unwrap(), 0, "{otherwise}");
+    for sql in WRONG_KEYS {
+        assert_eq!(platform.clickhouse().number(sql, &[]).unwrap(), 0, "{sql}");
     }
 
     let url = platform.stack().clickhouse_url();
@@ -63,7 +63,8 @@ fn strangers_read_and_write_by_the_schema_files_alone() {
         .arg(here.join("../schemas/avro"))
         .output()
         .unwrap();
-    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(said.trim_end(), "foreign clients: all checks passed", "{errors}");
+    let (printed, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(printed.trim_end(), "foreign clients: all checks passed", "{errors}");
     platform.every_event_once().unwrap();
 }

@@ -1,5 +1,6 @@
-//! Forgetting on the real parts: what nothing is called is refused at the command line and among the events, what an
-//! older build deleted for an empty id comes back, and a consumer that cannot heed the ledger takes nothing in.
+//! Forgetting on the real parts: invalid ids are refused at the command line and in events, rows that an
+//! older build deleted for an empty id are restored, and a consumer that cannot apply the ledger stores
+//! nothing.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tests::platform::wait_until;
 use tests::topic::{self, Position};
 use tests::{Platform, platform};
 
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(100);
 const KEY: (&str, &str) = ("SPLITSTREAM_CONSUMER__FORGET_KEY", "0123456789abcdef0123456789abcdef");
 const PARTITION: u16 = 0;
@@ -22,7 +23,7 @@ fn id(number: u32) -> String {
     format!("0191e3a0-0000-7000-8000-{number:012}")
 }
 
-/// An event with `more` on top; its own unit is `u` and its number.
+/// An event with the fields of `more`; its own unit is "u" and its number.
 fn event(kind: &str, number: u32, more: Value) -> Vec<u8> {
     let mut event = json!({"type": kind, "event_id": id(number), "created_at": "2026-01-01T00:00:00Z"});
     let own = match kind {
@@ -40,13 +41,14 @@ fn event(kind: &str, number: u32, more: Value) -> Vec<u8> {
 
 fn wait_for(platform: &Platform, table: &str, rows: u64) {
     let sql = "SELECT count() FROM {table:Identifier}";
-    wait_until("the rows", PATIENCE, POLL, || {
+    wait_until("the rows", TIMEOUT, POLL, || {
         Ok(platform.clickhouse().number(sql, &[("table", table)])? == rows)
     })
     .unwrap();
 }
 
-/// Exit code, standard output as JSON, and standard error of a command of the consumer that has the key.
+/// Runs a command of the consumer with the key. Returns its exit code, standard output as JSON, and standard
+/// error.
 fn consumer(platform: &Platform, arguments: &[&str]) -> (i32, Value, String) {
     let mut command = platform.stack().command(arguments).unwrap();
     command.envs(platform::SMALL_BATCHES.iter().copied()).envs([KEY]);
@@ -64,7 +66,7 @@ const EVENTS: &str = "SELECT event_id, kafka_partition, kafka_offset FROM conver
                       ORDER BY event_id FORMAT TSV";
 
 #[test]
-fn an_empty_id_is_refused_and_what_an_older_build_deleted_for_it_comes_back() {
+fn an_empty_id_is_refused_and_rows_that_an_older_build_deleted_for_it_are_restored() {
     let platform = Platform::up().unwrap();
     let running = platform.consumer(&[KEY]).unwrap();
     let mut conversions: Vec<Vec<u8>> =
@@ -85,15 +87,15 @@ fn an_empty_id_is_refused_and_what_an_older_build_deleted_for_it_comes_back() {
     let refused = "error: wrong usage: nothing was deleted, since no unit can be called so: unit_id: 0 bytes is not \
                    in 1 to 256\n";
     for unit_type in ["user", "device", "visitor"] {
-        let (code, _, said) = consumer(&platform, &["forget", "--unit-type", unit_type, "--", ""]);
-        assert_eq!((code, said.as_str()), (2, refused));
+        let (code, _, stderr) = consumer(&platform, &["forget", "--unit-type", unit_type, "--", ""]);
+        assert_eq!((code, stderr.as_str()), (2, refused));
     }
     assert_eq!(clickhouse.text(EVENTS, &[]).unwrap(), whole);
     assert_eq!(clickhouse.number("SELECT count() FROM forgotten", &[]).unwrap(), 0);
     running.stop().unwrap();
 
-    // What older builds did at that request: noted how far the batches reach, entered HMAC-SHA-256 of the type, a
-    // zero byte and nothing, and deleted every row.
+    // What older builds did at that request: they recorded the ends of the batches, entered HMAC-SHA-256 of
+    // the type, a zero byte and the empty id, and deleted every row.
     for statement in [
         "INSERT INTO batch_ends (table_name, kafka_partition, epoch, batch_last) \
          SELECT 'conversions', kafka_partition, epoch, max(batch_last) FROM conversions GROUP BY ALL \
@@ -111,7 +113,7 @@ fn an_empty_id_is_refused_and_what_an_older_build_deleted_for_it_comes_back() {
     assert_eq!((code, &report["holes"], &report["healed"]), (0, &json!(0), &json!(25)), "{report}");
     assert_eq!(clickhouse.text(EVENTS, &[]).unwrap(), whole);
 
-    // The entry hides nothing of what comes now either.
+    // The entry does not hide new events either.
     let _running = platform.consumer(&[KEY]).unwrap();
     let more = event("conversion", 26, json!({"other_ids": {"device": "d"}}));
     topic::write(platform.brokers(), CONVERSIONS, PARTITION, &[more]).unwrap();
@@ -119,7 +121,7 @@ fn an_empty_id_is_refused_and_what_an_older_build_deleted_for_it_comes_back() {
 }
 
 #[test]
-fn events_with_ids_that_nothing_is_called_are_dead_letters() {
+fn events_with_invalid_ids_are_dead_letters() {
     let platform = Platform::up().unwrap();
     let long = "u".repeat(257);
     let unit = |id: &str| json!({"unit_id": id});
@@ -161,7 +163,7 @@ fn events_with_ids_that_nothing_is_called_are_dead_letters() {
     for (topic, kind, refused) in &topics {
         let mut messages: Vec<Vec<u8>> =
             refused.iter().zip(1..).map(|((more, _), number)| event(kind, number, more.clone())).collect();
-        // The longest id that is one.
+        // The longest valid id.
         messages.push(match *kind {
             "alias" => event(kind, 9, side("to", &long[1..])),
             _ => event(kind, 9, unit(&long[1..])),
@@ -182,12 +184,13 @@ fn events_with_ids_that_nothing_is_called_are_dead_letters() {
 }
 
 #[test]
-fn a_consumer_that_cannot_heed_the_ledger_takes_nothing_in() {
+fn a_consumer_that_cannot_apply_the_ledger_stores_nothing() {
     let platform = Platform::up().unwrap();
     let keyless = platform.consumer(&[]).unwrap();
-    let (code, deleted, said) = consumer(&platform, &["forget", "--unit-type", "user", "--json", "--", "u1"]);
-    assert_eq!((code, &deleted["conversions"]), (0, &json!(0)), "{said}");
-    wait_until("its end", PATIENCE, POLL, || Ok(keyless.ended()?.is_some())).unwrap();
+    let (code, deleted, stderr) =
+        consumer(&platform, &["forget", "--unit-type", "user", "--json", "--", "u1"]);
+    assert_eq!((code, &deleted["conversions"]), (0, &json!(0)), "{stderr}");
+    wait_until("its end", TIMEOUT, POLL, || Ok(keyless.ended()?.is_some())).unwrap();
     let log = std::fs::read_to_string(keyless.log_path()).unwrap();
     assert!(log.contains("the ledger of forgotten units cannot be heeded"), "{log}");
 
@@ -195,10 +198,10 @@ fn a_consumer_that_cannot_heed_the_ledger_takes_nothing_in() {
     topic::write(platform.brokers(), CONVERSIONS, PARTITION, &events).unwrap();
     keyless.spawn().unwrap();
     let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
-    wait_until("what it waits for", PATIENCE, POLL, || {
+    wait_until("the reason in /readyz", TIMEOUT, POLL, || {
         let mut answer = agent.get(format!("{}/readyz", keyless.url())).call()?;
-        let said = answer.body_mut().read_to_string()?;
-        Ok(answer.status() == 503 && said.contains("there are forgotten units, and no key"))
+        let body = answer.body_mut().read_to_string()?;
+        Ok(answer.status() == 503 && body.contains("there are forgotten units, and no key"))
     })
     .unwrap();
     assert_eq!(platform.clickhouse().number("SELECT count() FROM conversions", &[]).unwrap(), 0);

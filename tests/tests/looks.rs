@@ -1,5 +1,5 @@
-//! The log of looks on the real parts: two aggregators at once, and a log that was lost, cut, or that nobody can
-//! read. What a plan's looks have spent is spent once.
+//! The log of looks on the real parts: two aggregators at the same time, and a log that was lost, truncated,
+//! or that cannot be read. The alpha of each look is spent once.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use tests::platform::wait_until;
 use tests::{Platform, metrics, topic};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
 const LOOKS: &str = "looks";
 const DEFINITIONS: &str = "\
@@ -40,7 +40,8 @@ fn platform() -> Platform {
     platform
 }
 
-/// Sends units number `first` to `first + count - 1`, every second one to `b`; a tenth of each arm buys.
+/// Sends the units with the numbers `first` to `first + count - 1`, every second one to `b`; a tenth of each
+/// arm converts.
 fn send(platform: &Platform, first: u64, count: u64) {
     let mut events = String::new();
     let id = |kind: u64, number: u64| Uuid::from_u128(u128::from(kind) << 64 | u128::from(number));
@@ -67,24 +68,24 @@ fn send(platform: &Platform, first: u64, count: u64) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Returns when the tables have so many units.
+/// Returns when the tables have this many units.
 fn wait_for_units(platform: &Platform, units: u64) {
     let clickhouse = platform.clickhouse();
-    wait_until("the units", PATIENCE, POLL, || {
+    wait_until("the units", TIMEOUT, POLL, || {
         let converted = clickhouse.number("SELECT count() FROM conversions", &[])?;
         Ok(clickhouse.number("SELECT count() FROM exposures", &[])? == units && converted == units / 10)
     })
     .unwrap();
 }
 
-/// Analyzes now: the exit code, what was said, and the document.
+/// Runs an analysis and returns its exit code, standard error and document.
 fn analyze(platform: &Platform) -> (i32, String, Value) {
     let output = platform.program(&["analyze", "--json"]).unwrap();
     let document = serde_json::from_slice(&output.stdout).unwrap_or_default();
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap(), document)
 }
 
-/// The looks of the boundary in a document: units of both arms, and alpha spent.
+/// The looks at the boundary in a document: the units of both arms, and the alpha spent.
 fn looks(document: &Value) -> Vec<(u64, f64)> {
     let boundary = &document["experiments"][0]["metrics"][0]["boundaries"][0];
     let looks = boundary["looks"].as_array().unwrap_or_else(|| panic!("{document}"));
@@ -119,7 +120,7 @@ fn gauge(service: &Service, name: &str) -> f64 {
     metrics::series(&service.url(), name).unwrap().iter().map(|(_, value)| value).sum()
 }
 
-/// Whoever loses a race looks again after the winner, so that both tell of the same looks.
+/// An aggregator that loses a race looks again after the winner, so that both report the same looks.
 #[test]
 fn two_aggregators_at_once_spend_alpha_once() {
     let platform = platform();
@@ -127,12 +128,12 @@ fn two_aggregators_at_once_spend_alpha_once() {
     let (one, other) = (start(&platform), start(&platform));
     for batch in 0..10 {
         send(&platform, batch * 100, 100);
-        // A third one beside them.
-        let (code, said, _) = analyze(&platform);
-        assert_eq!(code, 0, "{said}");
+        // A third one at the same time.
+        let (code, stderr, _) = analyze(&platform);
+        assert_eq!(code, 0, "{stderr}");
     }
     wait_for_units(&platform, 1_000);
-    wait_until("both documents", PATIENCE, POLL, || {
+    wait_until("both documents", TIMEOUT, POLL, || {
         let units = |service: &Service| -> anyhow::Result<Value> {
             let url = format!("{}/api/v1/experiments/checkout", service.url());
             Ok(ureq::get(&url).call()?.body_mut().read_json::<Value>()?["experiments"][0]["srm"]["phases"][0]
@@ -142,11 +143,11 @@ fn two_aggregators_at_once_spend_alpha_once() {
         Ok(units(&one)? == 1_000 && units(&other)? == 1_000)
     })
     .unwrap();
-    let (code, said, last) = analyze(&platform);
-    assert_eq!(code, 0, "{said}");
+    let (code, stderr, last) = analyze(&platform);
+    assert_eq!(code, 0, "{stderr}");
 
-    // Each look was taken once: by their units, no look is closer than a step to the one before, and what counts is
-    // one chain.
+    // Each look was taken once: the records that count form one chain, and each look has at least one step
+    // more units than the one before.
     let records = records(&platform);
     let mut chain: Vec<&LookRecord> = Vec::new();
     for record in &records {
@@ -174,9 +175,9 @@ fn two_aggregators_at_once_spend_alpha_once() {
         all.iter().filter(|(labels, _)| labels.contains("recorded")).map(|(_, value)| value).sum::<f64>()
     };
     assert!(recorded(&one) + recorded(&other) <= chain.len() as f64);
-    // The mirror says the same, by the rule in SQL.
+    // The mirror has the same chain, by the rule in SQL.
     let clickhouse = platform.clickhouse();
-    wait_until("the mirror", PATIENCE, POLL, || {
+    wait_until("the mirror", TIMEOUT, POLL, || {
         Ok(clickhouse.number("SELECT count() FROM look_log", &[])? == records.len() as u64)
     })
     .unwrap();
@@ -186,45 +187,41 @@ fn two_aggregators_at_once_spend_alpha_once() {
     assert_eq!(numbers.unwrap().trim(), format!("[{}]", expected.join(",")));
 }
 
-/// The log lost: nothing is decided, loudly, until it has been written again from the mirror.
+/// If the log is lost, nothing is decided, and the reason is reported, until the log is restored from the
+/// mirror.
 #[test]
 fn a_lost_log_stops_decisions_until_it_is_restored() {
     let platform = platform();
     let consumer = platform.consumer(&[]).unwrap();
     send(&platform, 0, 400);
     wait_for_units(&platform, 400);
-    let (code, said, before) = analyze(&platform);
-    assert_eq!(code, 0, "{said}");
+    let (code, stderr, before) = analyze(&platform);
+    assert_eq!(code, 0, "{stderr}");
     assert_eq!(looks(&before).len(), 1);
     let clickhouse = platform.clickhouse();
-    wait_until(
-        "the mirror",
-        PATIENCE,
-        POLL,
-        || Ok(clickhouse.number("SELECT count() FROM looks", &[])? == 1),
-    )
-    .unwrap();
+    wait_until("the mirror", TIMEOUT, POLL, || Ok(clickhouse.number("SELECT count() FROM looks", &[])? == 1))
+        .unwrap();
     let aggregator = start(&platform);
     assert_eq!(gauge(&aggregator, "splitstream_aggregator_look_log_ok"), 1.0);
 
     topic::delete(platform.brokers(), LOOKS).unwrap();
-    wait_until("the topic made anew", PATIENCE, POLL, || {
+    wait_until("the recreated topic", TIMEOUT, POLL, || {
         platform.stack().run(&["topics"])?;
         topic::wait_for_leaders(platform.brokers(), LOOKS)?;
         Ok(topic::length(platform.brokers(), LOOKS)? == 0)
     })
     .unwrap();
-    let told = || anyhow::Ok(metrics::readiness(&aggregator.url())?["checks"]["looks"].clone());
-    let made_anew =
-        |told: &Value| told.as_str().is_some_and(|told| told.contains("topic looks was made anew"));
-    wait_until("a stopped aggregator", PATIENCE, POLL, || Ok(made_anew(&told()?))).unwrap();
+    let check = || anyhow::Ok(metrics::readiness(&aggregator.url())?["checks"]["looks"].clone());
+    let recreated =
+        |check: &Value| check.as_str().is_some_and(|reason| reason.contains("topic looks was made anew"));
+    wait_until("a stopped aggregator", TIMEOUT, POLL, || Ok(recreated(&check()?))).unwrap();
     assert_eq!(metrics::readiness(&aggregator.url()).unwrap()["ok"], false);
     assert_eq!(gauge(&aggregator, "splitstream_aggregator_look_log_ok"), 0.0);
     send(&platform, 400, 400);
     wait_for_units(&platform, 800);
-    let (code, said, _) = analyze(&platform);
-    assert_eq!(code, 1, "{said}");
-    assert!(said.contains("topic looks was made anew"), "{said}");
+    let (code, stderr, _) = analyze(&platform);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("topic looks was made anew"), "{stderr}");
     let analyses = "SELECT max(JSONExtractUInt(document, 'looks_recorded')) FROM analyses";
     assert_eq!(clickhouse.number(analyses, &[]).unwrap(), 1);
 
@@ -236,33 +233,34 @@ fn a_lost_log_stops_decisions_until_it_is_restored() {
     );
     let again = platform.program(&["restore-looks"]).unwrap();
     assert_eq!(String::from_utf8(again.stdout).unwrap(), "0 looks were written to the log again\n");
-    // As for any topic that was made anew, the mirror's epoch is raised; then decisions go on where they stopped.
+    // As for any topic that was created again, the mirror's epoch is raised; then decisions continue where
+    // they stopped.
     consumer.stop().unwrap();
     let _consumer = platform.consumer(&[("SPLITSTREAM_CONSUMER__EPOCH", "2")]).unwrap();
-    wait_until("decisions", PATIENCE, POLL, || {
+    wait_until("decisions", TIMEOUT, POLL, || {
         Ok(gauge(&aggregator, "splitstream_aggregator_look_log_ok") == 1.0)
     })
     .unwrap();
-    wait_until("the second look", PATIENCE, POLL, || Ok(records(&platform).len() == 2)).unwrap();
-    let (code, said, after) = analyze(&platform);
-    assert_eq!(code, 0, "{said}");
+    wait_until("the second look", TIMEOUT, POLL, || Ok(records(&platform).len() == 2)).unwrap();
+    let (code, stderr, after) = analyze(&platform);
+    assert_eq!(code, 0, "{stderr}");
     let (old, new) = (looks(&before), looks(&after));
     assert_eq!(new[0], old[0]);
     assert_eq!((new.len(), new[1].0), (2, 800));
 }
 
-/// A log without its end, as after a restore of an older copy: shorter than its mirror.
+/// A log whose end is missing, as after a restore of an older copy, is shorter than its mirror.
 #[test]
 fn a_log_that_is_shorter_than_its_mirror_decides_nothing() {
     let platform = platform();
     let _consumer = platform.consumer(&[]).unwrap();
     send(&platform, 0, 400);
     wait_for_units(&platform, 400);
-    let (code, said, _) = analyze(&platform);
-    assert_eq!(code, 0, "{said}");
-    // The mirror has seen two more looks than the log holds.
+    let (code, stderr, _) = analyze(&platform);
+    assert_eq!(code, 0, "{stderr}");
+    // The mirror has two more looks than the log.
     let clickhouse = platform.clickhouse();
-    wait_until("the mirror", PATIENCE, POLL, || {
+    wait_until("the mirror", TIMEOUT, POLL, || {
         Ok(clickhouse.number("SELECT count() FROM look_log", &[])? == 1)
     })
     .unwrap();
@@ -270,57 +268,58 @@ fn a_log_that_is_shorter_than_its_mirror_decides_nothing() {
                 1, look, looked_at, ingest_ts, kafka_partition, kafka_offset + n, epoch, batch_first + n, batch_last + n FROM \
                 look_log ARRAY JOIN [1, 2] AS n";
     clickhouse.text(lost, &[]).unwrap();
-    let (code, said, _) = analyze(&platform);
-    assert_eq!(code, 1, "{said}");
-    let told = "topic looks holds 1 looks at `checkout`, and ClickHouse has mirrored 3: the log was cut or damaged. \
+    let (code, stderr, _) = analyze(&platform);
+    assert_eq!(code, 1, "{stderr}");
+    let reason = "topic looks holds 1 looks at `checkout`, and ClickHouse has mirrored 3: the log was cut or damaged. \
                 Nothing is decided: the looks that are missing have spent alpha.";
-    assert!(said.contains(told), "{said}");
+    assert!(stderr.contains(reason), "{stderr}");
 }
 
-/// A record that the log refused is mirrored all the same. It kept every aggregator that was started later from deciding
-/// anything, and the log from being restored.
+/// A record that the log refused is mirrored all the same. Such a record once kept every aggregator that was
+/// started later from deciding anything, and the log from being restored.
 #[test]
-fn a_record_that_was_refused_stops_nobody() {
+fn a_refused_record_stops_no_aggregator() {
     let platform = platform();
     let _consumer = platform.consumer(&[]).unwrap();
     send(&platform, 0, 400);
     wait_for_units(&platform, 400);
-    let (code, said, _) = analyze(&platform);
-    assert_eq!(code, 0, "{said}");
+    let (code, stderr, _) = analyze(&platform);
+    assert_eq!(code, 0, "{stderr}");
     let last = records(&platform).pop().unwrap();
-    let of_others = |id: u128, experiment: &str| LookRecord {
+    let refused_record = |id: u128, experiment: &str| LookRecord {
         look_id: Uuid::from_u128(id),
         experiment: experiment.into(),
         number: 99,
         based_on: 0,
         ..last.clone()
     };
-    let refused = [of_others(7, "checkout"), of_others(8, "none")].map(|record| avro::encode_look(&record));
+    let refused =
+        [refused_record(7, "checkout"), refused_record(8, "none")].map(|record| avro::encode_look(&record));
     topic::write(platform.brokers(), LOOKS, 0, &refused).unwrap();
     let clickhouse = platform.clickhouse();
-    wait_until("the mirror", PATIENCE, POLL, || {
+    wait_until("the mirror", TIMEOUT, POLL, || {
         Ok(clickhouse.number("SELECT count() FROM look_log", &[])? == 3)
     })
     .unwrap();
-    let (code, said, document) = analyze(&platform);
-    assert_eq!((code, looks(&document).len()), (0, 1), "{said}");
+    let (code, stderr, document) = analyze(&platform);
+    assert_eq!((code, looks(&document).len()), (0, 1), "{stderr}");
     let restored = platform.program(&["restore-looks"]).unwrap();
     assert_eq!(String::from_utf8(restored.stdout).unwrap(), "0 looks were written to the log again\n");
 }
 
-/// What nobody can read stops the experiment that it is of, and nothing else; bytes that are no record are none.
+/// A look that cannot be read stops its own experiment and no other; bytes that are no record are ignored.
 #[test]
-fn a_look_that_cannot_be_read_is_not_nothing_before() {
+fn a_look_that_cannot_be_read_stops_its_experiment() {
     let platform = platform();
     let _consumer = platform.consumer(&[]).unwrap();
     send(&platform, 0, 400);
     wait_for_units(&platform, 400);
     topic::write(platform.brokers(), LOOKS, 0, &[b"no record".to_vec()]).unwrap();
-    let (code, said, document) = analyze(&platform);
-    assert_eq!(code, 0, "{said}");
+    let (code, stderr, document) = analyze(&platform);
+    assert_eq!(code, 0, "{stderr}");
     assert_eq!(looks(&document).len(), 1);
     let last = records(&platform).pop().unwrap();
-    // Records that are not based on the last look count as little as those of strangers to the rule.
+    // A record that is not based on the last look does not count.
     let stale = LookRecord { look_id: Uuid::from_u128(7), based_on: 0, number: 1, ..last.clone() };
     let of_a_later_build = LookRecord {
         look_id: Uuid::from_u128(8),
@@ -331,31 +330,32 @@ fn a_look_that_cannot_be_read_is_not_nothing_before() {
     };
     let bytes: Vec<Vec<u8>> = [&stale, &of_a_later_build].into_iter().map(avro::encode_look).collect();
     topic::write(platform.brokers(), LOOKS, 0, &bytes).unwrap();
-    let (code, said, _) = analyze(&platform);
-    assert_eq!(code, 1, "{said}");
-    let told = "look 2 at `checkout` (version 4 of the log of looks) cannot be read; install a newer build";
-    assert!(said.contains(told), "{said}");
+    let (code, stderr, _) = analyze(&platform);
+    assert_eq!(code, 1, "{stderr}");
+    let reason = "look 2 at `checkout` (version 4 of the log of looks) cannot be read; install a newer build";
+    assert!(stderr.contains(reason), "{stderr}");
 
-    // Whoever asks is told that what is shown is an earlier verdict, and why, once there is something newer to see.
+    // Once there is newer data, every answer states that the verdict is an earlier one, and why.
     send(&platform, 400, 200);
     wait_for_units(&platform, 600);
     let aggregator = start(&platform);
-    let told = "look 2 at `checkout` (version 4 of the log of looks) cannot be read; install a newer build";
+    let reason = "look 2 at `checkout` (version 4 of the log of looks) cannot be read; install a newer build";
     let ready = || metrics::readiness(&aggregator.url());
-    wait_until("the reason", PATIENCE, POLL, || {
-        Ok(ready()?["checks"]["experiments"] == format!("ok, but `checkout` cannot be analyzed: {told}"))
+    wait_until("the reason", TIMEOUT, POLL, || {
+        Ok(ready()?["checks"]["experiments"] == format!("ok, but `checkout` cannot be analyzed: {reason}"))
     })
     .unwrap();
     assert_eq!(ready().unwrap()["ok"], true);
-    let warning =
-        format!("The experiment cannot be analyzed now: {told}. The numbers and the verdict are those of 2");
+    let warning = format!(
+        "The experiment cannot be analyzed now: {reason}. The numbers and the verdict are those of 2"
+    );
     let clickhouse = platform.clickhouse();
     let of_another_form = "INSERT INTO analyses SELECT * REPLACE ('other' AS experiment, replaceOne(document, \
                            '\"document_version\":2', '\"document_version\":3') AS document) FROM analyses LIMIT 1";
     clickhouse.text(of_another_form, &[]).unwrap();
     let output = platform.program(&["results"]).unwrap();
-    let shown = String::from_utf8(output.stdout).unwrap();
-    assert!(shown.contains(&format!("warning: {warning}")), "{shown}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(stdout.contains(&format!("warning: {warning}")), "{stdout}");
     let page = ureq::get(&format!("{}/experiments/checkout", aggregator.url())).call().unwrap();
     let page = page.into_body().read_to_string().unwrap();
     assert!(
@@ -363,21 +363,25 @@ fn a_look_that_cannot_be_read_is_not_nothing_before() {
         "{page}"
     );
     // Documents that this build cannot read are named.
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("warning: the document of `other` is of form 3"), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("warning: the document of `other` is of form 3"), "{stderr}");
     aggregator.stop().unwrap();
 
     let later_rule = LookRecord { look_id: Uuid::from_u128(9), rule_version: 2, ..of_a_later_build };
     topic::write(platform.brokers(), LOOKS, 0, &[avro::encode_look(&later_rule)]).unwrap();
-    let (code, said, _) = analyze(&platform);
-    assert_eq!(code, 1, "{said}");
-    assert!(said.contains("follows rule 2, this build knows rules up to 1: install a newer build"), "{said}");
+    let (code, stderr, _) = analyze(&platform);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(
+        stderr.contains("follows rule 2, this build knows rules up to 1: install a newer build"),
+        "{stderr}"
+    );
 }
 
-/// A document of the first form is the only account of what was spent before the log. One of this form that had replaced
-/// it, written without a look, made that be forgotten.
+/// A document of the first form is the only record of the alpha that was spent before the log existed. A
+/// document of the present form that replaced it, written without a look, once caused that alpha to be
+/// forgotten.
 #[test]
-fn what_was_spent_before_the_log_is_entered_in_it_once() {
+fn alpha_spent_before_the_log_existed_is_entered_in_it_once() {
     let platform = platform();
     let _consumer = platform.consumer(&[]).unwrap();
     send(&platform, 0, 400);
@@ -391,8 +395,8 @@ fn what_was_spent_before_the_log_is_entered_in_it_once() {
         now64(3) - INTERVAL 1 DAY, 2, '{"document_version": 2}'"#;
     clickhouse.text(of_this_form, &[]).unwrap();
     for _ in 0..2 {
-        let (code, said, document) = analyze(&platform);
-        assert_eq!(code, 0, "{said}");
+        let (code, stderr, document) = analyze(&platform);
+        assert_eq!(code, 0, "{stderr}");
         let boundary = &document["experiments"][0]["metrics"][0]["boundaries"][0];
         assert_eq!(boundary["alpha_spent_before"], 0.015);
         let seen: Vec<(f64, usize)> = records(&platform)
@@ -405,7 +409,7 @@ fn what_was_spent_before_the_log_is_entered_in_it_once() {
         assert_eq!(seen, [(0.015, 0), (0.015, 1)]);
     }
 
-    // What the service gives out is the document as it is stored, and how its metric came to it.
+    // The service returns the stored document unchanged, and the history of its metric.
     let service = start(&platform);
     let get = |path: &str| {
         let url = format!("{}{path}", service.url());

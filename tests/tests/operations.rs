@@ -1,11 +1,11 @@
-//! The operator's pages keep up with the code: every metric that a service registers is explained, every
-//! alert asks for metrics that exist and has a section that says what to do.
+//! The operator's pages match the code: every metric that a service registers is explained, and every alert
+//! uses metrics that exist and has a section that explains what to do.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// What Prometheus makes of a histogram.
-const OF_HISTOGRAMS: [&str; 3] = ["_bucket", "_sum", "_count"];
+/// The suffixes of the series that Prometheus creates for a histogram.
+const HISTOGRAM_SUFFIXES: [&str; 3] = ["_bucket", "_sum", "_count"];
 
 #[test]
 fn every_metric_that_a_service_registers_is_explained_and_no_other() {
@@ -19,7 +19,7 @@ fn every_metric_that_a_service_registers_is_explained_and_no_other() {
 }
 
 #[test]
-fn every_alert_asks_for_metrics_that_exist() {
+fn every_alert_uses_metrics_that_exist() {
     let registered = registered();
     let mut unknown = Vec::new();
     let rules = read("deploy/operations/alerts.yaml");
@@ -27,8 +27,8 @@ fn every_alert_asks_for_metrics_that_exist() {
         let rest = &rules[at + "splitstream_".len()..];
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
         let name = &rest[..end];
-        let of_histogram = OF_HISTOGRAMS.iter().find_map(|suffix| name.strip_suffix(suffix));
-        if !registered.contains(name) && !of_histogram.is_some_and(|name| registered.contains(name)) {
+        let histogram = HISTOGRAM_SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix));
+        if !registered.contains(name) && !histogram.is_some_and(|name| registered.contains(name)) {
             unknown.push(name.to_owned());
         }
     }
@@ -48,8 +48,8 @@ fn every_alert_has_its_section_and_every_section_its_alert() {
     assert!(alerts.len() > 10, "{alerts:?}");
 }
 
-/// The names, without the prefix that they share, as they stand in the services' sources. What a test of
-/// theirs registers is left out.
+/// The names of the metrics in the services' sources, without their common prefix. Metrics that a unit test
+/// registers are left out.
 fn registered() -> BTreeSet<String> {
     let mut names = BTreeSet::from(["build_info".to_owned()]);
     for (service, folder) in

@@ -1,5 +1,5 @@
-//! The structure of the repository as a test: who may import whom, what stands at the top level, how long a
-//! file may be, and what no source may contain. It reads `cargo metadata` and the files.
+//! Checks the structure of the repository: which package may import which, the names at the top level, the
+//! length of a file, and texts that no source may contain. It reads `cargo metadata` and the files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -7,8 +7,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Our packages, each with those of ours that it may import, at any depth; its tests may import [`PARTS`]
-/// besides. No service imports a service, and `schemas` and `stats` meet in no library but `aggregator`.
+/// Our packages, each with those of ours that it may import at any depth; its tests may also import
+/// [`PARTS`]. No service imports a service, and only the library `aggregator` imports both `schemas` and
+/// `stats`.
 const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("schemas", &[]),
     ("stats", &[]),
@@ -52,14 +53,14 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("tests", &["schemas", "assignment", "stats", "ops", "fetch", "local"]),
 ];
 
-/// What starts the real parts, for the tests of whoever talks to them.
+/// The packages that start the real parts, for the tests of packages that talk to them.
 const PARTS: [&str; 2] = ["fetch", "local"];
 
-/// Packages that decide and never touch the world, and what would let them touch it.
+/// Packages that decide and never do I/O, and the packages that would let them do it.
 const PURE: [&str; 3] = ["schemas", "assignment", "stats"];
-const WORLDLY: [&str; 5] = ["tokio", "rdkafka", "clickhouse", "axum", "prometheus"];
+const IO_PACKAGES: [&str; 5] = ["tokio", "rdkafka", "clickhouse", "axum", "prometheus"];
 
-/// What may stand at the top level besides hidden files.
+/// The names allowed at the top level, besides hidden files.
 const TOP_LEVEL: [&str; 11] = [
     "Cargo.toml",
     "Cargo.lock",
@@ -71,14 +72,14 @@ const TOP_LEVEL: [&str; 11] = [
     "producer",
     "schemas",
     "tests",
-    // Cargo's own, not kept.
+    // Cargo's output, not committed.
     "target",
 ];
 
 const LINES_MAX: usize = 600;
 
 #[test]
-fn packages_import_only_whom_they_may() {
+fn packages_import_only_allowed_packages() {
     let metadata = Metadata::read();
     let allowed: BTreeMap<_, _> = MAY_IMPORT.into_iter().collect();
     assert_eq!(
@@ -101,12 +102,12 @@ fn packages_import_only_whom_they_may() {
 }
 
 #[test]
-fn pure_packages_do_not_touch_the_world() {
+fn pure_packages_import_no_io() {
     let metadata = Metadata::read();
     let mut wrong = Vec::new();
     for name in PURE {
         for import in metadata.reachable(&metadata.ours[name], &[Kind::Normal, Kind::Build]) {
-            if WORLDLY.contains(&import.as_str()) {
+            if IO_PACKAGES.contains(&import.as_str()) {
                 wrong.push(format!("{name} imports {import}"));
             }
         }
@@ -114,31 +115,32 @@ fn pure_packages_do_not_touch_the_world() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
-/// What a service embeds must not bring a server and a database into it.
+/// The SDK, which users embed in their services, must not bring a server or a database client into them.
 #[test]
-fn what_services_embed_brings_no_server_and_no_database() {
+fn the_sdk_imports_no_server_and_no_database() {
     let metadata = Metadata::read();
-    let brought = metadata.reachable(&metadata.ours["sdk"], &[Kind::Normal]);
-    assert!(brought.contains("rdkafka"));
+    let imported = metadata.reachable(&metadata.ours["sdk"], &[Kind::Normal]);
+    assert!(imported.contains("rdkafka"));
     let unwanted: Vec<&str> =
         ["axum", "clickhouse", "hyper", "hyper-util", "hyper-rustls", "http-server", "clickhouse-client"]
             .into_iter()
-            .filter(|name| brought.contains(*name))
+            .filter(|name| imported.contains(*name))
             .collect();
     assert_eq!(unwanted, Vec::<&str>::new());
 }
 
+/// The services do import I/O packages, which shows that the checks above can fail.
 #[test]
-fn the_services_do_touch_the_world_and_the_check_sees_it() {
+fn the_check_finds_the_io_packages_of_a_service() {
     let metadata = Metadata::read();
     let consumer = metadata.reachable(&metadata.ours["consumer"], &[Kind::Normal]);
-    for worldly in ["tokio", "rdkafka", "clickhouse"] {
-        assert!(consumer.contains(worldly), "{worldly}");
+    for package in ["tokio", "rdkafka", "clickhouse"] {
+        assert!(consumer.contains(package), "{package}");
     }
 }
 
-/// `cargo demo` builds the program, and that builds itself and the engine's server: what both depend on must have the same
-/// features in the two builds, or is compiled twice.
+/// `cargo demo` builds the program, which then builds itself and the engine's server. The dependencies of
+/// both must have the same features in the two builds, or they are compiled twice.
 #[test]
 fn the_demo_compiles_nothing_twice() {
     let features = |packages: &[&str]| -> BTreeMap<String, String> {
@@ -171,7 +173,7 @@ fn the_demo_compiles_nothing_twice() {
 }
 
 #[test]
-fn every_package_takes_the_lints_of_the_workspace() {
+fn every_package_uses_the_lints_of_the_workspace() {
     for (name, folder) in &Metadata::read().folders {
         let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
         assert!(manifest.contains("[lints]\nworkspace = true\n"), "{name}");
@@ -179,7 +181,7 @@ fn every_package_takes_the_lints_of_the_workspace() {
 }
 
 #[test]
-fn nothing_else_stands_at_the_top_level() {
+fn the_top_level_has_no_other_names() {
     let mut others = Vec::new();
     for entry in std::fs::read_dir(root()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -202,23 +204,23 @@ fn every_link_of_the_readme_leads_to_a_file() {
 }
 
 #[test]
-fn every_source_file_is_introduced_and_short_enough_to_read() {
+fn every_source_file_starts_with_a_doc_and_is_short() {
     let mut wrong = Vec::new();
     for (path, text) in sources() {
         let lines = text.lines().count();
         if lines > LINES_MAX {
-            wrong.push(format!("{path}: {lines} lines; the most is {LINES_MAX}"));
+            wrong.push(format!("{path}: {lines} lines; the maximum is {LINES_MAX}"));
         }
         if !text.starts_with("//! ") {
-            wrong.push(format!("{path}: does not begin with what it is for (//!)"));
+            wrong.push(format!("{path}: does not start with a module doc (//!)"));
         }
     }
     assert_eq!(wrong, Vec::<String>::new());
 }
 
 #[test]
-fn no_source_holds_something_to_be_done_or_a_test_that_does_not_run() {
-    // Spelled in halves, so that this file does not find itself.
+fn no_source_has_unfinished_code_or_a_test_that_does_not_run() {
+    // Written in halves, so that the test does not find this file.
     let banned = [
         concat!("todo", "!("),
         concat!("unimplemented", "!("),
@@ -241,9 +243,9 @@ fn no_source_holds_something_to_be_done_or_a_test_that_does_not_run() {
 #[test]
 fn sql_takes_bound_parameters_and_is_never_formatted() {
     let mut wrong = Vec::new();
-    // The local stack is the server's own side, and its tests name tables of their own making.
-    let asking = sources().into_iter().filter(|(path, _)| !path.starts_with("deploy/embedded/"));
-    for (path, text) in asking {
+    // `embedded` is the server itself, and its tests create tables with names of their own.
+    let clients = sources().into_iter().filter(|(path, _)| !path.starts_with("deploy/embedded/"));
+    for (path, text) in clients {
         for line in formatted_sql(&text) {
             wrong.push(format!("{path}, line {line}: SQL with a value formatted into it"));
         }
@@ -252,7 +254,7 @@ fn sql_takes_bound_parameters_and_is_never_formatted() {
 }
 
 #[test]
-fn formatted_sql_is_told_from_bound_sql() {
+fn formatted_sql_is_distinguished_from_bound_sql() {
     let format = concat!("format", "!");
     for (source, lines) in [
         ("let sql = F(\"SELECT x FROM t WHERE k = '{key}'\");", vec![1]),
@@ -269,7 +271,7 @@ fn formatted_sql_is_told_from_bound_sql() {
 }
 
 #[test]
-fn the_code_map_names_every_package_and_nothing_that_is_gone() {
+fn the_code_map_names_every_package_and_no_missing_path() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let (_, rest) = readme.split_once("\n## Code map\n").expect("README.md has a section \"Code map\"");
     let map = rest.split("\n## ").next().unwrap_or(rest);
@@ -298,7 +300,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is a folder of the workspace")
 }
 
-/// Every Rust source in the packages' folders, by its path from the root.
+/// Every Rust source in the packages' folders: its path from the root and its text.
 fn sources() -> Vec<(String, String)> {
     let mut sources = Vec::new();
     let mut folders: Vec<PathBuf> = Vec::new();
@@ -322,11 +324,11 @@ fn sources() -> Vec<(String, String)> {
         }
     }
     sources.sort();
-    assert!(sources.len() > 20, "the sources were found");
+    assert!(sources.len() > 20, "only {} sources were found", sources.len());
     sources
 }
 
-/// The lines of formatting macros whose text is SQL with a placeholder in it.
+/// The line numbers of formatting macros whose text is SQL with a placeholder.
 fn formatted_sql(source: &str) -> Vec<usize> {
     const VERBS: [&str; 12] = [
         "SELECT ",
@@ -358,8 +360,7 @@ fn formatted_sql(source: &str) -> Vec<usize> {
     lines
 }
 
-/// The text of the first string literal, up to its closing quote; none where the code goes on to
-/// another statement before any.
+/// The text of the first string literal, up to its closing quote; `None` if the statement ends before one.
 fn first_literal(code: &str) -> Option<&str> {
     let open = code.find('"')?;
     if code[..open].contains(';') {
@@ -380,7 +381,7 @@ fn first_literal(code: &str) -> Option<&str> {
     None
 }
 
-/// What a dependency is for.
+/// The purpose of a dependency.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Normal,
@@ -388,7 +389,7 @@ enum Kind {
     Dev,
 }
 
-/// The packages of the workspace and the graph of what they import.
+/// The packages of the workspace and the graph of their imports.
 struct Metadata {
     /// Ids of our packages by name.
     ours: BTreeMap<String, String>,
@@ -401,12 +402,12 @@ struct Metadata {
 }
 
 impl Metadata {
-    /// Asks cargo, for the platform that runs the tests: what the others would add need not have
+    /// Reads `cargo metadata` for the platform that runs the tests; packages of other platforms need not have
     /// been fetched.
     fn read() -> Metadata {
         let version = output(Command::new(env!("CARGO")).args(["--version", "--verbose"]));
         let host =
-            version.lines().find_map(|line| line.strip_prefix("host: ")).expect("cargo names its host");
+            version.lines().find_map(|line| line.strip_prefix("host: ")).expect("cargo prints its host");
         let text = output(
             Command::new(env!("CARGO"))
                 .args(["metadata", "--format-version", "1", "--locked"])
@@ -442,7 +443,7 @@ impl Metadata {
                         None => Kind::Normal,
                         Some("build") => Kind::Build,
                         Some("dev") => Kind::Dev,
-                        Some(other) => panic!("cargo knows another kind of import: {other}"),
+                        Some(other) => panic!("unknown kind of import: {other}"),
                     });
                 }
                 of_node.push((text(&import["pkg"]), kinds));
@@ -452,8 +453,8 @@ impl Metadata {
         Metadata { ours, folders, names, imports }
     }
 
-    /// The names of all packages that `id` imports at any depth: directly for the given purposes,
-    /// and from there on for building and running.
+    /// The names of all packages that `id` imports at any depth: directly for the given purposes, and further
+    /// for building and running.
     fn reachable(&self, id: &str, purposes: &[Kind]) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         let mut seen = BTreeSet::from([id]);

@@ -64,8 +64,8 @@ fn main() -> ExitCode {
     let Arguments { config, command } = read_arguments();
     let config = config.as_deref();
     match command {
-        Command::Demo(demo) => local::ended(local::demo::run(&demo)),
-        Command::Local(command) => local::ended(local::command::run(&command)),
+        Command::Demo(demo) => local::exit_code(local::demo::run(&demo)),
+        Command::Local(command) => local::exit_code(local::command::run(&command)),
         Command::Producer(command) => {
             ops::main(async { producer::command::run(&load(config)?, command).await })
         }

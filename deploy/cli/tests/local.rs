@@ -67,7 +67,9 @@ fn up_stays_up_restarts_what_dies_and_down_leaves_nothing() {
     let pid = u32::try_from(parts[0]["pid"].as_u64().unwrap()).unwrap();
     let killed = Identity::of(pid).unwrap();
     kill_hard(pid);
-    within_a_minute("Kafka is killed and answers again", || !killed.lives() && live_brokers(address).is_ok());
+    within_a_minute("Kafka is killed and answers again", || {
+        !killed.is_alive() && live_brokers(address).is_ok()
+    });
     let status = succeeded(&run(dir, &["status", "--json"]));
     assert_eq!(status["parts"][0]["healthy"], true);
     assert_ne!(status["parts"][0]["pid"], parts[0]["pid"]);
@@ -77,7 +79,7 @@ fn up_stays_up_restarts_what_dies_and_down_leaves_nothing() {
 
     let owner = State::load(dir).unwrap().unwrap().owner;
     drop(stack);
-    assert!(!owner.lives());
+    assert!(!owner.is_alive());
     live_brokers(address).expect_err("nobody answers after down");
     let status = run(dir, &["status"]);
     assert_eq!(
@@ -96,9 +98,9 @@ fn when_the_owner_is_killed_its_parts_die_and_the_next_one_starts_on_their_data(
         succeeded(&run(dir, &["up", "--only", "kafka", "--json"]));
         let state = State::load(dir).unwrap().unwrap();
         let part = &state.parts[0];
-        assert!(part.process.lives());
+        assert!(part.process.is_alive());
         kill_hard(state.owner.pid);
-        within_a_minute("the part is gone", || !part.process.lives());
+        within_a_minute("the part is gone", || !part.process.is_alive());
         let status = run(dir, &["status", "--json"]);
         assert!(!status.status.success());
     }

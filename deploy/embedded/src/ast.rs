@@ -1,5 +1,5 @@
-//! How the engine itself parses a statement: its kind and its format. EXPLAIN AST prints the kind in the first line,
-//! and each part of the statement in a line that begins with one space.
+//! How the engine itself parses a statement: its kind and its format. EXPLAIN AST prints the kind in the
+//! first line, and each part of the statement in a line that begins with one space.
 
 use super::engine::{Connection, Parameter};
 use super::exception::Exception;
@@ -27,15 +27,15 @@ impl Ast {
         Ok(Ast { lines: shown.bytes().to_vec() })
     }
 
-    /// Whether the statement only reads. The engine's own `readonly` is not enough. It allows writes to temporary
-    /// tables and to table functions, which may be files or remote servers. It does not apply to PARALLEL WITH, to
-    /// backups, to named collections and to some SYSTEM statements.
+    /// Returns whether the statement only reads. The engine's own `readonly` is not enough. It allows writes
+    /// to temporary tables and to table functions, which may be files or remote servers. It does not apply to
+    /// PARALLEL WITH, to backups, to named collections and to some SYSTEM statements.
     pub fn is_read(&self) -> bool {
         let kind = self.kind();
         READS.contains(&kind) || READS_BEGIN.iter().any(|begin| kind.starts_with(begin))
     }
 
-    /// Whether `name` is the format of the result: the last part, or the last before the settings.
+    /// Returns whether `name` is the format of the result: the last part, or the last before the settings.
     pub fn has_format(&self, name: &str) -> bool {
         // A setting can make lines end in \r\n.
         let mut lines = self.lines.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_end);
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_are_told_by_their_kind() {
+    fn reads_are_recognized_by_their_kind() {
         for kind in [
             "SelectWithUnionQuery (children 1)",
             "Explain EXPLAIN AST (children 1)",

@@ -37,8 +37,8 @@ impl Coding {
         }
     }
 
-    /// The coding for an Accept-Encoding header: the one that costs the server least. A coding with `q=0` is not
-    /// acceptable.
+    /// The coding for an Accept-Encoding header: the one that costs the server least. A coding with `q=0` is
+    /// not acceptable.
     pub fn negotiate(accept_encoding: &str) -> Coding {
         let acceptable = |wanted: Coding| {
             accept_encoding.split(',').any(|offer| {
@@ -138,7 +138,7 @@ fn decompress_blocks(mut compressed: impl Read, decompressed: &mut Spool) -> Res
                 ),
             ));
         }
-        // The memory grows as bytes arrive: a claimed size alone takes none.
+        // The memory grows as bytes arrive: a claimed size alone allocates none.
         let body_bytes = compressed_bytes - HEADER_BYTES;
         let arrived = (&mut compressed).take(body_bytes as u64).read_to_end(&mut block).map_err(broken)?;
         if arrived < body_bytes {
@@ -204,7 +204,7 @@ fn cut() -> Exception {
 }
 
 fn checksum_of(block: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    // CityHash writes its low half first; the crate's number has it on top.
+    // CityHash writes its low half first; in the crate's number that is the high half.
     cityhash_102_128(block).rotate_left(64).to_le_bytes()
 }
 
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_comes_back() {
+    fn decompression_restores_the_bytes() {
         let long: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
         for coding in ALL {
             let compressed = compress(coding, &[b"head ", &long, b" tail"]);

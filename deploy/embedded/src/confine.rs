@@ -1,10 +1,11 @@
-//! Confines the process to its data directory, with Landlock of the Linux kernel. The kernel checks every read, every
-//! write and every start of a program, also through symbolic links and `..`. The engine's own rules (see `rules/`) and
-//! [`super::guard`] come first and explain their refusals; this module holds where they miss a way.
+//! Confines the process to its data directory, with Landlock of the Linux kernel. The kernel checks every
+//! read, every write and every start of a program, also through symbolic links and `..`. The engine's own
+//! rules (see `rules/`) and [`super::guard`] come first and explain their refusals; this module also stops
+//! what they miss.
 //!
 //! Besides the data directory, the engine may read its libraries, and the files that name hosts, time zones,
-//! certificate authorities and the size of the machine. It may read no home directory, no environment of a process,
-//! and nothing of `/etc` but the names below.
+//! certificate authorities and the size of the machine. It may read no home directory, no environment of a
+//! process, and nothing of `/etc` but the names below.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,8 +17,8 @@ use landlock::{
     path_beneath_rules,
 };
 
-/// Files and directories that may be read, where they exist. The engine aborts if it finds a library, or the debug
-/// information of one, and may not read it.
+/// Files and directories that may be read, where they exist. The engine aborts if it finds a library, or the
+/// debug information of one, and may not read it.
 const READABLE: [&str; 29] = [
     "/lib",
     "/lib64",
@@ -45,8 +46,8 @@ const READABLE: [&str; 29] = [
     "/sys/fs/cgroup",
     "/sys/devices/system",
     "/sys/kernel/mm/transparent_hugepage",
-    // Without it the engine looks for its content after the environment in memory. A changed environment has moved,
-    // and the engine crashes.
+    // Without it the engine looks for its content after the environment in memory. A changed environment has
+    // moved, and the engine crashes.
     "/proc/self/auxv",
     "/proc/self/cgroup",
     "/proc/sys/vm/overcommit_memory",
@@ -56,13 +57,13 @@ const READABLE: [&str; 29] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confinement {
     Kept,
-    /// The kernel has no Landlock, or a version before Linux 5.19. That version cannot allow a rename from one directory
-    /// to another, and without such a rename no part of a table can be written.
+    /// The kernel has no Landlock, or a version before Linux 5.19. That version cannot allow a rename from
+    /// one directory to another, and without such a rename no part of a table can be written.
     Unavailable,
 }
 
-/// Confines this thread, and the threads that it starts from now on, until they end. They may read and write `data`,
-/// read `readable`, and start no program.
+/// Confines this thread, and the threads that it starts from now on, until they end. They may read and write
+/// `data`, read `readable`, and start no program.
 ///
 /// # Errors
 /// The kernel has Landlock and refuses the rules.
@@ -107,7 +108,7 @@ mod tests {
     /// Runs `act` confined, on a thread of its own; the confinement ends with the thread.
     fn confined<T: Send>(data: &Path, act: impl FnOnce() -> T + Send) -> Option<T> {
         std::thread::scope(|scope| {
-            let confined = scope.spawn(|| match confine(data, &[]).expect("the rules are taken") {
+            let confined = scope.spawn(|| match confine(data, &[]).expect("the kernel accepts the rules") {
                 Confinement::Kept => Some(act()),
                 Confinement::Unavailable => None,
             });

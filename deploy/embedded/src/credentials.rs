@@ -20,8 +20,8 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// From ClickHouse's headers, from Basic authentication or from the URL. Like ClickHouse, it refuses a request that
-    /// uses two of them.
+    /// From ClickHouse's headers, from Basic authentication or from the URL. Like ClickHouse, it refuses a
+    /// request that uses two of them.
     pub fn read(
         headers: &HeaderMap,
         url_user: Option<String>,

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-/// The directory of the files that SQL may read and write, as on a server. It becomes the working directory of the
-/// process, since the engine resolves relative paths there and puts its cache of format schemas there.
+/// The directory of the files that SQL may read and write, as on a server. It becomes the working directory
+/// of the process, since the engine resolves relative paths there and puts its cache of format schemas there.
 const USER_FILES: &str = "user_files";
 
 /// The engine's temporary files; some of its formats take the path from TMPDIR.
@@ -43,8 +43,8 @@ impl DataDirectory {
         &self.path
     }
 
-    /// Creates the directories of user files and temporary files. The first becomes the working directory of this
-    /// process, the second its TMPDIR.
+    /// Creates the directories of user files and temporary files. The first becomes the working directory of
+    /// this process, the second its TMPDIR.
     ///
     /// # Safety
     /// No other thread may read the environment during the call.

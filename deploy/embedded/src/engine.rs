@@ -1,5 +1,5 @@
-//! A safe interface to the engine: libchdb's C functions, loaded at run time. Knows SQL text, formats and bytes; knows
-//! nothing of HTTP.
+//! A safe interface to the engine: libchdb's C functions, loaded at run time. Knows SQL text, formats and
+//! bytes; knows nothing of HTTP.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs::File;
@@ -24,15 +24,15 @@ const USERS: &str = include_str!("rules/users.xml");
 /// The one grant that is safe only if the kernel confines the process.
 const FILE_GRANT: &str = "<query>GRANT FILE ON *.*</query>";
 
-/// The engine with one open data path. It stays open while any [`Connection`] is open. When the last one closes, the
-/// engine writes everything to disk and shuts down.
+/// The engine with one open data path. It stays open while any [`Connection`] is open. When the last one
+/// closes, the engine writes everything to disk and shuts down.
 pub struct Engine {
     api: Api,
     arguments: Vec<CString>,
     /// The files that the arguments name.
     _rules: [File; 2],
-    /// The engine starts with its first connection and stops with its last, so connections are opened and closed one
-    /// at a time.
+    /// The engine starts with its first connection and stops with its last, so connections are opened and
+    /// closed one at a time.
     opening_or_closing: Mutex<()>,
     /// Keeps the engine running between queries.
     kept: Mutex<Option<RawConnection>>,
@@ -62,9 +62,9 @@ pub enum EngineError {
 }
 
 impl Engine {
-    /// Loads `library` and opens the data at `path`, which exists. It loads all tables, so it takes a tenth of a second
-    /// or as long as the parts need. Returns the engine and its first connection. Without confinement SQL cannot read
-    /// files as tables.
+    /// Loads `library` and opens the data at `path`, which exists. It loads all tables, so it takes a tenth
+    /// of a second or as long as the parts need. Returns the engine and its first connection. Without
+    /// confinement SQL cannot read files as tables.
     pub fn open(
         library: &Path,
         path: &Path,
@@ -104,7 +104,7 @@ impl Engine {
     /// Keeps `connection` open until [`Engine::release`], so that the engine outlives its other connections.
     pub fn keep(&self, connection: Connection) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        // Not as a Connection, which holds a reference to the engine: they would keep each other.
+        // Not stored as a Connection, which has a reference to the engine: each would keep the other alive.
         *kept = Some(connection.into_raw());
     }
 
@@ -123,8 +123,8 @@ impl Engine {
         unsafe { (self.api.close)(opened.as_ptr()) };
     }
 
-    /// Opens a connection with its own settings, temporary tables and current database; 0.2 ms. Queries on different
-    /// connections run in parallel.
+    /// Opens a connection with its own settings, temporary tables and current database; 0.2 ms. Queries on
+    /// different connections run in parallel.
     pub fn connect(self: &Arc<Engine>) -> Result<Connection, Exception> {
         let mut argv: Vec<*mut c_char> = self.arguments.iter().map(|text| text.as_ptr().cast_mut()).collect();
         let opened = {
@@ -167,7 +167,8 @@ pub struct Connection {
 unsafe impl Send for Connection {}
 
 impl Connection {
-    /// Runs `sql` to its end. The reply holds the whole result, in `format` unless the query names another with FORMAT.
+    /// Runs `sql` to its end. The reply contains the whole result, in `format` unless the query names another
+    /// with FORMAT.
     pub fn run(&mut self, sql: &[u8], format: &str, parameters: &[Parameter]) -> Result<Reply, Exception> {
         let result = self.call(self.engine.api.query, sql, format, parameters);
         self.reply(result)
@@ -354,8 +355,8 @@ impl ReplyStream<'_> {
             (self.connection.engine.api.stream_fetch)(self.connection.handle(), self.stream.as_ptr())
         };
         let chunk = self.connection.reply(result).inspect_err(|_| self.ended = true)?;
-        // The engine ends a stream with the first chunk that counts no rows. That chunk can contain bytes: a header, a
-        // footer, totals.
+        // The engine ends a stream with the first chunk that counts no rows. That chunk can contain bytes: a
+        // header, a footer, totals.
         if chunk.progress().result_rows == 0 {
             self.ended = true;
         }

@@ -1,5 +1,5 @@
-//! ClickHouse's errors: a numeric code, a message, and the HTTP status of the code. Parses the engine's error text and
-//! formats the text that a server sends. Knows nothing of connections.
+//! ClickHouse's errors: a numeric code, a message, and the HTTP status of the code. Parses the engine's error
+//! text and formats the text that a server sends. Knows nothing of connections.
 
 use std::fmt;
 
@@ -52,8 +52,8 @@ impl Exception {
         Exception { code, message: format!("{message}. ({})", name(code)) }
     }
 
-    /// Parses `Code: 62. DB::Exception: <message>. (SYNTAX_ERROR)`. The client part of the engine wraps an error of
-    /// its server part; the inner error is the one that a server would send.
+    /// Parses `Code: 62. DB::Exception: <message>. (SYNTAX_ERROR)`. The client part of the engine wraps an
+    /// error of its server part; the inner error is the one that a server would send.
     pub fn from_engine(text: &str) -> Exception {
         let Some((code, mut message)) = split_code(text) else {
             return Exception::new(code::LOGICAL_ERROR, text.trim_end().trim_end_matches('.'));
@@ -73,13 +73,15 @@ impl Exception {
         Exception { code, message: message.trim_end().to_owned() }
     }
 
-    /// Whether the engine refused to stream the query, since it is no SELECT. The query has not been run.
+    /// Returns whether the engine refused to stream the query, since it is no SELECT. The query has not been
+    /// run.
     pub fn refuses_streaming(&self) -> bool {
         self.code == code::BAD_ARGUMENTS
             && self.message.starts_with("Streaming query is not supported for query")
     }
 
-    /// Subtracts `bytes` from the positions in the message: the engine got as many bytes before the client's text.
+    /// Subtracts `bytes` from the positions in the message: the engine got as many bytes before the client's
+    /// text.
     pub fn shift_position_back(mut self, bytes: usize) -> Exception {
         for before in ["failed at position ", "(line 1, col "] {
             let Some(start) = self.message.find(before).map(|at| at + before.len()) else { continue };
@@ -97,8 +99,8 @@ impl Exception {
         format!("Code: {}. DB::Exception: {} (version {version} (official build))", self.code, self.message)
     }
 
-    /// The HTTP status that ClickHouse maps the code to. Unlike ClickHouse, the limits of this server get 503, since the
-    /// client may try again.
+    /// The HTTP status that ClickHouse maps the code to. Unlike ClickHouse, the limits of this server get
+    /// 503, since the client may try again.
     pub fn status(&self) -> u16 {
         match self.code {
             194 => 401,

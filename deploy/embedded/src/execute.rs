@@ -1,5 +1,5 @@
-//! Runs one query on a thread of its own: reads its rows from the body, applies its settings to the connection, gives
-//! its statement to the engine and its result to the output. Blocks; knows nothing of HTTP.
+//! Runs one query on a thread of its own: reads its rows from the body, applies its settings to the
+//! connection, gives its statement to the engine and its result to the output. Blocks; knows nothing of HTTP.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ const TEXT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// A form with its files, which is parsed in memory.
 const FORM_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// A query with everything that it holds while it runs.
+/// A query with all resources that it uses while it runs.
 pub struct Job {
     pub server: Arc<Server>,
     pub request: QueryRequest,
@@ -49,7 +49,7 @@ pub struct Job {
     pub output: Output,
 }
 
-/// Runs the job to its end. It releases everything that it holds before its client gets the end of the answer, so that
+/// Runs the job to its end. It releases all its resources before its client gets the end of the answer, so that
 /// the client's next request can use the same query_id and session.
 pub fn run(job: Job) {
     let Job { server, mut request, body, registration, permit, mut output } = job;
@@ -142,7 +142,7 @@ fn execute(
     }
 }
 
-/// A statement with its text, its rows if it takes any, and its external tables.
+/// A statement with its text, its rows if it has any, and its external tables.
 struct Task {
     sql: Vec<u8>,
     statement: Statement,
@@ -191,7 +191,8 @@ impl Task {
         Task { sql, statement: Statement::Insert(insert), rows: Some(rows), tables }
     }
 
-    /// Refuses SQL that would open other files or start programs. Returns the response headers that the text sets.
+    /// Refuses SQL that would open other files or start programs. Returns the response headers that the text
+    /// sets.
     fn check(&self, readonly: Readonly) -> Result<Option<Headers>, Exception> {
         let all: Vec<Token> = tokens(&self.sql, 0).collect();
         guard::refuse_files(&all)?;
@@ -209,7 +210,7 @@ impl Task {
         }
     }
 
-    /// Whether the statement is SET or USE, which act on the session.
+    /// Returns whether the statement is SET or USE, which act on the session.
     fn changes_session(&self) -> bool {
         matches!(&self.statement, Statement::Other(Other { class: Class::Session, .. }))
     }
@@ -273,8 +274,8 @@ impl Task {
         }
     }
 
-    /// How the engine parses the statement, if that is needed: for a request that may only read, and for the format.
-    /// A request that may only read must not run a statement that could not be parsed.
+    /// How the engine parses the statement, if that is needed: for a request that may only read, and for the
+    /// format. A request that may only read must not run a statement that could not be parsed.
     fn ast(
         &self,
         connection: &mut Connection,
@@ -292,7 +293,7 @@ impl Task {
         }
         match read {
             Ok(ast) => Ok(Some(ast)),
-            // If the statement is wrong, the engine says so when it runs it.
+            // If the statement is wrong, the engine reports it when it runs the statement.
             Err(_) if readonly == Readonly::Off => Ok(None),
             Err(exception) => Err(exception),
         }
@@ -361,7 +362,8 @@ fn stream(
     Ok(())
 }
 
-/// A query in a session. The connection gets the settings and the database of the request, and its own afterwards.
+/// A query in a session. The connection gets the settings and the database of the request, and its own
+/// afterwards.
 struct InSession {
     lease: Lease,
     readonly: Readonly,
@@ -420,8 +422,8 @@ impl InSession {
 
     fn give_back(mut self, restore: Restore) {
         let connection = self.lease.connection();
-        // The connection may still be restricted, whatever failed. The mark is cleared even if there is nothing to
-        // restore: a failed query stays in system.processes until the next query.
+        // The connection may still be restricted, whatever failed. The mark is cleared even if there is
+        // nothing to restore: a failed query stays in system.processes until the next query.
         let restored = settings::lift_restriction(connection, Readonly::Nothing)
             .and_then(|()| connection.run(settings::CLEAR_MARK, DEFAULT_FORMAT, &[]).map(drop))
             .and_then(|()| restore.run(connection));

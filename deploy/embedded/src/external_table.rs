@@ -1,5 +1,6 @@
-//! External tables: rows that a request sends with its query, one table in each file of its form. The query sees them
-//! as temporary tables. This module reads their descriptions from the URL and the form; it runs no SQL.
+//! External tables: rows that a request sends with its query, one table in each file of its form. The query
+//! sees them as temporary tables. This module reads their descriptions from the URL and the form; it runs no
+//! SQL.
 
 use std::sync::Arc;
 

@@ -1,12 +1,12 @@
-//! Refuses SQL that would open a file outside of the user files, start a program, or write in a read-only request. The
-//! refusal names what was found and where. It looks at tokens only; the engine's own rules (`rules/users.xml`) and
-//! [`super::confine`] hold for what the tokens do not show.
+//! Refuses SQL that would open a file outside of the user files, start a program, or write in a read-only
+//! request. The refusal names what was found and where. It looks at tokens only; the engine's own rules
+//! (`rules/users.xml`) and [`super::confine`] stop what the tokens do not show.
 
 use super::exception::{Exception, code};
 use super::lexer::{Kind, Token};
 
-/// Table functions that open files of this machine or start a program. file() is also an ordinary function; it may
-/// name a user file.
+/// Table functions that open files of this machine or start a program. file() is also an ordinary function;
+/// it may name a user file.
 const FILE_FUNCTIONS: [&str; 11] = [
     "file",
     "fileCluster",
@@ -92,8 +92,8 @@ pub fn refuse_file_setting(name: &str) -> Result<(), Exception> {
     }
 }
 
-/// Refuses `readonly = DEFAULT`, which would reset the setting and which the engine allows. The engine itself refuses
-/// other values.
+/// Refuses `readonly = DEFAULT`, which would reset the setting and which the engine allows. The engine itself
+/// refuses other values.
 pub fn refuse_readonly_reset(all: &[Token]) -> Result<(), Exception> {
     let lifts = all
         .windows(3)
@@ -104,7 +104,7 @@ pub fn refuse_readonly_reset(all: &[Token]) -> Result<(), Exception> {
     }
 }
 
-/// Replaces the engine's refusals by a server's, with advice. `may_write` tells whether the method allows writes.
+/// Replaces the engine's refusals by a server's, with advice. `may_write` is whether the method allows writes.
 pub fn reword(exception: Exception, may_write: bool) -> Exception {
     let has = |text: &str| exception.message.contains(text);
     match exception.code {
@@ -147,11 +147,12 @@ fn file_function(before: &[Token], token: &Token, rest: &[Token]) -> Option<&'st
     (!may).then_some(function)
 }
 
-/// Whether a table's name follows. A table may be called file, with its columns in parentheses after the name.
+/// Returns whether a table's name follows. A table may be called file, with its columns in parentheses after
+/// the name.
 fn is_defined(before: &[Token]) -> bool {
     const KINDS: [&str; 5] = ["INTO", "TABLE", "EXISTS", "VIEW", "DICTIONARY"];
     match before {
-        // DESCRIBE TABLE takes functions too.
+        // After DESCRIBE TABLE, a function can follow too.
         [.., describe, table] if table.is("TABLE") && (describe.is("DESCRIBE") || describe.is("DESC")) => {
             false
         }
@@ -177,8 +178,8 @@ fn file_engine(token: &Token, rest: &[Token]) -> Option<&'static str> {
     FILE_ENGINES.into_iter().find(|engine| name.names(engine))
 }
 
-/// Whether the first of `arguments` is a string that names a user file: a relative path without `..`, whichever of its
-/// `{alternatives}` are chosen, and no name of a standard stream.
+/// Returns whether the first of `arguments` is a string that names a user file: a relative path without `..`,
+/// whichever of its `{alternatives}` are chosen, and no name of a standard stream.
 fn is_user_file(arguments: &[Token]) -> bool {
     const STREAMS: [&[u8]; 4] = [b"-", b"stdin", b"stdout", b"stderr"];
     /// The engine replaces it by a value from each row.
@@ -197,7 +198,7 @@ fn is_user_file(arguments: &[Token]) -> bool {
         && !STREAMS.contains(&path.as_slice())
 }
 
-/// Whether a component of a path is `..`, or can be for one choice of its `{alternatives}`.
+/// Returns whether a component of a path is `..`, or can be for one choice of its `{alternatives}`.
 fn may_be_dots(component: &[u8]) -> bool {
     let dots = |part: &[u8]| part.iter().all(|&byte| byte == b'.');
     let count = |wanted: u8| component.iter().filter(|&&byte| byte == wanted).count();
@@ -240,13 +241,14 @@ mod tests {
         let all: Vec<Token> = tokens(sql.as_bytes(), 0).collect();
         refuse_files(&all).err().map(|exception| {
             assert_eq!(exception.code, 291, "{sql}");
-            let (_, what) = exception.message.split_once("denied, and ").expect("says what");
+            let (_, what) =
+                exception.message.split_once("denied, and ").expect("the message names what was found");
             what.split(" needs it").next().unwrap_or("").to_owned()
         })
     }
 
     #[test]
-    fn what_names_a_file_is_refused_with_its_position() {
+    fn a_name_of_a_file_is_refused_with_its_position() {
         let found = |sql: &str, what: &str| assert_eq!(refusal(sql).as_deref(), Some(what), "{sql}");
         found("SELECT * FROM file('/etc/hostname', 'TSV')", "file() at position 15");
         found("SELECT file /* */ ('../a')", "file() at position 8");
@@ -326,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_file_is_allowed() {
+    fn names_that_only_look_like_a_file_are_allowed() {
         for sql in [
             "SELECT file FROM t WHERE file IN (1)",
             "CREATE TABLE file (file String) ENGINE = MergeTree ORDER BY file",

@@ -1,5 +1,5 @@
-//! Answers requests: one path for queries, two for health. Turns a request into a job and the job's result into a
-//! response, and stops the query of a client that leaves. Knows nothing of connections and of SQL.
+//! Answers requests: one path for queries, two for health. Turns a request into a job and the job's result
+//! into a response, and stops the query of a client that leaves. Knows nothing of connections and of SQL.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,7 +98,8 @@ async fn answer_query(
     (response, page_may_read)
 }
 
-/// Answers a preflight, which a browser sends before a request that no form could send. A page that gets here is allowed.
+/// Answers a preflight, which a browser sends before a request that no form could send. A page that gets here
+/// is allowed.
 fn preflight(is_page: bool, parts: &Parts) -> Response {
     let mut response = Response::new(HttpResponseBody::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;

@@ -1,5 +1,6 @@
-//! INSERT: finds where the statement ends and its rows begin, and the format of the rows, and rewrites the statement so
-//! that the engine reads the rows from a file or a table. The text of a query cannot contain arbitrary bytes.
+//! INSERT: finds where the statement ends and its rows begin, and the format of the rows, and rewrites the
+//! statement so that the engine reads the rows from a file or a table. The text of a query cannot contain
+//! arbitrary bytes.
 
 use std::ops::Range;
 
@@ -17,19 +18,20 @@ pub struct Insert {
     pub rows_at: usize,
 }
 
-/// Where the statement takes the rows from.
+/// The clause from which the statement reads the rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// `INSERT INTO t (a) [SETTINGS ...] FORMAT x` or `VALUES`: `infile_at` is before SETTINGS,
     /// `format_at` before FORMAT or VALUES.
     Rows { infile_at: usize, format_at: usize },
-    /// `INSERT INTO t SELECT ... FROM input('structure') FORMAT x`: the call, its columns, and where FORMAT begins.
+    /// `INSERT INTO t SELECT ... FROM input('structure') FORMAT x`: the call, its columns, and where FORMAT
+    /// begins.
     Input { call: Range<usize>, structure: Option<String>, format_at: usize },
 }
 
 impl Insert {
-    /// The statement for the engine, which reads the rows of [`Source::Rows`] from the file at `path`. The path needs no
-    /// escaping.
+    /// The statement for the engine, which reads the rows of [`Source::Rows`] from the file at `path`. The
+    /// path needs no escaping.
     pub fn reading_file(&self, sql: &[u8], path: &str) -> Vec<u8> {
         let Source::Rows { infile_at, format_at } = self.source else {
             unreachable!("rows of input() are read from a table: {self:?}")

@@ -1,5 +1,5 @@
-//! KILL QUERY, carried out by this server: the engine does not know the server's query ids, nor a query whose body is
-//! still arriving. Knows nothing of how a condition is parsed.
+//! KILL QUERY, carried out by this server: the engine does not know the server's query ids, nor a query whose
+//! body is still arriving. Knows nothing of how a condition is parsed.
 
 use std::sync::Arc;
 

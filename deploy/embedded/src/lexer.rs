@@ -1,8 +1,8 @@
-//! Splits ClickHouse SQL into tokens exactly as the engine's own lexer does: quoted strings, comments, words. Works on
-//! bytes, since an INSERT's rows may follow in the same text. Knows no statement.
+//! Splits ClickHouse SQL into tokens exactly as the engine's own lexer does: quoted strings, comments, words.
+//! Works on bytes, since an INSERT's rows may follow in the same text. Knows no statement.
 //!
-//! If the two differed, a text could mean one thing here and another in the engine. tests/lexer.rs compares them (the
-//! engine shows its own tokens with `tokenizeQuery`).
+//! If the two differed, a text could mean one thing here and another in the engine. tests/lexer.rs compares
+//! them (the engine shows its own tokens with `tokenizeQuery`).
 
 use std::borrow::Cow;
 
@@ -32,7 +32,7 @@ pub struct Token<'sql> {
 }
 
 impl<'sql> Token<'sql> {
-    /// Whether this is the keyword, given in upper case.
+    /// Returns whether this is the keyword, given in upper case.
     pub fn is(&self, keyword: &str) -> bool {
         self.kind == Kind::Word && self.text.eq_ignore_ascii_case(keyword.as_bytes())
     }
@@ -45,7 +45,7 @@ impl<'sql> Token<'sql> {
         self.at + self.text.len()
     }
 
-    /// The name that a word or a quoted identifier stands for; `None` for any other token.
+    /// The name that a word or a quoted identifier denotes; `None` for any other token.
     pub fn name(&self) -> Option<Cow<'sql, [u8]>> {
         match self.kind {
             Kind::Word => Some(Cow::Borrowed(self.text)),
@@ -67,7 +67,7 @@ impl<'sql> Token<'sql> {
         self.text.get(tag..self.text.len() - tag).unwrap_or_default().to_vec()
     }
 
-    /// Whether this names `name`, quoted or not; not case-sensitive.
+    /// Returns whether this names `name`, quoted or not; not case-sensitive.
     pub fn names(&self, name: &str) -> bool {
         self.name().is_some_and(|it| it.eq_ignore_ascii_case(name.as_bytes()))
     }
@@ -123,8 +123,8 @@ impl<'sql> Tokens<'sql> {
         token
     }
 
-    /// Whether the dot that `rest` starts with begins a number, instead of an access to the value before it. The engine
-    /// takes a dot at the start of a text for a number, whatever follows.
+    /// Returns whether the dot that `rest` starts with begins a number, instead of an access to the value
+    /// before it. The engine reads a dot at the start of a text as a number, whatever follows.
     fn starts_a_number(&self, rest: &[u8]) -> bool {
         use Kind::{Identifier, Number, Punctuation, Word};
         let follows_a_value =
@@ -193,7 +193,7 @@ fn nested_comment(rest: &[u8]) -> Option<usize> {
     None
 }
 
-/// A quoted token: a backslash escapes, a doubled quote stands for itself.
+/// A quoted token: a backslash escapes, a doubled quote means one quote.
 fn quoted(rest: &[u8], quote: u8) -> (Kind, usize) {
     let kind = if quote == b'\'' { Kind::String } else { Kind::Identifier };
     let mut at = 1;
@@ -221,8 +221,8 @@ fn digits_in_quotes(rest: &[u8]) -> (Kind, usize) {
     }
 }
 
-/// ‘string’, “identifier” or the mathematical minus sign. Curly quotes know no escapes. After an opening quote, the
-/// text must be long enough for a closing one.
+/// ‘string’, “identifier” or the mathematical minus sign. Curly quotes know no escapes. After an opening
+/// quote, the text must be long enough for a closing one.
 fn curly(rest: &[u8]) -> (Kind, usize) {
     let (kind, end): (Kind, &[u8]) = match rest {
         [0xe2, 0x88, 0x92, ..] => return (Kind::Other, 3),
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn blanks_beyond_ascii_separate() {
+    fn whitespace_beyond_ascii_separates() {
         for blank in ["\u{feff}", "\u{a0}", "\u{3000}", "\u{2003}", "\u{200b}", "\u{85}", "\u{2028}"] {
             assert_eq!(texts(&format!("{blank}INTO{blank}OUTFILE")), ["INTO", "OUTFILE"], "{blank:?}");
         }
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_unfinished() {
+    fn unfinished_tokens_are_reported() {
         for sql in ["'a", "'a\\'", "`a", "/* a", "/* /* a */", "x'4g'", "b'2'", "x'4"] {
             assert_eq!(kinds(sql), [Kind::Unfinished], "{sql}");
         }

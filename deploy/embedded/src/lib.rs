@@ -1,5 +1,6 @@
-//! The ClickHouse engine as a server on one machine: libchdb behind ClickHouse's HTTP interface. Ordinary clients use it
-//! as they use a ClickHouse server. One process, one data path, one user; no clustering, no native protocol, no TLS.
+//! The ClickHouse engine as a server on one machine: libchdb behind ClickHouse's HTTP interface. Ordinary
+//! clients use it as they use a ClickHouse server. One process, one data path, one user; no clustering, no
+//! native protocol, no TLS.
 //!
 //! ```text
 //!  client ─▶ listener   at most --max-connections at once; time limits for a head and for an unread answer
@@ -21,27 +22,28 @@
 //!
 //! # What SQL can reach
 //!
-//! SQL reaches tables, the files in `user_files` of the data directory, and nothing else of the machine. The engine is
-//! built for one trusted program: it would open any file and start any program for everyone who reaches the port.
-//! Three layers prevent that:
+//! SQL reaches tables, the files in `user_files` of the data directory, and nothing else of the machine. The
+//! engine is built for one trusted program: it would open any file and start any program for everyone who
+//! reaches the port. Three layers prevent that:
 //!
-//! - [`guard`] checks the tokens of each statement. file() may name a user file, by a relative path without `..`. It
-//!   refuses what no grant of the engine covers: table and database engines that are files or programs, dictionaries
-//!   with such a source, ATTACH ... FROM a path. INTO OUTFILE and FROM INFILE, which the client part of the engine
-//!   would carry out, are refused with the statement.
-//! - The engine's own rules (`rules/users.xml`) grant nothing for SQLite, ODBC and JDBC, and no tables that are named
-//!   like paths. They make the settings that name a file, and a table's own disks, unchangeable, and set no path for
-//!   backups.
-//! - [`confine`] asks the kernel (Linux 5.19 or later): no file outside the data directory, no program, whatever the
-//!   other two have missed. Tokens do not show SQL inside a string, such as a DEFAULT in the columns of format(), nor
-//!   expressions in the rows of VALUES, nor the target of a symbolic link. On an older kernel the server logs a warning
-//!   and removes the grant for files: SQL cannot read files as tables, and [`guard`] alone checks file() as a function.
+//! - [`guard`] checks the tokens of each statement. file() may name a user file, by a relative path without
+//!   `..`. It refuses what no grant of the engine covers: table and database engines that are files or
+//!   programs, dictionaries with such a source, ATTACH ... FROM a path. INTO OUTFILE and FROM INFILE, which
+//!   the client part of the engine would carry out, are refused with the statement.
+//! - The engine's own rules (`rules/users.xml`) grant nothing for SQLite, ODBC and JDBC, and no tables that
+//!   are named like paths. They make the settings that name a file, and a table's own disks, unchangeable,
+//!   and set no path for backups.
+//! - [`confine`] asks the kernel (Linux 5.19 or later): no file outside the data directory, no program,
+//!   whatever the other two have missed. Tokens do not show SQL inside a string, such as a DEFAULT in the
+//!   columns of format(), nor expressions in the rows of VALUES, nor the target of a symbolic link. On an
+//!   older kernel the server logs a warning and removes the grant for files: SQL cannot read files as tables,
+//!   and [`guard`] alone checks file() as a function.
 //!
-//! A refused file gets code 291 (DATABASE_ACCESS_DENIED). A table name like `/etc/hosts` in the default database still
-//! shows whether such a file exists (EXISTS).
+//! A refused file gets code 291 (DATABASE_ACCESS_DENIED). A table name like `/etc/hosts` in the default
+//! database still shows whether such a file exists (EXISTS).
 //!
-//! A request that is not a POST runs with the engine's `readonly = 2`, or 1 if it asks for that. A statement that the
-//! engine would run although it writes is refused before ([`ast`]).
+//! A request that is not a POST runs with the engine's `readonly = 2`, or 1 if it asks for that. A statement
+//! that the engine would run although it writes is refused before ([`ast`]).
 
 mod ast;
 mod compression;
@@ -146,8 +148,8 @@ struct Server {
     version: Arc<str>,
 }
 
-/// Serves until SIGTERM or SIGINT. Then it stops accepting, lets running queries end within the time limit, and closes
-/// the engine with everything on disk.
+/// Serves until SIGTERM or SIGINT. Then it stops accepting, lets running queries end within the time limit,
+/// and closes the engine with everything on disk.
 pub fn serve(config: Config) -> anyhow::Result<()> {
     let data = data_directory::open(&config.path)?;
     let library = data_directory::resolve_library(&config.library)?;
@@ -157,8 +159,8 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     };
     // SAFETY: other threads are started below; fetching the engine, if that was necessary, has ended.
     unsafe { data.enter()? };
-    // Everything for SQL runs on this new thread and the threads that it starts, which are confined. The calling thread
-    // is not confined: the port file may be anywhere.
+    // Everything for SQL runs on this new thread and the threads that it starts, which are confined. The
+    // calling thread is not confined: the port file may be anywhere.
     let (sender, answering) = mpsc::channel();
     let server = thread::Builder::new().name("server".to_owned()).spawn(move || {
         let outcome = serve_confined(config, &library, data.path(), sender);

@@ -1,6 +1,6 @@
-//! Accepts connections and serves HTTP on them. Limits their number, the time for a request's head, and the time
-//! that a client may leave its answer unread; ends them in an orderly way. Everything that clients send goes through
-//! [`LongUrlFilter`] before the HTTP library reads it. Knows nothing of queries.
+//! Accepts connections and serves HTTP on them. Limits their number, the time for a request's head, and the
+//! time that a client may leave its answer unread; ends them in an orderly way. Everything that clients send
+//! goes through [`LongUrlFilter`] before the HTTP library reads it. Knows nothing of queries.
 
 use std::convert::Infallible;
 use std::io;
@@ -38,8 +38,8 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
 pub struct Limits {
     /// Connections at once; one more waits until another is closed.
     pub connections_max: usize,
-    /// The time for the head of a request. It starts when the connection is accepted, or when the request before was
-    /// answered. A connection past it is closed.
+    /// The time for the head of a request. It starts when the connection is accepted, or when the request
+    /// before was answered. A connection past it is closed.
     pub head_timeout: Duration,
     /// A connection whose client reads no byte of an answer for this long is closed.
     pub unread_timeout: Duration,
@@ -130,7 +130,7 @@ async fn wait_for_stop(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
-/// Whether the client left before its connection was accepted.
+/// Returns whether the client left before its connection was accepted.
 fn client_has_left(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)

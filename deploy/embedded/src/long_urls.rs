@@ -1,7 +1,8 @@
-//! Allows URLs as long as ClickHouse allows them (http_max_uri_size), which is sixteen times the limit of the HTTP
-//! library. This filter reads the request heads of a connection before the library does. It stores a long URL and
-//! puts a short placeholder into the head instead. It counts the bytes of bodies and forwards them. If a head is
-//! unusual in any way, the filter forwards it and everything after it unchanged, and the library decides.
+//! Allows URLs as long as ClickHouse allows them (http_max_uri_size), which is sixteen times the limit of the
+//! HTTP library. This filter reads the request heads of a connection before the library does. It stores a
+//! long URL and puts a short placeholder into the head instead. It counts the bytes of bodies and forwards
+//! them. If a head is unusual in any way, the filter forwards it and everything after it unchanged, and the
+//! library decides.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,11 +17,12 @@ const FORWARDED_URL_BYTES_MAX: usize = 60_000;
 const HEADERS_BYTES_MAX: usize = 400_000;
 /// The library's limit on the number of headers; the library refuses a head with more.
 const HEADERS_MAX: usize = 100;
-/// A head whose URL is too long is read to its end, so that its client can read the refusal, but no further than this.
+/// A head whose URL is too long is read to its end, so that its client can read the refusal, but no further
+/// than this.
 const DISCARDED_HEAD_BYTES_MAX: usize = 64 << 20;
 /// A chunk's length with its extensions, or a trailer.
 const CHUNK_LINE_BYTES_MAX: usize = 16_384;
-/// Long URLs stored and not yet taken; the library reads one request after the other.
+/// How many long URLs may be stored and not yet removed; the library reads one request after the other.
 const LONG_URLS_MAX: usize = 4;
 /// The path that replaces a long URL.
 const PLACEHOLDER: &str = "/address-put-aside";
@@ -200,7 +202,7 @@ impl LongUrlFilter {
         read.body
     }
 
-    /// Discards the rest of a head and forwards a short one instead, which stands for a URL that is too long.
+    /// Discards the rest of a head and forwards a short one instead, which marks a URL that is too long.
     fn discard_head(
         &mut self,
         method: Vec<u8>,

@@ -25,7 +25,7 @@ struct Arguments {
     /// The data directory; created if it does not exist, kept when the server stops.
     #[arg(long)]
     path: PathBuf,
-    /// Address and port; port 0 takes a free one.
+    /// Address and port; port 0 means a free port.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
     /// libchdb.so; by default the pinned version, which is fetched into the cache if it is not there yet.
@@ -40,10 +40,10 @@ struct Arguments {
     /// A file with the user's password in its first line.
     #[arg(long)]
     password_file: Option<PathBuf>,
-    /// The origin of web pages that may use the server, as scheme://host[:port]; * allows any page. May be given more
-    /// than once. Pages of this machine (localhost, 127.0.0.1 and [::1] on any port) are always allowed. Requests of
-    /// other pages are refused with code 497. If --listen is this machine alone, so is a Host header with another domain
-    /// name, since a page can point its own name to this machine.
+    /// The origin of web pages that may use the server, as scheme://host[:port]; * allows any page. May be
+    /// given more than once. Pages of this machine (localhost, 127.0.0.1 and [::1] on any port) are always
+    /// allowed. Requests of other pages are refused with code 497. If --listen is this machine alone, so is a
+    /// Host header with another domain name, since a page can point its own name to this machine.
     #[arg(long)]
     allow_origin: Vec<String>,
     /// Queries at once; more are refused with code 202.
@@ -61,7 +61,8 @@ struct Arguments {
     /// Connections at once; one more waits until another is closed.
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..))]
     max_connections: u16,
-    /// Seconds for the head of a request, and between two requests on one connection; then the connection is closed.
+    /// Seconds for the head of a request, and between two requests on one connection; then the connection is
+    /// closed.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
     head_timeout: u16,
     /// Seconds that a client may leave its answer unread; then the connection is closed.

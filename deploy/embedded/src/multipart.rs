@@ -1,5 +1,5 @@
-//! Splits a body of `multipart/form-data` into its fields: clients send a query with bound parameters and external
-//! tables that way.
+//! Splits a body of `multipart/form-data` into its fields: clients send a query with bound parameters and
+//! external tables that way.
 
 use axum::body::{Body, Bytes};
 use multer::Multipart;
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_form_is_none_and_what_is_cut_is_refused() {
+    async fn another_content_type_is_no_form_and_a_cut_form_is_refused() {
         for content_type in ["", "text/plain", "no type at all", "multipart/mixed; boundary=a"] {
             assert_eq!(boundary(content_type).expect("is no form"), None, "{content_type}");
         }
@@ -98,9 +98,9 @@ mod tests {
         assert!(refused.message.contains("it is cut short"), "{}", refused.message);
         assert!(fields(b"SELECT 1".to_vec(), "abc").await.is_err());
         assert!(fields(Vec::new(), "abc").await.is_err());
-        let nameless = b"--abc\r\nContent-Type: text/plain\r\n\r\n1\r\n--abc--";
+        let without_name = b"--abc\r\nContent-Type: text/plain\r\n\r\n1\r\n--abc--";
         assert!(
-            fields(nameless.to_vec(), "abc")
+            fields(without_name.to_vec(), "abc")
                 .await
                 .expect_err("has no name")
                 .message
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_is_told_from_a_field() {
+    async fn a_file_is_distinguished_from_a_field() {
         let body =
             b"--abc\r\nContent-Disposition: form-data; name=\"t\"; filename=\"t.tsv\"\r\n\r\n1\n\r\n--abc--";
         assert!(fields(body.to_vec(), "abc").await.expect("is whole")[0].is_file);

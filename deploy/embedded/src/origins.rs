@@ -1,6 +1,7 @@
-//! Decides which web pages may use the server. The server may have no password, and any page in a browser on this
-//! machine can reach it. A browser adds headers to the requests of a page that the page cannot remove. By them a request
-//! is refused, unless its page comes from this machine or from an origin that the operator has named.
+//! Decides which web pages may use the server. The server may have no password, and any page in a browser on
+//! this machine can reach it. A browser adds headers to the requests of a page that the page cannot remove.
+//! By them a request is refused, unless its page comes from this machine or from an origin that the operator
+//! has named.
 
 use std::net::IpAddr;
 
@@ -15,8 +16,8 @@ pub struct Origins {
     any: bool,
     /// In lower case: `scheme://host`, with the port if it is not the scheme's default.
     listed: Vec<String>,
-    /// Only this machine reaches the server, so a public name in the Host header means that a page has pointed its name
-    /// to this machine (DNS rebinding).
+    /// Only this machine reaches the server, so a public name in the Host header means that a page has
+    /// pointed its name to this machine (DNS rebinding).
     is_local: bool,
 }
 
@@ -116,7 +117,7 @@ fn can_be_listed(origin: &str) -> bool {
     is_web && host_of(origin).is_some()
 }
 
-/// Whether the page comes from this machine.
+/// Returns whether the page comes from this machine.
 fn is_loopback(origin: &str) -> bool {
     let Some(name) = host_of(origin) else { return false };
     let is_address = || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|it| it.is_loopback());
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_origin_is_refused_at_the_start() {
+    fn a_text_that_is_no_origin_is_refused_at_the_start() {
         for given in
             ["app.example", "http://", "http://app.example/path", "ftp://app.example", "http://a b", ""]
         {

@@ -1,6 +1,6 @@
-//! Sends a result to its client: compresses it, buffers its beginning until it is known whether the query fails early,
-//! then streams it, with a limit on the chunks in memory. One side is the thread that runs the query, the other side is
-//! the body of the response. Knows nothing of SQL.
+//! Sends a result to its client: compresses it, buffers its beginning until it is known whether the query
+//! fails early, then streams it, with a limit on the chunks in memory. One side is the thread that runs the
+//! query, the other side is the body of the response. Knows nothing of SQL.
 
 use std::io::{self, Read};
 use std::pin::Pin;
@@ -21,8 +21,8 @@ use super::response_headers::Headers;
 use super::running::Query;
 use super::spool::{Spool, SpoolSpace};
 
-/// A result of up to this many bytes is sent as a whole, with its length, its final counts, and an error status if it
-/// fails. ClickHouse buffers as much.
+/// A result of up to this many bytes is sent as a whole, with its length, its final counts, and an error
+/// status if it fails. ClickHouse buffers as much.
 const BUFFERED_BYTES_MAX: usize = 1 << 20;
 /// Chunks that wait for a client that reads slowly; each has about BUFFERED_BYTES_MAX at most.
 const CHUNKS_MAX: usize = 2;
@@ -49,12 +49,12 @@ pub enum Body {
 
 pub enum Chunk {
     Bytes(Bytes),
-    /// The result is complete. A stream without it ends with a closed connection, so that no client takes it for
-    /// complete.
+    /// The result is complete. A stream without it ends with a closed connection, so that no client treats it
+    /// as complete.
     End,
 }
 
-/// Takes the result from the thread that runs its query.
+/// Receives the result from the thread that runs its query.
 pub struct Output {
     query: Arc<Query>,
     encoder: Encoder,
@@ -85,7 +85,7 @@ pub struct OutputOptions {
     pub tag: String,
     /// The engine's version, which is part of each exception.
     pub version: Arc<str>,
-    /// Send the result only when it is complete; until then it takes memory in this space.
+    /// Send the result only when it is complete; until then it uses memory of this space.
     pub wait_for_end: Option<Arc<SpoolSpace>>,
     pub head: oneshot::Sender<Result<Head, Exception>>,
 }
@@ -107,7 +107,7 @@ impl Output {
         })
     }
 
-    /// Takes a chunk of the result. After an error the query must end.
+    /// Sends or buffers a chunk of the result. After an error the query must end.
     pub fn push(&mut self, bytes: &[u8], progress: Progress) -> Result<(), Exception> {
         self.progress += progress;
         self.encoder.push(bytes, &mut self.buffered).map_err(cannot_compress)?;
@@ -128,7 +128,7 @@ impl Output {
         self.send_buffered()
     }
 
-    /// Whether the client left before the result began.
+    /// Returns whether the client left before the result began.
     pub fn client_has_left(&self) -> bool {
         matches!(&self.stage, Stage::Buffering(head) if head.is_closed())
     }
@@ -178,8 +178,8 @@ impl Output {
         }
     }
 
-    /// Ends the result of a failed query: with an error status if the response has not begun, otherwise as ClickHouse
-    /// ends a broken result.
+    /// Ends the result of a failed query: with an error status if the response has not begun, otherwise as
+    /// ClickHouse ends a broken result.
     pub fn fail(mut self, exception: Exception) {
         match std::mem::replace(&mut self.stage, Stage::Closed) {
             Stage::Buffering(head) => {
@@ -239,8 +239,8 @@ impl Output {
         };
         let query = &self.query;
         let sent = Handle::current().block_on(async {
-            // Losing the send loses the chunk and with it the result, which the other branch ends. If the client reads
-            // nothing, the listener closes the connection, which closes the channel.
+            // Losing the send loses the chunk and with it the result, which the other branch ends. If the
+            // client reads nothing, the listener closes the connection, which closes the channel.
             tokio::select! {
                 biased;
                 sent = chunks.send(chunk) => sent.map_err(|_| client_left()),
@@ -268,8 +268,8 @@ fn cannot_compress(error: io::Error) -> Exception {
     Exception::new(code::LOGICAL_ERROR, format_args!("cannot compress the result: {error}"))
 }
 
-/// An exception after rows that have been sent already, as ClickHouse writes it since 25.11. The tag is in the response's
-/// head.
+/// An exception after rows that have been sent already, as ClickHouse writes it since 25.11. The tag is in
+/// the response's head.
 fn exception_tail(exception: &Exception, version: &str, tag: &str) -> Vec<u8> {
     let text = format!("{}\n", exception.text(version));
     format!("\r\n__exception__\r\n{tag}\r\n{text}{} {tag}\r\n__exception__\r\n", text.len()).into_bytes()

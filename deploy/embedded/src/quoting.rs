@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn literals_cannot_be_left() {
+    fn a_text_cannot_end_its_literal() {
         assert_eq!(quote("a'b\\c", b'\''), b"'a\\'b\\\\c'");
         assert_eq!(use_database("d`; DROP"), b"USE `d\\`; DROP`");
         assert_eq!(assignment("log_comment", "x' , y = '1"), b"log_comment = 'x\\' , y = \\'1'");

@@ -1,5 +1,5 @@
-//! Reads the URL, the headers and the form of a request: the query with its settings, parameters, session, credentials,
-//! formats and codings. Runs nothing and waits for nothing.
+//! Reads the URL, the headers and the form of a request: the query with its settings, parameters, session,
+//! credentials, formats and codings. Runs nothing and waits for nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub struct QueryRequest {
     pub session: Option<SessionRequest>,
     /// Only a POST may change anything.
     pub method_may_write: bool,
-    /// The stricter of what the method and the setting `readonly` say. It is never in `settings`.
+    /// The stricter of the limits of the method and of the setting `readonly`. It is never in `settings`.
     pub readonly: Readonly,
     /// The response headers that the URL or the form sets.
     pub response_headers: Headers,
@@ -150,8 +150,8 @@ impl QueryRequest {
                 "compress" => blocks_out = flag(&name, &value)?,
                 "decompress" => blocks_in = flag(&name, &value)?,
                 "wait_end_of_query" => request.wait_end_of_query = flag(&name, &value)?,
-                // These change nothing: the server decides how a result is buffered, there are no quotas, and stack
-                // traces are not printed.
+                // These change nothing: the server decides how a result is buffered, there are no quotas, and
+                // stack traces are not printed.
                 "buffer_size" | "quota_key" | "stacktrace" | "client_protocol_version" => {}
                 "role" => {
                     return Err(Exception::new(

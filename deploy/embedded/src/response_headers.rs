@@ -1,5 +1,5 @@
-//! The setting `http_response_headers`: response headers that the client sets, as a map of strings. It comes in the URL,
-//! in a SET or in a SETTINGS clause. It is read here, since the engine knows nothing of HTTP.
+//! The setting `http_response_headers`: response headers that the client sets, as a map of strings. It comes
+//! in the URL, in a SET or in a SETTINGS clause. It is read here, since the engine knows nothing of HTTP.
 
 use axum::http::{HeaderName, HeaderValue};
 
@@ -16,8 +16,8 @@ const FRAMING: [&str; 4] = ["content-length", "transfer-encoding", "connection",
 /// Reads `{'name': 'value', ...}`.
 ///
 /// # Errors
-/// The text is no map of strings, or a name or a value cannot be in a header (such as a line end), or a header is in
-/// [`FRAMING`].
+/// The text is no map of strings, or a name or a value cannot be in a header (such as a line end), or a
+/// header is in [`FRAMING`].
 pub fn read(map: &str) -> Result<Headers, Exception> {
     let all: Vec<Token> = tokens(map.as_bytes(), 0).collect();
     match read_map(&all)? {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_refused() {
+    fn invalid_headers_are_refused() {
         for map in [
             "",
             "{",

@@ -1,6 +1,6 @@
-//! Concatenates the chunks of a streamed result. The engine writes each chunk as a document of its own. In a format
-//! that has only rows, the chunks are concatenated as they are. In a format with a header, the header is removed from
-//! every chunk but the first. A format with a footer or with counts cannot be concatenated.
+//! Concatenates the chunks of a streamed result. The engine writes each chunk as a document of its own. In a
+//! format that has only rows, the chunks are concatenated as they are. In a format with a header, the header
+//! is removed from every chunk but the first. A format with a footer or with counts cannot be concatenated.
 
 /// How the chunks of a format become one result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,8 @@ const SETTINGS_WITH_MORE_THAN_ROWS: [&str; 3] =
     ["output_format_json_array_of_rows", "extremes", "format_binary"];
 
 impl Concatenation {
-    /// For a format, whose name is not case-sensitive. `sql` and the names of its settings can change the answer.
+    /// For a format, whose name is not case-sensitive. `sql` and the names of its settings can change the
+    /// answer.
     pub fn of<'name>(format: &str, sql: &[u8], settings: impl Iterator<Item = &'name str>) -> Concatenation {
         let mentions =
             |word: &str| sql.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word.as_bytes()));
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_follow_each_other_and_documents_do_not() {
+    fn chunks_of_rows_are_concatenated_and_documents_are_not() {
         assert_eq!(concatenation("TSV", "SELECT 1"), Concatenation::Plain);
         assert_eq!(concatenation("jsonEachRow", "SELECT 1"), Concatenation::Plain);
         assert_eq!(concatenation("JSON", "SELECT 1"), Concatenation::Impossible);

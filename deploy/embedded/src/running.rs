@@ -1,6 +1,6 @@
-//! The registry of running queries, by query_id. No two have the same id; each can be stopped and waited for. A query is
-//! registered before its body arrives and until its connection is free again, which is longer than the engine knows it.
-//! Knows nothing of what a query does.
+//! The registry of running queries, by query_id. No two have the same id; each can be stopped and waited for.
+//! A query is registered before its body arrives and until its connection is free again, which is longer than
+//! the engine knows it. Knows nothing of what a query does.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -111,8 +111,8 @@ impl Query {
         self.only_reads.store(true, Ordering::Release);
     }
 
-    /// Asks the query to stop; true if nobody has before. The thread that runs it stops between two steps; a statement
-    /// in the engine has to be killed there.
+    /// Asks the query to stop; true if nobody has before. The thread that runs it stops between two steps; a
+    /// statement in the engine has to be killed there.
     pub fn ask_to_stop(&self) -> bool {
         !self.stop.send_replace(true)
     }

@@ -1,5 +1,5 @@
-//! HTTP sessions. A session keeps a connection between queries, with its temporary tables and settings, until nobody
-//! has used it for its timeout. Knows nothing of SQL.
+//! HTTP sessions. A session keeps a connection between queries, with its temporary tables and settings, until
+//! nobody has used it for its timeout. Knows nothing of SQL.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,7 +47,7 @@ pub struct Lease {
 }
 
 impl Sessions {
-    /// At most `sessions_max` at a time: each holds a connection.
+    /// At most `sessions_max` at a time: each has a connection of its own.
     pub fn new(sessions_max: usize) -> Arc<Sessions> {
         Arc::new(Sessions { sessions_max, sessions: Mutex::new(HashMap::new()) })
     }
@@ -132,7 +132,7 @@ impl Sessions {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, State>> {
-        // The map is whole between any two statements, so a panic elsewhere has not broken it.
+        // The map is valid between any two statements, so a panic elsewhere has not broken it.
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,5 @@
-//! Applies a query's settings to its connection, and restores those of a session's connection afterwards. Knows nothing
-//! of HTTP.
+//! Applies a query's settings to its connection, and restores those of a session's connection afterwards.
+//! Knows nothing of HTTP.
 
 use super::engine::{Connection, Parameter};
 use super::exception::{Exception, code};
@@ -19,9 +19,9 @@ pub const SERVER_DEFAULTS: &[u8] = b", implicit_select = 0, allow_introspection_
 /// Clears the mark of [`mark`].
 pub const CLEAR_MARK: &[u8] = b"SET promql_table = ''";
 
-/// Marks the connection as `query`'s. The engine gives each query its own id and accepts no other. The mark is the value
-/// of a setting that only another dialect uses, so that it can be read in system.processes. `more` are further
-/// assignments, each with a comma before it.
+/// Marks the connection as `query`'s. The engine gives each query its own id and accepts no other. The mark
+/// is the value of a setting that only another dialect uses, so that it can be read in system.processes.
+/// `more` are further assignments, each with a comma before it.
 pub fn mark(connection: &mut Connection, query: &Query, more: &[u8]) -> Result<(), Exception> {
     let set = [b"SET ".as_slice(), &assignment("promql_table", &query.marker), more].concat();
     connection.run(&set, FORMAT, &[]).map(drop)
@@ -49,8 +49,8 @@ pub fn restrict(connection: &mut Connection, readonly: Readonly) -> Result<(), E
     connection.run(format!("SET readonly = {}", readonly.value()).as_bytes(), FORMAT, &[]).map(drop)
 }
 
-/// Reverts [`restrict`]. The engine refuses every value but DEFAULT, which it does not check ([`super::guard`] refuses it
-/// in users' SQL). If an engine checked it, the session would end.
+/// Reverts [`restrict`]. The engine refuses every value but DEFAULT, which it does not check
+/// ([`super::guard`] refuses it in users' SQL). If an engine checked it, the session would end.
 pub fn lift_restriction(connection: &mut Connection, readonly: Readonly) -> Result<(), Exception> {
     if readonly == Readonly::Off {
         return Ok(());
@@ -110,8 +110,8 @@ impl Restore {
         Ok(())
     }
 
-    /// Creates the external tables. It stops at the first failure. That table is not dropped afterwards, since the
-    /// session may have a table of that name.
+    /// Creates the external tables. It stops at the first failure. That table is not dropped afterwards,
+    /// since the session may have a table of that name.
     pub fn create_external_tables(
         &mut self,
         connection: &mut Connection,

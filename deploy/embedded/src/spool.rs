@@ -1,5 +1,6 @@
-//! Stores a request's body as a file that the engine can read, since the text of a query cannot contain arbitrary bytes.
-//! The file is in memory and has no name, so nothing of it outlives the process. Knows nothing of what a body contains.
+//! Stores a request's body as a file that the engine can read, since the text of a query cannot contain
+//! arbitrary bytes. The file is in memory and has no name, so nothing of it outlives the process. Knows
+//! nothing of what a body contains.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,9 +13,9 @@ use super::exception::{Exception, code};
 
 /// The memory for all bodies together.
 pub struct SpoolSpace {
-    /// One body, as sent and as decompressed, takes at most this.
+    /// The most bytes of one body, as sent and as decompressed.
     pub body_bytes_max: u64,
-    /// All bodies at once take at most this.
+    /// The most bytes of all bodies at once.
     pub total_bytes_max: u64,
     used: AtomicU64,
 }
@@ -135,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_come_back_through_the_path() {
+    fn written_bytes_are_read_through_the_path() {
         let mut spool = SpoolSpace::new(10, 10).new_spool().expect("a spool");
         spool.append(b"ab\0").expect("fits");
         spool.append(b"\xffd").expect("fits");
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_hold_and_space_is_released() {
+    fn limits_are_enforced_and_space_is_released() {
         let space = SpoolSpace::new(4, 6);
         let mut first = space.new_spool().expect("a spool");
         first.append(b"1234").expect("fits");

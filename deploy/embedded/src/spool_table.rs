@@ -1,6 +1,6 @@
-//! Writes the SQL for a temporary table over a spool, so that a query can read rows from a request's body as a table. The
-//! table has a name that nobody can guess, and is dropped after the query. SQL of the request may not name a spool itself
-//! ([`super::guard`]). Runs nothing.
+//! Writes the SQL for a temporary table over a spool, so that a query can read rows from a request's body as
+//! a table. The table has a name that nobody can guess, and is dropped after the query. SQL of the request
+//! may not name a spool itself ([`super::guard`]). Runs nothing.
 
 use uuid::Uuid;
 
@@ -13,7 +13,8 @@ pub fn table_name() -> String {
     format!("embedded_rows_{}", Uuid::new_v4().simple())
 }
 
-/// Creates `table` over `rows`, which are in `format`. Without a structure, the engine infers the columns from the rows.
+/// Creates `table` over `rows`, which are in `format`. Without a structure, the engine infers the columns
+/// from the rows.
 pub fn create(table: &str, rows: &Spool, format: &str, structure: Option<&str>) -> Vec<u8> {
     let mut sql = [
         b"CREATE TEMPORARY TABLE ".as_slice(),

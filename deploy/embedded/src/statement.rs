@@ -1,6 +1,6 @@
-//! Parses a statement as far as this server needs: an INSERT and the position of its rows, a KILL QUERY and its
-//! condition, whether a statement can return many rows or acts on the session, and the format that the text seems to
-//! name. The engine decides whether the statement may run, and what it changes.
+//! Parses a statement as far as this server needs: an INSERT and the position of its rows, a KILL QUERY and
+//! its condition, whether a statement can return many rows or acts on the session, and the format that the
+//! text seems to name. The engine decides whether the statement may run, and what it changes.
 
 use std::ops::Range;
 
@@ -41,15 +41,15 @@ pub enum KillMode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Other {
     pub class: Class,
-    /// The name after FORMAT at the statement's end. It can also be a column called format with an alias or a direction,
-    /// so the engine is asked.
+    /// The name after FORMAT at the statement's end. It can also be a column called format with an alias or a
+    /// direction, so the engine is asked.
     pub format: Option<String>,
     /// The position of each `system.processes` that the statement reads.
     pub processes: Vec<Range<usize>>,
 }
 
-/// How the server runs a statement. A wrong class does no harm: the engine refuses to stream a statement that is no
-/// SELECT, and to write in a read-only request.
+/// How the server runs a statement. A wrong class does no harm: the engine refuses to stream a statement that
+/// is no SELECT, and to write in a read-only request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// Returns rows, possibly many.
@@ -61,8 +61,8 @@ pub enum Class {
     Write,
 }
 
-/// Parses `sql`. Refuses what the client part of the engine would carry out itself: several statements at once, INTO
-/// OUTFILE, FROM INFILE, the commands of its shell.
+/// Parses `sql`. Refuses what the client part of the engine would carry out itself: several statements at
+/// once, INTO OUTFILE, FROM INFILE, the commands of its shell.
 pub fn read(sql: &[u8]) -> Result<Statement, Exception> {
     let mut all = tokens(sql, 0);
     let Some(first) = all.next() else {
@@ -92,7 +92,7 @@ pub fn read(sql: &[u8]) -> Result<Statement, Exception> {
     Ok(Statement::Other(Other { class, format: format_of(&all), processes: find_processes(&all) }))
 }
 
-/// The token INSERT of the statement: its first word, or the one before the first INTO after WITH.
+/// Finds the token INSERT of the statement: its first word, or the word before the first INTO after WITH.
 fn insert_at<'sql>(sql: &'sql [u8], first: Token<'sql>) -> Option<Token<'sql>> {
     if first.is("INSERT") {
         return Some(first);
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_shell_would_carry_out_is_refused() {
+    fn commands_of_the_shell_are_refused() {
         let code = |sql: &str| read(sql.as_bytes()).expect_err(sql).code;
         assert_eq!(code(""), 62);
         assert_eq!(code(" -- nothing\n"), 62);

@@ -1,4 +1,5 @@
-//! What clickhouse-embedded refuses: writes by methods other than POST, files, and pages of other sites.
+//! The requests that clickhouse-embedded refuses: writes by methods other than POST, files, and pages of
+//! other sites.
 
 mod server;
 
@@ -20,7 +21,7 @@ fn server_with_table() -> Server {
     server
 }
 
-/// Without its bound the engine walked into the end of its stack, and ended.
+/// Without these bounds the engine once overflowed its stack and ended.
 #[test]
 fn the_bounds_of_a_statement_cannot_be_lifted() {
     let server = server_with_table();
@@ -41,7 +42,7 @@ fn the_bounds_of_a_statement_cannot_be_lifted() {
 }
 
 #[test]
-fn a_request_that_is_no_post_changes_nothing() {
+fn a_request_other_than_post_changes_nothing() {
     let server = server_with_table();
     for sql in [
         "DROP TABLE t",
@@ -116,7 +117,7 @@ fn a_request_that_is_no_post_changes_nothing() {
 }
 
 #[test]
-fn a_request_that_is_no_post_reads_with_settings_of_its_own() {
+fn a_request_other_than_post_reads_with_its_own_settings() {
     let server = server_with_table();
     for (sql, expected) in [
         ("SELECT a FROM t", "7\n"),
@@ -158,7 +159,7 @@ fn a_request_that_is_no_post_reads_with_settings_of_its_own() {
 }
 
 #[test]
-fn a_post_may_ask_to_be_held_to_reading() {
+fn a_post_may_ask_for_read_only() {
     let server = server_with_table();
     for address in ["readonly=1", "readonly=2", "max_threads=1&readonly=1"] {
         assert_eq!(server.refused(address, b"DROP TABLE t"), (500, 164), "{address}");
@@ -179,7 +180,7 @@ fn a_post_may_ask_to_be_held_to_reading() {
 }
 
 #[test]
-fn a_session_is_as_writable_as_it_was_set() {
+fn a_session_keeps_its_own_setting_of_readonly() {
     let server = server_with_table();
     let get = |sql: &str| server.send("GET", &format!("session_id=s&{}", query(sql)), &[], b"");
     let post = |sql: &str| server.post("session_id=s", sql.as_bytes());
@@ -213,7 +214,7 @@ fn a_session_is_as_writable_as_it_was_set() {
     assert_eq!(server.sql("SELECT a FROM t"), "7\n");
 }
 
-/// Whether the kernel can confine the server, which takes Landlock in its second version.
+/// Returns whether the kernel can confine the server, which needs version 2 of Landlock.
 fn kernel_confines() -> bool {
     // SAFETY: with this flag the call reads nothing and returns a version.
     unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<()>(), 0, 1) >= 2 }
@@ -339,7 +340,7 @@ fn sql_reads_and_writes_the_files_of_its_folder() {
 }
 
 #[test]
-fn what_a_text_hides_the_kernel_refuses() {
+fn the_kernel_refuses_files_that_the_tokens_do_not_show() {
     if !kernel_confines() {
         return;
     }
@@ -369,7 +370,7 @@ fn what_a_text_hides_the_kernel_refuses() {
 }
 
 #[test]
-fn relative_names_and_configurations_lead_nowhere() {
+fn relative_names_and_configurations_are_not_read_from_the_working_directory() {
     let directory = tempfile::tempdir().expect("a directory");
     let elsewhere = tempfile::tempdir().expect("a directory");
     // An engine that read this file would not start: the element is not closed.
@@ -391,7 +392,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn pages_of_this_machine_may_ask_and_read() {
+fn pages_of_this_machine_may_send_requests_and_read_answers() {
     let server = Server::start(&[]);
     let page = ("Origin", "http://localhost:5173");
     let asked = [

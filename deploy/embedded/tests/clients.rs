@@ -1,5 +1,5 @@
-//! clickhouse-embedded with unmodified clients: the clickhouse crate, clickhouse-connect for Python, @clickhouse/client
-//! for Node and @clickhouse/client-web for web pages.
+//! clickhouse-embedded with unmodified clients: the clickhouse crate, clickhouse-connect for Python,
+//! @clickhouse/client for Node and @clickhouse/client-web for web pages.
 
 mod server;
 
@@ -72,7 +72,7 @@ async fn the_clickhouse_crate() {
         let broken = loop {
             match cursor.next().await {
                 Ok(Some(_)) => {}
-                Ok(None) => panic!("a broken result was taken for whole"),
+                Ok(None) => panic!("a broken result was read as a whole one"),
                 Err(error) => break error,
             }
         };

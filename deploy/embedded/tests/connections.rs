@@ -1,5 +1,5 @@
-//! clickhouse-embedded closes the connections of clients that send their head slowly or never, and of clients that do not
-//! read their answer.
+//! clickhouse-embedded closes the connections of clients that send their head slowly or never, and of clients
+//! that do not read their answer.
 
 mod server;
 
@@ -23,7 +23,7 @@ fn begin(server: &Server, request: &[u8]) -> TcpStream {
 }
 
 #[test]
-fn a_head_that_does_not_come_is_not_waited_for() {
+fn a_connection_whose_head_does_not_arrive_is_closed() {
     let server = Server::start(&["--head-timeout", "1"]);
     let started = Instant::now();
     let silent = server.connect();
@@ -43,19 +43,19 @@ fn a_head_that_does_not_come_is_not_waited_for() {
 }
 
 #[test]
-fn a_running_query_is_not_taken_for_an_idle_connection() {
+fn the_connection_of_a_running_query_is_not_idle() {
     let server = Server::start(&["--head-timeout", "1", "--unread-timeout", "1"]);
     assert_eq!(server.sql("SELECT sleep(2.5)"), "0\n");
 }
 
 #[test]
-fn one_connection_too_many_waits_for_another_to_be_closed() {
+fn a_connection_beyond_the_limit_waits_until_another_is_closed() {
     let server = Server::start(&["--max-connections", "1", "--head-timeout", "3600"]);
     let first = begin(&server, PING);
     let mut second = server.connect();
     second.write_all(LAST_PING).expect("sends");
     second.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
-    assert!(second.read(&mut [0]).is_err(), "the second connection was answered beside the first");
+    assert!(second.read(&mut [0]).is_err(), "the second connection was answered while the first was open");
     second.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
     drop(first);
     let answer = read_answer(second);
@@ -64,7 +64,7 @@ fn one_connection_too_many_waits_for_another_to_be_closed() {
 
 /// The only connection becomes free for the next client, and the query of the first client is stopped.
 #[test]
-fn an_answer_that_is_not_read_holds_neither_its_connection_nor_its_query() {
+fn an_unread_answer_keeps_neither_its_connection_nor_its_query() {
     let server = Server::start(&["--max-connections", "1", "--unread-timeout", "1"]);
     let endless =
         "GET /?query_id=unread&query=SELECT+number+FROM+system.numbers HTTP/1.1\r\nHost: test\r\n\r\n";

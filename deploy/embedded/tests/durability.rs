@@ -1,4 +1,5 @@
-//! What clickhouse-embedded has acknowledged is stored after a stop, a kill and a restart on the same path.
+//! Rows that clickhouse-embedded has acknowledged are stored after a stop, a kill and a restart on the same
+//! path.
 
 mod server;
 
@@ -12,7 +13,7 @@ use server::{Server, command};
 const INSERT: &str = "query=INSERT+INTO+t+FORMAT+RowBinary&async_insert=0";
 
 #[test]
-fn a_stop_finishes_what_runs() {
+fn a_stop_finishes_running_queries() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut server = Server::start_at(directory.path(), &[]);
     server.sql("CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a");
@@ -51,7 +52,7 @@ fn a_stop_does_not_wait_for_ever() {
 }
 
 #[test]
-fn what_was_acknowledged_survives_sigkill() {
+fn acknowledged_rows_survive_sigkill() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut acknowledged = 0;
     for round in 0..3 {

@@ -1,13 +1,14 @@
-//! The view `experiment_events` on the real engine: queries that people write for PostgreSQL, as they
-//! stand, over a handful of events that can be counted by eye.
+//! The view `experiment_events` on the real engine: unchanged queries that people write for PostgreSQL, over
+//! a few events that can be counted by hand.
 
 mod server;
 
 use schemas::clickhouse::MIGRATIONS;
 use server::Server;
 
-/// In the order of their arrival: a conversion before its exposure, a unit seen in both variants, a repeated
-/// exposure, a conversion of somebody who took no part, and one that names another experiment.
+/// The events in the order of their arrival: among them a conversion before its exposure, a unit exposed to
+/// both variants, a repeated exposure, a conversion of a unit that was never exposed, and one that names
+/// another experiment.
 const EXPOSURES: &[(&str, &str, &str, &str, &str)] = &[
     // experiment, variant, unit, attributes, minute after noon
     ("checkout", "control", "ann", "US free mobile", "01"),
@@ -69,7 +70,7 @@ fn exposures_conversions_and_the_rate_of_each_variant() {
           AND created_at < '2026-02-01'
         GROUP BY variant
         ORDER BY variant;";
-    // Ann converted, in her first variant; dot before she was exposed, so that does not count.
+    // Ann converted, in her first variant. Dot converted before her exposure, which does not count.
     assert_eq!(server.sql(sql), "control\t2\t1\t0.5\ntreatment\t3\t1\t0.3333333333333333\n");
     let windows = "
         SELECT DATE_TRUNC('day', created_at) AS day, variant, COUNT(*) AS events, AVG(event_value) AS value
@@ -131,9 +132,10 @@ fn a_conversion_appears_once_for_each_experiment_that_exposed_its_unit_before() 
     assert_eq!(server.sql(twice), "checkout\t1\npricing\t1\n");
 }
 
-/// Of an experiment only what it counts: its environments, and no unit that was ever forced or that was held out.
+/// The view contains only the environments that an experiment counts, and no unit that was ever forced or
+/// held out.
 #[test]
-fn what_an_experiment_does_not_count_is_not_there() {
+fn the_view_omits_what_an_experiment_does_not_count() {
     let server = server_with_events();
     server.sql(
         "INSERT INTO definition_log (version, kind, key, definition, accepted) VALUES (1, 'experiment', 'beta', \

@@ -1,4 +1,5 @@
-//! clickhouse-embedded over plain HTTP: it answers what a ClickHouse server answers, byte for byte where it matters.
+//! clickhouse-embedded over plain HTTP: its answers are those of a ClickHouse server, byte for byte where it
+//! matters.
 
 mod server;
 
@@ -199,7 +200,7 @@ fn a_query_whose_body_still_arrives_can_be_killed() {
 }
 
 #[test]
-fn a_client_that_leaves_takes_its_reads_along_but_not_its_writes() {
+fn a_client_that_leaves_stops_its_reads_but_not_its_writes() {
     let server = Server::start(&[]);
     server.sql("CREATE TABLE t (a UInt8) ENGINE = MergeTree ORDER BY a");
     let leave = |id: &str, sql: &str| {
@@ -219,7 +220,7 @@ fn a_client_that_leaves_takes_its_reads_along_but_not_its_writes() {
 }
 
 #[test]
-fn queries_run_side_by_side_within_the_bound() {
+fn queries_run_in_parallel_within_the_limit() {
     let server = Server::start(&["--max-concurrent-queries", "4"]);
     let send = |id: &str| {
         let mut stream = server.connect();
@@ -235,7 +236,7 @@ fn queries_run_side_by_side_within_the_bound() {
         let running = "SELECT count() FROM system.processes WHERE query_id LIKE 'endless%'";
         server.wait_for(running, &format!("{count}\n"));
     }
-    // The fourth takes the last slot, unless the query that checks for it has the slot just then.
+    // The fourth gets the last slot, unless the query that checks for it has the slot at that moment.
     let fourth = thread::scope(|scope| {
         let fourth = scope.spawn(|| {
             loop {
@@ -361,7 +362,7 @@ fn empty_results_totals_and_extremes_are_a_servers() {
 }
 
 #[test]
-fn tables_that_come_with_a_query_live_as_long_as_it() {
+fn external_tables_exist_as_long_as_their_query() {
     let server = Server::start(&[]);
     let form = "--b\r\nContent-Disposition: form-data; name=\"ext\"; filename=\"ext\"\r\n\r\n1\tone\n2\ttwo\n\r\n--b--\r\n";
     let ask = |address: &str| {

@@ -16,7 +16,7 @@ fn server() -> Server {
 }
 
 /// Returns the rows of the table and empties it.
-fn taken(server: &Server) -> String {
+fn take_rows(server: &Server) -> String {
     let rows = server.sql("SELECT a, b FROM t ORDER BY a, b");
     server.sql("TRUNCATE TABLE t");
     rows
@@ -32,7 +32,7 @@ fn native(server: &Server, rows: u64) -> Vec<u8> {
 }
 
 #[test]
-fn every_format_brings_its_rows() {
+fn every_format_inserts_its_rows() {
     let server = server();
     let bytes_of = |sql: &str| server.post("", sql.as_bytes()).body;
     let source =
@@ -55,10 +55,10 @@ fn every_format_brings_its_rows() {
         assert_eq!((answer.status, answer.text().as_str()), (200, ""), "{format}");
         let summary = answer.header("X-ClickHouse-Summary").expect("a summary");
         assert!(summary.contains("\"written_rows\":\"2\""), "{format}: {summary}");
-        assert_eq!(taken(&server), expected, "{format}");
+        assert_eq!(take_rows(&server), expected, "{format}");
         let together = [format!("INSERT INTO t (a, b) FORMAT {format}\n").as_bytes(), &rows].concat();
         assert_eq!(server.post("", &together).status, 200, "{format}");
-        assert_eq!(taken(&server), expected, "{format}");
+        assert_eq!(take_rows(&server), expected, "{format}");
     }
 }
 
@@ -66,25 +66,25 @@ fn every_format_brings_its_rows() {
 fn statements_of_every_shape() {
     let server = server();
     server.sql("INSERT INTO t VALUES (1, 'a;b'), (2, DEFAULT), (1 + 2, upper('c'))");
-    assert_eq!(taken(&server), "1\ta;b\n2\tnone\n3\tC\n");
+    assert_eq!(take_rows(&server), "1\ta;b\n2\tnone\n3\tC\n");
     server.sql_with("query=INSERT+INTO+t+(a)+VALUES", "(1), (2)");
-    assert_eq!(taken(&server), "1\tnone\n2\tnone\n");
+    assert_eq!(take_rows(&server), "1\tnone\n2\tnone\n");
     server.sql_with("query=INSERT+INTO+t+FORMAT+CSV+1,x", "2,y\n");
-    assert_eq!(taken(&server), "1\tx\n2\ty\n");
+    assert_eq!(take_rows(&server), "1\tx\n2\ty\n");
     server.sql(
         "INSERT INTO t SETTINGS async_insert = 0 FORMAT JSONEachRow {\"a\": 1}\n{\"a\": 2, \"b\": \"x\"}",
     );
-    assert_eq!(taken(&server), "1\tnone\n2\tx\n");
+    assert_eq!(take_rows(&server), "1\tnone\n2\tx\n");
     server.sql_with("query=INSERT+INTO+t+(a,b)+SELECT+n*2,'in'+FROM+input('n+UInt64')+FORMAT+CSV", "1\n2\n");
-    assert_eq!(taken(&server), "2\tin\n4\tin\n");
+    assert_eq!(take_rows(&server), "2\tin\n4\tin\n");
     server.sql("INSERT INTO t (a) SELECT number FROM numbers(2)");
-    assert_eq!(taken(&server), "0\tnone\n1\tnone\n");
+    assert_eq!(take_rows(&server), "0\tnone\n1\tnone\n");
     server.sql_with("param_b=it%27s", "INSERT INTO t VALUES (1, {b:String})");
-    assert_eq!(taken(&server), "1\tit\\'s\n");
+    assert_eq!(take_rows(&server), "1\tit\\'s\n");
     assert_eq!(server.refused("query=INSERT+INTO+nowhere+FORMAT+CSV", b"1"), (404, 60));
     assert_eq!(server.refused("query=INSERT+INTO+t+(a)+FORMAT+TSV", b"word\n"), (400, 27));
     assert_eq!(server.refused("query=INSERT+INTO+t+(a)+FORMAT+CSV", b"word\n"), (400, 117));
-    assert_eq!(taken(&server), "");
+    assert_eq!(take_rows(&server), "");
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_block_is_one_part_and_a_token_counts_once() {
 }
 
 #[test]
-fn what_is_cut_inserts_nothing() {
+fn a_body_that_is_cut_inserts_nothing() {
     let server = server();
     let block = native(&server, 1000);
     let refused = server.post("query=INSERT+INTO+t+(a,b)+FORMAT+Native", &block[..block.len() - 1]);
@@ -116,7 +116,7 @@ fn what_is_cut_inserts_nothing() {
         "{}",
         refused.text()
     );
-    assert_eq!(taken(&server), "");
+    assert_eq!(take_rows(&server), "");
     // Complete rows in a body that is cut short.
     let head = "POST /?query_id=cut&query=INSERT+INTO+t+(a)+FORMAT+RowBinary HTTP/1.1\r\nHost: test\r\n";
     for rest in ["Content-Length: 80\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n8\r\n"] {
@@ -126,12 +126,12 @@ fn what_is_cut_inserts_nothing() {
         server.wait_for("SELECT count() FROM system.processes WHERE query_id = 'cut'", "1\n");
         drop(stream);
         server.wait_for("SELECT count() FROM system.processes WHERE query_id = 'cut'", "0\n");
-        assert_eq!(taken(&server), "", "{rest}");
+        assert_eq!(take_rows(&server), "", "{rest}");
     }
 }
 
 #[test]
-fn bodies_are_packed_both_ways() {
+fn bodies_are_compressed_in_both_directions() {
     let server = server();
     let plain = b"1,x\n2,y\n";
     let gzip = |bytes: &[u8]| {
@@ -152,9 +152,9 @@ fn bodies_are_packed_both_ways() {
     for (coding, packed) in [("gzip", gzip(plain)), ("deflate", zlib(plain))] {
         let answer = server.send("POST", insert, &[("Content-Encoding", coding)], &packed);
         assert_eq!(answer.status, 200, "{coding}: {}", answer.text());
-        assert_eq!(taken(&server), "1\tx\n2\ty\n", "{coding}");
+        assert_eq!(take_rows(&server), "1\tx\n2\ty\n", "{coding}");
         let cut = server.send("POST", insert, &[("Content-Encoding", coding)], &packed[..packed.len() - 6]);
-        assert_eq!((cut.status, taken(&server)), (500, String::new()), "{coding}");
+        assert_eq!((cut.status, take_rows(&server)), (500, String::new()), "{coding}");
     }
     // The server reads back what it has compressed, in each coding.
     let rows = "SELECT number AS a, repeat('z', 50) AS b FROM numbers(50000) FORMAT CSV";
@@ -169,13 +169,13 @@ fn bodies_are_packed_both_ways() {
             "50000\t1249975000\t50\n",
             "{coding}"
         );
-        taken(&server);
+        take_rows(&server);
     }
     let blocks = server.post("compress=1", rows.as_bytes());
     assert_eq!((blocks.header("Content-Encoding"), blocks.body[16]), (None, 0x82));
     assert_eq!(server.post(&format!("decompress=1&{insert}"), &blocks.body).status, 200);
     assert_eq!(server.sql("SELECT count(), sum(a) FROM t"), "50000\t1249975000\n");
-    taken(&server);
+    take_rows(&server);
     let mut broken = blocks.body.clone();
     broken[100] ^= 1;
     assert_eq!(server.refused(&format!("decompress=1&{insert}"), &broken), (500, 40));
@@ -185,7 +185,7 @@ fn bodies_are_packed_both_ways() {
 }
 
 #[test]
-fn bodies_have_a_bound() {
+fn bodies_have_a_maximum_size() {
     let server = server();
     let insert = "query=INSERT+INTO+t+(a)+FORMAT+RowBinary";
     let mut stream = server.connect();
@@ -201,5 +201,5 @@ fn bodies_have_a_bound() {
     flate2::read::GzEncoder::new(zeros, flate2::Compression::fast()).read_to_end(&mut packed).expect("packs");
     let answer = server.send("POST", insert, &[("Content-Encoding", "gzip")], &packed);
     assert_eq!((answer.status, answer.code()), (413, 229), "{}", answer.text());
-    assert_eq!(taken(&server), "");
+    assert_eq!(take_rows(&server), "");
 }

@@ -1,4 +1,5 @@
-//! The server splits SQL into tokens exactly as the engine does: `tokenizeQuery` shows the tokens of the engine's lexer.
+//! The server splits SQL into tokens exactly as the engine does: `tokenizeQuery` shows the tokens of the
+//! engine's lexer.
 
 /// The server's lexer, as it is compiled into the server.
 #[path = "../src/lexer.rs"]
@@ -66,7 +67,7 @@ fn compare(server: &Server, texts: &[Vec<u8>]) {
 }
 
 #[test]
-fn every_character_separates_or_not_as_in_the_engine() {
+fn every_character_is_a_separator_exactly_if_it_is_one_in_the_engine() {
     let server = Server::start(&[]);
     let texts: Vec<Vec<u8>> = (1..=0xffff_u32)
         .filter_map(char::from_u32)

@@ -1,5 +1,5 @@
-//! Details of clickhouse-embedded that clients rely on: the format of the answer, characters beyond ASCII, long URLs, the
-//! end of a session, response headers that the client sets.
+//! Details of clickhouse-embedded that clients rely on: the format of the answer, characters beyond ASCII,
+//! long URLs, the end of a session, response headers that the client sets.
 
 mod server;
 
@@ -70,7 +70,7 @@ fn characters_that_the_engine_skips_or_quotes_with() {
 }
 
 #[test]
-fn rows_behind_with_are_rows() {
+fn rows_after_an_insert_with_with_are_rows() {
     let server = Server::start(&[]);
     server.sql("CREATE TABLE t (a String) ENGINE = Memory");
     // The client part of the engine would run a statement after the empty line.
@@ -95,8 +95,8 @@ fn rows_of_input_are_read_as_its_columns() {
         assert_eq!(insert(named, session, "1,x\n2,x\n"), "2\tin x\n4\tin x\n");
         let joined = "INSERT INTO t (a) SELECT sum(i.n) FROM input('n UInt64') AS i FORMAT JSONEachRow";
         assert_eq!(insert(joined, session, "{\"n\":1}{\"n\":2}"), "3\t\n");
-        let told = "INSERT INTO t SELECT c1, c2 FROM input() FORMAT CSV";
-        assert_eq!(insert(told, session, "5,five\n"), "5\tfive\n");
+        let inferred = "INSERT INTO t SELECT c1, c2 FROM input() FORMAT CSV";
+        assert_eq!(insert(inferred, session, "5,five\n"), "5\tfive\n");
     }
     let types = "query=INSERT+INTO+t+SELECT+n,''+FROM+input('n+UInt64')+FORMAT+CSV";
     assert_eq!(server.refused(types, b"word\n"), (400, 117));
@@ -110,7 +110,7 @@ fn rows_of_input_are_read_as_its_columns() {
 }
 
 #[test]
-fn an_address_may_have_a_mebibyte() {
+fn a_url_may_have_a_mebibyte() {
     let server = Server::start(&[]);
     let get = |bytes: usize| {
         let head = "query=SELECT+length({x:String})&param_x=";
@@ -184,7 +184,7 @@ fn a_session_ends_with_the_query_that_closes_it() {
 }
 
 #[test]
-fn headers_of_the_askers_own_are_on_the_answer() {
+fn the_response_has_the_headers_that_the_client_sets() {
     let server = Server::start(&[]);
     let headers = |address: &str, sql: &str| {
         let answer = server.post(address, sql.as_bytes());

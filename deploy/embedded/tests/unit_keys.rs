@@ -1,5 +1,5 @@
-//! The engine's `xxh3` gives the keys of the vectors: rows that were there before the migration have theirs, and so
-//! have rows that somebody inserts without any.
+//! The engine's `xxh3` computes the keys of the vectors: for rows that were stored before the migration, and
+//! for rows that are inserted without keys.
 
 mod server;
 
@@ -16,7 +16,7 @@ struct Vectors {
     events: Vec<Vector>,
 }
 
-/// A unit, and what an event of it carries beside.
+/// A unit, and the other ids that an event of it carries.
 #[derive(Clone, Deserialize)]
 struct Vector {
     unit_type: String,
@@ -49,7 +49,7 @@ struct AliasRow<'a> {
 }
 
 #[test]
-fn the_engine_gives_old_rows_and_rows_without_keys_those_of_the_vectors() {
+fn old_rows_and_rows_without_keys_get_the_keys_of_the_vectors() {
     let Vectors { mut units, events } = serde_json::from_str(VECTORS).unwrap();
     units.extend(events);
     let sides: Vec<(&Vector, &Vector)> = units.iter().zip(units.iter().rev()).collect();
@@ -72,7 +72,7 @@ fn the_engine_gives_old_rows_and_rows_without_keys_those_of_the_vectors() {
         assert_eq!(server.sql(ALIASES).trim_end_matches('\n'), all(&of_aliases));
     };
     expect(1);
-    // Somebody who knows of no keys, as a consumer of the build before.
+    // A writer that does not know the keys, such as a consumer of the build before.
     fill(&server, &units, &sides);
     expect(2);
     for merge in

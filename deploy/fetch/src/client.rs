@@ -1,5 +1,5 @@
-//! Runs one package client (Maven, npm, pip) to its end, with its output in a log file and its last line in the progress
-//! line. Reports a program that is not installed. Knows nothing of packages.
+//! Runs one package client (Maven, npm, pip) to its end, with its output in a log file and its last line in
+//! the progress line. Reports a program that is not installed. Knows nothing of packages.
 
 use std::fs::File;
 use std::path::Path;
@@ -54,7 +54,8 @@ const POLL: Duration = Duration::from_millis(100);
 /// The lines of the log that an error quotes.
 const QUOTED_LINES: usize = 15;
 
-/// Runs `program args` in `directory` until it ends. Its output goes to `log`; an error quotes the last lines of the log.
+/// Runs `program args` in `directory` until it ends. Its output goes to `log`; an error quotes the last lines
+/// of the log.
 pub fn run(
     prerequisite: Prerequisite,
     program: &Path,

@@ -1,4 +1,5 @@
-//! Checks a directory of jars against its pins: their names and their digests. Knows nothing of where jars come from.
+//! Checks a directory of jars against its pins: their names and their digests. Knows nothing of where jars
+//! come from.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,7 +1,8 @@
-//! Fetches the foreign parts of the local stack with their package clients (Maven, npm, pip): in pinned versions, with
-//! checked digests, once, into a cache that all checkouts share. A part is complete or absent. It is built in another
-//! directory under a lock, then renamed; its name is the digest of its pins. Knows nothing of how the parts are run.
-//! [`progress`] and [`tail`] are public, so that callers show progress and quote logs in the same way.
+//! Fetches the foreign parts of the local stack with their package clients (Maven, npm, pip): in pinned
+//! versions, with checked digests, once, into a cache that all checkouts share. A part is complete or absent.
+//! It is built in another directory under a lock, then renamed; its name is the digest of its pins. Knows
+//! nothing of how the parts are run. [`progress`] and [`tail`] are public, so that callers show progress and
+//! quote logs in the same way.
 
 mod client;
 mod jars;
@@ -183,8 +184,8 @@ impl Cache {
         Ok(path.join(ENGINE_LIBRARY))
     }
 
-    /// A Python environment with exactly the packages in `requirements`; returns the interpreter. The file is pip's, with
-    /// a version and a `--hash` in every line.
+    /// A Python environment with exactly the packages in `requirements`; returns the interpreter. The file is
+    /// pip's, with a version and a `--hash` in every line.
     pub fn python(&self, requirements: &Path) -> Result<PathBuf, FetchError> {
         let pins = read(requirements)?;
         let version = client::output(client::PYTHON, &["--version"])?;
@@ -212,8 +213,8 @@ impl Cache {
         Ok(path.join(python))
     }
 
-    /// The packages that the lock file in `package_dir` pins; returns the directory that contains `node_modules` (run
-    /// Node there, or add it to NODE_PATH).
+    /// The packages that the lock file in `package_dir` pins; returns the directory that contains
+    /// `node_modules` (run Node there, or add it to NODE_PATH).
     pub fn node(&self, package_dir: &Path) -> Result<PathBuf, FetchError> {
         let package = read(&package_dir.join("package.json"))?;
         let lock = read(&package_dir.join("package-lock.json"))?;
@@ -273,7 +274,8 @@ fn key(pins: &[&str]) -> String {
     hex::encode(&hasher.finalize()[..8])
 }
 
-/// A lock that at most one process holds, until it is dropped; the operating system releases it when the process dies.
+/// A lock that at most one process holds, until it is dropped; the operating system releases it when the
+/// process dies.
 fn lock(path: &Path, step: &Step) -> Result<File, FetchError> {
     let disk = |doing| FetchError::disk(doing, path);
     let file = File::create(path).map_err(disk("creating the lock"))?;
@@ -380,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_reported_as_missing() {
+    fn a_program_that_does_not_exist_is_reported_as_missing() {
         const ABSENT: Prerequisite = Prerequisite {
             program: "no-such-program-anywhere",
             why: "nothing does",

@@ -1,5 +1,6 @@
-//! Shows progress to a person: on a terminal a spinner with the elapsed time, elsewhere one line at the beginning and one
-//! at the end. Always on stderr, since stdout is for results. Knows nothing of what is being done.
+//! Shows progress to a person: on a terminal a spinner with the elapsed time, elsewhere one line at the
+//! beginning and one at the end. Always on stderr, since stdout is for results. Knows nothing of what is
+//! being done.
 
 use std::io::IsTerminal;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Prints a line, above the spinner if there is one.
-pub fn tell(line: &str) {
+pub fn print_line(line: &str) {
     match &*current_spinner() {
         Some(spinner) => spinner.suspend(|| eprintln!("{line}")),
         None => eprintln!("{line}"),

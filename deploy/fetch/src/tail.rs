@@ -1,4 +1,5 @@
-//! Reads the last lines of a log, for errors that quote them and for `splitstream local logs`. Knows nothing of their format.
+//! Reads the last lines of a log, for errors that quote them and for `splitstream local logs`. Knows nothing
+//! of their format.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};

@@ -1,4 +1,4 @@
-//! `splitstream local`: its commands, one module each, and the options that they share.
+//! The commands of `splitstream local`, one module each, and the options that they share.
 
 pub mod down;
 pub mod keep;
@@ -20,26 +20,26 @@ pub enum Command {
     Up(up::Up),
     /// Stop what `up` started
     Down(down::Down),
-    /// Tell of each part whether it is healthy, or why not
+    /// Print for each part whether it is healthy, and if not, why
     Status(status::Status),
-    /// Show the parts' logs
+    /// Print the parts' logs
     Logs(logs::Logs),
     /// Start everything and stay (what `up` leaves running; also for a service manager)
-    Keep(Wanted),
+    Keep(StackArgs),
 }
 
-/// Does what the command line says.
+/// Runs the command.
 pub fn run(command: &Command) -> Result<()> {
     match command {
         Command::Up(up) => up::run(up),
         Command::Down(down) => down::run(down),
         Command::Status(status) => status::run(status),
         Command::Logs(logs) => logs::run(logs),
-        Command::Keep(wanted) => keep::run(wanted),
+        Command::Keep(args) => keep::run(args),
     }
 }
 
-/// Where a stack lives.
+/// The directory of a stack.
 #[derive(Debug, Clone, Args)]
 pub struct Dir {
     /// The directory that holds the stack's data and logs
@@ -47,7 +47,7 @@ pub struct Dir {
     pub dir: PathBuf,
 }
 
-/// The servers under the services, and where the page is.
+/// The servers that the services use, and the port of the page.
 #[derive(Debug, Clone, Args)]
 pub struct Servers {
     /// Kafka nodes to start
@@ -99,9 +99,9 @@ impl Servers {
     }
 }
 
-/// What a stack consists of.
+/// The parts of a stack.
 #[derive(Debug, Clone, Args)]
-pub struct Wanted {
+pub struct StackArgs {
     #[command(flatten)]
     pub dir: Dir,
     #[command(flatten)]
@@ -119,7 +119,7 @@ pub enum PartName {
     Aggregator,
 }
 
-impl Wanted {
+impl StackArgs {
     pub fn includes(&self, part: PartName) -> bool {
         self.only.is_empty() || self.only.contains(&part)
     }
@@ -129,7 +129,7 @@ impl Wanted {
         options.servers.retain(|server| match server {
             Server::Kafka => self.includes(PartName::Kafka),
             Server::ClickHouse => self.includes(PartName::Clickhouse),
-            // It has a flag of its own.
+            // The registry has a flag of its own, `--registry`.
             Server::Registry => true,
         });
         options

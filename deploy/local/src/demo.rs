@@ -1,12 +1,12 @@
-//! The demo, from real events to verdicts: the stack, three real experiments replayed through it, and a
-//! live one. Every number it prints came through Kafka, the consumer, ClickHouse and the aggregator, and
-//! those of the real experiments are compared with the data itself.
+//! The demo: starts a stack, replays three real experiments through it, then runs a live one. Every number
+//! that it prints came through Kafka, the consumer, ClickHouse and the aggregator. The numbers of the real
+//! experiments are compared with the data itself.
 
 mod document;
-mod durable;
 mod feed;
 mod live;
 mod open_bandit;
+mod stored_rows;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,33 +20,33 @@ use serde_json::Value;
 
 use crate::command::Servers;
 use crate::interrupt;
-use crate::patience::patiently;
+use crate::retry::retry;
 use crate::services::{self, Services};
 use crate::stack::{Options, Stack};
 use crate::supervise::Supervisor;
 use document::Document;
-use durable::Rows;
-use fetch::progress::{Step, tell};
+use fetch::progress::{Step, print_line};
 use live::Traffic;
+use stored_rows::Rows;
 
-/// Where the demo runs, afresh each time, if no directory is given.
+/// The directory of the demo if none is given; emptied before each run.
 const DEFAULT_DIR: &str = ".splitstream/demo";
 
-/// The page should move while one looks at it.
+/// Short, so that the page changes while one looks at it.
 const ANALYZE_EVERY_MS: &str = "2000";
 
-/// Some ten seconds, for a run that nobody watches.
+/// Takes some ten seconds; for a run that nobody watches.
 const SHORT: Traffic = Traffic { units: 20_000, events_per_second: 2_500 };
 
-/// Some five minutes: the lift of 0.8 percentage points is found on the way.
+/// Takes some five minutes, in which the analysis detects the lift of 0.8 percentage points.
 const LONG: Traffic = Traffic { units: 400_000, events_per_second: 1_500 };
 
 const POLL: Duration = Duration::from_millis(200);
 
-/// Three real experiments through the whole platform, then a live one
+/// Run three real experiments through the whole platform, then a live one
 #[derive(Debug, Clone, Args)]
 pub struct Demo {
-    /// The directory for data and logs, used as it is [default: .splitstream/demo, emptied first]
+    /// The directory for data and logs, which is not emptied [default: .splitstream/demo, emptied first]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     #[command(flatten)]
@@ -54,12 +54,12 @@ pub struct Demo {
     /// End after the real experiments and ten seconds of the live one, and stop everything
     #[arg(long)]
     pub exit: bool,
-    /// Write the results to this file, the document of `splitstream results --json`
+    /// Write the results to this file, as `splitstream results --json` prints them
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
 
-/// Fails if any number is missing or is not the data's.
+/// Runs the demo. Fails if a number is missing or differs from the data.
 pub fn run(demo: &Demo) -> Result<()> {
     interrupt::listen()?;
     let stack = Arc::new(Stack::up(options(demo))?);
@@ -78,8 +78,8 @@ pub fn run(demo: &Demo) -> Result<()> {
         },
     )?;
     let page = services.iter().find(|service| service.name() == "aggregator").map(|service| service.url());
-    stack.declare_ready()?;
-    let supervisor = Supervisor::start(Arc::clone(&stack), services, tell);
+    stack.mark_ready()?;
+    let supervisor = Supervisor::start(Arc::clone(&stack), services, print_line);
 
     let outcome = real_experiments(&stack)
         .and_then(|()| live_experiment(&stack, demo, page.as_deref().unwrap_or_default()));
@@ -87,19 +87,19 @@ pub fn run(demo: &Demo) -> Result<()> {
         Some(reason) => error.context(reason),
         None => error,
     });
-    // First, or it would start again what is being stopped.
+    // The supervisor goes first: it would restart the parts that are being stopped.
     drop(supervisor);
     let step = Step::start("stopping the stack");
     stack.down()?;
     step.done("");
     match outcome {
-        // Who watches has seen enough. Who waits for the numbers has not got them.
-        Err(_) if interrupt::came() && !demo.exit => Ok(()),
+        // Somebody who watches has seen enough: success. With --exit, the numbers are missing: an error.
+        Err(_) if interrupt::received() && !demo.exit => Ok(()),
         outcome => outcome,
     }
 }
 
-/// A directory that was given is used as it is: replaying adds nothing to what is there.
+/// A directory that was given is not emptied: replaying the same events adds nothing to the data in it.
 fn options(demo: &Demo) -> Options {
     match &demo.dir {
         Some(dir) => demo.servers.options(dir),
@@ -107,7 +107,7 @@ fn options(demo: &Demo) -> Options {
     }
 }
 
-/// Conversion by conversion, from a file of 2019 to a verdict.
+/// Replays the impressions of 2019, and prints the verdicts after comparing the counts with the data.
 fn real_experiments(stack: &Stack) -> Result<()> {
     let impressions = open_bandit::impressions()?;
     let arms = open_bandit::count(&impressions);
@@ -117,13 +117,13 @@ fn real_experiments(stack: &Stack) -> Result<()> {
 
     feed::apply(stack, "open_bandit.yaml", open_bandit::DEFINITIONS)?;
     feed::replay(stack, &events)?;
-    durable::wait(stack, open_bandit::PREFIX, expected)?;
+    stored_rows::wait(stack, open_bandit::PREFIX, expected)?;
 
     let step = Step::start("analyzing");
     let keys: BTreeSet<&String> = arms.keys().map(|(experiment, _)| experiment).collect();
     for key in keys {
         // An experiment is unknown until the consumer has copied its definition to ClickHouse.
-        patiently(|| stack.run(&["analyze", key]))?;
+        retry(|| stack.run(&["analyze", key]))?;
     }
     let document = Document::parse(&results(stack)?)?;
     document.check(&arms)?;
@@ -133,11 +133,11 @@ fn real_experiments(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// The article's experiment, 5.0 % against 5.8 %, as it happens.
+/// Runs the article's experiment, 5.0 % against 5.8 %, and prints its results while it runs.
 fn live_experiment(stack: &Stack, demo: &Demo, page: &str) -> Result<()> {
     feed::apply(stack, "live.yaml", live::DEFINITIONS)?;
     let traffic = if demo.exit { SHORT } else { LONG };
-    tell(&format!("A live experiment, true rates 5.0 % and 5.8 %: watch it at {page}"));
+    print_line(&format!("A live experiment, true rates 5.0 % and 5.8 %: watch it at {page}"));
     live::run(stack, traffic)?;
     let results = results(stack)?;
     println!("{}", Document::parse(&results)?.table());
@@ -147,22 +147,22 @@ fn live_experiment(stack: &Stack, demo: &Demo, page: &str) -> Result<()> {
     if demo.exit {
         return Ok(());
     }
-    tell(&format!(
+    print_line(&format!(
         "Everything keeps running: {page} shows it, ClickHouse is at {}; Ctrl-C ends it",
         stack.clickhouse_url()
     ));
-    while !interrupt::came() {
+    while !interrupt::received() {
         std::thread::sleep(POLL);
     }
     Ok(())
 }
 
 fn results(stack: &Stack) -> Result<Vec<u8>> {
-    Ok(patiently(|| stack.run(&["results", "--json"]))?.stdout)
+    Ok(retry(|| stack.run(&["results", "--json"]))?.stdout)
 }
 
 fn write(file: &Path, document: &[u8]) -> Result<()> {
     fs::write(file, document).with_context(|| format!("writing {}", file.display()))?;
-    tell(&format!("the numbers are in {}", file.display()));
+    print_line(&format!("the numbers are in {}", file.display()));
     Ok(())
 }

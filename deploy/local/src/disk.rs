@@ -1,25 +1,24 @@
-//! Room on the disk: looked for before a stack starts, and named as the likely reason when a part dies for
-//! want of it.
+//! Checks the free space on the disk: before a stack starts, and as the likely reason when a part has died.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::statvfs::statvfs;
 
-/// What a stack takes in its first hour: the demo leaves 50 MB, Kafka's and ClickHouse's logs and merges
-/// need room beside it.
+/// The space that a stack needs in its first hour: the demo leaves 50 MB, and Kafka's and ClickHouse's logs and
+/// merges need more.
 const NEEDED_BYTES: u64 = 256 << 20;
 
-/// With less than this nothing that runs can be expected to go on.
+/// With less than this no part can be expected to go on running.
 const FULL_BYTES: u64 = 4 << 20;
 
-/// Fails if the disk that holds `dir` has too little room for a stack.
-pub fn require_room(dir: &Path) -> Result<()> {
+/// Fails if the disk of `dir` has too little free space for a stack.
+pub fn require_free_space(dir: &Path) -> Result<()> {
     let free = free_bytes(dir)?;
     ensure!(
         free >= NEEDED_BYTES,
-        "only {} MB are free on the disk that holds {}; a stack needs {} MB: make room, or name another directory \
-         with --dir",
+        "only {} MB are free on the disk that holds {}; a stack needs {} MB: make room, or name another \
+         directory with --dir",
         free >> 20,
         dir.display(),
         NEEDED_BYTES >> 20
@@ -27,8 +26,8 @@ pub fn require_room(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A remark for whoever reads of a part's end; empty while there is room.
-pub fn remark(dir: &Path) -> String {
+/// A note for the message that a part has ended; empty unless the disk is full.
+pub fn full_disk_note(dir: &Path) -> String {
     match free_bytes(dir) {
         Ok(free) if free < FULL_BYTES => format!(", the disk that holds {} is full", dir.display()),
         _ => String::new(),
@@ -37,7 +36,7 @@ pub fn remark(dir: &Path) -> String {
 
 fn free_bytes(dir: &Path) -> Result<u64> {
     let disk = statvfs(dir).with_context(|| format!("asking how much room there is at {}", dir.display()))?;
-    // Blocks and their size have a type of their own on each system.
+    // The types of the two numbers differ between systems.
     #[allow(clippy::unnecessary_cast)]
     Ok(disk.blocks_available() as u64 * disk.fragment_size() as u64)
 }
@@ -47,12 +46,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_with_room_is_taken_and_one_that_is_not_there_is_named() {
+    fn a_directory_with_space_is_accepted_and_a_missing_one_is_named() {
         let directory = tempfile::tempdir().unwrap();
-        require_room(directory.path()).unwrap();
-        assert_eq!(remark(directory.path()), "");
+        require_free_space(directory.path()).unwrap();
+        assert_eq!(full_disk_note(directory.path()), "");
         let missing = directory.path().join("missing");
-        let refused = require_room(&missing).unwrap_err();
+        let refused = require_free_space(&missing).unwrap_err();
         assert_eq!(refused.to_string(), format!("asking how much room there is at {}", missing.display()));
     }
 }

@@ -1,5 +1,5 @@
-//! Ctrl-C, and SIGTERM and SIGHUP: the first one asks the program to stop in order, the
-//! second one ends it at once (the kernel then ends its children).
+//! Handles SIGINT (Ctrl-C), SIGTERM and SIGHUP: the first signal asks the program to stop in order, the
+//! second one ends it at once (the kernel then kills its children).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,12 +9,13 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// The exit code of a program ended by Ctrl-C, as shells have it.
+/// The exit code that shells report for a program ended by Ctrl-C.
 pub const EXIT_CODE: u8 = 130;
 
-/// From now on SIGINT, SIGTERM and SIGHUP are noted instead of fatal.
+/// Installs the handler: from now on the first SIGINT, SIGTERM or SIGHUP is recorded and does not end the
+/// process.
 pub fn listen() -> Result<()> {
-    let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
+    let action = SigAction::new(SigHandler::Handler(record), SaFlags::SA_RESTART, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         // SAFETY: the handler uses an atomic and _exit alone, both async-signal-safe.
         unsafe { sigaction(signal, &action) }.with_context(|| format!("listening for {signal}"))?;
@@ -22,20 +23,20 @@ pub fn listen() -> Result<()> {
     Ok(())
 }
 
-/// Whether a signal has come.
-pub fn came() -> bool {
+/// Returns whether a signal has been received.
+pub fn received() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// Fails once a signal has come; called between the steps of something long.
+/// Fails once a signal has been received. Called between the steps of long work.
 pub fn check() -> Result<()> {
-    if came() {
+    if received() {
         bail!("interrupted");
     }
     Ok(())
 }
 
-extern "C" fn note(_: libc::c_int) {
+extern "C" fn record(_: libc::c_int) {
     if INTERRUPTED.swap(true, Ordering::Relaxed) {
         // SAFETY: _exit may be called at any moment, from a handler too.
         unsafe { libc::_exit(i32::from(EXIT_CODE)) }

@@ -1,5 +1,6 @@
-//! Apache Kafka in KRaft mode, each node broker and controller in one: its configuration, its directory
-//! and the command that runs it. Loopback only, no security: a stack for one machine.
+//! Apache Kafka in KRaft mode, where each node is both broker and controller: its configuration, its
+//! directory and the command that runs it. Nodes listen on the loopback interface only, without security: a
+//! stack for one machine.
 
 pub mod metadata;
 
@@ -13,11 +14,11 @@ use crate::ports;
 use crate::process::{self, Launch};
 use fetch::JAVA;
 
-/// "splitstreamlocal" as the base64 of sixteen bytes, the form that Kafka wants a cluster's id in.
+/// The cluster's id: "splitstreamlocal" in base64, since Kafka requires the base64 of sixteen bytes.
 const CLUSTER: &str = "c3BsaXRzdHJlYW1sb2NhbA";
 
-/// A node starts in 3.3 s and holds 350 MB; the slower compiler and the collector without threads of
-/// its own leave the two cores to the work.
+/// With these a node starts in 3.3 s and uses 350 MB of memory. The compiler C1, which makes slower code, and
+/// the collector without threads of its own leave the two cores to the work.
 const JVM: &[&str] = &[
     "-Xmx512m",
     "-XX:+UseSerialGC",
@@ -27,10 +28,10 @@ const JVM: &[&str] = &[
     "-Dorg.slf4j.simpleLogger.logFile=System.out",
 ];
 
-/// More nodes than this share one machine badly.
+/// One machine is too small for more nodes than this.
 pub const BROKERS_MAX: u8 = 5;
 
-/// One node: who it is and where it listens.
+/// One node: its id, its ports and its directory.
 #[derive(Debug, Clone)]
 pub struct Node {
     pub id: u8,
@@ -40,18 +41,18 @@ pub struct Node {
     directory: PathBuf,
 }
 
-/// A second listener of a node, whose clients are told to come back through a relay: how a proxy gets between
-/// a client and a broker, which else names its own address to everybody who asks.
+/// A second listener of a node, which advertises the address of a relay to its clients. This is how a proxy
+/// gets between a client and a broker; on its first listener the broker advertises its own address.
 #[derive(Debug, Clone, Copy)]
 pub struct Relayed {
-    /// Where the node listens for the relay.
+    /// The port where the node listens for the relay.
     pub port: u16,
-    /// Where the relay listens for the clients.
+    /// The port where the relay listens for the clients.
     pub relay: u16,
 }
 
 impl Node {
-    /// "127.0.0.1:port", where clients find it.
+    /// The address for clients, "127.0.0.1:port".
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.broker)
     }
@@ -60,7 +61,7 @@ impl Node {
         format!("kafka-{}", self.id)
     }
 
-    /// "127.0.0.1:port", where the node listens for the relay, if it has one.
+    /// The address for the relay, "127.0.0.1:port"; `None` if the node has no relay.
     pub fn relayed_address(&self) -> Option<String> {
         self.relayed.map(|relayed| format!("127.0.0.1:{}", relayed.port))
     }
@@ -74,9 +75,9 @@ impl Node {
     }
 }
 
-/// A cluster of `brokers` nodes with their data under `dir`. The first node's port may be given, and that of
-/// a relay before it.
-/// Fails if `dir` holds a cluster of another size: its quorum would not recognize the new one.
+/// Plans a cluster of `brokers` nodes with their data under `dir`. The first node's port may be given, and
+/// the port of a relay in front of it. Fails if `dir` contains a cluster of another size: its quorum would
+/// not recognize the new one.
 pub fn plan(dir: &Path, brokers: u8, port: Option<u16>, relay: Option<u16>) -> Result<Vec<Node>> {
     ensure!((1..=BROKERS_MAX).contains(&brokers), "{brokers} brokers: from 1 to {BROKERS_MAX} can be run");
     ensure!(
@@ -84,12 +85,12 @@ pub fn plan(dir: &Path, brokers: u8, port: Option<u16>, relay: Option<u16>) -> R
         "{} contains a comma or a line break, which Kafka takes for the end of a directory's name",
         dir.display()
     );
-    let place = |id: u8| dir.join(format!("kafka-{id}"));
-    let held = (1..=BROKERS_MAX).filter(|id| place(*id).join("data").is_dir()).count();
-    if held != 0 && held != usize::from(brokers) {
+    let node_directory = |id: u8| dir.join(format!("kafka-{id}"));
+    let existing = (1..=BROKERS_MAX).filter(|id| node_directory(*id).join("data").is_dir()).count();
+    if existing != 0 && existing != usize::from(brokers) {
         bail!(
-            "{} holds the data of {held} brokers, asked for are {brokers}: say --brokers {held}, or delete \
-             the data with `splitstream local down --delete`",
+            "{} contains the data of {existing} brokers, but {brokers} were requested: use --brokers \
+             {existing}, or delete the data with `splitstream local down --delete`",
             dir.display()
         );
     }
@@ -100,12 +101,12 @@ pub fn plan(dir: &Path, brokers: u8, port: Option<u16>, relay: Option<u16>) -> R
             Some(relay) if id == 1 => Some(Relayed { port: ports::free()?, relay }),
             _ => None,
         };
-        nodes.push(Node { id, broker, controller: ports::free()?, relayed, directory: place(id) });
+        nodes.push(Node { id, broker, controller: ports::free()?, relayed, directory: node_directory(id) });
     }
     Ok(nodes)
 }
 
-/// Writes the node's configuration, and formats its directory if that is new (two seconds).
+/// Writes the node's configuration and formats its data directory if that is new, which takes two seconds.
 pub fn prepare(node: &Node, all: &[Node], jars: &Path) -> Result<()> {
     fs::create_dir_all(&node.directory).with_context(|| format!("creating {}", node.directory.display()))?;
     let properties = node.properties();
@@ -144,8 +145,8 @@ pub fn launch(node: &Node, jars: &Path, log: PathBuf) -> Launch {
     Launch { program: JAVA.program.into(), args, environment: Vec::new(), log }
 }
 
-/// How many copies of a topic a cluster of `brokers` keeps: three, of which two must answer, or one.
-pub fn copies(brokers: usize) -> u8 {
+/// The replication factor of a topic in a cluster of `brokers`: three, of which two must be in sync, or one.
+pub fn replication_factor(brokers: usize) -> u8 {
     if brokers >= 3 { 3 } else { 1 }
 }
 
@@ -156,11 +157,12 @@ fn jvm(jars: &Path) -> Vec<String> {
     args
 }
 
-/// server.properties, in the order of: who and where, then durability, then what makes it quick.
+/// The text of server.properties: first identity and addresses, then durability, then the settings for a
+/// quick start.
 fn properties_of(node: &Node, all: &[Node]) -> String {
     let voters: Vec<String> =
         all.iter().map(|node| format!("{}@127.0.0.1:{}", node.id, node.controller)).collect();
-    let replicas = copies(all.len());
+    let replicas = replication_factor(all.len());
     let in_sync = if replicas == 3 { 2 } else { 1 };
     let (listener, advertised) = match node.relayed {
         Some(Relayed { port, relay }) => {
@@ -198,8 +200,9 @@ group.initial.rebalance.delay.ms=0
         data = node.data().display().to_string().replace('\\', "\\\\"),
     );
     if all.len() == 1 {
-        // A killed broker is let in again when its old session has ended: 6 s after the kill instead
-        // of 13 s. In a cluster, where a session's end moves leaders, the defaults stay.
+        // A killed broker may register again once its old session has expired: with these values 6 s after
+        // the kill instead of 13 s. A cluster keeps the defaults, because there an expired session moves
+        // leaders.
         text.push_str("broker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=500\n");
     }
     text
@@ -227,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn one_node_keeps_one_copy_and_three_keep_three_of_which_two_must_answer() {
+    fn one_node_keeps_one_replica_and_three_keep_three_of_which_two_must_be_in_sync() {
         for (count, replicas, in_sync) in [(1, "1", "1"), (3, "3", "2")] {
             let all = nodes(count);
             let properties = properties_of(&all[0], &all);
@@ -240,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn every_node_knows_all_controllers_and_listens_on_the_loopback_alone() {
+    fn every_node_knows_all_controllers_and_listens_on_the_loopback_only() {
         let all = nodes(3);
         let properties = properties_of(&all[1], &all);
         assert_eq!(
@@ -255,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_of_the_second_listener_are_told_to_come_through_the_relay() {
+    fn the_second_listener_advertises_the_address_of_the_relay() {
         let mut all = nodes(1);
         all[0].relayed = Some(Relayed { port: 22_001, relay: 23_001 });
         let properties = properties_of(&all[0], &all);
@@ -271,15 +274,15 @@ mod tests {
     }
 
     #[test]
-    fn data_of_one_broker_is_not_opened_as_three() {
+    fn data_of_one_broker_is_refused_for_a_cluster_of_three() {
         let directory = tempfile::tempdir().unwrap();
         let dir = directory.path();
         fs::create_dir_all(dir.join("kafka-1/data")).unwrap();
         assert_eq!(
             plan(dir, 3, None, None).unwrap_err().to_string(),
             format!(
-                "{} holds the data of 1 brokers, asked for are 3: say --brokers 1, or delete the data with \
-                 `splitstream local down --delete`",
+                "{} contains the data of 1 brokers, but 3 were requested: use --brokers 1, or delete the data \
+                 with `splitstream local down --delete`",
                 dir.display()
             )
         );

@@ -1,6 +1,6 @@
-//! The local stack: how the real parts (Apache Kafka, the embedded ClickHouse engine, the schema registry, the
-//! services) are run, watched and stopped on one machine, and the demo on it. What they need from outside, [`fetch`]
-//! brings. Errors that a person reads are `anyhow` chains.
+//! Runs, watches and stops the real parts (Apache Kafka, the embedded ClickHouse engine, the schema registry,
+//! the services) on one machine, and runs the demo on them. [`fetch`] fetches the foreign parts. Errors are
+//! `anyhow` chains, since a person reads them.
 
 pub mod command;
 pub mod demo;
@@ -8,12 +8,12 @@ mod disk;
 mod interrupt;
 pub mod kafka;
 mod part;
-mod patience;
 mod ports;
 pub mod probe;
 pub mod process;
 pub mod programs;
 mod registry;
+mod retry;
 mod service;
 pub mod services;
 pub mod stack;
@@ -25,11 +25,11 @@ use std::process::ExitCode;
 pub use service::{Service, ServiceOptions};
 pub use stack::{Options, Server, Stack};
 
-/// How a program ends that has done this.
-pub fn ended(done: anyhow::Result<()>) -> ExitCode {
-    match done {
+/// The exit code of a program whose work had this result. Prints the error, unless a signal was received.
+pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) if interrupt::came() => ExitCode::from(interrupt::EXIT_CODE),
+        Err(_) if interrupt::received() => ExitCode::from(interrupt::EXIT_CODE),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

@@ -1,5 +1,5 @@
-//! One program of a stack: started, waited for until it answers, killed, stopped, started again where it
-//! was. Kafka's nodes, ClickHouse and the services differ only in what they are given here.
+//! One program of a stack: starts it, waits until it is ready, stops or kills it, and starts it again at the
+//! same address. Kafka's nodes, ClickHouse and the services differ only in their [`Plan`].
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -16,24 +16,24 @@ use crate::state::{Claim, PartState};
 use fetch::tail::last_lines;
 
 /// Kafka needs four seconds on two idle cores, and up to half a minute on busy ones.
-const READY_WAIT: Duration = Duration::from_secs(120);
+const READY_TIMEOUT: Duration = Duration::from_secs(120);
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// The end of a log that an error quotes.
+/// How many last lines of a log an error quotes.
 const QUOTED_LINES: usize = 20;
 
-/// How a part is found.
+/// The address of a part.
 #[derive(Debug, Clone)]
 pub enum Address {
-    /// Told when it was planned.
+    /// It was fixed before the start.
     Known(String),
-    /// A service of ours: told by itself in `file`. It is started on `port`, where 0 is any free one,
-    /// and from then on always on the port that it got.
+    /// A service of ours writes its address to `file`. It is first started on `port`, where 0 means any free
+    /// port, and later always on the port that it got.
     InFile { file: PathBuf, port: u16 },
 }
 
-/// What a part is. Which process runs it, and since when, is the [`Part`]'s own affair.
+/// The fixed properties of a part. The [`Part`] itself knows which process runs it.
 #[derive(Debug)]
 pub struct Plan {
     pub name: String,
@@ -52,7 +52,7 @@ pub struct Part {
 #[derive(Debug, Default)]
 struct Running {
     process: Option<Process>,
-    /// The pid of the latest process, running or not.
+    /// The pid of the latest process, which may have ended.
     pid: Option<u32>,
     address: Option<String>,
 }
@@ -74,22 +74,22 @@ impl Part {
         &self.plan.launch.log
     }
 
-    /// The latest process's number; it may have ended.
+    /// The pid of the latest process, which may have ended.
     pub fn pid(&self) -> Option<u32> {
         self.running().pid
     }
 
-    /// Where it answers, once that is known.
+    /// Its address; `None` until it is known.
     pub fn address(&self) -> Option<String> {
         self.running().address.clone()
     }
 
-    /// Whether a process was started for it and not stopped; it may have ended by itself.
+    /// Returns whether a process was started and not stopped. The process may have ended by itself.
     pub fn is_running(&self) -> bool {
         self.running().process.is_some()
     }
 
-    /// Starts it and returns when it answers. The error quotes the log's end.
+    /// Starts it and returns when it is ready. The error quotes the end of the log.
     pub fn start(&self) -> Result<()> {
         self.spawn()?;
         self.wait_ready()
@@ -105,7 +105,7 @@ impl Part {
         }
         let mut launch = self.plan.launch.clone();
         if let Address::InFile { file, port } = &self.plan.address {
-            forget(file)?;
+            remove_port_file(file)?;
             let listen = running.address.clone().unwrap_or_else(|| format!("127.0.0.1:{port}"));
             launch.environment.push(("SPLITSTREAM_HTTP__LISTEN".to_owned(), listen));
             launch.environment.push(("SPLITSTREAM_HTTP__PORT_FILE".to_owned(), file.display().to_string()));
@@ -113,26 +113,26 @@ impl Part {
         let process = Process::start(&launch).with_context(|| format!("starting {}", self.plan.name))?;
         running.pid = Some(process.identity().pid);
         running.process = Some(process);
-        self.write_down(&running)
+        self.record(&running)
     }
 
-    /// Returns when it answers; fails when it has ended, or after two minutes.
+    /// Returns when it is ready. Fails if it has ended, or after two minutes.
     pub fn wait_ready(&self) -> Result<()> {
-        let deadline = Instant::now() + READY_WAIT;
+        let deadline = Instant::now() + READY_TIMEOUT;
         loop {
-            let reason = match self.look()? {
+            let reason = match self.check_ready()? {
                 None => return Ok(()),
                 Some(reason) => reason,
             };
             if Instant::now() >= deadline {
-                let seconds = READY_WAIT.as_secs();
+                let seconds = READY_TIMEOUT.as_secs();
                 bail!("{} is not ready after {seconds} s: {reason}{}", self.plan.name, self.log_end());
             }
             std::thread::sleep(POLL);
         }
     }
 
-    /// How it ended; `None` while it runs, or if it was stopped on purpose.
+    /// Its exit status; `None` while it runs, or if it was stopped on purpose.
     pub fn ended(&self) -> Result<Option<ExitStatus>> {
         match &mut self.running().process {
             Some(process) => process.ended(),
@@ -140,7 +140,7 @@ impl Part {
         }
     }
 
-    /// SIGKILL, as a crash would have it. Returns when it is gone.
+    /// Sends SIGKILL, to simulate a crash. Returns when the process has ended.
     pub fn kill(&self) -> Result<()> {
         let mut running = self.running();
         if let Some(mut process) = running.process.take() {
@@ -149,7 +149,7 @@ impl Part {
         self.claim.remove(&self.plan.name)
     }
 
-    /// SIGTERM and a wait. Says how it ended; `None` if it was not running.
+    /// Sends SIGTERM and waits. Returns the exit status; `None` if it was not running.
     pub fn stop(&self) -> Result<Option<ExitStatus>> {
         let mut running = self.running();
         let status = match running.process.take() {
@@ -162,15 +162,15 @@ impl Part {
         Ok(status)
     }
 
-    /// `None` if it answers, else why it does not yet. Fails if it never will.
-    fn look(&self) -> Result<Option<String>> {
+    /// Returns `None` if it is ready, else the reason why it is not ready yet. Fails if it never will be.
+    fn check_ready(&self) -> Result<Option<String>> {
         let mut running = self.running();
         let Some(process) = &mut running.process else {
             bail!("{} was stopped while it was starting", self.plan.name);
         };
         if let Some(status) = process.ended()? {
             running.process = None;
-            // Killed by somebody: that says nothing against the next start. It ends with READY_WAIT.
+            // Somebody killed it, so the next start may succeed. READY_TIMEOUT bounds the number of starts.
             if status.signal().is_some() {
                 drop(running);
                 self.spawn()?;
@@ -179,25 +179,26 @@ impl Part {
             self.claim.remove(&self.plan.name)?;
             bail!("{} ended while it was starting ({status}){}", self.plan.name, self.log_end());
         }
-        // The file is read even when the address is known: it says that *this* process listens.
+        // The file is read even if the address is known: it proves that *this* process listens.
         if let Address::InFile { file, .. } = &self.plan.address {
             let Some(address) = ports::read_file(file)? else {
                 return Ok(Some("it does not listen yet".to_owned()));
             };
             if running.address.as_ref() != Some(&address) {
                 running.address = Some(address);
-                self.write_down(&running)?;
+                self.record(&running)?;
             }
         }
         let Some(address) = running.address.clone() else {
             return Ok(Some("its address is not known yet".to_owned()));
         };
-        // Not while others may want to kill it.
+        // Released before the probe, so that others can kill the part meanwhile.
         drop(running);
-        Ok(self.plan.probe.ask(&address).err())
+        Ok(self.plan.probe.check(&address).err())
     }
 
-    fn write_down(&self, running: &Running) -> Result<()> {
+    /// Writes the running process to the stack's state.
+    fn record(&self, running: &Running) -> Result<()> {
         let Some(process) = &running.process else { return Ok(()) };
         self.claim.put(PartState {
             name: self.plan.name.clone(),
@@ -214,12 +215,12 @@ impl Part {
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
-        // What it guards is a handle: whole at any moment, also after a panic elsewhere.
+        // Every field is valid at any moment, also after a panic elsewhere.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn forget(file: &Path) -> Result<()> {
+fn remove_port_file(file: &Path) -> Result<()> {
     match std::fs::remove_file(file) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("removing the old port file {}", file.display()))

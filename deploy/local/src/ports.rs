@@ -1,4 +1,4 @@
-//! Free ports on the loopback interface, and the small files in which a program says where it listens.
+//! Finds free ports on the loopback interface, and reads the files to which programs write their address.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,27 +10,27 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
-/// Below the range that the kernel takes outgoing ports from (32768 and up on Linux): a server that is
-/// killed must find its port free when it comes back, and no client connecting to the closed port in
-/// the meantime may be given that very port to call from.
+/// The ports are below the range of ephemeral ports (32768 and up on Linux). A killed server must find its
+/// port free when it restarts; from the ephemeral range, the kernel could give that port to a client that is
+/// trying to connect to it.
 const LOWEST: u16 = 20_000;
 const COUNT: u16 = 12_000;
 
-/// A port that nobody listens on now. Nothing holds it until the server binds it, so each call begins
-/// at another place, and none is given twice by one process: with four stacks at once in a range of 12,000, two of
-/// them would get the same one in every fiftieth run.
+/// Finds a port that nobody listens on now. Nothing reserves it until the server binds it. Therefore each
+/// call starts at another place, and one process returns no port twice: with four stacks at once in a range
+/// of 12,000, two of them would get the same port in every fiftieth run.
 pub fn free() -> Result<u16> {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     static CALLS: AtomicU32 = AtomicU32::new(0);
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.subsec_nanos());
     let seed = [nanos, std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed)];
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let port = first_free(scatter(seed), &given)?;
+    let port = first_free(hash_to_index(seed), &given)?;
     given.insert(port);
     Ok(port)
 }
 
-/// The port that the user asked for, if it can be had, else a free one.
+/// Returns the given port, or a free one if none is given. Fails if the given port is in use.
 pub fn given_or_free(given: Option<u16>) -> Result<u16> {
     let Some(port) = given else { return free() };
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
@@ -41,7 +41,7 @@ pub fn given_or_free(given: Option<u16>) -> Result<u16> {
     }
 }
 
-/// What the program wrote into its port file, "host:port"; `None` until it has.
+/// Reads the address "host:port" from a program's port file; `None` until the program has written it.
 pub fn read_file(path: &Path) -> Result<Option<String>> {
     match std::fs::read_to_string(path) {
         Ok(text) if text.trim().is_empty() => Ok(None),
@@ -61,8 +61,8 @@ fn first_free(start: u16, given: &BTreeSet<u16>) -> Result<u16> {
     bail!("no free port from {LOWEST} to {}", LOWEST + COUNT - 1)
 }
 
-/// Anywhere from 0 to `COUNT - 1`, evenly enough.
-fn scatter(seed: [u32; 3]) -> u16 {
+/// Hashes the seed to a number from 0 to `COUNT - 1`. The distribution is about uniform.
+fn hash_to_index(seed: [u32; 3]) -> u16 {
     let mixed = seed.iter().fold(0_u64, |mixed, part| {
         (mixed ^ u64::from(*part)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
     });
@@ -74,21 +74,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_taken_port_is_passed_over_and_the_range_wraps() {
+    fn a_port_in_use_is_skipped_and_the_range_wraps() {
         let last = COUNT - 1;
-        // Somebody may hold the last port already; then it is taken just as well.
-        let _held = TcpListener::bind((Ipv4Addr::LOCALHOST, LOWEST + last));
+        // If this fails, somebody else listens on the last port, and it is in use all the same.
+        let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, LOWEST + last));
         let found = first_free(last, &BTreeSet::new()).unwrap();
         assert!((LOWEST..LOWEST + last).contains(&found), "{found}");
-        // Nor is one given again that nobody listens on yet.
+        // A port that was returned before is skipped, even if nobody listens on it yet.
         let next = first_free(last, &BTreeSet::from([found])).unwrap();
         assert!((LOWEST..LOWEST + last).contains(&next) && next != found, "{next}");
     }
 
     #[test]
     fn a_port_in_use_is_refused_by_number() {
-        let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = held.local_addr().unwrap().port();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
         assert_eq!(
             given_or_free(Some(port)).unwrap_err().to_string(),
             format!("port {port} cannot be used: stop what listens there, or name another port")
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_file_counts_once_it_has_a_line() {
+    fn a_port_file_has_no_address_until_it_is_written() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("port");
         assert_eq!(read_file(&path).unwrap(), None);

@@ -1,6 +1,6 @@
-//! Child processes that never outlive their purpose: started with their output in a log file, stopped
-//! by process id with a bounded wait, and killed by the kernel when this process dies, however it dies.
-//! A process of another run is only ever touched after its start time proved that it is still the same.
+//! Starts and stops child processes: their output goes to a log file, they are stopped by process id with a
+//! bounded wait, and the kernel kills them when this process dies, however it dies. A process of another run
+//! is stopped only after its start time has proved that it is still the same.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -16,33 +16,33 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-/// How long a process may take to end after SIGTERM before it gets SIGKILL. Kafka needs two seconds,
-/// a consumer finishes what it has accepted.
+/// How long a process may take to end after SIGTERM before it gets SIGKILL. Kafka needs two seconds; a consumer
+/// finishes the events that it has accepted.
 pub const STOP_GRACE: Duration = Duration::from_secs(30);
 
-/// How often a process that should end is looked at.
+/// How often to check whether a process has ended.
 const POLL: Duration = Duration::from_millis(20);
 
-/// A process that cannot be mistaken for a later one with the same number.
+/// Identifies a process, also if a later process has the same pid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub pid: u32,
-    /// When it started, in whatever form the system tells it; compared, never read.
+    /// Its start time in the form that the system reports; compared, never parsed.
     started: String,
 }
 
 impl Identity {
-    /// The process that has this number now; `None` if there is none, or only its exit status is left.
+    /// The process that has this pid now; `None` if there is none, or only its exit status is left.
     pub fn of(pid: u32) -> Option<Identity> {
         started(pid).map(|started| Identity { pid, started })
     }
 
-    pub fn lives(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         Identity::of(self.pid).as_ref() == Some(self)
     }
 
-    /// Ends a process that is not our child: SIGTERM, then SIGKILL after `grace`. Does nothing if it is
-    /// gone already, whoever has its number now.
+    /// Stops a process that is not our child: SIGTERM, then SIGKILL after `grace`. Does nothing if it has ended
+    /// already, even if another process has its pid now.
     pub fn stop(&self, grace: Duration) -> Result<()> {
         if !self.signal(Signal::SIGTERM)? || self.gone_within(grace) {
             return Ok(());
@@ -54,9 +54,9 @@ impl Identity {
         anyhow::bail!("process {} does not end after SIGKILL", self.pid)
     }
 
-    /// False if the process was gone already.
+    /// Sends the signal; returns false if the process has ended already.
     fn signal(&self, signal: Signal) -> Result<bool> {
-        if !self.lives() {
+        if !self.is_alive() {
             return Ok(false);
         }
         match kill(as_pid(self.pid), signal) {
@@ -68,7 +68,7 @@ impl Identity {
 
     fn gone_within(&self, wait: Duration) -> bool {
         let deadline = Instant::now() + wait;
-        while self.lives() {
+        while self.is_alive() {
             if Instant::now() >= deadline {
                 return false;
             }
@@ -78,7 +78,7 @@ impl Identity {
     }
 }
 
-/// The start time, as ticks since a boot that is named: field 22 of `/proc/PID/stat`.
+/// The start time: ticks since boot, field 22 of `/proc/PID/stat`, and the id of that boot.
 #[cfg(target_os = "linux")]
 fn started(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -105,13 +105,13 @@ fn as_pid(pid: u32) -> Pid {
     Pid::from_raw(i32::try_from(pid).expect("a process number is below 2^22"))
 }
 
-/// What to run, and where its output goes.
+/// A program to run, and the log for its output.
 #[derive(Debug, Clone)]
 pub struct Launch {
     pub program: PathBuf,
     pub args: Vec<String>,
     pub environment: Vec<(String, String)>,
-    /// Appended to, so that a restart leaves the story of its predecessor.
+    /// Output is appended, so that the log of the previous process survives a restart.
     pub log: PathBuf,
 }
 
@@ -138,7 +138,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it, bound to the life of this process.
+    /// Starts it. The kernel kills it when this process dies.
     pub fn start(launch: &Launch) -> Result<Process> {
         let child = spawn_bound(launch.command()?)
             .with_context(|| format!("starting {}", launch.program.display()))?;
@@ -150,17 +150,17 @@ impl Process {
         &self.identity
     }
 
-    /// How it ended, if it has.
+    /// Its exit status; `None` while it runs.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.child.try_wait().with_context(|| format!("waiting for process {}", self.identity.pid))
     }
 
-    /// SIGTERM, a wait of at most `grace`, then SIGKILL. Returns how it ended.
+    /// Sends SIGTERM, waits at most `grace`, then sends SIGKILL. Returns the exit status.
     pub fn stop(&mut self, grace: Duration) -> Result<ExitStatus> {
         if let Some(status) = self.ended()? {
             return Ok(status);
         }
-        // Not reaped yet, so the number is still its own.
+        // The child is not reaped yet, so the pid is still its own.
         kill(as_pid(self.identity.pid), Signal::SIGTERM)
             .with_context(|| format!("sending SIGTERM to process {}", self.identity.pid))?;
         let deadline = Instant::now() + grace;
@@ -173,7 +173,7 @@ impl Process {
         self.kill()
     }
 
-    /// SIGKILL. Returns when it is gone.
+    /// Sends SIGKILL. Returns when the process has ended.
     pub fn kill(&mut self) -> Result<ExitStatus> {
         let pid = self.identity.pid;
         self.child.kill().with_context(|| format!("sending SIGKILL to process {pid}"))?;
@@ -183,12 +183,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Whoever wants to know about a failure calls `stop`; here nobody is left to tell.
+        // A caller that needs the error calls `stop` itself; a drop cannot return it.
         let _ = self.stop(STOP_GRACE);
     }
 }
 
-/// Starts a process that goes on after this one ends, in a session of its own.
+/// Starts a process in a session of its own, which goes on running after this one ends.
 pub fn start_detached(launch: &Launch) -> Result<Detached> {
     let mut command = launch.command()?;
     // SAFETY: between fork and exec only setsid is called, which is async-signal-safe.
@@ -203,7 +203,7 @@ pub fn start_detached(launch: &Launch) -> Result<Detached> {
     Ok(Detached { child, identity })
 }
 
-/// A process that was sent on its way.
+/// A process that does not end with this one.
 #[derive(Debug)]
 pub struct Detached {
     child: Child,
@@ -211,13 +211,13 @@ pub struct Detached {
 }
 
 impl Detached {
-    /// How it ended, if it has.
+    /// Its exit status; `None` while it runs.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.child.try_wait().with_context(|| format!("waiting for process {}", self.identity.pid))
     }
 }
 
-/// A child that ended at once has no start time any more, and nobody will look for it.
+/// The identity of a child; its start time is empty if it has ended already, when nobody needs it.
 fn identity_of_child(child: &Child) -> Identity {
     Identity::of(child.id()).unwrap_or(Identity { pid: child.id(), started: String::new() })
 }
@@ -233,41 +233,41 @@ fn open_log(path: &Path) -> Result<File> {
         .with_context(|| format!("opening the log {}", path.display()))
 }
 
-/// Starts `command` in a process group of its own (Ctrl-C reaches this process alone, which then stops
-/// its children in order) and, on Linux, with the kernel's promise to kill it when this process dies.
+/// Starts `command` in a process group of its own, so that Ctrl-C reaches only this process, which then stops
+/// its children in order. On Linux the kernel kills the child when this process dies.
 pub fn spawn_bound(mut command: Command) -> io::Result<Child> {
-    type Order = (Command, mpsc::Sender<io::Result<Child>>);
-    // The kernel's promise is kept when the *thread* that forked ends, so one thread that never ends
-    // does all the forking.
-    static SPAWNER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
+    type Request = (Command, mpsc::Sender<io::Result<Child>>);
+    // The kernel kills the child when the *thread* that forked it ends, so one thread that never ends does
+    // all the forking.
+    static SPAWNER: OnceLock<mpsc::Sender<Request>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
-        let (orders, received) = mpsc::channel::<Order>();
+        let (requests, received) = mpsc::channel::<Request>();
         std::thread::spawn(move || {
             for (mut command, answer) in received {
-                // A caller that no longer waits leaves a child that its handle's drop will not stop,
-                // but the kernel will.
+                // If the caller no longer waits, dropping the handle does not stop the child. The kernel
+                // kills it when this process dies.
                 let _ = answer.send(command.spawn());
             }
         });
-        orders
+        requests
     });
     command.process_group(0);
     #[cfg(target_os = "linux")]
-    die_with_parent(&mut command);
+    kill_with_parent(&mut command);
     let (answer, child) = mpsc::channel();
     spawner.send((command, answer)).map_err(|_| io::Error::other("the spawning thread has ended"))?;
     child.recv().map_err(|_| io::Error::other("the spawning thread has ended"))?
 }
 
 #[cfg(target_os = "linux")]
-fn die_with_parent(command: &mut Command) {
+fn kill_with_parent(command: &mut Command) {
     let parent = nix::unistd::getpid();
     // SAFETY: between fork and exec only prctl and getppid are called, both async-signal-safe, and an
     // error is made without allocating.
     unsafe {
         command.pre_exec(move || {
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-            // The parent may have died before the promise was made.
+            // The parent may have died before prctl was called.
             if nix::unistd::getppid() != parent {
                 return Err(io::Error::from(io::ErrorKind::Interrupted));
             }
@@ -290,23 +290,23 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_process_is_gone_and_its_identity_knows() {
+    fn a_stopped_process_is_no_longer_alive() {
         let directory = tempfile::tempdir().unwrap();
         let mut process = Process::start(&sleeper(&directory.path().join("log"))).unwrap();
         let identity = process.identity().clone();
-        assert!(identity.lives());
+        assert!(identity.is_alive());
         let status = process.stop(STOP_GRACE).unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(15));
-        assert!(!identity.lives());
+        assert!(!identity.is_alive());
     }
 
     #[test]
-    fn dropping_it_stops_it() {
+    fn dropping_a_process_stops_it() {
         let directory = tempfile::tempdir().unwrap();
         let process = Process::start(&sleeper(&directory.path().join("log"))).unwrap();
         let identity = process.identity().clone();
         drop(process);
-        assert!(!identity.lives());
+        assert!(!identity.is_alive());
     }
 
     #[test]
@@ -315,27 +315,27 @@ mod tests {
         let log = directory.path().join("log");
         let launch = Launch {
             program: "sh".into(),
-            args: vec!["-c".to_owned(), "trap '' TERM; echo deaf; while :; do sleep 1; done".to_owned()],
+            args: vec!["-c".to_owned(), "trap '' TERM; echo ready; while :; do sleep 1; done".to_owned()],
             ..sleeper(&log)
         };
         let mut process = Process::start(&launch).unwrap();
-        while fs::read_to_string(&log).unwrap() != "deaf\n" {
+        while fs::read_to_string(&log).unwrap() != "ready\n" {
             std::thread::sleep(POLL);
         }
-        let begun = Instant::now();
+        let started = Instant::now();
         let status = process.stop(Duration::from_millis(300)).unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
-        assert!(begun.elapsed() >= Duration::from_millis(300));
+        assert!(started.elapsed() >= Duration::from_millis(300));
     }
 
     #[test]
-    fn a_recycled_number_is_left_alone() {
+    fn a_process_with_a_reused_pid_is_not_stopped() {
         let directory = tempfile::tempdir().unwrap();
         let process = Process::start(&sleeper(&directory.path().join("log"))).unwrap();
         let current = process.identity().clone();
         let earlier = Identity { pid: current.pid, started: "another time".to_owned() };
-        assert!(!earlier.lives());
+        assert!(!earlier.is_alive());
         earlier.stop(STOP_GRACE).unwrap();
-        assert!(current.lives());
+        assert!(current.is_alive());
     }
 }

@@ -1,5 +1,6 @@
-//! Where the platform's own programs are: beside the running one. In a checkout they are built first, by
-//! the same cargo with the same profile, so that the demo and the tests never run an old build.
+//! Finds the platform's own programs, which are in the directory of the running one. In a checkout it builds
+//! them first, with the same cargo and the same profile, so that the demo and the tests never run an old
+//! build.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,30 +11,31 @@ use anyhow::{Context, Result, bail, ensure};
 /// The workspace that this program was built from.
 const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// Set for a program that a test starts: it builds as the test does.
+/// Tests set this variable for the programs that they start, which then build with the same features as the
+/// test.
 pub const FOR_TESTS: &str = "SPLITSTREAM_PROGRAMS_FOR_TESTS";
 
-/// The program that people install; each service is a process of it.
+/// The program that users install; each service is a process of it.
 pub const SPLITSTREAM: &str = "splitstream";
 
 /// The packages of the platform's programs.
 const PACKAGES: [&str; 2] = ["splitstream", "embedded"];
 
-/// Builds the programs if this one lies in the target directory of its workspace; does nothing where
-/// they are installed. Cargo shows its own progress; when nothing has changed it takes a second. Done
-/// once in the life of a process.
+/// Builds the programs if the running one is in the target directory of its workspace; does nothing if they
+/// are installed. Cargo prints its own progress. If nothing has changed, it takes a second. Only the first
+/// call in a process builds.
 pub fn ensure_built() -> Result<()> {
     static DONE: OnceLock<Result<(), String>> = OnceLock::new();
     DONE.get_or_init(|| build().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
 }
 
-/// The platform's program, built first in a checkout.
+/// A command that runs the platform's program, which is built first in a checkout.
 pub fn splitstream() -> Result<Command> {
     ensure_built()?;
     Ok(Command::new(path(SPLITSTREAM)?))
 }
 
-/// The program called `name`.
+/// The path of the program called `name`.
 pub fn path(name: &str) -> Result<PathBuf> {
     let path = directory()?.join(name);
     ensure!(
@@ -45,9 +47,9 @@ pub fn path(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The directory of the running program; that of the binaries, when a test runs from its `deps`.
+/// The directory of the running program; for a test, which runs from `deps`, the parent of that.
 fn directory() -> Result<&'static Path> {
-    // Asked once, at the first call: rebuilding this very program replaces the file behind it.
+    // Read only once, at the first call: a build may replace the running program's own file.
     static DIRECTORY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let found = DIRECTORY.get_or_init(|| {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
@@ -63,8 +65,8 @@ fn directory() -> Result<&'static Path> {
     }
 }
 
-/// Beginnings of the names under which cargo describes the package of a program that it runs.
-const OWN_VARIABLES: [&str; 5] =
+/// Prefixes of the variables in which cargo describes the package of a program that it runs.
+const CARGO_PACKAGE_PREFIXES: [&str; 5] =
     ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"];
 
 fn build() -> Result<()> {
@@ -79,46 +81,46 @@ fn build() -> Result<()> {
         .args(["build", "--locked", "--bins", "--profile", &profile, "--target-dir"])
         .arg(target)
         .stdin(Stdio::null());
-    // What cargo told this program of itself is not for another cargo: build scripts that watch these
-    // variables would run again at each change between the two, and half of the dependencies with them.
+    // Another cargo must not inherit these variables: build scripts that watch them would run again whenever
+    // the values differ, and half of the dependencies would be built again.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if OWN_VARIABLES.iter().any(|prefix| text.starts_with(prefix)) {
+        if CARGO_PACKAGE_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
             command.env_remove(&name);
         }
     }
-    command.args(selection());
+    command.args(package_args());
     let status = command.status().context("starting cargo to build the programs")?;
-    ensure!(status.success(), "building the programs failed ({status}); cargo said why above");
+    ensure!(status.success(), "building the programs failed ({status}); cargo printed the reason above");
     Ok(())
 }
 
-/// What cargo is to build: the programs. Beside a test it is the whole workspace and one small
-/// test, so that the dependencies have the features that `cargo test --workspace` gave them: with others, half of
-/// them would be compiled a second time.
-fn selection() -> Vec<&'static str> {
-    if runs_as_a_test() {
+/// The arguments that select the packages to build: those of the programs. For a test they select the whole
+/// workspace and one small test, so that the dependencies get the features of `cargo test --workspace`: with
+/// other features, half of them would be compiled a second time.
+fn package_args() -> Vec<&'static str> {
+    if runs_as_test() {
         return vec!["--workspace", "--test", "tidy"];
     }
     PACKAGES.iter().flat_map(|package| ["--package", package]).collect()
 }
 
-/// Whether this program is a test, which cargo keeps in `deps`, or was started by one.
-fn runs_as_a_test() -> bool {
+/// Returns whether this program is a test, which cargo puts into `deps`, or was started by one.
+fn runs_as_test() -> bool {
     let program = std::env::current_exe();
-    let is_a_test =
+    let is_test =
         program.is_ok_and(|program| program.parent().is_some_and(|parent| parent.ends_with("deps")));
-    is_a_test || std::env::var_os(FOR_TESTS).is_some()
+    is_test || std::env::var_os(FOR_TESTS).is_some()
 }
 
-/// Cargo's target directory, if `directory` is a profile's directory in one and the workspace is there.
+/// Cargo's target directory, if `directory` is a profile's directory in it and the workspace exists.
 fn target_directory(directory: &Path) -> Option<&Path> {
     let built_by_cargo = directory.join(".cargo-lock").is_file();
     let checkout = Path::new(WORKSPACE).join("Cargo.toml").is_file();
     if built_by_cargo && checkout { directory.parent() } else { None }
 }
 
-/// The profile that fills `directory`; cargo calls the one for development by another name.
+/// The profile whose output goes to `directory`. The directory of the profile `dev` is called `debug`.
 fn profile(directory: &Path) -> String {
     match directory.file_name().map(|name| name.to_string_lossy().into_owned()) {
         Some(name) if name != "debug" => name,
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_named() {
+    fn a_missing_program_is_named() {
         let error = path("no-such-program").unwrap_err().to_string();
         let expected = directory().unwrap().join("no-such-program").display().to_string();
         assert!(error.starts_with(&format!("{expected} is not there: `cargo build --workspace`")), "{error}");

@@ -1,5 +1,6 @@
-//! The schema registry of a stack, where one is asked for: Apicurio, which speaks Confluent's interface. Loopback
-//! only, no security; what is registered lies in a file and outlives a kill, as it would with a real one.
+//! The optional schema registry of a stack: Apicurio, which implements Confluent's interface. It listens on
+//! the loopback interface only, without security. Schemas are stored in a file and survive a kill, as in
+//! production.
 
 use std::path::{Path, PathBuf};
 
@@ -12,11 +13,11 @@ use fetch::JAVA;
 /// The path of Confluent's interface.
 const INTERFACE: &str = "/apis/ccompat/v7";
 
-/// It starts in six seconds and holds 226 MB.
+/// With these it starts in six seconds and uses 226 MB of memory.
 const JVM: &[&str] =
     &["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dquarkus.http.host=127.0.0.1"];
 
-/// What clients are told.
+/// The URL for clients.
 pub fn url(address: &str) -> String {
     format!("http://{address}{INTERFACE}")
 }
@@ -36,22 +37,23 @@ pub fn launch(runner: &Path, directory: &Path, port: u16, log: PathBuf) -> Resul
     Ok(Launch { program: JAVA.program.into(), args, environment, log })
 }
 
-/// Old and new readers of old and new writers: the promise that every subject's schemas are held to. Apicurio
-/// itself begins with none.
-pub fn demand_compatibility(url: &str) -> Result<()> {
+/// Requires that old and new readers can read old and new writers, for the schemas of every subject.
+/// Apicurio's own default is no requirement.
+pub fn require_full_compatibility(url: &str) -> Result<()> {
     ureq::put(format!("{url}/config"))
         .content_type("application/vnd.schemaregistry.v1+json")
         .send(r#"{"compatibility": "FULL"}"#)
         .map(drop)
-        .context("telling the schema registry which schemas go together")
+        .context("setting the compatibility level of the schema registry")
 }
 
 pub fn probe() -> Probe {
     Probe::Http { path: format!("{INTERFACE}/subjects") }
 }
 
-/// Somebody else's registry. Over TLS it is left to the services, which know its authority and its user.
-pub fn check(url: &str) -> Result<()> {
+/// Checks that a registry of the user answers. Over TLS or with a user it checks nothing: only the services
+/// have the certificate authority and the password.
+pub fn check_given(url: &str) -> Result<()> {
     if url.starts_with("https://") || std::env::var_os("SPLITSTREAM_REGISTRY__USER").is_some() {
         return Ok(());
     }
@@ -60,5 +62,5 @@ pub fn check(url: &str) -> Result<()> {
         "{url:?} is not the URL of a schema registry, as http://host:8081 is"
     );
     let subjects = Probe::Http { path: "/subjects".to_owned() };
-    subjects.ask(url).map_err(|reason| anyhow::anyhow!("no schema registry answers at {url}: {reason}"))
+    subjects.check(url).map_err(|reason| anyhow::anyhow!("no schema registry answers at {url}: {reason}"))
 }

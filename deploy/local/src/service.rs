@@ -1,5 +1,5 @@
-//! A service of ours that runs against a stack: the handle by which the tests kill it and the supervisor
-//! starts it again.
+//! A handle to a service of ours that uses a stack. The tests kill the service with it, and the supervisor
+//! restarts the service.
 
 use std::path::Path;
 use std::process::ExitStatus;
@@ -9,12 +9,12 @@ use anyhow::Result;
 
 use crate::part::Part;
 
-/// How a service differs from the usual.
+/// Options that differ from the defaults of a service.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ServiceOptions<'a> {
-    /// More settings for its environment, over those of the stack.
+    /// Settings for its environment; they override those of the stack.
     pub settings: &'a [(&'a str, &'a str)],
-    /// Where it listens on the loopback interface; a free port if not given.
+    /// The port on which it listens on the loopback interface; a free one if not given.
     pub port: Option<u16>,
 }
 
@@ -29,14 +29,14 @@ impl Service {
         self.part.name()
     }
 
-    /// The latest process's number; it may have ended.
+    /// The pid of the latest process, which may have ended.
     pub fn pid(&self) -> u32 {
-        self.part.pid().expect("a service is made by starting its process")
+        self.part.pid().expect("a service is returned only after its process was started")
     }
 
     /// "http://127.0.0.1:port", the same after every start.
     pub fn url(&self) -> String {
-        let address = self.part.address().expect("a service is handed out once it has told its address");
+        let address = self.part.address().expect("a service is returned only when its address is known");
         format!("http://{address}")
     }
 
@@ -44,8 +44,8 @@ impl Service {
         self.part.log()
     }
 
-    /// Starts it again after [`Service::kill`], [`Service::stop`] or an end of its own, and returns when
-    /// it is ready.
+    /// Starts it again after [`Service::kill`] or [`Service::stop`], or after it ended by itself. Returns
+    /// when it is ready.
     pub fn start(&self) -> Result<()> {
         self.part.start()
     }
@@ -55,23 +55,23 @@ impl Service {
         self.part.spawn()
     }
 
-    /// Returns when it is ready, after [`Service::spawn`].
+    /// Returns when it is ready. Called after [`Service::spawn`].
     pub fn wait_ready(&self) -> Result<()> {
         self.part.wait_ready()
     }
 
-    /// SIGKILL, as a crash would have it. Returns when it is gone.
+    /// Sends SIGKILL, to simulate a crash. Returns when the process has ended.
     pub fn kill(&self) -> Result<()> {
         self.part.kill()
     }
 
-    /// SIGTERM, thirty seconds to finish what it accepted, then SIGKILL. Says how it ended; `None` if it
-    /// was not running.
+    /// Sends SIGTERM, gives it thirty seconds to finish what it accepted, then sends SIGKILL. Returns the
+    /// exit status; `None` if it was not running.
     pub fn stop(&self) -> Result<Option<ExitStatus>> {
         self.part.stop()
     }
 
-    /// How it ended by itself; `None` while it runs, or if it was stopped on purpose.
+    /// Its exit status if it ended by itself; `None` while it runs, or if it was stopped on purpose.
     pub fn ended(&self) -> Result<Option<ExitStatus>> {
         self.part.ended()
     }

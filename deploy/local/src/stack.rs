@@ -1,7 +1,7 @@
-//! The stack as a value: [`Stack::up`] starts Kafka and ClickHouse, and a schema registry where one is asked
-//! for, or takes the ones that are there;
-//! services and single commands are run against them; dropping it stops all it started, the services
-//! first and Kafka last. The demo, `splitstream local up` and the end-to-end tests all use this one.
+//! The stack: [`Stack::up`] starts Kafka, ClickHouse and, on request, a schema registry, or uses servers that
+//! run already. Services and single commands then run against them. Dropping the stack stops everything that
+//! it started, the services first and Kafka last. The demo, `splitstream local up` and the end-to-end tests
+//! all use it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
@@ -22,11 +22,11 @@ use crate::state::Claim;
 use fetch::Cache;
 use fetch::progress::Step;
 
-/// Directories under a stack's own, beside those of Kafka and ClickHouse.
+/// Subdirectories of a stack's directory, besides those of the servers.
 const LOGS: &str = "logs";
 const PORTS: &str = "ports";
 
-/// One of the servers that the services stand on.
+/// A server that the services use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
     Kafka,
@@ -34,14 +34,14 @@ pub enum Server {
     Registry,
 }
 
-/// What to start, and where.
+/// The parts to start, their ports and their directory.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Holds all data and logs; created if it is not there. One stack at a time.
+    /// The directory for all data and logs; created if it does not exist. One stack at a time can use it.
     pub dir: PathBuf,
-    /// Which servers the stack has at all.
+    /// The servers that the stack has, started by it or given.
     pub servers: Vec<Server>,
-    /// Nodes of the cluster, 1 to 5.
+    /// The number of Kafka nodes, 1 to 5.
     pub brokers: u8,
     /// "host:port,...": use this Kafka and start none.
     pub kafka: Option<String>,
@@ -49,19 +49,19 @@ pub struct Options {
     pub clickhouse: Option<String>,
     /// "http://host:port": use this schema registry and start none.
     pub registry: Option<String>,
-    /// The first node's port; a free one if not given.
+    /// The first node's port; a free port if not given.
     pub kafka_port: Option<u16>,
-    /// Where a relay to the first node listens, for tests that put a proxy before it.
+    /// The port of a relay to the first node, for tests that put a proxy in front of it.
     pub kafka_relay: Option<u16>,
-    /// A free one if not given.
+    /// A free port if not given.
     pub clickhouse_port: Option<u16>,
-    /// A free one if not given.
+    /// A free port if not given.
     pub registry_port: Option<u16>,
-    /// More arguments for `clickhouse-embedded`.
+    /// Additional arguments for `clickhouse-embedded`.
     pub clickhouse_args: Vec<String>,
-    /// Whether to build the programs first; not if the caller has just done so.
+    /// Whether to build the programs first; false if the caller has just built them.
     pub build: bool,
-    /// Whether to delete what an earlier stack left in the directory.
+    /// Whether to delete first the data that an earlier stack left in the directory.
     pub fresh: bool,
 }
 
@@ -85,7 +85,8 @@ impl Options {
         }
     }
 
-    /// Builds and fetches what a stack with these options needs, so that starting it takes seconds.
+    /// Builds and fetches everything that a stack with these options needs, so that its start takes only
+    /// seconds.
     pub fn prepare(&self) -> Result<()> {
         if self.build {
             programs::ensure_built()?;
@@ -117,7 +118,7 @@ impl Options {
     }
 }
 
-/// A running stack. Stops what it started when dropped.
+/// A running stack. Dropping it stops every part that it started.
 #[derive(Debug)]
 pub struct Stack {
     dir: PathBuf,
@@ -129,23 +130,23 @@ pub struct Stack {
     clickhouse_url: String,
     registry: Option<Part>,
     registry_url: String,
-    /// In the order of their start; the stopped ones too.
+    /// In the order of their first start; includes the stopped ones.
     services: Mutex<Vec<Arc<Part>>>,
     claim: Arc<Claim>,
 }
 
 impl Stack {
-    /// Builds the programs, fetches what is missing, and starts Kafka and ClickHouse. Returns when both
-    /// answer. Data that is in the directory already is used.
+    /// Builds the programs, fetches what is missing, and starts the servers. Returns when they are ready.
+    /// Uses the data that is in the directory already, unless `fresh` is set.
     pub fn up(options: Options) -> Result<Stack> {
         options.prepare()?;
         let dir = create(&options.dir)?;
-        let claim = Arc::new(Claim::take(&dir)?);
+        let claim = Arc::new(Claim::acquire(&dir)?);
         if options.fresh {
             delete_data(&dir)?;
         }
         if options.starts(Server::Kafka) || options.starts(Server::ClickHouse) {
-            disk::require_room(&dir)?;
+            disk::require_free_space(&dir)?;
         }
         for directory in [dir.join(LOGS), dir.join(PORTS)] {
             std::fs::create_dir_all(&directory)
@@ -176,7 +177,7 @@ impl Stack {
         Ok(stack)
     }
 
-    /// The directory that holds all data and logs, absolute.
+    /// The directory of all data and logs, as an absolute path.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -186,7 +187,7 @@ impl Stack {
         &self.brokers
     }
 
-    /// Where the first node listens for the relay of [`Options::kafka_relay`].
+    /// The address where the first node listens for the relay of [`Options::kafka_relay`].
     pub fn relayed_kafka(&self) -> Option<String> {
         self.nodes.first().and_then(kafka::Node::relayed_address)
     }
@@ -196,12 +197,12 @@ impl Stack {
         &self.clickhouse_url
     }
 
-    /// The schema registry, in Confluent's interface; empty if the stack has none.
+    /// The URL of the schema registry's Confluent interface; empty if the stack has none.
     pub fn registry_url(&self) -> &str {
         &self.registry_url
     }
 
-    /// The settings that tell a service where the servers are.
+    /// The settings with the addresses of the servers.
     pub fn environment(&self) -> Vec<(String, String)> {
         [
             ("SPLITSTREAM_KAFKA__BROKERS", &self.brokers),
@@ -214,12 +215,13 @@ impl Stack {
         .collect()
     }
 
-    /// Starts a service, `splitstream consumer run`, and returns when its `/readyz` says so.
+    /// Starts a service (for "consumer", `splitstream consumer run`) and returns when its `/readyz` answers
+    /// 200.
     pub fn service(&self, service: &str) -> Result<Service> {
         self.service_with(service, ServiceOptions::default())
     }
 
-    /// Like [`Stack::service`], with options. A second one of the same service is called "consumer-2".
+    /// Like [`Stack::service`], with options. A second process of the same service is called "consumer-2".
     pub fn service_with(&self, service: &str, options: ServiceOptions) -> Result<Service> {
         let program = programs::path(programs::SPLITSTREAM)?;
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
@@ -239,49 +241,48 @@ impl Stack {
             name,
         }));
         services.push(Arc::clone(&part));
-        // Others may start services while this one gets ready.
+        // Released before the wait, so that other services can be started meanwhile.
         drop(services);
         let service = Service { part };
         service.start()?;
         Ok(service)
     }
 
-    /// Runs a command to its end, `splitstream topics` by ["topics"]. An exit code other than 0 is an error
-    /// that carries what it said on stderr.
+    /// Runs a command to its end (for ["topics"], `splitstream topics`). An exit code other than 0 is an
+    /// error, which contains the command's stderr.
     pub fn run(&self, args: &[&str]) -> Result<Output> {
         let mut command = self.command(args)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let shown = format!("{} {}", programs::SPLITSTREAM, args.join(" "));
+        let command_line = format!("{} {}", programs::SPLITSTREAM, args.join(" "));
         let output = process::spawn_bound(command)
             .and_then(|child| child.wait_with_output())
-            .with_context(|| format!("running `{shown}`"))?;
+            .with_context(|| format!("running `{command_line}`"))?;
         ensure!(
             output.status.success(),
-            "`{shown}` failed ({}):\n{}",
+            "`{command_line}` failed ({}):\n{}",
             output.status,
             String::from_utf8_lossy(&output.stderr).trim_end()
         );
         Ok(output)
     }
 
-    /// Creates the topics that are missing, with as many copies as a cluster of `brokers` should keep.
+    /// Creates the missing topics, with the replication factor for a cluster of `brokers`.
     pub fn create_topics(&self, brokers: u8) -> Result<()> {
-        let copies = kafka::copies(usize::from(brokers)).to_string();
-        self.run(&["topics", "--replication", &copies])?;
+        let replication = kafka::replication_factor(usize::from(brokers)).to_string();
+        self.run(&["topics", "--replication", &replication])?;
         Ok(())
     }
 
-    /// A command with the stack's settings in its environment, for whoever wants its exit code or its
-    /// input; start it with [`process::spawn_bound`] if it must not outlive this process.
+    /// A command with the stack's settings in its environment, for callers that need its exit code or its
+    /// stdin. Start it with [`process::spawn_bound`] if it must not outlive this process.
     pub fn command(&self, args: &[&str]) -> Result<Command> {
         let mut command = Command::new(programs::path(programs::SPLITSTREAM)?);
         command.args(args).envs(self.environment());
         Ok(command)
     }
 
-    /// Starts the servers again that have died since they were started; for the time in which no supervisor
-    /// watches yet.
-    pub(crate) fn revive(&self) -> Result<()> {
+    /// Restarts the servers that have ended by themselves. Called while no supervisor watches them yet.
+    pub(crate) fn restart_ended(&self) -> Result<()> {
         for part in self.parts(&[]) {
             if part.ended()?.is_some() {
                 part.start()?;
@@ -290,17 +291,18 @@ impl Stack {
         Ok(())
     }
 
-    /// SIGKILL to ClickHouse. Returns when it is gone.
+    /// Sends SIGKILL to ClickHouse. Returns when it has ended.
     pub fn kill_clickhouse(&self) -> Result<()> {
         self.own_clickhouse()?.kill()
     }
 
-    /// Starts ClickHouse again, on its port and data, and returns when it answers.
+    /// Starts ClickHouse again, with the same port and data, and returns when it is ready.
     pub fn start_clickhouse(&self) -> Result<()> {
         self.own_clickhouse()?.start()
     }
 
-    /// How ClickHouse ended by itself; `None` while it runs, or if it was killed on purpose.
+    /// The exit status of ClickHouse if it ended by itself; `None` while it runs, or if it was killed on
+    /// purpose.
     pub fn clickhouse_ended(&self) -> Result<Option<ExitStatus>> {
         self.own_clickhouse()?.ended()
     }
@@ -309,22 +311,22 @@ impl Stack {
         self.clickhouse.as_ref().and_then(Part::pid)
     }
 
-    /// SIGKILL to the schema registry. Returns when it is gone.
+    /// Sends SIGKILL to the schema registry. Returns when it has ended.
     pub fn kill_registry(&self) -> Result<()> {
         self.own_registry()?.kill()
     }
 
-    /// Starts the schema registry again, on its port and data, and returns when it answers.
+    /// Starts the schema registry again, with the same port and data, and returns when it is ready.
     pub fn start_registry(&self) -> Result<()> {
         self.own_registry()?.start()
     }
 
-    /// SIGKILL to Kafka's node `index`, from 0. Returns when it is gone.
+    /// Sends SIGKILL to Kafka's node `index`, from 0. Returns when it has ended.
     pub fn kill_kafka(&self, index: usize) -> Result<()> {
         self.own_kafka(index)?.kill()
     }
 
-    /// Starts Kafka's node `index` again, on its port and data, and returns when it answers.
+    /// Starts Kafka's node `index` again, with the same port and data, and returns when it is ready.
     pub fn start_kafka(&self, index: usize) -> Result<()> {
         self.own_kafka(index)?.start()
     }
@@ -333,8 +335,8 @@ impl Stack {
         self.kafka.get(index).and_then(Part::pid)
     }
 
-    /// Says in the stack's state that all that was wanted is there.
-    pub fn declare_ready(&self) -> Result<()> {
+    /// Records in the stack's state that all requested parts are ready.
+    pub fn mark_ready(&self) -> Result<()> {
         self.claim.change(|state| state.ready = true)
     }
 
@@ -344,8 +346,8 @@ impl Stack {
         self.kafka.iter().chain(&self.clickhouse).chain(&self.registry).chain(services)
     }
 
-    /// Stops everything, the services first (latest first), Kafka last. What cannot be stopped in order
-    /// keeps nothing else from it; the first reason is returned.
+    /// Stops every part: the services first, in reverse order, and Kafka last. If a part cannot be stopped,
+    /// the others are stopped all the same, and the first error is returned.
     pub fn down(&self) -> Result<()> {
         let services = self.services.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut outcomes: Vec<Result<()>> = Vec::new();
@@ -354,7 +356,8 @@ impl Stack {
         {
             outcomes.push(part.stop().map(drop));
         }
-        // Together: a node of a cluster waits for the others to take over what it leads.
+        // All nodes at the same time: a node of a cluster waits until the others have taken over its
+        // leaderships.
         std::thread::scope(|scope| {
             let stops: Vec<_> = self.kafka.iter().map(|node| scope.spawn(|| node.stop())).collect();
             for stop in stops {
@@ -425,7 +428,7 @@ impl Stack {
 
     fn plan_registry(&mut self, options: &Options) -> Result<()> {
         if let Some(given) = &options.registry {
-            registry::check(given)?;
+            registry::check_given(given)?;
             self.registry_url.clone_from(given);
             return Ok(());
         }
@@ -465,14 +468,14 @@ impl Stack {
             part.wait_ready()?;
         }
         if self.registry.is_some() {
-            registry::demand_compatibility(&self.registry_url)?;
+            registry::require_full_compatibility(&self.registry_url)?;
         }
         let addresses = [self.brokers(), self.clickhouse_url(), self.registry_url()].map(str::to_owned);
         step.done(addresses.join(" ").trim());
         Ok(())
     }
 
-    /// Formats the new nodes, all at once: each takes two seconds.
+    /// Prepares the nodes, all at the same time: formatting a new one takes two seconds.
     fn prepare_kafka(&self) -> Result<()> {
         if self.nodes.is_empty() {
             return Ok(());
@@ -524,8 +527,8 @@ impl Drop for Stack {
     }
 }
 
-/// Removes the data, the logs and the port files of a stack that does not run. What else is in its
-/// directory stays.
+/// Removes the data, the logs and the port files of a stack that does not run. Other files in its directory
+/// remain.
 pub fn delete_data(dir: &Path) -> Result<()> {
     let nodes = (1..=kafka::BROKERS_MAX).map(|id| format!("kafka-{id}"));
     for name in nodes.chain(["clickhouse", "registry", LOGS, PORTS].map(str::to_owned)) {
@@ -540,13 +543,14 @@ pub fn delete_data(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The directory, absolute.
+/// Creates the directory and returns its absolute path.
 fn create(dir: &Path) -> Result<PathBuf> {
     std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     dir.canonicalize().with_context(|| format!("resolving {}", dir.display()))
 }
 
-/// Somebody else's Kafka. With security it cannot be asked in plain; then the services will find out.
+/// Checks that a Kafka of the user answers. If it has security settings, this check is left to the services:
+/// the request that is used here works only without security.
 fn check_kafka(brokers: &str) -> Result<()> {
     if std::env::var_os("SPLITSTREAM_KAFKA__SECURITY").is_some() {
         return Ok(());
@@ -561,17 +565,18 @@ fn check_kafka(brokers: &str) -> Result<()> {
     bail!("no Kafka answers there: {}", reasons.join("; "))
 }
 
-/// Somebody else's ClickHouse. Over TLS it is left to the services, which know its authority.
+/// Checks that a ClickHouse of the user answers. Over TLS this is left to the services, which have the
+/// certificate authority.
 fn check_clickhouse(url: &str) -> Result<()> {
     if url.starts_with("https://") {
         return Ok(());
     }
     ensure!(url.starts_with("http://"), "{url:?} is not the URL of a ClickHouse, as http://host:8123 is");
     let ping = Probe::Http { path: "/ping".to_owned() };
-    ping.ask(url).map_err(|reason| anyhow::anyhow!("no ClickHouse answers at {url}: {reason}"))
+    ping.check(url).map_err(|reason| anyhow::anyhow!("no ClickHouse answers at {url}: {reason}"))
 }
 
-/// "consumer", or "consumer-2" if the first one runs.
+/// The first free name for a service: "consumer", or "consumer-2" if the first one runs.
 fn free_name(program: &str, services: &[Arc<Part>]) -> String {
     let taken = |name: &str| services.iter().any(|part| part.name() == name && part.is_running());
     let mut name = program.to_owned();

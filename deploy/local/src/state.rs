@@ -1,6 +1,6 @@
-//! What runs in a stack's directory, written down while it runs: who owns the stack, and each part's
-//! process, address and log. `splitstream local status` reads it; whoever starts or stops a stack after a crash finds
-//! the left-overs in it.
+//! The state of a running stack, in a file of its directory: the owner's process, and each part's process,
+//! address and log. `splitstream local status` reads it. After a crash, the next start or stop finds the
+//! orphaned processes in it.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::probe::Probe;
 use crate::process::{Identity, STOP_GRACE};
 
-/// The file of a stack's directory.
+/// The content of the state file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct State {
     /// The process that started the parts and stops them.
     pub owner: Identity,
-    /// Whether everything that was asked for has been started.
+    /// Whether all requested parts are ready.
     pub ready: bool,
     /// Bootstrap addresses, "host:port,..."; empty if the stack has no Kafka.
     pub kafka: String,
@@ -35,14 +35,14 @@ pub struct State {
 pub struct PartState {
     pub name: String,
     pub process: Identity,
-    /// `None` until the part has said where it listens.
+    /// `None` until the part has reported where it listens.
     pub address: Option<String>,
     pub probe: Probe,
     pub log: PathBuf,
 }
 
 impl State {
-    /// What is written down in `dir`; `None` if no stack ran there since the last orderly stop.
+    /// Reads the state of the stack in `dir`; `None` if no stack ran there since the last orderly stop.
     pub fn load(dir: &Path) -> Result<Option<State>> {
         let path = file(dir);
         let text = match fs::read_to_string(&path) {
@@ -57,18 +57,19 @@ impl State {
     }
 }
 
-/// The right to run a stack in a directory, held by one process at a time, and the file that it keeps.
+/// The exclusive right to run a stack in a directory. At most one process has it, and that process writes the
+/// state file.
 #[derive(Debug)]
 pub struct Claim {
     dir: PathBuf,
     state: Mutex<State>,
-    /// Let go by the operating system when this process dies.
+    /// The operating system releases it when this process dies.
     _lock: File,
 }
 
 impl Claim {
-    /// Claims `dir` and stops what a stack that crashed there has left running.
-    pub fn take(dir: &Path) -> Result<Claim> {
+    /// Claims `dir`, and stops the processes that a crashed stack has left running there.
+    pub fn acquire(dir: &Path) -> Result<Claim> {
         let path = dir.join("lock");
         let lock = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
         match lock.try_lock() {
@@ -77,8 +78,8 @@ impl Claim {
                 let owner = State::load(dir)?
                     .map_or_else(String::new, |state| format!(" (process {})", state.owner.pid));
                 bail!(
-                    "a stack is running in {}{owner}: stop it with `splitstream local down --dir {}`, or name another \
-                     directory",
+                    "a stack is running in {}{owner}: stop it with `splitstream local down --dir {}`, or \
+                     name another directory",
                     dir.display(),
                     dir.display()
                 );
@@ -87,7 +88,7 @@ impl Claim {
                 return Err(error).with_context(|| format!("locking {}", path.display()));
             }
         }
-        stop_left_overs(dir)?;
+        stop_orphans(dir)?;
         let owner = Identity::of(std::process::id()).context("this process does not find itself")?;
         let state = State {
             owner,
@@ -102,7 +103,7 @@ impl Claim {
         Ok(claim)
     }
 
-    /// Writes down that a part runs, in place of what was known of it.
+    /// Records a running part; replaces an older record of it.
     pub fn put(&self, part: PartState) -> Result<()> {
         self.change(|state| {
             state.parts.retain(|known| known.name != part.name);
@@ -110,12 +111,12 @@ impl Claim {
         })
     }
 
-    /// Writes down that a part no longer runs.
+    /// Records that a part no longer runs.
     pub fn remove(&self, name: &str) -> Result<()> {
         self.change(|state| state.parts.retain(|known| known.name != name))
     }
 
-    /// Changes the state and writes it, whole or not at all.
+    /// Changes the state and writes the file atomically.
     pub fn change(&self, change: impl FnOnce(&mut State)) -> Result<()> {
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         change(&mut state);
@@ -132,14 +133,15 @@ impl Drop for Claim {
         let nothing_runs =
             self.state.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).parts.is_empty();
         if nothing_runs {
-            // If it stays, the next claim finds nothing alive in it.
+            // A failure is harmless: the file that remains names no running process.
             let _ = fs::remove_file(file(&self.dir));
         }
     }
 }
 
-/// Stops every process that the state in `dir` names and that is still the one it was.
-pub fn stop_left_overs(dir: &Path) -> Result<()> {
+/// Stops every process that the state of `dir` names, but no other process that now has the same pid. Removes
+/// the state file.
+pub fn stop_orphans(dir: &Path) -> Result<()> {
     let Some(state) = State::load(dir)? else { return Ok(()) };
     for part in state.parts.iter().rev() {
         part.process.stop(STOP_GRACE).with_context(|| format!("stopping {}", part.name))?;
@@ -161,23 +163,23 @@ mod tests {
     fn a_directory_has_one_owner_at_a_time() {
         let directory = tempfile::tempdir().unwrap();
         let dir = directory.path();
-        let claim = Claim::take(dir).unwrap();
+        let claim = Claim::acquire(dir).unwrap();
         assert_eq!(
-            Claim::take(dir).unwrap_err().to_string(),
+            Claim::acquire(dir).unwrap_err().to_string(),
             format!(
-                "a stack is running in {0} (process {1}): stop it with `splitstream local down --dir {0}`, or name \
-                 another directory",
+                "a stack is running in {0} (process {1}): stop it with `splitstream local down --dir {0}`, or \
+                 name another directory",
                 dir.display(),
                 std::process::id()
             )
         );
         drop(claim);
         assert!(State::load(dir).unwrap().is_none());
-        Claim::take(dir).unwrap();
+        Claim::acquire(dir).unwrap();
     }
 
     #[test]
-    fn left_overs_are_stopped_by_the_next_claim_and_strangers_are_not() {
+    fn the_next_claim_stops_orphaned_processes_and_no_others() {
         let directory = tempfile::tempdir().unwrap();
         let dir = directory.path();
         let sleeper = Launch {
@@ -186,9 +188,9 @@ mod tests {
             environment: Vec::new(),
             log: dir.join("log"),
         };
-        let left_over = Process::start(&sleeper).unwrap();
-        let stranger = Process::start(&sleeper).unwrap();
-        // As a crashed owner leaves it: the file, and no lock. The stranger has the number of a part
+        let orphan = Process::start(&sleeper).unwrap();
+        let unrelated = Process::start(&sleeper).unwrap();
+        // What a crashed owner leaves: the file, and no lock. The unrelated process has the pid of a part
         // that ended long ago.
         let part = |name: &str, process: serde_json::Value| {
             serde_json::json!({
@@ -202,13 +204,13 @@ mod tests {
             "kafka": "",
             "clickhouse": "",
             "parts": [
-                part("clickhouse", serde_json::to_value(left_over.identity()).unwrap()),
-                part("consumer", serde_json::json!({"pid": stranger.identity().pid, "started": "once"})),
+                part("clickhouse", serde_json::to_value(orphan.identity()).unwrap()),
+                part("consumer", serde_json::json!({"pid": unrelated.identity().pid, "started": "once"})),
             ],
         });
         fs::write(file(dir), state.to_string()).unwrap();
-        Claim::take(dir).unwrap();
-        assert!(!left_over.identity().lives());
-        assert!(stranger.identity().lives());
+        Claim::acquire(dir).unwrap();
+        assert!(!orphan.identity().is_alive());
+        assert!(unrelated.identity().is_alive());
     }
 }

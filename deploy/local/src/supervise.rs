@@ -1,5 +1,5 @@
-//! Starts again what has died, on its port and data: what systemd or Kubernetes does in production. A part
-//! that keeps dying is given up with a reason, and so is the stack.
+//! Restarts parts that have died, with the same port and data, as systemd or Kubernetes does in production.
+//! If a part keeps dying, supervision of the stack fails with a reason.
 
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,20 +14,20 @@ use crate::part::Part;
 use crate::service::Service;
 use crate::stack::Stack;
 
-/// How often the parts are looked at.
+/// How often the parts are checked.
 const POLL: Duration = Duration::from_millis(100);
 
-/// A part that lived so long has recovered.
+/// A part that has run for this long has recovered.
 const RECOVERED: Duration = Duration::from_secs(60);
 
-/// Starts of one part without a recovery between them, after which it is given up. The waits between
-/// them add up to some two minutes: longer than Kafka or ClickHouse takes to come back.
+/// How often one part is restarted without a recovery in between before the supervisor fails. The waits
+/// between the starts add up to some two minutes: longer than Kafka or ClickHouse takes to restart.
 const STARTS_MAX: u32 = 20;
 
 const WAIT_MIN: Duration = Duration::from_millis(200);
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Watches a stack from a thread of its own, until it is dropped.
+/// Watches a stack in a thread of its own, until it is dropped.
 #[derive(Debug)]
 pub struct Supervisor {
     watch: Arc<Watch>,
@@ -41,23 +41,23 @@ struct Watch {
 }
 
 impl Supervisor {
-    /// `tell` gets a line whenever something died and is started again.
+    /// Starts the thread. `report` is called with a line whenever a part has died and will be restarted.
     pub fn start(
         stack: Arc<Stack>,
         services: Vec<Arc<Service>>,
-        tell: impl Fn(&str) + Send + 'static,
+        report: impl Fn(&str) + Send + 'static,
     ) -> Supervisor {
         let watch = Arc::new(Watch { stop: AtomicBool::new(false), failure: Mutex::new(None) });
         let shared = Arc::clone(&watch);
         let thread = std::thread::spawn(move || {
-            if let Err(error) = shared.run(&stack, &services, &tell) {
+            if let Err(error) = shared.run(&stack, &services, &report) {
                 *shared.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{error:#}"));
             }
         });
         Supervisor { watch, thread: Some(thread) }
     }
 
-    /// Why it gave up, if it has.
+    /// The reason why it failed, if it has.
     pub fn failure(&self) -> Option<String> {
         self.watch.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -67,20 +67,20 @@ impl Drop for Supervisor {
     fn drop(&mut self) {
         self.watch.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // It does not panic; if it ever does, its message is on stderr already.
+            // The thread does not panic; if it ever does, the message is on stderr already.
             let _ = thread.join();
         }
     }
 }
 
 impl Watch {
-    fn run(&self, stack: &Stack, services: &[Arc<Service>], tell: &dyn Fn(&str)) -> Result<()> {
+    fn run(&self, stack: &Stack, services: &[Arc<Service>], report: &dyn Fn(&str)) -> Result<()> {
         let parts: Vec<&Part> = stack.parts(services).collect();
         let mut histories: Vec<History> = parts.iter().map(|_| History::default()).collect();
         while !self.stop.load(Ordering::Relaxed) {
             for (part, history) in parts.iter().zip(&mut histories) {
                 if let Some(status) = part.ended()? {
-                    look_after(part, history, status, tell)?;
+                    handle_exit(part, history, status, report)?;
                 }
             }
             std::thread::sleep(POLL);
@@ -89,28 +89,28 @@ impl Watch {
     }
 }
 
-/// What happened to one part lately.
+/// The restarts of one part since its last recovery.
 #[derive(Debug, Default)]
 struct History {
     starts: u32,
     started: Option<Instant>,
-    /// When the part that is dead now is to be started.
+    /// The time of the next start, if the part is dead.
     due: Option<Instant>,
 }
 
-/// What to do about a part that is dead.
+/// The next step for a part that is dead.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     /// It was just found dead: start it after this wait.
     Wait(Duration),
-    /// It is known to be dead and its time has not come.
+    /// It was found dead before, and the wait is not over.
     NotYet,
     Start,
     GiveUp,
 }
 
 impl History {
-    fn next(&mut self, now: Instant) -> Step {
+    fn next_step(&mut self, now: Instant) -> Step {
         if let Some(due) = self.due {
             if now < due {
                 return Step::NotYet;
@@ -132,16 +132,16 @@ impl History {
     }
 }
 
-fn look_after(part: &Part, history: &mut History, status: ExitStatus, tell: &dyn Fn(&str)) -> Result<()> {
-    match history.next(Instant::now()) {
+fn handle_exit(part: &Part, history: &mut History, status: ExitStatus, report: &dyn Fn(&str)) -> Result<()> {
+    match history.next_step(Instant::now()) {
         Step::NotYet => Ok(()),
         Step::Wait(wait) => {
             let seconds = wait.as_secs_f64();
-            let disk = part.log().parent().map(disk::remark).unwrap_or_default();
-            tell(&format!("{} ended ({status}{disk}); starting it again in {seconds:.1} s", part.name()));
+            let disk = part.log().parent().map(disk::full_disk_note).unwrap_or_default();
+            report(&format!("{} ended ({status}{disk}); starting it again in {seconds:.1} s", part.name()));
             Ok(())
         }
-        // Not waited for: what it needs may be the next part to be started.
+        // Does not wait until it is ready: it may need a part that is restarted next.
         Step::Start => part.spawn(),
         Step::GiveUp => bail!(
             "{} ended {STARTS_MAX} times without running for {} s ({status}); its log is {}",
@@ -157,15 +157,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_ten_seconds_and_twenty_starts_are_all_it_gets() {
+    fn waits_double_up_to_ten_seconds_and_there_are_at_most_twenty_restarts() {
         let mut history = History::default();
         let mut now = Instant::now();
         let mut waits = Vec::new();
         loop {
-            match history.next(now) {
+            match history.next_step(now) {
                 Step::Wait(wait) => {
                     waits.push(wait.as_millis());
-                    assert_eq!(history.next(now), Step::NotYet);
+                    assert_eq!(history.next_step(now), Step::NotYet);
                     now += wait;
                 }
                 Step::Start => {}
@@ -178,16 +178,16 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_lived_a_minute_starts_afresh() {
+    fn after_a_minute_of_running_the_waits_start_from_the_minimum_again() {
         let mut history = History::default();
         let mut now = Instant::now();
         for wait_ms in [200, 400, 800] {
             let wait = Duration::from_millis(wait_ms);
-            assert_eq!(history.next(now), Step::Wait(wait));
+            assert_eq!(history.next_step(now), Step::Wait(wait));
             now += wait;
-            assert_eq!(history.next(now), Step::Start);
+            assert_eq!(history.next_step(now), Step::Start);
         }
         now += RECOVERED;
-        assert_eq!(history.next(now), Step::Wait(WAIT_MIN));
+        assert_eq!(history.next_step(now), Step::Wait(WAIT_MIN));
     }
 }

@@ -1,12 +1,12 @@
-//! The embedded ClickHouse through the stack's own interface: it answers, what it acknowledged survives a
-//! SIGKILL, and nothing of it is left when the stack is dropped.
+//! The embedded ClickHouse as a server of a stack: it answers, acknowledged rows survive a SIGKILL, and no
+//! process is left when the stack is dropped.
 
 use std::path::Path;
 
 use local::process::Identity;
 use local::{Options, Server, Stack};
 
-/// `clickhouse-embedded` is of this package and thus built with this test.
+/// `build` is false: the test expects `clickhouse-embedded` to be built already.
 fn clickhouse_alone(dir: &Path) -> Stack {
     let options = Options { servers: vec![Server::ClickHouse], build: false, ..Options::at(dir) };
     Stack::up(options).unwrap()
@@ -30,16 +30,16 @@ fn rows_survive_a_kill_on_the_same_port_and_another_stack_on_another() {
     let first = Identity::of(stack.clickhouse_pid().unwrap()).unwrap();
 
     stack.kill_clickhouse().unwrap();
-    assert!(!first.lives());
-    ureq::get(stack.clickhouse_url()).call().expect_err("nobody answers on a killed server's port");
+    assert!(!first.is_alive());
+    ureq::get(stack.clickhouse_url()).call().expect_err("no server answers on a killed server's port");
     stack.start_clickhouse().unwrap();
     assert_eq!(query(&stack, "SELECT word FROM words ORDER BY word"), "one\ntwo\n");
 
     let second = Identity::of(stack.clickhouse_pid().unwrap()).unwrap();
     let url = stack.clickhouse_url().to_owned();
     drop(stack);
-    assert!(!second.lives());
-    ureq::get(&url).call().expect_err("nobody answers on a stopped server's port");
+    assert!(!second.is_alive());
+    ureq::get(&url).call().expect_err("no server answers on a stopped server's port");
 
     let stack = clickhouse_alone(directory.path());
     assert_eq!(query(&stack, "SELECT word FROM words ORDER BY word"), "one\ntwo\n");

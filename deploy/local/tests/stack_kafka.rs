@@ -1,5 +1,5 @@
-//! Real Kafka through the stack's own interface: it answers, it keeps its data through a SIGKILL, and
-//! nothing of it is left when the stack is dropped. Written and read with Kafka's own console tools.
+//! Real Kafka as a server of a stack: it answers, its data survives a SIGKILL, and no process is left when
+//! the stack is dropped. The tests write and read with Kafka's own console tools.
 
 use std::io::Write;
 use std::path::Path;
@@ -11,13 +11,13 @@ use local::kafka::metadata::live_brokers;
 use local::process::{Identity, spawn_bound};
 use local::{Options, Server, Stack};
 
-/// Needs no program of ours, so none is built.
+/// `build` is false, since these tests need no program of ours.
 fn kafka_alone(dir: &Path, brokers: u8) -> Stack {
     let options = Options { servers: vec![Server::Kafka], brokers, build: false, ..Options::at(dir) };
     Stack::up(options).unwrap()
 }
 
-/// What one of Kafka's own tools prints, given `input`.
+/// Runs one of Kafka's own tools with `input` on stdin and returns its output.
 fn tool(class: &str, args: &[&str], input: &str) -> String {
     let jars = Cache::open().unwrap().kafka().unwrap();
     let mut command = Command::new("java");
@@ -48,7 +48,7 @@ fn consume(stack: &Stack, topic: &str, count: &str) -> String {
 }
 
 #[test]
-fn messages_survive_a_killed_broker_and_nothing_survives_the_stack() {
+fn messages_survive_a_killed_broker_and_no_process_survives_the_stack() {
     let directory = tempfile::tempdir().unwrap();
     let stack = kafka_alone(directory.path(), 1);
     assert_eq!(live_brokers(stack.brokers()).unwrap(), 1);
@@ -58,8 +58,8 @@ fn messages_survive_a_killed_broker_and_nothing_survives_the_stack() {
 
     let first = Identity::of(stack.kafka_pid(0).unwrap()).unwrap();
     stack.kill_kafka(0).unwrap();
-    assert!(!first.lives());
-    live_brokers(stack.brokers()).expect_err("nobody answers on a killed broker's port");
+    assert!(!first.is_alive());
+    live_brokers(stack.brokers()).expect_err("no broker answers on a killed broker's port");
 
     stack.start_kafka(0).unwrap();
     assert_eq!(consume(&stack, "words", "2"), "one\ntwo\n");
@@ -68,16 +68,16 @@ fn messages_survive_a_killed_broker_and_nothing_survives_the_stack() {
     assert_ne!(second, first);
     let brokers = stack.brokers().to_owned();
     drop(stack);
-    assert!(!second.lives());
-    live_brokers(&brokers).expect_err("nobody answers on a stopped broker's port");
+    assert!(!second.is_alive());
+    live_brokers(&brokers).expect_err("no broker answers on a stopped broker's port");
 
-    // The same directory, another stack, other ports: the same data.
+    // Another stack in the same directory, on other ports, has the same data.
     let stack = kafka_alone(directory.path(), 1);
     assert_eq!(consume(&stack, "words", "2"), "one\ntwo\n");
 }
 
 #[test]
-fn a_cluster_of_three_goes_on_without_one_and_takes_it_back() {
+fn a_cluster_of_three_works_without_one_node_and_readmits_it() {
     let directory = tempfile::tempdir().unwrap();
     let stack = kafka_alone(directory.path(), 3);
     let addresses: Vec<&str> = stack.brokers().split(',').collect();

@@ -1,5 +1,5 @@
-"""A stranger's view: decodes what is in Kafka from the schema files alone, and compares it with what
-clickhouse-connect finds in the tables. Knows nothing of the platform but the .avsc files and the columns.
+"""A foreign client: decodes the messages in Kafka from the schema files alone, and compares them with the rows that
+clickhouse-connect reads from the tables. Knows only the .avsc files and the columns of the platform.
 
 Usage: client.py BROKERS CLICKHOUSE_HOST CLICKHOUSE_PORT SCHEMA_DIRECTORY
 """
@@ -20,9 +20,9 @@ from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
 
 BROKERS, HOST, PORT, SCHEMAS = sys.argv[1], sys.argv[2], int(sys.argv[3]), pathlib.Path(sys.argv[4])
 TOPICS = {"exposures": "exposure", "conversions": "conversion", "aliases": "alias"}
-ROWS_WITHIN_S = 60
+ROWS_TIMEOUT_S = 60
 
-# Queries as people write them to PostgreSQL.
+# Queries as people write them for PostgreSQL.
 RATES = """
 SELECT
     variant,
@@ -56,20 +56,20 @@ def expect(actual, expected, what):
 
 
 class Codec:
-    """Avro single-object encoding by one schema file."""
+    """Avro single-object encoding with one schema file."""
 
     def __init__(self, name):
         document = json.loads((SCHEMAS / f"{name}.avsc").read_text())
         self.schema = parse_schema(document)
         digest = fingerprint(to_parsing_canonical_form(document), "CRC-64-AVRO")
-        # In hexadecimal, of the little-endian bytes that the header carries.
+        # The fingerprint is the hexadecimal form of the little-endian bytes in the header.
         self.header = b"\xc3\x01" + bytes.fromhex(digest)
 
     def decode(self, message):
         expect(message[:10], self.header, "header")
         stream = io.BytesIO(message[10:])
         record = fastavro.schemaless_reader(stream, self.schema)
-        expect(stream.read(), b"", "bytes behind the record")
+        expect(stream.read(), b"", "bytes after the record")
         return record
 
     def encode(self, record):
@@ -79,7 +79,7 @@ class Codec:
 
 
 def read(topic):
-    """Every event of the topic, the first of each id, with its partition and offset."""
+    """Returns the first event of each id in the topic, with its partition and offset."""
     consumer = confluent_kafka.Consumer(
         {"bootstrap.servers": BROKERS, "group.id": "stranger", "enable.auto.commit": False}
     )
@@ -101,7 +101,7 @@ def read(topic):
 
 
 def column_values(topic, event):
-    """The event's fields as its table's columns hold them."""
+    """Returns the event's fields as the columns of its table."""
     values = {key: value for key, value in event.items() if key not in ("sender", "buckets", "from", "to")}
     for field, column in [
         ("service", "sender_service"),
@@ -134,7 +134,7 @@ def compare(client, topic, events):
         event_id = row["event_id"]
         event_id = event_id if event_id in events else str(event_id)
         partition, offset, event = events[event_id]
-        expect((row["kafka_partition"], row["kafka_offset"]), (partition, offset), f"place of {event_id}")
+        expect((row["kafka_partition"], row["kafka_offset"]), (partition, offset), f"position of {event_id}")
         for column, value in column_values(topic, event).items():
             found = row[column]
             if isinstance(found, uuid.UUID):
@@ -188,7 +188,7 @@ def balance(client, exposures):
 
 
 def write(client):
-    """An event written by a stranger arrives as any other."""
+    """Checks that an event of a foreign producer is stored like any other."""
     codec = Codec("exposure")
     event_id = uuid.uuid4()
     record = {
@@ -204,7 +204,7 @@ def write(client):
     producer = confluent_kafka.Producer({"bootstrap.servers": BROKERS, "partitioner": "murmur2_random"})
     producer.produce("exposures", key=record["unit_id"], value=codec.encode(record))
     expect(producer.flush(30), 0, "messages not delivered")
-    deadline = time.monotonic() + ROWS_WITHIN_S
+    deadline = time.monotonic() + ROWS_TIMEOUT_S
     while time.monotonic() < deadline:
         found = client.query(
             "SELECT unit_id, environment, sender_service, configuration_version, reason FROM exposures"
@@ -212,10 +212,10 @@ def write(client):
             parameters={"id": event_id},
         ).result_rows
         if found:
-            expect(found, [(record["unit_id"], "production", "stranger", 0, "split")], "the stranger's event")
+            expect(found, [(record["unit_id"], "production", "stranger", 0, "split")], "the foreign event")
             return
         time.sleep(0.2)
-    raise AssertionError("the stranger's event has not arrived")
+    raise AssertionError("the foreign event was not stored")
 
 
 def main():

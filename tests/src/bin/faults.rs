@@ -1,4 +1,4 @@
-//! `faults`: the fault harness from the command line, for as many rounds as wanted.
+//! `faults`: runs the fault harness from the command line, for any number of rounds.
 
 use std::process::ExitCode;
 
@@ -6,16 +6,16 @@ use clap::Parser;
 use tests::harness::{Kind, run};
 use tests::random::fresh_seed;
 
-/// Runs traffic through a platform of real parts, breaks something in each round, and checks after each that
-/// every event is in ClickHouse once
+/// Sends traffic through a platform of real parts, injects a fault in each round, and checks after each round
+/// that every event is in ClickHouse once
 #[derive(Debug, Parser)]
 struct Faults {
-    /// Draws everything; another one each time if left out
+    /// Seed of all random draws [default: a new one each time]
     #[arg(long)]
     seed: Option<u64>,
     #[arg(long, default_value_t = 20)]
     rounds: u64,
-    /// What to do to the platform [default: everything that needs no strace]
+    /// Kinds of faults to inject [default: all that need no strace]
     #[arg(long, value_name = "KIND,...", value_delimiter = ',')]
     kill: Vec<Kind>,
 }

@@ -1,4 +1,4 @@
-// Uses the server as @clickhouse/client comes; each check states what a ClickHouse server answers.
+// Uses the server with an unmodified @clickhouse/client; each check states what a ClickHouse server answers.
 //
 // Usage: node client.cjs URL (run where node_modules has the client)
 'use strict'
@@ -7,7 +7,7 @@ const assert = require('node:assert/strict')
 const { createRequire } = require('node:module')
 const { Readable } = require('node:stream')
 
-// The client is installed where this is run, not where it lies.
+// The client is installed in the working directory, not in the directory of this file.
 const { createClient } = createRequire(process.cwd() + '/')('@clickhouse/client')
 
 const url = process.argv[2]

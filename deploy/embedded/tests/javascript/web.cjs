@@ -1,5 +1,5 @@
-// Uses the server as @clickhouse/client-web comes, from a page as a browser would let it: what the page may
-// not send is not sent, and what it may not read it does not see (https://fetch.spec.whatwg.org, CORS).
+// Uses the server with an unmodified @clickhouse/client-web, under a browser's rules for a page: requests that the
+// page may not send are not sent, and it does not see what it may not read (https://fetch.spec.whatwg.org, CORS).
 //
 // Usage: node web.cjs URL (run where node_modules has the client)
 'use strict'
@@ -7,7 +7,7 @@
 const assert = require('node:assert/strict')
 const { createRequire } = require('node:module')
 
-// The client is installed where this is run, not where it lies.
+// The client is installed in the working directory, not in the directory of this file.
 const { createClient } = createRequire(process.cwd() + '/')('@clickhouse/client-web')
 
 const url = process.argv[2]

@@ -1,4 +1,4 @@
-"""Uses the server as clickhouse-connect comes; each check states what a ClickHouse server answers.
+"""Uses the server with an unmodified clickhouse-connect; each check states what a ClickHouse server answers.
 
 Usage: client.py HOST PORT
 """
@@ -118,7 +118,7 @@ def errors(client):
     refused(60, client.query, "SELECT * FROM py.nowhere")
     refused(115, client.query, "SELECT 1 SETTINGS no_such_setting = 1")
     refused(159, client.command, "SELECT sleepEachRow(0.5) FROM numbers(6)", settings={"max_execution_time": 1, "max_block_size": 1})
-    # In the middle of a result that has begun to arrive.
+    # The query fails in the middle of a result that has begun to arrive.
     with client.query_row_block_stream("SELECT rand64(), throwIf(number = 5000000, 'too far') FROM numbers(10000000)") as stream:
         refused(395, lambda: [None for _ in stream], kind=StreamFailureError)
     expect(client.command("SELECT 1"), 1)
@@ -137,7 +137,7 @@ def external_data(client):
         )
         expect(found.result_rows, [(2, "b", decimal.Decimal("9.99"))])
     refused(60, client.query, "SELECT * FROM rows")
-    # A table of the session is neither taken for it nor dropped with it.
+    # A table of the session is neither used instead of it nor dropped with it.
     client.command("CREATE TEMPORARY TABLE rows (n UInt8)")
     refused(57, client.query, "SELECT * FROM rows", external_data=data)
     expect(client.command("SELECT count() FROM rows"), 0)

@@ -1,5 +1,5 @@
-//! Starts a clickhouse-embedded for one test, on a free port, and stops it by its process id; and a minimal HTTP client,
-//! which can send and receive what other clients hide.
+//! Starts a clickhouse-embedded for one test, on a free port, and stops it by its process id; and a minimal
+//! HTTP client, which can send and receive what other clients hide.
 
 // Each test binary uses only some of it.
 #![allow(dead_code)]
@@ -47,7 +47,8 @@ impl Server {
         Server::start_command(command, &port_file)
     }
 
-    /// Starts a server on the data directory `path` in the working directory `directory`, with a relative port file.
+    /// Starts a server on the data directory `path` in the working directory `directory`, with a relative
+    /// port file.
     pub fn start_in(directory: &Path, path: &Path) -> Server {
         let mut command = command(path, &[]);
         command.current_dir(directory).args(["--port-file", "address"]);

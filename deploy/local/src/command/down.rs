@@ -1,4 +1,4 @@
-//! `splitstream local down`: asks the stack's owner to stop everything, then makes sure that nothing is left.
+//! `splitstream local down`: asks the stack's owner to stop everything, then stops any process that is left.
 
 use std::fs;
 use std::io;
@@ -31,7 +31,7 @@ pub fn run(down: &Down) -> Result<()> {
         Some(state) => {
             let step = Step::start(format!("stopping the stack in {}", dir.display()));
             state.owner.stop(OWNER_GRACE).context("stopping the stack's owner")?;
-            state::stop_left_overs(dir)?;
+            state::stop_orphans(dir)?;
             step.done("");
         }
         None => eprintln!("no stack runs in {}", dir.display()),
@@ -42,21 +42,21 @@ pub fn run(down: &Down) -> Result<()> {
     Ok(())
 }
 
-/// Removes what a stack makes, and the directory itself if nothing else is in it.
+/// Removes what a stack creates, and the directory itself if it is then empty.
 pub fn delete(dir: &Path) -> Result<()> {
     delete_data(dir)?;
     for name in ["lock", "state.json", "state.new"] {
-        absent(fs::remove_file(dir.join(name))).with_context(|| format!("removing {name}"))?;
+        ignore_not_found(fs::remove_file(dir.join(name))).with_context(|| format!("removing {name}"))?;
     }
     match fs::remove_dir(dir) {
-        // Whatever else is in it is not ours.
+        // The remaining files are not ours.
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-        removed => absent(removed).with_context(|| format!("removing {}", dir.display())),
+        removed => ignore_not_found(removed).with_context(|| format!("removing {}", dir.display())),
     }
 }
 
-/// To remove what is not there is no failure.
-fn absent(removed: io::Result<()>) -> io::Result<()> {
+/// Turns the error "not found" into success.
+fn ignore_not_found(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,

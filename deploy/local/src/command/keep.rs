@@ -1,12 +1,12 @@
-//! `splitstream local keep`: the process behind `splitstream local up`. It starts everything, starts again what dies, and stops
-//! everything on SIGTERM; if it is killed itself, the kernel ends the rest.
+//! `splitstream local keep`: the process behind `splitstream local up`. It starts every part, restarts a part
+//! that dies, and stops all of them on SIGTERM. If it is killed itself, the kernel kills the parts.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::{PartName, Wanted};
+use super::{PartName, StackArgs};
 use crate::interrupt;
 use crate::services::{self, Services};
 use crate::stack::{Options, Stack};
@@ -15,31 +15,31 @@ use crate::supervise::Supervisor;
 const POLL: Duration = Duration::from_millis(100);
 
 /// Runs until SIGTERM, or until a part cannot be kept running.
-pub fn run(wanted: &Wanted) -> Result<()> {
+pub fn run(args: &StackArgs) -> Result<()> {
     interrupt::listen()?;
     // The command that started this one has built the programs.
-    let stack = Arc::new(Stack::up(Options { build: false, ..wanted.options() })?);
+    let stack = Arc::new(Stack::up(Options { build: false, ..args.options() })?);
     interrupt::check()?;
     let services = services::start(
         &stack,
         &Services {
-            brokers: wanted.servers.brokers,
-            consumer: wanted.includes(PartName::Consumer),
-            aggregator: wanted.includes(PartName::Aggregator),
-            http_port: wanted.servers.http_port,
-            // People watch: every round is a document.
+            brokers: args.servers.brokers,
+            consumer: args.includes(PartName::Consumer),
+            aggregator: args.includes(PartName::Aggregator),
+            http_port: args.servers.http_port,
+            // People watch the page, so every round writes a document.
             aggregator_settings: &[("SPLITSTREAM_AGGREGATOR__DOCUMENT_INTERVAL_MS", "0")],
         },
     )?;
-    stack.declare_ready()?;
+    stack.mark_ready()?;
     let supervisor = Supervisor::start(Arc::clone(&stack), services, |line| eprintln!("{line}"));
-    while !interrupt::came() {
+    while !interrupt::received() {
         if let Some(reason) = supervisor.failure() {
             bail!("{reason}");
         }
         std::thread::sleep(POLL);
     }
-    // First, or it would start again what is being stopped.
+    // The supervisor goes first: it would restart the parts that are being stopped.
     drop(supervisor);
     stack.down()
 }

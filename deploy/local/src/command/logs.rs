@@ -1,4 +1,4 @@
-//! `splitstream local logs`: the end of the logs, and on request what is added to them.
+//! `splitstream local logs`: prints the end of the logs, and with `--follow` the lines added later.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -22,17 +22,17 @@ pub struct Logs {
     /// Lines of each log
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub lines: usize,
-    /// Go on with what is added, until Ctrl-C
+    /// Go on printing new lines, until Ctrl-C
     #[arg(long, short)]
     pub follow: bool,
 }
 
 pub fn run(logs: &Logs) -> Result<()> {
     let mut found = find(&logs.dir.dir.join("logs"), logs.name.as_deref())?;
-    let many = found.len() > 1;
+    let several = found.len() > 1;
     let mut out = io::stdout().lock();
     for log in &found {
-        if many {
+        if several {
             writeln!(out, "==> {} <==", log.path.display())?;
         }
         for line in last_lines(&log.path, logs.lines) {
@@ -44,9 +44,9 @@ pub fn run(logs: &Logs) -> Result<()> {
     }
     loop {
         for log in &mut found {
-            let added = log.added().with_context(|| format!("reading {}", log.path.display()))?;
+            let added = log.read_added().with_context(|| format!("reading {}", log.path.display()))?;
             for line in added.lines() {
-                if many {
+                if several {
                     write!(out, "{}: ", log.name)?;
                 }
                 writeln!(out, "{line}")?;
@@ -60,25 +60,25 @@ pub fn run(logs: &Logs) -> Result<()> {
 struct Log {
     name: String,
     path: PathBuf,
-    /// Bytes shown so far.
-    seen: u64,
+    /// Bytes read so far.
+    position: u64,
 }
 
 impl Log {
-    /// The whole lines that came since the last call.
-    fn added(&mut self) -> io::Result<String> {
+    /// Reads the whole lines that were added since the last call.
+    fn read_added(&mut self) -> io::Result<String> {
         let mut file = File::open(&self.path)?;
-        file.seek(SeekFrom::Start(self.seen))?;
+        file.seek(SeekFrom::Start(self.position))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
         bytes.truncate(whole);
-        self.seen += whole as u64;
+        self.position += whole as u64;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
 
-/// The logs in `directory`, by name; of all, or of one.
+/// Finds the logs in `directory`, sorted by name; only the log called `wanted` if that is given.
 fn find(directory: &Path, wanted: Option<&str>) -> Result<Vec<Log>> {
     let entries = fs::read_dir(directory)
         .with_context(|| format!("reading {}: has a stack run there?", directory.display()))?;
@@ -89,8 +89,8 @@ fn find(directory: &Path, wanted: Option<&str>) -> Result<Vec<Log>> {
         let Some(name) = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()) else { continue };
         names.push(name.clone());
         if wanted.is_none_or(|wanted| wanted == name) {
-            let seen = path.metadata().with_context(|| format!("reading {}", path.display()))?.len();
-            found.push(Log { name, path, seen });
+            let position = path.metadata().with_context(|| format!("reading {}", path.display()))?.len();
+            found.push(Log { name, path, position });
         }
     }
     if let (Some(wanted), true) = (wanted, found.is_empty()) {
@@ -106,16 +106,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_whole_lines_are_shown_and_each_once() {
+    fn only_whole_lines_are_read_and_each_once() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("consumer.log");
         fs::write(&path, "old\n").unwrap();
         let mut log = find(directory.path(), Some("consumer")).unwrap().remove(0);
-        assert_eq!(log.added().unwrap(), "");
+        assert_eq!(log.read_added().unwrap(), "");
         fs::write(&path, "old\nnew\nhal").unwrap();
-        assert_eq!(log.added().unwrap(), "new\n");
+        assert_eq!(log.read_added().unwrap(), "new\n");
         fs::write(&path, "old\nnew\nhalf\n").unwrap();
-        assert_eq!(log.added().unwrap(), "half\n");
+        assert_eq!(log.read_added().unwrap(), "half\n");
     }
 
     #[test]

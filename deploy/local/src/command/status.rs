@@ -1,4 +1,4 @@
-//! `splitstream local status`: for each process of a stack whether it lives and answers, or why not.
+//! `splitstream local status`: reports for each process of a stack whether it is healthy, and if not, why.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ pub struct Status {
     pub json: bool,
 }
 
-/// A stack as it is now.
+/// The current state of a stack.
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub dir: PathBuf,
@@ -26,7 +26,7 @@ pub struct Report {
     pub clickhouse: String,
     /// Empty if the stack has no schema registry.
     pub registry: String,
-    /// Where the results are shown; `None` if no aggregator runs.
+    /// The URL of the results page; `None` if no aggregator runs.
     pub page: Option<String>,
     pub parts: Vec<Health>,
 }
@@ -37,12 +37,12 @@ pub struct Health {
     pub pid: u32,
     pub address: Option<String>,
     pub healthy: bool,
-    /// Why it is not healthy.
+    /// The reason why it is not healthy.
     pub reason: Option<String>,
     pub log: PathBuf,
 }
 
-/// Prints the report; fails if no stack runs, or a part is not healthy.
+/// Prints the report. Fails if no stack runs or a part is not healthy.
 pub fn run(status: &Status) -> Result<()> {
     let dir = &status.dir.dir;
     let Some(state) = State::load(dir)? else {
@@ -50,9 +50,9 @@ pub fn run(status: &Status) -> Result<()> {
     };
     let report = Report::of(dir, &state);
     print(&report, status.json)?;
-    let ill = report.parts.iter().filter(|part| !part.healthy).count();
-    if ill > 0 {
-        bail!("{ill} of {} parts are not healthy", report.parts.len());
+    let unhealthy = report.parts.iter().filter(|part| !part.healthy).count();
+    if unhealthy > 0 {
+        bail!("{unhealthy} of {} parts are not healthy", report.parts.len());
     }
     Ok(())
 }
@@ -75,22 +75,22 @@ impl Report {
 }
 
 fn health(part: &PartState) -> Health {
-    let asked = match &part.address {
-        _ if !part.process.lives() => Err("its process is gone".to_owned()),
+    let result = match &part.address {
+        _ if !part.process.is_alive() => Err("its process is gone".to_owned()),
         None => Err("it does not listen yet".to_owned()),
-        Some(address) => part.probe.ask(address),
+        Some(address) => part.probe.check(address),
     };
     Health {
         name: part.name.clone(),
         pid: part.process.pid,
         address: part.address.clone(),
-        healthy: asked.is_ok(),
-        reason: asked.err(),
+        healthy: result.is_ok(),
+        reason: result.err(),
         log: part.log.clone(),
     }
 }
 
-/// A table for people, or the report as JSON.
+/// Prints the report as a table, or as JSON.
 pub fn print(report: &Report, json: bool) -> Result<()> {
     if json {
         println!("{}", serde_json::to_string_pretty(report)?);
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_names_what_is_ill_and_why() {
+    fn the_table_names_unhealthy_parts_and_the_reason() {
         let part = |name: &str, address: Option<&str>, reason: Option<&str>| Health {
             name: name.to_owned(),
             pid: 4711,

@@ -1,5 +1,5 @@
-//! What the demo reads of the document that `splitstream results --json` gives, and how it is shown. The
-//! document itself is handed on as it came.
+//! The fields that the demo reads from the document of `splitstream results --json`, and the table that it
+//! prints from them. The document itself is passed on unchanged.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ pub struct AlwaysValid {
     pub interval_absolute: Option<Bounds>,
 }
 
-/// A null end is infinite.
+/// A confidence interval; a bound that is null is infinite.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub struct Bounds {
     pub lower: Option<f64>,
@@ -89,7 +89,7 @@ impl Document {
         Ok(())
     }
 
-    /// The verdicts: a line for each variant, then each experiment's reason.
+    /// Formats the verdicts: a line for each variant, then the reason of each experiment.
     pub fn table(&self) -> String {
         let mut text = format!(
             "{:<18} {:<10} {:>9} {:>11} {:>8}   {:<21} {:<17} {}\n",
@@ -107,7 +107,7 @@ impl Document {
                 let (key, interval, test, verdict) = if index == 0 {
                     (experiment.key.as_str(), String::new(), String::new(), "")
                 } else {
-                    let test = experiment.test.as_ref().map(Test::show).unwrap_or_default();
+                    let test = experiment.test.as_ref().map(Test::format).unwrap_or_default();
                     ("", experiment.interval(), test, experiment.decision.verdict.as_str())
                 };
                 let line = format!(
@@ -129,7 +129,7 @@ impl Document {
 }
 
 impl Experiment {
-    /// "-0.20 to +0.66 pp": of the treatment's rate minus the control's, in percentage points.
+    /// The interval of the treatment's rate minus the control's, in percentage points: "-0.20 to +0.66 pp".
     pub fn interval(&self) -> String {
         let points = |end: f64| format!("{:+.2}", end * 100.0);
         match self.always_valid.as_ref().and_then(|looks| looks.interval_absolute) {
@@ -153,7 +153,7 @@ impl Variant {
 }
 
 impl Test {
-    fn show(&self) -> String {
+    fn format(&self) -> String {
         let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
         format!("z {} p {}", number(self.z), number(self.p_value))
     }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_those_of_the_data_pass_and_a_missing_click_does_not() {
+    fn numbers_equal_to_the_data_pass_and_a_missing_click_fails() {
         let document = Document::parse(MEN.as_bytes()).unwrap();
         document.check(&arms(69)).unwrap();
         assert_eq!(
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn an_experiment_that_is_not_there_is_named() {
+    fn a_missing_experiment_is_named() {
         let document = Document::parse(br#"{"experiments": []}"#).unwrap();
         let error = document.check(&arms(69)).unwrap_err().to_string();
         assert_eq!(
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_shows_the_deciding_interval_the_reference_and_the_reason() {
+    fn the_table_contains_the_always_valid_interval_the_reference_and_the_reason() {
         let document = Document::parse(MEN.as_bytes()).unwrap();
         assert_eq!(
             document.table(),

@@ -1,5 +1,6 @@
-//! The live experiment: simulated visitors of a checkout, whose purchases truly differ, arrive at a steady
-//! rate while the aggregator looks again and again and the page shows what it sees.
+//! The live experiment: simulated visitors of a checkout arrive at a steady rate, and the true purchase rates
+//! of the variants differ. Meanwhile the aggregator analyzes the data again and again, and the page shows the
+//! results.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::PathBuf;
@@ -11,30 +12,30 @@ use serde::Deserialize;
 
 use super::document::Document;
 use crate::interrupt;
-use crate::patience::patiently;
 use crate::process::spawn_bound;
+use crate::retry::retry;
 use crate::stack::Stack;
-use fetch::progress::tell;
+use fetch::progress::print_line;
 
-/// The metric and the experiment.
+/// The definitions of the metric and the experiment.
 pub const DEFINITIONS: &str = include_str!("../../live/definitions.yaml");
 
 pub const EXPERIMENT: &str = "checkout_button";
 
-/// The truth that the analysis has to find: 5.0 % against 5.8 %.
+/// The true rates, whose difference the analysis should detect: 5.0 % against 5.8 %.
 const RATES: &str = "control=0.05,treatment=0.058";
 
 const SEED: &str = "20191124";
 
-/// Between two looks at the latest result.
-const LOOK: Duration = Duration::from_secs(3);
+/// The time between two requests for the latest result.
+const LOOK_INTERVAL: Duration = Duration::from_secs(3);
 
 const POLL: Duration = Duration::from_millis(100);
 
-/// How long an analysis may take to catch up with the last visitor.
-const CATCH_UP: Duration = Duration::from_secs(120);
+/// How long the analysis may take to count the last visitor.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The traffic: so many visitors, so many events a second.
+/// The number of visitors and the rate of their events.
 #[derive(Debug, Clone, Copy)]
 pub struct Traffic {
     pub units: u64,
@@ -43,50 +44,50 @@ pub struct Traffic {
 
 /// Units and conversions of both arms together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Counted {
+struct Counts {
     units: u64,
     conversions: u64,
 }
 
-/// Lets the visitors come and prints what the aggregator says of them meanwhile. Returns when it has
-/// counted all of them and of their purchases.
+/// Simulates the visitors and prints the aggregator's results meanwhile. Returns when the aggregator has
+/// counted all visitors and purchases.
 pub fn run(stack: &Stack, traffic: Traffic) -> Result<()> {
-    let mut visitors = Visitors::start(stack, traffic)?;
-    let mut shown = Counted::default();
+    let mut simulation = Simulation::start(stack, traffic)?;
+    let mut printed = Counts::default();
     let mut all_sent: Option<Instant> = None;
     loop {
-        let counted = look(stack, &mut shown)?;
-        if visitors.finished()? {
-            let sent = visitors.sent()?;
+        let counted = print_latest(stack, &mut printed)?;
+        if simulation.finished()? {
+            let sent = simulation.sent()?;
             if counted == sent {
                 return Ok(());
             }
             let since = all_sent.get_or_insert_with(Instant::now);
-            if since.elapsed() > CATCH_UP {
-                let seconds = CATCH_UP.as_secs();
+            if since.elapsed() > CATCH_UP_TIMEOUT {
+                let seconds = CATCH_UP_TIMEOUT.as_secs();
                 bail!(
                     "the aggregator has {counted:?} where {sent:?} were sent, {seconds} s after the last one"
                 );
             }
         }
-        pause(LOOK)?;
+        pause(LOOK_INTERVAL)?;
     }
 }
 
-/// Prints the latest result if it has moved. Returns what it counts.
-fn look(stack: &Stack, shown: &mut Counted) -> Result<Counted> {
-    // Of all: to ask for one that has not been analyzed yet is refused.
-    let output = patiently(|| stack.run(&["results", "--json"]))?;
+/// Prints the latest result if its counts differ from `printed`. Returns its counts.
+fn print_latest(stack: &Stack, printed: &mut Counts) -> Result<Counts> {
+    // Asks for all experiments: a request for one that has not been analyzed yet is refused.
+    let output = retry(|| stack.run(&["results", "--json"]))?;
     let document = Document::parse(&output.stdout)?;
     let Some(experiment) = document.experiment(EXPERIMENT) else {
-        return Ok(Counted::default());
+        return Ok(Counts::default());
     };
-    let counted = Counted {
+    let counted = Counts {
         units: experiment.variants.iter().map(|variant| variant.units).sum(),
         conversions: experiment.variants.iter().map(|variant| variant.conversions).sum(),
     };
-    if counted != *shown {
-        *shown = counted;
+    if counted != *printed {
+        *printed = counted;
         let arms: Vec<String> = experiment
             .variants
             .iter()
@@ -94,7 +95,7 @@ fn look(stack: &Stack, shown: &mut Counted) -> Result<Counted> {
                 format!("{} {} of {} ({})", variant.key, variant.conversions, variant.units, variant.rate())
             })
             .collect();
-        tell(&format!(
+        print_line(&format!(
             "{}, lift {}, {}",
             arms.join(", "),
             experiment.interval(),
@@ -104,67 +105,70 @@ fn look(stack: &Stack, shown: &mut Counted) -> Result<Counted> {
     Ok(counted)
 }
 
-/// A run of `splitstream simulate`, begun again with the same seed, hence the same events, if it fails.
-struct Visitors<'a> {
+/// A run of `splitstream simulate`. If it fails, it is started again with the same seed and therefore sends
+/// the same events.
+struct Simulation<'a> {
     stack: &'a Stack,
     traffic: Traffic,
     running: Option<Child>,
     attempts: u32,
 }
 
-/// What `splitstream simulate --json` says, as far as it is compared.
+/// The fields of the summary of `splitstream simulate --json` that are compared.
 #[derive(Deserialize)]
 struct Summary {
     exposed: u64,
     conversions: u64,
 }
 
-/// Runs of the simulation before it is given up.
+/// How often the simulation is started before its failure is an error.
 const ATTEMPTS_MAX: u32 = 5;
 
-impl Visitors<'_> {
-    fn start(stack: &Stack, traffic: Traffic) -> Result<Visitors<'_>> {
-        let mut visitors = Visitors { stack, traffic, running: None, attempts: 0 };
-        visitors.begin()?;
-        Ok(visitors)
+impl Simulation<'_> {
+    fn start(stack: &Stack, traffic: Traffic) -> Result<Simulation<'_>> {
+        let mut simulation = Simulation { stack, traffic, running: None, attempts: 0 };
+        simulation.spawn()?;
+        Ok(simulation)
     }
 
-    /// Whether all have come; begins again if the run failed.
+    /// Returns whether all events have been sent. Starts the simulation again if it failed.
     fn finished(&mut self) -> Result<bool> {
         let Some(child) = &mut self.running else { return Ok(true) };
         match child.try_wait().context("waiting for `splitstream simulate`")? {
             None => Ok(false),
-            Some(status) => self.ended(status),
+            Some(status) => self.handle_exit(status),
         }
     }
 
-    /// What the finished run says that it sent.
-    fn sent(&self) -> Result<Counted> {
-        let path = self.summary();
+    /// The counts that the finished run reports as sent.
+    fn sent(&self) -> Result<Counts> {
+        let path = self.summary_path();
         let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         let summary: Summary =
-            serde_json::from_str(&text).with_context(|| format!("understanding {}", path.display()))?;
-        Ok(Counted { units: summary.exposed, conversions: summary.conversions })
+            serde_json::from_str(&text).with_context(|| format!("parsing {}", path.display()))?;
+        Ok(Counts { units: summary.exposed, conversions: summary.conversions })
     }
 
-    fn ended(&mut self, status: ExitStatus) -> Result<bool> {
+    fn handle_exit(&mut self, status: ExitStatus) -> Result<bool> {
         self.running = None;
         if status.success() {
             return Ok(true);
         }
-        let log = self.log();
+        let log = self.log_path();
         ensure!(
             self.attempts < ATTEMPTS_MAX,
             "`splitstream simulate` failed {ATTEMPTS_MAX} times ({status}); its log is {log}"
         );
-        tell(&format!("`splitstream simulate` ended ({status}); beginning again with the same events"));
-        self.begin()?;
+        print_line(&format!(
+            "`splitstream simulate` ended ({status}); starting it again with the same events"
+        ));
+        self.spawn()?;
         Ok(false)
     }
 
-    fn begin(&mut self) -> Result<()> {
+    fn spawn(&mut self) -> Result<()> {
         self.attempts += 1;
-        let log = self.log();
+        let log = self.log_path();
         let log = OpenOptions::new()
             .create(true)
             .append(true)
@@ -190,33 +194,33 @@ impl Visitors<'_> {
             "2",
             "--json",
         ])?;
-        let path = self.summary();
+        let path = self.summary_path();
         let summary = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
         command.stdin(Stdio::null()).stdout(summary).stderr(log);
         self.running = Some(spawn_bound(command).context("starting `splitstream simulate`")?);
         Ok(())
     }
 
-    fn summary(&self) -> PathBuf {
+    fn summary_path(&self) -> PathBuf {
         self.stack.dir().join("logs/simulate.json")
     }
 
-    fn log(&self) -> String {
+    fn log_path(&self) -> String {
         self.stack.dir().join("logs/producer.log").display().to_string()
     }
 }
 
-impl Drop for Visitors<'_> {
+impl Drop for Simulation<'_> {
     fn drop(&mut self) {
         if let Some(child) = &mut self.running {
-            // Nobody waits for the rest of the traffic.
+            // Nobody needs the rest of the traffic, so neither failure matters.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 }
 
-/// Sleeps, unless a signal comes.
+/// Sleeps; fails as soon as a signal is received.
 fn pause(time: Duration) -> Result<()> {
     let end = Instant::now() + time;
     while Instant::now() < end {

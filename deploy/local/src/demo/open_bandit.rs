@@ -1,6 +1,6 @@
-//! The Open Bandit data as events: each impression is an exposure of its own unit to the policy that the
-//! shop chose, each click a conversion of that unit. Event ids follow from the data, so that replaying it
-//! twice adds nothing.
+//! Turns the Open Bandit data into events: each impression is an exposure of its own unit to the policy that
+//! the shop chose, each click a conversion of that unit. Event ids are computed from the data, so that
+//! replaying it twice adds nothing.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +10,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// See the README beside it for what it is and whose.
+/// The README in its directory describes the data, its source and its license.
 const DATA: &[u8] = include_bytes!("../../open_bandit/open_bandit_small.csv.gz");
 
-/// The metric and the three experiments.
+/// The definitions of the metric and the three experiments.
 pub const DEFINITIONS: &str = include_str!("../../open_bandit/definitions.yaml");
 
-/// Begins the key of each of the experiments.
+/// The prefix of the key of each experiment.
 pub const PREFIX: &str = "open_bandit_";
 
-/// One impression: an item shown to somebody.
+/// One impression: an item shown to a user.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Impression {
     impression_id: String,
@@ -35,7 +35,7 @@ pub struct Impression {
     user_feature_3: String,
 }
 
-/// All impressions, in the order of time.
+/// Reads all impressions, ordered by time.
 pub fn impressions() -> Result<Vec<Impression>> {
     let mut impressions = Vec::new();
     for row in csv::Reader::from_reader(GzDecoder::new(DATA)).deserialize() {
@@ -53,13 +53,13 @@ pub fn impressions() -> Result<Vec<Impression>> {
 }
 
 impl Impression {
-    /// "open_bandit_men"
+    /// The key of its experiment, such as "open_bandit_men".
     fn experiment(&self) -> String {
         format!("{PREFIX}{}", self.campaign)
     }
 
-    /// The exposure, and the conversion if it was clicked, as lines for `splitstream replay`. The data tells
-    /// when the item was shown and not when it was clicked; the click is given the same time.
+    /// The exposure, and the conversion if it was clicked, as lines for `splitstream replay`. The data
+    /// contains the time of the impression but not of the click, so the click gets the same time.
     pub fn events(&self) -> Vec<Value> {
         let shown = json!({ "item_id": self.item_id, "position": self.position });
         let mut attributes = shown.clone();
@@ -97,21 +97,23 @@ impl Impression {
     }
 }
 
-/// The same UUID (version 8: a hash of our own) for the same impression and kind, for ever.
+/// Computes the event id from the impression and the kind: a UUID of version 8, since the hash is our own. It
+/// must never change.
 fn event_id(kind: &str, impression_id: &str) -> String {
     let digest = Sha256::digest(format!("open_bandit/{kind}/{impression_id}"));
     let (bytes, _) = digest.split_first_chunk::<16>().expect("a SHA-256 has 32 bytes");
     uuid::Builder::from_custom_bytes(*bytes).into_uuid().to_string()
 }
 
-/// What was counted in one arm.
+/// The counts of one arm.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Arm {
     pub units: u64,
     pub conversions: u64,
 }
 
-/// What the data itself says of each experiment's variants, counted without any of the pipeline.
+/// Counts each experiment's variants in the data itself, without any part of the pipeline. Keys are
+/// (experiment, variant).
 pub fn count(impressions: &[Impression]) -> BTreeMap<(String, String), Arm> {
     let mut arms: BTreeMap<(String, String), Arm> = BTreeMap::new();
     for impression in impressions {
@@ -127,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_data_holds_what_its_readme_says() {
+    fn the_counts_are_those_of_the_readme() {
         let counted = count(&impressions().unwrap());
         let arm = |campaign: &str, policy: &str, conversions| {
             ((format!("open_bandit_{campaign}"), policy.to_owned()), Arm { units: 10_000, conversions })
@@ -186,7 +188,7 @@ mod tests {
                 }),
             ]
         );
-        let seen_only = Impression { click: 0, ..impression };
-        assert_eq!(seen_only.events().len(), 1);
+        let not_clicked = Impression { click: 0, ..impression };
+        assert_eq!(not_clicked.events().len(), 1);
     }
 }

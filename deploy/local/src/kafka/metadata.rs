@@ -1,12 +1,12 @@
-//! The one question that tells whether Kafka is up: a Metadata request (api key 3, version 7, protocol
-//! guide <https://kafka.apache.org/protocol>) over a plain connection, answered by its live brokers.
+//! Checks whether Kafka is up with one Metadata request (api key 3, version 7, protocol guide
+//! <https://kafka.apache.org/protocol>) over a connection without TLS. The answer lists the live brokers.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-/// A broker on this machine answers in a millisecond; a remote one may take a while.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// A broker on this machine answers in a millisecond; a remote one may take longer.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An answer without topics has some forty bytes for each broker.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -16,21 +16,21 @@ const API_VERSION: i16 = 7;
 const CORRELATION: i32 = 7;
 const CLIENT: &str = "splitstream-local";
 
-/// How many brokers are live, as the broker at `address` ("host:port") sees it.
+/// The number of live brokers according to the broker at `address` ("host:port").
 pub fn live_brokers(address: &str) -> io::Result<usize> {
-    let mut refused = io::Error::new(io::ErrorKind::NotFound, format!("{address} is no address"));
+    let mut last_error = io::Error::new(io::ErrorKind::NotFound, format!("{address} is no address"));
     for socket in address.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&socket, PATIENCE) {
-            Ok(connection) => return ask(connection),
-            Err(error) => refused = error,
+        match TcpStream::connect_timeout(&socket, TIMEOUT) {
+            Ok(connection) => return request_metadata(connection),
+            Err(error) => last_error = error,
         }
     }
-    Err(refused)
+    Err(last_error)
 }
 
-fn ask(mut connection: TcpStream) -> io::Result<usize> {
-    connection.set_read_timeout(Some(PATIENCE))?;
-    connection.set_write_timeout(Some(PATIENCE))?;
+fn request_metadata(mut connection: TcpStream) -> io::Result<usize> {
+    connection.set_read_timeout(Some(TIMEOUT))?;
+    connection.set_write_timeout(Some(TIMEOUT))?;
     connection.write_all(&request())?;
     let mut size = [0; 4];
     connection.read_exact(&mut size)?;
@@ -47,7 +47,7 @@ fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Size, header (key, version, correlation, client), body (no topics, do not create any).
+/// The request: size, header (key, version, correlation, client), body (no topics, do not create any).
 fn request() -> Vec<u8> {
     let mut message = Vec::new();
     message.extend(API_KEY.to_be_bytes());
@@ -62,8 +62,8 @@ fn request() -> Vec<u8> {
     framed
 }
 
-/// Correlation, throttle time, then the brokers: (id, host, port, nullable rack). `None` if it is
-/// anything else.
+/// Counts the brokers in an answer: correlation, throttle time, then the brokers (id, host, port, nullable
+/// rack). `None` if the answer has another form.
 fn count_brokers(answer: &[u8]) -> Option<usize> {
     let mut rest = answer;
     if read_i32(&mut rest)? != CORRELATION {
@@ -86,7 +86,7 @@ fn read_i32(rest: &mut &[u8]) -> Option<i32> {
     Some(i32::from_be_bytes(*bytes))
 }
 
-/// A length of -1 is a null.
+/// Skips a string after its length; a length of -1 means null.
 fn skip_text(rest: &mut &[u8]) -> Option<()> {
     let (length, after) = rest.split_first_chunk()?;
     let length = usize::try_from(i16::from_be_bytes(*length)).unwrap_or(0);
@@ -98,7 +98,7 @@ fn skip_text(rest: &mut &[u8]) -> Option<()> {
 mod tests {
     use super::*;
 
-    /// As Kafka 4.3.1 sent it, one node at 127.0.0.1:21192.
+    /// An answer of Kafka 4.3.1 with one node, at 127.0.0.1:21192.
     const ANSWER: &[u8] = b"\x00\x00\x00\x07\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x01\x00\x09\
         127.0.0.1\x00\x00\x52\xc8\xff\xff\x00\x16c3BsaXRzdHJlYW1sb2NhbA\x00\x00\x00\x01\x00\x00\x00\x00";
 
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_answer_and_another_ones_answer_are_refused() {
+    fn a_short_answer_and_an_answer_of_another_protocol_are_refused() {
         assert_eq!(count_brokers(&ANSWER[..26]), None);
         assert_eq!(count_brokers(b"HTTP/1.1 400 Bad Request"), None);
     }

@@ -1,15 +1,15 @@
-"""Confluent's own client as it comes, on the stack's Kafka and registry: what it writes and reads.
+"""Confluent's own client, unchanged, writing to and reading from the stack's Kafka and registry.
 
 Usage: client.py BROKERS REGISTRY COMMAND [ARGUMENT...]
 
     write TOPIC SCHEMA_FILE [NAME SUBJECT VERSION]...
-                               JSON events on stdin, registering the schema with its references
-    raw TOPIC                  messages on stdin, a line of hexadecimal digits each
-    read TOPIC                 every event so far, as JSON lines
-    dead-letters TOPIC         every dead letter so far, as JSON lines
+                               writes the JSON events on stdin; registers the schema with its references
+    raw TOPIC                  writes the messages on stdin, each a line of hexadecimal digits
+    read TOPIC                 prints every event so far, as JSON lines
+    dead-letters TOPIC         prints every dead letter so far, as JSON lines
     register TOPIC SCHEMA_FILE [NAME SUBJECT VERSION]...
                                prints the schema's number, or the registry's status and code
-    compatibility LEVEL        of every subject
+    compatibility LEVEL        sets the level of every subject
 """
 
 import json
@@ -26,7 +26,7 @@ REGISTRY = SchemaRegistryClient({"url": sys.argv[2]})
 
 
 def schema(file_name, references):
-    """The schema in a file, with its references: name, subject and version of each."""
+    """Returns the schema in a file with its references, each given by name, subject and version."""
     named = []
     for at in range(0, len(references), 3):
         name, subject, version = references[at : at + 3]
@@ -58,7 +58,7 @@ def send(topic, values):
 
 
 def messages(topic):
-    """Every message that the topic holds now, partition after partition."""
+    """Yields every message that the topic has now, partition after partition."""
     consumer = Consumer({"bootstrap.servers": BROKERS, "group.id": "reader", "enable.auto.commit": False})
     for partition in sorted(consumer.list_topics(topic, 30).topics[topic].partitions):
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), 30)

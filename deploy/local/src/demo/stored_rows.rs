@@ -1,4 +1,4 @@
-//! Waits until what was sent is in ClickHouse, counted there.
+//! Waits until ClickHouse has stored a row for every event that was sent. Counts the rows there with SQL.
 
 use std::time::{Duration, Instant};
 
@@ -10,16 +10,16 @@ use fetch::progress::Step;
 
 const POLL: Duration = Duration::from_millis(300);
 
-/// Without a new row for so long, something is wrong. Longer than any restart.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long to wait for a new row before giving up. Longer than any restart takes.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(120);
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Rows of one kind of event that belong to experiments with a common prefix.
+/// Count the rows of experiments whose keys begin with `prefix`.
 const EXPOSURES: &str = "SELECT count() FROM exposures WHERE startsWith(experiment, {prefix:String})";
 const CONVERSIONS: &str = "SELECT count() FROM conversions WHERE startsWith(experiment, {prefix:String})";
 
-/// How many rows there are, or should be.
+/// Numbers of rows, found or expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rows {
     pub exposures: u64,
@@ -32,17 +32,17 @@ impl Rows {
     }
 }
 
-/// Returns when ClickHouse holds exactly `expected` of the experiments whose keys begin with `prefix`. More
-/// than that is an error: some event was counted twice.
+/// Returns when ClickHouse has exactly the `expected` rows of the experiments whose keys begin with `prefix`.
+/// More rows are an error: some event was stored twice.
 pub fn wait(stack: &Stack, prefix: &str, expected: Rows) -> Result<()> {
-    let access = Access::of(stack)?;
+    let client = Client::new(stack)?;
     let step = Step::start(format!("waiting for {} rows in ClickHouse", expected.total()));
     let mut best = 0;
-    let mut progressed = Instant::now();
+    let mut last_progress = Instant::now();
     loop {
         interrupt::check()?;
-        // ClickHouse may be restarting: no answer is no progress.
-        let reason = match access.rows(prefix) {
+        // ClickHouse may be restarting: a failed request is not an error, only no progress.
+        let reason = match client.rows(prefix) {
             Ok(found) if found == expected => {
                 step.done(&format!("{} exposures, {} conversions", found.exposures, found.conversions));
                 return Ok(());
@@ -53,17 +53,17 @@ pub fn wait(stack: &Stack, prefix: &str, expected: Rows) -> Result<()> {
             Ok(found) => {
                 if found.total() > best {
                     best = found.total();
-                    progressed = Instant::now();
+                    last_progress = Instant::now();
                 }
                 step.note(&format!("{} of {}", found.total(), expected.total()));
                 format!("there are {} of {}", found.total(), expected.total())
             }
             Err(error) => format!("{error:#}"),
         };
-        if progressed.elapsed() >= PATIENCE {
+        if last_progress.elapsed() >= PROGRESS_TIMEOUT {
             bail!(
                 "no new row in ClickHouse for {} s ({reason}); see the consumer's log, {}",
-                PATIENCE.as_secs(),
+                PROGRESS_TIMEOUT.as_secs(),
                 stack.dir().join("logs/consumer.log").display()
             );
         }
@@ -71,8 +71,8 @@ pub fn wait(stack: &Stack, prefix: &str, expected: Rows) -> Result<()> {
     }
 }
 
-/// How ClickHouse is reached: the same settings that the services take.
-struct Access {
+/// A client of ClickHouse with the settings that the services use.
+struct Client {
     agent: ureq::Agent,
     url: String,
     database: String,
@@ -80,8 +80,8 @@ struct Access {
     password: Option<String>,
 }
 
-impl Access {
-    fn of(stack: &Stack) -> Result<Access> {
+impl Client {
+    fn new(stack: &Stack) -> Result<Client> {
         let setting = |name: &str| std::env::var(format!("SPLITSTREAM_CLICKHOUSE__{name}")).ok();
         let password = match (setting("PASSWORD"), setting("PASSWORD_FILE")) {
             (Some(password), _) => Some(password),
@@ -92,7 +92,7 @@ impl Access {
             }
             (None, None) => None,
         };
-        Ok(Access {
+        Ok(Client {
             agent: ureq::Agent::config_builder().timeout_global(Some(REQUEST_TIMEOUT)).build().new_agent(),
             url: stack.clickhouse_url().to_owned(),
             database: setting("DATABASE").unwrap_or_else(|| "splitstream".to_owned()),
