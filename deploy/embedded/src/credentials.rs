@@ -4,7 +4,7 @@ use axum::http::HeaderMap;
 use base64::prelude::{BASE64_STANDARD, Engine};
 
 use super::exception::{Exception, code};
-use super::request::header;
+use super::request_headers::header;
 
 /// A user and a password. The password is never printed.
 #[derive(Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::exception::{Exception, code};
 use super::lexer::{Kind, Token, tokens};
-use super::statement::{refuse_more, syntax_error};
+use super::syntax::{refuse_more, syntax_error};
 
 /// An INSERT that is followed by rows. All positions are bytes of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -67,6 +67,7 @@ mod output;
 mod processes;
 mod quoting;
 mod request;
+mod request_headers;
 mod response_headers;
 mod result_chunks;
 mod running;
@@ -75,6 +76,7 @@ mod settings;
 mod spool;
 mod spool_table;
 mod statement;
+mod syntax;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

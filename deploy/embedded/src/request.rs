@@ -14,6 +14,7 @@ use super::exception::{Exception, code};
 use super::external_table::{Description, ExternalTable};
 use super::guard;
 use super::multipart::{self, Field};
+use super::request_headers::header;
 use super::response_headers::{self, Headers};
 use super::spool::SpoolSpace;
 
@@ -269,24 +270,6 @@ impl Setting {
             });
         }
         Ok(Setting { name, value })
-    }
-}
-
-/// The text of a header; `None` if it is missing or empty.
-pub fn header<'headers>(
-    headers: &'headers HeaderMap,
-    name: &str,
-) -> Result<Option<&'headers str>, Exception> {
-    match headers.get(name) {
-        None => Ok(None),
-        Some(value) => match value.to_str() {
-            Ok("") => Ok(None),
-            Ok(text) => Ok(Some(text)),
-            Err(_) => Err(Exception::new(
-                code::BAD_REQUEST_PARAMETER,
-                format_args!("the header {name} is not plain text"),
-            )),
-        },
     }
 }
 

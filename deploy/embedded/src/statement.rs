@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::exception::{Exception, code};
 use super::insert::{self, Insert};
 use super::lexer::{Kind, Token, tokens};
+use super::syntax::{refuse_more, syntax_error};
 
 /// A parsed statement. All positions are bytes of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -232,31 +233,6 @@ fn refuse_client_clauses(all: &[Token]) -> Result<(), Exception> {
         ));
     }
     Ok(())
-}
-
-/// Refuses a token after a semicolon.
-pub fn refuse_more(next: Option<Token>) -> Result<(), Exception> {
-    match next {
-        None => Ok(()),
-        Some(token) => Err(Exception::new(
-            code::SYNTAX_ERROR,
-            format_args!(
-                "Syntax error (Multi-statements are not allowed): failed at position {}: {}",
-                token.at + 1,
-                String::from_utf8_lossy(token.text)
-            ),
-        )),
-    }
-}
-
-/// A syntax error at a token.
-pub fn syntax_error(token: &Token, expected: &str) -> Exception {
-    let text = String::from_utf8_lossy(token.text);
-    let position = token.at + 1;
-    Exception::new(
-        code::SYNTAX_ERROR,
-        format_args!("Syntax error: failed at position {position} ({text}): {text}. Expected {expected}"),
-    )
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ const POLL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Clone, Args)]
 pub struct Logs {
-    /// kafka-1, clickhouse, consumer, aggregator or local (the stack's keeper) [default: all]
+    /// kafka-1, clickhouse, registry, consumer, aggregator, producer or local (the stack's keeper) [default: all]
     pub name: Option<String>,
     #[command(flatten)]
     pub dir: Dir,
@@ -86,7 +86,12 @@ fn find(directory: &Path, wanted: Option<&str>) -> Result<Vec<Log>> {
     let mut names = Vec::new();
     for entry in entries {
         let path = entry.with_context(|| format!("reading {}", directory.display()))?.path();
-        let Some(name) = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()) else { continue };
+        // The live experiment of the demo keeps its state beside the logs.
+        let is_log = path.extension().is_some_and(|extension| extension == "log");
+        let Some(name) = path.file_stem().filter(|_| is_log).map(|stem| stem.to_string_lossy().into_owned())
+        else {
+            continue;
+        };
         names.push(name.clone());
         if wanted.is_none_or(|wanted| wanted == name) {
             let position = path.metadata().with_context(|| format!("reading {}", path.display()))?.len();
@@ -121,7 +126,7 @@ mod tests {
     #[test]
     fn an_unknown_name_is_answered_with_the_known_ones() {
         let directory = tempfile::tempdir().unwrap();
-        for name in ["kafka-1.log", "consumer.log"] {
+        for name in ["kafka-1.log", "consumer.log", "simulate.json"] {
             fs::write(directory.path().join(name), "").unwrap();
         }
         let refused = find(directory.path(), Some("kafka")).err().unwrap();
