@@ -1,6 +1,6 @@
-//! How long a full analysis takes on one core: 1,000 experiments with 10 metrics and 3 arms, every treatment with
-//! its own information fractions. 2,000 boundaries of 28 looks, none shared, and 20,000 comparisons, from scratch.
-//! Beside it the gsdesign kernel under scipy on the same boundaries, where it is installed.
+//! How long a full analysis takes on one core: 1,000 experiments with 10 metrics and 3 arms, every treatment
+//! with its own information fractions. 2,000 boundaries of 28 looks, none shared, and 20,000 comparisons,
+//! from scratch. Beside it the gsdesign kernel under scipy on the same boundaries, where it is installed.
 //!
 //! `cargo bench -p stats`; `SPLITSTREAM_BENCH_PYTHON` names a python that has gsdesign and scipy.
 

@@ -107,14 +107,14 @@ pub fn delta_standard_error(means: Pair<Mean>) -> Result<f64, Missing> {
     finite_or_unbounded(errors.treatment.hypot(errors.control * errors.ratio))
 }
 
-/// The delta-method interval, symmetric about the estimate. It implies a second p-value, [`delta_p_value`], that may
-/// contradict the absolute test; the platform does not show it.
+/// The delta-method interval, symmetric about the estimate. It implies a second p-value, [`delta_p_value`],
+/// that may contradict the absolute test; the platform does not show it.
 pub fn delta(means: Pair<Mean>, critical: f64) -> Result<Interval, Missing> {
     Ok(Interval::around(estimate(means)?, critical * delta_standard_error(means)?))
 }
 
-/// The p-value that [`delta`] implies, by t with these degrees of freedom and on the side of the alternative: below
-/// alpha exactly when the interval at the critical value of alpha leaves 0 out.
+/// The p-value that [`delta`] implies, by t with these degrees of freedom and on the side of the alternative:
+/// below alpha exactly when the interval at the critical value of alpha leaves 0 out.
 ///
 /// [`Missing::Variation`] where the standard error is 0.
 pub fn delta_p_value(means: Pair<Mean>, degrees: f64, alternative: Alternative) -> Result<f64, Missing> {
@@ -125,8 +125,8 @@ pub fn delta_p_value(means: Pair<Mean>, degrees: f64, alternative: Alternative) 
     Ok(alternative.p_value(estimate(means)? / standard_error, |t| student_t_sf(t, degrees)))
 }
 
-/// The interval of the log ratio, `m_t/m_c exp(+- critical sqrt(V_t/m_t^2 + V_c/m_c^2)) - 1` (Katz
-/// et al. 1978, Biometrics 34(3)). Both means must be above 0. Too wide on the side of a mean that is hardly larger
+/// The interval of the log ratio, `m_t/m_c exp(+- critical sqrt(V_t/m_t^2 + V_c/m_c^2)) - 1` (Katz et al.
+/// 1978, Biometrics 34(3)). Both means must be above 0. Too wide on the side of a mean that is hardly larger
 /// than its standard error; [`Missing::BoundedRatio`] where that end is beyond the largest double.
 pub fn log_ratio(means: Pair<Mean>, critical: f64) -> Result<Interval, Missing> {
     positive_baseline(means)?;

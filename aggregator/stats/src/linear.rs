@@ -3,8 +3,8 @@
 /// The x with `matrix x = right`, by elimination with partial pivoting; `None` when the matrix is
 /// singular to 12 digits. `matrix` is square, given by rows, and as large as `right`.
 ///
-/// Rows and then columns are first brought to a largest entry of about 1: whether a covariate is told in cents or in
-/// millions must not decide whether there is an answer.
+/// Rows and then columns are first brought to a largest entry of about 1: whether a covariate is told in
+/// cents or in millions must not decide whether there is an answer.
 pub(crate) fn solve(mut matrix: Vec<Vec<f64>>, mut right: Vec<f64>) -> Option<Vec<f64>> {
     let n = right.len();
     for (row, right) in matrix.iter_mut().zip(&mut right) {

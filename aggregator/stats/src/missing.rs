@@ -27,8 +27,8 @@ pub enum Missing {
         /// How many are needed.
         need: u64,
     },
-    /// The arm has fewer units that did not convert than the method needs, where they are the rarer ones. More traffic
-    /// mends it, unless all convert.
+    /// The arm has fewer units that did not convert than the method needs, where they are the rarer ones.
+    /// More traffic mends it, unless all convert.
     Unconverted {
         /// Which of the two.
         arm: Side,
@@ -160,7 +160,8 @@ impl fmt::Display for Missing {
 }
 
 impl Missing {
-    /// The sentence with these words for the two arms, which are else "the control arm" and "the treatment arm".
+    /// The sentence with these words for the two arms, which are else "the control arm" and "the treatment
+    /// arm".
     pub fn sentence(self, arms: Pair<&str>) -> String {
         Sentence { missing: self, arms }.to_string()
     }

@@ -1,6 +1,6 @@
-//! How an experiment is to be watched, chosen by one thing: whether its end is planned. With a planned number of
-//! units a boundary costs next to nothing in power; without one only an always-valid method holds, at 1.6 to 2
-//! times the units for the same power ([`crate::always_valid_power`]).
+//! How an experiment is to be watched, chosen by one thing: whether its end is planned. With a planned number
+//! of units a boundary costs next to nothing in power; without one only an always-valid method holds, at 1.6
+//! to 2 times the units for the same power ([`crate::always_valid_power`]).
 
 use crate::{
     Alpha, Alternative, Invalid, Pair,
@@ -27,8 +27,8 @@ pub enum Monitoring {
 
 impl Monitoring {
     /// The platform's default: a boundary where the units of both arms are planned (both above 0), else a
-    /// confidence sequence tuned for [`DEFAULT_TUNING_UNITS`]. `reserve` is the share of alpha for decisions past
-    /// the plan; nothing without one, and unused without a plan.
+    /// confidence sequence tuned for [`DEFAULT_TUNING_UNITS`]. `reserve` is the share of alpha for decisions
+    /// past the plan; nothing without one, and unused without a plan.
     pub fn default_for(
         planned: Option<Pair<u64>>,
         alpha: Alpha,

@@ -58,8 +58,8 @@ pub fn test(things: &[Assigned], design: Design, seed: u64) -> Result<Permutatio
     if design == Design::Pairs {
         check_pairs(things)?;
     }
-    // Equal up to rounding counts as extreme: the true assignment is one of those tried. The rounding is relative to the
-    // ratios, in whatever unit they are.
+    // Equal up to rounding counts as extreme: the true assignment is one of those tried. The rounding is
+    // relative to the ratios, in whatever unit they are.
     let ratios =
         things.iter().filter(|thing| thing.units > 0).map(|thing| (thing.sum / thing.units as f64).abs());
     let least = observed.abs() - 1e-14 * n as f64 * ratios.fold(0.0, f64::max);

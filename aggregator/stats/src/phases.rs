@@ -1,13 +1,15 @@
-//! Units that were assigned in phases, each with its own shares: a difference is only ever taken inside a phase, and
-//! the phases are added up with weights that know nothing of the outcomes. A unit belongs to the phase of its first
-//! exposure; phases with equal shares may be merged. This module knows no clock and no storage.
+//! Units that were assigned in phases, each with its own shares: a difference is only ever taken inside a
+//! phase, and the phases are added up with weights that know nothing of the outcomes. A unit belongs to the
+//! phase of its first exposure; phases with equal shares may be merged. This module knows no clock and no
+//! storage.
 //!
-//! With weights `w_k = n_ck n_tk / (n_ck + n_tk)` the score `U = sum w_k d_k` is, without an effect, a martingale with
-//! variance `V = sum w_k^2 v_k`, whatever the effect seen so far made of the shares, as long as the shares of a phase
-//! are chosen before its units come (Jennison & Turnbull 2000, Group Sequential Methods, chapters 7 and 11). So
-//! `z = U / sqrt(V)` goes on where one phase's z would: the boundary by the share of the planned weight, the always-valid
-//! sequence by the weight itself. Weights of `1 / v_k` would not do: an arm with few units of skewed values shows a small
-//! mean and a small variance together, and the bias adds up over the phases.
+//! With weights `w_k = n_ck n_tk / (n_ck + n_tk)` the score `U = sum w_k d_k` is, without an effect, a
+//! martingale with variance `V = sum w_k^2 v_k`, whatever the effect seen so far made of the shares, as long
+//! as the shares of a phase are chosen before its units come (Jennison & Turnbull 2000, Group Sequential
+//! Methods, chapters 7 and 11). So `z = U / sqrt(V)` goes on where one phase's z would: the boundary by the
+//! share of the planned weight, the always-valid sequence by the weight itself. Weights of `1 / v_k` would
+//! not do: an arm with few units of skewed values shows a small mean and a small variance together, and the
+//! bias adds up over the phases.
 
 use crate::{
     Alternative, Arm, Effect, Invalid, Missing, Moments, Pair, Side,
@@ -27,8 +29,8 @@ pub use counts::{
     log_odds_ratio, log_rate_ratio, more_than_its_share,
 };
 
-/// The share of two arms' units that the treatment is to get in a phase: from 1e-12 to 1 - 1e-12. It is that of the
-/// weights, not of the units that came.
+/// The share of two arms' units that the treatment is to get in a phase: from 1e-12 to 1 - 1e-12. It is that
+/// of the weights, not of the units that came.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct TreatmentShare(f64);
 
@@ -68,7 +70,8 @@ impl TreatmentShare {
     }
 }
 
-/// Two arms' units that were first exposed in one phase. All strata of one comparison are of one kind, rates or means.
+/// Two arms' units that were first exposed in one phase. All strata of one comparison are of one kind, rates
+/// or means.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stratum {
     treatment_share: TreatmentShare,
@@ -123,8 +126,8 @@ impl Stratum {
         }
     }
 
-    /// `n_c n_t / (n_c + n_t)`, in units; 0 where the phase adds nothing yet: an arm has no units, or of a mean an arm
-    /// has fewer than two and so no variance.
+    /// `n_c n_t / (n_c + n_t)`, in units; 0 where the phase adds nothing yet: an arm has no units, or of a
+    /// mean an arm has fewer than two and so no variance.
     pub fn weight(&self) -> f64 {
         let need = match self.outcome {
             Outcome::Rates(_) => 1,
@@ -189,14 +192,15 @@ impl Score {
     /// The strata that have units in both arms (of means two in each), added up. One stratum gives exactly what
     /// [`pooled_z`] and [`welch::test`] give.
     ///
-    /// For means z is the normal deviate with the tail of Student's t, with Satterthwaite's degrees of freedom (1946,
-    /// Biometrics Bulletin 2(6)) of all the phases' variances: `V^2 / sum (w_k^2 s_ak^2 / n_ak)^2 / (n_ak - 1)`.
+    /// For means z is the normal deviate with the tail of Student's t, with Satterthwaite's degrees of
+    /// freedom (1946, Biometrics Bulletin 2(6)) of all the phases' variances:
+    /// `V^2 / sum (w_k^2 s_ak^2 / n_ak)^2 / (n_ak - 1)`.
     ///
-    /// [`Missing::Units`] where no stratum has enough of them, [`Missing::Variation`] where nothing varies; rates without
-    /// variation have z = 0, as in one phase. Normal in the limit: rates need ten conversions an arm over all phases
-    /// ([`few`]), means what Welch's test needs. Welch's error of skewed values is too small where an uneven share leaves
-    /// an arm few units that are not 0: with 200 buyers in the smaller arm one look at 90/10 rejects in 7 % instead of 5 %,
-    /// nearly always because that arm is lower.
+    /// [`Missing::Units`] where no stratum has enough of them, [`Missing::Variation`] where nothing varies;
+    /// rates without variation have z = 0, as in one phase. Normal in the limit: rates need ten conversions
+    /// an arm over all phases ([`few`]), means what Welch's test needs. Welch's error of skewed values is too
+    /// small where an uneven share leaves an arm few units that are not 0: with 200 buyers in the smaller arm
+    /// one look at 90/10 rejects in 7 % instead of 5 %, nearly always because that arm is lower.
     ///
     /// # Panics
     /// When the strata are of both kinds, rates and means.
@@ -274,8 +278,8 @@ impl Score {
         self.effect
     }
 
-    /// The same with the standard error of z: what a boundary and its intervals take. For rates it is [`Score::effect`];
-    /// for means `estimate / z`.
+    /// The same with the standard error of z: what a boundary and its intervals take. For rates it is
+    /// [`Score::effect`]; for means `estimate / z`.
     pub fn effect_of_z(&self) -> Effect {
         let Effect { estimate, standard_error } = self.effect;
         let standard_error =
@@ -298,21 +302,21 @@ impl Score {
         self.units
     }
 
-    /// Both arms' rates or means with the weights of the effect, which is their difference. A relative lift is the effect
-    /// over the control's.
+    /// Both arms' rates or means with the weights of the effect, which is their difference. A relative lift
+    /// is the effect over the control's.
     pub fn means(&self) -> Pair<f64> {
         self.means
     }
 
-    /// `sum (n_k / n) d_k` over all units: the effect on the units that came, for display alone. It must not carry a
-    /// test: its variance can grow with more data.
+    /// `sum (n_k / n) d_k` over all units: the effect on the units that came, for display alone. It must not
+    /// carry a test: its variance can grow with more data.
     pub fn effect_by_units(&self) -> Effect {
         self.by_units
     }
 }
 
-/// The sum of independent effects with these factors. The variance is summed relative to its largest part, so that
-/// squares of tiny and of huge errors stay in range.
+/// The sum of independent effects with these factors. The variance is summed relative to its largest part, so
+/// that squares of tiny and of huge errors stay in range.
 fn weighted(parts: impl Iterator<Item = (f64, Effect)> + Clone) -> Effect {
     let estimate = parts.clone().map(|(factor, effect)| factor * effect.estimate).sum();
     let errors = parts.map(|(factor, effect)| factor * effect.standard_error);
@@ -338,11 +342,12 @@ fn degrees<'a>(parts: impl Iterator<Item = &'a Part>, weight: f64, standard_erro
     1.0 / sum
 }
 
-/// `W` over the planned one, `n_c n_t / (n_c + n_t)` of the units that were planned with the first phase's shares: the
-/// fraction of a boundary. In one phase [`group_sequential::information_fraction`]. It grows more slowly per unit the
-/// more uneven a phase is, so a plan in units ends before 1. Whoever then spends all of alpha at the planned units lets the
-/// effect that changed the shares choose how much is seen: 5.8 % false alarms instead of 5 where the better arm was given
-/// 90 %. A boundary whose last look is the first at a fraction of 1 kept 5 % (the aggregator's README).
+/// `W` over the planned one, `n_c n_t / (n_c + n_t)` of the units that were planned with the first phase's
+/// shares: the fraction of a boundary. In one phase [`group_sequential::information_fraction`]. It grows more
+/// slowly per unit the more uneven a phase is, so a plan in units ends before 1. Whoever then spends all of
+/// alpha at the planned units lets the effect that changed the shares choose how much is seen: 5.8 % false
+/// alarms instead of 5 where the better arm was given 90 %. A boundary whose last look is the first at a
+/// fraction of 1 kept 5 % (the aggregator's README).
 pub fn information_fraction(strata: &[Stratum], planned: Pair<u64>) -> Result<f64, Invalid> {
     match strata {
         [one] => group_sequential::information_fraction(one.units(), planned),
@@ -377,9 +382,9 @@ impl AlwaysValid {
         Ok(AlwaysValid { sequence, first_share, counts })
     }
 
-    /// The units that carry as much weight at the first phase's shares, `W / (pi_c pi_t)`: the mixing ratio is
-    /// `r = rho^2 N* W / W*` with `W* = N* pi_c pi_t`, that of one phase with so many units. Units that came with the
-    /// first phase's shares count as one each, so that in one phase nothing changes.
+    /// The units that carry as much weight at the first phase's shares, `W / (pi_c pi_t)`: the mixing ratio
+    /// is `r = rho^2 N* W / W*` with `W* = N* pi_c pi_t`, that of one phase with so many units. Units that
+    /// came with the first phase's shares count as one each, so that in one phase nothing changes.
     pub fn units(&self, strata: &[Stratum]) -> f64 {
         let each = self.first_share.get() * self.first_share.of_control();
         let of = |stratum: &Stratum| {
@@ -395,13 +400,13 @@ impl AlwaysValid {
         strata.iter().map(of).sum()
     }
 
-    /// The look with Z = z of the score, whatever the looks and the shares were chosen by. One phase with the first's
-    /// shares gives exactly [`confidence_sequence::Design::look_at_rates`], with its score interval, or
-    /// [`confidence_sequence::Design::look_at_means`]; otherwise the interval is the estimate plus and minus the critical
-    /// value's standard errors, for rates the pooled ones whatever the null.
+    /// The look with Z = z of the score, whatever the looks and the shares were chosen by. One phase with the
+    /// first's shares gives exactly [`confidence_sequence::Design::look_at_rates`], with its score interval,
+    /// or [`confidence_sequence::Design::look_at_means`]; otherwise the interval is the estimate plus and
+    /// minus the critical value's standard errors, for rates the pooled ones whatever the null.
     ///
-    /// Below the gate over all phases [`few`] says so and [`Missing::Conversions`] or [`Missing::Unconverted`] is
-    /// returned; [`AlwaysValid::p_value`] decides by the counts there.
+    /// Below the gate over all phases [`few`] says so and [`Missing::Conversions`] or
+    /// [`Missing::Unconverted`] is returned; [`AlwaysValid::p_value`] decides by the counts there.
     pub fn look(&self, strata: &[Stratum]) -> Result<Look, Missing> {
         if let Some(below) = few(strata) {
             return Err(below.few.missing());
@@ -423,8 +428,9 @@ impl AlwaysValid {
         Ok(self.sequence.look(effect, self.units(strata).round().max(1.0) as u64))
     }
 
-    /// The p-value of this look by whichever test decides: the sequence, or below the gate the counts. The always-valid
-    /// p-value is the smallest over all looks. Two-sided, whatever the sequence's alternative, where counts decide.
+    /// The p-value of this look by whichever test decides: the sequence, or below the gate the counts. The
+    /// always-valid p-value is the smallest over all looks. Two-sided, whatever the sequence's alternative,
+    /// where counts decide.
     pub fn p_value(&self, strata: &[Stratum]) -> Result<f64, Missing> {
         match few(strata) {
             Some(below) if below.few.total() == 0 => Err(below.few.missing()),
@@ -444,12 +450,12 @@ impl AlwaysValid {
     }
 }
 
-/// Whether the effect is the same in all phases: Cochran's Q (1954, Biometrics 10(1)), `sum (d_k - D)^2 / v_k` with D
-/// weighted by `1 / v_k` and each arm's own variance, chi-square with one degree less than phases. Where it is not, one
-/// number does not describe the effect.
+/// Whether the effect is the same in all phases: Cochran's Q (1954, Biometrics 10(1)),
+/// `sum (d_k - D)^2 / v_k` with D weighted by `1 / v_k` and each arm's own variance, chi-square with one
+/// degree less than phases. Where it is not, one number does not describe the effect.
 ///
-/// Phases below their own gate of few conversions and those without variation are not compared; none where fewer than
-/// two are left. For one look: watched at every look it raises more false alarms than its level.
+/// Phases below their own gate of few conversions and those without variation are not compared; none where
+/// fewer than two are left. For one look: watched at every look it raises more false alarms than its level.
 pub fn heterogeneity(strata: &[Stratum]) -> Option<Heterogeneity> {
     let mut effects = Vec::new();
     for stratum in strata {
@@ -471,14 +477,14 @@ pub fn heterogeneity(strata: &[Stratum]) -> Option<Heterogeneity> {
     Some(Heterogeneity { chi2, degrees, p_value: chi_square_sf(chi2, degrees as f64) })
 }
 
-/// The probability, without an effect, that the boundary would still have rejected if after its last look, which found
-/// `z` and did not cross, one more came with all of the planned information. A new test at that level, of units that came
-/// since and by any rule, keeps alpha for both together: Mueller & Schaefer (2001), Biometrics 57(3). For changes that no
-/// stratum can hold, as a new primary metric.
+/// The probability, without an effect, that the boundary would still have rejected if after its last look,
+/// which found `z` and did not cross, one more came with all of the planned information. A new test at that
+/// level, of units that came since and by any rule, keeps alpha for both together: Mueller & Schaefer (2001),
+/// Biometrics 57(3). For changes that no stratum can hold, as a new primary metric.
 ///
-/// From 0 to 1; 0 where the boundary has ended (nothing is left), before the first look all of alpha. 1 where `z` reaches
-/// the last bound: the test has rejected. The remaining looks are taken to be one at the end, which must be laid down
-/// before and not chosen by z.
+/// From 0 to 1; 0 where the boundary has ended (nothing is left), before the first look all of alpha. 1 where
+/// `z` reaches the last bound: the test has rejected. The remaining looks are taken to be one at the end,
+/// which must be laid down before and not chosen by z.
 pub fn conditional_error(boundary: &Boundary, z: f64) -> f64 {
     let Some(last) = boundary.bounds().last() else {
         return boundary.design().alpha.get();

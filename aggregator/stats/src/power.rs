@@ -47,7 +47,8 @@ impl Plan {
         self.alternative.critical_z(self.alpha)
     }
 
-    /// The sum of the two quantiles of a sample size, `z_{1-a/2} + z_power`: above 0, for a wanted power above alpha.
+    /// The sum of the two quantiles of a sample size, `z_{1-a/2} + z_power`: above 0, for a wanted power
+    /// above alpha.
     fn wanted_z(&self, power: Power) -> Result<f64, Invalid> {
         if power.get() <= self.alpha.get() {
             let range = "above alpha: without any effect the test rejects as often";
@@ -56,8 +57,8 @@ impl Plan {
         Ok(self.critical_z() + normal_quantile(power.get()))
     }
 
-    /// A difference (treatment minus control) as far as the test looks for it: below 0 where a one-sided test looks the
-    /// other way.
+    /// A difference (treatment minus control) as far as the test looks for it: below 0 where a one-sided test
+    /// looks the other way.
     fn toward(&self, difference: f64) -> f64 {
         match self.alternative {
             Alternative::TwoSided => difference.abs(),
@@ -89,8 +90,8 @@ impl Plan {
         }
     }
 
-    /// The probability to reject when z has mean `drift` in the direction of the alternative, both tails counted where
-    /// the test has two.
+    /// The probability to reject when z has mean `drift` in the direction of the alternative, both tails
+    /// counted where the test has two.
     pub fn power_of_drift(&self, drift: f64) -> f64 {
         self.power_at(drift, self.critical_z())
     }
@@ -151,11 +152,11 @@ pub enum NullVariance {
 
 /// Units to find the difference between two true rates.
 ///
-/// Unpooled: `n_c = (z_{1-a/2} + z_power)^2 (p_c q_c + p_t q_t / k) / d^2`, Fleiss, Levin & Paik
-/// (2003), chapter 4. Pooled: the first z times `sqrt(pb qb (1 + 1/k))` instead, with
-/// `pb = (p_c + k p_t) / (1 + k)`. Both ignore the wrong tail, whose share is below 1e-6 from 60 %
-/// power on; both are optimistic when fewer than about 10 conversions are expected in an arm. Refused are an effect
-/// that a one-sided test does not look for, and a power not above alpha.
+/// Unpooled: `n_c = (z_{1-a/2} + z_power)^2 (p_c q_c + p_t q_t / k) / d^2`, Fleiss, Levin & Paik (2003),
+/// chapter 4. Pooled: the first z times `sqrt(pb qb (1 + 1/k))` instead, with `pb = (p_c + k p_t) / (1 + k)`.
+/// Both ignore the wrong tail, whose share is below 1e-6 from 60 % power on; both are optimistic when fewer
+/// than about 10 conversions are expected in an arm. Refused are an effect that a one-sided test does not
+/// look for, and a power not above alpha.
 pub fn rates_sample_size(
     rates: Pair<f64>,
     power: Power,
@@ -229,17 +230,17 @@ pub fn rates_power(
     Ok(plan.power_at(plan.toward(spread.difference) * root_n / spread.alternative, critical))
 }
 
-/// The mean of z with so many control units (real, so that they may be divided by a design effect) and two true rates,
-/// with the arms' own variances, in the direction of the alternative (below 0 where a one-sided test looks the other
-/// way); also the drift of [`crate::group_sequential::Looks::crossing`] at fraction 1.
+/// The mean of z with so many control units (real, so that they may be divided by a design effect) and two
+/// true rates, with the arms' own variances, in the direction of the alternative (below 0 where a one-sided
+/// test looks the other way); also the drift of [`crate::group_sequential::Looks::crossing`] at fraction 1.
 pub fn rates_drift(rates: Pair<f64>, control_units: f64, plan: &Plan) -> Result<f64, Invalid> {
     let spread = RateSpread::of(rates, plan)?;
     let toward = plan.toward(spread.difference);
     Ok(toward * positive("control units", control_units)?.sqrt() / spread.alternative)
 }
 
-/// The standard deviation that a ratio of two sums behaves like, per unit: the delta method on the parts of one unit,
-/// as [`crate::ratio`]. Deng, Knoblich & Lu (2018), KDD.
+/// The standard deviation that a ratio of two sums behaves like, per unit: the delta method on the parts of
+/// one unit, as [`crate::ratio`]. Deng, Knoblich & Lu (2018), KDD.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RatioParts {
     /// Sum of numerators over sum of denominators.
@@ -275,7 +276,8 @@ impl RatioParts {
     }
 }
 
-/// Standard deviations of the difference for one control unit, and the difference itself, treatment minus control.
+/// Standard deviations of the difference for one control unit, and the difference itself, treatment minus
+/// control.
 struct RateSpread {
     difference: f64,
     alternative: f64,
@@ -428,8 +430,8 @@ mod tests {
 
     const SIDES: [Alternative; 3] = [Alternative::TwoSided, Alternative::Greater, Alternative::Less];
 
-    /// 5 against 4 % is a fall: found by two sides and by a test that looks down, and by one that looks up less often
-    /// than without any effect.
+    /// 5 against 4 % is a fall: found by two sides and by a test that looks down, and by one that looks up
+    /// less often than without any effect.
     #[test]
     fn one_sided_power_looks_one_way() {
         let (alpha, units) = (Alpha::FIVE_PERCENT, Pair { control: 10_000, treatment: 10_000 });
@@ -519,8 +521,8 @@ mod tests {
         }
     }
 
-    /// The parts of a unit: 3 views (sd 2), 0.6 clicks (sd 1), correlation 0.5, so that R is 0.2 and the variance
-    /// (1 - 2 * 0.2 * 0.5 * 2 + 0.04 * 4) / 9.
+    /// The parts of a unit: 3 views (sd 2), 0.6 clicks (sd 1), correlation 0.5, so that R is 0.2 and the
+    /// variance (1 - 2 * 0.2 * 0.5 * 2 + 0.04 * 4) / 9.
     #[test]
     fn a_ratio_behaves_like_a_mean() {
         let parts = RatioParts {

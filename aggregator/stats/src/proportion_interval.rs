@@ -30,8 +30,8 @@ pub fn score(
     Ok(alternative.of_interval(turned_below_0(both, critical)))
 }
 
-/// One-sided above a level of a half the critical value is below 0: the bound lies on the other side of the estimate, as
-/// [`Effect::interval`] has it too.
+/// One-sided above a level of a half the critical value is below 0: the bound lies on the other side of the
+/// estimate, as [`Effect::interval`] has it too.
 pub(crate) fn turned_below_0(both: Interval, critical: f64) -> Interval {
     if critical < 0.0 { Interval { lower: both.upper, upper: both.lower } } else { both }
 }
@@ -52,9 +52,10 @@ pub(crate) fn score_at(arms: Pair<Arm>, critical: f64, variance: Score) -> Resul
     Ok(Interval { lower: boundary(d, -1.0, room), upper: boundary(d, 1.0, room) })
 }
 
-/// The last delta from `inside` towards `outside` at which there is room, which falls once; `outside` if it never
-/// does. Chandrupatla (1997), Advances in Engineering Software 28(3): inverse quadratic steps where they are safe,
-/// else halving, about ten in all; never more than 100, which halving alone would need at most 60 of.
+/// The last delta from `inside` towards `outside` at which there is room, which falls once; `outside` if it
+/// never does. Chandrupatla (1997), Advances in Engineering Software 28(3): inverse quadratic steps where
+/// they are safe, else halving, about ten in all; never more than 100, which halving alone would need at most
+/// 60 of.
 fn boundary(inside: f64, outside: f64, room: impl Fn(f64) -> f64) -> f64 {
     const STEPS: usize = 100;
     let room_outside = room(outside);
@@ -96,13 +97,13 @@ fn boundary(inside: f64, outside: f64, room: impl Fn(f64) -> f64) -> f64 {
     if at_a >= 0.0 { a } else { b }
 }
 
-/// The variance of the difference at the most likely rates (pc, pc + delta). They solve a cubic,
-/// whose root in closed form is from Miettinen & Nurminen (1985), appendix I. Where rates are small that root has the
+/// The variance of the difference at the most likely rates (pc, pc + delta). They solve a cubic, whose root
+/// in closed form is from Miettinen & Nurminen (1985), appendix I. Where rates are small that root has the
 /// digits of 1 and not its own; Newton's method on the cubic gives them back.
 pub(crate) fn restricted_variance(arms: Pair<Arm>, delta: f64) -> f64 {
     let rest = |arm: Arm| arm.units() - arm.conversions();
-    // The variance does not know which arm is which, nor which outcome. Asked for is the rate of the smaller arm, which makes
-    // most of the variance, and of its rarer outcome, which has its own digits.
+    // The variance does not know which arm is which, nor which outcome. Asked for is the rate of the smaller
+    // arm, which makes most of the variance, and of its rarer outcome, which has its own digits.
     let Pair { control: mut one, treatment: mut other } = arms;
     let mut delta = delta;
     if other.units() < one.units() {
@@ -133,8 +134,8 @@ pub(crate) fn restricted_variance(arms: Pair<Arm>, delta: f64) -> f64 {
     pt * (1.0 - pt) / n_t + pc * (1.0 - pc) / n_c
 }
 
-/// The root between two ends of a function that is positive before it, from a guess: Newton's method, by halves where that
-/// leaves the bracket. One or two steps unless the guess has lost its digits.
+/// The root between two ends of a function that is positive before it, from a guess: Newton's method, by
+/// halves where that leaves the bracket. One or two steps unless the guess has lost its digits.
 fn polished(guess: f64, ends: (f64, f64), f: impl Fn(f64) -> f64, slope: impl Fn(f64) -> f64) -> f64 {
     const STEPS: usize = 100;
     let (mut low, mut high) = (ends.0, ends.1.max(ends.0));
@@ -186,16 +187,17 @@ struct Reach {
     up: f64,
 }
 
-/// With `k = z^2 / n` the limits are the rate minus and plus `(root -+ k (1 - 2 p) / 2) / (1 + k)`, where the root is
-/// `sqrt(k p (1 - p) + k^2 / 4)`; the one of them that cancels is `k` times the square of the nearer rate over the other.
+/// With `k = z^2 / n` the limits are the rate minus and plus `(root -+ k (1 - 2 p) / 2) / (1 + k)`, where the
+/// root is `sqrt(k p (1 - p) + k^2 / 4)`; the one of them that cancels is `k` times the square of the nearer
+/// rate over the other.
 fn wilson_reach(arm: Arm, z: f64) -> Reach {
     let n = arm.units() as f64;
     let (p, q) = (arm.conversions() as f64 / n, (arm.units() - arm.conversions()) as f64 / n);
     let k = z * (z / n);
     let root = (k * p * q + 0.25 * k * k).sqrt();
     let skew = 0.5 * k * (q - p);
-    // (root - |skew|) (root + |skew|) = k p q + k^2 (1 - (q - p)^2) / 4 = k p q (1 + k): the product of both reaches is
-    // k p q / (1 + k).
+    // (root - |skew|) (root + |skew|) = k p q + k^2 (1 - (q - p)^2) / 4 = k p q (1 + k): the product of both
+    // reaches is k p q / (1 + k).
     let far = (root + skew.abs()) / (1.0 + k);
     let near = if far == 0.0 { 0.0 } else { k * p * q / (far * (1.0 + k)) };
     if skew >= 0.0 { Reach { down: near, up: far } } else { Reach { down: far, up: near } }
@@ -241,8 +243,8 @@ mod tests {
 
     const SIDES: [Alternative; 3] = [Alternative::TwoSided, Alternative::Greater, Alternative::Less];
 
-    /// From a few units to 2^53, for rates from 1e-15 to nearly 1, at levels from 1e-12 to 0.99: Mee's interval leaves 0
-    /// out exactly when the pooled z rejects, and its ends are just not rejected.
+    /// From a few units to 2^53, for rates from 1e-15 to nearly 1, at levels from 1e-12 to 0.99: Mee's
+    /// interval leaves 0 out exactly when the pooled z rejects, and its ends are just not rejected.
     #[test]
     fn the_score_interval_is_dual_to_the_pooled_z_at_every_size() {
         let n = 1 << 53;

@@ -48,10 +48,11 @@ pub struct Levels {
     pub upper: f64,
 }
 
-/// Where the wanted level may lie in the true distribution, to 95 %: `q +- 1.96 se(share below the quantile)`,
-/// inside 0 to 1. Woodruff (1952), JASA 47(260). For units that are one value each the share's standard error is
-/// [`share_error`]; where values are not the assigned units (requests of users), it is that of the ratio "values
-/// below the quantile / values" by [`crate::ratio`] (Liu, Sun, Varshney & Xu 2019, arXiv 1903.08762).
+/// Where the wanted level may lie in the true distribution, to 95 %:
+/// `q +- 1.96 se(share below the quantile)`, inside 0 to 1. Woodruff (1952), JASA 47(260). For units that are
+/// one value each the share's standard error is [`share_error`]; where values are not the assigned units
+/// (requests of users), it is that of the ratio "values below the quantile / values" by [`crate::ratio`]
+/// (Liu, Sun, Varshney & Xu 2019, arXiv 1903.08762).
 pub fn levels(level: Level, share_error: f64) -> Result<Levels, Invalid> {
     let reach = positive("standard error of the share", share_error)?
         * Alternative::TwoSided.critical_z(WOODRUFF_ALPHA);
@@ -70,13 +71,14 @@ pub fn share_error(side: Side, level: Level, units: u64) -> Result<f64, Missing>
     Ok((level.0 * (1.0 - level.0) / units as f64).sqrt())
 }
 
-/// The rank, from 1 to `count` >= 1, of the smallest value that at least the share `level` of `count` values does not
-/// exceed: `level * count` rounded up (type 1 of Hyndman & Fan 1996).
+/// The rank, from 1 to `count` >= 1, of the smallest value that at least the share `level` of `count` values
+/// does not exceed: `level * count` rounded up (type 1 of Hyndman & Fan 1996).
 ///
-/// A level is meant as the decimal that people write: 0.55 of 100 values is the 55th, though the nearest double and the
-/// rounding of the product make it a hair more. Both errors together, also those of a level found as `1 - q`, are below
-/// `count * 2^-52`, and a product so near to a whole number is taken for it. A level of d decimals whose product is no
-/// whole number is at least 10^-d away from one, which is more than that for 10^9 values and six decimals.
+/// A level is meant as the decimal that people write: 0.55 of 100 values is the 55th, though the nearest
+/// double and the rounding of the product make it a hair more. Both errors together, also those of a level
+/// found as `1 - q`, are below `count * 2^-52`, and a product so near to a whole number is taken for it. A
+/// level of d decimals whose product is no whole number is at least 10^-d away from one, which is more than
+/// that for 10^9 values and six decimals.
 pub(crate) fn rank(level: f64, count: usize) -> usize {
     let product = level * count as f64;
     let whole = product.round();
@@ -105,8 +107,8 @@ impl ArmQuantile {
         Ok(ArmQuantile { lower, estimate, upper })
     }
 
-    /// From all values of the arm, ascending and at least one: the smallest that at least the share `level` does not
-    /// exceed (type 1 of Hyndman & Fan 1996), and the same at both other levels.
+    /// From all values of the arm, ascending and at least one: the smallest that at least the share `level`
+    /// does not exceed (type 1 of Hyndman & Fan 1996), and the same at both other levels.
     pub fn of_sorted(values: &[f64], levels: Levels) -> Result<ArmQuantile, Invalid> {
         if values.is_empty() {
             return Err(Invalid::TooFew { what: "values", have: 0, need: 1 });
@@ -125,9 +127,9 @@ impl ArmQuantile {
         Interval { lower: self.lower, upper: self.upper }
     }
 
-    /// Half of Woodruff's interval over 1.96: as `sqrt(q (1 - q) / n) / f` with the density f at the quantile,
-    /// which it estimates (Francisco & Fuller 1991, Annals of Statistics 19(1)). Coarse where values are rounded:
-    /// 0 where all three are one value, although the next unit may move the quantile.
+    /// Half of Woodruff's interval over 1.96: as `sqrt(q (1 - q) / n) / f` with the density f at the
+    /// quantile, which it estimates (Francisco & Fuller 1991, Annals of Statistics 19(1)). Coarse where
+    /// values are rounded: 0 where all three are one value, although the next unit may move the quantile.
     pub fn standard_error(self) -> f64 {
         (self.upper - self.lower) / (2.0 * Alternative::TwoSided.critical_z(WOODRUFF_ALPHA))
     }
@@ -147,14 +149,14 @@ pub struct QuantileTest {
     pub alternative: Alternative,
 }
 
-/// The difference of the arms' quantiles with the errors of both, and normal z. Holds once both arms have a few
-/// hundred values beyond the quantile's rarer side; level is kept within half a point from [`MIN_BEYOND`] on for
-/// smooth distributions (see the tests).
+/// The difference of the arms' quantiles with the errors of both, and normal z. Holds once both arms have a
+/// few hundred values beyond the quantile's rarer side; level is kept within half a point from [`MIN_BEYOND`]
+/// on for smooth distributions (see the tests).
 ///
-/// Looked at again and again it rejects a little too often: the standard error rests on few order statistics, and early
-/// bounds ask for tails that it does not have. A boundary of 28 looks up to 1,000 units an arm calls 6.0 % of exponential
-/// medians and 5.8 % of 90th percentiles an effect instead of 5 %, up to 8,000 units 5.7 and 5.6 % (each within 0.3); the
-/// confidence sequence 3.3 % (`splitstream calibrate`).
+/// Looked at again and again it rejects a little too often: the standard error rests on few order statistics,
+/// and early bounds ask for tails that it does not have. A boundary of 28 looks up to 1,000 units an arm
+/// calls 6.0 % of exponential medians and 5.8 % of 90th percentiles an effect instead of 5 %, up to 8,000
+/// units 5.7 and 5.6 % (each within 0.3); the confidence sequence 3.3 % (`splitstream calibrate`).
 ///
 /// [`Missing::Variation`] when the three quantiles of both arms are one value each.
 pub fn compare(arms: Pair<ArmQuantile>, alternative: Alternative) -> Result<QuantileTest, Missing> {
@@ -225,9 +227,9 @@ mod tests {
         ArmQuantile::of_sorted(&values, levels).unwrap()
     }
 
-    /// First route: the asymptotic error `sqrt(q (1 - q) / n) / f(x_q)` in closed form, on values that are exactly
-    /// exponential quantiles (density 1 - q at the quantile q). Ranks are whole: at 0.99 one of the 390 between the
-    /// two ends is a fourth of a per cent.
+    /// First route: the asymptotic error `sqrt(q (1 - q) / n) / f(x_q)` in closed form, on values that are
+    /// exactly exponential quantiles (density 1 - q at the quantile q). Ranks are whole: at 0.99 one of the
+    /// 390 between the two ends is a fourth of a per cent.
     #[test]
     fn the_standard_error_is_that_of_the_density() {
         let n = 1_000_000;
@@ -265,8 +267,8 @@ mod tests {
         }
     }
 
-    /// The sign test's ranks for the median (Conover, table A3): of 10 values the 2nd and the 9th, of 20 the 6th
-    /// and the 15th; 5 values are too few for 95 %.
+    /// The sign test's ranks for the median (Conover, table A3): of 10 values the 2nd and the 9th, of 20 the
+    /// 6th and the 15th; 5 values are too few for 95 %.
     #[test]
     fn ranks_for_the_median_are_the_printed_ones() {
         let ranks = |units| exact_ranks(units, Level::MEDIAN, Alpha::FIVE_PERCENT);
@@ -300,7 +302,8 @@ mod tests {
         assert!(below_upper - below_lower >= 0.95 && below_upper - below_lower < 0.98, "{lower} {upper}");
     }
 
-    /// Every whole per cent of up to a thousand values: exact in integers, and one too high in doubles for 55 of 100.
+    /// Every whole per cent of up to a thousand values: exact in integers, and one too high in doubles for 55
+    /// of 100.
     #[test]
     fn ranks_are_those_of_the_decimal() {
         for count in 1..=1_000_usize {

@@ -55,7 +55,8 @@ pub fn check_size(side: Side, arm: PairMoments) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// `(sd x)^2 - 2 R cov + (R sd y)^2` over `mean(y)^2`, put together from its parts so that nothing in between overflows.
+/// `(sd x)^2 - 2 R cov + (R sd y)^2` over `mean(y)^2`, put together from its parts so that nothing in between
+/// overflows.
 fn linearized_arm(side: Side, arm: PairMoments) -> Result<Moments, Missing> {
     let Parts { ratio, of_x, of_y, correlation } = parts(side, arm)?;
     let variance = of_x.mul_add(of_x, of_y * of_y) - 2.0 * correlation * of_x * of_y;

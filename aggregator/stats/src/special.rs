@@ -52,8 +52,8 @@ pub(crate) struct BetaArguments {
 }
 
 /// The r with `I_x(a, b) = x^a y^b / B(a, b) r`: the continued fraction of Didonato & Morris (1992), ACM
-/// Transactions on Mathematical Software 18(3), equation 9. It needs about as many steps as the root of the smaller
-/// parameter, however large the other is.
+/// Transactions on Mathematical Software 18(3), equation 9. It needs about as many steps as the root of the
+/// smaller parameter, however large the other is.
 pub(crate) fn incomplete_beta_fraction(at: BetaArguments) -> f64 {
     let BetaArguments { a, b, x, y, lambda } = at;
     continued_fraction(a / (a + 1.0) * (lambda + 1.0), |n| {
@@ -66,8 +66,9 @@ pub(crate) fn incomplete_beta_fraction(at: BetaArguments) -> f64 {
     })
 }
 
-/// The regularized upper incomplete gamma function Q(a, x), a > 0 and x >= 0, by its series below and its continued
-/// fraction above `a + 1` (Abramowitz & Stegun 6.5.29, 6.5.31). Relative error below 1e-12 up to a = 10^6, down to 1e-300.
+/// The regularized upper incomplete gamma function Q(a, x), a > 0 and x >= 0, by its series below and its
+/// continued fraction above `a + 1` (Abramowitz & Stegun 6.5.29, 6.5.31). Relative error below 1e-12 up to a
+/// = 10^6, down to 1e-300.
 pub(crate) fn upper_gamma(a: f64, x: f64) -> f64 {
     if x <= 0.0 {
         return 1.0;
@@ -100,8 +101,8 @@ struct Term {
     add: f64,
 }
 
-/// `1 / (first + over_1 / (add_1 + over_2 / (add_2 + ...)))`, by the method of Lentz (1976), Applied Optics 15(3), as
-/// Thompson & Barnett (1986) keep it away from 0: Journal of Computational Physics 64(2).
+/// `1 / (first + over_1 / (add_1 + over_2 / (add_2 + ...)))`, by the method of Lentz (1976), Applied Optics
+/// 15(3), as Thompson & Barnett (1986) keep it away from 0: Journal of Computational Physics 64(2).
 fn continued_fraction(first: f64, term: impl Fn(f64) -> Term) -> f64 {
     const TINY: f64 = 1e-300;
     let away_from_0 = |value: f64| if value.abs() < TINY { TINY } else { value };

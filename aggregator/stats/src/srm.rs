@@ -52,8 +52,8 @@ pub struct Share {
     pub units: u64,
 }
 
-/// The alarm: needs [`MIN_EXPECTED`] units expected in every planned arm. Units in an arm that was to get none are
-/// an alarm by themselves, also where only one arm is planned and there is no ratio to test.
+/// The alarm: needs [`MIN_EXPECTED`] units expected in every planned arm. Units in an arm that was to get
+/// none are an alarm by themselves, also where only one arm is planned and there is no ratio to test.
 pub fn check(arms: &[Share]) -> Result<Verdict, NoAnswer> {
     if let Some(arm) = first_unplanned(arms)? {
         return Ok(Verdict::UnplannedArm { arm, units: arms[arm].units });
@@ -90,8 +90,9 @@ pub fn chi_square(arms: &[Share]) -> Result<ChiSquare, NoAnswer> {
     Ok(ChiSquare { expected, statistic, degrees, p_value })
 }
 
-/// The place of the first arm that has units and a weight of 0, from 0. Whatever the other counts are, such units
-/// cannot come from the planned weights. At least one weight must be above 0, or nothing is planned at all.
+/// The place of the first arm that has units and a weight of 0, from 0. Whatever the other counts are, such
+/// units cannot come from the planned weights. At least one weight must be above 0, or nothing is planned at
+/// all.
 pub fn first_unplanned(arms: &[Share]) -> Result<Option<usize>, Invalid> {
     shares_of(arms, 1)?;
     Ok(arms.iter().position(|arm| arm.weight == 0.0 && arm.units > 0))
@@ -102,8 +103,8 @@ fn shares_of(arms: &[Share], need: usize) -> Result<Vec<f64>, Invalid> {
     shares(&weights, need)
 }
 
-/// The weights over their sum. Each is finite and at least 0, and at least `need` of them are above 0; these are not
-/// below 1e-15 of the largest, as no plan is, so that every expected count is above 0.
+/// The weights over their sum. Each is finite and at least 0, and at least `need` of them are above 0; these
+/// are not below 1e-15 of the largest, as no plan is, so that every expected count is above 0.
 pub(crate) fn shares(weights: &[f64], need: usize) -> Result<Vec<f64>, Invalid> {
     const SMALLEST: f64 = 1e-15;
     let largest = weights.iter().copied().fold(0.0, f64::max);

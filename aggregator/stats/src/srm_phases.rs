@@ -1,6 +1,6 @@
-//! The sample ratio of units that were assigned in phases, each with its own planned shares. An alarm belongs to one
-//! phase: what is left when that phase is left out may still be analysed. Pure; the state of the last look comes in and
-//! that of this look goes out.
+//! The sample ratio of units that were assigned in phases, each with its own planned shares. An alarm belongs
+//! to one phase: what is left when that phase is left out may still be analysed. Pure; the state of the last
+//! look comes in and that of this look goes out.
 
 use crate::{
     Invalid,
@@ -10,8 +10,8 @@ use crate::{
 /// Over all phases of an experiment, however many there will be.
 pub const ALARM_LEVEL: f64 = 0.01;
 
-/// The level of phase `j`, counted from 1: `0.01 * 2^-j`. All phases together raise a false alarm with a probability of
-/// at most 0.01 (Bonferroni's inequality over a geometric series).
+/// The level of phase `j`, counted from 1: `0.01 * 2^-j`. All phases together raise a false alarm with a
+/// probability of at most 0.01 (Bonferroni's inequality over a geometric series).
 ///
 /// # Panics
 /// When `j` is 0.
@@ -47,8 +47,8 @@ pub struct Look {
     pub evidence: Evidence,
 }
 
-/// A look at phase `j`, counted from 1. `alarmed`: whether an earlier look has raised its alarm, which stays. Errors are
-/// those of [`evidence`].
+/// A look at phase `j`, counted from 1. `alarmed`: whether an earlier look has raised its alarm, which stays.
+/// Errors are those of [`evidence`].
 ///
 /// # Panics
 /// When `j` is 0.
@@ -57,9 +57,10 @@ pub fn look(j: usize, phase: &Phase<'_>, alarmed: bool) -> Result<Look, Invalid>
     Ok(Look { level, alarm: alarmed || evidence.p_value <= level, evidence })
 }
 
-/// A look at all phases so far, in the order in which they began. `before` is what the last look gave; a phase keeps its
-/// place and therewith its level for the life of the experiment, also when another is left out of the analysis. Units are
-/// those first seen in the phase, in the variant that they saw first, of all units and not only those that are analysed.
+/// A look at all phases so far, in the order in which they began. `before` is what the last look gave; a
+/// phase keeps its place and therewith its level for the life of the experiment, also when another is left
+/// out of the analysis. Units are those first seen in the phase, in the variant that they saw first, of all
+/// units and not only those that are analysed.
 ///
 /// [`Invalid::TooFew`] where a phase has gone since, or where no weight is above 0; see [`evidence`].
 pub fn watch(before: &[Watched], phases: &[Phase<'_>]) -> Result<Vec<Watched>, Invalid> {

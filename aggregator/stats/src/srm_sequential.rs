@@ -19,7 +19,8 @@ pub const ALARM_LEVEL: f64 = 0.01;
 /// first exposed.
 #[derive(Clone, Copy, Debug)]
 pub struct Phase<'a> {
-    /// Planned weights, any scale; at least one above 0. Arms of weight 0 are left out while they have no units.
+    /// Planned weights, any scale; at least one above 0. Arms of weight 0 are left out while they have no
+    /// units.
     pub weights: &'a [f64],
     /// Units of each arm so far.
     pub units: &'a [u64],
@@ -45,8 +46,8 @@ impl Evidence {
 /// martingale under its own planned shares, so their product is one and changing the split costs
 /// no false alarm. `concentration` is from 1e-6 to 1e15.
 ///
-/// Units in an arm of weight 0 are impossible under the plan: the evidence against it is infinite and p is 0. One arm
-/// alone with a weight above 0 has no ratio, so its own units are no evidence.
+/// Units in an arm of weight 0 are impossible under the plan: the evidence against it is infinite and p is 0.
+/// One arm alone with a weight above 0 has no ratio, so its own units are no evidence.
 pub fn evidence(phases: &[Phase<'_>], concentration: f64) -> Result<Evidence, Invalid> {
     multinomial_mixture::concentration(concentration)?;
     let mut log = 0.0;

@@ -173,8 +173,9 @@ impl Table {
         self.converted() > 0.0 && self.converted() < self.total
     }
 
-    /// The cells if the odds ratio were `ratio`, all margins given: treated and untreated, converted before not converted.
-    /// One is the root of a quadratic that leaves no cell negative; the others are what it leaves of the margins.
+    /// The cells if the odds ratio were `ratio`, all margins given: treated and untreated, converted before
+    /// not converted. One is the root of a quadratic that leaves no cell negative; the others are what it
+    /// leaves of the margins.
     fn expected(&self, ratio: f64) -> [f64; 4] {
         // The cell is asked for in which nothing cancels: with the outcomes exchanged for a ratio above 1, and
         // with both arms and outcomes exchanged where more than all are treated or converted.
@@ -247,8 +248,8 @@ pub fn common_odds(strata: &[Pair<Arm>]) -> Result<CommonOdds, Missing> {
     })
 }
 
-/// `a d - b c` to a rounding, also where the products are nearly equal: the errors of both are taken along (Kahan's
-/// algorithm; Jeannerod, Louvet & Muller 2013, Mathematics of Computation 82(284)).
+/// `a d - b c` to a rounding, also where the products are nearly equal: the errors of both are taken along
+/// (Kahan's algorithm; Jeannerod, Louvet & Muller 2013, Mathematics of Computation 82(284)).
 fn difference_of_products((a, d): (f64, f64), (b, c): (f64, f64)) -> f64 {
     let product = b * c;
     let error = b.mul_add(-c, product);

@@ -47,8 +47,8 @@ impl Arm {
         (self.units > 0).then(|| self.conversions as f64 / self.units as f64)
     }
 
-    /// The variance of the rate as an estimate, `p (1 - p) / n`, with the digits of the rarer outcome; none when there
-    /// are no units.
+    /// The variance of the rate as an estimate, `p (1 - p) / n`, with the digits of the rarer outcome; none
+    /// when there are no units.
     pub fn variance_of_rate(self) -> Option<f64> {
         let (x, n) = (self.conversions as f64, self.units as f64);
         let rest = (self.units - self.conversions) as f64;
@@ -118,9 +118,10 @@ impl Moments {
         })
     }
 
-    /// From floating-point sums of [`measured`] values. About `2 log10(mean / sd)` of the 16 digits of the variance
-    /// cancel; prefer [`Moments::from_exact`] or [`Moments::of`] where the data allow. What the rounding of the sums
-    /// alone may leave, four units in the last place of the sum of squares, is no variation.
+    /// From floating-point sums of [`measured`] values. About `2 log10(mean / sd)` of the 16 digits of the
+    /// variance cancel; prefer [`Moments::from_exact`] or [`Moments::of`] where the data allow. What the
+    /// rounding of the sums alone may leave, four units in the last place of the sum of squares, is no
+    /// variation.
     pub fn from_sums(count: u64, sum: f64, sum_of_squares: f64) -> Result<Moments, Invalid> {
         sums_of_measured(count, sum, sum_of_squares)?;
         if count == 0 {
@@ -160,7 +161,8 @@ impl Moments {
         Moments { count, mean, m2: variance * count.saturating_sub(1) as f64 }
     }
 
-    /// From the values themselves, each [`measured`]. Welford (1962), Technometrics 4(3): one pass, no cancellation.
+    /// From the values themselves, each [`measured`]. Welford (1962), Technometrics 4(3): one pass, no
+    /// cancellation.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Result<Moments, Invalid> {
         let mut moments = Moments::EMPTY;
         for value in values {
@@ -182,7 +184,8 @@ impl Moments {
         if other.count == 0 {
             return self;
         }
-        // From the mean of the more units: those of a huge one would otherwise be lost next to that of a single one.
+        // From the mean of the more units: those of a huge one would otherwise be lost next to that of a
+        // single one.
         let (most, least) = if self.count < other.count { (other, self) } else { (self, other) };
         let share = least.count as f64 / (most.count as f64 + least.count as f64);
         let delta = least.mean - most.mean;
@@ -268,7 +271,8 @@ impl PairMoments {
         PairMoments { x, y, cross: numerator / sx.count as f64 / scale }.checked()
     }
 
-    /// From floating-point sums of [`measured`] values, with the cancellation that [`Moments::from_sums`] describes.
+    /// From floating-point sums of [`measured`] values, with the cancellation that [`Moments::from_sums`]
+    /// describes.
     pub fn from_sums(
         count: u64,
         (sum_x, sum_xx): (f64, f64),
@@ -330,7 +334,8 @@ impl PairMoments {
         (self.count() >= 2).then(|| self.cross / (self.count() - 1) as f64)
     }
 
-    /// Cauchy-Schwarz, |cross| <= sqrt(m2 x * m2 y): what is above it by no more than a rounding is brought back.
+    /// Cauchy-Schwarz, |cross| <= sqrt(m2 x * m2 y): what is above it by no more than a rounding is brought
+    /// back.
     fn checked(self) -> Result<PairMoments, Invalid> {
         let largest = self.x.m2.sqrt() * self.y.m2.sqrt();
         let magnitude = self.count() as f64 * (self.x.mean * self.y.mean).abs();
@@ -342,8 +347,8 @@ impl PairMoments {
     }
 }
 
-/// Sums that [`measured`] values can have: the largest of them is between the root of the mean square and the root of
-/// the sum of squares.
+/// Sums that [`measured`] values can have: the largest of them is between the root of the mean square and the
+/// root of the sum of squares.
 fn sums_of_measured(count: u64, sum: f64, sum_of_squares: f64) -> Result<(), Invalid> {
     const RANGE: &str =
         "the sum of values that are 0 or of a magnitude from 1e-100 to 1e100 (choose another unit)";

@@ -57,9 +57,10 @@ pub fn assigned(windows: &[Window]) -> Vec<Assigned> {
 /// dummies for both, and HC1 errors (MacKinnon & White 1985, Journal of Econometrics 29(3)). Takes
 /// out what regions and times of day differ in anyway.
 ///
-/// The error is normal only while the windows are many more than regions and periods. Of 4 regions without an effect,
-/// watched from their second period on, a confidence sequence calls 11 % an effect; from [`FIXED_EFFECTS_WINDOWS`] on
-/// it keeps its 5 %, and single tests at 112 windows reject in 5.9 % (`splitstream calibrate`).
+/// The error is normal only while the windows are many more than regions and periods. Of 4 regions without an
+/// effect, watched from their second period on, a confidence sequence calls 11 % an effect; from
+/// [`FIXED_EFFECTS_WINDOWS`] on it keeps its 5 %, and single tests at 112 windows reject in 5.9 %
+/// (`splitstream calibrate`).
 ///
 /// [`Missing::Variation`] when the treatment cannot be told from regions and periods, as in a
 /// single region.

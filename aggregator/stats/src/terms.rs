@@ -125,9 +125,9 @@ pub(crate) const LARGEST_MAGNITUDE: f64 = 1e100;
 /// The smallest magnitude but 0.
 pub(crate) const SMALLEST_MAGNITUDE: f64 = 1e-100;
 
-/// `value` if it is 0 or of a magnitude from 1e-100 to 1e100. Squares of such values, of their differences, and the sums
-/// of 2^64 squares are all within a double's range: what is computed from them neither overflows nor vanishes. A
-/// metric beyond has to be told in a larger or a smaller unit.
+/// `value` if it is 0 or of a magnitude from 1e-100 to 1e100. Squares of such values, of their differences,
+/// and the sums of 2^64 squares are all within a double's range: what is computed from them neither overflows
+/// nor vanishes. A metric beyond has to be told in a larger or a smaller unit.
 pub fn measured(what: &'static str, value: f64) -> Result<f64, Invalid> {
     finite(what, value)?;
     if value == 0.0 || (SMALLEST_MAGNITUDE..=LARGEST_MAGNITUDE).contains(&value.abs()) {

@@ -78,8 +78,8 @@ pub fn rates(arms: Pair<Arm>) -> Result<Pair<f64>, Missing> {
     arms.try_map(|side, arm| arm.rate_of(side))
 }
 
-/// Treatment rate minus control rate, `(x_t n_c - x_c n_t) / (n_c n_t)` with an exact numerator: nothing cancels, however
-/// close the rates are.
+/// Treatment rate minus control rate, `(x_t n_c - x_c n_t) / (n_c n_t)` with an exact numerator: nothing
+/// cancels, however close the rates are.
 pub(crate) fn difference(arms: Pair<Arm>) -> Result<f64, Missing> {
     rates(arms)?;
     let Pair { control, treatment } = arms;

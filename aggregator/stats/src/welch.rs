@@ -54,8 +54,8 @@ pub fn test(moments: Pair<Moments>, alternative: Alternative) -> Result<Welch, M
     test_against(moments, 0.0, alternative)
 }
 
-/// The same against a difference of `null` instead of 0, in the metric's unit; one-sided with a margin, it tests
-/// for non-inferiority.
+/// The same against a difference of `null` instead of 0, in the metric's unit; one-sided with a margin, it
+/// tests for non-inferiority.
 pub fn test_against(moments: Pair<Moments>, null: f64, alternative: Alternative) -> Result<Welch, Missing> {
     let of_mean = moments.try_map(|side, arm| Ok(arm.variance_of(side)? / arm.count() as f64))?;
     let variance = of_mean.control + of_mean.treatment;

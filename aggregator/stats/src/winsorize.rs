@@ -22,8 +22,8 @@ pub enum QuantileRule {
 /// Where to cut.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rule {
-    /// Share of the totals that the upper cap leaves alone, strictly between 0 and 1; at least 0.5 where both sides are
-    /// cut.
+    /// Share of the totals that the upper cap leaves alone, strictly between 0 and 1; at least 0.5 where both
+    /// sides are cut.
     pub quantile: f64,
     /// Between which values a quantile is read.
     pub reading: QuantileRule,

@@ -1,5 +1,5 @@
-//! Posteriors of up to 2^53 units against values of another route: densities of 50 digits, summed up piece by piece.
-//! `references/bayes.py` printed the table, with mpmath 1.4.1 and numpy 2.4.
+//! Posteriors of up to 2^53 units against values of another route: densities of 50 digits, summed up piece by
+//! piece. `references/bayes.py` printed the table, with mpmath 1.4.1 and numpy 2.4.
 
 use stats::{
     Alpha, Arm, Counts, Pair,
@@ -76,7 +76,8 @@ fn intervals_at_tiny_levels_keep_their_digits() {
 
 type Values = ([u64; 2], [u64; 2], f64, [f64; 3]);
 
-/// Control and treatment (conversions, units), prior, then P(treatment better), E[max(p_c - p_t, 0)], E[max(p_t - p_c, 0)].
+/// Control and treatment (conversions, units), prior, then P(treatment better), E[max(p_c - p_t, 0)],
+/// E[max(p_t - p_c, 0)].
 #[rustfmt::skip]
 const VALUES: [Values; 10] = [
     ([1_000_000_000_000, 10_000_000_000_000], [1_000_001_307_000, 10_000_000_000_000], 1.0, [0.835016413181699, 1.17384615416498e-08, 1.42438461541624e-07]),

@@ -1,5 +1,5 @@
-//! Boundaries by a second route that shares nothing with the first: the grid of Jennison & Turnbull (2000), section
-//! 19.2, with Simpson's rule and bisection, fine enough to be good to 3e-7.
+//! Boundaries by a second route that shares nothing with the first: the grid of Jennison & Turnbull (2000),
+//! section 19.2, with Simpson's rule and bisection, fine enough to be good to 3e-7.
 
 use statrs::distribution::{Continuous, ContinuousCDF, Normal};
 use stats::{

@@ -1,5 +1,5 @@
-//! Tails and quantiles against values of 40 digits, from the middle out to 1e-300. `references/far_tails.py` printed
-//! the tables, with mpmath 1.4.1.
+//! Tails and quantiles against values of 40 digits, from the middle out to 1e-300. `references/far_tails.py`
+//! printed the tables, with mpmath 1.4.1.
 
 // Printed with as many digits as a double can need.
 #![allow(clippy::excessive_precision)]

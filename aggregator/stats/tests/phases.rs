@@ -1,5 +1,5 @@
-//! Phases as strata: one phase is what it always was, and several agree with numpy and scipy (`references/phases.py`,
-//! numpy 2.4, scipy 1.17.1).
+//! Phases as strata: one phase is what it always was, and several agree with numpy and scipy
+//! (`references/phases.py`, numpy 2.4, scipy 1.17.1).
 
 use stats::conditional::{self, Levels};
 use stats::confidence_sequence::{self, Mixing};
@@ -292,8 +292,8 @@ fn the_gate_counts_conversions_over_all_phases() {
     assert_eq!(always.look(&strata), Err(missing));
     let by_counts = always.counts().evidence(&below.by_phase).p_value;
     assert_eq!(always.p_value(&strata), Ok(by_counts));
-    // At a planned look 100 are to be expected in the smaller arm where the split is uneven over all: half of 36 and a
-    // tenth of 820 are 100, of 819 99.9.
+    // At a planned look 100 are to be expected in the smaller arm where the split is uneven over all: half of
+    // 36 and a tenth of 820 are 100, of 819 99.9.
     let planned =
         |control| phases::few_at_a_planned_look(&[first, rates(0.1, (control, 9_000), (20, 1_000))]);
     assert!(planned(799).is_some());
@@ -305,7 +305,8 @@ fn the_gate_counts_conversions_over_all_phases() {
     assert_eq!(phases::few(&[counted, counted]).unwrap().few.counts, Pair { control: 8, treatment: 6 });
 }
 
-/// 30 of 30 conversions in one arm of one phase and in the other arm of the next: no single ratio explains that.
+/// 30 of 30 conversions in one arm of one phase and in the other arm of the next: no single ratio explains
+/// that.
 #[test]
 fn opposite_phases_leave_no_ratio() {
     let of = |control, treatment| PhaseCounts {
@@ -324,8 +325,8 @@ fn opposite_phases_leave_no_ratio() {
     assert_eq!((none.p_value, none.interval), (1.0, Some(Interval::EVERYTHING)));
 }
 
-/// The probability to cross at any look, by a walk conversion by conversion that shares nothing with the boundary but its
-/// bounds.
+/// The probability to cross at any look, by a walk conversion by conversion that shares nothing with the
+/// boundary but its bounds.
 fn crossing(looks: &[([u64; 3], CountBound)], shares: [f64; 3]) -> (f64, f64) {
     let mut paths = vec![1.0];
     let (mut low, mut high, mut before) = (0.0, 0.0, [0; 3]);
@@ -386,8 +387,9 @@ fn count_boundaries_know_their_phases() {
     assert!(boundary.look_by_phase(0.4, false, &[total(0.5, 9), total(0.1, 3), total(0.3, 0)]).is_ok());
 }
 
-/// Looks after 1, 2 and 3 phases; the second is left out since. The looks again are at the shares of the remaining phases,
-/// and what they spent stays spent, so a look has nothing to spend until it sees more than the last one did.
+/// Looks after 1, 2 and 3 phases; the second is left out since. The looks again are at the shares of the
+/// remaining phases, and what they spent stays spent, so a look has nothing to spend until it sees more than
+/// the last one did.
 #[test]
 fn looks_are_taken_again_without_a_phase() {
     let strata = three_phases();
@@ -423,9 +425,9 @@ fn looks_are_taken_again_without_a_phase() {
     assert_eq!(fraction(&[]), 0.0);
 }
 
-/// Shares that follow from the counts: 90 % to whichever arm has more, chosen anew at 20 and at 60 conversions. The paths of
-/// 100 conversions, each looked at after every one, by enumeration: the counts of all three phases are the state. With a
-/// concentration of 2, at which so few can reach anything.
+/// Shares that follow from the counts: 90 % to whichever arm has more, chosen anew at 20 and at 60
+/// conversions. The paths of 100 conversions, each looked at after every one, by enumeration: the counts of
+/// all three phases are the state. With a concentration of 2, at which so few can reach anything.
 #[test]
 fn the_count_test_keeps_alpha_where_the_shares_follow_from_the_counts() {
     let test = CountTest::new(2.0, Alpha::FIVE_PERCENT).unwrap();

@@ -52,8 +52,8 @@ pub fn few(strata: &[Stratum]) -> Option<FewByPhase> {
     Some(FewByPhase { few, by_phase: counted(strata, few.outcome) })
 }
 
-/// [`Few::of_rates_at_a_planned_look`] or [`Few::of_means_at_a_planned_look`] of all phases together: what is expected in
-/// the smaller arm is, given the total of each phase, its smaller share of that, added up.
+/// [`Few::of_rates_at_a_planned_look`] or [`Few::of_means_at_a_planned_look`] of all phases together: what is
+/// expected in the smaller arm is, given the total of each phase, its smaller share of that, added up.
 pub fn few_at_a_planned_look(strata: &[Stratum]) -> Option<FewByPhase> {
     let (arms, rates) = all(strata)?;
     let outcome = if rates { rarer(arms) } else { Counted::Converted };
@@ -105,9 +105,9 @@ fn counted(strata: &[Stratum], outcome: Counted) -> Vec<PhaseCounts> {
     strata.iter().map(of).collect()
 }
 
-/// The anytime-valid test on counts over phases, exact whatever made the shares change: in each phase the e-value of
-/// [`conversion_counts`] against the phase's share, and their product. Each factor is a martingale without an effect and
-/// begins at 1, so the product is one (Lindon & Malek 2022, NeurIPS; Ville 1939).
+/// The anytime-valid test on counts over phases, exact whatever made the shares change: in each phase the
+/// e-value of [`conversion_counts`] against the phase's share, and their product. Each factor is a martingale
+/// without an effect and begins at 1, so the product is one (Lindon & Malek 2022, NeurIPS; Ville 1939).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CountTest {
     concentration: f64,
@@ -121,11 +121,11 @@ pub struct CountLook {
     pub log_e_value: f64,
     /// `min(1, 1/e)` of this look; the always-valid p-value is the smallest over all looks.
     pub p_value: f64,
-    /// The most likely ln(treatment rate / control rate), one for all phases; infinite while one arm has no conversions,
-    /// none while neither has.
+    /// The most likely ln(treatment rate / control rate), one for all phases; infinite while one arm has no
+    /// conversions, none while neither has.
     pub log_rate_ratio: Option<f64>,
-    /// Every log rate ratio that the product does not exclude, if it is one for all phases; covers it at all looks at
-    /// once. None where no single ratio fits the phases.
+    /// Every log rate ratio that the product does not exclude, if it is one for all phases; covers it at all
+    /// looks at once. None where no single ratio fits the phases.
     pub interval: Option<Interval>,
 }
 
@@ -191,9 +191,9 @@ impl CountTest {
     }
 }
 
-/// Whether `suspect` has more of what is counted than its share, over phases: the product of [`OneSided`]'s e-values, a
-/// supermartingale as long as it has at most its share in each. A guardrail's harm. `concentration` as in
-/// [`CountTest::new`].
+/// Whether `suspect` has more of what is counted than its share, over phases: the product of [`OneSided`]'s
+/// e-values, a supermartingale as long as it has at most its share in each. A guardrail's harm.
+/// `concentration` as in [`CountTest::new`].
 pub fn more_than_its_share(
     phases: &[PhaseCounts],
     concentration: f64,
@@ -211,8 +211,9 @@ fn evidence(log_e_value: f64) -> Evidence {
     Evidence { log_e_value, p_value: (-log_e_value).exp().min(1.0) }
 }
 
-/// The treatment's counts over all phases, given each phase's total: a convolution of binomials with the phases' shares.
-/// One phase gives [`conditional::binomial_tails`]; of several a tail below 1e-18 is given as that.
+/// The treatment's counts over all phases, given each phase's total: a convolution of binomials with the
+/// phases' shares. One phase gives [`conditional::binomial_tails`]; of several a tail below 1e-18 is given as
+/// that.
 pub fn binomial_tails(phases: &[PhaseCounts]) -> Tails {
     match counting(phases).as_slice() {
         [one] => {
@@ -222,8 +223,9 @@ pub fn binomial_tails(phases: &[PhaseCounts]) -> Tails {
     }
 }
 
-/// ln(treatment rate / control rate), the same in all phases: the ratios at which neither tail of the treatment's counts
-/// is below its level, as [`conditional::log_rate_ratio`], which it is for one phase. Levels below 1e-18 are not reached.
+/// ln(treatment rate / control rate), the same in all phases: the ratios at which neither tail of the
+/// treatment's counts is below its level, as [`conditional::log_rate_ratio`], which it is for one phase.
+/// Levels below 1e-18 are not reached.
 pub fn log_rate_ratio(phases: &[PhaseCounts], levels: Levels) -> Result<Interval, Invalid> {
     let several = match counting(phases).as_slice() {
         [] => return Ok(Interval::EVERYTHING),
@@ -242,10 +244,11 @@ pub fn log_rate_ratio(phases: &[PhaseCounts], levels: Levels) -> Result<Interval
     Ok(interval)
 }
 
-/// The treatment's conversions given both arms' units and conversions of every phase: a convolution of hypergeometric
-/// counts, Fisher's test in each phase added up (the exact test of a common odds ratio, Mehta, Patel & Gray 1985, Journal
-/// of the American Statistical Association 80(392); R's `mantelhaen.test(exact = TRUE)`). Phases with an arm without units
-/// add nothing. One phase gives [`conditional::fisher_tails`]; of several a tail below 1e-18 is given as that.
+/// The treatment's conversions given both arms' units and conversions of every phase: a convolution of
+/// hypergeometric counts, Fisher's test in each phase added up (the exact test of a common odds ratio, Mehta,
+/// Patel & Gray 1985, Journal of the American Statistical Association 80(392); R's
+/// `mantelhaen.test(exact = TRUE)`). Phases with an arm without units add nothing. One phase gives
+/// [`conditional::fisher_tails`]; of several a tail below 1e-18 is given as that.
 pub fn fisher_tails(phases: &[Pair<Arm>]) -> Result<Tails, Missing> {
     match with_both_arms(phases).as_slice() {
         [] => Err(Missing::Units { arm: Side::Treatment, have: 0, need: 1 }),
@@ -293,7 +296,8 @@ fn sum(phases: &[PhaseCounts]) -> Pair<u64> {
     phases.iter().fold(Pair::default(), |sum: Pair<u64>, phase| sum.with(phase.counts, |sum, of| sum + of))
 }
 
-/// Logarithms of the treatment's and the control's share of what is counted, where the rates have this log ratio.
+/// Logarithms of the treatment's and the control's share of what is counted, where the rates have this log
+/// ratio.
 fn log_shares(share: TreatmentShare, log_ratio: f64) -> (f64, f64) {
     let log_odds = (share.get() / share.of_control()).ln() + log_ratio;
     (-(-log_odds).exp().ln_1p(), -log_odds.exp().ln_1p())
@@ -320,12 +324,14 @@ fn likeliest_log_ratio(phases: &[PhaseCounts]) -> f64 {
     })
 }
 
-/// A ratio that is not excluded, if there is one: the likeliest or, where that is infinite, one far enough towards it.
+/// A ratio that is not excluded, if there is one: the likeliest or, where that is infinite, one far enough
+/// towards it.
 fn not_excluded(likeliest: f64, excess: &impl Fn(f64) -> f64) -> Option<f64> {
     if likeliest.is_finite() {
         return (excess(likeliest) < 0.0).then_some(likeliest);
     }
-    // All counts are in one arm. Towards that arm every phase's likelihood rises to its largest, which no mixture exceeds.
+    // All counts are in one arm. Towards that arm every phase's likelihood rises to its largest, which no
+    // mixture exceeds.
     let mut at: f64 = 0.0;
     while excess(at) >= 0.0 && at.abs() < FARTHEST {
         at += 1.0_f64.copysign(likeliest);
@@ -333,8 +339,8 @@ fn not_excluded(likeliest: f64, excess: &impl Fn(f64) -> f64) -> Option<f64> {
     (excess(at) < 0.0).then_some(at)
 }
 
-/// Where `excluded` begins to hold, walking from `inside` in `direction` by doubled steps; it holds from there on, or
-/// nowhere.
+/// Where `excluded` begins to hold, walking from `inside` in `direction` by doubled steps; it holds from
+/// there on, or nowhere.
 fn crossing(inside: f64, direction: f64, excluded: impl Fn(f64) -> bool) -> f64 {
     let mut step = direction;
     while !excluded(inside + step) {

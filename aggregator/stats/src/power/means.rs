@@ -9,10 +9,10 @@ use crate::{
     terms::{finite, positive},
 };
 
-/// Units to find a difference of means of `difference` when one unit's standard deviation is `sd`
-/// in both arms: `n_c = (z_{1-a/2} + z_power)^2 sd^2 (1 + 1/k) / d^2`. One or two units short for
-/// the t-test, see [`means_sample_size_t`]. Refused are an effect that a one-sided test does not look for, and a power
-/// not above alpha.
+/// Units to find a difference of means of `difference` when one unit's standard deviation is `sd` in both
+/// arms: `n_c = (z_{1-a/2} + z_power)^2 sd^2 (1 + 1/k) / d^2`. One or two units short for the t-test, see
+/// [`means_sample_size_t`]. Refused are an effect that a one-sided test does not look for, and a power not
+/// above alpha.
 pub fn means_sample_size(sd: f64, difference: f64, power: Power, plan: &Plan) -> Result<SampleSize, Invalid> {
     let difference = plan.findable(finite(DIFFERENCE, difference)?, DIFFERENCE, difference)?;
     let effect_size = effect_size(sd, difference)?;
@@ -51,8 +51,8 @@ pub fn means_sample_size_t(
     Ok(plan.arms(high))
 }
 
-/// The probability to find a difference of means with so many units in each arm (normal
-/// approximation), both tails counted where the test has two; below alpha where a one-sided test looks the other way.
+/// The probability to find a difference of means with so many units in each arm (normal approximation), both
+/// tails counted where the test has two; below alpha where a one-sided test looks the other way.
 pub fn means_power(
     sd: f64,
     difference: f64,
@@ -66,8 +66,8 @@ pub fn means_power(
     Ok(plan.power_at(shift, plan.critical_z()))
 }
 
-/// The smallest difference of means that is found with the wanted power, in the metric's unit: a magnitude, in the
-/// direction of the alternative.
+/// The smallest difference of means that is found with the wanted power, in the metric's unit: a magnitude,
+/// in the direction of the alternative.
 pub fn means_detectable(sd: f64, control_units: f64, power: Power, plan: &Plan) -> Result<f64, Invalid> {
     let n = positive("control units", control_units)?;
     let z = plan.wanted_z(power)?;
@@ -110,12 +110,13 @@ fn t_test_power(n: f64, effect_size: f64, plan: &Plan) -> f64 {
     }
 }
 
-/// P((Z + noncentrality) / S > t), with S^2 a chi-square over its degrees of freedom, as the
-/// integral of the normal tail over the density of S. 12 standard deviations of S around 1, cut where the normal tail
-/// falls from 1 to 0, in 64 points a piece; error below 1e-9 from 2 degrees of freedom on.
+/// P((Z + noncentrality) / S > t), with S^2 a chi-square over its degrees of freedom, as the integral of the
+/// normal tail over the density of S. 12 standard deviations of S around 1, cut where the normal tail falls
+/// from 1 to 0, in 64 points a piece; error below 1e-9 from 2 degrees of freedom on.
 fn noncentral_t_sf(t: f64, degrees: f64, noncentrality: f64) -> f64 {
     let half = degrees / 2.0;
-    // ln of the density of S, with h half the degrees: ln 2 + ln(h / 2 pi) / 2 - remainder - ln s - h (s^2 - 1 - 2 ln s).
+    // ln of the density of S, with h half the degrees: ln 2 + ln(h / 2 pi) / 2 - remainder - ln s - h (s^2 -
+    // 1 - 2 ln s).
     let constant = 0.5 * (half * std::f64::consts::FRAC_2_PI).ln() - stirling_remainder(half);
     let density = |s: f64| {
         let e = s - 1.0;
