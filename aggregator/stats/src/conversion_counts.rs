@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_lie_strictly_between_0_and_1() {
+    fn shares_must_be_strictly_between_0_and_1() {
         assert!(Design::new(0.0, 10.0, Alpha::FIVE_PERCENT).is_err());
         assert!(Design::new(0.5, 0.0, Alpha::FIVE_PERCENT).is_err());
     }

@@ -10,13 +10,13 @@ const NEGLIGIBLE_MASS: f64 = 1e-22;
 /// when the other is close to 1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Chance {
-    pub(crate) of: f64,
-    pub(crate) against: f64,
+    pub(crate) success: f64,
+    pub(crate) failure: f64,
 }
 
 impl From<TreatmentShare> for Chance {
     fn from(share: TreatmentShare) -> Chance {
-        Chance { of: share.get(), against: share.of_control() }
+        Chance { success: share.get(), failure: share.of_control() }
     }
 }
 
@@ -35,8 +35,8 @@ impl Mass {
 
     /// The distribution of the number of successes in `trials` trials.
     pub(crate) fn binomial(trials: u64, chance: Chance) -> Mass {
-        let odds = chance.of / chance.against;
-        let mode = (((trials + 1) as f64 * chance.of) as u64).min(trials);
+        let odds = chance.success / chance.failure;
+        let mode = (((trials + 1) as f64 * chance.success) as u64).min(trials);
         Mass::around(mode, 0, trials, |k| (trials - k) as f64 / (k + 1) as f64 * odds)
     }
 

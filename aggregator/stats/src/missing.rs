@@ -1,15 +1,15 @@
-//! Why a number is not there. [`Missing`] means that the data do not hold the answer (yet);
-//! [`Invalid`] means that the input contradicts itself or its bounds and must be mended.
+//! The reasons why there is no result. [`Missing`] means that the data do not contain the answer (yet);
+//! [`Invalid`] means that the input contradicts itself or its bounds and must be corrected.
 
 use std::fmt;
 
 use crate::{Pair, Side};
 
-/// The data do not hold the answer. It says what is lacking, so that nobody reads "p = 1" where
+/// The data do not contain the answer. Each variant names what is lacking, so that nobody reads "p = 1" where
 /// nothing was tested.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Missing {
-    /// The arm has fewer units than the method needs. More traffic mends it.
+    /// The arm has fewer units than the method needs. More traffic resolves it.
     Units {
         /// Which of the two.
         arm: Side,
@@ -18,7 +18,7 @@ pub enum Missing {
         /// How many are needed.
         need: u64,
     },
-    /// The arm has fewer conversions than the method needs. More traffic mends it.
+    /// The arm has fewer conversions than the method needs. More traffic resolves it.
     Conversions {
         /// Which of the two.
         arm: Side,
@@ -28,7 +28,7 @@ pub enum Missing {
         need: u64,
     },
     /// The arm has fewer units that did not convert than the method needs, where they are the rarer ones.
-    /// More traffic mends it, unless all convert.
+    /// More traffic resolves it, unless all units convert.
     Unconverted {
         /// Which of the two.
         arm: Side,
@@ -56,7 +56,7 @@ pub enum Missing {
     },
     /// The control mean is too uncertain: the interval of the ratio has no finite ends.
     BoundedRatio,
-    /// Too few units over all arms for the approximation: the smallest expected count of an arm.
+    /// Too few units over all arms for the approximation: the smallest expected count of an arm is too small.
     ExpectedCount {
         /// Units expected in the smallest arm.
         smallest: f64,
@@ -84,14 +84,14 @@ pub enum Missing {
         /// How many are needed.
         need: u64,
     },
-    /// One of many arms has no units; `index` counts from 0, the control.
+    /// One of many arms has no units; `index` counts from 0, which is the control.
     EmptyArm {
-        /// Place of the arm.
+        /// The index of the arm.
         index: usize,
     },
 }
 
-/// What is missing, with words for the two arms.
+/// A [`Missing`] to be printed, with the names of the two arms.
 struct Sentence<'a> {
     missing: Missing,
     arms: Pair<&'a str>,
@@ -160,8 +160,8 @@ impl fmt::Display for Missing {
 }
 
 impl Missing {
-    /// The sentence with these words for the two arms, which are else "the control arm" and "the treatment
-    /// arm".
+    /// Returns the sentence with these names for the two arms, instead of "the control arm" and "the
+    /// treatment arm".
     pub fn sentence(self, arms: Pair<&str>) -> String {
         Sentence { missing: self, arms }.to_string()
     }
@@ -169,7 +169,7 @@ impl Missing {
 
 impl std::error::Error for Missing {}
 
-/// A number in a sentence: with an exponent where its zeros would fill the line.
+/// A number in a sentence; printed with an exponent where it would otherwise have many zeros.
 struct Short(f64);
 
 impl fmt::Display for Short {
@@ -274,10 +274,10 @@ impl Invalid {
     }
 }
 
-/// Either kind, from functions that take lists they have to check themselves.
+/// Either kind of failure, for functions that take lists which they have to check themselves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum NoAnswer {
-    /// The data do not hold the answer.
+    /// The data do not contain the answer.
     Missing(Missing),
     /// The input cannot be right.
     Invalid(Invalid),
@@ -311,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arms_are_called_as_the_caller_says() {
+    fn arms_are_named_by_the_caller() {
         let missing = Missing::Units { arm: Side::Treatment, have: 3, need: 10 };
         assert_eq!(missing.to_string(), "the treatment arm has 3 units, 10 are needed");
         let arms = Pair { control: "`a`", treatment: "`the control arm`" };
@@ -325,10 +325,10 @@ mod tests {
     /// 10^154 written out fills two lines.
     #[test]
     fn numbers_in_sentences_are_short() {
-        let told = |value| Invalid::NotFinite { what: "it", value }.to_string();
-        assert_eq!(told(5.0), "it is 5, not a number");
-        assert_eq!(told(1e154), "it is 1e154, not a number");
-        assert_eq!(told(-2.5e-300), "it is -2.5e-300, not a number");
-        assert_eq!(told(f64::NAN), "it is NaN, not a number");
+        let message = |value| Invalid::NotFinite { what: "it", value }.to_string();
+        assert_eq!(message(5.0), "it is 5, not a number");
+        assert_eq!(message(1e154), "it is 1e154, not a number");
+        assert_eq!(message(-2.5e-300), "it is -2.5e-300, not a number");
+        assert_eq!(message(f64::NAN), "it is NaN, not a number");
     }
 }

@@ -1,5 +1,5 @@
-//! Well-known numbers of the literature, each with what it was really compared with: a package's own output,
-//! its manual, or the figure that the literature is quoted for.
+//! Compares with well-known numbers of the literature. Each test names what the number was really compared
+//! with: a package's own output, its manual, or the figure that the literature is quoted for.
 
 use stats::{
     Alpha, Alternative, Pair, Power,
@@ -80,7 +80,7 @@ fn spending_bounds_at_five_looks() {
     }
 }
 
-/// The chance of a nominal 5 % at some of K looks, for which Armitage, McPherson & Rowe (1969), JRSS A
+/// The probability of a nominal 5 % at any of K looks, for which Armitage, McPherson & Rowe (1969), JRSS A
 /// 132(2), are quoted; all but that of 4 looks are also in the golden file `peeking_type1`, by the gsdesign
 /// kernel.
 #[test]

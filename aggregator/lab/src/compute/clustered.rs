@@ -66,11 +66,11 @@ pub fn cluster_randomized(inputs: &Inputs) -> Result<Found, Refused> {
 }
 
 /// `arm` is 0 or 1.
-fn treated(thing: &Inputs) -> Result<bool, Refused> {
-    match thing.count("arm")? {
+fn treated(item: &Inputs) -> Result<bool, Refused> {
+    match item.count("arm")? {
         0 => Ok(false),
         1 => Ok(true),
-        other => Err(thing.refuse("arm", format!("{other} is neither 0 nor 1"))),
+        other => Err(item.refuse("arm", format!("{other} is neither 0 nor 1"))),
     }
 }
 

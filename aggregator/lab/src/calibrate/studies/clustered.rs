@@ -72,9 +72,9 @@ pub fn few(plan: &Planned) -> Result<Study, Invalid> {
         let [control, treatment] = means.map(|mean| [(); FEW].map(|()| cluster(mean, random)));
         let all = Pair { control: &control[..], treatment: &treatment[..] };
         let of = |treated| move |of: &Moments| Assigned { treated, units: of.count(), sum: of.sum() };
-        let things: Vec<Assigned> =
+        let items: Vec<Assigned> =
             control.iter().map(of(false)).chain(treatment.iter().map(of(true))).collect();
-        let permuted = permutation::test(&things, permutation::Design::FixedNumber, 0);
+        let permuted = permutation::test(&items, permutation::Design::FixedNumber, 0);
         let by = vec![
             of_test(clusters::bias_reduced(all), alpha),
             of_test(clusters::delta(all), alpha),

@@ -118,8 +118,8 @@ pub fn few(plan: &Planned) -> Result<Study, Invalid> {
                 break city;
             }
         };
-        let things = switchback::assigned(&city.windows);
-        let permuted = permutation::test(&things, permutation::Design::FairCoins, 0);
+        let items = switchback::assigned(&city.windows);
+        let permuted = permutation::test(&items, permutation::Design::FairCoins, 0);
         let by = vec![
             of_test(compare(&city.windows), alpha),
             permuted.ok().map(|found| Finding::p_value(found.p_value)),
