@@ -1,5 +1,5 @@
-//! An outcome of which 0.65 is the correlation with what was known before: CUPED beside the plain mean on the same
-//! units. The effect is planned for CUPED.
+//! An outcome that has a correlation of 0.65 with a covariate from before the experiment: CUPED and the plain mean on the
+//! same units. The effect is planned for CUPED.
 
 use stats::random::Random;
 use stats::{Alternative, Invalid, Pair, PairMoments, cuped, welch};

@@ -13,7 +13,7 @@ use crate::calibrate::{
 /// Units of each of the four cells.
 const UNITS: u64 = 4_000;
 
-/// What each experiment does alone.
+/// The effect of each experiment alone.
 const MAIN_EFFECTS: [f64; 2] = [0.1, -0.2];
 
 pub fn study(plan: &Planned) -> Result<Study, Invalid> {

@@ -1,5 +1,5 @@
-//! Rates with Beta posteriors, and the habit of choosing as soon as one arm is the better one with a probability
-//! above 0.95. Nothing protects that from looking often; how often it is wrong then is honest to know.
+//! Rates with Beta posteriors, and a decision as soon as one arm is better with a probability above 0.95. It is not
+//! protected against repeated looks; this study measures how often it is wrong then.
 
 use stats::bayes::{BetaPrior, Rates};
 use stats::power::{self, Plan};
@@ -30,7 +30,7 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
             });
             arms = arms.with(new, |all, more| all.merge(more));
             let better = Rates(arms.map(|arm| BetaPrior::UNIFORM.after(arm))).probability_treatment_better();
-            // The probability that the arm which looks better is not.
+            // The probability that the arm that looks better is not better.
             found.push(Found { index, by: vec![Some(Finding::p_value(better.min(1.0 - better)))] });
         }
         found

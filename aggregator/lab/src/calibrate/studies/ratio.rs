@@ -1,5 +1,5 @@
-//! Conversions per session where whole users are assigned: some come rarely and hardly ever convert, some come
-//! often and convert often. The delta method knows that a user's sessions resemble each other; a test of sessions
+//! Conversions per session where whole users are assigned: some users come rarely and hardly ever convert, others come
+//! often and convert often. The delta method accounts for the resemblance of a user's sessions; a test of sessions
 //! does not.
 
 use stats::power::RatioParts;
@@ -15,11 +15,11 @@ use crate::calibrate::{Planned, paths::Truth};
 
 const UNITS: u64 = 1_000;
 
-/// A kind of user, as frequent as the other.
+/// A kind of user; both kinds are equally frequent.
 struct Habit {
-    /// Mean of the sessions, which are geometric from 1 on.
+    /// The mean number of sessions, which is geometric from 1 on.
     sessions: f64,
-    /// Of a session.
+    /// The conversion rate of a session.
     rate: f64,
 }
 
@@ -62,7 +62,7 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
     Ok(Study { every: 1, horizons: None, watchers, draw: Box::new(draw) })
 }
 
-/// Conversions and sessions of one user.
+/// Draws the conversions and sessions of one user.
 fn user(lift: f64, random: &mut Random) -> (f64, f64) {
     let habit = &HABITS[random.below(2) as usize];
     let sessions = 1 + (random.uniform().ln() / (-1.0 / habit.sessions).ln_1p()) as u64;
@@ -98,9 +98,9 @@ fn parts() -> RatioParts {
 mod tests {
     use super::*;
 
-    /// Drawn users have the moments of the closed form: 400,000 of them, within four standard errors or one per cent.
+    /// 400,000 drawn users have the moments of the closed form, within four standard errors or one per cent.
     #[test]
-    fn users_are_as_the_closed_form_says() {
+    fn drawn_users_have_the_moments_of_the_closed_form() {
         const SEED: u64 = 3;
         println!("seed {SEED}");
         let mut random = Random::new(SEED);

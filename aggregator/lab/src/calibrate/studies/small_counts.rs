@@ -1,5 +1,5 @@
-//! Rates with few conversions, one look: where the normal tests and their intervals become poor, and what the
-//! platform does there.
+//! Rates with few conversions and one look, where the normal tests and their intervals become inaccurate: compares them
+//! with the platform's method.
 
 use stats::power::{self, Plan};
 use stats::random::{Binomial, Random};
@@ -11,7 +11,7 @@ use stats::{
 use super::{Estimator, Finding, Found, Study, at_the_end};
 use crate::calibrate::{Planned, paths::Truth};
 
-/// Of each arm: four conversions are expected.
+/// The units of each arm, with four expected conversions.
 const UNITS: u64 = 80;
 const RATE: f64 = 0.05;
 
