@@ -1,6 +1,6 @@
-//! Measures the error rates of the methods by simulation. It draws experiments without and with an effect, applies every
-//! method to each of them look by look, and counts false alarms, power, coverage and the time of stopping. Pure: the
-//! numbers depend on the seed, not on the number of threads.
+//! Measures the error rates of the methods by simulation. It draws experiments without and with an effect,
+//! applies every method to each of them look by look, and counts false alarms, power, coverage and the time
+//! of stopping. Pure: the numbers depend on the seed, not on the number of threads.
 
 use std::ops::Range;
 
@@ -19,11 +19,12 @@ mod tally;
 
 use methods::{Watcher, watchers};
 use paths::{At, Truth};
-use studies::{Found, Study, studies};
+use studies::{Study, StudyLook, studies};
 use tally::Tally;
 pub use tally::{Mean, Share};
 
-/// The largest number of looks up to the planned units; every experiment without an effect has four times as many.
+/// The largest number of looks up to the planned units; every experiment without an effect has four times as
+/// many.
 pub const LOOKS_MAX: u32 = 200;
 
 /// Experiments without an effect run up to this many times the planned units.
@@ -51,7 +52,8 @@ pub struct Settings {
     pub baseline: f64,
     /// The true rate of a treatment that has an effect.
     pub treatment: f64,
-    /// The number of looks up to the planned units, from 1 to [`LOOKS_MAX`]; looks beyond have the same spacing.
+    /// The number of looks up to the planned units, from 1 to [`LOOKS_MAX`]; looks beyond have the same
+    /// spacing.
     pub looks: u32,
 }
 
@@ -78,13 +80,15 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
     pub method: String,
-    /// The share of experiments without an effect in which the method rejects at any look up to the planned units.
+    /// The share of experiments without an effect in which the method rejects at any look up to the planned
+    /// units.
     pub false_positives_by_plan: Share,
     /// The same up to the last look.
     pub false_positives_by_end: Share,
     pub power_by_plan: Share,
     pub power_by_end: Share,
-    /// The share of intervals at the look of stopping that cover the true effect; null where the method has none.
+    /// The share of intervals at the look of stopping that cover the true effect; null where the method has
+    /// none.
     pub coverage: Option<Share>,
     /// The same for the stage-wise interval, on every tenth experiment; null where there is none.
     pub coverage_stagewise: Option<Share>,
@@ -147,7 +151,8 @@ struct Planned {
     alpha: Alpha,
     /// The units of one arm.
     units: u64,
-    /// The effect on a mean with standard deviation 1 that is found with the same power as the difference of the rates.
+    /// The effect on a mean with standard deviation 1 that is found with the same power as the difference of
+    /// the rates.
     mean_effect: f64,
 }
 
@@ -268,7 +273,7 @@ fn count(plan: &Planned, watched: &Watched, runs: Range<u64>, progress: &(dyn Fn
 
 fn watch_study(plan: &Planned, study: &Study, tallies: &mut [Tally], random: &mut Random) {
     for (truth, horizons) in TRUTHS {
-        let looks: Vec<Found> =
+        let looks: Vec<StudyLook> =
             (study.draw)(truth, plan.looks() * study.horizons.unwrap_or(horizons), random);
         for (watcher, tally) in study.watchers.iter().zip(tallies.iter_mut()) {
             watch(plan, watcher, truth, &looks, false, tally);
@@ -374,8 +379,8 @@ mod tests {
         }
     }
 
-    /// STATS: naive daily looks reject in 21.7 % by the planned units; O'Brien-Fleming keeps 79 % power and stops early;
-    /// always-valid methods have less power at the planned units.
+    /// STATS: naive daily looks reject in 21.7 % by the planned units; O'Brien-Fleming keeps 79 % power and
+    /// stops early; always-valid methods have less power at the planned units.
     #[test]
     fn rates_agree_with_larger_simulations() {
         assert_eq!(REPORT.units_per_arm, 12_526);
@@ -428,8 +433,8 @@ mod tests {
         }
     }
 
-    /// The power gained by adjusting: the plain mean's power is that of a drift smaller by sqrt(1 - 0.65^2); that of the
-    /// rate without strata is from 20,000 runs (seed 20261124).
+    /// The power gained by adjusting: the plain mean's power is that of a drift smaller by sqrt(1 - 0.65^2);
+    /// that of the rate without strata is from 20,000 runs (seed 20261124).
     #[test]
     fn covariates_and_strata_gain_power() {
         about(row(&REPORT, "CUPED: left out, the plain mean, once").power_by_plan, 0.567);
@@ -439,8 +444,8 @@ mod tests {
         assert!(capped.estimate() > plain.estimate() + 0.1, "{capped:?} {plain:?}");
     }
 
-    /// A test of units other than the assigned ones is wrong by the design effect: 1.484 for sessions of users, 3.083 for
-    /// units of clusters.
+    /// A test of units other than the assigned ones is wrong by the design effect: 1.484 for sessions of
+    /// users, 3.083 for units of clusters.
     #[test]
     fn testing_other_units_than_the_assigned_ones_raises_false_alarms() {
         about(row(&REPORT, "ratio: as if sessions were assigned, once").false_positives_by_plan, 0.1076);

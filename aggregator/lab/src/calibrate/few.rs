@@ -1,5 +1,5 @@
-//! Measures whether exact tests below the gate and normal ones above it keep alpha together, with looks after every
-//! conversion. It draws only experiments without an effect, at even and uneven splits and at low rates.
+//! Measures whether exact tests below the gate and normal ones above it keep alpha together, with looks after
+//! every conversion. It draws only experiments without an effect, at even and uneven splits and at low rates.
 
 use serde::Serialize;
 use stats::conditional::fisher_tails;
@@ -17,7 +17,8 @@ use super::{Share, in_parallel};
 /// Always-valid tests run up to this many conversions of both arms.
 pub const CONVERSIONS: u64 = 2_000;
 
-/// Up to this many conversions there is also a look before every conversion, after the units before it have arrived.
+/// Up to this many conversions there is also a look before every conversion, after the units before it have
+/// arrived.
 const BETWEEN_UP_TO: u64 = 200;
 
 /// The number of looks of a plan, each after a hundredth of its units, which is as often as the service looks.
@@ -136,7 +137,8 @@ struct Drawn {
 }
 
 impl Drawn {
-    /// Draws how many of `units` units are the treatment's: coin by coin where they are few, else as a normal number.
+    /// Draws how many of `units` units are the treatment's: coin by coin where they are few, else as a normal
+    /// number.
     fn assign(&self, units: u64, random: &mut Random) -> u64 {
         const FEW: u64 = 40;
         let share = self.treatment_share;
@@ -151,7 +153,8 @@ impl Drawn {
     }
 }
 
-/// The outcome to compare: rates with their pooled variance, or means of zeros and ones with each arm's own variance.
+/// The outcome to compare: rates with their pooled variance, or means of zeros and ones with each arm's own
+/// variance.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Rate,
@@ -334,8 +337,8 @@ impl Methods {
         alarms
     }
 
-    /// Returns whether no test can reject: no mixture of likelihood ratios exceeds the largest of them, which is fast to
-    /// compute.
+    /// Returns whether no test can reject: no mixture of likelihood ratios exceeds the largest of them, which
+    /// is fast to compute.
     fn is_hopeless(&self, few: &Few) -> bool {
         let total = few.total() as f64;
         let share = self.drawn.treatment_share;
@@ -452,8 +455,8 @@ impl Planned {
 mod tests {
     use super::*;
 
-    /// Over all rates and splits together, each method raises a false alarm in at most 5 %, within three and a half
-    /// standard errors. The published figures are from 20,000 runs each.
+    /// Over all rates and splits together, each method raises a false alarm in at most 5 %, within three and
+    /// a half standard errors. The published figures are from 20,000 runs each.
     #[test]
     fn counts_and_intervals_together_keep_their_level() {
         const RUNS: u32 = 100;

@@ -172,8 +172,8 @@ fn on_boundary(
     })
 }
 
-/// The boundary with an end as soon as the planned effect is unlikely to be found any more. That costs power, and adds no
-/// alarms.
+/// The boundary with an end as soon as the planned effect is unlikely to be found any more. That costs power,
+/// and adds no alarms.
 fn futile(plan: &Planned, design: Design, true_effect: f64) -> Result<Watcher<At>, Invalid> {
     let of = |at: &At| (at.rates.z, at.rates.effect);
     let futility = Futility { power: Power::EIGHTY_PERCENT, spending: Spending::gamma(FUTILITY_GAMMA)? };
@@ -184,8 +184,9 @@ fn futile(plan: &Planned, design: Design, true_effect: f64) -> Result<Watcher<At
     Ok(Watcher { gives_up: Some(Box::new(gives_up)), stagewise: None, ..watcher })
 }
 
-/// Tests whether the treatment is not worse than a margin, which is as large as the effect to be found. The treatment's
-/// values are lowered by the margin: without an effect it is worse by the margin, with an effect it is equally good.
+/// Tests whether the treatment is not worse than a margin, which is as large as the effect to be found. The
+/// treatment's values are lowered by the margin: without an effect it is worse by the margin, with an effect
+/// it is equally good.
 fn not_worse(plan: &Planned, tuned: Mixing) -> Result<[Watcher<At>; 2], Invalid> {
     let margin = plan.mean_effect;
     let hypothesis = Guardrail::new(Better::Higher, margin)?.non_inferiority();
@@ -279,8 +280,9 @@ fn on_rates(name: &'static str, design: confidence_sequence::Design, true_effect
     }
 }
 
-/// A Bayesian decision as soon as one side is probable enough. Its probability is right over all the experiments that its
-/// prior describes, but with many looks at experiments without an effect it is often wrong.
+/// A Bayesian decision as soon as one side is probable enough. Its probability is right over all the
+/// experiments that its prior describes, but with many looks at experiments without an effect it is often
+/// wrong.
 fn bayes(
     name: &'static str,
     prior: Option<NormalPrior>,

@@ -40,7 +40,8 @@ pub struct At {
     pub rates: ZTest,
     pub moments: Pair<Moments>,
     pub means: Welch,
-    /// The units of each arm, `units` in total, assigned evenly or, where there is an effect, with [`BROKEN_SHARE`].
+    /// The units of each arm, `units` in total, assigned evenly or, where there is an effect, with
+    /// [`BROKEN_SHARE`].
     pub assigned: [u64; 2],
 }
 
@@ -92,8 +93,9 @@ fn batch(rate: Binomial, units: u64, random: &mut Random) -> Arm {
     Arm::new(Counts { units, conversions }).expect("no more convert than there are")
 }
 
-/// Draws the moments of `units` normal values of variance 1: the mean is normal, the variance chi-square (drawn by Wilson
-/// and Hilferty's cube, 1931, whose error at hundreds of degrees is below 1e-4 of its spread).
+/// Draws the moments of `units` normal values of variance 1: the mean is normal, the variance chi-square
+/// (drawn by Wilson and Hilferty's cube, 1931, whose error at hundreds of degrees is below 1e-4 of its
+/// spread).
 pub fn normal_batch(mean: f64, units: u64, random: &mut Random) -> Moments {
     let n = units as f64;
     let found = mean + random.normal() / n.sqrt();
@@ -102,7 +104,8 @@ pub fn normal_batch(mean: f64, units: u64, random: &mut Random) -> Moments {
     Moments::from_variance(units, found, variance).expect("finite")
 }
 
-/// Returns whether uncorrected tests of all data so far ever reject, and whether tests of each batch alone ever do.
+/// Returns whether uncorrected tests of all data so far ever reject, and whether tests of each batch alone
+/// ever do.
 pub fn peek(plan: &Planned, peeks: u64, units: u64, random: &mut Random) -> (bool, bool) {
     let rate = Binomial::new(plan.settings.baseline).expect("checked with the settings");
     let rejects = |arms: Pair<Arm>| {

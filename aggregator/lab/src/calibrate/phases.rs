@@ -1,6 +1,6 @@
-//! Measures whether phases as strata keep alpha when the shares are changed because of the effect seen. It draws
-//! experiments without an effect, looks at them repeatedly, and changes the split by rules that depend on z. Wrong methods
-//! are included for comparison.
+//! Measures whether phases as strata keep alpha when the shares are changed because of the effect seen. It
+//! draws experiments without an effect, looks at them repeatedly, and changes the split by rules that depend
+//! on z. Wrong methods are included for comparison.
 
 use std::collections::HashMap;
 
@@ -184,10 +184,10 @@ impl Rule {
 const BOUNDARY: usize = 0;
 const FOR_THE_PLAN: usize = 1;
 const FOR_5000: usize = 2;
-const BEGUN_ANEW: usize = 3;
+const RESTARTED: usize = 3;
 const BOUNDARY_BY_UNITS: usize = 4;
 const ALWAYS_VALID_BY_UNITS: usize = 5;
-const IN_ONE_POT: usize = 6;
+const POOLED_PHASES: usize = 6;
 const PHASES_DIFFER: usize = 7;
 const BOUNDARY_BY_WEIGHT: usize = 8;
 
@@ -203,8 +203,8 @@ const METHODS: [&str; 9] = [
     "boundary that ends with the planned weight",
 ];
 
-/// Counts the alarms of every method with every outcome and rule, and those of the sample ratio. `progress` is called
-/// with the number of finished runs.
+/// Counts the alarms of every method with every outcome and rule, and those of the sample ratio. `progress`
+/// is called with the number of finished runs.
 pub fn calibrate(settings: Settings, progress: &(dyn Fn(u64) + Sync)) -> Result<Report, Invalid> {
     if settings.runs == 0 {
         return Err(Invalid::OutOfRange { what: "runs", value: 0.0, range: "at least 1" });
@@ -349,11 +349,11 @@ impl Methods {
             alarms[FOR_THE_PLAN] |= at_most_alpha(self.for_the_plan.p_value(&strata));
             alarms[FOR_5000] |= at_most_alpha(self.for_5000.p_value(&strata));
             let anew = AlwaysValid::new(self.sequence, share, CONCENTRATION).expect("as before");
-            alarms[BEGUN_ANEW] |= at_most_alpha(anew.p_value(&strata[strata.len() - 1..]));
+            alarms[RESTARTED] |= at_most_alpha(anew.p_value(&strata[strata.len() - 1..]));
             alarms[ALWAYS_VALID_BY_UNITS] |=
                 phases::few(&strata).is_none() && self.sequence.look(by_units, units).p_value <= alpha;
-            alarms[IN_ONE_POT] |=
-                at_most_alpha(self.for_the_plan.p_value(&[outcome.stratum(&in_one_pot(&phases))]));
+            alarms[POOLED_PHASES] |=
+                at_most_alpha(self.for_the_plan.p_value(&[outcome.stratum(&pool_phases(&phases))]));
             alarms[PHASES_DIFFER] = look == 2 * LOOKS
                 && phases::heterogeneity(&strata).is_some_and(|found| found.p_value <= DIFFER);
             if let Some(share) = rule.next(look, score.z(), share) {
@@ -371,7 +371,7 @@ fn split(units: u64, share: TreatmentShare) -> Pair<u64> {
 }
 
 /// Merges all phases as if all had the share of the first.
-fn in_one_pot(phases: &[Phase]) -> Phase {
+fn pool_phases(phases: &[Phase]) -> Phase {
     let mut all = Phase::new(phases[0].share);
     for phase in phases {
         all.arms = all.arms.with(phase.arms, Arm::merge);
@@ -432,8 +432,8 @@ impl Ends {
     const ALL: [Ends; 2] = [Ends::WithThePlannedUnits, Ends::WithThePlannedWeight];
 }
 
-/// A cache of the boundary at every look of every history of shares. A history lists the looks after which the share
-/// changed, with the new share. The shares determine the fractions, and there are few histories.
+/// A cache of the boundary at every look of every history of shares. A history lists the looks after which
+/// the share changed, with the new share. The shares determine the fractions, and there are few histories.
 struct Bounds {
     design: Design,
     ends: Ends,
@@ -465,8 +465,8 @@ impl Bounds {
     }
 }
 
-/// Returns whether a correct assignment in five phases ever raises an alarm: with the levels of the phases, and with each
-/// phase at the whole level.
+/// Returns whether a correct assignment in five phases ever raises an alarm: with the levels of the phases,
+/// and with each phase at the whole level.
 fn watch_sample_ratio(random: &mut Random) -> [bool; 2] {
     let mut state: Vec<Watched> = srm_phases::START;
     let (mut weights, mut units): (Vec<[f64; 2]>, Vec<[u64; 2]>) = (Vec::new(), Vec::new());

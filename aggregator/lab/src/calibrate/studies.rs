@@ -1,6 +1,6 @@
-//! Experiments on the other kinds of metric. Each study draws its own experiments, unit by unit, and its estimators
-//! compute an effect with a standard error from all data so far. Every estimator can be tested in three ways: once, at
-//! the planned end; by the boundary; by the confidence sequence.
+//! Experiments on the other kinds of metric. Each study draws its own experiments, unit by unit, and its
+//! estimators compute an effect with a standard error from all data so far. Every estimator can be tested in
+//! three ways: once, at the planned end; by the boundary; by the confidence sequence.
 
 use stats::confidence_sequence::{self, Mixing};
 use stats::distributions::{normal_quantile, normal_sf};
@@ -31,15 +31,15 @@ pub struct Study {
     pub every: u64,
     /// It runs up to this many times the planned looks, where that differs from the other studies.
     pub horizons: Option<usize>,
-    pub watchers: Vec<Watcher<Found>>,
+    pub watchers: Vec<Watcher<StudyLook>>,
     /// Draws the given number of looks at one experiment.
     pub draw: Draw,
 }
 
-pub type Draw = Box<dyn Fn(Truth, usize, &mut Random) -> Vec<Found> + Sync>;
+pub type Draw = Box<dyn Fn(Truth, usize, &mut Random) -> Vec<StudyLook> + Sync>;
 
 /// The results of all estimators at one look; `None` while an estimator has too few data.
-pub struct Found {
+pub struct StudyLook {
     pub index: usize,
     pub by: Vec<Option<Finding>>,
 }
@@ -104,21 +104,21 @@ pub fn studies(plan: &Planned) -> Result<Vec<Study>, Invalid> {
 #[derive(Clone, Copy)]
 struct Estimator {
     name: &'static str,
-    /// Its index in [`Found::by`].
+    /// Its index in [`StudyLook::by`].
     place: usize,
     true_effect: f64,
 }
 
 impl Estimator {
-    fn all_ways(self, plan: &Planned) -> Result<Vec<Watcher<Found>>, Invalid> {
+    fn all_ways(self, plan: &Planned) -> Result<Vec<Watcher<StudyLook>>, Invalid> {
         Ok(vec![self.once(plan), self.on_boundary(plan)?, self.by_sequence(plan)?])
     }
 
     /// The estimator's own test and interval at the planned end.
-    fn once(self, plan: &Planned) -> Watcher<Found> {
+    fn once(self, plan: &Planned) -> Watcher<StudyLook> {
         let (looks, alpha) = (plan.looks(), plan.alpha.get());
         let place = self.place;
-        let rejects = move |found: &Found| {
+        let rejects = move |found: &StudyLook| {
             found.index + 1 == looks && found.by[place].is_some_and(|of| of.p_value <= alpha)
         };
         Watcher {
@@ -135,12 +135,12 @@ impl Estimator {
     }
 
     /// The same for an estimator that is only a test.
-    fn once_without_interval(self, plan: &Planned) -> Watcher<Found> {
+    fn once_without_interval(self, plan: &Planned) -> Watcher<StudyLook> {
         Watcher { interval: None, ..self.once(plan) }
     }
 
     /// The boundary with O'Brien-Fleming spending up to the planned end.
-    fn on_boundary(self, plan: &Planned) -> Result<Watcher<Found>, Invalid> {
+    fn on_boundary(self, plan: &Planned) -> Result<Watcher<StudyLook>, Invalid> {
         let looks = plan.looks();
         let fractions: Vec<f64> = (1..=looks).map(|look| look as f64 / looks as f64).collect();
         let design = Design {
@@ -169,12 +169,12 @@ impl Estimator {
 
     /// The confidence sequence, tuned for the planned end. A study's units arrive at an even pace, so the share
     /// of the looks is that of the units.
-    fn by_sequence(self, plan: &Planned) -> Result<Watcher<Found>, Invalid> {
+    fn by_sequence(self, plan: &Planned) -> Result<Watcher<StudyLook>, Invalid> {
         const PER_LOOK: u64 = 100;
         let tuned = Mixing::TunedForUnits((PER_LOOK * plan.looks() as u64) as f64);
         let design = confidence_sequence::Design::new(plan.alpha, Alternative::TwoSided, tuned)?;
         let place = self.place;
-        let look = move |found: &Found| {
+        let look = move |found: &StudyLook| {
             found.by[place].map(|of| design.look(of.effect, PER_LOOK * (found.index as u64 + 1)))
         };
         let alpha = plan.alpha.get();
@@ -209,16 +209,17 @@ impl Pace {
         (self.per_look * self.looks as u64) as f64
     }
 
-    /// The difference of means that is found with 80 % power at the planned end, for units with this standard deviation.
+    /// The difference of means that is found with 80 % power at the planned end, for units with this standard
+    /// deviation.
     fn detectable(self, plan: &Planned, sd: f64) -> Result<f64, Invalid> {
         power::means_detectable(sd, self.planned(), Power::EIGHTY_PERCENT, &Plan::even(plan.alpha))
     }
 }
 
 /// An experiment with only one look, at the planned end.
-fn at_the_end(looks: usize, by: Vec<Option<Finding>>) -> Vec<Found> {
+fn at_the_end(looks: usize, by: Vec<Option<Finding>>) -> Vec<StudyLook> {
     let nothing = by.iter().map(|_| None).collect::<Vec<Option<Finding>>>();
-    let mut all: Vec<Found> = (0..looks).map(|index| Found { index, by: nothing.clone() }).collect();
+    let mut all: Vec<StudyLook> = (0..looks).map(|index| StudyLook { index, by: nothing.clone() }).collect();
     if let Some(last) = all.last_mut() {
         last.by = by;
     }

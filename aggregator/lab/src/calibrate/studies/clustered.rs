@@ -1,13 +1,13 @@
-//! Cluster-randomized experiments, where the units of a cluster resemble each other (intraclass correlation 0.1). One
-//! study has many clusters that arrive one after the other; the other has few clusters and one look. A test of units,
-//! which is wrong here, is included for comparison.
+//! Cluster-randomized experiments, where the units of a cluster resemble each other (intraclass correlation
+//! 0.1). One study has many clusters that arrive one after the other; the other has few clusters and one
+//! look. A test of units, which is wrong here, is included for comparison.
 
 use stats::clusters::{self, ClusterTest, FEW_CLUSTERS};
 use stats::permutation::{self, Assigned};
 use stats::random::Random;
 use stats::{Alpha, Invalid, Missing, Moments, Pair};
 
-use super::{Estimator, Finding, Found, Pace, Study, at_the_end};
+use super::{Estimator, Finding, Pace, Study, StudyLook, at_the_end};
 use crate::calibrate::{
     Planned,
     paths::{Truth, normal_batch},
@@ -51,7 +51,7 @@ pub fn many(plan: &Planned) -> Result<Study, Invalid> {
             let tested = enough.then(|| of_test(clusters::compare(all), alpha)).flatten();
             let last = index + 1 == pace.looks;
             let as_units = || Finding::normal(clusters::ignoring_clusters(all).ok()?, alpha);
-            found.push(Found { index, by: vec![tested, last.then(as_units).flatten()] });
+            found.push(StudyLook { index, by: vec![tested, last.then(as_units).flatten()] });
         }
         found
     };

@@ -4,7 +4,7 @@ use stats::interaction::Crossed;
 use stats::random::Random;
 use stats::{Invalid, Moments};
 
-use super::{Estimator, Finding, Found, Pace, Study};
+use super::{Estimator, Finding, Pace, Study, StudyLook};
 use crate::calibrate::{
     Planned,
     paths::{Truth, normal_batch},
@@ -39,7 +39,7 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
                 let of = found[0];
                 Finding { effect: of.effect, z: of.z, p_value: of.p_value, interval: of.interval(alpha) }
             });
-            found.push(Found { index, by: vec![finding] });
+            found.push(StudyLook { index, by: vec![finding] });
         }
         found
     };

@@ -1,11 +1,11 @@
-//! Exponential waiting times: the difference of the medians and of the 90th percentiles, by Woodruff's interval.
-//! The treatment makes all of them longer by one factor, which is planned for the median.
+//! Exponential waiting times: the difference of the medians and of the 90th percentiles, by Woodruff's
+//! interval. The treatment makes all of them longer by one factor, which is planned for the median.
 
 use stats::quantile::{self, ArmQuantile, Level};
 use stats::random::Random;
 use stats::{Alpha, Alternative, Invalid, Pair, Side};
 
-use super::{Estimator, Finding, Found, Pace, Study};
+use super::{Estimator, Finding, Pace, Study, StudyLook};
 use crate::calibrate::{Planned, paths::Truth};
 
 const UNITS: u64 = 1_000;
@@ -40,7 +40,7 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
             let of = |level: Level| {
                 compared(Pair { control: &sorted.control, treatment: &sorted.treatment }, level, alpha)
             };
-            found.push(Found { index, by: levels.map(of).to_vec() });
+            found.push(StudyLook { index, by: levels.map(of).to_vec() });
         }
         found
     };

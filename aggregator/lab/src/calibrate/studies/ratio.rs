@@ -1,6 +1,6 @@
-//! Conversions per session where whole users are assigned: some users come rarely and hardly ever convert, others come
-//! often and convert often. The delta method accounts for the resemblance of a user's sessions; a test of sessions
-//! does not.
+//! Conversions per session where whole users are assigned: some users come rarely and hardly ever convert,
+//! others come often and convert often. The delta method accounts for the resemblance of a user's sessions; a
+//! test of sessions does not.
 
 use stats::power::RatioParts;
 use stats::random::Random;
@@ -10,7 +10,7 @@ use stats::{
     ratio, two_proportion, welch,
 };
 
-use super::{Estimator, Finding, Found, Pace, Study};
+use super::{Estimator, Finding, Pace, Study, StudyLook};
 use crate::calibrate::{Planned, paths::Truth};
 
 const UNITS: u64 = 1_000;
@@ -55,7 +55,7 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
                 interval: proportion_interval::score(sessions, alpha, Alternative::TwoSided, Score::Mee)
                     .expect("every user has a session"),
             });
-            found.push(Found { index, by: vec![delta.ok(), by_sessions.ok()] });
+            found.push(StudyLook { index, by: vec![delta.ok(), by_sessions.ok()] });
         }
         found
     };
@@ -76,8 +76,8 @@ fn as_sessions(arm: PairMoments) -> Arm {
     Arm::new(counts).expect("a session converts once")
 }
 
-/// The moments of a user, in closed form: sessions y of mean m have `E y^2 = 2 m^2 - m`, and conversions x given y
-/// are binomial.
+/// The moments of a user, in closed form: sessions y of mean m have `E y^2 = 2 m^2 - m`, and conversions x
+/// given y are binomial.
 fn parts() -> RatioParts {
     let mean = |of: &dyn Fn(&Habit) -> f64| HABITS.iter().map(of).sum::<f64>() / HABITS.len() as f64;
     let squared = |habit: &Habit| 2.0 * habit.sessions * habit.sessions - habit.sessions;

@@ -1,5 +1,5 @@
-//! Rates with few conversions and one look, where the normal tests and their intervals become inaccurate: compares them
-//! with the platform's method.
+//! Rates with few conversions and one look, where the normal tests and their intervals become inaccurate:
+//! compares them with the platform's method.
 
 use stats::power::{self, Plan};
 use stats::random::{Binomial, Random};
@@ -8,7 +8,7 @@ use stats::{
     two_proportion::{self, ZTest},
 };
 
-use super::{Estimator, Finding, Found, Study, at_the_end};
+use super::{Estimator, Finding, Study, StudyLook, at_the_end};
 use crate::calibrate::{Planned, paths::Truth};
 
 /// The units of each arm, with four expected conversions.
@@ -27,7 +27,7 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
         estimator("4 conversions: pooled z, Newcombe", 1).once(plan),
         estimator("4 conversions: unpooled z, Wald", 2).once(plan),
     ];
-    let draw = move |truth: Truth, _: usize, random: &mut Random| -> Vec<Found> {
+    let draw = move |truth: Truth, _: usize, random: &mut Random| -> Vec<StudyLook> {
         let rates = truth.arms(none, some);
         let arms = rates.map(|rate| {
             Arm::new(Counts { units: UNITS, conversions: rate.draw(UNITS, random) }).expect("not above")

@@ -1,7 +1,7 @@
-//! Switchback experiments: regions are switched at random, window by window. The outcome depends on the region's outcome
-//! before (autocorrelation 0.5), on the region and on the hour. In the first half of a window the previous window still
-//! has its effect, so that half is burn-in. A wrong method, which analyses burn-in as windows of its own, is included for
-//! comparison.
+//! Switchback experiments: regions are switched at random, window by window. The outcome depends on the
+//! region's outcome before (autocorrelation 0.5), on the region and on the hour. In the first half of a
+//! window the previous window still has its effect, so that half is burn-in. A wrong method, which analyses
+//! burn-in as windows of its own, is included for comparison.
 
 use stats::clusters;
 use stats::permutation;
@@ -9,7 +9,7 @@ use stats::random::Random;
 use stats::switchback::{self, Window};
 use stats::{Invalid, Missing, Pair, Side};
 
-use super::{Estimator, Finding, Found, Pace, Study, at_the_end, clustered::of_test};
+use super::{Estimator, Finding, Pace, Study, StudyLook, at_the_end, clustered::of_test};
 use crate::calibrate::{Planned, paths::Truth};
 
 const REGIONS: u32 = 4;
@@ -68,15 +68,16 @@ pub fn many(plan: &Planned) -> Result<Study, Invalid> {
                 of_test(compare(&all), alpha)
             });
             let by = vec![of_test(compare(&city.windows), alpha), kept.flatten()];
-            found.push(Found { index, by });
+            found.push(StudyLook { index, by });
         }
         found
     };
     Ok(Study { every: 1, horizons: None, watchers, draw: Box::new(draw) })
 }
 
-/// Fixed effects remove the differences between regions and between hours; their least squares take long. With the first
-/// few windows they leave almost no degrees of freedom, so looks at that time are a wrong method.
+/// Fixed effects remove the differences between regions and between hours; their least squares take long.
+/// With the first few windows they leave almost no degrees of freedom, so looks at that time are a wrong
+/// method.
 pub fn fixed(plan: &Planned) -> Result<Study, Invalid> {
     let course = Course::of(plan)?;
     let alpha = plan.alpha;
@@ -92,7 +93,7 @@ pub fn fixed(plan: &Planned) -> Result<Study, Invalid> {
             let effect = switchback::fixed_effects(&city.windows).ok();
             let finding = effect.and_then(|effect| Finding::normal(effect, alpha));
             let enough = counted >= switchback::FIXED_EFFECTS_WINDOWS;
-            found.push(Found { index, by: vec![finding.filter(|_| enough), finding] });
+            found.push(StudyLook { index, by: vec![finding.filter(|_| enough), finding] });
         }
         found
     };

@@ -1,13 +1,13 @@
-//! A metric with a heavy tail, uncapped and capped. The cap is computed once, from the time before the experiment, and
-//! kept. The estimate is then the difference of the capped means, which the interval has to cover; the difference of the
-//! plain means is larger and harder to find.
+//! A metric with a heavy tail, uncapped and capped. The cap is computed once, from the time before the
+//! experiment, and kept. The estimate is then the difference of the capped means, which the interval has to
+//! cover; the difference of the plain means is larger and harder to find.
 
 use stats::distributions::{normal_cdf, normal_sf};
 use stats::random::Random;
 use stats::winsorize::{Caps, QuantileRule, Rule};
 use stats::{Alternative, Invalid, Moments, Pair, welch};
 
-use super::{Estimator, Finding, Found, Pace, Study};
+use super::{Estimator, Finding, Pace, Study, StudyLook};
 use crate::calibrate::{Planned, paths::Truth};
 
 const UNITS: u64 = 1_000;
@@ -64,7 +64,7 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
                 let test = welch::test(arms.map(|both| both[place]), Alternative::TwoSided).ok()?;
                 Some(Finding::welch(test, alpha))
             };
-            found.push(Found { index, by: vec![of(0), of(1)] });
+            found.push(StudyLook { index, by: vec![of(0), of(1)] });
         }
         found
     };
