@@ -175,11 +175,11 @@ mod tests {
         );
         assert_eq!(
             refusal("power", "alternative", json!("less")),
-            r#"{"error":"alternative: this method is told its side by `sides`","field":"alternative"}"#
+            r#"{"error":"alternative: this method takes its side from `sides`","field":"alternative"}"#
         );
         assert_eq!(
             refusal("welch_t", "sides", json!(1)),
-            r#"{"error":"sides: this method is told its side by `alternative`","field":"sides"}"#
+            r#"{"error":"sides: this method takes its side from `alternative`","field":"sides"}"#
         );
         assert!(refusal("interaction", "alternative", json!("two-sided")).ends_with(r#""field":"cells"}"#));
         assert!(refusal("welch_t", "sides", json!(2)).ends_with(r#""field":"n_c"}"#));

@@ -5,7 +5,7 @@
 use serde::Serialize;
 use stats::always_valid_power::AlwaysValidPower;
 use stats::group_sequential::{Boundary, Design, Looks, Spending};
-use stats::power::{self, MOST_UNITS, NullVariance, Plan, RatioParts};
+use stats::power::{self, NullVariance, Plan, RatioParts, UNITS_MAX};
 use stats::{Alpha, Alternative, Invalid, Pair, Power, measured};
 
 mod accuracy;
@@ -349,7 +349,7 @@ impl<'a> Planner<'a> {
     }
 
     fn control_units(&self, units_total: u64) -> Result<f64, Invalid> {
-        if !(1..=MOST_UNITS).contains(&units_total) {
+        if !(1..=UNITS_MAX).contains(&units_total) {
             let value = units_total as f64;
             return Err(Invalid::OutOfRange { what: "units", value, range: "from 1 to 2^53" });
         }
@@ -365,7 +365,7 @@ impl<'a> Planner<'a> {
         let units: Vec<f64> = shares.iter().map(|share| control_units * (share / shares[0])).collect();
         let whole: Vec<f64> = units.iter().map(|units| (units * (1.0 - ROUNDING)).ceil()).collect();
         let total: f64 = whole.iter().sum();
-        if total > MOST_UNITS as f64 {
+        if total > UNITS_MAX as f64 {
             let range = "at most 2^53: the effect is too small to be found";
             return Err(Invalid::OutOfRange { what: "units needed", value: total, range });
         }

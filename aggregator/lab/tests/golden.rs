@@ -112,7 +112,7 @@ fn unexplained_nulls(path: &str, got: &Value, failures: &mut Vec<String>) {
         Value::Object(fields) => {
             for (name, value) in fields.iter().filter(|(name, _)| *name != "missing" && *name != "error") {
                 if value.is_null() && !got["missing"][name].is_string() {
-                    failures.push(format!("{path}.{name}: null, and nothing says why"));
+                    failures.push(format!("{path}.{name}: null without a reason"));
                 }
                 unexplained_nulls(&format!("{path}.{name}"), value, failures);
             }

@@ -17,7 +17,7 @@ const LOOKS_MAX: f64 = 2_000.0;
 const SMALLEST_ALPHA: f64 = 1e-12;
 
 /// How far the search for the wanted power goes, as a multiple of the units of one look.
-const FARTHEST: f64 = 64.0;
+const SEARCH_END: f64 = 64.0;
 
 /// The power of a two-sided asymptotic confidence sequence, as a function of the units collected. Units are
 /// given as multiples of those that one look needs for the wanted power; the sequence is tuned for that
@@ -45,7 +45,7 @@ impl AlwaysValidPower {
         }
         let sequence = Design::new(alpha, Alternative::TwoSided, Mixing::TunedForUnits(1.0))?;
         let drift = Alternative::TwoSided.critical_z(alpha) + normal_quantile(wanted.get());
-        let mut end = if end.is_finite() { end.clamp(2.0, FARTHEST) } else { FARTHEST };
+        let mut end = if end.is_finite() { end.clamp(2.0, SEARCH_END) } else { SEARCH_END };
         loop {
             let step = (1.0 / f64::from(looks.max(1))).max(end / LOOKS_MAX);
             let count = (end / step).ceil() as usize;
@@ -60,14 +60,14 @@ impl AlwaysValidPower {
                     so_far.min(1.0)
                 })
                 .collect();
-            if let Some(inflation) = first_above(&rejected, step, wanted.get()) {
+            if let Some(inflation) = inflation_for(&rejected, step, wanted.get()) {
                 return Ok(AlwaysValidPower { step, rejected, inflation });
             }
-            if end >= FARTHEST {
+            if end >= SEARCH_END {
                 let range = "large enough to be reached by an always-valid interval";
                 return Err(Invalid::OutOfRange { what: "power", value: wanted.get(), range });
             }
-            end = (2.0 * end).min(FARTHEST);
+            end = (2.0 * end).min(SEARCH_END);
         }
     }
 
@@ -88,7 +88,7 @@ impl AlwaysValidPower {
 }
 
 /// Returns the units at which the line through the looks' probabilities reaches `wanted`.
-fn first_above(rejected: &[f64], step: f64, wanted: f64) -> Option<f64> {
+fn inflation_for(rejected: &[f64], step: f64, wanted: f64) -> Option<f64> {
     let look = rejected.iter().position(|&probability| probability >= wanted)?;
     let before = if look == 0 { 0.0 } else { rejected[look - 1] };
     let part = (wanted - before) / (rejected[look] - before);

@@ -113,7 +113,7 @@ mod tests {
         assert!((posterior.sd - 0.1 / 2f64.sqrt()).abs() < 1e-15);
     }
 
-    /// A prior with next to no spread determines the posterior; one with an enormous spread does not change the
+    /// A prior with a tiny spread determines the posterior; one with an enormous spread does not change the
     /// estimate.
     #[test]
     fn extreme_priors_and_errors_have_finite_posteriors() {

@@ -179,15 +179,15 @@ impl Noncentral {
             let ways_down = (k + 1) as f64 * (self.untreated + k + 1 - self.converted) as f64;
             odds * ways_up / ways_down
         };
-        let below = walk((self.smallest..self.observed).rev().map(|k| 1.0 / up(k)));
-        let above = walk((self.observed..self.largest).map(up));
+        let below = sum_of_products((self.smallest..self.observed).rev().map(|k| 1.0 / up(k)));
+        let above = sum_of_products((self.observed..self.largest).map(up));
         (below, above)
     }
 }
 
 /// Returns the sum of the running products of `ratios`. The ratios must fall, so that all products after a
 /// negligible one are negligible too.
-fn walk(ratios: impl Iterator<Item = f64>) -> f64 {
+fn sum_of_products(ratios: impl Iterator<Item = f64>) -> f64 {
     const LARGEST: f64 = 1e300;
     let (mut weight, mut sum) = (1.0, 0.0);
     for ratio in ratios {

@@ -21,7 +21,7 @@ pub use crate::few_conversions::{MIN_CONVERSIONS, MIN_CONVERSIONS_UNEVEN, UNEVEN
 pub const DEFAULT_TUNING_UNITS: f64 = 5000.0;
 
 /// The largest distance in standard errors; larger ones are cut to it.
-const MOST_ERRORS: f64 = 1e150;
+const ERRORS_MAX: f64 = 1e150;
 
 /// The mixing distribution over effect sizes. It is fixed before the first look and never changes during the
 /// experiment.
@@ -96,7 +96,7 @@ impl Design {
             return Look { effect, log_e_value: 0.0, p_value: 1.0, interval: Interval::EVERYTHING };
         }
         let ratio = self.mixing_ratio(effect.standard_error, units);
-        let z = ((effect.estimate - self.null) / effect.standard_error).clamp(-MOST_ERRORS, MOST_ERRORS);
+        let z = ((effect.estimate - self.null) / effect.standard_error).clamp(-ERRORS_MAX, ERRORS_MAX);
         Look {
             effect,
             log_e_value: log_e_value(z, ratio),
@@ -165,7 +165,7 @@ impl Design {
 
     fn mixing_ratio(&self, standard_error: f64, units: u64) -> f64 {
         match self.mixing {
-            Mixing::EffectSd(sd) => (sd / standard_error).min(MOST_ERRORS).powi(2),
+            Mixing::EffectSd(sd) => (sd / standard_error).min(ERRORS_MAX).powi(2),
             Mixing::TunedForUnits(_) => units as f64 * self.rho_squared().expect("tuned for units"),
         }
     }

@@ -93,8 +93,8 @@ impl Design {
         };
         let log_rate_ratio = (x_c + x_t > 0.0).then(|| (x_t / x_c).ln() - logit_pi);
         // A value close to the most likely one, which is infinite where an arm has no conversions.
-        const NEXT_TO_NONE: f64 = 1e-12;
-        let inside = (x_t.max(NEXT_TO_NONE) / x_c.max(NEXT_TO_NONE)).ln() - logit_pi;
+        const ALMOST_NONE: f64 = 1e-12;
+        let inside = (x_t.max(ALMOST_NONE) / x_c.max(ALMOST_NONE)).ln() - logit_pi;
         Look {
             log_bayes_factor,
             p_value,

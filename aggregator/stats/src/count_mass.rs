@@ -114,7 +114,7 @@ impl Mass {
     /// Removes as many of the lowest counts as have at most this probability together, and returns their
     /// probability.
     pub(crate) fn cut_low(&mut self, at_most: f64) -> f64 {
-        let (cut, crossed) = within(self.mass.iter(), at_most);
+        let (cut, crossed) = count_within(self.mass.iter(), at_most);
         self.mass.drain(..cut);
         self.first += cut as u64;
         crossed
@@ -122,7 +122,7 @@ impl Mass {
 
     /// Does the same with the highest counts.
     pub(crate) fn cut_high(&mut self, at_most: f64) -> f64 {
-        let (cut, crossed) = within(self.mass.iter().rev(), at_most);
+        let (cut, crossed) = count_within(self.mass.iter().rev(), at_most);
         self.mass.truncate(self.mass.len() - cut);
         crossed
     }
@@ -130,7 +130,7 @@ impl Mass {
 
 /// Returns how many of the first masses have at most this sum together, and their sum; the last one never
 /// counts.
-fn within<'a>(mass: impl ExactSizeIterator<Item = &'a f64>, at_most: f64) -> (usize, f64) {
+fn count_within<'a>(mass: impl ExactSizeIterator<Item = &'a f64>, at_most: f64) -> (usize, f64) {
     let last = mass.len() - 1;
     let mut sum = 0.0;
     for (index, of) in mass.enumerate() {

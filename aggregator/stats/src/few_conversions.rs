@@ -57,7 +57,7 @@ impl Few {
     /// Returns the counts of two rates if they are below the gate: at least one arm has too few of the rarer
     /// outcome.
     pub fn of_rates(arms: Pair<Arm>) -> Option<Few> {
-        Few::counted(rarer(arms), arms, needed(smaller_share(arms).1)).below_the_gate()
+        Few::counted(rarer_outcome(arms), arms, needed(smaller_share(arms).1)).below_the_gate()
     }
 
     /// Does the same for a mean. Its units without events are all 0, and vary no more than units that did not
@@ -71,14 +71,14 @@ impl Few {
     /// `treatment_share` is the planned share of the units.
     pub fn of_rates_at_a_planned_look(arms: Pair<Arm>, treatment_share: f64) -> Option<Few> {
         let share = treatment_share.min(1.0 - treatment_share);
-        Few::counted(rarer(arms), arms, needed(share)).below(EXPECTED_AT_PLANNED_LOOKS, share)
+        Few::counted(rarer_outcome(arms), arms, needed(share)).below(EXPECTED_AT_PLANNED_LOOKS, share)
     }
 
     /// Does the same for a mean. Where most units have events there are few zeros, and only the gate applies.
     pub fn of_means_at_a_planned_look(arms: Pair<Arm>, treatment_share: f64) -> Option<Few> {
         let share = treatment_share.min(1.0 - treatment_share);
         let few = Few::counted(Outcome::Converted, arms, needed(share));
-        match rarer(arms) {
+        match rarer_outcome(arms) {
             Outcome::Converted => few.below(EXPECTED_AT_PLANNED_LOOKS, share),
             Outcome::NotConverted => few.below_the_gate(),
         }
@@ -129,7 +129,7 @@ impl Few {
 }
 
 /// Returns the rarer outcome over both arms; `Converted` where both are equally frequent.
-pub(crate) fn rarer(arms: Pair<Arm>) -> Outcome {
+pub(crate) fn rarer_outcome(arms: Pair<Arm>) -> Outcome {
     let both = arms.control.merge(arms.treatment);
     // In f64, because twice a count may exceed 64 bits.
     if 2.0 * both.conversions() as f64 <= both.units() as f64 {

@@ -5,7 +5,7 @@
 use crate::{
     Alpha, Alternative, Arm, Interval, Missing, Moments, Pair,
     distributions::{student_t_quantile, student_t_sf},
-    proportion_interval::turned_below_0,
+    proportion_interval::exchange_ends_below_0,
     two_proportion::rates,
     welch,
 };
@@ -48,19 +48,19 @@ pub fn of_rates(arms: Pair<Arm>, alpha: Alpha) -> Result<Lift, Missing> {
         _ => Ok(()),
     })?;
     let z = Alternative::TwoSided.critical_z(alpha);
-    shown(means, z, || Ok(z))
+    with_fallback(means, z, || Ok(z))
 }
 
 /// The lift of two means at a two-sided level, with the quantile of Welch's t.
 pub fn of_means(moments: Pair<Moments>, alpha: Alpha) -> Result<Lift, Missing> {
     let test = welch::test(moments, Alternative::TwoSided)?;
     let of_log_ratio = || log_ratio_critical(moments, alpha, Alternative::TwoSided);
-    shown(means_of_moments(moments)?, test.critical(alpha), of_log_ratio)
+    with_fallback(means_of_moments(moments)?, test.critical(alpha), of_log_ratio)
 }
 
 /// Returns the interval that the platform shows. Fieller's uses the critical value of the absolute test; the
 /// log ratio's has its own, which may be missing.
-fn shown(
+fn with_fallback(
     means: Pair<Mean>,
     critical: f64,
     of_log_ratio: impl Fn() -> Result<f64, Missing>,
@@ -186,7 +186,7 @@ pub fn fieller(means: Pair<Mean>, critical: f64) -> Result<Interval, Missing> {
     // r / a - 1, the centre of the interval.
     let centre = estimate(means)? + e_c * e_c;
     let both = Interval { lower: (centre - root) / a, upper: (centre + root) / a };
-    let interval = turned_below_0(both, critical);
+    let interval = exchange_ends_below_0(both, critical);
     if interval.lower.is_finite() && interval.upper.is_finite() {
         Ok(interval)
     } else {

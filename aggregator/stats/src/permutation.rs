@@ -4,7 +4,7 @@
 use crate::{Invalid, Missing, NoAnswer, Side, random::Random};
 
 /// Up to this many possible assignments all of them are compared; of more, [`DRAWS`] are drawn.
-pub const MOST_ASSIGNMENTS: u64 = 1 << 14;
+pub const ASSIGNMENTS_MAX: u64 = 1 << 14;
 
 /// The number of assignments to draw where there are too many to compare all.
 pub const DRAWS: u64 = 10_000;
@@ -66,7 +66,7 @@ pub fn test(items: &[Assigned], design: Design, seed: u64) -> Result<Permutation
     let extreme = |mask: u64| difference(items, mask).map(|d| u64::from(d.abs() >= least));
 
     let possible = number_of_assignments(n, drawn.count_ones() as usize, design);
-    if possible.is_some_and(|possible| possible <= MOST_ASSIGNMENTS) {
+    if possible.is_some_and(|possible| possible <= ASSIGNMENTS_MAX) {
         let (mut count, mut assignments) = (0, 0);
         for mask in all_assignments(n, drawn.count_ones(), design) {
             if let Some(is_extreme) = extreme(mask) {

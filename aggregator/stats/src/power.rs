@@ -13,7 +13,7 @@ use crate::{
 pub use means::{means_detectable, means_drift, means_power, means_sample_size, means_sample_size_t};
 
 /// The largest number of units that is reported; [`SampleSize::countable`] refuses more.
-pub const MOST_UNITS: u64 = 1 << 53;
+pub const UNITS_MAX: u64 = 1 << 53;
 
 /// The test that will be run at the end.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -125,9 +125,9 @@ impl SampleSize {
     }
 
     /// Returns the sample size, or an error that names the input `what` where an arm would need more than
-    /// [`MOST_UNITS`].
+    /// [`UNITS_MAX`].
     pub fn countable(self, what: &'static str, value: f64) -> Result<SampleSize, Invalid> {
-        if self.control.max(self.treatment) <= MOST_UNITS {
+        if self.control.max(self.treatment) <= UNITS_MAX {
             return Ok(self);
         }
         let range = "large enough to be found by 2^53 units of an arm";
@@ -382,7 +382,7 @@ pub struct Duration {
 /// (daily active users who come back count only once). More than 2^53 days are an error.
 pub fn duration(total: u64, new_units_a_day: f64) -> Result<Duration, Invalid> {
     let days = round_up(total as f64 / positive("new units a day", new_units_a_day)?);
-    if days > MOST_UNITS {
+    if days > UNITS_MAX {
         let (what, range) = ("new units a day", "enough for 2^53 days");
         return Err(Invalid::OutOfRange { what, value: new_units_a_day, range });
     }
@@ -512,7 +512,7 @@ mod tests {
     #[test]
     fn tiny_detectable_differences_are_accurate() {
         let plan = Plan::even(Alpha::FIVE_PERCENT);
-        let n = MOST_UNITS as f64;
+        let n = UNITS_MAX as f64;
         let found = rates_detectable(0.05, n, Power::EIGHTY_PERCENT, &plan).unwrap();
         let z = 1.959_963_984_540_054 + 0.841_621_233_572_914_3;
         let expected = z * (2.0 * 0.05 * 0.95 / n).sqrt();

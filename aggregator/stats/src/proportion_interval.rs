@@ -27,12 +27,12 @@ pub fn score(
 ) -> Result<Interval, Missing> {
     let critical = alternative.critical_z(alpha);
     let both = score_at(arms, critical.abs(), variance)?;
-    Ok(alternative.of_interval(turned_below_0(both, critical)))
+    Ok(alternative.of_interval(exchange_ends_below_0(both, critical)))
 }
 
 /// Exchanges the ends if the critical value is below 0, as it is for a one-sided level above a half: the
 /// bound is then on the other side of the estimate, as in [`Effect::interval`].
-pub(crate) fn turned_below_0(both: Interval, critical: f64) -> Interval {
+pub(crate) fn exchange_ends_below_0(both: Interval, critical: f64) -> Interval {
     if critical < 0.0 { Interval { lower: both.upper, upper: both.lower } } else { both }
 }
 
@@ -130,7 +130,7 @@ pub(crate) fn restricted_variance(arms: Pair<Arm>, delta: f64) -> f64 {
     let cubic = |p: f64| ((l3 * p + l2) * p + l1) * p + l0;
     let slope = |p: f64| (3.0 * l3 * p + 2.0 * l2) * p + l1;
     let possible = ((-delta).max(0.0), (1.0 - delta).min(1.0));
-    let pc = polished(2.0 * b * a.cos() - shift, possible, cubic, slope);
+    let pc = refine_root(2.0 * b * a.cos() - shift, possible, cubic, slope);
     let pt = (pc + delta).clamp(0.0, 1.0);
     pt * (1.0 - pt) / n_t + pc * (1.0 - pc) / n_c
 }
@@ -138,7 +138,7 @@ pub(crate) fn restricted_variance(arms: Pair<Arm>, delta: f64) -> f64 {
 /// Returns the root between two ends of a function that is positive before it, starting from a guess: by
 /// Newton's method, or by bisection where a step leaves the bracket. One or two steps are enough unless the
 /// guess is inaccurate.
-fn polished(guess: f64, ends: (f64, f64), f: impl Fn(f64) -> f64, slope: impl Fn(f64) -> f64) -> f64 {
+fn refine_root(guess: f64, ends: (f64, f64), f: impl Fn(f64) -> f64, slope: impl Fn(f64) -> f64) -> f64 {
     const STEPS: usize = 100;
     let (mut low, mut high) = (ends.0, ends.1.max(ends.0));
     // Does not start at the lower end itself, which may be a root too.
@@ -171,7 +171,7 @@ pub fn newcombe(arms: Pair<Arm>, alpha: Alpha, alternative: Alternative) -> Resu
     let z = alternative.critical_z(alpha);
     let (c, t) = (wilson_reach(arms.control, z.abs()), wilson_reach(arms.treatment, z.abs()));
     let both = Interval { lower: d - t.down.hypot(c.up), upper: d + t.up.hypot(c.down) };
-    Ok(alternative.of_interval(turned_below_0(both, z)))
+    Ok(alternative.of_interval(exchange_ends_below_0(both, z)))
 }
 
 /// Wilson's score interval for one rate (1927, JASA 22); `None` without units.

@@ -339,7 +339,7 @@ impl Methods {
 
     /// Returns whether no test can reject: no mixture of likelihood ratios exceeds the largest of them, which
     /// is fast to compute.
-    fn is_hopeless(&self, few: &Few) -> bool {
+    fn cannot_reject(&self, few: &Few) -> bool {
         let total = few.total() as f64;
         let share = self.drawn.treatment_share;
         let term = |count: u64, share: f64| {
@@ -360,7 +360,7 @@ impl Methods {
                 continue;
             }
             let (basis, p_value) = match always.outcome.few(arms) {
-                Some(few) if self.is_hopeless(&few) => continue,
+                Some(few) if self.cannot_reject(&few) => continue,
                 Some(few) => (Basis::Counts, always.exact.p_value(&few)),
                 None => {
                     let effect = always.outcome.effect(arms);

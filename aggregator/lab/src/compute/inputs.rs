@@ -154,16 +154,16 @@ impl<'a> Inputs<'a> {
     }
 
     /// Refuses a side that the method does not support.
-    pub fn check_sides(&self, told_by: Sides) -> Result<(), Refused> {
+    pub fn check_sides(&self, side_field: Sides) -> Result<(), Refused> {
         let two_sided = "this method is two-sided";
-        if told_by != Sides::Alternative && self.alternative()? != Alternative::TwoSided {
-            let by_sides = "this method is told its side by `sides`";
-            let why = if told_by == Sides::Number { by_sides } else { two_sided };
+        if side_field != Sides::Alternative && self.alternative()? != Alternative::TwoSided {
+            let by_sides = "this method takes its side from `sides`";
+            let why = if side_field == Sides::Number { by_sides } else { two_sided };
             return Err(self.refuse("alternative", why));
         }
-        if told_by != Sides::Number && self.has("sides") && self.sides()? != Alternative::TwoSided {
-            let by_alternative = "this method is told its side by `alternative`";
-            let why = if told_by == Sides::Alternative { by_alternative } else { two_sided };
+        if side_field != Sides::Number && self.has("sides") && self.sides()? != Alternative::TwoSided {
+            let by_alternative = "this method takes its side from `alternative`";
+            let why = if side_field == Sides::Alternative { by_alternative } else { two_sided };
             return Err(self.refuse("sides", why));
         }
         Ok(())

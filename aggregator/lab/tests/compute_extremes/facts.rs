@@ -114,7 +114,7 @@ pub fn wrong(method: &str, inputs: &Map<String, Value>, answer: &Value) -> Vec<S
         // The named field must be one that was given, or one that is missing.
         let name = field.split(['.', '[']).next().unwrap_or_default();
         if field == "line" || !(inputs.contains_key(name) || why.contains("missing")) {
-            wrong.push(format!("{field} is blamed: {why}"));
+            wrong.push(format!("the error names {field}, which was not given: {why}"));
         }
         return wrong;
     }
@@ -142,9 +142,9 @@ fn unexplained(fields: &Map<String, Value>, path: &str, wrong: &mut Vec<String>)
         let has_reason = || missing.is_some_and(|missing| missing[name].is_string());
         match value {
             _ if name == "missing" || name == "warnings" || name == "error" => {}
-            Value::Null if !has_reason() => wrong.push(format!("{path}{name} is null, and nothing says why")),
+            Value::Null if !has_reason() => wrong.push(format!("{path}{name} is null without a reason")),
             Value::Array(entries) if entries.iter().any(Value::is_null) && !has_reason() => {
-                wrong.push(format!("{path}{name} has nulls, and nothing says why"));
+                wrong.push(format!("{path}{name} has nulls without a reason"));
             }
             Value::Array(entries) => {
                 for entry in entries.iter().filter_map(Value::as_object) {
@@ -174,7 +174,7 @@ fn numbers(value: &Value, name: &str, wrong: &mut Vec<String>) {
             let probability =
                 PROBABILITIES.iter().any(|part| name.contains(part)) || PROBABILITY_NAMES.contains(&name);
             if probability && !(0.0..=1.0).contains(&number) {
-                wrong.push(format!("{name} is {number}, no probability"));
+                wrong.push(format!("{name} is {number}, which is not a probability"));
             }
         }
         _ => {}

@@ -81,7 +81,7 @@ fn every_answer_is_sound() {
     if std::env::var_os("COMPUTE_SEED").is_none() {
         assert!(
             answered > 500 && refused > 500,
-            "{answered} answered, {refused} refused: the cases are lopsided"
+            "{answered} answered, {refused} refused: the cases are unbalanced"
         );
     }
 }

@@ -9,7 +9,7 @@ use crate::{Alpha, Alternative, Invalid, Power, distributions::normal_quantile};
 pub(super) const SMALLEST_STEP: f64 = 1e-4;
 
 /// The largest drift that is searched.
-const MOST_DRIFT: f64 = 1e9;
+const DRIFT_MAX: f64 = 1e9;
 
 /// The shape of a classical boundary, up to the constant c.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,7 +170,7 @@ impl Looks {
         // It may be that only early looks have bounds, with hardly any information.
         while self.crossing_probability(high) < power.get() {
             high *= 2.0;
-            if high > MOST_DRIFT {
+            if high > DRIFT_MAX {
                 let infinite = f64::INFINITY;
                 return Cost {
                     inflation: infinite,

@@ -7,7 +7,7 @@ use crate::{
     conditional::{self, Levels, Tails},
     conversion_counts::{self, Evidence, OneSided},
     count_mass::{Chance, Mass},
-    few_conversions::{Few, Outcome as Counted, rarer},
+    few_conversions::{Few, Outcome as Counted, rarer_outcome},
     group_sequential::PhaseTotal,
 };
 
@@ -15,7 +15,7 @@ use crate::{
 const SMALLEST_TAIL: f64 = 1e-18;
 
 /// The largest logarithm of a ratio that is searched.
-const FARTHEST: f64 = 700.0;
+const LOG_RATIO_MAX: f64 = 700.0;
 
 /// The units of one phase that converted or, where those are rarer, that did not.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,7 +59,7 @@ pub fn few(strata: &[Stratum]) -> Option<FewByPhase> {
 /// count expected in the smaller arm is the sum of each phase's total times its smaller share.
 pub fn few_at_a_planned_look(strata: &[Stratum]) -> Option<FewByPhase> {
     let (arms, rates) = all(strata)?;
-    let outcome = if rates { rarer(arms) } else { Counted::Converted };
+    let outcome = if rates { rarer_outcome(arms) } else { Counted::Converted };
     let by_phase = counted(strata, outcome);
     let share = smaller_share(strata, &by_phase);
     let few = if rates {
@@ -338,7 +338,7 @@ fn not_excluded(likeliest: f64, excess: &impl Fn(f64) -> f64) -> Option<f64> {
     // All counts are in one arm. In that direction every phase's likelihood rises to its maximum, which no
     // mixture exceeds.
     let mut at: f64 = 0.0;
-    while excess(at) >= 0.0 && at.abs() < FARTHEST {
+    while excess(at) >= 0.0 && at.abs() < LOG_RATIO_MAX {
         at += 1.0_f64.copysign(likeliest);
     }
     (excess(at) < 0.0).then_some(at)
@@ -350,11 +350,11 @@ fn crossing(inside: f64, direction: f64, excluded: impl Fn(f64) -> bool) -> f64 
     let mut step = direction;
     while !excluded(inside + step) {
         step *= 2.0;
-        if step.abs() > FARTHEST {
+        if step.abs() > LOG_RATIO_MAX {
             return f64::INFINITY.copysign(direction);
         }
     }
-    halved(inside, inside + step, excluded)
+    bisect(inside, inside + step, excluded)
 }
 
 /// Returns the point from which `holds` is true; below it must be false. Infinite if it is true, or false,
@@ -366,15 +366,15 @@ fn threshold(holds: impl Fn(f64) -> bool) -> f64 {
     while holds(step) == holds_at_0 {
         last = step;
         step *= 2.0;
-        if step.abs() > FARTHEST {
+        if step.abs() > LOG_RATIO_MAX {
             return f64::INFINITY.copysign(step);
         }
     }
-    halved(last, step, |at| holds(at) != holds_at_0)
+    bisect(last, step, |at| holds(at) != holds_at_0)
 }
 
 /// Bisects between `from`, where `turned` is false, and `to`, where it is true.
-fn halved(mut from: f64, mut to: f64, turned: impl Fn(f64) -> bool) -> f64 {
+fn bisect(mut from: f64, mut to: f64, turned: impl Fn(f64) -> bool) -> f64 {
     for _ in 0..60 {
         let middle = 0.5 * (from + to);
         if turned(middle) {
