@@ -11,30 +11,30 @@ use crate::{Pair, Side};
 pub enum Missing {
     /// The arm has fewer units than the method needs. More traffic resolves it.
     Units {
-        /// Which of the two.
+        /// The arm that lacks it.
         arm: Side,
-        /// How many there are.
+        /// The available number.
         have: u64,
-        /// How many are needed.
+        /// The required number.
         need: u64,
     },
     /// The arm has fewer conversions than the method needs. More traffic resolves it.
     Conversions {
-        /// Which of the two.
+        /// The arm that lacks it.
         arm: Side,
-        /// How many there are.
+        /// The available number.
         have: u64,
-        /// How many are needed.
+        /// The required number.
         need: u64,
     },
     /// The arm has fewer units that did not convert than the method needs, where they are the rarer ones.
     /// More traffic resolves it, unless all units convert.
     Unconverted {
-        /// Which of the two.
+        /// The arm that lacks it.
         arm: Side,
-        /// How many there are.
+        /// The available number.
         have: u64,
-        /// How many are needed.
+        /// The required number.
         need: u64,
     },
     /// No arm shows any variation, so no standard error exists.
@@ -51,7 +51,7 @@ pub enum Missing {
     },
     /// The denominators of a ratio metric sum to 0 in this arm.
     Denominator {
-        /// Which of the two.
+        /// The arm that lacks it.
         arm: Side,
     },
     /// The control mean is too uncertain: the interval of the ratio has no finite ends.
@@ -60,16 +60,16 @@ pub enum Missing {
     ExpectedCount {
         /// Units expected in the smallest arm.
         smallest: f64,
-        /// How many are needed.
+        /// The required number.
         need: f64,
     },
     /// The arm has fewer clusters with units than the method needs.
     Clusters {
-        /// Which of the two.
+        /// The arm that lacks it.
         arm: Side,
-        /// How many there are.
+        /// The available number.
         have: usize,
-        /// How many are needed.
+        /// The required number.
         need: usize,
     },
     /// A cell of two crossed experiments has fewer units than the method needs; variants count
@@ -79,9 +79,9 @@ pub enum Missing {
         a: usize,
         /// Variant of the second experiment.
         b: usize,
-        /// How many there are.
+        /// The available number.
         have: u64,
-        /// How many are needed.
+        /// The required number.
         need: u64,
     },
     /// One of many arms has no units; `index` counts from 0, which is the control.
@@ -188,36 +188,36 @@ impl fmt::Display for Short {
 pub enum Invalid {
     /// More units converted than there are.
     ConversionsAboveUnits {
-        /// As given.
+        /// The given value.
         units: u64,
-        /// As given, above `units`.
+        /// The given conversions, above `units`.
         conversions: u64,
     },
     /// A value outside its bounds (NaN included).
     OutOfRange {
-        /// Name of the input, for people.
+        /// The name of the input, for messages.
         what: &'static str,
-        /// As given.
+        /// The given value.
         value: f64,
-        /// What it must be, for people.
+        /// The allowed range, for messages.
         range: &'static str,
     },
     /// An infinite value or NaN among the data.
     NotFinite {
-        /// Name of the input, for people.
+        /// The name of the input, for messages.
         what: &'static str,
-        /// As given.
+        /// The given value.
         value: f64,
     },
     /// The sums cannot come from real values: n times the sum of squares is below the square of
     /// the sum, or the covariance exceeds what the variances allow.
     ImpossibleSums {
-        /// Name of the input, for people.
+        /// The name of the input, for messages.
         what: &'static str,
     },
     /// Two lists that belong together differ in length.
     Lengths {
-        /// Name of the input, for people.
+        /// The name of the input, for messages.
         what: &'static str,
         /// Length of the first.
         left: usize,
@@ -226,11 +226,11 @@ pub enum Invalid {
     },
     /// A list has fewer entries than the method needs.
     TooFew {
-        /// Name of the input, for people.
+        /// The name of the input, for messages.
         what: &'static str,
-        /// How many there are.
+        /// The available number.
         have: usize,
-        /// How many are needed.
+        /// The required number.
         need: usize,
     },
 }
@@ -261,7 +261,7 @@ impl fmt::Display for Invalid {
 impl std::error::Error for Invalid {}
 
 impl Invalid {
-    /// Name of the input, for people.
+    /// The name of the input, for messages.
     pub fn what(&self) -> &'static str {
         match *self {
             Invalid::ConversionsAboveUnits { .. } => "conversions",

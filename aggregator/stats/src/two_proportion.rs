@@ -291,7 +291,7 @@ mod tests {
             .map(|(conversions, units)| Arm::new(Counts { units, conversions }).unwrap())
     }
 
-    /// 2^52 + 1 of 2^53 against one half: the rates differ by 2^-53, although 0.5 + 2^-53 is not a double.
+    /// 2^52 + 1 of 2^53 against one half: the rates differ by exactly 2^-53.
     #[test]
     fn the_difference_of_close_rates_is_exact() {
         let half = ((1 << 62) - 1, (1 << 63) - 2);
