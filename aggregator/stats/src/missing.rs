@@ -51,7 +51,7 @@ pub enum Missing {
     },
     /// The denominators of a ratio metric sum to 0 in this arm.
     Denominator {
-        /// The arm that lacks it.
+        /// The arm.
         arm: Side,
     },
     /// The control mean is too uncertain: the interval of the ratio has no finite ends.
