@@ -457,9 +457,9 @@ impl AlwaysValid {
     }
 }
 
-/// Tests whether the effect is the same in all phases: Cochran's Q (1954, Biometrics 10(1)), `sum (d_k - D)^2
-/// / v_k` with D weighted by `1 / v_k` and each arm's own variance, chi-square with one degree less than
-/// phases. If the effects differ, one number does not describe them.
+/// Tests whether the effect is the same in all phases: Cochran's Q (1954, Biometrics 10(1)),
+/// `sum (d_k - D)^2 / v_k` with D weighted by `1 / v_k` and each arm's own variance, chi-square with one
+/// degree less than phases. If the effects differ, one number does not describe them.
 ///
 /// Phases below their own gate of few conversions and those without variation are not compared; `None` where
 /// fewer than two remain. It is for one look: tested at every look it raises more false alarms than its

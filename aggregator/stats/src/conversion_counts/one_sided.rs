@@ -44,9 +44,10 @@ impl OneSided {
     /// Each factor (theta/s)^x ((1 - theta)/(1 - s))^y with theta > s grows by
     /// `q theta/s + (1 - q)(1 - theta)/(1 - s)` in the mean at a conversion that is the suspect's with
     /// probability q: by 1 where q = s, by less where q < s. So the mixture is a martingale if the suspect
-    /// has its share, and a supermartingale if it has less; it never exceeds 1/a with probability at least 1
-    /// - a (Ville 1939). This is the one-sided beta-binomial mixture of Howard, Ramdas, McAuliffe & Sekhon
-    /// (2021), Annals of Statistics 49(2), after Robbins (1970), Annals of Mathematical Statistics 41(5).
+    /// has its share, and a supermartingale if it has less; with a probability of at least `1 - a` it is at
+    /// most 1/a at all times (Ville 1939). This is the one-sided beta-binomial mixture of Howard, Ramdas,
+    /// McAuliffe & Sekhon (2021), Annals of Statistics 49(2), after Robbins (1970), Annals of Mathematical
+    /// Statistics 41(5).
     pub fn look(&self, conversions: Pair<u64>) -> Evidence {
         let (suspects, others) = match self.suspect {
             Side::Treatment => (conversions.treatment, conversions.control),
