@@ -1,6 +1,6 @@
-//! Do the methods keep what they promise? Experiments without and with an effect are drawn, every method watches
-//! each of them look by look, and what it did is counted: false alarms, power, coverage, when it stopped. Pure; the
-//! numbers follow from the seed, however many threads draw them.
+//! Measures the error rates of the methods by simulation. It draws experiments without and with an effect,
+//! applies every method to each of them look by look, and counts false alarms, power, coverage and the time
+//! of stopping. Pure: the numbers depend on the seed, not on the number of threads.
 
 use std::ops::Range;
 
@@ -19,39 +19,41 @@ mod tally;
 
 use methods::{Watcher, watchers};
 use paths::{At, Truth};
-use studies::{Found, Study, studies};
+use studies::{Study, StudyLook, studies};
 use tally::Tally;
 pub use tally::{Mean, Share};
 
-/// The most looks up to the planned units; every experiment without an effect has four times as many.
+/// The largest number of looks up to the planned units; every experiment without an effect has four times as
+/// many.
 pub const LOOKS_MAX: u32 = 200;
 
-/// Experiments without an effect are watched up to this many times the planned units.
+/// Experiments without an effect run up to this many times the planned units.
 pub const NULL_HORIZONS: usize = 4;
 
-/// Experiments with one up to this many times.
+/// Experiments with an effect run up to this many times the planned units.
 pub const EFFECT_HORIZONS: usize = 2;
 
 const TRUTHS: [(Truth, usize); 2] = [(Truth::NoEffect, NULL_HORIZONS), (Truth::Effect, EFFECT_HORIZONS)];
 
-/// Every so many runs the stage-wise interval is computed too; it takes longer than all the rest.
+/// The stage-wise interval is computed in one of this many runs, because it takes longer than everything else.
 const STAGEWISE_EVERY: u64 = 10;
 
-/// The article's monitoring: this many looks after so many new units of each arm.
+/// The article's monitoring: the number of looks, and the new units of each arm before each.
 const PEEKS: u64 = 20;
 const PEEK_UNITS: u64 = 500;
 
-/// What is drawn.
+/// The experiments to draw.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Settings {
-    /// Experiments without and as many with an effect, at least 1.
+    /// The number of experiments without an effect, and of those with one; at least 1.
     pub runs: u32,
     pub seed: u64,
-    /// True rate of the control, strictly between 0 and 1.
+    /// The true rate of the control, strictly between 0 and 1.
     pub baseline: f64,
-    /// True rate of a treatment that has an effect.
+    /// The true rate of a treatment that has an effect.
     pub treatment: f64,
-    /// Looks up to the planned units, from 1 to [`LOOKS_MAX`]; as often beyond.
+    /// The number of looks up to the planned units, from 1 to [`LOOKS_MAX`]; looks beyond have the same
+    /// spacing.
     pub looks: u32,
 }
 
@@ -62,7 +64,7 @@ impl Default for Settings {
     }
 }
 
-/// What was counted.
+/// The counts of all methods.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     pub settings: Settings,
@@ -74,21 +76,23 @@ pub struct Report {
     pub peeking: Peeking,
 }
 
-/// One method.
+/// The counts of one method.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
     pub method: String,
-    /// Of experiments without an effect, how many it ever called one by the planned units.
+    /// The share of experiments without an effect in which the method rejects at any look up to the planned
+    /// units.
     pub false_positives_by_plan: Share,
-    /// The same up to the end of watching.
+    /// The same up to the last look.
     pub false_positives_by_end: Share,
     pub power_by_plan: Share,
     pub power_by_end: Share,
-    /// How often the interval at the moment of stopping held the true effect; null where the method has none.
+    /// The share of intervals at the look of stopping that cover the true effect; null where the method has
+    /// none.
     pub coverage: Option<Share>,
-    /// The same of the stage-wise interval, on every tenth experiment; null where there is none.
+    /// The same for the stage-wise interval, on every tenth experiment; null where there is none.
     pub coverage_stagewise: Option<Share>,
-    /// When it stopped, by a decision or at its end, as a share of the planned units.
+    /// The units at the stop, by a decision or at the last look, as a share of the planned units.
     pub stopped_at_if_effect: Mean,
     pub stopped_at_if_none: Mean,
 }
@@ -96,15 +100,15 @@ pub struct Row {
 /// Uncorrected tests at 20 looks of 500 new units an arm, without an effect.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Peeking {
-    /// Tests of all data so far, as monitoring is.
+    /// Tests of all data so far, as in monitoring.
     pub accumulating: Share,
-    /// The same for a normal process, exactly.
+    /// The exact probability for a normal process.
     pub accumulating_exact: f64,
-    /// Tests of each batch alone, which is another thing: 20 independent tests.
+    /// Tests of each batch alone, which are 20 independent tests.
     pub batches: Share,
 }
 
-/// Draws and counts. `progress` is called with how many runs were finished, from several threads.
+/// Draws the experiments and counts. Several threads call `progress` with the number of finished runs.
 pub fn calibrate(settings: Settings, progress: &(dyn Fn(u64) + Sync)) -> Result<Report, Invalid> {
     let plan = Planned::of(settings)?;
     let watched = Watched { methods: watchers(&plan)?, studies: studies(&plan)? };
@@ -116,7 +120,7 @@ pub fn calibrate(settings: Settings, progress: &(dyn Fn(u64) + Sync)) -> Result<
     Ok(counted.report(&plan, &watched))
 }
 
-/// So many runs in as many parts as there are processors.
+/// Splits the runs into as many parts as there are processors, and counts each part in a thread.
 fn in_parallel<T: Send>(runs: u64, count: impl Fn(Range<u64>) -> T + Sync) -> Vec<T> {
     let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64).min(runs);
     let part = |index: u64| runs * index / threads..runs * (index + 1) / threads;
@@ -127,27 +131,28 @@ fn in_parallel<T: Send>(runs: u64, count: impl Fn(Range<u64>) -> T + Sync) -> Ve
     })
 }
 
-/// All who watch.
+/// All methods and studies.
 struct Watched {
     methods: Vec<Watcher<At>>,
     studies: Vec<Study>,
 }
 
 impl Watched {
-    /// Their names, in the order of the tallies.
+    /// The names of all methods, in the order of the tallies.
     fn names(&self) -> impl Iterator<Item = &String> {
         let of_studies = self.studies.iter().flat_map(|study| &study.watchers);
         self.methods.iter().map(|of| &of.name).chain(of_studies.map(|of| &of.name))
     }
 }
 
-/// The experiment that is drawn again and again.
+/// The plan of the experiment that is drawn in every run.
 struct Planned {
     settings: Settings,
     alpha: Alpha,
-    /// Of one arm.
+    /// The units of one arm.
     units: u64,
-    /// Standard deviation 1; found with the same power as the rates' difference.
+    /// The effect on a mean with standard deviation 1 that is found with the same power as the difference of
+    /// the rates.
     mean_effect: f64,
 }
 
@@ -173,7 +178,7 @@ impl Planned {
         self.settings.looks as usize
     }
 
-    /// Units of an arm at look `index`, from 0.
+    /// The units of an arm at look `index`, from 0.
     fn units_at(&self, index: usize) -> u64 {
         let looks = u64::from(self.settings.looks);
         (self.units * (index as u64 + 1)).div_ceil(looks)
@@ -184,7 +189,7 @@ impl Planned {
     }
 }
 
-/// All of what a thread counted.
+/// The counts of one thread.
 struct Counted {
     tallies: Vec<Tally>,
     peeked: Share,
@@ -268,7 +273,7 @@ fn count(plan: &Planned, watched: &Watched, runs: Range<u64>, progress: &(dyn Fn
 
 fn watch_study(plan: &Planned, study: &Study, tallies: &mut [Tally], random: &mut Random) {
     for (truth, horizons) in TRUTHS {
-        let looks: Vec<Found> =
+        let looks: Vec<StudyLook> =
             (study.draw)(truth, plan.looks() * study.horizons.unwrap_or(horizons), random);
         for (watcher, tally) in study.watchers.iter().zip(tallies.iter_mut()) {
             watch(plan, watcher, truth, &looks, false, tally);
@@ -276,7 +281,7 @@ fn watch_study(plan: &Planned, study: &Study, tallies: &mut [Tally], random: &mu
     }
 }
 
-/// One method on one experiment, from look to look until it decides or ends.
+/// Applies one method to one experiment, look by look until it decides or ends, and counts the result.
 fn watch<L>(
     plan: &Planned,
     watcher: &Watcher<L>,
@@ -313,7 +318,7 @@ fn watch<L>(
     }
 }
 
-/// The boundary at the planned looks.
+/// Returns the boundary at the planned looks.
 fn boundary_at_looks(plan: &Planned, design: stats::group_sequential::Design) -> Result<Boundary, Invalid> {
     let fractions: Vec<f64> = (0..plan.looks()).map(|index| plan.fraction_at(index)).collect();
     Boundary::planned(design, &fractions)
@@ -351,7 +356,7 @@ mod tests {
         assert!(off <= slack(expected, share), "{} is not {expected}", share.estimate());
     }
 
-    /// What is shown to warn of it.
+    /// Methods that are included only as warnings.
     const NOT_KEPT: [&str; 7] =
         ["uncorrected", "full second", "not protected", "P(better)", "as if", "burn-in kept", "from too few"];
 
@@ -374,10 +379,10 @@ mod tests {
         }
     }
 
-    /// STATS: naive daily looks 21.7 % by the planned units; O'Brien-Fleming keeps 79 % power and stops early;
-    /// always-valid methods pay with power at the plan.
+    /// STATS: naive daily looks reject in 21.7 % by the planned units; O'Brien-Fleming keeps 79 % power and
+    /// stops early; always-valid methods have less power at the planned units.
     #[test]
-    fn rates_do_what_larger_simulations_found() {
+    fn rates_agree_with_larger_simulations() {
         assert_eq!(REPORT.units_per_arm, 12_526);
         about(row(&REPORT, methods::UNCORRECTED).false_positives_by_plan, 0.217);
         about(row(&REPORT, methods::FIXED).power_by_plan, 0.807);
@@ -409,7 +414,7 @@ mod tests {
         about(REPORT.peeking.batches, 0.63);
     }
 
-    /// Every study plans its effect for 80 % power, from its own closed form.
+    /// Every study plans its effect for 80 % power, by its own closed form.
     #[test]
     fn estimators_have_the_power_they_are_planned_for() {
         for method in [
@@ -428,8 +433,8 @@ mod tests {
         }
     }
 
-    /// What adjusting gains: the plain mean's power is that of a drift smaller by sqrt(1 - 0.65^2); that of the rate
-    /// without strata was found by 20,000 runs (seed 20261124).
+    /// The power gained by adjusting: the plain mean's power is that of a drift smaller by sqrt(1 - 0.65^2);
+    /// that of the rate without strata is from 20,000 runs (seed 20261124).
     #[test]
     fn covariates_and_strata_gain_power() {
         about(row(&REPORT, "CUPED: left out, the plain mean, once").power_by_plan, 0.567);
@@ -439,10 +444,10 @@ mod tests {
         assert!(capped.estimate() > plain.estimate() + 0.1, "{capped:?} {plain:?}");
     }
 
-    /// A test of what was not assigned is wrong by its design effect: 1.484 for sessions of users, 3.083 for units of
-    /// clusters.
+    /// A test of units other than the assigned ones is wrong by the design effect: 1.484 for sessions of
+    /// users, 3.083 for units of clusters.
     #[test]
-    fn what_was_not_assigned_raises_false_alarms() {
+    fn testing_other_units_than_the_assigned_ones_raises_false_alarms() {
         about(row(&REPORT, "ratio: as if sessions were assigned, once").false_positives_by_plan, 0.1076);
         about(row(&REPORT, "clusters: as if units were assigned, once").false_positives_by_plan, 0.2643);
         let kept = row(&REPORT, "switchback: burn-in kept as windows, once");
@@ -450,7 +455,7 @@ mod tests {
         assert!(kept.coverage.unwrap().estimate() < 0.6, "{kept:?}");
     }
 
-    /// Watched at 14 looks, a Bayesian decision at 0.95 is no level of 5 % and keeps none.
+    /// With 14 looks, a Bayesian decision at 0.95 does not have a level of 5 %.
     #[test]
     fn probabilities_are_not_protected_from_peeking() {
         let peeked = row(&REPORT, methods::BAYES).false_positives_by_plan;
@@ -460,9 +465,9 @@ mod tests {
         about(row(&REPORT, "Bayes, rates: P(better) > 0.95, once").false_positives_by_plan, 0.1);
     }
 
-    /// The numbers follow from the seed alone: neither from the number of threads nor from how many runs came before.
+    /// The numbers depend on the seed alone: neither on the number of threads nor on the number of runs before.
     #[test]
-    fn the_seed_decides_everything() {
+    fn the_seed_determines_all_numbers() {
         let settings = Settings { runs: 30, looks: 4, ..small() };
         let report = calibrate(settings, &|_| {}).unwrap();
         assert_eq!(report, calibrate(settings, &|_| {}).unwrap());

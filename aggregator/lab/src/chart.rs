@@ -1,17 +1,17 @@
-//! Lines over time as SVG, with an optional band and a line at zero. Pure: values in, text out; colours and
-//! fonts are the style sheet's.
+//! Draws lines over time as SVG, with an optional band and a line at zero. Pure; the style sheet determines
+//! colours and fonts.
 
 use std::fmt::Write;
 
-/// What is drawn.
+/// The contents of a chart.
 pub struct Chart<'a> {
-    /// For those who cannot see it.
+    /// A text for readers who cannot see the chart.
     pub description: &'a str,
     pub series: Vec<Series>,
-    /// Behind the lines.
+    /// A band behind the lines.
     pub band: Vec<Stretch>,
     pub zero_line: bool,
-    /// How a value is written at the axis.
+    /// Formats a value for the axis.
     pub label: fn(f64) -> String,
 }
 
@@ -19,7 +19,7 @@ pub struct Series {
     pub name: String,
     /// The style sheet's class: `line-0` to `line-5`.
     pub class: String,
-    /// Milliseconds since 1970, in order, and the value; None breaks the line.
+    /// Milliseconds since 1970, in order, and the value; `None` breaks the line.
     pub points: Vec<(i64, Option<f64>)>,
 }
 
@@ -31,19 +31,20 @@ pub struct Stretch {
     pub upper: Option<f64>,
 }
 
-/// About the width in pixels that a chart has on a page, so that its text is as large as the page's.
+/// About the width of a chart on a page in pixels, so that its text is as large as the page's.
 const WIDTH: f64 = 460.0;
 const HEIGHT: f64 = 220.0;
 const LEFT: f64 = 70.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 28.0;
-/// Intervals begin very wide; the first part of the band does not stretch the axis, it is cut off.
+/// Intervals are very wide at first, so the first third of the band does not extend the axis and may be cut
+/// off.
 const IGNORED_SHARE_OF_BAND: usize = 3;
 const GRID_LINES_WANTED: f64 = 5.0;
 
 impl Chart<'_> {
-    /// As SVG; None if there is no value to draw.
+    /// Returns the chart as SVG; `None` if there is no value to draw.
     pub fn svg(&self) -> Option<String> {
         let frame = Frame::around(self)?;
         let mut svg = format!(
@@ -51,7 +52,7 @@ impl Chart<'_> {
             escape(self.description),
         );
         self.grid(&frame, &mut svg);
-        // An inner viewport cuts off what lies beyond the axes.
+        // An inner viewport cuts off the parts beyond the axes.
         let (width, height) = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
         put(
             &mut svg,
@@ -127,7 +128,7 @@ impl Chart<'_> {
     }
 }
 
-/// From values to places.
+/// The ranges of both axes, which convert values to coordinates.
 struct Frame {
     from_ms: i64,
     to_ms: i64,
@@ -155,7 +156,7 @@ impl Frame {
         }
         let low = values.iter().copied().fold(f64::INFINITY, f64::min);
         let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        // Values that are all one still need an axis with some height.
+        // Values that are all equal still need an axis with some height.
         let room = if high > low { (high - low) * 0.08 } else { high.abs().max(1e-9) * 0.5 };
         Some(Frame { from_ms: times().min()?, to_ms: times().max()?, low: low - room, high: high + room })
     }
@@ -166,7 +167,7 @@ impl Frame {
         LEFT + share * (WIDTH - LEFT - RIGHT)
     }
 
-    /// Far outside is as good as just outside; infinite coordinates would break the path.
+    /// Values far outside are moved closer, because infinite coordinates would break the path.
     fn y(&self, value: f64) -> f64 {
         let share = ((value - self.low) / (self.high - self.low)).clamp(-10.0, 11.0);
         HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
@@ -188,7 +189,7 @@ fn line_path(frame: &Frame, points: &[(i64, Option<f64>)]) -> String {
     path
 }
 
-/// One closed shape for each stretch of time in which both ends are known.
+/// Returns one closed shape for each stretch of time in which both ends are known.
 fn band_path(frame: &Frame, band: &[Stretch]) -> String {
     let mut path = String::new();
     for stretch in band.split(|stretch| stretch.lower.is_none() || stretch.upper.is_none()) {
@@ -205,14 +206,14 @@ fn band_path(frame: &Frame, band: &[Stretch]) -> String {
     path
 }
 
-/// 1, 2 or 5 times a power of ten, at least `wanted`.
+/// Returns 1, 2 or 5 times a power of ten, at least `wanted`.
 fn nice_step(wanted: f64) -> f64 {
     let power = 10f64.powf(wanted.log10().floor());
     let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|factor| factor * power >= wanted * (1.0 - 1e-9));
     factor.unwrap_or(10.0) * power
 }
 
-/// UTC; the date where the span is longer than a day.
+/// Formats a time in UTC, with the date where the span is longer than a day.
 fn time_label(at_ms: i64, span_ms: i64) -> String {
     let Ok(time) = jiff::Timestamp::from_millisecond(at_ms) else {
         return String::new();
@@ -232,7 +233,7 @@ fn put(text: &mut String, what: std::fmt::Arguments<'_>) {
     text.write_fmt(what).expect("writing to a string never fails");
 }
 
-/// Text as it may stand in HTML, in an element or a quoted attribute.
+/// Escapes a text for HTML, in an element or a quoted attribute.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

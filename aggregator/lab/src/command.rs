@@ -13,24 +13,24 @@ mod power;
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Say how many units an experiment needs, what it can find, and with what power
+    /// Compute how many units an experiment needs, what it can find, and with what power
     Power(Box<power::PowerArguments>),
-    /// Draw experiments with and without an effect and count what every method says of them
+    /// Draw experiments with and without an effect and count the decisions of every method
     Calibrate(calibrate::CalibrateArguments),
-    /// Compute from numbers given as JSON, one object a line, and answer each on a line
+    /// Compute from numbers given as JSON, one object a line, and print each answer on a line
     Compute {
         /// The method, by the name of its golden file: two_proportion, welch_t, ...
         method: Method,
     },
 }
 
-/// Why a command did not do what it was asked for.
+/// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The arguments ask for something that cannot be.
+    /// The arguments are invalid.
     #[error(transparent)]
     Usage(anyhow::Error),
-    /// The world failed: a file that cannot be written.
+    /// The environment failed, for example a file that cannot be written.
     #[error(transparent)]
     Failed(#[from] anyhow::Error),
 }
@@ -41,7 +41,7 @@ impl Failure {
     }
 }
 
-/// Does what the command line says.
+/// Runs the command.
 pub fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Power(arguments) => power::run(&arguments),
@@ -50,12 +50,12 @@ pub fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
-/// Answers standard input line by line; each answer is out before the next line is read.
+/// Answers standard input line by line; each answer is written before the next line is read.
 fn compute(method: Method) -> anyhow::Result<()> {
     let mut output = std::io::stdout().lock();
     for line in std::io::stdin().lock().split(b'\n') {
         let line = line.context("reading standard input")?;
-        // What is not UTF-8 is no JSON either, and answered so.
+        // A line that is not UTF-8 is not JSON either, and gets that error as its answer.
         let answer = method.answer(&String::from_utf8_lossy(&line));
         writeln!(output, "{answer}").and_then(|()| output.flush()).context("writing standard output")?;
     }

@@ -1,12 +1,13 @@
-//! The calculator for machines: one JSON object in, one out, so that anybody can check any number of the
-//! statistics without a stream behind it. One function a method; the fields are those of the golden files,
-//! `inputs` in and `expected` out. Pure; it knows no experiment and reads nothing.
+//! The calculator for machines: it takes one JSON object and returns one, so that anybody can check any
+//! number of the statistics without a stream. There is one function for each method; its fields are those of
+//! the golden files, `inputs` in and `expected` out. Pure; it knows no experiment and reads nothing.
 //!
-//! What the data do not hold is null, and the object's `missing` says of each null why; `warnings` say what to know before
-//! reading a field. What cannot be right is an answer of `error` and the `field` to mend. An input that the
-//! method does not read is among the warnings, and refused where its name is almost that of one that it looked for. An open end of an interval is
-//! "inf" or "-inf", as is the evidence against what the plan makes impossible. Numbers in a metric's unit are 0 or of a
-//! magnitude from 1e-100 to 1e100, counts at most 2^53.
+//! A result that the data do not contain is null, and `missing` has the reason for each null; `warnings` has
+//! notes that are needed to read a field. An invalid input is answered by an `error` and the `field` to
+//! correct. An input that the method does not read is listed in the warnings; it is refused if its name is
+//! almost that of a field that the method looked for. An infinite end of an interval is "inf" or "-inf", and
+//! so is infinite evidence. Numbers in a metric's unit are 0 or of a magnitude from 1e-100 to 1e100; counts
+//! are at most 2^53.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
@@ -17,27 +18,27 @@ mod bayes;
 mod clustered;
 mod covariate;
 mod fixed;
-mod found;
 mod group_sequential;
 mod inputs;
+mod output;
 mod planning;
 mod quantile;
 mod segments;
 mod sequential;
 mod trust;
 
-use found::Found;
 use inputs::{Inputs, Refused, Sides};
+use output::Output;
 
-/// A method by the name of its golden file.
+/// A method, with the name of its golden file.
 #[derive(Clone, Copy)]
 pub struct Method {
     pub name: &'static str,
     sides: Sides,
-    run: fn(&Inputs) -> Result<Found, Refused>,
+    run: fn(&Inputs) -> Result<Output, Refused>,
 }
 
-/// Every method there is.
+/// All methods.
 pub const METHODS: [Method; 23] = [
     Method { name: "two_proportion", sides: Sides::Alternative, run: fixed::two_proportion },
     Method { name: "welch_t", sides: Sides::Alternative, run: fixed::welch_t },
@@ -65,15 +66,16 @@ pub const METHODS: [Method; 23] = [
 ];
 
 impl Method {
-    /// The answer to one line of text, on one line. A line that is no JSON object, or one that lacks a
-    /// field, is answered by an error; it never panics and never says NaN.
+    /// Answers one line of text with one line. A line that is not a JSON object, or that lacks a
+    /// field, is answered by an error; it never panics and never returns NaN.
     ///
-    /// A whole case is taken as well: `inputs` are read from inside it, and its `id` is given back.
+    /// It also accepts a whole case of a golden file: `inputs` are read from inside it, and its `id` is
+    /// returned.
     pub fn answer(self, line: &str) -> String {
         let object = match serde_json::from_str::<Value>(line) {
             Ok(Value::Object(object)) => object,
-            Ok(_) => return Refused::whole_line("it is not a JSON object").shown().to_string(),
-            Err(error) => return Refused::whole_line(error).shown().to_string(),
+            Ok(_) => return Refused::whole_line("it is not a JSON object").to_json().to_string(),
+            Err(error) => return Refused::whole_line(error).to_json().to_string(),
         };
         let (inputs, id) = match object.get("inputs") {
             Some(Value::Object(inputs)) => (inputs, object.get("id")),
@@ -86,10 +88,11 @@ impl Method {
         answer.to_string()
     }
 
-    /// The answer to one object. A fault of the program itself is answered too, so that the next line still is.
+    /// Answers one object. A fault of the program itself is answered too, so that the next line still gets an
+    /// answer.
     pub fn compute(self, inputs: &Map<String, Value>) -> Value {
         let inputs = Inputs::top(inputs);
-        let run = || -> Result<Found, Refused> {
+        let run = || -> Result<Output, Refused> {
             inputs.check_sides(self.sides)?;
             let mut found = (self.run)(&inputs)?;
             for field in inputs.unread()? {
@@ -98,9 +101,9 @@ impl Method {
             Ok(found)
         };
         match catch_unwind(AssertUnwindSafe(run)) {
-            Ok(Ok(found)) => found.shown(),
-            Ok(Err(refused)) => refused.shown(),
-            Err(_) => Refused::whole_line("the program failed at it; please report this").shown(),
+            Ok(Ok(found)) => found.into_json(),
+            Ok(Err(refused)) => refused.to_json(),
+            Err(_) => Refused::whole_line("the program failed at it; please report this").to_json(),
         }
     }
 }
@@ -118,7 +121,7 @@ impl FromStr for Method {
 }
 
 impl Refused {
-    fn shown(&self) -> Value {
+    fn to_json(&self) -> Value {
         json!({ "error": self.to_string(), "field": self.field })
     }
 }
@@ -161,7 +164,7 @@ mod tests {
         );
     }
 
-    /// A p-value of two sides is no answer to a question about one.
+    /// A two-sided p-value is not an answer to a one-sided question.
     #[test]
     fn a_side_that_a_method_does_not_look_at_is_refused() {
         let refusal =
@@ -172,17 +175,17 @@ mod tests {
         );
         assert_eq!(
             refusal("power", "alternative", json!("less")),
-            r#"{"error":"alternative: this method is told its side by `sides`","field":"alternative"}"#
+            r#"{"error":"alternative: this method takes its side from `sides`","field":"alternative"}"#
         );
         assert_eq!(
             refusal("welch_t", "sides", json!(1)),
-            r#"{"error":"sides: this method is told its side by `alternative`","field":"sides"}"#
+            r#"{"error":"sides: this method takes its side from `alternative`","field":"sides"}"#
         );
         assert!(refusal("interaction", "alternative", json!("two-sided")).ends_with(r#""field":"cells"}"#));
         assert!(refusal("welch_t", "sides", json!(2)).ends_with(r#""field":"n_c"}"#));
     }
 
-    /// `alternativ` once got the p-value of two sides, without a word.
+    /// `alternativ` once returned the two-sided p-value without a warning.
     #[test]
     fn an_input_that_is_not_read_is_named() {
         let with = |field: &str, value: Value| {
@@ -211,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_data_do_not_hold_is_null_and_says_why() {
+    fn a_result_that_the_data_do_not_contain_is_null_with_a_reason() {
         let line = r#"{"n_c": 0, "x_c": 0, "n_t": 5, "x_t": 1, "alpha": 0.05}"#;
         let answer: Value = serde_json::from_str(&answer("two_proportion", line)).unwrap();
         assert_eq!(answer["z"], Value::Null);
@@ -228,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_method_is_told_the_known_ones() {
+    fn the_error_of_an_unknown_method_lists_the_known_ones() {
         let refusal = "t_test".parse::<Method>().err().unwrap();
         assert!(refusal.starts_with("`t_test` is none of two_proportion, welch_t, "), "{refusal}");
     }

@@ -1,4 +1,4 @@
-//! The power curve as a picture of its own: SVG with its colours in it, readable in any viewer. Pure.
+//! Draws the power curve as a stand-alone SVG that includes its colours, readable in any viewer. Pure.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ const RIGHT: f64 = 16.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 46.0;
 
-/// Power over units for the three ways to look; none where the answer has no curve.
+/// Draws the power over units for the three ways to look; `None` where the answer has no curve.
 pub fn svg(answer: &Answer) -> Option<String> {
     let most = answer.curve.last()?.units_total as f64;
     let x = |units: f64| LEFT + units / most * (WIDTH - LEFT - RIGHT);

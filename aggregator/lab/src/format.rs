@@ -1,6 +1,6 @@
-//! Numbers as people read them: rates in per cent, lifts with a sign, p-values to two digits.
+//! Formats numbers for people: rates in per cent, lifts with a sign, p-values to two digits.
 
-/// 10000 as "10,000".
+/// Formats 10000 as "10,000".
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -13,7 +13,7 @@ pub fn count(number: u64) -> String {
     text
 }
 
-/// 0.0046 as "0.46 %"; what is not 0 does not read as 0.
+/// Formats 0.0046 as "0.46 %"; a share above 0 is never printed as 0.
 pub fn percent(share: f64) -> String {
     if share > 0.0 && share < 0.00005 {
         return "less than 0.01 %".to_owned();
@@ -21,7 +21,7 @@ pub fn percent(share: f64) -> String {
     format!("{:.2} %", share * 100.0)
 }
 
-/// A rate, with two significant digits at least: 0.00005 as "0.0050 %", 0.0046 as "0.46 %".
+/// Formats a rate with at least two significant digits: 0.00005 as "0.0050 %", 0.0046 as "0.46 %".
 pub fn rate(share: f64) -> String {
     const DIGITS_MAX: f64 = 9.0;
     let of_hundred = share * 100.0;
@@ -30,18 +30,18 @@ pub fn rate(share: f64) -> String {
     format!("{of_hundred:.digits$} %", digits = digits as usize)
 }
 
-/// "1 conversion", "2,010 conversions".
+/// Formats a count with its noun: "1 conversion", "2,010 conversions".
 pub fn counted(number: u64, one: &str, several: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { several })
 }
 
-/// 0.5 as "+50.0 %".
+/// Formats 0.5 as "+50.0 %".
 pub fn signed_percent(share: f64) -> String {
     format!("{:+.1} %", share * 100.0)
 }
 
-/// 0.0315 as "p = 0.03"; what rounds away is "p < 0.001", and what would read as another verdict near
-/// 0.05 keeps its digits.
+/// Formats 0.0315 as "p = 0.03". A p-value that would round to 0 is "p < 0.001", and one near 0.05, where
+/// rounding would suggest another verdict, has three digits.
 pub fn p_value(p: f64) -> String {
     if p < 0.001 {
         "p < 0.001".to_owned()
@@ -52,12 +52,13 @@ pub fn p_value(p: f64) -> String {
     }
 }
 
-/// A p-value for a table: four digits, "< 0.0001" where they would all be 0.
+/// Formats a p-value for a table: four digits, or "< 0.0001" where they would all be 0.
 pub fn p_value_short(p: f64) -> String {
     if p < 0.0001 { "< 0.0001".to_owned() } else { format!("{p:.4}") }
 }
 
-/// A level of significance with four digits at most: 0.05 / 3 as "0.0167"; a small one by its power, "1.7e-6".
+/// Formats a significance level with at most four digits: 0.05 / 3 as "0.0167"; a small one with an exponent,
+/// "1.7e-6".
 pub fn level(alpha: f64) -> String {
     if alpha < 0.001 {
         return format!("{alpha:.1e}").replace(".0e", "e");
@@ -65,8 +66,8 @@ pub fn level(alpha: f64) -> String {
     format!("{alpha:.4}").trim_end_matches('0').to_owned()
 }
 
-/// How many times as much, with two or three digits: 0.0213 as "0.021", 12.34 as "12.3", 1234.5 as "1,234"; near 1, on
-/// whose sides verdicts differ, with as many as keep it there.
+/// Formats a ratio with two or three digits: 0.0213 as "0.021", 12.34 as "12.3", 1234.5 as "1,234". Near 1,
+/// where the verdict depends on the side, it has four decimals and is rounded away from 1.
 pub fn times(ratio: f64) -> String {
     const NEAR_1: f64 = 1e4;
     if ratio != 1.0 && (0.995..1.005).contains(&ratio) {
@@ -84,7 +85,7 @@ pub fn times(ratio: f64) -> String {
     }
 }
 
-/// A mean that is no share, with four significant digits.
+/// Formats a mean that is not a share, with four significant digits.
 pub fn mean(value: f64) -> String {
     let before = if value == 0.0 { 0 } else { value.abs().log10().floor() as i32 };
     let digits = usize::try_from((3 - before).clamp(0, 9)).expect("clamped to 0 to 9");
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_read_as_people_write_them() {
+    fn numbers_are_formatted_as_people_write_them() {
         assert_eq!(
             [count(0), count(999), count(1_000), count(1_234_567)],
             ["0", "999", "1,000", "1,234,567"]

@@ -1,11 +1,11 @@
-//! Planning before the run: how many units each arm needs and for how long, what can be found with those there are,
-//! with what power. Pure; never asked of an experiment that has run, whose power is a function of its p-value and says
-//! nothing new.
+//! Planning before an experiment: the units of each arm and the duration, the effect that given units find,
+//! and the power. Pure. Do not use it after the run: the power is then a function of the p-value and adds no
+//! information.
 
 use serde::Serialize;
 use stats::always_valid_power::AlwaysValidPower;
 use stats::group_sequential::{Boundary, Design, Looks, Spending};
-use stats::power::{self, MOST_UNITS, NullVariance, Plan, RatioParts};
+use stats::power::{self, NullVariance, Plan, RatioParts, UNITS_MAX};
 use stats::{Alpha, Alternative, Invalid, Pair, Power, measured};
 
 mod accuracy;
@@ -15,14 +15,14 @@ mod variance;
 pub use split::Split;
 pub use variance::Variance;
 
-/// The most looks of a planned boundary.
+/// The largest number of looks of a planned boundary.
 pub const LOOKS_MAX: u32 = 500;
 
-/// Points of the power curve, evenly up to [`CURVE_END`] times the units of one look.
+/// The points of the power curve, evenly spaced up to [`CURVE_END`] times the units of one look.
 const CURVE_POINTS: u32 = 40;
 const CURVE_END: f64 = 2.0;
 
-/// What is planned.
+/// A question about a planned experiment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     pub outcome: Outcome,
@@ -33,12 +33,12 @@ pub struct Request {
     pub correction: Correction,
     pub sequential: Sequential,
     pub variance: Variance,
-    /// Units that are exposed for the first time each day.
+    /// The units that are exposed for the first time each day.
     pub daily_units: Option<f64>,
 }
 
 impl Request {
-    /// What is told in the metric's unit, by its name.
+    /// The inputs in the metric's unit, with their names.
     fn measured(&self) -> Vec<(&'static str, f64)> {
         let mut all = match self.outcome {
             Outcome::Rates { .. } => Vec::new(),
@@ -57,41 +57,42 @@ impl Request {
     }
 }
 
-/// What is compared.
+/// The outcome to compare.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome {
-    /// Rates of conversion, from 0 to 1.
+    /// Conversion rates, from 0 to 1.
     Rates { baseline: f64 },
     /// Means, with the standard deviation of one unit.
     Means { mean: f64, sd: f64 },
-    /// A ratio of two sums, by the parts of one unit.
+    /// A ratio of two sums, given by the parts of one unit.
     Ratio(RatioParts),
 }
 
-/// Two of units, effect and power are given, the third is asked for. Effects are absolute, in the metric's unit.
+/// Two of units, effect and power are given, and the third is computed. Effects are absolute, in the metric's
+/// unit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Question {
-    /// How many units find the effect with the wanted power?
+    /// The units that find the effect with the wanted power.
     Units { difference: f64 },
-    /// Which effect is found with so many units in all, with the wanted power?
+    /// The effect that `units_total` units of all arms find with the wanted power.
     Effect { units_total: u64 },
-    /// With which power do so many units in all find the effect?
+    /// The power with which `units_total` units of all arms find the effect.
     Power { difference: f64, units_total: u64 },
 }
 
 /// How alpha is shared among several treatments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Correction {
-    /// In equal parts: all of them together err with alpha.
+    /// In equal parts: the error rate of all of them together is alpha.
     Bonferroni,
-    /// Each errs with alpha.
+    /// The error rate of each is alpha.
     None,
 }
 
-/// The boundary that looks before the end.
+/// The boundary with looks before the end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sequential {
-    /// Equally spaced, from 1 to [`LOOKS_MAX`].
+    /// The number of equally spaced looks, from 1 to [`LOOKS_MAX`].
     pub looks: u32,
     pub spending: Spending,
 }
@@ -99,51 +100,51 @@ pub struct Sequential {
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Answer {
-    /// `units`, `effect` or `power`: what was asked for.
+    /// The computed quantity: `units`, `effect` or `power`.
     pub asked: &'static str,
     pub metric: &'static str,
     pub baseline: f64,
-    /// Two-sided, of the experiment as a whole.
+    /// The two-sided alpha of the experiment as a whole.
     pub alpha: f64,
-    /// Of each comparison: alpha shared among the treatments.
+    /// The alpha of each comparison, after sharing among the treatments.
     pub alpha_per_comparison: f64,
-    /// Variance of the difference relative to independent units without a covariate.
+    /// The variance of the difference relative to independent units without a covariate.
     pub variance_factor: f64,
     pub looks: u32,
     /// For one look, at the planned end.
     pub fixed_horizon: Row,
-    /// For a boundary with so many looks, which is how verdicts are reached where a horizon is planned.
+    /// For a boundary with `looks` looks, which is how verdicts are reached where a horizon is planned.
     pub group_sequential: Row,
-    /// For looking at any time, as often as the boundary, with the interval tuned for the units of one look: what a plan
-    /// with the method `always_valid` and that horizon does. Where none is planned it is tuned for 5,000 units, and needs
-    /// more.
+    /// For looks at any time, as often as the boundary's, with the interval tuned for the units of one look,
+    /// as in a plan with the method `always_valid` and that horizon. Without a planned horizon it is tuned
+    /// for 5,000 units, and needs more units.
     pub always_valid: Row,
-    /// Power over units; empty where the effect was asked for.
+    /// The power over units; empty where the effect was computed.
     pub curve: Vec<CurvePoint>,
-    /// Where the formulas, all of them normal approximations, promise more than a test finds.
+    /// The cases in which the formulas, all of them normal approximations, are too optimistic.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
-    /// Effect, treatment minus control; null where none can be found.
+    /// The effect, treatment minus control; null where none can be found.
     pub effect_absolute: Option<f64>,
-    /// Null also where the baseline is not above 0, of which nothing is a share.
+    /// The effect as a share of the baseline; null also where the baseline is not above 0.
     pub effect_relative: Option<f64>,
     pub power: f64,
-    /// The control first, in the order of the split.
+    /// The units of each arm in the order of the split, the control first.
     pub units_per_arm: Vec<u64>,
     pub units_total: u64,
-    /// Largest units relative to one look.
+    /// The largest number of units relative to one look.
     pub inflation: f64,
-    /// Units that are expected to be used, if the effect is there and if none is; null where it cannot end early or is
-    /// not known.
+    /// The expected number of used units with the effect and without any; null where the experiment cannot
+    /// end early, or where the number is unknown.
     pub expected_units_if_effect: Option<f64>,
     pub expected_units_if_none: Option<f64>,
     /// Null if the daily units are not given.
     pub days: Option<u64>,
-    /// `days` in whole weeks, so that every weekday counts alike.
+    /// `days` rounded up to whole weeks, so that every weekday has the same weight.
     pub whole_week_days: Option<u64>,
 }
 
@@ -155,7 +156,8 @@ pub struct CurvePoint {
     pub power_always_valid: f64,
 }
 
-/// The answer for the treatment that needs the most units; the others are found more easily.
+/// Answers the question for the treatment that needs the most units; effects of the others are found more
+/// easily.
 pub fn plan(request: &Request) -> Result<Answer, Invalid> {
     let planner = Planner::of(request)?;
     let (asked, effects, units) = match request.question {
@@ -206,22 +208,22 @@ pub fn plan(request: &Request) -> Result<Answer, Invalid> {
     })
 }
 
-/// What all questions share.
+/// The values that all questions share.
 struct Planner<'a> {
     request: &'a Request,
     metric: &'static str,
     baseline: f64,
-    /// None for rates, whose spread follows from them.
+    /// The standard deviation; `None` for rates, which determine their own.
     sd: Option<f64>,
     wanted: Power,
     each: Alpha,
-    /// Of the treatment with the smallest share.
+    /// The plan of the treatment with the smallest share.
     plan: Plan,
     variance: f64,
     looks: Looks,
     cost: stats::group_sequential::Cost,
     always_valid: AlwaysValidPower,
-    /// Largest units relative to one look: one look, boundary, always valid.
+    /// The largest number of units relative to one look, for one look, boundary and always valid.
     factors: [f64; 3],
 }
 
@@ -277,7 +279,7 @@ impl<'a> Planner<'a> {
         })
     }
 
-    /// Control units for one look, real.
+    /// The control units for one look, not rounded.
     fn units(&self, difference: f64) -> Result<f64, Invalid> {
         let size = match self.sd {
             None => power::rates_sample_size(
@@ -295,7 +297,7 @@ impl<'a> Planner<'a> {
         Pair { control: self.baseline, treatment: self.baseline + difference }
     }
 
-    /// The smallest increase that so many control units find at one look.
+    /// The smallest increase that `control_units` units find at one look.
     fn effect(&self, control_units: f64) -> Result<Option<f64>, Invalid> {
         let independent = control_units / self.variance;
         match self.sd {
@@ -307,7 +309,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// At one look, with the boundary, always valid.
+    /// The powers of one look, boundary and always valid.
     fn powers(&self, difference: f64, control_units: f64) -> Result<[f64; 3], Invalid> {
         let drift = |control_units: f64| match self.sd {
             None => power::rates_drift(self.rates(difference), control_units / self.variance, &self.plan),
@@ -321,7 +323,7 @@ impl<'a> Planner<'a> {
         ])
     }
 
-    /// By this multiple of the units of one look.
+    /// The power at `units`, a multiple of the units of one look.
     fn always_valid_power(&self, units: f64) -> Result<f64, Invalid> {
         if units <= CURVE_END {
             return Ok(self.always_valid.by(units));
@@ -347,7 +349,7 @@ impl<'a> Planner<'a> {
     }
 
     fn control_units(&self, units_total: u64) -> Result<f64, Invalid> {
-        if !(1..=MOST_UNITS).contains(&units_total) {
+        if !(1..=UNITS_MAX).contains(&units_total) {
             let value = units_total as f64;
             return Err(Invalid::OutOfRange { what: "units", value, range: "from 1 to 2^53" });
         }
@@ -355,15 +357,15 @@ impl<'a> Planner<'a> {
         Ok(units_total as f64 * shares[0] / shares.iter().sum::<f64>())
     }
 
-    /// Rounded up to whole units; refused where they are more than 2^53 in all.
+    /// Returns the units of each arm, rounded up; more than 2^53 in total are an error.
     fn per_arm(&self, control_units: f64) -> Result<Vec<u64>, Invalid> {
-        // Of 70/30 the treatment's part of 700 is 300, though in doubles it may be a hair more.
+        // With 70/30 and 700 control units the treatment has 300, but in doubles it may be slightly more.
         const ROUNDING: f64 = 1e-12;
         let shares = &self.request.split.shares();
         let units: Vec<f64> = shares.iter().map(|share| control_units * (share / shares[0])).collect();
         let whole: Vec<f64> = units.iter().map(|units| (units * (1.0 - ROUNDING)).ceil()).collect();
         let total: f64 = whole.iter().sum();
-        if total > MOST_UNITS as f64 {
+        if total > UNITS_MAX as f64 {
             let range = "at most 2^53: the effect is too small to be found";
             return Err(Invalid::OutOfRange { what: "units needed", value: total, range });
         }
@@ -433,7 +435,8 @@ mod tests {
         assert!((always_valid.inflation - 1.731).abs() < 0.002, "{always_valid:?}");
         let units = always_valid.units_per_arm[0] as f64;
         assert!((units - 31_230.2 * always_valid.inflation).abs() < 2.0, "{always_valid:?}");
-        // 14 looks of O'Brien-Fleming spending: 1.042 times, and a fourth less on average if the effect is there.
+        // 14 looks of O'Brien-Fleming spending: 1.042 times, and a fourth less on average if the effect is
+        // there.
         let sequential = &answer.group_sequential;
         assert!((sequential.inflation - 1.042).abs() < 0.0005, "{sequential:?}");
         let expected = sequential.expected_units_if_effect.unwrap() / 62_462.0;
@@ -468,9 +471,9 @@ mod tests {
         assert_eq!(ratio.fixed_horizon.units_per_arm, [1_570, 1_570]);
     }
 
-    /// Far more units than one look needs find the effect nearly always.
+    /// Far more units than one look needs find the effect almost always.
     #[test]
-    fn power_goes_on_rising_past_the_curve() {
+    fn power_still_rises_past_the_curve() {
         let of = |units_total| {
             let power = Question::Power { difference: 0.005, units_total };
             plan(&request(FIVE_PERCENT, power, "50/50")).unwrap().always_valid.power
@@ -527,7 +530,7 @@ mod tests {
         assert!({ rising }.all(|pair| pair[0].power_group_sequential < pair[1].power_group_sequential));
     }
 
-    /// However small the effect, the alpha or the power: an error that names it, not the largest number there is.
+    /// A tiny effect, alpha or power is an error that names it, not the largest possible number.
     #[test]
     fn extremes_are_refused_by_name() {
         let refusal = |request: Request| plan(&request).unwrap_err().to_string();
@@ -543,14 +546,15 @@ mod tests {
         );
         let most = Question::Effect { units_total: u64::MAX };
         assert!(refusal(Request { question: most, ..of(0.1) }).starts_with("units is "));
-        // A fall is found like a rise, by two sides.
+        // A two-sided test finds a decrease like an increase.
         assert_eq!(
             plan(&of(-0.1)).unwrap().fixed_horizon.units_per_arm,
             plan(&of(0.1)).unwrap().fixed_horizon.units_per_arm
         );
     }
 
-    /// So many units in all are given, and not one more because a share in doubles is a hair too large.
+    /// The arms have exactly the given units in total, not one more because a share in doubles is slightly
+    /// too large.
     #[test]
     fn the_arms_of_given_units_are_no_more_than_these() {
         for split in ["50/50", "90/10", "70/30", "60/20/20", "34/33/33"] {
@@ -563,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_planned_is_named() {
+    fn an_error_names_the_invalid_input() {
         let refusal = |baseline, treatment: f64| {
             let of = units(Outcome::Rates { baseline }, treatment - baseline, "50/50");
             plan(&of).unwrap_err().to_string()

@@ -1,8 +1,8 @@
-//! Tables of text, for terminals.
+//! Text tables for terminals.
 
 use std::fmt::Write;
 
-/// The first column to the left, the others to the right.
+/// Formats rows as a table with the first column aligned to the left and the others to the right.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -24,7 +24,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Appends to a text, as `write!` does, and cannot fail.
+/// Appends to a text as `write!` does, but cannot fail.
 pub fn put(text: &mut String, what: std::fmt::Arguments<'_>) {
     text.write_fmt(what).expect("writing to a string never fails");
 }

@@ -1,12 +1,12 @@
-//! Every golden case through the calculator that the command line has. See `golden/README.md` for the
-//! format and where the expected numbers come from.
+//! Runs every golden case through the calculator of the command line. See `golden/README.md` for the
+//! format and the sources of the expected numbers.
 
 use std::{fs, path::PathBuf};
 
 use lab::compute::METHODS;
 use serde_json::{Map, Value, json};
 
-/// Given for information, and computable only from every unit's values; compared where those are given.
+/// Fields that can be computed only from every unit's values; they are compared where those are given.
 const FROM_VALUES_ONLY: [&str; 2] = ["ancova_se_hc2", "lin_se_hc2"];
 
 #[derive(Clone, Copy)]
@@ -52,7 +52,7 @@ fn every_golden_case_holds() {
     assert!(failures.is_empty(), "{} of them differ:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Every file in the folder has its method, so that none is forgotten.
+/// Every file in the folder has a method, so that none is forgotten.
 #[test]
 fn every_golden_file_has_a_method() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden");
@@ -64,8 +64,8 @@ fn every_golden_file_has_a_method() {
     }
 }
 
-/// Each field of each case in turn is left out or replaced by what it cannot be, and by what is hardly
-/// possible: the answer is one JSON object, and an error names a field.
+/// Each field of each case in turn is left out, or replaced by an invalid or an extreme value: the answer is
+/// one JSON object, and an error names a field.
 #[test]
 fn no_broken_input_goes_unanswered() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden");
@@ -77,7 +77,7 @@ fn no_broken_input_goes_unanswered() {
         let file: Value = serde_json::from_str(&text).expect("golden file is JSON");
         for case in file["cases"].as_array().expect("cases") {
             let inputs = case["inputs"].as_object().expect("inputs");
-            // Small cases show as much as large ones, and sooner.
+            // Small cases test as much as large ones, and are faster.
             if case["inputs"].to_string().len() > 3_000 {
                 continue;
             }
@@ -106,14 +106,13 @@ fn no_broken_input_goes_unanswered() {
     assert!(errors > 1_000, "{errors}");
 }
 
-/// A null without a reason in the `missing` beside it is a silent number. `error` is null where there is
-/// none.
+/// Collects nulls without a reason in the object's `missing`. `error` is null where there is no error.
 fn unexplained_nulls(path: &str, got: &Value, failures: &mut Vec<String>) {
     match got {
         Value::Object(fields) => {
             for (name, value) in fields.iter().filter(|(name, _)| *name != "missing" && *name != "error") {
                 if value.is_null() && !got["missing"][name].is_string() {
-                    failures.push(format!("{path}.{name}: null, and nothing says why"));
+                    failures.push(format!("{path}.{name}: null without a reason"));
                 }
                 unexplained_nulls(&format!("{path}.{name}"), value, failures);
             }
@@ -127,7 +126,7 @@ fn unexplained_nulls(path: &str, got: &Value, failures: &mut Vec<String>) {
     }
 }
 
-/// Numbers within the tolerance, element by element; everything else exactly. Returns how many
+/// Compares numbers within the tolerance, element by element, and everything else exactly. Returns how many
 /// values were compared.
 fn compare(
     path: &str,

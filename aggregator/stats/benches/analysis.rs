@@ -1,8 +1,9 @@
-//! How long a full analysis takes on one core: 1,000 experiments with 10 metrics and 3 arms, every treatment with
-//! its own information fractions. 2,000 boundaries of 28 looks, none shared, and 20,000 comparisons, from scratch.
-//! Beside it the gsdesign kernel under scipy on the same boundaries, where it is installed.
+//! Measures how long a full analysis takes on one core: 1,000 experiments with 10 metrics and 3 arms, where
+//! every treatment has its own information fractions. That is 2,000 boundaries of 28 looks, none shared, and
+//! 20,000 comparisons, from scratch. For comparison it runs the gsdesign kernel under scipy on the same
+//! boundaries, where it is installed.
 //!
-//! `cargo bench -p stats`; `SPLITSTREAM_BENCH_PYTHON` names a python that has gsdesign and scipy.
+//! Run it with `cargo bench -p stats`; `SPLITSTREAM_BENCH_PYTHON` names a python that has gsdesign and scipy.
 
 use std::{
     hint::black_box,
@@ -25,11 +26,11 @@ const TREATMENTS: usize = 2;
 const METRICS: usize = 10;
 const LOOKS: usize = 28;
 const SEED: u64 = 28;
-/// Boundaries for the other package, which takes minutes for all.
-const BESIDE: usize = 20;
+/// The number of boundaries for gsdesign, which takes minutes for all.
+const GSDESIGN_BOUNDARIES: usize = 20;
 
 struct Experiment {
-    /// One list a treatment.
+    /// One list of fractions for each treatment.
     fractions: [Vec<f64>; TREATMENTS],
     units: [u64; TREATMENTS + 1],
     rates: Vec<[Arm; TREATMENTS + 1]>,
@@ -37,7 +38,7 @@ struct Experiment {
 }
 
 fn main() {
-    // `cargo test --benches` only wants to see it run.
+    // `cargo test --benches` only checks that it starts.
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
@@ -57,34 +58,34 @@ fn main() {
     let boundaries = EXPERIMENTS * TREATMENTS;
     let comparisons = boundaries * METRICS;
     println!("{:<44} {:>12} {:>12} {:>16}", "", "on the core", "by the clock", "a boundary");
-    let row = |name: String, took: Took, of_one: String| {
-        let (core, clock) = (took.core.as_secs_f64(), took.clock.as_secs_f64());
+    let row = |name: String, elapsed: Elapsed, of_one: String| {
+        let (core, clock) = (elapsed.core.as_secs_f64(), elapsed.clock.as_secs_f64());
         println!("{name:<44} {core:>10.3} s {clock:>10.3} s {of_one:>16}");
     };
     row(format!("{boundaries} boundaries, {comparisons} comparisons"), whole, String::new());
     let of_one = format!("{:.3} ms", bounds.core.as_secs_f64() * 1e3 / boundaries as f64);
     row(format!("of these the boundaries of {LOOKS} looks"), bounds, of_one);
     let few: Vec<&Vec<f64>> =
-        experiments.iter().flat_map(|experiment| &experiment.fractions).take(BESIDE).collect();
-    match beside(&few) {
+        experiments.iter().flat_map(|experiment| &experiment.fractions).take(GSDESIGN_BOUNDARIES).collect();
+    match run_gsdesign(&few) {
         Ok(answer) => print!("{answer}"),
         Err(why) => println!(
-            "gsdesign is not there ({why}); to compare: python3 -m venv VENV && VENV/bin/pip install \
+            "gsdesign is not installed ({why}); to compare: python3 -m venv VENV && VENV/bin/pip install \
              gsdesign==0.1.5 scipy==1.17.1, then SPLITSTREAM_BENCH_PYTHON=VENV/bin/python"
         ),
     }
 }
 
-/// How long something took: with others on the machine the clock counts them too.
+/// The time of a run on the processor and by the clock, which includes waiting for other processes.
 #[derive(Clone, Copy)]
-struct Took {
+struct Elapsed {
     core: Duration,
     clock: Duration,
 }
 
-/// The fastest of five.
-fn fastest(run: impl Fn()) -> Took {
-    let mut best = Took { core: Duration::MAX, clock: Duration::MAX };
+/// Returns the time of the fastest of five runs.
+fn fastest(run: impl Fn()) -> Elapsed {
+    let mut best = Elapsed { core: Duration::MAX, clock: Duration::MAX };
     for _ in 0..5 {
         let (core, clock) = (time_on_core(), Instant::now());
         run();
@@ -93,12 +94,12 @@ fn fastest(run: impl Fn()) -> Took {
             (Some(before), Some(after)) => after - before,
             _ => clock,
         };
-        best = Took { core: best.core.min(core), clock: best.clock.min(clock) };
+        best = Elapsed { core: best.core.min(core), clock: best.clock.min(clock) };
     }
     best
 }
 
-/// What this process has spent on processors, where Linux tells.
+/// Returns the processor time of this process, where Linux reports it.
 fn time_on_core() -> Option<Duration> {
     let text = std::fs::read_to_string("/proc/self/schedstat").ok()?;
     text.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
@@ -125,7 +126,7 @@ fn experiment(random: &mut Random) -> Experiment {
     Experiment { fractions: [fractions(random), fractions(random)], units, rates, means }
 }
 
-/// 28 daily looks whose days differ in traffic.
+/// The fractions of 28 daily looks, where the days differ in traffic.
 fn fractions(random: &mut Random) -> Vec<f64> {
     let days: Vec<f64> = (0..LOOKS).map(|_| 0.3 + random.uniform()).collect();
     let total: f64 = days.iter().sum();
@@ -150,8 +151,8 @@ fn boundary(fractions: &[f64]) -> Boundary {
     Boundary::planned(design, fractions).expect("fractions rise to 1")
 }
 
-/// Everything the platform says of one experiment; returns how many comparisons rejected, so that nothing is
-/// optimized away.
+/// Computes everything that the platform reports for one experiment. It returns how many comparisons
+/// rejected, so that nothing is optimized away.
 fn analyze(experiment: &Experiment) -> usize {
     let alpha = Alpha::FIVE_PERCENT.divided_by(TREATMENTS as u32);
     let tuned = Mixing::TunedForUnits(40_000.0);
@@ -183,8 +184,9 @@ fn analyze(experiment: &Experiment) -> usize {
     rejected
 }
 
-/// The same boundaries by the other package: fractions in, its row out, with the largest difference to ours.
-fn beside(few: &[&Vec<f64>]) -> Result<String, String> {
+/// Computes the same boundaries with gsdesign and returns the row that its script prints, with the largest
+/// difference to ours.
+fn run_gsdesign(few: &[&Vec<f64>]) -> Result<String, String> {
     let python = std::env::var("SPLITSTREAM_BENCH_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/gsdesign_bounds.py");
     let mut child = Command::new(&python)

@@ -15,7 +15,7 @@ from scipy.stats import norm
 
 SIDE = 0.0125
 R = 18
-# What we do not spend either: the next look has it.
+# Our boundary does not spend less than this either; the next look gets it.
 NEGLIGIBLE = 1e-14
 
 

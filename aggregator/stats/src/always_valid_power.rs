@@ -1,5 +1,6 @@
-//! What an always-valid interval finds by when: the probability that Brownian motion with a drift has left the
-//! confidence sequence at any look so far, by the recursion of the boundaries. Nothing here is simulated.
+//! The power of an always-valid interval over time: the probability that Brownian motion with a drift has
+//! left the confidence sequence at any look so far, computed by the recursion of the boundaries. Nothing here
+//! is simulated.
 
 use crate::{
     Alpha, Alternative, Invalid, Power,
@@ -8,40 +9,43 @@ use crate::{
     group_sequential::Looks,
 };
 
-/// Never more looks than that: where more would be needed they are taken less often, which finds a little less.
+/// The largest number of looks. Where a plan has more, they are spaced further apart, which lowers the power a
+/// little.
 const LOOKS_MAX: f64 = 2_000.0;
 
 /// The bounds of a smaller alpha are more than eight standard deviations away.
 const SMALLEST_ALPHA: f64 = 1e-12;
 
 /// How far the search for the wanted power goes, as a multiple of the units of one look.
-const FARTHEST: f64 = 64.0;
+const SEARCH_END: f64 = 64.0;
 
-/// The power of an asymptotic confidence sequence, two-sided, over the units collected. These are told as multiples of
-/// what one look needs for the wanted power, which the sequence is tuned for. At looks it is exact to 1e-6 for a normal
-/// process, and between them up to 0.004 too low at 14 looks; the inflation is good to 0.005.
+/// The power of a two-sided asymptotic confidence sequence, as a function of the units collected. Units are
+/// given as multiples of those that one look needs for the wanted power; the sequence is tuned for that
+/// number. At looks the power is exact to 1e-6 for a normal process, and between them up to 0.004 too low at
+/// 14 looks; the inflation is accurate to 0.005.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AlwaysValidPower {
-    /// Between two looks.
+    /// The distance between two looks.
     step: f64,
-    /// The probability to have rejected by look k, from the first on.
+    /// The probability of a rejection by each look, from the first on.
     rejected: Vec<f64>,
     inflation: f64,
 }
 
 impl AlwaysValidPower {
-    /// For an effect that one look finds with the power `wanted`; `looks` (at least 1) evenly up to the units which that
-    /// takes, and as often beyond, at least up to `end` times these units (above 0).
+    /// Computes the power for an effect that one look finds with the power `wanted`. There are `looks` (at
+    /// least 1) evenly spaced looks up to the units of that one look, and looks with the same spacing beyond,
+    /// at least up to `end` times these units (above 0).
     ///
-    /// An error where not even 64 times the units find it, which no `wanted` from 6 % on needs at alpha 5 %; and for an alpha
-    /// below 1e-12, whose bounds are beyond the grid of the recursion.
+    /// Returns an error if 64 times the units do not reach the power, which happens for no `wanted` from 6 %
+    /// on at alpha 5 %; and for an alpha below 1e-12, whose bounds are beyond the grid of the recursion.
     pub fn new(alpha: Alpha, wanted: Power, looks: u32, end: f64) -> Result<AlwaysValidPower, Invalid> {
         if alpha.get() < SMALLEST_ALPHA {
             return Err(Invalid::OutOfRange { what: "alpha", value: alpha.get(), range: "at least 1e-12" });
         }
         let sequence = Design::new(alpha, Alternative::TwoSided, Mixing::TunedForUnits(1.0))?;
         let drift = Alternative::TwoSided.critical_z(alpha) + normal_quantile(wanted.get());
-        let mut end = if end.is_finite() { end.clamp(2.0, FARTHEST) } else { FARTHEST };
+        let mut end = if end.is_finite() { end.clamp(2.0, SEARCH_END) } else { SEARCH_END };
         loop {
             let step = (1.0 / f64::from(looks.max(1))).max(end / LOOKS_MAX);
             let count = (end / step).ceil() as usize;
@@ -56,24 +60,25 @@ impl AlwaysValidPower {
                     so_far.min(1.0)
                 })
                 .collect();
-            if let Some(inflation) = first_above(&rejected, step, wanted.get()) {
+            if let Some(inflation) = inflation_for(&rejected, step, wanted.get()) {
                 return Ok(AlwaysValidPower { step, rejected, inflation });
             }
-            if end >= FARTHEST {
+            if end >= SEARCH_END {
                 let range = "large enough to be reached by an always-valid interval";
                 return Err(Invalid::OutOfRange { what: "power", value: wanted.get(), range });
             }
-            end = (2.0 * end).min(FARTHEST);
+            end = (2.0 * end).min(SEARCH_END);
         }
     }
 
-    /// How many times the units of one look the wanted power takes, when the experiment may end at any look; above 1.
+    /// The units that the wanted power needs when the experiment may end at any look, as a multiple of the
+    /// units of one look; above 1.
     pub fn inflation(&self) -> f64 {
         self.inflation
     }
 
-    /// The power, from 0 to 1, by this multiple of the units of one look; between two looks on the line between them,
-    /// past the last one its own.
+    /// Returns the power, from 0 to 1, at this multiple of the units of one look. Between two looks it
+    /// interpolates linearly; past the last look it returns the power of the last look.
     pub fn by(&self, units: f64) -> f64 {
         let position = (units / self.step).max(0.0);
         let before = position.floor() as usize;
@@ -82,8 +87,8 @@ impl AlwaysValidPower {
     }
 }
 
-/// Where the line through the looks' probabilities reaches `wanted`.
-fn first_above(rejected: &[f64], step: f64, wanted: f64) -> Option<f64> {
+/// Returns the units at which the line through the looks' probabilities reaches `wanted`.
+fn inflation_for(rejected: &[f64], step: f64, wanted: f64) -> Option<f64> {
     let look = rejected.iter().position(|&probability| probability >= wanted)?;
     let before = if look == 0 { 0.0 } else { rejected[look - 1] };
     let part = (wanted - before) / (rejected[look] - before);
@@ -99,14 +104,15 @@ mod tests {
         AlwaysValidPower::new(Alpha::FIVE_PERCENT, Power::new(wanted).unwrap(), looks, 2.0).unwrap()
     }
 
-    /// Brownian paths that the confidence sequence itself watches, 14 looks up to the units of one look: by the units
-    /// told, as many have been found as were wanted. Three and a half standard errors of 20,000 paths.
+    /// Simulates Brownian paths and looks at them with the confidence sequence itself, 14 times up to the
+    /// units of one look. At the computed inflation the rejected share is the wanted power, to three and a
+    /// half standard errors of 20,000 paths.
     #[test]
-    fn simulated_paths_have_the_power_by_the_units_told() {
+    fn simulated_paths_have_the_wanted_power_at_the_computed_inflation() {
         const SEED: u64 = 12;
         const PATHS: u64 = 20_000;
         println!("seed {SEED}");
-        // Units enough that they are as good as real numbers.
+        // So many units that rounding to whole ones does not matter.
         const PLANNED: f64 = 1e6;
         let mixing = Mixing::TunedForUnits(PLANNED);
         let sequence = Design::new(Alpha::FIVE_PERCENT, Alternative::TwoSided, mixing).unwrap();
@@ -135,11 +141,12 @@ mod tests {
         }
     }
 
-    /// Simulated elsewhere in whole looks, 14 by the units of 80 % power: the 25th is the first by which 80 % have been
-    /// found, and where the sequence is tuned for the units of 90 % power, the 31st (2.21 times those of 80 %) for 90 %.
-    /// In parts of a look 8,000,000 paths drawn by numpy find 50, 80, 90 and 95 % by these multiples.
+    /// Another simulation counts whole looks, 14 of them by the units of 80 % power: the 25th look is the
+    /// first by which 80 % are rejected; and where the sequence is tuned for the units of 90 % power, the
+    /// 31st look (2.21 times the units of 80 %) for 90 %. In parts of a look, 8,000,000 paths drawn by numpy
+    /// reach 50, 80, 90 and 95 % at these multiples.
     #[test]
-    fn the_figures_of_other_simulations() {
+    fn inflations_agree_with_other_simulations() {
         let looks_80 = power(0.8, 14).inflation() * 14.0;
         let looks_90 = power(0.9, 14).inflation() * (3.241_516_f64 / 2.801_585).powi(2) * 14.0;
         assert_eq!((looks_80.ceil(), looks_90.ceil()), (25.0, 31.0));
@@ -149,9 +156,10 @@ mod tests {
         }
     }
 
-    /// Between two looks the line is at most 0.004 below what a look right there would have found.
+    /// Between two looks the interpolated power is at most 0.004 below that of an additional look at that
+    /// point.
     #[test]
-    fn the_line_between_looks_is_close() {
+    fn interpolation_between_looks_is_close() {
         let coarse = power(0.8, 14);
         let sequence =
             Design::new(Alpha::FIVE_PERCENT, Alternative::TwoSided, Mixing::TunedForUnits(1.0)).unwrap();
@@ -167,14 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn looking_more_often_finds_more_and_ends_are_kept() {
+    fn looking_more_often_raises_the_power_and_extreme_inputs_are_bounded() {
         let (seldom, often) = (power(0.8, 4), power(0.8, 100));
         assert!(often.inflation() < seldom.inflation());
         assert_eq!(often.by(0.0), 0.0);
         assert!(often.by(1.0) > seldom.by(1.0));
         assert!(often.by(1e9) <= 1.0 && often.by(1e9) > 0.8);
         assert!(AlwaysValidPower::new(Alpha::new(1e-13).unwrap(), Power::EIGHTY_PERCENT, 14, 2.0).is_err());
-        // Far more looks than are taken.
+        // Far more looks than `LOOKS_MAX`.
         assert!((power(0.8, u32::MAX).inflation() - often.inflation()).abs() < 0.05);
     }
 }

@@ -1,5 +1,5 @@
-//! The Bayesian view of an effect: how probable it is that the treatment is better, and what a
-//! wrong choice costs. An addition to the tests, not a replacement: it is not protected against
+//! The Bayesian view of an effect: the probability that the treatment is better, and the expected
+//! cost of a wrong choice. It adds to the tests and does not replace them: it is not protected against
 //! peeking.
 
 mod beta;
@@ -15,7 +15,7 @@ use crate::{
     terms::{finite, positive},
 };
 
-/// What is believed of the effect before the data: normal, in the unit of the effect.
+/// The prior distribution of the effect: normal, in the unit of the effect.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NormalPrior {
     mean: f64,
@@ -31,14 +31,14 @@ impl NormalPrior {
         Ok(NormalPrior { mean: finite("prior mean", mean)?, sd: positive("prior sd", sd)? })
     }
 
-    /// The same belief in a unit `factor` times smaller: a relative prior turned into an absolute
-    /// one by the control mean.
+    /// Converts the prior to a unit that is `factor` times smaller. With the control mean as the factor, a
+    /// prior of the relative effect becomes one of the absolute effect.
     pub fn scaled(self, factor: f64) -> Result<NormalPrior, Invalid> {
         NormalPrior::new(self.mean * factor, self.sd * factor)
     }
 }
 
-/// What is believed of the effect after the data: normal.
+/// The posterior distribution of the effect: normal.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NormalPosterior {
     /// In the unit of the effect.
@@ -48,9 +48,9 @@ pub struct NormalPosterior {
 }
 
 impl NormalPosterior {
-    /// The precision-weighted mean of prior and estimate (Gelman et al., Bayesian Data Analysis,
-    /// section 2.5); without a prior the estimate as it is. `None` without variation. The
-    /// likelihood is normal, as good as the estimate's normality.
+    /// Returns the precision-weighted mean of prior and estimate (Gelman et al., Bayesian Data Analysis,
+    /// section 2.5); without a prior, the estimate unchanged. `None` without variation. The
+    /// likelihood is taken as normal, so it is as accurate as the normality of the estimate.
     pub fn new(effect: Effect, prior: Option<NormalPrior>) -> Option<NormalPosterior> {
         let Effect { estimate, standard_error } = effect;
         if standard_error <= 0.0 {
@@ -59,7 +59,8 @@ impl NormalPosterior {
         let Some(prior) = prior else {
             return Some(NormalPosterior { mean: estimate, sd: standard_error });
         };
-        // The weight of the prior, whose precision and that of the data need not be doubles.
+        // The weight of the prior, from the ratio: the precisions of prior and data may be outside the range
+        // of a double.
         let weight = 1.0 / (1.0 + (prior.sd / standard_error).powi(2));
         Some(NormalPosterior {
             mean: estimate + weight * (prior.mean - estimate),
@@ -72,7 +73,7 @@ impl NormalPosterior {
         normal_sf(-self.mean / self.sd)
     }
 
-    /// P(effect < 0), with its digits where it is small.
+    /// P(effect < 0), accurate also where it is small.
     pub fn probability_below_0(&self) -> f64 {
         normal_sf(self.mean / self.sd)
     }
@@ -82,14 +83,14 @@ impl NormalPosterior {
         Interval::around(self.mean, Alternative::TwoSided.critical_z(alpha) * self.sd)
     }
 
-    /// E[max(effect, 0)]: what is lost by keeping the control when more is better,
+    /// E[max(effect, 0)], the expected loss of keeping the control when more is better:
     /// `s phi(m/s) + m Phi(m/s)`.
     pub fn expected_gain(&self) -> f64 {
         let z = self.mean / self.sd;
         (self.sd * (normal_pdf(z) + z * normal_sf(-z))).max(0.0)
     }
 
-    /// E[max(-effect, 0)]: what is lost by choosing the treatment when more is better,
+    /// E[max(-effect, 0)], the expected loss of choosing the treatment when more is better:
     /// `s phi(m/s) - m Phi(-m/s)`.
     pub fn expected_loss(&self) -> f64 {
         let z = self.mean / self.sd;
@@ -105,16 +106,17 @@ mod tests {
 
     /// A prior as precise as the data pulls the mean half way and halves the variance.
     #[test]
-    fn a_prior_as_precise_as_the_data_weighs_as_much() {
+    fn a_prior_as_precise_as_the_data_has_the_same_weight() {
         let prior = NormalPrior::new(0.0, 0.1).unwrap();
         let posterior = NormalPosterior::new(EFFECT, Some(prior)).unwrap();
         assert!((posterior.mean - 0.1).abs() < 1e-15);
         assert!((posterior.sd - 0.1 / 2f64.sqrt()).abs() < 1e-15);
     }
 
-    /// A prior that knows everything is all there is, one that knows nothing changes nothing.
+    /// A prior with a tiny spread determines the posterior; one with an enormous spread does not change the
+    /// estimate.
     #[test]
-    fn extreme_priors_and_errors_are_numbers() {
+    fn extreme_priors_and_errors_have_finite_posteriors() {
         let of = |sd, standard_error| {
             NormalPosterior::new(
                 Effect { estimate: 0.2, standard_error },

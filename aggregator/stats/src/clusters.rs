@@ -1,6 +1,6 @@
-//! Whole clusters were assigned (accounts, schools, regions, time windows), units were measured.
-//! Units of a cluster resemble each other, so standard errors come from clusters; the error of a
-//! test on units is too small by the root of the design effect.
+//! Cluster-randomized experiments: whole clusters (accounts, schools, regions, time windows) are assigned,
+//! and units are measured. Units of a cluster resemble each other, so standard errors are computed from
+//! clusters; the error of a test on units is too small by the square root of the design effect.
 
 use crate::{
     Alpha, Alternative, Effect, Interval, Missing, Moments, Pair, Side,
@@ -8,11 +8,10 @@ use crate::{
     lift::means_of_moments,
 };
 
-/// From this many clusters on the platform uses [`delta`], below it [`bias_reduced`].
+/// The number of clusters from which the platform uses [`delta`]; below it uses [`bias_reduced`].
 pub const MANY_CLUSTERS: usize = 40;
 
-/// Below this many clusters in an arm an exact permutation p-value is to be preferred
-/// ([`crate::permutation`]).
+/// Prefer an exact permutation p-value ([`crate::permutation`]) where an arm has fewer clusters than this.
 pub const FEW_CLUSTERS: usize = 10;
 
 /// The clusters of both arms, each with the moments of its units.
@@ -23,9 +22,9 @@ pub type Clusters<'a> = Pair<&'a [Moments]>;
 pub struct ClusterTest {
     /// Treatment minus control, in the metric's unit.
     pub effect: Effect,
-    /// Estimate over standard error.
+    /// The estimate divided by the standard error.
     pub t: f64,
-    /// Degrees of freedom of t, above 0; Satterthwaite's are not whole.
+    /// Degrees of freedom of t, above 0; Satterthwaite's are not whole numbers.
     pub degrees: f64,
     /// Two-sided, from 0 to 1.
     pub p_value: f64,
@@ -41,7 +40,7 @@ impl ClusterTest {
         Ok(ClusterTest { effect, t, degrees, p_value })
     }
 
-    /// The normal deviate with the same tail as t, for a boundary; far below t while clusters are few.
+    /// The normal deviate with the same tail as t, for use with a boundary; far below t while clusters are few.
     pub fn as_z(&self) -> f64 {
         normal_deviate_of_t(self.t, self.degrees)
     }
@@ -53,7 +52,7 @@ impl ClusterTest {
     }
 }
 
-/// The platform's choice: [`delta`] with [`MANY_CLUSTERS`], else [`bias_reduced`].
+/// Runs the test that the platform uses: [`delta`] from [`MANY_CLUSTERS`] clusters on, [`bias_reduced`] below.
 pub fn compare(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
     let with_units = |arm: &[Moments]| arm.iter().filter(|one| one.count() > 0).count();
     if with_units(clusters.control) + with_units(clusters.treatment) >= MANY_CLUSTERS {
@@ -63,10 +62,11 @@ pub fn compare(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
     }
 }
 
-/// The ratio of totals `R = sum y / sum n` in each arm, with the delta method's variance over its K
-/// clusters, `K/(K-1) sum (y_k - R n_k)^2 / (sum n_k)^2`, and t with `K_c + K_t - 2` degrees of
-/// freedom. Deng, Knoblich & Lu (2018), KDD. Too small with few clusters of unequal size: with 10 to 30 units each it
-/// rejects in 5.8 % at 6 clusters an arm ([`bias_reduced`]: 5.3 %) and in 5.3 % at 56 (`splitstream calibrate`).
+/// The ratio of totals `R = sum y / sum n` in each arm, with the delta method's variance over its K clusters,
+/// `K/(K-1) sum (y_k - R n_k)^2 / (sum n_k)^2`, and t with `K_c + K_t - 2` degrees of freedom. Deng, Knoblich
+/// & Lu (2018), KDD. The error is too small with few clusters of unequal size: with 10 to 30 units each the
+/// test rejects in 5.8 % at 6 clusters an arm ([`bias_reduced`]: 5.3 %) and in 5.3 % at 56
+/// (`splitstream calibrate`).
 pub fn delta(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
     let arms = arms(clusters)?;
     let variance = |arm: &ArmTotals| {
@@ -77,9 +77,9 @@ pub fn delta(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
     ClusterTest::new(difference(&arms, total), count(&arms) - 2.0)
 }
 
-/// Ordinary least squares on units with errors clustered (CR1): the sum of squared residuals times
-/// `G/(G-1) (N-1)/(N-2)`, t with G - 1 degrees of freedom, as most software does (Liang & Zeger
-/// 1986, Biometrika 73(1)). For comparison.
+/// Ordinary least squares on units with clustered errors (CR1): the sum of squared residuals times
+/// `G/(G-1) (N-1)/(N-2)`, and t with G - 1 degrees of freedom, as in most software (Liang & Zeger
+/// 1986, Biometrika 73(1)). For comparison only.
 pub fn clustered_ols(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
     let arms = arms(clusters)?;
     let squares = |arm: &ArmTotals| arm.sum_of(|residual, _| residual * residual);
@@ -90,7 +90,7 @@ pub fn clustered_ols(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
     ClusterTest::new(difference(&arms, total), g - 1.0)
 }
 
-/// The same with the bias-reduced variance CR2 and Satterthwaite's degrees of freedom (Bell &
+/// Ordinary least squares with the bias-reduced variance CR2 and Satterthwaite's degrees of freedom (Bell &
 /// McCaffrey 2002, Survey Methodology 28(2); Pustejovsky & Tipton 2018, JBES 36(4); R clubSandwich
 /// with a working model of independent units). Right for few clusters.
 ///
@@ -110,7 +110,7 @@ pub fn bias_reduced(clusters: Clusters<'_>) -> Result<ClusterTest, Missing> {
 /// The sum of all squared B_gh of one arm.
 fn satterthwaite_squares(arm: &ArmTotals) -> f64 {
     let n_all = arm.units;
-    // k_g n_g, the cluster's part of an entry off the diagonal times sqrt(N).
+    // k_g n_g: the cluster's factor of an off-diagonal entry, times sqrt(N).
     let part = |share: Share| share.own / share.others.sqrt();
     let (mut diagonal, mut parts, mut own) = (0.0, 0.0, 0.0);
     for &(_, share) in &arm.residuals {
@@ -121,8 +121,9 @@ fn satterthwaite_squares(arm: &ArmTotals) -> f64 {
     diagonal + (parts * parts - own) / (n_all * n_all)
 }
 
-/// The difference of means as if units had been assigned: Welch's error without clusters. Only to
-/// show how wrong it is: an alarm in 26 % of clusters of 20 units with an intraclass correlation of 0.1.
+/// The difference of means with Welch's error, as if units had been assigned. It exists only to show how
+/// wrong that is: with clusters of 20 units and an intraclass correlation of 0.1 there is a false alarm in 26
+/// %.
 pub fn ignoring_clusters(clusters: Clusters<'_>) -> Result<Effect, Missing> {
     let pool = |arm: &[Moments]| arm.iter().fold(Moments::EMPTY, |sum, &one| sum.merge(one));
     let means = means_of_moments(clusters.map(pool))?;
@@ -132,17 +133,18 @@ pub fn ignoring_clusters(clusters: Clusters<'_>) -> Result<Effect, Missing> {
     })
 }
 
-/// How much alike the units of a cluster are.
+/// How similar the units of a cluster are.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct IntraclassCorrelation {
     /// 0 for no resemblance, 1 for equal units; the estimate may fall below 0.
     pub icc: f64,
-    /// The size of clusters that matters, close to their mean.
+    /// The effective cluster size n0, close to the mean size.
     pub size: f64,
 }
 
 /// The ANOVA estimator within arms, `(MSB - MSW) / (MSB + (n0 - 1) MSW)` with
-/// `n0 = (N - sum over arms of sum n_g^2 / N_a) / (G - 2)` (Donner & Klar 2000, Design and Analysis of Cluster Randomization Trials).
+/// `n0 = (N - sum over arms of sum n_g^2 / N_a) / (G - 2)` (Donner & Klar 2000, Design and Analysis of
+/// Cluster Randomization Trials).
 pub fn intraclass_correlation(clusters: Clusters<'_>) -> Result<IntraclassCorrelation, Missing> {
     let totals = arms(clusters)?;
     let both = [(clusters.control, &totals.control), (clusters.treatment, &totals.treatment)];
@@ -165,17 +167,17 @@ pub fn intraclass_correlation(clusters: Clusters<'_>) -> Result<IntraclassCorrel
     if icc.is_nan() { Err(Missing::Variation) } else { Ok(IntraclassCorrelation { icc, size }) }
 }
 
-/// One arm over all its clusters.
+/// The totals of one arm over all its clusters.
 struct ArmTotals {
     units: f64,
     mean: f64,
-    /// What the rounding of the means may leave of a cluster that does not differ.
+    /// The largest difference from the mean that rounding alone may produce.
     noise: f64,
-    /// `(y_k - R n_k) / sum n` and the share of the units of each cluster that has units.
+    /// For each cluster that has units: `(y_k - R n_k) / sum n` and its share of the units.
     residuals: Vec<(f64, Share)>,
 }
 
-/// The share of an arm's units that a cluster has and that the others have, each with its own digits.
+/// The share of an arm's units that a cluster has and the share of all others, each accurate to full precision.
 #[derive(Clone, Copy)]
 struct Share {
     own: f64,
@@ -193,7 +195,7 @@ impl ArmTotals {
         let units = whole as f64;
         let mean = with_units.clone().map(|cluster| cluster.sum()).sum::<f64>() / units;
         let largest = with_units.clone().map(|cluster| cluster.mean().abs()).fold(0.0, f64::max);
-        // A rounding each of the sums and of adding them.
+        // One rounding for each sum and one for each addition.
         let noise = f64::EPSILON * (have as f64 + 4.0) * largest;
         let mut arm = ArmTotals { units, mean, noise, residuals: Vec::new() };
         for cluster in with_units {
@@ -219,7 +221,7 @@ fn arms(clusters: Clusters<'_>) -> Result<Pair<ArmTotals>, Missing> {
     clusters.try_map(ArmTotals::of)
 }
 
-/// Clusters with units, of both arms.
+/// The number of clusters with units, over both arms.
 fn count(arms: &Pair<ArmTotals>) -> f64 {
     (arms.control.residuals.len() + arms.treatment.residuals.len()) as f64
 }
@@ -244,7 +246,7 @@ mod tests {
         assert_eq!(found, Err(missing));
     }
 
-    /// t = 3 with 4 degrees of freedom has the two-sided p 0.03994, and so has its deviate.
+    /// t = 3 with 4 degrees of freedom has the two-sided p-value 0.03994, and its normal deviate has the same.
     #[test]
     fn the_deviate_has_the_tail_of_t() {
         let effect = Effect { estimate: -3.0, standard_error: 1.0 };
@@ -254,7 +256,7 @@ mod tests {
         assert!((tail / test.p_value - 1.0).abs() < 1e-9 && test.as_z() < 0.0, "{tail}");
     }
 
-    /// Three tenths in every cluster: the mean over all is off by a rounding, and a t from it would be 10^15.
+    /// Every cluster has the mean 0.3: the mean over all is off by a rounding, and a t from it would be 10^15.
     #[test]
     fn equal_clusters_do_not_vary() {
         let (c, t) = (cluster(&[0.1, 0.1, 0.1]), cluster(&[0.3, 0.3]));
@@ -265,7 +267,7 @@ mod tests {
         assert_eq!(intraclass_correlation(clusters), Err(Missing::Variation));
     }
 
-    /// One cluster has all units of an arm but two: what the others have must not be rounded away.
+    /// One cluster has all units of an arm but two: the share of the others must not be rounded away.
     #[test]
     fn one_cluster_may_have_nearly_all_units() {
         let most = Moments::from_variance(1 << 60, 1.0, 1.0).unwrap();
@@ -280,7 +282,7 @@ mod tests {
 
     /// With one unit per cluster the delta method is the t-test, up to its degrees of freedom.
     #[test]
-    fn clusters_of_one_are_units() {
+    fn clusters_of_one_unit_give_the_t_test() {
         let control: Vec<Moments> = [1.0, 2.0, 6.0].iter().map(|&v| cluster(&[v])).collect();
         let treatment: Vec<Moments> = [3.0, 4.0, 9.0].iter().map(|&v| cluster(&[v])).collect();
         let clusters = Pair { control: &control[..], treatment: &treatment[..] };

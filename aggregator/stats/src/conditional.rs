@@ -1,9 +1,10 @@
-//! Two counts given their sum: exact tests and intervals at any counts, zero included.
+//! Exact tests and intervals of two counts given their sum, for any counts, zero included.
 //!
-//! Given how many of both arms' units converted, the treatment's are binomial with its share of the units where units
-//! are assigned one by one and independently (conversions may come late: a conversion's arm is news when it comes), and
-//! hypergeometric given the units of both arms too (Fisher), where outcomes are final. At low rates the two agree; at
-//! higher ones the binomial is the more cautious: its variance is larger by 1 / (1 - rate).
+//! Given the number of conversions in both arms, the treatment's conversions are binomial with the
+//! treatment's share of the units if units are assigned one by one and independently. Conversions may come
+//! late: the arm of a conversion is not known before it comes. Given the units of both arms too, they are
+//! hypergeometric (Fisher); that needs final outcomes. At low rates the two agree; at higher rates the
+//! binomial test is more cautious, because its variance is larger by 1 / (1 - rate).
 
 use crate::{
     Alpha, Alternative, Arm, Interval, Invalid, Missing, Pair,
@@ -12,12 +13,12 @@ use crate::{
     two_proportion::fisher_exact,
 };
 
-/// Two probabilities of one distribution.
+/// Both tail probabilities of an observed count.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tails {
-    /// Of at most what was seen.
+    /// The probability of at most the observed count.
     pub at_most: f64,
-    /// Of at least what was seen.
+    /// The probability of at least the observed count.
     pub at_least: f64,
 }
 
@@ -28,7 +29,8 @@ impl Tails {
     }
 }
 
-/// The treatment's count as a binomial of the sum, with the treatment's share of the units.
+/// Returns the tails of the treatment's count, as a binomial of the sum with the treatment's share of the
+/// units.
 pub fn binomial_tails(counts: Pair<u64>, treatment_share: f64) -> Result<Tails, Invalid> {
     let share = between_0_and_1("treatment share", treatment_share)?;
     let Pair { control, treatment } = counts;
@@ -39,9 +41,10 @@ pub fn binomial_tails(counts: Pair<u64>, treatment_share: f64) -> Result<Tails, 
     Ok(Tails { at_most, at_least })
 }
 
-/// ln(treatment rate / control rate), from Clopper and Pearson's limits (1934, Biometrika 26(4)) of the treatment's
-/// share theta: logit theta - logit share. `below` is the level of the lower limit and `above` that of the upper one,
-/// each from 0 (no limit) to below 1/2. A limit excludes 0 where the tail of [`binomial_tails`] is below its level.
+/// ln(treatment rate / control rate), from Clopper and Pearson's limits (1934, Biometrika 26(4)) of the
+/// treatment's share theta: logit theta - logit share. `below` is the level of the lower limit and `above`
+/// that of the upper one, each from 0 (no limit) to below 1/2. A limit excludes 0 where the tail of
+/// [`binomial_tails`] is below its level.
 pub fn log_rate_ratio(counts: Pair<u64>, treatment_share: f64, levels: Levels) -> Result<Interval, Invalid> {
     let share = between_0_and_1("treatment share", treatment_share)?;
     let logit = |p: f64| (p / (1.0 - p)).ln();
@@ -62,14 +65,14 @@ pub fn log_rate_ratio(counts: Pair<u64>, treatment_share: f64, levels: Levels) -
 /// The probability that each limit of an interval is on the wrong side.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Levels {
-    /// Of the lower limit; 0 for none.
+    /// For the lower limit; 0 for no limit.
     pub below: f64,
-    /// Of the upper limit; 0 for none.
+    /// For the upper limit; 0 for no limit.
     pub above: f64,
 }
 
 impl Levels {
-    /// Half of alpha on each side.
+    /// Puts half of alpha on each side.
     pub fn central(alpha: Alpha) -> Levels {
         let half = alpha.get() / 2.0;
         Levels { below: half, above: half }
@@ -80,8 +83,8 @@ fn beta(alpha: f64, beta: f64) -> Result<BetaPosterior, Invalid> {
     Ok(BetaPrior::new(alpha, beta)?.after(Arm::default()))
 }
 
-/// The treatment's conversions as hypergeometric, given both arms' units: Fisher's exact test (1935, JRSS 98(1)), one
-/// tail at a time.
+/// Returns the tails of the treatment's conversions as hypergeometric, given both arms' units: Fisher's exact
+/// test (1935, JRSS 98(1)), one tail at a time.
 pub fn fisher_tails(arms: Pair<Arm>) -> Result<Tails, Missing> {
     Ok(Tails {
         at_most: fisher_exact(arms, Alternative::Less)?,
@@ -89,9 +92,10 @@ pub fn fisher_tails(arms: Pair<Arm>) -> Result<Tails, Missing> {
     })
 }
 
-/// The exact interval of the log odds ratio, treatment over control (Cornfield 1956, Proceedings of the Third Berkeley
-/// Symposium 4; R's `fisher.test`): every odds ratio whose noncentral hypergeometric distribution leaves both tails of
-/// the observed count at half of alpha or more. It excludes 0 exactly where [`fisher_tails`]' p-value is below alpha.
+/// The exact interval of the log odds ratio, treatment over control (Cornfield 1956, Proceedings of the Third
+/// Berkeley Symposium 4; R's `fisher.test`): every odds ratio whose noncentral hypergeometric distribution
+/// leaves both tails of the observed count at half of alpha or more. It excludes 0 exactly where
+/// [`fisher_tails`]' p-value is below alpha.
 pub fn log_odds_ratio(arms: Pair<Arm>, alpha: Alpha) -> Interval {
     let table = Noncentral::new(arms);
     let half = alpha.get() / 2.0;
@@ -108,7 +112,8 @@ pub fn log_odds_ratio(arms: Pair<Arm>, alpha: Alpha) -> Interval {
     Interval { lower, upper }
 }
 
-/// Where `rejects` begins to hold, walking in `direction` from where it does not; it holds from there on.
+/// Returns the point in `direction` from which `rejects` is true. It must be false before that point and true
+/// from it on.
 fn crossing(direction: f64, rejects: impl Fn(f64) -> bool) -> f64 {
     let (mut accepted, mut step) = (0.0, direction);
     while rejects(accepted) {
@@ -132,7 +137,7 @@ fn crossing(direction: f64, rejects: impl Fn(f64) -> bool) -> f64 {
     0.5 * (accepted + rejected)
 }
 
-/// The treatment's conversions given all margins, at any odds ratio.
+/// The distribution of the treatment's conversions given all margins, at any odds ratio.
 struct Noncentral {
     treated: u64,
     untreated: u64,
@@ -174,15 +179,15 @@ impl Noncentral {
             let ways_down = (k + 1) as f64 * (self.untreated + k + 1 - self.converted) as f64;
             odds * ways_up / ways_down
         };
-        let below = walk((self.smallest..self.observed).rev().map(|k| 1.0 / up(k)));
-        let above = walk((self.observed..self.largest).map(up));
+        let below = sum_of_products((self.smallest..self.observed).rev().map(|k| 1.0 / up(k)));
+        let above = sum_of_products((self.observed..self.largest).map(up));
         (below, above)
     }
 }
 
-/// The sum of the running products of ratios, which fall from one to the next: what follows a negligible product is
-/// negligible too.
-fn walk(ratios: impl Iterator<Item = f64>) -> f64 {
+/// Returns the sum of the running products of `ratios`. The ratios must fall, so that all products after a
+/// negligible one are negligible too.
+fn sum_of_products(ratios: impl Iterator<Item = f64>) -> f64 {
     const LARGEST: f64 = 1e300;
     let (mut weight, mut sum) = (1.0, 0.0);
     for ratio in ratios {
@@ -241,7 +246,7 @@ mod tests {
         assert_eq!(mirrored.upper, f64::INFINITY);
     }
 
-    /// A limit lies at 0 where its level is the tail itself.
+    /// A limit is 0 where its level is the tail itself.
     #[test]
     fn limits_are_dual_to_the_tails() {
         for (control, treatment, share) in [(40, 9, 0.5), (3, 5, 0.5), (300, 4, 0.05), (2, 90, 0.9)] {
@@ -260,7 +265,8 @@ mod tests {
         }
     }
 
-    /// Cups of 4 and 4, 3 and 1 of them named: the weights of 0 to 4 are 1, 16, 36, 16, 1 times powers of the odds.
+    /// Cups of 4 and 4, 3 and 1 of them named: the weights of 0 to 4 are 1, 16, 36, 16, 1 times powers of the
+    /// odds.
     #[test]
     fn odds_ratios_of_the_lady_tasting_tea() {
         let cups = arms((1, 4), (3, 4));

@@ -1,6 +1,6 @@
-//! Intervals and p-values that hold at every moment, however often and for whatever reason one
+//! Intervals and p-values that are valid at every moment, however often and for whatever reason one
 //! looks. The mixture sequential probability ratio test (mSPRT) and the asymptotic confidence
-//! sequence are one formula with different mixing ratios, so there is one kernel.
+//! sequence are one formula with different mixing ratios, so one function computes both.
 //!
 //! Validity is asymptotic. For conversions the plug-in variance fails while an arm has few of
 //! them, hence the pooled variance and the gate of [`Design::look_at_rates`].
@@ -20,23 +20,23 @@ pub use crate::few_conversions::{MIN_CONVERSIONS, MIN_CONVERSIONS_UNEVEN, UNEVEN
 /// default).
 pub const DEFAULT_TUNING_UNITS: f64 = 5000.0;
 
-/// More standard errors than that are taken for as many.
-const MOST_ERRORS: f64 = 1e150;
+/// The largest distance in standard errors; larger ones are cut to it.
+const ERRORS_MAX: f64 = 1e150;
 
-/// How the method spreads its bet over effect sizes. Fixed before the first look, for the life of
-/// the experiment.
+/// The mixing distribution over effect sizes. It is fixed before the first look and never changes during the
+/// experiment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mixing {
-    /// mSPRT: the prior standard deviation of the effect, in the metric's unit; the minimum
-    /// detectable effect is a good choice. A fourth of it costs nearly all power, 2.5 times it
-    /// little.
+    /// mSPRT: the prior standard deviation of the effect, in the metric's unit. The minimum
+    /// detectable effect is a good choice; a fourth of it costs nearly all power, 2.5 times it
+    /// costs little.
     EffectSd(f64),
     /// Asymptotic confidence sequence: narrowest near this many units of both arms together (the
     /// planned total).
     TunedForUnits(f64),
 }
 
-/// An always-valid analysis, as laid down before the first look.
+/// The plan of an always-valid analysis, fixed before the first look.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Design {
     alpha: Alpha,
@@ -45,12 +45,13 @@ pub struct Design {
     null: f64,
 }
 
-/// What one look says.
+/// The result of one look.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Look {
     /// Treatment minus control in the metric's unit, with the error that this look used.
     pub effect: Effect,
-    /// Logarithm of the e-value: the evidence against the null, 0 at the start. Two-sided only.
+    /// The logarithm of the e-value, which measures the evidence against the null; 0 at the start. Two-sided
+    /// only.
     pub log_e_value: f64,
     /// The p-value of this look; [`Monitor`] keeps the smallest.
     pub p_value: f64,
@@ -69,17 +70,17 @@ impl Design {
         Ok(Design { alpha, alternative, mixing, null: 0.0 })
     }
 
-    /// The level at which [`Look::interval`] holds.
+    /// The error probability of [`Look::interval`].
     pub fn alpha(&self) -> Alpha {
         self.alpha
     }
 
-    /// Tests against `null` instead of 0, in the metric's unit.
+    /// Returns the design with `null`, in the metric's unit, as the null instead of 0.
     pub fn against(self, null: f64) -> Result<Design, Invalid> {
         Ok(Design { null: finite("null effect", null)?, ..self })
     }
 
-    /// The kernel, for an estimate that is normal in the limit, from `units` in both arms.
+    /// Looks at an estimate that is normal in the limit, from `units` in both arms together.
     ///
     /// With Z = (estimate - null) / se and mixing ratio r:
     /// `log e = r Z^2 / (2 (1 + r)) - ln(1 + r) / 2`, `p = min(1, 1/e)`,
@@ -88,14 +89,14 @@ impl Design {
     /// (2022), Operations Research 70(3), with r = tau^2 / se^2; Waudby-Smith et al. (2024),
     /// Annals of Statistics 52(6) (equation 9 of arXiv 2103.06476v7), with r = N rho^2.
     ///
-    /// Without variation (se = 0) nothing is known yet: e = 1 and the interval is everything. What is more than 10^150
-    /// standard errors is taken for as many, whose square is still a number.
+    /// Without variation (se = 0) nothing is known yet: e = 1 and the interval is everything. A distance of
+    /// more than 10^150 standard errors is cut to that number, whose square is still finite.
     pub fn look(&self, effect: Effect, units: u64) -> Look {
         if effect.standard_error <= 0.0 || units == 0 {
             return Look { effect, log_e_value: 0.0, p_value: 1.0, interval: Interval::EVERYTHING };
         }
         let ratio = self.mixing_ratio(effect.standard_error, units);
-        let z = ((effect.estimate - self.null) / effect.standard_error).clamp(-MOST_ERRORS, MOST_ERRORS);
+        let z = ((effect.estimate - self.null) / effect.standard_error).clamp(-ERRORS_MAX, ERRORS_MAX);
         Look {
             effect,
             log_e_value: log_e_value(z, ratio),
@@ -104,13 +105,14 @@ impl Design {
         }
     }
 
-    /// Two conversion rates, with the variance under the null (the pooled one for no difference).
-    /// The interval holds every difference that the score statistic does not reject at the
+    /// Looks at two conversion rates, with the variance under the null (the pooled one for no difference).
+    /// The interval contains every difference that the score statistic does not reject at the
     /// sequence's critical value, so it excludes the null exactly when the p-value is at most alpha.
     ///
-    /// [`Missing::Conversions`] while an arm has fewer than [`MIN_CONVERSIONS`] ([`MIN_CONVERSIONS_UNEVEN`] for splits
-    /// beyond 80/20), [`Missing::Unconverted`] while it has fewer units without one and they are the rarer: nothing
-    /// asymptotic can be said then, see [`crate::few_conversions`].
+    /// Returns [`Missing::Conversions`] while an arm has fewer than [`MIN_CONVERSIONS`]
+    /// ([`MIN_CONVERSIONS_UNEVEN`] for splits beyond 80/20), and [`Missing::Unconverted`] while it has fewer
+    /// units without a conversion and they are the rarer ones. No asymptotic result is valid then, see
+    /// [`crate::few_conversions`].
     pub fn look_at_rates(&self, arms: Pair<Arm>) -> Result<Look, Missing> {
         if let Some(few) = Few::of_rates(arms) {
             return Err(few.missing());
@@ -118,7 +120,7 @@ impl Design {
         let score = match score_z(arms, self.null, Alternative::TwoSided) {
             Ok(score) if score.effect.standard_error > 0.0 => score,
             Err(NoAnswer::Missing(missing)) => return Err(missing),
-            // No variation, or a null that no two rates can differ by.
+            // No variation, or a null that is no possible difference of two rates.
             Ok(_) | Err(NoAnswer::Invalid(_)) => return Err(Missing::Variation),
         };
         let units = arms.control.units().saturating_add(arms.treatment.units());
@@ -132,7 +134,7 @@ impl Design {
         })
     }
 
-    /// Two means, with each arm's own variance.
+    /// Looks at two means, with each arm's own variance.
     pub fn look_at_means(&self, moments: Pair<Moments>) -> Result<Look, Missing> {
         let means = means_of_moments(moments)?;
         let variance = means.control.variance + means.treatment.variance;
@@ -144,15 +146,15 @@ impl Design {
         Ok(self.look(effect, moments.control.count().saturating_add(moments.treatment.count())))
     }
 
-    /// rho^2 of the asymptotic confidence sequence, `(-2 ln a + ln(-2 ln a + 1)) / N*`, with a
-    /// the level, doubled when one-sided: equation 161 of arXiv 2103.06476v7. None for mSPRT.
+    /// rho^2 of the asymptotic confidence sequence, `(-2 ln a + ln(-2 ln a + 1)) / N*`, where a is
+    /// the level, doubled when one-sided: equation 161 of arXiv 2103.06476v7. `None` for mSPRT.
     pub fn rho_squared(&self) -> Option<f64> {
         match self.mixing {
             Mixing::EffectSd(_) => None,
             Mixing::TunedForUnits(tuned) => {
                 let a = match self.alternative {
                     Alternative::TwoSided => self.alpha.get(),
-                    // A doubled level of 1 or more has no tuning; the largest that has one.
+                    // A doubled level of 1 or more has no tuning, so it is cut below 1.
                     _ => (2.0 * self.alpha.get()).min(0.999),
                 };
                 let b = -2.0 * a.ln();
@@ -163,17 +165,17 @@ impl Design {
 
     fn mixing_ratio(&self, standard_error: f64, units: u64) -> f64 {
         match self.mixing {
-            Mixing::EffectSd(sd) => (sd / standard_error).min(MOST_ERRORS).powi(2),
+            Mixing::EffectSd(sd) => (sd / standard_error).min(ERRORS_MAX).powi(2),
             Mixing::TunedForUnits(_) => units as f64 * self.rho_squared().expect("tuned for units"),
         }
     }
 
-    /// The |Z| from which on a look at these units rejects, for a sequence tuned for units.
+    /// The |Z| from which a look at these units rejects, for a sequence tuned for units.
     pub(crate) fn critical_at(&self, units: f64) -> f64 {
         self.critical(units * self.rho_squared().expect("tuned for units"))
     }
 
-    /// The |Z| from which on the look rejects. One-sided: equation 134 of arXiv 2103.06476v7,
+    /// The |Z| from which the look rejects. One-sided: equation 134 of arXiv 2103.06476v7,
     /// `sqrt(2 (1 + 1/r) ln(1 + sqrt(1 + r) / (2 alpha)))`.
     fn critical(&self, ratio: f64) -> f64 {
         let alpha = self.alpha.get();
@@ -204,21 +206,21 @@ fn log_e_value(z: f64, ratio: f64) -> f64 {
     0.5 * (z * z / (1.0 + 1.0 / ratio) - ratio.ln_1p())
 }
 
-/// The looks so far: an always-valid p-value only ever falls.
+/// The summary of all looks so far. An always-valid p-value never rises.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Monitor {
     /// The smallest p-value of any look.
     pub p_value: f64,
-    /// What all intervals so far have in common. Right only for an effect that does not change
-    /// over time, and empty (lower above upper) when it did; show the current interval instead.
+    /// The intersection of all intervals so far. It is valid only for an effect that does not change
+    /// over time, and empty (lower above upper) when the effect did change; show the current interval instead.
     pub interval: Interval,
 }
 
 impl Monitor {
-    /// Before the first look.
+    /// The state before the first look.
     pub const START: Monitor = Monitor { p_value: 1.0, interval: Interval::EVERYTHING };
 
-    /// With one look more.
+    /// Adds one look.
     pub fn after(self, look: &Look) -> Monitor {
         Monitor {
             p_value: self.p_value.min(look.p_value),
@@ -247,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_conversions_are_too_early() {
+    fn too_few_conversions_give_no_look() {
         let design = tuned(Alternative::TwoSided);
         let early = design.look_at_rates(arms((500, 9), (500, 40)));
         let missing = Missing::Conversions { arm: Side::Control, have: 9, need: 10 };
@@ -272,9 +274,9 @@ mod tests {
         }
     }
 
-    /// However far the estimate is from 0 or the prior from the error, nothing is infinite but an open end.
+    /// However far the estimate is from 0 or the prior from the error, only an open end is infinite.
     #[test]
-    fn extreme_ratios_are_numbers() {
+    fn extreme_ratios_have_finite_results() {
         for alternative in [Alternative::TwoSided, Alternative::Greater, Alternative::Less] {
             for (sd, estimate, standard_error) in
                 [(1e100, 1e100, 1e-120), (1e-100, 1.0, 1e100), (1.0, -1e200, 1e-99)]

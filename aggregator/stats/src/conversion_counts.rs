@@ -1,9 +1,9 @@
 //! An anytime-valid test on conversions alone, exact from the first unit on: under the null each
-//! conversion comes from the treatment with the probability of its assignment share. The
-//! guardrail's kill switch, where rates are too low for normal approximations.
+//! conversion comes from the treatment with the probability of its assignment share. It is the
+//! guardrail's kill switch where rates are too low for normal approximations.
 //!
-//! It trusts the split: with a sample ratio mismatch, or a share that changed on the way, it tests
-//! the wrong thing. Counts converting units, at low rates (rate ratio close to risk ratio).
+//! It trusts the split: with a sample ratio mismatch, or a share that changed during the experiment, it tests
+//! the wrong hypothesis. It counts converting units, at low rates (rate ratio close to risk ratio).
 
 use crate::{
     Alpha, Interval, Invalid, Pair,
@@ -14,10 +14,10 @@ mod one_sided;
 
 pub use one_sided::OneSided;
 
-/// The platform's concentration; 10 suits large effects, 1000 tiny ones.
+/// The platform's concentration; 10 suits large effects, 1000 suits tiny ones.
 pub const CONCENTRATION: f64 = 100.0;
 
-/// The test as laid down before the first look.
+/// The plan of the test, fixed before the first look.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Design {
     treatment_share: f64,
@@ -25,10 +25,10 @@ pub struct Design {
     alpha: Alpha,
 }
 
-/// How strongly the conversions so far speak against the null.
+/// The evidence of the conversions so far against the null.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evidence {
-    /// 0 says nothing either way; minus infinity where it speaks for the null alone.
+    /// 0 is no evidence either way; minus infinity where all evidence is for the null.
     pub log_e_value: f64,
     /// `min(1, 1/e)` of this look; the always-valid p-value is the smallest over all looks.
     pub p_value: f64,
@@ -40,23 +40,24 @@ impl Evidence {
     }
 }
 
-/// What the conversions so far say.
+/// The result of one look at the conversions so far.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Look {
-    /// Logarithm of the Bayes factor against an unchanged share of conversions; 0 says nothing either way.
+    /// The logarithm of the Bayes factor against an unchanged share of conversions; 0 is no evidence either
+    /// way.
     pub log_bayes_factor: f64,
     /// `min(1, 1/BF)` of this look; the always-valid p-value is the smallest over all looks.
     pub p_value: f64,
-    /// `ln(treatment rate / control rate)`; infinite while one arm has no conversions, none while
-    /// neither has.
+    /// `ln(treatment rate / control rate)`; infinite while one arm has no conversions, `None` while
+    /// neither has any.
     pub log_rate_ratio: Option<f64>,
-    /// Covers the log rate ratio at all looks at once; open towards an arm without conversions.
+    /// Covers the log rate ratio at all looks at once; infinite on the side of an arm without conversions.
     pub interval: Interval,
 }
 
 impl Design {
-    /// `treatment_share` is the treatment's share of both arms' units, from 1e-15 to 1 - 1e-15; `mixture` the concentration,
-    /// from 1e-6 to 1e15.
+    /// `treatment_share` is the treatment's share of both arms' units, from 1e-15 to 1 - 1e-15; `mixture` is
+    /// the concentration, from 1e-6 to 1e15.
     pub fn new(treatment_share: f64, mixture: f64, alpha: Alpha) -> Result<Design, Invalid> {
         if !(1e-15..=1.0 - 1e-15).contains(&treatment_share) {
             let (what, range) = ("treatment share", "strictly between 0 and 1, by 1e-15 at least");
@@ -65,7 +66,7 @@ impl Design {
         Ok(Design { treatment_share, concentration: concentration(mixture)?, alpha })
     }
 
-    /// The test alone, without the interval of [`Design::look`].
+    /// Runs the test alone, without the interval of [`Design::look`].
     pub fn evidence(&self, conversions: Pair<u64>) -> Evidence {
         let pi = self.treatment_share;
         let cells = [
@@ -75,24 +76,25 @@ impl Design {
         Evidence::of(log_bayes_factor(&cells, self.concentration))
     }
 
-    /// Lindon & Malek (2022), section 4, with the mixture Beta(k pi, k (1 - pi)):
-    /// `log BF(theta) = log BF(pi) + x_t ln(pi/theta) + x_c ln((1 - pi)/(1 - theta))`; the interval
-    /// is every `logit theta - logit pi` with `BF(theta) < 1/alpha`.
+    /// Runs the test and computes the interval: Lindon & Malek (2022), section 4, with the mixture Beta(k pi,
+    /// k (1 - pi)): `log BF(theta) = log BF(pi) + x_t ln(pi/theta) + x_c ln((1 - pi)/(1 - theta))`; the
+    /// interval is every `logit theta - logit pi` with `BF(theta) < 1/alpha`.
     pub fn look(&self, conversions: Pair<u64>) -> Look {
         let (x_c, x_t) = (conversions.control as f64, conversions.treatment as f64);
         let pi = self.treatment_share;
         let Evidence { log_e_value: log_bayes_factor, p_value } = self.evidence(conversions);
         let logit_pi = (pi / (1.0 - pi)).ln();
-        // With the shift s of the log odds, ln(pi/theta) is ln(1 + pi (e^s - 1)) - s and ln((1 - pi)/(1 - theta)) is the
-        // first of these alone: small for a small s, where logarithms of theta would cancel.
+        // With the shift s of the log odds, ln(pi/theta) is ln(1 + pi (e^s - 1)) - s, and ln((1 - pi)/(1 -
+        // theta)) is the first term alone. Both are small for a small s, where logarithms of theta would
+        // cancel.
         let excess = |shift: f64| {
             let log_rest = (pi * shift.exp_m1()).ln_1p();
             log_bayes_factor + (x_t + x_c) * log_rest - x_t * shift + self.alpha.get().ln()
         };
         let log_rate_ratio = (x_c + x_t > 0.0).then(|| (x_t / x_c).ln() - logit_pi);
-        // Next to the most likely value, which is infinite where an arm has no conversions.
-        const NEXT_TO_NONE: f64 = 1e-12;
-        let inside = (x_t.max(NEXT_TO_NONE) / x_c.max(NEXT_TO_NONE)).ln() - logit_pi;
+        // A value close to the most likely one, which is infinite where an arm has no conversions.
+        const ALMOST_NONE: f64 = 1e-12;
+        let inside = (x_t.max(ALMOST_NONE) / x_c.max(ALMOST_NONE)).ln() - logit_pi;
         Look {
             log_bayes_factor,
             p_value,
@@ -105,8 +107,8 @@ impl Design {
     }
 }
 
-/// Where `excess` turns positive, walking from `inside` in `direction` by doubled steps. The excess
-/// grows at least linearly there, so the walk ends.
+/// Returns where `excess` becomes positive in `direction` from `inside`, by doubled steps and bisection. The
+/// excess grows at least linearly there, so the search ends.
 fn root(inside: f64, direction: f64, excess: impl Fn(f64) -> f64) -> f64 {
     let mut step = direction;
     while excess(inside + step) < 0.0 {
@@ -143,14 +145,14 @@ mod tests {
     }
 
     #[test]
-    fn no_conversions_say_nothing() {
+    fn no_conversions_are_no_evidence() {
         let look = design().look(Pair::default());
         assert_eq!((look.p_value, look.log_rate_ratio), (1.0, None));
         assert_eq!(look.interval, Interval::EVERYTHING);
     }
 
-    /// The Bayes factor of 2^52 + z sd of 2^53 conversions by Laplace's approximation, whose error is of the order 1 / n:
-    /// z^2 / 2 - ln(1 + n/k) / 2. The interval is then normal too.
+    /// The Bayes factor of 2^52 + z sd of 2^53 conversions by Laplace's approximation, whose error is of the
+    /// order 1 / n: z^2 / 2 - ln(1 + n/k) / 2. The interval is then normal too.
     #[test]
     fn counts_up_to_2_to_53_keep_their_digits() {
         let (k, n) = (100.0, (1_u64 << 53) as f64);
@@ -161,9 +163,10 @@ mod tests {
             let look = design.look(conversions);
             let z = 2.0 * more / n.sqrt();
             let expected = 0.5 * z * z - 0.5 * (n / k).ln_1p();
-            // Stirling's remainders of the mixture, S(k) - 2 S(k / 2), are left: -1 / (4 k) to first order.
+            // Stirling's remainders of the mixture, S(k) - 2 S(k / 2), remain: -1 / (4 k) to first order.
             assert!((look.log_bayes_factor - expected + 0.25 / k).abs() < 1e-6, "{z}: {look:?}");
-            // The log rate ratio is normal with the error 2 / sqrt n; the interval ends where z^2 / 2 pays for 1 / alpha.
+            // The log rate ratio is normal with the error 2 / sqrt n; at the ends of the interval the Bayes
+            // factor is 1 / alpha.
             let reach = (2.0 * (0.5 * (n / k).ln_1p() + 0.25 / k - 0.05_f64.ln())).sqrt() * 2.0 / n.sqrt();
             let half_width = 0.5 * (look.interval.upper - look.interval.lower);
             assert!((half_width / reach - 1.0).abs() < 1e-6, "{z}: {half_width:e} {reach:e}");
@@ -171,7 +174,8 @@ mod tests {
         }
     }
 
-    /// Without conversions of the treatment any level has its upper end, whose likelihood ratio is (1 - pi) / (1 - theta).
+    /// Without conversions of the treatment any level has its upper end, whose likelihood ratio is (1 - pi) /
+    /// (1 - theta).
     #[test]
     fn levels_near_1_have_an_upper_end() {
         let design = |alpha| Design::new(0.5, 10.0, Alpha::new(alpha).unwrap()).unwrap();
@@ -185,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_lie_strictly_between_0_and_1() {
+    fn shares_must_be_strictly_between_0_and_1() {
         assert!(Design::new(0.0, 10.0, Alpha::FIVE_PERCENT).is_err());
         assert!(Design::new(0.5, 0.0, Alpha::FIVE_PERCENT).is_err());
     }

@@ -1,21 +1,22 @@
-//! How probable each of a count's values is: binomial, hypergeometric, and sums of independent counts.
+//! Probability distributions of counts: binomial, hypergeometric, and sums of independent counts.
 
 use crate::TreatmentShare;
 
-/// Outcomes with less than this share of the most probable one are left out: what they add to any tail is far below
-/// what may be spent.
+/// Counts with less than this share of the most probable count's mass are dropped: they add far less to any
+/// tail than the alpha that may be spent.
 const NEGLIGIBLE_MASS: f64 = 1e-22;
 
-/// The probability of a success and of a failure, both above 0; both given, so that neither loses its digits next to 1.
+/// The probabilities of a success and of a failure, both above 0. Both are kept, so that neither loses digits
+/// when the other is close to 1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Chance {
-    pub(crate) of: f64,
-    pub(crate) against: f64,
+    pub(crate) success: f64,
+    pub(crate) failure: f64,
 }
 
 impl From<TreatmentShare> for Chance {
     fn from(share: TreatmentShare) -> Chance {
-        Chance { of: share.get(), against: share.of_control() }
+        Chance { success: share.get(), failure: share.of_control() }
     }
 }
 
@@ -27,20 +28,20 @@ pub(crate) struct Mass {
 }
 
 impl Mass {
-    /// Nothing counted yet: certainly 0.
+    /// The distribution of a count that is certainly 0.
     pub(crate) fn none() -> Mass {
         Mass { first: 0, mass: vec![1.0] }
     }
 
-    /// How many of so many trials succeed.
+    /// The distribution of the number of successes in `trials` trials.
     pub(crate) fn binomial(trials: u64, chance: Chance) -> Mass {
-        let odds = chance.of / chance.against;
-        let mode = (((trials + 1) as f64 * chance.of) as u64).min(trials);
+        let odds = chance.success / chance.failure;
+        let mode = (((trials + 1) as f64 * chance.success) as u64).min(trials);
         Mass::around(mode, 0, trials, |k| (trials - k) as f64 / (k + 1) as f64 * odds)
     }
 
-    /// The distribution on `smallest..=largest` in which `k + 1` is `up(k)` times as probable as `k`, where that falls
-    /// with k. Walked outward from the mode, so that no factorial is evaluated.
+    /// The distribution on `smallest..=largest` in which `k + 1` is `up(k)` times as probable as `k`; `up`
+    /// must fall with k. It is built outward from the mode, so that no factorial is evaluated.
     pub(crate) fn around(mode: u64, smallest: u64, largest: u64, up: impl Fn(u64) -> f64) -> Mass {
         let mut below = Vec::new();
         let mut weight = 1.0;
@@ -69,17 +70,17 @@ impl Mass {
         Mass { first, mass }
     }
 
-    /// The smallest count that is left.
+    /// The smallest count that was not dropped.
     pub(crate) fn first(&self) -> u64 {
         self.first
     }
 
-    /// One above the largest count that is left.
+    /// One above the largest count that was not dropped.
     pub(crate) fn end(&self) -> u64 {
         self.first + self.mass.len() as u64
     }
 
-    /// Of at most and of at least `count`, each from 0 to 1: what was left out is missing.
+    /// The probabilities of at most and of at least `count`, each from 0 to 1; without the dropped counts.
     pub(crate) fn tails(&self, count: u64) -> (f64, f64) {
         let place = |count: u64| (count.saturating_sub(self.first) as usize).min(self.mass.len());
         let at_most = self.mass[..place(count.saturating_add(1))].iter().sum::<f64>();
@@ -87,7 +88,7 @@ impl Mass {
         (at_most.min(1.0), at_least.min(1.0))
     }
 
-    /// The distribution of the sum with an independent count.
+    /// The distribution of the sum of this count and an independent one.
     pub(crate) fn after(&self, step: &Mass) -> Mass {
         let mut mass = vec![0.0; self.mass.len() + step.mass.len() - 1];
         for (i, a) in self.mass.iter().enumerate() {
@@ -110,24 +111,26 @@ impl Mass {
         self
     }
 
-    /// Takes away as many of the lowest counts as have at most this probability together, and says how much they had.
+    /// Removes as many of the lowest counts as have at most this probability together, and returns their
+    /// probability.
     pub(crate) fn cut_low(&mut self, at_most: f64) -> f64 {
-        let (cut, crossed) = within(self.mass.iter(), at_most);
+        let (cut, crossed) = count_within(self.mass.iter(), at_most);
         self.mass.drain(..cut);
         self.first += cut as u64;
         crossed
     }
 
-    /// The same of the highest.
+    /// Does the same with the highest counts.
     pub(crate) fn cut_high(&mut self, at_most: f64) -> f64 {
-        let (cut, crossed) = within(self.mass.iter().rev(), at_most);
+        let (cut, crossed) = count_within(self.mass.iter().rev(), at_most);
         self.mass.truncate(self.mass.len() - cut);
         crossed
     }
 }
 
-/// How many of these have at most this sum, one always left over, and their sum.
-fn within<'a>(mass: impl ExactSizeIterator<Item = &'a f64>, at_most: f64) -> (usize, f64) {
+/// Returns how many of the first masses have at most this sum together, and their sum; the last one never
+/// counts.
+fn count_within<'a>(mass: impl ExactSizeIterator<Item = &'a f64>, at_most: f64) -> (usize, f64) {
     let last = mass.len() - 1;
     let mut sum = 0.0;
     for (index, of) in mass.enumerate() {

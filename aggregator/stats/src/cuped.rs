@@ -1,28 +1,28 @@
-//! Variance reduction by what was known of each unit before the experiment (CUPED): the part of the
-//! outcome that a pre-exposure covariate predicts is taken out of both arms alike.
+//! Variance reduction by a covariate that was known before the experiment (CUPED): the part of the
+//! outcome that a pre-exposure covariate predicts is subtracted from both arms alike.
 //!
-//! The covariate must be fixed before exposure, else it eats the effect. Units without history keep
-//! a covariate of 0 and stay in.
+//! The covariate must be fixed before exposure, else the adjustment removes part of the effect. Units without
+//! history have a covariate of 0 and stay in the analysis.
 
 use crate::{
     Alpha, Alternative, Effect, Interval, Missing, Moments, Pair, PairMoments,
     distributions::student_t_quantile, linear::solve, welch,
 };
 
-/// Both arms after the adjustment.
+/// The slope, and both arms after the adjustment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adjusted {
-    /// The slope of outcome on covariate over all units of both arms in one pool; 0 without
+    /// The slope of outcome on covariate over the pooled units of both arms; 0 without
     /// variation in the covariate.
     pub theta: f64,
     /// Moments of the adjusted outcomes, for [`welch`] or [`crate::confidence_sequence`].
     pub arms: Pair<Moments>,
 }
 
-/// Adjusts outcome y by covariate x (x and y of [`PairMoments`]): `theta = cov(x, y) / var(x)`
-/// pooled, `mean' = ybar - theta (xbar - xbar pooled)`,
-/// `var' = var y + theta^2 var x - 2 theta cov` per arm. Deng, Xu, Kohavi & Walker (2013), WSDM; as gbstats and tea-tasting. Theta per arm would be wrong in this formula. Its
-/// estimation is ignored, which is harmless from a few dozen units on.
+/// Adjusts outcome y by covariate x (x and y of [`PairMoments`]): `theta = cov(x, y) / var(x)` pooled,
+/// `mean' = ybar - theta (xbar - xbar pooled)`, `var' = var y + theta^2 var x - 2 theta cov` per arm. Deng,
+/// Xu, Kohavi & Walker (2013), WSDM; as gbstats and tea-tasting. Theta per arm would be wrong in this
+/// formula. The error of estimating theta is ignored, which is harmless from a few dozen units on.
 pub fn adjust(arms: Pair<PairMoments>) -> Result<Adjusted, Missing> {
     let Pooled { theta, mean_x } = Pooled::of(arms);
     let arms = arms.try_map(|side, arm| {
@@ -35,7 +35,7 @@ pub fn adjust(arms: Pair<PairMoments>) -> Result<Adjusted, Missing> {
     Ok(Adjusted { theta, arms })
 }
 
-/// The share of the variance of the difference that the adjustment removed: about rho^2. Slightly
+/// The share of the variance of the difference that the adjustment removed: about rho^2, or slightly
 /// below 0 when the covariate is useless.
 pub fn variance_reduction(before: Pair<PairMoments>, after: &Adjusted) -> Result<f64, Missing> {
     let variance = |arms: Pair<Moments>| {
@@ -52,13 +52,13 @@ pub fn variance_reduction(before: Pair<PairMoments>, after: &Adjusted) -> Result
 /// A relative lift after the adjustment, as a share.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdjustedLift {
-    /// Adjusted difference over the control mean: 0.1 is ten per cent more.
+    /// The adjusted difference divided by the control mean: 0.1 is ten per cent more.
     pub estimate: f64,
     /// By the delta method.
     pub interval: Interval,
 }
 
-/// The relative lift: adjusted difference over the UNADJUSTED control mean, with
+/// The relative lift: the adjusted difference divided by the UNADJUSTED control mean, with
 /// [`lift_variance`].
 pub fn lift(arms: Pair<PairMoments>, alpha: Alpha) -> Result<AdjustedLift, Missing> {
     let adjusted = adjust(arms)?.arms;
@@ -72,7 +72,7 @@ pub fn lift(arms: Pair<PairMoments>, alpha: Alpha) -> Result<AdjustedLift, Missi
     Ok(AdjustedLift { estimate, interval })
 }
 
-/// What each arm contributes to the variance of the relative lift, by the delta method (GrowthBook):
+/// The contribution of each arm to the variance of the relative lift, by the delta method (GrowthBook):
 /// treatment `[var y + theta^2 var x - 2 theta cov] / (n yc^2)`, control
 /// `[var y r^2 - 2 theta cov r + theta^2 var x] / (n yc^2)` with raw means and `r = yt / yc`. Needs
 /// a control mean well above 0.
@@ -100,8 +100,8 @@ pub fn lift_variance(arms: Pair<PairMoments>) -> Result<Pair<f64>, Missing> {
 }
 
 /// The difference when each arm has its own slope (Lin 2013, Annals of Applied Statistics 7(1)):
-/// the best linear adjustment when slopes or arm sizes differ much. An estimate without a standard
-/// error, which needs every unit's residual; for comparison.
+/// the best linear adjustment when slopes or arm sizes differ much. There is no standard
+/// error, which would need every unit's residual. For comparison only.
 pub fn lin_difference(arms: Pair<PairMoments>) -> f64 {
     let mean_x = Pooled::of(arms).mean_x;
     let at_common_x = arms.map(|arm| {
@@ -111,8 +111,8 @@ pub fn lin_difference(arms: Pair<PairMoments>) -> f64 {
     at_common_x.treatment - at_common_x.control
 }
 
-/// The difference when both arms share the within-arm slope (analysis of covariance). An estimate
-/// without a standard error, for comparison.
+/// The difference when both arms share the within-arm slope (analysis of covariance), without a standard
+/// error. For comparison only.
 pub fn ancova_difference(arms: Pair<PairMoments>) -> f64 {
     let weighted = |f: fn(PairMoments) -> Option<f64>| {
         let sum = arms.map(|arm| f(arm).unwrap_or(0.0) * arm.count().saturating_sub(1) as f64);
@@ -126,13 +126,13 @@ pub fn ancova_difference(arms: Pair<PairMoments>) -> f64 {
 /// [`ancova_difference`] with its error, from every unit's (covariate, outcome): ordinary least squares on
 /// treatment and covariate, with HC2 errors (MacKinnon & White 1985, Journal of Econometrics 29(3)).
 ///
-/// [`Missing::Variation`] when the covariate does not vary, or is told by the arm.
+/// Returns [`Missing::Variation`] when the covariate does not vary, or is determined by the arm.
 pub fn ancova(values: Pair<&[(f64, f64)]>) -> Result<Effect, Missing> {
     least_squares(values, |treated, x| vec![1.0, treated, x])
 }
 
-/// [`lin_difference`] with its error, likewise: treatment, covariate and their product, the covariate centred
-/// on its mean over both arms (Lin 2013).
+/// [`lin_difference`] with its error, computed like [`ancova`]: the regressors are treatment, covariate and
+/// their product, with the covariate centred on its mean over both arms (Lin 2013).
 pub fn lin(values: Pair<&[(f64, f64)]>) -> Result<Effect, Missing> {
     least_squares(values, |treated, x| vec![1.0, treated, x, treated * x])
 }
@@ -172,14 +172,14 @@ fn least_squares(values: Pair<&[(f64, f64)]>, row: impl Fn(f64, f64) -> Vec<f64>
     for (row, (_, _, y)) in rows.iter().zip(all()) {
         let residual = y - dot(row, &coefficients);
         let leverage: f64 = (0..columns).map(|i| row[i] * dot(&inverse[i], row)).sum();
-        // A unit that its own row fits alone has no residual, whatever it is divided by.
+        // A unit with a leverage of 1 has no residual, so the divisor does not matter; it must only not be 0.
         let rest = (1.0 - leverage).max(f64::EPSILON);
         variance += (dot(&inverse[TREATMENT], row) * residual).powi(2) / rest;
     }
     Ok(Effect { estimate: coefficients[TREATMENT], standard_error: variance.sqrt() })
 }
 
-/// Slope and mean of the covariate over both arms in one pool.
+/// The slope, and the mean of the covariate, over the pooled units of both arms.
 struct Pooled {
     theta: f64,
     mean_x: f64,

@@ -1,5 +1,5 @@
-//! The few distribution functions that the methods need, with statrs' rough edges filed off.
-//! Upper tails are always survival functions, never `1 - cdf`, so that they keep their digits.
+//! The few distribution functions that the methods need, correct also where statrs is not.
+//! Upper tails are always survival functions, never `1 - cdf`, so that small ones are accurate.
 //! `tests/far_tails.rs` compares them with 50-digit values, out to tails of 1e-300.
 
 mod student_t;
@@ -27,7 +27,8 @@ pub fn normal_cdf(z: f64) -> f64 {
     normal_sf(-z)
 }
 
-/// Upper tail and density at z from one exponential; relative error below 1e-13 up to |z| = 10.
+/// Computes the upper tail and the density at z from one exponential; relative error below 1e-13 up to |z| =
+/// 10.
 pub(crate) fn normal_tail_and_density(z: f64) -> (f64, f64) {
     const INVERSE_SQRT_TAU: f64 = 0.398_942_280_401_432_7;
     let exponential = (-0.5 * z * z).exp();
@@ -39,7 +40,7 @@ pub fn normal_pdf(z: f64) -> f64 {
     (-0.5 * z * z).exp() / (2.0 * PI).sqrt()
 }
 
-/// The z below which a share `p` lies; `p` in 0..=1, infinite at the ends.
+/// The z with P(Z <= z) = `p`; `p` in 0..=1, infinite at the ends.
 pub fn normal_quantile(p: f64) -> f64 {
     Normal::standard().inverse_cdf(p)
 }
@@ -52,7 +53,7 @@ pub(crate) fn normal_log_quantile(log_tail: f64) -> f64 {
     if log_tail > SMALLEST {
         return -normal_quantile(log_tail.exp());
     }
-    // Newton's method on the logarithm, which is concave; its slope is about -z out there.
+    // Newton's method on the logarithm, which is concave; its slope is about -z for such a tail.
     let mut z = (-2.0 * log_tail).sqrt();
     for _ in 0..STEPS {
         let log_sf = log_erfc(z * FRAC_1_SQRT_2) - std::f64::consts::LN_2;
@@ -66,7 +67,7 @@ pub(crate) fn normal_log_quantile(log_tail: f64) -> f64 {
 }
 
 /// Upper tail of chi-square with `degrees` > 0 degrees of freedom. Relative error below 1e-12 up to a million
-/// degrees, until it underflows.
+/// degrees, until the tail underflows.
 ///
 /// # Panics
 /// When `degrees` is not above 0.

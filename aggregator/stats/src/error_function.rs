@@ -1,5 +1,5 @@
-//! The complementary error function to full double precision; statrs' own is 1e-10 off for
-//! arguments above a half, which shows in p-values and accumulates in boundary integrals.
+//! The complementary error function to full double precision; statrs' own is wrong by 1e-10 for
+//! arguments above a half, which is visible in p-values and accumulates in boundary integrals.
 
 // The coefficients are printed with more digits than a double keeps.
 #![allow(clippy::excessive_precision)]
@@ -28,7 +28,7 @@ const NEAR: ([f64; 5], [f64; 5]) = (
     ],
 );
 
-/// The same of exp(x^2) erfc(x) in x, 0.46875 < x <= 4.
+/// The same for exp(x^2) erfc(x) in x, 0.46875 < x <= 4.
 const MIDDLE: ([f64; 9], [f64; 9]) = (
     [
         2.153_115_354_744_038_46e-8,
@@ -54,7 +54,7 @@ const MIDDLE: ([f64; 9], [f64; 9]) = (
     ],
 );
 
-/// The same of `(1/sqrt(pi) - x exp(x^2) erfc(x)) x^2` in 1/x^2, x > 4.
+/// The same for `(1/sqrt(pi) - x exp(x^2) erfc(x)) x^2` in 1/x^2, x > 4.
 const FAR: ([f64; 6], [f64; 6]) = (
     [
         1.631_538_713_730_209_78e-2,
@@ -92,7 +92,7 @@ pub(crate) fn erfc(x: f64) -> f64 {
     if x < 0.0 { 2.0 - upper } else { upper }
 }
 
-/// erfc(x) where `exp(-x^2)` is at hand: one exponential fewer, and a relative error of up to
+/// erfc(x) from a known `exp(-x^2)`: it saves one exponential, and has a relative error of up to
 /// x^2 roundings.
 pub(crate) fn erfc_from(x: f64, exponential: f64) -> f64 {
     let y = x.abs();
@@ -129,7 +129,7 @@ mod tests {
 
     /// Values of Python's math.erfc (the C library's).
     #[test]
-    fn values_hold_to_the_last_digits() {
+    fn values_are_right_to_the_last_digits() {
         for (x, expected) in CASES {
             let got = erfc(x);
             assert!((got / expected - 1.0).abs() < 1e-14, "{x}: {got:e}, {expected:e}");

@@ -1,78 +1,84 @@
-//! Where an arm has too few conversions for a normal approximation, and what is counted there instead. Below the gate
-//! nothing asymptotic may decide, but the counts themselves may: 2,010 conversions against none are no lack of data.
+//! The gate that decides whether an arm has too few conversions for a normal approximation, and the counts to
+//! test instead. Below the gate no asymptotic test may decide, but an exact test of the counts may: 2,010
+//! conversions against none are no lack of data.
 //!
-//! Below the gate the exact tests decide ([`crate::conversion_counts`] at any time, [`crate::group_sequential`]'s
-//! count boundary at planned looks, Fisher's at one planned look), above it the normal ones. The gate itself depends on
-//! the counts, so the two are one procedure that was simulated as a whole; see the aggregator's README.
+//! Below the gate the exact tests decide ([`crate::conversion_counts`] at any time,
+//! [`crate::group_sequential`]'s count boundary at planned looks, Fisher's test at one planned look), above
+//! it the normal ones. The gate itself depends on the counts, so gate and tests are one procedure, which was
+//! simulated as a whole; see the aggregator's README.
 
 use crate::{Arm, Missing, Pair, Side, two_proportion::smaller_share};
 
-/// Conversions that each arm needs for a normal approximation, and as many units without one. In 20,000 simulated null
-/// experiments at 1 % base rate and a 90/10 split, false positives of the always-valid interval were 32.6 % with the
-/// plug-in variance and no gate, 3.0 % with the pooled variance and this gate.
+/// Each arm needs this many conversions for a normal approximation, and as many units without a conversion.
+/// In 20,000 simulated null experiments at 1 % base rate and a 90/10 split, false positives of the
+/// always-valid interval were 32.6 % with the plug-in variance and no gate, and 3.0 % with the pooled
+/// variance and this gate.
 pub const MIN_CONVERSIONS: u64 = 10;
 
 /// The same when the split is more uneven than [`UNEVEN_SHARE`].
 pub const MIN_CONVERSIONS_UNEVEN: u64 = 25;
 
-/// A smaller arm below this share of the units makes a split uneven (80/20).
+/// A split is uneven if the smaller arm has less than this share of the units (80/20).
 pub const UNEVEN_SHARE: f64 = 0.2;
 
-/// A planned look is at z once so many times the conversions that the gate asks for are *expected* in each arm. Which of
-/// two tests looks must not depend on how the conversions split, or each spends its alpha on the side where it is the
-/// bolder one: of 18,000 experiments at 90/10 without an effect, 20 conversions planned in the smaller arm, 5.5 % were
-/// called one where the gate chose the test, 4.6 % where this does. From here on an arm below the gate is no chance.
+/// A planned look uses z once this many times the conversions that the gate requires are *expected* in each
+/// arm. The choice between the two tests must not depend on how the conversions split, or each test spends
+/// its alpha on the side where it rejects more easily: of 18,000 experiments at 90/10 without an effect, with
+/// 20 conversions planned in the smaller arm, 5.5 % were rejected where the gate chose the test, and 4.6 %
+/// where this number does. With this many expected, an arm below the gate is not a chance result.
 const EXPECTED_AT_PLANNED_LOOKS: u64 = 4;
 
-/// A planned share of 0.8 leaves a little less than 0.2.
+/// The slack for rounding: a planned share of 0.8 leaves a little less than 0.2.
 const ROUNDING: f64 = 1e-9;
 
 /// Which units are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Those that converted.
+    /// Units that converted.
     Converted,
-    /// Those that did not, where they are the fewer ones: at 99 % as little is known as at 1 %.
+    /// Units that did not convert, where they are fewer: a rate of 99 % is known as badly as one of 1 %.
     NotConverted,
 }
 
-/// An arm has too few of the rarer outcome.
+/// Two arms of which at least one has too few units with the rarer outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Few {
-    /// The rarer one over both arms.
+    /// The outcome that is rarer over both arms.
     pub outcome: Outcome,
-    /// Units of each arm with it.
+    /// Units of each arm with this outcome.
     pub counts: Pair<u64>,
-    /// The arm with too few; the one with fewer where both have.
+    /// The arm with too few; the one with fewer if both have too few.
     pub arm: Side,
-    /// How many a normal approximation needs in each arm.
+    /// The number that a normal approximation needs in each arm.
     pub need: u64,
 }
 
 impl Few {
-    /// The counts of two rates, if they are below the gate: at least one arm has too few of the rarer outcome.
+    /// Returns the counts of two rates if they are below the gate: at least one arm has too few of the rarer
+    /// outcome.
     pub fn of_rates(arms: Pair<Arm>) -> Option<Few> {
-        Few::counted(rarer(arms), arms, needed(smaller_share(arms).1)).below_the_gate()
+        Few::counted(rarer_outcome(arms), arms, needed(smaller_share(arms).1)).below_the_gate()
     }
 
-    /// The same for a mean, whose units without any event are 0 and vary no more than those that did not convert. Units
-    /// with events vary in their values too, so there may be any number of them.
+    /// Does the same for a mean. Its units without events are all 0, and vary no more than units that did not
+    /// convert. Units with events vary in their values, so there may be any number of them.
     pub fn of_means(arms: Pair<Arm>) -> Option<Few> {
         Few::counted(Outcome::Converted, arms, needed(smaller_share(arms).1)).below_the_gate()
     }
 
-    /// The counts of two rates at a planned look, where the normal approximation is not good yet: they are below the
-    /// gate, or fewer than four times as many are expected in an arm. `treatment_share` is that of the units, as planned.
+    /// Returns the counts of two rates at a planned look if the normal approximation is not good yet: they
+    /// are below the gate, or fewer than four times the gate's number are expected in an arm.
+    /// `treatment_share` is the planned share of the units.
     pub fn of_rates_at_a_planned_look(arms: Pair<Arm>, treatment_share: f64) -> Option<Few> {
         let share = treatment_share.min(1.0 - treatment_share);
-        Few::counted(rarer(arms), arms, needed(share)).below(EXPECTED_AT_PLANNED_LOOKS, share)
+        Few::counted(rarer_outcome(arms), arms, needed(share)).below(EXPECTED_AT_PLANNED_LOOKS, share)
     }
 
-    /// The same for a mean. Where most units have events there are no zeros to speak of, and the gate alone counts.
+    /// Does the same for a mean. Where most units have events there are few zeros, and only the gate applies.
     pub fn of_means_at_a_planned_look(arms: Pair<Arm>, treatment_share: f64) -> Option<Few> {
         let share = treatment_share.min(1.0 - treatment_share);
         let few = Few::counted(Outcome::Converted, arms, needed(share));
-        match rarer(arms) {
+        match rarer_outcome(arms) {
             Outcome::Converted => few.below(EXPECTED_AT_PLANNED_LOOKS, share),
             Outcome::NotConverted => few.below_the_gate(),
         }
@@ -87,12 +93,12 @@ impl Few {
         Few { outcome, counts, arm, need }
     }
 
-    /// Of the arm with fewer.
+    /// The count of the arm with fewer.
     fn have(&self) -> u64 {
         self.counts.control.min(self.counts.treatment)
     }
 
-    /// Whether an arm has fewer than a normal approximation needs.
+    /// Returns whether an arm has fewer than a normal approximation needs.
     pub fn is_below_the_gate(&self) -> bool {
         self.have() < self.need
     }
@@ -107,12 +113,12 @@ impl Few {
         (self.is_below_the_gate() || expected < enough).then_some(self)
     }
 
-    /// Of both arms together.
+    /// The count of both arms together.
     pub fn total(&self) -> u64 {
         self.counts.control + self.counts.treatment
     }
 
-    /// What a normal approximation lacks.
+    /// Returns what a normal approximation lacks.
     pub fn missing(&self) -> Missing {
         let (arm, have, need) = (self.arm, self.have(), self.need);
         match self.outcome {
@@ -122,10 +128,10 @@ impl Few {
     }
 }
 
-/// Of both arms together; conversions where both are as many.
-pub(crate) fn rarer(arms: Pair<Arm>) -> Outcome {
+/// Returns the rarer outcome over both arms; `Converted` where both are equally frequent.
+pub(crate) fn rarer_outcome(arms: Pair<Arm>) -> Outcome {
     let both = arms.control.merge(arms.treatment);
-    // In f64, for twice a count may be beyond 64 bits.
+    // In f64, because twice a count may exceed 64 bits.
     if 2.0 * both.conversions() as f64 <= both.units() as f64 {
         Outcome::Converted
     } else {
@@ -133,7 +139,7 @@ pub(crate) fn rarer(arms: Pair<Arm>) -> Outcome {
     }
 }
 
-/// In each arm, where the smaller one has this share of the units.
+/// Returns the number needed in each arm, given the smaller arm's share of the units.
 fn needed(smaller_share: f64) -> u64 {
     if smaller_share < UNEVEN_SHARE - ROUNDING { MIN_CONVERSIONS_UNEVEN } else { MIN_CONVERSIONS }
 }
@@ -164,7 +170,7 @@ mod tests {
         assert_eq!(few((0, 0), (0, 0)), Some((Converted, 0, 0, Side::Treatment, 25)));
     }
 
-    /// Where nearly all convert, those that do not are counted.
+    /// Where nearly all units convert, those that do not are counted.
     #[test]
     fn the_rarer_outcome_is_the_one_that_is_gated() {
         use Outcome::NotConverted;
@@ -178,9 +184,10 @@ mod tests {
         assert_eq!(all, None);
     }
 
-    /// At a planned look the split of the conversions does not choose the test, but for what is no chance.
+    /// At a planned look the split of the conversions does not choose the test, unless it cannot be a chance
+    /// result.
     #[test]
-    fn a_planned_look_goes_by_what_is_expected() {
+    fn a_planned_look_chooses_by_the_expected_counts() {
         let few = |control, treatment, share| {
             Few::of_rates_at_a_planned_look(arms((control, 20_000), (treatment, 20_000)), share)
                 .map(|few| few.is_below_the_gate())
@@ -201,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_is_lacking() {
+    fn the_missing_counts_are_named() {
         let lacking = |control, treatment| Few::of_rates(arms(control, treatment)).unwrap().missing();
         assert_eq!(
             lacking((40, 500), (9, 500)),

@@ -1,9 +1,9 @@
-//! A planned number of units, and looks on the way whose p-values may be acted on: the boundary
-//! spends alpha as information comes, at looks whose timing need not be planned (but must not
-//! depend on the effect seen). The platform's method wherever a horizon is planned.
+//! Interim looks at an experiment with a planned number of units, at which it may be stopped: the boundary
+//! spends alpha as information arrives. The times of the looks need not be planned, but must not
+//! depend on the effect seen. This is the platform's method wherever a horizon is planned.
 //!
-//! Z must be normal with independent increments: the pooled z of rates, Welch's t turned into z,
-//! also after winsorizing with a fixed cap or CUPED. Boundaries are symmetric when two-sided.
+//! Z must be normal with independent increments: the pooled z of rates, or Welch's t converted to z,
+//! also after winsorizing with a fixed cap or CUPED. Two-sided boundaries are symmetric.
 
 mod brownian;
 mod continuation;
@@ -28,19 +28,19 @@ use crate::{
     distributions::{normal_quantile, normal_sf},
 };
 
-/// A look at which less than this may be spent on one side gets no bound: it could not be reached
-/// by less than 7.6 standard deviations. What is not spent goes to the next look, also where a
+/// A look at which less than this may be spent on one side gets no bound: only a z of at least
+/// 7.6 standard deviations could reach it. The unspent alpha goes to the next look, also where a
 /// look follows the last one by less than 0.0001 of the planned information.
 const NEGLIGIBLE_SPENDING: f64 = 1e-14;
 
-/// The analysis as laid down before the first look.
+/// The plan of the analysis, fixed before the first look.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Design {
-    /// Over all looks together, of both sides when two-sided.
+    /// The level over all looks together, of both sides when two-sided.
     pub alpha: Alpha,
     /// Whether the boundary has one side or two.
     pub alternative: Alternative,
-    /// How much of alpha may be spent by when.
+    /// How much of alpha may be spent by which share of the information.
     pub spending: Spending,
 }
 
@@ -57,41 +57,41 @@ impl Design {
     }
 }
 
-/// Where a look stands in the plan.
+/// The position of a look in the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// More looks may follow.
     Interim,
-    /// The look that spent all that was left of alpha.
+    /// The look that spent all remaining alpha.
     Final,
-    /// After the final look: estimates go on, but no decision can be made any more.
+    /// After the final look: estimates continue, but no decision can be made any more.
     Past,
 }
 
 /// The bound of one look.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bound {
-    /// Share of the planned information, above 1 when overrun.
+    /// The share of the planned information, above 1 when overrun.
     pub fraction: f64,
     /// Whether more looks may follow.
     pub stage: Stage,
-    /// Reject when z reaches it (|z| when two-sided, -z for [`Alternative::Less`]). Infinite where
+    /// The test rejects when z reaches this (|z| when two-sided, -z for [`Alternative::Less`]). Infinite where
     /// there is nothing to spend: too early, too close to the last look, or past the end.
     pub critical: f64,
-    /// Alpha spent up to and including this look, of both sides when two-sided. What a look was
-    /// too early to use is counted here and goes to the next one.
+    /// Alpha spent up to and including this look, of both sides when two-sided. Alpha that a look was
+    /// too early to use is counted here and goes to the next look.
     pub alpha_spent: f64,
     alternative: Alternative,
 }
 
 impl Bound {
-    /// The p-value that a single test would need at this look; 0 for an infinite bound.
+    /// The p-value that a single test would need to reject at this look; 0 for an infinite bound.
     pub fn nominal_p(&self) -> f64 {
         let sides = if self.alternative == Alternative::TwoSided { 2.0 } else { 1.0 };
         sides * normal_sf(self.critical)
     }
 
-    /// Whether this z reaches the bound; never for an infinite one.
+    /// Returns whether this z reaches the bound; never true for an infinite bound.
     pub fn rejects(&self, z: f64) -> bool {
         match self.alternative {
             Alternative::TwoSided => z.abs() >= self.critical,
@@ -100,9 +100,9 @@ impl Bound {
         }
     }
 
-    /// Estimate plus and minus `critical` standard errors: all such intervals hold at once
-    /// (Jennison & Turnbull 1989, JRSS B 51(3)). Wider than needed after stopping, see
-    /// [`Looks::stagewise`]; everything where the bound is infinite.
+    /// Estimate plus and minus `critical` standard errors: all such intervals are valid at once
+    /// (Jennison & Turnbull 1989, JRSS B 51(3)). It is wider than needed after stopping, see
+    /// [`Looks::stagewise`]; the whole line where the bound is infinite.
     pub fn repeated_interval(&self, effect: Effect) -> Interval {
         if self.critical.is_infinite() {
             return Interval::EVERYTHING;
@@ -111,24 +111,24 @@ impl Bound {
     }
 }
 
-/// The boundary so far. Each look adds its bound to those before, which never change.
+/// The boundary of the looks so far. Each look adds its bound; earlier bounds never change.
 #[derive(Clone, Debug)]
 pub struct Boundary {
     design: Design,
     bounds: Vec<Bound>,
     looks: Looks,
-    /// Spent on one side by looks that had a bound.
+    /// The alpha spent on one side by looks that had a bound.
     used: f64,
 }
 
 impl Boundary {
-    /// Before the first look.
+    /// The boundary before the first look.
     pub fn new(design: Design) -> Boundary {
         let looks = Looks::none(design.alternative);
         Boundary { design, bounds: Vec::new(), looks, used: 0.0 }
     }
 
-    /// The bounds of looks known in advance, the last of which is final.
+    /// The boundary of looks that are known in advance, the last of which is final.
     pub fn planned(design: Design, fractions: &[f64]) -> Result<Boundary, Invalid> {
         let mut boundary = Boundary::new(design);
         for (i, &fraction) in fractions.iter().enumerate() {
@@ -141,16 +141,16 @@ impl Boundary {
         Ok(boundary)
     }
 
-    /// An interim look at this share of the planned information, which must not fall. At 1 and
-    /// above it is final: all that is left of alpha is spent, with the true share kept for the
+    /// Adds an interim look at this share of the planned information, which must not fall. At 1 and
+    /// above the look is final: it spends all remaining alpha, and the true share is kept for the
     /// correlations (overrun).
     pub fn look(&mut self, fraction: f64) -> Result<Bound, Invalid> {
         self.look_as(fraction, fraction >= 1.0, None)
     }
 
-    /// An interim look up to which `alpha_spent` has been spent, of both sides when two-sided, whatever the spending
-    /// function says: a look that was taken at another share, as when a phase is left out since. It counts as final where
-    /// that is all of alpha.
+    /// Adds an interim look up to which `alpha_spent` has been spent, of both sides when two-sided, whatever
+    /// the spending function gives. It is for a look that was taken at another share, for example because a
+    /// phase was left out since. The look is final if `alpha_spent` is all of alpha.
     pub fn look_having_spent(&mut self, fraction: f64, alpha_spent: f64) -> Result<Bound, Invalid> {
         let alpha = self.design.alpha.get();
         if !(alpha_spent >= 0.0 && alpha_spent <= alpha * (1.0 + 1e-12)) {
@@ -164,12 +164,12 @@ impl Boundary {
         self.look_as(fraction, is_final, Some(alpha_spent / self.design.sides()))
     }
 
-    /// The last look, whatever its share (underrun included): all that is left is spent.
+    /// Adds the last look, whatever its share (underrun included): it spends all remaining alpha.
     pub fn final_look(&mut self, fraction: f64) -> Result<Bound, Invalid> {
         self.look_as(fraction, true, None)
     }
 
-    /// As it was laid down before the first look.
+    /// The plan, as fixed before the first look.
     pub fn design(&self) -> Design {
         self.design
     }
@@ -179,7 +179,7 @@ impl Boundary {
         &self.bounds
     }
 
-    /// The same as plain looks: crossing probabilities, cost, inference after stopping.
+    /// The same bounds as plain looks, for crossing probabilities, cost and inference after stopping.
     pub fn looks(&self) -> &Looks {
         &self.looks
     }
@@ -199,7 +199,7 @@ impl Boundary {
             Some(spent) => spent,
             None => self.design.spending.spent(fraction, alpha),
         };
-        // What is spent stays spent.
+        // Spent alpha stays spent.
         let target = previous.map_or(target, |before| target.max(before.alpha_spent / self.design.sides()));
         let from = self.looks.survivors_for(fraction);
         let increment = target - self.used;
@@ -210,7 +210,7 @@ impl Boundary {
             self.used = target;
             let guess = previous.map_or(f64::INFINITY, |bound| bound.critical);
             let critical = critical_z(&from, fraction, increment, guess);
-            // Two bounds meet at 0, where all that is left of an alpha next to 1 may be spent.
+            // Two bounds meet at 0, where all that remains of an alpha close to 1 may be spent.
             match self.design.alternative {
                 Alternative::TwoSided => critical.max(0.0),
                 Alternative::Greater | Alternative::Less => critical,
@@ -233,12 +233,12 @@ impl Boundary {
     }
 }
 
-/// The z that survivors exceed at `time` with probability `increment`, from a guess.
+/// Returns the z that survivors exceed at `time` with probability `increment`, starting from a guess.
 ///
-/// Newton's method on the logarithm of the tail. That is concave (Brownian motion preserves
-/// log-concavity), so from the second step on the iterates come down to the root without passing
-/// it. None may exceed two levels that the root cannot: the bound without earlier looks, and the
-/// one if all survivors were as high as the highest is.
+/// Newton's method on the logarithm of the tail. It is concave (Brownian motion preserves
+/// log-concavity), so from the second step on the iterates fall to the root without passing
+/// it. They are limited by two levels that the root cannot exceed: the bound without earlier looks, and the
+/// bound if all survivors were as high as the highest.
 fn critical_z(from: &Survivors, time: f64, increment: f64, guess: f64) -> f64 {
     const STEPS: usize = 50;
     // Convergence is quadratic: the step after one this small would be below 1e-11.
@@ -259,8 +259,8 @@ fn critical_z(from: &Survivors, time: f64, increment: f64, guess: f64) -> f64 {
     level / root_time
 }
 
-/// The share of the planned information that so many units carry about a difference:
-/// `n_c n_t / (n_c + n_t)` over the planned one. 0 while an arm is empty.
+/// The share of the planned information about a difference that these units carry:
+/// `n_c n_t / (n_c + n_t)` divided by the planned value. 0 while an arm is empty.
 pub fn information_fraction(units: Pair<u64>, planned: Pair<u64>) -> Result<f64, Invalid> {
     let information = |units: Pair<u64>| {
         let (c, t) = (units.control as f64, units.treatment as f64);
@@ -285,7 +285,7 @@ mod tests {
         Design { alpha: Alpha::FIVE_PERCENT, alternative, spending }
     }
 
-    /// Past the end the boundary has spent its alpha: no look can reject any more.
+    /// After the final look all alpha is spent: no look can reject any more.
     #[test]
     fn a_look_past_the_final_one_has_no_bound() {
         let mut boundary = Boundary::new(design(Alternative::TwoSided));
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn information_does_not_fall() {
+    fn falling_information_is_an_error() {
         let mut boundary = Boundary::new(design(Alternative::TwoSided));
         boundary.look(0.5).unwrap();
         for fraction in [0.4, 0.0, -1.0, f64::NAN, f64::INFINITY] {
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(boundary.bounds().len(), 1);
     }
 
-    /// A repeated look spends nothing and takes nothing from the next one.
+    /// A repeated look spends nothing and leaves the alpha of the next one unchanged.
     #[test]
     fn looking_twice_at_the_same_data_costs_nothing() {
         let plain = Boundary::planned(design(Alternative::TwoSided), &[0.5, 1.0]).unwrap();
@@ -349,7 +349,7 @@ mod tests {
         assert!(information_fraction(planned, Pair { control: 5, treatment: 0 }).is_err());
     }
 
-    /// The probability to leave at each look, by the plainest second route: Simpson's rule on a
+    /// The probability to cross at each look, by a simple independent method: Simpson's rule on a
     /// fixed grid of z from bound to bound.
     fn crossing_by_simpson(fractions: &[f64], criticals: &[f64]) -> Vec<f64> {
         const STEPS: usize = 800;
@@ -382,7 +382,7 @@ mod tests {
         leaving
     }
 
-    /// Bounds at uneven looks spend what they should, by a route that shares nothing with theirs.
+    /// Bounds at uneven looks spend the right alpha, by a method that shares nothing with theirs.
     #[test]
     fn bounds_agree_with_simpsons_rule() {
         let fractions = [0.3, 0.42, 0.7, 0.75, 1.0];
@@ -397,8 +397,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the looks, all of alpha is spent and no more: the crossing probabilities of
-        /// the bounds found add up to it.
+        /// Any looks spend exactly alpha: the crossing probabilities of their bounds add up to it.
         #[test]
         fn any_looks_spend_exactly_alpha(
             steps in prop::collection::vec(0.001f64..1.0, 1..30),

@@ -1,6 +1,6 @@
-//! Metrics that must not get worse. Two questions, each a one-sided hypothesis with its own null: has it got worse
-//! (harm), and may it be called not worse than a margin that would be borne (non-inferiority)? Every test of this
-//! package takes them: fixed horizon, boundary, confidence sequence.
+//! Metrics that must not get worse. There are two questions, each a one-sided hypothesis with its own null:
+//! did the metric get worse (harm), and is it at least not worse than an acceptable margin (non-inferiority)?
+//! Every test of this package accepts these hypotheses: fixed horizon, boundary, confidence sequence.
 
 use crate::{
     Alpha, Alternative, Arm, Effect, Invalid, Missing, Moments, NoAnswer, Pair,
@@ -19,7 +19,7 @@ pub enum Better {
     Lower,
 }
 
-/// A metric to be guarded.
+/// A guardrail metric.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Guardrail {
     better: Better,
@@ -27,17 +27,17 @@ pub struct Guardrail {
 }
 
 /// A one-sided hypothesis: the effect (treatment minus control) is beyond `null` in the direction of the
-/// alternative. To be tested at a one-sided alpha.
+/// alternative. Test it at a one-sided alpha.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hypothesis {
     /// In the metric's unit.
     pub null: f64,
-    /// Towards which side of the null is rejected.
+    /// The side of the null on which the test rejects.
     pub alternative: Alternative,
 }
 
 impl Guardrail {
-    /// `margin`, in the metric's unit and at least 0, is the loss that would be borne.
+    /// `margin`, in the metric's unit and at least 0, is the acceptable loss.
     pub fn new(better: Better, margin: f64) -> Result<Guardrail, Invalid> {
         if finite("margin", margin)? < 0.0 {
             return Err(Invalid::OutOfRange { what: "margin", value: margin, range: "at least 0" });
@@ -45,7 +45,7 @@ impl Guardrail {
         Ok(Guardrail { better, margin })
     }
 
-    /// Rejecting shows that the metric got worse at all: null 0.
+    /// The hypothesis that the metric got worse at all: null 0.
     pub fn harm(self) -> Hypothesis {
         let alternative = match self.better {
             Better::Higher => Alternative::Less,
@@ -54,8 +54,8 @@ impl Guardrail {
         Hypothesis { null: 0.0, alternative }
     }
 
-    /// Rejecting shows that the metric lost less than the margin: null `-margin` (or `+margin` where lower is
-    /// better). With margin 0 it is the test that the metric got better.
+    /// The hypothesis that the metric lost less than the margin: null `-margin` (or `+margin` where lower is
+    /// better). With margin 0 it is the hypothesis that the metric got better.
     pub fn non_inferiority(self) -> Hypothesis {
         match self.better {
             Better::Higher => Hypothesis { null: -self.margin, alternative: Alternative::Greater },
@@ -66,17 +66,17 @@ impl Guardrail {
 
 impl Hypothesis {
     /// The score test of two rates against the null: Farrington & Manning (1990), Statistics in Medicine 9(12);
-    /// see [`two_proportion::score_z`]. Its z may be held against a one-sided boundary.
+    /// see [`two_proportion::score_z`]. Its z may be compared with a one-sided boundary.
     pub fn test_rates(self, arms: Pair<Arm>) -> Result<ZTest, NoAnswer> {
         two_proportion::score_z(arms, self.null, self.alternative)
     }
 
-    /// Welch's test of two means against the null; [`Welch::as_z`] may be held against a one-sided boundary.
+    /// Welch's test of two means against the null; [`Welch::as_z`] may be compared with a one-sided boundary.
     pub fn test_means(self, moments: Pair<Moments>) -> Result<Welch, Missing> {
         welch::test_against(moments, self.null, self.alternative)
     }
 
-    /// z of any estimate that is normal in the limit.
+    /// Returns z of any estimate that is normal in the limit.
     pub fn z(self, effect: Effect) -> Result<f64, Missing> {
         if effect.standard_error <= 0.0 {
             return Err(Missing::Variation);
@@ -84,7 +84,7 @@ impl Hypothesis {
         Ok((effect.estimate - self.null) / effect.standard_error)
     }
 
-    /// The always-valid test; its interval is one-sided and holds at all looks at once.
+    /// The always-valid test; its interval is one-sided and valid at all looks at once.
     pub fn always_valid(self, alpha: Alpha, mixing: Mixing) -> Result<confidence_sequence::Design, Invalid> {
         confidence_sequence::Design::new(alpha, self.alternative, mixing)?.against(self.null)
     }
@@ -105,7 +105,7 @@ mod tests {
 
     /// A loss of 0.4 points of 10 % in 20,000 units an arm: no proof of harm, and not worse than one point.
     #[test]
-    fn between_harm_and_margin_both_questions_have_their_answer() {
+    fn a_small_loss_is_neither_proven_harm_nor_beyond_the_margin() {
         let guardrail = Guardrail::new(Better::Higher, 0.01).unwrap();
         let arms = arms((20_000, 2_000), (20_000, 1_920));
         let harm = guardrail.harm().test_rates(arms).unwrap();

@@ -1,5 +1,5 @@
 //! Two experiments over the same units: does the effect of one depend on the variant of the other,
-//! and were the two assignments independent at all?
+//! and were the two assignments independent?
 //!
 //! An interaction needs about four times the units of a main effect. Over many pairs, correct with
 //! Benjamini-Hochberg and raise the alarm at a false discovery rate of 0.01.
@@ -11,13 +11,13 @@ use crate::{
     srm::{self, Balance},
 };
 
-/// The outcome of the units with each pair of variants: `cells[a][b]`, index 0 the controls.
+/// The outcomes of the units with each pair of variants: `cells[a][b]`, where index 0 is the control.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Crossed {
     cells: Vec<Vec<Moments>>,
 }
 
-/// By how much the effect of variant `b` differs between variant `a` and the control of the other
+/// The difference of the effect of variant `b` between variant `a` and the control of the other
 /// experiment: `(m_ab - m_a0) - (m_0b - m_00)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interaction {
@@ -27,13 +27,13 @@ pub struct Interaction {
     pub b: usize,
     /// In the metric's unit.
     pub effect: Effect,
-    /// Estimate over standard error.
+    /// The estimate divided by the standard error.
     pub z: f64,
-    /// Two-sided, normal.
+    /// Two-sided, from the normal distribution.
     pub p_value: f64,
-    /// Two-sided by t with [`Interaction::degrees`]; differs for small cells only.
+    /// Two-sided, from t with [`Interaction::degrees`]; it differs from the normal one for small cells only.
     pub p_value_t: f64,
-    /// Satterthwaite's, over the four cells.
+    /// Satterthwaite's degrees of freedom, over the four cells.
     pub degrees: f64,
 }
 
@@ -44,7 +44,7 @@ impl Interaction {
     }
 }
 
-/// All interactions tested at once.
+/// The joint test of all interactions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Joint {
     /// Wald's statistic, at least 0.
@@ -56,7 +56,7 @@ pub struct Joint {
 }
 
 impl Crossed {
-    /// At least two variants on each side, the same number in every row.
+    /// Needs at least two variants of each experiment, and the same number of cells in every row.
     pub fn new(cells: Vec<Vec<Moments>>) -> Result<Crossed, Invalid> {
         let columns = cells.first().map_or(0, Vec::len);
         if let Some(odd) = cells.iter().find(|row| row.len() != columns) {
@@ -70,7 +70,7 @@ impl Crossed {
         Ok(Crossed { cells })
     }
 
-    /// By variant of the first and of the second experiment, the controls at 0.
+    /// The cells by variant of the first and of the second experiment, with the controls at 0.
     pub fn cells(&self) -> &[Vec<Moments>] {
         &self.cells
     }
@@ -100,7 +100,7 @@ impl Crossed {
         if variance == 0.0 {
             return Err(Missing::Variation);
         }
-        // Each cell as a share of the whole, so that nothing overflows or underflows when squared.
+        // Each cell's variance as a share of the whole, so that no square overflows or underflows.
         let mut squares = 0.0;
         for (a, b) in four {
             let share = self.variance_of_mean(a, b)? / variance;
@@ -159,7 +159,7 @@ impl Crossed {
         Ok(Joint { chi2, degrees, p_value: chi_square_sf(chi2, degrees as f64) })
     }
 
-    /// Whether the assignments are independent: chi-square on the counts of units. A failure means
+    /// Tests whether the assignments are independent: chi-square on the counts of units. A failure means
     /// a shared hash seed, or that one experiment filters the units of the other.
     pub fn independence(&self) -> Result<Balance, NoAnswer> {
         let counts = |row: &Vec<Moments>| row.iter().map(|cell| cell.count()).collect();
@@ -172,8 +172,8 @@ impl Crossed {
         columns.map(|b| self.cells[a][b].mean() - self.cells[0][b].mean()).collect()
     }
 
-    /// The effect of variant `a` over all variants of the other experiment, as it is shown for the
-    /// experiment alone.
+    /// The effect of variant `a` over all variants of the other experiment, as the report of the
+    /// experiment itself shows it.
     pub fn effect_marginal(&self, a: usize) -> f64 {
         let all = |row: &[Moments]| row.iter().fold(Moments::EMPTY, |sum, &cell| sum.merge(cell));
         all(&self.cells[a]).mean() - all(&self.cells[0]).mean()
@@ -183,7 +183,7 @@ impl Crossed {
 /// The false discovery rate at which the platform raises an alarm over pairs of experiments.
 pub const ALARM_RATE: f64 = 0.01;
 
-/// What a pair of experiments says among all pairs.
+/// The adjusted p-values of one pair of experiments among all pairs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Screened {
     /// The joint test of interaction, adjusted for all pairs.
@@ -192,10 +192,11 @@ pub struct Screened {
     pub independence: Result<f64, Missing>,
 }
 
-/// All pairs at once: p-values adjusted by Benjamini & Hochberg (1995, JRSS B 57(1)), the interactions among
-/// themselves and the independences among themselves, in the order given. Compare them with [`ALARM_RATE`].
-/// Pairs without an answer are not counted. Pairs that share an experiment depend on each other; the rate then
-/// holds as far as they are positively dependent (Benjamini & Yekutieli 2001, Annals of Statistics 29(4)).
+/// Tests all pairs and adjusts the p-values by Benjamini & Hochberg (1995, JRSS B 57(1)), the interactions
+/// among themselves and the independences among themselves, in the order given. Compare them with
+/// [`ALARM_RATE`]. Pairs without an answer are not counted. Pairs that share an experiment depend on each
+/// other; the rate is then kept as far as they are positively dependent (Benjamini & Yekutieli 2001, Annals
+/// of Statistics 29(4)).
 pub fn screen(pairs: &[Crossed]) -> Vec<Screened> {
     let interaction = pairs.iter().map(|pair| pair.joint().map(|joint| joint.p_value)).collect();
     let independence = pairs.iter().map(|pair| match pair.independence() {
@@ -238,7 +239,7 @@ mod tests {
 
     /// With one interaction, Wald's statistic is z squared.
     #[test]
-    fn one_interaction_is_tested_alike() {
+    fn one_interaction_has_the_same_joint_test() {
         let cell = |values: [f64; 3]| Moments::of(values).unwrap();
         let crossed = Crossed::new(vec![
             vec![cell([1.0, 2.0, 4.0]), cell([2.0, 2.0, 3.0])],
@@ -251,7 +252,7 @@ mod tests {
         assert_eq!(joint.degrees, 1);
     }
 
-    /// One pair interacts, one has no answer; 3 tests are counted, so that p becomes 3 p for the smallest.
+    /// One pair interacts, and one has no answer. 3 tests are counted, so the smallest p becomes 3 p.
     #[test]
     fn all_pairs_are_adjusted_together() {
         let cell = |mean: f64| Moments::from_variance(1_000, mean, 1.0).unwrap();

@@ -1,8 +1,8 @@
 //! The statistics of the platform: sums in, intervals out. Pure functions that know no experiment,
 //! no storage and no clock; every formula names its source and where it stops being accurate.
 //!
-//! What cannot be answered is a [`Missing`] that says what is lacking, and what cannot be true is
-//! an [`Invalid`]; no function returns NaN, or p = 1 for "not enough data".
+//! A question that the data cannot answer yet is a [`Missing`], which names what is lacking; an input that
+//! cannot be true is an [`Invalid`]. No function returns NaN, or p = 1 for "not enough data".
 
 #![warn(missing_docs)]
 

@@ -1,11 +1,11 @@
 //! Relative lift, `treatment mean / control mean - 1`, with three intervals. The platform shows
 //! Fieller's, with the quantile of the absolute test, and the log ratio's where Fieller's has no
-//! finite ends; there is one p-value, that of the absolute difference.
+//! finite ends. There is only one p-value, that of the absolute difference.
 
 use crate::{
     Alpha, Alternative, Arm, Interval, Missing, Moments, Pair,
     distributions::{student_t_quantile, student_t_sf},
-    proportion_interval::turned_below_0,
+    proportion_interval::exchange_ends_below_0,
     two_proportion::rates,
     welch,
 };
@@ -15,27 +15,27 @@ use crate::{
 pub struct Mean {
     /// In the metric's unit.
     pub mean: f64,
-    /// Of the mean, not of one unit: its standard error squared, at least 0.
+    /// The variance of the mean, not of one unit: its squared standard error, at least 0.
     pub variance: f64,
 }
 
-/// Which formula gave a lift's interval.
+/// The formula of a lift's interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// The set of ratios that a test would not reject (Fieller 1954).
     Fieller,
-    /// Symmetric for the logarithm of the ratio, where Fieller's set is unbounded.
+    /// Symmetric for the logarithm of the ratio; used where Fieller's set is unbounded.
     LogRatio,
 }
 
 /// A relative lift as a share: 0.1 is ten per cent more than the control.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lift {
-    /// Treatment mean over control mean, minus 1.
+    /// The treatment mean divided by the control mean, minus 1.
     pub estimate: f64,
-    /// Of the lift, as a share too.
+    /// The interval of the lift, also as a share.
     pub interval: Interval,
-    /// Which formula gave the interval.
+    /// The formula of the interval.
     pub method: Method,
 }
 
@@ -48,18 +48,19 @@ pub fn of_rates(arms: Pair<Arm>, alpha: Alpha) -> Result<Lift, Missing> {
         _ => Ok(()),
     })?;
     let z = Alternative::TwoSided.critical_z(alpha);
-    shown(means, z, || Ok(z))
+    with_fallback(means, z, || Ok(z))
 }
 
 /// The lift of two means at a two-sided level, with the quantile of Welch's t.
 pub fn of_means(moments: Pair<Moments>, alpha: Alpha) -> Result<Lift, Missing> {
     let test = welch::test(moments, Alternative::TwoSided)?;
     let of_log_ratio = || log_ratio_critical(moments, alpha, Alternative::TwoSided);
-    shown(means_of_moments(moments)?, test.critical(alpha), of_log_ratio)
+    with_fallback(means_of_moments(moments)?, test.critical(alpha), of_log_ratio)
 }
 
-/// Fieller's interval shares the quantile of the absolute test; the log ratio has its own, where it has one.
-fn shown(
+/// Returns the interval that the platform shows. Fieller's uses the critical value of the absolute test; the
+/// log ratio's has its own, which may be missing.
+fn with_fallback(
     means: Pair<Mean>,
     critical: f64,
     of_log_ratio: impl Fn() -> Result<f64, Missing>,
@@ -75,13 +76,13 @@ fn shown(
     }
 }
 
-/// Each rate with the variance `p (1 - p) / n` of its estimate.
+/// Returns each rate with the variance `p (1 - p) / n` of its estimate.
 pub fn means_of_rates(arms: Pair<Arm>) -> Result<Pair<Mean>, Missing> {
     let mean = |rate: f64, arm: Arm| Mean { mean: rate, variance: arm.variance_of_rate().unwrap_or(0.0) };
     Ok(rates(arms)?.with(arms, mean))
 }
 
-/// Each mean with the variance `s^2 / n` of its estimate.
+/// Returns each mean with the variance `s^2 / n` of its estimate.
 pub fn means_of_moments(moments: Pair<Moments>) -> Result<Pair<Mean>, Missing> {
     moments.try_map(|side, arm| {
         let variance = arm.variance_of(side)? / arm.count() as f64;
@@ -89,16 +90,17 @@ pub fn means_of_moments(moments: Pair<Moments>) -> Result<Pair<Mean>, Missing> {
     })
 }
 
-/// `m_t / m_c - 1`, for a control mean above 0: below it a rise would be a lift below 0.
+/// `m_t / m_c - 1`, for a control mean above 0. With a control mean below 0 an increase would have a negative
+/// lift.
 pub fn estimate(means: Pair<Mean>) -> Result<f64, Missing> {
     positive_baseline(means)?;
-    // The difference first: two large means that are nearly equal keep the digits of it.
+    // The difference first, so that it is accurate where two large means are nearly equal.
     let lift = (means.treatment.mean - means.control.mean) / means.control.mean;
     finite_or_unbounded(lift)
 }
 
 /// The standard error of the ratio by the delta method: `sqrt(V_t / m_c^2 + V_c m_t^2 / m_c^4)`
-/// (Deng, Knoblich & Lu 2018, KDD; GrowthBook `frequentist_variance`). Wanting when the
+/// (Deng, Knoblich & Lu 2018, KDD; GrowthBook `frequentist_variance`). It is inaccurate when the
 /// control mean is within a few standard errors of 0, and 0 when the treatment neither varies nor
 /// differs from 0. For a control mean above 0.
 pub fn delta_standard_error(means: Pair<Mean>) -> Result<f64, Missing> {
@@ -107,16 +109,16 @@ pub fn delta_standard_error(means: Pair<Mean>) -> Result<f64, Missing> {
     finite_or_unbounded(errors.treatment.hypot(errors.control * errors.ratio))
 }
 
-/// The delta-method interval, symmetric about the estimate. It implies a second p-value, [`delta_p_value`], that may
-/// contradict the absolute test; the platform does not show it.
+/// The delta-method interval, symmetric about the estimate. It implies a second p-value, [`delta_p_value`],
+/// that may contradict the absolute test; the platform does not show it.
 pub fn delta(means: Pair<Mean>, critical: f64) -> Result<Interval, Missing> {
     Ok(Interval::around(estimate(means)?, critical * delta_standard_error(means)?))
 }
 
-/// The p-value that [`delta`] implies, by t with these degrees of freedom and on the side of the alternative: below
-/// alpha exactly when the interval at the critical value of alpha leaves 0 out.
+/// The p-value that [`delta`] implies, from t with these degrees of freedom and on the side of the
+/// alternative. It is below alpha exactly when the interval at the critical value of alpha excludes 0.
 ///
-/// [`Missing::Variation`] where the standard error is 0.
+/// Returns [`Missing::Variation`] where the standard error is 0.
 pub fn delta_p_value(means: Pair<Mean>, degrees: f64, alternative: Alternative) -> Result<f64, Missing> {
     let standard_error = delta_standard_error(means)?;
     if standard_error == 0.0 {
@@ -125,9 +127,10 @@ pub fn delta_p_value(means: Pair<Mean>, degrees: f64, alternative: Alternative) 
     Ok(alternative.p_value(estimate(means)? / standard_error, |t| student_t_sf(t, degrees)))
 }
 
-/// The interval of the log ratio, `m_t/m_c exp(+- critical sqrt(V_t/m_t^2 + V_c/m_c^2)) - 1` (Katz
-/// et al. 1978, Biometrics 34(3)). Both means must be above 0. Too wide on the side of a mean that is hardly larger
-/// than its standard error; [`Missing::BoundedRatio`] where that end is beyond the largest double.
+/// The interval of the log ratio, `m_t/m_c exp(+- critical sqrt(V_t/m_t^2 + V_c/m_c^2)) - 1` (Katz et al.
+/// 1978, Biometrics 34(3)). Both means must be above 0. It is too wide on the side of a mean that is hardly
+/// larger than its standard error; returns [`Missing::BoundedRatio`] where that end is beyond the largest
+/// double.
 pub fn log_ratio(means: Pair<Mean>, critical: f64) -> Result<Interval, Missing> {
     positive_baseline(means)?;
     let Pair { control: c, treatment: t } = means;
@@ -180,10 +183,10 @@ pub fn fieller(means: Pair<Mean>, critical: f64) -> Result<Interval, Missing> {
     }
     // r^2 - a (r^2 - e_t^2), without the cancelling squares of the ratio.
     let root = (e_t * a.sqrt()).hypot(ratio * e_c);
-    // r / a - 1, about which the ends lie.
+    // r / a - 1, the centre of the interval.
     let centre = estimate(means)? + e_c * e_c;
     let both = Interval { lower: (centre - root) / a, upper: (centre + root) / a };
-    let interval = turned_below_0(both, critical);
+    let interval = exchange_ends_below_0(both, critical);
     if interval.lower.is_finite() && interval.upper.is_finite() {
         Ok(interval)
     } else {
@@ -191,7 +194,8 @@ pub fn fieller(means: Pair<Mean>, critical: f64) -> Result<Interval, Missing> {
     }
 }
 
-/// Everything over the control mean: no square of a mean is taken, which may not be a double.
+/// All values divided by the control mean, so that no mean has to be squared: the square may be outside the
+/// range of a double.
 struct Relative {
     /// Treatment mean over control mean.
     ratio: f64,
@@ -212,7 +216,7 @@ impl Relative {
     }
 }
 
-/// A control mean so near to 0 that the quotient is no double bounds nothing.
+/// Returns [`Missing::BoundedRatio`] where the control mean is so close to 0 that the quotient is not finite.
 fn finite_or_unbounded(value: f64) -> Result<f64, Missing> {
     if value.is_finite() { Ok(value) } else { Err(Missing::BoundedRatio) }
 }
@@ -230,7 +234,7 @@ mod tests {
         Pair { control, treatment }.map(|(mean, variance)| Mean { mean, variance })
     }
 
-    /// A loss of 10 halved to a loss of 5 is better by 5, and a quotient would say 50 % less.
+    /// Halving a loss of 10 to 5 is better by 5, but the quotient would be a decrease of 50 %.
     #[test]
     fn a_control_mean_below_0_has_no_lift() {
         let halved = means((-10.0, 0.1), (-5.0, 0.1));
@@ -243,7 +247,7 @@ mod tests {
         assert_eq!(log_ratio(halved, 1.96), Err(missing));
     }
 
-    /// The p-value of the delta method is below alpha exactly when its interval leaves 0 out, on the same side.
+    /// The p-value of the delta method is below alpha exactly when its interval excludes 0, on the same side.
     #[test]
     fn the_delta_p_value_is_dual_to_its_interval() {
         let degrees = 8.0;
@@ -265,7 +269,7 @@ mod tests {
         }
     }
 
-    /// Lifts do not know the unit of measure, from 1e-90 to 1e90.
+    /// Lifts do not depend on the unit of measure, from 1e-90 to 1e90.
     #[test]
     fn lifts_are_the_same_in_every_unit() {
         let at = |unit: f64| {

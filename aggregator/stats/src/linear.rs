@@ -1,10 +1,10 @@
 //! Small dense systems of linear equations.
 
-/// The x with `matrix x = right`, by elimination with partial pivoting; `None` when the matrix is
-/// singular to 12 digits. `matrix` is square, given by rows, and as large as `right`.
+/// Returns the x with `matrix x = right`, by elimination with partial pivoting; `None` when the matrix is
+/// singular to 12 digits. `matrix` is square, given by rows, and has as many rows as `right`.
 ///
-/// Rows and then columns are first brought to a largest entry of about 1: whether a covariate is told in cents or in
-/// millions must not decide whether there is an answer.
+/// Rows and then columns are first scaled to a largest entry of about 1: whether a covariate is measured in
+/// cents or in millions must not decide whether there is an answer.
 pub(crate) fn solve(mut matrix: Vec<Vec<f64>>, mut right: Vec<f64>) -> Option<Vec<f64>> {
     let n = right.len();
     for (row, right) in matrix.iter_mut().zip(&mut right) {
@@ -44,7 +44,7 @@ pub(crate) fn solve(mut matrix: Vec<Vec<f64>>, mut right: Vec<f64>) -> Option<Ve
     Some(right)
 }
 
-/// A power of two next to the largest entry, by which division is exact; none where all are 0.
+/// Returns a power of two close to the largest entry, so that division by it is exact; `None` where all are 0.
 fn power_of_two(entries: impl Iterator<Item = f64>) -> Option<f64> {
     let largest = entries.fold(0.0, |most: f64, entry| most.max(entry.abs()));
     (largest > 0.0 && largest.is_finite()).then(|| largest.log2().round().exp2())

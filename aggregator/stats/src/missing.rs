@@ -1,40 +1,40 @@
-//! Why a number is not there. [`Missing`] means that the data do not hold the answer (yet);
-//! [`Invalid`] means that the input contradicts itself or its bounds and must be mended.
+//! The reasons why there is no result. [`Missing`] means that the data do not contain the answer (yet);
+//! [`Invalid`] means that the input contradicts itself or its bounds and must be corrected.
 
 use std::fmt;
 
 use crate::{Pair, Side};
 
-/// The data do not hold the answer. It says what is lacking, so that nobody reads "p = 1" where
+/// The data do not contain the answer. Each variant names what is lacking, so that nobody reads "p = 1" where
 /// nothing was tested.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Missing {
-    /// The arm has fewer units than the method needs. More traffic mends it.
+    /// The arm has fewer units than the method needs. More traffic resolves it.
     Units {
-        /// Which of the two.
+        /// The arm that lacks it.
         arm: Side,
-        /// How many there are.
+        /// The available number.
         have: u64,
-        /// How many are needed.
+        /// The required number.
         need: u64,
     },
-    /// The arm has fewer conversions than the method needs. More traffic mends it.
+    /// The arm has fewer conversions than the method needs. More traffic resolves it.
     Conversions {
-        /// Which of the two.
+        /// The arm that lacks it.
         arm: Side,
-        /// How many there are.
+        /// The available number.
         have: u64,
-        /// How many are needed.
+        /// The required number.
         need: u64,
     },
-    /// The arm has fewer units that did not convert than the method needs, where they are the rarer ones. More traffic
-    /// mends it, unless all convert.
+    /// The arm has fewer units that did not convert than the method needs, where they are the rarer ones.
+    /// More traffic resolves it, unless all units convert.
     Unconverted {
-        /// Which of the two.
+        /// The arm that lacks it.
         arm: Side,
-        /// How many there are.
+        /// The available number.
         have: u64,
-        /// How many are needed.
+        /// The required number.
         need: u64,
     },
     /// No arm shows any variation, so no standard error exists.
@@ -51,25 +51,25 @@ pub enum Missing {
     },
     /// The denominators of a ratio metric sum to 0 in this arm.
     Denominator {
-        /// Which of the two.
+        /// The arm.
         arm: Side,
     },
     /// The control mean is too uncertain: the interval of the ratio has no finite ends.
     BoundedRatio,
-    /// Too few units over all arms for the approximation: the smallest expected count of an arm.
+    /// Too few units over all arms for the approximation: the smallest expected count of an arm is too small.
     ExpectedCount {
         /// Units expected in the smallest arm.
         smallest: f64,
-        /// How many are needed.
+        /// The required number.
         need: f64,
     },
     /// The arm has fewer clusters with units than the method needs.
     Clusters {
-        /// Which of the two.
+        /// The arm that lacks it.
         arm: Side,
-        /// How many there are.
+        /// The available number.
         have: usize,
-        /// How many are needed.
+        /// The required number.
         need: usize,
     },
     /// A cell of two crossed experiments has fewer units than the method needs; variants count
@@ -79,19 +79,19 @@ pub enum Missing {
         a: usize,
         /// Variant of the second experiment.
         b: usize,
-        /// How many there are.
+        /// The available number.
         have: u64,
-        /// How many are needed.
+        /// The required number.
         need: u64,
     },
-    /// One of many arms has no units; `index` counts from 0, the control.
+    /// One of many arms has no units; `index` counts from 0, which is the control.
     EmptyArm {
-        /// Place of the arm.
+        /// The index of the arm.
         index: usize,
     },
 }
 
-/// What is missing, with words for the two arms.
+/// A [`Missing`] to be printed, with the names of the two arms.
 struct Sentence<'a> {
     missing: Missing,
     arms: Pair<&'a str>,
@@ -160,7 +160,8 @@ impl fmt::Display for Missing {
 }
 
 impl Missing {
-    /// The sentence with these words for the two arms, which are else "the control arm" and "the treatment arm".
+    /// Returns the sentence with these names for the two arms, instead of "the control arm" and "the
+    /// treatment arm".
     pub fn sentence(self, arms: Pair<&str>) -> String {
         Sentence { missing: self, arms }.to_string()
     }
@@ -168,7 +169,7 @@ impl Missing {
 
 impl std::error::Error for Missing {}
 
-/// A number in a sentence: with an exponent where its zeros would fill the line.
+/// A number in a sentence; printed with an exponent where it would otherwise have many zeros.
 struct Short(f64);
 
 impl fmt::Display for Short {
@@ -187,36 +188,36 @@ impl fmt::Display for Short {
 pub enum Invalid {
     /// More units converted than there are.
     ConversionsAboveUnits {
-        /// As given.
+        /// The given value.
         units: u64,
-        /// As given, above `units`.
+        /// The given conversions, above `units`.
         conversions: u64,
     },
     /// A value outside its bounds (NaN included).
     OutOfRange {
-        /// Name of the input, for people.
+        /// The name of the input, for messages.
         what: &'static str,
-        /// As given.
+        /// The given value.
         value: f64,
-        /// What it must be, for people.
+        /// The allowed range, for messages.
         range: &'static str,
     },
     /// An infinite value or NaN among the data.
     NotFinite {
-        /// Name of the input, for people.
+        /// The name of the input, for messages.
         what: &'static str,
-        /// As given.
+        /// The given value.
         value: f64,
     },
     /// The sums cannot come from real values: n times the sum of squares is below the square of
     /// the sum, or the covariance exceeds what the variances allow.
     ImpossibleSums {
-        /// Name of the input, for people.
+        /// The name of the input, for messages.
         what: &'static str,
     },
     /// Two lists that belong together differ in length.
     Lengths {
-        /// Name of the input, for people.
+        /// The name of the input, for messages.
         what: &'static str,
         /// Length of the first.
         left: usize,
@@ -225,11 +226,11 @@ pub enum Invalid {
     },
     /// A list has fewer entries than the method needs.
     TooFew {
-        /// Name of the input, for people.
+        /// The name of the input, for messages.
         what: &'static str,
-        /// How many there are.
+        /// The available number.
         have: usize,
-        /// How many are needed.
+        /// The required number.
         need: usize,
     },
 }
@@ -260,7 +261,7 @@ impl fmt::Display for Invalid {
 impl std::error::Error for Invalid {}
 
 impl Invalid {
-    /// Name of the input, for people.
+    /// The name of the input, for messages.
     pub fn what(&self) -> &'static str {
         match *self {
             Invalid::ConversionsAboveUnits { .. } => "conversions",
@@ -273,10 +274,10 @@ impl Invalid {
     }
 }
 
-/// Either kind, from functions that take lists they have to check themselves.
+/// Either kind of failure, for functions that take lists which they have to check themselves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum NoAnswer {
-    /// The data do not hold the answer.
+    /// The data do not contain the answer.
     Missing(Missing),
     /// The input cannot be right.
     Invalid(Invalid),
@@ -310,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arms_are_called_as_the_caller_says() {
+    fn arms_are_named_by_the_caller() {
         let missing = Missing::Units { arm: Side::Treatment, have: 3, need: 10 };
         assert_eq!(missing.to_string(), "the treatment arm has 3 units, 10 are needed");
         let arms = Pair { control: "`a`", treatment: "`the control arm`" };
@@ -324,10 +325,10 @@ mod tests {
     /// 10^154 written out fills two lines.
     #[test]
     fn numbers_in_sentences_are_short() {
-        let told = |value| Invalid::NotFinite { what: "it", value }.to_string();
-        assert_eq!(told(5.0), "it is 5, not a number");
-        assert_eq!(told(1e154), "it is 1e154, not a number");
-        assert_eq!(told(-2.5e-300), "it is -2.5e-300, not a number");
-        assert_eq!(told(f64::NAN), "it is NaN, not a number");
+        let message = |value| Invalid::NotFinite { what: "it", value }.to_string();
+        assert_eq!(message(5.0), "it is 5, not a number");
+        assert_eq!(message(1e154), "it is 1e154, not a number");
+        assert_eq!(message(-2.5e-300), "it is -2.5e-300, not a number");
+        assert_eq!(message(f64::NAN), "it is NaN, not a number");
     }
 }

@@ -1,6 +1,6 @@
-//! How an experiment is to be watched, chosen by one thing: whether its end is planned. With a planned number of
-//! units a boundary costs next to nothing in power; without one only an always-valid method holds, at 1.6 to 2
-//! times the units for the same power ([`crate::always_valid_power`]).
+//! The choice of the monitoring method of an experiment, which depends only on whether its end is planned.
+//! With a planned number of units a boundary costs almost no power; without one only an always-valid method
+//! is valid, at 1.6 to 2 times the units for the same power ([`crate::always_valid_power`]).
 
 use crate::{
     Alpha, Alternative, Invalid, Pair,
@@ -8,27 +8,28 @@ use crate::{
     group_sequential::{Continued, Design, Reserve, Spending},
 };
 
-/// The method, laid down before the first look.
+/// The monitoring method, fixed before the first look.
 #[derive(Clone, Debug)]
 pub enum Monitoring {
-    /// Lan-DeMets O'Brien-Fleming up to the planned units, and past them what was reserved pays for.
+    /// A Lan-DeMets O'Brien-Fleming boundary up to the planned units, and past them a test with the reserved
+    /// alpha.
     Planned {
-        /// Takes the looks as they come.
+        /// The boundary, to which the looks are added.
         plan: Continued,
         /// Planned units of each arm, for [`crate::group_sequential::information_fraction`].
         planned: Pair<u64>,
     },
-    /// An asymptotic confidence sequence, from the first look to whenever.
+    /// An asymptotic confidence sequence, for any number of looks.
     Open {
-        /// Says of any look what holds at all of them.
+        /// The design, whose results are valid at all looks at once.
         sequence: confidence_sequence::Design,
     },
 }
 
 impl Monitoring {
     /// The platform's default: a boundary where the units of both arms are planned (both above 0), else a
-    /// confidence sequence tuned for [`DEFAULT_TUNING_UNITS`]. `reserve` is the share of alpha for decisions past
-    /// the plan; nothing without one, and unused without a plan.
+    /// confidence sequence tuned for [`DEFAULT_TUNING_UNITS`]. `reserve` is the share of alpha for decisions
+    /// past the plan; without it there are none. It is not used without a plan.
     pub fn default_for(
         planned: Option<Pair<u64>>,
         alpha: Alpha,

@@ -1,5 +1,5 @@
-//! The evidence of counts against fixed shares, with a Dirichlet mixture as the alternative: one
-//! kernel for the anytime-valid sample ratio test and for the conversion-count test.
+//! The evidence of counts against fixed shares, with a Dirichlet mixture as the alternative. Both the
+//! anytime-valid sample ratio test and the conversion-count test use it.
 
 use crate::{
     Invalid,
@@ -13,7 +13,7 @@ pub(crate) struct Cell {
     pub(crate) count: f64,
 }
 
-/// `value` if the factor keeps its digits with this concentration, from 1e-6 to 1e15.
+/// Returns `value` if the Bayes factor is accurate with this concentration, from 1e-6 to 1e15.
 pub(crate) fn concentration(value: f64) -> Result<f64, Invalid> {
     if (1e-6..=1e15).contains(&value) {
         return Ok(value);
@@ -26,8 +26,8 @@ pub(crate) fn concentration(value: f64) -> Result<f64, Invalid> {
 ///
 /// `ln G(k) - ln G(k + n) + sum [ln G(k p_i + n_i) - ln G(k p_i)] - sum n_i ln p_i`.
 ///
-/// Written with Stirling's formula and its remainder S, so that the terms of size n ln n cancel on
-/// paper instead of in the computer: with A = k + n and d_i = (n_i - n p_i) / (A p_i) it is
+/// It is written with Stirling's formula and its remainder S, so that the terms of size n ln n cancel on
+/// paper instead of in the computer. With A = k + n and d_i = (n_i - n p_i) / (A p_i) it is
 /// `sum [(A p_i (1 + d_i) - 1/2) ln(1 + d_i)] - (m - 1)/2 ln(1 + n/k) + sum [S(A p_i (1 + d_i)) -
 /// S(k p_i)] - S(A) + S(k)`. It depends on the totals only: batching does not matter.
 pub(crate) fn log_bayes_factor(cells: &[Cell], concentration: f64) -> f64 {
@@ -38,7 +38,7 @@ pub(crate) fn log_bayes_factor(cells: &[Cell], concentration: f64) -> f64 {
     log -= 0.5 * (cells.len() as f64 - 1.0) * (n / k).ln_1p();
     for &Cell { share, count } in cells {
         let excess = (count - n * share) / (a * share);
-        // sum of a p_i d_i is 0, so subtracting d_i changes nothing but the rounding.
+        // The sum of a p_i d_i is 0, so subtracting d_i changes only the rounding.
         log += a * share * relative_entropy(excess) - 0.5 * excess.ln_1p();
         log += stirling_remainder(k * share + count) - stirling_remainder(k * share);
     }
@@ -80,7 +80,7 @@ mod tests {
         }
     }
 
-    /// One unit says nothing under a mixture centred at the null.
+    /// One unit is no evidence under a mixture centred at the null.
     #[test]
     fn one_unit_is_no_evidence() {
         assert!(log_bayes_factor(&halves(1.0, 0.0), 1e6).abs() < 1e-14);
@@ -89,7 +89,7 @@ mod tests {
     /// Laplace's approximation, whose error at this size is of the order 1/n: the exact halves of
     /// 10^12 units leave -1/2 ln(1 + n/k).
     #[test]
-    fn huge_counts_keep_their_digits() {
+    fn huge_counts_have_an_accurate_bayes_factor() {
         let got = log_bayes_factor(&halves(5e11, 5e11), 1e4);
         let expected = -0.5 * (1e12f64 / 1e4).ln_1p();
         assert!((got - expected).abs() < 1e-4, "{got} {expected}");

@@ -1,12 +1,12 @@
-//! Several tests at once: adjusted p-values, to be compared with the level as they are, and the
-//! level of intervals that go with them.
+//! Several tests at once: adjusted p-values, which are compared with the unchanged level, and the
+//! level of the intervals that go with them.
 //!
-//! Only tests that were made count: leave out what is missing. Always-valid p-values may be fed in
-//! like any others; group-sequential tests of several arms run each at a share of alpha instead.
+//! Only tests that were carried out count: leave out missing ones. Always-valid p-values may be adjusted
+//! like any others; group-sequential tests of several arms each run at a share of alpha instead.
 
 use crate::{Alpha, Invalid};
 
-/// Which error is controlled, and how.
+/// The error rate that is controlled, and the procedure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Correction {
     /// Any false positive; valid under every dependence.
@@ -24,7 +24,7 @@ pub enum Correction {
     BenjaminiYekutieli,
 }
 
-/// Adjusted p-values in the order given; reject where one is at most alpha. As R's `p.adjust`.
+/// Returns adjusted p-values in the order given; reject where one is at most alpha. As R's `p.adjust`.
 pub fn adjust(p_values: &[f64], correction: Correction) -> Result<Vec<f64>, Invalid> {
     if let Some(&value) = p_values.iter().find(|p| !(0.0..=1.0).contains(*p)) {
         return Err(Invalid::OutOfRange { what: "p-value", value, range: "from 0 to 1" });
@@ -74,10 +74,10 @@ fn harmonic(m: usize) -> f64 {
     (1..=m).map(|i| 1.0 / i as f64).sum()
 }
 
-/// The level at which to compute intervals that fit the correction, when `rejected` of `tests`
-/// hypotheses were rejected. Bonferroni, Holm and Hochberg: alpha / tests, simultaneous coverage
-/// (wider than Holm's tests need). The two others: the false coverage rate of the rejected ones
-/// (Benjamini & Yekutieli 2005, JASA 100), `alpha * rejected / tests`, with at least one counted.
+/// Returns the level for intervals that match the correction, when `rejected` of `tests` hypotheses were
+/// rejected. Bonferroni, Holm and Hochberg: `alpha / tests`, for simultaneous coverage (wider than Holm's
+/// tests need). The two others: `alpha * rejected / tests`, counting at least one rejection, for the false
+/// coverage rate of the rejected ones (Benjamini & Yekutieli 2005, JASA 100).
 pub fn interval_alpha(
     alpha: Alpha,
     correction: Correction,
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn p_values_lie_between_0_and_1() {
+    fn p_values_must_be_between_0_and_1() {
         for p in [-0.1, 1.1, f64::NAN] {
             assert!(adjust(&[0.5, p], Correction::Holm).is_err(), "{p}");
         }

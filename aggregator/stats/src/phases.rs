@@ -1,13 +1,15 @@
-//! Units that were assigned in phases, each with its own shares: a difference is only ever taken inside a phase, and
-//! the phases are added up with weights that know nothing of the outcomes. A unit belongs to the phase of its first
-//! exposure; phases with equal shares may be merged. This module knows no clock and no storage.
+//! Units that were assigned in phases, each with its own shares. Differences are computed only inside a
+//! phase, and the phases are added up with weights that do not depend on the outcomes. A unit belongs to the
+//! phase of its first exposure; phases with equal shares may be merged. This module knows no clock and no
+//! storage.
 //!
-//! With weights `w_k = n_ck n_tk / (n_ck + n_tk)` the score `U = sum w_k d_k` is, without an effect, a martingale with
-//! variance `V = sum w_k^2 v_k`, whatever the effect seen so far made of the shares, as long as the shares of a phase
-//! are chosen before its units come (Jennison & Turnbull 2000, Group Sequential Methods, chapters 7 and 11). So
-//! `z = U / sqrt(V)` goes on where one phase's z would: the boundary by the share of the planned weight, the always-valid
-//! sequence by the weight itself. Weights of `1 / v_k` would not do: an arm with few units of skewed values shows a small
-//! mean and a small variance together, and the bias adds up over the phases.
+//! With weights `w_k = n_ck n_tk / (n_ck + n_tk)` the score `U = sum w_k d_k` is, without an effect, a
+//! martingale with variance `V = sum w_k^2 v_k`. The effect seen so far may have influenced the shares, as
+//! long as the shares of a phase are chosen before its units arrive (Jennison & Turnbull 2000, Group
+//! Sequential Methods, chapters 7 and 11). So `z = U / sqrt(V)` can be used as the z of one phase: in the
+//! boundary with the share of the planned weight, in the always-valid sequence with the weight itself.
+//! Weights of `1 / v_k` would be wrong: an arm with few units of skewed values tends to have a small mean
+//! together with a small variance, and the bias adds up over the phases.
 
 use crate::{
     Alternative, Arm, Effect, Invalid, Missing, Moments, Pair, Side,
@@ -27,8 +29,8 @@ pub use counts::{
     log_odds_ratio, log_rate_ratio, more_than_its_share,
 };
 
-/// The share of two arms' units that the treatment is to get in a phase: from 1e-12 to 1 - 1e-12. It is that of the
-/// weights, not of the units that came.
+/// The treatment's planned share of two arms' units in a phase: from 1e-12 to 1 - 1e-12. It is computed from
+/// the weights of the variants, not from the units that were exposed.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct TreatmentShare(f64);
 
@@ -36,7 +38,8 @@ impl TreatmentShare {
     /// 50/50.
     pub const HALF: TreatmentShare = TreatmentShare(0.5);
 
-    /// From 1e-12 to 1 - 1e-12: a share that no unit ever meets is no phase of the comparison.
+    /// Accepts a share from 1e-12 to 1 - 1e-12: with a smaller one no unit is ever assigned, and there is
+    /// nothing to compare.
     pub fn new(share: f64) -> Result<TreatmentShare, Invalid> {
         const SMALLEST: f64 = 1e-12;
         if !(SMALLEST..=1.0 - SMALLEST).contains(&share) {
@@ -46,29 +49,30 @@ impl TreatmentShare {
         Ok(TreatmentShare(share))
     }
 
-    /// Of the treatment, between 0 and 1.
+    /// The share of the treatment, between 0 and 1.
     pub fn get(self) -> f64 {
         self.0
     }
 
-    /// Of the control, between 0 and 1.
+    /// The share of the control, between 0 and 1.
     pub fn of_control(self) -> f64 {
         1.0 - self.0
     }
 
-    /// Of the arm with fewer, at most 1/2.
+    /// The share of the smaller arm, at most 1/2.
     fn smaller(self) -> f64 {
         self.0.min(1.0 - self.0)
     }
 
-    /// Whether the two differ by no more than rounding: 9000 of 10,000 leaves a little less than 0.1.
+    /// Returns whether the two differ by no more than rounding: 9000 of 10,000 leaves a little less than 0.1.
     fn is_about(self, other: TreatmentShare) -> bool {
         const ROUNDING: f64 = 1e-9;
         (self.0 - other.0).abs() < ROUNDING
     }
 }
 
-/// Two arms' units that were first exposed in one phase. All strata of one comparison are of one kind, rates or means.
+/// The units of two arms that were first exposed in one phase. All strata of one comparison are of one kind,
+/// rates or means.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stratum {
     treatment_share: TreatmentShare,
@@ -82,17 +86,17 @@ enum Outcome {
 }
 
 impl Stratum {
-    /// Conversion rates.
+    /// A stratum of conversion rates.
     pub fn of_rates(treatment_share: TreatmentShare, arms: Pair<Arm>) -> Stratum {
         Stratum { treatment_share, outcome: Outcome::Rates(arms) }
     }
 
-    /// Means. Without [`Stratum::counting`] there is no gate of few conversions.
+    /// A stratum of means. Without [`Stratum::counting`] the gate of few conversions does not apply.
     pub fn of_means(treatment_share: TreatmentShare, moments: Pair<Moments>) -> Stratum {
         Stratum { treatment_share, outcome: Outcome::Means { moments, with_events: None } }
     }
 
-    /// How many of a mean's units have any event at all; of rates nothing changes.
+    /// Adds how many units of a mean have any event; a stratum of rates is returned unchanged.
     pub fn counting(self, with_events: Pair<Arm>) -> Stratum {
         match self.outcome {
             Outcome::Rates(_) => self,
@@ -102,12 +106,12 @@ impl Stratum {
         }
     }
 
-    /// As planned for the phase.
+    /// The planned share of the phase.
     pub fn treatment_share(&self) -> TreatmentShare {
         self.treatment_share
     }
 
-    /// Of each arm.
+    /// The units of each arm.
     pub fn units(&self) -> Pair<u64> {
         match self.outcome {
             Outcome::Rates(arms) => arms.map(Arm::units),
@@ -115,7 +119,8 @@ impl Stratum {
         }
     }
 
-    /// Units and those that converted, or that have any event; none for a mean whose events were not counted.
+    /// The units of each arm, and how many converted or have any event; `None` for a mean whose events were
+    /// not counted.
     pub fn arms(&self) -> Option<Pair<Arm>> {
         match self.outcome {
             Outcome::Rates(arms) => Some(arms),
@@ -123,8 +128,8 @@ impl Stratum {
         }
     }
 
-    /// `n_c n_t / (n_c + n_t)`, in units; 0 where the phase adds nothing yet: an arm has no units, or of a mean an arm
-    /// has fewer than two and so no variance.
+    /// `n_c n_t / (n_c + n_t)`, in units. It is 0 while the phase contributes nothing: an arm has no units
+    /// or, for a mean, fewer than two and so no variance.
     pub fn weight(&self) -> f64 {
         let need = match self.outcome {
             Outcome::Rates(_) => 1,
@@ -138,7 +143,8 @@ impl Stratum {
         c * (t / (c + t))
     }
 
-    /// What the phase finds by itself, as its metric's test does; of means also where no unit varies.
+    /// Returns the result of the phase by itself, as its metric's test computes it; for means also without
+    /// variation.
     fn part(&self) -> Result<Part, Missing> {
         let units = self.units();
         let weight = self.weight();
@@ -162,18 +168,18 @@ impl Stratum {
     }
 }
 
-/// One phase's share of the score.
+/// The contribution of one phase to the score.
 struct Part {
     units: Pair<u64>,
     weight: f64,
     means: Pair<f64>,
-    /// With the standard error of the metric's test: pooled for rates, Welch's for means.
+    /// The effect, with the standard error of the metric's test: pooled for rates, Welch's for means.
     effect: Effect,
-    /// Of each arm's mean; none for rates, whose variance is taken as known.
+    /// The variance of each arm's mean; `None` for rates, whose variance is treated as known.
     variances: Option<Pair<f64>>,
 }
 
-/// What all phases say together.
+/// The score of all phases together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Score {
     effect: Effect,
@@ -186,17 +192,19 @@ pub struct Score {
 }
 
 impl Score {
-    /// The strata that have units in both arms (of means two in each), added up. One stratum gives exactly what
-    /// [`pooled_z`] and [`welch::test`] give.
+    /// Adds up the strata that have units in both arms (for means, two in each). One stratum gives exactly
+    /// the results of [`pooled_z`] and [`welch::test`].
     ///
-    /// For means z is the normal deviate with the tail of Student's t, with Satterthwaite's degrees of freedom (1946,
-    /// Biometrics Bulletin 2(6)) of all the phases' variances: `V^2 / sum (w_k^2 s_ak^2 / n_ak)^2 / (n_ak - 1)`.
+    /// For means z is the normal deviate with the tail of Student's t, with Satterthwaite's degrees of
+    /// freedom (1946, Biometrics Bulletin 2(6)) of all the phases' variances:
+    /// `V^2 / sum (w_k^2 s_ak^2 / n_ak)^2 / (n_ak - 1)`.
     ///
-    /// [`Missing::Units`] where no stratum has enough of them, [`Missing::Variation`] where nothing varies; rates without
-    /// variation have z = 0, as in one phase. Normal in the limit: rates need ten conversions an arm over all phases
-    /// ([`few`]), means what Welch's test needs. Welch's error of skewed values is too small where an uneven share leaves
-    /// an arm few units that are not 0: with 200 buyers in the smaller arm one look at 90/10 rejects in 7 % instead of 5 %,
-    /// nearly always because that arm is lower.
+    /// Returns [`Missing::Units`] where no stratum has enough of them, and [`Missing::Variation`] where
+    /// nothing varies; rates without variation have z = 0, as in one phase. Z is normal in the limit: rates
+    /// need ten conversions an arm over all phases ([`few`]), and means need what Welch's test needs. Welch's
+    /// error of skewed values is too small where an uneven share leaves an arm few units that are not 0: with
+    /// 200 buyers in the smaller arm one look at 90/10 rejects in 7 % instead of 5 %, nearly always because
+    /// that arm is lower.
     ///
     /// # Panics
     /// When the strata are of both kinds, rates and means.
@@ -269,13 +277,13 @@ impl Score {
         })
     }
 
-    /// `U / W` with `sqrt(V) / W`, in the metric's unit: what an always-valid look takes.
+    /// `U / W` with the error `sqrt(V) / W`, in the metric's unit: the effect for an always-valid look.
     pub fn effect(&self) -> Effect {
         self.effect
     }
 
-    /// The same with the standard error of z: what a boundary and its intervals take. For rates it is [`Score::effect`];
-    /// for means `estimate / z`.
+    /// The same estimate with the standard error that matches z: the effect for a boundary and its intervals.
+    /// For rates it is [`Score::effect`]; for means the error is `estimate / z`.
     pub fn effect_of_z(&self) -> Effect {
         let Effect { estimate, standard_error } = self.effect;
         let standard_error =
@@ -283,36 +291,36 @@ impl Score {
         Effect { estimate, standard_error }
     }
 
-    /// Standard normal in the limit without an effect.
+    /// The statistic z; standard normal in the limit if there is no effect.
     pub fn z(&self) -> f64 {
         self.z
     }
 
-    /// `W`, in units.
+    /// The total weight `W`, in units.
     pub fn weight(&self) -> f64 {
         self.weight
     }
 
-    /// Of each arm, in the phases that add something.
+    /// The units of each arm, in the phases that contribute.
     pub fn units(&self) -> Pair<u64> {
         self.units
     }
 
-    /// Both arms' rates or means with the weights of the effect, which is their difference. A relative lift is the effect
-    /// over the control's.
+    /// The rates or means of both arms with the weights of the effect, which is their difference. A relative
+    /// lift is the effect divided by the control's.
     pub fn means(&self) -> Pair<f64> {
         self.means
     }
 
-    /// `sum (n_k / n) d_k` over all units: the effect on the units that came, for display alone. It must not carry a
-    /// test: its variance can grow with more data.
+    /// `sum (n_k / n) d_k` over all units: the effect on the units that were exposed, for display only. Do
+    /// not use it in a test: its variance can grow with more data.
     pub fn effect_by_units(&self) -> Effect {
         self.by_units
     }
 }
 
-/// The sum of independent effects with these factors. The variance is summed relative to its largest part, so that
-/// squares of tiny and of huge errors stay in range.
+/// Returns the weighted sum of independent effects. The variance is summed relative to its largest part, so
+/// that squares of tiny and of huge errors stay in range.
 fn weighted(parts: impl Iterator<Item = (f64, Effect)> + Clone) -> Effect {
     let estimate = parts.clone().map(|(factor, effect)| factor * effect.estimate).sum();
     let errors = parts.map(|(factor, effect)| factor * effect.standard_error);
@@ -338,26 +346,28 @@ fn degrees<'a>(parts: impl Iterator<Item = &'a Part>, weight: f64, standard_erro
     1.0 / sum
 }
 
-/// `W` over the planned one, `n_c n_t / (n_c + n_t)` of the units that were planned with the first phase's shares: the
-/// fraction of a boundary. In one phase [`group_sequential::information_fraction`]. It grows more slowly per unit the
-/// more uneven a phase is, so a plan in units ends before 1. Whoever then spends all of alpha at the planned units lets the
-/// effect that changed the shares choose how much is seen: 5.8 % false alarms instead of 5 where the better arm was given
-/// 90 %. A boundary whose last look is the first at a fraction of 1 kept 5 % (the aggregator's README).
+/// Returns the fraction for a boundary: `W` divided by the planned weight, `n_c n_t / (n_c + n_t)` of the
+/// units planned with the first phase's shares. In one phase it is
+/// [`group_sequential::information_fraction`]. The more uneven a phase is, the more slowly the fraction grows
+/// per unit, so the planned units are reached before a fraction of 1. Spending all of alpha there lets the
+/// effect that changed the shares choose how much is seen: 5.8 % false alarms instead of 5 where the better
+/// arm was given 90 %. A boundary whose last look is the first at a fraction of 1 kept 5 % (the aggregator's
+/// README).
 pub fn information_fraction(strata: &[Stratum], planned: Pair<u64>) -> Result<f64, Invalid> {
     match strata {
         [one] => group_sequential::information_fraction(one.units(), planned),
         several => {
-            // The planned weight is that of the planned units over itself, times itself.
             let (c, t) = (planned.control as f64, planned.treatment as f64);
+            // Checks that the planned weight is above 0.
             group_sequential::information_fraction(planned, planned)?;
-            // From 0, for the sum of nothing is -0.
+            // Starts at 0, because the sum of an empty list is -0.
             let weight = several.iter().map(Stratum::weight).fold(0.0, |sum, weight| sum + weight);
             Ok(weight / (c * (t / (c + t))))
         }
     }
 }
 
-/// An always-valid analysis over phases, laid down before the first look.
+/// The plan of an always-valid analysis over phases, fixed before the first look.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AlwaysValid {
     sequence: confidence_sequence::Design,
@@ -366,8 +376,8 @@ pub struct AlwaysValid {
 }
 
 impl AlwaysValid {
-    /// `first_share` is that of the first phase, and stays so when that is left out; `concentration` is that of
-    /// [`CountTest`], which decides below the gate.
+    /// `first_share` is the share of the first phase, also when that phase is left out later; `concentration`
+    /// is that of [`CountTest`], which decides below the gate.
     pub fn new(
         sequence: confidence_sequence::Design,
         first_share: TreatmentShare,
@@ -377,9 +387,10 @@ impl AlwaysValid {
         Ok(AlwaysValid { sequence, first_share, counts })
     }
 
-    /// The units that carry as much weight at the first phase's shares, `W / (pi_c pi_t)`: the mixing ratio is
-    /// `r = rho^2 N* W / W*` with `W* = N* pi_c pi_t`, that of one phase with so many units. Units that came with the
-    /// first phase's shares count as one each, so that in one phase nothing changes.
+    /// The number of units that would have the same weight at the first phase's shares, `W / (pi_c pi_t)`.
+    /// The mixing ratio is `r = rho^2 N* W / W*` with `W* = N* pi_c pi_t`, that of one phase with this many
+    /// units. Units assigned with the first phase's shares count as one each, so that in one phase nothing
+    /// changes.
     pub fn units(&self, strata: &[Stratum]) -> f64 {
         let each = self.first_share.get() * self.first_share.of_control();
         let of = |stratum: &Stratum| {
@@ -395,13 +406,14 @@ impl AlwaysValid {
         strata.iter().map(of).sum()
     }
 
-    /// The look with Z = z of the score, whatever the looks and the shares were chosen by. One phase with the first's
-    /// shares gives exactly [`confidence_sequence::Design::look_at_rates`], with its score interval, or
-    /// [`confidence_sequence::Design::look_at_means`]; otherwise the interval is the estimate plus and minus the critical
-    /// value's standard errors, for rates the pooled ones whatever the null.
+    /// Returns the look with Z = z of the score. It is valid whatever determined the looks and the shares.
+    /// One phase with the first phase's shares gives exactly [`confidence_sequence::Design::look_at_rates`],
+    /// with its score interval, or [`confidence_sequence::Design::look_at_means`]. Otherwise the interval is
+    /// the estimate plus and minus the critical value times the standard error; for rates that is the pooled
+    /// one, whatever the null.
     ///
-    /// Below the gate over all phases [`few`] says so and [`Missing::Conversions`] or [`Missing::Unconverted`] is
-    /// returned; [`AlwaysValid::p_value`] decides by the counts there.
+    /// Below the gate over all phases ([`few`]) it returns [`Missing::Conversions`] or
+    /// [`Missing::Unconverted`]; [`AlwaysValid::p_value`] then decides by the counts.
     pub fn look(&self, strata: &[Stratum]) -> Result<Look, Missing> {
         if let Some(below) = few(strata) {
             return Err(below.few.missing());
@@ -419,12 +431,13 @@ impl AlwaysValid {
         if effect.standard_error == 0.0 {
             return Err(Missing::Variation);
         }
-        // A part of a unit is nothing to a tuning parameter.
+        // Rounding to whole units does not matter for a tuning parameter.
         Ok(self.sequence.look(effect, self.units(strata).round().max(1.0) as u64))
     }
 
-    /// The p-value of this look by whichever test decides: the sequence, or below the gate the counts. The always-valid
-    /// p-value is the smallest over all looks. Two-sided, whatever the sequence's alternative, where counts decide.
+    /// The p-value of this look by the test that decides: the sequence or, below the gate, the counts. The
+    /// always-valid p-value is the smallest over all looks. Where counts decide it is two-sided, whatever the
+    /// sequence's alternative.
     pub fn p_value(&self, strata: &[Stratum]) -> Result<f64, Missing> {
         match few(strata) {
             Some(below) if below.few.total() == 0 => Err(below.few.missing()),
@@ -433,23 +446,24 @@ impl AlwaysValid {
         }
     }
 
-    /// As laid down.
+    /// The confidence sequence, which decides above the gate.
     pub fn sequence(&self) -> &confidence_sequence::Design {
         &self.sequence
     }
 
-    /// What decides below the gate.
+    /// The count test, which decides below the gate.
     pub fn counts(&self) -> &CountTest {
         &self.counts
     }
 }
 
-/// Whether the effect is the same in all phases: Cochran's Q (1954, Biometrics 10(1)), `sum (d_k - D)^2 / v_k` with D
-/// weighted by `1 / v_k` and each arm's own variance, chi-square with one degree less than phases. Where it is not, one
-/// number does not describe the effect.
+/// Tests whether the effect is the same in all phases: Cochran's Q (1954, Biometrics 10(1)),
+/// `sum (d_k - D)^2 / v_k` with D weighted by `1 / v_k` and each arm's own variance, chi-square with one
+/// degree less than phases. If the effects differ, one number does not describe them.
 ///
-/// Phases below their own gate of few conversions and those without variation are not compared; none where fewer than
-/// two are left. For one look: watched at every look it raises more false alarms than its level.
+/// Phases below their own gate of few conversions and those without variation are not compared; `None` where
+/// fewer than two remain. It is for one look: tested at every look it raises more false alarms than its
+/// level.
 pub fn heterogeneity(strata: &[Stratum]) -> Option<Heterogeneity> {
     let mut effects = Vec::new();
     for stratum in strata {
@@ -471,14 +485,15 @@ pub fn heterogeneity(strata: &[Stratum]) -> Option<Heterogeneity> {
     Some(Heterogeneity { chi2, degrees, p_value: chi_square_sf(chi2, degrees as f64) })
 }
 
-/// The probability, without an effect, that the boundary would still have rejected if after its last look, which found
-/// `z` and did not cross, one more came with all of the planned information. A new test at that level, of units that came
-/// since and by any rule, keeps alpha for both together: Mueller & Schaefer (2001), Biometrics 57(3). For changes that no
-/// stratum can hold, as a new primary metric.
+/// The probability, without an effect, that the boundary would still have rejected if its last look, which
+/// found `z` and did not cross, had been followed by one more look with all of the planned information. A new
+/// test at that level, of units that arrived since and by any rule, keeps alpha for both together: Mueller &
+/// Schaefer (2001), Biometrics 57(3). It is for changes that strata cannot represent, such as a new primary
+/// metric.
 ///
-/// From 0 to 1; 0 where the boundary has ended (nothing is left), before the first look all of alpha. 1 where `z` reaches
-/// the last bound: the test has rejected. The remaining looks are taken to be one at the end, which must be laid down
-/// before and not chosen by z.
+/// The result is from 0 to 1: 0 where the boundary has ended, because no alpha remains; all of alpha before
+/// the first look; and 1 where `z` reaches the last bound, because the test has rejected. The remaining looks
+/// are replaced by one at the end, which must be fixed in advance and not chosen by z.
 pub fn conditional_error(boundary: &Boundary, z: f64) -> f64 {
     let Some(last) = boundary.bounds().last() else {
         return boundary.design().alpha.get();

@@ -1,5 +1,6 @@
-//! Planning before the run: how many units, what can be detected with those there are, with what
-//! power, and for how long. Power after the run is a function of the p-value and says nothing new.
+//! Planning before an experiment: the units that are needed, the effect that can be detected with given
+//! units, the power and the duration. Power computed after the run is a function of the p-value and adds no
+//! information.
 
 mod means;
 
@@ -11,8 +12,8 @@ use crate::{
 
 pub use means::{means_detectable, means_drift, means_power, means_sample_size, means_sample_size_t};
 
-/// The most units that are told as a number; more are refused by [`SampleSize::countable`].
-pub const MOST_UNITS: u64 = 1 << 53;
+/// The largest number of units that is reported; [`SampleSize::countable`] refuses more.
+pub const UNITS_MAX: u64 = 1 << 53;
 
 /// The test that will be run at the end.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,7 +33,7 @@ impl Plan {
         Ok(Plan { alpha, alternative, treatment_per_control })
     }
 
-    /// Two-sided at `alpha`, arms of one size.
+    /// A two-sided test at `alpha` with arms of equal size.
     pub fn even(alpha: Alpha) -> Plan {
         Plan { alpha, alternative: Alternative::TwoSided, treatment_per_control: 1.0 }
     }
@@ -47,7 +48,8 @@ impl Plan {
         self.alternative.critical_z(self.alpha)
     }
 
-    /// The sum of the two quantiles of a sample size, `z_{1-a/2} + z_power`: above 0, for a wanted power above alpha.
+    /// The sum of the two quantiles of a sample size, `z_{1-a/2} + z_power`. The wanted power must be above
+    /// alpha, so the sum is above 0.
     fn wanted_z(&self, power: Power) -> Result<f64, Invalid> {
         if power.get() <= self.alpha.get() {
             let range = "above alpha: without any effect the test rejects as often";
@@ -56,8 +58,8 @@ impl Plan {
         Ok(self.critical_z() + normal_quantile(power.get()))
     }
 
-    /// A difference (treatment minus control) as far as the test looks for it: below 0 where a one-sided test looks the
-    /// other way.
+    /// Converts a difference (treatment minus control) to the direction of the alternative: below 0 where a
+    /// one-sided test looks in the other direction.
     fn toward(&self, difference: f64) -> f64 {
         match self.alternative {
             Alternative::TwoSided => difference.abs(),
@@ -66,8 +68,8 @@ impl Plan {
         }
     }
 
-    /// The same, where units are to be found for it: no number of them finds what the test does not look for.
-    /// `value` is what gave the difference, named `what`.
+    /// Does the same for a sample size, and refuses a difference that the test does not look for, because no
+    /// number of units finds it. `value`, named `what`, is the input that gave the difference.
     fn findable(&self, difference: f64, what: &'static str, value: f64) -> Result<f64, Invalid> {
         let toward = self.toward(difference);
         if toward > 0.0 {
@@ -89,13 +91,13 @@ impl Plan {
         }
     }
 
-    /// The probability to reject when z has mean `drift` in the direction of the alternative, both tails counted where
-    /// the test has two.
+    /// The probability to reject when z has mean `drift` in the direction of the alternative; two-sided, both
+    /// tails count.
     pub fn power_of_drift(&self, drift: f64) -> f64 {
         self.power_at(drift, self.critical_z())
     }
 
-    /// Both tails where the test has two: `sf(z - shift) + sf(z + shift)`, scaled.
+    /// Returns `sf(critical - shift)`, plus `sf(critical + shift)` when two-sided.
     fn power_at(&self, shift: f64, critical: f64) -> f64 {
         let wrong_tail = match self.alternative {
             Alternative::TwoSided => normal_sf(critical + shift),
@@ -105,27 +107,27 @@ impl Plan {
     }
 }
 
-/// Units that each arm needs.
+/// The units that each arm needs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SampleSize {
     /// The control's units before rounding up.
     pub control_exact: f64,
     /// The control's units, rounded up.
     pub control: u64,
-    /// Units of one treatment arm.
+    /// The units of one treatment arm, rounded up.
     pub treatment: u64,
 }
 
 impl SampleSize {
-    /// The units of one control and `treatments` treatment arms; counts end at `u64::MAX`, more than there
-    /// are units for anyway.
+    /// The units of one control and `treatments` treatment arms, at most `u64::MAX`.
     pub fn total(&self, treatments: u64) -> u64 {
         self.control.saturating_add(self.treatment.saturating_mul(treatments))
     }
 
-    /// The same, or a refusal of what is named `what` where an arm would need more than [`MOST_UNITS`].
+    /// Returns the sample size, or an error that names the input `what` where an arm would need more than
+    /// [`UNITS_MAX`].
     pub fn countable(self, what: &'static str, value: f64) -> Result<SampleSize, Invalid> {
-        if self.control.max(self.treatment) <= MOST_UNITS {
+        if self.control.max(self.treatment) <= UNITS_MAX {
             return Ok(self);
         }
         let range = "large enough to be found by 2^53 units of an arm";
@@ -140,22 +142,22 @@ impl SampleSize {
     }
 }
 
-/// The variance under the null that the formula for rates assumes.
+/// The variance under the null in the formula for rates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NullVariance {
     /// Each arm's own, as under the alternative; the textbook formula and the platform's.
     Unpooled,
-    /// That of the common rate, as the pooled z-test's (R `power.prop.test`, rpact).
+    /// That of the common rate, as in the pooled z-test (R `power.prop.test`, rpact).
     Pooled,
 }
 
-/// Units to find the difference between two true rates.
+/// The units needed to find the difference between two true rates.
 ///
-/// Unpooled: `n_c = (z_{1-a/2} + z_power)^2 (p_c q_c + p_t q_t / k) / d^2`, Fleiss, Levin & Paik
-/// (2003), chapter 4. Pooled: the first z times `sqrt(pb qb (1 + 1/k))` instead, with
-/// `pb = (p_c + k p_t) / (1 + k)`. Both ignore the wrong tail, whose share is below 1e-6 from 60 %
-/// power on; both are optimistic when fewer than about 10 conversions are expected in an arm. Refused are an effect
-/// that a one-sided test does not look for, and a power not above alpha.
+/// Unpooled: `n_c = (z_{1-a/2} + z_power)^2 (p_c q_c + p_t q_t / k) / d^2`, Fleiss, Levin & Paik (2003),
+/// chapter 4. Pooled: the first z times `sqrt(pb qb (1 + 1/k))` instead, with `pb = (p_c + k p_t) / (1 + k)`.
+/// Both ignore the wrong tail, whose share is below 1e-6 from 60 % power on; both are optimistic when fewer
+/// than about 10 conversions are expected in an arm. An effect that a one-sided test does not look for is an
+/// error, and so is a power not above alpha.
 pub fn rates_sample_size(
     rates: Pair<f64>,
     power: Power,
@@ -176,8 +178,8 @@ pub struct ZValues {
     pub power: f64,
 }
 
-/// [`rates_sample_size`] with quantiles given by hand, to reproduce published numbers that rounded
-/// them (1.96 and 0.84). Their sum must be above 0, which is a power above alpha.
+/// [`rates_sample_size`] with given quantiles, to reproduce published numbers that were computed with rounded
+/// ones (1.96 and 0.84). Their sum must be above 0, which means a power above alpha.
 pub fn rates_sample_size_at(
     rates: Pair<f64>,
     z: ZValues,
@@ -198,20 +200,20 @@ pub fn rates_sample_size_at(
     Ok(plan.arms((numerator / difference).powi(2)))
 }
 
-/// Units by Cohen's effect size h, the difference of the arcsines of the square roots (Cohen 1988,
-/// chapter 6). For comparison.
+/// The units by Cohen's effect size h, the difference of the arcsines of the square roots (Cohen 1988,
+/// chapter 6). For comparison only.
 pub fn rates_sample_size_arcsine(rates: Pair<f64>, power: Power, plan: &Plan) -> Result<SampleSize, Invalid> {
     let difference =
         plan.findable(RateSpread::of(rates, plan)?.difference, "treatment rate", rates.treatment)?;
-    // By the sine of a difference, so that nearly equal angles do not cancel.
+    // From the sine of the difference, so that nearly equal angles do not cancel.
     let Pair { control: c, treatment: t } = rates;
     let h = 2.0 * (difference / ((t * (1.0 - c)).sqrt() + (c * (1.0 - t)).sqrt())).min(1.0).asin();
     let z = plan.wanted_z(power)?;
     Ok(plan.arms((z / h).powi(2) * (1.0 + 1.0 / plan.treatment_per_control)))
 }
 
-/// The probability to find the difference between two true rates with so many units in each arm,
-/// both tails counted where the test has two; below alpha where a one-sided test looks the other way.
+/// The probability to find the difference between two true rates with these units in each arm. Two-sided,
+/// both tails count; the power is below alpha where a one-sided test looks in the other direction.
 pub fn rates_power(
     rates: Pair<f64>,
     units: Pair<u64>,
@@ -229,20 +231,21 @@ pub fn rates_power(
     Ok(plan.power_at(plan.toward(spread.difference) * root_n / spread.alternative, critical))
 }
 
-/// The mean of z with so many control units (real, so that they may be divided by a design effect) and two true rates,
-/// with the arms' own variances, in the direction of the alternative (below 0 where a one-sided test looks the other
-/// way); also the drift of [`crate::group_sequential::Looks::crossing`] at fraction 1.
+/// The mean of z under two true rates with `control_units` control units, with the arms' own variances, in
+/// the direction of the alternative (below 0 where a one-sided test looks in the other direction). The units
+/// are a real number, so that they may be divided by a design effect. It is also the drift of
+/// [`crate::group_sequential::Looks::crossing`] at fraction 1.
 pub fn rates_drift(rates: Pair<f64>, control_units: f64, plan: &Plan) -> Result<f64, Invalid> {
     let spread = RateSpread::of(rates, plan)?;
     let toward = plan.toward(spread.difference);
     Ok(toward * positive("control units", control_units)?.sqrt() / spread.alternative)
 }
 
-/// The standard deviation that a ratio of two sums behaves like, per unit: the delta method on the parts of one unit,
-/// as [`crate::ratio`]. Deng, Knoblich & Lu (2018), KDD.
+/// The parts of a ratio of two sums, from which the delta method computes a standard deviation per unit, as in
+/// [`crate::ratio`]. Deng, Knoblich & Lu (2018), KDD.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RatioParts {
-    /// Sum of numerators over sum of denominators.
+    /// The sum of the numerators divided by the sum of the denominators.
     pub ratio: f64,
     /// Standard deviation of a unit's numerator, at least 0.
     pub numerator_sd: f64,
@@ -250,7 +253,7 @@ pub struct RatioParts {
     pub denominator_mean: f64,
     /// Standard deviation of a unit's denominator, at least 0.
     pub denominator_sd: f64,
-    /// Of numerator and denominator, from -1 to 1.
+    /// The correlation of numerator and denominator, from -1 to 1.
     pub correlation: f64,
 }
 
@@ -275,7 +278,7 @@ impl RatioParts {
     }
 }
 
-/// Standard deviations of the difference for one control unit, and the difference itself, treatment minus control.
+/// The difference of the rates, treatment minus control, and its standard deviations for one control unit.
 struct RateSpread {
     difference: f64,
     alternative: f64,
@@ -300,7 +303,7 @@ impl RateSpread {
     }
 }
 
-/// The treatment rates nearest to the baseline that a plan finds with the wanted power; `None`
+/// The treatment rates closest to the baseline that a plan finds with the wanted power; `None`
 /// where not even 100 % or 0 % would be found, and on the side that a one-sided test does not look at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DetectableRates {
@@ -308,7 +311,7 @@ pub struct DetectableRates {
     pub increase: Option<f64>,
     /// Below the baseline, at least 0.
     pub decrease: Option<f64>,
-    /// `increase` minus the baseline, with its own digits; above 0.
+    /// `increase` minus the baseline, without the rounding of a subtraction; above 0.
     pub difference_up: Option<f64>,
     /// `decrease` minus the baseline; below 0.
     pub difference_down: Option<f64>,
@@ -329,7 +332,7 @@ pub fn rates_detectable(
     let slope = a_t * (1.0 - 2.0 * p);
     let product = (a + a_t) * p * (1.0 - p);
     let root = slope.hypot(2.0 * (n + a_t).sqrt() * product.sqrt());
-    // The larger root by the formula, the other by the roots' product: nothing cancels.
+    // The larger root by the formula and the other from the roots' product, so that nothing cancels.
     let (up, down) = if slope >= 0.0 {
         let up = (slope + root) / (2.0 * (n + a_t));
         (up, -product / ((n + a_t) * up))
@@ -348,9 +351,9 @@ pub fn rates_detectable(
     })
 }
 
-/// How much larger the variance of a mean is when whole clusters are assigned: `1 + (m - 1) icc`
+/// The factor by which the variance of a mean is larger when whole clusters are assigned: `1 + (m - 1) icc`
 /// for clusters of `size` >= 1 units and intraclass correlation `icc` (Kish 1965, Survey Sampling).
-/// Understates for clusters of very unequal size.
+/// It is too small for clusters of very unequal size.
 pub fn design_effect(size: f64, icc: f64) -> Result<f64, Invalid> {
     if !(size >= 1.0 && size.is_finite()) {
         return Err(Invalid::OutOfRange {
@@ -366,20 +369,20 @@ pub fn design_effect(size: f64, icc: f64) -> Result<f64, Invalid> {
     Ok(1.0 + (size - 1.0) * icc)
 }
 
-/// How long an experiment takes.
+/// The duration of an experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Duration {
     /// Days until enough units have been exposed.
     pub days: u64,
-    /// The same in whole weeks, at least one, so that every weekday counts alike.
+    /// The days rounded up to whole weeks, at least one, so that every weekday has the same weight.
     pub whole_week_days: u64,
 }
 
-/// Days to collect `total` units when `new_units_a_day` are exposed for the first time each day
-/// (new ones: daily active users come back and count once). Refused where they would be more than 2^53.
+/// The days to collect `total` units when `new_units_a_day` units are exposed for the first time each day
+/// (daily active users who come back count only once). More than 2^53 days are an error.
 pub fn duration(total: u64, new_units_a_day: f64) -> Result<Duration, Invalid> {
     let days = round_up(total as f64 / positive("new units a day", new_units_a_day)?);
-    if days > MOST_UNITS {
+    if days > UNITS_MAX {
         let (what, range) = ("new units a day", "enough for 2^53 days");
         return Err(Invalid::OutOfRange { what, value: new_units_a_day, range });
     }
@@ -404,7 +407,7 @@ mod tests {
         assert!(duration(u64::MAX, 1e-9).is_err() && duration(u64::MAX, 1e9).is_ok());
     }
 
-    /// What is detectable with n units needs n units.
+    /// The effect that n units detect needs n units.
     #[test]
     fn detectable_rates_invert_the_sample_size() {
         let plan = Plan::new(Alpha::FIVE_PERCENT, Alternative::TwoSided, 0.25).unwrap();
@@ -428,10 +431,10 @@ mod tests {
 
     const SIDES: [Alternative; 3] = [Alternative::TwoSided, Alternative::Greater, Alternative::Less];
 
-    /// 5 against 4 % is a fall: found by two sides and by a test that looks down, and by one that looks up less often
-    /// than without any effect.
+    /// 4 % after 5 % is a decrease: a two-sided test and one that looks for a decrease find it, and a test
+    /// that looks for an increase rejects less often than without any effect.
     #[test]
-    fn one_sided_power_looks_one_way() {
+    fn one_sided_power_counts_one_direction() {
         let (alpha, units) = (Alpha::FIVE_PERCENT, Pair { control: 10_000, treatment: 10_000 });
         let rates = Pair { control: 0.05, treatment: 0.04 };
         let power = |side| rates_power(rates, units, alpha, side, NullVariance::Unpooled).unwrap();
@@ -452,7 +455,7 @@ mod tests {
         }
     }
 
-    /// No number of units finds what the test does not look for.
+    /// No number of units finds an effect that the test does not look for.
     #[test]
     fn the_wrong_direction_has_no_sample_size() {
         let power = Power::EIGHTY_PERCENT;
@@ -481,7 +484,7 @@ mod tests {
         }
     }
 
-    /// A test rejects with alpha where there is no effect, so that a power up to alpha asks for nothing.
+    /// A test rejects with probability alpha without any effect, so a power up to alpha needs no units.
     #[test]
     fn a_power_up_to_alpha_is_refused() {
         let rates = Pair { control: 0.05, treatment: 0.06 };
@@ -505,11 +508,11 @@ mod tests {
         }
     }
 
-    /// 2^53 units find a difference of 1.6e-9 of 5 %, which the rates themselves tell with seven digits.
+    /// 2^53 units find a difference of 1.6e-9 from 5 %, of which the rates themselves keep only seven digits.
     #[test]
-    fn tiny_detectable_differences_keep_their_digits() {
+    fn tiny_detectable_differences_are_accurate() {
         let plan = Plan::even(Alpha::FIVE_PERCENT);
-        let n = MOST_UNITS as f64;
+        let n = UNITS_MAX as f64;
         let found = rates_detectable(0.05, n, Power::EIGHTY_PERCENT, &plan).unwrap();
         let z = 1.959_963_984_540_054 + 0.841_621_233_572_914_3;
         let expected = z * (2.0 * 0.05 * 0.95 / n).sqrt();
@@ -519,8 +522,8 @@ mod tests {
         }
     }
 
-    /// The parts of a unit: 3 views (sd 2), 0.6 clicks (sd 1), correlation 0.5, so that R is 0.2 and the variance
-    /// (1 - 2 * 0.2 * 0.5 * 2 + 0.04 * 4) / 9.
+    /// The parts of a unit: 3 views (sd 2), 0.6 clicks (sd 1), correlation 0.5, so that R is 0.2 and the
+    /// variance (1 - 2 * 0.2 * 0.5 * 2 + 0.04 * 4) / 9.
     #[test]
     fn a_ratio_behaves_like_a_mean() {
         let parts = RatioParts {
@@ -535,7 +538,7 @@ mod tests {
         assert!(RatioParts { denominator_mean: 0.0, ..parts }.sd().is_err());
     }
 
-    /// Power by way of the drift is power.
+    /// The power of the drift is the power of the rates.
     #[test]
     fn the_drift_has_the_power() {
         let plan = Plan::new(Alpha::FIVE_PERCENT, Alternative::TwoSided, 0.5).unwrap();

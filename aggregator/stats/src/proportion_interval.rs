@@ -6,18 +6,18 @@ use crate::{
     two_proportion::{difference, rates, unpooled_effect},
 };
 
-/// Which variance the score interval uses.
+/// The variance of the score interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Score {
-    /// Mee (1984), Biometrics 40(4): exact dual of the pooled z-test.
+    /// Mee (1984), Biometrics 40(4): the exact dual of the pooled z-test.
     Mee,
     /// Miettinen & Nurminen (1985), Statistics in Medicine 4(2): Mee's variance times N/(N-1).
     MiettinenNurminen,
 }
 
 /// The score interval: every difference `delta` for which `(d - delta)^2 <= z^2 V(delta)`, where V
-/// is the variance at the most likely rates that differ by exactly delta. Defined at 0 and at
-/// 100 % conversion; the recommended interval at any size above a few units. Checked against
+/// is the variance at the most likely rates that differ by exactly delta. It is defined at 0 and at
+/// 100 % conversion, and is the recommended interval at any size above a few units. Checked against
 /// Newcombe (1998), table II.
 pub fn score(
     arms: Pair<Arm>,
@@ -27,16 +27,16 @@ pub fn score(
 ) -> Result<Interval, Missing> {
     let critical = alternative.critical_z(alpha);
     let both = score_at(arms, critical.abs(), variance)?;
-    Ok(alternative.of_interval(turned_below_0(both, critical)))
+    Ok(alternative.of_interval(exchange_ends_below_0(both, critical)))
 }
 
-/// One-sided above a level of a half the critical value is below 0: the bound lies on the other side of the estimate, as
-/// [`Effect::interval`] has it too.
-pub(crate) fn turned_below_0(both: Interval, critical: f64) -> Interval {
+/// Exchanges the ends if the critical value is below 0, as it is for a one-sided level above a half: the
+/// bound is then on the other side of the estimate, as in [`Effect::interval`].
+pub(crate) fn exchange_ends_below_0(both: Interval, critical: f64) -> Interval {
     if critical < 0.0 { Interval { lower: both.upper, upper: both.lower } } else { both }
 }
 
-/// The score interval for any critical value of |z|, at least 0, also one of a confidence sequence.
+/// The score interval for any critical value of |z|, at least 0, for example of a confidence sequence.
 pub(crate) fn score_at(arms: Pair<Arm>, critical: f64, variance: Score) -> Result<Interval, Missing> {
     let d = difference(arms)?;
     let units = arms.control.units() as f64 + arms.treatment.units() as f64;
@@ -52,9 +52,10 @@ pub(crate) fn score_at(arms: Pair<Arm>, critical: f64, variance: Score) -> Resul
     Ok(Interval { lower: boundary(d, -1.0, room), upper: boundary(d, 1.0, room) })
 }
 
-/// The last delta from `inside` towards `outside` at which there is room, which falls once; `outside` if it never
-/// does. Chandrupatla (1997), Advances in Engineering Software 28(3): inverse quadratic steps where they are safe,
-/// else halving, about ten in all; never more than 100, which halving alone would need at most 60 of.
+/// Returns the last delta from `inside` towards `outside` at which `room` is at least 0, or `outside` if it
+/// always is; `room` must change its sign at most once. Chandrupatla (1997), Advances in Engineering Software
+/// 28(3): inverse quadratic steps where they are safe, else halving, about ten steps in total. There are
+/// never more than 100 steps; halving alone would need at most 60.
 fn boundary(inside: f64, outside: f64, room: impl Fn(f64) -> f64) -> f64 {
     const STEPS: usize = 100;
     let room_outside = room(outside);
@@ -96,13 +97,14 @@ fn boundary(inside: f64, outside: f64, room: impl Fn(f64) -> f64) -> f64 {
     if at_a >= 0.0 { a } else { b }
 }
 
-/// The variance of the difference at the most likely rates (pc, pc + delta). They solve a cubic,
-/// whose root in closed form is from Miettinen & Nurminen (1985), appendix I. Where rates are small that root has the
-/// digits of 1 and not its own; Newton's method on the cubic gives them back.
+/// The variance of the difference at the most likely rates (pc, pc + delta). They solve a cubic, whose root
+/// in closed form is from Miettinen & Nurminen (1985), appendix I. For small rates that root has only the
+/// absolute accuracy of a number close to 1; Newton's method on the cubic makes it accurate.
 pub(crate) fn restricted_variance(arms: Pair<Arm>, delta: f64) -> f64 {
     let rest = |arm: Arm| arm.units() - arm.conversions();
-    // The variance does not know which arm is which, nor which outcome. Asked for is the rate of the smaller arm, which makes
-    // most of the variance, and of its rarer outcome, which has its own digits.
+    // The variance does not depend on which arm or which outcome is which. So the cubic is solved for the
+    // rate of the smaller arm, which contributes most of the variance, and of its rarer outcome, which is the
+    // more accurate one.
     let Pair { control: mut one, treatment: mut other } = arms;
     let mut delta = delta;
     if other.units() < one.units() {
@@ -128,17 +130,18 @@ pub(crate) fn restricted_variance(arms: Pair<Arm>, delta: f64) -> f64 {
     let cubic = |p: f64| ((l3 * p + l2) * p + l1) * p + l0;
     let slope = |p: f64| (3.0 * l3 * p + 2.0 * l2) * p + l1;
     let possible = ((-delta).max(0.0), (1.0 - delta).min(1.0));
-    let pc = polished(2.0 * b * a.cos() - shift, possible, cubic, slope);
+    let pc = refine_root(2.0 * b * a.cos() - shift, possible, cubic, slope);
     let pt = (pc + delta).clamp(0.0, 1.0);
     pt * (1.0 - pt) / n_t + pc * (1.0 - pc) / n_c
 }
 
-/// The root between two ends of a function that is positive before it, from a guess: Newton's method, by halves where that
-/// leaves the bracket. One or two steps unless the guess has lost its digits.
-fn polished(guess: f64, ends: (f64, f64), f: impl Fn(f64) -> f64, slope: impl Fn(f64) -> f64) -> f64 {
+/// Returns the root between two ends of a function that is positive before it, starting from a guess: by
+/// Newton's method, or by bisection where a step leaves the bracket. One or two steps are enough unless the
+/// guess is inaccurate.
+fn refine_root(guess: f64, ends: (f64, f64), f: impl Fn(f64) -> f64, slope: impl Fn(f64) -> f64) -> f64 {
     const STEPS: usize = 100;
     let (mut low, mut high) = (ends.0, ends.1.max(ends.0));
-    // Not at the lower end itself, which may be a root too.
+    // Does not start at the lower end itself, which may be a root too.
     let mut root = guess.clamp(low, high).max(low + 1e-18 * (high - low));
     for _ in 0..STEPS {
         let at = f(root);
@@ -161,14 +164,14 @@ fn polished(guess: f64, ends: (f64, f64), f: impl Fn(f64) -> f64, slope: impl Fn
 }
 
 /// Newcombe's hybrid score interval (1998, Statistics in Medicine 17(8), method 10): the distances
-/// from each rate to its own Wilson limits, combined as a square root of squares. Never collapses,
+/// from each rate to its own Wilson limits, combined as a square root of squares. It never has width 0 and
 /// never leaves [-1, 1]; no test is its exact dual.
 pub fn newcombe(arms: Pair<Arm>, alpha: Alpha, alternative: Alternative) -> Result<Interval, Missing> {
     let d = difference(arms)?;
     let z = alternative.critical_z(alpha);
     let (c, t) = (wilson_reach(arms.control, z.abs()), wilson_reach(arms.treatment, z.abs()));
     let both = Interval { lower: d - t.down.hypot(c.up), upper: d + t.up.hypot(c.down) };
-    Ok(alternative.of_interval(turned_below_0(both, z)))
+    Ok(alternative.of_interval(exchange_ends_below_0(both, z)))
 }
 
 /// Wilson's score interval for one rate (1927, JASA 22); `None` without units.
@@ -180,29 +183,30 @@ pub fn wilson(arm: Arm, alpha: Alpha) -> Option<Interval> {
     Some(Interval { lower, upper })
 }
 
-/// How far Wilson's limits are from the rate, each with its own digits; 0 at a rate of 0 or 1.
+/// The distances of Wilson's limits from the rate, each accurate to full precision; 0 at a rate of 0 or 1.
 struct Reach {
     down: f64,
     up: f64,
 }
 
-/// With `k = z^2 / n` the limits are the rate minus and plus `(root -+ k (1 - 2 p) / 2) / (1 + k)`, where the root is
-/// `sqrt(k p (1 - p) + k^2 / 4)`; the one of them that cancels is `k` times the square of the nearer rate over the other.
+/// With `k = z^2 / n` the limits are the rate minus and plus `(root -+ k (1 - 2 p) / 2) / (1 + k)`, where the
+/// root is `sqrt(k p (1 - p) + k^2 / 4)`. The distance that would cancel is computed from the product of
+/// both.
 fn wilson_reach(arm: Arm, z: f64) -> Reach {
     let n = arm.units() as f64;
     let (p, q) = (arm.conversions() as f64 / n, (arm.units() - arm.conversions()) as f64 / n);
     let k = z * (z / n);
     let root = (k * p * q + 0.25 * k * k).sqrt();
     let skew = 0.5 * k * (q - p);
-    // (root - |skew|) (root + |skew|) = k p q + k^2 (1 - (q - p)^2) / 4 = k p q (1 + k): the product of both reaches is
-    // k p q / (1 + k).
+    // (root - |skew|) (root + |skew|) = k p q + k^2 (1 - (q - p)^2) / 4 = k p q (1 + k), so the product of
+    // both distances is k p q / (1 + k).
     let far = (root + skew.abs()) / (1.0 + k);
     let near = if far == 0.0 { 0.0 } else { k * p * q / (far * (1.0 + k)) };
     if skew >= 0.0 { Reach { down: near, up: far } } else { Reach { down: far, up: near } }
 }
 
 /// Wald's interval, `d +- z sqrt(p_c q_c / n_c + p_t q_t / n_t)`. For comparison only: its coverage
-/// is far below nominal for small counts, and it does not exist when neither arm varies.
+/// is far below the nominal level for small counts, and it does not exist when neither arm varies.
 pub fn wald(arms: Pair<Arm>, alpha: Alpha, alternative: Alternative) -> Result<Interval, Missing> {
     let effect = unpooled_effect(arms)?;
     if effect.standard_error == 0.0 {
@@ -211,8 +215,8 @@ pub fn wald(arms: Pair<Arm>, alpha: Alpha, alternative: Alternative) -> Result<I
     Ok(alternative.of_interval(effect.interval(alternative.critical_z(alpha))))
 }
 
-/// Wald's interval after one imagined conversion and one non-conversion in each arm (Agresti &
-/// Caffo 2000, The American Statistician 54(4)). Centred off the estimate; its ends may leave
+/// Wald's interval with one added conversion and one added non-conversion in each arm (Agresti &
+/// Caffo 2000, The American Statistician 54(4)). It is not centred on the estimate, and its ends may be outside
 /// [-1, 1].
 pub fn agresti_caffo(arms: Pair<Arm>, alpha: Alpha, alternative: Alternative) -> Result<Interval, Missing> {
     rates(arms)?;
@@ -241,8 +245,8 @@ mod tests {
 
     const SIDES: [Alternative; 3] = [Alternative::TwoSided, Alternative::Greater, Alternative::Less];
 
-    /// From a few units to 2^53, for rates from 1e-15 to nearly 1, at levels from 1e-12 to 0.99: Mee's interval leaves 0
-    /// out exactly when the pooled z rejects, and its ends are just not rejected.
+    /// From a few units to 2^53, for rates from 1e-15 to nearly 1, at levels from 1e-12 to 0.99: Mee's
+    /// interval excludes 0 exactly when the pooled z rejects, and its ends are just not rejected.
     #[test]
     fn the_score_interval_is_dual_to_the_pooled_z_at_every_size() {
         let n = 1 << 53;
@@ -271,7 +275,7 @@ mod tests {
         }
     }
 
-    /// Newcombe's table II, row a: 56 of 70 against 48 of 80 is 0.0524 to 0.3339; and the mirror of it.
+    /// Newcombe's table II, row a: 56 of 70 against 48 of 80 is 0.0524 to 0.3339; and its mirror image.
     #[test]
     fn newcombes_interval_is_the_printed_one() {
         let found = newcombe(arms((48, 80), (56, 70)), Alpha::FIVE_PERCENT, Alternative::TwoSided).unwrap();
@@ -281,7 +285,7 @@ mod tests {
         assert!((found.lower + mirrored.upper).abs() < 1e-15 && (found.upper + mirrored.lower).abs() < 1e-15);
     }
 
-    /// Wilson's limits are the rates that a z-test of the one observed just does not reject.
+    /// Wilson's limits are the rates that a z-test of the observed rate just does not reject.
     #[test]
     fn wilsons_limits_are_just_not_rejected() {
         for (conversions, units) in [(0, 10), (3, 10), (10, 10), (2, 1 << 53), (1_000_000, 2_000_001)] {

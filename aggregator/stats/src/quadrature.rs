@@ -13,7 +13,7 @@ pub(crate) struct GaussLegendre {
 /// Shared rules have a multiple of this many points.
 const SHARED_STEP: usize = 2;
 
-/// The largest shared rule has this many steps; what wants more gets that one.
+/// The largest shared rule has this many steps; requests for more get this rule.
 const SHARED_RULES: usize = 2048;
 
 static SHARED: [OnceLock<GaussLegendre>; SHARED_RULES] = [const { OnceLock::new() }; SHARED_RULES];
@@ -55,7 +55,7 @@ impl GaussLegendre {
         self.over(lower, upper).map(|(x, weight)| weight * f(x)).sum()
     }
 
-    /// Each point and its weight, scaled to [`lower`, `upper`].
+    /// Returns each point and its weight, scaled to [`lower`, `upper`].
     pub(crate) fn over(&self, lower: f64, upper: f64) -> impl Iterator<Item = (f64, f64)> + '_ {
         let (middle, half) = (0.5 * (lower + upper), 0.5 * (upper - lower));
         self.nodes.iter().zip(&self.weights).map(move |(&x, &weight)| (middle + half * x, half * weight))

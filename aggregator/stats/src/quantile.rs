@@ -1,8 +1,9 @@
-//! Quantile metrics: the median, the 95th percentile of latency. A database sorts; from three of its quantiles
-//! an arm has an estimate and a standard error, and two arms a difference.
+//! Quantile metrics, such as the median or the 95th percentile of latency. A database sorts the values; from
+//! three of its quantiles this module computes the estimate and the standard error of an arm, and the
+//! difference of two arms.
 //!
-//! The quantiles asked for are those at the level itself and at the two levels between which it lies with known
-//! probability ([`levels`]): Woodruff's interval, turned into a standard error.
+//! The three quantiles are those at the level itself and at the two levels between which it is with known
+//! probability ([`levels`]). They give Woodruff's interval, which is converted to a standard error.
 
 use crate::{
     Alpha, Alternative, Arm, Effect, Interval, Invalid, Missing, Pair, Side,
@@ -11,19 +12,19 @@ use crate::{
     terms::{between_0_and_1, finite, positive},
 };
 
-/// The level at which the three quantiles are taken, whatever level is shown in the end.
+/// The level of Woodruff's interval, whatever level the test uses.
 const WOODRUFF_ALPHA: Alpha = Alpha::FIVE_PERCENT;
 
-/// Units that must be expected beyond a quantile, on either side, before anything is said; the normal
-/// approximation of their number is poor below.
+/// The number of units that must be expected beyond a quantile on either side. With fewer, the normal
+/// approximation of their number is poor, and there is no result.
 pub const MIN_BEYOND: f64 = 10.0;
 
-/// Which quantile: 0.5 is the median. Strictly between 0 and 1.
+/// The level of a quantile, strictly between 0 and 1; 0.5 is the median.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Level(f64);
 
 impl Level {
-    /// Half of the values lie below.
+    /// The median: half of the values are below.
     pub const MEDIAN: Level = Level(0.5);
 
     /// Strictly between 0 and 1.
@@ -37,21 +38,21 @@ impl Level {
     }
 }
 
-/// The three levels at which to ask for an arm's quantiles.
+/// The three levels of an arm's quantiles.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Levels {
     /// From 0 to `level`.
     pub lower: f64,
-    /// The wanted one.
+    /// The wanted level.
     pub level: f64,
     /// From `level` to 1.
     pub upper: f64,
 }
 
-/// Where the wanted level may lie in the true distribution, to 95 %: `q +- 1.96 se(share below the quantile)`,
-/// inside 0 to 1. Woodruff (1952), JASA 47(260). For units that are one value each the share's standard error is
-/// [`share_error`]; where values are not the assigned units (requests of users), it is that of the ratio "values
-/// below the quantile / values" by [`crate::ratio`] (Liu, Sun, Varshney & Xu 2019, arXiv 1903.08762).
+/// Returns the levels for a 95 % interval of the quantile: `q +- 1.96 se(share below the quantile)`, within 0
+/// to 1. Woodruff (1952), JASA 47(260). If each unit has one value, the share's standard error is
+/// [`share_error`]; where values are not the assigned units (requests of users), it is that of the ratio
+/// "values below the quantile / values" by [`crate::ratio`] (Liu, Sun, Varshney & Xu 2019, arXiv 1903.08762).
 pub fn levels(level: Level, share_error: f64) -> Result<Levels, Invalid> {
     let reach = positive("standard error of the share", share_error)?
         * Alternative::TwoSided.critical_z(WOODRUFF_ALPHA);
@@ -59,10 +60,10 @@ pub fn levels(level: Level, share_error: f64) -> Result<Levels, Invalid> {
 }
 
 /// The standard error of the share of `units` independent values below the quantile: `sqrt(q (1 - q) / n)`.
-/// [`Missing::Units`] while fewer than [`MIN_BEYOND`] are expected on either side.
+/// Returns [`Missing::Units`] while fewer than [`MIN_BEYOND`] are expected on either side.
 pub fn share_error(side: Side, level: Level, units: u64) -> Result<f64, Missing> {
     let tail = level.0.min(1.0 - level.0);
-    // 1 - 0.9 is below 0.1 by a rounding, which must not ask for one unit more. The cast ends at u64::MAX.
+    // 1 - 0.9 is below 0.1 by a rounding, which must not require one unit more. The cast saturates at u64::MAX.
     let need = (MIN_BEYOND / tail * (1.0 - 1e-12)).ceil() as u64;
     if units < need {
         return Err(Missing::Units { arm: side, have: units, need });
@@ -70,13 +71,14 @@ pub fn share_error(side: Side, level: Level, units: u64) -> Result<f64, Missing>
     Ok((level.0 * (1.0 - level.0) / units as f64).sqrt())
 }
 
-/// The rank, from 1 to `count` >= 1, of the smallest value that at least the share `level` of `count` values does not
-/// exceed: `level * count` rounded up (type 1 of Hyndman & Fan 1996).
+/// The rank, from 1 to `count` >= 1, of the smallest value that at least the share `level` of `count` values
+/// does not exceed: `level * count` rounded up (type 1 of Hyndman & Fan 1996).
 ///
-/// A level is meant as the decimal that people write: 0.55 of 100 values is the 55th, though the nearest double and the
-/// rounding of the product make it a hair more. Both errors together, also those of a level found as `1 - q`, are below
-/// `count * 2^-52`, and a product so near to a whole number is taken for it. A level of d decimals whose product is no
-/// whole number is at least 10^-d away from one, which is more than that for 10^9 values and six decimals.
+/// A level means the decimal that people write: 0.55 of 100 values is the 55th, although the nearest double
+/// and the rounding of the product make it slightly more. Both errors together, also those of a level
+/// computed as `1 - q`, are below `count * 2^-52`, and a product that close to a whole number is rounded to
+/// it. A level of d decimals whose product is not a whole number is at least 10^-d away from one, which is
+/// more than that for 10^9 values and six decimals.
 pub(crate) fn rank(level: f64, count: usize) -> usize {
     let product = level * count as f64;
     let whole = product.round();
@@ -93,7 +95,7 @@ pub struct ArmQuantile {
 }
 
 impl ArmQuantile {
-    /// Finite and in order, ties included.
+    /// Accepts finite quantiles in ascending order, ties included.
     pub fn new(lower: f64, estimate: f64, upper: f64) -> Result<ArmQuantile, Invalid> {
         for value in [lower, estimate, upper] {
             finite("quantile of the values", value)?;
@@ -105,8 +107,9 @@ impl ArmQuantile {
         Ok(ArmQuantile { lower, estimate, upper })
     }
 
-    /// From all values of the arm, ascending and at least one: the smallest that at least the share `level` does not
-    /// exceed (type 1 of Hyndman & Fan 1996), and the same at both other levels.
+    /// Computes the quantiles from all values of the arm, in ascending order and at least one: the smallest
+    /// value that at least the share `level` does not exceed (type 1 of Hyndman & Fan 1996), and the same at
+    /// both other levels.
     pub fn of_sorted(values: &[f64], levels: Levels) -> Result<ArmQuantile, Invalid> {
         if values.is_empty() {
             return Err(Invalid::TooFew { what: "values", have: 0, need: 1 });
@@ -115,7 +118,7 @@ impl ArmQuantile {
         ArmQuantile::new(at(levels.lower), at(levels.level), at(levels.upper))
     }
 
-    /// In the metric's unit.
+    /// The quantile, in the metric's unit.
     pub fn estimate(self) -> f64 {
         self.estimate
     }
@@ -125,9 +128,10 @@ impl ArmQuantile {
         Interval { lower: self.lower, upper: self.upper }
     }
 
-    /// Half of Woodruff's interval over 1.96: as `sqrt(q (1 - q) / n) / f` with the density f at the quantile,
-    /// which it estimates (Francisco & Fuller 1991, Annals of Statistics 19(1)). Coarse where values are rounded:
-    /// 0 where all three are one value, although the next unit may move the quantile.
+    /// Half the width of Woodruff's interval divided by 1.96. It estimates `sqrt(q (1 - q) / n) / f` with the
+    /// density f at the quantile (Francisco & Fuller 1991, Annals of Statistics 19(1)). It is coarse where
+    /// values are rounded, and 0 where all three quantiles are equal, although the next unit may change the
+    /// quantile.
     pub fn standard_error(self) -> f64 {
         (self.upper - self.lower) / (2.0 * Alternative::TwoSided.critical_z(WOODRUFF_ALPHA))
     }
@@ -136,27 +140,28 @@ impl ArmQuantile {
 /// A normal test of equal quantiles.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct QuantileTest {
-    /// Treatment minus control; feed it to [`crate::confidence_sequence`] or, as `z`, to
+    /// Treatment minus control, for use in [`crate::confidence_sequence`] or, as `z`, in
     /// [`crate::group_sequential`].
     pub effect: Effect,
-    /// Estimate over standard error.
+    /// The estimate divided by the standard error.
     pub z: f64,
     /// From 0 to 1, by `alternative`.
     pub p_value: f64,
-    /// What the test looked for.
+    /// The alternative of the test.
     pub alternative: Alternative,
 }
 
-/// The difference of the arms' quantiles with the errors of both, and normal z. Holds once both arms have a few
-/// hundred values beyond the quantile's rarer side; level is kept within half a point from [`MIN_BEYOND`] on for
-/// smooth distributions (see the tests).
+/// Tests the difference of the arms' quantiles with the errors of both, by a normal z. It is valid once both
+/// arms have a few hundred values beyond the quantile's rarer side; for smooth distributions the level is
+/// kept within half a point from [`MIN_BEYOND`] on (see the tests).
 ///
-/// Looked at again and again it rejects a little too often: the standard error rests on few order statistics, and early
-/// bounds ask for tails that it does not have. A boundary of 28 looks up to 1,000 units an arm calls 6.0 % of exponential
-/// medians and 5.8 % of 90th percentiles an effect instead of 5 %, up to 8,000 units 5.7 and 5.6 % (each within 0.3); the
-/// confidence sequence 3.3 % (`splitstream calibrate`).
+/// With repeated looks it rejects a little too often: the standard error is computed from few order
+/// statistics, and is not accurate enough in the far tails of early bounds. A boundary of 28 looks up to
+/// 1,000 units an arm rejects in 6.0 % for exponential medians and in 5.8 % for 90th percentiles instead of 5
+/// %, and up to 8,000 units in 5.7 and 5.6 % (each within 0.3); the confidence sequence rejects in 3.3 %
+/// (`splitstream calibrate`).
 ///
-/// [`Missing::Variation`] when the three quantiles of both arms are one value each.
+/// Returns [`Missing::Variation`] when in both arms the three quantiles are equal.
 pub fn compare(arms: Pair<ArmQuantile>, alternative: Alternative) -> Result<QuantileTest, Missing> {
     let errors = arms.map(ArmQuantile::standard_error);
     let standard_error = errors.control.hypot(errors.treatment);
@@ -175,10 +180,10 @@ impl QuantileTest {
     }
 }
 
-/// The ranks (from 1, the smallest value) between whose values the true quantile lies with probability at least
-/// 1 - alpha, whatever the distribution: the narrowest such pair with at most alpha/2 on each side. `None` when
-/// the units are too few for both ends. Conover (1999), Practical Nonparametric Statistics, 3.2; exact for
-/// distributions without ties, conservative with them.
+/// Returns the ranks (from 1, the smallest value) between whose values the true quantile is with probability
+/// at least 1 - alpha, whatever the distribution: the narrowest such pair with at most alpha/2 on each side.
+/// `None` when there are too few units for both ends. Conover (1999), Practical Nonparametric Statistics,
+/// 3.2; exact for distributions without ties, conservative with them.
 pub fn exact_ranks(units: u64, level: Level, alpha: Alpha) -> Option<(u64, u64)> {
     let tail = alpha.get() / 2.0;
     // The quantile is below the r-th smallest value when fewer than r values are below it.
@@ -190,7 +195,8 @@ pub fn exact_ranks(units: u64, level: Level, alpha: Alpha) -> Option<(u64, u64)>
     (lower >= 1 && upper <= units).then_some((lower, upper))
 }
 
-/// The largest rank from 1 to `most` for which `holds`, which turns from true to false once.
+/// Returns the largest rank from 1 to `most` for which `holds` is true; it must change from true to false at
+/// most once.
 fn last_true(most: u64, holds: impl Fn(u64) -> bool) -> Option<u64> {
     if most == 0 || !holds(1) {
         return None;
@@ -203,8 +209,8 @@ fn last_true(most: u64, holds: impl Fn(u64) -> bool) -> Option<u64> {
     Some(yes)
 }
 
-/// P(fewer than `count` of `units` happen), each with probability `p`: the r-th smallest of n uniforms is
-/// Beta(r, n - r + 1).
+/// P(fewer than `count` of `units` events happen), each with probability `p`: the r-th smallest of n uniforms
+/// is Beta(r, n - r + 1).
 fn binomial_below(count: u64, units: u64, p: f64) -> f64 {
     if count > units {
         return 1.0;
@@ -225,9 +231,9 @@ mod tests {
         ArmQuantile::of_sorted(&values, levels).unwrap()
     }
 
-    /// First route: the asymptotic error `sqrt(q (1 - q) / n) / f(x_q)` in closed form, on values that are exactly
-    /// exponential quantiles (density 1 - q at the quantile q). Ranks are whole: at 0.99 one of the 390 between the
-    /// two ends is a fourth of a per cent.
+    /// First method: the asymptotic error `sqrt(q (1 - q) / n) / f(x_q)` in closed form, on values that are
+    /// exactly exponential quantiles (density 1 - q at the quantile q). Ranks are whole numbers: at 0.99 one
+    /// of the 390 between the two ends is a fourth of a per cent.
     #[test]
     fn the_standard_error_is_that_of_the_density() {
         let n = 1_000_000;
@@ -240,8 +246,8 @@ mod tests {
         }
     }
 
-    /// Second route: simulation. Two exponential arms of one scale; the test rejects in 5 % and the interval
-    /// covers 0 otherwise. 4,000 runs, so within 1.1 points at three standard errors.
+    /// Second method: simulation of two exponential arms with equal scale. The test rejects in 5 %, and the
+    /// interval covers 0 otherwise; with 4,000 runs three standard errors are 1.1 points.
     #[test]
     fn the_level_holds_in_simulation() {
         const SEED: u64 = 11;
@@ -265,8 +271,8 @@ mod tests {
         }
     }
 
-    /// The sign test's ranks for the median (Conover, table A3): of 10 values the 2nd and the 9th, of 20 the 6th
-    /// and the 15th; 5 values are too few for 95 %.
+    /// The sign test's ranks for the median (Conover, table A3): the 2nd and the 9th of 10 values, the 6th
+    /// and the 15th of 20; 5 values are too few for 95 %.
     #[test]
     fn ranks_for_the_median_are_the_printed_ones() {
         let ranks = |units| exact_ranks(units, Level::MEDIAN, Alpha::FIVE_PERCENT);
@@ -280,7 +286,7 @@ mod tests {
         assert_eq!(exact_ranks(400_000, tail, Alpha::FIVE_PERCENT), Some((395_876, 396_124)));
     }
 
-    /// The ranks by the sum of binomial probabilities, term by term.
+    /// The ranks agree with the sum of binomial probabilities, term by term.
     #[test]
     fn ranks_cover_by_the_plain_binomial_sum() {
         let (n, q) = (120_u64, 0.9_f64);
@@ -300,7 +306,8 @@ mod tests {
         assert!(below_upper - below_lower >= 0.95 && below_upper - below_lower < 0.98, "{lower} {upper}");
     }
 
-    /// Every whole per cent of up to a thousand values: exact in integers, and one too high in doubles for 55 of 100.
+    /// The rank of every whole per cent of up to a thousand values is that of integer arithmetic; plain
+    /// doubles give one too high for 55 of 100.
     #[test]
     fn ranks_are_those_of_the_decimal() {
         for count in 1..=1_000_usize {
@@ -308,7 +315,7 @@ mod tests {
                 let exact = (count * percent).div_ceil(100);
                 let level = percent as f64 / 100.0;
                 assert_eq!(rank(level, count), exact, "{level} of {count}");
-                // The mirrored level, as a floor is found.
+                // The mirrored level, as a lower cap computes it.
                 assert_eq!(
                     rank(1.0 - level, count),
                     (count * (100 - percent)).div_ceil(100),
@@ -323,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_units_beyond_the_quantile_are_told() {
+    fn too_few_units_beyond_the_quantile_are_missing() {
         let level = Level::new(0.99).unwrap();
         let missing = Missing::Units { arm: Side::Treatment, have: 999, need: 1_000 };
         assert_eq!(share_error(Side::Treatment, level, 999), Err(missing));
@@ -331,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_come_in_order_and_vary() {
+    fn quantiles_must_be_in_order_and_vary() {
         assert!(ArmQuantile::new(2.0, 1.0, 3.0).is_err());
         assert!(ArmQuantile::new(0.0, f64::NAN, 3.0).is_err());
         let same = ArmQuantile::new(1.0, 1.0, 1.0).unwrap();

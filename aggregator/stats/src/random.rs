@@ -8,12 +8,13 @@ use crate::{Invalid, terms::between_0_and_1};
 pub struct Random(u64);
 
 impl Random {
-    /// Any seed is as good as any other.
+    /// All seeds are equally good.
     pub fn new(seed: u64) -> Random {
         Random(seed)
     }
 
-    /// The generator of one of many independent parts: its numbers do not depend on how many the others took.
+    /// The generator of one of many independent parts: its numbers do not depend on how many the other parts
+    /// have drawn.
     pub fn stream(seed: u64, index: u64) -> Random {
         let mut parent = Random(seed ^ index.wrapping_mul(0xd1b5_4a32_d192_ed03));
         Random(parent.bits())
@@ -27,7 +28,7 @@ impl Random {
         z ^ z >> 31
     }
 
-    /// A whole number below `bound` >= 1, each as likely as the others but for `bound` / 2^64.
+    /// A whole number below `bound` >= 1; all are equally likely, except for a difference of `bound` / 2^64.
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.bits()) * u128::from(bound)) >> 64) as u64
     }
@@ -37,8 +38,8 @@ impl Random {
         ((self.bits() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
     }
 
-    /// Standard normal: the polar method (Marsaglia & Bray 1964, SIAM Review 6(3)); the second number of a
-    /// pair is not kept.
+    /// Standard normal, by the polar method (Marsaglia & Bray 1964, SIAM Review 6(3)); the second number of a
+    /// pair is discarded.
     pub fn normal(&mut self) -> f64 {
         loop {
             let (x, y) = (2.0 * self.uniform() - 1.0, 2.0 * self.uniform() - 1.0);
@@ -55,7 +56,7 @@ impl Random {
     }
 }
 
-/// Draws how many of a number of units convert.
+/// Draws the number of units that convert.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Binomial {
     rate: f64,
@@ -69,12 +70,12 @@ impl Binomial {
         Ok(Binomial { rate, log_rest: (-rate).ln_1p() })
     }
 
-    /// Exact, by the gaps between conversions, which are geometric (Devroye 1986, Non-Uniform Random Variate
-    /// Generation, X.4.3): the work is proportional to the conversions.
+    /// Draws exactly, by the gaps between conversions, which are geometric (Devroye 1986, Non-Uniform Random
+    /// Variate Generation, X.4.3): the work is proportional to the number of conversions.
     pub fn draw(&self, units: u64, random: &mut Random) -> u64 {
         let (mut at, mut conversions) = (0_u64, 0);
         loop {
-            // The cast ends at u64::MAX where the gap is larger.
+            // The cast saturates at u64::MAX where the gap is larger.
             let gap = (random.uniform().ln() / self.log_rest) as u64;
             at = at.saturating_add(gap).saturating_add(1);
             if at > units {

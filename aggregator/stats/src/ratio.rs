@@ -1,16 +1,16 @@
 //! Metrics that are a ratio of two sums per unit, such as clicks per view, when whole units were
-//! assigned: the delta method turns them into means, and everything for means applies.
+//! assigned. The delta method converts them to means, so every method for means applies.
 
 use crate::{Invalid, Missing, Moments, Pair, PairMoments, Side, terms::measured};
 
-/// Both arms as moments of the linearised values: mean `R = sum x / sum y`, variance
-/// `[var x - 2 R cov + R^2 var y] / mean(y)^2`. Feed them to [`crate::welch`], [`crate::lift`] or
+/// Returns both arms as moments of the linearised values: mean `R = sum x / sum y`, variance
+/// `[var x - 2 R cov + R^2 var y] / mean(y)^2`. Use them in [`crate::welch`], [`crate::lift`] or
 /// [`crate::confidence_sequence`]. Deng, Knoblich & Lu (2018), KDD; GrowthBook
 /// `RatioStatistic`.
 ///
-/// Units without denominator stay in: nothing divides by a unit's own denominator. Neither test
-/// x/y per unit (another quantity) nor per view (ignores that a unit's views resemble each other).
-/// Good once the mean denominator is many standard errors from 0.
+/// Units without a denominator stay in, because no unit's own denominator is divided by. Do not test x/y per
+/// unit (another quantity) or per view (which ignores that a unit's views resemble each other). Accurate once
+/// the mean denominator is many standard errors from 0.
 pub fn linearized(arms: Pair<PairMoments>) -> Result<Pair<Moments>, Missing> {
     arms.try_map(linearized_arm)
 }
@@ -26,7 +26,7 @@ pub fn of_sums(side: Side, arm: PairMoments) -> Result<f64, Missing> {
     Ok(arm.x().mean() / arm.y().mean())
 }
 
-/// What the variance of the linearised values is made of, in the unit of the ratio.
+/// The parts of the variance of the linearised values, in the unit of the ratio.
 struct Parts {
     ratio: f64,
     /// `sd x / mean y` and `R sd y / mean y`.
@@ -45,8 +45,8 @@ fn parts(side: Side, arm: PairMoments) -> Result<Parts, Missing> {
     Ok(Parts { ratio, of_x: sd_x / y.mean(), of_y: ratio * (sd_y / y.mean()), correlation })
 }
 
-/// Whether the ratio and what it varies by are of a size that squares of it can be held; see
-/// [`crate::Invalid::OutOfRange`]. An arm without a ratio has nothing to be checked.
+/// Checks that the ratio and its variation are [`measured`], so that their squares are within the range of a
+/// double. An arm without a ratio passes.
 pub fn check_size(side: Side, arm: PairMoments) -> Result<(), Invalid> {
     let Ok(Parts { ratio, of_x, of_y, .. }) = parts(side, arm) else { return Ok(()) };
     for value in [ratio, of_x, of_y] {
@@ -55,7 +55,8 @@ pub fn check_size(side: Side, arm: PairMoments) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// `(sd x)^2 - 2 R cov + (R sd y)^2` over `mean(y)^2`, put together from its parts so that nothing in between overflows.
+/// Computes `((sd x)^2 - 2 R cov + (R sd y)^2) / mean(y)^2` from its parts, so that no intermediate value
+/// overflows.
 fn linearized_arm(side: Side, arm: PairMoments) -> Result<Moments, Missing> {
     let Parts { ratio, of_x, of_y, correlation } = parts(side, arm)?;
     let variance = of_x.mul_add(of_x, of_y * of_y) - 2.0 * correlation * of_x * of_y;
@@ -74,7 +75,7 @@ mod tests {
         assert_eq!(found, Err(Missing::Denominator { arm: Side::Treatment }));
     }
 
-    /// Denominators of 2 throughout: half the mean, a quarter of the variance.
+    /// With denominators of 2 the mean is halved and the variance divided by 4.
     #[test]
     fn a_constant_denominator_only_scales() {
         let arm = PairMoments::of([(1.0, 2.0), (3.0, 2.0), (8.0, 2.0)]).unwrap();

@@ -1,4 +1,4 @@
-//! Special functions that keep their digits where the textbook form cancels: near 0, far out in a tail, and for
+//! Special functions that are accurate where the textbook form cancels: near 0, far out in a tail, and for
 //! parameters of any size.
 
 use std::f64::consts::TAU;
@@ -28,7 +28,7 @@ pub(crate) fn expm1_minus(x: f64) -> f64 {
 }
 
 /// `ln G(z) - [(z - 1/2) ln z - z + ln(2 pi)/2]` for z > 0: Abramowitz & Stegun 6.1.41, error
-/// below 1e-16 from z = 12 on; by subtraction below, where nothing large cancels.
+/// below 1e-16 from z = 12 on; by subtraction below that, where no large terms cancel.
 pub(crate) fn stirling_remainder(z: f64) -> f64 {
     if z < 12.0 {
         return ln_gamma(z) - ((z - 0.5) * z.ln() - z + 0.5 * TAU.ln());
@@ -38,22 +38,22 @@ pub(crate) fn stirling_remainder(z: f64) -> f64 {
     series.iter().fold(0.0, |sum, coefficient| sum * inverse_square + coefficient) / z
 }
 
-/// Where the regularized incomplete beta function is wanted: I_x(a, b), a and b above 0.
+/// The arguments of the regularized incomplete beta function I_x(a, b), with a and b above 0.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BetaArguments {
     pub(crate) a: f64,
     pub(crate) b: f64,
-    /// From 0 to 1, below the mean `a / (a + b)` or little above it.
+    /// From 0 to 1, below the mean `a / (a + b)` or slightly above it.
     pub(crate) x: f64,
-    /// `1 - x`, with its own digits.
+    /// `1 - x`, accurate to full precision.
     pub(crate) y: f64,
-    /// `a y - b x`, which is `(a + b)(mean - x)`: with the digits that a subtraction would lose.
+    /// `a y - b x`, which is `(a + b)(mean - x)`, with the digits that a subtraction would lose.
     pub(crate) lambda: f64,
 }
 
 /// The r with `I_x(a, b) = x^a y^b / B(a, b) r`: the continued fraction of Didonato & Morris (1992), ACM
-/// Transactions on Mathematical Software 18(3), equation 9. It needs about as many steps as the root of the smaller
-/// parameter, however large the other is.
+/// Transactions on Mathematical Software 18(3), equation 9. The number of steps is about the square root of
+/// the smaller parameter, however large the other is.
 pub(crate) fn incomplete_beta_fraction(at: BetaArguments) -> f64 {
     let BetaArguments { a, b, x, y, lambda } = at;
     continued_fraction(a / (a + 1.0) * (lambda + 1.0), |n| {
@@ -66,8 +66,9 @@ pub(crate) fn incomplete_beta_fraction(at: BetaArguments) -> f64 {
     })
 }
 
-/// The regularized upper incomplete gamma function Q(a, x), a > 0 and x >= 0, by its series below and its continued
-/// fraction above `a + 1` (Abramowitz & Stegun 6.5.29, 6.5.31). Relative error below 1e-12 up to a = 10^6, down to 1e-300.
+/// The regularized upper incomplete gamma function Q(a, x), a > 0 and x >= 0, by its series below and its
+/// continued fraction above `a + 1` (Abramowitz & Stegun 6.5.29, 6.5.31). Relative error below 1e-12 up to a
+/// = 10^6, down to 1e-300.
 pub(crate) fn upper_gamma(a: f64, x: f64) -> f64 {
     if x <= 0.0 {
         return 1.0;
@@ -75,7 +76,7 @@ pub(crate) fn upper_gamma(a: f64, x: f64) -> f64 {
     if x == f64::INFINITY {
         return 0.0;
     }
-    // x^a e^-x / G(a), relative to its value at x = a, so that nothing of the size of a cancels.
+    // x^a e^-x / G(a), relative to its value at x = a, so that no terms of the size of a cancel.
     let scale = (a * log1p_minus((x - a) / a) + 0.5 * (a / TAU).ln() - stirling_remainder(a)).exp();
     if x < a + 1.0 {
         let (mut term, mut sum) = (1.0, 1.0);
@@ -91,7 +92,7 @@ pub(crate) fn upper_gamma(a: f64, x: f64) -> f64 {
     scale * continued_fraction(x + 1.0 - a, |n| Term { over: n * (a - n), add: x + 1.0 - a + 2.0 * n })
 }
 
-/// More terms than any series or fraction here needs for the parameters that it is good for.
+/// A limit above the number of terms that any series or fraction here needs for its supported parameters.
 const STEPS: usize = 100_000;
 
 /// One level of a continued fraction: `over / (add + the next)`.
@@ -100,8 +101,8 @@ struct Term {
     add: f64,
 }
 
-/// `1 / (first + over_1 / (add_1 + over_2 / (add_2 + ...)))`, by the method of Lentz (1976), Applied Optics 15(3), as
-/// Thompson & Barnett (1986) keep it away from 0: Journal of Computational Physics 64(2).
+/// `1 / (first + over_1 / (add_1 + over_2 / (add_2 + ...)))`, by the method of Lentz (1976), Applied Optics
+/// 15(3), with the guard against 0 of Thompson & Barnett (1986), Journal of Computational Physics 64(2).
 fn continued_fraction(first: f64, term: impl Fn(f64) -> Term) -> f64 {
     const TINY: f64 = 1e-300;
     let away_from_0 = |value: f64| if value.abs() < TINY { TINY } else { value };

@@ -1,13 +1,13 @@
-//! Trust in the assignment: do the arms have the share of units that was planned, and the same mix
-//! of units? A failure makes every effect of the experiment doubtful.
+//! Checks of the assignment: do the arms have their planned shares of the units (sample ratio), and the same
+//! mix of units? A failure makes every effect of the experiment doubtful.
 
 use crate::{Invalid, Missing, NoAnswer, distributions::chi_square_sf};
 
-/// Below this expected count of an arm no verdict is given (GrowthBook: 8 users a variation).
+/// The smallest expected count of an arm for a verdict (GrowthBook: 8 users a variation).
 pub const MIN_EXPECTED: f64 = 8.0;
 
 /// The platform's alarm level. Looking daily for 28 days at 0.001 raises a false alarm in 0.88 %
-/// of sound experiments; at 0.01 it would in 7.1 %, at 0.05 in 27 % (simulated).
+/// of correct experiments; at 0.01 it would in 7.1 %, at 0.05 in 27 % (simulated).
 pub const ALARM_LEVEL: f64 = 0.001;
 
 /// An absolute standardised difference above this is called an imbalance (Austin 2009, Statistics
@@ -19,15 +19,15 @@ pub const LARGE_SMD: f64 = 0.1;
 pub struct ChiSquare {
     /// Planned share times total, one per arm.
     pub expected: Vec<f64>,
-    /// The chi-square itself, at least 0.
+    /// The chi-square statistic, at least 0.
     pub statistic: f64,
-    /// Arms with a positive weight, minus 1.
+    /// The number of arms with a positive weight, minus 1.
     pub degrees: usize,
     /// From 0 to 1.
     pub p_value: f64,
 }
 
-/// What the platform says about the ratio of the arms.
+/// The platform's verdict on the ratio of the arms.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     /// p is at least [`ALARM_LEVEL`].
@@ -36,9 +36,9 @@ pub enum Verdict {
     Mismatch(ChiSquare),
     /// An arm has units though its weight is 0.
     UnplannedArm {
-        /// Place of the arm, from 0.
+        /// The index of the arm, from 0.
         arm: usize,
-        /// That it has, above 0.
+        /// The units of the arm, above 0.
         units: u64,
     },
 }
@@ -48,12 +48,13 @@ pub enum Verdict {
 pub struct Share {
     /// At least 0, in any scale.
     pub weight: f64,
-    /// Units that the arm has.
+    /// The units of the arm.
     pub units: u64,
 }
 
-/// The alarm: needs [`MIN_EXPECTED`] units expected in every planned arm. Units in an arm that was to get none are
-/// an alarm by themselves, also where only one arm is planned and there is no ratio to test.
+/// Checks the ratio of the arms. Every planned arm must have at least [`MIN_EXPECTED`] expected units. Units
+/// in an arm of weight 0 are an alarm by themselves, also where only one arm is planned and there is no ratio
+/// to test.
 pub fn check(arms: &[Share]) -> Result<Verdict, NoAnswer> {
     if let Some(arm) = first_unplanned(arms)? {
         return Ok(Verdict::UnplannedArm { arm, units: arms[arm].units });
@@ -68,9 +69,9 @@ pub fn check(arms: &[Share]) -> Result<Verdict, NoAnswer> {
 }
 
 /// Pearson (1900), Philosophical Magazine 50: `sum (O - E)^2 / E`, with arms of weight 0 left out.
-/// Good when every expected count is at least 5; no gate is applied here, see [`check`].
+/// Accurate when every expected count is at least 5; no gate is applied here, see [`check`].
 ///
-/// [`Missing::ExpectedCount`] when the planned arms have no units at all.
+/// Returns [`Missing::ExpectedCount`] when the planned arms have no units at all.
 pub fn chi_square(arms: &[Share]) -> Result<ChiSquare, NoAnswer> {
     let shares = shares_of(arms, 2)?;
     let planned = || arms.iter().filter(|arm| arm.weight > 0.0);
@@ -90,8 +91,8 @@ pub fn chi_square(arms: &[Share]) -> Result<ChiSquare, NoAnswer> {
     Ok(ChiSquare { expected, statistic, degrees, p_value })
 }
 
-/// The place of the first arm that has units and a weight of 0, from 0. Whatever the other counts are, such units
-/// cannot come from the planned weights. At least one weight must be above 0, or nothing is planned at all.
+/// Returns the index (from 0) of the first arm that has units and a weight of 0. Whatever the other counts
+/// are, such units cannot come from the planned weights. At least one weight must be above 0.
 pub fn first_unplanned(arms: &[Share]) -> Result<Option<usize>, Invalid> {
     shares_of(arms, 1)?;
     Ok(arms.iter().position(|arm| arm.weight == 0.0 && arm.units > 0))
@@ -102,8 +103,9 @@ fn shares_of(arms: &[Share], need: usize) -> Result<Vec<f64>, Invalid> {
     shares(&weights, need)
 }
 
-/// The weights over their sum. Each is finite and at least 0, and at least `need` of them are above 0; these are not
-/// below 1e-15 of the largest, as no plan is, so that every expected count is above 0.
+/// Returns the weights divided by their sum. Each must be finite and at least 0, and at least `need` of them
+/// above 0. A positive weight must be at least 1e-15 of the largest, as in any real plan, so that every
+/// expected count is above 0.
 pub(crate) fn shares(weights: &[f64], need: usize) -> Result<Vec<f64>, Invalid> {
     const SMALLEST: f64 = 1e-15;
     let largest = weights.iter().copied().fold(0.0, f64::max);
@@ -121,17 +123,17 @@ pub(crate) fn shares(weights: &[f64], need: usize) -> Result<Vec<f64>, Invalid> 
     if have < need {
         return Err(Invalid::TooFew { what: "arms with a positive weight", have, need });
     }
-    // Over the largest first: the plain sum may be beyond the largest double.
+    // Divided by the largest first: the plain sum may exceed the largest double.
     let total: f64 = weights.iter().map(|weight| weight / largest).sum();
     Ok(weights.iter().map(|weight| weight / largest / total).collect())
 }
 
-/// How one attribute is spread over the arms.
+/// The distribution of one attribute over the arms, with its test.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Balance {
     /// `shares[arm][level]`, each arm summing to 1.
     pub shares: Vec<Vec<f64>>,
-    /// The chi-square itself, at least 0.
+    /// The chi-square statistic, at least 0.
     pub statistic: f64,
     /// (arms - 1)(levels - 1)
     pub degrees: usize,
@@ -140,7 +142,7 @@ pub struct Balance {
 }
 
 /// Contingency chi-square of arm by level, without continuity correction, on counts of units (not
-/// of events): `counts[arm][level]`. Levels that nobody has are left out of the degrees.
+/// of events): `counts[arm][level]`. Levels without units do not count in the degrees.
 pub fn balance(counts: &[Vec<u64>]) -> Result<Balance, NoAnswer> {
     if counts.len() < 2 {
         return Err(Invalid::TooFew { what: "arms", have: counts.len(), need: 2 }.into());
@@ -181,8 +183,8 @@ pub fn balance(counts: &[Vec<u64>]) -> Result<Balance, NoAnswer> {
 }
 
 /// The standardised mean difference of one level's shares, treatment minus control:
-/// `(p_t - p_c) / sqrt((p_t q_t + p_c q_c) / 2)`. Austin (2009). Does not grow with the sample;
-/// 0 when neither arm varies and both are equal, infinite when neither varies and they differ.
+/// `(p_t - p_c) / sqrt((p_t q_t + p_c q_c) / 2)`. Austin (2009). It does not grow with the sample. It is
+/// 0 when neither arm varies and both are equal, and infinite when neither varies and they differ.
 pub fn standardized_difference(control_share: f64, treatment_share: f64) -> f64 {
     let variance = |p: f64| p * (1.0 - p);
     let difference = treatment_share - control_share;
@@ -214,9 +216,9 @@ mod tests {
         assert_eq!(check(&arms), Ok(Verdict::UnplannedArm { arm: 2, units: 1 }));
     }
 
-    /// Where one arm is to get everything there is no ratio, and units elsewhere are as wrong.
+    /// Where one arm is planned to get all units there is no ratio, but units in another arm are still wrong.
     #[test]
-    fn units_beside_the_only_planned_arm_are_a_finding_too() {
+    fn units_outside_the_only_planned_arm_are_a_finding_too() {
         let arms = |units: [u64; 2]| {
             [Share { weight: 10_000.0, units: units[0] }, Share { weight: 0.0, units: units[1] }]
         };
@@ -239,7 +241,8 @@ mod tests {
         }
     }
 
-    /// Weights in any scale, also where their sum is no double, and counts whose sum is not in 64 bits.
+    /// Weights in any scale, also where their sum exceeds the largest double, and counts whose sum exceeds 64
+    /// bits.
     #[test]
     fn huge_weights_and_counts_have_a_test() {
         let arms = |weight, units| [Share { weight, units }, Share { weight, units: units - units / 10 }];

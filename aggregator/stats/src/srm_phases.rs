@@ -1,17 +1,17 @@
-//! The sample ratio of units that were assigned in phases, each with its own planned shares. An alarm belongs to one
-//! phase: what is left when that phase is left out may still be analysed. Pure; the state of the last look comes in and
-//! that of this look goes out.
+//! The sample ratio of units that were assigned in phases, each with its own planned shares. An alarm belongs
+//! to one phase: if that phase is left out, the other phases may still be analysed. Pure: the functions take
+//! the state of the last look and return that of this look.
 
 use crate::{
     Invalid,
     srm_sequential::{CONCENTRATION, Evidence, Phase, evidence},
 };
 
-/// Over all phases of an experiment, however many there will be.
+/// The level over all phases of an experiment, however many there will be.
 pub const ALARM_LEVEL: f64 = 0.01;
 
-/// The level of phase `j`, counted from 1: `0.01 * 2^-j`. All phases together raise a false alarm with a probability of
-/// at most 0.01 (Bonferroni's inequality over a geometric series).
+/// The level of phase `j`, counted from 1: `0.01 * 2^-j`. All phases together raise a false alarm with a
+/// probability of at most 0.01 (Bonferroni's inequality over a geometric series).
 ///
 /// # Panics
 /// When `j` is 0.
@@ -20,35 +20,35 @@ pub fn level(j: usize) -> f64 {
     ALARM_LEVEL * 0.5_f64.powi(i32::try_from(j).unwrap_or(i32::MAX))
 }
 
-/// One phase as far as it was watched.
+/// The state of one phase after its looks so far.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Watched {
-    /// What its alarm is held against; see [`level`].
+    /// The level of its alarm; see [`level`].
     pub level: f64,
-    /// The smallest p-value of any look, which holds at all of them.
+    /// The smallest p-value of any look, which is valid at all looks at once.
     pub p_value: f64,
-    /// Whether it ever reached the level. It stays so: later units do not mend the earlier ones.
+    /// Whether the p-value ever reached the level. It stays true: later units do not repair the earlier ones.
     pub alarm: bool,
-    /// Of this look.
+    /// The evidence at this look.
     pub evidence: Evidence,
 }
 
-/// Before any look.
+/// The state before any look.
 pub const START: Vec<Watched> = Vec::new();
 
-/// One phase at one look.
+/// The result of one phase at one look.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Look {
-    /// What its alarm is held against; see [`level`].
+    /// The level of its alarm; see [`level`].
     pub level: f64,
-    /// Whether it has ever reached the level.
+    /// Whether this or an earlier look has reached the level.
     pub alarm: bool,
-    /// Of this look.
+    /// The evidence at this look.
     pub evidence: Evidence,
 }
 
-/// A look at phase `j`, counted from 1. `alarmed`: whether an earlier look has raised its alarm, which stays. Errors are
-/// those of [`evidence`].
+/// Looks at phase `j`, counted from 1. `alarmed` is whether an earlier look has raised its alarm, which then
+/// stays. The errors are those of [`evidence`].
 ///
 /// # Panics
 /// When `j` is 0.
@@ -57,11 +57,12 @@ pub fn look(j: usize, phase: &Phase<'_>, alarmed: bool) -> Result<Look, Invalid>
     Ok(Look { level, alarm: alarmed || evidence.p_value <= level, evidence })
 }
 
-/// A look at all phases so far, in the order in which they began. `before` is what the last look gave; a phase keeps its
-/// place and therewith its level for the life of the experiment, also when another is left out of the analysis. Units are
-/// those first seen in the phase, in the variant that they saw first, of all units and not only those that are analysed.
+/// Looks at all phases so far, in the order in which they began. `before` is the result of the last look. A
+/// phase keeps its position, and therefore its level, for the life of the experiment, also when another phase
+/// is left out of the analysis. The units are all those first exposed in the phase, not only the analysed
+/// ones, counted in the variant of that first exposure.
 ///
-/// [`Invalid::TooFew`] where a phase has gone since, or where no weight is above 0; see [`evidence`].
+/// Returns [`Invalid::TooFew`] where a phase has disappeared, or where no weight is above 0; see [`evidence`].
 pub fn watch(before: &[Watched], phases: &[Phase<'_>]) -> Result<Vec<Watched>, Invalid> {
     if phases.len() < before.len() {
         return Err(Invalid::TooFew { what: "phases", have: phases.len(), need: before.len() });
@@ -91,7 +92,7 @@ mod tests {
         assert_eq!(level(5_000), 0.0);
     }
 
-    /// 50,000 against 52,300: p is 1.3e-9 and no less mended by an even million after it.
+    /// 50,000 against 52,300 have a p of 1.3e-9, and an even million after them does not remove the alarm.
     #[test]
     fn an_alarm_stays_with_its_phase() {
         let broken = Phase { weights: &EVEN, units: &[50_000, 52_300] };
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn phases_do_not_go_and_impossible_units_are_an_alarm() {
+    fn phases_must_not_disappear_and_impossible_units_are_an_alarm() {
         let none = Phase { weights: &EVEN, units: &[0, 0] };
         let two = watch(&START, &[none, none]).unwrap();
         assert_eq!(two.iter().map(|phase| phase.p_value).collect::<Vec<_>>(), [1.0, 1.0]);

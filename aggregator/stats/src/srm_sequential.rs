@@ -1,5 +1,5 @@
-//! A sample ratio alarm that may be looked at after every unit: the probability that it ever rings
-//! for a sound experiment is at most its level.
+//! A sample ratio test that may be looked at after every unit: the probability that it ever raises an alarm
+//! for a correct experiment is at most its level.
 
 use crate::{
     Invalid,
@@ -7,8 +7,8 @@ use crate::{
     srm::shares,
 };
 
-/// The platform's concentration (Optimizely's): how closely the mixture hugs the planned shares.
-/// At 10,000 a split of 50.5/49.5 is found after a median of 120,000 units at level 0.01, at 100
+/// The platform's concentration (Optimizely's): how closely the mixture is concentrated around the planned
+/// shares. At 10,000 a split of 50.5/49.5 is found after a median of 120,000 units at level 0.01, at 100
 /// after 160,000 (simulated, 10,000 a day).
 pub const CONCENTRATION: f64 = 10_000.0;
 
@@ -19,23 +19,24 @@ pub const ALARM_LEVEL: f64 = 0.01;
 /// first exposed.
 #[derive(Clone, Copy, Debug)]
 pub struct Phase<'a> {
-    /// Planned weights, any scale; at least one above 0. Arms of weight 0 are left out while they have no units.
+    /// Planned weights, in any scale; at least one must be above 0. Arms of weight 0 are ignored while they
+    /// have no units.
     pub weights: &'a [f64],
-    /// Units of each arm so far.
+    /// The units of each arm so far.
     pub units: &'a [u64],
 }
 
-/// What the counts so far say against the planned shares.
+/// The evidence of the counts so far against the planned shares.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evidence {
-    /// Above 0 against the plan, below 0 for it.
+    /// Above 0 is evidence against the plan, below 0 is evidence for it.
     pub log_bayes_factor: f64,
     /// `min(1, 1/BF)` of this look. The always-valid p-value is the smallest over all looks.
     pub p_value: f64,
 }
 
 impl Evidence {
-    /// The probability that the shares are wrong if that was as likely as not before.
+    /// The posterior probability that the shares are wrong, with a prior probability of a half.
     pub fn posterior_probability(&self) -> f64 {
         1.0 / (1.0 + (-self.log_bayes_factor).exp())
     }
@@ -45,8 +46,8 @@ impl Evidence {
 /// martingale under its own planned shares, so their product is one and changing the split costs
 /// no false alarm. `concentration` is from 1e-6 to 1e15.
 ///
-/// Units in an arm of weight 0 are impossible under the plan: the evidence against it is infinite and p is 0. One arm
-/// alone with a weight above 0 has no ratio, so its own units are no evidence.
+/// Units in an arm of weight 0 are impossible under the plan: the evidence against it is infinite and p is 0.
+/// If only one arm has a weight above 0 there is no ratio, so its units are no evidence.
 pub fn evidence(phases: &[Phase<'_>], concentration: f64) -> Result<Evidence, Invalid> {
     multinomial_mixture::concentration(concentration)?;
     let mut log = 0.0;
@@ -59,7 +60,7 @@ pub fn evidence(phases: &[Phase<'_>], concentration: f64) -> Result<Evidence, In
     Ok(Evidence { log_bayes_factor: log, p_value: (-log).exp().min(1.0) })
 }
 
-/// The planned arms; none where an arm that was to get nothing has units.
+/// Returns the planned arms; `None` where an arm of weight 0 has units.
 fn cells(phase: &Phase<'_>) -> Result<Option<Vec<Cell>>, Invalid> {
     let Phase { weights, units } = *phase;
     if weights.len() != units.len() {
@@ -78,8 +79,8 @@ fn cells(phase: &Phase<'_>) -> Result<Option<Vec<Cell>>, Invalid> {
 mod tests {
     use super::*;
 
-    /// 50/50 for 1000 units and then 90/10 for 1000: each phase as planned, no alarm, although the
-    /// totals fit neither plan.
+    /// 50/50 for 1000 units and then 90/10 for 1000: each phase is as planned, so there is no alarm, although
+    /// the totals fit neither plan.
     #[test]
     fn a_ramp_is_no_mismatch() {
         let phases = [
@@ -108,7 +109,7 @@ mod tests {
         assert!(matches!(evidence(&[phase], 100.0), Err(Invalid::TooFew { .. })));
     }
 
-    /// What the plan makes impossible is infinite evidence, and stays it whatever the other phases say.
+    /// Units that the plan makes impossible are infinite evidence, whatever the evidence of the other phases.
     #[test]
     fn units_in_an_arm_of_weight_0_are_infinite_evidence() {
         let impossible = Evidence { log_bayes_factor: f64::INFINITY, p_value: 0.0 };

@@ -1,8 +1,8 @@
-//! One comparison inside each stratum and all of them together: the post-stratified difference,
-//! whether the strata agree, and whether the aggregate says the opposite (Simpson's paradox).
+//! Comparisons inside each stratum and over all of them: the post-stratified difference,
+//! whether the strata agree, and whether the aggregate has the opposite sign (Simpson's paradox).
 //!
-//! Strata must be fixed before exposure. If the arms differ in their mix of strata
-//! ([`Stratified::mix`] below 0.001), the assignment is broken: raise the alarm, do not ship the
+//! Strata must be fixed before exposure. If the arms differ in their mix of strata (p-value of
+//! [`Stratified::mix`] below 0.001), the assignment is broken: raise the alarm, and do not report the
 //! corrected number.
 
 use crate::{
@@ -12,20 +12,21 @@ use crate::{
     two_proportion::unpooled_effect,
 };
 
-/// All strata together.
+/// The result over all strata.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stratified {
-    /// The difference that ignores strata, with its unpooled standard error.
+    /// The difference that ignores the strata, with its unpooled standard error.
     pub aggregate: Effect,
     /// One difference per stratum used, in the order given.
     pub differences: Vec<f64>,
-    /// Strata with an empty arm: left out, their weight shared among the others. To be told.
+    /// The strata with an empty arm, which are left out; the others share their weight. Callers should report
+    /// them.
     pub dropped: Vec<usize>,
     /// The differences weighted by each stratum's share of all units, the weights taken as fixed.
     pub poststratified: Effect,
     /// The standard error when the strata's sizes are a sample too.
     pub superpopulation_standard_error: f64,
-    /// Arm by stratum; `None` with fewer than two strata.
+    /// The balance of arm by stratum; `None` with fewer than two strata.
     pub mix: Option<Balance>,
     /// Whether the aggregate contradicts the strata.
     pub paradox: Paradox,
@@ -42,9 +43,9 @@ pub struct Paradox {
 
 /// `D = sum w_s d_s` with `w_s = N_s / N`, variance `sum w_s^2 (p_c q_c / n_c + p_t q_t / n_t)`;
 /// the superpopulation adds `sum w_s (d_s - D)^2 / N`. Miratrix, Sekhon & Yu (2013), JRSS B 75(2);
-/// GrowthBook. Good when each stratum has a few dozen units in each arm.
+/// GrowthBook. Accurate when each stratum has a few dozen units in each arm.
 ///
-/// [`Missing::Units`] when no stratum has units in both arms.
+/// Returns [`Missing::Units`] when no stratum has units in both arms.
 pub fn poststratify(strata: &[Pair<Arm>]) -> Result<Stratified, Missing> {
     let aggregate = unpooled_effect(total(strata))?;
     let (used, dropped): (Vec<usize>, Vec<usize>) =
@@ -79,7 +80,7 @@ pub fn poststratify(strata: &[Pair<Arm>]) -> Result<Stratified, Missing> {
 }
 
 impl Stratified {
-    /// z and two-sided p of the post-stratified difference, normal.
+    /// Returns z and the two-sided normal p-value of the post-stratified difference.
     pub fn test(&self) -> Result<(f64, f64), Missing> {
         let Effect { estimate, standard_error } = self.poststratified;
         if standard_error == 0.0 {
@@ -115,19 +116,19 @@ fn mix(strata: &[Pair<Arm>]) -> Option<Balance> {
     srm::balance(&[of(|s| s.control), of(|s| s.treatment)]).ok()
 }
 
-/// The common odds ratio of the strata, treatment over control, and what speaks against one.
+/// The common odds ratio of the strata, treatment over control, with tests of it and of its being common.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CommonOdds {
     /// Mantel & Haenszel (1959), Journal of the National Cancer Institute 22(4).
     pub odds_ratio: f64,
-    /// Standard error of its logarithm: Robins, Breslow & Greenland (1986), Biometrics 42(2).
+    /// The standard error of its logarithm: Robins, Breslow & Greenland (1986), Biometrics 42(2).
     pub log_standard_error: f64,
-    /// Cochran-Mantel-Haenszel, without continuity correction, one degree of freedom.
+    /// The Cochran-Mantel-Haenszel statistic, without continuity correction, with one degree of freedom.
     pub cmh_chi2: f64,
     /// From 0 to 1.
     pub cmh_p_value: f64,
-    /// Breslow & Day (1980) without Tarone's correction: do the odds ratios differ? `None` with
-    /// fewer than two strata in which both outcomes occur, or where rounding leaves nothing of a cell.
+    /// The test of Breslow & Day (1980) that the odds ratios differ, without Tarone's correction. `None` with
+    /// fewer than two strata in which both outcomes occur, or where a cell is rounded to 0.
     pub breslow_day: Option<Heterogeneity>,
 }
 
@@ -136,7 +137,7 @@ pub struct CommonOdds {
 pub struct Heterogeneity {
     /// The statistic, at least 0.
     pub chi2: f64,
-    /// Strata in which both outcomes occur, minus 1.
+    /// The number of strata in which both outcomes occur, minus 1.
     pub degrees: usize,
     /// From 0 to 1.
     pub p_value: f64,
@@ -173,17 +174,19 @@ impl Table {
         self.converted() > 0.0 && self.converted() < self.total
     }
 
-    /// The cells if the odds ratio were `ratio`, all margins given: treated and untreated, converted before not converted.
-    /// One is the root of a quadratic that leaves no cell negative; the others are what it leaves of the margins.
+    /// The expected cells at the odds ratio `ratio`, given all margins: treated and untreated, converted
+    /// before not converted. One is the root of a quadratic that leaves no cell negative; the others follow
+    /// from the margins.
     fn expected(&self, ratio: f64) -> [f64; 4] {
-        // The cell is asked for in which nothing cancels: with the outcomes exchanged for a ratio above 1, and
-        // with both arms and outcomes exchanged where more than all are treated or converted.
+        // The quadratic is solved for the cell in which nothing cancels: with the outcomes exchanged for a
+        // ratio above 1, and with both arms and outcomes exchanged where the treated plus the converted units
+        // exceed all units.
         if ratio > 1.0 {
             let [a, b, c, d] = self.with_outcomes_exchanged().expected(1.0 / ratio);
             return [b, a, d, c];
         }
         let (n, m) = (self.treated[0] + self.treated[1], self.converted());
-        // Neither treated nor converted, less those who are both.
+        // The number of units neither treated nor converted, minus those that are both.
         let others = self.untreated[1] - self.treated[0];
         if others < 0.0 {
             let exchanged = Table { treated: self.untreated, untreated: self.treated, ..*self };
@@ -194,7 +197,7 @@ impl Table {
         let root = (b * b + 4.0 * a * ratio * n * m).sqrt();
         let both = 2.0 * ratio * n * m / (b + root);
         let (treated, untreated, neither) = (n - both, m - both, others + both);
-        // Of the two differences the one with fewer digits left follows from the ratio instead.
+        // The less accurate of the two differences is computed from the ratio instead.
         if treated * m < untreated * n {
             [both, both / untreated * (neither / ratio), untreated, neither]
         } else {
@@ -209,7 +212,7 @@ impl Table {
 }
 
 /// Cochran-Mantel-Haenszel over the strata in which both arms and both outcomes occur; the others
-/// carry no information about the odds. [`Missing::Variation`] when none is left, or when the odds
+/// have no information about the odds. Returns [`Missing::Variation`] when no stratum remains, or when the odds
 /// ratio is 0 or infinite.
 pub fn common_odds(strata: &[Pair<Arm>]) -> Result<CommonOdds, Missing> {
     let tables: Vec<Table> = strata.iter().filter(|s| has_both_arms(s)).map(Table::of).collect();
@@ -226,7 +229,8 @@ pub fn common_odds(strata: &[Pair<Arm>]) -> Result<CommonOdds, Missing> {
         pr += p * r;
         ps_qr += p * s + q * r;
         qs += q * s;
-        // Each margin from its own cells: as what is left of the total, a small one would be a rounding of it.
+        // Each margin is the sum of its own cells: computed from the total, a small margin would be lost in
+        // rounding.
         let margins = (a + b) * (c + d) * ((a + c) * (b + d));
         excess += difference_of_products((a, d), (b, c)) / n;
         variance += margins / (n * n * (n - 1.0));
@@ -247,8 +251,9 @@ pub fn common_odds(strata: &[Pair<Arm>]) -> Result<CommonOdds, Missing> {
     })
 }
 
-/// `a d - b c` to a rounding, also where the products are nearly equal: the errors of both are taken along (Kahan's
-/// algorithm; Jeannerod, Louvet & Muller 2013, Mathematics of Computation 82(284)).
+/// `a d - b c` accurate to a rounding, also where the products are nearly equal, because the rounding error
+/// of a product is added back (Kahan's algorithm; Jeannerod, Louvet & Muller 2013, Mathematics of Computation
+/// 82(284)).
 fn difference_of_products((a, d): (f64, f64), (b, c): (f64, f64)) -> f64 {
     let product = b * c;
     let error = b.mul_add(-c, product);
@@ -261,11 +266,11 @@ fn heterogeneity(tables: &[Table], odds_ratio: f64) -> Option<Heterogeneity> {
     }
     let part = |table: &Table| {
         let cells = table.expected(odds_ratio);
-        // The excess is that of every cell but for the sign; the smallest has the most digits of it.
+        // The excess is the same in every cell except for the sign; the smallest cell gives it most accurately.
         let pairs = [table.treated, table.untreated].concat().into_iter().zip(cells);
         let excess =
             pairs.min_by(|(_, a), (_, b)| a.total_cmp(b)).map_or(0.0, |(observed, cell)| observed - cell);
-        // Squared over the variance, 1 over the sum of the inverse cells.
+        // Its square divided by the variance, which is 1 over the sum of the inverse cells.
         excess * excess * cells.iter().map(|cell| 1.0 / cell).sum::<f64>()
     };
     let chi2: f64 = tables.iter().map(part).sum();
@@ -297,7 +302,7 @@ mod tests {
         assert!(poststratify(&[]).is_err());
     }
 
-    /// The cells have the ratio and the margins, from one in 10^30 to 10^30 to one.
+    /// The cells have the ratio and the margins, for ratios from 10^-30 to 10^30.
     #[test]
     fn expected_cells_have_the_ratio() {
         for stratum in [

@@ -1,5 +1,5 @@
-//! What every method takes instead of events: counts of an arm, and moments that merge. Merging is
-//! associative and commutative within rounding, and exact sums stay exact until one division.
+//! The sums that every method takes instead of events: counts of an arm, and moments that can be merged.
+//! Merging is associative and commutative within rounding, and exact sums stay exact until a single division.
 
 use crate::{
     Invalid, Missing, Side,
@@ -7,16 +7,16 @@ use crate::{
     wide::Wide,
 };
 
-/// How many units an arm has and how many of them converted.
+/// The units of an arm and the number that converted, not checked yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
-    /// Assigned and exposed, each once.
+    /// Exposed units, each counted once.
     pub units: u64,
-    /// Of these, at most as many.
+    /// Units that converted, at most `units`.
     pub conversions: u64,
 }
 
-/// Counts of one arm, with at most one conversion a unit.
+/// The counts of one arm, with at most one conversion a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Arm {
     units: u64,
@@ -32,30 +32,30 @@ impl Arm {
         Ok(Arm { units, conversions })
     }
 
-    /// How many there are.
+    /// The number of units.
     pub fn units(self) -> u64 {
         self.units
     }
 
-    /// How many of the units converted.
+    /// The number of units that converted.
     pub fn conversions(self) -> u64 {
         self.conversions
     }
 
-    /// The share of units that converted; none when there are no units.
+    /// The share of units that converted; `None` without units.
     pub fn rate(self) -> Option<f64> {
         (self.units > 0).then(|| self.conversions as f64 / self.units as f64)
     }
 
-    /// The variance of the rate as an estimate, `p (1 - p) / n`, with the digits of the rarer outcome; none when there
-    /// are no units.
+    /// The variance of the rate as an estimate, `p (1 - p) / n`, accurate also for rates close to 0 or 1;
+    /// `None` without units.
     pub fn variance_of_rate(self) -> Option<f64> {
         let (x, n) = (self.conversions as f64, self.units as f64);
         let rest = (self.units - self.conversions) as f64;
         (self.units > 0).then(|| (x / n) * (rest / n) / n)
     }
 
-    /// The counts of two disjoint sets of units; they end at `u64::MAX`.
+    /// Adds the counts of two disjoint sets of units; the sums saturate at `u64::MAX`.
     pub fn merge(self, other: Arm) -> Arm {
         Arm {
             units: self.units.saturating_add(other.units),
@@ -63,24 +63,24 @@ impl Arm {
         }
     }
 
-    /// The rate, or that the arm has no units.
+    /// The rate, or [`Missing::Units`] if the arm has none.
     pub(crate) fn rate_of(self, side: Side) -> Result<f64, Missing> {
         self.rate().ok_or(Missing::Units { arm: side, have: 0, need: 1 })
     }
 }
 
-/// Sums of integers, as a database keeps them: each value is a decimal multiplied by
-/// 10^`decimals`. A u128 holds the squares of 10^9 units of 5.8 * 10^14 each (580 million when
-/// there are six decimals).
+/// Integer sums from a database, where each value is a decimal multiplied by
+/// 10^`decimals`. A u128 can hold the squares of 10^9 units of 5.8 * 10^14 each (580 million with
+/// six decimals).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExactSums {
-    /// Of the units; each has one value, which may be 0.
+    /// The number of units; each has one value, which may be 0.
     pub count: u64,
-    /// Of the values, multiplied by 10^`decimals`.
+    /// The sum of the values, multiplied by 10^`decimals`.
     pub sum: i128,
-    /// Of the squared values, multiplied by 10^(2 `decimals`).
+    /// The sum of the squared values, multiplied by 10^(2 `decimals`).
     pub sum_of_squares: u128,
-    /// Decimal places that an integer stands for.
+    /// The number of decimal places of the integers.
     pub decimals: u32,
 }
 
@@ -96,7 +96,7 @@ impl Moments {
     /// The moments of no values: the neutral element of [`Moments::merge`].
     pub const EMPTY: Moments = Moments { count: 0, mean: 0.0, m2: 0.0 };
 
-    /// From integer sums. The central moment is `(n * sum of squares - sum^2) / n`, whose
+    /// Computes the moments from integer sums. The central moment is `(n * sum of squares - sum^2) / n`, whose
     /// numerator is computed in 256-bit integers: nothing cancels, however large the offset.
     pub fn from_exact(sums: ExactSums) -> Result<Moments, Invalid> {
         if sums.count == 0 {
@@ -118,16 +118,17 @@ impl Moments {
         })
     }
 
-    /// From floating-point sums of [`measured`] values. About `2 log10(mean / sd)` of the 16 digits of the variance
-    /// cancel; prefer [`Moments::from_exact`] or [`Moments::of`] where the data allow. What the rounding of the sums
-    /// alone may leave, four units in the last place of the sum of squares, is no variation.
+    /// Computes the moments from floating-point sums of [`measured`] values. About `2 log10(mean / sd)` of
+    /// the 16 digits of the variance cancel; prefer [`Moments::from_exact`] or [`Moments::of`] where the data
+    /// allow. A variation of at most four units in the last place of the sum of squares, which rounding alone
+    /// may produce, is set to 0.
     pub fn from_sums(count: u64, sum: f64, sum_of_squares: f64) -> Result<Moments, Invalid> {
         sums_of_measured(count, sum, sum_of_squares)?;
         if count == 0 {
             return Ok(Moments::EMPTY);
         }
         let mean = sum / count as f64;
-        // One rounding fewer than sum_of_squares - sum * mean.
+        // One rounding less than sum_of_squares - sum * mean.
         let m2 = sum.mul_add(-mean, sum_of_squares);
         if m2 < -8.0 * f64::EPSILON * sum_of_squares {
             return Err(Invalid::ImpossibleSums { what: "sum and sum of squares" });
@@ -136,14 +137,15 @@ impl Moments {
         Ok(Moments { count, mean, m2: if m2 <= noise { 0.0 } else { m2 } })
     }
 
-    /// Of units that are 1 where they converted and 0 elsewhere.
+    /// The moments of a value that is 1 for units that converted and 0 for the others.
     pub fn of_counts(arm: Arm) -> Moments {
         let Some(mean) = arm.rate() else { return Moments::EMPTY };
         let rest = (arm.units - arm.conversions) as f64;
         Moments { count: arm.units, mean, m2: mean * rest }
     }
 
-    /// From a [`measured`] mean and a variance with denominator n - 1, as papers and other tools print them.
+    /// The moments of a [`measured`] mean and a variance with denominator n - 1, as papers and other tools
+    /// print them.
     pub fn from_variance(count: u64, mean: f64, variance: f64) -> Result<Moments, Invalid> {
         measured("mean", mean)?;
         let largest = LARGEST_MAGNITUDE * LARGEST_MAGNITUDE;
@@ -155,12 +157,13 @@ impl Moments {
         Ok(Moments::with_variance(count, mean, variance))
     }
 
-    /// The same for a finite mean and a variance that cannot be negative.
+    /// The same without checks, for a finite mean and a variance that is at least 0.
     pub(crate) fn with_variance(count: u64, mean: f64, variance: f64) -> Moments {
         Moments { count, mean, m2: variance * count.saturating_sub(1) as f64 }
     }
 
-    /// From the values themselves, each [`measured`]. Welford (1962), Technometrics 4(3): one pass, no cancellation.
+    /// Computes the moments of the values themselves, each [`measured`]. Welford (1962), Technometrics 4(3):
+    /// one pass, no cancellation.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Result<Moments, Invalid> {
         let mut moments = Moments::EMPTY;
         for value in values {
@@ -182,7 +185,8 @@ impl Moments {
         if other.count == 0 {
             return self;
         }
-        // From the mean of the more units: those of a huge one would otherwise be lost next to that of a single one.
+        // Starts from the mean of the larger count: it would otherwise be lost in the rounding of a large
+        // mean of few.
         let (most, least) = if self.count < other.count { (other, self) } else { (self, other) };
         let share = least.count as f64 / (most.count as f64 + least.count as f64);
         let delta = least.mean - most.mean;
@@ -193,12 +197,12 @@ impl Moments {
         }
     }
 
-    /// Of the units.
+    /// The number of units.
     pub fn count(self) -> u64 {
         self.count
     }
 
-    /// 0 when there are no units.
+    /// The mean of the values; 0 without units.
     pub fn mean(self) -> f64 {
         self.mean
     }
@@ -208,7 +212,7 @@ impl Moments {
         self.mean * self.count as f64
     }
 
-    /// The variance with denominator n - 1; none below two units.
+    /// The variance with denominator n - 1; `None` below two units.
     pub fn variance(self) -> Option<f64> {
         (self.count >= 2).then(|| self.m2 / (self.count - 1) as f64)
     }
@@ -218,7 +222,7 @@ impl Moments {
         self.m2
     }
 
-    /// The variance, or how many units are lacking.
+    /// The variance, or [`Missing::Units`] below two units.
     pub(crate) fn variance_of(self, side: Side) -> Result<f64, Missing> {
         self.variance().ok_or(Missing::Units { arm: side, have: self.count, need: 2 })
     }
@@ -227,15 +231,15 @@ impl Moments {
 /// Integer sums of two values per unit; see [`ExactSums`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExactPairSums {
-    /// Of the first value.
+    /// The sums of the first value.
     pub x: ExactSums,
-    /// Of the second value, over the same units.
+    /// The sums of the second value, over the same units.
     pub y: ExactSums,
-    /// Of x times y, multiplied by 10 to the power of both their decimals.
+    /// The sum of x times y, multiplied by 10 to the power of the sum of their decimals.
     pub sum_of_products: i128,
 }
 
-/// Moments of two values per unit and how they vary together: the parts of a ratio, or a
+/// The moments of two values per unit and their cross moment: the parts of a ratio, or a
 /// covariate and an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct PairMoments {
@@ -249,7 +253,8 @@ impl PairMoments {
     /// The moments of no units: the neutral element of [`PairMoments::merge`].
     pub const EMPTY: PairMoments = PairMoments { x: Moments::EMPTY, y: Moments::EMPTY, cross: 0.0 };
 
-    /// From integer sums; the cross moment `(n * sum xy - sum x * sum y) / n` does not cancel.
+    /// Computes the moments from integer sums; the cross moment `(n * sum xy - sum x * sum y) / n` does not
+    /// cancel.
     pub fn from_exact(sums: ExactPairSums) -> Result<PairMoments, Invalid> {
         let ExactPairSums { x: sx, y: sy, sum_of_products } = sums;
         if sx.count != sy.count {
@@ -268,7 +273,8 @@ impl PairMoments {
         PairMoments { x, y, cross: numerator / sx.count as f64 / scale }.checked()
     }
 
-    /// From floating-point sums of [`measured`] values, with the cancellation that [`Moments::from_sums`] describes.
+    /// Computes the moments from floating-point sums of [`measured`] values, with the cancellation that
+    /// [`Moments::from_sums`] describes.
     pub fn from_sums(
         count: u64,
         (sum_x, sum_xx): (f64, f64),
@@ -281,7 +287,7 @@ impl PairMoments {
         PairMoments { x, y, cross: sum_x.mul_add(-y.mean, sum_xy) }.checked()
     }
 
-    /// From the values themselves, in one pass as [`Moments::of`].
+    /// Computes the moments of the values themselves, in one pass as [`Moments::of`].
     pub fn of(values: impl IntoIterator<Item = (f64, f64)>) -> Result<PairMoments, Invalid> {
         let mut pair = PairMoments::EMPTY;
         for (x, y) in values {
@@ -310,27 +316,28 @@ impl PairMoments {
         }
     }
 
-    /// Of the units.
+    /// The number of units.
     pub fn count(self) -> u64 {
         self.x.count
     }
 
-    /// Of the first value: a numerator, a covariate.
+    /// The moments of the first value: a numerator, a covariate.
     pub fn x(self) -> Moments {
         self.x
     }
 
-    /// Of the second value: a denominator, an outcome.
+    /// The moments of the second value: a denominator, an outcome.
     pub fn y(self) -> Moments {
         self.y
     }
 
-    /// The covariance with denominator n - 1; none below two units.
+    /// The covariance with denominator n - 1; `None` below two units.
     pub fn covariance(self) -> Option<f64> {
         (self.count() >= 2).then(|| self.cross / (self.count() - 1) as f64)
     }
 
-    /// Cauchy-Schwarz, |cross| <= sqrt(m2 x * m2 y): what is above it by no more than a rounding is brought back.
+    /// Checks the Cauchy-Schwarz inequality, |cross| <= sqrt(m2 x * m2 y); a cross moment that exceeds it by
+    /// no more than a rounding is cut to the limit.
     fn checked(self) -> Result<PairMoments, Invalid> {
         let largest = self.x.m2.sqrt() * self.y.m2.sqrt();
         let magnitude = self.count() as f64 * (self.x.mean * self.y.mean).abs();
@@ -342,8 +349,8 @@ impl PairMoments {
     }
 }
 
-/// Sums that [`measured`] values can have: the largest of them is between the root of the mean square and the root of
-/// the sum of squares.
+/// Checks that [`measured`] values can have these sums: the largest magnitude is between the root of the mean
+/// square and the root of the sum of squares.
 fn sums_of_measured(count: u64, sum: f64, sum_of_squares: f64) -> Result<(), Invalid> {
     const RANGE: &str =
         "the sum of values that are 0 or of a magnitude from 1e-100 to 1e100 (choose another unit)";
@@ -405,9 +412,9 @@ mod tests {
         assert_eq!(moments.variance(), Some(1.125));
     }
 
-    /// 10.7 of one unit and 0 of 2^53 others: the small mean was that of a rounding of 10.7.
+    /// One unit with 10.7 and 2^53 others with 0: the small mean was computed from a rounding of 10.7.
     #[test]
-    fn few_units_do_not_cover_the_mean_of_many() {
+    fn a_merge_with_few_units_keeps_the_mean_of_many() {
         let (one, many) = (Moments::of([10.7]).unwrap(), Moments::with_variance(1 << 53, 0.0, 0.0));
         let expected = 10.7 / ((1_u64 << 53) as f64 + 1.0);
         for merged in [one.merge(many), many.merge(one)] {
@@ -431,9 +438,9 @@ mod tests {
         assert!(PairMoments::from_exact(ExactPairSums { sum_of_products: 2, ..pair }).is_err());
     }
 
-    /// Beyond, a square would be infinite or 0, and the variance with it.
+    /// Beyond the range a square would be infinite or 0, and so would the variance.
     #[test]
-    fn values_of_which_squares_cannot_be_summed_are_refused() {
+    fn values_whose_squares_cannot_be_summed_are_refused() {
         for value in [1e101, -1e154, 1e300, 1e-101, -1e-300, f64::MIN_POSITIVE / 4.0] {
             assert!(
                 matches!(Moments::of([1.0, value]), Err(Invalid::OutOfRange { what: "value", .. })),
@@ -460,7 +467,7 @@ mod tests {
         assert!(Moments::from_sums(2, 1.0, 0.0).is_err());
     }
 
-    /// Three tenths: the sums are off by a rounding, which is no variance.
+    /// Three values of 0.1: the sums are off by a rounding, which is no variation.
     #[test]
     fn rounding_of_the_sums_is_no_variation() {
         let sums = Moments::from_sums(3, 0.1 + 0.1 + 0.1, 0.1 * 0.1 + 0.1 * 0.1 + 0.1 * 0.1).unwrap();
@@ -469,7 +476,7 @@ mod tests {
         assert!((varied.variance().unwrap() / 2e-12 - 1.0).abs() < 1e-3);
     }
 
-    /// All but one of 2^53 units: the variance is that of the one.
+    /// All but one of 2^53 units convert: the variance is that of the one.
     #[test]
     fn counts_keep_the_digits_of_the_rarer_outcome() {
         let units = 1 << 53;

@@ -1,33 +1,33 @@
-//! A region is switched between control and treatment from one time window to the next. The window
-//! is the cluster ([`crate::clusters`]) and the thing assigned ([`crate::permutation`]); here is
-//! what only time and region allow: dropping burn-in, fixed effects, carryover.
+//! Switchback experiments: a region is switched between control and treatment from one time window to the
+//! next. The window is the cluster ([`crate::clusters`]) and the assigned item ([`crate::permutation`]). This
+//! module has the parts that depend on time and region: dropping burn-in, fixed effects, carryover.
 
 use std::collections::BTreeSet;
 
 use crate::{Effect, Missing, Moments, Pair, Side, linear::solve, permutation::Assigned};
 
-/// From this many counted windows on [`fixed_effects`] may be looked at again and again.
+/// The number of counted windows from which [`fixed_effects`] may be looked at repeatedly.
 pub const FIXED_EFFECTS_WINDOWS: usize = 40;
 
 /// One region in one period.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Window {
-    /// Any number; the same for all windows of a region.
+    /// The region's number; any number, the same for all windows of a region.
     pub region: u32,
-    /// In order of time; consecutive periods of a region follow each other.
+    /// The period's number, in order of time; consecutive periods of a region follow each other.
     pub period: u32,
     /// Whether the region had the treatment in this period.
     pub treated: bool,
-    /// Measured in the window; one without any does not count.
+    /// The units measured in the window; a window without any does not count.
     pub units: u64,
     /// The sum of the outcome over its units.
     pub sum: f64,
-    /// Still under the influence of the window before: not analysed.
+    /// Whether the window is still influenced by the one before, and therefore not analysed.
     pub burn_in: bool,
 }
 
 impl Window {
-    /// Whether it is analysed: it has units and is no burn-in.
+    /// Returns whether the window is analysed: it has units and is not burn-in.
     pub fn counts(&self) -> bool {
         self.units > 0 && !self.burn_in
     }
@@ -37,7 +37,7 @@ impl Window {
     }
 }
 
-/// The windows that count as clusters, for [`crate::clusters`]. Their units' spread is not known
+/// Returns the counted windows as clusters, for [`crate::clusters`]. The variance of their units is unknown
 /// and not needed there.
 pub fn clusters(windows: &[Window]) -> Pair<Vec<Moments>> {
     let of = |treated: bool| {
@@ -47,21 +47,22 @@ pub fn clusters(windows: &[Window]) -> Pair<Vec<Moments>> {
     Pair { control: of(false), treatment: of(true) }
 }
 
-/// The windows that count as assigned things, for [`crate::permutation`]; in the order given.
+/// Returns the counted windows as assigned items, for [`crate::permutation`], in the order given.
 pub fn assigned(windows: &[Window]) -> Vec<Assigned> {
     let of = |w: &Window| Assigned { treated: w.treated, units: w.units, sum: w.sum };
     windows.iter().filter(|w| w.counts()).map(of).collect()
 }
 
-/// The effect with region and period fixed: least squares on window means weighted by units, with
-/// dummies for both, and HC1 errors (MacKinnon & White 1985, Journal of Econometrics 29(3)). Takes
-/// out what regions and times of day differ in anyway.
+/// The effect with fixed effects of region and period: least squares on window means weighted by units, with
+/// dummies for both, and HC1 errors (MacKinnon & White 1985, Journal of Econometrics 29(3)). It removes
+/// the differences between regions and between times of day.
 ///
-/// The error is normal only while the windows are many more than regions and periods. Of 4 regions without an effect,
-/// watched from their second period on, a confidence sequence calls 11 % an effect; from [`FIXED_EFFECTS_WINDOWS`] on
-/// it keeps its 5 %, and single tests at 112 windows reject in 5.9 % (`splitstream calibrate`).
+/// The error is normal only if there are many more windows than regions and periods. With 4 regions without
+/// an effect, looked at from their second period on, a confidence sequence rejects in 11 %; from
+/// [`FIXED_EFFECTS_WINDOWS`] on it keeps its 5 %, and single tests at 112 windows reject in 5.9 %
+/// (`splitstream calibrate`).
 ///
-/// [`Missing::Variation`] when the treatment cannot be told from regions and periods, as in a
+/// Returns [`Missing::Variation`] when the treatment is determined by regions and periods, as in a
 /// single region.
 pub fn fixed_effects(windows: &[Window]) -> Result<Effect, Missing> {
     let used: Vec<&Window> = windows.iter().filter(|w| w.counts()).collect();
@@ -114,9 +115,9 @@ pub fn fixed_effects(windows: &[Window]) -> Result<Effect, Missing> {
 /// The Horvitz-Thompson estimate when a treatment still acts `carryover` windows later and every
 /// window was a fair coin: the mean over windows t after the first `carryover` ones of
 /// `Y_t [1{last m + 1 all treated} - 1{all control}] 2^(m + 1)`. Bojinov, Simchi-Levi & Zhao (2023),
-/// Management Science 69(7). Unbiased, and very variable: few windows have such a past.
+/// Management Science 69(7). It is unbiased, but very variable, because few windows have such a past.
 ///
-/// Windows that do not count give no Y, but their arm belongs to the past of those after them.
+/// Windows that do not count give no Y, but their arm belongs to the past of the windows after them.
 pub fn horvitz_thompson(windows: &[Window], carryover: usize) -> Result<f64, Missing> {
     let mut ordered: Vec<&Window> = windows.iter().collect();
     ordered.sort_by_key(|w| (w.region, w.period));
@@ -148,7 +149,7 @@ mod tests {
         Window { region, period, treated, units: 10, sum, burn_in: false }
     }
 
-    /// y = 1 + 2 region + period/10 + 0.5 treated, exactly: the fixed effects find 0.5.
+    /// With y = 1 + 2 region + period/10 + 0.5 treated, the fixed effects find exactly 0.5.
     #[test]
     fn fixed_effects_take_out_regions_and_periods() {
         let pattern = [true, false, true, true, false, false, true, false];

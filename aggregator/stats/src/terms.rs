@@ -1,16 +1,16 @@
-//! The words that every method uses: two arms of one kind, a significance level, the alternative,
-//! an interval, an estimated effect. What can be proved about a number is proved here once.
+//! The types that every method uses: a pair of arms, a significance level, the alternative,
+//! an interval, an estimated effect. The constructors check each number once.
 
 use std::fmt;
 
 use crate::{Invalid, distributions::normal_quantile};
 
-/// Which of the two compared arms.
+/// One of the two compared arms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
-    /// What there was before.
+    /// The arm with the existing behaviour.
     Control,
-    /// What is tried.
+    /// The arm with the new behaviour.
     Treatment,
 }
 
@@ -23,12 +23,12 @@ impl fmt::Display for Side {
     }
 }
 
-/// Two of the same kind that must not be exchanged. Every effect is treatment minus control.
+/// A value for each arm, which must not be exchanged. Every effect is treatment minus control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Pair<T> {
-    /// What there was before.
+    /// The value of the control.
     pub control: T,
-    /// What is tried.
+    /// The value of the treatment.
     pub treatment: T,
 }
 
@@ -49,16 +49,16 @@ impl<T> Pair<T> {
     }
 }
 
-/// A significance level: strictly between 0 and 1. It is the whole level, two-sided unless an
-/// [`Alternative`] says otherwise.
+/// A significance level, strictly between 0 and 1. It is the whole level, two-sided unless an
+/// [`Alternative`] is one-sided.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Alpha(f64);
 
 impl Alpha {
-    /// 0.05, the platform's.
+    /// 0.05, the platform's level.
     pub const FIVE_PERCENT: Alpha = Alpha(0.05);
 
-    /// Strictly between 0 and 1, and at least 2.3e-308, the smallest number that keeps all its digits.
+    /// Accepts values strictly between 0 and 1 and at least 2.3e-308, the smallest number with full precision.
     pub fn new(value: f64) -> Result<Alpha, Invalid> {
         if value > 0.0 && value < f64::MIN_POSITIVE {
             return Err(Invalid::OutOfRange { what: "alpha", value, range: "at least 2.3e-308" });
@@ -82,7 +82,7 @@ impl Alpha {
 pub struct Power(f64);
 
 impl Power {
-    /// 0.8, the platform's.
+    /// 0.8, the platform's power.
     pub const EIGHTY_PERCENT: Power = Power(0.8);
 
     /// Strictly between 0 and 1.
@@ -96,7 +96,7 @@ impl Power {
     }
 }
 
-/// `value` if it lies strictly between 0 and 1.
+/// Returns `value` if it is strictly between 0 and 1.
 pub(crate) fn between_0_and_1(what: &'static str, value: f64) -> Result<f64, Invalid> {
     if value > 0.0 && value < 1.0 {
         Ok(value)
@@ -105,7 +105,7 @@ pub(crate) fn between_0_and_1(what: &'static str, value: f64) -> Result<f64, Inv
     }
 }
 
-/// `value` if it is finite and above 0.
+/// Returns `value` if it is finite and above 0.
 pub(crate) fn positive(what: &'static str, value: f64) -> Result<f64, Invalid> {
     if value > 0.0 && value.is_finite() {
         Ok(value)
@@ -114,7 +114,7 @@ pub(crate) fn positive(what: &'static str, value: f64) -> Result<f64, Invalid> {
     }
 }
 
-/// `value` if it is neither infinite nor NaN.
+/// Returns `value` if it is neither infinite nor NaN.
 pub(crate) fn finite(what: &'static str, value: f64) -> Result<f64, Invalid> {
     if value.is_finite() { Ok(value) } else { Err(Invalid::NotFinite { what, value }) }
 }
@@ -122,12 +122,12 @@ pub(crate) fn finite(what: &'static str, value: f64) -> Result<f64, Invalid> {
 /// The largest magnitude of a value in a metric's unit, see [`measured`].
 pub(crate) const LARGEST_MAGNITUDE: f64 = 1e100;
 
-/// The smallest magnitude but 0.
+/// The smallest magnitude other than 0.
 pub(crate) const SMALLEST_MAGNITUDE: f64 = 1e-100;
 
-/// `value` if it is 0 or of a magnitude from 1e-100 to 1e100. Squares of such values, of their differences, and the sums
-/// of 2^64 squares are all within a double's range: what is computed from them neither overflows nor vanishes. A
-/// metric beyond has to be told in a larger or a smaller unit.
+/// Returns `value` if it is 0 or of a magnitude from 1e-100 to 1e100. Squares of such values, of their
+/// differences, and the sums of 2^64 squares are all within a double's range: computations with them neither
+/// overflow nor underflow. A metric outside this range has to be measured in a larger or a smaller unit.
 pub fn measured(what: &'static str, value: f64) -> Result<f64, Invalid> {
     finite(what, value)?;
     if value == 0.0 || (SMALLEST_MAGNITUDE..=LARGEST_MAGNITUDE).contains(&value.abs()) {
@@ -140,7 +140,7 @@ pub fn measured(what: &'static str, value: f64) -> Result<f64, Invalid> {
     })
 }
 
-/// What the test looks for, against the null hypothesis of no difference.
+/// The alternative hypothesis of a test, against the null hypothesis of no difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Alternative {
     /// The treatment differs from the control.
@@ -176,7 +176,7 @@ impl Alternative {
         }
     }
 
-    /// Keeps the end of a two-sided interval that this alternative bounds; the other is infinite.
+    /// Keeps the end of a two-sided interval that this alternative bounds, and makes the other infinite.
     pub fn of_interval(self, both: Interval) -> Interval {
         match self {
             Alternative::TwoSided => both,
@@ -186,7 +186,7 @@ impl Alternative {
     }
 }
 
-/// All values from `lower` to `upper`. Ends may be infinite; they are never NaN.
+/// All values from `lower` to `upper`. The ends may be infinite, but are never NaN.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interval {
     /// At most `upper`; minus infinity where it is open.
@@ -204,7 +204,7 @@ impl Interval {
         Interval { lower: center - half_width, upper: center + half_width }
     }
 
-    /// Whether `value` lies inside or on an end.
+    /// Returns whether `value` is inside or at an end.
     pub fn contains(self, value: f64) -> bool {
         self.lower <= value && value <= self.upper
     }
@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_level_lies_strictly_between_0_and_1() {
+    fn a_level_is_strictly_between_0_and_1() {
         assert_eq!(Alpha::new(0.05), Ok(Alpha::FIVE_PERCENT));
         for value in [0.0, 1.0, -0.1, 1.1, f64::INFINITY] {
             assert!(matches!(Alpha::new(value), Err(Invalid::OutOfRange { what: "alpha", .. })), "{value}");
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn one_sided_intervals_are_open_on_the_other_side() {
+    fn one_sided_intervals_are_infinite_on_the_other_side() {
         let both = Interval { lower: 1.0, upper: 2.0 };
         assert_eq!(Alternative::Greater.of_interval(both), Interval { lower: 1.0, upper: f64::INFINITY });
         assert_eq!(Alternative::Less.of_interval(both), Interval { lower: f64::NEG_INFINITY, upper: 2.0 });

@@ -1,8 +1,8 @@
-//! Two conversion rates, compared once at the planned end: the pooled z-test, the score interval
-//! that is its exact dual, Fisher's exact test where counts are small.
+//! Compares two conversion rates once, at the planned end: the pooled z-test, the score interval
+//! that is its exact dual, and Fisher's exact test where counts are small.
 //!
 //! Other intervals for the difference are in [`crate::proportion_interval`], relative lifts in
-//! [`crate::lift`]. None of this holds under repeated looks; see [`crate::confidence_sequence`].
+//! [`crate::lift`]. None of this is valid under repeated looks; see [`crate::confidence_sequence`].
 
 use crate::{
     Alpha, Alternative, Arm, Effect, Interval, Invalid, Lift, Missing, NoAnswer, Pair, Side,
@@ -20,13 +20,13 @@ pub const SMALL_EXPECTED_CELL: f64 = 5.0;
 pub struct ZTest {
     /// Treatment rate minus control rate, and the standard error that the test used.
     pub effect: Effect,
-    /// Difference (less the null) over standard error.
+    /// The difference minus the null, divided by the standard error.
     pub z: f64,
-    /// From 0 to 1, by the alternative that was asked for.
+    /// From 0 to 1, for the given alternative.
     pub p_value: f64,
 }
 
-/// Which test the p-value of a [`Comparison`] comes from.
+/// The test that the p-value of a [`Comparison`] comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Test {
     /// [`pooled_z`].
@@ -35,20 +35,20 @@ pub enum Test {
     FisherExact,
 }
 
-/// Everything the platform shows of two rates after a fixed-horizon experiment.
+/// Everything the platform shows about two rates after a fixed-horizon experiment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Comparison {
-    /// From 0 to 1.
+    /// The rate of each arm, from 0 to 1.
     pub rates: Pair<f64>,
     /// The pooled z-test, also where `p_value` is Fisher's.
     pub pooled: ZTest,
     /// Two-sided, from 0 to 1.
     pub p_value: f64,
-    /// Where `p_value` is from.
+    /// The test of `p_value`.
     pub test: Test,
     /// Mee's score interval for the difference.
     pub interval: Interval,
-    /// The relative lift with its interval, or why there is none.
+    /// The relative lift with its interval, or the reason why there is none.
     pub lift: Result<Lift, Missing>,
 }
 
@@ -73,13 +73,13 @@ pub fn compare(arms: Pair<Arm>, alpha: Alpha) -> Result<Comparison, Missing> {
     })
 }
 
-/// Both rates, or which arm has no units.
+/// Returns both rates, or [`Missing::Units`] for an arm without units.
 pub fn rates(arms: Pair<Arm>) -> Result<Pair<f64>, Missing> {
     arms.try_map(|side, arm| arm.rate_of(side))
 }
 
-/// Treatment rate minus control rate, `(x_t n_c - x_c n_t) / (n_c n_t)` with an exact numerator: nothing cancels, however
-/// close the rates are.
+/// Returns the treatment rate minus the control rate, `(x_t n_c - x_c n_t) / (n_c n_t)`, with an exact
+/// numerator: nothing cancels, however close the rates are.
 pub(crate) fn difference(arms: Pair<Arm>) -> Result<f64, Missing> {
     rates(arms)?;
     let Pair { control, treatment } = arms;
@@ -95,9 +95,9 @@ pub(crate) fn difference(arms: Pair<Arm>) -> Result<f64, Missing> {
 /// Paik (2003), Statistical Methods for Rates and Proportions, chapter 3; statsmodels
 /// `proportions_ztest`.
 ///
-/// When nobody or everybody converted in both arms, z is 0 and p is 1, which is also what the
-/// exact test gives: these data are possible under equal rates and under nothing else. The normal
-/// tail is poor below about 10 conversions in the smaller arm.
+/// When no unit or every unit converted in both arms, z is 0 and p is 1, as in the
+/// exact test: these data are possible only under equal rates. The normal
+/// tail is inaccurate below about 10 conversions in the smaller arm.
 pub fn pooled_z(arms: Pair<Arm>, alternative: Alternative) -> Result<ZTest, Missing> {
     let effect = Effect { estimate: difference(arms)?, standard_error: pooled_standard_error(arms) };
     if effect.standard_error == 0.0 {
@@ -107,7 +107,7 @@ pub fn pooled_z(arms: Pair<Arm>, alternative: Alternative) -> Result<ZTest, Miss
 }
 
 /// The test that the rates differ by exactly `null` (strictly between -1 and 1; 0 is
-/// [`pooled_z`]): the variance is that at the most likely rates which do. Farrington & Manning
+/// [`pooled_z`]): the variance is that at the most likely rates with this difference. Farrington & Manning
 /// (1990), Statistics in Medicine 9(12). One-sided with a margin, it tests for non-inferiority.
 pub fn score_z(arms: Pair<Arm>, null: f64, alternative: Alternative) -> Result<ZTest, NoAnswer> {
     if !(null > -1.0 && null < 1.0) {
@@ -129,8 +129,8 @@ pub fn score_z(arms: Pair<Arm>, null: f64, alternative: Alternative) -> Result<Z
 }
 
 /// The same as [`pooled_z`] with the arms' own variances, `sqrt(p_c q_c / n_c + p_t q_t / n_t)`: the test that
-/// Wald's interval is dual to. Kept for comparison; it rejects too often when counts are small
-/// (Newcombe 1998), and it has nothing to say when neither arm varies.
+/// Wald's interval is dual to. For comparison only: it rejects too often when counts are small
+/// (Newcombe 1998), and it has no result when neither arm varies.
 pub fn unpooled_z(arms: Pair<Arm>, alternative: Alternative) -> Result<ZTest, Missing> {
     let effect = unpooled_effect(arms)?;
     if effect.standard_error == 0.0 {
@@ -159,7 +159,7 @@ fn pooled_standard_error(arms: Pair<Arm>) -> f64 {
     (conversions / units * (rest / units) * (1.0 / n_c + 1.0 / n_t)).sqrt()
 }
 
-/// The smallest count that equal rates would lead one to expect in the two-by-two table.
+/// The smallest count in the two-by-two table that is expected under equal rates.
 pub fn smallest_expected_cell(arms: Pair<Arm>) -> f64 {
     let Pooled { units, conversions, rest } = Pooled::of(arms);
     let smaller = arms.control.units().min(arms.treatment.units()) as f64;
@@ -185,9 +185,9 @@ impl Pooled {
 /// Two-sided sums every outcome at most as probable as the observed one (with a relative slack of
 /// 1e-7, as R's `fisher.test`). Fisher (1935), JRSS 98(1); conservative by construction.
 ///
-/// Probabilities are walked outward from the mode by their ratios, so no factorial is evaluated
-/// and totals of 10^9 lose nothing; the cost is the number of outcomes, which is small whenever an
-/// expected cell is.
+/// Probabilities are computed outward from the mode by their ratios, so no factorial is evaluated
+/// and totals of 10^9 lose no accuracy. The cost is the number of outcomes, which is small whenever an
+/// expected cell is small.
 pub fn fisher_exact(arms: Pair<Arm>, alternative: Alternative) -> Result<f64, Missing> {
     rates(arms)?;
     let outcomes = Hypergeometric::new(arms);
@@ -225,7 +225,7 @@ impl Hypergeometric {
         let converted = arms.treatment.conversions().saturating_add(arms.control.conversions());
         let smallest = converted.saturating_sub(untreated);
         let largest = converted.min(treated);
-        // In 128 bits: the product of two counts, and a sum of them, may exceed 64.
+        // In 128 bits: the product of two counts, and a sum of them, may exceed 64 bits.
         let above = |count: u64| u128::from(count) + 1;
         let mode = above(converted) * above(treated) / (above(treated) + above(untreated));
         let mode = (mode as u64).clamp(smallest, largest);
@@ -239,7 +239,7 @@ impl Hypergeometric {
         ways_up / ways_down
     }
 
-    /// Every outcome with its probability relative to the mode's, until it is below 1e-300.
+    /// Visits every outcome with its probability relative to the mode's, until that is below 1e-300.
     fn for_each(&self, mut visit: impl FnMut(u64, f64)) {
         const NEGLIGIBLE: f64 = 1e-300;
         visit(self.mode, 1.0);
@@ -272,7 +272,7 @@ impl Hypergeometric {
     }
 }
 
-/// The arm of a pair whose share of the units is smaller, and that share (0 to 0.5).
+/// Returns the arm with the smaller share of the units, and that share (0 to 0.5).
 pub fn smaller_share(arms: Pair<Arm>) -> (Side, f64) {
     let (n_c, n_t) = (arms.control.units() as f64, arms.treatment.units() as f64);
     if n_c + n_t == 0.0 {
@@ -291,7 +291,7 @@ mod tests {
             .map(|(conversions, units)| Arm::new(Counts { units, conversions }).unwrap())
     }
 
-    /// 2^52 + 1 of 2^53 against one half: the rates differ by 2^-53, as 0.5 and 0.5 + 2^-53 cannot in doubles.
+    /// 2^52 + 1 of 2^53 against one half: the rates differ by exactly 2^-53.
     #[test]
     fn the_difference_of_close_rates_is_exact() {
         let half = ((1 << 62) - 1, (1 << 63) - 2);
@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(found, Err(missing));
     }
 
-    /// Expected conversions 4.5 of 9 in each arm: below 5 the exact test takes over.
+    /// 4.5 conversions of 9 units are expected in each arm: below 5 the exact test is used.
     #[test]
     fn small_cells_are_tested_exactly() {
         let small = compare(arms((3, 90), (6, 90)), Alpha::FIVE_PERCENT).unwrap();
@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(large.test, Test::PooledZ);
     }
 
-    /// Lady tasting tea: 3 of 4 against 1 of 4, one-sided 17/70, two-sided 34/70.
+    /// The lady tasting tea: 3 of 4 against 1 of 4 has a one-sided p of 17/70 and a two-sided p of 34/70.
     #[test]
     fn the_lady_tasting_tea() {
         let cups = arms((1, 4), (3, 4));

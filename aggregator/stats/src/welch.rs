@@ -1,4 +1,4 @@
-//! Two means with unequal variances, compared once at the planned end.
+//! Compares two means with unequal variances once, at the planned end.
 
 use crate::{
     Alpha, Alternative, Effect, Interval, Lift, Missing, Moments, Pair,
@@ -11,26 +11,26 @@ use crate::{
 pub struct Welch {
     /// Treatment mean minus control mean, with `sqrt(v_c / n_c + v_t / n_t)`.
     pub effect: Effect,
-    /// Difference (less the null) over standard error.
+    /// The difference minus the null, divided by the standard error.
     pub t: f64,
     /// Welch-Satterthwaite degrees of freedom; not a whole number.
     pub degrees: f64,
     /// From 0 to 1, by `alternative`.
     pub p_value: f64,
-    /// What the test looked for.
+    /// The alternative of the test.
     pub alternative: Alternative,
 }
 
-/// Everything the platform shows of two means after a fixed-horizon experiment.
+/// Everything the platform shows about two means after a fixed-horizon experiment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Comparison {
-    /// In the metric's unit.
+    /// The mean of each arm, in the metric's unit.
     pub means: Pair<f64>,
-    /// Two-sided.
+    /// The two-sided test.
     pub test: Welch,
-    /// Of the difference, in the metric's unit.
+    /// The interval of the difference, in the metric's unit.
     pub interval: Interval,
-    /// The relative lift with its interval, or why there is none.
+    /// The relative lift with its interval, or the reason why there is none.
     pub lift: Result<Lift, Missing>,
 }
 
@@ -54,8 +54,8 @@ pub fn test(moments: Pair<Moments>, alternative: Alternative) -> Result<Welch, M
     test_against(moments, 0.0, alternative)
 }
 
-/// The same against a difference of `null` instead of 0, in the metric's unit; one-sided with a margin, it tests
-/// for non-inferiority.
+/// Welch's test against a difference of `null` instead of 0, in the metric's unit. One-sided with a margin,
+/// it tests for non-inferiority.
 pub fn test_against(moments: Pair<Moments>, null: f64, alternative: Alternative) -> Result<Welch, Missing> {
     let of_mean = moments.try_map(|side, arm| Ok(arm.variance_of(side)? / arm.count() as f64))?;
     let variance = of_mean.control + of_mean.treatment;
@@ -72,16 +72,16 @@ pub fn test_against(moments: Pair<Moments>, null: f64, alternative: Alternative)
     Ok(Welch { effect, t, degrees, p_value, alternative })
 }
 
-/// The degrees of freedom of a sum of two independent variance estimates, each from so many units;
-/// at least two units in each, and one variance above 0.
+/// The degrees of freedom of the sum of two independent variance estimates from these units. Each arm must
+/// have at least two units, and one variance must be above 0.
 pub(crate) fn satterthwaite(variances: Pair<f64>, units: Pair<u64>) -> f64 {
     satterthwaite_of_errors(variances.map(f64::sqrt), units)
 }
 
-/// The same from the roots of the variances, whose squares need not be doubles.
+/// The same from the square roots of the variances, whose squares may be outside the range of a double.
 pub(crate) fn satterthwaite_of_errors(errors: Pair<f64>, units: Pair<u64>) -> f64 {
     let whole = errors.control.hypot(errors.treatment);
-    // As shares of the whole, so that nothing overflows or underflows when squared.
+    // Errors as shares of the whole, so that no power overflows or underflows.
     let part = |error: f64, units: u64| (error / whole).powi(4) / (units - 1) as f64;
     1.0 / (part(errors.control, units.control) + part(errors.treatment, units.treatment))
 }
@@ -92,8 +92,8 @@ impl Welch {
         -student_t_quantile(self.alternative.tail(alpha), self.degrees)
     }
 
-    /// The normal deviate with the same tail as t, for [`crate::group_sequential`]. Matters below
-    /// about 100 degrees of freedom.
+    /// The normal deviate with the same tail as t, for [`crate::group_sequential`]. It differs noticeably
+    /// from t below about 100 degrees of freedom.
     pub fn as_z(&self) -> f64 {
         normal_deviate_of_t(self.t, self.degrees)
     }
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(found, Err(Missing::Variation));
     }
 
-    /// Student's sleep data, whose t, df and p every textbook prints.
+    /// Student's sleep data, whose t, df and p are printed in textbooks.
     #[test]
     fn students_sleep_data() {
         let test = test(

@@ -1,5 +1,5 @@
-//! Unsigned 256-bit integers, just enough to take one large product from another before anything
-//! is rounded.
+//! Unsigned 256-bit integers, with only the operations needed to subtract one large product from another before
+//! rounding.
 
 /// `high * 2^128 + low`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

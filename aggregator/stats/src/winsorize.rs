@@ -1,15 +1,15 @@
 //! Caps for heavy-tailed metrics: every unit's total is cut at a quantile of all arms together, and
-//! the capped values are then compared like any others. What is estimated is the capped mean.
+//! the capped values are then compared like any others. The estimated quantity is the capped mean.
 //!
-//! A cap per arm would cut more of a treatment that lifts the tail, and a cap that moves between
-//! looks breaks group-sequential tests: find it once, from all arms, and keep it.
+//! A cap per arm would cut more from a treatment that raises the tail, and a cap that changes between
+//! looks invalidates group-sequential tests: compute it once, from all arms, and keep it.
 
 use crate::{Invalid, quantile::rank, terms::between_0_and_1};
 
 /// The platform's share of the non-zero totals that stays uncut.
 pub const QUANTILE: f64 = 0.999;
 
-/// How a quantile that falls between two values is read.
+/// The definition of a quantile that falls between two values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuantileRule {
     /// Between the two nearest values: type 7 of Hyndman & Fan (1996), The American Statistician
@@ -19,22 +19,22 @@ pub enum QuantileRule {
     InvertedCdf,
 }
 
-/// Where to cut.
+/// The rule that determines the caps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rule {
-    /// Share of the totals that the upper cap leaves alone, strictly between 0 and 1; at least 0.5 where both sides are
-    /// cut.
+    /// The share of the totals that the upper cap does not cut, strictly between 0 and 1; at least 0.5 where
+    /// both sides are cut.
     pub quantile: f64,
-    /// Between which values a quantile is read.
+    /// The definition of the quantile.
     pub reading: QuantileRule,
-    /// Also cut below the quantile `1 - quantile`.
+    /// Whether to cut also below the quantile `1 - quantile`.
     pub both_sides: bool,
-    /// Find the quantiles among the non-zero totals. Without it, more zeros than `quantile` make
-    /// the cap 0 and the metric vanish.
+    /// Whether to compute the quantiles from the non-zero totals only. Otherwise, if the share of zeros exceeds
+    /// `quantile`, the cap is 0 and every value becomes 0.
     pub ignore_zeros: bool,
 }
 
-/// The cut points, the lower at most the upper; a missing one is infinite.
+/// The caps, the lower at most the upper; a missing cap is infinite.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Caps {
     /// In the metric's unit; minus infinity cuts nothing.
@@ -44,7 +44,7 @@ pub struct Caps {
 }
 
 impl Caps {
-    /// The caps by `rule` from the totals of the units of all arms; none when no total counts.
+    /// Computes the caps by `rule` from the totals of the units of all arms; `None` when no total counts.
     pub fn find(totals: &[f64], rule: Rule) -> Result<Option<Caps>, Invalid> {
         let q = between_0_and_1("quantile", rule.quantile)?;
         if rule.both_sides && q < 0.5 {
@@ -70,18 +70,18 @@ impl Caps {
         Ok(Some(Caps { lower, upper }))
     }
 
-    /// The total, or the cap beyond which it lies.
+    /// Returns the total, or the cap that it exceeds.
     pub fn apply(self, total: f64) -> f64 {
         total.max(self.lower).min(self.upper)
     }
 
-    /// Whether this total is cut.
+    /// Returns whether this total is cut.
     pub fn cuts(self, total: f64) -> bool {
         total < self.lower || total > self.upper
     }
 
-    /// The cap is 0: more than the chosen share of totals is 0, and the metric vanishes. To be
-    /// shown as a warning.
+    /// Returns whether the cap is 0: more than the chosen share of totals is 0, and every value becomes 0.
+    /// Callers should show this as a warning.
     pub fn destroys_metric(self) -> bool {
         self.upper == 0.0
     }
@@ -110,13 +110,13 @@ mod tests {
         Rule { quantile: 0.5, reading: QuantileRule::Linear, both_sides: false, ignore_zeros: false };
 
     #[test]
-    fn the_two_readings_differ_between_values() {
+    fn the_two_quantile_rules_differ_between_values() {
         let caps = |reading| Caps::find(&[4.0, 1.0, 2.0, 3.0], Rule { reading, ..UPPER });
         assert_eq!(caps(QuantileRule::Linear).unwrap().unwrap().upper, 2.5);
         assert_eq!(caps(QuantileRule::InvertedCdf).unwrap().unwrap().upper, 2.0);
     }
 
-    /// 30 % cut above and 30 % below leave a middle; 70 % above and 70 % below would leave less than nothing.
+    /// 30 % cut above and 30 % below leave a middle; with 70 % above and 70 % below the caps would cross.
     #[test]
     fn caps_on_both_sides_do_not_cross() {
         let totals = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(Caps::find(&totals, Rule { quantile: 0.3, ..UPPER }).unwrap().unwrap().upper, 2.5);
     }
 
-    /// 0.55 of 100 totals is the 55th, and 0.45 of them (1 - 0.55) the 45th.
+    /// 0.55 of 100 totals is the 55th, and 0.45 (1 - 0.55) is the 45th.
     #[test]
     fn shares_of_totals_are_decimals() {
         let totals: Vec<f64> = (1..=100).map(f64::from).collect();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cap_of_zero_is_told() {
+    fn a_cap_of_zero_is_reported() {
         let totals = [0.0, 0.0, 0.0, 5.0];
         assert!(Caps::find(&totals, UPPER).unwrap().unwrap().destroys_metric());
         let nonzero = Rule { ignore_zeros: true, ..UPPER };
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_lie_strictly_between_0_and_1() {
+    fn quantiles_must_be_strictly_between_0_and_1() {
         assert!(Caps::find(&[1.0], Rule { quantile: 1.0, ..UPPER }).is_err());
         assert!(Caps::find(&[f64::NAN], UPPER).is_err());
     }

@@ -1,5 +1,5 @@
-//! Posteriors of up to 2^53 units against values of another route: densities of 50 digits, summed up piece by piece.
-//! `references/bayes.py` printed the table, with mpmath 1.4.1 and numpy 2.4.
+//! Compares posteriors of up to 2^53 units with values of another method: densities of 50 digits, summed up
+//! piece by piece. `references/bayes.py` printed the table, with mpmath 1.4.1 and numpy 2.4.
 
 use stats::{
     Alpha, Arm, Counts, Pair,
@@ -36,7 +36,7 @@ fn probabilities_and_losses_up_to_2_to_53_units() {
     }
 }
 
-/// The same z in ever more units has the same probability, to a part in 10^7.
+/// The same z has the same probability at any number of units, to a part in 10^7.
 #[test]
 fn the_same_z_is_the_same_probability_at_every_size() {
     let z: f64 = 0.974;
@@ -50,7 +50,7 @@ fn the_same_z_is_the_same_probability_at_every_size() {
             treatment: posterior(1.0, [conversions + more as u64, units]),
         });
         let found = normal_quantile(rates.probability_treatment_better());
-        // Skewness and the whole numbers of conversions are of the order of 1 / sd.
+        // The effects of skewness and of whole numbers of conversions are of the order of 1 / sd.
         assert!((found - more / sd).abs() < 2.0 / sd + 1e-7, "2^{exponent}: {found}");
         let interval = rates.interval_of_difference(Alpha::FIVE_PERCENT);
         let half_width = 0.5 * (interval.upper - interval.lower) * units as f64 / sd;
@@ -58,9 +58,9 @@ fn the_same_z_is_the_same_probability_at_every_size() {
     }
 }
 
-/// Tails far out, of one rate and of a difference: Beta(1, 10) has P(rate <= p) = 1 - (1 - p)^10.
+/// Far tails of one rate and of a difference: Beta(1, 10) has P(rate <= p) = 1 - (1 - p)^10.
 #[test]
-fn intervals_at_tiny_levels_keep_their_digits() {
+fn intervals_at_tiny_levels_are_accurate() {
     for tail in [0.025_f64, 1e-10, 1e-100, 1e-300] {
         let alpha = Alpha::new(2.0 * tail).unwrap();
         let interval = posterior(1.0, [0, 9]).interval(alpha);
@@ -76,7 +76,8 @@ fn intervals_at_tiny_levels_keep_their_digits() {
 
 type Values = ([u64; 2], [u64; 2], f64, [f64; 3]);
 
-/// Control and treatment (conversions, units), prior, then P(treatment better), E[max(p_c - p_t, 0)], E[max(p_t - p_c, 0)].
+/// Control and treatment (conversions, units), prior, then P(treatment better), E[max(p_c - p_t, 0)],
+/// E[max(p_t - p_c, 0)].
 #[rustfmt::skip]
 const VALUES: [Values; 10] = [
     ([1_000_000_000_000, 10_000_000_000_000], [1_000_001_307_000, 10_000_000_000_000], 1.0, [0.835016413181699, 1.17384615416498e-08, 1.42438461541624e-07]),

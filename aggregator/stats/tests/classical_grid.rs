@@ -1,5 +1,5 @@
-//! Boundaries by a second route that shares nothing with the first: the grid of Jennison & Turnbull (2000), section
-//! 19.2, with Simpson's rule and bisection, fine enough to be good to 3e-7.
+//! Compares boundaries with a second method that shares nothing with the first: the grid of Jennison &
+//! Turnbull (2000), section 19.2, with Simpson's rule and bisection, fine enough to be accurate to 3e-7.
 
 use statrs::distribution::{Continuous, ContinuousCDF, Normal};
 use stats::{
@@ -11,7 +11,7 @@ use stats::{
 /// The published accuracy of a bound.
 const ACCURACY: f64 = 1e-6;
 
-/// 6 r - 1 points and as many midpoints; r = 18 is usual, 96 is good to 1e-7.
+/// The r of a grid with 6 r - 1 points and as many midpoints; 18 is usual, 96 is accurate to 1e-7.
 const R: usize = 80;
 
 /// Points and Simpson weights on [-bound, bound].
@@ -45,7 +45,7 @@ fn grid(bound: f64) -> Vec<(f64, f64)> {
 fn bounds(fractions: &[f64], spent: impl Fn(f64) -> f64) -> Vec<f64> {
     let normal = Normal::standard();
     let mut criticals = Vec::new();
-    // z and probability mass of the paths that go on.
+    // z and probability mass of the paths that continue.
     let mut mass: Vec<(f64, f64)> = vec![(0.0, 1.0)];
     let mut before = 0.0;
     for &now in fractions {
@@ -70,7 +70,7 @@ fn bounds(fractions: &[f64], spent: impl Fn(f64) -> f64) -> Vec<f64> {
 }
 
 #[test]
-fn bounds_at_uneven_looks_are_good_to_a_millionth() {
+fn bounds_at_uneven_looks_are_accurate_to_a_millionth() {
     const SEED: u64 = 3;
     println!("seed {SEED}");
     let mut random = Random::new(SEED);
@@ -86,7 +86,7 @@ fn bounds_at_uneven_looks_are_good_to_a_millionth() {
             })
             .collect();
         fractions[27] = 1.0;
-        // Earlier bounds of O'Brien-Fleming lie beyond 5, where a grid in z knows little.
+        // Earlier bounds of O'Brien-Fleming are beyond 5, where a grid in z is inaccurate.
         if spending == Spending::OBrienFleming {
             fractions.drain(..5);
         }

@@ -1,7 +1,7 @@
-//! Tails and quantiles against values of 40 digits, from the middle out to 1e-300. `references/far_tails.py` printed
-//! the tables, with mpmath 1.4.1.
+//! Compares tails and quantiles with values of 40 digits, from the middle to 1e-300.
+//! `references/far_tails.py` printed the tables, with mpmath 1.4.1.
 
-// Printed with as many digits as a double can need.
+// The tables are printed with as many digits as a double can need.
 #![allow(clippy::excessive_precision)]
 
 use stats::distributions::{chi_square_sf, normal_quantile, normal_sf, student_t_quantile, student_t_sf};
@@ -25,7 +25,7 @@ fn student_t_from_half_a_degree_to_50_million() {
     }
 }
 
-/// Up and down are mirror images, and the middle is exact.
+/// Both tails are mirror images, and the middle is exact.
 #[test]
 fn student_t_is_symmetric() {
     for degrees in [0.5, 1.0, 2.0, 7.3, 1e6] {
@@ -36,12 +36,12 @@ fn student_t_is_symmetric() {
     }
 }
 
-/// A t that no double holds is infinite, never a smaller one.
+/// A t beyond the largest double is infinite, never a smaller number.
 #[test]
 fn quantiles_beyond_the_largest_double_are_infinite() {
     assert_eq!(student_t_quantile(1e-300, 0.5), f64::NEG_INFINITY);
     assert_eq!(student_t_sf(f64::INFINITY, 3.0), 0.0);
-    // A hundred times as far, a tenth of the tail.
+    // A t a hundred times as large has a tenth of the tail.
     assert_close(
         "the largest t",
         student_t_sf(f64::MAX, 0.5),

@@ -1,5 +1,5 @@
-//! Phases as strata: one phase is what it always was, and several agree with numpy and scipy (`references/phases.py`,
-//! numpy 2.4, scipy 1.17.1).
+//! Tests of phases as strata: one phase gives the results of the methods without phases, and several phases
+//! agree with numpy and scipy (`references/phases.py`, numpy 2.4, scipy 1.17.1).
 
 use stats::conditional::{self, Levels};
 use stats::confidence_sequence::{self, Mixing};
@@ -17,7 +17,7 @@ fn share(share: f64) -> TreatmentShare {
     TreatmentShare::new(share).unwrap()
 }
 
-/// Conversions and units.
+/// Makes the arms from (conversions, units).
 fn arms(control: (u64, u64), treatment: (u64, u64)) -> Pair<Arm> {
     Pair { control, treatment }.map(|(conversions, units)| Arm::new(Counts { units, conversions }).unwrap())
 }
@@ -26,7 +26,7 @@ fn rates(treatment_share: f64, control: (u64, u64), treatment: (u64, u64)) -> St
     Stratum::of_rates(share(treatment_share), arms(control, treatment))
 }
 
-/// Units, mean and variance.
+/// Makes the moments from (units, mean, variance).
 fn moments(control: (u64, f64, f64), treatment: (u64, f64, f64)) -> Pair<Moments> {
     Pair { control, treatment }
         .map(|(count, mean, variance)| Moments::from_variance(count, mean, variance).unwrap())
@@ -85,7 +85,7 @@ fn one_phase_of_rates_is_the_pooled_test_to_the_last_bit() {
     assert_eq!(phases::heterogeneity(&[stratum, empty]), None);
 }
 
-/// What the boundary takes of means is the effect with the error of the normal deviate that has the tail of t.
+/// For means, the boundary uses the effect with the error of the normal deviate that has the tail of t.
 #[test]
 fn one_phase_of_means_is_welchs_test_to_the_last_bit() {
     let moments = moments((12, 3.1, 4.0), (9, 4.6, 9.0));
@@ -100,7 +100,7 @@ fn one_phase_of_means_is_welchs_test_to_the_last_bit() {
 }
 
 #[test]
-fn one_phase_of_counts_is_what_it_was() {
+fn one_phase_of_counts_gives_the_tests_without_phases() {
     let (counts, half) = (Pair { control: 12, treatment: 3 }, TreatmentShare::HALF);
     let phase = [PhaseCounts { treatment_share: half, counts }];
     let design = conversion_counts::Design::new(0.5, CONCENTRATION, Alpha::FIVE_PERCENT).unwrap();
@@ -209,7 +209,8 @@ fn tables_of_two_phases_agree_with_scipy() {
     near(ratio.upper, 0.372968219497, 1e-9);
 }
 
-/// The bounds of looks at 0.3 and 0.6, and what is left after z = 1.2 at the second, by Simpson's rule.
+/// The bounds of looks at 0.3 and 0.6, and the conditional error after z = 1.2 at the second, by Simpson's
+/// rule.
 #[test]
 fn the_conditional_error_agrees_with_simpsons_rule() {
     let mut boundary = Boundary::new(obrien_fleming());
@@ -223,9 +224,9 @@ fn the_conditional_error_agrees_with_simpsons_rule() {
     assert_eq!(phases::conditional_error(&boundary, 1.2), 0.0);
 }
 
-/// Over all z that did not cross at the first look the mean of the conditional error is what is left of alpha.
+/// Over all z that did not cross at the first look, the mean of the conditional error is the remaining alpha.
 #[test]
-fn the_conditional_error_is_what_is_left_in_the_mean() {
+fn the_mean_conditional_error_is_the_remaining_alpha() {
     let mut boundary = Boundary::new(obrien_fleming());
     let first = boundary.look(0.5).unwrap();
     const STEPS: usize = 4_000;
@@ -238,7 +239,7 @@ fn the_conditional_error_is_what_is_left_in_the_mean() {
 }
 
 #[test]
-fn phases_without_an_arm_add_nothing_and_none_says_what_is_lacking() {
+fn phases_without_an_arm_add_nothing_and_no_phase_is_missing_units() {
     let (empty, nothing) = (rates(0.1, (3, 70), (0, 0)), rates(0.1, (0, 0), (0, 0)));
     let missing = Missing::Units { arm: Side::Treatment, have: 0, need: 1 };
     assert_eq!(Score::of(&[]), Err(missing));
@@ -246,13 +247,13 @@ fn phases_without_an_arm_add_nothing_and_none_says_what_is_lacking() {
     let strata = three_phases();
     let with = [strata.as_slice(), &[empty, nothing]].concat();
     assert_eq!(Score::of(&with), Score::of(&strata));
-    // Of means one unit has no variance yet.
+    // One unit of a mean has no variance yet.
     let one = Stratum::of_means(share(0.1), moments((20, 3.0, 5.0), (1, 5.0, 0.0)));
     assert_eq!(Score::of(&[one]), Err(Missing::Units { arm: Side::Treatment, have: 1, need: 2 }));
     assert_eq!(one.weight(), 0.0);
     let zeros = Stratum::of_means(share(0.1), moments((20, 0.0, 0.0), (2, 0.0, 0.0)));
     assert_eq!(Score::of(&[zeros, zeros]), Err(Missing::Variation));
-    // Rates without variation are 0 errors from 0.
+    // Rates without variation have z = 0.
     let none = rates(0.5, (0, 10), (0, 10));
     assert_eq!(Score::of(&[none, none]).unwrap().z(), 0.0);
     let planned = Pair { control: 10, treatment: 0 };
@@ -261,12 +262,12 @@ fn phases_without_an_arm_add_nothing_and_none_says_what_is_lacking() {
 
 #[test]
 #[should_panic(expected = "rates and means among the strata of one comparison")]
-fn rates_and_means_are_not_one_comparison() {
+fn rates_and_means_cannot_be_mixed_in_one_comparison() {
     let mean = Stratum::of_means(share(0.5), moments((12, 3.1, 4.0), (9, 4.6, 9.0)));
     let _ = Score::of(&[three_phases()[0], mean]);
 }
 
-/// Errors of 1e-200 and of 1e200 have no squares.
+/// Squares of errors of 1e-200 and of 1e200 are outside the range of a double.
 #[test]
 fn tiny_and_huge_errors_are_added_up() {
     for scale in [1e-98, 1e98] {
@@ -292,22 +293,23 @@ fn the_gate_counts_conversions_over_all_phases() {
     assert_eq!(always.look(&strata), Err(missing));
     let by_counts = always.counts().evidence(&below.by_phase).p_value;
     assert_eq!(always.p_value(&strata), Ok(by_counts));
-    // At a planned look 100 are to be expected in the smaller arm where the split is uneven over all: half of 36 and a
-    // tenth of 820 are 100, of 819 99.9.
+    // At a planned look 100 must be expected in the smaller arm where the overall split is uneven: half of 36
+    // and a tenth of 820 are 100; with 819 they are 99.9.
     let planned =
         |control| phases::few_at_a_planned_look(&[first, rates(0.1, (control, 9_000), (20, 1_000))]);
     assert!(planned(799).is_some());
     assert!(planned(800).is_none());
-    // Of means nothing is gated whose events were not counted.
+    // The gate does not apply to means whose events were not counted.
     let mean = Stratum::of_means(share(0.5), moments((12, 3.1, 4.0), (9, 4.6, 9.0)));
     assert_eq!(phases::few(&[mean, mean]), None);
     let counted = mean.counting(arms((4, 12), (3, 9)));
     assert_eq!(phases::few(&[counted, counted]).unwrap().few.counts, Pair { control: 8, treatment: 6 });
 }
 
-/// 30 of 30 conversions in one arm of one phase and in the other arm of the next: no single ratio explains that.
+/// 30 of 30 conversions in one arm of one phase and in the other arm of the next: no single ratio explains
+/// both.
 #[test]
-fn opposite_phases_leave_no_ratio() {
+fn opposite_phases_have_no_common_ratio() {
     let of = |control, treatment| PhaseCounts {
         treatment_share: TreatmentShare::HALF,
         counts: Pair { control, treatment },
@@ -324,8 +326,8 @@ fn opposite_phases_leave_no_ratio() {
     assert_eq!((none.p_value, none.interval), (1.0, Some(Interval::EVERYTHING)));
 }
 
-/// The probability to cross at any look, by a walk conversion by conversion that shares nothing with the boundary but its
-/// bounds.
+/// The probability to cross at any look, by a walk conversion by conversion that shares only the bounds with
+/// the boundary.
 fn crossing(looks: &[([u64; 3], CountBound)], shares: [f64; 3]) -> (f64, f64) {
     let mut paths = vec![1.0];
     let (mut low, mut high, mut before) = (0.0, 0.0, [0; 3]);
@@ -353,7 +355,7 @@ fn crossing(looks: &[([u64; 3], CountBound)], shares: [f64; 3]) -> (f64, f64) {
     (low, high)
 }
 
-/// Three phases, of which the first goes on to convert while the later ones run.
+/// Three phases, where units of the first still convert while the later ones run.
 #[test]
 fn count_boundaries_over_phases_spend_at_most_half_of_alpha_a_side() {
     let shares = [0.5, 0.1, 0.05];
@@ -374,7 +376,7 @@ fn count_boundaries_over_phases_spend_at_most_half_of_alpha_a_side() {
 }
 
 #[test]
-fn count_boundaries_know_their_phases() {
+fn count_boundaries_check_their_phases() {
     let total = |of: f64, total| PhaseTotal { treatment_share: share(of), total };
     let mut boundary = CountBoundary::by_phase(obrien_fleming(), 0.0);
     boundary.look_by_phase(0.2, false, &[total(0.5, 9), total(0.1, 3)]).unwrap();
@@ -386,10 +388,11 @@ fn count_boundaries_know_their_phases() {
     assert!(boundary.look_by_phase(0.4, false, &[total(0.5, 9), total(0.1, 3), total(0.3, 0)]).is_ok());
 }
 
-/// Looks after 1, 2 and 3 phases; the second is left out since. The looks again are at the shares of the remaining phases,
-/// and what they spent stays spent, so a look has nothing to spend until it sees more than the last one did.
+/// Looks after 1, 2 and 3 phases, of which the second is left out afterwards. The repeated looks are at the
+/// shares of the remaining phases, and the spent alpha stays spent, so a look has nothing to spend until it
+/// has more information than the last one.
 #[test]
-fn looks_are_taken_again_without_a_phase() {
+fn looks_are_repeated_without_a_phase() {
     let strata = three_phases();
     let planned = Pair { control: 10_000, treatment: 10_000 };
     let fraction = |strata: &[Stratum]| phases::information_fraction(strata, planned).unwrap();
@@ -419,15 +422,15 @@ fn looks_are_taken_again_without_a_phase() {
     assert_eq!(left.look(1.0).unwrap().stage, Stage::Final);
     near(left.looks().crossing_probability(0.0), 0.05, 1e-8);
 
-    // Without the first phase there is nothing at the first look, hence no bound.
+    // Without the first phase there are no data at the first look, hence no bound.
     assert_eq!(fraction(&[]), 0.0);
 }
 
-/// Shares that follow from the counts: 90 % to whichever arm has more, chosen anew at 20 and at 60 conversions. The paths of
-/// 100 conversions, each looked at after every one, by enumeration: the counts of all three phases are the state. With a
-/// concentration of 2, at which so few can reach anything.
+/// The shares depend on the counts: the arm with more conversions gets 90 %, chosen anew at 20 and at 60
+/// conversions. The test enumerates all paths of 100 conversions with a look after each; the counts of all
+/// three phases are the state. The concentration is 2, with which so few conversions can reject at all.
 #[test]
-fn the_count_test_keeps_alpha_where_the_shares_follow_from_the_counts() {
+fn the_count_test_keeps_alpha_where_the_shares_depend_on_the_counts() {
     let test = CountTest::new(2.0, Alpha::FIVE_PERCENT).unwrap();
     let better = |counts: &[[u64; 2]]| {
         let sum = |arm: usize| counts.iter().map(|of| of[arm]).sum::<u64>();
@@ -470,7 +473,7 @@ fn the_count_test_keeps_alpha_where_the_shares_follow_from_the_counts() {
 }
 
 #[test]
-fn shares_lie_strictly_between_0_and_1() {
+fn shares_must_be_strictly_between_0_and_1() {
     for wrong in [0.0, 1.0, -0.1, f64::NAN] {
         assert!(TreatmentShare::new(wrong).is_err(), "{wrong}");
     }

@@ -1,5 +1,5 @@
-//! Well-known numbers of the literature, each with what it was really compared with: a package's own output, its manual,
-//! or the figure that the literature is quoted for.
+//! Compares with well-known numbers of the literature. Each test names what the number was really compared
+//! with: a package's own output, its manual, or the figure that the literature is quoted for.
 
 use stats::{
     Alpha, Alternative, Pair, Power,
@@ -19,9 +19,9 @@ fn assert_printed(what: &str, got: f64, printed: f64, half_a_digit: f64) {
     assert!((got - printed).abs() <= half_a_digit * 1.000_001, "{what}: got {got}, printed {printed}");
 }
 
-/// Constants of the classical boundaries at 5 %, two-sided: C_P(K) and C_B(K) in the notation of Jennison & Turnbull
-/// (2000). Recomputed with the integration kernel of the PyPI package gsdesign 0.1.5 (48 grid points) and bisection,
-/// not copied from the book.
+/// Constants of the classical boundaries at 5 %, two-sided: C_P(K) and C_B(K) in the notation of Jennison &
+/// Turnbull (2000). Recomputed with the integration kernel of the PyPI package gsdesign 0.1.5 (48 grid
+/// points) and bisection, not copied from the book.
 #[test]
 fn constants_of_pocock_and_of_obrien_and_fleming() {
     let recomputed = [
@@ -44,8 +44,8 @@ fn constants_of_pocock_and_of_obrien_and_fleming() {
     }
 }
 
-/// The largest sample of these boundaries relative to one look at 80 % power, R_P(K) and R_B(K); by the same kernel and
-/// a second bisection for the drift.
+/// The largest sample of these boundaries relative to one look at 80 % power, R_P(K) and R_B(K); by the same
+/// kernel and a second bisection for the drift.
 #[test]
 fn inflation_factors_at_80_percent_power() {
     let recomputed = [
@@ -63,8 +63,8 @@ fn inflation_factors_at_80_percent_power() {
     }
 }
 
-/// Bounds of the spending functions of Lan & DeMets (1983) at five equal looks, two-sided 5 %: as R's rpact 3.3.4 and the
-/// gsdesign kernel give them, to three digits.
+/// Bounds of the spending functions of Lan & DeMets (1983) at five equal looks, two-sided 5 %: as R's rpact
+/// 3.3.4 and the gsdesign kernel give them, to three digits.
 #[test]
 fn spending_bounds_at_five_looks() {
     let printed = [
@@ -80,8 +80,9 @@ fn spending_bounds_at_five_looks() {
     }
 }
 
-/// The chance of a nominal 5 % at some of K looks, for which Armitage, McPherson & Rowe (1969), JRSS A 132(2), are quoted;
-/// all but that of 4 looks are also in the golden file `peeking_type1`, by the gsdesign kernel.
+/// The probability of a nominal 5 % at any of K looks, for which Armitage, McPherson & Rowe (1969), JRSS A
+/// 132(2), are quoted; all but that of 4 looks are also in the golden file `peeking_type1`, by the gsdesign
+/// kernel.
 #[test]
 fn repeated_tests_of_accumulating_data() {
     let printed =
@@ -94,8 +95,8 @@ fn repeated_tests_of_accumulating_data() {
     }
 }
 
-/// Units an arm for d = 0.2, 0.5, 0.8 at 80 % power, as Cohen (1988), Statistical Power Analysis, is quoted for; and the
-/// examples of R's manual, `power.t.test(power = .90, delta = 1)` and its one-sided version.
+/// Units an arm for d = 0.2, 0.5, 0.8 at 80 % power, as Cohen (1988), Statistical Power Analysis, is quoted
+/// for; and the examples of R's manual, `power.t.test(power = .90, delta = 1)` and its one-sided version.
 #[test]
 fn sample_sizes_of_the_t_test() {
     let size = |alternative, difference, power| {

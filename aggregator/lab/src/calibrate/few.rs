@@ -1,5 +1,5 @@
-//! Few conversions, watched after every one of them: does the whole of it keep alpha, exact tests below the gate and
-//! normal ones above it? Experiments without an effect alone are drawn; at even and uneven splits, at low rates.
+//! Measures whether exact tests below the gate and normal ones above it keep alpha together, with looks after
+//! every conversion. It draws only experiments without an effect, at even and uneven splits and at low rates.
 
 use serde::Serialize;
 use stats::conditional::fisher_tails;
@@ -14,16 +14,17 @@ use stats::{
 
 use super::{Share, in_parallel};
 
-/// An always-valid test is watched up to this many conversions of both arms.
+/// Always-valid tests run up to this many conversions of both arms.
 pub const CONVERSIONS: u64 = 2_000;
 
-/// Up to here it is looked at before every conversion too, when the units have come and the conversion has not.
+/// Up to this many conversions there is also a look before every conversion, after the units before it have
+/// arrived.
 const BETWEEN_UP_TO: u64 = 200;
 
-/// Looks of a plan, each after a hundredth of its units, which is as often as the service takes one.
+/// The number of looks of a plan, each after a hundredth of its units, which is as often as the service looks.
 const PLANNED_LOOKS: u64 = 100;
 
-/// Rate, and the treatment's share of the units.
+/// The rate, and the treatment's share of the units.
 const SETTINGS: [(f64, f64); 11] = [
     (0.0005, 0.5),
     (0.0005, 0.1),
@@ -34,13 +35,13 @@ const SETTINGS: [(f64, f64); 11] = [
     (0.01, 0.5),
     (0.01, 0.1),
     (0.01, 0.05),
-    // Here the gate is 10 or 25, as the observed share has it.
+    // Here the gate is 10 or 25, depending on the observed share.
     (0.01, 0.2),
-    // And here the rarer outcome is now the one, now the other.
+    // And here the rarer outcome changes from look to look.
     (0.5, 0.05),
 ];
 
-/// How many experiments are drawn for each rate and split.
+/// The experiments to draw for each rate and split.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Settings {
     /// At least 1.
@@ -48,7 +49,7 @@ pub struct Settings {
     pub seed: u64,
 }
 
-/// What was counted, of experiments without an effect.
+/// The counts of experiments without an effect.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     pub settings: Settings,
@@ -66,7 +67,7 @@ pub struct Row {
     pub alarms: Share,
 }
 
-/// Every method at every rate and split.
+/// Counts the alarms of every method at every rate and split.
 pub fn calibrate(settings: Settings, progress: &(dyn Fn(u64) + Sync)) -> Result<Report, Invalid> {
     if settings.runs == 0 {
         return Err(Invalid::OutOfRange { what: "runs", value: 0.0, range: "at least 1" });
@@ -97,7 +98,7 @@ pub fn calibrate(settings: Settings, progress: &(dyn Fn(u64) + Sync)) -> Result<
     Ok(Report { settings, rows })
 }
 
-/// How many runs of [`Settings::runs`] a report makes.
+/// Returns the total number of runs of a report.
 pub fn runs_in_all(settings: Settings) -> u64 {
     u64::from(settings.runs) * SETTINGS.len() as u64
 }
@@ -122,7 +123,7 @@ impl Counted {
     }
 }
 
-/// What raised an alarm.
+/// The kind of test that raised an alarm.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Basis {
     Counts,
@@ -136,7 +137,8 @@ struct Drawn {
 }
 
 impl Drawn {
-    /// Of so many units, those of the treatment: coins one by one where they are few, else as good as normal.
+    /// Draws how many of `units` units are the treatment's: coin by coin where they are few, else as a normal
+    /// number.
     fn assign(&self, units: u64, random: &mut Random) -> u64 {
         const FEW: u64 = 40;
         let share = self.treatment_share;
@@ -151,7 +153,8 @@ impl Drawn {
     }
 }
 
-/// What is compared: rates by their pooled variance, or the means of zeros and ones by each arm's own.
+/// The outcome to compare: rates with their pooled variance, or means of zeros and ones with each arm's own
+/// variance.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Rate,
@@ -173,7 +176,7 @@ impl Outcome {
         }
     }
 
-    /// With the standard error of the always-valid test.
+    /// The effect with the standard error of the always-valid test.
     fn effect(self, arms: Pair<Arm>) -> Effect {
         let effect = match self {
             Outcome::Rate => two_proportion::pooled_z(arms, Alternative::TwoSided).map(|test| test.effect),
@@ -182,7 +185,7 @@ impl Outcome {
         effect.expect("both arms have units")
     }
 
-    /// What a boundary is held against; none where nothing varies.
+    /// The z that is compared with a boundary; `None` where nothing varies.
     fn z(self, arms: Pair<Arm>) -> Option<f64> {
         match self {
             Outcome::Rate => two_proportion::pooled_z(arms, Alternative::TwoSided).ok().map(|test| test.z),
@@ -226,7 +229,7 @@ impl Exact {
 struct Planned {
     name: &'static str,
     outcome: Outcome,
-    /// Whether the end is the only look, with Fisher's test of few conversions.
+    /// Whether the only look is at the end, with Fisher's test for few conversions.
     once: bool,
     units: u64,
     design: Design,
@@ -334,8 +337,9 @@ impl Methods {
         alarms
     }
 
-    /// No mixture of likelihood ratios is above the largest of them, which is soon computed.
-    fn is_hopeless(&self, few: &Few) -> bool {
+    /// Returns whether no test can reject: no mixture of likelihood ratios exceeds the largest of them, which
+    /// is fast to compute.
+    fn cannot_reject(&self, few: &Few) -> bool {
         let total = few.total() as f64;
         let share = self.drawn.treatment_share;
         let term = |count: u64, share: f64| {
@@ -356,7 +360,7 @@ impl Methods {
                 continue;
             }
             let (basis, p_value) = match always.outcome.few(arms) {
-                Some(few) if self.is_hopeless(&few) => continue,
+                Some(few) if self.cannot_reject(&few) => continue,
                 Some(few) => (Basis::Counts, always.exact.p_value(&few)),
                 None => {
                     let effect = always.outcome.effect(arms);
@@ -403,7 +407,7 @@ impl Planned {
             let arms = arms(units, conversions);
             match self.outcome.few_when_planned(arms, drawn.treatment_share) {
                 Some(few) => {
-                    // Counts of something else are another walk, on what is left.
+                    // Counts of the other outcome begin a new walk, with the remaining alpha.
                     if counted.is_some_and(|counted| counted != few.outcome) {
                         counts = walk(spent);
                     }
@@ -451,8 +455,8 @@ impl Planned {
 mod tests {
     use super::*;
 
-    /// Over all rates and splits together, each method raises a false alarm in at most 5 % (the published figures are of
-    /// 20,000 runs each): three and a half standard errors.
+    /// Over all rates and splits together, each method raises a false alarm in at most 5 %, within three and
+    /// a half standard errors. The published figures are from 20,000 runs each.
     #[test]
     fn counts_and_intervals_together_keep_their_level() {
         const RUNS: u32 = 100;
@@ -472,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seed_decides_everything_and_no_runs_are_refused() {
+    fn the_seed_determines_all_numbers_and_zero_runs_are_refused() {
         let of = |seed| calibrate(Settings { runs: 2, seed }, &|_| {}).unwrap().rows;
         assert_eq!(of(3), of(3));
         assert_ne!(of(3), of(4));

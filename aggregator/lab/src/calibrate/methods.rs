@@ -1,4 +1,4 @@
-//! The methods that watch, each by its public functions alone.
+//! The methods that are measured, each by its public functions alone.
 
 use stats::bayes::{NormalPosterior, NormalPrior};
 use stats::confidence_sequence::{self, Mixing};
@@ -34,22 +34,22 @@ pub const NOT_WORSE_SEQUENCE: &str = "means: guardrail, non-inferiority, sequenc
 pub const SRM_DAILY: &str = "sample ratio: chi-square at every look, 0.001";
 pub const SRM_SEQUENTIAL: &str = "sample ratio: sequential, 0.01";
 
-/// How beta is spent: little early.
+/// The gamma of the beta spending, which spends little early.
 const FUTILITY_GAMMA: f64 = -2.0;
 
-/// From here on a Bayesian decision is made, as many tools suggest.
+/// The probability at which a Bayesian decision is made, as many tools suggest.
 pub const PROBABLE: f64 = 0.95;
 
-/// What a method says of all data so far at one look, `L`.
+/// The result of a method for all data up to one look, `L`.
 pub type AtLook<L, T> = Box<dyn Fn(&L) -> T + Sync>;
 
-/// A method as it watches looks of the kind `L`.
+/// A method that is applied to looks of the type `L`.
 pub struct Watcher<L> {
     pub name: String,
-    /// Looks after which it ends; none goes on for ever.
+    /// The number of looks after which it ends; `None` if it never does.
     pub ends_at: Option<usize>,
     pub rejects: AtLook<L, bool>,
-    /// Whether it ends without a decision, because none is to be hoped for.
+    /// Whether it ends without a decision, because none can be expected.
     pub gives_up: Option<AtLook<L, bool>>,
     /// The interval of the effect at a look, where the method has one.
     pub interval: Option<AtLook<L, Interval>>,
@@ -71,7 +71,7 @@ pub fn watchers(plan: &Planned) -> Result<Vec<Watcher<At>>, Invalid> {
         proportion_interval::score(at.arms, alpha, Alternative::TwoSided, Score::Mee).expect("units")
     };
     let counts = conversion_counts::Design::new(0.5, conversion_counts::CONCENTRATION, alpha)?;
-    // The treatment's rate rises, which is harm where lower is better.
+    // An increase of the treatment's rate is harm where lower is better.
     let harm = Guardrail::new(Better::Lower, 0.0)?.harm().always_valid(alpha, tuned)?;
 
     let rates = |name: &str, ends_at, rejects, interval| Watcher {
@@ -107,7 +107,7 @@ pub fn watchers(plan: &Planned) -> Result<Vec<Watcher<At>>, Invalid> {
         ends_at: None,
         rejects: Box::new(move |at| look(at.arms).p_value <= alpha.get()),
         interval: Some(Box::new(move |at| look(at.arms).interval)),
-        // The logarithm of the odds of a conversion to be the treatment's.
+        // The logarithm of the odds that a conversion is the treatment's.
         true_effect: (plan.settings.treatment / plan.settings.baseline).ln(),
         stagewise: None,
         gives_up: None,
@@ -144,7 +144,7 @@ pub fn watchers(plan: &Planned) -> Result<Vec<Watcher<At>>, Invalid> {
     Ok(all)
 }
 
-/// A boundary up to the planned looks; the statistic and the effect that it is held against.
+/// A boundary up to the planned looks; `of` returns the statistic and the effect for it.
 fn on_boundary(
     name: &'static str,
     plan: &Planned,
@@ -172,8 +172,8 @@ fn on_boundary(
     })
 }
 
-/// The boundary, and an end as soon as the planned effect is unlikely to be found any more. What is not found then costs
-/// power, and no alarm is raised more.
+/// The boundary with an end as soon as the planned effect is unlikely to be found any more. That costs power,
+/// and adds no alarms.
 fn futile(plan: &Planned, design: Design, true_effect: f64) -> Result<Watcher<At>, Invalid> {
     let of = |at: &At| (at.rates.z, at.rates.effect);
     let futility = Futility { power: Power::EIGHTY_PERCENT, spending: Spending::gamma(FUTILITY_GAMMA)? };
@@ -184,8 +184,9 @@ fn futile(plan: &Planned, design: Design, true_effect: f64) -> Result<Watcher<At
     Ok(Watcher { gives_up: Some(Box::new(gives_up)), stagewise: None, ..watcher })
 }
 
-/// Whether the treatment is not worse than by a margin, which is as large as the effect to be found. Its values are
-/// taken lower by the margin: where there is "no effect" it is just so much worse, where there is one as good.
+/// Tests whether the treatment is not worse than a margin, which is as large as the effect to be found. The
+/// treatment's values are lowered by the margin: without an effect it is worse by the margin, with an effect
+/// it is equally good.
 fn not_worse(plan: &Planned, tuned: Mixing) -> Result<[Watcher<At>; 2], Invalid> {
     let margin = plan.mean_effect;
     let hypothesis = Guardrail::new(Better::Higher, margin)?.non_inferiority();
@@ -213,11 +214,11 @@ fn not_worse(plan: &Planned, tuned: Mixing) -> Result<[Watcher<At>; 2], Invalid>
     Ok([boundary, always])
 }
 
-/// The boundary on most of alpha, and past it the confidence sequence on the rest.
+/// The boundary with most of alpha, and past it the confidence sequence with the rest.
 fn continued(plan: &Planned, design: Design, true_effect: f64) -> Result<Watcher<At>, Invalid> {
     let mut walked = Continued::new(design, Some(Reserve::FIFTH), 2 * plan.units)?;
     let nothing = Effect { estimate: 0.0, standard_error: 0.0 };
-    // The bounds depend on the looks alone, which are the same in every experiment.
+    // The bounds depend only on the looks, which are the same in every experiment.
     for index in 0..plan.looks() * NULL_HORIZONS {
         walked.look(plan.fraction_at(index), nothing, 2 * plan.units_at(index))?;
     }
@@ -233,7 +234,7 @@ fn continued(plan: &Planned, design: Design, true_effect: f64) -> Result<Watcher
     })
 }
 
-/// What must not be done: all of alpha for the boundary, and all of it again beyond.
+/// A wrong method: all of alpha for the boundary, and all of it again beyond.
 fn twice(
     plan: &Planned,
     design: Design,
@@ -265,7 +266,7 @@ fn on_rates(name: &'static str, design: confidence_sequence::Design, true_effect
     Watcher {
         name: name.to_owned(),
         ends_at: None,
-        // The same p-value as that of the score look, without its interval; and the gate of that.
+        // The p-value and the gate of the score look, without its interval.
         rejects: Box::new(move |at| {
             let enough = at.arms.map(|arm| arm.conversions() >= confidence_sequence::MIN_CONVERSIONS);
             enough.control && enough.treatment && design.look(at.rates.effect, at.units).p_value <= alpha
@@ -279,8 +280,9 @@ fn on_rates(name: &'static str, design: confidence_sequence::Design, true_effect
     }
 }
 
-/// The Bayesian habit of choosing as soon as one side is probable enough. Its probability is right over all the
-/// experiments that its prior describes; whoever looks often at experiments without an effect is often wrong.
+/// A Bayesian decision as soon as one side is probable enough. Its probability is right over all the
+/// experiments that its prior describes, but with many looks at experiments without an effect it is often
+/// wrong.
 fn bayes(
     name: &'static str,
     prior: Option<NormalPrior>,
@@ -302,7 +304,7 @@ fn bayes(
     }
 }
 
-/// Alarms about the split; the effect is 51/49 where 50/50 was planned.
+/// Alarms about the split; the effect is a split of 51/49 where 50/50 was planned.
 fn sample_ratio(looks: usize) -> [Watcher<At>; 2] {
     let daily = |at: &At| {
         let shares = at.assigned.map(|units| srm::Share { weight: 1.0, units });

@@ -1,4 +1,4 @@
-//! Drawn experiments: what each look finds in the counts and in the means.
+//! Draws experiments, with the counts and the means at each look.
 
 use stats::random::{Binomial, Random};
 use stats::two_proportion::{self, ZTest};
@@ -7,7 +7,7 @@ use stats::{Alternative, Arm, Counts, Moments, Pair};
 
 use super::Planned;
 
-/// Of units that are to be split evenly, the share that a broken assignment gives the treatment.
+/// The treatment's share of the units under a broken assignment, where an even split is planned.
 pub const BROKEN_SHARE: f64 = 0.51;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum Truth {
 }
 
 impl Truth {
-    /// Of a treatment: `some` where it has an effect.
+    /// Returns the value of a treatment: `some` if it has an effect, else `none`.
     pub fn treated<T>(self, none: T, some: T) -> T {
         match self {
             Truth::NoEffect => none,
@@ -25,26 +25,27 @@ impl Truth {
         }
     }
 
-    /// Of both arms; the control never has an effect.
+    /// Returns the values of both arms; the control never has an effect.
     pub fn arms<T: Clone>(self, none: T, some: T) -> Pair<T> {
         Pair { control: none.clone(), treatment: self.treated(none, some) }
     }
 }
 
-/// All data so far at one look.
+/// All data up to one look.
 pub struct At {
     pub index: usize,
-    /// Of both arms.
+    /// The units of both arms.
     pub units: u64,
     pub arms: Pair<Arm>,
     pub rates: ZTest,
     pub moments: Pair<Moments>,
     pub means: Welch,
-    /// As many units as `units`, assigned evenly or, where there is an effect, not quite.
+    /// The units of each arm, `units` in total, assigned evenly or, where there is an effect, with
+    /// [`BROKEN_SHARE`].
     pub assigned: [u64; 2],
 }
 
-/// One experiment on two outcomes and one assignment.
+/// Draws one experiment with two outcomes and one assignment.
 pub fn draw(plan: &Planned, truth: Truth, looks: usize, random: &mut Random) -> Vec<At> {
     let (rate, mean_effect, share) = match truth {
         Truth::NoEffect => (plan.settings.baseline, 0.0, 0.5),
@@ -70,7 +71,7 @@ pub fn draw(plan: &Planned, truth: Truth, looks: usize, random: &mut Random) -> 
             control: moments.control.merge(values.control),
             treatment: moments.treatment.merge(values.treatment),
         };
-        // Hundreds of fair coins at once are as good as normal.
+        // The sum of hundreds of fair coins is drawn as a normal number.
         let both = 2.0 * new as f64;
         to_treatment += both * share + (both * share * (1.0 - share)).sqrt() * random.normal();
         let treated = (to_treatment.round().max(0.0) as u64).min(2 * units);
@@ -92,8 +93,9 @@ fn batch(rate: Binomial, units: u64, random: &mut Random) -> Arm {
     Arm::new(Counts { units, conversions }).expect("no more convert than there are")
 }
 
-/// The moments of so many normal values of variance 1: the mean is normal, the variance chi-square (drawn by Wilson
-/// and Hilferty's cube, 1931, whose error at hundreds of degrees is below 1e-4 of its spread).
+/// Draws the moments of `units` normal values of variance 1: the mean is normal, the variance chi-square
+/// (drawn by Wilson and Hilferty's cube, 1931, whose error at hundreds of degrees is below 1e-4 of its
+/// spread).
 pub fn normal_batch(mean: f64, units: u64, random: &mut Random) -> Moments {
     let n = units as f64;
     let found = mean + random.normal() / n.sqrt();
@@ -102,7 +104,8 @@ pub fn normal_batch(mean: f64, units: u64, random: &mut Random) -> Moments {
     Moments::from_variance(units, found, variance).expect("finite")
 }
 
-/// Whether uncorrected tests of all data so far ever reject, and whether those of each batch alone do.
+/// Returns whether uncorrected tests of all data so far ever reject, and whether tests of each batch alone
+/// ever do.
 pub fn peek(plan: &Planned, peeks: u64, units: u64, random: &mut Random) -> (bool, bool) {
     let rate = Binomial::new(plan.settings.baseline).expect("checked with the settings");
     let rejects = |arms: Pair<Arm>| {

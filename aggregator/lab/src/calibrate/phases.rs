@@ -1,5 +1,6 @@
-//! Shares that are changed because of the effect seen: do phases as strata keep alpha? Experiments without an effect are
-//! drawn, looked at again and again, and split anew by rules that go by z; beside what is right stands what is not.
+//! Measures whether phases as strata keep alpha when the shares are changed because of the effect seen. It
+//! draws experiments without an effect, looks at them repeatedly, and changes the split by rules that depend
+//! on z. Wrong methods are included for comparison.
 
 use std::collections::HashMap;
 
@@ -15,32 +16,32 @@ use stats::{Alpha, Alternative, Arm, Counts, Invalid, Moments, Pair};
 
 use super::{Share, in_parallel};
 
-/// Looks up to the planned units; as many follow, at which the always-valid tests go on.
+/// The number of looks up to the planned units; as many follow, at which the always-valid tests continue.
 pub const LOOKS: u64 = 40;
 
-/// Of both arms.
+/// The planned units of both arms.
 pub const PLANNED_UNITS: u64 = 40_000;
 
 const UNITS_PER_LOOK: u64 = PLANNED_UNITS / LOOKS;
 
-/// After these looks the rules may split anew; the last is the planned end.
+/// The looks after which the rules may change the split; the last is the planned end.
 const CHANGES: [u64; 5] = [8, 16, 24, 32, 40];
 
 const BUYERS: f64 = 0.05;
 
-/// Phases are said to differ from here on.
+/// The level of the test that the phases differ.
 const DIFFER: f64 = 0.01;
 
-/// Looks at the sample ratio of each phase.
+/// The number of looks at the sample ratio of each phase.
 const RATIO_LOOKS: u64 = 16;
 
-/// Units of each of these looks: a million a phase, for the test is cautious at few.
+/// The units of each of these looks: a million a phase, because the test is conservative with few units.
 const RATIO_UNITS: u64 = 62_500;
 
-/// The treatment's shares of the phases whose sample ratio is watched.
+/// The treatment's shares of the phases whose sample ratio is tested.
 const RATIO_SHARES: [f64; 5] = [0.5, 0.1, 0.05, 0.1, 0.5];
 
-/// How many experiments are drawn for each outcome and rule.
+/// The experiments to draw for each outcome and rule.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Settings {
     /// At least 1.
@@ -48,12 +49,12 @@ pub struct Settings {
     pub seed: u64,
 }
 
-/// What was counted, of experiments without an effect.
+/// The counts of experiments without an effect.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     pub settings: Settings,
     pub rows: Vec<Row>,
-    /// False alarms of the sample ratio: by the levels of phases, and each phase at the whole level.
+    /// False alarms of the sample ratio: with the levels of the phases, and with each phase at the whole level.
     pub sample_ratio: Share,
     pub sample_ratio_each_at_the_whole_level: Share,
 }
@@ -74,7 +75,7 @@ enum Outcome {
     RisingRates,
     /// 0.2 %: below the gate nearly to the planned end.
     FewConversions,
-    /// 5 % of the units buy, for lognormal sums.
+    /// 5 % of the units buy, with lognormal sums.
     Skewed,
 }
 
@@ -91,7 +92,7 @@ impl Outcome {
         }
     }
 
-    /// So many units of one arm at this look.
+    /// Draws `units` units of one arm at this look.
     fn draw(self, look: u64, units: u64, random: &mut Random) -> (Arm, Moments) {
         let rate = match self {
             Outcome::Rates => 0.05,
@@ -119,7 +120,7 @@ impl Outcome {
     }
 }
 
-/// Who splits anew, and why.
+/// The rule by which the split changes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rule {
     Never,
@@ -179,14 +180,14 @@ impl Rule {
     }
 }
 
-/// Places in [`METHODS`].
+/// Indices into [`METHODS`].
 const BOUNDARY: usize = 0;
 const FOR_THE_PLAN: usize = 1;
 const FOR_5000: usize = 2;
-const BEGUN_ANEW: usize = 3;
+const RESTARTED: usize = 3;
 const BOUNDARY_BY_UNITS: usize = 4;
 const ALWAYS_VALID_BY_UNITS: usize = 5;
-const IN_ONE_POT: usize = 6;
+const POOLED_PHASES: usize = 6;
 const PHASES_DIFFER: usize = 7;
 const BOUNDARY_BY_WEIGHT: usize = 8;
 
@@ -202,7 +203,8 @@ const METHODS: [&str; 9] = [
     "boundary that ends with the planned weight",
 ];
 
-/// Every method with every outcome and rule, and the sample ratio. `progress` is called with how many runs were finished.
+/// Counts the alarms of every method with every outcome and rule, and those of the sample ratio. `progress`
+/// is called with the number of finished runs.
 pub fn calibrate(settings: Settings, progress: &(dyn Fn(u64) + Sync)) -> Result<Report, Invalid> {
     if settings.runs == 0 {
         return Err(Invalid::OutOfRange { what: "runs", value: 0.0, range: "at least 1" });
@@ -255,7 +257,7 @@ pub fn calibrate(settings: Settings, progress: &(dyn Fn(u64) + Sync)) -> Result<
     Ok(Report { settings, rows, sample_ratio, sample_ratio_each_at_the_whole_level })
 }
 
-/// How many runs of [`Settings::runs`] a report makes.
+/// Returns the total number of runs of a report.
 pub fn runs_in_all(settings: Settings) -> u64 {
     u64::from(settings.runs) * (Outcome::ALL.len() * Rule::ALL.len() + 1) as u64
 }
@@ -264,7 +266,7 @@ fn share_of(share: f64) -> TreatmentShare {
     TreatmentShare::new(share).expect("between 0 and 1")
 }
 
-/// Units first exposed with the same shares, one after another.
+/// The units that were first exposed in one phase.
 struct Phase {
     share: TreatmentShare,
     arms: Pair<Arm>,
@@ -276,7 +278,7 @@ impl Phase {
         Phase { share, arms: Pair::default(), moments: Pair::default() }
     }
 
-    /// The units of one look, exactly as they are to be split.
+    /// Adds the units of one look, split exactly by the share.
     fn grow(&mut self, outcome: Outcome, look: u64, random: &mut Random) {
         let new = split(UNITS_PER_LOOK, self.share).map(|units| outcome.draw(look, units, random));
         self.arms = self.arms.with(new, |arm, (more, _)| arm.merge(more));
@@ -311,7 +313,7 @@ impl Methods {
         })
     }
 
-    /// Which of [`METHODS`] raises a false alarm at any look.
+    /// Returns which of [`METHODS`] raise a false alarm at any look.
     fn watch(
         &self,
         outcome: Outcome,
@@ -347,11 +349,11 @@ impl Methods {
             alarms[FOR_THE_PLAN] |= at_most_alpha(self.for_the_plan.p_value(&strata));
             alarms[FOR_5000] |= at_most_alpha(self.for_5000.p_value(&strata));
             let anew = AlwaysValid::new(self.sequence, share, CONCENTRATION).expect("as before");
-            alarms[BEGUN_ANEW] |= at_most_alpha(anew.p_value(&strata[strata.len() - 1..]));
+            alarms[RESTARTED] |= at_most_alpha(anew.p_value(&strata[strata.len() - 1..]));
             alarms[ALWAYS_VALID_BY_UNITS] |=
                 phases::few(&strata).is_none() && self.sequence.look(by_units, units).p_value <= alpha;
-            alarms[IN_ONE_POT] |=
-                at_most_alpha(self.for_the_plan.p_value(&[outcome.stratum(&in_one_pot(&phases))]));
+            alarms[POOLED_PHASES] |=
+                at_most_alpha(self.for_the_plan.p_value(&[outcome.stratum(&pool_phases(&phases))]));
             alarms[PHASES_DIFFER] = look == 2 * LOOKS
                 && phases::heterogeneity(&strata).is_some_and(|found| found.p_value <= DIFFER);
             if let Some(share) = rule.next(look, score.z(), share) {
@@ -368,8 +370,8 @@ fn split(units: u64, share: TreatmentShare) -> Pair<u64> {
     Pair { control: units - treated, treatment: treated }
 }
 
-/// As if all had the shares of the first phase.
-fn in_one_pot(phases: &[Phase]) -> Phase {
+/// Merges all phases as if all had the share of the first.
+fn pool_phases(phases: &[Phase]) -> Phase {
     let mut all = Phase::new(phases[0].share);
     for phase in phases {
         all.arms = all.arms.with(phase.arms, Arm::merge);
@@ -378,7 +380,7 @@ fn in_one_pot(phases: &[Phase]) -> Phase {
     all
 }
 
-/// The planned looks of one experiment, as the service takes them: at counts while those are few.
+/// The planned looks of one experiment, tested as the service does: by counts while those are few.
 struct PlannedLooks {
     design: Design,
     counts: CountBoundary,
@@ -400,7 +402,7 @@ impl PlannedLooks {
         let is_final = bound.stage == Stage::Final;
         self.has_crossed = match phases::few_at_a_planned_look(strata) {
             Some(few) => {
-                // Counts of something else are another walk, on what is left.
+                // Counts of the other outcome begin a new walk, with the remaining alpha.
                 if self.counted.is_some_and(|counted| counted != few.few.outcome) {
                     self.counts = CountBoundary::by_phase(self.design, self.spent);
                 }
@@ -419,7 +421,7 @@ impl PlannedLooks {
     }
 }
 
-/// When a boundary takes its last look and spends what is left.
+/// When a boundary has its last look and spends the remaining alpha.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ends {
     WithThePlannedUnits,
@@ -430,8 +432,8 @@ impl Ends {
     const ALL: [Ends; 2] = [Ends::WithThePlannedUnits, Ends::WithThePlannedWeight];
 }
 
-/// The boundary at every look of every history of shares: after which look they became which. The shares decide the
-/// fractions, and there are few histories.
+/// A cache of the boundary at every look of every history of shares. A history lists the looks after which
+/// the share changed, with the new share. The shares determine the fractions, and there are few histories.
 struct Bounds {
     design: Design,
     ends: Ends,
@@ -463,8 +465,8 @@ impl Bounds {
     }
 }
 
-/// Whether a sound assignment in five phases ever raises an alarm: by the levels of phases, and with each phase at the
-/// whole level.
+/// Returns whether a correct assignment in five phases ever raises an alarm: with the levels of the phases,
+/// and with each phase at the whole level.
 fn watch_sample_ratio(random: &mut Random) -> [bool; 2] {
     let mut state: Vec<Watched> = srm_phases::START;
     let (mut weights, mut units): (Vec<[f64; 2]>, Vec<[u64; 2]>) = (Vec::new(), Vec::new());
@@ -472,7 +474,7 @@ fn watch_sample_ratio(random: &mut Random) -> [bool; 2] {
         weights.push([1.0 - share, share]);
         units.push([0, 0]);
         for _ in 0..RATIO_LOOKS {
-            // Thousands of coins at once are as good as normal.
+            // The sum of thousands of coins is drawn as a normal number.
             let mean = share * RATIO_UNITS as f64;
             let drawn = mean + (mean * (1.0 - share)).sqrt() * random.normal();
             let treated = (drawn.round().max(0.0) as u64).min(RATIO_UNITS);
@@ -496,8 +498,8 @@ mod tests {
     const SEED: u64 = 11;
     const RUNS: u32 = 40;
 
-    /// Of 960 experiments (40 for each of 4 outcomes and 6 rules), how many each method calls an effect. The published
-    /// figures are of many more.
+    /// The alarms of each method in 960 experiments (40 for each of 4 outcomes and 6 rules). The published
+    /// figures are from many more.
     #[test]
     fn phases_as_strata_keep_alpha() {
         println!("seed {SEED}");
@@ -514,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_change_the_shares_by_what_was_seen() {
+    fn rules_change_the_shares_by_the_observed_z() {
         let (even, tenth) = (TreatmentShare::HALF, share_of(0.1));
         assert_eq!(Rule::OnceAtHalf.next(20, 0.9, even), Some(tenth));
         assert_eq!(Rule::OnceAtHalf.next(20, 1.1, even), None);

@@ -1,6 +1,6 @@
-//! Experiments on the other kinds of metric: each study draws its own, unit by unit, and its estimators find an
-//! effect with a standard error in all data so far. Whatever does so can be watched in three ways: once, at the
-//! planned end; by the boundary; by the confidence sequence.
+//! Experiments on the other kinds of metric. Each study draws its own experiments, unit by unit, and its
+//! estimators compute an effect with a standard error from all data so far. Every estimator can be tested in
+//! three ways: once, at the planned end; by the boundary; by the confidence sequence.
 
 use stats::confidence_sequence::{self, Mixing};
 use stats::distributions::{normal_quantile, normal_sf};
@@ -25,39 +25,39 @@ mod strata;
 mod switchback;
 mod tail;
 
-/// One kind of experiment and who watches it.
+/// One kind of experiment, with its methods.
 pub struct Study {
-    /// It is drawn in one of so many runs; more than 1 where drawing or estimating takes long.
+    /// It is drawn in one of this many runs; more than 1 where drawing or estimating takes long.
     pub every: u64,
-    /// Up to how many times the planned looks it is watched, where that is not as far as all others.
+    /// It runs up to this many times the planned looks, where that differs from the other studies.
     pub horizons: Option<usize>,
-    pub watchers: Vec<Watcher<Found>>,
-    /// So many looks at one experiment.
+    pub watchers: Vec<Watcher<StudyLook>>,
+    /// Draws the given number of looks at one experiment.
     pub draw: Draw,
 }
 
-pub type Draw = Box<dyn Fn(Truth, usize, &mut Random) -> Vec<Found> + Sync>;
+pub type Draw = Box<dyn Fn(Truth, usize, &mut Random) -> Vec<StudyLook> + Sync>;
 
-/// All data so far at one look, as each estimator sees them; nothing while it has too little.
-pub struct Found {
+/// The results of all estimators at one look; `None` while an estimator has too few data.
+pub struct StudyLook {
     pub index: usize,
     pub by: Vec<Option<Finding>>,
 }
 
-/// What an estimator finds.
+/// The result of an estimator.
 #[derive(Clone, Copy)]
 pub struct Finding {
     pub effect: Effect,
-    /// The normal deviate with the tail of its own test.
+    /// The normal deviate with the tail of the estimator's own test.
     pub z: f64,
-    /// Of one look.
+    /// The p-value of a single look.
     pub p_value: f64,
-    /// Of one look, at the level of the plan.
+    /// The interval of a single look, at the level of the plan.
     pub interval: Interval,
 }
 
 impl Finding {
-    /// An estimate whose own test is normal.
+    /// The result for an estimate whose own test is normal.
     fn normal(effect: Effect, alpha: Alpha) -> Option<Finding> {
         if effect.standard_error <= 0.0 {
             return None;
@@ -71,7 +71,7 @@ impl Finding {
         Finding { effect: test.effect, z: test.as_z(), p_value: test.p_value, interval: test.interval(alpha) }
     }
 
-    /// A p-value without an estimate.
+    /// The result of a test without an estimate.
     fn p_value(p_value: f64) -> Finding {
         Finding {
             effect: Effect { estimate: 0.0, standard_error: 0.0 },
@@ -81,7 +81,7 @@ impl Finding {
         }
     }
 
-    /// The effect with the standard error of its z, as a boundary takes it.
+    /// The effect with the standard error that matches z, for use with a boundary.
     fn as_normal(&self) -> Effect {
         let Effect { estimate, standard_error } = self.effect;
         let standard_error = if self.z == 0.0 { standard_error } else { estimate / self.z };
@@ -104,21 +104,21 @@ pub fn studies(plan: &Planned) -> Result<Vec<Study>, Invalid> {
 #[derive(Clone, Copy)]
 struct Estimator {
     name: &'static str,
-    /// Its place in [`Found::by`].
+    /// Its index in [`StudyLook::by`].
     place: usize,
     true_effect: f64,
 }
 
 impl Estimator {
-    fn all_ways(self, plan: &Planned) -> Result<Vec<Watcher<Found>>, Invalid> {
+    fn all_ways(self, plan: &Planned) -> Result<Vec<Watcher<StudyLook>>, Invalid> {
         Ok(vec![self.once(plan), self.on_boundary(plan)?, self.by_sequence(plan)?])
     }
 
-    /// Its own test and interval at the planned end.
-    fn once(self, plan: &Planned) -> Watcher<Found> {
+    /// The estimator's own test and interval at the planned end.
+    fn once(self, plan: &Planned) -> Watcher<StudyLook> {
         let (looks, alpha) = (plan.looks(), plan.alpha.get());
         let place = self.place;
-        let rejects = move |found: &Found| {
+        let rejects = move |found: &StudyLook| {
             found.index + 1 == looks && found.by[place].is_some_and(|of| of.p_value <= alpha)
         };
         Watcher {
@@ -134,13 +134,13 @@ impl Estimator {
         }
     }
 
-    /// The same where the estimator is a test alone.
-    fn once_without_interval(self, plan: &Planned) -> Watcher<Found> {
+    /// The same for an estimator that is only a test.
+    fn once_without_interval(self, plan: &Planned) -> Watcher<StudyLook> {
         Watcher { interval: None, ..self.once(plan) }
     }
 
-    /// O'Brien-Fleming spending up to the planned end.
-    fn on_boundary(self, plan: &Planned) -> Result<Watcher<Found>, Invalid> {
+    /// The boundary with O'Brien-Fleming spending up to the planned end.
+    fn on_boundary(self, plan: &Planned) -> Result<Watcher<StudyLook>, Invalid> {
         let looks = plan.looks();
         let fractions: Vec<f64> = (1..=looks).map(|look| look as f64 / looks as f64).collect();
         let design = Design {
@@ -167,14 +167,14 @@ impl Estimator {
         })
     }
 
-    /// The confidence sequence, tuned for the planned end. A study's units come at an even pace, so that the share
+    /// The confidence sequence, tuned for the planned end. A study's units arrive at an even pace, so the share
     /// of the looks is that of the units.
-    fn by_sequence(self, plan: &Planned) -> Result<Watcher<Found>, Invalid> {
+    fn by_sequence(self, plan: &Planned) -> Result<Watcher<StudyLook>, Invalid> {
         const PER_LOOK: u64 = 100;
         let tuned = Mixing::TunedForUnits((PER_LOOK * plan.looks() as u64) as f64);
         let design = confidence_sequence::Design::new(plan.alpha, Alternative::TwoSided, tuned)?;
         let place = self.place;
-        let look = move |found: &Found| {
+        let look = move |found: &StudyLook| {
             found.by[place].map(|of| design.look(of.effect, PER_LOOK * (found.index as u64 + 1)))
         };
         let alpha = plan.alpha.get();
@@ -192,7 +192,7 @@ impl Estimator {
     }
 }
 
-/// How units come: as many to each arm at every look.
+/// The pace at which units arrive: the same number in each arm at every look.
 #[derive(Clone, Copy)]
 struct Pace {
     per_look: u64,
@@ -200,7 +200,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// At least so many of each arm by the planned end.
+    /// A pace with at least `units` units of each arm by the planned end.
     fn of(plan: &Planned, units: u64) -> Pace {
         Pace { per_look: units.div_ceil(plan.looks() as u64).max(2), looks: plan.looks() }
     }
@@ -209,16 +209,17 @@ impl Pace {
         (self.per_look * self.looks as u64) as f64
     }
 
-    /// The difference of means that is found with 80 % power at the planned end, for units of this spread.
+    /// The difference of means that is found with 80 % power at the planned end, for units with this standard
+    /// deviation.
     fn detectable(self, plan: &Planned, sd: f64) -> Result<f64, Invalid> {
         power::means_detectable(sd, self.planned(), Power::EIGHTY_PERCENT, &Plan::even(plan.alpha))
     }
 }
 
-/// An experiment of which only the planned end is looked at.
-fn at_the_end(looks: usize, by: Vec<Option<Finding>>) -> Vec<Found> {
+/// An experiment with only one look, at the planned end.
+fn at_the_end(looks: usize, by: Vec<Option<Finding>>) -> Vec<StudyLook> {
     let nothing = by.iter().map(|_| None).collect::<Vec<Option<Finding>>>();
-    let mut all: Vec<Found> = (0..looks).map(|index| Found { index, by: nothing.clone() }).collect();
+    let mut all: Vec<StudyLook> = (0..looks).map(|index| StudyLook { index, by: nothing.clone() }).collect();
     if let Some(last) = all.last_mut() {
         last.by = by;
     }

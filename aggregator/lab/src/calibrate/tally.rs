@@ -1,8 +1,8 @@
-//! Counts with their standard errors.
+//! Shares and means with their standard errors, and the tally of one method.
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-/// How many of how many.
+/// A count and its total.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     count: u64,
@@ -22,22 +22,22 @@ impl Share {
         self.of += other.of;
     }
 
-    /// How many of them it was.
+    /// The count.
     pub fn count_of(self) -> u64 {
         self.count
     }
 
-    /// How many were counted.
+    /// The total.
     pub fn total(self) -> u64 {
         self.of
     }
 
-    /// Nothing where nothing was counted.
+    /// Returns `None` where nothing was counted.
     pub fn if_any(self) -> Option<Share> {
         (self.of > 0).then_some(self)
     }
 
-    /// 0 where nothing was counted.
+    /// The share; 0 where nothing was counted.
     pub fn estimate(self) -> f64 {
         if self.of == 0 { 0.0 } else { self.count as f64 / self.of as f64 }
     }
@@ -59,7 +59,7 @@ impl Serialize for Share {
     }
 }
 
-/// The mean of something, by its sums.
+/// The mean of a number, computed from its sums.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Mean {
     count: u64,
@@ -80,7 +80,7 @@ impl Mean {
         self.squares += other.squares;
     }
 
-    /// 0 where nothing was added.
+    /// The mean; 0 where nothing was added.
     pub fn value(self) -> f64 {
         if self.count == 0 { 0.0 } else { self.sum / self.count as f64 }
     }
@@ -104,7 +104,7 @@ impl Serialize for Mean {
     }
 }
 
-/// What one method did.
+/// The counts of one method.
 #[derive(Clone, Copy, Debug)]
 pub struct Tally {
     pub null_by_plan: Share,

@@ -1,4 +1,4 @@
-//! `splitstream calibrate`: draws with a progress bar, and the counts as a table or as JSON.
+//! `splitstream calibrate`: draws experiments with a progress bar, and prints the counts as a table or as JSON.
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -14,7 +14,7 @@ pub struct CalibrateArguments {
     /// Experiments to draw without an effect, and as many with one.
     #[arg(long, default_value_t = Settings::default().runs)]
     runs: u32,
-    /// Decides all that is drawn.
+    /// Seed that determines all drawn numbers.
     #[arg(long, default_value_t = Settings::default().seed)]
     seed: u64,
     /// Conversion rate of the control, between 0 and 1.
@@ -26,12 +26,12 @@ pub struct CalibrateArguments {
     /// Looks up to the planned units.
     #[arg(long, default_value_t = Settings::default().looks)]
     looks: u32,
-    /// Draws experiments with few conversions instead, watched after every one: do the exact tests below the gate and the
-    /// normal ones above it keep alpha together?
+    /// Draws experiments with few conversions instead, with a look after every one: do the exact tests below
+    /// the gate and the normal ones above it keep alpha together?
     #[arg(long, conflicts_with_all = ["baseline", "treatment", "looks"])]
     few_conversions: bool,
-    /// Draws experiments whose shares are changed because of the effect seen instead, up to five times: do phases as strata
-    /// keep alpha, and the sample ratio its level?
+    /// Draws experiments whose shares change because of the effect seen instead, up to five times: do phases
+    /// as strata keep alpha, and does the sample ratio test keep its level?
     #[arg(long, conflicts_with_all = ["baseline", "treatment", "looks", "few_conversions"])]
     phases: bool,
     /// Prints the counts as JSON.
@@ -60,7 +60,7 @@ pub fn run(arguments: &CalibrateArguments) -> Result<(), Failure> {
     if arguments.json {
         println!("{}", to_json(&report)?);
     } else {
-        print!("{}", shown(&report));
+        print!("{}", render(&report));
     }
     Ok(())
 }
@@ -74,7 +74,7 @@ fn run_few(arguments: &CalibrateArguments) -> Result<(), Failure> {
     if arguments.json {
         println!("{}", to_json(&report)?);
     } else {
-        print!("{}", shown_few(&report));
+        print!("{}", render_few(&report));
     }
     Ok(())
 }
@@ -88,7 +88,7 @@ fn run_phases(arguments: &CalibrateArguments) -> Result<(), Failure> {
     if arguments.json {
         println!("{}", to_json(&report)?);
     } else {
-        print!("{}", shown_phases(&report));
+        print!("{}", render_phases(&report));
     }
     Ok(())
 }
@@ -98,7 +98,7 @@ fn progress_bar(runs: u64) -> anyhow::Result<ProgressBar> {
     Ok(ProgressBar::new(runs).with_style(style))
 }
 
-fn shown_few(report: &few::Report) -> String {
+fn render_few(report: &few::Report) -> String {
     let few::Settings { runs, seed } = report.settings;
     let errors = report.rows.iter().map(|row| row.alarms.standard_error()).fold(0.0, f64::max);
     let mut text = format!(
@@ -113,7 +113,7 @@ fn shown_few(report: &few::Report) -> String {
     text
 }
 
-fn shown_phases(report: &phases::Report) -> String {
+fn render_phases(report: &phases::Report) -> String {
     let phases::Settings { runs, seed } = report.settings;
     let mut text = format!(
         "{} experiments without an effect for each outcome and each rule by which the shares change, {} looks up to the\n\
@@ -142,7 +142,7 @@ fn shown_phases(report: &phases::Report) -> String {
     text
 }
 
-/// A row for each method, a column for each rule.
+/// Returns a table with a row for each method and a column for each rule.
 fn phases_table(report: &phases::Report, outcome: &str) -> String {
     let mut rows = vec![vec![outcome.to_owned()]];
     for row in report.rows.iter().filter(|row| row.outcome == outcome) {
@@ -158,7 +158,7 @@ fn phases_table(report: &phases::Report, outcome: &str) -> String {
     table(&rows)
 }
 
-/// A row for each method, a column for each rate and split.
+/// Returns a table with a row for each method and a column for each rate and split.
 fn few_table(head: &str, report: &few::Report, of: impl Fn(&few::Row) -> calibrate::Share) -> String {
     let mut rows = vec![vec![head.to_owned()]];
     for row in &report.rows {
@@ -179,7 +179,7 @@ fn share(share: calibrate::Share) -> String {
     format!("{:.2} ±{:.2}", share.estimate() * 100.0, share.standard_error() * 100.0)
 }
 
-fn shown(report: &Report) -> String {
+fn render(report: &Report) -> String {
     let Settings { runs, seed, baseline, treatment, looks } = report.settings;
     let mut text = format!(
         "{} experiments without and as many with an effect ({} to {}), {} units an arm planned for 80 % power,\n\
@@ -240,11 +240,11 @@ fn shown(report: &Report) -> String {
 mod tests {
     use super::*;
 
-    /// Every method has its line in both tables, every rate and split its column.
+    /// Every method has a line in both tables, and every rate and split has a column.
     #[test]
     fn a_small_report_of_few_conversions_is_two_whole_tables() {
         let report = few::calibrate(few::Settings { runs: 2, seed: 1 }, &|_| {}).unwrap();
-        let text = shown_few(&report);
+        let text = render_few(&report);
         assert!(text.contains("0.05 % 50/50") && text.contains("50 % 95/5"), "{text}");
         let lines: Vec<&str> =
             text.lines().filter(|line| line.contains("guardrail, fewer is harm  ")).collect();
@@ -252,11 +252,11 @@ mod tests {
         assert_eq!(lines[0].split_whitespace().count(), "guardrail, fewer is harm".split(' ').count() + 11);
     }
 
-    /// Every method has its line for every outcome, every rule its column.
+    /// Every method has a line for every outcome, and every rule has a column.
     #[test]
     fn a_small_report_of_phases_is_four_whole_tables() {
         let report = phases::calibrate(phases::Settings { runs: 2, seed: 1 }, &|_| {}).unwrap();
-        let text = shown_phases(&report);
+        let text = render_phases(&report);
         assert_eq!(text.lines().filter(|line| line.contains("50/50 throughout")).count(), 4, "{text}");
         let lines: Vec<&str> =
             text.lines().filter(|line| line.contains("always-valid, tuned for the plan  ")).collect();
@@ -264,12 +264,12 @@ mod tests {
         assert_eq!(lines[0].matches('±').count(), 6, "{text}");
     }
 
-    /// Every method has its line, and every column its head.
+    /// Every method has a line, and every column has a head.
     #[test]
     fn a_small_report_is_a_whole_table() {
         let settings = Settings { runs: 2, looks: 2, ..Settings::default() };
         let report = calibrate::calibrate(settings, &|_| {}).unwrap();
-        let text = shown(&report);
+        let text = render(&report);
         let heads = text.lines().find(|line| line.contains("alarms by plan")).unwrap();
         assert!(heads.trim_end().ends_with("stopped at       if none"), "{heads}");
         for row in &report.methods {

@@ -1,4 +1,5 @@
-//! `splitstream power`: the question from the command line, the answer as a table with its curve, as JSON, as a picture.
+//! `splitstream power`: reads the question from the command line, and prints the answer as a table with its
+//! curve, as JSON or as a picture.
 
 use std::path::PathBuf;
 
@@ -51,8 +52,7 @@ pub struct PowerArguments {
     /// Smallest effect to find, in the metric's unit: 0.005 is half a percentage point of a rate.
     #[arg(long, allow_negative_numbers = true)]
     mde_absolute: Option<f64>,
-    /// Units of all arms together that there will be: asks which effect they find, or with an effect given, with
-    /// what power.
+    /// Units of all arms together: computes the effect that they find or, if an effect is given, the power.
     #[arg(long)]
     units: Option<u64>,
     /// Two-sided error rate, between 0 and 1.
@@ -116,7 +116,7 @@ pub fn run(arguments: &PowerArguments) -> Result<(), Failure> {
     if arguments.json {
         println!("{}", to_json(&answer)?);
     } else {
-        print!("{}", shown(&answer, &arguments.split.to_string()));
+        print!("{}", render(&answer, &arguments.split.to_string()));
     }
     Ok(())
 }
@@ -183,7 +183,7 @@ impl PowerArguments {
     }
 }
 
-fn shown(answer: &Answer, split: &str) -> String {
+fn render(answer: &Answer, split: &str) -> String {
     let mut text = String::new();
     let level = |level: f64| match answer.metric {
         "conversion" => format::percent(level),

@@ -1,4 +1,4 @@
-//! The Bayesian view.
+//! Bayesian posteriors of rates and of effects.
 
 use serde_json::json;
 use stats::{
@@ -8,9 +8,9 @@ use stats::{
     measured,
 };
 
-use super::{Found, Inputs, Refused};
+use super::{Inputs, Output, Refused};
 
-pub fn beta_binomial(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn beta_binomial(inputs: &Inputs) -> Result<Output, Refused> {
     let (a, b) = (inputs.number("prior_alpha")?, inputs.number("prior_beta")?);
     let prior = BetaPrior::new(a, b).map_err(|why| {
         let blamed = if why.what() == "prior alpha" { "prior_alpha" } else { "prior_beta" };
@@ -19,13 +19,13 @@ pub fn beta_binomial(inputs: &Inputs) -> Result<Found, Refused> {
     if inputs.has("arms") {
         let of = |arm: &Inputs| Ok(prior.after(arm.arm("n", "x")?));
         let all = inputs.objects("arms")?.iter().map(of).collect::<Result<Vec<_>, Refused>>()?;
-        return Ok(Found::default().with("prob_best", inputs.check("arms", best_of(&all))?));
+        return Ok(Output::default().with("prob_best", inputs.check("arms", best_of(&all))?));
     }
     let rates = Rates(inputs.arms()?.map(|arm| prior.after(arm)));
     let Pair { control, treatment } = rates.0;
     let alpha = inputs.alpha()?;
     let parameters = |(a, b): (f64, f64)| vec![a, b];
-    Ok(Found::default()
+    Ok(Output::default()
         .with("post_c", parameters(control.parameters()))
         .with("post_t", parameters(treatment.parameters()))
         .with("mean_c", control.mean())
@@ -39,7 +39,7 @@ pub fn beta_binomial(inputs: &Inputs) -> Result<Found, Refused> {
         .with("diff_ci", rates.interval_of_difference(alpha)))
 }
 
-pub fn gaussian_effect(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn gaussian_effect(inputs: &Inputs) -> Result<Output, Refused> {
     let arms =
         Pair { control: ArmMean::read(inputs, "control")?, treatment: ArmMean::read(inputs, "treatment")? };
     let alpha = inputs.alpha()?;
@@ -71,7 +71,7 @@ pub fn gaussian_effect(inputs: &Inputs) -> Result<Found, Refused> {
         absolute(means)
     };
     match NormalPosterior::new(effect, prior(inputs, relative, baseline)?) {
-        Some(posterior) => Ok(shown(posterior, alpha, inverse)),
+        Some(posterior) => Ok(fields_of(posterior, alpha, inverse)),
         None => Ok(refused("ZERO_NEGATIVE_VARIANCE")),
     }
 }
@@ -83,12 +83,12 @@ fn absolute(means: Pair<Mean>) -> Effect {
     }
 }
 
-/// A relative effect on a control below 0 does not exist, in no method: its sign would be the other one. Which arm is
-/// better does not depend on the scale, and is told from the difference.
-fn below_0(inputs: &Inputs, means: Pair<Mean>, inverse: bool) -> Result<Found, Refused> {
+/// The answer for a relative effect on a control below 0, which no method has, because its sign would be
+/// wrong. Which arm is better does not depend on the scale, and is computed from the difference.
+fn below_0(inputs: &Inputs, means: Pair<Mean>, inverse: bool) -> Result<Output, Refused> {
     let control_mean = means.control.mean;
     let posterior = NormalPosterior::new(absolute(means), prior(inputs, false, control_mean)?);
-    let mut found = Found::default().with("error", "ZERO_NEGATIVE_BASELINE_VARIATION");
+    let mut found = Output::default().with("error", "ZERO_NEGATIVE_BASELINE_VARIATION");
     for name in ["expected", "se", "ci", "risk_control", "risk_treatment"] {
         found.lacking(name, Missing::PositiveBaseline { control_mean });
     }
@@ -100,9 +100,9 @@ fn below_0(inputs: &Inputs, means: Pair<Mean>, inverse: bool) -> Result<Found, R
     Ok(found)
 }
 
-/// What the reference shows when it refuses, in its words.
-fn refused(refusal: &str) -> Found {
-    Found::default()
+/// The answer of the reference when it refuses, with its name for the refusal.
+fn refused(refusal: &str) -> Output {
+    Output::default()
         .with("error", refusal)
         .with("expected", 0.0)
         .with("se", 0.0)
@@ -120,16 +120,16 @@ fn is_relative(inputs: &Inputs, name: &str) -> Result<bool, Refused> {
     }
 }
 
-/// One arm as a mean: 0 without units, variance 0 where it is not known, as the reference has it.
+/// One arm as a mean; as in the reference, the mean is 0 without units, and the variance 0 where it is unknown.
 pub struct ArmMean {
     pub units: u64,
     pub mean: Mean,
-    /// Where it is a rate.
+    /// The counts, if the mean is a rate.
     pub rate: Option<stats::Arm>,
 }
 
 impl ArmMean {
-    /// `{kind: "prop", n, sum}` or `{kind: "mean", n, sum, ss}`.
+    /// Reads `{kind: "prop", n, sum}` or `{kind: "mean", n, sum, ss}`.
     pub fn read(inputs: &Inputs, name: &str) -> Result<ArmMean, Refused> {
         let arm = inputs.object(name)?;
         let units = arm.count("n")?;
@@ -151,7 +151,7 @@ impl ArmMean {
     }
 }
 
-/// The prior in the unit of the effect; none when it is improper.
+/// The prior in the unit of the effect; `None` when it is improper.
 fn prior(inputs: &Inputs, relative: bool, control_mean: f64) -> Result<Option<NormalPrior>, Refused> {
     let given = inputs.object("prior")?;
     if !given.flag("proper")? {
@@ -171,12 +171,12 @@ fn prior(inputs: &Inputs, relative: bool, control_mean: f64) -> Result<Option<No
     given.check("variance", scaled).map(Some)
 }
 
-fn shown(posterior: NormalPosterior, alpha: Alpha, inverse: bool) -> Found {
+fn fields_of(posterior: NormalPosterior, alpha: Alpha, inverse: bool) -> Output {
     let above = posterior.probability_above_0();
     let (gain, loss) = (posterior.expected_gain(), posterior.expected_loss());
     let (win, risk_control, risk_treatment) =
         if inverse { (posterior.probability_below_0(), loss, gain) } else { (above, gain, loss) };
-    Found::default()
+    Output::default()
         .with("error", json!(null))
         .with("expected", posterior.mean)
         .with("se", posterior.sd)

@@ -8,15 +8,15 @@ use stats::{
     welch,
 };
 
-use super::{Found, Inputs, Refused};
+use super::{Inputs, Output, Refused};
 
-/// Decides the draws where a design has too many assignments to try them all.
+/// Determines the draws where a design has too many assignments to compare all.
 const PERMUTATION_SEED: u64 = 1;
 
-/// The longest past that a Horvitz-Thompson estimate may ask for: 2^30 times a window's mean.
+/// The largest carryover of a Horvitz-Thompson estimate, which then has a weight of 2^30 for a window's mean.
 const CARRYOVER_MAX: u64 = 29;
 
-pub fn cluster_randomized(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn cluster_randomized(inputs: &Inputs) -> Result<Output, Refused> {
     let (mut control, mut treatment) = (Vec::new(), Vec::new());
     for cluster in inputs.objects("clusters")? {
         let moments = if cluster.has("values") {
@@ -37,7 +37,7 @@ pub fn cluster_randomized(inputs: &Inputs) -> Result<Found, Refused> {
         treatment: inputs.check("clusters", means.treatment)?,
     };
     let icc = clusters::intraclass_correlation(arms);
-    // Of up to 2^53 each; the sum ends at 2^64.
+    // Each count is up to 2^53; the sum saturates at 2^64.
     let units = |arm: &[Moments]| arm.iter().fold(0_u64, |sum, cluster| sum.saturating_add(cluster.count()));
     let error = clusters::delta(arms).map(|test| test.effect.standard_error);
     let mean_of_means = |arm, moments: Moments| match moments.count() {
@@ -65,17 +65,17 @@ pub fn cluster_randomized(inputs: &Inputs) -> Result<Found, Refused> {
         ))
 }
 
-/// `arm` is 0 or 1.
-fn treated(thing: &Inputs) -> Result<bool, Refused> {
-    match thing.count("arm")? {
+/// Reads the field `arm`, which is 0 or 1.
+fn treated(item: &Inputs) -> Result<bool, Refused> {
+    match item.count("arm")? {
         0 => Ok(false),
         1 => Ok(true),
-        other => Err(thing.refuse("arm", format!("{other} is neither 0 nor 1"))),
+        other => Err(item.refuse("arm", format!("{other} is neither 0 nor 1"))),
     }
 }
 
-/// What both files show of the three tests.
-fn tests(arms: Clusters, inputs: &Inputs) -> Result<Found, Refused> {
+/// The fields of the three tests that both golden files have.
+fn tests(arms: Clusters, inputs: &Inputs) -> Result<Output, Refused> {
     let alpha = inputs.alpha()?;
     let delta = clusters::delta(arms);
     let (cr1, cr2) = (clusters::clustered_ols(arms), clusters::bias_reduced(arms));
@@ -88,9 +88,9 @@ fn tests(arms: Clusters, inputs: &Inputs) -> Result<Found, Refused> {
     };
     let (mean_c, mean_t) = (mean(Side::Control, arms.control), mean(Side::Treatment, arms.treatment));
     let se = |test: Result<ClusterTest, Missing>| test.map(|test| test.effect.standard_error);
-    // Whole numbers where the method has them.
+    // The degrees of freedom as whole numbers, for the methods where they are whole.
     let whole = |test: Result<ClusterTest, Missing>| test.map(|test| test.degrees as u64);
-    Ok(Found::default()
+    Ok(Output::default()
         .with("mean_c", mean_c)
         .with("mean_t", mean_t)
         .with("diff", mean_t.and_then(|treatment| Ok(treatment - mean_c?)))
@@ -108,7 +108,7 @@ fn tests(arms: Clusters, inputs: &Inputs) -> Result<Found, Refused> {
         .with("p_value_cr2", cr2.map(|test| test.p_value)))
 }
 
-pub fn switchback(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn switchback(inputs: &Inputs) -> Result<Output, Refused> {
     let mut regions: Vec<&str> = Vec::new();
     let mut windows = Vec::new();
     for window in inputs.objects("windows")? {

@@ -2,9 +2,9 @@
 
 use stats::{Pair, PairMoments, Side, cuped, lift, welch};
 
-use super::{Found, Inputs, Refused, fixed};
+use super::{Inputs, Output, Refused, fixed};
 
-pub fn cuped(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn cuped(inputs: &Inputs) -> Result<Output, Refused> {
     let names = ["n", "sum_pre", "sum_pre_sq", "sum_post", "sum_post_sq", "sum_pre_post"];
     let arms = inputs.pairs("pre", "post", names)?;
     let (alpha, side) = (inputs.alpha()?, inputs.alternative()?);
@@ -18,7 +18,7 @@ pub fn cuped(inputs: &Inputs) -> Result<Found, Refused> {
     let raw_lift_interval = unadjusted.and_then(|test| lift::delta(means?, test.critical(alpha)));
     let (mean_c, mean_t) =
         (fixed::mean(Side::Control, raw.control), fixed::mean(Side::Treatment, raw.treatment));
-    // What needs no variance needs a unit in each arm.
+    // Results that need no variance need only a unit in each arm.
     let of_units = |of: fn(Pair<PairMoments>) -> f64| mean_c.and_then(|_| mean_t.map(|_| of(arms)));
     let mean = |side| {
         after.map(|after| match side {
@@ -26,7 +26,7 @@ pub fn cuped(inputs: &Inputs) -> Result<Found, Refused> {
             Side::Treatment => after.treatment.mean(),
         })
     };
-    let mut found = Found::default()
+    let mut found = Output::default()
         .with("theta", adjusted.map(|adjusted| adjusted.theta))
         .with("mean_post_c", mean_c)
         .with("mean_post_t", mean_t)
@@ -48,7 +48,7 @@ pub fn cuped(inputs: &Inputs) -> Result<Found, Refused> {
         .with("rel_ci_growthbook", raw_lift_interval.map(|interval| side.of_interval(interval)))
         .with("ancova_diff", of_units(cuped::ancova_difference))
         .with("lin_diff", of_units(cuped::lin_difference));
-    // Their errors need every unit's residual, which no sums hold.
+    // Their errors need every unit's residual, which sums do not contain.
     if inputs.has("control_raw") && inputs.has("treatment_raw") {
         let (control, treatment) = (
             inputs.pairs_of_values("control_raw", "pre", "post")?,

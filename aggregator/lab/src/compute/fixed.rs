@@ -10,13 +10,13 @@ use stats::{
     winsorize::{Caps, QuantileRule, Rule},
 };
 
-use super::{Found, Inputs, Refused};
+use super::{Inputs, Output, Refused};
 
-/// Up to this many units in all Fisher's p-value is given too; above, its outcomes are many and it says
-/// what the pooled z says.
+/// Up to this many units of both arms Fisher's p-value is computed too. Above, it has many outcomes and
+/// agrees with the pooled z.
 const FISHER_UNITS_MAX: u64 = 100_000;
 
-pub fn two_proportion(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn two_proportion(inputs: &Inputs) -> Result<Output, Refused> {
     let arms = inputs.arms()?;
     let (alpha, side) = (inputs.alpha()?, inputs.alternative()?);
     let critical = side.critical_z(alpha);
@@ -24,12 +24,13 @@ pub fn two_proportion(inputs: &Inputs) -> Result<Found, Refused> {
     let unpooled = two_proportion::unpooled_z(arms, side);
     let means = lift::means_of_rates(arms);
     let relative = |of: fn(Pair<Mean>, f64) -> Result<Interval, Missing>| match means {
-        // Where all convert, or none, the errors are estimated as 0, and an interval of no width would claim to know.
+        // Where all units convert, or none, the estimated errors are 0, and an interval of width 0 would
+        // claim certainty.
         Ok(means) if standard_error(means) == 0.0 => Err(Missing::Variation),
         means => means.and_then(|means| of(means, critical)).map(|interval| side.of_interval(interval)),
     };
     let rate = |arm: Side, counts: stats::Arm| counts.rate().ok_or(Missing::Units { arm, have: 0, need: 1 });
-    let mut found = Found::default()
+    let mut found = Output::default()
         .with("p_c", rate(Side::Control, arms.control))
         .with("p_t", rate(Side::Treatment, arms.treatment))
         .with("diff", pooled.map(|test| test.effect.estimate))
@@ -56,7 +57,7 @@ pub fn two_proportion(inputs: &Inputs) -> Result<Found, Refused> {
     Ok(found)
 }
 
-pub fn welch_t(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn welch_t(inputs: &Inputs) -> Result<Output, Refused> {
     let arm = |values: &str, [count, sum, squares]: [&str; 3]| {
         if inputs.has(values) {
             inputs.check(values, Moments::of(inputs.measures(values)?))
@@ -77,8 +78,8 @@ pub fn welch_t(inputs: &Inputs) -> Result<Found, Refused> {
         let interval = means.and_then(|means| of(means, critical?));
         interval.map(|interval| side.of_interval(interval))
     };
-    // The fields of the delta method are GrowthBook's, also below 0: treatment over control, minus 1, of which the sign is
-    // the other one there. Of one side it would be the wrong one.
+    // The fields of the delta method are GrowthBook's, also below 0: treatment over control, minus 1, which
+    // has the opposite sign there. For a one-sided test that would be the wrong side.
     let turned = side == Alternative::TwoSided && means.is_ok_and(|means| means.control.mean < 0.0);
     let by_growthbook = if turned { means.map(|means| means.map(negated)) } else { means };
     let log_ratio = lift::log_ratio_critical(moments, alpha, side)
@@ -87,7 +88,7 @@ pub fn welch_t(inputs: &Inputs) -> Result<Found, Refused> {
     let (mean_c, mean_t) = (mean(Side::Control, moments.control), mean(Side::Treatment, moments.treatment));
     let relative_lift = lift_of(mean_t, mean_c);
     let relative_p = test.and_then(|test| lift::delta_p_value(by_growthbook?, test.degrees, side));
-    let mut found = Found::default()
+    let mut found = Output::default()
         .with("mean_c", mean_c)
         .with("mean_t", mean_t)
         .with("var_c", variance(Side::Control, moments.control))
@@ -119,7 +120,8 @@ fn negated(of: Mean) -> Mean {
     Mean { mean: -of.mean, ..of }
 }
 
-/// Nothing varies: p is 1 where the means are equal too, by the files' convention.
+/// The p-value of a test. Where nothing varies and the means are equal it is 1, by the golden files'
+/// convention.
 pub fn p_value(
     test: Result<Welch, Missing>,
     control: Result<f64, Missing>,
@@ -143,13 +145,13 @@ fn standard_error(means: Pair<Mean>) -> f64 {
     (means.control.variance + means.treatment.variance).sqrt()
 }
 
-/// `treatment / control - 1`, for a control above 0; it needs no variance.
+/// Computes `treatment / control - 1`, for a control above 0; it needs no variance.
 pub fn lift_of(treatment: Result<f64, Missing>, control: Result<f64, Missing>) -> Result<f64, Missing> {
     let mean = |mean: f64| Mean { mean, variance: 0.0 };
     lift::estimate(Pair { control: mean(control?), treatment: mean(treatment?) })
 }
 
-pub fn ratio_delta(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn ratio_delta(inputs: &Inputs) -> Result<Output, Refused> {
     let names = ["n", "sum_num", "sum_num_sq", "sum_den", "sum_den_sq", "sum_num_den"];
     let arms = inputs.pairs("num", "den", names)?;
     let (alpha, side) = (inputs.alpha()?, inputs.alternative()?);
@@ -169,7 +171,7 @@ pub fn ratio_delta(inputs: &Inputs) -> Result<Found, Refused> {
         .and_then(|linear| lift::log_ratio_critical(linear, alpha, side))
         .and_then(|critical| lift::log_ratio(means?, critical));
     let bounded = |interval: Result<Interval, Missing>| interval.map(|interval| side.of_interval(interval));
-    Ok(Found::default()
+    Ok(Output::default()
         .with("ratio_c", ratio_c)
         .with("ratio_t", ratio_t)
         .with("var_lin_c", linear.and_then(|linear| variance(Side::Control, linear.control)))
@@ -187,7 +189,7 @@ pub fn ratio_delta(inputs: &Inputs) -> Result<Found, Refused> {
         .with("rel_ci_log", bounded(log_ratio)))
 }
 
-pub fn winsorize(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn winsorize(inputs: &Inputs) -> Result<Output, Refused> {
     let (control, treatment) = (inputs.measures("control")?, inputs.measures("treatment")?);
     let (alpha, alternative) = (inputs.alpha()?, inputs.alternative()?);
     let rule = rule(inputs)?;
@@ -202,7 +204,7 @@ pub fn winsorize(inputs: &Inputs) -> Result<Found, Refused> {
             return Err(inputs.refuse("scope", format!("{other:?} is neither pooled nor per_arm")));
         }
     };
-    let mut found = Found::default();
+    let mut found = Output::default();
     for (suffix, caps) in [("c", caps_c), ("t", caps_t)] {
         match caps {
             None => {
@@ -248,7 +250,7 @@ pub fn winsorize(inputs: &Inputs) -> Result<Found, Refused> {
 
 fn rule(inputs: &Inputs) -> Result<Rule, Refused> {
     let method = inputs.text("quantile_method")?;
-    // The files explain the method after its name.
+    // The golden files explain the method after its name.
     let reading = match method.split_whitespace().next() {
         Some("linear") => QuantileRule::Linear,
         Some("inverted_cdf") => QuantileRule::InvertedCdf,
@@ -271,8 +273,8 @@ fn rule(inputs: &Inputs) -> Result<Rule, Refused> {
 }
 
 impl Inputs<'_> {
-    /// Two values of every unit of both arms: from `control_raw` and `treatment_raw` where they are given,
-    /// which keep more digits, else from the sums.
+    /// The moments of two values per unit in both arms: from `control_raw` and `treatment_raw` where they are
+    /// given, which is more accurate, else from the sums.
     pub fn pairs(&self, x: &str, y: &str, names: [&str; 6]) -> Result<Pair<PairMoments>, Refused> {
         let arm = |sums: &str, raw: &str| {
             if self.has(raw) {

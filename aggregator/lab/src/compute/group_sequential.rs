@@ -1,4 +1,4 @@
-//! Boundaries on the z scale and what follows from them.
+//! Boundaries on the z scale, analyses with them, futility bounds and peeking.
 
 use stats::{
     Alpha, Alternative, Arm, Missing, Pair, Power,
@@ -9,18 +9,20 @@ use stats::{
     two_proportion::{self, ZTest},
 };
 
-use super::{Found, Inputs, Refused, found::Open};
+use super::{Inputs, Output, Refused, output::Open};
 
-/// The files write null for a bound beyond, which nothing reaches; their alphas are from 0.001 to 0.1.
+/// The golden files have null for a bound above this, which nothing reaches; their alphas are from 0.001 to
+/// 0.1.
 const UNREACHABLE: f64 = 6.0;
 
-/// What a small alpha adds to its own quantile before a bound is out of reach.
+/// For a small alpha, a bound is out of reach if it exceeds the quantile of alpha by more than this.
 const BEYOND_THE_QUANTILE: f64 = 2.0;
 
-/// Below, next to nothing could be spent at any look, and the integrals keep no digit of it.
+/// The smallest alpha. With a smaller one almost nothing could be spent at any look, and the integrals are
+/// not accurate.
 const ALPHA_MIN: f64 = 1e-12;
 
-/// An alpha that bounds can be found for.
+/// Reads an alpha for which bounds can be computed.
 fn alpha_of_bounds(inputs: &Inputs) -> Result<Alpha, Refused> {
     let alpha = inputs.alpha()?;
     if alpha.get() < ALPHA_MIN {
@@ -29,21 +31,21 @@ fn alpha_of_bounds(inputs: &Inputs) -> Result<Alpha, Refused> {
     Ok(alpha)
 }
 
-/// The z beyond which a bound is out of reach: a test at `alpha` with one look needs its quantile.
+/// Returns the z beyond which a bound is out of reach. A test at `alpha` with one look needs its quantile.
 fn unreachable(alpha: Alpha, alternative: Alternative) -> f64 {
     UNREACHABLE.max(alternative.critical_z(alpha) + BEYOND_THE_QUANTILE)
 }
 
-/// The most uncorrected looks; each costs an integral over the last one's grid.
+/// The largest number of uncorrected looks; each costs an integral over the last one's grid.
 const PEEKS_MAX: u64 = 2_000;
 
-/// The most looks with bounds that are to be found.
+/// The largest number of looks with computed bounds.
 const LOOKS_MAX: usize = 500;
 
-/// The largest mean of z that futility bounds are found for; from a few dozen on nothing is futile any more.
+/// The largest mean of z for futility bounds; from a few dozen on nothing is futile any more.
 const DRIFT_MAX: f64 = 1e6;
 
-/// Shares of the planned information, of as many looks as have bounds found for them.
+/// Reads the shares of the planned information, for at most [`LOOKS_MAX`] looks.
 fn fractions(inputs: &Inputs) -> Result<Vec<f64>, Refused> {
     const NAME: &str = "information_fractions";
     let fractions = inputs.measures(NAME)?;
@@ -54,7 +56,7 @@ fn fractions(inputs: &Inputs) -> Result<Vec<f64>, Refused> {
     }
 }
 
-/// A power above alpha: without any effect a test rejects as often as that.
+/// Reads a power above alpha, the probability with which a test rejects without any effect.
 fn power_above(inputs: &Inputs, alpha: Alpha) -> Result<Power, Refused> {
     let power = inputs.check("power", Power::new(inputs.number("power")?))?;
     if power.get() > alpha.get() {
@@ -68,7 +70,7 @@ fn spending(inputs: &Inputs) -> Result<Spending, Refused> {
     spending_by(inputs, "spending", "gamma", others)
 }
 
-/// The function named in one field, with the parameter in another.
+/// Reads the spending function named in one field, with its parameter in another.
 fn spending_by(inputs: &Inputs, name: &str, gamma: &str, others: &str) -> Result<Spending, Refused> {
     match inputs.text(name)? {
         "obf" => Ok(Spending::OBrienFleming),
@@ -82,8 +84,8 @@ fn spending_by(inputs: &Inputs, name: &str, gamma: &str, others: &str) -> Result
     }
 }
 
-/// Futility bounds beside a boundary that does not know of them; for a given `drift`, or as a plan.
-pub fn futility(inputs: &Inputs) -> Result<Found, Refused> {
+/// Computes non-binding futility bounds for a boundary, for a given `drift` or as a plan.
+pub fn futility(inputs: &Inputs) -> Result<Output, Refused> {
     let fractions = fractions(inputs)?;
     let (alpha, alternative) = (alpha_of_bounds(inputs)?, inputs.sides()?);
     let limit = unreachable(alpha, alternative);
@@ -94,7 +96,7 @@ pub fn futility(inputs: &Inputs) -> Result<Found, Refused> {
         power: power_above(inputs, alpha)?,
         spending: spending_by(inputs, "futility_spending", "futility_gamma", "")?,
     };
-    let mut found = Found::default();
+    let mut found = Output::default();
     put_list(
         &mut found,
         "z",
@@ -122,7 +124,7 @@ pub fn futility(inputs: &Inputs) -> Result<Found, Refused> {
     Ok(found.with("futility_z", futile).with("drift", drift).with("power", bounds.power))
 }
 
-/// The bound itself, or why nothing reaches it.
+/// Returns the bound, or the reason why nothing reaches it.
 fn reachable(critical: f64, limit: f64) -> Result<f64, String> {
     if critical <= limit {
         Ok(critical)
@@ -131,7 +133,7 @@ fn reachable(critical: f64, limit: f64) -> Result<f64, String> {
     }
 }
 
-pub fn bounds(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn bounds(inputs: &Inputs) -> Result<Output, Refused> {
     let fractions = fractions(inputs)?;
     let (alpha, alternative) = (alpha_of_bounds(inputs)?, inputs.sides()?);
     let limit = unreachable(alpha, alternative);
@@ -162,7 +164,7 @@ pub fn bounds(inputs: &Inputs) -> Result<Found, Refused> {
     let each = |of: fn(f64) -> f64, times: f64| -> Vec<Option<f64>> {
         criticals.iter().map(|&critical| reachable(critical, limit).ok().map(|z| times * of(z))).collect()
     };
-    let mut found = Found::default();
+    let mut found = Output::default();
     put_list(&mut found, "z", each(|z| z, 1.0), limit);
     put_list(&mut found, nominal, each(normal_sf, sides), limit);
     found.put("cumulative_alpha_spent", spent.unwrap_or_else(|| cumulative(&looks.crossing(0.0))));
@@ -173,8 +175,8 @@ pub fn bounds(inputs: &Inputs) -> Result<Found, Refused> {
     Ok(found)
 }
 
-/// A list in which nulls are the bounds that nothing reaches.
-fn put_list(found: &mut Found, name: &str, values: Vec<Option<f64>>, limit: f64) {
+/// Adds a list in which bounds that nothing reaches are null.
+fn put_list(found: &mut Output, name: &str, values: Vec<Option<f64>>, limit: f64) {
     let unreached = values.iter().any(Option::is_none);
     found.put(name, serde_json::json!(values));
     if unreached {
@@ -192,14 +194,14 @@ fn cumulative(crossing: &[Crossing]) -> Vec<f64> {
     sums
 }
 
-pub fn analysis(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn analysis(inputs: &Inputs) -> Result<Output, Refused> {
     let (alpha, alternative) = (alpha_of_bounds(inputs)?, inputs.sides()?);
     let limit = unreachable(alpha, alternative);
     let design = Design { alpha, alternative, spending: spending(inputs)? };
     let planned = Pair { control: inputs.count("planned_n_c")?, treatment: inputs.count("planned_n_t")? };
     let last_is_final = inputs.flag("last_look_is_final")?;
     let mut boundary = Boundary::new(design);
-    let (mut shown, mut tests, mut stop) = (Vec::new(), Vec::new(), None);
+    let (mut look_rows, mut tests, mut stop) = (Vec::new(), Vec::new(), None);
     let looks = inputs.objects("looks")?;
     if looks.is_empty() {
         return Err(inputs.refuse("looks", "there is no look"));
@@ -223,10 +225,10 @@ pub fn analysis(inputs: &Inputs) -> Result<Found, Refused> {
             stop = Some(index);
         }
         tests.push(test);
-        shown.push(look_shown(&bound, test, rejects, limit));
+        look_rows.push(look_fields(&bound, test, rejects, limit));
     }
     let analysed = stop.unwrap_or(looks.len() - 1);
-    let mut found = Found::default().with("looks", shown).with("analysed_at_index", analysed);
+    let mut found = Output::default().with("looks", look_rows).with("analysed_at_index", analysed);
     let after = match tests[analysed] {
         Ok(test) if test.effect.standard_error > 0.0 => {
             let after = boundary.looks().stagewise(analysed, test.effect, alpha);
@@ -254,8 +256,8 @@ pub fn analysis(inputs: &Inputs) -> Result<Found, Refused> {
     Ok(found)
 }
 
-fn look_shown(bound: &Bound, test: Result<ZTest, Missing>, rejects: bool, limit: f64) -> Found {
-    let mut found = Found::default()
+fn look_fields(bound: &Bound, test: Result<ZTest, Missing>, rejects: bool, limit: f64) -> Output {
+    let mut found = Output::default()
         .with("information_fraction", bound.fraction)
         .with("estimate", test.map(|test| test.effect.estimate))
         .with("se", test.map(|test| test.effect.standard_error))
@@ -277,12 +279,12 @@ fn look_shown(bound: &Bound, test: Result<ZTest, Missing>, rejects: bool, limit:
     found
 }
 
-pub fn peeking(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn peeking(inputs: &Inputs) -> Result<Output, Refused> {
     let looks = inputs.count("looks")?;
     if !(1..=PEEKS_MAX).contains(&looks) {
         return Err(inputs.refuse("looks", format!("{looks} is not from 1 to {PEEKS_MAX}")));
     }
-    // A number; null, or in words, says that the quantile of alpha is meant.
+    // A number; null or a text means the quantile of alpha.
     let critical = match inputs.number("critical_value") {
         Ok(given) => given,
         Err(unread) => match inputs.has("alpha") {
@@ -294,5 +296,5 @@ pub fn peeking(inputs: &Inputs) -> Result<Found, Refused> {
     let criticals = vec![critical; fractions.len()];
     let looks = Looks::with_bounds(&fractions, &criticals, Alternative::TwoSided);
     let looks = inputs.check("critical_value", looks)?;
-    Ok(Found::default().with("overall_type1", looks.crossing_probability(0.0)))
+    Ok(Output::default().with("overall_type1", looks.crossing_probability(0.0)))
 }

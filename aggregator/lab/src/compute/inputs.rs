@@ -1,4 +1,4 @@
-//! One JSON object, read field by field. Every refusal names the field by its path in the line.
+//! Reads one JSON object field by field. Every refusal names the field by its path in the line.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,10 +11,10 @@ use stats::{Alpha, Alternative, Arm, Counts, Invalid, Moments, Pair, PairMoments
 /// Counts above this are no longer exact in a double.
 pub const COUNT_MAX: u64 = 1 << 53;
 
-/// A field that cannot be right.
+/// A field with an invalid value.
 #[derive(Debug, PartialEq)]
 pub struct Refused {
-    /// Its path: `looks[2].x_c`; `line` for the whole.
+    /// The path of the field, for example `looks[2].x_c`; `line` for the whole line.
     pub field: String,
     why: String,
 }
@@ -31,7 +31,8 @@ impl fmt::Display for Refused {
     }
 }
 
-/// Whether a person who wrote `name` may have meant `known`: letters or words apart, `_` and capitals aside.
+/// Returns whether a person who wrote `name` may have meant `known`: whether they differ by few letters,
+/// ignoring separators and capitals.
 fn is_near(name: &str, known: &str) -> bool {
     let plain = |name: &str| name.to_lowercase().replace(['_', '-', ' '], "");
     let (name, known) = (plain(name), plain(known));
@@ -39,26 +40,27 @@ fn is_near(name: &str, known: &str) -> bool {
     known.len() >= 4 && strsim::damerau_levenshtein(&name, &known) <= known.len() / 4
 }
 
-/// By which field a method is told the side that it looks at.
+/// The field that gives a method the side of its test.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Sides {
     /// `alternative`: two-sided, greater or less.
     Alternative,
-    /// `sides`: 2, or 1 that looks upwards.
+    /// `sides`: 2, or 1 for an increase.
     Number,
-    /// By none: it is two-sided, or gives both.
+    /// No field: the method is two-sided, or computes both.
     Both,
 }
 
-/// The fields that a method asked for, by the path of their kind (`looks[].n_c`), and whether one was there.
+/// The fields that a method looked for, by their path without list indices (`looks[].n_c`), and whether one
+/// was present.
 type Asked = Rc<RefCell<BTreeMap<String, bool>>>;
 
-/// An object and where it stands in the line.
+/// An object and its path in the line.
 pub struct Inputs<'a> {
     object: &'a Map<String, Value>,
     /// "" at the top, else ending in a dot.
     path: String,
-    /// The same without the places in lists.
+    /// The path without list indices.
     kind: String,
     asked: Asked,
 }
@@ -68,7 +70,7 @@ impl<'a> Inputs<'a> {
         Inputs { object, path: String::new(), kind: String::new(), asked: Asked::default() }
     }
 
-    /// The object in the field, or in the list of the field, at this place.
+    /// Returns an object in the field `name` or in its list; `place` is the name with the list indices.
     fn inside(&self, name: &str, place: &str, object: &'a Map<String, Value>) -> Inputs<'a> {
         let in_lists = "[]".repeat(place.matches('[').count());
         Inputs {
@@ -79,9 +81,9 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// The fields that the method did not read, those of a list's entries once (`looks[].day`); to be asked when it is
-    /// done. One that is written almost as a field that
-    /// the method looked for and did not find is refused: its author means that one.
+    /// Returns the fields that the method did not read, those of a list's entries only once (`looks[].day`).
+    /// Call it after the method. A field whose name is almost that of a field that the method looked for and
+    /// did not find is refused, because its author means that one.
     pub fn unread(&self) -> Result<BTreeSet<String>, Refused> {
         let mut unread = BTreeSet::new();
         self.collect_unread(&mut unread)?;
@@ -114,7 +116,7 @@ impl<'a> Inputs<'a> {
     ) -> Result<(), Refused> {
         match value {
             Value::Object(object) => self.inside(name, place, object).collect_unread(unread),
-            // Of a list of numbers there is nothing to tell, however long it is.
+            // A list of numbers has no fields, so its entries are not visited.
             Value::Array(values) if !values.iter().all(Value::is_number) => {
                 for (index, value) in values.iter().enumerate() {
                     self.collect_unread_inside(name, &format!("{place}[{index}]"), value, unread)?;
@@ -125,7 +127,7 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// The field of this object that was looked for in vain and is written almost like `name`.
+    /// Returns a field of this object that was looked for and not found, and whose name is almost `name`.
     fn meant_by(&self, name: &str) -> Option<String> {
         let asked = self.asked.borrow();
         let absent = asked.iter().filter(|(_, there)| !**there);
@@ -141,33 +143,33 @@ impl<'a> Inputs<'a> {
         value
     }
 
-    /// What `name` is to be blamed for.
+    /// Makes the refusal of the field `name`.
     pub fn refuse(&self, name: &str, why: impl fmt::Display) -> Refused {
         Refused { field: format!("{}{name}", self.path), why: why.to_string() }
     }
 
-    /// The same for a check that ran.
+    /// Converts the error of a check to a refusal of the field `name`.
     pub fn check<T, E: fmt::Display>(&self, name: &str, result: Result<T, E>) -> Result<T, Refused> {
         result.map_err(|why| self.refuse(name, why))
     }
 
-    /// Refuses a side that the method would not look at.
-    pub fn check_sides(&self, told_by: Sides) -> Result<(), Refused> {
+    /// Refuses a side that the method does not support.
+    pub fn check_sides(&self, side_field: Sides) -> Result<(), Refused> {
         let two_sided = "this method is two-sided";
-        if told_by != Sides::Alternative && self.alternative()? != Alternative::TwoSided {
-            let by_sides = "this method is told its side by `sides`";
-            let why = if told_by == Sides::Number { by_sides } else { two_sided };
+        if side_field != Sides::Alternative && self.alternative()? != Alternative::TwoSided {
+            let by_sides = "this method takes its side from `sides`";
+            let why = if side_field == Sides::Number { by_sides } else { two_sided };
             return Err(self.refuse("alternative", why));
         }
-        if told_by != Sides::Number && self.has("sides") && self.sides()? != Alternative::TwoSided {
-            let by_alternative = "this method is told its side by `alternative`";
-            let why = if told_by == Sides::Alternative { by_alternative } else { two_sided };
+        if side_field != Sides::Number && self.has("sides") && self.sides()? != Alternative::TwoSided {
+            let by_alternative = "this method takes its side from `alternative`";
+            let why = if side_field == Sides::Alternative { by_alternative } else { two_sided };
             return Err(self.refuse("sides", why));
         }
         Ok(())
     }
 
-    /// Whether the field is there and not null.
+    /// Returns whether the field is present and not null.
     pub fn has(&self, name: &str) -> bool {
         self.ask(name).is_some_and(|value| !value.is_null())
     }
@@ -234,7 +236,7 @@ impl<'a> Inputs<'a> {
         value.as_f64().ok_or_else(|| self.refuse(place, format!("{value} is not a number")))
     }
 
-    /// A number in a metric's unit, of which squares can be summed.
+    /// A number in a metric's unit, whose squares can be summed.
     pub fn measure(&self, name: &str) -> Result<f64, Refused> {
         self.check(name, measured("it", self.number(name)?))
     }
@@ -246,7 +248,7 @@ impl<'a> Inputs<'a> {
     /// A whole number, also one written as 5.0.
     fn count_of(&self, place: &str, value: &Value) -> Result<u64, Refused> {
         let whole = |number: &f64| *number >= 0.0 && number.fract() == 0.0;
-        // A whole number as it stands: as a double, 2^53 + 1 would be 2^53.
+        // Integers are read as such: as a double, 2^53 + 1 would be 2^53.
         let count = value.as_u64().or_else(|| value.as_f64().filter(whole).map(|number| number as u64));
         count
             .filter(|count| *count <= COUNT_MAX)
@@ -258,12 +260,12 @@ impl<'a> Inputs<'a> {
         value.as_str().ok_or_else(|| self.refuse(name, format!("{value} is not a text")))
     }
 
-    /// A text, or the default where the field is not there.
+    /// A text, or the default where the field is absent.
     pub fn text_or(&self, name: &str, default: &'a str) -> Result<&'a str, Refused> {
         if self.has(name) { self.text(name) } else { Ok(default) }
     }
 
-    /// False where the field is not there.
+    /// A boolean; false where the field is absent.
     pub fn flag(&self, name: &str) -> Result<bool, Refused> {
         if !self.has(name) {
             return Ok(false);
@@ -286,7 +288,7 @@ impl<'a> Inputs<'a> {
         Ok(values)
     }
 
-    /// Numbers among which some may be null.
+    /// Numbers, some of which may be null.
     pub fn numbers_or_null(&self, name: &str) -> Result<Vec<Option<f64>>, Refused> {
         let number = |(i, value): (usize, &Value)| match value {
             Value::Null => Ok(None),
@@ -304,7 +306,7 @@ impl<'a> Inputs<'a> {
         self.check("alpha", Alpha::new(self.number("alpha")?))
     }
 
-    /// Two-sided where nothing is said.
+    /// The field `alternative`; two-sided where it is absent.
     pub fn alternative(&self) -> Result<Alternative, Refused> {
         match self.text_or("alternative", "two-sided")? {
             "two-sided" => Ok(Alternative::TwoSided),
@@ -317,7 +319,7 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// `sides`: 1 looks upwards.
+    /// The field `sides`; 1 looks for an increase.
     pub fn sides(&self) -> Result<Alternative, Refused> {
         match self.count("sides")? {
             2 => Ok(Alternative::TwoSided),
@@ -326,24 +328,24 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// The counts of one arm; conversions above units are the conversions' fault.
+    /// The counts of one arm; if the conversions exceed the units, the field of the conversions is refused.
     pub fn arm(&self, units: &str, conversions: &str) -> Result<Arm, Refused> {
         let counts = Counts { units: self.count(units)?, conversions: self.count(conversions)? };
         self.check(conversions, Arm::new(counts))
     }
 
-    /// `n_c`, `x_c`, `n_t`, `x_t`.
+    /// The arms in the fields `n_c`, `x_c`, `n_t`, `x_t`.
     pub fn arms(&self) -> Result<Pair<Arm>, Refused> {
         Ok(Pair { control: self.arm("n_c", "x_c")?, treatment: self.arm("n_t", "x_t")? })
     }
 
-    /// Count, sum and sum of squares under these names.
+    /// The moments from count, sum and sum of squares in these fields.
     pub fn moments(&self, count: &str, sum: &str, squares: &str) -> Result<Moments, Refused> {
         let moments = Moments::from_sums(self.count(count)?, self.number(sum)?, self.number(squares)?);
         moments.map_err(|why| self.refuse(if why.what() == "sum" { sum } else { squares }, why))
     }
 
-    /// Both values of every unit in `name`, `{x: [..], y: [..]}`.
+    /// Both values of every unit in the object `name`, `{x: [..], y: [..]}`.
     pub fn pairs_of_values(&self, name: &str, x: &str, y: &str) -> Result<Vec<(f64, f64)>, Refused> {
         let object = self.object(name)?;
         let (xs, ys) = (object.measures(x)?, object.measures(y)?);
@@ -354,13 +356,13 @@ impl<'a> Inputs<'a> {
         Ok(xs.into_iter().zip(ys).collect())
     }
 
-    /// The moments of two values a unit from the sums, by the names of count, sums of x, of x squared, of y,
-    /// of y squared, of products.
+    /// The moments of two values a unit from the sums. The names are those of the count and of the sums of x,
+    /// of x squared, of y, of y squared and of products.
     pub fn pair_moments(&self, names: [&str; 6]) -> Result<PairMoments, Refused> {
         let [count, x, xx, y, yy, xy] = names;
         let sums_x = (self.number(x)?, self.number(xx)?);
         let sums_y = (self.number(y)?, self.number(yy)?);
-        // Each alone first, for its own name.
+        // Checks each value alone first, so that its own field is refused.
         self.moments(count, x, xx)?;
         self.moments(count, y, yy)?;
         let moments = PairMoments::from_sums(self.count(count)?, sums_x, sums_y, self.number(xy)?);

@@ -5,9 +5,9 @@ use stats::{
     power::{self, NullVariance, Plan, SampleSize, ZValues},
 };
 
-use super::{Found, Inputs, Refused, inputs::COUNT_MAX};
+use super::{Inputs, Output, Refused, inputs::COUNT_MAX};
 
-/// The field that an input of the formulas comes from.
+/// Returns the field that an invalid input of the formulas comes from.
 fn field_of(why: &Invalid) -> &'static str {
     match why.what() {
         "baseline rate" => "baseline",
@@ -28,7 +28,7 @@ fn checked<T>(inputs: &Inputs, result: Result<T, Invalid>) -> Result<T, Refused>
     result.map_err(|why| inputs.refuse(field_of(&why), why))
 }
 
-/// A size of arms that can be counted; of what is planned for, `what` with this value is to blame where it cannot.
+/// Returns the size if it can be counted; otherwise the field `what` with this value is refused.
 fn countable(
     inputs: &Inputs,
     size: SampleSize,
@@ -38,7 +38,7 @@ fn countable(
     checked(inputs, size.countable(what, value))
 }
 
-pub fn power(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn power(inputs: &Inputs) -> Result<Output, Refused> {
     match inputs.text("kind")? {
         "proportion_sample_size" => proportion_sample_size(inputs),
         "proportion_mde" => proportion_mde(inputs),
@@ -66,7 +66,7 @@ fn rates(inputs: &Inputs) -> Result<Pair<f64>, Refused> {
     Ok(Pair { control: inputs.number("baseline")?, treatment: inputs.number("treatment_rate")? })
 }
 
-fn proportion_sample_size(inputs: &Inputs) -> Result<Found, Refused> {
+fn proportion_sample_size(inputs: &Inputs) -> Result<Output, Refused> {
     let (plan, wanted, rates) = (plan(inputs)?, wanted_power(inputs)?, rates(inputs)?);
     let size = |variance| {
         let size = checked(inputs, power::rates_sample_size(rates, wanted, &plan, variance))?;
@@ -75,7 +75,7 @@ fn proportion_sample_size(inputs: &Inputs) -> Result<Found, Refused> {
     let (unpooled, pooled) = (size(NullVariance::Unpooled)?, size(NullVariance::Pooled)?);
     let arcsine = checked(inputs, power::rates_sample_size_arcsine(rates, wanted, &plan))?;
     let units = Pair { control: unpooled.control, treatment: unpooled.treatment };
-    let mut found = Found::default()
+    let mut found = Output::default()
         .with("n_c_unpooled_raw", unpooled.control_exact)
         .with("n_c_unpooled", unpooled.control)
         .with("n_t_unpooled", unpooled.treatment)
@@ -100,14 +100,14 @@ fn proportion_sample_size(inputs: &Inputs) -> Result<Found, Refused> {
     Ok(found)
 }
 
-fn proportion_mde(inputs: &Inputs) -> Result<Found, Refused> {
+fn proportion_mde(inputs: &Inputs) -> Result<Output, Refused> {
     let (baseline, n) = (inputs.number("baseline")?, inputs.number("n_c")?);
     let (wanted, plan) = (wanted_power(inputs)?, plan(inputs)?);
     if n > COUNT_MAX as f64 {
         return Err(inputs.refuse("n_c", format!("{n} is above 2^53")));
     }
     let detectable = checked(inputs, power::rates_detectable(baseline, n, wanted, &plan))?;
-    let mut found = Found::default();
+    let mut found = Output::default();
     let not_even = |rate: f64| format!("not even a rate of {rate} would be found with this power");
     let downwards = match inputs.sides()? {
         Alternative::Greater => "a one-sided test that looks upwards finds no decrease".to_owned(),
@@ -129,7 +129,7 @@ fn proportion_mde(inputs: &Inputs) -> Result<Found, Refused> {
     Ok(found)
 }
 
-fn proportion_power(inputs: &Inputs) -> Result<Found, Refused> {
+fn proportion_power(inputs: &Inputs) -> Result<Output, Refused> {
     let (rates, control) = (rates(inputs)?, inputs.count("n_c")?);
     let treatment = (control as f64 * inputs.number("ratio_t_over_c")?).round();
     if !(0.0..=COUNT_MAX as f64).contains(&treatment) {
@@ -139,7 +139,7 @@ fn proportion_power(inputs: &Inputs) -> Result<Found, Refused> {
     }
     let treatment = treatment as u64;
     let units = Pair { control, treatment };
-    Ok(Found::default()
+    Ok(Output::default()
         .with("power_unpooled", power_of(inputs, rates, units, NullVariance::Unpooled)?)
         .with("power_pooled", power_of(inputs, rates, units, NullVariance::Pooled)?))
 }
@@ -153,7 +153,7 @@ fn power_of(
     checked(inputs, power::rates_power(rates, units, inputs.alpha()?, inputs.sides()?, variance))
 }
 
-fn mean_sample_size(inputs: &Inputs) -> Result<Found, Refused> {
+fn mean_sample_size(inputs: &Inputs) -> Result<Output, Refused> {
     let (plan, wanted) = (plan(inputs)?, wanted_power(inputs)?);
     let (sd, difference) = (inputs.measure("sd")?, inputs.measure("mde_abs")?);
     let size = |size: Result<SampleSize, Invalid>| {
@@ -161,14 +161,14 @@ fn mean_sample_size(inputs: &Inputs) -> Result<Found, Refused> {
     };
     let normal = size(power::means_sample_size(sd, difference, wanted, &plan))?;
     let t = size(power::means_sample_size_t(sd, difference, wanted, &plan))?;
-    let mut found = Found::default()
+    let mut found = Output::default()
         .with("n_c_normal_raw", normal.control_exact)
         .with("n_c_normal", normal.control)
         .with("n_t_normal", normal.treatment)
         .with("n_c_t_raw", t.control_exact);
     if inputs.has("cuped_rho") {
         let rho = inputs.number("cuped_rho")?;
-        // At 1 itself nothing would be left to measure.
+        // At 1 itself the remaining variance would be 0.
         if !(rho > -1.0 && rho < 1.0) {
             return Err(inputs.refuse("cuped_rho", format!("{rho} is not strictly between -1 and 1")));
         }
@@ -187,7 +187,7 @@ fn mean_sample_size(inputs: &Inputs) -> Result<Found, Refused> {
     Ok(found)
 }
 
-fn article_literal(inputs: &Inputs) -> Result<Found, Refused> {
+fn article_literal(inputs: &Inputs) -> Result<Output, Refused> {
     let baseline = inputs.number("baseline")?;
     let rates = Pair { control: baseline, treatment: baseline * (1.0 + inputs.number("mde_rel")?) };
     let blamed = |why: Invalid| match field_of(&why) {
@@ -198,5 +198,5 @@ fn article_literal(inputs: &Inputs) -> Result<Found, Refused> {
     let plan = Plan::even(Alpha::FIVE_PERCENT);
     let size = power::rates_sample_size_at(rates, z, &plan, NullVariance::Unpooled).map_err(blamed)?;
     let size = size.countable("treatment rate", rates.treatment).map_err(blamed)?;
-    Ok(Found::default().with("n", size.control))
+    Ok(Output::default().with("n", size.control))
 }

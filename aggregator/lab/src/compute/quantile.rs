@@ -4,23 +4,23 @@ use serde_json::json;
 use stats::quantile::{self, ArmQuantile, Level, Levels};
 use stats::{Alpha, Invalid, Missing, Pair, Side};
 
-use super::{Found, Inputs, Refused};
+use super::{Inputs, Output, Refused};
 
-/// One arm as it was given: the suffix of its fields, and its values in order if they are known.
+/// One arm of the input: the suffix of its fields, and its values in ascending order if they are known.
 struct Arm {
     suffix: &'static str,
     sorted: Option<Vec<f64>>,
     at: Result<(ArmQuantile, Option<Levels>), Missing>,
 }
 
-pub fn quantile(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn quantile(inputs: &Inputs) -> Result<Output, Refused> {
     let level = inputs.check("level", Level::new(inputs.number("level")?))?;
     let (alpha, alternative) = (inputs.alpha()?, inputs.alternative()?);
     let arms = Pair {
         control: arm(inputs, Side::Control, "c", level)?,
         treatment: arm(inputs, Side::Treatment, "t", level)?,
     };
-    let mut found = Found::default();
+    let mut found = Output::default();
     for arm in [&arms.control, &arms.treatment] {
         put(&mut found, arm, level, alpha);
     }
@@ -35,7 +35,7 @@ pub fn quantile(inputs: &Inputs) -> Result<Found, Refused> {
         .with("ci", test.map(|test| test.interval(alpha))))
 }
 
-/// From all values, or from the three quantiles that a database found.
+/// Reads an arm from all values, or from the three quantiles that a database computed.
 fn arm(inputs: &Inputs, side: Side, suffix: &'static str, level: Level) -> Result<Arm, Refused> {
     let quantiles = format!("quantiles_{suffix}");
     if inputs.has(&quantiles) {
@@ -62,7 +62,7 @@ fn arm(inputs: &Inputs, side: Side, suffix: &'static str, level: Level) -> Resul
     Ok(Arm { suffix, sorted: Some(sorted), at: Ok((quantile, Some(levels))) })
 }
 
-fn put(found: &mut Found, arm: &Arm, level: Level, alpha: Alpha) {
+fn put(found: &mut Output, arm: &Arm, level: Level, alpha: Alpha) {
     let name = |field: &str| format!("{field}_{}", arm.suffix);
     let quantile = arm.at.map(|(quantile, _)| quantile);
     found.put(&name("quantile"), quantile.map(ArmQuantile::estimate));

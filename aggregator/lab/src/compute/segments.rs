@@ -2,9 +2,9 @@
 
 use stats::{Arm, Missing, Moments, Pair, interaction::Crossed, strata};
 
-use super::{Found, Inputs, Refused};
+use super::{Inputs, Output, Refused};
 
-pub fn simpson_poststrat(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn simpson_poststrat(inputs: &Inputs) -> Result<Output, Refused> {
     let stratum = |stratum: &Inputs| stratum.arms();
     let all: Vec<Pair<Arm>> = inputs.objects("strata")?.iter().map(stratum).collect::<Result<_, _>>()?;
     let alpha = inputs.alpha()?;
@@ -12,7 +12,7 @@ pub fn simpson_poststrat(inputs: &Inputs) -> Result<Found, Refused> {
     let of = |field: fn(&strata::Stratified) -> f64| stratified.as_ref().map(field).map_err(|why| *why);
     let test = stratified.as_ref().map_err(|why| *why).and_then(|found| found.test());
     let odds = strata::common_odds(&all);
-    let mut found = Found::default()
+    let mut found = Output::default()
         .with("aggregate_diff", of(|found| found.aggregate.estimate))
         .with("aggregate_se", of(|found| found.aggregate.standard_error))
         .with("poststrat_diff", of(|found| found.poststratified.estimate))
@@ -78,7 +78,7 @@ pub fn simpson_poststrat(inputs: &Inputs) -> Result<Found, Refused> {
         .with("simpson_sign_flip_after_stratification", stratified.paradox.sign_flip))
 }
 
-pub fn interaction(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn interaction(inputs: &Inputs) -> Result<Output, Refused> {
     let mut cells = Vec::new();
     for row in inputs.rows_of_objects("cells")? {
         let cell = |cell: &Inputs| cell.moments("n", "sum", "sum_sq");
@@ -86,7 +86,7 @@ pub fn interaction(inputs: &Inputs) -> Result<Found, Refused> {
     }
     let crossed = inputs.check("cells", Crossed::new(cells))?;
     let alpha = inputs.alpha()?;
-    let mut found = Found::default();
+    let mut found = Output::default();
     let cell_mean = |a: usize, b: usize, cell: &Moments| {
         let have = cell.count();
         if have == 0 { Err(Missing::Cell { a, b, have, need: 1 }) } else { Ok(cell.mean()) }
@@ -100,9 +100,9 @@ pub fn interaction(inputs: &Inputs) -> Result<Found, Refused> {
     let all_have_units = means.as_ref().err().copied();
     found.put("cell_means", means);
     let interactions = crossed.interactions();
-    let shown = interactions.as_ref().map_err(|why| *why).map(|interactions| {
+    let fields = interactions.as_ref().map_err(|why| *why).map(|interactions| {
         let one = |of: &stats::interaction::Interaction| {
-            Found::default()
+            Output::default()
                 .with("a", of.a)
                 .with("b", of.b)
                 .with("estimate", of.effect.estimate)
@@ -111,9 +111,9 @@ pub fn interaction(inputs: &Inputs) -> Result<Found, Refused> {
                 .with("p_value", of.p_value)
                 .with("ci", of.interval(alpha))
         };
-        interactions.iter().map(one).collect::<Vec<Found>>()
+        interactions.iter().map(one).collect::<Vec<Output>>()
     });
-    found.put("interaction", shown);
+    found.put("interaction", fields);
     let joint = crossed.joint();
     found.put("wald_chi2", joint.map(|joint| joint.chi2));
     found.put("wald_df", joint.map(|joint| joint.degrees));

@@ -8,9 +8,9 @@ use stats::{
     two_proportion,
 };
 
-use super::{Found, Inputs, Refused, bayes::ArmMean, found::Open};
+use super::{Inputs, Output, Refused, bayes::ArmMean, output::Open};
 
-pub fn msprt(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn msprt(inputs: &Inputs) -> Result<Output, Refused> {
     let mixing = Mixing::EffectSd(inputs.measure("tau")?);
     let alpha = inputs.alpha()?;
     let null = if inputs.has("theta0") { inputs.measure("theta0")? } else { 0.0 };
@@ -35,7 +35,7 @@ pub fn msprt(inputs: &Inputs) -> Result<Found, Refused> {
             first = Some(index);
         }
         looks.push(
-            Found::default()
+            Output::default()
                 .with("estimate", look.effect.estimate)
                 .with("se", look.effect.standard_error)
                 .with("log_lambda", look.log_e_value)
@@ -45,10 +45,10 @@ pub fn msprt(inputs: &Inputs) -> Result<Found, Refused> {
                 .with("ci_running", monitor.interval),
         );
     }
-    Ok(first_significant(Found::default().with("looks", looks), first))
+    Ok(first_significant(Output::default().with("looks", looks), first))
 }
 
-fn first_significant(mut found: Found, index: Option<usize>) -> Found {
+fn first_significant(mut found: Output, index: Option<usize>) -> Output {
     const NAME: &str = "first_significant_look_index";
     match index {
         Some(index) => found.put(NAME, index),
@@ -57,7 +57,7 @@ fn first_significant(mut found: Found, index: Option<usize>) -> Found {
     found
 }
 
-/// An estimate given as such, or from counts; without units there is no effect yet.
+/// Reads an effect that is given directly, or computes it from counts; without units there is no effect yet.
 fn effect_at(look: &Inputs, pooled: bool) -> Result<(Effect, u64), Refused> {
     if look.has("estimate") {
         let (estimate, standard_error) = (look.measure("estimate")?, look.measure("se")?);
@@ -77,9 +77,9 @@ fn effect_at(look: &Inputs, pooled: bool) -> Result<(Effect, u64), Refused> {
     Ok((effect.unwrap_or(nothing), arms.control.units() + arms.treatment.units()))
 }
 
-/// Units that arrive in pairs, looked at after each pair; the variance is known or, for 0 and 1,
+/// Units that arrive in pairs, with a look after each pair; the variance is known or, for 0 and 1,
 /// that of the rates so far.
-fn raw_pairs(inputs: &Inputs, design: &Design) -> Result<Found, Refused> {
+fn raw_pairs(inputs: &Inputs, design: &Design) -> Result<Output, Refused> {
     let (x, y) = (inputs.measures("x_control")?, inputs.measures("y_treatment")?);
     if x.len() != y.len() {
         let (what, left, right) = ("the values of the pairs", x.len(), y.len());
@@ -109,10 +109,10 @@ fn raw_pairs(inputs: &Inputs, design: &Design) -> Result<Found, Refused> {
         let effect = Effect { estimate: mean_t - mean_c, standard_error: (variance / n).sqrt() };
         logs.push(design.look(effect, 2 * pairs).log_e_value);
     }
-    Ok(Found::default().with("log_lambda_after_n_pairs", logs))
+    Ok(Output::default().with("log_lambda_after_n_pairs", logs))
 }
 
-pub fn asymptotic_cs(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn asymptotic_cs(inputs: &Inputs) -> Result<Output, Refused> {
     let arms =
         Pair { control: ArmMean::read(inputs, "control")?, treatment: ArmMean::read(inputs, "treatment")? };
     let alpha = inputs.alpha()?;
@@ -128,7 +128,7 @@ pub fn asymptotic_cs(inputs: &Inputs) -> Result<Found, Refused> {
     };
     let units = arms.control.units + arms.treatment.units;
     let two_sided = design(Alternative::TwoSided)?;
-    let mut found = Found::default();
+    let mut found = Output::default();
     if let Some(rho_squared) = two_sided.rho_squared() {
         found.put("rho", rho_squared.sqrt());
     }
@@ -155,7 +155,7 @@ pub fn asymptotic_cs(inputs: &Inputs) -> Result<Found, Refused> {
         }
         Err(refusal) => {
             found.put("error", refusal);
-            // The reference calls it 1 where nothing varies; below 0 there is a difference, and no lift.
+            // The reference returns 1 where nothing varies; below 0 there is a difference, but no lift.
             if relative && means.control.mean < 0.0 {
                 found.lacking("p_value", refusal);
             } else {
@@ -171,10 +171,10 @@ pub fn asymptotic_cs(inputs: &Inputs) -> Result<Found, Refused> {
     Ok(found)
 }
 
-/// The effect with unpooled variances, or the reference's word for why it refuses one.
+/// The effect with unpooled variances, or the reference's name for the reason why it refuses one.
 fn effect_of(means: Pair<Mean>, relative: bool) -> Result<Effect, &'static str> {
     let Pair { control, treatment } = means;
-    // The reference refuses a control of nothing but zeros by this word too.
+    // The reference uses the same name when it refuses a control of nothing but zeros.
     let nothing = control.mean == 0.0 && control.variance <= 0.0;
     if nothing || (relative && control.mean <= 0.0) {
         return Err("ZERO_NEGATIVE_BASELINE_VARIATION");
@@ -195,7 +195,7 @@ fn effect_of(means: Pair<Mean>, relative: bool) -> Result<Effect, &'static str> 
     })
 }
 
-pub fn conversion_counts(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn conversion_counts(inputs: &Inputs) -> Result<Output, Refused> {
     let alpha = inputs.alpha()?;
     let share = inputs.number("treatment_assignment_probability")?;
     let concentration = inputs.number("concentration")?;
@@ -214,17 +214,17 @@ pub fn conversion_counts(inputs: &Inputs) -> Result<Found, Refused> {
         if first.is_none() && p_value <= alpha.get() {
             first = Some(index);
         }
-        let mut shown = Found::default()
+        let mut fields = Output::default()
             .with("x_c", total.control)
             .with("x_t", total.treatment)
             .with("log_bayes_factor", look.log_bayes_factor)
             .with("p_value", p_value)
             .with("log_rate_ratio_ci", look.interval);
         match look.log_rate_ratio.filter(|ratio| ratio.is_finite()) {
-            Some(ratio) => shown.put("log_rate_ratio", ratio),
-            None => shown.lacking("log_rate_ratio", "an arm has no conversions"),
+            Some(ratio) => fields.put("log_rate_ratio", ratio),
+            None => fields.lacking("log_rate_ratio", "an arm has no conversions"),
         }
-        looks.push(shown);
+        looks.push(fields);
     }
-    Ok(first_significant(Found::default().with("looks", looks), first))
+    Ok(first_significant(Output::default().with("looks", looks), first))
 }

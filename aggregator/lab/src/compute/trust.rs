@@ -8,9 +8,9 @@ use stats::{
     srm_sequential::{Phase, evidence},
 };
 
-use super::{Found, Inputs, Refused, found::Open};
+use super::{Inputs, Output, Refused, output::Open};
 
-pub fn srm_chi_square(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn srm_chi_square(inputs: &Inputs) -> Result<Output, Refused> {
     match inputs.text_or("kind", "srm")? {
         "covariate_balance" => return covariate_balance(inputs),
         "srm" => {}
@@ -26,7 +26,7 @@ pub fn srm_chi_square(inputs: &Inputs) -> Result<Found, Refused> {
     let Some(total) = observed.iter().try_fold(0_u64, |sum, units| sum.checked_add(*units)) else {
         return Err(inputs.refuse("observed", "the sum of the counts is above 2^64"));
     };
-    let found = Found::default().with("total", total);
+    let found = Output::default().with("total", total);
     let unplanned = inputs.check("weights", srm::first_unplanned(&arms))?;
     let planned = arms.iter().filter(|arm| arm.weight > 0.0).count();
     let found = match srm::chi_square(&arms) {
@@ -36,7 +36,7 @@ pub fn srm_chi_square(inputs: &Inputs) -> Result<Found, Refused> {
             .with("df", test.degrees)
             .with("p_value", test.p_value)
             .with("srm_at_0.001", unplanned.is_some() || test.p_value < srm::ALARM_LEVEL),
-        // There is no ratio of one arm to itself, and units elsewhere are the alarm.
+        // One planned arm has no ratio; units in another arm are the alarm.
         Err(_) if unplanned.is_some() && planned == 1 => {
             let expected: Vec<u64> =
                 arms.iter().map(|arm| if arm.weight > 0.0 { arm.units } else { 0 }).collect();
@@ -46,7 +46,7 @@ pub fn srm_chi_square(inputs: &Inputs) -> Result<Found, Refused> {
             }
             found.with("df", 0_u64).with("srm_at_0.001", true)
         }
-        // Nobody was assigned: p is 1 by the file's convention.
+        // No unit was assigned: p is 1 by the golden file's convention.
         Err(NoAnswer::Missing(Missing::ExpectedCount { .. })) => found
             .with("expected_counts", vec![0.0; weights.len()])
             .with("chi2", 0.0)
@@ -61,7 +61,7 @@ pub fn srm_chi_square(inputs: &Inputs) -> Result<Found, Refused> {
     })
 }
 
-fn covariate_balance(inputs: &Inputs) -> Result<Found, Refused> {
+fn covariate_balance(inputs: &Inputs) -> Result<Output, Refused> {
     let counts = inputs.rows_of_counts("counts_by_arm")?;
     let balance = match srm::balance(&counts) {
         Ok(balance) => Ok(balance),
@@ -75,7 +75,7 @@ fn covariate_balance(inputs: &Inputs) -> Result<Found, Refused> {
         each.map(Open).collect()
     });
     let differences: Result<Vec<Open>, Missing> = differences;
-    Ok(Found::default()
+    Ok(Output::default()
         .with("chi2", balance.as_ref().map(|balance| balance.statistic).map_err(|why| *why))
         .with("df", balance.as_ref().map(|balance| balance.degrees).map_err(|why| *why))
         .with("p_value", balance.as_ref().map(|balance| balance.p_value).map_err(|why| *why))
@@ -83,7 +83,7 @@ fn covariate_balance(inputs: &Inputs) -> Result<Found, Refused> {
         .with("proportions", balance.map(|balance| balance.shares)))
 }
 
-pub fn srm_sequential(inputs: &Inputs) -> Result<Found, Refused> {
+pub fn srm_sequential(inputs: &Inputs) -> Result<Output, Refused> {
     let weights = inputs.numbers("null_probabilities")?;
     let concentration = inputs.number("concentration")?;
     let mut units = vec![0_u64; weights.len()];
@@ -109,7 +109,7 @@ pub fn srm_sequential(inputs: &Inputs) -> Result<Found, Refused> {
         p_values.push(p);
         posteriors.push(found.posterior_probability());
     }
-    let mut found = Found::default();
+    let mut found = Output::default();
     for (name, level) in [("first_alarm_index_at_0_01", 0.01), ("first_alarm_index_at_0_001", 0.001)] {
         match p_values.iter().position(|&p| p <= level) {
             Some(index) => found.put(name, index),
@@ -123,8 +123,8 @@ pub fn srm_sequential(inputs: &Inputs) -> Result<Found, Refused> {
         .with("posterior_probability_prior_odds_1", posteriors))
 }
 
-/// A p-value of null was not tested: it is not counted and stays null.
-pub fn multiple_testing(inputs: &Inputs) -> Result<Found, Refused> {
+/// Adjusts p-values. A null was not tested: it is not counted and stays null.
+pub fn multiple_testing(inputs: &Inputs) -> Result<Output, Refused> {
     let (p_values, alpha) = (inputs.numbers_or_null("p_values")?, inputs.alpha()?.get());
     let tested: Vec<f64> = p_values.iter().flatten().copied().collect();
     let all = [
@@ -134,7 +134,7 @@ pub fn multiple_testing(inputs: &Inputs) -> Result<Found, Refused> {
         ("benjamini_hochberg", Correction::BenjaminiHochberg),
         ("benjamini_yekutieli", Correction::BenjaminiYekutieli),
     ];
-    let mut found = Found::default();
+    let mut found = Output::default();
     for (name, correction) in all {
         let adjusted = inputs.check("p_values", adjust(&tested, correction))?;
         let mut next = adjusted.into_iter();
@@ -160,9 +160,9 @@ mod tests {
         serde_json::from_str(&method.parse::<Method>().unwrap().answer(line)).unwrap()
     }
 
-    /// One arm has no ratio to be held against; that another has units says enough.
+    /// One planned arm has no ratio to test, but units in another arm are a mismatch.
     #[test]
-    fn units_where_none_were_planned_are_a_mismatch_and_no_refusal() {
+    fn units_where_none_were_planned_are_a_mismatch_and_not_a_refusal() {
         let one_arm = answer("srm_chi_square", r#"{"observed": [300, 50], "weights": [10000, 0]}"#);
         let expected = json!({
             "total": 350, "expected_counts": [300, 0], "chi2": null, "df": 0, "p_value": null,

@@ -1,14 +1,14 @@
-//! Where the formulas of planning stop being accurate: they are normal approximations, and small samples are judged by
-//! other tests. Pure.
+//! Warnings where the formulas of planning stop being accurate: they are normal approximations, and other
+//! tests decide about small samples. Pure.
 
 use super::Row;
 
-/// Units of an arm below which the normal distribution is no stand-in for Student's.
+/// The units of an arm below which the normal distribution is too far from Student's.
 const UNITS_MIN: u64 = 30;
-/// Conversions of an arm below which the service judges by exact tests.
+/// The conversions of an arm below which the service uses exact tests.
 const CONVERSIONS_MIN: f64 = 10.0;
 
-/// What is to be known of a plan for one look with so few units.
+/// Returns the warnings for a plan with one look.
 pub(super) fn warnings(row: &Row, baseline: f64, is_rate: bool) -> Vec<String> {
     let fewest = row.units_per_arm.iter().copied().min().unwrap_or(0);
     if !is_rate {
@@ -47,9 +47,9 @@ mod tests {
         }
     }
 
-    /// Five units an arm, and 69 % against 5 %, were planned with a power of 80 %; Fisher's test has 43 %.
+    /// A plan of five units an arm for 69 % against 5 % promised a power of 80 %; Fisher's test has 43 %.
     #[test]
-    fn few_conversions_are_warned_of() {
+    fn few_conversions_give_a_warning() {
         assert_eq!(
             warnings(&row(5, 0.64), 0.05, true),
             [
@@ -64,7 +64,7 @@ mod tests {
 
     /// Two units an arm at three standard deviations: Student's test has a power of 39 %.
     #[test]
-    fn few_units_of_a_mean_are_warned_of() {
+    fn few_units_of_a_mean_give_a_warning() {
         assert_eq!(
             warnings(&row(2, 60.0), 100.0, false),
             ["an arm has 2 units: below 30 a t-test needs more than the formulas say"]

@@ -1,14 +1,14 @@
-//! How the units are split among the variants, as people write it.
+//! The split of the units among the variants, in the notation "50/50".
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Shares of the units, the control first: at least two, all above 0, in any scale.
+/// The shares of the units, the control first: at least two, all above 0, in any scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Split(Vec<f64>);
 
 impl Split {
-    /// The control's first.
+    /// The shares, the control's first.
     pub fn shares(&self) -> &[f64] {
         &self.0
     }
@@ -17,7 +17,7 @@ impl Split {
 impl FromStr for Split {
     type Err = String;
 
-    /// From "50/50", "90/10", "50/25/25", ...
+    /// Parses "50/50", "90/10", "50/25/25", ...
     fn from_str(text: &str) -> Result<Split, String> {
         let refusal = || {
             format!(

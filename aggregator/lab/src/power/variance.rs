@@ -1,15 +1,16 @@
-//! Clusters and covariates: what they do to the variance of a difference. Pure.
+//! The effect of clusters and covariates on the variance of a difference. Pure.
 
 use stats::{Invalid, power};
 
-/// What makes the variance of a difference larger or smaller than that of independent units.
+/// The properties that make the variance of a difference larger or smaller than that of independent units.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Variance {
-    /// Units of one cluster, 1 where units are assigned themselves.
+    /// The units of one cluster; 1 where units themselves are assigned.
     pub cluster_size: f64,
-    /// Resemblance of a cluster's units, from 0 to 1.
+    /// The intraclass correlation of a cluster's units, from 0 to 1.
     pub intraclass_correlation: f64,
-    /// Of the outcome with a covariate from before, from -1 to 1 (exclusive): CUPED.
+    /// The correlation of the outcome with a covariate from before the experiment, from -1 to 1 (exclusive):
+    /// CUPED.
     pub covariate_correlation: f64,
 }
 

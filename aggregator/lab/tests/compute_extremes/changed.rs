@@ -1,8 +1,9 @@
-//! The same question told in another unit of measure, with the sign turned, or with the arms exchanged.
+//! Changes inputs to another unit of measure, to the opposite sign, or to exchanged arms, and compares the
+//! answers.
 
 use serde_json::{Map, Value, json};
 
-/// Fields in the metric's unit, and the power of it that they are in.
+/// Fields in the metric's unit, and the power of the unit.
 const UNITS: [(&str, i32); 34] = [
     ("sum", 1),
     ("sum_c", 1),
@@ -40,7 +41,7 @@ const UNITS: [(&str, i32); 34] = [
     ("cells", 1),
 ];
 
-/// Of these the magnitude counts.
+/// Fields that are magnitudes, so that their sign does not change.
 const MAGNITUDES: [&str; 5] = ["tau", "se", "variance", "sd", "known_sigma"];
 
 /// Methods whose data are in a unit of measure, so that their answers must not depend on it.
@@ -57,7 +58,7 @@ pub const MEASURED: [&str; 10] = [
     "switchback",
 ];
 
-/// Methods of which the answer is the mirror image when the data are.
+/// Methods whose answer is the mirror image for mirrored data.
 pub const MIRRORED: [&str; 8] = [
     "welch_t",
     "ratio_delta",
@@ -69,7 +70,7 @@ pub const MIRRORED: [&str; 8] = [
     "switchback",
 ];
 
-/// Methods of which the answer is the mirror image when the arms are exchanged.
+/// Methods whose answer is the mirror image for exchanged arms.
 pub const EXCHANGED: [&str; 5] =
     ["two_proportion", "welch_t", "quantile", "simpson_poststrat", "group_sequential_analysis"];
 
@@ -107,10 +108,10 @@ const PLAIN: [&str; 30] = [
     "reject",
 ];
 
-/// Fields that have no unit, of which the sign turns.
+/// Fields without a unit whose sign changes.
 const SIGNED: [&str; 4] = ["t", "z", "t_delta", "poststrat_z"];
 
-/// Whether the data are numbers in a unit; counts of conversions have none.
+/// Returns whether the data are numbers in a unit; counts of conversions are not.
 pub fn has_a_unit(inputs: &Map<String, Value>) -> bool {
     let first = |list: &str| inputs.get(list).and_then(|list| list.get(0)).cloned().unwrap_or(Value::Null);
     let rates = inputs.get("control").is_some_and(|arm| arm["kind"] == "prop");
@@ -119,7 +120,7 @@ pub fn has_a_unit(inputs: &Map<String, Value>) -> bool {
     !(rates || counts || conversions)
 }
 
-/// All data in a unit `1 / factor` as large.
+/// Returns the inputs in a unit that is `1 / factor` as large.
 pub fn rescaled(inputs: &Map<String, Value>, factor: f64) -> Map<String, Value> {
     each(inputs, &|name, value| {
         let (_, power) = UNITS.iter().find(|(unit, _)| *unit == name)?;
@@ -127,7 +128,7 @@ pub fn rescaled(inputs: &Map<String, Value>, factor: f64) -> Map<String, Value> 
     })
 }
 
-/// All data with their signs turned, and the alternative with them.
+/// Returns the inputs with the opposite sign of all data, and with the other alternative.
 pub fn negated(inputs: &Map<String, Value>) -> Map<String, Value> {
     let turned = each(inputs, &|name, value| {
         let (_, power) = UNITS.iter().find(|(unit, _)| *unit == name)?;
@@ -136,7 +137,7 @@ pub fn negated(inputs: &Map<String, Value>) -> Map<String, Value> {
     other_side(turned)
 }
 
-/// Control for treatment and treatment for control, and the other alternative.
+/// Returns the inputs with control and treatment exchanged, and with the other alternative.
 pub fn exchanged(inputs: &Map<String, Value>) -> Map<String, Value> {
     fn renamed(value: &Value) -> Value {
         match value {
@@ -174,7 +175,7 @@ fn other_side(mut inputs: Map<String, Value>) -> Map<String, Value> {
     inputs
 }
 
-/// Every number under a name changed as `change` says of it.
+/// Applies `change` to every number, with the name of its field.
 fn each(inputs: &Map<String, Value>, change: &impl Fn(&str, f64) -> Option<f64>) -> Map<String, Value> {
     fn walk(name: &str, value: &Value, change: &impl Fn(&str, f64) -> Option<f64>) -> Value {
         match value {
@@ -192,7 +193,8 @@ fn each(inputs: &Map<String, Value>, change: &impl Fn(&str, f64) -> Option<f64>)
     inputs.iter().map(|(name, value)| (name.clone(), walk(name, value, change))).collect()
 }
 
-/// Where two answers differ in what must be the same of both; with `turn` -1 the signed fields are turned.
+/// Returns the differences of two answers that must agree; with `turn` -1 signed fields must have opposite
+/// signs.
 pub fn differences(one: &Value, other: &Value, turn: f64, slack: f64) -> Vec<String> {
     let mut found = Vec::new();
     compare(one, other, turn, slack, &mut found);

@@ -1,4 +1,4 @@
-//! Inputs for every method: mostly possible ones of any size, sometimes what no experiment has.
+//! Draws inputs for every method: mostly possible ones of any size, sometimes impossible ones.
 
 use serde_json::{Map, Value, json};
 use stats::random::Random;
@@ -6,16 +6,16 @@ use stats::random::Random;
 /// Draws the inputs of one case.
 pub struct Draw {
     random: Random,
-    /// All numbers of one case are of about this size.
+    /// The approximate size of all numbers of one case.
     unit: f64,
-    /// How many of a hundred numbers are odd ones.
+    /// How many of a hundred numbers are unusual.
     odd: u64,
 }
 
 impl Draw {
     pub fn new(seed: u64) -> Draw {
         let mut random = Random::new(seed);
-        // A third of the cases has no odd numbers, so that many have an answer.
+        // A third of the cases has no unusual numbers, so that many have an answer.
         let odd = [0, 2, 25][random.below(3) as usize];
         let unit = match random.below(4) {
             0 => 1.0,
@@ -37,7 +37,7 @@ impl Draw {
         self.random.below(100) < self.odd
     }
 
-    /// A number in the metric's unit.
+    /// Draws a number in the metric's unit.
     fn value(&mut self) -> f64 {
         if self.is_odd() {
             return self.one_of(&[
@@ -66,21 +66,21 @@ impl Draw {
         }
     }
 
-    /// A number above 0 in the metric's unit.
+    /// Draws a number above 0 in the metric's unit.
     fn positive(&mut self) -> f64 {
         if self.is_odd() { self.value() } else { self.unit * (0.01 + self.random.exponential()) }
     }
 
     fn values(&mut self, most: u64) -> Vec<f64> {
         let count = self.random.below(most + 1);
-        // All of one value, at times.
+        // Sometimes all have one value.
         if self.random.below(8) == 0 {
             return vec![self.value(); count as usize];
         }
         (0..count).map(|_| self.value()).collect()
     }
 
-    /// A count up to 2^53, or one that is none.
+    /// Draws a count up to 2^53, or an invalid one.
     fn count(&mut self) -> Value {
         if self.is_odd() {
             let odd =
@@ -99,7 +99,7 @@ impl Draw {
         }
     }
 
-    /// A count of at most another one; 0 and all are likely.
+    /// Draws a count of at most `whole`; 0 and all are likely.
     fn of(&mut self, whole: &Value) -> Value {
         let Some(whole) = whole.as_u64() else { return self.count() };
         if self.is_odd() {
@@ -112,7 +112,7 @@ impl Draw {
         }
     }
 
-    /// A share or a level: near 0, near 1, or in between.
+    /// Draws a share or a level: close to 0, close to 1, or in between.
     fn share(&mut self) -> f64 {
         if self.is_odd() {
             return self.one_of(&[
@@ -140,7 +140,7 @@ impl Draw {
         self.one_of(&[1, 2])
     }
 
-    /// Sums of values that could be.
+    /// Draws sums that some values could have.
     fn sums(&mut self, names: [&str; 3]) -> Map<String, Value> {
         let values = self.values(20);
         let mut sums = Map::new();
@@ -149,7 +149,7 @@ impl Draw {
             sums.insert(names[1].to_owned(), json!(values.iter().sum::<f64>()));
             sums.insert(names[2].to_owned(), json!(values.iter().map(|v| v * v).sum::<f64>().min(f64::MAX)));
         } else {
-            // As many units of one mean and spread.
+            // The sums of units with this mean and standard deviation.
             let (n, mean, sd) = (self.whole(), self.value(), self.positive());
             let squares = n as f64 * (mean * mean + sd * sd);
             sums.insert(names[0].to_owned(), json!(n));
@@ -173,7 +173,7 @@ impl Draw {
         (0..self.below(most + 1)).map(|_| of(self)).collect()
     }
 
-    /// Two values a unit, of all units of an arm.
+    /// Draws two values for each unit of an arm.
     fn pairs(&mut self, x: &str, y: &str) -> Value {
         let xs = self.values(12);
         let slope = self.random.normal();
@@ -192,7 +192,7 @@ impl Draw {
     }
 }
 
-/// The inputs of one case of a method.
+/// Draws the inputs of one case of a method.
 pub fn inputs(method: &str, draw: &mut Draw) -> Map<String, Value> {
     let mut inputs = match method {
         "two_proportion" => draw.arms(),
@@ -311,7 +311,7 @@ fn two_pairs(draw: &mut Draw, x: &str, y: &str) -> Map<String, Value> {
 }
 
 fn sums_of_pairs(values: &Value, x: &str, y: &str) -> Value {
-    // A product beyond every double was written as null.
+    // A product beyond the largest double was written as null.
     let list = |name: &str| -> Vec<f64> {
         values[name]
             .as_array()

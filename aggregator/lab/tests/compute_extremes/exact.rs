@@ -1,4 +1,4 @@
-//! Inputs that were answered wrongly once, or not at all, with the right answers.
+//! Inputs that once had a wrong answer or none, with the right answers.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ fn answered(method: &str, inputs: Value) -> Value {
     answer(method.parse().expect("a method"), &inputs)
 }
 
-/// The field that an error names.
+/// Returns the field that an error names.
 fn refused(method: &str, inputs: Value) -> String {
     let answer = answered(method, inputs);
     answer["field"].as_str().unwrap_or_else(|| panic!("not refused: {answer}")).to_owned()
@@ -25,7 +25,7 @@ fn with(mut inputs: Value, name: &str, value: impl Into<Value>) -> Value {
     inputs
 }
 
-/// The squares of 10^154 are beyond every double; the method panicked on a variance that was none.
+/// The squares of 10^154 exceed the largest double; the method panicked on an invalid variance.
 #[test]
 fn values_of_any_size_have_their_t_or_are_refused_by_their_field() {
     let of = |unit: f64| {
@@ -51,7 +51,7 @@ fn values_of_any_size_have_their_t_or_are_refused_by_their_field() {
     assert_eq!(refused("welch_t", sums(1e120)), "sum_sq_c");
 }
 
-/// Below a half the floor is above the cap: 5 and 3 here, and a clamp between them panicked.
+/// Below a half the lower cap is above the upper one, 5 and 3 here, and a clamp between them panicked.
 #[test]
 fn caps_on_both_sides_need_a_percentile_of_at_least_a_half() {
     let of = |percentile: f64| {
@@ -65,12 +65,12 @@ fn caps_on_both_sides_need_a_percentile_of_at_least_a_half() {
     assert_eq!(refused("winsorize", with(of(0.3), "quantile_method", "inverted_cdf")), "percentile");
     let half = answered("winsorize", of(0.5));
     assert_eq!((&half["floor_c"], &half["cap_c"], &half["mean_t"]), (&json!(4.0), &json!(4.0), &json!(4.0)));
-    // One side has no floor to cross.
+    // With one side there is no lower cap to cross.
     assert_eq!(answered("winsorize", with(of(0.3), "side", "upper"))["cap_c"], json!(3.0));
 }
 
-/// Half the quantile of one degree of freedom: it was 77 million times too large at 1e-8, too small by more than half at
-/// 1e-9, and a panic at 1e-300.
+/// The width is half the quantile of one degree of freedom: it was 77 million times too large at 1e-8, too
+/// small by more than half at 1e-9, and a panic at 1e-300.
 #[test]
 fn intervals_at_tiny_levels_have_the_width_of_t() {
     for (alpha, half_width) in
@@ -83,7 +83,8 @@ fn intervals_at_tiny_levels_have_the_width_of_t() {
     }
 }
 
-/// In doubles 0.55, 0.14 and 0.28 times 100 are a hair above the whole number, 0.57 times 100 is one below.
+/// In doubles 0.55, 0.14 and 0.28 times 100 are slightly above the whole number, and 0.57 times 100 is
+/// slightly below.
 #[test]
 fn the_quantile_at_0_55_of_100_is_the_55th() {
     let values: Vec<u32> = (1..=100).collect();
@@ -96,7 +97,7 @@ fn the_quantile_at_0_55_of_100_is_the_55th() {
             "{level}"
         );
     }
-    // The cap of a winsorized mean reads the same ranks.
+    // The cap of a winsorized mean uses the same ranks.
     let inputs = json!({
         "control": values, "treatment": values, "percentile": 0.55, "side": "upper", "quantile_method": "inverted_cdf",
         "scope": "per_arm", "alpha": 0.05,
@@ -104,7 +105,7 @@ fn the_quantile_at_0_55_of_100_is_the_55th() {
     assert_eq!(answered("winsorize", inputs)["cap_c"], json!(55.0));
 }
 
-/// -5 is better than -10 by 5, on either scale: over the control mean it would be 50 % less.
+/// -5 is better than -10 by 5 on both scales; divided by the control mean it would be a decrease of 50 %.
 #[test]
 fn a_control_mean_below_0_has_one_direction() {
     let prior = json!({ "mean": 0, "variance": 1, "proper": false });
@@ -116,7 +117,7 @@ fn a_control_mean_below_0_has_one_direction() {
     for scale in ["relative", "absolute"] {
         let of = with(bayes.clone(), "difference_type", scale);
         assert_eq!(answered("bayes_gaussian_effect", of.clone())["chance_to_win"], json!(1.0), "{scale}");
-        // Less is better: the treatment, which is more, does not win.
+        // If lower is better, the treatment, which is higher, does not win.
         let inverse = answered("bayes_gaussian_effect", with(of, "inverse", true));
         assert!(inverse["chance_to_win"].as_f64().unwrap() < 1e-100, "{scale}: {inverse}");
     }
@@ -130,7 +131,7 @@ fn a_control_mean_below_0_has_one_direction() {
     let welch = json!({ "control": [-10, -11, -9, -10], "treatment": [-5, -6, -4, -5], "alpha": 0.05 });
     let two_sided = answered("welch_t", welch.clone());
     assert_eq!(two_sided["diff"], json!(5.0));
-    // GrowthBook's quotient is of the other sign, and says so; the lift that the platform shows is none.
+    // GrowthBook's quotient has the opposite sign, with a warning; the platform shows no lift.
     let warning = "the control mean is below 0, where this is not the sign of diff; over |control| it is 0.5";
     assert_eq!(two_sided["rel_lift"], json!(-0.5));
     assert_eq!(two_sided["warnings"], json!({ "rel_lift": warning, "rel_ci_delta": warning }));
@@ -145,7 +146,7 @@ fn a_control_mean_below_0_has_one_direction() {
     }
 }
 
-/// A p-value of both sides stood beside an interval of one.
+/// The answer had a two-sided p-value with a one-sided interval.
 #[test]
 fn the_p_value_of_a_lift_is_on_the_side_of_the_alternative() {
     let inputs = json!({
@@ -166,9 +167,9 @@ fn the_p_value_of_a_lift_is_on_the_side_of_the_alternative() {
     }
 }
 
-/// One side looks upwards. A fall is what it does not look for, and its sign was ignored.
+/// A one-sided test looks for an increase, not for a decrease; the sign of the effect was ignored.
 #[test]
-fn one_side_has_no_power_for_a_fall_and_no_sample_size() {
+fn a_one_sided_test_has_no_power_and_no_sample_size_for_a_decrease() {
     let rates = json!({
         "baseline": 0.05, "treatment_rate": 0.04, "n_c": 10000, "alpha": 0.05, "power": 0.8, "ratio_t_over_c": 1,
         "sides": 1,
@@ -203,8 +204,8 @@ fn ten_to_15_units_have_the_probability_of_their_z() {
     assert_close(&answer["prob_treatment_better"], 0.835_016_476_390_353, 2e-8);
 }
 
-/// Numerators and denominators have units of their own. A ratio is answered wherever it can be held, and the t and p of
-/// ordinary data do not depend on the two; elsewhere the denominator is named.
+/// Numerators and denominators have their own units. A ratio within range has an answer, and the t and p of
+/// ordinary data do not depend on the two units; otherwise the error names the denominator.
 #[test]
 fn a_ratio_does_not_depend_on_two_units_or_is_refused_by_its_field() {
     let arm = |n: u64, [x, y, xx, yy, xy]: [f64; 5], a: f64, b: f64| {
@@ -234,7 +235,7 @@ fn a_ratio_does_not_depend_on_two_units_or_is_refused_by_its_field() {
     assert_eq!(refused("ratio_delta", vanishing), "control.sum_den");
 }
 
-/// A look's only bound is the quantile of alpha; that of 1e-9 was null, as if nothing reached it.
+/// The bound of a single look is the quantile of alpha; that of 1e-9 was null, as if nothing reached it.
 #[test]
 fn a_small_alpha_has_its_bound_or_is_refused() {
     let inputs = |alpha: f64| json!({"information_fractions": [1.0], "alpha": alpha, "sides": 2, "spending": "obf", "power": 0.8});
@@ -245,7 +246,7 @@ fn a_small_alpha_has_its_bound_or_is_refused() {
     assert_eq!(refused("group_sequential_bounds", inputs(9e-13)), "alpha");
 }
 
-/// One unit of one in each arm: the lift was said to be known exactly.
+/// One converted unit of one in each arm: the answer claimed that the lift was known exactly.
 #[test]
 fn rates_without_variation_have_no_interval_of_a_lift() {
     for (n, x) in [(1, 1), (1_000, 1_000)] {
@@ -258,7 +259,7 @@ fn rates_without_variation_have_no_interval_of_a_lift() {
     }
 }
 
-/// Both ends are the median at an alpha next to 1, and the lower one came out above the upper.
+/// At an alpha close to 1 both ends are the median, and the lower one was above the upper.
 #[test]
 fn a_credible_interval_next_to_a_point_is_not_crossed() {
     let arms = json!({"n_c": 1000, "x_c": 100, "n_t": 1000, "x_t": 120, "prior_alpha": 1e15, "prior_beta": 1e15,

@@ -1,4 +1,4 @@
-//! What is true of every answer, whatever was asked.
+//! Properties of every answer, whatever the inputs.
 
 use serde_json::{Map, Value};
 
@@ -18,13 +18,13 @@ const PROBABILITIES: [&str; 12] = [
     "p_bound",
 ];
 
-/// The same by their whole names.
+/// Whole names of further fields whose number is a probability.
 const PROBABILITY_NAMES: [&str; 4] = ["p_c", "p_t", "adjusted", "power"];
 
-/// Fields that may be infinite: intervals that are open, bounds that nothing reaches, evidence of what is impossible.
+/// Fields that may be infinite: ends of intervals, bounds that nothing reaches, evidence of impossible counts.
 const OPEN: [&str; 6] = ["ci", "one_sided_", "futility_z", "smd_", "interval", "log_bayes_factor"];
 
-/// An interval, what it is of, and the p-value that must agree with it.
+/// An interval, its estimate, and the p-value that must agree with it.
 pub struct Dual {
     pub interval: &'static str,
     pub estimate: &'static str,
@@ -39,7 +39,7 @@ const fn around(interval: &'static str, estimate: &'static str) -> Dual {
     Dual { interval, estimate, p_value: None }
 }
 
-/// The intervals of a method; of each look or interaction where it has some.
+/// Returns the intervals of a method, or of each look or interaction if it has these.
 pub fn duals(method: &str) -> &'static [Dual] {
     match method {
         "two_proportion" => {
@@ -106,15 +106,15 @@ pub fn duals(method: &str) -> &'static [Dual] {
     }
 }
 
-/// Everything that is wrong with the answer to `inputs`.
+/// Returns everything that is wrong with the answer to `inputs`.
 pub fn wrong(method: &str, inputs: &Map<String, Value>, answer: &Value) -> Vec<String> {
     let mut wrong = Vec::new();
     let Some(fields) = answer.as_object() else { return vec!["it is no object".to_owned()] };
     if let (Some(why), Some(field)) = (answer["error"].as_str(), answer["field"].as_str()) {
-        // The field that is to blame is one that was given, or one that is missing.
+        // The named field must be one that was given, or one that is missing.
         let name = field.split(['.', '[']).next().unwrap_or_default();
         if field == "line" || !(inputs.contains_key(name) || why.contains("missing")) {
-            wrong.push(format!("{field} is blamed: {why}"));
+            wrong.push(format!("the error names {field}, which was not given: {why}"));
         }
         return wrong;
     }
@@ -135,16 +135,16 @@ pub fn wrong(method: &str, inputs: &Map<String, Value>, answer: &Value) -> Vec<S
     wrong
 }
 
-/// A null without a reason beside it is a silent number.
+/// Collects nulls without a reason.
 fn unexplained(fields: &Map<String, Value>, path: &str, wrong: &mut Vec<String>) {
     let missing = fields.get("missing");
     for (name, value) in fields {
-        let told = || missing.is_some_and(|missing| missing[name].is_string());
+        let has_reason = || missing.is_some_and(|missing| missing[name].is_string());
         match value {
             _ if name == "missing" || name == "warnings" || name == "error" => {}
-            Value::Null if !told() => wrong.push(format!("{path}{name} is null, and nothing says why")),
-            Value::Array(entries) if entries.iter().any(Value::is_null) && !told() => {
-                wrong.push(format!("{path}{name} has nulls, and nothing says why"));
+            Value::Null if !has_reason() => wrong.push(format!("{path}{name} is null without a reason")),
+            Value::Array(entries) if entries.iter().any(Value::is_null) && !has_reason() => {
+                wrong.push(format!("{path}{name} has nulls without a reason"));
             }
             Value::Array(entries) => {
                 for entry in entries.iter().filter_map(Value::as_object) {
@@ -156,7 +156,7 @@ fn unexplained(fields: &Map<String, Value>, path: &str, wrong: &mut Vec<String>)
     }
 }
 
-/// Probabilities are from 0 to 1, and nothing but an open end is infinite.
+/// Checks that probabilities are from 0 to 1, and that only fields in [`OPEN`] are infinite.
 fn numbers(value: &Value, name: &str, wrong: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
@@ -174,14 +174,14 @@ fn numbers(value: &Value, name: &str, wrong: &mut Vec<String>) {
             let probability =
                 PROBABILITIES.iter().any(|part| name.contains(part)) || PROBABILITY_NAMES.contains(&name);
             if probability && !(0.0..=1.0).contains(&number) {
-                wrong.push(format!("{name} is {number}, no probability"));
+                wrong.push(format!("{name} is {number}, which is not a probability"));
             }
         }
         _ => {}
     }
 }
 
-/// The ends of an interval; infinite where they are open.
+/// Returns the ends of an interval, which may be infinite.
 pub fn ends(interval: &Value) -> Option<(f64, f64)> {
     let end = |value: &Value| match value.as_str() {
         Some("inf") => Some(f64::INFINITY),
@@ -199,7 +199,7 @@ fn agree(of: &Dual, part: &Value, inputs: &Map<String, Value>, alpha: f64, wrong
     }
     let one_sided = matches!(inputs.get("alternative").and_then(Value::as_str), Some("greater" | "less"))
         || inputs.get("sides").and_then(Value::as_u64) == Some(1);
-    // A bound at a level above a half lies on the other side of the estimate.
+    // A bound at a level above a half is on the other side of the estimate.
     let estimate = part[of.estimate].as_f64();
     if let Some(estimate) = estimate.filter(|_| !(one_sided && alpha > 0.5)) {
         let slack = 1e-12 * (1.0 + estimate.abs());
@@ -213,7 +213,8 @@ fn agree(of: &Dual, part: &Value, inputs: &Map<String, Value>, alpha: f64, wrong
         }
     }
     let Some(p) = of.p_value.and_then(|name| part[name].as_f64()) else { return };
-    // At the level itself rounding decides. Where nothing varies p is 1 by convention, also of one side above a half.
+    // At the level itself rounding decides. Where nothing varies p is 1 by convention, also for one-sided
+    // levels above a half.
     if (p / alpha - 1.0).abs() < 1e-6 || (one_sided && alpha > 0.5 && p == 1.0) {
         return;
     }

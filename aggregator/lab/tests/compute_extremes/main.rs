@@ -1,6 +1,7 @@
-//! Every method of the calculator as the command line has it, a line of JSON in and one out, with numbers of any size: from 5e-324 to
-//! 1.8e308, counts up to 2^64, levels next to 0 and next to 1, no units, one, two, and all of one value. Each seed is one
-//! case of one method. `COMPUTE_SEED` replays a case, `COMPUTE_CASES` makes it a long hunt.
+//! Tests every method of the calculator of the command line with random numbers of any size: from 5e-324 to
+//! 1.8e308, counts up to 2^64, levels close to 0 and close to 1, no units, one, two, and all of one value.
+//! Each seed is one case of one method. `COMPUTE_SEED` replays a case, and `COMPUTE_CASES` sets the number of
+//! cases.
 
 mod changed;
 mod draw;
@@ -12,7 +13,7 @@ use draw::Draw;
 use lab::compute::{METHODS, Method};
 use serde_json::{Map, Value, json};
 
-/// Seeds of the cases to be run: a few, or as many as asked for, or one again.
+/// Returns the seeds of the cases to run: `few` by default, or those of the environment variables.
 fn seeds(few: u64) -> std::ops::Range<u64> {
     let setting = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let cases = setting("COMPUTE_CASES");
@@ -36,8 +37,8 @@ fn is_refused(answer: &Value) -> bool {
     answer["field"].is_string()
 }
 
-/// What is wrong with one case, told with all that it takes to see it again.
-fn told(
+/// Describes what is wrong with one case, with everything needed to reproduce it.
+fn failure(
     seed: u64,
     method: Method,
     inputs: &Map<String, Value>,
@@ -54,8 +55,8 @@ fn report(failures: &[String], cases: usize) {
     assert!(failures.is_empty(), "{} of {cases} cases, among them:\n{}", failures.len(), shown.join("\n\n"));
 }
 
-/// An answer or an error that names its field, never a panic and never a number that is none; p-values from 0 to 1,
-/// intervals around their estimates, and both of one mind.
+/// Every answer is a result or an error that names its field, never a panic and never NaN. P-values are from
+/// 0 to 1, intervals contain their estimates, and both agree.
 #[test]
 fn every_answer_is_sound() {
     let (mut failures, mut answered, mut refused) = (Vec::new(), 0, 0);
@@ -67,14 +68,20 @@ fn every_answer_is_sound() {
         } else {
             answered += 1
         }
-        failures.extend(told(seed, method, &inputs, &facts::wrong(method.name, &inputs, &answer), &answer));
+        failures.extend(failure(
+            seed,
+            method,
+            &inputs,
+            &facts::wrong(method.name, &inputs, &answer),
+            &answer,
+        ));
     }
     println!("{answered} answered, {refused} refused by their field");
     report(&failures, answered + refused);
     if std::env::var_os("COMPUTE_SEED").is_none() {
         assert!(
             answered > 500 && refused > 500,
-            "{answered} answered, {refused} refused: the cases are lopsided"
+            "{answered} answered, {refused} refused: the cases are unbalanced"
         );
     }
 }
@@ -88,35 +95,36 @@ fn answers_are_the_same_in_every_unit() {
         if !MEASURED.contains(&method.name) || !changed::has_a_unit(&inputs) {
             continue;
         }
-        // Not as text, of which reading may miss the last digit.
+        // Not as text, because parsing may change the last digit.
         let one = method.compute(&inputs);
         for exponent in [-40, 3, 60] {
             let other = method.compute(&changed::rescaled(&inputs, 2_f64.powi(exponent)));
-            // A unit may be beyond what can be told.
+            // In another unit a value may be out of range.
             if is_refused(&one) || is_refused(&other) {
                 continue;
             }
             compared += 1;
-            failures.extend(told(seed, method, &inputs, &differences(&one, &other, 1.0, 0.0), &other));
+            failures.extend(failure(seed, method, &inputs, &differences(&one, &other, 1.0, 0.0), &other));
         }
     }
     println!("{compared} compared");
     report(&failures, compared);
 }
 
-/// Up and down are alike: with all signs turned, or with the arms exchanged, and with the other alternative.
+/// With all signs changed, or with the arms exchanged, and with the other alternative, the answers are mirror
+/// images.
 #[test]
 fn answers_are_mirror_images() {
     let (mut failures, mut compared) = (Vec::new(), 0);
     for seed in seeds(2_300) {
         let (method, inputs) = case(seed);
         let mut others = Vec::new();
-        // A relative effect has no mirror image: of a control below 0 there is none.
+        // A relative effect has no mirror image, because there is none for a control below 0.
         let relative = inputs.get("difference_type") == Some(&json!("relative"));
         if MIRRORED.contains(&method.name) && changed::has_a_unit(&inputs) && !relative {
             others.push(changed::negated(&inputs));
         }
-        // One side of a boundary looks upwards and has no other.
+        // A one-sided boundary looks for an increase only.
         if EXCHANGED.contains(&method.name) && inputs.get("sides") != Some(&json!(1)) {
             others.push(changed::exchanged(&inputs));
         }
@@ -127,7 +135,7 @@ fn answers_are_mirror_images() {
                 continue;
             }
             compared += 1;
-            failures.extend(told(
+            failures.extend(failure(
                 seed,
                 method,
                 &inputs,
@@ -140,7 +148,7 @@ fn answers_are_mirror_images() {
     report(&failures, compared);
 }
 
-/// A stricter level has a wider interval, of every method that has one.
+/// A stricter level gives a wider interval, for every method that has one.
 #[test]
 fn intervals_widen_with_the_confidence() {
     let (mut failures, mut compared) = (Vec::new(), 0);
@@ -161,7 +169,7 @@ fn intervals_widen_with_the_confidence() {
             let wider = outer.0 <= inner.0 + slack(inner.0) && inner.1 - slack(inner.1) <= outer.1;
             if !wider && !of.interval.starts_with("ci95") {
                 let what = format!("{}: {inner:?} at {alpha:e}, {outer:?} at a tenth of it", of.interval);
-                failures.extend(told(seed, method, &inputs, &[what], &one));
+                failures.extend(failure(seed, method, &inputs, &[what], &one));
             }
         }
     }
@@ -175,7 +183,8 @@ fn number(method: &str, inputs: Value, field: &str) -> f64 {
     answer[field].as_f64().unwrap_or_else(|| panic!("{field} of {answer}"))
 }
 
-/// Power rises with the units and with the effect, from 0 to 1 and not only in between; sizes fall with the effect.
+/// Power rises with the units and with the effect over the whole range from 0 to 1; sample sizes fall with
+/// the effect.
 #[test]
 fn power_and_sizes_are_monotone() {
     for sides in [1, 2] {
@@ -189,7 +198,8 @@ fn power_and_sizes_are_monotone() {
             };
             let power = number("power", of(0.051), "power_unpooled");
             assert!((power_before..=1.0).contains(&power), "{sides} 2^{exponent}: {power}");
-            // A fall: two sides find it, one finds it less often than nothing at all.
+            // A decrease: a two-sided test finds it, and a one-sided test rejects less often than without any
+            // effect.
             let fall = number("power", of(0.049), "power_unpooled");
             assert_eq!(sides == 1, fall < 0.05, "{sides} 2^{exponent}: {fall}");
             power_before = power;
@@ -206,7 +216,8 @@ fn power_and_sizes_are_monotone() {
     }
 }
 
-/// The larger the difference, the smaller p of "greater", down to where it is no double any more; t rises with it.
+/// The larger the difference, the smaller is p of "greater", down to the smallest double; t rises with the
+/// difference.
 #[test]
 fn p_falls_as_the_difference_grows() {
     let (mut p_before, mut t_before) = (1.0, f64::NEG_INFINITY);

@@ -1,6 +1,6 @@
-//! What is believed of one conversion rate: a Beta distribution, computed so that it keeps its
-//! digits from no units at all to 2^53 (statrs' incomplete beta function does not converge beyond
-//! a few hundred thousand).
+//! The prior and the posterior of one conversion rate: Beta distributions, computed so that they are accurate
+//! from no units at all to 2^53 (statrs' incomplete beta function does not converge beyond a few hundred
+//! thousand).
 
 use super::log_odds::{Bell, Rate};
 use crate::{Alpha, Arm, Interval, Invalid};
@@ -13,7 +13,7 @@ pub struct BetaPrior {
 }
 
 impl BetaPrior {
-    /// Every rate equally likely: the platform's prior.
+    /// The platform's prior, under which every rate is equally likely.
     pub const UNIFORM: BetaPrior = BetaPrior { alpha: 1.0, beta: 1.0 };
 
     /// `alpha` imagined conversions and `beta` imagined non-conversions, each from 1e-6 to 1e20.
@@ -26,7 +26,7 @@ impl BetaPrior {
         Ok(BetaPrior { alpha, beta })
     }
 
-    /// `Beta(alpha + x, beta + n - x)`; the prior itself for an empty arm.
+    /// Returns the posterior `Beta(alpha + x, beta + n - x)`; for an empty arm that is the prior itself.
     pub fn after(self, arm: Arm) -> BetaPosterior {
         BetaPosterior {
             alpha: self.alpha + arm.conversions() as f64,
@@ -35,7 +35,7 @@ impl BetaPrior {
     }
 }
 
-/// What is believed of one rate.
+/// The posterior distribution of one rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BetaPosterior {
     alpha: f64,
@@ -43,7 +43,7 @@ pub struct BetaPosterior {
 }
 
 impl BetaPosterior {
-    /// (alpha, beta)
+    /// The pair (alpha, beta).
     pub fn parameters(&self) -> (f64, f64) {
         (self.alpha, self.beta)
     }
@@ -58,7 +58,7 @@ impl BetaPosterior {
         let (bell, tail) = (self.bell(), level.get() / 2.0);
         let end = |place: f64| bell.rate_at(place).p;
         let (lower, upper) = (end(bell.lower_quantile(tail)), end(bell.upper_quantile(tail)));
-        // At an alpha of almost 1 both are the median, and rounding may exchange them.
+        // At an alpha of almost 1 both ends are the median, and rounding may exchange them.
         Interval { lower: lower.min(upper), upper: upper.max(lower) }
     }
 
@@ -109,8 +109,8 @@ mod tests {
         }
     }
 
-    /// At 10^9 units the posterior is normal but for its skewness s, which takes
-    /// `s (z^2 - 1) phi(z) / 6` from the cdf (Edgeworth).
+    /// At 10^9 units the posterior is normal except for its skewness s, which lowers the cdf by
+    /// `s (z^2 - 1) phi(z) / 6` (Edgeworth).
     #[test]
     fn huge_counts_are_nearly_normal() {
         let n = 1_000_000_000;

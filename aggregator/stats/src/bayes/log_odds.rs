@@ -1,6 +1,7 @@
-//! The density of a Beta distribution over the log odds, told relative to the odds of its mean: a bell for every
-//! parameter, also where the density of the rate itself is infinite at an end. Relative, because a bell of 10^15 units
-//! is a hundred millionth wide, and its place would use up the digits.
+//! The density of a Beta distribution over the log odds, relative to the log odds of its mean. It is a bell
+//! for all parameters, also where the density of the rate itself is infinite at an end. The log odds are
+//! relative because a bell of 10^15 units is a hundred millionth wide, and an absolute position would use up
+//! the digits.
 
 use std::f64::consts::TAU;
 
@@ -12,10 +13,10 @@ use crate::{
 /// The density is followed down to e^-60 of its peak.
 const NATS: f64 = 60.0;
 
-/// Tails below the peak are integrals from here on: both parameters above.
+/// Where both parameters are above this, tails below the peak are computed as integrals.
 const LARGE: f64 = 500.0;
 
-/// One Beta distribution. Places are log odds minus those of the mean, where the peak is.
+/// One Beta distribution. A place is a log odds minus the log odds of the mean, where the peak is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bell {
     a: f64,
@@ -24,13 +25,13 @@ pub(super) struct Bell {
     mean: f64,
     /// `b / (a + b)`
     rest: f64,
-    /// ln of the density at the peak.
+    /// The logarithm of the density at the peak.
     log_peak: f64,
-    /// Where the density is e^-60 of the peak, below and above it.
+    /// The places below and above the peak where the density is e^-60 of the peak's.
     reach: (f64, f64),
 }
 
-/// A rate and what is left to 1, each with its own digits.
+/// A rate p and 1 - p, each accurate to full precision.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
     pub(super) p: f64,
@@ -38,9 +39,9 @@ pub(super) struct Rate {
 }
 
 impl Bell {
-    /// `a` and `b` above 0.
+    /// Both `a` and `b` must be above 0.
     pub(super) fn new(a: f64, b: f64) -> Bell {
-        // Relative to the mean and with Stirling's remainder S, so that nothing large cancels:
+        // Relative to the mean and with Stirling's remainder S, so that no large terms cancel:
         // ln(a b / (2 pi (a + b))) / 2 + S(a + b) - S(a) - S(b).
         let log_peak = 0.5 * (a / TAU * (b / (a + b))).ln() + stirling_remainder(a + b)
             - stirling_remainder(a)
@@ -62,16 +63,17 @@ impl Bell {
         (edge(-1.0), edge(1.0))
     }
 
-    /// The distribution of 1 - rate; its places are those of this one with the sign turned.
+    /// The distribution of 1 - rate; its places are those of this one with the opposite sign.
     fn mirrored(&self) -> Bell {
         let (from, to) = self.reach;
         Bell { a: self.b, b: self.a, mean: self.rest, rest: self.mean, reach: (-to, -from), ..*self }
     }
 
-    /// By how much ln of the density is below its peak at a place.
+    /// Returns by how much the logarithm of the density at a place is below its peak.
     ///
-    /// With mean m and place u it is `(a + b) (ln(1 + m (e^u - 1)) - m u)`, for m up to a half (else mirrored) and a
-    /// small u from the parts of it that are left when all that cancels is taken out.
+    /// With mean m and place u it is `(a + b) (ln(1 + m (e^u - 1)) - m u)`, for m up to a half (else
+    /// mirrored). For a small u it is computed from the terms that remain after the cancelling ones are
+    /// removed.
     fn fall(&self, place: f64) -> f64 {
         let (m, u) = if self.mean <= 0.5 { (self.mean, place) } else { (self.rest, -place) };
         let y = m * u.exp_m1();
@@ -114,7 +116,8 @@ impl Bell {
         }
     }
 
-    /// The place of the rate that is the mean plus `difference`; infinite where that is no rate between 0 and 1.
+    /// The place of the rate that is the mean plus `difference`; infinite where that is no rate between 0 and
+    /// 1.
     pub(super) fn place_of(&self, difference: f64) -> f64 {
         if difference <= -self.mean {
             f64::NEG_INFINITY
@@ -142,7 +145,7 @@ impl Bell {
 
     /// This mean minus the other one.
     pub(super) fn mean_minus(&self, other: &Bell) -> f64 {
-        // The difference of whichever is the rarer outcome, which has more digits.
+        // The difference of the rarer outcome's shares is the more accurate one.
         if self.mean <= 0.5 { self.mean - other.mean } else { other.rest - self.rest }
     }
 
@@ -156,8 +159,8 @@ impl Bell {
         if place >= 0.0 { self.mirrored().lower_tail(-place) } else { 1.0 - self.lower_tail(place) }
     }
 
-    /// P(log odds <= place) up to the peak: the integral of the density where both parameters are large and it is a
-    /// short bell, a continued fraction where it may have a long tail.
+    /// P(log odds <= place) for places up to the peak: the integral of the density where both parameters are
+    /// large and the bell is narrow, and a continued fraction where it may have a long tail.
     fn lower_tail(&self, place: f64) -> f64 {
         if place == f64::NEG_INFINITY {
             return 0.0;
@@ -165,7 +168,8 @@ impl Bell {
         if self.a.min(self.b) <= LARGE {
             return self.lower_tail_by_fraction(place);
         }
-        // ln of the density is concave: to the left it falls at least as fast as here, which is not at all at the peak.
+        // ln of the density is concave: to the left it falls at least as fast as here, which is not at all at
+        // the peak.
         let slope = -(self.a + self.b) * self.distance_from_mean(place);
         let far = if slope > 0.0 { place - NATS / slope } else { f64::NEG_INFINITY };
         let (start, _) = self.reach;
@@ -180,7 +184,7 @@ impl Bell {
         self.density(place) * incomplete_beta_fraction(BetaArguments { a, b, x, y, lambda })
     }
 
-    /// The place below which a share `tail` up to a half lies, by bisection.
+    /// The place below which the probability is `tail`, at most a half; by bisection.
     pub(super) fn lower_quantile(&self, tail: f64) -> f64 {
         let (mut low, mut high) = self.reach_of(NATS - tail.ln());
         for _ in 0..60 {
@@ -194,13 +198,13 @@ impl Bell {
         0.5 * (low + high)
     }
 
-    /// The place above which a share `tail` up to a half lies.
+    /// The place above which the probability is `tail`, at most a half.
     pub(super) fn upper_quantile(&self, tail: f64) -> f64 {
         -self.mirrored().lower_quantile(tail)
     }
 
-    /// Places at which the bell begins, bends, peaks and ends to matter, in ascending order. Its sides bend within a few
-    /// units of the peak, however far they reach.
+    /// The places where the bell begins, bends, peaks and ends, in ascending order. Its sides bend within a
+    /// few units of the peak, however far they reach.
     pub(super) fn marks(&self) -> Vec<f64> {
         const BENT: f64 = 30.0;
         let (start, end) = self.reach;
@@ -210,8 +214,8 @@ impl Bell {
         marks
     }
 
-    /// The mean of `f` over this distribution. `breaks` are the places between which `f` is smooth, and `peak` is where it
-    /// has its own, which may be out of reach.
+    /// Returns the mean of `f` over this distribution. `f` is smooth between the places in `breaks`; `peaks`
+    /// are the places of its own peaks, which may be out of reach.
     pub(super) fn mean_of(&self, peaks: &[f64], breaks: &[f64], f: impl Fn(f64) -> f64) -> f64 {
         let (from, to) = peaks.iter().fold(self.reach, |(from, to), &peak| (from.min(peak), to.max(peak)));
         let inside = |place: &f64| from < *place && *place < to;
@@ -222,7 +226,7 @@ impl Bell {
     }
 }
 
-/// `ln(x / y)`, with the digits of the difference where they are close.
+/// `ln(x / y)`, computed from the difference where x and y are close.
 fn log_ratio(x: f64, y: f64) -> f64 {
     if 0.5 * y < x && x < 2.0 * y { ((x - y) / y).ln_1p() } else { x.ln() - y.ln() }
 }
@@ -238,9 +242,9 @@ pub(super) fn piecewise(edges: &[f64], f: impl Fn(f64) -> f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// The continued fraction and the integral meet where one hands over to the other.
+    /// The continued fraction and the integral agree where one replaces the other.
     #[test]
-    fn both_ways_agree_at_500() {
+    fn fraction_and_integral_agree_at_500() {
         for (a, b) in [(501.0, 501.0), (501.0, 1e4), (501.0, 1e8)] {
             let bell = Bell::new(a, b);
             for away in [-30.0, -6.0, -2.0, -0.5] {
@@ -254,9 +258,9 @@ mod tests {
         }
     }
 
-    /// Places and rates lead to each other, at the mean and far from it.
+    /// Converting a place to a rate and back returns the place, at the mean and far from it.
     #[test]
-    fn places_are_rates() {
+    fn places_and_rates_convert_both_ways() {
         for (a, b) in [(1.0, 1.0), (3.0, 1e15), (1e15, 0.5), (2e14, 7e15)] {
             let bell = Bell::new(a, b);
             for place in [-20.0, -1.0, -1e-9, 0.0, 1e-9, 2.0] {
@@ -266,7 +270,7 @@ mod tests {
                     "{a} {b} {place}"
                 );
                 let difference = bell.distance_from_mean(place);
-                // A rate of which little is left loses digits as a difference.
+                // A rate close to 1 loses digits as a difference.
                 let back = bell.place_of(difference);
                 assert!(
                     (back - place).abs() <= 1e-15 * place.abs() * place.abs().exp(),

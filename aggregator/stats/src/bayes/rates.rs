@@ -1,6 +1,6 @@
-//! Conversion rates with independent Beta posteriors, compared. Every probability is one integral of
-//! positive terms, so small ones keep their digits. At 2^53 units the rounding of the counts' logarithms is a part in
-//! 10^8 of a standard deviation; that is the error of all that is found here, in the units of z.
+//! Compares conversion rates with independent Beta posteriors. Every probability is one integral of positive
+//! terms, so small ones are accurate too. At 2^53 units the rounding of the counts' logarithms is a part in
+//! 10^8 of a standard deviation; that is the error of all results of this module, in the units of z.
 
 use super::{
     beta::BetaPosterior,
@@ -8,25 +8,25 @@ use super::{
 };
 use crate::{Alpha, Interval, Invalid, Pair, distributions::normal_quantile};
 
-/// Two rates side by side.
+/// The posteriors of both arms' rates.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates(pub Pair<BetaPosterior>);
 
 impl Rates {
-    /// P(treatment rate > control rate). The other side is this of the exchanged pair: `1 - P`
+    /// P(treatment rate > control rate). For the opposite probability exchange the pair: `1 - P`
     /// would lose the digits of a small one.
     pub fn probability_treatment_better(&self) -> f64 {
         let Pair { control, treatment } = self.bells();
         largest(&treatment, &[control])
     }
 
-    /// What choosing the treatment loses in rate, E[max(p_c - p_t, 0)].
+    /// The expected loss of rate by choosing the treatment, E[max(p_c - p_t, 0)].
     pub fn expected_loss_of_treatment(&self) -> f64 {
         let Pair { control, treatment } = self.bells();
         expected_excess(&control, &treatment)
     }
 
-    /// What keeping the control loses in rate, E[max(p_t - p_c, 0)].
+    /// The expected loss of rate by keeping the control, E[max(p_t - p_c, 0)].
     pub fn expected_loss_of_control(&self) -> f64 {
         let Pair { control, treatment } = self.bells();
         expected_excess(&treatment, &control)
@@ -38,7 +38,7 @@ impl Rates {
         treatment.mean_minus(&control)
     }
 
-    /// The equal-tailed credible interval of p_t - p_c, its ends to 1e-12 of its width.
+    /// The equal-tailed credible interval of p_t - p_c; its ends are accurate to 1e-12 of its width.
     pub fn interval_of_difference(&self, level: Alpha) -> Interval {
         let (Pair { control, treatment }, tail) = (self.bells(), level.get() / 2.0);
         let lower = lower_quantile_of_difference(&treatment, &control, tail);
@@ -65,12 +65,13 @@ fn largest(one: &Bell, others: &[Bell]) -> f64 {
     one.mean_of(&shifts, &breaks, below_all).min(1.0)
 }
 
-/// E[max(higher - lower, 0)] as the integral of P(higher > r) P(lower < r) over the rate r, told by its place in `lower`.
+/// E[max(higher - lower, 0)] as the integral of P(higher > r) P(lower < r) over the rate r, which is given by
+/// its place in `lower`.
 fn expected_excess(higher: &Bell, lower: &Bell) -> f64 {
     let shift = higher.peak_in(lower);
     let mut edges = lower.marks();
     edges.extend(higher.marks().into_iter().map(|mark| mark + shift));
-    // A rate changes with its place about log odds of 0 alone, which may lie between the two.
+    // A rate changes with its place only around log odds of 0, which may be between the two peaks.
     edges.extend([-30.0, -10.0, 0.0, 10.0, 30.0].map(|log_odds| lower.place_of_log_odds(log_odds)));
     edges.sort_by(f64::total_cmp);
     piecewise(&edges, |place| {
@@ -99,7 +100,8 @@ fn lower_quantile_of_difference(y: &Bell, x: &Bell, tail: f64) -> f64 {
     rising_root(low, high, deviate)
 }
 
-/// Where a rising function is 0, to 1e-13 of the bracket: by the secant, and by halving where that is slow.
+/// Returns where a rising function is 0, to 1e-13 of the bracket: by the secant method, and by bisection
+/// where that is slow.
 fn rising_root(mut low: f64, mut high: f64, f: impl Fn(f64) -> f64) -> f64 {
     const STEPS: usize = 100;
     let width = high - low;
@@ -115,7 +117,7 @@ fn rising_root(mut low: f64, mut high: f64, f: impl Fn(f64) -> f64) -> f64 {
         } else {
             (-at_low / (at_high - at_low)).clamp(0.0, 1.0)
         };
-        // A hair towards the middle, so that both ends close in.
+        // Slightly towards the middle, so that both ends close in.
         let middle = low + (share + 1e-9 * (0.5 - share).signum()) * before;
         let at = f(middle);
         if at < 0.0 {
@@ -128,7 +130,7 @@ fn rising_root(mut low: f64, mut high: f64, f: impl Fn(f64) -> f64) -> f64 {
     0.5 * (low + high)
 }
 
-/// The probability of each of at least two rates to be the largest, in the order given.
+/// Returns, for each of at least two rates, the probability that it is the largest, in the order given.
 pub fn best_of(posteriors: &[BetaPosterior]) -> Result<Vec<f64>, Invalid> {
     if posteriors.len() < 2 {
         return Err(Invalid::TooFew { what: "arms", have: posteriors.len(), need: 2 });
@@ -155,7 +157,7 @@ mod tests {
 
     /// Against Beta(1, 1) the probability is the other's mean: P(p > uniform) = E[p].
     #[test]
-    fn against_a_uniform_rate_the_mean_decides() {
+    fn the_probability_to_exceed_a_uniform_rate_is_the_mean() {
         let found = rates((0, 0), (3, 8)).probability_treatment_better();
         assert!((found - 0.4).abs() < 1e-12, "{found}");
     }
@@ -174,14 +176,14 @@ mod tests {
         assert!((found.expected_loss_of_control() - expected).abs() < 1e-6);
     }
 
-    /// Nearly all against nearly none: the rates between them are out of reach of both.
+    /// A rate of nearly 1 against one of nearly 0: the rates between them are out of reach of both densities.
     #[test]
     fn rates_far_apart_lose_their_whole_difference() {
         let n = 1 << 53;
         let found = rates((n - 3, n), (0, 1 << 28));
         assert!((found.expected_loss_of_treatment() / -found.expected_difference() - 1.0).abs() < 1e-12);
         assert_eq!(found.expected_loss_of_control(), 0.0);
-        // Each rate is 0 or 1 as good as surely: a quarter of the pairs are 1 and 0.
+        // Each rate is almost surely 0 or 1: a quarter of the pairs are 1 and 0.
         let prior = BetaPrior::new(1e-6, 1e-6).unwrap().after(Arm::default());
         let undecided = Rates(Pair { control: prior, treatment: prior });
         assert!((undecided.probability_treatment_better() - 0.5).abs() < 1e-9);
@@ -189,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_of_equals_share() {
+    fn equal_rates_are_equally_likely_to_be_the_best() {
         let one = BetaPrior::UNIFORM.after(Arm::default());
         for share in best_of(&[one, one, one]).unwrap() {
             assert!((share - 1.0 / 3.0).abs() < 1e-12);

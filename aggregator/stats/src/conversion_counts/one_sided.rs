@@ -1,4 +1,4 @@
-//! The count test in one direction: has one arm more conversions than its share?
+//! The one-sided count test: does one arm have more conversions than its share?
 
 use super::Evidence;
 use crate::{
@@ -8,15 +8,15 @@ use crate::{
     terms::{between_0_and_1, positive},
 };
 
-/// The one-sided test as laid down before the first look. It is not the two-sided one at half or at twice its level:
-/// where the split is uneven the mixture has not half of its mass on either side.
+/// The plan of the one-sided test, fixed before the first look. It is not the two-sided test at half or at
+/// twice its level: where the split is uneven, the mixture does not have half of its mass on either side.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OneSided {
-    /// Of the arm that is suspected of having more.
+    /// The share of the arm that is suspected of having more conversions.
     share: f64,
     concentration: f64,
     suspect: Side,
-    /// ln P(theta > share) of the mixture before it was cut.
+    /// ln P(theta > share) of the whole mixture.
     log_prior_mass: f64,
 }
 
@@ -35,17 +35,19 @@ impl OneSided {
         Ok(design)
     }
 
-    /// The mixture Beta(k s, k (1 - s)) over the shares theta above the suspect's share s alone, divided by its mass
-    /// there: with x conversions of the suspect and y of the other arm
+    /// Computes the evidence, with the mixture Beta(k s, k (1 - s)) over only those shares theta that are
+    /// above the suspect's share s, divided by its mass there. With x conversions of the suspect and y of the
+    /// other arm:
     ///
     /// `ln e = ln BF + ln P(Beta(k s + x, k (1 - s) + y) > s) - ln P(Beta(k s, k (1 - s)) > s)`.
     ///
     /// Each factor (theta/s)^x ((1 - theta)/(1 - s))^y with theta > s grows by
-    /// `q theta/s + (1 - q)(1 - theta)/(1 - s)` in the mean at a conversion that is the suspect's with probability q:
-    /// by 1 where q = s, by less where q < s. So the mixture is a martingale if the suspect has its share, a
-    /// supermartingale if it has less, and at most 1/a anywhere with probability at least 1 - a (Ville 1939). The
-    /// one-sided beta-binomial mixture of Howard, Ramdas, McAuliffe & Sekhon (2021), Annals of Statistics 49(2), after
-    /// Robbins (1970), Annals of Mathematical Statistics 41(5).
+    /// `q theta/s + (1 - q)(1 - theta)/(1 - s)` in the mean at a conversion that is the suspect's with
+    /// probability q: by 1 where q = s, by less where q < s. So the mixture is a martingale if the suspect
+    /// has its share, and a supermartingale if it has less; with a probability of at least `1 - a` it is at
+    /// most 1/a at all times (Ville 1939). This is the one-sided beta-binomial mixture of Howard, Ramdas,
+    /// McAuliffe & Sekhon (2021), Annals of Statistics 49(2), after Robbins (1970), Annals of Mathematical
+    /// Statistics 41(5).
     pub fn look(&self, conversions: Pair<u64>) -> Evidence {
         let (suspects, others) = match self.suspect {
             Side::Treatment => (conversions.treatment, conversions.control),
@@ -56,12 +58,12 @@ impl OneSided {
             Cell { share: 1.0 - self.share, count: others as f64 },
         ];
         let mass = self.mass_above(suspects, others).expect("the parameters were checked");
-        // All of it below the share: no evidence at all, and ln 0 is what says so.
+        // If the whole mass is below the share there is no evidence: ln 0 makes the result minus infinity.
         let log_e_value = log_bayes_factor(&cells, self.concentration) + mass.ln() - self.log_prior_mass;
         Evidence::of(log_e_value)
     }
 
-    /// P(theta > share) after so many conversions.
+    /// P(theta > share) after these conversions.
     fn mass_above(&self, suspects: u64, others: u64) -> Result<f64, Invalid> {
         let prior = BetaPrior::new(self.concentration * self.share, self.concentration * (1.0 - self.share))?;
         let both = Arm::new(Counts { units: suspects.saturating_add(others), conversions: suspects })?;
@@ -80,9 +82,9 @@ mod tests {
         design.look(Pair { control, treatment }).log_e_value
     }
 
-    /// The mean of the next e-value is the present one, whatever the counts: a martingale.
+    /// The mean of the next e-value is the present one, whatever the counts: the e-values are a martingale.
     #[test]
-    fn the_next_conversion_changes_nothing_in_the_mean() {
+    fn the_next_conversion_does_not_change_the_mean_e_value() {
         for share in SHARES {
             for suspect in [Side::Control, Side::Treatment] {
                 let design = OneSided::new(share, CONCENTRATION, suspect).unwrap();
@@ -97,8 +99,8 @@ mod tests {
         }
     }
 
-    /// P(the e-value ever reaches 1/alpha within `conversions`), exactly: the paths that have not yet reached it, by
-    /// how many of the conversions are the treatment's. The true share is `truth`.
+    /// P(the e-value ever reaches 1/alpha within `conversions`), exactly. It follows the paths that have not
+    /// reached it yet, by the number of the treatment's conversions. The true share is `truth`.
     fn ever_reached(design: &OneSided, truth: f64, alpha: f64, conversions: u64) -> f64 {
         let mut paths = vec![1.0];
         let mut reached = 0.0;
@@ -119,8 +121,8 @@ mod tests {
         reached
     }
 
-    /// Looked at after each of 300 conversions, by enumeration of all their paths. At less than its share an arm is
-    /// suspected even less often.
+    /// A look after each of 300 conversions, by enumeration of all paths. An arm with less than its share
+    /// raises an alarm even less often.
     #[test]
     fn false_alarms_are_at_most_alpha() {
         for share in SHARES {
@@ -137,9 +139,10 @@ mod tests {
         }
     }
 
-    /// At an even split half of the mixture is on each side: far out the one-sided e-value is twice the two-sided one.
+    /// At an even split half of the mixture is on each side: for extreme counts the one-sided e-value is
+    /// twice the two-sided one.
     #[test]
-    fn far_out_it_is_twice_the_two_sided_evidence_of_an_even_split() {
+    fn extreme_counts_have_twice_the_two_sided_e_value_at_an_even_split() {
         let both = Design::new(0.5, CONCENTRATION, crate::Alpha::FIVE_PERCENT).unwrap();
         let counts = Pair { control: 2_010, treatment: 0 };
         let fewer = OneSided::new(0.5, CONCENTRATION, Side::Control).unwrap().look(counts);

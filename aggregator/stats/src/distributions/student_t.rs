@@ -1,19 +1,21 @@
-//! Student's t at any degrees of freedom and any distance: the tail by its continued fraction, the quantile by
-//! Newton's method on the logarithm of the tail. statrs' own quantile is off by a factor of 10^8 at one degree of
-//! freedom and a tail of 1e-9, loses digits from 50,000 degrees on, and does not return at 50 million.
+//! Student's t for any degrees of freedom and any t: the tail by its continued fraction, the quantile by
+//! Newton's method on the logarithm of the tail. statrs' own quantile is wrong by a factor of 10^8 at one
+//! degree of freedom and a tail of 1e-9, loses digits from 50,000 degrees on, and does not return at 50
+//! million.
 
 use std::f64::consts::{LN_2, PI};
 
 use super::{normal_log_quantile, normal_quantile, normal_sf};
 use crate::special::{BetaArguments, incomplete_beta_fraction, stirling_remainder};
 
-/// From this many degrees of freedom on t is normal to the last digit, down to tails of 1e-300.
+/// The degrees of freedom from which t is normal to the last digit, down to tails of 1e-300.
 const NORMAL_DEGREES: f64 = 1e21;
 
-/// Up to here the complement is computed, beyond it the tail: where either fraction converges fast.
+/// Up to this t the probability between 0 and t is computed, beyond it the tail: each where its fraction
+/// converges fast.
 const CENTRE_END: f64 = 1.7;
 
-/// The largest t whose logarithm is that of a double.
+/// The logarithm of the largest double.
 const LOG_MAX: f64 = 709.782;
 
 /// Upper tail of Student's t with `degrees` > 0 degrees of freedom, also infinitely many. Relative error below
@@ -39,9 +41,9 @@ pub fn student_t_sf(t: f64, degrees: f64) -> f64 {
     }
 }
 
-/// The t below which a share `p` lies, for `p` in 0..=1 and `degrees` > 0. Relative error below 1e-13, or that of
-/// `p` itself. Infinite at the ends, and where t is beyond the largest double (tails of 1e-155 and below at half a
-/// degree of freedom).
+/// The t with P(T <= t) = `p`, for `p` in 0..=1 and `degrees` > 0. Relative error below 1e-13, or that of `p`
+/// itself. Infinite at the ends, and where t is beyond the largest double (tails of 1e-155 and below at half
+/// a degree of freedom).
 ///
 /// # Panics
 /// When `degrees` is not above 0.
@@ -53,8 +55,8 @@ pub fn student_t_quantile(p: f64, degrees: f64) -> f64 {
     magnitude(p.min(1.0 - p), degrees).copysign(p - 0.5)
 }
 
-/// The z with the same tail as `t`, for a boundary; far below t while the degrees are few. Finite for finite t,
-/// also where the tail underflows.
+/// The z with the same tail as `t`, for use with a boundary; far below t while the degrees are few. Finite
+/// for finite t, also where the tail underflows.
 pub(crate) fn normal_deviate_of_t(t: f64, degrees: f64) -> f64 {
     let far = t.abs();
     if degrees >= NORMAL_DEGREES || !far.is_finite() {
@@ -87,8 +89,8 @@ fn magnitude(tail: f64, degrees: f64) -> f64 {
     }
 }
 
-/// Newton's method on the probability between 0 and t, from 0 on: the density falls, so that the iterates rise to
-/// the root without passing it.
+/// Newton's method on the probability between 0 and t, starting at 0. The density falls, so the iterates rise
+/// to the root without passing it.
 fn quantile_in_centre(tail: f64, degrees: f64) -> f64 {
     const STEPS: usize = 50;
     let wanted = 0.5 - tail;
@@ -104,8 +106,8 @@ fn quantile_in_centre(tail: f64, degrees: f64) -> f64 {
     t
 }
 
-/// Newton's method on the logarithm of the tail over that of t. It is concave, so from the second step on the
-/// iterates come down to the root without passing it.
+/// Newton's method on the logarithm of the tail as a function of ln t. It is concave, so from the second step
+/// on the iterates fall to the root without passing it.
 fn quantile_in_tail(tail: f64, degrees: f64) -> f64 {
     const STEPS: usize = 100;
     let log_tail = tail.ln();
@@ -124,8 +126,9 @@ fn quantile_in_tail(tail: f64, degrees: f64) -> f64 {
     log_t.exp()
 }
 
-/// The logarithm of a t near the quantile. By the power law of the tail for few degrees, where it begins early;
-/// else by Wallace's normal deviate (1959, Annals of Mathematical Statistics 30(4)) solved for t.
+/// Returns the logarithm of a t near the quantile. For few degrees it uses the power law of the tail, which
+/// begins early there; else Wallace's normal deviate (1959, Annals of Mathematical Statistics 30(4)) solved
+/// for t.
 fn first_guess(tail: f64, degrees: f64) -> f64 {
     if degrees < 3.0 {
         return 0.5 * degrees.ln() - (tail.ln() + LN_2 + log_a_beta(0.5 * degrees)) / degrees;
@@ -144,8 +147,8 @@ fn log_a_beta(a: f64) -> f64 {
     a.ln() + log_ratio + 0.5 * PI.ln()
 }
 
-/// `x^a y^(1/2) / B(a, 1/2)` with a = v/2, x = v / (v + t^2) and `square` = t^2 / v, in logarithms: it is t times
-/// the density at t.
+/// `x^a y^(1/2) / B(a, 1/2)` with a = v/2, x = v / (v + t^2) and `square` = t^2 / v, in logarithms: it is t
+/// times the density at t.
 fn log_density_times_t(square: f64, a: f64) -> f64 {
     -a * square.ln_1p() - 0.5 * square.recip().ln_1p() + a.ln() - log_a_beta(a)
 }
@@ -153,7 +156,7 @@ fn log_density_times_t(square: f64, a: f64) -> f64 {
 /// The tail beyond a large t: I_x(v/2, 1/2) / 2 (Abramowitz & Stegun 26.7.1, 26.5.27).
 struct Tail {
     log_sf: f64,
-    /// Minus its derivative over ln t.
+    /// Minus the derivative of `log_sf` with respect to ln t.
     hazard: f64,
 }
 
@@ -161,7 +164,7 @@ impl Tail {
     fn at(t: f64, degrees: f64) -> Tail {
         let a = 0.5 * degrees;
         let w = t / degrees.sqrt();
-        // Beyond, 1 + w^2 is w^2, and both may overflow.
+        // Beyond this, 1 + w^2 equals w^2, and both may overflow.
         if w > 1e100 {
             let log_sf = degrees * (0.5 * degrees.ln() - t.ln()) - log_a_beta(a) - LN_2;
             return Tail { log_sf, hazard: degrees };
@@ -174,7 +177,7 @@ impl Tail {
     }
 }
 
-/// The middle, from 0 to a small t.
+/// The centre of the distribution, from 0 to a small t.
 struct Centre {
     /// P(0 < T < t)
     half_probability: f64,

@@ -1,21 +1,21 @@
 //! Brownian paths that have not left the continuation region at any look so far. The z statistic
-//! at information t is B(t)/sqrt(t), so every boundary question is one about such paths.
+//! at information t is B(t)/sqrt(t), so every question about a boundary is one about such paths.
 
 use crate::{distributions::normal_tail_and_density, quadrature::GaussLegendre};
 
-/// Regions and single steps are cut this many standard deviations from their centre: what lies
-/// beyond has probability 1e-19, and 3e-7 even where a drift of four standard deviations points
+/// Regions and single steps are cut this many standard deviations from their centre. The part
+/// beyond has probability 1e-19, and 3e-7 where a drift of four standard deviations points
 /// there.
 const REACH_SD: f64 = 9.0;
 
-/// The surviving paths at one look, as a quadrature: integrals over their density are sums over
-/// `points` weighted by `mass`. For no drift; other drifts re-weight it, see [`Survivors::tilt`].
+/// The surviving paths at one look, as a quadrature: integrals over their density are sums over `points`
+/// weighted by `mass`. The weights are those without drift; [`Survivors::tilt`] re-weights them for others.
 #[derive(Clone, Debug)]
 pub(crate) struct Survivors {
     time: f64,
     points: Vec<f64>,
     mass: Vec<f64>,
-    /// Each point stands for itself and for its mirror image, with `mass` each.
+    /// Each point represents itself and its mirror image, with `mass` each.
     folded: bool,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Tail {
 }
 
 impl Survivors {
-    /// All paths, at 0 at time 0.
+    /// All paths at time 0, where they are at 0.
     pub(crate) fn start() -> Survivors {
         Survivors { time: 0.0, points: vec![0.0], mass: vec![1.0], folded: false }
     }
@@ -96,8 +96,8 @@ impl Survivors {
         sum * INVERSE_SQRT_TAU / sd
     }
 
-    /// The paths that at `time` lie inside `lower..upper` too, on points close enough together to
-    /// step on to `next_time` with an error below 1e-9. A region symmetric about 0 is folded.
+    /// The surviving paths that are inside `lower..upper` at `time`, on points close enough together to
+    /// step to `next_time` with an error below 1e-9. A region symmetric about 0 is folded.
     pub(crate) fn inside(&self, time: f64, lower: f64, upper: f64, next_time: f64) -> Survivors {
         let reach = REACH_SD * time.sqrt();
         let (lower, upper) = (lower.max(-reach), upper.min(reach));
@@ -112,14 +112,14 @@ impl Survivors {
     }
 }
 
-/// Gauss-Legendre points for an interval of so many step widths. The error falls about tenfold
-/// with each 0.1 of the first constant: 1.2 leaves 2e-8 in a bound of 28 looks at random times,
-/// this 1e-11.
+/// The number of Gauss-Legendre points for an interval of `widths` step widths. The error falls about tenfold
+/// with each 0.1 of the first constant: 1.2 gives an error of 2e-8 in a bound of 28 looks at random times,
+/// 1.5 gives 1e-11.
 fn points_for(widths: f64) -> usize {
     (1.5 * widths).ceil().min(POINTS_MAX) as usize + 8
 }
 
-/// Looks that are further apart than this asks for are a million times the information of the one before.
+/// Only a look with more than a million times the information of the one before needs more points.
 const POINTS_MAX: f64 = 4_096.0;
 
 /// 1 / sqrt(2 pi)
@@ -150,7 +150,7 @@ mod tests {
         assert!((below.probability - direct).abs() < 1e-10);
     }
 
-    /// Without a region nothing is lost, whatever the drift and the spacing of the looks.
+    /// A region without limits loses no path, whatever the drift and the spacing of the looks.
     #[test]
     fn a_wide_region_keeps_all_paths() {
         for times in [[0.3, 0.6, 1.0], [0.5, 0.501, 1.0], [0.1, 0.99, 1.0]] {

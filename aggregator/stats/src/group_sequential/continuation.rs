@@ -1,6 +1,6 @@
-//! What may still be concluded past the planned maximum. A boundary has spent its alpha there; going on with
-//! any other test at the full level would reject too often (5.6 % under the null for a confidence sequence up
-//! to four times the maximum). Part of alpha kept from the start pays for an always-valid test beyond.
+//! Tests past the planned maximum. The boundary has spent its alpha there, and continuing with any other test
+//! at the full level would reject too often (5.6 % under the null for a confidence sequence up to four times
+//! the maximum). So a part of alpha, reserved from the start, is spent on an always-valid test beyond.
 
 use super::{Bound, Boundary, Design, Stage};
 use crate::{
@@ -9,12 +9,12 @@ use crate::{
     terms::{between_0_and_1, positive},
 };
 
-/// The share of alpha that is kept for looks past the planned maximum.
+/// The share of alpha that is reserved for looks past the planned maximum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reserve(f64);
 
 impl Reserve {
-    /// A fifth: of 5 %, 4 % for the boundary and 1 % for what comes after.
+    /// A fifth: of 5 %, 4 % is for the boundary and 1 % for the looks after it.
     pub const FIFTH: Reserve = Reserve(0.2);
 
     /// Strictly between 0 and 1.
@@ -22,20 +22,20 @@ impl Reserve {
         between_0_and_1("reserved share of alpha", share).map(Reserve)
     }
 
-    /// Of alpha, between 0 and 1.
+    /// The share of alpha, between 0 and 1.
     pub fn share(self) -> f64 {
         self.0
     }
 }
 
-/// What the interval and the decision of a look rest on.
+/// The test that gives a look its interval and its decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Basis {
-    /// The boundary: the interval is the repeated one.
+    /// The boundary: the interval is the repeated confidence interval.
     Boundary,
-    /// Past the maximum, on the reserved part of alpha: the interval is that of a confidence sequence.
+    /// Past the maximum, with the reserved part of alpha: the interval is that of a confidence sequence.
     Continuation,
-    /// Past the maximum with nothing reserved: the estimate goes on, and nothing can be decided.
+    /// Past the maximum with nothing reserved: the estimate continues, but nothing can be decided.
     Spent,
 }
 
@@ -44,16 +44,16 @@ pub enum Basis {
 pub struct Monitored {
     /// Infinite past the maximum.
     pub bound: Bound,
-    /// What the rest of this look follows from.
+    /// The test that `rejects` and `interval` come from.
     pub basis: Basis,
-    /// Whether there is an effect, by what the look rests on.
+    /// Whether the test of `basis` rejects.
     pub rejects: bool,
-    /// In the metric's unit; everything where nothing can be said. All intervals of an experiment, on either
-    /// basis, hold at once with probability 1 - alpha of the whole plan.
+    /// In the metric's unit; the whole line where nothing is known. All intervals of an experiment, on either
+    /// basis, are valid at once with probability 1 - alpha of the whole plan.
     pub interval: Interval,
 }
 
-/// A boundary up to the planned maximum, and beyond it an always-valid test on what was reserved.
+/// A boundary up to the planned maximum, and beyond it an always-valid test with the reserved alpha.
 ///
 /// The probability ever to reject without an effect is at most alpha: the boundary rejects with at most
 /// `alpha (1 - reserve)`, the confidence sequence, however long it runs, with at most `alpha reserve`
@@ -65,8 +65,8 @@ pub struct Continued {
 }
 
 impl Continued {
-    /// `design.alpha` is that of the whole plan, with what is reserved. `planned_units` of both arms is where
-    /// the confidence sequence is narrowest.
+    /// `design.alpha` is that of the whole plan, including the reserve. The confidence sequence is narrowest at
+    /// `planned_units`, counted over both arms.
     pub fn new(design: Design, reserve: Option<Reserve>, planned_units: u64) -> Result<Continued, Invalid> {
         let Some(reserve) = reserve else {
             return Ok(Continued { boundary: Boundary::new(design), beyond: None });
@@ -80,30 +80,30 @@ impl Continued {
         Ok(Continued { boundary, beyond: Some(beyond) })
     }
 
-    /// A look at this share of the planned information, from `units` of both arms; as [`Boundary::look`] up
-    /// to the planned maximum. The effect's standard error is the test's (pooled for rates).
+    /// Adds a look at this share of the planned information, from `units` of both arms; as [`Boundary::look`]
+    /// up to the planned maximum. The effect's standard error must be the test's (pooled for rates).
     pub fn look(&mut self, fraction: f64, effect: Effect, units: u64) -> Result<Monitored, Invalid> {
         let bound = self.boundary.look(fraction)?;
         Ok(self.monitored(bound, effect, units))
     }
 
-    /// The same for the last planned look, whatever its share; see [`Boundary::final_look`].
+    /// Adds the last planned look, whatever its share; see [`Boundary::final_look`].
     pub fn final_look(&mut self, fraction: f64, effect: Effect, units: u64) -> Result<Monitored, Invalid> {
         let bound = self.boundary.final_look(fraction)?;
         Ok(self.monitored(bound, effect, units))
     }
 
-    /// The boundary alone, on its part of alpha: bounds so far, estimates after stopping at one.
+    /// The boundary alone, with its part of alpha: for the bounds so far, and estimates after stopping at one.
     pub fn boundary(&self) -> &Boundary {
         &self.boundary
     }
 
-    /// The test past the maximum, on what was reserved.
+    /// The test past the maximum, with the reserved alpha; `None` without a reserve.
     pub fn beyond(&self) -> Option<&confidence_sequence::Design> {
         self.beyond.as_ref()
     }
 
-    /// What look `index` (from 0) says of this effect; its bound was laid down by [`Continued::look`].
+    /// Returns the result of look `index` (from 0) for this effect; [`Continued::look`] has computed its bound.
     ///
     /// # Panics
     /// When there was no such look.
@@ -174,7 +174,7 @@ mod tests {
         looks.crossing_probability(0.0)
     }
 
-    /// Exactly, for a normal process: 14 looks up to the maximum and 42 beyond it.
+    /// The exact level for a normal process: 14 looks up to the maximum and 42 beyond it.
     #[test]
     fn a_reserve_keeps_the_level_and_a_full_second_test_does_not() {
         let continued = Continued::new(design(), Some(Reserve::FIFTH), PLANNED).unwrap();
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_without_variation_says_nothing() {
+    fn a_look_without_variation_has_no_result() {
         let nothing = Effect { estimate: 0.0, standard_error: 0.0 };
         let mut continued = Continued::new(design(), Some(Reserve::FIFTH), PLANNED).unwrap();
         for fraction in [0.5, 1.0, 1.5] {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reserve_lies_strictly_between_0_and_1() {
+    fn a_reserve_is_strictly_between_0_and_1() {
         assert!(Reserve::new(0.0).is_err() && Reserve::new(1.0).is_err() && Reserve::new(f64::NAN).is_err());
         assert!(Continued::new(design(), Some(Reserve::FIFTH), 0).is_err());
     }

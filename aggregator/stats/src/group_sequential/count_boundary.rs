@@ -1,46 +1,47 @@
-//! The boundary of looks at few conversions. Given how many conversions both arms have at each look, the treatment's
-//! are a walk whose steps are binomial with its share of the units, whenever the conversions came; so the chance to
-//! have crossed by a look is a sum, exact at any counts. It spends what the boundary for z may spend by the same share of
-//! the information, and what whole counts leave unspent goes to the next look.
+//! The boundary of looks at few conversions. Given the conversions of both arms at each look, the treatment's
+//! conversions are a walk whose steps are binomial with its share of the units, whenever the conversions
+//! came. So the probability of having crossed by a look is a sum, exact for any counts. The boundary spends
+//! the alpha that the boundary for z may spend by the same share of the information; the part that whole
+//! counts leave unspent goes to the next look.
 
 use super::{Design, NEGLIGIBLE_SPENDING};
 use crate::{Alternative, Invalid, TreatmentShare, count_mass::Mass};
 
-/// What crosses at one look.
+/// The bounds of one look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CountBound {
     /// Conversions of both arms.
     pub total: u64,
-    /// So few of them under the treatment cross; none where no count is few enough.
+    /// The treatment crosses with at most this many of them; `None` where no count is small enough.
     pub at_most: Option<u64>,
-    /// So many cross; none where no count is many enough.
+    /// The treatment crosses with at least this many of them; `None` where no count is large enough.
     pub at_least: Option<u64>,
 }
 
 impl CountBound {
-    /// Whether the treatment's conversions cross.
+    /// Returns whether these conversions of the treatment cross a bound.
     pub fn rejects(&self, treatment: u64) -> bool {
         self.at_most.is_some_and(|most| treatment <= most)
             || self.at_least.is_some_and(|least| treatment >= least)
     }
 }
 
-/// Conversions of both arms, of the units that were first exposed in one phase.
+/// Conversions of both arms among the units that were first exposed in one phase.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PhaseTotal {
-    /// Of both arms' units of the phase, as planned.
+    /// The planned share of the phase's units.
     pub treatment_share: TreatmentShare,
     /// Conversions of both arms.
     pub total: u64,
 }
 
-/// Looks so far, each with its bound.
+/// The boundary of the looks so far.
 #[derive(Clone, Debug)]
 pub struct CountBoundary {
     design: Design,
-    /// As of the last look.
+    /// The totals at the last look.
     phases: Vec<PhaseTotal>,
-    /// The treatment's conversions on the paths that have not crossed.
+    /// The distribution of the treatment's conversions on the paths that have not crossed.
     walk: Mass,
     has_bounds: bool,
     spent_low: f64,
@@ -48,15 +49,16 @@ pub struct CountBoundary {
 }
 
 impl CountBoundary {
-    /// Before the first look of units that have one share throughout. `treatment_share` is that of the units, strictly
-    /// between 0 and 1; `spent` of alpha, of both sides together when two-sided, was spent by looks at something else.
+    /// The boundary before the first look, for units that are assigned with one share throughout.
+    /// `treatment_share` is the share of the units, strictly between 0 and 1; `spent` is the alpha that other
+    /// looks have already spent, of both sides together when two-sided.
     pub fn new(design: Design, treatment_share: f64, spent: f64) -> Result<CountBoundary, Invalid> {
         let treatment_share = TreatmentShare::new(treatment_share)?;
         let phases = vec![PhaseTotal { treatment_share, total: 0 }];
         Ok(CountBoundary { phases, ..CountBoundary::by_phase(design, spent) })
     }
 
-    /// Before the first look of [`CountBoundary::look_by_phase`].
+    /// The boundary before the first [`CountBoundary::look_by_phase`].
     pub fn by_phase(design: Design, spent: f64) -> CountBoundary {
         let spent = spent / design.sides();
         CountBoundary {
@@ -69,11 +71,13 @@ impl CountBoundary {
         }
     }
 
-    /// A look at this share of the planned information, at which both arms have `total` conversions, no fewer than
-    /// before. The final look spends all that is left. Of one phase; of several [`CountBoundary::look_by_phase`].
+    /// Adds a look at this share of the planned information, at which both arms together have `total`
+    /// conversions, no fewer than before. The final look spends all remaining alpha. This is for one phase;
+    /// for several use [`CountBoundary::look_by_phase`].
     ///
-    /// Under equal rates the probability to cross at any look is at most alpha, of each side at most half of it when
-    /// two-sided, whatever the totals are. (Jennison & Turnbull 2000, chapter 12, has the recursion for equal steps.)
+    /// Under equal rates the probability to cross at any look is at most alpha, and at most half of it on
+    /// each side when two-sided, whatever the totals are. (Jennison & Turnbull 2000, chapter 12, has the
+    /// recursion for equal steps.)
     pub fn look(&mut self, fraction: f64, is_final: bool, total: u64) -> Result<CountBound, Invalid> {
         let Some(&PhaseTotal { treatment_share, .. }) = self.phases.first() else {
             return Err(Invalid::TooFew { what: "phases", have: 0, need: 1 });
@@ -81,15 +85,16 @@ impl CountBoundary {
         self.look_by_phase(fraction, is_final, &[PhaseTotal { treatment_share, total }])
     }
 
-    /// The same where the units were assigned in phases: `totals` has all phases of the last look, in the same order and
-    /// with no fewer conversions, and those that began since. What is compared with the bound is the treatment's
-    /// conversions over all phases together.
+    /// Adds a look at units that were assigned in phases. `totals` has all phases of the last look, in the
+    /// same order and with no fewer conversions, followed by those that began since. The bound is for the
+    /// treatment's conversions over all phases together.
     ///
-    /// Given the totals, the treatment's new conversions of a phase are binomial with the phase's share, independent of
-    /// the other phases', so those of a look are a convolution of binomials. That is exact whenever the conversions come
-    /// and however many phases there are, as long as neither the looks nor the shares follow from how the conversions so
-    /// far split between the arms. Where they do, it is as good as the boundary for z, which has the same weakness;
-    /// [`crate::phases::CountTest`] has none.
+    /// Given the totals, the treatment's new conversions of a phase are binomial with the phase's share,
+    /// independent of the other phases', so those of a look are a convolution of binomials. That is exact
+    /// whenever the conversions come and however many phases there are, as long as neither the looks nor the
+    /// shares depend on how the conversions so far split between the arms. Where they do, the boundary is
+    /// only as good as the one for z, which has the same weakness; [`crate::phases::CountTest`] does not have
+    /// it.
     pub fn look_by_phase(
         &mut self,
         fraction: f64,
@@ -97,7 +102,7 @@ impl CountBoundary {
         totals: &[PhaseTotal],
     ) -> Result<CountBound, Invalid> {
         let new = self.since_the_last_look(totals)?;
-        // Where nothing could have crossed yet the way here does not matter.
+        // If no look could have crossed yet, the earlier totals do not matter.
         let (from, steps) =
             if self.has_bounds { (self.walk.clone(), new.as_slice()) } else { (Mass::none(), totals) };
         let step = |mass: Mass, of: &PhaseTotal| match of.total {
@@ -188,7 +193,8 @@ mod tests {
         assert!(early.look(0.02, false, 999_999).is_err());
     }
 
-    /// A first bound that all the mass of few trials is inside of, and then 2,010 conversions, none of the treatment.
+    /// A first look whose bounds contain the whole mass of few trials, and then 2,010 conversions, none of
+    /// the treatment.
     #[test]
     fn all_against_none_crosses_as_soon_as_alpha_may_be_spent() {
         let bound = boundary(0.5).look(0.1, false, 2_010).unwrap();
@@ -197,8 +203,8 @@ mod tests {
         assert!(far.rejects(0) && far.rejects(24_000_000) && !far.rejects(25_000_000), "{far:?}");
     }
 
-    /// The probability to cross at any of the looks, by a walk conversion by conversion that shares nothing with the
-    /// boundary but its bounds.
+    /// The probability to cross at any of the looks, by a walk conversion by conversion that shares only the
+    /// bounds with the boundary.
     fn crossing(share: f64, looks: &[CountBound]) -> (f64, f64) {
         let mut paths = vec![1.0];
         let (mut low, mut high, mut total) = (0.0, 0.0, 0);
@@ -223,7 +229,7 @@ mod tests {
         (low, high)
     }
 
-    /// Hundred looks, at few conversions and at many, even splits and uneven ones.
+    /// A hundred looks, with few conversions and with many, at even and at uneven splits.
     #[test]
     fn all_looks_together_spend_at_most_half_of_alpha_a_side() {
         for share in [0.05, 0.1, 0.5, 0.95] {
@@ -245,10 +251,10 @@ mod tests {
     }
 
     #[test]
-    fn what_other_looks_spent_is_spent_and_one_side_leaves_the_other_alone() {
+    fn alpha_of_other_looks_stays_spent_and_a_one_sided_test_has_one_bound() {
         let two_sided = design(Alternative::TwoSided);
         let mut rest = CountBoundary::new(two_sided, 0.5, 0.045).unwrap();
-        // 0.0025 a side is left: 2^-9 = 0.00195, and 10 of 512 are too many.
+        // 0.0025 a side remains: 2^-9 = 0.00195, and 10 of 512 are too many.
         assert_eq!(rest.look(1.0, true, 8).unwrap().at_most, None);
         assert_eq!(rest.look(1.0, true, 9).unwrap().at_most, Some(0));
         let mut less = CountBoundary::new(design(Alternative::Less), 0.5, 0.0).unwrap();

@@ -1,9 +1,10 @@
-//! Bounds on the other side: a look below them says that the planned effect is unlikely to be found any more.
-//! Non-binding: the boundary that rejects is computed as if they did not exist, so whoever goes on in spite
-//! of one keeps the level of the test, and loses nothing but time.
+//! Futility bounds: a look below its bound means that the planned effect is unlikely to be found any more.
+//! They are non-binding: the boundary that rejects is computed as if they did not exist, so an experiment that
+//! continues in spite of one keeps the level of the test, and loses nothing but time.
 //!
-//! They spend beta (1 - power) under the planned effect as the boundary spends alpha under none: Pampallona,
-//! Tsiatis & Kim (2001), Drug Information Journal 35(4); non-binding as in Anderson (gsDesign, test type 4).
+//! They spend beta (1 - power) under the planned effect, as the boundary spends alpha under no effect:
+//! Pampallona, Tsiatis & Kim (2001), Drug Information Journal 35(4); non-binding as in Anderson (gsDesign,
+//! test type 4).
 
 use super::{
     NEGLIGIBLE_SPENDING, Spending,
@@ -15,16 +16,16 @@ use crate::{Alpha, Alternative, Invalid, Power, distributions::normal_quantile, 
 /// How beta is spent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Futility {
-    /// The power that the boundary and the futility bounds have together: 1 - beta.
+    /// The power of the boundary and the futility bounds together: 1 - beta.
     pub power: Power,
-    /// The share of beta that may be spent by which share of the information.
+    /// How much of beta may be spent by which share of the information.
     pub spending: Spending,
 }
 
 /// A boundary with futility bounds that together have the wanted power.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FutilityPlan {
-    /// The mean of z at the planned information (fraction 1) if the planned effect is true.
+    /// The mean of z at the planned information (fraction 1) under the planned effect.
     pub drift: f64,
     /// The largest information, relative to one test at the end with the same power.
     pub inflation: f64,
@@ -37,28 +38,31 @@ pub struct FutilityPlan {
 pub struct FutilityBounds {
     /// One z a look, in the direction of the alternative.
     pub bounds: Vec<f64>,
-    /// The probability under the drift not to fall below any of them, and so to reject; two-sided, a rejection on the
-    /// wrong side counts as lost. Between 0 and 1.
+    /// The probability under the drift that no look is below its bound, so that the test rejects; two-sided,
+    /// a rejection on the wrong side counts as a loss. Between 0 and 1.
     pub power: f64,
 }
 
 impl Looks {
-    /// The z at or below which each look is futile, in the direction of the alternative, when the planned
-    /// effect gives z the mean `drift` > 0 at fraction 1. Minus infinity where nothing may be spent yet; the
-    /// bound of rejection itself from fraction 1 on, where the test ends, and wherever beta allows no less.
+    /// Returns the z at or below which each look is futile, in the direction of the alternative, when the
+    /// planned effect gives z the mean `drift` > 0 at fraction 1. The bound is minus infinity where nothing
+    /// may be spent yet; it is the bound of rejection itself from fraction 1 on, where the test ends, and
+    /// wherever beta allows that.
     ///
-    /// Two-sided, a look is futile when neither z nor -z is above the bound; the probability to stop so
-    /// under the planned effect is then below beta, by what falls below minus the bound.
+    /// Two-sided, a look is futile when neither z nor -z is above the bound; the probability to stop for
+    /// futility under the planned effect is then below beta, by the probability that z is below minus the
+    /// bound.
     pub fn futility(&self, futility: Futility, drift: f64) -> Result<FutilityBounds, Invalid> {
         let drift = positive("drift", drift)?;
         let Bounded { bounds, lost } = self.with_futility(futility, drift);
         Ok(FutilityBounds { bounds, power: (1.0 - lost).clamp(0.0, 1.0) })
     }
 
-    /// The plan in which the last look, taken as final, spends exactly what is left of beta: the drift for
-    /// which its futility bound is the bound of rejection. `alpha` is the boundary's, and the power above it.
+    /// Returns the plan in which the last look, as the final one, spends exactly the remaining beta: its
+    /// drift makes the last futility bound equal to the bound of rejection. `alpha` is the boundary's; the
+    /// power must be above it.
     ///
-    /// Drift and inflation are infinite where no effect reaches the power: next to no alpha leaves no bound.
+    /// Drift and inflation are infinite where no effect reaches the power: a tiny alpha leaves no bound.
     pub fn plan_with_futility(&self, futility: Futility, alpha: Alpha) -> FutilityPlan {
         let beta = 1.0 - futility.power.get();
         let fixed = self.alternative().critical_z(alpha) + normal_quantile(futility.power.get());
@@ -110,7 +114,7 @@ impl Looks {
             found.lost += below(bound);
             if let Some(next) = self.passages().get(k + 1) {
                 let lower = if two_sided { bound.max(-critical) } else { bound };
-                // Where nothing goes on the next looks have nobody left.
+                // Where no path continues, an almost empty interval keeps the region valid.
                 let upper = critical.max(lower + 1e-9);
                 let next_time = next.fraction.max(time + SMALLEST_STEP);
                 from = from.inside(time, lower * root_time, upper * root_time, next_time);
@@ -126,8 +130,8 @@ struct Bounded {
     lost: f64,
 }
 
-/// The z below which `increment` of the paths are, `below` rising, by bisection around where z is expected;
-/// never above the bound of rejection.
+/// Returns the z below which the share `increment` of the paths is, by bisection around the expected z;
+/// `below` must rise. The result is never above the bound of rejection.
 fn bound_for(increment: f64, expected: f64, critical: f64, below: impl Fn(f64) -> f64) -> f64 {
     const WIDEST: f64 = 9.0;
     if increment < NEGLIGIBLE_SPENDING {
@@ -165,8 +169,8 @@ mod tests {
         Futility { power: Power::new(0.9).unwrap(), spending: Spending::gamma(gamma).unwrap() }
     }
 
-    /// The example that R's gsDesign prints without arguments (Anderson, gsDesign manual): three looks, one-
-    /// sided 2.5 %, 90 % power, Hwang-Shih-DeCani with -4 for alpha and -2 for beta.
+    /// The example that R's gsDesign prints without arguments (Anderson, gsDesign manual): three looks,
+    /// one-sided 2.5 %, 90 % power, Hwang-Shih-DeCani with -4 for alpha and -2 for beta.
     #[test]
     fn the_printed_example_of_gsdesign() {
         let alpha = Alpha::new(0.025).unwrap();
@@ -182,8 +186,8 @@ mod tests {
         assert!((plan.inflation - 1.070).abs() < 0.0005, "{}", plan.inflation);
     }
 
-    /// Second route: paths drawn step by step stop for futility as often as beta was spent, and the power is
-    /// what was asked for. Four standard errors of 100,000 paths.
+    /// A second method: paths drawn step by step stop for futility as often as beta was spent, and have the
+    /// wanted power. Four standard errors of 100,000 paths.
     #[test]
     fn simulated_paths_stop_as_often_as_beta_is_spent() {
         const SEED: u64 = 20;
@@ -225,7 +229,7 @@ mod tests {
         assert!((share(rejected) - 0.9).abs() < 4.0 * (0.09 / PATHS as f64).sqrt(), "{}", share(rejected));
     }
 
-    /// Whoever does not stop keeps the level: the boundary does not know the futility bounds.
+    /// An experiment that does not stop keeps the level: the boundary does not depend on the futility bounds.
     #[test]
     fn bounds_are_not_binding() {
         let looks = looks(Alternative::TwoSided, 0.05, Spending::OBrienFleming, &[0.5, 1.0]);

@@ -1,17 +1,17 @@
-//! Looks with bounds on the z scale, whoever set them: the probability to cross under a true
-//! effect, what that costs in sample size, and the classical and the uncorrected boundaries.
+//! Looks with any bounds on the z scale: the probability to cross under a true
+//! effect, the cost in sample size, and the classical and the uncorrected boundaries.
 
 use super::brownian::Survivors;
 use crate::{Alpha, Alternative, Invalid, Power, distributions::normal_quantile};
 
 /// The smallest step between two looks that both have bounds, as a share of the planned
-/// information: the integration grid grows as its inverse root.
+/// information. The integration grid grows with its inverse square root.
 pub(super) const SMALLEST_STEP: f64 = 1e-4;
 
-/// A drift beyond which nothing more is found.
-const MOST_DRIFT: f64 = 1e9;
+/// The largest drift that is searched.
+const DRIFT_MAX: f64 = 1e9;
 
-/// The shape of a classical boundary, up to one constant.
+/// The shape of a classical boundary, up to the constant c.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// `c / sqrt(t)` (O'Brien & Fleming 1979, Biometrics 35(3)).
@@ -20,34 +20,34 @@ pub enum Family {
     Pocock,
 }
 
-/// The probability to leave first at one look, per side.
+/// The probability of the first crossing at one look, per side.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct Crossing {
-    /// Where the alternative points (up when two-sided).
+    /// On the side of the alternative (up when two-sided).
     pub toward: f64,
-    /// The other side; 0 when one-sided.
+    /// On the other side; 0 when one-sided.
     pub away: f64,
 }
 
-/// What a sequence of looks costs and saves, relative to one test at the end with the same power.
+/// The cost and the saving of a sequence of looks, relative to one test at the end with the same power.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cost {
     /// The largest information.
     pub inflation: f64,
-    /// Expected information when the effect that the power is for is true.
+    /// Expected information under the effect for which the power was planned.
     pub expected_if_effect: f64,
     /// Expected information when there is no effect.
     pub expected_if_none: f64,
 }
 
-/// Bounds at rising shares of the information.
+/// Looks at rising shares of the information, with their bounds.
 #[derive(Clone, Debug)]
 pub struct Looks {
     alternative: Alternative,
     passages: Vec<Passage>,
 }
 
-/// One look and the paths that come to it.
+/// One look, with the paths that reach it.
 #[derive(Clone, Debug)]
 pub(super) struct Passage {
     pub(super) fraction: f64,
@@ -62,7 +62,7 @@ impl Looks {
         Looks { alternative, passages: Vec::new() }
     }
 
-    /// Given bounds, for instance 1.96 at every look: what happens to those who peek.
+    /// Looks with given bounds, for instance 1.96 at every look to compute the effect of peeking.
     pub fn with_bounds(
         fractions: &[f64],
         criticals: &[f64],
@@ -90,8 +90,8 @@ impl Looks {
         Ok(looks)
     }
 
-    /// The classical boundary of a family with overall level `alpha`, its constant to 1e-12. Alpha is at least 1e-12, whose
-    /// bounds the grid of the recursion still reaches.
+    /// The classical boundary of a family with overall level `alpha`; its constant is accurate to 1e-12.
+    /// Alpha must be at least 1e-12, whose bounds the grid of the recursion still reaches.
     pub fn classical(
         family: Family,
         fractions: &[f64],
@@ -113,7 +113,8 @@ impl Looks {
             let criticals: Vec<f64> = fractions.iter().map(bound).collect();
             Looks::with_bounds(fractions, &criticals, alternative)
         };
-        // Between the bound of a single look and Bonferroni's, which no family exceeds at the end.
+        // The constant is between the bound of a single look and Bonferroni's, which no family exceeds at the
+        // end.
         let tail = alternative.tail(alpha);
         let mut low = -normal_quantile(tail);
         let mut high = -normal_quantile(tail / fractions.len() as f64);
@@ -133,7 +134,7 @@ impl Looks {
         self.passages.iter().map(|passage| passage.critical).collect()
     }
 
-    /// Where the process leaves, look by look, when Z has mean `drift sqrt(t)` in the direction of
+    /// Returns the crossing probability of each look when Z has mean `drift sqrt(t)` in the direction of
     /// the alternative; drift 0 is the null.
     pub fn crossing(&self, drift: f64) -> Vec<Crossing> {
         let of = |passage: &Passage| {
@@ -153,23 +154,23 @@ impl Looks {
         self.passages.iter().map(of).collect()
     }
 
-    /// The probability to leave at any look: the type I error at drift 0, else the power, a
-    /// rejection on the wrong side included.
+    /// Returns the probability to cross at any look: the type I error at drift 0, else the power, including a
+    /// rejection on the wrong side.
     pub fn crossing_probability(&self, drift: f64) -> f64 {
         self.crossing(drift).iter().map(|look| look.toward + look.away).sum::<f64>().min(1.0)
     }
 
-    /// What these looks cost a test of level `alpha` with this power, relative to one look whose
+    /// Returns the cost of these looks for a test of level `alpha` with this power, relative to one look whose
     /// information is `((z_{1-a/2} + z_power) / effect)^2`. Jennison & Turnbull (2000), chapter 2.
     ///
-    /// Infinite where no effect reaches the power: next to no alpha leaves no bound. The power is above alpha.
+    /// Infinite where no effect reaches the power: a tiny alpha leaves no bound. The power must be above alpha.
     pub fn cost(&self, alpha: Alpha, power: Power) -> Cost {
         let fixed = self.alternative.critical_z(alpha) + normal_quantile(power.get());
         let (mut low, mut high) = (0.0, 2.0 * fixed.abs() + 1.0);
-        // Early looks alone may have bounds, and may be at hardly any information.
+        // It may be that only early looks have bounds, with hardly any information.
         while self.crossing_probability(high) < power.get() {
             high *= 2.0;
-            if high > MOST_DRIFT {
+            if high > DRIFT_MAX {
                 let infinite = f64::INFINITY;
                 return Cost {
                     inflation: infinite,
@@ -195,12 +196,12 @@ impl Looks {
         }
     }
 
-    /// The mean share of information at the end: paths that never leave stop at the last look.
+    /// The mean share of information at the end. Paths that never cross end at the last look.
     fn expected_fraction(&self, drift: f64) -> f64 {
         let (mut expected, mut remaining) = (0.0, 1.0);
         let mut fraction = 0.0;
         for (passage, look) in self.passages.iter().zip(self.crossing(drift)) {
-            // Everyone still there pays for the way from the last look to this one.
+            // All remaining paths collect the information from the last look to this one.
             expected += remaining * (passage.fraction - fraction);
             remaining -= look.toward + look.away;
             fraction = passage.fraction;
@@ -220,7 +221,7 @@ impl Looks {
         self.passages.push(passage);
     }
 
-    /// The survivors of the last look that had a bound, fine enough to step on to `fraction`.
+    /// The survivors of the last look that had a bound, on a grid fine enough to step to `fraction`.
     pub(super) fn survivors_for(&self, fraction: f64) -> Survivors {
         let bounded = self.passages.iter().rfind(|passage| passage.critical.is_finite());
         let Some(Passage { fraction: time, critical, from }) = bounded else {

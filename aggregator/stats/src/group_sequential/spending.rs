@@ -10,9 +10,10 @@ use crate::{
 /// information, all of alpha at the planned information.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Spending {
-    /// Nearly nothing early, nearly the fixed-horizon bound at the end; the platform's default.
+    /// Spends almost nothing early and leaves almost the fixed-horizon bound at the end; the platform's
+    /// default.
     OBrienFleming,
-    /// Much early, at the price of the end.
+    /// Spends much early, and has a higher bound at the end.
     Pocock,
     /// `alpha t^exponent` (Kim & DeMets 1987, Biometrika 74(1)); see [`Spending::power`].
     Power {
@@ -28,12 +29,12 @@ pub enum Spending {
 }
 
 impl Spending {
-    /// The power family; the exponent is above 0 (1 is even, 3 close to O'Brien-Fleming).
+    /// The power family; the exponent is above 0 (1 spends evenly, 3 is close to O'Brien-Fleming).
     pub fn power(exponent: f64) -> Result<Spending, Invalid> {
         Ok(Spending::Power { exponent: positive("exponent of the spending", exponent)? })
     }
 
-    /// The gamma family; -4 is close to O'Brien-Fleming, 1 to Pocock, 0 is even.
+    /// The gamma family; -4 is close to O'Brien-Fleming, 1 is close to Pocock, 0 spends evenly.
     pub fn gamma(gamma: f64) -> Result<Spending, Invalid> {
         if gamma.is_finite() && gamma.abs() <= 100.0 {
             Ok(Spending::Gamma { gamma })
@@ -43,9 +44,9 @@ impl Spending {
         }
     }
 
-    /// What may be spent of `alpha` by `fraction` >= 0 of the planned information, on one side.
+    /// Returns how much of `alpha` may be spent by `fraction` >= 0 of the planned information, on one side.
     /// O'Brien-Fleming: `2 (1 - Phi(z_{1 - alpha/2} / sqrt t))`; Pocock: `alpha ln(1 + (e - 1) t)`.
-    /// For a two-sided test `alpha` is half its level: with all of it inside, the bounds would not
+    /// For a two-sided test `alpha` is half its level; with the whole level the bounds would not
     /// be the published ones.
     pub fn spent(self, fraction: f64, alpha: f64) -> f64 {
         if fraction >= 1.0 {

@@ -1,4 +1,5 @@
-//! Few conversions over phases: the counts of each phase against its own shares, exact at any number.
+//! Tests of few conversions over phases. They compare the counts of each phase with its own shares, and are
+//! exact for any counts.
 
 use super::{Outcome, Stratum, TreatmentShare};
 use crate::{
@@ -6,27 +7,27 @@ use crate::{
     conditional::{self, Levels, Tails},
     conversion_counts::{self, Evidence, OneSided},
     count_mass::{Chance, Mass},
-    few_conversions::{Few, Outcome as Counted, rarer},
+    few_conversions::{Few, Outcome as Counted, rarer_outcome},
     group_sequential::PhaseTotal,
 };
 
-/// A tail below this is given as this: outcomes far less probable than any level are left out of a sum.
+/// The smallest tail that is reported: sums leave out outcomes that are far less probable than any level.
 const SMALLEST_TAIL: f64 = 1e-18;
 
-/// No logarithm of a ratio is sought beyond this.
-const FARTHEST: f64 = 700.0;
+/// The largest logarithm of a ratio that is searched.
+const LOG_RATIO_MAX: f64 = 700.0;
 
-/// Units of one phase that converted or, where they are the rarer ones, that did not.
+/// The units of one phase that converted or, where those are rarer, that did not.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PhaseCounts {
-    /// Of both arms' units of the phase, as planned.
+    /// The planned share of the phase's units.
     pub treatment_share: TreatmentShare,
-    /// Of each arm.
+    /// The count of each arm.
     pub counts: Pair<u64>,
 }
 
 impl PhaseCounts {
-    /// What a count boundary takes.
+    /// Returns the total of both arms, for a count boundary.
     pub fn total(&self) -> PhaseTotal {
         PhaseTotal { treatment_share: self.treatment_share, total: self.both() }
     }
@@ -36,27 +37,29 @@ impl PhaseCounts {
     }
 }
 
-/// An arm has too few conversions over all phases, and how many each phase has.
+/// The counts of each phase, where an arm has too few conversions over all phases.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FewByPhase {
-    /// Over all phases.
+    /// The counts over all phases.
     pub few: Few,
-    /// In the order of the strata; all of them, for a count is exact whether or not both arms have units.
+    /// One entry for each stratum, in the same order, because a count is exact whether or not both arms have
+    /// units.
     pub by_phase: Vec<PhaseCounts>,
 }
 
-/// [`Few::of_rates`] or [`Few::of_means`] of all phases together; none for means whose events were not counted.
+/// [`Few::of_rates`] or [`Few::of_means`] of all phases together; `None` for means whose events were not
+/// counted.
 pub fn few(strata: &[Stratum]) -> Option<FewByPhase> {
     let (arms, rates) = all(strata)?;
     let few = if rates { Few::of_rates(arms) } else { Few::of_means(arms) }?;
     Some(FewByPhase { few, by_phase: counted(strata, few.outcome) })
 }
 
-/// [`Few::of_rates_at_a_planned_look`] or [`Few::of_means_at_a_planned_look`] of all phases together: what is expected in
-/// the smaller arm is, given the total of each phase, its smaller share of that, added up.
+/// [`Few::of_rates_at_a_planned_look`] or [`Few::of_means_at_a_planned_look`] of all phases together. The
+/// count expected in the smaller arm is the sum of each phase's total times its smaller share.
 pub fn few_at_a_planned_look(strata: &[Stratum]) -> Option<FewByPhase> {
     let (arms, rates) = all(strata)?;
-    let outcome = if rates { rarer(arms) } else { Counted::Converted };
+    let outcome = if rates { rarer_outcome(arms) } else { Counted::Converted };
     let by_phase = counted(strata, outcome);
     let share = smaller_share(strata, &by_phase);
     let few = if rates {
@@ -67,7 +70,7 @@ pub fn few_at_a_planned_look(strata: &[Stratum]) -> Option<FewByPhase> {
     Some(FewByPhase { few, by_phase })
 }
 
-/// Of what is counted, or of the units where nothing is.
+/// The smaller arm's share of the counts, or of the units if all counts are 0.
 fn smaller_share(strata: &[Stratum], by_phase: &[PhaseCounts]) -> f64 {
     if let [one] = strata {
         return one.treatment_share().get();
@@ -83,7 +86,7 @@ fn smaller_share(strata: &[Stratum], by_phase: &[PhaseCounts]) -> f64 {
     if sum > 0.0 { smaller / sum } else { 0.5 }
 }
 
-/// All units, and whether they are those of rates.
+/// Returns the counts of all strata together, and whether the strata are rates.
 fn all(strata: &[Stratum]) -> Option<(Pair<Arm>, bool)> {
     let first = strata.first()?;
     let mut sum = Pair::<Arm>::default();
@@ -105,27 +108,28 @@ fn counted(strata: &[Stratum], outcome: Counted) -> Vec<PhaseCounts> {
     strata.iter().map(of).collect()
 }
 
-/// The anytime-valid test on counts over phases, exact whatever made the shares change: in each phase the e-value of
-/// [`conversion_counts`] against the phase's share, and their product. Each factor is a martingale without an effect and
-/// begins at 1, so the product is one (Lindon & Malek 2022, NeurIPS; Ville 1939).
+/// The anytime-valid test on counts over phases, exact whatever caused the shares to change. Its e-value is
+/// the product of each phase's e-value of [`conversion_counts`] against the phase's share. Without an effect
+/// each factor is a martingale that begins at 1, so the product is one too (Lindon & Malek 2022, NeurIPS;
+/// Ville 1939).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CountTest {
     concentration: f64,
     alpha: Alpha,
 }
 
-/// What the counts so far say.
+/// The result of one look at the counts so far.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CountLook {
-    /// Logarithm of the e-value against no effect in any phase.
+    /// The logarithm of the e-value against no effect in any phase.
     pub log_e_value: f64,
     /// `min(1, 1/e)` of this look; the always-valid p-value is the smallest over all looks.
     pub p_value: f64,
-    /// The most likely ln(treatment rate / control rate), one for all phases; infinite while one arm has no conversions,
-    /// none while neither has.
+    /// The most likely ln(treatment rate / control rate), assumed equal in all phases; infinite while one arm
+    /// has no conversions, `None` while neither has any.
     pub log_rate_ratio: Option<f64>,
-    /// Every log rate ratio that the product does not exclude, if it is one for all phases; covers it at all looks at
-    /// once. None where no single ratio fits the phases.
+    /// Every common log rate ratio that the product does not exclude; if the ratio is the same in all phases,
+    /// it covers it at all looks at once. `None` where no single ratio fits the phases.
     pub interval: Option<Interval>,
 }
 
@@ -136,13 +140,13 @@ impl CountTest {
         Ok(CountTest { concentration, alpha })
     }
 
-    /// The test alone. It rejects where the p-value is at most alpha.
+    /// Runs the test alone. It rejects where the p-value is at most alpha.
     pub fn evidence(&self, phases: &[PhaseCounts]) -> Evidence {
         let of = |phase: &PhaseCounts| self.design(phase).evidence(phase.counts).log_e_value;
         evidence(phases.iter().map(of).sum())
     }
 
-    /// With the interval. One phase gives exactly [`conversion_counts::Design::look`].
+    /// Runs the test and computes the interval. One phase gives exactly [`conversion_counts::Design::look`].
     pub fn look(&self, phases: &[PhaseCounts]) -> CountLook {
         match counting(phases).as_slice() {
             [] => CountLook {
@@ -167,7 +171,7 @@ impl CountTest {
     fn look_at_several(&self, phases: &[PhaseCounts]) -> CountLook {
         let Evidence { log_e_value, p_value } = self.evidence(phases);
         let likeliest = likeliest_log_ratio(phases);
-        // How far the evidence against a ratio is above the limit; convex in the ratio.
+        // By how much the evidence against a ratio exceeds the limit; convex in the ratio.
         let excess = |log_ratio: f64| {
             let mut log = log_e_value + self.alpha.get().ln();
             for phase in phases {
@@ -191,9 +195,9 @@ impl CountTest {
     }
 }
 
-/// Whether `suspect` has more of what is counted than its share, over phases: the product of [`OneSided`]'s e-values, a
-/// supermartingale as long as it has at most its share in each. A guardrail's harm. `concentration` as in
-/// [`CountTest::new`].
+/// Tests whether `suspect` has more of the counts than its share, over phases, as for the harm of a
+/// guardrail. The e-value is the product of [`OneSided`]'s e-values, a supermartingale as long as the arm has
+/// at most its share in each phase. `concentration` as in [`CountTest::new`].
 pub fn more_than_its_share(
     phases: &[PhaseCounts],
     concentration: f64,
@@ -211,8 +215,9 @@ fn evidence(log_e_value: f64) -> Evidence {
     Evidence { log_e_value, p_value: (-log_e_value).exp().min(1.0) }
 }
 
-/// The treatment's counts over all phases, given each phase's total: a convolution of binomials with the phases' shares.
-/// One phase gives [`conditional::binomial_tails`]; of several a tail below 1e-18 is given as that.
+/// The tails of the treatment's counts over all phases, given each phase's total: a convolution of binomials
+/// with the phases' shares. One phase gives [`conditional::binomial_tails`]; for several, a tail below 1e-18
+/// is returned as 1e-18.
 pub fn binomial_tails(phases: &[PhaseCounts]) -> Tails {
     match counting(phases).as_slice() {
         [one] => {
@@ -222,8 +227,9 @@ pub fn binomial_tails(phases: &[PhaseCounts]) -> Tails {
     }
 }
 
-/// ln(treatment rate / control rate), the same in all phases: the ratios at which neither tail of the treatment's counts
-/// is below its level, as [`conditional::log_rate_ratio`], which it is for one phase. Levels below 1e-18 are not reached.
+/// The interval of ln(treatment rate / control rate), assumed equal in all phases: the ratios at which
+/// neither tail of the treatment's counts is below its level. One phase gives
+/// [`conditional::log_rate_ratio`]. Levels below 1e-18 are not reached.
 pub fn log_rate_ratio(phases: &[PhaseCounts], levels: Levels) -> Result<Interval, Invalid> {
     let several = match counting(phases).as_slice() {
         [] => return Ok(Interval::EVERYTHING),
@@ -242,10 +248,11 @@ pub fn log_rate_ratio(phases: &[PhaseCounts], levels: Levels) -> Result<Interval
     Ok(interval)
 }
 
-/// The treatment's conversions given both arms' units and conversions of every phase: a convolution of hypergeometric
-/// counts, Fisher's test in each phase added up (the exact test of a common odds ratio, Mehta, Patel & Gray 1985, Journal
-/// of the American Statistical Association 80(392); R's `mantelhaen.test(exact = TRUE)`). Phases with an arm without units
-/// add nothing. One phase gives [`conditional::fisher_tails`]; of several a tail below 1e-18 is given as that.
+/// The tails of the treatment's conversions given both arms' units and conversions of every phase: a
+/// convolution of hypergeometric counts, that is, Fisher's test in each phase added up (the exact test of a
+/// common odds ratio, Mehta, Patel & Gray 1985, Journal of the American Statistical Association 80(392); R's
+/// `mantelhaen.test(exact = TRUE)`). Phases in which an arm has no units add nothing. One phase gives
+/// [`conditional::fisher_tails`]; for several, a tail below 1e-18 is returned as 1e-18.
 pub fn fisher_tails(phases: &[Pair<Arm>]) -> Result<Tails, Missing> {
     match with_both_arms(phases).as_slice() {
         [] => Err(Missing::Units { arm: Side::Treatment, have: 0, need: 1 }),
@@ -254,8 +261,8 @@ pub fn fisher_tails(phases: &[Pair<Arm>]) -> Result<Tails, Missing> {
     }
 }
 
-/// The exact interval of the log odds ratio that is the same in all phases: every one that leaves both tails of
-/// [`fisher_tails`] at half of alpha or more. One phase gives [`conditional::log_odds_ratio`].
+/// The exact interval of the log odds ratio, assumed equal in all phases: every ratio at which both tails of
+/// [`fisher_tails`] are at half of alpha or more. One phase gives [`conditional::log_odds_ratio`].
 pub fn log_odds_ratio(phases: &[Pair<Arm>], alpha: Alpha) -> Interval {
     let several = match with_both_arms(phases).as_slice() {
         [] => return Interval::EVERYTHING,
@@ -293,18 +300,20 @@ fn sum(phases: &[PhaseCounts]) -> Pair<u64> {
     phases.iter().fold(Pair::default(), |sum: Pair<u64>, phase| sum.with(phase.counts, |sum, of| sum + of))
 }
 
-/// Logarithms of the treatment's and the control's share of what is counted, where the rates have this log ratio.
+/// The logarithms of the treatment's and the control's share of the counts, where the rates have this log
+/// ratio.
 fn log_shares(share: TreatmentShare, log_ratio: f64) -> (f64, f64) {
     let log_odds = (share.get() / share.of_control()).ln() + log_ratio;
     (-(-log_odds).exp().ln_1p(), -log_odds.exp().ln_1p())
 }
 
-/// 0 times minus infinity is nothing here.
+/// `count * log`, where 0 times minus infinity is 0.
 fn times(count: u64, log: f64) -> f64 {
     if count == 0 { 0.0 } else { count as f64 * log }
 }
 
-/// Where the treatment's expected counts are the observed ones; infinite where an arm has none.
+/// The log ratio at which the treatment's expected counts are the observed ones; infinite where an arm has
+/// none.
 fn likeliest_log_ratio(phases: &[PhaseCounts]) -> f64 {
     let sum = sum(phases);
     if sum.treatment == 0 {
@@ -320,33 +329,36 @@ fn likeliest_log_ratio(phases: &[PhaseCounts]) -> f64 {
     })
 }
 
-/// A ratio that is not excluded, if there is one: the likeliest or, where that is infinite, one far enough towards it.
+/// Returns a ratio that is not excluded, if there is one: the likeliest or, where that is infinite, one far
+/// enough in its direction.
 fn not_excluded(likeliest: f64, excess: &impl Fn(f64) -> f64) -> Option<f64> {
     if likeliest.is_finite() {
         return (excess(likeliest) < 0.0).then_some(likeliest);
     }
-    // All counts are in one arm. Towards that arm every phase's likelihood rises to its largest, which no mixture exceeds.
+    // All counts are in one arm. In that direction every phase's likelihood rises to its maximum, which no
+    // mixture exceeds.
     let mut at: f64 = 0.0;
-    while excess(at) >= 0.0 && at.abs() < FARTHEST {
+    while excess(at) >= 0.0 && at.abs() < LOG_RATIO_MAX {
         at += 1.0_f64.copysign(likeliest);
     }
     (excess(at) < 0.0).then_some(at)
 }
 
-/// Where `excluded` begins to hold, walking from `inside` in `direction` by doubled steps; it holds from there on, or
-/// nowhere.
+/// Returns the point from which `excluded` is true in `direction` from `inside`, by doubled steps and
+/// bisection; infinite if it is never true.
 fn crossing(inside: f64, direction: f64, excluded: impl Fn(f64) -> bool) -> f64 {
     let mut step = direction;
     while !excluded(inside + step) {
         step *= 2.0;
-        if step.abs() > FARTHEST {
+        if step.abs() > LOG_RATIO_MAX {
             return f64::INFINITY.copysign(direction);
         }
     }
-    halved(inside, inside + step, excluded)
+    bisect(inside, inside + step, excluded)
 }
 
-/// Where `holds` begins to hold; below it does not. Infinite where it does, or does not, everywhere.
+/// Returns the point from which `holds` is true; below it must be false. Infinite if it is true, or false,
+/// everywhere.
 fn threshold(holds: impl Fn(f64) -> bool) -> f64 {
     let holds_at_0 = holds(0.0);
     let mut step = if holds_at_0 { -1.0 } else { 1.0_f64 };
@@ -354,15 +366,15 @@ fn threshold(holds: impl Fn(f64) -> bool) -> f64 {
     while holds(step) == holds_at_0 {
         last = step;
         step *= 2.0;
-        if step.abs() > FARTHEST {
+        if step.abs() > LOG_RATIO_MAX {
             return f64::INFINITY.copysign(step);
         }
     }
-    halved(last, step, |at| holds(at) != holds_at_0)
+    bisect(last, step, |at| holds(at) != holds_at_0)
 }
 
-/// Between `from`, where `turned` does not hold, and `to`, where it does.
-fn halved(mut from: f64, mut to: f64, turned: impl Fn(f64) -> bool) -> f64 {
+/// Bisects between `from`, where `turned` is false, and `to`, where it is true.
+fn bisect(mut from: f64, mut to: f64, turned: impl Fn(f64) -> bool) -> f64 {
     for _ in 0..60 {
         let middle = 0.5 * (from + to);
         if turned(middle) {
@@ -379,11 +391,11 @@ fn tails(mass: &Mass, observed: u64) -> Tails {
     Tails { at_most: at_most.max(SMALLEST_TAIL), at_least: at_least.max(SMALLEST_TAIL) }
 }
 
-/// The treatment's counts over all phases where the rates have this log ratio.
+/// The distribution of the treatment's counts over all phases where the rates have this log ratio.
 fn sum_at(phases: &[PhaseCounts], log_ratio: f64) -> Mass {
     let add = |mass: Mass, phase: &PhaseCounts| {
         let (treated, control) = log_shares(phase.treatment_share, log_ratio);
-        mass.after(&Mass::binomial(phase.both(), Chance { of: treated.exp(), against: control.exp() }))
+        mass.after(&Mass::binomial(phase.both(), Chance { success: treated.exp(), failure: control.exp() }))
     };
     phases.iter().fold(Mass::none(), add)
 }
@@ -393,7 +405,7 @@ fn sum_of_tables(phases: &[Pair<Arm>], log_odds: f64) -> Mass {
     phases.iter().fold(Mass::none(), add)
 }
 
-/// The treatment's conversions of one phase, given all margins.
+/// The possible conversions of the treatment in one phase, given all margins.
 struct Table {
     treated: u64,
     untreated: u64,

@@ -1,4 +1,4 @@
-//! Units and power for differences of means, by the normal approximation and by the t-test.
+//! Sample size and power for differences of means, by the normal approximation and by the t-test.
 
 use super::{Plan, SampleSize};
 use crate::{
@@ -9,10 +9,10 @@ use crate::{
     terms::{finite, positive},
 };
 
-/// Units to find a difference of means of `difference` when one unit's standard deviation is `sd`
-/// in both arms: `n_c = (z_{1-a/2} + z_power)^2 sd^2 (1 + 1/k) / d^2`. One or two units short for
-/// the t-test, see [`means_sample_size_t`]. Refused are an effect that a one-sided test does not look for, and a power
-/// not above alpha.
+/// The units needed to find a difference of means of `difference` when one unit's standard deviation is `sd`
+/// in both arms: `n_c = (z_{1-a/2} + z_power)^2 sd^2 (1 + 1/k) / d^2`. The t-test needs one or two units
+/// more, see [`means_sample_size_t`]. An effect that a one-sided test does not look for is an error, and so
+/// is a power not above alpha.
 pub fn means_sample_size(sd: f64, difference: f64, power: Power, plan: &Plan) -> Result<SampleSize, Invalid> {
     let difference = plan.findable(finite(DIFFERENCE, difference)?, DIFFERENCE, difference)?;
     let effect_size = effect_size(sd, difference)?;
@@ -20,7 +20,7 @@ pub fn means_sample_size(sd: f64, difference: f64, power: Power, plan: &Plan) ->
     Ok(plan.arms((z / effect_size).powi(2) * (1.0 + 1.0 / plan.treatment_per_control)))
 }
 
-/// The same for the t-test with `n_c + n_t - 2` degrees of freedom, by the noncentral t
+/// The units needed by the t-test with `n_c + n_t - 2` degrees of freedom, from the noncentral t
 /// distribution (R `power.t.test(strict = TRUE)`, statsmodels `TTestIndPower`).
 pub fn means_sample_size_t(
     sd: f64,
@@ -34,7 +34,7 @@ pub fn means_sample_size_t(
     }
     let effect_size = effect_size(sd, plan.toward(difference))?;
     let enough = |n: f64| t_test_power(n, effect_size, plan) >= power.get();
-    // Below 2 units in all there are no degrees of freedom; above, power grows with n.
+    // Up to 2 units in total there are no degrees of freedom; above that, power grows with n.
     let mut low = 2.0 / (1.0 + plan.treatment_per_control);
     let mut high = normal.max(low) + 10.0;
     while !enough(high) && high < NORMAL_UNITS {
@@ -51,8 +51,8 @@ pub fn means_sample_size_t(
     Ok(plan.arms(high))
 }
 
-/// The probability to find a difference of means with so many units in each arm (normal
-/// approximation), both tails counted where the test has two; below alpha where a one-sided test looks the other way.
+/// The probability to find a difference of means with these units in each arm (normal approximation).
+/// Two-sided, both tails count; the power is below alpha where a one-sided test looks in the other direction.
 pub fn means_power(
     sd: f64,
     difference: f64,
@@ -66,8 +66,8 @@ pub fn means_power(
     Ok(plan.power_at(shift, plan.critical_z()))
 }
 
-/// The smallest difference of means that is found with the wanted power, in the metric's unit: a magnitude, in the
-/// direction of the alternative.
+/// The smallest difference of means that is found with the wanted power, in the metric's unit: a magnitude,
+/// in the direction of the alternative.
 pub fn means_detectable(sd: f64, control_units: f64, power: Power, plan: &Plan) -> Result<f64, Invalid> {
     let n = positive("control units", control_units)?;
     let z = plan.wanted_z(power)?;
@@ -80,12 +80,12 @@ pub fn means_drift(sd: f64, difference: f64, control_units: f64, plan: &Plan) ->
     Ok(effect_size(sd, plan.toward(difference))? * (n / (1.0 + 1.0 / plan.treatment_per_control)).sqrt())
 }
 
-/// From so many units on t is normal to the last digit.
+/// The number of units from which t is normal to the last digit.
 const NORMAL_UNITS: f64 = 1e12;
 
 const DIFFERENCE: &str = "difference to detect";
 
-/// With the sign of the difference, which is not 0.
+/// The difference in standard deviations, with its sign; it must not be 0.
 fn effect_size(sd: f64, difference: f64) -> Result<f64, Invalid> {
     positive("standard deviation", sd)?;
     if finite(DIFFERENCE, difference)? == 0.0 {
@@ -110,12 +110,14 @@ fn t_test_power(n: f64, effect_size: f64, plan: &Plan) -> f64 {
     }
 }
 
-/// P((Z + noncentrality) / S > t), with S^2 a chi-square over its degrees of freedom, as the
-/// integral of the normal tail over the density of S. 12 standard deviations of S around 1, cut where the normal tail
-/// falls from 1 to 0, in 64 points a piece; error below 1e-9 from 2 degrees of freedom on.
+/// P((Z + noncentrality) / S > t), where S^2 is a chi-square divided by its degrees of freedom, as the
+/// integral of the normal tail over the density of S. The range is 12 standard deviations of S around 1,
+/// split where the normal tail falls from 1 to 0, with 64 points a piece; the error is below 1e-9 from 2
+/// degrees of freedom on.
 fn noncentral_t_sf(t: f64, degrees: f64, noncentrality: f64) -> f64 {
     let half = degrees / 2.0;
-    // ln of the density of S, with h half the degrees: ln 2 + ln(h / 2 pi) / 2 - remainder - ln s - h (s^2 - 1 - 2 ln s).
+    // ln of the density of S, with h half the degrees: ln 2 + ln(h / 2 pi) / 2 - remainder - ln s - h (s^2 -
+    // 1 - 2 ln s).
     let constant = 0.5 * (half * std::f64::consts::FRAC_2_PI).ln() - stirling_remainder(half);
     let density = |s: f64| {
         let e = s - 1.0;
@@ -138,9 +140,9 @@ fn noncentral_t_sf(t: f64, degrees: f64, noncentrality: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// A bound on the search: an effect that no number of units finds ended it never.
+    /// The search is bounded: it never ended for an effect that no number of units finds.
     #[test]
-    fn a_vanishing_effect_needs_endlessly_many_units() {
+    fn a_vanishing_effect_needs_more_units_than_can_be_counted() {
         let plan = Plan::even(Alpha::FIVE_PERCENT);
         let size = means_sample_size_t(1e300, 1.0, Power::EIGHTY_PERCENT, &plan).unwrap();
         assert_eq!((size.control, size.total(1)), (u64::MAX, u64::MAX));

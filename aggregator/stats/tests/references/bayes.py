@@ -1,8 +1,8 @@
 """Prints the table of ../bayes_sizes.rs. Needs mpmath 1.4.1 and numpy 2.4.
 
 Both densities over the log odds are evaluated with 50 digits, at the points of Gauss-Legendre rules on short pieces; the
-distribution functions are their running integrals. Places are relative to the peak of the control, so that what is
-summed up in doubles has no large parts.
+distribution functions are their running integrals. Places are relative to the peak of the control, so that the sums in
+doubles have no large terms.
 """
 
 import numpy as np
@@ -38,7 +38,7 @@ class Beta:
         return float(exp(self.constant + self.a * x - (self.a + self.b) * log(1 + exp(x))))
 
     def edges(self):
-        """From where the density is e^-80 of its peak to where it is so again, in pieces of two thirds of its width."""
+        """The edges of pieces of two thirds of its width, between the points where the density is e^-80 of its peak."""
         sd, edges = sqrt(1 / self.a + 1 / self.b), []
         for sign in (-1, 1):
             step, x, top = 0.66 * sd, self.peak, self.density(self.peak)

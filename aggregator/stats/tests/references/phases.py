@@ -1,6 +1,6 @@
 """Prints the numbers of ../phases.rs. Needs numpy 2.4 and scipy 1.17.1.
 
-The formulas of the phases are written out; distributions, roots and the count test's beta functions are scipy's.
+The formulas of the phases are written out here; distributions, roots and the count test's beta functions are scipy's.
 """
 
 import numpy as np

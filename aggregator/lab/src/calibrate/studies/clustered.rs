@@ -1,27 +1,28 @@
-//! Whole clusters are assigned, whose units resemble each other (intraclass correlation 0.1). Many of them come one
-//! after the other; few are looked at once. Beside the tests of clusters stands the test of units, which is wrong
-//! here.
+//! Cluster-randomized experiments, where the units of a cluster resemble each other (intraclass correlation
+//! 0.1). One study has many clusters that arrive one after the other; the other has few clusters and one
+//! look. A test of units, which is wrong here, is included for comparison.
 
 use stats::clusters::{self, ClusterTest, FEW_CLUSTERS};
 use stats::permutation::{self, Assigned};
 use stats::random::Random;
 use stats::{Alpha, Invalid, Missing, Moments, Pair};
 
-use super::{Estimator, Finding, Found, Pace, Study, at_the_end};
+use super::{Estimator, Finding, Pace, Study, StudyLook, at_the_end};
 use crate::calibrate::{
     Planned,
     paths::{Truth, normal_batch},
 };
 
-/// Of one arm.
+/// The clusters of one arm.
 const MANY: u64 = 56;
 const FEW: usize = 6;
 
-/// Units of a cluster, each number as likely.
+/// The units of a cluster; all numbers are equally likely.
 const SIZES: std::ops::RangeInclusive<u64> = 10..=30;
 const ICC: f64 = 0.1;
 
-/// What the mean of an arm's units varies like, per cluster: `icc E n^2 / (E n)^2 + (1 - icc) / E n`.
+/// The standard deviation of the mean of an arm's units, per cluster: the root of
+/// `icc E n^2 / (E n)^2 + (1 - icc) / E n`.
 fn sd() -> f64 {
     let count = SIZES.count() as f64;
     let mean = SIZES.sum::<u64>() as f64 / count;
@@ -50,7 +51,7 @@ pub fn many(plan: &Planned) -> Result<Study, Invalid> {
             let tested = enough.then(|| of_test(clusters::compare(all), alpha)).flatten();
             let last = index + 1 == pace.looks;
             let as_units = || Finding::normal(clusters::ignoring_clusters(all).ok()?, alpha);
-            found.push(Found { index, by: vec![tested, last.then(as_units).flatten()] });
+            found.push(StudyLook { index, by: vec![tested, last.then(as_units).flatten()] });
         }
         found
     };
@@ -72,9 +73,9 @@ pub fn few(plan: &Planned) -> Result<Study, Invalid> {
         let [control, treatment] = means.map(|mean| [(); FEW].map(|()| cluster(mean, random)));
         let all = Pair { control: &control[..], treatment: &treatment[..] };
         let of = |treated| move |of: &Moments| Assigned { treated, units: of.count(), sum: of.sum() };
-        let things: Vec<Assigned> =
+        let items: Vec<Assigned> =
             control.iter().map(of(false)).chain(treatment.iter().map(of(true))).collect();
-        let permuted = permutation::test(&things, permutation::Design::FixedNumber, 0);
+        let permuted = permutation::test(&items, permutation::Design::FixedNumber, 0);
         let by = vec![
             of_test(clusters::bias_reduced(all), alpha),
             of_test(clusters::delta(all), alpha),
@@ -85,7 +86,7 @@ pub fn few(plan: &Planned) -> Result<Study, Invalid> {
     Ok(Study { every: 1, horizons: Some(1), watchers, draw: Box::new(draw) })
 }
 
-/// The moments of the units of one cluster.
+/// Draws the moments of the units of one cluster.
 fn cluster(mean: f64, random: &mut Random) -> Moments {
     let size = SIZES.start() + random.below(SIZES.end() - SIZES.start() + 1);
     let units = normal_batch(0.0, size, random);

@@ -1,10 +1,10 @@
-//! An outcome of which 0.65 is the correlation with what was known before: CUPED beside the plain mean on the same
-//! units. The effect is planned for CUPED.
+//! An outcome that has a correlation of 0.65 with a covariate from before the experiment: CUPED and the plain
+//! mean on the same units. The effect is planned for CUPED.
 
 use stats::random::Random;
 use stats::{Alternative, Invalid, Pair, PairMoments, cuped, welch};
 
-use super::{Estimator, Finding, Found, Pace, Study};
+use super::{Estimator, Finding, Pace, Study, StudyLook};
 use crate::calibrate::{Planned, paths::Truth};
 
 const UNITS: u64 = 1_000;
@@ -36,7 +36,7 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
                 Some(Finding::welch(test, alpha))
             };
             let adjusted = cuped::adjust(arms).ok().and_then(|adjusted| of(adjusted.arms));
-            found.push(Found { index, by: vec![adjusted, of(arms.map(PairMoments::y))] });
+            found.push(StudyLook { index, by: vec![adjusted, of(arms.map(PairMoments::y))] });
         }
         found
     };

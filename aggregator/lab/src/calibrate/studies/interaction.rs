@@ -4,7 +4,7 @@ use stats::interaction::Crossed;
 use stats::random::Random;
 use stats::{Invalid, Moments};
 
-use super::{Estimator, Finding, Found, Pace, Study};
+use super::{Estimator, Finding, Pace, Study, StudyLook};
 use crate::calibrate::{
     Planned,
     paths::{Truth, normal_batch},
@@ -13,7 +13,7 @@ use crate::calibrate::{
 /// Units of each of the four cells.
 const UNITS: u64 = 4_000;
 
-/// What each experiment does alone.
+/// The effect of each experiment alone.
 const MAIN_EFFECTS: [f64; 2] = [0.1, -0.2];
 
 pub fn study(plan: &Planned) -> Result<Study, Invalid> {
@@ -39,7 +39,7 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
                 let of = found[0];
                 Finding { effect: of.effect, z: of.z, p_value: of.p_value, interval: of.interval(alpha) }
             });
-            found.push(Found { index, by: vec![finding] });
+            found.push(StudyLook { index, by: vec![finding] });
         }
         found
     };

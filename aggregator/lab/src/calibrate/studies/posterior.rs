@@ -1,12 +1,12 @@
-//! Rates with Beta posteriors, and the habit of choosing as soon as one arm is the better one with a probability
-//! above 0.95. Nothing protects that from looking often; how often it is wrong then is honest to know.
+//! Rates with Beta posteriors, and a decision as soon as one arm is better with a probability above 0.95. It
+//! is not protected against repeated looks; this study measures how often it is wrong then.
 
 use stats::bayes::{BetaPrior, Rates};
 use stats::power::{self, Plan};
 use stats::random::{Binomial, Random};
 use stats::{Arm, Counts, Invalid, Pair, Power};
 
-use super::{Finding, Found, Pace, Study};
+use super::{Finding, Pace, Study, StudyLook};
 use crate::calibrate::methods::{PROBABLE, Watcher};
 use crate::calibrate::{Planned, paths::Truth};
 
@@ -30,17 +30,17 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
             });
             arms = arms.with(new, |all, more| all.merge(more));
             let better = Rates(arms.map(|arm| BetaPrior::UNIFORM.after(arm))).probability_treatment_better();
-            // The probability that the arm which looks better is not.
-            found.push(Found { index, by: vec![Some(Finding::p_value(better.min(1.0 - better)))] });
+            // The probability that the arm that looks better is not better.
+            found.push(StudyLook { index, by: vec![Some(Finding::p_value(better.min(1.0 - better)))] });
         }
         found
     };
     let looks = plan.looks();
-    let doubts = |found: &Found| found.by[0].expect("there are units").p_value;
+    let doubts = |found: &StudyLook| found.by[0].expect("there are units").p_value;
     let watcher = |name: &str, peeks: bool| Watcher {
         name: name.to_owned(),
         ends_at: Some(looks),
-        rejects: Box::new(move |found: &Found| {
+        rejects: Box::new(move |found: &StudyLook| {
             (peeks || found.index + 1 == looks) && doubts(found) < 1.0 - PROBABLE
         }),
         interval: None,

@@ -1,11 +1,11 @@
-//! Waiting times, exponential: the difference of the medians and of the 90th percentiles, by Woodruff's interval.
-//! The treatment makes all of them longer by one factor, planned for the median.
+//! Exponential waiting times: the difference of the medians and of the 90th percentiles, by Woodruff's
+//! interval. The treatment makes all of them longer by one factor, which is planned for the median.
 
 use stats::quantile::{self, ArmQuantile, Level};
 use stats::random::Random;
 use stats::{Alpha, Alternative, Invalid, Pair, Side};
 
-use super::{Estimator, Finding, Found, Pace, Study};
+use super::{Estimator, Finding, Pace, Study, StudyLook};
 use crate::calibrate::{Planned, paths::Truth};
 
 const UNITS: u64 = 1_000;
@@ -34,20 +34,20 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
                 [(&mut sorted.control, scales.control), (&mut sorted.treatment, scales.treatment)]
             {
                 arm.extend((0..pace.per_look).map(|_| scale * random.exponential()));
-                // The stable sort merges what is in order already.
+                // The stable sort merges runs that are already in order.
                 arm.sort_by(f64::total_cmp);
             }
             let of = |level: Level| {
                 compared(Pair { control: &sorted.control, treatment: &sorted.treatment }, level, alpha)
             };
-            found.push(Found { index, by: levels.map(of).to_vec() });
+            found.push(StudyLook { index, by: levels.map(of).to_vec() });
         }
         found
     };
     Ok(Study { every: 1, horizons: None, watchers, draw: Box::new(draw) })
 }
 
-/// Nothing while too few values are beyond the quantile.
+/// Tests the difference of the quantiles; `None` while too few values are beyond the quantile.
 fn compared(sorted: Pair<&Vec<f64>>, level: Level, alpha: Alpha) -> Option<Finding> {
     let arms = sorted.try_map(|side, values| arm(side, values, level).ok_or(())).ok()?;
     let test = quantile::compare(arms, Alternative::TwoSided).ok()?;

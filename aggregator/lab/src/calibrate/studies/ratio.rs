@@ -1,6 +1,6 @@
-//! Conversions per session where whole users are assigned: some come rarely and hardly ever convert, some come
-//! often and convert often. The delta method knows that a user's sessions resemble each other; a test of sessions
-//! does not.
+//! Conversions per session where whole users are assigned: some users come rarely and hardly ever convert,
+//! others come often and convert often. The delta method accounts for the resemblance of a user's sessions; a
+//! test of sessions does not.
 
 use stats::power::RatioParts;
 use stats::random::Random;
@@ -10,16 +10,16 @@ use stats::{
     ratio, two_proportion, welch,
 };
 
-use super::{Estimator, Finding, Found, Pace, Study};
+use super::{Estimator, Finding, Pace, Study, StudyLook};
 use crate::calibrate::{Planned, paths::Truth};
 
 const UNITS: u64 = 1_000;
 
-/// A kind of user, as frequent as the other.
+/// A kind of user; both kinds are equally frequent.
 struct Habit {
-    /// Mean of the sessions, which are geometric from 1 on.
+    /// The mean number of sessions, which is geometric from 1 on.
     sessions: f64,
-    /// Of a session.
+    /// The conversion rate of a session.
     rate: f64,
 }
 
@@ -55,14 +55,14 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
                 interval: proportion_interval::score(sessions, alpha, Alternative::TwoSided, Score::Mee)
                     .expect("every user has a session"),
             });
-            found.push(Found { index, by: vec![delta.ok(), by_sessions.ok()] });
+            found.push(StudyLook { index, by: vec![delta.ok(), by_sessions.ok()] });
         }
         found
     };
     Ok(Study { every: 1, horizons: None, watchers, draw: Box::new(draw) })
 }
 
-/// Conversions and sessions of one user.
+/// Draws the conversions and sessions of one user.
 fn user(lift: f64, random: &mut Random) -> (f64, f64) {
     let habit = &HABITS[random.below(2) as usize];
     let sessions = 1 + (random.uniform().ln() / (-1.0 / habit.sessions).ln_1p()) as u64;
@@ -76,8 +76,8 @@ fn as_sessions(arm: PairMoments) -> Arm {
     Arm::new(counts).expect("a session converts once")
 }
 
-/// The moments of a user, in closed form: sessions y of mean m have `E y^2 = 2 m^2 - m`, and conversions x given y
-/// are binomial.
+/// The moments of a user, in closed form: sessions y of mean m have `E y^2 = 2 m^2 - m`, and conversions x
+/// given y are binomial.
 fn parts() -> RatioParts {
     let mean = |of: &dyn Fn(&Habit) -> f64| HABITS.iter().map(of).sum::<f64>() / HABITS.len() as f64;
     let squared = |habit: &Habit| 2.0 * habit.sessions * habit.sessions - habit.sessions;
@@ -98,9 +98,9 @@ fn parts() -> RatioParts {
 mod tests {
     use super::*;
 
-    /// Drawn users have the moments of the closed form: 400,000 of them, within four standard errors or one per cent.
+    /// 400,000 drawn users have the moments of the closed form, within four standard errors or one per cent.
     #[test]
-    fn users_are_as_the_closed_form_says() {
+    fn drawn_users_have_the_moments_of_the_closed_form() {
         const SEED: u64 = 3;
         println!("seed {SEED}");
         let mut random = Random::new(SEED);

@@ -1,5 +1,5 @@
-//! Rates with few conversions, one look: where the normal tests and their intervals become poor, and what the
-//! platform does there.
+//! Rates with few conversions and one look, where the normal tests and their intervals become inaccurate:
+//! compares them with the platform's method.
 
 use stats::power::{self, Plan};
 use stats::random::{Binomial, Random};
@@ -8,10 +8,10 @@ use stats::{
     two_proportion::{self, ZTest},
 };
 
-use super::{Estimator, Finding, Found, Study, at_the_end};
+use super::{Estimator, Finding, Study, StudyLook, at_the_end};
 use crate::calibrate::{Planned, paths::Truth};
 
-/// Of each arm: four conversions are expected.
+/// The units of each arm, with four expected conversions.
 const UNITS: u64 = 80;
 const RATE: f64 = 0.05;
 
@@ -27,7 +27,7 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
         estimator("4 conversions: pooled z, Newcombe", 1).once(plan),
         estimator("4 conversions: unpooled z, Wald", 2).once(plan),
     ];
-    let draw = move |truth: Truth, _: usize, random: &mut Random| -> Vec<Found> {
+    let draw = move |truth: Truth, _: usize, random: &mut Random| -> Vec<StudyLook> {
         let rates = truth.arms(none, some);
         let arms = rates.map(|rate| {
             Arm::new(Counts { units: UNITS, conversions: rate.draw(UNITS, random) }).expect("not above")

@@ -1,5 +1,5 @@
-//! A rate that differs between three strata: the post-stratified difference beside the one that ignores them. The
-//! effect, one relative lift in all strata, is planned for the former.
+//! A rate that differs between three strata: the post-stratified difference and the one that ignores the
+//! strata. The effect, the same relative lift in all strata, is planned for the former.
 
 use stats::confidence_sequence::MIN_CONVERSIONS;
 use stats::random::Random;
@@ -9,7 +9,7 @@ use stats::{
     strata, two_proportion,
 };
 
-use super::{Estimator, Finding, Found, Pace, Study};
+use super::{Estimator, Finding, Pace, Study, StudyLook};
 use crate::calibrate::{Planned, paths::Truth};
 
 const UNITS: u64 = 1_500;
@@ -49,7 +49,7 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
                 let [control, treatment] = arms.map(|of| Arm::new(of).expect("each converts once"));
                 Pair { control, treatment }
             });
-            found.push(Found { index, by: findings(&strata, alpha) });
+            found.push(StudyLook { index, by: findings(&strata, alpha) });
         }
         found
     };
@@ -67,7 +67,7 @@ fn stratum_at(uniform: f64) -> usize {
     STRATA.len() - 1
 }
 
-/// With the gate of [`stats::confidence_sequence::Design::look_at_rates`] for both.
+/// The results of both estimators, with the gate of [`stats::confidence_sequence::Design::look_at_rates`].
 fn findings(strata: &[Pair<Arm>], alpha: stats::Alpha) -> Vec<Option<Finding>> {
     let all = strata.iter().fold(Pair::<Arm>::default(), |sum, of| Pair {
         control: sum.control.merge(of.control),

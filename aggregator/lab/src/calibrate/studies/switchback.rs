@@ -1,6 +1,7 @@
-//! Regions are switched at random, window by window. What a region yields depends on what it yielded before
-//! (autocorrelation 0.5), on the region and on the hour, and in the first half of a window the window before still
-//! acts: that half is burn-in. Beside what is right stands what is not: burn-in analysed as windows of its own.
+//! Switchback experiments: regions are switched at random, window by window. The outcome depends on the
+//! region's outcome before (autocorrelation 0.5), on the region and on the hour. In the first half of a
+//! window the previous window still has its effect, so that half is burn-in. A wrong method, which analyses
+//! burn-in as windows of its own, is included for comparison.
 
 use stats::clusters;
 use stats::permutation;
@@ -8,15 +9,15 @@ use stats::random::Random;
 use stats::switchback::{self, Window};
 use stats::{Invalid, Missing, Pair, Side};
 
-use super::{Estimator, Finding, Found, Pace, Study, at_the_end, clustered::of_test};
+use super::{Estimator, Finding, Pace, Study, StudyLook, at_the_end, clustered::of_test};
 use crate::calibrate::{Planned, paths::Truth};
 
 const REGIONS: u32 = 4;
 
-/// Periods of each region by the planned end.
+/// The periods of each region by the planned end.
 const PERIODS: u64 = 28;
 
-/// Of a single region that is looked at once.
+/// The windows of a single region with one look.
 const FEW_WINDOWS: usize = 12;
 
 const AUTOCORRELATION: f64 = 0.5;
@@ -24,15 +25,15 @@ const REGION_SD: f64 = 0.5;
 const HOUR_SD: f64 = 0.7;
 const NOISE_SD: f64 = 1.0;
 
-/// Of one window's mean.
+/// The standard deviation of one window's mean.
 fn sd() -> f64 {
     (REGION_SD * REGION_SD + HOUR_SD * HOUR_SD + NOISE_SD * NOISE_SD).sqrt()
 }
 
-/// How long the experiment is and what it is to find.
+/// The length of the experiment, and its planned effect.
 #[derive(Clone, Copy)]
 struct Course {
-    /// Periods that come between two looks.
+    /// The number of periods between two looks.
     per_look: u64,
     regions: u32,
     /// In the metric's unit.
@@ -67,15 +68,16 @@ pub fn many(plan: &Planned) -> Result<Study, Invalid> {
                 of_test(compare(&all), alpha)
             });
             let by = vec![of_test(compare(&city.windows), alpha), kept.flatten()];
-            found.push(Found { index, by });
+            found.push(StudyLook { index, by });
         }
         found
     };
     Ok(Study { every: 1, horizons: None, watchers, draw: Box::new(draw) })
 }
 
-/// Fixed effects of regions and hours take out what the windows have in common; their least squares take long. With
-/// the first few windows they leave next to no degrees of freedom: looks then are what must not be done.
+/// Fixed effects remove the differences between regions and between hours; their least squares take long.
+/// With the first few windows they leave almost no degrees of freedom, so looks at that time are a wrong
+/// method.
 pub fn fixed(plan: &Planned) -> Result<Study, Invalid> {
     let course = Course::of(plan)?;
     let alpha = plan.alpha;
@@ -91,7 +93,7 @@ pub fn fixed(plan: &Planned) -> Result<Study, Invalid> {
             let effect = switchback::fixed_effects(&city.windows).ok();
             let finding = effect.and_then(|effect| Finding::normal(effect, alpha));
             let enough = counted >= switchback::FIXED_EFFECTS_WINDOWS;
-            found.push(Found { index, by: vec![finding.filter(|_| enough), finding] });
+            found.push(StudyLook { index, by: vec![finding.filter(|_| enough), finding] });
         }
         found
     };
@@ -113,13 +115,13 @@ pub fn few(plan: &Planned) -> Result<Study, Invalid> {
         let city = loop {
             let mut city = City::new(course, truth, random);
             (0..FEW_WINDOWS).for_each(|_| city.switch(random));
-            // A design of fair coins is drawn again if all fell the same way.
+            // A design of fair coins is drawn again if all coins have the same result.
             if city.windows.iter().any(|of| of.treated) && city.windows.iter().any(|of| !of.treated) {
                 break city;
             }
         };
-        let things = switchback::assigned(&city.windows);
-        let permuted = permutation::test(&things, permutation::Design::FairCoins, 0);
+        let items = switchback::assigned(&city.windows);
+        let permuted = permutation::test(&items, permutation::Design::FairCoins, 0);
         let by = vec![
             of_test(compare(&city.windows), alpha),
             permuted.ok().map(|found| Finding::p_value(found.p_value)),
@@ -129,7 +131,7 @@ pub fn few(plan: &Planned) -> Result<Study, Invalid> {
     Ok(Study { every: 1, horizons: Some(1), watchers, draw: Box::new(draw) })
 }
 
-/// The platform's test of clusters, from two windows in each arm on.
+/// The platform's test of clusters; it needs two windows in each arm.
 fn compare(windows: &[Window]) -> Result<clusters::ClusterTest, Missing> {
     let arms = switchback::clusters(windows);
     if let Some(have) = [&arms.control, &arms.treatment].map(Vec::len).into_iter().find(|&have| have < 2) {
@@ -138,9 +140,9 @@ fn compare(windows: &[Window]) -> Result<clusters::ClusterTest, Missing> {
     clusters::compare(Pair { control: &arms.control, treatment: &arms.treatment })
 }
 
-/// The regions so far.
+/// All regions with their windows so far.
 struct City {
-    /// What a treated window yields more.
+    /// The effect of the treatment on a window's mean.
     effect: f64,
     regions: Vec<Region>,
     period: u32,
@@ -168,7 +170,7 @@ impl City {
         }
     }
 
-    /// One more window of each region, in two halves.
+    /// Draws one more window of each region, in two halves.
     fn switch(&mut self, random: &mut Random) {
         let hour = HOUR_SD * random.normal();
         for (region, of) in (0..).zip(&mut self.regions) {

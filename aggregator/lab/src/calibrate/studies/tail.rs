@@ -1,18 +1,18 @@
-//! A metric with a heavy tail, whole and capped. The cap is found once, from the time before the experiment, and
-//! kept. What is then estimated is the difference of the capped means, and it is that which the interval is to
-//! cover; the plain mean's is larger and harder to see.
+//! A metric with a heavy tail, uncapped and capped. The cap is computed once, from the time before the
+//! experiment, and kept. The estimate is then the difference of the capped means, which the interval has to
+//! cover; the difference of the plain means is larger and harder to find.
 
 use stats::distributions::{normal_cdf, normal_sf};
 use stats::random::Random;
 use stats::winsorize::{Caps, QuantileRule, Rule};
 use stats::{Alternative, Invalid, Moments, Pair, welch};
 
-use super::{Estimator, Finding, Found, Pace, Study};
+use super::{Estimator, Finding, Pace, Study, StudyLook};
 use crate::calibrate::{Planned, paths::Truth};
 
 const UNITS: u64 = 1_000;
 
-/// Of the logarithm of a value, whose mean is 0.
+/// The standard deviation of the logarithm of a value; its mean is 0.
 const SIGMA: f64 = 1.5;
 
 const BEFORE: usize = 20_000;
@@ -64,7 +64,7 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
                 let test = welch::test(arms.map(|both| both[place]), Alternative::TwoSided).ok()?;
                 Some(Finding::welch(test, alpha))
             };
-            found.push(Found { index, by: vec![of(0), of(1)] });
+            found.push(StudyLook { index, by: vec![of(0), of(1)] });
         }
         found
     };
@@ -75,7 +75,7 @@ fn value(random: &mut Random) -> f64 {
     (SIGMA * random.normal()).exp()
 }
 
-/// Moments of a lognormal value, times a factor, cut at a cap; in closed form.
+/// The moments of a lognormal value times a factor, cut at a cap, in closed form.
 struct Capped {
     mean: f64,
     variance: f64,
