@@ -22,11 +22,11 @@ pub(super) struct AlwaysValidPlan {
 }
 
 impl AlwaysValidPlan {
-    pub(super) fn design(&self, alternative: Alternative) -> Result<phases::AlwaysValid, String> {
+    pub(super) fn design(&self, alternative: Alternative) -> Result<phases::AlwaysValidDesign, String> {
         let invalid = |invalid: stats::Invalid| invalid.to_string();
         let mixing = Mixing::TunedForUnits(self.tuned_for_units);
         let sequence = Design::new(self.alpha, alternative, mixing).map_err(invalid)?;
-        phases::AlwaysValid::new(sequence, self.share, CONCENTRATION).map_err(invalid)
+        phases::AlwaysValidDesign::new(sequence, self.share, CONCENTRATION).map_err(invalid)
     }
 
     /// Returns the side on which a guardrail is harmed.
@@ -75,7 +75,7 @@ pub(super) fn by_the_interval(
     plan: &AlwaysValidPlan,
     result: &mut AlwaysValidResult,
 ) -> Result<(), String> {
-    let look = |design: phases::AlwaysValid| -> Result<Look, Missing> { design.look(&data.strata) };
+    let look = |design: phases::AlwaysValidDesign| -> Result<Look, Missing> { design.look(&data.strata) };
     match look(plan.design(Alternative::TwoSided)?) {
         Err(missing) => result.missing = Some(names.sentence(missing)),
         Ok(look) => {

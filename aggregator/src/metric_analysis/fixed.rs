@@ -1,7 +1,8 @@
 //! The fixed-horizon test: right if read once, at a planned end.
 
 use stats::distributions::{normal_quantile, normal_sf};
-use stats::{Alpha, Lift, Pair, lift, two_proportion, welch};
+use stats::fixed_horizon::{self, RateTest};
+use stats::{Alpha, Lift, Pair, lift};
 
 use super::{Data, Names};
 use crate::document::{AcrossPhases, Test, TestMethod};
@@ -59,7 +60,7 @@ fn of_one_split(data: &Data, alpha: Alpha, test: &mut Test) -> Result<(), NoTest
                 control: only.control.moments(control).map_err(NoTest::Sums)?,
                 treatment: only.treatment.moments(treatment).map_err(NoTest::Sums)?,
             };
-            let comparison = welch::compare(moments, alpha)?;
+            let comparison = fixed_horizon::compare_means(moments, alpha)?;
             test.t = Some(comparison.test.t);
             test.degrees_of_freedom = Some(comparison.test.degrees);
             test.p_value = Some(comparison.test.p_value);
@@ -72,8 +73,8 @@ fn of_one_split(data: &Data, alpha: Alpha, test: &mut Test) -> Result<(), NoTest
                 control: only.control.arm().map_err(NoTest::Sums)?,
                 treatment: only.treatment.arm().map_err(NoTest::Sums)?,
             };
-            let comparison = two_proportion::compare(arms, alpha)?;
-            if comparison.test == two_proportion::Test::FisherExact {
+            let comparison = fixed_horizon::compare_rates(arms, alpha)?;
+            if comparison.test == RateTest::FisherExact {
                 test.method = TestMethod::FisherExact;
             }
             test.z = Some(comparison.pooled.z);

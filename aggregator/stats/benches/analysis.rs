@@ -15,10 +15,11 @@ use std::{
 use stats::{
     Alpha, Alternative, Arm, Counts, Moments, Pair,
     confidence_sequence::{self, Mixing},
+    fixed_horizon,
     group_sequential::{Boundary, Design, Spending},
     multiple_testing::{Correction, adjust},
     random::Random,
-    srm, two_proportion, welch,
+    srm,
 };
 
 const EXPERIMENTS: usize = 1_000;
@@ -165,7 +166,7 @@ fn analyze(experiment: &Experiment) -> usize {
         let mut p_values = Vec::new();
         for arms in &experiment.rates {
             let arms = Pair { control: arms[0], treatment: arms[index + 1] };
-            let test = two_proportion::compare(arms, alpha).expect("units");
+            let test = fixed_horizon::compare_rates(arms, alpha).expect("units");
             black_box(sequence.look_at_rates(arms)).expect("conversions");
             black_box(bound.repeated_interval(test.pooled.effect));
             rejected += usize::from(bound.rejects(test.pooled.z));
@@ -173,7 +174,7 @@ fn analyze(experiment: &Experiment) -> usize {
         }
         for arms in &experiment.means {
             let moments = Pair { control: arms[0], treatment: arms[index + 1] };
-            let test = welch::compare(moments, alpha).expect("variation");
+            let test = fixed_horizon::compare_means(moments, alpha).expect("variation");
             black_box(sequence.look_at_means(moments)).expect("variation");
             black_box(bound.repeated_interval(test.test.effect));
             rejected += usize::from(bound.rejects(test.test.as_z()));

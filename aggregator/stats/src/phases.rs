@@ -369,22 +369,22 @@ pub fn information_fraction(strata: &[Stratum], planned: Pair<u64>) -> Result<f6
 
 /// The plan of an always-valid analysis over phases, fixed before the first look.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AlwaysValid {
+pub struct AlwaysValidDesign {
     sequence: confidence_sequence::Design,
     first_share: TreatmentShare,
     counts: CountTest,
 }
 
-impl AlwaysValid {
+impl AlwaysValidDesign {
     /// `first_share` is the share of the first phase, also when that phase is left out later; `concentration`
     /// is that of [`CountTest`], which decides below the gate.
     pub fn new(
         sequence: confidence_sequence::Design,
         first_share: TreatmentShare,
         concentration: f64,
-    ) -> Result<AlwaysValid, Invalid> {
+    ) -> Result<AlwaysValidDesign, Invalid> {
         let counts = CountTest::new(concentration, sequence.alpha())?;
-        Ok(AlwaysValid { sequence, first_share, counts })
+        Ok(AlwaysValidDesign { sequence, first_share, counts })
     }
 
     /// The number of units that would have the same weight at the first phase's shares, `W / (pi_c pi_t)`.
@@ -413,7 +413,7 @@ impl AlwaysValid {
     /// one, whatever the null.
     ///
     /// Below the gate over all phases ([`few`]) it returns [`Missing::Conversions`] or
-    /// [`Missing::Unconverted`]; [`AlwaysValid::p_value`] then decides by the counts.
+    /// [`Missing::Unconverted`]; [`AlwaysValidDesign::p_value`] then decides by the counts.
     pub fn look(&self, strata: &[Stratum]) -> Result<Look, Missing> {
         if let Some(below) = few(strata) {
             return Err(below.few.missing());

@@ -1,19 +1,13 @@
-//! Compares two conversion rates once, at the planned end: the pooled z-test, the score interval
-//! that is its exact dual, and Fisher's exact test where counts are small.
+//! Tests of two conversion rates, each for one look: the pooled z-test, the score test against a margin, and
+//! Fisher's exact test where counts are small.
 //!
-//! Other intervals for the difference are in [`crate::proportion_interval`], relative lifts in
-//! [`crate::lift`]. None of this is valid under repeated looks; see [`crate::confidence_sequence`].
+//! Intervals for the difference are in [`crate::proportion_interval`], relative lifts in [`crate::lift`]; what the
+//! platform shows of all of them is [`crate::fixed_horizon`].
 
 use crate::{
-    Alpha, Alternative, Arm, Effect, Interval, Invalid, Lift, Missing, NoAnswer, Pair, Side,
-    distributions::normal_sf,
-    lift,
-    proportion_interval::{self, Score},
+    Alternative, Arm, Effect, Invalid, Missing, NoAnswer, Pair, Side, distributions::normal_sf,
+    restricted_rates::restricted_variance,
 };
-
-/// Below this expected count in any of the four cells the platform's p-value is Fisher's exact
-/// one (Cochran's rule, 1954, Biometrics 10(4)).
-pub const SMALL_EXPECTED_CELL: f64 = 5.0;
 
 /// A test of equal rates.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,53 +18,6 @@ pub struct ZTest {
     pub z: f64,
     /// From 0 to 1, for the given alternative.
     pub p_value: f64,
-}
-
-/// The test that the p-value of a [`Comparison`] comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Test {
-    /// [`pooled_z`].
-    PooledZ,
-    /// [`fisher_exact`].
-    FisherExact,
-}
-
-/// Everything the platform shows about two rates after a fixed-horizon experiment.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Comparison {
-    /// The rate of each arm, from 0 to 1.
-    pub rates: Pair<f64>,
-    /// The pooled z-test, also where `p_value` is Fisher's.
-    pub pooled: ZTest,
-    /// Two-sided, from 0 to 1.
-    pub p_value: f64,
-    /// The test of `p_value`.
-    pub test: Test,
-    /// Mee's score interval for the difference.
-    pub interval: Interval,
-    /// The relative lift with its interval, or the reason why there is none.
-    pub lift: Result<Lift, Missing>,
-}
-
-/// Pooled z (Fisher when an expected cell is below [`SMALL_EXPECTED_CELL`]), Mee's interval and
-/// the relative lift, all two-sided. Fails only when an arm has no units. Fisher's p-value is the
-/// more cautious one: it may stay above alpha where the interval excludes 0.
-pub fn compare(arms: Pair<Arm>, alpha: Alpha) -> Result<Comparison, Missing> {
-    let pooled = pooled_z(arms, Alternative::TwoSided)?;
-    let small = smallest_expected_cell(arms) < SMALL_EXPECTED_CELL;
-    let (test, p_value) = if small {
-        (Test::FisherExact, fisher_exact(arms, Alternative::TwoSided)?)
-    } else {
-        (Test::PooledZ, pooled.p_value)
-    };
-    Ok(Comparison {
-        rates: rates(arms)?,
-        pooled,
-        p_value,
-        test,
-        interval: proportion_interval::score(arms, alpha, Alternative::TwoSided, Score::Mee)?,
-        lift: lift::of_rates(arms, alpha),
-    })
 }
 
 /// Returns both rates, or [`Missing::Units`] for an arm without units.
@@ -117,10 +64,8 @@ pub fn score_z(arms: Pair<Arm>, null: f64, alternative: Alternative) -> Result<Z
     if null == 0.0 {
         return Ok(pooled_z(arms, alternative)?);
     }
-    let effect = Effect {
-        estimate: difference(arms)?,
-        standard_error: proportion_interval::restricted_variance(arms, null).sqrt(),
-    };
+    let effect =
+        Effect { estimate: difference(arms)?, standard_error: restricted_variance(arms, null).sqrt() };
     if effect.standard_error == 0.0 {
         return Err(Missing::Variation.into());
     }
@@ -284,7 +229,8 @@ pub fn smaller_share(arms: Pair<Arm>) -> (Side, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Counts;
+    use crate::proportion_interval::{Score, score};
+    use crate::{Alpha, Counts};
 
     fn arms(control: (u64, u64), treatment: (u64, u64)) -> Pair<Arm> {
         Pair { control, treatment }
@@ -299,22 +245,13 @@ mod tests {
         assert_eq!(difference(arms(half, more)), Ok(0.5_f64.powi(53)));
         assert_eq!(difference(arms(more, half)), Ok(-0.5_f64.powi(53)));
         assert_eq!(difference(arms(half, (1, 2))), Ok(0.0));
-    }
-
-    #[test]
-    fn an_empty_arm_is_named() {
-        let found = compare(arms((0, 0), (1, 2)), Alpha::FIVE_PERCENT);
-        let missing = Missing::Units { arm: Side::Control, have: 0, need: 1 };
-        assert_eq!(found, Err(missing));
-    }
-
-    /// 4.5 conversions of 9 units are expected in each arm: below 5 the exact test is used.
-    #[test]
-    fn small_cells_are_tested_exactly() {
-        let small = compare(arms((3, 90), (6, 90)), Alpha::FIVE_PERCENT).unwrap();
-        assert_eq!(small.test, Test::FisherExact);
-        let large = compare(arms((3, 90), (7, 90)), Alpha::FIVE_PERCENT).unwrap();
-        assert_eq!(large.test, Test::PooledZ);
+        // A third against a little more than a third. The difference of the two rounded rates is wrong in its eighth
+        // digit.
+        let (third, above) = ((1_000_000_000, 3_000_000_000), (1_000_000_001, 3_000_000_002));
+        let exact = 1e9 / 3e9 / 3_000_000_002.0;
+        assert_eq!(difference(arms(third, above)), Ok(exact));
+        let of_rounded_rates = 1_000_000_001.0 / 3_000_000_002.0 - 1e9 / 3e9;
+        assert!((of_rounded_rates / exact - 1.0_f64).abs() > 1e-8);
     }
 
     /// The lady tasting tea: 3 of 4 against 1 of 4 has a one-sided p of 17/70 and a two-sided p of 34/70.
@@ -331,7 +268,7 @@ mod tests {
     #[test]
     fn the_score_test_is_dual_to_the_score_interval() {
         let arms = arms((48, 80), (56, 70));
-        let interval = compare(arms, Alpha::FIVE_PERCENT).unwrap().interval;
+        let interval = score(arms, Alpha::FIVE_PERCENT, Alternative::TwoSided, Score::Mee).unwrap();
         for end in [interval.lower, interval.upper] {
             let test = score_z(arms, end, Alternative::TwoSided).unwrap();
             assert!((test.p_value - 0.05).abs() < 1e-9, "{end}: {test:?}");

@@ -1,9 +1,8 @@
 //! Compares two means with unequal variances once, at the planned end.
 
 use crate::{
-    Alpha, Alternative, Effect, Interval, Lift, Missing, Moments, Pair,
+    Alpha, Alternative, Effect, Interval, Missing, Moments, Pair,
     distributions::{normal_deviate_of_t, student_t_quantile, student_t_sf},
-    lift,
 };
 
 /// Welch's test of equal means.
@@ -19,30 +18,6 @@ pub struct Welch {
     pub p_value: f64,
     /// The alternative of the test.
     pub alternative: Alternative,
-}
-
-/// Everything the platform shows about two means after a fixed-horizon experiment.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Comparison {
-    /// The mean of each arm, in the metric's unit.
-    pub means: Pair<f64>,
-    /// The two-sided test.
-    pub test: Welch,
-    /// The interval of the difference, in the metric's unit.
-    pub interval: Interval,
-    /// The relative lift with its interval, or the reason why there is none.
-    pub lift: Result<Lift, Missing>,
-}
-
-/// Welch's test, its interval and the relative lift, all two-sided.
-pub fn compare(moments: Pair<Moments>, alpha: Alpha) -> Result<Comparison, Missing> {
-    let test = test(moments, Alternative::TwoSided)?;
-    Ok(Comparison {
-        means: moments.map(Moments::mean),
-        test,
-        interval: test.interval(alpha),
-        lift: lift::of_means(moments, alpha),
-    })
 }
 
 /// Welch (1947), Biometrika 34(1-2), with Satterthwaite's degrees of freedom (1946, Biometrics
@@ -107,19 +82,9 @@ impl Welch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Side;
 
     fn moments(control: &[f64], treatment: &[f64]) -> Pair<Moments> {
         Pair { control, treatment }.map(|values| Moments::of(values.iter().copied()).unwrap())
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let found = compare(moments(&[1.0, 2.0], &[1.0]), Alpha::FIVE_PERCENT);
-        let missing = Missing::Units { arm: Side::Treatment, have: 1, need: 2 };
-        assert_eq!(found, Err(missing));
-        let found = compare(moments(&[1.0, 1.0], &[2.0, 2.0]), Alpha::FIVE_PERCENT);
-        assert_eq!(found, Err(Missing::Variation));
     }
 
     /// Student's sleep data, whose t, df and p are printed in textbooks.

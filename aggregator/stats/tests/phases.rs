@@ -8,7 +8,7 @@ use stats::few_conversions::Few;
 use stats::group_sequential::{
     self, Boundary, CountBound, CountBoundary, Design, PhaseTotal, Spending, Stage,
 };
-use stats::phases::{self, AlwaysValid, CountTest, PhaseCounts, Score, Stratum, TreatmentShare};
+use stats::phases::{self, AlwaysValidDesign, CountTest, PhaseCounts, Score, Stratum, TreatmentShare};
 use stats::{
     Alpha, Alternative, Arm, Counts, Effect, Interval, Missing, Moments, Pair, Side, two_proportion, welch,
 };
@@ -40,13 +40,13 @@ fn three_phases() -> [Stratum; 3] {
     ]
 }
 
-fn always_valid(units: f64) -> AlwaysValid {
+fn always_valid(units: f64) -> AlwaysValidDesign {
     let sequence = confidence_sequence::Design::new(
         Alpha::FIVE_PERCENT,
         Alternative::TwoSided,
         Mixing::TunedForUnits(units),
     );
-    AlwaysValid::new(sequence.unwrap(), TreatmentShare::HALF, CONCENTRATION).unwrap()
+    AlwaysValidDesign::new(sequence.unwrap(), TreatmentShare::HALF, CONCENTRATION).unwrap()
 }
 
 fn obrien_fleming() -> Design {

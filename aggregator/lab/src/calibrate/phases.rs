@@ -8,7 +8,7 @@ use serde::Serialize;
 use stats::confidence_sequence::{self, DEFAULT_TUNING_UNITS, Mixing};
 use stats::conversion_counts::CONCENTRATION;
 use stats::group_sequential::{Bound, Boundary, CountBoundary, Design, PhaseTotal, Spending, Stage};
-use stats::phases::{self, AlwaysValid, Score, Stratum, TreatmentShare};
+use stats::phases::{self, AlwaysValidDesign, Score, Stratum, TreatmentShare};
 use stats::random::{Binomial, Random};
 use stats::srm_phases::{self, Watched};
 use stats::srm_sequential::Phase as RatioPhase;
@@ -290,8 +290,8 @@ struct Methods {
     design: Design,
     first: TreatmentShare,
     planned: Pair<u64>,
-    for_the_plan: AlwaysValid,
-    for_5000: AlwaysValid,
+    for_the_plan: AlwaysValidDesign,
+    for_5000: AlwaysValidDesign,
     sequence: confidence_sequence::Design,
 }
 
@@ -302,7 +302,7 @@ impl Methods {
         let sequence =
             |units| confidence_sequence::Design::new(alpha, alternative, Mixing::TunedForUnits(units));
         let for_the_plan = sequence(PLANNED_UNITS as f64)?;
-        let always = |sequence| AlwaysValid::new(sequence, first, CONCENTRATION);
+        let always = |sequence| AlwaysValidDesign::new(sequence, first, CONCENTRATION);
         Ok(Methods {
             first,
             design: Design { alpha, alternative, spending: Spending::OBrienFleming },
@@ -348,7 +348,7 @@ impl Methods {
             let at_most_alpha = |p_value: Result<f64, _>| p_value.is_ok_and(|p_value| p_value <= alpha);
             alarms[FOR_THE_PLAN] |= at_most_alpha(self.for_the_plan.p_value(&strata));
             alarms[FOR_5000] |= at_most_alpha(self.for_5000.p_value(&strata));
-            let anew = AlwaysValid::new(self.sequence, share, CONCENTRATION).expect("as before");
+            let anew = AlwaysValidDesign::new(self.sequence, share, CONCENTRATION).expect("as before");
             alarms[RESTARTED] |= at_most_alpha(anew.p_value(&strata[strata.len() - 1..]));
             alarms[ALWAYS_VALID_BY_UNITS] |=
                 phases::few(&strata).is_none() && self.sequence.look(by_units, units).p_value <= alpha;

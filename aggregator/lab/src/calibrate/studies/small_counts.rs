@@ -4,7 +4,7 @@
 use stats::power::{self, Plan};
 use stats::random::{Binomial, Random};
 use stats::{
-    Alternative, Arm, Counts, Invalid, Power, proportion_interval,
+    Alternative, Arm, Counts, Invalid, Power, fixed_horizon, proportion_interval,
     two_proportion::{self, ZTest},
 };
 
@@ -39,7 +39,7 @@ pub fn study(plan: &Planned) -> Result<Study, Invalid> {
             p_value: test.p_value,
             interval,
         };
-        let chosen = two_proportion::compare(arms, alpha)
+        let chosen = fixed_horizon::compare_rates(arms, alpha)
             .ok()
             .map(|of| Finding { p_value: of.p_value, ..finding(of.pooled, of.interval) });
         let pooled = || {
