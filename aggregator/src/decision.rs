@@ -1,6 +1,6 @@
 //! From numbers to a verdict, by ordered rules: the first that applies decides, and its reason is one sentence
-//! with the numbers. Without a horizon everything rests on the always-valid interval, which holds at any number
-//! of looks; with a horizon, the boundary decides on the primary metric at the looks taken.
+//! with the numbers. If the plan has a boundary ([`PlannedTest::of`]), it decides on the primary metric at the
+//! looks taken; otherwise everything rests on the always-valid interval, which holds at any number of looks.
 
 use schemas::definition::{Direction, Experiment, Method, Plan};
 
@@ -274,7 +274,7 @@ fn keep_running(
 ) -> Ruling {
     let levels = levels(metric, test);
     let interval = interval(metric, look);
-    let tempting = test.p_value.filter(|p| *p < LOOKS_SIGNIFICANT);
+    let significant_looking = test.p_value.filter(|p| *p < LOOKS_SIGNIFICANT);
     let reason = if look.includes_zero == Some(false) {
         let practical = experiment.plan.practical_lift_relative.unwrap_or(0.0);
         format!(
@@ -283,16 +283,16 @@ fn keep_running(
             look.treatment,
             format::signed_percent(toward(metric.direction, practical))
         )
-    } else if let Some(p) = tempting {
+    } else if let Some(p) = significant_looking {
         let acted = match test.lift_relative.map(|lift| toward(metric.direction, lift)) {
             Some(lift) if lift < 0.0 => "stopped",
             _ => "shipped",
         };
         let unprotected = match experiment.plan.horizon_units {
             None => {
-                "no horizon was planned, and a p read on any day one likes is below 0.05 by luck far too often"
+                "no horizon was planned, and a p-value that is read repeatedly falls below 0.05 by chance far too often"
             }
-            Some(_) => "a p counts only if it is read once, at the planned horizon",
+            Some(_) => "a p-value counts only if it is read once, at the planned horizon",
         };
         format!(
             "Keep running: `{}` has {levels} and {}, and is not {acted}: {unprotected}; the always-valid interval, \

@@ -53,7 +53,7 @@ pub fn frozen(last: &ExperimentResult, until: Micros) -> Option<ExperimentResult
     let is_over = [WarningKind::ExposuresExpire, WarningKind::Stale, WarningKind::Frozen];
     frozen.warnings.retain(|warning| !is_over.contains(&warning.kind));
     let text = format!(
-        "The first exposures have been dropped from the table since {until}: the numbers are those of before."
+        "The first exposures have been dropped from the table since {until}: the numbers are from before that date."
     );
     frozen
         .warnings

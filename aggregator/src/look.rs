@@ -320,6 +320,11 @@ impl<'a> EarlierLooks<'a> {
     }
 }
 
+/// The boundary of a plan: O'Brien-Fleming spending, two-sided. Its looks and its conditional error rest on the same one.
+pub(crate) fn planned_boundary(alpha: Alpha) -> Boundary {
+    Boundary::new(Design { alpha, alternative: Alternative::TwoSided, spending: Spending::OBrienFleming })
+}
+
 /// Returns the conditional error of a boundary with this part of alpha after these looks; all of it before the
 /// first look.
 fn conditional_error(looks: &[BoundaryLook], part: f64) -> f64 {
@@ -328,11 +333,7 @@ fn conditional_error(looks: &[BoundaryLook], part: f64) -> f64 {
     if last.is_final || looks.iter().any(|look| look.crossed) {
         return 0.0;
     }
-    let mut boundary = Boundary::new(Design {
-        alpha,
-        alternative: Alternative::TwoSided,
-        spending: Spending::OBrienFleming,
-    });
+    let mut boundary = planned_boundary(alpha);
     for look in looks.iter().filter(|look| look.fraction > 0.0) {
         if boundary.look_having_spent(look.fraction, look.alpha_spent.min(part)).is_err() {
             return 0.0;

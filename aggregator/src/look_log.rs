@@ -70,7 +70,7 @@ impl LookLog {
     pub async fn catch_up(&mut self) -> anyhow::Result<()> {
         let now = self.log.topic_id().await.context(Exit::Unreachable)?;
         if now != self.topic_id {
-            bail!("topic {} was made anew while it was followed", self.log.topic());
+            bail!("topic {} was recreated while it was followed", self.log.topic());
         }
         self.read_on().await
     }
@@ -92,7 +92,7 @@ impl LookLog {
         if let Some(id) = self.topic_id.map(|id| id.to_string()).filter(|_| !mirrored_id.is_empty()) {
             ensure!(
                 id == mirrored_id,
-                "topic {topic} was made anew: Kafka gives it the id {id}, and ClickHouse mirrors {mirrored_id}. \
+                "topic {topic} was recreated: Kafka gives it the id {id}, and ClickHouse mirrors {mirrored_id}. \
                  Nothing is decided: the looks of the old topic have spent alpha that this one does not tell of. \
                  Restore the topic from a copy, or from the mirror with `splitstream restore-looks`; then raise \
                  consumer.epoch and restart the consumers, so that the mirror follows the new topic"

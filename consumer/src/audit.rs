@@ -2,7 +2,7 @@
 //! offset that they cover must be a row, a duplicate, a dead letter, forgotten, expired, or no message. Any other
 //! offset is a hole while Kafka still has its message, and lost afterwards. A hole can be healed.
 //!
-//! The offsets mean something for one topic only. If the topic was made anew, or ends before its table does, its
+//! The offsets mean something for one topic only. If the topic was recreated, or ends before its table does, its
 //! messages explain nothing about the rows, and the audit is not clean.
 //!
 //! ClickHouse is asked first. Kafka is read only for offsets without a row, and the dead-letter topic only if some of
@@ -225,7 +225,7 @@ impl Auditor {
 
     async fn examine(&self, place: Place, topic: &TopicReport, depth: Depth) -> Result<Examined> {
         let (table, part) = (place.table, Part { partition: place.partition, epoch: place.epoch });
-        // The messages of a topic that was made anew are not those of the rows.
+        // The messages of a topic that was recreated are not those of the rows.
         let current = place.epoch == self.epoch && topic.made_anew.is_none();
         // Read before the batches: what is committed now is in the table when they are read.
         let (committed, ends) = match current {
@@ -243,7 +243,7 @@ impl Auditor {
         };
         let links = self.tables.links(table, part, since_ms).await.context("reading the batches")?;
         let chain = Chain::of(links);
-        // A topic that ends before the table does was made anew without a note of it, or has lost its end.
+        // A topic that ends before the table does was recreated without a note of it, or has lost its end.
         let shorter = ends.filter(|ends| chain.span().is_some_and(|span| span.last >= ends.high));
         let ends = ends.filter(|_| shorter.is_none());
         let mut report = PartitionReport {

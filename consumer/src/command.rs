@@ -37,7 +37,7 @@ pub enum Command {
     /// Messages that could not become rows
     #[command(subcommand)]
     DeadLetters(DeadLetters),
-    /// Delete everything of one unit, and keep what it did up to now from coming back
+    /// Delete everything of one unit, and keep its earlier events from coming back
     Forget(Forget),
 }
 
@@ -65,7 +65,7 @@ pub struct Audit {
     /// Brings back what is missing and Kafka still has; the consumers must be stopped
     #[arg(long)]
     heal: bool,
-    /// One topic, by its name without a prefix: exposures, conversions, aliases or definitions
+    /// One topic, by its name without a prefix: exposures, conversions, aliases, definitions or looks
     #[arg(long)]
     topic: Option<String>,
 }
@@ -181,7 +181,7 @@ async fn dead_letters(config: &Config, command: &DeadLetters) -> Result<ops::Exi
                 .iter()
                 .map(|letter| dead_letters::show(letter, table(&letter.origin.topic), &mut plans))
                 .collect();
-            // Its parts differ in length: also for people as a document.
+            // Always JSON: its parts vary too much for a table.
             print(true, &shown, String::new)?;
         }
         DeadLetters::Replay { chosen, again } => {
@@ -198,7 +198,7 @@ async fn dead_letters(config: &Config, command: &DeadLetters) -> Result<ops::Exi
     Ok(ops::Exit::Done)
 }
 
-/// Exit code 0: nothing of the unit is left. 2: nothing can be called so. 3: the ledger is full. 4: the ledger's key
+/// Exit code 0: nothing of the unit is left. 2: no unit can have this id. 3: the ledger is full. 4: the ledger's key
 /// is missing or another. 5: ClickHouse cannot be reached, or rows keep coming in.
 async fn forget(config: &Config, arguments: &Forget) -> Result<ops::Exit> {
     let Some(key) = ledger_key(config)? else {

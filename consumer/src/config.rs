@@ -43,7 +43,7 @@ pub struct TablesConfig {
     _http: IgnoredAny,
     #[serde(rename = "log")]
     _log: IgnoredAny,
-    /// Not needed; read so that what is wrong in it is told before the consumers start.
+    /// Not needed; read so that what is wrong in it is reported before the consumers start.
     pub consumer: ConsumerSection,
 }
 
@@ -139,7 +139,7 @@ impl Section for ConsumerSection {
             Field::of(
                 "epoch",
                 &self.epoch,
-                "raise it after a topic was made anew, so that its offsets are told apart",
+                "raise it after a topic was recreated, so that old and new offsets are distinguished",
             ),
             Field::of(
                 "forget_key",

@@ -34,7 +34,7 @@ pub struct Metrics {
     pub committed_offset: IntGaugeVec,
     pub position: IntGaugeVec,
     pub lag: IntGaugeVec,
-    /// 1 from a failure until the partition has gone forward.
+    /// 1 from a failure until the partition has made progress.
     pub stalled: IntGaugeVec,
     /// 1 while it waits for an operator.
     pub halted: IntGaugeVec,
@@ -114,7 +114,7 @@ impl Metrics {
                 prometheus::exponential_buckets(1_024.0, 4.0, 9)?,
             )?,
             batch_age: histogram("consumer_batch_age_seconds", "age of a batch when closed", seconds()?)?,
-            batches: counters("consumer_batches_total", "batches closed, by why", &["topic", "due"])?,
+            batches: counters("consumer_batches_total", "batches closed, by reason", &["topic", "due"])?,
             stage_seconds,
             insert_attempts: counters(
                 "consumer_insert_attempts_total",
@@ -133,7 +133,7 @@ impl Metrics {
             )?,
             recoveries: counters(
                 "consumer_recoveries_total",
-                "times that a partition started over from what is durable, by why",
+                "times that a partition started over from what is durable, by reason",
                 &["reason"],
             )?,
             ended_inserts: counter(

@@ -149,7 +149,7 @@ mod tests {
         missing(applied).unwrap().iter().map(|migration| migration.number).collect()
     }
 
-    /// Once, whoever had run it twice at a time was told for ever to install a newer build.
+    /// Once, whoever had run it twice at a time always got the error.
     #[test]
     fn what_was_recorded_twice_alike_counts_once() {
         let last = MIGRATIONS.len() as u32;

@@ -224,7 +224,7 @@ fn worker_starter(config: &Config, shared: &Arc<Shared>, health: &ops::Health) -
         let name = format!("{topic}/{partition}");
         let place = Place { database: database.clone(), table, topic, partition, epoch };
         let progress = health.progress(&name, STANDSTILL_MAX);
-        let readiness = Readiness::new(health.condition(format!("{name} goes forward"), "just given"));
+        let readiness = Readiness::new(health.condition(format!("{name} makes progress"), "just given"));
         let worker = Worker::new(assigned, place, consumer, shared.clone(), stop, progress, readiness);
         thread::Builder::new().name(name).spawn(move || worker.run())
     }))
@@ -247,7 +247,7 @@ fn poll(
             Some(Ok(message)) => {
                 use rdkafka::Message;
                 outcome = Err(anyhow!(
-                    "a message of {}/{} came past its partition's queue",
+                    "a message of {}/{} arrived in the group's queue instead of its partition's",
                     message.topic(),
                     message.partition()
                 ));

@@ -257,7 +257,7 @@ fn case_18_a_topic_made_anew_stops_the_partition_until_the_epoch_is_raised() {
     let anew = TopicIds { noted: Some(noted), now: Some(now) };
     let longer = Observation { topic: anew, high: 300, ..found };
     let action = looking().on(Event::Observed(longer), NOW);
-    assert_eq!(action, halted(Halt::TopicMadeAnew { noted, now }));
+    assert_eq!(action, halted(Halt::TopicRecreated { noted, now }));
     // The table has no rows of the raised epoch. The note of the old epoch does not count.
     let old = Some(note(Some(99), Some(INTENT)));
     let mut raised = Machine::new(2, DEADLINE);

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use assignment::{Attributes, Environment, Salts, Seed, evaluate};
+use assignment::{Attributes, Environment, FORMULA, Salts, Seed, evaluate};
 use schemas::definition::{Assignment, Definitions, Experiment, Version};
-use schemas::{BUCKETS, Bucket, BucketRange};
+use schemas::{Bucket, BucketRange};
 use serde::Serialize;
 
 /// The variant that a unit gets, and why.
@@ -36,8 +36,7 @@ pub struct Explanation {
     pub bucket: Step,
 }
 
-/// One of the three hashes of a unit: `bucket = floor(hash * 1000000 / 2^64)`, `hash = xxh3_64(unit id, seed)`,
-/// `seed = xxh3_64(salt)`.
+/// One of the three hashes of a unit, by the [`FORMULA`].
 #[derive(Clone, Debug, Serialize)]
 pub struct Step {
     pub salt: String,
@@ -135,10 +134,7 @@ impl fmt::Display for Explanation {
             (Some(rule), _) => writeln!(f, "3. targeting: rule `{rule}` is the first that matches")?,
             (None, _) => writeln!(f, "3. targeting: none of {} was found to match", self.rules.join(", "))?,
         }
-        writeln!(
-            f,
-            "   hash = xxh3_64(unit id, seed = xxh3_64(salt)); bucket = floor(hash * {BUCKETS} / 2^64)"
-        )?;
+        writeln!(f, "   {FORMULA}")?;
         let layer = self.layer.as_ref().map_or("no layer, all slots are its own".to_owned(), |layer| {
             format!("layer {layer}, the unit's slot must be one of the experiment's")
         });

@@ -6,9 +6,11 @@
 //! construct the struct without `..`, so that the compiler reports each of them when a field is added: the
 //! check here, the Avro codec (`avro/records.rs`, `avro/quick.rs`), the columns
 //! (`consumer/src/pipeline/rows.rs`), the code that makes events, and the tests' own decoder
-//! (`tests/common`). Two contracts are text files, and tests compare them with the code: the schemas
-//! (`avro/*.avsc`) have the fields and defaults of the JSON, and the tables (`clickhouse/*.sql`) have the
-//! columns of the rows.
+//! (`tests/common`). Tests compare the contracts that are text files with the code: the schemas (`avro/*.avsc`)
+//! have the fields and defaults of the JSON, and the tables (`clickhouse/*.sql`, and `clickhouse/cluster`) have
+//! the columns of the rows. A changed schema keeps its former text beside it, with a new fingerprint in `avro.rs`
+//! and a row in `avro/kind.rs`; a changed table is a new migration in `clickhouse.rs`; both need messages in
+//! `vectors/messages.json`.
 
 use std::borrow::Cow;
 

@@ -319,7 +319,7 @@ fn refused_by_both() {
         ),
         (
             when(json!({"attribute": "a", "in_list": "employees"})),
-            "targeting[0].when: `in_list` is not evaluated under rule 1; name the values with `in`",
+            "targeting[0].when: `in_list` is not evaluated yet; name the values with `in`",
         ),
         (
             when(json!({"all": [{"not": {"attribute": 1, "exists": true}}]})),

@@ -20,7 +20,7 @@ pub const EVENT_TOPICS: [&str; 3] = [EXPOSURES, CONVERSIONS, ALIASES];
 /// How long to wait for a new row before failing. Longer than any restart and any back-off takes.
 const TIMEOUT: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(200);
-/// How long to wait for surplus rows, from an insert that still runs or from the batch that is being filled.
+/// How long to wait for unexpected extra rows, from an insert that still runs or from the batch that is being filled.
 const SETTLE_WAIT: Duration = Duration::from_millis(1_500);
 /// How many differences an error lists.
 const LISTED_MAX: usize = 10;

@@ -48,7 +48,7 @@ fn wait_until_ready(consumer: &Service) {
 fn wait_until_halted(consumer: &Service) -> String {
     let url = consumer.url();
     let check =
-        || Ok(metrics::readiness(&url)?["checks"][format!("{EXPOSURES}/{PARTITION} goes forward")].clone());
+        || Ok(metrics::readiness(&url)?["checks"][format!("{EXPOSURES}/{PARTITION} makes progress")].clone());
     let halted =
         |check: &serde_json::Value| check.as_str().is_some_and(|reason| reason.starts_with("stands still"));
     wait_until("a halted partition", TIMEOUT, POLL, || Ok(halted(&check()?))).unwrap();
@@ -147,7 +147,7 @@ fn a_topic_recreated_while_the_consumer_is_stopped_is_never_mistaken_for_the_old
     consumer.start().unwrap();
     let reason = wait_until_halted(&consumer);
     assert!(
-        reason.contains("the topic was made anew") && reason.contains("raise `consumer.epoch`"),
+        reason.contains("the topic was recreated") && reason.contains("raise `consumer.epoch`"),
         "{reason}"
     );
     assert_eq!(row_count(&platform.clickhouse()).unwrap(), 100);

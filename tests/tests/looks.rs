@@ -213,7 +213,7 @@ fn a_lost_log_stops_decisions_until_it_is_restored() {
     .unwrap();
     let check = || anyhow::Ok(metrics::readiness(&aggregator.url())?["checks"]["looks"].clone());
     let recreated =
-        |check: &Value| check.as_str().is_some_and(|reason| reason.contains("topic looks was made anew"));
+        |check: &Value| check.as_str().is_some_and(|reason| reason.contains("topic looks was recreated"));
     wait_until("a stopped aggregator", TIMEOUT, POLL, || Ok(recreated(&check()?))).unwrap();
     assert_eq!(metrics::readiness(&aggregator.url()).unwrap()["ok"], false);
     assert_eq!(gauge(&aggregator, "splitstream_aggregator_look_log_ok"), 0.0);
@@ -221,7 +221,7 @@ fn a_lost_log_stops_decisions_until_it_is_restored() {
     wait_for_units(&platform, 800);
     let (code, stderr, _) = analyze(&platform);
     assert_eq!(code, 1, "{stderr}");
-    assert!(stderr.contains("topic looks was made anew"), "{stderr}");
+    assert!(stderr.contains("topic looks was recreated"), "{stderr}");
     let analyses = "SELECT max(JSONExtractUInt(document, 'looks_recorded')) FROM analyses";
     assert_eq!(clickhouse.number(analyses, &[]).unwrap(), 1);
 

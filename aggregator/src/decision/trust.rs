@@ -99,7 +99,7 @@ fn split(srm: &SampleRatio) -> Option<Ruling> {
             format::p_value(p)
         ),
         (_, None) => format!(
-            "The split of phase {} was not the planned one at an earlier look, which later units do not mend: {shares}",
+            "The split of phase {} was not the planned one at an earlier look, which later units do not correct: {shares}",
             alarm.phase
         ),
     };
@@ -153,10 +153,10 @@ pub(super) fn with_warnings(evidence: &Evidence<'_>, verdict: Verdict, reason: S
 pub fn forced_later(units: u64) -> Option<Warning> {
     let text = match units {
         0 => return None,
-        1 => "1 unit that had counted was forced into a variant later, and counts in nothing since; earlier looks saw it."
+        1 => "1 unit that had counted was forced into a variant later, and is no longer counted; earlier looks saw it."
             .to_owned(),
         several => format!(
-            "{} units that had counted were forced into a variant later, and count in nothing since; earlier looks saw them.",
+            "{} units that had counted were forced into a variant later, and are no longer counted; earlier looks saw them.",
             format::count(several)
         ),
     };

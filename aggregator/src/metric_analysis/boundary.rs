@@ -4,14 +4,15 @@
 use std::collections::BTreeMap;
 
 use schemas::definition::{Method, Plan};
-use stats::group_sequential::{self, Bound, Spending, Stage};
+use stats::group_sequential::{self, Bound, Stage};
 use stats::phases::information_fraction;
-use stats::{Alpha, Alternative, Effect, Missing, Pair};
+use stats::{Alpha, Effect, Missing, Pair};
 
 use super::{Data, Names, PastLooks, exact};
 use crate::document::{
     AfterStopping, Boundary, BoundaryLook, BoundaryMethod, BoundaryStage, Bounds, ExactTest,
 };
+use crate::look::planned_boundary;
 
 /// An analysis is another interim look if it has at least this much more of the planned information, so that a
 /// schedule of seconds takes a hundred looks and not a hundred thousand.
@@ -158,12 +159,7 @@ fn look(
     if current.planned.control == 0 || current.planned.treatment == 0 {
         return Err("an arm has no planned units".to_owned());
     }
-    let design = group_sequential::Design {
-        alpha,
-        alternative: Alternative::TwoSided,
-        spending: Spending::OBrienFleming,
-    };
-    let mut bounds = group_sequential::Boundary::new(design);
+    let mut bounds = planned_boundary(alpha);
     let Repeated { looks: earlier, weight_of_last_look } = repeat(&mut bounds, current, past)?;
     result.looks = earlier.iter().map(|earlier| earlier.look).collect();
     let mut taken = None;

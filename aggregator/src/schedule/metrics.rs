@@ -1,4 +1,5 @@
-//! The metrics of the schedule and its experiments. This module knows no analysis, only its result.
+//! The metrics of the schedule and its experiments. This module knows no analysis, only its result. A new
+//! metric is registered here and explained in `deploy/operations/README.md`, which a test compares.
 
 use std::collections::{BTreeMap, BTreeSet};
 

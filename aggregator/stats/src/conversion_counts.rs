@@ -1,6 +1,6 @@
 //! An anytime-valid test on conversions alone, exact from the first unit on: under the null each
 //! conversion comes from the treatment with the probability of its assignment share. It is the
-//! guardrail's kill switch where rates are too low for normal approximations.
+//! guardrail's stopping rule where rates are too low for normal approximations.
 //!
 //! It trusts the split: with a sample ratio mismatch, or a share that changed during the experiment, it tests
 //! the wrong hypothesis. It counts converting units, at low rates (rate ratio close to risk ratio).

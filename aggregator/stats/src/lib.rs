@@ -20,7 +20,6 @@ pub mod group_sequential;
 pub mod guardrail;
 pub mod interaction;
 pub mod lift;
-pub mod monitoring;
 pub mod multiple_testing;
 pub mod permutation;
 pub mod phases;

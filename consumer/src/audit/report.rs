@@ -53,7 +53,7 @@ pub struct PartitionReport {
     pub covered: Option<[u64; 2]>,
     /// What the group has committed; null if nothing, or if the epoch is a past one.
     pub committed: Option<u64>,
-    /// The offset at which the topic ends, if that is before the end of the batches: it was made anew or lost its
+    /// The offset at which the topic ends, if that is before the end of the batches: it was recreated or lost its
     /// end, and explains nothing.
     pub topic_ends_at: Option<u64>,
     pub batches: u64,
@@ -175,7 +175,7 @@ impl Report {
             if let Some(MadeAnew { noted, now }) = &topic.made_anew {
                 writeln!(
                     page,
-                    "{} was made anew: its id was {noted} when the rows were taken and is {now} now; to take its \
+                    "{} was recreated: its id was {noted} when the rows were taken and is {now} now; to take its \
                      messages raise `consumer.epoch`",
                     topic.topic
                 )
@@ -186,8 +186,8 @@ impl Report {
                 if let (Some(ends_at), Some([_, last])) = (part.topic_ends_at, part.covered) {
                     writeln!(
                         page,
-                        "{place} ends at {ends_at}, its rows reach to {last}: the topic was made anew or lost its end; if \
-                         it was made anew, raise `consumer.epoch`"
+                        "{place} ends at {ends_at}, its rows reach to {last}: the topic was recreated or lost its end; if \
+                         it was recreated, raise `consumer.epoch`"
                     )
                     .expect("a String takes all");
                 }
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!((anew.clean, anew.holes + anew.lost + anew.duplicates), (false, 0));
         let page = anew.page();
         assert!(
-            page.contains("exposures was made anew: its id was a when the rows were taken and is b now"),
+            page.contains("exposures was recreated: its id was a when the rows were taken and is b now"),
             "{page}"
         );
         assert!(

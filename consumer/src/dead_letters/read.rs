@@ -29,7 +29,6 @@ pub struct DeadLetter {
     pub code: String,
     pub reason: String,
     /// Milliseconds since 1970, by the clock of the dead-letter topic's broker.
-    #[serde(rename = "buried_at_ms")]
     pub sent_at_ms: i64,
     /// Length of the message as it came.
     pub payload_bytes: u64,
@@ -183,7 +182,7 @@ mod tests {
         assert_eq!(letters, [(4, "empty".to_owned(), 0), (7, "truncated".to_owned(), 1)]);
     }
 
-    /// A topic that was made anew has another message at the same offset.
+    /// A topic that was recreated has another message at the same offset.
     #[test]
     fn dead_letters_of_two_epochs_are_two() {
         let mut by_origin = ByOrigin::default();

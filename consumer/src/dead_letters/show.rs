@@ -17,8 +17,7 @@ const LINE_BYTES: usize = 16;
 
 /// One line for each.
 pub fn list(letters: &[DeadLetter]) -> String {
-    let mut page =
-        format!("{:<32} {:>15} {:<16} {:>8} {}\n", "origin", "buried", "code", "replays", "reason");
+    let mut page = format!("{:<32} {:>15} {:<16} {:>8} {}\n", "origin", "sent", "code", "replays", "reason");
     for letter in letters {
         let origin = format!("{}/{}/{}", letter.origin.topic, letter.origin.partition, letter.origin.offset);
         let reason: String = letter.reason.chars().take(120).collect();

@@ -21,7 +21,8 @@ pub struct Span {
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub rows: usize,
-    /// Of the messages as they came that became rows: duplicates hold nothing, and a batch of them alone is never closed.
+    /// Bytes of the messages, as received, that became rows. Duplicates do not count, so a batch of them alone is never
+    /// closed.
     pub bytes: usize,
     pub age: Duration,
 }
@@ -71,7 +72,7 @@ pub struct Batch {
     first: u64,
     /// The offset after the last one covered.
     next: u64,
-    /// Of the messages, as they came, that became rows.
+    /// Bytes of the messages, as received, that became rows.
     share: Share,
     opened: Option<Instant>,
     /// The broker's time stamp of the oldest message.
@@ -159,19 +160,16 @@ impl Batch {
         if memory_is_spent {
             return Some(Due::Memory);
         }
+        let opened = self.opened?;
+        self.reached_size(limits).or((now.duration_since(opened) >= limits.age).then_some(Due::Age))
+    }
+
+    /// The size limit that it has reached, after which it takes no more messages.
+    pub fn reached_size(&self, limits: &Limits) -> Option<Due> {
         if self.row_count >= limits.rows {
             return Some(Due::Rows);
         }
-        if self.bytes() >= limits.bytes {
-            return Some(Due::Bytes);
-        }
-        let opened = self.opened?;
-        (now.duration_since(opened) >= limits.age).then_some(Due::Age)
-    }
-
-    /// Whether it may take no more messages.
-    pub fn full(&self, limits: &Limits) -> bool {
-        self.row_count >= limits.rows || self.bytes() >= limits.bytes
+        (self.bytes() >= limits.bytes).then_some(Due::Bytes)
     }
 
     /// The offset after everything that it covers.

@@ -40,8 +40,8 @@ const FETCH_WAIT: Duration = Duration::from_millis(50);
 const ANSWER_WAIT: Duration = Duration::from_millis(5);
 /// After this many messages without a row their offset is committed, even if more keep coming.
 const TAIL_MESSAGES_MAX: u64 = 100_000;
-/// When nothing has come for this long, the broker is asked whether there is nothing: of a partition that seems to end
-/// here, and of one that seems to go on (as behind an open transaction).
+/// After this long without a message the broker is asked whether there is one: 30 s at what seems to be the end of the
+/// partition, 5 s before it (for example behind an open transaction).
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 const SILENCE_BEFORE_END_MAX: Duration = Duration::from_secs(5);
 
@@ -97,7 +97,7 @@ struct PartitionState {
     resumed_at: Option<u64>,
     /// The first message behind the last seek, if it had another offset.
     gap: Option<Gap>,
-    /// Everything before it has come or is no message, since the last seek.
+    /// All messages before it have been fetched, or do not exist.
     reached: Option<u64>,
     /// When something last came, or the broker last said that there is nothing.
     last_received: Instant,
@@ -258,7 +258,7 @@ impl Worker {
             let at_end = state.is_at_end();
             if nothing_open && at_end {
                 state.note_lag(state.passed());
-                state.went_forward();
+                state.made_progress();
             }
             let asks_after = if at_end { SILENCE_MAX } else { SILENCE_BEFORE_END_MAX };
             let silence = state.last_received.elapsed();
@@ -269,7 +269,7 @@ impl Worker {
                     Ok(true) => {
                         state.last_received = Instant::now();
                         if nothing_open {
-                            state.went_forward();
+                            state.made_progress();
                         }
                     }
                     Ok(false) => {}
@@ -407,9 +407,9 @@ impl PartitionState {
     }
 
     /// Rows are durable, an offset is committed, or there is nothing to take.
-    fn went_forward(&mut self) {
+    fn made_progress(&mut self) {
         self.set_stalled(false);
-        self.readiness.forward();
+        self.readiness.made_progress();
     }
 
     fn set_stalled(&self, stalled: bool) {

@@ -9,7 +9,7 @@
 //!            still runs    durable     ▼ not there        │ │          │           committed     ▼
 //!                            │     Counting ──────────────┘ │          │ ▲                    Checking
 //!                            ▼      rows of the batch       │          │ └── Landing ◀──────────┘ if replayed
-//!                          Halted  (an operator decides)    │          ├──▶ Committing (a tail without rows)
+//!                          Resting, halted until repaired   │          ├──▶ Committing (a tail without rows)
 //!                                                           │          └──▶ Recounting ──▶ Withdrawing ──┐
 //!                                                           └────────────────────────────────────────────┘
 //!                                                                           a replayed batch without rows
@@ -40,6 +40,9 @@ mod observation;
 const REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// A halted partition looks again this often, since an operator may have repaired it.
 const HALTED_REST: Duration = Duration::from_secs(30);
+/// The first pause is doubled this many times at most, so the longest one must not be longer than that gives.
+const DOUBLINGS_MAX: u32 = 10;
+const _: () = assert!(REST.1.as_millis() <= REST.0.as_millis() << DOUBLINGS_MAX);
 
 /// What the worker is to do next.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +95,7 @@ pub struct Closed {
     pub span: Span,
     /// 0 only for a replayed batch whose messages are all left out by now.
     pub rows: u64,
+    /// A digest of the offsets that became rows.
     pub kept: u64,
     /// Now, in milliseconds since 1970.
     pub now_ms: i64,
@@ -185,7 +189,7 @@ impl Machine {
                 let note = self.note(None);
                 self.go(Committing, Action::Commit { offset: next, note })
             }
-            // The commit of a tail only serves the lag that people watch. The next commit covers it.
+            // The commit of a tail only keeps the reported lag right. The next commit covers it.
             (Committing, Event::Done | Event::Failed) => self.fill(None, false),
             (Intending { intent, replayed, asked }, Event::Done) => {
                 let not_after = asked + self.deadline;
@@ -309,7 +313,7 @@ impl Machine {
     }
 
     fn rest(&mut self) -> Action {
-        let doubled = REST.0.saturating_mul(1 << self.rests.min(10));
+        let doubled = REST.0.saturating_mul(1 << self.rests.min(DOUBLINGS_MAX));
         self.rests += 1;
         let pause = doubled.min(REST.1);
         self.go(State::Resting, Action::Rest { pause, halted: None })

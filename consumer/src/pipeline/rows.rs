@@ -1,5 +1,5 @@
 //! The five tables as columns being filled: what a decoded message becomes, and the INSERT that takes it.
-//! Each table's columns are declared once, in a list with their types; its `push` stands behind the list and takes
+//! Each table's columns are declared once, in a list with their types; its `push` follows the list and takes
 //! the record apart without `..`, so that a field that is new is named here by the compiler.
 
 use schemas::definition::Change;
@@ -67,13 +67,13 @@ impl Table {
         }
     }
 
-    /// Whether its rows are events, whose ids are remembered for a while. Of the logs, which are short, ClickHouse
-    /// is always asked.
+    /// Returns whether its rows are events, whose ids are remembered for a while. The logs are short, so for them
+    /// ClickHouse is always asked.
     pub fn holds_events(self) -> bool {
         !matches!(self, Table::Definitions | Table::Looks)
     }
 
-    /// The column of what a row is known again by.
+    /// The column with the id of the row.
     pub fn identity(self) -> &'static str {
         match self {
             Table::Exposures | Table::Conversions | Table::Aliases => "event_id",
@@ -384,7 +384,7 @@ impl AliasRows {
     }
 }
 
-/// What the log's rule said of a change.
+/// The verdict of the log's rule on a change.
 pub struct RuleVerdict {
     /// Empty if accepted.
     pub refusal: String,

@@ -44,7 +44,7 @@ impl Place {
     }
 
     /// The token belongs to the announced batch and its attempt. Whoever sends the batch again uses the same
-    /// token, and only one of the inserts gets in. `nonce` makes the query id unique.
+    /// token, and ClickHouse stores only one of the inserts. `nonce` makes the query id unique.
     pub fn attempt(&self, intent: &Intent, nonce: u64) -> Attempt {
         let Span { first, last } = intent.span;
         self.attempt_at(&format!("{first}-{last}/{}#{}", intent.ingest_ms, intent.attempt), nonce)
@@ -268,7 +268,7 @@ impl Store {
                     .query("SELECT DISTINCT event_id AS id FROM ? WHERE event_id IN ?")
                     .bind(Identifier(place.table.name())),
                 // A record of a log is at one offset of one topic. At a raised epoch the same topic is read again.
-                // In a topic that was made anew, the same record has another version.
+                // In a topic that was recreated, the same record has another version.
                 false => self
                     .client
                     .query(

@@ -63,7 +63,7 @@ pub enum EngineError {
 
 impl Engine {
     /// Loads `library` and opens the data at `path`, which exists. It loads all tables, so it takes a tenth
-    /// of a second or as long as the parts need. Returns the engine and its first connection. Without
+    /// of a second, or longer with many data parts. Returns the engine and its first connection. Without
     /// confinement SQL cannot read files as tables.
     pub fn open(
         library: &Path,

@@ -21,7 +21,7 @@ const FILE_FUNCTIONS: [&str; 11] = [
     "jdbc",
 ];
 
-/// Table and database engines that do the same.
+/// Table and database engines that open files or start programs.
 const FILE_ENGINES: [&str; 12] = [
     "File",
     "FileLog",
@@ -37,7 +37,7 @@ const FILE_ENGINES: [&str; 12] = [
     "JDBC",
 ];
 
-/// Sources and layouts of dictionaries that do the same.
+/// Sources and layouts of dictionaries that open files or start programs.
 const FILE_SOURCES: [&str; 7] =
     ["FILE", "EXECUTABLE", "EXECUTABLE_POOL", "LIBRARY", "YAMLRegExpTree", "ODBC", "JDBC"];
 const FILE_LAYOUTS: [&str; 2] = ["SSD_CACHE", "COMPLEX_KEY_SSD_CACHE"];
@@ -95,10 +95,10 @@ pub fn refuse_file_setting(name: &str) -> Result<(), Exception> {
 /// Refuses `readonly = DEFAULT`, which would reset the setting and which the engine allows. The engine itself
 /// refuses other values.
 pub fn refuse_readonly_reset(all: &[Token]) -> Result<(), Exception> {
-    let lifts = all
+    let resets_readonly = all
         .windows(3)
         .any(|three| three[0].names("readonly") && three[1].is_punctuation(b'=') && three[2].is("DEFAULT"));
-    match lifts {
+    match resets_readonly {
         true => Err(Exception::new(code::READONLY, "Cannot modify 'readonly' setting in readonly mode")),
         false => Ok(()),
     }

@@ -7,8 +7,8 @@ use std::ops::Range;
 use super::engine::Parameter;
 use super::running::{Query, Running};
 
-/// Replaces `system.processes`. A query's mark is `<number>:<query_id>` in a setting. The second half repeats
-/// the row of the query that reads it for each query that is not in the engine.
+/// Replaces `system.processes`. A query's mark is `<number>:<query_id>` in a setting. The second SELECT
+/// adds a row for each query whose body is still arriving: the row of the query that reads this, with another id.
 const VISIBLE_PROCESSES: &str = "(SELECT * EXCEPT embedded_mark REPLACE (\
      if(embedded_mark = '', query_id, substring(embedded_mark, position(embedded_mark, ':') + 1)) AS query_id, \
      if(embedded_mark = '', initial_query_id, substring(embedded_mark, position(embedded_mark, ':') + 1)) AS initial_query_id, \

@@ -60,7 +60,7 @@ pub struct Proposal<'p> {
     pub payload: &'p [u8],
     /// The word for the record in error messages, for example "change".
     pub what: &'static str,
-    /// Where a person finds its verdict later, as a clause that begins with a comma; empty if nowhere.
+    /// A clause for error messages that names where the verdict can be read; it begins with a comma.
     pub see: &'static str,
     /// A sentence that says why it may be proposed again while its outcome is unknown.
     pub again: &'p str,

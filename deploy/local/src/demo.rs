@@ -127,13 +127,13 @@ fn real_experiments(stack: &Stack) -> Result<()> {
     }
     let document = Document::parse(&results(stack)?)?;
     document.check(&arms)?;
-    step.done("every number is the data's");
+    step.done("all numbers match the data");
     println!("\nThree campaigns of a fashion shop (Open Bandit Dataset, ZOZO, Inc., CC BY 4.0):\n");
     println!("{}", document.table());
     Ok(())
 }
 
-/// Runs the article's experiment, 5.0 % against 5.8 %, and prints its results while it runs.
+/// Simulates an experiment with true rates of 5.0 % and 5.8 %, and prints its results while it runs.
 fn live_experiment(stack: &Stack, demo: &Demo, page: &str) -> Result<()> {
     feed::apply(stack, "live.yaml", live::DEFINITIONS)?;
     let traffic = if demo.exit { SHORT } else { LONG };

@@ -18,7 +18,7 @@ use fetch::JAVA;
 const CLUSTER: &str = "c3BsaXRzdHJlYW1sb2NhbA";
 
 /// With these a node starts in 3.3 s and uses 350 MB of memory. The compiler C1, which makes slower code, and
-/// the collector without threads of its own leave the two cores to the work.
+/// the serial garbage collector leave the two cores to the work.
 const JVM: &[&str] = &[
     "-Xmx512m",
     "-XX:+UseSerialGC",

@@ -1,10 +1,15 @@
 //! The hash contract: `h = xxh3_64(unit id, seed = xxh3_64(salt))`, over UTF-8 bytes exactly as sent, and
 //! `bucket = floor(h * 1000000 / 2^64)`. The vectors in `schemas/vectors` are part of the contract; changing
-//! one is a breaking change.
+//! one is a breaking change: another hash needs a field of the experiment that names it, and a rule of the log that knows
+//! the field (`schemas/src/definition/rule.rs`).
 
 use schemas::definition::{Definitions, Experiment};
 use schemas::{Bucket, Buckets};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+/// The contract in words, for a person who wants to compute a bucket again.
+pub const FORMULA: &str =
+    "hash = xxh3_64(unit id, seed = xxh3_64(salt)); bucket = floor(hash * 1000000 / 2^64)";
 
 /// A salt, hashed once. Different salts give independent hashes of the same unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,5 +10,5 @@ mod targeting;
 
 pub use allocation::resolve;
 pub use evaluation::{Environment, Evaluation, NotExposed, evaluate, variant_for_buckets};
-pub use hash::{Salts, Seed, Seeds};
+pub use hash::{FORMULA, Salts, Seed, Seeds};
 pub use targeting::{Attributes, holds};

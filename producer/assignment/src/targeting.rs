@@ -73,7 +73,17 @@ pub(crate) fn condition_problem(condition: &Condition) -> Option<String> {
             Operator::Before(time) | Operator::After(time) => {
                 Micros::parse(time).err().map(|error| error.to_string())
             }
-            _ => None,
+            Operator::Equals(_)
+            | Operator::In(_)
+            | Operator::InList(_)
+            | Operator::Above(_)
+            | Operator::AtLeast(_)
+            | Operator::Below(_)
+            | Operator::AtMost(_)
+            | Operator::StartsWith(_)
+            | Operator::EndsWith(_)
+            | Operator::Contains(_)
+            | Operator::Exists(_) => None,
         },
     }
 }

@@ -53,7 +53,7 @@ pub enum Refused {
     Oversize { bytes: usize },
     /// Kafka has been slower than the caller, or unavailable, until the queue was full. Drop the event or emit
     /// it later.
-    #[error("the queue is full; kafka takes less than is emitted, or nothing")]
+    #[error("the queue is full; Kafka is slower than the caller, or unreachable")]
     QueueFull,
     /// The client cannot continue, for example because the broker forgot it in the middle of a batch. A new
     /// [`Emitter`] can.

@@ -46,7 +46,7 @@ pub struct Args {
     /// Begins the unit ids and is part of the event ids; `sim-SEED` if left out
     #[arg(long, value_name = "NAME", value_parser = key)]
     batch_id: Option<Key>,
-    /// Live traffic at about this many events a second; flat out if left out
+    /// Live traffic at about this many events a second; as fast as possible if left out
     #[arg(long, value_name = "EVENTS_PER_S", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     rate: Option<u64>,
     /// Share of the events that are sent a second time, unchanged, at once or later
@@ -61,7 +61,7 @@ pub struct Args {
     /// When the first unit arrives (RFC 3339); if left out, now with --rate, else the span before now
     #[arg(long, value_name = "TIME", value_parser = time)]
     start: Option<Micros>,
-    /// The time over which the units arrive, when they are sent flat out
+    /// The time over which the units arrive, when they are sent as fast as possible
     #[arg(long, value_name = "SECONDS", default_value_t = 3_600, conflicts_with = "rate",
           value_parser = clap::value_parser!(u64).range(0..=315_360_000))]
     span: u64,

@@ -523,8 +523,7 @@ fn check_condition(condition: Option<&Condition>, field: &str, problems: &mut Ve
         problems.push(Problem::new(field, format!("nests deeper than {CONDITION_DEPTH_MAX}")));
     }
     if condition.names_a_list() {
-        problems
-            .push(Problem::new(field, "`in_list` is not evaluated under rule 1; name the values with `in`"));
+        problems.push(Problem::new(field, "`in_list` is not evaluated yet; name the values with `in`"));
     }
 }
 

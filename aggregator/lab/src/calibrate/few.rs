@@ -81,7 +81,7 @@ pub fn calibrate(settings: Settings, progress: &(dyn Fn(u64) + Sync)) -> Result<
         let counted = in_parallel(u64::from(settings.runs), |runs| {
             let mut counted = vec![Counted::NONE; methods.names().count()];
             for run in runs {
-                methods.watch(&mut Random::stream(seed, run), &mut counted);
+                methods.simulate(&mut Random::stream(seed, run), &mut counted);
                 progress(1);
             }
             counted
@@ -137,7 +137,7 @@ struct Drawn {
 }
 
 impl Drawn {
-    /// Draws how many of `units` units are the treatment's: coin by coin where they are few, else as a normal
+    /// Draws how many of `units` units are the treatment's: one by one where they are few, else as a normal
     /// number.
     fn assign(&self, units: u64, random: &mut Random) -> u64 {
         const FEW: u64 = 40;
@@ -305,18 +305,18 @@ impl Methods {
         self.always.iter().map(|of| of.name).chain(self.planned.iter().map(|of| of.name))
     }
 
-    fn watch(&self, random: &mut Random, counted: &mut [Counted]) {
+    fn simulate(&self, random: &mut Random, counted: &mut [Counted]) {
         let (of_always, of_planned) = counted.split_at_mut(self.always.len());
-        let alarms = self.watch_always(random);
+        let alarms = self.simulate_always_valid(random);
         for (counted, alarm) in of_always.iter_mut().zip(alarms) {
             counted.count(alarm);
         }
         for (counted, planned) in of_planned.iter_mut().zip(&self.planned) {
-            counted.count(planned.watch(&self.drawn, random));
+            counted.count(planned.simulate(&self.drawn, random));
         }
     }
 
-    fn watch_always(&self, random: &mut Random) -> Vec<Option<Basis>> {
+    fn simulate_always_valid(&self, random: &mut Random) -> Vec<Option<Basis>> {
         let mut alarms = vec![None; self.always.len()];
         let log_rest = (-self.drawn.rate.rate()).ln_1p();
         let (mut units, mut conversions) = (Pair::<u64>::default(), Pair::<u64>::default());
@@ -382,7 +382,7 @@ fn arms(units: Pair<u64>, conversions: Pair<u64>) -> Pair<Arm> {
 }
 
 impl Planned {
-    fn watch(&self, drawn: &Drawn, random: &mut Random) -> Option<Basis> {
+    fn simulate(&self, drawn: &Drawn, random: &mut Random) -> Option<Basis> {
         if self.once {
             return self.look_once(drawn, random);
         }

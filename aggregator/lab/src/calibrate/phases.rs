@@ -198,7 +198,7 @@ const METHODS: [&str; 9] = [
     "WRONG: always-valid, begun anew with each phase",
     "WRONG: boundary, effect weighted by units",
     "WRONG: always-valid, effect weighted by units",
-    "WRONG: always-valid, all phases in one pot",
+    "WRONG: always-valid, all phases pooled",
     "the phases differ, heterogeneity at 0.01, at the end",
     "boundary that ends with the planned weight",
 ];

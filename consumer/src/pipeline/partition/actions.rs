@@ -119,12 +119,12 @@ impl PartitionState {
     fn noted_topic(&self, known: Option<TopicId>) -> Result<Option<TopicId>> {
         let Shared { store, runtime, .. } = &*self.shared;
         let noted =
-            || runtime.block_on(store.topic_ids(&self.place)).context("reading whose offsets the rows are");
+            || runtime.block_on(store.topic_ids(&self.place)).context("reading the topic id of the rows");
         let mut ids = noted()?;
         if let (Some(known), true) = (known, ids.is_empty()) {
             runtime
                 .block_on(store.note_topic_id(&self.place, known))
-                .context("noting whose offsets the rows are")?;
+                .context("noting the topic id of the rows")?;
             // Another consumer may have noted another id meanwhile. Then both consumers read both.
             ids = noted()?;
         }
@@ -136,7 +136,7 @@ impl PartitionState {
         let now = TopicId::fetch(self.consumer.client(), &self.place.topic, KAFKA_ANSWERS_WITHIN)?;
         match (looked_at, now) {
             (Some(looked_at), Some(now)) if looked_at != now => {
-                Err(anyhow!("the topic was made anew: it had the id {looked_at} and has {now} now"))
+                Err(anyhow!("the topic was recreated: it had the id {looked_at} and has {now} now"))
             }
             _ => Ok(()),
         }
@@ -217,7 +217,7 @@ impl PartitionState {
         self.committed = offset;
         if note.intent.is_none() {
             self.note_lag(offset);
-            self.went_forward();
+            self.made_progress();
         }
         Ok(())
     }
@@ -301,7 +301,7 @@ impl PartitionState {
         let idle = self.filling.span().is_none();
         let next = if idle { self.passed() } else { intent.span.last + 1 };
         self.note_lag(next);
-        self.went_forward();
+        self.made_progress();
         let (topic, partition) = (&self.place.topic, self.place.partition);
         let Span { first, last } = intent.span;
         tracing::debug!(topic, partition, first, last, rows = intent.rows, "inserted");

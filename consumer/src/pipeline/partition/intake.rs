@@ -64,7 +64,7 @@ impl PartitionState {
     pub(super) fn is_full(&self) -> bool {
         // A replayed batch is as large as it was announced, whatever the limits are now.
         self.replay.is_none()
-            && (self.filling.full(&self.shared.limits)
+            && (self.filling.reached_size(&self.shared.limits).is_some()
                 || (self.shared.memory.is_spent() && (self.filling.row_count > 0 || self.closed.is_some())))
     }
 

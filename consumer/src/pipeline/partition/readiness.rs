@@ -24,18 +24,18 @@ impl Readiness {
     pub fn failed(&mut self, now: Instant, why: &str) {
         let stood = now.saturating_duration_since(*self.since.get_or_insert(now));
         if stood >= STANDS_AFTER {
-            self.condition.fails(format!("has not gone forward for {} s: {why}", stood.as_secs()));
+            self.condition.fails(format!("has made no progress for {} s: {why}", stood.as_secs()));
         }
     }
 
-    /// It stands still until an operator decides.
+    /// The partition is halted until an operator acts.
     pub fn halt(&mut self, now: Instant, why: &str) {
         self.since.get_or_insert(now);
-        self.condition.fails(format!("stands still until an operator has decided: {why}"));
+        self.condition.fails(format!("halted; an operator must act: {why}"));
     }
 
     /// Rows have become durable, an offset was committed, or there is nothing to take.
-    pub fn forward(&mut self) {
+    pub fn made_progress(&mut self) {
         self.since = None;
         self.condition.holds();
     }
@@ -51,21 +51,21 @@ mod tests {
     use super::*;
 
     fn told(health: &ops::Health) -> String {
-        health.ready().checks["exposures/0 goes forward"].clone()
+        health.ready().checks["exposures/0 makes progress"].clone()
     }
 
     #[test]
     fn retries_alone_do_not_make_it_ready() {
         let health = ops::Health::new();
-        let mut readiness = Readiness::new(health.condition("exposures/0 goes forward", "new"));
+        let mut readiness = Readiness::new(health.condition("exposures/0 makes progress", "new"));
         let start = Instant::now();
         for second in 0..30 {
             readiness.failed(start + Duration::from_secs(second), "no leader");
             assert_eq!(told(&health), "ok");
         }
         readiness.failed(start + Duration::from_secs(30), "no leader");
-        assert_eq!(told(&health), "has not gone forward for 30 s: no leader");
-        readiness.forward();
+        assert_eq!(told(&health), "has made no progress for 30 s: no leader");
+        readiness.made_progress();
         assert_eq!(told(&health), "ok");
         // Counted from the first failure after it went forward.
         readiness.failed(start + Duration::from_secs(31), "no leader");
@@ -75,9 +75,9 @@ mod tests {
     #[test]
     fn a_halt_is_told_at_once_and_goes_with_the_partition() {
         let health = ops::Health::new();
-        let mut readiness = Readiness::new(health.condition("exposures/0 goes forward", "new"));
+        let mut readiness = Readiness::new(health.condition("exposures/0 makes progress", "new"));
         readiness.halt(Instant::now(), "rows are gone");
-        assert_eq!(told(&health), "stands still until an operator has decided: rows are gone");
+        assert_eq!(told(&health), "halted; an operator must act: rows are gone");
         readiness.given_back();
         assert!(health.ready().checks.is_empty());
     }

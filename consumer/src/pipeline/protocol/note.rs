@@ -24,7 +24,7 @@ pub struct Intent {
     pub kept: u64,
     /// The batch's `ingest_ts`, in milliseconds since 1970, chosen once.
     pub ingest_ms: i64,
-    /// The rows of an earlier announcement of the same batch, if they were others; else 0. Both announcements have
+    /// The rows of an earlier announcement of the same batch, if it differed; else 0. Both announcements have
     /// the same token, so at most one of the two gets in.
     pub earlier_rows: u64,
     /// From 0. Raised when ClickHouse knows the token but has no rows for it.

@@ -12,12 +12,12 @@ pub struct Observation {
     pub topic: TopicIds,
     /// The last offset that the rows of this epoch cover.
     pub durable: Option<u64>,
-    /// The first offset that the broker still has, and the one that it will give next.
+    /// The first offset that the broker still has, and the offset after the last one.
     pub low: u64,
     pub high: u64,
 }
 
-/// Whose offsets these are.
+/// The ids of the topic: the noted one and the current one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TopicIds {
     /// The id of the topic that the rows of this epoch came from, as it was noted with the first of them.
@@ -35,24 +35,24 @@ pub enum NextStep {
     Resume { from: u64 },
 }
 
-/// Why a partition stands still until an operator decides: going on would lose messages, double them or mix two
+/// Why a partition is halted until an operator acts: going on would lose messages, double them or mix two
 /// topics up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Halt {
     #[error(
-        "the broker's retention has overtaken us: {} messages from {next} to {} are gone before they were durable; \
+        "Kafka has deleted {} messages from {next} to {} before they were stored; \
          raise the topic's retention, and to accept the loss raise `consumer.epoch`",
         .low - .next, .low - 1
     )]
     Overtaken { next: u64, low: u64 },
     #[error(
-        "the topic was made anew: the rows of this epoch came from the topic with the id {noted}, and it has the id {now} \
-         now, so that its offsets are others; to take its messages from the beginning raise `consumer.epoch`"
+        "the topic was recreated: the rows of this epoch came from the topic with the id {noted}, and it has the id {now} \
+         now, so its offsets start again; to take its messages from the beginning raise `consumer.epoch`"
     )]
-    TopicMadeAnew { noted: TopicId, now: TopicId },
+    TopicRecreated { noted: TopicId, now: TopicId },
     #[error(
-        "the table has offsets up to {durable}, the topic only up to {high}: it was made anew or lost its end; if it \
-         was made anew, raise `consumer.epoch`"
+        "the table has offsets up to {durable}, the topic only up to {high}: it was recreated or lost its end; if it \
+         was recreated, raise `consumer.epoch`"
     )]
     TopicShorter { durable: u64, high: u64 },
     #[error(
@@ -84,7 +84,7 @@ impl Observation {
         };
         for noted in [self.topic.noted, note.and_then(|note| note.topic)].into_iter().flatten() {
             if let Some(now) = self.topic.now.filter(|now| *now != noted) {
-                return Err(Halt::TopicMadeAnew { noted, now });
+                return Err(Halt::TopicRecreated { noted, now });
             }
         }
         let noted = note.and_then(|note| note.durable);
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(halt, Halt::Overtaken { next: 9, low: 12 });
         assert_eq!(
             halt.to_string(),
-            "the broker's retention has overtaken us: 3 messages from 9 to 11 are gone before they were durable; raise \
+            "Kafka has deleted 3 messages from 9 to 11 before they were stored; raise \
              the topic's retention, and to accept the loss raise `consumer.epoch`"
         );
         assert_eq!(
@@ -203,7 +203,7 @@ mod tests {
     fn another_id_stops_the_partition_however_long_the_topic_is() {
         let (old, new) =
             ("Zl3-OYYMR_mYD-iZj0yZ7w".parse().unwrap(), "AZl3OYYMR_mYD-iZj0yZ7w".parse().unwrap());
-        let halt = Halt::TopicMadeAnew { noted: old, now: new };
+        let halt = Halt::TopicRecreated { noted: old, now: new };
         let anew =
             Observation { topic: TopicIds { noted: Some(old), now: Some(new) }, ..found(Some(8), 0, 300) };
         assert_eq!(anew.next_step(1), Err(halt));
