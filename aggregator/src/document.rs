@@ -54,7 +54,7 @@ pub struct ExperimentResult {
     /// RFC 3339: when the first of the counted exposures will be dropped from the table; null if never. From
     /// then on this document does not change.
     pub complete_until: Option<Micros>,
-    /// Units ever forced into a variant; they count in nothing.
+    /// Units ever forced into a variant; they are not counted.
     pub units_forced: u64,
     /// The units of `units_forced` whose first exposure was not forced, so that they had counted until then.
     #[serde(default)]
@@ -425,7 +425,7 @@ pub struct PhaseRatio {
     pub p_value: Option<f64>,
     /// Whether the p-value has ever reached the level. An alarm stays.
     pub alarm: bool,
-    /// Whether its units count in nothing: the owner has left it out, or it ended in alarm.
+    /// Whether its units are not counted: the owner has left it out, or it ended in alarm.
     pub left_out: bool,
     /// The owner's reason for leaving it out; null if the owner has not.
     #[serde(default, skip_serializing_if = "Option::is_none")]

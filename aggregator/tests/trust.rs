@@ -192,7 +192,7 @@ fn an_alarm_latches_for_its_phase() {
     story.analyze(&[(2_000, 200), (2_000, 200)]);
     story.check(
         Verdict::Invalid,
-        "The split of phase 1 was not the planned one at an earlier look, which later units do not mend: `a` has 2,000 \
+        "The split of phase 1 was not the planned one at an earlier look, which later units do not correct: `a` has 2,000 \
          units as planned, `b` has 2,000 units as planned; find out why before reading any number here.",
     );
     let spent = story.last().metrics[0].boundaries[0].looks.last().unwrap().alpha_spent;
@@ -343,16 +343,16 @@ fn units_that_were_forced_are_shown_and_those_that_had_counted_warned_of() {
     story.analyze(&[(300, 30), (300, 30)]);
     assert!(story.last().warnings.is_empty());
     let [text, page, _] = surfaces(story.last());
-    assert!(text.contains("  units forced into a variant, which count in nothing: 12\n"), "{text}");
-    assert!(page.contains("12 units were forced into a variant and count in nothing."), "{page}");
+    assert!(text.contains("  units forced into a variant, which are not counted: 12\n"), "{text}");
+    assert!(page.contains("12 units were forced into a variant and are not counted."), "{page}");
     for (forced_later, warning) in [
         (
             1,
-            "1 unit that had counted was forced into a variant later, and counts in nothing since; earlier looks saw it.",
+            "1 unit that had counted was forced into a variant later, and is no longer counted; earlier looks saw it.",
         ),
         (
             7,
-            "7 units that had counted were forced into a variant later, and count in nothing since; earlier looks saw them.",
+            "7 units that had counted were forced into a variant later, and are no longer counted; earlier looks saw them.",
         ),
     ] {
         story.forced_later = forced_later;

@@ -49,8 +49,9 @@ fn wait_until_halted(consumer: &Service) -> String {
     let url = consumer.url();
     let check =
         || Ok(metrics::readiness(&url)?["checks"][format!("{EXPOSURES}/{PARTITION} makes progress")].clone());
-    let halted =
-        |check: &serde_json::Value| check.as_str().is_some_and(|reason| reason.starts_with("stands still"));
+    let halted = |check: &serde_json::Value| {
+        check.as_str().is_some_and(|reason| reason.starts_with("halted; an operator must act"))
+    };
     wait_until("a halted partition", TIMEOUT, POLL, || Ok(halted(&check()?))).unwrap();
     assert_eq!(metrics::readiness(&url).unwrap()["ok"], false);
     assert_eq!(gauge(consumer, "splitstream_consumer_halted"), 1.0);

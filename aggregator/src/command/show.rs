@@ -50,7 +50,7 @@ pub fn experiments(experiments: &[ExperimentResult]) -> String {
             put(&mut text, format_args!("  units that saw several variants: {several} of {units}\n"));
         }
         let apart = [
-            (result.units_forced, "units forced into a variant, which count in nothing"),
+            (result.units_forced, "units forced into a variant, which are not counted"),
             (result.units_left_out, "units of phases that are left out"),
             (result.units_of_unknown_phases, "units of phases that the definition does not have"),
             (result.units_of_unknown_variants, "units of variants that the definition does not have"),

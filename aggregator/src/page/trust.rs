@@ -15,7 +15,7 @@ pub fn section(result: &ExperimentResult) -> String {
     }
     let notes = [
         (result.units_in_several_variants, "units were exposed to several variants and count in their first"),
-        (result.units_forced, "units were forced into a variant and count in nothing"),
+        (result.units_forced, "units were forced into a variant and are not counted"),
         (result.units_left_out, "units were first exposed in a phase that is left out"),
         (
             result.units_of_unknown_phases,
