@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use assignment::{Environment, Salts, variant_for_buckets};
+use assignment::{Environment, Placement, Salts};
 use schemas::definition::{Change, Definition, Definitions, Kind, RULE_VERSION};
 use schemas::{Exposure, Micros, Pairs, Reason, Sender, Uuid};
 
@@ -64,9 +64,9 @@ impl Experiments {
         let unit_id = format!("user-{}", number % 700_001);
         let (version, experiment) = self.definitions.experiment(key).expect("was defined");
         let buckets = Salts::of(&self.definitions, experiment).buckets(&unit_id);
-        let variant = variant_for_buckets(experiment, Environment::PRODUCTION, buckets)
-            .expect("every bucket has a variant");
-        let variant = if variant.key.as_str() == "control" { "control" } else { "treatment" };
+        let placement = Placement::of(experiment, Environment::PRODUCTION);
+        let variant = placement.variant(buckets, Micros::EPOCH).expect("every bucket has a variant");
+        let variant = if variant == 0 { "control" } else { "treatment" };
         Exposure {
             event_id: Uuid::from_u128(id),
             experiment: text(key),

@@ -1,11 +1,27 @@
 //! Explains an assignment step by step, with every number that a person needs to compute it again.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use assignment::{Attributes, Environment, FORMULA, Salts, Seed, evaluate};
+use assignment::{Context, EvaluationError, FORMULA, Salts, Seed, Snapshot, evaluate};
 use schemas::definition::{Assignment, Definitions, Experiment, Version};
-use schemas::{Bucket, BucketRange};
+use schemas::{Bucket, BucketRange, Micros};
 use serde::Serialize;
+use serde_json::Value as Json;
+
+pub mod flag;
+
+/// The attributes of a unit, as they were given.
+pub type Attributes = BTreeMap<String, Json>;
+
+/// What a key answers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Served {
+    pub variant: String,
+    pub value: Json,
+    /// STATIC, TARGETING_MATCH, SPLIT or DEFAULT.
+    pub reason: &'static str,
+}
 
 /// The variant that a unit gets, and why.
 #[derive(Clone, Debug, Serialize)]
@@ -21,6 +37,8 @@ pub struct Explanation {
     pub variant: Option<String>,
     /// The reason why there is no variant.
     pub reason: Option<String>,
+    /// What the key answers, whether or not the unit takes part.
+    pub served: Served,
     pub state: String,
     pub assignment: Assignment,
     pub environment: String,
@@ -54,15 +72,20 @@ pub struct Owned {
     pub ranges: Vec<BucketRange>,
 }
 
-/// Explains the result of [`assignment::evaluate`] for the unit.
+/// Explains what `experiment`, which is one of `definitions` and of their `snapshot`, serves to the unit of `context` at
+/// `now`.
 pub fn explain(
     definitions: &Definitions,
+    snapshot: &Snapshot,
     (version, experiment): (Version, &Experiment),
-    environment: Environment<'_>,
-    unit_id: &str,
+    context: &Context<'_>,
     attributes: Attributes,
-) -> Explanation {
-    let evaluation = evaluate(definitions, experiment, environment, unit_id, &attributes);
+    now: Micros,
+) -> Result<Explanation, EvaluationError> {
+    let evaluation = evaluate(snapshot, experiment.key.as_str(), context, now)?;
+    let outcome = evaluation.experiment.expect("an experiment was evaluated").outcome;
+    let environment = snapshot.environment();
+    let unit_id = context.unit(experiment.unit_type.as_str()).unwrap_or_default();
     let settings = experiment.in_environment(environment.0);
     let salts = Salts::of(definitions, experiment);
     let slots = match &experiment.layer {
@@ -77,15 +100,20 @@ pub fn explain(
         .iter()
         .map(|variant| owned_by(variant.key.as_str(), variant.ranges.clone()))
         .collect();
-    Explanation {
+    Ok(Explanation {
         experiment: key.to_owned(),
         version,
         configuration_version: definitions.version(),
         phase: experiment.phase(),
         unit_type: experiment.unit_type.to_string(),
         unit_id: unit_id.to_owned(),
-        variant: evaluation.outcome.as_ref().ok().map(|variant| variant.key.to_string()),
-        reason: evaluation.outcome.as_ref().err().map(ToString::to_string),
+        variant: outcome.ok().map(|exposed| exposed.variant.key.to_string()),
+        reason: outcome.err().map(|why| why.to_string()),
+        served: Served {
+            variant: evaluation.variant.to_string(),
+            value: evaluation.value.clone(),
+            reason: evaluation.reason.as_str(),
+        },
         state: experiment.state.as_str().to_owned(),
         assignment: experiment.assignment,
         environment: environment.0.to_owned(),
@@ -97,7 +125,7 @@ pub fn explain(
         slot: step(unit_id, salts.slot, vec![owned_by(key, slots)]),
         rollout: step(unit_id, salts.rollout, vec![owned_by(key, rollout)]),
         bucket: step(unit_id, salts.variant, variants),
-    }
+    })
 }
 
 fn step(unit_id: &str, salt: String, ranges: Vec<Owned>) -> Step {
@@ -143,7 +171,11 @@ impl fmt::Display for Explanation {
         self.bucket.write(f, "6. variant", "the owner of the bucket is the variant")?;
         match (&self.variant, &self.reason) {
             (Some(variant), _) => write!(f, "-> {variant}"),
-            (None, reason) => write!(f, "-> no variant: {}", reason.as_deref().unwrap_or_default()),
+            (None, reason) => {
+                let Served { variant, value, .. } = &self.served;
+                let reason = reason.as_deref().unwrap_or_default();
+                write!(f, "-> no variant: {reason}; it is served {variant} = {value} and not exposed")
+            }
         }
     }
 }

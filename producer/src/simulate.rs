@@ -5,15 +5,15 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use assignment::{Environment, evaluate};
-use schemas::definition::{Assignment, Definitions, Experiment, State, Version};
+use assignment::{Context, DEFAULT_UNIT_TYPE, Environment, ExperimentEvaluation, Snapshot, evaluate};
+use schemas::definition::{Assignment, Definitions, Experiment, State};
 use schemas::{Decimal6, Event, Key, Micros, Unit};
 use serde::Serialize;
 use uuid::Builder;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
 use sdk::attributes::{AttributeFilter, AttributeNames};
-use sdk::event::{self, EvaluatedExperiment, EventStamp};
+use sdk::event::{self, EventStamp};
 
 mod mix;
 mod random;
@@ -74,9 +74,8 @@ pub enum PlanError {
 /// An iterator over the traffic, in the order in which it is to be sent.
 pub struct Simulation<'a> {
     plan: Plan,
-    definitions: &'a Definitions,
+    snapshot: &'a Snapshot,
     experiment: &'a Experiment,
-    evaluated: EvaluatedExperiment<'a>,
     /// The conversion rate of each variant, in the experiment's order.
     rates: Vec<f64>,
     profiles: Profiles,
@@ -153,10 +152,16 @@ enum EventKind {
     Conversion = 2,
 }
 
+/// Compiles the definitions for the environment of simulated traffic.
+pub fn snapshot(definitions: &Definitions) -> Snapshot {
+    Snapshot::compile(definitions, Environment::PRODUCTION)
+}
+
 impl<'a> Simulation<'a> {
+    /// `experiment` is one of `snapshot`, which [`snapshot`] compiles.
     pub fn new(
-        definitions: &'a Definitions,
-        (version, experiment): (Version, &'a Experiment),
+        snapshot: &'a Snapshot,
+        experiment: &'a Experiment,
         plan: Plan,
     ) -> Result<Simulation<'a>, PlanError> {
         let key = || experiment.key.clone();
@@ -188,9 +193,8 @@ impl<'a> Simulation<'a> {
         Ok(Simulation {
             profiles: Profiles::of(plan.mix, &AttributeFilter::of(experiment, &plan.attributes)),
             plan,
-            definitions,
+            snapshot,
             experiment,
-            evaluated: EvaluatedExperiment::of(definitions, (version, experiment)),
             rates,
             population,
             behaviour,
@@ -214,10 +218,9 @@ impl<'a> Simulation<'a> {
         let profile = self.profiles.draw(&mut Random::new(unit_seed(self.population, unit)));
         let unit_id = self.unit_id(unit);
         let known = self.profiles.get(profile);
-        let evaluation =
-            evaluate(self.definitions, self.experiment, Environment::PRODUCTION, &unit_id, &known.attributes);
         let stamp = self.stamp(unit, EventKind::Exposure, at);
-        let made = event::exposure(stamp, self.evaluated, unit_id, &evaluation, known.selected.clone());
+        let evaluated = self.evaluate(&unit_id, &known.attributes, stamp.created_at);
+        let made = event::exposure(stamp, unit_id, &evaluated, known.selected.clone());
         let exposure = match made {
             Ok(exposure) => exposure,
             Err(reason) => {
@@ -256,6 +259,27 @@ impl<'a> Simulation<'a> {
         Some(self.add_to_tally(Sent { at, event: Event::Exposure(exposure), repeated: false }))
     }
 
+    fn evaluate(
+        &self,
+        unit_id: &str,
+        attributes: &[(&str, assignment::Value<'_>)],
+        now: Micros,
+    ) -> ExperimentEvaluation<'a> {
+        let key = self.experiment.key.as_str();
+        let evaluation = match self.experiment.unit_type.as_str() {
+            DEFAULT_UNIT_TYPE => {
+                evaluate(self.snapshot, key, &Context { targeting_key: Some(unit_id), attributes }, now)
+            }
+            unit_type => {
+                let mut attributes = attributes.to_vec();
+                attributes.push((unit_type, assignment::Value::Text(unit_id)));
+                evaluate(self.snapshot, key, &Context { targeting_key: None, attributes: &attributes }, now)
+            }
+        };
+        let evaluation = evaluation.expect("the experiment is in the snapshot, and the unit in the context");
+        evaluation.experiment.expect("an experiment was evaluated")
+    }
+
     /// Draws the delay of a repetition: half of them follow at once, the others some time later.
     fn repetition_delay(&self, random: &mut Random) -> u64 {
         let at_once = random.bits() & 1 == 0;
@@ -269,15 +293,8 @@ impl<'a> Simulation<'a> {
         let known = self.profiles.get(due.profile);
         let event = match due.kind {
             EventKind::Exposure => {
-                let evaluation = evaluate(
-                    self.definitions,
-                    self.experiment,
-                    Environment::PRODUCTION,
-                    &unit_id,
-                    &known.attributes,
-                );
-                let exposure =
-                    event::exposure(stamp, self.evaluated, unit_id, &evaluation, known.selected.clone());
+                let evaluated = self.evaluate(&unit_id, &known.attributes, stamp.created_at);
+                let exposure = event::exposure(stamp, unit_id, &evaluated, known.selected.clone());
                 Event::Exposure(exposure.expect("a unit that was exposed once is exposed again"))
             }
             EventKind::Conversion => {
@@ -429,8 +446,9 @@ mod tests {
     }
 
     fn run(definitions: &Definitions, plan: Plan) -> (Vec<Sent<'_>>, Tally) {
-        let experiment = definitions.experiment("checkout").unwrap();
-        let mut simulation = Simulation::new(definitions, experiment, plan).unwrap();
+        let (_, experiment) = definitions.experiment("checkout").unwrap();
+        let snapshot = Box::leak(Box::new(snapshot(definitions)));
+        let mut simulation = Simulation::new(snapshot, experiment, plan).unwrap();
         let sent: Vec<Sent> = simulation.by_ref().collect();
         (sent, simulation.tally().clone())
     }
@@ -517,8 +535,8 @@ mod tests {
     fn what_cannot_be_simulated_is_refused() {
         let running = definitions("running", "hashed");
         let refusal = |definitions: &Definitions, plan: Plan| {
-            let experiment = definitions.experiment("checkout").unwrap();
-            Simulation::new(definitions, experiment, plan).err().unwrap().to_string()
+            let (_, experiment) = definitions.experiment("checkout").unwrap();
+            Simulation::new(&snapshot(definitions), experiment, plan).err().unwrap().to_string()
         };
         assert_eq!(
             refusal(&definitions("running", "external"), plan()),

@@ -222,6 +222,54 @@ fn an_assignment_is_explained_by_numbers_that_anyone_can_compute_again() {
     assert_eq!(too_long.code, 2);
 }
 
+#[test]
+fn a_flag_serves_a_value_by_steps_that_anyone_can_compute_again() {
+    const BANNER: &str = r#"
+kind: flag
+key: banner
+value_type: string
+variants: [{key: red, value: crimson}, {key: blue, value: navy}]
+default_variant: blue
+rules:
+- {key: staff, when: {attribute: plan, equals: staff}, split: [{variant: red, weight: 100%}]}
+- {key: half, rollout: 50%, split: [{variant: red, weight: 50%}, {variant: blue, weight: 50%}]}
+"#;
+    let fixture = KafkaFixture::new("flags");
+    fixture.accept("banner.yaml", BANNER);
+    let assigned = |unit: &str, more: &[&str]| {
+        let args = [&["assign", "banner", unit, "--json"], more].concat();
+        let text = fixture.producer(&args).out;
+        serde_json::from_str::<serde_json::Value>(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    };
+    assert_eq!(fixture.producer(&["assign", "banner", "u3"]).out, "\"navy\"\n");
+    let of = |answer: &serde_json::Value| {
+        ["variant", "value", "reason", "rule"].map(|field| answer[field].to_string())
+    };
+    assert_eq!(of(&assigned("u3", &[])), ["\"blue\"", "\"navy\"", "\"SPLIT\"", "\"half\""]);
+    let staff = assigned("u3", &["--attribute", "plan=staff"]);
+    assert_eq!(of(&staff), ["\"red\"", "\"crimson\"", "\"TARGETING_MATCH\"", "\"staff\""]);
+    assert_eq!(of(&assigned("u2", &[])), ["\"blue\"", "\"navy\"", "\"DEFAULT\"", "null"]);
+    // xxh3_64("banner/half/rollout"), then xxh3_64("u3") with that seed, and so on, computed with python-xxhash.
+    assert_eq!(
+        fixture.producer(&["assign", "banner", "u3", "--explain"]).out,
+        "flag banner, version 1, in production; user u3\n   \
+         hash = xxh3_64(unit id, seed = xxh3_64(salt)); bucket = floor(hash * 1000000 / 2^64)\n\
+         1. rule staff: its condition does not hold\n\
+         2. rule half: its condition holds\n\
+         3. salt banner/half/rollout, hash 497e1391cd99e436, bucket 287080: inside the rollout\n\
+         4. salt banner/half/variant, hash adc515191a75a449, bucket 678788: a variant owns it\n\
+         -> blue = \"navy\" (SPLIT)\n"
+    );
+    let steps = &assigned("u2", &["--explain"])["steps"];
+    assert_eq!(
+        steps[2],
+        serde_json::json!({
+            "step": "rollout", "salt": "banner/half/rollout", "hash": "ba257051983a9884", "bucket": 727_133,
+            "inside": false,
+        })
+    );
+}
+
 /// The rule version of a change is the one that its readers must know, so a change names the lowest version it
 /// needs.
 #[test]

@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use assignment::{Environment, Salts, Seeds, variant_for_buckets};
+use assignment::{Environment, Placement, Salts, Seeds};
 use schemas::definition::{Accepted, Assignment, Definition, Definitions, Experiment};
-use schemas::{Exposure, Reason};
+use schemas::{Exposure, Key, Reason};
 
 /// The `verification` column. The numbers are those of its Enum8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,11 +34,33 @@ impl Verification {
     }
 }
 
-/// The definition version that exposures name, with its salts hashed.
+/// The allocation of an experiment in each environment that it names, and in all others.
+pub struct Placements {
+    named: Box<[(Key, Placement)]>,
+    elsewhere: Placement,
+}
+
+impl Placements {
+    fn of(experiment: &Experiment) -> Placements {
+        let named = experiment.environments.keys().map(|environment| {
+            (environment.clone(), Placement::of(experiment, Environment(environment.as_str())))
+        });
+        // No key is empty, so no environment that is named.
+        Placements { named: named.collect(), elsewhere: Placement::of(experiment, Environment("")) }
+    }
+
+    fn get(&self, environment: &str) -> &Placement {
+        let named = self.named.iter().find(|(key, _)| key.as_str() == environment);
+        named.map_or(&self.elsewhere, |(_, placement)| placement)
+    }
+}
+
+/// The definition version that exposures name, with its salts hashed and its allocations compiled.
 pub enum NamedVersion {
     Experiment {
         accepted: Arc<Accepted>,
         seeds: Seeds,
+        placements: Placements,
     },
     /// A version of something else than an experiment.
     Other,
@@ -52,6 +74,7 @@ impl NamedVersion {
             Definition::Experiment(experiment) => NamedVersion::Experiment {
                 accepted: accepted.clone(),
                 seeds: Salts::of(definitions, experiment).seeds(),
+                placements: Placements::of(experiment),
             },
             _ => NamedVersion::Other,
         })
@@ -62,7 +85,9 @@ impl NamedVersion {
     /// holdout: definitions do not name holdouts. The experiment's state and targeting are not evaluated again,
     /// since the exposure need not carry every attribute that the rule saw.
     pub fn verify(&self, exposure: &Exposure<'_>) -> Verification {
-        let NamedVersion::Experiment { accepted, seeds } = self else { return Verification::Unknown };
+        let NamedVersion::Experiment { accepted, seeds, placements } = self else {
+            return Verification::Unknown;
+        };
         let Definition::Experiment(experiment) = &accepted.definition else {
             return Verification::Unknown;
         };
@@ -82,9 +107,10 @@ impl NamedVersion {
             }
             (Assignment::Hashed, Reason::Split) => {
                 let buckets = hashed();
-                let environment = Environment(&exposure.environment);
-                let placed = variant_for_buckets(experiment, environment, buckets)
-                    .is_ok_and(|variant| variant.key.as_str() == exposure.variant);
+                let placement = placements.get(&exposure.environment);
+                let placed = placement
+                    .variant(buckets, exposure.created_at)
+                    .is_ok_and(|index| experiment.variants[index].key.as_str() == exposure.variant);
                 if placed && exposure.buckets == Some(buckets) {
                     Verification::Verified
                 } else {
@@ -105,7 +131,13 @@ fn undecided(experiment: &Experiment, exposure: &Exposure<'_>, buckets_are_sound
 mod tests {
     use super::*;
     use schemas::definition::{Change, Kind, RULE_VERSION};
-    use schemas::{Buckets, Uuid};
+    use schemas::{Buckets, Micros, Uuid};
+
+    fn variant_in<'a>(experiment: &'a Experiment, environment: &str, buckets: Buckets) -> &'a str {
+        let index =
+            Placement::of(experiment, Environment(environment)).variant(buckets, Micros::EPOCH).unwrap();
+        experiment.variants[index].key.as_str()
+    }
 
     fn definitions() -> Definitions {
         let mut definitions = Definitions::default();
@@ -139,41 +171,74 @@ mod tests {
         definitions
     }
 
-    /// The allocation of the environment that the exposure names counts, not another's.
-    #[test]
-    fn an_exposure_is_verified_by_what_holds_in_its_environment() {
-        let mut definitions = definitions();
-        let json = serde_json::json!({
-            "key": "split", "state": "running", "control": "a", "rollout": 0,
-            "variants": [{"key": "a", "weight": 5000}, {"key": "b", "weight": 5000}],
-            "metrics": {"primary": "buy"},
-            "environments": {"staging": {"rollout": 10000}, "canary": {"enabled": false, "rollout": 10000}},
-        });
-        let definition = Definition::from_json(Kind::Experiment, json).unwrap();
-        let definition = assignment::resolve(&definitions, definition).unwrap();
+    fn accept(definitions: &mut Definitions, experiment: serde_json::Value) -> u64 {
+        let definition = Definition::from_json(Kind::Experiment, experiment).unwrap();
+        let definition = assignment::resolve(definitions, definition).unwrap();
         let change = Change {
             change_id: Uuid::from_u128(1),
             rule_version: RULE_VERSION,
             kind: "experiment".to_owned(),
-            key: "split".to_owned(),
+            key: definition.key().to_string(),
             based_on: 0,
             definition: definition.to_json(),
             author: "a tester".to_owned(),
             reason: "a test".to_owned(),
         };
-        let accepted = definitions.apply(definitions.next_offset(), &change).unwrap().unwrap();
+        definitions.apply(definitions.next_offset(), &change).unwrap().unwrap().version
+    }
+
+    /// The allocation of the environment that the exposure names counts, not another's.
+    #[test]
+    fn an_exposure_is_verified_by_what_holds_in_its_environment() {
+        let mut definitions = definitions();
+        let split = serde_json::json!({
+            "key": "split", "state": "running", "control": "a", "rollout": 0,
+            "variants": [{"key": "a", "weight": 5000}, {"key": "b", "weight": 5000}],
+            "metrics": {"primary": "buy"},
+            "environments": {"staging": {"rollout": 10000}, "canary": {"enabled": false, "rollout": 10000}},
+        });
+        let version = accept(&mut definitions, split);
         let (_, experiment) = definitions.experiment("split").unwrap();
         let buckets = Salts::of(&definitions, experiment).buckets("user-1");
-        let variant = variant_for_buckets(experiment, Environment("staging"), buckets).unwrap().key.as_str();
-        let named = NamedVersion::of(&definitions, accepted.version).unwrap();
+        let variant = variant_in(experiment, "staging", buckets);
+        let named = NamedVersion::of(&definitions, version).unwrap();
         for (environment, expected) in [
             ("staging", Verification::Verified),
             ("production", Verification::Mismatched),
             ("canary", Verification::Mismatched),
         ] {
-            let mut exposure = exposure("split", accepted.version, variant, Some(buckets));
+            let mut exposure = exposure("split", version, variant, Some(buckets));
             exposure.environment = environment.into();
             assert_eq!(named.verify(&exposure), expected, "{environment}");
+        }
+    }
+
+    /// The time of the exposure counts, not the time at which it is verified.
+    #[test]
+    fn an_exposure_is_verified_by_the_schedule_at_its_time() {
+        let mut definitions = definitions();
+        let timed = serde_json::json!({
+            "key": "timed", "state": "running", "control": "a",
+            "variants": [{"key": "a", "weight": 5000}, {"key": "b", "weight": 5000}],
+            "metrics": {"primary": "buy"},
+            "plan": {"schedule": {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}},
+        });
+        let version = accept(&mut definitions, timed);
+        let (_, experiment) = definitions.experiment("timed").unwrap();
+        let buckets = Salts::of(&definitions, experiment).buckets("user-1");
+        let start = Micros::parse("2026-01-01T00:00:00Z").unwrap();
+        let index = Placement::of(experiment, Environment::PRODUCTION).variant(buckets, start).unwrap();
+        let variant = experiment.variants[index].key.as_str();
+        let named = NamedVersion::of(&definitions, version).unwrap();
+        for (created_at, expected) in [
+            ("2025-12-31T23:59:59.999999Z", Verification::Mismatched),
+            ("2026-01-01T00:00:00Z", Verification::Verified),
+            ("2026-01-01T23:59:59.999999Z", Verification::Verified),
+            ("2026-01-02T00:00:00Z", Verification::Mismatched),
+        ] {
+            let mut exposure = exposure("timed", version, variant, Some(buckets));
+            exposure.created_at = Micros::parse(created_at).unwrap();
+            assert_eq!(named.verify(&exposure), expected, "{created_at}");
         }
     }
 
@@ -220,7 +285,7 @@ mod tests {
         let definitions = definitions();
         let (_, experiment) = definitions.experiment("hashed").unwrap();
         let buckets = Salts::of(&definitions, experiment).buckets("user-1");
-        let variant = variant_for_buckets(experiment, Environment::PRODUCTION, buckets).unwrap().key.as_str();
+        let variant = variant_in(experiment, "production", buckets);
         let other = if variant == "a" { "b" } else { "a" };
         let moved = Buckets { slot: buckets.slot ^ 1, ..buckets };
         for (exposure, expected) in [

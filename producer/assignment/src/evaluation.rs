@@ -1,12 +1,10 @@
-//! Evaluates an experiment for a unit: the result is a variant, or the first reason why there is none.
+//! The answer for one key and one unit: what is served, why, and what an exposure of it must say.
 
 use std::fmt;
 
-use schemas::definition::{Assignment, Definitions, Experiment, State, Variant};
-use schemas::{Bucket, Buckets, Key};
-
-use crate::hash::Salts;
-use crate::targeting::{Attributes, holds};
+use schemas::definition::{Experiment, State, Variant, Version};
+use schemas::{Buckets, Key};
+use serde_json::Value as Json;
 
 /// The environment in which a unit is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,87 +14,94 @@ impl Environment<'static> {
     pub const PRODUCTION: Environment<'static> = Environment(schemas::definition::PRODUCTION);
 }
 
-/// The result of an evaluation. It has the buckets even if the unit takes no part, so that a person can see
-/// why.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Evaluation<'a> {
-    pub environment: Environment<'a>,
-    pub buckets: Buckets,
-    /// The targeting rule that matched the unit; `None` if the experiment has no targeting.
-    pub rule: Option<&'a Key>,
-    pub outcome: Result<&'a Variant, NotExposed>,
+/// The answer of a flag or an experiment. There is always a variant and a value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluation<'s> {
+    pub key: &'s Key,
+    pub variant: &'s Key,
+    /// The variant's value; the key of an experiment's variant that has none.
+    pub value: &'s Json,
+    pub reason: Reason,
+    /// The rule that matched, if one did.
+    pub rule: Option<&'s Key>,
+    /// Of an experiment.
+    pub experiment: Option<ExperimentEvaluation<'s>>,
 }
 
-/// The reasons why a unit takes no part, in the order in which they are checked.
+/// Why a value is served, by the protocol's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Nothing about the unit matters: a flag without rules, or one that is switched off.
+    Static,
+    /// A rule matched that serves one variant to everybody.
+    TargetingMatch,
+    /// A bucket decided.
+    Split,
+    /// There are rules and none served the unit, or it takes no part in the experiment.
+    Default,
+}
+
+/// What is known of a unit's part in an experiment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ExperimentEvaluation<'s> {
+    pub experiment: &'s Experiment,
+    pub definition_version: Version,
+    pub configuration_version: Version,
+    pub environment: &'s str,
+    /// The targeting rule that matched; none if the experiment has no targeting.
+    pub rule: Option<&'s Key>,
+    /// `Ok`: the unit is exposed when it reads the value.
+    pub outcome: Result<Exposed<'s>, NotExposed>,
+}
+
+/// What an exposure says of the assignment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Exposed<'s> {
+    pub variant: &'s Variant,
+    pub buckets: Buckets,
+}
+
+/// The reason why a unit takes no part, in the order in which the reasons are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotExposed {
     NotRunning(State),
-    /// Another system assigns the units.
+    /// Another system assigns.
     External,
-    /// The experiment is disabled in this environment.
+    /// Disabled in this environment.
     Disabled,
+    BeforeStart,
+    AfterEnd,
     NotTargeted,
     OutsideSlots,
     OutsideRollout,
-    /// The bucket belongs to no variant, for example after an arm was dropped.
+    /// The bucket belongs to no variant, as after an arm was dropped.
     BucketUnowned,
 }
 
-/// Evaluates `experiment`, one of `definitions`, for `unit_id` (1 to 256 bytes).
-pub fn evaluate<'a>(
-    definitions: &Definitions,
-    experiment: &'a Experiment,
-    environment: Environment<'a>,
-    unit_id: &str,
-    attributes: &Attributes,
-) -> Evaluation<'a> {
-    let buckets = Salts::of(definitions, experiment).buckets(unit_id);
-    let not_exposed = |reason| Evaluation { environment, buckets, rule: None, outcome: Err(reason) };
-    let settings = experiment.in_environment(environment.0);
-
-    if experiment.state != State::Running {
-        return not_exposed(NotExposed::NotRunning(experiment.state));
-    }
-    if experiment.assignment == Assignment::External {
-        return not_exposed(NotExposed::External);
-    }
-    if !settings.enabled {
-        return not_exposed(NotExposed::Disabled);
-    }
-    let rule = settings.targeting.iter().find(|rule| holds(&rule.when, attributes));
-    if rule.is_none() && !settings.targeting.is_empty() {
-        return not_exposed(NotExposed::NotTargeted);
-    }
-    let rule = rule.map(|rule| &rule.key);
-    let outcome = variant_for_buckets(experiment, environment, buckets);
-    Evaluation { environment, buckets, rule, outcome }
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EvaluationError {
+    #[error("there is no flag or experiment `{0}`")]
+    NotFound(String),
+    #[error("the context has no unit of type `{unit_type}`{}", as_targeting_key(*.is_default))]
+    NoUnit { unit_type: Key, is_default: bool },
+    #[error("the id of the {unit_type} has {bytes} bytes; it must have 1 to 256")]
+    UnitId { unit_type: Key, bytes: usize },
 }
 
-/// Returns the variant for the three buckets of a unit. Anybody can compute it again from an exposure and its
-/// definition.
-pub fn variant_for_buckets<'a>(
-    experiment: &'a Experiment,
-    environment: Environment<'_>,
-    buckets: Buckets,
-) -> Result<&'a Variant, NotExposed> {
-    let settings = experiment.in_environment(environment.0);
-    if !settings.enabled {
-        return Err(NotExposed::Disabled);
+fn as_targeting_key(is_default: bool) -> &'static str {
+    if is_default { ": it is the targetingKey" } else { "" }
+}
+
+impl Reason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Static => "STATIC",
+            Reason::TargetingMatch => "TARGETING_MATCH",
+            Reason::Split => "SPLIT",
+            Reason::Default => "DEFAULT",
+        }
     }
-    let inside = |ranges: &[schemas::BucketRange], bucket: u32| {
-        Bucket::new(bucket).is_some_and(|bucket| ranges.iter().any(|range| range.contains(bucket)))
-    };
-    if experiment.layer.is_some() && !inside(&experiment.slot_ranges, buckets.slot) {
-        return Err(NotExposed::OutsideSlots);
-    }
-    if buckets.rollout >= settings.rollout.buckets() {
-        return Err(NotExposed::OutsideRollout);
-    }
-    experiment
-        .variants
-        .iter()
-        .find(|variant| inside(&variant.ranges, buckets.variant))
-        .ok_or(NotExposed::BucketUnowned)
 }
 
 impl fmt::Display for NotExposed {
@@ -107,6 +112,8 @@ impl fmt::Display for NotExposed {
             }
             NotExposed::External => formatter.write_str("the experiment's assignment is made elsewhere"),
             NotExposed::Disabled => formatter.write_str("the experiment is disabled in this environment"),
+            NotExposed::BeforeStart => formatter.write_str("the experiment has not started yet"),
+            NotExposed::AfterEnd => formatter.write_str("the experiment has ended"),
             NotExposed::NotTargeted => formatter.write_str("no targeting rule matches the unit's attributes"),
             NotExposed::OutsideSlots => {
                 formatter.write_str("the unit's slot of the layer is not this experiment's")

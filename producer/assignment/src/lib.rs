@@ -1,14 +1,25 @@
-//! Decides which variant a unit sees. The result depends only on the definitions and the unit, not on a clock,
-//! a store or a network. The service that assigns, the consumer that verifies and anybody with the vectors get
+//! Decides which variant a unit sees. The result depends only on the definitions, the unit and the time given; nothing here has a
+//! clock, a store or a network. The service that assigns, the consumer that verifies and anybody with the vectors get
 //! the same result.
 
 mod allocation;
+mod context;
 mod evaluation;
 mod hash;
 mod number;
+mod placement;
+mod snapshot;
 mod targeting;
+mod trace;
+mod version;
 
 pub use allocation::resolve;
-pub use evaluation::{Environment, Evaluation, NotExposed, evaluate, variant_for_buckets};
+pub use context::{Context, DEFAULT_UNIT_TYPE, Value};
+pub use evaluation::{
+    Environment, Evaluation, EvaluationError, ExperimentEvaluation, Exposed, NotExposed, Reason,
+};
 pub use hash::{FORMULA, Salts, Seed, Seeds};
-pub use targeting::{Attributes, holds};
+pub use placement::Placement;
+pub use snapshot::{Snapshot, evaluate, evaluate_all, evaluate_traced};
+pub use targeting::CompiledCondition;
+pub use trace::{BucketOf, Step, Trace};

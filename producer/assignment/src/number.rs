@@ -1,40 +1,55 @@
-//! Compares JSON numbers by their exact value. Integers are not converted to doubles: beyond 2^53 several
-//! integers share one double, and account ids are often that large.
+//! Numbers compared by their value. Integers of 64 bits are not doubles: beyond 2^53 two of them share one, and ids of
+//! accounts are often that large.
 
 use std::cmp::Ordering;
 
-use serde_json::Number;
-
-/// 2^64; every JSON integer is below it.
+/// 2^64; every integer of JSON is below it.
 const TWO_TO_THE_64: f64 = 18_446_744_073_709_551_616.0;
-/// -2^63; no JSON integer is below it.
+/// -2^63; no integer of JSON is below it.
 const MINUS_TWO_TO_THE_63: f64 = -9_223_372_036_854_775_808.0;
 
-/// Compares the two values without rounding either. JSON numbers are always finite.
-pub fn compare(left: &Number, right: &Number) -> Ordering {
-    match (integer(left), integer(right)) {
-        (Ok(left), Ok(right)) => left.cmp(&right),
-        (Ok(left), Err(right)) => integer_with_double(left, right),
-        (Err(left), Ok(right)) => integer_with_double(right, left).reverse(),
-        (Err(left), Err(right)) => left.partial_cmp(&right).expect("a number of JSON is not NaN"),
+/// A number as it was written: an integer of up to 64 bits, signed or not, or a double.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Number {
+    Integer(i128),
+    Double(f64),
+}
+
+impl Number {
+    pub(crate) fn of(json: &serde_json::Number) -> Number {
+        if let Some(integer) = json.as_i64() {
+            Number::Integer(integer.into())
+        } else if let Some(integer) = json.as_u64() {
+            Number::Integer(integer.into())
+        } else {
+            Number::Double(json.as_f64().expect("a number of JSON is an integer or a double"))
+        }
+    }
+
+    /// Compares two values without rounding either. `None` for a NaN, which no JSON has.
+    #[inline]
+    pub(crate) fn compare(self, other: Number) -> Option<Ordering> {
+        match (self, other) {
+            (Number::Integer(left), Number::Integer(right)) => Some(left.cmp(&right)),
+            (Number::Integer(left), Number::Double(right)) => integer_with_double(left, right),
+            (Number::Double(left), Number::Integer(right)) => {
+                integer_with_double(right, left).map(Ordering::reverse)
+            }
+            (Number::Double(left), Number::Double(right)) => left.partial_cmp(&right),
+        }
     }
 }
 
-/// Returns the integer, or the double if the number is written as one.
-fn integer(number: &Number) -> Result<i128, f64> {
-    number.as_i128().ok_or_else(|| number.as_f64().expect("a number of JSON is an integer or a double"))
-}
-
-fn integer_with_double(integer: i128, double: f64) -> Ordering {
+fn integer_with_double(integer: i128, double: f64) -> Option<Ordering> {
     if double >= TWO_TO_THE_64 {
-        return Ordering::Less;
+        return Some(Ordering::Less);
     }
     if double < MINUS_TWO_TO_THE_63 {
-        return Ordering::Greater;
+        return Some(Ordering::Greater);
     }
-    // The conversion is exact: the whole part of a double in this range has at most 64 bits.
+    // Exact, as the whole part of a double in between has at most 64 bits.
     let whole = double.trunc();
-    integer.cmp(&(whole as i128)).then(0.0_f64.partial_cmp(&(double - whole)).expect("it is not NaN"))
+    Some(integer.cmp(&(whole as i128)).then(0.0_f64.partial_cmp(&(double - whole))?))
 }
 
 #[cfg(test)]
@@ -42,11 +57,11 @@ mod tests {
     use super::*;
 
     fn number(text: &str) -> Number {
-        serde_json::from_str(text).unwrap()
+        Number::of(&serde_json::from_str(text).unwrap())
     }
 
     #[test]
-    fn numbers_are_compared_exactly_where_doubles_are_too_coarse() {
+    fn where_doubles_are_too_coarse() {
         use Ordering::{Equal, Greater, Less};
         for (left, right, order) in [
             ("1", "1.0", Equal),
@@ -73,8 +88,18 @@ mod tests {
             ("0.1", "0.1", Equal),
             ("0.1", "0.2", Less),
         ] {
-            assert_eq!(compare(&number(left), &number(right)), order, "{left} {right}");
-            assert_eq!(compare(&number(right), &number(left)), order.reverse(), "{right} {left}");
+            assert_eq!(number(left).compare(number(right)), Some(order), "{left} {right}");
+            assert_eq!(number(right).compare(number(left)), Some(order.reverse()), "{right} {left}");
         }
+    }
+
+    #[test]
+    fn a_nan_of_a_caller_compares_with_nothing() {
+        let nan = Number::Double(f64::NAN);
+        for other in [nan, Number::Double(1.0), Number::Integer(1)] {
+            assert_eq!(nan.compare(other), None);
+            assert_eq!(other.compare(nan), None);
+        }
+        assert_eq!(Number::Double(f64::INFINITY).compare(Number::Integer(1)), Some(Ordering::Greater));
     }
 }

@@ -1,134 +1,221 @@
-//! Evaluates targeting conditions on the attributes of a unit. A test fails if the attribute is absent or has
-//! another type than the test needs: the text `"2"` is no number.
+//! Conditions, compiled once, and tested on a unit's attributes. An attribute that is absent, or of another type than the
+//! test is about, fails the test: the text `"2"` is no number.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 
+use regex::Regex;
 use schemas::Micros;
-use schemas::definition::{Bound, Condition, Operator, Test};
-use serde_json::Value;
+use schemas::definition::{Condition, Operator, Test};
+use serde_json::Value as Json;
 
-use crate::number::compare;
+use crate::context::{Context, View};
+use crate::number::Number;
+use crate::version::Version;
 
-/// The known attributes of a unit, by name.
-pub type Attributes = BTreeMap<String, serde_json::Value>;
-
-/// The longest text that a regular expression is applied to, in bytes; a longer one does not match.
+/// Longest text that a regular expression is tried on, in bytes; a longer one does not match.
 const MATCHED_BYTES_MAX: usize = 4_096;
-/// The largest compiled regular expression, in bytes; a larger one matches nothing.
+/// Largest compiled regular expression, in bytes; a larger one is refused.
 const PATTERN_BYTES_MAX: usize = 256 * 1_024;
+/// From this number of values on, `in` looks texts up instead of comparing with each.
+const SORTED_FROM: usize = 8;
 
-/// Returns whether the condition holds for the attributes.
-pub fn holds(condition: &Condition, attributes: &Attributes) -> bool {
-    match condition {
-        Condition::All(inner) => inner.iter().all(|condition| holds(condition, attributes)),
-        Condition::Any(inner) => inner.iter().any(|condition| holds(condition, attributes)),
-        Condition::Not(inner) => !holds(inner, attributes),
-        Condition::Test(Test { attribute, operator }) => match (attributes.get(attribute), operator) {
-            (value, Operator::Exists(expected)) => value.is_some() == *expected,
-            (None, _) => false,
-            (Some(value), operator) => passes(value, operator),
-        },
-    }
+/// A condition whose patterns, versions, times and sets are ready.
+#[derive(Clone, Debug)]
+pub struct CompiledCondition(Compiled);
+
+#[derive(Clone, Debug)]
+enum Compiled {
+    All(Box<[Compiled]>),
+    Any(Box<[Compiled]>),
+    Not(Box<Compiled>),
+    Test { attribute: Box<str>, test: CompiledTest },
 }
 
-fn passes(value: &Value, operator: &Operator) -> bool {
-    let number = |bound: &Bound| Some(compare(value.as_number()?, bound.number()));
-    let text = |test: &dyn Fn(&str) -> bool| value.as_str().is_some_and(test);
-    let version = |bound: &str| Some(parse_version(value.as_str()?)?.cmp_precedence(&parse_version(bound)?));
-    let time = |bound: &str| Some(Micros::parse(value.as_str()?).ok()?.cmp(&Micros::parse(bound).ok()?));
-    match operator {
-        Operator::Equals(expected) => json_equal(value, expected),
-        Operator::In(allowed) => allowed.iter().any(|expected| json_equal(value, expected)),
-        // Accepted definitions contain no such test; see the check of conditions.
-        Operator::InList(_) => false,
-        Operator::Above(bound) => number(bound) == Some(Ordering::Greater),
-        Operator::AtLeast(bound) => matches!(number(bound), Some(Ordering::Greater | Ordering::Equal)),
-        Operator::Below(bound) => number(bound) == Some(Ordering::Less),
-        Operator::AtMost(bound) => matches!(number(bound), Some(Ordering::Less | Ordering::Equal)),
-        Operator::StartsWith(start) => text(&|text| text.starts_with(start.as_str())),
-        Operator::EndsWith(end) => text(&|text| text.ends_with(end.as_str())),
-        Operator::Contains(part) => text(&|text| text.contains(part.as_str())),
-        Operator::Matches(pattern) => text(&|text| matches_pattern(text, pattern)),
-        Operator::VersionAtLeast(bound) => {
-            matches!(version(bound), Some(Ordering::Greater | Ordering::Equal))
-        }
-        Operator::VersionBelow(bound) => version(bound) == Some(Ordering::Less),
-        Operator::Before(bound) => time(bound) == Some(Ordering::Less),
-        Operator::After(bound) => time(bound) == Some(Ordering::Greater),
-        Operator::Exists(expected) => *expected,
-    }
+/// One operator with its operand.
+#[derive(Clone, Debug)]
+enum CompiledTest {
+    EqualsText(Box<str>),
+    EqualsNumber(Number),
+    Equals(Json),
+    In(Choices),
+    /// No value passes it.
+    Never,
+    Above(Number),
+    AtLeast(Number),
+    Below(Number),
+    AtMost(Number),
+    StartsWith(Box<str>),
+    EndsWith(Box<str>),
+    Contains(Box<str>),
+    Matches(Regex),
+    VersionAtLeast(Box<str>),
+    VersionBelow(Box<str>),
+    Before(Micros),
+    After(Micros),
+    Exists(bool),
 }
 
-/// Returns why the condition can never be evaluated: an invalid pattern, version or time.
+/// The values of `in`: texts sorted if they are many, and everything else.
+#[derive(Clone, Debug)]
+struct Choices {
+    texts: Box<[Box<str>]>,
+    others: Box<[Json]>,
+}
+
+/// Returns why the condition can never be evaluated: a pattern, version or time in it is none.
 pub(crate) fn condition_problem(condition: &Condition) -> Option<String> {
     match condition {
         Condition::All(inner) | Condition::Any(inner) => inner.iter().find_map(condition_problem),
         Condition::Not(inner) => condition_problem(inner),
-        Condition::Test(Test { operator, .. }) => match operator {
-            Operator::Matches(pattern) => compile(pattern).err().map(|error| error.to_string()),
-            Operator::VersionAtLeast(version) | Operator::VersionBelow(version) => {
-                parse_version(version).is_none().then(|| format!("`{version}` is not a semantic version"))
-            }
-            Operator::Before(time) | Operator::After(time) => {
-                Micros::parse(time).err().map(|error| error.to_string())
-            }
-            Operator::Equals(_)
-            | Operator::In(_)
-            | Operator::InList(_)
-            | Operator::Above(_)
-            | Operator::AtLeast(_)
-            | Operator::Below(_)
-            | Operator::AtMost(_)
-            | Operator::StartsWith(_)
-            | Operator::EndsWith(_)
-            | Operator::Contains(_)
-            | Operator::Exists(_) => None,
-        },
+        Condition::Test(Test { operator, .. }) => CompiledTest::compile(operator).err(),
     }
 }
 
-/// Returns whether two JSON values are equal. Numbers are compared by value at any depth: 1 and 1.0 are equal,
-/// 2^53 and 2^53 + 1 are not.
-fn json_equal(left: &Value, right: &Value) -> bool {
-    match (left, right) {
-        (Value::Number(left), Value::Number(right)) => compare(left, right).is_eq(),
-        (Value::Array(left), Value::Array(right)) => {
-            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| json_equal(left, right))
-        }
-        (Value::Object(left), Value::Object(right)) => {
-            let same_field = |(name, left)| right.get(name).is_some_and(|right| json_equal(left, right));
-            left.len() == right.len() && left.iter().all(same_field)
-        }
-        _ => left == right,
+impl CompiledCondition {
+    /// Compiles the condition. A test that can never be evaluated, because its pattern, version or time is none, is never
+    /// passed; the writers of definitions refuse one, so only a log that another program wrote to can hold it.
+    pub fn compile(condition: &Condition) -> CompiledCondition {
+        CompiledCondition(Compiled::of(condition))
+    }
+
+    pub fn holds(&self, context: &Context<'_>) -> bool {
+        self.0.holds(context)
     }
 }
 
-/// Parses a semantic version. Missing parts are zero and a leading `v` is ignored.
-fn parse_version(text: &str) -> Option<semver::Version> {
-    let text = text.strip_prefix('v').unwrap_or(text);
-    let (core, tail) = match text.find(['-', '+']) {
-        Some(at) => text.split_at(at),
-        None => (text, ""),
-    };
-    let missing = 2_usize.checked_sub(core.matches('.').count())?;
-    semver::Version::parse(&format!("{core}{}{tail}", ".0".repeat(missing))).ok()
+impl Compiled {
+    fn of(condition: &Condition) -> Compiled {
+        match condition {
+            Condition::All(inner) => Compiled::All(inner.iter().map(Compiled::of).collect()),
+            Condition::Any(inner) => Compiled::Any(inner.iter().map(Compiled::of).collect()),
+            Condition::Not(inner) => Compiled::Not(Box::new(Compiled::of(inner))),
+            Condition::Test(Test { attribute, operator }) => Compiled::Test {
+                attribute: attribute.as_str().into(),
+                test: CompiledTest::compile(operator).unwrap_or(CompiledTest::Never),
+            },
+        }
+    }
+
+    fn holds(&self, context: &Context<'_>) -> bool {
+        match self {
+            Compiled::All(inner) => inner.iter().all(|condition| condition.holds(context)),
+            Compiled::Any(inner) => inner.iter().any(|condition| condition.holds(context)),
+            Compiled::Not(inner) => !inner.holds(context),
+            Compiled::Test { attribute, test } => match (context.attribute(attribute), test) {
+                (value, CompiledTest::Exists(expected)) => value.is_some() == *expected,
+                (None, _) => false,
+                (Some(value), test) => test.passes(value),
+            },
+        }
+    }
 }
 
-fn matches_pattern(text: &str, pattern: &str) -> bool {
-    text.len() <= MATCHED_BYTES_MAX && compile(pattern).is_ok_and(|pattern| pattern.is_match(text))
+impl CompiledTest {
+    fn compile(operator: &Operator) -> Result<CompiledTest, String> {
+        let version = |text: &str| match Version::parse(text) {
+            Some(_) => Ok(text.into()),
+            None => Err(format!("`{text}` is not a semantic version")),
+        };
+        let time = |text: &str| Micros::parse(text).map_err(|error| error.to_string());
+        Ok(match operator {
+            Operator::Equals(Json::String(text)) => CompiledTest::EqualsText(text.as_str().into()),
+            Operator::Equals(Json::Number(number)) => CompiledTest::EqualsNumber(Number::of(number)),
+            Operator::Equals(value) => CompiledTest::Equals(value.clone()),
+            Operator::In(values) => CompiledTest::In(Choices::of(values)),
+            // Lists of units are not evaluated yet; accepted definitions have none.
+            Operator::InList(_) => CompiledTest::Never,
+            Operator::Above(bound) => CompiledTest::Above(bound.into()),
+            Operator::AtLeast(bound) => CompiledTest::AtLeast(bound.into()),
+            Operator::Below(bound) => CompiledTest::Below(bound.into()),
+            Operator::AtMost(bound) => CompiledTest::AtMost(bound.into()),
+            Operator::StartsWith(text) => CompiledTest::StartsWith(text.as_str().into()),
+            Operator::EndsWith(text) => CompiledTest::EndsWith(text.as_str().into()),
+            Operator::Contains(text) => CompiledTest::Contains(text.as_str().into()),
+            Operator::Matches(pattern) => {
+                let pattern = regex::RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build();
+                CompiledTest::Matches(pattern.map_err(|error| error.to_string())?)
+            }
+            Operator::VersionAtLeast(text) => CompiledTest::VersionAtLeast(version(text)?),
+            Operator::VersionBelow(text) => CompiledTest::VersionBelow(version(text)?),
+            Operator::Before(text) => CompiledTest::Before(time(text)?),
+            Operator::After(text) => CompiledTest::After(time(text)?),
+            Operator::Exists(expected) => CompiledTest::Exists(*expected),
+        })
+    }
+
+    fn passes(&self, value: View<'_>) -> bool {
+        let number = |bound: &Number| match value {
+            View::Number(number) => number.compare(*bound),
+            _ => None,
+        };
+        let text = || match value {
+            View::Text(text) => Some(text),
+            _ => None,
+        };
+        let version = |bound: &str| Some(Version::parse(text()?)?.compare(Version::parse(bound)?));
+        let time = |bound: &Micros| Some(Micros::parse(text()?).ok()?.cmp(bound));
+        match self {
+            CompiledTest::EqualsText(expected) => text() == Some(expected),
+            CompiledTest::EqualsNumber(expected) => number(expected) == Some(Ordering::Equal),
+            CompiledTest::Equals(expected) => value.same(View::of(expected)),
+            CompiledTest::In(choices) => choices.have(value),
+            CompiledTest::Never => false,
+            CompiledTest::Above(bound) => number(bound) == Some(Ordering::Greater),
+            CompiledTest::AtLeast(bound) => {
+                matches!(number(bound), Some(Ordering::Greater | Ordering::Equal))
+            }
+            CompiledTest::Below(bound) => number(bound) == Some(Ordering::Less),
+            CompiledTest::AtMost(bound) => matches!(number(bound), Some(Ordering::Less | Ordering::Equal)),
+            CompiledTest::StartsWith(start) => text().is_some_and(|text| text.starts_with(&**start)),
+            CompiledTest::EndsWith(end) => text().is_some_and(|text| text.ends_with(&**end)),
+            CompiledTest::Contains(part) => text().is_some_and(|text| text.contains(&**part)),
+            CompiledTest::Matches(pattern) => {
+                text().is_some_and(|text| text.len() <= MATCHED_BYTES_MAX && pattern.is_match(text))
+            }
+            CompiledTest::VersionAtLeast(bound) => {
+                matches!(version(bound), Some(Ordering::Greater | Ordering::Equal))
+            }
+            CompiledTest::VersionBelow(bound) => version(bound) == Some(Ordering::Less),
+            CompiledTest::Before(bound) => time(bound) == Some(Ordering::Less),
+            CompiledTest::After(bound) => time(bound) == Some(Ordering::Greater),
+            CompiledTest::Exists(expected) => *expected,
+        }
+    }
 }
 
-fn compile(pattern: &str) -> Result<regex::Regex, regex::Error> {
-    regex::RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build()
+impl Choices {
+    fn of(values: &[Json]) -> Choices {
+        let mut texts: Vec<Box<str>> =
+            values.iter().filter_map(|value| value.as_str().map(Box::from)).collect();
+        if texts.len() >= SORTED_FROM {
+            texts.sort_unstable();
+        }
+        let others = values.iter().filter(|value| !value.is_string()).cloned().collect();
+        Choices { texts: texts.into(), others }
+    }
+
+    fn have(&self, value: View<'_>) -> bool {
+        match value {
+            View::Text(text) if self.texts.len() >= SORTED_FROM => {
+                self.texts.binary_search_by(|choice| (**choice).cmp(text)).is_ok()
+            }
+            View::Text(text) => self.texts.iter().any(|choice| **choice == *text),
+            value => self.others.iter().any(|choice| value.same(View::of(choice))),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::Value;
 
     fn check(condition: &str, attributes: &str) -> bool {
-        holds(&serde_json::from_str(condition).unwrap(), &serde_json::from_str(attributes).unwrap())
+        let attributes: serde_json::Map<String, Json> = serde_json::from_str(attributes).unwrap();
+        let attributes: Vec<(&str, Value<'_>)> =
+            attributes.iter().map(|(name, value)| (name.as_str(), Value::Json(value))).collect();
+        let context = Context { targeting_key: None, attributes: &attributes };
+        CompiledCondition::compile(&serde_json::from_str(condition).unwrap()).holds(&context)
     }
 
     #[test]

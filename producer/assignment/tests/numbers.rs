@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 
-use assignment::{Attributes, holds};
+use assignment::{CompiledCondition, Context};
 use proptest::prelude::*;
 use schemas::definition::Condition;
 use serde_json::{Number, Value, json};
@@ -58,7 +58,9 @@ fn numbers() -> impl Strategy<Value = Number> {
 
 fn passes(operator: &str, value: &Number, bound: Value) -> bool {
     let condition: Condition = serde_json::from_value(json!({"attribute": "a", operator: bound})).unwrap();
-    holds(&condition, &Attributes::from([("a".to_owned(), Value::Number(value.clone()))]))
+    let value = Value::Number(value.clone());
+    let attributes = [("a", assignment::Value::Json(&value))];
+    CompiledCondition::compile(&condition).holds(&Context { targeting_key: None, attributes: &attributes })
 }
 
 proptest! {

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use assignment::{Attributes, Environment, NotExposed, evaluate, resolve};
+use assignment::{Context, Environment, NotExposed, Snapshot, evaluate, resolve};
 use proptest::prelude::*;
-use schemas::Uuid;
 use schemas::definition::{Change, Definition, Definitions, Experiment, Kind, RULE_VERSION, State};
+use schemas::{Micros, Uuid};
 
 fn metric() -> Definition {
     let json = serde_json::json!({"key": "signup", "event": "signup", "type": "conversion"});
@@ -61,16 +61,26 @@ impl TestLog {
         self.apply(Definition::Experiment(experiment))
     }
 
-    fn variant(&self, experiment: &str, unit_id: &str) -> Result<String, NotExposed> {
-        let (_, experiment) = self.definitions.experiment(experiment).expect("it was put there");
-        let evaluation =
-            evaluate(&self.definitions, experiment, Environment::PRODUCTION, unit_id, &Attributes::new());
-        evaluation.outcome.map(|variant| variant.key.to_string())
+    fn snapshot(&self, environment: &str) -> Snapshot {
+        Snapshot::compile(&self.definitions, Environment(environment))
     }
 
     fn variants(&self, experiment: &str, units: u32) -> Vec<Result<String, NotExposed>> {
-        (0..units).map(|unit| self.variant(experiment, &format!("unit-{unit}"))).collect()
+        let snapshot = self.snapshot("production");
+        (0..units).map(|unit| outcome(&snapshot, experiment, &format!("unit-{unit}"))).collect()
     }
+}
+
+/// The variant in which the unit takes part. One that takes no part is served the control all the same.
+fn outcome(snapshot: &Snapshot, experiment: &str, unit_id: &str) -> Result<String, NotExposed> {
+    let context = Context { targeting_key: Some(unit_id), attributes: &[] };
+    let evaluation = evaluate(snapshot, experiment, &context, Micros::EPOCH).unwrap();
+    let evaluated = evaluation.experiment.unwrap();
+    match evaluated.outcome {
+        Ok(exposed) => assert_eq!(exposed.variant.key, *evaluation.variant),
+        Err(_) => assert_eq!(evaluated.experiment.control, *evaluation.variant),
+    }
+    evaluated.outcome.map(|exposed| exposed.variant.key.to_string())
 }
 
 fn counts(variants: &[Result<String, NotExposed>]) -> BTreeMap<String, u32> {
@@ -252,11 +262,11 @@ fn each_environment_has_its_own_part_of_the_units() {
         "internal": {"targeting": [{"key": "staff", "when": {"attribute": "staff", "equals": true}}]},
     }));
     log.put(split).unwrap();
-    let (_, split) = log.definitions.experiment("checkout").unwrap();
+    let snapshots =
+        ["production", "staging", "canary", "internal", "elsewhere"].map(|name| log.snapshot(name));
     let outcome = |environment: &str, unit: u32| {
-        let (unit, attributes) = (format!("unit-{unit}"), Attributes::new());
-        let evaluation = evaluate(&log.definitions, split, Environment(environment), &unit, &attributes);
-        evaluation.outcome.map(|variant| variant.key.to_string())
+        let snapshot = snapshots.iter().find(|snapshot| snapshot.environment().0 == environment).unwrap();
+        outcome(snapshot, "checkout", &format!("unit-{unit}"))
     };
     let mut in_production = 0;
     for unit in 0..1_000 {

@@ -4,8 +4,7 @@
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use assignment::{Evaluation, NotExposed};
-use schemas::definition::{Definitions, Experiment, Version};
+use assignment::{ExperimentEvaluation, Exposed, NotExposed};
 use schemas::{Alias, Conversion, Exposure, Micros, Pairs, Reason, Sender, Unit, Uuid};
 use uuid::{NoContext, Timestamp};
 
@@ -41,39 +40,25 @@ pub fn now() -> Micros {
     Micros::new(micros).expect("the clock is set between 1970 and 2261")
 }
 
-/// An experiment and the versions of the definitions with which it was evaluated.
-#[derive(Clone, Copy, Debug)]
-pub struct EvaluatedExperiment<'a> {
-    pub experiment: &'a Experiment,
-    /// The version of the experiment's definition.
-    pub definition_version: Version,
-    /// The version of all definitions together, which fixes the definitions that the experiment refers to.
-    pub configuration_version: Version,
-}
-
-impl<'a> EvaluatedExperiment<'a> {
-    /// Takes an experiment of `definitions` and its version, as [`Definitions::experiment`] returns them.
-    pub fn of(
-        definitions: &Definitions,
-        (definition_version, experiment): (Version, &'a Experiment),
-    ) -> EvaluatedExperiment<'a> {
-        EvaluatedExperiment { experiment, definition_version, configuration_version: definitions.version() }
-    }
-}
-
-/// Makes the exposure of a unit that was shown the variant of an evaluation.
+/// Makes the exposure of a unit that was shown the variant of an evaluation. `unit_id` is that of the evaluated context.
 ///
 /// # Errors
-/// The evaluation's reason, if the unit takes no part and so was not exposed.
+/// The reason why the unit takes no part in the experiment, and so was not exposed.
 pub fn exposure<'a>(
     stamp: EventStamp,
-    evaluated: EvaluatedExperiment<'a>,
     unit_id: impl Into<Cow<'a, str>>,
-    evaluation: &Evaluation<'a>,
+    evaluated: &ExperimentEvaluation<'a>,
     attributes: SelectedAttributes<'a>,
 ) -> Result<Exposure<'a>, NotExposed> {
-    let variant = evaluation.outcome?;
-    let EvaluatedExperiment { experiment, definition_version, configuration_version } = evaluated;
+    let ExperimentEvaluation {
+        experiment,
+        definition_version,
+        configuration_version,
+        environment,
+        rule,
+        outcome,
+    } = *evaluated;
+    let Exposed { variant, buckets } = outcome?;
     Ok(Exposure {
         event_id: stamp.event_id,
         experiment: experiment.key.as_str().into(),
@@ -84,12 +69,12 @@ pub fn exposure<'a>(
         phase: experiment.phase(),
         definition_version,
         configuration_version,
-        buckets: Some(evaluation.buckets),
-        rule: evaluation.rule.map_or("", |rule| rule.as_str()).into(),
+        buckets: Some(buckets),
+        rule: rule.map_or("", |rule| rule.as_str()).into(),
         // An evaluation does not know forced or held-out units.
         reason: Reason::Split,
         attributes: attributes.into_pairs(),
-        environment: evaluation.environment.0.into(),
+        environment: environment.into(),
         sender: Sender::default(),
         created_at: stamp.created_at,
     })

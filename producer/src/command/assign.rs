@@ -1,12 +1,13 @@
-//! `splitstream assign` prints the variant that a unit gets in an experiment, or the reason why it gets none.
-//! With `--explain` it prints each step with its numbers.
+//! `splitstream assign` prints the variant that a unit gets in an experiment, or the reason why it gets none, and the value
+//! that a flag serves to it. With `--explain` it prints each step with its numbers.
 
-use crate::explain::explain;
-use assignment::{Attributes, Environment};
+use crate::explain::{self, Attributes, Explanation, flag::FlagExplanation};
+use assignment::{Context, DEFAULT_UNIT_TYPE, Environment, EvaluationError, Snapshot};
 use ops::Exit;
 use schemas::definition::PRODUCTION;
 use schemas::event::UNIT_ID_BYTES_MAX;
 use schemas::{Key, number};
+use sdk::event::now;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -15,7 +16,8 @@ use crate::config::Config;
 
 #[derive(clap::Args)]
 pub struct Args {
-    experiment: String,
+    /// The key of an experiment or a flag
+    key: String,
     /// The unit's id, 1 to 256 bytes, used exactly as given
     #[arg(value_parser = unit_id)]
     unit: String,
@@ -36,18 +38,73 @@ pub struct Args {
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let log = open_log(config, |_| {}).await?;
     let definitions = log.definitions();
-    let Some(versioned) = definitions.experiment(&args.experiment) else {
+    let snapshot = Snapshot::compile(definitions, Environment(args.environment.as_str()));
+    let attributes: Attributes = args.attributes.iter().cloned().collect();
+    let refused = |error: EvaluationError| anyhow::Error::new(error).context(Exit::Refused);
+    let known: Vec<(&str, assignment::Value<'_>)> =
+        attributes.iter().map(|(name, value)| (name.as_str(), assignment::Value::Json(value))).collect();
+    if let Some((version, flag)) = definitions.flag(&args.key) {
+        let known = with_unit(known, &flag.unit_type, &args.unit);
+        let context = Context { targeting_key: Some(&args.unit), attributes: &known };
+        let explanation =
+            explain::flag::explain(&snapshot, (version, flag), &context, attributes.clone(), now())
+                .map_err(refused)?;
+        return print_flag(&args, &explanation);
+    }
+    let Some((version, experiment)) = definitions.experiment(&args.key) else {
         let refused = anyhow::anyhow!(
-            "there is no experiment `{}`; `splitstream definitions` lists all definitions",
-            args.experiment
+            "there is no experiment `{}`, and no flag of that key; `splitstream definitions` lists all definitions",
+            args.key
         );
         return Err(refused.context(Exit::Refused));
     };
-    let attributes: Attributes = args.attributes.into_iter().collect();
+    let known = with_unit(known, &experiment.unit_type, &args.unit);
+    let context = Context { targeting_key: Some(&args.unit), attributes: &known };
     let explanation =
-        explain(definitions, versioned, Environment(args.environment.as_str()), &args.unit, attributes);
+        explain::explain(definitions, &snapshot, (version, experiment), &context, attributes.clone(), now())
+            .map_err(refused)?;
+    print_experiment(&args, &explanation)
+}
+
+/// Adds the id of a unit that is not of the default type, which the targeting key does not give.
+fn with_unit<'a>(
+    mut known: Vec<(&'a str, assignment::Value<'a>)>,
+    unit_type: &'a Key,
+    unit: &'a str,
+) -> Vec<(&'a str, assignment::Value<'a>)> {
+    if unit_type.as_str() != DEFAULT_UNIT_TYPE {
+        known.insert(0, (unit_type.as_str(), assignment::Value::Text(unit)));
+    }
+    known
+}
+
+fn print_flag(args: &Args, explanation: &FlagExplanation) -> anyhow::Result<Exit> {
     match (args.json, args.explain) {
-        (true, true) => print_json(&explanation)?,
+        (true, true) => print_json(explanation)?,
+        (true, false) => print_json(&json!({
+            "flag": explanation.flag,
+            "version": explanation.version,
+            "configuration_version": explanation.configuration_version,
+            "environment": explanation.environment,
+            "unit_id": explanation.unit_id,
+            "variant": explanation.served.variant,
+            "value": explanation.served.value,
+            "reason": explanation.served.reason,
+            "rule": explanation.rule,
+        }))?,
+        (false, true) => {
+            print_text(&format!("{explanation}\n"))?;
+        }
+        (false, false) => {
+            print_text(&format!("{}\n", explanation.served.value))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn print_experiment(args: &Args, explanation: &Explanation) -> anyhow::Result<Exit> {
+    match (args.json, args.explain) {
+        (true, true) => print_json(explanation)?,
         (true, false) => print_json(&json!({
             "experiment": explanation.experiment,
             "version": explanation.version,
@@ -58,14 +115,15 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
             "variant": explanation.variant,
             "rule": explanation.rule,
             "reason": explanation.reason,
+            "served": explanation.served,
         }))?,
         (false, true) => {
             print_text(&format!("{explanation}\n"))?;
         }
         (false, false) => {
-            print_text(&match (explanation.variant, explanation.reason) {
+            print_text(&match (&explanation.variant, &explanation.reason) {
                 (Some(variant), _) => format!("{variant}\n"),
-                (None, reason) => format!("no variant: {}\n", reason.unwrap_or_default()),
+                (None, reason) => format!("no variant: {}\n", reason.as_deref().unwrap_or_default()),
             })?;
         }
     }

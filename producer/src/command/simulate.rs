@@ -7,7 +7,7 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::simulate::{Mix, Plan, Simulation, Tally};
+use crate::simulate::{Mix, Plan, Simulation, Tally, snapshot};
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -114,7 +114,8 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     };
     let plan = plan(config, &args, experiment)?;
     let (batch_id, start) = (plan.batch_id.clone(), plan.start);
-    let mut simulation = Simulation::new(definitions, (version, experiment), plan).context(Exit::Refused)?;
+    let snapshot = snapshot(definitions);
+    let mut simulation = Simulation::new(&snapshot, experiment, plan).context(Exit::Refused)?;
     let mut ids = args.ids.as_deref().map(Ids::create).transpose()?;
     let sender = EventSender::open(config, batch_id.to_string()).await?;
     let bar = bar(args.units);

@@ -1,8 +1,7 @@
 //! The attributes of simulated units: a population with known shares of regions, plans, devices and browsers.
 
-use assignment::Attributes;
+use assignment::Value;
 use schemas::Pairs;
-use serde_json::Value;
 
 use super::random::Random;
 use sdk::attributes::{AttributeFilter, SelectedAttributes};
@@ -31,7 +30,7 @@ const ATTRIBUTES: [(&str, Shares); 4] = [
 pub struct Profile {
     pub pairs: Pairs<'static>,
     pub selected: SelectedAttributes<'static>,
-    pub attributes: Attributes,
+    pub attributes: Vec<(&'static str, Value<'static>)>,
 }
 
 /// All profiles of a population, made once.
@@ -69,7 +68,7 @@ fn with_each(profile: &Profile, name: &'static str, shares: Shares) -> Vec<Profi
     let with = |value: &'static str| {
         let mut profile = profile.clone();
         profile.pairs.insert(name, value);
-        profile.attributes.insert(name.to_owned(), Value::from(value));
+        profile.attributes.push((name, Value::Text(value)));
         profile
     };
     shares.iter().map(|(value, _)| with(value)).collect()

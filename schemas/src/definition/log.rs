@@ -186,6 +186,15 @@ impl Definitions {
         }
     }
 
+    pub fn flag(&self, key: &str) -> Option<(Version, &Flag)> {
+        let key = Key::new(key).ok()?;
+        let accepted = self.current.get(&(Space::Flags, key))?;
+        match &accepted.definition {
+            Definition::Flag(flag) => Some((accepted.version, flag)),
+            _ => None,
+        }
+    }
+
     pub fn layer(&self, key: &Key) -> Option<&super::Layer> {
         match &self.current.get(&(Space::Layers, key.clone()))?.definition {
             Definition::Layer(layer) => Some(layer),

@@ -1,0 +1,80 @@
+//! From the three buckets of a unit to its variant: the part of an evaluation that follows from unit, time and definition alone, so
+//! that anybody can compute it again from an exposure.
+
+use schemas::definition::Experiment;
+use schemas::{Bucket, BucketRange, Buckets, Micros};
+
+use crate::Environment;
+use crate::evaluation::NotExposed;
+
+/// An experiment's allocation in one environment.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    enabled: bool,
+    start: Option<Micros>,
+    end: Option<Micros>,
+    /// The experiment's slots of its layer; `None` without a layer.
+    slots: Option<Box<[BucketRange]>>,
+    /// Buckets below it take part.
+    rollout: u32,
+    /// Every range of a variant, with the variant's index, in the experiment's order.
+    variants: Box<[(BucketRange, usize)]>,
+}
+
+impl Placement {
+    pub fn of(experiment: &Experiment, environment: Environment<'_>) -> Placement {
+        let there = experiment.in_environment(environment.0);
+        let schedule = experiment.plan.schedule.as_ref();
+        let ranges = experiment
+            .variants
+            .iter()
+            .enumerate()
+            .flat_map(|(index, variant)| variant.ranges.iter().map(move |range| (*range, index)));
+        Placement {
+            enabled: there.enabled,
+            start: schedule.and_then(|schedule| schedule.start),
+            end: schedule.and_then(|schedule| schedule.end),
+            slots: experiment.layer.is_some().then(|| experiment.slot_ranges.as_slice().into()),
+            rollout: there.rollout.buckets(),
+            variants: ranges.collect(),
+        }
+    }
+
+    /// Returns whether the experiment takes units at `now`, whoever they are.
+    pub(crate) fn is_open(&self, now: Micros) -> Result<(), NotExposed> {
+        if !self.enabled {
+            return Err(NotExposed::Disabled);
+        }
+        if self.start.is_some_and(|start| now < start) {
+            return Err(NotExposed::BeforeStart);
+        }
+        if self.end.is_some_and(|end| now >= end) {
+            return Err(NotExposed::AfterEnd);
+        }
+        Ok(())
+    }
+
+    /// Returns the index of the variant that a unit with these buckets sees at `now`.
+    pub fn variant(&self, buckets: Buckets, now: Micros) -> Result<usize, NotExposed> {
+        self.is_open(now)?;
+        if let Some(slots) = &self.slots
+            && !slots.iter().any(|range| holds(*range, buckets.slot))
+        {
+            return Err(NotExposed::OutsideSlots);
+        }
+        if buckets.rollout >= self.rollout {
+            return Err(NotExposed::OutsideRollout);
+        }
+        let owner = self.variants.iter().find(|(range, _)| holds(*range, buckets.variant));
+        owner.map(|(_, index)| *index).ok_or(NotExposed::BucketUnowned)
+    }
+
+    /// The instants at which an answer changes by time alone.
+    pub(crate) fn instants(&self) -> impl Iterator<Item = Micros> {
+        [self.start, self.end].into_iter().flatten()
+    }
+}
+
+fn holds(range: BucketRange, bucket: u32) -> bool {
+    Bucket::new(bucket).is_some_and(|bucket| range.contains(bucket))
+}

@@ -1,0 +1,376 @@
+//! Random definitions and contexts, evaluated by the snapshot and by rules that are written a second time.
+
+mod reference;
+
+use assignment::{
+    Context, Environment, EvaluationError, Snapshot, Step, evaluate, evaluate_all, evaluate_traced, resolve,
+};
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::strategy::ValueTree;
+use schemas::definition::{Change, Definition, Definitions, Kind, RULE_VERSION};
+use schemas::{Micros, Uuid};
+use serde_json::{Map, Value, json};
+
+use reference::Reference;
+
+const ENVIRONMENTS: [&str; 3] = ["production", "staging", "elsewhere"];
+const INSTANTS: [&str; 4] = [
+    "2026-01-01T00:00:00.000000Z",
+    "2026-02-01T00:00:00.000000Z",
+    "2026-02-01T00:00:00.000001Z",
+    "2026-03-01T00:00:00.000000Z",
+];
+
+/// Proposes the definition; one that the rule refuses leaves the log as it is.
+fn propose(definitions: &mut Definitions, kind: Kind, json: Value) {
+    let Ok(written) = Definition::from_json(kind, json) else { return };
+    let Ok(definition) = resolve(definitions, written) else { return };
+    let change = Change {
+        change_id: Uuid::from_u128(1),
+        rule_version: RULE_VERSION,
+        kind: definition.kind().to_string(),
+        key: definition.key().to_string(),
+        based_on: definitions.current_of(&definition).map_or(0, |accepted| accepted.version),
+        definition: definition.to_json(),
+        author: "a tester".to_owned(),
+        reason: "a test".to_owned(),
+    };
+    let _ = definitions.apply(definitions.next_offset(), &change).expect("the rule is known");
+}
+
+fn log(changes: &[(Kind, Value)]) -> Definitions {
+    let mut definitions = Definitions::default();
+    propose(
+        &mut definitions,
+        Kind::Metric,
+        json!({"key": "signup", "event": "signup", "type": "conversion"}),
+    );
+    for (kind, json) in changes {
+        propose(&mut definitions, *kind, json.clone());
+    }
+    definitions
+}
+
+fn test() -> impl Strategy<Value = Value> {
+    let operand = prop_oneof![
+        select(vec!["pro", "free", "DE", "x"]).prop_map(Value::from),
+        (-3_i64..4).prop_map(Value::from),
+        (-3_i64..4).prop_map(|whole| json!(whole as f64 + 0.5)),
+        any::<bool>().prop_map(Value::from),
+    ];
+    let number =
+        prop_oneof![(-3_i64..4).prop_map(Value::from), (-3_i64..4).prop_map(|whole| json!(whole as f64))];
+    let text = select(vec!["p", "ro", "pro", "", "D"]).prop_map(Value::from);
+    let with = prop_oneof![
+        operand.clone().prop_map(|operand| ("equals", operand)),
+        prop::collection::vec(operand, 0..12).prop_map(|operands| ("in", json!(operands))),
+        (select(vec!["above", "at_least", "below", "at_most"]), number),
+        (select(vec!["starts_with", "ends_with", "contains"]), text),
+        any::<bool>().prop_map(|expected| ("exists", json!(expected))),
+    ];
+    let name = select(vec!["plan", "age", "company.plan", "company.size.paid", "a.b"]);
+    (name, with).prop_map(|(name, (operator, operand))| json!({"attribute": name, operator: operand}))
+}
+
+fn condition() -> impl Strategy<Value = Value> {
+    test().prop_recursive(3, 8, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(|all| json!({"all": all})),
+            prop::collection::vec(inner.clone(), 0..3).prop_map(|any| json!({"any": any})),
+            inner.prop_map(|not| json!({"not": not})),
+        ]
+    })
+}
+
+fn rules() -> impl Strategy<Value = Vec<Value>> {
+    let split = select(vec![
+        json!([{"variant": "a", "weight": 10_000}]),
+        json!([{"variant": "b", "weight": 10_000}]),
+        json!([{"variant": "a", "weight": 5_000}, {"variant": "b", "weight": 5_000}]),
+        json!([{"variant": "a", "weight": 0}, {"variant": "b", "weight": 10_000}]),
+    ]);
+    let rule = (prop::option::of(condition()), select(vec![0, 2_500, 10_000]), split);
+    prop::collection::vec(rule, 0..4).prop_map(|rules| {
+        let rules = rules.into_iter().enumerate().map(|(index, (when, rollout, split))| {
+            let mut rule = json!({"key": format!("r{index}"), "rollout": rollout, "split": split});
+            if let Some(when) = when {
+                rule["when"] = when;
+            }
+            rule
+        });
+        rules.collect()
+    })
+}
+
+fn flag(index: usize) -> impl Strategy<Value = (Kind, Value)> {
+    let values = select(vec![
+        ("boolean", json!(true), json!(false)),
+        ("string", json!("on"), json!("off")),
+        ("integer", json!(9_007_199_254_740_993_i64), json!(-1)),
+        ("number", json!(0.5), json!(2)),
+        ("json", json!({"color": "red"}), json!([1, null])),
+    ]);
+    let required = select(vec!["e0", "e1", "f0", "f1", "f2"]);
+    let prerequisites = prop::collection::vec((required, select(vec!["a", "b"])), 0..2);
+    let unit_type = select(vec!["user", "user", "account"]);
+    let overrides = prop::option::of((prop::option::of(any::<bool>()), prop::option::of(rules())));
+    (
+        values,
+        prerequisites,
+        unit_type,
+        rules(),
+        overrides,
+        prop::bool::weighted(0.9),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(
+            move |((value_type, a, b), prerequisites, unit_type, rules, overrides, enabled, archived)| {
+                let prerequisites: Vec<Value> = prerequisites
+                    .into_iter()
+                    .map(|(flag, variant)| json!({"flag": flag, "variants": [variant]}))
+                    .collect();
+                let mut flag = json!({
+                    "key": format!("f{index}"), "value_type": value_type, "default_variant": "b",
+                    "variants": [{"key": "a", "value": a}, {"key": "b", "value": b}], "unit_type": unit_type,
+                    "rules": rules, "prerequisites": prerequisites, "enabled": enabled, "archived": archived,
+                });
+                if let Some((enabled, rules)) = overrides {
+                    let mut there = json!({});
+                    if let Some(enabled) = enabled {
+                        there["enabled"] = json!(enabled);
+                    }
+                    if let Some(rules) = rules {
+                        there["rules"] = json!(rules);
+                    }
+                    flag["environments"] = json!({"staging": there});
+                }
+                (Kind::Flag, flag)
+            },
+        )
+}
+
+fn experiment(index: usize) -> impl Strategy<Value = (Kind, Value)> {
+    let state = select(vec!["running", "running", "running", "draft"]);
+    let targeting = prop::collection::vec(condition(), 0..3);
+    let schedule = select(vec![
+        json!({}),
+        json!({"start": INSTANTS[1]}),
+        json!({"end": INSTANTS[1]}),
+        json!({"start": INSTANTS[1], "end": INSTANTS[2]}),
+    ]);
+    let place = select(vec![
+        json!({}),
+        json!({"layer": "pricing", "slots": 3_000}),
+        json!({"assignment": "external"}),
+    ]);
+    let overrides = prop::option::of((any::<bool>(), select(vec![0, 10_000])));
+    let value = prop::option::of(select(vec![json!(1), json!({"x": "y"})]));
+    (
+        state,
+        targeting,
+        schedule,
+        place,
+        overrides,
+        value,
+        select(vec![1_000, 10_000]),
+        select(vec!["user", "account"]),
+    )
+        .prop_map(move |(state, targeting, schedule, place, overrides, value, rollout, unit_type)| {
+            let targeting: Vec<Value> = targeting
+                .into_iter()
+                .enumerate()
+                .map(|(index, when)| json!({"key": format!("t{index}"), "when": when}))
+                .collect();
+            let mut treatment = json!({"key": "b", "weight": 4_000});
+            if let Some(value) = value {
+                treatment["value"] = value;
+            }
+            let mut experiment = json!({
+                "key": format!("e{index}"), "state": state, "control": "a", "metrics": {"primary": "signup"},
+                "variants": [{"key": "a", "weight": 6_000}, treatment], "unit_type": unit_type,
+                "targeting": targeting, "rollout": rollout, "plan": {"schedule": schedule},
+            });
+            experiment.as_object_mut().unwrap().extend(place.as_object().unwrap().clone());
+            if let Some((enabled, rollout)) = overrides {
+                experiment["environments"] = json!({"staging": {"enabled": enabled, "rollout": rollout}});
+            }
+            (Kind::Experiment, experiment)
+        })
+}
+
+fn changes() -> impl Strategy<Value = Vec<(Kind, Value)>> {
+    let layer = json!({"key": "pricing", "salt": "pricing-2"});
+    let all = (experiment(0), experiment(1), flag(0), flag(1), flag(2), flag(0), flag(1));
+    all.prop_map(move |(one, two, three, four, five, six, seven)| {
+        vec![(Kind::Layer, layer.clone()), one, two, three, four, five, six, seven]
+    })
+}
+
+fn attributes() -> impl Strategy<Value = Map<String, Value>> {
+    let plan =
+        prop::option::of(select(vec![json!("pro"), json!("free"), json!(1), json!(null), json!(true)]));
+    let age = prop::option::of((-3_i64..4).prop_map(|age| json!(age)));
+    let company = prop::option::of(select(vec![
+        json!({"plan": "pro"}),
+        json!({"plan": 2, "size": {"paid": 3}}),
+        json!({"size.paid": 0.5}),
+        json!("none"),
+    ]));
+    let account = prop::option::of(select(vec![json!("a1"), json!("a2"), json!(7), json!("")]));
+    let dotted = prop::option::of(select(vec![json!("x"), json!({"b": "pro"})]));
+    (plan, age, company, account, dotted).prop_map(|(plan, age, company, account, dotted)| {
+        let all = [("plan", plan), ("age", age), ("company", company), ("account", account), ("a", dotted)];
+        all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    })
+}
+
+fn reference(definitions: &Definitions, environment: &str) -> Reference {
+    let mut all = Map::new();
+    for accepted in definitions.iter() {
+        let definition = &accepted.definition;
+        let key = match definition.kind() {
+            Kind::Layer => format!("layer {}", definition.key()),
+            Kind::Flag | Kind::Experiment => definition.key().to_string(),
+            _ => continue,
+        };
+        all.insert(key, serde_json::from_str(&definition.to_json()).unwrap());
+    }
+    Reference { definitions: all, environment: environment.to_owned() }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_500))]
+
+    #[test]
+    fn the_snapshot_answers_as_the_reference(
+        changes in changes(),
+        units in prop::collection::vec(
+            (prop::option::of(prop_oneof![(0..40_u32).prop_map(|unit| format!("u{unit}")), Just(String::new()),
+                                          Just("u".repeat(257))]), attributes()),
+            1..6),
+        environment in select(ENVIRONMENTS.to_vec()),
+        instant in select(INSTANTS.to_vec()),
+    ) {
+        let definitions = log(&changes);
+        let snapshot = Snapshot::compile(&definitions, Environment(environment));
+        let reference = reference(&definitions, environment);
+        let now = Micros::parse(instant).unwrap();
+        for (unit, attributes) in &units {
+            let pairs: Vec<(&str, assignment::Value<'_>)> = attributes
+                .iter()
+                .map(|(name, value)| (name.as_str(), assignment::Value::Json(value)))
+                .collect();
+            let context = Context { targeting_key: unit.as_deref(), attributes: &pairs };
+            let mut all = evaluate_all(&snapshot, &context, now);
+            for key in ["e0", "e1", "f0", "f1", "f2", "none"] {
+                let ours = evaluate(&snapshot, key, &context, now);
+                if ours != Err(EvaluationError::NotFound(key.to_owned())) {
+                    let (also, in_bulk) = all.next().unwrap();
+                    prop_assert_eq!((also.as_str(), &in_bulk), (key, &ours));
+                }
+                let mut trace: Vec<Step<'_>> = Vec::new();
+                prop_assert_eq!(&evaluate_traced(&snapshot, key, &context, now, &mut trace), &ours);
+                let ours = match ours {
+                    Ok(answer) => {
+                        let exposed = answer.experiment.and_then(|experiment| experiment.outcome.ok());
+                        let buckets = exposed.map(|exposed| exposed.buckets);
+                        Ok((
+                            answer.variant.to_string(),
+                            answer.value.clone(),
+                            answer.reason.as_str(),
+                            buckets.map(|buckets| [buckets.slot, buckets.rollout, buckets.variant]),
+                        ))
+                    }
+                    Err(EvaluationError::NotFound(_)) => Err("not found"),
+                    Err(EvaluationError::NoUnit { .. }) => Err("no unit"),
+                    Err(EvaluationError::UnitId { .. }) => Err("unit id"),
+                };
+                let expected = reference.answer(key, unit.as_deref(), attributes, instant);
+                prop_assert_eq!(ours, expected, "{} for {:?} with {:?}", key, unit, attributes);
+            }
+            prop_assert!(all.next().is_none());
+        }
+    }
+}
+
+#[test]
+fn the_random_definitions_are_accepted_and_reach_every_answer() {
+    // A generator whose definitions are all refused would prove nothing.
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut seen = std::collections::BTreeSet::new();
+    let strategy = (changes(), attributes());
+    for _ in 0..300 {
+        let (changes, attributes) = strategy.new_tree(&mut runner).unwrap().current();
+        let definitions = log(&changes);
+        let reference = reference(&definitions, "production");
+        for (unit, key) in
+            [("u1", "e0"), ("u2", "e0"), ("u3", "e1"), ("u4", "f0"), ("u5", "f1"), ("u6", "f2")]
+        {
+            seen.insert(match reference.answer(key, Some(unit), &attributes, INSTANTS[1]) {
+                Ok((variant, _, reason, exposed)) => format!("{reason} {variant} {}", exposed.is_some()),
+                Err(why) => why.to_owned(),
+            });
+        }
+    }
+    let expected = [
+        "DEFAULT a false",
+        "DEFAULT b false",
+        "SPLIT a false",
+        "SPLIT a true",
+        "SPLIT b false",
+        "SPLIT b true",
+        "STATIC b false",
+        "TARGETING_MATCH a false",
+        "TARGETING_MATCH b false",
+        "no unit",
+        "not found",
+        "unit id",
+    ];
+    assert_eq!(seen, expected.map(str::to_owned).into());
+}
+
+#[test]
+fn a_chain_of_prerequisites_that_is_too_long_serves_the_default() {
+    let flag = |index: usize| {
+        let prerequisites = match index {
+            0 => json!([]),
+            _ => json!([{"flag": format!("c{}", index - 1), "variants": ["on"]}]),
+        };
+        let flag = json!({
+            "key": format!("c{index}"), "value_type": "boolean", "default_variant": "off",
+            "variants": [{"key": "on", "value": true}, {"key": "off", "value": false}],
+            "rules": [{"key": "all", "split": [{"variant": "on", "weight": 10_000}]}], "prerequisites": prerequisites,
+        });
+        (Kind::Flag, flag)
+    };
+    let changes: Vec<(Kind, Value)> = (0..80).map(flag).collect();
+    let definitions = log(&changes);
+    let snapshot = Snapshot::compile(&definitions, Environment::PRODUCTION);
+    let served = |key: &str| {
+        let answer = evaluate(&snapshot, key, &Context::default(), Micros::EPOCH).unwrap();
+        (answer.variant.to_string(), answer.reason.as_str())
+    };
+    assert_eq!(served("c64"), ("on".to_owned(), "TARGETING_MATCH"));
+    assert_eq!(served("c65"), ("off".to_owned(), "DEFAULT"));
+}
+
+#[test]
+fn instants_and_epochs_follow_the_schedules() {
+    let experiment = |key: &str, schedule: Value| {
+        let experiment = json!({
+            "key": key, "state": "running", "control": "a", "metrics": {"primary": "signup"},
+            "variants": [{"key": "a", "weight": 5_000}, {"key": "b", "weight": 5_000}], "plan": {"schedule": schedule},
+        });
+        (Kind::Experiment, experiment)
+    };
+    let definitions = log(&[
+        experiment("one", json!({"start": INSTANTS[1], "end": INSTANTS[3]})),
+        experiment("two", json!({"start": INSTANTS[1]})),
+    ]);
+    let snapshot = Snapshot::compile(&definitions, Environment::PRODUCTION);
+    let at = |instant: &str| Micros::parse(instant).unwrap();
+    assert_eq!(snapshot.instants(), [at(INSTANTS[1]), at(INSTANTS[3])]);
+    let epochs = INSTANTS.map(|instant| snapshot.time_epoch(at(instant)));
+    assert_eq!(epochs, [0, 1, 1, 2]);
+}
