@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use assignment::{Context, EvaluationError, FORMULA, Salts, Seed, Snapshot, evaluate};
-use schemas::definition::{Assignment, Definitions, Experiment, Version};
+use schemas::definition::{Assignment, Definitions, Experiment, Schedule, Version};
 use schemas::{Bucket, BucketRange, Micros};
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -42,6 +42,10 @@ pub struct Explanation {
     pub state: String,
     pub assignment: Assignment,
     pub environment: String,
+    /// The time for which it was evaluated.
+    pub evaluated_at: Micros,
+    /// When units take part: from the start on, and before the end.
+    pub schedule: Option<Schedule>,
     /// Whether the experiment is enabled in this environment.
     pub enabled: bool,
     pub attributes: Attributes,
@@ -117,6 +121,8 @@ pub fn explain(
         state: experiment.state.as_str().to_owned(),
         assignment: experiment.assignment,
         environment: environment.0.to_owned(),
+        evaluated_at: now,
+        schedule: experiment.plan.schedule.clone(),
         enabled: settings.enabled,
         rule: evaluation.rule.map(ToString::to_string),
         rules: settings.targeting.iter().map(|rule| rule.key.to_string()).collect(),
@@ -156,6 +162,14 @@ impl fmt::Display for Explanation {
         }
         if !self.enabled {
             writeln!(f, "   in {} it is disabled: nobody takes part", self.environment)?;
+        }
+        if let Some(Schedule { start, end }) = &self.schedule {
+            let open = start.is_none_or(|start| self.evaluated_at >= start)
+                && end.is_none_or(|end| self.evaluated_at < end);
+            let time = |time: &Option<Micros>| time.map_or("ever".to_owned(), |time| time.to_string());
+            let (start, end) = (time(start), time(end));
+            let verdict = if open { "inside" } else { "outside: nobody takes part" };
+            writeln!(f, "   schedule: from {start} until {end}; {} is {verdict}", self.evaluated_at)?;
         }
         match (&self.rule, self.rules.is_empty()) {
             (_, true) => writeln!(f, "3. targeting: none, everybody may take part")?,

@@ -272,7 +272,7 @@ impl<'a> Simulation<'a> {
             }
             unit_type => {
                 let mut attributes = attributes.to_vec();
-                attributes.push((unit_type, assignment::Value::Text(unit_id)));
+                attributes.insert(0, (unit_type, assignment::Value::Text(unit_id)));
                 evaluate(self.snapshot, key, &Context { targeting_key: None, attributes: &attributes }, now)
             }
         };

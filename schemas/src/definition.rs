@@ -289,6 +289,7 @@ pub struct Plan {
     /// not lead to shipping.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub practical_lift_relative: Option<f64>,
+    /// When units take part: from the start on, and before the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
 }

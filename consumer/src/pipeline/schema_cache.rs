@@ -231,6 +231,15 @@ impl Plans {
         std::mem::take(&mut self.counts)
     }
 
+    /// The counts so far, for [`Plans::restore_counts`].
+    pub fn counts(&self) -> PlanCounts {
+        self.counts
+    }
+
+    pub fn restore_counts(&mut self, counts: PlanCounts) {
+        self.counts = counts;
+    }
+
     pub fn plan(&mut self, kind: RecordKind, id: u32) -> Result<&Plan, PlanError> {
         let found = self.recent.iter().position(|(known, number, _)| *number == id && *known == kind);
         let at = match found {

@@ -24,7 +24,7 @@ pub struct Evaluation<'s> {
     pub reason: Reason,
     /// The rule that matched, if one did.
     pub rule: Option<&'s Key>,
-    /// Of an experiment.
+    /// Of an experiment. A flag that waits for an experiment does not expose the unit to it.
     pub experiment: Option<ExperimentEvaluation<'s>>,
 }
 
@@ -83,7 +83,7 @@ pub enum NotExposed {
 pub enum EvaluationError {
     #[error("there is no flag or experiment `{0}`")]
     NotFound(String),
-    #[error("the context has no unit of type `{unit_type}`{}", as_targeting_key(*.is_default))]
+    #[error("the context has no text that is the id of the {unit_type}{}", as_targeting_key(*.is_default))]
     NoUnit { unit_type: Key, is_default: bool },
     #[error("the id of the {unit_type} has {bytes} bytes; it must have 1 to 256")]
     UnitId { unit_type: Key, bytes: usize },

@@ -21,9 +21,10 @@ use crate::placement::Placement;
 use crate::targeting::CompiledCondition;
 use crate::trace::{BucketOf, Step, Trace};
 
-/// How many flags may wait for each other in a chain. A longer chain serves the default of its last flag, as a prerequisite
-/// that is not met.
+/// The longest chain of flags that wait for each other, and the most evaluations that the prerequisites of one flag may take
+/// in all. A flag beyond either serves its default, whoever asks for it: the log's rule bounds neither.
 const PREREQUISITE_DEPTH_MAX: u32 = 64;
+const PREREQUISITE_EVALUATIONS_MAX: u32 = 1_000;
 
 /// The definitions of one environment, ready to be evaluated.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ enum Compiled {
 #[derive(Debug)]
 struct CompiledFlag {
     enabled: bool,
+    /// Its prerequisites take more evaluations than are allowed.
+    waits_for_too_many: bool,
     /// The index of the variant that is served when no rule serves another.
     default: usize,
     prerequisites: Box<[CompiledPrerequisite]>,
@@ -128,7 +131,8 @@ impl Snapshot {
             };
             Entry { accepted: (*accepted).clone(), compiled }
         });
-        let entries = entries.collect();
+        let mut entries: Box<[Entry]> = entries.collect();
+        mark_flags_that_wait_for_too_many(&mut entries);
         instants.sort_unstable();
         instants.dedup();
         Snapshot {
@@ -191,7 +195,7 @@ pub fn evaluate_traced<'s>(
         snapshot.entries[*index as usize].accepted.definition.key().as_str() == key
     });
     match found {
-        Some(index) => snapshot.entry(*index, context, now, 0, trace),
+        Some(index) => snapshot.entry(*index, context, now, trace),
         None => Err(EvaluationError::NotFound(key.to_owned())),
     }
 }
@@ -202,7 +206,7 @@ pub fn evaluate_all<'s>(
     context: &Context<'_>,
     now: Micros,
 ) -> impl Iterator<Item = (&'s Key, Result<Evaluation<'s>, EvaluationError>)> {
-    snapshot.keys().zip(0..).map(move |(key, index)| (key, snapshot.entry(index, context, now, 0, &mut ())))
+    snapshot.keys().zip(0..).map(move |(key, index)| (key, snapshot.entry(index, context, now, &mut ())))
 }
 
 fn hash_key(key: &str) -> u64 {
@@ -215,13 +219,12 @@ impl Snapshot {
         index: u32,
         context: &Context<'_>,
         now: Micros,
-        depth: u32,
         trace: &mut impl Trace<'s>,
     ) -> Result<Evaluation<'s>, EvaluationError> {
         let Entry { accepted, compiled } = &self.entries[index as usize];
         match (&accepted.definition, compiled) {
             (Definition::Flag(flag), Compiled::Flag(compiled)) => {
-                self.flag(flag, compiled, context, now, depth, trace)
+                self.flag(flag, compiled, context, now, trace)
             }
             (Definition::Experiment(experiment), Compiled::Experiment(compiled)) => {
                 self.experiment(accepted.version, experiment, compiled, context, now, trace)
@@ -236,7 +239,6 @@ impl Snapshot {
         compiled: &'s CompiledFlag,
         context: &Context<'_>,
         now: Micros,
-        depth: u32,
         trace: &mut impl Trace<'s>,
     ) -> Result<Evaluation<'s>, EvaluationError> {
         let serve = |variant: usize, reason: Reason, rule: Option<&'s Key>| {
@@ -248,13 +250,14 @@ impl Snapshot {
             trace.step(|| Step::SwitchedOff { archived: flag.archived });
             return serve(compiled.default, Reason::Static, None);
         }
+        if compiled.waits_for_too_many {
+            trace.step(|| Step::TooManyPrerequisites);
+            return serve(compiled.default, Reason::Default, None);
+        }
         for prerequisite in &compiled.prerequisites {
-            let key = self.entries[prerequisite.entry as usize].accepted.definition.key();
-            if depth >= PREREQUISITE_DEPTH_MAX {
-                trace.step(|| Step::PrerequisitesTooDeep { key });
-                return serve(compiled.default, Reason::Default, None);
-            }
-            let served = self.entry(prerequisite.entry, context, now, depth + 1, &mut ())?.variant;
+            let Entry { accepted, .. } = &self.entries[prerequisite.entry as usize];
+            let key = accepted.definition.key();
+            let served = self.entry(prerequisite.entry, context, now, &mut ())?.variant;
             let met = prerequisite.variants.contains(served);
             trace.step(|| Step::Prerequisite { key, served, met });
             if !met {
@@ -326,7 +329,6 @@ impl Snapshot {
             trace.step(|| Step::Closed(why));
             return Ok(takes_no_part(why));
         }
-        let unit_id = unit(context, &experiment.unit_type)?;
         let rule = compiled.targeting.iter().find(|(key, condition)| {
             let holds = condition.holds(context);
             trace.step(|| Step::Rule { key, holds });
@@ -336,14 +338,54 @@ impl Snapshot {
             return Ok(takes_no_part(NotExposed::NotTargeted));
         }
         let rule = rule.map(|(key, _)| key);
-        let buckets = compiled.seeds.buckets(unit_id);
+        let buckets = compiled.seeds.buckets(unit(context, &experiment.unit_type)?);
         Ok(match compiled.placement.variant(buckets, now) {
             Ok(index) => {
                 let variant = &experiment.variants[index];
                 answer(index, Reason::Split, rule, Ok(Exposed { variant, buckets }))
             }
-            Err(why) => takes_no_part(why),
+            Err(why) => answer(compiled.control, Reason::Default, rule, Err(why)),
         })
+    }
+}
+
+/// Marks the flags whose prerequisites are too deep or too many. Flags never wait for each other in a circle: the log's rule
+/// refuses that.
+fn mark_flags_that_wait_for_too_many(entries: &mut [Entry]) {
+    /// The longest chain below an entry, and the evaluations that answering it takes.
+    type Cost = (u32, u32);
+    let waits_for = |entry: &Entry| -> Vec<usize> {
+        match &entry.compiled {
+            Compiled::Flag(flag) => flag.prerequisites.iter().map(|of| of.entry as usize).collect(),
+            Compiled::Experiment(_) => Vec::new(),
+        }
+    };
+    let mut costs: Vec<Option<Cost>> = vec![None; entries.len()];
+    for index in 0..entries.len() {
+        // A stack of its own, since a chain may be as long as the log.
+        let mut stack = vec![index];
+        while let Some(&top) = stack.last() {
+            let below = waits_for(&entries[top]);
+            let unknown = below.iter().find(|of| costs[**of].is_none());
+            if let (Some(unknown), None) = (unknown, costs[top]) {
+                assert!(
+                    stack.len() <= entries.len(),
+                    "the rule refuses flags that wait for each other in a circle"
+                );
+                stack.push(*unknown);
+                continue;
+            }
+            stack.pop();
+            let known = || below.iter().filter_map(|of| costs[*of]);
+            let depth = known().map(|(depth, _)| depth + 1).max().unwrap_or(0);
+            let evaluations = known().fold(0_u32, |sum, (_, evaluations)| sum.saturating_add(evaluations));
+            let too_many = depth > PREREQUISITE_DEPTH_MAX || evaluations > PREREQUISITE_EVALUATIONS_MAX;
+            if let Compiled::Flag(flag) = &mut entries[top].compiled {
+                flag.waits_for_too_many = too_many;
+            }
+            // One that is not followed costs what any default costs; those that wait for it are too deep themselves.
+            costs[top] = Some((depth, if too_many { 1 } else { evaluations.saturating_add(1) }));
+        }
     }
 }
 
@@ -376,6 +418,7 @@ impl CompiledFlag {
         });
         CompiledFlag {
             enabled: there.enabled,
+            waits_for_too_many: false,
             default: index_of(&flag.default_variant).expect("the rule checks that the default is a variant"),
             prerequisites: prerequisites.collect(),
             rules: there.rules.iter().map(|rule| CompiledRule::compile(flag, rule, index_of)).collect(),

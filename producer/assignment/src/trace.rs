@@ -1,5 +1,6 @@
-//! The steps of an evaluation, for whoever wants to see why. The evaluation itself reports them, so that an explanation cannot
-//! differ from what was served; where nobody looks, they cost nothing.
+//! The steps of an evaluation, for whoever wants to see why. The evaluation itself reports them, so that the explanation of
+//! a flag cannot differ from what was served; where nobody looks, they cost nothing. Of an experiment only targeting and a
+//! closed state are reported: its three buckets follow from its definition.
 
 use schemas::Key;
 
@@ -12,8 +13,8 @@ pub enum Step<'s> {
     SwitchedOff { archived: bool },
     /// Another flag or experiment that must serve one of the variants.
     Prerequisite { key: &'s Key, served: &'s Key, met: bool },
-    /// The chain of prerequisites is too long to be followed.
-    PrerequisitesTooDeep { key: &'s Key },
+    /// The flag's prerequisites are too deep or too many to be followed.
+    TooManyPrerequisites,
     /// A rule and whether its condition holds for the unit.
     Rule { key: &'s Key, holds: bool },
     /// The unit's bucket by one of the salts of a flag's rule, and whether it is inside the rollout, or owned by a variant.

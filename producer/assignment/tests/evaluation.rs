@@ -279,6 +279,7 @@ proptest! {
                             answer.variant.to_string(),
                             answer.value.clone(),
                             answer.reason.as_str(),
+                            answer.rule.map(ToString::to_string),
                             buckets.map(|buckets| [buckets.slot, buckets.rollout, buckets.variant]),
                         ))
                     }
@@ -308,7 +309,7 @@ fn the_random_definitions_are_accepted_and_reach_every_answer() {
             [("u1", "e0"), ("u2", "e0"), ("u3", "e1"), ("u4", "f0"), ("u5", "f1"), ("u6", "f2")]
         {
             seen.insert(match reference.answer(key, Some(unit), &attributes, INSTANTS[1]) {
-                Ok((variant, _, reason, exposed)) => format!("{reason} {variant} {}", exposed.is_some()),
+                Ok((variant, _, reason, _, exposed)) => format!("{reason} {variant} {}", exposed.is_some()),
                 Err(why) => why.to_owned(),
             });
         }
@@ -330,29 +331,49 @@ fn the_random_definitions_are_accepted_and_reach_every_answer() {
     assert_eq!(seen, expected.map(str::to_owned).into());
 }
 
+/// A flag that is on for everybody, if those that it waits for are.
+fn waiting(key: &str, waits_for: &[String]) -> (Kind, Value) {
+    let prerequisites: Vec<Value> =
+        waits_for.iter().map(|flag| json!({"flag": flag, "variants": ["on"]})).collect();
+    let flag = json!({
+        "key": key, "value_type": "boolean", "default_variant": "off",
+        "variants": [{"key": "on", "value": true}, {"key": "off", "value": false}],
+        "rules": [{"key": "all", "split": [{"variant": "on", "weight": 10_000}]}], "prerequisites": prerequisites,
+    });
+    (Kind::Flag, flag)
+}
+
+fn served(snapshot: &Snapshot, key: &str) -> (String, &'static str) {
+    let answer = evaluate(snapshot, key, &Context::default(), Micros::EPOCH).unwrap();
+    (answer.variant.to_string(), answer.reason.as_str())
+}
+
 #[test]
 fn a_chain_of_prerequisites_that_is_too_long_serves_the_default() {
-    let flag = |index: usize| {
-        let prerequisites = match index {
-            0 => json!([]),
-            _ => json!([{"flag": format!("c{}", index - 1), "variants": ["on"]}]),
-        };
-        let flag = json!({
-            "key": format!("c{index}"), "value_type": "boolean", "default_variant": "off",
-            "variants": [{"key": "on", "value": true}, {"key": "off", "value": false}],
-            "rules": [{"key": "all", "split": [{"variant": "on", "weight": 10_000}]}], "prerequisites": prerequisites,
-        });
-        (Kind::Flag, flag)
+    let before = |index: usize| index.checked_sub(1).map(|before| format!("c{before}"));
+    let changes: Vec<(Kind, Value)> =
+        (0..80).map(|index| waiting(&format!("c{index}"), before(index).as_slice())).collect();
+    let snapshot = Snapshot::compile(&log(&changes), Environment::PRODUCTION);
+    assert_eq!(served(&snapshot, "c64"), ("on".to_owned(), "TARGETING_MATCH"));
+    for key in ["c65", "c66", "c79"] {
+        assert_eq!(served(&snapshot, key), ("off".to_owned(), "DEFAULT"), "{key}");
+    }
+}
+
+/// Each flag waits for the one before twice, so the tenth takes 2^10 - 2 evaluations of others: they doubled without an
+/// end.
+#[test]
+fn prerequisites_that_multiply_are_not_followed() {
+    let twice = |index: usize| match index.checked_sub(1) {
+        Some(before) => vec![format!("d{before}"), format!("d{before}")],
+        None => Vec::new(),
     };
-    let changes: Vec<(Kind, Value)> = (0..80).map(flag).collect();
-    let definitions = log(&changes);
-    let snapshot = Snapshot::compile(&definitions, Environment::PRODUCTION);
-    let served = |key: &str| {
-        let answer = evaluate(&snapshot, key, &Context::default(), Micros::EPOCH).unwrap();
-        (answer.variant.to_string(), answer.reason.as_str())
-    };
-    assert_eq!(served("c64"), ("on".to_owned(), "TARGETING_MATCH"));
-    assert_eq!(served("c65"), ("off".to_owned(), "DEFAULT"));
+    let changes: Vec<(Kind, Value)> =
+        (0..60).map(|index| waiting(&format!("d{index}"), &twice(index))).collect();
+    let snapshot = Snapshot::compile(&log(&changes), Environment::PRODUCTION);
+    assert_eq!(served(&snapshot, "d8"), ("on".to_owned(), "TARGETING_MATCH"));
+    assert_eq!(served(&snapshot, "d9"), ("off".to_owned(), "DEFAULT"));
+    assert_eq!(served(&snapshot, "d59"), ("off".to_owned(), "DEFAULT"));
 }
 
 #[test]

@@ -40,7 +40,8 @@ pub fn now() -> Micros {
     Micros::new(micros).expect("the clock is set between 1970 and 2261")
 }
 
-/// Makes the exposure of a unit that was shown the variant of an evaluation. `unit_id` is that of the evaluated context.
+/// Makes the exposure of a unit that was shown the variant of an evaluation. `unit_id` is that of the evaluated context. `stamp`
+/// is of the time that was evaluated: where the plan has a schedule, the consumer verifies the exposure at that time.
 ///
 /// # Errors
 /// The reason why the unit takes no part in the experiment, and so was not exposed.

@@ -44,8 +44,9 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let known: Vec<(&str, assignment::Value<'_>)> =
         attributes.iter().map(|(name, value)| (name.as_str(), assignment::Value::Json(value))).collect();
     if let Some((version, flag)) = definitions.flag(&args.key) {
-        let known = with_unit(known, &flag.unit_type, &args.unit);
-        let context = Context { targeting_key: Some(&args.unit), attributes: &known };
+        let known = with_unit(known, &flag.unit_type, &args.unit)?;
+        let context =
+            Context { targeting_key: targeting_key(&flag.unit_type, &args.unit), attributes: &known };
         let explanation =
             explain::flag::explain(&snapshot, (version, flag), &context, attributes.clone(), now())
                 .map_err(refused)?;
@@ -58,12 +59,17 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         );
         return Err(refused.context(Exit::Refused));
     };
-    let known = with_unit(known, &experiment.unit_type, &args.unit);
-    let context = Context { targeting_key: Some(&args.unit), attributes: &known };
+    let known = with_unit(known, &experiment.unit_type, &args.unit)?;
+    let targeting_key = targeting_key(&experiment.unit_type, &args.unit);
+    let context = Context { targeting_key, attributes: &known };
     let explanation =
         explain::explain(definitions, &snapshot, (version, experiment), &context, attributes.clone(), now())
             .map_err(refused)?;
     print_experiment(&args, &explanation)
+}
+
+fn targeting_key<'a>(unit_type: &Key, unit: &'a str) -> Option<&'a str> {
+    (unit_type.as_str() == DEFAULT_UNIT_TYPE).then_some(unit)
 }
 
 /// Adds the id of a unit that is not of the default type, which the targeting key does not give.
@@ -71,11 +77,17 @@ fn with_unit<'a>(
     mut known: Vec<(&'a str, assignment::Value<'a>)>,
     unit_type: &'a Key,
     unit: &'a str,
-) -> Vec<(&'a str, assignment::Value<'a>)> {
-    if unit_type.as_str() != DEFAULT_UNIT_TYPE {
-        known.insert(0, (unit_type.as_str(), assignment::Value::Text(unit)));
+) -> anyhow::Result<Vec<(&'a str, assignment::Value<'a>)>> {
+    if unit_type.as_str() == DEFAULT_UNIT_TYPE {
+        return Ok(known);
     }
-    known
+    if known.iter().any(|(name, _)| *name == unit_type.as_str()) {
+        let clash =
+            anyhow::anyhow!("the {unit_type} is the unit itself: leave out `--attribute {unit_type}=...`");
+        return Err(clash.context(Exit::Usage));
+    }
+    known.push((unit_type.as_str(), assignment::Value::Text(unit)));
+    Ok(known)
 }
 
 fn print_flag(args: &Args, explanation: &FlagExplanation) -> anyhow::Result<Exit> {

@@ -38,9 +38,7 @@ pub enum FlagStep {
         served: String,
         met: bool,
     },
-    PrerequisitesTooDeep {
-        key: String,
-    },
+    TooManyPrerequisites,
     Rule {
         key: String,
         holds: bool,
@@ -81,7 +79,7 @@ pub fn explain(
             Step::Prerequisite { key, served, met } => {
                 FlagStep::Prerequisite { key: key.to_string(), served: served.to_string(), met }
             }
-            Step::PrerequisitesTooDeep { key } => FlagStep::PrerequisitesTooDeep { key: key.to_string() },
+            Step::TooManyPrerequisites => FlagStep::TooManyPrerequisites,
             Step::Rule { key, holds } => {
                 asked = Some(key.as_str());
                 FlagStep::Rule { key: key.to_string(), holds }
@@ -136,8 +134,8 @@ impl fmt::Display for FlagStep {
                 let verdict = if *met { "as required" } else { "which is not what is required" };
                 write!(f, "prerequisite {key}: serves {served}, {verdict}")
             }
-            FlagStep::PrerequisitesTooDeep { key } => {
-                write!(f, "prerequisite {key}: not asked, since the chain of prerequisites is too long")
+            FlagStep::TooManyPrerequisites => {
+                f.write_str("its prerequisites are too deep or too many, and are not asked")
             }
             FlagStep::Rule { key, holds: true } => write!(f, "rule {key}: its condition holds"),
             FlagStep::Rule { key, holds: false } => write!(f, "rule {key}: its condition does not hold"),

@@ -42,11 +42,18 @@ impl PartitionState {
             if self.stopped_within(ASK_CACHE_EVERY) {
                 return Err(error).context("told to stop while waiting for a writer's schema");
             }
-            error = match decode(self.place.table, message.payload, &mut self.plans) {
+            let counted = self.plans.counts();
+            let again = match decode(self.place.table, message.payload, &mut self.plans) {
                 Ok(decoded) => return Ok(Ok(decoded)),
                 Err(PlanError::Undecodable(error)) => return Ok(Err(error)),
                 Err(PlanError::Unavailable(error)) => error,
             };
+            // It is one message, however often it is tried.
+            self.plans.restore_counts(counted);
+            if again.to_string() != error.to_string() {
+                tracing::warn!(topic, partition, offset, error = %again, "waiting for the writer's schema");
+            }
+            error = again;
         }
     }
 }

@@ -10,8 +10,8 @@ pub struct Reference {
     pub environment: String,
 }
 
-/// What a key answers: variant, value, reason, and the three buckets where the unit is exposed.
-pub type Answer = Result<(String, Value, &'static str, Option<[u32; 3]>), &'static str>;
+/// What a key answers: variant, value, reason, the rule that matched, and the three buckets where the unit is exposed.
+pub type Answer = Result<(String, Value, &'static str, Option<String>, Option<[u32; 3]>), &'static str>;
 
 fn bucket(salt: &str, unit: &str) -> u32 {
     let hash = xxh3_64_with_seed(unit.as_bytes(), xxh3_64(salt.as_bytes()));
@@ -71,10 +71,11 @@ impl Reference {
     }
 
     fn flag(&self, flag: &Value, unit: Option<&str>, attributes: &Map<String, Value>, now: &str) -> Answer {
-        let serve = |variant: &str, reason: &'static str| {
+        let answer = |variant: &str, reason: &'static str, rule: Option<String>| {
             let found = list(flag, "variants").iter().find(|one| text(one, "key") == variant).unwrap();
-            Ok((variant.to_owned(), found["value"].clone(), reason, None))
+            Ok((variant.to_owned(), found["value"].clone(), reason, rule, None))
         };
+        let serve = |variant: &str, reason: &'static str| answer(variant, reason, None);
         let default = text(flag, "default_variant");
         if flag["archived"] == json!(true) || *self.field(flag, "enabled") == json!(false) {
             return serve(default, "STATIC");
@@ -94,7 +95,7 @@ impl Reference {
             let all = |share: &Value| share["ranges"] == json!([[0, 1_000_000]]);
             let rollout = rule["rollout"].as_u64().unwrap() * 100;
             if let (Some(share), 1_000_000) = (split.iter().find(|share| all(share)), rollout) {
-                return serve(text(share, "variant"), "TARGETING_MATCH");
+                return answer(text(share, "variant"), "TARGETING_MATCH", Some(text(rule, "key").to_owned()));
             }
             let id = Reference::unit(flag, unit, attributes)?;
             let salt = format!("{}/{}", text(flag, "salt"), text(rule, "key"));
@@ -102,7 +103,7 @@ impl Reference {
                 continue;
             }
             if let Some(variant) = owner(split, "variant", bucket(&format!("{salt}/variant"), id)) {
-                return serve(variant, "SPLIT");
+                return answer(variant, "SPLIT", Some(text(rule, "key").to_owned()));
             }
         }
         serve(default, if rules.is_empty() { "STATIC" } else { "DEFAULT" })
@@ -115,12 +116,12 @@ impl Reference {
         attributes: &Map<String, Value>,
         now: &str,
     ) -> Answer {
-        let serve = |variant: &str, reason: &'static str, buckets: Option<[u32; 3]>| {
+        let serve = |variant: &str, reason: &'static str, rule: Option<String>, buckets: Option<[u32; 3]>| {
             let found = list(experiment, "variants").iter().find(|one| text(one, "key") == variant).unwrap();
             let value = found.get("value").cloned().unwrap_or_else(|| json!(variant));
-            Ok((variant.to_owned(), value, reason, buckets))
+            Ok((variant.to_owned(), value, reason, rule, buckets))
         };
-        let control = serve(text(experiment, "control"), "DEFAULT", None);
+        let control = |rule: Option<String>| serve(text(experiment, "control"), "DEFAULT", rule, None);
         let schedule = &experiment["plan"]["schedule"];
         // Times of one form, with the same digits, are in order as texts.
         let closed = experiment["state"] != json!("running")
@@ -129,13 +130,15 @@ impl Reference {
             || schedule["start"].as_str().is_some_and(|start| now < start)
             || schedule["end"].as_str().is_some_and(|end| now >= end);
         if closed {
-            return control;
+            return control(None);
         }
-        let id = Reference::unit(experiment, unit, attributes)?;
         let rules = self.field(experiment, "targeting").as_array().cloned().unwrap_or_default();
-        if !rules.is_empty() && !rules.iter().any(|rule| holds(&rule["when"], attributes)) {
-            return control;
+        let matched = rules.iter().find(|rule| holds(&rule["when"], attributes));
+        if !rules.is_empty() && matched.is_none() {
+            return control(None);
         }
+        let rule = matched.map(|rule| text(rule, "key").to_owned());
+        let id = Reference::unit(experiment, unit, attributes)?;
         let own = text(experiment, "salt");
         let layer = experiment.get("layer").and_then(Value::as_str);
         let of_slots = layer.map_or(own, |layer| text(&self.definitions[&format!("layer {layer}")], "salt"));
@@ -146,14 +149,14 @@ impl Reference {
         ];
         let slots = [json!({"ranges": experiment["slot_ranges"], "key": "own"})];
         if layer.is_some() && owner(&slots, "key", buckets[0]).is_none() {
-            return control;
+            return control(rule);
         }
         if u64::from(buckets[1]) >= self.field(experiment, "rollout").as_u64().unwrap() * 100 {
-            return control;
+            return control(rule);
         }
         match owner(list(experiment, "variants"), "key", buckets[2]) {
-            Some(variant) => serve(variant, "SPLIT", Some(buckets)),
-            None => control,
+            Some(variant) => serve(variant, "SPLIT", rule, Some(buckets)),
+            None => control(rule),
         }
     }
 }
