@@ -61,8 +61,8 @@ fn consumer(platform: &Platform, arguments: &[&str]) -> (i32, Value, String) {
     )
 }
 
-const EVENTS: &str = "SELECT event_id, kafka_partition, kafka_offset FROM conversions \
-                      UNION ALL SELECT event_id, kafka_partition, kafka_offset FROM exposures \
+const EVENTS: &str = "SELECT * FROM (SELECT event_id, kafka_partition, kafka_offset FROM conversions \
+                      UNION ALL SELECT event_id, kafka_partition, kafka_offset FROM exposures) \
                       ORDER BY event_id FORMAT TSV";
 
 #[test]
