@@ -1,7 +1,6 @@
 //! What is known of a unit when it is evaluated: its ids and its attributes, borrowed from the caller, so that nothing has
 //! to be built first. It does not know what a condition asks.
 
-use schemas::definition::Bound;
 use serde_json::Value as Json;
 
 use crate::number::Number;
@@ -129,12 +128,6 @@ impl<'a> View<'a> {
             }
             _ => false,
         }
-    }
-}
-
-impl From<&Bound> for Number {
-    fn from(bound: &Bound) -> Number {
-        Number::of(bound.number())
     }
 }
 

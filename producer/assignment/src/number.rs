@@ -3,6 +3,8 @@
 
 use std::cmp::Ordering;
 
+use schemas::definition::Bound;
+
 /// 2^64; every integer of JSON is below it.
 const TWO_TO_THE_64: f64 = 18_446_744_073_709_551_616.0;
 /// -2^63; no integer of JSON is below it.
@@ -37,6 +39,12 @@ impl Number {
             }
             (Number::Double(left), Number::Double(right)) => left.partial_cmp(&right),
         }
+    }
+}
+
+impl From<&Bound> for Number {
+    fn from(bound: &Bound) -> Number {
+        Number::of(bound.number())
     }
 }
 

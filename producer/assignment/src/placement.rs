@@ -57,6 +57,11 @@ impl Placement {
     /// Returns the index of the variant that a unit with these buckets sees at `now`.
     pub fn variant(&self, buckets: Buckets, now: Micros) -> Result<usize, NotExposed> {
         self.is_open(now)?;
+        self.owner(buckets)
+    }
+
+    /// The same at a time at which the experiment takes units.
+    pub(crate) fn owner(&self, buckets: Buckets) -> Result<usize, NotExposed> {
         if let Some(slots) = &self.slots
             && !slots.iter().any(|range| holds(*range, buckets.slot))
         {

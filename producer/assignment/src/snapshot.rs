@@ -339,7 +339,7 @@ impl Snapshot {
         }
         let rule = rule.map(|(key, _)| key);
         let buckets = compiled.seeds.buckets(unit(context, &experiment.unit_type)?);
-        Ok(match compiled.placement.variant(buckets, now) {
+        Ok(match compiled.placement.owner(buckets) {
             Ok(index) => {
                 let variant = &experiment.variants[index];
                 answer(index, Reason::Split, rule, Ok(Exposed { variant, buckets }))
