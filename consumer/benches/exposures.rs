@@ -29,7 +29,8 @@ impl Experiments {
         let (mut definitions, mut changes) = (Definitions::default(), Vec::new());
         for (number, (kind, json)) in all.into_iter().enumerate() {
             let definition = Definition::from_json(kind, json).expect("is a definition");
-            let definition = assignment::resolve(&definitions, definition).expect("fits the others");
+            let definition =
+                assignment::resolve(&definitions, Micros::EPOCH, definition).expect("fits the others");
             let change = Change {
                 change_id: Uuid::from_u128(number as u128 + 1),
                 rule_version: RULE_VERSION,
@@ -40,7 +41,8 @@ impl Experiments {
                 author: "bench".to_owned(),
                 reason: "bench".to_owned(),
             };
-            let applied = definitions.apply(definitions.next_offset(), &change).expect("a known rule");
+            let applied =
+                definitions.apply(definitions.next_offset(), Micros::EPOCH, &change).expect("a known rule");
             applied.expect("is accepted");
             changes.push(change);
         }

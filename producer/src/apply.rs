@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use schemas::Uuid;
 use schemas::definition::{Change, Definition, Definitions, Kind, Refusal, UnknownRule, Version};
+use schemas::{Micros, Uuid};
 use serde::{Serialize, Serializer};
 
 use crate::diff::{Changed, diff};
@@ -110,12 +110,13 @@ pub async fn apply(
     written: Definition,
     signature: &Signature,
 ) -> Result<Applied, LogError> {
-    let named = Named::of(log.definitions(), &written);
-    let Proposal { change, changed } = match prepare(log.definitions(), written, signature, Uuid::now_v7()) {
-        Prepared::Settled(verdict) => return Ok(named.applied(verdict, Vec::new())),
-        Prepared::Propose(proposal) => proposal,
-    };
-    if let Err(refusal) = log.definitions().judge(&change)? {
+    let (now, named) = (sdk::event::now(), Named::of(log.definitions(), &written));
+    let Proposal { change, changed } =
+        match prepare(log.definitions(), now, written, signature, Uuid::now_v7()) {
+            Prepared::Settled(verdict) => return Ok(named.applied(verdict, Vec::new())),
+            Prepared::Propose(proposal) => proposal,
+        };
+    if let Err(refusal) = log.definitions().judge(now, &change)? {
         return Ok(named.applied(refused(&refusal), Vec::new()));
     }
     Ok(match log.propose(&change).await? {
@@ -130,14 +131,14 @@ pub fn rehearse(
     written: Vec<Definition>,
     signature: &Signature,
 ) -> Result<Vec<Applied>, UnknownRule> {
-    let mut definitions = definitions.clone();
+    let (mut definitions, now) = (definitions.clone(), sdk::event::now());
     let mut all = Vec::new();
     for written in written {
         let named = Named::of(&definitions, &written);
-        all.push(match prepare(&definitions, written, signature, Uuid::now_v7()) {
+        all.push(match prepare(&definitions, now, written, signature, Uuid::now_v7()) {
             Prepared::Settled(verdict) => named.applied(verdict, Vec::new()),
             Prepared::Propose(Proposal { change, changed }) => {
-                match definitions.apply(definitions.next_offset(), &change)? {
+                match definitions.apply(definitions.next_offset(), now, &change)? {
                     Ok(_) => named.applied(Verdict::WouldBeAccepted, changed),
                     Err(refusal) => named.applied(refused(&refusal), Vec::new()),
                 }
@@ -185,11 +186,12 @@ struct Proposal {
 
 fn prepare(
     definitions: &Definitions,
+    now: Micros,
     written: Definition,
     signature: &Signature,
     change_id: Uuid,
 ) -> Prepared {
-    let definition = match assignment::resolve(definitions, written) {
+    let definition = match assignment::resolve(definitions, now, written) {
         Ok(definition) => definition,
         Err(problem) => return Prepared::Settled(refused(&Refusal::NotAllowed(vec![problem]))),
     };
@@ -317,11 +319,11 @@ slots: 5000
         let metric = parse_file("{kind: metric, key: m, event: e, type: count}").unwrap();
         let mut definitions = Definitions::default();
         let Prepared::Propose(Proposal { change, .. }) =
-            prepare(&definitions, metric[0].clone(), &signature(), Uuid::from_u128(1))
+            prepare(&definitions, Micros::EPOCH, metric[0].clone(), &signature(), Uuid::from_u128(1))
         else {
             panic!("a new metric is proposed");
         };
-        definitions.apply(0, &change).unwrap().unwrap();
+        definitions.apply(0, Micros::EPOCH, &change).unwrap().unwrap();
         let all = rehearse(&definitions, metric, &signature()).unwrap();
         assert_eq!(all[0].verdict, Verdict::Unchanged { version: 1 });
 

@@ -17,8 +17,10 @@ mod assign;
 mod definitions;
 mod diff;
 mod event_sender;
+mod lists;
 mod promote;
 mod replay;
+mod ship;
 mod simulate;
 mod topics;
 
@@ -32,6 +34,12 @@ pub enum Command {
     Diff(diff::Args),
     /// Copy one environment's settings of a flag or an experiment to another environment, as one change
     Promote(promote::Args),
+    /// End an experiment and serve one variant from now on, as one change
+    Ship(ship::ShipArgs),
+    /// End an experiment and serve the control from now on, as one change
+    Rollback(ship::RollbackArgs),
+    /// Replace the members of a list of units
+    Lists(lists::Args),
     /// Print the current definitions, or the log of changes
     Definitions(definitions::Args),
     /// Print which variant a unit gets, and why
@@ -49,6 +57,9 @@ pub async fn run(config: &Config, command: Command) -> anyhow::Result<Exit> {
         Command::Apply(args) => apply::run(config, args).await,
         Command::Diff(args) => diff::run(config, args).await,
         Command::Promote(args) => promote::run(config, args).await,
+        Command::Ship(args) => ship::ship(config, args).await,
+        Command::Rollback(args) => ship::rollback(config, args).await,
+        Command::Lists(args) => lists::run(config, args).await,
         Command::Definitions(args) => definitions::run(config, args).await,
         Command::Assign(args) => assign::run(config, args).await,
         Command::Replay(args) => replay::run(config, args).await,

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use assignment::{Context, EvaluationError, FORMULA, Salts, Seed, Snapshot, evaluate};
+use assignment::{Context, EvaluationError, FORMULA, Salts, Seed, Snapshot, evaluate_traced};
 use schemas::definition::{Assignment, Definitions, Experiment, Schedule, Version};
 use schemas::{Bucket, BucketRange, Micros};
 use serde::Serialize;
 use serde_json::Value as Json;
 
 pub mod flag;
+mod step;
+
+pub use step::EvaluationStep;
 
 /// The attributes of a unit, as they were given.
 pub type Attributes = BTreeMap<String, Json>;
@@ -52,6 +55,8 @@ pub struct Explanation {
     /// The targeting rule that matched the unit; `None` if the experiment has no rules, or none matched.
     pub rule: Option<String>,
     pub rules: Vec<String>,
+    /// What was asked before the buckets: holdouts, lists, rules, and what a finished experiment serves.
+    pub steps: Vec<EvaluationStep>,
     pub layer: Option<String>,
     pub slot: Step,
     pub rollout: Step,
@@ -86,7 +91,8 @@ pub fn explain(
     attributes: Attributes,
     now: Micros,
 ) -> Result<Explanation, EvaluationError> {
-    let evaluation = evaluate(snapshot, experiment.key.as_str(), context, now)?;
+    let mut trace = Vec::new();
+    let evaluation = evaluate_traced(snapshot, experiment.key.as_str(), context, now, &mut trace)?;
     let outcome = evaluation.experiment.expect("an experiment was evaluated").outcome;
     let environment = snapshot.environment();
     let unit_id = context.unit(experiment.unit_type.as_str()).unwrap_or_default();
@@ -127,6 +133,7 @@ pub fn explain(
         rule: evaluation.rule.map(ToString::to_string),
         rules: settings.targeting.iter().map(|rule| rule.key.to_string()).collect(),
         attributes,
+        steps: EvaluationStep::all(&trace, experiment.salt()),
         layer: experiment.layer.as_ref().map(ToString::to_string),
         slot: step(unit_id, salts.slot, vec![owned_by(key, slots)]),
         rollout: step(unit_id, salts.rollout, vec![owned_by(key, rollout)]),
@@ -175,6 +182,10 @@ impl fmt::Display for Explanation {
             (_, true) => writeln!(f, "3. targeting: none, everybody may take part")?,
             (Some(rule), _) => writeln!(f, "3. targeting: rule `{rule}` is the first that matches")?,
             (None, _) => writeln!(f, "3. targeting: none of {} was found to match", self.rules.join(", "))?,
+        }
+        let asked = self.steps.iter().filter(|step| !matches!(step, EvaluationStep::Rule { .. }));
+        for step in asked {
+            writeln!(f, "   {step}")?;
         }
         writeln!(f, "   {FORMULA}")?;
         let layer = self.layer.as_ref().map_or("no layer, all slots are its own".to_owned(), |layer| {

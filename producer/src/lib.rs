@@ -12,6 +12,7 @@ pub mod explain;
 pub mod replay;
 #[cfg(test)]
 mod samples;
+pub mod ship;
 pub mod simulate;
 pub mod text;
 pub mod topics;

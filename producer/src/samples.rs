@@ -1,13 +1,13 @@
 //! Definitions for the tests of `producer` and `sdk`.
 
-use schemas::Uuid;
 use schemas::definition::{Change, Definitions, parse_file};
+use schemas::{Micros, Uuid};
 
 /// Returns the definitions of a file, accepted in the order of the file.
 pub fn definitions(text: &str) -> Definitions {
     let mut definitions = Definitions::default();
     for (offset, written) in parse_file(text).unwrap().into_iter().enumerate() {
-        let definition = assignment::resolve(&definitions, written).unwrap();
+        let definition = assignment::resolve(&definitions, Micros::EPOCH, written).unwrap();
         let change = Change {
             change_id: Uuid::from_u128(1),
             rule_version: definitions.rule_for(&definition).version(),
@@ -18,7 +18,7 @@ pub fn definitions(text: &str) -> Definitions {
             author: "ann".to_owned(),
             reason: "test".to_owned(),
         };
-        definitions.apply(offset as u64, &change).unwrap().unwrap();
+        definitions.apply(offset as u64, Micros::EPOCH, &change).unwrap().unwrap();
     }
     definitions
 }

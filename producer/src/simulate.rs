@@ -5,7 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use assignment::{Context, DEFAULT_UNIT_TYPE, Environment, ExperimentEvaluation, Snapshot, evaluate};
+use assignment::{Context, DEFAULT_UNIT_TYPE, Environment, ExperimentEvaluation, Lists, Snapshot, evaluate};
 use schemas::definition::{Assignment, Definitions, Experiment, State};
 use schemas::{Decimal6, Event, Key, Micros, Unit};
 use serde::Serialize;
@@ -154,7 +154,7 @@ enum EventKind {
 
 /// Compiles the definitions for the environment of simulated traffic.
 pub fn snapshot(definitions: &Definitions) -> Snapshot {
-    Snapshot::compile(definitions, Environment::PRODUCTION)
+    Snapshot::compile(definitions, &Lists::default(), Environment::PRODUCTION)
 }
 
 impl<'a> Simulation<'a> {

@@ -100,6 +100,37 @@ impl fmt::Display for BucketRange {
     }
 }
 
+/// Returns the buckets of `ranges` that are in none of `without`, as ascending ranges that do not touch.
+pub fn difference(ranges: &[BucketRange], without: &[BucketRange]) -> Vec<BucketRange> {
+    let mut cut: Vec<BucketRange> = without.to_vec();
+    cut.sort_unstable();
+    let mut rest = Vec::new();
+    let mut ranges: Vec<BucketRange> = ranges.to_vec();
+    ranges.sort_unstable();
+    for range in ranges {
+        let mut at = range.lo;
+        for gone in cut.iter().filter(|gone| gone.overlaps(range)) {
+            rest.extend(BucketRange::new(at, gone.lo.min(range.hi)));
+            at = at.max(gone.hi);
+        }
+        rest.extend(BucketRange::new(at, range.hi));
+    }
+    merge_adjacent(rest)
+}
+
+/// Sorts the ranges and merges those that touch.
+pub fn merge_adjacent(mut ranges: Vec<BucketRange>) -> Vec<BucketRange> {
+    ranges.sort_unstable();
+    let mut merged: Vec<BucketRange> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if last.hi == range.lo => last.hi = range.hi,
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
 /// A share in hundredths of a percent, from 0 to 10,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
@@ -167,6 +198,22 @@ mod tests {
             BucketRange::new(5, 5).unwrap_err().to_string(),
             "[5, 5) is not a range of buckets: it must be non-empty and inside [0, 1000000)"
         );
+    }
+
+    #[test]
+    fn a_difference_is_what_is_left() {
+        let ranges = |pairs: &[(u32, u32)]| -> Vec<BucketRange> {
+            pairs.iter().map(|(lo, hi)| BucketRange::new(*lo, *hi).unwrap()).collect()
+        };
+        for (from, without, left) in [
+            (&[(0, 10)][..], &[][..], &[(0, 10)][..]),
+            (&[(0, 10)], &[(0, 10)], &[]),
+            (&[(0, 10)], &[(2, 3), (5, 20)], &[(0, 2), (3, 5)]),
+            (&[(20, 30), (0, 10), (10, 15)], &[(12, 22)], &[(0, 12), (22, 30)]),
+            (&[(5, 6)], &[(0, 5), (6, 9)], &[(5, 6)]),
+        ] {
+            assert_eq!(difference(&ranges(from), &ranges(without)), ranges(left), "{from:?} {without:?}");
+        }
     }
 
     #[test]

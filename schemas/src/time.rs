@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Microseconds since the Unix epoch, UTC. From 0 (1970) to [`Micros::MAX`] (the end of the year 2261, which
 /// every store on the path can represent).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Micros(i64);
 

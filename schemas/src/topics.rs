@@ -11,6 +11,10 @@ pub const ALIASES: &str = "aliases";
 pub const DEAD_LETTERS: &str = "dead_letters";
 /// The log of definitions. One partition, kept forever; keyed by the definition's key.
 pub const DEFINITIONS: &str = "definitions";
+/// The members of lists, as hashes. One partition, compacted; keyed by the list's key, `/` and the digest.
+pub const LISTS: &str = "lists";
+/// The largest record of [`LISTS`], in bytes: a million members, and its frame.
+pub const LIST_BYTES_MAX: u32 = 8_100_000;
 /// The log of looks. One partition, kept forever; keyed by the experiment's key.
 pub const LOOKS: &str = "looks";
 
@@ -56,7 +60,7 @@ const LOG: &[(&str, &str)] = &[
     ("retention.bytes", "-1"),
 ];
 
-pub const TOPICS: [Topic; 6] = [
+pub const TOPICS: [Topic; 7] = [
     Topic { name: EXPOSURES, partitions: 4, settings: EVENTS },
     Topic { name: CONVERSIONS, partitions: 4, settings: EVENTS },
     Topic { name: ALIASES, partitions: 4, settings: EVENTS },
@@ -71,5 +75,15 @@ pub const TOPICS: [Topic; 6] = [
         ],
     },
     Topic { name: DEFINITIONS, partitions: 1, settings: LOG },
+    Topic {
+        name: LISTS,
+        partitions: 1,
+        settings: &[
+            ("message.timestamp.type", "LogAppendTime"),
+            ("cleanup.policy", "compact"),
+            // LIST_BYTES_MAX
+            ("max.message.bytes", "8100000"),
+        ],
+    },
     Topic { name: LOOKS, partitions: 1, settings: LOG },
 ];

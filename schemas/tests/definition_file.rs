@@ -162,7 +162,7 @@ fn lines_of_nested_fields_in_yaml() {
         (
             "in:\n",
             "is:\n",
-            "line 25: targeting[0].when.all[1].is: no such field; there can be all, any, not, attribute, equals, in, in_list, above, at_least, below, at_most, starts_with, ends_with, contains, matches, version_at_least, version_below, before, after, exists",
+            "line 25: targeting[0].when.all[1].is: no such field; there can be all, any, not, attribute, equals, in, has_any, has_all, in_list, above, at_least, below, at_most, starts_with, ends_with, contains, matches, version_equals, version_above, version_at_least, version_below, version_at_most, before, after, exists",
         ),
         (
             "attribute: region",
@@ -426,7 +426,7 @@ owner: *nobody
     check(text, "line 18: neither YAML nor JSON: while parsing node, found unknown anchor");
     check(
         &with(text, "*nobody", "!nobody"),
-        "line 2: kee: no such field; there can be key, owner, description, salt\n\
+        "line 2: kee: no such field; there can be key, owner, description, salt, cooldown_hours\n\
          line 8: variants[1].key: `a` is used twice\n\
          line 9: control: `b` is not one of the variants\n\
          line 6: variants: the weights add up to 120%, 2000 basis points too many\n\

@@ -129,7 +129,7 @@ fn proposal() -> impl Strategy<Value = Proposal> {
 fn read(definitions: &mut Definitions, records: &[(u64, Change)]) -> Vec<String> {
     records
         .iter()
-        .map(|(offset, change)| match definitions.apply(*offset, change).unwrap() {
+        .map(|(offset, change)| match definitions.apply(*offset, schemas::Micros::EPOCH, change).unwrap() {
             Ok(accepted) => format!("version {}", accepted.version),
             Err(refusal) => refusal.to_string(),
         })

@@ -26,7 +26,7 @@ fn a_record_that_cannot_be_understood() {
         (Change { definition: "{}".to_owned(), ..layer.clone() }, "`key` is missing"),
         (
             Change { definition: r#"{"kind":"layer","key":"x"}"#.to_owned(), ..layer.clone() },
-            "kind: no such field; there can be key, owner, description, salt",
+            "kind: no such field; there can be key, owner, description, salt, cooldown_hours",
         ),
         (
             Change { definition: r#"{"key":"y"}"#.to_owned(), ..layer.clone() },
@@ -338,7 +338,7 @@ fn a_later_rule_stops_the_reader() {
     let mut log = Log::furnished();
     for rule_version in [0, RULE_VERSION + 1, u32::MAX] {
         let change = Change { rule_version, ..log.change("layer", json!({"key": "x"})) };
-        let stop = log.read.apply(4, &change).unwrap_err();
+        let stop = log.read.apply(4, schemas::Micros::EPOCH, &change).unwrap_err();
         assert_eq!(stop, UnknownRule { offset: 4, rule_version });
         assert_eq!(
             stop.to_string(),
@@ -391,5 +391,5 @@ fn a_record_that_is_no_change_takes_its_offset() {
 fn no_record_is_taken_twice() {
     let mut log = Log::furnished();
     let change = log.change("layer", json!({"key": "x"}));
-    let _ = log.read.apply(3, &change);
+    let _ = log.read.apply(3, schemas::Micros::EPOCH, &change);
 }

@@ -17,7 +17,7 @@ fn through_the_log(definition: &Definition) -> Definition {
         author: "ann".to_owned(),
         reason: "test".to_owned(),
     };
-    let accepted = Definitions::default().apply(0, &change).unwrap().unwrap();
+    let accepted = Definitions::default().apply(0, schemas::Micros::EPOCH, &change).unwrap().unwrap();
     accepted.definition.clone()
 }
 

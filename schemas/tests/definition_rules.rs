@@ -18,7 +18,7 @@ fn records_of_rule_1_are_read_and_judged_as_when_they_were_written() {
         let verdict = record.as_object_mut().unwrap().remove("verdict").unwrap();
         let change: Change = serde_json::from_value(record).unwrap();
         assert_eq!(change.rule_version, 1);
-        let judged = match definitions.apply(offset, &change).unwrap() {
+        let judged = match definitions.apply(offset, schemas::Micros::EPOCH, &change).unwrap() {
             Ok(accepted) => {
                 // A definition that a writer's types wrote is written again with the same bytes.
                 if change.key != "by-hand" {

@@ -43,7 +43,7 @@ fn valid_json(file: &str) -> Value {
     serde_json::from_str(&valid_text(file)).unwrap()
 }
 
-const FULL: [&str; 5] = ["experiment", "external", "flags", "metrics_layers_lists", "settings"];
+const FULL: [&str; 6] = ["experiment", "external", "finished", "flags", "metrics_layers_lists", "settings"];
 
 fn parse(document: &Value) -> Result<Vec<Definition>, Vec<FileError>> {
     parse_file(&document.to_string())
@@ -81,7 +81,7 @@ fn the_json_of_the_log_fits_the_schema_and_reads_back() {
 }
 
 /// For each object with fields: the file of an example, its path there, and its name in the schema.
-const OBJECTS: [(&str, &str, &str); 21] = [
+const OBJECTS: [(&str, &str, &str); 24] = [
     ("flags.json", "/0", "flag"),
     ("flags.json", "/0/variants/0", "flag_variant"),
     ("flags.json", "/0/prerequisites/0", "prerequisite"),
@@ -94,6 +94,9 @@ const OBJECTS: [(&str, &str, &str); 21] = [
     ("experiment.json", "/metrics", "metrics"),
     ("experiment.json", "/environments/staging", "experiment_override"),
     ("experiment.json", "/excluded_phases/0", "excluded_phase"),
+    ("finished.json", "/allow/0", "allowed"),
+    ("finished.json", "/serve", "serve"),
+    ("flags.json", "/0/rules/1/ramp/0", "ramp_step"),
     ("experiment.json", "/plan", "plan"),
     ("experiment.json", "/plan/schedule", "schedule"),
     ("metrics_layers_lists.json", "/0", "metric"),
@@ -172,7 +175,7 @@ fn leaving_a_field_out_means_its_default() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 46);
+    assert_eq!(tried, 58);
 }
 
 #[test]
@@ -227,7 +230,10 @@ fn refused_by_both() {
         (layer("key", json!(null)), "key: must be text, not nothing (null)"),
         (layer("salt", json!(false)), "salt: must be text, not false; put it in quotes"),
         (layer("owner", json!(null)), "owner: must be text, not nothing (null)"),
-        (layer("slots", json!(1)), "slots: no such field; there can be key, owner, description, salt"),
+        (
+            layer("slots", json!(1)),
+            "slots: no such field; there can be key, owner, description, salt, cooldown_hours",
+        ),
         (
             experiment("/state", json!("paused")),
             "state: `paused` is none of draft, running, stopped, archived",
@@ -318,8 +324,8 @@ fn refused_by_both() {
             "targeting[0].when: `equals` needs a value; whether an attribute is there is what `exists` asks",
         ),
         (
-            when(json!({"attribute": "a", "in_list": "employees"})),
-            "targeting[0].when: `in_list` is not evaluated yet; name the values with `in`",
+            when(json!({"attribute": "a", "in_list": "the employees"})),
+            "targeting[0].when.in_list: `the employees` is not a key: 1 to 64 of the characters A-Z a-z 0-9 . _ -",
         ),
         (
             when(json!({"all": [{"not": {"attribute": 1, "exists": true}}]})),
@@ -378,7 +384,7 @@ fn refused_by_both() {
 
 /// What a schema cannot express: relations between fields, the depth of conditions, the years that a time may
 /// be in.
-const BEYOND_THE_SCHEMA: [&str; 14] = [
+const BEYOND_THE_SCHEMA: [&str; 23] = [
     "is used twice",
     "is named twice",
     "is excluded twice",
@@ -390,6 +396,15 @@ const BEYOND_THE_SCHEMA: [&str; 14] = [
     "is not first <= last in 1 to 365",
     "nests deeper than 8",
     "is not after the start",
+    "is not after the step before",
+    "has the shares itself",
+    "is for a stopped or archived experiment",
+    "another system decides what an external experiment serves",
+    "the experiment has no targeting",
+    "the slot alone decides who is held out",
+    "a holdout is hashed",
+    "a holdout has two",
+    "a holdout can only be disabled in an environment",
     "is not a time such as",
     "is outside 1970 to 2261",
     // JSON Schema accepts 5.0 as an integer.
@@ -452,7 +467,9 @@ fn a_share_in_percent_is_the_same_in_basis_points() {
         ("experiment.json", "/rollout", "12.5%", 1_250),
         ("experiment.json", "/slots", "25%", 2_500),
         ("experiment.json", "/variants/1/weight", "33.33%", 3_333),
-        ("flags.json", "/0/rules/1/rollout", "0.01%", 1),
+        ("flags.json", "/0/rules/0/rollout", "0.01%", 1),
+        ("flags.json", "/0/rules/1/ramp/0/rollout", "5%", 500),
+        ("finished.json", "/serve/ramp/0/rollout", "0.5%", 50),
         ("flags.json", "/0/rules/1/split/1/weight", "99.99%", 9_999),
     ] {
         let with = |share: Value| {

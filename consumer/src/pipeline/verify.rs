@@ -1,10 +1,11 @@
 //! Whether an exposure is what its definition says. The buckets are computed again from the unit and the salts,
-//! the variant from the buckets and the allocation of the exposure's environment. If no bucket of the experiment
-//! decided, only the variant's name is checked. The result is a column of the row, never a reason to drop the row.
+//! the variant from the buckets and the allocation of the exposure's environment, and the unit must not have been held
+//! out. If no bucket of the experiment decided, only the variant's name is checked. The result is a column of the row, never a reason to drop the row.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use assignment::{Environment, Placement, Salts, Seeds};
+use assignment::{Environment, HoldoutsOver, Placement, Salts, Seeds};
 use schemas::definition::{Accepted, Assignment, Definition, Definitions, Experiment};
 use schemas::{Exposure, Key, Reason};
 
@@ -15,8 +16,8 @@ pub enum Verification {
     Unknown = 0,
     Verified = 1,
     Mismatched = 2,
-    /// No bucket of the experiment decided: another system assigns, the variant was forced, or the unit is held
-    /// out. The column `reason` tells them apart.
+    /// No bucket of the experiment decided: another system assigns, the variant was forced, or another system held the
+    /// unit out. The column `reason` tells them apart.
     External = 3,
 }
 
@@ -34,24 +35,35 @@ impl Verification {
     }
 }
 
-/// The allocation of an experiment in each environment that it names, and in all others.
+/// Who takes part in an experiment in one environment, and sees what.
+struct There {
+    placement: Placement,
+    holdouts: HoldoutsOver,
+}
+
+/// The same in each environment that the experiment or a holdout over it names, and in all others.
 pub struct Placements {
-    named: Box<[(Key, Placement)]>,
-    elsewhere: Placement,
+    named: Box<[(Key, There)]>,
+    elsewhere: There,
 }
 
 impl Placements {
-    fn of(experiment: &Experiment) -> Placements {
-        let named = experiment.environments.keys().map(|environment| {
-            (environment.clone(), Placement::of(experiment, Environment(environment.as_str())))
-        });
+    fn of(definitions: &Definitions, experiment: &Experiment) -> Placements {
+        let there = |environment: &str| There {
+            placement: Placement::of(experiment, Environment(environment)),
+            holdouts: HoldoutsOver::of(definitions, experiment, Environment(environment)),
+        };
+        let of_holdouts = definitions.holdouts_over(experiment);
+        let of_holdouts = of_holdouts.flat_map(|span| span.holdout().environments.keys());
+        let named: BTreeSet<&Key> = experiment.environments.keys().chain(of_holdouts).collect();
+        let named = named.into_iter().map(|environment| (environment.clone(), there(environment.as_str())));
         // No key is empty, so no environment that is named.
-        Placements { named: named.collect(), elsewhere: Placement::of(experiment, Environment("")) }
+        Placements { named: named.collect(), elsewhere: there("") }
     }
 
-    fn get(&self, environment: &str) -> &Placement {
+    fn get(&self, environment: &str) -> &There {
         let named = self.named.iter().find(|(key, _)| key.as_str() == environment);
-        named.map_or(&self.elsewhere, |(_, placement)| placement)
+        named.map_or(&self.elsewhere, |(_, there)| there)
     }
 }
 
@@ -61,6 +73,8 @@ pub enum NamedVersion {
         accepted: Arc<Accepted>,
         seeds: Seeds,
         placements: Placements,
+        /// The configuration of which the holdouts were taken.
+        configuration_version: u64,
     },
     /// A version of something else than an experiment.
     Other,
@@ -74,18 +88,24 @@ impl NamedVersion {
             Definition::Experiment(experiment) => NamedVersion::Experiment {
                 accepted: accepted.clone(),
                 seeds: Salts::of(definitions, experiment).seeds(),
-                placements: Placements::of(experiment),
+                placements: Placements::of(definitions, experiment),
+                configuration_version: definitions.version(),
             },
             _ => NamedVersion::Other,
         })
     }
 
-    /// Compares `exposure` with the version that it names. For a forced exposure nothing is hashed. For one that
-    /// is held out, the buckets that it carries are hashed again, but nobody checks whether the unit is in the
-    /// holdout: definitions do not name holdouts. The experiment's state and targeting are not evaluated again,
-    /// since the exposure need not carry every attribute that the rule saw.
+    /// Returns whether a holdout may have begun or ended since this was looked up, up to this configuration.
+    pub fn is_older_than(&self, configuration: u64) -> bool {
+        matches!(self, NamedVersion::Experiment { configuration_version, .. } if *configuration_version < configuration)
+    }
+
+    /// Compares `exposure` with the version that it names, and with the holdouts of the configuration that it names.
+    /// For a forced exposure nothing is hashed. For one that is held out of an experiment that is no holdout, the
+    /// buckets that it carries are hashed again. The experiment's state and targeting are not evaluated again, since
+    /// the exposure need not carry every attribute that the rule saw.
     pub fn verify(&self, exposure: &Exposure<'_>) -> Verification {
-        let NamedVersion::Experiment { accepted, seeds, placements } = self else {
+        let NamedVersion::Experiment { accepted, seeds, placements, .. } = self else {
             return Verification::Unknown;
         };
         let Definition::Experiment(experiment) = &accepted.definition else {
@@ -102,16 +122,20 @@ impl NamedVersion {
             (Assignment::External, _) | (_, Reason::Forced) => {
                 undecided(experiment, exposure, exposure.buckets.is_none())
             }
-            (Assignment::Hashed, Reason::HeldOut) => {
+            (Assignment::Hashed, Reason::HeldOut) if !experiment.holdout => {
                 undecided(experiment, exposure, exposure.buckets.is_none_or(|carried| carried == hashed()))
             }
-            (Assignment::Hashed, Reason::Split) => {
+            (Assignment::Hashed, reason) => {
                 let buckets = hashed();
-                let placement = placements.get(&exposure.environment);
+                let There { placement, holdouts } = placements.get(&exposure.environment);
                 let placed = placement
                     .variant(buckets, exposure.created_at)
                     .is_ok_and(|index| experiment.variants[index].key.as_str() == exposure.variant);
-                if placed && exposure.buckets == Some(buckets) {
+                // Only the control of a holdout is held out.
+                let held_out = experiment.holdout && experiment.control.as_str() == exposure.variant;
+                let told = held_out == (reason == Reason::HeldOut);
+                let takes_part = !holdouts.hold_out(&exposure.unit_id, exposure.configuration_version);
+                if placed && told && takes_part && exposure.buckets == Some(buckets) {
                     Verification::Verified
                 } else {
                     Verification::Mismatched
@@ -155,7 +179,7 @@ mod tests {
             (Kind::Experiment, experiment("elsewhere", "external")),
         ] {
             let definition = Definition::from_json(kind, json).unwrap();
-            let definition = assignment::resolve(&definitions, definition).unwrap();
+            let definition = assignment::resolve(&definitions, Micros::EPOCH, definition).unwrap();
             let change = Change {
                 change_id: Uuid::from_u128(1),
                 rule_version: RULE_VERSION,
@@ -166,25 +190,25 @@ mod tests {
                 author: "a tester".to_owned(),
                 reason: "a test".to_owned(),
             };
-            definitions.apply(definitions.next_offset(), &change).unwrap().unwrap();
+            definitions.apply(definitions.next_offset(), Micros::EPOCH, &change).unwrap().unwrap();
         }
         definitions
     }
 
     fn accept(definitions: &mut Definitions, experiment: serde_json::Value) -> u64 {
         let definition = Definition::from_json(Kind::Experiment, experiment).unwrap();
-        let definition = assignment::resolve(definitions, definition).unwrap();
+        let definition = assignment::resolve(definitions, Micros::EPOCH, definition).unwrap();
         let change = Change {
             change_id: Uuid::from_u128(1),
             rule_version: RULE_VERSION,
             kind: "experiment".to_owned(),
             key: definition.key().to_string(),
-            based_on: 0,
+            based_on: definitions.current_of(&definition).map_or(0, |accepted| accepted.version),
             definition: definition.to_json(),
             author: "a tester".to_owned(),
             reason: "a test".to_owned(),
         };
-        definitions.apply(definitions.next_offset(), &change).unwrap().unwrap().version
+        definitions.apply(definitions.next_offset(), Micros::EPOCH, &change).unwrap().unwrap().version
     }
 
     /// The allocation of the environment that the exposure names counts, not another's.
@@ -210,6 +234,77 @@ mod tests {
             let mut exposure = exposure("split", version, variant, Some(buckets));
             exposure.environment = environment.into();
             assert_eq!(named.verify(&exposure), expected, "{environment}");
+        }
+    }
+
+    /// The holdouts of the configuration that the exposure names count, not those that run when it is verified.
+    #[test]
+    fn an_exposure_of_a_unit_that_was_held_out_is_mismatched() {
+        let halves = |fields: serde_json::Value| {
+            let mut experiment = serde_json::json!({
+                "state": "running", "control": "a", "metrics": {"primary": "buy"},
+                "variants": [{"key": "a", "weight": 5000}, {"key": "b", "weight": 5000}],
+            });
+            experiment.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            experiment
+        };
+        let holdout = |fields: serde_json::Value| {
+            let mut holdout = serde_json::json!({
+                "key": "quarter", "holdout": true, "environments": {"staging": {"enabled": false}},
+            });
+            holdout.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            halves(holdout)
+        };
+        let mut definitions = definitions();
+        let before = accept(&mut definitions, halves(serde_json::json!({"key": "before"})));
+        let began = accept(&mut definitions, holdout(serde_json::json!({})));
+        let after = accept(&mut definitions, halves(serde_json::json!({"key": "after"})));
+        let ended = accept(&mut definitions, holdout(serde_json::json!({"state": "stopped"})));
+        let (_, quarter) = definitions.experiment("quarter").unwrap();
+        let side = |unit: &str| {
+            let buckets = Salts::of(&definitions, quarter).buckets(unit);
+            (variant_in(quarter, "production", buckets), buckets)
+        };
+        // One unit on each side.
+        let unit_on = |of: &str| {
+            let units = (0..).map(|number| format!("user-{number}"));
+            units.into_iter().find(|unit| side(unit).0 == of).unwrap()
+        };
+        let (held, other) = (unit_on("a"), unit_on("b"));
+        let exposed = |key: &str, version: u64, unit: &str, configuration: u64, environment: &str| {
+            let (_, experiment) = definitions.experiment(key).unwrap();
+            let buckets = Salts::of(&definitions, experiment).buckets(unit);
+            let mut exposure =
+                exposure(key, version, variant_in(experiment, "production", buckets), Some(buckets));
+            exposure.unit_id = unit.to_owned().into();
+            exposure.configuration_version = configuration;
+            exposure.environment = environment.to_owned().into();
+            NamedVersion::of(&definitions, version).unwrap().verify(&exposure)
+        };
+        for (key, version, unit, configuration, environment, expected) in [
+            ("before", before, &held, after, "production", Verification::Verified),
+            ("after", after, &held, after, "production", Verification::Mismatched),
+            ("after", after, &other, after, "production", Verification::Verified),
+            ("after", after, &held, after, "staging", Verification::Verified),
+            ("after", after, &held, ended, "production", Verification::Verified),
+        ] {
+            let found = exposed(key, version, unit, configuration, environment);
+            assert_eq!(found, expected, "{key} {unit} {configuration} {environment}");
+        }
+        for (unit, reason, expected) in [
+            (&held, Reason::HeldOut, Verification::Verified),
+            (&held, Reason::Split, Verification::Mismatched),
+            (&other, Reason::Split, Verification::Verified),
+            (&other, Reason::HeldOut, Verification::Mismatched),
+        ] {
+            let (variant, buckets) = side(unit);
+            let exposure = Exposure {
+                reason,
+                unit_id: unit.to_owned().into(),
+                ..exposure("quarter", began, variant, Some(buckets))
+            };
+            let found = NamedVersion::of(&definitions, began).unwrap().verify(&exposure);
+            assert_eq!(found, expected, "{unit} {reason:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use assignment::{Context, Environment, Seed, Snapshot, Value, evaluate, evaluate_all, resolve};
+use assignment::{Context, Environment, Lists, Seed, Snapshot, Value, evaluate, evaluate_all, resolve};
 use schemas::definition::{Change, Definition, Definitions, Kind, RULE_VERSION};
 use schemas::{Bucket, Micros, Uuid};
 use serde_json::json;
@@ -42,7 +42,7 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    let snapshot = Snapshot::compile(&definitions(), Environment::PRODUCTION);
+    let snapshot = Snapshot::compile(&definitions(), &Lists::default(), Environment::PRODUCTION);
     let units: Vec<String> = (0..UNITS).map(|unit| format!("user-{:08}", unit * 7_919)).collect();
     let attributes = [
         ("country", Value::Text("DE")),
@@ -72,7 +72,7 @@ fn main() {
             black_box(evaluate(&snapshot, black_box("banner"), &context, now)).expect("a value");
         }
     });
-    let all = Snapshot::compile(&thousand_flags(), Environment::PRODUCTION);
+    let all = Snapshot::compile(&thousand_flags(), &Lists::default(), Environment::PRODUCTION);
     measure("a thousand flags of one rule, all of them", 1, || {
         let context = Context { targeting_key: Some(black_box("user-1")), attributes: &attributes };
         for (_, answer) in evaluate_all(&all, &context, now) {
@@ -102,7 +102,7 @@ fn measure(name: &str, each: usize, mut run: impl FnMut()) -> f64 {
 
 fn propose(definitions: &mut Definitions, kind: Kind, json: serde_json::Value) {
     let written = Definition::from_json(kind, json).expect("a definition");
-    let definition = resolve(definitions, written).expect("its buckets are free");
+    let definition = resolve(definitions, Micros::EPOCH, written).expect("its buckets are free");
     let change = Change {
         change_id: Uuid::from_u128(1),
         rule_version: RULE_VERSION,
@@ -114,7 +114,7 @@ fn propose(definitions: &mut Definitions, kind: Kind, json: serde_json::Value) {
         reason: "bench".to_owned(),
     };
     let offset = definitions.next_offset();
-    definitions.apply(offset, &change).expect("the rule is known").expect("it is accepted");
+    definitions.apply(offset, Micros::EPOCH, &change).expect("the rule is known").expect("it is accepted");
 }
 
 fn definitions() -> Definitions {

@@ -2,19 +2,21 @@
 //! grows takes buckets that nobody owns; one that shrinks or is dropped frees some. No bucket passes from one
 //! owner to another in a single step, so no unit moves from one variant to another.
 
+use schemas::bucket::{difference, merge_adjacent};
 use schemas::definition::{
     Assignment, Condition, Definition, Definitions, Experiment, Flag, FlagRule, Problem, State,
 };
-use schemas::{BUCKETS, BucketRange, Key};
+use schemas::{BucketRange, Key, Micros};
 
 use crate::targeting::condition_problem;
 
 /// Fills in everything that a file may leave out: salt, phase, ranges, slots. The result depends only on the
-/// definitions so far and the written one. Fields that are written are kept unchanged.
+/// definitions so far, the written one and, where slots cool down, on `now`. Fields that are written are kept
+/// unchanged.
 ///
 /// # Errors
-/// If a share needs buckets that others own, or a condition can never be evaluated.
-pub fn resolve(definitions: &Definitions, written: Definition) -> Result<Definition, Problem> {
+/// If a share needs buckets that others own or that cool down, or a condition can never be evaluated.
+pub fn resolve(definitions: &Definitions, now: Micros, written: Definition) -> Result<Definition, Problem> {
     let previous = definitions.current_of(&written).map(|accepted| &accepted.definition);
     match written {
         Definition::Experiment(experiment) => {
@@ -22,7 +24,7 @@ pub fn resolve(definitions: &Definitions, written: Definition) -> Result<Definit
                 Some(Definition::Experiment(previous)) => Some(previous),
                 _ => None,
             };
-            resolve_experiment(definitions, previous, experiment).map(Definition::Experiment)
+            resolve_experiment(definitions, now, previous, experiment).map(Definition::Experiment)
         }
         Definition::Flag(flag) => {
             let previous = match previous {
@@ -40,12 +42,22 @@ pub fn resolve(definitions: &Definitions, written: Definition) -> Result<Definit
             }
             Ok(Definition::Layer(layer))
         }
-        other @ (Definition::Metric(_) | Definition::List(_) | Definition::Settings(_)) => Ok(other),
+        Definition::List(mut list) => {
+            if list.salt.is_none() {
+                list.salt = match previous {
+                    Some(Definition::List(previous)) => Some(previous.salt().clone()),
+                    _ => Some(list.key.clone()),
+                };
+            }
+            Ok(Definition::List(list))
+        }
+        other @ (Definition::Metric(_) | Definition::Settings(_)) => Ok(other),
     }
 }
 
 fn resolve_experiment(
     definitions: &Definitions,
+    now: Micros,
     previous: Option<&Experiment>,
     mut experiment: Experiment,
 ) -> Result<Experiment, Problem> {
@@ -60,9 +72,10 @@ fn resolve_experiment(
     }
     // A draft has exposed no unit, so no unit has to keep its variant.
     let settled = previous.filter(|previous| previous.state != State::Draft);
-    if experiment.assignment == Assignment::Hashed
-        && experiment.variants.iter().all(|variant| variant.ranges.is_empty())
-    {
+    let no_ranges = experiment.variants.iter().all(|variant| variant.ranges.is_empty());
+    if experiment.holdout && no_ranges {
+        allocate_holdout(definitions, now, settled, &mut experiment)?;
+    } else if experiment.assignment == Assignment::Hashed && no_ranges {
         let owned: Vec<Owned> = settled
             .iter()
             .flat_map(|previous| &previous.variants)
@@ -78,20 +91,14 @@ fn resolve_experiment(
             variant.ranges = ranges;
         }
     }
-    if let Some(layer) = experiment.layer.clone()
+    if experiment.layer.is_some()
+        && !experiment.holdout
         && experiment.slot_ranges.is_empty()
         && matches!(experiment.state, State::Running | State::Stopped)
     {
-        let mut owned: Vec<Owned> = definitions
-            .holders_of_layer(&layer, &experiment.key)
-            .map(|other| Owned { by: other.key.clone(), ranges: other.slot_ranges.clone() })
-            .collect();
-        if let Some(previous) = settled {
-            owned.push(Owned { by: previous.key.clone(), ranges: previous.slot_ranges.clone() });
-        }
-        let wanted = [Wanted { by: experiment.key.clone(), buckets: experiment.slots.buckets() }];
-        let mut ranges = allocate(&owned, &wanted).map_err(|problem| in_field("slots", problem))?;
-        experiment.slot_ranges = ranges.remove(0);
+        let wanted = Wanted { by: experiment.key.clone(), buckets: experiment.slots.buckets() };
+        experiment.slot_ranges = allocate_slots(definitions, now, settled, &experiment, wanted)
+            .map_err(|problem| in_field("slots", problem))?;
     }
     for (index, rule) in experiment.targeting.iter().enumerate() {
         check_condition(&format!("targeting[{index}].when"), &rule.when)?;
@@ -112,6 +119,62 @@ fn resolve_experiment(
         });
     }
     Ok(experiment)
+}
+
+/// Gives the control of a holdout the slots of its weight, and everything else to the other variant.
+fn allocate_holdout(
+    definitions: &Definitions,
+    now: Micros,
+    settled: Option<&Experiment>,
+    holdout: &mut Experiment,
+) -> Result<(), Problem> {
+    if let Some(settled) = settled {
+        // Its units stay; a change of the weights is refused by the rule.
+        for (variant, before) in holdout.variants.iter_mut().zip(&settled.variants) {
+            variant.ranges = before.ranges.clone();
+        }
+        return Ok(());
+    }
+    let Some(control) = holdout.variants.iter().position(|variant| variant.key == holdout.control) else {
+        return Ok(());
+    };
+    let wanted = Wanted { by: holdout.key.clone(), buckets: holdout.variants[control].weight.buckets() };
+    let held = allocate_slots(definitions, now, None, holdout, wanted)
+        .map_err(|problem| in_field("variants", problem))?;
+    for (index, variant) in holdout.variants.iter_mut().enumerate() {
+        variant.ranges = if index == control { held.clone() } else { difference(&[BucketRange::ALL], &held) };
+    }
+    Ok(())
+}
+
+/// Returns the slots for an experiment that runs in a layer, or for a holdout.
+fn allocate_slots(
+    definitions: &Definitions,
+    now: Micros,
+    settled: Option<&Experiment>,
+    experiment: &Experiment,
+    wanted: Wanted,
+) -> Result<Vec<BucketRange>, String> {
+    let mut owned: Vec<Owned> = definitions
+        .slot_owners(experiment)
+        .map(|other| Owned { by: other.key.clone(), ranges: other.owned_slots().to_vec() })
+        .collect();
+    if let Some(previous) = settled {
+        owned.push(Owned { by: previous.key.clone(), ranges: previous.owned_slots().to_vec() });
+    }
+    let taken: Vec<BucketRange> = owned.iter().flat_map(|owner| owner.ranges.iter().copied()).collect();
+    for (by, ranges, _) in definitions.cooling_slots(experiment, now) {
+        // Slots that somebody has taken again, before the layer's time was set, are listed once.
+        owned.push(Owned { by: by.clone(), ranges: difference(ranges, &taken) });
+    }
+    let mut ranges = allocate(&owned, &[wanted]).map_err(|problem| {
+        let cooling = definitions.cooling_slots(experiment, now).map(|(_, _, until)| until).min();
+        match cooling {
+            Some(until) => format!("{problem}; some cool down, the first until {until}"),
+            None => problem,
+        }
+    })?;
+    Ok(ranges.remove(0))
 }
 
 fn resolve_flag(previous: Option<&Flag>, mut flag: Flag) -> Result<Flag, Problem> {
@@ -173,7 +236,10 @@ struct Wanted {
 /// Returns the ranges for each of `wanted`, in the same order. An owner keeps its lowest buckets. Further ones
 /// are the lowest buckets that nobody owned before the step.
 fn allocate(owned: &[Owned], wanted: &[Wanted]) -> Result<Vec<Vec<BucketRange>>, String> {
-    let mut free = complement(owned.iter().flat_map(|owner| owner.ranges.iter().copied()));
+    let mut free = difference(
+        &[BucketRange::ALL],
+        &owned.iter().flat_map(|owner| owner.ranges.iter().copied()).collect::<Vec<_>>(),
+    );
     let mut allocated = Vec::with_capacity(wanted.len());
     for Wanted { by, buckets } in wanted {
         let kept =
@@ -206,34 +272,6 @@ fn move_lowest(from: &mut Vec<BucketRange>, lacking: &mut u32, to: &mut Vec<Buck
         rest.extend(BucketRange::new(middle, range.hi()));
     }
     *from = rest;
-}
-
-fn complement(owned: impl Iterator<Item = BucketRange>) -> Vec<BucketRange> {
-    let mut owned: Vec<BucketRange> = owned.collect();
-    owned.sort();
-    let mut free = Vec::new();
-    let mut at = 0;
-    for range in owned {
-        free.extend(BucketRange::new(at, range.lo()));
-        at = at.max(range.hi());
-    }
-    free.extend(BucketRange::new(at, BUCKETS));
-    free
-}
-
-/// Sorts the ranges and merges those that touch.
-fn merge_adjacent(mut ranges: Vec<BucketRange>) -> Vec<BucketRange> {
-    ranges.sort();
-    let mut joined: Vec<BucketRange> = Vec::new();
-    for range in ranges {
-        match joined.last_mut() {
-            Some(last) if last.hi() == range.lo() => {
-                *last = BucketRange::new(last.lo(), range.hi()).expect("two adjacent ranges form one range");
-            }
-            _ => joined.push(range),
-        }
-    }
-    joined
 }
 
 fn check_condition(field: &str, when: &Condition) -> Result<(), Problem> {

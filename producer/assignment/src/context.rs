@@ -1,6 +1,7 @@
 //! What is known of a unit when it is evaluated: its ids and its attributes, borrowed from the caller, so that nothing has
 //! to be built first. It does not know what a condition asks.
 
+use schemas::definition::TARGETING_KEY;
 use serde_json::Value as Json;
 
 use crate::number::Number;
@@ -42,8 +43,13 @@ pub(crate) enum View<'a> {
 
 impl<'a> Context<'a> {
     /// Returns an attribute by its path: the name as a whole or, if there is none of that name, the attribute named
-    /// before the first dot, which must be an object that has the rest.
+    /// before the first dot, which must be an object that has the rest. [`TARGETING_KEY`] is the targeting key.
     pub(crate) fn attribute(&self, path: &str) -> Option<View<'a>> {
+        if path == TARGETING_KEY
+            && let Some(id) = self.targeting_key
+        {
+            return Some(View::Text(id));
+        }
         if let Some(value) = self.named(path) {
             return Some(value.view());
         }

@@ -1,9 +1,10 @@
 //! The answer for one key and one unit: what is served, why, and what an exposure of it must say.
 
 use std::fmt;
+use std::sync::Arc;
 
-use schemas::definition::{Experiment, State, Variant, Version};
-use schemas::{Buckets, Key};
+use schemas::definition::{Accepted, Definition, Experiment, State, Variant, Version};
+use schemas::{Bucket, Buckets, Key, Reason as ExposureReason};
 use serde_json::Value as Json;
 
 /// The environment in which a unit is evaluated.
@@ -18,6 +19,7 @@ impl Environment<'static> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evaluation<'s> {
     pub key: &'s Key,
+    pub definition_version: Version,
     pub variant: &'s Key,
     /// The variant's value; the key of an experiment's variant that has none.
     pub value: &'s Json,
@@ -26,14 +28,68 @@ pub struct Evaluation<'s> {
     pub rule: Option<&'s Key>,
     /// Of an experiment. A flag that waits for an experiment does not expose the unit to it.
     pub experiment: Option<ExperimentEvaluation<'s>>,
+    /// The unit's sides of the holdouts that were asked: of the whole, and of the experiment's layer.
+    pub(crate) holdouts: [Option<HoldoutSide<'s>>; 2],
+}
+
+/// The side of a holdout on which a unit is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct HoldoutSide<'s> {
+    pub(crate) evaluation: &'s HoldoutEvaluation,
+    pub(crate) environment: &'s str,
+    pub(crate) slot: Bucket,
+    pub(crate) held_out: bool,
+}
+
+/// What the sides of one holdout have in common.
+#[derive(Debug, PartialEq)]
+pub(crate) struct HoldoutEvaluation {
+    pub(crate) accepted: Arc<Accepted>,
+    pub(crate) configuration_version: Version,
+    /// The indexes of the variants of the units that are held out, and of all others.
+    pub(crate) held: usize,
+    pub(crate) others: usize,
+}
+
+impl<'s> Evaluation<'s> {
+    /// What the unit is exposed to when it reads the value: its side of each holdout that covers the experiment, and the
+    /// experiment if it takes part. The outcome of each is `Ok`.
+    pub fn exposures(&self) -> impl Iterator<Item = ExperimentEvaluation<'s>> + use<'s> {
+        let experiment = self.experiment.filter(|experiment| experiment.outcome.is_ok());
+        let sides = self.holdouts.into_iter().flatten().map(HoldoutSide::exposure);
+        sides.chain(experiment)
+    }
+}
+
+impl<'s> HoldoutSide<'s> {
+    fn exposure(self) -> ExperimentEvaluation<'s> {
+        let HoldoutEvaluation { accepted, configuration_version, held, others } = self.evaluation;
+        let Definition::Experiment(experiment) = &accepted.definition else {
+            unreachable!("a {} is no holdout", accepted.definition.kind())
+        };
+        let slot = self.slot.get();
+        ExperimentEvaluation {
+            experiment,
+            definition_version: accepted.version,
+            configuration_version: *configuration_version,
+            environment: self.environment,
+            rule: None,
+            outcome: Ok(Exposed {
+                variant: &experiment.variants[if self.held_out { *held } else { *others }],
+                reason: if self.held_out { ExposureReason::HeldOut } else { ExposureReason::Split },
+                buckets: Some(Buckets { slot, rollout: slot, variant: slot }),
+            }),
+        }
+    }
 }
 
 /// Why a value is served, by the protocol's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Nothing about the unit matters: a flag without rules, or one that is switched off.
+    /// Nothing about the unit matters: a flag without rules, one that is switched off, or a finished experiment that
+    /// serves one variant to everybody.
     Static,
-    /// A rule matched that serves one variant to everybody.
+    /// A rule matched that serves one variant to everybody, or the unit is on a list of `allow`.
     TargetingMatch,
     /// A bucket decided.
     Split,
@@ -58,7 +114,9 @@ pub struct ExperimentEvaluation<'s> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Exposed<'s> {
     pub variant: &'s Variant,
-    pub buckets: Buckets,
+    pub reason: ExposureReason,
+    /// `None` if no bucket decided, for a unit that is on a list of `allow`.
+    pub buckets: Option<Buckets>,
 }
 
 /// The reason why a unit takes no part, in the order in which the reasons are checked.
@@ -71,6 +129,10 @@ pub enum NotExposed {
     Disabled,
     BeforeStart,
     AfterEnd,
+    /// A holdout covers the experiment and holds the unit out.
+    HeldOut,
+    /// The unit is on a list of `deny`.
+    Denied,
     NotTargeted,
     OutsideSlots,
     OutsideRollout,
@@ -114,6 +176,8 @@ impl fmt::Display for NotExposed {
             NotExposed::Disabled => formatter.write_str("the experiment is disabled in this environment"),
             NotExposed::BeforeStart => formatter.write_str("the experiment has not started yet"),
             NotExposed::AfterEnd => formatter.write_str("the experiment has ended"),
+            NotExposed::HeldOut => formatter.write_str("the unit is held out"),
+            NotExposed::Denied => formatter.write_str("the unit is on a list that is denied"),
             NotExposed::NotTargeted => formatter.write_str("no targeting rule matches the unit's attributes"),
             NotExposed::OutsideSlots => {
                 formatter.write_str("the unit's slot of the layer is not this experiment's")

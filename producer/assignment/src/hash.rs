@@ -3,7 +3,7 @@
 //! one is a breaking change: another hash needs a field of the experiment that names it, and a rule of the log that knows
 //! the field (`schemas/src/definition/rule.rs`).
 
-use schemas::definition::{Definitions, Experiment};
+use schemas::definition::{Definitions, Experiment, WHOLE_SALT};
 use schemas::{Bucket, Buckets};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -32,7 +32,8 @@ impl Seed {
 }
 
 /// The three salts of an experiment. They differ in what follows the `/`, which no key contains, so the
-/// three buckets of a unit are independent of each other and of every other experiment's.
+/// three buckets of a unit are independent of each other and of every other experiment's. A holdout has one salt, that
+/// of the slots that it takes units from, three times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Salts {
     pub slot: String,
@@ -46,6 +47,10 @@ impl Salts {
     pub fn of(definitions: &Definitions, experiment: &Experiment) -> Salts {
         let own = experiment.salt();
         let layer = experiment.layer.as_ref().and_then(|layer| definitions.layer(layer));
+        if experiment.holdout {
+            let slot = layer.map_or_else(|| WHOLE_SALT.to_owned(), |layer| format!("{}/slot", layer.salt()));
+            return Salts { rollout: slot.clone(), variant: slot.clone(), slot };
+        }
         Salts {
             slot: format!("{}/slot", layer.map_or(own, |layer| layer.salt())),
             rollout: format!("{own}/rollout"),

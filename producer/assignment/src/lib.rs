@@ -5,12 +5,19 @@
 mod allocation;
 mod context;
 mod evaluation;
+mod experiment;
+mod flag;
 mod hash;
+mod holdout;
+mod lists;
 mod number;
 mod placement;
+mod prerequisites;
+mod rollout;
 mod snapshot;
 mod targeting;
 mod trace;
+mod units;
 mod version;
 
 pub use allocation::resolve;
@@ -19,7 +26,9 @@ pub use evaluation::{
     Environment, Evaluation, EvaluationError, ExperimentEvaluation, Exposed, NotExposed, Reason,
 };
 pub use hash::{FORMULA, Salts, Seed, Seeds};
+pub use holdout::HoldoutsOver;
+pub use lists::{ListSource, Lists, MEMBERS_MAX, Members, NotMembers};
 pub use placement::Placement;
-pub use snapshot::{Snapshot, evaluate, evaluate_all, evaluate_traced};
+pub use snapshot::{Snapshot, evaluate, evaluate_all, evaluate_client_safe, evaluate_traced};
 pub use targeting::CompiledCondition;
 pub use trace::{BucketOf, Step, Trace};

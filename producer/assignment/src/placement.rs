@@ -6,13 +6,13 @@ use schemas::{Bucket, BucketRange, Buckets, Micros};
 
 use crate::Environment;
 use crate::evaluation::NotExposed;
+use crate::rollout::Window;
 
 /// An experiment's allocation in one environment.
 #[derive(Clone, Debug)]
 pub struct Placement {
     enabled: bool,
-    start: Option<Micros>,
-    end: Option<Micros>,
+    window: Window,
     /// The experiment's slots of its layer; `None` without a layer.
     slots: Option<Box<[BucketRange]>>,
     /// Buckets below it take part.
@@ -24,7 +24,6 @@ pub struct Placement {
 impl Placement {
     pub fn of(experiment: &Experiment, environment: Environment<'_>) -> Placement {
         let there = experiment.in_environment(environment.0);
-        let schedule = experiment.plan.schedule.as_ref();
         let ranges = experiment
             .variants
             .iter()
@@ -32,9 +31,10 @@ impl Placement {
             .flat_map(|(index, variant)| variant.ranges.iter().map(move |range| (*range, index)));
         Placement {
             enabled: there.enabled,
-            start: schedule.and_then(|schedule| schedule.start),
-            end: schedule.and_then(|schedule| schedule.end),
-            slots: experiment.layer.is_some().then(|| experiment.slot_ranges.as_slice().into()),
+            window: Window::of(experiment.plan.schedule.as_ref()),
+            // Everybody is on one side of a holdout.
+            slots: (experiment.layer.is_some() && !experiment.holdout)
+                .then(|| experiment.slot_ranges.as_slice().into()),
             rollout: there.rollout.buckets(),
             variants: ranges.collect(),
         }
@@ -45,10 +45,10 @@ impl Placement {
         if !self.enabled {
             return Err(NotExposed::Disabled);
         }
-        if self.start.is_some_and(|start| now < start) {
+        if self.window.is_before(now) {
             return Err(NotExposed::BeforeStart);
         }
-        if self.end.is_some_and(|end| now >= end) {
+        if self.window.is_over(now) {
             return Err(NotExposed::AfterEnd);
         }
         Ok(())
@@ -76,7 +76,7 @@ impl Placement {
 
     /// The instants at which an answer changes by time alone.
     pub(crate) fn instants(&self) -> impl Iterator<Item = Micros> {
-        [self.start, self.end].into_iter().flatten()
+        self.window.instants()
     }
 }
 

@@ -5,10 +5,11 @@ use std::cmp::Ordering;
 
 use regex::Regex;
 use schemas::Micros;
-use schemas::definition::{Condition, Operator, Test};
+use schemas::definition::{Condition, Definitions, Operator, Test};
 use serde_json::Value as Json;
 
 use crate::context::{Context, View};
+use crate::lists::{CompiledList, ListSource, Lists};
 use crate::number::Number;
 use crate::version::Version;
 
@@ -38,6 +39,9 @@ enum CompiledTest {
     EqualsNumber(Number),
     Equals(Json),
     In(Choices),
+    InList(CompiledList),
+    HasAny(Choices),
+    HasAll(Box<[Json]>),
     /// No value passes it.
     Never,
     Above(Number),
@@ -48,8 +52,11 @@ enum CompiledTest {
     EndsWith(Box<str>),
     Contains(Box<str>),
     Matches(Regex),
-    VersionAtLeast(Box<str>),
-    VersionBelow(Box<str>),
+    /// The order that the value's version has to the bound.
+    Version {
+        bound: Box<str>,
+        is: fn(Ordering) -> bool,
+    },
     Before(Micros),
     After(Micros),
     Exists(bool),
@@ -67,15 +74,15 @@ pub(crate) fn condition_problem(condition: &Condition) -> Option<String> {
     match condition {
         Condition::All(inner) | Condition::Any(inner) => inner.iter().find_map(condition_problem),
         Condition::Not(inner) => condition_problem(inner),
-        Condition::Test(Test { operator, .. }) => CompiledTest::compile(operator).err(),
+        Condition::Test(Test { operator, .. }) => CompiledTest::problem(operator),
     }
 }
 
 impl CompiledCondition {
     /// Compiles the condition. A test that can never be evaluated, because its pattern, version or time is none, is never
     /// passed; the writers of definitions refuse one, so only a log that another program wrote to can hold it.
-    pub fn compile(condition: &Condition) -> CompiledCondition {
-        CompiledCondition(Compiled::of(condition))
+    pub fn compile(source: &ListSource<'_>, condition: &Condition) -> CompiledCondition {
+        CompiledCondition(Compiled::of(source, condition))
     }
 
     pub fn holds(&self, context: &Context<'_>) -> bool {
@@ -84,14 +91,15 @@ impl CompiledCondition {
 }
 
 impl Compiled {
-    fn of(condition: &Condition) -> Compiled {
+    fn of(source: &ListSource<'_>, condition: &Condition) -> Compiled {
+        let all = |inner: &[Condition]| inner.iter().map(|inner| Compiled::of(source, inner)).collect();
         match condition {
-            Condition::All(inner) => Compiled::All(inner.iter().map(Compiled::of).collect()),
-            Condition::Any(inner) => Compiled::Any(inner.iter().map(Compiled::of).collect()),
-            Condition::Not(inner) => Compiled::Not(Box::new(Compiled::of(inner))),
+            Condition::All(inner) => Compiled::All(all(inner)),
+            Condition::Any(inner) => Compiled::Any(all(inner)),
+            Condition::Not(inner) => Compiled::Not(Box::new(Compiled::of(source, inner))),
             Condition::Test(Test { attribute, operator }) => Compiled::Test {
                 attribute: attribute.as_str().into(),
-                test: CompiledTest::compile(operator).unwrap_or(CompiledTest::Never),
+                test: CompiledTest::compile(source, operator).unwrap_or(CompiledTest::Never),
             },
         }
     }
@@ -111,9 +119,15 @@ impl Compiled {
 }
 
 impl CompiledTest {
-    fn compile(operator: &Operator) -> Result<CompiledTest, String> {
-        let version = |text: &str| match Version::parse(text) {
-            Some(_) => Ok(text.into()),
+    /// Returns why the test can never be evaluated.
+    fn problem(operator: &Operator) -> Option<String> {
+        let nothing = ListSource { definitions: &Definitions::default(), lists: &Lists::default() };
+        CompiledTest::compile(&nothing, operator).err()
+    }
+
+    fn compile(source: &ListSource<'_>, operator: &Operator) -> Result<CompiledTest, String> {
+        let version = |text: &str, is: fn(Ordering) -> bool| match Version::parse(text) {
+            Some(_) => Ok(CompiledTest::Version { bound: text.into(), is }),
             None => Err(format!("`{text}` is not a semantic version")),
         };
         let time = |text: &str| Micros::parse(text).map_err(|error| error.to_string());
@@ -122,8 +136,9 @@ impl CompiledTest {
             Operator::Equals(Json::Number(number)) => CompiledTest::EqualsNumber(Number::of(number)),
             Operator::Equals(value) => CompiledTest::Equals(value.clone()),
             Operator::In(values) => CompiledTest::In(Choices::of(values)),
-            // Lists of units are not evaluated yet; accepted definitions have none.
-            Operator::InList(_) => CompiledTest::Never,
+            Operator::InList(list) => CompiledTest::InList(source.compile(list)),
+            Operator::HasAny(values) => CompiledTest::HasAny(Choices::of(values)),
+            Operator::HasAll(values) => CompiledTest::HasAll(values.as_slice().into()),
             Operator::Above(bound) => CompiledTest::Above(bound.into()),
             Operator::AtLeast(bound) => CompiledTest::AtLeast(bound.into()),
             Operator::Below(bound) => CompiledTest::Below(bound.into()),
@@ -135,8 +150,11 @@ impl CompiledTest {
                 let pattern = regex::RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build();
                 CompiledTest::Matches(pattern.map_err(|error| error.to_string())?)
             }
-            Operator::VersionAtLeast(text) => CompiledTest::VersionAtLeast(version(text)?),
-            Operator::VersionBelow(text) => CompiledTest::VersionBelow(version(text)?),
+            Operator::VersionEquals(text) => version(text, Ordering::is_eq)?,
+            Operator::VersionAbove(text) => version(text, Ordering::is_gt)?,
+            Operator::VersionAtLeast(text) => version(text, Ordering::is_ge)?,
+            Operator::VersionBelow(text) => version(text, Ordering::is_lt)?,
+            Operator::VersionAtMost(text) => version(text, Ordering::is_le)?,
             Operator::Before(text) => CompiledTest::Before(time(text)?),
             Operator::After(text) => CompiledTest::After(time(text)?),
             Operator::Exists(expected) => CompiledTest::Exists(*expected),
@@ -152,6 +170,10 @@ impl CompiledTest {
             View::Text(text) => Some(text),
             _ => None,
         };
+        let items = || match value {
+            View::List(items) => items,
+            _ => &[],
+        };
         let version = |bound: &str| Some(Version::parse(text()?)?.compare(Version::parse(bound)?));
         let time = |bound: &Micros| Some(Micros::parse(text()?).ok()?.cmp(bound));
         match self {
@@ -159,6 +181,12 @@ impl CompiledTest {
             CompiledTest::EqualsNumber(expected) => number(expected) == Some(Ordering::Equal),
             CompiledTest::Equals(expected) => value.same(View::of(expected)),
             CompiledTest::In(choices) => choices.have(value),
+            CompiledTest::InList(list) => text().is_some_and(|id| list.has(id)),
+            CompiledTest::HasAny(choices) => items().iter().any(|item| choices.have(View::of(item))),
+            CompiledTest::HasAll(values) => {
+                let has = |value: &Json| items().iter().any(|item| View::of(item).same(View::of(value)));
+                matches!(value, View::List(_)) && values.iter().all(has)
+            }
             CompiledTest::Never => false,
             CompiledTest::Above(bound) => number(bound) == Some(Ordering::Greater),
             CompiledTest::AtLeast(bound) => {
@@ -172,10 +200,7 @@ impl CompiledTest {
             CompiledTest::Matches(pattern) => {
                 text().is_some_and(|text| text.len() <= MATCHED_BYTES_MAX && pattern.is_match(text))
             }
-            CompiledTest::VersionAtLeast(bound) => {
-                matches!(version(bound), Some(Ordering::Greater | Ordering::Equal))
-            }
-            CompiledTest::VersionBelow(bound) => version(bound) == Some(Ordering::Less),
+            CompiledTest::Version { bound, is } => version(bound).is_some_and(is),
             CompiledTest::Before(bound) => time(bound) == Some(Ordering::Less),
             CompiledTest::After(bound) => time(bound) == Some(Ordering::Greater),
             CompiledTest::Exists(expected) => *expected,
@@ -215,7 +240,8 @@ mod tests {
         let attributes: Vec<(&str, Value<'_>)> =
             attributes.iter().map(|(name, value)| (name.as_str(), Value::Json(value))).collect();
         let context = Context { targeting_key: None, attributes: &attributes };
-        CompiledCondition::compile(&serde_json::from_str(condition).unwrap()).holds(&context)
+        let source = ListSource { definitions: &Definitions::default(), lists: &Lists::default() };
+        CompiledCondition::compile(&source, &serde_json::from_str(condition).unwrap()).holds(&context)
     }
 
     #[test]
@@ -248,6 +274,14 @@ mod tests {
             (r#""matches": "^a.c$""#, r#""abc""#, r#""abbc""#),
             (r#""version_at_least": "2.10""#, r#""2.10.0""#, r#""2.9.9""#),
             (r#""version_below": "2.0.0""#, r#""2.0.0-rc.1""#, r#""2""#),
+            (r#""version_equals": "2.0.0""#, r#""v2+build""#, r#""2.0.0-rc.1""#),
+            (r#""version_above": "2.0.0""#, r#""2.0.1""#, r#""2.0.0""#),
+            (r#""version_at_most": "2.0.0""#, r#""2.0.0""#, r#""2.0.1""#),
+            (r#""version_at_most": "2.0.0""#, r#""1""#, r#""no version""#),
+            (r#""has_any": ["a", 1]"#, r#"["b", 1.0]"#, r#"["b", "1"]"#),
+            (r#""has_any": ["a"]"#, r#"["a"]"#, r#""a""#),
+            (r#""has_all": ["a", 1]"#, r#"[1, "b", "a"]"#, r#"["a"]"#),
+            (r#""has_all": []"#, "[]", r#""a""#),
             (r#""before": "2026-01-01T00:00:00Z""#, r#""2025-12-31T23:59:59Z""#, r#""2026-01-01T00:00:00Z""#),
             (r#""after": "2026-01-01T00:00:00Z""#, r#""2026-01-01T00:00:01Z""#, r#""2026-01-01T00:00:00Z""#),
             (r#""exists": true"#, "null", ""),

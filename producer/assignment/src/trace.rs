@@ -1,6 +1,6 @@
-//! The steps of an evaluation, for whoever wants to see why. The evaluation itself reports them, so that the explanation of
-//! a flag cannot differ from what was served; where nobody looks, they cost nothing. Of an experiment only targeting and a
-//! closed state are reported: its three buckets follow from its definition.
+//! The steps of an evaluation, for whoever wants to see why. The evaluation itself reports them, so that the explanation
+//! cannot differ from what was served; where nobody looks, they cost nothing. The three buckets of an experiment are not
+//! reported: they follow from its definition.
 
 use schemas::Key;
 
@@ -11,11 +11,20 @@ use crate::evaluation::NotExposed;
 pub enum Step<'s> {
     /// The flag is archived, or switched off in this environment: its default is served.
     SwitchedOff { archived: bool },
+    /// A holdout that covers the experiment, and the side of the unit, which its slot decides.
+    Holdout { key: &'s Key, slot: u32, held_out: bool },
+    /// A list whose members take no part, and whether the unit is one.
+    Denied { list: &'s Key, member: bool },
+    /// A list whose members see a variant, and whether the unit is one.
+    Allowed { list: &'s Key, variant: &'s Key, member: bool },
+    /// The experiment is over and serves this variant, to a share of the units below this bucket.
+    Serves { variant: &'s Key, below: u32 },
     /// Another flag or experiment that must serve one of the variants.
     Prerequisite { key: &'s Key, served: &'s Key, met: bool },
     /// The flag's prerequisites are too deep or too many to be followed.
     TooManyPrerequisites,
-    /// A rule and whether its condition holds for the unit.
+    /// A rule, and whether it matches the unit at that time: its schedule has begun and not ended, and its condition
+    /// holds.
     Rule { key: &'s Key, holds: bool },
     /// The unit's bucket by one of the salts of a flag's rule, and whether it is inside the rollout, or owned by a variant.
     Bucket { of: BucketOf, hash: u64, bucket: u32, inside: bool },

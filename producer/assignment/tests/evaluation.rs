@@ -3,13 +3,14 @@
 mod reference;
 
 use assignment::{
-    Context, Environment, EvaluationError, Snapshot, Step, evaluate, evaluate_all, evaluate_traced, resolve,
+    Context, Environment, EvaluationError, Lists, Members, Snapshot, Step, evaluate, evaluate_all,
+    evaluate_client_safe, evaluate_traced, resolve,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use schemas::definition::{Change, Definition, Definitions, Kind, RULE_VERSION};
-use schemas::{Micros, Uuid};
+use schemas::{Key, Micros, Uuid};
 use serde_json::{Map, Value, json};
 
 use reference::Reference;
@@ -25,7 +26,7 @@ const INSTANTS: [&str; 4] = [
 /// Proposes the definition; one that the rule refuses leaves the log as it is.
 fn propose(definitions: &mut Definitions, kind: Kind, json: Value) {
     let Ok(written) = Definition::from_json(kind, json) else { return };
-    let Ok(definition) = resolve(definitions, written) else { return };
+    let Ok(definition) = resolve(definitions, Micros::EPOCH, written) else { return };
     let change = Change {
         change_id: Uuid::from_u128(1),
         rule_version: RULE_VERSION,
@@ -36,11 +37,36 @@ fn propose(definitions: &mut Definitions, kind: Kind, json: Value) {
         author: "a tester".to_owned(),
         reason: "a test".to_owned(),
     };
-    let _ = definitions.apply(definitions.next_offset(), &change).expect("the rule is known");
+    let _ = definitions.apply(definitions.next_offset(), Micros::EPOCH, &change).expect("the rule is known");
+}
+
+/// The members of the lists that may be defined.
+const LISTS: [(&str, &str, &[&str]); 3] = [
+    ("testers", "user", &["u1", "u2", "u3"]),
+    ("staff", "user", &["u3", "u4"]),
+    ("partners", "account", &["a1"]),
+];
+
+fn members(key: &str, ids: &[&str]) -> Members {
+    Members::of_ids(&Key::new(key).unwrap(), ids.iter().copied()).unwrap()
+}
+
+fn lists() -> Lists {
+    let mut lists = Lists::default();
+    for (key, _, ids) in LISTS {
+        lists.insert(members(key, ids));
+    }
+    lists
 }
 
 fn log(changes: &[(Kind, Value)]) -> Definitions {
     let mut definitions = Definitions::default();
+    for (key, unit_type, ids) in LISTS {
+        let digest = members(key, ids).digest();
+        let list =
+            json!({"key": key, "unit_type": unit_type, "members_sha256": digest, "members": ids.len()});
+        propose(&mut definitions, Kind::List, list);
+    }
     propose(
         &mut definitions,
         Kind::Metric,
@@ -64,12 +90,24 @@ fn test() -> impl Strategy<Value = Value> {
     let text = select(vec!["p", "ro", "pro", "", "D"]).prop_map(Value::from);
     let with = prop_oneof![
         operand.clone().prop_map(|operand| ("equals", operand)),
-        prop::collection::vec(operand, 0..12).prop_map(|operands| ("in", json!(operands))),
+        prop::collection::vec(operand.clone(), 0..12).prop_map(|operands| ("in", json!(operands))),
+        (select(vec!["has_any", "has_all"]), prop::collection::vec(operand, 0..3).prop_map(|all| json!(all))),
+        select(vec!["testers", "partners"]).prop_map(|list| ("in_list", json!(list))),
         (select(vec!["above", "at_least", "below", "at_most"]), number),
         (select(vec!["starts_with", "ends_with", "contains"]), text),
         any::<bool>().prop_map(|expected| ("exists", json!(expected))),
     ];
-    let name = select(vec!["plan", "age", "company.plan", "company.size.paid", "a.b"]);
+    let name = select(vec![
+        "plan",
+        "age",
+        "company.plan",
+        "company.size.paid",
+        "a.b",
+        "targetingKey",
+        "account",
+        "tags",
+        "tags",
+    ]);
     (name, with).prop_map(|(name, (operator, operand))| json!({"attribute": name, operator: operand}))
 }
 
@@ -83,6 +121,34 @@ fn condition() -> impl Strategy<Value = Value> {
     })
 }
 
+/// A constant share, or a ramp.
+fn share() -> impl Strategy<Value = Map<String, Value>> {
+    let shares = select(vec![
+        json!({"rollout": 0}),
+        json!({"rollout": 2_500}),
+        json!({"rollout": 10_000}),
+        json!({"ramp": [{"from": INSTANTS[1], "rollout": 3_000}, {"from": INSTANTS[2], "rollout": 10_000}]}),
+        json!({"ramp": [{"from": INSTANTS[0], "rollout": 10_000}, {"from": INSTANTS[3], "rollout": 0}]}),
+    ]);
+    shares.prop_map(|share| share.as_object().unwrap().clone())
+}
+
+/// Lists that are allowed and denied, for either unit type; those of the other type are refused.
+fn unit_lists() -> impl Strategy<Value = Map<String, Value>> {
+    let allow = select(vec![
+        json!([]),
+        json!([{"list": "testers", "variant": "a"}]),
+        json!([{"list": "testers", "variant": "b"}, {"list": "staff", "variant": "a"}]),
+        json!([{"list": "partners", "variant": "b"}]),
+    ]);
+    let deny = select(vec![json!([]), json!(["staff"]), json!(["partners"])]);
+    let both = (prop::bool::weighted(0.3), allow, deny).prop_map(|(used, allow, deny)| match used {
+        true => json!({"allow": allow, "deny": deny}),
+        false => json!({}),
+    });
+    both.prop_map(|lists| lists.as_object().unwrap().clone())
+}
+
 fn rules() -> impl Strategy<Value = Vec<Value>> {
     let split = select(vec![
         json!([{"variant": "a", "weight": 10_000}]),
@@ -90,10 +156,13 @@ fn rules() -> impl Strategy<Value = Vec<Value>> {
         json!([{"variant": "a", "weight": 5_000}, {"variant": "b", "weight": 5_000}]),
         json!([{"variant": "a", "weight": 0}, {"variant": "b", "weight": 10_000}]),
     ]);
-    let rule = (prop::option::of(condition()), select(vec![0, 2_500, 10_000]), split);
+    let schedule =
+        select(vec![json!(null), json!(null), json!({"start": INSTANTS[1]}), json!({"end": INSTANTS[2]})]);
+    let rule = (prop::option::of(condition()), share(), schedule, split);
     prop::collection::vec(rule, 0..4).prop_map(|rules| {
-        let rules = rules.into_iter().enumerate().map(|(index, (when, rollout, split))| {
-            let mut rule = json!({"key": format!("r{index}"), "rollout": rollout, "split": split});
+        let rules = rules.into_iter().enumerate().map(|(index, (when, share, schedule, split))| {
+            let mut rule = json!({"key": format!("r{index}"), "split": split, "schedule": schedule});
+            rule.as_object_mut().unwrap().extend(share);
             if let Some(when) = when {
                 rule["when"] = when;
             }
@@ -123,9 +192,19 @@ fn flag(index: usize) -> impl Strategy<Value = (Kind, Value)> {
         overrides,
         prop::bool::weighted(0.9),
         prop::bool::weighted(0.1),
+        unit_lists(),
     )
         .prop_map(
-            move |((value_type, a, b), prerequisites, unit_type, rules, overrides, enabled, archived)| {
+            move |(
+                (value_type, a, b),
+                prerequisites,
+                unit_type,
+                rules,
+                overrides,
+                enabled,
+                archived,
+                lists,
+            )| {
                 let prerequisites: Vec<Value> = prerequisites
                     .into_iter()
                     .map(|(flag, variant)| json!({"flag": flag, "variants": [variant]}))
@@ -134,7 +213,9 @@ fn flag(index: usize) -> impl Strategy<Value = (Kind, Value)> {
                     "key": format!("f{index}"), "value_type": value_type, "default_variant": "b",
                     "variants": [{"key": "a", "value": a}, {"key": "b", "value": b}], "unit_type": unit_type,
                     "rules": rules, "prerequisites": prerequisites, "enabled": enabled, "archived": archived,
+                    "client_safe": index == 1,
                 });
+                flag.as_object_mut().unwrap().extend(lists);
                 if let Some((enabled, rules)) = overrides {
                     let mut there = json!({});
                     if let Some(enabled) = enabled {
@@ -174,9 +255,10 @@ fn experiment(index: usize) -> impl Strategy<Value = (Kind, Value)> {
         overrides,
         value,
         select(vec![1_000, 10_000]),
-        select(vec!["user", "account"]),
+        select(vec!["user", "user", "account"]),
+        unit_lists(),
     )
-        .prop_map(move |(state, targeting, schedule, place, overrides, value, rollout, unit_type)| {
+        .prop_map(move |(state, targeting, schedule, place, overrides, value, rollout, unit_type, lists)| {
             let targeting: Vec<Value> = targeting
                 .into_iter()
                 .enumerate()
@@ -192,6 +274,7 @@ fn experiment(index: usize) -> impl Strategy<Value = (Kind, Value)> {
                 "targeting": targeting, "rollout": rollout, "plan": {"schedule": schedule},
             });
             experiment.as_object_mut().unwrap().extend(place.as_object().unwrap().clone());
+            experiment.as_object_mut().unwrap().extend(lists);
             if let Some((enabled, rollout)) = overrides {
                 experiment["environments"] = json!({"staging": {"enabled": enabled, "rollout": rollout}});
             }
@@ -201,9 +284,51 @@ fn experiment(index: usize) -> impl Strategy<Value = (Kind, Value)> {
 
 fn changes() -> impl Strategy<Value = Vec<(Kind, Value)>> {
     let layer = json!({"key": "pricing", "salt": "pricing-2"});
-    let all = (experiment(0), experiment(1), flag(0), flag(1), flag(2), flag(0), flag(1));
-    all.prop_map(move |(one, two, three, four, five, six, seven)| {
-        vec![(Kind::Layer, layer.clone()), one, two, three, four, five, six, seven]
+    let flags = (flag(0), flag(1), flag(2), flag(0), flag(1));
+    let holdouts = prop::collection::vec((holdout(), prop::bool::weighted(0.7)), 0..3);
+    let all = (holdouts, experiment(0), experiment(1), prop::option::of(shipped()), flags);
+    all.prop_map(move |(holdouts, one, two, served, (three, four, five, six, seven))| {
+        let (before, after): (Vec<_>, Vec<_>) = holdouts.into_iter().partition(|(_, before)| *before);
+        let mut changes = vec![(Kind::Layer, layer.clone())];
+        changes.extend(before.into_iter().map(|(holdout, _)| holdout));
+        let over = served.map(|serve| {
+            let mut over = two.1.clone();
+            over.as_object_mut().unwrap().extend(serve);
+            (Kind::Experiment, over)
+        });
+        changes.extend([one, two]);
+        changes.extend(after.into_iter().map(|(holdout, _)| holdout));
+        changes.extend(over);
+        changes.extend([three, four, five, six, seven]);
+        changes
+    })
+}
+
+/// A holdout of the whole or of the layer.
+fn holdout() -> impl Strategy<Value = (Kind, Value)> {
+    let place = select(vec![json!({}), json!({"layer": "pricing"})]);
+    let overrides = select(vec![json!({}), json!({"staging": {"enabled": false}})]);
+    let key = select(vec!["h0", "h1"]);
+    (key, place, overrides, select(vec!["user", "user", "account"]), select(vec![1_000, 5_000])).prop_map(
+        |(key, place, overrides, unit_type, share)| {
+            let mut holdout = json!({
+                "key": key, "state": "running", "holdout": true, "control": "held", "unit_type": unit_type,
+                "variants": [{"key": "held", "weight": share}, {"key": "others", "weight": 10_000 - share}],
+                "metrics": {"primary": "signup"}, "environments": overrides,
+            });
+            holdout.as_object_mut().unwrap().extend(place.as_object().unwrap().clone());
+            (Kind::Experiment, holdout)
+        },
+    )
+}
+
+/// What an experiment is stopped with.
+fn shipped() -> impl Strategy<Value = Map<String, Value>> {
+    (select(vec!["a", "b"]), select(vec!["all", "targeted"]), share()).prop_map(|(variant, to, share)| {
+        let mut serve = json!({"variant": variant, "to": to});
+        serve.as_object_mut().unwrap().extend(share);
+        let over = json!({"state": "stopped", "serve": serve});
+        over.as_object().unwrap().clone()
     })
 }
 
@@ -219,14 +344,32 @@ fn attributes() -> impl Strategy<Value = Map<String, Value>> {
     ]));
     let account = prop::option::of(select(vec![json!("a1"), json!("a2"), json!(7), json!("")]));
     let dotted = prop::option::of(select(vec![json!("x"), json!({"b": "pro"})]));
-    (plan, age, company, account, dotted).prop_map(|(plan, age, company, account, dotted)| {
-        let all = [("plan", plan), ("age", age), ("company", company), ("account", account), ("a", dotted)];
+    let tags =
+        prop::option::of(select(vec![json!([]), json!(["pro", 1, true]), json!("pro"), json!([1.5, "DE"])]));
+    (plan, age, company, account, dotted, tags).prop_map(|(plan, age, company, account, dotted, tags)| {
+        let all = [
+            ("plan", plan),
+            ("age", age),
+            ("company", company),
+            ("account", account),
+            ("a", dotted),
+            ("tags", tags),
+        ];
         all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     })
 }
 
 fn reference(definitions: &Definitions, environment: &str) -> Reference {
     let mut all = Map::new();
+    let mut started = std::collections::BTreeMap::new();
+    for version in 1..=definitions.version() {
+        let Some(accepted) = definitions.at_version(version) else { continue };
+        let json: Value = serde_json::from_str(&accepted.definition.to_json()).unwrap();
+        if json["state"] == json!("running") {
+            started.entry(accepted.definition.key().to_string()).or_insert(version);
+        }
+    }
+    let members = LISTS.map(|(key, _, ids)| (key.to_owned(), ids.iter().map(ToString::to_string).collect()));
     for accepted in definitions.iter() {
         let definition = &accepted.definition;
         let key = match definition.kind() {
@@ -236,7 +379,7 @@ fn reference(definitions: &Definitions, environment: &str) -> Reference {
         };
         all.insert(key, serde_json::from_str(&definition.to_json()).unwrap());
     }
-    Reference { definitions: all, environment: environment.to_owned() }
+    Reference { definitions: all, environment: environment.to_owned(), started, members: members.into() }
 }
 
 proptest! {
@@ -253,7 +396,7 @@ proptest! {
         instant in select(INSTANTS.to_vec()),
     ) {
         let definitions = log(&changes);
-        let snapshot = Snapshot::compile(&definitions, Environment(environment));
+        let snapshot = Snapshot::compile(&definitions, &lists(), Environment(environment));
         let reference = reference(&definitions, environment);
         let now = Micros::parse(instant).unwrap();
         for (unit, attributes) in &units {
@@ -263,7 +406,10 @@ proptest! {
                 .collect();
             let context = Context { targeting_key: unit.as_deref(), attributes: &pairs };
             let mut all = evaluate_all(&snapshot, &context, now);
-            for key in ["e0", "e1", "f0", "f1", "f2", "none"] {
+            let safe: Vec<&str> =
+                evaluate_client_safe(&snapshot, &context, now).map(|(key, _)| key.as_str()).collect();
+            prop_assert_eq!(&safe, &snapshot.is_client_safe("f1").map(|_| "f1").into_iter().collect::<Vec<_>>());
+            for key in ["e0", "e1", "f0", "f1", "f2", "h0", "h1", "none"] {
                 let ours = evaluate(&snapshot, key, &context, now);
                 if ours != Err(EvaluationError::NotFound(key.to_owned())) {
                     let (also, in_bulk) = all.next().unwrap();
@@ -273,14 +419,22 @@ proptest! {
                 prop_assert_eq!(&evaluate_traced(&snapshot, key, &context, now, &mut trace), &ours);
                 let ours = match ours {
                     Ok(answer) => {
-                        let exposed = answer.experiment.and_then(|experiment| experiment.outcome.ok());
-                        let buckets = exposed.map(|exposed| exposed.buckets);
+                        let exposures = answer.exposures().map(|exposure| {
+                            let exposed = exposure.outcome.unwrap();
+                            let buckets = exposed.buckets;
+                            (
+                                exposure.experiment.key.to_string(),
+                                exposed.variant.key.to_string(),
+                                exposed.reason.as_str(),
+                                buckets.map(|buckets| [buckets.slot, buckets.rollout, buckets.variant]),
+                            )
+                        });
                         Ok((
                             answer.variant.to_string(),
                             answer.value.clone(),
                             answer.reason.as_str(),
                             answer.rule.map(ToString::to_string),
-                            buckets.map(|buckets| [buckets.slot, buckets.rollout, buckets.variant]),
+                            exposures.collect::<Vec<_>>(),
                         ))
                     }
                     Err(EvaluationError::NotFound(_)) => Err("not found"),
@@ -306,24 +460,41 @@ fn the_random_definitions_are_accepted_and_reach_every_answer() {
         let definitions = log(&changes);
         let reference = reference(&definitions, "production");
         for (unit, key) in
-            [("u1", "e0"), ("u2", "e0"), ("u3", "e1"), ("u4", "f0"), ("u5", "f1"), ("u6", "f2")]
+            [("u1", "e0"), ("u2", "e0"), ("u3", "e1"), ("u4", "f0"), ("u5", "f1"), ("u6", "f2"), ("u7", "h0")]
         {
             seen.insert(match reference.answer(key, Some(unit), &attributes, INSTANTS[1]) {
-                Ok((variant, _, reason, _, exposed)) => format!("{reason} {variant} {}", exposed.is_some()),
+                Ok((variant, _, reason, _, exposures)) => {
+                    let exposures: Vec<&str> = exposures.iter().map(|(_, _, reason, _)| *reason).collect();
+                    format!("{reason} {variant} {}", exposures.join("+"))
+                }
                 Err(why) => why.to_owned(),
             });
         }
     }
     let expected = [
-        "DEFAULT a false",
-        "DEFAULT b false",
-        "SPLIT a false",
-        "SPLIT a true",
-        "SPLIT b false",
-        "SPLIT b true",
-        "STATIC b false",
-        "TARGETING_MATCH a false",
-        "TARGETING_MATCH b false",
+        "DEFAULT a ",
+        "DEFAULT a held_out",
+        "DEFAULT a held_out+held_out",
+        "DEFAULT a split",
+        "DEFAULT b ",
+        "SPLIT a ",
+        "SPLIT a split",
+        "SPLIT a split+split",
+        "SPLIT b ",
+        "SPLIT b split",
+        "SPLIT b split+split",
+        "SPLIT held held_out",
+        "SPLIT others split",
+        "STATIC a ",
+        "STATIC a split",
+        "STATIC b ",
+        "TARGETING_MATCH a ",
+        "TARGETING_MATCH a forced",
+        "TARGETING_MATCH a split",
+        "TARGETING_MATCH a split+forced",
+        "TARGETING_MATCH b ",
+        "TARGETING_MATCH b forced",
+        "TARGETING_MATCH b split+forced",
         "no unit",
         "not found",
         "unit id",
@@ -353,7 +524,7 @@ fn a_chain_of_prerequisites_that_is_too_long_serves_the_default() {
     let before = |index: usize| index.checked_sub(1).map(|before| format!("c{before}"));
     let changes: Vec<(Kind, Value)> =
         (0..80).map(|index| waiting(&format!("c{index}"), before(index).as_slice())).collect();
-    let snapshot = Snapshot::compile(&log(&changes), Environment::PRODUCTION);
+    let snapshot = Snapshot::compile(&log(&changes), &Lists::default(), Environment::PRODUCTION);
     assert_eq!(served(&snapshot, "c64"), ("on".to_owned(), "TARGETING_MATCH"));
     for key in ["c65", "c66", "c79"] {
         assert_eq!(served(&snapshot, key), ("off".to_owned(), "DEFAULT"), "{key}");
@@ -370,7 +541,7 @@ fn prerequisites_that_multiply_are_not_followed() {
     };
     let changes: Vec<(Kind, Value)> =
         (0..60).map(|index| waiting(&format!("d{index}"), &twice(index))).collect();
-    let snapshot = Snapshot::compile(&log(&changes), Environment::PRODUCTION);
+    let snapshot = Snapshot::compile(&log(&changes), &Lists::default(), Environment::PRODUCTION);
     assert_eq!(served(&snapshot, "d8"), ("on".to_owned(), "TARGETING_MATCH"));
     assert_eq!(served(&snapshot, "d9"), ("off".to_owned(), "DEFAULT"));
     assert_eq!(served(&snapshot, "d59"), ("off".to_owned(), "DEFAULT"));
@@ -389,7 +560,7 @@ fn instants_and_epochs_follow_the_schedules() {
         experiment("one", json!({"start": INSTANTS[1], "end": INSTANTS[3]})),
         experiment("two", json!({"start": INSTANTS[1]})),
     ]);
-    let snapshot = Snapshot::compile(&definitions, Environment::PRODUCTION);
+    let snapshot = Snapshot::compile(&definitions, &Lists::default(), Environment::PRODUCTION);
     let at = |instant: &str| Micros::parse(instant).unwrap();
     assert_eq!(snapshot.instants(), [at(INSTANTS[1]), at(INSTANTS[3])]);
     let epochs = INSTANTS.map(|instant| snapshot.time_epoch(at(instant)));

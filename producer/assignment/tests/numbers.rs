@@ -3,9 +3,9 @@
 
 use std::cmp::Ordering;
 
-use assignment::{CompiledCondition, Context};
+use assignment::{CompiledCondition, Context, ListSource, Lists};
 use proptest::prelude::*;
-use schemas::definition::Condition;
+use schemas::definition::{Condition, Definitions};
 use serde_json::{Number, Value, json};
 
 /// The order of an integer and the exact value of `double`.
@@ -60,7 +60,9 @@ fn passes(operator: &str, value: &Number, bound: Value) -> bool {
     let condition: Condition = serde_json::from_value(json!({"attribute": "a", operator: bound})).unwrap();
     let value = Value::Number(value.clone());
     let attributes = [("a", assignment::Value::Json(&value))];
-    CompiledCondition::compile(&condition).holds(&Context { targeting_key: None, attributes: &attributes })
+    let source = ListSource { definitions: &Definitions::default(), lists: &Lists::default() };
+    CompiledCondition::compile(&source, &condition)
+        .holds(&Context { targeting_key: None, attributes: &attributes })
 }
 
 proptest! {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use assignment::{Context, Environment, NotExposed, Snapshot, evaluate, resolve};
+use assignment::{Context, Environment, Lists, NotExposed, Snapshot, evaluate, resolve};
 use proptest::prelude::*;
 use schemas::definition::{Change, Definition, Definitions, Experiment, Kind, RULE_VERSION, State};
 use schemas::{Micros, Uuid};
@@ -41,7 +41,8 @@ impl TestLog {
     }
 
     fn apply(&mut self, written: Definition) -> Result<(), String> {
-        let definition = resolve(&self.definitions, written).map_err(|problem| problem.to_string())?;
+        let definition =
+            resolve(&self.definitions, Micros::EPOCH, written).map_err(|problem| problem.to_string())?;
         let change = Change {
             change_id: Uuid::from_u128(1),
             rule_version: RULE_VERSION,
@@ -53,7 +54,7 @@ impl TestLog {
             reason: "a test".to_owned(),
         };
         let offset = self.definitions.next_offset();
-        let verdict = self.definitions.apply(offset, &change).expect("the rule is known");
+        let verdict = self.definitions.apply(offset, Micros::EPOCH, &change).expect("the rule is known");
         verdict.map(drop).map_err(|refusal| refusal.to_string())
     }
 
@@ -62,7 +63,7 @@ impl TestLog {
     }
 
     fn snapshot(&self, environment: &str) -> Snapshot {
-        Snapshot::compile(&self.definitions, Environment(environment))
+        Snapshot::compile(&self.definitions, &Lists::default(), Environment(environment))
     }
 
     fn variants(&self, experiment: &str, units: u32) -> Vec<Result<String, NotExposed>> {

@@ -33,7 +33,7 @@ struct BoundVector {
 fn every_vector_is_reproduced() {
     let vectors: Vectors = serde_json::from_str(VECTORS).unwrap();
     assert_eq!(vectors.version, 1);
-    assert_eq!(vectors.units.len(), 94);
+    assert_eq!(vectors.units.len(), 114);
     for vector in &vectors.units {
         let UnitVector { unit_id, salt, .. } = vector;
         assert_eq!(format!("{:016x}", xxh3_64(salt.as_bytes())), vector.seed, "{salt}");

@@ -11,8 +11,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
-use schemas::avro;
 use schemas::definition::Definitions;
+use schemas::{Micros, avro};
 
 use crate::CLIENT_ID;
 
@@ -95,7 +95,7 @@ impl Follower {
                 Some(Ok(message)) => {
                     let offset =
                         u64::try_from(message.offset()).context("a record of the log has no offset")?;
-                    self.apply_record(offset, message.payload().unwrap_or_default())?;
+                    self.apply_record(offset, time(&message), message.payload().unwrap_or_default())?;
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => at_end = true,
                 Some(Err(error)) if is_offset_gone(&error) => {
@@ -116,11 +116,12 @@ impl Follower {
         Ok(())
     }
 
-    fn apply_record(&self, offset: u64, payload: &[u8]) -> Result<()> {
+    fn apply_record(&self, offset: u64, time: Option<Micros>, payload: &[u8]) -> Result<()> {
         let mut log = self.lock();
         match avro::decode_change(payload) {
             Ok(change) => {
-                let verdict = log.definitions.apply(offset, &change)?;
+                let at = time.unwrap_or(log.definitions.time());
+                let verdict = log.definitions.apply(offset, at, &change)?;
                 let refusal = verdict.err().map(|refusal| refusal.to_string()).unwrap_or_default();
                 log.verdicts.insert(offset, refusal);
             }
@@ -133,6 +134,11 @@ impl Follower {
         self.advanced.notify_all();
         Ok(())
     }
+}
+
+/// Returns when the broker appended the record.
+fn time(record: &impl Message) -> Option<Micros> {
+    Micros::new(record.timestamp().to_millis()?.checked_mul(1_000)?).ok()
 }
 
 /// Returns the offset after the last readable one; `None` if `stop` returns true before the broker has

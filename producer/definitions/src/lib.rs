@@ -1,11 +1,13 @@
 //! The log of definitions, for every service. The [`Follower`] keeps up with the log in a thread; the
 //! [`DefinitionLog`] proposes a change and reads back whether it was accepted. The pure rule in `schemas`
-//! decides which changes are valid.
+//! decides which changes are valid. The members of [`lists`] have a topic of their own.
 
 mod follower;
+pub mod lists;
 pub mod log;
 
 pub use follower::{FollowedLog, Follower};
+pub use lists::FollowedLists;
 pub use log::DefinitionLog;
 
 /// The client id that a [`DefinitionLog`] gives to the brokers.

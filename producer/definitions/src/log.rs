@@ -129,7 +129,8 @@ impl Fold {
             }
         };
         let before = self.definitions.version();
-        let verdict = self.definitions.apply(offset, &change)?;
+        let at = time.unwrap_or(self.definitions.time());
+        let verdict = self.definitions.apply(offset, at, &change)?;
         debug_assert!(verdict.is_err() || self.definitions.version() > before);
         let previous =
             if change.based_on == 0 { None } else { self.definitions.at_version(change.based_on).cloned() };

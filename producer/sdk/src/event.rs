@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use assignment::{ExperimentEvaluation, Exposed, NotExposed};
-use schemas::{Alias, Conversion, Exposure, Micros, Pairs, Reason, Sender, Unit, Uuid};
+use schemas::{Alias, Conversion, Exposure, Micros, Pairs, Sender, Unit, Uuid};
 use uuid::{NoContext, Timestamp};
 
 use crate::attributes::SelectedAttributes;
@@ -59,7 +59,7 @@ pub fn exposure<'a>(
         rule,
         outcome,
     } = *evaluated;
-    let Exposed { variant, buckets } = outcome?;
+    let Exposed { variant, reason, buckets } = outcome?;
     Ok(Exposure {
         event_id: stamp.event_id,
         experiment: experiment.key.as_str().into(),
@@ -70,10 +70,9 @@ pub fn exposure<'a>(
         phase: experiment.phase(),
         definition_version,
         configuration_version,
-        buckets: Some(buckets),
+        buckets,
         rule: rule.map_or("", |rule| rule.as_str()).into(),
-        // An evaluation does not know forced or held-out units.
-        reason: Reason::Split,
+        reason,
         attributes: attributes.into_pairs(),
         environment: environment.into(),
         sender: Sender::default(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::apply::{Applied, Signature, Verdict, apply, in_order, rehearse};
 use crate::text;
+use ::definitions::log::DefinitionLog;
 use anyhow::{Context, anyhow};
 use ops::Exit;
 use schemas::definition::{Definition, parse_file};
@@ -80,6 +81,26 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     Ok(if refused { Exit::Refused } else { Exit::Done })
 }
 
+/// Proposes one definition, or rehearses that, and prints the verdict.
+pub(super) async fn propose_one(
+    log: &mut DefinitionLog,
+    definition: Definition,
+    proposal: &ProposalArgs,
+) -> anyhow::Result<Exit> {
+    let signature = proposal.signature();
+    let applied = if proposal.dry_run {
+        rehearse(log.definitions(), vec![definition], &signature)?.remove(0)
+    } else {
+        apply(log, definition, &signature).await.map_err(log_error)?
+    };
+    if proposal.json {
+        print_json(&applied)?;
+    } else {
+        print_text(&render_text(&applied))?;
+    }
+    Ok(if matches!(applied.verdict, Verdict::Refused { .. }) { Exit::Refused } else { Exit::Done })
+}
+
 fn read(file: &PathBuf) -> anyhow::Result<Vec<Definition>> {
     let name = file.display();
     let bytes = std::fs::read(file).with_context(|| format!("reading {name}")).context(Exit::InvalidInput)?;
@@ -92,7 +113,7 @@ fn read(file: &PathBuf) -> anyhow::Result<Vec<Definition>> {
     in_order(definitions).map_err(|error| anyhow!("{name}: {error}")).context(Exit::InvalidInput)
 }
 
-pub fn render_text(applied: &Applied) -> String {
+fn render_text(applied: &Applied) -> String {
     let Applied { kind, key, verdict, changed, warnings } = applied;
     let verdict = match verdict {
         Verdict::Accepted { version } => format!("accepted, version {version}"),

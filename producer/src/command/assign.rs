@@ -2,16 +2,17 @@
 //! that a flag serves to it. With `--explain` it prints each step with its numbers.
 
 use crate::explain::{self, Attributes, Explanation, flag::FlagExplanation};
-use assignment::{Context, DEFAULT_UNIT_TYPE, Environment, EvaluationError, Snapshot};
+use ::definitions::lists::read_lists;
+use assignment::{Context, DEFAULT_UNIT_TYPE, Environment, EvaluationError, Lists, Snapshot};
 use ops::Exit;
-use schemas::definition::PRODUCTION;
+use schemas::definition::{Definitions, Kind, PRODUCTION};
 use schemas::event::UNIT_ID_BYTES_MAX;
 use schemas::{Key, number};
 use sdk::event::now;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{open_log, print_json, print_text};
+use super::{log_error, open_log, print_json, print_text};
 use crate::config::Config;
 
 #[derive(clap::Args)]
@@ -38,7 +39,8 @@ pub struct Args {
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let log = open_log(config, |_| {}).await?;
     let definitions = log.definitions();
-    let snapshot = Snapshot::compile(definitions, Environment(args.environment.as_str()));
+    let lists = known_lists(config, definitions).await?;
+    let snapshot = Snapshot::compile(definitions, &lists, Environment(args.environment.as_str()));
     let attributes: Attributes = args.attributes.iter().cloned().collect();
     let refused = |error: EvaluationError| anyhow::Error::new(error).context(Exit::Refused);
     let known: Vec<(&str, assignment::Value<'_>)> =
@@ -66,6 +68,14 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         explain::explain(definitions, &snapshot, (version, experiment), &context, attributes.clone(), now())
             .map_err(refused)?;
     print_experiment(&args, &explanation)
+}
+
+/// Reads the members of lists, if there is a list.
+async fn known_lists(config: &Config, definitions: &Definitions) -> anyhow::Result<Lists> {
+    if definitions.iter().any(|accepted| accepted.definition.kind() == Kind::List) {
+        return read_lists(&config.kafka).await.map_err(log_error);
+    }
+    Ok(Lists::default())
 }
 
 fn targeting_key<'a>(unit_type: &Key, unit: &'a str) -> Option<&'a str> {

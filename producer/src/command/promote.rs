@@ -1,15 +1,14 @@
 //! `splitstream promote` copies one environment's settings of a flag or an experiment to another environment.
 //! It proposes them as one change and prints the verdict.
 
-use crate::apply::{Verdict, apply, rehearse};
 use crate::environments::{Promotion, is_known};
 use anyhow::anyhow;
 use ops::Exit;
 use schemas::Key;
 use schemas::definition::{Definition, Definitions, Kind};
 
-use super::apply::{ProposalArgs, render_text};
-use super::{log_error, open_log, print_json, print_text};
+use super::apply::{ProposalArgs, propose_one};
+use super::open_log;
 use crate::config::Config;
 
 #[derive(clap::Args)]
@@ -42,18 +41,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         );
         return Err(refused.context(Exit::Refused));
     };
-    let signature = args.proposal.signature();
-    let applied = if args.proposal.dry_run {
-        rehearse(log.definitions(), vec![promoted], &signature)?.remove(0)
-    } else {
-        apply(&mut log, promoted, &signature).await.map_err(log_error)?
-    };
-    if args.proposal.json {
-        print_json(&applied)?;
-    } else {
-        print_text(&render_text(&applied))?;
-    }
-    Ok(if matches!(applied.verdict, Verdict::Refused { .. }) { Exit::Refused } else { Exit::Done })
+    propose_one(&mut log, promoted, &args.proposal).await
 }
 
 /// Refuses an environment that no definition mentions; it is most likely a typing error. `action` is the

@@ -7,16 +7,22 @@ use std::fmt;
 use serde_json::Value;
 
 use super::{
-    Assignment, BasisPoints, BucketRange, Condition, Definition, Experiment, Flag, FlagRule, Key, List,
-    Metrics, Rule, State, TargetingRule, ValueType,
+    Assignment, BasisPoints, Condition, Definition, Experiment, Flag, FlagRule, Key, Layer, List, Metrics,
+    Rule, State, TargetingRule, ValueType,
 };
+use crate::bucket::BucketRange;
 use crate::definition::condition::CONDITION_DEPTH_MAX;
+use crate::definition::holdout::{check_holdout, check_holdout_step};
+use crate::definition::serving::{check_lists, check_ramp, check_schedule, check_serve};
 
 /// The most variants of a flag or an experiment, and the most rules.
 pub const VARIANTS_MAX: usize = 100;
 
 /// The most environments that a definition may name.
 pub const ENVIRONMENTS_MAX: usize = 100;
+
+/// The longest time for which a layer's slots cool down, in hours: a year.
+pub const COOLDOWN_HOURS_MAX: u32 = 8_760;
 
 /// The longest author and the longest reason, in bytes.
 pub(super) const TEXT_BYTES_MAX: usize = 1_024;
@@ -55,7 +61,7 @@ pub fn check(definition: &Definition) -> Vec<Problem> {
     match definition {
         Definition::Flag(flag) => check_flag(flag, &mut problems),
         Definition::Experiment(experiment) => check_experiment(experiment, &mut problems),
-        Definition::Layer(_) => {}
+        Definition::Layer(layer) => check_layer(layer, &mut problems),
         Definition::Metric(metric) => problems = metric.check(),
         Definition::List(list) => check_list(list, &mut problems),
         Definition::Settings(settings) => problems = settings.check(),
@@ -85,6 +91,7 @@ pub fn check_step(rule: Rule, previous: Option<&Definition>, new: &Definition) -
         }
         (Some(Definition::List(old)), Definition::List(new)) => {
             unchanged("unit_type", old.unit_type == new.unit_type, &mut problems);
+            unchanged("salt", old.salt() == new.salt(), &mut problems);
         }
         (Some(Definition::Settings(_)), Definition::Settings(_)) => {}
         (Some(old), new) => problems.push(Problem::new(
@@ -122,6 +129,7 @@ fn check_flag(flag: &Flag, problems: &mut Vec<Problem>) {
             ));
         }
     }
+    check_lists(&flag.allow, &flag.deny, &keys, problems);
     check_rules("rules", &flag.rules, &keys, problems);
     check_environments(flag.environments.keys(), problems);
     for (environment, says) in &flag.environments {
@@ -142,6 +150,8 @@ fn check_rules(field: &str, rules: &[FlagRule], variants: &[&Key], problems: &mu
             problems.push(Problem::new(format!("{field}.key"), format!("`{}` is used twice", rule.key)));
         }
         check_condition(rule.when.as_ref(), &format!("{field}.when"), problems);
+        check_ramp(&format!("{field}."), rule.rollout, &rule.ramp, problems);
+        check_schedule(&format!("{field}.schedule"), rule.schedule.as_ref(), problems);
         let mut shares = Vec::new();
         for (part, share) in rule.split.iter().enumerate() {
             check_known(&format!("{field}.split[{part}].variant"), &share.variant, variants, problems);
@@ -221,6 +231,11 @@ fn check_experiment(experiment: &Experiment, problems: &mut Vec<Problem>) {
     if !experiment.slot_ranges.is_empty() {
         check_shares("slot_ranges", &[(experiment.slots, experiment.slot_ranges.as_slice())], problems);
     }
+    check_lists(&experiment.allow, &experiment.deny, &keys, problems);
+    check_serve(experiment, &keys, problems);
+    if experiment.holdout {
+        check_holdout(experiment, problems);
+    }
     check_targeting("targeting", &experiment.targeting, problems);
     check_environments(experiment.environments.keys(), problems);
     for (environment, says) in &experiment.environments {
@@ -298,11 +313,15 @@ fn check_plan(experiment: &Experiment, problems: &mut Vec<Problem>) {
         )),
         _ => {}
     }
-    if let Some(schedule) = &plan.schedule
-        && let (Some(start), Some(end)) = (schedule.start, schedule.end)
-        && end <= start
-    {
-        problems.push(Problem::new("plan.schedule.end", format!("{end} is not after the start, {start}")));
+    check_schedule("plan.schedule", plan.schedule.as_ref(), problems);
+}
+
+fn check_layer(layer: &Layer, problems: &mut Vec<Problem>) {
+    if layer.cooldown_hours > COOLDOWN_HOURS_MAX {
+        problems.push(Problem::new(
+            "cooldown_hours",
+            format!("{} is not in 0 to {COOLDOWN_HOURS_MAX}", layer.cooldown_hours),
+        ));
     }
 }
 
@@ -347,6 +366,8 @@ fn check_experiment_step(rule: Rule, old: &Experiment, new: &Experiment, problem
         State::Draft => &[State::Draft, State::Running, State::Archived],
         State::Running => &[State::Running, State::Stopped],
         State::Stopped => &[State::Stopped, State::Running, State::Archived],
+        // What it serves may change for as long as its key is asked for.
+        State::Archived if rule >= Rule::Three => &[State::Archived],
         State::Archived => &[],
     };
     if !allowed.contains(&new.state) {
@@ -356,6 +377,16 @@ fn check_experiment_step(rule: Rule, old: &Experiment, new: &Experiment, problem
         ));
     }
     unchanged("salt", old.salt() == new.salt(), problems);
+    if old.state == State::Archived {
+        let kept = Experiment { serve: old.serve.clone(), ..new.clone() };
+        if new.state == State::Archived && rule >= Rule::Three && kept != *old {
+            problems.push(Problem::new(
+                ".",
+                "of an archived experiment only `serve` can change; clone it under another key",
+            ));
+        }
+        return;
+    }
     if old.state == State::Draft {
         check_open(new, problems);
         return;
@@ -363,10 +394,14 @@ fn check_experiment_step(rule: Rule, old: &Experiment, new: &Experiment, problem
     unchanged("assignment", old.assignment == new.assignment, problems);
     unchanged("unit_type", old.unit_type == new.unit_type, problems);
     unchanged("layer", old.layer == new.layer, problems);
+    unchanged("holdout", old.holdout == new.holdout, problems);
+    if old.holdout {
+        check_holdout_step(old, new, problems);
+    }
     unchanged("control", old.control == new.control, problems);
     match rule {
         Rule::One => unchanged("metrics", old.metrics == new.metrics, problems),
-        Rule::Two => check_metrics_step(&old.metrics, &new.metrics, problems),
+        Rule::Two | Rule::Three => check_metrics_step(&old.metrics, &new.metrics, problems),
     }
     unchanged("plan", old.plan == new.plan, problems);
     unchanged("counted_environments", old.counted_environments == new.counted_environments, problems);
@@ -455,6 +490,8 @@ pub fn allocation_differs(old: &Experiment, new: &Experiment) -> bool {
     shown(old) != shown(new)
         || old.slots != new.slots
         || old.slot_ranges != new.slot_ranges
+        || old.allow != new.allow
+        || old.deny != new.deny
         || counted.any(|counted| old.in_environment(counted.as_str()) != new.in_environment(counted.as_str()))
 }
 
@@ -521,9 +558,6 @@ fn check_condition(condition: Option<&Condition>, field: &str, problems: &mut Ve
     let Some(condition) = condition else { return };
     if condition.depth() > CONDITION_DEPTH_MAX {
         problems.push(Problem::new(field, format!("nests deeper than {CONDITION_DEPTH_MAX}")));
-    }
-    if condition.names_a_list() {
-        problems.push(Problem::new(field, "`in_list` is not evaluated yet; name the values with `in`"));
     }
 }
 

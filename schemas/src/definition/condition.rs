@@ -10,6 +10,9 @@ use crate::key::Key;
 /// The maximum depth of a condition.
 pub const CONDITION_DEPTH_MAX: usize = 8;
 
+/// The name by which a test asks for the targeting key instead of an attribute.
+pub const TARGETING_KEY: &str = "targetingKey";
+
 /// A condition that is true or false for a unit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
@@ -22,7 +25,8 @@ pub enum Condition {
     Test(Test),
 }
 
-/// A test of one attribute. An attribute that is absent fails every test but `exists: false`.
+/// A test of one attribute, or of the unit's targeting key if it is named [`TARGETING_KEY`]. An attribute that is
+/// absent fails every test but `exists: false`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Test {
     pub attribute: String,
@@ -104,7 +108,11 @@ macro_rules! operators {
 operators! {
     equals => Equals(Value),
     r#in => In(Vec<Value>),
-    /// The unit is a member of the list with this key.
+    /// A list that has at least one of the values.
+    has_any => HasAny(Vec<Value>),
+    /// A list that has all of the values.
+    has_all => HasAll(Vec<Value>),
+    /// A text that is a member of the list with this key.
     in_list => InList(Key),
     above => Above(Bound),
     at_least => AtLeast(Bound),
@@ -116,8 +124,11 @@ operators! {
     /// A regular expression, unanchored.
     matches => Matches(String),
     /// Semantic versions, by their precedence.
+    version_equals => VersionEquals(String),
+    version_above => VersionAbove(String),
     version_at_least => VersionAtLeast(String),
     version_below => VersionBelow(String),
+    version_at_most => VersionAtMost(String),
     /// RFC 3339 times.
     before => Before(String),
     after => After(String),
@@ -170,12 +181,15 @@ impl From<Condition> for Written {
 }
 
 impl Condition {
-    /// Returns whether any test in it uses `in_list`.
-    pub fn names_a_list(&self) -> bool {
+    /// The lists that its tests name.
+    pub fn lists(&self) -> Vec<&Key> {
         match self {
-            Condition::Test(test) => matches!(test.operator, Operator::InList(_)),
-            Condition::Not(inner) => inner.names_a_list(),
-            Condition::All(inner) | Condition::Any(inner) => inner.iter().any(Condition::names_a_list),
+            Condition::Test(Test { operator: Operator::InList(list), .. }) => vec![list],
+            Condition::Test(_) => Vec::new(),
+            Condition::Not(inner) => inner.lists(),
+            Condition::All(inner) | Condition::Any(inner) => {
+                inner.iter().flat_map(Condition::lists).collect()
+            }
         }
     }
 

@@ -2,19 +2,22 @@
 //! records before it and on a pure rule, so all readers of the log derive the same definitions without
 //! coordination.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::check::{Problem, TEXT_BYTES_MAX, check, check_step, is_text};
 use super::rule::{self, RULE_VERSION, Rule};
-use super::{
-    Assignment, Definition, Experiment, Flag, FlagRule, Key, Kind, Metric, Prerequisite, RetentionDays,
-    SETTINGS_KEY, Settings, State, Unfit, settings,
-};
+use super::{Definition, Experiment, Flag, Key, Kind, Layer, List, Metric, SETTINGS_KEY, Settings, Unfit};
+use crate::time::Micros;
+use slots::Slots;
+
+mod slots;
+mod surroundings;
+
+pub use slots::HoldoutSpan;
 
 /// Identifies one accepted change forever: its offset in the log plus one. 0 is "none yet".
 pub type Version = u64;
@@ -71,7 +74,9 @@ pub struct Accepted {
 pub struct Definitions {
     current: BTreeMap<(Space, Key), Arc<Accepted>>,
     history: BTreeMap<Version, Arc<Accepted>>,
+    slots: Slots,
     next_offset: u64,
+    time: Micros,
 }
 
 /// The namespaces of keys. Flags and experiments share one, because an evaluation may name either.
@@ -85,23 +90,26 @@ enum Space {
 }
 
 impl Definitions {
-    /// Applies the log's record at `offset`. Offsets must grow: panics if a record at or after `offset` was
-    /// applied.
+    /// Applies the log's record at `offset`, which the broker appended at `at`; its clock is the only one of the
+    /// log. Offsets must grow: panics if a record at or after `offset` was applied.
     pub fn apply(
         &mut self,
         offset: u64,
+        at: Micros,
         change: &Change,
     ) -> Result<Result<Arc<Accepted>, Refusal>, UnknownRule> {
         assert!(offset >= self.next_offset, "offset {offset} of the log after {}", self.next_offset);
         let Some(rule) = Rule::of(change.rule_version) else {
             return Err(UnknownRule { offset, rule_version: change.rule_version });
         };
-        let verdict = self.judge_by(rule, change);
+        let verdict = self.judge_by(rule, at, change);
         self.next_offset = offset + 1;
+        self.time = at;
         Ok(verdict.map(|definition| {
             let accepted = Arc::new(Accepted { version: offset + 1, definition });
             let place = (space(accepted.definition.kind()), accepted.definition.key().clone());
-            self.current.insert(place, accepted.clone());
+            let previous = self.current.insert(place, accepted.clone());
+            self.slots.note(at, previous.as_deref(), &accepted);
             self.history.insert(accepted.version, accepted.clone());
             accepted
         }))
@@ -113,10 +121,10 @@ impl Definitions {
         self.next_offset = offset + 1;
     }
 
-    /// Returns the verdict on `change`, as if it were the next record.
-    pub fn judge(&self, change: &Change) -> Result<Result<Definition, Refusal>, UnknownRule> {
+    /// Returns the verdict on `change`, as if it were the next record, appended at `at`.
+    pub fn judge(&self, at: Micros, change: &Change) -> Result<Result<Definition, Refusal>, UnknownRule> {
         match Rule::of(change.rule_version) {
-            Some(rule) => Ok(self.judge_by(rule, change)),
+            Some(rule) => Ok(self.judge_by(rule, at, change)),
             None => Err(UnknownRule { offset: self.next_offset, rule_version: change.rule_version }),
         }
     }
@@ -140,7 +148,7 @@ impl Definitions {
         rule::lowest(previous, new)
     }
 
-    fn judge_by(&self, rule: Rule, change: &Change) -> Result<Definition, Refusal> {
+    fn judge_by(&self, rule: Rule, at: Micros, change: &Change) -> Result<Definition, Refusal> {
         let Some(kind) = Kind::parse(&change.kind).filter(|kind| rule.knows(*kind)) else {
             return Err(Refusal::Unreadable(format!("`{}` is not a kind of definition", change.kind)));
         };
@@ -168,7 +176,7 @@ impl Definitions {
         let mut problems = check(&definition);
         let before = previous.map(|accepted| &accepted.definition);
         problems.extend(check_step(rule, before, &definition));
-        problems.extend(self.check_surroundings(rule, before, &definition));
+        problems.extend(self.check_surroundings(rule, at, before, &definition));
         for (field, text) in [("author", &change.author), ("reason", &change.reason)] {
             if !is_text(text) {
                 problems.push(Problem::new(field, format!("needs 1 to {TEXT_BYTES_MAX} bytes")));
@@ -195,9 +203,16 @@ impl Definitions {
         }
     }
 
-    pub fn layer(&self, key: &Key) -> Option<&super::Layer> {
+    pub fn layer(&self, key: &Key) -> Option<&Layer> {
         match &self.current.get(&(Space::Layers, key.clone()))?.definition {
             Definition::Layer(layer) => Some(layer),
+            _ => None,
+        }
+    }
+
+    pub fn list(&self, key: &Key) -> Option<&List> {
+        match &self.current.get(&(Space::Lists, key.clone()))?.definition {
+            Definition::List(list) => Some(list),
             _ => None,
         }
     }
@@ -207,6 +222,14 @@ impl Definitions {
             Definition::Metric(metric) => Some(metric),
             _ => None,
         }
+    }
+
+    /// Every version of the list, the current one first.
+    pub fn list_versions<'a>(&'a self, key: &'a Key) -> impl Iterator<Item = &'a List> {
+        self.history.values().rev().filter_map(move |accepted| match &accepted.definition {
+            Definition::List(list) if list.key == *key => Some(list),
+            _ => None,
+        })
     }
 
     /// The settings of the platform; `None` until they are defined.
@@ -238,204 +261,14 @@ impl Definitions {
         self.next_offset
     }
 
+    /// When the last record was appended; the epoch before the first.
+    pub fn time(&self) -> Micros {
+        self.time
+    }
+
     /// The highest version accepted so far. It identifies the state of all definitions.
     pub fn version(&self) -> Version {
         self.history.keys().next_back().copied().unwrap_or(0)
-    }
-
-    /// The experiments that own slots of this layer, other than `except`.
-    pub fn holders_of_layer<'a>(
-        &'a self,
-        layer: &'a Key,
-        except: &'a Key,
-    ) -> impl Iterator<Item = &'a Experiment> {
-        self.experiments().filter(move |experiment| {
-            experiment.layer.as_ref() == Some(layer) && &experiment.key != except && experiment.has_looks()
-        })
-    }
-
-    /// Checks a definition against the others: what it refers to must exist, and the slots that it takes must
-    /// be free.
-    fn check_surroundings(
-        &self,
-        rule: Rule,
-        previous: Option<&Definition>,
-        definition: &Definition,
-    ) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let exists = |space: Space, key: &Key| self.current.contains_key(&(space, key.clone()));
-        match definition {
-            Definition::Flag(flag) => {
-                for (index, prerequisite) in flag.prerequisites.iter().enumerate() {
-                    if let Some(what) = self.hindrance(flag, prerequisite) {
-                        problems.push(Problem::new(format!("prerequisites[{index}]"), what));
-                    }
-                }
-                check_resolved("rules", &flag.rules, &mut problems);
-                for (environment, says) in &flag.environments {
-                    if let Some(rules) = &says.rules {
-                        check_resolved(&format!("environments.{environment}.rules"), rules, &mut problems);
-                    }
-                }
-            }
-            Definition::Experiment(experiment) => {
-                for (field, key) in experiment.metrics.fields() {
-                    if !exists(Space::Metrics, key) {
-                        problems.push(Problem::new(
-                            field,
-                            format!("there is no metric `{key}`; define it first"),
-                        ));
-                    }
-                }
-                if experiment.assignment == Assignment::Hashed
-                    && experiment
-                        .variants
-                        .iter()
-                        .any(|variant| variant.weight.get() > 0 && variant.ranges.is_empty())
-                {
-                    problems.push(Problem::new("variants", "their ranges are not resolved"));
-                }
-                self.check_layer(experiment, &mut problems);
-                if rule == Rule::Two {
-                    self.check_kept(previous, experiment, &mut problems);
-                    if let Some(Definition::Experiment(before)) = previous
-                        && before.has_looks()
-                    {
-                        self.check_values(before, experiment, &mut problems);
-                    }
-                }
-            }
-            Definition::Metric(metric) => {
-                if let (Rule::Two, Some(Definition::Metric(before))) = (rule, previous) {
-                    self.check_measured_alike(before, metric, &mut problems);
-                }
-            }
-            Definition::Settings(settings) => {
-                let before = match previous {
-                    Some(Definition::Settings(before)) => before.retention_days,
-                    _ => RetentionDays::default(),
-                };
-                self.check_still_kept(before, settings.retention_days, &mut problems);
-            }
-            Definition::Layer(_) | Definition::List(_) => {}
-        }
-        problems
-    }
-
-    /// Refuses a change of what a metric measures while an experiment with looks uses it, so that results stay
-    /// comparable: a flipped direction would turn harm into a reason to ship.
-    fn check_measured_alike(&self, before: &Metric, metric: &Metric, problems: &mut Vec<Problem>) {
-        let Some(field) = metric.measures_otherwise(before) else { return };
-        let judged = self.experiments().filter(|experiment| experiment.has_looks());
-        let judged: Vec<String> = judged
-            .filter(|experiment| experiment.metrics.names(&metric.key))
-            .map(|experiment| format!("`{}`, which is {}", experiment.key, experiment.state.as_str()))
-            .collect();
-        let (under, clone) = match judged.as_slice() {
-            [] => return,
-            [one] => (format!("experiment {one}"), "a clone of the experiment"),
-            [others @ .., last] => {
-                (format!("the experiments {}, and {last}", others.join(", ")), "clones of the experiments")
-            }
-        };
-        problems.push(Problem::new(
-            field,
-            format!("cannot change under {under}; define a metric with another key and name it in {clone}"),
-        ));
-    }
-
-    /// Refuses a new value under the key of a variant: units that saw the former value would count for the
-    /// new one.
-    fn check_values(&self, before: &Experiment, experiment: &Experiment, problems: &mut Vec<Problem>) {
-        for index in self.revalued(before, experiment) {
-            problems.push(Problem::new(
-                format!("variants[{index}].value"),
-                format!(
-                    "`{}` cannot get another value, for units have seen the former one; add a variant with a key of its \
-                     own for it, or clone the experiment under another key",
-                    experiment.variants[index].key
-                ),
-            ));
-        }
-    }
-
-    /// Returns the indexes of the variants whose value differs from the one in `before` or, if `before` does
-    /// not have the variant, from the one in the last version with looks that had it.
-    fn revalued(&self, before: &Experiment, new: &Experiment) -> Vec<usize> {
-        let seen = |key: &Key| {
-            value_of(before, key).or_else(|| {
-                let earlier = self.history.values().rev().filter_map(|accepted| match &accepted.definition {
-                    Definition::Experiment(earlier) if earlier.key == new.key && earlier.has_looks() => {
-                        Some(earlier)
-                    }
-                    _ => None,
-                });
-                earlier.filter_map(|earlier| value_of(earlier, key)).next()
-            })
-        };
-        let variants = new.variants.iter().enumerate();
-        variants
-            .filter(|(_, variant)| seen(&variant.key).is_some_and(|value| value != variant.value.as_ref()))
-            .map(|(index, _)| index)
-            .collect()
-    }
-
-    /// Refuses an experiment whose first events are deleted before its last analysis: only the rest would be
-    /// analyzed.
-    fn check_kept(
-        &self,
-        previous: Option<&Definition>,
-        experiment: &Experiment,
-        problems: &mut Vec<Problem>,
-    ) {
-        let Some(settings) = self.settings() else { return };
-        // An experiment that has started can be ended, and metrics and a plan that were accepted are not
-        // judged again.
-        let settled = match previous {
-            Some(Definition::Experiment(before)) if before.has_looks() => {
-                before.metrics == experiment.metrics && before.plan == experiment.plan
-            }
-            _ => false,
-        };
-        if settled || !matches!(experiment.state, State::Draft | State::Running) {
-            return;
-        }
-        let Some(needed) = self.days_needed(experiment) else { return };
-        for (table, days) in settings.retention_days.too_short_for(needed) {
-            problems.push(Problem::new(
-                "plan.schedule.end",
-                format!(
-                    "from its start to its end and through the longest window of its metrics are {needed} days, and \
-                     the settings keep {table} for {days}; end it earlier, or raise `retention_days.{table}` first"
-                ),
-            ));
-        }
-    }
-
-    /// The same check for a change of the settings. A retention that does not change may stay too short.
-    fn check_still_kept(&self, before: RetentionDays, after: RetentionDays, problems: &mut Vec<Problem>) {
-        for experiment in self.experiments().filter(|experiment| experiment.has_looks()) {
-            let Some(needed) = self.days_needed(experiment) else { continue };
-            for (table, days) in after.too_short_for(needed) {
-                if before.tables().contains(&(table, days)) {
-                    continue;
-                }
-                problems.push(Problem::new(
-                    format!("retention_days.{table}"),
-                    format!(
-                        "experiment `{}`, which is {}, needs its events for {needed} days, from its start to its end \
-                         and through the longest window of its metrics",
-                        experiment.key,
-                        experiment.state.as_str()
-                    ),
-                ));
-            }
-        }
-    }
-
-    fn days_needed(&self, experiment: &Experiment) -> Option<u64> {
-        let metrics = experiment.metrics.fields().filter_map(|(_, key)| self.metric(key));
-        settings::days_needed(experiment, metrics)
     }
 
     fn experiments(&self) -> impl Iterator<Item = &Experiment> {
@@ -443,73 +276,6 @@ impl Definitions {
             Definition::Experiment(experiment) => Some(experiment),
             _ => None,
         })
-    }
-
-    /// Returns why the flag cannot have this prerequisite: the required flag does not exist, has no such
-    /// variant, or depends on the flag itself.
-    fn hindrance(&self, flag: &Flag, prerequisite: &Prerequisite) -> Option<String> {
-        let required = &prerequisite.flag;
-        let in_flags = |key: &Key| self.current.get(&(Space::Flags, key.clone())).map(|it| &it.definition);
-        let served: Vec<&Key> = match in_flags(required).filter(|_| *required != flag.key) {
-            Some(Definition::Flag(other)) => other.variants.iter().map(|variant| &variant.key).collect(),
-            Some(Definition::Experiment(other)) => {
-                other.variants.iter().map(|variant| &variant.key).collect()
-            }
-            _ => return Some(format!("there is no other flag `{required}`; define it first")),
-        };
-        if let Some(unknown) = prerequisite.variants.iter().find(|key| !served.contains(key)) {
-            return Some(format!("`{required}` has no variant `{unknown}`"));
-        }
-        let mut seen = BTreeSet::new();
-        let mut waiting = vec![required];
-        while let Some(key) = waiting.pop() {
-            if *key == flag.key {
-                return Some(format!("`{required}` itself waits for `{}`", flag.key));
-            }
-            if seen.insert(key)
-                && let Some(Definition::Flag(other)) = in_flags(key)
-            {
-                waiting.extend(other.prerequisites.iter().map(|prerequisite| &prerequisite.flag));
-            }
-        }
-        None
-    }
-
-    fn check_layer(&self, experiment: &Experiment, problems: &mut Vec<Problem>) {
-        let Some(layer) = &experiment.layer else { return };
-        if self.layer(layer).is_none() {
-            problems.push(Problem::new("layer", format!("there is no layer `{layer}`; define it first")));
-            return;
-        }
-        if !experiment.has_looks() {
-            return;
-        }
-        if experiment.slot_ranges.is_empty() {
-            problems.push(Problem::new("slot_ranges", "an experiment that runs in a layer owns slots of it"));
-        }
-        for other in self.holders_of_layer(layer, &experiment.key) {
-            let taken = experiment
-                .slot_ranges
-                .iter()
-                .find(|range| other.slot_ranges.iter().any(|owned| owned.overlaps(**range)));
-            if let Some(range) = taken {
-                problems.push(Problem::new("slot_ranges", format!("{range} holds slots of `{}`", other.key)));
-            }
-        }
-    }
-}
-
-/// Returns the value of the variant with this key; the outer `None` if there is no such variant.
-fn value_of<'a>(experiment: &'a Experiment, key: &Key) -> Option<Option<&'a Value>> {
-    let variant = experiment.variants.iter().find(|variant| variant.key == *key);
-    variant.map(|variant| variant.value.as_ref())
-}
-
-fn check_resolved(field: &str, rules: &[FlagRule], problems: &mut Vec<Problem>) {
-    for (index, rule) in rules.iter().enumerate() {
-        if rule.split.iter().any(|share| share.weight.get() > 0 && share.ranges.is_empty()) {
-            problems.push(Problem::new(format!("{field}[{index}].split"), "its ranges are not resolved"));
-        }
     }
 }
 

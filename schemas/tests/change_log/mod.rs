@@ -3,8 +3,8 @@
 // Each test binary uses only a part of this.
 #![allow(dead_code)]
 
-use schemas::Uuid;
 use schemas::definition::{Change, Definitions, Version};
+use schemas::{Micros, Uuid};
 use serde_json::{Value, json};
 
 /// A reader of the log, and the offset of the next record.
@@ -17,8 +17,8 @@ pub struct Log {
 impl Log {
     /// Applies the next record. Returns its version, or why it was refused.
     pub fn take(&mut self, change: &Change) -> Result<Version, String> {
-        let judged = self.read.judge(change).expect("a rule that is known");
-        let verdict = self.read.apply(self.offset, change).expect("a rule that is known");
+        let judged = self.read.judge(Micros::EPOCH, change).expect("a rule that is known");
+        let verdict = self.read.apply(self.offset, Micros::EPOCH, change).expect("a rule that is known");
         assert_eq!(judged, verdict.clone().map(|accepted| accepted.definition.clone()));
         self.offset += 1;
         verdict.map(|accepted| accepted.version).map_err(|refusal| refusal.to_string())

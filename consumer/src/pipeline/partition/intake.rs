@@ -293,11 +293,19 @@ impl PartitionState {
         Ok(())
     }
 
-    /// Compares an exposure with the definition version that it names. Each version is looked up once.
+    /// Compares an exposure with the definition version that it names. Each version is looked up once, and again when
+    /// an exposure names a configuration that is later than the one of which its holdouts were taken.
     fn verify(&mut self, exposure: &Exposure<'_>) -> Verification {
         let version = exposure.definition_version;
         match self.named.binary_search_by_key(&version, |(known, _)| *known) {
-            Ok(at) => self.named[at].1.verify(exposure),
+            Ok(at) => {
+                if self.named[at].1.is_older_than(exposure.configuration_version)
+                    && let Some(renewed) = self.name(version)
+                {
+                    self.named[at].1 = renewed;
+                }
+                self.named[at].1.verify(exposure)
+            }
             Err(at) => {
                 let Some(named) = self.name(version) else { return Verification::Unknown };
                 let verification = named.verify(exposure);

@@ -1,6 +1,8 @@
 //! The rules of evaluation written a second time, from the JSON of the definitions alone and without any of the code that
 //! evaluates them: slow, plain, and the judge of the fast one.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -8,10 +10,17 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 pub struct Reference {
     pub definitions: Map<String, Value>,
     pub environment: String,
+    /// The version with which each experiment first ran.
+    pub started: BTreeMap<String, u64>,
+    /// The ids of the members of each list.
+    pub members: BTreeMap<String, Vec<String>>,
 }
 
-/// What a key answers: variant, value, reason, the rule that matched, and the three buckets where the unit is exposed.
-pub type Answer = Result<(String, Value, &'static str, Option<String>, Option<[u32; 3]>), &'static str>;
+/// An experiment or holdout that the unit is exposed to: its key, the variant, the reason, and the three buckets.
+pub type Exposure = (String, String, &'static str, Option<[u32; 3]>);
+
+/// What a key answers: variant, value, reason, the rule that matched, and what reading it exposes the unit to.
+pub type Answer = Result<(String, Value, &'static str, Option<String>, Vec<Exposure>), &'static str>;
 
 fn bucket(salt: &str, unit: &str) -> u32 {
     let hash = xxh3_64_with_seed(unit.as_bytes(), xxh3_64(salt.as_bytes()));
@@ -73,12 +82,20 @@ impl Reference {
     fn flag(&self, flag: &Value, unit: Option<&str>, attributes: &Map<String, Value>, now: &str) -> Answer {
         let answer = |variant: &str, reason: &'static str, rule: Option<String>| {
             let found = list(flag, "variants").iter().find(|one| text(one, "key") == variant).unwrap();
-            Ok((variant.to_owned(), found["value"].clone(), reason, rule, None))
+            Ok((variant.to_owned(), found["value"].clone(), reason, rule, Vec::new()))
         };
         let serve = |variant: &str, reason: &'static str| answer(variant, reason, None);
         let default = text(flag, "default_variant");
         if flag["archived"] == json!(true) || *self.field(flag, "enabled") == json!(false) {
             return serve(default, "STATIC");
+        }
+        if let Ok(id) = Reference::unit(flag, unit, attributes) {
+            if self.denied(flag, id) {
+                return serve(default, "DEFAULT");
+            }
+            if let Some(variant) = self.allowed(flag, id) {
+                return serve(variant, "TARGETING_MATCH");
+            }
         }
         for prerequisite in list(flag, "prerequisites") {
             let (served, ..) = self.answer(text(prerequisite, "flag"), unit, attributes, now)?;
@@ -88,13 +105,17 @@ impl Reference {
         }
         let rules = self.field(flag, "rules").as_array().cloned().unwrap_or_default();
         for rule in &rules {
-            if rule.get("when").is_some_and(|when| !holds(when, attributes)) {
+            let known = self.with_key(unit, attributes);
+            if rule.get("when").is_some_and(|when| !self.holds(when, &known))
+                || outside(&rule["schedule"], now)
+            {
                 continue;
             }
             let split = list(rule, "split");
             let all = |share: &Value| share["ranges"] == json!([[0, 1_000_000]]);
-            let rollout = rule["rollout"].as_u64().unwrap() * 100;
-            if let (Some(share), 1_000_000) = (split.iter().find(|share| all(share)), rollout) {
+            let rollout = share(rule, now);
+            let constant = rule.get("ramp").is_none() && rollout == 1_000_000;
+            if let (Some(share), true) = (split.iter().find(|share| all(share)), constant) {
                 return answer(text(share, "variant"), "TARGETING_MATCH", Some(text(rule, "key").to_owned()));
             }
             let id = Reference::unit(flag, unit, attributes)?;
@@ -116,49 +137,182 @@ impl Reference {
         attributes: &Map<String, Value>,
         now: &str,
     ) -> Answer {
-        let serve = |variant: &str, reason: &'static str, rule: Option<String>, buckets: Option<[u32; 3]>| {
+        let key = text(experiment, "key");
+        let serve = |variant: &str, reason: &'static str, rule: Option<String>, exposures: Vec<Exposure>| {
             let found = list(experiment, "variants").iter().find(|one| text(one, "key") == variant).unwrap();
             let value = found.get("value").cloned().unwrap_or_else(|| json!(variant));
-            Ok((variant.to_owned(), value, reason, rule, buckets))
+            Ok((variant.to_owned(), value, reason, rule, exposures))
         };
-        let control = |rule: Option<String>| serve(text(experiment, "control"), "DEFAULT", rule, None);
+        let control = text(experiment, "control");
         let schedule = &experiment["plan"]["schedule"];
-        // Times of one form, with the same digits, are in order as texts.
         let closed = experiment["state"] != json!("running")
             || experiment["assignment"] == json!("external")
             || *self.field(experiment, "enabled") == json!(false)
-            || schedule["start"].as_str().is_some_and(|start| now < start)
-            || schedule["end"].as_str().is_some_and(|end| now >= end);
-        if closed {
-            return control(None);
+            || outside(schedule, now);
+        let shipped = experiment.get("serve");
+        if closed && shipped.is_none() {
+            return serve(control, "DEFAULT", None, Vec::new());
         }
+        let id = Reference::unit(experiment, unit, attributes);
+        if experiment.get("holdout") == Some(&json!(true)) {
+            let slot = bucket(&self.slot_salt(experiment, "/holdout"), id?);
+            let side = owner(list(experiment, "variants"), "key", slot).unwrap();
+            let reason = if side == control { "held_out" } else { "split" };
+            let exposure = (key.to_owned(), side.to_owned(), reason, Some([slot; 3]));
+            return serve(side, "SPLIT", None, vec![exposure]);
+        }
+        let mut exposures = Vec::new();
+        if let Ok(id) = id {
+            let sides = self.sides(experiment, id);
+            let held_out = sides.iter().any(|(_, _, reason, _)| *reason == "held_out");
+            exposures.extend(sides);
+            if held_out || self.denied(experiment, id) {
+                return serve(control, "DEFAULT", None, exposures);
+            }
+            if let Some(variant) = self.allowed(experiment, id) {
+                if !closed {
+                    exposures.push((key.to_owned(), variant.to_owned(), "forced", None));
+                }
+                return serve(variant, "TARGETING_MATCH", None, exposures);
+            }
+        }
+        let only_targeted = shipped.is_none_or(|serve| serve["to"] == json!("targeted"));
         let rules = self.field(experiment, "targeting").as_array().cloned().unwrap_or_default();
-        let matched = rules.iter().find(|rule| holds(&rule["when"], attributes));
-        if !rules.is_empty() && matched.is_none() {
-            return control(None);
+        let known = self.with_key(unit, attributes);
+        let matched = rules.iter().find(|rule| only_targeted && self.holds(&rule["when"], &known));
+        let needs_a_rule = only_targeted && (shipped.is_some() || !rules.is_empty());
+        if needs_a_rule && matched.is_none() {
+            return serve(control, "DEFAULT", None, exposures);
         }
         let rule = matched.map(|rule| text(rule, "key").to_owned());
-        let id = Reference::unit(experiment, unit, attributes)?;
+        if let Some(shipped) = shipped
+            && shipped.get("ramp").is_none()
+            && shipped["rollout"] == json!(10_000)
+        {
+            let reason = if only_targeted { "TARGETING_MATCH" } else { "STATIC" };
+            return serve(text(shipped, "variant"), reason, rule, exposures);
+        }
+        let id = id?;
         let own = text(experiment, "salt");
         let layer = experiment.get("layer").and_then(Value::as_str);
-        let of_slots = layer.map_or(own, |layer| text(&self.definitions[&format!("layer {layer}")], "salt"));
         let buckets = [
-            bucket(&format!("{of_slots}/slot"), id),
+            bucket(&self.slot_salt(experiment, &format!("{own}/slot")), id),
             bucket(&format!("{own}/rollout"), id),
             bucket(&format!("{own}/variant"), id),
         ];
         let slots = [json!({"ranges": experiment["slot_ranges"], "key": "own"})];
-        if layer.is_some() && owner(&slots, "key", buckets[0]).is_none() {
-            return control(rule);
+        let inside = (layer.is_none() || owner(&slots, "key", buckets[0]).is_some())
+            && u64::from(buckets[1]) < self.field(experiment, "rollout").as_u64().unwrap() * 100;
+        let own_variant =
+            owner(list(experiment, "variants"), "key", buckets[2]).filter(|_| inside).map(str::to_owned);
+        if let Some(shipped) = shipped {
+            let variant = text(shipped, "variant");
+            let gets = u64::from(buckets[1]) < share(shipped, now) || own_variant.as_deref() == Some(variant);
+            return match gets {
+                true => serve(variant, "SPLIT", rule, exposures),
+                false => serve(control, "DEFAULT", rule, exposures),
+            };
         }
-        if u64::from(buckets[1]) >= self.field(experiment, "rollout").as_u64().unwrap() * 100 {
-            return control(rule);
-        }
-        match owner(list(experiment, "variants"), "key", buckets[2]) {
-            Some(variant) => serve(variant, "SPLIT", rule, Some(buckets)),
-            None => control(rule),
+        match own_variant {
+            Some(variant) => {
+                exposures.push((key.to_owned(), variant.clone(), "split", Some(buckets)));
+                serve(&variant, "SPLIT", rule, exposures)
+            }
+            None => serve(control, "DEFAULT", rule, exposures),
         }
     }
+
+    /// The unit's side of each holdout that covers the experiment: of the whole, then of its layer.
+    fn sides(&self, experiment: &Value, id: &str) -> Vec<Exposure> {
+        let started = self.started.get(text(experiment, "key"));
+        let mut sides = Vec::new();
+        for of_layer in [false, true] {
+            for holdout in self.definitions.values() {
+                let layer = holdout.get("layer");
+                let covers = holdout.get("holdout") == Some(&json!(true))
+                    && holdout["state"] == json!("running")
+                    && *self.field(holdout, "enabled") != json!(false)
+                    && holdout["unit_type"] == experiment["unit_type"]
+                    && layer.is_some() == of_layer
+                    && (layer.is_none() || layer == experiment.get("layer"))
+                    && started.is_none_or(|started| self.started[text(holdout, "key")] < *started);
+                if !covers {
+                    continue;
+                }
+                let slot = bucket(&self.slot_salt(holdout, "/holdout"), id);
+                let side = owner(list(holdout, "variants"), "key", slot).unwrap();
+                let reason = if side == text(holdout, "control") { "held_out" } else { "split" };
+                sides.push((text(holdout, "key").to_owned(), side.to_owned(), reason, Some([slot; 3])));
+            }
+        }
+        sides
+    }
+
+    /// The salt of the slots of the layer; outside of layers it is `otherwise`.
+    fn slot_salt(&self, experiment: &Value, otherwise: &str) -> String {
+        match experiment.get("layer").and_then(Value::as_str) {
+            Some(layer) => format!("{}/slot", text(&self.definitions[&format!("layer {layer}")], "salt")),
+            None => otherwise.to_owned(),
+        }
+    }
+
+    fn denied(&self, definition: &Value, id: &str) -> bool {
+        list(definition, "deny").iter().any(|key| self.is_member(key.as_str().unwrap(), id))
+    }
+
+    fn allowed<'a>(&self, definition: &'a Value, id: &str) -> Option<&'a str> {
+        let allow = list(definition, "allow").iter();
+        allow.filter(|one| self.is_member(text(one, "list"), id)).map(|one| text(one, "variant")).next()
+    }
+
+    fn is_member(&self, list: &str, id: &str) -> bool {
+        self.members.get(list).is_some_and(|members| members.iter().any(|member| member == id))
+    }
+
+    /// The attributes, with the targeting key under its name.
+    fn with_key(&self, unit: Option<&str>, attributes: &Map<String, Value>) -> Map<String, Value> {
+        let mut known = attributes.clone();
+        if let Some(unit) = unit {
+            known.insert("targetingKey".to_owned(), json!(unit));
+        }
+        known
+    }
+
+    fn holds(&self, condition: &Value, attributes: &Map<String, Value>) -> bool {
+        if let Some(list) = condition.get("in_list") {
+            let value = attribute(attributes, text(condition, "attribute")).and_then(Value::as_str);
+            return value.is_some_and(|value| self.is_member(list.as_str().unwrap(), value));
+        }
+        let inner = |field: &str| condition.get(field).and_then(Value::as_array);
+        if let Some(all) = inner("all") {
+            return all.iter().all(|one| self.holds(one, attributes));
+        }
+        if let Some(any) = inner("any") {
+            return any.iter().any(|one| self.holds(one, attributes));
+        }
+        match condition.get("not") {
+            Some(not) => !self.holds(not, attributes),
+            None => passes(condition, attributes),
+        }
+    }
+}
+
+/// Times of one form, with the same digits, are in order as texts.
+fn outside(schedule: &Value, now: &str) -> bool {
+    schedule["start"].as_str().is_some_and(|start| now < start)
+        || schedule["end"].as_str().is_some_and(|end| now >= end)
+}
+
+/// The share of a rule or of what is served, in buckets.
+fn share(of: &Value, now: &str) -> u64 {
+    let share = match of.get("ramp") {
+        None => of["rollout"].as_u64().unwrap(),
+        Some(ramp) => {
+            let mut steps = ramp.as_array().unwrap().iter().rev();
+            steps.find(|step| text(step, "from") <= now).map_or(0, |step| step["rollout"].as_u64().unwrap())
+        }
+    };
+    share * 100
 }
 
 fn attribute<'a>(attributes: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
@@ -177,17 +331,9 @@ fn same(left: &Value, right: &Value) -> bool {
     }
 }
 
-fn holds(condition: &Value, attributes: &Map<String, Value>) -> bool {
+/// Tests one attribute.
+fn passes(condition: &Value, attributes: &Map<String, Value>) -> bool {
     let fields = condition.as_object().unwrap();
-    if let Some(all) = fields.get("all") {
-        return all.as_array().unwrap().iter().all(|one| holds(one, attributes));
-    }
-    if let Some(any) = fields.get("any") {
-        return any.as_array().unwrap().iter().any(|one| holds(one, attributes));
-    }
-    if let Some(not) = fields.get("not") {
-        return !holds(not, attributes);
-    }
     let value = attribute(attributes, fields["attribute"].as_str().unwrap());
     let (operator, operand) = fields.iter().find(|(name, _)| *name != "attribute").unwrap();
     if operator == "exists" {
@@ -199,6 +345,14 @@ fn holds(condition: &Value, attributes: &Map<String, Value>) -> bool {
     match operator.as_str() {
         "equals" => same(value, operand),
         "in" => operand.as_array().unwrap().iter().any(|one| same(value, one)),
+        "has_any" => {
+            let (values, wanted) = (value.as_array(), operand.as_array().unwrap());
+            values.is_some_and(|values| values.iter().any(|one| wanted.iter().any(|other| same(one, other))))
+        }
+        "has_all" => {
+            let (values, wanted) = (value.as_array(), operand.as_array().unwrap());
+            values.is_some_and(|values| wanted.iter().all(|one| values.iter().any(|other| same(one, other))))
+        }
         "above" => numbers().is_some_and(|(value, bound)| value > bound),
         "at_least" => numbers().is_some_and(|(value, bound)| value >= bound),
         "below" => numbers().is_some_and(|(value, bound)| value < bound),

@@ -36,13 +36,20 @@ pub fn in_basis_points(kind: Kind, definition: &mut Value) -> Vec<Problem> {
 /// ignored.
 fn shares(kind: Kind, definition: &mut Value) -> Vec<(String, &mut Value)> {
     let steps: &[&[&str]] = match kind {
-        Kind::Experiment => {
-            &[&["slots"], &["rollout"], &["variants", "[]", "weight"], &["environments", "{}", "rollout"]]
-        }
+        Kind::Experiment => &[
+            &["slots"],
+            &["rollout"],
+            &["variants", "[]", "weight"],
+            &["environments", "{}", "rollout"],
+            &["serve", "rollout"],
+            &["serve", "ramp", "[]", "rollout"],
+        ],
         Kind::Flag => &[
             &["rules", "[]", "rollout"],
+            &["rules", "[]", "ramp", "[]", "rollout"],
             &["rules", "[]", "split", "[]", "weight"],
             &["environments", "{}", "rules", "[]", "rollout"],
+            &["environments", "{}", "rules", "[]", "ramp", "[]", "rollout"],
             &["environments", "{}", "rules", "[]", "split", "[]", "weight"],
         ],
         Kind::Layer | Kind::Metric | Kind::List | Kind::Settings => &[],

@@ -1,0 +1,150 @@
+//! The steps that an evaluation reports, as texts and numbers for people and programs.
+
+use std::fmt;
+
+use assignment::{BucketOf, Step};
+use schemas::Key;
+use serde::Serialize;
+
+/// One step of the evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum EvaluationStep {
+    SwitchedOff {
+        archived: bool,
+    },
+    /// An experiment takes no units, whoever they are.
+    Closed {
+        why: String,
+    },
+    /// The side of a holdout that the unit's slot decides.
+    Holdout {
+        key: String,
+        slot: u32,
+        held_out: bool,
+    },
+    Denied {
+        list: String,
+        member: bool,
+    },
+    Allowed {
+        list: String,
+        variant: String,
+        member: bool,
+    },
+    /// A finished experiment serves this variant to the buckets below a bound.
+    Serves {
+        variant: String,
+        below: u32,
+    },
+    Prerequisite {
+        key: String,
+        served: String,
+        met: bool,
+    },
+    TooManyPrerequisites,
+    Rule {
+        key: String,
+        holds: bool,
+    },
+    /// By the [`FORMULA`], with the hash in hexadecimal.
+    Rollout {
+        salt: String,
+        hash: String,
+        bucket: u32,
+        inside: bool,
+    },
+    Variant {
+        salt: String,
+        hash: String,
+        bucket: u32,
+        owned: bool,
+    },
+}
+
+impl EvaluationStep {
+    /// Converts the steps of a flag or an experiment with this salt.
+    pub fn all(trace: &[Step<'_>], salt: &Key) -> Vec<EvaluationStep> {
+        let mut rule = None;
+        let mut steps = Vec::with_capacity(trace.len());
+        for step in trace {
+            if let Step::Rule { key, .. } = step {
+                rule = Some(key.as_str());
+            }
+            steps.push(EvaluationStep::of(step, |of| format!("{salt}/{}/{of}", rule.unwrap_or_default())));
+        }
+        steps
+    }
+
+    fn of(step: &Step<'_>, salt: impl Fn(&str) -> String) -> EvaluationStep {
+        let text = |key: &Key| key.to_string();
+        match *step {
+            Step::SwitchedOff { archived } => EvaluationStep::SwitchedOff { archived },
+            Step::Closed(why) => EvaluationStep::Closed { why: why.to_string() },
+            Step::Holdout { key, slot, held_out } => {
+                EvaluationStep::Holdout { key: text(key), slot, held_out }
+            }
+            Step::Denied { list, member } => EvaluationStep::Denied { list: text(list), member },
+            Step::Allowed { list, variant, member } => {
+                EvaluationStep::Allowed { list: text(list), variant: text(variant), member }
+            }
+            Step::Serves { variant, below } => EvaluationStep::Serves { variant: text(variant), below },
+            Step::Prerequisite { key, served, met } => {
+                EvaluationStep::Prerequisite { key: text(key), served: text(served), met }
+            }
+            Step::TooManyPrerequisites => EvaluationStep::TooManyPrerequisites,
+            Step::Rule { key, holds } => EvaluationStep::Rule { key: text(key), holds },
+            Step::Bucket { of: BucketOf::Rollout, hash, bucket, inside } => EvaluationStep::Rollout {
+                salt: salt("rollout"),
+                hash: format!("{hash:016x}"),
+                bucket,
+                inside,
+            },
+            Step::Bucket { of: BucketOf::Variant, hash, bucket, inside: owned } => {
+                EvaluationStep::Variant { salt: salt("variant"), hash: format!("{hash:016x}"), bucket, owned }
+            }
+        }
+    }
+}
+
+impl fmt::Display for EvaluationStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EvaluationStep::SwitchedOff { archived: true } => f.write_str("the flag is archived"),
+            EvaluationStep::SwitchedOff { archived: false } => f.write_str("the flag is switched off"),
+            EvaluationStep::Closed { why } => write!(f, "closed: {why}"),
+            EvaluationStep::Holdout { key, slot, held_out } => {
+                let verdict = if *held_out { "the unit is held out" } else { "the unit is not held out" };
+                write!(f, "holdout {key}: slot {slot}, {verdict}")
+            }
+            EvaluationStep::Denied { list, member } => {
+                let verdict = if *member { "the unit is on it" } else { "the unit is not on it" };
+                write!(f, "denied list {list}: {verdict}")
+            }
+            EvaluationStep::Allowed { list, variant, member } => {
+                let verdict = if *member { "the unit is on it" } else { "the unit is not on it" };
+                write!(f, "allowed list {list}, which sees {variant}: {verdict}")
+            }
+            EvaluationStep::Serves { variant, below } => {
+                write!(f, "the experiment is over and serves {variant} to the rollout buckets below {below}")
+            }
+            EvaluationStep::Prerequisite { key, served, met } => {
+                let verdict = if *met { "as required" } else { "which is not what is required" };
+                write!(f, "prerequisite {key}: serves {served}, {verdict}")
+            }
+            EvaluationStep::TooManyPrerequisites => {
+                f.write_str("its prerequisites are too deep or too many, and are not asked")
+            }
+            EvaluationStep::Rule { key, holds: true } => write!(f, "rule {key}: it matches"),
+            EvaluationStep::Rule { key, holds: false } => write!(f, "rule {key}: it does not match"),
+            EvaluationStep::Rollout { salt, hash, bucket, inside } => {
+                let verdict = if *inside { "inside the rollout" } else { "outside the rollout" };
+                write!(f, "salt {salt}, hash {hash}, bucket {bucket}: {verdict}")
+            }
+            EvaluationStep::Variant { salt, hash, bucket, owned } => {
+                let verdict = if *owned { "a variant owns it" } else { "no variant owns it" };
+                write!(f, "salt {salt}, hash {hash}, bucket {bucket}: {verdict}")
+            }
+        }
+    }
+}
