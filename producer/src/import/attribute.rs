@@ -9,6 +9,10 @@ use super::pattern::{self, Compare};
 /// The targeting key, where a condition tests it.
 pub const TARGETING_KEY: &str = "targetingKey";
 
+/// What a finding says of [`number`] and [`number_or_text`].
+pub const PLAIN_NUMBERS: &str =
+    "a text counts as a number if it is a plain decimal number, unlike `1e3` and `0x10`";
+
 /// The attribute is absent or null.
 pub fn missing(attribute: &str) -> Logic {
     Logic::any([Logic::test(attribute, "exists", false), Logic::test(attribute, "in", json!([null]))])

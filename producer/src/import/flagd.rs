@@ -121,6 +121,7 @@ fn flag(
         if let Err(why) = made {
             draft.give_up(why, findings);
         }
+        expressions.tell(targeting, &place, findings);
     }
     Ok(Some(draft))
 }

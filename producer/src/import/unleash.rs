@@ -123,11 +123,11 @@ impl Features<'_> {
             findings.note(path, "depends on what Unleash never finds fulfilled", "");
             return Ok(());
         }
-        let strategies = list(feature, "strategies");
+        let (strategies, of_feature) = (list(feature, "strategies"), list(feature, "variants"));
         let shape = &self.shapes[index];
         if strategies.is_empty() {
             let every = strategy::Strategy { path, when: Logic::TRUE, rollout: None };
-            return every.serve(feature.get("variants"), shape, draft, findings);
+            return every.serve(&[], of_feature, shape, draft, findings);
         }
         for (number, one) in strategies.iter().enumerate() {
             let path = format!("{path}.strategies[{number}]");
@@ -135,9 +135,7 @@ impl Features<'_> {
                 continue;
             }
             let read = strategy::Strategy::read(one, self.segments, &path, findings)?;
-            let own =
-                one.get("variants").filter(|variants| variants.as_array().is_some_and(|all| !all.is_empty()));
-            read.serve(own.or(feature.get("variants")), shape, draft, findings)?;
+            read.serve(list(one, "variants"), of_feature, shape, draft, findings)?;
         }
         Ok(())
     }

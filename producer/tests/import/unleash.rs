@@ -7,7 +7,12 @@ use serde_json::{Map, Value, json};
 use crate::common::{Unit, World, assert_shares, same};
 
 /// The cases that are not kept: specification, feature, expected answer, and why.
-const NOT_KEPT: [(&str, &str, &str, &str); 0] = [];
+const NOT_KEPT: [(&str, &str, &str, &str); 1] = [(
+    "10-flexible-rollout-strategy",
+    "Feature.flexibleRollout.10",
+    "true",
+    "the session is hashed where there is no user, and a flag hashes one kind of unit here",
+)];
 
 fn specifications() -> Vec<Value> {
     serde_json::from_str(include_str!("unleash.json")).unwrap()
@@ -74,7 +79,7 @@ fn is_as_expected(case: &Value, (on, variant, payload): &(bool, String, Option<S
 /// nothing.
 fn depends_on_the_hash(world: &World, case: &Value) -> bool {
     let first = answer(world, case, &unit(case));
-    ["targetingKey", "sessionId", "customField"].into_iter().any(|hashed| {
+    ["targetingKey", "sessionId", "customField", "clientId"].into_iter().any(|hashed| {
         (0..100).any(|number| {
             let mut other = unit(case);
             let id = format!("unit-{number}");
@@ -115,7 +120,7 @@ fn every_public_case_is_kept_or_named() {
         .map(|(name, feature, answer, _)| ((*name).to_owned(), (*feature).to_owned(), (*answer).to_owned()))
         .collect();
     assert_eq!(not_kept, expected);
-    assert_eq!((kept, hashed, not_kept.len()), (0, 0, 0));
+    assert_eq!((kept, hashed, not_kept.len()), (242, 32, 1));
 }
 
 #[test]

@@ -7,11 +7,14 @@ use serde_json::{Map, Value};
 use super::fractional;
 use super::tree::{Branch, Tree};
 use super::version::{self, Answer};
-use crate::import::attribute::{Part, leads_into_a_list};
-use crate::import::finding::Inexpressible;
+use crate::import::attribute::{PLAIN_NUMBERS, Part, leads_into_a_list, to_number};
+use crate::import::finding::{Findings, Inexpressible};
 use crate::import::javascript::{self, Attribute, Case};
 use crate::import::logic::Logic;
 use crate::import::pattern::Compare;
+
+/// What a finding says of `sem_ver`.
+const VERSIONS: &str = "a version that begins with `V` is none, and one that is a number compares as a number: 1.15 is below 1.2";
 
 /// The most references to shared evaluators inside each other.
 const REFERENCES_MAX: usize = 32;
@@ -86,6 +89,31 @@ impl<'s> Expressions<'s> {
                 let is_true = self.truth(expression, path)?;
                 Ok(Tree::choose(is_true, Tree::Value(true.into()), Tree::Value(false.into())))
             }
+        }
+    }
+
+    /// Tells where the operators of the expression work differently here.
+    pub fn tell(self, expression: &Value, path: &str, findings: &mut Findings) {
+        let Ok(expression) = self.resolved(expression, path) else { return };
+        let is_number = |value: &Value| match value {
+            Value::String(text) => to_number(text).is_some(),
+            value => value.is_number() || value.is_boolean(),
+        };
+        match expression {
+            Value::Array(items) => items.iter().for_each(|item| self.tell(item, path, findings)),
+            Value::Object(fields) => {
+                for (name, arguments) in fields {
+                    let compares = matches!(name.as_str(), "==" | "!=" | "<" | "<=" | ">" | ">=");
+                    if compares && arguments.as_array().is_some_and(|all| all.iter().any(is_number)) {
+                        findings.changed(path, PLAIN_NUMBERS, "");
+                    }
+                    if name == "sem_ver" {
+                        findings.changed(path, VERSIONS, "send versions as text, and without a capital `V`");
+                    }
+                    self.tell(arguments, path, findings);
+                }
+            }
+            _ => {}
         }
     }
 

@@ -88,6 +88,7 @@ impl Conditions<'_> {
         match value {
             Value::String(text) => Ok(text_equals(name, text)),
             Value::Number(_) => {
+                self.findings.changed(path, attribute::PLAIN_NUMBERS, "");
                 let attribute = Attribute { path: name.to_owned(), default: json!(0), case: None };
                 Ok(attribute.equals(value, false))
             }
@@ -115,6 +116,9 @@ impl Conditions<'_> {
             ("$lt" | "$lte" | "$gt" | "$gte", expected) => {
                 let attribute = Attribute { path: name.to_owned(), default: Value::Null, case: None };
                 let compare = comparison(operator).expect("the pattern lists comparisons");
+                if !expected.as_str().is_some_and(|text| attribute::to_number(text).is_none()) {
+                    self.findings.changed(path, attribute::PLAIN_NUMBERS, "");
+                }
                 attribute
                     .compares(compare, expected)
                     .ok_or_else(|| lost("compares with a value that has no order".to_owned()))

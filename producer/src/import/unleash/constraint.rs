@@ -28,6 +28,9 @@ pub fn read(constraint: &Value, path: &str, findings: &mut Findings) -> Result<L
         "DATE_AFTER" | "DATE_BEFORE" => date(name, operator, text("value"), path, findings)?,
         operator => test(attribute_of(name), operator, constraint, path)?,
     };
+    if operator.starts_with("NUM_") {
+        findings.changed(path, attribute::PLAIN_NUMBERS, "");
+    }
     if logic.is_false() && inverted {
         return Err(lost("inverts a test that can never be made".to_owned()));
     }

@@ -59,21 +59,27 @@ impl<'p> Strategy<'p> {
         Ok(Strategy { path, when: Logic::all(all), rollout })
     }
 
-    /// Appends the rules by which the strategy serves these variants, or that the feature is on.
+    /// Appends the rules by which the strategy serves its own variants or else those of the feature, or that the feature is on.
     pub fn serve(
         self,
-        variants: Option<&Value>,
+        own: &[Value],
+        of_feature: &[Value],
         shape: &Shape,
         draft: &mut FlagDraft,
         findings: &mut Findings,
     ) -> Result<(), Inexpressible> {
-        let variants = variants.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let are_own = !own.is_empty();
+        let variants = if are_own { own } else { of_feature };
         self.overrides(variants, shape, draft)?;
         let Strategy { path, when, rollout } = self;
         let weighted = shares(variants, shape, path, findings)?;
         let of_variants =
             variants.first().and_then(|variant| variant.get("stickiness")).and_then(Value::as_str);
-        let of_variants = of_variants.unwrap_or("default");
+        // The variants of a strategy are hashed like its rollout, if they do not say otherwise.
+        let of_strategy = rollout.as_ref().filter(|_| are_own).map(|rollout| rollout.stickiness.clone());
+        let of_variants =
+            of_variants.map(str::to_owned).or(of_strategy).unwrap_or_else(|| "default".to_owned());
+        let of_variants = of_variants.as_str();
         let mut push =
             |when: Logic, serve: Serve| draft.rules.push(Rule { path: path.to_owned(), when, serve });
         let shares = if weighted.is_empty() { vec![(shape.on.clone(), ALL)] } else { weighted };
