@@ -3,11 +3,10 @@
 
 use serde_json::{Number, Value, json};
 
+pub use schemas::definition::TARGETING_KEY;
+
 use super::logic::Logic;
 use super::pattern::{self, Compare};
-
-/// The targeting key, where a condition tests it.
-pub const TARGETING_KEY: &str = "targetingKey";
 
 /// What a finding says of [`number`] and [`number_or_text`].
 pub const PLAIN_NUMBERS: &str =

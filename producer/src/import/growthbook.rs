@@ -2,7 +2,8 @@
 //! name. An experiment becomes a draft of its own, because units are hashed otherwise here and its data would mix two
 //! assignments.
 
-use assignment::{CompiledCondition, Context};
+use assignment::{CompiledCondition, Context, ListSource, Lists};
+use schemas::definition::Definitions;
 use serde_json::{Map, Value, json};
 
 use super::Draft;
@@ -209,6 +210,12 @@ impl Features<'_> {
         findings: &mut Findings,
     ) -> Result<(), Inexpressible> {
         let when = self.when(rule, path, findings)?;
+        if hashes(rule)
+            && rule.get("hashVersion").is_some_and(|version| !matches!(version.as_u64(), Some(1 | 2)))
+        {
+            findings.note(path, "has no known version of the hash, so that GrowthBook skips it", "");
+            return Ok(());
+        }
         let variations = rule.get("variations").and_then(Value::as_array);
         if let Some(value) = rule.get("force") {
             let serve = serve(rule, draft.variant(value), path)?;
@@ -278,7 +285,9 @@ impl Features<'_> {
         let asked = Conditions { saved_groups: self.saved_groups, findings }.read(wanted, path)?;
         let condition = serde_json::from_value(asked.condition())
             .map_err(|error| Inexpressible::new(path, format!("cannot be asked of a value: {error}"), ""))?;
-        let condition = CompiledCondition::compile(&condition);
+        // A condition of GrowthBook names no list.
+        let nothing = ListSource { definitions: &Definitions::default(), lists: &Lists::default() };
+        let condition = CompiledCondition::compile(&nothing, &condition);
         let holds = |value: &Value| {
             let attributes = [("value", assignment::Value::Json(value))];
             condition.holds(&Context { targeting_key: None, attributes: &attributes })
@@ -385,6 +394,11 @@ fn serve(rule: &Value, variant: String, path: &str) -> Result<Serve, Inexpressib
     };
     let unit = attribute_of(hash_attribute(rule)).to_owned();
     Ok(Serve::Split { unit, rollout: share::absolute(share).0, shares: vec![(variant, ALL)] })
+}
+
+/// Whether the rule hashes a unit.
+fn hashes(rule: &Value) -> bool {
+    ["variations", "coverage", "range"].into_iter().any(|field| rule.get(field).is_some())
 }
 
 fn hash_attribute(rule: &Value) -> &str {

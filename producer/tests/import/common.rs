@@ -1,6 +1,8 @@
 //! Imports a source as the command does, applies the file that it writes to an empty log, and evaluates it.
 
-use assignment::{Context, Environment, EvaluationError, Snapshot, Value as Attribute, evaluate, resolve};
+use assignment::{
+    Context, Environment, EvaluationError, Lists, Snapshot, Value as Attribute, evaluate, resolve,
+};
 use producer::apply::in_order;
 use producer::import::{Format, Imported, Severity, import};
 use schemas::definition::{Change, Definitions, parse_file};
@@ -40,7 +42,8 @@ impl World {
         };
         let mut definitions = Definitions::default();
         for definition in in_order(written).expect("each key is defined once") {
-            let definition = resolve(&definitions, definition).expect("every definition is complete");
+            let definition =
+                resolve(&definitions, Micros::EPOCH, definition).expect("every definition is complete");
             let change = Change {
                 change_id: Uuid::from_u128(1),
                 rule_version: definitions.rule_for(&definition).version(),
@@ -51,10 +54,12 @@ impl World {
                 author: "a tester".to_owned(),
                 reason: "a test".to_owned(),
             };
-            let verdict = definitions.apply(definitions.next_offset(), &change).expect("the rule is known");
+            let verdict = definitions
+                .apply(definitions.next_offset(), Micros::EPOCH, &change)
+                .expect("the rule is known");
             verdict.unwrap_or_else(|refusal| panic!("{refusal}: {}", definition.to_json()));
         }
-        let snapshot = Snapshot::compile(&definitions, Environment("production"));
+        let snapshot = Snapshot::compile(&definitions, &Lists::default(), Environment("production"));
         World { imported, definitions, snapshot }
     }
 

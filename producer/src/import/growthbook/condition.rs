@@ -116,7 +116,7 @@ impl Conditions<'_> {
             ("$lt" | "$lte" | "$gt" | "$gte", expected) => {
                 let attribute = Attribute { path: name.to_owned(), default: Value::Null, case: None };
                 let compare = comparison(operator).expect("the pattern lists comparisons");
-                if !expected.as_str().is_some_and(|text| attribute::to_number(text).is_none()) {
+                if expected.as_str().is_none_or(|text| attribute::to_number(text).is_some()) {
                     self.findings.changed(path, attribute::PLAIN_NUMBERS, "");
                 }
                 attribute
