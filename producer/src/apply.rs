@@ -59,7 +59,8 @@ pub struct DefinedTwice {
 }
 
 /// Sorts the definitions so that each comes after those it refers to: settings, metrics, lists, layers, then
-/// flags after their prerequisites, then experiments. Otherwise the order of the file is kept.
+/// flags after their prerequisites, then experiments. An experiment that a flag waits for comes before that flag.
+/// Otherwise the order of the file is kept.
 pub fn in_order(mut definitions: Vec<Definition>) -> Result<Vec<Definition>, DefinedTwice> {
     let mut seen = BTreeSet::new();
     for definition in &definitions {
@@ -68,12 +69,10 @@ pub fn in_order(mut definitions: Vec<Definition>) -> Result<Vec<Definition>, Def
         }
     }
     definitions.sort_by_key(|definition| rank(definition.kind()));
-    let (flags, others): (Vec<_>, Vec<_>) =
-        definitions.into_iter().partition(|definition| definition.kind() == Kind::Flag);
-    let at = others.partition_point(|definition| rank(definition.kind()) < rank(Kind::Flag));
-    let mut ordered = others;
-    ordered.splice(at..at, after_prerequisites(flags));
-    Ok(ordered)
+    let at = definitions.partition_point(|definition| rank(definition.kind()) < rank(Kind::Flag));
+    let evaluated = definitions.split_off(at);
+    definitions.extend(after_prerequisites(evaluated));
+    Ok(definitions)
 }
 
 fn rank(kind: Kind) -> u8 {
@@ -87,7 +86,7 @@ fn rank(kind: Kind) -> u8 {
     }
 }
 
-/// Sorts flags after their prerequisites. Flags in a cycle keep their order; the log refuses them with the
+/// Sorts flags after their prerequisites, which are flags or experiments. Flags in a cycle keep their order; the log refuses them with the
 /// reason.
 fn after_prerequisites(mut waiting: Vec<Definition>) -> Vec<Definition> {
     let mut ordered = Vec::with_capacity(waiting.len());
@@ -258,6 +257,28 @@ slots: 5000
         let ordered = in_order(parse_file(FILE).unwrap()).unwrap();
         let keys: Vec<&str> = ordered.iter().map(|definition| definition.key().as_str()).collect();
         assert_eq!(keys, ["signup", "shop", "parent", "child", "checkout"]);
+    }
+
+    /// A flag came before the experiment that it waits for, and was refused.
+    #[test]
+    fn an_experiment_that_a_flag_waits_for_comes_first() {
+        let text = "\
+{kind: experiment, key: other, control: a, variants: [{key: a, weight: 50%}, {key: b, weight: 50%}], metrics: {primary: m}}
+---
+{kind: flag, key: waits, value_type: boolean, default_variant: a, variants: [{key: a, value: true}],
+ prerequisites: [{flag: needed, variants: [b]}]}
+---
+{kind: experiment, key: needed, control: a, variants: [{key: a, weight: 50%}, {key: b, weight: 50%}], metrics: {primary: m}}
+---
+{kind: flag, key: free, value_type: boolean, default_variant: a, variants: [{key: a, value: true}]}
+---
+{kind: metric, key: m, event: m, type: conversion}
+";
+        let ordered = in_order(parse_file(text).unwrap()).unwrap();
+        let keys: Vec<&str> = ordered.iter().map(|definition| definition.key().as_str()).collect();
+        assert_eq!(keys, ["m", "free", "other", "needed", "waits"]);
+        let all = rehearse(&Definitions::default(), ordered, &signature()).unwrap();
+        assert!(all.iter().all(|applied| applied.verdict == Verdict::WouldBeAccepted), "{all:?}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod assign;
 mod definitions;
 mod diff;
 mod event_sender;
+mod import;
 mod lists;
 mod promote;
 mod replay;
@@ -48,6 +49,20 @@ pub enum Command {
     Replay(replay::Args),
     /// Send seeded traffic with known true rates
     Simulate(simulate::Args),
+}
+
+/// The commands that read and write files alone, and so need no configuration.
+#[derive(Subcommand)]
+pub enum FileCommand {
+    /// Turn the flags of flagd, GrowthBook or Unleash into a definition file, and name what cannot be
+    Import(import::Args),
+}
+
+/// Runs the command.
+pub fn run_on_files(command: FileCommand) -> anyhow::Result<Exit> {
+    match command {
+        FileCommand::Import(args) => import::run(args),
+    }
 }
 
 /// Runs the command.

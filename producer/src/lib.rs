@@ -1,7 +1,7 @@
 //! The commands for people who define experiments and send events. They write definitions to the log
-//! ([`apply`], [`environments`]), explain an assignment ([`explain`]), send events to Kafka ([`replay`],
-//! [`simulate`]) and create the topics ([`topics`]). Services embed the package `sdk` instead. This package
-//! does not know who consumes a topic.
+//! ([`apply`], [`environments`]), make them from other platforms' files ([`import`]), explain an assignment
+//! ([`explain`]), send events to Kafka ([`replay`], [`simulate`]) and create the topics ([`topics`]). Services embed the
+//! package `sdk` instead. This package does not know who consumes a topic.
 
 pub mod apply;
 pub mod command;
@@ -9,6 +9,7 @@ pub mod config;
 pub mod diff;
 pub mod environments;
 pub mod explain;
+pub mod import;
 pub mod replay;
 #[cfg(test)]
 mod samples;

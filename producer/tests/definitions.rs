@@ -8,6 +8,7 @@ use std::thread;
 use definitions::DefinitionLog;
 use kafka_fixture::KafkaFixture;
 use producer::apply::{Signature, Verdict, apply};
+use producer::import::{Format, import};
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use schemas::definition::{Definition, parse_file};
@@ -50,6 +51,38 @@ fn a_file_is_accepted_once_and_unchanged_from_then_on() {
     assert_eq!(keys, [(0, 0, "purchase"), (0, 1, "checkout")]);
     let listed = fixture.producer(&["definitions"]);
     assert_eq!(listed.out, "experiment checkout: version 2, running, phase 1\nmetric purchase: version 1\n");
+}
+
+/// What `splitstream import` writes needs no change before it is applied.
+#[test]
+fn an_imported_file_is_accepted() {
+    let fixture = KafkaFixture::new("imported");
+    let source = r#"{"features": {
+        "plans": {"defaultValue": "free", "rules": [
+            {"condition": {"country": {"$in": ["DE", "FR"]}, "age": {"$gte": 18}}, "force": "pro", "coverage": 0.25}
+        ]},
+        "price": {"defaultValue": 10, "rules": [
+            {"key": "prices", "variations": [10, 12], "weights": [0.5, 0.5], "namespace": ["shop", 0, 0.5]}
+        ]},
+        "banner": {"defaultValue": false, "rules": [
+            {"parentConditions": [{"id": "price", "condition": {"value": 12}, "gate": true}]},
+            {"force": true}
+        ]}
+    }}"#;
+    let imported = import(Format::Growthbook, source, "web").unwrap();
+    assert!(!imported.is_lossy(), "{}", imported.report());
+    let applied = fixture.apply("imported.json", &imported.file(), &[]);
+    assert_eq!(
+        (applied.code, applied.out.as_str()),
+        (
+            0,
+            "metric to-be-named: accepted, version 1\n\
+             layer shop: accepted, version 2\n\
+             flag plans: accepted, version 3\n\
+             experiment price: accepted, version 4\n\
+             flag banner: accepted, version 5\n"
+        )
+    );
 }
 
 /// A broker that was just restarted answers like this; the commands once gave up at once.

@@ -11,6 +11,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
         "For owners of experiments",
         &[
             "apply",
+            "import",
             "diff",
             "promote",
             "ship",

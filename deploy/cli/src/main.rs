@@ -34,6 +34,8 @@ enum Command {
     Local(local::command::Command),
     #[command(flatten)]
     Producer(producer::command::Command),
+    #[command(flatten)]
+    Files(producer::command::FileCommand),
     /// The service that carries events from Kafka into ClickHouse
     #[command(subcommand)]
     Consumer(consumer::command::ServiceCommand),
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Command::Producer(command) => {
             ops::main(async { producer::command::run(&load(config)?, command).await })
         }
+        Command::Files(command) => ops::main(async { producer::command::run_on_files(command) }),
         Command::Consumer(consumer::command::ServiceCommand::Run) => {
             consumer::heap::keep_memory();
             ops::main(async { consumer::command::serve(load(config)?).await })

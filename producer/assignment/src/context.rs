@@ -65,14 +65,14 @@ impl<'a> Context<'a> {
     }
 
     /// Returns the id of the unit of this type: the targeting key for the default type, otherwise the text of the attribute
-    /// that is named like the type.
+    /// that is named like the type, which may be a path as in a condition.
     pub fn unit(&self, unit_type: &str) -> Option<&'a str> {
         if unit_type == DEFAULT_UNIT_TYPE
             && let Some(id) = self.targeting_key
         {
             return Some(id);
         }
-        match self.named(unit_type)?.view() {
+        match self.attribute(unit_type)? {
             View::Text(id) => Some(id),
             _ => None,
         }
@@ -173,6 +173,9 @@ mod tests {
         // A number has more than one text; an id is used as it was sent.
         assert_eq!(context.unit("device"), None);
         assert_eq!(context.unit("session"), None);
+        let company = json!({"id": "c3"});
+        let employed = Context { attributes: &[("company", Value::Json(&company))], ..context };
+        assert_eq!(employed.unit("company.id"), Some("c3"));
         let anonymous = Context { targeting_key: None, ..context };
         assert_eq!(anonymous.unit("user"), Some("u9"));
     }
