@@ -1,12 +1,11 @@
 //! Compares two environments: which flags and experiments have other settings in one than in the other, and how
 //! the settings of one are copied to the other.
 
+use definitions::diff::{Changed, changes};
 use schemas::Key;
 use schemas::definition::{Definition, Definitions, Kind, State, Version};
 use serde::Serialize;
 use serde_json::Value;
-
-use crate::diff::{Changed, changes};
 
 /// A definition whose settings differ between two environments.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -107,8 +106,9 @@ pub fn is_known(definitions: &Definitions, environment: &Key) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use definitions::apply::{Signature, Verdict, rehearse};
+
     use super::*;
-    use crate::apply::{Signature, Verdict, rehearse};
     use crate::samples;
 
     const FILE: &str = "

@@ -19,6 +19,7 @@ mod file;
 mod log;
 mod metric;
 mod reading;
+mod refusal;
 mod rule;
 mod settings;
 

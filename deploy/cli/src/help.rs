@@ -9,7 +9,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("To try it on this machine", &["demo", "local"]),
     (
         "For owners of experiments",
-        &["apply", "diff", "promote", "definitions", "assign", "results", "analyze"],
+        &["apply", "diff", "promote", "definitions", "history", "assign", "results", "analyze"],
     ),
     ("For planning and checking statistics", &["power", "compute", "calibrate"]),
     ("To send events", &["topics", "replay", "simulate"]),

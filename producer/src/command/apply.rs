@@ -3,14 +3,14 @@
 
 use std::path::PathBuf;
 
-use crate::apply::{Applied, Signature, Verdict, apply, in_order, rehearse};
-use crate::text;
 use anyhow::{Context, anyhow};
+use definitions::apply::{Applied, Signature, Verdict, apply, in_order, rehearse};
 use ops::Exit;
 use schemas::definition::{Definition, parse_file};
 
 use super::{log_error, open_log, print_json, print_text};
 use crate::config::Config;
+use crate::text;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -46,7 +46,7 @@ impl ProposalArgs {
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let definitions = read(&args.file)?;
     let signature = args.proposal.signature();
-    let mut log = open_log(config, |_| {}).await?;
+    let mut log = open_log(config).await?;
     let mut all = Vec::new();
     let mut failure = None;
     if args.proposal.dry_run {

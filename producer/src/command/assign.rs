@@ -36,7 +36,7 @@ pub struct Args {
 }
 
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
-    let log = open_log(config, |_| {}).await?;
+    let log = open_log(config).await?;
     let definitions = log.definitions();
     let snapshot = Snapshot::compile(definitions, Environment(args.environment.as_str()));
     let attributes: Attributes = args.attributes.iter().cloned().collect();

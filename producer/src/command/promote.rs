@@ -1,9 +1,8 @@
 //! `splitstream promote` copies one environment's settings of a flag or an experiment to another environment.
 //! It proposes them as one change and prints the verdict.
 
-use crate::apply::{Verdict, apply, rehearse};
-use crate::environments::{Promotion, is_known};
 use anyhow::anyhow;
+use definitions::apply::{Verdict, apply, rehearse};
 use ops::Exit;
 use schemas::Key;
 use schemas::definition::{Definition, Definitions, Kind};
@@ -11,6 +10,7 @@ use schemas::definition::{Definition, Definitions, Kind};
 use super::apply::{ProposalArgs, render_text};
 use super::{log_error, open_log, print_json, print_text};
 use crate::config::Config;
+use crate::environments::{Promotion, is_known};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -27,7 +27,7 @@ pub struct Args {
 }
 
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
-    let mut log = open_log(config, |_| {}).await?;
+    let mut log = open_log(config).await?;
     let from = args.from.clone();
     let promotion = Promotion { from: args.from, to: args.to };
     let is_named = |definition: &Definition| {

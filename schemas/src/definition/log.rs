@@ -223,6 +223,11 @@ impl Definitions {
         self.current.get(&(space(definition.kind()), definition.key().clone()))
     }
 
+    /// The current definition with this key in the space of `kind`, perhaps of another kind.
+    pub fn current(&self, kind: Kind, key: &Key) -> Option<&Arc<Accepted>> {
+        self.current.get(&(space(kind), key.clone()))
+    }
+
     /// The definition that was accepted as this version, current or not.
     pub fn at_version(&self, version: Version) -> Option<&Arc<Accepted>> {
         self.history.get(&version)
@@ -424,7 +429,7 @@ impl Definitions {
                     format!("retention_days.{table}"),
                     format!(
                         "experiment `{}`, which is {}, needs its events for {needed} days, from its start to its end \
-                         and through the longest window of its metrics",
+                         and through the longest window of its metrics; keep them as long, or archive it first",
                         experiment.key,
                         experiment.state.as_str()
                     ),
@@ -458,13 +463,20 @@ impl Definitions {
             _ => return Some(format!("there is no other flag `{required}`; define it first")),
         };
         if let Some(unknown) = prerequisite.variants.iter().find(|key| !served.contains(key)) {
-            return Some(format!("`{required}` has no variant `{unknown}`"));
+            let served: Vec<&str> = served.iter().map(|key| key.as_str()).collect();
+            return Some(format!(
+                "`{required}` has no variant `{unknown}`; name one of {}, or add it there first",
+                served.join(", ")
+            ));
         }
         let mut seen = BTreeSet::new();
         let mut waiting = vec![required];
         while let Some(key) = waiting.pop() {
             if *key == flag.key {
-                return Some(format!("`{required}` itself waits for `{}`", flag.key));
+                return Some(format!(
+                    "`{required}` itself waits for `{}`; take one of the two prerequisites out",
+                    flag.key
+                ));
             }
             if seen.insert(key)
                 && let Some(Definition::Flag(other)) = in_flags(key)
@@ -485,7 +497,9 @@ impl Definitions {
             return;
         }
         if experiment.slot_ranges.is_empty() {
-            problems.push(Problem::new("slot_ranges", "an experiment that runs in a layer owns slots of it"));
+            let what =
+                "an experiment that runs in a layer owns slots of it; they are allocated when it is applied";
+            problems.push(Problem::new("slot_ranges", what));
         }
         for other in self.holders_of_layer(layer, &experiment.key) {
             let taken = experiment
@@ -493,7 +507,10 @@ impl Definitions {
                 .iter()
                 .find(|range| other.slot_ranges.iter().any(|owned| owned.overlaps(**range)));
             if let Some(range) = taken {
-                problems.push(Problem::new("slot_ranges", format!("{range} holds slots of `{}`", other.key)));
+                problems.push(Problem::new("slot_ranges", format!(
+                        "{range} holds slots of `{}`; leave `slot_ranges` out to take free ones, or archive that one first",
+                        other.key
+                    )));
             }
         }
     }
@@ -510,6 +527,13 @@ fn check_resolved(field: &str, rules: &[FlagRule], problems: &mut Vec<Problem>) 
         if rule.split.iter().any(|share| share.weight.get() > 0 && share.ranges.is_empty()) {
             problems.push(Problem::new(format!("{field}[{index}].split"), "its ranges are not resolved"));
         }
+    }
+}
+
+impl Kind {
+    /// Returns whether definitions of the two kinds cannot have the same key.
+    pub fn shares_keys_with(self, other: Kind) -> bool {
+        space(self) == space(other)
     }
 }
 

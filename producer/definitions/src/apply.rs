@@ -1,14 +1,16 @@
-//! Turns the definitions of a file into changes of the log. A definition comes after those it refers to, fields
-//! that the file leaves out are filled in, and definitions that change nothing are dropped.
+//! Turns written definitions into changes of the log. A definition comes after those it refers to, fields that
+//! are left out are filled in, and definitions that change nothing are dropped. Where the definitions come from, a
+//! file or a request, is not known here.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 
 use schemas::Uuid;
 use schemas::definition::{Change, Definition, Definitions, Kind, Refusal, UnknownRule, Version};
 use serde::{Serialize, Serializer};
 
 use crate::diff::{Changed, diff};
-use definitions::log::{DefinitionLog, LogError};
+use crate::log::{DefinitionLog, LogError};
 
 /// The author of a change and the reason for it.
 #[derive(Clone, Debug)]
@@ -46,7 +48,8 @@ pub enum Verdict {
         version: Version,
     },
     Refused {
-        reason: String,
+        #[serde(serialize_with = "as_text")]
+        reason: Refusal,
     },
 }
 
@@ -115,12 +118,12 @@ pub async fn apply(
         Prepared::Settled(verdict) => return Ok(named.applied(verdict, Vec::new())),
         Prepared::Propose(proposal) => proposal,
     };
-    if let Err(refusal) = log.definitions().judge(&change)? {
-        return Ok(named.applied(refused(&refusal), Vec::new()));
+    if let Err(reason) = log.definitions().judge(&change)? {
+        return Ok(named.applied(Verdict::Refused { reason }, Vec::new()));
     }
     Ok(match log.propose(&change).await? {
         Ok(accepted) => named.applied(Verdict::Accepted { version: accepted.version }, changed),
-        Err(refusal) => named.applied(refused(&refusal), changed),
+        Err(reason) => named.applied(Verdict::Refused { reason }, changed),
     })
 }
 
@@ -139,7 +142,7 @@ pub fn rehearse(
             Prepared::Propose(Proposal { change, changed }) => {
                 match definitions.apply(definitions.next_offset(), &change)? {
                     Ok(_) => named.applied(Verdict::WouldBeAccepted, changed),
-                    Err(refusal) => named.applied(refused(&refusal), Vec::new()),
+                    Err(reason) => named.applied(Verdict::Refused { reason }, Vec::new()),
                 }
             }
         });
@@ -191,7 +194,9 @@ fn prepare(
 ) -> Prepared {
     let definition = match assignment::resolve(definitions, written) {
         Ok(definition) => definition,
-        Err(problem) => return Prepared::Settled(refused(&Refusal::NotAllowed(vec![problem]))),
+        Err(problem) => {
+            return Prepared::Settled(Verdict::Refused { reason: Refusal::NotAllowed(vec![problem]) });
+        }
     };
     let current = definitions.current_of(&definition);
     if let Some(current) = current
@@ -213,12 +218,8 @@ fn prepare(
     Prepared::Propose(Proposal { change, changed })
 }
 
-fn refused(refusal: &Refusal) -> Verdict {
-    Verdict::Refused { reason: refusal.to_string() }
-}
-
-fn as_text<S: Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(kind.as_str())
+fn as_text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 #[cfg(test)]
@@ -328,6 +329,7 @@ slots: 5000
         let alone = parse_file(FILE).unwrap().remove(0);
         let all = rehearse(&definitions, vec![alone], &signature()).unwrap();
         let Verdict::Refused { reason } = &all[0].verdict else { panic!("{:?}", all[0]) };
+        let reason = reason.to_string();
         assert!(reason.contains("there is no metric `signup`; define it first"), "{reason}");
         assert!(reason.contains("there is no layer `shop`; define it first"), "{reason}");
     }
