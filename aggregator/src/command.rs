@@ -66,8 +66,12 @@ pub async fn serve(config: Config) -> anyhow::Result<Exit> {
     let health = Health::new();
     let registry = ops::metrics::registry("aggregator", env!("CARGO_PKG_VERSION"));
     let metrics = schedule::Metrics::register(&registry);
-    let routes = http_server::guarded(http::routes(database.clone()), &config.http)
-        .map_err(ops::config::Error::from)?;
+    let writers = config.writers().map_err(ops::config::Error::from)?;
+    let definition_routes = ::definitions::http::routes(config.kafka.clone(), writers, crate::cut::now);
+    let read = http::routes(database.clone()).merge(definition_routes.read);
+    let routes = http_server::guarded(read, &config.http)
+        .map_err(ops::config::Error::from)?
+        .merge(definition_routes.write);
     let served = Served { routes, registry, health: health.clone() };
     let server = http_server::start(&config.http, served, &shutdown).await?;
     schedule::run(database, config.kafka, config.aggregator, health, metrics, shutdown).await;

@@ -1,13 +1,16 @@
 //! The aggregator's settings.
 
-use ops::config::{ClickHouse, Count, Field, Http, Kafka, Log, Millis, Page, Section};
+use std::path::PathBuf;
+
+use definitions::http::Writers;
+use ops::config::{ClickHouse, Count, Field, Http, Kafka, Log, Millis, Page, Secret, Section};
 use serde::Deserialize;
 
 /// The aggregator's configuration.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Access to the log of looks.
+    /// Access to the log of looks, and to the log of definitions.
     pub kafka: Kafka,
     pub clickhouse: ClickHouse,
     pub http: Http,
@@ -35,6 +38,9 @@ pub struct AggregatorSection {
     pub follow_stopped_hours: Count<0, 8_760>,
     pub query_timeout_ms: Millis<1_000, 600_000>,
     pub document_interval_ms: Millis<0, 86_400_000>,
+    pub write_tokens: Option<Secret>,
+    pub write_tokens_file: Option<PathBuf>,
+    pub writes_per_minute: Count<1, 6_000>,
 }
 
 impl Default for AggregatorSection {
@@ -44,6 +50,9 @@ impl Default for AggregatorSection {
             follow_stopped_hours: Count::of(168),
             query_timeout_ms: Millis::of(60_000),
             document_interval_ms: Millis::of(600_000),
+            write_tokens: None,
+            write_tokens_file: None,
+            writes_per_minute: Count::of(60),
         }
     }
 }
@@ -69,7 +78,52 @@ impl Section for AggregatorSection {
                 &self.document_interval_ms,
                 "time after which a document is written again that says nothing new",
             ),
+            Field::of(
+                "write_tokens",
+                &self.write_tokens,
+                "who may change definitions over HTTP: `name:token`, separated by spaces, commas or line breaks; the name \
+                 becomes the author; without any, nobody may, and with some, the Kafka user must be allowed to write to \
+                 the topic of definitions",
+            ),
+            Field::of("write_tokens_file", &self.write_tokens_file, "file that holds the write tokens"),
+            Field::of(
+                "writes_per_minute",
+                &self.writes_per_minute,
+                "changes that one write token may ask for in a minute; one more gets 429",
+            ),
         ]
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.write_tokens.is_some() && self.write_tokens_file.is_some() {
+            return Err(
+                "aggregator.write_tokens and aggregator.write_tokens_file are both set; remove one".into()
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Reads who may change definitions over HTTP.
+    ///
+    /// # Errors
+    /// If the tokens cannot be read or are not safe, or the token for reading is among them.
+    pub fn writers(&self) -> Result<Writers, String> {
+        let AggregatorSection { write_tokens, write_tokens_file, writes_per_minute, .. } = &self.aggregator;
+        let tokens = Secret::resolve(write_tokens.as_ref(), write_tokens_file.as_ref())?;
+        let setting = match (write_tokens, write_tokens_file) {
+            (Some(_), _) => "aggregator.write_tokens",
+            _ => "aggregator.write_tokens_file",
+        };
+        let writers = Writers::new(tokens.as_ref(), writes_per_minute.get(), setting)?;
+        let reader = Secret::resolve(self.http.token.as_ref(), self.http.token_file.as_ref())?;
+        if reader.is_some_and(|reader| writers.accept(&reader)) {
+            return Err(format!(
+                "{setting}: the token of [http], which is for reading, is among them; make another"
+            ));
+        }
+        Ok(writers)
     }
 }
 
@@ -90,6 +144,26 @@ mod tests {
     fn a_file_shared_with_the_other_services_is_read() {
         let file = "[kafka]\nbrokers = 'k:9092'\n[clickhouse]\nurl = 'http://c:8123'\n[consumer]\nx = 1";
         assert_eq!(parse(file).unwrap().aggregator.interval_ms.get(), 10_000);
+    }
+
+    #[test]
+    fn who_reads_does_not_write_with_the_same_token() {
+        let file = "[kafka]\nbrokers = 'k:9092'\n[clickhouse]\nurl = 'http://c:8123'";
+        let with = |tokens: &str, reader: &str| {
+            let variables =
+                [("SPLITSTREAM_AGGREGATOR__WRITE_TOKENS", tokens), ("SPLITSTREAM_HTTP__TOKEN", reader)];
+            let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let config: Config = ops::config::parse(Some(("aggregator.toml", file)), variables).unwrap();
+            config.writers().map(|writers| format!("{writers:?}"))
+        };
+        assert_eq!(with("ann:0123456789abcdef", "fedcba9876543210"), Ok(r#"["ann"]"#.to_owned()));
+        assert_eq!(
+            with("ann:0123456789abcdef", "0123456789abcdef"),
+            Err("aggregator.write_tokens: the token of [http], which is for reading, is among them; make another"
+                .to_owned())
+        );
+        let none: Config = parse(file).unwrap();
+        assert_eq!(format!("{:?}", none.writers().unwrap()), "[]");
     }
 
     #[test]

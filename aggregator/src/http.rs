@@ -1,6 +1,6 @@
 //! The HTTP interface: the JSON API, which serves the latest documents as they are stored, and the page, which
 //! shows them. It is open to everybody who can reach it, unless a token is configured; nothing here changes
-//! anything.
+//! anything. The routes of definitions, of which one does, are beside them in `command`.
 
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderName, StatusCode, header};
@@ -41,7 +41,7 @@ struct HistoryQuestion {
     metric: Option<String>,
 }
 
-/// All routes of the service.
+/// The routes of results.
 pub fn routes(database: Database) -> Router {
     Router::new()
         .route("/api/v1/experiments", get(api_experiments))

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use ::definitions::log::{DefinitionLog, LogError, Record};
+use ::definitions::log::{DefinitionLog, LogError};
 use anyhow::Context;
 use clap::Subcommand;
 use ops::Exit;
@@ -17,6 +17,7 @@ mod assign;
 mod definitions;
 mod diff;
 mod event_sender;
+mod history;
 mod import;
 mod lists;
 mod promote;
@@ -43,6 +44,8 @@ pub enum Command {
     Lists(lists::Args),
     /// Print the current definitions, or the log of changes
     Definitions(definitions::Args),
+    /// Print every version of a definition with its author, reason and changes
+    History(history::Args),
     /// Print which variant a unit gets, and why
     Assign(assign::Args),
     /// Send the events of a file, with their own ids and times
@@ -76,6 +79,7 @@ pub async fn run(config: &Config, command: Command) -> anyhow::Result<Exit> {
         Command::Rollback(args) => ship::rollback(config, args).await,
         Command::Lists(args) => lists::run(config, args).await,
         Command::Definitions(args) => definitions::run(config, args).await,
+        Command::History(args) => history::run(config, args).await,
         Command::Assign(args) => assign::run(config, args).await,
         Command::Replay(args) => replay::run(config, args).await,
         Command::Simulate(args) => simulate::run(config, args).await,
@@ -96,9 +100,9 @@ fn print_json(document: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens the log and reads it to its end. `see` is called with each record.
-async fn open_log(config: &Config, see: impl FnMut(&Record)) -> anyhow::Result<DefinitionLog> {
-    let log = DefinitionLog::open(&config.kafka, see).await.map_err(log_error)?;
+/// Opens the log and reads it to its end.
+async fn open_log(config: &Config) -> anyhow::Result<DefinitionLog> {
+    let log = DefinitionLog::open(&config.kafka).await.map_err(log_error)?;
     if log.undecodable() > 0 {
         eprintln!("warning: {} records of the definitions log are no changes; skipped", log.undecodable());
     }

@@ -1,12 +1,11 @@
 //! Compares two environments: which flags and experiments have other settings in one than in the other, and how
 //! the settings of one are copied to the other.
 
+use definitions::diff::{Changed, changes};
 use schemas::Key;
 use schemas::definition::{Definition, Definitions, Kind, State, Version};
 use serde::Serialize;
 use serde_json::Value;
-
-use crate::diff::{Changed, changes};
 
 /// A definition whose settings differ between two environments.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -107,8 +106,9 @@ pub fn is_known(definitions: &Definitions, environment: &Key) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use definitions::apply::{Signature, Verdict, rehearse};
+
     use super::*;
-    use crate::apply::{Signature, Verdict, rehearse};
     use crate::samples;
 
     const FILE: &str = "
@@ -181,7 +181,7 @@ environments:
         let (_, experiment) = definitions.experiment("checkout").unwrap();
         let promoted = promotion.promoted(&Definition::Experiment(experiment.clone())).unwrap();
         let signature = Signature { author: "ann".to_owned(), reason: "tried".to_owned() };
-        let applied = rehearse(&definitions, vec![promoted.clone()], &signature).unwrap().remove(0);
+        let applied = rehearse(&definitions, schemas::Micros::EPOCH, vec![promoted.clone()], &signature).unwrap().remove(0);
         assert_eq!(applied.verdict, Verdict::WouldBeAccepted);
         let changed: Vec<String> = applied.changed.iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -202,7 +202,7 @@ environments:
             definitions.iter().find(|accepted| accepted.definition.key().as_str() == "search").unwrap();
         let promoted = promotion.promoted(&flag.definition).unwrap();
         assert_eq!(promotion.changes(&promoted), []);
-        let applied = rehearse(&definitions, vec![promoted], &signature).unwrap().remove(0);
+        let applied = rehearse(&definitions, schemas::Micros::EPOCH, vec![promoted], &signature).unwrap().remove(0);
         assert_eq!(applied.verdict, Verdict::WouldBeAccepted);
         // A metric is the same in all environments.
         let metric = definitions.iter().find(|accepted| accepted.definition.kind() == Kind::Metric).unwrap();

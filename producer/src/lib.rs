@@ -1,12 +1,10 @@
-//! The commands for people who define experiments and send events. They write definitions to the log
-//! ([`apply`], [`environments`]), make them from other platforms' files ([`import`]), explain an assignment
-//! ([`explain`]), send events to Kafka ([`replay`], [`simulate`]) and create the topics ([`topics`]). Services embed the
-//! package `sdk` instead. This package does not know who consumes a topic.
+//! The commands for people who define experiments and send events. They write definitions to the log, from a file
+//! or from another environment ([`environments`]), make them from other platforms' files ([`import`]), explain an
+//! assignment ([`explain`]), send events to Kafka ([`replay`], [`simulate`]) and create the topics ([`topics`]). Services
+//! embed the package `sdk` instead. This package does not know who consumes a topic.
 
-pub mod apply;
 pub mod command;
 pub mod config;
-pub mod diff;
 pub mod environments;
 pub mod explain;
 pub mod import;

@@ -6,12 +6,13 @@ mod kafka_fixture;
 use std::thread;
 
 use definitions::DefinitionLog;
+use definitions::apply::{Signature, Verdict, apply};
 use kafka_fixture::KafkaFixture;
-use producer::apply::{Signature, Verdict, apply};
 use producer::import::{Format, import};
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-use schemas::definition::{Definition, parse_file};
+use schemas::Uuid;
+use schemas::definition::{Change, Definition, RULE_VERSION, Refusal, Version, parse_file};
 
 const CHECKOUT: &str = "\
 kind: metric
@@ -102,12 +103,12 @@ async fn a_log_without_a_leader_is_asked_again() {
     ]
     .concat();
     cluster.request_errors(RDKafkaApiKey::ListOffsets, &answers);
-    let log = DefinitionLog::open(&kafka, |_| {}).await.unwrap();
+    let log = DefinitionLog::open(&kafka).await.unwrap();
     assert_eq!(log.definitions().next_offset(), 0);
 
     // A lasting error is reported at once.
     cluster.request_errors(RDKafkaApiKey::ListOffsets, &[RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 2]);
-    let refused = DefinitionLog::open(&kafka, |_| {}).await.map(|_| ()).unwrap_err();
+    let refused = DefinitionLog::open(&kafka).await.map(|_| ()).unwrap_err();
     assert!(refused.to_string().contains("TopicAuthorizationFailed"), "{refused}");
 }
 
@@ -122,8 +123,8 @@ fn a_running_experiment_changes_only_as_allowed_and_the_log_records_what_and_why
         (refused.code, refused.out.as_str()),
         (
             3,
-            "metric purchase: unchanged, version 1\nexperiment checkout: refused: plan: cannot change any more; \
-             clone it under another key\n"
+            "metric purchase: unchanged, version 1\nexperiment checkout: refused: plan: cannot change any more, for \
+             the looks so far were taken and spent alpha by the former one; clone it under another key\n"
         )
     );
     let grown = CHECKOUT
@@ -160,6 +161,115 @@ fn a_running_experiment_changes_only_as_allowed_and_the_log_records_what_and_why
 }
 
 #[test]
+fn the_history_of_a_key_tells_who_changed_what_and_who_was_refused() {
+    let fixture = KafkaFixture::new("history");
+    fixture.accept("checkout.yaml", CHECKOUT);
+    fixture.accept("checkout.yaml", &CHECKOUT.replace("running", "stopped"));
+    // Based on the version before, as if another writer had been first.
+    let late = experiment(&CHECKOUT.replace("state: running", "state: stopped\nowner: web"));
+    let refused = propose(&fixture, late, 2, "bob");
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "`checkout` has moved on: the change is based on version 2, the current one is 3"
+    );
+
+    let document = |args: &[&str]| -> serde_json::Value {
+        let printed = fixture.producer(&[&["history"], args, &["--json"]].concat());
+        assert_eq!(printed.code, 0, "{printed:?}");
+        serde_json::from_str(&printed.out).unwrap()
+    };
+    let all = document(&["checkout", "--refused"]);
+    let times: Vec<&str> =
+        all["changes"].as_array().unwrap().iter().map(|change| change["time"].as_str().unwrap()).collect();
+    let [first, second, third] = times[..] else { panic!("{all}") };
+    assert!(first <= second && second <= third, "{times:?}");
+    let accepted = format!(
+        "experiment checkout\n\
+         version 2, {first}, running, phase 1, by ann: because\n\
+         version 3, {second}, stopped, phase 1, by ann: because\n    state: \"running\" -> \"stopped\"\n"
+    );
+    assert_eq!(fixture.producer(&["history", "checkout"]).out, accepted);
+    assert_eq!(
+        fixture.producer(&["history", "checkout", "--refused"]).out,
+        format!(
+            "{accepted}refused, {third}, by bob: late\n    \
+             because `checkout` has moved on: the change is based on version 2, the current one is 3\n    \
+             owner: \"\" -> \"web\"\n    state: \"running\" -> \"stopped\"\n"
+        )
+    );
+    let accepted = document(&["checkout"]);
+    assert_eq!(accepted["changes"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        accepted["changes"][1]["changed"],
+        serde_json::json!([{"field": "state", "before": "running", "after": "stopped"}])
+    );
+}
+
+#[test]
+fn a_key_of_several_definitions_is_told_apart_by_its_kind() {
+    let fixture = KafkaFixture::new("kinds");
+    fixture.accept(
+        "shop.yaml",
+        "{kind: layer, key: shop}\n---\n{kind: metric, key: shop, event: e, type: count}\n",
+    );
+    let refused = propose(&fixture, experiment(&CHECKOUT.replace("purchase", "nothing")), 0, "bob");
+    assert!(refused.is_err());
+    let history = |args: &[&str]| {
+        let printed = fixture.producer(&[&["history"], args].concat());
+        (printed.code, printed.out.lines().next().unwrap_or_default().to_owned(), printed.err)
+    };
+    let refusal = |text: &str| (3, String::new(), format!("error: refused: {text}\n"));
+    assert_eq!(
+        history(&["shop"]),
+        refusal("`shop` is the key of several definitions: layer, metric; choose one by its kind")
+    );
+    assert_eq!(history(&["shop", "--kind", "layer"]), (0, "layer shop".to_owned(), String::new()));
+    assert_eq!(history(&["shop", "--kind", "metric"]), (0, "metric shop".to_owned(), String::new()));
+    assert_eq!(
+        history(&["shop", "--kind", "flag"]),
+        refusal("there is no flag `shop`; the key has another kind: layer, metric")
+    );
+    assert_eq!(
+        history(&["nothing"]),
+        refusal("there is no definition `nothing`; `splitstream definitions` lists all")
+    );
+    assert_eq!(
+        history(&["checkout"]),
+        refusal(
+            "there is no definition `checkout`: every change of it was refused; ask for the refused ones as well"
+        )
+    );
+    assert_eq!(history(&["checkout", "--refused"]), (0, "experiment checkout".to_owned(), String::new()));
+    assert_eq!(history(&["shop", "--kind", "widget"]).0, 2);
+}
+
+/// Writes a change to the log without judging it first.
+fn propose(
+    fixture: &KafkaFixture,
+    written: Definition,
+    based_on: Version,
+    author: &str,
+) -> Result<Version, Refusal> {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let verdict = runtime.block_on(async {
+        let mut log = DefinitionLog::open(&fixture.kafka()).await.unwrap();
+        let definition = assignment::resolve(log.definitions(), written).unwrap();
+        let change = Change {
+            change_id: Uuid::now_v7(),
+            rule_version: RULE_VERSION,
+            kind: definition.kind().to_string(),
+            key: definition.key().to_string(),
+            based_on,
+            definition: definition.to_json(),
+            author: author.to_owned(),
+            reason: "late".to_owned(),
+        };
+        log.propose(&change).await.unwrap()
+    });
+    verdict.map(|accepted| accepted.version)
+}
+
+#[test]
 fn a_file_that_is_no_definition_is_refused_by_line_and_field_before_anything_is_written() {
     let fixture = KafkaFixture::new("invalid");
     let file = CHECKOUT.replace("control: control", "control: contrl").replace("alpha: 0.05", "alpha: 5");
@@ -184,7 +294,7 @@ fn of_two_writers_racing_on_one_definition_exactly_one_wins() {
     let changes = ["state: stopped", "state: running\nowner: web"].map(|change| {
         let definition = experiment(&CHECKOUT.replace("state: running", change));
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let log = runtime.block_on(DefinitionLog::open(&kafka, |_| {})).unwrap();
+        let log = runtime.block_on(DefinitionLog::open(&kafka)).unwrap();
         (runtime, log, definition)
     });
     let signature = Signature { author: "ann".to_owned(), reason: "race".to_owned() };
@@ -193,18 +303,18 @@ fn of_two_writers_racing_on_one_definition_exactly_one_wins() {
             .into_iter()
             .map(|(runtime, mut log, definition)| {
                 let signature = &signature;
-                scope.spawn(move || runtime.block_on(apply(&mut log, definition, signature)).unwrap().verdict)
+                scope.spawn(move || runtime.block_on(apply(&mut log, schemas::Micros::EPOCH, definition, signature)).unwrap().verdict)
             })
             .collect();
         writers.into_iter().map(|writer| writer.join().unwrap()).collect()
     });
     let won = verdicts.iter().filter(|verdict| **verdict == Verdict::Accepted { version: 3 }).count();
     let lost = verdicts.iter().find_map(|verdict| match verdict {
-        Verdict::Refused { reason } => Some(reason.as_str()),
+        Verdict::Refused { reason } => Some(reason.to_string()),
         _ => None,
     });
     assert_eq!(
-        (won, lost),
+        (won, lost.as_deref()),
         (1, Some("`checkout` has moved on: the change is based on version 2, the current one is 3")),
         "{verdicts:?}"
     );

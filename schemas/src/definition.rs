@@ -21,6 +21,7 @@ mod holdout;
 mod log;
 mod metric;
 mod reading;
+mod refusal;
 mod rule;
 mod serving;
 mod settings;

@@ -116,9 +116,15 @@ fn a_new_experiment() {
         (json!({}), Ok(())),
         (json!({"state": "draft"}), Ok(())),
         (json!({"state": null, "phase": null}), Ok(())),
-        (json!({"state": "stopped"}), Err("state: a new experiment is draft or running, not stopped")),
-        (json!({"state": "archived"}), Err("state: a new experiment is draft or running, not archived")),
-        (json!({"phase": 2}), Err("phase: the first phase is 1")),
+        (
+            json!({"state": "stopped"}),
+            Err("state: a new experiment is draft or running, not stopped; begin with one of them"),
+        ),
+        (
+            json!({"state": "archived"}),
+            Err("state: a new experiment is draft or running, not archived; begin with one of them"),
+        ),
+        (json!({"phase": 2}), Err("phase: the first phase is 1; leave `phase` out, and it is counted")),
         (
             json!({"variants": weights(5_000, 4_999)}),
             Err(
@@ -167,10 +173,15 @@ fn every_step_from_state_to_state() {
             let verdict = Log::with_experiment(from)
                 .propose("experiment", experiment(json!({"state": to, "phase": phase})))
                 .map(|_| ());
+            let instead = match (from, to) {
+                ("running", "archived") => "stop it first, and archive it in the next change",
+                ("draft", "stopped") => "archive a draft that is not wanted any more",
+                _ => "clone it under another key",
+            };
             let expected = if to_allowed.contains(&to) {
                 Ok(())
             } else {
-                Err(format!("state: {from} cannot become {to}"))
+                Err(format!("state: {from} cannot become {to}; {instead}"))
             };
             assert_eq!(verdict, expected, "{from} to {to}");
         }
@@ -180,17 +191,23 @@ fn every_step_from_state_to_state() {
 #[test]
 fn what_stays_once_it_has_run() {
     let salt = json!({"salt": "other"});
-    for (field, fields) in [
-        ("salt", salt.clone()),
-        ("unit_type", json!({"unit_type": "device"})),
-        ("layer", json!({"layer": "l", "slot_ranges": [[0, 1_000_000]]})),
-        ("control", json!({"control": "b"})),
-        ("metrics", json!({"metrics": {"primary": "n"}})),
-        ("metrics", json!({"metrics": {"primary": "m", "guardrails": ["n"]}})),
-        ("plan", json!({"plan": {"alpha": 0.1}})),
-        ("plan", json!({"plan": {"horizon_units": 1_000}})),
+    let metrics = "the looks so far judged by the former ones";
+    let plan = "the looks so far were taken and spent alpha by the former one";
+    for (field, why, fields) in [
+        ("salt", "units would be hashed anew and see other variants", salt.clone()),
+        ("unit_type", "what was counted so far are units of the former type", json!({"unit_type": "device"})),
+        (
+            "layer",
+            "the units so far were drawn from the former one",
+            json!({"layer": "l", "slot_ranges": [[0, 1_000_000]]}),
+        ),
+        ("control", "the looks so far compared with the former one", json!({"control": "b"})),
+        ("metrics", metrics, json!({"metrics": {"primary": "n"}})),
+        ("metrics", metrics, json!({"metrics": {"primary": "m", "guardrails": ["n"]}})),
+        ("plan", plan, json!({"plan": {"alpha": 0.1}})),
+        ("plan", plan, json!({"plan": {"horizon_units": 1_000}})),
     ] {
-        let refusal = format!("{field}: cannot change any more; clone it under another key");
+        let refusal = format!("{field}: cannot change any more, for {why}; clone it under another key");
         for state in ["running", "stopped"] {
             let phase = if fields.get("slot_ranges").is_some() { 2 } else { 1 };
             let changed = with(experiment(json!({"state": state, "phase": phase})), fields.clone());
@@ -212,7 +229,8 @@ fn who_decides_stays_once_it_has_run() {
     Log::with_experiment("running").check(
         "experiment",
         experiment(json!({"assignment": "external", "variants": plain, "phase": 2})),
-        Err("assignment: cannot change any more; clone it under another key"),
+        Err("assignment: cannot change any more, for the exposures so far were assigned and verified the former way; \
+             clone it under another key"),
     );
 }
 
@@ -224,7 +242,7 @@ fn a_draft_is_open_but_whole() {
             json!({"rollout": 1, "targeting": [{"key": "t", "when": {"attribute": "a", "exists": true}}]}),
             Ok(()),
         ),
-        (json!({"phase": 2}), Err("phase: the first phase is 1")),
+        (json!({"phase": 2}), Err("phase: the first phase is 1; leave `phase` out, and it is counted")),
         (
             json!({"variants": halves(100_000, 500_000)}),
             Err(
@@ -263,14 +281,17 @@ fn a_change_of_who_sees_what_opens_the_next_phase() {
             let verdict = Log::with_experiment("running")
                 .propose("experiment", with(experiment(json!({"phase": phase})), fields.clone()))
                 .map(|_| ());
-            let refused = Err(format!("phase: {phase} instead of {expected}: {why}"));
+            let refused = Err(format!(
+                "phase: {phase} instead of {expected}: {why}; leave `phase` out, and it is counted"
+            ));
             assert_eq!(verdict, if phase == expected { Ok(()) } else { refused }, "{fields}");
         }
     }
     Log::with_experiment("stopped").check(
         "experiment",
         experiment(json!({})),
-        Err("phase: 1 instead of 2: a change of who sees what opens the next phase"),
+        Err("phase: 1 instead of 2: a change of who sees what opens the next phase; leave `phase` out, and it is \
+             counted"),
     );
 }
 
@@ -358,7 +379,7 @@ fn every_version_is_remembered() {
     let mut log = Log::with_experiment("running");
     assert_eq!(
         log.propose("experiment", experiment(json!({"state": "draft"}))),
-        Err("state: running cannot become draft".to_owned())
+        Err("state: running cannot become draft; clone it under another key".to_owned())
     );
     assert_eq!(log.propose("experiment", experiment(json!({"owner": "bob"}))), Ok(7));
     let owner = |version: Version| match &log.read.at_version(version)?.definition {

@@ -21,15 +21,18 @@ fn experiments_in_a_layer_share_no_slot() {
     log.check(
         "experiment",
         experiment(json!({"layer": "l", "slots": 5_000})),
-        Err("slot_ranges: an experiment that runs in a layer owns slots of it"),
+        Err("slot_ranges: an experiment that runs in a layer owns slots of it; they are allocated when it is applied"),
     );
     log.check(
         "experiment",
         experiment(json!({"layer": "l", "slots": 5_000, "slot_ranges": [[0, 400_000]]})),
-        Err("slot_ranges[0]: its ranges hold 400000 buckets, its weight is 500000"),
+        Err("slot_ranges[0]: its ranges hold 400000 buckets, its weight is 500000; leave the ranges out, and they are \
+             allocated"),
     );
     log.check("experiment", in_layer("e", "running", [0, 500_000]), Ok(()));
-    let overlap = Err("slot_ranges: [499900, 700000) holds slots of `e`");
+    let instead = "leave `slot_ranges` out to take free ones, or archive that one first";
+    let overlap = format!("slot_ranges: [499900, 700000) holds slots of `e`; {instead}");
+    let overlap = Err(overlap.as_str());
     log.check("experiment", in_layer("g", "running", [499_900, 700_000]), overlap);
     // A draft may claim slots that another experiment owns.
     log.check("experiment", in_layer("g", "draft", [499_900, 700_000]), Ok(()));
@@ -46,13 +49,14 @@ fn experiments_in_a_layer_share_no_slot() {
     log.check(
         "experiment",
         in_layer("i", "running", [0, 100]),
-        Err("slot_ranges: [0, 100) holds slots of `e`"),
+        Err(&format!("slot_ranges: [0, 100) holds slots of `e`; {instead}")),
     );
     log.check("experiment", in_layer("e", "archived", [0, 500_000]), Ok(()));
     log.check("experiment", in_layer("i", "running", [0, 100]), Ok(()));
     // Taking free slots is a change of the allocation; taking the slots of another experiment is refused.
     let grown = |hi: u32| with(in_layer("i", "running", [0, hi]), json!({"phase": 2}));
-    log.check("experiment", grown(500_100), Err("slot_ranges: [0, 500100) holds slots of `g`"));
+    let taken = format!("slot_ranges: [0, 500100) holds slots of `g`; {instead}");
+    log.check("experiment", grown(500_100), Err(&taken));
     log.check("experiment", grown(500_000), Ok(()));
 }
 
@@ -80,16 +84,24 @@ fn prerequisites_are_there_and_wait_for_nobody_in_a_circle() {
         Err("prerequisites[0]: there is no other flag `m`; define it first"),
     );
     log.check("flag", flag(json!({})), Ok(()));
-    log.check("flag", waits("g", &[("f", "up")]), Err("prerequisites[0]: `f` has no variant `up`"));
+    log.check(
+        "flag",
+        waits("g", &[("f", "up")]),
+        Err("prerequisites[0]: `f` has no variant `up`; name one of on, off, or add it there first"),
+    );
     // An experiment can be a prerequisite, too.
     log.check("flag", waits("g", &[("e", "b"), ("f", "on")]), Ok(()));
     log.check("flag", waits("h", &[("g", "on")]), Ok(()));
     log.check(
         "flag",
         waits("f", &[("e", "a"), ("h", "on")]),
-        Err("prerequisites[1]: `h` itself waits for `f`"),
+        Err("prerequisites[1]: `h` itself waits for `f`; take one of the two prerequisites out"),
     );
-    log.check("flag", waits("f", &[("g", "on")]), Err("prerequisites[0]: `g` itself waits for `f`"));
+    log.check(
+        "flag",
+        waits("f", &[("g", "on")]),
+        Err("prerequisites[0]: `g` itself waits for `f`; take one of the two prerequisites out"),
+    );
     log.check(
         "flag",
         waits("g", &[("g", "on")]),
@@ -115,17 +127,21 @@ fn a_flag_that_is_served_has_its_ranges() {
 fn what_never_changes() {
     let metric = json!({"key": "m", "event": "buy", "type": "conversion"});
     let list = json!({"key": "u", "members_sha256": "0".repeat(64), "members": 1});
-    for (kind, first, field, change) in [
-        ("flag", flag(json!({})), "salt", json!({"salt": "s"})),
-        ("flag", flag(json!({})), "unit_type", json!({"unit_type": "device"})),
-        ("flag", flag(json!({})), "value_type", json!({"value_type": "json"})),
-        ("layer", json!({"key": "l"}), "salt", json!({"salt": "s"})),
-        ("metric", metric, "type", json!({"type": "count"})),
-        ("list", list, "unit_type", json!({"unit_type": "device"})),
+    let salt = "units would be hashed anew and see other variants";
+    let unit_type = "what was counted so far are units of the former type";
+    let value_type = "services read values of the former type";
+    let of_type = "results of two types cannot be compared";
+    for (kind, first, field, why, change) in [
+        ("flag", flag(json!({})), "salt", salt, json!({"salt": "s"})),
+        ("flag", flag(json!({})), "unit_type", unit_type, json!({"unit_type": "device"})),
+        ("flag", flag(json!({})), "value_type", value_type, json!({"value_type": "json"})),
+        ("layer", json!({"key": "l"}), "salt", salt, json!({"salt": "s"})),
+        ("metric", metric, "type", of_type, json!({"type": "count"})),
+        ("list", list, "unit_type", unit_type, json!({"unit_type": "device"})),
     ] {
         let mut log = Log::default();
         log.propose(kind, first.clone()).unwrap();
-        let refusal = format!("{field}: cannot change any more; clone it under another key");
+        let refusal = format!("{field}: cannot change any more, for {why}; clone it under another key");
         log.check(kind, with(first.clone(), change), Err(&refusal));
         log.check(kind, with(first, json!({"owner": "bob"})), Ok(()));
     }
@@ -134,7 +150,7 @@ fn what_never_changes() {
 #[test]
 fn flags_and_experiments_share_their_keys_and_the_others_do_not() {
     let mut log = Log::with_experiment("draft");
-    let taken = "kind: `e` is taken: its kind is experiment and cannot become flag";
+    let taken = "kind: `e` is taken: its kind is experiment and cannot become flag; use another key";
     log.check("flag", flag(json!({"key": "e"})), Err(taken));
     log.check("layer", json!({"key": "e"}), Ok(()));
     log.check("metric", json!({"key": "e", "event": "e", "type": "count"}), Ok(()));

@@ -165,23 +165,27 @@ fn a_running_experiment_may_get_metrics_and_lose_none() {
     assert_eq!(rule_for(&log, "experiment", of(&["n"], &["x"])), Rule::Two);
     assert_eq!(
         log.propose_by(1, "experiment", of(&["n"], &["x"])),
-        Err("metrics: cannot change any more; clone it under another key".to_owned())
+        Err("metrics: cannot change any more, for the looks so far judged by the former ones; clone it under another key"
+            .to_owned())
     );
     assert_eq!(log.propose_by(2, "experiment", of(&["n"], &["x"])), Ok(9));
     assert_eq!(log.propose_by(2, "experiment", of(&["y", "n"], &["x"])), Ok(10));
     for (definition, refusal) in [
         (
             of(&["y"], &["x"]),
-            "metrics.secondary: `n` cannot be taken out any more; clone the experiment without it",
+            "metrics.secondary: `n` cannot be taken out any more, for its results may have been seen; clone the \
+             experiment without it",
         ),
         (
             of(&["y", "n"], &[]),
-            "metrics.guardrails: `x` cannot be taken out any more; clone the experiment without it",
+            "metrics.guardrails: `x` cannot be taken out any more, for its results may have been seen; clone the \
+             experiment without it",
         ),
         (
             experiment(json!({"metrics": {"primary": "y", "secondary": ["n"], "guardrails": ["x"]}})),
-            "metrics.primary: cannot change any more; clone it under another key; \
-             metrics.secondary: `y` cannot be taken out any more; clone the experiment without it",
+            "metrics.primary: cannot change any more, for the looks so far judged by the former ones; clone it under \
+             another key; metrics.secondary: `y` cannot be taken out any more, for its results may have been seen; clone \
+             the experiment without it",
         ),
         (of(&["y", "n"], &["x", "z"]), "metrics.guardrails[1]: there is no metric `z`; define it first"),
     ] {
@@ -308,7 +312,8 @@ fn an_override_of_a_counted_environment_opens_the_next_phase() {
             true => (2, 1, "1 instead of 2: a change of who sees what opens the next phase"),
             false => (1, 2, "2 instead of 1: nothing opens a new phase"),
         };
-        assert_eq!(log.propose_by(2, "experiment", changed(wrong)), Err(format!("phase: {why}")), "{fields}");
+        let refused = Err(format!("phase: {why}; leave `phase` out, and it is counted"));
+        assert_eq!(log.propose_by(2, "experiment", changed(wrong)), refused, "{fields}");
         assert!(log.propose_by(2, "experiment", changed(right)).is_ok(), "{fields}");
     }
     // If staging counts, its overrides count, too.
@@ -319,7 +324,9 @@ fn an_override_of_a_counted_environment_opens_the_next_phase() {
     let lower = with(experiment(counted), json!({"environments": {"staging": {"rollout": 1}}}));
     assert_eq!(
         log.propose_by(2, "experiment", lower.clone()),
-        Err("phase: 1 instead of 2: a change of who sees what opens the next phase".to_owned())
+        Err("phase: 1 instead of 2: a change of who sees what opens the next phase; leave `phase` out, and it is \
+             counted"
+            .to_owned())
     );
     assert_eq!(log.propose_by(2, "experiment", with(lower, json!({"phase": 2}))), Ok(7));
 }
@@ -345,8 +352,11 @@ fn the_environments_that_count() {
     for state in ["draft", "running", "stopped"] {
         let change = experiment(json!({"state": state, "counted_environments": ["staging"]}));
         let verdict = Log::with_experiment(state).propose_by(2, "experiment", change).map(|_| ());
-        let refusal =
-            Err("counted_environments: cannot change any more; clone it under another key".to_owned());
+        let refusal = Err(
+            "counted_environments: cannot change any more, for the looks so far counted the former ones; \
+                           clone it under another key"
+                .to_owned(),
+        );
         assert_eq!(verdict, if state == "draft" { Ok(()) } else { refusal }, "{state}");
     }
 }
@@ -385,7 +395,10 @@ fn phases_are_excluded_while_there_are_looks_and_stay_so() {
     assert_eq!(rule_for(&log, "experiment", at("running", 2, out(&[1]))), Rule::Two);
     for (excluded, refusal) in [
         (out(&[0]), "excluded_phases[0].phase: phases count from 1"),
-        (out(&[3]), "excluded_phases[0].phase: there is no phase 3 yet; the last is 2"),
+        (
+            out(&[3]),
+            "excluded_phases[0].phase: there is no phase 3 yet; the last is 2: exclude a phase once it has begun",
+        ),
         (out(&[1, 1]), "excluded_phases[1].phase: phase 1 is excluded twice"),
         (json!([{"phase": 1, "reason": " "}]), "excluded_phases[0].reason: needs 1 to 1024 bytes"),
         (
@@ -400,12 +413,16 @@ fn phases_are_excluded_while_there_are_looks_and_stay_so() {
     let opening = with(at("running", 3, out(&[3])), json!({"rollout": 1}));
     assert_eq!(
         log.clone().propose_by(2, "experiment", opening),
-        Err("excluded_phases[0].phase: there is no phase 3 yet; the last is 2".to_owned())
+        Err("excluded_phases[0].phase: there is no phase 3 yet; the last is 2: exclude a phase once it has begun"
+            .to_owned())
     );
     // An exclusion does not open a phase.
     assert_eq!(log.propose_by(2, "experiment", at("running", 2, out(&[1]))), Ok(8));
     let stays = |phase: u32| {
-        Err(format!("excluded_phases: phase {phase} was excluded for a reason, and stays so in these words"))
+        Err(format!(
+            "excluded_phases: phase {phase} was excluded for a reason, and stays so in these words; leave \
+             `excluded_phases` as it was, or clone the experiment"
+        ))
     };
     assert_eq!(log.propose_by(2, "experiment", at("running", 2, out(&[]))), stays(1));
     // A record of rule 1 cannot remove it either.
@@ -426,7 +443,7 @@ fn phases_are_excluded_while_there_are_looks_and_stay_so() {
 #[test]
 fn nothing_is_excluded_before_it_has_run_or_as_it_ends() {
     let excluded = json!([{"phase": 1, "reason": "the split was off"}]);
-    let early = Err("excluded_phases: nothing has run that could be excluded".to_owned());
+    let early = Err("excluded_phases: nothing has run that could be excluded; leave it empty".to_owned());
     for state in ["draft", "running"] {
         let change = experiment(json!({"state": state, "excluded_phases": excluded}));
         assert_eq!(Log::furnished().propose_by(2, "experiment", change.clone()), early, "{state}");
@@ -435,7 +452,9 @@ fn nothing_is_excluded_before_it_has_run_or_as_it_ends() {
     let change = experiment(json!({"state": "archived", "excluded_phases": excluded}));
     assert_eq!(
         Log::with_experiment("stopped").propose_by(2, "experiment", change),
-        Err("excluded_phases[0]: phases are excluded while the experiment runs or is stopped".to_owned())
+        Err("excluded_phases[0]: phases are excluded while the experiment runs or is stopped; do it in a change of its \
+             own before"
+            .to_owned())
     );
 }
 
@@ -528,7 +547,7 @@ fn the_settings_shorten_no_experiment_that_has_looks() {
     let refused = |table: &str, state: &str| {
         format!(
             "retention_days.{table}: experiment `e`, which is {state}, needs its events for 35 days, from its start to \
-             its end and through the longest window of its metrics"
+             its end and through the longest window of its metrics; keep them as long, or archive it first"
         )
     };
     let mut log = with_window();

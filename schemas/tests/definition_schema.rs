@@ -428,7 +428,8 @@ fn refused_by_the_parser_alone() {
         (of("/control", json!("nobody")), "control: `nobody` is not one of the variants"),
         (
             of("/variants/0/weight", json!(4_999)),
-            "variants[0]: its ranges hold 500000 buckets, its weight is 499900",
+            "variants[0]: its ranges hold 500000 buckets, its weight is 499900; leave the ranges out, and they are \
+             allocated",
         ),
         (
             of("/variants/1/ranges", json!([[499_999, 833_299]])),

@@ -18,15 +18,29 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("kafka", &["ops"]),
     ("clickhouse-client", &["ops"]),
     ("assignment", &["schemas"]),
-    ("definitions", &["schemas", "ops", "kafka"]),
+    // The server only with the feature `http`; see `definitions_import_no_server_unless_asked_to`.
+    ("definitions", &["schemas", "assignment", "ops", "kafka", "http-server"]),
     ("sdk", &["schemas", "assignment", "ops", "kafka"]),
-    ("producer", &["schemas", "assignment", "definitions", "sdk", "ops", "kafka"]),
+    ("producer", &["schemas", "assignment", "definitions", "sdk", "ops", "kafka", "http-server"]),
     (
         "consumer",
         &["schemas", "assignment", "definitions", "ops", "http-server", "kafka", "clickhouse-client"],
     ),
     ("lab", &["stats"]),
-    ("aggregator", &["schemas", "stats", "lab", "ops", "http-server", "kafka", "clickhouse-client"]),
+    (
+        "aggregator",
+        &[
+            "schemas",
+            "assignment",
+            "definitions",
+            "stats",
+            "lab",
+            "ops",
+            "http-server",
+            "kafka",
+            "clickhouse-client",
+        ],
+    ),
     ("fetch", &[]),
     ("embedded", &["schemas", "fetch"]),
     ("local", &["schemas", "fetch"]),
@@ -127,6 +141,26 @@ fn the_sdk_imports_no_server_and_no_database() {
             .filter(|name| imported.contains(*name))
             .collect();
     assert_eq!(unwanted, Vec::<&str>::new());
+}
+
+/// A service that follows the definitions gets no HTTP server with them. Cargo's metadata unites the features of
+/// the whole workspace, so each tree is asked for by itself.
+#[test]
+fn definitions_import_no_server_unless_asked_to() {
+    let imported = |arguments: &[&str]| -> BTreeSet<String> {
+        let mut command = Command::new(env!("CARGO"));
+        command.args(["tree", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}"]);
+        let tree = output(command.args(arguments).current_dir(root()));
+        tree.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    };
+    for package in ["sdk", "assignment", "definitions", "producer"] {
+        let imported = imported(&["--package", package]);
+        let servers: Vec<&str> =
+            ["axum", "hyper", "http-server"].into_iter().filter(|name| imported.contains(*name)).collect();
+        assert_eq!(servers, Vec::<&str>::new(), "{package}");
+    }
+    let with_server = imported(&["--package", "definitions", "--features", "http"]);
+    assert!(with_server.contains("axum") && with_server.contains("http-server"), "{with_server:?}");
 }
 
 /// The services do import I/O packages, which shows that the checks above can fail.

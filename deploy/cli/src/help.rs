@@ -18,6 +18,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
             "rollback",
             "lists",
             "definitions",
+            "history",
             "assign",
             "results",
             "analyze",

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use kafka::{OrderedLog, Proposal};
 use ops::config::Kafka;
-use schemas::avro::{self, DecodeError};
+use schemas::avro;
 use schemas::definition::{Accepted, Change, Definitions, Refusal, UnknownRule};
-use schemas::{Micros, topics};
+use schemas::{Micros, Uuid, topics};
 
 use crate::CLIENT_ID;
+use crate::history::{Content, Entry, History, Judged};
 
-/// The log, read up to some offset, with the definitions at that offset.
+/// The log, read up to some offset, with the definitions at that offset and the history of all changes.
 pub struct DefinitionLog {
     log: OrderedLog,
     fold: Fold,
@@ -20,29 +21,12 @@ pub struct DefinitionLog {
 #[derive(Default)]
 struct Fold {
     definitions: Definitions,
+    history: History,
     undecodable: u64,
 }
 
-/// One record of the log, as [`DefinitionLog::catch_up`] passes it to its callback.
-#[derive(Debug)]
-pub struct Record {
-    pub offset: u64,
-    /// The time by the broker's clock, the only clock of the log.
-    pub time: Option<Micros>,
-    pub content: Content,
-}
-
-#[derive(Debug)]
-pub enum Content {
-    Judged {
-        change: Change,
-        /// The version on which the change is based, if there is one.
-        previous: Option<Arc<Accepted>>,
-        verdict: Result<Arc<Accepted>, Refusal>,
-    },
-    /// The bytes are no change; they have no effect.
-    Undecodable(DecodeError),
-}
+/// The verdict on the change with this id.
+type Settled = (Uuid, Result<Arc<Accepted>, Refusal>);
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -59,11 +43,11 @@ impl From<kafka::LogError> for LogError {
 }
 
 impl DefinitionLog {
-    /// Reads the whole log. `see` is called with every record in order.
-    pub async fn open(kafka: &Kafka, see: impl FnMut(&Record)) -> Result<DefinitionLog, LogError> {
+    /// Reads the whole log.
+    pub async fn open(kafka: &Kafka) -> Result<DefinitionLog, LogError> {
         let log = OrderedLog::open(kafka, topics::DEFINITIONS, CLIENT_ID).await?;
         let mut log = DefinitionLog { log, fold: Fold::default() };
-        log.catch_up(see).await?;
+        log.catch_up().await?;
         Ok(log)
     }
 
@@ -72,20 +56,20 @@ impl DefinitionLog {
         &self.fold.definitions
     }
 
+    /// Every record read so far: who proposed what, and the verdict.
+    pub fn history(&self) -> &History {
+        &self.fold.history
+    }
+
     /// The number of records that were no changes and were skipped.
     pub fn undecodable(&self) -> u64 {
         self.fold.undecodable
     }
 
-    /// Reads on to the end that the log has at the time of the call. `see` is called with every record in
-    /// order.
-    pub async fn catch_up(&mut self, mut see: impl FnMut(&Record)) -> Result<(), LogError> {
+    /// Reads on to the end that the log has at the time of the call.
+    pub async fn catch_up(&mut self) -> Result<(), LogError> {
         let DefinitionLog { log, fold } = self;
-        log.catch_up(|record| {
-            see(&fold.apply(record)?);
-            Ok::<_, LogError>(())
-        })
-        .await
+        log.catch_up(|record| Ok::<_, LogError>(fold.apply(record).map(drop)?)).await
     }
 
     /// Writes the change to the log and reads it back. The order of the log decides the verdict.
@@ -104,19 +88,16 @@ impl DefinitionLog {
         };
         let DefinitionLog { log, fold } = self;
         log.propose(&proposal, |record| {
-            Ok::<_, LogError>(match fold.apply(record)?.content {
-                Content::Judged { change: read, verdict, .. } if read.change_id == change.change_id => {
-                    Some(verdict)
-                }
-                _ => None,
-            })
+            let settled = fold.apply(record)?.filter(|(id, _)| *id == change.change_id);
+            Ok::<_, LogError>(settled.map(|(_, verdict)| verdict))
         })
         .await
     }
 }
 
 impl Fold {
-    fn apply(&mut self, record: kafka::Record<'_>) -> Result<Record, UnknownRule> {
+    /// Folds one record; `None` for bytes that are no change.
+    fn apply(&mut self, record: kafka::Record<'_>) -> Result<Option<Settled>, UnknownRule> {
         let offset = record.offset;
         let time = record.time_ms.and_then(|millis| Micros::new(millis.checked_mul(1_000)?).ok());
         let change = match avro::decode_change(record.payload) {
@@ -125,7 +106,8 @@ impl Fold {
                 self.definitions.skip(offset);
                 self.undecodable += 1;
                 tracing::warn!(offset, %error, "a record of the definitions log is no change; skipped");
-                return Ok(Record { offset, time, content: Content::Undecodable(error) });
+                self.history.push(Entry { offset, time, content: Content::Undecodable(error.to_string()) });
+                return Ok(None);
             }
         };
         let before = self.definitions.version();
@@ -134,6 +116,9 @@ impl Fold {
         debug_assert!(verdict.is_err() || self.definitions.version() > before);
         let previous =
             if change.based_on == 0 { None } else { self.definitions.at_version(change.based_on).cloned() };
-        Ok(Record { offset, time, content: Content::Judged { change, previous, verdict } })
+        let id = change.change_id;
+        let judged = Judged::new(change, previous, verdict.clone());
+        self.history.push(Entry { offset, time, content: Content::Judged(Box::new(judged)) });
+        Ok(Some((id, verdict)))
     }
 }

@@ -3,15 +3,16 @@
 
 use std::path::PathBuf;
 
-use crate::apply::{Applied, Signature, Verdict, apply, in_order, rehearse};
-use crate::text;
-use ::definitions::log::DefinitionLog;
 use anyhow::{Context, anyhow};
+use ::definitions::log::DefinitionLog;
+use definitions::apply::{Applied, Signature, Verdict, apply, in_order, rehearse};
 use ops::Exit;
 use schemas::definition::{Definition, parse_file};
+use sdk::event::now;
 
 use super::{log_error, open_log, print_json, print_text};
 use crate::config::Config;
+use crate::text;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -47,17 +48,17 @@ impl ProposalArgs {
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let definitions = read(&args.file)?;
     let signature = args.proposal.signature();
-    let mut log = open_log(config, |_| {}).await?;
+    let mut log = open_log(config).await?;
     let mut all = Vec::new();
     let mut failure = None;
     if args.proposal.dry_run {
-        all = rehearse(log.definitions(), definitions, &signature)?;
+        all = rehearse(log.definitions(), now(), definitions, &signature)?;
         for applied in all.iter().filter(|_| !args.proposal.json) {
             print_text(&render_text(applied))?;
         }
     } else {
         for definition in definitions {
-            match apply(&mut log, definition, &signature).await {
+            match apply(&mut log, now(), definition, &signature).await {
                 Ok(applied) => {
                     if !args.proposal.json {
                         print_text(&render_text(&applied))?;
@@ -89,9 +90,9 @@ pub(super) async fn propose_one(
 ) -> anyhow::Result<Exit> {
     let signature = proposal.signature();
     let applied = if proposal.dry_run {
-        rehearse(log.definitions(), vec![definition], &signature)?.remove(0)
+        rehearse(log.definitions(), now(), vec![definition], &signature)?.remove(0)
     } else {
-        apply(log, definition, &signature).await.map_err(log_error)?
+        apply(log, now(), definition, &signature).await.map_err(log_error)?
     };
     if proposal.json {
         print_json(&applied)?;

@@ -37,7 +37,7 @@ pub struct Args {
 }
 
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
-    let log = open_log(config, |_| {}).await?;
+    let log = open_log(config).await?;
     let definitions = log.definitions();
     let lists = known_lists(config, definitions).await?;
     let snapshot = Snapshot::compile(definitions, &lists, Environment(args.environment.as_str()));

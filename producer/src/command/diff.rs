@@ -22,7 +22,7 @@ pub struct Args {
 }
 
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
-    let log = open_log(config, |_| {}).await?;
+    let log = open_log(config).await?;
     require_known(log.definitions(), &args.from, "compared")?;
     let promotion = Promotion { from: args.from, to: args.to };
     let differences = promotion.differences(log.definitions());

@@ -60,7 +60,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let text = text::decode_file(&bytes).map_err(|error| invalid(error.to_string()))?;
     let ids = ids(text).map_err(invalid)?;
 
-    let mut log = open_log(config, |_| {}).await?;
+    let mut log = open_log(config).await?;
     let current = log.definitions().list(&args.key).cloned();
     let salt = current.as_ref().map_or(&args.key, List::salt).clone();
     let members = Members::of_ids(&salt, ids).map_err(|error| invalid(error.to_string()))?;

@@ -1,7 +1,6 @@
 //! `splitstream promote` copies one environment's settings of a flag or an experiment to another environment.
 //! It proposes them as one change and prints the verdict.
 
-use crate::environments::{Promotion, is_known};
 use anyhow::anyhow;
 use ops::Exit;
 use schemas::Key;
@@ -10,6 +9,7 @@ use schemas::definition::{Definition, Definitions, Kind};
 use super::apply::{ProposalArgs, propose_one};
 use super::open_log;
 use crate::config::Config;
+use crate::environments::{Promotion, is_known};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -26,7 +26,7 @@ pub struct Args {
 }
 
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
-    let mut log = open_log(config, |_| {}).await?;
+    let mut log = open_log(config).await?;
     let from = args.from.clone();
     let promotion = Promotion { from: args.from, to: args.to };
     let is_named = |definition: &Definition| {

@@ -48,7 +48,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let shutdown = Shutdown::on_signals(DRAIN_TIMEOUT).context("listening for signals")?;
     let bar = bar();
     let mut lines = Lines::new(open(&args.file, &bar)?);
-    let log = open_log(config, |_| {}).await?;
+    let log = open_log(config).await?;
     let sender = EventSender::open(config, "replay".to_owned()).await?;
     let mut summary = Summary::default();
 

@@ -44,7 +44,7 @@ pub struct RollbackArgs {
 }
 
 pub async fn ship(config: &Config, args: ShipArgs) -> anyhow::Result<Exit> {
-    let mut log = open_log(config, |_| {}).await?;
+    let mut log = open_log(config).await?;
     let to = match args.to {
         To::All => ServeTo::All,
         To::Targeted => ServeTo::Targeted,
@@ -56,7 +56,7 @@ pub async fn ship(config: &Config, args: ShipArgs) -> anyhow::Result<Exit> {
 }
 
 pub async fn rollback(config: &Config, args: RollbackArgs) -> anyhow::Result<Exit> {
-    let mut log = open_log(config, |_| {}).await?;
+    let mut log = open_log(config).await?;
     let over = rolled_back(log.definitions(), &args.key);
     propose_one(&mut log, over.map_err(|why| anyhow::Error::new(why).context(Exit::Refused))?, &args.proposal)
         .await

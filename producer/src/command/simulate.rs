@@ -103,7 +103,7 @@ struct Summary<'a> {
 
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let shutdown = Shutdown::on_signals(DRAIN_TIMEOUT).context("listening for signals")?;
-    let log = open_log(config, |_| {}).await?;
+    let log = open_log(config).await?;
     let definitions = log.definitions();
     let Some((version, experiment)) = definitions.experiment(&args.experiment) else {
         let refused = anyhow!(

@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::refusal::{instead_of_step, why_unchanged};
 use super::{
     Assignment, BasisPoints, Condition, Definition, Experiment, Flag, FlagRule, Key, Layer, List, Metrics,
     Rule, State, TargetingRule, ValueType,
@@ -96,7 +97,12 @@ pub fn check_step(rule: Rule, previous: Option<&Definition>, new: &Definition) -
         (Some(Definition::Settings(_)), Definition::Settings(_)) => {}
         (Some(old), new) => problems.push(Problem::new(
             "kind",
-            format!("`{}` is taken: its kind is {} and cannot become {}", new.key(), old.kind(), new.kind()),
+            format!(
+                "`{}` is taken: its kind is {} and cannot become {}; use another key",
+                new.key(),
+                old.kind(),
+                new.kind()
+            ),
         )),
     }
     problems
@@ -336,7 +342,10 @@ fn check_first(experiment: &Experiment, problems: &mut Vec<Problem>) {
     if !matches!(experiment.state, State::Draft | State::Running) {
         problems.push(Problem::new(
             "state",
-            format!("a new experiment is draft or running, not {}", experiment.state.as_str()),
+            format!(
+                "a new experiment is draft or running, not {}; begin with one of them",
+                experiment.state.as_str()
+            ),
         ));
     }
     check_open(experiment, problems);
@@ -346,10 +355,11 @@ fn check_first(experiment: &Experiment, problems: &mut Vec<Problem>) {
 /// unowned.
 fn check_open(experiment: &Experiment, problems: &mut Vec<Problem>) {
     if experiment.phase() != 1 {
-        problems.push(Problem::new("phase", "the first phase is 1"));
+        problems.push(Problem::new("phase", "the first phase is 1; leave `phase` out, and it is counted"));
     }
     if !experiment.excluded_phases.is_empty() {
-        problems.push(Problem::new("excluded_phases", "nothing has run that could be excluded"));
+        problems
+            .push(Problem::new("excluded_phases", "nothing has run that could be excluded; leave it empty"));
     }
     let total: u32 = experiment.variants.iter().map(|variant| variant.weight.get()).sum();
     // `check_shares` refuses more than 10,000.
@@ -373,7 +383,12 @@ fn check_experiment_step(rule: Rule, old: &Experiment, new: &Experiment, problem
     if !allowed.contains(&new.state) {
         problems.push(Problem::new(
             "state",
-            format!("{} cannot become {}", old.state.as_str(), new.state.as_str()),
+            format!(
+                "{} cannot become {}; {}",
+                old.state.as_str(),
+                new.state.as_str(),
+                instead_of_step(old.state, new.state)
+            ),
         ));
     }
     unchanged("salt", old.salt() == new.salt(), problems);
@@ -414,7 +429,9 @@ fn check_experiment_step(rule: Rule, old: &Experiment, new: &Experiment, problem
         } else {
             "nothing opens a new phase"
         };
-        problems.push(Problem::new("phase", format!("{} instead of {expected}: {why}", new.phase())));
+        let what =
+            format!("{} instead of {expected}: {why}; leave `phase` out, and it is counted", new.phase());
+        problems.push(Problem::new("phase", what));
     }
     for (index, variant) in new.variants.iter().enumerate() {
         for other in old.variants.iter().filter(|other| other.key != variant.key) {
@@ -443,7 +460,10 @@ fn check_metrics_step(old: &Metrics, new: &Metrics, problems: &mut Vec<Problem>)
         for key in old.iter().filter(|key| !new.contains(key)) {
             problems.push(Problem::new(
                 format!("metrics.{role}"),
-                format!("`{key}` cannot be taken out any more; clone the experiment without it"),
+                format!(
+                    "`{key}` cannot be taken out any more, for its results may have been seen; clone the experiment \
+                     without it"
+                ),
             ));
         }
     }
@@ -455,7 +475,11 @@ fn check_excluded_step(old: &Experiment, new: &Experiment, problems: &mut Vec<Pr
     for gone in old.excluded_phases.iter().filter(|excluded| !new.excluded_phases.contains(excluded)) {
         problems.push(Problem::new(
             "excluded_phases",
-            format!("phase {} was excluded for a reason, and stays so in these words", gone.phase),
+            format!(
+                "phase {} was excluded for a reason, and stays so in these words; leave `excluded_phases` as it was, or \
+                 clone the experiment",
+                gone.phase
+            ),
         ));
     }
     for (index, excluded) in new.excluded_phases.iter().enumerate() {
@@ -465,13 +489,17 @@ fn check_excluded_step(old: &Experiment, new: &Experiment, problems: &mut Vec<Pr
         if !new.has_looks() {
             problems.push(Problem::new(
                 format!("excluded_phases[{index}]"),
-                "phases are excluded while the experiment runs or is stopped",
+                "phases are excluded while the experiment runs or is stopped; do it in a change of its own before",
             ));
         }
         if excluded.phase > old.phase() {
             problems.push(Problem::new(
                 format!("excluded_phases[{index}].phase"),
-                format!("there is no phase {} yet; the last is {}", excluded.phase, old.phase()),
+                format!(
+                    "there is no phase {} yet; the last is {}: exclude a phase once it has begun",
+                    excluded.phase,
+                    old.phase()
+                ),
             ));
         }
     }
@@ -530,7 +558,10 @@ fn check_shares(field: &str, shares: &[(BasisPoints, &[BucketRange])], problems:
         if width != weight.buckets() {
             problems.push(Problem::new(
                 format!("{field}[{index}]"),
-                format!("its ranges hold {width} buckets, its weight is {}", weight.buckets()),
+                format!(
+                    "its ranges hold {width} buckets, its weight is {}; leave the ranges out, and they are allocated",
+                    weight.buckets()
+                ),
             ));
         }
         owned.extend_from_slice(ranges);
@@ -563,6 +594,10 @@ fn check_condition(condition: Option<&Condition>, field: &str, problems: &mut Ve
 
 fn unchanged(field: &str, same: bool, problems: &mut Vec<Problem>) {
     if !same {
-        problems.push(Problem::new(field, "cannot change any more; clone it under another key"));
+        let why = why_unchanged(field);
+        problems.push(Problem::new(
+            field,
+            format!("cannot change any more, for {why}; clone it under another key"),
+        ));
     }
 }

@@ -246,6 +246,11 @@ impl Definitions {
         self.current.get(&(space(definition.kind()), definition.key().clone()))
     }
 
+    /// The current definition with this key in the space of `kind`, perhaps of another kind.
+    pub fn current(&self, kind: Kind, key: &Key) -> Option<&Arc<Accepted>> {
+        self.current.get(&(space(kind), key.clone()))
+    }
+
     /// The definition that was accepted as this version, current or not.
     pub fn at_version(&self, version: Version) -> Option<&Arc<Accepted>> {
         self.history.get(&version)
@@ -276,6 +281,13 @@ impl Definitions {
             Definition::Experiment(experiment) => Some(experiment),
             _ => None,
         })
+    }
+}
+
+impl Kind {
+    /// Returns whether definitions of the two kinds cannot have the same key.
+    pub fn shares_keys_with(self, other: Kind) -> bool {
+        space(self) == space(other)
     }
 }
 

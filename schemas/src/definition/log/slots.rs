@@ -146,15 +146,24 @@ impl Definitions {
         if !experiment.has_looks() {
             return;
         }
-        let field = if experiment.holdout { "variants" } else { "slot_ranges" };
+        let (field, left_out) = match experiment.holdout {
+            true => ("variants", "the ranges"),
+            false => ("slot_ranges", "`slot_ranges`"),
+        };
         let owned = experiment.owned_slots();
         if experiment.layer.is_some() && owned.is_empty() {
-            problems.push(Problem::new(field, "an experiment that runs in a layer owns slots of it"));
+            problems.push(Problem::new(field, "an experiment that runs in a layer owns slots of it; they are allocated when it is applied"));
         }
         for other in self.slot_owners(experiment) {
             let theirs = other.owned_slots();
             if let Some(range) = owned.iter().find(|range| theirs.iter().any(|of| of.overlaps(**range))) {
-                problems.push(Problem::new(field, format!("{range} holds slots of `{}`", other.key)));
+                problems.push(Problem::new(
+                    field,
+                    format!(
+                        "{range} holds slots of `{}`; leave {left_out} out to take free ones, or archive that one first",
+                        other.key
+                    ),
+                ));
             }
             if experiment.holdout
                 && other.holdout

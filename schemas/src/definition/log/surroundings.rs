@@ -194,7 +194,7 @@ impl Definitions {
                     format!("retention_days.{table}"),
                     format!(
                         "experiment `{}`, which is {}, needs its events for {needed} days, from its start to its end \
-                         and through the longest window of its metrics",
+                         and through the longest window of its metrics; keep them as long, or archive it first",
                         experiment.key,
                         experiment.state.as_str()
                     ),
@@ -221,13 +221,20 @@ impl Definitions {
             _ => return Some(format!("there is no other flag `{required}`; define it first")),
         };
         if let Some(unknown) = prerequisite.variants.iter().find(|key| !served.contains(key)) {
-            return Some(format!("`{required}` has no variant `{unknown}`"));
+            let served: Vec<&str> = served.iter().map(|key| key.as_str()).collect();
+            return Some(format!(
+                "`{required}` has no variant `{unknown}`; name one of {}, or add it there first",
+                served.join(", ")
+            ));
         }
         let mut seen = BTreeSet::new();
         let mut waiting = vec![required];
         while let Some(key) = waiting.pop() {
             if *key == flag.key {
-                return Some(format!("`{required}` itself waits for `{}`", flag.key));
+                return Some(format!(
+                    "`{required}` itself waits for `{}`; take one of the two prerequisites out",
+                    flag.key
+                ));
             }
             if seen.insert(key)
                 && let Some(Definition::Flag(other)) = in_flags(key)

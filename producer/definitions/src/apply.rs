@@ -1,14 +1,16 @@
-//! Turns the definitions of a file into changes of the log. A definition comes after those it refers to, fields
-//! that the file leaves out are filled in, and definitions that change nothing are dropped.
+//! Turns written definitions into changes of the log. A definition comes after those it refers to, fields that
+//! are left out are filled in, and definitions that change nothing are dropped. Where the definitions come from, a
+//! file or a request, is not known here.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 
 use schemas::definition::{Change, Definition, Definitions, Kind, Refusal, UnknownRule, Version};
 use schemas::{Micros, Uuid};
 use serde::{Serialize, Serializer};
 
 use crate::diff::{Changed, diff};
-use definitions::log::{DefinitionLog, LogError};
+use crate::log::{DefinitionLog, LogError};
 
 /// The author of a change and the reason for it.
 #[derive(Clone, Debug)]
@@ -46,7 +48,8 @@ pub enum Verdict {
         version: Version,
     },
     Refused {
-        reason: String,
+        #[serde(serialize_with = "as_text")]
+        reason: Refusal,
     },
 }
 
@@ -102,35 +105,37 @@ fn after_prerequisites(mut waiting: Vec<Definition>) -> Vec<Definition> {
 }
 
 /// Proposes one definition. Writes nothing if the definition is current already or would certainly be refused,
-/// because the log is kept for ever. The verdict is the log's own, read back after the record was written: another
+/// because the log is kept for ever. `now` is the time by which slots have cooled down. The verdict is the log's own, read back after the record was written: another
 /// writer may have been first.
 pub async fn apply(
     log: &mut DefinitionLog,
+    now: Micros,
     written: Definition,
     signature: &Signature,
 ) -> Result<Applied, LogError> {
-    let (now, named) = (sdk::event::now(), Named::of(log.definitions(), &written));
+    let named = Named::of(log.definitions(), &written);
     let Proposal { change, changed } =
         match prepare(log.definitions(), now, written, signature, Uuid::now_v7()) {
             Prepared::Settled(verdict) => return Ok(named.applied(verdict, Vec::new())),
             Prepared::Propose(proposal) => proposal,
         };
-    if let Err(refusal) = log.definitions().judge(now, &change)? {
-        return Ok(named.applied(refused(&refusal), Vec::new()));
+    if let Err(reason) = log.definitions().judge(now, &change)? {
+        return Ok(named.applied(Verdict::Refused { reason }, Vec::new()));
     }
     Ok(match log.propose(&change).await? {
         Ok(accepted) => named.applied(Verdict::Accepted { version: accepted.version }, changed),
-        Err(refusal) => named.applied(refused(&refusal), changed),
+        Err(reason) => named.applied(Verdict::Refused { reason }, changed),
     })
 }
 
 /// Returns what [`apply`] would do with each definition in turn if nobody else writes meanwhile.
 pub fn rehearse(
     definitions: &Definitions,
+    now: Micros,
     written: Vec<Definition>,
     signature: &Signature,
 ) -> Result<Vec<Applied>, UnknownRule> {
-    let (mut definitions, now) = (definitions.clone(), sdk::event::now());
+    let mut definitions = definitions.clone();
     let mut all = Vec::new();
     for written in written {
         let named = Named::of(&definitions, &written);
@@ -139,7 +144,7 @@ pub fn rehearse(
             Prepared::Propose(Proposal { change, changed }) => {
                 match definitions.apply(definitions.next_offset(), now, &change)? {
                     Ok(_) => named.applied(Verdict::WouldBeAccepted, changed),
-                    Err(refusal) => named.applied(refused(&refusal), Vec::new()),
+                    Err(reason) => named.applied(Verdict::Refused { reason }, Vec::new()),
                 }
             }
         });
@@ -192,7 +197,9 @@ fn prepare(
 ) -> Prepared {
     let definition = match assignment::resolve(definitions, now, written) {
         Ok(definition) => definition,
-        Err(problem) => return Prepared::Settled(refused(&Refusal::NotAllowed(vec![problem]))),
+        Err(problem) => {
+            return Prepared::Settled(Verdict::Refused { reason: Refusal::NotAllowed(vec![problem]) });
+        }
     };
     let current = definitions.current_of(&definition);
     if let Some(current) = current
@@ -214,12 +221,8 @@ fn prepare(
     Prepared::Propose(Proposal { change, changed })
 }
 
-fn refused(refusal: &Refusal) -> Verdict {
-    Verdict::Refused { reason: refusal.to_string() }
-}
-
-fn as_text<S: Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(kind.as_str())
+fn as_text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 #[cfg(test)]
@@ -277,7 +280,7 @@ slots: 5000
         let ordered = in_order(parse_file(text).unwrap()).unwrap();
         let keys: Vec<&str> = ordered.iter().map(|definition| definition.key().as_str()).collect();
         assert_eq!(keys, ["m", "free", "other", "needed", "waits"]);
-        let all = rehearse(&Definitions::default(), ordered, &signature()).unwrap();
+        let all = rehearse(&Definitions::default(), Micros::EPOCH, ordered, &signature()).unwrap();
         assert!(all.iter().all(|applied| applied.verdict == Verdict::WouldBeAccepted), "{all:?}");
     }
 
@@ -294,7 +297,7 @@ slots: 5000
     #[test]
     fn a_rehearsal_sees_what_the_same_file_brought_before() {
         let ordered = in_order(parse_file(FILE).unwrap()).unwrap();
-        let all = rehearse(&Definitions::default(), ordered, &signature()).unwrap();
+        let all = rehearse(&Definitions::default(), Micros::EPOCH, ordered, &signature()).unwrap();
         assert_eq!(all.len(), 5);
         for applied in &all {
             assert_eq!(applied.verdict, Verdict::WouldBeAccepted, "{}", applied.key);
@@ -307,7 +310,7 @@ slots: 5000
         let text = FILE.replace("{primary: signup}", "{primary: signup, guardrails: [errors]}")
             + "---\n{kind: metric, key: errors, event: error, type: ratio, denominator_event: request}\n";
         let ordered = in_order(parse_file(&text).unwrap()).unwrap();
-        let all = rehearse(&Definitions::default(), ordered.clone(), &signature()).unwrap();
+        let all = rehearse(&Definitions::default(), Micros::EPOCH, ordered.clone(), &signature()).unwrap();
         let told: Vec<(&str, &[String])> =
             all.iter().map(|of| (of.key.as_str(), of.warnings.as_slice())).collect();
         let of_metric =
@@ -331,7 +334,7 @@ slots: 5000
         assert_eq!(json["warnings"], serde_json::json!([of_experiment]));
         assert_eq!(serde_json::to_value(&all[0]).unwrap().get("warnings"), None);
         // A refused definition has no warnings.
-        let alone = rehearse(&Definitions::default(), vec![ordered[5].clone()], &signature()).unwrap();
+        let alone = rehearse(&Definitions::default(), Micros::EPOCH, vec![ordered[5].clone()], &signature()).unwrap();
         assert_eq!(alone[0].warnings, Vec::<String>::new());
     }
 
@@ -345,12 +348,13 @@ slots: 5000
             panic!("a new metric is proposed");
         };
         definitions.apply(0, Micros::EPOCH, &change).unwrap().unwrap();
-        let all = rehearse(&definitions, metric, &signature()).unwrap();
+        let all = rehearse(&definitions, Micros::EPOCH, metric, &signature()).unwrap();
         assert_eq!(all[0].verdict, Verdict::Unchanged { version: 1 });
 
         let alone = parse_file(FILE).unwrap().remove(0);
-        let all = rehearse(&definitions, vec![alone], &signature()).unwrap();
+        let all = rehearse(&definitions, Micros::EPOCH, vec![alone], &signature()).unwrap();
         let Verdict::Refused { reason } = &all[0].verdict else { panic!("{:?}", all[0]) };
+        let reason = reason.to_string();
         assert!(reason.contains("there is no metric `signup`; define it first"), "{reason}");
         assert!(reason.contains("there is no layer `shop`; define it first"), "{reason}");
     }
