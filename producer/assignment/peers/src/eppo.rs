@@ -1,5 +1,6 @@
 //! The experiment in `eppo_core`. Its subject and attributes own their texts, short ones inline, and may be kept. The
-//! answer carries the event that the caller would log.
+//! answer carries the event that the caller would log. The shard that every user is in is left out when the flags are loaded,
+//! so one hash decides. `Evaluator`, around the function that is measured, adds the clock and the store of configurations.
 
 use std::sync::Arc;
 

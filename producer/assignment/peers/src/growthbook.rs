@@ -1,5 +1,6 @@
 //! The experiment in `growthbook-rust`, by two calls. `check` borrows the attributes, so they may be kept. The client around
-//! it, which is what its documentation shows, takes them by value and copies all features for each answer.
+//! it, which is what its documentation shows, takes them by value and copies all features for each answer. A rule's
+//! conditions are a hash map, so the order in which they are asked, and with it the allocations, differ from run to run.
 
 use std::collections::HashMap;
 use std::pin::pin;

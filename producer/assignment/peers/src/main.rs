@@ -1,6 +1,7 @@
 //! Measures one experiment in `assignment` and in the field's libraries beside each other, in nanoseconds and allocations:
 //! `cargo run --release --manifest-path producer/assignment/peers/Cargo.toml`. Each library reads the experiment in its
-//! own format, from `experiments/`, and is checked before it is timed.
+//! own format, from `experiments/`, and is checked before it is timed. It is asked by its cheapest public function, and by
+//! the one that its documentation shows where that is another.
 
 mod check;
 mod eppo;
@@ -41,7 +42,8 @@ fn main() {
     let peers = [
         peer::<splitstream::Splitstream>(&users),
         peer::<eppo::Flags>(&users),
-        peer::<unleash::Engine>(&users),
+        peer::<unleash::Borrowed>(&users),
+        peer::<unleash::Owned>(&users),
         peer::<growthbook::Features>(&users),
         peer::<growthbook::Client>(&users),
     ];
