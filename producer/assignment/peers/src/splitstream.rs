@@ -1,0 +1,79 @@
+//! The experiment in `assignment`, which borrows the user's values: there is no context to keep.
+
+use assignment::{Context, Environment, Evaluation, Snapshot, Value, evaluate, resolve};
+use schemas::definition::{Change, Definition, Definitions, Kind, RULE_VERSION};
+use schemas::{Micros, Uuid};
+use serde_json::{Value as Json, json};
+
+use crate::library::{Arm, Library};
+use crate::user::User;
+
+pub struct Splitstream {
+    snapshot: Snapshot,
+    now: Micros,
+}
+
+pub struct Attributes<'u> {
+    id: &'u str,
+    attributes: [(&'static str, Value<'u>); 4],
+}
+
+impl Library for Splitstream {
+    const PACKAGE: &'static str = "assignment";
+    const CALL: &'static str = "evaluate";
+    const EXPERIMENT: &'static str = include_str!("../experiments/splitstream.json");
+    const RULES: &'static str = "/targeting";
+
+    type Context<'u> = Attributes<'u>;
+    type Answer<'a> = Evaluation<'a>;
+
+    fn load(experiment: Json) -> Splitstream {
+        let mut definitions = Definitions::default();
+        propose(&mut definitions, Kind::Metric, json!({"key": "buy", "event": "buy", "type": "conversion"}));
+        propose(&mut definitions, Kind::Experiment, experiment);
+        Splitstream {
+            snapshot: Snapshot::compile(&definitions, Environment::PRODUCTION),
+            now: Micros::new(1_790_000_000_000_000).expect("a time"),
+        }
+    }
+
+    fn context(user: &User) -> Attributes<'_> {
+        Attributes {
+            id: &user.id,
+            attributes: [
+                ("country", Value::Text(&user.country)),
+                ("plan", Value::Text(&user.plan)),
+                ("age", Value::Integer(user.age)),
+                ("sessions", Value::Number(user.sessions)),
+            ],
+        }
+    }
+
+    fn evaluate<'a>(&'a self, context: &Attributes<'_>) -> Evaluation<'a> {
+        let context = Context { targeting_key: Some(context.id), attributes: &context.attributes };
+        evaluate(&self.snapshot, "checkout", &context, self.now)
+            .expect("the experiment and the user are there")
+    }
+
+    fn arm(answer: &Evaluation<'_>) -> Option<Arm> {
+        let exposed = answer.experiment.expect("it is an experiment").outcome.ok()?;
+        Some(Arm::named(exposed.variant.key.as_str()))
+    }
+}
+
+fn propose(definitions: &mut Definitions, kind: Kind, json: Json) {
+    let written = Definition::from_json(kind, json).expect("a definition");
+    let definition = resolve(definitions, written).expect("its buckets are free");
+    let change = Change {
+        change_id: Uuid::from_u128(1),
+        rule_version: RULE_VERSION,
+        kind: definition.kind().to_string(),
+        key: definition.key().to_string(),
+        based_on: 0,
+        definition: definition.to_json(),
+        author: "bench".to_owned(),
+        reason: "bench".to_owned(),
+    };
+    let offset = definitions.next_offset();
+    definitions.apply(offset, &change).expect("the rule is known").expect("it is accepted");
+}
