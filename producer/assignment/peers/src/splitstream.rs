@@ -1,6 +1,6 @@
 //! The experiment in `assignment`, which borrows the user's values: there is no context to keep.
 
-use assignment::{Context, Environment, Evaluation, Snapshot, Value, evaluate, resolve};
+use assignment::{Context, Environment, Evaluation, Lists, Snapshot, Value, evaluate, resolve};
 use schemas::definition::{Change, Definition, Definitions, Kind, RULE_VERSION};
 use schemas::{Micros, Uuid};
 use serde_json::{Value as Json, json};
@@ -32,7 +32,7 @@ impl Library for Splitstream {
         propose(&mut definitions, Kind::Metric, json!({"key": "buy", "event": "buy", "type": "conversion"}));
         propose(&mut definitions, Kind::Experiment, experiment);
         Splitstream {
-            snapshot: Snapshot::compile(&definitions, Environment::PRODUCTION),
+            snapshot: Snapshot::compile(&definitions, &Lists::default(), Environment::PRODUCTION),
             now: Micros::new(1_790_000_000_000_000).expect("a time"),
         }
     }
@@ -63,7 +63,7 @@ impl Library for Splitstream {
 
 fn propose(definitions: &mut Definitions, kind: Kind, json: Json) {
     let written = Definition::from_json(kind, json).expect("a definition");
-    let definition = resolve(definitions, written).expect("its buckets are free");
+    let definition = resolve(definitions, Micros::EPOCH, written).expect("its buckets are free");
     let change = Change {
         change_id: Uuid::from_u128(1),
         rule_version: RULE_VERSION,
@@ -75,5 +75,5 @@ fn propose(definitions: &mut Definitions, kind: Kind, json: Json) {
         reason: "bench".to_owned(),
     };
     let offset = definitions.next_offset();
-    definitions.apply(offset, &change).expect("the rule is known").expect("it is accepted");
+    definitions.apply(offset, Micros::EPOCH, &change).expect("the rule is known").expect("it is accepted");
 }
