@@ -12,7 +12,7 @@ use local::{Options, Server, Stack};
 use ops::config::Count;
 use schemas::event::{CUT_MARK, LEFT_OUT};
 use schemas::{Event, Exposure, Micros, Pairs, Sender, Unit, Uuid, avro};
-use sdk::emitter::{Emitter, Refused, Settings, Totals, Undelivered};
+use sdk::emitter::{Durable, Emitter, NotDurable, Refused, Settings, Totals, Undelivered};
 use sdk::event::{EventStamp, conversion};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -64,7 +64,9 @@ async fn a_broker_that_dies_on_the_way_costs_no_event_and_doubles_none() {
         emitter.emit_when_room(event(number), TIMEOUT).await.unwrap();
     }
     emitter.flush(TIMEOUT).await.unwrap();
-    assert_eq!(emitter.totals(), Totals { accepted: count, delivered: count, failed: 0 });
+    let expected =
+        Totals { accepted: count, delivered: count, failed: 0, refused: 0, spooled: 0, replayed: 0 };
+    assert_eq!(emitter.totals(), expected);
     assert_eq!(lost.lock().unwrap().len(), 0);
     emitter.close(TIMEOUT).await.unwrap();
 
@@ -120,6 +122,32 @@ async fn a_full_queue_refuses_at_once_and_gives_everything_back() {
     ids.sort_unstable();
     assert_eq!(ids, (1..=1_000).collect::<Vec<u128>>());
     assert_eq!((lost[0].topic.as_str(), lost[0].key.as_slice()), ("conversions", b"u1".as_slice()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_tells_of_kafkas_acknowledgement_or_that_there_is_none_yet() {
+    let fixture = KafkaFixture::new("receipt");
+    let (emitter, _, _) = open(&fixture.kafka(), &Settings::default());
+    let wrong = Event::Conversion(conversion(
+        EventStamp::at(sdk::event::now()),
+        "a name with blanks",
+        Unit { unit_type: "user".into(), unit_id: "u".into() },
+    ));
+    let outcomes = emitter.emit_durable([event(1), wrong, event(2)]).wait(TIMEOUT).await;
+    assert_eq!(
+        (outcomes[0].clone(), outcomes[2].clone()),
+        (Ok(Durable::Acknowledged), Ok(Durable::Acknowledged))
+    );
+    let Err(NotDurable::Refused(refused)) = &outcomes[1] else { panic!("{outcomes:?}") };
+    assert!(refused.is_final());
+    assert_eq!(fixture.stored("conversions").len(), 2);
+
+    let (emitter, _, _) = open(&kafka("127.0.0.1:1", ""), &Settings::default());
+    let outcomes = emitter.emit_durable([event(1)]).wait(Duration::from_millis(20)).await;
+    let reason = "neither kafka nor the disk confirmed it within 20 ms".to_owned();
+    assert_eq!(outcomes, [Err(NotDurable::Unconfirmed { reason })]);
+    // Its sender waits no more, and the event is still sent, or given up with the emitter.
+    assert_eq!(emitter.remaining(), 1);
 }
 
 /// Such exposures, and with them their units, were once refused.

@@ -9,7 +9,9 @@ pub mod event;
 #[path = "../../src/samples.rs"]
 mod samples;
 
-pub use emitter::{Emitter, Refused, Undelivered, Unflushed};
+pub use emitter::{
+    Durable, Emitter, NotDurable, Receipts, Refused, SpoolSettings, Status, Undelivered, Unflushed,
+};
 
 /// The client id that a service with this library gives to the brokers.
 const CLIENT_ID: &str = "splitstream-sdk";

@@ -65,7 +65,7 @@ impl EventSender {
             Err(refused @ (Refused::OutOfRange(_) | Refused::Oversize { .. })) => {
                 Ok(Err(refused.to_string()))
             }
-            Err(Refused::QueueFull) => Err(self.stalled()),
+            Err(Refused::QueueFull | Refused::SpoolFull) => Err(self.stalled()),
             Err(refused @ Refused::Stopped { .. }) => Err(refused.into()),
         }
     }
