@@ -10,7 +10,7 @@ use serde_json::Value;
 /// Our packages, each with those of ours that it may import at any depth; its tests may also import
 /// [`PARTS`]. No service imports a service, and only the library `aggregator` imports both `schemas` and
 /// `stats`.
-const MAY_IMPORT: [(&str, &[&str]); 18] = [
+const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("schemas", &[]),
     ("stats", &[]),
     ("ops", &[]),
@@ -20,6 +20,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("assignment", &["schemas"]),
     ("definitions", &["schemas", "ops", "kafka"]),
     ("sdk", &["schemas", "assignment", "ops", "kafka"]),
+    ("edge", &["schemas", "assignment", "definitions", "sdk", "ops", "http-server", "kafka"]),
     ("producer", &["schemas", "assignment", "definitions", "sdk", "ops", "kafka"]),
     (
         "consumer",
@@ -44,6 +45,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
             "kafka",
             "clickhouse-client",
             "producer",
+            "edge",
             "consumer",
             "aggregator",
             "fetch",

@@ -34,6 +34,9 @@ enum Command {
     Local(local::command::Command),
     #[command(flatten)]
     Producer(producer::command::Command),
+    /// The service that answers flags in other languages, and takes their events
+    #[command(subcommand)]
+    Edge(edge::command::ServiceCommand),
     /// The service that carries events from Kafka into ClickHouse
     #[command(subcommand)]
     Consumer(consumer::command::ServiceCommand),
@@ -56,6 +59,7 @@ enum Command {
 #[derive(Clone, Copy, ValueEnum)]
 enum ServiceName {
     Producer,
+    Edge,
     Consumer,
     Aggregator,
 }
@@ -68,6 +72,9 @@ fn main() -> ExitCode {
         Command::Local(command) => local::exit_code(local::command::run(&command)),
         Command::Producer(command) => {
             ops::main(async { producer::command::run(&load(config)?, command).await })
+        }
+        Command::Edge(edge::command::ServiceCommand::Run) => {
+            ops::main(async { edge::command::serve(load(config)?).await })
         }
         Command::Consumer(consumer::command::ServiceCommand::Run) => {
             consumer::heap::keep_memory();
@@ -113,6 +120,7 @@ fn print_completions(shell: Shell) -> Result<Exit> {
 fn print_settings(service: ServiceName, config: Option<&Path>) -> Result<Exit> {
     let text = match service {
         ServiceName::Producer => render(&load::<producer::config::Config>(config)?),
+        ServiceName::Edge => render(&load::<edge::config::Config>(config)?),
         ServiceName::Consumer => render(&load::<consumer::config::Config>(config)?),
         ServiceName::Aggregator => render(&load::<aggregator::config::Config>(config)?),
     };

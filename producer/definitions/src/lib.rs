@@ -5,7 +5,7 @@
 mod follower;
 pub mod log;
 
-pub use follower::{FollowedLog, Follower};
+pub use follower::{FollowedLog, Follower, Recorded, RecordedChange};
 pub use log::DefinitionLog;
 
 /// The client id that a [`DefinitionLog`] gives to the brokers.
