@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::configuration::Configuration;
 use crate::metadata::{self, Scalar, Sent};
 use crate::ofrep::error::{ErrorCode, Problem};
-use crate::ofrep::request::SentContext;
+use crate::ofrep::request::{SentContext, is_list};
 use crate::tokens::{Token, TokenKind};
 
 /// The longest text of an event's id that an answer repeats, in characters.
@@ -68,6 +68,12 @@ struct Body<'a> {
 /// If it is no object with a list of 1 to `events_max` events.
 pub fn split(body: &[u8], events_max: usize) -> Result<Vec<&RawValue>, Problem> {
     let refused = |error: serde_json::Error| Problem::new(ErrorCode::ParseError, error.to_string());
+    if is_list(body) {
+        return Err(Problem::new(
+            ErrorCode::ParseError,
+            "the body is a list where an object with events is expected",
+        ));
+    }
     let Body { events } = serde_json::from_slice(body).map_err(refused)?;
     if events.is_empty() || events.len() > events_max {
         return Err(Problem::general(format!("{} events; a request has 1 to {events_max}", events.len())));
@@ -117,6 +123,9 @@ struct Identified<'a> {
 
 /// Reads one event.
 pub fn read(raw: &RawValue, scope: Scope<'_>) -> Read {
+    if is_list(raw.get().as_bytes()) {
+        return Read { event_id: None, event: Err("an event is an object, not a list".to_owned()) };
+    }
     let identified: Option<Identified> = serde_json::from_str(raw.get()).ok();
     let event_id = identified.map(|of| of.event_id.chars().take(ID_CHARACTERS_MAX).collect());
     let event = serde_json::from_str::<Written>(raw.get()).map_err(|error| error.to_string());
@@ -334,7 +343,7 @@ mod tests {
         let refused = |body: &str| split(body.as_bytes(), 3).unwrap_err();
         assert_eq!(refused(r#"{"events": [1, 2, 3, 4]}"#).details, "4 events; a request has 1 to 3");
         assert_eq!(refused(r#"{"events": []}"#).details, "0 events; a request has 1 to 3");
-        for body in ["", "[]", "{}", r#"{"events": {}}"#, r#"{"events": [}"#] {
+        for body in ["", "[]", "[[1]]", "{}", r#"{"events": {}}"#, r#"{"events": [}"#] {
             assert_eq!(refused(body).code, ErrorCode::ParseError, "{body}");
         }
     }

@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(value(json!(1), NumberForm::Double), "1.0");
         assert_eq!(value(json!(0.5), NumberForm::Double), "0.5");
         assert_eq!(value(json!(-3), NumberForm::Double), "-3.0");
-        assert_eq!(value(json!(1e300), NumberForm::Double), "1e300");
+        assert_eq!(value(json!(1e300), NumberForm::Double), "1e+300");
         assert_eq!(value(json!(1), NumberForm::AsDefined), "1");
         assert_eq!(value(json!(i64::MAX), NumberForm::AsDefined), "9223372036854775807");
         assert_eq!(value(json!({"a": [1, 1.0, "x\"y"]}), NumberForm::AsDefined), r#"{"a":[1,1.0,"x\"y"]}"#);

@@ -56,10 +56,21 @@ struct Body<'a> {
 /// `PARSE_ERROR` if it is no JSON, or nested too deeply; `INVALID_CONTEXT` if the context is no object, has a targeting key
 /// that is no text, or too many attributes.
 pub fn read(body: &[u8]) -> Result<SentContext<'_>, Problem> {
+    if is_list(body) {
+        return Err(Problem::new(
+            ErrorCode::InvalidContext,
+            "the body is a list where an object with a context is expected",
+        ));
+    }
     match serde_json::from_slice::<Body>(body) {
         Ok(body) => Ok(body.context.unwrap_or_default()),
         Err(error) => Err(problem(&error)),
     }
+}
+
+/// Whether the text begins a list: serde would read one as the fields of a struct in their order.
+pub fn is_list(text: &[u8]) -> bool {
+    text.trim_ascii_start().starts_with(b"[")
 }
 
 fn problem(error: &serde_json::Error) -> Problem {
@@ -341,7 +352,9 @@ mod tests {
             details.starts_with("invalid type: integer `7`, expected a targetingKey, which is a text"),
             "{details}"
         );
-        assert_eq!(refused("[]").0, ErrorCode::InvalidContext);
+        for body in ["[]", r#" [{"targetingKey": "u1"}]"#, "7", "null"] {
+            assert_eq!(refused(body).0, ErrorCode::InvalidContext, "{body}");
+        }
         for body in ["", "{", "nope", r#"{"context": {"a": 1e999}}"#] {
             assert_eq!(refused(body).0, ErrorCode::ParseError, "{body}");
         }
