@@ -76,6 +76,13 @@ fn the_javascript_provider_for_pages_with_our_hook() {
 }
 
 #[test]
+fn the_hook_with_an_edge_that_answers_as_told() {
+    let output = Command::new("node").arg("--test").current_dir(here("js")).output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && printed.contains("# pass 7"), "{printed}");
+}
+
+#[test]
 fn the_python_provider() {
     let python = Cache::open().unwrap().python(&here("tests/python/requirements.txt")).unwrap();
     let fixture = Fixture::new("python");
