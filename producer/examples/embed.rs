@@ -4,7 +4,7 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use assignment::{Context, Environment, Snapshot, Value, evaluate};
+use assignment::{Context, Environment, Lists, Snapshot, Value, evaluate};
 use definitions::Follower;
 use ops::config::Kafka;
 use schemas::{Event, Pairs, Sender, Unit};
@@ -25,16 +25,17 @@ pub async fn serve(kafka: &Kafka, spool: SpoolSettings, user: &str) -> anyhow::R
     let emitter = Emitter::open_with_spool(kafka, &Settings::default(), &spool, sender, &registry, on_loss)?;
 
     // After each change of the definitions.
-    let snapshot = Snapshot::compile(&follower.lock().definitions, Environment::PRODUCTION);
+    let snapshot =
+        Snapshot::compile(&follower.lock().definitions, &Lists::default(), Environment::PRODUCTION);
 
     // For each request: from memory, and without waiting for anything.
     let (seen, attributes) = (EventStamp::at(now()), [("region", Value::Text("EU"))]);
     let context = Context { targeting_key: Some(user), attributes: &attributes };
     let evaluation = evaluate(&snapshot, "button", &context, seen.created_at)?;
-    if let Some(part) = &evaluation.experiment {
+    for part in evaluation.exposures() {
         let known = Pairs::from_iter([("region", "EU")]);
         let filter = AttributeFilter::of(part.experiment, &AttributeNames::default());
-        if let Ok(exposure) = exposure(seen, user, part, filter.select(&known)) {
+        if let Ok(exposure) = exposure(EventStamp::at(seen.created_at), user, &part, filter.select(&known)) {
             emitter.emit(Event::Exposure(exposure))?;
         }
     }

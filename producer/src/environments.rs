@@ -181,7 +181,9 @@ environments:
         let (_, experiment) = definitions.experiment("checkout").unwrap();
         let promoted = promotion.promoted(&Definition::Experiment(experiment.clone())).unwrap();
         let signature = Signature { author: "ann".to_owned(), reason: "tried".to_owned() };
-        let applied = rehearse(&definitions, schemas::Micros::EPOCH, vec![promoted.clone()], &signature).unwrap().remove(0);
+        let applied = rehearse(&definitions, schemas::Micros::EPOCH, vec![promoted.clone()], &signature)
+            .unwrap()
+            .remove(0);
         assert_eq!(applied.verdict, Verdict::WouldBeAccepted);
         let changed: Vec<String> = applied.changed.iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -202,7 +204,8 @@ environments:
             definitions.iter().find(|accepted| accepted.definition.key().as_str() == "search").unwrap();
         let promoted = promotion.promoted(&flag.definition).unwrap();
         assert_eq!(promotion.changes(&promoted), []);
-        let applied = rehearse(&definitions, schemas::Micros::EPOCH, vec![promoted], &signature).unwrap().remove(0);
+        let applied =
+            rehearse(&definitions, schemas::Micros::EPOCH, vec![promoted], &signature).unwrap().remove(0);
         assert_eq!(applied.verdict, Verdict::WouldBeAccepted);
         // A metric is the same in all environments.
         let metric = definitions.iter().find(|accepted| accepted.definition.kind() == Kind::Metric).unwrap();

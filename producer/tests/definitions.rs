@@ -303,7 +303,12 @@ fn of_two_writers_racing_on_one_definition_exactly_one_wins() {
             .into_iter()
             .map(|(runtime, mut log, definition)| {
                 let signature = &signature;
-                scope.spawn(move || runtime.block_on(apply(&mut log, schemas::Micros::EPOCH, definition, signature)).unwrap().verdict)
+                scope.spawn(move || {
+                    runtime
+                        .block_on(apply(&mut log, schemas::Micros::EPOCH, definition, signature))
+                        .unwrap()
+                        .verdict
+                })
             })
             .collect();
         writers.into_iter().map(|writer| writer.join().unwrap()).collect()

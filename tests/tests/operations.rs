@@ -52,9 +52,12 @@ fn every_alert_has_its_section_and_every_section_its_alert() {
 /// registers are left out.
 fn registered() -> BTreeSet<String> {
     let mut names = BTreeSet::from(["build_info".to_owned()]);
-    for (service, folder) in
-        [("consumer", "consumer/src"), ("producer", "producer/sdk/src"), ("aggregator", "aggregator/src")]
-    {
+    for (service, folder) in [
+        ("consumer", "consumer/src"),
+        ("producer", "producer/sdk/src"),
+        ("edge", "producer/edge/src"),
+        ("aggregator", "aggregator/src"),
+    ] {
         for path in sources(&root().join(folder)) {
             let text = std::fs::read_to_string(&path).unwrap();
             let code = text.split("#[cfg(test)]").next().unwrap_or(&text);

@@ -10,7 +10,7 @@ use serde_json::Value;
 /// Our packages, each with those of ours that it may import at any depth; its tests may also import
 /// [`PARTS`]. No service imports a service, and only the library `aggregator` imports both `schemas` and
 /// `stats`.
-const MAY_IMPORT: [(&str, &[&str]); 18] = [
+const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("schemas", &[]),
     ("stats", &[]),
     ("ops", &[]),
@@ -21,6 +21,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     // The server only with the feature `http`; see `definitions_import_no_server_unless_asked_to`.
     ("definitions", &["schemas", "assignment", "ops", "kafka", "http-server"]),
     ("sdk", &["schemas", "assignment", "ops", "kafka"]),
+    ("edge", &["schemas", "assignment", "definitions", "sdk", "ops", "http-server", "kafka"]),
     ("producer", &["schemas", "assignment", "definitions", "sdk", "ops", "kafka", "http-server"]),
     (
         "consumer",
@@ -58,6 +59,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
             "kafka",
             "clickhouse-client",
             "producer",
+            "edge",
             "consumer",
             "aggregator",
             "fetch",

@@ -29,6 +29,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     (
         "For operators",
         &[
+            "edge",
             "consumer",
             "aggregator",
             "config",

@@ -36,6 +36,9 @@ enum Command {
     Producer(producer::command::Command),
     #[command(flatten)]
     Files(producer::command::FileCommand),
+    /// The service that answers flags in other languages, and takes their events
+    #[command(subcommand)]
+    Edge(edge::command::ServiceCommand),
     /// The service that carries events from Kafka into ClickHouse
     #[command(subcommand)]
     Consumer(consumer::command::ServiceCommand),
@@ -58,6 +61,7 @@ enum Command {
 #[derive(Clone, Copy, ValueEnum)]
 enum ServiceName {
     Producer,
+    Edge,
     Consumer,
     Aggregator,
 }
@@ -72,6 +76,9 @@ fn main() -> ExitCode {
             ops::main(async { producer::command::run(&load(config)?, command).await })
         }
         Command::Files(command) => ops::main(async { producer::command::run_on_files(command) }),
+        Command::Edge(edge::command::ServiceCommand::Run) => {
+            ops::main(async { edge::command::serve(load(config)?).await })
+        }
         Command::Consumer(consumer::command::ServiceCommand::Run) => {
             consumer::heap::keep_memory();
             ops::main(async { consumer::command::serve(load(config)?).await })
@@ -116,6 +123,7 @@ fn print_completions(shell: Shell) -> Result<Exit> {
 fn print_settings(service: ServiceName, config: Option<&Path>) -> Result<Exit> {
     let text = match service {
         ServiceName::Producer => render(&load::<producer::config::Config>(config)?),
+        ServiceName::Edge => render(&load::<edge::config::Config>(config)?),
         ServiceName::Consumer => render(&load::<consumer::config::Config>(config)?),
         ServiceName::Aggregator => render(&load::<aggregator::config::Config>(config)?),
     };

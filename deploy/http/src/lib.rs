@@ -40,6 +40,21 @@ pub struct Served {
     pub health: Health,
 }
 
+/// A service's routes for everybody, on an address of their own: the operator's routes are not among them.
+pub struct Public<'a> {
+    /// The name of the work that holds up the shutdown.
+    pub name: &'static str,
+    /// The section whose `listen` and `port_file` are `http`'s, for messages.
+    pub section: &'static str,
+    pub http: &'a Http,
+    pub routes: Router,
+    /// Makes the response to a request that is refused at a bound, in the form that the routes' clients read.
+    pub refuse: Refuse,
+}
+
+/// Makes the response to a refused request.
+pub type Refuse = fn(StatusCode, String) -> Response;
+
 /// A running server.
 pub struct Server {
     address: SocketAddr,
@@ -52,24 +67,46 @@ pub struct Server {
 /// # Errors
 /// If the address cannot be listened on or the port file cannot be written.
 pub async fn start(http: &Http, served: Served, shutdown: &Shutdown) -> anyhow::Result<Server> {
+    let routes = operator(served.registry, served.health).merge(bounded(served.routes, http, refusal));
+    listen(Listening { name: "http", section: "http", http, routes }, shutdown).await
+}
+
+/// Like [`start`], for routes without the operator's. They have the bounds of `public.http`; its token is not asked for.
+///
+/// # Errors
+/// If the address cannot be listened on or the port file cannot be written.
+pub async fn start_public(public: Public<'_>, shutdown: &Shutdown) -> anyhow::Result<Server> {
+    let Public { name, section, http, routes, refuse } = public;
+    let routes = bounded(routes, http, refuse);
+    listen(Listening { name, section, http, routes }, shutdown).await
+}
+
+struct Listening<'a> {
+    name: &'static str,
+    section: &'static str,
+    http: &'a Http,
+    routes: Router,
+}
+
+async fn listen(listening: Listening<'_>, shutdown: &Shutdown) -> anyhow::Result<Server> {
+    let Listening { name, section, http, routes } = listening;
     let wanted = http.listen.get();
     let listener = TcpListener::bind(wanted)
         .await
-        .with_context(|| format!("listening on {wanted}, which is http.listen"))?;
+        .with_context(|| format!("listening on {wanted}, which is {section}.listen"))?;
     let address = listener.local_addr().context("asking for the port")?;
     if let Some(path) = &http.port_file {
         write_port_file(path, address)
-            .with_context(|| format!("writing {}, which is http.port_file", path.display()))?;
+            .with_context(|| format!("writing {}, which is {section}.port_file", path.display()))?;
     }
-    let routes = operator(served.registry, served.health).merge(bounded(served.routes, http));
     let stop = shutdown.clone();
-    let hold = shutdown.hold("http");
+    let hold = shutdown.hold(name);
     let http = http.clone();
     let task = tokio::spawn(async move {
         let _hold = hold;
         listen::serve(listener, routes, &http, stop).await;
     });
-    tracing::info!(%address, "listening");
+    tracing::info!(%address, name, "listening");
     Ok(Server { address, task })
 }
 
@@ -119,6 +156,10 @@ pub fn error(status: StatusCode, message: impl Into<String>) -> Response {
     (status, Json(json!({ "error": message.into() }))).into_response()
 }
 
+fn refusal(status: StatusCode, message: String) -> Response {
+    error(status, message)
+}
+
 fn operator(registry: Registry, health: Health) -> Router {
     let alive = health.clone();
     Router::new()
@@ -142,12 +183,14 @@ fn report_response(report: Report) -> Response {
 struct Bounds {
     slots: Semaphore,
     timeout: Duration,
+    refuse: Refuse,
 }
 
-fn bounded(routes: Router, http: &Http) -> Router {
+fn bounded(routes: Router, http: &Http, refuse: Refuse) -> Router {
     let bounds = Bounds {
         slots: Semaphore::new(http.requests_at_once.usize().min(Semaphore::MAX_PERMITS)),
         timeout: http.request_timeout_ms.duration(),
+        refuse,
     };
     routes
         .layer(DefaultBodyLimit::max(http.body_bytes.usize()))
@@ -156,9 +199,9 @@ fn bounded(routes: Router, http: &Http) -> Router {
 
 async fn within_bounds(State(bounds): State<Arc<Bounds>>, request: Request, next: Next) -> Response {
     let Ok(_slot) = bounds.slots.try_acquire() else {
-        let mut response = error(
+        let mut response = (bounds.refuse)(
             StatusCode::SERVICE_UNAVAILABLE,
-            "as many requests as are allowed at once are under way; try again later",
+            "as many requests as are allowed at once are under way; try again later".to_owned(),
         );
         let soon = HeaderValue::from_static("1");
         response.headers_mut().insert(header::RETRY_AFTER, soon);
@@ -166,7 +209,7 @@ async fn within_bounds(State(bounds): State<Arc<Bounds>>, request: Request, next
     };
     match tokio::time::timeout(bounds.timeout, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => error(
+        Err(_) => (bounds.refuse)(
             StatusCode::SERVICE_UNAVAILABLE,
             format!("no answer within {} ms", bounds.timeout.as_millis()),
         ),

@@ -75,6 +75,9 @@ pub struct Servers {
     /// Port of the schema registry [default: a free one]
     #[arg(long, value_name = "PORT", requires = "registry")]
     pub registry_port: Option<u16>,
+    /// Port where the edge answers flags and takes events [default: a free one]
+    #[arg(long, value_name = "PORT")]
+    pub edge_port: Option<u16>,
     /// Port of the aggregator's page and API [default: a free one]
     #[arg(long, value_name = "PORT")]
     pub http_port: Option<u16>,
@@ -115,6 +118,7 @@ pub struct StackArgs {
 pub enum PartName {
     Kafka,
     Clickhouse,
+    Edge,
     Consumer,
     Aggregator,
 }

@@ -68,6 +68,9 @@ pub fn run(demo: &Demo) -> Result<()> {
         &stack,
         &Services {
             brokers: demo.servers.brokers,
+            // Nothing of the demo asks it yet.
+            edge: false,
+            edge_port: None,
             consumer: true,
             aggregator: true,
             http_port: demo.servers.http_port,

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::interrupt;
+use crate::ports;
 use crate::retry::retry;
 use crate::service::{Service, ServiceOptions};
 use crate::stack::Stack;
@@ -14,6 +15,9 @@ use crate::stack::Stack;
 pub struct Services<'a> {
     /// The size of the Kafka cluster, which determines the replication factor of the topics.
     pub brokers: u8,
+    pub edge: bool,
+    /// The port where the edge answers clients; a free one if not given.
+    pub edge_port: Option<u16>,
     pub consumer: bool,
     pub aggregator: bool,
     /// The port of the aggregator; a free one if not given.
@@ -31,6 +35,10 @@ pub fn start(stack: &Stack, wanted: &Services) -> Result<Vec<Arc<Service>>> {
     }
     stack.restart_ended()?;
     let mut services = Vec::new();
+    if wanted.edge {
+        interrupt::check()?;
+        services.push(Arc::new(start_edge(stack, wanted.edge_port)?));
+    }
     if wanted.consumer {
         interrupt::check()?;
         services.push(Arc::new(stack.service("consumer")?));
@@ -41,4 +49,24 @@ pub fn start(stack: &Stack, wanted: &Services) -> Result<Vec<Arc<Service>>> {
         services.push(Arc::new(stack.service_with("aggregator", options)?));
     }
     Ok(services)
+}
+
+/// The variable that names the file of tokens, if somebody wants the edge to ask for them.
+const TOKEN_FILE: &str = "SPLITSTREAM_EDGE__TOKEN_FILE";
+
+/// Starts the edge. It listens on this machine alone, so it asks for no token unless a file of tokens is set.
+fn start_edge(stack: &Stack, port: Option<u16>) -> Result<Service> {
+    let directory = stack.dir().join("edge");
+    std::fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
+    // Chosen here and not by the service, which must find its clients again after a restart.
+    let listen = format!("127.0.0.1:{}", ports::given_or_free(port)?);
+    let snapshot = directory.join("definitions").display().to_string();
+    let mut settings =
+        vec![("SPLITSTREAM_EDGE__LISTEN", listen.as_str()), ("SPLITSTREAM_EDGE__SNAPSHOT_FILE", &snapshot)];
+    if std::env::var_os(TOKEN_FILE).is_none() {
+        settings.push(("SPLITSTREAM_EDGE__OPEN_WITHOUT_TOKENS", "true"));
+    }
+    let service = stack.service_with("edge", ServiceOptions { settings: &settings, port: None })?;
+    stack.record_edge(&format!("http://{listen}"))?;
+    Ok(service)
 }

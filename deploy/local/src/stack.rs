@@ -335,6 +335,11 @@ impl Stack {
         self.kafka.get(index).and_then(Part::pid)
     }
 
+    /// Records in the stack's state where clients ask the edge.
+    pub(crate) fn record_edge(&self, url: &str) -> Result<()> {
+        self.claim.change(|state| url.clone_into(&mut state.edge))
+    }
+
     /// Records in the stack's state that all requested parts are ready.
     pub fn mark_ready(&self) -> Result<()> {
         self.claim.change(|state| state.ready = true)
@@ -531,7 +536,7 @@ impl Drop for Stack {
 /// remain.
 pub fn delete_data(dir: &Path) -> Result<()> {
     let nodes = (1..=kafka::BROKERS_MAX).map(|id| format!("kafka-{id}"));
-    for name in nodes.chain(["clickhouse", "registry", LOGS, PORTS].map(str::to_owned)) {
+    for name in nodes.chain(["clickhouse", "registry", "edge", LOGS, PORTS].map(str::to_owned)) {
         let path = dir.join(name);
         match std::fs::remove_dir_all(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -27,6 +27,9 @@ pub struct State {
     /// Empty if the stack has no schema registry.
     #[serde(default)]
     pub registry: String,
+    /// The URL where clients ask for flags; empty if the stack has no edge.
+    #[serde(default)]
+    pub edge: String,
     pub parts: Vec<PartState>,
 }
 
@@ -96,6 +99,7 @@ impl Claim {
             kafka: String::new(),
             clickhouse: String::new(),
             registry: String::new(),
+            edge: String::new(),
             parts: Vec::new(),
         };
         let claim = Claim { dir: dir.to_owned(), state: Mutex::new(state), _lock: lock };

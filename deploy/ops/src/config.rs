@@ -76,7 +76,7 @@ pub use value::{Bounded, Bytes, Count, Millis, Secret, Setting, Shown, unit};
 pub const PREFIX: &str = "SPLITSTREAM_";
 
 /// The sections that only some services use; the others ignore them in a shared file.
-const OPTIONAL_SECTIONS: [&str; 5] = ["producer", "spool", "consumer", "aggregator", "registry"];
+const OPTIONAL_SECTIONS: [&str; 6] = ["producer", "spool", "consumer", "aggregator", "edge", "registry"];
 
 /// A service's configuration: a struct with `#[serde(deny_unknown_fields)]`, one field for each
 /// section.

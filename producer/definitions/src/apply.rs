@@ -334,7 +334,8 @@ slots: 5000
         assert_eq!(json["warnings"], serde_json::json!([of_experiment]));
         assert_eq!(serde_json::to_value(&all[0]).unwrap().get("warnings"), None);
         // A refused definition has no warnings.
-        let alone = rehearse(&Definitions::default(), Micros::EPOCH, vec![ordered[5].clone()], &signature()).unwrap();
+        let alone =
+            rehearse(&Definitions::default(), Micros::EPOCH, vec![ordered[5].clone()], &signature()).unwrap();
         assert_eq!(alone[0].warnings, Vec::<String>::new());
     }
 

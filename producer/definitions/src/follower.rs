@@ -1,12 +1,14 @@
 //! Follows the log of definitions from its beginning. It keeps every version of every definition and the
-//! verdict on every change. Each consumer process follows the whole log by itself, without a group or commits.
+//! verdict on every change. Each process follows the whole log by itself, without a group or commits. A
+//! [recording](Follower::recording) follower also keeps the accepted changes as they were read, so that they can be
+//! folded again without Kafka, and when the brokers last answered.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use kafka::IgnorePartitionEof;
+use kafka::{IgnorePartitionEof, TopicId};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
@@ -19,6 +21,12 @@ use crate::CLIENT_ID;
 const POLL_TIMEOUT: Duration = Duration::from_millis(200);
 const WATERMARKS_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a recording follower asks the brokers whether they are there, and the time that they have. Nothing is read
+/// meanwhile.
+const CONTACT_INTERVAL: Duration = Duration::from_secs(2);
+const CONTACT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often it asks whether the topic is still the same one.
+const TOPIC_ID_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The state of the log as far as it has been read.
 #[derive(Default)]
@@ -26,8 +34,32 @@ pub struct FollowedLog {
     pub definitions: Definitions,
     /// The reason for each refused change, by offset; empty if the change was accepted.
     pub verdicts: BTreeMap<u64, String>,
+    /// Empty unless the follower records.
+    pub recorded: Recorded,
     /// The offset to read next.
     next: u64,
+}
+
+/// What a recording follower keeps.
+#[derive(Clone, Default)]
+pub struct Recorded {
+    /// Kafka's id of the topic; `None` until it is known, and if the brokers give topics no ids.
+    pub topic_id: Option<TopicId>,
+    /// Whether the position has reached the end that the log had at the start.
+    pub caught_up: bool,
+    /// The accepted changes in order.
+    pub changes: Vec<RecordedChange>,
+    /// When the brokers last answered.
+    pub answered: Option<Instant>,
+}
+
+/// An accepted change as it is in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedChange {
+    pub offset: u64,
+    /// The time by the broker's clock, the only clock of the log; the epoch if it gave none.
+    pub time: Micros,
+    pub payload: Arc<[u8]>,
 }
 
 /// The log, which a thread keeps up to date.
@@ -35,9 +67,18 @@ pub struct FollowedLog {
 pub struct Follower {
     log: Mutex<FollowedLog>,
     advanced: Condvar,
+    recording: bool,
 }
 
+/// A client that reads the log.
+type Reader = BaseConsumer<IgnorePartitionEof>;
+
 impl Follower {
+    /// A follower that keeps [`Recorded`].
+    pub fn recording() -> Follower {
+        Follower { recording: true, ..Follower::default() }
+    }
+
     pub fn lock(&self) -> MutexGuard<'_, FollowedLog> {
         // Readers do not change the log, so a panic of one leaves it valid.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
@@ -72,7 +113,7 @@ impl Follower {
         mut caught_up: impl FnMut(),
     ) -> Result<()> {
         let topic = kafka.topic(schemas::topics::DEFINITIONS);
-        let consumer: BaseConsumer<IgnorePartitionEof> = kafka::client::client(kafka, CLIENT_ID)?
+        let consumer: Reader = kafka::client::client(kafka, CLIENT_ID)?
             // librdkafka needs a group name to assign by hand; nobody joins the group or commits to it.
             .set("group.id", "splitstream-definitions-follower")
             .set("enable.auto.commit", "false")
@@ -82,6 +123,13 @@ impl Follower {
             .create_with_context(IgnorePartitionEof)
             .context("making the reader of the definitions log")?;
         let Some(end_at_start) = end(&consumer, &topic, &stop)? else { return Ok(()) };
+        let mut contact = match self.recording {
+            true => Some(Contact::open(&consumer, &topic)?),
+            false => None,
+        };
+        if let Some(contact) = &contact {
+            self.lock().recorded.topic_id = contact.topic_id;
+        }
         let mut from = TopicPartitionList::new();
         from.add_partition_offset(&topic, 0, Offset::Beginning)?;
         // Assigned only after the end was read, so that a reported end of the partition is that one or a later
@@ -110,7 +158,17 @@ impl Follower {
             }
             if behind && (at_end || self.lock().next >= end_at_start) {
                 behind = false;
+                let mut log = self.lock();
+                log.recorded.caught_up = true;
+                log.recorded.answered = Some(Instant::now());
+                drop(log);
+                self.advanced.notify_all();
                 caught_up();
+            }
+            if let Some(contact) = contact.as_mut().filter(|_| !behind)
+                && contact.ask_if_due(&consumer, &topic)?
+            {
+                self.lock().recorded.answered = Some(Instant::now());
             }
         }
         Ok(())
@@ -120,8 +178,11 @@ impl Follower {
         let mut log = self.lock();
         match avro::decode_change(payload) {
             Ok(change) => {
-                let at = time.unwrap_or(log.definitions.time());
-                let verdict = log.definitions.apply(offset, at, &change)?;
+                let time = time.unwrap_or(log.definitions.time());
+                let verdict = log.definitions.apply(offset, time, &change)?;
+                if self.recording && verdict.is_ok() {
+                    log.recorded.changes.push(RecordedChange { offset, time, payload: payload.into() });
+                }
                 let refusal = verdict.err().map(|refusal| refusal.to_string()).unwrap_or_default();
                 log.verdicts.insert(offset, refusal);
             }
@@ -141,13 +202,47 @@ fn time(record: &impl Message) -> Option<Micros> {
     Micros::new(record.timestamp().to_millis()?.checked_mul(1_000)?).ok()
 }
 
+/// The questions that a recording follower asks besides reading.
+struct Contact {
+    topic_id: Option<TopicId>,
+    asked: Instant,
+    identified: Instant,
+}
+
+impl Contact {
+    fn open(consumer: &Reader, topic: &str) -> Result<Contact> {
+        let topic_id = TopicId::fetch(consumer.client(), topic, WATERMARKS_TIMEOUT)?;
+        let now = Instant::now();
+        Ok(Contact { topic_id, asked: now, identified: now })
+    }
+
+    /// Asks, if it is time, and returns whether the brokers answered.
+    ///
+    /// # Errors
+    /// If the topic is another one than at the start.
+    fn ask_if_due(&mut self, consumer: &Reader, topic: &str) -> Result<bool> {
+        if self.asked.elapsed() < CONTACT_INTERVAL {
+            return Ok(false);
+        }
+        self.asked = Instant::now();
+        if consumer.fetch_watermarks(topic, 0, CONTACT_TIMEOUT).is_err() {
+            return Ok(false);
+        }
+        if self.identified.elapsed() >= TOPIC_ID_INTERVAL
+            && let Ok(topic_id) = TopicId::fetch(consumer.client(), topic, CONTACT_TIMEOUT)
+        {
+            self.identified = self.asked;
+            if topic_id != self.topic_id {
+                bail!("`{topic}` is another topic than before: it was recreated; start again");
+            }
+        }
+        Ok(true)
+    }
+}
+
 /// Returns the offset after the last readable one; `None` if `stop` returns true before the broker has
 /// answered.
-fn end(
-    consumer: &BaseConsumer<IgnorePartitionEof>,
-    topic: &str,
-    stop: impl Fn() -> bool,
-) -> Result<Option<u64>> {
+fn end(consumer: &Reader, topic: &str, stop: impl Fn() -> bool) -> Result<Option<u64>> {
     while !stop() {
         match consumer.fetch_watermarks(topic, 0, WATERMARKS_TIMEOUT) {
             Ok((0, high)) => return Ok(Some(u64::try_from(high).context("the log ends before 0")?)),

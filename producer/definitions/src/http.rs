@@ -15,8 +15,8 @@ use axum::routing::{get, put};
 use axum::{Extension, Json, Router, middleware};
 use http_server::error;
 use ops::config::Kafka;
-use schemas::{Key, Micros};
 use schemas::definition::{Accepted, Kind};
+use schemas::{Key, Micros};
 use serde::Deserialize;
 use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard};
 
@@ -168,7 +168,8 @@ async fn carry_out(log: &SharedLog, request: ChangeRequest) -> Result<Response, 
     request.based_on.check(&log, kind, &key)?;
     // Nobody else has this log meanwhile, so the change is based on the version that was just checked. If another
     // process is first, the order of the log refuses the change.
-    let applied: Result<Applied, LogError> = apply(&mut log, now, request.definition, &request.signature).await;
+    let applied: Result<Applied, LogError> =
+        apply(&mut log, now, request.definition, &request.signature).await;
     let author = request.signature.author;
     let applied = applied.map_err(answer::failed)?;
     tracing::info!(author, %kind, %key, verdict = ?applied.verdict, "a change of a definition over HTTP");

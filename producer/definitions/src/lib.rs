@@ -12,7 +12,7 @@ pub mod http;
 pub mod lists;
 pub mod log;
 
-pub use follower::{FollowedLog, Follower};
+pub use follower::{FollowedLog, Follower, Recorded, RecordedChange};
 pub use lists::FollowedLists;
 pub use log::DefinitionLog;
 

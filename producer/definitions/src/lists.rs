@@ -2,13 +2,14 @@
 //! names the list and the digest, which the value proves. Nobody has to trust the topic's order: a definition names the
 //! digest that it means.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use assignment::{Lists, Members};
+use kafka::OrderedLog;
 use kafka::client::ConnectError;
-use kafka::{IgnorePartitionEof, OrderedLog};
 use ops::config::Kafka;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -24,7 +25,6 @@ use crate::log::LogError;
 
 /// Longest wait for Kafka to take a record.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-const WATERMARKS_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Returns the members that the topic has now. For commands; a service follows with [`FollowedLists`].
@@ -83,7 +83,11 @@ impl ListWriter {
 
 /// The members of lists, which a thread keeps up to date.
 #[derive(Default)]
-pub struct FollowedLists(Mutex<Arc<Lists>>);
+pub struct FollowedLists {
+    lists: Mutex<Arc<Lists>>,
+    /// How many records have brought members.
+    arrived: AtomicU64,
+}
 
 impl FollowedLists {
     /// The members that are known now.
@@ -91,65 +95,51 @@ impl FollowedLists {
         self.lock().clone()
     }
 
-    /// Starts from members that were kept elsewhere, for the time in which Kafka is away.
-    pub fn starting_from(lists: Lists) -> FollowedLists {
-        FollowedLists(Mutex::new(Arc::new(lists)))
+    /// How many records have brought members: as long as this is the same, so are the members.
+    pub fn arrived(&self) -> u64 {
+        self.arrived.load(Ordering::Acquire)
     }
 
-    /// Reads the topic until `stop` returns true. `changed` is called after each record that brought members; `caught_up`
-    /// once, when everything that the topic had at the start has been read.
+    /// Adds members that were kept elsewhere, for the time in which Kafka is away.
+    pub fn add(&self, members: impl IntoIterator<Item = Members>) {
+        let mut lists = Lists::clone(&self.lock());
+        for members in members {
+            lists.insert(members);
+        }
+        *self.lock() = Arc::new(lists);
+        self.arrived.fetch_add(1, Ordering::Release);
+    }
+
+    /// Reads the topic until `stop` returns true.
     ///
     /// # Errors
     /// If the topic cannot be followed, for example because it does not exist.
-    pub fn follow(
-        &self,
-        kafka: &Kafka,
-        stop: impl Fn() -> bool,
-        mut caught_up: impl FnMut(),
-        mut changed: impl FnMut(),
-    ) -> Result<()> {
+    pub fn follow(&self, kafka: &Kafka, stop: impl Fn() -> bool) -> Result<()> {
         let topic = kafka.topic(topics::LISTS);
-        let consumer: BaseConsumer<IgnorePartitionEof> = kafka::client::client(kafka, CLIENT_ID)?
+        let consumer: BaseConsumer = kafka::client::client(kafka, CLIENT_ID)?
             // librdkafka needs a group name to assign by hand; nobody joins the group or commits to it.
             .set("group.id", "splitstream-lists-follower")
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "error")
-            .set("enable.partition.eof", "true")
-            .create_with_context(IgnorePartitionEof)
+            .create()
             .context("making the reader of the lists")?;
-        let end = loop {
-            if stop() {
-                return Ok(());
-            }
-            match consumer.fetch_watermarks(&topic, 0, WATERMARKS_TIMEOUT) {
-                Ok((_, end)) => break end,
-                Err(error) => tracing::warn!(%error, topic, "asking for the end of the lists"),
-            }
-            // Polling handles the brokers' events and is the pause before the next request.
-            let _ = consumer.poll(POLL_TIMEOUT);
-        };
         let mut from = TopicPartitionList::new();
         from.add_partition_offset(&topic, 0, Offset::Beginning)?;
         consumer.assign(&from).with_context(|| format!("assigning `{topic}`"))?;
-        let mut behind = true;
-        let mut at_end = end == 0;
         while !stop() {
-            if behind && at_end {
-                behind = false;
-                caught_up();
-            }
             match consumer.poll(POLL_TIMEOUT) {
                 Some(Ok(message)) => {
-                    at_end |= message.offset() + 1 >= end;
                     let (offset, payload) = (message.offset().unsigned_abs(), message.payload());
                     // Whoever uses the lists of before keeps them.
                     let mut lists = Lists::clone(&self.lock());
                     if take(&mut lists, offset, payload.unwrap_or_default()) {
                         *self.lock() = Arc::new(lists);
-                        changed();
+                        self.arrived.fetch_add(1, Ordering::Release);
                     }
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => at_end = true,
+                Some(Err(error @ KafkaError::MessageConsumption(_))) => {
+                    return Err(error).with_context(|| format!("reading `{topic}`"));
+                }
                 Some(Err(error)) => tracing::warn!(%error, topic, "reading the lists"),
                 None => {}
             }
@@ -159,7 +149,7 @@ impl FollowedLists {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Arc<Lists>> {
         // The lists are replaced as a whole, so a panic of one holder leaves them valid.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -34,6 +34,11 @@ impl AttributeFilter {
         AttributeFilter(names)
     }
 
+    /// Allows the standard attributes alone, for an experiment that is not known.
+    pub fn standard() -> AttributeFilter {
+        AttributeFilter(STANDARD_ATTRIBUTES.map(str::to_owned).into())
+    }
+
     pub fn select<'a>(&self, known: &'a Pairs<'_>) -> SelectedAttributes<'a> {
         SelectedAttributes(known.iter().filter(|(name, _)| self.0.contains(*name)).collect())
     }

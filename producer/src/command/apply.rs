@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
 use ::definitions::log::DefinitionLog;
+use anyhow::{Context, anyhow};
 use definitions::apply::{Applied, Signature, Verdict, apply, in_order, rehearse};
 use ops::Exit;
 use schemas::definition::{Definition, parse_file};

@@ -24,6 +24,8 @@ pub fn run(args: &StackArgs) -> Result<()> {
         &stack,
         &Services {
             brokers: args.servers.brokers,
+            edge: args.includes(PartName::Edge),
+            edge_port: args.servers.edge_port,
             consumer: args.includes(PartName::Consumer),
             aggregator: args.includes(PartName::Aggregator),
             http_port: args.servers.http_port,

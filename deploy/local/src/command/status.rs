@@ -26,6 +26,8 @@ pub struct Report {
     pub clickhouse: String,
     /// Empty if the stack has no schema registry.
     pub registry: String,
+    /// The URL where clients ask for flags and send events; empty if the stack has no edge.
+    pub edge: String,
     /// The URL of the results page; `None` if no aggregator runs.
     pub page: Option<String>,
     pub parts: Vec<Health>,
@@ -66,6 +68,7 @@ impl Report {
             kafka: state.kafka.clone(),
             clickhouse: state.clickhouse.clone(),
             registry: state.registry.clone(),
+            edge: state.edge.clone(),
             page: aggregator
                 .and_then(|part| part.address.as_ref())
                 .map(|address| format!("http://{address}/")),
@@ -112,6 +115,7 @@ fn table(report: &Report) -> String {
         ("Kafka", report.kafka.as_str()),
         ("ClickHouse", &report.clickhouse),
         ("Registry", &report.registry),
+        ("Edge", &report.edge),
         ("Page", page),
     ] {
         if !value.is_empty() {
@@ -153,6 +157,7 @@ mod tests {
             kafka: "127.0.0.1:20001".to_owned(),
             clickhouse: String::new(),
             registry: String::new(),
+            edge: "http://127.0.0.1:20002".to_owned(),
             page: Some("http://127.0.0.1:40001/".to_owned()),
             parts: vec![
                 part("kafka-1", Some("127.0.0.1:20001"), None),
@@ -165,6 +170,7 @@ mod tests {
              kafka-1          4711  127.0.0.1:20001        healthy\n\
              consumer         4711  -                      it does not listen yet\n\
              Kafka        127.0.0.1:20001\n\
+             Edge         http://127.0.0.1:20002\n\
              Page         http://127.0.0.1:40001/\n\
              Commands of this shell find it by\n  export SPLITSTREAM_KAFKA__BROKERS=127.0.0.1:20001\n"
         );

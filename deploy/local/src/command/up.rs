@@ -107,6 +107,7 @@ fn keep_args(stack: &StackArgs) -> Vec<String> {
     option("kafka-port", servers.kafka_port.map(|port| port.to_string()));
     option("clickhouse-port", servers.clickhouse_port.map(|port| port.to_string()));
     option("registry-port", servers.registry_port.map(|port| port.to_string()));
+    option("edge-port", servers.edge_port.map(|port| port.to_string()));
     option("http-port", servers.http_port.map(|port| port.to_string()));
     for part in &stack.only {
         option("only", clap::ValueEnum::to_possible_value(part).map(|value| value.get_name().to_owned()));

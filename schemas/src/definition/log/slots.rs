@@ -152,7 +152,10 @@ impl Definitions {
         };
         let owned = experiment.owned_slots();
         if experiment.layer.is_some() && owned.is_empty() {
-            problems.push(Problem::new(field, "an experiment that runs in a layer owns slots of it; they are allocated when it is applied"));
+            problems.push(Problem::new(
+                field,
+                "an experiment that runs in a layer owns slots of it; they are allocated when it is applied",
+            ));
         }
         for other in self.slot_owners(experiment) {
             let theirs = other.owned_slots();

@@ -1,0 +1,276 @@
+// Reports what a page or a program reads and does to the edge's `track`: exposures by an OpenFeature hook, conversions by a
+// call. It has no dependencies and knows no provider. An event is made once, with its id and its time, and is sent again
+// unchanged until the edge has answered for it, so that it counts once however often it was sent.
+//
+//   const reporter = new Reporter({ endpoint: 'https://flags.example', token: '...' });
+//   OpenFeature.addHooks(new ExposureHook(reporter));
+//   reporter.conversion('purchase', context, { value: '19.99' });
+
+/** Events that wait; at the bound a further one is dropped and counted. */
+const QUEUE_MAX = 1000;
+/** Events of one request. The edge takes 1,000; browsers send 64 KiB at most while a page is closed. */
+const BATCH_MAX = 50;
+/** Exposures remembered, so that a repeat is not sent; beyond it the oldest are sent again. */
+const REMEMBERED_MAX = 10_000;
+/** The longest time for which a repeat is not sent. */
+const REMEMBERED_MS = 3_600_000;
+/** The most exposures of one evaluation: an experiment and two holdouts. */
+const EXPOSURES_MAX = 3;
+/** The first and the longest pause after a failure. */
+const RETRY_MS = [1_000, 60_000];
+
+/** Sends events in batches and keeps those that are not safe yet. */
+export class Reporter {
+  #url;
+  #token;
+  #fetch;
+  #interval;
+  #timeout;
+  #onDropped;
+  #queue = [];
+  #remembered = new Map();
+  #timer;
+  #flushing;
+  #failures = 0;
+  #counts = { accepted: 0, refused: 0, dropped: 0, failedRequests: 0 };
+
+  /**
+   * @param {object} options
+   * @param {string} options.endpoint where the edge is, such as `https://flags.example`
+   * @param {string} [options.token] a client key in a page, a server key in a server
+   * @param {string} [options.trackPath] the path of `track`, from the metadata of a bulk answer
+   * @param {number} [options.flushIntervalMs] how long an event waits for others, 1,000 if left out
+   * @param {number} [options.timeoutMs] time for one request, 10,000 if left out
+   * @param {typeof fetch} [options.fetch]
+   * @param {(event: object, why: string) => void} [options.onDropped] gets every event that is given up
+   */
+  constructor({
+    endpoint,
+    token,
+    trackPath = '/ofrep/v1/track',
+    flushIntervalMs = 1_000,
+    timeoutMs = 10_000,
+    fetch = globalThis.fetch.bind(globalThis),
+    onDropped = () => {},
+  }) {
+    this.#url = endpoint.replace(/\/+$/, '') + trackPath;
+    this.#token = token;
+    this.#interval = flushIntervalMs;
+    this.#timeout = timeoutMs;
+    this.#fetch = fetch;
+    this.#onDropped = onDropped;
+    // A page that is hidden may never be shown again.
+    globalThis.document?.addEventListener?.('visibilitychange', () => {
+      if (globalThis.document.visibilityState === 'hidden') this.flush({ keepalive: true }).catch(() => {});
+    });
+  }
+
+  /** How many events became of what, and how many wait. */
+  get counts() {
+    return { ...this.#counts, waiting: this.#queue.length };
+  }
+
+  /** Reports that the unit of `context` did something. `value` is a number or a decimal text of up to six digits. */
+  conversion(name, context, { value, metadata, experiment } = {}) {
+    this.#add({ type: 'conversion', key: name, ...identified(context), value, metadata, experiment });
+  }
+
+  /** Reports that the unit of `context` has read a value with this metadata. Repeats within an hour are not sent. */
+  exposure(context, metadata) {
+    if (!metadata || metadata.exposure_logged === true) return;
+    for (let number = 1; number <= EXPOSURES_MAX; number += 1) {
+      const own = exposureOf(metadata, number === 1 ? '' : `.${number}`);
+      if (!own) return;
+      const unit = context?.[own.unit_type] ?? context?.targetingKey;
+      const repeat = JSON.stringify([own.experiment, unit, own.variant, own.phase, own.definition_version]);
+      if (this.#isRemembered(repeat)) continue;
+      const event = { type: 'exposure', key: own.experiment, variant: own.variant, metadata: own, ...identified(context) };
+      if (this.#add(event, repeat)) this.#remember(repeat);
+    }
+  }
+
+  /**
+   * Sends what waits, and returns when each event of it was answered for or a request has failed.
+   * @returns {Promise<boolean>} whether nothing waits any more
+   */
+  flush({ keepalive = false } = {}) {
+    // One request at a time, so that a batch is not sent twice at once; who asks meanwhile gets the same outcome.
+    this.#flushing ??= this.#flushAll(keepalive).finally(() => {
+      this.#flushing = undefined;
+      if (this.#queue.length > 0) this.#startTimer();
+    });
+    return this.#flushing;
+  }
+
+  async #flushAll(keepalive) {
+    this.#stopTimer();
+    let sent = true;
+    while (sent && this.#queue.length > 0) sent = await this.#send(keepalive);
+    return this.#queue.length === 0;
+  }
+
+  /** Sends what waits once more, and stops. Events that are left go to `onDropped`. */
+  async close() {
+    await this.flush();
+    this.#stopTimer();
+    for (const entry of this.#queue.splice(0)) this.#drop(entry, 'the reporter was closed');
+  }
+
+  #add(event, repeat) {
+    const now = Date.now();
+    const whole = withoutUndefined({ event_id: uuidV7(now), ts: new Date(now).toISOString(), ...event });
+    if (this.#queue.length >= QUEUE_MAX) {
+      this.#drop({ event: whole }, `${QUEUE_MAX} events wait already`);
+      return false;
+    }
+    this.#queue.push({ event: whole, repeat });
+    if (this.#queue.length >= BATCH_MAX && this.#failures === 0) this.flush().catch(() => {});
+    else this.#startTimer();
+    return true;
+  }
+
+  /** Sends the first batch. Returns whether the next one may be sent at once. */
+  async #send(keepalive) {
+    const batch = this.#queue.slice(0, BATCH_MAX);
+    let response;
+    try {
+      response = await this.#fetch(this.#url, {
+        method: 'POST',
+        keepalive,
+        headers: {
+          'Content-Type': 'application/json',
+          ...(this.#token ? { Authorization: `Bearer ${this.#token}` } : {}),
+        },
+        body: JSON.stringify({ events: batch.map((entry) => entry.event) }),
+        signal: AbortSignal.timeout(this.#timeout),
+      });
+      if (response.status === 200 || response.status === 503) {
+        const answers = (await response.json()).events;
+        if (Array.isArray(answers)) return this.#settle(batch, answers, response);
+      } else if ([400, 401, 403, 413].includes(response.status)) {
+        // The request as a whole is wrong, and so is every repetition of it.
+        this.#remove(batch);
+        for (const entry of batch) this.#drop(entry, `the edge answered ${response.status}`);
+        return true;
+      }
+    } catch {
+      // No answer, or one that is none: nobody knows what became of the events, so they are sent again.
+    }
+    this.#failed(response);
+    return false;
+  }
+
+  /** The edge answers for each event, in order. */
+  #settle(batch, answers, response) {
+    const settled = batch.filter((entry, index) => {
+      const { status, error } = answers[index] ?? {};
+      if (status === 'accepted') this.#counts.accepted += 1;
+      if (status === 'refused') {
+        this.#counts.refused += 1;
+        this.#forget(entry);
+        this.#onDropped(entry.event, error ?? 'refused');
+      }
+      return status === 'accepted' || status === 'refused';
+    });
+    this.#remove(settled);
+    if (settled.length === batch.length) {
+      this.#failures = 0;
+      return true;
+    }
+    this.#failed(response);
+    return false;
+  }
+
+  #failed(response) {
+    this.#failures += 1;
+    this.#counts.failedRequests += 1;
+    this.#retryAfter = Number.parseInt(response?.headers?.get?.('Retry-After') ?? '', 10) * 1_000 || 0;
+  }
+
+  #retryAfter = 0;
+
+  #remove(entries) {
+    const gone = new Set(entries);
+    this.#queue = this.#queue.filter((entry) => !gone.has(entry));
+  }
+
+  #drop(entry, why) {
+    this.#counts.dropped += 1;
+    this.#forget(entry);
+    this.#onDropped(entry.event, why);
+  }
+
+  #startTimer() {
+    if (this.#timer !== undefined) return;
+    const [first, longest] = RETRY_MS;
+    const pause = this.#failures === 0 ? this.#interval : Math.min(first * 2 ** (this.#failures - 1), longest);
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.flush().catch(() => {});
+    }, Math.max(pause, this.#failures === 0 ? 0 : this.#retryAfter));
+    // A program may end while it waits; it calls close().
+    this.#timer?.unref?.();
+  }
+
+  #stopTimer() {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+
+  #isRemembered(repeat) {
+    const since = this.#remembered.get(repeat);
+    return since !== undefined && Date.now() - since < REMEMBERED_MS;
+  }
+
+  #remember(repeat) {
+    this.#remembered.delete(repeat);
+    this.#remembered.set(repeat, Date.now());
+    if (this.#remembered.size > REMEMBERED_MAX) this.#remembered.delete(this.#remembered.keys().next().value);
+  }
+
+  #forget(entry) {
+    if (entry.repeat !== undefined) this.#remembered.delete(entry.repeat);
+  }
+}
+
+/** An OpenFeature hook, for the web and the server SDK: reports each successful read of a value. */
+export class ExposureHook {
+  #reporter;
+
+  constructor(reporter) {
+    this.#reporter = reporter;
+  }
+
+  after(hookContext, evaluationDetails) {
+    this.#reporter.exposure(hookContext.context, evaluationDetails.flagMetadata);
+  }
+}
+
+/** The fields of one exposure, whose names end in `suffix` in the metadata; undefined if there is none. */
+function exposureOf(metadata, suffix) {
+  if (metadata[`experiment${suffix}`] === undefined) return undefined;
+  const names = [
+    'experiment', 'variant', 'unit_type', 'phase', 'definition_version', 'configuration_version',
+    'bucket_slot', 'bucket_rollout', 'bucket_variant', 'rule', 'exposure_reason',
+  ];
+  return withoutUndefined(Object.fromEntries(names.map((name) => [name, metadata[name + suffix]])));
+}
+
+function identified(context = {}) {
+  const { targetingKey, ...attributes } = context;
+  return { targetingKey, context: attributes };
+}
+
+function withoutUndefined(object) {
+  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
+}
+
+/** A UUID of version 7, which has the time in it. */
+export function uuidV7(millis) {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  for (let at = 0; at < 6; at += 1) bytes[at] = Math.floor(millis / 2 ** (8 * (5 - at))) % 256;
+  bytes[6] = 0x70 | (bytes[6] & 0x0f);
+  bytes[8] = 0x80 | (bytes[8] & 0x3f);
+  const text = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+  return [text.slice(0, 8), text.slice(8, 12), text.slice(12, 16), text.slice(16, 20), text.slice(20)].join('-');
+}

@@ -1,0 +1,240 @@
+//! Everything that an answer follows from, compiled once from the definitions: the snapshot, and for each key who may see
+//! it, how its numbers are written and which attributes its exposures carry. It knows no log and no clock.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use assignment::{Context, Environment, Evaluation, EvaluationError, Lists, Snapshot};
+use schemas::definition::{Definition, Definitions, ValueType, Version};
+use schemas::{Key, Micros, Pairs};
+use sdk::attributes::{AttributeFilter, AttributeNames};
+use serde_json::Value as Json;
+
+use crate::counts::{Count, Counts};
+use crate::etag::Revision;
+use crate::tokens::TokenKind;
+
+/// The definitions of one environment, ready to answer.
+#[derive(Debug)]
+pub struct Configuration {
+    pub snapshot: Snapshot,
+    /// Identifies the log: offsets of two logs cannot be compared.
+    log: String,
+    /// When the last accepted change was made, by the log's clock.
+    changed_at: Micros,
+    /// In the order of the snapshot's keys.
+    entries: Box<[Entry]>,
+    by_key: HashMap<Key, usize>,
+    /// The types of units that any flag or experiment asks for, in ascending order.
+    unit_types: Box<[Key]>,
+}
+
+/// What is known of a flag or an experiment besides its evaluation.
+#[derive(Debug)]
+pub struct Entry {
+    pub key: Key,
+    /// Whether a key that everybody can read out of a page may see it.
+    pub client_safe: bool,
+    pub numbers: NumberForm,
+    /// Of an experiment.
+    attributes: Option<AttributeFilter>,
+    variants: Box<[(Key, Arc<Count>)]>,
+}
+
+/// How the numbers of a key are written. Some clients take `1` for an integer and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NumberForm {
+    /// As they are defined: integers, and the numbers inside a JSON value.
+    AsDefined,
+    /// Always with a point: `1.0`.
+    Double,
+}
+
+/// What a configuration is compiled with besides the definitions.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    pub environment: Environment<'a>,
+    pub log: &'a str,
+    pub changed_at: Micros,
+    /// Attributes that every exposure carries.
+    pub attributes: &'a AttributeNames,
+    pub counts: &'a Counts,
+    /// The members of lists that are known.
+    pub lists: &'a Lists,
+}
+
+impl Configuration {
+    pub fn compile(definitions: &Definitions, inputs: &Inputs<'_>) -> Configuration {
+        let snapshot = Snapshot::compile(definitions, inputs.lists, inputs.environment);
+        let mut entries = Vec::with_capacity(snapshot.keys().len());
+        let mut unit_types = BTreeSet::new();
+        for accepted in definitions.iter() {
+            match &accepted.definition {
+                Definition::Flag(flag) => unit_types.insert(flag.unit_type.clone()),
+                Definition::Experiment(experiment) => unit_types.insert(experiment.unit_type.clone()),
+                _ => continue,
+            };
+            entries.push(Entry::of(&accepted.definition, inputs));
+        }
+        assert!(
+            snapshot.keys().eq(entries.iter().map(|entry| &entry.key)),
+            "the snapshot has the keys of the flags and experiments in their order"
+        );
+        let by_key = entries.iter().enumerate().map(|(index, entry)| (entry.key.clone(), index)).collect();
+        Configuration {
+            snapshot,
+            log: inputs.log.to_owned(),
+            changed_at: inputs.changed_at,
+            entries: entries.into(),
+            by_key,
+            unit_types: unit_types.into_iter().collect(),
+        }
+    }
+
+    pub fn log(&self) -> &str {
+        &self.log
+    }
+
+    pub fn version(&self) -> Version {
+        self.snapshot.configuration_version()
+    }
+
+    /// The lists whose current members are not known: an earlier version of them is in force.
+    pub fn lacking_lists(&self) -> &[Key] {
+        self.snapshot.lacking_lists()
+    }
+
+    /// What is in force at `now`.
+    pub fn revision(&self, now: Micros) -> Revision {
+        Revision {
+            log: self.log.clone(),
+            version: self.version(),
+            // Members of lists that arrive late change answers as an instant does.
+            epoch: 2 * self.snapshot.time_epoch(now) as u64 + u64::from(self.lacking_lists().is_empty()),
+        }
+    }
+
+    /// When the answers last changed for everybody, in seconds since 1970: by a change, or by an instant that has passed.
+    pub fn modified_s(&self, now: Micros) -> i64 {
+        let passed = self.snapshot.instants()[..self.snapshot.time_epoch(now)].last();
+        passed.map_or(self.changed_at, |instant| self.changed_at.max(*instant)).get() / 1_000_000
+    }
+
+    /// The next instant at which an answer may change by time alone.
+    pub fn next_instant(&self, now: Micros) -> Option<Micros> {
+        self.snapshot.instants().get(self.snapshot.time_epoch(now)).copied()
+    }
+
+    /// Evaluates one key for whoever holds a token of this kind; what it may not see is as if it were not there.
+    ///
+    /// # Errors
+    /// As [`assignment::evaluate`].
+    pub fn evaluate<'s>(
+        &'s self,
+        key: &str,
+        kind: TokenKind,
+        context: &Context<'_>,
+        now: Micros,
+    ) -> Result<(&'s Entry, Evaluation<'s>), EvaluationError> {
+        let entry = self.entry(key).filter(|entry| entry.is_visible_to(kind));
+        let entry = entry.ok_or_else(|| EvaluationError::NotFound(key.to_owned()))?;
+        Ok((entry, assignment::evaluate(&self.snapshot, key, context, now)?))
+    }
+
+    /// Evaluates every key that a token of this kind may see, in ascending order.
+    pub fn evaluate_all<'s>(
+        &'s self,
+        kind: TokenKind,
+        context: &Context<'_>,
+        now: Micros,
+    ) -> impl Iterator<Item = (&'s Entry, Result<Evaluation<'s>, EvaluationError>)> {
+        // One by one, so that what the token may not see is not evaluated either.
+        let visible = self.entries.iter().filter(move |entry| entry.is_visible_to(kind));
+        visible
+            .map(move |entry| (entry, assignment::evaluate(&self.snapshot, entry.key.as_str(), context, now)))
+    }
+
+    pub fn entry(&self, key: &str) -> Option<&Entry> {
+        self.by_key.get(key).map(|index| &self.entries[*index])
+    }
+
+    pub fn keys(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The ids in the context of the types in use, besides the unit's own.
+    pub fn other_ids<'c>(&self, context: &Context<'c>, unit_type: &str) -> Pairs<'c> {
+        let mut ids = Pairs::default();
+        for other in self.unit_types.iter().filter(|other| other.as_str() != unit_type) {
+            if let Some(id) = context.unit(other.as_str()).filter(|id| is_unit_id(id)) {
+                ids.insert(other.as_str().to_owned(), id);
+            }
+        }
+        ids
+    }
+
+    /// The unit that an event without a unit type is about: of the preferred type or, if the context has none, of the first
+    /// type in use.
+    pub fn unit_of<'c>(&self, context: &Context<'c>, preferred: &Key) -> Option<(Key, &'c str)> {
+        std::iter::once(preferred)
+            .chain(self.unit_types.iter())
+            .find_map(|unit_type| Some((unit_type.clone(), context.unit(unit_type.as_str())?)))
+    }
+}
+
+/// An event carries ids of 1 to 256 bytes; an id that is too long must not cost the event.
+fn is_unit_id(id: &str) -> bool {
+    (1..=schemas::event::UNIT_ID_BYTES_MAX).contains(&id.len())
+}
+
+impl Entry {
+    fn of(definition: &Definition, inputs: &Inputs<'_>) -> Entry {
+        let key = definition.key().clone();
+        let (client_safe, numbers, variants, attributes): (bool, NumberForm, Vec<&Key>, _) = match definition
+        {
+            Definition::Flag(flag) => {
+                let numbers = match flag.value_type {
+                    ValueType::Number => NumberForm::Double,
+                    _ => NumberForm::AsDefined,
+                };
+                let variants = flag.variants.iter().map(|variant| &variant.key).collect();
+                (flag.client_safe, numbers, variants, None)
+            }
+            Definition::Experiment(experiment) => (
+                experiment.client_safe,
+                NumberForm::of(experiment.variants.iter().filter_map(|variant| variant.value.as_ref())),
+                experiment.variants.iter().map(|variant| &variant.key).collect(),
+                Some(AttributeFilter::of(experiment, inputs.attributes)),
+            ),
+            other => unreachable!("a {} is not evaluated", other.kind()),
+        };
+        let counted = variants.into_iter().map(|variant| (variant.clone(), inputs.counts.of(&key, variant)));
+        Entry { variants: counted.collect(), client_safe, key, numbers, attributes }
+    }
+
+    pub fn is_visible_to(&self, kind: TokenKind) -> bool {
+        kind == TokenKind::Server || self.client_safe
+    }
+
+    /// The attributes that exposures of this experiment carry; `None` for a flag.
+    pub fn attributes(&self) -> Option<&AttributeFilter> {
+        self.attributes.as_ref()
+    }
+
+    /// The counts of a variant; `None` if it is no variant of this key, as one that a client reports may be.
+    pub fn count(&self, variant: &str) -> Option<&Count> {
+        let found = self.variants.iter().find(|(key, _)| key.as_str() == variant);
+        found.map(|(_, count)| &**count)
+    }
+}
+
+impl NumberForm {
+    /// An experiment declares no type: if one of its values is a double, all of them are.
+    fn of<'a>(values: impl Iterator<Item = &'a Json>) -> NumberForm {
+        let mut any_double = false;
+        for value in values {
+            any_double |= value.is_f64();
+        }
+        if any_double { NumberForm::Double } else { NumberForm::AsDefined }
+    }
+}

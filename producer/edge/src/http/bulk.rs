@@ -1,0 +1,105 @@
+//! All flags for one context, for clients that evaluate once and read later. Nothing is exposed by it: each flag's metadata
+//! carries what an exposure needs, and a client reports what it reads.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use sdk::event::now;
+
+use super::{Edge, Failure, LetIn, STREAM_PATH, TRACK_PATH, json, parameter, read_body};
+use crate::etag::{self, Asked, Known, Verdict};
+use crate::exposures;
+use crate::ofrep::answer::{BulkEnd, BulkWriter, write_flag};
+use crate::ofrep::{canonical, request};
+use crate::serving::Stale;
+use crate::tokens::Token;
+
+/// The tokens of a request, copied out of its head.
+struct Shown {
+    tags: Vec<String>,
+    config_etag: Option<String>,
+    config_modified_s: Option<i64>,
+}
+
+pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    let token = match edge.let_in(request.headers()) {
+        Ok(token) => token,
+        Err(failure) => return failure.response(None),
+    };
+    let shown = Shown::of(request.headers(), request.uri());
+    let outcome = match read_body(request, edge.settings.body_bytes.usize()).await {
+        Ok(body) => evaluate(&edge, &token, &shown, &body),
+        Err(failure) => Err(failure),
+    };
+    let mut response = outcome.unwrap_or_else(|failure| failure.response(None));
+    response.extensions_mut().insert(LetIn(token));
+    response
+}
+
+impl Shown {
+    fn of(headers: &HeaderMap, uri: &Uri) -> Shown {
+        let tags = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+        Shown {
+            tags: tags.map(str::to_owned).collect(),
+            config_etag: parameter(uri, "flagConfigEtag"),
+            config_modified_s: parameter(uri, "flagConfigLastModified")
+                .and_then(|seconds| seconds.parse().ok()),
+        }
+    }
+
+    fn known(&self) -> Known<'_> {
+        Known {
+            tags: self.tags.iter().map(String::as_str).collect(),
+            config_etag: self.config_etag.as_deref(),
+            config_modified_s: self.config_modified_s,
+        }
+    }
+}
+
+fn evaluate(edge: &Edge, token: &Token, shown: &Shown, body: &[u8]) -> Result<Response, Failure> {
+    let configuration = edge.configuration()?;
+    let mut stale = edge.serving.stale();
+    let sent = request::read(body)?;
+    edge.sample(&sent);
+    let now = now();
+    let revision = configuration.revision(now);
+    let tag = revision.tag(&Asked { context: canonical::hash(&sent), class: token.class() });
+    let verdict = etag::decide(&revision, &tag, configuration.modified_s(now), &shown.known());
+    let version = revision.to_string();
+    let mut response = match verdict {
+        Verdict::NotModified => StatusCode::NOT_MODIFIED.into_response(),
+        Verdict::Answer | Verdict::AnswerStale => {
+            let attributes = sent.attributes(&token.unit_type);
+            let context = sent.context(&token.unit_type, &attributes);
+            let mut bulk = BulkWriter::new(configuration.keys());
+            for (entry, evaluated) in configuration.evaluate_all(token.kind, &context, now) {
+                bulk.flag(entry.key.as_str(), |out| {
+                    let evaluation = evaluated?;
+                    let exposures = exposures::of_evaluation(&evaluation, &context, now);
+                    write_flag(out, entry, &evaluation, &exposures, None)?;
+                    if let Some(count) = entry.count(evaluation.variant.as_str()) {
+                        count.bulk();
+                    }
+                    Ok(())
+                });
+            }
+            let prefix = edge.settings.path_prefix.as_str();
+            let stream_uri = format!("{prefix}{STREAM_PATH}?token={}", token.ticket);
+            let end = BulkEnd {
+                version: &version,
+                track_path: &format!("{prefix}{TRACK_PATH}"),
+                stream_uri: (edge.settings.streams.get() > 0).then_some(&stream_uri),
+            };
+            json(StatusCode::OK, bulk.end(&end))
+        }
+    };
+    if verdict == Verdict::AnswerStale {
+        stale = stale.or(Some(Stale::Behind));
+    }
+    let quoted = HeaderValue::from_str(&format!("\"{tag}\"")).expect("a tag is ASCII");
+    response.headers_mut().insert(header::ETAG, quoted);
+    edge.say_version(&mut response, &version, stale);
+    Ok(response)
+}

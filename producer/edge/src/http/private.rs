@@ -1,0 +1,33 @@
+//! The private port's own routes, for previews and live views: a sample of contexts, which may name people, and counts.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use super::Edge;
+use crate::samples::WINDOW;
+
+/// The routes, still open to everybody.
+pub fn routes(edge: Arc<Edge>) -> Router {
+    Router::new().route("/samples", get(samples)).route("/counts", get(counts)).with_state(edge)
+}
+
+async fn samples(State(edge): State<Arc<Edge>>) -> Json<Value> {
+    let [previous, current] =
+        edge.samples.lock().unwrap_or_else(PoisonError::into_inner).windows(Instant::now());
+    let environment = edge.settings.environment.as_str();
+    Json(json!({
+        "environment": environment,
+        "window_seconds": WINDOW.as_secs(),
+        "previous": previous,
+        "current": current,
+    }))
+}
+
+async fn counts(State(edge): State<Arc<Edge>>) -> Json<Value> {
+    Json(json!({ "environment": edge.settings.environment.as_str(), "counts": edge.counts.rows() }))
+}

@@ -1,0 +1,109 @@
+//! One flag for one context. Reading a value is what exposes a unit, so this logs the exposure, unless the request says that
+//! nobody reads.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use sdk::event::now;
+
+use super::{EVALUATE_PATH, EXPOSURE, Edge, Failure, LetIn, json, read_body};
+use crate::exposures::{self, Logged, Told};
+use crate::ofrep::answer::write_flag;
+use crate::ofrep::error::{ErrorCode, Problem};
+use crate::ofrep::request;
+use crate::tokens::Token;
+
+pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    let key = key_of(request.uri().path());
+    let token = match edge.let_in(request.headers()) {
+        Ok(token) => token,
+        Err(failure) => return failure.response(Some(&key)),
+    };
+    let logs = !is_off(request.headers());
+    let outcome = match read_body(request, edge.settings.body_bytes.usize()).await {
+        Ok(body) => evaluate(&edge, &token, &key, &body, logs),
+        Err(failure) => Err(failure),
+    };
+    let mut response = outcome.unwrap_or_else(|failure| failure.response(Some(&key)));
+    response.extensions_mut().insert(LetIn(token));
+    response
+}
+
+/// The key in the path. Some clients encode it and some do not; a key that there is needs neither.
+fn key_of(path: &str) -> String {
+    let key = path.strip_prefix(EVALUATE_PATH).and_then(|rest| rest.strip_prefix('/')).unwrap_or_default();
+    percent_encoding::percent_decode_str(key).decode_utf8_lossy().into_owned()
+}
+
+fn is_off(headers: &HeaderMap) -> bool {
+    headers.get(EXPOSURE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"off"))
+}
+
+fn evaluate(edge: &Edge, token: &Token, key: &str, body: &[u8], logs: bool) -> Result<Response, Failure> {
+    let configuration = edge.configuration()?;
+    let stale = edge.serving.stale();
+    let sent = request::read(body)?;
+    edge.sample(&sent);
+    let attributes = sent.attributes(&token.unit_type);
+    let context = sent.context(&token.unit_type, &attributes);
+    let now = now();
+    let (entry, evaluation) =
+        configuration.evaluate(key, token.kind, &context, now).map_err(|error| failure(error.into()))?;
+    let exposures = exposures::of_evaluation(&evaluation, &context, now);
+    let mut out = Vec::with_capacity(512);
+    // Asked before anything is logged: a value that cannot be written is not read.
+    let all_logged = if evaluation.value.is_null() || !logs {
+        if !exposures.is_empty() {
+            edge.metrics.exposures.with_label_values(&["off"]).inc_by(exposures.len() as u64);
+        }
+        false
+    } else {
+        let told = Told { configuration: &configuration, sent: &sent, context: &context };
+        let mut all = true;
+        for exposure in &exposures {
+            let logged = exposures::log(exposure, told, &edge.suppressed, &edge.events, Instant::now());
+            edge.metrics.exposures.with_label_values(&[logged.code()]).inc();
+            if let Logged::Refused(why) = logged {
+                all = false;
+                tracing::debug!(%why, experiment = &*exposure.experiment, "an exposure was refused");
+            }
+        }
+        all
+    };
+    write_flag(&mut out, entry, &evaluation, &exposures, Some(all_logged)).map_err(failure)?;
+    if let Some(count) = entry.count(evaluation.variant.as_str()) {
+        count.single();
+    }
+    let mut response = json(StatusCode::OK, out);
+    edge.say_version(&mut response, &configuration.revision(now).to_string(), stale);
+    Ok(response)
+}
+
+fn failure(problem: Problem) -> Failure {
+    let status = match problem.code {
+        ErrorCode::FlagNotFound => StatusCode::NOT_FOUND,
+        ErrorCode::General => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    Failure::new(status, problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_read_whether_it_is_encoded_or_not() {
+        for (path, key) in [
+            ("/ofrep/v1/evaluate/flags/a.b_c-d", "a.b_c-d"),
+            ("/ofrep/v1/evaluate/flags/a%2Eb", "a.b"),
+            ("/ofrep/v1/evaluate/flags/a/b", "a/b"),
+            ("/ofrep/v1/evaluate/flags/%ff", "\u{fffd}"),
+        ] {
+            assert_eq!(key_of(path), key);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The event stream: it tells a client to ask again, at once when it connects and whenever the revision changes. A browser
+//! sends no headers with it, so the token may be in the query or in a cookie; requests are logged nowhere.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use http_body::Frame;
+use ops::Shutdown;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+
+use super::{Edge, Failure, LetIn, parameter, shown_token};
+use crate::announce::Announcement;
+use crate::metrics::Metrics;
+use crate::ofrep::error::Problem;
+use crate::token_file::TokenStore;
+use crate::tokens::Token;
+
+/// The cookie that may have the token.
+const COOKIE: &str = "splitstream_token";
+/// Frames that wait for a client that does not read; then its stream waits, and what it misses is one announcement.
+const FRAMES_WAITING_MAX: usize = 4;
+/// Seconds after which a client asks again for a stream.
+const RETRY_AFTER_S: u64 = 30;
+/// What the browser waits before it connects again, in milliseconds.
+const HELLO: &str = "retry: 2000\n: connected\n\n";
+const KEEP_ALIVE: &str = ": keep-alive\n\n";
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// For the proxy nginx, which would hold events back.
+const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    let token = match edge.admit(find_token(&edge, &request), request.headers()) {
+        Ok(token) => token,
+        Err(failure) => return failure.response(None),
+    };
+    let Ok(slot) = edge.stream_slots.clone().try_acquire_owned() else {
+        edge.metrics.streams_refused.inc();
+        let problem = Problem::general("as many event streams as are allowed are open");
+        return Failure::later(StatusCode::SERVICE_UNAVAILABLE, problem, RETRY_AFTER_S).response(None);
+    };
+    let (frames, waiting) = mpsc::channel(FRAMES_WAITING_MAX);
+    let stream = Stream {
+        frames,
+        announced: edge.announced.clone(),
+        last_event_id: last_event_id(&request),
+        token: token.clone(),
+        tokens: edge.tokens.clone(),
+        keep_alive: edge.settings.stream_keep_alive_ms.duration(),
+        metrics: edge.metrics.clone(),
+        shutdown: edge.shutdown.clone(),
+        _slot: slot,
+    };
+    tokio::spawn(stream.run());
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (UNBUFFERED, HeaderValue::from_static("no")),
+    ];
+    let mut response = (headers, Body::new(Frames(waiting))).into_response();
+    response.extensions_mut().insert(LetIn(token));
+    response
+}
+
+fn find_token(edge: &Edge, request: &Request) -> Option<Arc<Token>> {
+    let tokens = edge.tokens.current();
+    let in_headers = shown_token(request.headers());
+    if let Some(token) = tokens.find(in_headers) {
+        return Some(token);
+    }
+    let shown = parameter(request.uri(), "token").or_else(|| cookie(request.headers()))?;
+    tokens.find_by_ticket(shown.as_bytes()).or_else(|| tokens.find(Some(shown.as_bytes())))
+}
+
+fn cookie(headers: &HeaderMap) -> Option<String> {
+    let values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == COOKIE).map(|(_, value)| value.to_owned())
+}
+
+/// A browser that connects again names the last event that it has seen.
+fn last_event_id(request: &Request) -> Option<String> {
+    let header =
+        request.headers().get(LAST_EVENT_ID).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    header.or_else(|| parameter(request.uri(), "lastEventId"))
+}
+
+/// One open stream.
+struct Stream {
+    frames: mpsc::Sender<Bytes>,
+    announced: watch::Receiver<Option<Announcement>>,
+    last_event_id: Option<String>,
+    token: Arc<Token>,
+    tokens: TokenStore,
+    keep_alive: Duration,
+    metrics: Metrics,
+    shutdown: Shutdown,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Stream {
+    async fn run(mut self) {
+        self.metrics.streams.inc();
+        // Ends with an error as soon as the client has gone.
+        let _ = self.send_all().await;
+        self.metrics.streams.dec();
+    }
+
+    async fn send_all(&mut self) -> Result<(), mpsc::error::SendError<Bytes>> {
+        self.frames.send(Bytes::from_static(HELLO.as_bytes())).await?;
+        let mut sent = self.last_event_id.take();
+        loop {
+            let current = self.announced.borrow_and_update().clone();
+            if let Some(current) = current {
+                let id = current.revision.to_string();
+                if sent.as_ref() != Some(&id) {
+                    self.frames.send(current.event().into()).await?;
+                    self.metrics.pushes.inc();
+                    sent = Some(id);
+                }
+            }
+            // Losing is harmless: whatever happened, the loop looks at the newest announcement.
+            tokio::select! {
+                changed = self.announced.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                }
+                () = tokio::time::sleep(self.keep_alive) => {
+                    // A rotated token ends its streams.
+                    if !self.tokens.current().has(&self.token) {
+                        return Ok(());
+                    }
+                    self.frames.send(Bytes::from_static(KEEP_ALIVE.as_bytes())).await?;
+                }
+                () = self.frames.closed() => return Ok(()),
+                _ = self.shutdown.wait() => return Ok(()),
+            }
+        }
+    }
+}
+
+/// The frames of a stream as the body of an answer.
+struct Frames(mpsc::Receiver<Bytes>);
+
+impl http_body::Body for Frames {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(context).map(|frame| frame.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}

@@ -1,0 +1,95 @@
+//! Events that clients report. An event is `accepted` only once it is safe; a request in which one is not gets 503, and is
+//! sent again as it is: an event counts once, however often it comes.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::Response;
+use schemas::Event;
+use serde::Serialize;
+
+use super::{Edge, Failure, LetIn, RETRY_AFTER_S, json, read_body};
+use crate::events::Outcome;
+use crate::tokens::Token;
+use crate::track::{self, EventAnswer, Read, Scope, Status};
+
+#[derive(Serialize)]
+struct Body {
+    events: Vec<EventAnswer>,
+}
+
+pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    let token = match edge.let_in(request.headers()) {
+        Ok(token) => token,
+        Err(failure) => return failure.response(None),
+    };
+    let outcome = match read_body(request, edge.settings.track_body_bytes.usize()).await {
+        Ok(body) => accept(&edge, &token, &body).await,
+        Err(failure) => Err(failure),
+    };
+    let mut response = outcome.unwrap_or_else(|failure| failure.response(None));
+    response.extensions_mut().insert(LetIn(token));
+    response
+}
+
+async fn accept(edge: &Edge, token: &Token, body: &[u8]) -> Result<Response, Failure> {
+    let read = read(edge, token, body)?;
+    let events = read.iter().filter_map(|read| read.event.as_ref().ok().cloned()).collect();
+    let outcomes = edge.events.emit_durable(events, edge.settings.track_timeout_ms.duration()).await;
+    let mut outcomes = outcomes.into_iter();
+    let mut answers = Vec::with_capacity(read.len());
+    for Read { event_id, event } in read {
+        let (kind, status, error) = match event {
+            Err(why) => ("unknown", Status::Refused, Some(why)),
+            Ok(event) => match outcomes.next().expect("every event that was sent has an outcome") {
+                Outcome::Safe => (kind_of(&event), Status::Accepted, None),
+                Outcome::Refused(why) => (kind_of(&event), Status::Refused, Some(why)),
+                Outcome::Retry(why) => (kind_of(&event), Status::Retry, Some(why)),
+            },
+        };
+        edge.metrics.tracked.with_label_values(&[kind, code_of(status)]).inc();
+        answers.push(EventAnswer { event_id, status, error });
+    }
+    let again = answers.iter().any(|answer| answer.status == Status::Retry);
+    let status = if again { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let body = serde_json::to_vec(&Body { events: answers }).expect("an answer can be written as JSON");
+    let mut response = json(status, body);
+    if again {
+        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
+    }
+    Ok(response)
+}
+
+/// Reads the events, and counts the reads that they report.
+fn read(edge: &Edge, token: &Token, body: &[u8]) -> Result<Vec<Read>, Failure> {
+    let configuration = edge.configuration()?;
+    let events = track::split(body, edge.settings.track_events.usize())?;
+    let scope = Scope { configuration: &configuration, token };
+    let read: Vec<Read> = events.into_iter().map(|raw| track::read(raw, scope)).collect();
+    for Read { event, .. } in &read {
+        if let Ok(Event::Exposure(exposure)) = event
+            && let Some(count) =
+                configuration.entry(&exposure.experiment).and_then(|entry| entry.count(&exposure.variant))
+        {
+            count.reported();
+        }
+    }
+    Ok(read)
+}
+
+fn kind_of(event: &Event<'_>) -> &'static str {
+    match event {
+        Event::Exposure(_) => "exposure",
+        Event::Conversion(_) => "conversion",
+        Event::Alias(_) => "alias",
+    }
+}
+
+fn code_of(status: Status) -> &'static str {
+    match status {
+        Status::Accepted => "accepted",
+        Status::Refused => "refused",
+        Status::Retry => "retry",
+    }
+}

@@ -1,0 +1,100 @@
+//! What the service counts. The names are fixed; `deploy/operations/README.md` explains each.
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
+
+/// From an answer out of memory to a wait for Kafka, in seconds.
+const REQUEST_SECONDS: [f64; 12] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
+const CHANGE_SECONDS: [f64; 9] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0];
+
+/// All metrics of the service.
+#[derive(Clone)]
+pub struct Metrics {
+    /// By route and status.
+    pub requests: IntCounterVec,
+    /// By route.
+    pub request_seconds: HistogramVec,
+    /// By token.
+    pub rate_limited: IntCounterVec,
+    /// By result.
+    pub exposures: IntCounterVec,
+    /// By type and status.
+    pub tracked: IntCounterVec,
+    pub stale_answers: IntCounter,
+    pub stale: IntGauge,
+    pub configuration_version: IntGauge,
+    pub configuration_keys: IntGauge,
+    pub configuration_changes: IntCounter,
+    pub compile_seconds: Histogram,
+    pub snapshot_failures: IntCounter,
+    pub token_file_ok: IntGauge,
+    pub streams: IntGauge,
+    pub streams_refused: IntCounter,
+    pub pushes: IntCounter,
+}
+
+impl Metrics {
+    pub fn register(registry: &Registry) -> Result<Metrics, prometheus::Error> {
+        let metrics = Metrics {
+            requests: counters("edge_requests_total", "Requests answered.", &["route", "status"])?,
+            request_seconds: HistogramVec::new(
+                HistogramOpts::new("edge_request_seconds", "Time to the head of an answer.")
+                    .buckets(REQUEST_SECONDS.to_vec()),
+                &["route"],
+            )?,
+            rate_limited: counters("edge_rate_limited_total", "Requests over a token's rate.", &["token"])?,
+            exposures: counters("edge_exposures_total", "Exposures of single reads.", &["result"])?,
+            tracked: counters(
+                "edge_tracked_events_total",
+                "Events reported by clients.",
+                &["type", "status"],
+            )?,
+            stale_answers: IntCounter::new("edge_stale_answers_total", "Answers that said they are stale.")?,
+            stale: IntGauge::new("edge_stale", "1 while the definitions may be old.")?,
+            configuration_version: IntGauge::new(
+                "edge_configuration_version",
+                "The version of all definitions that is served.",
+            )?,
+            configuration_keys: IntGauge::new("edge_configuration_keys", "Flags and experiments served.")?,
+            configuration_changes: IntCounter::new(
+                "edge_configuration_changes_total",
+                "Configurations put into service.",
+            )?,
+            compile_seconds: Histogram::with_opts(
+                HistogramOpts::new("edge_compile_seconds", "Time to compile the definitions.")
+                    .buckets(CHANGE_SECONDS.to_vec()),
+            )?,
+            snapshot_failures: IntCounter::new(
+                "edge_snapshot_failures_total",
+                "Snapshots that could not be written.",
+            )?,
+            token_file_ok: IntGauge::new("edge_token_file_ok", "1 if the last token file was valid.")?,
+            streams: IntGauge::new("edge_streams", "Event streams open.")?,
+            streams_refused: IntCounter::new("edge_streams_refused_total", "Event streams over the bound.")?,
+            pushes: IntCounter::new("edge_pushes_total", "Announcements sent on event streams.")?,
+        };
+        registry.register(Box::new(metrics.requests.clone()))?;
+        registry.register(Box::new(metrics.request_seconds.clone()))?;
+        registry.register(Box::new(metrics.rate_limited.clone()))?;
+        registry.register(Box::new(metrics.exposures.clone()))?;
+        registry.register(Box::new(metrics.tracked.clone()))?;
+        registry.register(Box::new(metrics.stale_answers.clone()))?;
+        registry.register(Box::new(metrics.stale.clone()))?;
+        registry.register(Box::new(metrics.configuration_version.clone()))?;
+        registry.register(Box::new(metrics.configuration_keys.clone()))?;
+        registry.register(Box::new(metrics.configuration_changes.clone()))?;
+        registry.register(Box::new(metrics.compile_seconds.clone()))?;
+        registry.register(Box::new(metrics.snapshot_failures.clone()))?;
+        registry.register(Box::new(metrics.token_file_ok.clone()))?;
+        registry.register(Box::new(metrics.streams.clone()))?;
+        registry.register(Box::new(metrics.streams_refused.clone()))?;
+        registry.register(Box::new(metrics.pushes.clone()))?;
+        Ok(metrics)
+    }
+}
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    IntCounterVec::new(Opts::new(name, help), labels)
+}

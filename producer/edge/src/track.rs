@@ -1,0 +1,350 @@
+//! The events that clients report, each read and judged for itself. The time of an event is part of it: it is sent, or it is
+//! in the event's id, and never this process's clock, so that an event that is sent again, through whatever edge, has the same
+//! bytes.
+
+use std::borrow::Cow;
+
+use assignment::Context;
+use schemas::{Conversion, Decimal6, Event, Exposure, Key, Micros, Pairs, Sender, Uuid};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::configuration::Configuration;
+use crate::metadata::{self, Scalar, Sent};
+use crate::ofrep::error::{ErrorCode, Problem};
+use crate::ofrep::request::{SentContext, is_list};
+use crate::tokens::{Token, TokenKind};
+
+/// The longest text of an event's id that an answer repeats, in characters.
+const ID_CHARACTERS_MAX: usize = 64;
+
+/// What the events of a request have in common.
+#[derive(Clone, Copy)]
+pub struct Scope<'a> {
+    pub configuration: &'a Configuration,
+    pub token: &'a Token,
+}
+
+/// One event of a request.
+#[derive(Debug)]
+pub struct Read {
+    /// As it was sent; `None` if there is no text.
+    pub event_id: Option<String>,
+    /// The event, or why it can never be accepted.
+    pub event: Result<Event<'static>, String>,
+}
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It is in Kafka, or on this machine's disk.
+    Accepted,
+    /// It is wrong; sending it again does not help.
+    Refused,
+    /// It is in neither; send it again, unchanged.
+    Retry,
+}
+
+/// The answer for one event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EventAnswer {
+    pub event_id: Option<String>,
+    pub status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "a JSON object with events")]
+struct Body<'a> {
+    #[serde(borrow)]
+    events: Vec<&'a RawValue>,
+}
+
+/// Splits the body into its events.
+///
+/// # Errors
+/// If it is no object with a list of 1 to `events_max` events.
+pub fn split(body: &[u8], events_max: usize) -> Result<Vec<&RawValue>, Problem> {
+    let refused = |error: serde_json::Error| Problem::new(ErrorCode::ParseError, error.to_string());
+    if is_list(body) {
+        return Err(Problem::new(
+            ErrorCode::ParseError,
+            "the body is a list where an object with events is expected",
+        ));
+    }
+    let Body { events } = serde_json::from_slice(body).map_err(refused)?;
+    if events.is_empty() || events.len() > events_max {
+        return Err(Problem::general(format!("{} events; a request has 1 to {events_max}", events.len())));
+    }
+    Ok(events)
+}
+
+/// An event as it is written. Fields that nobody knows are ignored.
+#[derive(Deserialize)]
+#[serde(expecting = "an event, which is an object")]
+struct Written<'a> {
+    #[serde(borrow)]
+    event_id: Cow<'a, str>,
+    #[serde(rename = "type")]
+    kind: EventKind,
+    #[serde(borrow)]
+    key: Cow<'a, str>,
+    #[serde(borrow, default, rename = "targetingKey")]
+    targeting_key: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    context: Option<SentContext<'a>>,
+    #[serde(borrow, default)]
+    variant: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    value: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    metadata: Option<Sent<'a>>,
+    #[serde(borrow, default)]
+    experiment: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    ts: Option<&'a RawValue>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum EventKind {
+    Exposure,
+    Conversion,
+}
+
+/// The first reading: the id alone, which an answer names whatever else is wrong.
+#[derive(Deserialize)]
+struct Identified<'a> {
+    #[serde(borrow)]
+    event_id: Cow<'a, str>,
+}
+
+/// Reads one event.
+pub fn read(raw: &RawValue, scope: Scope<'_>) -> Read {
+    if is_list(raw.get().as_bytes()) {
+        return Read { event_id: None, event: Err("an event is an object, not a list".to_owned()) };
+    }
+    let identified: Option<Identified> = serde_json::from_str(raw.get()).ok();
+    let event_id = identified.map(|of| of.event_id.chars().take(ID_CHARACTERS_MAX).collect());
+    let event = serde_json::from_str::<Written>(raw.get()).map_err(|error| error.to_string());
+    Read { event_id, event: event.and_then(|written| event_of(written, scope)) }
+}
+
+fn event_of(written: Written<'_>, scope: Scope<'_>) -> Result<Event<'static>, String> {
+    let event_id: Uuid = written.event_id.parse().map_err(|_| "event_id is no UUID".to_owned())?;
+    let created_at = created_at(written.ts, event_id)?;
+    let mut sent = written.context.unwrap_or_default();
+    if let Some(key) = written.targeting_key.filter(|key| !key.is_empty()) {
+        sent.targeting_key = Some(key);
+    }
+    let attributes = sent.attributes(&scope.token.unit_type);
+    let known = Known {
+        scope,
+        event_id,
+        created_at,
+        sent: &sent,
+        context: sent.context(&scope.token.unit_type, &attributes),
+    };
+    let metadata = written.metadata.unwrap_or_default();
+    let event = match written.kind {
+        EventKind::Exposure => {
+            Event::Exposure(exposure(&known, &written.key, written.variant.as_ref(), &metadata)?)
+        }
+        EventKind::Conversion => Event::Conversion(conversion(
+            &known,
+            &written.key,
+            written.value,
+            written.experiment.as_deref(),
+            &metadata,
+        )?),
+    };
+    event.check().map_err(|error| error.to_string())?;
+    Ok(event)
+}
+
+/// What both kinds of event need.
+struct Known<'a> {
+    scope: Scope<'a>,
+    event_id: Uuid,
+    created_at: Micros,
+    sent: &'a SentContext<'a>,
+    context: Context<'a>,
+}
+
+fn exposure(
+    known: &Known<'_>,
+    experiment: &str,
+    variant: Option<&Cow<'_, str>>,
+    metadata: &Sent<'_>,
+) -> Result<Exposure<'static>, String> {
+    let Scope { configuration, token } = known.scope;
+    let hidden = |entry: &crate::configuration::Entry| !entry.is_visible_to(TokenKind::Client);
+    if token.kind == TokenKind::Client && configuration.entry(experiment).is_some_and(hidden) {
+        return Err(format!("a client key may not report exposures to `{experiment}`"));
+    }
+    let reported = metadata::read(metadata, experiment, variant)?;
+    let unit_id = known.context.unit(&reported.unit_type).ok_or_else(|| {
+        format!(
+            "TARGETING_KEY_MISSING: the context has no id of the {}, the experiment's unit",
+            reported.unit_type
+        )
+    })?;
+    let texts = known.sent.texts();
+    let attributes = configuration.attributes_of(experiment).select(&texts).into_owned().into_pairs();
+    let mut exposure = Exposure {
+        event_id: known.event_id,
+        experiment: reported.experiment.into_owned().into(),
+        variant: reported.variant.into_owned().into(),
+        unit_id: unit_id.to_owned().into(),
+        other_ids: owned(&configuration.other_ids(&known.context, &reported.unit_type)),
+        unit_type: reported.unit_type.into_owned().into(),
+        phase: reported.phase,
+        definition_version: reported.definition_version,
+        configuration_version: reported.configuration_version,
+        buckets: reported.buckets,
+        rule: reported.rule.into_owned().into(),
+        reason: reported.reason,
+        attributes,
+        environment: configuration.snapshot.environment().0.to_owned().into(),
+        sender: sender(token),
+        created_at: known.created_at,
+    };
+    exposure.fit_attributes();
+    Ok(exposure)
+}
+
+fn conversion(
+    known: &Known<'_>,
+    name: &str,
+    value: Option<&RawValue>,
+    experiment: Option<&str>,
+    metadata: &Sent<'_>,
+) -> Result<Conversion<'static>, String> {
+    let Scope { configuration, token } = known.scope;
+    let unit: Option<(Key, &str)> = configuration.unit_of(&known.context, &token.unit_type);
+    let (unit_type, unit_id) = unit.ok_or_else(|| {
+        format!(
+            "TARGETING_KEY_MISSING: the context has no id, neither of the {} nor of another unit",
+            token.unit_type
+        )
+    })?;
+    let value = match value {
+        None => None,
+        Some(raw) => {
+            serde_json::from_str::<Option<Decimal6>>(raw.get()).map_err(|error| format!("value: {error}"))?
+        }
+    };
+    let text = |(name, value): (&Cow<'_, str>, &Scalar<'_>)| (name.clone().into_owned(), value.to_string());
+    Ok(Conversion {
+        event_id: known.event_id,
+        name: name.to_owned().into(),
+        unit_id: unit_id.to_owned().into(),
+        other_ids: owned(&configuration.other_ids(&known.context, unit_type.as_str())),
+        unit_type: String::from(unit_type).into(),
+        experiment: experiment.map(|key| key.to_owned().into()),
+        value,
+        metadata: metadata.iter().map(text).collect(),
+        environment: configuration.snapshot.environment().0.to_owned().into(),
+        sender: sender(token),
+        created_at: known.created_at,
+    })
+}
+
+fn owned(pairs: &Pairs<'_>) -> Pairs<'static> {
+    pairs.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// The same for every edge, as an event that is sent again may come through another one.
+fn sender(token: &Token) -> Sender<'static> {
+    Sender {
+        service: token.name.as_str().to_owned().into(),
+        instance: "".into(),
+        library_version: concat!("edge ", env!("CARGO_PKG_VERSION")).into(),
+    }
+}
+
+/// The event's time: `ts`, as text or in milliseconds since 1970, or the time in the id.
+fn created_at(ts: Option<&RawValue>, event_id: Uuid) -> Result<Micros, String> {
+    let ts = ts.map(RawValue::get).filter(|ts| *ts != "null");
+    let Some(ts) = ts else {
+        if event_id.get_version_num() != 7 {
+            return Err(
+                "ts is missing, and event_id is no UUID of version 7, which would have the time".to_owned()
+            );
+        }
+        let millis = i64::try_from(event_id.as_u128() >> 80).expect("48 bits fit");
+        return millis_since_1970(millis as f64).map_err(|why| format!("the time in event_id: {why}"));
+    };
+    if ts.starts_with('"') {
+        let text: String = serde_json::from_str(ts).map_err(|error| format!("ts: {error}"))?;
+        return Micros::parse(&text).map_err(|error| format!("ts: {error}"));
+    }
+    match ts.parse::<f64>() {
+        Ok(millis) => millis_since_1970(millis).map_err(|why| format!("ts: {why}")),
+        Err(_) => {
+            Err("ts is neither a time such as 2026-01-31T12:00:00Z nor milliseconds since 1970".to_owned())
+        }
+    }
+}
+
+/// Up to the year 2255 a double holds every microsecond.
+fn millis_since_1970(millis: f64) -> Result<Micros, String> {
+    Micros::new((millis * 1_000.0).round() as i64).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(json: &str) -> Box<RawValue> {
+        RawValue::from_string(json.to_owned()).unwrap()
+    }
+
+    fn time(ts: Option<&str>, event_id: &str) -> Result<String, String> {
+        let ts = ts.map(raw);
+        created_at(ts.as_deref(), event_id.parse().unwrap()).map(|time| time.to_string())
+    }
+
+    const V7: &str = "019c1360-2c7b-7000-8000-000000000001";
+    const V4: &str = "0191e3a0-0000-4000-8000-000000000001";
+
+    #[test]
+    fn the_time_is_the_events_own() {
+        assert_eq!(time(Some("\"2026-01-31T12:00:00.5+01:00\""), V4).unwrap(), "2026-01-31T11:00:00.500000Z");
+        assert_eq!(time(Some("1769860800123"), V4).unwrap(), "2026-01-31T12:00:00.123000Z");
+        assert_eq!(time(Some("1769860800123.25"), V4).unwrap(), "2026-01-31T12:00:00.123250Z");
+        let own = Uuid::from_u128((1_769_860_800_123_u128 << 80) | (7 << 76) | (2 << 62)).to_string();
+        assert_eq!(time(None, &own).unwrap(), "2026-01-31T12:00:00.123000Z");
+        assert_eq!(time(Some("null"), &own).unwrap(), "2026-01-31T12:00:00.123000Z");
+        assert!(time(None, V7).is_ok());
+        assert_eq!(
+            time(None, V4).unwrap_err(),
+            "ts is missing, and event_id is no UUID of version 7, which would have the time"
+        );
+        assert_eq!(
+            time(Some("true"), V7).unwrap_err(),
+            "ts is neither a time such as 2026-01-31T12:00:00Z nor milliseconds since 1970"
+        );
+        for wrong in ["\"yesterday\"", "-1", "1e300", "\"1969-12-31T23:59:59Z\""] {
+            assert!(time(Some(wrong), V7).unwrap_err().starts_with("ts: "), "{wrong}");
+        }
+        assert!(
+            time(None, "ffffffff-ffff-7000-8000-000000000001")
+                .unwrap_err()
+                .starts_with("the time in event_id: ")
+        );
+    }
+
+    #[test]
+    fn a_request_has_a_bounded_number_of_events() {
+        assert_eq!(split(br#"{"events": [1, {}, "x"]}"#, 3).unwrap().len(), 3);
+        let refused = |body: &str| split(body.as_bytes(), 3).unwrap_err();
+        assert_eq!(refused(r#"{"events": [1, 2, 3, 4]}"#).details, "4 events; a request has 1 to 3");
+        assert_eq!(refused(r#"{"events": []}"#).details, "0 events; a request has 1 to 3");
+        for body in ["", "[]", "[[1]]", "{}", r#"{"events": {}}"#, r#"{"events": [}"#] {
+            assert_eq!(refused(body).code, ErrorCode::ParseError, "{body}");
+        }
+    }
+}
