@@ -253,7 +253,7 @@ fn propose(
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let verdict = runtime.block_on(async {
         let mut log = DefinitionLog::open(&fixture.kafka()).await.unwrap();
-        let definition = assignment::resolve(log.definitions(), written).unwrap();
+        let definition = assignment::resolve(log.definitions(), schemas::Micros::EPOCH, written).unwrap();
         let change = Change {
             change_id: Uuid::now_v7(),
             rule_version: RULE_VERSION,

@@ -326,7 +326,7 @@ mod tests {
                 reason: "because".to_owned(),
             };
             let offset = offset as u64;
-            let verdict = definitions.apply(offset, &change).unwrap();
+            let verdict = definitions.apply(offset, Micros::EPOCH, &change).unwrap();
             let previous = definitions.at_version(change.based_on).cloned();
             let judged = Judged::new(change, previous, verdict);
             history.push(Entry { offset, time: None, content: Content::Judged(Box::new(judged)) });

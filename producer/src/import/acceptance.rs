@@ -6,7 +6,7 @@ use schemas::definition::{Change, Definition, Definitions, parse_file};
 use schemas::{Micros, Uuid};
 
 use super::Draft;
-use crate::apply::in_order;
+use ::definitions::apply::in_order;
 
 /// Returns the first document that would be refused, and why.
 pub fn refused(drafts: &[Draft]) -> Option<(usize, String)> {

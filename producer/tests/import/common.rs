@@ -3,7 +3,7 @@
 use assignment::{
     Context, Environment, EvaluationError, Lists, Snapshot, Value as Attribute, evaluate, resolve,
 };
-use producer::apply::in_order;
+use definitions::apply::in_order;
 use producer::import::{Format, Imported, Severity, import};
 use schemas::definition::{Change, Definitions, parse_file};
 use schemas::{Micros, Uuid};
