@@ -117,7 +117,7 @@ impl Imported {
         }
         let count = |severity| self.findings.iter().filter(|finding| finding.severity == severity).count();
         text.push_str(&format!(
-            "{} definitions; findings: {} lost, {} changed, {} notes\n",
+            "definitions: {}; findings: {} lost, {} changed, {} notes\n",
             self.definitions.len(),
             count(Severity::Lost),
             count(Severity::Changed),
