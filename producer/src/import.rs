@@ -3,10 +3,10 @@
 //!
 //! | | kept | named |
 //! |---|---|---|
-//! | all | values, defaults, conditions with their treatment of absent attributes and other types, order of rules, weights, rollouts | `changed`: the hash, so that units change their variant once |
-//! | flagd | `if` chains, comparisons with JavaScript's conversions, `sem_ver`, `fractional`, `$evaluators`, spans of `$flagd.timestamp` | `lost`: arithmetic, comparisons of two attributes, `map` and its like; a flag without a default variant is left out |
-//! | GrowthBook | `force` and `coverage`, conditions, saved groups, prerequisites that all rules share | `changed`: an experiment becomes a draft; `lost`: `filters` on a value, a prerequisite of one rule among others |
-//! | Unleash | the known strategies, constraints, segments, variants, dependencies | `changed`: random stickiness; `lost`: custom strategies, overrides |
+//! | all | values, defaults, the order of rules, weights and rollouts; conditions with what they make of absent attributes and of other types | `changed`: the hash, so that units change their variant once; numbers as text with an exponent |
+//! | flagd | `if` and its nesting, `and`, `or`, `!`, comparisons with JavaScript's conversions, `in`, `starts_with`, `ends_with`, `sem_ver`, `lower`, `upper`, `missing`, `fractional` also as a condition and with conditions inside, `$evaluators`, spans of `$flagd.timestamp` | `changed`: a flag that is disabled serves its default variant; `lost`: arithmetic, comparisons of two attributes, `map` and its like, errors of evaluation; a flag without a default variant is left out |
+//! | GrowthBook | `force` with `coverage`, conditions, saved groups as values, prerequisites of a whole feature, namespaces as layers | `changed`: an experiment becomes a draft; `lost`: an experiment among other rules, `filters` on a value, a prerequisite of one rule, `$size`, `$elemMatch` that compares |
+//! | Unleash | its own strategies, constraints, segments, variants with overrides, variants of strategies, dependencies; served features and exports | `changed`: units without the hashed attribute, chance; `lost`: custom strategies, overrides inside of a rollout, two hashed attributes in one feature |
 //!
 //! The rule for what cannot be expressed: from the first such part on, the flag's rules are left out and the flag is switched
 //! off, so that it serves its default until somebody has completed it.
@@ -117,7 +117,7 @@ impl Imported {
         }
         let count = |severity| self.findings.iter().filter(|finding| finding.severity == severity).count();
         text.push_str(&format!(
-            "{} definitions; findings: {} lost, {} changed, {} notes\n",
+            "definitions: {}; findings: {} lost, {} changed, {} notes\n",
             self.definitions.len(),
             count(Severity::Lost),
             count(Severity::Changed),

@@ -54,7 +54,7 @@ fn the_definitions_are_printed_and_the_findings_beside_them() {
 ]
 "#
     );
-    assert_eq!(text(&kept.stderr), "1 definitions; findings: 0 lost, 0 changed, 0 notes\n");
+    assert_eq!(text(&kept.stderr), "definitions: 1; findings: 0 lost, 0 changed, 0 notes\n");
     assert_eq!(kept.status.code(), Some(0));
 }
 
@@ -68,7 +68,7 @@ fn what_is_lost_is_exit_code_6() {
         text(&lost.stderr),
         "lost flags.banner.targeting.if[0].==[0].%: `%` has no counterpart as a value to compare\n    \
          the flag is imported switched off and serves its default; complete it, then enable it\n\
-         1 definitions; findings: 1 lost, 0 changed, 0 notes\n"
+         definitions: 1; findings: 1 lost, 0 changed, 0 notes\n"
     );
     let written: Value =
         serde_json::from_slice(&std::fs::read(folder.path().join("out.json")).unwrap()).unwrap();

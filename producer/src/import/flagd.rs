@@ -118,10 +118,10 @@ fn flag(
         let made = expressions.tree(targeting, &place).and_then(|tree| {
             tree::rules(tree, &place, &variant_names_of(variants, &mut variant_names), &mut draft, findings)
         });
-        if let Err(why) = made {
-            draft.give_up(why, findings);
+        match made {
+            Ok(()) => expressions.tell(targeting, &place, findings),
+            Err(why) => draft.give_up(why, findings),
         }
-        expressions.tell(targeting, &place, findings);
     }
     Ok(Some(draft))
 }

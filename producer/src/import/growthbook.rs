@@ -251,24 +251,30 @@ impl Features<'_> {
     ) -> Result<Waits, Inexpressible> {
         let parents: Vec<&[Value]> = rules.iter().map(parents_of).collect();
         let mut waits = Waits::default();
-        let Some(first) = parents.first().filter(|_| parents.iter().any(|all| !all.is_empty())) else {
+        if parents.iter().all(|all| all.is_empty()) {
             return Ok(waits);
-        };
-        let is_gate = |parent: &Value| parent.get("gate") == Some(&json!(true));
-        let only_first = parents[1..].iter().all(|all| all.is_empty());
-        let as_a_whole = (only_first && (first.iter().all(is_gate) || rules.len() == 1))
-            || parents.iter().all(|all| all == first);
-        if !as_a_whole {
-            let path = format!("{path}.rules");
-            return Err(Inexpressible::new(path, "a rule of its own waits for another feature", ""));
         }
+        let is_gate = |parent: &Value| parent.get("gate") == Some(&json!(true));
+        // Rules that only wait stand before those that serve.
+        let leading = rules.iter().take_while(|rule| !serves(rule)).count();
+        let (first, rest) = parents.split_at((leading + 1).min(parents.len()));
+        let are_gates = first.iter().copied().flatten().all(is_gate);
+        let is_whole = rest.iter().all(|all| all.is_empty()) && (are_gates || rules.len() == 1);
+        let are_same = parents.iter().all(|all| *all == parents[0]);
+        let asked: Vec<&Value> = match (is_whole, are_same) {
+            (true, _) => first.iter().copied().flatten().collect(),
+            (false, true) => parents[0].iter().collect(),
+            (false, false) => {
+                let path = format!("{path}.rules");
+                return Err(Inexpressible::new(path, "a rule of its own waits for another feature", ""));
+            }
+        };
         if self.waits_for_itself(name) {
             return Err(Inexpressible::new(path, "waits for features that wait for it", ""));
         }
-        waits.blocks = first.iter().any(is_gate);
-        for (index, parent) in first.iter().enumerate() {
-            let path = format!("{path}.rules[0].parentConditions[{index}]");
-            self.wait(parent, &path, &mut waits, findings)?;
+        waits.blocks = asked.iter().any(|parent| is_gate(parent));
+        for parent in asked {
+            self.wait(parent, &format!("{path}.rules"), &mut waits, findings)?;
         }
         Ok(waits)
     }
@@ -394,6 +400,11 @@ fn serve(rule: &Value, variant: String, path: &str) -> Result<Serve, Inexpressib
     };
     let unit = attribute_of(hash_attribute(rule)).to_owned();
     Ok(Serve::Split { unit, rollout: share::absolute(share).0, shares: vec![(variant, ALL)] })
+}
+
+/// Whether the rule serves a value to anybody.
+fn serves(rule: &Value) -> bool {
+    rule.get("force").is_some() || rule.get("variations").is_some()
 }
 
 /// Whether the rule hashes a unit.

@@ -132,3 +132,64 @@ fn flags_with_a_shared_seed_divide_units_alike() {
         assert_eq!(variants[0], variants[1], "unit-{number}");
     }
 }
+
+fn one(flag: Value) -> World {
+    World::of(Format::Flagd, &json!({ "flags": { "f": flag } }))
+}
+
+/// The seconds of `$flagd.timestamp` become a schedule: this flag is on from 12:00:01 on, and before 13:00:00.
+#[test]
+fn a_span_of_time_becomes_a_schedule() {
+    let noon = 1_767_268_800;
+    let world = one(json!({
+        "state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "off",
+        "targeting": {"if": [{"and": [
+            {">": [{"var": "$flagd.timestamp"}, noon]},
+            {"<": [{"var": "$flagd.timestamp"}, noon + 3_600]},
+        ]}, "on"]},
+    }));
+    assert!(!world.imported.is_lossy());
+    for (time, on) in [
+        ("2026-01-01T12:00:00.999999Z", false),
+        ("2026-01-01T12:00:01Z", true),
+        ("2026-01-01T12:59:59.999999Z", true),
+        ("2026-01-01T13:00:00Z", false),
+    ] {
+        let served = world.ask("f", &Unit::default(), Micros::parse(time).unwrap()).unwrap();
+        assert_eq!(served.value, json!(on), "{time}");
+    }
+}
+
+#[test]
+fn case_can_be_ignored_in_ascii() {
+    let world = one(json!({
+        "state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "off",
+        "targeting": {"if": [{"ends_with": [{"lower": [{"var": "email"}]}, "@example.com"]}, "on"]},
+    }));
+    for (email, on) in [("A@EXAMPLE.com", true), ("a@example.com", true), ("a@example.org", false)] {
+        let attributes = Map::from_iter([("email".to_owned(), json!(email))]);
+        let served = world.ask("f", &Unit { targeting_key: None, attributes }, now()).unwrap();
+        assert_eq!(served.value, json!(on), "{email}");
+    }
+}
+
+#[test]
+fn names_that_are_no_keys_are_renamed_and_told() {
+    let flag =
+        json!({"state": "ENABLED", "variants": {"an on": true, "an/on": false}, "defaultVariant": "an on"});
+    let source = json!({"flags": {"new banner": flag, "new/banner": flag, "new-banner": flag}});
+    let world = World::of(Format::Flagd, &source);
+    for key in ["new-banner", "new-banner-2", "new-banner-3"] {
+        let served = world.ask(key, &Unit::default(), now()).unwrap();
+        assert_eq!((served.variant.as_str(), served.value), ("an-on", json!(true)), "{key}");
+    }
+    let told: Vec<String> = world.imported.findings.iter().map(ToString::to_string).collect();
+    assert!(
+        told.iter().any(|told| told.contains("flags.new/banner: the flag is called `new-banner-3` here")),
+        "{told:?}"
+    );
+    assert!(
+        told.iter().any(|told| told.contains("the variant `an/on` is called `an-on-2` here")),
+        "{told:?}"
+    );
+}

@@ -178,3 +178,57 @@ fn a_parent_that_is_on_by_chance_is_a_prerequisite() {
         assert_eq!((&child, other.as_bool()), (&parent, parent.as_bool().map(|on| !on)), "unit-{number}");
     }
 }
+
+#[test]
+fn an_override_gives_a_variant_whatever_the_hash() {
+    let variants = json!([
+        {"name": "a", "weight": 500, "payload": {"type": "json", "value": "{\"size\": 1}"}},
+        {"name": "b", "weight": 500, "payload": {"type": "json", "value": "{\"size\": 2}"},
+         "overrides": [{"contextName": "userId", "values": ["u1", "u2"]}]},
+    ]);
+    let feature =
+        json!({"name": "f", "enabled": true, "strategies": [{"name": "default"}], "variants": variants});
+    let world = World::of(Format::Unleash, &json!({ "features": [feature] }));
+    for id in ["u1", "u2"] {
+        let unit = Unit { targeting_key: Some(id.to_owned()), attributes: Map::new() };
+        assert_eq!(world.ask("f", &unit, now(&Value::Null)).unwrap().value, json!({"size": 2}));
+    }
+    let shares = world.distribution("f", &Unit::default(), "targetingKey", now(&Value::Null));
+    assert_shares("f", &shares, &[("a", 0.5), ("b", 0.5)]);
+    // Without a user Unleash draws by chance; here it is the first variant, and the finding says so.
+    assert_eq!(world.ask("f", &Unit::default(), now(&Value::Null)).unwrap().variant, "a");
+    assert!(world.names("features.f.strategies[0]"));
+}
+
+#[test]
+fn a_strategy_of_ones_own_switches_the_flag_off() {
+    let strategies = json!([{"name": "default"}, {"name": "onTuesdays", "parameters": {}}]);
+    let feature = json!({"name": "f", "enabled": true, "strategies": strategies});
+    let world = World::of(Format::Unleash, &json!({ "features": [feature] }));
+    assert!(world.has_lost("features.f.strategies[1]"));
+    let served = world.ask("f", &Unit::default(), now(&Value::Null)).unwrap();
+    assert_eq!((served.value, &world.document("f")["enabled"]), (json!(false), &json!(false)));
+}
+
+/// An export names segments without their constraints, and lists strategies beside the features.
+#[test]
+fn an_export_is_read_as_well() {
+    let source = json!({
+        "features": [{"name": "a", "type": "release"}, {"name": "b"}],
+        "featureStrategies": [
+            {"featureName": "a", "name": "userWithId", "parameters": {"userIds": "u1, u2"}, "segments": [], "sortOrder": 0},
+            {"featureName": "b", "name": "default", "parameters": {}, "segments": [7]},
+        ],
+        "featureEnvironments": [
+            {"featureName": "a", "environment": "production", "enabled": true},
+            {"featureName": "b", "environment": "production", "enabled": true},
+        ],
+        "segments": [{"id": 7, "name": "staff"}],
+    });
+    let world = World::of(Format::Unleash, &source);
+    for (id, on) in [("u1", true), ("u2", true), ("u3", false)] {
+        let unit = Unit { targeting_key: Some(id.to_owned()), attributes: Map::new() };
+        assert_eq!(world.ask("a", &unit, now(&Value::Null)).unwrap().value, json!(on), "{id}");
+    }
+    assert!(world.has_lost("features.b.strategies[0].segments[0]") && !world.has_lost("features.a"));
+}
