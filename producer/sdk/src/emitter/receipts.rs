@@ -52,7 +52,7 @@ impl Receipts {
     }
 
     /// Waits until each event is settled, for up to `timeout`, and returns the answers in the order of the events.
-    /// A spool that works settles an event within its `sync_ms` and the time of one sync.
+    /// A spool that works settles an event within its `sync_ms`, the sync that is under way then, and the event's own.
     pub async fn wait(self, timeout: Duration) -> Vec<Result<Durable, NotDurable>> {
         let deadline = tokio::time::Instant::now() + timeout;
         let mut outcomes = Vec::with_capacity(self.answers.len());
