@@ -74,9 +74,10 @@ fn an_imported_file_is_accepted() {
     assert!(!imported.is_lossy(), "{}", imported.report());
     let applied = fixture.apply("imported.json", &imported.file(), &[]);
     assert_eq!(
-        (applied.code, applied.out.as_str()),
+        (applied.code, applied.err.as_str(), applied.out.as_str()),
         (
             0,
+            "",
             "metric to-be-named: accepted, version 1\n\
              layer shop: accepted, version 2\n\
              flag plans: accepted, version 3\n\

@@ -118,7 +118,7 @@ impl Magnitude {
         for (at, digit) in self.whole.iter().enumerate().filter(|(_, digit)| **digit != '9') {
             let rest = self.whole.len() - at - 1;
             let (prefix, next) = (text(&self.whole[..at]), next_digit(*digit));
-            found.push(format!("0*{prefix}[{next}-9][0-9]{{{rest}}}{ANY_FRACTION}"));
+            found.push(format!("0*{prefix}[{next}-9]{}{ANY_FRACTION}", digits(rest)));
         }
         for (at, digit) in self.fraction.iter().enumerate().filter(|(_, digit)| **digit != '9') {
             let (prefix, next) = (text(&self.fraction[..at]), next_digit(*digit));
@@ -137,14 +137,17 @@ impl Magnitude {
             found.push(r"0*\.[0-9]+".to_owned());
         }
         if self.whole.len() > 1 {
-            found.push(format!("0*[1-9][0-9]{{0,{}}}{ANY_FRACTION}", self.whole.len() - 2));
+            found.push(match self.whole.len() - 2 {
+                0 => format!("0*[1-9]{ANY_FRACTION}"),
+                more => format!("0*[1-9][0-9]{{0,{more}}}{ANY_FRACTION}"),
+            });
         }
         for (at, digit) in self.whole.iter().enumerate() {
             let lowest = if at == 0 { '1' } else { '0' };
             if *digit > lowest {
                 let rest = self.whole.len() - at - 1;
                 let (prefix, last) = (text(&self.whole[..at]), previous_digit(*digit));
-                found.push(format!("0*{prefix}[{lowest}-{last}][0-9]{{{rest}}}{ANY_FRACTION}"));
+                found.push(format!("0*{prefix}[{lowest}-{last}]{}{ANY_FRACTION}", digits(rest)));
             }
         }
         for (at, digit) in self.fraction.iter().enumerate() {
@@ -173,6 +176,15 @@ impl Magnitude {
 
 fn text(digits: &[char]) -> String {
     digits.iter().collect()
+}
+
+/// Matches that many digits.
+fn digits(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => "[0-9]".to_owned(),
+        count => format!("[0-9]{{{count}}}"),
+    }
 }
 
 fn next_digit(digit: char) -> char {
