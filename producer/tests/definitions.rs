@@ -403,8 +403,8 @@ rules:
         fixture.producer(&["assign", "banner", "u3", "--explain"]).out,
         "flag banner, version 1, in production; user u3\n   \
          hash = xxh3_64(unit id, seed = xxh3_64(salt)); bucket = floor(hash * 1000000 / 2^64)\n\
-         1. rule staff: its condition does not hold\n\
-         2. rule half: its condition holds\n\
+         1. rule staff: it does not match\n\
+         2. rule half: it matches\n\
          3. salt banner/half/rollout, hash 497e1391cd99e436, bucket 287080: inside the rollout\n\
          4. salt banner/half/variant, hash adc515191a75a449, bucket 678788: a variant owns it\n\
          -> blue = \"navy\" (SPLIT)\n"

@@ -25,8 +25,9 @@ mod refusal;
 mod rule;
 mod serving;
 mod settings;
+mod step;
 
-pub use check::{Problem, allocation_differs};
+pub use check::Problem;
 pub use computed::NotComputed;
 pub use condition::{Bound, Condition, Operator, TARGETING_KEY, Test};
 pub use environments::{
@@ -43,6 +44,7 @@ pub use metric::{Metric, MetricKind, MetricType, UnitValue};
 pub use rule::{RULE_VERSION, Rule};
 pub use serving::{Allowed, RampStep, Schedule, Serve, ServeTo};
 pub use settings::{RETENTION_DAYS_MAX, RetentionDays, SETTINGS_KEY, Settings};
+pub use step::allocation_differs;
 
 /// The JSON Schema of a definition file, for editors and other languages.
 pub const JSON_SCHEMA: &str = include_str!("../definition.schema.json");

@@ -2,14 +2,14 @@
 //! names the list and the digest, which the value proves. Nobody has to trust the topic's order: a definition names the
 //! digest that it means.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use assignment::{Lists, Members};
-use kafka::OrderedLog;
 use kafka::client::ConnectError;
+use kafka::{IgnorePartitionEof, OrderedLog};
 use ops::config::Kafka;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -87,12 +87,19 @@ pub struct FollowedLists {
     lists: Mutex<Arc<Lists>>,
     /// How many records have brought members.
     arrived: AtomicU64,
+    /// Whether the topic has been read to an end that it had.
+    caught_up: AtomicBool,
 }
 
 impl FollowedLists {
     /// The members that are known now.
     pub fn get(&self) -> Arc<Lists> {
         self.lock().clone()
+    }
+
+    /// Whether the topic has been read to an end that it had. Before that, members may be missing that are there.
+    pub fn caught_up(&self) -> bool {
+        self.caught_up.load(Ordering::Acquire)
     }
 
     /// How many records have brought members: as long as this is the same, so are the members.
@@ -116,12 +123,13 @@ impl FollowedLists {
     /// If the topic cannot be followed, for example because it does not exist.
     pub fn follow(&self, kafka: &Kafka, stop: impl Fn() -> bool) -> Result<()> {
         let topic = kafka.topic(topics::LISTS);
-        let consumer: BaseConsumer = kafka::client::client(kafka, CLIENT_ID)?
+        let consumer: BaseConsumer<IgnorePartitionEof> = kafka::client::client(kafka, CLIENT_ID)?
             // librdkafka needs a group name to assign by hand; nobody joins the group or commits to it.
             .set("group.id", "splitstream-lists-follower")
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "error")
-            .create()
+            .set("enable.partition.eof", "true")
+            .create_with_context(IgnorePartitionEof)
             .context("making the reader of the lists")?;
         let mut from = TopicPartitionList::new();
         from.add_partition_offset(&topic, 0, Offset::Beginning)?;
@@ -137,6 +145,7 @@ impl FollowedLists {
                         self.arrived.fetch_add(1, Ordering::Release);
                     }
                 }
+                Some(Err(KafkaError::PartitionEOF(_))) => self.caught_up.store(true, Ordering::Release),
                 Some(Err(error @ KafkaError::MessageConsumption(_))) => {
                     return Err(error).with_context(|| format!("reading `{topic}`"));
                 }

@@ -156,7 +156,9 @@ impl Follow {
             }
         };
         let answered = log.recorded.answered;
-        let caught_up = log.recorded.caught_up;
+        // Without the members that are there, a list would have none for a moment.
+        let lists_read = self.lists.caught_up() || lists_in_use(&log.definitions).next().is_none();
+        let caught_up = log.recorded.caught_up && lists_read;
         let next = log.definitions.next_offset();
         let lists = self.lists.arrived();
         let news = caught_up && (seen.position != Some(next) || seen.lists != lists);
@@ -266,6 +268,13 @@ impl Follow {
             }
             (Some(_), None) if seen.unsaved.is_some() => {
                 Some("the snapshot cannot be written to disk".to_owned())
+            }
+            (Some(served), None) if !served.lacking_lists().is_empty() => {
+                let lists: Vec<&str> = served.lacking_lists().iter().map(|key| key.as_str()).collect();
+                Some(format!(
+                    "the members of {} are not in the topic of lists: an earlier version of them is served; put them again",
+                    lists.join(", ")
+                ))
             }
             (Some(_), None) => None,
             (Some(served), Some(_)) if seen.behind => Some(format!(

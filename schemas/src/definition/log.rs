@@ -8,8 +8,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::check::{Problem, TEXT_BYTES_MAX, check, check_step, is_text};
+use super::check::{Problem, TEXT_BYTES_MAX, check, is_text};
 use super::rule::{self, RULE_VERSION, Rule};
+use super::step::check_step;
 use super::{Definition, Experiment, Flag, Key, Kind, Layer, List, Metric, SETTINGS_KEY, Settings, Unfit};
 use crate::time::Micros;
 use slots::Slots;
