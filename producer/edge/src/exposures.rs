@@ -37,22 +37,25 @@ impl Logged {
 }
 
 /// The parts that an evaluation has in experiments: the only place that knows how many there may be.
-fn parts<'e, 's>(evaluation: &'e Evaluation<'s>) -> impl Iterator<Item = &'e ExperimentEvaluation<'s>> {
-    evaluation.experiment.iter()
+fn parts<'s>(evaluation: &Evaluation<'s>) -> impl Iterator<Item = ExperimentEvaluation<'s>> + use<'s> {
+    evaluation.experiment.into_iter()
 }
 
-/// The exposures of reading the value, without their ids, further ids and attributes.
+/// The exposures of reading the value, without their ids, further ids and attributes: first to the key itself, so that
+/// metadata names it without a number.
 pub fn of_evaluation<'a>(
     evaluation: &Evaluation<'a>,
     context: &Context<'a>,
     now: Micros,
 ) -> Vec<Exposure<'a>> {
     let stamp = EventStamp { event_id: Uuid::nil(), created_at: now };
-    let exposure = |part: &ExperimentEvaluation<'a>| {
+    let exposure = |part: ExperimentEvaluation<'a>| {
         let unit_id = context.unit(part.experiment.unit_type.as_str())?;
-        sdk::event::exposure(stamp, unit_id, part, SelectedAttributes::default()).ok()
+        sdk::event::exposure(stamp, unit_id, &part, SelectedAttributes::default()).ok()
     };
-    parts(evaluation).filter_map(exposure).collect()
+    let mut exposures: Vec<Exposure> = parts(evaluation).filter_map(exposure).collect();
+    exposures.sort_by_key(|exposure| exposure.experiment != evaluation.key.as_str());
+    exposures
 }
 
 /// Logs the exposure, unless it is a repeat. It is remembered only once the emitter has accepted it.
