@@ -1,6 +1,8 @@
 //! Tests `splitstream local` as a person runs it: up, status, logs and down, and what remains after it was
 //! killed.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -36,6 +38,21 @@ fn within_a_minute(what: &str, mut condition: impl FnMut() -> bool) {
 fn kill_hard(pid: u32) {
     let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap();
     assert!(killed.success());
+}
+
+/// Asks a service over plain HTTP and returns the whole answer.
+fn post(url: &str, path: &str, body: &str) -> String {
+    let address = url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 /// Stops the stack on drop, also when the test fails.
@@ -142,4 +159,26 @@ fn a_missing_prerequisite_is_named_with_its_purpose_and_how_to_get_it() {
         "error: java is not installed: Apache Kafka and the schema registry run on Java 17 or later. To get it: apt-get install \
          openjdk-17-jre-headless, or brew install openjdk@17"
     );
+}
+
+#[test]
+fn the_edge_is_a_part_and_keeps_its_address() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = &directory.path().join("stack");
+    let _stack = StackGuard(dir);
+    let up = succeeded(&run(dir, &["up", "--only", "kafka,edge", "--json"]));
+    let names: Vec<&str> =
+        up["parts"].as_array().unwrap().iter().map(|part| part["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["kafka-1", "edge"]);
+    let url = up["edge"].as_str().unwrap();
+    let bulk = post(url, "/ofrep/v1/evaluate/flags", "{}");
+    assert!(bulk.starts_with("HTTP/1.1 200 OK") && bulk.contains(r#"{"flags":[],"#), "{bulk}");
+
+    let pid = u32::try_from(up["parts"][1]["pid"].as_u64().unwrap()).unwrap();
+    let killed = Identity::of(pid).unwrap();
+    kill_hard(pid);
+    within_a_minute("the edge is killed and answers again", || {
+        !killed.is_alive() && TcpStream::connect(url.strip_prefix("http://").unwrap()).is_ok()
+    });
+    assert!(dir.join("edge/definitions").is_file());
 }

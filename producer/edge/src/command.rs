@@ -28,9 +28,10 @@ use crate::tokens::Tokens;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The follower's thread does a round at least this often.
 const STANDSTILL_MAX: Duration = Duration::from_secs(120);
-/// How often the way of events is looked at, and the time without an acknowledgement from which Kafka counts as away.
+/// How often the way of events is looked at.
 const EVENTS_POLL: Duration = Duration::from_secs(1);
-const STALLED_MIN: Duration = Duration::from_secs(3);
+/// The time that the parts have to stop beside requests and events.
+const STOP_SLACK: Duration = Duration::from_secs(3);
 /// Open files besides connections: Kafka's, the listeners', the snapshot.
 const OTHER_FILES: u64 = 256;
 
@@ -49,7 +50,7 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
     ops::log::start(&config.log)?;
     let settings = config.edge.clone();
     settings.check_access().map_err(ops::config::Error::from)?;
-    let shutdown = Shutdown::on_signals(settings.request_timeout_ms.duration() + CLOSE_TIMEOUT + STALLED_MIN)
+    let shutdown = Shutdown::on_signals(settings.request_timeout_ms.duration() + CLOSE_TIMEOUT + STOP_SLACK)
         .context("listening for signals")?;
     allow_open_files(settings.connections.get() + OTHER_FILES);
     let health = Health::new();
@@ -101,6 +102,7 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
     let opening = Opening {
         kafka: &config.kafka,
         settings: &config.producer,
+        spool: config.spool.as_ref(),
         registry: &config.registry,
         instance: Uuid::new_v4().simple().to_string(),
         metrics: &registry,
@@ -156,12 +158,17 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
 /// Says in `/readyz` how the way of events is.
 async fn watch_events(events: Arc<Events>, condition: Condition, shutdown: Shutdown) {
     loop {
-        match events.stalled(Instant::now()) {
-            Some((since, waiting)) if since >= STALLED_MIN => condition.holds_but(format!(
-                "kafka has acknowledged no event for {} s; {waiting} wait in memory",
-                since.as_secs()
+        let status = events.status();
+        let spooled = status.spool.as_ref().map_or(0, |spool| spool.events);
+        let disk_error = status.spool.as_ref().and_then(|spool| spool.disk_error.as_ref());
+        match (&status.stopped, disk_error) {
+            (Some(why), _) => condition.fails(format!("the kafka client stopped: {why}; restart the edge")),
+            (None, Some(error)) => condition.holds_but(format!("the disk of the spool fails: {error}")),
+            (None, None) if status.kafka_is_away() => condition.holds_but(format!(
+                "kafka acknowledges no event; {} wait, {spooled} of them in the spool",
+                status.remaining
             )),
-            _ => condition.holds(),
+            (None, None) => condition.holds(),
         }
         if shutdown.sleep(EVENTS_POLL).await {
             return;

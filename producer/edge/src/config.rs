@@ -7,7 +7,7 @@ use ops::config::{
     Setting, Shown,
 };
 use schemas::Key;
-use sdk::emitter::Settings;
+use sdk::emitter::{Settings, SpoolSettings};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -20,6 +20,9 @@ pub struct Config {
     pub http: Http,
     pub log: Log,
     pub producer: Settings,
+    /// Where events wait on disk while Kafka is away; they wait in memory alone if it is left out.
+    #[serde(default)]
+    pub spool: Option<SpoolSettings>,
     #[serde(default)]
     pub registry: Registry,
     pub edge: EdgeSection,
@@ -34,6 +37,7 @@ impl Declared for Config {
             Page::of(&self.http),
             Page::of(&self.log),
             Page::of(&self.producer),
+            Page::of(&self.spool.clone().unwrap_or_else(|| SpoolSettings::at(""))),
             Page::of(&self.registry),
             Page::of(&self.edge),
         ]

@@ -238,3 +238,99 @@ impl NumberForm {
         if any_double { NumberForm::Double } else { NumberForm::AsDefined }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use assignment::Value;
+
+    use super::*;
+    use crate::sample_definitions;
+
+    const DEFINITIONS: &str = r#"
+{kind: metric, key: buy, event: buy, type: conversion}
+---
+{kind: flag, key: a-safe, client_safe: true, value_type: boolean, variants: [{key: "on", value: true}], default_variant: "on"}
+---
+{kind: flag, key: b-secret, value_type: number, variants: [{key: one, value: 1}], default_variant: one}
+---
+{kind: experiment, key: c-safe, client_safe: true, state: running, unit_type: account, control: a, metrics: {primary: buy},
+ variants: [{key: a, weight: 5000, value: 1}, {key: b, weight: 5000, value: 2}]}
+---
+{kind: experiment, key: d-secret, state: running, control: a, metrics: {primary: buy},
+ variants: [{key: a, weight: 5000, value: 1}, {key: b, weight: 5000, value: 2.5}]}
+"#;
+
+    fn configuration() -> Configuration {
+        let definitions = sample_definitions::definitions(DEFINITIONS);
+        let inputs = Inputs {
+            environment: Environment::PRODUCTION,
+            log: "log",
+            changed_at: Micros::EPOCH,
+            attributes: &AttributeNames::default(),
+            counts: &Counts::default(),
+            lists: &Lists::default(),
+        };
+        Configuration::compile(&definitions, &inputs)
+    }
+
+    #[test]
+    fn a_client_key_sees_what_is_safe_and_nothing_else() {
+        let configuration = configuration();
+        let context = Context { targeting_key: Some("u1"), attributes: &[("account", Value::Text("a1"))] };
+        let seen = |kind| -> Vec<&str> {
+            let all = configuration.evaluate_all(kind, &context, Micros::EPOCH);
+            all.map(|(entry, evaluated)| {
+                assert_eq!(evaluated.unwrap().key, &entry.key);
+                entry.key.as_str()
+            })
+            .collect()
+        };
+        assert_eq!(seen(TokenKind::Client), ["a-safe", "c-safe"]);
+        assert_eq!(seen(TokenKind::Server), ["a-safe", "b-secret", "c-safe", "d-secret"]);
+        let single = |key, kind| {
+            let evaluated = configuration.evaluate(key, kind, &context, Micros::EPOCH);
+            evaluated.map(|(entry, _)| entry.key.to_string()).map_err(|error| error.to_string())
+        };
+        assert_eq!(single("a-safe", TokenKind::Client).unwrap(), "a-safe");
+        assert_eq!(single("b-secret", TokenKind::Server).unwrap(), "b-secret");
+        // It does not learn that there is one.
+        for key in ["b-secret", "nobody"] {
+            let refused = single(key, TokenKind::Client).unwrap_err();
+            assert_eq!(refused, format!("there is no flag or experiment `{key}`"));
+        }
+    }
+
+    #[test]
+    fn numbers_are_doubles_if_the_type_or_one_of_the_values_is() {
+        let configuration = configuration();
+        let numbers = |key| configuration.entry(key).unwrap().numbers;
+        assert_eq!(numbers("b-secret"), NumberForm::Double);
+        assert_eq!(numbers("c-safe"), NumberForm::AsDefined);
+        assert_eq!(numbers("d-secret"), NumberForm::Double);
+    }
+
+    #[test]
+    fn ids_of_types_in_use_go_along() {
+        let configuration = configuration();
+        let attributes = [("account", Value::Text("a1")), ("device", Value::Text("d1"))];
+        let context = Context { targeting_key: Some("u1"), attributes: &attributes };
+        let other = |context: &Context<'_>, unit_type| -> Vec<(String, String)> {
+            let ids = configuration.other_ids(context, unit_type);
+            ids.iter().map(|(name, id)| (name.to_owned(), id.to_owned())).collect()
+        };
+        let pair = |name: &str, id: &str| (name.to_owned(), id.to_owned());
+        assert_eq!(other(&context, "user"), [pair("account", "a1")]);
+        assert_eq!(other(&context, "account"), [pair("user", "u1")]);
+        // An id that no event can carry is left out, and costs the event nothing.
+        let long = "x".repeat(257);
+        let attributes = [("account", Value::Text(&long))];
+        assert_eq!(other(&Context { targeting_key: Some("u1"), attributes: &attributes }, "user"), []);
+        let user = Key::new("user").unwrap();
+        let unit = |context: &Context<'_>| {
+            configuration.unit_of(context, &user).map(|(unit_type, id)| pair(unit_type.as_str(), id))
+        };
+        assert_eq!(unit(&context), Some(pair("user", "u1")));
+        assert_eq!(unit(&Context { targeting_key: None, ..context }), Some(pair("account", "a1")));
+        assert_eq!(unit(&Context::default()), None);
+    }
+}

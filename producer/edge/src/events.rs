@@ -1,25 +1,18 @@
 //! The way of events out of this process: one emitter, which never waits, and for `track` the wait until an event is safe.
 //! Nothing else in this package knows the emitter.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use kafka::registry::{Registry, SchemaIdError};
 use ops::config::Kafka;
 use prometheus::Registry as Metrics;
 use schemas::{Event, Sender};
-use sdk::emitter::{Emitter, Refused, SchemaIds, Settings};
+use sdk::emitter::{Durable, Emitter, NotDurable, Refused, SchemaIds, Settings, SpoolSettings, Status};
 
 /// The way out. Its methods take `&self`.
 pub struct Events {
     emitter: Emitter,
-    watched: std::sync::Mutex<Watched>,
-}
-
-/// For how long Kafka has acknowledged nothing.
-struct Watched {
-    delivered: u64,
-    since: Instant,
 }
 
 /// What became of an event whose fate was awaited.
@@ -37,6 +30,8 @@ pub enum Outcome {
 pub struct Opening<'a> {
     pub kafka: &'a Kafka,
     pub settings: &'a Settings,
+    /// Without a spool only Kafka's acknowledgement makes an event safe.
+    pub spool: Option<&'a SpoolSettings>,
     pub registry: &'a ops::config::Registry,
     /// Names this process in the events that it makes.
     pub instance: String,
@@ -55,11 +50,16 @@ impl Events {
         let lost = |undelivered: sdk::Undelivered| {
             tracing::error!(topic = undelivered.topic, reason = undelivered.reason, "an event was lost");
         };
-        let emitter = Emitter::open(opening.kafka, opening.settings, sender, opening.metrics, lost)
-            .context("opening the emitter")?
-            .with_schema_ids(ids);
-        let watched = Watched { delivered: 0, since: Instant::now() };
-        Ok(Events { emitter, watched: watched.into() })
+        let Opening { kafka, settings, metrics, .. } = opening;
+        let emitter = match opening.spool {
+            Some(spool) => {
+                // Reading what an earlier process left may take a second for each GiB; nobody is served yet.
+                Emitter::open_with_spool(kafka, settings, spool, sender, metrics, lost)
+                    .context("opening the emitter and its spool")?
+            }
+            None => Emitter::open(kafka, settings, sender, metrics, lost).context("opening the emitter")?,
+        };
+        Ok(Events { emitter: emitter.with_schema_ids(ids) })
     }
 
     /// Accepts the event or refuses it at once.
@@ -67,35 +67,23 @@ impl Events {
         self.emitter.emit(event)
     }
 
-    /// Accepts the events, and waits for up to `timeout` until each is safe. Dropping the future is harmless.
+    /// Accepts the events, and waits for up to `timeout` until each is safe: acknowledged by Kafka, or synced in the spool.
+    /// Dropping the future is harmless.
     pub async fn emit_durable(&self, events: Vec<Event<'static>>, timeout: Duration) -> Vec<Outcome> {
-        let failed_before = self.emitter.totals().failed;
-        let emitted: Vec<Result<(), Refused>> =
-            events.into_iter().map(|event| self.emitter.emit(event)).collect();
-        // An empty queue has no event of ours any more.
-        let flushed = self.emitter.flush(timeout).await;
-        let failed = self.emitter.totals().failed > failed_before;
-        let outcome = |emitted: Result<(), Refused>| match emitted {
-            Err(refused @ (Refused::OutOfRange(_) | Refused::Oversize { .. })) => {
-                Outcome::Refused(refused.to_string())
-            }
-            Err(refused) => Outcome::Retry(refused.to_string()),
-            Ok(()) if flushed.is_err() => Outcome::Retry("kafka has not acknowledged it in time".to_owned()),
-            Ok(()) if failed => Outcome::Retry("kafka did not take all events".to_owned()),
-            Ok(()) => Outcome::Safe,
+        let outcome = |receipt: Result<Durable, NotDurable>| match receipt {
+            Ok(Durable::Acknowledged | Durable::Spooled) => Outcome::Safe,
+            Err(NotDurable::Refused(refused)) if refused.is_final() => Outcome::Refused(refused.to_string()),
+            Err(NotDurable::Refused(refused)) => Outcome::Retry(refused.to_string()),
+            Err(NotDurable::Unconfirmed { reason }) => Outcome::Retry(reason),
+            Err(NotDurable::Failed { reason }) => Outcome::Refused(reason),
         };
-        emitted.into_iter().map(outcome).collect()
+        let receipts = self.emitter.emit_durable(events);
+        receipts.wait(timeout).await.into_iter().map(outcome).collect()
     }
 
-    /// For how long events have waited without any acknowledgement, and how many wait; `None` if none waits.
-    pub fn stalled(&self, now: Instant) -> Option<(Duration, u64)> {
-        let (remaining, totals) = (self.emitter.remaining(), self.emitter.totals());
-        let mut watched = self.watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let settled = totals.delivered + totals.failed;
-        if remaining == 0 || settled != watched.delivered {
-            *watched = Watched { delivered: settled, since: now };
-        }
-        (remaining > 0).then(|| (now.saturating_duration_since(watched.since), remaining))
+    /// How the way out is.
+    pub fn status(&self) -> Status {
+        self.emitter.status()
     }
 
     /// Waits until what was accepted is safe, for up to `timeout`, and closes the client.

@@ -36,7 +36,8 @@ impl Logged {
     }
 }
 
-/// The exposures of reading the value, without their ids, further ids and attributes.
+/// The exposures of reading the value, without their ids, further ids and attributes: first to the key itself, so that
+/// metadata names it without a number.
 pub fn of_evaluation<'a>(
     evaluation: &Evaluation<'a>,
     context: &Context<'a>,
@@ -47,7 +48,9 @@ pub fn of_evaluation<'a>(
         let unit_id = context.unit(part.experiment.unit_type.as_str())?;
         sdk::event::exposure(stamp, unit_id, &part, SelectedAttributes::default()).ok()
     };
-    evaluation.exposures().filter_map(exposure).collect()
+    let mut exposures: Vec<Exposure> = evaluation.exposures().filter_map(exposure).collect();
+    exposures.sort_by_key(|exposure| exposure.experiment != evaluation.key.as_str());
+    exposures
 }
 
 /// Logs the exposure, unless it is a repeat. It is remembered only once the emitter has accepted it.

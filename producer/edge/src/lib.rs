@@ -25,3 +25,7 @@ pub mod suppress;
 pub mod token_file;
 pub mod tokens;
 pub mod track;
+
+#[cfg(test)]
+#[path = "../../src/samples.rs"]
+mod sample_definitions;

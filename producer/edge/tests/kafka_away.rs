@@ -15,8 +15,10 @@ fn it_keeps_answering_says_so_and_recovers() {
     let fixture = Fixture::alone("away");
     fixture.apply(DEFINITIONS);
     let snapshot = fixture.path("snapshot").display().to_string();
+    let spool = fixture.path("spool").display().to_string();
     let settings = [
         ("SPLITSTREAM_EDGE__SNAPSHOT_FILE", snapshot.as_str()),
+        ("SPLITSTREAM_SPOOL__DIRECTORY", spool.as_str()),
         ("SPLITSTREAM_EDGE__STALE_AFTER_MS", "2500"),
         ("SPLITSTREAM_EDGE__TRACK_TIMEOUT_MS", "300"),
     ];
@@ -59,10 +61,10 @@ fn it_keeps_answering_says_so_and_recovers() {
     let old = edge.post_with(&path, &format!(r#"{{"context": {context}}}"#), &[("if-none-match", &tag)]);
     assert_eq!((old.status, old.header("x-splitstream-stale")), (200, Some("snapshot")));
 
-    // Without a spool, events are not accepted before Kafka has them.
+    // Events are accepted once the spool has them.
     let tracked = edge.post("/ofrep/v1/track", CONVERSION);
-    assert_eq!((tracked.status, tracked.header("retry-after")), (503, Some("1")), "{tracked:?}");
-    assert_eq!(tracked.json()["events"][0]["status"], "retry");
+    assert_eq!(tracked.status, 200, "{tracked:?}");
+    assert_eq!(tracked.json()["events"][0]["status"], "accepted");
 
     // Without a snapshot either there is nothing to answer.
     edge.service.kill().unwrap();

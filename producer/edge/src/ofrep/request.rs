@@ -84,10 +84,11 @@ impl<'a> SentContext<'a> {
     /// The attributes as evaluation takes them. `unit_type` is the type of the unit that the targeting key identifies; where
     /// that is not the platform's default, the key is the attribute of that name.
     pub fn attributes<'c>(&'c self, unit_type: &'c Key) -> Vec<(&'c str, Value<'c>)> {
-        let named =
-            (unit_type.as_str() != DEFAULT_UNIT_TYPE).then_some(self.targeting_key.as_deref()).flatten();
-        let own = named.map(|id| (unit_type.as_str(), Value::Text(id)));
+        let named = self.targeting_key.as_deref().filter(|_| unit_type.as_str() != DEFAULT_UNIT_TYPE);
+        // By both names, as a condition may test the key itself.
+        let own = named.map(|id| [unit_type.as_str(), TARGETING_KEY].map(|name| (name, Value::Text(id))));
         own.into_iter()
+            .flatten()
             .chain(self.attributes.iter().map(|(name, value)| (&**name, value.borrowed())))
             .collect()
     }

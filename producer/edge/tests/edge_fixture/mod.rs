@@ -355,7 +355,8 @@ impl EventStream {
         let mut id = String::new();
         loop {
             let mut line = String::new();
-            if self.reader.read_line(&mut line).unwrap() == 0 {
+            // A chunk of no bytes ends the answer; the connection stays open for another request.
+            if self.reader.read_line(&mut line).unwrap() == 0 || line == "0\r\n" {
                 return None;
             }
             if let Some(own) = line.strip_prefix("id: ") {
