@@ -102,7 +102,7 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
     let opening = Opening {
         kafka: &config.kafka,
         settings: &config.producer,
-        spool: config.spool.as_ref(),
+        spool: &config.spool,
         registry: &config.registry,
         instance: Uuid::new_v4().simple().to_string(),
         metrics: &registry,

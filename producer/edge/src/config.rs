@@ -20,9 +20,8 @@ pub struct Config {
     pub http: Http,
     pub log: Log,
     pub producer: Settings,
-    /// Where events wait on disk while Kafka is away; they wait in memory alone if it is left out.
-    #[serde(default)]
-    pub spool: Option<SpoolSettings>,
+    /// Where events wait on disk while Kafka is away. An edge accepts events for others, so it has one.
+    pub spool: SpoolSettings,
     #[serde(default)]
     pub registry: Registry,
     pub edge: EdgeSection,
@@ -37,7 +36,7 @@ impl Declared for Config {
             Page::of(&self.http),
             Page::of(&self.log),
             Page::of(&self.producer),
-            Page::of(&self.spool.clone().unwrap_or_else(|| SpoolSettings::at(""))),
+            Page::of(&self.spool),
             Page::of(&self.registry),
             Page::of(&self.edge),
         ]

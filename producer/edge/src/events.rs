@@ -30,8 +30,7 @@ pub enum Outcome {
 pub struct Opening<'a> {
     pub kafka: &'a Kafka,
     pub settings: &'a Settings,
-    /// Without a spool only Kafka's acknowledgement makes an event safe.
-    pub spool: Option<&'a SpoolSettings>,
+    pub spool: &'a SpoolSettings,
     pub registry: &'a ops::config::Registry,
     /// Names this process in the events that it makes.
     pub instance: String,
@@ -50,15 +49,10 @@ impl Events {
         let lost = |undelivered: sdk::Undelivered| {
             tracing::error!(topic = undelivered.topic, reason = undelivered.reason, "an event was lost");
         };
-        let Opening { kafka, settings, metrics, .. } = opening;
-        let emitter = match opening.spool {
-            Some(spool) => {
-                // Reading what an earlier process left may take a second for each GiB; nobody is served yet.
-                Emitter::open_with_spool(kafka, settings, spool, sender, metrics, lost)
-                    .context("opening the emitter and its spool")?
-            }
-            None => Emitter::open(kafka, settings, sender, metrics, lost).context("opening the emitter")?,
-        };
+        let Opening { kafka, settings, spool, metrics, .. } = opening;
+        // Reading what an earlier process left may take a second for each GiB; nobody is served yet.
+        let emitter = Emitter::open_with_spool(kafka, settings, spool, sender, metrics, lost)
+            .context("opening the emitter and its spool")?;
         Ok(Events { emitter: emitter.with_schema_ids(ids) })
     }
 

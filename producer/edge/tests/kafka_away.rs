@@ -15,10 +15,8 @@ fn it_keeps_answering_says_so_and_recovers() {
     let fixture = Fixture::alone("away");
     fixture.apply(DEFINITIONS);
     let snapshot = fixture.path("snapshot").display().to_string();
-    let spool = fixture.path("spool").display().to_string();
     let settings = [
         ("SPLITSTREAM_EDGE__SNAPSHOT_FILE", snapshot.as_str()),
-        ("SPLITSTREAM_SPOOL__DIRECTORY", spool.as_str()),
         ("SPLITSTREAM_EDGE__STALE_AFTER_MS", "2500"),
         ("SPLITSTREAM_EDGE__TRACK_TIMEOUT_MS", "300"),
     ];

@@ -7,6 +7,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -181,7 +182,11 @@ impl Fixture {
         let port_file = self.path("edge.port");
         let _ = std::fs::remove_file(&port_file);
         let port_file_text = port_file.display().to_string();
+        static EDGES: AtomicU32 = AtomicU32::new(0);
+        let number = EDGES.fetch_add(1, Ordering::Relaxed);
+        let spool = self.path(&format!("spool-{number}")).display().to_string();
         let own = [
+            ("SPLITSTREAM_SPOOL__DIRECTORY", spool.as_str()),
             ("SPLITSTREAM_KAFKA__TOPIC_PREFIX", self.prefix.as_str()),
             ("SPLITSTREAM_EDGE__PORT_FILE", port_file_text.as_str()),
             ("SPLITSTREAM_PRODUCER__LINGER_MS", "0"),
