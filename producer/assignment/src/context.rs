@@ -30,6 +30,32 @@ pub enum Value<'a> {
     Json(&'a Json),
 }
 
+/// The path of an attribute, looked at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Path {
+    text: Box<str>,
+    kind: PathKind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum PathKind {
+    /// The name of an attribute: it has no dot.
+    Name,
+    Nested,
+    TargetingKey,
+}
+
+impl Path {
+    pub(crate) fn of(text: &str) -> Path {
+        let kind = match text {
+            TARGETING_KEY => PathKind::TargetingKey,
+            text if text.contains('.') => PathKind::Nested,
+            _ => PathKind::Name,
+        };
+        Path { text: text.into(), kind }
+    }
+}
+
 /// A value by its type, whatever form it came in. A null and a nested object pass no test but `exists` and `equals`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum View<'a> {
@@ -44,12 +70,19 @@ pub(crate) enum View<'a> {
 impl<'a> Context<'a> {
     /// Returns an attribute by its path: the name as a whole or, if there is none of that name, the attribute named
     /// before the first dot, which must be an object that has the rest. [`TARGETING_KEY`] is the targeting key.
-    pub(crate) fn attribute(&self, path: &str) -> Option<View<'a>> {
-        if path == TARGETING_KEY
-            && let Some(id) = self.targeting_key
-        {
-            return Some(View::Text(id));
+    #[inline]
+    pub(crate) fn find(&self, path: &Path) -> Option<View<'a>> {
+        match path.kind {
+            PathKind::Name => self.named(&path.text).map(Value::view),
+            PathKind::TargetingKey => match self.targeting_key {
+                Some(id) => Some(View::Text(id)),
+                None => self.named(&path.text).map(Value::view),
+            },
+            PathKind::Nested => self.attribute(&path.text),
         }
+    }
+
+    fn attribute(&self, path: &str) -> Option<View<'a>> {
         if let Some(value) = self.named(path) {
             return Some(value.view());
         }
@@ -93,7 +126,7 @@ impl<'a> Value<'a> {
     pub(crate) fn view(self) -> View<'a> {
         match self {
             Value::Boolean(value) => View::Boolean(value),
-            Value::Integer(value) => View::Number(Number::Integer(value.into())),
+            Value::Integer(value) => View::Number(Number::Integer(value)),
             Value::Number(value) => View::Number(Number::Double(value)),
             Value::Text(text) => View::Text(text),
             Value::Json(json) => View::of(json),
@@ -151,15 +184,15 @@ mod tests {
             ("company", Value::Text("the second of its name does not count")),
         ];
         let context = Context { targeting_key: Some("u1"), attributes: &attributes };
-        let text = |path| match context.attribute(path) {
+        let text = |path| match context.find(&Path::of(path)) {
             Some(View::Text(text)) => text,
             other => panic!("{path}: {other:?}"),
         };
         assert_eq!(text("company.city"), "Rome");
         assert_eq!(text("company.plan.name"), "pro");
-        assert!(matches!(context.attribute("company.plan.seats.paid"), Some(View::Number(_))));
+        assert!(matches!(context.find(&Path::of("company.plan.seats.paid")), Some(View::Number(_))));
         for absent in ["company.size", "company.plan.name.first", "plan", "company.city.zip", ""] {
-            assert!(context.attribute(absent).is_none(), "{absent}");
+            assert!(context.find(&Path::of(absent)).is_none(), "{absent}");
         }
     }
 

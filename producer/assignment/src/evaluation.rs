@@ -36,7 +36,6 @@ pub struct Evaluation<'s> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct HoldoutSide<'s> {
     pub(crate) evaluation: &'s HoldoutEvaluation,
-    pub(crate) environment: &'s str,
     pub(crate) slot: Bucket,
     pub(crate) held_out: bool,
 }
@@ -46,6 +45,7 @@ pub(crate) struct HoldoutSide<'s> {
 pub(crate) struct HoldoutEvaluation {
     pub(crate) accepted: Arc<Accepted>,
     pub(crate) configuration_version: Version,
+    pub(crate) environment: Box<str>,
     /// The indexes of the variants of the units that are held out, and of all others.
     pub(crate) held: usize,
     pub(crate) others: usize,
@@ -63,7 +63,8 @@ impl<'s> Evaluation<'s> {
 
 impl<'s> HoldoutSide<'s> {
     fn exposure(self) -> ExperimentEvaluation<'s> {
-        let HoldoutEvaluation { accepted, configuration_version, held, others } = self.evaluation;
+        let HoldoutEvaluation { accepted, configuration_version, environment, held, others } =
+            self.evaluation;
         let Definition::Experiment(experiment) = &accepted.definition else {
             unreachable!("a {} is no holdout", accepted.definition.kind())
         };
@@ -72,7 +73,7 @@ impl<'s> HoldoutSide<'s> {
             experiment,
             definition_version: accepted.version,
             configuration_version: *configuration_version,
-            environment: self.environment,
+            environment,
             rule: None,
             outcome: Ok(Exposed {
                 variant: &experiment.variants[if self.held_out { *held } else { *others }],

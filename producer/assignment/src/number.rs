@@ -10,19 +10,24 @@ const TWO_TO_THE_64: f64 = 18_446_744_073_709_551_616.0;
 /// -2^63; no integer of JSON is below it.
 const MINUS_TWO_TO_THE_63: f64 = -9_223_372_036_854_775_808.0;
 
+/// Up to 2^53 every integer is a double.
+const DOUBLES_TO: u64 = 1 << 53;
+
 /// A number as it was written: an integer of up to 64 bits, signed or not, or a double.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Number {
-    Integer(i128),
+    Integer(i64),
+    /// An integer above the largest of 64 bits with a sign.
+    Large(u64),
     Double(f64),
 }
 
 impl Number {
     pub(crate) fn of(json: &serde_json::Number) -> Number {
         if let Some(integer) = json.as_i64() {
-            Number::Integer(integer.into())
+            Number::Integer(integer)
         } else if let Some(integer) = json.as_u64() {
-            Number::Integer(integer.into())
+            Number::Large(integer)
         } else {
             Number::Double(json.as_f64().expect("a number of JSON is an integer or a double"))
         }
@@ -33,11 +38,34 @@ impl Number {
     pub(crate) fn compare(self, other: Number) -> Option<Ordering> {
         match (self, other) {
             (Number::Integer(left), Number::Integer(right)) => Some(left.cmp(&right)),
-            (Number::Integer(left), Number::Double(right)) => integer_with_double(left, right),
-            (Number::Double(left), Number::Integer(right)) => {
-                integer_with_double(right, left).map(Ordering::reverse)
-            }
             (Number::Double(left), Number::Double(right)) => left.partial_cmp(&right),
+            // Small integers are doubles, which one instruction makes of them.
+            (Number::Integer(left), Number::Double(right)) if left.unsigned_abs() <= DOUBLES_TO => {
+                (left as f64).partial_cmp(&right)
+            }
+            (Number::Double(left), Number::Integer(right)) if right.unsigned_abs() <= DOUBLES_TO => {
+                left.partial_cmp(&(right as f64))
+            }
+            (left, right) => left.compare_large(right),
+        }
+    }
+
+    /// The same for numbers that need not be doubles.
+    #[cold]
+    fn compare_large(self, other: Number) -> Option<Ordering> {
+        match (self.integer(), other.integer()) {
+            (Ok(left), Ok(right)) => Some(left.cmp(&right)),
+            (Ok(left), Err(right)) => integer_with_double(left, right),
+            (Err(left), Ok(right)) => integer_with_double(right, left).map(Ordering::reverse),
+            (Err(left), Err(right)) => left.partial_cmp(&right),
+        }
+    }
+
+    fn integer(self) -> Result<i128, f64> {
+        match self {
+            Number::Integer(integer) => Ok(integer.into()),
+            Number::Large(integer) => Ok(integer.into()),
+            Number::Double(double) => Err(double),
         }
     }
 }

@@ -208,6 +208,7 @@ fn running_holdouts(
         let evaluation = HoldoutEvaluation {
             accepted: accepted.clone(),
             configuration_version: definitions.version(),
+            environment: environment.0.into(),
             held,
             // A holdout has two variants.
             others: 1 - held,
@@ -257,7 +258,7 @@ impl Snapshot {
         let (slot, held_out) = slots.side(unit_id);
         let key = evaluation.accepted.definition.key();
         trace.step(|| Step::Holdout { key, slot: slot.get(), held_out });
-        HoldoutSide { evaluation, environment: &self.environment, slot, held_out }
+        HoldoutSide { evaluation, slot, held_out }
     }
 }
 

@@ -8,7 +8,7 @@ use schemas::Micros;
 use schemas::definition::{Condition, Definitions, Operator, Test};
 use serde_json::Value as Json;
 
-use crate::context::{Context, View};
+use crate::context::{Context, Path, View};
 use crate::lists::{CompiledList, ListSource, Lists};
 use crate::number::Number;
 use crate::version::Version;
@@ -29,7 +29,7 @@ enum Compiled {
     All(Box<[Compiled]>),
     Any(Box<[Compiled]>),
     Not(Box<Compiled>),
-    Test { attribute: Box<str>, test: CompiledTest },
+    Test { attribute: Path, test: CompiledTest },
 }
 
 /// One operator with its operand.
@@ -98,7 +98,7 @@ impl Compiled {
             Condition::Any(inner) => Compiled::Any(all(inner)),
             Condition::Not(inner) => Compiled::Not(Box::new(Compiled::of(source, inner))),
             Condition::Test(Test { attribute, operator }) => Compiled::Test {
-                attribute: attribute.as_str().into(),
+                attribute: Path::of(attribute),
                 test: CompiledTest::compile(source, operator).unwrap_or(CompiledTest::Never),
             },
         }
@@ -109,7 +109,7 @@ impl Compiled {
             Compiled::All(inner) => inner.iter().all(|condition| condition.holds(context)),
             Compiled::Any(inner) => inner.iter().any(|condition| condition.holds(context)),
             Compiled::Not(inner) => !inner.holds(context),
-            Compiled::Test { attribute, test } => match (context.attribute(attribute), test) {
+            Compiled::Test { attribute, test } => match (context.find(attribute), test) {
                 (value, CompiledTest::Exists(expected)) => value.is_some() == *expected,
                 (None, _) => false,
                 (Some(value), test) => test.passes(value),
