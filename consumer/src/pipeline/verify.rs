@@ -101,8 +101,8 @@ impl NamedVersion {
     }
 
     /// Compares `exposure` with the version that it names, and with the holdouts of the configuration that it names.
-    /// For a forced exposure nothing is hashed. For one that is held out of an experiment that is no holdout, the
-    /// buckets that it carries are hashed again. The experiment's state and targeting are not evaluated again, since
+    /// For a forced exposure nothing is hashed. For one that another system held out, the buckets that it carries are
+    /// hashed again. The experiment's state and targeting are not evaluated again, since
     /// the exposure need not carry every attribute that the rule saw.
     pub fn verify(&self, exposure: &Exposure<'_>) -> Verification {
         let NamedVersion::Experiment { accepted, seeds, placements, .. } = self else {
@@ -122,20 +122,17 @@ impl NamedVersion {
             (Assignment::External, _) | (_, Reason::Forced) => {
                 undecided(experiment, exposure, exposure.buckets.is_none())
             }
-            (Assignment::Hashed, Reason::HeldOut) if !experiment.holdout => {
+            (Assignment::Hashed, Reason::HeldOut) => {
                 undecided(experiment, exposure, exposure.buckets.is_none_or(|carried| carried == hashed()))
             }
-            (Assignment::Hashed, reason) => {
+            (Assignment::Hashed, Reason::Split) => {
                 let buckets = hashed();
                 let There { placement, holdouts } = placements.get(&exposure.environment);
                 let placed = placement
                     .variant(buckets, exposure.created_at)
                     .is_ok_and(|index| experiment.variants[index].key.as_str() == exposure.variant);
-                // Only the control of a holdout is held out.
-                let held_out = experiment.holdout && experiment.control.as_str() == exposure.variant;
-                let told = held_out == (reason == Reason::HeldOut);
                 let takes_part = !holdouts.hold_out(&exposure.unit_id, exposure.configuration_version);
-                if placed && told && takes_part && exposure.buckets == Some(buckets) {
+                if placed && takes_part && exposure.buckets == Some(buckets) {
                     Verification::Verified
                 } else {
                     Verification::Mismatched
@@ -292,10 +289,10 @@ mod tests {
             assert_eq!(found, expected, "{key} {unit} {configuration} {environment}");
         }
         for (unit, reason, expected) in [
-            (&held, Reason::HeldOut, Verification::Verified),
-            (&held, Reason::Split, Verification::Mismatched),
+            (&held, Reason::Split, Verification::Verified),
             (&other, Reason::Split, Verification::Verified),
-            (&other, Reason::HeldOut, Verification::Mismatched),
+            // What another system says of a unit is not verified.
+            (&held, Reason::HeldOut, Verification::External),
         ] {
             let (variant, buckets) = side(unit);
             let exposure = Exposure {

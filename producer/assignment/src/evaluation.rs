@@ -77,7 +77,8 @@ impl<'s> HoldoutSide<'s> {
             rule: None,
             outcome: Ok(Exposed {
                 variant: &experiment.variants[if self.held_out { *held } else { *others }],
-                reason: if self.held_out { ExposureReason::HeldOut } else { ExposureReason::Split },
+                // Its slot decided, on either side; so both count alike.
+                reason: ExposureReason::Split,
                 buckets: Some(Buckets { slot, rollout: slot, variant: slot }),
             }),
         }

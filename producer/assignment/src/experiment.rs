@@ -168,8 +168,7 @@ impl CompiledExperiment {
         match self.placement.owner(buckets) {
             Ok(index) => {
                 let variant = &experiment.variants[index];
-                let held_out = experiment.holdout && index == self.control;
-                let reason = if held_out { ExposureReason::HeldOut } else { ExposureReason::Split };
+                let reason = ExposureReason::Split;
                 let exposed = Exposed { variant, reason, buckets: Some(buckets) };
                 Ok(asked.answer(index, Reason::Split, rule, Ok(exposed), sides))
             }

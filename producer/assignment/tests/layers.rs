@@ -445,9 +445,9 @@ fn reading_what_a_holdout_covers_exposes_the_side_of_the_unit() {
     assert_eq!(
         kinds,
         [
-            "whole=held held_out, layer=held held_out",
-            "whole=held held_out, layer=others split",
-            "whole=others split, layer=held held_out",
+            "whole=held split, layer=held split",
+            "whole=held split, layer=others split",
+            "whole=others split, layer=held split",
             "whole=others split, layer=others split, x=a split",
             "whole=others split, layer=others split, x=b split",
         ]

@@ -320,7 +320,7 @@ mod tests {
     use super::*;
 
     fn parse(file: &str) -> Result<Config, String> {
-        let file = format!("[kafka]\nbrokers = 'k:9092'\n[edge]\n{file}");
+        let file = format!("[kafka]\nbrokers = 'k:9092'\n[spool]\ndirectory = 'spool'\n[edge]\n{file}");
         ops::config::parse(Some(("edge.toml", &file)), []).map_err(|error| error.to_string())
     }
 

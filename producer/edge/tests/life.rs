@@ -135,7 +135,7 @@ metrics: { primary: purchase }
         let of: Vec<_> = all.iter().filter(|(_, of, ..)| *of == unit).collect();
         let held = of
             .iter()
-            .any(|(_, _, variant, reason, buckets)| variant == "held" && reason == "held_out" && *buckets);
+            .any(|(_, _, variant, reason, buckets)| variant == "held" && reason == "split" && *buckets);
         // Whoever is held out is exposed to the holdout alone.
         assert_eq!(of.len(), if held { 1 } else { 2 }, "{of:?}");
     }

@@ -157,14 +157,14 @@ impl Reference {
         if experiment.get("holdout") == Some(&json!(true)) {
             let slot = bucket(&self.slot_salt(experiment, "/holdout"), id?);
             let side = owner(list(experiment, "variants"), "key", slot).unwrap();
-            let reason = if side == control { "held_out" } else { "split" };
-            let exposure = (key.to_owned(), side.to_owned(), reason, Some([slot; 3]));
+            let exposure = (key.to_owned(), side.to_owned(), "split", Some([slot; 3]));
             return serve(side, "SPLIT", None, vec![exposure]);
         }
         let mut exposures = Vec::new();
         if let Ok(id) = id {
             let sides = self.sides(experiment, id);
-            let held_out = sides.iter().any(|(_, _, reason, _)| *reason == "held_out");
+            // Every holdout calls its control so.
+            let held_out = sides.iter().any(|(_, side, ..)| side == "held");
             exposures.extend(sides);
             if held_out || self.denied(experiment, id) {
                 return serve(control, "DEFAULT", None, exposures);
@@ -241,8 +241,7 @@ impl Reference {
                 }
                 let slot = bucket(&self.slot_salt(holdout, "/holdout"), id);
                 let side = owner(list(holdout, "variants"), "key", slot).unwrap();
-                let reason = if side == text(holdout, "control") { "held_out" } else { "split" };
-                sides.push((text(holdout, "key").to_owned(), side.to_owned(), reason, Some([slot; 3])));
+                sides.push((text(holdout, "key").to_owned(), side.to_owned(), "split", Some([slot; 3])));
             }
         }
         sides
