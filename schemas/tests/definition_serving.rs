@@ -204,7 +204,7 @@ fn only_a_finished_experiment_serves_a_variant() {
     let archived = experiment(json!({"state": "archived"}));
     assert_eq!(
         log.propose_by(2, "experiment", archived),
-        Err("state: archived cannot become archived".to_owned())
+        Err("state: archived cannot become archived; clone it under another key".to_owned())
     );
 }
 
@@ -224,7 +224,7 @@ fn a_change_of_who_is_allowed_opens_the_next_phase() {
     log.propose("list", list("u", "user")).unwrap();
     for fields in [json!({"deny": ["u"]}), json!({"allow": [{"list": "u", "variant": "a"}]})] {
         let same = experiment(fields.clone());
-        let refused = "phase: 1 instead of 2: a change of who sees what opens the next phase";
+        let refused = "phase: 1 instead of 2: a change of who sees what opens the next phase; leave `phase` out, and it is counted";
         check(&mut log.clone(), "experiment", same, Err(refused));
         check(&mut log.clone(), "experiment", with(experiment(fields), json!({"phase": 2})), Ok(()));
     }

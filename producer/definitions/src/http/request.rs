@@ -260,7 +260,11 @@ mod tests {
             ),
             (
                 b"{\"kind\": \"layer\",\n\"key\": \"shop\",\n\"colour\": 1}",
-                located(Some(3), "colour", "no such field; there can be key, owner, description, salt, cooldown_hours"),
+                located(
+                    Some(3),
+                    "colour",
+                    "no such field; there can be key, owner, description, salt, cooldown_hours",
+                ),
             ),
             (
                 b"{\"kind\": \"layer\",\n\"key\": \"shop\",\n\"key\": \"shop\"}",
