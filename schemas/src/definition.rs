@@ -116,7 +116,7 @@ pub struct List {
     /// Part of the hash of each member; the default is the key. It cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub salt: Option<Key>,
-    /// The SHA-256 of the members' hashes, in lower-case hexadecimal; [`crate::members`] says over which bytes.
+    /// The SHA-256 of the members' hashes, in lower-case hexadecimal. The package `assignment` says over which bytes.
     pub members_sha256: String,
     /// The number of members.
     pub members: u64,

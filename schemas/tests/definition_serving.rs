@@ -75,6 +75,19 @@ fn what_rule_2_cannot_say_is_proposed_by_rule_3_and_refused_under_rule_2() {
     }
 }
 
+/// Settings ask for rule 2 at least; they once asked for rule 2 at most.
+#[test]
+fn settings_do_not_keep_an_experiment_from_rule_3() {
+    let mut log = Log::with_experiment("running");
+    log.propose_by(2, "settings", json!({"key": "platform", "retention_days": {"exposures": 400}})).unwrap();
+    assert_eq!(rule_for(&log, "experiment", experiment(json!({"owner": "bob"}))), Rule::Two);
+    let shipped = experiment(json!({"state": "stopped", "serve": {"variant": "b"}}));
+    assert_eq!(rule_for(&log, "experiment", shipped.clone()), Rule::Three);
+    check(&mut log, "experiment", shipped, Ok(()));
+    // What was accepted under rule 3 is changed under it as well.
+    assert_eq!(rule_for(&log, "experiment", experiment(json!({"state": "stopped"}))), Rule::Three);
+}
+
 #[test]
 fn what_a_test_compares_with_is_not_looked_into() {
     // The names of operators in a value are data.

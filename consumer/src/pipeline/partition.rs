@@ -110,6 +110,8 @@ struct PartitionState {
     /// Dead letters sent and not yet acknowledged.
     unacknowledged: Vec<Delivery>,
     waited_for_version: Option<Instant>,
+    /// When an exposure last named a configuration that the log had not reached.
+    missed_configuration: Option<Instant>,
     tally: Tally,
     /// The definition versions that exposures have named, in ascending order; at most as many as the log has.
     named: Vec<(u64, NamedVersion)>,
@@ -158,6 +160,7 @@ impl Worker {
             committed: 0,
             unacknowledged: Vec::new(),
             waited_for_version: None,
+            missed_configuration: None,
             tally: Tally::default(),
             named: Vec::new(),
             asks_store: false,

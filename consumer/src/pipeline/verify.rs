@@ -105,7 +105,7 @@ impl NamedVersion {
     /// hashed again. The experiment's state and targeting are not evaluated again, since
     /// the exposure need not carry every attribute that the rule saw.
     pub fn verify(&self, exposure: &Exposure<'_>) -> Verification {
-        let NamedVersion::Experiment { accepted, seeds, placements, .. } = self else {
+        let NamedVersion::Experiment { accepted, seeds, placements, configuration_version } = self else {
             return Verification::Unknown;
         };
         let Definition::Experiment(experiment) = &accepted.definition else {
@@ -132,6 +132,10 @@ impl NamedVersion {
                     .variant(buckets, exposure.created_at)
                     .is_ok_and(|index| experiment.variants[index].key.as_str() == exposure.variant);
                 let takes_part = !holdouts.hold_out(&exposure.unit_id, exposure.configuration_version);
+                if !takes_part && *configuration_version < exposure.configuration_version {
+                    // The holdout may have ended in between.
+                    return Verification::Unknown;
+                }
                 if placed && takes_part && exposure.buckets == Some(buckets) {
                     Verification::Verified
                 } else {
@@ -284,6 +288,8 @@ mod tests {
             ("after", after, &other, after, "production", Verification::Verified),
             ("after", after, &held, after, "staging", Verification::Verified),
             ("after", after, &held, ended, "production", Verification::Verified),
+            // A configuration that the log has not reached yet: the holdout may have ended.
+            ("after", after, &held, ended + 1, "production", Verification::Verified),
         ] {
             let found = exposed(key, version, unit, configuration, environment);
             assert_eq!(found, expected, "{key} {unit} {configuration} {environment}");

@@ -130,8 +130,9 @@ fn allocate_holdout(
 ) -> Result<(), Problem> {
     if let Some(settled) = settled {
         // Its units stay; a change of the weights is refused by the rule.
-        for (variant, before) in holdout.variants.iter_mut().zip(&settled.variants) {
-            variant.ranges = before.ranges.clone();
+        for variant in &mut holdout.variants {
+            let before = settled.variants.iter().find(|before| before.key == variant.key);
+            variant.ranges = before.map_or_else(Vec::new, |before| before.ranges.clone());
         }
         return Ok(());
     }

@@ -202,7 +202,10 @@ impl CompiledExperiment {
         }
         let buckets = self.seeds.buckets(unit(context, &experiment.unit_type)?);
         // Nobody who had the variant loses it while it is shipped step by step.
-        let kept = self.placement.owner(buckets) == Ok(serves.variant);
+        let targeted =
+            rule.is_some() || self.targeting.is_empty() || self.targeting_rule(context, trace).is_some();
+        let kept =
+            targeted && self.placement.is_enabled() && self.placement.owner(buckets) == Ok(serves.variant);
         let (variant, reason) = if buckets.rollout < below || kept {
             (serves.variant, Reason::Split)
         } else {

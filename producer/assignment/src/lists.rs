@@ -135,11 +135,17 @@ pub struct ListSource<'a> {
 }
 
 impl ListSource<'_> {
+    /// The digest of the last version of the list whose members are known.
+    pub fn in_force(&self, key: &Key) -> Option<String> {
+        let mut versions = self.definitions.list_versions(key);
+        let known = versions.find(|list| self.lists.get(&list.members_sha256).is_some());
+        known.map(|list| list.members_sha256.clone())
+    }
+
     /// Compiles the list with this key: its current version or, if the members of that are not known, the last version
     /// before whose members are, and otherwise a list without members.
     pub(crate) fn compile(&self, key: &Key) -> CompiledList {
-        let mut versions = self.definitions.list_versions(key);
-        let members = versions.find_map(|list| self.lists.get(&list.members_sha256));
+        let members = self.in_force(key).and_then(|digest| self.lists.get(&digest));
         let salt = self.definitions.list(key).map_or(key, List::salt);
         CompiledList {
             key: key.clone(),
@@ -148,16 +154,14 @@ impl ListSource<'_> {
         }
     }
 
-    /// The lists whose current members are not known.
-    pub(crate) fn lacking(&self) -> Vec<Key> {
+    /// The lists whose current members are not known, each with the digest of the members that are in force instead.
+    pub(crate) fn lacking(&self) -> Vec<(Key, Option<String>)> {
         let lists = self.definitions.iter().filter_map(|accepted| match &accepted.definition {
             Definition::List(list) => Some(list),
             _ => None,
         });
-        lists
-            .filter(|list| self.lists.get(&list.members_sha256).is_none())
-            .map(|list| list.key.clone())
-            .collect()
+        let lacking = lists.filter(|list| self.lists.get(&list.members_sha256).is_none());
+        lacking.map(|list| (list.key.clone(), self.in_force(&list.key))).collect()
     }
 }
 

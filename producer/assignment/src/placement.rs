@@ -40,6 +40,11 @@ impl Placement {
         }
     }
 
+    /// Returns whether the experiment is enabled in the environment.
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
     /// Returns whether the experiment takes units at `now`, whoever they are.
     pub(crate) fn is_open(&self, now: Micros) -> Result<(), NotExposed> {
         if !self.enabled {

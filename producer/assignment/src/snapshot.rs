@@ -29,6 +29,7 @@ pub struct Snapshot {
     holdouts: Box<[(HoldoutEvaluation, HeldSlots)]>,
     instants: Box<[Micros]>,
     lacking_lists: Box<[Key]>,
+    lists_tag: u64,
 }
 
 #[derive(Debug)]
@@ -94,14 +95,16 @@ impl Snapshot {
         mark_flags_that_wait_for_too_many(&mut entries);
         instants.sort_unstable();
         instants.dedup();
+        let lacking = source.lacking();
         Snapshot {
+            lists_tag: lists_tag(&lacking),
+            lacking_lists: lacking.into_iter().map(|(key, _)| key).collect(),
             environment: environment.0.to_owned(),
             configuration_version: definitions.version(),
             entries,
             by_key,
             holdouts: holdouts.into(),
             instants: instants.into(),
-            lacking_lists: source.lacking().into(),
         }
     }
 
@@ -128,6 +131,12 @@ impl Snapshot {
     /// or, if no version is known, that they have no members.
     pub fn lacking_lists(&self) -> &[Key] {
         &self.lacking_lists
+    }
+
+    /// 0 if no list lacks its current members; otherwise it differs whenever other members are in force. Together with the
+    /// configuration version it names what is evaluated.
+    pub fn lists_tag(&self) -> u64 {
+        self.lists_tag
     }
 
     /// The instants at which an answer may change by time alone, in ascending order.
@@ -216,6 +225,15 @@ fn running_holdouts(
         (evaluation, HeldSlots::of(definitions, holdout))
     };
     there.map(compile).collect()
+}
+
+fn lists_tag(lacking: &[(Key, Option<String>)]) -> u64 {
+    if lacking.is_empty() {
+        return 0;
+    }
+    let texts =
+        lacking.iter().map(|(key, digest)| format!("{key}/{}\n", digest.as_deref().unwrap_or_default()));
+    xxh3_64(texts.collect::<String>().as_bytes()).max(1)
 }
 
 fn hash_key(key: &str) -> u64 {

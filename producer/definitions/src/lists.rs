@@ -12,7 +12,7 @@ use kafka::client::ConnectError;
 use kafka::{IgnorePartitionEof, OrderedLog};
 use ops::config::Kafka;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
@@ -146,7 +146,7 @@ impl FollowedLists {
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => self.caught_up.store(true, Ordering::Release),
-                Some(Err(error @ KafkaError::MessageConsumption(_))) => {
+                Some(Err(error)) if is_final(&error) => {
                     return Err(error).with_context(|| format!("reading `{topic}`"));
                 }
                 Some(Err(error)) => tracing::warn!(%error, topic, "reading the lists"),
@@ -162,6 +162,26 @@ impl FollowedLists {
     }
 }
 
+/// Returns whether reading will not go on by itself: the offset or the topic is gone, or may not be read.
+fn is_final(error: &KafkaError) -> bool {
+    if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
+        return true;
+    }
+    use RDKafkaErrorCode::{
+        AutoOffsetReset, OffsetOutOfRange, TopicAuthorizationFailed, UnknownTopic, UnknownTopicOrPartition,
+    };
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            AutoOffsetReset
+                | OffsetOutOfRange
+                | TopicAuthorizationFailed
+                | UnknownTopic
+                | UnknownTopicOrPartition
+        )
+    )
+}
+
 /// Takes the members of a record. Returns false for a record that has none: one that removes members, which a reader keeps
 /// until it starts again, or one whose bytes are no members.
 fn take(lists: &mut Lists, offset: u64, payload: &[u8]) -> bool {
@@ -170,6 +190,8 @@ fn take(lists: &mut Lists, offset: u64, payload: &[u8]) -> bool {
         return false;
     }
     match Members::from_bytes(payload) {
+        // Read again, after the reader was opened again.
+        Ok(members) if lists.get(&members.digest()).is_some() => false,
         Ok(members) => {
             lists.insert(members);
             true

@@ -24,6 +24,8 @@ pub struct Configuration {
     changed_at: Micros,
     /// In the order of the snapshot's keys.
     entries: Box<[Entry]>,
+    /// The holdouts that cover a key which a client may see: a page reports its side of them.
+    safe_holdouts: BTreeSet<Key>,
     by_key: HashMap<Key, usize>,
     /// The types of units that any flag or experiment asks for, in ascending order.
     unit_types: Box<[Key]>,
@@ -68,10 +70,17 @@ impl Configuration {
         let snapshot = Snapshot::compile(definitions, inputs.lists, inputs.environment);
         let mut entries = Vec::with_capacity(snapshot.keys().len());
         let mut unit_types = BTreeSet::new();
+        let mut safe_holdouts = BTreeSet::new();
         for accepted in definitions.iter() {
             match &accepted.definition {
                 Definition::Flag(flag) => unit_types.insert(flag.unit_type.clone()),
-                Definition::Experiment(experiment) => unit_types.insert(experiment.unit_type.clone()),
+                Definition::Experiment(experiment) => {
+                    if experiment.client_safe {
+                        let covering = definitions.holdouts_over(experiment);
+                        safe_holdouts.extend(covering.map(|span| span.holdout().key.clone()));
+                    }
+                    unit_types.insert(experiment.unit_type.clone())
+                }
                 _ => continue,
             };
             entries.push(Entry::of(&accepted.definition, inputs));
@@ -86,6 +95,7 @@ impl Configuration {
             log: inputs.log.to_owned(),
             changed_at: inputs.changed_at,
             entries: entries.into(),
+            safe_holdouts,
             by_key,
             unit_types: unit_types.into_iter().collect(),
         }
@@ -107,10 +117,13 @@ impl Configuration {
     /// What is in force at `now`.
     pub fn revision(&self, now: Micros) -> Revision {
         Revision {
-            log: self.log.clone(),
+            // Other members of a list make other answers of the same version, which cannot be compared with these.
+            log: match self.snapshot.lists_tag() {
+                0 => self.log.clone(),
+                tag => format!("{}~{tag:x}", self.log),
+            },
             version: self.version(),
-            // Members of lists that arrive late change answers as an instant does.
-            epoch: 2 * self.snapshot.time_epoch(now) as u64 + u64::from(self.lacking_lists().is_empty()),
+            epoch: self.snapshot.time_epoch(now) as u64,
         }
     }
 
@@ -156,6 +169,13 @@ impl Configuration {
 
     pub fn entry(&self, key: &str) -> Option<&Entry> {
         self.by_key.get(key).map(|index| &self.entries[*index])
+    }
+
+    /// Returns whether a client may report exposures to this experiment: it may see it, or it may see what the holdout
+    /// covers. Of an experiment that is not here nothing is known that could be hidden.
+    pub fn is_reportable_by_clients(&self, key: &str) -> bool {
+        let hidden = self.entry(key).is_some_and(|entry| !entry.is_visible_to(TokenKind::Client));
+        !hidden || self.safe_holdouts.iter().any(|holdout| holdout.as_str() == key)
     }
 
     pub fn keys(&self) -> usize {

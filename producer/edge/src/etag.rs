@@ -16,7 +16,8 @@ const ANSWER_FORMAT: u64 = 1;
 /// A configuration and the span between two instants at which answers change by time alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revision {
-    /// The log's id, of the characters of URL-safe base64.
+    /// The log's id, of the characters of URL-safe base64; behind a `~` follows what tells the members of lists apart that
+    /// are in force while others are awaited.
     pub log: String,
     pub version: Version,
     pub epoch: u64,

@@ -69,7 +69,8 @@ impl Events {
             Err(NotDurable::Refused(refused)) if refused.is_final() => Outcome::Refused(refused.to_string()),
             Err(NotDurable::Refused(refused)) => Outcome::Retry(refused.to_string()),
             Err(NotDurable::Unconfirmed { reason }) => Outcome::Retry(reason),
-            Err(NotDurable::Failed { reason }) => Outcome::Refused(reason),
+            // Only the event itself can be wrong for good.
+            Err(NotDurable::Failed { reason }) => Outcome::Retry(reason),
         };
         let receipts = self.emitter.emit_durable(events);
         receipts.wait(timeout).await.into_iter().map(outcome).collect()

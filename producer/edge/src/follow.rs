@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use assignment::{Environment, Members};
+use assignment::{Environment, ListSource, Lists, Members};
 use definitions::{FollowedLists, Follower, Recorded};
 use ops::config::Kafka;
 use ops::{Condition, Progress, Shutdown};
-use schemas::Micros;
 use schemas::definition::{Definition, Definitions, UnknownRule};
+use schemas::{Key, Micros};
 use sdk::attributes::AttributeNames;
 
 use crate::configuration::{Configuration, Inputs};
@@ -27,6 +27,8 @@ const TICK: Duration = Duration::from_millis(100);
 const COALESCE: Duration = Duration::from_millis(20);
 /// The pause before the log is followed again from its beginning, and before a snapshot is written again.
 const RETRY: Duration = Duration::from_secs(5);
+/// How long the definitions wait for the members of lists at the start.
+const LISTS_WAIT: Duration = Duration::from_secs(10);
 /// The id of a log to which the brokers give none.
 const NO_LOG_ID: &str = "none";
 
@@ -57,6 +59,8 @@ struct Seen {
     behind: bool,
     /// How often members of lists had arrived at the last look.
     lists: u64,
+    /// Since when the log is read and the lists are not.
+    lists_awaited: Option<Instant>,
     /// The snapshot that could not be written, and when that was tried.
     unsaved: Option<(Saved, Instant)>,
     reported: Option<String>,
@@ -156,14 +160,22 @@ impl Follow {
             }
         };
         let answered = log.recorded.answered;
-        // Without the members that are there, a list would have none for a moment.
-        let lists_read = self.lists.caught_up() || lists_in_use(&log.definitions).next().is_none();
-        let caught_up = log.recorded.caught_up && lists_read;
+        // Without the members that are there, a list would have none for a moment. A topic that cannot be read must not hold
+        // back a kill switch for ever.
+        let read = log.recorded.caught_up;
+        let lists_read = self.lists.caught_up()
+            || list_keys(&log.definitions).next().is_none()
+            || (read && seen.lists_awaited.get_or_insert_with(Instant::now).elapsed() >= LISTS_WAIT);
+        let caught_up = read && lists_read;
         let next = log.definitions.next_offset();
         let lists = self.lists.arrived();
         let news = caught_up && (seen.position != Some(next) || seen.lists != lists);
         let copied = news.then(|| (log.definitions.clone(), log.recorded.clone()));
         drop(log);
+        if read && !caught_up {
+            // The log has moved on, so waiting for it would not wait.
+            thread::sleep(TICK);
+        }
         if let Some((definitions, recorded)) = copied {
             let members_arrived = std::mem::replace(&mut seen.lists, lists) != lists;
             seen.behind = !self.take_over(&definitions, &recorded, members_arrived, seen);
@@ -195,8 +207,7 @@ impl Follow {
             return false;
         }
         let known = self.lists.get();
-        let lists = lists_in_use(definitions).filter_map(|digest| known.get(digest));
-        let lists = lists.map(|members| members.to_bytes().into()).collect();
+        let lists = lists_in_force(definitions, &known).map(|members| members.to_bytes().into()).collect();
         let saved = Saved { log, changes: recorded.changes.clone(), lists };
         if members_arrived || identity != Some((saved.log.as_str(), definitions.version())) {
             self.serve(definitions, &saved.log, saved.changed_at());
@@ -317,10 +328,16 @@ impl Follow {
     }
 }
 
-/// The digests that the current definitions name.
-fn lists_in_use(definitions: &Definitions) -> impl Iterator<Item = &str> {
+/// The keys of the lists that are defined.
+fn list_keys(definitions: &Definitions) -> impl Iterator<Item = &Key> {
     definitions.iter().filter_map(|accepted| match &accepted.definition {
-        Definition::List(list) => Some(list.members_sha256.as_str()),
+        Definition::List(list) => Some(&list.key),
         _ => None,
     })
+}
+
+/// The members of each list that are served: its current ones or, where those are not known, those before them.
+fn lists_in_force<'a>(definitions: &'a Definitions, lists: &'a Lists) -> impl Iterator<Item = Arc<Members>> {
+    let source = ListSource { definitions, lists };
+    list_keys(definitions).filter_map(move |key| lists.get(&source.in_force(key)?))
 }

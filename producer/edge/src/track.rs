@@ -180,8 +180,7 @@ fn exposure(
     metadata: &Sent<'_>,
 ) -> Result<Exposure<'static>, String> {
     let Scope { configuration, token } = known.scope;
-    let hidden = |entry: &crate::configuration::Entry| !entry.is_visible_to(TokenKind::Client);
-    if token.kind == TokenKind::Client && configuration.entry(experiment).is_some_and(hidden) {
+    if token.kind == TokenKind::Client && !configuration.is_reportable_by_clients(experiment) {
         return Err(format!("a client key may not report exposures to `{experiment}`"));
     }
     let reported = metadata::read(metadata, experiment, variant)?;

@@ -81,10 +81,13 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     };
     let exit = propose_one(&mut log, Definition::List(list), &args.proposal).await?;
     if exit == Exit::Done && !args.proposal.dry_run {
-        let versions: Vec<String> =
-            log.definitions().list_versions(&args.key).map(|list| list.members_sha256.clone()).collect();
+        // Again: another writer may have removed these members as those of an old version meanwhile.
+        writer.put(&args.key, &members).await?;
+        let versions: Vec<&str> =
+            log.definitions().list_versions(&args.key).map(|list| list.members_sha256.as_str()).collect();
         let (kept, older) = versions.split_at(VERSIONS_KEPT.min(versions.len()));
-        for digest in older.iter().filter(|digest| !kept.contains(digest)) {
+        // The one version that has just become too old; those before it were removed when it was made.
+        if let Some(digest) = older.first().filter(|digest| !kept.contains(digest)) {
             writer.remove(&args.key, digest).await?;
         }
     }

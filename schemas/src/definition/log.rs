@@ -133,20 +133,20 @@ impl Definitions {
     /// Returns the lowest rule that can express the change to `new` from its current version. The record must
     /// name it.
     pub fn rule_for(&self, new: &Definition) -> Rule {
-        // Every reader that has read the settings knows rule 2, and rule 1 does not check how long events are
-        // kept.
-        if new.kind() == Kind::Experiment && self.settings().is_some() {
-            return Rule::Two;
-        }
         let previous = self.current_of(new).map(|accepted| &accepted.definition);
-        // Rule 1 allows a variant to get another value, so such a change must be judged by rule 2.
-        if let (Some(Definition::Experiment(before)), Definition::Experiment(new)) = (previous, new)
-            && before.has_looks()
-            && !self.revalued(before, new).is_empty()
-        {
-            return Rule::Two;
-        }
-        rule::lowest(previous, new)
+        let least = match (previous, new) {
+            // Every reader that has read the settings knows rule 2, and rule 1 does not check how long events are
+            // kept.
+            (_, Definition::Experiment(_)) if self.settings().is_some() => Rule::Two,
+            // Rule 1 allows a variant to get another value, so such a change must be judged by rule 2.
+            (Some(Definition::Experiment(before)), Definition::Experiment(new))
+                if before.has_looks() && !self.revalued(before, new).is_empty() =>
+            {
+                Rule::Two
+            }
+            _ => Rule::One,
+        };
+        rule::lowest(previous, new).max(least)
     }
 
     fn judge_by(&self, rule: Rule, at: Micros, change: &Change) -> Result<Definition, Refusal> {

@@ -299,15 +299,22 @@ impl PartitionState {
         let version = exposure.definition_version;
         match self.named.binary_search_by_key(&version, |(known, _)| *known) {
             Ok(at) => {
-                if self.named[at].1.is_older_than(exposure.configuration_version)
-                    && let Some(renewed) = self.name(version)
+                let configuration = exposure.configuration_version;
+                // A configuration that the log never reaches must not cost a renewal for every message.
+                let missed = self.missed_configuration.is_some_and(|at| at.elapsed() < VERSION_WAITS_APART);
+                if self.named[at].1.is_older_than(configuration)
+                    && !missed
+                    && let Some(renewed) = self.name(version, configuration)
                 {
+                    self.missed_configuration = renewed.is_older_than(configuration).then(Instant::now);
                     self.named[at].1 = renewed;
                 }
                 self.named[at].1.verify(exposure)
             }
             Err(at) => {
-                let Some(named) = self.name(version) else { return Verification::Unknown };
+                let Some(named) = self.name(version, exposure.configuration_version) else {
+                    return Verification::Unknown;
+                };
                 let verification = named.verify(exposure);
                 self.named.insert(at, (version, named));
                 verification
@@ -315,14 +322,16 @@ impl PartitionState {
         }
     }
 
-    /// What the definitions log holds for `version`. If the log has not reached it, waits for it, rarely and briefly.
-    fn name(&mut self, version: u64) -> Option<NamedVersion> {
+    /// What the definitions log holds for `version`. If the log has not reached it, or the configuration that was
+    /// evaluated, waits for it, rarely and briefly.
+    fn name(&mut self, version: u64, configuration: u64) -> Option<NamedVersion> {
         let follower = self.shared.follower.clone();
-        let behind = version > 0 && follower.lock().definitions.version() < version;
+        let needed = version.max(configuration);
+        let behind = needed > 0 && follower.lock().definitions.version() < needed;
         let rested = self.waited_for_version.is_none_or(|waited| waited.elapsed() >= VERSION_WAITS_APART);
         if behind && rested {
             self.waited_for_version = Some(Instant::now());
-            return NamedVersion::of(&follower.wait_past(version - 1, VERSION_WAIT).definitions, version);
+            return NamedVersion::of(&follower.wait_past(needed - 1, VERSION_WAIT).definitions, version);
         }
         NamedVersion::of(&follower.lock().definitions, version)
     }

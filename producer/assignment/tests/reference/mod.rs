@@ -202,7 +202,9 @@ impl Reference {
         ];
         let slots = [json!({"ranges": experiment["slot_ranges"], "key": "own"})];
         let inside = (layer.is_none() || owner(&slots, "key", buckets[0]).is_some())
-            && u64::from(buckets[1]) < self.field(experiment, "rollout").as_u64().unwrap() * 100;
+            && u64::from(buckets[1]) < self.field(experiment, "rollout").as_u64().unwrap() * 100
+            && *self.field(experiment, "enabled") != json!(false)
+            && (rules.is_empty() || rules.iter().any(|rule| self.holds(&rule["when"], &known)));
         let own_variant =
             owner(list(experiment, "variants"), "key", buckets[2]).filter(|_| inside).map(str::to_owned);
         if let Some(shipped) = shipped {

@@ -115,7 +115,13 @@ impl<'a> SentContext<'a> {
     }
 }
 
+/// The longest path of a nested attribute that an exposure may carry, in bytes: a longer one would cost more than it tells.
+const PATH_BYTES_MAX: usize = 256;
+
 fn insert_texts(pairs: &mut Pairs<'_>, path: &str, json: &Json, names: usize) {
+    if path.len() > PATH_BYTES_MAX {
+        return;
+    }
     let text = match json {
         Json::Null => return,
         Json::Object(fields) => {
