@@ -1,6 +1,7 @@
 //! Whether an exposure is what its definition says. The buckets are computed again from the unit and the salts,
 //! the variant from the buckets and the allocation of the exposure's environment, and the unit must not have been held
-//! out. If no bucket of the experiment decided, only the variant's name is checked. The result is a column of the row, never a reason to drop the row.
+//! out. If no bucket of the experiment decided, only the variant's name is checked. The result is a column of the row,
+//! never a reason to drop the row.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

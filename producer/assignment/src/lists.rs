@@ -93,8 +93,9 @@ impl Members {
 pub struct Lists(BTreeMap<String, Arc<Members>>);
 
 impl Lists {
-    pub fn insert(&mut self, members: Members) {
-        self.0.insert(members.digest(), Arc::new(members));
+    /// Adds the members, and returns whether they were not there yet.
+    pub fn insert(&mut self, members: Members) -> bool {
+        self.0.insert(members.digest(), Arc::new(members)).is_none()
     }
 
     /// The members with this digest. Those of the list without members are always known.
@@ -135,17 +136,16 @@ pub struct ListSource<'a> {
 }
 
 impl ListSource<'_> {
-    /// The digest of the last version of the list whose members are known.
-    pub fn in_force(&self, key: &Key) -> Option<String> {
-        let mut versions = self.definitions.list_versions(key);
-        let known = versions.find(|list| self.lists.get(&list.members_sha256).is_some());
-        known.map(|list| list.members_sha256.clone())
+    /// The digest and the members of the last version of the list whose members are known.
+    pub fn in_force(&self, key: &Key) -> Option<(String, Arc<Members>)> {
+        let mut versions = self.definitions.list_versions(key).map(|list| &list.members_sha256);
+        versions.find_map(|digest| Some((digest.clone(), self.lists.get(digest)?)))
     }
 
     /// Compiles the list with this key: its current version or, if the members of that are not known, the last version
     /// before whose members are, and otherwise a list without members.
     pub(crate) fn compile(&self, key: &Key) -> CompiledList {
-        let members = self.in_force(key).and_then(|digest| self.lists.get(&digest));
+        let members = self.in_force(key).map(|(_, members)| members);
         let salt = self.definitions.list(key).map_or(key, List::salt);
         CompiledList {
             key: key.clone(),
@@ -161,7 +161,7 @@ impl ListSource<'_> {
             _ => None,
         });
         let lacking = lists.filter(|list| self.lists.get(&list.members_sha256).is_none());
-        lacking.map(|list| (list.key.clone(), self.in_force(&list.key))).collect()
+        lacking.map(|list| (list.key.clone(), self.in_force(&list.key).map(|(digest, _)| digest))).collect()
     }
 }
 

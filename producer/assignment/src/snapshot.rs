@@ -122,11 +122,6 @@ impl Snapshot {
         self.entries.iter().map(|entry| entry.accepted.definition.key())
     }
 
-    /// Returns whether a client key may see the flag or experiment; `None` if there is none with this key.
-    pub fn is_client_safe(&self, key: &str) -> Option<bool> {
-        self.find(key).map(|index| self.entries[index as usize].client_safe)
-    }
-
     /// The lists whose current members were not known when this was compiled: what holds of them is an earlier version
     /// or, if no version is known, that they have no members.
     pub fn lacking_lists(&self) -> &[Key] {

@@ -408,7 +408,7 @@ proptest! {
             let mut all = evaluate_all(&snapshot, &context, now);
             let safe: Vec<&str> =
                 evaluate_client_safe(&snapshot, &context, now).map(|(key, _)| key.as_str()).collect();
-            prop_assert_eq!(&safe, &snapshot.is_client_safe("f1").map(|_| "f1").into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(&safe, &definitions.flag("f1").map(|_| "f1").into_iter().collect::<Vec<_>>());
             for key in ["e0", "e1", "f0", "f1", "f2", "h0", "h1", "none"] {
                 let ours = evaluate(&snapshot, key, &context, now);
                 if ours != Err(EvaluationError::NotFound(key.to_owned())) {

@@ -190,12 +190,8 @@ fn take(lists: &mut Lists, offset: u64, payload: &[u8]) -> bool {
         return false;
     }
     match Members::from_bytes(payload) {
-        // Read again, after the reader was opened again.
-        Ok(members) if lists.get(&members.digest()).is_some() => false,
-        Ok(members) => {
-            lists.insert(members);
-            true
-        }
+        // Those that were there are read again, after the reader was opened again.
+        Ok(members) => lists.insert(members),
         Err(error) => {
             tracing::warn!(offset, %error, "a record of the lists has no members; skipped");
             false

@@ -4,7 +4,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use assignment::{Context, Environment, Evaluation, EvaluationError, Lists, Snapshot};
+use assignment::{
+    Context, Environment, Evaluation, EvaluationError, Lists, Snapshot, evaluate_all, evaluate_client_safe,
+};
 use schemas::definition::{Definition, Definitions, ValueType, Version};
 use schemas::{Key, Micros, Pairs};
 use sdk::attributes::{AttributeFilter, AttributeNames};
@@ -161,10 +163,14 @@ impl Configuration {
         context: &Context<'_>,
         now: Micros,
     ) -> impl Iterator<Item = (&'s Entry, Result<Evaluation<'s>, EvaluationError>)> {
-        // One by one, so that what the token may not see is not evaluated either.
+        // What the token may not see is not evaluated either. Both have the entries' order.
+        let (all, safe) = match kind {
+            TokenKind::Server => (Some(evaluate_all(&self.snapshot, context, now)), None),
+            TokenKind::Client => (None, Some(evaluate_client_safe(&self.snapshot, context, now))),
+        };
+        let evaluated = all.into_iter().flatten().chain(safe.into_iter().flatten());
         let visible = self.entries.iter().filter(move |entry| entry.is_visible_to(kind));
-        visible
-            .map(move |entry| (entry, assignment::evaluate(&self.snapshot, entry.key.as_str(), context, now)))
+        visible.zip(evaluated.map(|(_, evaluated)| evaluated))
     }
 
     pub fn entry(&self, key: &str) -> Option<&Entry> {

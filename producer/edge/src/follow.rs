@@ -339,5 +339,5 @@ fn list_keys(definitions: &Definitions) -> impl Iterator<Item = &Key> {
 /// The members of each list that are served: its current ones or, where those are not known, those before them.
 fn lists_in_force<'a>(definitions: &'a Definitions, lists: &'a Lists) -> impl Iterator<Item = Arc<Members>> {
     let source = ListSource { definitions, lists };
-    list_keys(definitions).filter_map(move |key| lists.get(&source.in_force(key)?))
+    list_keys(definitions).filter_map(move |key| source.in_force(key).map(|(_, members)| members))
 }
