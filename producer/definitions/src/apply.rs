@@ -207,16 +207,7 @@ fn prepare(
     {
         return Prepared::Settled(Verdict::Unchanged { version: current.version });
     }
-    let change = Change {
-        change_id,
-        rule_version: definitions.rule_for(&definition).version(),
-        kind: definition.kind().to_string(),
-        key: definition.key().to_string(),
-        based_on: current.map_or(0, |current| current.version),
-        definition: definition.to_json(),
-        author: signature.author.clone(),
-        reason: signature.reason.clone(),
-    };
+    let change = definitions.change_to(&definition, change_id, &signature.author, &signature.reason);
     let changed = diff(current.map(|current| &current.definition), &definition);
     Prepared::Propose(Proposal { change, changed })
 }

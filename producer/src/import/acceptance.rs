@@ -2,7 +2,7 @@
 //! clock and no log is asked: the records are made up, at the beginning of 1970.
 
 use assignment::resolve;
-use schemas::definition::{Change, Definition, Definitions, parse_file};
+use schemas::definition::{Definition, Definitions, parse_file};
 use schemas::{Micros, Uuid};
 
 use super::Draft;
@@ -36,16 +36,7 @@ pub fn refused(drafts: &[Draft]) -> Option<(usize, String)> {
 
 fn accept(definitions: &mut Definitions, written: Definition) -> Result<(), String> {
     let definition = resolve(definitions, Micros::EPOCH, written).map_err(|problem| problem.to_string())?;
-    let change = Change {
-        change_id: Uuid::nil(),
-        rule_version: definitions.rule_for(&definition).version(),
-        kind: definition.kind().to_string(),
-        key: definition.key().to_string(),
-        based_on: 0,
-        definition: definition.to_json(),
-        author: "import".to_owned(),
-        reason: "import".to_owned(),
-    };
+    let change = definitions.change_to(&definition, Uuid::nil(), "import", "import");
     let verdict = definitions.apply(definitions.next_offset(), Micros::EPOCH, &change);
     let verdict = verdict.expect("a writer knows its own rule");
     verdict.map(|_| ()).map_err(|refusal| refusal.to_string())

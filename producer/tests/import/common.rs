@@ -5,7 +5,7 @@ use assignment::{
 };
 use definitions::apply::in_order;
 use producer::import::{Format, Imported, Severity, import};
-use schemas::definition::{Change, Definitions, parse_file};
+use schemas::definition::{Definitions, parse_file};
 use schemas::{Micros, Uuid};
 use serde_json::{Map, Value};
 
@@ -44,16 +44,7 @@ impl World {
         for definition in in_order(written).expect("each key is defined once") {
             let definition =
                 resolve(&definitions, Micros::EPOCH, definition).expect("every definition is complete");
-            let change = Change {
-                change_id: Uuid::from_u128(1),
-                rule_version: definitions.rule_for(&definition).version(),
-                kind: definition.kind().to_string(),
-                key: definition.key().to_string(),
-                based_on: 0,
-                definition: definition.to_json(),
-                author: "a tester".to_owned(),
-                reason: "a test".to_owned(),
-            };
+            let change = definitions.change_to(&definition, Uuid::from_u128(1), "a tester", "a test");
             let verdict = definitions
                 .apply(definitions.next_offset(), Micros::EPOCH, &change)
                 .expect("the rule is known");

@@ -149,6 +149,21 @@ impl Definitions {
         rule::lowest(previous, new).max(least)
     }
 
+    /// Returns the change that makes `definition` the current one, based on what is current now, by the lowest rule that can
+    /// express it.
+    pub fn change_to(&self, definition: &Definition, change_id: Uuid, author: &str, reason: &str) -> Change {
+        Change {
+            change_id,
+            rule_version: self.rule_for(definition).version(),
+            kind: definition.kind().to_string(),
+            key: definition.key().to_string(),
+            based_on: self.current_of(definition).map_or(0, |current| current.version),
+            definition: definition.to_json(),
+            author: author.to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+
     fn judge_by(&self, rule: Rule, at: Micros, change: &Change) -> Result<Definition, Refusal> {
         let Some(kind) = Kind::parse(&change.kind).filter(|kind| rule.knows(*kind)) else {
             return Err(Refusal::Unreadable(format!("`{}` is not a kind of definition", change.kind)));
