@@ -26,6 +26,7 @@ mod rule;
 mod serving;
 mod settings;
 mod step;
+mod switchback;
 
 pub use check::Problem;
 pub use computed::NotComputed;
@@ -45,6 +46,7 @@ pub use rule::{RULE_VERSION, Rule};
 pub use serving::{Allowed, RampStep, Schedule, Serve, ServeTo};
 pub use settings::{RETENTION_DAYS_MAX, RetentionDays, SETTINGS_KEY, Settings};
 pub use step::allocation_differs;
+pub use switchback::Switchback;
 
 /// The JSON Schema of a definition file, for editors and other languages.
 pub const JSON_SCHEMA: &str = include_str!("../definition.schema.json");

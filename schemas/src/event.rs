@@ -50,6 +50,7 @@ pub struct Exposure<'a> {
     pub variant: Cow<'a, str>,
     pub unit_type: Cow<'a, str>,
     pub unit_id: Cow<'a, str>,
+    /// Ids of other types; of a switchback's unit also its cluster, under the unit's own type.
     #[serde(default)]
     pub other_ids: Pairs<'a>,
     #[serde(default = "first_phase")]
@@ -257,7 +258,10 @@ impl Exposure<'_> {
         check_key("variant", variant)?;
         check_key("unit_type", unit_type)?;
         check_unit_id("unit_id", unit_id)?;
-        check_other_ids(other_ids, unit_type)?;
+        match self.switchback_unit() {
+            Some(_) => check_ids(other_ids)?,
+            None => check_other_ids(other_ids, unit_type)?,
+        }
         if *phase == 0 || *phase > i32::MAX as u32 {
             return refuse("phase", format!("{phase} is not in 1 to 2147483647"));
         }
@@ -390,12 +394,17 @@ fn check_map(field: &'static str, map: &Pairs<'_>) -> Result<(), OutOfRange> {
 }
 
 fn check_other_ids(ids: &Pairs<'_>, unit_type: &str) -> Result<(), OutOfRange> {
+    check_ids(ids)?;
+    if ids.get(unit_type).is_some() {
+        return refuse("other_ids", format!("`{unit_type}` is the unit's own type; it may have one id"));
+    }
+    Ok(())
+}
+
+fn check_ids(ids: &Pairs<'_>) -> Result<(), OutOfRange> {
     check_map("other_ids", ids)?;
-    for (other_type, id) in ids.iter() {
+    for (_, id) in ids.iter() {
         check_unit_id("other_ids", id)?;
-        if other_type == unit_type {
-            return refuse("other_ids", format!("`{other_type}` is the unit's own type; it may have one id"));
-        }
     }
     Ok(())
 }
@@ -549,6 +558,22 @@ mod tests {
         let other_ids = Pairs::from_iter([("user", "u2")]);
         let refused = Exposure { other_ids, ..exposure() }.check().unwrap_err();
         assert_eq!(refused.to_string(), "other_ids: `user` is the unit's own type; it may have one id");
+    }
+
+    #[test]
+    fn only_the_cluster_of_a_switchbacks_unit_goes_along_under_its_type() {
+        let of = |unit_id: &'static str, carried: &'static str| {
+            let other_ids = Pairs::from_iter([("region", carried), ("user", "u2")]);
+            let (unit_type, unit_id) = ("region".into(), unit_id.into());
+            Exposure { unit_type, unit_id, other_ids, ..exposure() }
+                .check()
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(of("eu\01767225600", "eu"), Ok(()));
+        let refused = Err("other_ids: `region` is the unit's own type; it may have one id".to_owned());
+        for (unit_id, carried) in [("eu\01767225600", "us"), ("eu", "eu"), ("eu\0noon", "eu")] {
+            assert_eq!(of(unit_id, carried), refused, "{unit_id:?} {carried}");
+        }
     }
 
     #[test]

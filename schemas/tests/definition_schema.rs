@@ -81,7 +81,7 @@ fn the_json_of_the_log_fits_the_schema_and_reads_back() {
 }
 
 /// For each object with fields: the file of an example, its path there, and its name in the schema.
-const OBJECTS: [(&str, &str, &str); 24] = [
+const OBJECTS: [(&str, &str, &str); 25] = [
     ("flags.json", "/0", "flag"),
     ("flags.json", "/0/variants/0", "flag_variant"),
     ("flags.json", "/0/prerequisites/0", "prerequisite"),
@@ -96,6 +96,7 @@ const OBJECTS: [(&str, &str, &str); 24] = [
     ("experiment.json", "/excluded_phases/0", "excluded_phase"),
     ("finished.json", "/allow/0", "allowed"),
     ("finished.json", "/serve", "serve"),
+    ("finished.json", "/switchback", "switchback"),
     ("flags.json", "/0/rules/1/ramp/0", "ramp_step"),
     ("experiment.json", "/plan", "plan"),
     ("experiment.json", "/plan/schedule", "schedule"),
@@ -175,7 +176,7 @@ fn leaving_a_field_out_means_its_default() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 58);
+    assert_eq!(tried, 59);
 }
 
 #[test]
@@ -384,7 +385,7 @@ fn refused_by_both() {
 
 /// What a schema cannot express: relations between fields, the depth of conditions, the years that a time may
 /// be in.
-const BEYOND_THE_SCHEMA: [&str; 21] = [
+const BEYOND_THE_SCHEMA: [&str; 22] = [
     "is used twice",
     "is named twice",
     "is excluded twice",
@@ -398,6 +399,7 @@ const BEYOND_THE_SCHEMA: [&str; 21] = [
     "is not after the start",
     "is not after the step before",
     "has the shares itself",
+    "is not below the window of",
     "is for a stopped or archived experiment",
     "another system decides what an external experiment serves",
     "the experiment has no targeting",
@@ -417,10 +419,7 @@ fn refused_by_the_parser_alone() {
         *document.pointer_mut(pointer).unwrap() = value;
         document
     };
-    let mut deep = json!({"attribute": "a", "exists": true});
-    for _ in 0..8 {
-        deep = json!({"not": deep});
-    }
+    let deep = (0..8).fold(json!({"attribute": "a", "exists": true}), |deep, _| json!({"not": deep}));
     for (document, error) in [
         (of("/variants/1/key", json!("control")), "variants[1].key: `control` is used twice"),
         (of("/control", json!("nobody")), "control: `nobody` is not one of the variants"),

@@ -12,6 +12,7 @@ use crate::bucket::BucketRange;
 use crate::definition::condition::CONDITION_DEPTH_MAX;
 use crate::definition::holdout::check_holdout;
 use crate::definition::serving::{check_lists, check_ramp, check_schedule, check_serve};
+use crate::definition::switchback::check_switchback;
 
 /// The most variants of a flag or an experiment, and the most rules.
 pub const VARIANTS_MAX: usize = 100;
@@ -198,6 +199,7 @@ fn check_experiment(experiment: &Experiment, problems: &mut Vec<Problem>) {
     }
     check_lists(&experiment.allow, &experiment.deny, &keys, problems);
     check_serve(experiment, &keys, problems);
+    check_switchback(experiment, problems);
     if experiment.holdout {
         check_holdout(experiment, problems);
     }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Allowed, Condition, ExperimentOverride, Schedule, Serve, all_buckets, default_unit_type, environments,
-    is_false,
+    Allowed, Condition, ExperimentOverride, Schedule, Serve, Switchback, all_buckets, default_unit_type,
+    environments, is_false,
 };
 use crate::bucket::{BasisPoints, BucketRange};
 use crate::key::Key;
@@ -83,6 +83,10 @@ pub struct Experiment {
     /// runs, those of its layer or, without a layer, all with its unit type.
     #[serde(default, skip_serializing_if = "is_false")]
     pub holdout: bool,
+    /// If set, it is a switchback: `unit_type` is that of the cluster, whose slot and rollout decide whether it takes part,
+    /// and a unit is a cluster in one window, which gets a variant of its own. It cannot change once it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switchback: Option<Switchback>,
     /// Phases that the owner excluded from the analysis. An excluded phase stays excluded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub excluded_phases: Vec<ExcludedPhase>,
@@ -165,8 +169,8 @@ pub struct Plan {
     /// The smallest relative effect worth finding, above 0; 0.1 is ten percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mde_relative: Option<f64>,
-    /// The number of units in all arms together at which the final analysis is due. If left out, no horizon is
-    /// planned and the decision depends on the always-valid interval.
+    /// The number of units in all arms together at which the final analysis is due; of a switchback these are windows. If
+    /// left out, no horizon is planned and the decision depends on the always-valid interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub horizon_units: Option<u64>,
     #[serde(default)]

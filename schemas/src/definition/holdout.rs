@@ -24,6 +24,7 @@ pub(super) fn check_holdout(holdout: &Experiment, problems: &mut Vec<Problem>) {
         ("allow", !holdout.allow.is_empty()),
         ("deny", !holdout.deny.is_empty()),
         ("serve", holdout.serve.is_some()),
+        ("switchback", holdout.switchback.is_some()),
         ("rollout", holdout.rollout != BasisPoints::ALL),
         ("slots", holdout.slots != BasisPoints::ALL),
         ("slot_ranges", !holdout.slot_ranges.is_empty()),

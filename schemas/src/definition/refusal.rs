@@ -15,6 +15,7 @@ pub(super) fn why_unchanged(field: &str) -> &'static str {
         "control" => "the looks so far compared with the former one",
         "metrics" | "metrics.primary" => "the looks so far judged by the former ones",
         "plan" => "the looks so far were taken and spent alpha by the former one",
+        "switchback" => "the units so far are windows of the former one",
         "counted_environments" => "the looks so far counted the former ones",
         _ => "what was counted so far depends on the former one",
     }

@@ -88,13 +88,14 @@ fn check_experiment_step(rule: Rule, old: &Experiment, new: &Experiment, problem
     unchanged("unit_type", old.unit_type == new.unit_type, problems);
     unchanged("layer", old.layer == new.layer, problems);
     unchanged("holdout", old.holdout == new.holdout, problems);
+    unchanged("switchback", old.switchback == new.switchback, problems);
     if old.holdout {
         check_holdout_step(old, new, problems);
     }
     unchanged("control", old.control == new.control, problems);
     match rule {
         Rule::One => unchanged("metrics", old.metrics == new.metrics, problems),
-        Rule::Two | Rule::Three => check_metrics_step(&old.metrics, &new.metrics, problems),
+        Rule::Two | Rule::Three | Rule::Four => check_metrics_step(&old.metrics, &new.metrics, problems),
     }
     unchanged("plan", old.plan == new.plan, problems);
     unchanged("counted_environments", old.counted_environments == new.counted_environments, problems);
