@@ -1,9 +1,10 @@
 //! Units and outcomes by variant and phase, counted by ClickHouse at a cut. One query serves every kind of
 //! metric that is computed, and agrees with the view `experiment_events`: the first exposure of each unit,
-//! conversions not before it, each event once.
+//! conversions not before it, each event once. The units of a switchback are its windows.
 
 use clickhouse::Row;
 use schemas::Micros;
+use schemas::definition::Switchback;
 use serde::Deserialize;
 
 use crate::cut::{Cut, ends};
@@ -18,6 +19,10 @@ pub struct Question<'a> {
     pub environments: &'a [&'a str],
     /// The conversion window in hours; none if it has no end.
     pub window_hours: Option<u32>,
+    /// The type of the experiment's units; of a switchback that of the clusters.
+    pub unit_type: &'a str,
+    /// How time is cut into windows, if it is a switchback.
+    pub switchback: Option<Switchback>,
 }
 
 /// The counts, and the query that produced them with its values in it, so that anybody can run it again.
@@ -70,6 +75,9 @@ pub async fn count(
         .bind(question.event)
         .bind(question.environments)
         .bind(question.window_hours.map_or(0, |hours| u64::from(hours) * MICROSECONDS_PER_HOUR))
+        .bind(question.unit_type)
+        .bind(question.switchback.map_or(0, |of| of.window_seconds))
+        .bind(question.switchback.map_or(0, |of| of.burn_in_seconds))
         .bind(as_of.get())
         .bind(exposures.epochs)
         .bind(exposures.next_offsets)

@@ -5,6 +5,10 @@ WITH
     ? AS the_event,
     CAST(? AS Array(String)) AS the_environments, -- those whose events count
     ? AS window_microseconds, -- 0: no end
+    -- Of a switchback, whose units are clusters of this type in one window each; 0: it is none.
+    ? AS the_cluster_type,
+    ? AS switch_seconds,
+    ? AS burn_in_seconds,
     fromUnixTimestamp64Micro(toInt64(?), 'UTC') AS as_of,
     -- The cut, by partition: rows before (epoch, next offset) belong to it.
     CAST(? AS Array(UInt32)) AS exposure_epochs,
@@ -34,18 +38,30 @@ exposed AS
     GROUP BY unit
 ),
 
--- Each conversion once for every unit that it carries.
+-- Each conversion once for every unit that it carries. Of a switchback this is the cluster that it carries, in the window
+-- of the conversion's time, and in the burn-in of a window nothing counts.
 carried AS
 (
     SELECT
         event_id,
-        arrayJoin(arrayPushFront(carried_keys, unit_key))                AS unit,
+        arrayJoin(if(
+            switch_seconds = 0,
+            arrayPushFront(carried_keys, unit_key),
+            arrayMap(
+                cluster -> xxh3(concat(
+                    the_cluster_type, char(0), cluster, char(0),
+                    toString(intDiv(toUnixTimestamp64Micro(created_at), greatest(switch_seconds, 1) * 1000000) * switch_seconds))),
+                multiIf(
+                    unit_type = the_cluster_type, [unit_id],
+                    mapContains(other_ids, the_cluster_type), [other_ids[the_cluster_type]],
+                    CAST([], 'Array(String)')))))                        AS unit,
         min(created_at)                                                  AS converted_at,
         min(CAST(toDecimal256(ifNull(value, 0), 6) * 1000000, 'Int256')) AS millionths
     FROM conversions
     WHERE name = the_event
       AND has(the_environments, environment)
       AND experiment IN ('', the_experiment)
+      AND toUnixTimestamp64Micro(created_at) % (greatest(switch_seconds, 1) * 1000000) >= burn_in_seconds * 1000000
       AND created_at <= as_of
       AND (epoch, kafka_offset) < (conversion_epochs[kafka_partition + 1], conversion_ends[kafka_partition + 1])
     GROUP BY event_id, unit

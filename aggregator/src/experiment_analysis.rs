@@ -97,6 +97,8 @@ pub async fn count<'a>(
             // The units of an undefined metric are still useful: no event has this name.
             event: definition.map_or("", |defined| defined.definition.event.as_str()),
             window_hours: definition.and_then(|defined| defined.definition.window_hours),
+            unit_type: defined.definition.unit_type.as_str(),
+            switchback: defined.definition.switchback,
         };
         let answer = counts::count(database, &question, moment.cut, moment.as_of).await?;
         let is_of_a_phase = |of: &Counts| defined.phases.iter().any(|phase| phase.number == of.phase);

@@ -55,7 +55,8 @@ pub struct Explanation {
     /// The targeting rule that matched the unit; `None` if the experiment has no rules, or none matched.
     pub rule: Option<String>,
     pub rules: Vec<String>,
-    /// What was asked before the buckets: holdouts, lists, rules, and what a finished experiment serves.
+    /// What was asked before the buckets: holdouts, lists, rules, the window of a switchback, and what a finished
+    /// experiment serves.
     pub steps: Vec<EvaluationStep>,
     pub layer: Option<String>,
     pub slot: Step,
@@ -102,6 +103,11 @@ pub fn explain(
         Some(_) => experiment.slot_ranges.clone(),
         None => vec![BucketRange::ALL],
     };
+    // Of a switchback the variant, but neither the slot nor the rollout, is hashed with the window.
+    let in_window = trace.iter().find_map(|step| match step {
+        assignment::Step::Window { unit_id, .. } => Some(unit_id.as_str()),
+        _ => None,
+    });
     let rollout = BucketRange::new(0, settings.rollout.buckets()).into_iter().collect();
     let owned_by = |owner: &str, ranges: Vec<BucketRange>| Owned { owner: owner.to_owned(), ranges };
     let key = experiment.key.as_str();
@@ -137,7 +143,7 @@ pub fn explain(
         layer: experiment.layer.as_ref().map(ToString::to_string),
         slot: step(unit_id, salts.slot, vec![owned_by(key, slots)]),
         rollout: step(unit_id, salts.rollout, vec![owned_by(key, rollout)]),
-        bucket: step(unit_id, salts.variant, variants),
+        bucket: step(in_window.unwrap_or(unit_id), salts.variant, variants),
     })
 }
 

@@ -57,6 +57,11 @@ pub enum PlanError {
         "experiment `{0}` is external: its assignment is made elsewhere, there is nothing to simulate it by"
     )]
     External(Key),
+    #[error(
+        "experiment `{0}` is a switchback: its units are clusters that come again in every window, and a simulated unit comes \
+         once"
+    )]
+    Switchback(Key),
     #[error("experiment `{key}` is {}, not running: nobody would be exposed", state.as_str())]
     NotRunning { key: Key, state: State },
     #[error("variant `{0}` has no rate; give one for each variant")]
@@ -167,6 +172,9 @@ impl<'a> Simulation<'a> {
         let key = || experiment.key.clone();
         if experiment.assignment == Assignment::External {
             return Err(PlanError::External(key()));
+        }
+        if experiment.switchback.is_some() {
+            return Err(PlanError::Switchback(key()));
         }
         if experiment.state != State::Running {
             return Err(PlanError::NotRunning { key: key(), state: experiment.state });
@@ -545,6 +553,12 @@ mod tests {
         assert_eq!(
             refusal(&definitions("draft", "hashed"), plan()),
             "experiment `checkout` is draft, not running: nobody would be exposed"
+        );
+        let surge = FILE.replace("STATE", "running").replace("assignment: ASSIGNMENT", "switchback: {window_seconds: 60}");
+        assert_eq!(
+            refusal(&samples::definitions(&surge), plan()),
+            "experiment `checkout` is a switchback: its units are clusters that come again in every window, and a simulated \
+             unit comes once"
         );
         let with = |name: &str, rate: f64| {
             let mut plan = plan();

@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn an_id_is_written_and_read_in_one_form() {
         for (cluster, start, id) in
-            [("eu", 1_767_225_600, "eu\01767225600"), ("地域", 0, "地域\00"), ("a b", 60, "a b\060")]
+            [("eu", 1_767_225_600, "eu\x001767225600"), ("地域", 0, "地域\x000"), ("a b", 60, "a b\060")]
         {
             let unit = SwitchbackUnit::new(cluster, start).unwrap();
             assert_eq!(unit.id().as_str(), id);

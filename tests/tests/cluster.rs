@@ -46,6 +46,7 @@ const CLUSTER: [&str; MIGRATIONS.len()] = [
     include_str!("../../schemas/clickhouse/cluster/0010_looks.sql"),
     include_str!("../../schemas/clickhouse/cluster/0011_analyses.sql"),
     include_str!("../../schemas/clickhouse/cluster/0012_counted_events.sql"),
+    include_str!("../../schemas/clickhouse/cluster/0013_switchback_events.sql"),
 ];
 
 #[test]

@@ -1,4 +1,5 @@
-//! Whether an exposure is what its definition says. The buckets are computed again from the unit and the salts,
+//! Whether an exposure is what its definition says. The buckets are computed again from the unit and the salts (of a
+//! switchback, whose unit is a cluster in a window, the window must be that of the exposure's time),
 //! the variant from the buckets and the allocation of the exposure's environment, and the unit must not have been held
 //! out. If no bucket of the experiment decided, only the variant's name is checked. The result is a column of the row,
 //! never a reason to drop the row.
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 use assignment::{Environment, HoldoutsOver, Placement, Salts, Seeds};
 use schemas::definition::{Accepted, Assignment, Definition, Definitions, Experiment};
-use schemas::{Exposure, Key, Reason};
+use schemas::{Buckets, Exposure, Key, Reason, SwitchbackUnit};
 
 /// The `verification` column. The numbers are those of its Enum8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,7 +119,8 @@ impl NamedVersion {
         if experiment.unit_type.as_str() != exposure.unit_type {
             return Verification::Mismatched;
         }
-        let hashed = || seeds.buckets(&exposure.unit_id);
+        let Some(unit) = Unit::of(experiment, exposure) else { return Verification::Mismatched };
+        let hashed = || unit.buckets(seeds);
         match (experiment.assignment, exposure.reason) {
             (Assignment::External, _) | (_, Reason::Forced) => {
                 undecided(experiment, exposure, exposure.buckets.is_none())
@@ -132,7 +134,7 @@ impl NamedVersion {
                 let placed = placement
                     .variant(buckets, exposure.created_at)
                     .is_ok_and(|index| experiment.variants[index].key.as_str() == exposure.variant);
-                let takes_part = !holdouts.hold_out(&exposure.unit_id, exposure.configuration_version);
+                let takes_part = !holdouts.hold_out(unit.id(), exposure.configuration_version);
                 if !takes_part && *configuration_version < exposure.configuration_version {
                     // The holdout may have ended in between.
                     return Verification::Unknown;
@@ -143,6 +145,37 @@ impl NamedVersion {
                     Verification::Mismatched
                 }
             }
+        }
+    }
+}
+
+/// What is hashed.
+enum Unit<'a> {
+    Whole(&'a str),
+    Switchback(SwitchbackUnit<'a>),
+}
+
+impl<'a> Unit<'a> {
+    /// `None` if the experiment is a switchback, and the exposure's unit is not a cluster in the window of its time.
+    fn of(experiment: &Experiment, exposure: &'a Exposure<'_>) -> Option<Unit<'a>> {
+        let Some(switchback) = experiment.switchback else { return Some(Unit::Whole(&exposure.unit_id)) };
+        let unit = SwitchbackUnit::parse(&exposure.unit_id)?;
+        let is_its_window = unit.window_start_s() == switchback.window_start_s(exposure.created_at);
+        is_its_window.then_some(Unit::Switchback(unit))
+    }
+
+    /// The id that holdouts are asked of.
+    fn id(&self) -> &'a str {
+        match self {
+            Unit::Whole(id) => id,
+            Unit::Switchback(unit) => unit.cluster(),
+        }
+    }
+
+    fn buckets(&self, seeds: &Seeds) -> Buckets {
+        match self {
+            Unit::Whole(id) => seeds.buckets(id),
+            Unit::Switchback(unit) => seeds.switchback_buckets(*unit),
         }
     }
 }
@@ -309,6 +342,43 @@ mod tests {
             };
             let found = NamedVersion::of(&definitions, began).unwrap().verify(&exposure);
             assert_eq!(found, expected, "{unit} {reason:?}");
+        }
+    }
+
+    /// The vectors have the bucket of this cluster in this window, 84222, which is of the first half.
+    #[test]
+    fn an_exposure_to_a_switchback_is_verified_by_the_window_of_its_time() {
+        let mut definitions = definitions();
+        let surge = serde_json::json!({
+            "key": "surge", "state": "running", "control": "a", "unit_type": "region",
+            "variants": [{"key": "a", "weight": 5000}, {"key": "b", "weight": 5000}],
+            "metrics": {"primary": "buy"}, "switchback": {"window_seconds": 3600},
+        });
+        let version = accept(&mut definitions, surge);
+        let (_, experiment) = definitions.experiment("surge").unwrap();
+        let of_cluster = Salts::of(&definitions, experiment).buckets("eu");
+        let buckets = Buckets { variant: 84_222, ..of_cluster };
+        let named = NamedVersion::of(&definitions, version).unwrap();
+        let (first, last) = ("2026-01-01T00:00:00Z", "2026-01-01T00:59:59.999999Z");
+        let (this, next) = ("eu\x001767225600", "eu\x001767229200");
+        use Verification::{External, Mismatched, Verified};
+        for (unit_id, created_at, reason, variant, buckets, expected) in [
+            (this, first, Reason::Split, "a", Some(buckets), Verified),
+            (this, last, Reason::Split, "a", Some(buckets), Verified),
+            (this, "2025-12-31T23:59:59.999999Z", Reason::Split, "a", Some(buckets), Mismatched),
+            (this, "2026-01-01T01:00:00Z", Reason::Split, "a", Some(buckets), Mismatched),
+            (next, first, Reason::Split, "a", Some(buckets), Mismatched),
+            (this, first, Reason::Split, "b", Some(buckets), Mismatched),
+            (this, first, Reason::Split, "a", Some(of_cluster), Mismatched),
+            ("eu", first, Reason::Split, "a", Some(buckets), Mismatched),
+            ("eu\0noon", first, Reason::Split, "a", Some(buckets), Mismatched),
+            (this, first, Reason::Forced, "b", None, External),
+            (next, first, Reason::Forced, "b", None, Mismatched),
+        ] {
+            let mut exposure = Exposure { reason, ..exposure("surge", version, variant, buckets) };
+            (exposure.unit_type, exposure.unit_id) = ("region".into(), unit_id.into());
+            exposure.created_at = Micros::parse(created_at).unwrap();
+            assert_eq!(named.verify(&exposure), expected, "{exposure:?}");
         }
     }
 

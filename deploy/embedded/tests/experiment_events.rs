@@ -177,3 +177,57 @@ fn the_view_omits_what_an_experiment_does_not_count() {
          beta\tu3\tconversion\t1\nbeta\tu3\texposure\t1\n"
     );
 }
+
+/// Of a switchback a conversion appears in the window of its time, if it carries the cluster and the burn-in is over.
+#[test]
+fn a_conversion_appears_in_the_window_of_a_switchback_that_its_time_is_in() {
+    let server = server_with_events();
+    for (version, key, window, burn_in) in [(1, "surge", 3_600, 600), (2, "slow", 7_200, 0)] {
+        server.sql(&format!(
+            "INSERT INTO definition_log (version, kind, key, definition, accepted) VALUES ({version}, 'experiment', '{key}', \
+             '{{\"switchback\": {{\"window_seconds\": {window}, \"burn_in_seconds\": {burn_in}}}}}', true)"
+        ));
+    }
+    // 2026-01-31T12:00:00Z is the second 1769860800 since 1970. The first window of `surge` begins with one of `slow`.
+    for (experiment, variant, start, at) in [
+        ("surge", "a", 1_769_860_800, "12:00:00"),
+        ("surge", "b", 1_769_864_400, "13:00:01"),
+        ("slow", "b", 1_769_860_800, "12:00:00"),
+    ] {
+        server.sql(&format!(
+            "INSERT INTO exposures (event_id, experiment, variant, unit_type, unit_id, other_ids, environment, created_at) \
+             VALUES (generateUUIDv4(), '{experiment}', '{variant}', 'region', concat('eu', char(0), '{start}'), \
+             map('region', 'eu', 'user', 'ann'), 'production', '2026-01-31 {at}')"
+        ));
+    }
+    for (name, carries, at) in [
+        ("in_burn_in", "'region', 'eu'", "12:09:59.999999"),
+        ("counts", "'region', 'eu'", "12:10:00"),
+        ("last", "'region', 'eu'", "12:59:59.999999"),
+        ("next_burn_in", "'region', 'eu'", "13:00:30"),
+        ("next", "'region', 'eu'", "13:10:00"),
+        ("not_exposed", "'region', 'eu'", "14:30:00"),
+        ("elsewhere", "'region', 'us'", "12:30:00"),
+    ] {
+        server.sql(&format!(
+            "INSERT INTO conversions (event_id, name, unit_type, unit_id, other_ids, environment, created_at) VALUES \
+             (generateUUIDv4(), '{name}', 'user', 'somebody', map({carries}), 'production', '2026-01-31 {at}')"
+        ));
+    }
+    let seen = |experiment: &str| {
+        server.sql(&format!(
+            "SELECT event_name, variant, replaceAll(user_id, char(0), '@') FROM experiment_events \
+             WHERE experiment_id = '{experiment}' AND event_type = 'conversion' ORDER BY created_at"
+        ))
+    };
+    let (first, second) = ("eu@1769860800", "eu@1769864400");
+    assert_eq!(seen("surge"), format!("counts\ta\t{first}\nlast\ta\t{first}\nnext\tb\t{second}\n"));
+    let of_slow = ["in_burn_in", "counts", "last", "next_burn_in", "next"];
+    assert_eq!(seen("slow"), of_slow.map(|name| format!("{name}\tb\t{first}\n")).concat());
+    // The zero byte survives in JSON.
+    let json = "SELECT DISTINCT user_id FROM experiment_events WHERE experiment_id = 'slow' FORMAT JSONEachRow";
+    assert_eq!(server.sql(json), "{\"user_id\":\"eu\\u00001769860800\"}\n");
+    // Nothing else has changed for experiments without windows.
+    let plain = "SELECT count() FROM experiment_events WHERE experiment_id IN ('checkout', 'pricing') AND event_type = 'conversion'";
+    assert_eq!(server.sql(plain), "5\n");
+}

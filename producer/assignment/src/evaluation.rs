@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use schemas::definition::{Accepted, Definition, Experiment, State, Variant, Version};
+use schemas::switchback::NotACluster;
 use schemas::{Bucket, Buckets, Key, Reason as ExposureReason};
 use serde_json::Value as Json;
 
@@ -80,6 +81,7 @@ impl<'s> HoldoutSide<'s> {
                 // Its slot decided, on either side; so both count alike.
                 reason: ExposureReason::Split,
                 buckets: Some(Buckets { slot, rollout: slot, variant: slot }),
+                window_start_s: None,
             }),
         }
     }
@@ -119,6 +121,9 @@ pub struct Exposed<'s> {
     pub reason: ExposureReason,
     /// `None` if no bucket decided, for a unit that is on a list of `allow`.
     pub buckets: Option<Buckets>,
+    /// Of a switchback: the start of the window that the unit is of, in seconds since 1970. The id of the context is the
+    /// cluster's.
+    pub window_start_s: Option<u64>,
 }
 
 /// The reason why a unit takes no part, in the order in which the reasons are checked.
@@ -151,6 +156,8 @@ pub enum EvaluationError {
     NoUnit { unit_type: Key, is_default: bool },
     #[error("the id of the {unit_type} has {bytes} bytes; it must have 1 to 256")]
     UnitId { unit_type: Key, bytes: usize },
+    #[error("the {unit_type} cannot be the cluster of a switchback: {why}")]
+    Cluster { unit_type: Key, why: NotACluster },
 }
 
 fn as_targeting_key(is_default: bool) -> &'static str {

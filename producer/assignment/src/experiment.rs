@@ -4,7 +4,7 @@
 use schemas::definition::{
     Assignment, Definitions, Experiment, Serve, ServeTo, State, TargetingRule, Variant, Version,
 };
-use schemas::{Key, Micros, Reason as ExposureReason};
+use schemas::{Buckets, Key, Micros, Reason as ExposureReason, SwitchbackUnit};
 use serde_json::Value as Json;
 
 use crate::Environment;
@@ -15,7 +15,7 @@ use crate::evaluation::{
 use crate::hash::{Salts, Seeds};
 use crate::lists::ListSource;
 use crate::placement::Placement;
-use crate::rollout::Rollout;
+use crate::rollout::{Rollout, Switches};
 use crate::snapshot::{Snapshot, unit};
 use crate::targeting::CompiledCondition;
 use crate::trace::{Step, Trace};
@@ -121,6 +121,20 @@ impl CompiledExperiment {
         self.placement.instants().chain(ramp)
     }
 
+    /// The instants at which a switchback's answers change besides these; `None` if they never change.
+    pub(crate) fn switches(experiment: &Experiment, environment: Environment<'_>) -> Option<Switches> {
+        let runs = experiment.state == State::Running && experiment.in_environment(environment.0).enabled;
+        let switchback = experiment.switchback.filter(|_| runs)?;
+        Some(Switches::of(switchback, experiment.plan.schedule.as_ref()))
+    }
+
+    fn buckets(&self, unit_id: &str, window: Option<SwitchbackUnit<'_>>) -> Buckets {
+        match window {
+            Some(window) => self.seeds.switchback_buckets(window),
+            None => self.seeds.buckets(unit_id),
+        }
+    }
+
     pub(crate) fn evaluate<'s>(
         &'s self,
         snapshot: &'s Snapshot,
@@ -152,8 +166,14 @@ impl CompiledExperiment {
             let key_of = |variant: usize| &experiment.variants[variant].key;
             if let Some(index) = self.lists.allow(unit_id, key_of, trace) {
                 let variant = &experiment.variants[index];
-                let forced = Exposed { variant, reason: ExposureReason::Forced, buckets: None };
-                let outcome = closed.map_or(Ok(forced), Err);
+                let outcome = match closed {
+                    Some(why) => Err(why),
+                    None => {
+                        let window = switchback_unit(experiment, unit_id, now, trace)?;
+                        let window_start_s = window.map(SwitchbackUnit::window_start_s);
+                        Ok(Exposed { variant, reason: ExposureReason::Forced, buckets: None, window_start_s })
+                    }
+                };
                 return Ok(asked.answer(index, Reason::TargetingMatch, None, outcome, sides));
             }
         }
@@ -164,12 +184,15 @@ impl CompiledExperiment {
         if rule.is_none() && !self.targeting.is_empty() {
             return takes_no_part(None, NotExposed::NotTargeted);
         }
-        let buckets = self.seeds.buckets(unit(context, &experiment.unit_type)?);
+        let unit_id = unit(context, &experiment.unit_type)?;
+        let window = switchback_unit(experiment, unit_id, now, trace)?;
+        let buckets = self.buckets(unit_id, window);
         match self.placement.owner(buckets) {
             Ok(index) => {
                 let variant = &experiment.variants[index];
                 let reason = ExposureReason::Split;
-                let exposed = Exposed { variant, reason, buckets: Some(buckets) };
+                let window_start_s = window.map(SwitchbackUnit::window_start_s);
+                let exposed = Exposed { variant, reason, buckets: Some(buckets), window_start_s };
                 Ok(asked.answer(index, Reason::Split, rule, Ok(exposed), sides))
             }
             Err(why) => takes_no_part(rule, why),
@@ -201,11 +224,13 @@ impl CompiledExperiment {
             return Ok(asked.answer(serves.variant, reason, rule, Err(why), sides));
         }
         let buckets = self.seeds.buckets(unit(context, &experiment.unit_type)?);
-        // Nobody who had the variant loses it while it is shipped step by step.
+        // Nobody who had the variant loses it while it is shipped step by step; a cluster of a switchback had each of them.
         let targeted =
             rule.is_some() || self.targeting.is_empty() || self.targeting_rule(context, trace).is_some();
-        let kept =
-            targeted && self.placement.is_enabled() && self.placement.owner(buckets) == Ok(serves.variant);
+        let kept = experiment.switchback.is_none()
+            && targeted
+            && self.placement.is_enabled()
+            && self.placement.owner(buckets) == Ok(serves.variant);
         let (variant, reason) = if buckets.rollout < below || kept {
             (serves.variant, Reason::Split)
         } else {
@@ -252,4 +277,22 @@ impl CompiledExperiment {
         }
         self.placement.is_open(now)
     }
+}
+
+/// Returns the unit that a cluster is at `now`; `None` if the experiment is no switchback.
+fn switchback_unit<'a, 's>(
+    experiment: &Experiment,
+    cluster: &'a str,
+    now: Micros,
+    trace: &mut impl Trace<'s>,
+) -> Result<Option<SwitchbackUnit<'a>>, EvaluationError> {
+    let Some(switchback) = experiment.switchback else { return Ok(None) };
+    let unit = SwitchbackUnit::new(cluster, switchback.window_start_s(now))
+        .map_err(|why| EvaluationError::Cluster { unit_type: experiment.unit_type.clone(), why })?;
+    trace.step(|| Step::Window {
+        start: switchback.window_start(now),
+        window_seconds: switchback.window_seconds,
+        unit_id: unit.id().as_str().to_owned(),
+    });
+    Ok(Some(unit))
 }

@@ -4,7 +4,7 @@
 //! the field (`schemas/src/definition/rule.rs`).
 
 use schemas::definition::{Definitions, Experiment, WHOLE_SALT};
-use schemas::{Bucket, Buckets};
+use schemas::{Bucket, Buckets, SwitchbackUnit};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The contract in words, for a person who wants to compute a bucket again.
@@ -84,5 +84,12 @@ impl Seeds {
     pub fn buckets(&self, unit_id: &str) -> Buckets {
         let bucket = |seed: Seed| Bucket::of_hash(seed.hash(unit_id)).get();
         Buckets { slot: bucket(self.slot), rollout: bucket(self.rollout), variant: bucket(self.variant) }
+    }
+
+    /// The buckets of a switchback's unit: the cluster takes part as a whole, so its slot and its rollout are those of the
+    /// cluster alone, and each of its windows has a variant of its own.
+    pub fn switchback_buckets(&self, unit: SwitchbackUnit<'_>) -> Buckets {
+        let hash = self.variant.hash(unit.id().as_str());
+        Buckets { variant: Bucket::of_hash(hash).get(), ..self.buckets(unit.cluster()) }
     }
 }

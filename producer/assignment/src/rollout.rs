@@ -1,6 +1,6 @@
 //! The share of units that something serves, which may change with time.
 
-use schemas::definition::{RampStep, Schedule};
+use schemas::definition::{RampStep, Schedule, Switchback};
 use schemas::{BUCKETS, BasisPoints, Micros};
 
 /// A share by time: buckets below it are inside.
@@ -45,7 +45,7 @@ impl Rollout {
 }
 
 /// When something holds: from the start on, and before the end.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Window {
     pub(crate) start: Option<Micros>,
     pub(crate) end: Option<Micros>,
@@ -77,6 +77,36 @@ impl Window {
     }
 }
 
+/// The instants at which the answers of switchbacks change: the starts of their windows, while they are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Switches {
+    switchback: Switchback,
+    open: Window,
+}
+
+impl Switches {
+    pub(crate) fn of(switchback: Switchback, schedule: Option<&Schedule>) -> Switches {
+        // The burn-in changes no answer: without it, switchbacks of one window are alike.
+        Switches { switchback: Switchback { burn_in_seconds: 0, ..switchback }, open: Window::of(schedule) }
+    }
+
+    /// The last of them that is over at `now`.
+    pub(crate) fn last(self, now: Micros) -> Option<Micros> {
+        let while_open = match self.open.end {
+            Some(end) if self.open.is_over(now) => Micros::new(end.get() - 1).ok()?,
+            _ => now,
+        };
+        let last = self.switchback.window_start(while_open);
+        (!self.open.is_before(last)).then_some(last)
+    }
+
+    /// The first of them after `now`; none before the schedule's start, which is an instant of its own.
+    pub(crate) fn next(self, now: Micros) -> Option<Micros> {
+        let next = self.switchback.next_window_start(now)?;
+        self.open.has(now).then_some(next).filter(|next| !self.open.is_over(*next))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +121,26 @@ mod tests {
         }
         assert!(!ramp.is_everybody());
         assert!(Rollout::of(BasisPoints::ALL, &[]).is_everybody());
+    }
+
+    #[test]
+    fn a_switchback_changes_at_the_starts_of_its_windows_while_it_is_open() {
+        let seconds = |seconds: i64| Micros::new(seconds * 1_000_000).unwrap();
+        let before = |seconds: i64| Micros::new(seconds * 1_000_000 - 1).unwrap();
+        let switchback = Switchback { window_seconds: 60, burn_in_seconds: 30 };
+        let both = |switches: Switches, now| (switches.last(now), switches.next(now));
+        let always = Switches::of(switchback, None);
+        assert_eq!(both(always, seconds(0)), (Some(seconds(0)), Some(seconds(60))));
+        assert_eq!(both(always, before(60)), (Some(seconds(0)), Some(seconds(60))));
+        assert_eq!(both(always, seconds(60)), (Some(seconds(60)), Some(seconds(120))));
+        assert_eq!(both(always, Micros::MAX).1, None);
+        let schedule = Schedule { start: Some(seconds(90)), end: Some(seconds(240)) };
+        let open = Switches::of(switchback, Some(&schedule));
+        assert_eq!(both(open, before(90)), (None, None));
+        assert_eq!(both(open, seconds(90)), (None, Some(seconds(120))));
+        assert_eq!(both(open, seconds(120)), (Some(seconds(120)), Some(seconds(180))));
+        // The end is an instant of the schedule, and no window begins at it.
+        assert_eq!(both(open, before(240)), (Some(seconds(180)), None));
+        assert_eq!(both(open, seconds(999)), (Some(seconds(180)), None));
     }
 }

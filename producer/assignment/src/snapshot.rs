@@ -16,6 +16,7 @@ use crate::flag::CompiledFlag;
 use crate::holdout::HeldSlots;
 use crate::lists::{ListSource, Lists};
 use crate::prerequisites::mark_flags_that_wait_for_too_many;
+use crate::rollout::Switches;
 use crate::trace::{Step, Trace};
 
 /// The definitions of one environment, ready to be evaluated.
@@ -27,7 +28,10 @@ pub struct Snapshot {
     by_key: HashTable<u32>,
     /// The holdouts that run.
     holdouts: Box<[(HoldoutEvaluation, HeldSlots)]>,
+    /// The instants of schedules and ramps, in ascending order.
     instants: Box<[Micros]>,
+    /// The switchbacks that run, each with its endless instants.
+    switches: Box<[Switches]>,
     lacking_lists: Box<[Key]>,
     lists_tag: u64,
 }
@@ -75,6 +79,7 @@ impl Snapshot {
             found.map(|index| u32::try_from(index).expect("a log has fewer than 2^32 records"))
         };
         let mut instants = Vec::new();
+        let mut switches = Vec::new();
         let entries = evaluated.iter().map(|accepted| {
             let (client_safe, compiled) = match &accepted.definition {
                 Definition::Flag(flag) => {
@@ -85,6 +90,8 @@ impl Snapshot {
                 Definition::Experiment(experiment) => {
                     let compiled = CompiledExperiment::compile(&source, experiment, environment, holdout_of);
                     instants.extend(compiled.instants());
+                    let new = CompiledExperiment::switches(experiment, environment);
+                    switches.extend(new.filter(|new| !switches.contains(new)));
                     (experiment.client_safe, Compiled::Experiment(compiled))
                 }
                 other => unreachable!("a {} is not evaluated", other.kind()),
@@ -105,6 +112,7 @@ impl Snapshot {
             by_key,
             holdouts: holdouts.into(),
             instants: instants.into(),
+            switches: switches.into(),
         }
     }
 
@@ -134,13 +142,20 @@ impl Snapshot {
         self.lists_tag
     }
 
-    /// The instants at which an answer may change by time alone, in ascending order.
-    pub fn instants(&self) -> &[Micros] {
-        &self.instants
+    /// The last instant, at `now` or before, at which an answer may have changed by time alone: as long as this is the
+    /// same, so is every answer. It never goes back as `now` goes on.
+    pub fn last_instant(&self, now: Micros) -> Option<Micros> {
+        let last = self.instants[..self.instants_over(now)].last().copied();
+        self.switches.iter().filter_map(|switches| switches.last(now)).chain(last).max()
     }
 
-    /// How many of the instants are over at `now`: as long as this is the same, so is every answer.
-    pub fn time_epoch(&self, now: Micros) -> usize {
+    /// The first instant after `now` at which an answer may change by time alone.
+    pub fn next_instant(&self, now: Micros) -> Option<Micros> {
+        let next = self.instants.get(self.instants_over(now)).copied();
+        self.switches.iter().filter_map(|switches| switches.next(now)).chain(next).min()
+    }
+
+    fn instants_over(&self, now: Micros) -> usize {
         self.instants.partition_point(|instant| *instant <= now)
     }
 }

@@ -2,7 +2,7 @@
 //! cannot differ from what was served; where nobody looks, they cost nothing. The three buckets of an experiment are not
 //! reported: they follow from its definition.
 
-use schemas::Key;
+use schemas::{Key, Micros};
 
 use crate::evaluation::NotExposed;
 
@@ -30,6 +30,8 @@ pub enum Step<'s> {
     Bucket { of: BucketOf, hash: u64, bucket: u32, inside: bool },
     /// The experiment takes no units, whoever they are.
     Closed(NotExposed),
+    /// The experiment is a switchback: the window that it is in, and the id of the cluster's unit in this window.
+    Window { start: Micros, window_seconds: u32, unit_id: String },
 }
 
 /// What a bucket decides.

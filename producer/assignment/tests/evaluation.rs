@@ -244,6 +244,8 @@ fn experiment(index: usize) -> impl Strategy<Value = (Kind, Value)> {
         json!({}),
         json!({"layer": "pricing", "slots": 3_000}),
         json!({"assignment": "external"}),
+        json!({"switchback": {"window_seconds": 3_600, "burn_in_seconds": 60}}),
+        json!({"switchback": {"window_seconds": 604_800}, "layer": "pricing", "slots": 3_000}),
     ]);
     let overrides = prop::option::of((any::<bool>(), select(vec![0, 10_000])));
     let value = prop::option::of(select(vec![json!(1), json!({"x": "y"})]));
@@ -342,7 +344,9 @@ fn attributes() -> impl Strategy<Value = Map<String, Value>> {
         json!({"size.paid": 0.5}),
         json!("none"),
     ]));
-    let account = prop::option::of(select(vec![json!("a1"), json!("a2"), json!(7), json!("")]));
+    let long = json!("a".repeat(250));
+    let account =
+        prop::option::of(select(vec![json!("a1"), json!("a2"), json!(7), json!(""), json!("a\0"), long]));
     let dotted = prop::option::of(select(vec![json!("x"), json!({"b": "pro"})]));
     let tags =
         prop::option::of(select(vec![json!([]), json!(["pro", 1, true]), json!("pro"), json!([1.5, "DE"])]));
@@ -422,7 +426,10 @@ proptest! {
                         let exposures = answer.exposures().map(|exposure| {
                             let exposed = exposure.outcome.unwrap();
                             let buckets = exposed.buckets;
+                            let unit_id = context.unit(exposure.experiment.unit_type.as_str()).unwrap();
+                            let in_window = |start_s| format!("{unit_id}\0{start_s}");
                             (
+                                exposed.window_start_s.map_or(unit_id.to_owned(), in_window),
                                 exposure.experiment.key.to_string(),
                                 exposed.variant.key.to_string(),
                                 exposed.reason.as_str(),
@@ -440,6 +447,7 @@ proptest! {
                     Err(EvaluationError::NotFound(_)) => Err("not found"),
                     Err(EvaluationError::NoUnit { .. }) => Err("no unit"),
                     Err(EvaluationError::UnitId { .. }) => Err("unit id"),
+                    Err(EvaluationError::Cluster { .. }) => Err("cluster"),
                 };
                 let expected = reference.answer(key, unit.as_deref(), attributes, instant);
                 prop_assert_eq!(ours, expected, "{} for {:?} with {:?}", key, unit, attributes);
@@ -455,7 +463,7 @@ fn the_random_definitions_are_accepted_and_reach_every_answer() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut seen = std::collections::BTreeSet::new();
     let strategy = (changes(), attributes());
-    for _ in 0..300 {
+    for _ in 0..1_000 {
         let (changes, attributes) = strategy.new_tree(&mut runner).unwrap().current();
         let definitions = log(&changes);
         let reference = reference(&definitions, "production");
@@ -466,7 +474,7 @@ fn the_random_definitions_are_accepted_and_reach_every_answer() {
                 Ok((variant, _, reason, _, exposures)) => {
                     let exposures: Vec<&str> = exposures
                         .iter()
-                        .map(|(_, variant, reason, _)| if variant == "held" { "held" } else { *reason })
+                        .map(|(_, _, variant, reason, _)| if variant == "held" { "held" } else { *reason })
                         .collect();
                     format!("{reason} {variant} {}", exposures.join("+"))
                 }
@@ -479,6 +487,7 @@ fn the_random_definitions_are_accepted_and_reach_every_answer() {
         "DEFAULT a held",
         "DEFAULT a held+held",
         "DEFAULT a split",
+        "DEFAULT a split+held",
         "DEFAULT b ",
         "SPLIT a ",
         "SPLIT a split",
@@ -498,6 +507,8 @@ fn the_random_definitions_are_accepted_and_reach_every_answer() {
         "TARGETING_MATCH b ",
         "TARGETING_MATCH b forced",
         "TARGETING_MATCH b split+forced",
+        "TARGETING_MATCH b split+split+forced",
+        "cluster",
         "no unit",
         "not found",
         "unit id",
@@ -565,7 +576,8 @@ fn instants_and_epochs_follow_the_schedules() {
     ]);
     let snapshot = Snapshot::compile(&definitions, &Lists::default(), Environment::PRODUCTION);
     let at = |instant: &str| Micros::parse(instant).unwrap();
-    assert_eq!(snapshot.instants(), [at(INSTANTS[1]), at(INSTANTS[3])]);
-    let epochs = INSTANTS.map(|instant| snapshot.time_epoch(at(instant)));
-    assert_eq!(epochs, [0, 1, 1, 2]);
+    let last = INSTANTS.map(|instant| snapshot.last_instant(at(instant)));
+    assert_eq!(last, [None, Some(at(INSTANTS[1])), Some(at(INSTANTS[1])), Some(at(INSTANTS[3]))]);
+    let next = INSTANTS.map(|instant| snapshot.next_instant(at(instant)));
+    assert_eq!(next, [Some(at(INSTANTS[1])), Some(at(INSTANTS[3])), Some(at(INSTANTS[3])), None]);
 }

@@ -82,9 +82,10 @@ export class Reporter {
       const own = exposureOf(metadata, number === 1 ? '' : `.${number}`);
       if (!own) return;
       const unit = context?.[own.unit_type] ?? context?.targetingKey;
-      const repeat = JSON.stringify([own.experiment, unit, own.variant, own.phase, own.definition_version]);
+      const { variant, phase, definition_version: version, window_start: window } = own;
+      const repeat = JSON.stringify([own.experiment, unit, variant, phase, version, window]);
       if (this.#isRemembered(repeat)) continue;
-      const event = { type: 'exposure', key: own.experiment, variant: own.variant, metadata: own, ...identified(context) };
+      const event = { type: 'exposure', key: own.experiment, variant, metadata: own, ...identified(context) };
       if (this.#add(event, repeat)) this.#remember(repeat);
     }
   }
@@ -250,8 +251,8 @@ export class ExposureHook {
 function exposureOf(metadata, suffix) {
   if (metadata[`experiment${suffix}`] === undefined) return undefined;
   const names = [
-    'experiment', 'variant', 'unit_type', 'phase', 'definition_version', 'configuration_version',
-    'bucket_slot', 'bucket_rollout', 'bucket_variant', 'rule', 'exposure_reason',
+    'experiment', 'variant', 'unit_type', 'window_start', 'phase', 'definition_version',
+    'configuration_version', 'bucket_slot', 'bucket_rollout', 'bucket_variant', 'rule', 'exposure_reason',
   ];
   return withoutUndefined(Object.fromEntries(names.map((name) => [name, metadata[name + suffix]])));
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use assignment::{
-    Context, Environment, Evaluation, EvaluationError, Lists, Snapshot, evaluate_all, evaluate_client_safe,
+    Context, DEFAULT_UNIT_TYPE, Environment, Evaluation, EvaluationError, Lists, Snapshot, evaluate_all, evaluate_client_safe,
 };
 use schemas::definition::{Definition, Definitions, ValueType, Version};
 use schemas::{Key, Micros, Pairs};
@@ -29,7 +29,8 @@ pub struct Configuration {
     /// The holdouts that cover a key which a client may see: a page reports its side of them.
     safe_holdouts: BTreeSet<Key>,
     by_key: HashMap<Key, usize>,
-    /// The types of units that any flag or experiment asks for, in ascending order.
+    /// The types of units that any flag or experiment asks for, and that of users, who are the members of all others; in
+    /// ascending order.
     unit_types: Box<[Key]>,
 }
 
@@ -71,7 +72,7 @@ impl Configuration {
     pub fn compile(definitions: &Definitions, inputs: &Inputs<'_>) -> Configuration {
         let snapshot = Snapshot::compile(definitions, inputs.lists, inputs.environment);
         let mut entries = Vec::with_capacity(snapshot.keys().len());
-        let mut unit_types = BTreeSet::new();
+        let mut unit_types = BTreeSet::from([Key::new(DEFAULT_UNIT_TYPE).expect("`user` is a key")]);
         let mut safe_holdouts = BTreeSet::new();
         for accepted in definitions.iter() {
             match &accepted.definition {
@@ -125,19 +126,19 @@ impl Configuration {
                 tag => format!("{}~{tag:x}", self.log),
             },
             version: self.version(),
-            epoch: self.snapshot.time_epoch(now) as u64,
+            epoch: self.snapshot.last_instant(now).map_or(0, |instant| instant.get().unsigned_abs()),
         }
     }
 
     /// When the answers last changed for everybody, in seconds since 1970: by a change, or by an instant that has passed.
     pub fn modified_s(&self, now: Micros) -> i64 {
-        let passed = self.snapshot.instants()[..self.snapshot.time_epoch(now)].last();
-        passed.map_or(self.changed_at, |instant| self.changed_at.max(*instant)).get() / 1_000_000
+        let passed = self.snapshot.last_instant(now);
+        passed.map_or(self.changed_at, |instant| self.changed_at.max(instant)).get() / 1_000_000
     }
 
     /// The next instant at which an answer may change by time alone.
     pub fn next_instant(&self, now: Micros) -> Option<Micros> {
-        self.snapshot.instants().get(self.snapshot.time_epoch(now)).copied()
+        self.snapshot.next_instant(now)
     }
 
     /// Evaluates one key for whoever holds a token of this kind; what it may not see is as if it were not there.

@@ -20,6 +20,7 @@ pub struct Revision {
     /// are in force while others are awaited.
     pub log: String,
     pub version: Version,
+    /// The last instant at which an answer may have changed by time alone, in microseconds since 1970; 0 if there is none.
     pub epoch: u64,
 }
 

@@ -36,7 +36,7 @@ impl Logged {
     }
 }
 
-/// The exposures of reading the value, without their ids, further ids and attributes: first to the key itself, so that
+/// The exposures of reading the value, without their event ids, ids of other types in use, and attributes: first to the key itself, so that
 /// metadata names it without a number.
 pub fn of_evaluation<'a>(
     evaluation: &Evaluation<'a>,
@@ -45,8 +45,7 @@ pub fn of_evaluation<'a>(
 ) -> Vec<Exposure<'a>> {
     let stamp = EventStamp { event_id: Uuid::nil(), created_at: now };
     let exposure = |part: ExperimentEvaluation<'a>| {
-        let unit_id = context.unit(part.experiment.unit_type.as_str())?;
-        sdk::event::exposure(stamp, unit_id, &part, SelectedAttributes::default()).ok()
+        sdk::event::exposure_in(stamp, context, &part, SelectedAttributes::default()).ok()
     };
     let mut exposures: Vec<Exposure> = evaluation.exposures().filter_map(exposure).collect();
     exposures.sort_by_key(|exposure| exposure.experiment != evaluation.key.as_str());
@@ -66,9 +65,13 @@ pub fn log(
         return Logged::Suppressed;
     }
     let texts = told.sent.texts();
+    let mut other_ids = exposure.other_ids.clone();
+    for (unit_type, id) in told.configuration.other_ids(told.context, &exposure.unit_type).iter() {
+        other_ids.insert(unit_type.to_owned(), id.to_owned());
+    }
     let whole = Exposure {
         event_id: EventStamp::at(exposure.created_at).event_id,
-        other_ids: told.configuration.other_ids(told.context, &exposure.unit_type),
+        other_ids,
         attributes: told.configuration.attributes_of(&exposure.experiment).select(&texts).into_pairs(),
         ..exposure.clone()
     };

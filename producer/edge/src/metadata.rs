@@ -35,6 +35,8 @@ pub struct Reported<'a> {
     pub experiment: Cow<'a, str>,
     pub variant: Cow<'a, str>,
     pub unit_type: Cow<'a, str>,
+    /// Of a switchback: when the window began in which the value was evaluated, in seconds since 1970.
+    pub window_start_s: Option<u64>,
     pub phase: u32,
     pub definition_version: u64,
     pub configuration_version: u64,
@@ -72,6 +74,9 @@ fn write_exposure(out: &mut Vec<u8>, exposure: &Exposure<'_>, suffix: &str, firs
     field("experiment", &quoted(&exposure.experiment));
     field("variant", &quoted(&exposure.variant));
     field("unit_type", &quoted(&exposure.unit_type));
+    if let Some(unit) = exposure.switchback_unit() {
+        field("window_start", &unit.window_start_s());
+    }
     field("phase", &exposure.phase);
     field("definition_version", &exposure.definition_version);
     field("configuration_version", &exposure.configuration_version);
@@ -127,6 +132,7 @@ pub fn read<'a>(
             None => required(text(sent, "variant")?, "variant")?,
         },
         unit_type: required(text(sent, "unit_type")?, "unit_type")?,
+        window_start_s: integer(sent, "window_start")?,
         phase: u32::try_from(required(integer(sent, "phase")?, "phase")?).unwrap_or(u32::MAX),
         definition_version: required(integer(sent, "definition_version")?, "definition_version")?,
         configuration_version: required(integer(sent, "configuration_version")?, "configuration_version")?,
@@ -223,6 +229,10 @@ mod tests {
     const HELD_OUT: &str = r#"{"event_id": "0191e3a0-0000-7000-8000-000000000001", "experiment": "h", "variant": "out",
         "unit_type": "account", "unit_id": "a1", "reason": "held_out", "created_at": "2026-01-01T00:00:00Z"}"#;
 
+    const WINDOW: &str = r#"{"event_id": "0191e3a0-0000-7000-8000-000000000001", "experiment": "s", "variant": "b",
+        "unit_type": "region", "unit_id": "eu\u00001767225600", "other_ids": {"region": "eu"},
+        "created_at": "2026-01-01T00:00:00Z"}"#;
+
     fn written(exposures: &[Exposure<'_>], logged: Option<bool>) -> String {
         let mut out = Vec::new();
         write(&mut out, exposures.iter(), logged);
@@ -240,6 +250,9 @@ mod tests {
                 r#""rule":"eu","exposure_reason":"split","exposure_logged":true}"#
             )
         );
+        assert!(
+            written(&[exposure(WINDOW)], None).contains(r#""unit_type":"region","window_start":1767225600,"phase":1,"#)
+        );
         let both = written(&[exposure(SPLIT), exposure(HELD_OUT)], None);
         assert!(
             both.ends_with(concat!(
@@ -252,7 +265,7 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_back() {
-        for json in [SPLIT, HELD_OUT] {
+        for json in [SPLIT, HELD_OUT, WINDOW] {
             let exposure = exposure(json);
             let text = written(std::slice::from_ref(&exposure), None);
             let sent: Sent = serde_json::from_str(&text).unwrap();
@@ -261,6 +274,7 @@ mod tests {
                 experiment: exposure.experiment.clone(),
                 variant: exposure.variant.clone(),
                 unit_type: exposure.unit_type.clone(),
+                window_start_s: exposure.switchback_unit().map(schemas::SwitchbackUnit::window_start_s),
                 phase: exposure.phase,
                 definition_version: exposure.definition_version,
                 configuration_version: exposure.configuration_version,

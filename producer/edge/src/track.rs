@@ -5,7 +5,9 @@
 use std::borrow::Cow;
 
 use assignment::Context;
-use schemas::{Conversion, Decimal6, Event, Exposure, Key, Micros, Pairs, Sender, Uuid};
+use schemas::{
+    Alias, Conversion, Decimal6, Event, Exposure, Key, Micros, Pairs, Sender, SwitchbackUnit, Unit, Uuid,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -81,14 +83,12 @@ pub fn split(body: &[u8], events_max: usize) -> Result<Vec<&RawValue>, Problem> 
     Ok(events)
 }
 
-/// An event as it is written. Fields that nobody knows are ignored.
+/// An exposure or a conversion as it is written. Fields that nobody knows are ignored.
 #[derive(Deserialize)]
 #[serde(expecting = "an event, which is an object")]
 struct Written<'a> {
     #[serde(borrow)]
     event_id: Cow<'a, str>,
-    #[serde(rename = "type")]
-    kind: EventKind,
     #[serde(borrow)]
     key: Cow<'a, str>,
     #[serde(borrow, default, rename = "targetingKey")]
@@ -99,10 +99,23 @@ struct Written<'a> {
     variant: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     value: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    metadata: Option<Sent<'a>>,
+    #[serde(borrow, default, deserialize_with = "or_none")]
+    metadata: Sent<'a>,
     #[serde(borrow, default)]
     experiment: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    ts: Option<&'a RawValue>,
+}
+
+/// An alias as it is written: it names both of its units, and has no context.
+#[derive(Deserialize)]
+struct WrittenAlias<'a> {
+    #[serde(borrow)]
+    event_id: Cow<'a, str>,
+    #[serde(borrow)]
+    from: Unit<'a>,
+    #[serde(borrow)]
+    to: Unit<'a>,
     #[serde(borrow, default)]
     ts: Option<&'a RawValue>,
 }
@@ -112,6 +125,20 @@ struct Written<'a> {
 enum EventKind {
     Exposure,
     Conversion,
+    Alias,
+}
+
+/// The reading that tells in which form the event is written.
+#[derive(Deserialize)]
+#[serde(expecting = "an event, which is an object")]
+struct Typed {
+    #[serde(rename = "type")]
+    kind: EventKind,
+}
+
+/// Metadata that is null is none.
+fn or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Sent<'de>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// The first reading: the id alone, which an answer names whatever else is wrong.
@@ -128,15 +155,66 @@ pub fn read(raw: &RawValue, scope: Scope<'_>) -> Read {
     }
     let identified: Option<Identified> = serde_json::from_str(raw.get()).ok();
     let event_id = identified.map(|of| of.event_id.chars().take(ID_CHARACTERS_MAX).collect());
-    let event = serde_json::from_str::<Written>(raw.get()).map_err(|error| error.to_string());
-    Read { event_id, event: event.and_then(|written| event_of(written, scope)) }
+    let event = parse::<Typed>(raw).and_then(|typed| match typed.kind {
+        EventKind::Exposure => event_of(parse(raw)?, scope, exposure),
+        EventKind::Conversion => event_of(parse(raw)?, scope, conversion),
+        EventKind::Alias => alias_of(parse(raw)?, scope),
+    });
+    Read { event_id, event: event.and_then(checked) }
 }
 
-fn event_of(written: Written<'_>, scope: Scope<'_>) -> Result<Event<'static>, String> {
-    let event_id: Uuid = written.event_id.parse().map_err(|_| "event_id is no UUID".to_owned())?;
+fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T, String> {
+    serde_json::from_str(raw.get()).map_err(|error| error.to_string())
+}
+
+fn checked(event: Event<'static>) -> Result<Event<'static>, String> {
+    event.check().map_err(|error| error.to_string())?;
+    Ok(event)
+}
+
+fn id_of(event_id: &str) -> Result<Uuid, String> {
+    event_id.parse().map_err(|_| "event_id is no UUID".to_owned())
+}
+
+/// A page reports aliases too, as when a visitor logs in. It says who its own user is and nothing else: `to` is of the
+/// token's unit type, so that no page can join two accounts or two regions.
+fn alias_of(written: WrittenAlias<'_>, scope: Scope<'_>) -> Result<Event<'static>, String> {
+    let Scope { configuration, token } = scope;
+    let event_id = id_of(&written.event_id)?;
+    let owned = |unit: &Unit<'_>| Unit {
+        unit_type: unit.unit_type.clone().into_owned().into(),
+        unit_id: unit.unit_id.clone().into_owned().into(),
+    };
+    let (from, to) = (owned(&written.from), owned(&written.to));
+    if from == to {
+        return Err("from and to are the same unit: an alias joins two ids".to_owned());
+    }
+    if token.kind == TokenKind::Client && to.unit_type != token.unit_type.as_str() {
+        return Err(format!(
+            "to.unit_type is `{}`: a client key may report aliases to a {} alone",
+            to.unit_type, token.unit_type
+        ));
+    }
+    Ok(Event::Alias(Alias {
+        event_id,
+        from,
+        to,
+        environment: configuration.snapshot.environment().0.to_owned().into(),
+        sender: sender(token),
+        created_at: created_at(written.ts, event_id)?,
+    }))
+}
+
+/// Makes the event of a context by `make`.
+fn event_of(
+    mut written: Written<'_>,
+    scope: Scope<'_>,
+    make: fn(&Known<'_>, &Written<'_>) -> Result<Event<'static>, String>,
+) -> Result<Event<'static>, String> {
+    let event_id = id_of(&written.event_id)?;
     let created_at = created_at(written.ts, event_id)?;
-    let mut sent = written.context.unwrap_or_default();
-    if let Some(key) = written.targeting_key.filter(|key| !key.is_empty()) {
+    let mut sent = written.context.take().unwrap_or_default();
+    if let Some(key) = written.targeting_key.take().filter(|key| !key.is_empty()) {
         sent.targeting_key = Some(key);
     }
     let attributes = sent.attributes(&scope.token.unit_type);
@@ -147,21 +225,7 @@ fn event_of(written: Written<'_>, scope: Scope<'_>) -> Result<Event<'static>, St
         sent: &sent,
         context: sent.context(&scope.token.unit_type, &attributes),
     };
-    let metadata = written.metadata.unwrap_or_default();
-    let event = match written.kind {
-        EventKind::Exposure => {
-            Event::Exposure(exposure(&known, &written.key, written.variant.as_ref(), &metadata)?)
-        }
-        EventKind::Conversion => Event::Conversion(conversion(
-            &known,
-            &written.key,
-            written.value,
-            written.experiment.as_deref(),
-            &metadata,
-        )?),
-    };
-    event.check().map_err(|error| error.to_string())?;
-    Ok(event)
+    make(&known, &written)
 }
 
 /// What both kinds of event need.
@@ -173,31 +237,38 @@ struct Known<'a> {
     context: Context<'a>,
 }
 
-fn exposure(
-    known: &Known<'_>,
-    experiment: &str,
-    variant: Option<&Cow<'_, str>>,
-    metadata: &Sent<'_>,
-) -> Result<Exposure<'static>, String> {
+fn exposure(known: &Known<'_>, written: &Written<'_>) -> Result<Event<'static>, String> {
     let Scope { configuration, token } = known.scope;
+    let experiment = &*written.key;
     if token.kind == TokenKind::Client && !configuration.is_reportable_by_clients(experiment) {
         return Err(format!("a client key may not report exposures to `{experiment}`"));
     }
-    let reported = metadata::read(metadata, experiment, variant)?;
+    let reported = metadata::read(&written.metadata, experiment, written.variant.as_ref())?;
     let unit_id = known.context.unit(&reported.unit_type).ok_or_else(|| {
         format!(
             "TARGETING_KEY_MISSING: the context has no id of the {}, the experiment's unit",
             reported.unit_type
         )
     })?;
+    let mut other_ids = owned(&configuration.other_ids(&known.context, &reported.unit_type));
+    let unit_id = match reported.window_start_s {
+        None => unit_id.to_owned(),
+        Some(start_s) => {
+            let unit = SwitchbackUnit::new(unit_id, start_s).map_err(|why| {
+                format!("the {} cannot be the cluster of a switchback: {why}", reported.unit_type)
+            })?;
+            other_ids.insert(reported.unit_type.clone().into_owned(), unit_id.to_owned());
+            unit.id().as_str().to_owned()
+        }
+    };
     let texts = known.sent.texts();
     let attributes = configuration.attributes_of(experiment).select(&texts).into_owned().into_pairs();
     let mut exposure = Exposure {
         event_id: known.event_id,
         experiment: reported.experiment.into_owned().into(),
         variant: reported.variant.into_owned().into(),
-        unit_id: unit_id.to_owned().into(),
-        other_ids: owned(&configuration.other_ids(&known.context, &reported.unit_type)),
+        unit_id: unit_id.into(),
+        other_ids,
         unit_type: reported.unit_type.into_owned().into(),
         phase: reported.phase,
         definition_version: reported.definition_version,
@@ -211,16 +282,10 @@ fn exposure(
         created_at: known.created_at,
     };
     exposure.fit_attributes();
-    Ok(exposure)
+    Ok(Event::Exposure(exposure))
 }
 
-fn conversion(
-    known: &Known<'_>,
-    name: &str,
-    value: Option<&RawValue>,
-    experiment: Option<&str>,
-    metadata: &Sent<'_>,
-) -> Result<Conversion<'static>, String> {
+fn conversion(known: &Known<'_>, written: &Written<'_>) -> Result<Event<'static>, String> {
     let Scope { configuration, token } = known.scope;
     let unit: Option<(Key, &str)> = configuration.unit_of(&known.context, &token.unit_type);
     let (unit_type, unit_id) = unit.ok_or_else(|| {
@@ -229,26 +294,26 @@ fn conversion(
             token.unit_type
         )
     })?;
-    let value = match value {
+    let value = match written.value {
         None => None,
         Some(raw) => {
             serde_json::from_str::<Option<Decimal6>>(raw.get()).map_err(|error| format!("value: {error}"))?
         }
     };
     let text = |(name, value): (&Cow<'_, str>, &Scalar<'_>)| (name.clone().into_owned(), value.to_string());
-    Ok(Conversion {
+    Ok(Event::Conversion(Conversion {
         event_id: known.event_id,
-        name: name.to_owned().into(),
+        name: written.key.clone().into_owned().into(),
         unit_id: unit_id.to_owned().into(),
         other_ids: owned(&configuration.other_ids(&known.context, unit_type.as_str())),
         unit_type: String::from(unit_type).into(),
-        experiment: experiment.map(|key| key.to_owned().into()),
+        experiment: written.experiment.as_ref().map(|key| key.clone().into_owned().into()),
         value,
-        metadata: metadata.iter().map(text).collect(),
+        metadata: written.metadata.iter().map(text).collect(),
         environment: configuration.snapshot.environment().0.to_owned().into(),
         sender: sender(token),
         created_at: known.created_at,
-    })
+    }))
 }
 
 fn owned(pairs: &Pairs<'_>) -> Pairs<'static> {

@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use assignment::{ExperimentEvaluation, Exposed, NotExposed};
+use assignment::{Context, DEFAULT_UNIT_TYPE, ExperimentEvaluation, Exposed, NotExposed};
+use schemas::event::UNIT_ID_BYTES_MAX;
 use schemas::{Alias, Conversion, Exposure, Micros, Pairs, Sender, Unit, Uuid};
 use uuid::{NoContext, Timestamp};
 
@@ -41,7 +42,8 @@ pub fn now() -> Micros {
 }
 
 /// Makes the exposure of a unit that was shown the variant of an evaluation. `unit_id` is that of the evaluated context. `stamp`
-/// is of the time that was evaluated: where the plan has a schedule, the consumer verifies the exposure at that time.
+/// is of the time that was evaluated: where the plan has a schedule, or time is cut into windows, the consumer verifies the
+/// exposure at that time. Of a switchback the exposure's unit is the cluster in its window, and the cluster goes along.
 ///
 /// # Errors
 /// The reason why the unit takes no part in the experiment, and so was not exposed.
@@ -59,14 +61,20 @@ pub fn exposure<'a>(
         rule,
         outcome,
     } = *evaluated;
-    let Exposed { variant, reason, buckets } = outcome?;
+    let Exposed { variant, reason, buckets, window_start_s } = outcome?;
+    let (mut unit_id, mut other_ids) = (unit_id.into(), Pairs::default());
+    if let Some(start_s) = window_start_s {
+        // The evaluation has checked that the cluster can be one; what another id gives, the emitter or the consumer finds.
+        let in_window = format!("{unit_id}\0{start_s}");
+        other_ids.insert(experiment.unit_type.as_str(), std::mem::replace(&mut unit_id, in_window.into()));
+    }
     Ok(Exposure {
         event_id: stamp.event_id,
         experiment: experiment.key.as_str().into(),
         variant: variant.key.as_str().into(),
         unit_type: experiment.unit_type.as_str().into(),
-        unit_id: unit_id.into(),
-        other_ids: Pairs::default(),
+        unit_id,
+        other_ids,
         phase: experiment.phase(),
         definition_version,
         configuration_version,
@@ -78,6 +86,30 @@ pub fn exposure<'a>(
         sender: Sender::default(),
         created_at: stamp.created_at,
     })
+}
+
+/// As [`exposure`], of the unit that the evaluated context has. An exposure of a cluster, such as an account, also carries the
+/// id of its member, the user, where the context has one of 1 to 256 bytes: analyses by user need it.
+///
+/// # Errors
+/// The reason why the unit takes no part in the experiment, and so was not exposed.
+pub fn exposure_in<'a>(
+    stamp: EventStamp,
+    context: &Context<'a>,
+    evaluated: &ExperimentEvaluation<'a>,
+    attributes: SelectedAttributes<'a>,
+) -> Result<Exposure<'a>, NotExposed> {
+    let unit_type = evaluated.experiment.unit_type.as_str();
+    // Without its unit nobody is exposed.
+    let unit_id = context.unit(unit_type).unwrap_or_default();
+    let mut exposure = exposure(stamp, unit_id, evaluated, attributes)?;
+    if unit_type != DEFAULT_UNIT_TYPE
+        && let Some(user) = context.unit(DEFAULT_UNIT_TYPE)
+        && (1..=UNIT_ID_BYTES_MAX).contains(&user.len())
+    {
+        exposure.other_ids.insert(DEFAULT_UNIT_TYPE, user);
+    }
+    Ok(exposure)
 }
 
 /// Makes a conversion called `name` of the unit. It counts in every experiment that exposed the unit before,

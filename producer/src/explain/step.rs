@@ -3,7 +3,7 @@
 use std::fmt;
 
 use assignment::{BucketOf, Step};
-use schemas::Key;
+use schemas::{Key, Micros, SwitchbackUnit};
 use serde::Serialize;
 
 /// One step of the evaluation.
@@ -46,6 +46,12 @@ pub enum EvaluationStep {
     Rule {
         key: String,
         holds: bool,
+    },
+    /// The window of a switchback, and the id of the cluster's unit in it, which is hashed for the variant.
+    Window {
+        start: Micros,
+        window_seconds: u32,
+        unit_id: String,
     },
     /// By the [`FORMULA`], with the hash in hexadecimal.
     Rollout {
@@ -93,6 +99,9 @@ impl EvaluationStep {
                 EvaluationStep::Prerequisite { key: text(key), served: text(served), met }
             }
             Step::TooManyPrerequisites => EvaluationStep::TooManyPrerequisites,
+            Step::Window { start, window_seconds, ref unit_id } => {
+                EvaluationStep::Window { start, window_seconds, unit_id: unit_id.clone() }
+            }
             Step::Rule { key, holds } => EvaluationStep::Rule { key: text(key), holds },
             Step::Bucket { of: BucketOf::Rollout, hash, bucket, inside } => EvaluationStep::Rollout {
                 salt: salt("rollout"),
@@ -134,6 +143,19 @@ impl fmt::Display for EvaluationStep {
             }
             EvaluationStep::TooManyPrerequisites => {
                 f.write_str("its prerequisites are too deep or too many, and are not asked")
+            }
+            EvaluationStep::Window { start, window_seconds, unit_id } => {
+                write!(f, "window of {window_seconds} s from {start}: ")?;
+                match SwitchbackUnit::parse(unit_id) {
+                    // A terminal does not show a zero byte.
+                    Some(unit) => write!(
+                        f,
+                        "the variant is hashed of `{}`, a zero byte and `{}`",
+                        unit.cluster(),
+                        unit.window_start_s()
+                    ),
+                    None => write!(f, "the variant is hashed of {unit_id:?}"),
+                }
             }
             EvaluationStep::Rule { key, holds: true } => write!(f, "rule {key}: it matches"),
             EvaluationStep::Rule { key, holds: false } => write!(f, "rule {key}: it does not match"),

@@ -16,8 +16,9 @@ pub struct Reference {
     pub members: BTreeMap<String, Vec<String>>,
 }
 
-/// An experiment or holdout that the unit is exposed to: its key, the variant, the reason, and the three buckets.
-pub type Exposure = (String, String, &'static str, Option<[u32; 3]>);
+/// An experiment or holdout that the unit is exposed to: the unit's id, its key, the variant, the reason, and the three
+/// buckets.
+pub type Exposure = (String, String, String, &'static str, Option<[u32; 3]>);
 
 /// What a key answers: variant, value, reason, the rule that matched, and what reading it exposes the unit to.
 pub type Answer = Result<(String, Value, &'static str, Option<String>, Vec<Exposure>), &'static str>;
@@ -157,21 +158,22 @@ impl Reference {
         if experiment.get("holdout") == Some(&json!(true)) {
             let slot = bucket(&self.slot_salt(experiment, "/holdout"), id?);
             let side = owner(list(experiment, "variants"), "key", slot).unwrap();
-            let exposure = (key.to_owned(), side.to_owned(), "split", Some([slot; 3]));
+            let exposure = (id?.to_owned(), key.to_owned(), side.to_owned(), "split", Some([slot; 3]));
             return serve(side, "SPLIT", None, vec![exposure]);
         }
         let mut exposures = Vec::new();
         if let Ok(id) = id {
             let sides = self.sides(experiment, id);
             // Every holdout calls its control so.
-            let held_out = sides.iter().any(|(_, side, ..)| side == "held");
+            let held_out = sides.iter().any(|(_, _, side, ..)| side == "held");
             exposures.extend(sides);
             if held_out || self.denied(experiment, id) {
                 return serve(control, "DEFAULT", None, exposures);
             }
             if let Some(variant) = self.allowed(experiment, id) {
                 if !closed {
-                    exposures.push((key.to_owned(), variant.to_owned(), "forced", None));
+                    let unit = in_window(experiment, id, now)?;
+                    exposures.push((unit, key.to_owned(), variant.to_owned(), "forced", None));
                 }
                 return serve(variant, "TARGETING_MATCH", None, exposures);
             }
@@ -193,12 +195,14 @@ impl Reference {
             return serve(text(shipped, "variant"), reason, rule, exposures);
         }
         let id = id?;
+        // What is served afterwards depends on the cluster alone.
+        let windowed = if shipped.is_none() { in_window(experiment, id, now)? } else { id.to_owned() };
         let own = text(experiment, "salt");
         let layer = experiment.get("layer").and_then(Value::as_str);
         let buckets = [
             bucket(&self.slot_salt(experiment, &format!("{own}/slot")), id),
             bucket(&format!("{own}/rollout"), id),
-            bucket(&format!("{own}/variant"), id),
+            bucket(&format!("{own}/variant"), &windowed),
         ];
         let slots = [json!({"ranges": experiment["slot_ranges"], "key": "own"})];
         let inside = (layer.is_none() || owner(&slots, "key", buckets[0]).is_some())
@@ -209,7 +213,8 @@ impl Reference {
             owner(list(experiment, "variants"), "key", buckets[2]).filter(|_| inside).map(str::to_owned);
         if let Some(shipped) = shipped {
             let variant = text(shipped, "variant");
-            let gets = u64::from(buckets[1]) < share(shipped, now) || own_variant.as_deref() == Some(variant);
+            let kept = experiment.get("switchback").is_none() && own_variant.as_deref() == Some(variant);
+            let gets = u64::from(buckets[1]) < share(shipped, now) || kept;
             return match gets {
                 true => serve(variant, "SPLIT", rule, exposures),
                 false => serve(control, "DEFAULT", rule, exposures),
@@ -217,7 +222,7 @@ impl Reference {
         }
         match own_variant {
             Some(variant) => {
-                exposures.push((key.to_owned(), variant.clone(), "split", Some(buckets)));
+                exposures.push((windowed, key.to_owned(), variant.clone(), "split", Some(buckets)));
                 serve(&variant, "SPLIT", rule, exposures)
             }
             None => serve(control, "DEFAULT", rule, exposures),
@@ -243,7 +248,8 @@ impl Reference {
                 }
                 let slot = bucket(&self.slot_salt(holdout, "/holdout"), id);
                 let side = owner(list(holdout, "variants"), "key", slot).unwrap();
-                sides.push((text(holdout, "key").to_owned(), side.to_owned(), "split", Some([slot; 3])));
+                let key = text(holdout, "key").to_owned();
+                sides.push((id.to_owned(), key, side.to_owned(), "split", Some([slot; 3])));
             }
         }
         sides
@@ -296,6 +302,15 @@ impl Reference {
             None => passes(condition, attributes),
         }
     }
+}
+
+/// The id that the exposure names: of a switchback the cluster's, a zero byte, and the window's start in seconds.
+fn in_window(experiment: &Value, id: &str, now: &str) -> Result<String, &'static str> {
+    let Some(switchback) = experiment.get("switchback") else { return Ok(id.to_owned()) };
+    let seconds = schemas::Micros::parse(now).unwrap().get() / 1_000_000;
+    let length = switchback["window_seconds"].as_i64().unwrap();
+    let unit = format!("{id}\0{}", seconds - seconds % length);
+    if unit.len() > 256 || id.contains('\0') { Err("cluster") } else { Ok(unit) }
 }
 
 /// Times of one form, with the same digits, are in order as texts.

@@ -79,7 +79,7 @@ impl From<EvaluationError> for Problem {
             EvaluationError::NoUnit { .. } => ErrorCode::TargetingKeyMissing,
             // An empty key is none: some clients send it for an anonymous person.
             EvaluationError::UnitId { bytes: 0, .. } => ErrorCode::TargetingKeyMissing,
-            EvaluationError::UnitId { .. } => ErrorCode::InvalidContext,
+            EvaluationError::UnitId { .. } | EvaluationError::Cluster { .. } => ErrorCode::InvalidContext,
         };
         let details = match &error {
             EvaluationError::NotFound(_) => "there is no flag or experiment of this key".to_owned(),
