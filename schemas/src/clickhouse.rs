@@ -10,7 +10,7 @@ pub struct Migration {
     pub sql: &'static str,
 }
 
-pub const MIGRATIONS: [Migration; 12] = [
+pub const MIGRATIONS: [Migration; 13] = [
     Migration { number: 1, name: "events", sql: include_str!("../clickhouse/0001_events.sql") },
     Migration { number: 2, name: "definitions", sql: include_str!("../clickhouse/0002_definitions.sql") },
     Migration {
@@ -35,6 +35,11 @@ pub const MIGRATIONS: [Migration; 12] = [
         name: "counted_events",
         sql: include_str!("../clickhouse/0012_counted_events.sql"),
     },
+    Migration {
+        number: 13,
+        name: "evaluation_counts",
+        sql: include_str!("../clickhouse/0013_evaluation_counts.sql"),
+    },
 ];
 
 /// The schema that this build needs: the number of the last migration.
@@ -56,8 +61,8 @@ mod tests {
     #[test]
     fn numbers_count_up_from_one() {
         let numbers: Vec<u32> = MIGRATIONS.iter().map(|migration| migration.number).collect();
-        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
-        assert_eq!(SCHEMA_VERSION, 12);
+        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
+        assert_eq!(SCHEMA_VERSION, 13);
     }
 
     /// If two processes migrate at once, the second one finds the columns that the first one has added.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{Definition, Kind};
 
 /// The latest rule that this build knows. A reader that finds a later rule in the log must stop.
-pub const RULE_VERSION: u32 = Rule::Three.version();
+pub const RULE_VERSION: u32 = Rule::Four.version();
 
 /// A rule. Writers propose a change under the lowest rule that can express it
 /// ([`super::Definitions::rule_for`]), so that readers of an earlier build can continue as long as possible.
@@ -20,6 +20,9 @@ pub enum Rule {
     /// Adds the fields of `SINCE_RULE_3` and the operators of `OPERATORS_SINCE_RULE_3`: lists of units, ramps,
     /// what a finished experiment serves, holdouts, and slots that cool down.
     Three,
+    /// Judges what other members of a list do to the experiments that name it, and what a variant that goes does to the
+    /// flags that wait for it.
+    Four,
 }
 
 /// The path of a field in the JSON of a definition: a name, `[]` for every item of a list, `{}` for every field of
@@ -71,7 +74,7 @@ const EXPERIMENT_BY_RULE_1: &str = "key, owner, hypothesis, description, state, 
                                     layer, slots, slot_ranges, rollout, targeting, variants, control, metrics, plan";
 
 impl Rule {
-    const ALL: [Rule; 3] = [Rule::One, Rule::Two, Rule::Three];
+    const ALL: [Rule; 4] = [Rule::One, Rule::Two, Rule::Three, Rule::Four];
 
     /// The number of the rule in a record.
     pub const fn version(self) -> u32 {
@@ -79,6 +82,7 @@ impl Rule {
             Rule::One => 1,
             Rule::Two => 2,
             Rule::Three => 3,
+            Rule::Four => 4,
         }
     }
 
@@ -120,7 +124,7 @@ pub(super) fn lowest(previous: Option<&Definition>, new: &Definition) -> Rule {
     let of_definition = |definition: &Definition| {
         let (kind, fields) = (definition.kind(), definition.to_document());
         let readable = Rule::ALL.into_iter().find(|rule| rule.unknown_to(kind, &fields).is_none());
-        readable.unwrap_or(Rule::Three)
+        readable.expect("the latest rule reads every definition")
     };
     let of_step = match (previous, new) {
         // Even if no experiment runs on the metric: one may start in the meantime.
