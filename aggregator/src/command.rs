@@ -13,7 +13,7 @@ use crate::database::Database;
 use crate::document::{Document, ExperimentResult};
 use crate::experiment_analysis::Moment;
 use crate::look_log::LookLog;
-use crate::{cut, definitions, http, publish, restore, schedule, store};
+use crate::{cut, definitions, edge_counts, http, publish, restore, schedule, store};
 
 pub mod show;
 
@@ -66,6 +66,7 @@ pub async fn serve(config: Config) -> anyhow::Result<Exit> {
     let health = Health::new();
     let registry = ops::metrics::registry("aggregator", env!("CARGO_PKG_VERSION"));
     let metrics = schedule::Metrics::register(&registry);
+    let edge_metrics = edge_counts::collect::Metrics::register(&registry);
     let writers = config.writers().map_err(ops::config::Error::from)?;
     let definition_routes = ::definitions::http::routes(config.kafka.clone(), writers, crate::cut::now);
     let read = http::routes(database.clone()).merge(definition_routes.read);
@@ -74,6 +75,8 @@ pub async fn serve(config: Config) -> anyhow::Result<Exit> {
         .merge(definition_routes.write);
     let served = Served { routes, registry, health: health.clone() };
     let server = http_server::start(&config.http, served, &shutdown).await?;
+    edge_counts::collect::start(&config.aggregator, &database, &health, &edge_metrics, &shutdown)
+        .map_err(ops::config::Error::from)?;
     schedule::run(database, config.kafka, config.aggregator, health, metrics, shutdown).await;
     server.stopped().await?;
     Ok(Exit::Done)

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use definitions::http::Writers;
-use ops::config::{ClickHouse, Count, Field, Http, Kafka, Log, Millis, Page, Secret, Section};
+use ops::config::{
+    ClickHouse, Count, Field, Http, Kafka, Log, Millis, Page, Secret, Section, ServerUrl, Setting, Shown,
+};
 use serde::Deserialize;
 
 /// The aggregator's configuration.
@@ -41,6 +43,11 @@ pub struct AggregatorSection {
     pub write_tokens: Option<Secret>,
     pub write_tokens_file: Option<PathBuf>,
     pub writes_per_minute: Count<1, 6_000>,
+    pub edges: Edges,
+    pub edge_token: Option<Secret>,
+    pub edge_token_file: Option<PathBuf>,
+    pub edge_interval_ms: Millis<100, 3_600_000>,
+    pub edge_timeout_ms: Millis<10, 60_000>,
 }
 
 impl Default for AggregatorSection {
@@ -53,6 +60,11 @@ impl Default for AggregatorSection {
             write_tokens: None,
             write_tokens_file: None,
             writes_per_minute: Count::of(60),
+            edges: Edges::default(),
+            edge_token: None,
+            edge_token_file: None,
+            edge_interval_ms: Millis::of(60_000),
+            edge_timeout_ms: Millis::of(10_000),
         }
     }
 }
@@ -91,6 +103,25 @@ impl Section for AggregatorSection {
                 &self.writes_per_minute,
                 "changes that one write token may ask for in a minute; one more gets 429",
             ),
+            Field::of(
+                "edges",
+                &self.edges,
+                "private addresses (http.listen) of the edges whose counts of evaluations are added to the table; each \
+                 process by its own address, not that of a load balancer",
+            ),
+            Field::of("edge_token", &self.edge_token, "token of the edges' [http], if they have one"),
+            Field::of("edge_token_file", &self.edge_token_file, "file that holds that token"),
+            Field::of(
+                "edge_interval_ms",
+                &self.edge_interval_ms,
+                "from one reading of an edge's counts to the next; a process of an edge that ends takes along what it \
+                 counted since its last reading",
+            ),
+            Field::of(
+                "edge_timeout_ms",
+                &self.edge_timeout_ms,
+                "time for an edge's answer; after it the reading has failed, and comes again with the next",
+            ),
         ]
     }
 
@@ -100,7 +131,60 @@ impl Section for AggregatorSection {
                 "aggregator.write_tokens and aggregator.write_tokens_file are both set; remove one".into()
             );
         }
+        if self.edge_token.is_some() && self.edge_token_file.is_some() {
+            return Err(
+                "aggregator.edge_token and aggregator.edge_token_file are both set; remove one".into()
+            );
+        }
         Ok(())
+    }
+}
+
+/// The URLs of edges; none by default.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Edges {
+    text: String,
+    urls: Vec<ServerUrl>,
+}
+
+/// Each edge has a task and a connection.
+const EDGES_MAX: usize = 256;
+
+impl Edges {
+    pub fn urls(&self) -> &[ServerUrl] {
+        &self.urls
+    }
+}
+
+impl TryFrom<String> for Edges {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Edges, String> {
+        let mut urls: Vec<ServerUrl> = Vec::new();
+        for url in text.split(',').map(str::trim).filter(|url| !url.is_empty()) {
+            let url = ServerUrl::try_from(url.to_owned())?;
+            if urls.contains(&url) {
+                return Err(format!("{} twice where {} is expected", url.as_str(), Edges::allowed()));
+            }
+            urls.push(url);
+        }
+        if urls.len() > EDGES_MAX {
+            return Err(format!("{} edges where {} is expected", urls.len(), Edges::allowed()));
+        }
+        Ok(Edges { text, urls })
+    }
+}
+
+impl Setting for Edges {
+    fn allowed() -> String {
+        format!(
+            "http://host:port or https://host:port, up to {EDGES_MAX} of them, each once, separated by commas"
+        )
+    }
+
+    fn shown(&self) -> Shown {
+        Shown::text(&self.text)
     }
 }
 
@@ -164,6 +248,23 @@ mod tests {
         );
         let none: Config = parse(file).unwrap();
         assert_eq!(format!("{:?}", none.writers().unwrap()), "[]");
+    }
+
+    #[test]
+    fn edges_are_named_by_their_urls() {
+        let with = |edges: &str| {
+            let file =
+                "[kafka]\nbrokers = 'k:9092'\n[clickhouse]\nurl = 'http://c:8123'\n[aggregator]\nedges = ";
+            let config = parse(&format!("{file}'{edges}'")).map_err(|error| error.to_string())?;
+            Ok(config.aggregator.edges.urls().iter().map(|url| url.as_str().to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(with(""), Ok(vec![]));
+        assert_eq!(with("http://a:1, https://b:2/x"), Ok(vec!["http://a:1".into(), "https://b:2/x".into()]));
+        let refused = |edges: &str| with(edges).map_err(|error: String| error.contains("up to 256 of them"));
+        assert_eq!(refused("http://a:1,http://a:1"), Err(true));
+        let many: Vec<String> = (0..257).map(|port| format!("http://a:{port}")).collect();
+        assert_eq!(refused(&many.join(",")), Err(true));
+        assert!(with("a:1").is_err() && with("http://u:p@a:1").is_err());
     }
 
     #[test]

@@ -8,12 +8,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use http_server::{error, failed, log_failure};
+use schemas::Key;
+use schemas::evaluation_counts::Day;
 use schemas::key::is_key;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::cut;
 use crate::database::Database;
 use crate::document::MetricKeys;
+use crate::edge_counts::{self, DAYS_MAX, Evaluations, Question, ROWS_MAX};
 use crate::page::{self, Histories};
 use crate::store::{self, Point};
 
@@ -41,12 +45,31 @@ struct HistoryQuestion {
     metric: Option<String>,
 }
 
-/// The routes of results.
+/// The API's answer about evaluations.
+#[derive(Serialize)]
+struct FlagCounts {
+    /// The first day, in UTC; the last is today.
+    from: Day,
+    counts: Vec<Evaluations>,
+}
+
+#[derive(Deserialize)]
+struct CountsQuestion {
+    /// From 1 to [`DAYS_MAX`], today among them; 7 by default.
+    days: Option<u32>,
+    /// Key of a flag or an experiment; all by default.
+    flag: Option<String>,
+    /// All by default.
+    environment: Option<String>,
+}
+
+/// The routes of results and of evaluations.
 pub fn routes(database: Database) -> Router {
     Router::new()
         .route("/api/v1/experiments", get(api_experiments))
         .route("/api/v1/experiments/{key}", get(api_experiment))
         .route("/api/v1/experiments/{key}/history", get(api_history))
+        .route("/api/v1/flags/counts", get(api_flag_counts))
         .route("/", get(page_experiments))
         .route("/experiments/{key}", get(page_experiment))
         .route("/style.css", get(async || ([(header::CONTENT_TYPE, "text/css")], page::STYLE)))
@@ -89,6 +112,42 @@ async fn api_history(
     match store::history(&database, &key, &[metric]).await {
         Ok(points) => Json(History { experiment: key, metric: metric.to_owned(), points }).into_response(),
         Err(failure) => unavailable(&failure),
+    }
+}
+
+async fn api_flag_counts(State(database): State<Database>, Query(asked): Query<CountsQuestion>) -> Response {
+    let question = match cut::now().map(|now| asked.read(Day::of(now))) {
+        Ok(Ok(question)) => question,
+        Ok(Err(why)) => return error(StatusCode::BAD_REQUEST, why),
+        Err(failure) => return unavailable(&failure),
+    };
+    match edge_counts::by_day(&database, &question).await {
+        Ok(counts) if counts.len() > ROWS_MAX => error(
+            StatusCode::BAD_REQUEST,
+            format!(
+                "these are more than {ROWS_MAX} rows; ask for fewer `days`, or name a `flag` or an `environment`"
+            ),
+        ),
+        Ok(counts) => Json(FlagCounts { from: question.from, counts }).into_response(),
+        Err(failure) => unavailable(&failure),
+    }
+}
+
+impl CountsQuestion {
+    fn read(self, today: Day) -> Result<Question, String> {
+        let days = self.days.unwrap_or(7);
+        if !(1..=DAYS_MAX).contains(&days) {
+            return Err(format!("days={days} where a whole number from 1 to {DAYS_MAX} is expected"));
+        }
+        let key = |name: &str, text: Option<String>| {
+            let key = text.map(Key::new).transpose();
+            key.map_err(|_| format!("{name}: 1 to 64 of the characters A-Z a-z 0-9 . _ - are expected"))
+        };
+        Ok(Question {
+            from: edge_counts::first_day(today, days),
+            flag: key("flag", self.flag)?,
+            environment: key("environment", self.environment)?,
+        })
     }
 }
 

@@ -2,7 +2,8 @@
 //! after the looks taken so far, decided, entered in the log of looks and published: as rows, as JSON and as a
 //! page. The deciding modules ([`experiment_analysis`], [`metric_analysis`], [`look`], [`decision`],
 //! [`expiry`], the page) are functions of their arguments; the modules that touch the world ([`database`],
-//! [`look_log`], [`before_the_log`], [`publish`], [`schedule`], [`http`]) decide nothing.
+//! [`look_log`], [`before_the_log`], [`publish`], [`schedule`], [`http`]) decide nothing. Beside that, [`edge_counts`] adds
+//! the edges' counts of evaluations to a table.
 
 pub mod before_the_log;
 pub mod command;
@@ -13,6 +14,7 @@ pub mod database;
 pub mod decision;
 pub mod definitions;
 pub mod document;
+pub mod edge_counts;
 pub mod experiment_analysis;
 pub mod expiry;
 pub mod http;

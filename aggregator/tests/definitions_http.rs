@@ -65,6 +65,17 @@ fn a_definition_is_created_read_and_changed_and_its_history_names_the_author() {
     assert_eq!((created.status, created.tag.as_deref()), (201, Some("\"2\"")), "{created:?}");
     let read = server.get(CHECKOUT, &[]);
     assert_eq!((read.status, read.tag.as_deref()), (200, Some("\"2\"")), "{read:?}");
+    // Whoever has this version is not sent it again.
+    let (list, history) = ("/api/v1/definitions", format!("{CHECKOUT}/history"));
+    for path in [CHECKOUT, list, &history] {
+        let known = server.get(path, &[("if-none-match", "\"1\", \"2\"")]);
+        assert_eq!(
+            (known.status, known.tag.as_deref(), &known.body),
+            (304, Some("\"2\""), &Value::Null),
+            "{path}"
+        );
+        assert_eq!(server.get(path, &[("if-none-match", "\"1\"")]).status, 200, "{path}");
+    }
     assert_eq!(
         fields(&read, ["/kind", "/key", "/version", "/state", "/phase", "/author", "/reason"]),
         [

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use assignment::{Environment, Placement, Salts};
-use schemas::definition::{Change, Definition, Definitions, Kind, RULE_VERSION};
+use schemas::definition::{Change, Definition, Definitions, Kind};
 use schemas::{Exposure, Micros, Pairs, Reason, Sender, Uuid};
 
 const EXPERIMENTS: [&str; 4] = ["checkout_button", "search_ranking", "onboarding", "price_page"];
@@ -31,16 +31,8 @@ impl Experiments {
             let definition = Definition::from_json(kind, json).expect("is a definition");
             let definition =
                 assignment::resolve(&definitions, Micros::EPOCH, definition).expect("fits the others");
-            let change = Change {
-                change_id: Uuid::from_u128(number as u128 + 1),
-                rule_version: RULE_VERSION,
-                kind: kind.to_string(),
-                key: definition.key().to_string(),
-                based_on: 0,
-                definition: definition.to_json(),
-                author: "bench".to_owned(),
-                reason: "bench".to_owned(),
-            };
+            let change =
+                definitions.change_to(&definition, Uuid::from_u128(number as u128 + 1), "bench", "bench");
             let applied =
                 definitions.apply(definitions.next_offset(), Micros::EPOCH, &change).expect("a known rule");
             applied.expect("is accepted");

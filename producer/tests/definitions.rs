@@ -12,7 +12,7 @@ use producer::import::{Format, import};
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use schemas::Uuid;
-use schemas::definition::{Change, Definition, RULE_VERSION, Refusal, Version, parse_file};
+use schemas::definition::{Change, Definition, Refusal, Version, parse_file};
 
 const CHECKOUT: &str = "\
 kind: metric
@@ -255,16 +255,8 @@ fn propose(
     let verdict = runtime.block_on(async {
         let mut log = DefinitionLog::open(&fixture.kafka()).await.unwrap();
         let definition = assignment::resolve(log.definitions(), schemas::Micros::EPOCH, written).unwrap();
-        let change = Change {
-            change_id: Uuid::now_v7(),
-            rule_version: RULE_VERSION,
-            kind: definition.kind().to_string(),
-            key: definition.key().to_string(),
-            based_on,
-            definition: definition.to_json(),
-            author: author.to_owned(),
-            reason: "late".to_owned(),
-        };
+        let change = log.definitions().change_to(&definition, Uuid::now_v7(), author, "late");
+        let change = Change { based_on, ..change };
         log.propose(&change).await.unwrap()
     });
     verdict.map(|accepted| accepted.version)

@@ -10,7 +10,7 @@ pub struct Migration {
     pub sql: &'static str,
 }
 
-pub const MIGRATIONS: [Migration; 13] = [
+pub const MIGRATIONS: [Migration; 14] = [
     Migration { number: 1, name: "events", sql: include_str!("../clickhouse/0001_events.sql") },
     Migration { number: 2, name: "definitions", sql: include_str!("../clickhouse/0002_definitions.sql") },
     Migration {
@@ -39,6 +39,11 @@ pub const MIGRATIONS: [Migration; 13] = [
         number: 13,
         name: "switchback_events",
         sql: include_str!("../clickhouse/0013_switchback_events.sql"),
+    },
+    Migration {
+        number: 14,
+        name: "evaluation_counts",
+        sql: include_str!("../clickhouse/0014_evaluation_counts.sql"),
     },
 ];
 

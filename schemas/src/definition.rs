@@ -45,7 +45,7 @@ pub use metric::{Metric, MetricKind, MetricType, UnitValue};
 pub use rule::{RULE_VERSION, Rule};
 pub use serving::{Allowed, RampStep, Schedule, Serve, ServeTo};
 pub use settings::{RETENTION_DAYS_MAX, RetentionDays, SETTINGS_KEY, Settings};
-pub use step::allocation_differs;
+pub use step::{ListsSince, opens_phase};
 pub use switchback::Switchback;
 
 /// The JSON Schema of a definition file, for editors and other languages.

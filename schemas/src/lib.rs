@@ -7,6 +7,7 @@ pub mod avro;
 pub mod bucket;
 pub mod clickhouse;
 pub mod definition;
+pub mod evaluation_counts;
 pub mod event;
 pub mod key;
 pub mod look;

@@ -2,21 +2,12 @@
 //! again. Each number stays the same at every step, and an exported definition is never a change of itself.
 
 use schemas::Uuid;
-use schemas::definition::{Change, Definition, Definitions, RULE_VERSION, parse_file};
+use schemas::definition::{Definition, Definitions, parse_file};
 use serde_json::{Number, Value, json};
 
 /// Returns the definition that a reader has after applying a log with only this definition.
 fn through_the_log(definition: &Definition) -> Definition {
-    let change = Change {
-        change_id: Uuid::from_u128(1),
-        rule_version: RULE_VERSION,
-        kind: definition.kind().to_string(),
-        key: definition.key().to_string(),
-        based_on: 0,
-        definition: definition.to_json(),
-        author: "ann".to_owned(),
-        reason: "test".to_owned(),
-    };
+    let change = Definitions::default().change_to(&definition, Uuid::from_u128(1), "ann", "test");
     let accepted = Definitions::default().apply(0, schemas::Micros::EPOCH, &change).unwrap().unwrap();
     accepted.definition.clone()
 }

@@ -47,6 +47,7 @@ const CLUSTER: [&str; MIGRATIONS.len()] = [
     include_str!("../../schemas/clickhouse/cluster/0011_analyses.sql"),
     include_str!("../../schemas/clickhouse/cluster/0012_counted_events.sql"),
     include_str!("../../schemas/clickhouse/cluster/0013_switchback_events.sql"),
+    include_str!("../../schemas/clickhouse/cluster/0014_evaluation_counts.sql"),
 ];
 
 #[test]
@@ -75,7 +76,8 @@ fn a_cluster_has_the_tables_of_one_server_with_other_engines() {
         for statement in own.iter().filter(|statement| statement.contains("ENGINE = ")) {
             assert!(
                 statement.contains("ENGINE = ReplicatedMergeTree(")
-                    || statement.contains("ENGINE = ReplicatedReplacingMergeTree("),
+                    || statement.contains("ENGINE = ReplicatedReplacingMergeTree(")
+                    || statement.contains("ENGINE = ReplicatedAggregatingMergeTree("),
                 "{statement}"
             );
         }

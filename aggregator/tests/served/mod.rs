@@ -141,6 +141,10 @@ fn agent() -> ureq::Agent {
 fn answer(mut response: ureq::http::Response<ureq::Body>) -> Answer {
     let text = response.body_mut().read_to_string().unwrap();
     let tag = response.headers().get("etag").map(|tag| tag.to_str().unwrap().to_owned());
-    let body = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    // A 304 has no body.
+    let body = match text.as_str() {
+        "" => Value::Null,
+        text => serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}")),
+    };
     Answer { status: response.status().as_u16(), tag, body }
 }

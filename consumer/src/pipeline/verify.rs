@@ -103,7 +103,7 @@ impl NamedVersion {
     }
 
     /// Compares `exposure` with the version that it names, and with the holdouts of the configuration that it names.
-    /// For a forced exposure nothing is hashed. For one that another system held out, the buckets that it carries are
+    /// For a forced exposure nothing is hashed; where we assign, the experiment must allow some list its variant. For one that another system held out, the buckets that it carries are
     /// hashed again. The experiment's state and targeting are not evaluated again, since
     /// the exposure need not carry every attribute that the rule saw.
     pub fn verify(&self, exposure: &Exposure<'_>) -> Verification {
@@ -122,8 +122,12 @@ impl NamedVersion {
         let Some(unit) = Unit::of(experiment, exposure) else { return Verification::Mismatched };
         let hashed = || unit.buckets(seeds);
         match (experiment.assignment, exposure.reason) {
-            (Assignment::External, _) | (_, Reason::Forced) => {
-                undecided(experiment, exposure, exposure.buckets.is_none())
+            (Assignment::External, _) => undecided(experiment, exposure, exposure.buckets.is_none()),
+            // Whether the unit is a member of the list is not known here: the members are in a topic of their own.
+            (Assignment::Hashed, Reason::Forced) => {
+                let is_allowed =
+                    experiment.allow.iter().any(|allowed| allowed.variant.as_str() == exposure.variant);
+                undecided(experiment, exposure, exposure.buckets.is_none() && is_allowed)
             }
             (Assignment::Hashed, Reason::HeldOut) => {
                 undecided(experiment, exposure, exposure.buckets.is_none_or(|carried| carried == hashed()))
@@ -181,15 +185,15 @@ impl<'a> Unit<'a> {
 }
 
 /// The result when no bucket decided.
-fn undecided(experiment: &Experiment, exposure: &Exposure<'_>, buckets_are_sound: bool) -> Verification {
+fn undecided(experiment: &Experiment, exposure: &Exposure<'_>, is_sound: bool) -> Verification {
     let known = experiment.variants.iter().any(|variant| variant.key.as_str() == exposure.variant);
-    if known && buckets_are_sound { Verification::External } else { Verification::Mismatched }
+    if known && is_sound { Verification::External } else { Verification::Mismatched }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use schemas::definition::{Change, Kind, RULE_VERSION};
+    use schemas::definition::Kind;
     use schemas::{Buckets, Micros, Uuid};
 
     fn variant_in<'a>(experiment: &'a Experiment, environment: &str, buckets: Buckets) -> &'a str {
@@ -213,36 +217,15 @@ mod tests {
             (Kind::Experiment, experiment("hashed", "hashed")),
             (Kind::Experiment, experiment("elsewhere", "external")),
         ] {
-            let definition = Definition::from_json(kind, json).unwrap();
-            let definition = assignment::resolve(&definitions, Micros::EPOCH, definition).unwrap();
-            let change = Change {
-                change_id: Uuid::from_u128(1),
-                rule_version: RULE_VERSION,
-                kind: kind.to_string(),
-                key: definition.key().to_string(),
-                based_on: 0,
-                definition: definition.to_json(),
-                author: "a tester".to_owned(),
-                reason: "a test".to_owned(),
-            };
-            definitions.apply(definitions.next_offset(), Micros::EPOCH, &change).unwrap().unwrap();
+            accept(&mut definitions, kind, json);
         }
         definitions
     }
 
-    fn accept(definitions: &mut Definitions, experiment: serde_json::Value) -> u64 {
-        let definition = Definition::from_json(Kind::Experiment, experiment).unwrap();
+    fn accept(definitions: &mut Definitions, kind: Kind, json: serde_json::Value) -> u64 {
+        let definition = Definition::from_json(kind, json).unwrap();
         let definition = assignment::resolve(definitions, Micros::EPOCH, definition).unwrap();
-        let change = Change {
-            change_id: Uuid::from_u128(1),
-            rule_version: RULE_VERSION,
-            kind: "experiment".to_owned(),
-            key: definition.key().to_string(),
-            based_on: definitions.current_of(&definition).map_or(0, |accepted| accepted.version),
-            definition: definition.to_json(),
-            author: "a tester".to_owned(),
-            reason: "a test".to_owned(),
-        };
+        let change = definitions.change_to(&definition, Uuid::from_u128(1), "a tester", "a test");
         definitions.apply(definitions.next_offset(), Micros::EPOCH, &change).unwrap().unwrap().version
     }
 
@@ -256,7 +239,7 @@ mod tests {
             "metrics": {"primary": "buy"},
             "environments": {"staging": {"rollout": 10000}, "canary": {"enabled": false, "rollout": 10000}},
         });
-        let version = accept(&mut definitions, split);
+        let version = accept(&mut definitions, Kind::Experiment, split);
         let (_, experiment) = definitions.experiment("split").unwrap();
         let buckets = Salts::of(&definitions, experiment).buckets("user-1");
         let variant = variant_in(experiment, "staging", buckets);
@@ -291,10 +274,11 @@ mod tests {
             halves(holdout)
         };
         let mut definitions = definitions();
-        let before = accept(&mut definitions, halves(serde_json::json!({"key": "before"})));
-        let began = accept(&mut definitions, holdout(serde_json::json!({})));
-        let after = accept(&mut definitions, halves(serde_json::json!({"key": "after"})));
-        let ended = accept(&mut definitions, holdout(serde_json::json!({"state": "stopped"})));
+        let before = accept(&mut definitions, Kind::Experiment, halves(serde_json::json!({"key": "before"})));
+        let began = accept(&mut definitions, Kind::Experiment, holdout(serde_json::json!({})));
+        let after = accept(&mut definitions, Kind::Experiment, halves(serde_json::json!({"key": "after"})));
+        let ended =
+            accept(&mut definitions, Kind::Experiment, holdout(serde_json::json!({"state": "stopped"})));
         let (_, quarter) = definitions.experiment("quarter").unwrap();
         let side = |unit: &str| {
             let buckets = Salts::of(&definitions, quarter).buckets(unit);
@@ -392,7 +376,7 @@ mod tests {
             "metrics": {"primary": "buy"},
             "plan": {"schedule": {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}},
         });
-        let version = accept(&mut definitions, timed);
+        let version = accept(&mut definitions, Kind::Experiment, timed);
         let (_, experiment) = definitions.experiment("timed").unwrap();
         let buckets = Salts::of(&definitions, experiment).buckets("user-1");
         let start = Micros::parse("2026-01-01T00:00:00Z").unwrap();
@@ -428,13 +412,22 @@ mod tests {
     /// Whatever the split would give the unit.
     #[test]
     fn a_forced_exposure_has_no_buckets_and_a_known_variant_and_one_held_out_may_carry_buckets() {
-        let definitions = definitions();
+        let mut definitions = definitions();
+        let list = serde_json::json!({"key": "testers", "members_sha256": "0".repeat(64), "members": 1});
+        accept(&mut definitions, Kind::List, list);
+        let allowing = serde_json::json!({
+            "key": "hashed", "state": "running", "control": "a", "metrics": {"primary": "buy"},
+            "variants": [{"key": "a", "weight": 5000}, {"key": "b", "weight": 5000}],
+            "allow": [{"list": "testers", "variant": "a"}],
+        });
+        let version = accept(&mut definitions, Kind::Experiment, allowing);
         let (_, experiment) = definitions.experiment("hashed").unwrap();
         let buckets = Salts::of(&definitions, experiment).buckets("user-1");
         let moved = Buckets { slot: buckets.slot ^ 1, ..buckets };
         for (reason, variant, buckets, expected) in [
             (Reason::Forced, "a", None, Verification::External),
-            (Reason::Forced, "b", None, Verification::External),
+            // No list is allowed to see it.
+            (Reason::Forced, "b", None, Verification::Mismatched),
             (Reason::Forced, "c", None, Verification::Mismatched),
             (Reason::Forced, "a", Some(buckets), Verification::Mismatched),
             (Reason::HeldOut, "a", None, Verification::External),
@@ -443,9 +436,16 @@ mod tests {
             (Reason::HeldOut, "a", Some(moved), Verification::Mismatched),
             (Reason::HeldOut, "c", None, Verification::Mismatched),
         ] {
-            let exposure = Exposure { reason, ..exposure("hashed", 2, variant, buckets) };
-            let found = NamedVersion::of(&definitions, 2).unwrap().verify(&exposure);
+            let exposure = Exposure { reason, ..exposure("hashed", version, variant, buckets) };
+            let found = NamedVersion::of(&definitions, version).unwrap().verify(&exposure);
             assert_eq!(found, expected, "{exposure:?}");
+        }
+        // The version that the exposure names counts: this one allowed nobody. Where another system assigns, it may force.
+        for (key, version, expected) in
+            [("hashed", 2, Verification::Mismatched), ("elsewhere", 3, Verification::External)]
+        {
+            let exposure = Exposure { reason: Reason::Forced, ..exposure(key, version, "a", None) };
+            assert_eq!(NamedVersion::of(&definitions, version).unwrap().verify(&exposure), expected, "{key}");
         }
     }
 

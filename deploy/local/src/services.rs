@@ -45,10 +45,30 @@ pub fn start(stack: &Stack, wanted: &Services) -> Result<Vec<Arc<Service>>> {
     }
     if wanted.aggregator {
         interrupt::check()?;
-        let options = ServiceOptions { settings: wanted.aggregator_settings, port: wanted.http_port };
-        services.push(Arc::new(stack.service_with("aggregator", options)?));
+        let edges: Vec<String> =
+            services.iter().filter(|it| it.name() == "edge").map(|it| it.url()).collect();
+        services.push(Arc::new(start_aggregator(stack, wanted, &edges.join(","))?));
     }
     Ok(services)
+}
+
+/// The variable with the token of the services' own routes, and the one with which the aggregator shows it to the edge.
+const HTTP_TOKEN: &str = "SPLITSTREAM_HTTP__TOKEN";
+const EDGE_TOKEN: &str = "SPLITSTREAM_AGGREGATOR__EDGE_TOKEN";
+
+/// Starts the aggregator, which adds the counts of these edges to their table.
+fn start_aggregator(stack: &Stack, wanted: &Services, edges: &str) -> Result<Service> {
+    let token = std::env::var(HTTP_TOKEN).unwrap_or_default();
+    let mut settings = vec![
+        ("SPLITSTREAM_AGGREGATOR__EDGES", edges),
+        // Soon enough for somebody who watches.
+        ("SPLITSTREAM_AGGREGATOR__EDGE_INTERVAL_MS", "5000"),
+    ];
+    if !token.is_empty() && std::env::var_os(EDGE_TOKEN).is_none() {
+        settings.push((EDGE_TOKEN, &token));
+    }
+    settings.extend_from_slice(wanted.aggregator_settings);
+    stack.service_with("aggregator", ServiceOptions { settings: &settings, port: wanted.http_port })
 }
 
 /// The variable that names the file of tokens, if somebody wants the edge to ask for them.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use assignment::{Context, Environment, Lists, Seed, Snapshot, Value, evaluate, evaluate_all, resolve};
-use schemas::definition::{Change, Definition, Definitions, Kind, RULE_VERSION};
+use schemas::definition::{Definition, Definitions, Kind};
 use schemas::{Bucket, Micros, Uuid};
 use serde_json::json;
 
@@ -103,16 +103,7 @@ fn measure(name: &str, each: usize, mut run: impl FnMut()) -> f64 {
 fn propose(definitions: &mut Definitions, kind: Kind, json: serde_json::Value) {
     let written = Definition::from_json(kind, json).expect("a definition");
     let definition = resolve(definitions, Micros::EPOCH, written).expect("its buckets are free");
-    let change = Change {
-        change_id: Uuid::from_u128(1),
-        rule_version: RULE_VERSION,
-        kind: definition.kind().to_string(),
-        key: definition.key().to_string(),
-        based_on: 0,
-        definition: definition.to_json(),
-        author: "bench".to_owned(),
-        reason: "bench".to_owned(),
-    };
+    let change = definitions.change_to(&definition, Uuid::from_u128(1), "bench", "bench");
     let offset = definitions.next_offset();
     definitions.apply(offset, Micros::EPOCH, &change).expect("the rule is known").expect("it is accepted");
 }

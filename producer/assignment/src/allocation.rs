@@ -4,7 +4,7 @@
 
 use schemas::bucket::{difference, merge_adjacent};
 use schemas::definition::{
-    Assignment, Condition, Definition, Definitions, Experiment, Flag, FlagRule, Problem, State,
+    Assignment, Condition, Definition, Definitions, Experiment, Flag, FlagRule, Problem, State, opens_phase,
 };
 use schemas::{BucketRange, Key, Micros};
 
@@ -112,9 +112,8 @@ fn resolve_experiment(
         experiment.phase = Some(match settled {
             None => 1,
             Some(previous) => {
-                let opens = schemas::definition::allocation_differs(previous, &experiment)
-                    || (previous.state == State::Stopped && experiment.state == State::Running);
-                previous.phase() + u32::from(opens)
+                let lists = definitions.lists_since(&experiment.key);
+                previous.phase() + u32::from(opens_phase(previous, lists, &experiment))
             }
         });
     }

@@ -9,7 +9,7 @@ use assignment::{
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
-use schemas::definition::{Change, Definition, Definitions, Kind, RULE_VERSION};
+use schemas::definition::{Definition, Definitions, Kind};
 use schemas::{Key, Micros, Uuid};
 use serde_json::{Map, Value, json};
 
@@ -27,16 +27,7 @@ const INSTANTS: [&str; 4] = [
 fn propose(definitions: &mut Definitions, kind: Kind, json: Value) {
     let Ok(written) = Definition::from_json(kind, json) else { return };
     let Ok(definition) = resolve(definitions, Micros::EPOCH, written) else { return };
-    let change = Change {
-        change_id: Uuid::from_u128(1),
-        rule_version: RULE_VERSION,
-        kind: definition.kind().to_string(),
-        key: definition.key().to_string(),
-        based_on: definitions.current_of(&definition).map_or(0, |accepted| accepted.version),
-        definition: definition.to_json(),
-        author: "a tester".to_owned(),
-        reason: "a test".to_owned(),
-    };
+    let change = definitions.change_to(&definition, Uuid::from_u128(1), "a tester", "a test");
     let _ = definitions.apply(definitions.next_offset(), Micros::EPOCH, &change).expect("the rule is known");
 }
 

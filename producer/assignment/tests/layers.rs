@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use assignment::{Context, Environment, Lists, NotExposed, Snapshot, evaluate, resolve};
 use proptest::prelude::*;
-use schemas::definition::{Change, Definition, Definitions, Kind, RULE_VERSION};
+use schemas::definition::{Definition, Definitions, Kind};
 use schemas::{Micros, Uuid};
 use serde_json::{Value, json};
 
@@ -35,16 +35,7 @@ impl Log {
         let written = Definition::from_json(kind, json.clone()).map_err(|problem| problem.to_string())?;
         let definition =
             resolve(&self.definitions, self.now, written).map_err(|problem| problem.to_string())?;
-        let change = Change {
-            change_id: Uuid::from_u128(1),
-            rule_version: RULE_VERSION,
-            kind: definition.kind().to_string(),
-            key: definition.key().to_string(),
-            based_on: self.definitions.current_of(&definition).map_or(0, |accepted| accepted.version),
-            definition: definition.to_json(),
-            author: "a tester".to_owned(),
-            reason: "a test".to_owned(),
-        };
+        let change = self.definitions.change_to(&definition, Uuid::from_u128(1), "a tester", "a test");
         let offset = self.definitions.next_offset();
         let verdict = self.definitions.apply(offset, self.now, &change).expect("the rule is known");
         verdict.map_err(|refusal| refusal.to_string())?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use assignment::{Context, Environment, Lists, NotExposed, Snapshot, evaluate, resolve};
 use proptest::prelude::*;
-use schemas::definition::{Change, Definition, Definitions, Experiment, Kind, RULE_VERSION, State};
+use schemas::definition::{Definition, Definitions, Experiment, Kind, State};
 use schemas::{Micros, Uuid};
 
 fn metric() -> Definition {
@@ -43,16 +43,7 @@ impl TestLog {
     fn apply(&mut self, written: Definition) -> Result<(), String> {
         let definition =
             resolve(&self.definitions, Micros::EPOCH, written).map_err(|problem| problem.to_string())?;
-        let change = Change {
-            change_id: Uuid::from_u128(1),
-            rule_version: RULE_VERSION,
-            kind: definition.kind().to_string(),
-            key: definition.key().to_string(),
-            based_on: self.definitions.current_of(&definition).map_or(0, |accepted| accepted.version),
-            definition: definition.to_json(),
-            author: "a tester".to_owned(),
-            reason: "a test".to_owned(),
-        };
+        let change = self.definitions.change_to(&definition, Uuid::from_u128(1), "a tester", "a test");
         let offset = self.definitions.next_offset();
         let verdict = self.definitions.apply(offset, Micros::EPOCH, &change).expect("the rule is known");
         verdict.map(drop).map_err(|refusal| refusal.to_string())

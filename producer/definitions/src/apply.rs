@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use schemas::definition::{Change, Definition, Definitions, Kind, Refusal, UnknownRule, Version};
-use schemas::{Micros, Uuid};
+use schemas::definition::{Change, Definition, Definitions, Experiment, Kind, Refusal, UnknownRule, Version};
+use schemas::{Key, Micros, Uuid};
 use serde::{Serialize, Serializer};
 
 use crate::diff::{Changed, diff};
@@ -33,6 +33,16 @@ pub struct Applied {
     /// The parts of an accepted definition that will not work as one may expect.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// The running experiments that a list's members concern, each with the change that opens its next phase.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub opened: Vec<Applied>,
+}
+
+impl Applied {
+    /// Returns whether the log refused the definition, or a change that it entails.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.verdict, Verdict::Refused { .. }) || self.opened.iter().any(Applied::is_refused)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -107,7 +117,24 @@ fn after_prerequisites(mut waiting: Vec<Definition>) -> Vec<Definition> {
 /// Proposes one definition. Writes nothing if the definition is current already or would certainly be refused,
 /// because the log is kept for ever. `now` is the time by which slots have cooled down. The verdict is the log's own, read back after the record was written: another
 /// writer may have been first.
+///
+/// Other members of a list make other units take part in the experiments that name it. So each of those that run gets a
+/// change of its own, right after the list's, that opens its next phase. If that is cut short, applying the same list again
+/// makes up for it.
 pub async fn apply(
+    log: &mut DefinitionLog,
+    now: Micros,
+    written: Definition,
+    signature: &Signature,
+) -> Result<Applied, LogError> {
+    let mut applied = apply_one(log, now, written, signature).await?;
+    for experiment in concerned(log.definitions(), &applied) {
+        applied.opened.push(apply_one(log, now, experiment, signature).await?);
+    }
+    Ok(applied)
+}
+
+async fn apply_one(
     log: &mut DefinitionLog,
     now: Micros,
     written: Definition,
@@ -138,18 +165,44 @@ pub fn rehearse(
     let mut definitions = definitions.clone();
     let mut all = Vec::new();
     for written in written {
-        let named = Named::of(&definitions, &written);
-        all.push(match prepare(&definitions, now, written, signature, Uuid::now_v7()) {
-            Prepared::Settled(verdict) => named.applied(verdict, Vec::new()),
-            Prepared::Propose(Proposal { change, changed }) => {
-                match definitions.apply(definitions.next_offset(), now, &change)? {
-                    Ok(_) => named.applied(Verdict::WouldBeAccepted, changed),
-                    Err(reason) => named.applied(Verdict::Refused { reason }, Vec::new()),
-                }
-            }
-        });
+        let mut applied = rehearse_one(&mut definitions, now, written, signature)?;
+        for experiment in concerned(&definitions, &applied) {
+            applied.opened.push(rehearse_one(&mut definitions, now, experiment, signature)?);
+        }
+        all.push(applied);
     }
     Ok(all)
+}
+
+fn rehearse_one(
+    definitions: &mut Definitions,
+    now: Micros,
+    written: Definition,
+    signature: &Signature,
+) -> Result<Applied, UnknownRule> {
+    let named = Named::of(definitions, &written);
+    Ok(match prepare(definitions, now, written, signature, Uuid::now_v7()) {
+        Prepared::Settled(verdict) => named.applied(verdict, Vec::new()),
+        Prepared::Propose(Proposal { change, changed }) => {
+            match definitions.apply(definitions.next_offset(), now, &change)? {
+                Ok(_) => named.applied(Verdict::WouldBeAccepted, changed),
+                Err(reason) => named.applied(Verdict::Refused { reason }, Vec::new()),
+            }
+        }
+    })
+}
+
+/// Returns the experiments whose next phase is to be opened after a list was applied, as they are written for that: without
+/// their phase, which is counted.
+fn concerned(definitions: &Definitions, applied: &Applied) -> Vec<Definition> {
+    if applied.kind != Kind::List || applied.is_refused() {
+        return Vec::new();
+    }
+    let list = Key::new(applied.key.as_str()).expect("the key of a definition is a key");
+    let concerned = definitions.concerned_by_members(&list).into_iter();
+    concerned
+        .map(|experiment| Definition::Experiment(Experiment { phase: None, ..experiment.clone() }))
+        .collect()
 }
 
 /// The kind and key of a definition, and the warnings to return if it is accepted.
@@ -171,7 +224,7 @@ impl Named {
         if matches!(verdict, Verdict::Refused { .. }) {
             warnings.clear();
         }
-        Applied { kind, key, verdict, changed, warnings }
+        Applied { kind, key, verdict, changed, warnings, opened: Vec::new() }
     }
 }
 
@@ -328,6 +381,90 @@ slots: 5000
         let alone =
             rehearse(&Definitions::default(), Micros::EPOCH, vec![ordered[5].clone()], &signature()).unwrap();
         assert_eq!(alone[0].warnings, Vec::<String>::new());
+    }
+
+    /// Applies a file in memory, all of which must be accepted.
+    fn accept(definitions: &mut Definitions, text: &str) -> Vec<Applied> {
+        let written = in_order(parse_file(text.trim_end_matches("---\n")).unwrap()).unwrap();
+        let all = written.into_iter().map(|written| {
+            let mut applied = rehearse_one(definitions, Micros::EPOCH, written, &signature()).unwrap();
+            for experiment in concerned(definitions, &applied) {
+                applied
+                    .opened
+                    .push(rehearse_one(definitions, Micros::EPOCH, experiment, &signature()).unwrap());
+            }
+            applied
+        });
+        let all: Vec<Applied> = all.collect();
+        assert!(!all.iter().any(Applied::is_refused), "{all:?}");
+        all
+    }
+
+    /// Other members took part from one moment to the next, and all of them counted in one phase.
+    #[test]
+    fn other_members_of_a_list_open_the_next_phase_of_what_runs_by_them() {
+        let list = |digit: char| {
+            let digest = digit.to_string().repeat(64);
+            format!("{{kind: list, key: testers, members_sha256: \"{digest}\", members: 1}}\n---\n")
+        };
+        let experiment = |key: &str, state: &str, more: &str| {
+            format!(
+                "{{kind: experiment, key: {key}, state: {state}, control: a, metrics: {{primary: m}}, \
+                 variants: [{{key: a, weight: 50%}}, {{key: b, weight: 50%}}]{more}}}\n---\n"
+            )
+        };
+        let in_list = "[{key: t, when: {attribute: targetingKey, in_list: testers}}]";
+        let all = [
+            experiment("allows", "running", ", allow: [{list: testers, variant: b}]"),
+            experiment("denies", "running", ", deny: [testers]"),
+            experiment("draft", "draft", ", deny: [testers]"),
+            experiment("targets", "running", &format!(", targeting: {in_list}")),
+            experiment(
+                "targets-elsewhere",
+                "running",
+                &format!(", environments: {{staging: {{targeting: {in_list}}}}}"),
+            ),
+            experiment("without", "running", ""),
+        ]
+        .concat();
+        let metric = "{kind: metric, key: m, event: e, type: conversion}\n---\n";
+        let mut definitions = Definitions::default();
+        accept(&mut definitions, &[metric, &list('a'), &all].concat());
+        let phases = |definitions: &Definitions| -> Vec<(String, u32)> {
+            let experiments = definitions.iter().filter_map(|accepted| match &accepted.definition {
+                Definition::Experiment(experiment) => Some((experiment.key.to_string(), experiment.phase())),
+                _ => None,
+            });
+            experiments.filter(|(_, phase)| *phase > 1).collect()
+        };
+        assert_eq!(phases(&definitions), []);
+        // Another text of the same members opens nothing.
+        let described = list('a').replace("members: 1", "members: 1, description: d");
+        assert_eq!(accept(&mut definitions, &described)[0].opened, []);
+        let applied = accept(&mut definitions, &list('b'));
+        let opened: Vec<(&str, String)> = applied[0]
+            .opened
+            .iter()
+            .map(|opened| (opened.key.as_str(), opened.changed.iter().map(ToString::to_string).collect()))
+            .collect();
+        let phase = "phase: 1 -> 2".to_owned();
+        assert_eq!(opened, [("allows", phase.clone()), ("denies", phase.clone()), ("targets", phase)]);
+        let second = ["allows", "denies", "targets"].map(|key| (key.to_owned(), 2));
+        assert_eq!(phases(&definitions), second);
+        // The list again, and the file of the experiments again: nothing is left to do.
+        assert_eq!(accept(&mut definitions, &list('b'))[0].opened, []);
+        let again = accept(&mut definitions, &all);
+        assert!(
+            again.iter().all(|applied| matches!(applied.verdict, Verdict::Unchanged { .. })),
+            "{again:?}"
+        );
+
+        // A writer that ended between the list and the experiments: the list again makes up for it.
+        let cut_short = parse_file(list('c').trim_end_matches("---\n")).unwrap().remove(0);
+        rehearse_one(&mut definitions, Micros::EPOCH, cut_short, &signature()).unwrap();
+        assert_eq!(phases(&definitions), second);
+        assert_eq!(accept(&mut definitions, &list('c'))[0].opened.len(), 3);
+        assert_eq!(phases(&definitions), second.map(|(key, _)| (key, 3)));
     }
 
     #[test]

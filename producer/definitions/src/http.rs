@@ -17,7 +17,7 @@ use http_server::error;
 use ops::config::Kafka;
 use schemas::definition::{Accepted, Kind};
 use schemas::{Key, Micros};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard};
 
 use crate::apply::{Applied, apply, rehearse};
@@ -81,20 +81,27 @@ struct ChangeQuestion {
     dry_run: bool,
 }
 
-async fn list(State(log): State<SharedLog>) -> Response {
+async fn list(State(log): State<SharedLog>, headers: HeaderMap) -> Response {
     match log.at_its_end().await {
-        Ok(log) => Json(ListDocument::of(log.definitions())).into_response(),
+        Ok(log) => {
+            let definitions = log.definitions();
+            unless_known(&headers, answer::tag(definitions.version()), || ListDocument::of(definitions))
+        }
         Err(refusal) => *refusal,
     }
 }
 
-async fn one(State(log): State<SharedLog>, Path((kind, key)): Path<(String, String)>) -> Response {
+async fn one(
+    State(log): State<SharedLog>,
+    Path((kind, key)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
     let found = async {
         let kind = read_kind(&kind)?;
         let log = log.at_its_end().await?;
         let accepted = current(&log, kind, &key).ok_or_else(|| no_such(kind, &key))?;
         let tag = answer::tag(accepted.version);
-        Ok(([(header::ETAG, tag)], Json(DefinitionDocument::of(&log, accepted))).into_response())
+        Ok(unless_known(&headers, tag, || DefinitionDocument::of(&log, accepted)))
     };
     found.await.unwrap_or_else(|refusal: Refused| *refusal)
 }
@@ -103,6 +110,7 @@ async fn history(
     State(log): State<SharedLog>,
     Path((kind, key)): Path<(String, String)>,
     question: Result<Query<HistoryQuestion>, QueryRejection>,
+    headers: HeaderMap,
 ) -> Response {
     let found = async {
         let kind = read_kind(&kind)?;
@@ -112,7 +120,9 @@ async fn history(
             .history()
             .kind_of(&key, Some(kind), refused)
             .map_err(|unknown| error(StatusCode::NOT_FOUND, unknown.to_string()))?;
-        Ok(Json(log.history().changes(kind, &key, refused)).into_response())
+        // Records of other keys change the tag as well; they are few beside the questions.
+        let tag = answer::tag(log.definitions().next_offset());
+        Ok(unless_known(&headers, tag, || log.history().changes(kind, &key, refused)))
     };
     found.await.unwrap_or_else(|refusal: Refused| *refusal)
 }
@@ -208,6 +218,14 @@ impl SharedLog {
         let log = log.map_err(answer::unavailable)?;
         Ok(OwnedMutexGuard::map(held, |held| held.insert(log)))
     }
+}
+
+/// Answers with the document under its tag, or with 304 and without a body if the client has it already.
+fn unless_known<T: Serialize>(headers: &HeaderMap, tag: String, document: impl FnOnce() -> T) -> Response {
+    if request::is_known(headers, &tag) {
+        return (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response();
+    }
+    ([(header::ETAG, tag)], Json(document())).into_response()
 }
 
 /// Returns the current version of a definition; `None` if the key is not there or is of another kind.

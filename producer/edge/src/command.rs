@@ -99,12 +99,13 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
     let announcing = tokio::spawn(announce::run(serving.clone(), announcing, shutdown.clone()));
 
     // The way of events.
+    let instance = Uuid::new_v4();
     let opening = Opening {
         kafka: &config.kafka,
         settings: &config.producer,
         spool: &config.spool,
         registry: &config.registry,
-        instance: Uuid::new_v4().simple().to_string(),
+        instance: instance.simple().to_string(),
         metrics: &registry,
     };
     let events = Arc::new(Events::open(opening).await?);
@@ -115,6 +116,7 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
     let now = Instant::now();
     let seed = Uuid::new_v4().as_u128() as u64;
     let edge = Arc::new(Edge {
+        instance,
         serving,
         tokens,
         events: events.clone(),

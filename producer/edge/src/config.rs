@@ -250,6 +250,10 @@ impl EnvironmentName {
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
+
+    pub fn key(&self) -> &Key {
+        &self.0
+    }
 }
 
 impl Default for EnvironmentName {

@@ -278,12 +278,17 @@ fn a_single_read_is_exposed_once_and_a_bulk_read_never() {
     assert_eq!(exposure.buckets.unwrap().variant, metadata["bucket_variant"].as_u64().unwrap() as u32);
     assert_eq!(edge.metric(r#"splitstream_edge_exposures_total{result="suppressed""#), 3.0);
 
-    // The private port counts, and keeps a sample.
+    // The private port counts, and keeps a sample. What nobody was served is not among the counts.
     let counts = edge.private("/counts").json();
+    assert_eq!(counts["environment"], "production");
+    assert_eq!(counts["instance"].as_str().unwrap().replace('-', ""), exposure.sender.instance);
     let rows = counts["counts"].as_array().unwrap();
     let row =
         rows.iter().find(|row| row["flag"] == "checkout" && row["variant"] == first["variant"]).unwrap();
-    assert!(row["single"].as_u64().unwrap() >= 4 && row["bulk"] == 1, "{row}");
+    assert!(row["single"].as_u64().unwrap() >= 4 && row["bulk"] == 1 && row["reported"] == 0, "{row}");
+    // Midnight may have passed since.
+    assert!(row["day"] == counts["today"] || row["day"].as_str() < counts["today"].as_str(), "{row}");
+    assert_eq!(rows.iter().filter(|row| row["single"] == 0 && row["bulk"] == 0).count(), 0);
     let samples = edge.private("/samples").json();
     assert_eq!(samples["current"]["seen"], 7);
     assert!(

@@ -78,7 +78,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     if let Some(error) = failure {
         return Err(error);
     }
-    let refused = all.iter().any(|applied| matches!(applied.verdict, Verdict::Refused { .. }));
+    let refused = all.iter().any(Applied::is_refused);
     Ok(if refused { Exit::Refused } else { Exit::Done })
 }
 
@@ -99,7 +99,7 @@ pub(super) async fn propose_one(
     } else {
         print_text(&render_text(&applied))?;
     }
-    Ok(if matches!(applied.verdict, Verdict::Refused { .. }) { Exit::Refused } else { Exit::Done })
+    Ok(if applied.is_refused() { Exit::Refused } else { Exit::Done })
 }
 
 fn read(file: &PathBuf) -> anyhow::Result<Vec<Definition>> {
@@ -115,7 +115,7 @@ fn read(file: &PathBuf) -> anyhow::Result<Vec<Definition>> {
 }
 
 fn render_text(applied: &Applied) -> String {
-    let Applied { kind, key, verdict, changed, warnings } = applied;
+    let Applied { kind, key, verdict, changed, warnings, opened } = applied;
     let verdict = match verdict {
         Verdict::Accepted { version } => format!("accepted, version {version}"),
         Verdict::WouldBeAccepted => "would be accepted".to_owned(),
@@ -128,6 +128,10 @@ fn render_text(applied: &Applied) -> String {
     }
     for warning in warnings {
         text.push_str(&format!("    warning: {warning}\n"));
+    }
+    for opened in opened {
+        text.push_str("  opens a phase, for other units take part: ");
+        text.push_str(&render_text(opened));
     }
     text
 }
@@ -146,6 +150,7 @@ mod tests {
             verdict: Verdict::Accepted { version: 7 },
             changed: Vec::new(),
             warnings: vec!["there will be no verdict".to_owned()],
+            opened: Vec::new(),
         };
         assert_eq!(
             render_text(&applied),

@@ -80,7 +80,9 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         members: members.len() as u64,
     };
     let exit = propose_one(&mut log, Definition::List(list), &args.proposal).await?;
-    if exit == Exit::Done && !args.proposal.dry_run {
+    let is_current =
+        log.definitions().list(&args.key).is_some_and(|list| list.members_sha256 == members.digest());
+    if is_current && !args.proposal.dry_run {
         // Again: another writer may have removed these members as those of an old version meanwhile.
         writer.put(&args.key, &members).await?;
         let versions: Vec<&str> =

@@ -10,11 +10,15 @@ use uuid::Uuid;
 
 use super::check::{Problem, TEXT_BYTES_MAX, check, is_text};
 use super::rule::{self, RULE_VERSION, Rule};
-use super::step::check_step;
-use super::{Definition, Experiment, Flag, Key, Kind, Layer, List, Metric, SETTINGS_KEY, Settings, Unfit};
+use super::step::{ListsSince, check_step};
+use super::{
+    Definition, Experiment, Flag, Key, Kind, Layer, List, Metric, SETTINGS_KEY, Settings, State, Unfit,
+};
 use crate::time::Micros;
+use lists::ListVersions;
 use slots::Slots;
 
+mod lists;
 mod slots;
 mod surroundings;
 
@@ -76,6 +80,7 @@ pub struct Definitions {
     current: BTreeMap<(Space, Key), Arc<Accepted>>,
     history: BTreeMap<Version, Arc<Accepted>>,
     slots: Slots,
+    lists: ListVersions,
     next_offset: u64,
     time: Micros,
 }
@@ -111,6 +116,7 @@ impl Definitions {
             let place = (space(accepted.definition.kind()), accepted.definition.key().clone());
             let previous = self.current.insert(place, accepted.clone());
             self.slots.note(at, previous.as_deref(), &accepted);
+            self.lists.note(&accepted);
             self.history.insert(accepted.version, accepted.clone());
             accepted
         }))
@@ -145,6 +151,17 @@ impl Definitions {
                 Rule::Two
             }
             _ => Rule::One,
+        };
+        // Earlier rules would open no phase, and would let a variant go that flags wait for.
+        let looks_at_others = match new {
+            Definition::Experiment(experiment) if experiment.state == State::Running => {
+                self.lists_since(&experiment.key) == ListsSince::Changed
+            }
+            _ => false,
+        };
+        let least = match looks_at_others || !self.missed_variants(previous, new).is_empty() {
+            true => Rule::Four,
+            false => least,
         };
         rule::lowest(previous, new).max(least)
     }
@@ -191,7 +208,7 @@ impl Definitions {
         }
         let mut problems = check(&definition);
         let before = previous.map(|accepted| &accepted.definition);
-        problems.extend(check_step(rule, before, &definition));
+        problems.extend(check_step(rule, before, self.lists_since(definition.key()), &definition));
         problems.extend(self.check_surroundings(rule, at, before, &definition));
         for (field, text) in [("author", &change.author), ("reason", &change.reason)] {
             if !is_text(text) {
@@ -238,14 +255,6 @@ impl Definitions {
             Definition::Metric(metric) => Some(metric),
             _ => None,
         }
-    }
-
-    /// Every version of the list, the current one first.
-    pub fn list_versions<'a>(&'a self, key: &'a Key) -> impl Iterator<Item = &'a List> {
-        self.history.values().rev().filter_map(move |accepted| match &accepted.definition {
-            Definition::List(list) if list.key == *key => Some(list),
-            _ => None,
-        })
     }
 
     /// The settings of the platform; `None` until they are defined.

@@ -20,7 +20,8 @@ pub enum Rule {
     /// Adds the fields of `SINCE_RULE_3` and the operators of `OPERATORS_SINCE_RULE_3`: lists of units, ramps,
     /// what a finished experiment serves, holdouts, and slots that cool down.
     Three,
-    /// Adds the fields of `SINCE_RULE_4`: switchbacks.
+    /// Adds the fields of `SINCE_RULE_4`: switchbacks. Also judges what other members of a list do to the experiments that
+    /// name it, and what a variant that goes does to the flags that wait for it.
     Four,
 }
 

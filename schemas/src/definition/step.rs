@@ -10,13 +10,18 @@ use super::{BasisPoints, Definition, Experiment, Key, Metrics, Rule, State};
 use crate::bucket::BucketRange;
 
 /// Returns every problem of the change from `previous` to `new`.
-pub fn check_step(rule: Rule, previous: Option<&Definition>, new: &Definition) -> Vec<Problem> {
+pub fn check_step(
+    rule: Rule,
+    previous: Option<&Definition>,
+    lists: ListsSince,
+    new: &Definition,
+) -> Vec<Problem> {
     let mut problems = Vec::new();
     match (previous, new) {
         (None, Definition::Experiment(experiment)) => check_first(experiment, &mut problems),
         (None, _) => {}
         (Some(Definition::Experiment(old)), Definition::Experiment(new)) => {
-            check_experiment_step(rule, old, new, &mut problems);
+            check_experiment_step(rule, old, lists, new, &mut problems);
         }
         (Some(Definition::Flag(old)), Definition::Flag(new)) => {
             unchanged("salt", old.salt() == new.salt(), &mut problems);
@@ -49,7 +54,13 @@ pub fn check_step(rule: Rule, previous: Option<&Definition>, new: &Definition) -
 
 /// A draft may change, except for the salt. Once the experiment has run, the settings that its analysis
 /// depends on must stay, and a change of the allocation opens the next phase.
-fn check_experiment_step(rule: Rule, old: &Experiment, new: &Experiment, problems: &mut Vec<Problem>) {
+fn check_experiment_step(
+    rule: Rule,
+    old: &Experiment,
+    lists: ListsSince,
+    new: &Experiment,
+    problems: &mut Vec<Problem>,
+) {
     let allowed: &[State] = match old.state {
         State::Draft => &[State::Draft, State::Running, State::Archived],
         State::Running => &[State::Running, State::Stopped],
@@ -100,7 +111,9 @@ fn check_experiment_step(rule: Rule, old: &Experiment, new: &Experiment, problem
     unchanged("plan", old.plan == new.plan, problems);
     unchanged("counted_environments", old.counted_environments == new.counted_environments, problems);
     check_excluded_step(old, new, problems);
-    let opens = allocation_differs(old, new) || (old.state == State::Stopped && new.state == State::Running);
+    // Earlier rules did not look at lists.
+    let lists = if rule >= Rule::Four { lists } else { ListsSince::Unchanged };
+    let opens = opens_phase(old, lists, new);
     let expected = old.phase().saturating_add(u32::from(opens));
     if new.phase() != expected {
         let why = if opens {
@@ -184,8 +197,24 @@ fn check_excluded_step(old: &Experiment, new: &Experiment, problems: &mut Vec<Pr
     }
 }
 
+/// Whether the members of a list that an experiment names have changed since its last version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListsSince {
+    Unchanged,
+    Changed,
+}
+
+/// Returns whether the change of an experiment that is no draft any more opens its next phase: the units see something
+/// else, other units take part, or it runs again.
+pub fn opens_phase(old: &Experiment, lists: ListsSince, new: &Experiment) -> bool {
+    let runs_again = old.state == State::Stopped && new.state == State::Running;
+    let has_other_members =
+        lists == ListsSince::Changed && old.state == State::Running && new.state == State::Running;
+    allocation_differs(old, new) || runs_again || has_other_members
+}
+
 /// Returns whether any unit whose events count may see another variant or value than before.
-pub fn allocation_differs(old: &Experiment, new: &Experiment) -> bool {
+fn allocation_differs(old: &Experiment, new: &Experiment) -> bool {
     fn shown(experiment: &Experiment) -> Vec<(&Key, BasisPoints, &[BucketRange], Option<&Value>)> {
         experiment
             .variants

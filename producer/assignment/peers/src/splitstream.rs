@@ -1,7 +1,7 @@
 //! The experiment in `assignment`, which borrows the user's values: there is no context to keep.
 
 use assignment::{Context, Environment, Evaluation, Lists, Snapshot, Value, evaluate, resolve};
-use schemas::definition::{Change, Definition, Definitions, Kind, RULE_VERSION};
+use schemas::definition::{Definition, Definitions, Kind};
 use schemas::{Micros, Uuid};
 use serde_json::{Value as Json, json};
 
@@ -64,16 +64,7 @@ impl Library for Splitstream {
 fn propose(definitions: &mut Definitions, kind: Kind, json: Json) {
     let written = Definition::from_json(kind, json).expect("a definition");
     let definition = resolve(definitions, Micros::EPOCH, written).expect("its buckets are free");
-    let change = Change {
-        change_id: Uuid::from_u128(1),
-        rule_version: RULE_VERSION,
-        kind: definition.kind().to_string(),
-        key: definition.key().to_string(),
-        based_on: 0,
-        definition: definition.to_json(),
-        author: "bench".to_owned(),
-        reason: "bench".to_owned(),
-    };
+    let change = definitions.change_to(&definition, Uuid::from_u128(1), "bench", "bench");
     let offset = definitions.next_offset();
     definitions.apply(offset, Micros::EPOCH, &change).expect("the rule is known").expect("it is accepted");
 }

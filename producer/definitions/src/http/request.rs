@@ -119,6 +119,14 @@ fn read_tag(tag: &str) -> Option<Version> {
     (version > 0 && answer::tag(version) == tag).then_some(version)
 }
 
+/// Returns whether the client of a GET has the document with this tag: it is among those of `If-None-Match`, or that is `*`.
+/// Compared weakly (RFC 9110, section 13.1.2), since a proxy may have compressed it.
+pub(super) fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let values = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut known = values.flat_map(|value| value.split(',')).map(str::trim);
+    known.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
+}
+
 fn read_reason(headers: &HeaderMap) -> Result<String, Unreadable> {
     let Some(encoded) = only(headers, &HeaderName::from_static(REASON_HEADER))? else {
         return Err(bad("a change needs a reason, in the header X-Splitstream-Reason"));
@@ -212,6 +220,20 @@ mod tests {
         assert_eq!(of(&[("if-none-match", "\"7\"")]), Err(400));
         assert_eq!(of(&[("if-match", "\"7\""), ("if-none-match", "*")]), Err(400));
         assert_eq!(of(&[("if-match", "\"7\""), ("if-match", "\"8\"")]), Err(400));
+    }
+
+    #[test]
+    fn a_document_is_known_by_any_of_the_tags() {
+        let is_known = |tags: &[&str]| {
+            let pairs: Vec<_> = tags.iter().map(|tag| ("if-none-match", *tag)).collect();
+            super::is_known(&headers(&pairs), "\"7\"")
+        };
+        for known in [&["\"7\""][..], &["W/\"7\""], &["*"], &["\"6\", \"7\""], &["\"6\"", "W/\"7\""]] {
+            assert!(is_known(known), "{known:?}");
+        }
+        for other in [&[][..], &["\"6\""], &["7"], &["\"77\""], &["\"6\",\"8\""], &[""], &["é"]] {
+            assert!(!is_known(other), "{other:?}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use schemas::evaluation_counts::Day;
 use sdk::event::now;
 
 use super::{Edge, Failure, LetIn, STREAM_PATH, TRACK_PATH, json, parameter, read_body};
@@ -73,6 +74,7 @@ fn evaluate(edge: &Edge, token: &Token, shown: &Shown, body: &[u8]) -> Result<Re
         Verdict::Answer | Verdict::AnswerStale => {
             let attributes = sent.attributes(&token.unit_type);
             let context = sent.context(&token.unit_type, &attributes);
+            let day = Day::of(now);
             let mut bulk = BulkWriter::new(configuration.keys());
             for (entry, evaluated) in configuration.evaluate_all(token.kind, &context, now) {
                 bulk.flag(entry.key.as_str(), |out| {
@@ -80,7 +82,7 @@ fn evaluate(edge: &Edge, token: &Token, shown: &Shown, body: &[u8]) -> Result<Re
                     let exposures = exposures::of_evaluation(&evaluation, &context, now);
                     write_flag(out, entry, &evaluation, &exposures, None)?;
                     if let Some(count) = entry.count(evaluation.variant.as_str()) {
-                        count.bulk();
+                        count.bulk(day);
                     }
                     Ok(())
                 });

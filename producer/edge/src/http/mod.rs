@@ -12,6 +12,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use ops::Shutdown;
+use schemas::Uuid;
 use tokio::sync::{Semaphore, watch};
 
 use crate::announce::Announcement;
@@ -54,6 +55,8 @@ const RETRY_AFTER_S: u64 = 1;
 /// Everything that a request needs.
 pub struct Edge {
     pub settings: EdgeSection,
+    /// Of this process; events name it as their sender's.
+    pub instance: Uuid,
     pub serving: Serving,
     pub tokens: TokenStore,
     pub events: Arc<Events>,

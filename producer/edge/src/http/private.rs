@@ -1,4 +1,5 @@
-//! The private port's own routes, for previews and live views: a sample of contexts, which may name people, and counts.
+//! The private port's own routes: a sample of contexts, which may name people, for previews, and the counts of evaluations,
+//! which the aggregator adds to a table.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
@@ -6,6 +7,8 @@ use std::time::Instant;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
+use schemas::evaluation_counts::{CountsReading, Day};
+use sdk::event::now;
 use serde_json::{Value, json};
 
 use super::Edge;
@@ -28,6 +31,12 @@ async fn samples(State(edge): State<Arc<Edge>>) -> Json<Value> {
     }))
 }
 
-async fn counts(State(edge): State<Arc<Edge>>) -> Json<Value> {
-    Json(json!({ "environment": edge.settings.environment.as_str(), "counts": edge.counts.rows() }))
+async fn counts(State(edge): State<Arc<Edge>>) -> Json<CountsReading> {
+    let today = Day::of(now());
+    Json(CountsReading {
+        instance: edge.instance,
+        environment: edge.settings.environment.key().clone(),
+        today,
+        counts: edge.counts.rows(today),
+    })
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use schemas::evaluation_counts::Day;
 use sdk::event::now;
 
 use super::{EVALUATE_PATH, EXPOSURE, Edge, Failure, LetIn, json, read_body};
@@ -75,7 +76,7 @@ fn evaluate(edge: &Edge, token: &Token, key: &str, body: &[u8], logs: bool) -> R
     };
     write_flag(&mut out, entry, &evaluation, &exposures, Some(all_logged)).map_err(failure)?;
     if let Some(count) = entry.count(evaluation.variant.as_str()) {
-        count.single();
+        count.single(Day::of(now));
     }
     let mut response = json(StatusCode::OK, out);
     edge.say_version(&mut response, &configuration.revision(now).to_string(), stale);

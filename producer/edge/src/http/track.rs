@@ -7,9 +7,12 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::Response;
 use schemas::Event;
+use schemas::evaluation_counts::Day;
+use sdk::event::now;
 use serde::Serialize;
 
 use super::{Edge, Failure, LetIn, RETRY_AFTER_S, json, read_body};
+use crate::configuration::Configuration;
 use crate::events::Outcome;
 use crate::tokens::Token;
 use crate::track::{self, EventAnswer, Read, Scope, Status};
@@ -34,7 +37,10 @@ pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> R
 }
 
 async fn accept(edge: &Edge, token: &Token, body: &[u8]) -> Result<Response, Failure> {
-    let read = read(edge, token, body)?;
+    let configuration = edge.configuration()?;
+    let events = track::split(body, edge.settings.track_events.usize())?;
+    let scope = Scope { configuration: &configuration, token };
+    let read: Vec<Read> = events.into_iter().map(|raw| track::read(raw, scope)).collect();
     let events = read.iter().filter_map(|read| read.event.as_ref().ok().cloned()).collect();
     let outcomes = edge.events.emit_durable(events, edge.settings.track_timeout_ms.duration()).await;
     let mut outcomes = outcomes.into_iter();
@@ -43,7 +49,10 @@ async fn accept(edge: &Edge, token: &Token, body: &[u8]) -> Result<Response, Fai
         let (kind, status, error) = match event {
             Err(why) => ("unknown", Status::Refused, Some(why)),
             Ok(event) => match outcomes.next().expect("every event that was sent has an outcome") {
-                Outcome::Safe => (kind_of(&event), Status::Accepted, None),
+                Outcome::Safe => {
+                    count(&configuration, &event);
+                    (kind_of(&event), Status::Accepted, None)
+                }
                 Outcome::Refused(why) => (kind_of(&event), Status::Refused, Some(why)),
                 Outcome::Retry(why) => (kind_of(&event), Status::Retry, Some(why)),
             },
@@ -61,21 +70,15 @@ async fn accept(edge: &Edge, token: &Token, body: &[u8]) -> Result<Response, Fai
     Ok(response)
 }
 
-/// Reads the events, and counts the reads that they report.
-fn read(edge: &Edge, token: &Token, body: &[u8]) -> Result<Vec<Read>, Failure> {
-    let configuration = edge.configuration()?;
-    let events = track::split(body, edge.settings.track_events.usize())?;
-    let scope = Scope { configuration: &configuration, token };
-    let read: Vec<Read> = events.into_iter().map(|raw| track::read(raw, scope)).collect();
-    for Read { event, .. } in &read {
-        if let Ok(Event::Exposure(exposure)) = event
-            && let Some(count) =
-                configuration.entry(&exposure.experiment).and_then(|entry| entry.count(&exposure.variant))
-        {
-            count.reported();
-        }
+/// Counts the read that an exposure reports, on the day of the report. A report that is sent again is counted again: only the
+/// table of exposures knows that it is the same.
+fn count(configuration: &Configuration, event: &Event<'_>) {
+    if let Event::Exposure(exposure) = event
+        && let Some(count) =
+            configuration.entry(&exposure.experiment).and_then(|entry| entry.count(&exposure.variant))
+    {
+        count.reported(Day::of(now()));
     }
-    Ok(read)
 }
 
 fn kind_of(event: &Event<'_>) -> &'static str {

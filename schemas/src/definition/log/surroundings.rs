@@ -89,7 +89,58 @@ impl Definitions {
             }
             Definition::Layer(_) | Definition::List(_) => {}
         }
+        if rule >= Rule::Four {
+            self.check_not_missed(previous, definition, &mut problems);
+        }
         problems
+    }
+
+    /// Refuses that a variant goes for which a flag waits: nobody would meet its prerequisite any more, and the flag would
+    /// be switched off for all without a change of its own.
+    fn check_not_missed(
+        &self,
+        previous: Option<&Definition>,
+        definition: &Definition,
+        problems: &mut Vec<Problem>,
+    ) {
+        for (variant, waiting) in self.missed_variants(previous, definition) {
+            problems.push(Problem::new(
+                "variants",
+                format!(
+                    "`{variant}` cannot go while flag `{waiting}` waits for it; take it out of the `prerequisites` of \
+                     `{waiting}` first, or keep it here without a share"
+                ),
+            ));
+        }
+    }
+
+    /// Returns the variants that `new` does not have any more and that flags wait for, each with the key of such a flag.
+    /// An archived flag waits for nothing.
+    pub(super) fn missed_variants<'a>(
+        &'a self,
+        previous: Option<&'a Definition>,
+        new: &Definition,
+    ) -> Vec<(&'a Key, &'a Key)> {
+        let Some(previous) = previous else { return Vec::new() };
+        let (before, after) = (variants_of(previous), variants_of(new));
+        let gone: Vec<&Key> = before.into_iter().filter(|variant| !after.contains(variant)).collect();
+        if gone.is_empty() {
+            return Vec::new();
+        }
+        let flags = self.current.values().filter_map(|accepted| match &accepted.definition {
+            Definition::Flag(flag) if !flag.archived => Some(flag),
+            _ => None,
+        });
+        let mut missed = Vec::new();
+        for flag in flags {
+            let of_this = flag.prerequisites.iter().filter(|needed| needed.flag == *new.key());
+            for needed in of_this.flat_map(|needed| &needed.variants) {
+                missed.extend(
+                    gone.iter().filter(|variant| **variant == needed).map(|variant| (*variant, &flag.key)),
+                );
+            }
+        }
+        missed
     }
 
     /// Refuses a change of what a metric measures while an experiment with looks uses it, so that results stay
@@ -213,12 +264,9 @@ impl Definitions {
     fn hindrance(&self, flag: &Flag, prerequisite: &Prerequisite) -> Option<String> {
         let required = &prerequisite.flag;
         let in_flags = |key: &Key| self.current.get(&(Space::Flags, key.clone())).map(|it| &it.definition);
-        let served: Vec<&Key> = match in_flags(required).filter(|_| *required != flag.key) {
-            Some(Definition::Flag(other)) => other.variants.iter().map(|variant| &variant.key).collect(),
-            Some(Definition::Experiment(other)) => {
-                other.variants.iter().map(|variant| &variant.key).collect()
-            }
-            _ => return Some(format!("there is no other flag `{required}`; define it first")),
+        let served = match in_flags(required).filter(|_| *required != flag.key) {
+            Some(other) => variants_of(other),
+            None => return Some(format!("there is no other flag `{required}`; define it first")),
         };
         if let Some(unknown) = prerequisite.variants.iter().find(|key| !served.contains(key)) {
             let served: Vec<&str> = served.iter().map(|key| key.as_str()).collect();
@@ -310,6 +358,17 @@ fn experiment_conditions(experiment: &Experiment) -> impl Iterator<Item = (Strin
 fn value_of<'a>(experiment: &'a Experiment, key: &Key) -> Option<Option<&'a Value>> {
     let variant = experiment.variants.iter().find(|variant| variant.key == *key);
     variant.map(|variant| variant.value.as_ref())
+}
+
+/// The variants of what is evaluated.
+fn variants_of(definition: &Definition) -> Vec<&Key> {
+    match definition {
+        Definition::Flag(flag) => flag.variants.iter().map(|variant| &variant.key).collect(),
+        Definition::Experiment(experiment) => {
+            experiment.variants.iter().map(|variant| &variant.key).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn check_resolved(field: &str, rules: &[FlagRule], problems: &mut Vec<Problem>) {

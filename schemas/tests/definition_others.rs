@@ -1,0 +1,165 @@
+//! The rule for what a change does to other definitions: other members of a list exchange the units of the experiments that
+//! name it, and a variant that goes switches the flags off that wait for it. All of it is rule 4.
+
+mod change_log;
+
+use change_log::{Log, experiment, flag, with};
+use schemas::Key;
+use schemas::definition::{Definition, Kind, ListsSince, Rule};
+use serde_json::{Value, json};
+
+fn list(key: &str, digit: char) -> Value {
+    json!({"key": key, "members_sha256": digit.to_string().repeat(64), "members": 1})
+}
+
+#[track_caller]
+fn check(log: &mut Log, rule: u32, kind: &str, definition: Value, expected: Result<(), &str>) {
+    let verdict = log.propose_by(rule, kind, definition.clone()).map(|_| ());
+    assert_eq!(verdict, expected.map_err(str::to_owned), "{definition}");
+}
+
+fn rule_for(log: &Log, kind: &str, definition: Value) -> Rule {
+    log.read.rule_for(&Definition::from_json(Kind::parse(kind).unwrap(), definition).unwrap())
+}
+
+const OPENS: &str = "phase: 1 instead of 2: a change of who sees what opens the next phase; leave `phase` out, and it is counted";
+const OPENS_NOTHING: &str =
+    "phase: 2 instead of 1: nothing opens a new phase; leave `phase` out, and it is counted";
+
+/// Each way to name the list `u` for units that count.
+fn named() -> [Value; 4] {
+    let targeting = json!([{"key": "t", "when": {"not": {"attribute": "targetingKey", "in_list": "u"}}}]);
+    [
+        json!({"deny": ["u"]}),
+        json!({"allow": [{"list": "u", "variant": "a"}]}),
+        json!({"targeting": targeting}),
+        json!({"environments": {"production": {"targeting": targeting}}}),
+    ]
+}
+
+#[test]
+fn other_members_of_a_list_open_the_next_phase_of_an_experiment_that_runs() {
+    for fields in named() {
+        let mut log = Log::furnished();
+        log.propose("list", list("u", '0')).unwrap();
+        let first = experiment(fields.clone());
+        check(&mut log, 3, "experiment", first.clone(), Ok(()));
+        check(&mut log, 1, "list", with(list("u", '0'), json!({"description": "d"})), Ok(()));
+        let described = with(first.clone(), json!({"description": "d"}));
+        assert_eq!(rule_for(&log, "experiment", described), Rule::Three);
+        check(
+            &mut log.clone(),
+            4,
+            "experiment",
+            with(first.clone(), json!({"phase": 2})),
+            Err(OPENS_NOTHING),
+        );
+
+        check(&mut log, 1, "list", list("u", '1'), Ok(()));
+        let second = with(first.clone(), json!({"phase": 2}));
+        assert_eq!(rule_for(&log, "experiment", second.clone()), Rule::Four);
+        check(&mut log.clone(), 4, "experiment", first.clone(), Err(OPENS));
+        // An old record stays judged as it was.
+        check(&mut log.clone(), 3, "experiment", first.clone(), Ok(()));
+        check(&mut log.clone(), 3, "experiment", second.clone(), Err(OPENS_NOTHING));
+        // Nobody is exposed any more to one that ends.
+        let stopped = with(first.clone(), json!({"state": "stopped"}));
+        assert_eq!(rule_for(&log, "experiment", stopped.clone()), Rule::Three);
+        check(&mut log.clone(), 4, "experiment", stopped, Ok(()));
+        check(&mut log, 4, "experiment", second.clone(), Ok(()));
+        // It has opened, and the next change opens nothing.
+        let third = with(second, json!({"description": "d"}));
+        check(&mut log, 4, "experiment", third, Ok(()));
+    }
+}
+
+#[test]
+fn members_that_came_back_before_anything_else_changed_open_nothing() {
+    let mut log = Log::furnished();
+    log.propose("list", list("u", '0')).unwrap();
+    log.propose("list", list("v", '0')).unwrap();
+    let denies = experiment(json!({"deny": ["u"]}));
+    check(&mut log, 3, "experiment", denies, Ok(()));
+    let e = Key::new("e").unwrap();
+    for (key, digit, expected) in [
+        ("v", '1', ListsSince::Unchanged),
+        ("u", '1', ListsSince::Changed),
+        ("u", '0', ListsSince::Unchanged),
+        ("u", '2', ListsSince::Changed),
+    ] {
+        log.propose("list", list(key, digit)).unwrap();
+        assert_eq!(log.read.lists_since(&e), expected, "{key} {digit}");
+        let concerned = log.read.concerned_by_members(&Key::new("u").unwrap());
+        assert_eq!(concerned.len(), usize::from(expected == ListsSince::Changed));
+        assert_eq!(log.read.concerned_by_members(&Key::new("v").unwrap()), Vec::<&_>::new());
+    }
+    let digests: Vec<char> = log
+        .read
+        .list_versions(&Key::new("u").unwrap())
+        .map(|list| list.members_sha256.chars().next().unwrap())
+        .collect();
+    assert_eq!(digests, ['2', '0', '1', '0']);
+}
+
+#[test]
+fn a_list_of_units_that_do_not_count_opens_nothing() {
+    let mut log = Log::furnished();
+    log.propose("list", list("u", '0')).unwrap();
+    let targeting = json!([{"key": "t", "when": {"attribute": "targetingKey", "in_list": "u"}}]);
+    let staging = json!({"environments": {"staging": {"targeting": targeting}}});
+    check(&mut log, 3, "experiment", experiment(staging), Ok(()));
+    check(&mut log, 1, "list", list("u", '1'), Ok(()));
+    assert_eq!(log.read.lists_since(&Key::new("e").unwrap()), ListsSince::Unchanged);
+}
+
+#[test]
+fn a_variant_stays_while_a_flag_waits_for_it() {
+    let missed = "variants: `on` cannot go while flag `waits` waits for it; take it out of the `prerequisites` of `waits` \
+                  first, or keep it here without a share";
+    let waits = |fields: Value| {
+        let prerequisites = json!([{"flag": "f", "variants": ["on", "off"]}]);
+        with(flag(json!({"key": "waits", "prerequisites": prerequisites})), fields)
+    };
+    let only_off = flag(json!({"variants": [{"key": "off", "value": false}]}));
+    let mut log = Log::default();
+    log.propose("flag", flag(json!({}))).unwrap();
+    // Nobody waits yet, and every earlier reader can go on.
+    assert_eq!(rule_for(&log, "flag", only_off.clone()), Rule::One);
+    log.propose("flag", waits(json!({}))).unwrap();
+    assert_eq!(rule_for(&log, "flag", only_off.clone()), Rule::Four);
+    assert_eq!(rule_for(&log, "flag", flag(json!({"owner": "bob"}))), Rule::One);
+    check(&mut log, 4, "flag", only_off.clone(), Err(missed));
+    check(&mut log.clone(), 3, "flag", only_off.clone(), Ok(()));
+    // A further variant may come, and one for which nobody waits may go.
+    let third = json!({"variants": [{"key": "on", "value": true}, {"key": "off", "value": false}, {"key": "x", "value": true}]});
+    check(&mut log, 4, "flag", flag(third), Ok(()));
+    check(&mut log, 4, "flag", flag(json!({})), Ok(()));
+    let mut archived = log.clone();
+    check(&mut archived, 4, "flag", waits(json!({"archived": true})), Ok(()));
+    check(&mut archived, 4, "flag", only_off.clone(), Ok(()));
+    check(&mut log, 4, "flag", waits(json!({"prerequisites": [{"flag": "f", "variants": ["off"]}]})), Ok(()));
+    check(&mut log, 4, "flag", only_off, Ok(()));
+}
+
+#[test]
+fn an_experiment_keeps_the_variants_that_flags_wait_for_too() {
+    let mut log = Log::with_experiment("draft");
+    let waits = flag(json!({"prerequisites": [{"flag": "e", "variants": ["b"]}]}));
+    log.propose("flag", waits).unwrap();
+    let renamed = json!([
+        {"key": "a", "weight": 5_000, "ranges": [[0, 500_000]]},
+        {"key": "c", "weight": 5_000, "ranges": [[500_000, 1_000_000]]},
+    ]);
+    let without = experiment(json!({"state": "draft", "variants": renamed}));
+    assert_eq!(rule_for(&log, "experiment", without.clone()), Rule::Four);
+    check(
+        &mut log,
+        4,
+        "experiment",
+        without,
+        Err(
+            "variants: `b` cannot go while flag `f` waits for it; take it out of the `prerequisites` of `f` first, or keep \
+             it here without a share",
+        ),
+    );
+}
