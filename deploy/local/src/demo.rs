@@ -54,7 +54,7 @@ pub struct Demo {
     /// End after the real experiments and ten seconds of the live one, and stop everything
     #[arg(long)]
     pub exit: bool,
-    /// Write the results to this file, as `splitstream results --json` prints them
+    /// Write the results to this file, as `splitstream results --json` prints them, and what the live experiment was sent
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
@@ -68,8 +68,7 @@ pub fn run(demo: &Demo) -> Result<()> {
         &stack,
         &Services {
             brokers: demo.servers.brokers,
-            // Nothing of the demo asks it yet.
-            edge: false,
+            edge: true,
             edge_port: None,
             consumer: true,
             aggregator: true,
@@ -136,16 +135,21 @@ fn real_experiments(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// Simulates an experiment with true rates of 5.0 % and 5.8 %, and prints its results while it runs.
+/// Simulates an experiment with true rates of 5.0 % and 5.8 %, whose visitors ask the edge, and prints its results while
+/// it runs.
 fn live_experiment(stack: &Stack, demo: &Demo, page: &str) -> Result<()> {
     feed::apply(stack, "live.yaml", live::DEFINITIONS)?;
     let traffic = if demo.exit { SHORT } else { LONG };
     print_line(&format!("A live experiment, true rates 5.0 % and 5.8 %: watch it at {page}"));
-    live::run(stack, traffic)?;
+    let sent = live::run(stack, traffic)?;
+    print_line(&format!(
+        "the edge answered {} visitors and took {} purchases, {:.0} requests a second; each is stored once and counted",
+        sent.exposures, sent.conversions, sent.edge.requests_per_second
+    ));
     let results = results(stack)?;
     println!("{}", Document::parse(&results)?.table());
     if let Some(file) = &demo.json {
-        write(file, &results)?;
+        write(file, &with_live(&results, &sent)?)?;
     }
     if demo.exit {
         return Ok(());
@@ -162,6 +166,15 @@ fn live_experiment(stack: &Stack, demo: &Demo, page: &str) -> Result<()> {
 
 fn results(stack: &Stack) -> Result<Vec<u8>> {
     Ok(retry(|| stack.run(&["results", "--json"]))?.stdout)
+}
+
+/// Adds to the document what was sent to the live experiment, and by which way.
+fn with_live(results: &[u8], sent: &live::Sent) -> Result<Vec<u8>> {
+    let mut document: serde_json::Map<String, Value> =
+        serde_json::from_slice(results).context("reading the aggregator's document")?;
+    let live = serde_json::to_value(sent).context("writing what was sent")?;
+    document.insert("live".to_owned(), live);
+    serde_json::to_vec(&document).context("writing the document")
 }
 
 fn write(file: &Path, document: &[u8]) -> Result<()> {
