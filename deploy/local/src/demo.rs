@@ -26,7 +26,7 @@ use crate::stack::{Options, Stack};
 use crate::supervise::Supervisor;
 use document::Document;
 use fetch::progress::{Step, print_line};
-use live::Traffic;
+use live::{Live, Traffic};
 use stored_rows::Rows;
 
 /// The directory of the demo if none is given; emptied before each run.
@@ -61,6 +61,7 @@ pub struct Demo {
 
 /// Runs the demo. Fails if a number is missing or differs from the data.
 pub fn run(demo: &Demo) -> Result<()> {
+    live::check_token()?;
     interrupt::listen()?;
     let stack = Arc::new(Stack::up(options(demo))?);
     interrupt::check()?;
@@ -141,15 +142,15 @@ fn live_experiment(stack: &Stack, demo: &Demo, page: &str) -> Result<()> {
     feed::apply(stack, "live.yaml", live::DEFINITIONS)?;
     let traffic = if demo.exit { SHORT } else { LONG };
     print_line(&format!("A live experiment, true rates 5.0 % and 5.8 %: watch it at {page}"));
-    let sent = live::run(stack, traffic)?;
+    let live = live::run(stack, traffic)?;
     print_line(&format!(
-        "the edge answered {} visitors and took {} purchases, {:.0} requests a second; each is stored once and counted",
-        sent.exposures, sent.conversions, sent.edge.requests_per_second
+        "the edge logged {} exposures and took {} purchases, {:.0} requests a second; all are stored and counted",
+        live.sent.exposures, live.sent.conversions, live.sent.edge.requests_per_second
     ));
     let results = results(stack)?;
     println!("{}", Document::parse(&results)?.table());
     if let Some(file) = &demo.json {
-        write(file, &with_live(&results, &sent)?)?;
+        write(file, &with_live(&results, &live)?)?;
     }
     if demo.exit {
         return Ok(());
@@ -169,10 +170,10 @@ fn results(stack: &Stack) -> Result<Vec<u8>> {
 }
 
 /// Adds to the document what was sent to the live experiment, and by which way.
-fn with_live(results: &[u8], sent: &live::Sent) -> Result<Vec<u8>> {
+fn with_live(results: &[u8], live: &Live) -> Result<Vec<u8>> {
     let mut document: serde_json::Map<String, Value> =
         serde_json::from_slice(results).context("reading the aggregator's document")?;
-    let live = serde_json::to_value(sent).context("writing what was sent")?;
+    let live = serde_json::to_value(live).context("writing what was sent")?;
     document.insert("live".to_owned(), live);
     serde_json::to_vec(&document).context("writing the document")
 }

@@ -17,6 +17,7 @@ use super::stored_rows::{self, Rows};
 use crate::interrupt;
 use crate::process::spawn_bound;
 use crate::retry::retry;
+use crate::services::TOKEN_FILE;
 use crate::stack::Stack;
 use crate::state::State;
 use fetch::progress::print_line;
@@ -28,6 +29,9 @@ pub const EXPERIMENT: &str = "checkout_button";
 
 /// The true rates, whose difference the analysis should detect: 5.0 % against 5.8 %.
 const RATES: &str = "control=0.05,treatment=0.058";
+
+/// The variable of the token that `splitstream simulate` shows to an edge.
+const TOKEN: &str = "SPLITSTREAM_TOKEN";
 
 const SEED: &str = "20191124";
 
@@ -46,7 +50,17 @@ pub struct Traffic {
     pub events_per_second: u64,
 }
 
-/// What the visitors sent, as `splitstream simulate --json` reports it, and by which way.
+/// What the live experiment got, and by which way.
+#[derive(Debug, Clone, Serialize)]
+pub struct Live {
+    through: &'static str,
+    #[serde(flatten)]
+    pub sent: Sent,
+    /// The rows of the edge's events in ClickHouse.
+    stored: Rows,
+}
+
+/// What the visitors sent, as `splitstream simulate --json` reports it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sent {
     /// Visitors that arrived.
@@ -88,9 +102,20 @@ impl Sent {
     }
 }
 
+/// Refuses an edge that asks for a token which the visitors do not have.
+pub fn check_token() -> Result<()> {
+    let missing = std::env::var_os(TOKEN_FILE).is_some() && std::env::var_os(TOKEN).is_none();
+    ensure!(
+        !missing,
+        "{TOKEN_FILE} is set, so that the edge asks for a token, and {TOKEN} is not: set it to the secret of a server \
+         token for the simulated visitors, or unset {TOKEN_FILE}"
+    );
+    Ok(())
+}
+
 /// Simulates the visitors and prints the aggregator's results meanwhile. Returns when the aggregator has
 /// counted all visitors and purchases, and every event is stored once.
-pub fn run(stack: &Stack, traffic: Traffic) -> Result<Sent> {
+pub fn run(stack: &Stack, traffic: Traffic) -> Result<Live> {
     let mut simulation = Simulation::start(stack, traffic)?;
     let mut printed = BTreeMap::new();
     let mut all_sent: Option<Instant> = None;
@@ -99,8 +124,8 @@ pub fn run(stack: &Stack, traffic: Traffic) -> Result<Sent> {
         if simulation.finished()? {
             let sent = simulation.sent()?;
             if counted == sent.arms() {
-                check_rows(stack, &sent, simulation.attempts)?;
-                return Ok(sent);
+                let stored = check_rows(stack, &sent, simulation.attempts)?;
+                return Ok(Live { through: "edge", sent, stored });
             }
             let since = all_sent.get_or_insert_with(Instant::now);
             if since.elapsed() > CATCH_UP_TIMEOUT {
@@ -117,7 +142,7 @@ pub fn run(stack: &Stack, traffic: Traffic) -> Result<Sent> {
 }
 
 /// Compares the rows that the edge's events have become with the events that it accepted.
-fn check_rows(stack: &Stack, sent: &Sent, attempts: u32) -> Result<()> {
+fn check_rows(stack: &Stack, sent: &Sent, attempts: u32) -> Result<Rows> {
     let expected = Rows { exposures: sent.exposures, conversions: sent.conversions };
     let stored = retry(|| stored_rows::of_edge(stack, EXPERIMENT, &sent.batch_id, &sent.start))?;
     // An edge that was killed does not know what it has logged, nor does a second run of the visitors what the first one
@@ -129,7 +154,7 @@ fn check_rows(stack: &Stack, sent: &Sent, attempts: u32) -> Result<()> {
         "ClickHouse holds {stored:?} where the edge accepted {expected:?}{}",
         resent(sent)
     );
-    Ok(())
+    Ok(stored)
 }
 
 fn resent(sent: &Sent) -> String {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde::Serialize;
 
 use crate::interrupt;
 use crate::stack::Stack;
@@ -27,7 +28,7 @@ const CONVERSIONS_OF_EDGE: &str = "SELECT count() FROM conversions WHERE startsW
     AND startsWith(sender_version, 'edge ') AND created_at >= parseDateTime64BestEffort({since:String}, 6, 'UTC')";
 
 /// Numbers of rows, found or expected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Rows {
     pub exposures: u64,
     pub conversions: u64,
