@@ -15,6 +15,7 @@ pub mod ship;
 pub mod simulate;
 pub mod text;
 pub mod topics;
+mod unit_context;
 
 /// The client id that these commands give to the brokers.
 const CLIENT_ID: &str = "splitstream-producer";

@@ -1,81 +1,37 @@
 //! Simulates traffic with known true rates from a seed. Units arrive one after the other, are assigned like
 //! real units, and some convert a little later. The same plan and definitions give the same events, byte for
-//! byte and in the same order. What one unit does depends only on the seed and its number.
+//! byte and in the same order. What one unit does depends only on the seed, its number and the variant that it is
+//! served. [`EdgeTraffic`] is the same traffic where an edge assigns.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
-use assignment::{Context, DEFAULT_UNIT_TYPE, Environment, ExperimentEvaluation, Lists, Snapshot, evaluate};
+use assignment::{Environment, Evaluation, Lists, Snapshot, evaluate};
 use schemas::definition::{Assignment, Definitions, Experiment, State};
 use schemas::{Decimal6, Event, Key, Micros, Unit};
-use serde::Serialize;
 use uuid::Builder;
-use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
 
-use sdk::attributes::{AttributeFilter, AttributeNames};
+use sdk::attributes::AttributeFilter;
 use sdk::event::{self, EventStamp};
 
-mod mix;
-mod random;
+use crate::unit_context::UnitContext;
 
+mod edge_traffic;
+mod mix;
+mod plan;
+mod random;
+#[cfg(test)]
+mod simulation_tests;
+mod tally;
+
+pub use edge_traffic::{Asked, EdgeAnswer, EdgeTraffic, Request, Tracked, UnknownVariant};
 pub use mix::Mix;
+pub use plan::{Plan, PlanError};
+pub use tally::{Tally, VariantTally};
 
 use mix::Profiles;
 use random::Random;
-
-/// The parameters of a simulation.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    pub seed: u64,
-    /// The prefix of every unit id, and part of every event id.
-    pub batch_id: Key,
-    pub units: u64,
-    /// The true conversion rate of each variant, in [0, 1].
-    pub rates: BTreeMap<String, f64>,
-    /// The name of the conversion event.
-    pub event: Key,
-    /// The lowest and the highest value of a conversion; values are drawn in whole hundredths.
-    pub value: Option<(Decimal6, Decimal6)>,
-    /// The share of events that are sent a second time, in [0, 1].
-    pub duplicates: f64,
-    pub mix: Mix,
-    /// The attributes that exposures carry in addition to the ones that they always carry.
-    pub attributes: AttributeNames,
-    /// The arrival of the first unit.
-    pub start: Micros,
-    /// Nanoseconds between two arrivals.
-    pub step_nanos: u64,
-    /// The longest time from a unit's arrival to its conversion, and from an event to its repetition, in
-    /// microseconds.
-    pub delay_micros_max: u64,
-}
-
-/// The reason why a plan cannot be simulated.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum PlanError {
-    #[error(
-        "experiment `{0}` is external: its assignment is made elsewhere, there is nothing to simulate it by"
-    )]
-    External(Key),
-    #[error(
-        "experiment `{0}` is a switchback: its units are clusters that come again in every window, and a simulated unit comes \
-         once"
-    )]
-    Switchback(Key),
-    #[error("experiment `{key}` is {}, not running: nobody would be exposed", state.as_str())]
-    NotRunning { key: Key, state: State },
-    #[error("variant `{0}` has no rate; give one for each variant")]
-    NoRate(Key),
-    #[error("`{variant}` is no variant of `{key}`; it has {}", known.join(", "))]
-    NoVariant { variant: String, key: Key, known: Vec<String> },
-    #[error("the rate {rate} of `{variant}` is not in [0, 1]")]
-    Rate { variant: String, rate: f64 },
-    #[error("the share of duplicates, {0}, is not in [0, 1]")]
-    Duplicates(f64),
-    #[error("the last event would happen after the year 2261; use fewer units or an earlier start")]
-    TooLate,
-}
-
 /// An iterator over the traffic, in the order in which it is to be sent.
 pub struct Simulation<'a> {
     plan: Plan,
@@ -90,6 +46,8 @@ pub struct Simulation<'a> {
     behaviour: u64,
     arrived: u64,
     due: BinaryHeap<Reverse<DueEvent>>,
+    /// Events that are due at one time: exposures to the experiment and to holdouts.
+    ready: VecDeque<Sent<'a>>,
     tally: Tally,
 }
 
@@ -103,40 +61,6 @@ pub struct Sent<'a> {
     pub repeated: bool,
 }
 
-/// The exact counts of what has been sent so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
-    /// The number of units that arrived.
-    pub units: u64,
-    pub exposed: u64,
-    /// The number of units that take no part, by reason.
-    pub not_exposed: BTreeMap<String, u64>,
-    pub variants: Vec<VariantTally>,
-    pub exposures: u64,
-    pub conversions: u64,
-    /// The number of events sent a second time; the counts above exclude them.
-    pub duplicates: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct VariantTally {
-    pub key: String,
-    pub units: u64,
-    pub conversions: u64,
-}
-
-impl Tally {
-    /// The number of events with different ids.
-    pub fn distinct(&self) -> u64 {
-        self.exposures + self.conversions
-    }
-
-    /// The number of messages, duplicates included.
-    pub fn sent(&self) -> u64 {
-        self.distinct() + self.duplicates
-    }
-}
-
 /// An event that is to be sent later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct DueEvent {
@@ -148,7 +72,10 @@ struct DueEvent {
     kind: EventKind,
     repeated: bool,
     profile: usize,
+    /// The variant that the unit is served, by whose rate it converts.
     variant: usize,
+    /// Whether the unit takes part in the experiment; of others only holdouts count the conversions.
+    takes_part: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -191,13 +118,10 @@ impl<'a> Simulation<'a> {
         if last.is_none_or(|last| Micros::new(last).is_err()) {
             return Err(PlanError::TooLate);
         }
+        refuse_closed(experiment, &plan)?;
         let population = xxh3_64_with_seed(plan.batch_id.as_str().as_bytes(), plan.seed);
         let behaviour = xxh3_64_with_seed(experiment.key.as_str().as_bytes(), population);
-        let variants = experiment.variants.iter().map(|variant| variant.key.to_string());
-        let tally = Tally {
-            variants: variants.map(|key| VariantTally { key, units: 0, conversions: 0 }).collect(),
-            ..Tally::default()
-        };
+        let tally = Tally::of(experiment.variants.iter().map(|variant| variant.key.to_string()));
         Ok(Simulation {
             profiles: Profiles::of(plan.mix, &AttributeFilter::of(experiment, &plan.attributes)),
             plan,
@@ -208,6 +132,7 @@ impl<'a> Simulation<'a> {
             behaviour,
             arrived: 0,
             due: BinaryHeap::new(),
+            ready: VecDeque::new(),
             tally,
         })
     }
@@ -216,76 +141,82 @@ impl<'a> Simulation<'a> {
         &self.tally
     }
 
-    /// Lets the next unit arrive and schedules what it will do later. Returns its exposure, or `None` if it
-    /// takes no part.
-    fn arrive(&mut self) -> Option<Sent<'a>> {
+    /// Lets the next unit arrive: it is exposed to what its evaluation says, and does something later.
+    fn arrive(&mut self) {
+        let (unit, profile) = self.next_unit();
+        let at = self.arrival(unit);
+        let unit_id = self.unit_id(unit);
+        let evaluation = self.evaluate(&unit_id, profile, self.time_at(at));
+        let outcome = evaluation.experiment.expect("an experiment was evaluated").outcome;
+        let variant = self.variant(evaluation.variant.as_str());
+        let variant = variant.expect("an evaluation names a variant of its experiment");
+        self.count_unit(variant, outcome.map(drop).map_err(|reason| reason.to_string()));
+        let kind = EventKind::Exposure;
+        let takes_part = outcome.is_ok();
+        let due = DueEvent { at, happened: at, unit, kind, repeated: false, profile, variant, takes_part };
+        self.expose(due, &evaluation);
+        if evaluation.exposures().next().is_some() {
+            self.schedule(due);
+        }
+    }
+
+    /// The number and the profile of the unit that arrives next.
+    fn next_unit(&mut self) -> (u64, usize) {
         let unit = self.arrived;
         self.arrived += 1;
         self.tally.units += 1;
-        let at = self.arrival(unit);
-        let profile = self.profiles.draw(&mut Random::new(unit_seed(self.population, unit)));
-        let unit_id = self.unit_id(unit);
-        let known = self.profiles.get(profile);
-        let stamp = self.stamp(unit, EventKind::Exposure, at);
-        let evaluated = self.evaluate(&unit_id, &known.attributes, stamp.created_at);
-        let made = event::exposure(stamp, unit_id, &evaluated, known.selected.clone());
-        let exposure = match made {
-            Ok(exposure) => exposure,
-            Err(reason) => {
-                *self.tally.not_exposed.entry(reason.to_string()).or_default() += 1;
-                return None;
-            }
-        };
-        let variants = &self.experiment.variants;
-        let variant = variants.iter().position(|variant| variant.key.as_str() == exposure.variant);
-        let variant = variant.expect("an evaluation names a variant of its experiment");
-        self.tally.exposed += 1;
-        self.tally.variants[variant].units += 1;
+        (unit, self.profiles.draw(&mut Random::new(unit_seed(self.population, unit))))
+    }
 
+    fn variant(&self, key: &str) -> Option<usize> {
+        self.experiment.variants.iter().position(|variant| variant.key.as_str() == key)
+    }
+
+    fn count_unit(&mut self, variant: usize, takes_part: Result<(), String>) {
+        match takes_part {
+            Ok(()) => {
+                self.tally.exposed += 1;
+                self.tally.variants[variant].units += 1;
+            }
+            Err(reason) => *self.tally.not_exposed.entry(reason).or_default() += 1,
+        }
+    }
+
+    /// Schedules what a unit does after `exposed`.
+    fn schedule(&mut self, exposed: DueEvent) {
         // Every unit makes the same draws in the same order, so that a changed rate changes nothing else.
-        let mut random = Random::new(unit_seed(self.behaviour, unit));
-        let converts = random.unit() < self.rates[variant];
+        let mut random = Random::new(unit_seed(self.behaviour, exposed.unit));
+        let at = exposed.at;
+        let converts = random.unit() < self.rates[exposed.variant];
         let conversion_at = at + random.below(self.plan.delay_micros_max);
         let exposure_repeats = random.unit() < self.plan.duplicates;
         let exposure_again_at = at + self.repetition_delay(&mut random);
         let conversion_repeats = random.unit() < self.plan.duplicates;
         let conversion_again_at = conversion_at + self.repetition_delay(&mut random);
 
-        let due =
-            DueEvent { at, happened: at, unit, kind: EventKind::Exposure, repeated: true, profile, variant };
         if exposure_repeats {
-            self.due.push(Reverse(DueEvent { at: exposure_again_at, ..due }));
+            self.due.push(Reverse(DueEvent { at: exposure_again_at, repeated: true, ..exposed }));
         }
-        let due = DueEvent { happened: conversion_at, kind: EventKind::Conversion, ..due };
+        let conversion = DueEvent {
+            at: conversion_at,
+            happened: conversion_at,
+            kind: EventKind::Conversion,
+            repeated: false,
+            ..exposed
+        };
         if converts {
-            self.due.push(Reverse(DueEvent { at: conversion_at, repeated: false, ..due }));
+            self.due.push(Reverse(conversion));
         }
         if converts && conversion_repeats {
-            self.due.push(Reverse(DueEvent { at: conversion_again_at, ..due }));
+            self.due.push(Reverse(DueEvent { at: conversion_again_at, repeated: true, ..conversion }));
         }
-        let at = self.time_at(at);
-        Some(self.add_to_tally(Sent { at, event: Event::Exposure(exposure), repeated: false }))
     }
 
-    fn evaluate(
-        &self,
-        unit_id: &str,
-        attributes: &[(&str, assignment::Value<'_>)],
-        now: Micros,
-    ) -> ExperimentEvaluation<'a> {
-        let key = self.experiment.key.as_str();
-        let evaluation = match self.experiment.unit_type.as_str() {
-            DEFAULT_UNIT_TYPE => {
-                evaluate(self.snapshot, key, &Context { targeting_key: Some(unit_id), attributes }, now)
-            }
-            unit_type => {
-                let mut attributes = attributes.to_vec();
-                attributes.insert(0, (unit_type, assignment::Value::Text(unit_id)));
-                evaluate(self.snapshot, key, &Context { targeting_key: None, attributes: &attributes }, now)
-            }
-        };
-        let evaluation = evaluation.expect("the experiment is in the snapshot, and the unit in the context");
-        evaluation.experiment.expect("an experiment was evaluated")
+    fn evaluate(&self, unit_id: &str, profile: usize, now: Micros) -> Evaluation<'a> {
+        let unit_type = self.experiment.unit_type.as_str();
+        let context = UnitContext::new(unit_type, unit_id, &self.profiles.get(profile).attributes);
+        let evaluation = evaluate(self.snapshot, self.experiment.key.as_str(), &context.get(), now);
+        evaluation.expect("the experiment is in the snapshot, and the unit in the context")
     }
 
     /// Draws the delay of a repetition: half of them follow at once, the others some time later.
@@ -295,38 +226,58 @@ impl<'a> Simulation<'a> {
         if at_once { 0 } else { later }
     }
 
-    fn make_event(&mut self, due: DueEvent) -> Sent<'a> {
-        let stamp = self.stamp(due.unit, due.kind, due.happened);
+    /// Lets happen what is due.
+    fn happen(&mut self, due: DueEvent) {
         let unit_id = self.unit_id(due.unit);
-        let known = self.profiles.get(due.profile);
-        let event = match due.kind {
+        match due.kind {
             EventKind::Exposure => {
-                let evaluated = self.evaluate(&unit_id, &known.attributes, stamp.created_at);
-                let exposure = event::exposure(stamp, unit_id, &evaluated, known.selected.clone());
-                Event::Exposure(exposure.expect("a unit that was exposed once is exposed again"))
+                let evaluation = self.evaluate(&unit_id, due.profile, self.time_at(due.happened));
+                self.expose(due, &evaluation);
             }
             EventKind::Conversion => {
                 if !due.repeated {
-                    self.tally.variants[due.variant].conversions += 1;
+                    self.count_conversion(due);
                 }
+                let stamp = self.stamp(due, &self.experiment.key);
                 let unit_type = self.experiment.unit_type.as_str().into();
                 let unit = Unit { unit_type, unit_id: unit_id.into() };
                 let mut conversion = event::conversion(stamp, self.plan.event.to_string(), unit);
-                conversion.metadata = known.pairs.clone();
+                conversion.metadata = self.profiles.get(due.profile).pairs.clone();
                 conversion.value = self.value(due.unit);
-                Event::Conversion(conversion)
+                self.send(due, Event::Conversion(conversion));
             }
-        };
-        self.add_to_tally(Sent { at: self.time_at(due.at), event, repeated: due.repeated })
+        }
     }
 
-    fn add_to_tally(&mut self, sent: Sent<'a>) -> Sent<'a> {
-        match (&sent.event, sent.repeated) {
-            (_, true) => self.tally.duplicates += 1,
-            (Event::Exposure(_), false) => self.tally.exposures += 1,
-            (_, false) => self.tally.conversions += 1,
+    /// Sends every exposure of the evaluation.
+    fn expose(&mut self, due: DueEvent, evaluation: &Evaluation<'a>) {
+        for part in evaluation.exposures() {
+            let key = &part.experiment.key;
+            // Those of a holdout are the same: every attribute of the mix is one that all exposures carry.
+            let attributes = self.profiles.get(due.profile).selected.clone();
+            let exposure = event::exposure(self.stamp(due, key), self.unit_id(due.unit), &part, attributes);
+            let exposure = exposure.expect("an evaluation's exposures take part");
+            if !due.repeated && *key != self.experiment.key {
+                self.tally.add_side(key.as_str(), &exposure.variant);
+            }
+            self.send(due, Event::Exposure(exposure));
         }
-        sent
+    }
+
+    fn count_conversion(&mut self, due: DueEvent) {
+        self.tally.conversions += 1;
+        if due.takes_part {
+            self.tally.variants[due.variant].conversions += 1;
+        }
+    }
+
+    fn send(&mut self, due: DueEvent, event: Event<'a>) {
+        match (due.kind, due.repeated) {
+            (_, true) => self.tally.duplicates += 1,
+            (EventKind::Exposure, false) => self.tally.exposures += 1,
+            (EventKind::Conversion, false) => {}
+        }
+        self.ready.push_back(Sent { at: self.time_at(due.at), event, repeated: due.repeated });
     }
 
     fn value(&self, unit: u64) -> Option<Decimal6> {
@@ -350,15 +301,23 @@ impl<'a> Simulation<'a> {
         format!("{}-{:06}", self.plan.batch_id, unit + 1)
     }
 
-    /// Returns a stamp whose id is a UUIDv8 made from the seed, the batch, the experiment, the unit and the
-    /// kind of event.
-    fn stamp(&self, unit: u64, kind: EventKind, happened: u64) -> EventStamp {
+    /// Returns a stamp whose id is a UUIDv8 made from the seed, the batch, the experiment, the unit, the kind of event
+    /// and, of an exposure to a holdout, the holdout.
+    fn stamp(&self, due: DueEvent, exposed_to: &Key) -> EventStamp {
+        let digest = self.digest(due, exposed_to).to_be_bytes();
+        EventStamp {
+            event_id: Builder::from_custom_bytes(digest).into_uuid(),
+            created_at: self.time_at(due.happened),
+        }
+    }
+
+    fn digest(&self, due: DueEvent, exposed_to: &Key) -> u128 {
         let mut identity = [0; 17];
         identity[..8].copy_from_slice(&self.behaviour.to_le_bytes());
-        identity[8..16].copy_from_slice(&unit.to_le_bytes());
-        identity[16] = kind as u8;
-        let event_id = Builder::from_custom_bytes(xxh3_128(&identity).to_be_bytes()).into_uuid();
-        EventStamp { event_id, created_at: self.time_at(happened) }
+        identity[8..16].copy_from_slice(&due.unit.to_le_bytes());
+        identity[16] = due.kind as u8;
+        let own = *exposed_to == self.experiment.key;
+        xxh3_128_with_seed(&identity, if own { 0 } else { xxh3_64(exposed_to.as_str().as_bytes()) })
     }
 
     fn time_at(&self, micros_after_start: u64) -> Micros {
@@ -372,22 +331,39 @@ impl<'a> Iterator for Simulation<'a> {
 
     fn next(&mut self) -> Option<Sent<'a>> {
         loop {
+            if let Some(sent) = self.ready.pop_front() {
+                return Some(sent);
+            }
             let arrival = (self.arrived < self.plan.units).then(|| self.arrival(self.arrived));
             let due = self.due.peek().map(|Reverse(due)| due.at);
             match (arrival, due) {
-                (Some(arrival), Some(due)) if due > arrival => {}
-                (Some(_), None) => {}
                 (None, None) => return None,
-                (_, Some(_)) => {
+                (Some(arrival), due) if due.is_none_or(|due| due > arrival) => self.arrive(),
+                _ => {
                     let Reverse(due) = self.due.pop().expect("it was peeked at");
-                    return Some(self.make_event(due));
+                    self.happen(due);
                 }
-            }
-            if let Some(sent) = self.arrive() {
-                return Some(sent);
             }
         }
     }
+}
+
+/// Refuses a plan whose units all arrive while the experiment takes none. A plan of which some do is simulated, and its
+/// tally says why the others take no part.
+fn refuse_closed(experiment: &Experiment, plan: &Plan) -> Result<(), PlanError> {
+    if !experiment.in_environment(Environment::PRODUCTION.0).enabled {
+        return Err(PlanError::NotEnabled(experiment.key.clone()));
+    }
+    let Some(schedule) = &experiment.plan.schedule else { return Ok(()) };
+    let last = plan.units.saturating_sub(1) * plan.step_nanos / 1_000;
+    let to = Micros::new(plan.start.get() + last as i64).expect("a plan that ends after 2261 is not made");
+    let outside =
+        schedule.start.is_some_and(|start| to < start) || schedule.end.is_some_and(|end| plan.start >= end);
+    if outside {
+        let (key, schedule) = (experiment.key.clone(), schedule.clone());
+        return Err(PlanError::OutsideSchedule { key, schedule, from: plan.start, to });
+    }
+    Ok(())
 }
 
 fn rates(experiment: &Experiment, given: &BTreeMap<String, f64>) -> Result<Vec<f64>, PlanError> {
@@ -414,172 +390,4 @@ fn rates(experiment: &Experiment, given: &BTreeMap<String, f64>) -> Result<Vec<f
 /// Returns a seed for the unit's own sequence, unrelated to those of other units.
 fn unit_seed(seed: u64, unit: u64) -> u64 {
     xxh3_64_with_seed(&unit.to_le_bytes(), seed)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use schemas::{Uuid, avro};
-
-    use super::*;
-    use crate::samples;
-
-    const FILE: &str = r#"
-{kind: metric, key: signup, event: signup, type: conversion}
----
-{kind: experiment, key: checkout, state: STATE, assignment: ASSIGNMENT, control: control, rollout: 9000,
- variants: [{key: control, weight: 5000}, {key: treatment, weight: 5000}], metrics: {primary: signup}}
-"#;
-
-    fn definitions(state: &str, assignment: &str) -> Definitions {
-        samples::definitions(&FILE.replace("STATE", state).replace("ASSIGNMENT", assignment))
-    }
-
-    fn plan() -> Plan {
-        Plan {
-            seed: 42,
-            batch_id: Key::new("sim").unwrap(),
-            units: 10_000,
-            rates: BTreeMap::from([("control".to_owned(), 0.05), ("treatment".to_owned(), 0.5)]),
-            event: Key::new("signup").unwrap(),
-            value: Some((Decimal6::parse("5").unwrap(), Decimal6::parse("5.02").unwrap())),
-            duplicates: 0.1,
-            mix: Mix::Default,
-            attributes: AttributeNames::default(),
-            start: Micros::parse("2026-01-01T00:00:00Z").unwrap(),
-            step_nanos: 1_000_500,
-            delay_micros_max: 5_000_000,
-        }
-    }
-
-    fn run(definitions: &Definitions, plan: Plan) -> (Vec<Sent<'_>>, Tally) {
-        let (_, experiment) = definitions.experiment("checkout").unwrap();
-        let snapshot = Box::leak(Box::new(snapshot(definitions)));
-        let mut simulation = Simulation::new(snapshot, experiment, plan).unwrap();
-        let sent: Vec<Sent> = simulation.by_ref().collect();
-        (sent, simulation.tally().clone())
-    }
-
-    #[test]
-    fn a_seed_gives_these_counts() {
-        let definitions = definitions("running", "hashed");
-        let (sent, tally) = run(&definitions, plan());
-        assert_eq!(tally.units, 10_000);
-        assert_eq!(tally.sent(), sent.len() as u64);
-        let arm = |key: &str, units, conversions| VariantTally { key: key.to_owned(), units, conversions };
-        assert_eq!(tally.variants, [arm("control", 4_562, 233), arm("treatment", 4_480, 2_240)]);
-        assert_eq!((tally.exposed, tally.conversions, tally.duplicates), (9_042, 2_473, 1_147));
-    }
-
-    #[test]
-    fn the_same_plan_is_the_same_bytes_and_a_repetition_too() {
-        let definitions = definitions("running", "hashed");
-        let bytes =
-            |sent: &[Sent]| -> Vec<Vec<u8>> { sent.iter().map(|sent| avro::encode(&sent.event)).collect() };
-        let (first, tally) = run(&definitions, plan());
-        let (second, _) = run(&definitions, plan());
-        assert_eq!(bytes(&first), bytes(&second));
-
-        let distinct: HashSet<Vec<u8>> = bytes(&first).into_iter().collect();
-        let ids: HashSet<Uuid> = first.iter().map(|sent| sent.event.event_id()).collect();
-        assert_eq!(distinct.len() as u64, tally.distinct());
-        assert_eq!(ids.len() as u64, tally.distinct());
-        let repeated = first.iter().filter(|sent| sent.repeated).count() as u64;
-        assert_eq!(repeated, tally.duplicates);
-    }
-
-    #[test]
-    fn events_come_in_the_order_in_which_they_are_due() {
-        let definitions = definitions("running", "hashed");
-        let (sent, _) = run(&definitions, plan());
-        assert!(sent.windows(2).all(|pair| pair[0].at <= pair[1].at));
-        for Sent { at, event, repeated } in &sent {
-            assert_eq!(event.check(), Ok(()));
-            assert!(*at >= event.created_at());
-            assert!(*repeated || *at == event.created_at());
-        }
-    }
-
-    #[test]
-    fn a_rate_changes_no_event_of_other_variants() {
-        let definitions = definitions("running", "hashed");
-        let of_control = |plan: Plan| -> HashSet<Vec<u8>> {
-            let (sent, _) = run(&definitions, plan);
-            let exposed: HashSet<String> = sent
-                .iter()
-                .filter_map(|sent| match &sent.event {
-                    Event::Exposure(exposure) if exposure.variant == "control" => {
-                        Some(exposure.unit_id.to_string())
-                    }
-                    _ => None,
-                })
-                .collect();
-            sent.iter()
-                .filter(|sent| exposed.contains(sent.event.partition_key()))
-                .map(|sent| avro::encode(&sent.event))
-                .collect()
-        };
-        let mut other = plan();
-        other.rates.insert("treatment".to_owned(), 0.9);
-        assert_eq!(of_control(plan()), of_control(other));
-    }
-
-    #[test]
-    fn the_value_of_a_conversion_is_in_range_and_in_whole_hundredths() {
-        let definitions = definitions("running", "hashed");
-        let (sent, _) = run(&definitions, plan());
-        let values: HashSet<String> = sent
-            .iter()
-            .filter_map(|sent| match &sent.event {
-                Event::Conversion(conversion) => Some(conversion.value.unwrap().to_string()),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(values, ["5.000000", "5.010000", "5.020000"].map(String::from).into());
-    }
-
-    #[test]
-    fn what_cannot_be_simulated_is_refused() {
-        let running = definitions("running", "hashed");
-        let refusal = |definitions: &Definitions, plan: Plan| {
-            let (_, experiment) = definitions.experiment("checkout").unwrap();
-            Simulation::new(&snapshot(definitions), experiment, plan).err().unwrap().to_string()
-        };
-        assert_eq!(
-            refusal(&definitions("running", "external"), plan()),
-            "experiment `checkout` is external: its assignment is made elsewhere, there is nothing to simulate it by"
-        );
-        assert_eq!(
-            refusal(&definitions("draft", "hashed"), plan()),
-            "experiment `checkout` is draft, not running: nobody would be exposed"
-        );
-        let surge = FILE.replace("STATE", "running").replace("assignment: ASSIGNMENT", "switchback: {window_seconds: 60}");
-        assert_eq!(
-            refusal(&samples::definitions(&surge), plan()),
-            "experiment `checkout` is a switchback: its units are clusters that come again in every window, and a simulated \
-             unit comes once"
-        );
-        let with = |name: &str, rate: f64| {
-            let mut plan = plan();
-            plan.rates.insert(name.to_owned(), rate);
-            plan
-        };
-        assert_eq!(
-            refusal(&running, with("blue", 0.1)),
-            "`blue` is no variant of `checkout`; it has control, treatment"
-        );
-        assert_eq!(refusal(&running, with("control", 1.5)), "the rate 1.5 of `control` is not in [0, 1]");
-        let mut without = plan();
-        without.rates.remove("treatment");
-        assert_eq!(refusal(&running, without), "variant `treatment` has no rate; give one for each variant");
-        assert_eq!(
-            refusal(&running, Plan { duplicates: -0.1, ..plan() }),
-            "the share of duplicates, -0.1, is not in [0, 1]"
-        );
-        assert_eq!(
-            refusal(&running, Plan { start: Micros::MAX, ..plan() }),
-            "the last event would happen after the year 2261; use fewer units or an earlier start"
-        );
-    }
 }

@@ -1,5 +1,6 @@
-//! Runs the demo and compares the numbers in its document with those in the README of the data: once
-//! undisturbed, and once while the consumer and ClickHouse are killed from outside.
+//! Runs the demo and compares the numbers in its document with those in the README of the data, and those of the live
+//! experiment with what its seed gives: once undisturbed, and once while the consumer and ClickHouse are killed from
+//! outside.
 
 use std::fs::{self, OpenOptions};
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use local::programs;
 use local::state::State;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::ClickHouse;
 
@@ -25,6 +26,9 @@ const CAMPAIGNS: [(&str, [Arm; 2], &str, &str); 3] = [
     ("open_bandit_men", [("random", 10_000, 46), ("bts", 10_000, 69)], "2.1510", "0.0315"),
     ("open_bandit_women", [("random", 10_000, 46), ("bts", 10_000, 46)], "0.0000", "1.0000"),
 ];
+
+/// What the seed of the live experiment gives for 20,000 visitors, whoever assigns them.
+const LIVE: [Arm; 2] = [("control", 10_038, 507), ("treatment", 9_962, 549)];
 
 /// The demo takes a minute and a half on two idle cores; the programs are built before it starts.
 const TIMEOUT: Duration = Duration::from_secs(420);
@@ -53,19 +57,11 @@ fn the_demo_gives_the_same_numbers_while_the_consumer_and_clickhouse_are_killed(
 }
 
 fn check(document: &Value) {
+    check_live(document);
     for (key, arms, z, p_value) in CAMPAIGNS {
         let experiments = document["experiments"].as_array().unwrap();
         let experiment = experiments.iter().find(|found| found["key"] == key).unwrap();
-        let found: Vec<(&str, u64, u64)> = experiment["variants"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|variant| {
-                let count = |name: &str| variant[name].as_u64().unwrap();
-                (variant["key"].as_str().unwrap(), count("units"), count("conversions"))
-            })
-            .collect();
-        assert_eq!(found, arms, "{key}");
+        assert_eq!(arms_of(&experiment["variants"]), arms, "{key}");
         let number = |name: &str| format!("{:.4}", experiment["test"][name].as_f64().unwrap());
         assert_eq!((number("z").as_str(), number("p_value").as_str()), (z, p_value), "{key}");
         // No variant is shipped, since no always-valid interval excludes zero.
@@ -82,6 +78,30 @@ fn check(document: &Value) {
     for part in ["0.03", "horizon", "always-valid"] {
         assert!(reason.contains(part), "{reason:?} does not contain {part:?}");
     }
+}
+
+/// The visitors of the live experiment asked the edge, and what it accepted is what was counted.
+fn check_live(document: &Value) {
+    let live = &document["live"];
+    assert_eq!(live["through"], "edge");
+    assert_eq!(arms_of(&live["variants"]), LIVE);
+    let experiments = document["experiments"].as_array().unwrap();
+    let experiment = experiments.iter().find(|found| found["key"] == "checkout_button").unwrap();
+    assert_eq!(arms_of(&experiment["variants"]), LIVE);
+    assert_eq!(live["edge"]["evaluations"], 20_000);
+    assert_eq!((&live["exposures"], &live["conversions"]), (&Value::from(20_000), &Value::from(1_056)));
+    // What was stored is compared with this by the demo itself.
+    assert_eq!(live["stored"], json!({"exposures": 20_000, "conversions": 1_056}));
+}
+
+fn arms_of(variants: &Value) -> Vec<(&str, u64, u64)> {
+    let variants = variants.as_array().unwrap().iter();
+    variants
+        .map(|variant| {
+            let count = |name: &str| variant[name].as_u64().unwrap();
+            (variant["key"].as_str().unwrap(), count("units"), count("conversions"))
+        })
+        .collect()
 }
 
 /// A run of `splitstream demo --exit --json`.

@@ -26,7 +26,7 @@ use crate::stack::{Options, Stack};
 use crate::supervise::Supervisor;
 use document::Document;
 use fetch::progress::{Step, print_line};
-use live::Traffic;
+use live::{Live, Traffic};
 use stored_rows::Rows;
 
 /// The directory of the demo if none is given; emptied before each run.
@@ -54,13 +54,14 @@ pub struct Demo {
     /// End after the real experiments and ten seconds of the live one, and stop everything
     #[arg(long)]
     pub exit: bool,
-    /// Write the results to this file, as `splitstream results --json` prints them
+    /// Write the results to this file, as `splitstream results --json` prints them, and what the live experiment was sent
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
 
 /// Runs the demo. Fails if a number is missing or differs from the data.
 pub fn run(demo: &Demo) -> Result<()> {
+    live::check_token()?;
     interrupt::listen()?;
     let stack = Arc::new(Stack::up(options(demo))?);
     interrupt::check()?;
@@ -68,8 +69,7 @@ pub fn run(demo: &Demo) -> Result<()> {
         &stack,
         &Services {
             brokers: demo.servers.brokers,
-            // Nothing of the demo asks it yet.
-            edge: false,
+            edge: true,
             edge_port: None,
             consumer: true,
             aggregator: true,
@@ -136,16 +136,21 @@ fn real_experiments(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// Simulates an experiment with true rates of 5.0 % and 5.8 %, and prints its results while it runs.
+/// Simulates an experiment with true rates of 5.0 % and 5.8 %, whose visitors ask the edge, and prints its results while
+/// it runs.
 fn live_experiment(stack: &Stack, demo: &Demo, page: &str) -> Result<()> {
     feed::apply(stack, "live.yaml", live::DEFINITIONS)?;
     let traffic = if demo.exit { SHORT } else { LONG };
     print_line(&format!("A live experiment, true rates 5.0 % and 5.8 %: watch it at {page}"));
-    live::run(stack, traffic)?;
+    let live = live::run(stack, traffic)?;
+    print_line(&format!(
+        "the edge logged {} exposures and took {} purchases, {:.0} requests a second; all are stored and counted",
+        live.sent.exposures, live.sent.conversions, live.sent.edge.requests_per_second
+    ));
     let results = results(stack)?;
     println!("{}", Document::parse(&results)?.table());
     if let Some(file) = &demo.json {
-        write(file, &results)?;
+        write(file, &with_live(&results, &live)?)?;
     }
     if demo.exit {
         return Ok(());
@@ -162,6 +167,15 @@ fn live_experiment(stack: &Stack, demo: &Demo, page: &str) -> Result<()> {
 
 fn results(stack: &Stack) -> Result<Vec<u8>> {
     Ok(retry(|| stack.run(&["results", "--json"]))?.stdout)
+}
+
+/// Adds to the document what was sent to the live experiment, and by which way.
+fn with_live(results: &[u8], live: &Live) -> Result<Vec<u8>> {
+    let mut document: serde_json::Map<String, Value> =
+        serde_json::from_slice(results).context("reading the aggregator's document")?;
+    let live = serde_json::to_value(live).context("writing what was sent")?;
+    document.insert("live".to_owned(), live);
+    serde_json::to_vec(&document).context("writing the document")
 }
 
 fn write(file: &Path, document: &[u8]) -> Result<()> {

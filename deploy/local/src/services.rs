@@ -72,7 +72,7 @@ fn start_aggregator(stack: &Stack, wanted: &Services, edges: &str) -> Result<Ser
 }
 
 /// The variable that names the file of tokens, if somebody wants the edge to ask for them.
-const TOKEN_FILE: &str = "SPLITSTREAM_EDGE__TOKEN_FILE";
+pub(crate) const TOKEN_FILE: &str = "SPLITSTREAM_EDGE__TOKEN_FILE";
 
 /// Starts the edge. It listens on this machine alone, so it asks for no token unless a file of tokens is set.
 fn start_edge(stack: &Stack, port: Option<u16>) -> Result<Service> {

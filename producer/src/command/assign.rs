@@ -3,7 +3,7 @@
 
 use crate::explain::{self, Attributes, Explanation, flag::FlagExplanation};
 use ::definitions::lists::read_lists;
-use assignment::{Context, DEFAULT_UNIT_TYPE, Environment, EvaluationError, Lists, Snapshot};
+use assignment::{DEFAULT_UNIT_TYPE, Environment, EvaluationError, Lists, Snapshot};
 use ops::Exit;
 use schemas::definition::{Definitions, Kind, PRODUCTION};
 use schemas::event::UNIT_ID_BYTES_MAX;
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{log_error, open_log, print_json, print_text};
 use crate::config::Config;
+use crate::unit_context::UnitContext;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -46,11 +47,10 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let known: Vec<(&str, assignment::Value<'_>)> =
         attributes.iter().map(|(name, value)| (name.as_str(), assignment::Value::Json(value))).collect();
     if let Some((version, flag)) = definitions.flag(&args.key) {
-        let known = with_unit(known, &flag.unit_type, &args.unit)?;
-        let context =
-            Context { targeting_key: targeting_key(&flag.unit_type, &args.unit), attributes: &known };
+        refuse_id_as_attribute(&args, &flag.unit_type)?;
+        let context = UnitContext::new(flag.unit_type.as_str(), &args.unit, &known);
         let explanation =
-            explain::flag::explain(&snapshot, (version, flag), &context, attributes.clone(), now())
+            explain::flag::explain(&snapshot, (version, flag), &context.get(), attributes.clone(), now())
                 .map_err(refused)?;
         return print_flag(&args, &explanation);
     }
@@ -61,11 +61,11 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         );
         return Err(refused.context(Exit::Refused));
     };
-    let known = with_unit(known, &experiment.unit_type, &args.unit)?;
-    let targeting_key = targeting_key(&experiment.unit_type, &args.unit);
-    let context = Context { targeting_key, attributes: &known };
+    refuse_id_as_attribute(&args, &experiment.unit_type)?;
+    let context = UnitContext::new(experiment.unit_type.as_str(), &args.unit, &known);
+    let explained = (version, experiment);
     let explanation =
-        explain::explain(definitions, &snapshot, (version, experiment), &context, attributes.clone(), now())
+        explain::explain(definitions, &snapshot, explained, &context.get(), attributes.clone(), now())
             .map_err(refused)?;
     print_experiment(&args, &explanation)
 }
@@ -78,26 +78,15 @@ async fn known_lists(config: &Config, definitions: &Definitions) -> anyhow::Resu
     Ok(Lists::default())
 }
 
-fn targeting_key<'a>(unit_type: &Key, unit: &'a str) -> Option<&'a str> {
-    (unit_type.as_str() == DEFAULT_UNIT_TYPE).then_some(unit)
-}
-
-/// Adds the id of a unit that is not of the default type, which the targeting key does not give.
-fn with_unit<'a>(
-    mut known: Vec<(&'a str, assignment::Value<'a>)>,
-    unit_type: &'a Key,
-    unit: &'a str,
-) -> anyhow::Result<Vec<(&'a str, assignment::Value<'a>)>> {
-    if unit_type.as_str() == DEFAULT_UNIT_TYPE {
-        return Ok(known);
-    }
-    if known.iter().any(|(name, _)| *name == unit_type.as_str()) {
+/// The id of a unit that is no user would be hidden by an attribute of the same name, or hide it.
+fn refuse_id_as_attribute(args: &Args, unit_type: &Key) -> anyhow::Result<()> {
+    let named = args.attributes.iter().any(|(name, _)| name == unit_type.as_str());
+    if named && unit_type.as_str() != DEFAULT_UNIT_TYPE {
         let clash =
             anyhow::anyhow!("the {unit_type} is the unit itself: leave out `--attribute {unit_type}=...`");
         return Err(clash.context(Exit::Usage));
     }
-    known.push((unit_type.as_str(), assignment::Value::Text(unit)));
-    Ok(known)
+    Ok(())
 }
 
 fn print_flag(args: &Args, explanation: &FlagExplanation) -> anyhow::Result<Exit> {

@@ -1,16 +1,18 @@
-//! `splitstream simulate` sends seeded traffic of a running experiment to Kafka, with known true conversion
-//! rates. It prints the exact counts of what it sent.
+//! `splitstream simulate` sends seeded traffic of a running experiment with known true conversion rates: to Kafka, where
+//! the library assigns, or through an edge, which assigns and logs the exposures. It prints the exact counts of what it
+//! sent.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::simulate::{Mix, Plan, Simulation, Tally, snapshot};
+use crate::simulate::{EdgeTraffic, Mix, Plan, Simulation, Tally, snapshot};
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
+use ops::config::ServerUrl;
 use ops::{Exit, Shutdown};
 use schemas::definition::Experiment;
 use schemas::{Decimal6, Event, Key, Micros};
@@ -20,6 +22,12 @@ use serde::Serialize;
 use super::event_sender::EventSender;
 use super::{open_log, print_json, print_text};
 use crate::config::Config;
+use edge_client::Edge;
+use through_edge::EdgeNumbers;
+
+mod edge_answer;
+mod edge_client;
+mod through_edge;
 
 /// The time that events sent before a signal may take to be acknowledged.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -46,6 +54,17 @@ pub struct Args {
     /// Begins the unit ids and is part of the event ids; `sim-SEED` if left out
     #[arg(long, value_name = "NAME", value_parser = key)]
     batch_id: Option<Key>,
+    /// Ask this edge for each unit, and send conversions to it, instead of assigning here and sending to Kafka. An edge
+    /// stamps exposures with its own clock, so this traffic is always live. Its token is read from SPLITSTREAM_TOKEN
+    #[arg(long, value_name = "URL", value_parser = edge_url, conflicts_with_all = ["start", "span", "ids"])]
+    edge: Option<ServerUrl>,
+    /// The file of the edge's token, in place of SPLITSTREAM_TOKEN
+    #[arg(long, value_name = "FILE", requires = "edge")]
+    edge_token_file: Option<PathBuf>,
+    /// Connections to the edge, each with one request at a time
+    #[arg(long, value_name = "N", requires = "edge", default_value_t = 16,
+          value_parser = clap::value_parser!(u16).range(1..=512))]
+    connections: u16,
     /// Live traffic at about this many events a second; as fast as possible if left out
     #[arg(long, value_name = "EVENTS_PER_S", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     rate: Option<u64>,
@@ -95,8 +114,11 @@ struct Summary<'a> {
     tally: &'a Tally,
     distinct_events: u64,
     sent: u64,
-    /// Messages that Kafka has acknowledged.
-    delivered: u64,
+    /// Messages that Kafka has acknowledged; not known where an edge sends them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delivered: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edge: Option<EdgeNumbers>,
     seconds: f64,
     events_per_second: f64,
 }
@@ -115,12 +137,66 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let plan = plan(config, &args, experiment)?;
     let (batch_id, start) = (plan.batch_id.clone(), plan.start);
     let snapshot = snapshot(definitions);
-    let mut simulation = Simulation::new(&snapshot, experiment, plan).context(Exit::Refused)?;
-    let mut ids = args.ids.as_deref().map(Ids::create).transpose()?;
-    let sender = EventSender::open(config, batch_id.to_string()).await?;
+    let simulation = Simulation::new(&snapshot, experiment, plan).context(Exit::Refused)?;
     let bar = bar(args.units);
     let began = Instant::now();
+    let Sent { tally, delivered, edge } = match &args.edge {
+        Some(url) => {
+            let edge = Edge::new(url, args.edge_token_file.as_deref())?;
+            let wanted = definitions.version();
+            // Its threads block; nothing else runs on this runtime.
+            tokio::task::block_in_place(|| {
+                edge.connect().await_version(wanted)?;
+                send_through_edge(&edge, &args, experiment, simulation, &shutdown, &bar)
+            })?
+        }
+        None => send_to_kafka(config, &args, simulation, &shutdown, &bar).await?,
+    };
+    bar.finish_and_clear();
+    let tally = &tally;
+    let seconds = began.elapsed().as_secs_f64();
+    let summary = Summary {
+        experiment: &experiment.key,
+        definition_version: version,
+        configuration_version: definitions.version(),
+        seed: args.seed,
+        batch_id: &batch_id,
+        start,
+        tally,
+        distinct_events: tally.distinct(),
+        sent: tally.sent(),
+        delivered,
+        edge,
+        seconds,
+        events_per_second: (tally.sent() as f64 / seconds).round(),
+    };
+    if args.json {
+        print_json(&summary)?;
+    } else {
+        print_text(&text(&summary))?;
+    }
+    if shutdown.begun() {
+        return Err(anyhow!("stopped by a signal before the last unit; what was counted is delivered"));
+    }
+    Ok(Exit::Done)
+}
 
+/// What was sent, and by which way.
+struct Sent {
+    tally: Tally,
+    delivered: Option<u64>,
+    edge: Option<EdgeNumbers>,
+}
+
+async fn send_to_kafka(
+    config: &Config,
+    args: &Args,
+    mut simulation: Simulation<'_>,
+    shutdown: &Shutdown,
+    bar: &ProgressBar,
+) -> anyhow::Result<Sent> {
+    let mut ids = args.ids.as_deref().map(Ids::create).transpose()?;
+    let sender = EventSender::open(config, batch_id(args)?.to_string()).await?;
     while let Some(sent) = simulation.next() {
         if args.rate.is_some() {
             let early = sent.at.get().saturating_sub(now().get()).max(0).unsigned_abs();
@@ -143,49 +219,41 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     }
     bar.set_message("waiting for the last acknowledgements");
     let delivered = sender.finish().await?.delivered;
-    bar.finish_and_clear();
     if let Some(ids) = ids {
         ids.finish()?;
     }
+    Ok(Sent { tally: simulation.tally().clone(), delivered: Some(delivered), edge: None })
+}
 
-    let tally = simulation.tally();
-    let seconds = began.elapsed().as_secs_f64();
-    let summary = Summary {
-        experiment: &experiment.key,
-        definition_version: version,
-        configuration_version: definitions.version(),
-        seed: args.seed,
-        batch_id: &batch_id,
-        start,
-        tally,
-        distinct_events: tally.distinct(),
-        sent: tally.sent(),
-        delivered,
-        seconds,
-        events_per_second: (tally.sent() as f64 / seconds).round(),
-    };
-    if args.json {
-        print_json(&summary)?;
-    } else {
-        print_text(&text(&summary))?;
+fn send_through_edge(
+    edge: &Edge,
+    args: &Args,
+    experiment: &Experiment,
+    simulation: Simulation<'_>,
+    shutdown: &Shutdown,
+    bar: &ProgressBar,
+) -> anyhow::Result<Sent> {
+    let mut traffic = EdgeTraffic::new(simulation);
+    let connections = usize::from(args.connections);
+    let numbers = through_edge::run(edge, connections, &experiment.key, &mut traffic, shutdown, bar)?;
+    Ok(Sent { tally: traffic.tally().clone(), delivered: None, edge: Some(numbers) })
+}
+
+fn batch_id(args: &Args) -> anyhow::Result<Key> {
+    match &args.batch_id {
+        Some(batch_id) => Ok(batch_id.clone()),
+        None => Key::new(format!("sim-{}", args.seed)).context(Exit::Usage),
     }
-    if shutdown.begun() {
-        return Err(anyhow!("stopped by a signal before the last unit; what was counted is delivered"));
-    }
-    Ok(Exit::Done)
 }
 
 fn plan(config: &Config, args: &Args, experiment: &Experiment) -> anyhow::Result<Plan> {
     let rates: BTreeMap<String, f64> = args.rates.iter().cloned().collect();
-    let batch_id = match &args.batch_id {
-        Some(batch_id) => batch_id.clone(),
-        None => Key::new(format!("sim-{}", args.seed)).context(Exit::Usage)?,
-    };
     let (start, step_nanos) = match args.rate {
         Some(rate) => {
             let nanos = 1e9 * events_per_unit(experiment, &rates, args.duplicates) / rate as f64;
             (args.start.unwrap_or_else(now), nanos.round() as u64)
         }
+        None if args.edge.is_some() => (now(), 0),
         None => {
             let before = Micros::new(now().get() - args.span as i64 * 1_000_000).context(Exit::Usage)?;
             (args.start.unwrap_or(before), args.span * 1_000_000_000 / args.units.max(1))
@@ -193,7 +261,7 @@ fn plan(config: &Config, args: &Args, experiment: &Experiment) -> anyhow::Result
     };
     Ok(Plan {
         seed: args.seed,
-        batch_id,
+        batch_id: batch_id(args)?,
         units: args.units,
         rates,
         event: args.event.clone(),
@@ -227,7 +295,7 @@ struct Ids {
 }
 
 impl Ids {
-    fn create(path: &std::path::Path) -> anyhow::Result<Ids> {
+    fn create(path: &Path) -> anyhow::Result<Ids> {
         let name = path.display().to_string();
         let file = File::create(path).with_context(|| format!("creating {name}"))?;
         Ok(Ids { file: BufWriter::new(file), name })
@@ -255,7 +323,7 @@ fn bar(units: u64) -> ProgressBar {
 }
 
 fn text(summary: &Summary<'_>) -> String {
-    let Summary { tally, distinct_events, sent, seconds, events_per_second, .. } = summary;
+    let Summary { tally, distinct_events, sent, edge, seconds, events_per_second, .. } = summary;
     let mut text = format!("{} units, {} exposed\n", tally.units, tally.exposed);
     for (reason, units) in &tally.not_exposed {
         text.push_str(&format!("  not exposed: {units}, {reason}\n"));
@@ -266,15 +334,39 @@ fn text(summary: &Summary<'_>) -> String {
             variant.key, variant.units, variant.conversions
         ));
     }
-    text.push_str(&format!(
-        "{distinct_events} events, {} sent twice: {sent} messages in {seconds:.1} s, {events_per_second} a second\n",
-        tally.duplicates
-    ));
+    for (holdout, sides) in &tally.holdouts {
+        let sides: Vec<String> = sides.iter().map(|(side, units)| format!("{side} {units}")).collect();
+        text.push_str(&format!("  holdout {holdout}: {} units\n", sides.join(", ")));
+    }
+    text.push_str(&match edge {
+        None => format!(
+            "{distinct_events} events, {} sent twice: {sent} messages in {seconds:.1} s, {events_per_second} a second\n",
+            tally.duplicates
+        ),
+        Some(edge) => format!(
+            "the edge at {} answered {} evaluations and accepted {} exposures and {} conversions: {} requests in \
+             {seconds:.1} s, {} a second, {} of them sent again\n",
+            edge.url,
+            edge.evaluations,
+            tally.exposures,
+            edge.conversions,
+            edge.requests,
+            edge.requests_per_second,
+            edge.resent
+        ),
+    });
+    if tally.exposed == 0 && tally.units > 0 {
+        text.push_str("nobody was exposed to the experiment\n");
+    }
     text
 }
 
 fn key(text: &str) -> Result<Key, String> {
     Key::new(text).map_err(|error| error.to_string())
+}
+
+fn edge_url(text: &str) -> Result<ServerUrl, String> {
+    ServerUrl::try_from(text.to_owned())
 }
 
 fn rate(text: &str) -> Result<(String, f64), String> {

@@ -104,9 +104,18 @@ impl KafkaFixture {
     }
 
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.files.path().join(name);
+        let path = self.path(name);
         std::fs::write(&path, text).unwrap();
         path
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
+    }
+
+    /// With which the names of the topics begin.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     pub fn stack(&self) -> &Stack {

@@ -59,6 +59,13 @@ impl Document {
         serde_json::from_slice(json).context("reading the aggregator's document")
     }
 
+    /// The units and conversions of each variant; none of an experiment that has not been analyzed yet.
+    pub fn arms(&self, key: &str) -> BTreeMap<String, Arm> {
+        let variants = self.experiment(key).into_iter().flat_map(|experiment| &experiment.variants);
+        let arm = |variant: &Variant| Arm { units: variant.units, conversions: variant.conversions };
+        variants.map(|variant| (variant.key.clone(), arm(variant))).collect()
+    }
+
     pub fn experiment(&self, key: &str) -> Option<&Experiment> {
         self.experiments.iter().find(|experiment| experiment.key == key)
     }

@@ -1,20 +1,25 @@
-//! The live experiment: simulated visitors of a checkout arrive at a steady rate, and the true purchase rates
-//! of the variants differ. Meanwhile the aggregator analyzes the data again and again, and the page shows the
-//! results.
+//! The live experiment: simulated visitors of a checkout arrive at a steady rate and ask the edge, as a service in any
+//! language would, and the true purchase rates of the variants differ. Meanwhile the aggregator analyzes the data again
+//! and again, and the page shows the results. In the end every number is compared with what the edge has accepted.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::document::Document;
+use super::open_bandit::Arm;
+use super::stored_rows::{self, Rows};
 use crate::interrupt;
 use crate::process::spawn_bound;
 use crate::retry::retry;
+use crate::services::TOKEN_FILE;
 use crate::stack::Stack;
+use crate::state::State;
 use fetch::progress::print_line;
 
 /// The definitions of the metric and the experiment.
@@ -24,6 +29,9 @@ pub const EXPERIMENT: &str = "checkout_button";
 
 /// The true rates, whose difference the analysis should detect: 5.0 % against 5.8 %.
 const RATES: &str = "control=0.05,treatment=0.058";
+
+/// The variable of the token that `splitstream simulate` shows to an edge.
+const TOKEN: &str = "SPLITSTREAM_TOKEN";
 
 const SEED: &str = "20191124";
 
@@ -42,31 +50,90 @@ pub struct Traffic {
     pub events_per_second: u64,
 }
 
-/// Units and conversions of both arms together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Counts {
+/// What the live experiment got, and by which way.
+#[derive(Debug, Clone, Serialize)]
+pub struct Live {
+    through: &'static str,
+    #[serde(flatten)]
+    pub sent: Sent,
+    /// The rows of the edge's events in ClickHouse.
+    stored: Rows,
+}
+
+/// What the visitors sent, as `splitstream simulate --json` reports it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sent {
+    /// Visitors that arrived.
+    pub units: u64,
+    /// Exposures that the edge has accepted; it logs each visitor once.
+    pub exposures: u64,
+    pub conversions: u64,
+    /// The time of the first visitor, RFC 3339.
+    start: String,
+    batch_id: String,
+    variants: Vec<SentVariant>,
+    /// There because the traffic goes through an edge.
+    pub edge: Edge,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct SentVariant {
+    key: String,
     units: u64,
     conversions: u64,
 }
 
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Edge {
+    url: String,
+    connections: u64,
+    evaluations: u64,
+    conversions: u64,
+    requests: u64,
+    /// Requests that were sent again, with the same bytes, as the edge was away or busy.
+    resent: u64,
+    pub requests_per_second: f64,
+}
+
+impl Sent {
+    fn arms(&self) -> BTreeMap<String, Arm> {
+        let arm = |variant: &SentVariant| Arm { units: variant.units, conversions: variant.conversions };
+        self.variants.iter().map(|variant| (variant.key.clone(), arm(variant))).collect()
+    }
+}
+
+/// Refuses an edge that asks for a token which the visitors do not have.
+pub fn check_token() -> Result<()> {
+    let missing = std::env::var_os(TOKEN_FILE).is_some() && std::env::var_os(TOKEN).is_none();
+    ensure!(
+        !missing,
+        "{TOKEN_FILE} is set, so that the edge asks for a token, and {TOKEN} is not: set it to the secret of a server \
+         token for the simulated visitors, or unset {TOKEN_FILE}"
+    );
+    Ok(())
+}
+
 /// Simulates the visitors and prints the aggregator's results meanwhile. Returns when the aggregator has
-/// counted all visitors and purchases.
-pub fn run(stack: &Stack, traffic: Traffic) -> Result<()> {
+/// counted all visitors and purchases, and every event is stored once.
+pub fn run(stack: &Stack, traffic: Traffic) -> Result<Live> {
     let mut simulation = Simulation::start(stack, traffic)?;
-    let mut printed = Counts::default();
+    let mut printed = BTreeMap::new();
     let mut all_sent: Option<Instant> = None;
     loop {
         let counted = print_latest(stack, &mut printed)?;
         if simulation.finished()? {
             let sent = simulation.sent()?;
-            if counted == sent {
-                return Ok(());
+            if counted == sent.arms() {
+                let stored = check_rows(stack, &sent, simulation.attempts)?;
+                return Ok(Live { through: "edge", sent, stored });
             }
             let since = all_sent.get_or_insert_with(Instant::now);
             if since.elapsed() > CATCH_UP_TIMEOUT {
-                let seconds = CATCH_UP_TIMEOUT.as_secs();
                 bail!(
-                    "the aggregator has {counted:?} where {sent:?} were sent, {seconds} s after the last one"
+                    "the aggregator has {counted:?} where the edge accepted {:?}, {} s after the last one{}",
+                    sent.arms(),
+                    CATCH_UP_TIMEOUT.as_secs(),
+                    resent(&sent)
                 );
             }
         }
@@ -74,51 +141,65 @@ pub fn run(stack: &Stack, traffic: Traffic) -> Result<()> {
     }
 }
 
+/// Compares the rows that the edge's events have become with the events that it accepted.
+fn check_rows(stack: &Stack, sent: &Sent, attempts: u32) -> Result<Rows> {
+    let expected = Rows { exposures: sent.exposures, conversions: sent.conversions };
+    let stored = retry(|| stored_rows::of_edge(stack, EXPERIMENT, &sent.batch_id, &sent.start))?;
+    // An edge that was killed does not know what it has logged, nor does a second run of the visitors what the first one
+    // bought: such rows are repeats, and no number counts them.
+    let repeats_explained = attempts > 1 || sent.edge.resent > 0;
+    let complete = stored.exposures >= expected.exposures && stored.conversions >= expected.conversions;
+    ensure!(
+        stored == expected || (repeats_explained && complete),
+        "ClickHouse holds {stored:?} where the edge accepted {expected:?}{}",
+        resent(sent)
+    );
+    Ok(stored)
+}
+
+fn resent(sent: &Sent) -> String {
+    match sent.edge.resent {
+        0 => String::new(),
+        resent => format!(
+            "; {resent} requests were sent again, and an edge that is killed loses the exposures of its last 100 ms"
+        ),
+    }
+}
+
 /// Prints the latest result if its counts differ from `printed`. Returns its counts.
-fn print_latest(stack: &Stack, printed: &mut Counts) -> Result<Counts> {
+fn print_latest(stack: &Stack, printed: &mut BTreeMap<String, Arm>) -> Result<BTreeMap<String, Arm>> {
     // Asks for all experiments: a request for one that has not been analyzed yet is refused.
     let output = retry(|| stack.run(&["results", "--json"]))?;
     let document = Document::parse(&output.stdout)?;
-    let Some(experiment) = document.experiment(EXPERIMENT) else {
-        return Ok(Counts::default());
+    let counted = document.arms(EXPERIMENT);
+    let Some(experiment) = document.experiment(EXPERIMENT).filter(|_| counted != *printed) else {
+        return Ok(counted);
     };
-    let counted = Counts {
-        units: experiment.variants.iter().map(|variant| variant.units).sum(),
-        conversions: experiment.variants.iter().map(|variant| variant.conversions).sum(),
-    };
-    if counted != *printed {
-        *printed = counted;
-        let arms: Vec<String> = experiment
-            .variants
-            .iter()
-            .map(|variant| {
-                format!("{} {} of {} ({})", variant.key, variant.conversions, variant.units, variant.rate())
-            })
-            .collect();
-        print_line(&format!(
-            "{}, lift {}, {}",
-            arms.join(", "),
-            experiment.interval(),
-            experiment.decision.verdict
-        ));
-    }
+    printed.clone_from(&counted);
+    let arms: Vec<String> = experiment
+        .variants
+        .iter()
+        .map(|variant| {
+            format!("{} {} of {} ({})", variant.key, variant.conversions, variant.units, variant.rate())
+        })
+        .collect();
+    print_line(&format!(
+        "{}, lift {}, {}",
+        arms.join(", "),
+        experiment.interval(),
+        experiment.decision.verdict
+    ));
     Ok(counted)
 }
 
-/// A run of `splitstream simulate`. If it fails, it is started again with the same seed and therefore sends
-/// the same events.
+/// A run of `splitstream simulate`. If it fails, it is started again with the same seed: the same visitors do the same.
 struct Simulation<'a> {
     stack: &'a Stack,
+    /// Where visitors ask the edge.
+    edge: String,
     traffic: Traffic,
     running: Option<Child>,
     attempts: u32,
-}
-
-/// The fields of the summary of `splitstream simulate --json` that are compared.
-#[derive(Deserialize)]
-struct Summary {
-    exposed: u64,
-    conversions: u64,
 }
 
 /// How often the simulation is started before its failure is an error.
@@ -126,7 +207,8 @@ const ATTEMPTS_MAX: u32 = 5;
 
 impl Simulation<'_> {
     fn start(stack: &Stack, traffic: Traffic) -> Result<Simulation<'_>> {
-        let mut simulation = Simulation { stack, traffic, running: None, attempts: 0 };
+        let state = State::load(stack.dir())?.context("the stack has no state")?;
+        let mut simulation = Simulation { stack, edge: state.edge, traffic, running: None, attempts: 0 };
         simulation.spawn()?;
         Ok(simulation)
     }
@@ -140,13 +222,11 @@ impl Simulation<'_> {
         }
     }
 
-    /// The counts that the finished run reports as sent.
-    fn sent(&self) -> Result<Counts> {
+    /// What the finished run reports as accepted.
+    fn sent(&self) -> Result<Sent> {
         let path = self.summary_path();
         let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        let summary: Summary =
-            serde_json::from_str(&text).with_context(|| format!("parsing {}", path.display()))?;
-        Ok(Counts { units: summary.exposed, conversions: summary.conversions })
+        serde_json::from_str(&text).with_context(|| format!("parsing {}", path.display()))
     }
 
     fn handle_exit(&mut self, status: ExitStatus) -> Result<bool> {
@@ -160,7 +240,7 @@ impl Simulation<'_> {
             "`splitstream simulate` failed {ATTEMPTS_MAX} times ({status}); its log is {log}"
         );
         print_line(&format!(
-            "`splitstream simulate` ended ({status}); starting it again with the same events"
+            "`splitstream simulate` ended ({status}); starting it again with the same visitors"
         ));
         self.spawn()?;
         Ok(false)
@@ -178,6 +258,8 @@ impl Simulation<'_> {
         let rate = self.traffic.events_per_second.to_string();
         let mut command = self.stack.command(&[
             "simulate",
+            "--edge",
+            &self.edge,
             "--experiment",
             EXPERIMENT,
             "--event",

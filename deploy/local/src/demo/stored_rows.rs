@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde::Serialize;
 
 use crate::interrupt;
 use crate::stack::Stack;
@@ -19,8 +20,15 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const EXPOSURES: &str = "SELECT count() FROM exposures WHERE startsWith(experiment, {prefix:String})";
 const CONVERSIONS: &str = "SELECT count() FROM conversions WHERE startsWith(experiment, {prefix:String})";
 
+/// The rows of events that an edge has sent since a time: exposures that it made, and conversions of units whose ids begin
+/// with `prefix`, which carry the name of a token or, without tokens, `open`.
+const EXPOSURES_OF_EDGE: &str = "SELECT count() FROM exposures WHERE experiment = {experiment:String} \
+    AND sender_service = 'edge' AND created_at >= parseDateTime64BestEffort({since:String}, 6, 'UTC')";
+const CONVERSIONS_OF_EDGE: &str = "SELECT count() FROM conversions WHERE startsWith(unit_id, {prefix:String}) \
+    AND startsWith(sender_version, 'edge ') AND created_at >= parseDateTime64BestEffort({since:String}, 6, 'UTC')";
+
 /// Numbers of rows, found or expected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Rows {
     pub exposures: u64,
     pub conversions: u64,
@@ -71,6 +79,17 @@ pub fn wait(stack: &Stack, prefix: &str, expected: Rows) -> Result<()> {
     }
 }
 
+/// Counts the rows of the live experiment that came through the edge since `since`, a time in RFC 3339. The ids of its units
+/// begin with `batch_id`.
+pub fn of_edge(stack: &Stack, experiment: &str, batch_id: &str, since: &str) -> Result<Rows> {
+    let client = Client::new(stack)?;
+    let prefix = format!("{batch_id}-");
+    Ok(Rows {
+        exposures: client.count(EXPOSURES_OF_EDGE, &[("experiment", experiment), ("since", since)])?,
+        conversions: client.count(CONVERSIONS_OF_EDGE, &[("prefix", &prefix), ("since", since)])?,
+    })
+}
+
 /// A client of ClickHouse with the settings that the services use.
 struct Client {
     agent: ureq::Agent,
@@ -102,12 +121,19 @@ impl Client {
     }
 
     fn rows(&self, prefix: &str) -> Result<Rows> {
-        Ok(Rows { exposures: self.count(EXPOSURES, prefix)?, conversions: self.count(CONVERSIONS, prefix)? })
+        let parameters = [("prefix", prefix)];
+        Ok(Rows {
+            exposures: self.count(EXPOSURES, &parameters)?,
+            conversions: self.count(CONVERSIONS, &parameters)?,
+        })
     }
 
-    fn count(&self, query: &str, prefix: &str) -> Result<u64> {
-        let mut request =
-            self.agent.post(&self.url).query("database", &self.database).query("param_prefix", prefix);
+    /// `parameters` are the query's, by name.
+    fn count(&self, query: &str, parameters: &[(&str, &str)]) -> Result<u64> {
+        let mut request = self.agent.post(&self.url).query("database", &self.database);
+        for (name, value) in parameters {
+            request = request.query(format!("param_{name}"), value);
+        }
         if let Some(user) = &self.user {
             request = request.header("X-ClickHouse-User", user);
         }

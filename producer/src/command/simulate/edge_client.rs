@@ -1,0 +1,219 @@
+//! One keep-alive connection to an edge: evaluations over OFREP, and conversions by `track`. A request is sent again, with
+//! the same bytes, until every part of it is accepted, it is refused, or too much time has passed. What an answer means is
+//! decided in `edge_answer`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use ops::Exit;
+use ops::config::{Secret, ServerUrl};
+use ops::retry::{End, Retry};
+use schemas::Key;
+use schemas::definition::Version;
+use ureq::Agent;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+use super::edge_answer::{self, Answer, Judgement};
+use crate::simulate::EdgeAnswer;
+
+/// The longest time for which an edge may accept nothing of a request. A restart of an edge, or of its Kafka, takes much
+/// less.
+const RETRY_WITHIN: Duration = Duration::from_secs(120);
+const RETRY: Retry = Retry {
+    first: Duration::from_millis(50),
+    longest: Duration::from_secs(5),
+    end: End::Within(RETRY_WITHIN),
+};
+/// Longer than the edge waits for events to become safe (`edge.track_timeout_ms`) by default.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Shorter than the edge keeps an idle connection (`edge.head_timeout_ms`), so that none is used that was just closed.
+const IDLE: Duration = Duration::from_secs(2);
+/// The largest answer that is read.
+const ANSWER_BYTES_MAX: u64 = 4 * 1_024 * 1_024;
+/// The time between two looks at whether everything stops.
+const STOP_POLL: Duration = Duration::from_millis(50);
+
+const EVALUATE_PATH: &str = "/ofrep/v1/evaluate/flags";
+const TRACK_PATH: &str = "/ofrep/v1/track";
+
+/// Names the environment variable of the token.
+pub const TOKEN_VARIABLE: &str = "SPLITSTREAM_TOKEN";
+
+/// Where an edge is, and what all connections to it share.
+pub struct Edge {
+    url: String,
+    authorization: Option<String>,
+    tls: Option<TlsConfig>,
+    /// Requests that were answered or failed.
+    requests: AtomicU64,
+    /// Those of them that were sent again.
+    resent: AtomicU64,
+    stopped: AtomicBool,
+}
+
+/// A connection; it is opened by the first request.
+pub struct EdgeClient<'a> {
+    edge: &'a Edge,
+    agent: Agent,
+}
+
+impl Edge {
+    /// Reads the token from `token_file` or from [`TOKEN_VARIABLE`]; without either none is shown.
+    pub fn new(url: &ServerUrl, token_file: Option<&Path>) -> anyhow::Result<Edge> {
+        let token = match (token_file, std::env::var(TOKEN_VARIABLE)) {
+            (Some(file), _) => Some(Secret::read(file)),
+            (None, Ok(token)) => {
+                Some(Secret::new(token).map_err(|error| format!("{TOKEN_VARIABLE}: {error}")))
+            }
+            (None, Err(_)) => None,
+        };
+        let token = token.transpose().map_err(|error| anyhow!(error).context(Exit::InvalidInput))?;
+        Ok(Edge {
+            url: url.as_str().trim_end_matches('/').to_owned(),
+            authorization: token.map(|token| format!("Bearer {}", token.reveal())),
+            tls: url.https().then(system_tls).transpose()?,
+            requests: AtomicU64::new(0),
+            resent: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
+        })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    pub fn resent(&self) -> u64 {
+        self.resent.load(Ordering::Relaxed)
+    }
+
+    /// Makes requests that wait for another attempt end.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    pub fn connect(&self) -> EdgeClient<'_> {
+        let mut builder = Agent::config_builder()
+            .timeout_global(Some(REQUEST_TIMEOUT))
+            .max_idle_age(IDLE)
+            .http_status_as_error(false)
+            .user_agent("splitstream");
+        if let Some(tls) = &self.tls {
+            builder = builder.tls_config(tls.clone());
+        }
+        EdgeClient { edge: self, agent: builder.build().new_agent() }
+    }
+
+    /// Sleeps, unless everything stops.
+    fn pause(&self, time: Duration) -> anyhow::Result<()> {
+        let end = Instant::now() + time;
+        loop {
+            if self.stopped.load(Ordering::Relaxed) {
+                return Err(anyhow!("stopped before the edge at {} accepted the request", self.url));
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(STOP_POLL));
+        }
+    }
+}
+
+/// TLS with the system's authorities.
+fn system_tls() -> anyhow::Result<TlsConfig> {
+    let certificates = rustls_native_certs::load_native_certs().certs;
+    if certificates.is_empty() {
+        let error =
+            anyhow!("the edge's URL is https, and the system has no certificate authorities; install them");
+        return Err(error.context(Exit::InvalidInput));
+    }
+    let owned: Vec<_> = certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(provider)
+        .root_certs(RootCerts::new_with_certs(&owned))
+        .build())
+}
+
+impl EdgeClient<'_> {
+    /// Evaluates the experiment until its exposures are logged.
+    pub fn evaluate(&self, experiment: &Key, body: &[u8]) -> anyhow::Result<EdgeAnswer> {
+        // A key needs no encoding.
+        self.until_accepted(&format!("{EVALUATE_PATH}/{experiment}"), body, edge_answer::of_evaluation)
+    }
+
+    /// Sends a batch of events until each of them is accepted.
+    pub fn track(&self, body: &[u8], events: usize) -> anyhow::Result<()> {
+        self.until_accepted(TRACK_PATH, body, |answer| edge_answer::of_track(answer, events))
+    }
+
+    /// Waits until the edge evaluates by `version` of all definitions or a newer one: it follows the log like everybody.
+    pub fn await_version(&self, version: Version) -> anyhow::Result<()> {
+        // All flags of nobody in particular: nothing of it is logged.
+        let body = br#"{"context":{}}"#;
+        self.until_accepted(EVALUATE_PATH, body, |answer| edge_answer::of_version(answer, version))
+    }
+
+    fn until_accepted<T>(
+        &self,
+        path: &str,
+        body: &[u8],
+        judge: impl Fn(&Answer) -> Judgement<T>,
+    ) -> anyhow::Result<T> {
+        let began = Instant::now();
+        let mut pauses = RETRY.pauses();
+        loop {
+            let judgement = match self.post(path, body) {
+                Ok(answer) => judge(&answer),
+                // Sent again, whether or not the edge got it: neither an exposure nor an event counts twice.
+                Err(error) => Judgement::Again { why: error.to_string(), after: None },
+            };
+            self.edge.requests.fetch_add(1, Ordering::Relaxed);
+            let (why, after) = match judgement {
+                Judgement::Accepted(accepted) => return Ok(accepted),
+                Judgement::Refused(why) => {
+                    let refused = anyhow!("the edge at {} refuses {path}: {why}", self.edge.url);
+                    return Err(refused.context(Exit::Refused));
+                }
+                Judgement::Again { why, after } => (why, after.unwrap_or_default()),
+            };
+            let pause = pauses.next().map(|pause| pause.max(after));
+            let Some(pause) = pause.filter(|pause| began.elapsed() + *pause <= RETRY_WITHIN) else {
+                let error = anyhow!(
+                    "the edge at {} did not accept {path} within {} s: {why}; sending all of it again is safe",
+                    self.edge.url,
+                    RETRY_WITHIN.as_secs()
+                );
+                return Err(error.context(Exit::Unreachable));
+            };
+            self.edge.pause(pause)?;
+            self.edge.resent.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn post(&self, path: &str, body: &[u8]) -> anyhow::Result<Answer> {
+        let mut request = self
+            .agent
+            .post(format!("{}{path}", self.edge.url))
+            .header("Content-Type", "application/json")
+            .header("Accept", "application/json");
+        if let Some(authorization) = &self.edge.authorization {
+            request = request.header("Authorization", authorization);
+        }
+        let mut response = request.send(body)?;
+        let header = |name: &str| {
+            response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        };
+        let (retry_after, version) = (header("retry-after"), header("x-splitstream-version"));
+        let status = response.status().as_u16();
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+        Ok(Answer { status, retry_after, version, body: body.context("reading the answer")? })
+    }
+}
