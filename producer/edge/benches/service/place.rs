@@ -3,8 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use ops::config::Kafka;
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use schemas::definition::{Definitions, parse_file};
+use schemas::topics::DEFINITIONS;
+use schemas::{Uuid, avro};
 use tokio::runtime::Runtime;
 
 use super::edge_fixture::{Edge, Fixture, SERVER_TOKEN};
@@ -13,6 +18,7 @@ use super::load::{Answer, Connection, Request};
 /// What a request names as the number of its unit.
 const NUMBER: &str = "NUMBER";
 const FLAGS: usize = 1_000;
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The flag that the changes switch.
 pub const SWITCHED: &str = "switched";
 
@@ -26,7 +32,7 @@ pub struct Place {
 impl Place {
     pub fn open() -> Result<Place> {
         let fixture = Fixture::new("bench");
-        fixture.apply(&definitions());
+        write_log(&fixture.kafka(), &definitions()).context("writing the definitions")?;
         let snapshot = fixture.path("snapshot").display().to_string();
         let edge = fixture.edge(&[
             ("SPLITSTREAM_EDGE__SNAPSHOT_FILE", snapshot.as_str()),
@@ -100,6 +106,27 @@ variants: [{ key: control, weight: 50%, value: \"blue\" }, { key: treatment, wei
         );
     }
     text
+}
+
+/// Writes the changes to the log by one producer: the writer of single changes reads back each before the next, which takes
+/// minutes for a thousand.
+fn write_log(kafka: &Kafka, text: &str) -> Result<()> {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", kafka.brokers.as_str())
+        .set("enable.idempotence", "true")
+        .create()?;
+    let topic = kafka.topic(DEFINITIONS);
+    let mut all = Definitions::default();
+    let now = sdk::event::now();
+    for written in parse_file(text).map_err(|errors| anyhow!("{errors:?}"))? {
+        let definition = assignment::resolve(&all, now, written).map_err(|problem| anyhow!("{problem}"))?;
+        let change = all.change_to(&definition, Uuid::now_v7(), "bench", "measuring");
+        all.apply(all.next_offset(), now, &change)?.map_err(|refusal| anyhow!("{refusal}"))?;
+        let payload = avro::encode_change(&change);
+        let record = BaseRecord::to(&topic).partition(0).key(&change.key).payload(&payload);
+        producer.send(record).map_err(|(error, _)| error)?;
+    }
+    Ok(producer.flush(WRITE_TIMEOUT)?)
 }
 
 /// The definition of the flag that is switched.
