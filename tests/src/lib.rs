@@ -2,7 +2,10 @@
 //! faults, and the oracle that compares the events of Kafka with the rows of ClickHouse. It knows only the
 //! outside of the platform: processes, topics, tables and metrics.
 
+pub mod chaos;
 pub mod clickhouse;
+pub mod edge_load;
+pub mod edges;
 pub mod faults;
 pub mod harness;
 pub mod metrics;

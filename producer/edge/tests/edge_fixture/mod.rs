@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use local::{Options, Server, Service, ServiceOptions, Stack};
+use ops::config::Kafka;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -144,6 +145,22 @@ impl Fixture {
 
     pub fn stack(&self) -> &Stack {
         &self.kafka.stack
+    }
+
+    /// The settings of its Kafka, for parts that run in the test itself.
+    pub fn kafka(&self) -> Kafka {
+        #[derive(serde::Deserialize)]
+        struct Config {
+            kafka: Kafka,
+        }
+        impl ops::config::Config for Config {
+            fn pages(&self) -> Vec<ops::config::Page> {
+                vec![ops::config::Page::of(&self.kafka)]
+            }
+        }
+        let (brokers, prefix) = (self.stack().brokers(), &self.prefix);
+        let text = format!("[kafka]\nbrokers = '{brokers}'\ntopic_prefix = '{prefix}'\n");
+        ops::config::parse::<Config>(Some(("test", &text)), []).unwrap().kafka
     }
 
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
