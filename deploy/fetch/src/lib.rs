@@ -39,13 +39,16 @@ const ENGINE_LOCK: &str = include_str!("../clickhouse/package-lock.json");
 const ENGINE_LIBRARY: &str = "node_modules/@chdb/lib-linux-x64-gnu/libchdb.so";
 const ENGINE_PLATFORM: (&str, &str) = ("linux", "x86_64");
 
-const KAFKA_FETCH: &[&str] = &[
+/// Maven's arguments for copying what `pom.xml` asks for into [`JARS`].
+const JARS_FETCH: &[&str] = &[
     "-B",
     "-C",
     "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies",
     "-DincludeScope=runtime",
     "-DoutputDirectory=jars",
 ];
+
+const JARS: &str = "jars";
 
 const REGISTRY_FETCH: &[&str] = &[
     "-B",
@@ -131,15 +134,28 @@ impl Cache {
     /// The directory with the jars of Apache Kafka: 92 jars, 54 MB, half a minute the first time.
     pub fn kafka(&self) -> Result<PathBuf, FetchError> {
         let part = Part { name: "kafka", title: "Apache Kafka (54 MB)", key: key(&[KAFKA_POM, KAFKA_JARS]) };
-        let path = self.part(&part, |directory, log, step| {
+        self.maven(&part, KAFKA_POM, KAFKA_JARS)
+    }
+
+    /// The directory with the jars that `pom.xml` in `package_dir` asks for, checked against `jars.sha256` beside it.
+    pub fn java(&self, package_dir: &Path) -> Result<PathBuf, FetchError> {
+        let pom = read(&package_dir.join("pom.xml"))?;
+        let pins = read(&package_dir.join("jars.sha256"))?;
+        let part = Part { name: "java", title: "the Java packages", key: key(&[&pom, &pins]) };
+        self.maven(&part, &pom, &pins)
+    }
+
+    /// The directory of a part that consists of jars.
+    fn maven(&self, part: &Part, pom: &str, pins: &str) -> Result<PathBuf, FetchError> {
+        let path = self.part(part, |directory, log, step| {
             require_java_17()?;
-            write(&directory.join("pom.xml"), KAFKA_POM)?;
+            write(&directory.join("pom.xml"), pom)?;
             let maven = Path::new(client::MAVEN.program);
-            client::run(client::MAVEN, maven, KAFKA_FETCH, directory, log, step)?;
-            jars::verify(&directory.join("jars"), KAFKA_JARS)?;
+            client::run(client::MAVEN, maven, JARS_FETCH, directory, log, step)?;
+            jars::verify(&directory.join(JARS), pins)?;
             Ok(())
         })?;
-        Ok(path.join("jars"))
+        Ok(path.join(JARS))
     }
 
     /// The jar that runs the schema registry: 142 MB to fetch, 146 MB on disk.

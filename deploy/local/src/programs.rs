@@ -69,18 +69,9 @@ fn directory() -> Result<&'static Path> {
 const CARGO_PACKAGE_PREFIXES: [&str; 5] =
     ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"];
 
-fn build() -> Result<()> {
-    let directory = directory()?;
-    let Some(target) = target_directory(directory) else { return Ok(()) };
-    let profile = profile(directory);
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    eprintln!("building the programs ...");
-    let mut command = Command::new(cargo);
-    command
-        .current_dir(WORKSPACE)
-        .args(["build", "--locked", "--bins", "--profile", &profile, "--target-dir"])
-        .arg(target)
-        .stdin(Stdio::null());
+/// The same cargo, for another build.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // Another cargo must not inherit these variables: build scripts that watch them would run again whenever
     // the values differ, and half of the dependencies would be built again.
     for (name, _) in std::env::vars_os() {
@@ -89,6 +80,20 @@ fn build() -> Result<()> {
             command.env_remove(&name);
         }
     }
+    command
+}
+
+fn build() -> Result<()> {
+    let directory = directory()?;
+    let Some(target) = target_directory(directory) else { return Ok(()) };
+    let profile = profile(directory);
+    eprintln!("building the programs ...");
+    let mut command = cargo();
+    command
+        .current_dir(WORKSPACE)
+        .args(["build", "--locked", "--bins", "--profile", &profile, "--target-dir"])
+        .arg(target)
+        .stdin(Stdio::null());
     command.args(package_args());
     let status = command.status().context("starting cargo to build the programs")?;
     ensure!(status.success(), "building the programs failed ({status}); cargo printed the reason above");

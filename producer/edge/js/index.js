@@ -6,10 +6,12 @@
 //   OpenFeature.addHooks(new ExposureHook(reporter));
 //   reporter.conversion('purchase', context, { value: '19.99' });
 
-/** Events that wait; at the bound a further one is dropped and counted. */
+/** Events that wait; at the bound a further one is dropped, counted and told. */
 const QUEUE_MAX = 1000;
-/** Events of one request. The edge takes 1,000; browsers send 64 KiB at most while a page is closed. */
+/** Events of one request; the edge takes 1,000. */
 const BATCH_MAX = 50;
+/** The bytes of one request, unless a single event has more. Browsers send 64 KiB at most while a page is closed. */
+const BATCH_BYTES_MAX = 60_000;
 /** Exposures remembered, so that a repeat is not sent; beyond it the oldest are sent again. */
 const REMEMBERED_MAX = 10_000;
 /** The longest time for which a repeat is not sent. */
@@ -27,22 +29,33 @@ export class Reporter {
   #interval;
   #timeout;
   #onDropped;
-  #queue = [];
+  #onError;
+  /** What is not answered for, by event id. An event stays here until it is safe, refused or dropped. */
+  #queue = new Map();
   #remembered = new Map();
   #timer;
   #flushing;
   #failures = 0;
+  #retryAfter = 0;
+  /** The status by which the edge refused the token; then nothing is sent by itself. */
+  #stopped;
   #counts = { accepted: 0, refused: 0, dropped: 0, failedRequests: 0 };
+  #leave = () => this.#sendLast();
+  #hide = () => {
+    if (globalThis.document.visibilityState === 'hidden') this.#sendLast();
+  };
 
   /**
    * @param {object} options
    * @param {string} options.endpoint where the edge is, such as `https://flags.example`
-   * @param {string} [options.token] a client key in a page, a server key in a server
+   * @param {string | (() => string)} [options.token] a client key in a page, a server key in a server
    * @param {string} [options.trackPath] the path of `track`, from the metadata of a bulk answer
    * @param {number} [options.flushIntervalMs] how long an event waits for others, 1,000 if left out
    * @param {number} [options.timeoutMs] time for one request, 10,000 if left out
    * @param {typeof fetch} [options.fetch]
    * @param {(event: object, why: string) => void} [options.onDropped] gets every event that is given up
+   * @param {(why: string, status: number) => void} [options.onError] is told that the edge refuses the token: events are kept
+   *   and no longer sent by themselves, until a `flush` succeeds
    */
   constructor({
     endpoint,
@@ -52,22 +65,23 @@ export class Reporter {
     timeoutMs = 10_000,
     fetch = globalThis.fetch.bind(globalThis),
     onDropped = () => {},
+    onError = () => {},
   }) {
     this.#url = endpoint.replace(/\/+$/, '') + trackPath;
-    this.#token = token;
+    this.#token = typeof token === 'function' ? token : () => token;
     this.#interval = flushIntervalMs;
     this.#timeout = timeoutMs;
     this.#fetch = fetch;
     this.#onDropped = onDropped;
-    // A page that is hidden may never be shown again.
-    globalThis.document?.addEventListener?.('visibilitychange', () => {
-      if (globalThis.document.visibilityState === 'hidden') this.flush({ keepalive: true }).catch(() => {});
-    });
+    this.#onError = onError;
+    // A page that is hidden may never be shown again; on some browsers only one of the two events comes.
+    globalThis.document?.addEventListener?.('visibilitychange', this.#hide);
+    globalThis.addEventListener?.('pagehide', this.#leave);
   }
 
   /** How many events became of what, and how many wait. */
   get counts() {
-    return { ...this.#counts, waiting: this.#queue.length };
+    return { ...this.#counts, waiting: this.#queue.size };
   }
 
   /** Reports that the unit of `context` did something. `value` is a number or a decimal text of up to six digits. */
@@ -94,92 +108,148 @@ export class Reporter {
    * Sends what waits, and returns when each event of it was answered for or a request has failed.
    * @returns {Promise<boolean>} whether nothing waits any more
    */
-  flush({ keepalive = false } = {}) {
-    // One request at a time, so that a batch is not sent twice at once; who asks meanwhile gets the same outcome.
-    this.#flushing ??= this.#flushAll(keepalive).finally(() => {
+  flush() {
+    // One flush at a time, so that a batch is not sent twice at once; who asks meanwhile gets the same outcome.
+    this.#flushing ??= this.#flushAll().finally(() => {
       this.#flushing = undefined;
-      if (this.#queue.length > 0) this.#startTimer();
+      if (this.#queue.size > 0) this.#startTimer();
     });
     return this.#flushing;
   }
 
-  async #flushAll(keepalive) {
+  async #flushAll() {
     this.#stopTimer();
     let sent = true;
-    while (sent && this.#queue.length > 0) sent = await this.#send(keepalive);
-    return this.#queue.length === 0;
+    while (sent && this.#queue.size > 0) sent = await this.#send(this.#batch(), false);
+    return this.#queue.size === 0;
+  }
+
+  /**
+   * Sends what waits while the page goes away, whether or not a flush is under way: the page takes its requests with it, but
+   * not these. What is sent twice counts once. The browser takes one batch at a time; what is more waits for the page to
+   * come back.
+   */
+  #sendLast() {
+    const batch = this.#batch((entry) => !entry.leaves);
+    if (batch.length === 0) return;
+    for (const entry of batch) entry.leaves = true;
+    this.#send(batch, true)
+      .catch(() => {})
+      .finally(() => {
+        for (const entry of batch) entry.leaves = false;
+        if (this.#queue.size > 0) this.#startTimer();
+      });
   }
 
   /** Sends what waits once more, and stops. Events that are left go to `onDropped`. */
   async close() {
     await this.flush();
     this.#stopTimer();
-    for (const entry of this.#queue.splice(0)) this.#drop(entry, 'the reporter was closed');
+    globalThis.document?.removeEventListener?.('visibilitychange', this.#hide);
+    globalThis.removeEventListener?.('pagehide', this.#leave);
+    for (const entry of [...this.#queue.values()]) this.#drop(entry, 'the reporter was closed');
   }
 
   #add(event, repeat) {
     const now = Date.now();
     const whole = withoutUndefined({ event_id: uuidV7(now), ts: new Date(now).toISOString(), ...event });
-    if (this.#queue.length >= QUEUE_MAX) {
-      this.#drop({ event: whole }, `${QUEUE_MAX} events wait already`);
+    const entry = { event: whole, text: JSON.stringify(whole), repeat, leaves: false };
+    if (this.#queue.size >= QUEUE_MAX) {
+      this.#drop(entry, `${QUEUE_MAX} events wait already`);
       return false;
     }
-    this.#queue.push({ event: whole, repeat });
-    if (this.#queue.length >= BATCH_MAX && this.#failures === 0) this.flush().catch(() => {});
+    this.#queue.set(whole.event_id, entry);
+    const isFull = this.#queue.size >= BATCH_MAX && this.#failures === 0 && this.#stopped === undefined;
+    if (isFull) this.flush().catch(() => {});
     else this.#startTimer();
     return true;
   }
 
-  /** Sends the first batch. Returns whether the next one may be sent at once. */
-  async #send(keepalive) {
-    const batch = this.#queue.slice(0, BATCH_MAX);
+  /** The first events that wait, as many as go into one request. */
+  #batch(isWanted = () => true) {
+    const batch = [];
+    let bytes = 0;
+    for (const entry of this.#queue.values()) {
+      if (!isWanted(entry)) continue;
+      bytes += new TextEncoder().encode(entry.text).length + 1;
+      if (batch.length === BATCH_MAX || (batch.length > 0 && bytes > BATCH_BYTES_MAX)) break;
+      batch.push(entry);
+    }
+    return batch;
+  }
+
+  /** Sends a batch. Returns whether the next one may be sent at once. */
+  async #send(batch, keepalive) {
     let response;
     try {
+      const token = this.#token();
       response = await this.#fetch(this.#url, {
         method: 'POST',
         keepalive,
-        headers: {
-          'Content-Type': 'application/json',
-          ...(this.#token ? { Authorization: `Bearer ${this.#token}` } : {}),
-        },
-        body: JSON.stringify({ events: batch.map((entry) => entry.event) }),
+        headers: { 'Content-Type': 'application/json', ...(token ? { Authorization: `Bearer ${token}` } : {}) },
+        body: `{"events":[${batch.map((entry) => entry.text).join(',')}]}`,
         signal: AbortSignal.timeout(this.#timeout),
       });
       if (response.status === 200 || response.status === 503) {
         const answers = (await response.json()).events;
         if (Array.isArray(answers)) return this.#settle(batch, answers, response);
-      } else if ([400, 401, 403, 413].includes(response.status)) {
-        // The request as a whole is wrong, and so is every repetition of it.
-        this.#remove(batch);
-        for (const entry of batch) this.#drop(entry, `the edge answered ${response.status}`);
-        return true;
       }
     } catch {
       // No answer, or one that is none: nobody knows what became of the events, so they are sent again.
+      response = undefined;
+    }
+    switch (response?.status) {
+      case 400:
+      case 413:
+        return this.#sendSmaller(batch, response.status, keepalive);
+      case 401:
+      case 403:
+        this.#stop(response.status);
     }
     this.#failed(response);
     return false;
   }
 
-  /** The edge answers for each event, in order. */
-  #settle(batch, answers, response) {
-    const settled = batch.filter((entry, index) => {
-      const { status, error } = answers[index] ?? {};
-      if (status === 'accepted') this.#counts.accepted += 1;
-      if (status === 'refused') {
-        this.#counts.refused += 1;
-        this.#forget(entry);
-        this.#onDropped(entry.event, error ?? 'refused');
-      }
-      return status === 'accepted' || status === 'refused';
-    });
-    this.#remove(settled);
-    if (settled.length === batch.length) {
-      this.#failures = 0;
+  /** The request as a whole was refused: as too large, or because of an event that cannot be read. */
+  async #sendSmaller(batch, status, keepalive) {
+    if (batch.length === 1) {
+      if (this.#waits(batch[0])) this.#drop(batch[0], `the edge answered ${status} to this event alone`);
       return true;
     }
-    this.#failed(response);
-    return false;
+    const half = Math.ceil(batch.length / 2);
+    for (const part of [batch.slice(0, half), batch.slice(half)]) {
+      if (!(await this.#send(part, keepalive))) return false;
+    }
+    return true;
+  }
+
+  /** The edge answers for each event, in order. */
+  #settle(batch, answers, response) {
+    this.#stopped = undefined;
+    let isWhole = true;
+    batch.forEach((entry, index) => {
+      const { status, error } = answers[index] ?? {};
+      if (status !== 'accepted' && status !== 'refused') {
+        isWhole = false;
+      } else if (this.#remove(entry)) {
+        this.#counts[status] += 1;
+        if (status === 'refused') {
+          this.#forget(entry);
+          this.#onDropped(entry.event, error ?? 'refused');
+        }
+      }
+    });
+    if (isWhole) this.#failures = 0;
+    else this.#failed(response);
+    return isWhole;
+  }
+
+  /** Nothing is sent by itself any more: a token that is refused once is refused each time. */
+  #stop(status) {
+    const isNews = this.#stopped === undefined;
+    this.#stopped = status;
+    this.#stopTimer();
+    if (isNews) this.#onError(`the edge answered ${status}: it refuses the token or the page, so events wait`, status);
   }
 
   #failed(response) {
@@ -188,21 +258,24 @@ export class Reporter {
     this.#retryAfter = Number.parseInt(response?.headers?.get?.('Retry-After') ?? '', 10) * 1_000 || 0;
   }
 
-  #retryAfter = 0;
+  /** Returns whether the event still waited: another request may have settled it. */
+  #remove(entry) {
+    return this.#queue.delete(entry.event.event_id);
+  }
 
-  #remove(entries) {
-    const gone = new Set(entries);
-    this.#queue = this.#queue.filter((entry) => !gone.has(entry));
+  #waits(entry) {
+    return this.#queue.has(entry.event.event_id);
   }
 
   #drop(entry, why) {
+    this.#remove(entry);
     this.#counts.dropped += 1;
     this.#forget(entry);
     this.#onDropped(entry.event, why);
   }
 
   #startTimer() {
-    if (this.#timer !== undefined) return;
+    if (this.#timer !== undefined || this.#stopped !== undefined) return;
     const [first, longest] = RETRY_MS;
     const pause = this.#failures === 0 ? this.#interval : Math.min(first * 2 ** (this.#failures - 1), longest);
     this.#timer = setTimeout(() => {

@@ -8,15 +8,26 @@ const METADATA = {
   bucket_slot: 1, bucket_rollout: 2, bucket_variant: 3, rule: 'eu', exposure_reason: 'split', other: 'x',
 };
 
-/** A reporter and its requests; `answers` has, for each request, a status and the events' statuses. */
+/** Waits until `isSo` returns true. */
+async function within(what, isSo) {
+  const end = Date.now() + 10_000;
+  while (!isSo()) {
+    if (Date.now() > end) throw new Error(`not within 10 s: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+/** A reporter and its requests; `answers` has, for each request, a status and the events' statuses, or returns them. */
 function reporterWith(answers, options = {}) {
   const sent = [];
   const dropped = [];
   const fetch = async (url, { body }) => {
     const { events } = JSON.parse(body);
     sent.push(events);
-    const [status, statuses] = answers[Math.min(sent.length, answers.length) - 1];
+    const given = typeof answers === 'function' ? answers(events) : answers[Math.min(sent.length, answers.length) - 1];
+    const [status, statuses] = given;
     if (status === 0) throw new TypeError('no network');
+    if (status >= 400 && status !== 503) return Response.json({ errorCode: 'GENERAL' }, { status });
     const each = (event, index) => ({ event_id: event.event_id, status: statuses?.[index] ?? 'accepted' });
     return Response.json({ events: events.map(each) }, { status, headers: { 'Retry-After': '1' } });
   };
@@ -79,12 +90,125 @@ test('what is refused is given back, and may be reported again', async () => {
   assert.notEqual(sent[0][0].event_id, sent[1][0].event_id);
 });
 
-test('a wrong token ends in the callback and not in a loop', async () => {
-  const { reporter, sent, dropped } = reporterWith([[401]]);
+test('a wrong token is told once, and what waits is kept until a flush succeeds', async () => {
+  const told = [];
+  let token = 'old';
+  const seen = [];
+  const { reporter, sent, dropped } = reporterWith([[401], [403], [200]], {
+    token: () => token, flushIntervalMs: 1, onError: (why, status) => told.push([why, status]),
+  });
   reporter.conversion('one', { targetingKey: 'u1' });
-  assert.equal(await reporter.flush(), true);
+  assert.equal(await reporter.flush(), false);
+  // Nothing is sent by itself.
+  reporter.conversion('two', { targetingKey: 'u1' });
+  await new Promise((resolve) => setTimeout(resolve, 30));
   assert.equal(sent.length, 1);
-  assert.deepEqual(dropped, ['the edge answered 401']);
+  assert.equal(await reporter.flush(), false);
+  assert.deepEqual(told, [['the edge answered 401: it refuses the token or the page, so events wait', 401]]);
+  assert.deepEqual(reporter.counts, { accepted: 0, refused: 0, dropped: 0, failedRequests: 2, waiting: 2 });
+  token = 'new';
+  assert.equal(await reporter.flush(), true);
+  assert.deepEqual(sent[2].map(({ key }) => key), ['one', 'two']);
+  assert.deepEqual(sent[2][0], sent[0][0]);
+  assert.deepEqual(dropped, []);
+  // And now it sends again by itself.
+  reporter.conversion('three', { targetingKey: 'u1' });
+  await within('the third event', () => reporter.counts.accepted === 3);
+});
+
+test('what waits behind a wrong token is bounded', async () => {
+  const { reporter, sent, dropped } = reporterWith([[403]]);
+  for (let number = 0; number < 60; number += 1) reporter.conversion('one', { targetingKey: 'u1' });
+  await reporter.flush();
+  for (let number = 0; number < 1_000; number += 1) reporter.conversion('one', { targetingKey: 'u1' });
+  assert.equal(sent.length, 1);
+  assert.deepEqual([reporter.counts.waiting, reporter.counts.dropped, dropped.length], [1_000, 60, 60]);
+});
+
+test('a batch that is refused as too large is sent in parts', async () => {
+  const { reporter, sent, dropped } = reporterWith((events) => [events.length > 2 ? 413 : 200]);
+  for (let number = 0; number < 5; number += 1) reporter.conversion(`e${number}`, { targetingKey: 'u1' });
+  assert.equal(await reporter.flush(), true);
+  assert.deepEqual(sent.map((events) => events.map(({ key }) => key).join()), ['e0,e1,e2,e3,e4', 'e0,e1,e2', 'e0,e1', 'e2', 'e3,e4']);
+  assert.deepEqual(reporter.counts, { accepted: 5, refused: 0, dropped: 0, failedRequests: 0, waiting: 0 });
+  assert.deepEqual(dropped, []);
+});
+
+test('one event that the edge cannot take does not take others with it', async () => {
+  const { reporter, dropped } = reporterWith((events) => [events.some(({ key }) => key === 'bad') ? 400 : 200]);
+  for (const name of ['a', 'b', 'bad', 'c']) reporter.conversion(name, { targetingKey: 'u1' });
+  assert.equal(await reporter.flush(), true);
+  assert.deepEqual(dropped, ['the edge answered 400 to this event alone']);
+  assert.deepEqual(reporter.counts, { accepted: 3, refused: 0, dropped: 1, failedRequests: 0, waiting: 0 });
+});
+
+test('a request has a bounded number of bytes', async () => {
+  const { reporter, sent } = reporterWith([[200]]);
+  for (let number = 0; number < 4; number += 1) reporter.conversion('one', { targetingKey: 'u1', long: 'ü'.repeat(12_000) });
+  await reporter.flush();
+  assert.deepEqual(sent.map((events) => events.length), [2, 2]);
+});
+
+/** The part of a page that says that it goes away. */
+function pageThatGoes() {
+  const listeners = {};
+  const add = (type, listener) => void (listeners[type] = listener);
+  const remove = (type) => void delete listeners[type];
+  globalThis.document = { visibilityState: 'visible', addEventListener: add, removeEventListener: remove };
+  globalThis.addEventListener = add;
+  globalThis.removeEventListener = remove;
+  const gone = () => {
+    for (const name of ['document', 'addEventListener', 'removeEventListener']) delete globalThis[name];
+  };
+  return { listeners, gone };
+}
+
+test('a page that closes during a flush sends what waits once more, and it counts once', async () => {
+  const { listeners, gone } = pageThatGoes();
+  try {
+    const pending = [];
+    const dropped = [];
+    const fetch = (url, { body, keepalive }) =>
+      new Promise((resolve, reject) => pending.push({ events: JSON.parse(body).events, keepalive, resolve, reject }));
+    const reporter = new Reporter({ endpoint: 'http://edge', fetch, flushIntervalMs: 60_000, onDropped: (event) => dropped.push(event) });
+    const accepted = ({ events }) => Response.json({ events: events.map(() => ({ status: 'accepted' })) });
+    reporter.conversion('one', { targetingKey: 'u1' });
+    const flush = reporter.flush();
+    reporter.conversion('two', { targetingKey: 'u1' });
+    // Two events of the browser, one request: it bounds what it sends for a page that is gone.
+    globalThis.document.visibilityState = 'hidden';
+    listeners.visibilitychange();
+    listeners.pagehide();
+    assert.deepEqual(pending.map(({ events, keepalive }) => [keepalive, ...events.map(({ key }) => key)]), [[false, 'one'], [true, 'one', 'two']]);
+    assert.deepEqual(pending[1].events[0], pending[0].events[0]);
+    // The page's own request ends with it; or, if it comes back, both are answered.
+    pending[1].resolve(accepted(pending[1]));
+    await within('what was sent last', () => reporter.counts.waiting === 0);
+    pending[0].resolve(accepted(pending[0]));
+    assert.equal(await flush, true);
+    assert.deepEqual(reporter.counts, { accepted: 2, refused: 0, dropped: 0, failedRequests: 0, waiting: 0 });
+    await reporter.close();
+    assert.deepEqual(Object.keys(listeners), []);
+    assert.deepEqual(dropped, []);
+  } finally {
+    gone();
+  }
+});
+
+test('what could not be sent while the page was hidden is sent when it is back', async () => {
+  const { listeners, gone } = pageThatGoes();
+  try {
+    const { reporter, sent } = reporterWith([[0], [200]], { flushIntervalMs: 60_000 });
+    reporter.conversion('one', { targetingKey: 'u1' });
+    listeners.pagehide();
+    await within('the failure', () => reporter.counts.failedRequests === 1);
+    assert.equal(reporter.counts.waiting, 1);
+    assert.equal(await reporter.flush(), true);
+    assert.deepEqual(sent[1], sent[0]);
+    await reporter.close();
+  } finally {
+    gone();
+  }
 });
 
 test('memory is bounded, and what is lost is said', async () => {

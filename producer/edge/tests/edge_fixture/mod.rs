@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use local::{Options, Server, Service, ServiceOptions, Stack};
 use ops::config::Kafka;
 use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
@@ -212,6 +214,22 @@ impl Fixture {
         let service =
             self.stack().service_with("edge", ServiceOptions { settings: &all, port: None }).unwrap();
         Edge { service, port_file }
+    }
+
+    /// Deletes the topic of the definitions and makes it anew, empty, as after a loss or for a fresh start.
+    pub fn make_definitions_anew(&self) {
+        let topic = format!("{}definitions", self.prefix);
+        let brokers = self.stack().brokers();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+        let deleted = runtime.block_on(admin.delete_topics(&[&topic], &AdminOptions::new())).unwrap();
+        assert_eq!(deleted, [Ok(topic.clone())]);
+        within(30, "the topic is gone", || {
+            let metadata = admin.inner().fetch_metadata(None, ANSWER_TIMEOUT).unwrap();
+            metadata.topics().iter().all(|other| other.name() != topic)
+        });
+        self.run(&["topics"]);
     }
 
     /// The values of all messages of a topic.

@@ -7,11 +7,12 @@ export const load = createRequire(process.cwd() + '/')
 
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
 
-/** Asks the test to do something, and returns when it has. */
+/** Asks the test to do something, and returns when it has: with what it says, such as another address. */
 export async function ask(what) {
   console.log(what)
   const { value } = await lines.next()
-  if (value !== 'done') throw new Error(`${what}: ${value}`)
+  if (!/^done\b/.test(value)) throw new Error(`${what}: ${value}`)
+  return value.slice('done '.length)
 }
 
 /** Waits until `isSo` returns true. */

@@ -1,7 +1,15 @@
 // The part of a browser's EventSource that a provider uses, for Node: it connects again by itself, names the last event that
 // it has seen, and sends no headers of its own choice.
 export class EventSource {
-  static opened = []
+  /** Where an address leads. */
+  static at = (url) => url
+  /** Each request, with the event that it named. */
+  static connects = []
+  static #all = new Set()
+
+  /** Whether one is open. */
+  static isOpen = () => [...EventSource.#all].some(({ readyState }) => readyState === 1)
+
   readyState = 0
   #listeners = { message: [], error: [], open: [] }
   #stop = new AbortController()
@@ -10,7 +18,7 @@ export class EventSource {
 
   constructor(url) {
     this.url = url
-    EventSource.opened.push(this)
+    EventSource.#all.add(this)
     this.#run()
   }
 
@@ -20,6 +28,7 @@ export class EventSource {
 
   close() {
     this.readyState = 2
+    EventSource.#all.delete(this)
     this.#stop.abort()
   }
 
@@ -27,7 +36,8 @@ export class EventSource {
     while (this.readyState !== 2) {
       try {
         const headers = { Accept: 'text/event-stream', ...(this.#lastEventId && { 'Last-Event-ID': this.#lastEventId }) }
-        const response = await fetch(this.url, { headers, signal: this.#stop.signal })
+        EventSource.connects.push(this.#lastEventId)
+        const response = await fetch(EventSource.at(this.url), { headers, signal: this.#stop.signal })
         if (response.status !== 200 || !response.headers.get('content-type').startsWith('text/event-stream')) {
           this.readyState = 2
           return this.#emit('error', {})

@@ -1,16 +1,18 @@
 // The edge with the unmodified OpenFeature SDK for servers and its OFREP provider.
 //
-// Usage: node server.mjs URL TOKEN (run where node_modules has the packages)
+// Usage: node server.mjs CASES URL TOKEN (run where node_modules has the packages)
 import assert from 'node:assert/strict'
 import { ask, load, within } from './checks.mjs'
+import { conforms, read } from './conformance.mjs'
 
 const { OpenFeature } = load('@openfeature/server-sdk')
 const { OFREPProvider } = load('@openfeature/ofrep-provider')
 
-const [url, token] = process.argv.slice(2)
+const [cases, url, token] = process.argv.slice(2)
 const provider = (shown) => new OFREPProvider({ baseUrl: url, headers: [['Authorization', `Bearer ${shown}`]] })
 await OpenFeature.setProviderAndWait(provider(token))
 const client = OpenFeature.getClient()
+await conforms('server', cases, (given) => read(client, given, given.context ?? {}))
 const adult = { targetingKey: 'server-1', age: 20 }
 
 // Every type, with its reason and variant.
@@ -41,9 +43,13 @@ OpenFeature.setProvider('stranger', provider('wrong'))
 const refused = await OpenFeature.getClient('stranger').getBooleanDetails('on-sale', false)
 assert.deepEqual([refused.value, refused.reason], [false, 'ERROR'])
 
-// A flag that is flipped while it runs.
+// A flag that is flipped and one that is killed while it runs.
 await ask('flip')
 await within(10, 'the new value', async () => (await client.getNumberValue('factor', 0)) === 0.5)
+await ask('kill')
+await within(10, 'the variant of the kill switch', async () => !(await client.getBooleanValue('on-sale', true)))
+const killed = await client.getBooleanDetails('on-sale', true)
+assert.deepEqual([killed.value, killed.reason, killed.variant], [false, 'STATIC', 'off'])
 await OpenFeature.close()
 console.log('server: all checks passed')
 process.exit(0)

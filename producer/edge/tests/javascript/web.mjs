@@ -1,69 +1,43 @@
 // The edge with the unmodified OpenFeature SDK for web pages, its OFREP provider, and our hook, as a page at an origin has
 // them: with a browser's local storage, event source and rules for what a page may send and read.
 //
-// Usage: node web.mjs URL TOKEN HOOK (run where node_modules has the packages)
+// Usage: node web.mjs HOOK CASES URL TOKEN (run where node_modules has the packages)
 import assert from 'node:assert/strict'
 import { ask, load, within } from './checks.mjs'
-import { EventSource } from './event-source.mjs'
+import { conforms, read as readCase } from './conformance.mjs'
+import { FLAGS, openPage } from './page.mjs'
 
-const [url, token, hook] = process.argv.slice(2)
-const ORIGIN = 'https://shop.example'
-const SAFE_REQUEST_HEADERS = ['accept', 'accept-language', 'content-language']
-const SAFE_RESPONSE_HEADERS = ['cache-control', 'content-language', 'content-length', 'content-type', 'expires']
-const list = (header) => (header ?? '').toLowerCase().split(',').map((name) => name.trim()).filter(Boolean)
+const [hook, cases, url, token] = process.argv.slice(2)
+const { requests, pageFetch } = openPage(url)
 
-/** Each request of the page, with its answer's status. */
-const requests = []
-
-/** fetch as a page has it: what a preflight does not allow is not sent, and what is not exposed is not seen. */
-async function pageFetch(address, options = {}) {
-  const request = new Request(address, options)
-  const names = [...request.headers.keys()].filter((name) => !SAFE_REQUEST_HEADERS.includes(name)).sort()
-  const preflight = await fetch(request.url, {
-    method: 'OPTIONS',
-    headers: {
-      Origin: ORIGIN,
-      'Access-Control-Request-Method': request.method,
-      'Access-Control-Request-Headers': names.join(','),
-    },
-  })
-  const allowed = list(preflight.headers.get('access-control-allow-headers'))
-  if (!preflight.ok || preflight.headers.get('access-control-allow-origin') !== ORIGIN) throw new TypeError('preflight')
-  for (const name of names) if (!allowed.includes(name)) throw new TypeError(`the page may not send ${name}`)
-  const headers = new Headers(request.headers)
-  headers.set('Origin', ORIGIN)
-  const body = request.body ? await request.text() : undefined
-  const response = await fetch(request.url, { method: request.method, headers, body })
-  if (response.headers.get('access-control-allow-origin') !== ORIGIN) throw new TypeError('the page may not read this')
-  const exposed = [...SAFE_RESPONSE_HEADERS, ...list(response.headers.get('access-control-expose-headers'))]
-  const seen = new Headers([...response.headers].filter(([name]) => exposed.includes(name)))
-  const path = new URL(request.url)
-  requests.push({ path: path.pathname, query: path.search, status: response.status, known: headers.get('if-none-match') })
-  const empty = [204, 304].includes(response.status)
-  return new Response(empty ? null : await response.text(), { status: response.status, headers: seen })
-}
-
-const stored = new Map()
-globalThis.localStorage = {
-  getItem: (key) => stored.get(key) ?? null,
-  setItem: (key, value) => void stored.set(key, String(value)),
-  removeItem: (key) => void stored.delete(key),
-}
-globalThis.EventSource = EventSource
-
-const { OpenFeature, ProviderEvents } = load('@openfeature/web-sdk')
+const { OpenFeature, ProviderEvents, ProviderStatus } = load('@openfeature/web-sdk')
 const { OFREPWebProvider } = load('@openfeature/ofrep-web-provider')
 const { ExposureHook, Reporter } = await import(hook)
 
-const provider = () =>
+const provider = (options = {}, shown = token) =>
   new OFREPWebProvider({
-    baseUrl: url,
-    headers: [['Authorization', `Bearer ${token}`]],
+    baseUrl: FLAGS,
+    headers: [['Authorization', `Bearer ${shown}`]],
     fetchImplementation: pageFetch,
+    ...options,
   })
+
+// The cases, without the local storage: it would answer with the values of the context before at first.
+await OpenFeature.setProviderAndWait('cases', provider({ cacheMode: 'disabled', changeDetection: 'none' }))
+await conforms('web', cases, async (given) => {
+  await OpenFeature.setContext('cases', given.context ?? {})
+  return readCase(OpenFeature.getClient('cases'), given)
+})
+// A wrong token is fatal.
+await assert.rejects(OpenFeature.setProviderAndWait('stranger', provider({}, 'wrong')))
+const stranger = OpenFeature.getClient('stranger')
+assert.equal(stranger.providerStatus, ProviderStatus.FATAL)
+assert.equal(stranger.getBooleanDetails('banner', false).errorCode, 'PROVIDER_FATAL')
+requests.length = 0
+
 const dropped = []
 const reporter = new Reporter({
-  endpoint: url,
+  endpoint: FLAGS,
   token,
   fetch: pageFetch,
   flushIntervalMs: 60_000,
@@ -107,7 +81,9 @@ client.addHandler(ProviderEvents.ConfigurationChanged, (event) => changed.push(.
 await ask('flip')
 await within(10, 'the new value', () => client.getNumberValue('factor', 0) === 0.5)
 // An experiment's metadata names the version of all definitions together, so it changes with each of them.
-assert.deepEqual(changed.sort(), ['checkout', 'factor'])
+assert.deepEqual(changed.sort(), ['checkout', 'factor', 'sign-up'])
+await ask('kill')
+await within(10, 'the variant of the kill switch', () => !client.getBooleanValue('on-sale', true))
 
 // The provider sends the tag of the old context with the new one.
 const before = requests.length

@@ -1,8 +1,9 @@
 """The edge with the unmodified OpenFeature SDK for Python and its OFREP provider.
 
-Usage: python client.py URL TOKEN
+Usage: python client.py CASES URL TOKEN
 """
 
+import json
 import sys
 import time
 
@@ -11,7 +12,7 @@ from openfeature.contrib.provider.ofrep import OFREPProvider
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.exception import ErrorCode
 
-url, token = sys.argv[1:]
+cases, url, token = sys.argv[1:]
 
 
 def provider(shown):
@@ -26,6 +27,41 @@ api.set_provider(provider(token))
 client = api.get_client()
 nobody = EvaluationContext()
 adult = EvaluationContext(targeting_key="python-1", attributes={"age": 20})
+
+
+
+def check(shared):
+    """Evaluates a case that every client must agree with."""
+    case = {**shared, **shared.get("except", {}).get("python", {})}
+    attributes = dict(case.get("context", {}))
+    context = EvaluationContext(targeting_key=attributes.pop("targetingKey", None), attributes=attributes)
+    read = {
+        "boolean": client.get_boolean_details,
+        "string": client.get_string_details,
+        "integer": client.get_integer_details,
+        "double": client.get_float_details,
+        "object": client.get_object_details,
+    }[case["as"]]
+    found = read(case["flag"], case["default"], context)
+    error = case.get("error")
+    equal(found.value, case["value"])
+    equal(found.error_code and found.error_code.value, error)
+    equal(str(found.reason), "ERROR" if error else case["reason"])
+    equal(found.flag_key, case["flag"])
+    assert found.error_message or not error, f"{case['name']}: no message"
+    if "variant" in case:
+        equal(found.variant, case["variant"])
+    if "metadata" in case:
+        expected = case["metadata"]
+        equal({name: found.flag_metadata.get(name) for name in expected or found.flag_metadata}, expected)
+
+
+with open(cases, encoding="utf-8") as file:
+    for each in json.load(file):
+        try:
+            check(each)
+        except AssertionError as error:
+            raise AssertionError(f"{each['name']}: {error}") from error
 
 details = client.get_boolean_details("on-sale", False)
 equal((details.value, str(details.reason), details.variant), (True, "STATIC", "on"))
