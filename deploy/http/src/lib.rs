@@ -6,10 +6,9 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -20,7 +19,6 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use prometheus::Registry;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use ops::config::{Http, Secret};
@@ -28,7 +26,16 @@ use ops::health::Report;
 use ops::{Health, Shutdown, metrics};
 use subtle::ConstantTimeEq;
 
+use crate::bounds::{Work, bounded};
+
+mod bounds;
+mod intake;
+mod linger;
 mod listen;
+
+pub use bounds::{HEADER_BYTES_MAX, TARGET_BYTES_MAX};
+pub use intake::{Intake, IntakeBounds, NotReceived, Received};
+pub use listen::HEAD_BUFFER_BYTES;
 
 /// The parts that the HTTP server of a service serves.
 pub struct Served {
@@ -67,17 +74,18 @@ pub struct Server {
 /// # Errors
 /// If the address cannot be listened on or the port file cannot be written.
 pub async fn start(http: &Http, served: Served, shutdown: &Shutdown) -> anyhow::Result<Server> {
-    let routes = operator(served.registry, served.health).merge(bounded(served.routes, http, refusal));
+    let routes = operator(served.registry, served.health).merge(bounded(served.routes, http, Work::BySlots, refusal));
     listen(Listening { name: "http", section: "http", http, routes }, shutdown).await
 }
 
-/// Like [`start`], for routes without the operator's. They have the bounds of `public.http`; its token is not asked for.
+/// Like [`start`], for routes without the operator's. They have the bounds of `public.http`, except that they bound by an
+/// [`Intake`] how many requests are worked on. The token of `public.http` is not asked for.
 ///
 /// # Errors
 /// If the address cannot be listened on or the port file cannot be written.
 pub async fn start_public(public: Public<'_>, shutdown: &Shutdown) -> anyhow::Result<Server> {
     let Public { name, section, http, routes, refuse } = public;
-    let routes = bounded(routes, http, refuse);
+    let routes = bounded(routes, http, Work::ByIntake, refuse);
     listen(Listening { name, section, http, routes }, shutdown).await
 }
 
@@ -178,42 +186,6 @@ fn metrics_response(registry: &Registry) -> Response {
 fn report_response(report: Report) -> Response {
     let status = if report.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(report)).into_response()
-}
-
-struct Bounds {
-    slots: Semaphore,
-    timeout: Duration,
-    refuse: Refuse,
-}
-
-fn bounded(routes: Router, http: &Http, refuse: Refuse) -> Router {
-    let bounds = Bounds {
-        slots: Semaphore::new(http.requests_at_once.usize().min(Semaphore::MAX_PERMITS)),
-        timeout: http.request_timeout_ms.duration(),
-        refuse,
-    };
-    routes
-        .layer(DefaultBodyLimit::max(http.body_bytes.usize()))
-        .layer(middleware::from_fn_with_state(Arc::new(bounds), within_bounds))
-}
-
-async fn within_bounds(State(bounds): State<Arc<Bounds>>, request: Request, next: Next) -> Response {
-    let Ok(_slot) = bounds.slots.try_acquire() else {
-        let mut response = (bounds.refuse)(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "as many requests as are allowed at once are under way; try again later".to_owned(),
-        );
-        let soon = HeaderValue::from_static("1");
-        response.headers_mut().insert(header::RETRY_AFTER, soon);
-        return response;
-    };
-    match tokio::time::timeout(bounds.timeout, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => (bounds.refuse)(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("no answer within {} ms", bounds.timeout.as_millis()),
-        ),
-    }
 }
 
 async fn check_token(State(token): State<Arc<Secret>>, request: Request, next: Next) -> Response {

@@ -19,13 +19,23 @@ use tokio_io_timeout::TimeoutStream;
 use ops::Shutdown;
 use ops::config::Http;
 
+use crate::linger::Lingering;
+
+/// The most that a connection buffers of a request's head, of its body and of its answer. A longer head gets a bare 431 from
+/// hyper and the connection is closed; a head that fits is measured by [`crate::HEADER_BYTES_MAX`], whose 431 has a body.
+/// hyper's own bound of 400 KiB would be 8 GiB for 20,000 connections.
+pub const HEAD_BUFFER_BYTES: usize = 32 << 10;
 /// The pause before a listener that has run out of descriptors tries again.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves `routes` on `listener` until the shutdown begins and the requests under way have been answered.
 pub async fn serve(listener: TcpListener, routes: Router, http: &Http, shutdown: Shutdown) {
     let slots = Arc::new(Semaphore::new(http.connections.usize().min(Semaphore::MAX_PERMITS)));
-    let limits = Limits { head: http.head_timeout_ms.duration(), unread: http.unread_timeout_ms.duration() };
+    let limits = Limits {
+        head: http.head_timeout_ms.duration(),
+        unread: http.unread_timeout_ms.duration(),
+        last_answer: http.request_timeout_ms.duration(),
+    };
     let mut connections = JoinSet::new();
     loop {
         // Losing is harmless: a slot is released, and a connection stays in the kernel's queue until the next
@@ -63,16 +73,19 @@ pub async fn serve(listener: TcpListener, routes: Router, http: &Http, shutdown:
 struct Limits {
     head: Duration,
     unread: Duration,
+    /// After the shutdown has begun: for the answer under way, and for its client to read it.
+    last_answer: Duration,
 }
 
 async fn connection(stream: TcpStream, routes: Router, limits: Limits, shutdown: Shutdown) {
     // Answers are written as a whole; waiting for more data would only delay them.
     let _ = stream.set_nodelay(true);
-    let mut stream = TimeoutStream::new(stream);
+    let mut stream = TimeoutStream::new(Lingering::new(stream));
     stream.set_write_timeout(Some(limits.unread));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
+        .max_buf_size(HEAD_BUFFER_BYTES)
         .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(routes));
     let mut served = pin!(served);
     let outcome = tokio::select! {
@@ -80,7 +93,14 @@ async fn connection(stream: TcpStream, routes: Router, limits: Limits, shutdown:
         // Losing is harmless: the request under way is answered, then the connection is closed.
         _ = shutdown.wait() => {
             served.as_mut().graceful_shutdown();
-            served.await
+            match tokio::time::timeout(limits.last_answer, served.as_mut()).await {
+                Ok(outcome) => outcome,
+                // A client that reads slowly must not hold up the shutdown: others wait for it.
+                Err(_) => {
+                    tracing::warn!("a client has not read its answer in the time that the shutdown leaves; cut off");
+                    return;
+                }
+            }
         }
     };
     if let Err(error) = outcome {

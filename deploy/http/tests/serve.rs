@@ -299,3 +299,102 @@ async fn a_body_is_accepted_up_to_its_bound() {
     .unwrap();
     assert_eq!(statuses, [200, 413]);
 }
+
+/// Sends the bytes and returns all that comes until the server closes the connection, which may end it by a reset.
+async fn exchange(server: &Server, sent: Vec<u8>) -> String {
+    let address = server.address();
+    tokio::task::spawn_blocking(move || {
+        let mut connection = TcpStream::connect(address).unwrap();
+        connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        connection.write_all(&sent).unwrap();
+        read_to_the_end(connection)
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_head_of_a_request_is_bounded() {
+    let routes = Router::new().route("/", get(async || "here"));
+    let shutdown = Shutdown::manual();
+    let server = start(&http("", &[]), routes, &Health::new(), &shutdown).await;
+    let head = |target: usize, header: usize| {
+        let (target, header) = ("q".repeat(target), "h".repeat(header));
+        format!("GET /?{target} HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx: {header}\r\n\r\n").into_bytes()
+    };
+    for (target, header, status, body) in [
+        (8_190, 16_000, "200", "here"),
+        (8_191, 0, "414", r#"{"error":"a path and its query have at most 8192 bytes"}"#),
+        (0, 16_385, "431", r#"{"error":"the headers of a request have at most 16384 bytes together"}"#),
+        // Beyond what is buffered the HTTP library answers, without a body.
+        (0, 40_000, "431", ""),
+    ] {
+        let answer = exchange(&server, head(target, header)).await;
+        let (head, answered) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{target} {header}: {head}");
+        assert_eq!(answered, body, "{target} {header}");
+    }
+    let many: String = (0..101).map(|index| format!("x-{index}: 1\r\n")).collect();
+    let answer = exchange(&server, format!("GET / HTTP/1.1\r\n{many}\r\n").into_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_meets_a_bug_gets_500_and_the_connection_goes_on() {
+    let routes = Router::new()
+        .route("/bug", get(async || -> &'static str { panic!("a bug that the test wants") }))
+        .route("/", get(async || "here"));
+    let shutdown = Shutdown::manual();
+    let server = start(&http("", &[]), routes, &Health::new(), &shutdown).await;
+    let both = "GET /bug HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let answers = exchange(&server, both.into()).await;
+    assert!(answers.starts_with("HTTP/1.1 500 "), "{answers}");
+    let body = r#"{"error":"the service failed at this request; its log has the reason"}"#;
+    assert!(answers.contains(body) && answers.ends_with("here"), "{answers}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_refused_for_now_is_told_when_to_come_again() {
+    let slow = Router::new().route("/slow", get(async || std::future::pending::<()>().await));
+    let shutdown = Shutdown::manual();
+    let server = start(&http("request_timeout_ms = 100", &[]), slow, &Health::new(), &shutdown).await;
+    let answer =
+        exchange(&server, b"GET /slow HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".to_vec()).await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+}
+
+/// The kernel would answer what still comes with a reset, which may take the answer with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_sends_too_much_can_read_the_answer() {
+    let length = Router::new().route("/length", post(async |body: String| body.len().to_string()));
+    let shutdown = Shutdown::manual();
+    let server = start(&http("body_bytes = 2000", &[]), length, &Health::new(), &shutdown).await;
+    for round in 0..20 {
+        let head = "POST /length HTTP/1.1\r\nhost: a\r\ncontent-type: text/plain\r\ncontent-length: 900000\r\n\r\n";
+        let answer = exchange(&server, [head.as_bytes(), &[b'x'; 900_000]].concat()).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{round}: {answer}");
+    }
+}
+
+/// It was left to the time in which an answer may stay unread, which may be longer than the shutdown has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_does_not_hold_up_the_shutdown() {
+    const MORE_THAN_ANY_BUFFER: usize = 64 << 20;
+    let routes = Router::new().route("/large", get(async || vec![b'x'; MORE_THAN_ANY_BUFFER]));
+    let shutdown = Shutdown::manual();
+    let http = http("request_timeout_ms = 300\nunread_timeout_ms = 600000", &[]);
+    let server = start(&http, routes, &Health::new(), &shutdown).await;
+    let mut unread = TcpStream::connect(server.address()).unwrap();
+    unread.write_all(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    let unread = tokio::task::spawn_blocking(move || {
+        let mut beginning = [0; 12];
+        unread.read_exact(&mut beginning).unwrap();
+        assert_eq!(&beginning, b"HTTP/1.1 200");
+        unread
+    })
+    .await
+    .unwrap();
+    shutdown.begin("the test is over");
+    tokio::time::timeout(Duration::from_secs(60), server.stopped()).await.expect("the server stops").unwrap();
+    drop(unread);
+}

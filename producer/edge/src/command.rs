@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Subcommand;
-use http_server::{Public, Served};
+use http_server::{Intake, Public, Served};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ops::{Condition, Exit, Health, Shutdown};
 use schemas::Uuid;
@@ -62,7 +62,8 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
     let (tokens, watching) = match &settings.token_file {
         None => (TokenStore::new(Tokens::open()), None),
         Some(path) => {
-            let (tokens, text) = token_file::read(path, &environment).map_err(ops::config::Error::from)?;
+            let (tokens, text) =
+                token_file::read(path, &environment).await.map_err(ops::config::Error::from)?;
             let store = TokenStore::new(tokens);
             let watch = Watch {
                 path: path.clone(),
@@ -115,13 +116,21 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
     // The two ports.
     let now = Instant::now();
     let seed = Uuid::new_v4().as_u128() as u64;
+    let samples_kept = settings.samples_kept(&config.http);
+    if samples_kept == 0 && settings.samples.usize() > 0 {
+        let listen = config.http.listen.get();
+        tracing::warn!(%listen, "no contexts are sampled for /samples: others can reach http.listen; set http.token");
+    }
     let edge = Arc::new(Edge {
         instance,
         serving,
         tokens,
         events: events.clone(),
         suppressed: Suppressed::new(settings.suppressed_exposures.usize(), now),
-        samples: Mutex::new(Samples::new(settings.samples.usize(), seed, now)),
+        samples: Mutex::new(Samples::new(samples_kept, seed, now)),
+        samples_kept,
+        intake: Intake::new(settings.intake()),
+        place: settings.place(),
         counts,
         metrics,
         announced,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use http_server::IntakeBounds;
 use ops::config::{
     Address, Bytes, Config as Declared, Count, Field, Http, Kafka, Log, Millis, Page, Registry, Section,
     Setting, Shown,
@@ -58,6 +59,8 @@ pub struct EdgeSection {
     pub head_timeout_ms: Millis<10, 600_000>,
     pub unread_timeout_ms: Millis<10, 600_000>,
     pub connections: Count<1, 100_000>,
+    pub body_timeout_ms: Millis<10, 600_000>,
+    pub bodies_at_once: Count<1, 100_000>,
     pub request_timeout_ms: Millis<10, 600_000>,
     pub requests_at_once: Count<1, 100_000>,
     pub body_bytes: Bytes<1_024, 1_048_576>,
@@ -65,6 +68,7 @@ pub struct EdgeSection {
     pub track_events: Count<1, 10_000>,
     pub track_timeout_ms: Millis<10, 60_000>,
     pub streams: Count<0, 100_000>,
+    pub streams_per_token: Count<1, 100_000>,
     pub stream_keep_alive_ms: Millis<100, 300_000>,
     pub suppressed_exposures: Count<1_000, 100_000_000>,
     pub samples: Count<0, 10_000>,
@@ -84,6 +88,8 @@ impl Default for EdgeSection {
             head_timeout_ms: Millis::of(10_000),
             unread_timeout_ms: Millis::of(30_000),
             connections: Count::of(20_000),
+            body_timeout_ms: Millis::of(10_000),
+            bodies_at_once: Count::of(1_024),
             request_timeout_ms: Millis::of(15_000),
             requests_at_once: Count::of(4_096),
             body_bytes: Bytes::of(65_536),
@@ -91,6 +97,7 @@ impl Default for EdgeSection {
             track_events: Count::of(1_000),
             track_timeout_ms: Millis::of(5_000),
             streams: Count::of(10_000),
+            streams_per_token: Count::of(5_000),
             stream_keep_alive_ms: Millis::of(15_000),
             suppressed_exposures: Count::of(1_000_000),
             samples: Count::of(500),
@@ -155,6 +162,16 @@ impl Section for EdgeSection {
                 "connections at once, event streams included; one more waits until another is closed",
             ),
             Field::of(
+                "body_timeout_ms",
+                &self.body_timeout_ms,
+                "time for the body of a request; then the request gets 408",
+            ),
+            Field::of(
+                "bodies_at_once",
+                &self.bodies_at_once,
+                "bodies awaited at once; with one more, the request whose body has been awaited longest gets 503",
+            ),
+            Field::of(
                 "request_timeout_ms",
                 &self.request_timeout_ms,
                 "time for the body of a request and the head of its answer; then the request gets 503",
@@ -162,7 +179,7 @@ impl Section for EdgeSection {
             Field::of(
                 "requests_at_once",
                 &self.requests_at_once,
-                "requests under way at once; one more gets 503",
+                "requests worked on at once, once their bodies are here; one more gets 503",
             ),
             Field::of("body_bytes", &self.body_bytes, "size of an evaluation's body; a larger one gets 413"),
             Field::of(
@@ -178,6 +195,11 @@ impl Section for EdgeSection {
             ),
             Field::of("streams", &self.streams, "event streams at once; one more gets 503"),
             Field::of(
+                "streams_per_token",
+                &self.streams_per_token,
+                "event streams of one token at once; one more gets 429",
+            ),
+            Field::of(
                 "stream_keep_alive_ms",
                 &self.stream_keep_alive_ms,
                 "silence after which a stream sends a comment, so that proxies keep it open",
@@ -191,7 +213,8 @@ impl Section for EdgeSection {
             Field::of(
                 "samples",
                 &self.samples,
-                "contexts sampled in ten minutes for /samples, of up to 8 KiB each; 0 keeps none",
+                "contexts sampled in ten minutes for /samples, of up to 8 KiB each; none where http.listen can be reached \
+                 from elsewhere and http.token is not set; 0 keeps none",
             ),
         ]
     }
@@ -221,6 +244,27 @@ impl EdgeSection {
                 .into());
         }
         Ok(())
+    }
+
+    /// How many contexts are sampled. They may name people, so none are where others could ask for them without a token.
+    pub fn samples_kept(&self, private: &Http) -> usize {
+        let guarded = private.token.is_some() || private.token_file.is_some();
+        if guarded || private.listen.get().ip().is_loopback() { self.samples.usize() } else { 0 }
+    }
+
+    /// What an answer says besides the evaluation follows from this: a tag has it.
+    pub fn place(&self) -> String {
+        let streams = self.streams.get() > 0;
+        format!("{} {} {streams}", self.environment.as_str(), self.path_prefix.as_str())
+    }
+
+    /// The bounds of bodies and of the work on them.
+    pub fn intake(&self) -> IntakeBounds {
+        IntakeBounds {
+            requests_at_once: self.requests_at_once.usize(),
+            bodies_at_once: self.bodies_at_once.usize(),
+            body_timeout: self.body_timeout_ms.duration(),
+        }
     }
 
     /// The public listener's settings in the form of the HTTP server.
@@ -349,6 +393,30 @@ mod tests {
             "edge.open_without_tokens is set and edge.listen is 0.0.0.0:80, which others can reach; set edge.token_file, \
              or listen on 127.0.0.1"
         );
+    }
+
+    #[test]
+    fn contexts_are_sampled_only_where_a_token_or_the_address_guards_them() {
+        let kept = |http: &str| {
+            let file = format!("[kafka]\nbrokers = 'k:9092'\n[spool]\ndirectory = 'spool'\n[http]\n{http}");
+            let config: Config = ops::config::parse(Some(("edge.toml", &file)), []).unwrap();
+            config.edge.samples_kept(&config.http)
+        };
+        assert_eq!(kept(""), 500);
+        assert_eq!(kept("listen = '[::1]:80'"), 500);
+        for open in ["0.0.0.0:80", "[::]:80", "10.0.0.7:80"] {
+            assert_eq!(kept(&format!("listen = '{open}'")), 0, "{open}");
+            assert_eq!(kept(&format!("listen = '{open}'\ntoken_file = 't'")), 500, "{open}");
+        }
+    }
+
+    #[test]
+    fn a_place_has_all_that_an_answer_says_of_it() {
+        let place = |file: &str| parse(file).unwrap().edge.place();
+        assert_eq!(place(""), "production  true");
+        assert_eq!(place("environment = 'staging'"), "staging  true");
+        assert_eq!(place("path_prefix = '/flags'"), "production /flags true");
+        assert_eq!(place("streams = 0"), "production  false");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! `If-None-Match`. Nothing here knows HTTP.
 //!
 //! A tag is never used again: it has the log's id, so that a log that was made anew does not repeat the tags of the one
-//! before it, the configuration's version, the time epoch, and a hash of the context and of what the token may see.
+//! before it, the configuration's version, the time epoch, and a hash of the context, of what the token may see and of what an
+//! answer says of the edge.
 
 use std::fmt;
 
@@ -31,6 +32,8 @@ pub struct Asked<'a> {
     pub context: u128,
     /// Names what the token may see and where it is sent for changes: the same for two tokens only if their answers are.
     pub class: &'a str,
+    /// What the answer says of this edge: its environment, and the addresses of events and of the event stream.
+    pub place: &'a str,
 }
 
 /// What a client says that it has.
@@ -77,6 +80,9 @@ impl Revision {
         let mut bytes = asked.context.to_le_bytes().to_vec();
         bytes.extend(ANSWER_FORMAT.to_le_bytes());
         bytes.extend(asked.class.as_bytes());
+        // Neither has a line break.
+        bytes.push(b'\n');
+        bytes.extend(asked.place.as_bytes());
         format!("{self}.{:016x}", xxh3_64(&bytes))
     }
 }
@@ -116,7 +122,7 @@ mod tests {
     }
 
     fn tag(revision: &Revision) -> String {
-        revision.tag(&Asked { context: 7, class: "server user" })
+        revision.tag(&Asked { context: 7, class: "server user", place: "production" })
     }
 
     fn verdict(revision: &Revision, known: &Known<'_>) -> Verdict {
@@ -125,9 +131,10 @@ mod tests {
 
     #[test]
     fn a_tag_depends_on_all_that_an_answer_depends_on() {
-        let of = |log: &str, version, epoch, context, class| {
-            Revision { log: log.to_owned(), version, epoch }.tag(&Asked { context, class })
+        let at = |log: &str, version, epoch, context, class, place| {
+            Revision { log: log.to_owned(), version, epoch }.tag(&Asked { context, class, place })
         };
+        let of = |log: &str, version, epoch, context, class| at(log, version, epoch, context, class, "production");
         let one = of(LOG, 12, 3, 7, "server user");
         assert!(one.starts_with("Zl3-OYYMR_mYD-iZj0yZ7w.12.3."), "{one}");
         assert_eq!(one, of(LOG, 12, 3, 7, "server user"));
@@ -137,6 +144,8 @@ mod tests {
             of(LOG, 12, 4, 7, "server user"),
             of(LOG, 12, 3, 8, "server user"),
             of(LOG, 12, 3, 7, "client user"),
+            at(LOG, 12, 3, 7, "server user", "staging"),
+            at(LOG, 12, 3, 7, "server user", "production /flags"),
         ] {
             assert_ne!(one, other);
         }

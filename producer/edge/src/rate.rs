@@ -1,4 +1,6 @@
-//! How many requests a token may make: a bucket that fills at a steady rate up to a burst. It reads no clock.
+//! How many requests a token may make: a bucket that fills at a steady rate up to a burst. A request that carries events counts
+//! as that many requests; it is let in if there is room for one, and what it takes beyond that is waited for afterwards. It
+//! reads no clock.
 
 use std::time::Instant;
 
@@ -15,7 +17,7 @@ pub struct Rate {
 #[derive(Debug)]
 pub struct Bucket {
     rate: Rate,
-    /// Requests that may be made at once, at `at`; at most the burst.
+    /// Requests that may be made at once, at `at`; at most the burst. Below 0 for events that are still to be waited for.
     level: f64,
     at: Instant,
 }
@@ -55,6 +57,12 @@ impl Bucket {
         let missing_s = (1.0 - self.level) / f64::from(per_second);
         Err(TooMany { retry_after_s: (missing_s.ceil() as u64).max(1) })
     }
+
+    /// Takes what a request that was let in costs beyond its first. It is never refused: a batch that is larger than the burst
+    /// would be for ever.
+    pub fn charge(&mut self, more: usize) {
+        self.level -= more as f64;
+    }
 }
 
 #[cfg(test)]
@@ -80,6 +88,20 @@ mod tests {
             assert_eq!(bucket.take(at(60_000)), Ok(()));
         }
         assert_eq!(bucket.take(at(60_000)), Err(TooMany { retry_after_s: 1 }));
+    }
+
+    #[test]
+    fn the_events_of_a_batch_are_waited_for_after_it() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(Rate { per_second: 10, burst: 5 }, start);
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(bucket.take(at(0)), Ok(()));
+        bucket.charge(99);
+        // 95 are owed, and one more is needed: 9.6 seconds.
+        assert_eq!(bucket.take(at(0)), Err(TooMany { retry_after_s: 10 }));
+        assert_eq!(bucket.take(at(9_590)), Err(TooMany { retry_after_s: 1 }));
+        assert_eq!(bucket.take(at(9_610)), Ok(()));
+        assert_eq!(bucket.take(at(9_610)), Err(TooMany { retry_after_s: 1 }));
     }
 
     #[test]

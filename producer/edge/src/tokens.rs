@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -45,8 +46,14 @@ pub struct Token {
     pub ticket: String,
     origins: Origins,
     bucket: Option<Mutex<Bucket>>,
+    /// Its event streams that are open; shared with the token of this name that it takes the place of.
+    streams: Arc<AtomicUsize>,
     class: String,
 }
+
+/// One open event stream of a token, until it is dropped.
+#[derive(Debug)]
+pub struct OpenStream(Arc<AtomicUsize>);
 
 /// The origins of pages that may read answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,8 +103,8 @@ struct Written {
 struct Hidden(String);
 
 impl Tokens {
-    /// Reads a file of tokens; those of other environments are left out. The buckets of `before` are taken over, so that a
-    /// reload is no fresh burst.
+    /// Reads a file of tokens; those of other environments are left out. The buckets and the open streams of `before` are
+    /// taken over, so that a reload is no fresh burst.
     ///
     /// # Errors
     /// Says what is wrong and where; never a secret.
@@ -239,21 +246,21 @@ impl Token {
             return Err("requests_per_second and burst are 1 to 1000000".to_owned());
         }
         let origins = Origins::parse(&written.origins)?;
+        let kept = before.and_then(|before| before.tokens.iter().find(|token| token.name == written.name));
+        let streams = kept.map(|token| token.streams.clone()).unwrap_or_default();
         let bucket = rate.map(|rate| {
-            let kept =
-                before.and_then(|before| before.tokens.iter().find(|token| token.name == written.name));
             kept.and_then(|token| token.bucket_of(rate)).unwrap_or_else(|| Bucket::new(rate, now))
         });
         let parts =
             TokenParts { name: written.name, kind: written.kind, unit_type: written.unit_type, origins };
-        Ok(Token::new(parts, digest, bucket))
+        Ok(Token { streams, ..Token::new(parts, digest, bucket) })
     }
 
     fn new(parts: TokenParts, digest: [u8; 32], bucket: Option<Bucket>) -> Token {
         let TokenParts { name, kind, unit_type, origins } = parts;
         let ticket = hex::encode(Sha256::new().chain_update(TICKET_PURPOSE).chain_update(digest).finalize());
         let class = format!("{kind:?} {unit_type} {ticket}");
-        Token { name, kind, unit_type, digest, ticket, origins, bucket: bucket.map(Mutex::new), class }
+        Token { name, kind, unit_type, digest, ticket, origins, bucket: bucket.map(Mutex::new), streams: Arc::default(), class }
     }
 
     /// A copy of the bucket, if it has this rate.
@@ -270,6 +277,20 @@ impl Token {
         }
     }
 
+    /// Takes the further events of a batch out of the token's rate: see [`Bucket::charge`].
+    pub fn charge(&self, more: usize) {
+        if let Some(bucket) = &self.bucket {
+            bucket.lock().unwrap_or_else(PoisonError::into_inner).charge(more);
+        }
+    }
+
+    /// Counts a further event stream; `None` if `streams_max` are open.
+    pub fn open_stream(&self, streams_max: usize) -> Option<OpenStream> {
+        let more = |open: usize| (open < streams_max).then_some(open + 1);
+        self.streams.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+        Some(OpenStream(self.streams.clone()))
+    }
+
     pub fn allows_origin(&self, origin: &str) -> bool {
         self.origins.allow(origin)
     }
@@ -277,6 +298,12 @@ impl Token {
     /// The part of a tag that names what the token sees.
     pub fn class(&self) -> &str {
         &self.class
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -434,6 +461,26 @@ secret = "elsewhere-0123456789"
         assert!(before.has(&old) && !after.has(&old));
         let new = after.find(Some(b"web-fedcba9876543210")).unwrap();
         assert_eq!(new.take(now), Err(TooMany { retry_after_s: 1 }));
+    }
+
+    #[test]
+    fn a_token_has_a_bounded_number_of_streams_also_after_it_is_rotated() {
+        let now = Instant::now();
+        let before = parse(&file()).unwrap();
+        let web = before.find(Some(b"web-0123456789abcdef")).unwrap();
+        let shop = before.find(Some(b"shop-0123456789abcdef")).unwrap();
+        let first = web.open_stream(2).unwrap();
+        let second = web.open_stream(2).unwrap();
+        assert!(web.open_stream(2).is_none() && shop.open_stream(2).is_some());
+        let rotated = file().replace("web-0123456789abcdef", "web-fedcba9876543210");
+        let after = Tokens::parse(&rotated, "production", Some(&before), now).unwrap();
+        let new = after.find(Some(b"web-fedcba9876543210")).unwrap();
+        assert!(new.open_stream(2).is_none());
+        drop(first);
+        let third = new.open_stream(2).unwrap();
+        assert!(new.open_stream(2).is_none() && web.open_stream(2).is_none());
+        drop((second, third));
+        assert_eq!(new.streams.load(Ordering::Acquire), 0);
     }
 
     #[test]

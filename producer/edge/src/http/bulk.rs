@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use schemas::evaluation_counts::Day;
 use sdk::event::now;
 
-use super::{Edge, Failure, LetIn, STREAM_PATH, TRACK_PATH, json, parameter, read_body};
+use super::{Edge, Failure, LetIn, STREAM_PATH, TRACK_PATH, json, parameter};
 use crate::etag::{self, Asked, Known, Verdict};
 use crate::exposures;
 use crate::ofrep::answer::{BulkEnd, BulkWriter, write_flag};
@@ -30,8 +30,8 @@ pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> R
         Err(failure) => return failure.response(None),
     };
     let shown = Shown::of(request.headers(), request.uri());
-    let outcome = match read_body(request, edge.settings.body_bytes.usize()).await {
-        Ok(body) => evaluate(&edge, &token, &shown, &body),
+    let outcome = match edge.receive(request, edge.settings.body_bytes.usize()).await {
+        Ok(received) => evaluate(&edge, &token, &shown, &received.body),
         Err(failure) => Err(failure),
     };
     let mut response = outcome.unwrap_or_else(|failure| failure.response(None));
@@ -66,7 +66,7 @@ fn evaluate(edge: &Edge, token: &Token, shown: &Shown, body: &[u8]) -> Result<Re
     edge.sample(&sent);
     let now = now();
     let revision = configuration.revision(now);
-    let tag = revision.tag(&Asked { context: canonical::hash(&sent), class: token.class() });
+    let tag = revision.tag(&Asked { context: canonical::hash(&sent), class: token.class(), place: &edge.place });
     let verdict = etag::decide(&revision, &tag, configuration.modified_s(now), &shown.known());
     let version = revision.to_string();
     let mut response = match verdict {

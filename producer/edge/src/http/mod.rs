@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use http_server::{Intake, NotReceived, Received};
 use ops::Shutdown;
 use schemas::Uuid;
 use tokio::sync::{Semaphore, watch};
@@ -62,10 +62,15 @@ pub struct Edge {
     pub events: Arc<Events>,
     pub suppressed: Suppressed,
     pub samples: Mutex<Samples>,
+    /// How many contexts are sampled: see [`EdgeSection::samples_kept`].
+    pub samples_kept: usize,
     pub counts: Arc<Counts>,
     pub metrics: Metrics,
     pub announced: watch::Receiver<Option<Announcement>>,
     pub stream_slots: Arc<Semaphore>,
+    pub intake: Intake,
+    /// See [`EdgeSection::place`].
+    pub place: String,
     pub shutdown: Shutdown,
 }
 
@@ -218,6 +223,33 @@ impl Edge {
         Ok(token)
     }
 
+    /// Reads the body of a request that was let in.
+    async fn receive(&self, request: Request, bytes_max: usize) -> Result<Received, Failure> {
+        self.intake.receive(request.into_body(), bytes_max).await.map_err(|why| {
+            let later = |what: &str| {
+                Failure::later(StatusCode::SERVICE_UNAVAILABLE, Problem::general(what), RETRY_AFTER_S)
+            };
+            match why {
+                NotReceived::TooLarge => {
+                    let problem = Problem::general(format!("a body has at most {bytes_max} bytes here"));
+                    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, problem)
+                }
+                NotReceived::Late => {
+                    let timeout = self.settings.body_timeout_ms.get();
+                    let problem = Problem::general(format!("the body did not come within {timeout} ms"));
+                    Failure::new(StatusCode::REQUEST_TIMEOUT, problem)
+                }
+                NotReceived::Displaced => later(
+                    "as many bodies as are allowed are awaited, and this one had been awaited longest; send it again",
+                ),
+                NotReceived::Busy => later(
+                    "as many requests as are allowed at once are under way; try again later",
+                ),
+                NotReceived::Broken => Problem::general("the body cannot be read").into(),
+            }
+        })
+    }
+
     fn configuration(&self) -> Result<Arc<Configuration>, Failure> {
         self.serving.configuration().ok_or_else(Failure::not_ready)
     }
@@ -242,28 +274,16 @@ impl Edge {
     }
 }
 
-/// The token in the headers.
+/// The token in the headers. An `Authorization` of another scheme, as a proxy may ask for, hides no key.
 fn shown_token(headers: &HeaderMap) -> Option<&[u8]> {
-    if let Some(value) = headers.get(header::AUTHORIZATION) {
-        let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len())?;
-        return scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii());
-    }
-    headers.get(API_KEY).map(|value| value.as_bytes().trim_ascii())
+    let authorizations = headers.get_all(header::AUTHORIZATION).into_iter();
+    let bearer = authorizations.filter_map(|value| bearer(value.as_bytes())).next();
+    bearer.or_else(|| headers.get(API_KEY).map(|value| value.as_bytes().trim_ascii()))
 }
 
-/// Reads the body of a request that was let in.
-async fn read_body(request: Request, bytes_max: usize) -> Result<Bytes, Failure> {
-    let too_large = || {
-        let problem = Problem::general(format!("a body has at most {bytes_max} bytes here"));
-        Failure::new(StatusCode::PAYLOAD_TOO_LARGE, problem)
-    };
-    let announced =
-        request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|announced: u64| announced > bytes_max as u64) {
-        return Err(too_large());
-    }
-    // The other failure is that the client has gone, and then nobody reads the answer.
-    axum::body::to_bytes(request.into_body(), bytes_max).await.map_err(|_| too_large())
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
 /// A parameter of the query.
@@ -290,6 +310,9 @@ mod tests {
         assert_eq!(shown(&[(header::AUTHORIZATION, "bearer  abc ")]).as_deref(), Some("abc"));
         assert_eq!(shown(&[(API_KEY, "abc")]).as_deref(), Some("abc"));
         assert_eq!(shown(&[(header::AUTHORIZATION, "Bearer a"), (API_KEY, "b")]).as_deref(), Some("a"));
+        for other in ["Basic abc", "Bearer", "", "Bearerabc"] {
+            assert_eq!(shown(&[(header::AUTHORIZATION, other), (API_KEY, "b")]).as_deref(), Some("b"), "{other}");
+        }
         for other in ["Basic abc", "Bearer", "", "Bearerabc"] {
             assert_eq!(shown(&[(header::AUTHORIZATION, other)]), None, "{other}");
         }

@@ -10,7 +10,7 @@ use axum::response::Response;
 use schemas::evaluation_counts::Day;
 use sdk::event::now;
 
-use super::{EVALUATE_PATH, EXPOSURE, Edge, Failure, LetIn, json, read_body};
+use super::{EVALUATE_PATH, EXPOSURE, Edge, Failure, LetIn, json};
 use crate::exposures::{self, Logged, Told};
 use crate::ofrep::answer::write_flag;
 use crate::ofrep::error::{ErrorCode, Problem};
@@ -24,8 +24,8 @@ pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> R
         Err(failure) => return failure.response(Some(&key)),
     };
     let logs = !is_off(request.headers());
-    let outcome = match read_body(request, edge.settings.body_bytes.usize()).await {
-        Ok(body) => evaluate(&edge, &token, &key, &body, logs),
+    let outcome = match edge.receive(request, edge.settings.body_bytes.usize()).await {
+        Ok(received) => evaluate(&edge, &token, &key, &received.body, logs),
         Err(failure) => Err(failure),
     };
     let mut response = outcome.unwrap_or_else(|failure| failure.response(Some(&key)));

@@ -19,8 +19,7 @@ use super::{Edge, Failure, LetIn, parameter, shown_token};
 use crate::announce::Announcement;
 use crate::metrics::Metrics;
 use crate::ofrep::error::Problem;
-use crate::token_file::TokenStore;
-use crate::tokens::Token;
+use crate::tokens::{OpenStream, Token, Tokens};
 
 /// The cookie that may have the token.
 const COOKIE: &str = "splitstream_token";
@@ -40,6 +39,11 @@ pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> R
         Ok(token) => token,
         Err(failure) => return failure.response(None),
     };
+    let Some(open) = token.open_stream(edge.settings.streams_per_token.usize()) else {
+        edge.metrics.streams_refused.inc();
+        let problem = Problem::general("as many event streams as are allowed for one token are open");
+        return Failure::later(StatusCode::TOO_MANY_REQUESTS, problem, RETRY_AFTER_S).response(None);
+    };
     let Ok(slot) = edge.stream_slots.clone().try_acquire_owned() else {
         edge.metrics.streams_refused.inc();
         let problem = Problem::general("as many event streams as are allowed are open");
@@ -50,14 +54,13 @@ pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> R
         frames,
         announced: edge.announced.clone(),
         last_event_id: last_event_id(&request),
-        token: token.clone(),
-        tokens: edge.tokens.clone(),
         keep_alive: edge.settings.stream_keep_alive_ms.duration(),
         metrics: edge.metrics.clone(),
-        shutdown: edge.shutdown.clone(),
         _slot: slot,
+        _open: open,
     };
-    tokio::spawn(stream.run());
+    let end = End { token: token.clone(), tokens: edge.tokens.subscribe(), shutdown: edge.shutdown.clone() };
+    tokio::spawn(stream.run(end));
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -96,20 +99,43 @@ struct Stream {
     frames: mpsc::Sender<Bytes>,
     announced: watch::Receiver<Option<Announcement>>,
     last_event_id: Option<String>,
-    token: Arc<Token>,
-    tokens: TokenStore,
     keep_alive: Duration,
     metrics: Metrics,
-    shutdown: Shutdown,
     _slot: OwnedSemaphorePermit,
+    _open: OpenStream,
+}
+
+/// What ends a stream whose client is still there, whether it reads or not.
+struct End {
+    token: Arc<Token>,
+    tokens: watch::Receiver<Arc<Tokens>>,
+    shutdown: Shutdown,
+}
+
+impl End {
+    /// Waits until the token does not count any more, or the service stops.
+    async fn wait(mut self) {
+        // Losing is harmless: both branches only wait.
+        tokio::select! {
+            _ = self.tokens.wait_for(|tokens| !tokens.has(&self.token)) => {}
+            _ = self.shutdown.wait() => {}
+        }
+    }
 }
 
 impl Stream {
-    async fn run(mut self) {
-        self.metrics.streams.inc();
-        // Ends with an error as soon as the client has gone.
-        let _ = self.send_all().await;
-        self.metrics.streams.dec();
+    async fn run(mut self, end: End) {
+        let streams = self.metrics.streams.clone();
+        streams.inc();
+        // Losing is harmless: what a stream did not send, its client gets when it connects again. The end comes first, so that a
+        // token that does not count any more gets no announcement.
+        tokio::select! {
+            biased;
+            () = end.wait() => {}
+            // Ends with an error as soon as the client has gone.
+            _ = self.send_all() => {}
+        }
+        streams.dec();
     }
 
     async fn send_all(&mut self) -> Result<(), mpsc::error::SendError<Bytes>> {
@@ -133,14 +159,9 @@ impl Stream {
                     }
                 }
                 () = tokio::time::sleep(self.keep_alive) => {
-                    // A rotated token ends its streams.
-                    if !self.tokens.current().has(&self.token) {
-                        return Ok(());
-                    }
                     self.frames.send(Bytes::from_static(KEEP_ALIVE.as_bytes())).await?;
                 }
                 () = self.frames.closed() => return Ok(()),
-                _ = self.shutdown.wait() => return Ok(()),
             }
         }
     }

@@ -11,7 +11,7 @@ use schemas::evaluation_counts::Day;
 use sdk::event::now;
 use serde::Serialize;
 
-use super::{Edge, Failure, LetIn, RETRY_AFTER_S, json, read_body};
+use super::{Edge, Failure, LetIn, RETRY_AFTER_S, json};
 use crate::configuration::Configuration;
 use crate::events::Outcome;
 use crate::tokens::Token;
@@ -27,8 +27,8 @@ pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> R
         Ok(token) => token,
         Err(failure) => return failure.response(None),
     };
-    let outcome = match read_body(request, edge.settings.track_body_bytes.usize()).await {
-        Ok(body) => accept(&edge, &token, &body).await,
+    let outcome = match edge.receive(request, edge.settings.track_body_bytes.usize()).await {
+        Ok(received) => accept(&edge, &token, &received.body).await,
         Err(failure) => Err(failure),
     };
     let mut response = outcome.unwrap_or_else(|failure| failure.response(None));
@@ -39,6 +39,8 @@ pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> R
 async fn accept(edge: &Edge, token: &Token, body: &[u8]) -> Result<Response, Failure> {
     let configuration = edge.configuration()?;
     let events = track::split(body, edge.settings.track_events.usize())?;
+    // The request itself was one of them.
+    token.charge(events.len().saturating_sub(1));
     let scope = Scope { configuration: &configuration, token };
     let read: Vec<Read> = events.into_iter().map(|raw| track::read(raw, scope)).collect();
     let events = read.iter().filter_map(|read| read.event.as_ref().ok().cloned()).collect();
