@@ -11,7 +11,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use schemas::evaluation_counts::{CountsReading, Day};
 use sdk::event::now;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Edge;
 use crate::samples::WINDOW;
