@@ -554,7 +554,9 @@ mod tests {
             refusal(&definitions("draft", "hashed"), plan()),
             "experiment `checkout` is draft, not running: nobody would be exposed"
         );
-        let surge = FILE.replace("STATE", "running").replace("assignment: ASSIGNMENT", "switchback: {window_seconds: 60}");
+        let surge = FILE
+            .replace("STATE", "running")
+            .replace("assignment: ASSIGNMENT", "switchback: {window_seconds: 60}");
         assert_eq!(
             refusal(&samples::definitions(&surge), plan()),
             "experiment `checkout` is a switchback: its units are clusters that come again in every window, and a simulated \
