@@ -227,3 +227,40 @@ impl Step {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use assignment::{Environment, Lists, Value};
+    use serde_json::json;
+
+    use super::*;
+    use crate::samples;
+
+    const FILE: &str = r#"
+{kind: metric, key: ride, event: ride, type: count}
+---
+{kind: experiment, key: surge, state: running, control: a, unit_type: region, metrics: {primary: ride},
+ switchback: {window_seconds: 3600}, variants: [{key: a, weight: 5000}, {key: b, weight: 5000}]}
+"#;
+
+    /// The bucket is that of the vectors.
+    #[test]
+    fn the_window_of_a_switchback_is_named_and_hashed_for_the_variant_alone() {
+        let definitions = samples::definitions(FILE);
+        let snapshot = Snapshot::compile(&definitions, &Lists::default(), Environment::PRODUCTION);
+        let context = Context { targeting_key: None, attributes: &[("region", Value::Text("eu"))] };
+        let now = Micros::parse("2026-01-01T00:30:00Z").unwrap();
+        let surge = definitions.experiment("surge").unwrap();
+        let explained = explain(&definitions, &snapshot, surge, &context, Attributes::new(), now).unwrap();
+        let of_cluster = Salts::of(&definitions, surge.1).buckets("eu");
+        assert_eq!((explained.slot.bucket, explained.rollout.bucket), (of_cluster.slot, of_cluster.rollout));
+        assert_eq!((explained.bucket.bucket, explained.variant.as_deref()), (84_222, Some("a")));
+        let step = json!({
+            "step": "window", "start": "2026-01-01T00:00:00.000000Z", "window_seconds": 3600, "unit_id": "eu\u{0}1767225600",
+        });
+        assert_eq!(serde_json::to_value(&explained.steps).unwrap(), json!([step]));
+        let line = "   window of 3600 s from 2026-01-01T00:00:00.000000Z: the variant is hashed of `eu`, a zero byte and \
+                    `1767225600`\n";
+        assert!(explained.to_string().contains(line), "{explained}");
+    }
+}

@@ -132,7 +132,8 @@ fn lines() -> String {
     }
     for (number, Happened { region, micros }) in rides.into_iter().enumerate() {
         // As the unit itself, or beside a user.
-        let mut ride = json!({"type": "conversion", "name": "ride", "unit_type": "region", "unit_id": region});
+        let mut ride =
+            json!({"type": "conversion", "name": "ride", "unit_type": "region", "unit_id": region});
         if number % 2 == 0 {
             ride = json!({"type": "conversion", "name": "ride", "unit_type": "user", "unit_id": "u2",
                           "other_ids": {"region": region}});
@@ -166,14 +167,13 @@ fn windows_are_units_and_aliases_arrive() {
     let _edge = platform.stack().service_with("edge", options).unwrap();
     let url = format!("http://{}", std::fs::read_to_string(&port_file).unwrap().trim());
     let post = |path: &str, body: &Value| -> Value {
-        let request = ureq::post(format!("{url}{path}")).header("Authorization", "Bearer server-0123456789abcdef");
+        let request =
+            ureq::post(format!("{url}{path}")).header("Authorization", "Bearer server-0123456789abcdef");
         let mut answer = request.send(body.to_string()).unwrap();
         serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap()
     };
-    let served = post(
-        "/ofrep/v1/evaluate/flags/weekly",
-        &json!({"context": {"targetingKey": "u3", "region": "eu"}}),
-    );
+    let served =
+        post("/ofrep/v1/evaluate/flags/weekly", &json!({"context": {"targetingKey": "u3", "region": "eu"}}));
     let anonymous = json!({"unit_type": "device", "unit_id": "d\0 1"});
     let known = json!({"unit_type": "user", "unit_id": "u3"});
     let alias = json!({"type": "alias", "event_id": "019c1360-2c7b-7000-8000-000000000001", "from": anonymous, "to": known});
@@ -206,7 +206,11 @@ fn windows_are_units_and_aliases_arrive() {
     let document = &document["experiments"][0];
     for variant in document["variants"].as_array().unwrap() {
         let (units, conversions, _) = expected[variant["key"].as_str().unwrap()];
-        assert_eq!((&variant["units"], &variant["conversions"]), (&json!(units), &json!(conversions)), "{variant}");
+        assert_eq!(
+            (&variant["units"], &variant["conversions"]),
+            (&json!(units), &json!(conversions)),
+            "{variant}"
+        );
     }
     // The query of the document, run again, and the view, say the same; the events are the last but three columns.
     let again = clickhouse.text(document["sql"][0]["query"].as_str().unwrap(), &[]).unwrap();

@@ -225,7 +225,8 @@ fn a_conversion_appears_in_the_window_of_a_switchback_that_its_time_is_in() {
     let of_slow = ["in_burn_in", "counts", "last", "next_burn_in", "next"];
     assert_eq!(seen("slow"), of_slow.map(|name| format!("{name}\tb\t{first}\n")).concat());
     // The zero byte survives in JSON.
-    let json = "SELECT DISTINCT user_id FROM experiment_events WHERE experiment_id = 'slow' FORMAT JSONEachRow";
+    let json =
+        "SELECT DISTINCT user_id FROM experiment_events WHERE experiment_id = 'slow' FORMAT JSONEachRow";
     assert_eq!(server.sql(json), "{\"user_id\":\"eu\\u00001769860800\"}\n");
     // Nothing else has changed for experiments without windows.
     let plain = "SELECT count() FROM experiment_events WHERE experiment_id IN ('checkout', 'pricing') AND event_type = 'conversion'";

@@ -109,9 +109,7 @@ fn what_cannot_be_a_cluster_is_an_error_that_says_so() {
          use an id without it"
     );
     let why = NotACluster::TooLong { bytes: 246 };
-    assert!(
-        matches!(refused(&"r".repeat(246)), EvaluationError::Cluster { why: found, .. } if found == why)
-    );
+    assert!(matches!(refused(&"r".repeat(246)), EvaluationError::Cluster { why: found, .. } if found == why));
     // A plain experiment takes both.
     assert!(exposed(&snapshot, "plain", "e\0u", now).is_ok());
     assert!(exposed(&snapshot, "plain", &"r".repeat(256), now).is_ok());

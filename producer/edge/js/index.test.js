@@ -66,6 +66,16 @@ test('each of several exposures is an event', async () => {
   assert.deepEqual(sent[0].map(({ key, metadata }) => [key, metadata.experiment]), [['e', 'e'], ['holdout', 'holdout']]);
 });
 
+test('a read in the next window of a switchback is no repeat', async () => {
+  const { reporter, sent } = reporterWith([[200]]);
+  const context = { targetingKey: 'u1', region: 'eu' };
+  for (const window of [1767225600, 1767225600, 1767229200]) {
+    reporter.exposure(context, { ...METADATA, unit_type: 'region', window_start: window });
+  }
+  await reporter.flush();
+  assert.deepEqual(sent[0].map(({ metadata }) => metadata.window_start), [1767225600, 1767229200]);
+});
+
 test('what is not safe is sent again, unchanged', async () => {
   const { reporter, sent } = reporterWith([[0], [503, ['accepted', 'retry']], [200]]);
   reporter.conversion('one', { targetingKey: 'u1' });

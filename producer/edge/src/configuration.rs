@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use assignment::{
-    Context, DEFAULT_UNIT_TYPE, Environment, Evaluation, EvaluationError, Lists, Snapshot, evaluate_all, evaluate_client_safe,
+    Context, DEFAULT_UNIT_TYPE, Environment, Evaluation, EvaluationError, Lists, Snapshot, evaluate_all,
+    evaluate_client_safe,
 };
 use schemas::definition::{Definition, Definitions, ValueType, Version};
 use schemas::{Key, Micros, Pairs};
@@ -271,6 +272,7 @@ mod tests {
     use assignment::Value;
 
     use super::*;
+    use crate::etag::{Asked, Known, Verdict, decide};
     use crate::sample_definitions;
 
     const DEFINITIONS: &str = r#"
@@ -288,7 +290,11 @@ mod tests {
 "#;
 
     fn configuration() -> Configuration {
-        let definitions = sample_definitions::definitions(DEFINITIONS);
+        compiled(DEFINITIONS)
+    }
+
+    fn compiled(definitions: &str) -> Configuration {
+        let definitions = sample_definitions::definitions(definitions);
         let inputs = Inputs {
             environment: Environment::PRODUCTION,
             log: "log",
@@ -334,6 +340,62 @@ mod tests {
         assert_eq!(numbers("b-secret"), NumberForm::Double);
         assert_eq!(numbers("c-safe"), NumberForm::AsDefined);
         assert_eq!(numbers("d-secret"), NumberForm::Double);
+    }
+
+    /// A cache that has the answer of one window must not keep it in the next.
+    #[test]
+    fn a_switchback_makes_another_revision_in_every_window() {
+        let windows = "{kind: experiment, key: surge, state: running, unit_type: region, control: a, metrics: {primary: buy},
+                        switchback: {window_seconds: 3600}, variants: [{key: a, weight: 5000}, {key: b, weight: 5000}]}";
+        let configuration = compiled(&format!("{DEFINITIONS}---\n{windows}"));
+        let at = |text: &str| Micros::parse(text).unwrap();
+        let (midnight, one) = (at("2026-01-01T00:00:00Z"), at("2026-01-01T01:00:00Z"));
+        let before_one = at("2026-01-01T00:59:59.999999Z");
+        let tag = |now| {
+            let asked = Asked { context: 7, class: "server user" };
+            configuration.revision(now).tag(&asked)
+        };
+        assert_eq!(tag(midnight), tag(before_one));
+        assert_ne!(tag(before_one), tag(one));
+        let known = tag(before_one);
+        let known = Known { tags: vec![&known], ..Known::default() };
+        let verdict =
+            |now| decide(&configuration.revision(now), &tag(now), configuration.modified_s(now), &known);
+        assert_eq!((verdict(before_one), verdict(one)), (Verdict::NotModified, Verdict::Answer));
+        assert_eq!(configuration.next_instant(midnight), Some(one));
+        assert_eq!(configuration.next_instant(before_one), Some(one));
+        assert_eq!(configuration.modified_s(before_one), midnight.get() / 1_000_000);
+        assert_eq!(configuration.modified_s(one), one.get() / 1_000_000);
+    }
+
+    #[test]
+    fn an_exposure_of_a_cluster_carries_its_member_though_nothing_else_is_about_users() {
+        let definitions = "{kind: metric, key: buy, event: buy, type: conversion}
+---
+{kind: experiment, key: plain, state: running, unit_type: account, control: a, metrics: {primary: buy},
+ variants: [{key: a, weight: 5000}, {key: b, weight: 5000}]}
+---
+{kind: experiment, key: windows, state: running, unit_type: account, control: a, metrics: {primary: buy},
+ switchback: {window_seconds: 3600}, variants: [{key: a, weight: 5000}, {key: b, weight: 5000}]}";
+        let configuration = compiled(definitions);
+        let now = Micros::parse("2026-01-01T00:30:00Z").unwrap();
+        let exposed = |key: &str, context: &Context<'_>| {
+            let (_, evaluation) = configuration.evaluate(key, TokenKind::Server, context, now).unwrap();
+            let exposure = crate::exposures::of_evaluation(&evaluation, context, now).remove(0);
+            let carried = exposure.other_ids.iter().map(|(name, id)| format!("{name} {id}")).collect();
+            (exposure.unit_id.into_owned(), carried)
+        };
+        let attributes = [("account", Value::Text("a1"))];
+        let member = Context { targeting_key: Some("u1"), attributes: &attributes };
+        assert_eq!(exposed("plain", &member), ("a1".to_owned(), vec!["user u1".to_owned()]));
+        let unit = "a1\x001767225600".to_owned();
+        let both = vec!["account a1".to_owned(), "user u1".to_owned()];
+        assert_eq!(exposed("windows", &member), (unit.clone(), both));
+        let nobody = Context { targeting_key: None, ..member };
+        assert_eq!(exposed("plain", &nobody), ("a1".to_owned(), vec![]));
+        assert_eq!(exposed("windows", &nobody), (unit, vec!["account a1".to_owned()]));
+        // What is reported by `track` has the ids of the types in use.
+        assert_eq!(configuration.other_ids(&member, "account").get("user"), Some("u1"));
     }
 
     #[test]

@@ -251,7 +251,8 @@ mod tests {
             )
         );
         assert!(
-            written(&[exposure(WINDOW)], None).contains(r#""unit_type":"region","window_start":1767225600,"phase":1,"#)
+            written(&[exposure(WINDOW)], None)
+                .contains(r#""unit_type":"region","window_start":1767225600,"phase":1,"#)
         );
         let both = written(&[exposure(SPLIT), exposure(HELD_OUT)], None);
         assert!(

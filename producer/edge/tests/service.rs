@@ -363,6 +363,73 @@ fn reported_events_are_judged_one_by_one_and_keep_their_time() {
     assert_eq!(fixture.stored("conversions"), [&conversions[..], &conversions[..]].concat());
 }
 
+/// The window is that in which the value was evaluated, however late the page reports that it has read it.
+#[test]
+fn a_switchback_is_reported_with_its_window_and_a_login_as_an_alias() {
+    let fixture = Fixture::new("windows");
+    fixture.apply(
+        "{ kind: metric, key: purchase, event: purchase, type: conversion }
+---
+{ kind: experiment, key: weekly, state: running, unit_type: region, client_safe: true, control: a, metrics: { primary: purchase },
+  switchback: { window_seconds: 604800 }, variants: [{ key: a, weight: 50% }, { key: b, weight: 50% }] }",
+    );
+    let edge = fixture.edge(&[]);
+    let page = [("x-api-key", CLIENT_TOKEN)];
+    let bulk = edge.bulk(r#"{"targetingKey": "u1", "region": "eu"}"#, &page).json();
+    let flag = &bulk["flags"][0];
+    let start = flag["metadata"]["window_start"].as_u64().unwrap();
+    assert_eq!(start % 604_800, 0);
+    let id = |number: u32| format!("019c1360-2c7b-7000-8000-{number:012}");
+    let exposure = |number: u32, region: &str| {
+        json!({"event_id": id(number), "type": "exposure", "key": "weekly", "variant": flag["variant"],
+               "metadata": flag["metadata"], "targetingKey": "u1", "context": {"region": region}})
+    };
+    let alias = |number: u32, from: (&str, &str), to: (&str, &str)| {
+        let unit = |(unit_type, unit_id): (&str, &str)| json!({"unit_type": unit_type, "unit_id": unit_id});
+        json!({"event_id": id(number), "type": "alias", "from": unit(from), "to": unit(to)})
+    };
+    let batch = json!({"events": [
+        exposure(1, "eu"),
+        exposure(2, &"r".repeat(250)),
+        alias(3, ("user", "visitor-7"), ("user", "u1")),
+        alias(4, ("device", "d1"), ("user", "u1")),
+        alias(5, ("user", "u1"), ("region", "eu")),
+        alias(6, ("user", "u1"), ("user", "u1")),
+        {"event_id": id(7), "type": "alias", "from": {"unit_type": "user", "unit_id": "u2"}},
+    ]});
+    let answer = edge.post_with("/ofrep/v1/track", &batch.to_string(), &page).json();
+    let events = answer["events"].as_array().unwrap();
+    for (index, error) in [
+        (0, None),
+        (1, Some("the region cannot be the cluster of a switchback: it has 250 bytes")),
+        (2, None),
+        (3, None),
+        (4, Some("to.unit_type is `region`: a client key may report aliases to a user alone")),
+        (5, Some("from and to are the same unit: an alias joins two ids")),
+        (6, Some("missing field `to`")),
+    ] {
+        let event = &events[index];
+        match error {
+            None => assert_eq!(event["status"], "accepted", "{event}"),
+            Some(error) => assert!(event["error"].as_str().unwrap().starts_with(error), "{event}"),
+        }
+    }
+    let exposures = fixture.stored("exposures");
+    let exposure = avro::decode_exposure(&exposures[0]).unwrap();
+    assert_eq!((exposures.len(), &*exposure.unit_id), (1, &*format!("eu\0{start}")));
+    let carried: Vec<_> = exposure.other_ids.iter().collect();
+    assert_eq!(carried, [("region", "eu"), ("user", "u1")]);
+    // A server may join whatever it knows.
+    let joined = json!({"events": [alias(8, ("region", "eu"), ("region", "europe"))]});
+    assert_eq!(edge.post("/ofrep/v1/track", &joined.to_string()).json()["events"][0]["status"], "accepted");
+    let aliases = fixture.stored("aliases");
+    let aliases: Vec<_> = aliases.iter().map(|alias| avro::decode_alias(alias).unwrap()).collect();
+    let mut joined: Vec<_> = aliases.iter().map(|alias| (&*alias.from.unit_id, &*alias.to.unit_id)).collect();
+    joined.sort_unstable();
+    assert_eq!(joined, [("d1", "u1"), ("eu", "europe"), ("visitor-7", "u1")]);
+    assert!(aliases.iter().all(|alias| alias.created_at.millis() == 0x019c_1360_2c7b));
+}
+
 #[test]
 fn a_stream_says_when_to_ask_again() {
     let fixture = Fixture::new("stream");
