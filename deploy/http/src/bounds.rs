@@ -91,9 +91,13 @@ fn later(mut response: Response) -> Response {
 fn check_head(request: &Request) -> Result<(), (StatusCode, String)> {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > TARGET_BYTES_MAX {
-        return Err((StatusCode::URI_TOO_LONG, format!("a path and its query have at most {TARGET_BYTES_MAX} bytes")));
+        return Err((
+            StatusCode::URI_TOO_LONG,
+            format!("a path and its query have at most {TARGET_BYTES_MAX} bytes"),
+        ));
     }
-    let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let headers: usize =
+        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if headers > HEADER_BYTES_MAX {
         let why = format!("the headers of a request have at most {HEADER_BYTES_MAX} bytes together");
         return Err((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why));

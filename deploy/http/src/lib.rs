@@ -74,7 +74,8 @@ pub struct Server {
 /// # Errors
 /// If the address cannot be listened on or the port file cannot be written.
 pub async fn start(http: &Http, served: Served, shutdown: &Shutdown) -> anyhow::Result<Server> {
-    let routes = operator(served.registry, served.health).merge(bounded(served.routes, http, Work::BySlots, refusal));
+    let routes =
+        operator(served.registry, served.health).merge(bounded(served.routes, http, Work::BySlots, refusal));
     listen(Listening { name: "http", section: "http", http, routes }, shutdown).await
 }
 

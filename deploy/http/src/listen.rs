@@ -21,9 +21,9 @@ use ops::config::Http;
 
 use crate::linger::Lingering;
 
-/// The most that a connection buffers of a request's head, of its body and of its answer. A longer head gets a bare 431 from
-/// hyper and the connection is closed; a head that fits is measured by [`crate::HEADER_BYTES_MAX`], whose 431 has a body.
-/// hyper's own bound of 400 KiB would be 8 GiB for 20,000 connections.
+/// The most that a connection buffers of a request's head, of its body and of its answer; one reading may bring as much again.
+/// For a longer head hyper answers a bare 431 and closes the connection; a head that fits is measured by
+/// [`crate::HEADER_BYTES_MAX`], whose 431 has a body. hyper's own bound of 400 KiB would be 8 GiB for 20,000 connections.
 pub const HEAD_BUFFER_BYTES: usize = 32 << 10;
 /// The pause before a listener that has run out of descriptors tries again.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);

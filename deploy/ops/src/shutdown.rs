@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -19,6 +19,9 @@ pub struct Shutdown {
 
 struct Shared {
     reason: watch::Sender<Option<String>>,
+    /// Whether it has begun, for threads that sleep.
+    begun: Mutex<bool>,
+    began: Condvar,
     /// The work that still runs, with the count of each name.
     holds: Mutex<BTreeMap<&'static str, usize>>,
 }
@@ -33,7 +36,13 @@ impl Shutdown {
     /// Creates a shutdown that only [`begin`](Shutdown::begin) starts and nothing enforces, for tests and for
     /// commands that are not services.
     pub fn manual() -> Shutdown {
-        Shutdown { shared: Arc::new(Shared { reason: watch::Sender::new(None), holds: Mutex::default() }) }
+        let shared = Shared {
+            reason: watch::Sender::new(None),
+            begun: Mutex::default(),
+            began: Condvar::default(),
+            holds: Mutex::default(),
+        };
+        Shutdown { shared: Arc::new(shared) }
     }
 
     /// Creates a shutdown that SIGTERM or SIGINT starts. A second signal ends the process at once; so does a
@@ -68,6 +77,8 @@ impl Shutdown {
             *current = Some(reason);
             true
         });
+        *self.shared.begun.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.shared.began.notify_all();
     }
 
     /// Returns whether the shutdown has started, for loops that do not await.
@@ -86,6 +97,13 @@ impl Shutdown {
     /// Sleeps for `duration` or until the shutdown starts. Returns whether it has started.
     pub async fn sleep(&self, duration: Duration) -> bool {
         tokio::time::timeout(duration, self.wait()).await.is_ok()
+    }
+
+    /// Like [`sleep`](Shutdown::sleep), for a thread outside the async runtime.
+    pub fn sleep_blocking(&self, duration: Duration) -> bool {
+        let begun = self.shared.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.shared.began.wait_timeout_while(begun, duration, |begun| !*begun);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Registers work that must end before the process does.
@@ -175,6 +193,19 @@ mod tests {
         assert!(other.begun());
         assert!(other.sleep(Duration::from_secs(3_600)).await);
         assert_eq!(other.wait().await, "the disk is full");
+    }
+
+    #[test]
+    fn a_thread_that_sleeps_is_woken() {
+        let shutdown = Shutdown::manual();
+        assert!(!shutdown.sleep_blocking(Duration::from_millis(1)));
+        let sleeper = std::thread::spawn({
+            let shutdown = shutdown.clone();
+            move || shutdown.sleep_blocking(Duration::from_secs(3_600))
+        });
+        shutdown.begin("the disk is full");
+        assert!(sleeper.join().unwrap());
+        assert!(shutdown.sleep_blocking(Duration::from_secs(3_600)));
     }
 
     #[test]

@@ -109,6 +109,11 @@ impl Lists {
         self.0.retain(|digest, _| wanted(digest));
     }
 
+    /// The bytes of all hashes.
+    pub fn bytes(&self) -> usize {
+        self.0.values().map(|members| 8 * members.len()).sum()
+    }
+
     /// The digests, ascending.
     pub fn digests(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)

@@ -38,6 +38,8 @@ pub struct FollowedLog {
     pub recorded: Recorded,
     /// The offset to read next.
     next: u64,
+    /// Whether a waiter is to look although nothing was read.
+    woken: bool,
 }
 
 /// What a recording follower keeps.
@@ -84,11 +86,12 @@ impl Follower {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the log has been read past `offset`, for up to `timeout`, and returns it as it then is.
+    /// Waits until the log has been read past `offset`, or until it is [woken](Follower::wake), for up to `timeout`, and returns
+    /// the log as it then is.
     pub fn wait_past(&self, offset: u64, timeout: Duration) -> MutexGuard<'_, FollowedLog> {
         let deadline = Instant::now() + timeout;
         let mut log = self.lock();
-        while log.next <= offset {
+        while log.next <= offset && !std::mem::take(&mut log.woken) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -96,6 +99,17 @@ impl Follower {
             log = self.advanced.wait_timeout(log, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         log
+    }
+
+    /// Ends the wait of one waiter: what it waits for besides the log has happened.
+    pub fn wake(&self) {
+        self.lock().woken = true;
+        self.advanced.notify_all();
+    }
+
+    /// Forgets what was read, before the log is followed again from its beginning.
+    pub fn restart(&self) {
+        *self.lock() = FollowedLog::default();
     }
 
     /// Reads the log until `stop` returns true. `caught_up` is called once, when the position has reached the

@@ -134,7 +134,8 @@ mod tests {
         let at = |log: &str, version, epoch, context, class, place| {
             Revision { log: log.to_owned(), version, epoch }.tag(&Asked { context, class, place })
         };
-        let of = |log: &str, version, epoch, context, class| at(log, version, epoch, context, class, "production");
+        let of =
+            |log: &str, version, epoch, context, class| at(log, version, epoch, context, class, "production");
         let one = of(LOG, 12, 3, 7, "server user");
         assert!(one.starts_with("Zl3-OYYMR_mYD-iZj0yZ7w.12.3."), "{one}");
         assert_eq!(one, of(LOG, 12, 3, 7, "server user"));

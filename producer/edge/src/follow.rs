@@ -67,10 +67,12 @@ struct Seen {
 }
 
 impl Follow {
-    /// Puts the snapshot on disk into service, if there is one, and starts the thread.
+    /// Puts the snapshot on disk into service, if there is one, and starts the thread, which ends after the shutdown has begun.
     pub fn start(self) -> std::io::Result<JoinHandle<()>> {
         self.load();
-        thread::Builder::new().name("definitions".to_owned()).spawn(move || self.run())
+        let follower = Arc::new(Follower::recording());
+        let lists = self.follow_lists(follower.clone())?;
+        thread::Builder::new().name("definitions".to_owned()).spawn(move || self.run(&follower, lists))
     }
 
     fn load(&self) {
@@ -99,32 +101,31 @@ impl Follow {
         }
     }
 
-    /// Follows the members of lists in a thread of their own.
-    fn follow_lists(&self) {
+    /// Follows the members of lists in a thread of their own, which has them looked at as soon as they arrive.
+    fn follow_lists(&self, follower: Arc<Follower>) -> std::io::Result<JoinHandle<()>> {
         let (lists, kafka, shutdown) = (self.lists.clone(), self.kafka.clone(), self.shutdown.clone());
-        thread::spawn(move || {
+        thread::Builder::new().name("lists".to_owned()).spawn(move || {
             while !shutdown.begun() {
-                if let Err(error) = lists.follow(&kafka, || shutdown.begun()) {
+                if let Err(error) = lists.follow(&kafka, || shutdown.begun(), || follower.wake()) {
                     tracing::error!(error = %format_args!("{error:#}"), "following the lists; trying again");
-                    thread::sleep(RETRY);
+                    shutdown.sleep_blocking(RETRY);
                 }
             }
-        });
+        })
     }
 
-    fn run(self) {
-        self.follow_lists();
+    fn run(self, follower: &Arc<Follower>, lists: JoinHandle<()>) {
         let mut seen = Seen::default();
         while !self.shutdown.begun() {
             (seen.position, seen.behind) = (None, false);
-            let follower = Arc::new(Follower::recording());
+            follower.restart();
             let reader = {
                 let (follower, kafka, shutdown) =
                     (follower.clone(), self.kafka.clone(), self.shutdown.clone());
                 thread::spawn(move || follower.follow(&kafka, || shutdown.begun(), || ()))
             };
             while !reader.is_finished() {
-                self.look(&follower, &mut seen);
+                self.look(follower, &mut seen);
                 self.progress.touch();
             }
             let failure = match reader.join() {
@@ -139,6 +140,9 @@ impl Follow {
                 self.progress.touch();
                 thread::sleep(TICK);
             }
+        }
+        if lists.join().is_err() {
+            tracing::error!("the follower of the lists panicked");
         }
         self.progress.done();
     }
@@ -170,7 +174,7 @@ impl Follow {
         let next = log.definitions.next_offset();
         let lists = self.lists.arrived();
         let news = caught_up && (seen.position != Some(next) || seen.lists != lists);
-        let copied = news.then(|| (log.definitions.clone(), log.recorded.clone()));
+        let copied = news.then(|| (log.definitions.clone(), self.copy(&log.recorded)));
         drop(log);
         if read && !caught_up {
             // The log has moved on, so waiting for it would not wait.
@@ -192,6 +196,14 @@ impl Follow {
         self.report(caught_up, answered, seen);
     }
 
+    /// Copies what the log has recorded; of the changes only the last, whose time is needed, where no snapshot has them all.
+    fn copy(&self, recorded: &Recorded) -> Recorded {
+        match self.snapshot_file {
+            Some(_) => recorded.clone(),
+            None => Recorded { changes: recorded.changes.last().cloned().into_iter().collect(), ..*recorded },
+        }
+    }
+
     /// Puts the state of the log into service and on disk, unless it is older than what is served. Returns whether it did.
     fn take_over(
         &self,
@@ -206,14 +218,20 @@ impl Follow {
         if !may_replace(identity, &log, definitions.version()) {
             return false;
         }
-        let known = self.lists.get();
-        let lists = lists_in_force(definitions, &known).map(|members| members.to_bytes().into()).collect();
-        let saved = Saved { log, changes: recorded.changes.clone(), lists };
-        if members_arrived || identity != Some((saved.log.as_str(), definitions.version())) {
-            self.serve(definitions, &saved.log, saved.changed_at());
+        if members_arrived || identity != Some((log.as_str(), definitions.version())) {
+            let changed_at = recorded.changes.last().map_or(Micros::EPOCH, |change| change.time);
+            self.serve(definitions, &log, changed_at);
         }
-        // Also where the same was loaded from it: the file may be gone.
-        self.save(saved, seen);
+        // The configuration has the members that it needs.
+        self.lists.keep(definitions);
+        let known = self.lists.get();
+        self.metrics.list_bytes.set(known.bytes() as i64);
+        if self.snapshot_file.is_some() {
+            let lists =
+                lists_in_force(definitions, &known).map(|members| members.to_bytes().into()).collect();
+            // Also where the same was loaded from it: the file may be gone.
+            self.save(Saved { log, changes: recorded.changes.clone(), lists }, seen);
+        }
         true
     }
 

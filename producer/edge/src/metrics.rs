@@ -27,6 +27,7 @@ pub struct Metrics {
     pub configuration_version: IntGauge,
     pub configuration_keys: IntGauge,
     pub configuration_changes: IntCounter,
+    pub list_bytes: IntGauge,
     pub compile_seconds: Histogram,
     pub snapshot_failures: IntCounter,
     pub token_file_ok: IntGauge,
@@ -62,6 +63,7 @@ impl Metrics {
                 "edge_configuration_changes_total",
                 "Configurations put into service.",
             )?,
+            list_bytes: IntGauge::new("edge_list_bytes", "Bytes of the members of lists that are held.")?,
             compile_seconds: Histogram::with_opts(
                 HistogramOpts::new("edge_compile_seconds", "Time to compile the definitions.")
                     .buckets(CHANGE_SECONDS.to_vec()),
@@ -85,6 +87,7 @@ impl Metrics {
         registry.register(Box::new(metrics.configuration_version.clone()))?;
         registry.register(Box::new(metrics.configuration_keys.clone()))?;
         registry.register(Box::new(metrics.configuration_changes.clone()))?;
+        registry.register(Box::new(metrics.list_bytes.clone()))?;
         registry.register(Box::new(metrics.compile_seconds.clone()))?;
         registry.register(Box::new(metrics.snapshot_failures.clone()))?;
         registry.register(Box::new(metrics.token_file_ok.clone()))?;

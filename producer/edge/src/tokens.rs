@@ -260,7 +260,17 @@ impl Token {
         let TokenParts { name, kind, unit_type, origins } = parts;
         let ticket = hex::encode(Sha256::new().chain_update(TICKET_PURPOSE).chain_update(digest).finalize());
         let class = format!("{kind:?} {unit_type} {ticket}");
-        Token { name, kind, unit_type, digest, ticket, origins, bucket: bucket.map(Mutex::new), streams: Arc::default(), class }
+        Token {
+            name,
+            kind,
+            unit_type,
+            digest,
+            ticket,
+            origins,
+            bucket: bucket.map(Mutex::new),
+            streams: Arc::default(),
+            class,
+        }
     }
 
     /// A copy of the bucket, if it has this rate.

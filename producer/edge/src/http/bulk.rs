@@ -66,7 +66,8 @@ fn evaluate(edge: &Edge, token: &Token, shown: &Shown, body: &[u8]) -> Result<Re
     edge.sample(&sent);
     let now = now();
     let revision = configuration.revision(now);
-    let tag = revision.tag(&Asked { context: canonical::hash(&sent), class: token.class(), place: &edge.place });
+    let tag =
+        revision.tag(&Asked { context: canonical::hash(&sent), class: token.class(), place: &edge.place });
     let verdict = etag::decide(&revision, &tag, configuration.modified_s(now), &shown.known());
     let version = revision.to_string();
     let mut response = match verdict {

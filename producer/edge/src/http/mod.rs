@@ -311,7 +311,11 @@ mod tests {
         assert_eq!(shown(&[(API_KEY, "abc")]).as_deref(), Some("abc"));
         assert_eq!(shown(&[(header::AUTHORIZATION, "Bearer a"), (API_KEY, "b")]).as_deref(), Some("a"));
         for other in ["Basic abc", "Bearer", "", "Bearerabc"] {
-            assert_eq!(shown(&[(header::AUTHORIZATION, other), (API_KEY, "b")]).as_deref(), Some("b"), "{other}");
+            assert_eq!(
+                shown(&[(header::AUTHORIZATION, other), (API_KEY, "b")]).as_deref(),
+                Some("b"),
+                "{other}"
+            );
         }
         for other in ["Basic abc", "Bearer", "", "Bearerabc"] {
             assert_eq!(shown(&[(header::AUTHORIZATION, other)]), None, "{other}");
