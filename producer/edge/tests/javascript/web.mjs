@@ -80,6 +80,8 @@ let changed = []
 client.addHandler(ProviderEvents.ConfigurationChanged, (event) => changed.push(...event.flagsChanged))
 await ask('flip')
 await within(10, 'the new value', () => client.getNumberValue('factor', 0) === 0.5)
+// A handler is called after the values can be read.
+await within(10, 'the change is told', () => changed.length > 0)
 // An experiment's metadata names the version of all definitions together, so it changes with each of them.
 assert.deepEqual(changed.sort(), ['checkout', 'factor', 'sign-up'])
 await ask('kill')
