@@ -53,7 +53,17 @@ export function openPage(url) {
     setItem: (key, value) => void stored.set(key, String(value)),
     removeItem: (key) => void stored.delete(key),
   }
+  globalThis.document = Object.assign(new EventTarget(), { visibilityState: 'visible' })
+  const page = new EventTarget()
+  globalThis.addEventListener = page.addEventListener.bind(page)
+  globalThis.removeEventListener = page.removeEventListener.bind(page)
+  /** The page is hidden, and may be closed. */
+  const hide = () => {
+    globalThis.document.visibilityState = 'hidden'
+    globalThis.document.dispatchEvent(new Event('visibilitychange'))
+    page.dispatchEvent(new Event('pagehide'))
+  }
   globalThis.EventSource = EventSource
   EventSource.at = real
-  return { behind, requests, pageFetch, stored }
+  return { behind, requests, pageFetch, stored, hide }
 }

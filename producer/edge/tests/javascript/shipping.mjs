@@ -54,10 +54,14 @@ const isServed = (expected) => () => JSON.stringify(values()) === JSON.stringify
 async function after(what, expected) {
   for (const page of Object.values(pages)) page.told.length = 0
   const before = requests.length
+  const was = values()
   await ask(what)
   await within(10, `${what}: ${JSON.stringify(expected)}`, isServed(expected)).catch((error) => {
     throw new Error(`${error.message}; it is ${JSON.stringify(values())}`)
   })
+  // A page is told after it has the values.
+  const changed = Object.keys(pages).filter((name) => was[name] !== expected[name])
+  await within(10, `${what}: the pages are told`, () => changed.every((name) => pages[name].told.length > 0))
   for (const { query } of requests.slice(before)) assert.match(query, /flagConfigEtag=/, 'the event stream made it ask')
 }
 

@@ -8,7 +8,7 @@ import { conforms, read as readCase } from './conformance.mjs'
 import { FLAGS, openPage } from './page.mjs'
 
 const [hook, cases, url, token] = process.argv.slice(2)
-const { requests, pageFetch } = openPage(url)
+const { requests, pageFetch, hide } = openPage(url)
 
 const { OpenFeature, ProviderEvents, ProviderStatus } = load('@openfeature/web-sdk')
 const { OFREPWebProvider } = load('@openfeature/ofrep-web-provider')
@@ -80,6 +80,8 @@ let changed = []
 client.addHandler(ProviderEvents.ConfigurationChanged, (event) => changed.push(...event.flagsChanged))
 await ask('flip')
 await within(10, 'the new value', () => client.getNumberValue('factor', 0) === 0.5)
+// A handler is called after the values can be read.
+await within(10, 'the change is told', () => changed.length > 0)
 // An experiment's metadata names the version of all definitions together, so it changes with each of them.
 assert.deepEqual(changed.sort(), ['checkout', 'factor', 'sign-up'])
 await ask('kill')
@@ -100,5 +102,33 @@ assert.deepEqual([cached.value, cached.reason], [0.5, 'CACHED'])
 await within(10, 'the stored flags are found current', () => requests.slice(again).some(({ status }) => status === 304))
 await OpenFeature.close()
 await reporter.close()
+
+// What waits is not lost by a token that is refused, nor by a batch that is too large for this edge.
+const errors = []
+let shown = 'wrong'
+const options = { endpoint: FLAGS, fetch: pageFetch, flushIntervalMs: 60_000 }
+const patient = new Reporter({ ...options, token: () => shown, onError: (why, status) => errors.push(status) })
+for (let number = 0; number < 30; number += 1) patient.conversion('kept', { targetingKey: 'page-1' })
+assert.equal(await patient.flush(), false)
+assert.deepEqual([errors, patient.counts.waiting], [[401], 30])
+shown = token
+const sent = requests.length
+assert.equal(await patient.flush(), true)
+assert.deepEqual(patient.counts, { accepted: 30, refused: 0, dropped: 0, failedRequests: 1, waiting: 0 })
+assert.deepEqual(requests.slice(sent).map(({ status }) => status), [413, 413, 200, 200, 413, 200, 200])
+await patient.close()
+
+// Nor by a page that is closed while a request is under way, which goes with it.
+const lost = []
+const ofPage = (address, request) =>
+  request.keepalive ? pageFetch(address, request) : new Promise((resolve, reject) => lost.push(reject))
+const leaving = new Reporter({ ...options, token, fetch: ofPage })
+leaving.conversion('kept', { targetingKey: 'page-1' })
+const flush = leaving.flush()
+leaving.conversion('kept', { targetingKey: 'page-1' })
+hide()
+await within(10, 'what was sent last', () => leaving.counts.accepted === 2)
+for (const reject of lost) reject(new TypeError('the page is gone'))
+assert.equal(await flush, true)
 console.log('web: all checks passed')
 process.exit(0)
