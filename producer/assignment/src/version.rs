@@ -12,29 +12,40 @@ pub(crate) struct Version<'a> {
     pre: &'a str,
 }
 
+/// A version that owns its text.
+#[derive(Clone, Debug)]
+pub(crate) struct VersionBound {
+    core: [u64; 3],
+    pre: Box<str>,
+}
+
+impl From<Version<'_>> for VersionBound {
+    fn from(version: Version<'_>) -> VersionBound {
+        VersionBound { core: version.core, pre: version.pre.into() }
+    }
+}
+
+impl VersionBound {
+    pub(crate) fn version(&self) -> Version<'_> {
+        Version { core: self.core, pre: &self.pre }
+    }
+}
+
 impl<'a> Version<'a> {
     /// `None` for a text that is no version.
     pub(crate) fn parse(text: &'a str) -> Option<Version<'a>> {
-        let text = text.strip_prefix('v').unwrap_or(text);
-        let (text, build) = match text.split_once('+') {
-            Some((text, build)) => (text, Some(build)),
-            None => (text, None),
-        };
-        if build.is_some_and(|build| !build.split('.').all(is_identifier)) {
-            return None;
-        }
-        let (numbers, pre) = match text.split_once('-') {
-            Some((numbers, pre)) => (numbers, Some(pre)),
-            None => (text, None),
-        };
-        if pre.is_some_and(|pre| !pre.split('.').all(is_pre_release)) {
-            return None;
-        }
+        let mut rest = text.strip_prefix('v').unwrap_or(text);
         let mut core = [0; 3];
-        for (index, number) in numbers.split('.').enumerate() {
-            *core.get_mut(index)? = parse_number(number)?;
+        for number in &mut core {
+            let after;
+            (*number, after) = parse_number(rest)?;
+            // Most texts end here or go on with a dot; a dot after the third number is no tail.
+            match after.strip_prefix('.') {
+                Some(next) => rest = next,
+                None => return Some(Version { core, pre: parse_tail(after)? }),
+            }
         }
-        Some(Version { core, pre: pre.unwrap_or("") })
+        None
     }
 
     /// Compares by semver's precedence, which ignores build metadata.
@@ -49,10 +60,37 @@ impl<'a> Version<'a> {
     }
 }
 
-/// A number without leading zeros, of at most 64 bits.
-fn parse_number(text: &str) -> Option<u64> {
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-    if is_plain { text.parse().ok() } else { None }
+/// Returns the number with which the text begins, without leading zeros and of at most 64 bits, and what follows it.
+#[inline]
+fn parse_number(text: &str) -> Option<(u64, &str)> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    if digits == 0 || digits > 1 && text.starts_with('0') {
+        return None;
+    }
+    let (number, rest) = text.split_at(digits);
+    let mut value: u64 = 0;
+    for digit in number.bytes() {
+        value = value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+    }
+    Some((value, rest))
+}
+
+/// Returns the pre-release identifiers of what follows the numbers.
+fn parse_tail(text: &str) -> Option<&str> {
+    if text.is_empty() {
+        return Some("");
+    }
+    let (text, build) = match text.split_once('+') {
+        Some((text, build)) => (text, Some(build)),
+        None => (text, None),
+    };
+    if build.is_some_and(|build| !build.split('.').all(is_identifier)) {
+        return None;
+    }
+    match text.strip_prefix('-') {
+        Some(pre) => pre.split('.').all(is_pre_release).then_some(pre),
+        None => text.is_empty().then_some(""),
+    }
 }
 
 fn is_identifier(text: &str) -> bool {
