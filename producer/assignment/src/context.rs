@@ -141,7 +141,7 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Returns the field of an object by its path, by the rule of [`Context::attribute`].
+/// Returns the field of an object by its path, by the rule of [`Context::find`].
 fn nested<'a>(json: &'a Json, path: &str) -> Option<&'a Json> {
     let object = json.as_object()?;
     if let Some(value) = object.get(path) {

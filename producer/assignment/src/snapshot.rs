@@ -234,14 +234,15 @@ impl Snapshot {
         trace: &mut impl Trace<'s>,
     ) -> Result<Evaluation<'s>, EvaluationError> {
         let Entry { accepted, compiled, .. } = &self.entries[index as usize];
-        match (&accepted.definition, compiled) {
-            (Definition::Flag(flag), Compiled::Flag(compiled)) => {
-                compiled.evaluate(self, flag, accepted.version, context, now, trace)
-            }
-            (Definition::Experiment(experiment), Compiled::Experiment(compiled)) => {
+        match compiled {
+            Compiled::Experiment(compiled) => {
+                let Definition::Experiment(experiment) = &accepted.definition else { mixed_up(accepted) };
                 compiled.evaluate(self, experiment, context, now, trace)
             }
-            _ => unreachable!("an entry is compiled from its definition"),
+            Compiled::Flag(compiled) => {
+                let Definition::Flag(flag) = &accepted.definition else { mixed_up(accepted) };
+                compiled.evaluate(self, flag, accepted.version, context, now, trace)
+            }
         }
     }
 
@@ -278,6 +279,11 @@ fn no_unit(id: Option<&str>, unit_type: &Key) -> EvaluationError {
             is_default: unit_type.as_str() == DEFAULT_UNIT_TYPE,
         },
     }
+}
+
+#[cold]
+fn mixed_up(accepted: &Accepted) -> ! {
+    unreachable!("an entry is compiled from its definition, not from {}", accepted.definition.key())
 }
 
 #[cold]

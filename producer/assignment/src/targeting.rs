@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering;
 
+use memchr::memmem::Finder;
 use regex::Regex;
 use schemas::Micros;
 use schemas::definition::{Bound, Condition, Definitions, Operator, Test};
@@ -74,9 +75,11 @@ impl Next {
 enum CompiledTest {
     EqualsText(Text),
     Equals(Box<Json>),
-    In(Choices),
+    /// Of texts alone, as most are.
+    InTexts(Texts),
+    In(Box<Choices>),
     InList(Box<CompiledList>),
-    HasAny(Choices),
+    HasAny(Box<Choices>),
     HasAll(Box<[Json]>),
     /// No value passes it.
     Never,
@@ -86,7 +89,7 @@ enum CompiledTest {
     },
     StartsWith(Box<str>),
     EndsWith(Box<str>),
-    Contains(Box<str>),
+    Contains(Box<Finder<'static>>),
     Matches(Regex),
     Version {
         bound: Box<VersionBound>,
@@ -120,10 +123,14 @@ impl Orders {
     }
 }
 
-/// The values of `in`: texts sorted if they are many, and everything else.
+/// Texts of which a value may be any, sorted if they are many.
+#[derive(Clone, Debug)]
+struct Texts(Box<[Text]>);
+
+/// Values of which a value may be any.
 #[derive(Clone, Debug)]
 struct Choices {
-    texts: Box<[Text]>,
+    texts: Texts,
     others: Box<[Json]>,
 }
 
@@ -233,9 +240,12 @@ impl CompiledTest {
                 CompiledTest::Number { bound: Number::of(number).whole(), is: Orders::EQUAL }
             }
             Operator::Equals(value) => CompiledTest::Equals(Box::new(value.clone())),
-            Operator::In(values) => CompiledTest::In(Choices::of(values)),
+            Operator::In(values) if values.iter().all(Json::is_string) => {
+                CompiledTest::InTexts(Texts::of(values))
+            }
+            Operator::In(values) => CompiledTest::In(Box::new(Choices::of(values))),
             Operator::InList(list) => CompiledTest::InList(Box::new(source.compile(list))),
-            Operator::HasAny(values) => CompiledTest::HasAny(Choices::of(values)),
+            Operator::HasAny(values) => CompiledTest::HasAny(Box::new(Choices::of(values))),
             Operator::HasAll(values) => CompiledTest::HasAll(values.as_slice().into()),
             Operator::Above(bound) => number(bound, Orders::ABOVE),
             Operator::AtLeast(bound) => number(bound, Orders::AT_LEAST),
@@ -243,7 +253,7 @@ impl CompiledTest {
             Operator::AtMost(bound) => number(bound, Orders::AT_MOST),
             Operator::StartsWith(text) => CompiledTest::StartsWith(text.as_str().into()),
             Operator::EndsWith(text) => CompiledTest::EndsWith(text.as_str().into()),
-            Operator::Contains(text) => CompiledTest::Contains(text.as_str().into()),
+            Operator::Contains(text) => CompiledTest::Contains(Box::new(Finder::new(text).into_owned())),
             Operator::Matches(pattern) => {
                 let pattern = regex::RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build();
                 CompiledTest::Matches(pattern.map_err(|error| error.to_string())?)
@@ -259,30 +269,43 @@ impl CompiledTest {
         })
     }
 
+    /// The tests that are asked most come first, and are small enough to be part of the loop.
     #[inline]
     fn passes(&self, value: &Value<'_>) -> bool {
-        let items = || value.items().unwrap_or_default();
         match self {
             CompiledTest::EqualsText(expected) => value.text().is_some_and(|text| expected.is(text)),
+            CompiledTest::Number { bound, is } => is.have(value.compare(*bound)),
+            CompiledTest::InTexts(choices) => value.text().is_some_and(|text| choices.have(text)),
+            other => other.passes_otherwise(value),
+        }
+    }
+
+    #[inline(never)]
+    fn passes_otherwise(&self, value: &Value<'_>) -> bool {
+        let items = value.items().unwrap_or_default();
+        match self {
+            CompiledTest::EqualsText(_) | CompiledTest::Number { .. } | CompiledTest::InTexts(_) => {
+                unreachable!("the test is part of the loop")
+            }
             CompiledTest::Equals(expected) => value.view().same(View::of(expected)),
             CompiledTest::In(choices) => choices.have(value),
             CompiledTest::InList(list) => value.text().is_some_and(|id| list.has(id)),
-            CompiledTest::HasAny(choices) => items().iter().any(|item| choices.have(&Value::Json(item))),
+            CompiledTest::HasAny(choices) => items.iter().any(|item| choices.have(&Value::Json(item))),
             CompiledTest::HasAll(values) => {
-                let has = |value: &Json| items().iter().any(|item| View::of(item).same(View::of(value)));
+                let has = |value: &Json| items.iter().any(|item| View::of(item).same(View::of(value)));
                 value.items().is_some() && values.iter().all(has)
             }
             CompiledTest::Never => false,
-            CompiledTest::Number { bound, is } => is.have(value.compare(*bound)),
             CompiledTest::StartsWith(start) => value.text().is_some_and(|text| text.starts_with(&**start)),
             CompiledTest::EndsWith(end) => value.text().is_some_and(|text| text.ends_with(&**end)),
-            CompiledTest::Contains(part) => value.text().is_some_and(|text| text.contains(&**part)),
+            CompiledTest::Contains(part) => {
+                value.text().is_some_and(|text| part.find(text.as_bytes()).is_some())
+            }
             CompiledTest::Matches(pattern) => {
                 value.text().is_some_and(|text| text.len() <= MATCHED_BYTES_MAX && pattern.is_match(text))
             }
             CompiledTest::Version { bound, is } => {
-                let version = value.text().and_then(Version::parse);
-                is.have(version.map(|version| version.compare(bound.version())))
+                is.have(value.text().and_then(|text| Version::compare_text(text, bound)))
             }
             CompiledTest::Time { bound, is } => {
                 let time = value.text().and_then(|text| Micros::parse(text).ok());
@@ -293,41 +316,41 @@ impl CompiledTest {
     }
 }
 
-impl Choices {
-    fn of(values: &[Json]) -> Choices {
+impl Texts {
+    fn of(values: &[Json]) -> Texts {
         let mut texts: Vec<Text> = values.iter().filter_map(|value| value.as_str().map(Text::of)).collect();
         if texts.len() >= SORTED_FROM {
             texts.sort_unstable_by(|left, right| left.compare(right.ends(), right.as_str()));
         }
-        let others = values.iter().filter(|value| !value.is_string()).cloned().collect();
-        Choices { texts: texts.into(), others }
+        Texts(texts.into())
     }
 
     #[inline]
-    fn have(&self, value: &Value<'_>) -> bool {
-        match value.text() {
-            Some(text) => self.have_text(text),
-            None => self.have_other(value.view()),
-        }
-    }
-
-    #[inline]
-    fn have_text(&self, text: &str) -> bool {
+    fn have(&self, text: &str) -> bool {
         let ends = Ends::of(text);
-        if self.texts.len() >= SORTED_FROM {
+        if self.0.len() >= SORTED_FROM {
             return self.search(ends, text);
         }
-        self.texts.iter().any(|choice| choice.has(ends, text))
+        self.0.iter().any(|choice| choice.has(ends, text))
     }
 
     #[inline(never)]
     fn search(&self, ends: Ends, text: &str) -> bool {
-        self.texts.binary_search_by(|choice| choice.compare(ends, text)).is_ok()
+        self.0.binary_search_by(|choice| choice.compare(ends, text)).is_ok()
+    }
+}
+
+impl Choices {
+    fn of(values: &[Json]) -> Choices {
+        let others = values.iter().filter(|value| !value.is_string()).cloned().collect();
+        Choices { texts: Texts::of(values), others }
     }
 
-    #[inline(never)]
-    fn have_other(&self, value: View<'_>) -> bool {
-        self.others.iter().any(|choice| value.same(View::of(choice)))
+    fn have(&self, value: &Value<'_>) -> bool {
+        match value.text() {
+            Some(text) => self.texts.have(text),
+            None => self.others.iter().any(|choice| value.view().same(View::of(choice))),
+        }
     }
 }
 

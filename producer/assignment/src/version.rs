@@ -26,7 +26,7 @@ impl From<Version<'_>> for VersionBound {
 }
 
 impl VersionBound {
-    pub(crate) fn version(&self) -> Version<'_> {
+    fn version(&self) -> Version<'_> {
         Version { core: self.core, pre: &self.pre }
     }
 }
@@ -34,18 +34,14 @@ impl VersionBound {
 impl<'a> Version<'a> {
     /// `None` for a text that is no version.
     pub(crate) fn parse(text: &'a str) -> Option<Version<'a>> {
-        let mut rest = text.strip_prefix('v').unwrap_or(text);
-        let mut core = [0; 3];
-        for number in &mut core {
-            let after;
-            (*number, after) = parse_number(rest)?;
-            // Most texts end here or go on with a dot; a dot after the third number is no tail.
-            match after.strip_prefix('.') {
-                Some(next) => rest = next,
-                None => return Some(Version { core, pre: parse_tail(after)? }),
-            }
-        }
-        None
+        let text = text.strip_prefix('v').unwrap_or(text);
+        let (core, tail) = parse_core(text)?;
+        Some(Version { core, pre: parse_tail(tail)? })
+    }
+
+    /// Compares a text with a bound; a text that is no version has no order.
+    pub(crate) fn compare_text(text: &str, bound: &VersionBound) -> Option<Ordering> {
+        Some(Version::parse(text)?.compare(bound.version()))
     }
 
     /// Compares by semver's precedence, which ignores build metadata.
@@ -60,19 +56,26 @@ impl<'a> Version<'a> {
     }
 }
 
-/// Returns the number with which the text begins, without leading zeros and of at most 64 bits, and what follows it.
-#[inline]
-fn parse_number(text: &str) -> Option<(u64, &str)> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    if digits == 0 || digits > 1 && text.starts_with('0') {
-        return None;
+/// Returns the one to three numbers with which the text begins, each without leading zeros and of at most 64 bits, and what
+/// follows them.
+fn parse_core(text: &str) -> Option<([u64; 3], &str)> {
+    let mut core = [0_u64; 3];
+    let (mut part, mut digits) = (0, 0);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'0'..=b'9' => {
+                if digits > 0 && core[part] == 0 {
+                    return None;
+                }
+                core[part] = core[part].checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
+                digits += 1;
+            }
+            b'.' if digits > 0 && part < 2 => (part, digits) = (part + 1, 0),
+            b'-' | b'+' if digits > 0 => return Some((core, &text[at..])),
+            _ => return None,
+        }
     }
-    let (number, rest) = text.split_at(digits);
-    let mut value: u64 = 0;
-    for digit in number.bytes() {
-        value = value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
-    }
-    Some((value, rest))
+    if digits > 0 { Some((core, "")) } else { None }
 }
 
 /// Returns the pre-release identifiers of what follows the numbers.
