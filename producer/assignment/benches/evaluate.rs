@@ -1,5 +1,6 @@
 //! Measures what an evaluation costs beside the bare hashes that it cannot do without, in nanoseconds and allocations, in one
-//! run; then a thousand flags at once. A plain program: `cargo bench -p assignment`.
+//! run: a small experiment, a wide one whose attributes stand in an unlucky order, and a thousand flags at once. A plain
+//! program: `cargo bench -p assignment`.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
@@ -51,20 +52,20 @@ fn main() {
         ("sessions", Value::Number(12.5)),
     ];
     let now = Micros::new(1_790_000_000_000_000).expect("a time");
-    let seeds = ["layer/slot", "checkout/rollout", "checkout/variant"].map(Seed::of);
-
     println!("{:<58} {:>8} {:>8} {:>12}", "nanoseconds each, of rounds", "least", "median", "allocations");
-    let hashes = measure("three hashes with their buckets", UNITS, || {
-        for unit in &units {
-            black_box(seeds.map(|seed| Bucket::of_hash(seed.hash(black_box(unit)))));
-        }
+    let small = beside_its_hashes("an experiment: 2 arms, 3 rules, texts and numbers", &units, |unit| {
+        let context = Context { targeting_key: Some(unit), attributes: black_box(&attributes) };
+        black_box(evaluate(&snapshot, black_box("checkout"), &context, now)).expect("a unit is there");
     });
-    let evaluation = measure("an experiment: 2 arms, 3 rules, texts and numbers", UNITS, || {
-        for unit in &units {
-            let context =
-                Context { targeting_key: Some(black_box(unit)), attributes: black_box(&attributes) };
-            black_box(evaluate(&snapshot, black_box("checkout"), &context, now)).expect("a unit is there");
-        }
+    let uuids: Vec<String> = (0..UNITS as u128)
+        .map(|unit| Uuid::from_u128(unit * 0x0123_4567_89ab_cdef_0f1e_2d3c).to_string())
+        .collect();
+    let company = json!({"seats": 40, "plan": {"name": "team", "since": 2021}});
+    let eight = eight_attributes(&company);
+    let wide = beside_its_hashes("3 arms, 6 rules, 8 attributes: nested, versions", &uuids, |unit| {
+        let context = Context { targeting_key: Some(unit), attributes: black_box(&eight) };
+        black_box(evaluate(&snapshot, black_box("onboarding-tour-2026"), &context, now))
+            .expect("a unit is there");
     });
     measure("a flag without rules", UNITS, || {
         for unit in &units {
@@ -79,7 +80,24 @@ fn main() {
             let _ = black_box(answer.expect("a value"));
         }
     });
-    println!("an experiment costs {:.1} times its hashes", evaluation / hashes);
+    println!("an experiment costs {small:.1} times its hashes, the wide one {wide:.1} times");
+}
+
+/// Measures the bare hashes of the units and an evaluation, and returns how many times the first the second takes.
+fn beside_its_hashes(name: &str, units: &[String], mut evaluation: impl FnMut(&str)) -> f64 {
+    let seeds = ["layer/slot", "checkout/rollout", "checkout/variant"].map(Seed::of);
+    let bytes = units[0].len();
+    let hashes = measure(&format!("three hashes of {bytes} bytes with their buckets"), units.len(), || {
+        for unit in units {
+            black_box(seeds.map(|seed| Bucket::of_hash(seed.hash(black_box(unit)))));
+        }
+    });
+    let evaluated = measure(name, units.len(), || {
+        for unit in units {
+            evaluation(black_box(unit));
+        }
+    });
+    evaluated / hashes
 }
 
 /// Returns the least nanoseconds of one of the `each` in a call.
@@ -108,9 +126,58 @@ fn propose(definitions: &mut Definitions, kind: Kind, json: serde_json::Value) {
     definitions.apply(offset, Micros::EPOCH, &change).expect("the rule is known").expect("it is accepted");
 }
 
+/// In an order in which those that the rules ask for most stand last.
+fn eight_attributes(company: &serde_json::Value) -> [(&'static str, Value<'_>); 8] {
+    [
+        ("browser", Value::Text("Firefox")),
+        ("screen_width", Value::Integer(1_440)),
+        ("referrer", Value::Text("https://news.example.org/2026/11/the-best-shops-for-shoes")),
+        ("beta", Value::Boolean(false)),
+        ("city", Value::Text("Vienna")),
+        ("locale", Value::Text("de-AT")),
+        ("app_version", Value::Text("4.12.1")),
+        ("company", Value::Json(company)),
+    ]
+}
+
+/// Of its six rules only the last takes the unit of [`eight_attributes`]; the first asks for an attribute that is not there.
+fn wide_experiment() -> serde_json::Value {
+    let cities =
+        ["Berlin", "Bern", "Graz", "Hamburg", "Linz", "London", "Madrid", "Munich", "Paris", "Zurich"];
+    json!({
+        "key": "onboarding-tour-2026", "state": "running", "control": "a", "metrics": {"primary": "buy"},
+        "variants": [{"key": "a", "weight": 5_000}, {"key": "b", "weight": 2_500}, {"key": "c", "weight": 2_500}],
+        "targeting": [
+            {"key": "staff", "when": {"attribute": "email", "ends_with": "@example.com"}},
+            {"key": "old-apps", "when": {"all": [
+                {"attribute": "app_version", "version_below": "4.0.0"},
+                {"attribute": "locale", "in": ["de-DE", "de-AT"]},
+            ]}},
+            {"key": "large-companies", "when": {"all": [
+                {"attribute": "company.seats", "at_least": 20},
+                {"attribute": "company.plan.name", "equals": "enterprise"},
+            ]}},
+            {"key": "cities", "when": {"all": [
+                {"not": {"attribute": "beta", "equals": true}},
+                {"attribute": "city", "in": cities},
+            ]}},
+            {"key": "visitors", "when": {"any": [
+                {"attribute": "referrer", "contains": "search.example.net"},
+                {"attribute": "screen_width", "above": 2_000},
+            ]}},
+            {"key": "teams", "when": {"all": [
+                {"attribute": "app_version", "version_at_least": "4.10.0"},
+                {"attribute": "company.plan.name", "in": ["team", "pro"]},
+                {"attribute": "locale", "in": ["de-DE", "de-AT", "de-CH"]},
+            ]}},
+        ],
+    })
+}
+
 fn definitions() -> Definitions {
     let mut definitions = Definitions::default();
     propose(&mut definitions, Kind::Metric, json!({"key": "buy", "event": "buy", "type": "conversion"}));
+    propose(&mut definitions, Kind::Experiment, wide_experiment());
     let experiment = json!({
         "key": "checkout", "state": "running", "control": "a", "metrics": {"primary": "buy"},
         "variants": [{"key": "a", "weight": 5_000}, {"key": "b", "weight": 5_000}],

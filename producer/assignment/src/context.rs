@@ -1,10 +1,13 @@
 //! What is known of a unit when it is evaluated: its ids and its attributes, borrowed from the caller, so that nothing has
 //! to be built first. It does not know what a condition asks.
 
+use std::cmp::Ordering;
+
 use schemas::definition::TARGETING_KEY;
 use serde_json::Value as Json;
 
 use crate::number::Number;
+use crate::text::Text;
 
 /// The type of the unit that the targeting key identifies.
 pub const DEFAULT_UNIT_TYPE: &str = "user";
@@ -33,26 +36,35 @@ pub enum Value<'a> {
 /// The path of an attribute, looked at once.
 #[derive(Clone, Debug)]
 pub(crate) struct Path {
-    text: Box<str>,
+    text: Text,
     kind: PathKind,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum PathKind {
     /// The name of an attribute: it has no dot.
     Name,
-    Nested,
     TargetingKey,
+    Nested(Box<Nested>),
+}
+
+/// The parts of a path before and after the first dot.
+#[derive(Clone, Debug)]
+struct Nested {
+    name: Text,
+    rest: Box<str>,
 }
 
 impl Path {
     pub(crate) fn of(text: &str) -> Path {
-        let kind = match text {
-            TARGETING_KEY => PathKind::TargetingKey,
-            text if text.contains('.') => PathKind::Nested,
-            _ => PathKind::Name,
+        let kind = match text.split_once('.') {
+            _ if text == TARGETING_KEY => PathKind::TargetingKey,
+            Some((name, rest)) => {
+                PathKind::Nested(Box::new(Nested { name: Text::of(name), rest: rest.into() }))
+            }
+            None => PathKind::Name,
         };
-        Path { text: text.into(), kind }
+        Path { text: Text::of(text), kind }
     }
 }
 
@@ -69,50 +81,67 @@ pub(crate) enum View<'a> {
 
 impl<'a> Context<'a> {
     /// Returns an attribute by its path: the name as a whole or, if there is none of that name, the attribute named
-    /// before the first dot, which must be an object that has the rest. [`TARGETING_KEY`] is the targeting key.
+    /// before the first dot, which must be an object that has the rest. [`TARGETING_KEY`] is the targeting key. A value
+    /// that is no attribute by itself is put into `place`: to copy a value would cost more than what is asked of it.
     #[inline]
-    pub(crate) fn find(&self, path: &Path) -> Option<View<'a>> {
+    pub(crate) fn find<'p>(&self, path: &Path, place: &'p mut Option<Value<'a>>) -> Option<&'p Value<'a>>
+    where
+        'a: 'p,
+    {
         match path.kind {
-            PathKind::Name => self.named(&path.text).map(Value::view),
-            PathKind::TargetingKey => match self.targeting_key {
-                Some(id) => Some(View::Text(id)),
-                None => self.named(&path.text).map(Value::view),
-            },
-            PathKind::Nested => self.attribute(&path.text),
+            PathKind::Name => self.named(|own| path.text.is(own)),
+            _ => self.find_elsewhere(path, place),
         }
     }
 
-    fn attribute(&self, path: &str) -> Option<View<'a>> {
-        if let Some(value) = self.named(path) {
-            return Some(value.view());
+    #[inline(never)]
+    fn find_elsewhere<'p>(&self, path: &Path, place: &'p mut Option<Value<'a>>) -> Option<&'p Value<'a>>
+    where
+        'a: 'p,
+    {
+        if let (PathKind::TargetingKey, Some(id)) = (&path.kind, self.targeting_key) {
+            return Some(place.insert(Value::Text(id)));
+        }
+        let whole = self.named(|own| path.text.is(own));
+        match &path.kind {
+            PathKind::Nested(parts) if whole.is_none() => match self.named(|own| parts.name.is(own))? {
+                Value::Json(json) => Some(place.insert(Value::Json(nested(json, &parts.rest)?))),
+                _ => None,
+            },
+            _ => whole,
+        }
+    }
+
+    fn attribute(&self, path: &str) -> Option<Value<'a>> {
+        if let Some(value) = self.named(|own| own == path) {
+            return Some(*value);
         }
         let (name, rest) = path.split_once('.')?;
-        match self.named(name)? {
-            Value::Json(json) => nested(json, rest).map(View::of),
+        match self.named(|own| own == name)? {
+            Value::Json(json) => nested(json, rest).map(Value::Json),
             _ => None,
         }
     }
 
-    fn named(&self, name: &str) -> Option<Value<'a>> {
-        self.attributes.iter().find(|(own, _)| *own == name).map(|(_, value)| *value)
+    #[inline]
+    fn named(&self, is: impl Fn(&str) -> bool) -> Option<&'a Value<'a>> {
+        self.attributes.iter().find(|(own, _)| is(own)).map(|(_, value)| value)
     }
 
     /// Returns the id of the unit of this type: the targeting key for the default type, otherwise the text of the attribute
     /// that is named like the type, which may be a path as in a condition.
+    #[inline]
     pub fn unit(&self, unit_type: &str) -> Option<&'a str> {
         if unit_type == DEFAULT_UNIT_TYPE
             && let Some(id) = self.targeting_key
         {
             return Some(id);
         }
-        match self.attribute(unit_type)? {
-            View::Text(id) => Some(id),
-            _ => None,
-        }
+        self.attribute(unit_type)?.text()
     }
 }
 
-/// Returns the field of an object by its path, by the rule of [`Context::attribute`].
+/// Returns the field of an object by its path, by the rule of [`Context::find`].
 fn nested<'a>(json: &'a Json, path: &str) -> Option<&'a Json> {
     let object = json.as_object()?;
     if let Some(value) = object.get(path) {
@@ -123,6 +152,41 @@ fn nested<'a>(json: &'a Json, path: &str) -> Option<&'a Json> {
 }
 
 impl<'a> Value<'a> {
+    #[inline]
+    pub(crate) fn text(&self) -> Option<&'a str> {
+        match *self {
+            Value::Text(text) => Some(text),
+            Value::Json(Json::String(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn number(&self) -> Option<Number> {
+        match *self {
+            Value::Integer(value) => Some(Number::Integer(value)),
+            Value::Number(value) => Some(Number::Double(value)),
+            Value::Json(Json::Number(number)) => Some(Number::of(number)),
+            _ => None,
+        }
+    }
+
+    /// Compares a number; anything else has no order.
+    #[inline]
+    pub(crate) fn compare(&self, bound: Number) -> Option<Ordering> {
+        match (self, bound) {
+            (Value::Integer(value), Number::Integer(bound)) => Some(value.cmp(&bound)),
+            _ => self.number()?.compare(bound),
+        }
+    }
+
+    /// The items of a list; none of anything else.
+    pub(crate) fn items(&self) -> Option<&'a [Json]> {
+        match *self {
+            Value::Json(Json::Array(items)) => Some(items),
+            _ => None,
+        }
+    }
+
     pub(crate) fn view(self) -> View<'a> {
         match self {
             Value::Boolean(value) => View::Boolean(value),
@@ -184,15 +248,16 @@ mod tests {
             ("company", Value::Text("the second of its name does not count")),
         ];
         let context = Context { targeting_key: Some("u1"), attributes: &attributes };
-        let text = |path| match context.find(&Path::of(path)) {
-            Some(View::Text(text)) => text,
-            other => panic!("{path}: {other:?}"),
-        };
+        let find = |path| context.find(&Path::of(path), &mut None).copied();
+        let text = |path| find(path).and_then(|value| value.text()).unwrap_or_else(|| panic!("{path}"));
         assert_eq!(text("company.city"), "Rome");
         assert_eq!(text("company.plan.name"), "pro");
-        assert!(matches!(context.find(&Path::of("company.plan.seats.paid")), Some(View::Number(_))));
+        assert_eq!(
+            find("company.plan.seats.paid").and_then(|value| value.number()),
+            Some(Number::Integer(12))
+        );
         for absent in ["company.size", "company.plan.name.first", "plan", "company.city.zip", ""] {
-            assert!(context.find(&Path::of(absent)).is_none(), "{absent}");
+            assert!(find(absent).is_none(), "{absent}");
         }
     }
 

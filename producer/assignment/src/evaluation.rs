@@ -38,7 +38,8 @@ pub struct Evaluation<'s> {
 pub(crate) struct HoldoutSide<'s> {
     pub(crate) evaluation: &'s HoldoutEvaluation,
     pub(crate) slot: Bucket,
-    pub(crate) held_out: bool,
+    /// The index of the variant of this side.
+    pub(crate) variant: u32,
 }
 
 /// What the sides of one holdout have in common.
@@ -48,8 +49,8 @@ pub(crate) struct HoldoutEvaluation {
     pub(crate) configuration_version: Version,
     pub(crate) environment: Box<str>,
     /// The indexes of the variants of the units that are held out, and of all others.
-    pub(crate) held: usize,
-    pub(crate) others: usize,
+    pub(crate) held: u32,
+    pub(crate) others: u32,
 }
 
 impl<'s> Evaluation<'s> {
@@ -63,9 +64,12 @@ impl<'s> Evaluation<'s> {
 }
 
 impl<'s> HoldoutSide<'s> {
+    pub(crate) fn is_held_out(&self) -> bool {
+        self.variant == self.evaluation.held
+    }
+
     fn exposure(self) -> ExperimentEvaluation<'s> {
-        let HoldoutEvaluation { accepted, configuration_version, environment, held, others } =
-            self.evaluation;
+        let HoldoutEvaluation { accepted, configuration_version, environment, .. } = self.evaluation;
         let Definition::Experiment(experiment) = &accepted.definition else {
             unreachable!("a {} is no holdout", accepted.definition.kind())
         };
@@ -77,7 +81,7 @@ impl<'s> HoldoutSide<'s> {
             environment,
             rule: None,
             outcome: Ok(Exposed {
-                variant: &experiment.variants[if self.held_out { *held } else { *others }],
+                variant: &experiment.variants[self.variant as usize],
                 // Its slot decided, on either side; so both count alike.
                 reason: ExposureReason::Split,
                 buckets: Some(Buckets { slot, rollout: slot, variant: slot }),

@@ -1,8 +1,10 @@
 //! An experiment, compiled, and what it serves to a unit: while it runs a variant by the unit's buckets, and afterwards
 //! what its owner has chosen. A unit that takes no part is served the control.
 
+use std::sync::Arc;
+
 use schemas::definition::{
-    Assignment, Definitions, Experiment, Serve, ServeTo, State, TargetingRule, Variant, Version,
+    Assignment, Condition, Definitions, Experiment, Serve, ServeTo, State, Variant, Version,
 };
 use schemas::{Buckets, Key, Micros, Reason as ExposureReason, SwitchbackUnit};
 use serde_json::Value as Json;
@@ -17,12 +19,14 @@ use crate::lists::ListSource;
 use crate::placement::Placement;
 use crate::rollout::{Rollout, Switches};
 use crate::snapshot::{Snapshot, unit};
-use crate::targeting::CompiledCondition;
+use crate::targeting::Conditions;
 use crate::trace::{Step, Trace};
 use crate::units::UnitLists;
 
 #[derive(Debug)]
 pub(crate) struct CompiledExperiment {
+    versions: Versions,
+    open: Open,
     control: usize,
     /// By variant: its value, or its key where it has none.
     values: Box<[Json]>,
@@ -31,9 +35,27 @@ pub(crate) struct CompiledExperiment {
     /// The indexes in the snapshot of the holdouts that cover it, at most one of the whole and one of its layer.
     holdouts: Box<[u32]>,
     lists: UnitLists,
-    /// The rules with their keys; everybody may take part where there is none.
-    targeting: Box<[(Key, CompiledCondition)]>,
+    /// The keys of the rules, and their conditions; everybody may take part where there is none.
+    rules: Box<[Key]>,
+    targeting: Conditions,
     serves: Option<CompiledServe>,
+}
+
+/// What every answer says of where it comes from.
+#[derive(Debug)]
+pub(crate) struct Versions {
+    pub(crate) definition_version: Version,
+    pub(crate) configuration_version: Version,
+    pub(crate) environment: Arc<str>,
+}
+
+/// When it takes units, whoever they are.
+#[derive(Debug)]
+enum Open {
+    Always,
+    Never(NotExposed),
+    /// The placement tells.
+    Scheduled,
 }
 
 /// What it serves once it is over.
@@ -49,37 +71,48 @@ struct CompiledServe {
 struct Asked<'s> {
     compiled: &'s CompiledExperiment,
     experiment: &'s Experiment,
-    version: Version,
-    snapshot: &'s Snapshot,
 }
 
 impl<'s> Asked<'s> {
+    /// Serves the control to a unit that takes no part.
+    #[inline(never)]
+    fn takes_no_part(
+        self,
+        rule: Option<&'s Key>,
+        why: NotExposed,
+    ) -> Result<Evaluation<'s>, EvaluationError> {
+        self.answer(self.compiled.control, Reason::Default, rule, Err(why))
+    }
+
+    /// Builds the answer where the caller wants it, from its parts: they fit into registers, and the answer does not.
+    #[inline(always)]
     fn answer(
         self,
         variant: usize,
         reason: Reason,
         rule: Option<&'s Key>,
         outcome: Result<Exposed<'s>, NotExposed>,
-        holdouts: [Option<HoldoutSide<'s>>; 2],
-    ) -> Evaluation<'s> {
-        let Asked { compiled, experiment, version, snapshot } = self;
-        Evaluation {
+    ) -> Result<Evaluation<'s>, EvaluationError> {
+        let Asked { compiled, experiment } = self;
+        let Versions { definition_version, configuration_version, environment } = &compiled.versions;
+        let Variant { key, .. } = &experiment.variants[variant];
+        Ok(Evaluation {
             key: &experiment.key,
-            definition_version: version,
-            variant: &experiment.variants[variant].key,
+            definition_version: *definition_version,
+            variant: key,
             value: &compiled.values[variant],
             reason,
             rule,
             experiment: Some(ExperimentEvaluation {
                 experiment,
-                definition_version: version,
-                configuration_version: snapshot.configuration_version(),
-                environment: snapshot.environment().0,
+                definition_version: *definition_version,
+                configuration_version: *configuration_version,
+                environment,
                 rule,
                 outcome,
             }),
-            holdouts,
-        }
+            holdouts: [None, None],
+        })
     }
 }
 
@@ -88,30 +121,35 @@ impl CompiledExperiment {
     pub(crate) fn compile(
         source: &ListSource<'_>,
         experiment: &Experiment,
-        environment: Environment<'_>,
+        versions: Versions,
         holdout_of: impl Fn(&Key) -> Option<u32>,
     ) -> CompiledExperiment {
         let definitions: &Definitions = source.definitions;
+        let environment = Environment(&versions.environment);
         let value =
             |variant: &Variant| variant.value.clone().unwrap_or_else(|| Json::from(variant.key.as_str()));
         let index_of = |key: &Key| experiment.variants.iter().position(|variant| variant.key == *key);
         let targeting = experiment.in_environment(environment.0).targeting;
-        let rule = |rule: &TargetingRule| (rule.key.clone(), CompiledCondition::compile(source, &rule.when));
+        let conditions: Vec<&Condition> = targeting.iter().map(|rule| &rule.when).collect();
         let covering = definitions.holdouts_over(experiment).filter(|span| span.until.is_none());
         let serves = |serve: &Serve| CompiledServe {
             variant: index_of(&serve.variant).expect("the rule checks that a variant is served"),
             only_targeted: serve.to == ServeTo::Targeted,
             rollout: Rollout::of(serve.rollout, &serve.ramp),
         };
+        let placement = Placement::of(experiment, environment);
         CompiledExperiment {
+            open: Open::of(experiment, &placement),
             control: index_of(&experiment.control).expect("the rule checks that the control is a variant"),
             values: experiment.variants.iter().map(value).collect(),
             seeds: Salts::of(definitions, experiment).seeds(),
-            placement: Placement::of(experiment, environment),
+            placement,
             holdouts: covering.filter_map(|span| holdout_of(&span.holdout().key)).collect(),
             lists: UnitLists::compile(source, &experiment.allow, &experiment.deny, index_of),
-            targeting: targeting.iter().map(rule).collect(),
+            rules: targeting.iter().map(|rule| rule.key.clone()).collect(),
+            targeting: Conditions::compile(source, &conditions),
             serves: experiment.serve.as_ref().map(serves),
+            versions,
         }
     }
 
@@ -135,33 +173,70 @@ impl CompiledExperiment {
         }
     }
 
+    #[inline]
     pub(crate) fn evaluate<'s>(
         &'s self,
         snapshot: &'s Snapshot,
         experiment: &'s Experiment,
-        version: Version,
         context: &Context<'_>,
         now: Micros,
         trace: &mut impl Trace<'s>,
     ) -> Result<Evaluation<'s>, EvaluationError> {
-        let asked = Asked { compiled: self, experiment, version, snapshot };
-        let closed = self.is_open(experiment, now).err();
+        let asked = Asked { compiled: self, experiment };
+        let closed = match &self.open {
+            Open::Always => None,
+            Open::Never(why) => Some(*why),
+            Open::Scheduled => self.placement.is_open(now).err(),
+        };
         if let Some(why) = closed {
             trace.step(|| Step::Closed(why));
             if self.serves.is_none() {
-                let nobody = [None, None];
-                return Ok(asked.answer(self.control, Reason::Default, None, Err(why), nobody));
+                return asked.takes_no_part(None, why);
             }
         }
-        let sides = self.sides(snapshot, experiment, context, trace);
-        let takes_no_part =
-            |rule, why| Ok(asked.answer(self.control, Reason::Default, rule, Err(why), sides));
-        if sides.iter().flatten().any(|side| side.held_out) {
-            return takes_no_part(None, NotExposed::HeldOut);
+        if self.holdouts.is_empty() {
+            return self.evaluate_beside(asked, closed, context, now, trace);
         }
+        self.evaluate_covered(snapshot, asked, closed, context, now, trace)
+    }
+
+    /// As [`CompiledExperiment::evaluate`], of one that a holdout covers.
+    #[inline(never)]
+    fn evaluate_covered<'s>(
+        &'s self,
+        snapshot: &'s Snapshot,
+        asked: Asked<'s>,
+        closed: Option<NotExposed>,
+        context: &Context<'_>,
+        now: Micros,
+        trace: &mut impl Trace<'s>,
+    ) -> Result<Evaluation<'s>, EvaluationError> {
+        let sides = self.sides(snapshot, asked.experiment, context, trace);
+        let mut answer = if sides.iter().flatten().any(HoldoutSide::is_held_out) {
+            asked.takes_no_part(None, NotExposed::HeldOut)
+        } else {
+            self.evaluate_beside(asked, closed, context, now, trace)
+        };
+        if let Ok(evaluation) = &mut answer {
+            evaluation.holdouts = sides;
+        }
+        answer
+    }
+
+    /// As [`CompiledExperiment::evaluate`], of a unit that no holdout holds out.
+    #[inline(always)]
+    fn evaluate_beside<'s>(
+        &'s self,
+        asked: Asked<'s>,
+        closed: Option<NotExposed>,
+        context: &Context<'_>,
+        now: Micros,
+        trace: &mut impl Trace<'s>,
+    ) -> Result<Evaluation<'s>, EvaluationError> {
+        let Asked { experiment, .. } = asked;
         if let Some(unit_id) = self.lists.asked_of(context, &experiment.unit_type) {
             if self.lists.deny(unit_id, trace) {
-                return takes_no_part(None, NotExposed::Denied);
+                return asked.takes_no_part(None, NotExposed::Denied);
             }
             let key_of = |variant: usize| &experiment.variants[variant].key;
             if let Some(index) = self.lists.allow(unit_id, key_of, trace) {
@@ -174,15 +249,15 @@ impl CompiledExperiment {
                         Ok(Exposed { variant, reason: ExposureReason::Forced, buckets: None, window_start_s })
                     }
                 };
-                return Ok(asked.answer(index, Reason::TargetingMatch, None, outcome, sides));
+                return asked.answer(index, Reason::TargetingMatch, None, outcome);
             }
         }
         if let (Some(why), Some(serves)) = (closed, &self.serves) {
-            return self.after_the_end(asked, (why, serves), sides, context, now, trace);
+            return self.after_the_end(asked, (why, serves), context, now, trace);
         }
         let rule = self.targeting_rule(context, trace);
-        if rule.is_none() && !self.targeting.is_empty() {
-            return takes_no_part(None, NotExposed::NotTargeted);
+        if rule.is_none() && !self.rules.is_empty() {
+            return asked.takes_no_part(None, NotExposed::NotTargeted);
         }
         let unit_id = unit(context, &experiment.unit_type)?;
         let window = switchback_unit(experiment, unit_id, now, trace)?;
@@ -193,18 +268,18 @@ impl CompiledExperiment {
                 let reason = ExposureReason::Split;
                 let window_start_s = window.map(SwitchbackUnit::window_start_s);
                 let exposed = Exposed { variant, reason, buckets: Some(buckets), window_start_s };
-                Ok(asked.answer(index, Reason::Split, rule, Ok(exposed), sides))
+                asked.answer(index, Reason::Split, rule, Ok(exposed))
             }
-            Err(why) => takes_no_part(rule, why),
+            Err(why) => asked.takes_no_part(rule, why),
         }
     }
 
     /// Serves what the owner has chosen for the time after the experiment.
+    #[inline(never)]
     fn after_the_end<'s>(
         &'s self,
         asked: Asked<'s>,
         (why, serves): (NotExposed, &'s CompiledServe),
-        sides: [Option<HoldoutSide<'s>>; 2],
         context: &Context<'_>,
         now: Micros,
         trace: &mut impl Trace<'s>,
@@ -216,17 +291,17 @@ impl CompiledExperiment {
         if serves.only_targeted {
             rule = self.targeting_rule(context, trace);
             if rule.is_none() {
-                return Ok(asked.answer(self.control, Reason::Default, None, Err(why), sides));
+                return asked.takes_no_part(None, why);
             }
         }
         if serves.rollout.is_everybody() {
             let reason = if serves.only_targeted { Reason::TargetingMatch } else { Reason::Static };
-            return Ok(asked.answer(serves.variant, reason, rule, Err(why), sides));
+            return asked.answer(serves.variant, reason, rule, Err(why));
         }
         let buckets = self.seeds.buckets(unit(context, &experiment.unit_type)?);
         // Nobody who had the variant loses it while it is shipped step by step; a cluster of a switchback had each of them.
         let targeted =
-            rule.is_some() || self.targeting.is_empty() || self.targeting_rule(context, trace).is_some();
+            rule.is_some() || self.rules.is_empty() || self.targeting_rule(context, trace).is_some();
         let kept = experiment.switchback.is_none()
             && targeted
             && self.placement.is_enabled()
@@ -236,7 +311,7 @@ impl CompiledExperiment {
         } else {
             (self.control, Reason::Default)
         };
-        Ok(asked.answer(variant, reason, rule, Err(why), sides))
+        asked.answer(variant, reason, rule, Err(why))
     }
 
     /// Returns the unit's side of each holdout. A context without the unit is on no side.
@@ -258,24 +333,31 @@ impl CompiledExperiment {
         sides
     }
 
+    /// Returns the first rule whose condition holds.
+    #[inline]
     fn targeting_rule<'s>(&'s self, context: &Context<'_>, trace: &mut impl Trace<'s>) -> Option<&'s Key> {
-        let rule = self.targeting.iter().find(|(key, condition)| {
-            let holds = condition.holds(context);
-            trace.step(|| Step::Rule { key, holds });
-            holds
-        });
-        rule.map(|(key, _)| key)
+        let first = self.targeting.first_that_holds(context);
+        // Those before the first do not hold, and nobody asks those after it.
+        for (number, key) in self.rules.iter().enumerate().take_while(|(number, _)| *number <= first) {
+            trace.step(|| Step::Rule { key, holds: number == first });
+        }
+        self.rules.get(first)
     }
+}
 
-    /// Returns whether it takes units at `now`, whoever they are.
-    fn is_open(&self, experiment: &Experiment, now: Micros) -> Result<(), NotExposed> {
+impl Open {
+    fn of(experiment: &Experiment, placement: &Placement) -> Open {
         if experiment.state != State::Running {
-            return Err(NotExposed::NotRunning(experiment.state));
+            return Open::Never(NotExposed::NotRunning(experiment.state));
         }
         if experiment.assignment == Assignment::External {
-            return Err(NotExposed::External);
+            return Open::Never(NotExposed::External);
         }
-        self.placement.is_open(now)
+        match placement.is_open(Micros::EPOCH) {
+            Err(NotExposed::Disabled) => Open::Never(NotExposed::Disabled),
+            _ if placement.instants().next().is_some() => Open::Scheduled,
+            _ => Open::Always,
+        }
     }
 }
 

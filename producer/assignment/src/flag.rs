@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::evaluation::{Evaluation, EvaluationError, Reason};
 use crate::hash::Seed;
 use crate::lists::ListSource;
+use crate::owners::Owners;
 use crate::rollout::{Rollout, Window};
 use crate::snapshot::{Snapshot, unit};
 use crate::targeting::CompiledCondition;
@@ -49,7 +50,7 @@ enum Serve {
         rollout_seed: Seed,
         rollout: Rollout,
         variant_seed: Seed,
-        ranges: Box<[(BucketRange, usize)]>,
+        owners: Owners,
     },
 }
 
@@ -147,7 +148,7 @@ impl CompiledFlag {
             }
             match &rule.serve {
                 Serve::Variant(variant) => return serve(*variant, Reason::TargetingMatch, Some(&rule.key)),
-                Serve::Split { rollout_seed, rollout, variant_seed, ranges } => {
+                Serve::Split { rollout_seed, rollout, variant_seed, owners } => {
                     let unit_id = unit(context, &flag.unit_type)?;
                     let hash = rollout_seed.hash(unit_id);
                     let bucket = Bucket::of_hash(hash).get();
@@ -157,16 +158,12 @@ impl CompiledFlag {
                         continue;
                     }
                     let hash = variant_seed.hash(unit_id);
-                    let bucket = Bucket::of_hash(hash);
-                    let owner = ranges.iter().find(|(range, _)| range.contains(bucket));
-                    trace.step(|| Step::Bucket {
-                        of: BucketOf::Variant,
-                        hash,
-                        bucket: bucket.get(),
-                        inside: owner.is_some(),
-                    });
-                    if let Some((_, variant)) = owner {
-                        return serve(*variant, Reason::Split, Some(&rule.key));
+                    let bucket = Bucket::of_hash(hash).get();
+                    let owner = owners.owner(bucket);
+                    let inside = owner.is_some();
+                    trace.step(|| Step::Bucket { of: BucketOf::Variant, hash, bucket, inside });
+                    if let Some(variant) = owner {
+                        return serve(variant, Reason::Split, Some(&rule.key));
                     }
                 }
             }
@@ -183,22 +180,20 @@ impl CompiledRule {
         rule: &FlagRule,
         index_of: impl Fn(&Key) -> Option<usize>,
     ) -> CompiledRule {
-        let ranges: Box<[(BucketRange, usize)]> = rule
+        let ranges: Vec<(BucketRange, usize)> = rule
             .split
             .iter()
             .flat_map(|share| share.ranges.iter().map(|range| (*range, &share.variant)))
             .map(|(range, key)| (range, index_of(key).expect("the rule checks that a share names a variant")))
             .collect();
         let rollout = Rollout::of(rule.rollout, &rule.ramp);
-        let serve = match &*ranges {
-            [(range, variant)] if *range == BucketRange::ALL && rollout.is_everybody() => {
-                Serve::Variant(*variant)
-            }
+        let serve = match ranges[..] {
+            [(BucketRange::ALL, variant)] if rollout.is_everybody() => Serve::Variant(variant),
             _ => Serve::Split {
                 rollout_seed: Seed::of(&format!("{}/{}/rollout", flag.salt(), rule.key)),
                 rollout,
                 variant_seed: Seed::of(&format!("{}/{}/variant", flag.salt(), rule.key)),
-                ranges,
+                owners: Owners::of(ranges.into_iter()),
             },
         };
         CompiledRule {

@@ -26,6 +26,7 @@ impl Seed {
     }
 
     /// Hashes the unit's id, which may be any text. This is the only place where a unit is hashed for assignment.
+    #[inline]
     pub fn hash(self, unit_id: &str) -> u64 {
         xxh3_64_with_seed(unit_id.as_bytes(), self.0)
     }
@@ -81,6 +82,7 @@ pub struct Seeds {
 }
 
 impl Seeds {
+    #[inline]
     pub fn buckets(&self, unit_id: &str) -> Buckets {
         let bucket = |seed: Seed| Bucket::of_hash(seed.hash(unit_id)).get();
         Buckets { slot: bucket(self.slot), rollout: bucket(self.rollout), variant: bucket(self.variant) }

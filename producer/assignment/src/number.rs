@@ -33,6 +33,16 @@ impl Number {
         }
     }
 
+    /// The same value as an integer, if it is one and was written as a double: integers are compared with fewer steps.
+    pub(crate) fn whole(self) -> Number {
+        match self {
+            Number::Double(double) if double.trunc() == double && double.abs() <= DOUBLES_TO as f64 => {
+                Number::Integer(double as i64)
+            }
+            other => other,
+        }
+    }
+
     /// Compares two values without rounding either. `None` for a NaN, which no JSON has.
     #[inline]
     pub(crate) fn compare(self, other: Number) -> Option<Ordering> {

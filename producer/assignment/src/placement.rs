@@ -2,10 +2,11 @@
 //! that anybody can compute it again from an exposure.
 
 use schemas::definition::Experiment;
-use schemas::{Bucket, BucketRange, Buckets, Micros};
+use schemas::{Buckets, Micros};
 
 use crate::Environment;
 use crate::evaluation::NotExposed;
+use crate::owners::Owners;
 use crate::rollout::Window;
 
 /// An experiment's allocation in one environment.
@@ -14,11 +15,11 @@ pub struct Placement {
     enabled: bool,
     window: Window,
     /// The experiment's slots of its layer; `None` without a layer.
-    slots: Option<Box<[BucketRange]>>,
+    slots: Option<Owners>,
     /// Buckets below it take part.
     rollout: u32,
-    /// Every range of a variant, with the variant's index, in the experiment's order.
-    variants: Box<[(BucketRange, usize)]>,
+    /// The variants, by their indexes.
+    variants: Owners,
 }
 
 impl Placement {
@@ -34,9 +35,9 @@ impl Placement {
             window: Window::of(experiment.plan.schedule.as_ref()),
             // Everybody is on one side of a holdout.
             slots: (experiment.layer.is_some() && !experiment.holdout)
-                .then(|| experiment.slot_ranges.as_slice().into()),
+                .then(|| Owners::of(experiment.slot_ranges.iter().map(|range| (*range, 0)))),
             rollout: there.rollout.buckets(),
-            variants: ranges.collect(),
+            variants: Owners::of(ranges),
         }
     }
 
@@ -66,25 +67,21 @@ impl Placement {
     }
 
     /// The same at a time at which the experiment takes units.
+    #[inline]
     pub(crate) fn owner(&self, buckets: Buckets) -> Result<usize, NotExposed> {
         if let Some(slots) = &self.slots
-            && !slots.iter().any(|range| holds(*range, buckets.slot))
+            && slots.owner(buckets.slot).is_none()
         {
             return Err(NotExposed::OutsideSlots);
         }
         if buckets.rollout >= self.rollout {
             return Err(NotExposed::OutsideRollout);
         }
-        let owner = self.variants.iter().find(|(range, _)| holds(*range, buckets.variant));
-        owner.map(|(_, index)| *index).ok_or(NotExposed::BucketUnowned)
+        self.variants.owner(buckets.variant).ok_or(NotExposed::BucketUnowned)
     }
 
     /// The instants at which an answer changes by time alone.
     pub(crate) fn instants(&self) -> impl Iterator<Item = Micros> {
         self.window.instants()
     }
-}
-
-fn holds(range: BucketRange, bucket: u32) -> bool {
-    Bucket::new(bucket).is_some_and(|bucket| range.contains(bucket))
 }

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashTable;
 use schemas::definition::{Accepted, Definition, Definitions, Experiment, State, Version};
 use schemas::event::UNIT_ID_BYTES_MAX;
 use schemas::{Key, Micros};
@@ -11,9 +10,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::context::{Context, DEFAULT_UNIT_TYPE};
 use crate::evaluation::{Environment, Evaluation, EvaluationError, HoldoutEvaluation, HoldoutSide};
-use crate::experiment::CompiledExperiment;
+use crate::experiment::{CompiledExperiment, Versions};
 use crate::flag::CompiledFlag;
 use crate::holdout::HeldSlots;
+use crate::key_table::KeyTable;
 use crate::lists::{ListSource, Lists};
 use crate::prerequisites::mark_flags_that_wait_for_too_many;
 use crate::rollout::Switches;
@@ -22,10 +22,10 @@ use crate::trace::{Step, Trace};
 /// The definitions of one environment, ready to be evaluated.
 #[derive(Debug)]
 pub struct Snapshot {
-    environment: String,
+    environment: Arc<str>,
     configuration_version: Version,
     entries: Box<[Entry]>,
-    by_key: HashTable<u32>,
+    by_key: KeyTable,
     /// The holdouts that run.
     holdouts: Box<[(HoldoutEvaluation, HeldSlots)]>,
     /// The instants of schedules and ramps, in ascending order.
@@ -58,26 +58,14 @@ impl Snapshot {
             .iter()
             .filter(|accepted| matches!(accepted.definition, Definition::Flag(_) | Definition::Experiment(_)))
             .collect();
-        let mut by_key = HashTable::with_capacity(evaluated.len());
-        for (index, accepted) in evaluated.iter().enumerate() {
-            let hash_of = |index: &u32| hash_key(evaluated[*index as usize].definition.key().as_str());
-            let hash = hash_key(accepted.definition.key().as_str());
-            by_key.insert_unique(
-                hash,
-                u32::try_from(index).expect("a log has fewer than 2^32 records"),
-                hash_of,
-            );
-        }
-        let entry_of = |key: &Key| {
-            let found = by_key
-                .find(hash_key(key.as_str()), |index| evaluated[*index as usize].definition.key() == key);
-            found.copied()
-        };
+        let by_key = KeyTable::of(evaluated.iter().map(|accepted| accepted.definition.key().as_str()));
+        let entry_of = |key: &Key| by_key.find(key.as_str());
         let holdouts = running_holdouts(definitions, environment);
         let holdout_of = |key: &Key| {
             let found = holdouts.iter().position(|(holdout, _)| holdout.accepted.definition.key() == key);
             found.map(|index| u32::try_from(index).expect("a log has fewer than 2^32 records"))
         };
+        let environment_name: Arc<str> = environment.0.into();
         let mut instants = Vec::new();
         let mut switches = Vec::new();
         let entries = evaluated.iter().map(|accepted| {
@@ -88,7 +76,12 @@ impl Snapshot {
                     (flag.client_safe, Compiled::Flag(compiled))
                 }
                 Definition::Experiment(experiment) => {
-                    let compiled = CompiledExperiment::compile(&source, experiment, environment, holdout_of);
+                    let versions = Versions {
+                        definition_version: accepted.version,
+                        configuration_version: definitions.version(),
+                        environment: environment_name.clone(),
+                    };
+                    let compiled = CompiledExperiment::compile(&source, experiment, versions, holdout_of);
                     instants.extend(compiled.instants());
                     let new = CompiledExperiment::switches(experiment, environment);
                     switches.extend(new.filter(|new| !switches.contains(new)));
@@ -106,7 +99,7 @@ impl Snapshot {
         Snapshot {
             lists_tag: lists_tag(&lacking),
             lacking_lists: lacking.into_iter().map(|(key, _)| key).collect(),
-            environment: environment.0.to_owned(),
+            environment: environment_name,
             configuration_version: definitions.version(),
             entries,
             by_key,
@@ -182,9 +175,9 @@ pub fn evaluate_traced<'s>(
     now: Micros,
     trace: &mut impl Trace<'s>,
 ) -> Result<Evaluation<'s>, EvaluationError> {
-    match snapshot.find(key) {
+    match snapshot.by_key.find(key) {
         Some(index) => snapshot.entry(index, context, now, trace),
-        None => Err(EvaluationError::NotFound(key.to_owned())),
+        None => Err(not_found(key)),
     }
 }
 
@@ -223,13 +216,13 @@ fn running_holdouts(
     let there = running.filter(|(_, holdout)| holdout.in_environment(environment.0).enabled);
     let compile = |(accepted, holdout): (&Arc<Accepted>, &Experiment)| {
         let held = holdout.variants.iter().position(|variant| variant.key == holdout.control);
-        let held = held.expect("the rule checks that the control is a variant");
+        // A holdout has two variants.
+        let held = u32::from(held.expect("the rule checks that the control is a variant") == 1);
         let evaluation = HoldoutEvaluation {
             accepted: accepted.clone(),
             configuration_version: definitions.version(),
             environment: environment.0.into(),
             held,
-            // A holdout has two variants.
             others: 1 - held,
         };
         (evaluation, HeldSlots::of(definitions, holdout))
@@ -246,16 +239,8 @@ fn lists_tag(lacking: &[(Key, Option<String>)]) -> u64 {
     xxh3_64(texts.collect::<String>().as_bytes()).max(1)
 }
 
-fn hash_key(key: &str) -> u64 {
-    xxh3_64(key.as_bytes())
-}
-
 impl Snapshot {
-    fn find(&self, key: &str) -> Option<u32> {
-        let named = |index: &u32| self.entries[*index as usize].accepted.definition.key().as_str() == key;
-        self.by_key.find(hash_key(key), named).copied()
-    }
-
+    #[inline]
     pub(crate) fn entry<'s>(
         &'s self,
         index: u32,
@@ -264,14 +249,15 @@ impl Snapshot {
         trace: &mut impl Trace<'s>,
     ) -> Result<Evaluation<'s>, EvaluationError> {
         let Entry { accepted, compiled, .. } = &self.entries[index as usize];
-        match (&accepted.definition, compiled) {
-            (Definition::Flag(flag), Compiled::Flag(compiled)) => {
+        match compiled {
+            Compiled::Experiment(compiled) => {
+                let Definition::Experiment(experiment) = &accepted.definition else { mixed_up(accepted) };
+                compiled.evaluate(self, experiment, context, now, trace)
+            }
+            Compiled::Flag(compiled) => {
+                let Definition::Flag(flag) = &accepted.definition else { mixed_up(accepted) };
                 compiled.evaluate(self, flag, accepted.version, context, now, trace)
             }
-            (Definition::Experiment(experiment), Compiled::Experiment(compiled)) => {
-                compiled.evaluate(self, experiment, accepted.version, context, now, trace)
-            }
-            _ => unreachable!("an entry is compiled from its definition"),
         }
     }
 
@@ -286,18 +272,36 @@ impl Snapshot {
         let (slot, held_out) = slots.side(unit_id);
         let key = evaluation.accepted.definition.key();
         trace.step(|| Step::Holdout { key, slot: slot.get(), held_out });
-        HoldoutSide { evaluation, slot, held_out }
+        HoldoutSide { evaluation, slot, variant: if held_out { evaluation.held } else { evaluation.others } }
     }
 }
 
 /// Returns the id of the unit of this type.
+#[inline]
 pub(crate) fn unit<'a>(context: &Context<'a>, unit_type: &Key) -> Result<&'a str, EvaluationError> {
     match context.unit(unit_type.as_str()) {
         Some(id) if (1..=UNIT_ID_BYTES_MAX).contains(&id.len()) => Ok(id),
-        Some(id) => Err(EvaluationError::UnitId { unit_type: unit_type.clone(), bytes: id.len() }),
-        None => Err(EvaluationError::NoUnit {
+        other => Err(no_unit(other, unit_type)),
+    }
+}
+
+#[cold]
+fn no_unit(id: Option<&str>, unit_type: &Key) -> EvaluationError {
+    match id {
+        Some(id) => EvaluationError::UnitId { unit_type: unit_type.clone(), bytes: id.len() },
+        None => EvaluationError::NoUnit {
             unit_type: unit_type.clone(),
             is_default: unit_type.as_str() == DEFAULT_UNIT_TYPE,
-        }),
+        },
     }
+}
+
+#[cold]
+fn mixed_up(accepted: &Accepted) -> ! {
+    unreachable!("an entry is compiled from its definition, not from {}", accepted.definition.key())
+}
+
+#[cold]
+fn not_found(key: &str) -> EvaluationError {
+    EvaluationError::NotFound(key.to_owned())
 }

@@ -3,15 +3,17 @@
 
 use std::cmp::Ordering;
 
+use memchr::memmem::Finder;
 use regex::Regex;
 use schemas::Micros;
-use schemas::definition::{Condition, Definitions, Operator, Test};
+use schemas::definition::{Bound, Condition, Definitions, Operator, Test};
 use serde_json::Value as Json;
 
-use crate::context::{Context, Path, View};
+use crate::context::{Context, Path, Value, View};
 use crate::lists::{CompiledList, ListSource, Lists};
 use crate::number::Number;
-use crate::version::Version;
+use crate::text::{Ends, Text};
+use crate::version::{Version, VersionBound};
 
 /// Longest text that a regular expression is tried on, in bytes; a longer one does not match.
 const MATCHED_BYTES_MAX: usize = 4_096;
@@ -22,50 +24,113 @@ const SORTED_FROM: usize = 8;
 
 /// A condition whose patterns, versions, times and sets are ready.
 #[derive(Clone, Debug)]
-pub struct CompiledCondition(Compiled);
+pub struct CompiledCondition(Conditions);
+
+/// Conditions of which the first that holds is sought. `all`, `any` and `not` are gone: each test names what is asked next
+/// if it is passed and if it is not.
+#[derive(Clone, Debug)]
+pub(crate) struct Conditions {
+    /// In the reverse of the order in which they are asked.
+    links: Box<[Link]>,
+    first: Next,
+}
 
 #[derive(Clone, Debug)]
-enum Compiled {
-    All(Box<[Compiled]>),
-    Any(Box<[Compiled]>),
-    Not(Box<Compiled>),
-    Test { attribute: Path, test: CompiledTest },
+struct Link {
+    attribute: Path,
+    test: CompiledTest,
+    passed: Next,
+    failed: Next,
+}
+
+/// The index of the link that is asked next; or, counted down from the highest number, the end: that no condition holds, or
+/// the number of the one that does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Next(u32);
+
+impl Next {
+    const NONE_HOLDS: Next = Next(u32::MAX);
+
+    fn link(index: usize) -> Next {
+        Next(
+            u32::try_from(index)
+                .ok()
+                .filter(|index| *index < 1 << 31)
+                .expect("a definition has fewer than 2^31 tests"),
+        )
+    }
+
+    fn holds(number: usize) -> Next {
+        Next(u32::MAX - 1 - Next::link(number).0)
+    }
+
+    /// The number of the condition that holds; if none does, one that no condition has.
+    fn number(self) -> usize {
+        (u32::MAX - 1).wrapping_sub(self.0) as usize
+    }
 }
 
 /// One operator with its operand.
 #[derive(Clone, Debug)]
 enum CompiledTest {
-    EqualsText(Box<str>),
-    EqualsNumber(Number),
-    Equals(Json),
-    In(Choices),
-    InList(CompiledList),
-    HasAny(Choices),
+    EqualsText(Text),
+    Equals(Box<Json>),
+    /// Of texts alone, as most are.
+    InTexts(Texts),
+    In(Box<Choices>),
+    InList(Box<CompiledList>),
+    HasAny(Box<Choices>),
     HasAll(Box<[Json]>),
     /// No value passes it.
     Never,
-    Above(Number),
-    AtLeast(Number),
-    Below(Number),
-    AtMost(Number),
+    Number {
+        bound: Number,
+        is: Orders,
+    },
     StartsWith(Box<str>),
     EndsWith(Box<str>),
-    Contains(Box<str>),
+    Contains(Box<Finder<'static>>),
     Matches(Regex),
-    /// The order that the value's version has to the bound.
     Version {
-        bound: Box<str>,
-        is: fn(Ordering) -> bool,
+        bound: Box<VersionBound>,
+        is: Orders,
     },
-    Before(Micros),
-    After(Micros),
+    Time {
+        bound: Micros,
+        is: Orders,
+    },
     Exists(bool),
 }
 
-/// The values of `in`: texts sorted if they are many, and everything else.
+/// The orders that a value may have to a bound: bits of [`Orders::bit`].
+#[derive(Clone, Copy, Debug)]
+struct Orders(u8);
+
+impl Orders {
+    const BELOW: Orders = Orders(Orders::bit(Ordering::Less));
+    const EQUAL: Orders = Orders(Orders::bit(Ordering::Equal));
+    const ABOVE: Orders = Orders(Orders::bit(Ordering::Greater));
+    const AT_MOST: Orders = Orders(Orders::BELOW.0 | Orders::EQUAL.0);
+    const AT_LEAST: Orders = Orders(Orders::ABOVE.0 | Orders::EQUAL.0);
+
+    const fn bit(order: Ordering) -> u8 {
+        1 << (order as i8 + 1)
+    }
+
+    #[inline]
+    fn have(self, order: Option<Ordering>) -> bool {
+        order.is_some_and(|order| self.0 & Orders::bit(order) != 0)
+    }
+}
+
+/// Texts of which a value may be any, sorted if they are many.
+#[derive(Clone, Debug)]
+struct Texts(Box<[Text]>);
+
+/// Values of which a value may be any.
 #[derive(Clone, Debug)]
 struct Choices {
-    texts: Box<[Box<str>]>,
+    texts: Texts,
     others: Box<[Json]>,
 }
 
@@ -82,38 +147,72 @@ impl CompiledCondition {
     /// Compiles the condition. A test that can never be evaluated, because its pattern, version or time is none, is never
     /// passed; the writers of definitions refuse one, so only a log that another program wrote to can hold it.
     pub fn compile(source: &ListSource<'_>, condition: &Condition) -> CompiledCondition {
-        CompiledCondition(Compiled::of(source, condition))
+        CompiledCondition(Conditions::compile(source, &[condition]))
     }
 
     pub fn holds(&self, context: &Context<'_>) -> bool {
-        self.0.holds(context)
+        self.0.first_that_holds(context) == 0
     }
 }
 
-impl Compiled {
-    fn of(source: &ListSource<'_>, condition: &Condition) -> Compiled {
-        let all = |inner: &[Condition]| inner.iter().map(|inner| Compiled::of(source, inner)).collect();
-        match condition {
-            Condition::All(inner) => Compiled::All(all(inner)),
-            Condition::Any(inner) => Compiled::Any(all(inner)),
-            Condition::Not(inner) => Compiled::Not(Box::new(Compiled::of(source, inner))),
-            Condition::Test(Test { attribute, operator }) => Compiled::Test {
-                attribute: Path::of(attribute),
-                test: CompiledTest::compile(source, operator).unwrap_or(CompiledTest::Never),
-            },
+impl Conditions {
+    pub(crate) fn compile(source: &ListSource<'_>, conditions: &[&Condition]) -> Conditions {
+        let mut links = Vec::new();
+        let mut first = Next::NONE_HOLDS;
+        for (number, condition) in conditions.iter().enumerate().rev() {
+            first = link(source, condition, (Next::holds(number), first), &mut links);
         }
+        Conditions { links: links.into(), first }
     }
 
+    /// Returns the number of the first condition that holds, or one that none has. It is a call of its own, so that its loop
+    /// has the registers for itself.
+    #[inline(never)]
+    pub(crate) fn first_that_holds(&self, context: &Context<'_>) -> usize {
+        let mut next = self.first;
+        // An end is no index.
+        while let Some(link) = self.links.get(next.0 as usize) {
+            next = if link.holds(context) { link.passed } else { link.failed };
+        }
+        next.number()
+    }
+}
+
+/// Appends the tests of a condition, the last one first, and returns where it begins.
+fn link(
+    source: &ListSource<'_>,
+    condition: &Condition,
+    (mut passed, mut failed): (Next, Next),
+    links: &mut Vec<Link>,
+) -> Next {
+    match condition {
+        Condition::All(inner) => {
+            for condition in inner.iter().rev() {
+                passed = link(source, condition, (passed, failed), links);
+            }
+            passed
+        }
+        Condition::Any(inner) => {
+            for condition in inner.iter().rev() {
+                failed = link(source, condition, (passed, failed), links);
+            }
+            failed
+        }
+        Condition::Not(inner) => link(source, inner, (failed, passed), links),
+        Condition::Test(Test { attribute, operator }) => {
+            let test = CompiledTest::compile(source, operator).unwrap_or(CompiledTest::Never);
+            links.push(Link { attribute: Path::of(attribute), test, passed, failed });
+            Next::link(links.len() - 1)
+        }
+    }
+}
+
+impl Link {
+    #[inline]
     fn holds(&self, context: &Context<'_>) -> bool {
-        match self {
-            Compiled::All(inner) => inner.iter().all(|condition| condition.holds(context)),
-            Compiled::Any(inner) => inner.iter().any(|condition| condition.holds(context)),
-            Compiled::Not(inner) => !inner.holds(context),
-            Compiled::Test { attribute, test } => match (context.find(attribute), test) {
-                (value, CompiledTest::Exists(expected)) => value.is_some() == *expected,
-                (None, _) => false,
-                (Some(value), test) => test.passes(value),
-            },
+        match context.find(&self.attribute, &mut None) {
+            Some(value) => self.test.passes(value),
+            None => matches!(self.test, CompiledTest::Exists(false)),
         }
     }
 }
@@ -126,106 +225,131 @@ impl CompiledTest {
     }
 
     fn compile(source: &ListSource<'_>, operator: &Operator) -> Result<CompiledTest, String> {
-        let version = |text: &str, is: fn(Ordering) -> bool| match Version::parse(text) {
-            Some(_) => Ok(CompiledTest::Version { bound: text.into(), is }),
+        let number = |bound: &Bound, is| CompiledTest::Number { bound: Number::from(bound).whole(), is };
+        let version = |text: &str, is| match Version::parse(text) {
+            Some(bound) => Ok(CompiledTest::Version { bound: Box::new(bound.into()), is }),
             None => Err(format!("`{text}` is not a semantic version")),
         };
-        let time = |text: &str| Micros::parse(text).map_err(|error| error.to_string());
+        let time = |text: &str, is| match Micros::parse(text) {
+            Ok(bound) => Ok(CompiledTest::Time { bound, is }),
+            Err(error) => Err(error.to_string()),
+        };
         Ok(match operator {
-            Operator::Equals(Json::String(text)) => CompiledTest::EqualsText(text.as_str().into()),
-            Operator::Equals(Json::Number(number)) => CompiledTest::EqualsNumber(Number::of(number)),
-            Operator::Equals(value) => CompiledTest::Equals(value.clone()),
-            Operator::In(values) => CompiledTest::In(Choices::of(values)),
-            Operator::InList(list) => CompiledTest::InList(source.compile(list)),
-            Operator::HasAny(values) => CompiledTest::HasAny(Choices::of(values)),
+            Operator::Equals(Json::String(text)) => CompiledTest::EqualsText(Text::of(text)),
+            Operator::Equals(Json::Number(number)) => {
+                CompiledTest::Number { bound: Number::of(number).whole(), is: Orders::EQUAL }
+            }
+            Operator::Equals(value) => CompiledTest::Equals(Box::new(value.clone())),
+            Operator::In(values) if values.iter().all(Json::is_string) => {
+                CompiledTest::InTexts(Texts::of(values))
+            }
+            Operator::In(values) => CompiledTest::In(Box::new(Choices::of(values))),
+            Operator::InList(list) => CompiledTest::InList(Box::new(source.compile(list))),
+            Operator::HasAny(values) => CompiledTest::HasAny(Box::new(Choices::of(values))),
             Operator::HasAll(values) => CompiledTest::HasAll(values.as_slice().into()),
-            Operator::Above(bound) => CompiledTest::Above(bound.into()),
-            Operator::AtLeast(bound) => CompiledTest::AtLeast(bound.into()),
-            Operator::Below(bound) => CompiledTest::Below(bound.into()),
-            Operator::AtMost(bound) => CompiledTest::AtMost(bound.into()),
+            Operator::Above(bound) => number(bound, Orders::ABOVE),
+            Operator::AtLeast(bound) => number(bound, Orders::AT_LEAST),
+            Operator::Below(bound) => number(bound, Orders::BELOW),
+            Operator::AtMost(bound) => number(bound, Orders::AT_MOST),
             Operator::StartsWith(text) => CompiledTest::StartsWith(text.as_str().into()),
             Operator::EndsWith(text) => CompiledTest::EndsWith(text.as_str().into()),
-            Operator::Contains(text) => CompiledTest::Contains(text.as_str().into()),
+            Operator::Contains(text) => CompiledTest::Contains(Box::new(Finder::new(text).into_owned())),
             Operator::Matches(pattern) => {
                 let pattern = regex::RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build();
                 CompiledTest::Matches(pattern.map_err(|error| error.to_string())?)
             }
-            Operator::VersionEquals(text) => version(text, Ordering::is_eq)?,
-            Operator::VersionAbove(text) => version(text, Ordering::is_gt)?,
-            Operator::VersionAtLeast(text) => version(text, Ordering::is_ge)?,
-            Operator::VersionBelow(text) => version(text, Ordering::is_lt)?,
-            Operator::VersionAtMost(text) => version(text, Ordering::is_le)?,
-            Operator::Before(text) => CompiledTest::Before(time(text)?),
-            Operator::After(text) => CompiledTest::After(time(text)?),
+            Operator::VersionEquals(text) => version(text, Orders::EQUAL)?,
+            Operator::VersionAbove(text) => version(text, Orders::ABOVE)?,
+            Operator::VersionAtLeast(text) => version(text, Orders::AT_LEAST)?,
+            Operator::VersionBelow(text) => version(text, Orders::BELOW)?,
+            Operator::VersionAtMost(text) => version(text, Orders::AT_MOST)?,
+            Operator::Before(text) => time(text, Orders::BELOW)?,
+            Operator::After(text) => time(text, Orders::ABOVE)?,
             Operator::Exists(expected) => CompiledTest::Exists(*expected),
         })
     }
 
-    fn passes(&self, value: View<'_>) -> bool {
-        let number = |bound: &Number| match value {
-            View::Number(number) => number.compare(*bound),
-            _ => None,
-        };
-        let text = || match value {
-            View::Text(text) => Some(text),
-            _ => None,
-        };
-        let items = || match value {
-            View::List(items) => items,
-            _ => &[],
-        };
-        let version = |bound: &str| Some(Version::parse(text()?)?.compare(Version::parse(bound)?));
-        let time = |bound: &Micros| Some(Micros::parse(text()?).ok()?.cmp(bound));
+    /// The tests that are asked most come first, and are small enough to be part of the loop.
+    #[inline]
+    fn passes(&self, value: &Value<'_>) -> bool {
         match self {
-            CompiledTest::EqualsText(expected) => text() == Some(expected),
-            CompiledTest::EqualsNumber(expected) => number(expected) == Some(Ordering::Equal),
-            CompiledTest::Equals(expected) => value.same(View::of(expected)),
+            CompiledTest::EqualsText(expected) => value.text().is_some_and(|text| expected.is(text)),
+            CompiledTest::Number { bound, is } => is.have(value.compare(*bound)),
+            CompiledTest::InTexts(choices) => value.text().is_some_and(|text| choices.have(text)),
+            other => other.passes_otherwise(value),
+        }
+    }
+
+    #[inline(never)]
+    fn passes_otherwise(&self, value: &Value<'_>) -> bool {
+        let items = value.items().unwrap_or_default();
+        match self {
+            CompiledTest::EqualsText(_) | CompiledTest::Number { .. } | CompiledTest::InTexts(_) => {
+                unreachable!("the test is part of the loop")
+            }
+            CompiledTest::Equals(expected) => value.view().same(View::of(expected)),
             CompiledTest::In(choices) => choices.have(value),
-            CompiledTest::InList(list) => text().is_some_and(|id| list.has(id)),
-            CompiledTest::HasAny(choices) => items().iter().any(|item| choices.have(View::of(item))),
+            CompiledTest::InList(list) => value.text().is_some_and(|id| list.has(id)),
+            CompiledTest::HasAny(choices) => items.iter().any(|item| choices.have(&Value::Json(item))),
             CompiledTest::HasAll(values) => {
-                let has = |value: &Json| items().iter().any(|item| View::of(item).same(View::of(value)));
-                matches!(value, View::List(_)) && values.iter().all(has)
+                let has = |value: &Json| items.iter().any(|item| View::of(item).same(View::of(value)));
+                value.items().is_some() && values.iter().all(has)
             }
             CompiledTest::Never => false,
-            CompiledTest::Above(bound) => number(bound) == Some(Ordering::Greater),
-            CompiledTest::AtLeast(bound) => {
-                matches!(number(bound), Some(Ordering::Greater | Ordering::Equal))
+            CompiledTest::StartsWith(start) => value.text().is_some_and(|text| text.starts_with(&**start)),
+            CompiledTest::EndsWith(end) => value.text().is_some_and(|text| text.ends_with(&**end)),
+            CompiledTest::Contains(part) => {
+                value.text().is_some_and(|text| part.find(text.as_bytes()).is_some())
             }
-            CompiledTest::Below(bound) => number(bound) == Some(Ordering::Less),
-            CompiledTest::AtMost(bound) => matches!(number(bound), Some(Ordering::Less | Ordering::Equal)),
-            CompiledTest::StartsWith(start) => text().is_some_and(|text| text.starts_with(&**start)),
-            CompiledTest::EndsWith(end) => text().is_some_and(|text| text.ends_with(&**end)),
-            CompiledTest::Contains(part) => text().is_some_and(|text| text.contains(&**part)),
             CompiledTest::Matches(pattern) => {
-                text().is_some_and(|text| text.len() <= MATCHED_BYTES_MAX && pattern.is_match(text))
+                value.text().is_some_and(|text| text.len() <= MATCHED_BYTES_MAX && pattern.is_match(text))
             }
-            CompiledTest::Version { bound, is } => version(bound).is_some_and(is),
-            CompiledTest::Before(bound) => time(bound) == Some(Ordering::Less),
-            CompiledTest::After(bound) => time(bound) == Some(Ordering::Greater),
+            CompiledTest::Version { bound, is } => {
+                is.have(value.text().and_then(|text| Version::compare_text(text, bound)))
+            }
+            CompiledTest::Time { bound, is } => {
+                let time = value.text().and_then(|text| Micros::parse(text).ok());
+                is.have(time.map(|time| time.cmp(bound)))
+            }
             CompiledTest::Exists(expected) => *expected,
         }
     }
 }
 
-impl Choices {
-    fn of(values: &[Json]) -> Choices {
-        let mut texts: Vec<Box<str>> =
-            values.iter().filter_map(|value| value.as_str().map(Box::from)).collect();
+impl Texts {
+    fn of(values: &[Json]) -> Texts {
+        let mut texts: Vec<Text> = values.iter().filter_map(|value| value.as_str().map(Text::of)).collect();
         if texts.len() >= SORTED_FROM {
-            texts.sort_unstable();
+            texts.sort_unstable_by(|left, right| left.compare(right.ends(), right.as_str()));
         }
-        let others = values.iter().filter(|value| !value.is_string()).cloned().collect();
-        Choices { texts: texts.into(), others }
+        Texts(texts.into())
     }
 
-    fn have(&self, value: View<'_>) -> bool {
-        match value {
-            View::Text(text) if self.texts.len() >= SORTED_FROM => {
-                self.texts.binary_search_by(|choice| (**choice).cmp(text)).is_ok()
-            }
-            View::Text(text) => self.texts.iter().any(|choice| **choice == *text),
-            value => self.others.iter().any(|choice| value.same(View::of(choice))),
+    #[inline]
+    fn have(&self, text: &str) -> bool {
+        let ends = Ends::of(text);
+        if self.0.len() >= SORTED_FROM {
+            return self.search(ends, text);
+        }
+        self.0.iter().any(|choice| choice.has(ends, text))
+    }
+
+    #[inline(never)]
+    fn search(&self, ends: Ends, text: &str) -> bool {
+        self.0.binary_search_by(|choice| choice.compare(ends, text)).is_ok()
+    }
+}
+
+impl Choices {
+    fn of(values: &[Json]) -> Choices {
+        let others = values.iter().filter(|value| !value.is_string()).cloned().collect();
+        Choices { texts: Texts::of(values), others }
+    }
+
+    fn have(&self, value: &Value<'_>) -> bool {
+        match value.text() {
+            Some(text) => self.texts.have(text),
+            None => self.others.iter().any(|choice| value.view().same(View::of(choice))),
         }
     }
 }
@@ -233,7 +357,6 @@ impl Choices {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::Value;
 
     fn check(condition: &str, attributes: &str) -> bool {
         let attributes: serde_json::Map<String, Json> = serde_json::from_str(attributes).unwrap();

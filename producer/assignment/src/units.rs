@@ -34,6 +34,7 @@ impl UnitLists {
 
     /// Returns the unit that the lists are asked of; `None` if there are no lists, or the context has no such unit, which
     /// then is on none.
+    #[inline]
     pub(crate) fn asked_of<'a>(&self, context: &Context<'a>, unit_type: &Key) -> Option<&'a str> {
         if self.deny.is_empty() && self.allow.is_empty() {
             return None;

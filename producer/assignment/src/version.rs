@@ -12,29 +12,36 @@ pub(crate) struct Version<'a> {
     pre: &'a str,
 }
 
+/// A version that owns its text.
+#[derive(Clone, Debug)]
+pub(crate) struct VersionBound {
+    core: [u64; 3],
+    pre: Box<str>,
+}
+
+impl From<Version<'_>> for VersionBound {
+    fn from(version: Version<'_>) -> VersionBound {
+        VersionBound { core: version.core, pre: version.pre.into() }
+    }
+}
+
+impl VersionBound {
+    fn version(&self) -> Version<'_> {
+        Version { core: self.core, pre: &self.pre }
+    }
+}
+
 impl<'a> Version<'a> {
     /// `None` for a text that is no version.
     pub(crate) fn parse(text: &'a str) -> Option<Version<'a>> {
         let text = text.strip_prefix('v').unwrap_or(text);
-        let (text, build) = match text.split_once('+') {
-            Some((text, build)) => (text, Some(build)),
-            None => (text, None),
-        };
-        if build.is_some_and(|build| !build.split('.').all(is_identifier)) {
-            return None;
-        }
-        let (numbers, pre) = match text.split_once('-') {
-            Some((numbers, pre)) => (numbers, Some(pre)),
-            None => (text, None),
-        };
-        if pre.is_some_and(|pre| !pre.split('.').all(is_pre_release)) {
-            return None;
-        }
-        let mut core = [0; 3];
-        for (index, number) in numbers.split('.').enumerate() {
-            *core.get_mut(index)? = parse_number(number)?;
-        }
-        Some(Version { core, pre: pre.unwrap_or("") })
+        let (core, tail) = parse_core(text)?;
+        Some(Version { core, pre: parse_tail(tail)? })
+    }
+
+    /// Compares a text with a bound; a text that is no version has no order.
+    pub(crate) fn compare_text(text: &str, bound: &VersionBound) -> Option<Ordering> {
+        Some(Version::parse(text)?.compare(bound.version()))
     }
 
     /// Compares by semver's precedence, which ignores build metadata.
@@ -49,10 +56,44 @@ impl<'a> Version<'a> {
     }
 }
 
-/// A number without leading zeros, of at most 64 bits.
-fn parse_number(text: &str) -> Option<u64> {
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-    if is_plain { text.parse().ok() } else { None }
+/// Returns the one to three numbers with which the text begins, each without leading zeros and of at most 64 bits, and what
+/// follows them.
+fn parse_core(text: &str) -> Option<([u64; 3], &str)> {
+    let mut core = [0_u64; 3];
+    let (mut part, mut digits) = (0, 0);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'0'..=b'9' => {
+                if digits > 0 && core[part] == 0 {
+                    return None;
+                }
+                core[part] = core[part].checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
+                digits += 1;
+            }
+            b'.' if digits > 0 && part < 2 => (part, digits) = (part + 1, 0),
+            b'-' | b'+' if digits > 0 => return Some((core, &text[at..])),
+            _ => return None,
+        }
+    }
+    if digits > 0 { Some((core, "")) } else { None }
+}
+
+/// Returns the pre-release identifiers of what follows the numbers.
+fn parse_tail(text: &str) -> Option<&str> {
+    if text.is_empty() {
+        return Some("");
+    }
+    let (text, build) = match text.split_once('+') {
+        Some((text, build)) => (text, Some(build)),
+        None => (text, None),
+    };
+    if build.is_some_and(|build| !build.split('.').all(is_identifier)) {
+        return None;
+    }
+    match text.strip_prefix('-') {
+        Some(pre) => pre.split('.').all(is_pre_release).then_some(pre),
+        None => text.is_empty().then_some(""),
+    }
 }
 
 fn is_identifier(text: &str) -> bool {

@@ -352,7 +352,7 @@ mod tests {
         let (midnight, one) = (at("2026-01-01T00:00:00Z"), at("2026-01-01T01:00:00Z"));
         let before_one = at("2026-01-01T00:59:59.999999Z");
         let tag = |now| {
-            let asked = Asked { context: 7, class: "server user" };
+            let asked = Asked { context: 7, class: "server user", place: "production" };
             configuration.revision(now).tag(&asked)
         };
         assert_eq!(tag(midnight), tag(before_one));

@@ -169,8 +169,9 @@ fn what_cannot_be_simulated_is_refused() {
         refusal(&definitions("draft", "hashed"), plan()),
         "experiment `checkout` is draft, not running: nobody would be exposed"
     );
-    let surge =
-        FILE.replace("STATE", "running").replace("assignment: ASSIGNMENT", "switchback: {window_seconds: 60}");
+    let surge = FILE
+        .replace("STATE", "running")
+        .replace("assignment: ASSIGNMENT", "switchback: {window_seconds: 60}");
     assert_eq!(
         refusal(&samples::definitions(&surge), plan()),
         "experiment `checkout` is a switchback: its units are clusters that come again in every window, and a simulated \

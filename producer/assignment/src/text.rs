@@ -1,0 +1,118 @@
+//! Texts that are compared with every evaluation: the names of attributes, the operands of conditions, and keys. Most are
+//! short, and for those a call to the system's comparison costs more than the comparison; so each carries its ends as
+//! numbers. It does not know what a text is for.
+
+use std::cmp::Ordering;
+
+/// Texts up to this length, in bytes, are known by their ends alone.
+const KNOWN_BY_ENDS_MAX: usize = 16;
+
+/// The length of a text and its first and last bytes. Two texts that differ in one of them are different; if they do not,
+/// and are not longer than [`KNOWN_BY_ENDS_MAX`], they are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ends {
+    pub(crate) bytes: usize,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
+impl Ends {
+    #[inline]
+    pub(crate) fn of(text: &str) -> Ends {
+        let text = text.as_bytes();
+        let bytes = text.len();
+        // Where the text is shorter than both ends together, they overlap.
+        let (first, last) = if bytes >= 8 {
+            (eight(&text[..8]), eight(&text[bytes - 8..]))
+        } else if bytes >= 4 {
+            (four(&text[..4]), four(&text[bytes - 4..]))
+        } else if bytes > 0 {
+            (u64::from(text[0]), u64::from(text[bytes / 2]) << 8 | u64::from(text[bytes - 1]))
+        } else {
+            (0, 0)
+        };
+        Ends { bytes, first, last }
+    }
+
+    /// Returns whether no other text has these ends.
+    #[inline]
+    pub(crate) fn are_all(self) -> bool {
+        self.bytes <= KNOWN_BY_ENDS_MAX
+    }
+}
+
+#[inline]
+fn eight(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes.try_into().expect("they are eight"))
+}
+
+#[inline]
+fn four(bytes: &[u8]) -> u64 {
+    u32::from_le_bytes(bytes.try_into().expect("they are four")).into()
+}
+
+/// A text with its ends.
+#[derive(Clone, Debug)]
+pub(crate) struct Text {
+    ends: Ends,
+    text: Box<str>,
+}
+
+impl Text {
+    pub(crate) fn of(text: &str) -> Text {
+        Text { ends: Ends::of(text), text: text.into() }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Returns whether it is `other`.
+    #[inline]
+    pub(crate) fn is(&self, other: &str) -> bool {
+        // The length decides most often, and spares the ends of the other.
+        self.ends.bytes == other.len() && self.has(Ends::of(other), other)
+    }
+
+    /// As [`Text::is`], of a text whose ends are known.
+    #[inline]
+    pub(crate) fn has(&self, ends: Ends, other: &str) -> bool {
+        self.ends == ends && (ends.are_all() || *self.text == *other)
+    }
+
+    /// The place of this text beside another one, in some order of all texts.
+    pub(crate) fn compare(&self, ends: Ends, other: &str) -> Ordering {
+        self.ends
+            .cmp(&ends)
+            .then_with(|| if ends.are_all() { Ordering::Equal } else { (*self.text).cmp(other) })
+    }
+
+    pub(crate) fn ends(&self) -> Ends {
+        self.ends
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_every_length_differ_from_those_with_another_byte() {
+        for length in 0..40 {
+            let text: String = ('A'..).take(length).collect();
+            let own = Text::of(&text);
+            assert!(own.is(&text), "{text}");
+            assert!(!own.is(&format!("{text}~")), "{text}");
+            for at in 0..length {
+                let mut other = text.clone();
+                other.replace_range(at..=at, "~");
+                assert!(!own.is(&other), "{text} {other}");
+                assert_eq!(
+                    own.compare(Ends::of(&other), &other),
+                    Text::of(&other).compare(Ends::of(&text), &text).reverse(),
+                    "{text} {other}"
+                );
+            }
+        }
+    }
+}
