@@ -569,9 +569,9 @@ mod tests {
                 .check()
                 .map_err(|error| error.to_string())
         };
-        assert_eq!(of("eu\01767225600", "eu"), Ok(()));
+        assert_eq!(of("eu\x001767225600", "eu"), Ok(()));
         let refused = Err("other_ids: `region` is the unit's own type; it may have one id".to_owned());
-        for (unit_id, carried) in [("eu\01767225600", "us"), ("eu", "eu"), ("eu\0noon", "eu")] {
+        for (unit_id, carried) in [("eu\x001767225600", "us"), ("eu", "eu"), ("eu\0noon", "eu")] {
             assert_eq!(of(unit_id, carried), refused, "{unit_id:?} {carried}");
         }
     }

@@ -109,17 +109,18 @@ mod tests {
     #[test]
     fn an_id_is_written_and_read_in_one_form() {
         for (cluster, start, id) in
-            [("eu", 1_767_225_600, "eu\x001767225600"), ("地域", 0, "地域\x000"), ("a b", 60, "a b\060")]
+            [("eu", 1_767_225_600, "eu\x001767225600"), ("地域", 0, "地域\x000"), ("a b", 60, "a b\x0060")]
         {
             let unit = SwitchbackUnit::new(cluster, start).unwrap();
             assert_eq!(unit.id().as_str(), id);
             assert_eq!(SwitchbackUnit::parse(id), Some(unit));
         }
-        for other in ["eu", "eu\0", "\060", "eu\0060", "eu\0+60", "eu\06 0", "eu\060\0", "a\0b\060"] {
+        for other in ["eu", "eu\0", "\x0060", "eu\x00060", "eu\0+60", "eu\x006 0", "eu\x0060\0", "a\0b\x0060"]
+        {
             assert_eq!(SwitchbackUnit::parse(other), None, "{other:?}");
         }
         // More than any number of seconds.
-        assert_eq!(SwitchbackUnit::parse("eu\099999999999999999999"), None);
+        assert_eq!(SwitchbackUnit::parse("eu\x0099999999999999999999"), None);
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl Snapshot {
 /// a variant.
 ///
 /// # Errors
-/// If there is no such key, or the unit that its buckets need is missing or too long.
+/// If there is no such key, or the unit that its buckets need is missing, too long, or no cluster that a switchback can have.
 pub fn evaluate<'s>(
     snapshot: &'s Snapshot,
     key: &str,

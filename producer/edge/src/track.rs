@@ -113,9 +113,9 @@ struct WrittenAlias<'a> {
     #[serde(borrow)]
     event_id: Cow<'a, str>,
     #[serde(borrow)]
-    from: Unit<'a>,
+    from: &'a RawValue,
     #[serde(borrow)]
-    to: Unit<'a>,
+    to: &'a RawValue,
     #[serde(borrow, default)]
     ts: Option<&'a RawValue>,
 }
@@ -181,11 +181,7 @@ fn id_of(event_id: &str) -> Result<Uuid, String> {
 fn alias_of(written: WrittenAlias<'_>, scope: Scope<'_>) -> Result<Event<'static>, String> {
     let Scope { configuration, token } = scope;
     let event_id = id_of(&written.event_id)?;
-    let owned = |unit: &Unit<'_>| Unit {
-        unit_type: unit.unit_type.clone().into_owned().into(),
-        unit_id: unit.unit_id.clone().into_owned().into(),
-    };
-    let (from, to) = (owned(&written.from), owned(&written.to));
+    let (from, to) = (unit_of("from", written.from)?, unit_of("to", written.to)?);
     if from == to {
         return Err("from and to are the same unit: an alias joins two ids".to_owned());
     }
@@ -203,6 +199,13 @@ fn alias_of(written: WrittenAlias<'_>, scope: Scope<'_>) -> Result<Event<'static
         sender: sender(token),
         created_at: created_at(written.ts, event_id)?,
     }))
+}
+
+fn unit_of(field: &str, raw: &RawValue) -> Result<Unit<'static>, String> {
+    if is_list(raw.get().as_bytes()) {
+        return Err(format!("{field}: a unit is an object, not a list"));
+    }
+    serde_json::from_str(raw.get()).map_err(|error| format!("{field}: {error}"))
 }
 
 /// Makes the event of a context by `make`.

@@ -2,6 +2,7 @@
 
 mod edge_fixture;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use edge_fixture::{CLIENT_TOKEN, DEFINITIONS, EventStream, Fixture, SERVER_TOKEN, TOKENS, send, within};
@@ -396,6 +397,8 @@ fn a_switchback_is_reported_with_its_window_and_a_login_as_an_alias() {
         alias(5, ("user", "u1"), ("region", "eu")),
         alias(6, ("user", "u1"), ("user", "u1")),
         {"event_id": id(7), "type": "alias", "from": {"unit_type": "user", "unit_id": "u2"}},
+        {"event_id": id(7), "type": "alias", "from": ["user", "u2"], "to": ["user", "u1"]},
+        {"event_id": id(7), "type": "alias", "from": {"unit_type": "user"}, "to": {}},
     ]});
     let answer = edge.post_with("/ofrep/v1/track", &batch.to_string(), &page).json();
     let events = answer["events"].as_array().unwrap();
@@ -407,6 +410,8 @@ fn a_switchback_is_reported_with_its_window_and_a_login_as_an_alias() {
         (4, Some("to.unit_type is `region`: a client key may report aliases to a user alone")),
         (5, Some("from and to are the same unit: an alias joins two ids")),
         (6, Some("missing field `to`")),
+        (7, Some("from: a unit is an object, not a list")),
+        (8, Some("from: missing field `unit_id`")),
     ] {
         let event = &events[index];
         match error {
@@ -417,8 +422,8 @@ fn a_switchback_is_reported_with_its_window_and_a_login_as_an_alias() {
     let exposures = fixture.stored("exposures");
     let exposure = avro::decode_exposure(&exposures[0]).unwrap();
     assert_eq!((exposures.len(), &*exposure.unit_id), (1, &*format!("eu\0{start}")));
-    let carried: Vec<_> = exposure.other_ids.iter().collect();
-    assert_eq!(carried, [("region", "eu"), ("user", "u1")]);
+    let carried: BTreeSet<_> = exposure.other_ids.iter().collect();
+    assert_eq!(carried, [("region", "eu"), ("user", "u1")].into());
     // A server may join whatever it knows.
     let joined = json!({"events": [alias(8, ("region", "eu"), ("region", "europe"))]});
     assert_eq!(edge.post("/ofrep/v1/track", &joined.to_string()).json()["events"][0]["status"], "accepted");

@@ -37,7 +37,8 @@ pub struct Allowed {
 }
 
 /// What a finished experiment serves: a variant, to all or to those targeted, and to a share of them. Outside the
-/// share, a unit keeps the variant if the experiment gave it to that unit, and otherwise sees the control.
+/// share, a unit keeps the variant if the experiment gave it to that unit, and otherwise sees the control. A cluster of a
+/// switchback had each variant, and keeps none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Serve {
