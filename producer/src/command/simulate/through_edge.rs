@@ -175,7 +175,7 @@ impl RequestSender<'_, '_> {
     fn hand_out(&mut self) {
         let now = now();
         while self.under_way < self.under_way_max && self.traffic.next_at().is_some_and(|at| at <= now) {
-            match self.traffic.next() {
+            match self.traffic.take_next() {
                 None => return,
                 Some(Request::Evaluation(asked, body)) => self.hand(Job::Evaluation(asked, body)),
                 Some(Request::Conversion(tracked, event)) => {
