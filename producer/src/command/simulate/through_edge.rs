@@ -128,7 +128,7 @@ fn serve(
 /// Hands out requests when they are due, and acts on the answers.
 struct RequestSender<'a, 'b> {
     traffic: &'a mut EdgeTraffic<'b>,
-    /// Never more than `under_way_max`.
+    /// Never more than `under_way_max` and one batch.
     jobs: Sender<Job>,
     answers: Receiver<anyhow::Result<Done>>,
     under_way: usize,
