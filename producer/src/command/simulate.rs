@@ -134,22 +134,21 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         );
         return Err(refused.context(Exit::Refused));
     };
+    let edge = args.edge.as_ref().map(|url| Edge::new(url, args.edge_token_file.as_deref())).transpose()?;
+    if let Some(edge) = &edge {
+        // Before the clock of the traffic starts. Waiting blocks; nothing else runs on this runtime.
+        tokio::task::block_in_place(|| edge.connect().await_version(definitions.version()))?;
+    }
     let plan = plan(config, &args, experiment)?;
     let (batch_id, start) = (plan.batch_id.clone(), plan.start);
     let snapshot = snapshot(definitions);
     let simulation = Simulation::new(&snapshot, experiment, plan).context(Exit::Refused)?;
     let bar = bar(args.units);
     let began = Instant::now();
-    let Sent { tally, delivered, edge } = match &args.edge {
-        Some(url) => {
-            let edge = Edge::new(url, args.edge_token_file.as_deref())?;
-            let wanted = definitions.version();
-            // Its threads block; nothing else runs on this runtime.
-            tokio::task::block_in_place(|| {
-                edge.connect().await_version(wanted)?;
-                send_through_edge(&edge, &args, experiment, simulation, &shutdown, &bar)
-            })?
-        }
+    let Sent { tally, delivered, edge } = match &edge {
+        Some(edge) => tokio::task::block_in_place(|| {
+            send_through_edge(edge, &args, experiment, simulation, &shutdown, &bar)
+        })?,
         None => send_to_kafka(config, &args, simulation, &shutdown, &bar).await?,
     };
     bar.finish_and_clear();
@@ -210,7 +209,7 @@ async fn send_to_kafka(
         if let Err(problem) = sender.send(sent.event).await? {
             return Err(anyhow!("a simulated event is refused: {problem}").context(Exit::Refused));
         }
-        if simulation.tally().sent() % EVENTS_PER_UPDATE == 0 {
+        if simulation.tally().sent().is_multiple_of(EVENTS_PER_UPDATE) {
             bar.set_position(simulation.tally().units);
             if shutdown.begun() {
                 break;

@@ -127,7 +127,7 @@ impl<'a> EdgeTraffic<'a> {
     }
 
     /// Takes the next request, due or not.
-    pub fn next(&mut self) -> Option<Request> {
+    pub fn take_next(&mut self) -> Option<Request> {
         let due = self.simulation.due.peek().map(|Reverse(due)| due.at);
         match self.arrival() {
             Some(arrival) if due.is_none_or(|due| due > arrival) => {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     fn asks(traffic: &mut EdgeTraffic<'_>) -> (Asked, String) {
-        match traffic.next() {
+        match traffic.take_next() {
             Some(Request::Evaluation(asked, body)) => (asked, String::from_utf8(body).unwrap()),
             other => panic!("{other:?}"),
         }
@@ -286,7 +286,7 @@ mod tests {
         );
         let (second, _) = asks(&mut traffic);
         // Nothing else is due before an answer comes.
-        assert_eq!((traffic.next_at(), traffic.next()), (None, None));
+        assert_eq!((traffic.next_at(), traffic.take_next()), (None, None));
 
         let now = Micros::new(start.get() + 40_000_000).unwrap();
         traffic.answered(first, &exposed_to("control"), now).unwrap();
@@ -294,7 +294,7 @@ mod tests {
         traffic.answered(second, &exposed_to("treatment"), now).unwrap();
         let due = traffic.next_at().unwrap();
         assert!((0..5_000_000).contains(&(due.get() - now.get())), "{due}");
-        let Some(Request::Conversion(tracked, body)) = traffic.next() else { panic!("no conversion") };
+        let Some(Request::Conversion(tracked, body)) = traffic.take_next() else { panic!("no conversion") };
         let event: Json = serde_json::from_str(&body).unwrap();
         let event_id: Uuid = event["event_id"].as_str().unwrap().parse().unwrap();
         assert_eq!(event_id.get_version_num(), 7);
@@ -317,7 +317,7 @@ mod tests {
         let (asked, body) = asks(&mut traffic);
         traffic.answered(asked, &exposed_to("control"), plan().start).unwrap();
         let (mut evaluations, mut conversions) = (vec![body], Vec::new());
-        while let Some(request) = traffic.next() {
+        while let Some(request) = traffic.take_next() {
             match request {
                 Request::Evaluation(asked, body) => {
                     traffic.answered(asked, &exposed_to("control"), plan().start).unwrap();
@@ -345,9 +345,9 @@ mod tests {
         let side = r#"{"experiment":"all","variant":"held","exposure_logged":true}"#;
         traffic.answered(held, &answer("control", side), plan().start).unwrap();
         traffic.answered(outside, &answer("control", "{}"), plan().start).unwrap();
-        let Some(Request::Conversion(tracked, _)) = traffic.next() else { panic!("no conversion") };
+        let Some(Request::Conversion(tracked, _)) = traffic.take_next() else { panic!("no conversion") };
         traffic.accepted(tracked);
-        assert_eq!(traffic.next(), None);
+        assert_eq!(traffic.take_next(), None);
         let tally = traffic.tally();
         assert_eq!((tally.exposed, tally.exposures, tally.conversions), (0, 1, 1));
         assert_eq!(tally.holdouts["all"]["held"], 1);

@@ -128,7 +128,7 @@ fn serve(
 /// Hands out requests when they are due, and acts on the answers.
 struct RequestSender<'a, 'b> {
     traffic: &'a mut EdgeTraffic<'b>,
-    /// Never more than `under_way_max`.
+    /// Never more than `under_way_max` and one batch.
     jobs: Sender<Job>,
     answers: Receiver<anyhow::Result<Done>>,
     under_way: usize,
@@ -175,7 +175,7 @@ impl RequestSender<'_, '_> {
     fn hand_out(&mut self) {
         let now = now();
         while self.under_way < self.under_way_max && self.traffic.next_at().is_some_and(|at| at <= now) {
-            match self.traffic.next() {
+            match self.traffic.take_next() {
                 None => return,
                 Some(Request::Evaluation(asked, body)) => self.hand(Job::Evaluation(asked, body)),
                 Some(Request::Conversion(tracked, event)) => {
