@@ -5,11 +5,11 @@
 use std::borrow::Cow;
 
 use assignment::Context;
-use schemas::{Conversion, Decimal6, Event, Exposure, Key, Micros, Pairs, Sender, Uuid};
+use schemas::{Conversion, Decimal6, Event, Exposure, Micros, Pairs, Sender, Uuid};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, NoUnit};
 use crate::metadata::{self, Scalar, Sent};
 use crate::ofrep::error::{ErrorCode, Problem};
 use crate::ofrep::request::{SentContext, is_list};
@@ -222,12 +222,17 @@ fn conversion(
     metadata: &Sent<'_>,
 ) -> Result<Conversion<'static>, String> {
     let Scope { configuration, token } = known.scope;
-    let unit: Option<(Key, &str)> = configuration.unit_of(&known.context, &token.unit_type);
-    let (unit_type, unit_id) = unit.ok_or_else(|| {
-        format!(
+    let unit = configuration.unit_of(&known.context, &token.unit_type);
+    let (unit_type, unit_id) = unit.map_err(|why| match why {
+        NoUnit::Missing => format!(
             "TARGETING_KEY_MISSING: the context has no id, neither of the {} nor of another unit",
             token.unit_type
-        )
+        ),
+        NoUnit::Ambiguous(one, another) => format!(
+            "TARGETING_KEY_MISSING: the context has no id of the {}, and ids of the {one} and of the {another}; send \
+             targetingKey, or ask with a token whose unit_type is one of them",
+            token.unit_type
+        ),
     })?;
     let value = match value {
         None => None,
