@@ -10,6 +10,7 @@ use axum::response::Response;
 use sdk::event::now;
 
 use super::{EVALUATE_PATH, EXPOSURE, Edge, Failure, LetIn, json, read_body};
+use crate::cors;
 use crate::exposures::{self, Logged, Told};
 use crate::ofrep::answer::write_flag;
 use crate::ofrep::error::{ErrorCode, Problem};
@@ -23,12 +24,16 @@ pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> R
         Err(failure) => return failure.response(Some(&key)),
     };
     let logs = !is_off(request.headers());
+    let is_of_page = cors::origin(request.headers()).is_some();
     let outcome = match read_body(request, edge.settings.body_bytes.usize()).await {
         Ok(body) => evaluate(&edge, &token, &key, &body, logs),
         Err(failure) => Err(failure),
     };
     let mut response = outcome.unwrap_or_else(|failure| failure.response(Some(&key)));
-    response.extensions_mut().insert(LetIn(token));
+    // Only a page's answer is looked at again.
+    if is_of_page {
+        response.extensions_mut().insert(LetIn(token));
+    }
     response
 }
 
