@@ -65,7 +65,7 @@ pub struct Edge {
     pub shutdown: Shutdown,
 }
 
-/// The public routes. The frame is around each handler and no layer of the router, which would be copied for every request.
+/// The public routes. The frame is put around each handler: a layer of the router would be copied for every request.
 pub fn routes(edge: Arc<Edge>) -> Router {
     type Here = State<Arc<Edge>>;
     Router::new()
