@@ -220,8 +220,9 @@ fn judge(
     let (mut guaranteed, mut lost, mut oldest_lost) = (0, 0, Duration::ZERO);
     for exposed in &ledger.exposures {
         let found = exposures.get(&exposed.unit).copied().unwrap_or(0);
-        let next = kills.iter().filter(|(edge, at)| *edge == exposed.edge && *at >= exposed.answered).min();
-        let age = next.map_or(Duration::MAX, |(_, at)| *at - exposed.answered);
+        // Also a kill before the answer was read: the answer may have been on its way.
+        let next = kills.iter().filter(|(edge, at)| *edge == exposed.edge && *at >= exposed.asked).min();
+        let age = next.map_or(Duration::MAX, |(_, at)| at.saturating_duration_since(exposed.answered));
         let must_be_there = exposed.logged && age >= SPOOL_DELAY + WRITER_LAG_MAX;
         guaranteed += usize::from(must_be_there);
         if found > 1 || (must_be_there && found == 0) || (!exposed.logged && found > 0) {

@@ -42,6 +42,7 @@ pub struct Exposed {
     pub unit: String,
     /// The number of the edge's place.
     pub edge: usize,
+    pub asked: Instant,
     pub answered: Instant,
     /// Whether the edge said that it has logged the exposure.
     pub logged: bool,
@@ -81,11 +82,12 @@ pub fn evaluate(run: &str, edge: usize, place: &EdgePlace, ended: &AtomicBool) -
         }
         // Never asked for twice: a restarted edge has forgotten that it logged an exposure.
         let unit = format!("{run}-{edge}-{number}");
+        let asked = Instant::now();
         match client.evaluate("checkout", &json!({ "targetingKey": unit })) {
             Ok(answer) => {
                 ensure!(answer.status == 200, "{}: {}", answer.status, answer.body);
                 let logged = answer.body["metadata"]["exposure_logged"] == true;
-                ledger.exposures.push(Exposed { unit, edge, answered: Instant::now(), logged });
+                ledger.exposures.push(Exposed { unit, edge, asked, answered: Instant::now(), logged });
             }
             Err(_) => ledger.unanswered += 1,
         }

@@ -201,13 +201,32 @@ impl Configuration {
         ids
     }
 
-    /// The unit that an event without a unit type is about: of the preferred type or, if the context has none, of the first
-    /// type in use.
-    pub fn unit_of<'c>(&self, context: &Context<'c>, preferred: &Key) -> Option<(Key, &'c str)> {
-        std::iter::once(preferred)
-            .chain(self.unit_types.iter())
-            .find_map(|unit_type| Some((unit_type.clone(), context.unit(unit_type.as_str())?)))
+    /// The unit that an event without a unit type is about: of the preferred type or, if the context has no id of it, of the
+    /// only type in use of which it has one.
+    ///
+    /// # Errors
+    /// If the context has no id, or ids of several other types: which of them comes first would change with the definitions,
+    /// and an event that is sent again must keep its unit, since that decides its partition.
+    pub fn unit_of<'c>(&self, context: &Context<'c>, preferred: &Key) -> Result<(Key, &'c str), NoUnit> {
+        if let Some(id) = context.unit(preferred.as_str()) {
+            return Ok((preferred.clone(), id));
+        }
+        let in_use = self.unit_types.iter();
+        let mut found = in_use.filter_map(|of| Some((of.clone(), context.unit(of.as_str())?)));
+        match (found.next(), found.next()) {
+            (None, _) => Err(NoUnit::Missing),
+            (Some(unit), None) => Ok(unit),
+            (Some((one, _)), Some((another, _))) => Err(NoUnit::Ambiguous(one, another)),
+        }
     }
+}
+
+/// Why it is not known which unit an event is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoUnit {
+    Missing,
+    /// The context has ids of both types, and perhaps of more.
+    Ambiguous(Key, Key),
 }
 
 /// An event carries ids of 1 to 256 bytes; an id that is too long must not cost the event.
@@ -415,11 +434,13 @@ mod tests {
         let attributes = [("account", Value::Text(&long))];
         assert_eq!(other(&Context { targeting_key: Some("u1"), attributes: &attributes }, "user"), []);
         let user = Key::new("user").unwrap();
-        let unit = |context: &Context<'_>| {
-            configuration.unit_of(context, &user).map(|(unit_type, id)| pair(unit_type.as_str(), id))
+        let unit_of = |context: &Context<'_>, preferred: &Key| {
+            configuration.unit_of(context, preferred).map(|(unit_type, id)| pair(unit_type.as_str(), id))
         };
-        assert_eq!(unit(&context), Some(pair("user", "u1")));
-        assert_eq!(unit(&Context { targeting_key: None, ..context }), Some(pair("account", "a1")));
-        assert_eq!(unit(&Context::default()), None);
+        assert_eq!(unit_of(&context, &user), Ok(pair("user", "u1")));
+        assert_eq!(unit_of(&Context { targeting_key: None, ..context }, &user), Ok(pair("account", "a1")));
+        assert_eq!(unit_of(&Context::default(), &user), Err(NoUnit::Missing));
+        let (account, other) = (Key::new("account").unwrap(), Key::new("company").unwrap());
+        assert_eq!(unit_of(&context, &other), Err(NoUnit::Ambiguous(account, user)));
     }
 }

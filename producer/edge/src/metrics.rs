@@ -1,5 +1,8 @@
 //! What the service counts. The names are fixed; `deploy/operations/README.md` explains each.
 
+use std::time::Duration;
+
+use axum::http::StatusCode;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
@@ -9,13 +12,44 @@ const REQUEST_SECONDS: [f64; 12] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
 const CHANGE_SECONDS: [f64; 9] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0];
 
+/// What the metrics tell apart of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    Bulk,
+    Single,
+    Track,
+    Stream,
+    Other,
+}
+
+impl Route {
+    const ALL: [Route; 5] = [Route::Bulk, Route::Single, Route::Track, Route::Stream, Route::Other];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Route::Bulk => "bulk",
+            Route::Single => "single",
+            Route::Track => "track",
+            Route::Stream => "stream",
+            Route::Other => "other",
+        }
+    }
+}
+
+/// The series of one route that nearly every request needs, looked up once.
+#[derive(Clone)]
+struct RouteSeries {
+    ok: IntCounter,
+    seconds: Histogram,
+}
+
 /// All metrics of the service.
 #[derive(Clone)]
 pub struct Metrics {
     /// By route and status.
-    pub requests: IntCounterVec,
-    /// By route.
-    pub request_seconds: HistogramVec,
+    requests: IntCounterVec,
+    /// In the order of [`Route::ALL`].
+    routes: [RouteSeries; 5],
     /// By token.
     pub rate_limited: IntCounterVec,
     /// By result.
@@ -38,13 +72,20 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn register(registry: &Registry) -> Result<Metrics, prometheus::Error> {
+        let requests = counters("edge_requests_total", "Requests answered.", &["route", "status"])?;
+        let request_seconds = HistogramVec::new(
+            HistogramOpts::new("edge_request_seconds", "Time to the head of an answer.")
+                .buckets(REQUEST_SECONDS.to_vec()),
+            &["route"],
+        )?;
+        registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(request_seconds.clone()))?;
         let metrics = Metrics {
-            requests: counters("edge_requests_total", "Requests answered.", &["route", "status"])?,
-            request_seconds: HistogramVec::new(
-                HistogramOpts::new("edge_request_seconds", "Time to the head of an answer.")
-                    .buckets(REQUEST_SECONDS.to_vec()),
-                &["route"],
-            )?,
+            routes: Route::ALL.map(|route| RouteSeries {
+                ok: requests.with_label_values(&[route.as_str(), "200"]),
+                seconds: request_seconds.with_label_values(&[route.as_str()]),
+            }),
+            requests,
             rate_limited: counters("edge_rate_limited_total", "Requests over a token's rate.", &["token"])?,
             exposures: counters("edge_exposures_total", "Exposures of single reads.", &["result"])?,
             tracked: counters(
@@ -77,8 +118,6 @@ impl Metrics {
             streams_refused: IntCounter::new("edge_streams_refused_total", "Event streams over the bound.")?,
             pushes: IntCounter::new("edge_pushes_total", "Announcements sent on event streams.")?,
         };
-        registry.register(Box::new(metrics.requests.clone()))?;
-        registry.register(Box::new(metrics.request_seconds.clone()))?;
         registry.register(Box::new(metrics.rate_limited.clone()))?;
         registry.register(Box::new(metrics.exposures.clone()))?;
         registry.register(Box::new(metrics.tracked.clone()))?;
@@ -95,6 +134,16 @@ impl Metrics {
         registry.register(Box::new(metrics.streams_refused.clone()))?;
         registry.register(Box::new(metrics.pushes.clone()))?;
         Ok(metrics)
+    }
+
+    /// Counts an answer.
+    pub fn answered(&self, route: Route, status: StatusCode, took: Duration) {
+        let series = &self.routes[route as usize];
+        series.seconds.observe(took.as_secs_f64());
+        match status {
+            StatusCode::OK => series.ok.inc(),
+            _ => self.requests.with_label_values(&[route.as_str(), status.as_str()]).inc(),
+        }
     }
 }
 

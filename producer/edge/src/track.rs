@@ -6,12 +6,12 @@ use std::borrow::Cow;
 
 use assignment::Context;
 use schemas::{
-    Alias, Conversion, Decimal6, Event, Exposure, Key, Micros, Pairs, Sender, SwitchbackUnit, Unit, Uuid,
+    Alias, Conversion, Decimal6, Event, Exposure, Micros, Pairs, Sender, SwitchbackUnit, Unit, Uuid,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, NoUnit};
 use crate::metadata::{self, Scalar, Sent};
 use crate::ofrep::error::{ErrorCode, Problem};
 use crate::ofrep::request::{SentContext, is_list};
@@ -290,12 +290,17 @@ fn exposure(known: &Known<'_>, written: &Written<'_>) -> Result<Event<'static>, 
 
 fn conversion(known: &Known<'_>, written: &Written<'_>) -> Result<Event<'static>, String> {
     let Scope { configuration, token } = known.scope;
-    let unit: Option<(Key, &str)> = configuration.unit_of(&known.context, &token.unit_type);
-    let (unit_type, unit_id) = unit.ok_or_else(|| {
-        format!(
+    let unit = configuration.unit_of(&known.context, &token.unit_type);
+    let (unit_type, unit_id) = unit.map_err(|why| match why {
+        NoUnit::Missing => format!(
             "TARGETING_KEY_MISSING: the context has no id, neither of the {} nor of another unit",
             token.unit_type
-        )
+        ),
+        NoUnit::Ambiguous(one, another) => format!(
+            "TARGETING_KEY_MISSING: the context has no id of the {}, and ids of the {one} and of the {another}; send \
+             targetingKey, or ask with a token whose unit_type is one of them",
+            token.unit_type
+        ),
     })?;
     let value = match written.value {
         None => None,

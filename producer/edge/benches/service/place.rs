@@ -23,8 +23,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 pub const SWITCHED: &str = "switched";
 
 pub struct Place {
-    fixture: Fixture,
+    // Declared before the fixture, so that it has stopped when Kafka stops.
     edge: Edge,
+    fixture: Fixture,
     address: String,
     runtime: Runtime,
 }

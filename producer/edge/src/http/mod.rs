@@ -7,7 +7,6 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http_server::{Intake, NotReceived, Received};
@@ -21,7 +20,7 @@ use crate::configuration::Configuration;
 use crate::cors;
 use crate::counts::Counts;
 use crate::events::Events;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Route};
 use crate::ofrep::error::Problem;
 use crate::ofrep::request::SentContext;
 use crate::samples::Samples;
@@ -74,25 +73,31 @@ pub struct Edge {
     pub shutdown: Shutdown,
 }
 
-/// The public routes.
+/// The public routes. The frame is put around each handler: a layer of the router would be copied for every request.
 pub fn routes(edge: Arc<Edge>) -> Router {
+    type Here = State<Arc<Edge>>;
     Router::new()
-        .route(EVALUATE_PATH, post(bulk::answer))
-        .route("/ofrep/v1/evaluate/flags/{*key}", post(single::answer))
-        .route(TRACK_PATH, post(track::answer))
-        .route(STREAM_PATH, get(stream::answer))
-        .fallback(async |uri: Uri| {
-            let path: String = uri.path().chars().take(80).collect();
-            refuse(StatusCode::NOT_FOUND, format!("there is nothing at {path}"))
-        })
-        .method_not_allowed_fallback(async |method: Method| {
-            refuse(
-                StatusCode::METHOD_NOT_ALLOWED,
-                format!("not by {method}; evaluations and events are sent by POST"),
-            )
-        })
-        .layer(middleware::from_fn_with_state(edge.clone(), frame))
+        .route(EVALUATE_PATH, post(|edge: Here, request| frame(edge, request, bulk::answer)))
+        .route(
+            "/ofrep/v1/evaluate/flags/{*key}",
+            post(|edge: Here, request| frame(edge, request, single::answer)),
+        )
+        .route(TRACK_PATH, post(|edge: Here, request| frame(edge, request, track::answer)))
+        .route(STREAM_PATH, get(|edge: Here, request| frame(edge, request, stream::answer)))
+        .fallback(|edge: Here, request| frame(edge, request, nothing_there))
+        .method_not_allowed_fallback(|edge: Here, request| frame(edge, request, not_by_this_method))
         .with_state(edge)
+}
+
+async fn nothing_there(_: State<Arc<Edge>>, request: Request) -> Response {
+    let path: String = request.uri().path().chars().take(80).collect();
+    refuse(StatusCode::NOT_FOUND, format!("there is nothing at {path}"))
+}
+
+async fn not_by_this_method(_: State<Arc<Edge>>, request: Request) -> Response {
+    let method = request.method();
+    let message = format!("not by {method}; evaluations and events are sent by POST");
+    refuse(StatusCode::METHOD_NOT_ALLOWED, message)
 }
 
 /// The answer to a request that never reaches the handlers.
@@ -150,7 +155,11 @@ fn json(status: StatusCode, body: Vec<u8>) -> Response {
 struct LetIn(Arc<Token>);
 
 /// Answers preflights, lets pages read their answers, and counts.
-async fn frame(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> Response {
+async fn frame<A: Future<Output = Response>>(
+    State(edge): State<Arc<Edge>>,
+    request: Request,
+    answer: impl FnOnce(State<Arc<Edge>>, Request) -> A,
+) -> Response {
     let began = Instant::now();
     let route = route_of(request.uri().path());
     let origin = cors::origin(request.headers()).map(str::to_owned);
@@ -158,7 +167,7 @@ async fn frame(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> R
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = match &origin {
         Some(origin) if is_preflight => preflight(&edge, origin),
-        _ => next.run(request).await,
+        _ => answer(State(edge.clone()), request).await,
     };
     if let Some(origin) = origin.filter(|_| !is_preflight) {
         // Without a token, a page that some token allows may at least read the error.
@@ -171,8 +180,7 @@ async fn frame(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> R
         }
     }
     response.headers_mut().append(header::VARY, HeaderValue::from_static("Origin"));
-    edge.metrics.requests.with_label_values(&[route, response.status().as_str()]).inc();
-    edge.metrics.request_seconds.with_label_values(&[route]).observe(began.elapsed().as_secs_f64());
+    edge.metrics.answered(route, response.status(), began.elapsed());
     response
 }
 
@@ -187,13 +195,13 @@ fn preflight(edge: &Edge, origin: &str) -> Response {
     response
 }
 
-fn route_of(path: &str) -> &'static str {
+fn route_of(path: &str) -> Route {
     match path {
-        EVALUATE_PATH => "bulk",
-        TRACK_PATH => "track",
-        STREAM_PATH => "stream",
-        _ if path.strip_prefix(EVALUATE_PATH).is_some_and(|rest| rest.starts_with('/')) => "single",
-        _ => "other",
+        EVALUATE_PATH => Route::Bulk,
+        TRACK_PATH => Route::Track,
+        STREAM_PATH => Route::Stream,
+        _ if path.strip_prefix(EVALUATE_PATH).is_some_and(|rest| rest.starts_with('/')) => Route::Single,
+        _ => Route::Other,
     }
 }
 

@@ -11,6 +11,7 @@ use schemas::evaluation_counts::Day;
 use sdk::event::now;
 
 use super::{EVALUATE_PATH, EXPOSURE, Edge, Failure, LetIn, json};
+use crate::cors;
 use crate::exposures::{self, Logged, Told};
 use crate::ofrep::answer::write_flag;
 use crate::ofrep::error::{ErrorCode, Problem};
@@ -24,12 +25,16 @@ pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> R
         Err(failure) => return failure.response(Some(&key)),
     };
     let logs = !is_off(request.headers());
+    let is_of_page = cors::origin(request.headers()).is_some();
     let outcome = match edge.receive(request, edge.settings.body_bytes.usize()).await {
         Ok(received) => evaluate(&edge, &token, &key, &received.body, logs),
         Err(failure) => Err(failure),
     };
     let mut response = outcome.unwrap_or_else(|failure| failure.response(Some(&key)));
-    response.extensions_mut().insert(LetIn(token));
+    // Only a page's answer is looked at again.
+    if is_of_page {
+        response.extensions_mut().insert(LetIn(token));
+    }
     response
 }
 
