@@ -5,7 +5,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use schemas::definition::{Change, Definition, Definitions, Experiment, Kind, Refusal, UnknownRule, Version};
+use schemas::definition::{
+    Change, Definition, Definitions, Experiment, Kind, Problem, Refusal, UnknownRule, Version,
+};
 use schemas::{Key, Micros, Uuid};
 use serde::{Serialize, Serializer};
 
@@ -260,9 +262,33 @@ fn prepare(
     {
         return Prepared::Settled(Verdict::Unchanged { version: current.version });
     }
+    let problems = new_nulls(current.map(|current| &current.definition), &definition);
+    if !problems.is_empty() {
+        return Prepared::Settled(Verdict::Refused { reason: Refusal::NotAllowed(problems) });
+    }
     let change = definitions.change_to(&definition, change_id, &signature.author, &signature.reason);
     let changed = diff(current.map(|current| &current.definition), &definition);
     Prepared::Propose(Proposal { change, changed })
+}
+
+/// The variants of a flag whose value becomes null: OpenFeature has no such value, so no client could read it. The log's rules
+/// accept it, and a flag that has one from before can still be changed, for example switched off.
+fn new_nulls(current: Option<&Definition>, new: &Definition) -> Vec<Problem> {
+    let Definition::Flag(new) = new else { return Vec::new() };
+    let had_null = |key: &Key| {
+        let Some(Definition::Flag(current)) = current else { return false };
+        current.variants.iter().any(|variant| variant.key == *key && variant.value.is_null())
+    };
+    let mut problems = Vec::new();
+    for (index, variant) in new.variants.iter().enumerate() {
+        if variant.value.is_null() && !had_null(&variant.key) {
+            problems.push(Problem::new(
+                format!("variants[{index}].value"),
+                "null is no value that a client can read; write {} or \"\" for nothing",
+            ));
+        }
+    }
+    problems
 }
 
 fn as_text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
@@ -486,5 +512,42 @@ slots: 5000
         let reason = reason.to_string();
         assert!(reason.contains("there is no metric `signup`; define it first"), "{reason}");
         assert!(reason.contains("there is no layer `shop`; define it first"), "{reason}");
+    }
+
+    /// No client could read it, and it was accepted.
+    #[test]
+    fn a_null_is_refused_and_one_from_before_does_not_keep_a_flag_from_being_switched_off() {
+        let flag = |enabled: bool, variants: &str| {
+            let text = format!(
+                "{{kind: flag, key: f, value_type: json, enabled: {enabled}, default_variant: a, variants: [{variants}]}}"
+            );
+            parse_file(&text).unwrap().remove(0)
+        };
+        let verdict = |definitions: &Definitions, written: Definition| {
+            rehearse(definitions, Micros::EPOCH, vec![written], &signature()).unwrap().remove(0).verdict
+        };
+        let refused = |verdict: Verdict| match verdict {
+            Verdict::Refused { reason } => reason.to_string(),
+            other => panic!("{other:?}"),
+        };
+        let mut definitions = Definitions::default();
+        let with_null = flag(true, "{key: a, value: null}");
+        let reason = refused(verdict(&definitions, with_null.clone()));
+        assert_eq!(
+            reason,
+            "variants[0].value: null is no value that a client can read; write {} or \"\" for nothing"
+        );
+        // Within a value it is one.
+        let within = flag(true, "{key: a, value: [null]}");
+        assert_eq!(verdict(&definitions, within), Verdict::WouldBeAccepted);
+
+        // The log has one from an earlier build.
+        let change = definitions.change_to(&with_null, Uuid::from_u128(1), "ann", "first");
+        definitions.apply(0, Micros::EPOCH, &change).unwrap().unwrap();
+        assert_eq!(verdict(&definitions, flag(false, "{key: a, value: null}")), Verdict::WouldBeAccepted);
+        assert_eq!(verdict(&definitions, flag(true, "{key: a, value: {}}")), Verdict::WouldBeAccepted);
+        let another =
+            refused(verdict(&definitions, flag(true, "{key: a, value: null}, {key: b, value: null}")));
+        assert!(another.starts_with("variants[1].value: null"), "{another}");
     }
 }

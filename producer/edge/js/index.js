@@ -72,8 +72,8 @@ export class Reporter {
     this.#interval = flushIntervalMs;
     this.#timeout = timeoutMs;
     this.#fetch = fetch;
-    this.#onDropped = onDropped;
-    this.#onError = onError;
+    this.#onDropped = quietly(onDropped);
+    this.#onError = quietly(onError);
     // A page that is hidden may never be shown again; on some browsers only one of the two events comes.
     globalThis.document?.addEventListener?.('visibilitychange', this.#hide);
     globalThis.addEventListener?.('pagehide', this.#leave);
@@ -153,7 +153,15 @@ export class Reporter {
   #add(event, repeat) {
     const now = Date.now();
     const whole = withoutUndefined({ event_id: uuidV7(now), ts: new Date(now).toISOString(), ...event });
-    const entry = { event: whole, text: JSON.stringify(whole), repeat, leaves: false };
+    const entry = { event: whole, repeat, leaves: false };
+    try {
+      entry.text = JSON.stringify(whole);
+    } catch (error) {
+      // A hook that throws would make the read of the flag fail.
+      this.#drop(entry, `cannot be written as JSON: ${error.message}`);
+      return false;
+    }
+    entry.bytes = new TextEncoder().encode(entry.text).length + 1;
     if (this.#queue.size >= QUEUE_MAX) {
       this.#drop(entry, `${QUEUE_MAX} events wait already`);
       return false;
@@ -171,7 +179,7 @@ export class Reporter {
     let bytes = 0;
     for (const entry of this.#queue.values()) {
       if (!isWanted(entry)) continue;
-      bytes += new TextEncoder().encode(entry.text).length + 1;
+      bytes += entry.bytes;
       if (batch.length === BATCH_MAX || (batch.length > 0 && bytes > BATCH_BYTES_MAX)) break;
       batch.push(entry);
     }
@@ -328,6 +336,17 @@ function exposureOf(metadata, suffix) {
     'configuration_version', 'bucket_slot', 'bucket_rollout', 'bucket_variant', 'rule', 'exposure_reason',
   ];
   return withoutUndefined(Object.fromEntries(names.map((name) => [name, metadata[name + suffix]])));
+}
+
+/** The callback, whose errors are its own: they neither fail a read nor keep events from being sent. */
+function quietly(callback) {
+  return (...args) => {
+    try {
+      callback(...args);
+    } catch (error) {
+      console.error('a callback of the reporter failed:', error);
+    }
+  };
 }
 
 function identified(context = {}) {

@@ -152,6 +152,28 @@ test('one event that the edge cannot take does not take others with it', async (
   assert.deepEqual(reporter.counts, { accepted: 3, refused: 0, dropped: 1, failedRequests: 0, waiting: 0 });
 });
 
+test('neither an event that cannot be written nor a callback that throws fails a read', async () => {
+  const logged = [];
+  const { error } = console;
+  console.error = (...args) => logged.push(args);
+  try {
+    const { reporter, sent } = reporterWith([[200]], {
+      onDropped: () => {
+        throw new Error('of the page');
+      },
+    });
+    reporter.exposure({ targetingKey: 'u1', large: 1n }, METADATA);
+    assert.deepEqual([reporter.counts.dropped, reporter.counts.waiting], [1, 0]);
+    assert.match(logged[0][1].message, /^of the page$/);
+    // It was not reported, so the next read is.
+    reporter.exposure({ targetingKey: 'u1' }, METADATA);
+    assert.equal(await reporter.flush(), true);
+    assert.deepEqual(sent.map((events) => events.length), [1]);
+  } finally {
+    console.error = error;
+  }
+});
+
 test('a request has a bounded number of bytes', async () => {
   const { reporter, sent } = reporterWith([[200]]);
   for (let number = 0; number < 4; number += 1) reporter.conversion('one', { targetingKey: 'u1', long: 'ü'.repeat(12_000) });

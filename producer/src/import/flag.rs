@@ -83,6 +83,7 @@ impl FlagDraft {
             self.give_up(Inexpressible::new(self.path.clone(), what, ""), findings);
             rules.truncate(RULES_MAX);
         }
+        self.replace_nulls(findings);
         let variants: Vec<Value> =
             self.variants.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect();
         let mut document = json!({
@@ -113,6 +114,28 @@ impl FlagDraft {
             set("prerequisites", Value::from(all));
         }
         document
+    }
+
+    /// OpenFeature has no null, so no client could read one, and a change with one is refused. What is closest to nothing takes
+    /// its place.
+    fn replace_nulls(&mut self, findings: &mut Findings) {
+        let values = || self.variants.iter().map(|(_, value)| value).filter(|value| !value.is_null());
+        let nothing = match value_type(values()) {
+            _ if values().next().is_none() => json!({}),
+            "boolean" => json!(false),
+            "string" => json!(""),
+            _ => json!({}),
+        };
+        for (key, value) in &mut self.variants {
+            if value.is_null() {
+                findings.changed(
+                    &self.path,
+                    format!("serves {nothing} in place of null (variant `{key}`), which no client can read"),
+                    "",
+                );
+                *value = nothing.clone();
+            }
+        }
     }
 
     fn tell_of_hashing(&self, rule: &Rule, findings: &mut Findings) {
@@ -278,6 +301,25 @@ mod tests {
         let mut findings = Findings::default();
         let document = draft(vec![rule(outside, split(TARGETING_KEY))]).document(&mut findings);
         assert_eq!(document["enabled"], json!(false));
+    }
+
+    #[test]
+    fn what_is_closest_to_nothing_takes_the_place_of_a_null() {
+        for (others, value_type, nothing) in [
+            (json!([true]), "boolean", json!(false)),
+            (json!(["a"]), "string", json!("")),
+            (json!([1]), "json", json!({})),
+            (json!([]), "json", json!({})),
+        ] {
+            let mut draft = draft(Vec::new());
+            let others = others.as_array().unwrap().iter().map(|value| ("other".to_owned(), value.clone()));
+            draft.variants = others.chain([("null".to_owned(), Value::Null)]).collect();
+            let mut findings = Findings::default();
+            let document = draft.document(&mut findings);
+            assert_eq!(document["value_type"], value_type);
+            assert_eq!(document["variants"].as_array().unwrap().last().unwrap()["value"], nothing);
+            assert_eq!(findings.sorted().len(), 1);
+        }
     }
 
     #[test]

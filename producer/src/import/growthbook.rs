@@ -351,8 +351,8 @@ fn apply_waits(waits: &Waits, default: &Value, draft: &mut FlagDraft, findings: 
     if waits.blocks {
         let is_boolean = draft.variants.iter().all(|(_, value)| value.is_boolean());
         let nothing = if is_boolean { json!(false) } else { Value::Null };
-        let what =
-            if is_boolean { "serves false" } else { "serves null, so that its values are of the type json," };
+        // A null is replaced where the flag is written.
+        let what = if is_boolean { "serves false" } else { "serves nothing" };
         findings.changed(
             &draft.path,
             format!("{what} while a feature that it waits for has another value"),
