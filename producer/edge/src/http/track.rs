@@ -38,9 +38,7 @@ pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> R
 
 async fn accept(edge: &Edge, token: &Token, body: &[u8]) -> Result<Response, Failure> {
     let configuration = edge.configuration()?;
-    let events = track::split(body, edge.settings.track_events.usize())?;
-    let scope = Scope { configuration: &configuration, token };
-    let read: Vec<Read> = events.into_iter().map(|raw| track::read(raw, scope)).collect();
+    let read = read(edge, token, body)?;
     let events = read.iter().filter_map(|read| read.event.as_ref().ok().cloned()).collect();
     let outcomes = edge.events.emit_durable(events, edge.settings.track_timeout_ms.duration()).await;
     let mut outcomes = outcomes.into_iter();
@@ -68,6 +66,13 @@ async fn accept(edge: &Edge, token: &Token, body: &[u8]) -> Result<Response, Fai
         response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
     }
     Ok(response)
+}
+
+fn read(edge: &Edge, token: &Token, body: &[u8]) -> Result<Vec<Read>, Failure> {
+    let configuration = edge.configuration()?;
+    let events = track::split(body, edge.settings.track_events.usize())?;
+    let scope = Scope { configuration: &configuration, token };
+    Ok(events.into_iter().map(|raw| track::read(raw, scope)).collect())
 }
 
 /// Counts the read that an exposure reports, on the day of the report. A report that is sent again is counted again: only the
