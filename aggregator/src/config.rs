@@ -64,7 +64,7 @@ impl Default for AggregatorSection {
             edge_token: None,
             edge_token_file: None,
             edge_interval_ms: Millis::of(60_000),
-            edge_timeout_ms: Millis::of(10_000),
+            edge_timeout_ms: Millis::of(5_000),
         }
     }
 }

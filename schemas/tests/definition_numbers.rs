@@ -7,7 +7,7 @@ use serde_json::{Number, Value, json};
 
 /// Returns the definition that a reader has after applying a log with only this definition.
 fn through_the_log(definition: &Definition) -> Definition {
-    let change = Definitions::default().change_to(&definition, Uuid::from_u128(1), "ann", "test");
+    let change = Definitions::default().change_to(definition, Uuid::from_u128(1), "ann", "test");
     let accepted = Definitions::default().apply(0, schemas::Micros::EPOCH, &change).unwrap().unwrap();
     accepted.definition.clone()
 }

@@ -217,12 +217,16 @@ mod tests {
             (Kind::Experiment, experiment("hashed", "hashed")),
             (Kind::Experiment, experiment("elsewhere", "external")),
         ] {
-            accept(&mut definitions, kind, json);
+            accept_as(&mut definitions, kind, json);
         }
         definitions
     }
 
-    fn accept(definitions: &mut Definitions, kind: Kind, json: serde_json::Value) -> u64 {
+    fn accept(definitions: &mut Definitions, experiment: serde_json::Value) -> u64 {
+        accept_as(definitions, Kind::Experiment, experiment)
+    }
+
+    fn accept_as(definitions: &mut Definitions, kind: Kind, json: serde_json::Value) -> u64 {
         let definition = Definition::from_json(kind, json).unwrap();
         let definition = assignment::resolve(definitions, Micros::EPOCH, definition).unwrap();
         let change = definitions.change_to(&definition, Uuid::from_u128(1), "a tester", "a test");
@@ -239,7 +243,7 @@ mod tests {
             "metrics": {"primary": "buy"},
             "environments": {"staging": {"rollout": 10000}, "canary": {"enabled": false, "rollout": 10000}},
         });
-        let version = accept(&mut definitions, Kind::Experiment, split);
+        let version = accept(&mut definitions, split);
         let (_, experiment) = definitions.experiment("split").unwrap();
         let buckets = Salts::of(&definitions, experiment).buckets("user-1");
         let variant = variant_in(experiment, "staging", buckets);
@@ -274,11 +278,10 @@ mod tests {
             halves(holdout)
         };
         let mut definitions = definitions();
-        let before = accept(&mut definitions, Kind::Experiment, halves(serde_json::json!({"key": "before"})));
-        let began = accept(&mut definitions, Kind::Experiment, holdout(serde_json::json!({})));
-        let after = accept(&mut definitions, Kind::Experiment, halves(serde_json::json!({"key": "after"})));
-        let ended =
-            accept(&mut definitions, Kind::Experiment, holdout(serde_json::json!({"state": "stopped"})));
+        let before = accept(&mut definitions, halves(serde_json::json!({"key": "before"})));
+        let began = accept(&mut definitions, holdout(serde_json::json!({})));
+        let after = accept(&mut definitions, halves(serde_json::json!({"key": "after"})));
+        let ended = accept(&mut definitions, holdout(serde_json::json!({"state": "stopped"})));
         let (_, quarter) = definitions.experiment("quarter").unwrap();
         let side = |unit: &str| {
             let buckets = Salts::of(&definitions, quarter).buckets(unit);
@@ -376,7 +379,7 @@ mod tests {
             "metrics": {"primary": "buy"},
             "plan": {"schedule": {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}},
         });
-        let version = accept(&mut definitions, Kind::Experiment, timed);
+        let version = accept(&mut definitions, timed);
         let (_, experiment) = definitions.experiment("timed").unwrap();
         let buckets = Salts::of(&definitions, experiment).buckets("user-1");
         let start = Micros::parse("2026-01-01T00:00:00Z").unwrap();
@@ -414,13 +417,13 @@ mod tests {
     fn a_forced_exposure_has_no_buckets_and_a_known_variant_and_one_held_out_may_carry_buckets() {
         let mut definitions = definitions();
         let list = serde_json::json!({"key": "testers", "members_sha256": "0".repeat(64), "members": 1});
-        accept(&mut definitions, Kind::List, list);
+        accept_as(&mut definitions, Kind::List, list);
         let allowing = serde_json::json!({
             "key": "hashed", "state": "running", "control": "a", "metrics": {"primary": "buy"},
             "variants": [{"key": "a", "weight": 5000}, {"key": "b", "weight": 5000}],
             "allow": [{"list": "testers", "variant": "a"}],
         });
-        let version = accept(&mut definitions, Kind::Experiment, allowing);
+        let version = accept(&mut definitions, allowing);
         let (_, experiment) = definitions.experiment("hashed").unwrap();
         let buckets = Salts::of(&definitions, experiment).buckets("user-1");
         let moved = Buckets { slot: buckets.slot ^ 1, ..buckets };

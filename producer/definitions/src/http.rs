@@ -183,6 +183,10 @@ async fn carry_out(log: &SharedLog, request: ChangeRequest) -> Result<Response, 
     let author = request.signature.author;
     let applied = applied.map_err(answer::failed)?;
     tracing::info!(author, %kind, %key, verdict = ?applied.verdict, "a change of a definition over HTTP");
+    for opened in &applied.opened {
+        let (key, verdict) = (&opened.key, &opened.verdict);
+        tracing::info!(author, kind = %opened.kind, key, ?verdict, "a change of a definition over HTTP, which it entails");
+    }
     Ok(Outcome::of(&log, applied).into_response())
 }
 

@@ -28,9 +28,9 @@ variants: [{ key: \"on\", value: true }]
 default_variant: \"on\"
 ";
 
-fn put(fixture: &Fixture, list: &str, ids: &str) {
+fn put(fixture: &Fixture, list: &str, ids: &str) -> String {
     let file = fixture.file(list, ids);
-    fixture.run(&["lists", "put", list, file.to_str().unwrap(), "--author", "ann", "--reason", "because"]);
+    fixture.run(&["lists", "put", list, file.to_str().unwrap(), "--author", "ann", "--reason", "because"])
 }
 
 fn exposures(fixture: &Fixture) -> Vec<(String, String, String, String, bool)> {
@@ -70,8 +70,10 @@ fn a_key_answers_from_the_first_tester_to_the_rollback() {
         exposures(&fixture),
         [(forced.0.to_owned(), forced.1.to_owned(), forced.2.to_owned(), forced.3.to_owned(), forced.4)]
     );
-    // A list changes while the edge runs.
-    put(&fixture, "testers", "tom\n");
+    // A list changes while the edge runs, and the experiment that names it is in its next phase.
+    let told = put(&fixture, "testers", "tom\n");
+    let opened = "  opens a phase, for other units take part: experiment checkout: accepted, version 7\n    phase: 1 -> 2\n";
+    assert!(told.starts_with("list testers: accepted, version 6\n") && told.ends_with(opened), "{told}");
     within(20, "the new members", || read("tess") == served("blue", "DEFAULT"));
     assert_eq!(read("tom"), served("green", "TARGETING_MATCH"));
 

@@ -339,6 +339,15 @@ fn reported_events_are_judged_one_by_one_and_keep_their_time() {
     ] {
         assert!(events[index]["error"].as_str().unwrap().starts_with(error), "{}", events[index]);
     }
+    // The one exposure that was accepted is a read of what came in bulk.
+    let counts = edge.private("/counts").json();
+    let counts = counts["counts"].as_array().unwrap();
+    let of_checkout: Vec<_> = counts
+        .iter()
+        .filter(|row| row["flag"] == "checkout")
+        .map(|row| (&row["variant"], &row["single"], &row["bulk"], &row["reported"]))
+        .collect();
+    assert_eq!(of_checkout, [(&flag["variant"], &json!(0), &json!(1), &json!(1))]);
     // Accepted means that it is there already.
     let exposures = fixture.stored("exposures");
     let exposure = avro::decode_exposure(&exposures[0]).unwrap();

@@ -1,5 +1,5 @@
 //! `splitstream lists put` replaces the members of a list: it writes their hashes to the topic of lists, and then proposes
-//! the definition that names their digest.
+//! the definition that names their digest. Each running experiment that the members concern gets its next phase.
 
 use std::path::PathBuf;
 
