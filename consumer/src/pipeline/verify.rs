@@ -341,7 +341,7 @@ mod tests {
             "variants": [{"key": "a", "weight": 5000}, {"key": "b", "weight": 5000}],
             "metrics": {"primary": "buy"}, "switchback": {"window_seconds": 3600},
         });
-        let version = accept(&mut definitions, Kind::Experiment, surge);
+        let version = accept(&mut definitions, surge);
         let (_, experiment) = definitions.experiment("surge").unwrap();
         let of_cluster = Salts::of(&definitions, experiment).buckets("eu");
         let buckets = Buckets { variant: 84_222, ..of_cluster };

@@ -89,7 +89,7 @@ impl<'a> Context<'a> {
         'a: 'p,
     {
         match path.kind {
-            PathKind::Name => self.named(|own| path.text.is(own)),
+            PathKind::Name => self.named(&path.text),
             _ => self.find_elsewhere(path, place),
         }
     }
@@ -102,9 +102,9 @@ impl<'a> Context<'a> {
         if let (PathKind::TargetingKey, Some(id)) = (&path.kind, self.targeting_key) {
             return Some(place.insert(Value::Text(id)));
         }
-        let whole = self.named(|own| path.text.is(own));
+        let whole = self.named(&path.text);
         match &path.kind {
-            PathKind::Nested(parts) if whole.is_none() => match self.named(|own| parts.name.is(own))? {
+            PathKind::Nested(parts) if whole.is_none() => match self.named(&parts.name)? {
                 Value::Json(json) => Some(place.insert(Value::Json(nested(json, &parts.rest)?))),
                 _ => None,
             },
@@ -113,19 +113,27 @@ impl<'a> Context<'a> {
     }
 
     fn attribute(&self, path: &str) -> Option<Value<'a>> {
-        if let Some(value) = self.named(|own| own == path) {
-            return Some(*value);
+        let named =
+            |name: &str| self.attributes.iter().find(|(own, _)| *own == name).map(|(_, value)| *value);
+        if let Some(value) = named(path) {
+            return Some(value);
         }
         let (name, rest) = path.split_once('.')?;
-        match self.named(|own| own == name)? {
+        match named(name)? {
             Value::Json(json) => nested(json, rest).map(Value::Json),
             _ => None,
         }
     }
 
-    #[inline]
-    fn named(&self, is: impl Fn(&str) -> bool) -> Option<&'a Value<'a>> {
-        self.attributes.iter().find(|(own, _)| is(own)).map(|(_, value)| value)
+    /// Of two with the same name the first counts.
+    #[inline(always)]
+    fn named(&self, name: &Text) -> Option<&'a Value<'a>> {
+        for (own, value) in self.attributes {
+            if name.is(own) {
+                return Some(value);
+            }
+        }
+        None
     }
 
     /// Returns the id of the unit of this type: the targeting key for the default type, otherwise the text of the attribute

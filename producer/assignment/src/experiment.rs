@@ -26,7 +26,9 @@ use crate::units::UnitLists;
 #[derive(Debug)]
 pub(crate) struct CompiledExperiment {
     versions: Versions,
-    open: Open,
+    never_open: Option<NotExposed>,
+    /// It takes units at some times only: the placement knows which.
+    is_scheduled: bool,
     control: usize,
     /// By variant: its value, or its key where it has none.
     values: Box<[Json]>,
@@ -47,15 +49,6 @@ pub(crate) struct Versions {
     pub(crate) definition_version: Version,
     pub(crate) configuration_version: Version,
     pub(crate) environment: Arc<str>,
-}
-
-/// When it takes units, whoever they are.
-#[derive(Debug)]
-enum Open {
-    Always,
-    Never(NotExposed),
-    /// The placement tells.
-    Scheduled,
 }
 
 /// What it serves once it is over.
@@ -138,8 +131,10 @@ impl CompiledExperiment {
             rollout: Rollout::of(serve.rollout, &serve.ramp),
         };
         let placement = Placement::of(experiment, environment);
+        let is_scheduled = placement.instants().next().is_some();
         CompiledExperiment {
-            open: Open::of(experiment, &placement),
+            never_open: never_open(experiment, &placement),
+            is_scheduled,
             control: index_of(&experiment.control).expect("the rule checks that the control is a variant"),
             values: experiment.variants.iter().map(value).collect(),
             seeds: Salts::of(definitions, experiment).seeds(),
@@ -183,11 +178,10 @@ impl CompiledExperiment {
         trace: &mut impl Trace<'s>,
     ) -> Result<Evaluation<'s>, EvaluationError> {
         let asked = Asked { compiled: self, experiment };
-        let closed = match &self.open {
-            Open::Always => None,
-            Open::Never(why) => Some(*why),
-            Open::Scheduled => self.placement.is_open(now).err(),
-        };
+        let mut closed = self.never_open;
+        if closed.is_none() && self.is_scheduled {
+            closed = self.placement.is_open(now).err();
+        }
         if let Some(why) = closed {
             trace.step(|| Step::Closed(why));
             if self.serves.is_none() {
@@ -345,20 +339,15 @@ impl CompiledExperiment {
     }
 }
 
-impl Open {
-    fn of(experiment: &Experiment, placement: &Placement) -> Open {
-        if experiment.state != State::Running {
-            return Open::Never(NotExposed::NotRunning(experiment.state));
-        }
-        if experiment.assignment == Assignment::External {
-            return Open::Never(NotExposed::External);
-        }
-        match placement.is_open(Micros::EPOCH) {
-            Err(NotExposed::Disabled) => Open::Never(NotExposed::Disabled),
-            _ if placement.instants().next().is_some() => Open::Scheduled,
-            _ => Open::Always,
-        }
+/// Returns why it never takes units, if it never does, whoever they are.
+fn never_open(experiment: &Experiment, placement: &Placement) -> Option<NotExposed> {
+    if experiment.state != State::Running {
+        return Some(NotExposed::NotRunning(experiment.state));
     }
+    if experiment.assignment == Assignment::External {
+        return Some(NotExposed::External);
+    }
+    if placement.is_enabled() { None } else { Some(NotExposed::Disabled) }
 }
 
 /// Returns the unit that a cluster is at `now`; `None` if the experiment is no switchback.

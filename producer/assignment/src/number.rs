@@ -136,6 +136,7 @@ mod tests {
         ] {
             assert_eq!(number(left).compare(number(right)), Some(order), "{left} {right}");
             assert_eq!(number(right).compare(number(left)), Some(order.reverse()), "{right} {left}");
+            assert_eq!(number(left).compare(number(right).whole()), Some(order), "{left} {right}");
         }
     }
 

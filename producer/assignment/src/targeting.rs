@@ -325,7 +325,7 @@ impl Texts {
         Texts(texts.into())
     }
 
-    #[inline]
+    #[inline(always)]
     fn have(&self, text: &str) -> bool {
         let ends = Ends::of(text);
         if self.0.len() >= SORTED_FROM {
@@ -357,14 +357,30 @@ impl Choices {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn check(condition: &str, attributes: &str) -> bool {
         let attributes: serde_json::Map<String, Json> = serde_json::from_str(attributes).unwrap();
         let attributes: Vec<(&str, Value<'_>)> =
             attributes.iter().map(|(name, value)| (name.as_str(), Value::Json(value))).collect();
-        let context = Context { targeting_key: None, attributes: &attributes };
+        // What a program passes as a value of its own.
+        let plain: Vec<(&str, Value<'_>)> =
+            attributes.iter().map(|(name, value)| (*name, plain(*value))).collect();
         let source = ListSource { definitions: &Definitions::default(), lists: &Lists::default() };
-        CompiledCondition::compile(&source, &serde_json::from_str(condition).unwrap()).holds(&context)
+        let condition = CompiledCondition::compile(&source, &serde_json::from_str(condition).unwrap());
+        let holds = |attributes| condition.holds(&Context { targeting_key: None, attributes });
+        assert_eq!(holds(&attributes), holds(&plain), "{condition:?} of {plain:?}");
+        holds(&attributes)
+    }
+
+    fn plain(value: Value<'_>) -> Value<'_> {
+        match value.view() {
+            View::Boolean(value) => Value::Boolean(value),
+            View::Number(Number::Integer(value)) => Value::Integer(value),
+            View::Number(Number::Double(value)) => Value::Number(value),
+            View::Text(text) => Value::Text(text),
+            _ => value,
+        }
     }
 
     #[test]
@@ -425,6 +441,39 @@ mod tests {
         assert!(!check(r#"{"attribute": "a", "above": 1}"#, r#"{"a": "2"}"#));
         assert!(check(r#"{"attribute": "a", "exists": false}"#, "{}"));
         assert!(check(r#"{"not": {"attribute": "a", "equals": 1}}"#, "{}"));
+    }
+
+    #[test]
+    fn many_texts_are_searched_as_few_are_compared() {
+        let texts: Vec<String> =
+            (0..40).map(|length| ('A'..).take(length).collect()).chain(["AXC".to_owned()]).collect();
+        for count in [1, SORTED_FROM - 1, SORTED_FROM, texts.len()] {
+            let condition = json!({"attribute": "a", "in": texts[..count]}).to_string();
+            for (index, text) in texts.iter().enumerate() {
+                let attributes = json!({"a": text}).to_string();
+                assert_eq!(check(&condition, &attributes), index < count, "{condition} {attributes}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_test_that_is_not_asked_changes_nothing() {
+        let test = |name: &str| json!({"attribute": name, "equals": 1});
+        // Every nesting of three tests, of every values, beside the connectives of the language.
+        for values in 0..8_u32 {
+            let [a, b, c] = [0, 1, 2].map(|bit| values >> bit & 1 == 1);
+            let attributes = json!({"a": u32::from(a), "b": u32::from(b), "c": u32::from(c)}).to_string();
+            for (condition, expected) in [
+                (json!({"all": [test("a"), {"any": [test("b"), test("c")]}]}), a && (b || c)),
+                (json!({"any": [{"all": [test("a"), test("b")]}, test("c")]}), a && b || c),
+                (json!({"not": {"all": [test("a"), {"not": test("b")}]}}), !a || b),
+                (json!({"all": [{"not": {"any": [test("a"), test("b")]}}, test("c")]}), !(a || b) && c),
+                (json!({"any": [{"all": []}, test("a")]}), true),
+                (json!({"not": {"any": [{"any": []}, test("a")]}}), !a),
+            ] {
+                assert_eq!(check(&condition.to_string(), &attributes), expected, "{condition} {attributes}");
+            }
+        }
     }
 
     #[test]

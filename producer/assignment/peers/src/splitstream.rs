@@ -1,6 +1,8 @@
 //! The experiment in `assignment`, which borrows the user's values: there is no context to keep.
 
-use assignment::{Context, Environment, Evaluation, Lists, Snapshot, Value, evaluate, resolve};
+use assignment::{
+    Context, Environment, Evaluation, EvaluationError, Lists, Snapshot, Value, evaluate, resolve,
+};
 use schemas::definition::{Definition, Definitions, Kind};
 use schemas::{Micros, Uuid};
 use serde_json::{Value as Json, json};
@@ -25,7 +27,7 @@ impl Library for Splitstream {
     const RULES: &'static str = "/targeting";
 
     type Context<'u> = Attributes<'u>;
-    type Answer<'a> = Evaluation<'a>;
+    type Answer<'a> = Result<Evaluation<'a>, EvaluationError>;
 
     fn load(experiment: Json) -> Splitstream {
         let mut definitions = Definitions::default();
@@ -49,13 +51,13 @@ impl Library for Splitstream {
         }
     }
 
-    fn evaluate<'a>(&'a self, context: &Attributes<'_>) -> Evaluation<'a> {
+    fn evaluate<'a>(&'a self, context: &Attributes<'_>) -> Self::Answer<'a> {
         let context = Context { targeting_key: Some(context.id), attributes: &context.attributes };
         evaluate(&self.snapshot, "checkout", &context, self.now)
-            .expect("the experiment and the user are there")
     }
 
-    fn arm(answer: &Evaluation<'_>) -> Option<Arm> {
+    fn arm(answer: &Self::Answer<'_>) -> Option<Arm> {
+        let answer = answer.as_ref().expect("the experiment and the user are there");
         let exposed = answer.experiment.expect("it is an experiment").outcome.ok()?;
         Some(Arm::named(exposed.variant.key.as_str()))
     }
