@@ -336,10 +336,15 @@ mod tests {
     #[test]
     fn an_exposure_to_a_switchback_is_verified_by_the_window_of_its_time() {
         let mut definitions = definitions();
+        let list = serde_json::json!({
+            "key": "testers", "unit_type": "region", "members_sha256": "0".repeat(64), "members": 1,
+        });
+        accept_as(&mut definitions, Kind::List, list);
         let surge = serde_json::json!({
             "key": "surge", "state": "running", "control": "a", "unit_type": "region",
             "variants": [{"key": "a", "weight": 5000}, {"key": "b", "weight": 5000}],
             "metrics": {"primary": "buy"}, "switchback": {"window_seconds": 3600},
+            "allow": [{"list": "testers", "variant": "b"}],
         });
         let version = accept(&mut definitions, surge);
         let (_, experiment) = definitions.experiment("surge").unwrap();
