@@ -42,7 +42,8 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(crate) enum Compiled {
     Flag(CompiledFlag),
-    Experiment(CompiledExperiment),
+    /// Boxed, since it is four times as large as a flag, and most entries are flags.
+    Experiment(Box<CompiledExperiment>),
 }
 
 impl Snapshot {
@@ -78,7 +79,7 @@ impl Snapshot {
                     };
                     let compiled = CompiledExperiment::compile(&source, experiment, versions, holdout_of);
                     instants.extend(compiled.instants());
-                    (experiment.client_safe, Compiled::Experiment(compiled))
+                    (experiment.client_safe, Compiled::Experiment(Box::new(compiled)))
                 }
                 other => unreachable!("a {} is not evaluated", other.kind()),
             };
