@@ -46,7 +46,8 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(crate) enum Compiled {
     Flag(CompiledFlag),
-    Experiment(CompiledExperiment),
+    /// Boxed, since it is four times as large as a flag, and most entries are flags.
+    Experiment(Box<CompiledExperiment>),
 }
 
 impl Snapshot {
@@ -85,7 +86,7 @@ impl Snapshot {
                     instants.extend(compiled.instants());
                     let new = CompiledExperiment::switches(experiment, environment);
                     switches.extend(new.filter(|new| !switches.contains(new)));
-                    (experiment.client_safe, Compiled::Experiment(compiled))
+                    (experiment.client_safe, Compiled::Experiment(Box::new(compiled)))
                 }
                 other => unreachable!("a {} is not evaluated", other.kind()),
             };

@@ -469,6 +469,12 @@ mod tests {
                 (json!({"not": {"all": [test("a"), {"not": test("b")}]}}), !a || b),
                 (json!({"all": [{"not": {"any": [test("a"), test("b")]}}, test("c")]}), !(a || b) && c),
                 (json!({"any": [{"all": []}, test("a")]}), true),
+                (
+                    json!({"any": [{"all": [test("a"), test("b")]}, {"all": [test("b"), test("c")]}]}),
+                    b && (a || c),
+                ),
+                (json!({"all": [{"any": [test("a"), test("b")]}, {"not": test("b")}, test("b")]}), false),
+                (json!({"any": [{"not": test("a")}, {"all": [test("a"), test("c")]}]}), !a || c),
                 (json!({"not": {"any": [{"any": []}, test("a")]}}), !a),
             ] {
                 assert_eq!(check(&condition.to_string(), &attributes), expected, "{condition} {attributes}");
