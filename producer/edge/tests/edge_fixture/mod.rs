@@ -197,9 +197,14 @@ impl Fixture {
         Edge { service, port_file }
     }
 
+    /// The whole name of a topic.
+    pub fn topic(&self, topic: &str) -> String {
+        format!("{}{topic}", self.prefix)
+    }
+
     /// The values of all messages of a topic.
     pub fn stored(&self, topic: &str) -> Vec<Vec<u8>> {
-        stored(self.stack().brokers(), &format!("{}{topic}", self.prefix))
+        stored(self.stack().brokers(), &self.topic(topic))
     }
 }
 
