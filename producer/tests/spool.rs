@@ -260,7 +260,7 @@ async fn what_kafka_misses_for_long_is_sent_in_order_by_this_process_and_the_nex
 async fn with_kafka_there_every_receipt_comes_and_nothing_is_left_on_the_disk() {
     let fixture = KafkaFixture::new("receipts");
     let directory = tempfile::tempdir().unwrap();
-    let settings = Settings { linger_ms: ops::config::Millis::of(0), ..Settings::default() };
+    let settings = Settings { linger_ms: Some(ops::config::Millis::of(0)), ..Settings::default() };
     let (emitter, _, _) = open(&fixture.kafka(), &settings, &SpoolSettings::at(directory.path()));
     for round in 0..50 {
         let events = (1..=20).map(|number| event(round * 20 + number));

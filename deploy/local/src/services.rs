@@ -86,8 +86,6 @@ fn start_edge(stack: &Stack, port: Option<u16>) -> Result<Service> {
         ("SPLITSTREAM_EDGE__LISTEN", listen.as_str()),
         ("SPLITSTREAM_EDGE__SNAPSHOT_FILE", &snapshot),
         ("SPLITSTREAM_SPOOL__DIRECTORY", &spool),
-        // Below the time after which the spool is synced: what Kafka takes at once is not written to disk.
-        ("SPLITSTREAM_PRODUCER__LINGER_MS", "5"),
     ];
     if std::env::var_os(TOKEN_FILE).is_none() {
         settings.push(("SPLITSTREAM_EDGE__OPEN_WITHOUT_TOKENS", "true"));

@@ -180,7 +180,8 @@ impl FollowedLists {
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {
-                    if !self.caught_up.swap(true, Ordering::AcqRel) {
+                    let is_first = !self.caught_up.swap(true, Ordering::AcqRel);
+                    if is_first {
                         arrived();
                     }
                 }

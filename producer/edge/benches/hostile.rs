@@ -8,11 +8,15 @@ mod edge_fixture;
 mod hostile_load;
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use edge_fixture::{DEFINITIONS, Fixture};
 use hostile_load::{Good, Plan, SETTINGS};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use schemas::definition::{Definitions, parse_file};
+use schemas::{Micros, Uuid, avro};
 
 /// Flags besides those of [`DEFINITIONS`], so that a bulk answer is large.
 const FLAGS: usize = 10_000;
@@ -38,9 +42,12 @@ fn main() -> ExitCode {
     );
     let fixture = Fixture::alone("hostile");
     let began = Instant::now();
-    fixture.apply(&definitions());
+    fixture.apply(DEFINITIONS);
+    write_flags(&fixture);
     println!("the definitions took {:.1} s", began.elapsed().as_secs_f64());
     let edge = fixture.edge(&SETTINGS);
+    let flags = edge.bulk("{}", &[]).json()["flags"].as_array().unwrap().len();
+    assert!(flags > FLAGS, "{flags} flags are served");
     let report = hostile_load::run(&edge, &plan);
     println!("\n{:<40} {:>10} {:>8}", "hostile", "answer", "count");
     for ((name, answer), count) in &report.answers {
@@ -79,15 +86,26 @@ fn main() -> ExitCode {
     if fails || !healthy { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn definitions() -> String {
-    let mut text = DEFINITIONS.to_owned();
+/// Writes the flags into the log at once; `splitstream apply` waits for each of them.
+fn write_flags(fixture: &Fixture) {
+    let producer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", fixture.stack().brokers()).create().unwrap();
+    let topic = fixture.topic(schemas::topics::DEFINITIONS);
+    // None of them depends on another.
+    let none = Definitions::default();
     for index in 0..FLAGS {
-        text.push_str(&format!(
-            "---\n{{ kind: flag, key: f-{index:05}, value_type: boolean, default_variant: \"on\",\n  \
-             variants: [{{ key: \"off\", value: false }}, {{ key: \"on\", value: true }}] }}\n"
-        ));
+        let flag = format!(
+            "{{ kind: flag, key: f-{index:05}, value_type: boolean, default_variant: \"on\", \
+             variants: [{{ key: \"off\", value: false }}, {{ key: \"on\", value: true }}] }}"
+        );
+        let written = parse_file(&flag).unwrap().remove(0);
+        let definition = assignment::resolve(&none, Micros::EPOCH, written).unwrap();
+        let change = none.change_to(&definition, Uuid::from_u128(index as u128 + 1), "ann", "because");
+        let payload = avro::encode_change(&change);
+        let record = BaseRecord::<(), _>::to(&topic).partition(0).payload(&payload);
+        producer.send(record).expect("the queue has room for all of them");
     }
-    text
+    producer.flush(Duration::from_secs(60)).unwrap();
 }
 
 /// As many idle connections as open files are allowed for.

@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Subcommand;
 use http_server::{Intake, Public, Served};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use ops::config::Millis;
 use ops::{Condition, Exit, Health, Shutdown};
 use schemas::Uuid;
 use tokio::sync::{Semaphore, watch};
@@ -28,6 +29,9 @@ use crate::tokens::Tokens;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The follower's thread does a round at least this often.
 const STANDSTILL_MAX: Duration = Duration::from_secs(120);
+/// How long a batch of events stays open if `producer.linger_ms` is not set. A request that reports events waits for Kafka or
+/// for the disk, which is synced after at most 10 ms: at 20 ms the disk got more than half of the events, at 5 ms one in 300.
+const LINGER_MS: Millis<0, 1_000> = Millis::of(5);
 /// How often the way of events is looked at.
 const EVENTS_POLL: Duration = Duration::from_secs(1);
 /// The time that the parts have to stop beside requests and events.
@@ -101,9 +105,11 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
 
     // The way of events.
     let instance = Uuid::new_v4();
+    let mut producer = config.producer.clone();
+    producer.linger_ms.get_or_insert(LINGER_MS);
     let opening = Opening {
         kafka: &config.kafka,
-        settings: &config.producer,
+        settings: &producer,
         spool: &config.spool,
         registry: &config.registry,
         instance: instance.simple().to_string(),

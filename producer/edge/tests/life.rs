@@ -76,6 +76,14 @@ fn a_key_answers_from_the_first_tester_to_the_rollback() {
     assert!(told.starts_with("list testers: accepted, version 6\n") && told.ends_with(opened), "{told}");
     within(20, "the new members", || read("tess") == served("blue", "DEFAULT"));
     assert_eq!(read("tom"), served("green", "TARGETING_MATCH"));
+    // The members of before are dropped, and read again once the list has them again.
+    let held = || edge.metric("splitstream_edge_list_bytes{");
+    within(20, "the old members are dropped", || held() == 16.0);
+    put(&fixture, "testers", "tess\ntom\n");
+    within(20, "the members of before", || read("tess") == served("green", "TARGETING_MATCH"));
+    within(20, "the others are dropped", || held() == 24.0);
+    put(&fixture, "testers", "tom\n");
+    within(20, "the new members again", || read("tess") == served("blue", "DEFAULT"));
 
     // The winner is shipped, and taken back, each as one change.
     fixture.run(&["ship", "checkout", "treatment", "--author", "ann", "--reason", "it won"]);

@@ -232,9 +232,14 @@ impl Fixture {
         self.run(&["topics"]);
     }
 
+    /// The whole name of a topic.
+    pub fn topic(&self, topic: &str) -> String {
+        format!("{}{topic}", self.prefix)
+    }
+
     /// The values of all messages of a topic.
     pub fn stored(&self, topic: &str) -> Vec<Vec<u8>> {
-        stored(self.stack().brokers(), &format!("{}{topic}", self.prefix))
+        stored(self.stack().brokers(), &self.topic(topic))
     }
 }
 

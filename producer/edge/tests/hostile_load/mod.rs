@@ -280,10 +280,7 @@ fn attack(at: SocketAddr, seed: u64, answers: &Answers, stop: &AtomicBool) {
         while !all.is_empty() {
             let next = all.swap_remove((random.next() % all.len() as u64) as usize);
             let text = exchange(at, &next.bytes);
-            let status = status_of(&text);
-            let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-            let parses = serde_json::from_str::<serde_json::Value>(body).is_ok_and(|body| body.is_object());
-            let answer = if parses || !next.has_body { status } else { format!("{status} without JSON") };
+            let answer = answer_of(&text, next.has_body);
             answers.add(next.name, &next.status.to_string(), &answer, &text);
         }
         if stop.load(Ordering::Acquire) {
@@ -326,7 +323,7 @@ fn slow(at: SocketAddr, plan: &Plan, answers: &Answers, stop: &AtomicBool) {
                 Ok(0) | Err(_) => answers.add(name, expected_of(name, HEAD), "closed", ""),
                 Ok(length) => {
                     let text = String::from_utf8_lossy(&text[..length]).into_owned();
-                    answers.add(name, expected_of(name, HEAD), &status_of(&text), &text);
+                    answers.add(name, expected_of(name, HEAD), &answer_of(&text, *name == BODY), &text);
                 }
             }
             false
@@ -481,6 +478,14 @@ pub fn status_of(text: &str) -> String {
         Some(status) => status.to_owned(),
         None => "closed".to_owned(),
     }
+}
+
+/// The status, and whether the body that there should be is missing.
+fn answer_of(text: &str, has_body: bool) -> String {
+    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let parses = serde_json::from_str::<serde_json::Value>(body).is_ok_and(|body| body.is_object());
+    let status = status_of(text);
+    if parses || !has_body { status } else { format!("{status} without JSON") }
 }
 
 fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
