@@ -74,6 +74,12 @@ fn main() -> ExitCode {
         of(&report.attacked) / of(&report.quiet)
     };
     println!("{:<10} {:>36.1} {:>9.1} {:>9.1}", "ratio", ratio(500), ratio(990), ratio(999));
+    let lasted = |good: &Good| good.micros.iter().sum::<u64>() as f64 / 1e6 / plan.good_connections as f64;
+    println!(
+        "the good requests took {:.1} s in quiet and {:.1} s under attack",
+        lasted(&report.quiet),
+        lasted(&report.attacked)
+    );
     for wrong in report.unexpected.iter().chain(&report.quiet.errors).chain(&report.attacked.errors).take(20)
     {
         println!("wrong: {wrong}");
