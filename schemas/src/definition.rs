@@ -37,7 +37,7 @@ pub use environments::{
 pub use experiment::{
     Assignment, ExcludedPhase, Experiment, Method, Metrics, Plan, State, TargetingRule, Variant,
 };
-pub use file::{FileError, parse_file};
+pub use file::{FileError, parse_file, parse_share};
 pub use flag::{Flag, FlagRule, FlagVariant, Prerequisite, Share, ValueType};
 pub use holdout::WHOLE_SALT;
 pub use log::{Accepted, Change, Definitions, HoldoutSpan, Refusal, UnknownRule, Version};

@@ -307,7 +307,7 @@ impl Follow {
             }
             (Some(_), None) => None,
             (Some(served), Some(_)) if seen.behind => Some(format!(
-                "the log ends before version {}, which is served: was it restored from an old copy?",
+                "the log ends before version {}, which is served: was it restored from an old copy, or made anew?",
                 served.version()
             )),
             (Some(served), Some(_)) if !caught_up => Some(format!(

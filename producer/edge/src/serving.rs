@@ -71,10 +71,13 @@ impl Serving {
     }
 }
 
-/// Whether a configuration of this log and version may take the place of the one that is served: an older one of the same
-/// log never does.
+/// Whether a configuration of this log and version may take the place of the one that is served. An older one of the same
+/// log never does. Nor does an empty log: one that was deleted and made anew would take every flag away.
 pub fn may_replace(served: Option<(&str, Version)>, log: &str, version: Version) -> bool {
-    served.is_none_or(|(served_log, served_version)| served_log != log || version >= served_version)
+    served.is_none_or(|(served_log, served_version)| {
+        let is_another_log = served_log != log && version > 0;
+        is_another_log || version >= served_version
+    })
 }
 
 #[cfg(test)]
@@ -89,5 +92,8 @@ mod tests {
         assert!(!may_replace(Some(("a", 5)), "a", 4));
         // Another log was made anew, and counts from 0.
         assert!(may_replace(Some(("a", 5)), "b", 1));
+        // Nothing was defined in it yet.
+        assert!(!may_replace(Some(("a", 5)), "b", 0));
+        assert!(may_replace(Some(("a", 0)), "b", 0));
     }
 }

@@ -201,7 +201,7 @@ fn pages_that_are_open_while_an_experiment_is_shipped_and_taken_back() {
     run(command.args([&edge.url(), SERVER_TOKEN]), "shipping: all checks passed", |asked| {
         match asked {
             "ship to half of the targeted" => {
-                ended(&["ship", "checkout", "treatment", "--to", "targeted", "--rollout", "5000"]);
+                ended(&["ship", "checkout", "treatment", "--to", "targeted", "--rollout", "50%"]);
             }
             "ship" => ended(&["ship", "checkout", "treatment"]),
             "rollback" => ended(&["rollback", "checkout"]),

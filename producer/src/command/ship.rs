@@ -3,7 +3,7 @@
 
 use clap::ValueEnum;
 use ops::Exit;
-use schemas::definition::ServeTo;
+use schemas::definition::{ServeTo, parse_share};
 use schemas::{BasisPoints, Key};
 
 use super::apply::{ProposalArgs, propose_one};
@@ -21,8 +21,8 @@ pub struct ShipArgs {
     /// Whom it is served to
     #[arg(long, value_enum, default_value_t = To::All)]
     to: To,
-    /// The share of them in basis points, 10000 being everybody; whoever saw the variant keeps it
-    #[arg(long, value_name = "SHARE", default_value = "10000", value_parser = share)]
+    /// The share of them, such as 50% or, in basis points, 5000; whoever saw the variant keeps it
+    #[arg(long, value_name = "SHARE", default_value = "100%", value_parser = parse_share)]
     rollout: BasisPoints,
     #[command(flatten)]
     proposal: ProposalArgs,
@@ -60,9 +60,4 @@ pub async fn rollback(config: &Config, args: RollbackArgs) -> anyhow::Result<Exi
     let over = rolled_back(log.definitions(), &args.key);
     propose_one(&mut log, over.map_err(|why| anyhow::Error::new(why).context(Exit::Refused))?, &args.proposal)
         .await
-}
-
-fn share(text: &str) -> Result<BasisPoints, String> {
-    let share = text.parse().map_err(|_| format!("`{text}` is not a whole number of basis points"))?;
-    BasisPoints::new(share).map_err(|error| error.to_string())
 }

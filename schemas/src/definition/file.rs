@@ -16,6 +16,8 @@ mod shares;
 mod tabs;
 mod yaml;
 
+pub use shares::parse_share;
+
 /// A problem in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileError {

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use crate::bucket::BasisPoints;
 use crate::definition::Kind;
 use crate::definition::check::Problem;
 use crate::definition::reading::describe_value;
@@ -94,6 +95,18 @@ fn collect<'a>(
     }
 }
 
+/// Reads a share as it may be written in a definition file: `50%`, or `5000` basis points.
+///
+/// # Errors
+/// What a share looks like, if the text is none.
+pub fn parse_share(text: &str) -> Result<BasisPoints, String> {
+    let share = match text.parse() {
+        Ok(basis_points) => basis_points,
+        Err(_) => parse(text)?,
+    };
+    BasisPoints::new(share).map_err(|error| error.to_string())
+}
+
 /// Parses a percentage to basis points.
 fn parse(text: &str) -> Result<u32, String> {
     let other = || format!("must be {WANTED}, not {}", describe_value(&Value::from(text)));
@@ -118,6 +131,14 @@ fn parse(text: &str) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_is_a_percentage_or_basis_points() {
+        assert_eq!(parse_share("50%").map(BasisPoints::get), Ok(5_000));
+        assert_eq!(parse_share("5000").map(BasisPoints::get), Ok(5_000));
+        assert!(parse_share("10001").unwrap_err().starts_with("10001 is not a share"));
+        assert!(parse_share("half").unwrap_err().starts_with("must be a percentage such as 50%"));
+    }
 
     #[test]
     fn a_percentage_has_up_to_two_decimals() {
