@@ -17,7 +17,8 @@ WITH
     CAST(? AS Array(UInt64)) AS conversion_ends,
 
 -- Each exposed unit with what its earliest exposure says, whenever that one arrived. A unit that was held out takes
--- no part; of one that was ever forced into a variant nothing counts.
+-- no part; of one that was ever forced into a variant nothing counts. Of a switchback an exposure counts in the window of
+-- its own time alone: a value that was read after its window is no part of that window.
 exposed AS
 (
     SELECT
@@ -33,6 +34,8 @@ exposed AS
     WHERE experiment = the_experiment
       AND has(the_environments, environment)
       AND reason != 'held_out'
+      AND (switch_seconds = 0 OR endsWith(unit_id, concat(char(0),
+          toString(intDiv(toUnixTimestamp64Micro(created_at), greatest(switch_seconds, 1) * 1000000) * switch_seconds))))
       AND created_at <= as_of
       AND (epoch, kafka_offset) < (exposure_epochs[kafka_partition + 1], exposure_ends[kafka_partition + 1])
     GROUP BY unit

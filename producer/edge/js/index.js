@@ -95,7 +95,9 @@ export class Reporter {
     for (let number = 1; number <= EXPOSURES_MAX; number += 1) {
       const own = exposureOf(metadata, number === 1 ? '' : `.${number}`);
       if (!own) return;
-      const unit = context?.[own.unit_type] ?? context?.targetingKey;
+      // Whichever of them the edge takes for the unit, another unit is another read.
+      const type = own.unit_type;
+      const unit = [context?.targetingKey, context?.[type], context?.[type.split('.')[0]]];
       const { variant, phase, definition_version: version, window_start: window } = own;
       const repeat = JSON.stringify([own.experiment, unit, variant, phase, version, window]);
       if (this.#isRemembered(repeat)) continue;

@@ -8,7 +8,7 @@ use assignment::{
     Context, DEFAULT_UNIT_TYPE, Environment, Evaluation, EvaluationError, Lists, Snapshot, evaluate_all,
     evaluate_client_safe,
 };
-use schemas::definition::{Definition, Definitions, ValueType, Version};
+use schemas::definition::{Definition, Definitions, Switchback, ValueType, Version};
 use schemas::{Key, Micros, Pairs};
 use sdk::attributes::{AttributeFilter, AttributeNames};
 use serde_json::Value as Json;
@@ -44,6 +44,8 @@ pub struct Entry {
     pub numbers: NumberForm,
     /// Of an experiment.
     attributes: Option<AttributeFilter>,
+    /// Of an experiment that is one.
+    pub switchback: Option<Switchback>,
     variants: Box<[(Key, Arc<Count>)]>,
 }
 
@@ -256,7 +258,11 @@ impl Entry {
             other => unreachable!("a {} is not evaluated", other.kind()),
         };
         let counted = variants.into_iter().map(|variant| (variant.clone(), inputs.counts.of(&key, variant)));
-        Entry { variants: counted.collect(), client_safe, key, numbers, attributes }
+        let switchback = match definition {
+            Definition::Experiment(experiment) => experiment.switchback,
+            _ => None,
+        };
+        Entry { variants: counted.collect(), client_safe, key, numbers, attributes, switchback }
     }
 
     pub fn is_visible_to(&self, kind: TokenKind) -> bool {

@@ -1,6 +1,6 @@
-//! How many requests a token may make: a bucket that fills at a steady rate up to a burst. A request that carries events counts
-//! as that many requests; it is let in if there is room for one, and what it takes beyond that is waited for afterwards. It
-//! reads no clock.
+//! How many requests a token may make, and how many events it may report: each a bucket that fills at a steady rate up to a
+//! burst. A batch of events is let in if there is room for one, and what it takes beyond that is waited for afterwards. It reads
+//! no clock.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ pub struct Rate {
 #[derive(Debug)]
 pub struct Bucket {
     rate: Rate,
-    /// Requests that may be made at once, at `at`; at most the burst. Below 0 for events that are still to be waited for.
+    /// Requests or events that may come at once, at `at`; at most the burst. Below 0 for events that are still to be waited for.
     level: f64,
     at: Instant,
 }
@@ -46,22 +46,22 @@ impl Bucket {
 
     /// Takes one request out of the bucket.
     pub fn take(&mut self, now: Instant) -> Result<(), TooMany> {
+        self.take_batch(1, now)
+    }
+
+    /// Takes so many events out of the bucket if there is room for one: a batch that is larger than the burst would else be
+    /// refused for ever. So what is owed is never more than one batch.
+    pub fn take_batch(&mut self, events: usize, now: Instant) -> Result<(), TooMany> {
         let Rate { per_second, burst } = self.rate;
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.level = (self.level + passed * f64::from(per_second)).min(burst.into());
         self.at = self.at.max(now);
         if self.level >= 1.0 {
-            self.level -= 1.0;
+            self.level -= events as f64;
             return Ok(());
         }
         let missing_s = (1.0 - self.level) / f64::from(per_second);
         Err(TooMany { retry_after_s: (missing_s.ceil() as u64).max(1) })
-    }
-
-    /// Takes what a request that was let in costs beyond its first. It is never refused: a batch that is larger than the burst
-    /// would be for ever.
-    pub fn charge(&mut self, more: usize) {
-        self.level -= more as f64;
     }
 }
 
@@ -95,8 +95,7 @@ mod tests {
         let start = Instant::now();
         let mut bucket = Bucket::new(Rate { per_second: 10, burst: 5 }, start);
         let at = |ms| start + Duration::from_millis(ms);
-        assert_eq!(bucket.take(at(0)), Ok(()));
-        bucket.charge(99);
+        assert_eq!(bucket.take_batch(100, at(0)), Ok(()));
         // 95 are owed, and one more is needed: 9.6 seconds.
         assert_eq!(bucket.take(at(0)), Err(TooMany { retry_after_s: 10 }));
         assert_eq!(bucket.take(at(9_590)), Err(TooMany { retry_after_s: 1 }));

@@ -45,7 +45,7 @@ pub struct Token {
     /// Opens the event stream and nothing else, so that the address of the stream does not carry the token.
     pub ticket: String,
     origins: Origins,
-    bucket: Option<Mutex<Bucket>>,
+    rates: Option<Rates>,
     /// Its event streams that are open; shared with the token of this name that it takes the place of.
     streams: Arc<AtomicUsize>,
     class: String,
@@ -211,6 +211,18 @@ impl Tokens {
     }
 }
 
+/// Both fill at the same rate. They are two, so that whoever reports many events keeps nobody from evaluating.
+struct Rates {
+    requests: Mutex<Bucket>,
+    events: Mutex<Bucket>,
+}
+
+impl Rates {
+    fn new(rate: Rate, now: Instant) -> Rates {
+        Rates { requests: Mutex::new(Bucket::new(rate, now)), events: Mutex::new(Bucket::new(rate, now)) }
+    }
+}
+
 struct TokenParts {
     name: Key,
     kind: TokenKind,
@@ -248,49 +260,45 @@ impl Token {
         let origins = Origins::parse(&written.origins)?;
         let kept = before.and_then(|before| before.tokens.iter().find(|token| token.name == written.name));
         let streams = kept.map(|token| token.streams.clone()).unwrap_or_default();
-        let bucket = rate.map(|rate| {
-            kept.and_then(|token| token.bucket_of(rate)).unwrap_or_else(|| Bucket::new(rate, now))
-        });
+        let rates = rate
+            .map(|rate| kept.and_then(|token| token.rates_of(rate)).unwrap_or_else(|| Rates::new(rate, now)));
         let parts =
             TokenParts { name: written.name, kind: written.kind, unit_type: written.unit_type, origins };
-        Ok(Token { streams, ..Token::new(parts, digest, bucket) })
+        Ok(Token { streams, ..Token::new(parts, digest, rates) })
     }
 
-    fn new(parts: TokenParts, digest: [u8; 32], bucket: Option<Bucket>) -> Token {
+    fn new(parts: TokenParts, digest: [u8; 32], rates: Option<Rates>) -> Token {
         let TokenParts { name, kind, unit_type, origins } = parts;
         let ticket = hex::encode(Sha256::new().chain_update(TICKET_PURPOSE).chain_update(digest).finalize());
         let class = format!("{kind:?} {unit_type} {ticket}");
-        Token {
-            name,
-            kind,
-            unit_type,
-            digest,
-            ticket,
-            origins,
-            bucket: bucket.map(Mutex::new),
-            streams: Arc::default(),
-            class,
-        }
+        Token { name, kind, unit_type, digest, ticket, origins, rates, streams: Arc::default(), class }
     }
 
-    /// A copy of the bucket, if it has this rate.
-    fn bucket_of(&self, rate: Rate) -> Option<Bucket> {
-        let bucket = self.bucket.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        (bucket.rate() == rate).then(|| bucket.copy())
+    /// A copy of the buckets, if they have this rate.
+    fn rates_of(&self, rate: Rate) -> Option<Rates> {
+        let copy = |bucket: &Mutex<Bucket>| {
+            let bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+            (bucket.rate() == rate).then(|| Mutex::new(bucket.copy()))
+        };
+        let Rates { requests, events } = self.rates.as_ref()?;
+        Some(Rates { requests: copy(requests)?, events: copy(events)? })
     }
 
     /// Takes one request out of the token's rate.
     pub fn take(&self, now: Instant) -> Result<(), TooMany> {
-        match &self.bucket {
-            Some(bucket) => bucket.lock().unwrap_or_else(PoisonError::into_inner).take(now),
+        match &self.rates {
+            Some(rates) => rates.requests.lock().unwrap_or_else(PoisonError::into_inner).take(now),
             None => Ok(()),
         }
     }
 
-    /// Takes the further events of a batch out of the token's rate: see [`Bucket::charge`].
-    pub fn charge(&self, more: usize) {
-        if let Some(bucket) = &self.bucket {
-            bucket.lock().unwrap_or_else(PoisonError::into_inner).charge(more);
+    /// Takes so many events out of the token's rate of events.
+    pub fn take_events(&self, events: usize, now: Instant) -> Result<(), TooMany> {
+        match &self.rates {
+            Some(rates) => {
+                rates.events.lock().unwrap_or_else(PoisonError::into_inner).take_batch(events, now)
+            }
+            None => Ok(()),
         }
     }
 
@@ -383,6 +391,19 @@ impl<'de> Deserialize<'de> for Hidden {
 
             fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
                 out.write_str("a secret, which is a text")
+            }
+
+            // The default messages would show the value.
+            fn visit_i64<E: Error>(self, _: i64) -> Result<Hidden, E> {
+                Err(E::custom("a secret is a text, in quotes"))
+            }
+
+            fn visit_f64<E: Error>(self, _: f64) -> Result<Hidden, E> {
+                Err(E::custom("a secret is a text, in quotes"))
+            }
+
+            fn visit_bool<E: Error>(self, _: bool) -> Result<Hidden, E> {
+                Err(E::custom("a secret is a text, in quotes"))
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Hidden, E> {

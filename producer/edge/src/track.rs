@@ -1,6 +1,6 @@
 //! The events that clients report, each read and judged for itself. The time of an event is part of it: it is sent, or it is
-//! in the event's id, and never this process's clock, so that an event that is sent again, through whatever edge, has the same
-//! bytes.
+//! in the event's id, and never this process's clock, so that an event that is sent again, through whatever edge, keeps its id,
+//! its unit and its time.
 
 use std::borrow::Cow;
 
@@ -176,8 +176,8 @@ fn id_of(event_id: &str) -> Result<Uuid, String> {
     event_id.parse().map_err(|_| "event_id is no UUID".to_owned())
 }
 
-/// A page reports aliases too, as when a visitor logs in. It says who its own user is and nothing else: `to` is of the
-/// token's unit type, so that no page can join two accounts or two regions.
+/// A page reports aliases too, as when a visitor logs in. Its `to` is of the token's unit type, so a page of users can join no
+/// two accounts or regions; whom among the users it joins is its own word.
 fn alias_of(written: WrittenAlias<'_>, scope: Scope<'_>) -> Result<Event<'static>, String> {
     let Scope { configuration, token } = scope;
     let event_id = id_of(&written.event_id)?;
@@ -243,10 +243,11 @@ struct Known<'a> {
 fn exposure(known: &Known<'_>, written: &Written<'_>) -> Result<Event<'static>, String> {
     let Scope { configuration, token } = known.scope;
     let experiment = &*written.key;
+    let reported = metadata::read(&written.metadata, experiment, written.variant.as_ref())?;
+    // After the metadata, which nobody has who may not see the key: so it does not learn that there is one.
     if token.kind == TokenKind::Client && !configuration.is_reportable_by_clients(experiment) {
         return Err(format!("a client key may not report exposures to `{experiment}`"));
     }
-    let reported = metadata::read(&written.metadata, experiment, written.variant.as_ref())?;
     let unit_id = known.context.unit(&reported.unit_type).ok_or_else(|| {
         format!(
             "TARGETING_KEY_MISSING: the context has no id of the {}, the experiment's unit",
@@ -254,9 +255,19 @@ fn exposure(known: &Known<'_>, written: &Written<'_>) -> Result<Event<'static>, 
         )
     })?;
     let mut other_ids = owned(&configuration.other_ids(&known.context, &reported.unit_type));
+    let switchback = configuration.entry(experiment).and_then(|entry| entry.switchback);
     let unit_id = match reported.window_start_s {
+        None if switchback.is_some() => {
+            return Err("metadata.window_start is missing: the experiment is a switchback".to_owned());
+        }
         None => unit_id.to_owned(),
         Some(start_s) => {
+            // It would be no unit of either window: the value is of the one, and what follows it is of the other.
+            if switchback.is_some_and(|windows| windows.window_start_s(known.created_at) != start_s) {
+                return Err(format!(
+                    "metadata.window_start is {start_s}, and the event's time is not in that window: evaluate again"
+                ));
+            }
             let unit = SwitchbackUnit::new(unit_id, start_s).map_err(|why| {
                 format!("the {} cannot be the cluster of a switchback: {why}", reported.unit_type)
             })?;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use edge_fixture::{CLIENT_TOKEN, DEFINITIONS, EventStream, Fixture, SERVER_TOKEN, TOKENS, send, within};
-use schemas::avro;
+use schemas::{Micros, avro};
 use serde_json::{Value, json};
 
 #[test]
@@ -373,7 +373,7 @@ fn reported_events_are_judged_one_by_one_and_keep_their_time() {
     assert_eq!(fixture.stored("conversions"), [&conversions[..], &conversions[..]].concat());
 }
 
-/// The window is that in which the value was evaluated, however late the page reports that it has read it.
+/// A value counts in the window in which it was evaluated, if it was read in it.
 #[test]
 fn a_switchback_is_reported_with_its_window_and_a_login_as_an_alias() {
     let fixture = Fixture::new("windows");
@@ -390,17 +390,20 @@ fn a_switchback_is_reported_with_its_window_and_a_login_as_an_alias() {
     let start = flag["metadata"]["window_start"].as_u64().unwrap();
     assert_eq!(start % 604_800, 0);
     let id = |number: u32| format!("019c1360-2c7b-7000-8000-{number:012}");
-    let exposure = |number: u32, region: &str| {
-        json!({"event_id": id(number), "type": "exposure", "key": "weekly", "variant": flag["variant"],
+    let at = |seconds: u64| Micros::new(seconds as i64 * 1_000_000).unwrap().to_string();
+    let exposure = |number: u32, region: &str, seconds: u64| {
+        json!({"event_id": id(number), "type": "exposure", "key": "weekly", "variant": flag["variant"], "ts": at(seconds),
                "metadata": flag["metadata"], "targetingKey": "u1", "context": {"region": region}})
     };
+    let mut windowless = exposure(9, "eu", start);
+    windowless["metadata"].as_object_mut().unwrap().remove("window_start");
     let alias = |number: u32, from: (&str, &str), to: (&str, &str)| {
         let unit = |(unit_type, unit_id): (&str, &str)| json!({"unit_type": unit_type, "unit_id": unit_id});
         json!({"event_id": id(number), "type": "alias", "from": unit(from), "to": unit(to)})
     };
     let batch = json!({"events": [
-        exposure(1, "eu"),
-        exposure(2, &"r".repeat(250)),
+        exposure(1, "eu", start + 604_799),
+        exposure(2, &"r".repeat(250), start),
         alias(3, ("user", "visitor-7"), ("user", "u1")),
         alias(4, ("device", "d1"), ("user", "u1")),
         alias(5, ("user", "u1"), ("region", "eu")),
@@ -408,6 +411,8 @@ fn a_switchback_is_reported_with_its_window_and_a_login_as_an_alias() {
         {"event_id": id(7), "type": "alias", "from": {"unit_type": "user", "unit_id": "u2"}},
         {"event_id": id(7), "type": "alias", "from": ["user", "u2"], "to": ["user", "u1"]},
         {"event_id": id(7), "type": "alias", "from": {"unit_type": "user"}, "to": {}},
+        exposure(9, "eu", start + 604_800),
+        windowless,
     ]});
     let answer = edge.post_with("/ofrep/v1/track", &batch.to_string(), &page).json();
     let events = answer["events"].as_array().unwrap();
@@ -421,6 +426,8 @@ fn a_switchback_is_reported_with_its_window_and_a_login_as_an_alias() {
         (6, Some("missing field `to`")),
         (7, Some("from: a unit is an object, not a list")),
         (8, Some("from: missing field `unit_id`")),
+        (9, Some(&format!("metadata.window_start is {start}, and the event's time is not in that window"))),
+        (10, Some("metadata.window_start is missing")),
     ] {
         let event = &events[index];
         match error {

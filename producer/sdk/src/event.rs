@@ -89,7 +89,8 @@ pub fn exposure<'a>(
 }
 
 /// As [`exposure`], of the unit that the evaluated context has. An exposure of a cluster, such as an account, also carries the
-/// id of its member, the user, where the context has one of 1 to 256 bytes: analyses by user need it.
+/// id of its member, the user, where the context has one of 1 to 256 bytes. The edge logs a unit's
+/// exposure once an hour, so of a cluster's members it names the first alone.
 ///
 /// # Errors
 /// The reason why the unit takes no part in the experiment, and so was not exposed.

@@ -7,7 +7,8 @@
 -- unit saw first; where it carries no region, plan or device of its own, those of that first exposure stand in.
 -- Units are joined by their keys.
 --
--- The unit of a switchback is a cluster in one window of time. A conversion appears there for the window of its own
+-- The unit of a switchback is a cluster in one window of time, and an exposure to it appears if its time is in that window. A
+-- conversion appears there for the window of its own
 -- time, if it carries the cluster and does not lie in the window's burn-in. So for each length of a window that any
 -- switchback has, a conversion has the keys of its units in that window too.
 CREATE OR REPLACE VIEW splitstream.experiment_events ON CLUSTER splitstream AS
@@ -35,6 +36,11 @@ WITH
           AND has(
               if(empty(environments[CAST(experiment, 'String')]), ['production'], environments[CAST(experiment, 'String')]),
               environment)
+          AND (
+              switchbacks[CAST(experiment, 'String')].1 = 0
+              OR endsWith(unit_id, concat(char(0), toString(
+                  intDiv(toUnixTimestamp64Micro(created_at), greatest(switchbacks[CAST(experiment, 'String')].1, 1) * 1000000)
+                  * switchbacks[CAST(experiment, 'String')].1))))
           AND (experiment, unit_key) GLOBAL NOT IN (SELECT experiment, unit_key FROM splitstream.exposures WHERE reason = 'forced')
     )
 SELECT

@@ -2,6 +2,7 @@
 //! carries what an exposure needs, and a client reports what it reads.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -10,12 +11,16 @@ use schemas::evaluation_counts::Day;
 use sdk::event::now;
 
 use super::{Edge, Failure, LetIn, STREAM_PATH, TRACK_PATH, json, parameter};
-use crate::etag::{self, Asked, Known, Verdict};
+use crate::etag::{self, Asked, Known, Revision, Verdict};
 use crate::exposures;
 use crate::ofrep::answer::{BulkEnd, BulkWriter, write_flag};
 use crate::ofrep::{canonical, request};
 use crate::serving::Stale;
 use crate::tokens::Token;
+
+/// How long a client waits that was told of a newer configuration than is here, and how often that is looked at.
+const NEWER_WAIT: Duration = Duration::from_secs(1);
+const NEWER_TICK: Duration = Duration::from_millis(10);
 
 /// The tokens of a request, copied out of its head.
 struct Shown {
@@ -30,6 +35,7 @@ pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> R
         Err(failure) => return failure.response(None),
     };
     let shown = Shown::of(request.headers(), request.uri());
+    await_configuration(&edge, shown.config_etag.as_deref()).await;
     let outcome = match edge.receive(request, edge.settings.body_bytes.usize()).await {
         Ok(received) => evaluate(&edge, &token, &shown, &received.body),
         Err(failure) => Err(failure),
@@ -37,6 +43,23 @@ pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> R
     let mut response = outcome.unwrap_or_else(|failure| failure.response(None));
     response.extensions_mut().insert(LetIn(token));
     response
+}
+
+/// Waits until the configuration is here that the client was told of, by another edge that had it first: what it gets now it
+/// keeps until the next change. After the time it gets what there is, marked as stale. It holds no slot meanwhile.
+async fn await_configuration(edge: &Edge, told: Option<&str>) {
+    let Some(told) = told.and_then(Revision::parse) else { return };
+    let is_awaited = || {
+        let served = edge.serving.configuration();
+        served.is_some_and(|served| {
+            let own = served.revision(now());
+            own.log == told.log && told.is_newer_than(&own)
+        })
+    };
+    let deadline = Instant::now() + NEWER_WAIT;
+    while is_awaited() && Instant::now() < deadline {
+        tokio::time::sleep(NEWER_TICK).await;
+    }
 }
 
 impl Shown {

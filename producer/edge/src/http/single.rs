@@ -80,7 +80,8 @@ fn evaluate(edge: &Edge, token: &Token, key: &str, body: &[u8], logs: bool) -> R
         all
     };
     write_flag(&mut out, entry, &evaluation, &exposures, Some(all_logged)).map_err(failure)?;
-    if let Some(count) = entry.count(evaluation.variant.as_str()) {
+    // Without an exposure nobody reads it.
+    if logs && let Some(count) = entry.count(evaluation.variant.as_str()) {
         count.single(Day::of(now));
     }
     let mut response = json(StatusCode::OK, out);

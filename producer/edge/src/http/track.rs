@@ -2,6 +2,7 @@
 //! sent again as it is: an event counts once, however often it comes.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
@@ -14,6 +15,7 @@ use serde::Serialize;
 use super::{Edge, Failure, LetIn, RETRY_AFTER_S, json};
 use crate::configuration::Configuration;
 use crate::events::Outcome;
+use crate::ofrep::error::Problem;
 use crate::tokens::Token;
 use crate::track::{self, EventAnswer, Read, Scope, Status};
 
@@ -39,11 +41,17 @@ pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> R
 async fn accept(edge: &Edge, token: &Token, body: &[u8]) -> Result<Response, Failure> {
     let configuration = edge.configuration()?;
     let events = track::split(body, edge.settings.track_events.usize())?;
-    // The request itself was one of them.
-    token.charge(events.len().saturating_sub(1));
     let scope = Scope { configuration: &configuration, token };
     let read: Vec<Read> = events.into_iter().map(|raw| track::read(raw, scope)).collect();
-    let events = read.iter().filter_map(|read| read.event.as_ref().ok().cloned()).collect();
+    let events: Vec<Event<'static>> =
+        read.iter().filter_map(|read| read.event.as_ref().ok().cloned()).collect();
+    if !events.is_empty()
+        && let Err(early) = token.take_events(events.len(), Instant::now())
+    {
+        edge.metrics.rate_limited.with_label_values(&[token.name.as_str()]).inc();
+        let problem = Problem::general("more events than the token's rate allows");
+        return Err(Failure::later(StatusCode::TOO_MANY_REQUESTS, problem, early.retry_after_s));
+    }
     let outcomes = edge.events.emit_durable(events, edge.settings.track_timeout_ms.duration()).await;
     let mut outcomes = outcomes.into_iter();
     let mut answers = Vec::with_capacity(read.len());
