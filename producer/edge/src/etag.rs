@@ -64,14 +64,14 @@ impl fmt::Display for Revision {
 
 impl Revision {
     /// Reads a revision, or the one at the beginning of a tag, with or without quotes. `None` if it is none of ours.
-    fn parse(text: &str) -> Option<Revision> {
+    pub fn parse(text: &str) -> Option<Revision> {
         let mut parts = unquoted(text).splitn(4, '.');
         let log = parts.next().filter(|log| !log.is_empty())?.to_owned();
         Some(Revision { log, version: parts.next()?.parse().ok()?, epoch: parts.next()?.parse().ok()? })
     }
 
     /// Whether this one is certainly newer than `other`. Revisions of two logs cannot be compared.
-    fn is_newer_than(&self, other: &Revision) -> bool {
+    pub fn is_newer_than(&self, other: &Revision) -> bool {
         self.log == other.log && (self.version, self.epoch) > (other.version, other.epoch)
     }
 
