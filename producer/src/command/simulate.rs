@@ -31,8 +31,8 @@ mod through_edge;
 
 /// The time that events sent before a signal may take to be acknowledged.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// The number of events between two updates of the progress bar.
-const EVENTS_PER_UPDATE: u64 = 1_024;
+/// The number of moments, at each of which one unit does something, between two updates of the progress bar.
+const MOMENTS_PER_UPDATE: u64 = 1_024;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -196,20 +196,25 @@ async fn send_to_kafka(
 ) -> anyhow::Result<Sent> {
     let mut ids = args.ids.as_deref().map(Ids::create).transpose()?;
     let sender = EventSender::open(config, batch_id(args)?.to_string()).await?;
-    while let Some(sent) = simulation.next() {
+    let mut moments: u64 = 0;
+    // A signal ends this between two moments: what has happened is counted, so all of it is sent.
+    while let Some(at) = simulation.next_at() {
         if args.rate.is_some() {
-            let early = sent.at.get().saturating_sub(now().get()).max(0).unsigned_abs();
+            let early = at.get().saturating_sub(now().get()).max(0).unsigned_abs();
             if early > 0 && shutdown.sleep(Duration::from_micros(early)).await {
                 break;
             }
         }
-        if let Some(ids) = ids.as_mut().filter(|_| !sent.repeated) {
-            ids.add(&sent.event)?;
+        for sent in simulation.next_moment() {
+            if let Some(ids) = ids.as_mut().filter(|_| !sent.repeated) {
+                ids.add(&sent.event)?;
+            }
+            if let Err(problem) = sender.send(sent.event).await? {
+                return Err(anyhow!("a simulated event is refused: {problem}").context(Exit::Refused));
+            }
         }
-        if let Err(problem) = sender.send(sent.event).await? {
-            return Err(anyhow!("a simulated event is refused: {problem}").context(Exit::Refused));
-        }
-        if simulation.tally().sent().is_multiple_of(EVENTS_PER_UPDATE) {
+        moments += 1;
+        if moments.is_multiple_of(MOMENTS_PER_UPDATE) {
             bar.set_position(simulation.tally().units);
             if shutdown.begun() {
                 break;

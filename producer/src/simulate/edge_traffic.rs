@@ -122,14 +122,13 @@ impl<'a> EdgeTraffic<'a> {
 
     /// When the next request is due. `None` if nothing is left, unless an answer that is under way leads to more.
     pub fn next_at(&self) -> Option<Micros> {
-        let due = self.simulation.due.peek().map(|Reverse(due)| due.at);
-        self.arrival().into_iter().chain(due).min().map(|at| self.simulation.time_at(at))
+        self.simulation.next_at()
     }
 
     /// Takes the next request, due or not.
     pub fn take_next(&mut self) -> Option<Request> {
         let due = self.simulation.due.peek().map(|Reverse(due)| due.at);
-        match self.arrival() {
+        match self.simulation.next_arrival() {
             Some(arrival) if due.is_none_or(|due| due > arrival) => {
                 let (unit, profile) = self.simulation.next_unit();
                 Some(self.evaluation(Asked { unit, profile, repeated: false }))
@@ -193,12 +192,6 @@ impl<'a> EdgeTraffic<'a> {
         } else {
             self.simulation.count_conversion(due);
         }
-    }
-
-    /// The arrival of the next unit, in microseconds after the start.
-    fn arrival(&self) -> Option<u64> {
-        let Simulation { arrived, plan, .. } = &self.simulation;
-        (*arrived < plan.units).then(|| self.simulation.arrival(*arrived))
     }
 
     fn evaluation(&self, asked: Asked) -> Request {
