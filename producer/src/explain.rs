@@ -5,7 +5,7 @@ use std::fmt;
 
 use assignment::{Context, EvaluationError, FORMULA, Salts, Seed, Snapshot, evaluate_traced};
 use schemas::definition::{Assignment, Definitions, Experiment, Schedule, Version};
-use schemas::{Bucket, BucketRange, Micros};
+use schemas::{Bucket, BucketRange, Micros, SwitchbackUnit};
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -104,10 +104,10 @@ pub fn explain(
         None => vec![BucketRange::ALL],
     };
     // Of a switchback the variant, but neither the slot nor the rollout, is hashed with the window.
-    let in_window = trace.iter().find_map(|step| match step {
-        assignment::Step::Window { unit_id, .. } => Some(unit_id.as_str()),
-        _ => None,
-    });
+    let window = window(experiment, unit_id, now);
+    let in_window = window.as_ref().map(|(_, in_window)| in_window.clone());
+    let asked = trace.iter().any(|step| matches!(step, assignment::Step::Window { .. }));
+    trace.extend(window.filter(|_| !asked).map(|(step, _)| step));
     let rollout = BucketRange::new(0, settings.rollout.buckets()).into_iter().collect();
     let owned_by = |owner: &str, ranges: Vec<BucketRange>| Owned { owner: owner.to_owned(), ranges };
     let key = experiment.key.as_str();
@@ -143,8 +143,22 @@ pub fn explain(
         layer: experiment.layer.as_ref().map(ToString::to_string),
         slot: step(unit_id, salts.slot, vec![owned_by(key, slots)]),
         rollout: step(unit_id, salts.rollout, vec![owned_by(key, rollout)]),
-        bucket: step(in_window.unwrap_or(unit_id), salts.variant, variants),
+        bucket: step(in_window.as_deref().unwrap_or(unit_id), salts.variant, variants),
     })
+}
+
+/// The window of a switchback at `now`, and the id of the unit in it, also where the evaluation ended before it asked for
+/// them. `None` of an id that is never in a window, as it cannot be a cluster's.
+fn window(
+    experiment: &Experiment,
+    unit_id: &str,
+    now: Micros,
+) -> Option<(assignment::Step<'static>, String)> {
+    let switchback = experiment.switchback?;
+    let unit = SwitchbackUnit::new(unit_id, switchback.window_start_s(now)).ok()?;
+    let in_window = unit.id().as_str().to_owned();
+    let (start, window_seconds) = (switchback.window_start(now), switchback.window_seconds);
+    Some((assignment::Step::Window { start, window_seconds, unit_id: in_window.clone() }, in_window))
 }
 
 fn step(unit_id: &str, salt: String, ranges: Vec<Owned>) -> Step {
@@ -262,5 +276,19 @@ mod tests {
         let line = "   window of 3600 s from 2026-01-01T00:00:00.000000Z: the variant is hashed of `eu`, a zero byte and \
                     `1767225600`\n";
         assert!(explained.to_string().contains(line), "{explained}");
+    }
+
+    /// The evaluation of a draft ends before the window is asked for.
+    #[test]
+    fn the_bucket_of_a_switchback_that_does_not_run_is_that_of_its_window_too() {
+        let definitions = samples::definitions(&FILE.replace("running", "draft"));
+        let snapshot = Snapshot::compile(&definitions, &Lists::default(), Environment::PRODUCTION);
+        let context = Context { targeting_key: None, attributes: &[("region", Value::Text("eu"))] };
+        let now = Micros::parse("2026-01-01T00:30:00Z").unwrap();
+        let surge = definitions.experiment("surge").unwrap();
+        let explained = explain(&definitions, &snapshot, surge, &context, Attributes::new(), now).unwrap();
+        assert_eq!((explained.bucket.bucket, explained.variant), (84_222, None));
+        let windows = explained.steps.iter().filter(|step| matches!(step, EvaluationStep::Window { .. }));
+        assert_eq!(windows.count(), 1);
     }
 }

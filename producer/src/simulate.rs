@@ -4,7 +4,7 @@
 //! served. [`EdgeTraffic`] is the same traffic where an edge assigns.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap};
 
 use assignment::{Environment, Evaluation, Lists, Snapshot, evaluate};
 use schemas::definition::{Assignment, Definitions, Experiment, State};
@@ -25,14 +25,15 @@ mod random;
 mod simulation_tests;
 mod tally;
 
-pub use edge_traffic::{Asked, EdgeAnswer, EdgeTraffic, Request, Tracked, UnknownVariant};
+pub use edge_traffic::{Asked, EdgeAnswer, EdgeTraffic, Request, Tracked, UnknownVariant, evaluation_body};
 pub use mix::Mix;
 pub use plan::{Plan, PlanError};
 pub use tally::{Tally, VariantTally};
 
 use mix::Profiles;
 use random::Random;
-/// An iterator over the traffic, in the order in which it is to be sent.
+
+/// The traffic, one moment after the other, in the order in which it is to be sent.
 pub struct Simulation<'a> {
     plan: Plan,
     snapshot: &'a Snapshot,
@@ -46,8 +47,8 @@ pub struct Simulation<'a> {
     behaviour: u64,
     arrived: u64,
     due: BinaryHeap<Reverse<DueEvent>>,
-    /// Events that are due at one time: exposures to the experiment and to holdouts.
-    ready: VecDeque<Sent<'a>>,
+    /// The events of one moment: exposures to the experiment and to holdouts.
+    ready: Vec<Sent<'a>>,
     tally: Tally,
 }
 
@@ -132,13 +133,37 @@ impl<'a> Simulation<'a> {
             behaviour,
             arrived: 0,
             due: BinaryHeap::new(),
-            ready: VecDeque::new(),
+            ready: Vec::new(),
             tally,
         })
     }
 
+    /// The counts of the moments that have happened.
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// When something happens next; `None` after the end.
+    pub fn next_at(&self) -> Option<Micros> {
+        let due = self.due.peek().map(|Reverse(due)| due.at);
+        self.next_arrival().into_iter().chain(due).min().map(|at| self.time_at(at))
+    }
+
+    /// Lets happen what is next: a unit arrives, or does something later. Returns the events of this moment, all of which are
+    /// counted; there is none if the unit is exposed to nothing.
+    pub fn next_moment(&mut self) -> impl Iterator<Item = Sent<'a>> {
+        let due = self.due.peek().map(|Reverse(due)| due.at);
+        if self.next_arrival().is_some_and(|arrival| due.is_none_or(|due| due > arrival)) {
+            self.arrive();
+        } else if let Some(Reverse(due)) = self.due.pop() {
+            self.happen(due);
+        }
+        self.ready.drain(..)
+    }
+
+    /// The arrival of the next unit, in microseconds after the start.
+    fn next_arrival(&self) -> Option<u64> {
+        (self.arrived < self.plan.units).then(|| self.arrival(self.arrived))
     }
 
     /// Lets the next unit arrive: it is exposed to what its evaluation says, and does something later.
@@ -277,7 +302,7 @@ impl<'a> Simulation<'a> {
             (EventKind::Exposure, false) => self.tally.exposures += 1,
             (EventKind::Conversion, false) => {}
         }
-        self.ready.push_back(Sent { at: self.time_at(due.at), event, repeated: due.repeated });
+        self.ready.push(Sent { at: self.time_at(due.at), event, repeated: due.repeated });
     }
 
     fn value(&self, unit: u64) -> Option<Decimal6> {
@@ -323,28 +348,6 @@ impl<'a> Simulation<'a> {
     fn time_at(&self, micros_after_start: u64) -> Micros {
         let micros = self.plan.start.get() + micros_after_start as i64;
         Micros::new(micros).expect("a plan that ends after 2261 is not made")
-    }
-}
-
-impl<'a> Iterator for Simulation<'a> {
-    type Item = Sent<'a>;
-
-    fn next(&mut self) -> Option<Sent<'a>> {
-        loop {
-            if let Some(sent) = self.ready.pop_front() {
-                return Some(sent);
-            }
-            let arrival = (self.arrived < self.plan.units).then(|| self.arrival(self.arrived));
-            let due = self.due.peek().map(|Reverse(due)| due.at);
-            match (arrival, due) {
-                (None, None) => return None,
-                (Some(arrival), due) if due.is_none_or(|due| due > arrival) => self.arrive(),
-                _ => {
-                    let Reverse(due) = self.due.pop().expect("it was peeked at");
-                    self.happen(due);
-                }
-            }
-        }
     }
 }
 

@@ -166,14 +166,14 @@ fn inject(
             began.elapsed().as_secs_f64()
         ));
         kills.push((edge, Instant::now()));
-        edges[edge].kill()?;
+        places[edge].kill(&edges[edge])?;
         match kind {
             EdgeFault::Kill => edges[edge].start()?,
             EdgeFault::KillTwice => {
                 edges[edge].spawn()?;
                 std::thread::sleep(random.between(Duration::ZERO, Duration::from_millis(500)));
                 kills.push((edge, Instant::now()));
-                edges[edge].kill()?;
+                places[edge].kill(&edges[edge])?;
                 edges[edge].start()?;
             }
             EdgeFault::TakeOver => edges[edge] = places[edge].start(platform, &[])?,
@@ -186,7 +186,7 @@ fn inject(
     let edge = random.below(EDGES as u64) as usize;
     std::thread::sleep(random.between(Duration::ZERO, scale.around));
     kills.push((edge, Instant::now()));
-    edges[edge].kill()?;
+    places[edge].kill(&edges[edge])?;
     edges[edge].start()?;
     std::thread::sleep(scale.around);
     Ok(kills)

@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use schemas::Uuid;
 use serde_json::json;
 
-use crate::edges::{EdgeClient, EdgePlace};
+use crate::edges::{EdgeAnswer, EdgeClient, EdgePlace};
 
 /// The load's own definitions: values that every client can read.
 pub const DEFINITIONS: &str = "\
@@ -52,7 +52,7 @@ pub struct Exposed {
 #[derive(Debug, Default)]
 pub struct Ledger {
     pub exposures: Vec<Exposed>,
-    /// Evaluations without an answer.
+    /// Evaluations without an answer, or with that of an edge which is not ready yet.
     pub unanswered: u64,
     /// Ids of conversions that were accepted, in whichever attempt.
     pub accepted: Vec<Uuid>,
@@ -84,12 +84,13 @@ pub fn evaluate(run: &str, edge: usize, place: &EdgePlace, ended: &AtomicBool) -
         let unit = format!("{run}-{edge}-{number}");
         let asked = Instant::now();
         match client.evaluate("checkout", &json!({ "targetingKey": unit })) {
+            // An edge listens before it has its definitions. It says so, and logs nothing.
+            Ok(EdgeAnswer { status: 503, .. }) | Err(_) => ledger.unanswered += 1,
             Ok(answer) => {
                 ensure!(answer.status == 200, "{}: {}", answer.status, answer.body);
                 let logged = answer.body["metadata"]["exposure_logged"] == true;
                 ledger.exposures.push(Exposed { unit, edge, asked, answered: Instant::now(), logged });
             }
-            Err(_) => ledger.unanswered += 1,
         }
         std::thread::sleep(PAUSE);
     }

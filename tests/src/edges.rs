@@ -1,6 +1,7 @@
 //! Edges of a platform, and what a client sends them. An edge has a place that outlives its process: the files with its
 //! address, its definitions and its spool. It knows only the edge's outside.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ impl EdgePlace {
     /// Starts a process there and returns when it is ready. It asks for no tokens, unless `settings` say so.
     pub fn start(&self, platform: &Platform, settings: &[(&str, &str)]) -> Result<Service> {
         let [spool, snapshot, port] = ["spool", "snapshot", "port"].map(|name| self.file(name));
-        let _ = std::fs::remove_file(&port);
+        self.forget_address()?;
         let own = [
             ("SPLITSTREAM_SPOOL__DIRECTORY", spool.as_str()),
             ("SPLITSTREAM_EDGE__SNAPSHOT_FILE", snapshot.as_str()),
@@ -56,6 +57,22 @@ impl EdgePlace {
         ];
         let all = [&own[..], settings].concat();
         platform.stack().service_with("edge", ServiceOptions { settings: &all, port: None })
+    }
+
+    /// Kills the process there. Its clients find nobody until another one has written where it listens.
+    pub fn kill(&self, edge: &Service) -> Result<()> {
+        edge.kill()?;
+        self.forget_address()
+    }
+
+    fn forget_address(&self) -> Result<()> {
+        let file = self.file("port");
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("removing {file}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn file(&self, name: &str) -> String {

@@ -56,14 +56,17 @@ pub fn start(stack: &Stack, wanted: &Services) -> Result<Vec<Arc<Service>>> {
 const HTTP_TOKEN: &str = "SPLITSTREAM_HTTP__TOKEN";
 const EDGE_TOKEN: &str = "SPLITSTREAM_AGGREGATOR__EDGE_TOKEN";
 
-/// Starts the aggregator, which adds the counts of these edges to their table.
+/// The variable of the edges whose counts the aggregator takes, if somebody has others than the stack's.
+const EDGES: &str = "SPLITSTREAM_AGGREGATOR__EDGES";
+
+/// Starts the aggregator, which adds the counts of these edges to their table, unless the environment names others.
 fn start_aggregator(stack: &Stack, wanted: &Services, edges: &str) -> Result<Service> {
     let token = std::env::var(HTTP_TOKEN).unwrap_or_default();
-    let mut settings = vec![
-        ("SPLITSTREAM_AGGREGATOR__EDGES", edges),
-        // Soon enough for somebody who watches.
-        ("SPLITSTREAM_AGGREGATOR__EDGE_INTERVAL_MS", "5000"),
-    ];
+    // Soon enough for somebody who watches.
+    let mut settings = vec![("SPLITSTREAM_AGGREGATOR__EDGE_INTERVAL_MS", "5000")];
+    if std::env::var_os(EDGES).is_none() {
+        settings.push((EDGES, edges));
+    }
     if !token.is_empty() && std::env::var_os(EDGE_TOKEN).is_none() {
         settings.push((EDGE_TOKEN, &token));
     }

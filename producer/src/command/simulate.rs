@@ -8,7 +8,8 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::simulate::{EdgeTraffic, Mix, Plan, Simulation, Tally, snapshot};
+use crate::simulate::{EdgeTraffic, Mix, Plan, Simulation, Tally, evaluation_body, snapshot};
+use crate::unit_context::UnitContext;
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -31,8 +32,11 @@ mod through_edge;
 
 /// The time that events sent before a signal may take to be acknowledged.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// The number of events between two updates of the progress bar.
-const EVENTS_PER_UPDATE: u64 = 1_024;
+/// The number of moments, at each of which one unit does something, between two updates of the progress bar.
+const MOMENTS_PER_UPDATE: u64 = 1_024;
+
+/// The id with which an edge is asked by which definitions it evaluates.
+const NO_UNIT: &str = "splitstream-simulate";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -55,7 +59,9 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_parser = key)]
     batch_id: Option<Key>,
     /// Ask this edge for each unit, and send conversions to it, instead of assigning here and sending to Kafka. An edge
-    /// stamps exposures with its own clock, so this traffic is always live. Its token is read from SPLITSTREAM_TOKEN
+    /// stamps exposures with its own clock, so this traffic is always live, and the clocks of this machine and of the
+    /// edge must agree: a conversion that lies before its exposure does not count. Its token is read from
+    /// SPLITSTREAM_TOKEN
     #[arg(long, value_name = "URL", value_parser = edge_url, conflicts_with_all = ["start", "span", "ids"])]
     edge: Option<ServerUrl>,
     /// The file of the edge's token, in place of SPLITSTREAM_TOKEN
@@ -137,7 +143,9 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let edge = args.edge.as_ref().map(|url| Edge::new(url, args.edge_token_file.as_deref())).transpose()?;
     if let Some(edge) = &edge {
         // Before the clock of the traffic starts. Waiting blocks; nothing else runs on this runtime.
-        tokio::task::block_in_place(|| edge.connect().await_version(definitions.version()))?;
+        let body = evaluation_body(&UnitContext::new(experiment.unit_type.as_str(), NO_UNIT, &[]));
+        let version = definitions.version();
+        tokio::task::block_in_place(|| edge.connect().await_version(&experiment.key, &body, version))?;
     }
     let plan = plan(config, &args, experiment)?;
     let (batch_id, start) = (plan.batch_id.clone(), plan.start);
@@ -196,20 +204,25 @@ async fn send_to_kafka(
 ) -> anyhow::Result<Sent> {
     let mut ids = args.ids.as_deref().map(Ids::create).transpose()?;
     let sender = EventSender::open(config, batch_id(args)?.to_string()).await?;
-    while let Some(sent) = simulation.next() {
+    let mut moments: u64 = 0;
+    // A signal ends this between two moments: what has happened is counted, so all of it is sent.
+    while let Some(at) = simulation.next_at() {
         if args.rate.is_some() {
-            let early = sent.at.get().saturating_sub(now().get()).max(0).unsigned_abs();
+            let early = at.get().saturating_sub(now().get()).max(0).unsigned_abs();
             if early > 0 && shutdown.sleep(Duration::from_micros(early)).await {
                 break;
             }
         }
-        if let Some(ids) = ids.as_mut().filter(|_| !sent.repeated) {
-            ids.add(&sent.event)?;
+        for sent in simulation.next_moment() {
+            if let Some(ids) = ids.as_mut().filter(|_| !sent.repeated) {
+                ids.add(&sent.event)?;
+            }
+            if let Err(problem) = sender.send(sent.event).await? {
+                return Err(anyhow!("a simulated event is refused: {problem}").context(Exit::Refused));
+            }
         }
-        if let Err(problem) = sender.send(sent.event).await? {
-            return Err(anyhow!("a simulated event is refused: {problem}").context(Exit::Refused));
-        }
-        if simulation.tally().sent().is_multiple_of(EVENTS_PER_UPDATE) {
+        moments += 1;
+        if moments.is_multiple_of(MOMENTS_PER_UPDATE) {
             bar.set_position(simulation.tally().units);
             if shutdown.begun() {
                 break;

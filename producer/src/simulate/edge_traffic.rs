@@ -81,6 +81,11 @@ struct ConversionBody<'a> {
     ts: Micros,
 }
 
+/// The body of an evaluation.
+pub fn evaluation_body<'a>(context: &'a UnitContext<'a>) -> Vec<u8> {
+    serde_json::to_vec(&EvaluationBody { context }).expect("a context can be written as JSON")
+}
+
 impl EdgeAnswer {
     /// Reads the body of a successful evaluation.
     ///
@@ -122,14 +127,13 @@ impl<'a> EdgeTraffic<'a> {
 
     /// When the next request is due. `None` if nothing is left, unless an answer that is under way leads to more.
     pub fn next_at(&self) -> Option<Micros> {
-        let due = self.simulation.due.peek().map(|Reverse(due)| due.at);
-        self.arrival().into_iter().chain(due).min().map(|at| self.simulation.time_at(at))
+        self.simulation.next_at()
     }
 
     /// Takes the next request, due or not.
     pub fn take_next(&mut self) -> Option<Request> {
         let due = self.simulation.due.peek().map(|Reverse(due)| due.at);
-        match self.arrival() {
+        match self.simulation.next_arrival() {
             Some(arrival) if due.is_none_or(|due| due > arrival) => {
                 let (unit, profile) = self.simulation.next_unit();
                 Some(self.evaluation(Asked { unit, profile, repeated: false }))
@@ -146,7 +150,8 @@ impl<'a> EdgeTraffic<'a> {
     }
 
     /// Acts on an answer, whose exposures are logged: a unit that was exposed does something later. `now` is the time of
-    /// the answer, which is after that of the exposure.
+    /// the answer. It is after that of the exposure only if this machine's clock and the edge's agree: conversions are
+    /// stamped with the former, exposures with the latter, and a conversion before its exposure does not count.
     ///
     /// # Errors
     /// If the definition has no such variant.
@@ -195,18 +200,11 @@ impl<'a> EdgeTraffic<'a> {
         }
     }
 
-    /// The arrival of the next unit, in microseconds after the start.
-    fn arrival(&self) -> Option<u64> {
-        let Simulation { arrived, plan, .. } = &self.simulation;
-        (*arrived < plan.units).then(|| self.simulation.arrival(*arrived))
-    }
-
     fn evaluation(&self, asked: Asked) -> Request {
         let unit_id = self.simulation.unit_id(asked.unit);
         let attributes = &self.simulation.profiles.get(asked.profile).attributes;
         let context = UnitContext::new(self.simulation.experiment.unit_type.as_str(), &unit_id, attributes);
-        let body = serde_json::to_vec(&EvaluationBody { context: &context });
-        Request::Evaluation(asked, body.expect("a context can be written as JSON"))
+        Request::Evaluation(asked, evaluation_body(&context))
     }
 
     fn conversion(&self, due: DueEvent) -> Request {

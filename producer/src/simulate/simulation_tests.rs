@@ -40,7 +40,12 @@ fn run(definitions: &Definitions, plan: Plan) -> (Vec<Sent<'_>>, Tally) {
     let (_, experiment) = definitions.experiment("checkout").unwrap();
     let snapshot = Box::leak(Box::new(snapshot(definitions)));
     let mut simulation = Simulation::new(snapshot, experiment, plan).unwrap();
-    let sent: Vec<Sent> = simulation.by_ref().collect();
+    let mut sent: Vec<Sent> = Vec::new();
+    while let Some(at) = simulation.next_at() {
+        sent.extend(simulation.next_moment());
+        // Whoever stops between two moments has counted what was sent, and nothing else.
+        assert_eq!(simulation.tally().sent(), sent.len() as u64, "at {at}");
+    }
     (sent, simulation.tally().clone())
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -68,7 +68,7 @@ pub struct Sent {
     /// Exposures that the edge has accepted; it logs each visitor once.
     pub exposures: u64,
     pub conversions: u64,
-    /// The time of the first visitor, RFC 3339.
+    /// The time of the first visitor of the last attempt, RFC 3339.
     start: String,
     batch_id: String,
     variants: Vec<SentVariant>,
@@ -123,7 +123,7 @@ pub fn run(stack: &Stack, traffic: Traffic) -> Result<Live> {
         let counted = print_latest(stack, &mut printed)?;
         if simulation.finished()? {
             let sent = simulation.sent()?;
-            let stored = retry(|| stored_rows::of_edge(stack, EXPERIMENT, &sent.batch_id, &sent.start))?;
+            let stored = retry(|| stored_rows::of_edge(stack, EXPERIMENT, &sent.batch_id, simulation.since))?;
             if counted == sent.arms() && is_complete(stored, &sent, simulation.attempts)? {
                 return Ok(Live { through: "edge", sent, stored });
             }
@@ -145,8 +145,9 @@ pub fn run(stack: &Stack, traffic: Traffic) -> Result<Live> {
 /// Returns whether every event that the edge accepted is stored. Fails if one is stored twice.
 fn is_complete(stored: Rows, sent: &Sent, attempts: u32) -> Result<bool> {
     let accepted = Rows { exposures: sent.exposures, conversions: sent.conversions };
-    // An edge that was killed does not know what it has logged, nor does a second run of the visitors what the first one
-    // bought: such rows are repeats, and no number counts them.
+    // An edge that was killed does not know what it has logged, nor does a second run of the visitors what they bought in
+    // the first one. Such rows are repeats, and the aggregator counts none of them. A living edge logs no visitor of the
+    // first run again: the rows of all runs are the ones to count.
     let repeats_explained = attempts > 1 || sent.edge.resent > 0;
     let repeats = stored.exposures > accepted.exposures || stored.conversions > accepted.conversions;
     ensure!(
@@ -199,6 +200,8 @@ struct Simulation<'a> {
     traffic: Traffic,
     running: Option<Child>,
     attempts: u32,
+    /// Before the first visitor of the first attempt.
+    since: SystemTime,
 }
 
 /// How often the simulation is started before its failure is an error.
@@ -207,7 +210,9 @@ const ATTEMPTS_MAX: u32 = 5;
 impl Simulation<'_> {
     fn start(stack: &Stack, traffic: Traffic) -> Result<Simulation<'_>> {
         let state = State::load(stack.dir())?.context("the stack has no state")?;
-        let mut simulation = Simulation { stack, edge: state.edge, traffic, running: None, attempts: 0 };
+        let since = SystemTime::now();
+        let mut simulation =
+            Simulation { stack, edge: state.edge, traffic, running: None, attempts: 0, since };
         simulation.spawn()?;
         Ok(simulation)
     }
@@ -309,4 +314,34 @@ fn pause(time: Duration) -> Result<()> {
         std::thread::sleep(POLL.min(time));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(resent: u64) -> Sent {
+        let edge = serde_json::json!({
+            "url": "", "connections": 1, "evaluations": 20, "conversions": 2, "requests": 22, "resent": resent,
+            "requests_per_second": 1.0,
+        });
+        let sent = serde_json::json!({
+            "units": 20, "exposures": 20, "conversions": 2, "start": "", "batch_id": "sim-1", "variants": [],
+            "edge": edge,
+        });
+        serde_json::from_value(sent).unwrap()
+    }
+
+    /// Once only the rows since the second attempt were counted, and the living edge logged nobody again: the wait had no end.
+    #[test]
+    fn more_rows_than_were_accepted_are_repeats_only_after_a_fault() {
+        let rows = |exposures, conversions| Rows { exposures, conversions };
+        assert!(!is_complete(rows(19, 2), &sent(0), 1).unwrap());
+        assert!(is_complete(rows(20, 2), &sent(0), 1).unwrap());
+        let error = is_complete(rows(20, 3), &sent(0), 1).unwrap_err().to_string();
+        assert!(error.ends_with("some event was stored twice"), "{error}");
+        // The visitors of a first attempt, which ended early, had bought three things.
+        assert!(is_complete(rows(20, 5), &sent(0), 2).unwrap());
+        assert!(is_complete(rows(21, 2), &sent(1), 1).unwrap());
+    }
 }

@@ -1,6 +1,6 @@
 //! Waits until ClickHouse has stored a row for every event that was sent. Counts the rows there with SQL.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -23,9 +23,9 @@ const CONVERSIONS: &str = "SELECT count() FROM conversions WHERE startsWith(expe
 /// The rows of events that an edge has sent since a time: exposures that it made, and conversions of units whose ids begin
 /// with `prefix`, which carry the name of a token or, without tokens, `open`.
 const EXPOSURES_OF_EDGE: &str = "SELECT count() FROM exposures WHERE experiment = {experiment:String} \
-    AND sender_service = 'edge' AND created_at >= parseDateTime64BestEffort({since:String}, 6, 'UTC')";
+    AND sender_service = 'edge' AND created_at >= fromUnixTimestamp64Micro({since:Int64}, 'UTC')";
 const CONVERSIONS_OF_EDGE: &str = "SELECT count() FROM conversions WHERE startsWith(unit_id, {prefix:String}) \
-    AND startsWith(sender_version, 'edge ') AND created_at >= parseDateTime64BestEffort({since:String}, 6, 'UTC')";
+    AND startsWith(sender_version, 'edge ') AND created_at >= fromUnixTimestamp64Micro({since:Int64}, 'UTC')";
 
 /// Numbers of rows, found or expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -79,14 +79,15 @@ pub fn wait(stack: &Stack, prefix: &str, expected: Rows) -> Result<()> {
     }
 }
 
-/// Counts the rows of the live experiment that came through the edge since `since`, a time in RFC 3339. The ids of its units
-/// begin with `batch_id`.
-pub fn of_edge(stack: &Stack, experiment: &str, batch_id: &str, since: &str) -> Result<Rows> {
+/// Counts the rows of the live experiment that came through the edge since `since`. The ids of its units begin with
+/// `batch_id`.
+pub fn of_edge(stack: &Stack, experiment: &str, batch_id: &str, since: SystemTime) -> Result<Rows> {
     let client = Client::new(stack)?;
     let prefix = format!("{batch_id}-");
+    let since = since.duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_micros().to_string();
     Ok(Rows {
-        exposures: client.count(EXPOSURES_OF_EDGE, &[("experiment", experiment), ("since", since)])?,
-        conversions: client.count(CONVERSIONS_OF_EDGE, &[("prefix", &prefix), ("since", since)])?,
+        exposures: client.count(EXPOSURES_OF_EDGE, &[("experiment", experiment), ("since", &since)])?,
+        conversions: client.count(CONVERSIONS_OF_EDGE, &[("prefix", &prefix), ("since", &since)])?,
     })
 }
 

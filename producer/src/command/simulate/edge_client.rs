@@ -54,6 +54,15 @@ pub struct Edge {
     stopped: AtomicBool,
 }
 
+/// What is sent, once or again.
+#[derive(Clone, Copy)]
+struct Request<'a> {
+    path: &'a str,
+    body: &'a [u8],
+    /// Whether an evaluation logs exposures.
+    exposes: bool,
+}
+
 /// A connection; it is opened by the first request.
 pub struct EdgeClient<'a> {
     edge: &'a Edge,
@@ -126,6 +135,19 @@ impl Edge {
     }
 }
 
+/// How long a request was tried in vain, and the pause `asked` by the edge if that is why it is given up.
+fn waited(elapsed: Duration, asked: Option<Duration>) -> String {
+    let tried = format!("{:.1} s", elapsed.as_secs_f64());
+    match asked.filter(|pause| elapsed + *pause > RETRY_WITHIN) {
+        Some(pause) => format!(
+            "{tried}, and asks for a pause of {} s, where a request is given up after {} s",
+            pause.as_secs(),
+            RETRY_WITHIN.as_secs()
+        ),
+        None => tried,
+    }
+}
+
 /// TLS with the system's authorities.
 fn system_tls() -> anyhow::Result<TlsConfig> {
     let certificates = rustls_native_certs::load_native_certs().certs;
@@ -146,31 +168,33 @@ impl EdgeClient<'_> {
     /// Evaluates the experiment until its exposures are logged.
     pub fn evaluate(&self, experiment: &Key, body: &[u8]) -> anyhow::Result<EdgeAnswer> {
         // A key needs no encoding.
-        self.until_accepted(&format!("{EVALUATE_PATH}/{experiment}"), body, edge_answer::of_evaluation)
+        let request = Request { path: &format!("{EVALUATE_PATH}/{experiment}"), body, exposes: true };
+        self.until_accepted(request, edge_answer::of_evaluation)
     }
 
     /// Sends a batch of events until each of them is accepted.
     pub fn track(&self, body: &[u8], events: usize) -> anyhow::Result<()> {
-        self.until_accepted(TRACK_PATH, body, |answer| edge_answer::of_track(answer, events))
+        let request = Request { path: TRACK_PATH, body, exposes: true };
+        self.until_accepted(request, |answer| edge_answer::of_track(answer, events))
     }
 
-    /// Waits until the edge evaluates by `version` of all definitions or a newer one: it follows the log like everybody.
-    pub fn await_version(&self, version: Version) -> anyhow::Result<()> {
-        // All flags of nobody in particular: nothing of it is logged.
-        let body = br#"{"context":{}}"#;
-        self.until_accepted(EVALUATE_PATH, body, |answer| edge_answer::of_version(answer, version))
+    /// Waits until the edge evaluates by `version` of all definitions or a newer one: it follows the log like everybody. Asks
+    /// for the experiment alone with the `body` of an evaluation, which exposes nobody.
+    pub fn await_version(&self, experiment: &Key, body: &[u8], version: Version) -> anyhow::Result<()> {
+        let request = Request { path: &format!("{EVALUATE_PATH}/{experiment}"), body, exposes: false };
+        self.until_accepted(request, |answer| edge_answer::of_version(answer, version))
     }
 
     fn until_accepted<T>(
         &self,
-        path: &str,
-        body: &[u8],
+        request: Request<'_>,
         judge: impl Fn(&Answer) -> Judgement<T>,
     ) -> anyhow::Result<T> {
+        let path = request.path;
         let began = Instant::now();
         let mut pauses = RETRY.pauses();
         loop {
-            let judgement = match self.post(path, body) {
+            let judgement = match self.post(request) {
                 Ok(answer) => judge(&answer),
                 // Sent again, whether or not the edge got it: neither an exposure nor an event counts twice.
                 Err(error) => Judgement::Again { why: error.to_string(), after: None },
@@ -182,14 +206,15 @@ impl EdgeClient<'_> {
                     let refused = anyhow!("the edge at {} refuses {path}: {why}", self.edge.url);
                     return Err(refused.context(Exit::Refused));
                 }
-                Judgement::Again { why, after } => (why, after.unwrap_or_default()),
+                Judgement::Again { why, after } => (why, after),
             };
-            let pause = pauses.next().map(|pause| pause.max(after));
-            let Some(pause) = pause.filter(|pause| began.elapsed() + *pause <= RETRY_WITHIN) else {
+            let elapsed = began.elapsed();
+            let pause = pauses.next().map(|pause| pause.max(after.unwrap_or_default()));
+            let Some(pause) = pause.filter(|pause| elapsed + *pause <= RETRY_WITHIN) else {
+                let waited = waited(elapsed, after);
                 let error = anyhow!(
-                    "the edge at {} did not accept {path} within {} s: {why}; sending all of it again is safe",
-                    self.edge.url,
-                    RETRY_WITHIN.as_secs()
+                    "the edge at {} did not accept {path} within {waited}: {why}; sending all of it again is safe",
+                    self.edge.url
                 );
                 return Err(error.context(Exit::Unreachable));
             };
@@ -198,12 +223,15 @@ impl EdgeClient<'_> {
         }
     }
 
-    fn post(&self, path: &str, body: &[u8]) -> anyhow::Result<Answer> {
+    fn post(&self, Request { path, body, exposes }: Request<'_>) -> anyhow::Result<Answer> {
         let mut request = self
             .agent
             .post(format!("{}{path}", self.edge.url))
             .header("Content-Type", "application/json")
             .header("Accept", "application/json");
+        if !exposes {
+            request = request.header("X-Splitstream-Exposure", "off");
+        }
         if let Some(authorization) = &self.edge.authorization {
             request = request.header("Authorization", authorization);
         }
@@ -215,5 +243,21 @@ impl EdgeClient<'_> {
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
         Ok(Answer { status, retry_after, version, body: body.context("reading the answer")? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_that_is_too_long_is_named_with_the_time_that_has_passed() {
+        let seconds = Duration::from_secs;
+        assert_eq!(
+            waited(Duration::from_millis(1_300), Some(seconds(300))),
+            "1.3 s, and asks for a pause of 300 s, where a request is given up after 120 s"
+        );
+        assert_eq!(waited(seconds(118), Some(seconds(2))), "118.0 s");
+        assert_eq!(waited(seconds(118), None), "118.0 s");
     }
 }
