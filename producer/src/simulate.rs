@@ -25,7 +25,7 @@ mod random;
 mod simulation_tests;
 mod tally;
 
-pub use edge_traffic::{Asked, EdgeAnswer, EdgeTraffic, Request, Tracked, UnknownVariant};
+pub use edge_traffic::{Asked, EdgeAnswer, EdgeTraffic, Request, Tracked, UnknownVariant, evaluation_body};
 pub use mix::Mix;
 pub use plan::{Plan, PlanError};
 pub use tally::{Tally, VariantTally};

@@ -8,7 +8,8 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::simulate::{EdgeTraffic, Mix, Plan, Simulation, Tally, snapshot};
+use crate::simulate::{EdgeTraffic, Mix, Plan, Simulation, Tally, evaluation_body, snapshot};
+use crate::unit_context::UnitContext;
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -33,6 +34,9 @@ mod through_edge;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The number of moments, at each of which one unit does something, between two updates of the progress bar.
 const MOMENTS_PER_UPDATE: u64 = 1_024;
+
+/// The id with which an edge is asked by which definitions it evaluates.
+const NO_UNIT: &str = "splitstream-simulate";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -137,7 +141,9 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let edge = args.edge.as_ref().map(|url| Edge::new(url, args.edge_token_file.as_deref())).transpose()?;
     if let Some(edge) = &edge {
         // Before the clock of the traffic starts. Waiting blocks; nothing else runs on this runtime.
-        tokio::task::block_in_place(|| edge.connect().await_version(definitions.version()))?;
+        let body = evaluation_body(&UnitContext::new(experiment.unit_type.as_str(), NO_UNIT, &[]));
+        let version = definitions.version();
+        tokio::task::block_in_place(|| edge.connect().await_version(&experiment.key, &body, version))?;
     }
     let plan = plan(config, &args, experiment)?;
     let (batch_id, start) = (plan.batch_id.clone(), plan.start);

@@ -81,6 +81,11 @@ struct ConversionBody<'a> {
     ts: Micros,
 }
 
+/// The body of an evaluation.
+pub fn evaluation_body<'a>(context: &'a UnitContext<'a>) -> Vec<u8> {
+    serde_json::to_vec(&EvaluationBody { context }).expect("a context can be written as JSON")
+}
+
 impl EdgeAnswer {
     /// Reads the body of a successful evaluation.
     ///
@@ -198,8 +203,7 @@ impl<'a> EdgeTraffic<'a> {
         let unit_id = self.simulation.unit_id(asked.unit);
         let attributes = &self.simulation.profiles.get(asked.profile).attributes;
         let context = UnitContext::new(self.simulation.experiment.unit_type.as_str(), &unit_id, attributes);
-        let body = serde_json::to_vec(&EvaluationBody { context: &context });
-        Request::Evaluation(asked, body.expect("a context can be written as JSON"))
+        Request::Evaluation(asked, evaluation_body(&context))
     }
 
     fn conversion(&self, due: DueEvent) -> Request {

@@ -87,9 +87,13 @@ pub fn of_track(answer: &Answer, events: usize) -> Judgement<()> {
     Judgement::Accepted(())
 }
 
-/// Judges whether the edge evaluates by `version` of all definitions, or a newer one. A server that does not say by which
-/// it evaluates is taken as it is.
+/// Judges whether the edge evaluates by `version` of all definitions, or a newer one, by its answer to an evaluation of the
+/// experiment. A server that does not say by which it evaluates is taken as it is.
 pub fn of_version(answer: &Answer, version: Version) -> Judgement<()> {
+    // An edge whose definitions are older than the experiment names no version.
+    if answer.status == 404 && failure(answer).is_some_and(|body| body.code == "FLAG_NOT_FOUND") {
+        return again("it does not have the experiment yet, or does not show it to this token", answer);
+    }
     if answer.status != 200 {
         return of_failure(answer);
     }
@@ -103,15 +107,23 @@ pub fn of_version(answer: &Answer, version: Version) -> Judgement<()> {
     }
 }
 
+/// The body of an answer that is no success.
+#[derive(Deserialize)]
+struct FailureBody {
+    #[serde(rename = "errorCode", default)]
+    code: String,
+    #[serde(rename = "errorDetails")]
+    details: Option<String>,
+}
+
+fn failure(answer: &Answer) -> Option<FailureBody> {
+    serde_json::from_slice(&answer.body).ok()
+}
+
 fn of_failure<T>(answer: &Answer) -> Judgement<T> {
-    #[derive(Deserialize)]
-    struct Body {
-        #[serde(rename = "errorDetails")]
-        details: String,
-    }
-    let details = match serde_json::from_slice::<Body>(&answer.body) {
-        Ok(body) => body.details,
-        Err(_) => String::from_utf8_lossy(&answer.body).into_owned(),
+    let details = match failure(answer).and_then(|body| body.details) {
+        Some(details) => details,
+        None => String::from_utf8_lossy(&answer.body).into_owned(),
     };
     let details: String = details.trim().chars().take(REASON_CHARS_MAX).collect();
     let why = format!("{} {details}", answer.status);
@@ -206,5 +218,13 @@ mod tests {
         assert_eq!(said(None), Judgement::Accepted(()));
         let why = "it evaluates by version 9 of the definitions, not yet by 12";
         assert_eq!(said(Some("aGVs_bG8.9.0")), again_after(why, None));
+        let fails = |status: u16, body: &str| of_version(&answer(status, None, body), 12);
+        let why = "it does not have the experiment yet, or does not show it to this token";
+        assert_eq!(fails(404, r#"{"errorCode":"FLAG_NOT_FOUND"}"#), again_after(why, None));
+        assert_eq!(fails(503, r#"{"errorDetails":"not ready"}"#), again_after("503 not ready", None));
+        // Another server, or an experiment that a simulated unit cannot ask for.
+        assert_eq!(fails(404, "nothing here"), Judgement::Refused("404 nothing here".to_owned()));
+        let no_unit = Judgement::Refused("400 no unit".to_owned());
+        assert_eq!(fails(400, r#"{"errorCode":"INVALID_CONTEXT","errorDetails":"no unit"}"#), no_unit);
     }
 }

@@ -54,6 +54,15 @@ pub struct Edge {
     stopped: AtomicBool,
 }
 
+/// What is sent, once or again.
+#[derive(Clone, Copy)]
+struct Request<'a> {
+    path: &'a str,
+    body: &'a [u8],
+    /// Whether an evaluation logs exposures.
+    exposes: bool,
+}
+
 /// A connection; it is opened by the first request.
 pub struct EdgeClient<'a> {
     edge: &'a Edge,
@@ -146,31 +155,32 @@ impl EdgeClient<'_> {
     /// Evaluates the experiment until its exposures are logged.
     pub fn evaluate(&self, experiment: &Key, body: &[u8]) -> anyhow::Result<EdgeAnswer> {
         // A key needs no encoding.
-        self.until_accepted(&format!("{EVALUATE_PATH}/{experiment}"), body, edge_answer::of_evaluation)
+        let request = Request { path: &format!("{EVALUATE_PATH}/{experiment}"), body, exposes: true };
+        self.until_accepted(request, edge_answer::of_evaluation)
     }
 
     /// Sends a batch of events until each of them is accepted.
     pub fn track(&self, body: &[u8], events: usize) -> anyhow::Result<()> {
-        self.until_accepted(TRACK_PATH, body, |answer| edge_answer::of_track(answer, events))
+        let request = Request { path: TRACK_PATH, body, exposes: true };
+        self.until_accepted(request, |answer| edge_answer::of_track(answer, events))
     }
 
-    /// Waits until the edge evaluates by `version` of all definitions or a newer one: it follows the log like everybody.
-    pub fn await_version(&self, version: Version) -> anyhow::Result<()> {
-        // All flags of nobody in particular: nothing of it is logged.
-        let body = br#"{"context":{}}"#;
-        self.until_accepted(EVALUATE_PATH, body, |answer| edge_answer::of_version(answer, version))
+    /// Waits until the edge evaluates by `version` of all definitions or a newer one: it follows the log like everybody. Asks
+    /// for the experiment alone with the `body` of an evaluation, which exposes nobody.
+    pub fn await_version(&self, experiment: &Key, body: &[u8], version: Version) -> anyhow::Result<()> {
+        let request = Request { path: &format!("{EVALUATE_PATH}/{experiment}"), body, exposes: false };
+        self.until_accepted(request, |answer| edge_answer::of_version(answer, version))
     }
 
     fn until_accepted<T>(
         &self,
-        path: &str,
-        body: &[u8],
+        request: Request<'_>,
         judge: impl Fn(&Answer) -> Judgement<T>,
     ) -> anyhow::Result<T> {
         let began = Instant::now();
         let mut pauses = RETRY.pauses();
         loop {
-            let judgement = match self.post(path, body) {
+            let judgement = match self.post(request) {
                 Ok(answer) => judge(&answer),
                 // Sent again, whether or not the edge got it: neither an exposure nor an event counts twice.
                 Err(error) => Judgement::Again { why: error.to_string(), after: None },
@@ -180,6 +190,7 @@ impl EdgeClient<'_> {
                 Judgement::Accepted(accepted) => return Ok(accepted),
                 Judgement::Refused(why) => {
                     let refused = anyhow!("the edge at {} refuses {path}: {why}", self.edge.url);
+        let path = request.path;
                     return Err(refused.context(Exit::Refused));
                 }
                 Judgement::Again { why, after } => (why, after.unwrap_or_default()),
@@ -198,7 +209,7 @@ impl EdgeClient<'_> {
         }
     }
 
-    fn post(&self, path: &str, body: &[u8]) -> anyhow::Result<Answer> {
+    fn post(&self, Request { path, body, exposes }: Request<'_>) -> anyhow::Result<Answer> {
         let mut request = self
             .agent
             .post(format!("{}{path}", self.edge.url))
@@ -217,3 +228,6 @@ impl EdgeClient<'_> {
         Ok(Answer { status, retry_after, version, body: body.context("reading the answer")? })
     }
 }
+        if !exposes {
+            request = request.header("X-Splitstream-Exposure", "off");
+        }
