@@ -157,7 +157,7 @@ impl RequestSender<'_, '_> {
             if last && self.under_way == 0 {
                 return Ok(());
             }
-            match self.answers.recv_timeout(self.wait()) {
+            match self.answers.recv_timeout(self.wait(stopping)) {
                 Ok(outcome) => self.accept(outcome?)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
@@ -200,9 +200,10 @@ impl RequestSender<'_, '_> {
         }
     }
 
-    /// How long nothing is due, unless an answer comes.
-    fn wait(&self) -> Duration {
-        let next = self.traffic.next_at().filter(|_| self.under_way < self.under_way_max);
+    /// How long nothing is due, unless an answer comes. What is due while everything stops is not sent any more.
+    fn wait(&self, stopping: bool) -> Duration {
+        let sends = !stopping && self.under_way < self.under_way_max;
+        let next = self.traffic.next_at().filter(|_| sends);
         let next = next.map_or(TICK, |at| {
             Duration::from_micros(at.get().saturating_sub(now().get()).max(0).unsigned_abs())
         });
