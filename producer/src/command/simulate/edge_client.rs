@@ -135,6 +135,19 @@ impl Edge {
     }
 }
 
+/// How long a request was tried in vain, and the pause `asked` by the edge if that is why it is given up.
+fn waited(elapsed: Duration, asked: Option<Duration>) -> String {
+    let tried = format!("{:.1} s", elapsed.as_secs_f64());
+    match asked.filter(|pause| elapsed + *pause > RETRY_WITHIN) {
+        Some(pause) => format!(
+            "{tried}, and asks for a pause of {} s, where a request is given up after {} s",
+            pause.as_secs(),
+            RETRY_WITHIN.as_secs()
+        ),
+        None => tried,
+    }
+}
+
 /// TLS with the system's authorities.
 fn system_tls() -> anyhow::Result<TlsConfig> {
     let certificates = rustls_native_certs::load_native_certs().certs;
@@ -177,6 +190,7 @@ impl EdgeClient<'_> {
         request: Request<'_>,
         judge: impl Fn(&Answer) -> Judgement<T>,
     ) -> anyhow::Result<T> {
+        let path = request.path;
         let began = Instant::now();
         let mut pauses = RETRY.pauses();
         loop {
@@ -190,17 +204,17 @@ impl EdgeClient<'_> {
                 Judgement::Accepted(accepted) => return Ok(accepted),
                 Judgement::Refused(why) => {
                     let refused = anyhow!("the edge at {} refuses {path}: {why}", self.edge.url);
-        let path = request.path;
                     return Err(refused.context(Exit::Refused));
                 }
-                Judgement::Again { why, after } => (why, after.unwrap_or_default()),
+                Judgement::Again { why, after } => (why, after),
             };
-            let pause = pauses.next().map(|pause| pause.max(after));
-            let Some(pause) = pause.filter(|pause| began.elapsed() + *pause <= RETRY_WITHIN) else {
+            let elapsed = began.elapsed();
+            let pause = pauses.next().map(|pause| pause.max(after.unwrap_or_default()));
+            let Some(pause) = pause.filter(|pause| elapsed + *pause <= RETRY_WITHIN) else {
+                let waited = waited(elapsed, after);
                 let error = anyhow!(
-                    "the edge at {} did not accept {path} within {} s: {why}; sending all of it again is safe",
-                    self.edge.url,
-                    RETRY_WITHIN.as_secs()
+                    "the edge at {} did not accept {path} within {waited}: {why}; sending all of it again is safe",
+                    self.edge.url
                 );
                 return Err(error.context(Exit::Unreachable));
             };
@@ -215,6 +229,9 @@ impl EdgeClient<'_> {
             .post(format!("{}{path}", self.edge.url))
             .header("Content-Type", "application/json")
             .header("Accept", "application/json");
+        if !exposes {
+            request = request.header("X-Splitstream-Exposure", "off");
+        }
         if let Some(authorization) = &self.edge.authorization {
             request = request.header("Authorization", authorization);
         }
@@ -228,6 +245,19 @@ impl EdgeClient<'_> {
         Ok(Answer { status, retry_after, version, body: body.context("reading the answer")? })
     }
 }
-        if !exposes {
-            request = request.header("X-Splitstream-Exposure", "off");
-        }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_that_is_too_long_is_named_with_the_time_that_has_passed() {
+        let seconds = Duration::from_secs;
+        assert_eq!(
+            waited(Duration::from_millis(1_300), Some(seconds(300))),
+            "1.3 s, and asks for a pause of 300 s, where a request is given up after 120 s"
+        );
+        assert_eq!(waited(seconds(118), Some(seconds(2))), "118.0 s");
+        assert_eq!(waited(seconds(118), None), "118.0 s");
+    }
+}
