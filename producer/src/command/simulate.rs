@@ -59,7 +59,9 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_parser = key)]
     batch_id: Option<Key>,
     /// Ask this edge for each unit, and send conversions to it, instead of assigning here and sending to Kafka. An edge
-    /// stamps exposures with its own clock, so this traffic is always live. Its token is read from SPLITSTREAM_TOKEN
+    /// stamps exposures with its own clock, so this traffic is always live, and the clocks of this machine and of the
+    /// edge must agree: a conversion that lies before its exposure does not count. Its token is read from
+    /// SPLITSTREAM_TOKEN
     #[arg(long, value_name = "URL", value_parser = edge_url, conflicts_with_all = ["start", "span", "ids"])]
     edge: Option<ServerUrl>,
     /// The file of the edge's token, in place of SPLITSTREAM_TOKEN

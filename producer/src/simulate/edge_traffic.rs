@@ -150,7 +150,8 @@ impl<'a> EdgeTraffic<'a> {
     }
 
     /// Acts on an answer, whose exposures are logged: a unit that was exposed does something later. `now` is the time of
-    /// the answer, which is after that of the exposure.
+    /// the answer. It is after that of the exposure only if this machine's clock and the edge's agree: conversions are
+    /// stamped with the former, exposures with the latter, and a conversion before its exposure does not count.
     ///
     /// # Errors
     /// If the definition has no such variant.
