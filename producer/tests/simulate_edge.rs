@@ -173,7 +173,7 @@ fn an_edge_that_limits_the_rate_is_asked_again_and_one_that_refuses_is_an_error(
         (
             3,
             &*format!(
-                "error: refused: the edge at {} refuses /ofrep/v1/evaluate/flags: 401 show a token: as \
+                "error: refused: the edge at {} refuses /ofrep/v1/evaluate/flags/checkout: 401 show a token: as \
                  `Authorization: Bearer ...` or as `X-API-Key` (a token is read from SPLITSTREAM_TOKEN or \
                  --edge-token-file)\n",
                 edge.url
