@@ -5,7 +5,7 @@ mod change_log;
 
 use change_log::{Log, experiment, flag, with};
 use schemas::Key;
-use schemas::definition::{Definition, Kind, ListsSince, Rule};
+use schemas::definition::{Change, Definition, Kind, ListsSince, Rule};
 use serde_json::{Value, json};
 
 fn list(key: &str, digit: char) -> Value {
@@ -73,8 +73,50 @@ fn other_members_of_a_list_open_the_next_phase_of_an_experiment_that_runs() {
     }
 }
 
+/// A writer that had not seen the list's change wrote another description under a lower rule. From then on nothing opened the
+/// phase, for the list was compared with the experiment's version.
 #[test]
-fn members_that_came_back_before_anything_else_changed_open_nothing() {
+fn an_edit_that_opens_nothing_leaves_the_next_phase_owed() {
+    for fields in named() {
+        let mut log = Log::furnished();
+        log.propose("list", list("u", '0')).unwrap();
+        let first = experiment(fields.clone());
+        check(&mut log, 3, "experiment", first.clone(), Ok(()));
+        let described = with(first, json!({"description": "d"}));
+        let unseen = Change { rule_version: 3, ..log.change("experiment", described.clone()) };
+        check(&mut log, 1, "list", list("u", '1'), Ok(()));
+        log.take(&unseen).unwrap();
+        let (e, u) = (Key::new("e").unwrap(), Key::new("u").unwrap());
+        assert_eq!(log.read.lists_since(&e), ListsSince::Changed);
+        assert_eq!(log.read.concerned_by_members(&u).len(), 1);
+        check(&mut log.clone(), 4, "experiment", with(described.clone(), json!({"owner": "o"})), Err(OPENS));
+        check(&mut log, 4, "experiment", with(described, json!({"phase": 2})), Ok(()));
+        assert_eq!(log.read.lists_since(&e), ListsSince::Unchanged);
+        assert_eq!(log.read.concerned_by_members(&u), Vec::<&_>::new());
+    }
+}
+
+/// What the list was before the experiment ran, or ran again, is of no phase.
+#[test]
+fn members_that_changed_before_the_phase_began_open_nothing() {
+    let mut log = Log::furnished();
+    log.propose("list", list("u", '0')).unwrap();
+    let in_state =
+        |state: &str, phase: u32| experiment(json!({"deny": ["u"], "state": state, "phase": phase}));
+    let e = Key::new("e").unwrap();
+    check(&mut log, 3, "experiment", in_state("draft", 1), Ok(()));
+    check(&mut log, 1, "list", list("u", '1'), Ok(()));
+    assert_eq!(log.read.lists_since(&e), ListsSince::Unchanged);
+    check(&mut log, 3, "experiment", in_state("running", 1), Ok(()));
+    assert_eq!(log.read.lists_since(&e), ListsSince::Unchanged);
+    check(&mut log, 3, "experiment", in_state("stopped", 1), Ok(()));
+    check(&mut log, 1, "list", list("u", '2'), Ok(()));
+    check(&mut log, 3, "experiment", in_state("running", 2), Ok(()));
+    assert_eq!(log.read.lists_since(&e), ListsSince::Unchanged);
+}
+
+#[test]
+fn members_that_came_back_within_the_phase_open_nothing() {
     let mut log = Log::furnished();
     log.propose("list", list("u", '0')).unwrap();
     log.propose("list", list("v", '0')).unwrap();

@@ -116,7 +116,7 @@ impl Definitions {
             let place = (space(accepted.definition.kind()), accepted.definition.key().clone());
             let previous = self.current.insert(place, accepted.clone());
             self.slots.note(at, previous.as_deref(), &accepted);
-            self.lists.note(&accepted);
+            self.lists.note(previous.as_deref(), &accepted);
             self.history.insert(accepted.version, accepted.clone());
             accepted
         }))
