@@ -46,7 +46,7 @@ impl ListVersions {
     /// Returns whether a list that decides what units see whose events count has other members than it had when the phase of
     /// the experiment began.
     fn any_differs_for(&self, experiment: &Experiment) -> bool {
-        lists_of(experiment).into_iter().any(|list| self.differs_for(list, experiment))
+        experiment.lists_that_count().into_iter().any(|list| self.differs_for(list, experiment))
     }
 
     /// The same for one list.
@@ -85,19 +85,8 @@ impl Definitions {
         let running = self.experiments().filter(|experiment| experiment.state == State::Running);
         running
             .filter(|experiment| {
-                lists_of(experiment).contains(&list) && self.lists.differs_for(list, experiment)
+                experiment.lists_that_count().contains(&list) && self.lists.differs_for(list, experiment)
             })
             .collect()
     }
-}
-
-/// The lists that decide what units see whose events count.
-fn lists_of(experiment: &Experiment) -> Vec<&Key> {
-    let mut lists: Vec<&Key> = experiment.allow.iter().map(|allowed| &allowed.list).collect();
-    lists.extend(&experiment.deny);
-    for environment in &experiment.counted_environments {
-        let targeting = experiment.in_environment(environment.as_str()).targeting;
-        lists.extend(targeting.iter().flat_map(|rule| rule.when.lists()));
-    }
-    lists
 }
