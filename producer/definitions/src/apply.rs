@@ -5,14 +5,17 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use schemas::definition::{
-    Change, Definition, Definitions, Experiment, Kind, Problem, Refusal, UnknownRule, Version,
-};
+use schemas::definition::{Change, Definition, Definitions, Kind, Problem, Refusal, UnknownRule, Version};
 use schemas::{Key, Micros, Uuid};
 use serde::{Serialize, Serializer};
 
 use crate::diff::{Changed, diff};
 use crate::log::{DefinitionLog, LogError};
+use phases::{concerned, open_phases};
+
+mod phases;
+
+pub use phases::Unopened;
 
 /// The author of a change and the reason for it.
 #[derive(Clone, Debug)]
@@ -38,12 +41,17 @@ pub struct Applied {
     /// The running experiments that a list's members concern, each with the change that opens its next phase.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub opened: Vec<Applied>,
+    /// Those of them that are still to get it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unopened: Option<Unopened>,
 }
 
 impl Applied {
-    /// Returns whether the log refused the definition, or a change that it entails.
+    /// Returns whether the log refused the definition, or has not accepted a change that it entails.
     pub fn is_refused(&self) -> bool {
-        matches!(self.verdict, Verdict::Refused { .. }) || self.opened.iter().any(Applied::is_refused)
+        matches!(self.verdict, Verdict::Refused { .. })
+            || self.opened.iter().any(Applied::is_refused)
+            || self.unopened.is_some()
     }
 }
 
@@ -121,8 +129,8 @@ fn after_prerequisites(mut waiting: Vec<Definition>) -> Vec<Definition> {
 /// writer may have been first.
 ///
 /// Other members of a list make other units take part in the experiments that name it. So each of those that run gets a
-/// change of its own, right after the list's, that opens its next phase. If that is cut short, applying the same list again
-/// makes up for it.
+/// change of its own, right after the list's, that opens its next phase. If that is cut short, the outcome says so
+/// ([`Applied::unopened`]), and applying the same list again makes up for it.
 pub async fn apply(
     log: &mut DefinitionLog,
     now: Micros,
@@ -130,9 +138,7 @@ pub async fn apply(
     signature: &Signature,
 ) -> Result<Applied, LogError> {
     let mut applied = apply_one(log, now, written, signature).await?;
-    for experiment in concerned(log.definitions(), &applied) {
-        applied.opened.push(apply_one(log, now, experiment, signature).await?);
-    }
+    open_phases(log, now, &mut applied, signature).await;
     Ok(applied)
 }
 
@@ -194,19 +200,6 @@ fn rehearse_one(
     })
 }
 
-/// Returns the experiments whose next phase is to be opened after a list was applied, as they are written for that: without
-/// their phase, which is counted.
-fn concerned(definitions: &Definitions, applied: &Applied) -> Vec<Definition> {
-    if applied.kind != Kind::List || applied.is_refused() {
-        return Vec::new();
-    }
-    let list = Key::new(applied.key.as_str()).expect("the key of a definition is a key");
-    let concerned = definitions.concerned_by_members(&list).into_iter();
-    concerned
-        .map(|experiment| Definition::Experiment(Experiment { phase: None, ..experiment.clone() }))
-        .collect()
-}
-
 /// The kind and key of a definition, and the warnings to return if it is accepted.
 struct Named {
     kind: Kind,
@@ -226,7 +219,7 @@ impl Named {
         if matches!(verdict, Verdict::Refused { .. }) {
             warnings.clear();
         }
-        Applied { kind, key, verdict, changed, warnings, opened: Vec::new() }
+        Applied { kind, key, verdict, changed, warnings, opened: Vec::new(), unopened: None }
     }
 }
 

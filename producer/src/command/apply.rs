@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ::definitions::log::DefinitionLog;
 use anyhow::{Context, anyhow};
-use definitions::apply::{Applied, Signature, Verdict, apply, in_order, rehearse};
+use definitions::apply::{Applied, Signature, Unopened, Verdict, apply, in_order, rehearse};
 use ops::Exit;
 use schemas::definition::{Definition, parse_file};
 use sdk::event::now;
@@ -115,7 +115,7 @@ fn read(file: &PathBuf) -> anyhow::Result<Vec<Definition>> {
 }
 
 fn render_text(applied: &Applied) -> String {
-    let Applied { kind, key, verdict, changed, warnings, opened } = applied;
+    let Applied { kind, key, verdict, changed, warnings, opened, unopened } = applied;
     let verdict = match verdict {
         Verdict::Accepted { version } => format!("accepted, version {version}"),
         Verdict::WouldBeAccepted => "would be accepted".to_owned(),
@@ -132,6 +132,12 @@ fn render_text(applied: &Applied) -> String {
     for opened in opened {
         text.push_str("  opens a phase, for other units take part: ");
         text.push_str(&render_text(opened));
+    }
+    if let Some(Unopened { experiments, because }) = unopened {
+        let experiments = experiments.join(", ");
+        text.push_str(&format!(
+            "  phases not open yet: {experiments}; apply the list again to open them: {because}\n"
+        ));
     }
     text
 }
@@ -151,10 +157,30 @@ mod tests {
             changed: Vec::new(),
             warnings: vec!["there will be no verdict".to_owned()],
             opened: Vec::new(),
+            unopened: None,
         };
         assert_eq!(
             render_text(&applied),
             "experiment checkout: accepted, version 7\n    warning: there will be no verdict\n"
+        );
+    }
+
+    #[test]
+    fn phases_that_are_not_open_yet_are_told_beside_the_list() {
+        let experiments = vec!["e".to_owned(), "f".to_owned()];
+        let applied = Applied {
+            kind: Kind::List,
+            key: "testers".to_owned(),
+            verdict: Verdict::Accepted { version: 7 },
+            changed: Vec::new(),
+            warnings: Vec::new(),
+            opened: Vec::new(),
+            unopened: Some(Unopened { experiments, because: "kafka does not answer".to_owned() }),
+        };
+        assert_eq!(
+            render_text(&applied),
+            "list testers: accepted, version 7\n  phases not open yet: e, f; apply the list again to open them: kafka \
+             does not answer\n"
         );
     }
 }
