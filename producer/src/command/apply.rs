@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ::definitions::log::DefinitionLog;
 use anyhow::{Context, anyhow};
-use definitions::apply::{Applied, Signature, Unopened, Verdict, apply, in_order, rehearse};
+use definitions::apply::{Applied, Signature, Unopened, Verdict, apply, in_order, rehearse, to_try_again};
 use ops::Exit;
 use schemas::definition::{Definition, parse_file};
 use sdk::event::now;
@@ -57,20 +57,8 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
             print_text(&render_text(applied))?;
         }
     } else {
-        for definition in definitions {
-            match apply(&mut log, now(), definition, &signature).await {
-                Ok(applied) => {
-                    if !args.proposal.json {
-                        print_text(&render_text(&applied))?;
-                    }
-                    all.push(applied);
-                }
-                Err(error) => {
-                    failure = Some(log_error(error));
-                    break;
-                }
-            }
-        }
+        let text = !args.proposal.json;
+        failure = apply_all(&mut log, &definitions, &signature, text, &mut all).await?;
     }
     if args.proposal.json {
         print_json(&serde_json::json!({ "definitions": all }))?;
@@ -80,6 +68,51 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     }
     let refused = all.iter().any(Applied::is_refused);
     Ok(if refused { Exit::Refused } else { Exit::Done })
+}
+
+/// Proposes each definition, and once more those that another of the file had to come before. Prints each verdict as it
+/// comes, but a refused one at the end, when it is final. Returns why the log could not be read or written any further.
+async fn apply_all(
+    log: &mut DefinitionLog,
+    definitions: &[Definition],
+    signature: &Signature,
+    text: bool,
+    all: &mut Vec<Applied>,
+) -> anyhow::Result<Option<anyhow::Error>> {
+    let mut failure = None;
+    let mut refused = Vec::new();
+    for (index, definition) in definitions.iter().enumerate() {
+        match apply(log, now(), definition.clone(), signature).await {
+            Ok(applied) if applied.is_refused() => {
+                refused.push(index);
+                all.push(applied);
+            }
+            Ok(applied) => {
+                if text {
+                    print_text(&render_text(&applied))?;
+                }
+                all.push(applied);
+            }
+            Err(error) => {
+                failure = Some(log_error(error));
+                break;
+            }
+        }
+    }
+    let again = if failure.is_none() { to_try_again(all) } else { Vec::new() };
+    for index in again {
+        match apply(log, now(), definitions[index].clone(), signature).await {
+            Ok(applied) => all[index] = applied,
+            Err(error) => {
+                failure = Some(log_error(error));
+                break;
+            }
+        }
+    }
+    for index in refused.into_iter().filter(|_| text) {
+        print_text(&render_text(&all[index]))?;
+    }
+    Ok(failure)
 }
 
 /// Proposes one definition, or rehearses that, and prints the verdict.
