@@ -125,6 +125,23 @@ pub struct List {
 }
 
 impl Definition {
+    /// The keys of the variants of what is evaluated.
+    fn variants(&self) -> Vec<&Key> {
+        match self {
+            Definition::Flag(flag) => flag.variants.iter().map(|variant| &variant.key).collect(),
+            Definition::Experiment(experiment) => {
+                experiment.variants.iter().map(|variant| &variant.key).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The variants that `new` does not have any more.
+    fn variants_gone_from(&self, new: &Definition) -> Vec<&Key> {
+        let kept = new.variants();
+        self.variants().into_iter().filter(|variant| !kept.contains(variant)).collect()
+    }
+
     pub fn kind(&self) -> Kind {
         match self {
             Definition::Flag(_) => Kind::Flag,

@@ -5,7 +5,7 @@ mod change_log;
 
 use change_log::{Log, experiment, flag, with};
 use schemas::Key;
-use schemas::definition::{Definition, Kind, ListsSince, Rule};
+use schemas::definition::{Change, Definition, Kind, ListsSince, Rule};
 use serde_json::{Value, json};
 
 fn list(key: &str, digit: char) -> Value {
@@ -45,8 +45,9 @@ fn other_members_of_a_list_open_the_next_phase_of_an_experiment_that_runs() {
         let first = experiment(fields.clone());
         check(&mut log, 3, "experiment", first.clone(), Ok(()));
         check(&mut log, 1, "list", with(list("u", '0'), json!({"description": "d"})), Ok(()));
+        // Even though the list has the same members: it may get others in the meantime.
         let described = with(first.clone(), json!({"description": "d"}));
-        assert_eq!(rule_for(&log, "experiment", described), Rule::Three);
+        assert_eq!(rule_for(&log, "experiment", described), Rule::Four);
         check(
             &mut log.clone(),
             4,
@@ -73,8 +74,79 @@ fn other_members_of_a_list_open_the_next_phase_of_an_experiment_that_runs() {
     }
 }
 
+/// A writer that had not seen the list's change wrote another description under a lower rule. From then on nothing opened the
+/// phase, for the list was compared with the experiment's version.
 #[test]
-fn members_that_came_back_before_anything_else_changed_open_nothing() {
+fn an_edit_that_opens_nothing_leaves_the_next_phase_owed() {
+    for fields in named() {
+        let mut log = Log::furnished();
+        log.propose("list", list("u", '0')).unwrap();
+        let first = experiment(fields.clone());
+        check(&mut log, 3, "experiment", first.clone(), Ok(()));
+        let described = with(first, json!({"description": "d"}));
+        let unseen = Change { rule_version: 3, ..log.change("experiment", described.clone()) };
+        check(&mut log, 1, "list", list("u", '1'), Ok(()));
+        log.take(&unseen).unwrap();
+        let (e, u) = (Key::new("e").unwrap(), Key::new("u").unwrap());
+        assert_eq!(log.read.lists_since(&e), ListsSince::Changed);
+        assert_eq!(log.read.concerned_by_members(&u).len(), 1);
+        check(&mut log.clone(), 4, "experiment", with(described.clone(), json!({"owner": "o"})), Err(OPENS));
+        check(&mut log, 4, "experiment", with(described, json!({"phase": 2})), Ok(()));
+        assert_eq!(log.read.lists_since(&e), ListsSince::Unchanged);
+        assert_eq!(log.read.concerned_by_members(&u), Vec::<&_>::new());
+    }
+}
+
+/// The first reader that did not know rule 4 would have had to stop, for nothing.
+#[test]
+fn rule_4_is_named_only_by_a_step_from_running_to_running_that_lists_can_turn() {
+    let in_state = |state: &str, fields: Value| with(experiment(json!({"state": state})), fields);
+    for fields in named() {
+        let mut log = Log::furnished();
+        log.propose("list", list("u", '0')).unwrap();
+        let draft = in_state("draft", fields.clone());
+        check(&mut log, 3, "experiment", draft.clone(), Ok(()));
+        check(&mut log, 1, "list", list("u", '1'), Ok(()));
+        assert_eq!(rule_for(&log, "experiment", with(draft, json!({"owner": "o"}))), Rule::Three);
+        let running = in_state("running", fields.clone());
+        assert_eq!(rule_for(&log, "experiment", running.clone()), Rule::Three);
+        check(&mut log, 3, "experiment", running.clone(), Ok(()));
+        assert_eq!(rule_for(&log, "experiment", with(running, json!({"owner": "o"}))), Rule::Four);
+        let stopped = in_state("stopped", fields.clone());
+        assert_eq!(rule_for(&log, "experiment", stopped.clone()), Rule::Three);
+        check(&mut log, 3, "experiment", stopped, Ok(()));
+        let again = with(in_state("running", fields.clone()), json!({"phase": 2}));
+        assert_eq!(rule_for(&log, "experiment", again), Rule::Three);
+    }
+    let mut log = Log::with_experiment("running");
+    assert_eq!(rule_for(&log, "experiment", experiment(json!({"owner": "o"}))), Rule::One);
+    log.propose("list", list("u", '0')).unwrap();
+    // It opens a phase by itself, under every rule.
+    let denies = experiment(json!({"deny": ["u"], "phase": 2}));
+    assert_eq!(rule_for(&log, "experiment", denies), Rule::Three);
+}
+
+/// What the list was before the experiment ran, or ran again, is of no phase.
+#[test]
+fn members_that_changed_before_the_phase_began_open_nothing() {
+    let mut log = Log::furnished();
+    log.propose("list", list("u", '0')).unwrap();
+    let in_state =
+        |state: &str, phase: u32| experiment(json!({"deny": ["u"], "state": state, "phase": phase}));
+    let e = Key::new("e").unwrap();
+    check(&mut log, 3, "experiment", in_state("draft", 1), Ok(()));
+    check(&mut log, 1, "list", list("u", '1'), Ok(()));
+    assert_eq!(log.read.lists_since(&e), ListsSince::Unchanged);
+    check(&mut log, 3, "experiment", in_state("running", 1), Ok(()));
+    assert_eq!(log.read.lists_since(&e), ListsSince::Unchanged);
+    check(&mut log, 3, "experiment", in_state("stopped", 1), Ok(()));
+    check(&mut log, 1, "list", list("u", '2'), Ok(()));
+    check(&mut log, 3, "experiment", in_state("running", 2), Ok(()));
+    assert_eq!(log.read.lists_since(&e), ListsSince::Unchanged);
+}
+
+#[test]
+fn members_that_came_back_within_the_phase_open_nothing() {
     let mut log = Log::furnished();
     log.propose("list", list("u", '0')).unwrap();
     log.propose("list", list("v", '0')).unwrap();
@@ -123,9 +195,13 @@ fn a_variant_stays_while_a_flag_waits_for_it() {
     let only_off = flag(json!({"variants": [{"key": "off", "value": false}]}));
     let mut log = Log::default();
     log.propose("flag", flag(json!({}))).unwrap();
-    // Nobody waits yet, and every earlier reader can go on.
-    assert_eq!(rule_for(&log, "flag", only_off.clone()), Rule::One);
+    // Even though nobody waits yet: a flag may in the meantime, and then nothing but rule 4 refuses.
+    assert_eq!(rule_for(&log, "flag", only_off.clone()), Rule::Four);
+    let unseen = |rule_version| Change { rule_version, ..log.change("flag", only_off.clone()) };
+    let (by_three, by_four) = (unseen(3), unseen(4));
     log.propose("flag", waits(json!({}))).unwrap();
+    assert_eq!(log.clone().take(&by_three), Ok(3));
+    assert_eq!(log.clone().take(&by_four), Err(missed.to_owned()));
     assert_eq!(rule_for(&log, "flag", only_off.clone()), Rule::Four);
     assert_eq!(rule_for(&log, "flag", flag(json!({"owner": "bob"}))), Rule::One);
     check(&mut log, 4, "flag", only_off.clone(), Err(missed));

@@ -2,17 +2,21 @@
 //! are left out are filled in, and definitions that change nothing are dropped. Where the definitions come from, a
 //! file or a request, is not known here.
 
-use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use schemas::definition::{
-    Change, Definition, Definitions, Experiment, Kind, Problem, Refusal, UnknownRule, Version,
-};
+use schemas::definition::{Change, Definition, Definitions, Kind, Problem, Refusal, UnknownRule, Version};
 use schemas::{Key, Micros, Uuid};
 use serde::{Serialize, Serializer};
 
 use crate::diff::{Changed, diff};
 use crate::log::{DefinitionLog, LogError};
+use phases::{concerned, open_phases};
+
+mod order;
+mod phases;
+
+pub use order::{DefinedTwice, in_order, to_try_again};
+pub use phases::Unopened;
 
 /// The author of a change and the reason for it.
 #[derive(Clone, Debug)]
@@ -38,12 +42,17 @@ pub struct Applied {
     /// The running experiments that a list's members concern, each with the change that opens its next phase.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub opened: Vec<Applied>,
+    /// Those of them that are still to get it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unopened: Option<Unopened>,
 }
 
 impl Applied {
-    /// Returns whether the log refused the definition, or a change that it entails.
+    /// Returns whether the log refused the definition, or has not accepted a change that it entails.
     pub fn is_refused(&self) -> bool {
-        matches!(self.verdict, Verdict::Refused { .. }) || self.opened.iter().any(Applied::is_refused)
+        matches!(self.verdict, Verdict::Refused { .. })
+            || self.opened.iter().any(Applied::is_refused)
+            || self.unopened.is_some()
     }
 }
 
@@ -65,64 +74,13 @@ pub enum Verdict {
     },
 }
 
-/// Two definitions of a file have the same key.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{kind} `{key}` is defined twice in the file; keep one")]
-pub struct DefinedTwice {
-    pub kind: Kind,
-    pub key: String,
-}
-
-/// Sorts the definitions so that each comes after those it refers to: settings, metrics, lists, layers, then
-/// flags after their prerequisites, then experiments. An experiment that a flag waits for comes before that flag.
-/// Otherwise the order of the file is kept.
-pub fn in_order(mut definitions: Vec<Definition>) -> Result<Vec<Definition>, DefinedTwice> {
-    let mut seen = BTreeSet::new();
-    for definition in &definitions {
-        if !seen.insert((rank(definition.kind()), definition.key().clone())) {
-            return Err(DefinedTwice { kind: definition.kind(), key: definition.key().to_string() });
-        }
-    }
-    definitions.sort_by_key(|definition| rank(definition.kind()));
-    let at = definitions.partition_point(|definition| rank(definition.kind()) < rank(Kind::Flag));
-    let evaluated = definitions.split_off(at);
-    definitions.extend(after_prerequisites(evaluated));
-    Ok(definitions)
-}
-
-fn rank(kind: Kind) -> u8 {
-    match kind {
-        Kind::Settings => 0,
-        Kind::Metric => 1,
-        Kind::List => 2,
-        Kind::Layer => 3,
-        Kind::Flag => 4,
-        Kind::Experiment => 5,
-    }
-}
-
-/// Sorts flags after their prerequisites, which are flags or experiments. Flags in a cycle keep their order; the log refuses them with the
-/// reason.
-fn after_prerequisites(mut waiting: Vec<Definition>) -> Vec<Definition> {
-    let mut ordered = Vec::with_capacity(waiting.len());
-    while !waiting.is_empty() {
-        let ready = waiting.iter().position(|definition| {
-            let Definition::Flag(flag) = definition else { return true };
-            let waits_for = |key| waiting.iter().any(|other| other.key() == key);
-            !flag.prerequisites.iter().any(|prerequisite| waits_for(&prerequisite.flag))
-        });
-        ordered.push(waiting.remove(ready.unwrap_or(0)));
-    }
-    ordered
-}
-
 /// Proposes one definition. Writes nothing if the definition is current already or would certainly be refused,
 /// because the log is kept for ever. `now` is the time by which slots have cooled down. The verdict is the log's own, read back after the record was written: another
 /// writer may have been first.
 ///
 /// Other members of a list make other units take part in the experiments that name it. So each of those that run gets a
-/// change of its own, right after the list's, that opens its next phase. If that is cut short, applying the same list again
-/// makes up for it.
+/// change of its own, right after the list's, that opens its next phase. If that is cut short, the outcome says so
+/// ([`Applied::unopened`]), and applying the same list again makes up for it.
 pub async fn apply(
     log: &mut DefinitionLog,
     now: Micros,
@@ -130,9 +88,7 @@ pub async fn apply(
     signature: &Signature,
 ) -> Result<Applied, LogError> {
     let mut applied = apply_one(log, now, written, signature).await?;
-    for experiment in concerned(log.definitions(), &applied) {
-        applied.opened.push(apply_one(log, now, experiment, signature).await?);
-    }
+    open_phases(log, now, &mut applied, signature).await;
     Ok(applied)
 }
 
@@ -166,14 +122,26 @@ pub fn rehearse(
 ) -> Result<Vec<Applied>, UnknownRule> {
     let mut definitions = definitions.clone();
     let mut all = Vec::new();
-    for written in written {
-        let mut applied = rehearse_one(&mut definitions, now, written, signature)?;
-        for experiment in concerned(&definitions, &applied) {
-            applied.opened.push(rehearse_one(&mut definitions, now, experiment, signature)?);
-        }
-        all.push(applied);
+    for written in &written {
+        all.push(rehearse_with_phases(&mut definitions, now, written.clone(), signature)?);
+    }
+    for index in to_try_again(&all) {
+        all[index] = rehearse_with_phases(&mut definitions, now, written[index].clone(), signature)?;
     }
     Ok(all)
+}
+
+fn rehearse_with_phases(
+    definitions: &mut Definitions,
+    now: Micros,
+    written: Definition,
+    signature: &Signature,
+) -> Result<Applied, UnknownRule> {
+    let mut applied = rehearse_one(definitions, now, written, signature)?;
+    for experiment in concerned(definitions, &applied) {
+        applied.opened.push(rehearse_one(definitions, now, experiment, signature)?);
+    }
+    Ok(applied)
 }
 
 fn rehearse_one(
@@ -192,19 +160,6 @@ fn rehearse_one(
             }
         }
     })
-}
-
-/// Returns the experiments whose next phase is to be opened after a list was applied, as they are written for that: without
-/// their phase, which is counted.
-fn concerned(definitions: &Definitions, applied: &Applied) -> Vec<Definition> {
-    if applied.kind != Kind::List || applied.is_refused() {
-        return Vec::new();
-    }
-    let list = Key::new(applied.key.as_str()).expect("the key of a definition is a key");
-    let concerned = definitions.concerned_by_members(&list).into_iter();
-    concerned
-        .map(|experiment| Definition::Experiment(Experiment { phase: None, ..experiment.clone() }))
-        .collect()
 }
 
 /// The kind and key of a definition, and the warnings to return if it is accepted.
@@ -226,7 +181,7 @@ impl Named {
         if matches!(verdict, Verdict::Refused { .. }) {
             warnings.clear();
         }
-        Applied { kind, key, verdict, changed, warnings, opened: Vec::new() }
+        Applied { kind, key, verdict, changed, warnings, opened: Vec::new(), unopened: None }
     }
 }
 
@@ -352,6 +307,40 @@ slots: 5000
         assert_eq!(keys, ["m", "free", "other", "needed", "waits"]);
         let all = rehearse(&Definitions::default(), Micros::EPOCH, ordered, &signature()).unwrap();
         assert!(all.iter().all(|applied| applied.verdict == Verdict::WouldBeAccepted), "{all:?}");
+    }
+
+    /// `f` was refused, the flag that no longer waits for it was accepted, and the same file succeeded the second time.
+    #[test]
+    fn one_file_takes_out_variants_together_with_the_prerequisites_that_name_them() {
+        let flag = |key: &str, variants: &[&str], waits_for: Option<&str>| {
+            let variants: Vec<String> =
+                variants.iter().map(|key| format!("{{key: {key}, value: true}}")).collect();
+            let prerequisites =
+                waits_for.map(|flag| format!(", prerequisites: [{{flag: {flag}, variants: [b]}}]"));
+            format!(
+                "{{kind: flag, key: {key}, value_type: boolean, default_variant: a, variants: [{}]{}}}\n---\n",
+                variants.join(", "),
+                prerequisites.unwrap_or_default()
+            )
+        };
+        let mut definitions = Definitions::default();
+        let both = ["a", "b"];
+        let before = [flag("f", &both, None), flag("g", &both, Some("f")), flag("h", &both, Some("g"))];
+        accept(&mut definitions, &before.concat());
+        let rehearsed = |text: &str| {
+            let written = in_order(parse_file(text.trim_end_matches("---\n")).unwrap()).unwrap();
+            rehearse(&definitions, Micros::EPOCH, written, &signature()).unwrap()
+        };
+        let after = [flag("f", &["a"], None), flag("g", &["a"], None), flag("h", &both, None)];
+        let all = rehearsed(&after.concat());
+        let keys: Vec<&str> = all.iter().map(|applied| applied.key.as_str()).collect();
+        assert_eq!(keys, ["f", "g", "h"]);
+        assert!(all.iter().all(|applied| applied.verdict == Verdict::WouldBeAccepted), "{all:?}");
+        // What another keeps waiting for stays refused.
+        let all = rehearsed(&[flag("f", &["a"], None), flag("h", &both, None)].concat());
+        assert_eq!(all.iter().map(Applied::is_refused).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(to_try_again(&all), [0]);
+        assert_eq!(to_try_again(&rehearsed(&flag("f", &["a"], None))), Vec::<usize>::new());
     }
 
     #[test]

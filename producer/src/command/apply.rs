@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ::definitions::log::DefinitionLog;
 use anyhow::{Context, anyhow};
-use definitions::apply::{Applied, Signature, Verdict, apply, in_order, rehearse};
+use definitions::apply::{Applied, Signature, Unopened, Verdict, apply, in_order, rehearse, to_try_again};
 use ops::Exit;
 use schemas::definition::{Definition, parse_file};
 use sdk::event::now;
@@ -57,20 +57,8 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
             print_text(&render_text(applied))?;
         }
     } else {
-        for definition in definitions {
-            match apply(&mut log, now(), definition, &signature).await {
-                Ok(applied) => {
-                    if !args.proposal.json {
-                        print_text(&render_text(&applied))?;
-                    }
-                    all.push(applied);
-                }
-                Err(error) => {
-                    failure = Some(log_error(error));
-                    break;
-                }
-            }
-        }
+        let text = !args.proposal.json;
+        failure = apply_all(&mut log, &definitions, &signature, text, &mut all).await?;
     }
     if args.proposal.json {
         print_json(&serde_json::json!({ "definitions": all }))?;
@@ -80,6 +68,51 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     }
     let refused = all.iter().any(Applied::is_refused);
     Ok(if refused { Exit::Refused } else { Exit::Done })
+}
+
+/// Proposes each definition, and once more those that another of the file had to come before. Prints each verdict as it
+/// comes, but a refused one at the end, when it is final. Returns why the log could not be read or written any further.
+async fn apply_all(
+    log: &mut DefinitionLog,
+    definitions: &[Definition],
+    signature: &Signature,
+    text: bool,
+    all: &mut Vec<Applied>,
+) -> anyhow::Result<Option<anyhow::Error>> {
+    let mut failure = None;
+    let mut refused = Vec::new();
+    for (index, definition) in definitions.iter().enumerate() {
+        match apply(log, now(), definition.clone(), signature).await {
+            Ok(applied) if applied.is_refused() => {
+                refused.push(index);
+                all.push(applied);
+            }
+            Ok(applied) => {
+                if text {
+                    print_text(&render_text(&applied))?;
+                }
+                all.push(applied);
+            }
+            Err(error) => {
+                failure = Some(log_error(error));
+                break;
+            }
+        }
+    }
+    let again = if failure.is_none() { to_try_again(all) } else { Vec::new() };
+    for index in again {
+        match apply(log, now(), definitions[index].clone(), signature).await {
+            Ok(applied) => all[index] = applied,
+            Err(error) => {
+                failure = Some(log_error(error));
+                break;
+            }
+        }
+    }
+    for index in refused.into_iter().filter(|_| text) {
+        print_text(&render_text(&all[index]))?;
+    }
+    Ok(failure)
 }
 
 /// Proposes one definition, or rehearses that, and prints the verdict.
@@ -115,7 +148,7 @@ fn read(file: &PathBuf) -> anyhow::Result<Vec<Definition>> {
 }
 
 fn render_text(applied: &Applied) -> String {
-    let Applied { kind, key, verdict, changed, warnings, opened } = applied;
+    let Applied { kind, key, verdict, changed, warnings, opened, unopened } = applied;
     let verdict = match verdict {
         Verdict::Accepted { version } => format!("accepted, version {version}"),
         Verdict::WouldBeAccepted => "would be accepted".to_owned(),
@@ -132,6 +165,12 @@ fn render_text(applied: &Applied) -> String {
     for opened in opened {
         text.push_str("  opens a phase, for other units take part: ");
         text.push_str(&render_text(opened));
+    }
+    if let Some(Unopened { experiments, because }) = unopened {
+        let experiments = experiments.join(", ");
+        text.push_str(&format!(
+            "  phases not open yet: {experiments}; apply the list again to open them: {because}\n"
+        ));
     }
     text
 }
@@ -151,10 +190,30 @@ mod tests {
             changed: Vec::new(),
             warnings: vec!["there will be no verdict".to_owned()],
             opened: Vec::new(),
+            unopened: None,
         };
         assert_eq!(
             render_text(&applied),
             "experiment checkout: accepted, version 7\n    warning: there will be no verdict\n"
+        );
+    }
+
+    #[test]
+    fn phases_that_are_not_open_yet_are_told_beside_the_list() {
+        let experiments = vec!["e".to_owned(), "f".to_owned()];
+        let applied = Applied {
+            kind: Kind::List,
+            key: "testers".to_owned(),
+            verdict: Verdict::Accepted { version: 7 },
+            changed: Vec::new(),
+            warnings: Vec::new(),
+            opened: Vec::new(),
+            unopened: Some(Unopened { experiments, because: "kafka does not answer".to_owned() }),
+        };
+        assert_eq!(
+            render_text(&applied),
+            "list testers: accepted, version 7\n  phases not open yet: e, f; apply the list again to open them: kafka \
+             does not answer\n"
         );
     }
 }

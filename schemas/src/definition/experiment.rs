@@ -218,6 +218,17 @@ impl Experiment {
         matches!(self.state, State::Running | State::Stopped)
     }
 
+    /// The lists that decide what units see whose events count.
+    pub(super) fn lists_that_count(&self) -> Vec<&Key> {
+        let mut lists: Vec<&Key> = self.allow.iter().map(|allowed| &allowed.list).collect();
+        lists.extend(&self.deny);
+        for environment in &self.counted_environments {
+            let targeting = self.in_environment(environment.as_str()).targeting;
+            lists.extend(targeting.iter().flat_map(|rule| rule.when.lists()));
+        }
+        lists
+    }
+
     /// The slots that it owns: in its layer or, for a holdout without a layer, of the whole. An experiment owns
     /// none if it is in no layer, and before it has run.
     pub fn owned_slots(&self) -> &[BucketRange] {

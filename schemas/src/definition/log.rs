@@ -10,10 +10,8 @@ use uuid::Uuid;
 
 use super::check::{Problem, TEXT_BYTES_MAX, check, is_text};
 use super::rule::{self, RULE_VERSION, Rule};
-use super::step::{ListsSince, check_step};
-use super::{
-    Definition, Experiment, Flag, Key, Kind, Layer, List, Metric, SETTINGS_KEY, Settings, State, Unfit,
-};
+use super::step::check_step;
+use super::{Definition, Experiment, Flag, Key, Kind, Layer, List, Metric, SETTINGS_KEY, Settings, Unfit};
 use crate::time::Micros;
 use lists::ListVersions;
 use slots::Slots;
@@ -116,7 +114,7 @@ impl Definitions {
             let place = (space(accepted.definition.kind()), accepted.definition.key().clone());
             let previous = self.current.insert(place, accepted.clone());
             self.slots.note(at, previous.as_deref(), &accepted);
-            self.lists.note(&accepted);
+            self.lists.note(previous.as_deref(), &accepted);
             self.history.insert(accepted.version, accepted.clone());
             accepted
         }))
@@ -151,17 +149,6 @@ impl Definitions {
                 Rule::Two
             }
             _ => Rule::One,
-        };
-        // Earlier rules would open no phase, and would let a variant go that flags wait for.
-        let looks_at_others = match new {
-            Definition::Experiment(experiment) if experiment.state == State::Running => {
-                self.lists_since(&experiment.key) == ListsSince::Changed
-            }
-            _ => false,
-        };
-        let least = match looks_at_others || !self.missed_variants(previous, new).is_empty() {
-            true => Rule::Four,
-            false => least,
         };
         rule::lowest(previous, new).max(least)
     }

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Definition, Kind};
+use super::{Definition, Kind, State};
 
 /// The latest rule that this build knows. A reader that finds a later rule in the log must stop.
 pub const RULE_VERSION: u32 = Rule::Four.version();
@@ -132,6 +132,7 @@ pub(super) fn lowest(previous: Option<&Definition>, new: &Definition) -> Rule {
         readable.expect("the latest rule reads every definition")
     };
     let of_step = match (previous, new) {
+        (Some(old), new) if depends_on_others(old, new) => Rule::Four,
         // Even if no experiment runs on the metric: one may start in the meantime.
         (Some(Definition::Metric(old)), Definition::Metric(new)) if new.measures_otherwise(old).is_some() => {
             Rule::Two
@@ -145,6 +146,18 @@ pub(super) fn lowest(previous: Option<&Definition>, new: &Definition) -> Rule {
         _ => Rule::Two,
     };
     of_step.max(of_definition(new)).max(previous.map_or(Rule::One, of_definition))
+}
+
+/// Returns whether earlier rules could let a variant go that a flag waits for, or leave a phase closed that other members of
+/// a list open. Even if no flag waits and no list has changed: that may come in the meantime.
+fn depends_on_others(old: &Definition, new: &Definition) -> bool {
+    let runs_on_by_lists = match (old, new) {
+        (Definition::Experiment(old), Definition::Experiment(new)) => {
+            old.state == State::Running && new.state == State::Running && !old.lists_that_count().is_empty()
+        }
+        _ => false,
+    };
+    runs_on_by_lists || !old.variants_gone_from(new).is_empty()
 }
 
 /// Returns the last name of the first of these fields that the definition has.

@@ -197,7 +197,7 @@ fn check_excluded_step(old: &Experiment, new: &Experiment, problems: &mut Vec<Pr
     }
 }
 
-/// Whether the members of a list that an experiment names have changed since its last version.
+/// Whether the members of a list that an experiment names have changed since its phase began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListsSince {
     Unchanged,

@@ -10,7 +10,7 @@ use schemas::definition::{Accepted, Definitions, Kind, Problem, Refusal, Version
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::apply::{Applied, Verdict};
+use crate::apply::{Applied, Unopened, Verdict};
 use crate::history::Standing;
 use crate::log::{DefinitionLog, LogError};
 
@@ -186,6 +186,9 @@ impl IntoResponse for Outcome {
         }
         match &self.applied.verdict {
             Verdict::Accepted { version } | Verdict::Unchanged { version } => {
+                if let Some(unopened) = &self.applied.unopened {
+                    return not_open(*version, unopened);
+                }
                 let status = if self.created { StatusCode::CREATED } else { StatusCode::OK };
                 (status, [(header::ETAG, tag(*version))], Json(self)).into_response()
             }
@@ -214,6 +217,18 @@ pub(super) fn tag(version: Version) -> String {
 
 pub(super) fn stale(stale: Stale) -> Response {
     (StatusCode::PRECONDITION_FAILED, Json(stale)).into_response()
+}
+
+/// The list is written, and a phase that it opens is not open yet. The reason may name servers, so only the service's log has
+/// it.
+fn not_open(version: Version, unopened: &Unopened) -> Response {
+    let experiments: Vec<String> = unopened.experiments.iter().map(|key| format!("`{key}`")).collect();
+    let tag = tag(version);
+    let what = format!(
+        "the list is version {version}; the phases of {} are not open yet: PUT it again with If-Match {tag}",
+        experiments.join(", ")
+    );
+    ([(header::ETAG, tag)], error(StatusCode::SERVICE_UNAVAILABLE, what)).into_response()
 }
 
 pub(super) fn problems(status: StatusCode, error: String, problems: Vec<Located>) -> Response {
@@ -251,4 +266,26 @@ pub(super) fn failed(failure: LogError) -> Response {
         }
     };
     http_server::failed(StatusCode::SERVICE_UNAVAILABLE, what, &failure.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The client was told that the list is not written.
+    #[tokio::test]
+    async fn a_list_whose_phases_are_not_open_is_told_to_be_written() {
+        let experiments = vec!["e".to_owned(), "f".to_owned()];
+        let unopened = Unopened { experiments, because: "kafka at 10.0.0.1 does not answer".to_owned() };
+        let answer = not_open(7, &unopened);
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.headers()[header::ETAG], "\"7\"");
+        let body = axum::body::to_bytes(answer.into_body(), 1_000).await.unwrap();
+        assert_eq!(
+            serde_json::from_slice::<Value>(&body).unwrap(),
+            serde_json::json!({
+                "error": "the list is version 7; the phases of `e`, `f` are not open yet: PUT it again with If-Match \"7\""
+            })
+        );
+    }
 }

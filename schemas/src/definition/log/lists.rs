@@ -1,5 +1,5 @@
 //! The versions of each list, and which experiments a change of members concerns: the units that a list names take part,
-//! or see a variant, otherwise than before. It knows the digests of members, never the members.
+//! or see a variant, otherwise than when the phase began. It knows the digests of members, never the members.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,26 +7,56 @@ use std::sync::Arc;
 use super::{Accepted, Definitions, Version};
 use crate::definition::{Definition, Experiment, Key, List, ListsSince, State};
 
-/// Every accepted version of every list, in the order of the log.
+/// Every accepted version of every list, in the order of the log, and since when each experiment compares itself with them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ListVersions(BTreeMap<Key, Vec<Arc<Accepted>>>);
+pub(super) struct ListVersions {
+    lists: BTreeMap<Key, Vec<Arc<Accepted>>>,
+    /// The version with which the current phase of each experiment began. Other versions of the experiment may follow
+    /// without an end to the phase, and what the lists owe it stays owed.
+    phases: BTreeMap<Key, Version>,
+}
 
 impl ListVersions {
-    pub(super) fn note(&mut self, accepted: &Arc<Accepted>) {
-        if let Definition::List(list) = &accepted.definition {
-            self.0.entry(list.key.clone()).or_default().push(accepted.clone());
+    /// Notes an accepted change.
+    pub(super) fn note(&mut self, previous: Option<&Accepted>, accepted: &Arc<Accepted>) {
+        match &accepted.definition {
+            Definition::List(list) => {
+                self.lists.entry(list.key.clone()).or_default().push(accepted.clone());
+            }
+            Definition::Experiment(new) if new.has_looks() => {
+                let goes_on = match previous.map(|previous| &previous.definition) {
+                    Some(Definition::Experiment(old)) => old.has_looks() && old.phase() == new.phase(),
+                    _ => false,
+                };
+                if !goes_on {
+                    self.phases.insert(new.key.clone(), accepted.version);
+                }
+            }
+            _ => {}
         }
     }
 
     fn of(&self, key: &Key) -> impl DoubleEndedIterator<Item = (Version, &List)> {
-        self.0.get(key).into_iter().flatten().filter_map(|accepted| match &accepted.definition {
+        self.lists.get(key).into_iter().flatten().filter_map(|accepted| match &accepted.definition {
             Definition::List(list) => Some((accepted.version, list)),
             _ => None,
         })
     }
 
+    /// Returns whether a list that decides what units see whose events count has other members than it had when the phase of
+    /// the experiment began.
+    fn any_differs_for(&self, experiment: &Experiment) -> bool {
+        experiment.lists_that_count().into_iter().any(|list| self.differs_for(list, experiment))
+    }
+
+    /// The same for one list.
+    fn differs_for(&self, list: &Key, experiment: &Experiment) -> bool {
+        let began = self.phases.get(&experiment.key);
+        began.is_some_and(|began| self.differs_since(list, *began))
+    }
+
     /// Returns whether the list has other members than it had at this version of all definitions.
-    fn differ_since(&self, key: &Key, version: Version) -> bool {
+    fn differs_since(&self, key: &Key, version: Version) -> bool {
         let mut versions = self.of(key).rev();
         let Some((current, list)) = versions.next() else { return false };
         let then = versions.find(|(earlier, _)| *earlier <= version);
@@ -40,44 +70,23 @@ impl Definitions {
         self.lists.of(key).rev().map(|(_, list)| list)
     }
 
-    /// Returns whether the lists that the experiment names for units that count have got other members since its current
-    /// version. Then its next change while it runs opens a phase.
+    /// Returns whether the lists that the experiment names for units that count have got other members since its phase
+    /// began. Then its next change while it runs opens a phase.
     pub fn lists_since(&self, experiment: &Key) -> ListsSince {
-        let Some((version, experiment)) = self.experiment(experiment.as_str()) else {
-            return ListsSince::Unchanged;
-        };
-        let mut lists = lists_of(experiment).into_iter();
-        match lists.any(|list| self.lists.differ_since(list, version)) {
-            true => ListsSince::Changed,
-            false => ListsSince::Unchanged,
+        match self.experiment(experiment.as_str()) {
+            Some((_, experiment)) if self.lists.any_differs_for(experiment) => ListsSince::Changed,
+            _ => ListsSince::Unchanged,
         }
     }
 
-    /// The experiments that run and name this list for units that count, if it has got other members since their current
-    /// version.
+    /// The experiments that run and name this list for units that count, if it has got other members since their phase
+    /// began.
     pub fn concerned_by_members(&self, list: &Key) -> Vec<&Experiment> {
-        let experiments = self.current.values().filter_map(|accepted| match &accepted.definition {
-            Definition::Experiment(experiment) => Some((accepted.version, experiment)),
-            _ => None,
-        });
-        experiments
-            .filter(|(version, experiment)| {
-                experiment.state == State::Running
-                    && lists_of(experiment).contains(&list)
-                    && self.lists.differ_since(list, *version)
+        let running = self.experiments().filter(|experiment| experiment.state == State::Running);
+        running
+            .filter(|experiment| {
+                experiment.lists_that_count().contains(&list) && self.lists.differs_for(list, experiment)
             })
-            .map(|(_, experiment)| experiment)
             .collect()
     }
-}
-
-/// The lists that decide what units see whose events count.
-fn lists_of(experiment: &Experiment) -> Vec<&Key> {
-    let mut lists: Vec<&Key> = experiment.allow.iter().map(|allowed| &allowed.list).collect();
-    lists.extend(&experiment.deny);
-    for environment in &experiment.counted_environments {
-        let targeting = experiment.in_environment(environment.as_str()).targeting;
-        lists.extend(targeting.iter().flat_map(|rule| rule.when.lists()));
-    }
-    lists
 }

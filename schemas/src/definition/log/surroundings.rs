@@ -116,14 +116,13 @@ impl Definitions {
 
     /// Returns the variants that `new` does not have any more and that flags wait for, each with the key of such a flag.
     /// An archived flag waits for nothing.
-    pub(super) fn missed_variants<'a>(
+    fn missed_variants<'a>(
         &'a self,
         previous: Option<&'a Definition>,
         new: &Definition,
     ) -> Vec<(&'a Key, &'a Key)> {
         let Some(previous) = previous else { return Vec::new() };
-        let (before, after) = (variants_of(previous), variants_of(new));
-        let gone: Vec<&Key> = before.into_iter().filter(|variant| !after.contains(variant)).collect();
+        let gone = previous.variants_gone_from(new);
         if gone.is_empty() {
             return Vec::new();
         }
@@ -265,7 +264,7 @@ impl Definitions {
         let required = &prerequisite.flag;
         let in_flags = |key: &Key| self.current.get(&(Space::Flags, key.clone())).map(|it| &it.definition);
         let served = match in_flags(required).filter(|_| *required != flag.key) {
-            Some(other) => variants_of(other),
+            Some(other) => other.variants(),
             None => return Some(format!("there is no other flag `{required}`; define it first")),
         };
         if let Some(unknown) = prerequisite.variants.iter().find(|key| !served.contains(key)) {
@@ -358,17 +357,6 @@ fn experiment_conditions(experiment: &Experiment) -> impl Iterator<Item = (Strin
 fn value_of<'a>(experiment: &'a Experiment, key: &Key) -> Option<Option<&'a Value>> {
     let variant = experiment.variants.iter().find(|variant| variant.key == *key);
     variant.map(|variant| variant.value.as_ref())
-}
-
-/// The variants of what is evaluated.
-fn variants_of(definition: &Definition) -> Vec<&Key> {
-    match definition {
-        Definition::Flag(flag) => flag.variants.iter().map(|variant| &variant.key).collect(),
-        Definition::Experiment(experiment) => {
-            experiment.variants.iter().map(|variant| &variant.key).collect()
-        }
-        _ => Vec::new(),
-    }
 }
 
 fn check_resolved(field: &str, rules: &[FlagRule], problems: &mut Vec<Problem>) {
