@@ -254,13 +254,40 @@ impl CompiledExperiment {
             return asked.takes_no_part(None, NotExposed::NotTargeted);
         }
         let unit_id = unit(context, &experiment.unit_type)?;
-        let window = switchback_unit(experiment, unit_id, now, trace)?;
-        let buckets = self.buckets(unit_id, window);
+        if experiment.switchback.is_some() {
+            return self.evaluate_in_window(asked, rule, unit_id, now, trace);
+        }
+        self.placed(asked, rule, self.seeds.buckets(unit_id), None)
+    }
+
+    /// As [`CompiledExperiment::evaluate`], of a switchback's cluster that takes part in this window.
+    #[inline(never)]
+    fn evaluate_in_window<'s>(
+        &'s self,
+        asked: Asked<'s>,
+        rule: Option<&'s Key>,
+        cluster: &str,
+        now: Micros,
+        trace: &mut impl Trace<'s>,
+    ) -> Result<Evaluation<'s>, EvaluationError> {
+        let window = switchback_unit(asked.experiment, cluster, now, trace)?;
+        let window_start_s = window.map(SwitchbackUnit::window_start_s);
+        self.placed(asked, rule, self.buckets(cluster, window), window_start_s)
+    }
+
+    /// The answer for a unit with these buckets.
+    #[inline(always)]
+    fn placed<'s>(
+        &'s self,
+        asked: Asked<'s>,
+        rule: Option<&'s Key>,
+        buckets: Buckets,
+        window_start_s: Option<u64>,
+    ) -> Result<Evaluation<'s>, EvaluationError> {
         match self.placement.owner(buckets) {
             Ok(index) => {
-                let variant = &experiment.variants[index];
+                let variant = &asked.experiment.variants[index];
                 let reason = ExposureReason::Split;
-                let window_start_s = window.map(SwitchbackUnit::window_start_s);
                 let exposed = Exposed { variant, reason, buckets: Some(buckets), window_start_s };
                 asked.answer(index, Reason::Split, rule, Ok(exposed))
             }
