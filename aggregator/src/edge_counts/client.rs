@@ -1,14 +1,13 @@
 //! Asks an edge for its counts, on its private port. It blocks until the edge answers or the time is over, and does not know
 //! what becomes of the answer.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use kafka::https;
 use ops::config::{Secret, ServerUrl};
 use schemas::evaluation_counts::CountsReading;
 use ureq::Agent;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// The largest answer that is read: about 500,000 rows, which are 60,000 flags of four variants. A larger one is a failure.
 const ANSWER_BYTES_MAX: u64 = 64 * 1_024 * 1_024;
@@ -25,31 +24,17 @@ impl EdgeClient {
     /// # Errors
     /// If the URL is https and the system has no certificate authorities.
     pub fn open(url: &ServerUrl, token: Option<&Secret>, timeout: Duration) -> Result<EdgeClient, String> {
-        let mut builder = Agent::config_builder()
-            .timeout_global(Some(timeout))
-            // Shorter than a server's keep-alive, so that no request uses a connection that was just closed.
-            .max_idle_age(Duration::from_secs(2))
-            // The token is shown to nobody else.
-            .max_redirects(0)
-            .http_status_as_error(false)
-            .user_agent("splitstream");
-        if url.https() {
-            let authorities = rustls_native_certs::load_native_certs().certs;
-            if authorities.is_empty() {
-                return Err(
-                    "aggregator.edges has an https URL, and the system has no certificate authorities; \
+        let tls = url.https().then(|| {
+            https::system_tls().ok_or_else(|| {
+                "aggregator.edges has an https URL, and the system has no certificate authorities; \
                             install them"
-                        .to_owned(),
-                );
-            }
-            let owned: Vec<_> = authorities.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
-            let tls = TlsConfig::builder()
-                .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .root_certs(RootCerts::new_with_certs(&owned));
-            builder = builder.tls_config(tls.build());
-        }
+                    .to_owned()
+            })
+        });
+        // The token is shown to nobody else.
+        let agent = https::agent(timeout, tls.transpose()?).max_redirects(0).build().new_agent();
         Ok(EdgeClient {
-            agent: builder.build().new_agent(),
+            agent,
             url: format!("{}/counts", url.as_str().trim_end_matches('/')),
             authorization: token.map(|token| format!("Bearer {}", token.reveal())),
         })

@@ -1,9 +1,10 @@
 //! Access to Kafka for every service: a configured client with a diagnosis when no broker answers, a topic's
 //! own id, the list of transient errors, a log of one partition that is read from its beginning and proposed
-//! to, and a client of the schema registry.
+//! to, a client of the schema registry, and what other plain HTTP clients share with it.
 
 pub mod client;
 mod exit;
+pub mod https;
 pub mod log;
 pub mod registry;
 pub mod topic_id;

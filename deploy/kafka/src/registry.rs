@@ -2,18 +2,17 @@
 //! a subject, and the id of a schema under a subject. It blocks until the registry answers, and distinguishes
 //! what the registry refuses from what it does not answer. It caches nothing and does not interpret schemas.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde_json::json;
 use ureq::Agent;
 use ureq::http::Response;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::tls::TlsConfig;
 
 use ops::config::{self, Secret, ServerUrl};
+
+use crate::https;
 
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 /// The largest answer that is read.
@@ -203,49 +202,28 @@ impl Registry {
 }
 
 fn agent(url: &ServerUrl, settings: &config::Registry) -> Result<Agent, String> {
-    let mut builder = Agent::config_builder()
-        .timeout_global(Some(settings.timeout_ms.duration()))
-        // Shorter than a server's keep-alive, so that no request uses a connection that was just closed.
-        .max_idle_age(Duration::from_secs(2))
-        .http_status_as_error(false)
-        .user_agent("splitstream");
-    if url.https() {
-        let tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .root_certs(authorities(settings)?);
-        builder = builder.tls_config(tls.build());
-    }
-    Ok(builder.build().new_agent())
+    let tls = url.https().then(|| tls(settings)).transpose()?;
+    Ok(https::agent(settings.timeout_ms.duration(), tls).build().new_agent())
 }
 
-fn authorities(settings: &config::Registry) -> Result<RootCerts, String> {
-    let certificates: Vec<CertificateDer<'static>> = match &settings.ca_file {
-        Some(path) => {
-            let problem = |error: String| {
-                format!("reading the certificates in registry.ca_file, {}: {error}", path.display())
-            };
-            let mut read = Vec::new();
-            for certificate in
-                CertificateDer::pem_file_iter(path).map_err(|error| problem(error.to_string()))?
-            {
-                read.push(certificate.map_err(|error| problem(error.to_string()))?);
-            }
-            if read.is_empty() {
-                return Err(problem("there is none".to_owned()));
-            }
-            read
-        }
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    if certificates.is_empty() {
-        return Err(
+fn tls(settings: &config::Registry) -> Result<TlsConfig, String> {
+    let Some(path) = &settings.ca_file else {
+        return https::system_tls().ok_or_else(|| {
             "registry.url is https, and the system has no certificate authorities; install them, or \
                     name a PEM file in registry.ca_file"
-                .to_owned(),
-        );
+                .to_owned()
+        });
+    };
+    let problem =
+        |error: String| format!("reading the certificates in registry.ca_file, {}: {error}", path.display());
+    let mut read = Vec::new();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| problem(error.to_string()))? {
+        read.push(certificate.map_err(|error| problem(error.to_string()))?);
     }
-    let owned: Vec<_> = certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
-    Ok(RootCerts::new_with_certs(&owned))
+    if read.is_empty() {
+        return Err(problem("there is none".to_owned()));
+    }
+    Ok(https::tls(&read))
 }
 
 fn status_of(code: u32) -> u32 {

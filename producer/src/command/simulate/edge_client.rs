@@ -3,18 +3,18 @@
 //! decided in `edge_answer`.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use kafka::https;
 use ops::Exit;
 use ops::config::{Secret, ServerUrl};
 use ops::retry::{End, Retry};
 use schemas::Key;
 use schemas::definition::Version;
 use ureq::Agent;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::tls::TlsConfig;
 
 use super::edge_answer::{self, Answer, Judgement};
 use crate::simulate::EdgeAnswer;
@@ -29,8 +29,6 @@ const RETRY: Retry = Retry {
 };
 /// Longer than the edge waits for events to become safe (`edge.track_timeout_ms`) by default.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Shorter than the edge keeps an idle connection (`edge.head_timeout_ms`), so that none is used that was just closed.
-const IDLE: Duration = Duration::from_secs(2);
 /// The largest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 4 * 1_024 * 1_024;
 /// The time between two looks at whether everything stops.
@@ -108,15 +106,7 @@ impl Edge {
     }
 
     pub fn connect(&self) -> EdgeClient<'_> {
-        let mut builder = Agent::config_builder()
-            .timeout_global(Some(REQUEST_TIMEOUT))
-            .max_idle_age(IDLE)
-            .http_status_as_error(false)
-            .user_agent("splitstream");
-        if let Some(tls) = &self.tls {
-            builder = builder.tls_config(tls.clone());
-        }
-        EdgeClient { edge: self, agent: builder.build().new_agent() }
+        EdgeClient { edge: self, agent: https::agent(REQUEST_TIMEOUT, self.tls.clone()).build().new_agent() }
     }
 
     /// Sleeps, unless everything stops.
@@ -150,18 +140,10 @@ fn waited(elapsed: Duration, asked: Option<Duration>) -> String {
 
 /// TLS with the system's authorities.
 fn system_tls() -> anyhow::Result<TlsConfig> {
-    let certificates = rustls_native_certs::load_native_certs().certs;
-    if certificates.is_empty() {
-        let error =
-            anyhow!("the edge's URL is https, and the system has no certificate authorities; install them");
-        return Err(error.context(Exit::InvalidInput));
-    }
-    let owned: Vec<_> = certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    Ok(TlsConfig::builder()
-        .unversioned_rustls_crypto_provider(provider)
-        .root_certs(RootCerts::new_with_certs(&owned))
-        .build())
+    https::system_tls().ok_or_else(|| {
+        anyhow!("the edge's URL is https, and the system has no certificate authorities; install them")
+            .context(Exit::InvalidInput)
+    })
 }
 
 impl EdgeClient<'_> {
