@@ -72,10 +72,17 @@ impl<'a> SwitchbackUnit<'a> {
 
     pub fn id(self) -> SwitchbackId {
         let mut id = SwitchbackId { bytes: [0; UNIT_ID_BYTES_MAX], length: 0 };
-        let SwitchbackUnit { cluster, window_start_s } = self;
-        write!(id, "{cluster}{SEPARATOR}{window_start_s}").expect("a new unit was measured");
+        write_id(&mut id, self.cluster, self.window_start_s).expect("a new unit was measured");
         id
     }
+}
+
+/// Writes the id of a cluster in a window, whether or not the cluster can be one: where that was checked before, or is later.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_id(out: &mut impl Write, cluster: &str, window_start_s: u64) -> std::fmt::Result {
+    write!(out, "{cluster}{SEPARATOR}{window_start_s}")
 }
 
 impl SwitchbackId {

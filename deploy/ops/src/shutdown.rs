@@ -19,8 +19,9 @@ pub struct Shutdown {
 
 struct Shared {
     reason: watch::Sender<Option<String>>,
-    /// Whether it has begun, for threads that sleep.
-    begun: Mutex<bool>,
+    /// Wakes threads that sleep. The lock holds no data: it keeps the beginning from falling between a thread's look at the
+    /// reason and its sleep.
+    sleepers: Mutex<()>,
     began: Condvar,
     /// The work that still runs, with the count of each name.
     holds: Mutex<BTreeMap<&'static str, usize>>,
@@ -38,7 +39,7 @@ impl Shutdown {
     pub fn manual() -> Shutdown {
         let shared = Shared {
             reason: watch::Sender::new(None),
-            begun: Mutex::default(),
+            sleepers: Mutex::default(),
             began: Condvar::default(),
             holds: Mutex::default(),
         };
@@ -77,7 +78,7 @@ impl Shutdown {
             *current = Some(reason);
             true
         });
-        *self.shared.begun.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        drop(self.shared.sleepers.lock());
         self.shared.began.notify_all();
     }
 
@@ -101,9 +102,9 @@ impl Shutdown {
 
     /// Like [`sleep`](Shutdown::sleep), for a thread outside the async runtime.
     pub fn sleep_blocking(&self, duration: Duration) -> bool {
-        let begun = self.shared.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.shared.began.wait_timeout_while(begun, duration, |begun| !*begun);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+        let sleeper = self.shared.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
+        let _woken = self.shared.began.wait_timeout_while(sleeper, duration, |()| !self.begun());
+        self.begun()
     }
 
     /// Registers work that must end before the process does.

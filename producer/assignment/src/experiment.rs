@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use schemas::definition::{
-    Assignment, Condition, Definitions, Experiment, Serve, ServeTo, State, Variant, Version,
+    Assignment, Condition, Definitions, Experiment, Serve, ServeTo, State, Switchback, Variant, Version,
 };
 use schemas::{Buckets, Key, Micros, Reason as ExposureReason, SwitchbackUnit};
 use serde_json::Value as Json;
@@ -161,13 +161,6 @@ impl CompiledExperiment {
         Some(Switches::of(switchback, experiment.plan.schedule.as_ref()))
     }
 
-    fn buckets(&self, unit_id: &str, window: Option<SwitchbackUnit<'_>>) -> Buckets {
-        match window {
-            Some(window) => self.seeds.switchback_buckets(window),
-            None => self.seeds.buckets(unit_id),
-        }
-    }
-
     #[inline]
     pub(crate) fn evaluate<'s>(
         &'s self,
@@ -238,8 +231,10 @@ impl CompiledExperiment {
                 let outcome = match closed {
                     Some(why) => Err(why),
                     None => {
-                        let window = switchback_unit(experiment, unit_id, now, trace)?;
-                        let window_start_s = window.map(SwitchbackUnit::window_start_s);
+                        let windows = experiment.switchback;
+                        let window =
+                            windows.map(|windows| window_of(experiment, windows, unit_id, now, trace));
+                        let window_start_s = window.transpose()?.map(SwitchbackUnit::window_start_s);
                         Ok(Exposed { variant, reason: ExposureReason::Forced, buckets: None, window_start_s })
                     }
                 };
@@ -254,8 +249,8 @@ impl CompiledExperiment {
             return asked.takes_no_part(None, NotExposed::NotTargeted);
         }
         let unit_id = unit(context, &experiment.unit_type)?;
-        if experiment.switchback.is_some() {
-            return self.evaluate_in_window(asked, rule, unit_id, now, trace);
+        if let Some(windows) = experiment.switchback {
+            return self.evaluate_in_window(asked, windows, rule, unit_id, now, trace);
         }
         self.placed(asked, rule, self.seeds.buckets(unit_id), None)
     }
@@ -265,14 +260,14 @@ impl CompiledExperiment {
     fn evaluate_in_window<'s>(
         &'s self,
         asked: Asked<'s>,
+        windows: Switchback,
         rule: Option<&'s Key>,
         cluster: &str,
         now: Micros,
         trace: &mut impl Trace<'s>,
     ) -> Result<Evaluation<'s>, EvaluationError> {
-        let window = switchback_unit(asked.experiment, cluster, now, trace)?;
-        let window_start_s = window.map(SwitchbackUnit::window_start_s);
-        self.placed(asked, rule, self.buckets(cluster, window), window_start_s)
+        let window = window_of(asked.experiment, windows, cluster, now, trace)?;
+        self.placed(asked, rule, self.seeds.switchback_buckets(window), Some(window.window_start_s()))
     }
 
     /// The answer for a unit with these buckets.
@@ -344,9 +339,6 @@ impl CompiledExperiment {
         trace: &mut impl Trace<'s>,
     ) -> [Option<HoldoutSide<'s>>; 2] {
         let mut sides = [None, None];
-        if self.holdouts.is_empty() {
-            return sides;
-        }
         let Ok(unit_id) = unit(context, &experiment.unit_type) else { return sides };
         for (side, index) in sides.iter_mut().zip(&self.holdouts) {
             *side = Some(snapshot.holdout_side(*index, unit_id, trace));
@@ -377,14 +369,14 @@ fn never_open(experiment: &Experiment, placement: &Placement) -> Option<NotExpos
     if placement.is_enabled() { None } else { Some(NotExposed::Disabled) }
 }
 
-/// Returns the unit that a cluster is at `now`; `None` if the experiment is no switchback.
-fn switchback_unit<'a, 's>(
+/// Returns the unit of a switchback that a cluster is at `now`.
+fn window_of<'a, 's>(
     experiment: &Experiment,
+    switchback: Switchback,
     cluster: &'a str,
     now: Micros,
     trace: &mut impl Trace<'s>,
-) -> Result<Option<SwitchbackUnit<'a>>, EvaluationError> {
-    let Some(switchback) = experiment.switchback else { return Ok(None) };
+) -> Result<SwitchbackUnit<'a>, EvaluationError> {
     let unit = SwitchbackUnit::new(cluster, switchback.window_start_s(now))
         .map_err(|why| EvaluationError::Cluster { unit_type: experiment.unit_type.clone(), why })?;
     trace.step(|| Step::Window {
@@ -392,5 +384,5 @@ fn switchback_unit<'a, 's>(
         window_seconds: switchback.window_seconds,
         unit_id: unit.id().as_str().to_owned(),
     });
-    Ok(Some(unit))
+    Ok(unit)
 }

@@ -18,7 +18,7 @@ use rdkafka::message::Message;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
 use rdkafka::{Offset, TopicPartitionList};
-use schemas::definition::{Definition, Definitions, List};
+use schemas::definition::Definitions;
 use schemas::{Key, topics};
 
 use crate::CLIENT_ID;
@@ -101,6 +101,13 @@ struct Held {
     dropped: BTreeSet<String>,
 }
 
+impl Held {
+    /// Takes the members of a record. Whoever uses the lists of before keeps them.
+    fn take(&mut self, offset: u64, payload: &[u8]) -> bool {
+        take(Arc::make_mut(&mut self.lists), &self.dropped, offset, payload)
+    }
+}
+
 impl FollowedLists {
     /// The members that are known now.
     pub fn get(&self) -> Arc<Lists> {
@@ -113,12 +120,10 @@ impl FollowedLists {
         let mut held = self.lock();
         let superseded = superseded(definitions, &held.lists);
         if !superseded.is_empty() {
-            let mut lists = Lists::clone(&held.lists);
-            lists.retain(|digest| !superseded.contains(digest));
-            held.lists = Arc::new(lists);
+            Arc::make_mut(&mut held.lists).retain(|digest| !superseded.contains(digest));
             held.dropped.extend(superseded);
         }
-        for list in current_lists(definitions) {
+        for list in definitions.lists() {
             if held.dropped.remove(&list.members_sha256) {
                 self.again.store(true, Ordering::Release);
             }
@@ -138,11 +143,10 @@ impl FollowedLists {
     /// Adds members that were kept elsewhere, for the time in which Kafka is away.
     pub fn add(&self, members: impl IntoIterator<Item = Members>) {
         let mut held = self.lock();
-        let mut lists = Lists::clone(&held.lists);
+        let lists = Arc::make_mut(&mut held.lists);
         for members in members {
             lists.insert(members);
         }
-        held.lists = Arc::new(lists);
         drop(held);
         self.arrived.fetch_add(1, Ordering::Release);
     }
@@ -169,12 +173,7 @@ impl FollowedLists {
             match consumer.poll(POLL_TIMEOUT) {
                 Some(Ok(message)) => {
                     let (offset, payload) = (message.offset().unsigned_abs(), message.payload());
-                    // Whoever uses the lists of before keeps them.
-                    let mut held = self.lock();
-                    let mut lists = Lists::clone(&held.lists);
-                    if take(&mut lists, &held.dropped, offset, payload.unwrap_or_default()) {
-                        held.lists = Arc::new(lists);
-                        drop(held);
+                    if self.lock().take(offset, payload.unwrap_or_default()) {
                         self.arrived.fetch_add(1, Ordering::Release);
                         arrived();
                     }
@@ -196,7 +195,7 @@ impl FollowedLists {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
-        // The lists are replaced as a whole, so a panic of one holder leaves them valid.
+        // Each change of the maps is one step, so a panic of one holder leaves them valid.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -205,7 +204,7 @@ impl FollowedLists {
 fn superseded(definitions: &Definitions, lists: &Lists) -> BTreeSet<String> {
     let source = ListSource { definitions, lists };
     let (mut named, mut in_force) = (BTreeSet::new(), BTreeSet::new());
-    for list in current_lists(definitions) {
+    for list in definitions.lists() {
         named.extend(definitions.list_versions(&list.key).map(|version| version.members_sha256.as_str()));
         in_force.extend(source.in_force(&list.key).map(|(digest, _)| digest));
     }
@@ -214,13 +213,6 @@ fn superseded(definitions: &Definitions, lists: &Lists) -> BTreeSet<String> {
         .filter(|digest| named.contains(digest) && !in_force.contains(*digest))
         .map(str::to_owned)
         .collect()
-}
-
-fn current_lists(definitions: &Definitions) -> impl Iterator<Item = &List> {
-    definitions.iter().filter_map(|accepted| match &accepted.definition {
-        Definition::List(list) => Some(list),
-        _ => None,
-    })
 }
 
 /// Returns whether reading will not go on by itself: the offset or the topic is gone, or may not be read.
@@ -263,6 +255,7 @@ fn take(lists: &mut Lists, dropped: &BTreeSet<String>, offset: u64, payload: &[u
 
 #[cfg(test)]
 mod tests {
+    use schemas::definition::{Definition, List};
     use schemas::{Micros, Uuid};
 
     use super::*;

@@ -239,7 +239,7 @@ fn is_unit_id(id: &str) -> bool {
 impl Entry {
     fn of(definition: &Definition, inputs: &Inputs<'_>) -> Entry {
         let key = definition.key().clone();
-        let (client_safe, numbers, variants, attributes): (bool, NumberForm, Vec<&Key>, _) = match definition
+        let (client_safe, numbers, variants, experiment): (bool, NumberForm, Vec<&Key>, _) = match definition
         {
             Definition::Flag(flag) => {
                 let numbers = match flag.value_type {
@@ -253,16 +253,19 @@ impl Entry {
                 experiment.client_safe,
                 NumberForm::of(experiment.variants.iter().filter_map(|variant| variant.value.as_ref())),
                 experiment.variants.iter().map(|variant| &variant.key).collect(),
-                Some(AttributeFilter::of(experiment, inputs.attributes)),
+                Some(experiment),
             ),
             other => unreachable!("a {} is not evaluated", other.kind()),
         };
         let counted = variants.into_iter().map(|variant| (variant.clone(), inputs.counts.of(&key, variant)));
-        let switchback = match definition {
-            Definition::Experiment(experiment) => experiment.switchback,
-            _ => None,
-        };
-        Entry { variants: counted.collect(), client_safe, key, numbers, attributes, switchback }
+        Entry {
+            variants: counted.collect(),
+            client_safe,
+            key,
+            numbers,
+            attributes: experiment.map(|experiment| AttributeFilter::of(experiment, inputs.attributes)),
+            switchback: experiment.and_then(|experiment| experiment.switchback),
+        }
     }
 
     pub fn is_visible_to(&self, kind: TokenKind) -> bool {

@@ -11,8 +11,8 @@ use assignment::{Environment, ListSource, Lists, Members};
 use definitions::{FollowedLists, Follower, Recorded};
 use ops::config::Kafka;
 use ops::{Condition, Progress, Shutdown};
-use schemas::definition::{Definition, Definitions, UnknownRule};
-use schemas::{Key, Micros};
+use schemas::Micros;
+use schemas::definition::{Definitions, UnknownRule};
 use sdk::attributes::AttributeNames;
 
 use crate::configuration::{Configuration, Inputs};
@@ -168,7 +168,7 @@ impl Follow {
         // back a kill switch for ever.
         let read = log.recorded.caught_up;
         let lists_read = self.lists.caught_up()
-            || list_keys(&log.definitions).next().is_none()
+            || log.definitions.lists().next().is_none()
             || (read && seen.lists_awaited.get_or_insert_with(Instant::now).elapsed() >= LISTS_WAIT);
         let caught_up = read && lists_read;
         let next = log.definitions.next_offset();
@@ -346,16 +346,8 @@ impl Follow {
     }
 }
 
-/// The keys of the lists that are defined.
-fn list_keys(definitions: &Definitions) -> impl Iterator<Item = &Key> {
-    definitions.iter().filter_map(|accepted| match &accepted.definition {
-        Definition::List(list) => Some(&list.key),
-        _ => None,
-    })
-}
-
 /// The members of each list that are served: its current ones or, where those are not known, those before them.
 fn lists_in_force<'a>(definitions: &'a Definitions, lists: &'a Lists) -> impl Iterator<Item = Arc<Members>> {
     let source = ListSource { definitions, lists };
-    list_keys(definitions).filter_map(move |key| source.in_force(key).map(|(_, members)| members))
+    definitions.lists().filter_map(move |list| source.in_force(&list.key).map(|(_, members)| members))
 }

@@ -385,6 +385,7 @@ fn default_unit_type() -> Key {
 impl<'de> Deserialize<'de> for Hidden {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Hidden, D::Error> {
         struct Text;
+        const NOT_A_TEXT: &str = "a secret is a text, in quotes";
 
         impl Visitor<'_> for Text {
             type Value = Hidden;
@@ -395,15 +396,15 @@ impl<'de> Deserialize<'de> for Hidden {
 
             // The default messages would show the value.
             fn visit_i64<E: Error>(self, _: i64) -> Result<Hidden, E> {
-                Err(E::custom("a secret is a text, in quotes"))
+                Err(E::custom(NOT_A_TEXT))
             }
 
             fn visit_f64<E: Error>(self, _: f64) -> Result<Hidden, E> {
-                Err(E::custom("a secret is a text, in quotes"))
+                Err(E::custom(NOT_A_TEXT))
             }
 
             fn visit_bool<E: Error>(self, _: bool) -> Result<Hidden, E> {
-                Err(E::custom("a secret is a text, in quotes"))
+                Err(E::custom(NOT_A_TEXT))
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Hidden, E> {

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use assignment::{Context, DEFAULT_UNIT_TYPE, ExperimentEvaluation, Exposed, NotExposed};
 use schemas::event::UNIT_ID_BYTES_MAX;
-use schemas::{Alias, Conversion, Exposure, Micros, Pairs, Sender, Unit, Uuid};
+use schemas::{Alias, Conversion, Exposure, Micros, Pairs, Sender, Unit, Uuid, switchback};
 use uuid::{NoContext, Timestamp};
 
 use crate::attributes::SelectedAttributes;
@@ -65,7 +65,8 @@ pub fn exposure<'a>(
     let (mut unit_id, mut other_ids) = (unit_id.into(), Pairs::default());
     if let Some(start_s) = window_start_s {
         // The evaluation has checked that the cluster can be one; what another id gives, the emitter or the consumer finds.
-        let in_window = format!("{unit_id}\0{start_s}");
+        let mut in_window = String::new();
+        switchback::write_id(&mut in_window, &unit_id, start_s).expect("memory can be written");
         other_ids.insert(experiment.unit_type.as_str(), std::mem::replace(&mut unit_id, in_window.into()));
     }
     Ok(Exposure {

@@ -23,6 +23,7 @@ use crate::events::Events;
 use crate::metrics::{Metrics, Route};
 use crate::ofrep::error::Problem;
 use crate::ofrep::request::SentContext;
+use crate::rate::TooMany;
 use crate::samples::Samples;
 use crate::serving::{Serving, Stale};
 use crate::suppress::Suppressed;
@@ -223,12 +224,15 @@ impl Edge {
             let problem = Problem::general("the token does not allow pages of this origin");
             return Err(Failure::new(StatusCode::FORBIDDEN, problem));
         }
-        if let Err(early) = token.take(Instant::now()) {
-            self.metrics.rate_limited.with_label_values(&[token.name.as_str()]).inc();
-            let problem = Problem::general("more requests than the token's rate allows");
-            return Err(Failure::later(StatusCode::TOO_MANY_REQUESTS, problem, early.retry_after_s));
-        }
+        token.take(Instant::now()).map_err(|early| self.too_many(&token, "requests", early))?;
         Ok(token)
+    }
+
+    /// Refuses and counts what is more than the token's rate allows.
+    fn too_many(&self, token: &Token, what: &str, early: TooMany) -> Failure {
+        self.metrics.rate_limited.with_label_values(&[token.name.as_str()]).inc();
+        let problem = Problem::general(format!("more {what} than the token's rate allows"));
+        Failure::later(StatusCode::TOO_MANY_REQUESTS, problem, early.retry_after_s)
     }
 
     /// Reads the body of a request that was let in.

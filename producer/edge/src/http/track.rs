@@ -15,7 +15,6 @@ use serde::Serialize;
 use super::{Edge, Failure, LetIn, RETRY_AFTER_S, json};
 use crate::configuration::Configuration;
 use crate::events::Outcome;
-use crate::ofrep::error::Problem;
 use crate::tokens::Token;
 use crate::track::{self, EventAnswer, Read, Scope, Status};
 
@@ -45,12 +44,9 @@ async fn accept(edge: &Edge, token: &Token, body: &[u8]) -> Result<Response, Fai
     let read: Vec<Read> = events.into_iter().map(|raw| track::read(raw, scope)).collect();
     let events: Vec<Event<'static>> =
         read.iter().filter_map(|read| read.event.as_ref().ok().cloned()).collect();
-    if !events.is_empty()
-        && let Err(early) = token.take_events(events.len(), Instant::now())
-    {
-        edge.metrics.rate_limited.with_label_values(&[token.name.as_str()]).inc();
-        let problem = Problem::general("more events than the token's rate allows");
-        return Err(Failure::later(StatusCode::TOO_MANY_REQUESTS, problem, early.retry_after_s));
+    if !events.is_empty() {
+        let taken = token.take_events(events.len(), Instant::now());
+        taken.map_err(|early| edge.too_many(token, "events", early))?;
     }
     let outcomes = edge.events.emit_durable(events, edge.settings.track_timeout_ms.duration()).await;
     let mut outcomes = outcomes.into_iter();

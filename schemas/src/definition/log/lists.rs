@@ -65,6 +65,14 @@ impl ListVersions {
 }
 
 impl Definitions {
+    /// The lists, by key.
+    pub fn lists(&self) -> impl Iterator<Item = &List> {
+        self.iter().filter_map(|accepted| match &accepted.definition {
+            Definition::List(list) => Some(list),
+            _ => None,
+        })
+    }
+
     /// Every version of the list, the current one first.
     pub fn list_versions(&self, key: &Key) -> impl Iterator<Item = &List> {
         self.lists.of(key).rev().map(|(_, list)| list)
