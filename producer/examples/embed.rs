@@ -4,7 +4,7 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use assignment::{Context, Environment, Lists, Snapshot, Value, evaluate};
+use assignment::{Context, Environment, Lists, Name, Snapshot, Value, evaluate};
 use definitions::Follower;
 use ops::config::Kafka;
 use schemas::{Event, Pairs, Sender, Unit};
@@ -29,7 +29,7 @@ pub async fn serve(kafka: &Kafka, spool: SpoolSettings, user: &str) -> anyhow::R
         Snapshot::compile(&follower.lock().definitions, &Lists::default(), Environment::PRODUCTION);
 
     // For each request: from memory, and without waiting for anything.
-    let (seen, attributes) = (EventStamp::at(now()), [("region", Value::Text("EU"))]);
+    let (seen, attributes) = (EventStamp::at(now()), [(Name::of("region"), Value::Text("EU"))]);
     let context = Context { targeting_key: Some(user), attributes: &attributes };
     let evaluation = evaluate(&snapshot, "button", &context, seen.created_at)?;
     for part in evaluation.exposures() {

@@ -244,7 +244,7 @@ impl Step {
 
 #[cfg(test)]
 mod tests {
-    use assignment::{Environment, Lists, Value};
+    use assignment::{Environment, Lists, Name, Value};
     use serde_json::json;
 
     use super::*;
@@ -262,7 +262,7 @@ mod tests {
     fn the_window_of_a_switchback_is_named_and_hashed_for_the_variant_alone() {
         let definitions = samples::definitions(FILE);
         let snapshot = Snapshot::compile(&definitions, &Lists::default(), Environment::PRODUCTION);
-        let context = Context { targeting_key: None, attributes: &[("region", Value::Text("eu"))] };
+        let context = Context { targeting_key: None, attributes: &[(Name::of("region"), Value::Text("eu"))] };
         let now = Micros::parse("2026-01-01T00:30:00Z").unwrap();
         let surge = definitions.experiment("surge").unwrap();
         let explained = explain(&definitions, &snapshot, surge, &context, Attributes::new(), now).unwrap();
@@ -283,7 +283,7 @@ mod tests {
     fn the_bucket_of_a_switchback_that_does_not_run_is_that_of_its_window_too() {
         let definitions = samples::definitions(&FILE.replace("running", "draft"));
         let snapshot = Snapshot::compile(&definitions, &Lists::default(), Environment::PRODUCTION);
-        let context = Context { targeting_key: None, attributes: &[("region", Value::Text("eu"))] };
+        let context = Context { targeting_key: None, attributes: &[(Name::of("region"), Value::Text("eu"))] };
         let now = Micros::parse("2026-01-01T00:30:00Z").unwrap();
         let surge = definitions.experiment("surge").unwrap();
         let explained = explain(&definitions, &snapshot, surge, &context, Attributes::new(), now).unwrap();

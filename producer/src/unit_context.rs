@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use assignment::{Context, DEFAULT_UNIT_TYPE, Value};
+use assignment::{Context, DEFAULT_UNIT_TYPE, Name, Value};
 use schemas::definition::TARGETING_KEY;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
@@ -12,7 +12,7 @@ use serde::ser::{SerializeMap, Serializer};
 #[derive(Clone, Debug)]
 pub struct UnitContext<'a> {
     targeting_key: Option<&'a str>,
-    attributes: Cow<'a, [(&'a str, Value<'a>)]>,
+    attributes: Cow<'a, [(Name<'a>, Value<'a>)]>,
 }
 
 impl<'a> UnitContext<'a> {
@@ -20,13 +20,13 @@ impl<'a> UnitContext<'a> {
     pub fn new(
         unit_type: &'a str,
         unit_id: &'a str,
-        attributes: &'a [(&'a str, Value<'a>)],
+        attributes: &'a [(Name<'a>, Value<'a>)],
     ) -> UnitContext<'a> {
         if unit_type == DEFAULT_UNIT_TYPE {
             return UnitContext { targeting_key: Some(unit_id), attributes: attributes.into() };
         }
-        let id = (unit_type, Value::Text(unit_id));
-        let others = attributes.iter().filter(|(name, _)| *name != unit_type).copied();
+        let id = (Name::of(unit_type), Value::Text(unit_id));
+        let others = attributes.iter().filter(|(name, _)| name.as_str() != unit_type).copied();
         UnitContext { targeting_key: None, attributes: std::iter::once(id).chain(others).collect() }
     }
 
@@ -42,6 +42,7 @@ impl Serialize for UnitContext<'_> {
             map.serialize_entry(TARGETING_KEY, id)?;
         }
         for (name, value) in self.attributes.iter() {
+            let name = name.as_str();
             match value {
                 Value::Boolean(value) => map.serialize_entry(name, value)?,
                 Value::Integer(value) => map.serialize_entry(name, value)?,
@@ -58,8 +59,8 @@ impl Serialize for UnitContext<'_> {
 mod tests {
     use super::*;
 
-    const ATTRIBUTES: [(&str, Value<'_>); 2] =
-        [("plan", Value::Text("pro")), ("device", Value::Text("mobile"))];
+    const ATTRIBUTES: [(Name<'_>, Value<'_>); 2] =
+        [(Name::of("plan"), Value::Text("pro")), (Name::of("device"), Value::Text("mobile"))];
 
     fn json(unit_type: &str, unit_id: &str) -> String {
         serde_json::to_string(&UnitContext::new(unit_type, unit_id, &ATTRIBUTES)).unwrap()

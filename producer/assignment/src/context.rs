@@ -1,13 +1,12 @@
 //! What is known of a unit when it is evaluated: its ids and its attributes, borrowed from the caller, so that nothing has
 //! to be built first. It does not know what a condition asks.
 
-use std::cmp::Ordering;
+use std::fmt;
 
 use schemas::definition::TARGETING_KEY;
 use serde_json::Value as Json;
 
 use crate::number::Number;
-use crate::text::Text;
 
 /// The type of the unit that the targeting key identifies.
 pub const DEFAULT_UNIT_TYPE: &str = "user";
@@ -18,7 +17,49 @@ pub struct Context<'a> {
     /// The id of the unit of the default type, used exactly as given.
     pub targeting_key: Option<&'a str>,
     /// By name. Of two with the same name the first counts.
-    pub attributes: &'a [(&'a str, Value<'a>)],
+    pub attributes: &'a [(Name<'a>, Value<'a>)],
+}
+
+/// The name of an attribute, with its first bytes as a number: most names are told apart by that alone. A literal's number
+/// is found by the compiler.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Name<'a> {
+    start: u64,
+    text: &'a str,
+}
+
+impl<'a> Name<'a> {
+    #[inline]
+    pub const fn of(text: &'a str) -> Name<'a> {
+        Name { start: start_of(text), text }
+    }
+
+    pub const fn as_str(&self) -> &'a str {
+        self.text
+    }
+}
+
+impl fmt::Debug for Name<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.fmt(out)
+    }
+}
+
+/// Names up to this length, in bytes, have a start of their own.
+const STARTS_MAX: usize = 7;
+
+/// The first bytes of a name and, in the highest byte, its length.
+#[inline]
+const fn start_of(name: &str) -> u64 {
+    let bytes = name.as_bytes();
+    let length = if bytes.len() > 255 { 255 } else { bytes.len() as u64 };
+    let mut start = length << 56;
+    let mut at = 0;
+    while at < bytes.len() && at < STARTS_MAX {
+        start |= (bytes[at] as u64) << (8 * at);
+        at += 1;
+    }
+    start
 }
 
 /// The value of an attribute.
@@ -36,35 +77,47 @@ pub enum Value<'a> {
 /// The path of an attribute, looked at once.
 #[derive(Clone, Debug)]
 pub(crate) struct Path {
-    text: Text,
+    /// As in a [`Name`].
+    start: u64,
     kind: PathKind,
+    text: Box<str>,
 }
 
 #[derive(Clone, Debug)]
 enum PathKind {
-    /// The name of an attribute: it has no dot.
-    Name,
+    /// A name without a dot that has a start of its own.
+    Short,
     TargetingKey,
-    Nested(Box<Nested>),
-}
-
-/// The parts of a path before and after the first dot.
-#[derive(Clone, Debug)]
-struct Nested {
-    name: Text,
-    rest: Box<str>,
+    /// Any other name without a dot.
+    Long,
+    /// The parts before and after the first dot.
+    Nested(Box<(Path, Box<str>)>),
 }
 
 impl Path {
     pub(crate) fn of(text: &str) -> Path {
         let kind = match text.split_once('.') {
             _ if text == TARGETING_KEY => PathKind::TargetingKey,
-            Some((name, rest)) => {
-                PathKind::Nested(Box::new(Nested { name: Text::of(name), rest: rest.into() }))
-            }
-            None => PathKind::Name,
+            Some((name, rest)) => PathKind::Nested(Box::new((Path::of(name), rest.into()))),
+            None if text.len() <= STARTS_MAX => PathKind::Short,
+            None => PathKind::Long,
         };
-        Path { text: Text::of(text), kind }
+        Path { start: start_of(text), kind, text: text.into() }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    fn whole(&self) -> Name<'_> {
+        Name { start: self.start, text: &self.text }
+    }
+
+    fn parts(&self) -> Option<(Name<'_>, &str)> {
+        match &self.kind {
+            PathKind::Nested(parts) => Some((parts.0.whole(), &parts.1)),
+            _ => None,
+        }
     }
 }
 
@@ -88,10 +141,11 @@ impl<'a> Context<'a> {
     where
         'a: 'p,
     {
-        match path.kind {
-            PathKind::Name => self.named(&path.text),
-            _ => self.find_elsewhere(path, place),
+        if let PathKind::Short = path.kind {
+            let has = |(name, _): &&(Name<'_>, _)| name.start == path.start;
+            return self.attributes.iter().find(has).map(|(_, value)| value);
         }
+        self.find_elsewhere(path, place)
     }
 
     #[inline(never)]
@@ -102,38 +156,21 @@ impl<'a> Context<'a> {
         if let (PathKind::TargetingKey, Some(id)) = (&path.kind, self.targeting_key) {
             return Some(place.insert(Value::Text(id)));
         }
-        let whole = self.named(&path.text);
-        match &path.kind {
-            PathKind::Nested(parts) if whole.is_none() => match self.named(&parts.name)? {
-                Value::Json(json) => Some(place.insert(Value::Json(nested(json, &parts.rest)?))),
-                _ => None,
-            },
-            _ => whole,
-        }
+        *place = self.at(path.whole(), path.parts());
+        place.as_ref()
     }
 
-    fn attribute(&self, path: &str) -> Option<Value<'a>> {
-        let named =
-            |name: &str| self.attributes.iter().find(|(own, _)| *own == name).map(|(_, value)| *value);
-        if let Some(value) = named(path) {
+    /// The attribute that is named by a whole path, or else the one that its parts lead to.
+    fn at(&self, whole: Name<'_>, parts: Option<(Name<'_>, &str)>) -> Option<Value<'a>> {
+        let named = |name| self.attributes.iter().find(|(own, _)| *own == name).map(|(_, value)| *value);
+        if let Some(value) = named(whole) {
             return Some(value);
         }
-        let (name, rest) = path.split_once('.')?;
+        let (name, rest) = parts?;
         match named(name)? {
             Value::Json(json) => nested(json, rest).map(Value::Json),
             _ => None,
         }
-    }
-
-    /// Of two with the same name the first counts.
-    #[inline(always)]
-    fn named(&self, name: &Text) -> Option<&'a Value<'a>> {
-        for (own, value) in self.attributes {
-            if name.is(own) {
-                return Some(value);
-            }
-        }
-        None
     }
 
     /// Returns the id of the unit of this type: the targeting key for the default type, otherwise the text of the attribute
@@ -145,7 +182,8 @@ impl<'a> Context<'a> {
         {
             return Some(id);
         }
-        self.attribute(unit_type)?.text()
+        let parts = unit_type.split_once('.').map(|(name, rest)| (Name::of(name), rest));
+        self.at(Name::of(unit_type), parts)?.text()
     }
 }
 
@@ -175,15 +213,6 @@ impl<'a> Value<'a> {
             Value::Number(value) => Some(Number::Double(value)),
             Value::Json(Json::Number(number)) => Some(Number::of(number)),
             _ => None,
-        }
-    }
-
-    /// Compares a number; anything else has no order.
-    #[inline]
-    pub(crate) fn compare(&self, bound: Number) -> Option<Ordering> {
-        match (self, bound) {
-            (Value::Integer(value), Number::Integer(bound)) => Some(value.cmp(&bound)),
-            _ => self.number()?.compare(bound),
         }
     }
 
@@ -251,9 +280,9 @@ mod tests {
     fn a_path_is_a_whole_name_before_it_is_nested() {
         let company = json!({"plan": {"name": "pro", "seats.paid": 12}});
         let attributes = [
-            ("company", Value::Json(&company)),
-            ("company.city", Value::Text("Rome")),
-            ("company", Value::Text("the second of its name does not count")),
+            (Name::of("company"), Value::Json(&company)),
+            (Name::of("company.city"), Value::Text("Rome")),
+            (Name::of("company"), Value::Text("the second of its name does not count")),
         ];
         let context = Context { targeting_key: Some("u1"), attributes: &attributes };
         let find = |path| context.find(&Path::of(path), &mut None).copied();
@@ -269,10 +298,29 @@ mod tests {
         }
     }
 
+    /// Lengths around those at which a start tells less: with the eighth byte, and where the length is no longer part of it.
+    #[test]
+    fn names_of_every_length_are_told_apart() {
+        for bytes in (0..20).chain(250..260).chain(510..514) {
+            let name = "n".repeat(bytes);
+            let longer = format!("{name}n");
+            let twin = format!("{}m", &name[..bytes.saturating_sub(1)]);
+            let attributes = [(Name::of(&longer), Value::Integer(1)), (Name::of(&twin), Value::Integer(2))];
+            let context = Context { targeting_key: None, attributes: &attributes };
+            let number = |name: &str| context.find(&Path::of(name), &mut None)?.number();
+            assert_eq!(number(&name), None, "{bytes}");
+            assert_eq!(number(&longer), Some(Number::Integer(1)), "{bytes}");
+            assert_eq!(number(&twin), Some(Number::Integer(2)), "{bytes}");
+        }
+    }
+
     #[test]
     fn a_unit_is_the_targeting_key_or_an_attribute_of_its_type() {
-        let attributes =
-            [("account", Value::Text("a7")), ("device", Value::Integer(4)), ("user", Value::Text("u9"))];
+        let attributes = [
+            (Name::of("account"), Value::Text("a7")),
+            (Name::of("device"), Value::Integer(4)),
+            (Name::of("user"), Value::Text("u9")),
+        ];
         let context = Context { targeting_key: Some("u1"), attributes: &attributes };
         assert_eq!(context.unit("user"), Some("u1"));
         assert_eq!(context.unit("account"), Some("a7"));
@@ -280,7 +328,7 @@ mod tests {
         assert_eq!(context.unit("device"), None);
         assert_eq!(context.unit("session"), None);
         let company = json!({"id": "c3"});
-        let employed = Context { attributes: &[("company", Value::Json(&company))], ..context };
+        let employed = Context { attributes: &[(Name::of("company"), Value::Json(&company))], ..context };
         assert_eq!(employed.unit("company.id"), Some("c3"));
         let anonymous = Context { targeting_key: None, ..context };
         assert_eq!(anonymous.unit("user"), Some("u9"));

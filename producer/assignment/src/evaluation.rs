@@ -46,8 +46,7 @@ pub(crate) struct HoldoutSide<'s> {
 #[derive(Debug, PartialEq)]
 pub(crate) struct HoldoutEvaluation {
     pub(crate) accepted: Arc<Accepted>,
-    pub(crate) configuration_version: Version,
-    pub(crate) environment: Box<str>,
+    pub(crate) versions: Versions,
     /// The indexes of the variants of the units that are held out, and of all others.
     pub(crate) held: u32,
     pub(crate) others: u32,
@@ -69,16 +68,14 @@ impl<'s> HoldoutSide<'s> {
     }
 
     fn exposure(self) -> ExperimentEvaluation<'s> {
-        let HoldoutEvaluation { accepted, configuration_version, environment, .. } = self.evaluation;
+        let HoldoutEvaluation { accepted, versions, .. } = self.evaluation;
         let Definition::Experiment(experiment) = &accepted.definition else {
             unreachable!("a {} is no holdout", accepted.definition.kind())
         };
         let slot = self.slot.get();
         ExperimentEvaluation {
             experiment,
-            definition_version: accepted.version,
-            configuration_version: *configuration_version,
-            environment,
+            versions,
             rule: None,
             outcome: Ok(Exposed {
                 variant: &experiment.variants[self.variant as usize],
@@ -109,13 +106,19 @@ pub enum Reason {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ExperimentEvaluation<'s> {
     pub experiment: &'s Experiment,
-    pub definition_version: Version,
-    pub configuration_version: Version,
-    pub environment: &'s str,
+    pub versions: &'s Versions,
     /// The targeting rule that matched; none if the experiment has no targeting.
     pub rule: Option<&'s Key>,
     /// `Ok`: the unit is exposed when it reads the value.
     pub outcome: Result<Exposed<'s>, NotExposed>,
+}
+
+/// What an exposure says of the definitions that were evaluated.
+#[derive(Debug, PartialEq)]
+pub struct Versions {
+    pub definition_version: Version,
+    pub configuration_version: Version,
+    pub environment: Arc<str>,
 }
 
 /// What an exposure says of the assignment.

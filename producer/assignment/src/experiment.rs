@@ -1,10 +1,8 @@
 //! An experiment, compiled, and what it serves to a unit: while it runs a variant by the unit's buckets, and afterwards
 //! what its owner has chosen. A unit that takes no part is served the control.
 
-use std::sync::Arc;
-
 use schemas::definition::{
-    Assignment, Condition, Definitions, Experiment, Serve, ServeTo, State, Switchback, Variant, Version,
+    Assignment, Condition, Definitions, Experiment, Serve, ServeTo, State, Switchback, Variant,
 };
 use schemas::{Buckets, Key, Micros, Reason as ExposureReason, SwitchbackUnit};
 use serde_json::Value as Json;
@@ -12,7 +10,7 @@ use serde_json::Value as Json;
 use crate::Environment;
 use crate::context::Context;
 use crate::evaluation::{
-    Evaluation, EvaluationError, ExperimentEvaluation, Exposed, HoldoutSide, NotExposed, Reason,
+    Evaluation, EvaluationError, ExperimentEvaluation, Exposed, HoldoutSide, NotExposed, Reason, Versions,
 };
 use crate::hash::{Salts, Seeds};
 use crate::lists::ListSource;
@@ -26,6 +24,8 @@ use crate::units::UnitLists;
 #[derive(Debug)]
 pub(crate) struct CompiledExperiment {
     versions: Versions,
+    /// Nothing but its targeting and the unit's buckets ever decides: it is open at all times, and has no lists and no holdouts.
+    is_plain: bool,
     never_open: Option<NotExposed>,
     /// It takes units at some times only: the placement knows which.
     is_scheduled: bool,
@@ -41,14 +41,6 @@ pub(crate) struct CompiledExperiment {
     rules: Box<[Key]>,
     targeting: Conditions,
     serves: Option<CompiledServe>,
-}
-
-/// What every answer says of where it comes from.
-#[derive(Debug)]
-pub(crate) struct Versions {
-    pub(crate) definition_version: Version,
-    pub(crate) configuration_version: Version,
-    pub(crate) environment: Arc<str>,
 }
 
 /// What it serves once it is over.
@@ -87,20 +79,17 @@ impl<'s> Asked<'s> {
         outcome: Result<Exposed<'s>, NotExposed>,
     ) -> Result<Evaluation<'s>, EvaluationError> {
         let Asked { compiled, experiment } = self;
-        let Versions { definition_version, configuration_version, environment } = &compiled.versions;
         let Variant { key, .. } = &experiment.variants[variant];
         Ok(Evaluation {
             key: &experiment.key,
-            definition_version: *definition_version,
+            definition_version: compiled.versions.definition_version,
             variant: key,
             value: &compiled.values[variant],
             reason,
             rule,
             experiment: Some(ExperimentEvaluation {
                 experiment,
-                definition_version: *definition_version,
-                configuration_version: *configuration_version,
-                environment,
+                versions: &compiled.versions,
                 rule,
                 outcome,
             }),
@@ -132,15 +121,19 @@ impl CompiledExperiment {
         };
         let placement = Placement::of(experiment, environment);
         let is_scheduled = placement.instants().next().is_some();
+        let never_open = never_open(experiment, &placement);
+        let holdouts: Box<[u32]> = covering.filter_map(|span| holdout_of(&span.holdout().key)).collect();
+        let lists = UnitLists::compile(source, &experiment.allow, &experiment.deny, index_of);
         CompiledExperiment {
-            never_open: never_open(experiment, &placement),
+            is_plain: never_open.is_none() && !is_scheduled && holdouts.is_empty() && lists.are_empty(),
+            never_open,
             is_scheduled,
             control: index_of(&experiment.control).expect("the rule checks that the control is a variant"),
             values: experiment.variants.iter().map(value).collect(),
             seeds: Salts::of(definitions, experiment).seeds(),
             placement,
-            holdouts: covering.filter_map(|span| holdout_of(&span.holdout().key)).collect(),
-            lists: UnitLists::compile(source, &experiment.allow, &experiment.deny, index_of),
+            holdouts,
+            lists,
             rules: targeting.iter().map(|rule| rule.key.clone()).collect(),
             targeting: Conditions::compile(source, &conditions),
             serves: experiment.serve.as_ref().map(serves),
@@ -171,6 +164,22 @@ impl CompiledExperiment {
         trace: &mut impl Trace<'s>,
     ) -> Result<Evaluation<'s>, EvaluationError> {
         let asked = Asked { compiled: self, experiment };
+        if self.is_plain {
+            return self.evaluate_plain(asked, context, now, trace);
+        }
+        self.evaluate_step_by_step(snapshot, asked, context, now, trace)
+    }
+
+    /// As [`CompiledExperiment::evaluate`], of one in which more may decide than its targeting and its buckets.
+    #[inline(never)]
+    fn evaluate_step_by_step<'s>(
+        &'s self,
+        snapshot: &'s Snapshot,
+        asked: Asked<'s>,
+        context: &Context<'_>,
+        now: Micros,
+        trace: &mut impl Trace<'s>,
+    ) -> Result<Evaluation<'s>, EvaluationError> {
         let mut closed = self.never_open;
         if closed.is_none() && self.is_scheduled {
             closed = self.placement.is_open(now).err();
@@ -184,20 +193,6 @@ impl CompiledExperiment {
         if self.holdouts.is_empty() {
             return self.evaluate_beside(asked, closed, context, now, trace);
         }
-        self.evaluate_covered(snapshot, asked, closed, context, now, trace)
-    }
-
-    /// As [`CompiledExperiment::evaluate`], of one that a holdout covers.
-    #[inline(never)]
-    fn evaluate_covered<'s>(
-        &'s self,
-        snapshot: &'s Snapshot,
-        asked: Asked<'s>,
-        closed: Option<NotExposed>,
-        context: &Context<'_>,
-        now: Micros,
-        trace: &mut impl Trace<'s>,
-    ) -> Result<Evaluation<'s>, EvaluationError> {
         let sides = self.sides(snapshot, asked.experiment, context, trace);
         let mut answer = if sides.iter().flatten().any(HoldoutSide::is_held_out) {
             asked.takes_no_part(None, NotExposed::HeldOut)
@@ -211,7 +206,6 @@ impl CompiledExperiment {
     }
 
     /// As [`CompiledExperiment::evaluate`], of a unit that no holdout holds out.
-    #[inline(always)]
     fn evaluate_beside<'s>(
         &'s self,
         asked: Asked<'s>,
@@ -244,6 +238,19 @@ impl CompiledExperiment {
         if let (Some(why), Some(serves)) = (closed, &self.serves) {
             return self.after_the_end(asked, (why, serves), context, now, trace);
         }
+        self.evaluate_plain(asked, context, now, trace)
+    }
+
+    /// As [`CompiledExperiment::evaluate`], where only its targeting and the unit's buckets are left to decide.
+    #[inline(always)]
+    fn evaluate_plain<'s>(
+        &'s self,
+        asked: Asked<'s>,
+        context: &Context<'_>,
+        now: Micros,
+        trace: &mut impl Trace<'s>,
+    ) -> Result<Evaluation<'s>, EvaluationError> {
+        let Asked { experiment, .. } = asked;
         let rule = self.targeting_rule(context, trace);
         if rule.is_none() && !self.rules.is_empty() {
             return asked.takes_no_part(None, NotExposed::NotTargeted);

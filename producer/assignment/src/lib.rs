@@ -24,9 +24,9 @@ mod units;
 mod version;
 
 pub use allocation::resolve;
-pub use context::{Context, DEFAULT_UNIT_TYPE, Value};
+pub use context::{Context, DEFAULT_UNIT_TYPE, Name, Value};
 pub use evaluation::{
-    Environment, Evaluation, EvaluationError, ExperimentEvaluation, Exposed, NotExposed, Reason,
+    Environment, Evaluation, EvaluationError, ExperimentEvaluation, Exposed, NotExposed, Reason, Versions,
 };
 pub use hash::{FORMULA, Salts, Seed, Seeds};
 pub use holdout::HoldoutsOver;

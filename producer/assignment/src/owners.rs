@@ -60,7 +60,7 @@ impl Owners {
     }
 
     /// Returns the owner of a bucket; nobody owns one that there is not.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn owner(&self, bucket: u32) -> Option<usize> {
         let over = if self.bounds.len() <= COUNTED_MAX {
             self.bounds.iter().map(|bound| usize::from(*bound <= bucket)).sum()

@@ -67,7 +67,7 @@ impl Placement {
     }
 
     /// The same at a time at which the experiment takes units.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn owner(&self, buckets: Buckets) -> Result<usize, NotExposed> {
         if let Some(slots) = &self.slots
             && slots.owner(buckets.slot).is_none()

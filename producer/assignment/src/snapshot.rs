@@ -9,8 +9,8 @@ use schemas::{Key, Micros};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::context::{Context, DEFAULT_UNIT_TYPE};
-use crate::evaluation::{Environment, Evaluation, EvaluationError, HoldoutEvaluation, HoldoutSide};
-use crate::experiment::{CompiledExperiment, Versions};
+use crate::evaluation::{Environment, Evaluation, EvaluationError, HoldoutEvaluation, HoldoutSide, Versions};
+use crate::experiment::CompiledExperiment;
 use crate::flag::CompiledFlag;
 use crate::holdout::HeldSlots;
 use crate::key_table::KeyTable;
@@ -221,8 +221,11 @@ fn running_holdouts(
         let held = u32::from(held.expect("the rule checks that the control is a variant") == 1);
         let evaluation = HoldoutEvaluation {
             accepted: accepted.clone(),
-            configuration_version: definitions.version(),
-            environment: environment.0.into(),
+            versions: Versions {
+                definition_version: accepted.version,
+                configuration_version: definitions.version(),
+                environment: environment.0.into(),
+            },
             held,
             others: 1 - held,
         };

@@ -2,6 +2,7 @@
 //! test is about, fails the test: the text `"2"` is no number.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 
 use memchr::memmem::Finder;
 use regex::Regex;
@@ -19,8 +20,8 @@ use crate::version::{Version, VersionBound};
 const MATCHED_BYTES_MAX: usize = 4_096;
 /// Largest compiled regular expression, in bytes; a larger one is refused.
 const PATTERN_BYTES_MAX: usize = 256 * 1_024;
-/// From this number of values on, `in` looks texts up instead of comparing with each.
-const SORTED_FROM: usize = 8;
+/// From this number of values on, `in` searches among them instead of comparing with each.
+const SEARCHED_FROM: usize = 8;
 
 /// A condition whose patterns, versions, times and sets are ready.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct Conditions {
 #[derive(Clone, Debug)]
 struct Link {
     attribute: Path,
+    /// The same for all tests of the same attribute.
+    attribute_number: u32,
     test: CompiledTest,
     passed: Next,
     failed: Next,
@@ -83,10 +86,11 @@ enum CompiledTest {
     HasAll(Box<[Json]>),
     /// No value passes it.
     Never,
-    Number {
-        bound: Number,
+    Integer {
+        bound: i64,
         is: Orders,
     },
+    Number(Box<(Number, Orders)>),
     StartsWith(Box<str>),
     EndsWith(Box<str>),
     Contains(Box<Finder<'static>>),
@@ -118,12 +122,21 @@ impl Orders {
     }
 
     #[inline]
+    fn has(self, order: Ordering) -> bool {
+        self.0 & Orders::bit(order) != 0
+    }
+
     fn have(self, order: Option<Ordering>) -> bool {
-        order.is_some_and(|order| self.0 & Orders::bit(order) != 0)
+        order.is_some_and(|order| self.has(order))
+    }
+
+    #[inline(never)]
+    fn have_of(self, value: Option<Number>, bound: Number) -> bool {
+        self.have(value.and_then(|value| value.compare(bound)))
     }
 }
 
-/// Texts of which a value may be any, sorted if they are many.
+/// Texts of which a value may be any, sorted.
 #[derive(Clone, Debug)]
 struct Texts(Box<[Text]>);
 
@@ -162,6 +175,7 @@ impl Conditions {
         for (number, condition) in conditions.iter().enumerate().rev() {
             first = link(source, condition, (Next::holds(number), first), &mut links);
         }
+        number_attributes(&mut links);
         Conditions { links: links.into(), first }
     }
 
@@ -170,9 +184,15 @@ impl Conditions {
     #[inline(never)]
     pub(crate) fn first_that_holds(&self, context: &Context<'_>) -> usize {
         let mut next = self.first;
+        // Tests of one attribute often follow each other: it is looked up for the first of them.
+        let (mut number, mut value, mut place) = (u32::MAX, None, None);
         // An end is no index.
         while let Some(link) = self.links.get(next.0 as usize) {
-            next = if link.holds(context) { link.passed } else { link.failed };
+            if link.attribute_number != number {
+                number = link.attribute_number;
+                value = context.find(&link.attribute, &mut place);
+            }
+            next = if link.test.holds(value) { link.passed } else { link.failed };
         }
         next.number()
     }
@@ -201,19 +221,17 @@ fn link(
         Condition::Not(inner) => link(source, inner, (failed, passed), links),
         Condition::Test(Test { attribute, operator }) => {
             let test = CompiledTest::compile(source, operator).unwrap_or(CompiledTest::Never);
-            links.push(Link { attribute: Path::of(attribute), test, passed, failed });
+            links.push(Link { attribute: Path::of(attribute), attribute_number: 0, test, passed, failed });
             Next::link(links.len() - 1)
         }
     }
 }
 
-impl Link {
-    #[inline]
-    fn holds(&self, context: &Context<'_>) -> bool {
-        match context.find(&self.attribute, &mut None) {
-            Some(value) => self.test.passes(value),
-            None => matches!(self.test, CompiledTest::Exists(false)),
-        }
+fn number_attributes(links: &mut [Link]) {
+    let mut numbers: HashMap<String, u32> = HashMap::new();
+    for link in links {
+        let next = u32::try_from(numbers.len()).expect("a definition has fewer than 2^31 tests");
+        link.attribute_number = *numbers.entry(link.attribute.as_str().to_owned()).or_insert(next);
     }
 }
 
@@ -225,7 +243,7 @@ impl CompiledTest {
     }
 
     fn compile(source: &ListSource<'_>, operator: &Operator) -> Result<CompiledTest, String> {
-        let number = |bound: &Bound, is| CompiledTest::Number { bound: Number::from(bound).whole(), is };
+        let number = |bound: &Bound, is| CompiledTest::number(Number::from(bound), is);
         let version = |text: &str, is| match Version::parse(text) {
             Some(bound) => Ok(CompiledTest::Version { bound: Box::new(bound.into()), is }),
             None => Err(format!("`{text}` is not a semantic version")),
@@ -236,9 +254,7 @@ impl CompiledTest {
         };
         Ok(match operator {
             Operator::Equals(Json::String(text)) => CompiledTest::EqualsText(Text::of(text)),
-            Operator::Equals(Json::Number(number)) => {
-                CompiledTest::Number { bound: Number::of(number).whole(), is: Orders::EQUAL }
-            }
+            Operator::Equals(Json::Number(number)) => CompiledTest::number(Number::of(number), Orders::EQUAL),
             Operator::Equals(value) => CompiledTest::Equals(Box::new(value.clone())),
             Operator::In(values) if values.iter().all(Json::is_string) => {
                 CompiledTest::InTexts(Texts::of(values))
@@ -269,13 +285,32 @@ impl CompiledTest {
         })
     }
 
+    fn number(bound: Number, is: Orders) -> CompiledTest {
+        match bound.whole() {
+            Number::Integer(bound) => CompiledTest::Integer { bound, is },
+            bound => CompiledTest::Number(Box::new((bound, is))),
+        }
+    }
+
+    /// Tests the value of the attribute, if it has one.
+    #[inline(always)]
+    fn holds(&self, value: Option<&Value<'_>>) -> bool {
+        match value {
+            Some(value) => self.passes(value),
+            None => matches!(self, CompiledTest::Exists(false)),
+        }
+    }
+
     /// The tests that are asked most come first, and are small enough to be part of the loop.
-    #[inline]
+    #[inline(always)]
     fn passes(&self, value: &Value<'_>) -> bool {
         match self {
             CompiledTest::EqualsText(expected) => value.text().is_some_and(|text| expected.is(text)),
-            CompiledTest::Number { bound, is } => is.have(value.compare(*bound)),
-            CompiledTest::InTexts(choices) => value.text().is_some_and(|text| choices.have(text)),
+            CompiledTest::Integer { bound, is } => match value {
+                Value::Integer(value) => is.has(value.cmp(bound)),
+                other => is.have_of(other.number(), Number::Integer(*bound)),
+            },
+            CompiledTest::InTexts(choices) => choices.have_value(value),
             other => other.passes_otherwise(value),
         }
     }
@@ -284,9 +319,10 @@ impl CompiledTest {
     fn passes_otherwise(&self, value: &Value<'_>) -> bool {
         let items = value.items().unwrap_or_default();
         match self {
-            CompiledTest::EqualsText(_) | CompiledTest::Number { .. } | CompiledTest::InTexts(_) => {
+            CompiledTest::EqualsText(_) | CompiledTest::Integer { .. } | CompiledTest::InTexts(_) => {
                 unreachable!("the test is part of the loop")
             }
+            CompiledTest::Number(test) => test.1.have_of(value.number(), test.0),
             CompiledTest::Equals(expected) => value.view().same(View::of(expected)),
             CompiledTest::In(choices) => choices.have(value),
             CompiledTest::InList(list) => value.text().is_some_and(|id| list.has(id)),
@@ -319,19 +355,23 @@ impl CompiledTest {
 impl Texts {
     fn of(values: &[Json]) -> Texts {
         let mut texts: Vec<Text> = values.iter().filter_map(|value| value.as_str().map(Text::of)).collect();
-        if texts.len() >= SORTED_FROM {
-            texts.sort_unstable_by(|left, right| left.compare(right.ends(), right.as_str()));
-        }
+        texts.sort_unstable_by(|left, right| left.compare(right.ends(), right.as_str()));
         Texts(texts.into())
     }
 
-    #[inline(always)]
-    fn have(&self, text: &str) -> bool {
+    /// A call of its own for the sake of the loop that asks it; it calls nothing where texts are few and short.
+    #[inline(never)]
+    fn have_value(&self, value: &Value<'_>) -> bool {
+        let Some(text) = value.text() else { return false };
         let ends = Ends::of(text);
-        if self.0.len() >= SORTED_FROM {
+        if self.0.len() >= SEARCHED_FROM || !ends.are_all() {
             return self.search(ends, text);
         }
-        self.0.iter().any(|choice| choice.has(ends, text))
+        self.0.iter().any(|choice| choice.ends() == ends)
+    }
+
+    fn have(&self, text: &str) -> bool {
+        self.search(Ends::of(text), text)
     }
 
     #[inline(never)]
@@ -357,14 +397,15 @@ impl Choices {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::Name;
     use serde_json::json;
 
     fn check(condition: &str, attributes: &str) -> bool {
         let attributes: serde_json::Map<String, Json> = serde_json::from_str(attributes).unwrap();
-        let attributes: Vec<(&str, Value<'_>)> =
-            attributes.iter().map(|(name, value)| (name.as_str(), Value::Json(value))).collect();
+        let attributes: Vec<(Name<'_>, Value<'_>)> =
+            attributes.iter().map(|(name, value)| (Name::of(name), Value::Json(value))).collect();
         // What a program passes as a value of its own.
-        let plain: Vec<(&str, Value<'_>)> =
+        let plain: Vec<(Name<'_>, Value<'_>)> =
             attributes.iter().map(|(name, value)| (*name, plain(*value))).collect();
         let source = ListSource { definitions: &Definitions::default(), lists: &Lists::default() };
         let condition = CompiledCondition::compile(&source, &serde_json::from_str(condition).unwrap());
@@ -447,7 +488,7 @@ mod tests {
     fn many_texts_are_searched_as_few_are_compared() {
         let texts: Vec<String> =
             (0..40).map(|length| ('A'..).take(length).collect()).chain(["AXC".to_owned()]).collect();
-        for count in [1, SORTED_FROM - 1, SORTED_FROM, texts.len()] {
+        for count in [1, SEARCHED_FROM - 1, SEARCHED_FROM, texts.len()] {
             let condition = json!({"attribute": "a", "in": texts[..count]}).to_string();
             for (index, text) in texts.iter().enumerate() {
                 let attributes = json!({"a": text}).to_string();

@@ -4,40 +4,51 @@
 
 use std::cmp::Ordering;
 
-/// Texts up to this length, in bytes, are known by their ends alone.
-const KNOWN_BY_ENDS_MAX: usize = 16;
+/// Texts up to this length, in bytes, are known by their first end alone.
+const ONE_END_MAX: usize = 8;
+/// Texts up to this length, in bytes, are known by both their ends.
+const TWO_ENDS_MAX: usize = 16;
 
 /// The length of a text and its first and last bytes. Two texts that differ in one of them are different; if they do not,
-/// and are not longer than [`KNOWN_BY_ENDS_MAX`], they are the same.
+/// and are not longer than [`TWO_ENDS_MAX`], they are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ends {
     pub(crate) bytes: usize,
+    /// The whole text, up to [`ONE_END_MAX`].
     pub(crate) first: u64,
+    /// 0 up to [`ONE_END_MAX`].
     pub(crate) last: u64,
 }
 
 impl Ends {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of(text: &str) -> Ends {
         let text = text.as_bytes();
         let bytes = text.len();
-        // Where the text is shorter than both ends together, they overlap.
-        let (first, last) = if bytes >= 8 {
-            (eight(&text[..8]), eight(&text[bytes - 8..]))
-        } else if bytes >= 4 {
-            (four(&text[..4]), four(&text[bytes - 4..]))
-        } else if bytes > 0 {
-            (u64::from(text[0]), u64::from(text[bytes / 2]) << 8 | u64::from(text[bytes - 1]))
+        if bytes > ONE_END_MAX {
+            Ends { bytes, first: eight(&text[..8]), last: eight(&text[bytes - 8..]) }
         } else {
-            (0, 0)
-        };
-        Ends { bytes, first, last }
+            Ends { bytes, first: one_end(text), last: 0 }
+        }
     }
 
     /// Returns whether no other text has these ends.
     #[inline]
     pub(crate) fn are_all(self) -> bool {
-        self.bytes <= KNOWN_BY_ENDS_MAX
+        self.bytes <= TWO_ENDS_MAX
+    }
+}
+
+/// Returns all of a text of at most [`ONE_END_MAX`] bytes. The parts that are read overlap where it is shorter.
+#[inline(always)]
+fn one_end(text: &[u8]) -> u64 {
+    let bytes = text.len();
+    if bytes >= 4 {
+        four(&text[..4]) | four(&text[bytes - 4..]) << 32
+    } else if bytes > 0 {
+        u64::from(text[0]) | u64::from(text[bytes / 2]) << 8 | u64::from(text[bytes - 1]) << 16
+    } else {
+        0
     }
 }
 
@@ -68,10 +79,16 @@ impl Text {
     }
 
     /// Returns whether it is `other`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is(&self, other: &str) -> bool {
         // The length decides most often, and spares the ends of the other.
-        self.ends.bytes == other.len() && self.has(Ends::of(other), other)
+        if self.ends.bytes != other.len() {
+            return false;
+        }
+        if other.len() <= ONE_END_MAX {
+            return self.ends.first == one_end(other.as_bytes());
+        }
+        self.has(Ends::of(other), other)
     }
 
     /// As [`Text::is`], of a text whose ends are known.

@@ -32,11 +32,15 @@ impl UnitLists {
         }
     }
 
+    pub(crate) fn are_empty(&self) -> bool {
+        self.deny.is_empty() && self.allow.is_empty()
+    }
+
     /// Returns the unit that the lists are asked of; `None` if there are no lists, or the context has no such unit, which
     /// then is on none.
     #[inline]
     pub(crate) fn asked_of<'a>(&self, context: &Context<'a>, unit_type: &Key) -> Option<&'a str> {
-        if self.deny.is_empty() && self.allow.is_empty() {
+        if self.are_empty() {
             return None;
         }
         context.unit(unit_type.as_str()).filter(|id| (1..=UNIT_ID_BYTES_MAX).contains(&id.len()))

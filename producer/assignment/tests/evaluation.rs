@@ -395,9 +395,9 @@ proptest! {
         let reference = reference(&definitions, environment);
         let now = Micros::parse(instant).unwrap();
         for (unit, attributes) in &units {
-            let pairs: Vec<(&str, assignment::Value<'_>)> = attributes
+            let pairs: Vec<(assignment::Name<'_>, assignment::Value<'_>)> = attributes
                 .iter()
-                .map(|(name, value)| (name.as_str(), assignment::Value::Json(value)))
+                .map(|(name, value)| (assignment::Name::of(name), assignment::Value::Json(value)))
                 .collect();
             let context = Context { targeting_key: unit.as_deref(), attributes: &pairs };
             let mut all = evaluate_all(&snapshot, &context, now);

@@ -59,7 +59,7 @@ fn numbers() -> impl Strategy<Value = Number> {
 fn passes(operator: &str, value: &Number, bound: Value) -> bool {
     let condition: Condition = serde_json::from_value(json!({"attribute": "a", operator: bound})).unwrap();
     let value = Value::Number(value.clone());
-    let attributes = [("a", assignment::Value::Json(&value))];
+    let attributes = [(assignment::Name::of("a"), assignment::Value::Json(&value))];
     let source = ListSource { definitions: &Definitions::default(), lists: &Lists::default() };
     CompiledCondition::compile(&source, &condition)
         .holds(&Context { targeting_key: None, attributes: &attributes })

@@ -2,7 +2,7 @@
 //! of the vectors in `schemas/vectors`.
 
 use assignment::{
-    Context, Environment, EvaluationError, Exposed, Lists, Salts, Snapshot, Step, Value, evaluate,
+    Context, Environment, EvaluationError, Exposed, Lists, Name, Salts, Snapshot, Step, Value, evaluate,
     evaluate_traced, resolve,
 };
 use schemas::definition::{Definition, Definitions, Kind};
@@ -50,7 +50,8 @@ fn exposed<'s>(
     region: &str,
     now: Micros,
 ) -> Result<Exposed<'s>, EvaluationError> {
-    let context = Context { targeting_key: Some("u1"), attributes: &[("region", Value::Text(region))] };
+    let context =
+        Context { targeting_key: Some("u1"), attributes: &[(Name::of("region"), Value::Text(region))] };
     let evaluation = evaluate(snapshot, key, &context, now)?;
     Ok(evaluation.experiment.unwrap().outcome.unwrap())
 }
@@ -85,7 +86,7 @@ fn a_cluster_takes_part_as_a_whole_and_has_a_variant_for_each_window() {
 fn the_window_and_its_unit_are_a_step_of_the_evaluation() {
     let definitions = definitions(&json!({}));
     let snapshot = snapshot(&definitions);
-    let context = Context { targeting_key: None, attributes: &[("region", Value::Text("eu"))] };
+    let context = Context { targeting_key: None, attributes: &[(Name::of("region"), Value::Text("eu"))] };
     let mut steps: Vec<Step<'_>> = Vec::new();
     evaluate_traced(&snapshot, "surge", &context, at("2026-01-01T00:30:00Z"), &mut steps).unwrap();
     let window = Step::Window {
@@ -156,7 +157,8 @@ fn what_a_finished_switchback_serves_depends_on_the_cluster_alone() {
         let inside = salts.buckets(&region).rollout < 500_000;
         served[usize::from(inside)] += 1;
         for now in ["2026-01-01T00:30:00Z", "2026-01-01T01:30:00Z", "2026-01-01T02:30:00Z"] {
-            let context = Context { targeting_key: None, attributes: &[("region", Value::Text(&region))] };
+            let context =
+                Context { targeting_key: None, attributes: &[(Name::of("region"), Value::Text(&region))] };
             let answer = evaluate(&snapshot, "surge", &context, at(now)).unwrap();
             assert_eq!(answer.variant.as_str(), if inside { "b" } else { "a" }, "{region} {now}");
         }

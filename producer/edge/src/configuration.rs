@@ -297,7 +297,7 @@ impl NumberForm {
 
 #[cfg(test)]
 mod tests {
-    use assignment::Value;
+    use assignment::{Name, Value};
 
     use super::*;
     use crate::etag::{Asked, Known, Verdict, decide};
@@ -337,7 +337,8 @@ mod tests {
     #[test]
     fn a_client_key_sees_what_is_safe_and_nothing_else() {
         let configuration = configuration();
-        let context = Context { targeting_key: Some("u1"), attributes: &[("account", Value::Text("a1"))] };
+        let context =
+            Context { targeting_key: Some("u1"), attributes: &[(Name::of("account"), Value::Text("a1"))] };
         let seen = |kind| -> Vec<&str> {
             let all = configuration.evaluate_all(kind, &context, Micros::EPOCH);
             all.map(|(entry, evaluated)| {
@@ -413,7 +414,7 @@ mod tests {
             let carried = exposure.other_ids.iter().map(|(name, id)| format!("{name} {id}")).collect();
             (exposure.unit_id.into_owned(), carried)
         };
-        let attributes = [("account", Value::Text("a1"))];
+        let attributes = [(Name::of("account"), Value::Text("a1"))];
         let member = Context { targeting_key: Some("u1"), attributes: &attributes };
         assert_eq!(exposed("plain", &member), ("a1".to_owned(), vec!["user u1".to_owned()]));
         let unit = "a1\x001767225600".to_owned();
@@ -429,7 +430,7 @@ mod tests {
     #[test]
     fn ids_of_types_in_use_go_along() {
         let configuration = configuration();
-        let attributes = [("account", Value::Text("a1")), ("device", Value::Text("d1"))];
+        let attributes = [(Name::of("account"), Value::Text("a1")), (Name::of("device"), Value::Text("d1"))];
         let context = Context { targeting_key: Some("u1"), attributes: &attributes };
         let other = |context: &Context<'_>, unit_type| -> Vec<(String, String)> {
             let ids = configuration.other_ids(context, unit_type);
@@ -440,7 +441,7 @@ mod tests {
         assert_eq!(other(&context, "account"), [pair("user", "u1")]);
         // An id that no event can carry is left out, and costs the event nothing.
         let long = "x".repeat(257);
-        let attributes = [("account", Value::Text(&long))];
+        let attributes = [(Name::of("account"), Value::Text(&long))];
         assert_eq!(other(&Context { targeting_key: Some("u1"), attributes: &attributes }, "user"), []);
         let user = Key::new("user").unwrap();
         let unit_of = |context: &Context<'_>, preferred: &Key| {

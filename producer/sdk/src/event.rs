@@ -53,14 +53,7 @@ pub fn exposure<'a>(
     evaluated: &ExperimentEvaluation<'a>,
     attributes: SelectedAttributes<'a>,
 ) -> Result<Exposure<'a>, NotExposed> {
-    let ExperimentEvaluation {
-        experiment,
-        definition_version,
-        configuration_version,
-        environment,
-        rule,
-        outcome,
-    } = *evaluated;
+    let ExperimentEvaluation { experiment, versions, rule, outcome } = *evaluated;
     let Exposed { variant, reason, buckets, window_start_s } = outcome?;
     let (mut unit_id, mut other_ids) = (unit_id.into(), Pairs::default());
     if let Some(start_s) = window_start_s {
@@ -77,13 +70,13 @@ pub fn exposure<'a>(
         unit_id,
         other_ids,
         phase: experiment.phase(),
-        definition_version,
-        configuration_version,
+        definition_version: versions.definition_version,
+        configuration_version: versions.configuration_version,
         buckets,
         rule: rule.map_or("", |rule| rule.as_str()).into(),
         reason,
         attributes: attributes.into_pairs(),
-        environment: environment.into(),
+        environment: Cow::Borrowed(&*versions.environment),
         sender: Sender::default(),
         created_at: stamp.created_at,
     })

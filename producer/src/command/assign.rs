@@ -3,7 +3,7 @@
 
 use crate::explain::{self, Attributes, Explanation, flag::FlagExplanation};
 use ::definitions::lists::read_lists;
-use assignment::{DEFAULT_UNIT_TYPE, Environment, EvaluationError, Lists, Snapshot};
+use assignment::{DEFAULT_UNIT_TYPE, Environment, EvaluationError, Lists, Name, Snapshot};
 use ops::Exit;
 use schemas::definition::{Definitions, Kind, PRODUCTION};
 use schemas::event::UNIT_ID_BYTES_MAX;
@@ -44,8 +44,8 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let snapshot = Snapshot::compile(definitions, &lists, Environment(args.environment.as_str()));
     let attributes: Attributes = args.attributes.iter().cloned().collect();
     let refused = |error: EvaluationError| anyhow::Error::new(error).context(Exit::Refused);
-    let known: Vec<(&str, assignment::Value<'_>)> =
-        attributes.iter().map(|(name, value)| (name.as_str(), assignment::Value::Json(value))).collect();
+    let known: Vec<(Name<'_>, assignment::Value<'_>)> =
+        attributes.iter().map(|(name, value)| (Name::of(name), assignment::Value::Json(value))).collect();
     if let Some((version, flag)) = definitions.flag(&args.key) {
         refuse_id_as_attribute(&args, &flag.unit_type)?;
         let context = UnitContext::new(flag.unit_type.as_str(), &args.unit, &known);

@@ -2,7 +2,7 @@
 //! name. An experiment becomes a draft of its own, because units are hashed otherwise here and its data would mix two
 //! assignments.
 
-use assignment::{CompiledCondition, Context, ListSource, Lists};
+use assignment::{CompiledCondition, Context, ListSource, Lists, Name};
 use schemas::definition::Definitions;
 use serde_json::{Map, Value, json};
 
@@ -295,7 +295,7 @@ impl Features<'_> {
         let nothing = ListSource { definitions: &Definitions::default(), lists: &Lists::default() };
         let condition = CompiledCondition::compile(&nothing, &condition);
         let holds = |value: &Value| {
-            let attributes = [("value", assignment::Value::Json(value))];
+            let attributes = [(Name::of("value"), assignment::Value::Json(value))];
             condition.holds(&Context { targeting_key: None, attributes: &attributes })
         };
         let Some(feature) = self.features.get(id) else {

@@ -1,6 +1,6 @@
 //! The attributes of simulated units: a population with known shares of regions, plans, devices and browsers.
 
-use assignment::Value;
+use assignment::{Name, Value};
 use schemas::Pairs;
 
 use super::random::Random;
@@ -30,7 +30,7 @@ const ATTRIBUTES: [(&str, Shares); 4] = [
 pub struct Profile {
     pub pairs: Pairs<'static>,
     pub selected: SelectedAttributes<'static>,
-    pub attributes: Vec<(&'static str, Value<'static>)>,
+    pub attributes: Vec<(Name<'static>, Value<'static>)>,
 }
 
 /// All profiles of a population, made once.
@@ -68,7 +68,7 @@ fn with_each(profile: &Profile, name: &'static str, shares: Shares) -> Vec<Profi
     let with = |value: &'static str| {
         let mut profile = profile.clone();
         profile.pairs.insert(name, value);
-        profile.attributes.push((name, Value::Text(value)));
+        profile.attributes.push((Name::of(name), Value::Text(value)));
         profile
     };
     shares.iter().map(|(value, _)| with(value)).collect()

@@ -1,7 +1,7 @@
 //! Imports a source as the command does, applies the file that it writes to an empty log, and evaluates it.
 
 use assignment::{
-    Context, Environment, EvaluationError, Lists, Snapshot, Value as Attribute, evaluate, resolve,
+    Context, Environment, EvaluationError, Lists, Name, Snapshot, Value as Attribute, evaluate, resolve,
 };
 use definitions::apply::in_order;
 use producer::import::{Format, Imported, Severity, import};
@@ -56,8 +56,8 @@ impl World {
 
     /// Asks for the key. `None` if there is no such key, so that the caller takes its own default.
     pub fn ask(&self, key: &str, unit: &Unit, now: Micros) -> Option<Served> {
-        let attributes: Vec<(&str, Attribute<'_>)> =
-            unit.attributes.iter().map(|(name, value)| (name.as_str(), Attribute::Json(value))).collect();
+        let attributes: Vec<(Name<'_>, Attribute<'_>)> =
+            unit.attributes.iter().map(|(name, value)| (Name::of(name), Attribute::Json(value))).collect();
         let context = Context { targeting_key: unit.targeting_key.as_deref(), attributes: &attributes };
         match evaluate(&self.snapshot, key, &context, now) {
             Ok(answer) => Some(Served { variant: answer.variant.to_string(), value: answer.value.clone() }),

@@ -1,7 +1,7 @@
 //! The experiment in `assignment`, which borrows the user's values: there is no context to keep.
 
 use assignment::{
-    Context, Environment, Evaluation, EvaluationError, Lists, Snapshot, Value, evaluate, resolve,
+    Context, Environment, Evaluation, EvaluationError, Lists, Name, Snapshot, Value, evaluate, resolve,
 };
 use schemas::definition::{Definition, Definitions, Kind};
 use schemas::{Micros, Uuid};
@@ -17,7 +17,7 @@ pub struct Splitstream {
 
 pub struct Attributes<'u> {
     id: &'u str,
-    attributes: [(&'static str, Value<'u>); 4],
+    attributes: [(Name<'static>, Value<'u>); 4],
 }
 
 impl Library for Splitstream {
@@ -43,10 +43,10 @@ impl Library for Splitstream {
         Attributes {
             id: &user.id,
             attributes: [
-                ("country", Value::Text(&user.country)),
-                ("plan", Value::Text(&user.plan)),
-                ("age", Value::Integer(user.age)),
-                ("sessions", Value::Number(user.sessions)),
+                (Name::of("country"), Value::Text(&user.country)),
+                (Name::of("plan"), Value::Text(&user.plan)),
+                (Name::of("age"), Value::Integer(user.age)),
+                (Name::of("sessions"), Value::Number(user.sessions)),
             ],
         }
     }

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use assignment::{Context, DEFAULT_UNIT_TYPE, Value};
+use assignment::{Context, DEFAULT_UNIT_TYPE, Name, Value};
 use schemas::{Key, Pairs};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -83,18 +83,19 @@ fn problem(error: &serde_json::Error) -> Problem {
 impl<'a> SentContext<'a> {
     /// The attributes as evaluation takes them. `unit_type` is the type of the unit that the targeting key identifies; where
     /// that is not the platform's default, the key is the attribute of that name.
-    pub fn attributes<'c>(&'c self, unit_type: &'c Key) -> Vec<(&'c str, Value<'c>)> {
+    pub fn attributes<'c>(&'c self, unit_type: &'c Key) -> Vec<(Name<'c>, Value<'c>)> {
         let named = self.targeting_key.as_deref().filter(|_| unit_type.as_str() != DEFAULT_UNIT_TYPE);
         // By both names, as a condition may test the key itself.
-        let own = named.map(|id| [unit_type.as_str(), TARGETING_KEY].map(|name| (name, Value::Text(id))));
+        let own =
+            named.map(|id| [unit_type.as_str(), TARGETING_KEY].map(|name| (Name::of(name), Value::Text(id))));
         own.into_iter()
             .flatten()
-            .chain(self.attributes.iter().map(|(name, value)| (&**name, value.borrowed())))
+            .chain(self.attributes.iter().map(|(name, value)| (Name::of(name), value.borrowed())))
             .collect()
     }
 
     /// The context that has these attributes, which [`SentContext::attributes`] made for the same type.
-    pub fn context<'c>(&'c self, unit_type: &Key, attributes: &'c [(&'c str, Value<'c>)]) -> Context<'c> {
+    pub fn context<'c>(&'c self, unit_type: &Key, attributes: &'c [(Name<'c>, Value<'c>)]) -> Context<'c> {
         let is_default = unit_type.as_str() == DEFAULT_UNIT_TYPE;
         Context { targeting_key: self.targeting_key.as_deref().filter(|_| is_default), attributes }
     }
