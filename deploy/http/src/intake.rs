@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 /// The bounds of an [`Intake`].
 #[derive(Clone, Copy, Debug)]
@@ -26,14 +26,14 @@ pub struct IntakeBounds {
 /// Takes in bodies within its bounds.
 pub struct Intake {
     awaited: Arc<Mutex<Awaited>>,
-    slots: Arc<Semaphore>,
+    slots: Semaphore,
     body_timeout: Duration,
 }
 
 /// A request whose body is here. Dropping it makes room for another one.
-pub struct Received {
+pub struct Received<'a> {
     pub body: Bytes,
-    _slot: OwnedSemaphorePermit,
+    _slot: SemaphorePermit<'a>,
 }
 
 /// Why a body was not taken in.
@@ -55,13 +55,13 @@ impl Intake {
     pub fn new(bounds: IntakeBounds) -> Intake {
         Intake {
             awaited: Arc::new(Mutex::new(Awaited::new(bounds.bodies_at_once))),
-            slots: Arc::new(Semaphore::new(bounds.requests_at_once.min(Semaphore::MAX_PERMITS))),
+            slots: Semaphore::new(bounds.requests_at_once.min(Semaphore::MAX_PERMITS)),
             body_timeout: bounds.body_timeout,
         }
     }
 
     /// Reads a body of at most `bytes_max`, and takes a slot of work for it once it is here.
-    pub async fn receive(&self, body: Body, bytes_max: usize) -> Result<Received, NotReceived> {
+    pub async fn receive(&self, body: Body, bytes_max: usize) -> Result<Received<'_>, NotReceived> {
         // Announced: nothing of it is read.
         if body.size_hint().lower() > bytes_max as u64 {
             return Err(NotReceived::TooLarge);
@@ -76,7 +76,7 @@ impl Intake {
             Some(read) => read?,
             None => self.wait(reading).await?,
         };
-        let slot = self.slots.clone().try_acquire_owned().map_err(|_| NotReceived::Busy)?;
+        let slot = self.slots.try_acquire().map_err(|_| NotReceived::Busy)?;
         Ok(Received { body, _slot: slot })
     }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -16,6 +17,9 @@ use axum::routing::get;
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::service::TowerToHyperService;
 use prometheus::Registry;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -26,7 +30,8 @@ use ops::health::Report;
 use ops::{Health, Shutdown, metrics};
 use subtle::ConstantTimeEq;
 
-use crate::bounds::{Work, bounded};
+use crate::bounds::{Bounds, bounded};
+use crate::listen::Answering;
 
 mod bounds;
 mod intake;
@@ -47,14 +52,15 @@ pub struct Served {
     pub health: Health,
 }
 
-/// A service's routes for everybody, on an address of their own: the operator's routes are not among them.
-pub struct Public<'a> {
+/// What a service answers everybody, on an address of its own: the operator's routes are not there.
+pub struct Public<'a, A> {
     /// The name of the work that holds up the shutdown.
     pub name: &'static str,
     /// The section whose `listen` and `port_file` are `http`'s, for messages.
     pub section: &'static str,
     pub http: &'a Http,
-    pub routes: Router,
+    /// Answers each request: a function, since a router would cost an evaluation more than reading its body does.
+    pub answer: A,
     /// Makes the response to a request that is refused at a bound, in the form that the routes' clients read.
     pub refuse: Refuse,
 }
@@ -74,31 +80,45 @@ pub struct Server {
 /// # Errors
 /// If the address cannot be listened on or the port file cannot be written.
 pub async fn start(http: &Http, served: Served, shutdown: &Shutdown) -> anyhow::Result<Server> {
-    let routes =
-        operator(served.registry, served.health).merge(bounded(served.routes, http, Work::BySlots, refusal));
-    listen(Listening { name: "http", section: "http", http, routes }, shutdown).await
+    let routes = operator(served.registry, served.health).merge(bounded(served.routes, http, refusal));
+    let service = TowerToHyperService::new(routes);
+    listen(Listening { name: "http", section: "http", http }, service, shutdown).await
 }
 
-/// Like [`start`], for routes without the operator's. They have the bounds of `public.http`, except that they bound by an
-/// [`Intake`] how many requests are worked on. The token of `public.http` is not asked for.
+/// Like [`start`], without the operator's routes. Requests have the bounds of `public.http`, except that `public.answer` bounds
+/// by an [`Intake`] how many are worked on and how long their bodies are. The token of `public.http` is not asked for.
 ///
 /// # Errors
 /// If the address cannot be listened on or the port file cannot be written.
-pub async fn start_public(public: Public<'_>, shutdown: &Shutdown) -> anyhow::Result<Server> {
-    let Public { name, section, http, routes, refuse } = public;
-    let routes = bounded(routes, http, Work::ByIntake, refuse);
-    listen(Listening { name, section, http, routes }, shutdown).await
+pub async fn start_public<A, F>(public: Public<'_, A>, shutdown: &Shutdown) -> anyhow::Result<Server>
+where
+    A: Fn(Request) -> F + Send + Sync + 'static,
+    F: Future<Output = Response> + Send,
+{
+    let Public { name, section, http, answer, refuse } = public;
+    let shared = Arc::new((Bounds::without_slots(http, refuse), answer));
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let shared = shared.clone();
+        async move {
+            let (bounds, answer) = &*shared;
+            Ok(bounds.answer(request.map(Body::new), answer).await)
+        }
+    });
+    listen(Listening { name, section, http }, service, shutdown).await
 }
 
 struct Listening<'a> {
     name: &'static str,
     section: &'static str,
     http: &'a Http,
-    routes: Router,
 }
 
-async fn listen(listening: Listening<'_>, shutdown: &Shutdown) -> anyhow::Result<Server> {
-    let Listening { name, section, http, routes } = listening;
+async fn listen(
+    listening: Listening<'_>,
+    service: impl Answering,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Server> {
+    let Listening { name, section, http } = listening;
     let wanted = http.listen.get();
     let listener = TcpListener::bind(wanted)
         .await
@@ -113,7 +133,7 @@ async fn listen(listening: Listening<'_>, shutdown: &Shutdown) -> anyhow::Result
     let http = http.clone();
     let task = tokio::spawn(async move {
         let _hold = hold;
-        listen::serve(listener, routes, &http, stop).await;
+        listen::serve(listener, service, &http, stop).await;
     });
     tracing::info!(%address, name, "listening");
     Ok(Server { address, task })

@@ -2,15 +2,17 @@
 //! request, and they end in order. A client that sends slowly, or nothing, keeps its connection only for that
 //! time; so does one that does not read its answer.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::response::Response;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -28,8 +30,25 @@ pub const HEAD_BUFFER_BYTES: usize = 32 << 10;
 /// The pause before a listener that has run out of descriptors tries again.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Serves `routes` on `listener` until the shutdown begins and the requests under way have been answered.
-pub async fn serve(listener: TcpListener, routes: Router, http: &Http, shutdown: Shutdown) {
+/// What answers the requests of a connection; each connection has a clone.
+pub trait Answering:
+    Service<hyper::Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S> Answering for S where
+    S: Service<hyper::Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+/// Serves `service` on `listener` until the shutdown begins and the requests under way have been answered.
+pub async fn serve(listener: TcpListener, service: impl Answering, http: &Http, shutdown: Shutdown) {
     let slots = Arc::new(Semaphore::new(http.connections.usize().min(Semaphore::MAX_PERMITS)));
     let limits = Limits {
         head: http.head_timeout_ms.duration(),
@@ -51,10 +70,10 @@ pub async fn serve(listener: TcpListener, routes: Router, http: &Http, shutdown:
         };
         match accepted {
             Ok((stream, _)) => {
-                let (routes, shutdown) = (routes.clone(), shutdown.clone());
+                let (service, shutdown) = (service.clone(), shutdown.clone());
                 connections.spawn(async move {
                     let _slot = slot;
-                    connection(stream, routes, limits, shutdown).await;
+                    connection(stream, service, limits, shutdown).await;
                 });
             }
             Err(error) if is_client_error(&error) => {}
@@ -77,7 +96,7 @@ struct Limits {
     last_answer: Duration,
 }
 
-async fn connection(stream: TcpStream, routes: Router, limits: Limits, shutdown: Shutdown) {
+async fn connection(stream: TcpStream, service: impl Answering, limits: Limits, shutdown: Shutdown) {
     // Answers are written as a whole; waiting for more data would only delay them.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(Lingering::new(stream));
@@ -86,7 +105,7 @@ async fn connection(stream: TcpStream, routes: Router, limits: Limits, shutdown:
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
         .max_buf_size(HEAD_BUFFER_BYTES)
-        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(routes));
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
     let mut served = pin!(served);
     let outcome = tokio::select! {
         outcome = served.as_mut() => outcome,

@@ -5,8 +5,11 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use http_server::{Served, Server};
+use http_server::{Public, Served, Server};
 use ops::config::{Config, Http, Page};
 use ops::{Health, Shutdown, metrics};
 use serde::Deserialize;
@@ -351,6 +354,32 @@ async fn a_request_that_meets_a_bug_gets_500_and_the_connection_goes_on() {
     assert!(answers.starts_with("HTTP/1.1 500 "), "{answers}");
     let body = r#"{"error":"the service failed at this request; its log has the reason"}"#;
     assert!(answers.contains(body) && answers.ends_with("here"), "{answers}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_public_function_has_the_bounds_of_routes() {
+    let answer = async |request: Request| match request.uri().path() {
+        "/bug" => panic!("a bug that the test wants"),
+        "/slow" => std::future::pending().await,
+        path => path.to_owned().into_response(),
+    };
+    let refuse = |status: StatusCode, why: String| (status, format!("refused: {why}")).into_response();
+    let http = http("request_timeout_ms = 300", &[]);
+    let public = Public { name: "public", section: "http", http: &http, answer, refuse };
+    let shutdown = Shutdown::manual();
+    let server = http_server::start_public(public, &shutdown).await.unwrap();
+    let bug = "refused: the service failed at this request; its log has the reason".to_owned();
+    assert_eq!(ask(&server, "/bug", None).await, (500, bug));
+    assert_eq!(ask(&server, "/slow", None).await, (503, "refused: no answer within 300 ms".into()));
+    let long = format!("/{}", "x".repeat(8_192));
+    let too_long = "refused: a path and its query have at most 8192 bytes".to_owned();
+    assert_eq!(ask(&server, &long, None).await, (414, too_long));
+    assert_eq!(ask(&server, "/here", None).await, (200, "/here".into()));
+    // The operator's routes are elsewhere.
+    assert_eq!(ask(&server, "/healthz", None).await, (200, "/healthz".into()));
+    shutdown.begin("the test is over");
+    server.stopped().await.unwrap();
+    assert_eq!(shutdown.running(), "nothing that was registered");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -144,11 +144,12 @@ async fn run(config: Config) -> anyhow::Result<Exit> {
         shutdown: shutdown.clone(),
         settings,
     });
+    let answering = edge.clone();
     let public = Public {
         name: "edge",
         section: "edge",
         http: &edge.settings.public(),
-        routes: http::routes(edge.clone()),
+        answer: move |request| http::answer(answering.clone(), request),
         refuse: http::refuse,
     };
     let public = http_server::start_public(public, &shutdown).await?;

@@ -2,6 +2,7 @@
 //! it, how its numbers are written and which attributes its exposures carry. It knows no log and no clock.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use assignment::{
@@ -23,6 +24,11 @@ pub struct Configuration {
     pub snapshot: Snapshot,
     /// Identifies the log: offsets of two logs cannot be compared.
     log: String,
+    /// The log as a revision names it. Other members of a list make other answers of the same version, which cannot be
+    /// compared with these.
+    revision_log: String,
+    /// A revision's text up to the epoch.
+    revision_prefix: String,
     /// When the last accepted change was made, by the log's clock.
     changed_at: Micros,
     /// In the order of the snapshot's keys.
@@ -95,8 +101,14 @@ impl Configuration {
             snapshot.keys().eq(entries.iter().map(|entry| &entry.key)),
             "the snapshot has the keys of the flags and experiments in their order"
         );
+        let revision_log = match snapshot.lists_tag() {
+            0 => inputs.log.to_owned(),
+            tag => format!("{}~{tag:x}", inputs.log),
+        };
         let by_key = entries.iter().enumerate().map(|(index, entry)| (entry.key.clone(), index)).collect();
         Configuration {
+            revision_prefix: format!("{revision_log}.{}.", snapshot.configuration_version()),
+            revision_log,
             snapshot,
             log: inputs.log.to_owned(),
             changed_at: inputs.changed_at,
@@ -122,15 +134,19 @@ impl Configuration {
 
     /// What is in force at `now`.
     pub fn revision(&self, now: Micros) -> Revision {
-        Revision {
-            // Other members of a list make other answers of the same version, which cannot be compared with these.
-            log: match self.snapshot.lists_tag() {
-                0 => self.log.clone(),
-                tag => format!("{}~{tag:x}", self.log),
-            },
-            version: self.version(),
-            epoch: self.snapshot.last_instant(now).map_or(0, |instant| instant.get().unsigned_abs()),
-        }
+        Revision { log: self.revision_log.clone(), version: self.version(), epoch: self.epoch(now) }
+    }
+
+    /// The text of [`Configuration::revision`], which every answer names.
+    pub fn revision_text(&self, now: Micros) -> String {
+        let mut text = String::with_capacity(self.revision_prefix.len() + 20);
+        text.push_str(&self.revision_prefix);
+        write!(text, "{}", self.epoch(now)).expect("memory can be written");
+        text
+    }
+
+    fn epoch(&self, now: Micros) -> u64 {
+        self.snapshot.last_instant(now).map_or(0, |instant| instant.get().unsigned_abs())
     }
 
     /// When the answers last changed for everybody, in seconds since 1970: by a change, or by an instant that has passed.
@@ -391,6 +407,9 @@ mod tests {
         let verdict =
             |now| decide(&configuration.revision(now), &tag(now), configuration.modified_s(now), &known);
         assert_eq!((verdict(before_one), verdict(one)), (Verdict::NotModified, Verdict::Answer));
+        assert_eq!(configuration.revision_text(before_one), "log.6.1767225600000000");
+        assert_eq!(configuration.revision_text(one), "log.6.1767229200000000");
+        assert_eq!(configuration.revision(one).to_string(), "log.6.1767229200000000");
         assert_eq!(configuration.next_instant(midnight), Some(one));
         assert_eq!(configuration.next_instant(before_one), Some(one));
         assert_eq!(configuration.modified_s(before_one), midnight.get() / 1_000_000);

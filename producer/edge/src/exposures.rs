@@ -25,17 +25,6 @@ pub enum Logged {
     Refused(Refused),
 }
 
-impl Logged {
-    /// The label in the metrics.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Logged::Emitted => "emitted",
-            Logged::Suppressed => "suppressed",
-            Logged::Refused(_) => "refused",
-        }
-    }
-}
-
 /// The exposures of reading the value, without their event ids, ids of other types in use, and attributes: first to the key itself, so that
 /// metadata names it without a number.
 pub fn of_evaluation<'a>(

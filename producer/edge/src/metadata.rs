@@ -53,43 +53,69 @@ pub fn write<'e, 'a: 'e>(
     logged: Option<bool>,
 ) {
     out.push(b'{');
-    let mut first = true;
+    let mut any = false;
     for (index, exposure) in exposures.enumerate() {
         let suffix = if index == 0 { String::new() } else { format!(".{}", index + 1) };
-        write_exposure(out, exposure, &suffix, &mut first);
+        if any {
+            out.push(b',');
+        }
+        write_exposure(&mut Fields { out, suffix: &suffix }, exposure);
+        any = true;
     }
     // A flag that exposes nobody has nothing to log.
-    if let Some(logged) = logged.filter(|_| !first) {
+    if let Some(logged) = logged.filter(|_| any) {
         write!(out, ",\"{LOGGED}\":{logged}").expect("memory can be written");
     }
     out.push(b'}');
 }
 
-fn write_exposure(out: &mut Vec<u8>, exposure: &Exposure<'_>, suffix: &str, first: &mut bool) {
-    // Straight into the answer: a dozen fields, each in texts of its own, cost more than the evaluation.
-    let mut field = |name: &str, value: fmt::Arguments<'_>| {
-        let comma = if std::mem::take(first) { "" } else { "," };
-        write!(out, "{comma}\"{name}{suffix}\":{value}").expect("memory can be written");
-    };
-    // Keys need no escapes in JSON.
-    field("experiment", format_args!("\"{}\"", exposure.experiment));
-    field("variant", format_args!("\"{}\"", exposure.variant));
-    field("unit_type", format_args!("\"{}\"", exposure.unit_type));
+fn write_exposure(fields: &mut Fields<'_>, exposure: &Exposure<'_>) {
+    fields.first_text("experiment", &exposure.experiment);
+    fields.text("variant", &exposure.variant);
+    fields.text("unit_type", &exposure.unit_type);
     if let Some(unit) = exposure.switchback_unit() {
-        field("window_start", format_args!("{}", unit.window_start_s()));
+        fields.number("window_start", unit.window_start_s());
     }
-    field("phase", format_args!("{}", exposure.phase));
-    field("definition_version", format_args!("{}", exposure.definition_version));
-    field("configuration_version", format_args!("{}", exposure.configuration_version));
+    fields.number("phase", exposure.phase.into());
+    fields.number("definition_version", exposure.definition_version);
+    fields.number("configuration_version", exposure.configuration_version);
     if let Some(Buckets { slot, rollout, variant }) = exposure.buckets {
-        field("bucket_slot", format_args!("{slot}"));
-        field("bucket_rollout", format_args!("{rollout}"));
-        field("bucket_variant", format_args!("{variant}"));
+        fields.number("bucket_slot", slot.into());
+        fields.number("bucket_rollout", rollout.into());
+        fields.number("bucket_variant", variant.into());
     }
     if !exposure.rule.is_empty() {
-        field("rule", format_args!("\"{}\"", exposure.rule));
+        fields.text("rule", &exposure.rule);
     }
-    field("exposure_reason", format_args!("\"{}\"", exposure.reason.as_str()));
+    fields.text("exposure_reason", exposure.reason.as_str());
+}
+
+/// Writes fields straight into the answer. Formatted by `write!`, a dozen of them cost more than the evaluation.
+struct Fields<'o> {
+    out: &'o mut Vec<u8>,
+    /// Ends each name.
+    suffix: &'o str,
+}
+
+impl Fields<'_> {
+    fn first_text(&mut self, name: &str, value: &str) {
+        for part in ["\"", name, self.suffix, "\":\"", value, "\""] {
+            self.out.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    /// `value` is a key, which needs no escapes in JSON.
+    fn text(&mut self, name: &str, value: &str) {
+        self.out.push(b',');
+        self.first_text(name, value);
+    }
+
+    fn number(&mut self, name: &str, value: u64) {
+        for part in [",\"", name, self.suffix, "\":"] {
+            self.out.extend_from_slice(part.as_bytes());
+        }
+        serde_json::to_writer(&mut *self.out, &value).expect("memory can be written");
+    }
 }
 
 /// Reads what [`write`] wrote for one exposure; other names are ignored.

@@ -43,6 +43,15 @@ struct RouteSeries {
     seconds: Histogram,
 }
 
+/// What became of the exposures of single reads, each result looked up once.
+#[derive(Clone)]
+pub struct ExposureSeries {
+    pub emitted: IntCounter,
+    pub suppressed: IntCounter,
+    pub refused: IntCounter,
+    pub off: IntCounter,
+}
+
 /// All metrics of the service.
 #[derive(Clone)]
 pub struct Metrics {
@@ -52,8 +61,7 @@ pub struct Metrics {
     routes: [RouteSeries; 5],
     /// By token.
     pub rate_limited: IntCounterVec,
-    /// By result.
-    pub exposures: IntCounterVec,
+    pub exposures: ExposureSeries,
     /// By type and status.
     pub tracked: IntCounterVec,
     pub stale_answers: IntCounter,
@@ -78,6 +86,8 @@ impl Metrics {
                 .buckets(REQUEST_SECONDS.to_vec()),
             &["route"],
         )?;
+        let exposures = counters("edge_exposures_total", "Exposures of single reads.", &["result"])?;
+        registry.register(Box::new(exposures.clone()))?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(request_seconds.clone()))?;
         let metrics = Metrics {
@@ -87,7 +97,12 @@ impl Metrics {
             }),
             requests,
             rate_limited: counters("edge_rate_limited_total", "Requests over a token's rate.", &["token"])?,
-            exposures: counters("edge_exposures_total", "Exposures of single reads.", &["result"])?,
+            exposures: ExposureSeries {
+                emitted: exposures.with_label_values(&["emitted"]),
+                suppressed: exposures.with_label_values(&["suppressed"]),
+                refused: exposures.with_label_values(&["refused"]),
+                off: exposures.with_label_values(&["off"]),
+            },
             tracked: counters(
                 "edge_tracked_events_total",
                 "Events reported by clients.",
@@ -119,7 +134,6 @@ impl Metrics {
             pushes: IntCounter::new("edge_pushes_total", "Announcements sent on event streams.")?,
         };
         registry.register(Box::new(metrics.rate_limited.clone()))?;
-        registry.register(Box::new(metrics.exposures.clone()))?;
         registry.register(Box::new(metrics.tracked.clone()))?;
         registry.register(Box::new(metrics.stale_answers.clone()))?;
         registry.register(Box::new(metrics.stale.clone()))?;

@@ -114,6 +114,7 @@ fn every_error_has_a_whole_body() {
     }
     let get = send("GET", &format!("{}{single}", edge.url()), &[], "");
     assert_eq!((get.status, get.json()["errorCode"].clone()), (405, json!("GENERAL")));
+    assert_eq!(get.header("allow"), Some("POST"));
     // One flag that fails does not fail the others.
     let bulk = edge.bulk("{\"age\": 20}", &[]).json();
     let of = |key: &str| bulk["flags"].as_array().unwrap().iter().find(|flag| flag["key"] == key).unwrap();

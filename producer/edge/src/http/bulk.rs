@@ -1,10 +1,9 @@
 //! All flags for one context, for clients that evaluate once and read later. Nothing is exposed by it: each flag's metadata
 //! carries what an exposure needs, and a client reports what it reads.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use schemas::evaluation_counts::Day;
@@ -29,15 +28,15 @@ struct Shown {
     config_modified_s: Option<i64>,
 }
 
-pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> Response {
-    let token = match edge.let_in(request.headers()) {
+pub(super) async fn answer(edge: &Edge, request: Request, began: Instant) -> Response {
+    let token = match edge.let_in(request.headers(), began) {
         Ok(token) => token,
         Err(failure) => return failure.response(None),
     };
     let shown = Shown::of(request.headers(), request.uri());
-    await_configuration(&edge, shown.config_etag.as_deref()).await;
-    let outcome = match edge.receive(request, edge.settings.body_bytes.usize()).await {
-        Ok(received) => evaluate(&edge, &token, &shown, &received.body),
+    await_configuration(edge, shown.config_etag.as_deref()).await;
+    let outcome = match edge.receive(request.into_body(), edge.settings.body_bytes.usize()).await {
+        Ok(received) => evaluate(edge, &token, &shown, &received.body, began),
         Err(failure) => Err(failure),
     };
     let mut response = outcome.unwrap_or_else(|failure| failure.response(None));
@@ -79,11 +78,17 @@ impl Shown {
     }
 }
 
-fn evaluate(edge: &Edge, token: &Token, shown: &Shown, body: &[u8]) -> Result<Response, Failure> {
+fn evaluate(
+    edge: &Edge,
+    token: &Token,
+    shown: &Shown,
+    body: &[u8],
+    began: Instant,
+) -> Result<Response, Failure> {
     let configuration = edge.configuration()?;
     let mut stale = edge.serving.stale();
     let sent = request::read(body)?;
-    edge.sample(&sent);
+    edge.sample(&sent, began);
     let now = now();
     let revision = configuration.revision(now);
     let tag =

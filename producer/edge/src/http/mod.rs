@@ -1,14 +1,14 @@
 //! The public routes: who is let in, what bounds a request, and how an answer looks around its body. What is answered is
-//! decided elsewhere.
+//! decided elsewhere. There are four routes, which one comparison of the path tells apart, for the metrics too: the search,
+//! captures and boxes of a router took more instructions than reading a body and writing its answer.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use axum::Router;
-use axum::extract::{Request, State};
+use axum::body::Body;
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use http_server::{Intake, NotReceived, Received};
 use ops::Shutdown;
 use schemas::Uuid;
@@ -74,33 +74,6 @@ pub struct Edge {
     pub shutdown: Shutdown,
 }
 
-/// The public routes. The frame is put around each handler: a layer of the router would be copied for every request.
-pub fn routes(edge: Arc<Edge>) -> Router {
-    type Here = State<Arc<Edge>>;
-    Router::new()
-        .route(EVALUATE_PATH, post(|edge: Here, request| frame(edge, request, bulk::answer)))
-        .route(
-            "/ofrep/v1/evaluate/flags/{*key}",
-            post(|edge: Here, request| frame(edge, request, single::answer)),
-        )
-        .route(TRACK_PATH, post(|edge: Here, request| frame(edge, request, track::answer)))
-        .route(STREAM_PATH, get(|edge: Here, request| frame(edge, request, stream::answer)))
-        .fallback(|edge: Here, request| frame(edge, request, nothing_there))
-        .method_not_allowed_fallback(|edge: Here, request| frame(edge, request, not_by_this_method))
-        .with_state(edge)
-}
-
-async fn nothing_there(_: State<Arc<Edge>>, request: Request) -> Response {
-    let path: String = request.uri().path().chars().take(80).collect();
-    refuse(StatusCode::NOT_FOUND, format!("there is nothing at {path}"))
-}
-
-async fn not_by_this_method(_: State<Arc<Edge>>, request: Request) -> Response {
-    let method = request.method();
-    let message = format!("not by {method}; evaluations and events are sent by POST");
-    refuse(StatusCode::METHOD_NOT_ALLOWED, message)
-}
-
 /// The answer to a request that never reaches the handlers.
 pub fn refuse(status: StatusCode, message: String) -> Response {
     Failure::new(status, Problem::general(message)).response(None)
@@ -148,19 +121,18 @@ impl From<Problem> for Failure {
 }
 
 fn json(status: StatusCode, body: Vec<u8>) -> Response {
-    (status, [(header::CONTENT_TYPE, JSON)], body).into_response()
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response
 }
 
 /// The token that let a request in, for what is added to its answer.
 #[derive(Clone)]
 struct LetIn(Arc<Token>);
 
-/// Answers preflights, lets pages read their answers, and counts.
-async fn frame<A: Future<Output = Response>>(
-    State(edge): State<Arc<Edge>>,
-    request: Request,
-    answer: impl FnOnce(State<Arc<Edge>>, Request) -> A,
-) -> Response {
+/// Answers a request of the public port: answers preflights, lets pages read their answers, and counts.
+pub async fn answer(edge: Arc<Edge>, request: Request) -> Response {
     let began = Instant::now();
     let route = route_of(request.uri().path());
     let origin = cors::origin(request.headers()).map(str::to_owned);
@@ -168,7 +140,7 @@ async fn frame<A: Future<Output = Response>>(
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = match &origin {
         Some(origin) if is_preflight => preflight(&edge, origin),
-        _ => answer(State(edge.clone()), request).await,
+        _ => answer_by(route, &edge, request, began).await,
     };
     if let Some(origin) = origin.filter(|_| !is_preflight) {
         // Without a token, a page that some token allows may at least read the error.
@@ -182,6 +154,31 @@ async fn frame<A: Future<Output = Response>>(
     }
     response.headers_mut().append(header::VARY, HeaderValue::from_static("Origin"));
     edge.metrics.answered(route, response.status(), began.elapsed());
+    response
+}
+
+async fn answer_by(route: Route, edge: &Edge, request: Request, began: Instant) -> Response {
+    match (route, request.method()) {
+        (Route::Single, &Method::POST) => single::answer(edge, request, began).await,
+        (Route::Bulk, &Method::POST) => bulk::answer(edge, request, began).await,
+        (Route::Track, &Method::POST) => track::answer(edge, request, began).await,
+        (Route::Stream, &Method::GET | &Method::HEAD) => stream::answer(edge, &request, began),
+        (Route::Single | Route::Bulk | Route::Track, _) => by_another_method(&request, "POST"),
+        (Route::Stream, _) => by_another_method(&request, "GET,HEAD"),
+        (Route::Other, _) => nothing_there(&request),
+    }
+}
+
+fn nothing_there(request: &Request) -> Response {
+    let path: String = request.uri().path().chars().take(80).collect();
+    refuse(StatusCode::NOT_FOUND, format!("there is nothing at {path}"))
+}
+
+fn by_another_method(request: &Request, allowed: &'static str) -> Response {
+    let method = request.method();
+    let message = format!("not by {method}; evaluations and events are sent by POST");
+    let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, message);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
@@ -201,19 +198,26 @@ fn route_of(path: &str) -> Route {
         EVALUATE_PATH => Route::Bulk,
         TRACK_PATH => Route::Track,
         STREAM_PATH => Route::Stream,
-        _ if path.strip_prefix(EVALUATE_PATH).is_some_and(|rest| rest.starts_with('/')) => Route::Single,
-        _ => Route::Other,
+        _ => match path.strip_prefix(EVALUATE_PATH).and_then(|rest| rest.strip_prefix('/')) {
+            Some(key) if !key.is_empty() => Route::Single,
+            _ => Route::Other,
+        },
     }
 }
 
 impl Edge {
     /// Lets the request in by the token in its headers.
-    fn let_in(&self, headers: &HeaderMap) -> Result<Arc<Token>, Failure> {
+    fn let_in(&self, headers: &HeaderMap, began: Instant) -> Result<Arc<Token>, Failure> {
         let token = self.tokens.current().find(shown_token(headers));
-        self.admit(token, headers)
+        self.admit(token, headers, began)
     }
 
-    fn admit(&self, token: Option<Arc<Token>>, headers: &HeaderMap) -> Result<Arc<Token>, Failure> {
+    fn admit(
+        &self,
+        token: Option<Arc<Token>>,
+        headers: &HeaderMap,
+        began: Instant,
+    ) -> Result<Arc<Token>, Failure> {
         let Some(token) = token else {
             let problem = Problem::general("show a token: as `Authorization: Bearer ...` or as `X-API-Key`");
             return Err(Failure::new(StatusCode::UNAUTHORIZED, problem));
@@ -224,7 +228,7 @@ impl Edge {
             let problem = Problem::general("the token does not allow pages of this origin");
             return Err(Failure::new(StatusCode::FORBIDDEN, problem));
         }
-        token.take(Instant::now()).map_err(|early| self.too_many(&token, "requests", early))?;
+        token.take(began).map_err(|early| self.too_many(&token, "requests", early))?;
         Ok(token)
     }
 
@@ -236,8 +240,8 @@ impl Edge {
     }
 
     /// Reads the body of a request that was let in.
-    async fn receive(&self, request: Request, bytes_max: usize) -> Result<Received, Failure> {
-        self.intake.receive(request.into_body(), bytes_max).await.map_err(|why| {
+    async fn receive(&self, body: Body, bytes_max: usize) -> Result<Received<'_>, Failure> {
+        self.intake.receive(body, bytes_max).await.map_err(|why| {
             let later = |what: &str| {
                 Failure::later(StatusCode::SERVICE_UNAVAILABLE, Problem::general(what), RETRY_AFTER_S)
             };
@@ -267,10 +271,9 @@ impl Edge {
     }
 
     /// Shows the context to the sample.
-    fn sample(&self, sent: &SentContext<'_>) {
+    fn sample(&self, sent: &SentContext<'_>, began: Instant) {
         let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        samples
-            .offer(Instant::now(), || serde_json::to_string(sent).expect("a context can be written as JSON"));
+        samples.offer(began, || serde_json::to_string(sent).expect("a context can be written as JSON"));
     }
 
     /// Adds what an answer says of the configuration.
@@ -311,6 +314,27 @@ mod tests {
 
     fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn a_path_is_compared_as_it_was_sent() {
+        for (path, route) in [
+            ("/ofrep/v1/evaluate/flags", Route::Bulk),
+            ("/ofrep/v1/evaluate/flags/", Route::Other),
+            ("/ofrep/v1/evaluate/flags/a", Route::Single),
+            ("/ofrep/v1/evaluate/flags/a/b", Route::Single),
+            ("/ofrep/v1/evaluate/flagsa", Route::Other),
+            ("/ofrep/v1/track", Route::Track),
+            ("/ofrep/v1/track/", Route::Other),
+            ("/ofrep/v1/stream", Route::Stream),
+            ("//ofrep/v1/stream", Route::Other),
+            ("/", Route::Other),
+            // Of CONNECT and of `OPTIONS *`.
+            ("", Route::Other),
+            ("*", Route::Other),
+        ] {
+            assert_eq!(route_of(path), route, "{path}");
+        }
     }
 
     #[test]

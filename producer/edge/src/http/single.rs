@@ -1,10 +1,10 @@
 //! One flag for one context. Reading a value is what exposes a unit, so this logs the exposure, unless the request says that
 //! nobody reads.
 
-use std::sync::Arc;
+use std::borrow::Cow;
 use std::time::Instant;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use schemas::evaluation_counts::Day;
@@ -18,41 +18,52 @@ use crate::ofrep::error::{ErrorCode, Problem};
 use crate::ofrep::request;
 use crate::tokens::Token;
 
-pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> Response {
-    let key = key_of(request.uri().path());
-    let token = match edge.let_in(request.headers()) {
+pub(super) async fn answer(edge: &Edge, request: Request, began: Instant) -> Response {
+    let (head, body) = request.into_parts();
+    let key = key_of(head.uri.path());
+    let token = match edge.let_in(&head.headers, began) {
         Ok(token) => token,
         Err(failure) => return failure.response(Some(&key)),
     };
-    let logs = !is_off(request.headers());
-    let is_of_page = cors::origin(request.headers()).is_some();
-    let outcome = match edge.receive(request, edge.settings.body_bytes.usize()).await {
-        Ok(received) => evaluate(&edge, &token, &key, &received.body, logs),
+    let asked = Asked { key: &key, token: &token, logs: !is_off(&head.headers), began };
+    let outcome = match edge.receive(body, edge.settings.body_bytes.usize()).await {
+        Ok(received) => evaluate(edge, asked, &received.body),
         Err(failure) => Err(failure),
     };
     let mut response = outcome.unwrap_or_else(|failure| failure.response(Some(&key)));
     // Only a page's answer is looked at again.
-    if is_of_page {
+    if cors::origin(&head.headers).is_some() {
         response.extensions_mut().insert(LetIn(token));
     }
     response
 }
 
+/// What the head of a request says.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    key: &'a str,
+    token: &'a Token,
+    /// Whether the read is logged as an exposure.
+    logs: bool,
+    began: Instant,
+}
+
 /// The key in the path. Some clients encode it and some do not; a key that there is needs neither.
-fn key_of(path: &str) -> String {
+fn key_of(path: &str) -> Cow<'_, str> {
     let key = path.strip_prefix(EVALUATE_PATH).and_then(|rest| rest.strip_prefix('/')).unwrap_or_default();
-    percent_encoding::percent_decode_str(key).decode_utf8_lossy().into_owned()
+    percent_encoding::percent_decode_str(key).decode_utf8_lossy()
 }
 
 fn is_off(headers: &HeaderMap) -> bool {
     headers.get(EXPOSURE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"off"))
 }
 
-fn evaluate(edge: &Edge, token: &Token, key: &str, body: &[u8], logs: bool) -> Result<Response, Failure> {
+fn evaluate(edge: &Edge, asked: Asked<'_>, body: &[u8]) -> Result<Response, Failure> {
+    let Asked { key, token, logs, began } = asked;
     let configuration = edge.configuration()?;
     let stale = edge.serving.stale();
     let sent = request::read(body)?;
-    edge.sample(&sent);
+    edge.sample(&sent, began);
     let attributes = sent.attributes(&token.unit_type);
     let context = sent.context(&token.unit_type, &attributes);
     let now = now();
@@ -63,18 +74,21 @@ fn evaluate(edge: &Edge, token: &Token, key: &str, body: &[u8], logs: bool) -> R
     // Asked before anything is logged: a value that cannot be written is not read.
     let all_logged = if evaluation.value.is_null() || !logs {
         if !exposures.is_empty() {
-            edge.metrics.exposures.with_label_values(&["off"]).inc_by(exposures.len() as u64);
+            edge.metrics.exposures.off.inc_by(exposures.len() as u64);
         }
         false
     } else {
         let told = Told { configuration: &configuration, sent: &sent, context: &context };
         let mut all = true;
         for exposure in &exposures {
-            let logged = exposures::log(exposure, told, &edge.suppressed, &edge.events, Instant::now());
-            edge.metrics.exposures.with_label_values(&[logged.code()]).inc();
-            if let Logged::Refused(why) = logged {
-                all = false;
-                tracing::debug!(%why, experiment = &*exposure.experiment, "an exposure was refused");
+            match exposures::log(exposure, told, &edge.suppressed, &edge.events, began) {
+                Logged::Emitted => edge.metrics.exposures.emitted.inc(),
+                Logged::Suppressed => edge.metrics.exposures.suppressed.inc(),
+                Logged::Refused(why) => {
+                    edge.metrics.exposures.refused.inc();
+                    all = false;
+                    tracing::debug!(%why, experiment = &*exposure.experiment, "an exposure was refused");
+                }
             }
         }
         all
@@ -85,7 +99,7 @@ fn evaluate(edge: &Edge, token: &Token, key: &str, body: &[u8], logs: bool) -> R
         count.single(Day::of(now));
     }
     let mut response = json(StatusCode::OK, out);
-    edge.say_version(&mut response, &configuration.revision(now).to_string(), stale);
+    edge.say_version(&mut response, &configuration.revision_text(now), stale);
     Ok(response)
 }
 

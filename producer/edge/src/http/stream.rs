@@ -5,10 +5,10 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body::Frame;
@@ -34,8 +34,8 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// For the proxy nginx, which would hold events back.
 const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> Response {
-    let token = match edge.admit(find_token(&edge, &request), request.headers()) {
+pub(super) fn answer(edge: &Edge, request: &Request, began: Instant) -> Response {
+    let token = match edge.admit(find_token(edge, request), request.headers(), began) {
         Ok(token) => token,
         Err(failure) => return failure.response(None),
     };
@@ -53,7 +53,7 @@ pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> R
     let stream = Stream {
         frames,
         announced: edge.announced.clone(),
-        last_event_id: last_event_id(&request),
+        last_event_id: last_event_id(request),
         keep_alive: edge.settings.stream_keep_alive_ms.duration(),
         metrics: edge.metrics.clone(),
         _slot: slot,

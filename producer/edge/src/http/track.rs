@@ -1,10 +1,9 @@
 //! Events that clients report. An event is `accepted` only once it is safe; a request in which one is not gets 503, and is
 //! sent again as it is: an event counts once, however often it comes.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::response::Response;
 use schemas::Event;
@@ -23,13 +22,13 @@ struct Body {
     events: Vec<EventAnswer>,
 }
 
-pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> Response {
-    let token = match edge.let_in(request.headers()) {
+pub(super) async fn answer(edge: &Edge, request: Request, began: Instant) -> Response {
+    let token = match edge.let_in(request.headers(), began) {
         Ok(token) => token,
         Err(failure) => return failure.response(None),
     };
-    let outcome = match edge.receive(request, edge.settings.track_body_bytes.usize()).await {
-        Ok(received) => accept(&edge, &token, &received.body).await,
+    let outcome = match edge.receive(request.into_body(), edge.settings.track_body_bytes.usize()).await {
+        Ok(received) => accept(edge, &token, &received.body).await,
         Err(failure) => Err(failure),
     };
     let mut response = outcome.unwrap_or_else(|failure| failure.response(None));

@@ -62,7 +62,12 @@ pub fn read(body: &[u8]) -> Result<SentContext<'_>, Problem> {
             "the body is a list where an object with a context is expected",
         ));
     }
-    match serde_json::from_slice::<Body>(body) {
+    // Checked once as a whole, its texts need no check of their own; bytes that are no text are refused with their place.
+    let read = match std::str::from_utf8(body) {
+        Ok(text) => serde_json::from_str::<Body>(text),
+        Err(_) => serde_json::from_slice(body),
+    };
+    match read {
         Ok(body) => Ok(body.context.unwrap_or_default()),
         Err(error) => Err(problem(&error)),
     }
