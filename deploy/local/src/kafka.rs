@@ -18,8 +18,8 @@ use fetch::{Cache, JAVA};
 /// The cluster's id: "splitstreamlocal" in base64, since Kafka requires the base64 of sixteen bytes.
 const CLUSTER: &str = "c3BsaXRzdHJlYW1sb2NhbA";
 
-/// With these and the archive of its classes a node starts in two seconds and uses 350 MB of memory. The compiler C1, which makes slower code, and
-/// the serial garbage collector leave the two cores to the work.
+/// With these and the archive of its classes a node starts in two seconds and uses 350 MB of memory. The compiler C1,
+/// which makes slower code, and the serial garbage collector leave the two cores to the work.
 const JVM: &[&str] = &[
     "-Xmx512m",
     "-XX:+UseSerialGC",
@@ -43,7 +43,10 @@ impl Program {
     /// Fetches the jars and makes the archive if they are not in the cache.
     pub fn open(cache: &Cache) -> Result<Program> {
         let jars = cache.kafka()?;
-        let classes = classes::archive(&jars)?;
+        let classes = classes::archive(&jars).unwrap_or_else(|error| {
+            eprintln!("kafka starts slowly, since its classes could not be archived: {error:#}");
+            None
+        });
         Ok(Program { jars, classes })
     }
 
@@ -133,7 +136,7 @@ pub fn plan(dir: &Path, brokers: u8, port: Option<u16>, relay: Option<u16>) -> R
     Ok(nodes)
 }
 
-/// Writes the node's configuration and formats its data directory if that is new, which takes two seconds.
+/// Writes the node's configuration and formats its data directory if that is new, which takes a second.
 pub fn prepare(node: &Node, all: &[Node], program: &Program) -> Result<()> {
     fs::create_dir_all(&node.directory).with_context(|| format!("creating {}", node.directory.display()))?;
     let properties = node.properties();

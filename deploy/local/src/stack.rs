@@ -480,7 +480,7 @@ impl Stack {
         Ok(())
     }
 
-    /// Prepares the nodes, all at the same time: formatting a new one takes two seconds.
+    /// Prepares the nodes, all at the same time: formatting a new one takes a second.
     fn prepare_kafka(&self) -> Result<()> {
         if self.nodes.is_empty() {
             return Ok(());

@@ -3,7 +3,7 @@
 //! It lies beside the jars, in the cache that all checkouts share.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,7 +28,11 @@ pub fn archive(jars: &Path) -> Result<Option<PathBuf>> {
     if !path.exists() {
         let step = Step::start("archiving the classes of Kafka");
         let directory = part.join(format!("archiving-{}", std::process::id()));
-        make(jars, &directory, &path).context("archiving the classes of Kafka")?;
+        let made = make(jars, &directory, &path);
+        // Also after a failure; the directory is of this process.
+        let removed = fs::remove_dir_all(&directory);
+        made?;
+        removed.with_context(|| format!("removing {}", directory.display()))?;
         step.done("");
     }
     let length = fs::metadata(&path).with_context(|| format!("reading {}", path.display()))?.len();
@@ -42,16 +46,8 @@ fn file_name(java: &str) -> String {
     format!("{}.jsa", build.chars().map(kept).collect::<String>())
 }
 
-/// Runs a node in `directory`, which is removed, and leaves what Java wrote at `path`. An empty file says that it wrote
-/// nothing.
+/// Runs a node in `directory` and leaves what Java wrote at `path`. An empty file says that it wrote nothing.
 fn make(jars: &Path, directory: &Path, path: &Path) -> Result<()> {
-    let removed = || match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing {}", directory.display()))
-        }
-        _ => Ok(()),
-    };
-    removed()?;
     let written = directory.join("classes.jsa");
     let program = Program { jars: jars.to_owned(), classes: None };
     let nodes = super::plan(directory, 1, None, None)?;
@@ -61,14 +57,14 @@ fn make(jars: &Path, directory: &Path, path: &Path) -> Result<()> {
         launch.args.insert(0, format!("-XX:ArchiveClassesAtExit={}", written.display()));
         let mut process = Process::start(&launch)?;
         wait_until_it_answers(node, &mut process)?;
-        process.stop(STOP_GRACE)?;
+        let status = process.stop(STOP_GRACE)?;
+        // Java maps the file into memory, and crashes on half of one.
+        ensure!(status.signal().is_none(), "the node did not end within {STOP_GRACE:?}: {status}");
     }
     if !written.exists() {
         fs::write(&written, "").with_context(|| format!("writing {}", written.display()))?;
     }
-    // Java maps the file into memory, and would crash on half of one.
-    fs::rename(&written, path).with_context(|| format!("moving into place {}", path.display()))?;
-    removed()
+    fs::rename(&written, path).with_context(|| format!("moving into place {}", path.display()))
 }
 
 fn wait_until_it_answers(node: &Node, process: &mut Process) -> Result<()> {
