@@ -216,7 +216,7 @@ fn every_package_uses_the_lints_of_the_workspace() {
     }
 }
 
-/// Looking for examples takes seconds for each package, so only those are asked that have one.
+/// An example that is added to the docs of a package that skips the search would never be run.
 #[test]
 fn exactly_the_packages_without_an_example_in_their_docs_skip_the_search() {
     let skip = |folder: &Path| {
