@@ -1,18 +1,17 @@
 //! Definitions on a real log: they are accepted or refused with a reason, written once, and never by two
 //! writers.
 
-mod kafka_fixture;
-
 use std::thread;
 
 use definitions::DefinitionLog;
 use definitions::apply::{Signature, Verdict, apply};
-use kafka_fixture::KafkaFixture;
 use producer::import::{Format, import};
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use schemas::Uuid;
 use schemas::definition::{Change, Definition, Refusal, Version, parse_file};
+
+use crate::kafka_fixture::{self, KafkaFixture};
 
 const CHECKOUT: &str = "\
 kind: metric

@@ -1,19 +1,18 @@
 //! The emitter with a real Kafka: every event arrives once and in order even if the broker dies, in compressed
 //! batches, through a bounded queue that never makes its caller wait.
 
-mod kafka_fixture;
-
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kafka_fixture::{KafkaFixture, kafka, stored};
 use local::{Options, Server, Stack};
 use ops::config::Count;
 use schemas::event::{CUT_MARK, LEFT_OUT};
 use schemas::{Event, Exposure, Micros, Pairs, Sender, Unit, Uuid, avro};
 use sdk::emitter::{Durable, Emitter, NotDurable, Refused, Settings, Totals, Undelivered};
 use sdk::event::{EventStamp, conversion};
+
+use crate::kafka_fixture::{KafkaFixture, kafka, stored};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 

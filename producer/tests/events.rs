@@ -1,14 +1,13 @@
 //! Events on a real Kafka: they are replayed from a file or simulated, and read back by a client that is not
 //! ours.
 
-mod kafka_fixture;
-
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use kafka_fixture::{KafkaFixture, StoredMessage};
 use schemas::event::STANDARD_ATTRIBUTES;
 use schemas::{Reason, avro};
+
+use crate::kafka_fixture::{KafkaFixture, StoredMessage};
 
 const CAMPAIGN: &str = "\
 { kind: metric, key: click, event: click, type: conversion }

@@ -1,12 +1,11 @@
 //! The program keeps numbers exactly: the values of conversions in a replayed file, and the values of a flag
 //! from a file to the log, exported and applied again.
 
-mod kafka_fixture;
-
 use std::collections::BTreeMap;
 
-use kafka_fixture::KafkaFixture;
 use schemas::avro;
+
+use crate::kafka_fixture::KafkaFixture;
 
 fn conversion(number: u32, value: &str) -> String {
     format!(
@@ -69,7 +68,7 @@ const FLAG: &str = r#"{
 /// Every apply once made a new version, and every export changed the values further.
 #[test]
 fn a_flag_is_unchanged_however_often_it_is_applied_and_exported() {
-    let fixture = KafkaFixture::new("flags");
+    let fixture = KafkaFixture::new("flag-numbers");
     let applied = fixture.apply("flag.json", FLAG, &[]);
     assert_eq!((applied.code, applied.out.as_str()), (0, "flag dbl: accepted, version 1\n"));
     let unchanged = (0, "flag dbl: unchanged, version 1\n".to_owned());

@@ -1,8 +1,6 @@
 //! Simulated traffic through a real edge on a real Kafka: what the simulation reports as accepted is what is stored, and the
 //! same as when the library assigns; an edge that limits the rate or restarts is asked again.
 
-mod kafka_fixture;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -10,10 +8,11 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use kafka_fixture::{KafkaFixture, ProgramOutput};
 use local::{Service, ServiceOptions};
 use schemas::{Conversion, Exposure, avro};
 use serde_json::Value;
+
+use crate::kafka_fixture::{KafkaFixture, ProgramOutput};
 
 /// A tenth is held out; of the others nine tenths are targeted and take part.
 const DEFINITIONS: &str = "\

@@ -2,17 +2,16 @@
 //! exactly-once sources. The last offset may be a marker or an aborted record, which no reader gets: every
 //! command once waited for it until it gave up.
 
-mod kafka_fixture;
-
 use definitions::DefinitionLog;
 use definitions::history::Content;
-use kafka_fixture::{KafkaFixture, Transaction};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use schemas::avro;
 use schemas::definition::{Change, RULE_VERSION};
+
+use crate::kafka_fixture::{KafkaFixture, Transaction};
 
 const CHECKOUT: &str = "\
 kind: metric

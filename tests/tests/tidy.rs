@@ -216,6 +216,53 @@ fn every_package_uses_the_lints_of_the_workspace() {
     }
 }
 
+/// An example that is added to the docs of a package that skips the search would never be run.
+#[test]
+fn exactly_the_packages_without_an_example_in_their_docs_skip_the_search() {
+    let skip = |folder: &Path| {
+        let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        manifest.contains("[lib]\ndoctest = false\n")
+    };
+    let sources = sources();
+    let mut wrong = Vec::new();
+    for (name, folder) in &Metadata::read().folders {
+        let of_library = format!("{}/src/", folder.strip_prefix(root()).unwrap().display());
+        let mut own = sources.iter().filter(|(path, _)| path.starts_with(&of_library));
+        if folder.join("src/lib.rs").exists() && skip(folder) == own.any(|(_, text)| has_example(text)) {
+            wrong.push(name.clone());
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// Whether the docs of a source have a block of Rust; one of another language names it.
+fn has_example(source: &str) -> bool {
+    let mut inside = false;
+    for line in source.lines() {
+        let doc = line.trim_start();
+        let Some(text) = doc.strip_prefix("///").or_else(|| doc.strip_prefix("//!")) else { continue };
+        let Some(language) = text.trim_start().strip_prefix("```") else { continue };
+        inside = !inside;
+        if inside && language != "text" {
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn an_example_is_distinguished_from_a_picture() {
+    for (source, is_example) in [
+        ("/// ```\n/// f();\n/// ```\n", true),
+        ("    //! ```no_run\n    //! f();\n    //! ```\n", true),
+        ("//! ```text\n//! a -> b\n//! ```\n", false),
+        ("//! ```text\n//! a -> b\n//! ```\n/// ```\n/// f();\n/// ```\n", true),
+        ("// ```\n", false),
+    ] {
+        assert_eq!(has_example(source), is_example, "{source}");
+    }
+}
+
 #[test]
 fn the_top_level_has_no_other_names() {
     let mut others = Vec::new();

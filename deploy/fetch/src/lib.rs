@@ -13,6 +13,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -309,9 +310,19 @@ fn npm_install(directory: &Path, log: &Path, step: &Step) -> Result<(), FetchErr
     client::run(client::NPM, npm, NPM_FETCH, directory, log, step)
 }
 
+/// What the installed Java says of itself, in three lines. Only the first call in a process runs it.
+pub fn java_version() -> Result<String, FetchError> {
+    static VERSION: OnceLock<String> = OnceLock::new();
+    if let Some(version) = VERSION.get() {
+        return Ok(version.clone());
+    }
+    let version = client::output(JAVA, &["-version"])?;
+    Ok(VERSION.get_or_init(|| version).clone())
+}
+
 /// Maven runs on older versions, Kafka does not. This check comes before 54 MB are fetched.
 fn require_java_17() -> Result<(), FetchError> {
-    let output = client::output(JAVA, &["-version"])?;
+    let output = java_version()?;
     match java_major(&output) {
         Some(major) if major < 17 => Err(FetchError::TooOld {
             needed: JAVA,

@@ -3,17 +3,16 @@
 //! cases, `conformance/cases.json`, which follows the scenarios of OpenFeature's specification. The providers for Go and .NET
 //! are played back.
 
-mod edge_fixture;
-mod played_back;
-
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use edge_fixture::{DEFINITIONS, Edge, Fixture, SERVER_TOKEN, TOKENS, here, within};
 use fetch::Cache;
 use schemas::avro;
+
+use crate::edge_fixture::{DEFINITIONS, Edge, Fixture, SERVER_TOKEN, TOKENS, here, within};
+use crate::played_back;
 
 /// Another default of the flag `factor`.
 const FLIPPED: &str = "{ kind: flag, key: factor, value_type: number, default_variant: half,

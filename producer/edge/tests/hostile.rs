@@ -1,17 +1,15 @@
 //! The edge under hostile load, in short: each hostile request gets its exact answer, and good evaluations go on meanwhile. The
 //! long form, which compares the times, is `cargo bench -p edge --bench hostile`.
 
-mod edge_fixture;
-mod hostile_load;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use edge_fixture::{
+use serde_json::json;
+
+use crate::edge_fixture::{
     CLIENT_TOKEN, DEFINITIONS, Edge, EventStream, Fixture, SERVER_TOKEN, TOKENS, send, within,
 };
-use hostile_load::{Plan, SETTINGS, status_of};
-use serde_json::json;
+use crate::hostile_load::{self, Plan, SETTINGS, status_of};
 
 const SINGLE: &str = "/ofrep/v1/evaluate/flags/on-sale";
 

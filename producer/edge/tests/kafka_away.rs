@@ -1,11 +1,10 @@
 //! The edge while Kafka is away: it answers from memory and from its snapshot on disk, and says that the answers may be old.
 
-mod edge_fixture;
-
 use std::time::Duration;
 
-use edge_fixture::{DEFINITIONS, Fixture, SERVER_TOKEN, send, within};
 use serde_json::json;
+
+use crate::edge_fixture::{DEFINITIONS, Fixture, SERVER_TOKEN, send, within};
 
 const CONVERSION: &str = r#"{"events": [{"event_id": "019c1360-2c7b-7000-8000-000000000001", "type": "conversion",
     "key": "purchase", "targetingKey": "u1"}]}"#;

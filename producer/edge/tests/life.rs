@@ -1,11 +1,10 @@
 //! The whole life of keys as a client sees it: a tester is let in, an experiment runs, its winner is shipped and taken back,
 //! and a holdout covers what comes after it.
 
-mod edge_fixture;
-
-use edge_fixture::{CLIENT_TOKEN, Fixture, send, within};
 use schemas::avro;
 use serde_json::{Value, json};
+
+use crate::edge_fixture::{CLIENT_TOKEN, Fixture, send, within};
 
 const EXPERIMENT: &str = "
 { kind: metric, key: purchase, event: purchase, type: conversion }

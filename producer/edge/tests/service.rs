@@ -1,13 +1,14 @@
 //! The edge as any client sees it: plain HTTP requests to the real service on a real Kafka.
 
-mod edge_fixture;
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use edge_fixture::{CLIENT_TOKEN, DEFINITIONS, EventStream, Fixture, SERVER_TOKEN, TOKENS, send, within};
 use schemas::{Micros, avro};
 use serde_json::{Value, json};
+
+use crate::edge_fixture::{
+    CLIENT_TOKEN, DEFINITIONS, EventStream, Fixture, SERVER_TOKEN, TOKENS, send, within,
+};
 
 #[test]
 fn every_type_of_value_and_every_reason() {

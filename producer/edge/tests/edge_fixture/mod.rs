@@ -1,7 +1,7 @@
 //! A real Kafka and real edges for the tests of this package. Tests that run at the same time share Kafka, each with its own
 //! topics; a test that stops Kafka starts one of its own.
 
-// Each test binary uses only a part of this module.
+// Each program uses only a part of this module.
 #![allow(dead_code)]
 
 use std::io::Read;
