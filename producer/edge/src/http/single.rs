@@ -7,15 +7,17 @@ use std::time::Instant;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use schemas::Micros;
 use schemas::evaluation_counts::Day;
 use sdk::event::now;
 
 use super::{EVALUATE_PATH, EXPOSURE, Edge, Failure, LetIn, json};
+use crate::configuration::Configuration;
 use crate::cors;
 use crate::exposures::{self, Logged, Told};
 use crate::ofrep::answer::write_flag;
 use crate::ofrep::error::{ErrorCode, Problem};
-use crate::ofrep::request;
+use crate::ofrep::request::{self, SentContext};
 use crate::tokens::Token;
 
 pub(super) async fn answer(State(edge): State<Arc<Edge>>, request: Request) -> Response {
@@ -53,40 +55,63 @@ fn evaluate(edge: &Edge, token: &Token, key: &str, body: &[u8], logs: bool) -> R
     let stale = edge.serving.stale();
     let sent = request::read(body)?;
     edge.sample(&sent);
-    let attributes = sent.attributes(&token.unit_type);
-    let context = sent.context(&token.unit_type, &attributes);
     let now = now();
-    let (entry, evaluation) =
-        configuration.evaluate(key, token.kind, &context, now).map_err(|error| failure(error.into()))?;
-    let exposures = exposures::of_evaluation(&evaluation, &context, now);
-    let mut out = Vec::with_capacity(512);
-    // Asked before anything is logged: a value that cannot be written is not read.
-    let all_logged = if evaluation.value.is_null() || !logs {
-        if !exposures.is_empty() {
-            edge.metrics.exposures.with_label_values(&["off"]).inc_by(exposures.len() as u64);
-        }
-        false
-    } else {
-        let told = Told { configuration: &configuration, sent: &sent, context: &context };
-        let mut all = true;
-        for exposure in &exposures {
-            let logged = exposures::log(exposure, told, &edge.suppressed, &edge.events, Instant::now());
-            edge.metrics.exposures.with_label_values(&[logged.code()]).inc();
-            if let Logged::Refused(why) = logged {
-                all = false;
-                tracing::debug!(%why, experiment = &*exposure.experiment, "an exposure was refused");
-            }
-        }
-        all
+    let question = Question { configuration: &configuration, token, key, sent: &sent, now, logs };
+    let mut response = match question.answer(edge) {
+        Ok(out) => json(StatusCode::OK, out),
+        Err(problem) => failure(problem).response(Some(key)),
     };
-    write_flag(&mut out, entry, &evaluation, &exposures, Some(all_logged)).map_err(failure)?;
-    // Without an exposure nobody reads it.
-    if logs && let Some(count) = entry.count(evaluation.variant.as_str()) {
-        count.single(Day::of(now));
-    }
-    let mut response = json(StatusCode::OK, out);
+    // That there is no such key, too, is what this configuration says.
     edge.say_version(&mut response, &configuration.revision(now).to_string(), stale);
     Ok(response)
+}
+
+/// One key, asked of one configuration.
+struct Question<'a> {
+    configuration: &'a Configuration,
+    token: &'a Token,
+    key: &'a str,
+    sent: &'a SentContext<'a>,
+    now: Micros,
+    /// Whether the exposures are logged.
+    logs: bool,
+}
+
+impl Question<'_> {
+    /// Returns the body of the answer, and logs the exposures.
+    fn answer(self, edge: &Edge) -> Result<Vec<u8>, Problem> {
+        let Question { configuration, token, key, sent, now, logs } = self;
+        let attributes = sent.attributes(&token.unit_type);
+        let context = sent.context(&token.unit_type, &attributes);
+        let (entry, evaluation) = configuration.evaluate(key, token.kind, &context, now)?;
+        let exposures = exposures::of_evaluation(&evaluation, &context, now);
+        let mut out = Vec::with_capacity(512);
+        // Asked before anything is logged: a value that cannot be written is not read.
+        let all_logged = if evaluation.value.is_null() || !logs {
+            if !exposures.is_empty() {
+                edge.metrics.exposures.with_label_values(&["off"]).inc_by(exposures.len() as u64);
+            }
+            false
+        } else {
+            let told = Told { configuration, sent, context: &context };
+            let mut all = true;
+            for exposure in &exposures {
+                let logged = exposures::log(exposure, told, &edge.suppressed, &edge.events, Instant::now());
+                edge.metrics.exposures.with_label_values(&[logged.code()]).inc();
+                if let Logged::Refused(why) = logged {
+                    all = false;
+                    tracing::debug!(%why, experiment = &*exposure.experiment, "an exposure was refused");
+                }
+            }
+            all
+        };
+        write_flag(&mut out, entry, &evaluation, &exposures, Some(all_logged))?;
+        // Without an exposure nobody reads it.
+        if logs && let Some(count) = entry.count(evaluation.variant.as_str()) {
+            count.single(Day::of(now));
+        }
+        Ok(out)
+    }
 }
 
 fn failure(problem: Problem) -> Failure {
