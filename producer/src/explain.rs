@@ -156,9 +156,7 @@ fn window(
 ) -> Option<(assignment::Step<'static>, String)> {
     let switchback = experiment.switchback?;
     let unit = SwitchbackUnit::new(unit_id, switchback.window_start_s(now)).ok()?;
-    let in_window = unit.id().as_str().to_owned();
-    let (start, window_seconds) = (switchback.window_start(now), switchback.window_seconds);
-    Some((assignment::Step::Window { start, window_seconds, unit_id: in_window.clone() }, in_window))
+    Some((assignment::Step::window(switchback, unit, now), unit.id().as_str().to_owned()))
 }
 
 fn step(unit_id: &str, salt: String, ranges: Vec<Owned>) -> Step {
@@ -290,5 +288,36 @@ mod tests {
         assert_eq!((explained.bucket.bucket, explained.variant), (84_222, None));
         let windows = explained.steps.iter().filter(|step| matches!(step, EvaluationStep::Window { .. }));
         assert_eq!(windows.count(), 1);
+    }
+
+    #[test]
+    fn a_variant_that_is_shipped_to_the_targeted_says_so() {
+        let running = r#"
+{kind: experiment, key: badge, state: running, control: a, metrics: {primary: ride},
+ targeting: [{key: pro, when: {attribute: plan, equals: pro}}],
+ variants: [{key: a, weight: 5000}, {key: b, weight: 5000}]}
+"#;
+        let over = running.replace("state: running", "state: stopped, serve: {variant: b, to: targeted}");
+        let metric = "{kind: metric, key: ride, event: ride, type: count}";
+        let definitions = samples::definitions(&format!("{metric}\n---{running}---{over}"));
+        let snapshot = Snapshot::compile(&definitions, &Lists::default(), Environment::PRODUCTION);
+        let badge = definitions.experiment("badge").unwrap();
+        let explained = |plan: &'static str| {
+            let context = Context { targeting_key: Some("u1"), attributes: &[("plan", Value::Text(plan))] };
+            explain(&definitions, &snapshot, badge, &context, Attributes::new(), Micros::EPOCH).unwrap()
+        };
+        let (pro, free) = (explained("pro"), explained("free"));
+        assert_eq!((pro.served.variant.as_str(), free.served.variant.as_str()), ("b", "a"));
+        assert_eq!(
+            serde_json::to_value(&pro.steps[3..]).unwrap(),
+            json!([{"step": "only_targeted", "targeted": true}])
+        );
+        assert_eq!(
+            serde_json::to_value(&free.steps[3..]).unwrap(),
+            json!([{"step": "only_targeted", "targeted": false}])
+        );
+        let line = "   the experiment is over and serves b to the rollout buckets below 1000000\n   it serves this only to \
+                    the units that its targeting matches: no rule matches the unit\n";
+        assert!(free.to_string().contains(line), "{free}");
     }
 }

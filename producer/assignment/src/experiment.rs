@@ -313,6 +313,7 @@ impl CompiledExperiment {
         let mut rule = None;
         if serves.only_targeted {
             rule = self.targeting_rule(context, trace);
+            trace.step(|| Step::OnlyTargeted { targeted: rule.is_some() });
             if rule.is_none() {
                 return asked.takes_no_part(None, why);
             }
@@ -386,10 +387,6 @@ fn window_of<'a, 's>(
 ) -> Result<SwitchbackUnit<'a>, EvaluationError> {
     let unit = SwitchbackUnit::new(cluster, switchback.window_start_s(now))
         .map_err(|why| EvaluationError::Cluster { unit_type: experiment.unit_type.clone(), why })?;
-    trace.step(|| Step::Window {
-        start: switchback.window_start(now),
-        window_seconds: switchback.window_seconds,
-        unit_id: unit.id().as_str().to_owned(),
-    });
+    trace.step(|| Step::window(switchback, unit, now));
     Ok(unit)
 }

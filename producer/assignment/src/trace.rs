@@ -2,7 +2,8 @@
 //! cannot differ from what was served; where nobody looks, they cost nothing. The three buckets of an experiment are not
 //! reported: they follow from its definition.
 
-use schemas::{Key, Micros};
+use schemas::definition::Switchback;
+use schemas::{Key, Micros, SwitchbackUnit};
 
 use crate::evaluation::NotExposed;
 
@@ -19,6 +20,8 @@ pub enum Step<'s> {
     Allowed { list: &'s Key, variant: &'s Key, member: bool },
     /// The experiment is over and serves this variant, to a share of the units below this bucket.
     Serves { variant: &'s Key, below: u32 },
+    /// What a finished experiment serves is for the units that its targeting matches, and whether the unit is one.
+    OnlyTargeted { targeted: bool },
     /// Another flag or experiment that must serve one of the variants.
     Prerequisite { key: &'s Key, served: &'s Key, met: bool },
     /// The flag's prerequisites are too deep or too many to be followed.
@@ -32,6 +35,17 @@ pub enum Step<'s> {
     Closed(NotExposed),
     /// The experiment is a switchback: the window that it is in, and the id of the cluster's unit in this window.
     Window { start: Micros, window_seconds: u32, unit_id: String },
+}
+
+impl Step<'_> {
+    /// The window in which `unit` is at `now`, which is inside of it.
+    pub fn window(switchback: Switchback, unit: SwitchbackUnit<'_>, now: Micros) -> Self {
+        Step::Window {
+            start: switchback.window_start(now),
+            window_seconds: switchback.window_seconds,
+            unit_id: unit.id().as_str().to_owned(),
+        }
+    }
 }
 
 /// What a bucket decides.

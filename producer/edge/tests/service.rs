@@ -99,6 +99,9 @@ fn every_error_has_a_whole_body() {
         let json = answer.json();
         assert_eq!((answer.status, &json["errorCode"]), (status, &json!(code)), "{path} {answer:?}");
         assert!(json["errorDetails"].is_string() && json["metadata"] == json!({}), "{answer:?}");
+        // Where a configuration was asked, its version tells whether it is the one that the client knows of.
+        let asked = ["TARGETING_KEY_MISSING", "FLAG_NOT_FOUND"].contains(&code) || body == long_id;
+        assert_eq!(answer.header("x-splitstream-version").is_some(), asked, "{path} {answer:?}");
         let has_key = path.starts_with("/ofrep/v1/evaluate/flags/");
         assert_eq!(json["key"].is_string(), has_key, "{path} {answer:?}");
     }

@@ -37,6 +37,10 @@ pub enum EvaluationStep {
         variant: String,
         below: u32,
     },
+    /// What a finished experiment serves is for the units that its targeting matches.
+    OnlyTargeted {
+        targeted: bool,
+    },
     Prerequisite {
         key: String,
         served: String,
@@ -95,6 +99,7 @@ impl EvaluationStep {
                 EvaluationStep::Allowed { list: text(list), variant: text(variant), member }
             }
             Step::Serves { variant, below } => EvaluationStep::Serves { variant: text(variant), below },
+            Step::OnlyTargeted { targeted } => EvaluationStep::OnlyTargeted { targeted },
             Step::Prerequisite { key, served, met } => {
                 EvaluationStep::Prerequisite { key: text(key), served: text(served), met }
             }
@@ -136,6 +141,10 @@ impl fmt::Display for EvaluationStep {
             }
             EvaluationStep::Serves { variant, below } => {
                 write!(f, "the experiment is over and serves {variant} to the rollout buckets below {below}")
+            }
+            EvaluationStep::OnlyTargeted { targeted } => {
+                let verdict = if *targeted { "a rule matches the unit" } else { "no rule matches the unit" };
+                write!(f, "it serves this only to the units that its targeting matches: {verdict}")
             }
             EvaluationStep::Prerequisite { key, served, met } => {
                 let verdict = if *met { "as required" } else { "which is not what is required" };

@@ -7,15 +7,17 @@ use std::time::Instant;
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use schemas::Micros;
 use schemas::evaluation_counts::Day;
 use sdk::event::now;
 
 use super::{EVALUATE_PATH, EXPOSURE, Edge, Failure, LetIn, json};
+use crate::configuration::Configuration;
 use crate::cors;
 use crate::exposures::{self, Logged, Told};
 use crate::ofrep::answer::write_flag;
 use crate::ofrep::error::{ErrorCode, Problem};
-use crate::ofrep::request;
+use crate::ofrep::request::{self, SentContext};
 use crate::tokens::Token;
 
 pub(super) async fn answer(edge: &Edge, request: Request, began: Instant) -> Response {
@@ -59,16 +61,33 @@ fn is_off(headers: &HeaderMap) -> bool {
 }
 
 fn evaluate(edge: &Edge, asked: Asked<'_>, body: &[u8]) -> Result<Response, Failure> {
-    let Asked { key, token, logs, began } = asked;
+    let Asked { key, began, .. } = asked;
     let configuration = edge.configuration()?;
     let stale = edge.serving.stale();
     let sent = request::read(body)?;
     edge.sample(&sent, began);
+    let now = now();
+    let mut response = match flag(edge, &configuration, asked, &sent, now) {
+        Ok(out) => json(StatusCode::OK, out),
+        Err(problem) => failure(problem).response(Some(key)),
+    };
+    // That there is no such key, too, is what this configuration says.
+    edge.say_version(&mut response, &configuration.revision_text(now), stale);
+    Ok(response)
+}
+
+/// Returns the body of the answer, and logs the exposures.
+fn flag(
+    edge: &Edge,
+    configuration: &Configuration,
+    asked: Asked<'_>,
+    sent: &SentContext<'_>,
+    now: Micros,
+) -> Result<Vec<u8>, Problem> {
+    let Asked { key, token, logs, began } = asked;
     let attributes = sent.attributes(&token.unit_type);
     let context = sent.context(&token.unit_type, &attributes);
-    let now = now();
-    let (entry, evaluation) =
-        configuration.evaluate(key, token.kind, &context, now).map_err(|error| failure(error.into()))?;
+    let (entry, evaluation) = configuration.evaluate(key, token.kind, &context, now)?;
     let exposures = exposures::of_evaluation(&evaluation, &context, now);
     let mut out = Vec::with_capacity(512);
     // Asked before anything is logged: a value that cannot be written is not read.
@@ -78,7 +97,7 @@ fn evaluate(edge: &Edge, asked: Asked<'_>, body: &[u8]) -> Result<Response, Fail
         }
         false
     } else {
-        let told = Told { configuration: &configuration, sent: &sent, context: &context };
+        let told = Told { configuration, sent, context: &context };
         let mut all = true;
         for exposure in &exposures {
             match exposures::log(exposure, told, &edge.suppressed, &edge.events, began) {
@@ -93,14 +112,12 @@ fn evaluate(edge: &Edge, asked: Asked<'_>, body: &[u8]) -> Result<Response, Fail
         }
         all
     };
-    write_flag(&mut out, entry, &evaluation, &exposures, Some(all_logged)).map_err(failure)?;
+    write_flag(&mut out, entry, &evaluation, &exposures, Some(all_logged))?;
     // Without an exposure nobody reads it.
     if logs && let Some(count) = entry.count(evaluation.variant.as_str()) {
         count.single(Day::of(now));
     }
-    let mut response = json(StatusCode::OK, out);
-    edge.say_version(&mut response, &configuration.revision_text(now), stale);
-    Ok(response)
+    Ok(out)
 }
 
 fn failure(problem: Problem) -> Failure {
