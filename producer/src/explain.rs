@@ -303,7 +303,8 @@ mod tests {
         let snapshot = Snapshot::compile(&definitions, &Lists::default(), Environment::PRODUCTION);
         let badge = definitions.experiment("badge").unwrap();
         let explained = |plan: &'static str| {
-            let context = Context { targeting_key: Some("u1"), attributes: &[("plan", Value::Text(plan))] };
+            let context =
+                Context { targeting_key: Some("u1"), attributes: &[(Name::of("plan"), Value::Text(plan))] };
             explain(&definitions, &snapshot, badge, &context, Attributes::new(), Micros::EPOCH).unwrap()
         };
         let (pro, free) = (explained("pro"), explained("free"));
