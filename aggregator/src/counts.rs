@@ -47,6 +47,14 @@ pub struct Counts {
     pub units_forced_later: u64,
     /// The units of `units` that were exposed to another variant later.
     pub units_in_several_variants: u64,
+    /// All exposures of the units, also of forced ones.
+    pub exposures_of_units: u64,
+    /// Those of them that the consumer has marked as mismatched: the configuration version that they name gives
+    /// their unit another variant.
+    pub exposures_mismatched: u64,
+    /// Units with at least one mismatched exposure, also forced ones: who is forced is not counted, so a
+    /// mismatched exposure can also take a unit out.
+    pub units_mismatched: u64,
     /// Units with at least one event.
     pub conversions: u64,
     /// The number of events of a unit, and its square, each summed over the units.
@@ -175,6 +183,9 @@ mod tests {
             units_forced: 0,
             units_forced_later: 0,
             units_in_several_variants: 0,
+            exposures_of_units: 4,
+            exposures_mismatched: 0,
+            units_mismatched: 0,
             conversions: 2,
             events: "3".into(),
             events_squared: "5".into(),

@@ -28,6 +28,8 @@ exposed AS
         argMin(phase, (created_at, event_id))             AS first_phase,
         uniqExact(variant) > 1                            AS in_several_variants,
         countIf(reason = 'forced') > 0                    AS was_forced,
+        count()                                           AS own_exposures,
+        countIf(verification = 'mismatched')              AS own_mismatched,
         argMin(reason, (created_at, event_id)) != 'forced' AS had_counted,
         min(ingest_ts)                                    AS first_ingested_at
     FROM exposures
@@ -78,6 +80,8 @@ outcomes AS
         any(first_phase)                          AS unit_phase,
         any(in_several_variants)                  AS several,
         any(was_forced)                           AS forced,
+        any(own_exposures)                        AS unit_exposures,
+        any(own_mismatched)                       AS unit_mismatched,
         any(had_counted)                          AS counted_first,
         any(first_ingested_at)                    AS ingested_at,
         CAST(countIf(counts), 'Int256')           AS unit_events,
@@ -104,6 +108,9 @@ SELECT
     countIf(forced)                                          AS units_forced,
     countIf(forced AND counted_first)                        AS units_forced_later,
     countIf(NOT forced AND several)                          AS units_in_several_variants,
+    sum(unit_exposures)                                      AS exposures_of_units,
+    sum(unit_mismatched)                                     AS exposures_mismatched,
+    countIf(unit_mismatched > 0)                             AS units_mismatched,
     countIf(NOT forced AND unit_events > 0)                  AS conversions,
     toString(sumIf(unit_events, NOT forced))                 AS events,
     toString(sumIf(unit_events * unit_events, NOT forced))   AS events_squared,

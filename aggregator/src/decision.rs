@@ -18,7 +18,7 @@ mod trust;
 
 pub use boundary::progress;
 pub use exact::described;
-pub use trust::{ExposedToSeveral, forced_later, warnings};
+pub use trust::{ExposedToSeveral, Mismatched, forced_later, warnings};
 
 /// A p-value below this reads as significant to most people, so the reason explains why it does not count.
 const LOOKS_SIGNIFICANT: f64 = 0.05;
@@ -28,6 +28,7 @@ pub struct Evidence<'a> {
     pub experiment: &'a Experiment,
     pub srm: &'a SampleRatio,
     pub exposed: ExposedToSeveral,
+    pub mismatched: Mismatched,
     /// All metrics, the primary one among them.
     pub metrics: &'a [MetricResult],
 }

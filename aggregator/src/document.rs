@@ -78,6 +78,9 @@ pub struct ExperimentResult {
     /// The always-valid result of the primary metric and the first treatment.
     pub always_valid: Option<AlwaysValidResult>,
     pub srm: SampleRatio,
+    /// Whether the exposures agree with the configuration that they name, by phase.
+    #[serde(default)]
+    pub verification: Vec<PhaseVerification>,
     pub decision: Decision,
     pub sql: Vec<CountingQuery>,
 }
@@ -101,6 +104,8 @@ pub struct Warning {
 pub enum WarningKind {
     /// More units than accidents explain were exposed to more than one variant.
     UnitsInSeveralVariants,
+    /// Exposures do not agree with the configuration that they name.
+    ExposuresMismatched,
     /// A guardrail without a number shows neither harm nor safety, and nothing ships with it.
     GuardrailWithoutData,
     /// An effect was shown for the better while phases counted that are left out now.
@@ -432,6 +437,21 @@ pub struct PhaseRatio {
     pub left_out_reason: Option<String>,
     /// Units first exposed in this phase.
     pub units: u64,
+}
+
+/// The exposures of the units first exposed in one phase, as the consumer has marked them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PhaseVerification {
+    pub phase: u32,
+    pub exposures: u64,
+    /// Those that say something else than the configuration that they name gives their unit.
+    pub exposures_mismatched: u64,
+    /// Units that are counted or forced.
+    pub units: u64,
+    /// Those with at least one mismatched exposure.
+    pub units_mismatched: u64,
+    /// Whether the phase's units are not counted.
+    pub left_out: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

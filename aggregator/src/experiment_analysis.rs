@@ -11,11 +11,11 @@ use schemas::{Micros, Uuid};
 use crate::counts::{self, Counts, Later, Question};
 use crate::cut::Cut;
 use crate::database::Database;
-use crate::decision::{self, Evidence, ExposedToSeveral};
+use crate::decision::{self, Evidence, ExposedToSeveral, Mismatched};
 use crate::definitions::{Defined, Definitions};
 use crate::document::{
-    CountingQuery, DOCUMENT_VERSION, Decision, ExperimentResult, MetricResult, PhaseRatio, Role, SampleRatio,
-    Warning,
+    CountingQuery, DOCUMENT_VERSION, Decision, ExperimentResult, MetricResult, PhaseRatio, PhaseVerification,
+    Role, SampleRatio, Warning,
 };
 use crate::expiry;
 use crate::look::{EarlierLooks, Look};
@@ -202,6 +202,7 @@ impl CountedExperiment<'_> {
             experiment: &self.defined.definition,
             srm: &numbers.srm,
             exposed: numbers.exposed_to_several(),
+            mismatched: Mismatched::of(&numbers.verification()),
             metrics: &numbers.metrics,
         };
         let decision = decision::decide(&evidence);
@@ -216,6 +217,7 @@ impl CountedExperiment<'_> {
         let experiment = &self.defined.definition;
         let units_in_several_variants = numbers.exposed_to_several().units;
         let units_forced_later = numbers.units_forced_later();
+        let verification = numbers.verification();
         let Numbers { units, srm, left_out, metrics, complete_until, looks_recorded, .. } = numbers;
         let Conclusion { decision, warnings } = conclusion;
         let primary = metrics.iter().find(|metric| metric.role == Role::Primary);
@@ -253,6 +255,7 @@ impl CountedExperiment<'_> {
             always_valid: primary.and_then(|metric| metric.always_valid.first().cloned()),
             metrics,
             srm,
+            verification,
             decision,
             sql: self
                 .metrics
@@ -281,6 +284,21 @@ fn phases(srm: &SampleRatio, of: fn(&PhaseRatio) -> bool) -> BTreeSet<u32> {
 impl Numbers<'_> {
     fn units_forced_later(&self) -> u64 {
         self.units.iter().map(|of| of.units_forced_later).sum()
+    }
+
+    fn verification(&self) -> Vec<PhaseVerification> {
+        let phase_of = |of: &PhaseRatio| {
+            let own = || self.units.iter().filter(|counts| counts.phase == of.phase);
+            PhaseVerification {
+                phase: of.phase,
+                exposures: own().map(|of| of.exposures_of_units).sum(),
+                exposures_mismatched: own().map(|of| of.exposures_mismatched).sum(),
+                units: own().map(|of| of.units + of.units_forced).sum(),
+                units_mismatched: own().map(|of| of.units_mismatched).sum(),
+                left_out: of.left_out,
+            }
+        };
+        self.srm.phases.iter().map(phase_of).collect()
     }
 
     fn exposed_to_several(&self) -> ExposedToSeveral {

@@ -2,6 +2,7 @@
 //! shows them. It is open to everybody who can reach it, unless a token is configured; nothing here changes
 //! anything. The routes of definitions, of which one does, are beside them in `command`.
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -40,6 +41,7 @@ struct History {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct HistoryQuestion {
     /// The metric's key; the primary one by default.
     metric: Option<String>,
@@ -54,9 +56,10 @@ struct FlagCounts {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct CountsQuestion {
     /// From 1 to [`DAYS_MAX`], today among them; 7 by default.
-    days: Option<u32>,
+    days: Option<String>,
     /// Key of a flag or an experiment; all by default.
     flag: Option<String>,
     /// All by default.
@@ -94,8 +97,12 @@ async fn api_experiment(State(database): State<Database>, Path(key): Path<String
 async fn api_history(
     State(database): State<Database>,
     Path(key): Path<String>,
-    Query(question): Query<HistoryQuestion>,
+    question: Result<Query<HistoryQuestion>, QueryRejection>,
 ) -> Response {
+    let question = match asked(question) {
+        Ok(question) => question,
+        Err(refusal) => return refusal,
+    };
     let experiment = match find(&database, &key).await {
         Ok(experiment) => experiment,
         Err(refusal) => return refusal,
@@ -115,8 +122,15 @@ async fn api_history(
     }
 }
 
-async fn api_flag_counts(State(database): State<Database>, Query(asked): Query<CountsQuestion>) -> Response {
-    let question = match cut::now().map(|now| asked.read(Day::of(now))) {
+async fn api_flag_counts(
+    State(database): State<Database>,
+    question: Result<Query<CountsQuestion>, QueryRejection>,
+) -> Response {
+    let question = match asked(question) {
+        Ok(question) => question,
+        Err(refusal) => return refusal,
+    };
+    let question = match cut::now().map(|now| question.read(Day::of(now))) {
         Ok(Ok(question)) => question,
         Ok(Err(why)) => return error(StatusCode::BAD_REQUEST, why),
         Err(failure) => return unavailable(&failure),
@@ -133,12 +147,25 @@ async fn api_flag_counts(State(database): State<Database>, Query(asked): Query<C
     }
 }
 
+/// Returns the parameters of a request; one that is unknown or cannot be read is named.
+fn asked<T>(question: Result<Query<T>, QueryRejection>) -> Result<T, Response> {
+    match question {
+        Ok(Query(question)) => Ok(question),
+        Err(wrong) => Err(error(wrong.status(), wrong.body_text())),
+    }
+}
+
 impl CountsQuestion {
     fn read(self, today: Day) -> Result<Question, String> {
-        let days = self.days.unwrap_or(7);
-        if !(1..=DAYS_MAX).contains(&days) {
-            return Err(format!("days={days} where a whole number from 1 to {DAYS_MAX} is expected"));
-        }
+        let days = match &self.days {
+            None => 7,
+            Some(text) => {
+                text.parse().ok().filter(|days| (1..=DAYS_MAX).contains(days)).ok_or_else(|| {
+                    let shown: String = text.chars().take(80).collect();
+                    format!("days={shown} where a whole number from 1 to {DAYS_MAX} is expected")
+                })?
+            }
+        };
         let key = |name: &str, text: Option<String>| {
             let key = text.map(Key::new).transpose();
             key.map_err(|_| format!("{name}: 1 to 64 of the characters A-Z a-z 0-9 . _ - are expected"))

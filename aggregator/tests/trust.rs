@@ -169,6 +169,109 @@ fn a_few_strays_are_warned_of_and_no_more() {
     assert_eq!(story.last().decision.verdict, Verdict::Invalid);
 }
 
+/// 3,000 units an arm; so many of the units have a mismatched exposure. Without them it ships.
+fn with_mismatched(mismatched: u64) -> Story {
+    let mut story = Story::of(json!({}));
+    story.mismatched = mismatched;
+    story.analyze(&[(3_000, 296), (3_000, 571)]);
+    story
+}
+
+/// An assignment that nobody can compute again was counted, and nothing said so.
+#[test]
+fn mismatched_exposures_are_said_before_any_number() {
+    with_mismatched(0).check(Verdict::Ship, SHIP);
+    assert!(with_mismatched(0).last().warnings.is_empty());
+    assert!(
+        surfaces(with_mismatched(0).last())[0].contains("  exposures of phase 1: 0 of 6,000 mismatched\n")
+    );
+    let warned = with_mismatched(60);
+    let sentence = "60 of 6,000 exposures (of 60 of 6,000 units, 1.00 %) are mismatched: computed again from the \
+                    configuration that they name, the unit does not get what they report";
+    let warning = format!(
+        "{sentence}; `sender_service` and `sender_version` in the table `exposures` tell who sent them."
+    );
+    warned.check(Verdict::Ship, &format!("Warning: {sentence}. {SHIP}"));
+    let [terminal, page, _] = surfaces(warned.last());
+    assert!(
+        terminal.contains("  exposures of phase 1: 60 of 6,000 mismatched, of 60 of 6,000 units\n"),
+        "{terminal}"
+    );
+    assert!(terminal.contains(&format!("  warning: {warning}\n")), "{terminal}");
+    assert!(page.contains("60 of 6,000 exposures of phase 1 are mismatched"), "{page}");
+    let document = serde_json::to_value(warned.last()).unwrap();
+    assert_eq!(
+        document["verification"],
+        json!([{
+            "phase": 1, "exposures": 6_000, "exposures_mismatched": 60, "units": 6_000, "units_mismatched": 60,
+            "left_out": false,
+        }])
+    );
+    assert_eq!(
+        document["warnings"],
+        json!([{"kind": "exposures_mismatched", "text": warning, "share_of_units": 0.01}])
+    );
+}
+
+/// Above 1 % nothing ships, as they may all be in one arm and convert.
+#[test]
+fn more_than_a_few_mismatched_exposures_are_invalid() {
+    let invalid = with_mismatched(61);
+    invalid.check(
+        Verdict::Invalid,
+        "61 of 6,000 exposures (of 61 of 6,000 units, 1.02 %) are mismatched: computed again from the configuration that \
+         they name, the unit does not get what they report; above 1 % of the units they may create or hide an effect. Find \
+         their sender (`sender_service` and `sender_version` in the table `exposures`) and mend it, then leave the phase \
+         out (`excluded_phases`), or clone the experiment under another key.",
+    );
+    for surface in surfaces(invalid.last()) {
+        assert!(surface.contains("61 of 6,000 exposures"), "{surface}");
+    }
+    // A few that somebody made by hand do not end an experiment that has just begun.
+    let mut story = Story::of(json!({}));
+    story.mismatched = 7;
+    story.analyze(&[(20, 2), (20, 2)]);
+    assert_eq!(story.last().decision.verdict, Verdict::NotEnoughData);
+    story.mismatched = 8;
+    story.analyze(&[(20, 2), (20, 2)]);
+    assert_eq!(story.last().decision.verdict, Verdict::Invalid);
+    // Beside another reason they are still told.
+    story.crossed = 40;
+    story.analyze(&[(20, 2), (20, 2)]);
+    let reason = &story.last().decision.reason;
+    assert!(
+        reason.starts_with("Warning: 8 of 40 exposures (of 8 of 40 units, 20.00 %) are mismatched: "),
+        "{reason}"
+    );
+    assert!(reason.contains("40 of 40 units (100.00 %) have seen more than one variant"), "{reason}");
+}
+
+/// They count with their phase: what is left out, by the owner, says nothing about the rest. Nor do later units hide them
+/// before they are as few as is harmless.
+#[test]
+fn mismatched_exposures_count_with_their_phase() {
+    let mut story = Story::of(json!({}));
+    story.mismatched = 200;
+    story.analyze(&[(3_000, 296), (3_000, 300)]);
+    assert_eq!(story.last().decision.verdict, Verdict::Invalid);
+    story.open_phase(&[("a", 5_000), ("b", 5_000)]);
+    story.mismatched = 0;
+    story.analyze(&[(3_000, 296), (3_000, 571)]);
+    assert_eq!(story.last().decision.verdict, Verdict::Invalid);
+    story.exclude(1);
+    story.analyze(&[(3_000, 296), (3_000, 571)]);
+    story.check(Verdict::Ship, &format!("{SHIP} The units of phase 1 (the split was off) are left out."));
+    let by_phase: Vec<_> = story
+        .last()
+        .verification
+        .iter()
+        .map(|of| (of.phase, of.exposures_mismatched, of.exposures, of.left_out))
+        .collect();
+    assert_eq!(by_phase, [(1, 200, 6_000, true), (2, 0, 6_000, false)]);
+    let kinds: Vec<_> = story.last().warnings.iter().map(|warning| warning.kind).collect();
+    assert_eq!(kinds, [WarningKind::VerdictRestedOnPhasesLeftOut]);
+}
+
 /// A document of a build that knew no warnings.
 #[test]
 fn documents_without_warnings_are_readable() {

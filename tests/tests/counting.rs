@@ -96,6 +96,12 @@ fn phases_environments_and_reasons_are_counted_as_the_definition_states() {
     lines.expose("forced", "a", 2, "production", "forced");
     lines.buy("forced", "production");
     lines.expose("held-out", "a", 2, "production", "held_out");
+    // Without the buckets that the version that it names gives to the unit.
+    lines.push(&serde_json::json!({
+        "type": "exposure", "experiment": "checkout", "unit_id": "two-0", "variant": "a", "phase": 2,
+        "definition_version": 3, "configuration_version": 3, "environment": "canary",
+        "created_at": "2026-01-01T00:00:01Z",
+    }));
     // A phase that does not exist yet.
     lines.expose("early", "b", 3, "production", "split");
     lines.buy("held-out", "production");
@@ -111,7 +117,7 @@ fn phases_environments_and_reasons_are_counted_as_the_definition_states() {
     wait_until("the rows", TIMEOUT, POLL, || {
         let exposures = clickhouse.number("SELECT count() FROM exposures", &[])?;
         let conversions = clickhouse.number("SELECT count() FROM conversions", &[])?;
-        Ok((exposures, conversions) == (37, 7))
+        Ok((exposures, conversions) == (38, 7))
     })
     .unwrap();
 
@@ -129,6 +135,11 @@ fn phases_environments_and_reasons_are_counted_as_the_definition_states() {
         .map(|of| (of["phase"].as_u64().unwrap(), of["units"].as_u64().unwrap()))
         .collect();
     assert_eq!(phases, [(1, 20), (2, 12)]);
+    let verification = document["verification"].as_array().unwrap().iter().map(|of| {
+        ["exposures_mismatched", "exposures", "units_mismatched", "units"]
+            .map(|name| of[name].as_u64().unwrap())
+    });
+    assert_eq!(verification.collect::<Vec<_>>(), [[0, 20, 0, 20], [1, 15, 1, 13]]);
     assert_eq!(document["test"]["across_phases"]["splits"], 2);
     // The view gives the same numbers in SQL.
     let view = "SELECT variant, uniqExactIf(user_id, event_type = 'exposure'), uniqExactIf(user_id, event_type = \
@@ -140,9 +151,9 @@ fn phases_environments_and_reasons_are_counted_as_the_definition_states() {
     let sum = |column: usize| -> u64 {
         again.lines().map(|line| line.split('\t').nth(column).unwrap().parse::<u64>().unwrap()).sum()
     };
-    // Columns 3, 4, 5 and 7 are units, units_forced, units_forced_later and conversions; variant, phase and
+    // Columns 3, 4, 5 and 10 are units, units_forced, units_forced_later and conversions; variant, phase and
     // the time of ingestion come before them.
-    assert_eq!((sum(3), sum(4), sum(5), sum(7)), (33, 1, 1, 2));
+    assert_eq!((sum(3), sum(4), sum(5), sum(10)), (33, 1, 1, 2));
 
     // The owner excludes the first phase.
     let excluded = "excluded_phases:\n  - { phase: 1, reason: the split was off }\n";

@@ -176,6 +176,19 @@ fn api_answers(aggregator: &Service) {
     };
     assert_eq!(refused("days=401"), (400, json!("days=401 where a whole number from 1 to 400 is expected")));
     assert_eq!(
+        refused("days=week"),
+        (400, json!("days=week where a whole number from 1 to 400 is expected"))
+    );
+    assert_eq!(
+        refused("day=2"),
+        (
+            400,
+            json!(
+                "Failed to deserialize query string: day: unknown field `day`, expected one of `days`, `flag`, `environment`"
+            )
+        )
+    );
+    assert_eq!(
         refused("flag=a%20b"),
         (400, json!("flag: 1 to 64 of the characters A-Z a-z 0-9 . _ - are expected"))
     );

@@ -44,6 +44,22 @@ pub fn experiments(experiments: &[ExperimentResult]) -> String {
                 format_args!("  sample ratio of phase {}: {p}, alarm at {}{stands}\n", of.phase, of.level),
             );
         }
+        for of in &result.verification {
+            let units = match of.units_mismatched {
+                0 => String::new(),
+                several => format!(", of {} of {} units", format::count(several), format::count(of.units)),
+            };
+            let left_out = if of.left_out { ", left out" } else { "" };
+            put(
+                &mut text,
+                format_args!(
+                    "  exposures of phase {}: {} of {} mismatched{units}{left_out}\n",
+                    of.phase,
+                    format::count(of.exposures_mismatched),
+                    format::count(of.exposures)
+                ),
+            );
+        }
         if result.units_in_several_variants > 0 {
             let units: u64 = result.variants.iter().map(|variant| variant.units).sum();
             let (several, units) = (format::count(result.units_in_several_variants), format::count(units));

@@ -1,8 +1,8 @@
-//! Trust in the numbers: the split, and units that were exposed to more than one variant, decide whether they
-//! may be read at all. Also the document's warnings.
+//! Trust in the numbers: the split, exposures that do not agree with the configuration, and units that were
+//! exposed to more than one variant, decide whether they may be read at all. Also the document's warnings.
 
 use super::{Evidence, Ruling, guardrails, left_out};
-use crate::document::{Expectation, SampleRatio, Verdict, Warning, WarningKind};
+use crate::document::{Expectation, PhaseVerification, SampleRatio, Verdict, Warning, WarningKind};
 use lab::format;
 
 /// An arm without any unit is reported as missing if at least this many units were expected: by chance it would
@@ -20,8 +20,15 @@ const SEVERAL_WARNS_ABOVE: f64 = 0.01;
 /// other units anywhere. PostHog calls the share high from here on.
 const SEVERAL_INVALID_ABOVE: f64 = 0.1;
 
+/// Above this share of units with a mismatched exposure the numbers are invalid. An assignment can be computed
+/// again, so the expected share is 0. Chance does not spread such units over the arms, as their sender chose
+/// the variant: in one arm of two, one unit in a hundred moves a rate by up to two percentage points, which is
+/// more than the effects that most experiments look for. Unlike an alarm of the split this does not stay: each
+/// such unit is counted for good, so later units cannot hide it, but they make it harmless.
+const MISMATCHED_INVALID_ABOVE: f64 = 0.01;
+
 /// Fewer units may be somebody's tests by hand. From this many on they make the numbers invalid.
-const SEVERAL_INVALID_FROM: u64 = 8;
+const INVALID_FROM: u64 = 8;
 
 /// Units that were exposed to more than one variant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,7 +44,7 @@ impl ExposedToSeveral {
     }
 
     fn is_invalid(self) -> bool {
-        self.units >= SEVERAL_INVALID_FROM && self.share() > SEVERAL_INVALID_ABOVE
+        self.units >= INVALID_FROM && self.share() > SEVERAL_INVALID_ABOVE
     }
 
     /// Formats the share: "312 of 6,000 units (5.20 %) have seen more than one variant", if it is more than
@@ -54,11 +61,64 @@ impl ExposedToSeveral {
     }
 }
 
+/// Exposures that say something else than the configuration that they name gives their unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mismatched {
+    pub exposures: u64,
+    /// All exposures that are counted.
+    pub of_exposures: u64,
+    /// Units with at least one such exposure.
+    pub units: u64,
+    /// All units that are counted or forced.
+    pub of_units: u64,
+}
+
+impl Mismatched {
+    /// Adds up the phases that count.
+    pub fn of(phases: &[PhaseVerification]) -> Mismatched {
+        let mut all = Mismatched::default();
+        for of in phases.iter().filter(|of| !of.left_out) {
+            all.exposures += of.exposures_mismatched;
+            all.of_exposures += of.exposures;
+            all.units += of.units_mismatched;
+            all.of_units += of.units;
+        }
+        all
+    }
+
+    /// By units, since one unit may have any number of exposures.
+    fn share(self) -> f64 {
+        if self.of_units == 0 { 0.0 } else { self.units as f64 / self.of_units as f64 }
+    }
+
+    fn is_invalid(self) -> bool {
+        self.units >= INVALID_FROM && self.share() > MISMATCHED_INVALID_ABOVE
+    }
+
+    /// Formats how many there are and what that means, if there are any.
+    fn sentence(self) -> Option<String> {
+        (self.exposures > 0).then(|| {
+            format!(
+                "{} of {} exposures (of {} of {} units, {}) are mismatched: computed again from the configuration that \
+                 they name, the unit does not get what they report",
+                format::count(self.exposures),
+                format::count(self.of_exposures),
+                format::count(self.units),
+                format::count(self.of_units),
+                format::percent(self.share())
+            )
+        })
+    }
+}
+
 const FIND_OUT_WHY: &str = "find out why before reading any number here.";
 
 /// Returns the first reason not to read any number. The other way to "invalid" is [`left_out::held_back`].
 pub(super) fn invalid(evidence: &Evidence<'_>) -> Option<Ruling> {
-    exposed_to_several(evidence.exposed).or_else(|| missing_arm(evidence.srm)).or_else(|| split(evidence.srm))
+    exposed_to_several(evidence.exposed)
+        .or_else(|| mismatched(evidence.mismatched))
+        .or_else(|| missing_arm(evidence.srm))
+        .or_else(|| split(evidence.srm))
 }
 
 fn exposed_to_several(exposed: ExposedToSeveral) -> Option<Ruling> {
@@ -66,6 +126,17 @@ fn exposed_to_several(exposed: ExposedToSeveral) -> Option<Ruling> {
     let reason = format!(
         "{sentence}, and above {:.0} % the first one does not say what a unit saw; {FIND_OUT_WHY}",
         SEVERAL_INVALID_ABOVE * 100.0
+    );
+    Some(Ruling::of_the_whole(Verdict::Invalid, reason))
+}
+
+fn mismatched(mismatched: Mismatched) -> Option<Ruling> {
+    let sentence = mismatched.sentence().filter(|_| mismatched.is_invalid())?;
+    let reason = format!(
+        "{sentence}; above {:.0} % of the units they may create or hide an effect. Find their sender (`sender_service` \
+         and `sender_version` in the table `exposures`) and mend it, then leave the phase out (`excluded_phases`), or \
+         clone the experiment under another key.",
+        MISMATCHED_INVALID_ABOVE * 100.0
     );
     Some(Ruling::of_the_whole(Verdict::Invalid, reason))
 }
@@ -131,10 +202,15 @@ fn expected_beside(expected: f64, units: u64) -> String {
 
 /// Puts the warning that must come first before the reason, and what is left open behind it.
 pub(super) fn with_warnings(evidence: &Evidence<'_>, verdict: Verdict, reason: String) -> String {
-    // If the warning is the reason itself, it is not repeated.
-    let warning = evidence.exposed.sentence().filter(|_| !evidence.exposed.is_invalid());
-    let before =
-        warning.map_or(String::new(), |sentence| format!("Warning: {sentence}, and count in the first. "));
+    // A warning that is the reason itself is not repeated.
+    let Evidence { exposed, mismatched, .. } = evidence;
+    let several = exposed.sentence().filter(|_| !exposed.is_invalid());
+    let mismatched = mismatched.sentence().filter(|_| exposed.is_invalid() || !mismatched.is_invalid());
+    let before: String = several
+        .map(|sentence| format!("Warning: {sentence}, and count in the first. "))
+        .into_iter()
+        .chain(mismatched.map(|sentence| format!("Warning: {sentence}. ")))
+        .collect();
     let after = match verdict {
         Verdict::Ship | Verdict::Stop | Verdict::KeepRunning => {
             guardrails::without_number(evidence).iter().map(|of| format!(" {}", of.text)).collect()
@@ -172,11 +248,19 @@ pub fn warnings(evidence: &Evidence<'_>) -> Vec<Warning> {
         share_of_units: Some(exposed.share()),
         metric: None,
     });
+    let mismatched = evidence.mismatched.sentence().map(|sentence| Warning {
+        kind: WarningKind::ExposuresMismatched,
+        text: format!(
+            "{sentence}; `sender_service` and `sender_version` in the table `exposures` tell who sent them."
+        ),
+        share_of_units: Some(evidence.mismatched.share()),
+        metric: None,
+    });
     let guardrails = guardrails::without_number(evidence).into_iter().map(|of| Warning {
         kind: WarningKind::GuardrailWithoutData,
         text: of.text,
         share_of_units: None,
         metric: Some(of.metric.key.clone()),
     });
-    several.into_iter().chain(left_out::warnings(evidence)).chain(guardrails).collect()
+    several.into_iter().chain(mismatched).chain(left_out::warnings(evidence)).chain(guardrails).collect()
 }

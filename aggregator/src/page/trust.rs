@@ -1,4 +1,4 @@
-//! The section on trust in the numbers: the split, warnings, and units that are counted apart.
+//! The section on trust in the numbers: the split, mismatched exposures, warnings, and units that are counted apart.
 
 use lab::chart::escape;
 
@@ -10,6 +10,18 @@ use lab::format;
 pub fn section(result: &ExperimentResult) -> String {
     let mut section = String::from("<section class=\"card\"><h2>Trust</h2>\n");
     put(&mut section, format_args!("<p>{}</p>\n", sample_ratio(&result.srm)));
+    for of in &result.verification {
+        let left_out = if of.left_out { " (left out)" } else { "" };
+        put(
+            &mut section,
+            format_args!(
+                "<p>{} of {} exposures of phase {} are mismatched{left_out}.</p>\n",
+                format::count(of.exposures_mismatched),
+                format::count(of.exposures),
+                of.phase
+            ),
+        );
+    }
     for warning in &result.warnings {
         put(&mut section, format_args!("<p><b>Warning:</b> {}</p>\n", prose(&warning.text)));
     }

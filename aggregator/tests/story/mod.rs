@@ -24,6 +24,8 @@ pub struct Story {
     pub metric_version: u64,
     /// Of the units of the first variant, those that have seen another one.
     pub crossed: u64,
+    /// Of the units of the first variant, those with a mismatched exposure; each unit has one exposure.
+    pub mismatched: u64,
     /// Beside the units of the first variant: forced into it, and those of them that had counted before.
     pub forced: u64,
     pub forced_later: u64,
@@ -71,6 +73,7 @@ impl Story {
             metric,
             metric_version: 1,
             crossed: 0,
+            mismatched: 0,
             forced: 0,
             forced_later: 0,
             value: 1,
@@ -121,7 +124,7 @@ impl Story {
     /// The same with other metrics of the same kind. Each conversion is one event.
     pub fn analyze_beside(&mut self, arms: &[Arm], others: &[Other]) -> &ExperimentResult {
         let (crossed, value, ingested) = (self.crossed, self.value, AT_MICROS / 1_000);
-        let (forced, forced_later) = (self.forced, self.forced_later);
+        let (forced, forced_later, mismatched) = (self.forced, self.forced_later, self.mismatched);
         let phase = self.experiment.phases.last().unwrap().number;
         let of = |(index, ((units, conversions), variant)): (usize, (&Arm, &str))| Counts {
             variant: variant.to_owned(),
@@ -131,6 +134,9 @@ impl Story {
             units_forced: if index == 0 { forced } else { 0 },
             units_forced_later: if index == 0 { forced_later } else { 0 },
             units_in_several_variants: if index == 0 { crossed } else { 0 },
+            exposures_of_units: units + if index == 0 { forced } else { 0 },
+            exposures_mismatched: if index == 0 { mismatched } else { 0 },
+            units_mismatched: if index == 0 { mismatched } else { 0 },
             conversions: *conversions,
             events: conversions.to_string(),
             events_squared: conversions.to_string(),
