@@ -52,8 +52,8 @@ pub struct Counts {
     /// Those of them that the consumer has marked as mismatched: the configuration version that they name gives
     /// their unit another variant.
     pub exposures_mismatched: u64,
-    /// Units with at least one mismatched exposure, also forced ones: who is forced is not counted, so a
-    /// mismatched exposure can also take a unit out.
+    /// Units that a mismatched exposure counts, since it is their first one, or takes out, since it is a forced one. A later one
+    /// moves no number.
     pub units_mismatched: u64,
     /// Units with at least one event.
     pub conversions: u64,

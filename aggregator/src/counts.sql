@@ -30,6 +30,8 @@ exposed AS
         countIf(reason = 'forced') > 0                    AS was_forced,
         count()                                           AS own_exposures,
         countIf(verification = 'mismatched')              AS own_mismatched,
+        argMin(verification, (created_at, event_id)) = 'mismatched'
+            OR countIf(reason = 'forced' AND verification = 'mismatched') > 0 AS counted_by_mismatched,
         argMin(reason, (created_at, event_id)) != 'forced' AS had_counted,
         min(ingest_ts)                                    AS first_ingested_at
     FROM exposures
@@ -82,6 +84,7 @@ outcomes AS
         any(was_forced)                           AS forced,
         any(own_exposures)                        AS unit_exposures,
         any(own_mismatched)                       AS unit_mismatched,
+        any(counted_by_mismatched)                AS by_mismatched,
         any(had_counted)                          AS counted_first,
         any(first_ingested_at)                    AS ingested_at,
         CAST(countIf(counts), 'Int256')           AS unit_events,
@@ -110,7 +113,7 @@ SELECT
     countIf(NOT forced AND several)                          AS units_in_several_variants,
     sum(unit_exposures)                                      AS exposures_of_units,
     sum(unit_mismatched)                                     AS exposures_mismatched,
-    countIf(unit_mismatched > 0)                             AS units_mismatched,
+    countIf(by_mismatched)                                   AS units_mismatched,
     countIf(NOT forced AND unit_events > 0)                  AS conversions,
     toString(sumIf(unit_events, NOT forced))                 AS events,
     toString(sumIf(unit_events * unit_events, NOT forced))   AS events_squared,

@@ -448,7 +448,7 @@ pub struct PhaseVerification {
     pub exposures_mismatched: u64,
     /// Units that are counted or forced.
     pub units: u64,
-    /// Those with at least one mismatched exposure.
+    /// Those whose first exposure, or one that forced them, is mismatched.
     pub units_mismatched: u64,
     /// Whether the phase's units are not counted.
     pub left_out: bool,

@@ -99,9 +99,9 @@ async fn api_history(
     Path(key): Path<String>,
     question: Result<Query<HistoryQuestion>, QueryRejection>,
 ) -> Response {
-    let question = match asked(question) {
-        Ok(question) => question,
-        Err(refusal) => return refusal,
+    let question = match question {
+        Ok(Query(question)) => question,
+        Err(wrong) => return wrong_parameter(&wrong),
     };
     let experiment = match find(&database, &key).await {
         Ok(experiment) => experiment,
@@ -126,9 +126,9 @@ async fn api_flag_counts(
     State(database): State<Database>,
     question: Result<Query<CountsQuestion>, QueryRejection>,
 ) -> Response {
-    let question = match asked(question) {
-        Ok(question) => question,
-        Err(refusal) => return refusal,
+    let question = match question {
+        Ok(Query(question)) => question,
+        Err(wrong) => return wrong_parameter(&wrong),
     };
     let question = match cut::now().map(|now| question.read(Day::of(now))) {
         Ok(Ok(question)) => question,
@@ -147,12 +147,9 @@ async fn api_flag_counts(
     }
 }
 
-/// Returns the parameters of a request; one that is unknown or cannot be read is named.
-fn asked<T>(question: Result<Query<T>, QueryRejection>) -> Result<T, Response> {
-    match question {
-        Ok(Query(question)) => Ok(question),
-        Err(wrong) => Err(error(wrong.status(), wrong.body_text())),
-    }
+/// Refuses a parameter that is unknown or cannot be read, by its name.
+fn wrong_parameter(wrong: &QueryRejection) -> Response {
+    error(wrong.status(), wrong.body_text())
 }
 
 impl CountsQuestion {

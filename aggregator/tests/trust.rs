@@ -221,8 +221,9 @@ fn more_than_a_few_mismatched_exposures_are_invalid() {
         Verdict::Invalid,
         "61 of 6,000 exposures (of 61 of 6,000 units, 1.02 %) are mismatched: computed again from the configuration that \
          they name, the unit does not get what they report; above 1 % of the units they may create or hide an effect. Find \
-         their sender (`sender_service` and `sender_version` in the table `exposures`) and mend it, then leave the phase \
-         out (`excluded_phases`), or clone the experiment under another key.",
+         their sender (`sender_service` and `sender_version` in the table `exposures`) and mend its hash, its definitions or \
+         its clock, then leave out the phase in which these units came (`excluded_phases`), or clone the experiment under \
+         another key.",
     );
     for surface in surfaces(invalid.last()) {
         assert!(surface.contains("61 of 6,000 exposures"), "{surface}");

@@ -207,10 +207,10 @@ fn an_edge_that_limits_the_rate_is_asked_again_and_one_that_refuses_is_an_error(
 fn an_edge_that_does_not_answer_is_named_at_once_and_a_signal_ends_the_wait() {
     let fixture = KafkaFixture::new("away");
     fixture.accept("definitions.yaml", DEFINITIONS);
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let url = format!("http://{nobody}");
+    // A port that only the system could take.
+    let url = "http://127.0.0.1:1";
     for signal in ["-TERM", "-INT"] {
-        let mut command = fixture.command(&arguments("1", &["--edge", &url]));
+        let mut command = fixture.command(&arguments("1", &["--edge", url]));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = local::process::spawn_bound(command).unwrap();
         let mut errors = BufReader::new(child.stderr.take().unwrap());

@@ -20,8 +20,8 @@ const SEVERAL_WARNS_ABOVE: f64 = 0.01;
 /// other units anywhere. PostHog calls the share high from here on.
 const SEVERAL_INVALID_ABOVE: f64 = 0.1;
 
-/// Above this share of units with a mismatched exposure the numbers are invalid. An assignment can be computed
-/// again, so the expected share is 0. Chance does not spread such units over the arms, as their sender chose
+/// Above this share of units that a mismatched exposure counts the numbers are invalid. An assignment can be computed
+/// again, so the expected share is 0. Chance need not spread such units over the arms, as their sender may have chosen
 /// the variant: in one arm of two, one unit in a hundred moves a rate by up to two percentage points, which is
 /// more than the effects that most experiments look for. Unlike an alarm of the split this does not stay: each
 /// such unit is counted for good, so later units cannot hide it, but they make it harmless.
@@ -67,7 +67,7 @@ pub struct Mismatched {
     pub exposures: u64,
     /// All exposures that are counted.
     pub of_exposures: u64,
-    /// Units with at least one such exposure.
+    /// Units that such an exposure counts.
     pub units: u64,
     /// All units that are counted or forced.
     pub of_units: u64,
@@ -134,8 +134,8 @@ fn mismatched(mismatched: Mismatched) -> Option<Ruling> {
     let sentence = mismatched.sentence().filter(|_| mismatched.is_invalid())?;
     let reason = format!(
         "{sentence}; above {:.0} % of the units they may create or hide an effect. Find their sender (`sender_service` \
-         and `sender_version` in the table `exposures`) and mend it, then leave the phase out (`excluded_phases`), or \
-         clone the experiment under another key.",
+         and `sender_version` in the table `exposures`) and mend its hash, its definitions or its clock, then leave out the \
+         phase in which these units came (`excluded_phases`), or clone the experiment under another key.",
         MISMATCHED_INVALID_ABOVE * 100.0
     );
     Some(Ruling::of_the_whole(Verdict::Invalid, reason))

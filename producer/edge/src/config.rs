@@ -71,6 +71,7 @@ pub struct EdgeSection {
     pub track_body_bytes: Bytes<1_024, 67_108_864>,
     pub track_events: Count<1, 10_000>,
     pub track_timeout_ms: Millis<10, 60_000>,
+    pub event_ahead_ms: Millis<0, 86_400_000>,
     pub streams: Count<0, 100_000>,
     pub streams_per_token: Count<1, 100_000>,
     pub stream_keep_alive_ms: Millis<100, 300_000>,
@@ -100,6 +101,9 @@ impl Default for EdgeSection {
             track_body_bytes: Bytes::of(1_048_576),
             track_events: Count::of(1_000),
             track_timeout_ms: Millis::of(5_000),
+            // Clocks that are set over the network agree within seconds, and one that is set by hand within minutes. An hour,
+            // as of a wrong time zone, is more: what a right clock stamps afterwards would not count, as before the exposure.
+            event_ahead_ms: Millis::of(600_000),
             streams: Count::of(10_000),
             streams_per_token: Count::of(5_000),
             stream_keep_alive_ms: Millis::of(15_000),
@@ -196,6 +200,11 @@ impl Section for EdgeSection {
                 "track_timeout_ms",
                 &self.track_timeout_ms,
                 "time for events to become safe; then those that are not get `retry`, and the request 503",
+            ),
+            Field::of(
+                "event_ahead_ms",
+                &self.event_ahead_ms,
+                "how far the time of a reported event may be ahead of this machine's clock; an event further ahead is refused",
             ),
             Field::of("streams", &self.streams, "event streams at once; one more gets 503"),
             Field::of(

@@ -9,7 +9,7 @@ use assignment::{
     Context, DEFAULT_UNIT_TYPE, Environment, Evaluation, EvaluationError, Lists, Snapshot, evaluate_all,
     evaluate_client_safe,
 };
-use schemas::definition::{Definition, Definitions, Switchback, ValueType, Version};
+use schemas::definition::{Definition, Definitions, RetentionDays, Switchback, ValueType, Version};
 use schemas::{Key, Micros, Pairs};
 use sdk::attributes::{AttributeFilter, AttributeNames};
 use serde_json::Value as Json;
@@ -39,6 +39,8 @@ pub struct Configuration {
     /// The types of units that any flag or experiment asks for, and that of users, who are the members of all others; in
     /// ascending order.
     unit_types: Box<[Key]>,
+    /// How long the tables keep what clients report.
+    pub kept: RetentionDays,
 }
 
 /// What is known of a flag or an experiment besides its evaluation.
@@ -116,6 +118,7 @@ impl Configuration {
             safe_holdouts,
             by_key,
             unit_types: unit_types.into_iter().collect(),
+            kept: definitions.settings().map(|settings| settings.retention_days).unwrap_or_default(),
         }
     }
 
@@ -202,6 +205,12 @@ impl Configuration {
     pub fn is_reportable_by_clients(&self, key: &str) -> bool {
         let hidden = self.entry(key).is_some_and(|entry| !entry.is_visible_to(TokenKind::Client));
         !hidden || self.safe_holdouts.iter().any(|holdout| holdout.as_str() == key)
+    }
+
+    /// Returns whether there is such an experiment, as far as a token of this kind may know.
+    pub fn has_experiment(&self, key: &str, kind: TokenKind) -> bool {
+        let is_experiment = self.entry(key).is_some_and(|entry| entry.attributes().is_some());
+        is_experiment && (kind == TokenKind::Server || self.is_reportable_by_clients(key))
     }
 
     pub fn keys(&self) -> usize {
@@ -376,6 +385,18 @@ mod tests {
             let refused = single(key, TokenKind::Client).unwrap_err();
             assert_eq!(refused, format!("there is no flag or experiment `{key}`"));
         }
+    }
+
+    #[test]
+    fn an_experiment_that_a_client_key_may_not_see_is_one_that_there_is_not() {
+        let configuration = configuration();
+        let has =
+            |key| [TokenKind::Server, TokenKind::Client].map(|kind| configuration.has_experiment(key, kind));
+        assert_eq!(has("c-safe"), [true, true]);
+        assert_eq!(has("d-secret"), [true, false]);
+        assert_eq!(has("nobody"), [false, false]);
+        // A flag exposes nobody.
+        assert_eq!(has("a-safe"), [false, false]);
     }
 
     #[test]

@@ -14,7 +14,8 @@ use schemas::{Exposure, Reason};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 
-/// Whether the server has logged the exposures itself, so that nobody reports them again.
+/// Whether the server has the exposures in its log, by this request or by an earlier one within the hour, so that nobody
+/// reports them again.
 pub const LOGGED: &str = "exposure_logged";
 
 /// The metadata of a flag or an event, as a client sends it.
@@ -134,6 +135,14 @@ pub fn read<'a>(
             "metadata.experiment is `{named}`, key is `{experiment}`: they name one experiment"
         ));
     }
+    let evaluated = text(sent, "variant")?;
+    if let (Some(variant), Some(evaluated)) = (variant, &evaluated)
+        && variant != evaluated
+    {
+        return Err(format!(
+            "variant is `{variant}`, metadata.variant is `{evaluated}`: they name one variant"
+        ));
+    }
     let bucket = |name| {
         integer(sent, name).map(|bucket| bucket.map(|bucket| u32::try_from(bucket).unwrap_or(u32::MAX)))
     };
@@ -156,7 +165,7 @@ pub fn read<'a>(
         experiment: experiment.into(),
         variant: match variant {
             Some(variant) => variant.clone(),
-            None => required(text(sent, "variant")?, "variant")?,
+            None => required(evaluated, "variant")?,
         },
         unit_type: required(text(sent, "unit_type")?, "unit_type")?,
         window_start_s: integer(sent, "window_start")?,
@@ -341,6 +350,13 @@ mod tests {
             refused(&text.replace("split", "drawn"), "e"),
             "metadata.exposure_reason is `drawn`; it is one of split, forced, held_out"
         );
+        // An exposure said another variant than the evaluation that it returns.
+        let sent: Sent = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            read(&sent, "e", Some(&"a".into())).unwrap_err(),
+            "variant is `a`, metadata.variant is `b`: they name one variant"
+        );
+        assert_eq!(read(&sent, "e", Some(&"b".into())).unwrap().variant, "b");
         // JavaScript may print a whole number with a point.
         let text = text.replace("\"phase\":2", "\"phase\":2.0");
         let sent: Sent = serde_json::from_str(&text).unwrap();

@@ -64,6 +64,8 @@ pub struct Metrics {
     pub exposures: ExposureSeries,
     /// By type and status.
     pub tracked: IntCounterVec,
+    /// By type.
+    pub tracked_without_experiment: IntCounterVec,
     pub stale_answers: IntCounter,
     pub stale: IntGauge,
     pub configuration_version: IntGauge,
@@ -108,6 +110,11 @@ impl Metrics {
                 "Events reported by clients.",
                 &["type", "status"],
             )?,
+            tracked_without_experiment: counters(
+                "edge_tracked_without_experiment_total",
+                "Accepted events that name an experiment which is not known here.",
+                &["type"],
+            )?,
             stale_answers: IntCounter::new("edge_stale_answers_total", "Answers that said they are stale.")?,
             stale: IntGauge::new("edge_stale", "1 while the definitions may be old.")?,
             configuration_version: IntGauge::new(
@@ -135,6 +142,7 @@ impl Metrics {
         };
         registry.register(Box::new(metrics.rate_limited.clone()))?;
         registry.register(Box::new(metrics.tracked.clone()))?;
+        registry.register(Box::new(metrics.tracked_without_experiment.clone()))?;
         registry.register(Box::new(metrics.stale_answers.clone()))?;
         registry.register(Box::new(metrics.stale.clone()))?;
         registry.register(Box::new(metrics.configuration_version.clone()))?;

@@ -1,8 +1,9 @@
 //! The events that clients report, each read and judged for itself. The time of an event is part of it: it is sent, or it is
 //! in the event's id, and never this process's clock, so that an event that is sent again, through whatever edge, keeps its id,
-//! its unit and its time.
+//! its unit and its time. The clock only refuses a time that cannot be right.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use assignment::Context;
 use schemas::{
@@ -20,11 +21,23 @@ use crate::tokens::{Token, TokenKind};
 /// The longest text of an event's id that an answer repeats, in characters.
 const ID_CHARACTERS_MAX: usize = 64;
 
+/// The longest number of a `ts` that an error repeats, in characters.
+const NUMBER_CHARACTERS_MAX: usize = 40;
+
+/// The beginning of the year 2000. An event before it has a time in another unit than it was read in (seconds, read as
+/// milliseconds, are of January 1970), or one of a clock that was never set.
+const EARLIEST_MICROS: i64 = 946_684_800_000_000;
+
+const MICROS_PER_DAY: i64 = 86_400_000_000;
+
 /// What the events of a request have in common.
 #[derive(Clone, Copy)]
 pub struct Scope<'a> {
     pub configuration: &'a Configuration,
     pub token: &'a Token,
+    pub now: Micros,
+    /// How far the time of an event may be ahead of `now`.
+    pub ahead_max: Duration,
 }
 
 /// One event of a request.
@@ -55,6 +68,9 @@ pub struct EventAnswer {
     pub status: Status,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What is probably wrong with an event that was accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -156,11 +172,29 @@ pub fn read(raw: &RawValue, scope: Scope<'_>) -> Read {
     let identified: Option<Identified> = serde_json::from_str(raw.get()).ok();
     let event_id = identified.map(|of| of.event_id.chars().take(ID_CHARACTERS_MAX).collect());
     let event = parse::<Typed>(raw).and_then(|typed| match typed.kind {
-        EventKind::Exposure => event_of(parse(raw)?, scope, exposure),
-        EventKind::Conversion => event_of(parse(raw)?, scope, conversion),
+        EventKind::Exposure => event_of(parse(raw)?, scope, Table::Exposures, exposure),
+        EventKind::Conversion => event_of(parse(raw)?, scope, Table::Conversions, conversion),
         EventKind::Alias => alias_of(parse(raw)?, scope),
     });
     Read { event_id, event: event.and_then(checked) }
+}
+
+/// Warns of an event that names an experiment which is not known here. It is accepted all the same, because this edge's
+/// definitions may be behind the client's.
+pub fn warning(event: &Event<'_>, scope: Scope<'_>) -> Option<String> {
+    let Scope { configuration, token, .. } = scope;
+    let experiment = match event {
+        Event::Exposure(exposure) => &exposure.experiment,
+        Event::Conversion(conversion) => conversion.experiment.as_ref()?,
+        Event::Alias(_) => return None,
+    };
+    (!configuration.has_experiment(experiment, token.kind)).then(|| {
+        format!(
+            "there is no experiment `{experiment}` here, at configuration version {}: the event counts nowhere until there \
+             is one; check the key",
+            configuration.version()
+        )
+    })
 }
 
 fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T, String> {
@@ -179,7 +213,7 @@ fn id_of(event_id: &str) -> Result<Uuid, String> {
 /// A page reports aliases too, as when a visitor logs in. Its `to` is of the token's unit type, so a page of users can join no
 /// two accounts or regions; whom among the users it joins is its own word.
 fn alias_of(written: WrittenAlias<'_>, scope: Scope<'_>) -> Result<Event<'static>, String> {
-    let Scope { configuration, token } = scope;
+    let Scope { configuration, token, .. } = scope;
     let event_id = id_of(&written.event_id)?;
     let (from, to) = (unit_of("from", written.from)?, unit_of("to", written.to)?);
     if from == to {
@@ -197,7 +231,7 @@ fn alias_of(written: WrittenAlias<'_>, scope: Scope<'_>) -> Result<Event<'static
         to,
         environment: configuration.snapshot.environment().0.to_owned().into(),
         sender: sender(token),
-        created_at: created_at(written.ts, event_id)?,
+        created_at: created_at(written.ts, event_id, &TimeBounds::of(Table::Aliases, scope))?,
     }))
 }
 
@@ -212,10 +246,11 @@ fn unit_of(field: &str, raw: &RawValue) -> Result<Unit<'static>, String> {
 fn event_of(
     mut written: Written<'_>,
     scope: Scope<'_>,
+    table: Table,
     make: fn(&Known<'_>, &Written<'_>) -> Result<Event<'static>, String>,
 ) -> Result<Event<'static>, String> {
     let event_id = id_of(&written.event_id)?;
-    let created_at = created_at(written.ts, event_id)?;
+    let created_at = created_at(written.ts, event_id, &TimeBounds::of(table, scope))?;
     let mut sent = written.context.take().unwrap_or_default();
     if let Some(key) = written.targeting_key.take().filter(|key| !key.is_empty()) {
         sent.targeting_key = Some(key);
@@ -241,7 +276,7 @@ struct Known<'a> {
 }
 
 fn exposure(known: &Known<'_>, written: &Written<'_>) -> Result<Event<'static>, String> {
-    let Scope { configuration, token } = known.scope;
+    let Scope { configuration, token, .. } = known.scope;
     let experiment = &*written.key;
     let reported = metadata::read(&written.metadata, experiment, written.variant.as_ref())?;
     // After the metadata, which nobody has who may not see the key: so it does not learn that there is one.
@@ -300,7 +335,7 @@ fn exposure(known: &Known<'_>, written: &Written<'_>) -> Result<Event<'static>, 
 }
 
 fn conversion(known: &Known<'_>, written: &Written<'_>) -> Result<Event<'static>, String> {
-    let Scope { configuration, token } = known.scope;
+    let Scope { configuration, token, .. } = known.scope;
     let unit = configuration.unit_of(&known.context, &token.unit_type);
     let (unit_type, unit_id) = unit.map_err(|why| match why {
         NoUnit::Missing => format!(
@@ -348,33 +383,96 @@ fn sender(token: &Token) -> Sender<'static> {
     }
 }
 
+/// Where an event is stored.
+#[derive(Clone, Copy)]
+enum Table {
+    Exposures,
+    Conversions,
+    Aliases,
+}
+
+/// The times that an event may have.
+struct TimeBounds {
+    now: Micros,
+    ahead_max: Duration,
+    /// The name of the table and the days for which it keeps an event; 0: for ever.
+    table: &'static str,
+    kept_days: u32,
+}
+
+impl TimeBounds {
+    fn of(table: Table, scope: Scope<'_>) -> TimeBounds {
+        let Scope { configuration, now, ahead_max, .. } = scope;
+        let kept = configuration.kept;
+        let (table, kept_days) = match table {
+            Table::Exposures => ("exposures", kept.exposures),
+            Table::Conversions => ("conversions", kept.conversions),
+            Table::Aliases => ("aliases", kept.aliases),
+        };
+        TimeBounds { now, ahead_max, table, kept_days }
+    }
+
+    /// Says what is wrong with a time, if anything is. Old events are good for as long as a table keeps them, because the
+    /// consumer finds an event of any age that is stored. What was ingested on one day is dropped together.
+    fn refusal(&self, at: Micros) -> Option<String> {
+        let (at, now) = (at.get(), self.now.get());
+        let ahead_max = i64::try_from(self.ahead_max.as_micros()).unwrap_or(i64::MAX);
+        let dropped_from = at - at.rem_euclid(MICROS_PER_DAY) + i64::from(self.kept_days) * MICROS_PER_DAY;
+        if at < EARLIEST_MICROS {
+            return Some("is before the year 2000".to_owned());
+        }
+        if at - now > ahead_max {
+            return Some(format!(
+                "is {} s ahead of this edge's clock, and {} s are allowed (edge.event_ahead_ms): one of the two clocks is wrong",
+                (at - now) / 1_000_000,
+                ahead_max / 1_000_000
+            ));
+        }
+        if self.kept_days > 0 && dropped_from <= now {
+            return Some(format!(
+                "is older than the {} days for which {} are kept: if the event was stored before, it would now count twice",
+                self.kept_days, self.table
+            ));
+        }
+        None
+    }
+}
+
 /// The event's time: `ts`, as text or in milliseconds since 1970, or the time in the id.
-fn created_at(ts: Option<&RawValue>, event_id: Uuid) -> Result<Micros, String> {
+fn created_at(ts: Option<&RawValue>, event_id: Uuid, bounds: &TimeBounds) -> Result<Micros, String> {
     let ts = ts.map(RawValue::get).filter(|ts| *ts != "null");
-    let Some(ts) = ts else {
-        if event_id.get_version_num() != 7 {
+    let (read, from) = match ts {
+        None if event_id.get_version_num() != 7 => {
             return Err(
                 "ts is missing, and event_id is no UUID of version 7, which would have the time".to_owned()
             );
         }
-        let millis = i64::try_from(event_id.as_u128() >> 80).expect("48 bits fit");
-        return millis_since_1970(millis as f64).map_err(|why| format!("the time in event_id: {why}"));
-    };
-    if ts.starts_with('"') {
-        let text: String = serde_json::from_str(ts).map_err(|error| format!("ts: {error}"))?;
-        return Micros::parse(&text).map_err(|error| format!("ts: {error}"));
-    }
-    match ts.parse::<f64>() {
-        Ok(millis) => millis_since_1970(millis).map_err(|why| format!("ts: {why}")),
-        Err(_) => {
-            Err("ts is neither a time such as 2026-01-31T12:00:00Z nor milliseconds since 1970".to_owned())
+        None => {
+            let millis = i64::try_from(event_id.as_u128() >> 80).expect("48 bits fit");
+            (millis_since_1970(millis as f64), "the time in event_id".to_owned())
         }
+        Some(ts) if ts.starts_with('"') => {
+            let text: String = serde_json::from_str(ts).map_err(|error| format!("ts: {error}"))?;
+            (Micros::parse(&text).map_err(|error| error.to_string()), "ts".to_owned())
+        }
+        Some(ts) => {
+            let millis: f64 = ts.parse().map_err(|_| {
+                "ts is neither a time such as 2026-01-31T12:00:00Z nor milliseconds since 1970".to_owned()
+            })?;
+            let shown: String = ts.chars().take(NUMBER_CHARACTERS_MAX).collect();
+            (millis_since_1970(millis), format!("ts: {shown} is read as milliseconds since 1970"))
+        }
+    };
+    let at = read.map_err(|why| format!("{from}: {why}"))?;
+    match bounds.refusal(at) {
+        None => Ok(at),
+        Some(why) => Err(format!("{from}: {at} {why}")),
     }
 }
 
 /// Up to the year 2255 a double holds every microsecond.
 fn millis_since_1970(millis: f64) -> Result<Micros, String> {
-    Micros::new((millis * 1_000.0).round() as i64).map_err(|error| error.to_string())
+    Micros::new((millis * 1_000.0).round() as i64).map_err(|_| "that is outside 1970 to 2261".to_owned())
 }
 
 #[cfg(test)]
@@ -385,9 +483,20 @@ mod tests {
         RawValue::from_string(json.to_owned()).unwrap()
     }
 
-    fn time(ts: Option<&str>, event_id: &str) -> Result<String, String> {
+    /// The edge's clock shows the year 2026, and conversions are kept for as many days; 0: for ever.
+    fn time_in(kept_days: u32, ts: Option<&str>, event_id: &str) -> Result<String, String> {
         let ts = ts.map(raw);
-        created_at(ts.as_deref(), event_id.parse().unwrap()).map(|time| time.to_string())
+        let bounds = TimeBounds {
+            now: Micros::parse("2026-03-01T12:00:00Z").unwrap(),
+            ahead_max: Duration::from_secs(600),
+            table: "conversions",
+            kept_days,
+        };
+        created_at(ts.as_deref(), event_id.parse().unwrap(), &bounds).map(|time| time.to_string())
+    }
+
+    fn time(ts: Option<&str>, event_id: &str) -> Result<String, String> {
+        time_in(0, ts, event_id)
     }
 
     const V7: &str = "019c1360-2c7b-7000-8000-000000000001";
@@ -417,6 +526,53 @@ mod tests {
             time(None, "ffffffff-ffff-7000-8000-000000000001")
                 .unwrap_err()
                 .starts_with("the time in event_id: ")
+        );
+    }
+
+    /// Seconds were taken for milliseconds, and any time in the future was accepted.
+    #[test]
+    fn a_time_in_another_unit_or_of_a_wrong_clock_is_refused() {
+        let refused = |ts: &str| time(Some(ts), V4).unwrap_err();
+        // Seconds, microseconds and nanoseconds.
+        assert_eq!(
+            refused("1769860800"),
+            "ts: 1769860800 is read as milliseconds since 1970: 1970-01-21T11:37:40.800000Z is before the year 2000"
+        );
+        assert_eq!(
+            refused("1769860800123000"),
+            "ts: 1769860800123000 is read as milliseconds since 1970: that is outside 1970 to 2261"
+        );
+        assert_eq!(
+            refused("1769860800123000000"),
+            "ts: 1769860800123000000 is read as milliseconds since 1970: that is outside 1970 to 2261"
+        );
+        assert_eq!(
+            refused("\"1999-12-31T23:59:59.999999Z\""),
+            "ts: 1999-12-31T23:59:59.999999Z is before the year 2000"
+        );
+        assert_eq!(time(Some("\"2000-01-01T00:00:00Z\""), V4).unwrap(), "2000-01-01T00:00:00.000000Z");
+        assert_eq!(
+            time(None, "00000000-0000-7000-8000-000000000001").unwrap_err(),
+            "the time in event_id: 1970-01-01T00:00:00.000000Z is before the year 2000"
+        );
+        // Ten minutes ahead are allowed.
+        assert_eq!(time(Some("\"2026-03-01T12:10:00Z\""), V4).unwrap(), "2026-03-01T12:10:00.000000Z");
+        assert_eq!(
+            refused("\"2026-03-01T12:10:01Z\""),
+            "ts: 2026-03-01T12:10:01.000000Z is 601 s ahead of this edge's clock, and 600 s are allowed \
+             (edge.event_ahead_ms): set the sender's clock"
+        );
+    }
+
+    /// Whatever was stored on a day is dropped when it is so many days old.
+    #[test]
+    fn an_old_event_is_good_for_as_long_as_a_first_sending_is_kept() {
+        let kept = |ts: &str| time_in(30, Some(ts), V4);
+        assert_eq!(kept("\"2026-01-31T00:00:00Z\"").unwrap(), "2026-01-31T00:00:00.000000Z");
+        assert_eq!(
+            kept("\"2026-01-30T23:59:59.999999Z\"").unwrap_err(),
+            "ts: 2026-01-30T23:59:59.999999Z is older than the 30 days for which conversions are kept: if the event was \
+             stored before, it would now count twice"
         );
     }
 

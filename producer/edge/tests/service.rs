@@ -260,6 +260,15 @@ fn a_single_read_is_exposed_once_and_a_bulk_read_never() {
         &[("x-splitstream-exposure", "off")],
     );
     assert_eq!(off.json()["metadata"]["exposure_logged"], false);
+    let maybe = edge.post_with(
+        "/ofrep/v1/evaluate/flags/checkout",
+        r#"{"context": {"targetingKey": "u2", "age": 20}}"#,
+        &[("x-splitstream-exposure", "maybe")],
+    );
+    assert_eq!(
+        (maybe.status, maybe.json()["errorDetails"].clone()),
+        (400, json!("X-Splitstream-Exposure is `maybe` where `on` or `off` is expected"))
+    );
     // Not targeted: served, and exposed to nothing.
     let minor = edge.single("checkout", r#"{"targetingKey": "u3", "age": 17}"#).json();
     assert_eq!(
@@ -325,15 +334,15 @@ fn reported_events_are_judged_one_by_one_and_keep_their_time() {
         {"event_id": "nonsense", "type": "conversion", "key": "purchase", "targetingKey": "u1"},
         {"type": "conversion"},
         7,
+        {"event_id": id(10), "type": "exposure", "key": "checkout", "variant": "neither",
+         "metadata": flag["metadata"], "targetingKey": "u1", "context": {"age": 20}},
+        {"event_id": id(11), "type": "conversion", "key": "purchase", "targetingKey": "u1", "ts": 1_769_860_800},
     ]});
     let answer = edge.post("/ofrep/v1/track", &batch.to_string());
     assert_eq!(answer.status, 200, "{answer:?}");
     let events = answer.json()["events"].as_array().unwrap().clone();
     let statuses: Vec<&str> = events.iter().map(|event| event["status"].as_str().unwrap()).collect();
-    assert_eq!(
-        statuses,
-        ["accepted", "accepted", "refused", "refused", "refused", "refused", "refused", "refused", "refused"]
-    );
+    assert_eq!(statuses, [&["accepted"; 2][..], &["refused"; 9]].concat());
     assert_eq!((&events[0]["event_id"], &events[8]["event_id"]), (&json!(id(1)), &Value::Null));
     for (index, error) in [
         (2, "ts is missing, and event_id is no UUID of version 7"),
@@ -341,6 +350,11 @@ fn reported_events_are_judged_one_by_one_and_keep_their_time() {
         (4, "TARGETING_KEY_MISSING"),
         (5, "metadata.variant is missing"),
         (6, "event_id is no UUID"),
+        (9, "variant is `neither`, metadata.variant is `"),
+        (
+            10,
+            "ts: 1769860800 is read as milliseconds since 1970: 1970-01-21T11:37:40.800000Z is before the year 2000",
+        ),
     ] {
         assert!(events[index]["error"].as_str().unwrap().starts_with(error), "{}", events[index]);
     }
@@ -378,6 +392,45 @@ fn reported_events_are_judged_one_by_one_and_keep_their_time() {
     assert_eq!(fixture.stored("conversions"), [&conversions[..], &conversions[..]].concat());
 }
 
+/// An edge may be behind the definitions, so an experiment that it does not have is no reason to refuse.
+#[test]
+fn an_event_of_an_experiment_that_is_not_here_is_accepted_with_a_warning() {
+    let fixture = Fixture::new("unknown");
+    fixture.apply(DEFINITIONS);
+    let edge = fixture.edge(&[]);
+    let id = |number: u32| format!("019c1360-2c7b-7000-8000-{number:012}");
+    let metadata = json!({"variant": "a", "unit_type": "user", "phase": 1, "definition_version": 1, "configuration_version": 1});
+    let batch = json!({"events": [
+        {"event_id": id(1), "type": "exposure", "key": "chekout", "metadata": metadata, "targetingKey": "u1"},
+        {"event_id": id(2), "type": "conversion", "key": "purchase", "experiment": "chekout", "targetingKey": "u1"},
+        {"event_id": id(3), "type": "conversion", "key": "purchase", "experiment": "checkout", "targetingKey": "u1"},
+        {"event_id": id(4), "type": "conversion", "key": "purchase", "targetingKey": "u1"},
+    ]});
+    let answer = edge.post("/ofrep/v1/track", &batch.to_string()).json();
+    let version = edge.metric("splitstream_edge_configuration_version");
+    let warning = format!(
+        "there is no experiment `chekout` here, at configuration version {version}: the event counts nowhere until there is \
+         one; check the key"
+    );
+    let expected = |number: u32, warning: Option<&str>| match warning {
+        Some(warning) => json!({"event_id": id(number), "status": "accepted", "warning": warning}),
+        None => json!({"event_id": id(number), "status": "accepted"}),
+    };
+    assert_eq!(
+        answer["events"],
+        json!([
+            expected(1, Some(&warning)),
+            expected(2, Some(&warning)),
+            expected(3, None),
+            expected(4, None)
+        ])
+    );
+    let counted = |kind: &str| {
+        edge.metric(&format!("splitstream_edge_tracked_without_experiment_total{{type=\"{kind}\""))
+    };
+    assert_eq!((counted("exposure"), counted("conversion")), (1.0, 1.0));
+}
+
 /// A value counts in the window in which it was evaluated, if it was read in it.
 #[test]
 fn a_switchback_is_reported_with_its_window_and_a_login_as_an_alias() {
@@ -407,7 +460,7 @@ fn a_switchback_is_reported_with_its_window_and_a_login_as_an_alias() {
         json!({"event_id": id(number), "type": "alias", "from": unit(from), "to": unit(to)})
     };
     let batch = json!({"events": [
-        exposure(1, "eu", start + 604_799),
+        exposure(1, "eu", start),
         exposure(2, &"r".repeat(250), start),
         alias(3, ("user", "visitor-7"), ("user", "u1")),
         alias(4, ("device", "d1"), ("user", "u1")),
@@ -416,7 +469,7 @@ fn a_switchback_is_reported_with_its_window_and_a_login_as_an_alias() {
         {"event_id": id(7), "type": "alias", "from": {"unit_type": "user", "unit_id": "u2"}},
         {"event_id": id(7), "type": "alias", "from": ["user", "u2"], "to": ["user", "u1"]},
         {"event_id": id(7), "type": "alias", "from": {"unit_type": "user"}, "to": {}},
-        exposure(9, "eu", start + 604_800),
+        exposure(9, "eu", start - 1),
         windowless,
     ]});
     let answer = edge.post_with("/ofrep/v1/track", &batch.to_string(), &page).json();

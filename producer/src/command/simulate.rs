@@ -32,8 +32,8 @@ mod through_edge;
 
 /// The time that events sent before a signal may take to be acknowledged by Kafka.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// The time that an edge has after a signal to answer what it was asked before.
-const EDGE_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// The time that an edge has after a signal to answer what it was asked before: twice as long as it waits for Kafka.
+const EDGE_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The number of moments, at each of which one unit does something, between two updates of the progress bar.
 const MOMENTS_PER_UPDATE: u64 = 1_024;
 

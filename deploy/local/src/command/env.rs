@@ -1,11 +1,12 @@
 //! `splitstream local env`: the addresses of a stack as lines that a shell evaluates, by the names that the documentation
 //! uses.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use super::Dir;
 use super::status::Report;
+use crate::state::State;
 
 #[derive(Debug, Clone, Args)]
 pub struct Env {
@@ -13,10 +14,17 @@ pub struct Env {
     pub dir: Dir,
 }
 
-/// Prints the lines. Fails if no stack runs.
+/// Prints the lines. Fails if no stack runs, and while one starts: a shell would have some of the addresses, or old ones.
 pub fn run(env: &Env) -> Result<()> {
-    print!("{}", exports(&Report::load(&env.dir.dir)?));
-    Ok(())
+    let dir = &env.dir.dir;
+    match State::load(dir)? {
+        Some(state) if state.owner.is_alive() && state.ready => {
+            print!("{}", exports(&Report::of(dir, &state)));
+            Ok(())
+        }
+        Some(state) if state.owner.is_alive() => bail!("the stack in {} is still starting", dir.display()),
+        _ => bail!("no stack runs in {}: `splitstream local up` starts one", dir.display()),
+    }
 }
 
 /// One line for each address that there is.
@@ -42,7 +50,7 @@ fn exports(report: &Report) -> String {
 }
 
 /// The text as one word of a shell. An address that somebody has given may have anything in it.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b":/.,-_".contains(&byte);
     if text.bytes().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

@@ -46,7 +46,11 @@ pub struct Health {
 
 /// Prints the report. Fails if no stack runs or a part is not healthy.
 pub fn run(status: &Status) -> Result<()> {
-    let report = Report::load(&status.dir.dir)?;
+    let dir = &status.dir.dir;
+    let Some(state) = State::load(dir)? else {
+        bail!("no stack runs in {}: `splitstream local up` starts one", dir.display());
+    };
+    let report = Report::of(dir, &state);
     print(&report, status.json)?;
     let unhealthy = report.parts.iter().filter(|part| !part.healthy).count();
     if unhealthy > 0 {
@@ -56,17 +60,6 @@ pub fn run(status: &Status) -> Result<()> {
 }
 
 impl Report {
-    /// The state of the stack in `dir`.
-    ///
-    /// # Errors
-    /// If no stack runs there.
-    pub fn load(dir: &Path) -> Result<Report> {
-        let Some(state) = State::load(dir)? else {
-            bail!("no stack runs in {}: `splitstream local up` starts one", dir.display());
-        };
-        Ok(Report::of(dir, &state))
-    }
-
     pub fn of(dir: &Path, state: &State) -> Report {
         let parts: Vec<Health> = state.parts.iter().map(health).collect();
         let aggregator = parts.iter().find(|part| part.name == "aggregator");
@@ -133,7 +126,7 @@ fn table(report: &Report) -> String {
     }
     let dir = match report.dir.to_str() {
         Some(DEFAULT_DIR) => String::new(),
-        _ => format!(" --dir {}", report.dir.display()),
+        _ => format!(" --dir {}", super::env::quoted(&report.dir.display().to_string())),
     };
     text.push_str(&format!(
         "A shell knows the addresses after (without `splitstream` on its PATH: cargo local env)\n  eval \"$(splitstream local \

@@ -2,6 +2,7 @@
 //! reads, so that `config` prints exactly the settings that the program accepts.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry as Place;
 use std::fmt::Write;
 
 use serde::de::{DeserializeOwned, Deserializer, Visitor};
@@ -103,9 +104,9 @@ impl Required {
         };
         let keys: BTreeSet<&'static str> = self.examples.lines().map(line_key).collect();
         for (key, example) in examples {
-            if !entries.contains_key(&key) {
-                unset.extend(keys.get(key.as_str()).map(|key| (self.section, *key)));
-                entries.insert(key, example);
+            if let Place::Vacant(missing) = entries.entry(key) {
+                unset.extend(keys.get(missing.key().as_str()).map(|key| (self.section, *key)));
+                missing.insert(example);
             }
         }
         Ok(unset)

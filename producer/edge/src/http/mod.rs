@@ -44,7 +44,7 @@ pub const STREAM_PATH: &str = "/ofrep/v1/stream";
 const STALE: HeaderName = HeaderName::from_static("x-splitstream-stale");
 /// Names the revision that was evaluated.
 const VERSION: HeaderName = HeaderName::from_static("x-splitstream-version");
-/// `off` keeps a single evaluation from logging an exposure.
+/// `off` keeps a single evaluation from logging an exposure; `on` is the default.
 const EXPOSURE: HeaderName = HeaderName::from_static("x-splitstream-exposure");
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

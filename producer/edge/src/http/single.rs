@@ -27,7 +27,11 @@ pub(super) async fn answer(edge: &Edge, request: Request, began: Instant) -> Res
         Ok(token) => token,
         Err(failure) => return failure.response(Some(&key)),
     };
-    let asked = Asked { key: &key, token: &token, logs: !is_off(&head.headers), began };
+    let logs = match is_logged(&head.headers) {
+        Ok(logs) => logs,
+        Err(problem) => return Failure::from(problem).response(Some(&key)),
+    };
+    let asked = Asked { key: &key, token: &token, logs, began };
     let outcome = match edge.receive(body, edge.settings.body_bytes.usize()).await {
         Ok(received) => evaluate(edge, asked, &received.body),
         Err(failure) => Err(failure),
@@ -56,8 +60,19 @@ fn key_of(path: &str) -> Cow<'_, str> {
     percent_encoding::percent_decode_str(key).decode_utf8_lossy()
 }
 
-fn is_off(headers: &HeaderMap) -> bool {
-    headers.get(EXPOSURE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"off"))
+/// Whether the exposure is to be logged.
+fn is_logged(headers: &HeaderMap) -> Result<bool, Problem> {
+    let Some(value) = headers.get(EXPOSURE) else { return Ok(true) };
+    match value.as_bytes() {
+        value if value.eq_ignore_ascii_case(b"on") => Ok(true),
+        value if value.eq_ignore_ascii_case(b"off") => Ok(false),
+        value => {
+            let shown: String = String::from_utf8_lossy(value).chars().take(80).collect();
+            Err(Problem::general(format!(
+                "X-Splitstream-Exposure is `{shown}` where `on` or `off` is expected"
+            )))
+        }
+    }
 }
 
 fn evaluate(edge: &Edge, asked: Asked<'_>, body: &[u8]) -> Result<Response, Failure> {
@@ -132,6 +147,23 @@ fn failure(problem: Problem) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exposure_is_logged_unless_the_header_says_off_and_nothing_else_is_guessed() {
+        let asked = |value: &'static str| {
+            let headers = HeaderMap::from_iter([(EXPOSURE, value.parse().unwrap())]);
+            is_logged(&headers).map_err(|problem| problem.details)
+        };
+        assert_eq!(is_logged(&HeaderMap::new()), Ok(true));
+        assert_eq!(
+            (asked("on"), asked("ON"), asked("off"), asked("Off")),
+            (Ok(true), Ok(true), Ok(false), Ok(false))
+        );
+        for value in ["maybe", "", "0", "false"] {
+            let message = format!("X-Splitstream-Exposure is `{value}` where `on` or `off` is expected");
+            assert_eq!(asked(value), Err(message));
+        }
+    }
 
     #[test]
     fn a_key_is_read_whether_it_is_encoded_or_not() {

@@ -39,7 +39,12 @@ pub(super) async fn answer(edge: &Edge, request: Request, began: Instant) -> Res
 async fn accept(edge: &Edge, token: &Token, body: &[u8]) -> Result<Response, Failure> {
     let configuration = edge.configuration()?;
     let events = track::split(body, edge.settings.track_events.usize())?;
-    let scope = Scope { configuration: &configuration, token };
+    let scope = Scope {
+        configuration: &configuration,
+        token,
+        now: now(),
+        ahead_max: edge.settings.event_ahead_ms.duration(),
+    };
     let read: Vec<Read> = events.into_iter().map(|raw| track::read(raw, scope)).collect();
     let events: Vec<Event<'static>> =
         read.iter().filter_map(|read| read.event.as_ref().ok().cloned()).collect();
@@ -51,11 +56,16 @@ async fn accept(edge: &Edge, token: &Token, body: &[u8]) -> Result<Response, Fai
     let mut outcomes = outcomes.into_iter();
     let mut answers = Vec::with_capacity(read.len());
     for Read { event_id, event } in read {
+        let mut warning = None;
         let (kind, status, error) = match event {
             Err(why) => ("unknown", Status::Refused, Some(why)),
             Ok(event) => match outcomes.next().expect("every event that was sent has an outcome") {
                 Outcome::Safe => {
                     count(&configuration, &event);
+                    warning = track::warning(&event, scope);
+                    if warning.is_some() {
+                        edge.metrics.tracked_without_experiment.with_label_values(&[kind_of(&event)]).inc();
+                    }
                     (kind_of(&event), Status::Accepted, None)
                 }
                 Outcome::Refused(why) => (kind_of(&event), Status::Refused, Some(why)),
@@ -63,7 +73,7 @@ async fn accept(edge: &Edge, token: &Token, body: &[u8]) -> Result<Response, Fai
             },
         };
         edge.metrics.tracked.with_label_values(&[kind, code_of(status)]).inc();
-        answers.push(EventAnswer { event_id, status, error });
+        answers.push(EventAnswer { event_id, status, error, warning });
     }
     let again = answers.iter().any(|answer| answer.status == Status::Retry);
     let status = if again { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };

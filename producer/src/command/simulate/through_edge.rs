@@ -37,7 +37,8 @@ pub struct EdgeNumbers {
     pub requests: u64,
     /// Requests that were sent again, with the same bytes.
     pub resent: u64,
-    /// Requests that a signal ended before they were accepted; they count nowhere.
+    /// Requests that a signal ended before they were known to be accepted. They are in no other number, though the edge may have
+    /// accepted them.
     pub given_up: u64,
     pub requests_per_second: f64,
 }
@@ -56,7 +57,7 @@ enum Done {
 }
 
 /// Sends all traffic, or what a signal leaves of it: what is under way is finished, and what waits for another attempt is
-/// given up.
+/// given up, and so is what was not sent yet.
 ///
 /// # Errors
 /// With the first request that is refused, or is not accepted within two minutes.
@@ -86,7 +87,7 @@ pub fn run(
         for _ in 0..connections {
             let done = done.clone();
             let (waiting, client) = (&waiting, edge.connect());
-            scope.spawn(move || serve(&client, experiment, waiting, &done));
+            scope.spawn(move || serve(&client, experiment, waiting, &done, shutdown));
         }
         let outcome = sender.run(shutdown, bar);
         // Those that wait for another attempt would keep the threads; the threads end with their requests.
@@ -111,11 +112,13 @@ fn serve(
     experiment: &Key,
     waiting: &Mutex<Receiver<Job>>,
     done: &Sender<anyhow::Result<Done>>,
+    shutdown: &Shutdown,
 ) {
     loop {
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let outcome = match job {
             Err(_) => return,
+            Ok(_) if shutdown.begun() => Ok(Done::GivenUp),
             Ok(Job::Evaluation(asked, body)) => client.evaluate(experiment, &body).map(|sent| match sent {
                 Sent::Accepted(answer) => Done::Evaluation(asked, answer),
                 Sent::Stopped => Done::GivenUp,
