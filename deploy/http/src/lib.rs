@@ -59,9 +59,9 @@ pub struct Public<'a, A> {
     /// The section whose `listen` and `port_file` are `http`'s, for messages.
     pub section: &'static str,
     pub http: &'a Http,
-    /// Answers each request: a function, since a router would cost an evaluation more than reading its body does.
+    /// Answers each request. It is a function, because a router costs more than reading the body of an evaluation.
     pub answer: A,
-    /// Makes the response to a request that is refused at a bound, in the form that the routes' clients read.
+    /// Makes the response to a request that is refused at a bound, in the form that its clients read.
     pub refuse: Refuse,
 }
 

@@ -167,7 +167,7 @@ pub fn describe_text<T: Config>(
     for section in T::required() {
         unset.extend(section.fill(&mut root)?);
     }
-    Ok(page::render_but(&checked::<T>(&root)?, &unset))
+    Ok(page::render_with_unset(&checked::<T>(&root)?, &unset))
 }
 
 /// The tree of what was written.

@@ -20,8 +20,8 @@ pub struct Context<'a> {
     pub attributes: &'a [(Name<'a>, Value<'a>)],
 }
 
-/// The name of an attribute, with its first bytes as a number: most names are told apart by that alone. A literal's number
-/// is found by the compiler.
+/// The name of an attribute, with its first bytes as a number: most names are told apart by that alone. The compiler
+/// can find a literal's.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Name<'a> {
     start: u64,
@@ -45,8 +45,8 @@ impl fmt::Debug for Name<'_> {
     }
 }
 
-/// Names up to this length, in bytes, have a start of their own.
-const STARTS_MAX: usize = 7;
+/// Names up to this length, in bytes, are known by their start alone.
+const START_BYTES: usize = 7;
 
 /// The first bytes of a name and, in the highest byte, its length.
 #[inline]
@@ -55,7 +55,7 @@ const fn start_of(name: &str) -> u64 {
     let length = if bytes.len() > 255 { 255 } else { bytes.len() as u64 };
     let mut start = length << 56;
     let mut at = 0;
-    while at < bytes.len() && at < STARTS_MAX {
+    while at < bytes.len() && at < START_BYTES {
         start |= (bytes[at] as u64) << (8 * at);
         at += 1;
     }
@@ -85,21 +85,32 @@ pub(crate) struct Path {
 
 #[derive(Clone, Debug)]
 enum PathKind {
-    /// A name without a dot that has a start of its own.
+    /// A name without a dot that is known by its start alone.
     Short,
     TargetingKey,
     /// Any other name without a dot.
     Long,
-    /// The parts before and after the first dot.
-    Nested(Box<(Path, Box<str>)>),
+    Nested(Box<Nested>),
+}
+
+/// The parts before and after the first dot.
+#[derive(Clone, Debug)]
+struct Nested {
+    name: Box<str>,
+    name_start: u64,
+    rest: Box<str>,
 }
 
 impl Path {
     pub(crate) fn of(text: &str) -> Path {
         let kind = match text.split_once('.') {
             _ if text == TARGETING_KEY => PathKind::TargetingKey,
-            Some((name, rest)) => PathKind::Nested(Box::new((Path::of(name), rest.into()))),
-            None if text.len() <= STARTS_MAX => PathKind::Short,
+            Some((name, rest)) => PathKind::Nested(Box::new(Nested {
+                name: name.into(),
+                name_start: start_of(name),
+                rest: rest.into(),
+            })),
+            None if text.len() <= START_BYTES => PathKind::Short,
             None => PathKind::Long,
         };
         Path { start: start_of(text), kind, text: text.into() }
@@ -115,7 +126,9 @@ impl Path {
 
     fn parts(&self) -> Option<(Name<'_>, &str)> {
         match &self.kind {
-            PathKind::Nested(parts) => Some((parts.0.whole(), &parts.1)),
+            PathKind::Nested(parts) => {
+                Some((Name { start: parts.name_start, text: &parts.name }, &parts.rest))
+            }
             _ => None,
         }
     }

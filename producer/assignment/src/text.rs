@@ -1,4 +1,4 @@
-//! Texts that are compared with every evaluation: the names of attributes, the operands of conditions, and keys. Most are
+//! Texts that are compared with every evaluation: the operands of conditions, and keys. Most are
 //! short, and for those a call to the system's comparison costs more than the comparison; so each carries its ends as
 //! numbers. It does not know what a text is for.
 

@@ -179,22 +179,27 @@ pub fn read(raw: &RawValue, scope: Scope<'_>) -> Read {
     Read { event_id, event: event.and_then(checked) }
 }
 
-/// Warns of an event that names an experiment which is not known here. It is accepted all the same, because this edge's
+/// Warns of an event that names an experiment which is not known here, or not to the token. It is accepted all the same, because this edge's
 /// definitions may be behind the client's.
 pub fn warning(event: &Event<'_>, scope: Scope<'_>) -> Option<String> {
     let Scope { configuration, token, .. } = scope;
-    let experiment = match event {
-        Event::Exposure(exposure) => &exposure.experiment,
-        Event::Conversion(conversion) => conversion.experiment.as_ref()?,
-        Event::Alias(_) => return None,
-    };
+    let experiment = experiment_of(event)?;
     (!configuration.has_experiment(experiment, token.kind)).then(|| {
         format!(
-            "there is no experiment `{experiment}` here, at configuration version {}: the event counts nowhere until there \
-             is one; check the key",
+            "no experiment `{experiment}` is known to this token here, at configuration version {}: if there is none, the \
+             event counts nowhere; check the key",
             configuration.version()
         )
     })
+}
+
+/// The experiment that the event names.
+pub fn experiment_of<'a>(event: &'a Event<'_>) -> Option<&'a str> {
+    match event {
+        Event::Exposure(exposure) => Some(&exposure.experiment),
+        Event::Conversion(conversion) => conversion.experiment.as_deref(),
+        Event::Alias(_) => None,
+    }
 }
 
 fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T, String> {
@@ -423,9 +428,9 @@ impl TimeBounds {
         }
         if at - now > ahead_max {
             return Some(format!(
-                "is {} s ahead of this edge's clock, and {} s are allowed (edge.event_ahead_ms): one of the two clocks is wrong",
-                (at - now) / 1_000_000,
-                ahead_max / 1_000_000
+                "is {} ms ahead of this edge's clock, and {} ms are allowed (edge.event_ahead_ms): one of the two clocks is wrong",
+                (at - now) / 1_000,
+                ahead_max / 1_000
             ));
         }
         if self.kept_days > 0 && dropped_from <= now {
@@ -559,8 +564,8 @@ mod tests {
         assert_eq!(time(Some("\"2026-03-01T12:10:00Z\""), V4).unwrap(), "2026-03-01T12:10:00.000000Z");
         assert_eq!(
             refused("\"2026-03-01T12:10:01Z\""),
-            "ts: 2026-03-01T12:10:01.000000Z is 601 s ahead of this edge's clock, and 600 s are allowed \
-             (edge.event_ahead_ms): set the sender's clock"
+            "ts: 2026-03-01T12:10:01.000000Z is 601000 ms ahead of this edge's clock, and 600000 ms are \
+             allowed (edge.event_ahead_ms): one of the two clocks is wrong"
         );
     }
 

@@ -409,8 +409,8 @@ fn an_event_of_an_experiment_that_is_not_here_is_accepted_with_a_warning() {
     let answer = edge.post("/ofrep/v1/track", &batch.to_string()).json();
     let version = edge.metric("splitstream_edge_configuration_version");
     let warning = format!(
-        "there is no experiment `chekout` here, at configuration version {version}: the event counts nowhere until there is \
-         one; check the key"
+        "no experiment `chekout` is known to this token here, at configuration version {version}: if there is none, the event \
+         counts nowhere; check the key"
     );
     let expected = |number: u32, warning: Option<&str>| match warning {
         Some(warning) => json!({"event_id": id(number), "status": "accepted", "warning": warning}),

@@ -116,11 +116,11 @@ impl Required {
 /// Renders the whole configuration as a valid TOML file: every setting with what it does, what is allowed, its
 /// default and its current value. Secrets are not printed.
 pub fn render(config: &impl Config) -> String {
-    render_but(config, &[])
+    render_with_unset(config, &[])
 }
 
 /// Like [`render`], but shows these settings as not set.
-pub(super) fn render_but(config: &impl Config, unset: &[Path]) -> String {
+pub(super) fn render_with_unset(config: &impl Config, unset: &[Path]) -> String {
     let mut out = format!(
         "# Every setting, with its current value. The environment wins over the file:\n\
          # {PREFIX}<SECTION>__<FIELD>, in upper case.\n\n\

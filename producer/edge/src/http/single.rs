@@ -44,7 +44,7 @@ pub(super) async fn answer(edge: &Edge, request: Request, began: Instant) -> Res
     response
 }
 
-/// What the head of a request says.
+/// What is known of a request before its body is read.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
     key: &'a str,

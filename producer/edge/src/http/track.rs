@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{Edge, Failure, LetIn, RETRY_AFTER_S, json};
 use crate::configuration::Configuration;
 use crate::events::Outcome;
-use crate::tokens::Token;
+use crate::tokens::{Token, TokenKind};
 use crate::track::{self, EventAnswer, Read, Scope, Status};
 
 #[derive(Serialize)]
@@ -63,7 +63,8 @@ async fn accept(edge: &Edge, token: &Token, body: &[u8]) -> Result<Response, Fai
                 Outcome::Safe => {
                     count(&configuration, &event);
                     warning = track::warning(&event, scope);
-                    if warning.is_some() {
+                    let named = track::experiment_of(&event);
+                    if named.is_some_and(|key| !configuration.has_experiment(key, TokenKind::Server)) {
                         edge.metrics.tracked_without_experiment.with_label_values(&[kind_of(&event)]).inc();
                     }
                     (kind_of(&event), Status::Accepted, None)
