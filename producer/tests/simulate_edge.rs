@@ -4,9 +4,10 @@
 mod kafka_fixture;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,7 @@ const DEFINITIONS: &str = "\
 ";
 
 const TOKEN: &str = "simulation-0123456789abcdef";
+const PAGE_TOKEN: &str = "page-0123456789abcdef";
 
 struct Edge {
     service: Service,
@@ -153,7 +155,8 @@ fn an_edge_that_limits_the_rate_is_asked_again_and_one_that_refuses_is_an_error(
     let fixture = KafkaFixture::new("limited");
     fixture.accept("definitions.yaml", DEFINITIONS);
     let tokens = format!(
-        "[[token]]\nname = 'simulation'\nkind = 'server'\nsecret = '{TOKEN}'\nrequests_per_second = 100\nburst = 50\n"
+        "[[token]]\nname = 'simulation'\nkind = 'server'\nsecret = '{TOKEN}'\nrequests_per_second = 100\nburst = 50\n\
+         [[token]]\nname = 'page'\nkind = 'client'\nsecret = '{PAGE_TOKEN}'\n"
     );
     let tokens = fixture.file("tokens.toml", &tokens).display().to_string();
     let edge = edge(&fixture, &[("SPLITSTREAM_EDGE__TOKEN_FILE", &tokens)]);
@@ -167,19 +170,70 @@ fn an_edge_that_limits_the_rate_is_asked_again_and_one_that_refuses_is_an_error(
     assert_eq!(accepted["edge"]["evaluations"], 200);
     assert!(accepted["edge"]["resent"].as_u64().unwrap() > 0, "{accepted}");
 
-    let refused = fixture.producer(&arguments("1", &["--edge", &edge.url]));
-    assert_eq!(
-        (refused.code, refused.err.as_str()),
-        (
-            3,
-            &*format!(
-                "error: refused: the edge at {} refuses /ofrep/v1/evaluate/flags/checkout: 401 show a token: as \
-                 `Authorization: Bearer ...` or as `X-API-Key` (a token is read from SPLITSTREAM_TOKEN or \
-                 --edge-token-file)\n",
-                edge.url
-            )
-        )
+    let path = "/ofrep/v1/evaluate/flags/checkout";
+    let unauthorized = "401 show a token: as `Authorization: Bearer ...` or as `X-API-Key`";
+    let refused = |more: &[&str], why: &str| {
+        let began = Instant::now();
+        let output = fixture.producer(&arguments("1", more));
+        let error = format!("error: refused: the edge at {} refuses {why}\n", edge.url);
+        assert_eq!((output.code, output.err), (3, error));
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    };
+    refused(
+        &["--edge", &edge.url],
+        &format!(
+            "{path}: {unauthorized}; no token was shown: put one into SPLITSTREAM_TOKEN, or name its file with \
+             --edge-token-file"
+        ),
     );
+    let wrong = fixture.file("wrong", "wrong-0123456789abcdef");
+    let wrong = wrong.to_str().unwrap();
+    refused(
+        &["--edge", &edge.url, "--edge-token-file", wrong],
+        &format!("{path}: {unauthorized}; the token of {wrong} is none of the edge's: see `edge.token_file`"),
+    );
+    // A client sees nothing that is not marked for it: asked again for two minutes, once.
+    let page = fixture.file("page", PAGE_TOKEN);
+    refused(
+        &["--edge", &edge.url, "--edge-token-file", page.to_str().unwrap()],
+        &format!(
+            "{path}: 404 it has the definitions and does not show the experiment; use the token of a server (a client \
+             sees only what is marked `client_safe`), or the edge of the Kafka to which the experiment was applied"
+        ),
+    );
+}
+
+/// It was silent for two minutes, and took thirty seconds to end.
+#[test]
+fn an_edge_that_does_not_answer_is_named_at_once_and_a_signal_ends_the_wait() {
+    let fixture = KafkaFixture::new("away");
+    fixture.accept("definitions.yaml", DEFINITIONS);
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{nobody}");
+    for signal in ["-TERM", "-INT"] {
+        let mut command = fixture.command(&arguments("1", &["--edge", &url]));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = local::process::spawn_bound(command).unwrap();
+        let mut errors = BufReader::new(child.stderr.take().unwrap());
+        let mut first = String::new();
+        errors.read_line(&mut first).unwrap();
+        assert_eq!(
+            first,
+            format!(
+                "the edge at {url} gives no answer: io: Connection refused (os error 111); trying again for up to 120 s\n"
+            )
+        );
+        let began = Instant::now();
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let code = child.wait().unwrap().code();
+        assert!(began.elapsed() < Duration::from_secs(3), "{signal}: {:?}", began.elapsed());
+        let mut rest = String::new();
+        errors.read_to_string(&mut rest).unwrap();
+        let error =
+            format!("error: stopped by a signal before the edge at {url} was ready; nothing was sent\n");
+        assert_eq!((code, rest), (Some(1), error), "{signal}");
+    }
 }
 
 #[test]

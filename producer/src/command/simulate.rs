@@ -30,8 +30,10 @@ mod edge_answer;
 mod edge_client;
 mod through_edge;
 
-/// The time that events sent before a signal may take to be acknowledged.
+/// The time that events sent before a signal may take to be acknowledged by Kafka.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time that an edge has after a signal to answer what it was asked before.
+const EDGE_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The number of moments, at each of which one unit does something, between two updates of the progress bar.
 const MOMENTS_PER_UPDATE: u64 = 1_024;
 
@@ -130,7 +132,8 @@ struct Summary<'a> {
 }
 
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
-    let shutdown = Shutdown::on_signals(DRAIN_TIMEOUT).context("listening for signals")?;
+    let timeout = if args.edge.is_some() { EDGE_DRAIN_TIMEOUT } else { DRAIN_TIMEOUT };
+    let shutdown = Shutdown::on_signals(timeout).context("listening for signals")?;
     let log = open_log(config).await?;
     let definitions = log.definitions();
     let Some((version, experiment)) = definitions.experiment(&args.experiment) else {
@@ -140,18 +143,31 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         );
         return Err(refused.context(Exit::Refused));
     };
-    let edge = args.edge.as_ref().map(|url| Edge::new(url, args.edge_token_file.as_deref())).transpose()?;
+    let bar = bar(args.units);
+    let token_file = args.edge_token_file.as_deref();
+    let edge = args
+        .edge
+        .as_ref()
+        .map(|url| Edge::new(url, token_file, shutdown.clone(), bar.clone()))
+        .transpose()?;
+    let _asking = edge.as_ref().map(|_| shutdown.hold("requests to the edge"));
     if let Some(edge) = &edge {
         // Before the clock of the traffic starts. Waiting blocks; nothing else runs on this runtime.
         let body = evaluation_body(&UnitContext::new(experiment.unit_type.as_str(), NO_UNIT, &[]));
         let version = definitions.version();
-        tokio::task::block_in_place(|| edge.connect().await_version(&experiment.key, &body, version))?;
+        let ready =
+            tokio::task::block_in_place(|| edge.connect().await_version(&experiment.key, &body, version))?;
+        if ready == edge_client::Sent::Stopped {
+            return Err(anyhow!(
+                "stopped by a signal before the edge at {} was ready; nothing was sent",
+                edge.url()
+            ));
+        }
     }
     let plan = plan(config, &args, experiment)?;
     let (batch_id, start) = (plan.batch_id.clone(), plan.start);
     let snapshot = snapshot(definitions);
     let simulation = Simulation::new(&snapshot, experiment, plan).context(Exit::Refused)?;
-    let bar = bar(args.units);
     let began = Instant::now();
     let Sent { tally, delivered, edge } = match &edge {
         Some(edge) => tokio::task::block_in_place(|| {

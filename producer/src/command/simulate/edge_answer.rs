@@ -90,20 +90,22 @@ pub fn of_track(answer: &Answer, events: usize) -> Judgement<()> {
 /// Judges whether the edge evaluates by `version` of all definitions, or a newer one, by its answer to an evaluation of the
 /// experiment. A server that does not say by which it evaluates is taken as it is.
 pub fn of_version(answer: &Answer, version: Version) -> Judgement<()> {
-    // An edge whose definitions are older than the experiment names no version.
-    if answer.status == 404 && failure(answer).is_some_and(|body| body.code == "FLAG_NOT_FOUND") {
-        return again("it does not have the experiment yet, or does not show it to this token", answer);
-    }
-    if answer.status != 200 {
-        return of_failure(answer);
-    }
     // LOG.VERSION.EPOCH
     let said = answer.version.as_deref().and_then(|text| text.split('.').nth(1)?.parse::<Version>().ok());
-    match said {
-        Some(said) if said < version => {
-            again(&format!("it evaluates by version {said} of the definitions, not yet by {version}"), answer)
-        }
-        _ => Judgement::Accepted(()),
+    if let Some(said) = said.filter(|said| *said < version) {
+        let why = format!("it evaluates by version {said} of the definitions, not yet by {version}");
+        return again(&why, answer);
+    }
+    if answer.status == 404 && failure(answer).is_some_and(|body| body.code == "FLAG_NOT_FOUND") {
+        return Judgement::Refused(
+            "404 it has the definitions and does not show the experiment; use the token of a server (a client sees only \
+             what is marked `client_safe`), or the edge of the Kafka to which the experiment was applied"
+                .to_owned(),
+        );
+    }
+    match answer.status {
+        200 => Judgement::Accepted(()),
+        _ => of_failure(answer),
     }
 }
 
@@ -126,13 +128,13 @@ fn of_failure<T>(answer: &Answer) -> Judgement<T> {
         None => String::from_utf8_lossy(&answer.body).into_owned(),
     };
     let details: String = details.trim().chars().take(REASON_CHARS_MAX).collect();
-    let why = format!("{} {details}", answer.status);
+    let why = format!("{} {details}", answer.status).trim_end().to_owned();
     match answer.status {
         // Too many requests; not ready, or a proxy that finds nobody.
         429 | 502 | 503 | 504 => again(&why, answer),
-        401 => Judgement::Refused(format!(
-            "{why} (a token is read from {} or --edge-token-file)",
-            super::edge_client::TOKEN_VARIABLE
+        404 => Judgement::Refused(format!(
+            "{why}; --edge takes the address where the edge answers clients (`edge.listen`), without a path; `splitstream \
+             local status` shows the one of a local stack"
         )),
         _ => Judgement::Refused(why),
     }
@@ -147,6 +149,9 @@ fn again<T>(why: &str, answer: &Answer) -> Judgement<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ELSEWHERE: &str = "; --edge takes the address where the edge answers clients (`edge.listen`), without a path; \
+                             `splitstream local status` shows the one of a local stack";
 
     fn answer(status: u16, retry_after: Option<&str>, body: &str) -> Answer {
         let retry_after = retry_after.map(str::to_owned);
@@ -180,13 +185,10 @@ mod tests {
         let date = Some("Fri, 31 Dec 1999 23:59:59 GMT");
         assert_eq!(of_evaluation(&answer(502, date, "<html>")), again_after("502 <html>", None));
         let refused = |status: u16| of_evaluation(&answer(status, None, wait));
-        assert_eq!(refused(404), Judgement::Refused("404 wait".to_owned()));
-        assert_eq!(
-            refused(401),
-            Judgement::Refused(
-                "401 wait (a token is read from SPLITSTREAM_TOKEN or --edge-token-file)".to_owned()
-            )
-        );
+        for status in [400, 401, 403, 413] {
+            assert_eq!(refused(status), Judgement::Refused(format!("{status} wait")));
+        }
+        assert_eq!(refused(404), Judgement::Refused(format!("404 wait{ELSEWHERE}")));
     }
 
     #[test]
@@ -218,13 +220,23 @@ mod tests {
         assert_eq!(said(None), Judgement::Accepted(()));
         let why = "it evaluates by version 9 of the definitions, not yet by 12";
         assert_eq!(said(Some("aGVs_bG8.9.0")), again_after(why, None));
-        let fails = |status: u16, body: &str| of_version(&answer(status, None, body), 12);
-        let why = "it does not have the experiment yet, or does not show it to this token";
-        assert_eq!(fails(404, r#"{"errorCode":"FLAG_NOT_FOUND"}"#), again_after(why, None));
-        assert_eq!(fails(503, r#"{"errorDetails":"not ready"}"#), again_after("503 not ready", None));
+        let fails = |status: u16, version: Option<&str>, body: &str| {
+            of_version(&Answer { version: version.map(str::to_owned), ..answer(status, None, body) }, 12)
+        };
+        let not_found = r#"{"errorCode":"FLAG_NOT_FOUND","errorDetails":"there is no flag"}"#;
+        assert_eq!(fails(404, Some("aGVs_bG8.9.0"), not_found), again_after(why, None));
+        // It will not show it later either: it was tried for two minutes.
+        let hidden = "404 it has the definitions and does not show the experiment; use the token of a server (a client \
+                      sees only what is marked `client_safe`), or the edge of the Kafka to which the experiment was applied";
+        for version in [Some("aGVs_bG8.12.0"), None] {
+            assert_eq!(fails(404, version, not_found), Judgement::Refused(hidden.to_owned()));
+        }
+        assert_eq!(fails(503, None, r#"{"errorDetails":"not ready"}"#), again_after("503 not ready", None));
         // Another server, or an experiment that a simulated unit cannot ask for.
-        assert_eq!(fails(404, "nothing here"), Judgement::Refused("404 nothing here".to_owned()));
+        let elsewhere = Judgement::Refused(format!("404 nothing here{ELSEWHERE}"));
+        assert_eq!(fails(404, None, "nothing here"), elsewhere);
         let no_unit = Judgement::Refused("400 no unit".to_owned());
-        assert_eq!(fails(400, r#"{"errorCode":"INVALID_CONTEXT","errorDetails":"no unit"}"#), no_unit);
+        let invalid = r#"{"errorCode":"INVALID_CONTEXT","errorDetails":"no unit"}"#;
+        assert_eq!(fails(400, Some("aGVs_bG8.12.0"), invalid), no_unit);
     }
 }

@@ -1,16 +1,17 @@
 //! One keep-alive connection to an edge: evaluations over OFREP, and conversions by `track`. A request is sent again, with
-//! the same bytes, until every part of it is accepted, it is refused, or too much time has passed. What an answer means is
-//! decided in `edge_answer`.
+//! the same bytes, until every part of it is accepted, it is refused, too much time has passed, or a signal ends the program.
+//! What an answer means is decided in `edge_answer`.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use indicatif::ProgressBar;
 use kafka::https;
-use ops::Exit;
 use ops::config::{Secret, ServerUrl};
 use ops::retry::{End, Retry};
+use ops::{Exit, Shutdown};
 use schemas::Key;
 use schemas::definition::Version;
 use ureq::Agent;
@@ -44,12 +45,27 @@ pub const TOKEN_VARIABLE: &str = "SPLITSTREAM_TOKEN";
 pub struct Edge {
     url: String,
     authorization: Option<String>,
+    /// Where the token is from; `None` if none is shown.
+    token_source: Option<String>,
     tls: Option<TlsConfig>,
     /// Requests that were answered or failed.
     requests: AtomicU64,
     /// Those of them that were sent again.
     resent: AtomicU64,
+    /// Whether another request has failed for good.
     stopped: AtomicBool,
+    shutdown: Shutdown,
+    /// Whether it was said that the edge gives no answer, and none has come since.
+    is_away: AtomicBool,
+    bar: ProgressBar,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sent<T> {
+    Accepted(T),
+    /// A signal, or another request that failed for good, ended the attempts before the edge accepted it.
+    Stopped,
 }
 
 /// What is sent, once or again.
@@ -68,8 +84,14 @@ pub struct EdgeClient<'a> {
 }
 
 impl Edge {
-    /// Reads the token from `token_file` or from [`TOKEN_VARIABLE`]; without either none is shown.
-    pub fn new(url: &ServerUrl, token_file: Option<&Path>) -> anyhow::Result<Edge> {
+    /// Reads the token from `token_file` or from [`TOKEN_VARIABLE`]; without either none is shown. What there is to say
+    /// while requests wait is printed above `bar`.
+    pub fn new(
+        url: &ServerUrl,
+        token_file: Option<&Path>,
+        shutdown: Shutdown,
+        bar: ProgressBar,
+    ) -> anyhow::Result<Edge> {
         let token = match (token_file, std::env::var(TOKEN_VARIABLE)) {
             (Some(file), _) => Some(Secret::read(file)),
             (None, Ok(token)) => {
@@ -77,14 +99,22 @@ impl Edge {
             }
             (None, Err(_)) => None,
         };
+        let token_source = token.is_some().then(|| match token_file {
+            Some(file) => file.display().to_string(),
+            None => TOKEN_VARIABLE.to_owned(),
+        });
         let token = token.transpose().map_err(|error| anyhow!(error).context(Exit::InvalidInput))?;
         Ok(Edge {
             url: url.as_str().trim_end_matches('/').to_owned(),
             authorization: token.map(|token| format!("Bearer {}", token.reveal())),
+            token_source,
             tls: url.https().then(system_tls).transpose()?,
             requests: AtomicU64::new(0),
             resent: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
+            shutdown,
+            is_away: AtomicBool::new(false),
+            bar,
         })
     }
 
@@ -109,18 +139,47 @@ impl Edge {
         EdgeClient { edge: self, agent: https::agent(REQUEST_TIMEOUT, self.tls.clone()).build().new_agent() }
     }
 
-    /// Sleeps, unless everything stops.
-    fn pause(&self, time: Duration) -> anyhow::Result<()> {
+    /// Sleeps. Returns whether everything stops meanwhile.
+    fn pause(&self, time: Duration) -> bool {
         let end = Instant::now() + time;
         loop {
             if self.stopped.load(Ordering::Relaxed) {
-                return Err(anyhow!("stopped before the edge at {} accepted the request", self.url));
+                return true;
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Ok(());
+                return self.shutdown.begun();
             }
-            std::thread::sleep(left.min(STOP_POLL));
+            if self.shutdown.sleep_blocking(left.min(STOP_POLL)) {
+                return true;
+            }
+        }
+    }
+
+    /// Says once that the edge gives no answer, and until when it is asked.
+    fn say_away(&self, why: &str) {
+        if !self.is_away.swap(true, Ordering::Relaxed) {
+            self.say(&format!("the edge at {} gives no answer: {why}", self.url));
+        }
+    }
+
+    fn say(&self, what: &str) {
+        let seconds = RETRY_WITHIN.as_secs();
+        self.bar.suspend(|| eprintln!("{what}; trying again for up to {seconds} s"));
+    }
+
+    /// How to mend that the edge lets nobody in.
+    fn token_hint(&self, status: u16) -> String {
+        match (status, &self.token_source) {
+            (401, None) => {
+                format!(
+                    "; no token was shown: put one into {TOKEN_VARIABLE}, or name its file with --edge-token-file"
+                )
+            }
+            (401, Some(source)) => {
+                format!("; the token of {source} is none of the edge's: see `edge.token_file`")
+            }
+            _ => String::new(),
         }
     }
 }
@@ -148,44 +207,62 @@ fn system_tls() -> anyhow::Result<TlsConfig> {
 
 impl EdgeClient<'_> {
     /// Evaluates the experiment until its exposures are logged.
-    pub fn evaluate(&self, experiment: &Key, body: &[u8]) -> anyhow::Result<EdgeAnswer> {
+    pub fn evaluate(&self, experiment: &Key, body: &[u8]) -> anyhow::Result<Sent<EdgeAnswer>> {
         // A key needs no encoding.
         let request = Request { path: &format!("{EVALUATE_PATH}/{experiment}"), body, exposes: true };
         self.until_accepted(request, edge_answer::of_evaluation)
     }
 
     /// Sends a batch of events until each of them is accepted.
-    pub fn track(&self, body: &[u8], events: usize) -> anyhow::Result<()> {
+    pub fn track(&self, body: &[u8], events: usize) -> anyhow::Result<Sent<()>> {
         let request = Request { path: TRACK_PATH, body, exposes: true };
         self.until_accepted(request, |answer| edge_answer::of_track(answer, events))
     }
 
     /// Waits until the edge evaluates by `version` of all definitions or a newer one: it follows the log like everybody. Asks
-    /// for the experiment alone with the `body` of an evaluation, which exposes nobody.
-    pub fn await_version(&self, experiment: &Key, body: &[u8], version: Version) -> anyhow::Result<()> {
+    /// for the experiment alone with the `body` of an evaluation, which exposes nobody. Says why it waits.
+    pub fn await_version(&self, experiment: &Key, body: &[u8], version: Version) -> anyhow::Result<Sent<()>> {
         let request = Request { path: &format!("{EVALUATE_PATH}/{experiment}"), body, exposes: false };
-        self.until_accepted(request, |answer| edge_answer::of_version(answer, version))
+        let mut said = false;
+        self.until_accepted(request, |answer| {
+            let judgement = edge_answer::of_version(answer, version);
+            if let Judgement::Again { why, .. } = &judgement
+                && !std::mem::replace(&mut said, true)
+            {
+                self.edge.say(&format!("the edge at {} is not ready: {why}", self.edge.url));
+            }
+            judgement
+        })
     }
 
     fn until_accepted<T>(
         &self,
         request: Request<'_>,
-        judge: impl Fn(&Answer) -> Judgement<T>,
-    ) -> anyhow::Result<T> {
+        mut judge: impl FnMut(&Answer) -> Judgement<T>,
+    ) -> anyhow::Result<Sent<T>> {
         let path = request.path;
         let began = Instant::now();
         let mut pauses = RETRY.pauses();
         loop {
-            let judgement = match self.post(request) {
-                Ok(answer) => judge(&answer),
-                // Sent again, whether or not the edge got it: neither an exposure nor an event counts twice.
-                Err(error) => Judgement::Again { why: error.to_string(), after: None },
-            };
+            let answer = self.post(request);
             self.edge.requests.fetch_add(1, Ordering::Relaxed);
+            let (judgement, status) = match &answer {
+                Ok(answer) => {
+                    self.edge.is_away.store(false, Ordering::Relaxed);
+                    (judge(answer), answer.status)
+                }
+                // Sent again, whether or not the edge got it: neither an exposure nor an event counts twice.
+                Err(error) => {
+                    let why = error.to_string();
+                    self.edge.say_away(&why);
+                    (Judgement::Again { why, after: None }, 0)
+                }
+            };
             let (why, after) = match judgement {
-                Judgement::Accepted(accepted) => return Ok(accepted),
+                Judgement::Accepted(accepted) => return Ok(Sent::Accepted(accepted)),
                 Judgement::Refused(why) => {
-                    let refused = anyhow!("the edge at {} refuses {path}: {why}", self.edge.url);
+                    let hint = self.edge.token_hint(status);
+                    let refused = anyhow!("the edge at {} refuses {path}: {why}{hint}", self.edge.url);
                     return Err(refused.context(Exit::Refused));
                 }
                 Judgement::Again { why, after } => (why, after),
@@ -200,7 +277,9 @@ impl EdgeClient<'_> {
                 );
                 return Err(error.context(Exit::Unreachable));
             };
-            self.edge.pause(pause)?;
+            if self.edge.pause(pause) {
+                return Ok(Sent::Stopped);
+            }
             self.edge.resent.fetch_add(1, Ordering::Relaxed);
         }
     }

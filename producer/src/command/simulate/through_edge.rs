@@ -12,7 +12,7 @@ use schemas::Key;
 use sdk::event::now;
 use serde::Serialize;
 
-use super::edge_client::{Edge, EdgeClient};
+use super::edge_client::{Edge, EdgeClient, Sent};
 use crate::simulate::{Asked, EdgeAnswer, EdgeTraffic, Request, Tracked};
 
 /// Conversions of one request. An edge takes 1,000 (`edge.track_events`) and 1 MiB by default.
@@ -37,6 +37,8 @@ pub struct EdgeNumbers {
     pub requests: u64,
     /// Requests that were sent again, with the same bytes.
     pub resent: u64,
+    /// Requests that a signal ended before they were accepted; they count nowhere.
+    pub given_up: u64,
     pub requests_per_second: f64,
 }
 
@@ -46,13 +48,15 @@ enum Job {
     Batch(Vec<Tracked>, Vec<u8>),
 }
 
-/// A request that was accepted.
+/// A request that was accepted, or given up.
 enum Done {
     Evaluation(Asked, EdgeAnswer),
     Batch(Vec<Tracked>),
+    GivenUp,
 }
 
-/// Sends all traffic, or what a signal leaves of it: what was begun is finished.
+/// Sends all traffic, or what a signal leaves of it: what is under way is finished, and what waits for another attempt is
+/// given up.
 ///
 /// # Errors
 /// With the first request that is refused, or is not accepted within two minutes.
@@ -112,12 +116,14 @@ fn serve(
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let outcome = match job {
             Err(_) => return,
-            Ok(Job::Evaluation(asked, body)) => {
-                client.evaluate(experiment, &body).map(|answer| Done::Evaluation(asked, answer))
-            }
-            Ok(Job::Batch(tracked, body)) => {
-                client.track(&body, tracked.len()).map(|()| Done::Batch(tracked))
-            }
+            Ok(Job::Evaluation(asked, body)) => client.evaluate(experiment, &body).map(|sent| match sent {
+                Sent::Accepted(answer) => Done::Evaluation(asked, answer),
+                Sent::Stopped => Done::GivenUp,
+            }),
+            Ok(Job::Batch(tracked, body)) => client.track(&body, tracked.len()).map(|sent| match sent {
+                Sent::Accepted(()) => Done::Batch(tracked),
+                Sent::Stopped => Done::GivenUp,
+            }),
         };
         if done.send(outcome).is_err() {
             return;
@@ -214,6 +220,7 @@ impl RequestSender<'_, '_> {
     fn accept(&mut self, done: Done) -> anyhow::Result<()> {
         self.under_way -= 1;
         match done {
+            Done::GivenUp => self.numbers.given_up += 1,
             Done::Evaluation(asked, answer) => {
                 self.traffic.answered(asked, &answer, now())?;
                 self.numbers.evaluations += 1;
