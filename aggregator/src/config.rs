@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use definitions::http::Writers;
 use ops::config::{
-    ClickHouse, Count, Field, Http, Kafka, Log, Millis, Page, Secret, Section, ServerUrl, Setting, Shown,
+    ClickHouse, Count, Field, Http, Kafka, Log, Millis, Page, Required, Secret, Section, ServerUrl, Setting,
+    Shown,
 };
 use serde::Deserialize;
 
@@ -29,6 +30,10 @@ impl ops::config::Config for Config {
             Page::of(&self.log),
             Page::of(&self.aggregator),
         ]
+    }
+
+    fn required() -> Vec<Required> {
+        vec![Required::of::<Kafka>(), Required::of::<ClickHouse>()]
     }
 }
 

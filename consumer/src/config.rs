@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ops::config::{Bytes, Config as Declared, Count, Field, Millis, Page, Secret, Section};
+use ops::config::{Bytes, Config as Declared, Count, Field, Millis, Page, Required, Secret, Section};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -29,6 +29,10 @@ impl Declared for Config {
             Page::of(&self.registry),
             Page::of(&self.consumer),
         ]
+    }
+
+    fn required() -> Vec<Required> {
+        vec![Required::of::<ops::config::Kafka>(), Required::of::<ops::config::ClickHouse>()]
     }
 }
 

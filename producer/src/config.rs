@@ -1,6 +1,6 @@
 //! The settings of these commands.
 
-use ops::config::{Kafka, Page, Registry};
+use ops::config::{Kafka, Page, Registry, Required};
 use sdk::emitter::Settings;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -25,6 +25,10 @@ pub struct Config {
 impl ops::config::Config for Config {
     fn pages(&self) -> Vec<Page> {
         vec![Page::of(&self.kafka), Page::of(&self.producer), Page::of(&self.registry)]
+    }
+
+    fn required() -> Vec<Required> {
+        vec![Required::of::<Kafka>()]
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ops::Exit;
-use ops::config::{load, render};
+use ops::config::{describe, load};
 
 mod help;
 
@@ -122,10 +122,10 @@ fn print_completions(shell: Shell) -> Result<Exit> {
 
 fn print_settings(service: ServiceName, config: Option<&Path>) -> Result<Exit> {
     let text = match service {
-        ServiceName::Producer => render(&load::<producer::config::Config>(config)?),
-        ServiceName::Edge => render(&load::<edge::config::Config>(config)?),
-        ServiceName::Consumer => render(&load::<consumer::config::Config>(config)?),
-        ServiceName::Aggregator => render(&load::<aggregator::config::Config>(config)?),
+        ServiceName::Producer => describe::<producer::config::Config>(config)?,
+        ServiceName::Edge => describe::<edge::config::Config>(config)?,
+        ServiceName::Consumer => describe::<consumer::config::Config>(config)?,
+        ServiceName::Aggregator => describe::<aggregator::config::Config>(config)?,
     };
     print!("{text}");
     Ok(Exit::Done)

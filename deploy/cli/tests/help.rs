@@ -33,3 +33,23 @@ fn a_wrong_command_line_is_exit_code_2() {
         assert_eq!(splitstream(args).status.code(), Some(2), "{args:?}");
     }
 }
+
+/// Somebody who sets nothing asks what to set.
+#[test]
+fn the_settings_of_a_service_are_printed_before_any_is_set() {
+    let unset = |service: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_splitstream"))
+            .args(["config", service])
+            .env_clear()
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let unset = text.lines().filter(|line| line.ends_with(" is not set: nothing starts without it"));
+        unset.map(|line| line.split(' ').nth(1).unwrap().to_owned()).collect::<Vec<String>>()
+    };
+    assert_eq!(unset("producer"), ["brokers"]);
+    assert_eq!(unset("edge"), ["brokers", "directory"]);
+    assert_eq!(unset("consumer"), ["brokers", "url"]);
+    assert_eq!(unset("aggregator"), ["brokers", "url"]);
+}

@@ -68,7 +68,7 @@ pub use clickhouse::{ClickHouse, Identifier, ServerUrl};
 pub use http::{Address, Http};
 pub use kafka::{Brokers, Kafka, SaslMechanism, Security, TopicPrefix};
 pub use log::{Filter, Format, Log};
-pub use page::{Field, Page, Section, check_declaration, render};
+pub use page::{Field, Page, Required, Section, check_declaration, render};
 pub use registry::Registry;
 pub use value::{Bounded, Bytes, Count, Millis, Secret, Setting, Shown, unit};
 
@@ -83,6 +83,11 @@ const OPTIONAL_SECTIONS: [&str; 6] = ["producer", "spool", "consumer", "aggregat
 pub trait Config: DeserializeOwned {
     /// Every section, in the order in which an operator should read them.
     fn pages(&self) -> Vec<Page>;
+
+    /// Every section with settings that have no default.
+    fn required() -> Vec<Required> {
+        Vec::new()
+    }
 }
 
 /// The reason why a configuration was refused: one sentence with the setting, where it was written, and what to
@@ -100,23 +105,47 @@ impl From<String> for Error {
 /// Reads the configuration from `file`, if one is given, and from the process's environment, which overrides
 /// the file.
 pub fn load<T: Config>(file: Option<&Path>) -> Result<T, Error> {
-    let mut variables = Vec::new();
-    for (name, value) in std::env::vars_os() {
-        let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
-            continue;
-        };
-        let value =
-            value.into_string().map_err(|_| Error(format!("environment variable {name}: not UTF-8 text")))?;
-        variables.push((name.to_string(), value));
-    }
-    match file {
-        None => parse(None, variables),
-        Some(path) => {
-            let name = path.display().to_string();
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Error(format!("reading the configuration {name}: {error}")))?;
-            parse(Some((&name, &text)), variables)
+    let Sources { file, variables } = Sources::read(file)?;
+    parse(file.as_ref().map(|(name, text)| (name.as_str(), text.as_str())), variables)
+}
+
+/// Renders the configuration that [`load`] would read. A setting that has no default and is not set is shown as such, with
+/// an example, so that somebody who has set nothing yet learns what to set.
+pub fn describe<T: Config>(file: Option<&Path>) -> Result<String, Error> {
+    let Sources { file, variables } = Sources::read(file)?;
+    describe_text::<T>(file.as_ref().map(|(name, text)| (name.as_str(), text.as_str())), variables)
+}
+
+/// What was written of a configuration.
+struct Sources {
+    /// The file's name and its text.
+    file: Option<(String, String)>,
+    /// The variables by name and value.
+    variables: Vec<(String, String)>,
+}
+
+impl Sources {
+    fn read(file: Option<&Path>) -> Result<Sources, Error> {
+        let mut variables = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
+                continue;
+            };
+            let value = value
+                .into_string()
+                .map_err(|_| Error(format!("environment variable {name}: not UTF-8 text")))?;
+            variables.push((name.to_string(), value));
         }
+        let file = match file {
+            None => None,
+            Some(path) => {
+                let name = path.display().to_string();
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| Error(format!("reading the configuration {name}: {error}")))?;
+                Some((name, text))
+            }
+        };
+        Ok(Sources { file, variables })
     }
 }
 
@@ -125,6 +154,27 @@ pub fn parse<T: Config>(
     file: Option<(&str, &str)>,
     variables: impl IntoIterator<Item = (String, String)>,
 ) -> Result<T, Error> {
+    checked(&written(file, variables)?)
+}
+
+/// Like [`describe`], but without I/O.
+pub fn describe_text<T: Config>(
+    file: Option<(&str, &str)>,
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<String, Error> {
+    let mut root = written(file, variables)?;
+    let mut unset = Vec::new();
+    for section in T::required() {
+        unset.extend(section.fill(&mut root)?);
+    }
+    Ok(page::render_but(&checked::<T>(&root)?, &unset))
+}
+
+/// The tree of what was written.
+fn written(
+    file: Option<(&str, &str)>,
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<tree::Node, Error> {
     let mut root = match file {
         Some((name, text)) => tree::Node::parse(name, text)?,
         None => tree::Node::empty(),
@@ -135,7 +185,11 @@ pub fn parse<T: Config>(
             root.overlay(&name, &path, value)?;
         }
     }
-    let config: T = tree::read(&root, &OPTIONAL_SECTIONS)?;
+    Ok(root)
+}
+
+fn checked<T: Config>(root: &tree::Node) -> Result<T, Error> {
+    let config: T = tree::read(root, &OPTIONAL_SECTIONS)?;
     for page in config.pages() {
         page.checked?;
     }

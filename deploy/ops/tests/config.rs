@@ -1,7 +1,8 @@
 //! What an operator may write in the file and the environment, and the errors for what is wrong.
 
 use ops::config::{
-    self, ClickHouse, Config, Count, Error, Field, Http, Kafka, Log, Millis, Page, Section, check_declaration,
+    self, ClickHouse, Config, Count, Error, Field, Http, Kafka, Log, Millis, Page, Required, Section,
+    check_declaration,
 };
 use serde::Deserialize;
 
@@ -24,6 +25,10 @@ impl Config for Service {
             Page::of(&self.log),
             Page::of(&self.consumer),
         ]
+    }
+
+    fn required() -> Vec<Required> {
+        vec![Required::of::<Kafka>(), Required::of::<ClickHouse>()]
     }
 }
 
@@ -393,6 +398,29 @@ fn settings_of_kafka_that_contradict_each_other_are_refused() {
         &[],
         "kafka.ca_file is set, and kafka.security does not use it; choose tls or sasl_tls, or \
          remove it",
+    );
+}
+
+/// It was refused, setting after setting, to whom wanted to know what to set.
+#[test]
+fn a_configuration_that_is_not_set_is_described_nevertheless() {
+    let describe = |file: &str, variables: &[(&str, &str)]| {
+        let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        config::describe_text::<Service>(Some(("s.toml", file)), variables).map_err(|error| error.to_string())
+    };
+    let unset = describe("", &[]).unwrap();
+    let brokers =
+        "Required, for example \"127.0.0.1:9092\".\n# brokers is not set: nothing starts without it\n";
+    let url = "# url is not set: nothing starts without it\n";
+    assert!(unset.contains(brokers) && unset.contains(url), "{unset}");
+    let set = describe("", &[("SPLITSTREAM_KAFKA__BROKERS", "k:9092")]).unwrap();
+    assert!(set.contains("brokers = \"k:9092\"\n") && set.contains(url), "{set}");
+    // What is wrong is still refused.
+    assert_eq!(
+        describe("[kafka]\nbroker = 'k:9092'", &[]).unwrap_err(),
+        parse("[kafka]\nbroker = 'k:9092'\nbrokers = 'k:9092'\n[clickhouse]\nurl = 'http://c'", &[])
+            .unwrap_err()
+            .to_string()
     );
 }
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use http_server::IntakeBounds;
 use ops::config::{
-    Address, Bytes, Config as Declared, Count, Field, Http, Kafka, Log, Millis, Page, Registry, Section,
-    Setting, Shown,
+    Address, Bytes, Config as Declared, Count, Field, Http, Kafka, Log, Millis, Page, Registry, Required,
+    Section, Setting, Shown,
 };
 use schemas::Key;
 use sdk::emitter::{Settings, SpoolSettings};
@@ -41,6 +41,10 @@ impl Declared for Config {
             Page::of(&self.registry),
             Page::of(&self.edge),
         ]
+    }
+
+    fn required() -> Vec<Required> {
+        vec![Required::of::<Kafka>(), Required::of::<SpoolSettings>()]
     }
 }
 

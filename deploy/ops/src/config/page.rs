@@ -1,13 +1,13 @@
 //! Sections that document themselves. The list of a section's fields is checked against the fields that serde
 //! reads, so that `config` prints exactly the settings that the program accepts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, btree_map};
 use std::fmt::Write;
 
 use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::tree::{self, Node};
+use super::tree::{self, Node, Value};
 use super::{Config, Error, FILE_VERSION, PREFIX, Setting, Shown};
 
 /// One table of the configuration. Its struct has `#[serde(deny_unknown_fields)]` and a default
@@ -75,21 +75,63 @@ impl Page {
     }
 }
 
+/// The settings of a section that have no default.
+#[derive(Debug)]
+pub struct Required {
+    section: &'static str,
+    /// An example for each, one on a line.
+    examples: &'static str,
+}
+
+/// A setting by its section and its key.
+pub(super) type Path = (&'static str, &'static str);
+
+impl Required {
+    pub fn of<S: Section>() -> Required {
+        Required { section: S::NAME, examples: S::REQUIRED }
+    }
+
+    /// Puts the example of each setting that is not set into the tree. Returns these settings.
+    pub(super) fn fill(&self, root: &mut Node) -> Result<Vec<Path>, Error> {
+        let mut unset = Vec::new();
+        let Value::Table(sections) = &mut root.value else { return Ok(unset) };
+        let section = sections.entry(self.section.to_owned()).or_insert_with(Node::empty);
+        // What is no table is refused when it is read.
+        let Value::Table(entries) = &mut section.value else { return Ok(unset) };
+        let Value::Table(examples) = Node::parse(self.section, self.examples)?.value else {
+            return Ok(unset);
+        };
+        let keys: BTreeSet<&'static str> = self.examples.lines().map(line_key).collect();
+        for (key, example) in examples {
+            if let btree_map::Entry::Vacant(vacant) = entries.entry(key) {
+                unset.extend(keys.get(vacant.key().as_str()).map(|key| (self.section, *key)));
+                vacant.insert(example);
+            }
+        }
+        Ok(unset)
+    }
+}
+
 /// Renders the whole configuration as a valid TOML file: every setting with what it does, what is allowed, its
 /// default and its current value. Secrets are not printed.
 pub fn render(config: &impl Config) -> String {
+    render_but(config, &[])
+}
+
+/// Like [`render`], but shows these settings as not set.
+pub(super) fn render_but(config: &impl Config, unset: &[Path]) -> String {
     let mut out = format!(
         "# Every setting, with its current value. The environment wins over the file:\n\
          # {PREFIX}<SECTION>__<FIELD>, in upper case.\n\n\
          version = {FILE_VERSION} # of the file format\n"
     );
     for page in config.pages() {
-        write_page(&mut out, &page).expect("writing to a String cannot fail");
+        write_page(&mut out, &page, unset).expect("writing to a String cannot fail");
     }
     out
 }
 
-fn write_page(out: &mut String, page: &Page) -> std::fmt::Result {
+fn write_page(out: &mut String, page: &Page, unset: &[Path]) -> std::fmt::Result {
     writeln!(out, "\n[{}]", page.name)?;
     for entry in &page.entries {
         let Field { key, doc, allowed, shown } = &entry.field;
@@ -101,6 +143,10 @@ fn write_page(out: &mut String, page: &Page) -> std::fmt::Result {
             (None, _) => "Required".into(),
         };
         writeln!(out, "#   Allowed: {allowed}. {otherwise}.")?;
+        if unset.contains(&(page.name, *key)) {
+            writeln!(out, "# {key} is not set: nothing starts without it")?;
+            continue;
+        }
         match shown {
             Shown::Toml(value) => writeln!(out, "{key} = {value}")?,
             Shown::Hidden => writeln!(out, "# {key} is set, and hidden")?,
