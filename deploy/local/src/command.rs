@@ -1,6 +1,7 @@
 //! The commands of `splitstream local`, one module each, and the options that they share.
 
 pub mod down;
+pub mod env;
 pub mod keep;
 pub mod logs;
 pub mod status;
@@ -22,6 +23,8 @@ pub enum Command {
     Down(down::Down),
     /// Print for each part whether it is healthy, and if not, why
     Status(status::Status),
+    /// Print the addresses as lines for a shell: `eval "$(splitstream local env)"`
+    Env(env::Env),
     /// Print the parts' logs
     Logs(logs::Logs),
     /// Start everything and stay (what `up` leaves running; also for a service manager)
@@ -34,16 +37,20 @@ pub fn run(command: &Command) -> Result<()> {
         Command::Up(up) => up::run(up),
         Command::Down(down) => down::run(down),
         Command::Status(status) => status::run(status),
+        Command::Env(env) => env::run(env),
         Command::Logs(logs) => logs::run(logs),
         Command::Keep(args) => keep::run(args),
     }
 }
 
+/// The directory of a stack, if none is named.
+const DEFAULT_DIR: &str = ".splitstream";
+
 /// The directory of a stack.
 #[derive(Debug, Clone, Args)]
 pub struct Dir {
     /// The directory that holds the stack's data and logs
-    #[arg(long, value_name = "DIR", default_value = ".splitstream")]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_DIR)]
     pub dir: PathBuf,
 }
 

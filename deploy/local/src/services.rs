@@ -77,6 +77,11 @@ fn start_aggregator(stack: &Stack, wanted: &Services, edges: &str) -> Result<Ser
 /// The variable that names the file of tokens, if somebody wants the edge to ask for them.
 pub(crate) const TOKEN_FILE: &str = "SPLITSTREAM_EDGE__TOKEN_FILE";
 
+/// The variable of the connections that the edge takes at once, and their number on one machine: without it the edge would
+/// ask for more open files than many systems allow a user.
+const EDGE_CONNECTIONS: &str = "SPLITSTREAM_EDGE__CONNECTIONS";
+const LOCAL_CONNECTIONS: &str = "2000";
+
 /// Starts the edge. It listens on this machine alone, so it asks for no token unless a file of tokens is set.
 fn start_edge(stack: &Stack, port: Option<u16>) -> Result<Service> {
     let directory = stack.dir().join("edge");
@@ -92,6 +97,9 @@ fn start_edge(stack: &Stack, port: Option<u16>) -> Result<Service> {
     ];
     if std::env::var_os(TOKEN_FILE).is_none() {
         settings.push(("SPLITSTREAM_EDGE__OPEN_WITHOUT_TOKENS", "true"));
+    }
+    if std::env::var_os(EDGE_CONNECTIONS).is_none() {
+        settings.push((EDGE_CONNECTIONS, LOCAL_CONNECTIONS));
     }
     let service = stack.service_with("edge", ServiceOptions { settings: &settings, port: None })?;
     stack.record_edge(&format!("http://{listen}"))?;

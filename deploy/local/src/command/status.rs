@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::Dir;
+use super::{DEFAULT_DIR, Dir};
 use crate::state::{PartState, State};
 
 #[derive(Debug, Clone, Args)]
@@ -46,11 +46,7 @@ pub struct Health {
 
 /// Prints the report. Fails if no stack runs or a part is not healthy.
 pub fn run(status: &Status) -> Result<()> {
-    let dir = &status.dir.dir;
-    let Some(state) = State::load(dir)? else {
-        bail!("no stack runs in {}: `splitstream local up` starts one", dir.display());
-    };
-    let report = Report::of(dir, &state);
+    let report = Report::load(&status.dir.dir)?;
     print(&report, status.json)?;
     let unhealthy = report.parts.iter().filter(|part| !part.healthy).count();
     if unhealthy > 0 {
@@ -60,6 +56,17 @@ pub fn run(status: &Status) -> Result<()> {
 }
 
 impl Report {
+    /// The state of the stack in `dir`.
+    ///
+    /// # Errors
+    /// If no stack runs there.
+    pub fn load(dir: &Path) -> Result<Report> {
+        let Some(state) = State::load(dir)? else {
+            bail!("no stack runs in {}: `splitstream local up` starts one", dir.display());
+        };
+        Ok(Report::of(dir, &state))
+    }
+
     pub fn of(dir: &Path, state: &State) -> Report {
         let parts: Vec<Health> = state.parts.iter().map(health).collect();
         let aggregator = parts.iter().find(|part| part.name == "aggregator");
@@ -103,38 +110,35 @@ pub fn print(report: &Report, json: bool) -> Result<()> {
     Ok(())
 }
 
+/// What people use comes first, then each process with the address at which its health is asked for.
 fn table(report: &Report) -> String {
-    let mut text = format!("{:<12} {:>8}  {:<22} {}\n", "part", "pid", "address", "health");
-    for part in &report.parts {
-        let address = part.address.as_deref().unwrap_or("-");
-        let health = part.reason.as_deref().unwrap_or("healthy");
-        text.push_str(&format!("{:<12} {:>8}  {address:<22} {health}\n", part.name, part.pid));
-    }
+    let mut text = String::new();
     let page = report.page.as_deref().unwrap_or_default();
     for (title, value) in [
-        ("Kafka", report.kafka.as_str()),
-        ("ClickHouse", &report.clickhouse),
-        ("Registry", &report.registry),
-        ("Edge", &report.edge),
         ("Page", page),
+        ("Edge", &report.edge),
+        ("ClickHouse", &report.clickhouse),
+        ("Kafka", &report.kafka),
+        ("Registry", &report.registry),
     ] {
         if !value.is_empty() {
             text.push_str(&format!("{title:<12} {value}\n"));
         }
     }
-    let settings = [
-        ("SPLITSTREAM_KAFKA__BROKERS", &report.kafka),
-        ("SPLITSTREAM_CLICKHOUSE__URL", &report.clickhouse),
-        ("SPLITSTREAM_REGISTRY__URL", &report.registry),
-    ];
-    let set: Vec<String> = settings
-        .iter()
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    if !set.is_empty() {
-        text.push_str(&format!("Commands of this shell find it by\n  export {}\n", set.join(" ")));
+    text.push_str(&format!("{:<12} {:>8}  {:<22} {}\n", "part", "pid", "operator's address", "health"));
+    for part in &report.parts {
+        let address = part.address.as_deref().unwrap_or("-");
+        let health = part.reason.as_deref().unwrap_or("healthy");
+        text.push_str(&format!("{:<12} {:>8}  {address:<22} {health}\n", part.name, part.pid));
     }
+    let dir = match report.dir.to_str() {
+        Some(DEFAULT_DIR) => String::new(),
+        _ => format!(" --dir {}", report.dir.display()),
+    };
+    text.push_str(&format!(
+        "A shell knows the addresses after (without `splitstream` on its PATH: cargo local env)\n  eval \"$(splitstream local \
+         env{dir})\"\n"
+    ));
     text
 }
 
@@ -166,13 +170,16 @@ mod tests {
         };
         assert_eq!(
             table(&report),
-            "part              pid  address                health\n\
+            "Page         http://127.0.0.1:40001/\n\
+             Edge         http://127.0.0.1:20002\n\
+             Kafka        127.0.0.1:20001\n\
+             part              pid  operator's address     health\n\
              kafka-1          4711  127.0.0.1:20001        healthy\n\
              consumer         4711  -                      it does not listen yet\n\
-             Kafka        127.0.0.1:20001\n\
-             Edge         http://127.0.0.1:20002\n\
-             Page         http://127.0.0.1:40001/\n\
-             Commands of this shell find it by\n  export SPLITSTREAM_KAFKA__BROKERS=127.0.0.1:20001\n"
+             A shell knows the addresses after (without `splitstream` on its PATH: cargo local env)\n  \
+             eval \"$(splitstream local env)\"\n"
         );
+        let elsewhere = Report { dir: PathBuf::from("/var/stack"), ..report };
+        assert!(table(&elsewhere).ends_with("  eval \"$(splitstream local env --dir /var/stack)\"\n"));
     }
 }
