@@ -219,7 +219,7 @@ fn an_edge_that_does_not_answer_is_named_at_once_and_a_signal_ends_the_wait() {
         assert_eq!(
             first,
             format!(
-                "the edge at {url} gives no answer: io: Connection refused; trying again for up to 120 s\n"
+                "the edge at {url} gives no answer: io: Connection refused (os error 111); trying again for up to 120 s\n"
             )
         );
         let began = Instant::now();

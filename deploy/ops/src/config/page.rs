@@ -1,8 +1,7 @@
 //! Sections that document themselves. The list of a section's fields is checked against the fields that serde
 //! reads, so that `config` prints exactly the settings that the program accepts.
 
-use std::collections::BTreeSet;
-use std::collections::btree_map::Entry as Place;
+use std::collections::{BTreeSet, btree_map};
 use std::fmt::Write;
 
 use serde::de::{DeserializeOwned, Deserializer, Visitor};
@@ -104,7 +103,7 @@ impl Required {
         };
         let keys: BTreeSet<&'static str> = self.examples.lines().map(line_key).collect();
         for (key, example) in examples {
-            if let Place::Vacant(missing) = entries.entry(key) {
+            if let btree_map::Entry::Vacant(missing) = entries.entry(key) {
                 unset.extend(keys.get(missing.key().as_str()).map(|key| (self.section, *key)));
                 missing.insert(example);
             }

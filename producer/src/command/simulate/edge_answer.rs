@@ -128,7 +128,7 @@ fn of_failure<T>(answer: &Answer) -> Judgement<T> {
         None => String::from_utf8_lossy(&answer.body).into_owned(),
     };
     let details: String = details.trim().chars().take(REASON_CHARS_MAX).collect();
-    let why = format!("{} {details}", answer.status);
+    let why = format!("{} {details}", answer.status).trim_end().to_owned();
     match answer.status {
         // Too many requests; not ready, or a proxy that finds nobody.
         429 | 502 | 503 | 504 => again(&why, answer),
