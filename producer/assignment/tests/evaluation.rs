@@ -3,13 +3,13 @@
 mod reference;
 
 use assignment::{
-    Context, Environment, EvaluationError, Lists, Members, NotExposed, Snapshot, Step, evaluate,
-    evaluate_all, evaluate_client_safe, evaluate_traced, resolve,
+    Context, Environment, EvaluationError, Lists, Members, Snapshot, Step, evaluate, evaluate_all,
+    evaluate_client_safe, evaluate_traced, resolve,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
-use schemas::definition::{Definition, Definitions, Kind, State};
+use schemas::definition::{Definition, Definitions, Kind};
 use schemas::{Key, Micros, Uuid};
 use serde_json::{Map, Value, json};
 
@@ -559,44 +559,6 @@ fn prerequisites_that_multiply_are_not_followed() {
     assert_eq!(served(&snapshot, "d8"), ("on".to_owned(), "TARGETING_MATCH"));
     assert_eq!(served(&snapshot, "d9"), ("off".to_owned(), "DEFAULT"));
     assert_eq!(served(&snapshot, "d59"), ("off".to_owned(), "DEFAULT"));
-}
-
-/// The trace ended with the rules, and said nowhere that they decide.
-#[test]
-fn that_only_the_targeted_are_served_is_a_step_of_the_evaluation() {
-    let shipped_to = |to: &str| {
-        let running = json!({
-            "key": "over", "state": "running", "control": "a", "metrics": {"primary": "signup"},
-            "variants": [{"key": "a", "weight": 5_000}, {"key": "b", "weight": 5_000}],
-            "targeting": [{"key": "pro", "when": {"attribute": "plan", "equals": "pro"}}],
-        });
-        let mut over = running.clone();
-        over["state"] = json!("stopped");
-        over["serve"] = json!({"variant": "b", "to": to});
-        log(&[(Kind::Experiment, running), (Kind::Experiment, over)])
-    };
-    let variant = Key::new("b").unwrap();
-    let pro = Key::new("pro").unwrap();
-    let closed = Step::Closed(NotExposed::NotRunning(State::Stopped));
-    let serves = Step::Serves { variant: &variant, below: 1_000_000 };
-    for (plan, targeted, served) in [("pro", true, "b"), ("free", false, "a")] {
-        let definitions = shipped_to("targeted");
-        let snapshot = Snapshot::compile(&definitions, &Lists::default(), Environment::PRODUCTION);
-        let context = Context {
-            targeting_key: Some("u1"),
-            attributes: &[(assignment::Name::of("plan"), assignment::Value::Text(plan))],
-        };
-        let mut steps: Vec<Step<'_>> = Vec::new();
-        let answer = evaluate_traced(&snapshot, "over", &context, Micros::EPOCH, &mut steps).unwrap();
-        assert_eq!(answer.variant.as_str(), served);
-        let rule = Step::Rule { key: &pro, holds: targeted };
-        assert_eq!(steps, [closed.clone(), serves.clone(), rule, Step::OnlyTargeted { targeted }]);
-    }
-    let definitions = shipped_to("all");
-    let snapshot = Snapshot::compile(&definitions, &Lists::default(), Environment::PRODUCTION);
-    let mut steps: Vec<Step<'_>> = Vec::new();
-    evaluate_traced(&snapshot, "over", &Context::default(), Micros::EPOCH, &mut steps).unwrap();
-    assert_eq!(steps, [closed, serves]);
 }
 
 #[test]

@@ -412,19 +412,10 @@ fn an_event_of_an_experiment_that_is_not_here_is_accepted_with_a_warning() {
         "no experiment `chekout` is known to this token here, at configuration version {version}: if there is none, the event \
          counts nowhere; check the key"
     );
-    let expected = |number: u32, warning: Option<&str>| match warning {
-        Some(warning) => json!({"event_id": id(number), "status": "accepted", "warning": warning}),
-        None => json!({"event_id": id(number), "status": "accepted"}),
-    };
-    assert_eq!(
-        answer["events"],
-        json!([
-            expected(1, Some(&warning)),
-            expected(2, Some(&warning)),
-            expected(3, None),
-            expected(4, None)
-        ])
-    );
+    let answers = answer["events"].as_array().unwrap();
+    assert!(answers.iter().all(|of| of["status"] == "accepted"), "{answer}");
+    let warnings: Vec<&Value> = answers.iter().map(|of| &of["warning"]).collect();
+    assert_eq!(warnings, [&json!(warning), &json!(warning), &Value::Null, &Value::Null]);
     let counted = |kind: &str| {
         edge.metric(&format!("splitstream_edge_tracked_without_experiment_total{{type=\"{kind}\""))
     };
