@@ -30,6 +30,15 @@ const MISMATCHED_INVALID_ABOVE: f64 = 0.01;
 /// Fewer units may be somebody's tests by hand. From this many on they make the numbers invalid.
 const INVALID_FROM: u64 = 8;
 
+/// Without units there is no share of them.
+fn share(units: u64, of: u64) -> f64 {
+    if of == 0 { 0.0 } else { units as f64 / of as f64 }
+}
+
+fn is_invalid(units: u64, of: u64, share_max: f64) -> bool {
+    units >= INVALID_FROM && share(units, of) > share_max
+}
+
 /// Units that were exposed to more than one variant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExposedToSeveral {
@@ -40,11 +49,11 @@ pub struct ExposedToSeveral {
 
 impl ExposedToSeveral {
     fn share(self) -> f64 {
-        if self.of == 0 { 0.0 } else { self.units as f64 / self.of as f64 }
+        share(self.units, self.of)
     }
 
     fn is_invalid(self) -> bool {
-        self.units >= INVALID_FROM && self.share() > SEVERAL_INVALID_ABOVE
+        is_invalid(self.units, self.of, SEVERAL_INVALID_ABOVE)
     }
 
     /// Formats the share: "312 of 6,000 units (5.20 %) have seen more than one variant", if it is more than
@@ -88,11 +97,11 @@ impl Mismatched {
 
     /// By units, since one unit may have any number of exposures.
     fn share(self) -> f64 {
-        if self.of_units == 0 { 0.0 } else { self.units as f64 / self.of_units as f64 }
+        share(self.units, self.of_units)
     }
 
     fn is_invalid(self) -> bool {
-        self.units >= INVALID_FROM && self.share() > MISMATCHED_INVALID_ABOVE
+        is_invalid(self.units, self.of_units, MISMATCHED_INVALID_ABOVE)
     }
 
     /// Formats how many there are and what that means, if there are any.

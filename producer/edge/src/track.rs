@@ -179,8 +179,8 @@ pub fn read(raw: &RawValue, scope: Scope<'_>) -> Read {
     Read { event_id, event: event.and_then(checked) }
 }
 
-/// Warns of an event that names an experiment which is not known here, or not to the token. It is accepted all the same, because this edge's
-/// definitions may be behind the client's.
+/// Warns of an event that names an experiment which is not known here, or not to the token. It is accepted all the same, because
+/// this edge's definitions may be behind the client's.
 pub fn warning(event: &Event<'_>, scope: Scope<'_>) -> Option<String> {
     let Scope { configuration, token, .. } = scope;
     let experiment = experiment_of(event)?;
