@@ -10,7 +10,7 @@ use crate::key::Key;
 /// The maximum depth of a condition.
 pub const CONDITION_DEPTH_MAX: usize = 8;
 
-/// The name by which a test asks for the targeting key instead of an attribute.
+/// The name by which a test asks for the id of the unit that is evaluated instead of an attribute.
 pub const TARGETING_KEY: &str = "targetingKey";
 
 /// A condition that is true or false for a unit.
@@ -25,8 +25,8 @@ pub enum Condition {
     Test(Test),
 }
 
-/// A test of one attribute, or of the unit's targeting key if it is named [`TARGETING_KEY`]. An attribute that is
-/// absent fails every test but `exists: false`.
+/// A test of one attribute, or of the unit's id if it is named [`TARGETING_KEY`]: that of the `unit_type` of the flag or
+/// experiment. An attribute that is absent fails every test but `exists: false`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Test {
     pub attribute: String,
