@@ -8,6 +8,7 @@ use memchr::memmem::Finder;
 use regex::Regex;
 use schemas::Micros;
 use schemas::definition::{Bound, Condition, Definitions, Operator, Test};
+use schemas::time::micros_of_any_year;
 use serde_json::Value as Json;
 
 use crate::context::{Context, Path, Value, View};
@@ -350,8 +351,8 @@ impl CompiledTest {
                 is.have(value.text().and_then(|text| Version::compare_text(text, bound)))
             }
             CompiledTest::Time { bound, is } => {
-                let time = value.text().and_then(|text| Micros::parse(text).ok());
-                is.have(time.map(|time| time.cmp(bound)))
+                let micros = value.text().and_then(micros_of_any_year);
+                is.have(micros.map(|micros| micros.cmp(&bound.get())))
             }
             CompiledTest::Exists(expected) => *expected,
         }
@@ -471,6 +472,16 @@ mod tests {
             (r#""has_all": []"#, "[]", r#""a""#),
             (r#""before": "2026-01-01T00:00:00Z""#, r#""2025-12-31T23:59:59Z""#, r#""2026-01-01T00:00:00Z""#),
             (r#""after": "2026-01-01T00:00:00Z""#, r#""2026-01-01T00:00:01Z""#, r#""2026-01-01T00:00:00Z""#),
+            // Births and ends of contracts: values of any year are compared, though a bound has its range.
+            (r#""before": "1990-01-01T00:00:00Z""#, r#""1965-01-01T00:00:00Z""#, r#""9999-12-31T23:59:59Z""#),
+            (r#""before": "1990-01-01T00:00:00Z""#, r#""0000-01-01T00:00:00Z""#, r#""yesterday""#),
+            (r#""after": "1990-01-01T00:00:00Z""#, r#""9999-12-31T23:59:59-23:00""#, r#""1965-01-01""#),
+            (r#""after": "1990-01-01T00:00:00Z""#, r#""2262-01-01T00:00:00Z""#, r#""1969-12-31T23:59:59Z""#),
+            (
+                r#""before": "1970-01-01T00:00:00Z""#,
+                r#""1969-12-31T23:59:59.9999999Z""#,
+                r#""1970-01-01T00:00:00.0000001Z""#,
+            ),
             (r#""exists": true"#, "null", ""),
         ] {
             let condition = format!(r#"{{"attribute": "a", {test}}}"#);

@@ -129,7 +129,7 @@ operators! {
     version_at_least => VersionAtLeast(String),
     version_below => VersionBelow(String),
     version_at_most => VersionAtMost(String),
-    /// RFC 3339 times.
+    /// RFC 3339 times: the bound from 1970 to 2261, the attribute of any year.
     before => Before(String),
     after => After(String),
     exists => Exists(bool),
