@@ -121,7 +121,7 @@ operators! {
     starts_with => StartsWith(String),
     ends_with => EndsWith(String),
     contains => Contains(String),
-    /// A regular expression, unanchored.
+    /// A regular expression, unanchored. A text of more than 4,096 bytes fails the test.
     matches => Matches(String),
     /// Semantic versions, by their precedence.
     version_equals => VersionEquals(String),
