@@ -1,8 +1,6 @@
 //! The commands. Each reads its arguments, calls the library and prints the outcome: results on standard
 //! output, progress and errors on standard error.
 
-use std::io::Write;
-
 use ::definitions::log::{DefinitionLog, LogError};
 use anyhow::Context;
 use clap::Subcommand;
@@ -88,8 +86,7 @@ pub async fn run(config: &Config, command: Command) -> anyhow::Result<Exit> {
 
 /// Prints text on standard output.
 fn print_text(text: &str) -> anyhow::Result<Exit> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("writing to standard output")?;
+    ops::print(text)?;
     Ok(Exit::Done)
 }
 

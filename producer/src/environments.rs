@@ -90,6 +90,14 @@ impl Promotion {
     }
 }
 
+/// What is told of an environment that is not known; it is most likely a typing error. `action` says what would become of
+/// the settings that apply everywhere.
+pub fn unknown(environment: &Key, action: &str) -> String {
+    format!(
+        "no definition mentions the environment `{environment}`: the settings that apply everywhere {action}"
+    )
+}
+
 /// Returns whether a definition has settings for the environment or counts it. Production is always known.
 pub fn is_known(definitions: &Definitions, environment: &Key) -> bool {
     let mentions = |definition: &Definition| match definition {

@@ -356,6 +356,13 @@ fn an_assignment_is_explained_by_numbers_that_anyone_can_compute_again() {
     assert_eq!(explained["bucket"]["seed"], "d451498ee4f32d18");
     assert_eq!(explained["bucket"]["hash"], "fa048ce9def92831");
     assert_eq!(explained["bucket"]["bucket"], 976_631);
+    // An environment without settings of its own is answered for; a misspelled one is told.
+    let misspelled = fixture.producer(&["assign", "checkout", "u1", "--environment", "stagin"]);
+    assert_eq!((misspelled.code, &misspelled.out), (0, &assigned.out));
+    assert_eq!(
+        misspelled.err,
+        "warning: no definition mentions the environment `stagin`: the settings that apply everywhere are evaluated\n"
+    );
     let unknown = fixture.producer(&["assign", "nothing", "u1"]);
     assert_eq!(unknown.code, 3);
     let too_long = fixture.producer(&["assign", "checkout", &"u".repeat(257)]);

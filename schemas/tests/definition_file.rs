@@ -547,3 +547,24 @@ fn tabs_separate_and_do_not_indent() {
         "line 2: key: `a b` is not a key: 1 to 64 of the characters A-Z a-z 0-9 . _ -",
     );
 }
+
+/// A list on one line had 22 definitions, and the error named line 1.
+#[test]
+fn where_a_line_does_not_tell_the_definition_it_is_named() {
+    let layer = |key: &str| format!(r#"{{"kind": "layer", "key": "{key}", "cooldown_hours": "x"}}"#);
+    check(
+        &format!(r#"[{}, {{"kind": "layer"}}, {}, {{"kind": 7, "key": "d"}}]"#, layer("a"), layer("c")),
+        "line 1: definition 1, `a`: cooldown_hours: must be a whole number, not the text `x`\n\
+         line 1: definition 2: `key` is missing\n\
+         line 1: definition 3, `c`: cooldown_hours: must be a whole number, not the text `x`\n\
+         line 1: definition 4, `d`: kind: must be one of flag, experiment, layer, metric, list, settings",
+    );
+    // The first ends where the second begins.
+    let mixed = "[{\"kind\": \"layer\",\n\"key\": 7}, {\"kind\": \"layer\",\n\"key\": 8}]";
+    check(
+        mixed,
+        "line 2: definition 1: key: must be text, not the number 7; put it in quotes\n\
+         line 3: key: must be text, not the number 8; put it in quotes",
+    );
+    check(&format!("[{}]", layer("a")), "line 1: cooldown_hours: must be a whole number, not the text `x`");
+}

@@ -30,7 +30,7 @@ fn experiments_in_a_layer_share_no_slot() {
              allocated"),
     );
     log.check("experiment", in_layer("e", "running", [0, 500_000]), Ok(()));
-    let instead = "leave `slot_ranges` out to take free ones, or archive that one first";
+    let instead = "apply it again without `slot_ranges` to take free ones, or archive that one first";
     let overlap = format!("slot_ranges: [499900, 700000) holds slots of `e`; {instead}");
     let overlap = Err(overlap.as_str());
     log.check("experiment", in_layer("g", "running", [499_900, 700_000]), overlap);

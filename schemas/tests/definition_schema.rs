@@ -449,7 +449,7 @@ fn refused_by_the_parser_alone() {
         ),
         (
             of("/plan/schedule/start", json!("1969-12-31T23:59:59Z")),
-            "plan.schedule.start: -1000000 microseconds since 1970 is outside 1970 to 2261",
+            "plan.schedule.start: `1969-12-31T23:59:59Z` is outside 1970 to 2261",
         ),
     ] {
         assert_eq!(schema.refusal(&document), None, "{document}");

@@ -192,7 +192,7 @@ fn only_a_finished_experiment_serves_a_variant() {
         &mut log,
         "experiment",
         stopped(json!({"variant": "c"})),
-        Err("serve.variant: `c` is not one of the variants"),
+        Err("serve.variant: `c` is none of the variants: a, b"),
     );
     check(
         &mut log,
@@ -295,7 +295,7 @@ fn nobody_changes_sides_while_a_holdout_runs() {
         "experiment",
         holdout("g", 50_000, json!({})),
         Err(
-            "variants: [0, 50000) holds slots of `h`; leave the ranges out to take free ones, or archive that one first; state: `h` already holds units out here; stop it before another runs",
+            "variants: [0, 50000) holds slots of `h`; apply it again without the ranges to take free ones, or archive that one first; state: `h` already holds units out here; stop it before another runs",
         ),
     );
     check(&mut log, "experiment", holdout("h", 100_000, json!({"state": "stopped"})), Ok(()));

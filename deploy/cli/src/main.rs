@@ -1,7 +1,6 @@
 //! `splitstream`, the one program that people install. It only connects the other packages: each command is
 //! implemented in one of them, and each service is a process of this program.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -116,7 +115,7 @@ fn compute(command: lab::command::Command) -> Result<Exit> {
 fn print_completions(shell: Shell) -> Result<Exit> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut help::grouped(Arguments::command()), "splitstream", &mut text);
-    std::io::stdout().write_all(&text).context("writing to standard output")?;
+    ops::print(std::str::from_utf8(&text).context("completions are text")?)?;
     Ok(Exit::Done)
 }
 
@@ -127,6 +126,6 @@ fn print_settings(service: ServiceName, config: Option<&Path>) -> Result<Exit> {
         ServiceName::Consumer => describe::<consumer::config::Config>(config)?,
         ServiceName::Aggregator => describe::<aggregator::config::Config>(config)?,
     };
-    print!("{text}");
+    ops::print(&text)?;
     Ok(Exit::Done)
 }

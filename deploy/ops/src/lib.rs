@@ -10,10 +10,12 @@ mod exit;
 pub mod health;
 pub mod log;
 pub mod metrics;
+mod output;
 pub mod retry;
 mod shutdown;
 
 pub use exit::{Exit, main, with_exit_code};
 pub use health::{Condition, Health, Progress};
+pub use output::print;
 pub use retry::Retry;
 pub use shutdown::{Hold, Shutdown};

@@ -87,7 +87,8 @@ pub(crate) struct Path {
 enum PathKind {
     /// A name without a dot that is known by its start alone.
     Short,
-    TargetingKey,
+    /// [`TARGETING_KEY`], with the type of the unit whose id it is.
+    Id(Box<str>),
     /// Any other name without a dot.
     Long,
     Nested(Box<Nested>),
@@ -102,9 +103,10 @@ struct Nested {
 }
 
 impl Path {
-    pub(crate) fn of(text: &str) -> Path {
+    /// `unit_type` is the type of the unit that is tested.
+    pub(crate) fn of(text: &str, unit_type: &str) -> Path {
         let kind = match text.split_once('.') {
-            _ if text == TARGETING_KEY => PathKind::TargetingKey,
+            _ if text == TARGETING_KEY => PathKind::Id(unit_type.into()),
             Some((name, rest)) => PathKind::Nested(Box::new(Nested {
                 name: name.into(),
                 name_start: start_of(name),
@@ -147,8 +149,9 @@ pub(crate) enum View<'a> {
 
 impl<'a> Context<'a> {
     /// Returns an attribute by its path: the name as a whole or, if there is none of that name, the attribute named
-    /// before the first dot, which must be an object that has the rest. [`TARGETING_KEY`] is the targeting key. A value
-    /// that is no attribute by itself is put into `place`: to copy a value would cost more than what is asked of it.
+    /// before the first dot, which must be an object that has the rest. [`TARGETING_KEY`] is the id of the path's unit,
+    /// whatever attribute has that name. A value that is no attribute by itself is put into `place`: to copy a value would
+    /// cost more than what is asked of it.
     #[inline]
     pub(crate) fn find<'p>(&self, path: &Path, place: &'p mut Option<Value<'a>>) -> Option<&'p Value<'a>>
     where
@@ -166,10 +169,10 @@ impl<'a> Context<'a> {
     where
         'a: 'p,
     {
-        if let (PathKind::TargetingKey, Some(id)) = (&path.kind, self.targeting_key) {
-            return Some(place.insert(Value::Text(id)));
-        }
-        *place = self.at(path.whole(), path.parts());
+        *place = match &path.kind {
+            PathKind::Id(unit_type) => self.unit(unit_type).map(Value::Text),
+            _ => self.at(path.whole(), path.parts()),
+        };
         place.as_ref()
     }
 
@@ -298,7 +301,7 @@ mod tests {
             (Name::of("company"), Value::Text("the second of its name does not count")),
         ];
         let context = Context { targeting_key: Some("u1"), attributes: &attributes };
-        let find = |path| context.find(&Path::of(path), &mut None).copied();
+        let find = |path| context.find(&Path::of(path, DEFAULT_UNIT_TYPE), &mut None).copied();
         let text = |path| find(path).and_then(|value| value.text()).unwrap_or_else(|| panic!("{path}"));
         assert_eq!(text("company.city"), "Rome");
         assert_eq!(text("company.plan.name"), "pro");
@@ -320,7 +323,7 @@ mod tests {
             let twin = format!("{}m", &name[..bytes.saturating_sub(1)]);
             let attributes = [(Name::of(&longer), Value::Integer(1)), (Name::of(&twin), Value::Integer(2))];
             let context = Context { targeting_key: None, attributes: &attributes };
-            let number = |name: &str| context.find(&Path::of(name), &mut None)?.number();
+            let number = |name: &str| context.find(&Path::of(name, DEFAULT_UNIT_TYPE), &mut None)?.number();
             assert_eq!(number(&name), None, "{bytes}");
             assert_eq!(number(&longer), Some(Number::Integer(1)), "{bytes}");
             assert_eq!(number(&twin), Some(Number::Integer(2)), "{bytes}");

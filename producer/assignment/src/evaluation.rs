@@ -159,7 +159,10 @@ pub enum NotExposed {
 pub enum EvaluationError {
     #[error("there is no flag or experiment `{0}`")]
     NotFound(String),
-    #[error("the context has no text that is the id of the {unit_type}{}", as_targeting_key(*.is_default))]
+    #[error(
+        "the context has no text that is the id of the {unit_type}: it is {}the attribute `{unit_type}`",
+        or_targeting_key(*.is_default)
+    )]
     NoUnit { unit_type: Key, is_default: bool },
     #[error("the id of the {unit_type} has {bytes} bytes; it must have 1 to 256")]
     UnitId { unit_type: Key, bytes: usize },
@@ -167,8 +170,8 @@ pub enum EvaluationError {
     Cluster { unit_type: Key, why: NotACluster },
 }
 
-fn as_targeting_key(is_default: bool) -> &'static str {
-    if is_default { ": it is the targetingKey" } else { "" }
+fn or_targeting_key(is_default: bool) -> &'static str {
+    if is_default { "the targetingKey, or " } else { "" }
 }
 
 impl Reason {

@@ -135,7 +135,7 @@ impl CompiledExperiment {
             holdouts,
             lists,
             rules: targeting.iter().map(|rule| rule.key.clone()).collect(),
-            targeting: Conditions::compile(source, &conditions),
+            targeting: Conditions::compile(source, experiment.unit_type.as_str(), &conditions),
             serves: experiment.serve.as_ref().map(serves),
             versions,
         }

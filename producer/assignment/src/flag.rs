@@ -199,7 +199,10 @@ impl CompiledRule {
         CompiledRule {
             key: rule.key.clone(),
             window: Window::of(rule.schedule.as_ref()),
-            when: rule.when.as_ref().map(|when| CompiledCondition::compile(source, when)),
+            when: rule
+                .when
+                .as_ref()
+                .map(|when| CompiledCondition::compile(source, flag.unit_type.as_str(), when)),
             serve,
         }
     }

@@ -8,6 +8,7 @@ use memchr::memmem::Finder;
 use regex::Regex;
 use schemas::Micros;
 use schemas::definition::{Bound, Condition, Definitions, Operator, Test};
+use schemas::time::micros_of_any_year;
 use serde_json::Value as Json;
 
 use crate::context::{Context, Path, Value, View};
@@ -158,9 +159,10 @@ pub(crate) fn condition_problem(condition: &Condition) -> Option<String> {
 
 impl CompiledCondition {
     /// Compiles the condition. A test that can never be evaluated, because its pattern, version or time is none, is never
-    /// passed; the writers of definitions refuse one, so only a log that another program wrote to can hold it.
-    pub fn compile(source: &ListSource<'_>, condition: &Condition) -> CompiledCondition {
-        CompiledCondition(Conditions::compile(source, &[condition]))
+    /// passed; the writers of definitions refuse one, so only a log that another program wrote to can hold it. A test of
+    /// the targeting key is one of the id of the unit of `unit_type`.
+    pub fn compile(source: &ListSource<'_>, unit_type: &str, condition: &Condition) -> CompiledCondition {
+        CompiledCondition(Conditions::compile(source, unit_type, &[condition]))
     }
 
     pub fn holds(&self, context: &Context<'_>) -> bool {
@@ -169,14 +171,14 @@ impl CompiledCondition {
 }
 
 impl Conditions {
-    pub(crate) fn compile(source: &ListSource<'_>, conditions: &[&Condition]) -> Conditions {
-        let mut links = Vec::new();
+    pub(crate) fn compile(source: &ListSource<'_>, unit_type: &str, conditions: &[&Condition]) -> Conditions {
+        let mut chain = Chain { source, unit_type, links: Vec::new() };
         let mut first = Next::NONE_HOLDS;
         for (number, condition) in conditions.iter().enumerate().rev() {
-            first = link(source, condition, (Next::holds(number), first), &mut links);
+            first = chain.append(condition, (Next::holds(number), first));
         }
-        number_attributes(&mut links);
-        Conditions { links: links.into(), first }
+        number_attributes(&mut chain.links);
+        Conditions { links: chain.links.into(), first }
     }
 
     /// Returns the number of the first condition that holds, or one that none has. It is a call of its own, so that its loop
@@ -198,31 +200,36 @@ impl Conditions {
     }
 }
 
-/// Appends the tests of a condition, the last one first, and returns where it begins.
-fn link(
-    source: &ListSource<'_>,
-    condition: &Condition,
-    (mut passed, mut failed): (Next, Next),
-    links: &mut Vec<Link>,
-) -> Next {
-    match condition {
-        Condition::All(inner) => {
-            for condition in inner.iter().rev() {
-                passed = link(source, condition, (passed, failed), links);
+/// Links that are being made.
+struct Chain<'a> {
+    source: &'a ListSource<'a>,
+    unit_type: &'a str,
+    links: Vec<Link>,
+}
+
+impl Chain<'_> {
+    /// Appends the tests of a condition, the last one first, and returns where it begins.
+    fn append(&mut self, condition: &Condition, (mut passed, mut failed): (Next, Next)) -> Next {
+        match condition {
+            Condition::All(inner) => {
+                for condition in inner.iter().rev() {
+                    passed = self.append(condition, (passed, failed));
+                }
+                passed
             }
-            passed
-        }
-        Condition::Any(inner) => {
-            for condition in inner.iter().rev() {
-                failed = link(source, condition, (passed, failed), links);
+            Condition::Any(inner) => {
+                for condition in inner.iter().rev() {
+                    failed = self.append(condition, (passed, failed));
+                }
+                failed
             }
-            failed
-        }
-        Condition::Not(inner) => link(source, inner, (failed, passed), links),
-        Condition::Test(Test { attribute, operator }) => {
-            let test = CompiledTest::compile(source, operator).unwrap_or(CompiledTest::Never);
-            links.push(Link { attribute: Path::of(attribute), attribute_number: 0, test, passed, failed });
-            Next::link(links.len() - 1)
+            Condition::Not(inner) => self.append(inner, (failed, passed)),
+            Condition::Test(Test { attribute, operator }) => {
+                let test = CompiledTest::compile(self.source, operator).unwrap_or(CompiledTest::Never);
+                let attribute = Path::of(attribute, self.unit_type);
+                self.links.push(Link { attribute, attribute_number: 0, test, passed, failed });
+                Next::link(self.links.len() - 1)
+            }
         }
     }
 }
@@ -344,8 +351,8 @@ impl CompiledTest {
                 is.have(value.text().and_then(|text| Version::compare_text(text, bound)))
             }
             CompiledTest::Time { bound, is } => {
-                let time = value.text().and_then(|text| Micros::parse(text).ok());
-                is.have(time.map(|time| time.cmp(bound)))
+                let micros = value.text().and_then(micros_of_any_year);
+                is.have(micros.map(|micros| micros.cmp(&bound.get())))
             }
             CompiledTest::Exists(expected) => *expected,
         }
@@ -408,7 +415,8 @@ mod tests {
         let plain: Vec<(Name<'_>, Value<'_>)> =
             attributes.iter().map(|(name, value)| (*name, plain(*value))).collect();
         let source = ListSource { definitions: &Definitions::default(), lists: &Lists::default() };
-        let condition = CompiledCondition::compile(&source, &serde_json::from_str(condition).unwrap());
+        let condition =
+            CompiledCondition::compile(&source, "user", &serde_json::from_str(condition).unwrap());
         let holds = |attributes| condition.holds(&Context { targeting_key: None, attributes });
         assert_eq!(holds(&attributes), holds(&plain), "{condition:?} of {plain:?}");
         holds(&attributes)
@@ -464,6 +472,16 @@ mod tests {
             (r#""has_all": []"#, "[]", r#""a""#),
             (r#""before": "2026-01-01T00:00:00Z""#, r#""2025-12-31T23:59:59Z""#, r#""2026-01-01T00:00:00Z""#),
             (r#""after": "2026-01-01T00:00:00Z""#, r#""2026-01-01T00:00:01Z""#, r#""2026-01-01T00:00:00Z""#),
+            // Births and ends of contracts: values of any year are compared, though a bound has its range.
+            (r#""before": "1990-01-01T00:00:00Z""#, r#""1965-01-01T00:00:00Z""#, r#""9999-12-31T23:59:59Z""#),
+            (r#""before": "1990-01-01T00:00:00Z""#, r#""0000-01-01T00:00:00Z""#, r#""yesterday""#),
+            (r#""after": "1990-01-01T00:00:00Z""#, r#""9999-12-31T23:59:59-23:00""#, r#""1965-01-01""#),
+            (r#""after": "1990-01-01T00:00:00Z""#, r#""2262-01-01T00:00:00Z""#, r#""1969-12-31T23:59:59Z""#),
+            (
+                r#""before": "1970-01-01T00:00:00Z""#,
+                r#""1969-12-31T23:59:59.9999999Z""#,
+                r#""1970-01-01T00:00:00.0000001Z""#,
+            ),
             (r#""exists": true"#, "null", ""),
         ] {
             let condition = format!(r#"{{"attribute": "a", {test}}}"#);

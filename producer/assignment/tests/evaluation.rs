@@ -71,7 +71,7 @@ fn log(changes: &[(Kind, Value)]) -> Definitions {
 
 fn test() -> impl Strategy<Value = Value> {
     let operand = prop_oneof![
-        select(vec!["pro", "free", "DE", "x"]).prop_map(Value::from),
+        select(vec!["pro", "free", "DE", "x", "u1", "a1"]).prop_map(Value::from),
         (-3_i64..4).prop_map(Value::from),
         (-3_i64..4).prop_map(|whole| json!(whole as f64 + 0.5)),
         any::<bool>().prop_map(Value::from),
@@ -94,6 +94,7 @@ fn test() -> impl Strategy<Value = Value> {
         "company.plan",
         "company.size.paid",
         "a.b",
+        "targetingKey",
         "targetingKey",
         "account",
         "tags",
@@ -336,13 +337,19 @@ fn attributes() -> impl Strategy<Value = Map<String, Value>> {
         json!("none"),
     ]));
     let long = json!("a".repeat(250));
+    // The ids of units that come without a targeting key; an attribute that is named like one is no id.
+    let user = prop::option::of(select(vec![json!("u1"), json!("u3"), json!(4)]));
+    let key = prop::option::weighted(0.1, select(vec![json!("pro"), json!("u1")]));
     let account =
         prop::option::of(select(vec![json!("a1"), json!("a2"), json!(7), json!(""), json!("a\0"), long]));
     let dotted = prop::option::of(select(vec![json!("x"), json!({"b": "pro"})]));
     let tags =
         prop::option::of(select(vec![json!([]), json!(["pro", 1, true]), json!("pro"), json!([1.5, "DE"])]));
-    (plan, age, company, account, dotted, tags).prop_map(|(plan, age, company, account, dotted, tags)| {
+    let all = (plan, age, company, user, key, account, dotted, tags);
+    all.prop_map(|(plan, age, company, user, key, account, dotted, tags)| {
         let all = [
+            ("user", user),
+            ("targetingKey", key),
             ("plan", plan),
             ("age", age),
             ("company", company),
@@ -559,6 +566,58 @@ fn prerequisites_that_multiply_are_not_followed() {
     assert_eq!(served(&snapshot, "d8"), ("on".to_owned(), "TARGETING_MATCH"));
     assert_eq!(served(&snapshot, "d9"), ("off".to_owned(), "DEFAULT"));
     assert_eq!(served(&snapshot, "d59"), ("off".to_owned(), "DEFAULT"));
+}
+
+/// It tested the user's id whatever the unit was, and none where a user's id was an attribute.
+#[test]
+fn a_condition_on_the_targeting_key_tests_the_id_of_the_unit_that_is_evaluated() {
+    let flag = |key: &str, unit_type: &str, ids: Value| {
+        let flag = json!({
+            "key": key, "value_type": "boolean", "default_variant": "off", "unit_type": unit_type,
+            "variants": [{"key": "on", "value": true}, {"key": "off", "value": false}],
+            "rules": [{"key": "these", "when": {"attribute": "targetingKey", "in": ids},
+                       "split": [{"variant": "on", "weight": 10_000}]}],
+        });
+        (Kind::Flag, flag)
+    };
+    let experiment = json!({
+        "key": "of-accounts", "state": "running", "control": "a", "metrics": {"primary": "signup"},
+        "unit_type": "account", "variants": [{"key": "a", "weight": 1}, {"key": "b", "weight": 9_999}],
+        "targeting": [{"key": "partners", "when": {"attribute": "targetingKey", "in_list": "partners"}}],
+    });
+    let definitions = log(&[
+        flag("users", "user", json!(["u1"])),
+        flag("accounts", "account", json!(["a1"])),
+        (Kind::Experiment, experiment),
+    ]);
+    let snapshot = Snapshot::compile(&definitions, &lists(), Environment::PRODUCTION);
+    let name = assignment::Name::of;
+    let text = assignment::Value::Text;
+    let served = |targeting_key, attributes| {
+        let context = Context { targeting_key, attributes };
+        ["users", "accounts", "of-accounts"].map(|key| {
+            let evaluation = evaluate(&snapshot, key, &context, Micros::EPOCH).unwrap();
+            (evaluation.variant.to_string(), evaluation.reason.as_str())
+        })
+    };
+    let answer = |variant: &str, reason| (variant.to_owned(), reason);
+    let (on, off) = (answer("on", "TARGETING_MATCH"), answer("off", "DEFAULT"));
+    let (in_it, outside) = (answer("b", "SPLIT"), answer("a", "DEFAULT"));
+    let both = [(name("user"), text("u1")), (name("account"), text("a1"))];
+    let an_attribute = [(name("targetingKey"), text("u1"))];
+    for (targeting_key, attributes, expected) in [
+        (Some("u1"), &both[1..], [&on, &on, &in_it]),
+        (Some("u2"), &both[..], [&off, &on, &in_it]),
+        (Some("a1"), &both[..1], [&off, &off, &outside]),
+        (None, &both[..], [&on, &on, &in_it]),
+        (None, &an_attribute[..], [&off, &off, &outside]),
+    ] {
+        assert_eq!(
+            served(targeting_key, attributes),
+            expected.map(Clone::clone),
+            "{targeting_key:?} {attributes:?}"
+        );
+    }
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn passes(operator: &str, value: &Number, bound: Value) -> bool {
     let value = Value::Number(value.clone());
     let attributes = [(assignment::Name::of("a"), assignment::Value::Json(&value))];
     let source = ListSource { definitions: &Definitions::default(), lists: &Lists::default() };
-    CompiledCondition::compile(&source, &condition)
+    CompiledCondition::compile(&source, "user", &condition)
         .holds(&Context { targeting_key: None, attributes: &attributes })
 }
 

@@ -467,6 +467,30 @@ mod tests {
         assert_eq!(configuration.other_ids(&member, "account").get("user"), Some("u1"));
     }
 
+    /// It was about the token's unit, so a user's request met a rule for accounts by the user's id.
+    #[test]
+    fn a_condition_on_the_targeting_key_is_about_the_keys_own_unit() {
+        let definitions = "{kind: flag, key: f, value_type: boolean, unit_type: account, default_variant: none,
+ variants: [{key: none, value: false}, {key: of-account, value: true}, {key: of-user, value: true}],
+ rules: [{key: account, when: {attribute: targetingKey, equals: a1}, split: [{variant: of-account, weight: 10000}]},
+         {key: user, when: {attribute: targetingKey, equals: u1}, split: [{variant: of-user, weight: 10000}]}]}";
+        let configuration = compiled(definitions);
+        let served = |unit_type: &str, body: &str| {
+            let unit_type = Key::new(unit_type).unwrap();
+            let sent = crate::ofrep::request::read(body.as_bytes()).unwrap();
+            let attributes = sent.attributes(&unit_type);
+            let context = sent.context(&unit_type, &attributes);
+            let (_, evaluation) =
+                configuration.evaluate("f", TokenKind::Server, &context, Micros::EPOCH).unwrap();
+            evaluation.variant.to_string()
+        };
+        assert_eq!(served("account", r#"{"context": {"targetingKey": "a1"}}"#), "of-account");
+        assert_eq!(served("user", r#"{"context": {"targetingKey": "u1", "account": "a1"}}"#), "of-account");
+        assert_eq!(served("user", r#"{"context": {"account": "a1"}}"#), "of-account");
+        assert_eq!(served("user", r#"{"context": {"targetingKey": "u1"}}"#), "none");
+        assert_eq!(served("device", r#"{"context": {"targetingKey": "a1"}}"#), "none");
+    }
+
     #[test]
     fn ids_of_types_in_use_go_along() {
         let configuration = configuration();

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{log_error, open_log, print_json, print_text};
 use crate::config::Config;
+use crate::environments::{is_known, unknown};
 use crate::unit_context::UnitContext;
 
 #[derive(clap::Args)]
@@ -40,6 +41,9 @@ pub struct Args {
 pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     let log = open_log(config).await?;
     let definitions = log.definitions();
+    if !is_known(definitions, &args.environment) {
+        eprintln!("warning: {}", unknown(&args.environment, "are evaluated"));
+    }
     let lists = known_lists(config, definitions).await?;
     let snapshot = Snapshot::compile(definitions, &lists, Environment(args.environment.as_str()));
     let attributes: Attributes = args.attributes.iter().cloned().collect();

@@ -38,7 +38,8 @@ struct PutArgs {
     /// The key of the list
     #[arg(value_parser = super::environment)]
     key: Key,
-    /// The ids, one a line, used exactly as written; at most a million
+    /// The ids, one a line, used exactly as written; at most a million. An id that begins or ends with white space, or has a
+    /// byte order mark in it, is refused with its line, since no unit would be sent so
     file: PathBuf,
     /// Whose ids they are; a list keeps its unit type
     #[arg(long, value_name = "TYPE", value_parser = super::environment, default_value = "user")]
@@ -96,19 +97,35 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// Reads the ids. Empty lines at the end are none.
+/// The mark that some programs write before a text, and that stays inside where such texts are joined.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// Reads the ids. Empty lines at the end are none. What nobody sees in an editor is refused and not taken away: ids are used
+/// exactly as written, and only their author knows which was meant.
 fn ids(text: &str) -> Result<Vec<&str>, String> {
     let mut ids = Vec::new();
-    for (number, line) in text.trim_end_matches(['\n', '\r']).lines().enumerate() {
-        if line.is_empty() || line.len() > UNIT_ID_BYTES_MAX {
-            let (line, bytes) = (number + 1, line.len());
-            return Err(format!(
-                "line {line}: an id has 1 to {UNIT_ID_BYTES_MAX} bytes, this one has {bytes}"
-            ));
+    for (number, id) in (1..).zip(text.trim_end_matches(['\n', '\r']).lines()) {
+        if let Some(problem) = problem(id) {
+            return Err(format!("line {number}: {problem}"));
         }
-        ids.push(line);
+        ids.push(id);
     }
     Ok(ids)
+}
+
+fn problem(id: &str) -> Option<String> {
+    let bytes = id.len();
+    if !(1..=UNIT_ID_BYTES_MAX).contains(&bytes) {
+        return Some(format!("an id has 1 to {UNIT_ID_BYTES_MAX} bytes, this one has {bytes}"));
+    }
+    let what = if id.contains(BYTE_ORDER_MARK) {
+        "has a byte order mark (U+FEFF) in it"
+    } else if id.trim() != id {
+        "begins or ends with white space"
+    } else {
+        return None;
+    };
+    Some(format!("{id:?} {what}; take it away, for no unit would be sent so"))
 }
 
 #[cfg(test)]
@@ -119,6 +136,20 @@ mod tests {
     fn ids_are_lines() {
         assert_eq!(ids("u1\nu 2\r\nü3\n\n"), Ok(vec!["u1", "u 2", "ü3"]));
         assert_eq!(ids(""), Ok(vec![]));
+        let wrong = |text: &str| ids(text).unwrap_err();
+        let spaced = |line: usize, id: &str| {
+            format!(
+                "line {line}: {id} begins or ends with white space; take it away, for no unit would be sent so"
+            )
+        };
+        assert_eq!(wrong("u1\nu2 \nu3"), spaced(2, "\"u2 \""));
+        assert_eq!(wrong("\tu1"), spaced(1, "\"\\tu1\""));
+        assert_eq!(wrong("u1\n\u{a0}u2"), spaced(2, "\"\\u{a0}u2\""));
+        assert_eq!(wrong("u1\n  \nu3"), spaced(2, "\"  \""));
+        assert_eq!(
+            wrong("u1\n\u{feff}u2"),
+            "line 2: \"\\u{feff}u2\" has a byte order mark (U+FEFF) in it; take it away, for no unit would be sent so"
+        );
         let empty = "line 2: an id has 1 to 256 bytes, this one has 0".to_owned();
         assert_eq!(ids("u1\n\nu3"), Err(empty));
         let long = "line 1: an id has 1 to 256 bytes, this one has 257".to_owned();

@@ -9,7 +9,7 @@ use schemas::definition::{Definition, Definitions, Kind};
 use super::apply::{ProposalArgs, propose_one};
 use super::open_log;
 use crate::config::Config;
-use crate::environments::{Promotion, is_known};
+use crate::environments::{Promotion, is_known, unknown};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -50,8 +50,5 @@ pub(super) fn require_known(definitions: &Definitions, from: &Key, action: &str)
     if is_known(definitions, from) {
         return Ok(());
     }
-    let refused = anyhow!(
-        "no definition mentions the environment `{from}`: the settings that apply everywhere would be {action}"
-    );
-    Err(refused.context(Exit::Refused))
+    Err(anyhow::Error::msg(unknown(from, &format!("would be {action}"))).context(Exit::Refused))
 }

@@ -94,8 +94,7 @@ pub async fn run(config: &Config, args: Args) -> anyhow::Result<Exit> {
         return Err(anyhow!("stopped by a signal before the end of the file; what was read is delivered"));
     }
     if summary.bad_lines > 0 {
-        let error = anyhow!("{} lines are no events and were not sent; the others were", summary.bad_lines);
-        return Err(error.context(Exit::InvalidInput));
+        return Err(anyhow::Error::msg(bad_lines(&summary)).context(Exit::InvalidInput));
     }
     Ok(Exit::Done)
 }
@@ -124,10 +123,39 @@ fn bar() -> ProgressBar {
     ProgressBar::no_length().with_style(style)
 }
 
+fn bad_lines(summary: &Summary) -> String {
+    let bad = match summary.bad_lines {
+        1 => "1 line is no event and was not sent".to_owned(),
+        bad => format!("{bad} lines are no events and were not sent"),
+    };
+    match summary.delivered {
+        0 => format!("{bad}; nothing else was"),
+        1 => format!("{bad}; the 1 event of the other lines was"),
+        delivered => format!("{bad}; the {delivered} events of the other lines were"),
+    }
+}
+
 fn text(summary: &Summary) -> String {
     let Summary { exposures, conversions, aliases, delivered, bad_lines, seconds } = summary;
     format!(
         "{exposures} exposures, {conversions} conversions, {aliases} aliases: {delivered} delivered in \
          {seconds:.1} s, {bad_lines} bad lines\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a file of bad lines alone it said that the others were sent.
+    #[test]
+    fn what_became_of_the_other_lines_is_told_with_their_number() {
+        let told = |bad, delivered| bad_lines(&Summary { bad_lines: bad, delivered, ..Summary::default() });
+        assert_eq!(told(2, 0), "2 lines are no events and were not sent; nothing else was");
+        assert_eq!(told(1, 1), "1 line is no event and was not sent; the 1 event of the other lines was");
+        assert_eq!(
+            told(3, 40),
+            "3 lines are no events and were not sent; the 40 events of the other lines were"
+        );
+    }
 }

@@ -293,7 +293,7 @@ impl Features<'_> {
             .map_err(|error| Inexpressible::new(path, format!("cannot be asked of a value: {error}"), ""))?;
         // A condition of GrowthBook names no list.
         let nothing = ListSource { definitions: &Definitions::default(), lists: &Lists::default() };
-        let condition = CompiledCondition::compile(&nothing, &condition);
+        let condition = CompiledCondition::compile(&nothing, "user", &condition);
         let holds = |value: &Value| {
             let attributes = [(Name::of("value"), assignment::Value::Json(value))];
             condition.holds(&Context { targeting_key: None, attributes: &attributes })

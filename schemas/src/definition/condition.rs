@@ -10,7 +10,7 @@ use crate::key::Key;
 /// The maximum depth of a condition.
 pub const CONDITION_DEPTH_MAX: usize = 8;
 
-/// The name by which a test asks for the targeting key instead of an attribute.
+/// The name by which a test asks for the id of the unit that is evaluated instead of an attribute.
 pub const TARGETING_KEY: &str = "targetingKey";
 
 /// A condition that is true or false for a unit.
@@ -25,8 +25,8 @@ pub enum Condition {
     Test(Test),
 }
 
-/// A test of one attribute, or of the unit's targeting key if it is named [`TARGETING_KEY`]. An attribute that is
-/// absent fails every test but `exists: false`.
+/// A test of one attribute, or of the unit's id if it is named [`TARGETING_KEY`]: that of the `unit_type` of the flag or
+/// experiment. An attribute that is absent fails every test but `exists: false`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Test {
     pub attribute: String,
@@ -121,7 +121,7 @@ operators! {
     starts_with => StartsWith(String),
     ends_with => EndsWith(String),
     contains => Contains(String),
-    /// A regular expression, unanchored.
+    /// A regular expression, unanchored. A text of more than 4,096 bytes fails the test.
     matches => Matches(String),
     /// Semantic versions, by their precedence.
     version_equals => VersionEquals(String),
@@ -129,7 +129,7 @@ operators! {
     version_at_least => VersionAtLeast(String),
     version_below => VersionBelow(String),
     version_at_most => VersionAtMost(String),
-    /// RFC 3339 times.
+    /// RFC 3339 times: the bound from 1970 to 2261, the attribute of any year.
     before => Before(String),
     after => After(String),
     exists => Exists(bool),

@@ -23,12 +23,19 @@ pub use shares::parse_share;
 pub struct FileError {
     /// Counted from 1.
     pub line: usize,
+    /// The place and the key of the definition, where another begins on this line: `3, \`checkout\``.
+    pub definition: Option<String>,
     pub problem: Problem,
 }
 
 impl fmt::Display for FileError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "line {}: {}", self.line, self.problem)
+        match &self.definition {
+            Some(definition) => {
+                write!(formatter, "line {}: definition {definition}: {}", self.line, self.problem)
+            }
+            None => write!(formatter, "line {}: {}", self.line, self.problem),
+        }
     }
 }
 
@@ -41,25 +48,47 @@ pub fn parse_file(text: &str) -> Result<Vec<Definition>, Vec<FileError>> {
             Some(line) => (line, tabs::NO_INDENTATION),
             None => (error.marker().line(), error.info()),
         };
-        vec![FileError { line, problem: Problem::new(".", format!("neither YAML nor JSON: {why}")) }]
+        vec![FileError::new(line, Problem::new(".", format!("neither YAML nor JSON: {why}")))]
     })?;
-    let mut definitions = Vec::new();
-    let mut errors = Vec::new();
+    let mut nodes: Vec<&Node> = Vec::new();
     for document in &documents {
         match &document.content {
-            Content::List(items) => {
-                for item in items {
-                    read(item, &mut definitions, &mut errors);
-                }
-            }
+            Content::List(items) => nodes.extend(items),
             Content::Scalar(Value::Null) => {}
-            _ => read(document, &mut definitions, &mut errors),
+            _ => nodes.push(document),
+        }
+    }
+    let mut definitions = Vec::new();
+    let mut errors = Vec::new();
+    for (index, node) in nodes.iter().enumerate() {
+        let before = errors.len();
+        read(node, &mut definitions, &mut errors);
+        for error in &mut errors[before..] {
+            let begins_there = |(other, node): (usize, &&Node)| other != index && node.line == error.line;
+            if nodes.iter().enumerate().any(begins_there) {
+                error.definition = Some(place_and_key(index, node));
+            }
         }
     }
     if definitions.is_empty() && errors.is_empty() {
-        errors.push(FileError { line: 1, problem: Problem::new(".", "the file holds no definition") });
+        errors.push(FileError::new(1, Problem::new(".", "the file holds no definition")));
     }
     if errors.is_empty() { Ok(definitions) } else { Err(errors) }
+}
+
+impl FileError {
+    fn new(line: usize, problem: Problem) -> FileError {
+        FileError { line, definition: None, problem }
+    }
+}
+
+fn place_and_key(index: usize, node: &Node) -> String {
+    let place = index + 1;
+    let Content::Map(entries) = &node.content else { return place.to_string() };
+    match entries.iter().find(|entry| entry.name == "key").map(|entry| &entry.value.content) {
+        Some(Content::Scalar(Value::String(key))) => format!("{place}, `{key}`"),
+        _ => place.to_string(),
+    }
 }
 
 fn read(node: &Node, definitions: &mut Vec<Definition>, errors: &mut Vec<FileError>) {
@@ -78,9 +107,8 @@ fn read(node: &Node, definitions: &mut Vec<Definition>, errors: &mut Vec<FileErr
         }
         Err(problems) => problems,
     };
-    errors.extend(
-        problems.into_iter().map(|problem| FileError { line: line_of(&lines, &problem.field), problem }),
-    );
+    errors
+        .extend(problems.into_iter().map(|problem| FileError::new(line_of(&lines, &problem.field), problem)));
 }
 
 /// The smallest alpha that a file may set: no test of units decides at a smaller one.
@@ -146,7 +174,7 @@ fn to_json(
                 lines.entry(inner.clone()).or_insert(entry.line);
                 if object.contains_key(&entry.name) {
                     let problem = Problem::new(inner.clone(), "is given twice");
-                    errors.push(FileError { line: entry.line, problem });
+                    errors.push(FileError::new(entry.line, problem));
                 }
                 object.insert(entry.name.clone(), to_json(&entry.value, inner, lines, errors));
             }
@@ -154,7 +182,7 @@ fn to_json(
         }
         Content::Refused(why) => {
             let field = if path.is_empty() { ".".to_owned() } else { path };
-            errors.push(FileError { line: node.line, problem: Problem::new(field, why) });
+            errors.push(FileError::new(node.line, Problem::new(field, why)));
             Value::Null
         }
     }

@@ -125,8 +125,11 @@ pub(super) fn check_serve(experiment: &Experiment, variants: &[&Key], problems: 
         problems.push(Problem::new("serve", "another system decides what an external experiment serves"));
     }
     if !variants.contains(&&serve.variant) {
-        problems
-            .push(Problem::new("serve.variant", format!("`{}` is not one of the variants", serve.variant)));
+        let known: Vec<&str> = variants.iter().map(|variant| variant.as_str()).collect();
+        problems.push(Problem::new(
+            "serve.variant",
+            format!("`{}` is none of the variants: {}", serve.variant, known.join(", ")),
+        ));
     }
     if serve.to == ServeTo::Targeted && experiment.targeting.is_empty() {
         problems.push(Problem::new("serve.to", "the experiment has no targeting; use `all`"));

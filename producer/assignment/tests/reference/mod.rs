@@ -65,15 +65,23 @@ impl Reference {
         }
     }
 
+    /// The id of the unit, of whatever length.
+    fn id<'a>(
+        definition: &Value,
+        unit: Option<&'a str>,
+        attributes: &'a Map<String, Value>,
+    ) -> Option<&'a str> {
+        let unit_type = text(definition, "unit_type");
+        let named = || attributes.get(unit_type).and_then(Value::as_str);
+        if unit_type == "user" { unit.or_else(named) } else { named() }
+    }
+
     fn unit<'a>(
         definition: &Value,
         unit: Option<&'a str>,
         attributes: &'a Map<String, Value>,
     ) -> Result<&'a str, &'static str> {
-        let unit_type = text(definition, "unit_type");
-        let named = || attributes.get(unit_type).and_then(Value::as_str);
-        let id = if unit_type == "user" { unit.or_else(named) } else { named() };
-        match id {
+        match Reference::id(definition, unit, attributes) {
             None => Err("no unit"),
             Some(id) if id.is_empty() || id.len() > 256 => Err("unit id"),
             Some(id) => Ok(id),
@@ -106,7 +114,7 @@ impl Reference {
         }
         let rules = self.field(flag, "rules").as_array().cloned().unwrap_or_default();
         for rule in &rules {
-            let known = self.with_key(unit, attributes);
+            let known = self.with_id(flag, unit, attributes);
             if rule.get("when").is_some_and(|when| !self.holds(when, &known))
                 || outside(&rule["schedule"], now)
             {
@@ -180,7 +188,7 @@ impl Reference {
         }
         let only_targeted = shipped.is_none_or(|serve| serve["to"] == json!("targeted"));
         let rules = self.field(experiment, "targeting").as_array().cloned().unwrap_or_default();
-        let known = self.with_key(unit, attributes);
+        let known = self.with_id(experiment, unit, attributes);
         let matched = rules.iter().find(|rule| only_targeted && self.holds(&rule["when"], &known));
         let needs_a_rule = only_targeted && (shipped.is_some() || !rules.is_empty());
         if needs_a_rule && matched.is_none() {
@@ -276,11 +284,17 @@ impl Reference {
         self.members.get(list).is_some_and(|members| members.iter().any(|member| member == id))
     }
 
-    /// The attributes, with the targeting key under its name.
-    fn with_key(&self, unit: Option<&str>, attributes: &Map<String, Value>) -> Map<String, Value> {
+    /// The attributes, with the id of the definition's unit as `targetingKey`.
+    fn with_id(
+        &self,
+        definition: &Value,
+        unit: Option<&str>,
+        attributes: &Map<String, Value>,
+    ) -> Map<String, Value> {
         let mut known = attributes.clone();
-        if let Some(unit) = unit {
-            known.insert("targetingKey".to_owned(), json!(unit));
+        known.remove("targetingKey");
+        if let Some(id) = Reference::id(definition, unit, attributes) {
+            known.insert("targetingKey".to_owned(), json!(id));
         }
         known
     }

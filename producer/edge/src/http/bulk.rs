@@ -13,6 +13,7 @@ use super::{Edge, Failure, LetIn, STREAM_PATH, TRACK_PATH, json, parameter};
 use crate::etag::{self, Asked, Known, Revision, Verdict};
 use crate::exposures;
 use crate::ofrep::answer::{BulkEnd, BulkWriter, write_flag};
+use crate::ofrep::error::Problem;
 use crate::ofrep::{canonical, request};
 use crate::serving::Stale;
 use crate::tokens::Token;
@@ -104,7 +105,8 @@ fn evaluate(
             let mut bulk = BulkWriter::new(configuration.keys());
             for (entry, evaluated) in configuration.evaluate_all(token.kind, &context, now) {
                 bulk.flag(entry.key.as_str(), |out| {
-                    let evaluation = evaluated?;
+                    let evaluation =
+                        evaluated.map_err(|error| Problem::of_evaluation(&error, &token.unit_type))?;
                     let exposures = exposures::of_evaluation(&evaluation, &context, now);
                     write_flag(out, entry, &evaluation, &exposures, None)?;
                     if let Some(count) = entry.count(evaluation.variant.as_str()) {

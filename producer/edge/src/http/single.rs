@@ -102,7 +102,9 @@ fn flag(
     let Asked { key, token, logs, began } = asked;
     let attributes = sent.attributes(&token.unit_type);
     let context = sent.context(&token.unit_type, &attributes);
-    let (entry, evaluation) = configuration.evaluate(key, token.kind, &context, now)?;
+    let (entry, evaluation) = configuration
+        .evaluate(key, token.kind, &context, now)
+        .map_err(|error| Problem::of_evaluation(&error, &token.unit_type))?;
     let exposures = exposures::of_evaluation(&evaluation, &context, now);
     let mut out = Vec::with_capacity(512);
     // Asked before anything is logged: a value that cannot be written is not read.

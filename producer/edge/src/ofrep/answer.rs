@@ -46,11 +46,11 @@ pub fn write_flag(
 }
 
 fn write_value(out: &mut Vec<u8>, value: &Json, form: NumberForm) {
-    let written = match (form, value.as_f64()) {
-        (NumberForm::Double, Some(number)) => serde_json::to_writer(out, &number),
-        _ => serde_json::to_writer(out, value),
-    };
-    written.expect("a value can be written into memory");
+    serde_json::to_writer(&mut *out, value).expect("a value can be written into memory");
+    // An integer keeps all its digits: above 2^53 not every one is a double.
+    if form == NumberForm::Double && (value.is_i64() || value.is_u64()) {
+        out.extend(b".0");
+    }
 }
 
 /// The answer to a bulk request, flag by flag.
@@ -141,6 +141,10 @@ mod tests {
         assert_eq!(value(json!(0.5), NumberForm::Double), "0.5");
         assert_eq!(value(json!(-3), NumberForm::Double), "-3.0");
         assert_eq!(value(json!(1e300), NumberForm::Double), "1e+300");
+        // Above 2^53 not every integer is a double.
+        assert_eq!(value(json!(9_007_199_254_740_993_u64), NumberForm::Double), "9007199254740993.0");
+        assert_eq!(value(json!(u64::MAX), NumberForm::Double), "18446744073709551615.0");
+        assert_eq!(value(json!(i64::MIN), NumberForm::Double), "-9223372036854775808.0");
         assert_eq!(value(json!(1), NumberForm::AsDefined), "1");
         assert_eq!(value(json!(i64::MAX), NumberForm::AsDefined), "9223372036854775807");
         assert_eq!(value(json!({"a": [1, 1.0, "x\"y"]}), NumberForm::AsDefined), r#"{"a":[1,1.0,"x\"y"]}"#);

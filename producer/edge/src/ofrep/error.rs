@@ -2,6 +2,7 @@
 //! is missing, so it always has all of them.
 
 use assignment::EvaluationError;
+use schemas::Key;
 use serde::Serialize;
 
 /// The longest key that an answer repeats, in characters.
@@ -72,17 +73,26 @@ impl Problem {
     }
 }
 
-impl From<EvaluationError> for Problem {
-    fn from(error: EvaluationError) -> Problem {
-        let code = match &error {
+impl Problem {
+    /// `token_type` is the type of the unit that the token's targeting keys identify.
+    pub fn of_evaluation(error: &EvaluationError, token_type: &Key) -> Problem {
+        let code = match error {
             EvaluationError::NotFound(_) => ErrorCode::FlagNotFound,
             EvaluationError::NoUnit { .. } => ErrorCode::TargetingKeyMissing,
             // An empty key is none: some clients send it for an anonymous person.
             EvaluationError::UnitId { bytes: 0, .. } => ErrorCode::TargetingKeyMissing,
             EvaluationError::UnitId { .. } | EvaluationError::Cluster { .. } => ErrorCode::InvalidContext,
         };
-        let details = match &error {
+        let details = match error {
             EvaluationError::NotFound(_) => "there is no flag or experiment of this key".to_owned(),
+            EvaluationError::NoUnit { unit_type, .. } if unit_type == token_type => format!(
+                "the context has no text that is the id of the {unit_type}: with this token it is the targetingKey, or the \
+                 attribute `{unit_type}`"
+            ),
+            EvaluationError::NoUnit { unit_type, .. } => format!(
+                "the context has no text that is the id of the {unit_type}: with this token it is the attribute \
+                 `{unit_type}`, and the targetingKey is the id of the {token_type}"
+            ),
             _ => error.to_string(),
         };
         Problem { code, details }
@@ -99,7 +109,8 @@ mod tests {
 
     #[test]
     fn a_body_has_every_field_that_a_client_may_ask_for() {
-        let problem = Problem::from(EvaluationError::NotFound("x".to_owned()));
+        let user = Key::new("user").unwrap();
+        let problem = Problem::of_evaluation(&EvaluationError::NotFound("x".to_owned()), &user);
         assert_eq!(
             text(&problem, Some("x\"y")),
             r#"{"key":"x\"y","errorCode":"FLAG_NOT_FOUND","errorDetails":"there is no flag or experiment of this key","metadata":{}}"#
@@ -113,14 +124,36 @@ mod tests {
 
     #[test]
     fn a_missing_and_an_empty_unit_have_one_code_and_a_long_one_another() {
-        let unit_type = schemas::Key::new("user").unwrap();
-        let code = |error: EvaluationError| serde_json::to_value(Problem::from(error).code).unwrap();
+        let unit_type = Key::new("user").unwrap();
+        let code = |error: EvaluationError| {
+            serde_json::to_value(Problem::of_evaluation(&error, &unit_type).code).unwrap()
+        };
         let missing = EvaluationError::NoUnit { unit_type: unit_type.clone(), is_default: true };
         assert_eq!(code(missing), "TARGETING_KEY_MISSING");
         assert_eq!(
             code(EvaluationError::UnitId { unit_type: unit_type.clone(), bytes: 0 }),
             "TARGETING_KEY_MISSING"
         );
-        assert_eq!(code(EvaluationError::UnitId { unit_type, bytes: 257 }), "INVALID_CONTEXT");
+        assert_eq!(
+            code(EvaluationError::UnitId { unit_type: unit_type.clone(), bytes: 257 }),
+            "INVALID_CONTEXT"
+        );
+    }
+
+    /// A token for accounts was told to send a user's id as the targetingKey, which it had sent.
+    #[test]
+    fn a_missing_id_is_asked_for_where_the_token_has_it() {
+        let [user, account] = ["user", "account"].map(|unit_type| Key::new(unit_type).unwrap());
+        let missing = EvaluationError::NoUnit { unit_type: user.clone(), is_default: true };
+        assert_eq!(
+            Problem::of_evaluation(&missing, &user).details,
+            "the context has no text that is the id of the user: with this token it is the targetingKey, or the attribute \
+             `user`"
+        );
+        assert_eq!(
+            Problem::of_evaluation(&missing, &account).details,
+            "the context has no text that is the id of the user: with this token it is the attribute `user`, and the \
+             targetingKey is the id of the account"
+        );
     }
 }

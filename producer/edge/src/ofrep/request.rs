@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use assignment::{Context, DEFAULT_UNIT_TYPE, Name, Value};
+use schemas::definition::TARGETING_KEY;
 use schemas::{Key, Pairs};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -20,8 +21,6 @@ pub const ATTRIBUTES_MAX: usize = 256;
 
 /// The deepest field that becomes an attribute of an exposure, in names; deeper ones are not tested in practice.
 const NESTED_NAMES_MAX: usize = 8;
-
-const TARGETING_KEY: &str = "targetingKey";
 
 /// A context as it was sent. An attribute that is given twice has its last value, as in any other reader of JSON.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -90,11 +89,8 @@ impl<'a> SentContext<'a> {
     /// that is not the platform's default, the key is the attribute of that name.
     pub fn attributes<'c>(&'c self, unit_type: &'c Key) -> Vec<(Name<'c>, Value<'c>)> {
         let named = self.targeting_key.as_deref().filter(|_| unit_type.as_str() != DEFAULT_UNIT_TYPE);
-        // By both names, as a condition may test the key itself.
-        let own =
-            named.map(|id| [unit_type.as_str(), TARGETING_KEY].map(|name| (Name::of(name), Value::Text(id))));
+        let own = named.map(|id| (Name::of(unit_type.as_str()), Value::Text(id)));
         own.into_iter()
-            .flatten()
             .chain(self.attributes.iter().map(|(name, value)| (Name::of(name), value.borrowed())))
             .collect()
     }

@@ -163,7 +163,8 @@ impl Definitions {
                 problems.push(Problem::new(
                     field,
                     format!(
-                        "{range} holds slots of `{}`; leave {left_out} out to take free ones, or archive that one first",
+                        "{range} holds slots of `{}`; apply it again without {left_out} to take free ones, or \
+                         archive that one first",
                         other.key
                     ),
                 ));
