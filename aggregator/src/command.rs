@@ -1,7 +1,7 @@
 //! The command line: runs the service, analyzes once, prints the latest documents, and repairs the log of
 //! looks.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -10,12 +10,25 @@ use ops::{Exit, Health, Shutdown};
 
 use crate::config::Config;
 use crate::database::Database;
+use crate::definitions::Definitions;
 use crate::document::{Document, ExperimentResult};
 use crate::experiment_analysis::Moment;
 use crate::look_log::LookLog;
 use crate::{cut, definitions, edge_counts, http, publish, restore, schedule, store};
 
 pub mod show;
+
+/// How long something is waited for, and how often it is looked for.
+#[derive(Clone, Copy)]
+struct Wait {
+    at_most: Duration,
+    pause: Duration,
+}
+
+/// The consumer copies the log of definitions into ClickHouse within some seconds.
+const MIRROR_WAIT: Wait = Wait { at_most: Duration::from_secs(10), pause: Duration::from_millis(300) };
+const NOT_MIRRORED: &str = "is defined in ClickHouse, where it was looked for 10 s; if it was applied just now, it may not have \
+                            arrived there yet, or no consumer runs";
 
 #[derive(Subcommand)]
 pub enum ServiceCommand {
@@ -27,7 +40,8 @@ pub enum ServiceCommand {
 pub enum Command {
     /// Show the latest result of one experiment, or of all
     Results(Which),
-    /// Analyze now and keep the result: one experiment, or all that run or are stopped
+    /// Analyze now and keep the result: one experiment, or all that run or are stopped. One that is not in ClickHouse yet is
+    /// waited for, up to 10 seconds
     Analyze(Which),
     /// Write the looks that ClickHouse has mirrored to a log of looks that has lost them
     RestoreLooks,
@@ -88,7 +102,8 @@ async fn restore_looks(config: &Config) -> anyhow::Result<Exit> {
 
 async fn analyze_now(config: Config, which: Which) -> anyhow::Result<Exit> {
     let database = open(&config)?;
-    let definitions = definitions::read(&database).await?;
+    let read = async || definitions::read(&database).await;
+    let definitions = definitions_with(which.experiment.as_deref(), MIRROR_WAIT, read).await?;
     for why in &definitions.unreadable {
         eprintln!("warning: {why}");
     }
@@ -101,7 +116,7 @@ async fn analyze_now(config: Config, which: Which) -> anyhow::Result<Exit> {
             Some((key, _)) => vec![key],
             None => {
                 let known: Vec<&str> = definitions.experiments.keys().map(String::as_str).collect();
-                return Err(unknown(key, "is defined", &known));
+                return Err(unknown(key, NOT_MIRRORED, &known));
             }
         },
         // Analyzes the experiment however long ago it was stopped: somebody asked for it.
@@ -120,6 +135,24 @@ async fn analyze_now(config: Config, which: Which) -> anyhow::Result<Exit> {
         experiments.push(published.written.result);
     }
     show(experiments, which.json)
+}
+
+/// Reads the definitions until they have this experiment, or for the time of the wait: a change that was accepted a moment ago
+/// is in the log and not in ClickHouse yet.
+async fn definitions_with(
+    experiment: Option<&str>,
+    wait: Wait,
+    mut read: impl AsyncFnMut() -> anyhow::Result<Definitions>,
+) -> anyhow::Result<Definitions> {
+    let deadline = Instant::now() + wait.at_most;
+    loop {
+        let definitions = read().await?;
+        let is_here = experiment.is_none_or(|key| definitions.experiments.contains_key(key));
+        if is_here || Instant::now() >= deadline {
+            return Ok(definitions);
+        }
+        tokio::time::sleep(wait.pause).await;
+    }
 }
 
 async fn results(config: Config, which: Which) -> anyhow::Result<Exit> {
@@ -160,4 +193,41 @@ fn show(experiments: Vec<ExperimentResult>, json: bool) -> anyhow::Result<Exit> 
         print!("{}", show::experiments(&experiments));
     }
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::definitions::{Change, fold};
+
+    /// `apply` and at once `analyze` was an error, because ClickHouse was a second behind.
+    #[tokio::test]
+    async fn an_experiment_that_is_not_mirrored_yet_is_waited_for() {
+        let mirrored = |readings: u32| {
+            let experiment = json!({"key": "button", "state": "running", "phase": 1, "control": "a",
+                "variants": [{"key": "a", "weight": 5000}, {"key": "b", "weight": 5000}], "metrics": {"primary": "buy"}});
+            let change = Change {
+                kind: "experiment".to_owned(),
+                version: 1,
+                definition: experiment.to_string(),
+                changed_at_ms: 0,
+            };
+            fold(if readings < 3 { Vec::new() } else { vec![change] })
+        };
+        let readings_until = async |experiment: Option<&str>, at_most_ms: u64| {
+            let wait = Wait { at_most: Duration::from_millis(at_most_ms), pause: Duration::from_millis(1) };
+            let mut readings = 0;
+            let read = async || {
+                readings += 1;
+                Ok(mirrored(readings))
+            };
+            let found = definitions_with(experiment, wait, read).await.unwrap();
+            (readings, found.experiments.contains_key("button"))
+        };
+        assert_eq!(readings_until(Some("button"), 60_000).await, (3, true));
+        assert_eq!(readings_until(Some("button"), 0).await, (1, false));
+        assert_eq!(readings_until(None, 60_000).await, (1, false));
+    }
 }

@@ -113,6 +113,24 @@ fn where_every_unit_saw_both_variants_no_number_is_to_be_read() {
     }
 }
 
+/// A change of the split makes units that return see another variant, and the verdict did not name it.
+#[test]
+fn a_change_of_the_split_is_named_as_a_possible_cause() {
+    let mut story = Story::of(json!({}));
+    story.analyze(&[(3_000, 296), (3_000, 571)]);
+    story.open_phase(&[("a", 9_000), ("b", 1_000)]);
+    story.crossed = 6_000;
+    story.analyze(&[(9_000, 900), (1_000, 100)]);
+    let reason = &story.last().decision.reason;
+    assert!(
+        reason.ends_with(
+            "what a unit saw; the experiment is in phase 2, and where the split changed between phases, units that return \
+             may get another variant; find out why before reading any number here."
+        ),
+        "{reason}"
+    );
+}
+
 /// Up to 1 % nothing is said but how many there are, up to 10 % every verdict begins with it.
 #[test]
 fn units_that_saw_several_variants_are_said_before_any_number() {

@@ -255,6 +255,7 @@ impl Auditor {
             batches: chain.clusters.iter().map(|cluster| cluster.links.len() as u64).sum(),
             rows: chain.clusters.iter().flat_map(|cluster| &cluster.links).map(|link| link.rows).sum(),
             gaps: chain.gaps().len() as u64,
+            not_yet_stored: not_yet_stored(&chain, committed, ends),
             astray: self.tables.astray(table, part).await.context("looking for rows outside their batch")?,
             ..PartitionReport::default()
         };
@@ -310,6 +311,14 @@ impl Committed {
             Ok(None) | Err(_) => Some(Committed { offset, tail: None }),
         }
     }
+}
+
+/// How many offsets of Kafka lie behind all that was taken: the lag of the consumer.
+fn not_yet_stored(chain: &Chain, committed: Option<Committed>, ends: Option<Watermarks>) -> u64 {
+    let Some(ends) = ends else { return 0 };
+    let committed = committed.map(|committed| committed.offset);
+    let taken = committed.max(chain.span().map(|covered| covered.last + 1));
+    ends.high.saturating_sub(taken.unwrap_or(0).max(ends.low))
 }
 
 /// What should be in the table before the first batch and behind the last: everything that Kafka still has before the
@@ -409,6 +418,17 @@ mod tests {
             outside(&chain(2, 7), tail, ends, Depth::Whole),
             [missing(8, 9, Location::End), missing(10, 11, Location::Tail)]
         );
+    }
+
+    /// An audit called everything clean while most events were not stored yet.
+    #[test]
+    fn what_the_consumer_has_not_reached_is_counted() {
+        let ends = Some(Watermarks { low: 2, high: 30 });
+        assert_eq!(not_yet_stored(&chain(2, 9), committed(12), ends), 18);
+        assert_eq!(not_yet_stored(&chain(2, 9), None, ends), 20);
+        assert_eq!(not_yet_stored(&chain(2, 29), committed(30), ends), 0);
+        assert_eq!(not_yet_stored(&Chain::default(), None, ends), 28);
+        assert_eq!(not_yet_stored(&chain(2, 9), None, None), 0);
     }
 
     #[test]

@@ -171,6 +171,8 @@ fn an_edge_that_limits_the_rate_is_asked_again_and_one_that_refuses_is_an_error(
 
     let path = "/ofrep/v1/evaluate/flags/checkout";
     let unauthorized = "401 show a token: as `Authorization: Bearer ...` or as `X-API-Key`";
+    let not_valid =
+        "401 the token that was shown is not valid here: it is unknown, revoked, or of another environment";
     let refused = |more: &[&str], why: &str| {
         let began = Instant::now();
         let output = fixture.producer(&arguments("1", more));
@@ -189,7 +191,7 @@ fn an_edge_that_limits_the_rate_is_asked_again_and_one_that_refuses_is_an_error(
     let wrong = wrong.to_str().unwrap();
     refused(
         &["--edge", &edge.url, "--edge-token-file", wrong],
-        &format!("{path}: {unauthorized}; the token of {wrong} is none of the edge's: see `edge.token_file`"),
+        &format!("{path}: {not_valid}; the token of {wrong} is none of the edge's: see `edge.token_file`"),
     );
     // A client sees nothing that is not marked for it: asked again for two minutes, once.
     let page = fixture.file("page", PAGE_TOKEN);

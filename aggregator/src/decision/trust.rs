@@ -124,16 +124,24 @@ const FIND_OUT_WHY: &str = "find out why before reading any number here.";
 
 /// Returns the first reason not to read any number. The other way to "invalid" is [`left_out::held_back`].
 pub(super) fn invalid(evidence: &Evidence<'_>) -> Option<Ruling> {
-    exposed_to_several(evidence.exposed)
+    exposed_to_several(evidence)
         .or_else(|| mismatched(evidence.mismatched))
         .or_else(|| missing_arm(evidence.srm))
         .or_else(|| split(evidence.srm))
 }
 
-fn exposed_to_several(exposed: ExposedToSeveral) -> Option<Ruling> {
+fn exposed_to_several(evidence: &Evidence<'_>) -> Option<Ruling> {
+    let exposed = evidence.exposed;
     let sentence = exposed.sentence().filter(|_| exposed.is_invalid())?;
+    let cause = match evidence.experiment.phase() {
+        ..=1 => String::new(),
+        phase => format!(
+            "the experiment is in phase {phase}, and where the split changed between phases, units that return may get \
+             another variant; "
+        ),
+    };
     let reason = format!(
-        "{sentence}, and above {:.0} % the first one does not say what a unit saw; {FIND_OUT_WHY}",
+        "{sentence}, and above {:.0} % the first one does not say what a unit saw; {cause}{FIND_OUT_WHY}",
         SEVERAL_INVALID_ABOVE * 100.0
     );
     Some(Ruling::of_the_whole(Verdict::Invalid, reason))

@@ -20,6 +20,8 @@ pub struct Report {
     pub lost: u64,
     pub duplicates: u64,
     pub healed: u64,
+    /// Messages that no consumer has taken yet. They are no fault: what was taken may be clean without them.
+    pub not_yet_stored: u64,
     pub topics: Vec<TopicReport>,
 }
 
@@ -74,6 +76,8 @@ pub struct PartitionReport {
     pub lost_spans: Vec<[u64; 2]>,
     /// Rows and dead letters that this run brought back.
     pub healed: u64,
+    /// Messages of Kafka behind all that was taken; 0 of a past epoch.
+    pub not_yet_stored: u64,
 }
 
 /// Offsets without a row, by what explains them.
@@ -113,6 +117,7 @@ impl Report {
                 report.lost += partition.lost;
                 report.duplicates += partition.offsets_twice + partition.astray;
                 report.healed += partition.healed;
+                report.not_yet_stored += partition.not_yet_stored;
             }
         }
         report.clean = same && report.holes + report.lost + report.duplicates == 0;
@@ -222,6 +227,14 @@ impl Report {
                 .expect("a String takes all");
             }
         }
+        if self.not_yet_stored > 0 {
+            writeln!(
+                page,
+                "not yet stored: {} events, which the consumer has not taken; audit again once it has",
+                self.not_yet_stored
+            )
+            .expect("a String takes all");
+        }
         let verdict = match (self.clean, self.healed) {
             (true, 0) => "clean: every offset is a row or explained, none twice".to_owned(),
             (true, healed) => format!("clean, after {healed} offsets were brought back"),
@@ -270,6 +283,20 @@ mod tests {
         assert!(report(0).clean);
         assert!(report(0).page().ends_with("clean: every offset is a row or explained, none twice\n"));
     }
+
+    #[test]
+    fn what_is_not_stored_yet_is_named_and_no_fault() {
+        let mut topics = report(0).topics;
+        topics[0].partitions[0].not_yet_stored = 120;
+        let behind = Report::of(topics);
+        assert_eq!((behind.clean, behind.not_yet_stored), (true, 120));
+        assert!(behind.page().ends_with(
+            "\nnot yet stored: 120 events, which the consumer has not taken; audit again once it has\n\
+             clean: every offset is a row or explained, none twice\n"
+        ));
+        assert!(!report(0).page().contains("not yet stored"));
+    }
+
     #[test]
     fn a_topic_that_is_not_the_tables_own_makes_it_unclean() {
         let mut topics = report(0).topics;

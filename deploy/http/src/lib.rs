@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -18,7 +17,7 @@ use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::service::TowerToHyperService;
 use prometheus::Registry;
 use serde_json::json;
@@ -37,6 +36,7 @@ mod bounds;
 mod intake;
 mod linger;
 mod listen;
+mod unread;
 
 pub use bounds::{HEADER_BYTES_MAX, TARGET_BYTES_MAX};
 pub use intake::{Intake, IntakeBounds, NotReceived, Received};
@@ -81,7 +81,17 @@ pub struct Server {
 /// If the address cannot be listened on or the port file cannot be written.
 pub async fn start(http: &Http, served: Served, shutdown: &Shutdown) -> anyhow::Result<Server> {
     let routes = operator(served.registry, served.health).merge(bounded(served.routes, http, refusal));
-    let service = TowerToHyperService::new(routes);
+    let routes = TowerToHyperService::new(routes);
+    let service = service_fn(move |request| {
+        let routes = routes.clone();
+        async move {
+            let answer = async |request| match routes.call(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            };
+            Ok(unread::answered(request, answer).await)
+        }
+    });
     listen(Listening { name: "http", section: "http", http }, service, shutdown).await
 }
 
@@ -101,7 +111,7 @@ where
         let shared = shared.clone();
         async move {
             let (bounds, answer) = &*shared;
-            Ok(bounds.answer(request.map(Body::new), answer).await)
+            Ok(unread::answered(request, |request| bounds.answer(request, answer)).await)
         }
     });
     listen(Listening { name, section, http }, service, shutdown).await

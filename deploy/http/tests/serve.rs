@@ -428,3 +428,82 @@ async fn a_client_that_does_not_read_does_not_hold_up_the_shutdown() {
     tokio::time::timeout(Duration::from_secs(60), server.stopped()).await.expect("the server stops").unwrap();
     drop(unread);
 }
+
+/// Sends the parts of a request with a pause between them, reads the answer, and asks again on the same connection. Returns
+/// the head of the first answer and the body of the second; without a second answer the body is empty.
+async fn ask_twice(server: &Server, parts: [&str; 2]) -> (String, String) {
+    let address = server.address();
+    let parts = parts.map(str::to_owned);
+    tokio::task::spawn_blocking(move || {
+        let mut connection = TcpStream::connect(address).unwrap();
+        connection.set_nodelay(true).unwrap();
+        connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            // The server may have closed the connection already.
+            let _ = connection.write_all(part.as_bytes());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            connection.read_exact(&mut byte).unwrap();
+            head.extend_from_slice(&byte);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let length = head.split_once("content-length: ").unwrap().1.split_once('\r').unwrap().0;
+        connection.read_exact(&mut vec![0; length.parse().unwrap()]).unwrap();
+        let _ = connection.write_all(b"GET /next HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let second = read_to_the_end(connection);
+        (head, second.rsplit("\r\n\r\n").next().unwrap().to_owned())
+    })
+    .await
+    .unwrap()
+}
+
+/// The connection was closed without a word, so a client with keep-alive sent its next request into nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_before_the_end_of_the_body_says_that_the_connection_ends() {
+    let next = || get(async || "next");
+    let routes = Router::new()
+        .route("/refuse", post(async || (StatusCode::TOO_MANY_REQUESTS, "later")))
+        .route("/read", post(async |body: String| body))
+        .route("/next", next());
+    let shutdown = Shutdown::manual();
+    let with_routes = start(&http("body_bytes = 1024", &[]), routes, &Health::new(), &shutdown).await;
+    let answer = async |request: Request| match request.uri().path() {
+        "/read" => {
+            let body = axum::body::to_bytes(request.into_body(), 1024).await;
+            body.map_or_else(|_| StatusCode::PAYLOAD_TOO_LARGE.into_response(), IntoResponse::into_response)
+        }
+        "/refuse" => (StatusCode::TOO_MANY_REQUESTS, "later").into_response(),
+        "/next" => "next".into_response(),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    };
+    let refuse = |status: StatusCode, why: String| (status, why).into_response();
+    let bounds = http("", &[]);
+    let public = Public { name: "public", section: "http", http: &bounds, answer, refuse };
+    let with_a_function = http_server::start_public(public, &shutdown).await.unwrap();
+
+    const REFUSE: &str = "POST /refuse HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n";
+    const READ: &str = "POST /read HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n";
+    const NOWHERE: &str = "POST /nowhere HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n";
+    let chunk = format!("258\r\n{}\r\n", "x".repeat(600));
+    let too_long = format!("POST /read HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{chunk}");
+    for server in [&with_routes, &with_a_function] {
+        for (parts, status, goes_on) in [
+            ([REFUSE, "body"], 429, false),
+            ([NOWHERE, "body"], 404, false),
+            ([&too_long, &chunk], 413, false),
+            // All of it is here, or there is none.
+            (["POST /refuse HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody", ""], 429, true),
+            (["POST /refuse HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n", ""], 429, true),
+            (["GET /nowhere HTTP/1.1\r\nhost: a\r\n\r\n", ""], 404, true),
+            ([READ, "body"], 200, true),
+        ] {
+            let (head, second) = ask_twice(server, parts).await;
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{parts:?}: {head}");
+            assert_eq!(!head.contains("\r\nconnection: close\r\n"), goes_on, "{parts:?}: {head}");
+            assert_eq!(second, if goes_on { "next" } else { "" }, "{parts:?}: {head}");
+        }
+    }
+}

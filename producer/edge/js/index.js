@@ -241,6 +241,8 @@ export class Reporter {
       const { status, error } = answers[index] ?? {};
       if (status !== 'accepted' && status !== 'refused') {
         isWhole = false;
+        // Behind the others: an event that the edge cannot take for a while keeps none of them from being sent.
+        if (this.#remove(entry)) this.#queue.set(entry.event.event_id, entry);
       } else if (this.#remove(entry)) {
         this.#counts[status] += 1;
         if (status === 'refused') {

@@ -89,6 +89,21 @@ test('what is not safe is sent again, unchanged', async () => {
   assert.deepEqual(reporter.counts, { accepted: 2, refused: 0, dropped: 0, failedRequests: 2, waiting: 0 });
 });
 
+test('an event that the edge cannot take yet keeps no other from being sent', async () => {
+  // The edge is behind the configuration that made the events `early`.
+  const answers = (events) => {
+    const statuses = events.map(({ key }) => (key === 'early' ? 'retry' : 'accepted'));
+    return [statuses.includes('retry') ? 503 : 200, statuses];
+  };
+  const { reporter, sent } = reporterWith(answers);
+  for (let number = 0; number < 49; number += 1) reporter.conversion('early', { targetingKey: `u${number}` });
+  assert.equal(await reporter.flush(), false);
+  for (let number = 0; number < 60; number += 1) reporter.conversion('other', { targetingKey: `u${number}` });
+  for (let round = 0; round < 3; round += 1) await reporter.flush();
+  assert.equal(sent[0].length, 49);
+  assert.deepEqual(reporter.counts, { accepted: 60, refused: 0, dropped: 0, failedRequests: 4, waiting: 49 });
+});
+
 test('what is refused is given back, and may be reported again', async () => {
   const { reporter, sent, dropped } = reporterWith([[200, ['refused']], [200]]);
   reporter.exposure({ targetingKey: 'u1' }, METADATA);

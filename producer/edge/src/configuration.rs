@@ -201,10 +201,10 @@ impl Configuration {
     }
 
     /// Returns whether a client may report exposures to this experiment: it may see it, or it may see what the holdout
-    /// covers. Of an experiment that is not here nothing is known that could be hidden.
+    /// covers. One that is not here is as one that is hidden, so that nobody can tell them apart.
     pub fn is_reportable_by_clients(&self, key: &str) -> bool {
-        let hidden = self.entry(key).is_some_and(|entry| !entry.is_visible_to(TokenKind::Client));
-        !hidden || self.safe_holdouts.iter().any(|holdout| holdout.as_str() == key)
+        let is_visible = self.entry(key).is_some_and(|entry| entry.is_visible_to(TokenKind::Client));
+        is_visible || self.safe_holdouts.iter().any(|holdout| holdout.as_str() == key)
     }
 
     /// Returns whether there is such an experiment, as far as a token of this kind may know.
@@ -215,6 +215,11 @@ impl Configuration {
 
     pub fn keys(&self) -> usize {
         self.entries.len()
+    }
+
+    /// The types in use of units, in ascending order.
+    pub fn unit_types(&self) -> &[Key] {
+        &self.unit_types
     }
 
     /// The ids in the context of the types in use, besides the unit's own.
@@ -397,6 +402,8 @@ mod tests {
         assert_eq!(has("nobody"), [false, false]);
         // A flag exposes nobody.
         assert_eq!(has("a-safe"), [false, false]);
+        let keys = ["c-safe", "d-secret", "nobody"];
+        assert_eq!(keys.map(|key| configuration.is_reportable_by_clients(key)), [true, false, false]);
     }
 
     #[test]

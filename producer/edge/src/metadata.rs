@@ -198,6 +198,10 @@ fn integer(sent: &Sent<'_>, name: &str) -> Result<Option<u64>, String> {
     }
 }
 
+impl Scalar<'_> {
+    pub const EXPECTED: &'static str = "a text, a number, true or false";
+}
+
 impl fmt::Display for Scalar<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -217,7 +221,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
             type Value = Scalar<'de>;
 
             fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("a text, a number, true or false")
+                out.write_str(Scalar::EXPECTED)
             }
 
             fn visit_bool<E: Error>(self, value: bool) -> Result<Scalar<'de>, E> {

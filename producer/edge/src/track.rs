@@ -3,11 +3,14 @@
 //! its unit and its time. The clock only refuses a time that cannot be right.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use assignment::Context;
+use schemas::definition::Version;
+use schemas::event::OutOfRange;
 use schemas::{
-    Alias, Conversion, Decimal6, Event, Exposure, Micros, Pairs, Sender, SwitchbackUnit, Unit, Uuid,
+    Alias, Conversion, Decimal6, Event, Exposure, Key, Micros, Pairs, Sender, SwitchbackUnit, Unit, Uuid,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -15,7 +18,7 @@ use serde_json::value::RawValue;
 use crate::configuration::{Configuration, NoUnit};
 use crate::metadata::{self, Scalar, Sent};
 use crate::ofrep::error::{ErrorCode, Problem};
-use crate::ofrep::request::{SentContext, is_list};
+use crate::ofrep::request::{Attribute, SentContext, is_list};
 use crate::tokens::{Token, TokenKind};
 
 /// The longest text of an event's id that an answer repeats, in characters.
@@ -23,6 +26,9 @@ const ID_CHARACTERS_MAX: usize = 64;
 
 /// The longest number of a `ts` that an error repeats, in characters.
 const NUMBER_CHARACTERS_MAX: usize = 40;
+
+/// The longest key, name or value that an error repeats, in characters.
+const VALUE_CHARACTERS_MAX: usize = 80;
 
 /// The beginning of the year 2000. An event before it has a time in another unit than it was read in (seconds, read as
 /// milliseconds, are of January 1970), or one of a clock that was never set.
@@ -45,8 +51,22 @@ pub struct Scope<'a> {
 pub struct Read {
     /// As it was sent; `None` if there is no text.
     pub event_id: Option<String>,
-    /// The event, or why it can never be accepted.
-    pub event: Result<Event<'static>, String>,
+    pub event: Result<Event<'static>, NotTaken>,
+}
+
+/// Why an event is not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    /// It can never be accepted.
+    Wrong(String),
+    /// It was made by a newer configuration than is here, with which it may be right.
+    Behind(String),
+}
+
+impl From<String> for NotTaken {
+    fn from(why: String) -> NotTaken {
+        NotTaken::Wrong(why)
+    }
 }
 
 /// What became of an event.
@@ -167,28 +187,50 @@ struct Identified<'a> {
 /// Reads one event.
 pub fn read(raw: &RawValue, scope: Scope<'_>) -> Read {
     if is_list(raw.get().as_bytes()) {
-        return Read { event_id: None, event: Err("an event is an object, not a list".to_owned()) };
+        return Read { event_id: None, event: Err("an event is an object, not a list".to_owned().into()) };
     }
     let identified: Option<Identified> = serde_json::from_str(raw.get()).ok();
     let event_id = identified.map(|of| of.event_id.chars().take(ID_CHARACTERS_MAX).collect());
-    let event = parse::<Typed>(raw).and_then(|typed| match typed.kind {
-        EventKind::Exposure => event_of(parse(raw)?, scope, Table::Exposures, exposure),
-        EventKind::Conversion => event_of(parse(raw)?, scope, Table::Conversions, conversion),
-        EventKind::Alias => alias_of(parse(raw)?, scope),
-    });
-    Read { event_id, event: event.and_then(checked) }
+    Read { event_id, event: event(raw, scope) }
 }
 
-/// Warns of an event that names an experiment which is not known here, or not to the token. It is accepted all the same, because
-/// this edge's definitions may be behind the client's.
+fn event(raw: &RawValue, scope: Scope<'_>) -> Result<Event<'static>, NotTaken> {
+    let event = match parse::<Typed>(raw)?.kind {
+        EventKind::Exposure => event_of(parse(raw)?, scope, Table::Exposures, exposure)?,
+        EventKind::Conversion => event_of(parse(raw)?, scope, Table::Conversions, conversion)?,
+        EventKind::Alias => alias_of(parse(raw)?, scope)?,
+    };
+    check(&event)?;
+    Ok(event)
+}
+
+/// Warns of an event that names what is not known here, or not to the token. It is accepted all the same, because this edge's
+/// definitions may be behind the client's.
 pub fn warning(event: &Event<'_>, scope: Scope<'_>) -> Option<String> {
     let Scope { configuration, token, .. } = scope;
     let experiment = experiment_of(event)?;
-    (!configuration.has_experiment(experiment, token.kind)).then(|| {
+    let here = configuration.version();
+    if !configuration.has_experiment(experiment, token.kind) {
+        return Some(format!(
+            "no experiment `{experiment}` is known to this token here, at configuration version {here}: if there is none, \
+             the event counts nowhere; check the key"
+        ));
+    }
+    let Event::Exposure(exposure) = event else { return None };
+    if exposure.definition_version > here {
+        return Some(format!(
+            "definition_version {} is above the configuration version here, {here}: either this edge is behind, or the \
+             metadata is from no evaluation",
+            exposure.definition_version
+        ));
+    }
+    let has_variant =
+        configuration.entry(experiment).is_some_and(|entry| entry.count(&exposure.variant).is_some());
+    (!has_variant).then(|| {
         format!(
-            "no experiment `{experiment}` is known to this token here, at configuration version {}: if there is none, the \
-             event counts nowhere; check the key",
-            configuration.version()
+            "the experiment `{experiment}` has no variant `{}` here, at configuration version {here}: if there is none, \
+             the exposure counts in no variant; check the variant",
+            exposure.variant
         )
     })
 }
@@ -203,12 +245,61 @@ pub fn experiment_of<'a>(event: &'a Event<'_>) -> Option<&'a str> {
 }
 
 fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T, String> {
-    serde_json::from_str(raw.get()).map_err(|error| error.to_string())
+    serde_json::from_str(raw.get()).map_err(|error| wrong_field(raw).unwrap_or_else(|| without_place(&error)))
 }
 
-fn checked(event: Event<'static>) -> Result<Event<'static>, String> {
-    event.check().map_err(|error| error.to_string())?;
-    Ok(event)
+/// Says which field has another type than it may have. serde says only where in the text it is.
+fn wrong_field(raw: &RawValue) -> Option<String> {
+    let fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(raw.get()).ok()?;
+    fields.iter().find_map(|(name, value)| wrong_value(name, value))
+}
+
+fn wrong_value(name: &str, raw: &RawValue) -> Option<String> {
+    let expected = match name {
+        "type" if !reads::<EventKind>(raw) => "`exposure`, `conversion` or `alias`",
+        "event_id" | "key" if !reads::<String>(raw) => "a text",
+        "targetingKey" | "variant" | "experiment" if !reads::<Option<String>>(raw) => "a text",
+        "context" => {
+            let read = serde_json::from_str::<Option<SentContext<'_>>>(raw.get());
+            return read.err().map(|error| format!("context: {}", without_place(&error)));
+        }
+        "metadata" => match serde_json::from_str::<Option<BTreeMap<String, &RawValue>>>(raw.get()) {
+            Ok(entries) => {
+                let mut entries = entries.into_iter().flatten();
+                let (name, value) = entries.find(|(_, value)| !reads::<Scalar<'_>>(value))?;
+                return Some(expectation(&format!("metadata.{name}"), value, Scalar::EXPECTED));
+            }
+            Err(_) => "an object",
+        },
+        _ => return None,
+    };
+    Some(expectation(name, raw, expected))
+}
+
+fn reads<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> bool {
+    serde_json::from_str::<T>(raw.get()).is_ok()
+}
+
+fn expectation(field: &str, raw: &RawValue, expected: &str) -> String {
+    let cut = |text: &str| text.chars().take(VALUE_CHARACTERS_MAX).collect::<String>();
+    format!("{} is {} where {expected} is expected", cut(field), cut(raw.get()))
+}
+
+/// The error without the place in the text: nobody has the text of one event.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(place) if error.line() > 0 => text[..place].to_owned(),
+        _ => text,
+    }
+}
+
+/// An error names the field as it was sent.
+fn check(event: &Event<'_>) -> Result<(), String> {
+    event.check().map_err(|OutOfRange { field, what }| match (event, field) {
+        (Event::Exposure(_), "experiment") | (Event::Conversion(_), "name") => format!("key: {what}"),
+        _ => format!("{field}: {what}"),
+    })
 }
 
 fn id_of(event_id: &str) -> Result<Uuid, String> {
@@ -244,7 +335,7 @@ fn unit_of(field: &str, raw: &RawValue) -> Result<Unit<'static>, String> {
     if is_list(raw.get().as_bytes()) {
         return Err(format!("{field}: a unit is an object, not a list"));
     }
-    serde_json::from_str(raw.get()).map_err(|error| format!("{field}: {error}"))
+    serde_json::from_str(raw.get()).map_err(|error| format!("{field}: {}", without_place(&error)))
 }
 
 /// Makes the event of a context by `make`.
@@ -252,8 +343,8 @@ fn event_of(
     mut written: Written<'_>,
     scope: Scope<'_>,
     table: Table,
-    make: fn(&Known<'_>, &Written<'_>) -> Result<Event<'static>, String>,
-) -> Result<Event<'static>, String> {
+    make: fn(&Known<'_>, &Written<'_>) -> Result<Event<'static>, NotTaken>,
+) -> Result<Event<'static>, NotTaken> {
     let event_id = id_of(&written.event_id)?;
     let created_at = created_at(written.ts, event_id, &TimeBounds::of(table, scope))?;
     let mut sent = written.context.take().unwrap_or_default();
@@ -280,33 +371,34 @@ struct Known<'a> {
     context: Context<'a>,
 }
 
-fn exposure(known: &Known<'_>, written: &Written<'_>) -> Result<Event<'static>, String> {
+fn exposure(known: &Known<'_>, written: &Written<'_>) -> Result<Event<'static>, NotTaken> {
     let Scope { configuration, token, .. } = known.scope;
     let experiment = &*written.key;
     let reported = metadata::read(&written.metadata, experiment, written.variant.as_ref())?;
-    // After the metadata, which nobody has who may not see the key: so it does not learn that there is one.
+    // Anybody can read a client key and make up metadata, so a key that is hidden and one that is not here get one answer.
     if token.kind == TokenKind::Client && !configuration.is_reportable_by_clients(experiment) {
-        return Err(format!("a client key may not report exposures to `{experiment}`"));
+        return Err(not_seen(experiment, reported.configuration_version, configuration.version()));
     }
     let unit_id = known.context.unit(&reported.unit_type).ok_or_else(|| {
         format!(
-            "TARGETING_KEY_MISSING: the context has no id of the {}, the experiment's unit",
-            reported.unit_type
+            "TARGETING_KEY_MISSING: the context has no id of the {}, the experiment's unit{}",
+            reported.unit_type,
+            id_of_another_type(known.sent, [&*reported.unit_type])
         )
     })?;
     let mut other_ids = owned(&configuration.other_ids(&known.context, &reported.unit_type));
     let switchback = configuration.entry(experiment).and_then(|entry| entry.switchback);
     let unit_id = match reported.window_start_s {
         None if switchback.is_some() => {
-            return Err("metadata.window_start is missing: the experiment is a switchback".to_owned());
+            return Err("metadata.window_start is missing: the experiment is a switchback".to_owned().into());
         }
         None => unit_id.to_owned(),
         Some(start_s) => {
             // It would be no unit of either window: the value is of the one, and what follows it is of the other.
             if switchback.is_some_and(|windows| windows.window_start_s(known.created_at) != start_s) {
-                return Err(format!(
+                return Err(NotTaken::Wrong(format!(
                     "metadata.window_start is {start_s}, and the event's time is not in that window: evaluate again"
-                ));
+                )));
             }
             let unit = SwitchbackUnit::new(unit_id, start_s).map_err(|why| {
                 format!("the {} cannot be the cluster of a switchback: {why}", reported.unit_type)
@@ -339,13 +431,41 @@ fn exposure(known: &Known<'_>, written: &Written<'_>) -> Result<Event<'static>, 
     Ok(Event::Exposure(exposure))
 }
 
-fn conversion(known: &Known<'_>, written: &Written<'_>) -> Result<Event<'static>, String> {
+/// A client that has seen a newer configuration may know the key from there.
+fn not_seen(key: &str, evaluated: Version, here: Version) -> NotTaken {
+    let key: String = key.chars().take(VALUE_CHARACTERS_MAX).collect();
+    let why = format!("`{key}` is no flag or experiment that this token may see");
+    match evaluated > here {
+        true => NotTaken::Behind(format!(
+            "{why} at configuration version {here}, and the event is of version {evaluated}: send it again"
+        )),
+        false => NotTaken::Wrong(why),
+    }
+}
+
+/// Says of an id that is there and no text that it is none. Empty if there is no such id.
+fn id_of_another_type<'t>(sent: &SentContext<'_>, unit_types: impl IntoIterator<Item = &'t str>) -> String {
+    let is_null = |value: &Attribute<'_>| matches!(value, Attribute::Json(serde_json::Value::Null));
+    for unit_type in unit_types {
+        let mut attributes = sent.attributes.iter();
+        let found = attributes.find(|(name, value)| name == unit_type && !is_null(value));
+        if let Some((_, value)) = found
+            && !matches!(value, Attribute::Text(_))
+        {
+            return format!("; `{unit_type}` is there, but is no text: send the id as a text");
+        }
+    }
+    String::new()
+}
+
+fn conversion(known: &Known<'_>, written: &Written<'_>) -> Result<Event<'static>, NotTaken> {
     let Scope { configuration, token, .. } = known.scope;
     let unit = configuration.unit_of(&known.context, &token.unit_type);
     let (unit_type, unit_id) = unit.map_err(|why| match why {
         NoUnit::Missing => format!(
-            "TARGETING_KEY_MISSING: the context has no id, neither of the {} nor of another unit",
-            token.unit_type
+            "TARGETING_KEY_MISSING: the context has no id, neither of the {} nor of another unit{}",
+            token.unit_type,
+            id_of_another_type(known.sent, configuration.unit_types().iter().map(Key::as_str))
         ),
         NoUnit::Ambiguous(one, another) => format!(
             "TARGETING_KEY_MISSING: the context has no id of the {}, and ids of the {one} and of the {another}; send \
@@ -356,7 +476,8 @@ fn conversion(known: &Known<'_>, written: &Written<'_>) -> Result<Event<'static>
     let value = match written.value {
         None => None,
         Some(raw) => {
-            serde_json::from_str::<Option<Decimal6>>(raw.get()).map_err(|error| format!("value: {error}"))?
+            let read = serde_json::from_str::<Option<Decimal6>>(raw.get());
+            read.map_err(|error| format!("value: {}", without_place(&error)))?
         }
     };
     let text = |(name, value): (&Cow<'_, str>, &Scalar<'_>)| (name.clone().into_owned(), value.to_string());
@@ -482,7 +603,17 @@ fn millis_since_1970(millis: f64) -> Result<Micros, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use assignment::{Environment, Lists};
+    use sdk::attributes::AttributeNames;
+    use serde_json::json;
+
     use super::*;
+    use crate::configuration::Inputs;
+    use crate::counts::Counts;
+    use crate::sample_definitions;
+    use crate::tokens::Tokens;
 
     fn raw(json: &str) -> Box<RawValue> {
         RawValue::from_string(json.to_owned()).unwrap()
@@ -589,6 +720,136 @@ mod tests {
         assert_eq!(refused(r#"{"events": []}"#).details, "0 events; a request has 1 to 3");
         for body in ["", "[]", "[[1]]", "{}", r#"{"events": {}}"#, r#"{"events": [}"#] {
             assert_eq!(refused(body).code, ErrorCode::ParseError, "{body}");
+        }
+    }
+
+    const DEFINITIONS: &str = r#"
+{kind: metric, key: buy, event: buy, type: conversion}
+---
+{kind: experiment, key: hidden, state: running, control: a, metrics: {primary: buy},
+ variants: [{key: a, weight: 5000}, {key: b, weight: 5000}]}
+---
+{kind: experiment, key: shown, client_safe: true, unit_type: account, state: running, control: a, metrics: {primary: buy},
+ variants: [{key: a, weight: 5000}, {key: b, weight: 5000}]}
+"#;
+
+    /// Reads an event with a key of this kind, as an edge does that has three definitions. Returns why it is not taken, or the
+    /// warning.
+    fn judged(kind: &str, event: &serde_json::Value) -> Result<Option<String>, NotTaken> {
+        let definitions = sample_definitions::definitions(DEFINITIONS);
+        let inputs = Inputs {
+            environment: Environment::PRODUCTION,
+            log: "log",
+            changed_at: Micros::EPOCH,
+            attributes: &AttributeNames::default(),
+            counts: &Counts::default(),
+            lists: &Lists::default(),
+        };
+        let configuration = Configuration::compile(&definitions, &inputs);
+        assert_eq!(configuration.version(), 3);
+        let tokens = format!("[[token]]\nname = 'x'\nkind = '{kind}'\nsecret = '0123456789abcdef'");
+        let tokens = Tokens::parse(&tokens, "production", None, Instant::now()).unwrap();
+        let token = tokens.find(Some(b"0123456789abcdef")).unwrap();
+        let scope = Scope {
+            configuration: &configuration,
+            token: &token,
+            now: Micros::parse("2026-03-01T12:00:00Z").unwrap(),
+            ahead_max: Duration::from_secs(600),
+        };
+        read(&raw(&event.to_string()), scope).event.map(|event| warning(&event, scope))
+    }
+
+    fn exposure_of(key: &str, changed: &serde_json::Value) -> serde_json::Value {
+        let mut event = json!({
+            "event_id": V7, "type": "exposure", "key": key, "targetingKey": "u1", "context": {"account": "a1"},
+            "metadata": {"variant": "a", "unit_type": "account", "phase": 1, "definition_version": 2,
+                         "configuration_version": 3},
+        });
+        for (field, value) in changed.as_object().unwrap() {
+            match field.strip_prefix("metadata.") {
+                Some(field) => event["metadata"][field] = value.clone(),
+                None => event[field] = value.clone(),
+            }
+        }
+        event
+    }
+
+    /// Made-up metadata told which keys there are that a client may not see.
+    #[test]
+    fn a_client_key_cannot_tell_a_hidden_key_from_one_that_is_not_here() {
+        let why = |key: &str, version: u64| {
+            let event = exposure_of(key, &json!({"metadata.configuration_version": version}));
+            judged("client", &event).unwrap_err()
+        };
+        for key in ["hidden", "nothing"] {
+            let not_seen = format!("`{key}` is no flag or experiment that this token may see");
+            assert_eq!(why(key, 3), NotTaken::Wrong(not_seen.clone()));
+            // This edge may be behind.
+            assert_eq!(
+                why(key, 4),
+                NotTaken::Behind(format!(
+                    "{not_seen} at configuration version 3, and the event is of version 4: send it again"
+                ))
+            );
+        }
+        assert_eq!(judged("client", &exposure_of("shown", &json!({}))), Ok(None));
+        assert_eq!(
+            judged("server", &exposure_of("hidden", &json!({"metadata.unit_type": "user"}))),
+            Ok(None)
+        );
+    }
+
+    #[test]
+    fn what_an_experiment_does_not_have_is_warned_of() {
+        let warned = |changed| judged("server", &exposure_of("shown", &changed)).unwrap().unwrap();
+        assert_eq!(
+            warned(json!({"metadata.variant": "purple"})),
+            "the experiment `shown` has no variant `purple` here, at configuration version 3: if there is none, the exposure \
+             counts in no variant; check the variant"
+        );
+        assert_eq!(
+            warned(json!({"metadata.definition_version": 9999})),
+            "definition_version 9999 is above the configuration version here, 3: either this edge is behind, or the metadata \
+             is from no evaluation"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_event_names_the_field_as_it_was_sent() {
+        let wrong = |changed| match judged("server", &exposure_of("shown", &changed)).unwrap_err() {
+            NotTaken::Wrong(why) => why,
+            NotTaken::Behind(why) => panic!("{why}"),
+        };
+        for (changed, why) in [
+            (json!({"key": "odd 2"}), "key: `odd 2` is not 1 to 64 of the characters A-Z a-z 0-9 . _ -"),
+            (
+                json!({"key": "odd 2", "type": "conversion"}),
+                "key: `odd 2` is not 1 to 64 of the characters A-Z a-z 0-9 . _ -",
+            ),
+            (json!({"key": null}), "key is null where a text is expected"),
+            (json!({"targetingKey": 7}), "targetingKey is 7 where a text is expected"),
+            (json!({"type": "foo"}), "type is \"foo\" where `exposure`, `conversion` or `alias` is expected"),
+            (
+                json!({"metadata.plan": null}),
+                "metadata.plan is null where a text, a number, true or false is expected",
+            ),
+            (json!({"metadata": 7}), "metadata is 7 where an object is expected"),
+            (
+                json!({"context": 7}),
+                "context: invalid type: integer `7`, expected a context, which is an object",
+            ),
+            (
+                json!({"context": {"account": 42}}),
+                "TARGETING_KEY_MISSING: the context has no id of the account, the experiment's unit; `account` is there, but \
+                 is no text: send the id as a text",
+            ),
+            (
+                json!({"context": {"account": 42}, "type": "conversion", "targetingKey": null}),
+                "TARGETING_KEY_MISSING: the context has no id, neither of the user nor of another unit; `account` is there, \
+                 but is no text: send the id as a text",
+            ),
+        ] {
+            assert_eq!(wrong(changed), why);
         }
     }
 }

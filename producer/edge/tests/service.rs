@@ -7,7 +7,7 @@ use schemas::{Micros, avro};
 use serde_json::{Value, json};
 
 use crate::edge_fixture::{
-    CLIENT_TOKEN, DEFINITIONS, EventStream, Fixture, SERVER_TOKEN, TOKENS, send, within,
+    Answer, CLIENT_TOKEN, DEFINITIONS, EventStream, Fixture, SERVER_TOKEN, TOKENS, send, within,
 };
 
 #[test]
@@ -105,14 +105,21 @@ fn every_error_has_a_whole_body() {
         let has_key = path.starts_with("/ofrep/v1/evaluate/flags/");
         assert_eq!(json["key"].is_string(), has_key, "{path} {answer:?}");
     }
-    for (headers, status) in [
-        (&[("authorization", "Bearer wrong")][..], 401),
-        (&[("authorization", "Basic wrong")][..], 401),
-        (&[("x-api-key", "")][..], 401),
+    let not_shown = "show a token: as `Authorization: Bearer ...` or as `X-API-Key`";
+    let not_valid =
+        "the token that was shown is not valid here: it is unknown, revoked, or of another environment";
+    for (headers, why) in [
+        (&[("authorization", "Bearer wrong")][..], not_valid),
+        (&[("authorization", "Basic wrong")][..], not_shown),
+        (&[("authorization", "Bearer  ")][..], not_shown),
+        (&[("x-api-key", "wrong")][..], not_valid),
+        (&[("x-api-key", "")][..], not_shown),
     ] {
         for path in [single, bulk, "/ofrep/v1/track"] {
             let answer = edge.post_with(path, "{}", headers);
-            assert_eq!((answer.status, answer.json()["metadata"].clone()), (status, json!({})), "{answer:?}");
+            let json = answer.json();
+            assert_eq!((answer.status, &json["metadata"]), (401, &json!({})), "{answer:?}");
+            assert_eq!(json["errorDetails"], why, "{headers:?}");
             assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
         }
     }
@@ -346,7 +353,7 @@ fn reported_events_are_judged_one_by_one_and_keep_their_time() {
     assert_eq!((&events[0]["event_id"], &events[8]["event_id"]), (&json!(id(1)), &Value::Null));
     for (index, error) in [
         (2, "ts is missing, and event_id is no UUID of version 7"),
-        (3, "name: `no key` is not 1 to 64 of the characters"),
+        (3, "key: `no key` is not 1 to 64 of the characters"),
         (4, "TARGETING_KEY_MISSING"),
         (5, "metadata.variant is missing"),
         (6, "event_id is no UUID"),
@@ -420,6 +427,24 @@ fn an_event_of_an_experiment_that_is_not_here_is_accepted_with_a_warning() {
         edge.metric(&format!("splitstream_edge_tracked_without_experiment_total{{type=\"{kind}\""))
     };
     assert_eq!((counted("exposure"), counted("conversion")), (1.0, 1.0));
+
+    // A client key could tell hidden keys from unknown ones. Behind the client's configuration neither is refused.
+    let report = |configuration_version: u64| {
+        let metadata = json!({"variant": "control", "unit_type": "user", "phase": 1, "definition_version": 1,
+                              "configuration_version": configuration_version});
+        let event = |number: u32, key: &str| json!({"event_id": id(number), "type": "exposure", "key": key, "metadata": metadata, "targetingKey": "u1"});
+        let batch = json!({"events": [event(5, "checkout"), event(6, "nothing")]}).to_string();
+        edge.post_with("/ofrep/v1/track", &batch, &[("x-api-key", CLIENT_TOKEN)])
+    };
+    let statuses = |answer: &Answer| -> Vec<Value> {
+        answer.json()["events"].as_array().unwrap().iter().map(|of| of["status"].clone()).collect()
+    };
+    let refused = report(1);
+    assert_eq!((refused.status, refused.header("retry-after")), (200, None));
+    assert_eq!(statuses(&refused), ["refused", "refused"]);
+    let behind = report(1_000_000);
+    assert_eq!((behind.status, behind.header("retry-after")), (503, Some("1")));
+    assert_eq!(statuses(&behind), ["retry", "retry"]);
 }
 
 /// A value counts in the window in which it was evaluated, if it was read in it.
@@ -525,8 +550,15 @@ fn a_stream_says_when_to_ask_again() {
     let refused = send("GET", &format!("{}{uri}", edge.url()), &[], "");
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("30")), "{refused:?}");
     let path = format!("{}/ofrep/v1/stream", edge.url());
-    assert_eq!(send("GET", &path, &[], "").status, 401);
-    assert_eq!(send("GET", &format!("{path}?token=wrong"), &[], "").status, 401);
+    for (path, headers, why) in [
+        (path.clone(), &[][..], "show a token: "),
+        (format!("{path}?token=wrong"), &[], "the token that was shown is not valid here: "),
+        (path, &[("x-api-key", "wrong")], "the token that was shown is not valid here: "),
+    ] {
+        let refused = send("GET", &path, headers, "");
+        assert_eq!(refused.status, 401);
+        assert!(refused.json()["errorDetails"].as_str().unwrap().starts_with(why), "{refused:?}");
+    }
 
     // A change is pushed, and what the event names is what is served.
     fixture.apply(&changed("factor", "default_variant: whole", "default_variant: half"));

@@ -372,7 +372,7 @@ fn text(summary: &Summary<'_>) -> String {
             tally.duplicates
         ),
         Some(edge) => format!(
-            "the edge at {} answered {} evaluations and accepted {} exposures and {} conversions: {} requests in \
+            "the edge at {} answered {} evaluations, took {} exposures and accepted {} conversions: {} requests in \
              {seconds:.1} s, {} a second, {} of them sent again\n",
             edge.url,
             edge.evaluations,

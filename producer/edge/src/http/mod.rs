@@ -127,6 +127,25 @@ fn json(status: StatusCode, body: Vec<u8>) -> Response {
     response
 }
 
+/// Why a request has no token that lets it in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NoToken {
+    NotShown,
+    /// It is none of this environment's. Which tokens there were or are elsewhere is nobody's business.
+    NotValid,
+}
+
+impl NoToken {
+    fn problem(self) -> Problem {
+        Problem::general(match self {
+            NoToken::NotShown => "show a token: as `Authorization: Bearer ...` or as `X-API-Key`",
+            NoToken::NotValid => {
+                "the token that was shown is not valid here: it is unknown, revoked, or of another environment"
+            }
+        })
+    }
+}
+
 /// The token that let a request in, for what is added to its answer.
 #[derive(Clone)]
 struct LetIn(Arc<Token>);
@@ -208,20 +227,21 @@ fn route_of(path: &str) -> Route {
 impl Edge {
     /// Lets the request in by the token in its headers.
     fn let_in(&self, headers: &HeaderMap, began: Instant) -> Result<Arc<Token>, Failure> {
-        let token = self.tokens.current().find(shown_token(headers));
+        let shown = shown_token(headers).ok_or(NoToken::NotShown);
+        let token = match self.tokens.current().find(shown.ok()) {
+            Some(token) => Ok(token),
+            None => Err(shown.err().unwrap_or(NoToken::NotValid)),
+        };
         self.admit(token, headers, began)
     }
 
     fn admit(
         &self,
-        token: Option<Arc<Token>>,
+        token: Result<Arc<Token>, NoToken>,
         headers: &HeaderMap,
         began: Instant,
     ) -> Result<Arc<Token>, Failure> {
-        let Some(token) = token else {
-            let problem = Problem::general("show a token: as `Authorization: Bearer ...` or as `X-API-Key`");
-            return Err(Failure::new(StatusCode::UNAUTHORIZED, problem));
-        };
+        let token = token.map_err(|why| Failure::new(StatusCode::UNAUTHORIZED, why.problem()))?;
         if let Some(origin) = cors::origin(headers)
             && !token.allows_origin(origin)
         {
@@ -289,11 +309,12 @@ impl Edge {
     }
 }
 
-/// The token in the headers. An `Authorization` of another scheme, as a proxy may ask for, hides no key.
+/// The token in the headers; an empty one is none. An `Authorization` of another scheme, as a proxy may ask for, hides no key.
 fn shown_token(headers: &HeaderMap) -> Option<&[u8]> {
     let authorizations = headers.get_all(header::AUTHORIZATION).into_iter();
     let bearer = authorizations.filter_map(|value| bearer(value.as_bytes())).next();
-    bearer.or_else(|| headers.get(API_KEY).map(|value| value.as_bytes().trim_ascii()))
+    let shown = bearer.or_else(|| headers.get(API_KEY).map(|value| value.as_bytes().trim_ascii()));
+    shown.filter(|shown| !shown.is_empty())
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {

@@ -15,7 +15,7 @@ use http_body::Frame;
 use ops::Shutdown;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
-use super::{Edge, Failure, LetIn, parameter, shown_token};
+use super::{Edge, Failure, LetIn, NoToken, parameter, shown_token};
 use crate::announce::Announcement;
 use crate::metrics::Metrics;
 use crate::ofrep::error::Problem;
@@ -71,14 +71,17 @@ pub(super) fn answer(edge: &Edge, request: &Request, began: Instant) -> Response
     response
 }
 
-fn find_token(edge: &Edge, request: &Request) -> Option<Arc<Token>> {
+fn find_token(edge: &Edge, request: &Request) -> Result<Arc<Token>, NoToken> {
     let tokens = edge.tokens.current();
     let in_headers = shown_token(request.headers());
     if let Some(token) = tokens.find(in_headers) {
-        return Some(token);
+        return Ok(token);
     }
-    let shown = parameter(request.uri(), "token").or_else(|| cookie(request.headers()))?;
-    tokens.find_by_ticket(shown.as_bytes()).or_else(|| tokens.find(Some(shown.as_bytes())))
+    let Some(shown) = parameter(request.uri(), "token").or_else(|| cookie(request.headers())) else {
+        return Err(if in_headers.is_some() { NoToken::NotValid } else { NoToken::NotShown });
+    };
+    let found = tokens.find_by_ticket(shown.as_bytes()).or_else(|| tokens.find(Some(shown.as_bytes())));
+    found.ok_or(NoToken::NotValid)
 }
 
 fn cookie(headers: &HeaderMap) -> Option<String> {

@@ -15,7 +15,7 @@ use super::{Edge, Failure, LetIn, RETRY_AFTER_S, json};
 use crate::configuration::Configuration;
 use crate::events::Outcome;
 use crate::tokens::{Token, TokenKind};
-use crate::track::{self, EventAnswer, Read, Scope, Status};
+use crate::track::{self, EventAnswer, NotTaken, Read, Scope, Status};
 
 #[derive(Serialize)]
 struct Body {
@@ -58,7 +58,8 @@ async fn accept(edge: &Edge, token: &Token, body: &[u8]) -> Result<Response, Fai
     for Read { event_id, event } in read {
         let mut warning = None;
         let (kind, status, error) = match event {
-            Err(why) => ("unknown", Status::Refused, Some(why)),
+            Err(NotTaken::Wrong(why)) => ("unknown", Status::Refused, Some(why)),
+            Err(NotTaken::Behind(why)) => ("unknown", Status::Retry, Some(why)),
             Ok(event) => match outcomes.next().expect("every event that was sent has an outcome") {
                 Outcome::Safe => {
                     count(&configuration, &event);
