@@ -113,7 +113,7 @@ fn where_all_convert_those_who_do_not_are_counted() {
 /// Half a share of the conversions says the same of a rate as of a mean; its value says which side is better.
 #[test]
 fn means_of_units_without_events_are_decided_by_their_counts_too() {
-    for kind in [MetricKind::Mean { winsorize: None }, MetricKind::Count { winsorize: None }] {
+    for kind in [MetricKind::Mean { limit: None }, MetricKind::Count { limit: None }] {
         let mut story = Story::of(json!({}));
         story.metric.kind = kind.clone();
         story.analyze(&BROKEN);
@@ -131,7 +131,7 @@ fn means_of_units_without_events_are_decided_by_their_counts_too() {
     }
     // Every unit has events, so there is nothing few: the values decide.
     let mut story = Story::of(json!({}));
-    story.metric.kind = MetricKind::Mean { winsorize: None };
+    story.metric.kind = MetricKind::Mean { limit: None };
     let look = &story.analyze(&[(20_000, 17_933), (20_000, 20_000)]).metrics[0].always_valid[0];
     assert_eq!(look.exact, None);
     assert!(look.interval_absolute.unwrap().lower.unwrap() > 0.0);
@@ -141,7 +141,7 @@ fn means_of_units_without_events_are_decided_by_their_counts_too() {
 #[test]
 fn events_without_values_say_nothing_of_a_mean() {
     let mut story = Story::of(json!({}));
-    story.metric.kind = MetricKind::Mean { winsorize: None };
+    story.metric.kind = MetricKind::Mean { limit: None };
     story.value = 0;
     story.analyze(&BROKEN);
     story.check(
@@ -158,7 +158,7 @@ fn events_without_values_say_nothing_of_a_mean() {
 #[test]
 fn a_small_arm_without_events_yet_is_no_effect() {
     let mut story = Story::with_weights(json!({}), &[("a", 9_500), ("b", 500)]);
-    story.metric.kind = MetricKind::Mean { winsorize: None };
+    story.metric.kind = MetricKind::Mean { limit: None };
     story.analyze(&[(19_000, 38), (1_000, 0)]);
     story.check(
         Verdict::NotEnoughData,
@@ -212,7 +212,7 @@ fn a_guardrail_of_a_mean_goes_by_the_mean() {
         (Direction::Decrease, ADDED, Verdict::GuardrailHarmed),
     ] {
         let mut story = Story::of(json!({}));
-        story.metric.kind = MetricKind::Mean { winsorize: None };
+        story.metric.kind = MetricKind::Mean { limit: None };
         story.analyze_beside(&EQUAL, &[Other::guardrail("pay", direction, arms)]);
         assert_eq!(story.last().decision.verdict, verdict, "{direction:?}");
     }
@@ -348,7 +348,7 @@ fn few_conversions_in_both_arms_are_decided_at_the_end_and_not_before() {
 #[test]
 fn means_without_any_variation_are_decided_at_the_end_too() {
     let mut story = Story::of(at_40_000());
-    story.metric.kind = MetricKind::Count { winsorize: None };
+    story.metric.kind = MetricKind::Count { limit: None };
     story.analyze(&[(10_000, 10_000), (10_000, 10_000)]);
     assert_eq!(story.last().decision.verdict, Verdict::NotEnoughData);
     story.analyze(&[(20_000, 20_000), (20_000, 20_000)]);

@@ -4,8 +4,8 @@
 mod story;
 
 use aggregator::document::{Role, Verdict, WarningKind};
-use schemas::Key;
-use schemas::definition::{Direction, MetricKind};
+use schemas::definition::{Direction, EventFilter, Limit, MetricKind, PerUnit, RatioTerm};
+use schemas::{Decimal6, Key};
 use serde_json::{Value, json};
 use story::{Arm, Other, Story};
 
@@ -32,16 +32,29 @@ fn the_story_ships_and_stops_with_a_guardrail_that_has_numbers() {
     assert_eq!(story.last().decision.verdict, Verdict::Ship);
 }
 
+/// Errors per request.
+fn ratio() -> MetricKind {
+    MetricKind::Ratio {
+        numerator: RatioTerm::Events,
+        denominator: RatioTerm::Events,
+        denominator_event: Key::new("request").unwrap(),
+        denominator_filter: EventFilter::default(),
+    }
+}
+
 /// A guardrail of a kind that is not computed was ignored, and the verdict was to ship.
 #[test]
 fn nothing_ships_beside_a_guardrail_that_is_not_computed() {
     let event = || Key::new("request").unwrap();
+    let cap = Limit::Value(Decimal6::parse("10").unwrap());
     for (kind, what) in [
-        (MetricKind::Ratio { denominator_event: event() }, "ratio metrics"),
-        (MetricKind::Mean { winsorize: Some(0.99) }, "winsorized metrics"),
-        (MetricKind::Count { winsorize: Some(0.99) }, "winsorized metrics"),
+        (ratio(), "ratio metrics"),
+        (MetricKind::Mean { limit: Some(Limit::Quantile(0.99)) }, "winsorized metrics"),
+        (MetricKind::Count { limit: Some(Limit::Quantile(0.99)) }, "winsorized metrics"),
         (MetricKind::Retention { days: (1, 7) }, "retention metrics"),
-        (MetricKind::Quantile { quantile: 0.9 }, "quantile metrics"),
+        (MetricKind::Mean { limit: Some(cap) }, "metrics with a cap"),
+        (MetricKind::Count { limit: Some(cap) }, "metrics with a cap"),
+        (MetricKind::Quantile { quantile: 0.9, per_unit: PerUnit::First }, "quantile metrics"),
         (MetricKind::Funnel { then_events: vec![event()] }, "funnel metrics"),
     ] {
         for plan in [
@@ -73,7 +86,7 @@ fn nothing_ships_beside_a_guardrail_that_is_not_computed() {
 #[test]
 fn nothing_ships_beside_sums_beyond_the_arithmetic() {
     let mut story = Story::of(json!({}));
-    let huge = errors().of_kind(MetricKind::Mean { winsorize: None }).with_huge_value();
+    let huge = errors().of_kind(MetricKind::Mean { limit: None }).with_huge_value();
     story.analyze_beside(&GOOD, &[huge]);
     let nines = "9".repeat(40);
     story.check(
@@ -121,7 +134,6 @@ fn nothing_ships_beside_a_guardrail_without_data() {
 /// What does not ship goes on as it did, with what is open behind it; a secondary metric holds nothing back.
 #[test]
 fn other_verdicts_say_it_behind() {
-    let ratio = || MetricKind::Ratio { denominator_event: Key::new("request").unwrap() };
     let mut story = Story::of(json!({}));
     story.analyze_beside(&[(5_000, 500), (5_000, 500)], &[errors().of_kind(ratio())]);
     assert_eq!(story.last().decision.verdict, Verdict::KeepRunning);

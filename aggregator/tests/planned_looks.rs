@@ -381,7 +381,7 @@ fn treatments_share_alpha() {
 #[test]
 fn means_are_looked_at_by_the_normal_deviate_of_welchs_t() {
     let mut story = Story::of(planned());
-    story.metric.kind = schemas::definition::MetricKind::Count { winsorize: None };
+    story.metric.kind = schemas::definition::MetricKind::Count { limit: None };
     let boundary = story.boundary(&EFFECT[..3]);
     // One event a conversion: Welch's t of the same zeros and ones, and its deviate at 14,766.6 degrees of freedom.
     near(story.last().test.as_ref().unwrap().t.unwrap(), 3.873858464767819);

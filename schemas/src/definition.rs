@@ -14,6 +14,7 @@ mod check;
 mod computed;
 mod condition;
 mod environments;
+mod event_filter;
 mod experiment;
 mod file;
 mod flag;
@@ -34,6 +35,7 @@ pub use condition::{Bound, Condition, Operator, TARGETING_KEY, Test};
 pub use environments::{
     ExperimentInEnvironment, ExperimentOverride, FlagInEnvironment, FlagOverride, PRODUCTION,
 };
+pub use event_filter::{EventFilter, EventTest};
 pub use experiment::{
     Assignment, ExcludedPhase, Experiment, Method, Metrics, Plan, State, TargetingRule, Variant,
 };
@@ -41,7 +43,7 @@ pub use file::{FileError, parse_file, parse_share};
 pub use flag::{Flag, FlagRule, FlagVariant, Prerequisite, Share, ValueType};
 pub use holdout::WHOLE_SALT;
 pub use log::{Accepted, Change, Definitions, HoldoutSpan, Refusal, UnknownRule, Version};
-pub use metric::{Metric, MetricKind, MetricType, UnitValue};
+pub use metric::{Limit, Metric, MetricKind, MetricType, PerUnit, RatioTerm, UnitValue};
 pub use rule::{RULE_VERSION, Rule};
 pub use serving::{Allowed, RampStep, Schedule, Serve, ServeTo};
 pub use settings::{RETENTION_DAYS_MAX, RetentionDays, SETTINGS_KEY, Settings};

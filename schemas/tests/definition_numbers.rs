@@ -199,6 +199,7 @@ fn an_experiment_is_never_a_change_of_itself() {
         let random = &mut Random(seed);
         let mut part = || random.double().abs().fract();
         let (alpha, power, relative) = (0.4 * part() + 0.01, 0.5 + 0.4 * part(), part() + 0.001);
+        let margin = 0.9 * part() + 0.001;
         let bounds =
             [random.number(), random.number(), random.number(), random.number()].map(|(_, number)| number);
         let experiment = json!({
@@ -207,7 +208,7 @@ fn an_experiment_is_never_a_change_of_itself() {
                 {"key": "a", "weight": 5000, "value": bounds[0]},
                 {"key": "b", "weight": 5000, "value": {"deep": [bounds[1]]}},
             ],
-            "metrics": {"primary": "m"},
+            "metrics": {"primary": "m", "guardrails": ["g"], "margins": {"g": margin}},
             "plan": {"alpha": alpha, "power": power, "mde_relative": relative, "practical_lift_relative": relative},
             "targeting": [{"key": "t", "when": {"all": [
                 {"attribute": "x", "above": bounds[0]}, {"attribute": "x", "at_least": bounds[1]},

@@ -81,7 +81,7 @@ fn the_json_of_the_log_fits_the_schema_and_reads_back() {
 }
 
 /// For each object with fields: the file of an example, its path there, and its name in the schema.
-const OBJECTS: [(&str, &str, &str); 25] = [
+const OBJECTS: [(&str, &str, &str); 26] = [
     ("flags.json", "/0", "flag"),
     ("flags.json", "/0/variants/0", "flag_variant"),
     ("flags.json", "/0/prerequisites/0", "prerequisite"),
@@ -101,6 +101,7 @@ const OBJECTS: [(&str, &str, &str); 25] = [
     ("experiment.json", "/plan", "plan"),
     ("experiment.json", "/plan/schedule", "schedule"),
     ("metrics_layers_lists.json", "/0", "metric"),
+    ("metrics_layers_lists.json", "/10/where/0", "event_test"),
     ("metrics_layers_lists.json", "/8", "layer"),
     ("metrics_layers_lists.json", "/9", "list"),
     ("settings.json", "", "settings"),
@@ -176,7 +177,7 @@ fn leaving_a_field_out_means_its_default() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 59);
+    assert_eq!(tried, 62);
 }
 
 #[test]
@@ -206,6 +207,11 @@ fn refused_by_both() {
         metric.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         metric
     };
+    let filtered = |tests: Value| metric(json!({"type": "count", "where": tests}));
+    let many_tests = |tests: usize| json!(vec![json!({"metadata": "a", "exists": true}); tests]);
+    let texts = |texts: usize| json!((0..texts).map(|text| text.to_string()).collect::<Vec<_>>());
+    let test_form = "where[0]: a test is `metadata` with exactly one of `in`, `not_in` and `exists`, or `value_at_least` \
+                     alone, or `value_below` alone";
     for (document, error) in [
         (json!([]), "the file holds no definition"),
         (json!(null), "the file holds no definition"),
@@ -297,6 +303,14 @@ fn refused_by_both() {
             experiment("/plan/practical_lift_relative", json!(-0.1)),
             "plan.practical_lift_relative: -0.1 is below 0",
         ),
+        (experiment("/plan/covariate_days", json!(0)), "plan.covariate_days: 0 is not in 1 to 90"),
+        (experiment("/plan/covariate_days", json!(91)), "plan.covariate_days: 91 is not in 1 to 90"),
+        (experiment("/metrics/margins", json!({"refund": 0})), "metrics.margins.refund: 0 is not in (0, 1)"),
+        (experiment("/metrics/margins", json!({"refund": 1})), "metrics.margins.refund: 1 is not in (0, 1)"),
+        (
+            experiment("/metrics/margins", json!({"refund": "1%"})),
+            "metrics.margins.refund: must be a number, not the text `1%`",
+        ),
         (
             experiment("/plan/horizon_units", json!(null)),
             "plan.horizon_units: the method needs a planned horizon; `always_valid` does without",
@@ -336,6 +350,99 @@ fn refused_by_both() {
         (
             metric(json!({"type": "conversion", "window_hours": 8_761})),
             "window_hours: 8761 is not in 1 to 8760",
+        ),
+        (
+            metric(json!({"type": "conversion", "delay_hours": 8_761})),
+            "delay_hours: 8761 is not in 1 to 8760",
+        ),
+        (metric(json!({"type": "count", "delay_hours": 0})), "delay_hours: 0 is not in 1 to 8760"),
+        (
+            metric(json!({"type": "retention", "retention_days": [1, 7], "delay_hours": 24})),
+            "delay_hours: the days of a retention say it already; leave it out",
+        ),
+        (metric(json!({"type": "conversion", "cap": "1"})), "cap: does not belong to this type of metric"),
+        (
+            metric(json!({"type": "mean", "cap": "1", "winsorize": 0.9})),
+            "cap: `winsorize` cuts the values already; leave one of the two out",
+        ),
+        (metric(json!({"type": "mean", "cap": "0"})), "cap: 0.000000 is not above 0"),
+        (metric(json!({"type": "mean", "cap": "00.00"})), "cap: 0.000000 is not above 0"),
+        (metric(json!({"type": "count", "cap": "-1"})), "cap: -1.000000 is not above 0"),
+        (
+            metric(json!({"type": "mean", "cap": 100})),
+            "cap: must be text, not the number 100; put it in quotes",
+        ),
+        (
+            metric(json!({"type": "mean", "cap": "0.0000001"})),
+            "cap: `0.0000001` is not a decimal with at most 12 digits before and 6 after the point",
+        ),
+        (
+            metric(json!({"type": "count", "numerator": "events"})),
+            "numerator: does not belong to this type of metric",
+        ),
+        (
+            metric(json!({"type": "quantile", "quantile": 0.5, "denominator": "total"})),
+            "denominator: does not belong to this type of metric",
+        ),
+        (
+            metric(json!({"type": "count", "denominator_where": [{"metadata": "a", "exists": true}]})),
+            "denominator_where: does not belong to this type of metric",
+        ),
+        (
+            metric(json!({"type": "ratio", "denominator_event": "e", "numerator": "sum"})),
+            "numerator: `sum` is none of events, total",
+        ),
+        (
+            metric(json!({"type": "mean", "per_unit": "total"})),
+            "per_unit: does not belong to this type of metric",
+        ),
+        (
+            metric(json!({"type": "quantile", "quantile": 0.5, "per_unit": "last"})),
+            "per_unit: `last` is none of total, mean, largest, first",
+        ),
+        (filtered(json!(null)), "where: must be a list, not nothing (null)"),
+        (filtered(json!({"metadata": "a", "exists": true})), "where: must be a list, not a map"),
+        (filtered(many_tests(17)), "where: 17 tests is more than 16"),
+        (filtered(json!([{}])), test_form),
+        (filtered(json!([{"metadata": "a"}])), test_form),
+        (filtered(json!([{"metadata": "a", "in": ["x"], "exists": true}])), test_form),
+        (filtered(json!([{"metadata": "a", "value_below": "1"}])), test_form),
+        (filtered(json!([{"value_at_least": "1", "value_below": "2"}])), test_form),
+        (
+            filtered(json!([{"metadata": "a b", "exists": true}])),
+            "where[0].metadata: `a b` is not a key: 1 to 64 of the characters A-Z a-z 0-9 . _ -",
+        ),
+        (filtered(json!([{"metadata": "a", "in": null}])), "where[0].in: must be a list, not nothing (null)"),
+        (filtered(json!([{"metadata": "a", "in": []}])), "where[0].in: 0 texts is not in 1 to 100"),
+        (
+            filtered(json!([{"metadata": "a", "not_in": texts(101)}])),
+            "where[0].not_in: 101 texts is not in 1 to 100",
+        ),
+        (
+            filtered(json!([{"metadata": "a", "exists": true}, {"metadata": "a", "in": ["x", "y", "x"]}])),
+            "where[1].in[2]: `x` is named twice",
+        ),
+        (
+            filtered(json!([{"metadata": "a", "in": ["x".repeat(1_025)]}])),
+            "where[0].in[0]: 1025 bytes is more than 1024, the most of an event",
+        ),
+        (
+            filtered(json!([{"metadata": "a", "in": [1]}])),
+            "where[0].in[0]: must be text, not the number 1; put it in quotes",
+        ),
+        (
+            filtered(json!([{"value_below": 1.5}])),
+            "where[0].value_below: must be text, not the number 1.5; put it in quotes",
+        ),
+        (
+            filtered(json!([{"value_at_least": "1e3"}])),
+            "where[0].value_at_least: `1e3` is not a decimal with at most 12 digits before and 6 after the point",
+        ),
+        (
+            metric(json!({
+                "type": "ratio", "denominator_event": "e", "denominator_where": [{"metadata": "a", "in": []}]
+            })),
+            "denominator_where[0].in: 0 texts is not in 1 to 100",
         ),
         (metric(json!({"type": "ratio"})), "denominator_event: this type of metric needs it"),
         (
@@ -385,11 +492,12 @@ fn refused_by_both() {
 
 /// What a schema cannot express: relations between fields, the depth of conditions, the years that a time may
 /// be in.
-const BEYOND_THE_SCHEMA: [&str; 22] = [
+const BEYOND_THE_SCHEMA: [&str; 23] = [
     "is used twice",
     "is named twice",
     "is excluded twice",
     "is not one of the variants",
+    "is no guardrail of the experiment",
     "the weights add up to",
     "its ranges hold",
     "overlap",
@@ -438,6 +546,11 @@ fn refused_by_the_parser_alone() {
              [0, 1000000)",
         ),
         (of("/metrics/secondary/0", json!("purchase")), "metrics.secondary[0]: `purchase` is named twice"),
+        (
+            of("/metrics/margins", json!({"revenue": 0.5})),
+            "metrics.margins.revenue: `revenue` is no guardrail of the experiment; name it in `metrics.guardrails`, or \
+             leave it out",
+        ),
         (of("/targeting/1/when", deep), "targeting[1].when: nests deeper than 8"),
         (
             of("/plan/schedule/end", json!("2026-02-01T00:00:00Z")),
@@ -532,6 +645,10 @@ fn mutated(mut document: Value, (place, other, what): (Index, Index, usize)) -> 
         json!([1, 0]),
         json!({}),
         json!({"a": 1}),
+        json!("-1.5"),
+        json!("0.00"),
+        json!("first"),
+        json!({"metadata": "a", "exists": false}),
     ];
     let mut found = Vec::new();
     places(&document, "", &mut found);

@@ -23,6 +23,9 @@ pub const ENVIRONMENTS_MAX: usize = 100;
 /// The longest time for which a layer's slots cool down, in hours: a year.
 pub const COOLDOWN_HOURS_MAX: u32 = 8_760;
 
+/// The most days from which a covariate is taken.
+pub const COVARIATE_DAYS_MAX: u32 = 90;
+
 /// The longest author and the longest reason, in bytes.
 pub(super) const TEXT_BYTES_MAX: usize = 1_024;
 
@@ -227,6 +230,18 @@ fn check_experiment(experiment: &Experiment, problems: &mut Vec<Problem>) {
             }
         }
     }
+    for (key, margin) in &metrics.margins {
+        let field = format!("metrics.margins.{key}");
+        if !metrics.guardrails.contains(key) {
+            problems.push(Problem::new(
+                field.clone(),
+                format!("`{key}` is no guardrail of the experiment; name it in `metrics.guardrails`, or leave it out"),
+            ));
+        }
+        if !(*margin > 0.0 && *margin < 1.0) {
+            problems.push(Problem::new(field, format!("{margin} is not in (0, 1)")));
+        }
+    }
     check_plan(experiment, problems);
 }
 
@@ -279,6 +294,12 @@ fn check_plan(experiment: &Experiment, problems: &mut Vec<Problem>) {
             "the method needs a planned horizon; `always_valid` does without",
         )),
         _ => {}
+    }
+    if let Some(days) = plan.covariate_days
+        && !(1..=COVARIATE_DAYS_MAX).contains(&days)
+    {
+        let what = format!("{days} is not in 1 to {COVARIATE_DAYS_MAX}");
+        problems.push(Problem::new("plan.covariate_days", what));
     }
     check_schedule("plan.schedule", plan.schedule.as_ref(), problems);
 }

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Number, Value};
 
+use super::reading::present;
 use crate::key::Key;
 
 /// The maximum depth of a condition.
@@ -133,11 +134,6 @@ operators! {
     before => Before(String),
     after => After(String),
     exists => Exists(bool),
-}
-
-/// Reads a field that is present. A null is a value, so it does not leave the field out.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
 }
 
 const SHAPE: &str =

@@ -144,7 +144,7 @@ pub struct Variant {
     pub description: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Metrics {
     /// The metric that decides.
@@ -154,6 +154,10 @@ pub struct Metrics {
     /// Metrics that must not be harmed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guardrails: Vec<Key>,
+    /// The relative harm to a guardrail that is tolerated, in (0, 1), by its key; 0.01 is one percent. A guardrail
+    /// without a margin tolerates none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub margins: BTreeMap<Key, f64>,
 }
 
 /// How the result will be judged. It is fixed before the first unit is exposed.
@@ -182,6 +186,10 @@ pub struct Plan {
     /// When units take part: from the start on, and before the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
+    /// The days before a unit's first exposure from which its covariate is taken, 1 to 90: the same value of the unit,
+    /// by the same metric. For conversions, counts and means. `None`: there is no covariate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covariate_days: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -273,6 +281,7 @@ impl Default for Plan {
             method: Method::default(),
             practical_lift_relative: None,
             schedule: None,
+            covariate_days: None,
         }
     }
 }

@@ -6,10 +6,11 @@ use std::fmt;
 
 use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error, Expected, IntoDeserializer, Unexpected, Visitor};
-use serde::forward_to_deserialize_any;
+use serde::{Deserialize, Serialize, forward_to_deserialize_any};
 use serde_json::Value;
 
 use super::check::Problem;
+use crate::event::{Decimal6, NotADecimal};
 use crate::number::TWO_TO_THE_64;
 
 /// How many characters of a wrong text an error quotes.
@@ -19,6 +20,32 @@ const QUOTED_CHARS_MAX: usize = 40;
 pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
     serde_path_to_error::deserialize(Strict(value))
         .map_err(|error| Problem::new(error.path().to_string(), error.into_inner().0))
+}
+
+/// Reads a field that is present. A null is a value, so it does not leave the field out.
+pub(super) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// A decimal of a definition. It is text: a number of a file is a double, which has too few digits.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(super) struct WrittenDecimal(pub Decimal6);
+
+impl TryFrom<String> for WrittenDecimal {
+    type Error = NotADecimal;
+
+    fn try_from(text: String) -> Result<WrittenDecimal, NotADecimal> {
+        Decimal6::parse(&text).map(WrittenDecimal)
+    }
+}
+
+impl From<WrittenDecimal> for String {
+    fn from(written: WrittenDecimal) -> String {
+        written.0.to_string()
+    }
 }
 
 /// Describes a value in the terms of the file, for an error.

@@ -14,6 +14,7 @@ pub(super) fn why_unchanged(field: &str) -> &'static str {
         "layer" => "the units so far were drawn from the former one",
         "control" => "the looks so far compared with the former one",
         "metrics" | "metrics.primary" => "the looks so far judged by the former ones",
+        field if field.starts_with("metrics.margins.") => "the looks so far judged harm by the former one",
         "plan" => "the looks so far were taken and spent alpha by the former one",
         "switchback" => "the units so far are windows of the former one",
         "counted_environments" => "the looks so far counted the former ones",

@@ -3,10 +3,10 @@
 
 use serde_json::Value;
 
-use super::{Definition, Kind, State};
+use super::{Definition, Kind, Metric, State};
 
 /// The latest rule that this build knows. A reader that finds a later rule in the log must stop.
-pub const RULE_VERSION: u32 = Rule::Four.version();
+pub const RULE_VERSION: u32 = Rule::Five.version();
 
 /// A rule. Writers propose a change under the lowest rule that can express it
 /// ([`super::Definitions::rule_for`]), so that readers of an earlier build can continue as long as possible.
@@ -23,6 +23,9 @@ pub enum Rule {
     /// Adds the fields of `SINCE_RULE_4`: switchbacks. Also judges what other members of a list do to the experiments that
     /// name it, and what a variant that goes does to the flags that wait for it.
     Four,
+    /// Adds the fields of `SINCE_RULE_5`: delays, filters and caps of metrics, what ratios and quantiles are of, covariates
+    /// and the margins of guardrails. Also refuses the window of a retention.
+    Five,
 }
 
 /// The path of a field in the JSON of a definition: a name, `[]` for every item of a list, `{}` for every field of
@@ -58,6 +61,19 @@ const SINCE_RULE_3: [(Kind, Path); 14] = [
 /// The fields that rule 3 does not know, by kind.
 const SINCE_RULE_4: [(Kind, Path); 1] = [(Kind::Experiment, &["switchback"])];
 
+/// The fields that rule 4 does not know, by kind.
+const SINCE_RULE_5: [(Kind, Path); 9] = [
+    (Kind::Metric, &["delay_hours"]),
+    (Kind::Metric, &["where"]),
+    (Kind::Metric, &["cap"]),
+    (Kind::Metric, &["numerator"]),
+    (Kind::Metric, &["denominator"]),
+    (Kind::Metric, &["denominator_where"]),
+    (Kind::Metric, &["per_unit"]),
+    (Kind::Experiment, &["metrics", "margins"]),
+    (Kind::Experiment, &["plan", "covariate_days"]),
+];
+
 /// Where a definition has conditions.
 const CONDITIONS: [(Kind, Path); 4] = [
     (Kind::Flag, &["rules", "[]", "when"]),
@@ -77,7 +93,7 @@ const EXPERIMENT_BY_RULE_1: &str = "key, owner, hypothesis, description, state, 
                                     layer, slots, slot_ranges, rollout, targeting, variants, control, metrics, plan";
 
 impl Rule {
-    const ALL: [Rule; 4] = [Rule::One, Rule::Two, Rule::Three, Rule::Four];
+    const ALL: [Rule; 5] = [Rule::One, Rule::Two, Rule::Three, Rule::Four, Rule::Five];
 
     /// The number of the rule in a record.
     pub const fn version(self) -> u32 {
@@ -86,6 +102,7 @@ impl Rule {
             Rule::Two => 2,
             Rule::Three => 3,
             Rule::Four => 4,
+            Rule::Five => 5,
         }
     }
 
@@ -119,6 +136,9 @@ impl Rule {
         if self < Rule::Four {
             later = later.or_else(|| first_field(&SINCE_RULE_4, kind, definition));
         }
+        if self < Rule::Five {
+            later = later.or_else(|| first_field(&SINCE_RULE_5, kind, definition));
+        }
         later.map(|name| format!("{name}: not in rule {}, which this change names", self.version()))
     }
 }
@@ -133,6 +153,10 @@ pub(super) fn lowest(previous: Option<&Definition>, new: &Definition) -> Rule {
     };
     let of_step = match (previous, new) {
         (Some(old), new) if depends_on_others(old, new) => Rule::Four,
+        // The only rule that refuses it. A metric that has it already may keep it.
+        (old, Definition::Metric(new)) if new.has_window_beside_days() && !measured_so(old, new) => {
+            Rule::Five
+        }
         // Even if no experiment runs on the metric: one may start in the meantime.
         (Some(Definition::Metric(old)), Definition::Metric(new)) if new.measures_otherwise(old).is_some() => {
             Rule::Two
@@ -146,6 +170,11 @@ pub(super) fn lowest(previous: Option<&Definition>, new: &Definition) -> Rule {
         _ => Rule::Two,
     };
     of_step.max(of_definition(new)).max(previous.map_or(Rule::One, of_definition))
+}
+
+/// Returns whether the metric measured the same before.
+fn measured_so(old: Option<&Definition>, new: &Metric) -> bool {
+    matches!(old, Some(Definition::Metric(old)) if new.measures_otherwise(old).is_none())
 }
 
 /// Returns whether earlier rules could let a variant go that a flag waits for, or leave a phase closed that other members of

@@ -46,14 +46,33 @@ impl RetentionDays {
         [("exposures", self.exposures), ("conversions", self.conversions), ("aliases", self.aliases)]
     }
 
-    /// Returns the tables that an experiment is computed from, with their days.
-    fn analyzed(self) -> [(&'static str, u32); 2] {
-        [("exposures", self.exposures), ("conversions", self.conversions)]
+    /// Returns the tables that keep events for fewer days than an experiment needs, each with its days and those
+    /// that are needed.
+    pub(super) fn too_short_for(self, needed: DaysNeeded) -> impl Iterator<Item = (&'static str, u32, u64)> {
+        let of_conversions = needed.from_start + u64::from(needed.covariate);
+        [("exposures", self.exposures, needed.from_start), ("conversions", self.conversions, of_conversions)]
+            .into_iter()
+            .filter(|(_, days, needed)| *days > 0 && u64::from(*days) < *needed)
     }
+}
 
-    /// Returns the tables that keep events for fewer days than an experiment needs, with their days.
-    pub(super) fn too_short_for(self, needed: u64) -> impl Iterator<Item = (&'static str, u32)> {
-        self.analyzed().into_iter().filter(move |(_, days)| *days > 0 && u64::from(*days) < needed)
+/// The days for which an experiment needs its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DaysNeeded {
+    /// From the day of the planned start to the last event that counts.
+    pub from_start: u64,
+    /// The days before the start from which the covariate is taken; conversions alone have one.
+    pub covariate: u32,
+}
+
+impl DaysNeeded {
+    /// Writes which days of a table they are: `from its start to its end ...`.
+    pub fn span(self, table: &str) -> String {
+        let before = match (table, self.covariate) {
+            ("conversions", 1..) => format!("the {} days of its covariate before ", self.covariate),
+            _ => String::new(),
+        };
+        format!("from {before}its start to its end and through the longest window of its metrics")
     }
 }
 
@@ -76,23 +95,28 @@ impl Settings {
     }
 }
 
-/// Returns the number of days from the day (UTC) of the planned start to the last event that counts, rounded
-/// up to whole days: the tables delete the events ingested on one day together, when that many days have
-/// passed since the day began. `None` if no start or no end is planned. A metric without a window counts up
-/// to the end.
+/// Returns the days for which an experiment needs its events, those from the day (UTC) of the planned start to the
+/// last event that counts rounded up to whole days: the tables delete the events ingested on one day together,
+/// when that many days have passed since the day began. `None` if no start or no end is planned. A metric without
+/// a window counts up to the end.
 pub(super) fn days_needed<'a>(
     experiment: &Experiment,
     metrics: impl Iterator<Item = &'a Metric>,
-) -> Option<u64> {
+) -> Option<DaysNeeded> {
     let Some(Schedule { start: Some(start), end: Some(end) }) = experiment.plan.schedule else { return None };
     let first_day = start.get() - start.get().rem_euclid(MICROS_PER_DAY);
     let window = metrics.filter_map(window_hours).max().unwrap_or(0) * MICROS_PER_HOUR;
     let needed = (end.get() - first_day + window).max(0);
-    Some(needed.unsigned_abs().div_ceil(MICROS_PER_DAY.unsigned_abs()))
+    Some(DaysNeeded {
+        from_start: needed.unsigned_abs().div_ceil(MICROS_PER_DAY.unsigned_abs()),
+        covariate: experiment.plan.covariate_days.unwrap_or(0),
+    })
 }
 
-/// Returns the hours after a unit's first exposure in which its events count; `None` if there is no limit.
+/// Returns the hours after a unit's first exposure until its last event that counts; `None` if there is no limit.
 fn window_hours(metric: &Metric) -> Option<i64> {
     let days = metric.retention_days().map(|(_, last)| (i64::from(last) + 1) * HOURS_PER_DAY);
-    days.or(metric.window_hours().map(i64::from))
+    let window =
+        metric.window_hours().map(|window| i64::from(metric.delay_hours.unwrap_or(0)) + i64::from(window));
+    days.or(window)
 }

@@ -17,6 +17,11 @@ pub fn check_step(
     new: &Definition,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
+    if let Definition::Metric(metric) = new
+        && rule >= Rule::Five
+    {
+        metric.check_since_rule_5(&mut problems);
+    }
     match (previous, new) {
         (None, Definition::Experiment(experiment)) => check_first(experiment, &mut problems),
         (None, _) => {}
@@ -106,7 +111,9 @@ fn check_experiment_step(
     unchanged("control", old.control == new.control, problems);
     match rule {
         Rule::One => unchanged("metrics", old.metrics == new.metrics, problems),
-        Rule::Two | Rule::Three | Rule::Four => check_metrics_step(&old.metrics, &new.metrics, problems),
+        Rule::Two | Rule::Three | Rule::Four | Rule::Five => {
+            check_metrics_step(&old.metrics, &new.metrics, problems);
+        }
     }
     unchanged("plan", old.plan == new.plan, problems);
     unchanged("counted_environments", old.counted_environments == new.counted_environments, problems);
@@ -143,7 +150,8 @@ fn check_experiment_step(
 }
 
 /// Metrics may be added after the start, but never removed: an owner who could drop a metric once it looks
-/// bad would find what they wish to find.
+/// bad would find what they wish to find. A guardrail that is added may bring its margin; the margin of one that
+/// was there stays, for the same reason.
 fn check_metrics_step(old: &Metrics, new: &Metrics, problems: &mut Vec<Problem>) {
     unchanged("metrics.primary", old.primary == new.primary, problems);
     for (role, old, new) in
@@ -158,6 +166,10 @@ fn check_metrics_step(old: &Metrics, new: &Metrics, problems: &mut Vec<Problem>)
                 ),
             ));
         }
+    }
+    for key in old.guardrails.iter().filter(|key| new.guardrails.contains(key)) {
+        let same = old.margins.get(key) == new.margins.get(key);
+        unchanged(&format!("metrics.margins.{key}"), same, problems);
     }
 }
 

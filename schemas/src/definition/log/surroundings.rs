@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{Definitions, Space};
+use crate::definition::settings::DaysNeeded;
 use crate::definition::{
     Allowed, Assignment, Condition, Definition, Experiment, Flag, FlagRule, Key, Metric, Prerequisite,
     Problem, RetentionDays, Rule, State, TargetingRule, settings,
@@ -221,12 +222,13 @@ impl Definitions {
             return;
         }
         let Some(needed) = self.days_needed(experiment) else { return };
-        for (table, days) in settings.retention_days.too_short_for(needed) {
+        for (table, days, needed_days) in settings.retention_days.too_short_for(needed) {
             problems.push(Problem::new(
                 "plan.schedule.end",
                 format!(
-                    "from its start to its end and through the longest window of its metrics are {needed} days, and \
-                     the settings keep {table} for {days}; end it earlier, or raise `retention_days.{table}` first"
+                    "{} are {needed_days} days, and the settings keep {table} for {days}; end it earlier, or raise \
+                     `retention_days.{table}` first",
+                    needed.span(table)
                 ),
             ));
         }
@@ -236,24 +238,25 @@ impl Definitions {
     fn check_still_kept(&self, before: RetentionDays, after: RetentionDays, problems: &mut Vec<Problem>) {
         for experiment in self.experiments().filter(|experiment| experiment.has_looks()) {
             let Some(needed) = self.days_needed(experiment) else { continue };
-            for (table, days) in after.too_short_for(needed) {
+            for (table, days, needed_days) in after.too_short_for(needed) {
                 if before.tables().contains(&(table, days)) {
                     continue;
                 }
                 problems.push(Problem::new(
                     format!("retention_days.{table}"),
                     format!(
-                        "experiment `{}`, which is {}, needs its events for {needed} days, from its start to its end \
-                         and through the longest window of its metrics; keep them as long, or archive it first",
+                        "experiment `{}`, which is {}, needs its events for {needed_days} days, {}; keep them as long, \
+                         or archive it first",
                         experiment.key,
-                        experiment.state.as_str()
+                        experiment.state.as_str(),
+                        needed.span(table)
                     ),
                 ));
             }
         }
     }
 
-    fn days_needed(&self, experiment: &Experiment) -> Option<u64> {
+    fn days_needed(&self, experiment: &Experiment) -> Option<DaysNeeded> {
         let metrics = experiment.metrics.fields().filter_map(|(_, key)| self.metric(key));
         settings::days_needed(experiment, metrics)
     }
