@@ -10,9 +10,11 @@ use serde_json::Value;
 /// Our packages, each with those of ours that it may import at any depth; its tests may also import
 /// [`PARTS`]. No service imports a service, and only the library `aggregator` imports both `schemas` and
 /// `stats`.
-const MAY_IMPORT: [(&str, &[&str]); 19] = [
+const MAY_IMPORT: [(&str, &[&str]); 21] = [
     ("schemas", &[]),
     ("stats", &[]),
+    ("counting", &[]),
+    ("unit-store", &["counting"]),
     ("ops", &[]),
     ("http-server", &["ops"]),
     ("kafka", &["ops"]),
@@ -73,7 +75,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
 const PARTS: [&str; 2] = ["fetch", "local"];
 
 /// Packages that decide and never do I/O, and the packages that would let them do it.
-const PURE: [&str; 3] = ["schemas", "assignment", "stats"];
+const PURE: [&str; 4] = ["schemas", "assignment", "stats", "counting"];
 const IO_PACKAGES: [&str; 5] = ["tokio", "rdkafka", "clickhouse", "axum", "prometheus"];
 
 /// The names allowed at the top level, besides hidden files.
